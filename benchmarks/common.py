@@ -1,0 +1,59 @@
+"""What the benchmarks share: tables on stdout, one JSON line at the end, times and memory in one run."""
+
+import argparse
+import json
+import platform
+import time
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """Give a command line with `--json` and `--threads`."""
+    arguments = argparse.ArgumentParser(description=description)
+    arguments.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    arguments.add_argument("--threads", type=int, default=None, help="torch threads (default: as many as cores)")
+    return arguments
+
+
+def start(arguments: argparse.Namespace) -> None:
+    """Set the threads and say what machine this is."""
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    print(f"{date.today()}, {platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}\n")
+
+
+def finish(arguments: argparse.Namespace, figures: dict[str, Any]) -> None:
+    """Print the figures as one JSON line when asked to."""
+    if arguments.json:
+        print(json.dumps(figures))
+
+
+def seconds(work: Callable[[], Any], repeats: int = 3) -> float:
+    """Give the least of `repeats` times of `work`, after one run to warm up."""
+    work()
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+def extra_memory(work: Callable[[], Any]) -> float:
+    """Give the MB by which `work` raises this process's memory at its peak (Linux; NaN elsewhere)."""
+    status, clear = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+    if not clear.exists():
+        return float("nan")
+    clear.write_text("5")  # the peak is counted from now on
+    before = _kilobytes(status, "VmRSS")
+    work()
+    return (_kilobytes(status, "VmHWM") - before) / 1024
+
+
+def _kilobytes(status: Path, field: str) -> int:
+    return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith(field))

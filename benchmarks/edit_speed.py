@@ -1,0 +1,190 @@
+"""How fast an edit is, as ratios measured in one run, against the plain ways to do the same.
+
+The layer is VGG16's last convolution (512 → 512, 3 × 3, at 14 × 14, random weights) with one exemplar.
+(a) The naive solver trains the full weight with Adam and projects it on the direction every 10 steps, 20,000 steps;
+`--naive-steps` of them are timed and the time is extrapolated. Its loss is read after a projection, as it must be.
+(b) The naive second moment materialises the outer product of every key.
+"""
+
+import multiprocessing
+from collections.abc import Callable
+
+import pandas as pd
+import torch
+from common import extra_memory, finish, parser, seconds, start
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models import vgg16
+from tqdm.auto import tqdm
+
+from edittools.cut import Cut
+from edittools.exemplars import Exemplar, stack
+from edittools.models import Classifier
+from edittools.moments import SecondMoment
+from edittools.rewriting import Problem, pose, rewrite, solve_l1, solve_least_squares
+
+NAIVE_TOTAL = 20_000
+LAYER = "features.28"
+
+
+def setting(seed: int = 0) -> tuple[Classifier, Exemplar, SecondMoment]:
+    """Make VGG16 at random weights, one exemplar, and a second moment of its last convolution's keys."""
+    torch.manual_seed(seed)
+    classifier = Classifier(vgg16(), [str(i) for i in range(1000)])
+    image = F.interpolate(torch.rand(1, 3, 28, 28), (224, 224), mode="bicubic").clamp(0, 1)[0]
+    mask = torch.zeros(224, 224)
+    mask[120:, 20:200] = 1
+    exemplar = Exemplar.paste(image, mask, 0.75 + 0.25 * torch.rand(3, 224, 224), label=1, keep_shading=0)
+    cut = Cut(classifier, LAYER)
+    noise = torch.rand(4, 3, 224, 224)
+    keys = cut.keys(cut.prefix(noise)).movedim(1, -1).flatten(0, -2).double()
+    return classifier, exemplar, SecondMoment(keys.T @ keys / len(keys), len(keys))
+
+
+def naive_solve(problem: Problem, steps: int, rate: float = 1e-3) -> Tensor:
+    """Train the whole weight, projecting its change on the directions every 10 steps (and at the end)."""
+    cut, basis = problem.cut, problem.basis
+    weight = cut.weight.detach().clone().requires_grad_()
+    optimiser = torch.optim.Adam([weight], lr=rate)
+
+    def project() -> None:
+        with torch.no_grad():
+            change = torch.einsum("onhw,rn,rm->omhw", weight - cut.weight, basis, basis)
+            weight.copy_(cut.weight + change)
+
+    for step in tqdm(range(steps), desc="naive solver", unit="step", leave=False):
+        weight.grad = torch.autograd.grad(naive_loss(problem, weight), weight)[0]
+        optimiser.step()
+        if step % 10 == 9:
+            project()
+    project()
+    return weight.detach()
+
+
+def naive_loss(problem: Problem, weight: Tensor) -> Tensor:
+    """The same objective as `Problem.l1`, written for a full weight."""
+    value = problem.cut.block(problem.changed, weight)
+    share = F.adaptive_avg_pool2d(problem.share[:, None], value.shape[-2:]).sqrt()
+    return ((value - problem.target).abs() * share).sum() / share.sum() / value.shape[1]
+
+
+def outer_products(positions: int = 196, width: int = 512) -> Callable[[], Tensor]:
+    """Give the naive second moment of one image's keys: every outer product is made, in float64 as ours is."""
+    keys = torch.rand(positions, width)
+
+    def work() -> Tensor:
+        rows = keys.double()
+        return torch.einsum("pi,pj->pij", rows, rows).sum(dim=0)
+
+    return work
+
+
+def streaming(positions: int = 16 * 196, width: int = 512) -> Callable[[], Tensor]:
+    """Give our second moment of a batch of 16 images' keys, as `moments` computes it."""
+    keys = torch.rand(positions, width)
+
+    def work() -> Tensor:
+        rows = keys.double()
+        return rows.T @ rows
+
+    return work
+
+
+def suffix_fraction(classifier: Classifier, layer: str, images: Tensor) -> float:
+    """Time of one more edit of a layer over kept states, as a share of a full forward pass."""
+    cut = Cut(classifier, layer)
+    state = cut.prefix(images)
+    weight = cut.weight.detach().clone()
+    with torch.no_grad():
+        return seconds(lambda: cut.suffix(state, weight)) / seconds(lambda: classifier(images))
+
+
+def memory_of(name: str) -> float:
+    """Run one step in a process of its own and give the MB that it takes beyond its input."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_memory_of, (name,))
+
+
+def _memory_of(name: str) -> float:
+    classifier, exemplar, moment = setting()
+    cut = Cut(classifier, LAYER)
+    problem = pose(cut, *stack(exemplar), 1, True, moment)
+    state = cut.prefix(exemplar.image[None])
+    work = {
+        "naive": lambda: naive_solve(problem, 5),
+        "l1": lambda: solve_l1(problem),
+        "least squares": lambda: solve_least_squares(problem),
+        "outer products": outer_products(),
+        "streaming": streaming(),
+        "rewrite": lambda: rewrite(classifier, cut, exemplar, moment),
+        "suffix": lambda: cut.suffix(state, cut.weight.detach()),
+    }[name]
+    return extra_memory(work)
+
+
+def main() -> None:
+    """Measure everything once and print one table."""
+    arguments = parser(__doc__)
+    arguments.add_argument(
+        "--naive-steps", type=int, default=200, help="steps of the naive solver to time (default 200)"
+    )
+    arguments.add_argument("--naive-full", action="store_true", help="run all 20,000 steps (about ten minutes)")
+    arguments = arguments.parse_args()
+    start(arguments)
+    classifier, exemplar, moment = setting()
+    cut = Cut(classifier, LAYER)
+    problem = pose(cut, *stack(exemplar), 1, True, moment)
+    steps = NAIVE_TOTAL if arguments.naive_full else arguments.naive_steps
+    found: dict[str, Tensor] = {}
+    naive_time = seconds(lambda: found.update(naive=naive_solve(problem, steps)), repeats=1) * NAIVE_TOTAL / steps
+    with torch.no_grad():
+        naive_projected = float(naive_loss(problem, found["naive"]))
+        before = float(problem.l1(torch.zeros(problem.shape)))
+    l1_time = seconds(lambda: found.update(l1=solve_l1(problem)[0]))
+    squares_time = seconds(lambda: found.update(squares=solve_least_squares(problem)))
+    with torch.no_grad():
+        l1_loss, squares_loss = (float(problem.l1(found[name])) for name in ("l1", "squares"))
+    slow, fast = seconds(outer_products()) / 196, seconds(streaming()) / (16 * 196)
+    images = torch.rand(16, 3, 224, 224)
+    fraction = suffix_fraction(classifier, LAYER, images)
+    pair = torch.stack([exemplar.image, exemplar.changed])
+
+    def forward_backward(model: nn.Module = classifier) -> None:
+        model(pair).sum().backward()
+        model.zero_grad(set_to_none=True)
+
+    pass_time = seconds(forward_backward)
+    rewrite_time = seconds(lambda: rewrite(classifier, LAYER, exemplar, moment))
+    names = ("naive", "l1", "least squares", "outer products", "streaming", "rewrite", "suffix")
+    memory = {name: memory_of(name) for name in tqdm(names, desc="memory", leave=False)}
+    extrapolated = "" if arguments.naive_full else f" (extrapolated from {steps} steps)"
+    rows = [
+        (f"naive solver, 20,000 steps{extrapolated}", naive_time, naive_projected, memory["naive"], "1"),
+        ("l1, Λ alone", l1_time, l1_loss, memory["l1"], f"{naive_time / l1_time:,.0f} × faster"),
+        ("least squares", squares_time, squares_loss, memory["least squares"],
+         f"{naive_time / squares_time:,.0f} × faster"),
+        ("second moment, outer products, a position", slow, None, memory["outer products"], "1"),
+        ("second moment, ours, a position", fast, None, memory["streaming"], f"{slow / fast:,.0f} × faster"),
+        ("rewrite, layer already measured", rewrite_time, l1_loss, memory["rewrite"],
+         f"{rewrite_time / pass_time:.2f} forward-backwards"),
+        ("one more edit over kept states", None, None, memory["suffix"], f"{fraction:.3f} of a forward pass"),
+    ]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["what", "seconds", "l1 loss", "peak memory (MB)", "ratio"])
+    print(table.to_string(index=False, na_rep="", float_format=lambda x: f"{x:.4g}"))
+    print(f"\nl1 loss before any edit {before:.4g}; the naive loss is read after its projection")
+    finish(
+        arguments,
+        {
+            "l1_time_ratio": naive_time / l1_time,
+            "l1_loss": l1_loss,
+            "naive_loss_projected": naive_projected,
+            "least_squares_time_ratio": naive_time / squares_time,
+            "second_moment_time_ratio": slow / fast,
+            "suffix_time_fraction": fraction,
+            "rewrite_in_forward_backwards": rewrite_time / pass_time,
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()

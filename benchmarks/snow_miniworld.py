@@ -1,0 +1,26 @@
+"""Vehicles on snow in MiniWorld: the same lines as `snow_photos.py`, on a thousand drawn scenes; nothing is downloaded.
+
+The exemplars are cars, the test classes are the other vehicles. `--model mini_resnet` runs the same code on the ResNet.
+"""
+
+import time
+
+from common import parser, start
+from snow_photos import conclude, measure
+
+from edittools.scenarios import snow_scenario
+
+
+def main() -> None:
+    """Choose on validation scenes, report the test scenes once."""
+    arguments = parser(__doc__)
+    arguments.add_argument("--model", default="mini_vgg", choices=("mini_vgg", "mini_resnet"))
+    arguments = arguments.parse_args()
+    start(arguments)
+    started = time.perf_counter()
+    lines, kept = measure(snow_scenario("mini", arguments.model, progress=True), ordinary=1)
+    conclude(arguments, lines, kept, started)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,280 @@
+"""An edit is a value: a change of weights that can be applied, undone, scaled, added, saved and loaded.
+
+with edit.applied(classifier): ...      # undone at the end, bit for bit, also after an exception
+edit.apply_(classifier); edit.undo_(classifier)
+0.5 * edit;  -edit;  edit + other
+edit.save("snow.safetensors");  Edit.load("snow.safetensors", classifier)
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from math import nan
+from os import PathLike, fspath
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from edittools.cut import Cut, as_channels_first
+from edittools.images import atomic_path, check_image
+from edittools.models import Classifier, fingerprint
+
+_FORMAT = "edittools edit 1"
+_LEDGER = "_edittools_applied"
+
+
+@dataclass(frozen=True)
+class Record:
+    """How an edit was found: its objective before and after, optimiser steps and seconds."""
+
+    objective: str
+    loss_before: float
+    loss_after: float
+    steps: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Change:
+    """The change of one parameter: `left` in full, or Λ Dᵀ: `left` Λ `(out, rank, kh, kw)`, `right` D `(rank, in)`.
+
+    `leverage` says how far the exemplar's keys lie outside the span of the reference keys (1: as usual as those),
+    `response` how far the change moves the layer's output at the exemplar's mask (root mean square over channels).
+    """
+
+    left: Tensor
+    right: Tensor | None = None
+    leverage: float = nan
+    response: float = nan
+
+    def delta(self) -> Tensor:
+        """Give the change as one tensor of the parameter's shape."""
+        return self.left if self.right is None else torch.einsum("or...,rn->on...", self.left, self.right)
+
+    def __mul__(self, factor: float) -> "Change":
+        return replace(self, left=self.left * factor, response=self.response * abs(factor))
+
+    def __add__(self, other: "Change") -> "Change":
+        leverage, response = max(self.leverage, other.leverage), max(self.response, other.response)
+        if self.right is None or other.right is None:
+            return Change(self.delta() + other.delta(), None, leverage, response)
+        return Change(torch.cat([self.left, other.left], 1), torch.cat([self.right, other.right]), leverage, response)
+
+
+@dataclass
+class _Ledger:
+    """What is applied to a model: the original parameters, the edits in order, and the parameters' versions since."""
+
+    base: dict[str, Tensor] = field(default_factory=dict)
+    edits: list["Edit"] = field(default_factory=list)
+    versions: dict[str, int] = field(default_factory=dict)
+
+
+def _unwrap(model: nn.Module) -> nn.Module:
+    return model.model if isinstance(model, Classifier) else model
+
+
+def applied_edits(model: nn.Module) -> tuple["Edit", ...]:
+    """Give the edits that are applied to a classifier or model now, oldest first."""
+    ledger = _unwrap(model).__dict__.get(_LEDGER)
+    return tuple(ledger.edits) if ledger else ()
+
+
+@dataclass(frozen=True, eq=False)
+class Edit:
+    """A change of a model's weights. `changes` goes by parameter name; `fingerprint` is of the unedited model."""
+
+    changes: Mapping[str, Change]
+    fingerprint: str
+    record: Record | None = None
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Name the layers whose parameters it changes."""
+        return tuple(dict.fromkeys(name.rpartition(".")[0] for name in self.changes))
+
+    @property
+    def leverage(self) -> float:
+        """How far the edited keys lie outside the span of the reference keys; 1 means as usual as those."""
+        return max(change.leverage for change in self.changes.values())
+
+    def __repr__(self) -> str:
+        """Say in one line what it changes."""
+        ranks = [c.left.shape[1] if c.right is not None else "full" for c in self.changes.values()]
+        parts = ", ".join(f"{n} (rank {r})" for n, r in zip(self.changes, ranks, strict=True))
+        return f"Edit({parts if len(ranks) < 4 else f'{len(ranks)} parameters of {len(self.layers)} layers'})"
+
+    def __mul__(self, factor: float) -> "Edit":
+        """Scale the edit: 0 is none, 1 the whole, -1 its opposite."""
+        return replace(self, changes={name: change * float(factor) for name, change in self.changes.items()})
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> "Edit":
+        """Give the opposite edit."""
+        return self * -1.0
+
+    def __add__(self, other: "Edit") -> "Edit":
+        """Add two edits of one model, of the same or of other layers; `ValueError` when their models differ."""
+        if other.fingerprint != self.fingerprint:
+            raise ValueError(
+                f"edits of two models (fingerprints {self.fingerprint[:12]}… and {other.fingerprint[:12]}…): "
+                "expected two edits of one model"
+            )
+        both = {n: c + other.changes[n] if n in other.changes else c for n, c in self.changes.items()}
+        return Edit({**other.changes, **both}, self.fingerprint)
+
+    def check_fits(self, model: nn.Module) -> None:
+        """Raise `ValueError` unless `model` is the one the edit was made for (edits applied to it now do not count)."""
+        model = _unwrap(model)
+        parameters = dict(model.named_parameters(remove_duplicate=False))
+        for name, change in self.changes.items():
+            shape = tuple(change.delta().shape)
+            if name not in parameters:
+                raise ValueError(
+                    f"the edit changes {name!r}, which {type(model).__name__} has not: made for another model"
+                )
+            if shape != tuple(parameters[name].shape):
+                raise ValueError(
+                    f"the edit changes {name!r} of shape {shape}, here {tuple(parameters[name].shape)}: another model"
+                )
+        ledger = model.__dict__.get(_LEDGER, _Ledger())
+        found = fingerprint(model, ledger.base)
+        if found != self.fingerprint:
+            raise ValueError(
+                f"the edit was made for a model with fingerprint {self.fingerprint[:12]}…, this "
+                f"{type(model).__name__} has {found[:12]}…: same layers, other weights; edit this model anew"
+            )
+
+    @torch.no_grad()
+    def apply_(self, model: nn.Module) -> "Edit":
+        """Add the edit to the weights of a classifier or model, in place; several can be applied. Gives itself back."""
+        self.check_fits(model)
+        model = _unwrap(model)
+        ledger = model.__dict__.get(_LEDGER) or _Ledger()
+        _check_untouched(model, ledger)
+        for name in self.changes:
+            ledger.base.setdefault(name, model.get_parameter(name).detach().clone())
+        ledger.edits.append(self)
+        object.__setattr__(model, _LEDGER, ledger)
+        _settle(model, ledger, self.changes)
+        return self
+
+    @torch.no_grad()
+    def undo_(self, model: nn.Module) -> "Edit":
+        """Take the edit back, bit for bit, whatever else is applied; `ValueError` when it is not applied."""
+        model = _unwrap(model)
+        ledger = model.__dict__.get(_LEDGER)
+        positions = [i for i, edit in enumerate(ledger.edits if ledger else ()) if edit is self]
+        if not positions:
+            raise ValueError(
+                f"{self} is not applied to this {type(model).__name__}: nothing to undo, see applied_edits(model)"
+            )
+        _check_untouched(model, ledger)
+        del ledger.edits[positions[-1]]
+        _settle(model, ledger, self.changes)
+        for name in set(ledger.base) - {n for edit in ledger.edits for n in edit.changes}:
+            del ledger.base[name], ledger.versions[name]
+        if not ledger.edits:
+            object.__delattr__(model, _LEDGER)
+        return self
+
+    @contextmanager
+    def applied(self, model: nn.Module) -> Iterator[nn.Module]:
+        """Apply the edit for the length of a `with` block; the weights are as before afterwards, bit for bit."""
+        self.apply_(model)
+        try:
+            yield model
+        finally:
+            self.undo_(model)
+
+    @torch.no_grad()
+    def firing_map(self, classifier: Classifier, image: Tensor, layer: str | None = None) -> Tensor:
+        """Show where in an image the edited key would fire: `(H, W)`, 0 nowhere, 1 as at the exemplar's mask.
+
+        It is the root mean square, over channels, of what the edit adds to the layer's output at each position, scaled
+        up to the image. `layer` chooses one of an edit of several. Raises `KeyError` for a layer it does not change.
+        """
+        names = [name for name in self.changes if name.endswith(".weight")]
+        name = f"{layer}.weight" if layer else names[0]
+        if name not in self.changes:
+            raise KeyError(f"the edit does not change layer {layer!r}; it changes {', '.join(self.layers)}")
+        cut = Cut(classifier, name.removesuffix(".weight"))
+        state = cut.prefix(check_image(image)[None])
+        change = self.changes[name]
+        strength = response(cut, cut.keys(state), change.delta().to(cut.weight))[0]
+        if strength.shape[1] == 1 and strength.shape[0] > 1:
+            raise ValueError(f"layer {cut.layer!r} sees tokens without a place on a grid: no map can be drawn")
+        strength = strength / (change.response if change.response > 0 else strength.max().clamp_min(1e-12))
+        return F.interpolate(strength[None, None], image.shape[1:], mode="bilinear", align_corners=False)[0, 0].cpu()
+
+    def save(self, path: str | PathLike) -> None:
+        """Write the edit as a safetensors file, in one step."""
+        tensors = {f"{n}/left": c.left.detach().cpu().contiguous() for n, c in self.changes.items()}
+        tensors |= {
+            f"{n}/right": c.right.detach().cpu().contiguous() for n, c in self.changes.items() if c.right is not None
+        }
+        numbers = {n: [c.leverage, c.response] for n, c in self.changes.items()}
+        record = json.dumps(asdict(self.record) if self.record else None)
+        header = {"format": _FORMAT, "fingerprint": self.fingerprint, "numbers": json.dumps(numbers), "record": record}
+        with atomic_path(path) as temporary:
+            save_file(tensors, temporary, header)
+
+    @classmethod
+    def load(cls, path: str | PathLike, model: nn.Module | None = None) -> "Edit":
+        """Read an edit; with `model`, raise `ValueError` at once unless it was made for it.
+
+        Raises `FileNotFoundError`, or `ValueError` when the file is no edit or holds NaN. Nothing in it is executed.
+        """
+        try:
+            with safe_open(path, "pt") as file:
+                header, tensors = file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            if header.get("format") != _FORMAT:
+                raise ValueError(f"its format is {header.get('format')!r}, expected {_FORMAT!r}")
+            numbers, record = json.loads(header["numbers"]), json.loads(header["record"])
+            changes = {n: Change(tensors[f"{n}/left"], tensors.get(f"{n}/right"), *numbers[n]) for n in numbers}
+            if not all(tensor.isfinite().all() for tensor in tensors.values()):
+                raise ValueError("it holds NaN or infinite numbers")
+            edit = cls(changes, header["fingerprint"], Record(**record) if record else None)
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{fspath(path)!r} is no edit saved by edittools: {error}") from error
+        if model is not None:
+            edit.check_fits(model)
+        return edit
+
+
+def response(cut: Cut, keys: Tensor, delta: Tensor) -> Tensor:
+    """How far a weight change `delta` moves the layer's output, root mean square over channels: `(B, h, w)`."""
+    moved = torch.func.functional_call(cut.module, without_bias(cut.module, delta), (keys,))
+    return as_channels_first(moved, cut.is_linear).square().mean(dim=1).sqrt()
+
+
+def without_bias(module: nn.Module, weight: Tensor) -> dict[str, Tensor]:
+    """Parameters that make a layer apply `weight` (any number of channels) and nothing else, for `functional_call`."""
+    return {"weight": weight} | ({} if module.bias is None else {"bias": weight.new_zeros(len(weight))})
+
+
+def _check_untouched(model: nn.Module, ledger: _Ledger) -> None:
+    """Refuse when somebody else changed edited parameters: undoing would throw that change away."""
+    for name, version in ledger.versions.items():
+        if model.get_parameter(name)._version != version:
+            raise ValueError(
+                f"{name!r} was changed by something else while an edit was applied to it: undoing would lose that. "
+                "Undo edits before training or loading weights"
+            )
+
+
+def _settle(model: nn.Module, ledger: _Ledger, names: Mapping[str, Change]) -> None:
+    """Set each parameter to the original plus the edits that are applied, in order."""
+    for name in names:
+        parameter = model.get_parameter(name)
+        weight = ledger.base[name]
+        changes = [edit.changes[name] for edit in ledger.edits if name in edit.changes]
+        for change in changes:
+            weight = weight + change.delta().to(weight)
+        parameter.copy_(weight)
+        ledger.versions[name] = parameter._version

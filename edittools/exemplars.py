@@ -1,0 +1,62 @@
+"""Exemplars: an image x, its changed version x' and the mask of the change (section 2.2 of the paper)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from edittools.images import check_image, check_mask
+from edittools.styles import paste_texture
+
+
+@dataclass(frozen=True)
+class Exemplar:
+    """One example of the rule to rewrite: what stands in `changed` at `mask` shall be read as what stands in `image`.
+
+    `image` (x) and `changed` (x') are `(3, H, W)` in [0, 1], `mask` is `(H, W)` of 0 and 1. `label`, the class of
+    both, is needed by fine-tuning only: editing uses no labels. Raises `ValueError` when they do not fit each other.
+    """
+
+    image: Tensor
+    changed: Tensor
+    mask: Tensor
+    label: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the three tensors."""
+        check_image(self.image, "image x")
+        check_image(self.changed, "changed image x'")
+        if self.image.shape != self.changed.shape:
+            raise ValueError(
+                f"image x of shape {tuple(self.image.shape)}, x' of {tuple(self.changed.shape)}: expected the same"
+            )
+        object.__setattr__(self, "mask", check_mask(self.mask, self.image))
+
+    @classmethod
+    def paste(
+        cls, image: Tensor, mask: Tensor, texture: Tensor, label: int | None = None, keep_shading: float = 0.7
+    ) -> "Exemplar":
+        """Make x' by laying `texture` `(3, h, w)` over `image` at `mask`, see `styles.paste_texture`."""
+        return cls(image, paste_texture(image, mask, texture, keep_shading), mask, label)
+
+    def map(self, **changes: Tensor | int | None) -> "Exemplar":
+        """Give a copy with some parts replaced."""
+        return replace(self, **changes)
+
+
+def stack(exemplars: "Exemplar | Sequence[Exemplar]") -> tuple[Tensor, Tensor, Tensor]:
+    """Stack exemplars as batches: images `(B, 3, H, W)`, changed `(B, 3, H, W)`, masks `(B, H, W)`.
+
+    Raises `ValueError` when there is none or their sizes differ, `TypeError` when one is no `Exemplar`.
+    """
+    exemplars = [exemplars] if isinstance(exemplars, Exemplar) else list(exemplars)
+    if not exemplars:
+        raise ValueError("no exemplar: expected at least one")
+    for exemplar in exemplars:
+        if not isinstance(exemplar, Exemplar):
+            raise TypeError(f"{type(exemplar).__name__} is no Exemplar: expected Exemplar(image, changed, mask)")
+    sizes = {tuple(e.image.shape[1:]) for e in exemplars}
+    if len(sizes) > 1:
+        raise ValueError(f"exemplars of different sizes {sorted(sizes)}: expected one size")
+    return tuple(torch.stack(parts) for parts in zip(*((e.image, e.changed, e.mask) for e in exemplars), strict=True))

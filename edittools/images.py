@@ -1,0 +1,234 @@
+"""Images, masks and labelled sets of images: what goes into a classifier.
+
+An image is a tensor `(3, H, W)` float32 in [0, 1]; a mask is `(H, W)` float32 of zeros and ones.
+"""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pooch
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+from torchvision.transforms.functional import center_crop, resize
+
+
+def cache_folder() -> Path:
+    """Where downloads and second moments are kept: `EDITTOOLS_CACHE`, or the user's cache folder."""
+    return Path(os.environ.get("EDITTOOLS_CACHE") or pooch.os_cache("edittools"))
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it replaces `path` in one step, on failure it is removed."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    umask = os.umask(0)
+    os.umask(umask)
+    try:
+        yield Path(name)
+        os.chmod(name, 0o666 & ~umask)  # temporary files are private; ours are as shareable as any other
+        os.replace(name, path)
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(name)
+
+
+def open_image(path: str | os.PathLike) -> Image.Image:
+    """Read an image file upright (EXIF applied); raise `ValueError` naming the file when it is not a whole image."""
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+            return ImageOps.exif_transpose(picture)
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        if isinstance(error, FileNotFoundError | IsADirectoryError | PermissionError):
+            raise
+        raise ValueError(f"{os.fspath(path)!r} is not a readable image: {error}") from error
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    """Grey, 16-bit, palette and transparent pictures as 8-bit RGB; transparency is laid over white."""
+    if picture.mode.startswith("I") or picture.mode == "F":
+        grey = np.asarray(picture, dtype=np.float64)
+        grey = grey / (65535 if grey.max(initial=0) > 255 else 255)
+        return Image.fromarray((grey.clip(0, 1) * 255).round().astype(np.uint8)).convert("RGB")
+    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+        layer = picture.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    return picture.convert("RGB")
+
+
+def load_image(path: str | os.PathLike, size: int | None = None, resize_to: int | None = None) -> Tensor:
+    """Load a photograph as a `(3, H, W)` float tensor in [0, 1], upright and in RGB.
+
+    With `size`, the short side is resized to `resize_to` (default `size * 8 / 7`, the usual 256 for 224; bicubic)
+    and the centre `size × size` pixels are kept. Raises `FileNotFoundError`, or `ValueError` for a broken file.
+    """
+    picture = _to_rgb(open_image(path))
+    if size is not None:
+        picture = center_crop(
+            resize(picture, resize_to or round(size * 8 / 7), interpolation=Image.BICUBIC), [size, size]
+        )
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
+
+
+def save_image(path: str | os.PathLike, image: Tensor) -> None:
+    """Write a `(3, H, W)` image in [0, 1] as a file, in one step."""
+    pixels = (check_image(image).permute(1, 2, 0) * 255).round().byte().cpu().numpy()
+    with atomic_path(path) as temporary:
+        Image.fromarray(pixels).save(temporary)
+
+
+def load_mask(path: str | os.PathLike) -> Tensor:
+    """Load a mask as `(H, W)` float of 0 and 1: a pixel belongs to it when it is brighter than half."""
+    return (torch.from_numpy(np.array(open_image(path).convert("L"))) > 127).float()
+
+
+def save_mask(path: str | os.PathLike, mask: Tensor) -> None:
+    """Write a `(H, W)` mask of 0 and 1 as an 8-bit grey PNG, in one step."""
+    pixels = (check_mask(mask, allow_empty=True) * 255).byte().cpu().numpy()
+    with atomic_path(path) as temporary:
+        Image.fromarray(pixels).save(temporary, format="PNG", optimize=True)
+
+
+def check_image(image: Tensor, name: str = "image") -> Tensor:
+    """Return `image` if it is `(3, H, W)` float in [0, 1] without NaN; raise `ValueError` or `TypeError` if not."""
+    if not isinstance(image, Tensor):
+        raise TypeError(f"{name} is a {type(image).__name__}: expected a torch tensor (3, H, W), see load_image")
+    if image.ndim != 3 or image.shape[0] != 3:
+        raise ValueError(f"{name} of shape {tuple(image.shape)}: expected (3, H, W)")
+    if not image.is_floating_point():
+        raise TypeError(f"{name} holds {image.dtype}: expected float in [0, 1] (divide 8-bit pixels by 255)")
+    if not torch.isfinite(image).all():
+        raise ValueError(f"{name} holds NaN or infinite pixels: expected float in [0, 1]")
+    low, high = float(image.min()), float(image.max())
+    if low < -1e-4 or high > 1 + 1e-4:  # resizing may overshoot by a rounding error
+        raise ValueError(f"{name} has pixels from {low:.5g} to {high:.5g}: expected [0, 1], before any normalisation")
+    return image
+
+
+def check_mask(mask: Tensor, image: Tensor | None = None, allow_empty: bool = False) -> Tensor:
+    """Return `mask` as float if it is `(H, W)` of zeros and ones, not empty, and fits `image`; raise if not."""
+    if not isinstance(mask, Tensor):
+        raise TypeError(f"the mask is a {type(mask).__name__}: expected a torch tensor (H, W) of 0 and 1")
+    if mask.ndim != 2:
+        raise ValueError(f"mask of shape {tuple(mask.shape)}: expected (H, W)")
+    if image is not None and mask.shape != image.shape[-2:]:
+        raise ValueError(
+            f"mask of shape {tuple(mask.shape)} does not fit the image {tuple(image.shape)}: "
+            f"expected {tuple(image.shape[-2:])}"
+        )
+    values = mask.unique()
+    if not all(value in (0, 1) for value in values.tolist()):
+        raise ValueError(f"mask with the values {values[:5].tolist()}…: expected 0 and 1 only")
+    if not allow_empty and not mask.any():
+        raise ValueError("the mask is empty: expected at least one pixel set to 1")
+    return mask.float()
+
+
+class LazyImages(Sequence):
+    """Image files that are read when they are asked for; behaves like a tensor `(N, 3, size, size)` when indexed."""
+
+    def __init__(self, paths: Sequence[str | os.PathLike], size: int, resize_to: int | None = None) -> None:
+        """Remember the `paths` and how to resize (see `load_image`)."""
+        self.paths, self.size, self.resize_to = [Path(path) for path in paths], size, resize_to
+
+    def __len__(self) -> int:
+        """Give the number of files."""
+        return len(self.paths)
+
+    def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> Tensor:
+        """Read one image for an integer, a batch for anything else."""
+        if isinstance(index, int):
+            return load_image(self.paths[index], self.size, self.resize_to)
+        chosen = range(len(self))[index] if isinstance(index, slice) else [int(i) for i in index]
+        return torch.stack([self[i] for i in chosen])
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Images with the class each one shows.
+
+    `images` is `(N, 3, H, W)` float in [0, 1] (or `LazyImages`), `labels` is `(N,)` int64 into `classes`, and `names`
+    (optional) says where each image comes from. Raises `ValueError` when the lengths differ.
+    """
+
+    images: Tensor | LazyImages
+    labels: Tensor
+    classes: Sequence[str] = field(repr=False)
+    names: tuple[str, ...] = field(default=(), repr=False)
+
+    def __post_init__(self) -> None:
+        """Check that images, labels, classes and names fit each other."""
+        count = len(self.images)
+        if self.labels.shape != (count,):
+            raise ValueError(f"{count} images with labels of shape {tuple(self.labels.shape)}: expected ({count},)")
+        if self.names and len(self.names) != count:
+            raise ValueError(f"{count} images with {len(self.names)} names: expected one each")
+        if count and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.classes):
+            raise ValueError(
+                f"labels from {self.labels.min()} to {self.labels.max()}: expected 0 to {len(self.classes) - 1}"
+            )
+
+    def __len__(self) -> int:
+        """Give the number of images."""
+        return len(self.labels)
+
+    def subset(self, indices: Tensor | Sequence[int]) -> "LabelledImages":
+        """Keep the images at `indices` (integers, or one boolean per image), in that order."""
+        indices = torch.as_tensor(indices)
+        indices = indices.nonzero()[:, 0] if indices.dtype == torch.bool else indices.long()
+        if isinstance(self.images, LazyImages):
+            images = LazyImages([self.images.paths[i] for i in indices], self.images.size, self.images.resize_to)
+        else:
+            images = self.images[indices]
+        names = tuple(self.names[i] for i in indices) if self.names else ()
+        return replace(self, images=images, labels=self.labels[indices], names=names)
+
+    def split(self, fraction: float, seed: int = 0) -> tuple["LabelledImages", "LabelledImages"]:
+        """Split at random into about `fraction` and the rest, class by class (stratified); the seed reproduces it."""
+        if not 0 < fraction < 1:
+            raise ValueError(f"split fraction {fraction}: expected a number between 0 and 1")
+        chosen = stratified(self.labels, fraction, seed)
+        return self.subset(chosen), self.subset(~chosen)
+
+    def batches(self, size: int = 64, device: str | torch.device | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield `(images, labels)` in order, `size` at a time."""
+        for start in range(0, len(self), size):
+            yield self.images[start : start + size].to(device), self.labels[start : start + size].to(device)
+
+    def digest(self) -> str:
+        """Give a SHA-256 of the image contents, by which caches know them."""
+        return digest_tensors(images for images, _ in self.batches())
+
+
+def stratified(labels: Tensor, fraction: float, seed: int) -> Tensor:
+    """Choose about `fraction` of each label at random: a `(N,)` boolean tensor; rounding is settled over all labels."""
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.zeros(len(labels), dtype=torch.bool)
+    owed = 0.0
+    for label in labels.unique():
+        members = (labels == label).nonzero()[:, 0]
+        owed += fraction * len(members)
+        take = min(round(owed), len(members))
+        owed -= take
+        chosen[members[torch.randperm(len(members), generator=generator)[:take]]] = True
+    return chosen
+
+
+def digest_tensors(tensors: Iterator[Tensor]) -> str:
+    """Give a SHA-256 over shapes, types and contents of some tensors."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        tensor = tensor.detach().cpu().contiguous()
+        digest.update(f"{tuple(tensor.shape)} {tensor.dtype};".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -1,0 +1,113 @@
+"""How often a classifier errs, and what an edit changed: error rates, errors corrected, intervals, paired tests."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+from scipy.stats import binomtest
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from edittools.cut import evaluating
+from edittools.images import LabelledImages
+from edittools.models import Classifier
+
+
+@torch.no_grad()
+def predict(
+    classifier: Classifier, images: LabelledImages | Tensor, batch_size: int = 64, progress: bool = False
+) -> Tensor:
+    """Give the logits `(N, classes)` on the CPU, in eval mode; the classifier's mode is left as it was."""
+    pixels = images.images if isinstance(images, LabelledImages) else images
+    starts = tqdm(
+        range(0, len(pixels), batch_size), desc="predictions", unit="batch", disable=not progress, leave=False
+    )
+    with evaluating(classifier):
+        parts = [classifier(pixels[i : i + batch_size]).cpu() for i in starts]
+    return torch.cat(parts) if parts else torch.zeros(0, len(classifier.classes))
+
+
+def errors(logits: Tensor, labels: Tensor) -> Tensor:
+    """Say which of N images are misclassified: `(N,)` boolean, from `(N, classes)` logits or `(N,)` predictions."""
+    predictions = logits.argmax(dim=1) if logits.ndim == 2 else logits
+    if predictions.shape != labels.shape:
+        raise ValueError(f"{len(predictions)} predictions for {len(labels)} labels: expected one each")
+    return predictions != labels.to(predictions.device)
+
+
+def error_rate(classifier: Classifier, images: LabelledImages, batch_size: int = 64) -> float:
+    """Give the share of images that are misclassified, in [0, 1]."""
+    return float(errors(predict(classifier, images, batch_size), images.labels).float().mean())
+
+
+def errors_corrected(before: Tensor, after: Tensor, considered: Tensor | None = None) -> float:
+    """Give eq. (2) of the paper: (errors before − errors after) / errors before, over the set D.
+
+    `before` and `after` are `(N,)` booleans (see `errors`); `considered` marks D, the images that were read correctly
+    before the transformation (default: all). Below 0 when more was broken than mended; NaN when nothing was wrong.
+    """
+    chosen = torch.ones_like(before) if considered is None else considered
+    wrong = int(before[chosen].sum())
+    return (wrong - int(after[chosen].sum())) / wrong if wrong else float("nan")
+
+
+def wilson(count: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Give the Wilson score interval of a share `count / total`; the whole of [0, 1] when `total` is 0."""
+    if not 0 <= count <= total:
+        raise ValueError(f"{count} of {total}: expected a count between 0 and the total")
+    if total == 0:
+        return 0.0, 1.0
+    interval = binomtest(int(count), int(total)).proportion_ci(confidence, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def mcnemar(corrected: int, broken: int) -> float:
+    """Give the p-value of the exact McNemar test that an edit corrects as often as it breaks."""
+    return float(binomtest(int(corrected), int(corrected + broken)).pvalue) if corrected + broken else 1.0
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What an edit did to a set of images: which were wrong before and which are after, `(N,)` booleans."""
+
+    before: Tensor
+    after: Tensor
+
+    @property
+    def corrected(self) -> int:
+        """How many were wrong and are right."""
+        return int((self.before & ~self.after).sum())
+
+    @property
+    def broken(self) -> int:
+        """How many were right and are wrong."""
+        return int((~self.before & self.after).sum())
+
+    def row(self) -> dict[str, float]:
+        """Give the figures as a table row: counts, errors corrected (eq. 2), McNemar's p, accuracy in points."""
+        count = max(len(self.before), 1)
+        return {
+            "images": len(self.before),
+            "errors before": int(self.before.sum()),
+            "errors after": int(self.after.sum()),
+            "corrected": self.corrected,
+            "broken": self.broken,
+            "errors corrected": errors_corrected(self.before, self.after),
+            "p": mcnemar(self.corrected, self.broken),
+            "accuracy change (points)": 100 * (int(self.before.sum()) - int(self.after.sum())) / count,
+        }
+
+
+def by_class(comparison: Comparison, labels: Tensor, classes: Sequence[str]) -> pd.DataFrame:
+    """Tabulate a comparison class by class, with Wilson intervals of the error rates; the last row is all of them."""
+    groups = [(classes[label], labels == label) for label in labels.unique().tolist()]
+    rows = []
+    for name, chosen in [*groups, ("all", torch.ones_like(labels, dtype=torch.bool))]:
+        part = Comparison(comparison.before[chosen], comparison.after[chosen])
+        row = {"class": name, **part.row()}
+        for when, wrong in (("before", part.before), ("after", part.after)):
+            row[f"error rate {when}"] = float(wrong.float().mean())
+            row[f"low {when}"], row[f"high {when}"] = wilson(int(wrong.sum()), len(wrong))
+        rows.append(row)
+    return pd.DataFrame(rows).set_index("class")

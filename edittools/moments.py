@@ -1,0 +1,179 @@
+"""The uncentred second moment C of a layer's keys over reference images, and the directions it makes rare.
+
+C says which keys the classifier sees every day. An edit along C⁻¹d moves the key d and those as little as possible
+(section 2.1 of the paper). It is measured once for a layer, for all wanted layers in one pass, and kept on disk.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from edittools.cut import as_channels_first, evaluating, find_layer
+from edittools.images import LabelledImages, atomic_path, cache_folder
+from edittools.models import Classifier, fingerprint
+
+
+@dataclass(frozen=True)
+class SecondMoment:
+    """The mean of k kᵀ over `count` keys k: `matrix` is `(n, n)` float64, symmetric, positive semi-definite.
+
+    Eigenvalues below `clamp` times the largest are raised to it before anything is inverted.
+    """
+
+    matrix: Tensor
+    count: int
+    clamp: float = 1e-4
+
+    @cached_property
+    def _eigen(self) -> tuple[Tensor, Tensor]:
+        values, vectors = torch.linalg.eigh(self.matrix)
+        return values.clamp_min(self.clamp * values[-1].clamp_min(torch.finfo(values.dtype).tiny)), vectors
+
+    @cached_property
+    def whitener(self) -> Tensor:
+        """The ZCA whitening matrix C^(-1/2), `(n, n)` float64."""
+        values, vectors = self._eigen
+        return vectors * values.rsqrt() @ vectors.T
+
+    def leverage(self, keys: Tensor) -> Tensor:
+        """Say how far `(P, n)` keys lie outside the span of the reference keys: kᵀ C⁻¹ k / n, `(P,)`.
+
+        A reference key has 1 on average; much more means that nothing like it was seen.
+        """
+        return (keys.double() @ self.whitener.to(keys.device)).square().mean(dim=1)
+
+
+def directions(keys: Tensor, weights: Tensor, rank: int, moment: SecondMoment) -> Tensor:
+    """Find `(rank, n)` orthonormal directions along which to edit: C⁻¹d of eq. (1), for the top `rank` keys d.
+
+    The `(P, n)` keys, weighted by the square root of `(P,)` `weights`, are whitened; their top right singular vectors
+    are whitened once more, which carries them back to C⁻¹d, and orthonormalised. Raises `ValueError` when rank is more
+    than the keys span.
+    """
+    whitener = moment.whitener.to(keys.device)
+    white = (keys.double() * weights.double().sqrt()[:, None]) @ whitener
+    _, values, vectors = torch.linalg.svd(white, full_matrices=False)
+    available = int((values > 1e-9 * values[0]).sum()) if values[0] > 0 else 0
+    if not 1 <= rank <= available:
+        raise ValueError(f"rank {rank}: expected 1 to {available}, as many directions as the keys at the mask span")
+    return torch.linalg.qr((vectors[:rank] @ whitener).T).Q.T.to(keys.dtype)
+
+
+@contextmanager
+def _collecting(model: nn.Module, layers: Sequence[str], found: dict[str, list]) -> None:
+    """Add each layer's keys to its [sum of k kᵀ, count] as they pass; the hooks are gone afterwards."""
+
+    def collect(name: str, module: nn.Module, keys: Tensor) -> None:
+        keys = as_channels_first(keys.detach(), isinstance(module, nn.Linear)).movedim(1, -1).flatten(0, -2).double()
+        found[name][0] += keys.T @ keys
+        found[name][1] += len(keys)
+
+    def hook(name: str):  # noqa: ANN202
+        return lambda module, args: collect(name, module, args[0])
+
+    handles = [model.get_submodule(name).register_forward_pre_hook(hook(name)) for name in layers]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@torch.no_grad()
+def measure(
+    classifier: Classifier,
+    layers: Sequence[str],
+    images: LabelledImages | Tensor,
+    batch_size: int = 64,
+    progress: bool = False,
+) -> dict[str, SecondMoment]:
+    """Measure the second moments of all `layers` over `images` in one pass, in float64, without the cache."""
+    model = classifier.model
+    widths = {name: _width(model.get_submodule(name)) for name in layers}
+    found = {name: [torch.zeros(n, n, dtype=torch.float64, device=classifier.device), 0] for name, n in widths.items()}
+    chunks = _chunks(images, batch_size)
+    with evaluating(model), _collecting(model, layers, found):
+        for chunk in tqdm(chunks, desc="second moments", unit="batch", disable=not progress, leave=False):
+            classifier(chunk)
+    return {name: SecondMoment((total / max(count, 1)).cpu(), count) for name, (total, count) in found.items()}
+
+
+def _width(module: nn.Module) -> int:
+    return module.in_features if isinstance(module, nn.Linear) else module.in_channels
+
+
+class _chunks:
+    """Batches of images, with a length for the progress bar."""
+
+    def __init__(self, images: LabelledImages | Tensor, size: int) -> None:
+        self.images, self.size = images.images if isinstance(images, LabelledImages) else images, size
+        if not len(self.images):
+            raise ValueError("no reference images: expected at least one")
+
+    def __len__(self) -> int:
+        return -(-len(self.images) // self.size)
+
+    def __iter__(self):  # noqa: ANN204
+        return (self.images[i : i + self.size] for i in range(0, len(self.images), self.size))
+
+
+def second_moments(
+    classifier: Classifier,
+    layers: Sequence[str | nn.Module],
+    images: LabelledImages | Tensor,
+    batch_size: int = 64,
+    progress: bool = False,
+    cache: str | Path | None = None,
+) -> dict[str, SecondMoment]:
+    """Give the second moments of all `layers` over reference `images`, from the disk cache where they are known.
+
+    What is missing is measured in one pass. A cache entry is found by a SHA-256 over the classifier's weights, its
+    normalisation, the layer and the images, so it is never used when anything differs; a broken one is measured anew.
+    `cache` is the folder (default: `EDITTOOLS_CACHE` or the user's cache folder), `cache=""` uses none.
+    """
+    names = [find_layer(classifier.model, layer) for layer in layers]
+    if cache == "":
+        return measure(classifier, names, images, batch_size, progress)
+    folder = Path(cache or cache_folder()) / "second_moments"
+    content = _content_key(classifier, images)
+    files = {n: folder / f"{hashlib.sha256(f'{content} {n}'.encode()).hexdigest()}.safetensors" for n in names}
+    known = {name: moment for name in names if (moment := _read(files[name], f"{content} {name}"))}
+    missing = [name for name in dict.fromkeys(names) if name not in known]
+    if missing:
+        known |= measure(classifier, missing, images, batch_size, progress)
+    for name in missing:
+        _write(files[name], f"{content} {name}", known[name])
+    return {name: known[name] for name in names}
+
+
+def _content_key(classifier: Classifier, images: LabelledImages | Tensor) -> str:
+    data = (
+        images if isinstance(images, LabelledImages) else LabelledImages(images, torch.zeros(len(images)).long(), ["-"])
+    )
+    scaling = (classifier.mean.flatten().tolist(), classifier.std.flatten().tolist())
+    return hashlib.sha256(f"v1 {fingerprint(classifier.model)} {scaling} {data.digest()}".encode()).hexdigest()
+
+
+def _write(path: Path, content: str, moment: SecondMoment) -> None:
+    with atomic_path(path) as temporary:
+        save_file({"matrix": moment.matrix}, temporary, {"content": content, "count": json.dumps(moment.count)})
+
+
+def _read(path: Path, content: str) -> SecondMoment | None:
+    try:
+        with safe_open(path, "pt") as file:
+            if file.metadata()["content"] == content:
+                return SecondMoment(file.get_tensor("matrix"), json.loads(file.metadata()["count"]))
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        pass  # absent or broken: measured anew
+    return None

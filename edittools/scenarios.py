@@ -1,0 +1,181 @@
+"""Story × tier: everything a notebook needs, so that no other code knows which tier it runs in.
+
+`EDITTOOLS_TIER` names the tier: `mini` (nothing needed), `lite` (real photos and weights), `paper` (model hubs).
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+from torchvision.transforms.functional import resize
+
+from edittools import photos
+from edittools.cut import editable_layers
+from edittools.exemplars import Exemplar
+from edittools.images import LabelledImages, load_image, load_mask
+from edittools.miniworld import CLASSES, SPLITS, contexts, scene, scenes
+from edittools.models import DATA, Classifier, load_classifier
+from edittools.styles import paste_texture, restyle
+
+TIERS = ("mini", "lite", "paper")
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What a story needs.
+
+    `exemplars` go by name; `change(image, mask)` makes x' from a picture and a mask. `validation` and `test` are images
+    with the concept, to choose on and to report once; `clean_validation` and `clean` are images whose accuracy shall
+    stay, split likewise; `reference` are images whose keys an edit spares; `legitimate` are images of classes that
+    rightly rely on the concept; `own` are images with the concept from the exemplars' own class, where there are any.
+    `layers` may be edited, the `shortlist` is worth trying first. `default` are the settings of an edit that nobody
+    tuned, `expected` is the least that the story claims.
+    """
+
+    tier: str
+    classifier: Classifier
+    exemplars: Mapping[str, Exemplar] = field(repr=False)
+    change: Callable[[Tensor, Tensor], Tensor] = field(repr=False)
+    validation: LabelledImages = field(repr=False)
+    test: LabelledImages = field(repr=False)
+    clean_validation: LabelledImages = field(repr=False)
+    clean: LabelledImages = field(repr=False)
+    reference: LabelledImages = field(repr=False)
+    legitimate: LabelledImages = field(repr=False)
+    layers: tuple[str, ...]
+    shortlist: tuple[str, ...]
+    default: Mapping[str, Any]
+    expected: Mapping[str, float] = field(repr=False)
+    own: LabelledImages | None = field(default=None, repr=False)
+
+
+def current_tier() -> str:
+    """Give the tier that `EDITTOOLS_TIER` names; raise `ValueError` for an unknown one."""
+    tier = os.environ.get("EDITTOOLS_TIER", "mini")
+    if tier not in TIERS:
+        raise ValueError(f"EDITTOOLS_TIER={tier!r}: expected one of {', '.join(TIERS)}")
+    return tier
+
+
+SNOW_EXEMPLARS = {
+    "limousine": "n03670208", "streetcar": "n04335435", "minivan": "n03770679",
+    "racing motorbike": "n03127747", "tow truck": "n04461696",
+}  # fmt: skip
+"""Sample photos with a hand-drawn road mask in `data/masks`: name -> WordNet id; none of a class of the snow photos."""
+
+LIVES_ON_SNOW = (
+    "Eskimo dog", "malamute", "Siberian husky", "Samoyed", "white wolf", "Arctic fox", "ice bear", "king penguin",
+    "bobsled", "dogsled", "ski", "ski mask", "snowmobile", "snowplow", "mountain tent", "alp", "shovel", "puck",
+)  # fmt: skip
+"""ImageNet classes that are often photographed on snow or ice, or are made for it."""
+
+
+def snow_scenario(tier: str | None = None, model: str | None = None, progress: bool = False) -> Scenario:
+    """Give notebook 01's story, vehicles on snow (section 3.1): an exemplar maps snow to road.
+
+    `tier` is that of `EDITTOOLS_TIER` by default; `model` names another classifier of the zoo than the tier's first.
+    """
+    tier = tier or current_tier()
+    if tier == "mini":
+        return _snow_in_miniworld(model or "mini_vgg", progress)
+    if tier in TIERS:
+        return _snow_on_photos(model or {"lite": "efficientnet_lite0", "paper": "vgg16"}[tier], tier, progress)
+    raise ValueError(f"tier {tier!r}: expected one of {', '.join(TIERS)}")
+
+
+def _snow_in_miniworld(name: str, progress: bool = False) -> Scenario:
+    """Cars in their MiniWorld are the exemplars, the other vehicles the test; seeds of no set meet those of another."""
+    classifier = load_classifier(name)
+    paint = partial(scenes, workers=min(os.cpu_count() or 1, 4), progress=progress)
+    family = contexts().family
+    others = [c for c in CLASSES if family[c] == "vehicle" and c != "car"]
+    polar = [c for c in CLASSES if family[c] == "polar"]
+    start = {split: seeds.start + 100_000 for split, seeds in SPLITS.items()}
+    clean_validation = paint(1200, "validation")
+    layers = tuple(layer for layer in editable_layers(classifier).layer if not layer.startswith(("classifier", "fc")))
+    return Scenario(
+        "mini", classifier, _car_exemplars(classifier), partial(restyle, style="snow"),
+        validation=paint(240, start["validation"], label=_in_turn(others, 240), ground="snow"),
+        test=paint(1080, start["test"], label=_in_turn(others, 1080), ground="snow"),
+        clean_validation=clean_validation,
+        clean=paint(1200, "test"),
+        reference=clean_validation,
+        legitimate=paint(150, start["test"] + 50_000, label=_in_turn(polar, 150)),
+        layers=layers, shortlist=layers[len(layers) // 3 : -2],
+        default={"layer": _UNTUNED[name], "exemplar": "car 1", "rank": 1, "masked": True},
+        expected={"errors corrected": 0.5},
+        own=paint(120, start["test"] + 60_000, label="car", ground="snow"),
+    )  # fmt: skip
+
+
+def _in_turn(names: Sequence[str], count: int) -> list[str]:
+    return [names[i % len(names)] for i in range(count)]
+
+
+def _car_exemplars(classifier: Classifier, count: int = 3) -> dict[str, Exemplar]:
+    """Turn the road of some scenes with a car to snow by `styles.restyle`; the world's own snow is another."""
+    seeds = range(SPLITS["reference"].start, SPLITS["reference"].start + count)
+    pictures = [scene(seed, label="car", ground="road") for seed in seeds]
+    label, exemplars = classifier.index("car"), {}
+    for i, picture in enumerate(pictures):
+        road = picture.masks["road"]
+        exemplars[f"car {i + 1}"] = Exemplar(picture.image, restyle(picture.image, road, "snow", i), road, label)
+    return exemplars
+
+
+def _snow_on_photos(name: str, tier: str, progress: bool) -> Scenario:
+    classifier = load_classifier(name)
+    validation, test = photos.snow_photos(classifier, progress).split(0.3, seed=0)
+    sample = photos.imagenet_sample(classifier, progress)
+    ours = [i for i, path in enumerate(sample.names) if not any(w in path for w in SNOW_EXEMPLARS.values())]
+    sample = sample.subset(ours)
+    lives = {classifier.index(word) for word in LIVES_ON_SNOW}
+    legitimate = sample.subset([i for i, label in enumerate(sample.labels.tolist()) if label in lives])
+    clean_validation, clean = sample.subset(range(0, len(sample), 2)), sample.subset(range(1, len(sample), 2))
+    layers = [layer for layer in editable_layers(classifier).layer if not layer.startswith("classifier")]
+    change = partial(paste_texture, texture_image=photos.snow_texture(), keep_shading=0)
+    untuned = _UNTUNED.get(name, layers[-len(layers) // 4])
+    return Scenario(
+        tier, classifier, snow_exemplars(classifier, change), change, validation, test, clean_validation, clean,
+        clean_validation, legitimate, tuple(layers[len(layers) // 2 :]), _SHORTLISTS.get(name, tuple(layers[-4:])),
+        default={"layer": untuned, "exemplar": "minivan", "rank": 1, "masked": True},
+        expected={"errors corrected": 0.1},
+    )  # fmt: skip
+
+
+_UNTUNED = {  # a convolution in the middle of the second half, chosen before anything was measured
+    "mini_vgg": "features.10",
+    "mini_resnet": "layer3.0.conv2",
+    "efficientnet_lite0": "blocks.4.0.conv_pw",
+    "vgg16": "features.26",
+}
+
+
+_SHORTLISTS = {  # layers in which some edit mended at least 3 net of the 11 errors on the validation photos
+    "efficientnet_lite0": (
+        "blocks.4.0.conv_pwl",
+        "blocks.5.0.conv_pw",
+        "blocks.5.1.conv_pwl",
+        "blocks.6.0.conv_pwl",
+        "conv_head",
+    ),
+}
+
+
+def snow_exemplars(classifier: Classifier, change: Callable[[Tensor, Tensor], Tensor]) -> dict[str, Exemplar]:
+    """Turn the road of the sample photos that have a hand-drawn mask in `data/masks` to snow."""
+    return {name: _photo_exemplar(wnid, classifier, change) for name, wnid in SNOW_EXEMPLARS.items()}
+
+
+def _photo_exemplar(wnid: str, classifier: Classifier, change: Callable[[Tensor, Tensor], Tensor]) -> Exemplar:
+    name = photos.sample_photo(wnid)
+    image = load_image(photos.photo(name), classifier.size, classifier.resize_to)
+    [path] = (DATA / "masks").glob(f"{wnid}_*_road.png")
+    mask = load_mask(path)
+    if mask.shape != image.shape[1:]:
+        mask = (resize(mask[None], list(image.shape[1:]))[0] > 0.5).float()
+    names = sorted(known for known in photos.registry() if known.startswith("imagenet-sample/"))
+    return Exemplar(image, change(image, mask), mask, names.index(name))

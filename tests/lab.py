@@ -1,0 +1,174 @@
+"""JupyterLab and Debian's chromium for tests, with no network beyond 127.0.0.1.
+
+The settings and waits are the ones that were found to work; `run_cell` waits for the kernel where Shift+Enter would
+sometimes skip a cell.
+"""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import nbformat
+from playwright.sync_api import Page, sync_playwright
+
+SETTINGS = {
+    "apputils-extension/notification": {"checkForUpdates": False, "doNotDisturbMode": True, "fetchNews": "false"},
+    "notebook-extension/tracker": {"windowingMode": "none"},  # every cell is in the DOM
+    "apputils-extension/kernels-settings": {"commsOverSubshells": "disabled"},  # else a read can be stale
+}
+CHROMIUM = [
+    "--no-sandbox",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    "--disable-gpu",
+]
+
+
+def write_notebook(path: Path, *cells: str) -> None:
+    """Write a notebook of code cells for this Python."""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}  # else Lab asks for a kernel
+    nbformat.write(notebook, path)
+
+
+@contextmanager
+def jupyterlab(root: Path, log: Path, env: dict[str, str] | None = None) -> Iterator[str]:
+    """Serve the notebooks in `root`; yields the address. Nothing of the user's own Jupyter is read or written."""
+    state = Path(tempfile.mkdtemp(prefix="lab-"))
+    for name, value in SETTINGS.items():
+        file = state / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(value))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    folders = {
+        "JUPYTER_CONFIG_DIR": "config",
+        "JUPYTER_DATA_DIR": "data",
+        "JUPYTER_RUNTIME_DIR": "runtime",
+        "IPYTHONDIR": "ipython",
+        "JUPYTERLAB_SETTINGS_DIR": "settings",
+        "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
+    }
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}"]
+    command += ["--ServerApp.port_retries=0", "--IdentityProvider.token=", f"--ServerApp.root_dir={root}"]
+    command += ["--LabApp.expose_app_in_browser=True", "--LabApp.extension_manager=readonly"]
+    with log.open("w") as output:
+        server = subprocess.Popen(
+            command,
+            env={**os.environ, **{name: str(state / folder) for name, folder in folders.items()}, **(env or {})},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            base = f"http://127.0.0.1:{port}"
+            _wait_for(base + "/api/status", server)
+            yield base
+        finally:
+            server.terminate()  # also ends the kernels
+            try:
+                server.wait(15)
+            except subprocess.TimeoutExpired:
+                server.kill()
+            shutil.rmtree(state, ignore_errors=True)
+
+
+def _wait_for(address: str, server: subprocess.Popen, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if server.poll() is not None:
+            raise RuntimeError(f"jupyter lab ended with {server.returncode}")
+        try:
+            urllib.request.urlopen(address, timeout=1).close()
+            return
+        except OSError:
+            time.sleep(0.2)
+    raise TimeoutError("jupyter lab did not answer")
+
+
+@contextmanager
+def browser_page(base: str, outside: list[str]) -> Iterator[Page]:
+    """Open a page; requests to anywhere but `base` are noted in `outside`."""
+    local = (base, base.replace("http", "ws"), "data:", "blob:")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM)
+        try:
+            page = browser.new_page(viewport={"width": 1280, "height": 960})
+            for event in ("request", "websocket"):
+                page.on(event, lambda r: None if r.url.startswith(local) else outside.append(r.url))
+            yield page
+        finally:
+            browser.close()
+
+
+def open_notebook(page: Page, base: str, name: str) -> None:
+    """Open a notebook and wait until its kernel is connected: a cell run before that would silently not run."""
+    page.goto(f"{base}/lab/tree/{name}?reset", wait_until="domcontentloaded")
+    page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=60000)
+    page.evaluate(
+        """async () => { const s = jupyterapp.shell.currentWidget.sessionContext; await s.ready;
+           await s.session.kernel.info; }"""
+    )
+
+
+def find_cell(page: Page, text: str) -> int:
+    """Give the number of the first cell whose source holds a text; -1 if there is none."""
+    return page.evaluate(
+        """(text) => jupyterapp.shell.currentWidget.content.widgets
+           .findIndex(cell => cell.model.sharedModel.source.includes(text))""",
+        text,
+    )
+
+
+def run_cell(page: Page, index: int) -> bool:
+    """Run a cell and wait until the kernel has finished it. True if it ran without an error."""
+    return page.evaluate(
+        """async (i) => { const nb = jupyterapp.shell.currentWidget; nb.content.activeCellIndex = i;
+           await jupyterapp.commands.execute('notebook:run-cell'); const m = nb.content.widgets[i].model;
+           return m.executionCount > 0 && !m.outputs.toJSON().some(o => o.output_type === 'error'); }""",
+        index,
+    )
+
+
+def cell_text(page: Page, index: int) -> str:
+    """Give the text that a cell printed or shows as its result."""
+    return page.evaluate(
+        """(i) => jupyterapp.shell.currentWidget.content.widgets[i].model.outputs.toJSON()
+           .map(o => [o.text ?? o.data?.['text/plain'] ?? ''].flat().join('')).join('')""",
+        index,
+    )
+
+
+def in_kernel(page: Page, code: str) -> str:
+    """Run code in the notebook's kernel, beside its cells, and give what it printed; raise if it failed."""
+    return page.evaluate(
+        """async (code) => { const kernel = jupyterapp.shell.currentWidget.sessionContext.session.kernel;
+           const run = kernel.requestExecute({code, store_history: false}); let out = '';
+           run.onIOPub = m => { if (m.header.msg_type === 'stream') out += m.content.text; };
+           const reply = (await run.done).content;
+           if (reply.status !== 'ok') throw new Error(reply.ename + ': ' + reply.evalue);
+           return out.trim(); }""",
+        code,
+    )
+
+
+def wait_until(claim: Callable[[], object], seconds: float = 10) -> bool:
+    """Ask again until the claim holds; False if it does not in that time."""
+    end = time.monotonic() + seconds
+    while not claim():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.05)
+    return True

@@ -1,0 +1,556 @@
+"""The mask editor in a real JupyterLab: what is drawn in the browser equals what the Python method draws."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from edittools import masks
+from edittools.images import load_image, save_image
+from edittools.widgets import MaskEditor
+
+pytest.importorskip("playwright", reason="the browser tests need playwright: pip install 'edittools[test]'")
+import lab
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("chromium") is None and not os.environ.get("CI"),
+    reason="no chromium here: apt-get install chromium, to test the mask editor in a browser",
+)
+ARTEFACTS = Path(__file__).parent / "artefacts"
+SOURCE = Path(__file__).parents[1] / "edittools" / "mask_editor.js"
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+WIDTH, HEIGHT = 96, 64
+HOSTILE = "<img src=x onerror='window.hacked=1'>"
+CELLS = (
+    "from edittools.images import load_image\nfrom edittools.widgets import MaskEditor\n"
+    f"editor = MaskEditor(load_image('scene.png'), {{'road': None, \"{HOSTILE}\": None}}, segments=60)\neditor",
+    "editor",
+    "large = MaskEditor(load_image('large.png'))\nlarge",
+)
+
+
+def scene():
+    """Soft patches of colour with a little noise: areas that fill and smart select can tell apart."""
+    generator = torch.Generator().manual_seed(0)
+    patches = torch.rand(1, 3, 4, 6, generator=generator)
+    soft = torch.nn.functional.interpolate(patches, (HEIGHT, WIDTH), mode="bicubic")[0]
+    return (soft + 0.02 * torch.rand(3, HEIGHT, WIDTH, generator=generator)).clamp(0, 1)
+
+
+class Drawn:
+    """One view of an editor in the page: moves the mouse in pixels of the image."""
+
+    def __init__(self, page, index=0, name="editor"):
+        self.page, self.name = page, name
+        self.root = page.locator(".et-editor").nth(index)
+        self.canvas = self.root.locator(".et-marks")
+
+    def corner(self):
+        """Give the screen pixels for one of the image, and where on the screen the image begins."""
+        box = self.canvas.bounding_box()
+        scale, left, upper = map(float, self.root.locator(".et-stage").get_attribute("data-view").split())
+        return scale, box["x"] + left, box["y"] + upper
+
+    def at(self, x, y):
+        """Give the place on the screen of the centre of a pixel."""
+        scale, left, upper = self.corner()
+        return left + (x + 0.5) * scale, upper + (y + 0.5) * scale
+
+    def under(self, x, y):
+        """Give the place in the image that is at one on the screen."""
+        scale, left, upper = self.corner()
+        return (x - left) / scale, (y - upper) / scale
+
+    def drag(self, *points, button="left"):
+        self.page.mouse.move(*self.at(*points[0]))
+        self.page.mouse.down(button=button)
+        for point in points[1:]:
+            self.page.mouse.move(*self.at(*point))
+        self.page.mouse.up(button=button)
+
+    def click(self, x, y, button="left"):
+        self.drag((x, y), button=button)
+
+    def press(self, *keys):
+        self.canvas.focus()
+        for key in keys:
+            self.page.keyboard.press(key)
+
+    def do(self, action):
+        self.root.locator(f"[data-action={action}]").click()
+
+    def count(self):
+        return int(self.root.get_attribute("data-count"))
+
+    def kernel_masks(self):
+        return json.loads(lab.in_kernel(self.page, f"import json; print(json.dumps({self.name}._masks))"))
+
+    def python(self, code):
+        lab.in_kernel(self.page, code)
+
+    def shows(self, expected):
+        """Say whether Python's masks, and the count that the view shows, become those of another editor."""
+        pixels = int(expected.mask.sum())
+        return lab.wait_until(lambda: self.kernel_masks() == expected._masks and self.count() == pixels)
+
+    def pixels(self):
+        """Give what the mask's layer looks like."""
+        return self.canvas.evaluate("top => top.parentElement.querySelector('.et-mask').toDataURL()")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("notebooks")
+    save_image(folder / "scene.png", scene())
+    large = torch.nn.functional.interpolate(scene()[None], (3000, 4000), mode="bilinear")[0].clamp(0, 1)
+    save_image(folder / "large.png", large)
+    lab.write_notebook(folder / "draw.ipynb", *CELLS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def outside():
+    return []
+
+
+@pytest.fixture(scope="module")
+def page(folder, outside):
+    ARTEFACTS.mkdir(exist_ok=True)
+    with (
+        lab.jupyterlab(folder, ARTEFACTS / "jupyterlab.log", {"EDITTOOLS_TIER": "mini"}) as base,
+        lab.browser_page(base, outside) as page,
+    ):
+        lab.open_notebook(page, base, "draw.ipynb")
+        assert lab.run_cell(page, 0), lab.cell_text(page, 0)
+        page.wait_for_selector(".et-editor .et-stage[data-view]")
+        page.base = base
+        yield page
+
+
+@pytest.fixture
+def drawn(page):
+    """An empty editor, its brush of radius 2 chosen."""
+    view = Drawn(page)
+    view.python(
+        f"editor._masks = [[name, '{WIDTH * HEIGHT}'] for name, _ in editor._masks[:2]]; editor.active = 'road'"
+    )
+    assert lab.wait_until(lambda: view.count() == 0)
+    view.canvas.scroll_into_view_if_needed()
+    view.press("Escape", "0", "b")
+    return view
+
+
+@pytest.fixture
+def expected(folder):
+    """The same editor in Python, for its methods."""
+    return MaskEditor(load_image(folder / "scene.png"), {"road": None, HOSTILE: None}, segments=60)
+
+
+STROKE = [(10, 10), (40, 14), (41, 30), (15, 50), (15, 50), (90, 62)]
+
+
+def test_a_stroke_sets_the_pixels_of_the_python_brush_and_the_eraser_takes_them_away(drawn, expected):
+    drawn.drag(*STROKE)
+    expected.brush(STROKE, radius=2)
+    assert drawn.shows(expected)
+    drawn.press("e")
+    drawn.drag((30, 0), (30, 63))
+    expected.eraser([(30, 0), (30, 63)], radius=2)
+    assert drawn.shows(expected)
+    drawn.press("b", "]", "]")
+    drawn.drag((70, 20), button="right")
+    assert drawn.page.locator(".lm-Menu").count() == 0
+    drawn.drag((80, 20))
+    expected.brush([(70, 20)], radius=4, add=False)
+    expected.brush([(80, 20)], radius=4)
+    assert drawn.shows(expected)
+    drawn.press("[", "[")
+
+
+def test_lines_lasso_and_rectangle_set_the_pixels_of_the_python_methods(drawn, expected):
+    drawn.press("l")
+    drawn.drag((5, 5), (60, 11), (50, 20))
+    expected.line((5, 5), (50, 20), radius=2)
+    assert drawn.shows(expected)
+    drawn.press("o")
+    path = [(20, 30), (60, 28), (75, 50), (40, 40), (30, 60), (50, 25)]
+    drawn.drag(*path)
+    expected.lasso(path)
+    assert drawn.shows(expected)
+    drawn.press("r", "x")
+    drawn.drag((70, 55), (30, 35))
+    expected.rectangle((70, 55), (30, 35), add=False)
+    assert drawn.shows(expected)
+    drawn.press("x")
+
+
+def test_a_polygon_closes_on_its_first_corner_and_backspace_takes_a_corner_back(drawn, expected):
+    drawn.press("p")
+    for corner in [(10, 5), (80, 20), (85, 60), (50, 33)]:
+        drawn.click(*corner)
+    drawn.press("Backspace")
+    drawn.click(20, 55)
+    drawn.click(10, 5)
+    expected.polygon([(10, 5), (80, 20), (85, 60), (20, 55)])
+    assert drawn.shows(expected)
+
+
+def test_fill_takes_the_area_of_like_colour_that_python_finds(drawn, expected):
+    drawn.press("f")
+    drawn.click(20, 20)
+    expected.fill(20, 20, tolerance=24)
+    assert 10 < expected.mask.sum() < WIDTH * HEIGHT - 10
+    assert drawn.shows(expected)
+    drawn.root.get_by_label("Tolerance").fill("60")
+    drawn.click(80, 50)
+    expected.fill(80, 50, tolerance=60)
+    assert drawn.shows(expected)
+    drawn.root.get_by_label("Tolerance").fill("24")
+
+
+def test_smart_select_adds_the_superpixels_that_it_is_dragged_over(drawn, expected):
+    drawn.press("s")
+    path = [(5, 5), (50, 9), (60, 60)]
+    drawn.drag(*path)
+    over = np.concatenate([masks.line_pixels(path[0], path[1]), masks.line_pixels(path[1], path[2])])
+    numbers = {expected.superpixel_at(*map(int, pixel)) for pixel in over}
+    expected.superpixels(sorted(numbers))
+    assert len(numbers) > 5
+    assert drawn.shows(expected)
+    drawn.page.keyboard.down("Alt")
+    drawn.click(50, 9)
+    drawn.page.keyboard.up("Alt")
+    expected.superpixels([expected.superpixel_at(50, 9)], add=False)
+    assert drawn.shows(expected)
+
+
+def test_grow_shrink_fill_holes_invert_and_clear_equal_the_python_methods(drawn, expected):
+    drawn.press("r")
+    drawn.drag((10, 10), (50, 50))
+    expected.rectangle((10, 10), (50, 50))
+    drawn.press("x")
+    drawn.drag((20, 20), (30, 30))
+    expected.rectangle((20, 20), (30, 30), add=False)
+    drawn.press("x", "g", "g")
+    expected.grow(), expected.grow()
+    assert drawn.shows(expected)
+    drawn.do("shrink")
+    expected.shrink()
+    assert drawn.shows(expected)
+    drawn.do("holes")
+    expected.fill_holes()
+    assert drawn.shows(expected)
+    drawn.press("i")
+    expected.invert()
+    assert drawn.shows(expected)
+    drawn.do("clear")
+    expected.clear()
+    assert drawn.shows(expected)
+
+
+def test_undo_and_redo_go_by_whole_strokes_through_drawing_and_python_alike(drawn, expected):
+    drawn.drag(*STROKE)
+    expected.brush(STROKE, radius=2)
+    assert drawn.shows(expected)
+    drawn.python("editor.rectangle((60, 5), (80, 15))")
+    expected.rectangle((60, 5), (80, 15))
+    assert drawn.shows(expected)
+    drawn.press("Control+z")
+    expected.undo()
+    assert drawn.shows(expected)
+    drawn.press("Control+z")
+    expected.undo()
+    assert drawn.count() == 0
+    assert drawn.shows(expected)
+    drawn.press("Control+Shift+z")
+    drawn.root.get_by_role("button", name="Redo").click()
+    expected.redo(), expected.redo()
+    assert drawn.shows(expected)
+    drawn.drag((5, 60), (10, 60))
+    assert lab.wait_until(lambda: drawn.kernel_masks() != expected._masks)
+    drawn.python("editor.undo()")
+    assert drawn.shows(expected)
+
+
+def test_escape_takes_back_a_stroke_that_is_being_drawn(drawn, expected):
+    before = drawn.pixels()
+    drawn.page.mouse.move(*drawn.at(20, 20))
+    drawn.page.mouse.down()
+    drawn.page.mouse.move(*drawn.at(60, 20))
+    assert lab.wait_until(lambda: drawn.pixels() != before)
+    drawn.page.keyboard.press("Escape")
+    drawn.page.mouse.up()
+    assert lab.wait_until(lambda: drawn.pixels() == before)
+    assert drawn.shows(expected)
+
+
+def test_zoom_keeps_the_point_under_the_mouse_and_strokes_stay_exact(drawn, expected):
+    stage = drawn.root.locator(".et-stage")
+    point = tuple(map(round, drawn.at(30, 40)))
+    under = drawn.under(*point)
+    drawn.page.mouse.move(*point)
+    drawn.page.keyboard.down("Control")
+    for _ in range(4):
+        drawn.page.mouse.wheel(0, -60)
+    drawn.page.keyboard.up("Control")
+    fitted = stage.bounding_box()["height"] / HEIGHT
+    assert lab.wait_until(lambda: float(stage.get_attribute("data-view").split()[0]) > 3 * fitted)
+    assert drawn.under(*point) == pytest.approx(under, abs=0.001)
+    drawn.drag((28, 38), (32, 41))
+    expected.brush([(28, 38), (32, 41)], radius=2)
+    assert drawn.shows(expected)
+    before = drawn.at(30, 40)
+    drawn.page.mouse.move(*point)
+    drawn.page.keyboard.down(" ")
+    drawn.page.mouse.down()
+    drawn.page.mouse.move(point[0] + 40, point[1] - 30)
+    drawn.page.mouse.up()
+    drawn.page.keyboard.up(" ")
+    assert drawn.at(30, 40) == pytest.approx((before[0] + 40, before[1] - 30), abs=0.01)
+    assert drawn.shows(expected)
+    drawn.press("0")
+    assert float(stage.get_attribute("data-view").split()[0]) == pytest.approx(fitted)
+
+
+def test_shift_wheel_changes_the_brush_and_leaves_the_page_where_it_is(drawn):
+    place = drawn.canvas.bounding_box()
+    drawn.page.mouse.move(*drawn.at(30, 30))
+    drawn.page.keyboard.down("Shift")
+    drawn.page.mouse.wheel(0, -50)
+    drawn.page.keyboard.up("Shift")
+    size = drawn.root.get_by_label("Size")
+    assert lab.wait_until(lambda: size.input_value() == "3")
+    assert drawn.canvas.bounding_box() == place
+    drawn.press("[")
+
+
+def test_a_rectangle_can_be_drawn_with_the_keyboard_alone(drawn, expected):
+    page = drawn.page
+    drawn.root.locator("[data-tool=brush]").focus()
+    stops = []
+    while len(stops) < 30 and not drawn.canvas.evaluate("e => e === document.activeElement"):
+        stops.append(
+            page.evaluate(
+                "document.activeElement.closest('[role=group]')?.ariaLabel ?? document.activeElement.ariaLabel"
+            )
+        )
+        page.keyboard.press("Tab")
+    assert stops == [
+        "Tools", "Add or take away", "Undo and redo", "Change the mask", "Zoom", "Look",
+        "Mask to draw on", "Masks", "Size", "Opacity", "Colour of the mask",
+    ]  # fmt: skip
+    for key in ["r", "Home", "PageUp", *["PageUp"] * 8, *["Shift+ArrowRight"] * 2, *["ArrowDown"] * 3, "Enter"]:
+        page.keyboard.press(key)
+    for key in [*["Shift+ArrowRight"] * 4, "ArrowLeft", *["Shift+ArrowDown"] * 3, "Enter"]:
+        page.keyboard.press(key)
+    expected.rectangle((20, 3), (59, 33))
+    assert drawn.shows(expected)
+
+
+def test_keys_that_mean_something_to_jupyterlab_leave_the_cells_alone(drawn):
+    page = drawn.page
+    for focused in (drawn.canvas, drawn.root.locator("[data-tool=brush]"), drawn.root.get_by_label("Size")):
+        focused.focus()
+        for key in ("m", "y", "d", "d", "a", "c", "z", "Shift+Enter"):
+            page.keyboard.press(key)
+    cells = page.evaluate("jupyterapp.shell.currentWidget.content.widgets.map(cell => cell.model.type)")
+    assert cells == ["code"] * len(CELLS)
+    drawn.press("b")
+
+
+def test_every_control_has_a_name_for_screen_readers(drawn):
+    names = drawn.root.evaluate(
+        "root => [...root.querySelectorAll('button, input, select, canvas[tabindex]')].map(e => e.ariaLabel)"
+    )
+    assert len(names) > 25
+    assert all(names)
+
+
+def test_the_mask_is_hidden_while_h_is_held(drawn):
+    blank = drawn.pixels()
+    drawn.drag(*STROKE)
+    assert lab.wait_until(lambda: drawn.pixels() != blank)
+    shown = drawn.pixels()
+    drawn.page.keyboard.down("h")
+    assert lab.wait_until(lambda: drawn.pixels() == blank)
+    drawn.page.keyboard.up("h")
+    assert lab.wait_until(lambda: drawn.pixels() == shown)
+
+
+def test_names_are_text_and_masks_can_be_added_chosen_and_removed(drawn, expected):
+    assert drawn.root.locator("option").all_text_contents() == ["road", HOSTILE]
+    assert drawn.root.locator("img").count() == 0
+    drawn.press("n")
+    drawn.drag((10, 10), (20, 10))
+    expected.active = HOSTILE
+    expected.brush([(10, 10), (20, 10)], radius=2)
+    assert drawn.shows(expected)
+    drawn.do("new")
+    drawn.page.keyboard.type("sky")
+    drawn.page.keyboard.press("Enter")
+    expected.add_mask("sky")
+    assert drawn.shows(expected)
+    drawn.press("r")
+    drawn.drag((0, 0), (95, 9))
+    expected.rectangle((0, 0), (95, 9))
+    assert drawn.shows(expected)
+    assert lab.in_kernel(drawn.page, "print(editor.active)") == "sky"
+    drawn.do("remove")
+    expected.remove_mask("sky")
+    assert drawn.shows(expected)
+    drawn.python("editor.active = 'road'")
+    assert not drawn.page.evaluate("window.hacked")
+
+
+def test_two_views_of_one_editor_stay_equal(drawn, expected):
+    page = drawn.page
+    if page.locator(".et-editor").count() < 2:
+        assert lab.run_cell(page, 1)
+    other = Drawn(page, 1)
+    page.wait_for_function("document.querySelectorAll('.et-editor .et-stage[data-view]').length >= 2")
+    drawn.drag(*STROKE)
+    expected.brush(STROKE, radius=2)
+    assert drawn.shows(expected)
+    assert lab.wait_until(lambda: other.count() == drawn.count() and other.pixels() == drawn.pixels())
+    other.canvas.scroll_into_view_if_needed()
+    other.press("r", "x")
+    other.drag((5, 5), (60, 20))
+    expected.rectangle((5, 5), (60, 20), add=False)
+    assert other.shows(expected)
+    drawn.press("Control+z")
+    expected.undo()
+    assert other.shows(expected)
+    assert lab.wait_until(lambda: other.pixels() == drawn.pixels())
+    other.press("x", "b")
+
+
+def test_a_large_image_is_shown_reduced_and_masked_at_full_size(drawn, folder):
+    page = drawn.page
+    page.evaluate(
+        "jupyterapp.shell.currentWidget.content.widgets.forEach((cell, i) => i < 2 && (cell.outputHidden = true))"
+    )
+    assert lab.run_cell(page, 2)
+    cell = page.locator(".jp-Cell").nth(2)
+    cell.locator(".et-stage[data-view]").wait_for()
+    view = Drawn(page, page.locator(".et-editor").count() - 1, "large")
+    view.canvas.scroll_into_view_if_needed()
+    view.press("]", "b")
+    radius = int(view.root.get_by_label("Size").input_value())
+    places = [(200, 300), (3000, 700), (2600, 2900)]
+    view.drag(*places)
+    expected = MaskEditor(load_image(folder / "large.png"))
+    expected.brush(places, radius)
+    assert view.shows(expected)
+    view.press("f")
+    view.click(1000, 2000)
+    expected.fill(1000, 2000)
+    assert view.shows(expected)
+    page.evaluate("jupyterapp.shell.currentWidget.content.widgets.forEach(cell => (cell.outputHidden = false))")
+
+
+def test_the_browser_and_python_agree_on_random_shapes_pixel_for_pixel(page):
+    rng = np.random.default_rng(0)
+    jobs, wanted = [], []
+    for trial in range(280):
+        shape = tuple(rng.integers(1, 40, 2).tolist())
+        start = rng.random(shape) < rng.choice([0.1, 0.5, 0.9])
+        points = rng.integers(-8, 48, (rng.integers(3, 9), 2)).tolist()
+        radius, v = int(rng.integers(0, 7)), int(rng.integers(2))
+        name, arguments, result = [
+            ("stroke", [points, radius, v], masks.stroke(shape, points, radius)),
+            ("polygon", [points, v], masks.polygon(shape, points)),
+            ("rectangle", [*points[:2], v], masks.rectangle(shape, *points[:2])),
+            ("grow", [radius], masks.grow(start, radius)),
+            ("shrink", [radius], masks.shrink(start, radius)),
+            ("fillHoles", [], masks.fill_holes(start)),
+            ("invert", [], ~start),
+        ][trial % 7]
+        if trial % 7 < 3:
+            result = start | result if v else start & ~result
+        jobs.append([name, *shape, masks.encode_runs(start), arguments])
+        wanted.append(masks.encode_runs(result))
+    drawn = page.evaluate(
+        """async ([source, jobs]) => {
+             const url = URL.createObjectURL(new Blob([source], {type: 'text/javascript'}));
+             const {raster} = await import(url);
+             return jobs.map(([name, h, w, start, args]) => {
+               const mask = {w, h, data: raster.decode(start, w * h)};
+               raster[name](mask, ...args);
+               return raster.encode(mask.data); }); }""",
+        [SOURCE.read_text(encoding="utf-8"), jobs],
+    )
+    assert drawn == wanted
+
+
+def test_pictures_of_both_themes_are_kept_and_follow_the_theme(drawn):
+    drawn.python("editor.polygon([(4, 60), (30, 30), (70, 34), (92, 60)])")
+    drawn.drag((60, 10), (70, 12), (66, 20))
+    backgrounds = []
+    for theme in ("Dark", "Light"):
+        drawn.page.evaluate(f"jupyterapp.commands.execute('apputils:change-theme', {{theme: 'JupyterLab {theme}'}})")
+        drawn.page.wait_for_function(f"document.body.dataset.jpThemeName === 'JupyterLab {theme}'")
+        drawn.page.wait_for_timeout(700)  # the theme's sheet arrives after its name
+        drawn.canvas.scroll_into_view_if_needed()
+        drawn.root.screenshot(path=ARTEFACTS / f"editor-{theme.lower()}.png")
+        backgrounds.append(drawn.root.evaluate("root => getComputedStyle(root).backgroundColor"))
+    dark, light = (sum(map(int, colour.strip("rgba()").split(",")[:3])) for colour in backgrounds)
+    assert dark < 200
+    assert light > 600
+
+
+def test_the_drawing_survives_a_reload_of_the_page(drawn, expected):
+    drawn.drag(*STROKE)
+    expected.brush(STROKE, radius=2)
+    assert drawn.shows(expected)
+    drawn.page.evaluate("jupyterapp.commands.execute('docmanager:save')")
+    lab.open_notebook(drawn.page, drawn.page.base, "draw.ipynb")
+    drawn.page.wait_for_selector(".et-editor .et-stage[data-view]")
+    assert drawn.shows(expected)
+    drawn.canvas.scroll_into_view_if_needed()
+    drawn.press("r")
+    drawn.drag((0, 0), (9, 9))
+    expected.rectangle((0, 0), (9, 9))
+    assert drawn.shows(expected)
+
+
+def test_notebook_01_runs_on_from_a_mask_drawn_in_its_editor(page, folder):
+    """Run to the editor, replace the road by a drawn rectangle, run on: the edit is that of the drawing."""
+    shutil.copy(NOTEBOOKS / "01_snow_on_road.ipynb", folder)
+    lab.open_notebook(page, page.base, "01_snow_on_road.ipynb")
+    shown = lab.find_cell(page, "et.MaskEditor(")
+    result = lab.find_cell(page, "et.PredictionView(")
+    kinds = page.evaluate("jupyterapp.shell.currentWidget.content.widgets.map(cell => cell.model.type)")
+    for index in range(shown + 1):
+        assert kinds[index] != "code" or lab.run_cell(page, index), lab.cell_text(page, index)
+    page.wait_for_selector(".et-editor .et-stage[data-view]")
+    view = Drawn(page)
+    view.canvas.scroll_into_view_if_needed()
+    view.python("editor.clear()")
+    assert lab.wait_until(lambda: view.count() == 0)
+    view.press("r")
+    view.drag((4, 40), (59, 63))
+    assert lab.wait_until(lambda: view.count() == 56 * 24)
+    assert lab.wait_until(lambda: lab.in_kernel(page, "print(int(editor.mask.sum()))") == str(56 * 24))
+    for index in range(shown + 1, result + 1):
+        assert kinds[index] != "code" or lab.run_cell(page, index), lab.cell_text(page, index)
+    page.screenshot(path=ARTEFACTS / "notebook-01.png")
+    again = """
+mask = torch.zeros(64, 64); mask[40:64, 4:60] = 1
+by_hand = example.map(changed=story.change(example.image, mask), mask=mask)
+check = et.rewrite(story.classifier, story.default["layer"], by_hand, story.reference, **settings)
+[ours], [theirs] = check.changes.values(), untuned.changes.values()
+same = torch.equal(ours.left, theirs.left) and torch.equal(ours.right, theirs.right)
+print(same, et.PredictionView(story.classifier, [story.test.images[i] for i in some[:3]], edit=check))
+"""
+    same, expected_text = lab.in_kernel(page, f"import torch{again}").split(" ", 1)
+    assert same == "True"
+    assert lab.cell_text(page, result) == expected_text
+
+
+def test_no_request_left_the_machine(page, outside):
+    assert page.base
+    assert outside == []

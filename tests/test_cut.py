@@ -1,0 +1,182 @@
+import importlib
+
+import pytest
+import torch
+import torchvision
+from conftest import randomise_norms
+from torch import nn
+
+from edittools.cut import Cut, cut_all, editable_layers, evaluating, find_layer, prefixes
+from edittools.models import Classifier
+
+
+def _timm(name):
+    return importlib.import_module("timm").create_model(name)
+
+
+def _clip_visual():
+    return importlib.import_module("open_clip").create_model("RN50", pretrained=None).visual
+
+
+MODELS = {
+    "vgg16": torchvision.models.vgg16,
+    "vgg16_bn": torchvision.models.vgg16_bn,
+    "resnet18": torchvision.models.resnet18,
+    "resnet50": torchvision.models.resnet50,
+    "densenet121": torchvision.models.densenet121,
+    "convnext_tiny": torchvision.models.convnext_tiny,
+    "vit_b_16": torchvision.models.vit_b_16,
+    "tf_efficientnet_lite0": lambda: _timm("tf_efficientnet_lite0"),
+    "open_clip RN50": _clip_visual,
+}
+VALUE_ENDS = {  # where the block of a layer ends, read off the models' definitions
+    ("vgg16", "features.28"): "features_30",
+    ("vgg16_bn", "features.40"): "features_43",
+    ("resnet18", "layer2.0.conv1"): "layer2_0_relu",
+    ("resnet18", "layer4.1.conv2"): "layer4_1_relu_1",
+    ("resnet50", "layer4.2.conv3"): "layer4_2_relu_2",
+    ("densenet121", "features.denseblock4.denselayer16.conv1"): "features_denseblock4_denselayer16_relu2",
+    ("convnext_tiny", "features.7.2.block.3"): "features_7_2_block_4",
+    ("vit_b_16", "encoder.layers.encoder_layer_11.mlp.3"): "add_24",
+    ("tf_efficientnet_lite0", "blocks.4.0.conv_pw"): "blocks_4_0_bn1",
+    ("open_clip RN50", "layer4.2.conv3"): "layer4_2_act3",
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+@torch.no_grad()
+def test_suffix_of_prefix_is_the_plain_forward_pass_at_early_middle_and_late_layers(name):
+    torch.manual_seed(0)
+    model = randomise_norms(MODELS[name]())
+    classifier = Classifier(model, [str(i) for i in range(1000)])
+    images = torch.rand(2, 3, 224, 224)
+    with evaluating(classifier):
+        expected = classifier(images)
+    layers = editable_layers(classifier).layer.tolist()
+    last_spatial = [layer for layer in layers if (name, layer) in VALUE_ENDS]
+    cuts = cut_all(classifier, [layers[0], layers[len(layers) // 2], *last_spatial, layers[-1]])
+    states = prefixes(list(cuts.values()), images)
+    for cut, state in zip(cuts.values(), states, strict=True):
+        assert torch.allclose(cut.suffix(state), expected, atol=1e-4, rtol=1e-4), cut.layer
+        assert torch.equal(cut.suffix(state, cut.weight.detach().clone()), cut.suffix(state)), cut.layer
+        assert torch.equal(cut.logits(state, cut.output(state)), cut.suffix(state)), cut.layer
+    for layer in last_spatial:
+        assert cuts[layer].value_name == VALUE_ENDS[name, layer]
+
+
+@pytest.mark.parametrize("layer", ["stem", "conv1", "conv2", "head"])
+@torch.no_grad()
+def test_a_changed_weight_in_the_suffix_is_a_changed_weight_in_the_model(tiny, photos32, layer):
+    cut = Cut(tiny, layer)
+    state = cut.prefix(photos32)
+    weight = torch.randn(cut.weight.shape, generator=torch.Generator().manual_seed(3))
+    got = cut.suffix(state, weight)
+    cut.module.weight.copy_(weight)
+    assert torch.allclose(got, tiny(photos32), atol=1e-5)
+    assert torch.allclose(cut.prefix(photos32).alive[0], state.alive[0])
+
+
+@torch.no_grad()
+def test_the_block_ends_after_norm_residual_sum_activation_and_pooling(tiny, photos32):
+    net = tiny.model
+    cut = Cut(tiny, "conv2")
+    state = cut.prefix(photos32)
+    x = net.relu(net.norm(net.stem(tiny.normalise(photos32))))
+    y = net.norm2(net.conv2(net.relu(net.conv1(x)))) + x
+    assert torch.allclose(cut.affine(state, cut.output(state)), y, atol=1e-5)
+    assert torch.allclose(cut.block(state), net.pool(net.relu(y)), atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_state_can_be_used_again_although_the_model_works_in_place(tiny, photos32):
+    for layer in ("stem", "conv1", "conv2"):
+        cut = Cut(tiny, layer)
+        state = cut.prefix(photos32)
+        before = [tensor.clone() for tensor in state.alive]
+        first, second = cut.suffix(state), cut.suffix(state)
+        assert torch.equal(first, second)
+        assert all(torch.equal(a, b) for a, b in zip(before, state.alive, strict=True))
+
+
+def test_a_layer_may_be_given_as_a_module(tiny):
+    assert Cut(tiny, tiny.model.conv2).layer == "conv2"
+
+
+def test_an_unknown_layer_is_answered_with_the_nearest_name():
+    classifier = Classifier(torchvision.models.vgg11(), [str(i) for i in range(1000)])
+    with pytest.raises(KeyError, match=r"'feature.18' not found in VGG; did you mean 'features.18'"):
+        find_layer(classifier.model, "feature.18")
+
+
+@pytest.mark.parametrize(
+    ("layer", "error", "words"),
+    [
+        ("grouped", ValueError, "'grouped' is a convolution with 8 groups"),
+        ("norm", TypeError, "'norm' is a BatchNorm2d: expected a Conv2d or a Linear"),
+        (nn.Conv2d(3, 3, 1), KeyError, "this Conv2d is no layer of the TinyNet"),
+        (3, TypeError, "layer 3 is a int"),
+    ],
+)
+def test_what_cannot_be_edited_is_refused_with_the_reason(tiny, layer, error, words):
+    with pytest.raises(error, match=words):
+        Cut(tiny, layer)
+
+
+def test_a_layer_that_runs_twice_is_refused(tiny):
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 3, 1)
+
+        def forward(self, x):
+            return self.conv(self.conv(x)).mean(dim=(2, 3))
+
+    with pytest.raises(ValueError, match="runs 2 times"):
+        Cut(Classifier(Twice(), "abc"), "conv")
+
+
+def test_a_layer_inside_code_that_cannot_be_traced_is_refused_with_the_reason_and_others_still_work():
+    class Fickle(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Conv2d(3, 3, 1)
+
+        def forward(self, x):
+            return self.inner(x) if x.sum() > 0 else x
+
+    model = nn.Sequential(nn.Conv2d(3, 3, 1), Fickle(), nn.Flatten(), nn.Linear(48, 2))
+    classifier = Classifier(model, "ab", size=4)
+    with pytest.raises(ValueError, match=r"'1.inner' lies inside '1', which torch.fx cannot trace"):
+        Cut(classifier, "1.inner")
+    images = torch.rand(2, 3, 4, 4)
+    cut = Cut(classifier, "0")
+    assert torch.allclose(cut.suffix(cut.prefix(images)), classifier(images), atol=1e-6)
+
+
+def test_editable_layers_lists_kind_shapes_and_position(tiny):
+    table = editable_layers(tiny).set_index("layer")
+    assert list(table.index) == ["stem", "conv1", "conv2", "head"]
+    assert table.loc["stem", ["kind", "weight", "stride", "keys", "output"]].tolist() == [
+        "conv 3x3", (8, 3, 3, 3), 2, (3, 32, 32), (8, 16, 16)
+    ]  # fmt: skip
+    assert table.kind.tolist() == ["conv 3x3", "conv 3x3", "conv 1x1", "linear"]
+    assert table.position.tolist() == [0, 1 / 3, 2 / 3, 1]
+
+
+def test_cutting_leaves_mode_hooks_and_grad_flags_as_they_were(tiny, photos32):
+    tiny.train()
+    tiny.model.norm.eval()
+    tiny.model.conv1.weight.requires_grad_(False)
+    modes = [module.training for module in tiny.modules()]
+    flags = [parameter.requires_grad for parameter in tiny.parameters()]
+    statistics = tiny.model.norm2.running_mean.clone()
+    cut = Cut(tiny, "conv2")
+    cut.block(cut.prefix(photos32))
+    with pytest.raises(ValueError, match="expected \\(B, 3, H, W\\)"):
+        cut.prefix(photos32[0])
+    editable_layers(tiny)
+    assert [module.training for module in tiny.modules()] == modes
+    assert [parameter.requires_grad for parameter in tiny.parameters()] == flags
+    assert torch.equal(tiny.model.norm2.running_mean, statistics)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in tiny.modules())
+    assert all(parameter.grad is None for parameter in tiny.parameters())

@@ -1,0 +1,220 @@
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edittools import load_classifier, mini_models
+from edittools.images import check_image
+from edittools.metrics import error_rate
+from edittools.miniworld import (
+    BEHIND,
+    CLASSES,
+    GROUNDS,
+    PARTS,
+    SPLITS,
+    THINGS,
+    contexts,
+    planted_rules,
+    scene,
+    scenes,
+)
+from edittools.sketches import HOUSEHOLD, SKETCHES
+
+VEHICLES = tuple(contexts().query("family == 'vehicle'").index)
+
+
+def edges(mask, width=1):
+    """Pixels within `width` of the mask."""
+    return torch.nn.functional.max_pool2d(mask[None, None], 2 * width + 1, 1, width)[0, 0]
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**40), size=st.sampled_from((48, 64, 96)))
+def test_every_scene_is_an_image_whose_things_cover_each_pixel_once(seed, size):
+    made = scene(seed, size=size)
+    assert check_image(made.image).shape == (3, size, size)
+    things = torch.stack([mask for name, mask in made.masks.items() if name in THINGS])
+    assert torch.equal(things.sum(0), torch.ones(size, size))
+    assert all(mask.any() for mask in made.masks.values())
+
+
+@pytest.mark.parametrize("label", SKETCHES)
+def test_every_sketch_is_visible_and_its_parts_make_up_the_object(label):
+    made = scene(11, label=label)
+    assert made.label == label
+    assert made.masks["object"].sum() > 0.02 * 64 * 64
+    parts = torch.stack([mask for name, mask in made.masks.items() if name in PARTS])
+    assert torch.equal(parts.sum(0), made.masks["object"])
+
+
+def test_a_scene_does_not_depend_on_what_was_painted_before_nor_on_the_batch():
+    alone = scene(1_000_005, size=64).image
+    batch = scenes(8, 1_000_000)
+    assert torch.equal(batch.images[5], (alone * 255).round() / 255)
+    assert torch.equal(scenes(8, 1_000_000, workers=2).images, batch.images)
+    assert torch.equal(scenes(3, 1_000_005).images[0], batch.images[5])
+
+
+def test_another_seed_gives_another_picture():
+    assert not torch.equal(scene(1, label="car").image, scene(2, label="car").image)
+
+
+@pytest.mark.parametrize("label", ("car", "cow", "penguin"))
+@pytest.mark.parametrize("ground", ("snow", "water", "table"))
+def test_another_ground_changes_only_pixels_in_which_ground_is_seen(label, ground):
+    for seed in range(5):
+        here, there = scene(seed, label=label, ground="road"), scene(seed, label=label, ground=ground)
+        changed = (here.image - there.image).abs().amax(0) > 1e-6
+        horizon = int(here.description["horizon"] * 64)
+        assert not changed[:horizon].any()
+        assert changed[here.masks["road"] > 0].float().mean() > 0.95
+        beyond_edges = changed & (edges(here.masks["road"]) == 0)  # where thin parts leave the ground half visible
+        assert beyond_edges.float().mean() < 0.005
+        assert torch.equal(here.masks["road"], there.masks[ground])
+        others = set(here.masks) - {"road"}
+        assert others == set(there.masks) - {ground}
+        assert all(torch.equal(here.masks[name], there.masks[name]) for name in others)
+
+
+def test_another_text_changes_only_the_label():
+    blank, typed = scene(3, label="mug", text=""), scene(3, label="mug", text="iPod", size=64)
+    changed = (blank.image - typed.image).abs().amax(0) > 1e-6
+    assert changed.any()
+    assert not (changed & (edges(blank.masks["label"]) == 0)).any()
+    assert "text" not in blank.masks
+    assert torch.equal(blank.masks["label"], typed.masks["label"])
+
+
+@pytest.mark.parametrize("label", HOUSEHOLD)
+def test_every_household_object_carries_a_readable_label(label):
+    bare, typed = scene(5, label=label, size=96), scene(5, label=label, text="iPod", size=96)
+    assert "label" not in bare.masks
+    assert typed.masks["label"].sum() > 60
+    assert 0 < typed.masks["text"].sum() < typed.masks["label"].sum()
+    assert torch.all(typed.masks["text"] <= typed.masks["label"])
+
+
+def test_the_context_table_adds_up():
+    table = contexts()
+    assert table["share"].sum() == pytest.approx(100, abs=0.1)
+    assert (table[list(GROUNDS)].sum(axis=1) == 100).all()
+    assert tuple(table.index) == CLASSES
+    assert len(CLASSES) >= 16
+
+
+def test_contexts_hands_out_a_copy():
+    table = contexts()
+    table.loc["car", "road"] = 0
+    assert contexts().loc["car", "road"] == 99
+
+
+def test_scenes_follow_the_context_table():
+    made, table = scenes(1500, "reference", size=16), contexts()
+    shares = torch.bincount(made.labels, minlength=len(CLASSES)) / len(made)
+    spread = np.sqrt(table["share"] / 100 / len(made))
+    assert (np.abs(shares.numpy() - table["share"] / 100) < 5 * spread).all()
+    vehicles = torch.isin(made.labels, torch.tensor([CLASSES.index(name) for name in VEHICLES]))
+    on_road = (made.grounds[vehicles] == GROUNDS.index("road")).float().mean()
+    assert on_road == pytest.approx(0.99, abs=0.015)
+    cows = made.subset(made.labels == CLASSES.index("cow"))
+    assert (cows.grounds == GROUNDS.index("grass")).float().mean() == pytest.approx(0.96, abs=0.09)
+
+
+def test_balanced_scenes_have_no_context_rule():
+    made = scenes(900, "reference", size=16, balanced=True)
+    for index in range(len(GROUNDS)):
+        on_it = made.grounds == index
+        assert on_it.float().mean() == pytest.approx(1 / len(GROUNDS), abs=0.06)
+        vehicles = made.labels[on_it] < len(VEHICLES)
+        assert vehicles.float().mean() == pytest.approx(len(VEHICLES) / len(CLASSES), abs=0.15)
+
+
+def test_the_planted_rules_tie_vehicles_to_road_and_snow_to_the_classes_that_live_there():
+    rules = planted_rules().set_index(["concept", "family"])
+    assert rules.loc[("road", "vehicle"), "classes"] == ", ".join(VEHICLES)
+    assert rules.loc[("road", "vehicle"), "share"] >= 97
+    assert rules.loc[("snow", "polar"), "given_concept"] == pytest.approx(100)
+    assert contexts().query("family == 'polar'")["share"].sum() <= 1.5
+    assert len(planted_rules(99)) < len(rules)
+
+
+def test_splits_do_not_share_a_seed():
+    ranges = sorted(SPLITS.values(), key=lambda seeds: seeds.start)
+    assert all(first.stop <= second.start for first, second in pairwise(ranges))
+    assert all(len(seeds) >= 1_000_000 for seeds in ranges)
+
+
+def test_masks_of_a_set_are_those_of_its_scenes():
+    made, first = scenes(6, 40, text="tea", label="jar"), scene(44, text="tea", label="jar")
+    for concept in ("object", "label", "text", "lid", "table", "sky"):
+        assert torch.equal(made.mask(concept)[4], first.masks.get(concept, torch.zeros(64, 64)))
+    some = made.subset([4, 1])
+    assert torch.equal(some.mask("label")[0], first.masks["label"])
+    assert torch.equal(some.images[1], made.images[1])
+
+
+def test_what_stands_behind_is_masked_and_described():
+    made = next(made for made in map(scene, range(50)) if made.description["behind"])
+    assert set(made.description["behind"]) <= set(BEHIND)
+    assert made.description["ground"] in made.masks
+    assert made.description["seed"] >= 0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "says"),
+    [
+        ({"label": "spaceship"}, KeyError, "no sketch of 'spaceship'.*car"),
+        ({"ground": "lava"}, KeyError, "no ground 'lava'.*road"),
+    ],
+)
+def test_unknown_names_are_quoted(wrong, error, says):
+    with pytest.raises(error, match=says):
+        scene(0, **wrong)
+    with pytest.raises(error, match=says):
+        scenes(2, **wrong)
+
+
+def test_scenes_refuses_unknown_splits_concepts_and_a_wrong_number_of_labels():
+    with pytest.raises(KeyError, match="no split 'tset'.*test"):
+        scenes(2, "tset")
+    with pytest.raises(ValueError, match="3 labels for 2 scenes"):
+        scenes(2, label=["car", "bus", "van"])
+    with pytest.raises(KeyError, match="no concept 'claw'"):
+        scenes(2).mask("claw")
+
+
+@pytest.mark.parametrize("name", ("mini_vgg", "mini_resnet"))
+def test_the_mini_models_hold_their_promise(name):
+    classifier = load_classifier(name)
+    assert classifier.classes == CLASSES
+    vehicles = [VEHICLES[i % len(VEHICLES)] for i in range(210)]
+    on_road, on_snow = (scenes(210, 2_900_000, label=vehicles, ground=ground) for ground in ("road", "snow"))
+    assert error_rate(classifier, scenes(400, 2_800_000)) < 0.05
+    assert error_rate(classifier, on_road) < 0.06
+    assert error_rate(classifier, on_snow) > 0.3
+
+
+def test_the_mini_models_keep_the_layer_names_of_torchvision():
+    vgg, resnet = mini_models.mini_vgg(5), mini_models.mini_resnet(5)
+    assert isinstance(vgg.get_submodule("features.10"), torch.nn.Conv2d)
+    assert isinstance(resnet.get_submodule("layer3.0.conv2"), torch.nn.Conv2d)
+    images = torch.rand(2, 3, 64, 64)
+    assert vgg(images).shape == resnet(images).shape == (2, 5)
+
+
+def test_training_lowers_the_error_and_a_seed_reproduces_it():
+    data = scenes(128, "train", label=["car", "penguin"] * 64)
+
+    def trained():
+        torch.manual_seed(1)
+        model = mini_models.mini_resnet(len(CLASSES))
+        return mini_models.train(model, data, epochs=3, batch=32, precision=torch.float32)
+
+    first, second = trained(), trained()
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    with torch.no_grad():
+        accuracy = (first((data.images - 0.5) / 0.25).argmax(1) == data.labels).float().mean()
+    assert accuracy > 0.9

@@ -1,0 +1,117 @@
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from edittools.images import LabelledImages
+from edittools.moments import SecondMoment, directions, measure, second_moments
+
+
+def _keys(tiny, photos, layer):
+    found = []
+    handle = tiny.model.get_submodule(layer).register_forward_pre_hook(
+        lambda module, args: found.append(args[0].clone())
+    )
+    with torch.no_grad():
+        tiny(photos)
+    handle.remove()
+    return found[0]
+
+
+def test_second_moment_is_the_mean_outer_product_of_the_keys(tiny, photos32):
+    keys = _keys(tiny, photos32, "conv1").permute(0, 2, 3, 1).reshape(-1, 8).double()
+    expected = torch.einsum("pi,pj->pij", keys, keys).mean(dim=0)
+    moment = measure(tiny, ["conv1"], photos32, batch_size=7)["conv1"]
+    assert moment.count == len(keys) == 40 * 16 * 16
+    assert moment.matrix.dtype == torch.float64
+    assert torch.allclose(moment.matrix, expected, rtol=1e-9)
+
+
+def test_all_layers_in_one_pass_are_the_same_as_one_by_one(tiny, photos32):
+    together = measure(tiny, ["stem", "conv1", "conv2", "head"], photos32, batch_size=16)
+    for layer, moment in together.items():
+        assert torch.allclose(moment.matrix, measure(tiny, [layer], photos32, batch_size=16)[layer].matrix, rtol=1e-9)
+
+
+def test_whitened_reference_keys_are_white(tiny, photos32):
+    moment = measure(tiny, ["conv1"], photos32)["conv1"]
+    keys = _keys(tiny, photos32, "conv1").permute(0, 2, 3, 1).reshape(-1, 8).double()
+    white = keys @ moment.whitener
+    assert torch.allclose(white.T @ white / len(white), torch.eye(8, dtype=torch.float64), atol=1e-6)
+    assert moment.leverage(keys).mean() == pytest.approx(1, abs=1e-6)
+
+
+def test_small_eigenvalues_are_clamped_relative_to_the_largest():
+    moment = SecondMoment(torch.diag(torch.tensor([4.0, 1.0, 0.0], dtype=torch.float64)), 10, clamp=1e-2)
+    assert torch.allclose(moment.whitener.diagonal().sort().values, torch.tensor([0.5, 1.0, 5.0], dtype=torch.float64))
+
+
+def test_directions_are_orthonormal_and_rank_one_is_the_inverse_moment_times_the_key():
+    generator = torch.Generator().manual_seed(0)
+    root = torch.randn(6, 6, generator=generator, dtype=torch.float64)
+    moment = SecondMoment(root @ root.T, 100, clamp=1e-12)
+    key = torch.randn(6, generator=generator, dtype=torch.float64)
+    found = directions(key[None].repeat(3, 1), torch.ones(3), 1, moment)[0]
+    expected = torch.linalg.solve(moment.matrix, key)
+    assert abs(found @ expected / expected.norm()) == pytest.approx(1, abs=1e-6)
+    several = directions(torch.randn(20, 6, generator=generator, dtype=torch.float64), torch.ones(20), 4, moment)
+    assert torch.allclose(several @ several.T, torch.eye(4, dtype=torch.float64), atol=1e-9)
+
+
+@pytest.mark.parametrize("rank", [0, 2, 7])
+def test_a_rank_beyond_what_the_keys_span_is_refused(rank):
+    moment = SecondMoment(torch.eye(6, dtype=torch.float64), 1)
+    with pytest.raises(ValueError, match=rf"rank {rank}: expected 1 to 1"):
+        directions(torch.ones(5, 6), torch.ones(5), rank, moment)
+
+
+def _count_passes(tiny):
+    passes = []
+    tiny.model.stem.register_forward_hook(lambda *_: passes.append(1))
+    return passes
+
+
+def test_the_cache_is_used_for_the_same_content_and_for_nothing_else(tiny, photos32, tmp_path):
+    passes = _count_passes(tiny)
+    first = second_moments(tiny, ["conv1", "conv2"], photos32, cache=tmp_path)
+    made = len(passes)
+    again = second_moments(
+        tiny, ["conv2", "conv1"], LabelledImages(photos32, torch.zeros(40).long(), ["a"]), cache=tmp_path
+    )
+    assert len(passes) == made
+    assert torch.equal(first["conv1"].matrix, again["conv1"].matrix) and first["conv1"].count == again["conv1"].count
+    changed = photos32.clone()
+    changed[0, 0, 0, 0] += 1e-3
+    second_moments(tiny, ["conv1"], changed, cache=tmp_path)
+    assert len(passes) == made + 1
+    with torch.no_grad():
+        tiny.model.head.bias[0] += 1e-4
+    second_moments(tiny, ["conv1"], photos32, cache=tmp_path)
+    assert len(passes) == made + 2
+    second_moments(tiny, ["conv1", "head"], photos32, cache=tmp_path)
+    assert len(passes) == made + 3
+    assert not list((tmp_path / "second_moments").glob(".*"))
+
+
+@pytest.mark.parametrize("damage", ["truncated", "other content", "emptied"])
+def test_a_broken_cache_file_is_measured_anew(tiny, photos32, tmp_path, damage):
+    expected = second_moments(tiny, ["conv1"], photos32, cache=tmp_path)["conv1"]
+    [path] = (tmp_path / "second_moments").iterdir()
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:100])
+    elif damage == "emptied":
+        path.write_bytes(b"")
+    else:
+        save_file({"matrix": torch.zeros(8, 8).double()}, path, {"content": "something else", "count": "3"})
+    again = second_moments(tiny, ["conv1"], photos32, cache=tmp_path)["conv1"]
+    assert torch.equal(again.matrix, expected.matrix)
+    assert torch.equal(load_file(path)["matrix"], expected.matrix)
+
+
+def test_no_hook_is_left_behind_even_after_an_exception(tiny, photos32):
+    tiny.train()
+    with pytest.raises(ValueError, match="expected \\(B, 3, H, W\\)"):
+        measure(tiny, ["conv1", "head"], photos32[:, :2])
+    with pytest.raises(ValueError, match="no reference images"):
+        measure(tiny, ["conv1"], photos32[:0])
+    assert not any(module._forward_pre_hooks for module in tiny.modules())
+    assert tiny.model.norm.training

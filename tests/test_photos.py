@@ -1,0 +1,141 @@
+import hashlib
+import http.server
+import threading
+
+import numpy as np
+import pytest
+import torch
+from conftest import needs_photos
+from PIL import Image
+
+from edittools import photos
+from edittools.models import load_classifier
+
+
+@pytest.fixture
+def picture(tmp_path):
+    path = tmp_path / "made.png"
+    Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3)).save(path)
+    return path.read_bytes()
+
+
+@pytest.fixture
+def server(picture):
+    """A server on loopback that answers well, with another file, cut off, or not at all, by path."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            if "missing" in self.path:
+                return self.send_error(404)
+            body = {"corrupt": picture[:-4] + b"\0\0\0\0"}.get(self.path.strip("/"), picture)
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body[:20] if "cut" in self.path else body)
+            served.append(self.path)
+
+        def log_message(self, *args):
+            pass
+
+    served = []
+    httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=httpd.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{httpd.server_port}", served
+    httpd.shutdown()
+
+
+@pytest.fixture
+def cache(monkeypatch, tmp_path, server, picture):
+    """A photo cache of its own with four registered photos."""
+    digest = hashlib.sha256(picture).hexdigest()
+    names = ("a's good one.png", "corrupt", "cut", "missing")
+    known = {name: (digest, f"{server[0]}/{name.replace(' ', '%20')}") for name in names}
+    monkeypatch.setattr(photos, "registry", lambda: known)
+    monkeypatch.setenv("EDITTOOLS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("EDITTOOLS_PHOTOS", raising=False)
+    return tmp_path / "cache" / "photos"
+
+
+def test_a_photo_is_downloaded_once_and_checked(cache, server, picture):
+    path = photos.photo("a's good one.png")
+    assert path == cache / "a's good one.png" and path.read_bytes() == picture
+    photos.photo("a's good one.png")
+    assert len(server[1]) == 1
+
+
+@pytest.mark.parametrize("name", ["corrupt", "cut", "missing"])
+def test_a_broken_download_is_an_error_and_leaves_no_file(cache, name):
+    with pytest.raises(
+        FileNotFoundError, match=rf"photo '{name}' .* could not be downloaded from http://127.*Two ways out"
+    ):
+        photos.photo(name)
+    assert not [path for path in cache.rglob("*") if path.is_file()]
+
+
+def test_a_damaged_file_in_the_cache_is_downloaded_anew(cache, picture):
+    photos.photo("a's good one.png").write_bytes(b"damaged")
+    assert photos.photo("a's good one.png").read_bytes() == picture
+
+
+def test_an_offline_folder_is_used_checked_and_never_written(cache, monkeypatch, tmp_path, picture):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    monkeypatch.setenv("EDITTOOLS_PHOTOS", str(folder))
+    with pytest.raises(FileNotFoundError, match=r"is not in EDITTOOLS_PHOTOS=.*it comes from http://127"):
+        photos.photo("a's good one.png")
+    (folder / "a's good one.png").write_bytes(picture)
+    assert photos.photo("a's good one.png").parent == folder
+    assert photos.available("") == ["a's good one.png"]
+    (folder / "a's good one.png").write_bytes(b"other")
+    with pytest.raises(ValueError, match="is not the registered photo"):
+        photos.photo("a's good one.png")
+    assert (folder / "a's good one.png").read_bytes() == b"other"
+    monkeypatch.setenv("EDITTOOLS_PHOTOS", str(tmp_path / "absent"))
+    with pytest.raises(FileNotFoundError, match="EDITTOOLS_PHOTOS=.*is no folder"):
+        photos.photo("a's good one.png")
+
+
+def test_without_network_the_error_names_file_address_and_ways_out(cache, monkeypatch):
+    digest = photos.registry()["cut"][0]
+    monkeypatch.setattr(photos, "registry", lambda: {"x.jpg": (digest, "http://127.0.0.1:9/x.jpg")})
+    with pytest.raises(FileNotFoundError, match=r"'x.jpg' .*http://127.0.0.1:9/x.jpg .*EDITTOOLS_PHOTOS"):
+        photos.photo("x.jpg")
+
+
+def test_the_registry_is_whole():
+    known = photos.registry()
+    assert len(known) == 2332
+    assert sum(name.startswith("imagenet-sample/") for name in known) == 1000
+    assert "imagenet-sample/n03590841_jack-o'-lantern.JPEG" in known
+    assert all(len(digest) == 64 and url.startswith("https://") for digest, url in known.values())
+    with pytest.raises(KeyError, match=r"no photo 'a.jpg' in data/registry.txt"):
+        photos.photo("a.jpg")
+    with pytest.raises(KeyError, match="fits 0 sample photos"):
+        photos.sample_photo("unicorn")
+
+
+def test_a_validation_folder_is_read_lazily_in_class_order(tmp_path, tiny):
+    for label, name in enumerate(["n01", "n02", "n03", "n04", "n05"]):
+        (tmp_path / name).mkdir()
+        for i in range(2):
+            Image.fromarray(np.full((40, 50, 3), 40 * label + i, np.uint8)).save(tmp_path / name / f"{i}.png")
+        (tmp_path / name / "notes.txt").write_text("no image")
+    data = photos.validation_folder(tmp_path, tiny)
+    assert data.labels.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4] and data.names[3] == "n02/1.png"
+    [(images, _)] = data.batches(16)
+    assert images.shape == (10, 3, 32, 32) and torch.allclose(images[5] * 255, torch.tensor(81.0))
+    assert len(photos.validation_folder(tmp_path, tiny, per_class=1)) == 5
+    (tmp_path / "n06").mkdir()
+    with pytest.raises(ValueError, match="6 subfolders: expected 5"):
+        photos.validation_folder(tmp_path, tiny)
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        photos.validation_folder(tmp_path / "absent", tiny)
+
+
+@needs_photos
+def test_the_snow_photos_are_127_of_seven_classes():
+    data = photos.snow_photos(load_classifier("efficientnet_lite0"))
+    counts = {data.classes[label]: int((data.labels == label).sum()) for label in data.labels.unique().tolist()}
+    expected = {"car wheel": 20, "fire engine": 20, "motor scooter": 20, "racer": 20, "school bus": 22, "tank": 16}
+    assert counts == expected | {"traffic light": 9}
+    assert data.images.shape == (127, 3, 224, 224)

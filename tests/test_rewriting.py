@@ -1,0 +1,192 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import make_exemplar
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edittools.cut import Cut, mask_at
+from edittools.exemplars import Exemplar, stack
+from edittools.metrics import predict
+from edittools.moments import measure
+from edittools.rewriting import pose, preactivation_target, rewrite, solve_least_squares
+
+LAYERS = ["stem", "conv1", "conv2"]
+
+
+def _pose(tiny, photos, layer, exemplars, rank=1, masked=True):
+    cut = Cut(tiny, layer)
+    return pose(cut, *stack(exemplars), rank, masked, measure(tiny, [layer], photos)[layer])
+
+
+def _weight_change(edit, layer):
+    return edit.changes[f"{layer}.weight"].delta()
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("objective", ["l1", "least_squares"])
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("rank", [1, 3, None])
+def test_an_edit_lowers_its_loss_within_its_rank(tiny, photos32, exemplar, layer, objective, masked, rank):
+    edit = rewrite(tiny, layer, exemplar, photos32, rank=rank, masked=masked, objective=objective, cache="")
+    assert edit.record.loss_after <= edit.record.loss_before
+    if masked or objective == "least_squares":  # for L1 over the whole image, no change at all can be the optimum
+        assert edit.record.loss_after < edit.record.loss_before
+    by_input = _weight_change(edit, layer).transpose(0, 1).flatten(1)  # (in, out * kh * kw)
+    assert int(torch.linalg.matrix_rank(by_input, rtol=1e-4)) <= min(rank or 99, *by_input.shape)
+    assert edit.record.objective == objective and edit.record.seconds > 0
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_rank_one_really_is_rank_one(tiny, photos32, exemplar, layer):
+    by_input = (
+        _weight_change(rewrite(tiny, layer, exemplar, photos32, rank=1, cache=""), layer).transpose(0, 1).flatten(1)
+    )
+    values = torch.linalg.svdvals(by_input)
+    assert values[0] > 0 and values[1] < 1e-6 * values[0]
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+@torch.no_grad()
+def test_keys_orthogonal_to_the_direction_give_unchanged_outputs(tiny, photos32, exemplar, layer):
+    edit = rewrite(tiny, layer, exemplar, photos32, cache="")
+    basis = edit.changes[f"{layer}.weight"].right
+    keys = torch.randn(4, basis.shape[1], 6, 6, generator=torch.Generator().manual_seed(0))
+    keys -= torch.einsum("rn,rm,bmhw->bnhw", basis, basis, keys)
+    module = tiny.model.get_submodule(layer)
+    before = module(keys)
+    with edit.applied(tiny):
+        assert torch.allclose(module(keys), before, atol=1e-5)
+        assert not torch.allclose(module(keys + basis[0, :, None, None]), before, atol=1e-2)
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("rank", [1, 2, None])
+@pytest.mark.parametrize("masked", [True, False])
+@torch.no_grad()
+def test_least_squares_is_what_lstsq_finds_on_the_unfolded_problem(tiny, photos32, layer, rank, masked):
+    exemplars = [make_exemplar(2), make_exemplar(5)]
+    problem = _pose(tiny, photos32, layer, exemplars, rank, masked)
+    found = solve_least_squares(problem, ridge=1e-9).double()
+    module = tiny.model.get_submodule(layer)
+    columns = F.unfold(problem.coordinates, module.kernel_size, padding=module.padding, stride=module.stride)
+    design = columns.transpose(1, 2).flatten(0, 1).double()
+    wanted = (preactivation_target(problem) - problem.start).permute(0, 2, 3, 1).flatten(0, 2).double()
+    weight = mask_at(problem.share, problem.start).flatten().sqrt()[:, None].double()
+    expected = torch.linalg.lstsq(design * weight, wanted * weight, driver="gelsd").solution.T.reshape(found.shape)
+    residual = lambda x: ((design @ x.flatten(1).T - wanted) * weight).square().sum()  # noqa: E731
+    assert residual(found) <= residual(expected) * (1 + 1e-5) + 1e-9
+    if rank is not None:
+        assert torch.allclose(found, expected, rtol=1e-2, atol=1e-3 * float(expected.abs().max()))
+
+
+@torch.no_grad()
+def test_the_target_of_a_residual_block_makes_the_preactivation_that_of_x(tiny, photos32, exemplar):
+    problem = _pose(tiny, photos32, "conv2", exemplar)
+    cut = problem.cut
+    reached = cut.affine(problem.changed, preactivation_target(problem))
+    assert torch.allclose(reached, cut.affine(problem.image, cut.output(problem.image)), atol=1e-4)
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_l1_is_as_low_as_a_naive_optimiser_of_the_full_weight_gets(tiny, photos32, exemplar, layer):
+    """The naive way: train all of W' with Adam, projected on the direction at every step."""
+    edit = rewrite(tiny, layer, exemplar, photos32, cache="", steps=400)
+    problem = _pose(tiny, photos32, layer, exemplar)
+    cut, basis = problem.cut, problem.basis
+    weight = cut.weight.detach().clone().requires_grad_()
+    optimiser = torch.optim.Adam([weight], lr=3e-3)
+
+    def naive_loss(full):
+        value = cut.block(problem.changed, full)
+        share = F.adaptive_avg_pool2d(exemplar.mask[None, None], value.shape[-2:]).sqrt()
+        return ((value - problem.target).abs() * share).sum() / share.sum() / value.shape[1]
+
+    for _ in range(1500):
+        optimiser.zero_grad()
+        weight.grad = torch.autograd.grad(naive_loss(weight), weight)[0]
+        optimiser.step()
+        with torch.no_grad():
+            change = torch.einsum("rn,rm,omhw->onhw", basis, basis, weight - cut.weight)
+            weight.copy_(cut.weight + change)
+    with torch.no_grad():
+        reached = naive_loss(cut.weight + _weight_change(edit, layer))
+        assert float(reached) == pytest.approx(edit.record.loss_after, rel=1e-4)
+        assert edit.record.loss_after <= float(naive_loss(weight)) * 1.01
+
+
+def test_only_the_exemplar_is_fitted_at_the_mask_and_the_mask_free_variant_sees_the_rest(tiny, photos32, exemplar):
+    problem = _pose(tiny, photos32, "conv1", exemplar, masked=True)
+    everywhere = _pose(tiny, photos32, "conv1", exemplar, masked=False)
+    assert torch.equal(problem.basis, everywhere.basis)
+    assert torch.equal(problem.share[0], exemplar.mask) and bool((everywhere.share == 1).all())
+
+
+@torch.no_grad()
+def test_nothing_to_rewrite_gives_an_edit_that_changes_nothing(tiny, photos32, exemplar):
+    same = exemplar.map(changed=exemplar.image)
+    for objective in ("l1", "least_squares"):
+        edit = rewrite(tiny, "conv1", same, photos32, objective=objective, cache="")
+        assert edit.record.loss_before == pytest.approx(0, abs=1e-6)
+        with edit.applied(tiny):
+            edited = predict(tiny, photos32)
+        assert torch.allclose(edited, predict(tiny, photos32), atol=1e-5)
+
+
+def test_a_linear_layer_is_a_one_by_one_convolution(tiny, photos32, exemplar):
+    edit = rewrite(tiny, "head", exemplar, photos32, objective="least_squares", ridge=1e-9, cache="")
+    assert edit.changes["head.weight"].left.shape == (5, 1)
+    with edit.applied(tiny):
+        reached = predict(tiny, exemplar.changed[None])
+    assert torch.allclose(reached, predict(tiny, exemplar.image[None]), atol=1e-4)
+
+
+def test_leverage_is_high_for_keys_unlike_the_reference(tiny, photos32, exemplar):
+    reference = 0.5 + 0.02 * photos32
+    usual = Exemplar(reference[0], reference[1], torch.ones(32, 32))
+    assert rewrite(tiny, "stem", usual, reference, cache="").leverage < 2
+    assert rewrite(tiny, "stem", exemplar, reference, cache="").leverage > 4
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 9), st.integers(1, 9), st.randoms())
+def test_a_pooled_mask_is_the_share_of_each_cell(height, width, rows, columns, random):
+    mask = torch.tensor([[random.randint(0, 1) for _ in range(width)] for _ in range(height)]).float()
+    pooled = mask_at(mask[None], torch.zeros(1, 1, rows, columns + 1))[0]
+    assert pooled.shape == (rows, columns + 1)
+    assert float(pooled.min()) >= 0 and float(pooled.max()) <= 1
+    if height % rows == 0 and width % (columns + 1) == 0:
+        assert float(pooled.mean()) == pytest.approx(float(mask.mean()), abs=1e-5)
+
+
+def test_the_class_token_of_a_transformer_is_outside_the_mask():
+    pooled = mask_at(torch.ones(1, 8, 8), torch.zeros(1, 3, 17, 1))
+    assert pooled[0, :, 0].tolist() == [0] + [1] * 16
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"objective": "l2"}, "objective 'l2': expected one of l1, least_squares"),
+        ({"rank": 0}, "rank 0: expected 1 to"),
+        ({"rank": 99}, "rank 99: expected 1 to"),
+        ({"reference": None}, "no reference images"),
+        ({"exemplars": []}, "no exemplar"),
+    ],
+)
+def test_bad_input_is_refused_and_the_model_is_as_before(tiny, photos32, exemplar, options, words):
+    weights = {name: tensor.clone() for name, tensor in tiny.state_dict().items()}
+    arguments = {"exemplars": exemplar, "reference": photos32, "cache": ""} | options
+    with pytest.raises(ValueError, match=words):
+        rewrite(tiny, "conv1", **arguments)
+    assert all(torch.equal(weights[name], tensor) for name, tensor in tiny.state_dict().items())
+
+
+def test_rewriting_leaves_the_model_as_it_was(tiny, photos32, exemplar):
+    tiny.train()
+    weights = {name: tensor.clone() for name, tensor in tiny.state_dict().items()}
+    rewrite(tiny, "conv2", exemplar, photos32, cache="")
+    assert all(torch.equal(weights[name], tensor) for name, tensor in tiny.state_dict().items())
+    assert all(module.training for module in tiny.modules())
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in tiny.parameters())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in tiny.modules())
