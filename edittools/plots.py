@@ -109,7 +109,7 @@ def layers(table: pd.DataFrame) -> Figure:
     axis.set_xlabel("")
     axis.tick_params(axis="x", rotation=60, labelsize=8)
     if len(styles) > 1:
-        axis.legend(title="mask", frameon=False, fontsize=8)
+        _legend(axis, "with mask")
     return _finished(figure)
 
 
@@ -157,7 +157,7 @@ def error_bars(tables: Mapping[str, pd.DataFrame], ax: Axes | None = None) -> Fi
         np.arange(len(first)), [f"{c}\n({n})" for c, n in zip(first.index, first.images, strict=True)], fontsize=8
     )
     axis.set_ylabel("error rate (%)")
-    axis.legend(frameon=False, fontsize=8)
+    _legend(axis)
     return _finished(figure)
 
 
@@ -168,7 +168,7 @@ def method_bars(table: pd.DataFrame, ax: Axes | None = None) -> Figure:
     axis.axvline(0, color="#24292f", linewidth=1)
     axis.set_xlabel("errors corrected (%), eq. 2")
     axis.set_ylabel("")
-    axis.legend(frameon=False, fontsize=8)
+    _legend(axis)
     return _finished(figure)
 
 
@@ -191,6 +191,11 @@ def strength_curve(table: pd.DataFrame, budget: float, ax: Axes | None = None) -
 
 def _axes(ax: Axes | None, size: tuple[float, float]) -> tuple[Figure, Axes]:
     return (ax.figure, ax) if ax is not None else plt.subplots(figsize=size)
+
+
+def _legend(axis: Axes, title: str | None = None) -> None:
+    """Put the legend beside the picture, where it hides nothing."""
+    axis.legend(title=title, frameon=False, fontsize=8, title_fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
 
 
 def _finished(figure: Figure) -> Figure:
