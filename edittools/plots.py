@@ -8,6 +8,7 @@ import pandas as pd
 import seaborn as sns
 import torch
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -18,6 +19,7 @@ from edittools.metrics import errors
 from edittools.scenarios import Scenario
 
 RIGHT, WRONG, BEFORE, AFTER = "#1a7f37", "#cf222e", "#8c959f", "#0969da"
+OVERLAY = "#e6007e"  # shows on snow, asphalt, grass and sky
 
 
 def _pixels(image: Tensor) -> np.ndarray:
@@ -46,7 +48,7 @@ def image_grid(
         axis.imshow(_pixels(image), interpolation="nearest" if image.shape[-1] < 100 else "antialiased")
         if overlays is not None:
             heat = overlays[i].cpu().clamp(0, 1).numpy()
-            axis.imshow(np.ones_like(heat), cmap="autumn", alpha=0.75 * heat, vmin=0, vmax=1)
+            axis.imshow(np.ones_like(heat), cmap=ListedColormap([OVERLAY]), alpha=0.7 * heat)
         if titles is not None:
             colour = "black" if right is None else RIGHT if bool(right[i]) else WRONG
             axis.set_title(titles[i], fontsize=8.5, color=colour)

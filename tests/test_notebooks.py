@@ -30,7 +30,7 @@ def test_a_notebook_is_committed_as_it_ran_from_top_to_bottom(path):
 
 @needs_photos
 def test_notebook_01_holds_its_claim_on_real_photos(monkeypatch):
-    """The bounds are wide since the test photos are 89: 4 of about 31 errors mended is one standard deviation below 7.
+    """The bounds are wide since only 35 test photos are misread: 5 mended is what we saw, 2 to 24 what we accept.
 
     The notebook itself asserts that fine-tuning and random directions mend fewer, and that clean accuracy keeps the
     budget on the photos it was chosen on.
@@ -40,5 +40,5 @@ def test_notebook_01_holds_its_claim_on_real_photos(monkeypatch):
     NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(FOLDER)}}).execute()
     text = "".join(output.get("text", "") for output in notebook.cells[-1].outputs)
     corrected, cost = re.search(r"lite: (-?\d+)% of the errors .* clean accuracy ([+-]\d+\.\d+) points", text).groups()
-    assert 12 <= int(corrected) <= 70
+    assert 5 <= int(corrected) <= 70
     assert -0.25 <= float(cost) <= 5

@@ -37,6 +37,7 @@ def test_the_mini_story_tests_other_classes_than_the_exemplars_and_only_on_snow(
     assert shown == set(contexts().query("family == 'vehicle'").index) - {"car"}
     assert {mini.classifier.classes[e.label] for e in mini.exemplars.values()} == {"car"}
     assert len(mini.test) >= 1000 and bool((mini.test.mask("road") == 0).all())
+    assert mini.default["layer"] in mini.shortlist and mini.default["exemplar"] in mini.exemplars
     first = mini.exemplars["car 1"]
     assert torch.equal(mini.change(first.image, first.mask), first.changed)
 
@@ -69,4 +70,5 @@ def test_the_lite_story_keeps_exemplars_validation_and_test_apart():
     assert not any(wnid in name for wnid in SNOW_EXEMPLARS.values() for name in set.union(*groups))
     assert {e.label for e in story.exemplars.values()}.isdisjoint(story.test.labels.tolist())
     assert set(story.legitimate.labels.tolist()) <= {story.classifier.index(word) for word in LIVES_ON_SNOW}
+    assert story.default["layer"] in story.shortlist and story.default["exemplar"] in story.exemplars
     assert set(story.shortlist) <= set(story.layers) <= set(et.editable_layers(story.classifier).layer)
