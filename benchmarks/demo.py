@@ -24,7 +24,7 @@ def main() -> None:
     names = ("validation", "test", "clean_validation", "clean", "legitimate")
     cuts, kept = et.prepare(story.classifier, story.shortlist, True, **{name: getattr(story, name) for name in names})
     moments = et.second_moments(story.classifier, list(cuts), story.reference, progress=True)
-    choices = et.grid(rank=(1, 3), masked=(True, False))
+    choices = et.grid(rank=(1, 3), objective=("l1", "least_squares"))
     trials = et.rewriting_trials(cuts, story.exemplars, moments, choices, strengths=(0.5, 1.0))
     total = len(cuts) * len(story.exemplars) * len(choices) * 2
     best = et.select(et.sweep(trials, kept["validation"], total, progress=True), kept["clean_validation"])

@@ -100,18 +100,17 @@ def confusions(data: LabelledImages, logits: Tensor, top: int = 8) -> Figure:
     return _finished(figure)
 
 
-def layers(table: pd.DataFrame) -> Figure:
-    """Draw every trial of a sweep as a dot: `net` errors corrected in % by `layer`, in the network's order."""
+def layers(table: pd.DataFrame, colour: str = "objective") -> Figure:
+    """Draw every trial of a sweep as a dot: `net` errors corrected in % by `layer`, coloured by `colour`."""
     figure, axis = _axes(None, (max(6, 0.55 * table.layer.nunique()), 3.4))
-    styles = {"hue": "masked", "palette": [AFTER, "#d4a72c"]} if table.masked.nunique() > 1 else {"color": AFTER}
-    sns.stripplot(table, x="layer", y="net", jitter=0.25, size=4, alpha=0.7, ax=axis, **styles)
+    shades = {"hue": colour, "palette": [AFTER, "#d4a72c"]}
+    sns.stripplot(table, x="layer", y="net", jitter=0.25, size=4, alpha=0.7, ax=axis, **shades)
     axis.axhline(0, color="#24292f", linewidth=1)
     axis.set_ylim(max(table.net.min(), -110), 110)
     axis.set_ylabel("net errors corrected (%)")
     axis.set_xlabel("")
     axis.tick_params(axis="x", rotation=60, labelsize=8)
-    if len(styles) > 1:
-        _legend(axis, "with mask")
+    _legend(axis, colour)
     return _finished(figure)
 
 

@@ -104,7 +104,7 @@ def _snow_in_miniworld(name: str, progress: bool = False) -> Scenario:
         clean=paint(1200, "test"),
         reference=clean_validation,
         legitimate=paint(150, start["test"] + 50_000, label=_in_turn(polar, 150)),
-        layers=layers, shortlist=layers[len(layers) // 3 : -2],
+        layers=layers, shortlist=layers[len(layers) // 2 :],
         default={"layer": _UNTUNED[name], "exemplar": "car 1", "rank": 1, "masked": True},
         expected={"errors corrected": 0.5},
         own=paint(120, start["test"] + 60_000, label="car", ground="snow"),
