@@ -30,7 +30,7 @@ def test_a_notebook_is_committed_as_it_ran_from_top_to_bottom(path):
 
 @needs_photos
 def test_notebook_01_holds_its_claim_on_real_photos(monkeypatch):
-    """The bounds are wide since only 35 test photos are misread: 5 mended is what we saw, 2 to 24 what we accept.
+    """The bounds are wide since only 35 test photos are misread: 3 mended net is what we saw, 2 to 24 what we accept.
 
     The notebook itself asserts that fine-tuning and random directions mend fewer, and that clean accuracy keeps the
     budget on the photos it was chosen on.
