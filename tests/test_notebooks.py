@@ -32,8 +32,8 @@ def test_a_notebook_is_committed_as_it_ran_from_top_to_bottom(path):
 def test_notebook_01_holds_its_claim_on_real_photos(monkeypatch):
     """The bounds are wide since only 35 test photos are misread: 3 mended net is what we saw, 2 to 24 what we accept.
 
-    The notebook itself asserts that fine-tuning and random directions mend fewer, and that clean accuracy keeps the
-    budget on the photos it was chosen on.
+    The notebook itself asserts that clean accuracy keeps the budget on the photos it was chosen on and that random
+    directions do not; that fine-tuning mends fewer it asserts in tier mini only, where there are errors enough.
     """
     monkeypatch.setenv("EDITTOOLS_TIER", "lite")
     notebook = nbformat.read(FOLDER / "01_snow_on_road.ipynb", 4)
