@@ -37,7 +37,10 @@ def offline_folder() -> Path | None:
     if not named:
         return None
     if not Path(named).is_dir():
-        raise FileNotFoundError(f"EDITTOOLS_PHOTOS={named!r} is no folder: expected one laid out like the photo cache")
+        raise FileNotFoundError(
+            f"EDITTOOLS_PHOTOS={named!r} is no folder seen from {os.getcwd()!r}: expected one laid out like the photo "
+            "cache, best as an absolute path, since a notebook runs in its own folder"
+        )
     return Path(named)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from conftest import needs_photos
+from conftest import SHARED_PHOTOS, needs_photos
 from nbclient import NotebookClient
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
@@ -36,6 +36,7 @@ def test_notebook_01_holds_its_claim_on_real_photos(monkeypatch):
     directions do not; that fine-tuning mends fewer it asserts in tier mini only, where there are errors enough.
     """
     monkeypatch.setenv("EDITTOOLS_TIER", "lite")
+    monkeypatch.setenv("EDITTOOLS_PHOTOS", str(Path(SHARED_PHOTOS).resolve()))  # the kernel runs in another folder
     notebook = nbformat.read(FOLDER / "01_snow_on_road.ipynb", 4)
     NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(FOLDER)}}).execute()
     text = "".join(output.get("text", "") for output in notebook.cells[-1].outputs)
