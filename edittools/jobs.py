@@ -1,0 +1,111 @@
+"""Many independent jobs on any `concurrent.futures.Executor`, finished ones kept on disk, so that a sweep can resume.
+
+A job is a name and what `work` needs to know; it gives rows of a table. The same jobs give the same table whatever the
+executor: in this process (`executor=None`), a process pool, or several machines (`dask.distributed.Client.get_executor()`).
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, as_completed
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tqdm.auto import tqdm
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def run(
+    work: Callable[[Any], Rows],
+    jobs: Mapping[str, Any],
+    store: str | os.PathLike | None = None,
+    executor: Executor | None = None,
+    progress: bool = False,
+    about: str = "",
+) -> pd.DataFrame:
+    """Do all jobs and give their rows as one table, in the order of `jobs`, with the job's name in column `job`.
+
+    `work(job)` gives the rows of one job: mappings of JSON values. With an `executor`, `work` and the jobs are sent
+    away and must be picklable. Each finished job is appended to the file `store` at once; jobs found there are not
+    done again. `about` says what sweep this is (settings, seed, model): a store of another one is refused with
+    `ValueError`. When a job raises, or a worker is lost, the finished ones are in the store and the exception comes
+    through.
+    """
+    kept = Store(store, about) if store is not None else None
+    done = dict(kept.read()) if kept else {}
+    missing = {name: job for name, job in jobs.items() if name not in done}
+    finished = _here(work, missing) if executor is None else _there(executor, work, missing)
+    bar = tqdm(finished, "jobs", len(jobs), initial=len(jobs) - len(missing), disable=not progress, leave=False)
+    for name, rows in bar:
+        rows = json.loads(json.dumps([dict(row) for row in rows]))  # as it will be read back
+        if kept:
+            kept.append(name, rows)
+        done[name] = rows
+    return pd.DataFrame([{"job": name, **row} for name in jobs for row in done[name]])
+
+
+def _here(work: Callable[[Any], Rows], jobs: Mapping[str, Any]) -> Iterator[tuple[str, Rows]]:
+    return ((name, work(job)) for name, job in jobs.items())
+
+
+def _there(executor: Executor, work: Callable[[Any], Rows], jobs: Mapping[str, Any]) -> Iterator[tuple[str, Rows]]:
+    """Yield what is finished first, first; when one job fails the others that wait are cancelled."""
+    names: dict[Future, str] = {executor.submit(work, job): name for name, job in jobs.items()}
+    try:
+        for future in as_completed(names):
+            yield names[future], future.result()
+    finally:
+        for future in names:
+            future.cancel()
+
+
+class Store:
+    """A file of finished jobs, one JSON line each after a first line that says what sweep it belongs to.
+
+    A line is written with one call and synced before the next job counts as done; a line cut off by a crash is dropped
+    at the next start, and its job done again.
+    """
+
+    def __init__(self, path: str | os.PathLike, about: str = "") -> None:
+        """Open or begin the file; raise `ValueError` when it belongs to another sweep."""
+        self.path, self.about = Path(path), about
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        whole = [line for line in self._lines() if line.endswith("\n")]
+        if whole and _parsed(whole[0]) != {"about": about}:
+            raise ValueError(
+                f"{os.fspath(path)!r} holds another sweep ({whole[0].strip()[:200]}), expected {about!r}: "
+                "give another file, or delete it"
+            )
+        if not whole:
+            self._write(json.dumps({"about": about}) + "\n", "w")
+        else:
+            os.truncate(self.path, sum(len(line.encode()) for line in whole))
+
+    def read(self) -> Iterable[tuple[str, Rows]]:
+        """Give the finished jobs: name and rows; a damaged line is skipped."""
+        for line in self._lines()[1:]:
+            entry = _parsed(line)
+            if isinstance(entry, dict) and {"job", "rows"} <= set(entry):
+                yield entry["job"], entry["rows"]
+
+    def append(self, name: str, rows: Rows) -> None:
+        """Add a finished job, and return when it is on disk."""
+        self._write(json.dumps({"job": name, "rows": rows}) + "\n", "a")
+
+    def _lines(self) -> list[str]:
+        return self.path.read_text(errors="replace").splitlines(keepends=True) if self.path.exists() else []
+
+    def _write(self, text: str, mode: str) -> None:
+        with open(self.path, mode) as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _parsed(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError:
+        return None
