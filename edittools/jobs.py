@@ -1,7 +1,7 @@
 """Many independent jobs on any `concurrent.futures.Executor`, finished ones kept on disk, so that a sweep can resume.
 
 A job is a name and what `work` needs to know; it gives rows of a table. The same jobs give the same table whatever the
-executor: in this process (`executor=None`), a process pool, or several machines (`dask.distributed.Client.get_executor()`).
+executor: in this process (`executor=None`), a process pool, or machines that Dask knows (`Client.get_executor()`).
 """
 
 import json
