@@ -210,15 +210,20 @@ def soft_mask(mask: Tensor, feather: float) -> Tensor:
 def paste_texture(image: Tensor, mask: Tensor, texture_image: Tensor, keep_shading: float = 0.7) -> Tensor:
     """Lay a texture over what the mask covers: returns `(3, H, W)`, unchanged outside the mask.
 
-    `texture_image` `(3, h, w)` is resized to cover the image. `keep_shading` is how much of the light and shadow of
-    the covered concept stays: 0 none (the bare texture), 1 all. Raises ValueError or TypeError for misfits.
+    `texture_image` `(3, h, w)` is resized to cover the image; with several, `(S, 3, h, w)`, each is laid over the same
+    image, which gives `(S, 3, H, W)`. `keep_shading` is how much of the light and shadow of the covered concept stays:
+    0 none (the bare texture), 1 all. Raises ValueError or TypeError for misfits.
     """
-    check_image(image), check_image(texture_image, "texture")
+    for one in texture_image if texture_image.ndim == 4 else [texture_image]:
+        check_image(one, "texture")
+    check_image(image)
     mask = check_mask(mask, image)
     height, width = image.shape[1:]
-    scale = max(height / texture_image.shape[1], width / texture_image.shape[2])
-    sides = [max(round(texture_image.shape[1] * scale), height), max(round(texture_image.shape[2] * scale), width)]
-    cover = interpolate(texture_image[None], sides, mode="bilinear", antialias=True)[0, :, :height, :width]
+    tall, wide = texture_image.shape[-2:]
+    scale = max(height / tall, width / wide)
+    sides = [max(round(tall * scale), height), max(round(wide * scale), width)]
+    cover = interpolate(texture_image.reshape(-1, 3, tall, wide), sides, mode="bilinear", antialias=True)
+    cover = cover[..., :height, :width].reshape(*texture_image.shape[:-2], height, width)
     lit = cover * shading(image, mask).clamp(0.25, 1.9) ** keep_shading
     alpha = soft_mask(mask, height / 128)
     return torch.where(mask > 0, image + alpha * (lit.clamp(0, 1) - image), image)
