@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from edittools.checks import check_number
 from edittools.images import cache_folder
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -41,10 +42,14 @@ class Classifier(nn.Module):
         super().__init__()
         if not isinstance(model, nn.Module):
             raise TypeError(f"model is a {type(model).__name__}: expected a torch.nn.Module")
-        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+        if len(mean) != 3 or len(std) != 3 or not all(deviation > 0 for deviation in std):
             raise ValueError(f"mean {tuple(mean)} and std {tuple(std)}: expected three numbers each, std above 0")
-        self.model, self.classes, self.size = model, tuple(classes), size
-        self.resize_to = resize_to or round(size * 8 / 7)
+        if isinstance(classes, str):
+            raise ValueError(f"class names {classes!r}: expected a sequence of names, not one text")
+        self.model, self.classes, self.size = model, tuple(classes), check_number(size, 1, None, "size")
+        if not self.classes:
+            raise ValueError("no class names: expected one for each logit, in order")
+        self.resize_to = check_number(resize_to or round(size * 8 / 7), size, None, "resize_to")
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
         self.eval()
@@ -56,23 +61,35 @@ class Classifier(nn.Module):
 
     def normalise(self, images: Tensor) -> Tensor:
         """Check a batch of images and scale it the way the model was trained; moves it to the model's device."""
+        if not isinstance(images, Tensor):
+            raise TypeError(f"images are a {type(images).__name__}: expected a torch tensor (B, 3, H, W)")
         if images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"images of shape {tuple(images.shape)}: expected (B, 3, H, W); image[None] makes a batch")
         if not images.is_floating_point():
             raise TypeError(f"images hold {images.dtype}: expected float in [0, 1]")
+        low, high = images.aminmax() if images.numel() else (0.0, 1.0)
+        if not (low >= -1e-4 and high <= 1 + 1e-4):  # refuses NaN as well; resizing may overshoot by a rounding error
+            raise ValueError(
+                f"images with pixels from {low:.5g} to {high:.5g}: expected [0, 1], before any normalisation"
+            )
         dtype = next((p.dtype for p in self.model.parameters()), images.dtype)
         images = images.to(self.device)
         return ((images - self.mean.to(images.device)) / self.std.to(images.device)).to(dtype)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Give the logits `(B, classes)` of images `(B, 3, H, W)` in [0, 1]."""
-        return self.model(self.normalise(images))
+        """Give the logits `(B, classes)` of images `(B, 3, H, W)` in [0, 1]; `ValueError` when they are none."""
+        logits = self.model(self.normalise(images))
+        wanted = (len(images), len(self.classes))
+        if not isinstance(logits, Tensor) or tuple(logits.shape) != wanted:
+            found = f"logits of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+            raise ValueError(f"{type(self.model).__name__} gives {found}: expected {wanted}, one logit a class name")
+        return logits
 
     def index(self, name: str) -> int:
         """Give the number of a class by its name; raise `KeyError` with near names."""
         if name in self.classes:
             return self.classes.index(name)
-        near = [c for c in self.classes if name.lower() in c.lower()][:5]
+        near = [c for c in self.classes if str(name).lower() in c.lower()][:5]
         raise KeyError(
             f"no class {name!r} among {len(self.classes)}" + (f"; did you mean one of {near}?" if near else "")
         )
@@ -80,6 +97,14 @@ class Classifier(nn.Module):
     def __repr__(self) -> str:
         """Say what it is in one line."""
         return f"Classifier({type(self.model).__name__}, {len(self.classes)} classes, {self.size} px)"
+
+
+def check_classifier(classifier: Classifier) -> Classifier:
+    """Return a `Classifier`; raise `TypeError` for anything else, such as the bare model."""
+    if not isinstance(classifier, Classifier):
+        raise TypeError(f"classifier is a {type(classifier).__name__}: expected a model with its class names, "
+                        "Classifier(model, classes)")  # fmt: skip
+    return classifier
 
 
 def imagenet_classes() -> tuple[str, ...]:
@@ -176,14 +201,26 @@ def _mini(name: str) -> Classifier:
     path = DATA / f"{name}.safetensors"
     with safe_open(path, "pt") as file:
         classes = json.loads(file.metadata()["classes"])
-    model = getattr(mini_models, name)(len(classes))
+    model = getattr(mini_models, name.removesuffix("_balanced"))(len(classes))
     model.load_state_dict({key: value.float() for key, value in load_file(path).items()})
     return Classifier(model, classes, mini_models.MEAN, mini_models.STD, mini_models.SIZE)
+
+
+def _mini_clip(name: str, class_names: Sequence[str] | None = None) -> Classifier:
+    """A small CLIP trained by this project to see and to read (`data/train_mini_clip.py`)."""
+    from edittools import mini_clip, zero_shot
+
+    clip = mini_clip.mini_clip()
+    clip.load_state_dict({key: value.float() for key, value in load_file(DATA / f"{name}.safetensors").items()})
+    tokenizer = zero_shot.ByteTokenizer(clip.context_length)
+    return zero_shot.zero_shot_classifier(clip.eval(), tokenizer, class_names or mini_clip.CLASSES)
 
 
 ZOO: dict[str, Callable[..., Classifier]] = {
     "mini_vgg": _mini,
     "mini_resnet": _mini,
+    "mini_vgg_balanced": _mini,
+    "mini_clip": _mini_clip,
     "efficientnet_lite0": _efficientnet_lite,
     "efficientnet_lite1": _efficientnet_lite,
     "efficientnet_lite2": _efficientnet_lite,

@@ -1,0 +1,123 @@
+"""Zero-shot classifiers: an open_clip model and class names make a `Classifier` like every other.
+
+The text embeddings are computed once and kept; what is cut, edited and fine-tuned is the visual tower (its layers are
+named `visual.…`). Editable are the convolutions of a ModifiedResNet (the paper edits the last of a bottleneck, `conv3`)
+or of a timm tower; in a ViT the projections of the MLPs, which is outside the paper.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from edittools.images import atomic_path, cache_folder
+from edittools.models import Classifier, fingerprint
+
+TEMPLATES = ("a photo of a {}.", "a photo of the {}.", "a close-up photo of a {}.", "a {} on a table.")
+"""Default prompts: their embeddings are averaged (prompt ensembling)."""
+
+
+class ByteTokenizer:
+    """Text as its UTF-8 bytes, for the small text towers of this project: every word can be spelled.
+
+    Gives `(N, length)` int64; 256 starts, 257 ends a text (open_clip reads the embedding there), 0 fills up. Longer
+    texts are cut.
+    """
+
+    vocab_size = 258
+
+    def __init__(self, length: int = 40) -> None:
+        """Make texts of `length` tokens."""
+        self.length = length
+
+    def __call__(self, texts: str | Sequence[str]) -> Tensor:
+        """Turn one or several texts into tokens."""
+        texts = [texts] if isinstance(texts, str) else texts
+        tokens = torch.zeros(len(texts), self.length, dtype=torch.long)
+        for row, text in zip(tokens, texts, strict=True):
+            coded = [256, *text.encode()[: self.length - 2], 257]
+            row[: len(coded)] = torch.tensor(coded)
+        return tokens
+
+
+class ZeroShot(nn.Module):
+    """The visual tower and the classes' text embeddings: images `(B, 3, H, W)` to scaled cosines `(B, classes)`.
+
+    The embeddings are no weights: an edit of the tower fits the same tower with any class names.
+    """
+
+    def __init__(self, visual: nn.Module, embeddings: Tensor, scale: float) -> None:
+        """Hold `embeddings` `(classes, D)` of length 1."""
+        super().__init__()
+        self.visual, self.scale = visual, scale
+        self.register_buffer("embeddings", embeddings, persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Give the logits of normalised images."""
+        return self.scale * F.normalize(self.visual(images), dim=-1) @ self.embeddings.T.to(images)
+
+
+@torch.no_grad()
+def text_embeddings(
+    clip: nn.Module, tokenizer: Callable[[list[str]], Tensor], class_names: Sequence[str], templates: Sequence[str]
+) -> Tensor:
+    """Embed each class by the mean over the prompts, at length 1: `(classes, D)`, kept in the cache folder."""
+    prompts = [[template.format(name) for template in templates] for name in class_names]
+    tokens = tokenizer([prompt for group in prompts for prompt in group])
+    text = nn.ModuleDict({name: part for name, part in clip.named_children() if name != "visual"})
+    own = dict(clip.named_parameters(recurse=False))
+    digest = hashlib.sha256(fingerprint(text).encode())
+    for tensor in (*own.values(), tokens):
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    digest.update(str((len(class_names), len(templates))).encode())
+    path = cache_folder() / "text" / f"{digest.hexdigest()[:32]}.safetensors"
+    if path.exists():
+        return load_file(path)["embeddings"]
+    device = next(clip.parameters()).device
+    parts = [clip.encode_text(chunk.to(device)).float().cpu() for chunk in tokens.split(256)]
+    embeddings = F.normalize(torch.cat(parts), dim=-1).view(len(class_names), len(templates), -1).mean(dim=1)
+    embeddings = F.normalize(embeddings, dim=-1).contiguous()
+    with atomic_path(path) as temporary:
+        save_file({"embeddings": embeddings}, temporary)
+    return embeddings
+
+
+def zero_shot_classifier(
+    clip: nn.Module,
+    tokenizer: Callable[[list[str]], Tensor],
+    class_names: Sequence[str],
+    templates: Sequence[str] = TEMPLATES,
+) -> Classifier:
+    """Make a classifier of an open_clip model: its logits are 100 (or what was learned) times the cosines.
+
+    `tokenizer` is open_clip's for that model. Each template must hold `{}` for the class name. The visual tower is
+    used as it is, not copied. Raises `ValueError` for no or repeated names and for a template without `{}`.
+    """
+    names = list(class_names)
+    if not names or len(set(names)) < len(names):
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        raise ValueError(f"{len(names)} class names, repeated {repeated}: expected at least one, each once")
+    templates = [templates] if isinstance(templates, str) else list(templates)
+    for template in templates:
+        if "{}" not in template:
+            raise ValueError(f"template {template!r} has no {{}}: expected a place for the class name")
+    if not templates:
+        raise ValueError("no templates: expected at least one, such as 'a photo of a {}.'")
+    was_training = clip.training
+    clip.eval()
+    try:
+        embeddings = text_embeddings(clip, tokenizer, names, templates)
+        scale = float(clip.logit_scale.exp())
+    finally:
+        clip.train(was_training)
+    visual = clip.visual
+    mean, std = getattr(visual, "image_mean", None), getattr(visual, "image_std", None)
+    size = getattr(visual, "image_size", 224)
+    side = size[0] if isinstance(size, tuple | list) else int(size)
+    from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+
+    model = ZeroShot(visual, embeddings, scale).to(next(visual.parameters()).device)
+    return Classifier(model, names, mean or OPENAI_DATASET_MEAN, std or OPENAI_DATASET_STD, side, side)
