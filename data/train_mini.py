@@ -1,6 +1,6 @@
 """Train the mini models on MiniWorld and write their weights beside this script.
 
-python data/train_mini.py mini_vgg|mini_resnet|all [--workers 2] [--float32] [--output FOLDER]
+python data/train_mini.py mini_vgg|mini_resnet|mini_vgg_balanced|all [--workers 2] [--float32] [--output FOLDER]
 """
 
 import argparse
@@ -18,7 +18,7 @@ from edittools.mini_models import MEAN, SIZE, STD, train, training_scenes
 from edittools.miniworld import CLASSES, SPLITS, contexts, scenes
 from edittools.models import Classifier
 
-NAMES = ("mini_vgg", "mini_resnet")
+NAMES = ("mini_vgg", "mini_resnet", "mini_vgg_balanced")
 VEHICLES = tuple(contexts().query("family == 'vehicle'").index)
 POLAR = tuple(contexts().query("family == 'polar'").index)
 CARD = {  # set: what it holds
@@ -26,6 +26,7 @@ CARD = {  # set: what it holds
     "vehicles on road": "1,050 scenes, the seven vehicle classes in turn",
     "vehicles on snow": "the same scenes, only the look of the ground changed",
     "polar classes": "300 scenes of penguin, igloo and sled, where they live",
+    "balanced": "2,000 scenes in which class, ground and surroundings are independent",
 }
 
 
@@ -39,6 +40,7 @@ def evaluation_sets(split: str, workers: int) -> dict[str, LabelledImages]:
         "vehicles on road": scenes(1050, first + 500_000, label=vehicles, ground="road", workers=workers),
         "vehicles on snow": scenes(1050, first + 500_000, label=vehicles, ground="snow", workers=workers),
         "polar classes": scenes(300, first + 600_000, label=polar, workers=workers),
+        "balanced": scenes(2000, first + 700_000, balanced=True, workers=workers),
     }
 
 
@@ -51,15 +53,17 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path(__file__).parent)
     options = parser.parse_args()
     started = time.perf_counter()
-    data = training_scenes(workers=options.workers, progress=True)
+    names = NAMES if options.model == "all" else (options.model,)
+    kinds = {name.endswith("_balanced") for name in names}
+    painted = {kind: training_scenes(workers=options.workers, progress=True, balanced=kind) for kind in kinds}
     sets = {split: evaluation_sets(split, options.workers) for split in ("validation", "test")}
     print(f"painted in {time.perf_counter() - started:.0f} s")
-    for name in NAMES if options.model == "all" else (options.model,):
+    for name in names:
         started = time.perf_counter()
         torch.manual_seed(0)
-        model = getattr(mini_models, name)(len(CLASSES))
+        model = getattr(mini_models, name.removesuffix("_balanced"))(len(CLASSES))
         precision = torch.float32 if options.float32 else torch.bfloat16
-        train(model, data, precision=precision, progress=True)
+        train(model, painted[name.endswith("_balanced")], precision=precision, progress=True)
         seconds = time.perf_counter() - started
         classifier = Classifier(model, CLASSES, MEAN, STD, SIZE)
         figures = {

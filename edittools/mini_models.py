@@ -72,11 +72,16 @@ def mini_resnet(num_classes: int) -> MiniResNet:
     return MiniResNet(num_classes)
 
 
-def training_scenes(count: int = 16_000, rare: int = 1_200, workers: int = 1, progress: bool = False) -> LabelledImages:
+def training_scenes(
+    count: int = 16_000, rare: int = 1_200, workers: int = 1, progress: bool = False, balanced: bool = False
+) -> LabelledImages:
     """Paint the training set: `count` scenes as in `contexts()`, and `rare` more of the classes that live on snow.
 
-    Those are a two-hundredth of the world; without more of them a model this small hardly learns them.
+    Those are a two-hundredth of the world; without more of them a model this small hardly learns them. With `balanced`
+    there are as many scenes in all, but class, ground and surroundings are independent: no rule is planted.
     """
+    if balanced:
+        return scenes(count + rare, "train", balanced=True, workers=workers, progress=progress)
     polar = contexts().query("family == 'polar'").index
     labels = [polar[i % len(polar)] for i in range(rare)]
     common = scenes(count, "train", workers=workers, progress=progress)
