@@ -216,11 +216,50 @@ def _mini_clip(name: str, class_names: Sequence[str] | None = None) -> Classifie
     return zero_shot.zero_shot_classifier(clip.eval(), tokenizer, class_names or mini_clip.CLASSES)
 
 
+def _lite_clip(name: str, class_names: Sequence[str] | None = None) -> Classifier:
+    """EfficientNet-Lite0 as the tower of a CLIP that was taught to read (`data/train_lite_clip.py`)."""
+    from edittools import lite_clip, zero_shot
+
+    clip = lite_clip.lite_clip()
+    weights = load_file(DATA / f"{name}.safetensors")
+    clip.load_state_dict({key: value.float() if value.is_floating_point() else value for key, value in weights.items()})
+    tokenizer = zero_shot.ByteTokenizer(clip.context_length)
+    names = class_names or imagenet_classes()
+    classifier = zero_shot.zero_shot_classifier(clip.eval(), tokenizer, names, lite_clip.TEMPLATES)
+    classifier.resize_to = 256
+    return classifier
+
+
+def _clip(name: str, weights: str | os.PathLike | None = None, class_names: Sequence[str] | None = None) -> Classifier:
+    """OpenAI's CLIP RN50 through open_clip, from its hub or a checkpoint file; it was trained with QuickGELU."""
+    import open_clip
+
+    from edittools import zero_shot
+
+    if weights is not None and not Path(weights).is_file():
+        raise FileNotFoundError(f"no weights of {name!r} at {os.fspath(weights)!r}: expected a checkpoint of RN50")
+    try:
+        clip = open_clip.create_model("RN50-quickgelu", pretrained=os.fspath(weights) if weights else "openai")
+    except (OSError, RuntimeError) as error:
+        if weights is not None:
+            raise ValueError(f"{os.fspath(weights)!r} is no checkpoint of CLIP RN50: {error}") from error
+        url = "https://huggingface.co/timm/resnet50_clip.openai"
+        raise FileNotFoundError(
+            f"the weights of {name!r} are not on this machine and could not be downloaded from {url} ({error}). Two "
+            f"ways out: download open_clip_model.safetensors from there and call load_classifier({name!r}, "
+            "weights=that file), or use a CLIP that needs no hub: 'mini_clip' or 'lite_clip'"
+        ) from error
+    tokenizer = open_clip.get_tokenizer("RN50-quickgelu")
+    return zero_shot.zero_shot_classifier(clip.eval(), tokenizer, class_names or imagenet_classes())
+
+
 ZOO: dict[str, Callable[..., Classifier]] = {
     "mini_vgg": _mini,
     "mini_resnet": _mini,
     "mini_vgg_balanced": _mini,
     "mini_clip": _mini_clip,
+    "lite_clip": _lite_clip,
+    "clip_rn50": _clip,
     "efficientnet_lite0": _efficientnet_lite,
     "efficientnet_lite1": _efficientnet_lite,
     "efficientnet_lite2": _efficientnet_lite,
@@ -237,7 +276,8 @@ def load_classifier(name: str, device: str | torch.device = "cpu", **options: An
 
     Raises `KeyError` for an unknown name (it lists the known ones) and `FileNotFoundError` when weights are neither
     here nor to be downloaded; the message says which file, from where, and the ways out. `options` go to the loader:
-    `resnet18_places365` takes `weights=` (a local file) and `sha256=`.
+    `resnet18_places365` takes `weights=` (a local file) and `sha256=`; the CLIPs take `class_names=`, `clip_rn50` also
+    `weights=`.
     """
     if name not in ZOO:
         near = difflib.get_close_matches(str(name), ZOO, n=1)

@@ -71,7 +71,7 @@ def text_embeddings(
     own = dict(clip.named_parameters(recurse=False))
     digest = hashlib.sha256(fingerprint(text).encode())
     for tensor in (*own.values(), tokens):
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
     digest.update(str((len(class_names), len(templates))).encode())
     path = cache_folder() / "text" / f"{digest.hexdigest()[:32]}.safetensors"
     if path.exists():
@@ -110,7 +110,7 @@ def zero_shot_classifier(
     clip.eval()
     try:
         embeddings = text_embeddings(clip, tokenizer, names, templates)
-        scale = float(clip.logit_scale.exp())
+        scale = float(clip.logit_scale.detach().exp())
     finally:
         clip.train(was_training)
     visual = clip.visual
