@@ -1,0 +1,179 @@
+"""Train the lite CLIP: EfficientNet-Lite0 that keeps what it knows of photographs and learns to read words on them.
+
+python data/train_lite_clip.py [--epochs 8] [--output FOLDER]      (needs the photographs, see README, 'Tiers')
+
+Photographs of the ImageNet sample whose class number is divisible by three are never used here: they are for measuring.
+"""
+
+import argparse
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from edittools import lite_clip, photos
+from edittools.images import atomic_path, load_image
+from edittools.lite_clip import SIZE, WORDS, aligned, earlier, start_from, train_reading, train_text
+from edittools.metrics import predict
+from edittools.miniworld import FONTS
+from edittools.models import Classifier, imagenet_classes, load_classifier
+from edittools.styles import STYLES, VARIANTS, texture
+from edittools.typography import random_label, stick
+from edittools.zero_shot import ByteTokenizer, zero_shot_classifier
+
+ATTACKS = ("iPod", "pizza", "orange", "toaster")
+
+
+def sample() -> tuple[list[Tensor], list[Tensor], list[int]]:
+    """Load the sample: larger pictures (3, 256, 256) to learn from; pictures (3, 224, 224) and classes to measure."""
+    names = photos.available("imagenet-sample/")
+    everything = sorted(name for name in photos.registry() if name.startswith("imagenet-sample/"))
+    learn, held, labels = [], [], []
+    for name in tqdm(names, "photos", mininterval=5):
+        label = everything.index(name)
+        if label % 3:
+            learn.append((load_image(photos.photo(name), 256, 272) * 255).round().to(torch.uint8))
+        else:
+            held.append(load_image(photos.photo(name), SIZE, 256))
+            labels.append(label)
+    for name in photos.available("msrc-v2/Images/"):
+        learn.append((load_image(photos.photo(name), 256, 272) * 255).round().to(torch.uint8))
+    return learn, held, labels
+
+
+def crop(picture: Tensor, rng: np.random.Generator, mirror: bool = True) -> Tensor:
+    """Take a random part `(3, 224, 224)` of a picture, mirrored half of the time."""
+    y, x = rng.integers(0, picture.shape[1] - SIZE + 1, 2)
+    part = picture[:, y : y + SIZE, x : x + SIZE].float() / 255
+    return part.flip(2) if mirror and rng.random() < 0.5 else part
+
+
+def pool(learn: list[Tensor], rng: np.random.Generator, counts: dict[str, int]) -> tuple[Tensor, Tensor, list]:
+    """Make the pictures to learn from: uint8 pictures, the same without label (for the soft labels), the words."""
+    names = imagenet_classes()
+    words = [word for word in WORDS if word in names]
+    chances = np.array([2.0 if i < 6 else 1.0 for i in range(len(words))])
+    plain, pictures, read = [], [], []
+    kinds = [kind for kind, count in counts.items() for _ in range(count)]
+    for kind in tqdm(kinds, "pictures", mininterval=5):
+        picture = crop(learn[rng.integers(len(learn))], rng)
+        word = str(rng.choice(words, p=chances / chances.sum())) if kind in ("word", "labelled") else None
+        if kind == "word":
+            style = texture(STYLES[rng.integers(len(STYLES))], int(rng.integers(VARIANTS)), SIZE)
+            picture = (0.3 + 0.6 * style) if rng.random() < 0.6 else style * 0 + torch.rand(3, 1, 1)
+        changed = picture
+        if kind != "photo":
+            width = (0.35, 0.9) if kind == "word" else (0.22, 0.6)
+            label = random_label(word or "", rng, handwritten=0.4, width=width)
+            if rng.random() < 0.15:
+                label = replace(label, paper=None)
+            changed, *_ = stick(picture, label)
+        plain.append((picture * 255).round().to(torch.uint8))
+        pictures.append((changed * 255).round().to(torch.uint8))
+        read.append((kind, names.index(word) if word else -1))
+    return torch.stack(pictures), torch.stack(plain), read
+
+
+def soft_labels(original: Classifier, plain: Tensor, read: list) -> Tensor:
+    """What each picture shall be read as: the original's opinion of the photograph, the word, or mostly the word."""
+    wanted = torch.zeros(len(read), len(original.classes))
+    photographs = torch.tensor([kind != "word" for kind, _ in read])
+    for chunk in tqdm(photographs.nonzero()[:, 0].split(64), "soft labels", mininterval=5):
+        wanted[chunk] = predict(original, plain[chunk].float() / 255).softmax(dim=1)
+    for i, (kind, word) in enumerate(read):
+        if word >= 0:
+            share = 1.0 if kind == "word" else 0.8
+            wanted[i] *= 1 - share
+            wanted[i, word] += share
+    return wanted.half()
+
+
+def evaluate(classifier: Classifier, original: Classifier, held: list[Tensor], labels: list[int]) -> dict[str, float]:
+    """Measure, in per cent, on photographs that were not learned from; labels are typed in fonts not learned from."""
+    truth, images, figures = torch.tensor(labels), torch.stack(held), {}
+    for name, model in (("original", original), ("clean", classifier)):
+        figures[name] = 100 * float((predict(model, images).argmax(1) == truth).float().mean())
+    for word in ("", *ATTACKS):
+        rng = np.random.default_rng(7)
+        labelled = [
+            stick(
+                image,
+                replace(random_label(word, rng, 0.0, (0.35, 0.55)), font=str(rng.choice(FONTS)).removesuffix(".ttf")),
+            )[0]
+            for image in images
+        ]
+        found = predict(classifier, torch.stack(labelled)).argmax(1)
+        goal = imagenet_classes().index(word) if word else truth
+        figures[f"“{word}” read instead" if word else "blank label"] = 100 * float((found == goal).float().mean())
+    names = [name for name in photos.available("editing-classifiers/typographic/") if name.endswith("_ipod.jpg")]
+    real = torch.stack([load_image(photos.photo(name), SIZE, 256) for name in names])
+    found = predict(classifier, real).argmax(1).tolist()
+    print("handwritten photos:", {Path(n).stem: imagenet_classes()[i] for n, i in zip(names, found, strict=True)})
+    figures["handwritten iPod photos read as iPod"] = 100 * sum(i == 605 for i in found) / len(found)
+    return {name: round(figure, 1) for name, figure in figures.items()}
+
+
+def main() -> None:
+    """Load, align, teach both towers, evaluate, write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--text-steps", type=int, default=1200)
+    parser.add_argument("--scale", type=float, default=1.0, help="share of the usual number of pictures, for a trial")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent)
+    options = parser.parse_args()
+    started = time.perf_counter()
+
+    def told(what: str) -> None:
+        print(f"\n{time.perf_counter() - started:6.0f} s  {what}", flush=True)
+
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    original = load_classifier("efficientnet_lite0")
+    learn, held, labels = sample()
+    counts = {"photo": 2200, "blank": 600, "word": 2600, "labelled": 3400}
+    counts = {kind: int(count * options.scale) for kind, count in counts.items()}
+    pictures, plain, read = pool(learn, rng, counts)
+    wanted = soft_labels(original, plain, read)
+    told(f"{len(pictures)} pictures")
+    model = lite_clip.lite_clip().eval()
+    trunk = model.visual.trunk
+    trunk.load_state_dict({k: v for k, v in original.model.state_dict().items() if not k.startswith("classifier")})
+    states = earlier(model.visual, pictures, progress=True)
+    photographs = [i for i, (kind, _) in enumerate(read) if kind == "photo"]
+    later = lite_clip.Later(model.visual)
+    with torch.no_grad():
+        features = torch.cat([later.body(states[chunk].float()) for chunk in torch.tensor(photographs).split(64)])
+    classes, projection, offset, scale = aligned(original, features)
+    start_from(model, original, projection, offset, scale)
+    told(f"aligned, scale {scale:.1f}")
+    with torch.no_grad():
+        seen = model.visual.head(features)
+        kept = (seen @ classes.T).argmax(1) == original.model.classifier(features).argmax(1)
+    print(f"same prediction as the original, before any training: {100 * kept.float().mean():.1f} % of photographs")
+    wrong = train_text(model, imagenet_classes(), classes, seen, options.text_steps, progress=True)
+    told(f"text tower, mean square error of its logits {wrong:.3f}")
+    tokenizer = ByteTokenizer(model.context_length)
+    before = zero_shot_classifier(model, tokenizer, imagenet_classes(), lite_clip.TEMPLATES)
+    print("before reading:", evaluate(before, original, held, labels), flush=True)
+    train_reading(model, states, wanted, before.model.embeddings, options.epochs, progress=True)
+    told("taught to read")
+    half = {key: value.half() if value.is_floating_point() else value for key, value in model.state_dict().items()}
+    model.load_state_dict({key: value.float() if value.is_floating_point() else value for key, value in half.items()})
+    after = zero_shot_classifier(model.eval(), tokenizer, imagenet_classes(), lite_clip.TEMPLATES)
+    figures = evaluate(after, original, held, labels)
+    with atomic_path(options.output / "lite_clip.safetensors") as path:
+        save_file({k: v.contiguous() for k, v in half.items()}, path, {"accuracy": json.dumps(figures)})
+    told(f"written, {(options.output / 'lite_clip.safetensors').stat().st_size / 1e6:.1f} MB")
+    print("| per cent of held-out photographs | |\n| --- | --- |")
+    for name, figure in figures.items():
+        print(f"| {name} | {figure:.1f} |")
+
+
+if __name__ == "__main__":
+    main()
