@@ -7,7 +7,6 @@ boolean arrays `(H, W)` here; the editor's `.mask` is the tensor.
 
 from collections.abc import Sequence
 from itertools import pairwise
-from numbers import Integral
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -27,13 +26,6 @@ def check_points(points: ArrayLike, least: int = 1) -> NDArray[np.int64]:
     if not (np.isfinite(given).all() and (given == given.round()).all() and (abs(given) <= FURTHEST).all()):
         raise ValueError(f"points {given[:3].tolist()}…: expected whole numbers of pixels x, y up to ±{FURTHEST}")
     return given.astype(np.int64)
-
-
-def check_number(value: int, low: int, high: int, name: str) -> int:
-    """Return a whole number in `[low, high]`; raise `ValueError` otherwise."""
-    if not isinstance(value, Integral) or isinstance(value, bool) or not low <= value <= high:
-        raise ValueError(f"{name} {value!r}: expected a whole number from {low} to {high}")
-    return int(value)
 
 
 def line_pixels(start: Sequence[int], end: Sequence[int]) -> NDArray[np.int64]:

@@ -23,6 +23,8 @@ from skimage.segmentation import slic
 from torch import Tensor
 
 from edittools import masks as raster
+from edittools.checks import check_number
+from edittools.cut import evaluating
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
 from edittools.images import atomic_path, check_image, check_mask, load_mask, save_mask
@@ -68,7 +70,7 @@ def _superpixels(pixels: NDArray[np.uint8], segments: int | None) -> NDArray[np.
     """Number the superpixels of `(H, W, 3)` pixels from 0; a little smoothing keeps grain from tearing them."""
     if segments is None:
         segments = min(300, 1 + pixels.shape[0] * pixels.shape[1] // 50)
-    raster.check_number(segments, 1, 20_000, "number of segments")
+    check_number(segments, 1, 20_000, "number of segments")
     return slic(pixels, n_segments=segments, compactness=15, sigma=0.7, start_label=0).astype(np.int64)
 
 
@@ -179,7 +181,7 @@ class MaskEditor(anywidget.AnyWidget):
 
     def brush(self, points: ArrayLike, radius: int = 0, add: bool = True) -> None:
         """Paint along the points `(N, 2)` with a disc; `add=False` takes away. A point is a pixel `(x, y)`."""
-        raster.check_number(radius, 0, 10_000, "radius")
+        check_number(radius, 0, 10_000, "radius")
         self._combine(raster.stroke(self._shape, points, radius), add)
 
     def eraser(self, points: ArrayLike, radius: int = 0) -> None:
@@ -204,7 +206,7 @@ class MaskEditor(anywidget.AnyWidget):
 
     def fill(self, x: int, y: int, tolerance: int = 24, add: bool = True) -> None:
         """Fill the connected area around a pixel whose colours are within `tolerance` (0 to 255, each channel)."""
-        raster.check_number(tolerance, 0, 255, "tolerance")
+        check_number(tolerance, 0, 255, "tolerance")
         x, y = self._cell(x, y, self._pixels.shape)
         self._combine(raster.enlarge(raster.flood(self._pixels, x, y, tolerance), self._shape), add)
 
@@ -216,16 +218,16 @@ class MaskEditor(anywidget.AnyWidget):
     def superpixels(self, numbers: Sequence[int], add: bool = True) -> None:
         """Add whole superpixels by number (see `superpixel_at`)."""
         for number in numbers:
-            raster.check_number(number, 0, int(self._labels.max()), "superpixel")
+            check_number(number, 0, int(self._labels.max()), "superpixel")
         self._combine(raster.enlarge(np.isin(self._labels, list(numbers)), self._shape), add)
 
     def grow(self, pixels: int = 1) -> None:
         """Widen the mask by that many pixels."""
-        self._draw(raster.grow(self._drawn(), raster.check_number(pixels, 1, 10_000, "pixels to grow")))
+        self._draw(raster.grow(self._drawn(), check_number(pixels, 1, 10_000, "pixels to grow")))
 
     def shrink(self, pixels: int = 1) -> None:
         """Narrow the mask by that many pixels; it stays at the border of the image."""
-        self._draw(raster.shrink(self._drawn(), raster.check_number(pixels, 1, 10_000, "pixels to shrink")))
+        self._draw(raster.shrink(self._drawn(), check_number(pixels, 1, 10_000, "pixels to shrink")))
 
     def fill_holes(self) -> None:
         """Fill what the mask encloses."""
@@ -255,7 +257,11 @@ class MaskEditor(anywidget.AnyWidget):
         if self._suffix(path) == ".png":
             self.mask = load_mask(path)
         else:
-            self.from_coco(json.loads(Path(path).read_text(encoding="utf-8")))
+            try:
+                segmentation = json.loads(Path(path).read_text(encoding="utf-8"))
+            except ValueError as error:  # of JSON or of the text's encoding
+                raise ValueError(f"{os.fspath(path)!r} is no JSON file of a COCO mask: {error}") from error
+            self.from_coco(segmentation)
 
     def to_coco(self, kind: str = "rle") -> dict | list:
         """Give the mask as pycocotools reads it: `"rle"` compressed text, `"counts"` a list, `"polygons"`."""
@@ -314,8 +320,8 @@ class MaskEditor(anywidget.AnyWidget):
     def _cell(self, x: int, y: int, grid: tuple[int, ...]) -> tuple[int, int]:
         """Turn a pixel of the image into the cell of a coarser grid."""
         height, width = self._shape
-        raster.check_number(x, 0, width - 1, "x")
-        raster.check_number(y, 0, height - 1, "y")
+        check_number(x, 0, width - 1, "x")
+        check_number(y, 0, height - 1, "y")
         return x * grid[1] // width, y * grid[0] // height
 
     def _remember(self, change: dict) -> None:
@@ -372,7 +378,7 @@ class PredictionView(ipywidgets.HBox):
         width: int = 190,
     ) -> None:
         """Predict, and build the columns."""
-        raster.check_number(top, 1, len(classifier.classes), "number of bars")
+        check_number(top, 1, len(classifier.classes), "number of bars")
         images = _several(images)
         probabilities = _probabilities(classifier, images)
         if edit is not None:
@@ -467,7 +473,7 @@ def _several(images: Tensor | Sequence[Tensor]) -> list[Tensor]:
 @torch.no_grad()
 def _probabilities(classifier: Classifier, images: Sequence[Tensor], edit: Edit | None = None) -> Tensor:
     """Give the probabilities `(N, classes)`; images may differ in size."""
-    with nullcontext() if edit is None else edit.applied(classifier):
+    with nullcontext() if edit is None else edit.applied(classifier), evaluating(classifier):
         return torch.cat([classifier(check_image(image)[None]).float().softmax(1).cpu() for image in images])
 
 

@@ -1,0 +1,21 @@
+"""Checks of plain numbers; the error quotes what was given and says what would be right."""
+
+from math import inf, isfinite
+from numbers import Integral, Real
+from typing import Any
+
+
+def check_number(value: Any, low: int, high: int | None, name: str) -> int:
+    """Return a whole number in `[low, high]` (`high=None`: without end); raise `ValueError` otherwise."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < low or (high is not None and value > high):
+        span = f"from {low} to {high}" if high is not None else f"from {low} up"
+        raise ValueError(f"{name} {value!r}: expected a whole number {span}")
+    return int(value)
+
+
+def check_amount(value: Any, name: str, low: float = -inf) -> float:
+    """Return a finite number of at least `low` as a float; raise `ValueError` otherwise."""
+    given = value.item() if hasattr(value, "item") and getattr(value, "size", None) != 0 else value
+    if not isinstance(given, Real) or not isfinite(given) or given < low:
+        raise ValueError(f"{name} {given!r}: expected a finite number{f' from {low:g} up' if low > -inf else ''}")
+    return float(given)
