@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from edittools.models import Classifier
+from edittools.models import Classifier, check_classifier
 
 _ADDITIONS = {operator.add, operator.iadd, torch.add}
 _ACTIVATIONS = {
@@ -89,7 +89,18 @@ def find_layer(model: nn.Module, layer: str | nn.Module) -> str:
         )
     if not _is_editable(module):
         raise TypeError(f"layer {layer!r} is a {type(module).__name__}: expected a Conv2d or a Linear")
+    if shared := _sharing(modules, layer):
+        raise ValueError(
+            f"layer {layer!r} shares its weight with {', '.join(map(repr, shared))}: an edit would change all of them; "
+            "choose another layer, or give each a weight of its own (weight = nn.Parameter(weight.clone()))"
+        )
     return layer
+
+
+def _sharing(modules: dict[str, nn.Module], layer: str) -> list[str]:
+    """Name the other modules that hold the weight of `layer`."""
+    own = modules[layer]
+    return [name for name, m in modules.items() if m is not own and getattr(m, "weight", None) is own.weight]
 
 
 def _is_editable(module: nn.Module) -> bool:
@@ -117,10 +128,19 @@ class _Tracer(fx.Tracer):
 
 
 def trace(model: nn.Module) -> tuple[fx.Graph, dict[str, str]]:
-    """Trace a model in eval mode into an fx graph; also give the modules that could not be traced, with the reason."""
+    """Trace a model in eval mode into an fx graph; also give the modules that could not be traced, with the reason.
+
+    Raises `ValueError` when the model's own forward pass cannot be traced.
+    """
     tracer = _Tracer()
-    with evaluating(model):
-        graph = fx.GraphModule(model, tracer.trace(model)).graph
+    try:
+        with evaluating(model):
+            graph = fx.GraphModule(model, tracer.trace(model)).graph
+    except Exception as error:  # proxies fail in any way the model's own code can fail
+        raise ValueError(
+            f"torch.fx cannot trace the forward pass of {type(model).__name__} ({type(error).__name__}: {error}). What "
+            "branches on the values of tensors must stand in a module of its own, which is then kept whole"
+        ) from error
     graph.eliminate_dead_code()
     return graph, tracer.opaque
 
@@ -269,7 +289,7 @@ class Cut:
 
     def __init__(self, classifier: Classifier, layer: str | nn.Module, traced: tuple | None = None) -> None:
         """Trace the classifier (or use `traced`, from `trace(classifier.model)`) and cut it at `layer`."""
-        self.classifier, self.model = classifier, classifier.model
+        self.classifier, self.model = check_classifier(classifier), classifier.model
         self.layer = find_layer(self.model, layer)
         self.module = self.model.get_submodule(self.layer)
         self.is_linear = isinstance(self.module, nn.Linear)
@@ -377,17 +397,23 @@ def editable_layers(classifier: Classifier, size: int | None = None) -> pd.DataF
     One row a layer: `layer` (name), `kind`, `weight` (shape), `stride`, `keys` and `output` (shapes without the batch),
     `value` (name of the step where its block ends) and `position` (0 first … 1 last).
     """
-    model = classifier.model
+    model = check_classifier(classifier).model
     graph, _ = trace(model)
-    shapes = _Shapes(model, graph)
+    shapes, modules = _Shapes(model, graph), dict(model.named_modules())
     size = size or classifier.size
-    with evaluating(model):
-        shapes.run(classifier.normalise(torch.zeros(1, 3, size, size, device=classifier.device)))
+    try:
+        with evaluating(model):
+            shapes.run(classifier.normalise(torch.zeros(1, 3, size, size, device=classifier.device)))
+    except RuntimeError as error:
+        raise ValueError(
+            f"{type(model).__name__} fails on images of {size} × {size} pixels ({error}): expected another size, "
+            "Classifier(model, classes, size=…)"
+        ) from error
     calls = [n for n in graph.nodes if n.op == "call_module" and _is_editable(model.get_submodule(n.target))]
     names = [n.target for n in calls]
     rows = []
     for i, node in enumerate(calls):
-        if names.count(node.target) > 1:
+        if names.count(node.target) > 1 or _sharing(modules, node.target):
             continue
         module = model.get_submodule(node.target)
         rows.append({
@@ -405,5 +431,5 @@ def editable_layers(classifier: Classifier, size: int | None = None) -> pd.DataF
 
 def cut_all(classifier: Classifier, layers: Sequence[str | nn.Module]) -> dict[str, Cut]:
     """Cut a classifier at several layers, tracing it once."""
-    traced = trace(classifier.model)
+    traced = trace(check_classifier(classifier).model)
     return {(cut := Cut(classifier, layer, traced)).layer: cut for layer in layers}

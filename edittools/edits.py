@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from edittools.checks import check_amount
 from edittools.cut import Cut, as_channels_first
 from edittools.images import atomic_path, check_image
 from edittools.models import Classifier, fingerprint
@@ -51,6 +52,12 @@ class Change:
     leverage: float = nan
     response: float = nan
 
+    def __post_init__(self) -> None:
+        """Check that the two factors fit each other."""
+        left, right = tuple(self.left.shape), () if self.right is None else tuple(self.right.shape)
+        if self.right is not None and (len(left) < 2 or len(right) != 2 or left[1] != right[0]):
+            raise ValueError(f"factors of shapes {left} and {right}: expected (out, rank, …) and (rank, in)")
+
     def delta(self) -> Tensor:
         """Give the change as one tensor of the parameter's shape."""
         return self.left if self.right is None else torch.einsum("or...,rn->on...", self.left, self.right)
@@ -75,6 +82,8 @@ class _Ledger:
 
 
 def _unwrap(model: nn.Module) -> nn.Module:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model is a {type(model).__name__}: expected a Classifier or a torch.nn.Module")
     return model.model if isinstance(model, Classifier) else model
 
 
@@ -91,6 +100,11 @@ class Edit:
     changes: Mapping[str, Change]
     fingerprint: str
     record: Record | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse an edit of nothing."""
+        if not self.changes:
+            raise ValueError("an edit with no change: expected at least one parameter, {'layer.weight': Change(…)}")
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -109,8 +123,9 @@ class Edit:
         return f"Edit({parts if len(ranks) < 4 else f'{len(ranks)} parameters of {len(self.layers)} layers'})"
 
     def __mul__(self, factor: float) -> "Edit":
-        """Scale the edit: 0 is none, 1 the whole, -1 its opposite."""
-        return replace(self, changes={name: change * float(factor) for name, change in self.changes.items()})
+        """Scale the edit: 0 is none, 1 the whole, -1 its opposite; `ValueError` for what is no finite number."""
+        factor = check_amount(factor, "strength")
+        return replace(self, changes={name: change * factor for name, change in self.changes.items()})
 
     __rmul__ = __mul__
 
@@ -120,6 +135,8 @@ class Edit:
 
     def __add__(self, other: "Edit") -> "Edit":
         """Add two edits of one model, of the same or of other layers; `ValueError` when their models differ."""
+        if not isinstance(other, Edit):
+            return NotImplemented
         if other.fingerprint != self.fingerprint:
             raise ValueError(
                 f"edits of two models (fingerprints {self.fingerprint[:12]}… and {other.fingerprint[:12]}…): "
@@ -240,7 +257,9 @@ class Edit:
             if not all(tensor.isfinite().all() for tensor in tensors.values()):
                 raise ValueError("it holds NaN or infinite numbers")
             edit = cls(changes, header["fingerprint"], Record(**record) if record else None)
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        except FileNotFoundError:
+            raise
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{fspath(path)!r} is no edit saved by edittools: {error}") from error
         if model is not None:
             edit.check_fits(model)

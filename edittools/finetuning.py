@@ -6,12 +6,14 @@ follows. Both start from the cut, so what lies before the layer runs once. Both 
 
 import time
 from collections.abc import Iterator, Sequence
+from numbers import Integral
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from edittools.checks import check_amount, check_number
 from edittools.cut import Cut, State, evaluating
 from edittools.edits import Change, Edit, Record
 from edittools.exemplars import Exemplar, stack
@@ -30,7 +32,7 @@ def finetune(
     rate: float = 1e-3,
     steps: int = 50,
     locality: float = 0.0,
-    reference: LabelledImages | Tensor | None = None,
+    reference: LabelledImages | Tensor | Sequence[tuple[State, Tensor]] | None = None,
     batch_size: int = 32,
     seed: int = 0,
     progress: bool = False,
@@ -45,22 +47,23 @@ def finetune(
         rate: learning rate of SGD (no momentum).
         steps: number of full-batch steps.
         locality: weight of a term that keeps `reference` images as they are: KL(original ‖ fine-tuned).
-        reference: images for the locality term.
+        reference: images for the locality term, or batches of them as (state at the layer, original log-probabilities).
         batch_size: of the locality term.
         seed: of the order of the reference images.
         progress: show a progress bar.
 
     Returns an `Edit` with a `Record` (loss: cross-entropy on x'). Raises `ValueError` for an unknown scope, an exemplar
-    without a label, or a locality without reference images.
+    without a label or with one of no class, or a locality without reference images.
     """
     if scope not in SCOPES:
         raise ValueError(f"scope {scope!r}: expected one of {', '.join(SCOPES)}")
     if locality and reference is None:
         raise ValueError(f"locality={locality} without reference images: expected images whose predictions shall stay")
+    check_number(steps, 0, None, "steps"), check_amount(rate, "rate", 0), check_amount(locality, "locality", 0)
     cut = layer if isinstance(layer, Cut) else Cut(classifier, layer)
+    _, changed, _ = stack(exemplars)
     labels = _labels(exemplars, classifier)
     started = time.perf_counter()
-    _, changed, _ = stack(exemplars)
     state = cut.prefix(changed)
     names, parameters = _trainable(cut, scope)
     kept = _kept(cut, reference, batch_size, seed) if locality else None
@@ -86,6 +89,10 @@ def _labels(exemplars: Exemplar | Sequence[Exemplar], classifier: Classifier) ->
     exemplars = [exemplars] if isinstance(exemplars, Exemplar) else exemplars
     if any(exemplar.label is None for exemplar in exemplars):
         raise ValueError("an exemplar without a label: fine-tuning needs the class of x', Exemplar(..., label=…)")
+    last = len(classifier.classes) - 1
+    for exemplar in exemplars:
+        if not isinstance(exemplar.label, Integral) or not 0 <= exemplar.label <= last:
+            raise ValueError(f"an exemplar with label {exemplar.label!r}: expected 0 to {last}, the index of a class")
     return torch.tensor([exemplar.label for exemplar in exemplars], device=classifier.device)
 
 
@@ -110,11 +117,16 @@ def _forward(cut: Cut, state: State, parameters: dict[str, Tensor]) -> Tensor:
         return torch.func.functional_call(cut.rest, rest, (output, *state.alive))
 
 
-def _kept(cut: Cut, reference: LabelledImages | Tensor, size: int, seed: int) -> Iterator[tuple[State, Tensor]]:
+def _kept(
+    cut: Cut, reference: LabelledImages | Tensor | Sequence[tuple[State, Tensor]], size: int, seed: int
+) -> Iterator[tuple[State, Tensor]]:
     """Endless batches of reference images, as the state at the layer and the original log-probabilities."""
     images = reference.images if isinstance(reference, LabelledImages) else reference
     generator = torch.Generator().manual_seed(seed)
     while True:
+        if isinstance(images, list | tuple):
+            yield from (images[i] for i in torch.randperm(len(images), generator=generator).tolist())
+            continue
         for chosen in torch.randperm(len(images), generator=generator).split(size):
             state = cut.prefix(images[chosen])
             with torch.no_grad():  # not around the yield: the caller would lose its gradients

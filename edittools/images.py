@@ -18,6 +18,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms.functional import center_crop, resize
 
+from edittools.checks import check_number
+
 
 def cache_folder() -> Path:
     """Where downloads and second moments are kept: `EDITTOOLS_CACHE`, or the user's cache folder."""
@@ -72,16 +74,22 @@ def load_image(path: str | os.PathLike, size: int | None = None, resize_to: int 
     With `size`, the short side is resized to `resize_to` (default `size * 8 / 7`, the usual 256 for 224; bicubic)
     and the centre `size × size` pixels are kept. Raises `FileNotFoundError`, or `ValueError` for a broken file.
     """
+    if size is not None:
+        resize_to = check_number(
+            resize_to or round(check_number(size, 1, None, "size") * 8 / 7), size, None, "resize_to"
+        )
     picture = _to_rgb(open_image(path))
     if size is not None:
-        picture = center_crop(
-            resize(picture, resize_to or round(size * 8 / 7), interpolation=Image.BICUBIC), [size, size]
-        )
+        picture = center_crop(resize(picture, resize_to, interpolation=Image.BICUBIC), [size, size])
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
 
 
 def save_image(path: str | os.PathLike, image: Tensor) -> None:
-    """Write a `(3, H, W)` image in [0, 1] as a file, in one step."""
+    """Write a `(3, H, W)` image in [0, 1] as a file of the kind that its name ends in, in one step."""
+    if Path(path).suffix.lower() not in Image.registered_extensions():
+        raise ValueError(
+            f"{os.fspath(path)!r}: no kind of picture ends in {Path(path).suffix!r}, expected .png or .jpg"
+        )
     pixels = (check_image(image).permute(1, 2, 0) * 255).round().byte().cpu().numpy()
     with atomic_path(path) as temporary:
         Image.fromarray(pixels).save(temporary)
@@ -158,7 +166,8 @@ class LabelledImages:
     """Images with the class each one shows.
 
     `images` is `(N, 3, H, W)` float in [0, 1] (or `LazyImages`), `labels` is `(N,)` int64 into `classes`, and `names`
-    (optional) says where each image comes from. Raises `ValueError` when the lengths differ.
+    (optional) says where each image comes from. Raises `TypeError` or `ValueError` when they are something else or
+    their lengths differ.
     """
 
     images: Tensor | LazyImages
@@ -168,6 +177,15 @@ class LabelledImages:
 
     def __post_init__(self) -> None:
         """Check that images, labels, classes and names fit each other."""
+        if not isinstance(self.images, Tensor | LazyImages):
+            kind = type(self.images).__name__
+            raise TypeError(f"the images are a {kind}: expected a torch tensor (N, 3, H, W) or LazyImages")
+        if isinstance(self.images, Tensor) and (self.images.ndim != 4 or self.images.shape[1] != 3):
+            raise ValueError(f"images of shape {tuple(self.images.shape)}: expected (N, 3, H, W)")
+        if not isinstance(self.labels, Tensor):
+            raise TypeError(f"the labels are a {type(self.labels).__name__}: expected a torch tensor (N,)")
+        if self.labels.is_floating_point() or self.labels.dtype == torch.bool:
+            raise TypeError(f"the labels hold {self.labels.dtype}: expected whole numbers, the classes' indices")
         count = len(self.images)
         if self.labels.shape != (count,):
             raise ValueError(f"{count} images with labels of shape {tuple(self.labels.shape)}: expected ({count},)")
@@ -202,7 +220,7 @@ class LabelledImages:
 
     def batches(self, size: int = 64, device: str | torch.device | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield `(images, labels)` in order, `size` at a time."""
-        for start in range(0, len(self), size):
+        for start in range(0, len(self), check_number(size, 1, None, "batch size")):
             yield self.images[start : start + size].to(device), self.labels[start : start + size].to(device)
 
     def digest(self) -> str:

@@ -9,9 +9,10 @@ from scipy.stats import binomtest
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from edittools.checks import check_number
 from edittools.cut import evaluating
 from edittools.images import LabelledImages
-from edittools.models import Classifier
+from edittools.models import Classifier, check_classifier
 
 
 @torch.no_grad()
@@ -19,6 +20,7 @@ def predict(
     classifier: Classifier, images: LabelledImages | Tensor, batch_size: int = 64, progress: bool = False
 ) -> Tensor:
     """Give the logits `(N, classes)` on the CPU, in eval mode; the classifier's mode is left as it was."""
+    check_classifier(classifier), check_number(batch_size, 1, None, "batch size")
     pixels = images.images if isinstance(images, LabelledImages) else images
     starts = tqdm(
         range(0, len(pixels), batch_size), desc="predictions", unit="batch", disable=not progress, leave=False
@@ -47,6 +49,8 @@ def errors_corrected(before: Tensor, after: Tensor, considered: Tensor | None = 
     `before` and `after` are `(N,)` booleans (see `errors`); `considered` marks D, the images that were read correctly
     before the transformation (default: all). Below 0 when more was broken than mended; NaN when nothing was wrong.
     """
+    if before.shape != after.shape:
+        raise ValueError(f"errors of shapes {tuple(before.shape)} and {tuple(after.shape)}: expected one image each")
     chosen = torch.ones_like(before) if considered is None else considered
     wrong = int(before[chosen].sum())
     return (wrong - int(after[chosen].sum())) / wrong if wrong else float("nan")
@@ -64,7 +68,29 @@ def wilson(count: int, total: int, confidence: float = 0.95) -> tuple[float, flo
 
 def mcnemar(corrected: int, broken: int) -> float:
     """Give the p-value of the exact McNemar test that an edit corrects as often as it breaks."""
+    check_number(corrected, 0, None, "corrected"), check_number(broken, 0, None, "broken")
     return float(binomtest(int(corrected), int(corrected + broken)).pvalue) if corrected + broken else 1.0
+
+
+def attack_row(before: Tensor, after: Tensor, labels: Tensor, goal: int) -> dict[str, float]:
+    """What an edit did to an attack that makes images be read as class `goal` (section 3.2), as a table row.
+
+    `before` and `after` are `(N, classes)` logits. Success is the share read as `goal`; of the images that were
+    `fooled`, `fixed` are read as their own class afterwards, `share fixed` comes with its 95 % Wilson interval.
+    """
+    first, last = before.argmax(dim=1), after.argmax(dim=1)
+    fooled = (first == goal) & (labels != goal)
+    count, fixed = int(fooled.sum()), int((fooled & (last == labels)).sum())
+    low, high = wilson(fixed, count)
+    return {
+        "success before": float((first == goal).float().mean()),
+        "success after": float((last == goal).float().mean()),
+        "fooled": count,
+        "fixed": fixed,
+        "share fixed": fixed / count if count else float("nan"),
+        "low": low,
+        "high": high,
+    }
 
 
 @dataclass(frozen=True)
@@ -73,6 +99,12 @@ class Comparison:
 
     before: Tensor
     after: Tensor
+
+    def __post_init__(self) -> None:
+        """Check that there are as many before as after."""
+        if self.before.shape != self.after.shape:
+            shapes = f"{tuple(self.before.shape)} and {tuple(self.after.shape)}"
+            raise ValueError(f"errors of shapes {shapes}: expected those of the same images before and after")
 
     @property
     def corrected(self) -> int:

@@ -22,6 +22,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from tqdm.auto import tqdm
 
+from edittools.checks import check_number
 from edittools.images import LabelledImages
 from edittools.painter import SUPERSAMPLING, Canvas, Pen, rgb, value_noise
 from edittools.sketches import HOUSEHOLD, PARTS, SKETCHES, Label
@@ -440,7 +441,8 @@ def paint_scene(
     return finish(canvas, layout, last), canvas, layout, ground
 
 
-def _check(label: str | None, ground: str | None) -> None:
+def _check(label: str | None, ground: str | None, seed: int, size: int) -> None:
+    check_number(seed, 0, None, "seed"), check_number(size, 8, None, "size")
     if label is not None and label not in SKETCHES:
         raise KeyError(f"no sketch of {label!r}: expected one of {', '.join(SKETCHES)}")
     if ground is not None and ground not in GROUNDS:
@@ -462,7 +464,7 @@ def scene(
     noise included, stays. `text` sticks a label on the object ("" a blank one); scenes with different texts differ
     only there. Raises KeyError for an unknown class or ground.
     """
-    _check(label, ground)
+    _check(label, ground, seed, size)
     image, canvas, layout, ground = paint_scene(seed, label, ground, balanced, size, text)
     masks = {name: canvas.things == index for index, name in enumerate(THINGS)}
     masks |= {name: canvas.parts == index + 1 for index, name in enumerate(PARTS)}
@@ -529,12 +531,13 @@ def scenes(
     """
     if isinstance(split, str) and split not in SPLITS:
         raise KeyError(f"no split {split!r}: expected one of {', '.join(SPLITS)}, or a first seed")
+    check_number(count, 1, None, "count")
     first = SPLITS[split].start if isinstance(split, str) else split
     labels = [label] * count if label is None or isinstance(label, str) else list(label)
     if len(labels) != count:
         raise ValueError(f"{len(labels)} labels for {count} scenes: expected one each")
     for name in set(labels):
-        _check(name, ground)
+        _check(name, ground, first, size)
     jobs = list(zip(range(first, first + count), labels, strict=True))
     chunks = [jobs[start : start + 64] for start in range(0, count, 64)]
     paint = partial(_paint_many, ground=ground, balanced=balanced, size=size, text=text)

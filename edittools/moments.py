@@ -18,21 +18,30 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from edittools.checks import check_number
 from edittools.cut import as_channels_first, evaluating, find_layer
 from edittools.images import LabelledImages, atomic_path, cache_folder
-from edittools.models import Classifier, fingerprint
+from edittools.models import Classifier, check_classifier, fingerprint
 
 
 @dataclass(frozen=True)
 class SecondMoment:
     """The mean of k kᵀ over `count` keys k: `matrix` is `(n, n)` float64, symmetric, positive semi-definite.
 
-    Eigenvalues below `clamp` times the largest are raised to it before anything is inverted.
+    Eigenvalues below `clamp` times the largest are raised to it before anything is inverted. Raises `ValueError` for
+    what is no square matrix of finite numbers.
     """
 
     matrix: Tensor
     count: int
     clamp: float = 1e-4
+
+    def __post_init__(self) -> None:
+        """Check the matrix."""
+        if self.matrix.ndim != 2 or self.matrix.shape[0] != self.matrix.shape[1]:
+            raise ValueError(f"second moment of shape {tuple(self.matrix.shape)}: expected (n, n)")
+        if not self.matrix.isfinite().all():
+            raise ValueError("the second moment holds NaN or infinite numbers: expected finite keys")
 
     @cached_property
     def _eigen(self) -> tuple[Tensor, Tensor]:
@@ -64,8 +73,8 @@ def directions(keys: Tensor, weights: Tensor, rank: int, moment: SecondMoment) -
     white = (keys.double() * weights.double().sqrt()[:, None]) @ whitener
     _, values, vectors = torch.linalg.svd(white, full_matrices=False)
     available = int((values > 1e-9 * values[0]).sum()) if values[0] > 0 else 0
-    if not 1 <= rank <= available:
-        raise ValueError(f"rank {rank}: expected 1 to {available}, as many directions as the keys at the mask span")
+    if not isinstance(rank, int) or not 1 <= rank <= available:
+        raise ValueError(f"rank {rank!r}: expected 1 to {available}, as many directions as the keys at the mask span")
     return torch.linalg.qr((vectors[:rank] @ whitener).T).Q.T.to(keys.dtype)
 
 
@@ -116,7 +125,8 @@ class _chunks:
     """Batches of images, with a length for the progress bar."""
 
     def __init__(self, images: LabelledImages | Tensor, size: int) -> None:
-        self.images, self.size = images.images if isinstance(images, LabelledImages) else images, size
+        self.images = images.images if isinstance(images, LabelledImages) else images
+        self.size = check_number(size, 1, None, "batch size")
         if not len(self.images):
             raise ValueError("no reference images: expected at least one")
 
@@ -141,7 +151,7 @@ def second_moments(
     normalisation, the layer and the images, so it is never used when anything differs; a broken one is measured anew.
     `cache` is the folder (default: `EDITTOOLS_CACHE` or the user's cache folder), `cache=""` uses none.
     """
-    names = [find_layer(classifier.model, layer) for layer in layers]
+    names = [find_layer(check_classifier(classifier).model, layer) for layer in layers]
     if cache == "":
         return measure(classifier, names, images, batch_size, progress)
     folder = Path(cache or cache_folder()) / "second_moments"

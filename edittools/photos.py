@@ -28,7 +28,14 @@ SNOW_CLASSES = {
 def registry() -> dict[str, tuple[str, str]]:
     """Give all known photographs: path in the cache -> (SHA-256, address). Names may hold spaces and apostrophes."""
     lines = (DATA / "registry.txt").read_text().splitlines()
-    return {name: (digest, url) for name, digest, url in (line.rsplit(" ", 2) for line in lines if line)}
+    return dict(_entry(line) for line in lines if line)
+
+
+def _entry(line: str) -> tuple[str, tuple[str, str]]:
+    if line.count(" ") < 2:
+        raise ValueError(f"line {line!r} of registry.txt: expected path, SHA-256 and address with spaces between")
+    name, digest, url = line.rsplit(" ", 2)
+    return name, (digest, url)
 
 
 def offline_folder() -> Path | None:
@@ -54,6 +61,8 @@ def photo(name: str) -> Path:
         near = [n for n in registry() if Path(n).name == Path(name).name][:3]
         raise KeyError(f"no photo {name!r} in data/registry.txt" + (f"; did you mean {near[0]!r}?" if near else ""))
     digest, url = registry()[name]
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise ValueError(f"photo {name!r} in the registry: expected a path below the cache folder, without '..'")
     folder = offline_folder()
     path = (folder or cache_folder() / "photos") / name
     if folder and not path.exists():
@@ -82,7 +91,9 @@ def available(prefix: str) -> list[str]:
     return sorted(n for n in registry() if n.startswith(prefix) and (folder is None or (folder / n).exists()))
 
 
-def _load(names: Sequence[str], classifier: Classifier, progress: bool) -> torch.Tensor:
+def _load(names: Sequence[str], classifier: Classifier, progress: bool, kind: str) -> torch.Tensor:
+    if not names:
+        raise FileNotFoundError(f"no photo {kind}: expected at least one in EDITTOOLS_PHOTOS={str(offline_folder())!r}")
     bar = tqdm(names, desc="photos", unit="photo", disable=not progress, leave=False)
     return torch.stack([load_image(photo(name), classifier.size, classifier.resize_to) for name in bar])
 
@@ -91,7 +102,9 @@ def snow_photos(classifier: Classifier, progress: bool = False) -> LabelledImage
     """Load the paper's photos of vehicles and traffic lights on snow (section 3.1), at the classifier's size."""
     names = [n for n in available("editing-classifiers/snow/") if n.count("/") == 3]
     labels = torch.tensor([SNOW_CLASSES[name.split("/")[2]] for name in names], dtype=torch.long)
-    return LabelledImages(_load(names, classifier, progress), labels, classifier.classes, tuple(names))
+    return LabelledImages(
+        _load(names, classifier, progress, "of vehicles on snow"), labels, classifier.classes, tuple(names)
+    )
 
 
 def snow_texture() -> torch.Tensor:
@@ -104,7 +117,9 @@ def imagenet_sample(classifier: Classifier, progress: bool = False) -> LabelledI
     order = {name: i for i, name in enumerate(sorted(n for n in registry() if n.startswith("imagenet-sample/")))}
     names = available("imagenet-sample/")
     labels = torch.tensor([order[name] for name in names], dtype=torch.long)
-    return LabelledImages(_load(names, classifier, progress), labels, classifier.classes, tuple(names))
+    return LabelledImages(
+        _load(names, classifier, progress, "of the ImageNet sample"), labels, classifier.classes, tuple(names)
+    )
 
 
 def sample_photo(word: str) -> str:

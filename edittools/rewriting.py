@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from edittools.checks import check_amount, check_number
 from edittools.cut import Cut, State, as_channels_first, mask_at
 from edittools.edits import Change, Edit, Record, without_bias
 from edittools.exemplars import Exemplar, stack
@@ -191,9 +192,16 @@ def rewrite(
     """
     if objective not in OBJECTIVES:
         raise ValueError(f"objective {objective!r}: expected one of {', '.join(OBJECTIVES)}")
+    steps, ridge = check_number(steps, 0, None, "steps"), check_amount(ridge, "ridge", 0)
     cut = layer if isinstance(layer, Cut) else Cut(classifier, layer)
     images, changed, masks = stack(exemplars)
-    moment = reference
+    width, moment = cut.weight.shape[1], reference
+    if basis is not None and (basis.ndim != 2 or basis.shape[1] != width or not basis.isfinite().all()):
+        raise ValueError(f"basis of shape {tuple(basis.shape)}: expected (rank, {width}) without NaN")
+    if isinstance(reference, SecondMoment) and len(reference.matrix) != width:
+        raise ValueError(
+            f"a second moment of {len(reference.matrix)} channels for layer {cut.layer!r}: expected {width}, its keys'"
+        )
     if rank is not None and basis is None and not isinstance(reference, SecondMoment):
         if reference is None:
             raise ValueError("no reference images: expected images whose keys the edit shall spare, or a SecondMoment")

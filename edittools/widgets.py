@@ -15,6 +15,7 @@ from pathlib import Path
 import anywidget
 import ipywidgets
 import numpy as np
+import pandas as pd
 import torch
 import traitlets
 from numpy.typing import ArrayLike, NDArray
@@ -24,6 +25,7 @@ from torch import Tensor
 
 from edittools import masks as raster
 from edittools.checks import check_number
+from edittools.counterfactuals import Concepts
 from edittools.cut import evaluating
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
@@ -434,6 +436,91 @@ class ExemplarView(ipywidgets.HBox):
     def __repr__(self) -> str:
         """Name what is shown."""
         return f"ExemplarView({', '.join(self._captions)})"
+
+
+class ProbeBrowser(ipywidgets.VBox):
+    """Browse a `counterfactuals.probe`: choose a class, a concept, a style and an image, and see what became of it.
+
+    Shown are the image, the image with the concept transformed, and its control, each with what the classifier reads
+    and the probability of the right class, as they stand in the `table`; no classifier runs. The images that lose most
+    come first. `concepts` are those that were probed; `classifier` names one of several. Setting `.classes`,
+    `.concept`, `.style` or `.image` to one of its `options` is the same as choosing it; `.row` is the row of the table
+    that is shown, `.readings` what stands above the pictures. Raises `ValueError` when the table has no such rows.
+    """
+
+    def __init__(
+        self, table: pd.DataFrame, concepts: Concepts, classifier: str | None = None, width: int = 190
+    ) -> None:
+        """Build the menus, and show the first row."""
+        names = list(dict.fromkeys(table["classifier"])) if len(table) else []
+        classifier = names[0] if classifier is None and names else classifier
+        self._table, self._concepts, self._width = table[table["classifier"] == classifier], concepts, width
+        if self._table.empty:
+            raise ValueError(f"no rows of classifier {classifier!r} in the table: expected one of {names}")
+        self.classes, self.concept, self.style, self.image = menus = tuple(
+            ipywidgets.Dropdown(description=name, layout={"width": "230px"})
+            for name in ("class", "concept", "style", "image")
+        )
+        self._pictures = ipywidgets.HBox(layout={"flex_flow": "row wrap", "grid_gap": "18px"})
+        super().__init__([ipywidgets.HBox(menus, layout={"flex_flow": "row wrap"}), self._pictures])
+        for place, menu in enumerate(menus):
+            menu.observe(lambda _, place=place: self._follow(place), "value")
+        self.classes.options = sorted(set(self._table["class"]))
+
+    @property
+    def row(self) -> pd.Series:
+        """The row of the table that is shown."""
+        chosen = self._chosen(4)
+        return chosen.iloc[0]
+
+    @property
+    def readings(self) -> tuple[str, ...]:
+        """What stands above the original, the transformed picture and the control (if there is one)."""
+        row = self.row
+        parts = (("original", "before"), (f"{row['concept']} → {row['style']}", "after"), ("control", "control"))
+        return tuple(
+            f"{title}: {row[when]}, {row['class']} {100 * row[f'p_{when}']:.0f} %"
+            for title, when in parts
+            if pd.notna(row[f"p_{when}"])
+        )
+
+    def _chosen(self, menus: int) -> pd.DataFrame:
+        """The rows that fit the first so many menus."""
+        pairs = zip(
+            ("class", "concept", "style", "image"), (self.classes, self.concept, self.style, self.image), strict=True
+        )
+        rows = self._table
+        for name, menu in list(pairs)[:menus]:
+            rows = rows[rows[name] == menu.value]
+        return rows
+
+    def _follow(self, place: int) -> None:
+        """Fill the menu after the one that was changed, or show what the last one says."""
+        if place == 3:
+            return self._show() if self.image.value is not None else None
+        menu, rows = (self.concept, self.style, self.image)[place], self._chosen(place + 1)
+        if menu is self.image:
+            rows = rows.sort_values("p_after", key=lambda after: after - rows["p_before"], kind="stable")
+        options = list(dict.fromkeys(rows[("concept", "style", "image")[place]].tolist()))
+        keep = menu.value if menu.value in options and menu is not self.image else options[0]
+        with menu.hold_trait_notifications():
+            menu.options, menu.value = options, keep
+        self._follow(place + 1)
+        return None
+
+    def _show(self) -> None:
+        row = self.row
+        case = self._concepts.counterfactual(int(row["image"]), row["concept"], [(row["style"], int(row["variant"]))])
+        images = [self._concepts.data.images[int(row["image"])], case.changed[0]]
+        images += [case.control[0]] if case.control is not None else []
+        self._pictures.children = [
+            _captioned(_pixels(image), reading, self._width)
+            for image, reading in zip(images, self.readings, strict=True)
+        ]
+
+    def __repr__(self) -> str:
+        """Name what is shown."""
+        return f"ProbeBrowser({'; '.join(self.readings)})"
 
 
 def alpha_slider(

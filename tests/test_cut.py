@@ -48,7 +48,8 @@ VALUE_ENDS = {  # where the block of a layer ends, read off the models' definiti
 def test_suffix_of_prefix_is_the_plain_forward_pass_at_early_middle_and_late_layers(name):
     torch.manual_seed(0)
     model = randomise_norms(MODELS[name]())
-    classifier = Classifier(model, [str(i) for i in range(1000)])
+    logits = 1024 if name == "open_clip RN50" else 1000
+    classifier = Classifier(model, [str(i) for i in range(logits)])
     images = torch.rand(2, 3, 224, 224)
     with evaluating(classifier):
         expected = classifier(images)
@@ -132,7 +133,7 @@ def test_a_layer_that_runs_twice_is_refused(tiny):
             return self.conv(self.conv(x)).mean(dim=(2, 3))
 
     with pytest.raises(ValueError, match="runs 2 times"):
-        Cut(Classifier(Twice(), "abc"), "conv")
+        Cut(Classifier(Twice(), list("abc")), "conv")
 
 
 def test_a_layer_inside_code_that_cannot_be_traced_is_refused_with_the_reason_and_others_still_work():
@@ -145,7 +146,7 @@ def test_a_layer_inside_code_that_cannot_be_traced_is_refused_with_the_reason_an
             return self.inner(x) if x.sum() > 0 else x
 
     model = nn.Sequential(nn.Conv2d(3, 3, 1), Fickle(), nn.Flatten(), nn.Linear(48, 2))
-    classifier = Classifier(model, "ab", size=4)
+    classifier = Classifier(model, list("ab"), size=4)
     with pytest.raises(ValueError, match=r"'1.inner' lies inside '1', which torch.fx cannot trace"):
         Cut(classifier, "1.inner")
     images = torch.rand(2, 3, 4, 4)
