@@ -301,6 +301,11 @@ class Cut:
         after = [n for n in nodes if (n in behind and n is not call) or n.op == "get_attr"]
         [images] = [node for node in graph.nodes if node.op == "placeholder"][:1]
         [logits] = graph.output_node().args
+        if not isinstance(logits, fx.Node):
+            raise ValueError(
+                f"{type(self.model).__name__} gives {type(logits).__name__}: expected logits (B, classes) alone, "
+                "by a small module around it, for example"
+            )
         keys = call.args[0]
         alive = [keys] + [n for n in before if n not in (keys, *after) and any(user in behind for user in n.users)]
         value, affine = _follow(self.model, call, _is_in_block), _follow(self.model, call, _is_affine)

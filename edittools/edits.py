@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from edittools.checks import check_amount
 from edittools.cut import Cut, as_channels_first
 from edittools.images import atomic_path, check_image
-from edittools.models import Classifier, fingerprint
+from edittools.models import Classifier, fingerprint, unwrapped
 
 _FORMAT = "edittools edit 1"
 _LEDGER = "_edittools_applied"
@@ -81,15 +81,9 @@ class _Ledger:
     versions: dict[str, int] = field(default_factory=dict)
 
 
-def _unwrap(model: nn.Module) -> nn.Module:
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model is a {type(model).__name__}: expected a Classifier or a torch.nn.Module")
-    return model.model if isinstance(model, Classifier) else model
-
-
 def applied_edits(model: nn.Module) -> tuple["Edit", ...]:
     """Give the edits that are applied to a classifier or model now, oldest first."""
-    ledger = _unwrap(model).__dict__.get(_LEDGER)
+    ledger = unwrapped(model).__dict__.get(_LEDGER)
     return tuple(ledger.edits) if ledger else ()
 
 
@@ -147,7 +141,7 @@ class Edit:
 
     def check_fits(self, model: nn.Module) -> None:
         """Raise `ValueError` unless `model` is the one the edit was made for (edits applied to it now do not count)."""
-        model = _unwrap(model)
+        model = unwrapped(model)
         parameters = dict(model.named_parameters(remove_duplicate=False))
         for name, change in self.changes.items():
             shape = tuple(change.delta().shape)
@@ -171,7 +165,7 @@ class Edit:
     def apply_(self, model: nn.Module) -> "Edit":
         """Add the edit to the weights of a classifier or model, in place; several can be applied. Gives itself back."""
         self.check_fits(model)
-        model = _unwrap(model)
+        model = unwrapped(model)
         ledger = model.__dict__.get(_LEDGER) or _Ledger()
         _check_untouched(model, ledger)
         for name in self.changes:
@@ -184,7 +178,7 @@ class Edit:
     @torch.no_grad()
     def undo_(self, model: nn.Module) -> "Edit":
         """Take the edit back, bit for bit, whatever else is applied; `ValueError` when it is not applied."""
-        model = _unwrap(model)
+        model = unwrapped(model)
         ledger = model.__dict__.get(_LEDGER)
         positions = [i for i, edit in enumerate(ledger.edits if ledger else ()) if edit is self]
         if not positions:

@@ -114,7 +114,8 @@ def _forward(cut: Cut, state: State, parameters: dict[str, Tensor]) -> Tensor:
     rest = {name: parameter for name, parameter in parameters.items() if not name.startswith(prefix)}
     with evaluating(cut.model):
         output = torch.func.functional_call(cut.module, own, (cut.keys(state),))
-        return torch.func.functional_call(cut.rest, rest, (output, *state.alive))
+        logits = torch.func.functional_call(cut.rest, rest, (output, *state.alive))
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))  # half precision would round the loss
 
 
 def _kept(

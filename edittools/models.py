@@ -25,7 +25,8 @@ DATA = Path(__file__).resolve().parent.parent / "data"
 class Classifier(nn.Module):
     """An image classifier: images `(B, 3, H, W)` in [0, 1] to logits `(B, classes)`, normalisation inside.
 
-    `model` may be any torch module that maps normalised images to logits; it is used as it is. `size` is the side of
+    `model` may be any torch module that maps normalised images to logits; it is used as it is, but without a wrapper
+    (see `unwrapped`), and put into eval mode. `size` is the side of
     the images it expects, `resize_to` the short side before the centre crop (see `load_image`).
     """
 
@@ -38,10 +39,14 @@ class Classifier(nn.Module):
         size: int = 224,
         resize_to: int | None = None,
     ) -> None:
-        """Wrap `model`; raise `TypeError` when it is no module, `ValueError` when mean or std are not three numbers."""
+        """Wrap `model`; raise `TypeError` when it is no module, `ValueError` for other arguments that cannot be."""
         super().__init__()
-        if not isinstance(model, nn.Module):
-            raise TypeError(f"model is a {type(model).__name__}: expected a torch.nn.Module")
+        model = unwrapped(model)
+        if any(parameter.is_inference() for parameter in model.parameters()):
+            raise ValueError(
+                f"the {type(model).__name__} was made under torch.inference_mode(), which forbids gradients: "
+                "build or load it outside, torch.no_grad() is enough to run it"
+            )
         if len(mean) != 3 or len(std) != 3 or not all(deviation > 0 for deviation in std):
             raise ValueError(f"mean {tuple(mean)} and std {tuple(std)}: expected three numbers each, std above 0")
         if isinstance(classes, str):
@@ -97,6 +102,20 @@ class Classifier(nn.Module):
     def __repr__(self) -> str:
         """Say what it is in one line."""
         return f"Classifier({type(self.model).__name__}, {len(self.classes)} classes, {self.size} px)"
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Give the model inside a `Classifier`, `DataParallel` or a compiled module: the one whose layers can be read.
+
+    What is applied to its weights is seen through the wrapper. Raises `TypeError` when it is no module.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model is a {type(model).__name__}: expected a torch.nn.Module")
+    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        return unwrapped(model.module)
+    if isinstance(model, Classifier):
+        return model.model
+    return unwrapped(model._orig_mod) if hasattr(model, "_orig_mod") else model
 
 
 def check_classifier(classifier: Classifier) -> Classifier:

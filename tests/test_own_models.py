@@ -1,0 +1,201 @@
+"""Models as people have them: the usual way through works, or the error says why it does not and what would."""
+
+import copy
+
+import pytest
+import torch
+from conftest import TinyNet, randomise_norms
+from torch import nn
+
+from edittools.cut import Cut, cut_all, editable_layers
+from edittools.edits import Edit
+from edittools.finetuning import finetune
+from edittools.metrics import predict
+from edittools.models import Classifier, fingerprint
+from edittools.rewriting import rewrite
+
+CLASSES = ("ant", "bee", "cat", "dog", "elk")
+
+
+def plain():
+    torch.manual_seed(0)
+    return randomise_norms(TinyNet()).eval()
+
+
+def in_train_mode():
+    return plain().train()
+
+
+def frozen():
+    return plain().requires_grad_(False)
+
+
+def channels_last():
+    return plain().to(memory_format=torch.channels_last)
+
+
+def in_bfloat16():
+    return plain().bfloat16()
+
+
+def in_float16():
+    return plain().half()
+
+
+def in_float64():
+    return plain().double()
+
+
+def data_parallel():
+    return nn.DataParallel(plain())
+
+
+def compiled():
+    return torch.compile(plain(), backend="eager")
+
+
+def compiled_in_place():
+    model = plain()
+    model.compile(backend="eager")
+    return model
+
+
+def weights_with_hooks():
+    model = plain()
+    model.conv1.register_forward_hook(lambda module, args, output: output)
+    return model
+
+
+def batch_norm_in_train_mode_only():
+    model = plain()
+    model.norm2.train()
+    return model
+
+
+WAYS = (
+    plain, in_train_mode, frozen, channels_last, in_bfloat16, in_float16, in_float64, data_parallel, compiled,
+    compiled_in_place, weights_with_hooks, batch_norm_in_train_mode_only,
+)  # fmt: skip
+
+
+def modes(model):
+    return [module.training for module in model.modules()]
+
+
+@pytest.mark.parametrize("make", WAYS, ids=lambda make: make.__name__)
+def test_cut_rewrite_edit_and_undo_work_and_leave_the_model_as_it_was(make, photos32, exemplar, tmp_path):
+    model = make()
+    classifier = Classifier(model, CLASSES, size=32)
+    classifier.train(False)
+    for module, training in zip(model.modules(), modes(make()), strict=True):
+        module.training = training  # as it was handed over: a Classifier starts in eval mode
+    before, mark = modes(classifier), fingerprint(classifier)
+    dtype, flags = next(model.parameters()).dtype, [p.requires_grad for p in model.parameters()]
+    layers = editable_layers(classifier).layer.tolist()
+    assert layers == ["stem", "conv1", "conv2", "head"]
+    cut = Cut(classifier, "conv2")
+    logits = predict(classifier, photos32)
+    near = {"atol": 0.05, "rtol": 0.05} if dtype.itemsize == 2 else {"atol": 1e-5, "rtol": 1e-4}
+    assert torch.allclose(cut.suffix(cut.prefix(photos32)).float(), logits.float(), **near)
+    edit = rewrite(classifier, "conv2", exemplar, reference=photos32, steps=20, cache="")
+    assert edit.record.loss_after < edit.record.loss_before
+    edit.save(tmp_path / "edit.safetensors")
+    edit = Edit.load(tmp_path / "edit.safetensors", model)
+    with edit.applied(model):
+        assert not torch.equal(predict(classifier, exemplar.changed[None]), predict(classifier, exemplar.image[None]))
+        assert not torch.equal(predict(classifier, photos32), logits)
+    assert torch.equal(predict(classifier, photos32), logits)
+    tuned = finetune(classifier, "conv2", exemplar, rate=0.5, steps=3)
+    assert tuned.record.loss_after < tuned.record.loss_before
+    assert modes(classifier) == before and fingerprint(classifier) == mark
+    assert next(model.parameters()).dtype == dtype and [p.requires_grad for p in model.parameters()] == flags
+
+
+@pytest.mark.parametrize("make", [data_parallel, compiled], ids=lambda make: make.__name__)
+def test_a_wrapper_sees_the_edits_of_the_model_inside(make, photos32, exemplar):
+    """Parameters go by the names of the model inside, so an edit fits it with and without its wrapper."""
+    model = make()
+    classifier = Classifier(model, CLASSES, size=32)
+    edit = rewrite(classifier, "conv1", exemplar, reference=photos32, objective="least_squares", cache="")
+    inside = Classifier(plain(), CLASSES, size=32)
+    assert edit.fingerprint == fingerprint(inside.model)
+    with edit.applied(model), edit.applied(inside):
+        model.eval()
+        assert torch.equal(model(inside.normalise(photos32)), inside(photos32))
+
+
+@pytest.mark.parametrize("objective", ["l1", "least_squares"])
+def test_in_half_precision_the_edit_is_nearly_that_in_full(objective, photos32, exemplar):
+    full, half = (Classifier(model, CLASSES, size=32) for model in (plain(), in_bfloat16()))
+    gains = []
+    for classifier in (full, half):
+        edit = rewrite(classifier, "conv1", exemplar, photos32, objective=objective, steps=50, cache="")
+        gains.append(1 - edit.record.loss_after / edit.record.loss_before)
+    assert gains[1] > 0.8 * gains[0] > 0
+
+
+def test_a_model_made_in_inference_mode_is_refused_with_the_way_out():
+    with torch.inference_mode():
+        model = plain()
+    with pytest.raises(ValueError, match=r"TinyNet was made under torch.inference_mode\(\).*outside"):
+        Classifier(model, CLASSES, size=32)
+
+
+def test_layers_with_one_weight_are_refused_and_not_offered():
+    model = plain()
+    model.extra = nn.Conv2d(8, 12, 3, padding=1)
+    model.extra.weight = model.conv1.weight
+    classifier = Classifier(model, CLASSES, size=32)
+    assert editable_layers(classifier).layer.tolist() == ["stem", "conv2", "head"]
+    with pytest.raises(ValueError, match=r"'conv1' shares its weight with 'extra'.*weight of its own"):
+        Cut(classifier, "conv1")
+
+
+def test_an_edit_beside_shared_weights_is_undone_and_can_be_stacked(photos32, exemplar):
+    model = plain()
+    model.extra = model.conv2  # one module under two names
+    classifier = Classifier(model, CLASSES, size=32)
+    one, two = (
+        rewrite(classifier, layer, exemplar, photos32, objective="least_squares", cache="")
+        for layer in ("conv1", "stem")
+    )
+    mark = fingerprint(classifier)
+    with one.applied(classifier), two.applied(classifier):
+        assert fingerprint(classifier) != mark
+    assert fingerprint(classifier) == mark
+
+
+def test_an_edit_follows_a_copied_and_a_reloaded_model(photos32, exemplar):
+    classifier = Classifier(plain(), CLASSES, size=32)
+    edit = rewrite(classifier, "conv1", exemplar, photos32, objective="least_squares", cache="")
+    fresh = Classifier(TinyNet(), CLASSES, size=32)
+    fresh.load_state_dict(classifier.state_dict())
+    copied = copy.deepcopy(classifier)
+    for other in (fresh, copied):
+        with edit.applied(other):
+            assert not torch.equal(other(photos32), classifier(photos32))
+
+
+def test_a_model_that_gives_more_than_logits_is_refused_with_the_shape(photos32):
+    class Two(TinyNet):
+        def forward(self, x):
+            return super().forward(x), x
+
+    classifier = Classifier(Two(), CLASSES, size=32)
+    with pytest.raises(ValueError, match=r"Two gives tuple: expected \(40, 5\), one logit a class name"):
+        predict(classifier, photos32)
+    with pytest.raises(ValueError, match="Two gives tuple: expected logits"):
+        Cut(classifier, "conv1")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here: not checked on one")
+def test_on_a_gpu_the_edit_is_that_of_the_cpu(photos32, exemplar):
+    cpu, gpu = Classifier(plain(), CLASSES, size=32), Classifier(plain().cuda(), CLASSES, size=32)
+    edits = [rewrite(c, "conv1", exemplar, photos32, objective="least_squares", cache="") for c in (cpu, gpu)]
+    changes = [edit.changes["conv1.weight"].delta().cpu() for edit in edits]
+    assert torch.allclose(*changes, rtol=0.05, atol=0.05 * float(changes[0].abs().max()))
+    for edit in edits:  # an edit made on one is applied on the other
+        with edit.applied(gpu):
+            assert predict(gpu, photos32).device.type == "cpu"
+    cuts = cut_all(gpu, ["conv1", "head"])
+    assert torch.allclose(cuts["head"].suffix(cuts["head"].prefix(photos32)).cpu(), predict(cpu, photos32), atol=1e-3)
