@@ -4,6 +4,7 @@ Images are run up to every layer once (`Kept`); a trial then costs the rest of t
 the validation images, `select` takes the best one that keeps the accuracy of clean images (section 4.2 of the paper).
 """
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
@@ -35,6 +36,8 @@ class Kept:
         self, cuts: Mapping[str, Cut], data: LabelledImages, batch_size: int = 64, progress: bool = False
     ) -> None:
         """Run all images once; `cuts` come from one `cut_all`, in the network's order."""
+        if not cuts:
+            raise ValueError("images kept at no layer: expected at least one cut, see prepare")
         self.cuts, self.labels = cuts, data.labels
         self.states: dict[str, list[State]] = {layer: [] for layer in cuts}
         total = -(-len(data) // batch_size)
@@ -43,7 +46,22 @@ class Kept:
         ):
             for layer, state in zip(cuts, prefixes(list(cuts.values()), images), strict=True):
                 self.states[layer].append(state)
-        self.before = errors(self.logits(), self.labels)
+        self.original = self.logits()
+        self.before = errors(self.original, self.labels)
+
+    def subset(self, chosen: Tensor, batch_size: int = 64) -> "Kept":
+        """Keep the images at `chosen` (integers `(n,)`, or one boolean each), in that order; nothing is run again."""
+        part = copy.copy(self)
+        chosen = torch.arange(len(self.labels))[chosen]
+        part.labels, part.original, part.before = self.labels[chosen], self.original[chosen], self.before[chosen]
+        part.states = {layer: _pick(states, chosen, batch_size) for layer, states in self.states.items()}
+        return part
+
+    def batches(self, layer: str, size: int = 16) -> list[tuple[State, Tensor]]:
+        """Give the states at a layer with the original log-probabilities: what `finetune` takes as a reference."""
+        states = _pick(self.states[layer], torch.arange(len(self.labels)), size)
+        parts = self.original.log_softmax(dim=1).to(self.cuts[layer].classifier.device).split(size)
+        return list(zip(states, parts, strict=True))
 
     @torch.no_grad()
     def logits(self, edit: Edit | None = None) -> Tensor:
@@ -61,6 +79,15 @@ class Kept:
     def compare(self, edit: Edit) -> Comparison:
         """Give which images are misclassified before and after an edit."""
         return Comparison(self.before, errors(self.logits(edit), self.labels))
+
+
+def _pick(states: Sequence[State], chosen: Tensor, batch_size: int) -> list[State]:
+    """Take the images at `chosen` out of a sequence of batches; what is no tensor is the same for all."""
+    whole = [torch.cat(p) if isinstance(p[0], Tensor) else p[0] for p in zip(*(s.alive for s in states), strict=True)]
+    return [
+        State(tuple(part[some.to(part.device)] if isinstance(part, Tensor) else part for part in whole))
+        for some in chosen.split(batch_size)
+    ]
 
 
 def grid(**choices: Sequence[Any]) -> list[dict[str, Any]]:
@@ -86,11 +113,15 @@ def finetuning_trials(
     cuts: Mapping[str, Cut],
     exemplars: Mapping[str, Exemplar | Sequence[Exemplar]],
     settings: Sequence[Mapping[str, Any]],
-    reference: LabelledImages | None = None,
+    reference: LabelledImages | Kept | None = None,
 ) -> Iterator[tuple[dict[str, Any], Edit]]:
-    """Fine-tune for each layer, exemplar and setting of `finetune`, with a description of each."""
+    """Fine-tune for each layer, exemplar and setting of `finetune`, with a description of each.
+
+    `reference` images for the locality term may come as `Kept`; then they are not run up to the layer again.
+    """
     for layer, name, setting in product(cuts, exemplars, settings):
-        edit = finetune(cuts[layer].classifier, cuts[layer], exemplars[name], reference=reference, **setting)
+        near = reference.batches(layer) if isinstance(reference, Kept) else reference
+        edit = finetune(cuts[layer].classifier, cuts[layer], exemplars[name], reference=near, **setting)
         yield {"layer": layer, "exemplar": name, **setting}, edit
 
 
@@ -120,20 +151,25 @@ def select(table: pd.DataFrame, clean: Kept, budget: float = BUDGET) -> pd.Serie
     no trial with a net gain keeps the budget, it is the edit that changes nothing (`edit` scaled by 0), so that a
     method that cannot help is reported as such.
     """
-    ranked = table.sort_values("loss", kind="stable")
+    return select_each(table, clean, [budget])[budget]
+
+
+def select_each(table: pd.DataFrame, clean: Kept, budgets: Sequence[float]) -> dict[float, pd.Series]:
+    """Select as `select` does under each of several budgets; each trial is run on `clean` at most once."""
+    if table.empty:
+        raise ValueError("a table with no trial: expected at least one row, see sweep")
+    ranked, found = table.sort_values("loss", kind="stable"), {}
     for _, row in ranked[ranked.net > 0].iterrows():
+        if len(found) == len(set(budgets)):
+            break
         change = clean.compare(row.edit).row()["accuracy change (points)"]
-        if change >= -budget:
-            return pd.concat([row, pd.Series({"accuracy_change": change})])
-    nothing = {
-        "edit": 0 * ranked.edit.iloc[0],
-        "strength": 0.0,
-        "corrected": 0,
-        "broken": 0,
-        "net": 0,
-        "accuracy_change": 0.0,
-    }
-    return pd.concat([ranked.iloc[0].drop(labels=list(nothing), errors="ignore"), pd.Series(nothing)])
+        for budget in budgets:
+            if budget not in found and change >= -budget:
+                found[budget] = pd.concat([row, pd.Series({"accuracy_change": change})])
+    nothing = {"strength": 0.0, "corrected": 0, "broken": 0, "net": 0, "accuracy_change": 0.0}
+    nothing = pd.Series({"edit": 0 * ranked.edit.iloc[0], **nothing})
+    idle = pd.concat([ranked.iloc[0].drop(labels=list(nothing.index), errors="ignore"), nothing])
+    return {budget: found.get(budget, idle) for budget in budgets}
 
 
 def add_layer(first: Edit, table: pd.DataFrame, validation: Kept, clean: Kept, among: int = 40) -> pd.Series:

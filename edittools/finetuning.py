@@ -75,7 +75,7 @@ def finetune(
             losses.append(loss.item())
             if kept is not None:
                 loss = loss + locality * _distance(cut, *next(kept), parameters)
-            gradients = torch.autograd.grad(loss, list(parameters.values()))
+            gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True, materialize_grads=True)
         for parameter, gradient in zip(parameters.values(), gradients, strict=True):
             parameter.grad = gradient
         optimiser.step()

@@ -4,7 +4,9 @@ A texture is a picture `(3, H, W)` in [0, 1] of a material seen from above; each
 some can be held out. `restyle` and `paste_texture` keep the light and shadow of what they cover.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -13,7 +15,8 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from edittools.images import check_image, check_mask
+from edittools.checks import check_number
+from edittools.images import LabelledImages, check_image, check_mask
 from edittools.painter import rgb, value_noise
 
 VARIANTS = 6
@@ -178,6 +181,11 @@ def texture(style: str, variant: int = 0, size: int = 224) -> Tensor:
         raise KeyError(f"no style {style!r}: expected one of {', '.join(STYLES)}")
     if not 0 <= variant < VARIANTS:
         raise ValueError(f"variant {variant} of style {style!r}: expected 0 to {VARIANTS - 1}")
+    return _texture(style, variant, check_number(size, 1, None, "size")).clone()
+
+
+@lru_cache(maxsize=16)
+def _texture(style: str, variant: int, size: int) -> Tensor:
     make, fineness = _MAKERS[style]
     picture = make(_Brush(size, (STYLES.index(style), variant), fineness), variant)
     return torch.from_numpy(np.clip(picture, 0, 1).transpose(2, 0, 1).astype(np.float32))
@@ -232,3 +240,12 @@ def paste_texture(image: Tensor, mask: Tensor, texture_image: Tensor, keep_shadi
 def restyle(image: Tensor, mask: Tensor, style: str, variant: int = 0, keep_shading: float = 0.7) -> Tensor:
     """Turn what the mask covers into another material: `paste_texture` with one of ours (section 4 of the paper)."""
     return paste_texture(image, mask, texture(style, variant, max(image.shape[1:])), keep_shading)
+
+
+def transformed(images: LabelledImages, masks: Tensor, style: str, variants: Sequence[int]) -> LabelledImages:
+    """Turn what `masks` `(N, H, W)` cover into a style, image i in variant `variants[i]` (see `restyle`).
+
+    Pixels are rounded to 8 bits, as in a file.
+    """
+    pictures = [restyle(images.images[i], masks[i], style, variant) for i, variant in enumerate(variants)]
+    return replace(images, images=(torch.stack(pictures) * 255).round() / 255)

@@ -1,17 +1,21 @@
-"""Finders: concept masks from stored files, from hand-made segmentations and from segmentation models."""
+"""Finders: concept masks from stored files, from hand-made segmentations and from segmentation networks."""
+
+import json
 
 import numpy as np
+import pytest
 import torch
 from conftest import needs_photos
+from PIL import Image
 
-from edittools.concepts import MSRC, fit_map, msrc
+from edittools import concepts
+from edittools.concepts import MSRC, Segmenter, cached, fit_map, from_coco, from_folder, known, msrc
 from edittools.images import load_image
+from edittools.miniworld import scenes
 from edittools.models import load_classifier
 
 
 def test_a_map_is_resized_and_cropped_as_its_photo_is(tmp_path):
-    from PIL import Image
-
     regions = np.zeros((213, 320), np.uint8)
     regions[60:150, 100:220] = 1
     Image.fromarray(regions * 255).convert("RGB").save(tmp_path / "photo.png")
@@ -32,5 +36,162 @@ def test_msrc_masks_cover_what_their_name_says_and_labels_are_the_clean_predicti
     data, masks = msrc(classifier)
     assert len(data) == 4 and set(masks) <= set(MSRC)
     assert torch.equal(data.labels, classifier(data.images).argmax(dim=1))
-    red, green, blue = ((data.images * masks["grass"][:, None]).sum((0, 2, 3)) / masks["grass"].sum()).tolist()
+    _, green, blue = ((data.images * masks["grass"][:, None]).sum((0, 2, 3)) / masks["grass"].sum()).tolist()
     assert green > blue + 0.1
+
+
+def _half(size=32):
+    mask = np.zeros((size, size), bool)
+    mask[:, : size // 2] = True
+    return mask
+
+
+def test_png_npz_and_coco_masks_of_the_same_pixels_are_the_same(tmp_path):
+    mask = _half()
+    (tmp_path / "road").mkdir()
+    Image.fromarray(mask.astype(np.uint8) * 255).save(tmp_path / "road" / "a.png")
+    np.savez(tmp_path / "b.npz", road=mask, sky=~mask)
+    found = from_folder(tmp_path, ["x/a.jpg", "b.jpg", "c.jpg"], 32)
+    assert torch.equal(found["road"], torch.tensor(np.stack([mask, mask, mask & False])).float())
+    assert torch.equal(found["sky"][1], 1 - found["road"][1]) and not found["sky"][0].any()
+    coco = {
+        "images": [{"id": 7, "file_name": "a.jpg", "height": 32, "width": 32}],
+        "categories": [{"id": 3, "name": "road"}],
+        "annotations": [
+            {"image_id": 7, "category_id": 3, "segmentation": [[0, 0, 16, 0, 16, 16, 0, 16]]},
+            {"image_id": 7, "category_id": 3, "segmentation": {"size": [32, 32], "counts": [0, 512, 512]}},
+        ],
+    }
+    (tmp_path / "coco.json").write_text(json.dumps(coco))
+    listed = from_coco(tmp_path / "coco.json", ["photos/a.jpg", "c.jpg"], 32)
+    assert torch.equal(listed["road"], found["road"][[0, 2]])
+
+
+def test_a_folder_without_any_mask_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no masks of 1 images in .*expected concept/name.png or .npz"):
+        from_folder(tmp_path, ["a.jpg"], 32)
+
+
+def test_known_masks_are_found_by_the_pixels_in_any_order_and_strangers_are_refused():
+    data = scenes(3, "validation")
+    find = known(data.images, concepts.of_scenes(data, ("sky", "road", "table")))
+    found = find(data.images[[2, 0]])
+    assert torch.equal(found["road"], data.mask("road")[[2, 0]])
+    with pytest.raises(KeyError, match="no masks of image 1: expected one of the 3"):
+        find(torch.stack([data.images[0], data.images[0] * 0.5]))
+
+
+def test_a_score_below_the_threshold_and_a_small_area_are_no_concept():
+    scores = torch.zeros(1, 3, 8, 8)
+    scores[0, 0, :, :4], scores[0, 1, :, :4], scores[0, 2, 0, 0] = 0.9, 0.4, 0.9
+    network = torch.nn.Linear(1, 1)
+    found = Segmenter(network, lambda images: scores, ("road", "unsure", "speck"), 0.5, 0.05)(torch.zeros(1, 3, 8, 8))
+    assert set(found) == {"road"} and torch.equal(found["road"], (scores[:, 0] > 0.5).float())
+
+
+def test_found_masks_are_kept_on_disk_by_image_and_finder_and_a_broken_file_is_made_anew(tmp_path):
+    calls = []
+
+    def finder(images):
+        calls.append(len(images))
+        return {"bright": (images.mean(dim=1) > 0.5).float()}
+
+    images = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(ValueError, match="does not say what its masks depend on"):
+        cached(finder)
+    find = cached(finder, "brighter than half", tmp_path)
+    first = find(images)["bright"]
+    assert torch.equal(cached(finder, "brighter than half", tmp_path)(images)["bright"], first) and calls == [4]
+    find(images[:2]), cached(finder, "another", tmp_path)(images)
+    assert calls == [4, 2, 4]
+    for file in (tmp_path / "concepts").iterdir():
+        file.write_bytes(file.read_bytes()[:20])
+    assert torch.equal(find(images)["bright"], first) and calls[-1] == 4
+
+
+def _deeplab():
+    from torchvision.models.segmentation import deeplabv3_mobilenet_v3_large
+
+    network = deeplabv3_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=3)
+    return concepts.deeplab(network, ("nothing", "road", "sky"), least_score=0.3, least_area=0)
+
+
+def _mask_rcnn():
+    from torchvision.models.detection import maskrcnn_resnet50_fpn
+
+    network = maskrcnn_resnet50_fpn(
+        weights=None, weights_backbone=None, num_classes=3, min_size=32, max_size=32, box_score_thresh=0.1,
+        box_detections_per_img=3,
+    )  # fmt: skip
+    return concepts.mask_rcnn(network, ("nothing", "road", "sky"), least_score=0.1, least_area=0)
+
+
+def _segformer():
+    from transformers import SegformerConfig, SegformerForSemanticSegmentation
+
+    small = SegformerConfig(
+        num_labels=3, depths=[1] * 4, hidden_sizes=[8] * 4, num_attention_heads=[1] * 4, decoder_hidden_size=8,
+        id2label={0: "road, route", 1: "sky", 2: "grass"},
+    )  # fmt: skip
+    return concepts.segformer(SegformerForSemanticSegmentation(small), 32, least_score=0.33, least_area=0)
+
+
+def _mask2former():
+    from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, SwinConfig
+
+    backbone = SwinConfig(
+        image_size=32, embed_dim=8, depths=[1] * 4, num_heads=[1] * 4, window_size=2,
+        out_features=["stage1", "stage2", "stage3", "stage4"],
+    )  # fmt: skip
+    small = Mask2FormerConfig(
+        backbone_config=backbone, num_queries=4, hidden_dim=32, mask_feature_size=32, feature_size=32, decoder_layers=1,
+        encoder_layers=1, num_attention_heads=1, dim_feedforward=8, encoder_feedforward_dim=8,
+        id2label={0: "road, route", 1: "sky"},
+    )  # fmt: skip
+    return concepts.mask2former(Mask2FormerForUniversalSegmentation(small), 64, least_score=0.1, least_area=0)
+
+
+def _clipseg():
+    from transformers import CLIPSegConfig, CLIPSegForImageSegmentation
+
+    tower = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 3, "num_attention_heads": 1}
+    small = CLIPSegConfig(
+        text_config={**tower, "vocab_size": 20, "eos_token_id": 19, "max_position_embeddings": 8},
+        vision_config={**tower, "image_size": 32, "patch_size": 8}, projection_dim=8, reduce_dim=8,
+        extract_layers=[0, 1], decoder_num_attention_heads=1, decoder_intermediate_size=8,
+    )  # fmt: skip
+    words = lambda prompts: torch.tensor([[1, 2 + len(p), 19] for p in prompts])  # noqa: E731
+    return concepts.clipseg(["road", "the sky"], CLIPSegForImageSegmentation(small), words, least_score=0, least_area=0)
+
+
+@pytest.mark.parametrize("make", [_deeplab, _mask_rcnn, _segformer, _mask2former, _clipseg])
+def test_each_kind_of_network_gives_masks_of_the_images_size_by_name_whatever_the_batch(make, tmp_path):
+    if make in (_segformer, _mask2former, _clipseg):
+        pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    finder = make()
+    images = torch.rand(5, 3, 40, 48, generator=torch.Generator().manual_seed(1))
+    found = finder(images)
+    assert set(found) <= set(finder.concepts) and found
+    for masks in found.values():
+        assert masks.shape == (5, 40, 48) and set(masks.unique().tolist()) <= {0.0, 1.0}
+    alone = finder(images[4:])
+    assert all((masks[0] != found[concept][4]).float().mean() < 0.01 for concept, masks in alone.items())
+    stored = cached(finder, cache=tmp_path)
+    stored(images)
+    assert all(torch.equal(masks, found[concept]) for concept, masks in stored(images).items())
+
+
+def test_a_concept_of_a_network_is_the_first_of_its_names():
+    pytest.importorskip("transformers")
+    assert _segformer().concepts == ("road", "sky", "grass")
+
+
+def test_an_instance_counts_where_its_mask_and_its_score_are_high_enough():
+    finder = _mask_rcnn()
+    left, right = torch.zeros(1, 16, 16), torch.zeros(1, 16, 16)
+    left[:, :, :8], right[:, :, 8:] = 0.8, 0.8
+    seen = {"labels": torch.tensor([1, 1]), "scores": torch.tensor([0.9, 0.05]), "masks": torch.stack([left, right])}
+    finder.network.forward = lambda images: [seen]
+    found = finder(torch.zeros(1, 3, 16, 16))
+    assert torch.equal(found["road"][0], (left[0] > 0.5).float())

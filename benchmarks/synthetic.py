@@ -1,0 +1,133 @@
+"""The large synthetic benchmark (section 4 of the paper): concepts × styles × methods, case by case.
+
+    python benchmarks/synthetic.py --tier mini            MiniWorld, nothing is downloaded
+    python benchmarks/synthetic.py --tier lite --full     photographs (see README, 'Tiers'), all styles
+
+With `--store FILE` finished cases are kept: a run that was cut off goes on where it was. `--workers 0` computes in this
+process. The last table says how much faster a trial is over kept states than by full forward passes.
+"""
+
+import argparse
+import multiprocessing
+import os
+import time
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
+
+import pandas as pd
+import torch
+from common import finish, parser, start
+
+from edittools import benchmark as bench
+from edittools import synthetic as syn
+from edittools.cut import cut_all, editable_layers
+from edittools.edits import Edit
+from edittools.metrics import predict
+from edittools.rewriting import rewrite
+
+FINETUNING = ["local fine-tuning", "global fine-tuning", "local, locality", "global, locality"]
+
+
+def sweep(suite: syn.Suite, arguments: argparse.Namespace) -> pd.DataFrame:
+    """Run all cases, in this process or in several."""
+    spawn = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(arguments.workers, mp_context=spawn) if arguments.workers else nullcontext()
+    with pool as executor:
+        return syn.sweep(suite, store=arguments.store, executor=executor, progress=True)
+
+
+def time_ratios(suite: syn.Suite, every: int, images: int = 32) -> pd.DataFrame:
+    """Time one trial at every `every`-th editable layer: over kept states, and with full forward passes."""
+    found = syn.material(suite)
+    layers = list(editable_layers(found.classifier).layer)[::-every][::-1]
+    cuts = cut_all(found.classifier, layers)
+    data = found.clean.subset(range(images))
+    kept = bench.Kept(cuts, data)
+    [case] = syn.cases(suite)[:1]
+    exemplar = syn.parts(suite, case).exemplars(1)
+    rows = []
+    for layer in layers:
+        edit = rewrite(found.classifier, cuts[layer], exemplar, data.images, objective="least_squares", cache="")
+        rows.append({"layer": layer, "kept": _seconds(lambda e=edit: kept.compare(e)),
+                     "full": _seconds(lambda e=edit: _full(e, found.classifier, data))})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _full(edit: Edit, classifier: torch.nn.Module, data: syn.LabelledImages) -> torch.Tensor:
+    with edit.applied(classifier):
+        return predict(classifier, data)
+
+
+def _seconds(work: callable) -> float:
+    work()
+    times = []
+    for _ in range(2):
+        started = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+def show(table: pd.DataFrame) -> pd.DataFrame:
+    """Print the results by method, by number of exemplars, by layer, concept and style; give the first."""
+    pd.options.display.width, pd.options.display.max_columns = 220, 30
+    result = syn.summary(table).set_index(["method", "measure"])
+    percent = [f"{100 * r['mean']:+.0f} [{100 * r.low:+.0f}, {100 * r.high:+.0f}]" for _, r in result.iterrows()]
+    wide = pd.Series(percent, result.index).unstack(sort=False)[list(syn.MEASURES)]
+    first = result.xs("other same", level="measure")
+    wide["pooled"] = (100 * first.pooled).round().astype(int)
+    wide["corrected / broken"] = first.corrected.astype(str) + " / " + first.broken.astype(str)
+    wide["accuracy"] = first.accuracy_change.round(2)
+    undefined = table[table.method == "undefined"]
+    print(f"\n{table.job.nunique()} cases, {undefined.job.nunique()} without errors enough to correct, excluded")
+    print("Errors corrected (%), mean over cases with 95 % bootstrap interval; budget", syn.BUDGET, "points\n")
+    print(wide.to_string())
+    for by in ("exemplars", "layer", "concept", "style"):
+        print(f"\nerrors corrected (%) on other classes, by {by}")
+        print(syn.by(table, by).mul(100).round().to_string())
+    print("\nby accuracy budget (points)\n" + syn.by(table, "budget").mul(100).round().to_string())
+    return result
+
+
+def main() -> None:
+    """Sweep, print the tables, time a few trials both ways."""
+    arguments = parser(__doc__.splitlines()[0])
+    arguments.add_argument("--tier", default="mini", choices=("mini", "lite", "paper"))
+    arguments.add_argument("--full", action="store_true", help="all styles, more images and targets")
+    arguments.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (0: in this one)")
+    arguments.add_argument("--store", help="file for finished cases")
+    arguments = arguments.parse_args()
+    start(arguments)
+    suite = syn.suite(arguments.tier, "full" if arguments.full else "usual")
+    started = time.perf_counter()
+    table = sweep(suite, arguments)
+    minutes = (time.perf_counter() - started) / 60
+    result = show(table)
+    cases = table[table.method != "undefined"].job.nunique()
+    print(f"\n{table.job.nunique() / minutes:.1f} cases a minute ({minutes:.1f} minutes; 0 for those in the store)")
+    times = time_ratios(suite, every=1 if arguments.tier == "mini" else 3)
+    ratio = times.full.sum() / times.kept.sum()
+    late = times.iloc[-max(len(times) // 3, 1) :]
+    ratio_late = late.full.sum() / late.kept.sum()
+    print(
+        f"a trial by full forward passes: {ratio:.1f} × as long over all layers, {ratio_late:.1f} × in the last third"
+    )
+    other = result["mean"].xs("other same", level="measure")
+    finish(arguments, {
+        "cases": cases,
+        "editing_other_classes": other["editing"],
+        "editing_other_classes_interval": result.loc[("editing", "other same"), ["low", "high"]].tolist(),
+        "editing_other_classes_held_out_style": result.loc[("editing", "other held out"), "mean"],
+        "editing_target_class": result.loc[("editing", "target same"), "mean"],
+        "best_finetuning_other_classes": other[FINETUNING].max(),
+        "best_finetuning_other_classes_interval":
+            result.loc[(other[FINETUNING].idxmax(), "other same"), ["low", "high"]].tolist(),
+        "accuracy_change_points": result.loc[("editing", "other same"), "accuracy_change"],
+        "sweep_time_ratio": ratio,
+        "sweep_time_ratio_last_third": ratio_late,
+        "cases_per_minute": table.job.nunique() / minutes,
+    })  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
