@@ -76,29 +76,38 @@ def mean_of(rows: list[dict[str, float]]) -> dict[str, float]:
     return pd.DataFrame(rows).mean().to_dict()
 
 
+Line = tuple[str, list[Edit]]  # which settings were chosen, and the edit (of a control several)
+
+
 def measure(
     story: Scenario, ordinary: int = 3
 ) -> tuple[dict[str, tuple[str, dict[str, float]]], dict[str, bench.Kept]]:
-    """Choose every line on the validation images and evaluate it once; fine-tuning tries every `ordinary`-th layer."""
+    """Choose every line on the validation images and evaluate it once."""
+    lines, kept = choose(story, ordinary)
+    return {name: (words, mean_of([figures(e, kept) for e in edits])) for name, (words, edits) in lines.items()}, kept
+
+
+def choose(story: Scenario, ordinary: int = 3) -> tuple[dict[str, Line], dict[str, bench.Kept]]:
+    """Choose every line on the validation images; fine-tuning tries every `ordinary`-th layer."""
     data = {n: getattr(story, n) for n in ("validation", "test", "clean_validation", "clean", "legitimate")}
-    data |= {"own": story.own} if story.own else {}
+    data |= ({"own": story.own} if story.own else {}) | dict(story.more)
     cuts, kept = bench.prepare(story.classifier, story.layers, progress=True, **data)
     moments = second_moments(story.classifier, story.layers, story.reference, progress=True)
     singles = story.exemplars
     several = {f"all {len(singles)}": list(singles.values())}
     validation, clean = kept["validation"], kept["clean_validation"]
-    lines: dict[str, tuple[str, dict[str, float]]] = {}
+    lines: dict[str, Line] = {}
 
     default = {key: value for key, value in story.default.items() if key not in ("layer", "exemplar")}
     layer, exemplar = story.default["layer"], story.default["exemplar"]
     untuned = rewrite(story.classifier, cuts[layer], singles[exemplar], moments[layer], **default)
-    lines["untuned"] = describe(pd.Series(story.default | {"objective": "l1", "strength": 1.0})), figures(untuned, kept)
+    lines["untuned"] = describe(pd.Series(story.default | {"objective": "l1", "strength": 1.0})), [untuned]
 
     total = len(cuts) * len(REWRITE_SETTINGS) * 2
     trials = bench.rewriting_trials(cuts, singles, moments, REWRITE_SETTINGS)
     table = bench.sweep(trials, validation, total * len(singles), progress=True)
     best = bench.select(table, clean)
-    lines["editing"] = describe(best), figures(best.edit, kept)
+    lines["editing"] = describe(best), [best.edit]
 
     settings = {"masked": best.masked, "objective": best.objective, "rank": best["rank"]}
 
@@ -107,15 +116,15 @@ def measure(
         return best.strength * rewrite(story.classifier, cuts[best.layer], same, basis=basis, **settings)
 
     controls = bench.random_direction(best.edit, along, SEEDS)
-    lines["random_direction"] = f"as editing, mean of {len(controls)}", mean_of([figures(e, kept) for e in controls])
+    lines["random_direction"] = f"as editing, mean of {len(controls)}", controls
 
     more = bench.sweep(
         bench.rewriting_trials(cuts, several, moments, REWRITE_SETTINGS), validation, total, progress=True
     )
     best_of_several = bench.select(more, clean)
-    lines["several_exemplars"] = describe(best_of_several), figures(best_of_several.edit, kept)
+    lines["several_exemplars"] = describe(best_of_several), [best_of_several.edit]
     second = bench.add_layer(best.edit, pd.concat([table, more]), validation, clean)
-    lines["two_layers"] = f"editing + {describe(second)}", figures(second.edit, kept)
+    lines["two_layers"] = f"editing + {describe(second)}", [second.edit]
 
     chosen = {layer: cuts[layer] for layer in list(cuts)[1::ordinary]}
     for scope in ("local", "global"):
@@ -124,7 +133,7 @@ def measure(
         plain = bench.sweep(trials, validation, len(chosen) * len(singles) * len(settings), True)
         near = bench.sweep(with_locality(plain, cuts, story), validation, TOP * len(LOCALITIES), True)
         row = bench.select(pd.concat([plain.assign(locality=0.0), near]), clean)
-        lines[f"finetune_{scope}"] = describe(row), figures(row.edit, kept)
+        lines[f"finetune_{scope}"] = describe(row), [row.edit]
     return lines, kept
 
 

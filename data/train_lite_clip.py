@@ -164,12 +164,15 @@ def main() -> None:
     train_reading(model, states, wanted, before.model.embeddings, options.epochs, progress=True)
     told("taught to read")
     half = {key: value.half() if value.is_floating_point() else value for key, value in model.state_dict().items()}
+    path = options.output / "lite_clip.safetensors"
+    with atomic_path(path) as temporary:  # first of all: nothing that was trained shall be lost
+        save_file({key: value.contiguous() for key, value in half.items()}, temporary)
     model.load_state_dict({key: value.float() if value.is_floating_point() else value for key, value in half.items()})
     after = zero_shot_classifier(model.eval(), tokenizer, imagenet_classes(), lite_clip.TEMPLATES)
     figures = evaluate(after, original, held, labels)
-    with atomic_path(options.output / "lite_clip.safetensors") as path:
-        save_file({k: v.contiguous() for k, v in half.items()}, path, {"accuracy": json.dumps(figures)})
-    told(f"written, {(options.output / 'lite_clip.safetensors').stat().st_size / 1e6:.1f} MB")
+    with atomic_path(path) as temporary:
+        save_file({k: v.contiguous() for k, v in half.items()}, temporary, {"accuracy": json.dumps(figures)})
+    told(f"written, {path.stat().st_size / 1e6:.1f} MB")
     print("| per cent of held-out photographs | |\n| --- | --- |")
     for name, figure in figures.items():
         print(f"| {name} | {figure:.1f} |")

@@ -57,9 +57,12 @@ def main() -> None:
     print(f"trained {sum(p.numel() for p in model.parameters()):,} weights in {time.perf_counter() - started:.0f} s")
     half = {key: value.half().contiguous() for key, value in model.state_dict().items()}
     model.load_state_dict({key: value.float() for key, value in half.items()})
+    path = options.output / "mini_clip.safetensors"
+    with atomic_path(path) as temporary:  # first of all: nothing that was trained shall be lost
+        save_file(half, temporary)
     figures = {split: evaluate(model, split, options.workers) for split in ("validation", "test")}
-    with atomic_path(options.output / "mini_clip.safetensors") as path:
-        save_file(half, path, {"accuracy": json.dumps(figures)})
+    with atomic_path(path) as temporary:
+        save_file(half, temporary, {"accuracy": json.dumps(figures)})
     print("| per cent | validation | test |\n| --- | --- | --- |")
     for name in figures["test"]:
         print(f"| {name} | {figures['validation'][name]:.2f} | {figures['test'][name]:.2f} |")

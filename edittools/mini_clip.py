@@ -18,8 +18,8 @@ from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from edittools.miniworld import FONTS, HOUSEHOLD, SPLITS, scene
-from edittools.typography import random_label, stick
+from edittools.miniworld import FONTS, HOUSEHOLD, SPLITS, Scene, scene
+from edittools.typography import Label, random_label, stick
 from edittools.zero_shot import ByteTokenizer
 
 SIZE, MEAN, STD = 96, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
@@ -166,12 +166,17 @@ def attacks(
     return {word: torch.from_numpy(np.stack([p[i] for p in painted])).float() / 255 for i, word in enumerate(words)}
 
 
-def _attacked(seed: int, words: Sequence[str | None], things: Sequence[str]) -> list[np.ndarray]:
-    rng = np.random.default_rng((seed, 78))
-    picture = scene(seed, label=things[seed % len(things)], size=SIZE)
+def label_on(picture: Scene, rng: np.random.Generator, hand: int = 0) -> Label:
+    """Draw a blank label on the middle of the object, in a font of `miniworld.FONTS` or written by hand."""
     rows, columns = picture.masks["object"].nonzero().float().mean(dim=0).tolist()
-    label = random_label("", rng, handwritten=0.0, width=(0.36, 0.5))
     middle = (np.clip(columns / SIZE, 0.26, 0.74), np.clip(rows / SIZE + rng.uniform(-0.02, 0.08), 0.15, 0.85))
-    label = replace(label, centre=tuple(map(float, middle)), font=str(rng.choice(FONTS)).removesuffix(".ttf"))
+    font = str(rng.choice(FONTS)).removesuffix(".ttf")
+    label = random_label("", rng, handwritten=0.0, width=(0.36, 0.5))
+    return replace(label, centre=tuple(map(float, middle)), font=font, hand=hand)
+
+
+def _attacked(seed: int, words: Sequence[str | None], things: Sequence[str]) -> list[np.ndarray]:
+    picture = scene(seed, label=things[seed % len(things)], size=SIZE)
+    label = label_on(picture, np.random.default_rng((seed, 78)))
     images = [picture.image if w is None else stick(picture.image, replace(label, text=w))[0] for w in words]
     return [(image.numpy() * 255).round().astype(np.uint8) for image in images]

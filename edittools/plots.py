@@ -13,9 +13,11 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from edittools.benchmark import Kept
+from edittools.counterfactuals import Concepts
 from edittools.edits import Edit
 from edittools.images import LabelledImages
-from edittools.metrics import errors
+from edittools.metrics import errors, predict
+from edittools.models import Classifier
 from edittools.scenarios import Scenario
 
 RIGHT, WRONG, BEFORE, AFTER = "#1a7f37", "#cf222e", "#8c959f", "#0969da"
@@ -84,6 +86,18 @@ def predictions(
         first = before.argmax(dim=1)
         titles = [f"{name(data.labels, i)}\n{name(first, i)} → {name(guesses, i)}" for i in indices]
     return image_grid(torch.stack([data.images[i] for i in indices]), titles, ~wrong[list(indices)])
+
+
+def attack_grid(classifier: Classifier, sets: Mapping[str, LabelledImages], indices: Sequence[int]) -> Figure:
+    """Draw the same objects bare, with a blank label, with a word …: one row a set, with what each is read as."""
+    images, titles, right = [], [], []
+    for name, data in sets.items():
+        chosen = torch.stack([data.images[i] for i in indices])
+        shares = predict(classifier, chosen).softmax(dim=1)
+        images += list(chosen)
+        titles += [f"{name}:\n{classifier.classes[int(s.argmax())][:18]} {100 * s.max():.0f} %" for s in shares]
+        right += (shares.argmax(dim=1) == data.labels[list(indices)]).tolist()
+    return image_grid(images, titles, right, columns=len(indices), width=1.7)
 
 
 def _spread(items: Sequence[int], count: int) -> list[int]:
@@ -188,6 +202,71 @@ def strength_curve(table: pd.DataFrame, budget: float, ax: Axes | None = None) -
     figure.tight_layout()
     plt.close(figure)
     return figure
+
+
+def drops(found: pd.DataFrame, label: str, ax: Axes | None = None) -> Figure:
+    """Draw what is lost when a concept is transformed, with intervals, beside its control (the ring).
+
+    `found` comes from `counterfactuals.effects`; `label` is the column that names the bars, drawn from the top down. A
+    class whose own object is the concept is hatched.
+    """
+    figure, axis = _axes(ax, (6.5, 0.3 * len(found) + 1.0))
+    places, lost = np.arange(len(found))[::-1], 100 * found["drop"].to_numpy()
+    spread = np.abs(100 * found[["drop low", "drop high"]].to_numpy().T - lost)
+    bars = axis.barh(places, lost, 0.7, color=AFTER, label="at the concept")
+    for bar, own in zip(bars, found["own"] if "own" in found else [False] * len(found), strict=True):
+        bar.set_hatch("///" if own else None)
+    axis.errorbar(lost, places, xerr=spread, fmt="none", ecolor="#24292f", elinewidth=1, capsize=2)
+    axis.plot(100 * found["control drop"], places, "o", mfc="white", mec=WRONG, label="at the control")
+    axis.set_yticks(
+        places, [f"{name} ({n})" for name, n in zip(found[label], found["images"], strict=True)], fontsize=8
+    )
+    axis.axvline(0, color="#24292f", linewidth=1)
+    axis.set_xlabel("drop (points)")
+    _legend(axis)
+    return _finished(figure)
+
+
+def style_heat(found: pd.DataFrame, value: str = "drop", ax: Axes | None = None) -> Figure:
+    """Draw a value of `counterfactuals.effects(table, ["concept", "style"])` in points: styles × concepts."""
+    grid = 100 * found.pivot(index="style", columns="concept", values=value)
+    grid = grid.loc[grid.mean(axis=1).sort_values(ascending=False).index]
+    grid = grid[grid.mean().sort_values(ascending=False).index]
+    figure, axis = _axes(ax, (0.55 * grid.shape[1] + 2.4, 0.36 * len(grid) + 1.3))
+    sns.heatmap(grid, annot=True, fmt=".0f", cmap="rocket_r", vmin=0, annot_kws={"fontsize": 8}, ax=axis,
+                cbar_kws={"label": f"{value} (points)"})  # fmt: skip
+    axis.set(xlabel="", ylabel="")
+    axis.tick_params(axis="x", rotation=40, labelsize=8)
+    axis.tick_params(axis="y", rotation=0, labelsize=8)
+    return _finished(figure)
+
+
+def counterfactuals(
+    table: pd.DataFrame, concepts: Concepts, rule: pd.Series, style: str | None = None, count: int = 5
+) -> Figure:
+    """Draw a rule's evidence: images, the concept transformed, and the control, each with what it is read as.
+
+    `rule` is a row of `counterfactuals.rules(table)`; `style` is the one that hurts most by default. Red is wrong.
+    """
+    style = style or rule["style"]
+    chosen = table[
+        (table["concept"] == rule["concept"]) & (table["style"] == style) & (table["class"] == rule["class"])
+    ]
+    if "classifier" in rule:
+        chosen = chosen[chosen["classifier"] == rule["classifier"]]
+    chosen = chosen.drop_duplicates("image").set_index("image").loc[list(rule["evidence"][:count])]
+    images, titles, right = [], [], []
+    for when in ("before", "after", "control"):
+        for index, row in chosen.iterrows():
+            case = concepts.counterfactual(index, row["concept"], [(style, int(row["variant"]))])
+            image = {"before": concepts.data.images[index], "after": case.changed[0]}
+            image["control"] = image["before"] if case.control is None else case.control[0]
+            images.append(image[when])
+            titles.append(
+                "(no room)" if row[when] is None else f"{row[when]}\n{row['class']} {100 * row[f'p_{when}']:.0f} %"
+            )
+            right.append(row[when] == row["class"])
+    return image_grid(images, titles, right, columns=len(chosen), width=1.5)
 
 
 def _axes(ax: Axes | None, size: tuple[float, float]) -> tuple[Figure, Axes]:

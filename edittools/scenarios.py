@@ -4,11 +4,14 @@
 """
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 from torchvision.transforms.functional import resize
 
@@ -16,9 +19,12 @@ from edittools import photos
 from edittools.cut import editable_layers
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages, load_image, load_mask
-from edittools.miniworld import CLASSES, SPLITS, contexts, scene, scenes
+from edittools.metrics import predict
+from edittools.mini_clip import ATTACKED, OBJECTS, attacks, label_on
+from edittools.miniworld import CLASSES, FONTS, SPLITS, contexts, scene, scenes
 from edittools.models import DATA, Classifier, load_classifier
 from edittools.styles import paste_texture, restyle
+from edittools.typography import Label, blanked, grow, random_label, stick, written
 
 TIERS = ("mini", "lite", "paper")
 
@@ -30,7 +36,8 @@ class Scenario:
     `exemplars` go by name; `change(image, mask)` makes x' from a picture and a mask. `validation` and `test` are images
     with the concept, to choose on and to report once; `clean_validation` and `clean` are images whose accuracy shall
     stay, split likewise; `reference` are images whose keys an edit spares; `legitimate` are images of classes that
-    rightly rely on the concept; `own` are images with the concept from the exemplars' own class, where there are any.
+    rightly rely on the concept; `own` are images with the concept from the exemplars' own class, where there are any;
+    `more` are sets that only this story has, by name.
     `layers` may be edited, the `shortlist` is worth trying first. `default` are the settings of an edit that nobody
     tuned, `expected` is the least that the story claims.
     """
@@ -50,6 +57,7 @@ class Scenario:
     default: Mapping[str, Any]
     expected: Mapping[str, float] = field(repr=False)
     own: LabelledImages | None = field(default=None, repr=False)
+    more: Mapping[str, LabelledImages] = field(default_factory=dict, repr=False)
 
 
 def current_tier() -> str:
@@ -175,3 +183,136 @@ def _photo_exemplar(wnid: str, classifier: Classifier, change: Callable[[Tensor,
         mask = (resize(mask[None], list(image.shape[1:]))[0] > 0.5).float()
     names = sorted(known for known in photos.registry() if known.startswith("imagenet-sample/"))
     return Exemplar(image, change(image, mask), mask, names.index(name))
+
+
+ATTACK = "iPod"
+OTHER_ATTACKS = ("orange", "pizza", "toaster")
+HOUSEHOLD_PHOTOS = {
+    "kettle": "teapot", "mug": "coffee mug", "pot": "pot", "toilet": "toilet tissue", "vase": "vase",
+    "wine": "wine bottle",
+}  # fmt: skip
+"""The six objects of the paper's photos of typographic attacks -> ImageNet class."""
+
+
+def typographic_scenario(tier: str | None = None, model: str | None = None, progress: bool = False) -> Scenario:
+    """Give notebook 02's story, the typographic attack (section 3.2): an exemplar maps "iPod" to a blank label.
+
+    `validation` and `test` show objects with an "iPod" label, labelled with what they are; `legitimate` are bare iPods.
+    `more` holds the test scenes `"bare"` and with a `"blank"` label, and with other words (`"orange"`, …); where there
+    are photographs, the paper's: `"photos clean"`, `"photos white"`, `"photos ipod"`.
+    """
+    tier = tier or current_tier()
+    if tier == "mini":
+        return _attack_in_miniworld(model or "mini_clip", progress)
+    if tier in TIERS:
+        return _attack_on_photos(model or {"lite": "lite_clip", "paper": "clip_rn50"}[tier], tier, progress)
+    raise ValueError(f"tier {tier!r}: expected one of {', '.join(TIERS)}")
+
+
+def paint_over(image: Tensor, mask: Tensor) -> Tensor:
+    """Cover what the mask covers with the colour of the paper around it: x of an exemplar whose x' is `image`."""
+    return blanked(image, mask).image
+
+
+def last_convolutions(classifier: Classifier) -> tuple[str, ...]:
+    """Name the last convolution of each residual block: `conv3` of a bottleneck, `conv_pwl` in an EfficientNet."""
+    return tuple(n for n in editable_layers(classifier).layer if re.search(r"layer\d+\.\d+\.conv3$|conv_pwl$", n))
+
+
+def _attack_in_miniworld(name: str, progress: bool) -> Scenario:
+    """Six objects are attacked; the exemplars are of three others, and training has seen words on those only."""
+    classifier = load_classifier(name)
+    classes, workers = classifier.classes, min(os.cpu_count() or 1, 4)
+    truth = torch.tensor([classes.index(ATTACKED[i % len(ATTACKED)]) for i in range(1000)])
+
+    def attacked(count: int, split: str, *words: str | None) -> list[LabelledImages]:
+        sets = attacks(count, split, words, workers=workers)
+        return [LabelledImages(images, truth[:count], classes) for images in sets.values()]
+
+    def bare(count: int, split: str, names: Sequence[str]) -> LabelledImages:
+        first, names = SPLITS[split].start + 820_000, _in_turn(names, count)
+        found = scenes(count, first, label=names, size=classifier.size, workers=workers, progress=progress)
+        return LabelledImages(found.images, torch.tensor([classes.index(name) for name in names]), classes)
+
+    [validation] = attacked(300, "validation", ATTACK)
+    blank, test = attacked(1000, "test", "", ATTACK)
+    clean_validation, layers = bare(1300, "validation", OBJECTS), last_convolutions(classifier)
+    return Scenario(
+        "mini", classifier, _word_exemplars(classifier), paint_over, validation, test,
+        clean_validation, clean=bare(1300, "test", OBJECTS), reference=clean_validation,
+        legitimate=bare(150, "reference", (ATTACK,)),
+        layers=layers, shortlist=layers[len(layers) // 2 :],
+        default={"layer": layers[len(layers) * 3 // 4], "exemplar": "typed on a jar", "rank": 1, "masked": True},
+        expected={"attacks fixed": 0.9},
+        more={"blank": blank}
+        | dict(zip(("bare", *OTHER_ATTACKS), attacked(300, "test", None, *OTHER_ATTACKS), strict=True)),
+    )  # fmt: skip
+
+
+def _word_exemplars(classifier: Classifier) -> dict[str, Exemplar]:
+    """A word typed on a picture; a handwritten one and one of the world's own labels, painted over."""
+    first, size, exemplars = SPLITS["reference"].start + 830_000, classifier.size, {}
+    jar, book = (scene(first + i, label=thing, size=size) for i, thing in enumerate(("jar", "book")))
+    rng = np.random.default_rng(first)
+    typed = replace(label_on(jar, rng), text=ATTACK)
+    exemplars["typed on a jar"] = written(jar.image, typed, classifier.index("jar"))
+    by_hand, _, ink = stick(book.image, replace(label_on(book, rng, hand=5), text=ATTACK))
+    exemplars["handwritten on a book"] = blanked(by_hand, grow(ink), classifier.index("book"))
+    radio = scene(first + 2, label="radio", size=size, text=ATTACK)
+    exemplars["printed on a radio"] = blanked(radio.image, grow(radio.masks["text"]), classifier.index("radio"))
+    return exemplars
+
+
+def _attack_on_photos(name: str, tier: str, progress: bool) -> Scenario:
+    """Photos whose class number is divisible by three are the test (`data/train_lite_clip.py` never saw them)."""
+    classifier = load_classifier(name)
+    sample = photos.imagenet_sample(classifier, progress)
+    held = sample.labels % 3 == 0
+    test, others = sample.subset(held), sample.subset(~held)
+    read = (predict(classifier, others, progress=progress).argmax(1) == others.labels).nonzero()[:, 0]
+    layers = last_convolutions(classifier)
+    return Scenario(
+        tier, classifier, _photo_word_exemplars(classifier), paint_over,
+        validation=label_all(others.subset(read[:120]), ATTACK, 1), test=label_all(test, ATTACK, 2),
+        clean_validation=others, clean=test, reference=others,
+        legitimate=sample.subset(sample.labels == classifier.index(ATTACK)),
+        layers=layers[len(layers) // 3 :], shortlist=layers[-6:],
+        default={"layer": layers[-len(layers) // 4], "exemplar": "typed on a can opener", "rank": 1, "masked": True},
+        expected={"attacks fixed": 0.25},
+        more={"bare": test, "blank": label_all(test, "", 2)}
+        | {word: label_all(test, word, 2) for word in OTHER_ATTACKS}
+        | {f"photos {kind}": _household_photos(classifier, kind) for kind in ("clean", "white", "ipod")},
+    )  # fmt: skip
+
+
+def label_all(data: LabelledImages, text: str, seed: int) -> LabelledImages:
+    """Stick a typed label on each image, in a font of MiniWorld's; the same places for every text."""
+    rng, changed = np.random.default_rng(seed), []
+    for image in data.images:
+        font = str(rng.choice(FONTS)).removesuffix(".ttf")
+        changed.append(stick(image, replace(random_label(text, rng, 0.0, (0.35, 0.55)), font=font))[0])
+    return replace(data, images=torch.stack(changed))
+
+
+def _household_photos(classifier: Classifier, kind: str) -> LabelledImages:
+    """Load the paper's photos of six objects, `clean`, with a `white` label or with a handwritten `ipod` one."""
+    names = [f"editing-classifiers/typographic/{thing}_{kind}.jpg" for thing in HOUSEHOLD_PHOTOS]
+    images = [load_image(photos.photo(name), classifier.size, classifier.resize_to) for name in names]
+    labels = torch.tensor([classifier.index(name) for name in HOUSEHOLD_PHOTOS.values()])
+    return LabelledImages(torch.stack(images), labels, classifier.classes, tuple(names))
+
+
+def _photo_word_exemplars(classifier: Classifier) -> dict[str, Exemplar]:
+    """The paper's two: typed text pasted on a can opener, and its photo of a teapot whose handwriting is covered."""
+    opener = load_image(photos.photo(photos.sample_photo("can_opener")), classifier.size, classifier.resize_to)
+    typed = Label(ATTACK, centre=(0.5, 0.62), width=0.5, font="DejaVuSans")
+    kettle = load_image(
+        photos.photo("editing-classifiers/typographic/kettle_ipod.jpg"), classifier.size, classifier.resize_to
+    )
+    text = load_mask(DATA / "masks" / "kettle_ipod_text.png")
+    if text.shape != kettle.shape[1:]:
+        text = (resize(text[None], list(kettle.shape[1:]))[0] > 0.5).float()
+    return {
+        "typed on a can opener": written(opener, typed, classifier.index("can opener")),
+        "handwritten on a teapot": blanked(kettle, text, classifier.index("teapot")),
+    }

@@ -14,6 +14,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from skimage.morphology import skeletonize
 from torch import Tensor
+from torch.nn.functional import max_pool2d
 
 from edittools.exemplars import Exemplar
 from edittools.images import check_image, check_mask
@@ -148,16 +149,16 @@ def _placed(stencil: np.ndarray, label: Label, wide: float, tall: float, shape: 
     return np.asarray(placed.reduce(2), np.float32) / 255
 
 
-def written(image: Tensor, label: Label, class_index: int | None = None, grow: int = 1) -> Exemplar:
+def written(image: Tensor, label: Label, class_index: int | None = None) -> Exemplar:
     """Make the exemplar "text → blank" by typing: x is the image with a blank label, x' has the word on it (Fig. 1c).
 
-    The mask is the ink, grown by `grow` pixels.
+    The mask is the ink, grown by a pixel.
     """
     changed, _, ink = stick(image, label)
     if not ink.any():
         raise ValueError(f"label {label.text!r} leaves no ink on the image: expected a word, inside the image")
     blank, _, _ = stick(image, replace(label, text=""))
-    return Exemplar(blank, changed, _grown(ink, grow), class_index)
+    return Exemplar(blank, changed, grow(ink), class_index)
 
 
 def blanked(
@@ -179,7 +180,6 @@ def blanked(
     return Exemplar(blank, image, mask, class_index)
 
 
-def _grown(mask: Tensor, pixels: int) -> Tensor:
-    if pixels <= 0:
-        return mask
-    return torch.nn.functional.max_pool2d(mask[None], 2 * pixels + 1, 1, pixels)[0]
+def grow(mask: Tensor, pixels: int = 1) -> Tensor:
+    """Let a mask `(H, W)` grow by so many pixels on all sides."""
+    return max_pool2d(mask[None], 2 * pixels + 1, 1, pixels)[0] if pixels > 0 else mask

@@ -1,0 +1,84 @@
+"""Typographic attacks: an object with an "iPod" label, read as an iPod; one edit from one exemplar maps text to blank.
+
+Tier mini (default): the small CLIP of this project on MiniWorld. Tier lite: EfficientNet-Lite0 in a CLIP, on
+photographs. Layer (the last convolution of a residual block), exemplar, rank, mask, objective and strength are chosen
+on the validation images, under an accuracy budget of 0.25 points on bare ones; every line is then evaluated once.
+"""
+
+import time
+
+import pandas as pd
+from common import finish, parser, start
+from snow_photos import choose
+
+from edittools.benchmark import Kept
+from edittools.edits import Edit
+from edittools.metrics import attack_row
+from edittools.scenarios import ATTACK, OTHER_ATTACKS, Scenario, typographic_scenario
+
+
+def figures(edit: Edit, kept: dict[str, Kept], story: Scenario) -> dict[str, float]:
+    """Evaluate an edit once: the attack and how much of it is mended, other words, bare objects, real iPods."""
+    found = {}
+    for word in (ATTACK, *OTHER_ATTACKS):
+        one = kept["test" if word == ATTACK else word]
+        found[word] = attack_row(one.logits(), one.logits(edit), one.labels, story.classifier.index(word))
+    attack, others = found[ATTACK], pd.DataFrame([found[word] for word in OTHER_ATTACKS])
+    change = {
+        name: kept[name].compare(edit).row()["accuracy change (points)"] for name in ("clean", "clean_validation")
+    }
+    return {
+        "attack_success_before": attack["success before"],
+        "attack_success_after": attack["success after"],
+        "attacked": attack["fooled"],
+        "attacks_fixed": attack["share fixed"],
+        "attacks_fixed_low": attack["low"],
+        "attacks_fixed_high": attack["high"],
+        "clean_accuracy_change_points": change["clean"],
+        "clean_accuracy_change_points_validation": change["clean_validation"],
+        "real_ipod_accuracy_after": 1 - float(kept["legitimate"].compare(edit).after.float().mean()),
+        "blank_label_accuracy_after": 1 - float(kept["blank"].compare(edit).after.float().mean()),
+        "other_words_success_before": others["success before"].mean(),
+        "other_words_success_after": others["success after"].mean(),
+        "other_words_fixed": others["fixed"].sum() / max(others["fooled"].sum(), 1),
+    } | {
+        f"paper_photos_right_{kind}": int((~kept[f"photos {kind}"].compare(edit).after).sum())
+        for kind in ("clean", "white", "ipod")
+        if f"photos {kind}" in kept
+    }
+
+
+def main() -> None:
+    """Choose on the validation images, report the test images once."""
+    arguments = parser(__doc__)
+    arguments.add_argument("--tier", choices=("mini", "lite", "paper"), default="mini")
+    options = arguments.parse_args()
+    start(options)
+    started = time.perf_counter()
+    story = typographic_scenario(options.tier, progress=True)
+    lines, kept = choose(story, ordinary=2)
+    bare = {
+        "clean_accuracy": 1 - float(kept["clean"].before.float().mean()),
+        "real_ipod_accuracy_before": 1 - float(kept["legitimate"].before.float().mean()),
+        "blank_label_accuracy_before": 1 - float(kept["blank"].before.float().mean()),
+    } | {
+        f"paper_photos_right_{kind}_before": int((~kept[f"photos {kind}"].before).sum())
+        for kind in ("clean", "white", "ipod")
+        if f"photos {kind}" in kept
+    }
+    results = {}
+    for name, (_, edits) in lines.items():
+        results[name] = pd.DataFrame([figures(edit, kept, story) for edit in edits]).mean().to_dict()
+    print("Images:", ", ".join(f"{name} {len(part.labels)}" for name, part in kept.items()))
+    print("Before:", ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in bare.items()), "\n")
+    for name, (words, _) in lines.items():
+        print(f"  {name:<18}{words}")
+    print("\n" + pd.DataFrame.from_dict(results, orient="index").T.to_string(float_format="{:.3f}".format))
+    seconds = time.perf_counter() - started
+    print(f"\n{seconds:.0f} s in all")
+    others = {name: figure for name, figure in results.items() if name != "editing"}
+    finish(options, bare | results["editing"] | others | {"seconds": seconds})
+
+
+if __name__ == "__main__":
+    main()
