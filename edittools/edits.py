@@ -172,7 +172,11 @@ class Edit:
             ledger.base.setdefault(name, model.get_parameter(name).detach().clone())
         ledger.edits.append(self)
         object.__setattr__(model, _LEDGER, ledger)
-        _settle(model, ledger, self.changes)
+        try:
+            _settle(model, ledger, self.changes)
+        except BaseException:  # an interrupt half-way
+            self.undo_(model)
+            raise
         return self
 
     @torch.no_grad()
@@ -187,11 +191,13 @@ class Edit:
             )
         _check_untouched(model, ledger)
         del ledger.edits[positions[-1]]
-        _settle(model, ledger, self.changes)
-        for name in set(ledger.base) - {n for edit in ledger.edits for n in edit.changes}:
-            del ledger.base[name], ledger.versions[name]
-        if not ledger.edits:
-            object.__delattr__(model, _LEDGER)
+        try:
+            _settle(model, ledger, self.changes)
+        except KeyboardInterrupt:  # comes through once the weights are back
+            _settle(model, ledger, self.changes)
+            raise
+        finally:
+            _forget(model, ledger)
         return self
 
     @contextmanager
@@ -247,9 +253,11 @@ class Edit:
             if header.get("format") != _FORMAT:
                 raise ValueError(f"its format is {header.get('format')!r}, expected {_FORMAT!r}")
             numbers, record = json.loads(header["numbers"]), json.loads(header["record"])
-            changes = {n: Change(tensors[f"{n}/left"], tensors.get(f"{n}/right"), *numbers[n]) for n in numbers}
-            if not all(tensor.isfinite().all() for tensor in tensors.values()):
-                raise ValueError("it holds NaN or infinite numbers")
+            changes = {
+                n: Change(tensors[f"{n}/left"], tensors.get(f"{n}/right"), *map(float, numbers[n])) for n in numbers
+            }
+            if not all(tensor.is_floating_point() and tensor.isfinite().all() for tensor in tensors.values()):
+                raise ValueError("it holds NaN, infinite or whole numbers")
             edit = cls(changes, header["fingerprint"], Record(**record) if record else None)
         except FileNotFoundError:
             raise
@@ -289,5 +297,15 @@ def _settle(model: nn.Module, ledger: _Ledger, names: Mapping[str, Change]) -> N
         changes = [edit.changes[name] for edit in ledger.edits if name in edit.changes]
         for change in changes:
             weight = weight + change.delta().to(weight)
+        ledger.versions.pop(name, None)
         parameter.copy_(weight)
         ledger.versions[name] = parameter._version
+
+
+def _forget(model: nn.Module, ledger: _Ledger) -> None:
+    """Drop the originals of parameters that no applied edit changes, and the ledger when there is none."""
+    for name in set(ledger.base) - {n for edit in ledger.edits for n in edit.changes}:
+        del ledger.base[name]
+        ledger.versions.pop(name, None)
+    if not ledger.edits:
+        object.__delattr__(model, _LEDGER)

@@ -6,6 +6,7 @@ An image is a tensor `(3, H, W)` float32 in [0, 1]; a mask is `(H, W)` float32 o
 import hashlib
 import os
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -47,10 +48,18 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
 def open_image(path: str | os.PathLike) -> Image.Image:
     """Read an image file upright (EXIF applied); raise `ValueError` naming the file when it is not a whole image."""
     try:
-        with Image.open(path) as picture:
+        with warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning):
+            picture = Image.open(path)
+        with picture:
             picture.load()
             return ImageOps.exif_transpose(picture)
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except (
+        UnidentifiedImageError,
+        OSError,
+        SyntaxError,
+        Image.DecompressionBombError,
+        Image.DecompressionBombWarning,
+    ) as error:
         if isinstance(error, FileNotFoundError | IsADirectoryError | PermissionError):
             raise
         raise ValueError(f"{os.fspath(path)!r} is not a readable image: {error}") from error

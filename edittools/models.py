@@ -5,6 +5,7 @@ import hashlib
 import importlib
 import json
 import os
+import pickle
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -205,7 +206,12 @@ def _places365(name: str, weights: str | os.PathLike | None = None, sha256: str 
             pooch.retrieve(PLACES365_URL, f"sha256:{sha256}", path.name, path.parent, progressbar=True)
         except (OSError, ValueError) as error:
             raise _unreachable(name, PLACES365_URL, path.parent, error) from error
-    state = torch.load(path, weights_only=True, map_location="cpu")["state_dict"]
+    try:
+        state = torch.load(path, weights_only=True, map_location="cpu")["state_dict"]
+    except (pickle.UnpicklingError, RuntimeError, KeyError, TypeError, EOFError) as error:
+        raise ValueError(
+            f"{os.fspath(path)!r} holds no weights of {name!r}, expected the authors' file: {error}"
+        ) from error
     model = resnet18(num_classes=365)
     model.load_state_dict({key.removeprefix("module."): value for key, value in state.items()})
     names = path.parent / "categories_places365.txt"

@@ -6,6 +6,7 @@ C says which keys the classifier sees every day. An edit along C⁻¹d moves the
 
 import hashlib
 import json
+import warnings
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -148,7 +149,8 @@ def second_moments(
     """Give the second moments of all `layers` over reference `images`, from the disk cache where they are known.
 
     What is missing is measured in one pass. A cache entry is found by a SHA-256 over the classifier's weights, its
-    normalisation, the layer and the images, so it is never used when anything differs; a broken one is measured anew.
+    normalisation, the layer and the images, so it is never used when anything differs; a broken one is measured anew,
+    and one that cannot be written is a warning.
     `cache` is the folder (default: `EDITTOOLS_CACHE` or the user's cache folder), `cache=""` uses none.
     """
     names = [find_layer(check_classifier(classifier).model, layer) for layer in layers]
@@ -157,12 +159,19 @@ def second_moments(
     folder = Path(cache or cache_folder()) / "second_moments"
     content = _content_key(classifier, images)
     files = {n: folder / f"{hashlib.sha256(f'{content} {n}'.encode()).hexdigest()}.safetensors" for n in names}
-    known = {name: moment for name in names if (moment := _read(files[name], f"{content} {name}"))}
+    widths = {name: _width(classifier.model.get_submodule(name)) for name in names}
+    known = {name: moment for name in names if (moment := _read(files[name], f"{content} {name}", widths[name]))}
     missing = [name for name in dict.fromkeys(names) if name not in known]
     if missing:
         known |= measure(classifier, missing, images, batch_size, progress)
     for name in missing:
-        _write(files[name], f"{content} {name}", known[name])
+        try:
+            _write(files[name], f"{content} {name}", known[name])
+        except (OSError, SafetensorError) as error:  # a full disk or a folder without permission costs no result
+            warnings.warn(
+                f"second moments were measured but could not be kept in {str(folder)!r}: {error}", stacklevel=2
+            )
+            break
     return {name: known[name] for name in names}
 
 
@@ -179,11 +188,12 @@ def _write(path: Path, content: str, moment: SecondMoment) -> None:
         save_file({"matrix": moment.matrix}, temporary, {"content": content, "count": json.dumps(moment.count)})
 
 
-def _read(path: Path, content: str) -> SecondMoment | None:
+def _read(path: Path, content: str, width: int) -> SecondMoment | None:
     try:
         with safe_open(path, "pt") as file:
-            if file.metadata()["content"] == content:
-                return SecondMoment(file.get_tensor("matrix"), json.loads(file.metadata()["count"]))
+            matrix, count = file.get_tensor("matrix"), json.loads(file.metadata()["count"])
+            if file.metadata()["content"] == content and len(matrix) == width and isinstance(count, int):
+                return SecondMoment(matrix, count)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError):
         pass  # absent or broken: measured anew
     return None

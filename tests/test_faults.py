@@ -1,0 +1,522 @@
+"""Faults that are really produced: nothing finished is lost, nothing half-written is read, nothing hostile is run.
+
+Where a fault needs a process of its own (a kill, a quota, another user, no network) it is forked; it does no more than
+read and write there.
+"""
+
+import ctypes
+import hashlib
+import http.server
+import json
+import os
+import pickle
+import resource
+import shutil
+import signal
+import struct
+import sys
+import tempfile
+import threading
+import time
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import TinyNet, make_exemplar
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from edittools import edits, jobs, moments, photos
+from edittools.edits import Edit, applied_edits
+from edittools.finetuning import finetune
+from edittools.images import cache_folder, load_image, save_image
+from edittools.models import Classifier, fingerprint
+from edittools.moments import SecondMoment, second_moments
+from edittools.rewriting import rewrite
+from edittools.widgets import MaskEditor, PredictionView
+
+FOLDER_OF_NOBODY = 65534
+
+
+def in_child(work, prepare=lambda: None):
+    """Run `work` in a forked process after `prepare`; give its result or error as text, and how the process ended."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reading)
+        try:
+            torch.set_num_threads(1)
+            prepare()
+            said = str(work())
+        except BaseException as error:
+            said = f"{type(error).__name__}: {error}"
+        os.write(writing, said.encode())
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        said = pipe.read()
+    return said, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def quota(size):
+    """Let no file grow beyond `size` bytes from here on: writing fails as on a full disk."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+def become_nobody():
+    """Give up root's rights, to which folders are never read-only."""
+    if os.geteuid() == 0:
+        os.setegid(FOLDER_OF_NOBODY)
+        os.seteuid(FOLDER_OF_NOBODY)
+
+
+def cut_the_network():
+    """Move this process to a network of its own, which has no connection at all."""
+    if ctypes.CDLL(None, use_errno=True).unshare(0x40000000):
+        raise PermissionError(ctypes.get_errno(), "unshare")
+
+
+def files(folder):
+    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def picture(tmp_path):
+    path = tmp_path / "made.png"
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(path)
+    return path.read_bytes()
+
+
+@pytest.fixture
+def server(picture):
+    """A server on loopback whose answer is named by the path: good, truncated, corrupt, slow, cut, missing, broken."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            served.append(self.path)
+            kind = self.path.strip("/").removesuffix(".png")
+            if kind in ("missing", "broken"):
+                return self.send_error(404 if kind == "missing" else 503)
+            if kind == "slow":
+                return time.sleep(1.5)
+            body = {"corrupt": picture[:-9] + bytes(9), "truncated": picture[:99]}.get(kind, picture)
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(
+                body[:500]
+                if kind == "cut" or (first := served.count(self.path) == 1 and kind == "interrupted")
+                else body
+            )
+            if kind == "interrupted" and first:
+                self.wfile.flush()
+                os.kill(os.getpid(), signal.SIGINT)
+            if kind == "two":
+                time.sleep(0.2)
+
+        def log_message(self, *args):
+            pass
+
+    served = []
+    httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=httpd.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{httpd.server_port}", served
+    httpd.shutdown()
+
+
+@pytest.fixture
+def cache(monkeypatch, tmp_path, server, picture):
+    """A cache of its own, in which each kind of answer is a registered photo, and a downloader of little patience."""
+    digest = hashlib.sha256(picture).hexdigest()
+    kinds = ("good", "truncated", "corrupt", "slow", "cut", "missing", "broken", "two", "interrupted")
+    monkeypatch.setattr(photos, "registry", lambda: {f"{k}.png": (digest, f"{server[0]}/{k}.png") for k in kinds})
+    patient = photos.pooch.HTTPDownloader
+    monkeypatch.setattr(photos.pooch, "HTTPDownloader", lambda timeout: patient(timeout=min(timeout, 0.5)))
+    monkeypatch.setenv("EDITTOOLS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("EDITTOOLS_PHOTOS", raising=False)
+    return tmp_path / "cache" / "photos"
+
+
+# --- downloads ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["truncated", "corrupt", "slow", "cut", "missing", "broken"])
+def test_a_download_that_fails_says_from_where_and_leaves_no_file(cache, kind):
+    with pytest.raises(
+        FileNotFoundError, match=rf"'{kind}.png' .*could not be downloaded from http://127.*Two ways out"
+    ):
+        photos.photo(f"{kind}.png")
+    assert files(cache) == {}
+
+
+def test_two_processes_fill_one_cache(cache, picture):
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.write(writing, photos.photo("two.png").read_bytes())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    ours = photos.photo("two.png").read_bytes()
+    with os.fdopen(reading, "rb") as pipe:
+        theirs = pipe.read()
+    os.waitpid(child, 0)
+    assert ours == theirs == picture and files(cache) == {"two.png": picture}
+
+
+def test_an_interrupted_download_leaves_no_file_and_the_next_one_works(cache, server, picture):
+    with pytest.raises(KeyboardInterrupt):
+        photos.photo("interrupted.png")
+        time.sleep(5)  # the signal may come a moment after the connection is closed
+    assert files(cache) == {}
+    assert photos.photo("interrupted.png").read_bytes() == picture
+
+
+def test_without_any_network_what_is_in_the_cache_still_works(cache, picture):
+    photos.photo("good.png")
+    said, _ = in_child(
+        lambda: (photos.photo("good.png").read_bytes() == picture, photos.photo("two.png")), cut_the_network
+    )
+    if said.startswith("PermissionError"):
+        pytest.skip(f"this machine lets no process give up its network: {said}")
+    assert "FileNotFoundError: photo 'two.png' is not on this machine and could not be downloaded" in said
+    assert "etwork is unreachable" in said and "EDITTOOLS_PHOTOS" in said
+
+
+# --- writing -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def edit(tiny, exemplar):
+    return rewrite(tiny, "conv1", exemplar, SecondMoment(torch.eye(8).double(), 9), objective="least_squares")
+
+
+def test_a_process_killed_while_it_writes_the_cache_leaves_nothing_that_is_read(tiny, photos32, tmp_path, monkeypatch):
+    known = second_moments(tiny, ["conv1"], photos32, cache="")["conv1"]
+
+    def half(tensors, path, header):
+        save_file(tensors, path, header)
+        os.truncate(path, os.path.getsize(path) // 2)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(moments, "save_file", half)
+        _, code = in_child(lambda: second_moments(tiny, ["conv1"], photos32, cache=tmp_path))
+    assert code == -signal.SIGKILL and len(files(tmp_path)) == 1  # the half of a temporary file
+    again = second_moments(tiny, ["conv1"], photos32, cache=tmp_path)["conv1"]
+    assert torch.equal(again.matrix, known.matrix)
+    calls = []
+    monkeypatch.setattr(moments, "measure", lambda *args: calls.append(args))
+    assert torch.equal(second_moments(tiny, ["conv1"], photos32, cache=tmp_path)["conv1"].matrix, known.matrix)
+    assert not calls
+
+
+def test_two_processes_fill_one_cache_of_second_moments(tiny, photos32, tmp_path):
+    child = os.fork()
+    if child == 0:
+        try:
+            torch.set_num_threads(1)
+            second_moments(tiny, ["conv1", "conv2"], photos32, cache=tmp_path)
+        finally:
+            os._exit(0)
+    ours = second_moments(tiny, ["conv1", "conv2"], photos32, cache=tmp_path)
+    os.waitpid(child, 0)
+    kept = second_moments(tiny, ["conv1", "conv2"], photos32, cache=tmp_path)
+    assert all(torch.allclose(ours[name].matrix, kept[name].matrix) for name in ours) and len(files(tmp_path)) == 2
+
+
+def test_on_a_full_disk_the_old_file_stays_and_the_error_comes_through(edit, photos32, tmp_path):
+    edit.save(tmp_path / "edit.safetensors")
+    save_image(tmp_path / "image.png", photos32[0])
+    before = files(tmp_path)
+    for write in (
+        lambda: (0.5 * edit).save(tmp_path / "edit.safetensors"),
+        lambda: save_image(tmp_path / "image.png", photos32[1]),
+        lambda: save_image(tmp_path / "new.png", photos32[1]),
+    ):
+        said, code = in_child(write, lambda: quota(500))
+        assert code == 0 and "File too large" in said
+        assert files(tmp_path) == before
+
+
+def test_on_a_full_disk_second_moments_are_given_all_the_same_with_a_warning(tiny, photos32, tmp_path):
+    def work():
+        with pytest.warns(UserWarning, match=r"measured but could not be kept in .*File too large"):
+            return second_moments(tiny, ["conv1"], photos32, cache=tmp_path)["conv1"].count
+
+    said, _ = in_child(work, lambda: quota(100))
+    assert said == str(second_moments(tiny, ["conv1"], photos32, cache="")["conv1"].count)
+    assert files(tmp_path) == {}
+
+
+def test_on_a_full_disk_a_sweep_keeps_what_was_finished_and_resumes(tmp_path):
+    work = lambda number: [{"number": number, "text": "x" * 50}]  # noqa: E731
+    todo = {f"job {i}": i for i in range(6)}
+    said, _ = in_child(lambda: jobs.run(work, todo, tmp_path / "store.jsonl"), lambda: quota(300))
+    assert "File too large" in said
+    done = dict(jobs.Store(tmp_path / "store.jsonl").read())
+    assert 0 < len(done) < 6
+    seen = []
+    table = jobs.run(lambda n: seen.append(n) or work(n), todo, tmp_path / "store.jsonl")
+    assert table.number.tolist() == list(range(6)) and seen == list(range(len(done), 6))
+
+
+def test_on_a_full_disk_a_download_is_refused_and_leaves_no_file(cache):
+    cache.mkdir(parents=True)
+    said, _ = in_child(lambda: photos.photo("good.png"), lambda: quota(2000))
+    assert "FileNotFoundError" in said and "File too large" in said and "Two ways out" in said
+    assert files(cache) == {}
+
+
+def test_in_a_read_only_folder_what_is_there_works_and_what_cannot_be_written_says_so(
+    cache, tiny, edit, photos32, picture, monkeypatch
+):
+    folder = Path(tempfile.mkdtemp(dir="/tmp"))  # which another user may enter
+    try:
+        (folder / "good.png").write_bytes(picture)
+        folder.chmod(0o555)
+        known = second_moments(tiny, ["conv1"], photos32, cache="")["conv1"].count
+        said, _ = in_child(lambda: os.access(folder, os.W_OK, effective_ids=True), become_nobody)
+        if said != "False":
+            pytest.skip(f"no user here to whom a folder is read-only: {said}")
+
+        def measured():
+            with pytest.warns(UserWarning, match="could not be kept in .*Permission denied"):
+                return second_moments(tiny, ["conv1"], photos32, cache=folder)["conv1"].count
+
+        monkeypatch.setenv("EDITTOOLS_PHOTOS", str(folder))
+        assert in_child(lambda: photos.photo("good.png"), become_nobody)[0] == str(folder / "good.png")
+        monkeypatch.delenv("EDITTOOLS_PHOTOS")
+        monkeypatch.setenv("EDITTOOLS_CACHE", str(folder))
+        assert in_child(measured, become_nobody)[0] == str(known)
+        assert "Permission denied" in in_child(lambda: photos.photo("good.png"), become_nobody)[0]
+        assert "Permission denied" in in_child(lambda: edit.save(folder / "e.safetensors"), become_nobody)[0]
+        assert files(folder) == {"good.png": picture}
+    finally:
+        folder.chmod(0o755)
+        shutil.rmtree(folder)
+
+
+# --- Ctrl-C ------------------------------------------------------------------------------------------------------
+
+
+def press_ctrl_c(*args):
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(1)
+
+
+def test_ctrl_c_in_a_sweep_keeps_the_finished_jobs_and_the_next_run_goes_on(tmp_path):
+    todo, seen = {f"job {i}": i for i in range(5)}, []
+    with pytest.raises(KeyboardInterrupt):
+        jobs.run(lambda n: press_ctrl_c() if n == 3 else [{"n": n}], todo, tmp_path / "store.jsonl")
+    table = jobs.run(lambda n: seen.append(n) or [{"n": n}], todo, tmp_path / "store.jsonl")
+    assert seen == [3, 4] and table.n.tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("call", [
+    lambda classifier, exemplar: finetune(classifier, "conv1", exemplar, scope="global", steps=10**7),
+    lambda classifier, exemplar: rewrite(
+        classifier, "conv1", exemplar, SecondMoment(torch.eye(8).double(), 9), steps=10**7
+    ),
+], ids=["fine-tuning", "rewriting"])  # fmt: skip
+def test_ctrl_c_in_training_leaves_the_classifier_as_it_was(tiny, exemplar, call):
+    tiny.model.norm.train()
+    mark, modes = fingerprint(tiny), [module.training for module in tiny.modules()]
+    timer = threading.Timer(0.5, press_ctrl_c)
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        call(tiny, exemplar)
+    timer.join()
+    assert fingerprint(tiny) == mark and [module.training for module in tiny.modules()] == modes
+    assert all(parameter.grad is None for parameter in tiny.parameters())
+
+
+def test_ctrl_c_while_second_moments_are_measured_leaves_no_hook_and_no_file(tiny, photos32, tmp_path):
+    hook = tiny.model.head.register_forward_hook(press_ctrl_c)
+    with pytest.raises(KeyboardInterrupt):
+        second_moments(tiny, ["conv1"], photos32, cache=tmp_path)
+    hook.remove()
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in tiny.modules())
+    assert files(tmp_path) == {}
+
+
+@pytest.mark.parametrize("line", range(12))
+def test_ctrl_c_at_any_line_of_applying_or_undoing_leaves_the_weights_bit_for_bit(tiny, edit, line):
+    mark, count = fingerprint(tiny), iter(range(100))
+
+    def watch(frame, event, arg):
+        if frame.f_code is not edits._settle.__code__:
+            return None
+        if event == "line" and next(count) == line:
+            raise KeyboardInterrupt
+        return watch
+
+    old = sys.gettrace()
+    with pytest.raises(KeyboardInterrupt):
+        sys.settrace(watch)
+        try:
+            with edit.applied(tiny):
+                pass
+        finally:
+            sys.settrace(old)
+    assert fingerprint(tiny) == mark and applied_edits(tiny) == ()
+
+
+# --- hostile files and names -------------------------------------------------------------------------------------
+
+
+class Bomb:
+    """What a hostile pickle does when it is read."""
+
+    def __reduce__(self):
+        return os.mkdir, (str(Path(tempfile.gettempdir()) / f"edittools_was_hit_{os.getpid()}"),)
+
+
+HIT = Path(tempfile.gettempdir()) / f"edittools_was_hit_{os.getpid()}"
+
+
+def test_a_pickle_in_place_of_an_edit_or_of_weights_is_not_executed(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("EDITTOOLS_CACHE", str(tmp_path))
+    (tmp_path / "edit.safetensors").write_bytes(pickle.dumps(Bomb()))
+    torch.save({"state_dict": Bomb()}, tmp_path / "weights.tar")
+    with pytest.raises(ValueError, match=r"edit.safetensors' is no edit saved by edittools"):
+        Edit.load(tmp_path / "edit.safetensors", tiny)
+    from edittools.models import load_classifier
+
+    with pytest.raises(ValueError, match=r"weights.tar' .*weights"):
+        load_classifier("resnet18_places365", weights=tmp_path / "weights.tar")
+    assert not HIT.exists()
+
+
+def _with_header(path, header, body=b""):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + body)
+    return path
+
+
+TENSOR = {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}
+LYING_HEADERS = {
+    "longer than the file": lambda p: p.write_bytes(struct.pack("<Q", 2**40) + b"{}"),
+    "no JSON": lambda p: _with_header(p, b"{no json"),
+    "data beyond the file": lambda p: _with_header(p, {"a/left": TENSOR | {"data_offsets": [0, 10**9]}}, bytes(16)),
+    "a shape of more than the data": lambda p: _with_header(p, {"a/left": TENSOR | {"shape": [10**9]}}, bytes(16)),
+    "overlapping data": lambda p: _with_header(p, {"a": TENSOR, "b": TENSOR}, bytes(16)),
+    "an unknown type": lambda p: _with_header(p, {"a/left": TENSOR | {"dtype": "PICKLE"}}, bytes(16)),
+    "no metadata": lambda p: _with_header(p, {"a/left": TENSOR}, bytes(16)),
+}
+
+
+@pytest.mark.parametrize("lie", LYING_HEADERS)
+def test_a_header_that_lies_is_refused_by_name(tiny, tmp_path, lie):
+    LYING_HEADERS[lie](tmp_path / "edit.safetensors")
+    with pytest.raises(ValueError, match=r"edit.safetensors' is no edit saved by edittools"):
+        Edit.load(tmp_path / "edit.safetensors", tiny)
+
+
+DAMAGES = {
+    "NaN": (lambda tensors, header: tensors["conv1.weight/left"].fill_(float("nan")), "NaN"),
+    "infinite": (lambda tensors, header: tensors["conv1.weight/right"].fill_(float("inf")), "NaN, infinite"),
+    "ranks that differ": (lambda tensors, header: tensors.update({"conv1.weight/right": torch.ones(3, 8)}), "factors"),
+    "another shape": (
+        lambda tensors, header: tensors.update({"conv1.weight/right": torch.ones(1, 9)}),
+        r"shape \(12, 9, 3, 3\), here \(12, 8, 3, 3\)",
+    ),
+    "whole numbers": (
+        lambda tensors, header: tensors.update({"conv1.weight/left": torch.ones(12, 1, 3, 3).long()}),
+        "whole numbers",
+    ),
+    "another model": (lambda tensors, header: header.update(fingerprint="0" * 64), "fingerprint 000000000000"),
+    "a parameter that is none": (
+        lambda tensors, header: header.update(numbers=header["numbers"].replace("conv1.weight", "../etc/passwd")),
+        "etc/passwd",
+    ),
+    "a number that is text": (
+        lambda tensors, header: header.update(numbers='{"conv1.weight": ["<b>", "x"]}'),
+        "float",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_edit_is_refused_and_the_model_is_as_before(tiny, edit, tmp_path, damage):
+    edit.save(tmp_path / "good.safetensors")
+    with safe_open(tmp_path / "good.safetensors", "pt") as file:
+        tensors, header = {key: file.get_tensor(key).clone() for key in file.keys()}, dict(file.metadata())  # noqa: SIM118
+    change, says = DAMAGES[damage]
+    change(tensors, header)
+    save_file(tensors, tmp_path / "bad.safetensors", header)
+    mark = fingerprint(tiny)
+    with pytest.raises(ValueError, match=says):
+        Edit.load(tmp_path / "bad.safetensors", tiny)
+    assert fingerprint(tiny) == mark
+
+
+def test_a_moment_in_the_cache_that_lies_is_measured_anew(tiny, photos32, tmp_path):
+    known = second_moments(tiny, ["conv1"], photos32, cache=tmp_path)["conv1"]
+    [path] = tmp_path.rglob("*.safetensors")
+    with safe_open(path, "pt") as file:
+        header = dict(file.metadata())
+    for matrix, count in ((torch.eye(5), "3"), (torch.full((8, 8), float("nan")), "3"), (known.matrix, '"many"')):
+        save_file({"matrix": matrix.double()}, path, header | {"count": count})
+        again = second_moments(tiny, ["conv1"], photos32, cache=tmp_path)["conv1"]
+        assert torch.equal(again.matrix, known.matrix) and again.count == known.count
+
+
+def _png_that_claims(width, height):
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(999))) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("side", [12_000, 50_000, 2**31 - 1])
+def test_an_image_bomb_is_refused_before_it_takes_memory(tmp_path, side):
+    (tmp_path / "bomb.png").write_bytes(_png_that_claims(side, side))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match="bomb.png' is not a readable image"):
+        load_image(tmp_path / "bomb.png", size=32)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kilobytes
+
+
+NAMES = ("<img src=x onerror=alert(1)>", "two\nlines", "../../up", "$x^2$", "a" * 500, "\x00\u202e")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_strange_class_or_mask_name_is_shown_as_text_and_written_nowhere(name, photos32, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    classifier = Classifier(TinyNet(), [f"{name}{i}" for i in range(5)], size=32)
+    view = PredictionView(classifier, photos32[0], titles=[name])
+    kinds = {type(widget).__name__ for widget in _all_widgets(view)}
+    assert "HTML" not in kinds and "HTMLMath" not in kinds  # a Label escapes what it shows
+    editor = MaskEditor(photos32[0], {name: None})
+    editor.rectangle((0, 0), (3, 3))
+    editor.save(tmp_path / "mask.png")
+    assert editor.masks[name].sum() == 16 and [path.name for path in tmp_path.rglob("*")] == ["mask.png"]
+
+
+def _all_widgets(widget):
+    return [widget, *(inner for child in getattr(widget, "children", ()) for inner in _all_widgets(child))]
+
+
+@pytest.mark.parametrize("name", ["../up.png", "/tmp/edittools_absolute.png", "a/../../up.png"])
+def test_a_registered_name_cannot_leave_the_cache(cache, server, name, monkeypatch):
+    known = photos.registry()["good.png"]
+    monkeypatch.setattr(photos, "registry", lambda: {name: known})
+    with pytest.raises(ValueError, match="expected a path below the cache folder"):
+        photos.photo(name)
+    assert server[1] == [] and not (cache_folder() / "up.png").exists()
+
+
+def test_an_edit_changes_what_its_names_say_and_no_attribute_beside(tiny):
+    """A name is looked up among parameters only, never as an attribute path."""
+    hostile = Edit({"norm.running_mean": edits.Change(torch.ones(8))}, fingerprint(tiny.model))
+    with pytest.raises(ValueError, match=r"'norm.running_mean', which TinyNet has not"):
+        hostile.apply_(tiny)
+    assert make_exemplar().mask.any() and applied_edits(tiny) == ()
