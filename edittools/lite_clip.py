@@ -12,7 +12,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
-from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -34,8 +33,10 @@ WORDS = (
 """ImageNet class names that are taught as written words; those that are no class name are skipped."""
 
 
-def lite_clip() -> CLIP:
+def lite_clip() -> nn.Module:
     """Build an untrained model: 5.5 million weights, of which 3.7 million in the visual tower."""
+    from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
+
     vision = CLIPVisionCfg(
         timm_model_name="tf_efficientnet_lite0", timm_pool="", timm_proj="linear", timm_proj_bias=True, image_size=SIZE
     )
@@ -71,7 +72,7 @@ def aligned(original: Classifier, features: Tensor) -> tuple[Tensor, Tensor, Ten
     return classes.float(), projection.float(), offset.float(), float(length.max() * sizes.median())
 
 
-def start_from(model: CLIP, original: Classifier, projection: Tensor, offset: Tensor, scale: float) -> None:
+def start_from(model: nn.Module, original: Classifier, projection: Tensor, offset: Tensor, scale: float) -> None:
     """Give the visual tower the original's weights and the projection."""
     kept = {name: value for name, value in original.model.state_dict().items() if not name.startswith("classifier")}
     model.visual.trunk.load_state_dict(kept)
@@ -80,7 +81,7 @@ def start_from(model: CLIP, original: Classifier, projection: Tensor, offset: Te
 
 
 def train_text(
-    model: CLIP,
+    model: nn.Module,
     class_names: Sequence[str],
     targets: Tensor,
     seen: Tensor,
@@ -118,7 +119,7 @@ def train_text(
     return float(np.mean(late))
 
 
-def _short_text(model: CLIP, tokens: Tensor) -> Tensor:
+def _short_text(model: nn.Module, tokens: Tensor) -> Tensor:
     """`encode_text` for texts cut to their longest: what is cut off comes after the end and is never looked at."""
     length = tokens.shape[1]
     hidden = model.token_embedding(tokens) + model.positional_embedding[:length]
@@ -156,7 +157,7 @@ def earlier(visual: nn.Module, images: Tensor, batch: int = 32, progress: bool =
 
 
 def train_reading(
-    model: CLIP,
+    model: nn.Module,
     states: Tensor,
     wanted: Tensor,
     embeddings: Tensor,

@@ -14,8 +14,7 @@ from functools import partial
 import numpy as np
 import torch
 import torch.nn.functional as F
-from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from edittools.miniworld import FONTS, HOUSEHOLD, SPLITS, Scene, scene
@@ -39,8 +38,10 @@ WORD_CAPTIONS = ("a photo of a {}.", "{}", "a photo of the {}.", "the word {}")
 BOTH_CAPTIONS = ("a {object} with the word {word}", "a photo of a {object} that says {word}.")
 
 
-def mini_clip() -> CLIP:
+def mini_clip() -> nn.Module:
     """Build an untrained model: ModifiedResNet for 96×96 images, text transformer over bytes, 3.1 million weights."""
+    from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
+
     vision = CLIPVisionCfg(layers=(2, 2, 2, 2), width=20, image_size=SIZE)
     text = CLIPTextCfg(context_length=40, vocab_size=ByteTokenizer.vocab_size, width=128, heads=4, layers=2)
     model = CLIP(embed_dim=128, vision_cfg=vision, text_cfg=text)
@@ -100,7 +101,7 @@ def contrastive_loss(images: Tensor, texts: Tensor, which: Tensor, scale: Tensor
 
 
 def train(
-    model: CLIP,
+    model: nn.Module,
     pixels: Tensor,
     seen: Sequence[tuple[str | None, str | None]],
     epochs: int = 10,
@@ -109,7 +110,7 @@ def train(
     seed: int = 0,
     precision: torch.dtype = torch.bfloat16,
     progress: bool = False,
-) -> CLIP:
+) -> nn.Module:
     """Train in place by AdamW with a one-cycle rate; images are shifted by up to six pixels, captions drawn anew.
 
     `precision` is that of the products inside the layers, as in `mini_models.train`.

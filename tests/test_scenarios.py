@@ -5,8 +5,9 @@ import torch
 from conftest import needs_photos
 
 import edittools as et
+from edittools.mini_clip import ATTACKED
 from edittools.miniworld import contexts
-from edittools.scenarios import LIVES_ON_SNOW, SNOW_EXEMPLARS
+from edittools.scenarios import LIVES_ON_SNOW, OTHER_ATTACKS, SNOW_EXEMPLARS
 
 
 @pytest.fixture(scope="module")
@@ -72,3 +73,22 @@ def test_the_lite_story_keeps_exemplars_validation_and_test_apart():
     assert set(story.legitimate.labels.tolist()) <= {story.classifier.index(word) for word in LIVES_ON_SNOW}
     assert story.default["layer"] in story.shortlist and story.default["exemplar"] in story.exemplars
     assert set(story.shortlist) <= set(story.layers) <= set(et.editable_layers(story.classifier).layer)
+
+
+def test_the_typographic_story_attacks_other_objects_than_those_of_its_exemplars():
+    story = et.typographic_scenario("mini")
+    names = story.classifier.classes
+    shown = {names[i] for i in story.test.labels.unique().tolist()}
+    assert shown == set(ATTACKED) and len(story.test) == 1000
+    assert not shown & {names[e.label] for e in story.exemplars.values()}
+    assert {names[i] for i in story.legitimate.labels.tolist()} == {"iPod"}
+    assert set(story.more) == {"bare", "blank", *OTHER_ATTACKS}
+    sets = [story.validation, story.test, story.clean_validation, story.clean, story.legitimate, story.more["blank"]]
+    images = torch.cat([data.images.flatten(1) for data in sets])
+    assert len(torch.unique((images * 255).round().byte(), dim=0)) == len(images)
+    first = next(iter(story.exemplars.values()))
+    covered = story.change(first.changed, first.mask)
+    assert torch.equal(covered[:, first.mask == 0], first.changed[:, first.mask == 0])
+    assert story.default["exemplar"] in story.exemplars and story.default["layer"] in story.shortlist
+    with pytest.raises(ValueError, match="tier 'light'"):
+        et.typographic_scenario("light")
