@@ -461,11 +461,12 @@ class ProbeBrowser(ipywidgets.VBox):
             ipywidgets.Dropdown(description=name, layout={"width": "230px"})
             for name in ("class", "concept", "style", "image")
         )
-        self._pictures = ipywidgets.HBox(layout={"flex_flow": "row wrap", "grid_gap": "18px"})
-        super().__init__([ipywidgets.HBox(menus, layout={"flex_flow": "row wrap"}), self._pictures])
+        self.pictures = ipywidgets.HBox(layout={"flex_flow": "row wrap", "grid_gap": "18px"})
+        super().__init__([ipywidgets.HBox(menus, layout={"flex_flow": "row wrap"}), self.pictures])
         for place, menu in enumerate(menus):
-            menu.observe(lambda _, place=place: self._follow(place), "value")
+            menu.observe(lambda change, place=place: change["new"] is None or self._follow(place), "value")
         self.classes.options = sorted(set(self._table["class"]))
+        self.classes.value = self.classes.options[0]
 
     @property
     def row(self) -> pd.Series:
@@ -495,25 +496,27 @@ class ProbeBrowser(ipywidgets.VBox):
         return rows
 
     def _follow(self, place: int) -> None:
-        """Fill the menu after the one that was changed, or show what the last one says."""
+        """Fill the menu after the one that was changed; after the last one, show what is chosen."""
         if place == 3:
-            return self._show() if self.image.value is not None else None
+            self._show()
+            return
         menu, rows = (self.concept, self.style, self.image)[place], self._chosen(place + 1)
         if menu is self.image:
-            rows = rows.sort_values("p_after", key=lambda after: after - rows["p_before"], kind="stable")
-        options = list(dict.fromkeys(rows[("concept", "style", "image")[place]].tolist()))
-        keep = menu.value if menu.value in options and menu is not self.image else options[0]
-        with menu.hold_trait_notifications():
-            menu.options, menu.value = options, keep
-        self._follow(place + 1)
-        return None
+            rows = rows.loc[(rows["p_after"] - rows["p_before"]).sort_values(kind="stable").index]
+        options = tuple(dict.fromkeys(rows[("concept", "style", "image")[place]].tolist()))
+        if menu.options == options:
+            self._follow(place + 1)
+        else:  # setting the value is followed in turn
+            kept = menu.value if menu is not self.image else None
+            menu.options = options
+            menu.value = kept if kept in options else options[0]
 
     def _show(self) -> None:
         row = self.row
         case = self._concepts.counterfactual(int(row["image"]), row["concept"], [(row["style"], int(row["variant"]))])
         images = [self._concepts.data.images[int(row["image"])], case.changed[0]]
         images += [case.control[0]] if case.control is not None else []
-        self._pictures.children = [
+        self.pictures.children = [
             _captioned(_pixels(image), reading, self._width)
             for image, reading in zip(images, self.readings, strict=True)
         ]

@@ -1,0 +1,502 @@
+"""What a prediction rests on: transform one concept at a time and see what the classifier loses (section 5).
+
+    table = probe(classifier, data, masks)      # one row for each image, concept, style and variant
+    effects(table, ["class", "concept"])        # accuracy drops, beside a control, with intervals and q-values
+    found = rules(table)                        # the concepts that each class relies on
+    exemplar_for(found.iloc[0], data, masks)    # what `rewrite` needs to mend the first of them
+
+"Any disturbance hurts" is told from "this concept matters" by a control: the same area of the same image in the same
+texture, where the concept is not. The effect of a concept is the drop at the concept minus the drop at the control.
+"""
+
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
+from scipy.stats import false_discovery_control, wilcoxon
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from edittools import jobs
+from edittools.exemplars import Exemplar
+from edittools.images import LabelledImages, check_mask, digest_tensors
+from edittools.metrics import predict
+from edittools.models import Classifier, fingerprint
+from edittools.styles import STYLES, paste_texture, texture
+
+FALSE_DISCOVERY_RATE = 0.05
+"""Of the rules that `rules` reports, the share that may be false (Benjamini–Hochberg)."""
+LEAST_EFFECT = 0.01
+"""The least effect of a rule: mean drop in the probability of the right class, beyond the control."""
+LEAST_IMAGES = 10
+"""Comparisons of fewer images than this are not made."""
+
+Styles = Sequence[str] | Mapping[str, Tensor]
+Own = Mapping[str, Collection[str]]
+
+
+def control_mask(mask: Tensor, avoid: Tensor | None = None) -> Tensor | None:
+    """Place the shape of `mask` where neither it nor `avoid` is: a mask `(H, W)` of the same area, or None if too big.
+
+    Of the mask turned over or moved by half an image the version with most free pixels is taken; what falls on the
+    mask or on `avoid` goes to the nearest free pixels instead.
+    """
+    taken = mask.numpy() > 0
+    blocked = taken if avoid is None else taken | (avoid.numpy() > 0)
+    area = int(taken.sum())
+    if (~blocked).sum() < area:
+        return None
+    placed = max((version & ~blocked for version in _versions(taken)), key=np.sum)
+    if not placed.any():  # nothing of the shape fits: start from the pixel that is furthest from what is blocked
+        placed.flat[distance_transform_edt(~blocked).argmax()] = True
+    order = np.argsort(np.where(blocked, np.inf, distance_transform_edt(~placed)), axis=None, kind="stable")
+    placed = np.zeros(taken.size, bool)
+    placed[order[:area]] = True
+    return torch.from_numpy(placed.reshape(taken.shape)).float()
+
+
+def _versions(mask: NDArray[np.bool_]) -> Iterable[NDArray[np.bool_]]:
+    half = [side // 2 for side in mask.shape]
+    yield from (mask[::-1], mask[:, ::-1], mask[::-1, ::-1])
+    yield from (np.roll(mask, half[0], 0), np.roll(mask, half[1], 1), np.roll(mask, half, (0, 1)))
+
+
+@dataclass(frozen=True)
+class Counterfactual:
+    """An image with a concept transformed, and the same area elsewhere, each in several textures.
+
+    `changed` and `control` are `(S, 3, H, W)`, `mask` and `elsewhere` `(H, W)` say where; `control` and `elsewhere` are
+    None when no control is wanted or the same area does not fit elsewhere.
+    """
+
+    changed: Tensor
+    mask: Tensor
+    control: Tensor | None
+    elsewhere: Tensor | None
+
+    @classmethod
+    def make(
+        cls, image: Tensor, mask: Tensor, textures: Tensor, avoid: Tensor | None = None, control: bool = True
+    ) -> "Counterfactual":
+        """Transform `image` `(3, H, W)` at `mask` and, with `control`, elsewhere; `textures` are `(S, 3, h, w)`."""
+        elsewhere = control_mask(mask, avoid) if control else None
+        control = None if elsewhere is None else paste_texture(image, elsewhere, textures)
+        return cls(paste_texture(image, mask, textures), mask, control, elsewhere)
+
+
+@dataclass(frozen=True)
+class Concepts:
+    """Images with the masks of their concepts, and the textures that the concepts are turned to.
+
+    `masks` are `(N, H, W)` of 0 and 1 by concept, all zero where it is not seen. `own` names, by concept, the classes
+    whose own object it is: their images' controls avoid it. `styles` are names from `STYLES` (in `variants`), or
+    textures `(V, 3, h, w)` by name. Raises `ValueError` when masks do not fit the images.
+    """
+
+    data: LabelledImages
+    masks: Mapping[str, Tensor]
+    own: Own
+    textures: Mapping[tuple[str, int], Tensor]
+
+    @classmethod
+    def of(
+        cls,
+        data: LabelledImages,
+        masks: Mapping[str, Tensor],
+        styles: Styles = STYLES,
+        variants: Sequence[int] = (0,),
+        own: Own | None = None,
+    ) -> "Concepts":
+        """Check the masks and make the textures."""
+        size = tuple(data.images[:1].shape[-2:])
+        for concept, mask in masks.items():
+            if tuple(mask.shape) != (len(data), *size):
+                raise ValueError(
+                    f"masks of {concept!r} of shape {tuple(mask.shape)}: expected {(len(data), *size)}, one an image"
+                )
+        if isinstance(styles, Mapping):
+            made = {(style, v): pictures[v] for style, pictures in styles.items() for v in range(len(pictures))}
+        else:
+            made = {(style, v): texture(style, v, max(size)) for style in styles for v in variants}
+        if not made:
+            raise ValueError(f"styles {styles!r} in variants {variants!r}: expected at least one of each")
+        return cls(data, masks, own or {}, made)
+
+    def subset(self, indices: Sequence[int]) -> "Concepts":
+        """Keep the images at `indices`."""
+        masks = {concept: mask[list(indices)] for concept, mask in self.masks.items()}
+        return Concepts(self.data.subset(indices), masks, self.own, self.textures)
+
+    def owns(self, concept: str, name: str) -> bool:
+        """Say whether `concept` is the own object of the class `name`."""
+        return name in self.own.get(concept, ())
+
+    def counterfactual(
+        self, index: int, concept: str, keys: Sequence[tuple[str, int]] | None = None, control: bool = True
+    ) -> Counterfactual:
+        """Transform a concept of one image, in all textures or in those of the `keys` (style, variant)."""
+        mask = check_mask(self.masks[concept][index])
+        name = self.data.classes[int(self.data.labels[index])]
+        mine = [other for other in self.masks if other != concept and self.owns(other, name)]
+        avoid = sum(self.masks[other][index] for other in mine).clamp(max=1) if mine else None
+        textures = torch.stack([self.textures[key] for key in keys or self.textures])
+        return Counterfactual.make(self.data.images[index], mask, textures, avoid, control)
+
+
+def materials(
+    data: LabelledImages, masks: Mapping[str, Tensor], concepts: Sequence[str], count: int = 2
+) -> dict[str, Tensor]:
+    """Cut textures from images: how each concept looks in the `count` images where it covers most.
+
+    Gives `(count, 3, H, W)` by concept; beyond the concept's mask each is continued by the nearest pixels. A concept
+    that is turned to such a material stays a thing that the classifier knows, which a fancy style is not. Raises
+    `ValueError` for a concept that is seen in fewer images.
+    """
+    found = {}
+    for concept in concepts:
+        areas = masks[concept].flatten(1).mean(dim=1)
+        if int((areas > 0).sum()) < count:
+            raise ValueError(f"{concept!r} is seen in {int((areas > 0).sum())} images: expected at least {count}")
+        chosen = areas.argsort(descending=True, stable=True)[:count].tolist()
+        found[concept] = torch.stack([_continued(data.images[i], masks[concept][i]) for i in chosen])
+    return found
+
+
+def _continued(image: Tensor, mask: Tensor) -> Tensor:
+    _, (rows, columns) = distance_transform_edt(mask.numpy() == 0, return_indices=True)
+    return image[:, torch.from_numpy(rows), torch.from_numpy(columns)]
+
+
+def probe(
+    classifiers: Classifier | Mapping[str, Classifier],
+    data: LabelledImages,
+    masks: Mapping[str, Tensor],
+    styles: Styles = STYLES,
+    variants: Sequence[int] = (0,),
+    *,
+    own: Own | None = None,
+    only: Collection[str] | None = None,
+    control: bool = True,
+    against: str = "labels",
+    least_area: float = 0.02,
+    chunk: int = 16,
+    store: str | os.PathLike | None = None,
+    executor: Executor | None = None,
+    progress: bool = False,
+) -> pd.DataFrame:
+    """Transform each concept in each image where it is seen, and tabulate what every classifier makes of it.
+
+    Args:
+        classifiers: one, or several by name, which see the same pictures (resized to the size that each expects).
+        data, masks, styles, variants, own: see `Concepts`.
+        only: the concepts to transform, if not all that have masks.
+        control: make the control elsewhere, which doubles the work.
+        against: "labels", or "reading" to hold each classifier to what it reads in the untouched image.
+        least_area: concepts that cover less than this share of an image are not transformed.
+        chunk: images in a job; `store`, `executor` and `progress` are those of `jobs.run`.
+
+    One row for each classifier, image (its number in `data`), concept, style and variant: `class`, `own` (the concept
+    is the class's own object), `area` (share of the image), what is read `before`, `after` the concept is transformed
+    and after the `control` is, and the probability of `class` each time, `p_before`, `p_after`, `p_control`. The
+    control is missing (None, NaN) without `control`, and where the same area does not fit beside the concept.
+    """
+    if against not in ("labels", "reading"):
+        raise ValueError(f"against={against!r}: expected 'labels' or 'reading'")
+    named = classifiers if isinstance(classifiers, Mapping) else {"classifier": classifiers}
+    concepts = Concepts.of(data, masks, styles, variants, own)
+    only = tuple(masks) if only is None else tuple(only)
+    for concept in only:
+        if concept not in masks:
+            raise KeyError(f"no concept {concept!r} among the masks: expected some of {', '.join(masks)}")
+    settings = {"only": only, "control": control, "against": against, "least_area": least_area}
+    work = partial(_probe_chunk, classifiers=named, **settings)
+    starts = range(0, len(data), chunk)
+    parts = {f"images from {i}": (i, concepts.subset(range(i, min(i + chunk, len(data))))) for i in starts}
+    about = "" if store is None else f"probe {_identity(named, concepts)} {settings} {chunk}"
+    return jobs.run(work, parts, store, executor, progress, about).drop(columns="job", errors="ignore")
+
+
+def probe_swaps(
+    classifiers: Classifier | Mapping[str, Classifier],
+    data: LabelledImages,
+    masks: Mapping[str, Tensor],
+    groups: Sequence[Sequence[str]],
+    donors: LabelledImages,
+    donor_masks: Mapping[str, Tensor],
+    count: int = 1,
+    store: str | os.PathLike | None = None,
+    **options: Any,
+) -> pd.DataFrame:
+    """Probe with `materials` from `donors` as styles: each concept becomes each other of its group, and itself.
+
+    `groups` are concepts that may stand in for each other, such as grounds. Turning a concept to another look of itself
+    is the control in place (`effects(..., control="itself")`): same area, same edges, same handling. `options` are
+    those of `probe`; `store` is a folder, with a file a group.
+    """
+    tables = []
+    for number, group in enumerate(groups):
+        file = None if store is None else os.path.join(store, f"swaps-{number}.jsonl")
+        looks = materials(donors, donor_masks, group, count)
+        tables.append(probe(classifiers, data, masks, looks, only=group, store=file, **options))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _identity(classifiers: Mapping[str, Classifier], concepts: Concepts) -> str:
+    """Name what a probe depends on: weights, images, labels, masks, textures."""
+    weights = ", ".join(f"{name} {fingerprint(c.model)[:12]}" for name, c in classifiers.items())
+    tensors = [concepts.data.labels, *concepts.masks.values(), *concepts.textures.values()]
+    own = {concept: sorted(names) for concept, names in concepts.own.items()}
+    names = f"{list(concepts.masks)} {list(concepts.textures)} {own}"
+    return f"{weights}; {concepts.data.digest()[:12]} {digest_tensors(iter(tensors))[:12]} {names}"
+
+
+def _probe_chunk(
+    part: tuple[int, Concepts],
+    classifiers: Mapping[str, Classifier],
+    only: Sequence[str],
+    control: bool,
+    against: str,
+    least_area: float,
+) -> list[dict]:
+    first, concepts = part
+    rows = []
+    for i in range(len(concepts.data)):
+        areas = {concept: float(concepts.masks[concept][i].mean()) for concept in only}
+        seen = [concept for concept, area in areas.items() if area >= least_area and area]
+        if seen:
+            cases = {concept: concepts.counterfactual(i, concept, control=control) for concept in seen}
+            rows += _probe_image(first + i, i, cases, concepts, classifiers, against)
+    return rows
+
+
+def _probe_image(
+    number: int,
+    i: int,
+    cases: Mapping[str, Counterfactual],
+    concepts: Concepts,
+    classifiers: Mapping[str, Classifier],
+    against: str,
+) -> list[dict]:
+    """Give the rows of one image: all its pictures go through each classifier in one batch."""
+    pictures = [concepts.data.images[i][None]]
+    for case in cases.values():
+        pictures += [case.changed, *([] if case.control is None else [case.control])]
+    batch, rows = torch.cat(pictures), []
+    for name, classifier in classifiers.items():
+        chances = predict(classifier, _resized(batch, classifier.size)).softmax(dim=1)
+        read = [classifier.classes[k] for k in chances.argmax(dim=1).tolist()]
+        label = read[0] if against == "reading" else concepts.data.classes[int(concepts.data.labels[i])]
+        right = chances[:, classifier.index(label)].tolist()
+        rows += _rows(name, number, label, cases, concepts, read, right)
+    return rows
+
+
+def _resized(images: Tensor, size: int) -> Tensor:
+    if size in images.shape[-2:]:
+        return images
+    return interpolate(images, size, mode="bilinear", antialias=True).clamp(0, 1)
+
+
+def _rows(
+    name: str,
+    number: int,
+    label: str,
+    cases: Mapping[str, Counterfactual],
+    concepts: Concepts,
+    read: Sequence[str],
+    right: Sequence[float],
+) -> Iterable[dict]:
+    """Sort the predictions of one batch (the image; for each concept the changed pictures, the controls) into rows."""
+    at, count = 1, len(concepts.textures)
+    for concept, case in cases.items():
+        step = 0 if case.control is None else count
+        same = {
+            "classifier": name, "image": number, "class": label, "concept": concept,
+            "own": concepts.owns(concept, label), "area": float(case.mask.mean()),
+        }  # fmt: skip
+        for k, (style, variant) in enumerate(concepts.textures, start=at):
+            yield {
+                **same, "style": style, "variant": variant,
+                "before": read[0], "after": read[k], "control": read[k + step] if step else None,
+                "p_before": right[0], "p_after": right[k], "p_control": right[k + step] if step else None,
+            }  # fmt: skip
+        at += count + step
+
+
+def effects(
+    table: pd.DataFrame,
+    by: str | Sequence[str] = "concept",
+    measure: str = "accuracy",
+    *,
+    control: str = "elsewhere",
+    least_images: int = 1,
+    confidence: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Summarise a `probe` by one or several of its columns (and by classifier, where there are several).
+
+    `measure` is "accuracy", the paper's, or "probability" of the right class, which shows more with few images. One row
+    a group of at least `least_images` images: `images`; `before`, the mean over them; `drop` when the concept is
+    transformed, with a bootstrap interval `drop low` … `drop high`; `controlled`, the images that have a control; their
+    mean `control drop`; and `effect`, the drop at the concept minus the drop at its control, paired image by image,
+    with its interval `low` … `high`, the one-sided p of Wilcoxon's signed-rank test that the concept hurts no more than
+    its control, and `q`, the p adjusted by Benjamini–Hochberg over all rows of the classifier. The unit is the image:
+    its styles and variants are averaged first.
+
+    Classes whose own object is the concept are marked (`own`) where `by` tells classes and concepts apart, and have no
+    `q`; elsewhere they are left out.
+    """
+    keys = [by] if isinstance(by, str) else list(by)
+    unknown = [key for key in keys if key not in table]
+    if unknown:
+        raise KeyError(f"no column {unknown[0]!r} in the table: expected some of {', '.join(table)}")
+    if "classifier" not in keys and table["classifier"].nunique() > 1:
+        keys = ["classifier", *keys]
+    marked = {"class", "concept"} <= set(keys)
+    units = _by_image(table if marked else table[~table["own"]], keys, measure, control)
+    rng, rows = np.random.default_rng(seed), []
+    for group, found in units.groupby(keys, sort=False):
+        if len(found) >= least_images:
+            own = {"own": bool(found["own"].any())} if marked else {}
+            spread = partial(_interval, rng=rng, confidence=confidence, resamples=resamples)
+            rows.append(dict(zip(keys, group, strict=True)) | own | _effect(found, spread))
+    result = pd.DataFrame(rows, columns=[*keys, *(["own"] if marked else []), *_EFFECT])
+    tested = result["p"].notna() & (~result["own"].astype(bool) if marked else True)
+    result["q"] = np.nan
+    for _, rows_of in result[tested].groupby("classifier" if "classifier" in keys else lambda _: 0):
+        result.loc[rows_of.index, "q"] = false_discovery_control(rows_of["p"])
+    return result
+
+
+_EFFECT = ("images", "before", "drop", "drop low", "drop high",
+           "controlled", "control drop", "effect", "low", "high", "p")  # fmt: skip
+
+
+def _by_image(table: pd.DataFrame, keys: Sequence[str], measure: str, control: str) -> pd.DataFrame:
+    """Average each image's styles and variants: scores `first`, `changed`, `control` (NaN without one)."""
+    if measure not in ("accuracy", "probability"):
+        raise ValueError(f"measure {measure!r}: expected 'accuracy' or 'probability'")
+    if control not in ("elsewhere", "itself"):
+        raise ValueError(f"control {control!r}: expected 'elsewhere' or 'itself'")
+    if measure == "probability":
+        first, changed, beside = (table[when].astype(float) for when in ("p_before", "p_after", "p_control"))
+    else:
+        first, changed, beside = ((table[w] == table["class"]).astype(float) for w in ("before", "after", "control"))
+        beside = beside.where(table["control"].notna())
+    scored = table.assign(first=first, changed=changed, beside=beside)
+    if control == "itself":
+        itself = table["style"] == table["concept"]
+        same = changed.where(itself).groupby([table[key] for key in ("classifier", "image", "concept")])
+        scored = scored.assign(beside=same.transform("mean"))[~itself]
+    groups = scored.groupby([*dict.fromkeys((*keys, "image"))], sort=False)
+    return groups[["first", "changed", "beside", "own"]].mean().reset_index()
+
+
+def _effect(found: pd.DataFrame, spread: partial) -> dict[str, float]:
+    drop = (found["first"] - found["changed"]).to_numpy()
+    both = found.dropna(subset="beside")
+    effect = (both["beside"] - both["changed"]).to_numpy()
+    values = [
+        len(found), found["first"].mean(), drop.mean(), *spread(drop),
+        len(both), (both["first"] - both["beside"]).mean(), effect.mean() if len(both) else np.nan, *spread(effect),
+        _p_value(effect),
+    ]  # fmt: skip
+    return dict(zip(_EFFECT, values, strict=True))
+
+
+def _interval(
+    values: NDArray, rng: np.random.Generator, confidence: float, resamples: int
+) -> tuple[float, float] | NDArray:
+    """Give the percentile bootstrap interval of a mean."""
+    if not len(values):
+        return np.nan, np.nan
+    means = values[rng.integers(len(values), size=(resamples, len(values)))].mean(axis=1)
+    return np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+
+
+def _p_value(differences: NDArray) -> float:
+    if not len(differences):
+        return np.nan
+    return float(wilcoxon(differences, alternative="greater").pvalue) if differences.any() else 1.0
+
+
+def rules(
+    table: pd.DataFrame,
+    fdr: float = FALSE_DISCOVERY_RATE,
+    least_effect: float = LEAST_EFFECT,
+    least_images: int = LEAST_IMAGES,
+    measure: str = "probability",
+    control: str = "elsewhere",
+    evidence: int = 6,
+) -> pd.DataFrame:
+    """List the concepts that each class relies on, strongest first, class by class.
+
+    A rule is a class and a concept, not its own object, whose `effect` (see `effects`) is at least `least_effect` with
+    q ≤ `fdr`. Beside the columns of `effects` it has the `style` that hurts most and, as `evidence`, the numbers of the
+    images (read rightly before) that lose most.
+    """
+    found = effects(table, ["class", "concept"], measure, control=control, least_images=least_images)
+    found = found[(found["q"] <= fdr) & (found["effect"] >= least_effect)]
+    shown = [_evidence(table, rule, evidence) for _, rule in found.iterrows()]
+    found = found.drop(columns="own").assign(
+        style=[style for style, _ in shown], evidence=[images for _, images in shown]
+    )
+    strongest = found.groupby("class")["effect"].transform("max")
+    order = found.assign(strongest=strongest).sort_values(
+        [*(["classifier"] if "classifier" in found else []), "strongest", "class", "effect"],
+        ascending=[*([True] if "classifier" in found else []), False, True, False],
+        kind="stable",
+    )
+    return found.loc[order.index].reset_index(drop=True)
+
+
+def _evidence(table: pd.DataFrame, rule: pd.Series, count: int) -> tuple[str, tuple[int, ...]]:
+    keys = [key for key in ("classifier", "class", "concept") if key in rule]
+    rows = table[(table[keys] == rule[keys]).all(axis=1)]
+    lost = (rows["p_before"] - rows["p_after"]).groupby(rows["style"], sort=False).mean()
+    right = rows[rows["before"] == rows["class"]]
+    by_image = (right["p_before"] - right["p_after"]).groupby(right["image"]).mean().sort_values(ascending=False)
+    return lost.idxmax(), tuple(int(image) for image in by_image.index[:count])
+
+
+def score(found: pd.DataFrame, planted: Collection[tuple[str, str]]) -> dict[str, float]:
+    """Compare the rules found with those `planted`, pairs of class and concept: precision, recall and the counts.
+
+    Precision is NaN when nothing was found.
+    """
+    pairs, true = set(zip(found["class"], found["concept"], strict=True)), set(planted)
+    hits = len(pairs & true)
+    return {
+        "precision": hits / len(pairs) if pairs else float("nan"),
+        "recall": hits / len(true) if true else float("nan"),
+        "found": len(pairs),
+        "planted": len(true),
+    }
+
+
+def exemplar_for(
+    rule: pd.Series,
+    data: LabelledImages,
+    masks: Mapping[str, Tensor],
+    styles: Styles = STYLES,
+    variant: int = 0,
+    rank: int = 0,
+) -> Exemplar:
+    """Turn a row of `rules` into what `rewrite` needs: the concept in the style that hurts shall be read as it was.
+
+    x is the image of the rule's `evidence` at place `rank`, x' the same with the concept turned to the rule's `style`.
+    """
+    concepts = Concepts.of(data, masks, styles, (variant,))
+    index = rule["evidence"][rank]
+    image, mask = data.images[index], check_mask(concepts.masks[rule["concept"]][index])
+    changed = paste_texture(image, mask, concepts.textures[rule["style"], variant])
+    return Exemplar(image, changed, mask, int(data.labels[index]))

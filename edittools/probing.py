@@ -1,0 +1,159 @@
+"""What notebook 04 needs, by tier: classifiers to probe, images with concept masks, and the rules that were planted."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import pandas as pd
+from torch import Tensor
+
+from edittools.concepts import MSRC, msrc
+from edittools.counterfactuals import Concepts, materials, probe, probe_swaps
+from edittools.images import LabelledImages
+from edittools.miniworld import BEHIND, CLASSES, GROUNDS, SPLITS, planted_rules, scenes
+from edittools.models import Classifier, load_classifier
+from edittools.scenarios import TIERS, current_tier
+from edittools.styles import STYLES
+
+USUAL = 50.0
+"""A rule is planted where at least so many per cent of a class's scenes stand on the ground."""
+
+
+@dataclass(frozen=True)
+class Probing:
+    """What the story of section 5 needs.
+
+    `data` with `masks` are probed with the `styles` (the first `styled` images) and with materials cut from `donors`;
+    `groups` are concepts that may stand in for each other, `aside` more of them that are no part of the score. `own`
+    names the classes whose own object a concept is. `classifiers` go by name; the rules of the first are looked for,
+    and `null` names the one that was trained without rules. `planted` are the pairs of class and concept that were
+    planted, where that is known. `example` is the class whose rule is shown and mended, `layer` where.
+    """
+
+    tier: str
+    classifiers: Mapping[str, Classifier]
+    data: LabelledImages = field(repr=False)
+    masks: Mapping[str, Tensor] = field(repr=False)
+    donors: LabelledImages = field(repr=False)
+    donor_masks: Mapping[str, Tensor] = field(repr=False)
+    groups: tuple[tuple[str, ...], ...]
+    aside: tuple[tuple[str, ...], ...]
+    styles: tuple[str, ...]
+    styled: int
+    own: Mapping[str, Sequence[str]] = field(repr=False)
+    against: str
+    layer: str
+    reference: LabelledImages = field(repr=False)
+    example: str | None = None
+    null: str | None = None
+    planted: frozenset[tuple[str, str]] = field(default=frozenset(), repr=False)
+    looks: int = 2
+
+    @property
+    def first(self) -> str:
+        """The name of the classifier whose rules are looked for."""
+        return next(iter(self.classifiers))
+
+    @property
+    def concepts(self) -> tuple[str, ...]:
+        """All concepts that are probed."""
+        return tuple(concept for group in (*self.groups, *self.aside) for concept in group)
+
+    def with_styles(self, **options: Any) -> pd.DataFrame:
+        """Probe with the paper's styles, beside the control elsewhere."""
+        few = range(min(self.styled, len(self.data)))
+        masks = {concept: mask[: len(few)] for concept, mask in self.masks.items()}
+        known = {"own": self.own, "against": self.against, "only": self.concepts}
+        return probe(self.classifiers, self.data.subset(few), masks, self.styles, **(known | options))
+
+    def with_materials(self, groups: Sequence[Sequence[str]] | None = None, **options: Any) -> pd.DataFrame:
+        """Probe with materials of the images' own world, beside the control in place."""
+        known = {"own": self.own, "against": self.against, "control": False, "count": self.looks}
+        return probe_swaps(
+            self.classifiers, self.data, self.masks, self.groups if groups is None else groups,
+            self.donors, self.donor_masks, **(known | options),
+        )  # fmt: skip
+
+    def pictures(self) -> Concepts:
+        """The images with their masks and every texture of both probes, for figures and for browsing."""
+        styles = Concepts.of(self.data, self.masks, self.styles, own=self.own)
+        looks = materials(self.donors, self.donor_masks, self.concepts, self.looks)
+        cut = Concepts.of(self.data, self.masks, looks, own=self.own)
+        return Concepts(self.data, self.masks, self.own, {**styles.textures, **cut.textures})
+
+
+def probing_scenario(
+    tier: str | None = None, split: str = "test", per_class: int = 20, progress: bool = False
+) -> Probing:
+    """Give notebook 04's story (section 5). `split` and `per_class` are of MiniWorld: its validation or test scenes.
+
+    `tier` is that of `EDITTOOLS_TIER` by default. Tier lite needs the MSRC v2 photos; there is no tier paper of this
+    story, whose concept finders are in `concepts`: it is that of lite.
+    """
+    tier = tier or current_tier()
+    if tier == "mini":
+        return _in_miniworld(split, per_class, progress)
+    if tier in TIERS:
+        return _on_photos(tier, progress)
+    raise ValueError(f"tier {tier!r}: expected one of {', '.join(TIERS)}")
+
+
+def planted_pairs(at_least: float = USUAL) -> frozenset[tuple[str, str]]:
+    """Give the planted rules of MiniWorld as pairs of class and ground (see `miniworld.planted_rules`)."""
+    table = planted_rules(at_least)
+    return frozenset((name, row.concept) for row in table.itertuples() for name in row.classes.split(", "))
+
+
+def _in_miniworld(split: str, per_class: int, progress: bool) -> Probing:
+    """As many scenes of each class; the classes come in turn, so that the first scenes are of all classes."""
+    aside, spaced = (("sky", "wall"),), partial(scenes, workers=2, progress=progress)
+    count, start = per_class * len(CLASSES), SPLITS[split].start + 200_000
+    data = spaced(count, start, label=[CLASSES[i % len(CLASSES)] for i in range(count)])
+    donors = spaced(4 * len(CLASSES), SPLITS["reference"].start + 200_000, label=list(CLASSES) * 4)
+    seen = (*GROUNDS, *BEHIND, *aside[0], "object")
+    names = ("mini_vgg", "mini_resnet", "mini_vgg_balanced")
+    return Probing(
+        "mini", {name: load_classifier(name) for name in names},
+        data, {c: data.mask(c) for c in seen}, donors, {c: donors.mask(c) for c in seen},
+        groups=(GROUNDS, BEHIND), aside=aside, styles=STYLES, styled=6 * len(CLASSES),
+        own={"object": CLASSES}, against="labels", layer="features.10", reference=donors, example="car",
+        null="mini_vgg_balanced", planted=planted_pairs(),
+    )  # fmt: skip
+
+
+OWN_OBJECTS = {  # concept of MSRC v2 -> numbers of the ImageNet classes whose own object it is
+    "dog": range(151, 276), "cat": range(281, 294), "bird": (*range(7, 25), *range(80, 101), *range(127, 147)),
+    "cow": (345, 346, 347, 690), "sheep": range(348, 354), "horse": (339, 340, 603), "aeroplane": (404, 895, 908),
+    "flower": (883, 985, 986), "bicycle": (444, 671, 870, 880), "sign": (704, 781, 919, 920),
+    "car": (407, 408, 436, 468, 479, 511, 555, 569, 573, 575, 581, 609, 627, 654, 656, 661, 675, 705, 717, 734, 751,
+            757, 779, 817, 864, 867, 874),
+    "boat": (472, 484, 510, 554, 576, 625, 628, 693, 724, 780, 814, 833, 871, 914), "road": (829, 919),
+    "building": (425, 437, 449, 483, 497, 498, 500, 538, 580, 624, 634, 660, 663, 668, 682, 698, 706, 727, 762,
+                 788, 832, 839, 858, 900),
+    "book": (454, 917, 921, 922), "chair": (423, 559, 765, 831, 857), "mountain": (970, 976, 979, 980),
+    "water": (460, 525, 562, 973, 974, 975, 977, 978), "tree": (984, 990), "face": (643,), "body": (981, 982, 983),
+}  # fmt: skip
+BACKGROUNDS = (("grass", "road", "water"), ("sky", "building", "tree"))
+
+
+def _on_photos(tier: str, progress: bool) -> Probing:
+    """All photos at the size of the largest classifier; those that show most of a background give the materials."""
+    names = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
+    classifiers = {name: load_classifier(name) for name in names}
+    data, masks = msrc(max(classifiers.values(), key=lambda c: c.size), progress=progress)
+    looks = 2
+    given = sorted({
+        i for group in BACKGROUNDS for c in group
+        for i in masks[c].flatten(1).mean(dim=1).argsort(descending=True, stable=True)[:looks].tolist()
+    })  # fmt: skip
+    rest = sorted(set(range(len(data))) - set(given))
+    classes = data.classes
+    own = {concept: [classes[i] for i in numbers] for concept, numbers in OWN_OBJECTS.items()}
+    aside = (tuple(c for c in MSRC if c in masks and not any(c in group for group in BACKGROUNDS)),)
+    return Probing(
+        tier, classifiers, data.subset(rest), {c: m[rest] for c, m in masks.items()},
+        data.subset(given), {c: m[given] for c, m in masks.items()},
+        groups=BACKGROUNDS, aside=aside, styles=("snow", "wooden", "graffiti", "floral"), styled=len(rest),
+        own=own, against="reading", layer="blocks.4.0.conv_pw", reference=data.subset(rest), looks=looks,
+    )  # fmt: skip
