@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from edittools.benchmark import Kept
-from edittools.counterfactuals import Concepts
+from edittools.counterfactuals import Concepts, views
 from edittools.edits import Edit
 from edittools.images import LabelledImages
 from edittools.metrics import errors, predict
@@ -204,6 +204,26 @@ def strength_curve(table: pd.DataFrame, budget: float, ax: Axes | None = None) -
     return figure
 
 
+def robustness_curves(table: pd.DataFrame) -> Figure:
+    """Draw clean accuracy, accuracy under corruptions and errors with the concept along the strength α, by method.
+
+    `table` has the columns `method`, `strength`, `accuracy`, `corrupted accuracy` and `concept errors` (shares).
+    """
+    names = table.method.unique()
+    figure, axes = plt.subplots(1, len(names), figsize=(2.6 * len(names) + 1.6, 3.0), sharey=True, squeeze=False)
+    styles = {"accuracy": ("o-", RIGHT), "corrupted accuracy": ("s--", AFTER), "concept errors": ("^-", WRONG)}
+    for axis, name in zip(axes[0], names, strict=True):
+        part = table[table.method == name]
+        for column, (style, colour) in styles.items():
+            axis.plot(part.strength, 100 * part[column], style, color=colour, label=column, markersize=4)
+        axis.set_title(name, fontsize=9)
+        axis.set_xlabel("strength α")
+        axis.set_ylim(0, 102)
+    axes[0, 0].set_ylabel("% of images")
+    _legend(axes[0, -1])
+    return _finished(figure)
+
+
 def drops(found: pd.DataFrame, label: str, ax: Axes | None = None) -> Figure:
     """Draw what is lost when a concept is transformed, with intervals, beside its control (the ring).
 
@@ -254,19 +274,12 @@ def counterfactuals(
     ]
     if "classifier" in rule:
         chosen = chosen[chosen["classifier"] == rule["classifier"]]
-    chosen = chosen.drop_duplicates("image").set_index("image").loc[list(rule["evidence"][:count])]
-    images, titles, right = [], [], []
-    for when in ("before", "after", "control"):
-        for index, row in chosen.iterrows():
-            case = concepts.counterfactual(index, row["concept"], [(style, int(row["variant"]))])
-            image = {"before": concepts.data.images[index], "after": case.changed[0]}
-            image["control"] = image["before"] if case.control is None else case.control[0]
-            images.append(image[when])
-            titles.append(
-                "(no room)" if row[when] is None else f"{row[when]}\n{row['class']} {100 * row[f'p_{when}']:.0f} %"
-            )
-            right.append(row[when] == row["class"])
-    return image_grid(images, titles, right, columns=len(chosen), width=1.5)
+    chosen = chosen.drop_duplicates("image").set_index("image", drop=False).loc[list(rule["evidence"][:count])]
+    shown = [views(table, concepts, row) for _, row in chosen.iterrows()]
+    flat = [view for line in zip(*shown, strict=False) for view in line]
+    titles = [f"{view.title}\n{view.read} ({rule['class']} {100 * view.chance:.0f} %)" for view in flat]
+    right = [view.read == rule["class"] for view in flat]
+    return image_grid([view.image for view in flat], titles, right, columns=len(shown), width=1.75)
 
 
 def _axes(ax: Axes | None, size: tuple[float, float]) -> tuple[Figure, Axes]:
