@@ -37,7 +37,7 @@ def mini(story: Probing, table: pd.DataFrame) -> dict[str, float]:
         figures = score(one, story.planted)
         print(f"  least effect {least:5}: precision {figures['precision']:.2f}, recall {figures['recall']:.2f}, "
               f"{len(other)} in {story.null}")  # fmt: skip
-    other = rules(of(story.with_materials(story.aside), story.first), control="itself")
+    other = rules(story.with_materials(story.aside, [story.first], progress=True), control="itself")
     print(f"\nbeside the score, sky and wall (seen wherever the table is): {len(other)} rules")
     print(other[SHOWN].round(3).to_string(index=False) + "\n")
     return {
@@ -61,20 +61,27 @@ def lite(story: Probing, table: pd.DataFrame, styled: pd.DataFrame) -> dict[str,
     return {"precision": None, "recall": None, "rules_found_in_balanced_model": None, "rules_found": len(found)}
 
 
+def styled(story: Probing, folder: str | None) -> pd.DataFrame:
+    """Probe with the styles, resuming from `folder`."""
+    return story.with_styles(store=None if folder is None else f"{folder}/styles.jsonl", progress=True)
+
+
 def main() -> None:
     """Probe, print the tables, and the JSON line."""
     arguments = parser(__doc__.splitlines()[0])
     arguments.add_argument("--tier", default="mini", choices=("mini", "lite"))
     arguments.add_argument("--split", default="test", choices=("validation", "test"), help="of MiniWorld's scenes")
     arguments.add_argument("--per-class", type=int, default=20, help="MiniWorld scenes of each class")
+    arguments.add_argument("--store", help="folder to keep finished jobs in, and to resume from")
     options = arguments.parse_args()
     start(options)
     started = time.perf_counter()
     story = probing_scenario(options.tier, options.split, options.per_class, progress=True)
-    table = story.with_materials(progress=True)
+    names = [story.first, story.null] if story.null else None
+    table = story.with_materials(names=names, store=options.store, progress=True)
     print(f"false-discovery rate {FALSE_DISCOVERY_RATE}, least effect {LEAST_EFFECT}, {len(story.data)} images, "
           f"{len(table):,} counterfactual predictions\n")  # fmt: skip
-    figures = mini(story, table) if options.tier == "mini" else lite(story, table, story.with_styles(progress=True))
+    figures = mini(story, table) if options.tier == "mini" else lite(story, table, styled(story, options.store))
     seconds = time.perf_counter() - started
     print(f"{seconds:.0f} s")
     finish(options, {**figures, "images": len(story.data), "seconds": round(seconds, 1)})

@@ -483,6 +483,39 @@ def score(found: pd.DataFrame, planted: Collection[tuple[str, str]]) -> dict[str
     }
 
 
+@dataclass(frozen=True)
+class View:
+    """A picture `(3, H, W)` of a probe: what it is, what it is read as, and the probability of the right class."""
+
+    title: str
+    image: Tensor
+    read: str
+    chance: float
+
+
+def views(table: pd.DataFrame, concepts: Concepts, row: pd.Series) -> list[View]:
+    """Show one row of a probe: the original, the concept transformed, and the control.
+
+    The control is the one elsewhere; where there is none, the one in place (the concept turned to another look of
+    itself, if the table has it); where there is neither, two views come back.
+    """
+    index, concept, key = int(row["image"]), row["concept"], (row["style"], int(row["variant"]))
+    has_control = pd.notna(row["p_control"])
+    case = concepts.counterfactual(index, concept, [key], has_control)
+    found = [
+        View("original", concepts.data.images[index], row["before"], row["p_before"]),
+        View(f"{concept} → {row['style']}", case.changed[0], row["after"], row["p_after"]),
+    ]
+    if has_control:
+        return [*found, View(f"elsewhere → {row['style']}", case.control[0], row["control"], row["p_control"])]
+    same = ["classifier", "image", "class", "concept"]
+    itself = table[(table[same] == row[same]).all(axis=1) & (table["style"] == concept)]
+    for _, other in itself.head(1).iterrows():
+        picture = concepts.counterfactual(index, concept, [(concept, int(other["variant"]))], False).changed[0]
+        found.append(View(f"another {concept}", picture, other["after"], other["p_after"]))
+    return found
+
+
 def exemplar_for(
     rule: pd.Series,
     data: LabelledImages,

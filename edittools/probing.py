@@ -67,11 +67,14 @@ class Probing:
         known = {"own": self.own, "against": self.against, "only": self.concepts}
         return probe(self.classifiers, self.data.subset(few), masks, self.styles, **(known | options))
 
-    def with_materials(self, groups: Sequence[Sequence[str]] | None = None, **options: Any) -> pd.DataFrame:
-        """Probe with materials of the images' own world, beside the control in place."""
+    def with_materials(
+        self, groups: Sequence[Sequence[str]] | None = None, names: Sequence[str] | None = None, **options: Any
+    ) -> pd.DataFrame:
+        """Probe with materials of the images' own world, beside the control in place; all classifiers, or `names`."""
         known = {"own": self.own, "against": self.against, "control": False, "count": self.looks}
+        chosen = {name: self.classifiers[name] for name in names or self.classifiers}
         return probe_swaps(
-            self.classifiers, self.data, self.masks, self.groups if groups is None else groups,
+            chosen, self.data, self.masks, self.groups if groups is None else groups,
             self.donors, self.donor_masks, **(known | options),
         )  # fmt: skip
 
@@ -114,8 +117,9 @@ def _in_miniworld(split: str, per_class: int, progress: bool) -> Probing:
     seen = (*GROUNDS, *BEHIND, *aside[0], "object")
     names = ("mini_vgg", "mini_resnet", "mini_vgg_balanced")
     return Probing(
-        "mini", {name: load_classifier(name) for name in names},
-        data, {c: data.mask(c) for c in seen}, donors, {c: donors.mask(c) for c in seen},
+        tier="mini", classifiers={name: load_classifier(name) for name in names},
+        data=data, masks={c: data.mask(c) for c in seen},
+        donors=donors, donor_masks={c: donors.mask(c) for c in seen},
         groups=(GROUNDS, BEHIND), aside=aside, styles=STYLES, styled=6 * len(CLASSES),
         own={"object": CLASSES}, against="labels", layer="features.10", reference=donors, example="car",
         null="mini_vgg_balanced", planted=planted_pairs(),

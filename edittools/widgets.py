@@ -25,7 +25,7 @@ from torch import Tensor
 
 from edittools import masks as raster
 from edittools.checks import check_number
-from edittools.counterfactuals import Concepts
+from edittools.counterfactuals import Concepts, views
 from edittools.cut import evaluating
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
@@ -477,12 +477,8 @@ class ProbeBrowser(ipywidgets.VBox):
     @property
     def readings(self) -> tuple[str, ...]:
         """What stands above the original, the transformed picture and the control (if there is one)."""
-        row = self.row
-        parts = (("original", "before"), (f"{row['concept']} → {row['style']}", "after"), ("control", "control"))
         return tuple(
-            f"{title}: {row[when]}, {row['class']} {100 * row[f'p_{when}']:.0f} %"
-            for title, when in parts
-            if pd.notna(row[f"p_{when}"])
+            f"{view.title}: {view.read}, {self.row['class']} {100 * view.chance:.0f} %" for view in self._views
         )
 
     def _chosen(self, menus: int) -> pd.DataFrame:
@@ -512,13 +508,10 @@ class ProbeBrowser(ipywidgets.VBox):
             menu.value = kept if kept in options else options[0]
 
     def _show(self) -> None:
-        row = self.row
-        case = self._concepts.counterfactual(int(row["image"]), row["concept"], [(row["style"], int(row["variant"]))])
-        images = [self._concepts.data.images[int(row["image"])], case.changed[0]]
-        images += [case.control[0]] if case.control is not None else []
+        self._views = views(self._table, self._concepts, self.row)
         self.pictures.children = [
-            _captioned(_pixels(image), reading, self._width)
-            for image, reading in zip(images, self.readings, strict=True)
+            _captioned(_pixels(view.image), reading, self._width)
+            for view, reading in zip(self._views, self.readings, strict=True)
         ]
 
     def __repr__(self) -> str:

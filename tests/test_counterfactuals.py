@@ -23,6 +23,7 @@ from edittools.counterfactuals import (
     probe_swaps,
     rules,
     score,
+    views,
 )
 from edittools.images import LabelledImages
 from edittools.miniworld import CLASSES, GROUNDS, scenes
@@ -339,7 +340,7 @@ def test_the_browser_shows_what_the_table_says(looker, world):
     assert browser.readings == (
         "original: ship, ship 100 %",
         "sea → blue: house, ship 0 %",
-        "control: ship, ship 100 %",
+        "elsewhere → blue: ship, ship 100 %",
     )
     assert len(browser.pictures.children) == 3
     browser.concept.value = "mast"
@@ -347,6 +348,18 @@ def test_the_browser_shows_what_the_table_says(looker, world):
     assert "mast → blue: ship" in repr(browser)
     with pytest.raises(ValueError, match="no rows of classifier 'other'"):
         ProbeBrowser(table, Concepts.of(data, masks, FLAT), "other")
+
+
+def test_a_view_without_a_control_elsewhere_takes_the_one_in_place(looker, world):
+    data, masks = world
+    looks = {**FLAT, "sea": RED[None]}
+    table = probe(looker, data, masks, looks, only=["sea"], control=False)
+    concepts = Concepts.of(data, masks, looks)
+    row = table[table["style"] == "green"].iloc[0]
+    shown = views(table, concepts, row)
+    assert [view.title for view in shown] == ["original", "sea → green", "another sea"]
+    assert [view.read for view in shown] == ["ship", "house", "ship"]
+    assert len(views(table[table["style"] == "green"], concepts, row)) == 2
 
 
 def test_figures_name_what_they_show(looker, world):
@@ -358,4 +371,8 @@ def test_figures_name_what_they_show(looker, world):
     assert {label.get_text() for label in heat.axes[0].get_xticklabels()} == set(masks)
     grid = plots.counterfactuals(table, Concepts.of(data, masks, FLAT), rules(table).iloc[0], count=3)
     titles = [axis.get_title() for axis in grid.axes]
-    assert titles == ["ship\nship 100 %"] * 3 + ["house\nship 0 %"] * 3 + ["ship\nship 100 %"] * 3
+    assert titles[::3] == [
+        "original\nship (ship 100 %)",
+        "sea → green\nhouse (ship 0 %)",
+        "elsewhere → green\nship (ship 100 %)",
+    ]
