@@ -282,6 +282,62 @@ def counterfactuals(
     return image_grid([view.image for view in flat], titles, right, columns=len(shown), width=1.75)
 
 
+def benchmark_bars(table: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
+    """Draw errors corrected by method with 95 % intervals, a panel for each of `measures` (name → title).
+
+    `table` is that of `synthetic.summary`; fine-tuning is drawn in another colour than editing, as in Figure 5.
+    """
+    methods = list(dict.fromkeys(table.method))
+    figure, axes = plt.subplots(
+        1, len(measures), figsize=(3 * len(measures) + 1.6, 0.3 * len(methods) + 1), sharey=True
+    )
+    places = np.arange(len(methods))[::-1]
+    colours = [
+        "#d4a72c" if "fine-tuning" in m or "locality" in m else BEFORE if "random" in m else AFTER for m in methods
+    ]
+    for axis, (measure, title) in zip(np.atleast_1d(axes), measures.items(), strict=True):
+        part = table[table.measure == measure].set_index("method").loc[methods]
+        axis.barh(places, 100 * part["mean"], 0.75, color=colours)
+        spread = 100 * np.abs(part[["low", "high"]].to_numpy().T - part["mean"].to_numpy())
+        axis.errorbar(100 * part["mean"], places, xerr=spread, fmt="none", ecolor="#24292f", elinewidth=1, capsize=2)
+        axis.axvline(0, color="#24292f", linewidth=1)
+        axis.set_title(title, fontsize=9)
+        axis.set_xlabel("errors corrected (%)")
+        axis.set_yticks(places, methods)
+    return _finished(figure)
+
+
+def trade_off(points: pd.DataFrame, methods: Sequence[str]) -> Figure:
+    """Draw errors corrected against the accuracy that it cost, a line a method, a dot for each accuracy budget.
+
+    `points` is that of `synthetic.trade_off`: `method`, `budget`, `accuracy_change` (points), `corrected` (share).
+    """
+    figure, axis = _axes(None, (6.5, 3.6))
+    for method, colour in zip(methods, [AFTER, "#54aeff", "#d4a72c", "#bf8700", "#8250df", BEFORE], strict=False):
+        part = points[points.method == method].sort_values("budget")
+        axis.plot(part.accuracy_change, 100 * part.corrected, "o-", color=colour, label=method)
+    axis.axhline(0, color="#24292f", linewidth=1)
+    axis.set_xlabel("accuracy on clean images (points)")
+    axis.set_ylabel("errors corrected (%)")
+    _legend(axis)
+    return _finished(figure)
+
+
+def heat(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Draw tables of shares (methods × something) as heat maps beside each other, in %; `tables` go by title."""
+    widths = [table.shape[1] for table in tables.values()]
+    size = (0.8 * sum(widths) + 3.2, 0.32 * max(len(t) for t in tables.values()) + 1.3)
+    figure, axes = plt.subplots(1, len(tables), figsize=size, width_ratios=widths, sharey=True, squeeze=False)
+    for axis, (title, table) in zip(axes[0], tables.items(), strict=True):
+        sns.heatmap(100 * table, ax=axis, annot=True, fmt=".0f", cmap="RdBu", center=0, vmin=-100, vmax=100, cbar=False,
+                    annot_kws={"fontsize": 8})  # fmt: skip
+        axis.set_title(title, fontsize=9)
+        axis.set(xlabel="", ylabel="")
+        axis.tick_params(axis="x", rotation=40, labelsize=8)
+        axis.tick_params(axis="y", rotation=0, labelsize=8)
+    return _finished(figure)
+
+
 def _axes(ax: Axes | None, size: tuple[float, float]) -> tuple[Figure, Axes]:
     return (ax.figure, ax) if ax is not None else plt.subplots(figsize=size)
 

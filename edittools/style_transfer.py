@@ -53,9 +53,14 @@ class VGG19Features(nn.Module):
     def __init__(self, weights: bool = True) -> None:
         """Build the network up to `conv5_1`; without `weights` it is random."""
         super().__init__()
-        from torchvision.models import VGG19_Weights, vgg19
+        from torchvision.models import VGG19_Weights
+        from torchvision.models.vgg import cfgs, make_layers
 
-        self.layers = vgg19(weights=VGG19_Weights.IMAGENET1K_V1 if weights else None).features[:30].eval()
+        self.layers = make_layers(cfgs["E"])[:30].eval()
+        if weights:
+            found = VGG19_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)
+            names = {f"features.{name}": name for name in self.layers.state_dict()}
+            self.layers.load_state_dict({own: found[name] for name, own in names.items()})
         for layer in self.layers:
             if isinstance(layer, nn.ReLU):
                 layer.inplace = False

@@ -503,6 +503,17 @@ def by(table: pd.DataFrame, column: str, measure: str = "other same", budget: fl
     return chosen.pivot_table(measure, "method", column, sort=True).reindex(order)
 
 
+def trade_off(table: pd.DataFrame, measure: str = "other same") -> pd.DataFrame:
+    """Give, for each method and budget, the mean accuracy change in points and the mean share of errors `corrected`."""
+    chosen = per_case(table)
+    chosen = chosen[chosen.exemplars == table.exemplars.dropna().iloc[0]]
+    return (
+        chosen.groupby(["method", "budget"], sort=False)
+        .agg(accuracy_change=("accuracy_change", "mean"), corrected=(measure, "mean"))
+        .reset_index()
+    )
+
+
 # Where images come from
 
 
