@@ -1,0 +1,64 @@
+"""The pages: every Python block compiles, those of the troubleshooting page run, every file and target named exists."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [path.relative_to(ROOT) for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("data/**/*.md"))]
+
+
+def blocks(page, language):
+    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
+
+
+def outside_of_blocks(page):
+    return re.sub(r"^```.*?^```", "", (ROOT / page).read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_every_python_block_compiles(page):
+    for number, block in enumerate(blocks(page, "python")):
+        compile(block, f"{page}, block {number}", "exec")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_every_link_leads_to_a_file(page):
+    for target in re.findall(r"\]\(([^)#:\s]+)\)", outside_of_blocks(page)):
+        assert (ROOT / page).parent.joinpath(target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_every_make_target_and_script_exists(page):
+    text, makefile = (ROOT / page).read_text(), (ROOT / "Makefile").read_text()
+    for target in re.findall(r"(?:^|`)make ([a-z]+)", text, re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+    for script in re.findall(r"python ((?:benchmarks|data|notebooks)/\S+\.py)", text):
+        assert (ROOT / script).exists(), script
+
+
+def test_the_blocks_of_the_troubleshooting_page_run_in_order(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    namespace = {}
+    for block in blocks("docs/troubleshooting.md", "python"):
+        exec(block, namespace)
+    said = capsys.readouterr().out
+    assert "(Edit(features.10.weight (rank 1)),)\n()\n" in said  # applied, and undone
+    assert "0.0  conv 3x3" in said and "0.3  conv 1x1" in said and "0.2 " not in said  # the grouped one is left out
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_api_that_the_pages_name_exists():
+    import edittools
+
+    for page in PAGES:
+        for name in re.findall(r"\bet\.([A-Za-z_]+)", (ROOT / page).read_text()):
+            assert hasattr(edittools, name), f"{page}: et.{name}"
+
+
+def test_the_version_is_the_same_everywhere():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"\n## {version}\n" in (ROOT / "CHANGELOG.md").read_text()
