@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from edittools.cut import Cut, State, cut_all, prefixes
-from edittools.edits import Edit
+from edittools.edits import Edit, added
 from edittools.exemplars import Exemplar
 from edittools.finetuning import finetune
 from edittools.images import LabelledImages
@@ -46,6 +46,8 @@ class Kept:
         ):
             for layer, state in zip(cuts, prefixes(list(cuts.values()), images), strict=True):
                 self.states[layer].append(state)
+        self._outputs: dict[str, tuple[int, list[Tensor]]] = {}
+        self._fitting: set[str] = set()
         self.original = self.logits()
         self.before = errors(self.original, self.labels)
 
@@ -55,6 +57,7 @@ class Kept:
         chosen = torch.arange(len(self.labels))[chosen]
         part.labels, part.original, part.before = self.labels[chosen], self.original[chosen], self.before[chosen]
         part.states = {layer: _pick(states, chosen, batch_size) for layer, states in self.states.items()}
+        part._outputs = {}
         return part
 
     def batches(self, layer: str, size: int = 16) -> list[tuple[State, Tensor]]:
@@ -65,16 +68,33 @@ class Kept:
 
     @torch.no_grad()
     def logits(self, edit: Edit | None = None) -> Tensor:
-        """Give the logits `(N, classes)` with `edit` applied, from the first layer that it changes on."""
+        """Give the logits `(N, classes)` with `edit` applied, from the first layer that it changes on.
+
+        For an edit of one layer's weight, that layer's unedited output is kept as well, and only what the edit adds to
+        it is computed; whether the edit fits the model is then checked once for all edits of one fingerprint.
+        """
         layers = list(self.cuts)
         if edit is None:
             return torch.cat([self.cuts[layers[-1]].suffix(state).cpu() for state in self.states[layers[-1]]])
         start = next((layer for layer in layers if layer in edit.layers), None)
         if start is None:
             raise KeyError(f"{edit} changes none of the layers kept here: {', '.join(layers)}")
-        cut = self.cuts[start]
-        with edit.applied(cut.classifier):
-            return torch.cat([cut.suffix(state).cpu() for state in self.states[start]])
+        cut, change = self.cuts[start], edit.changes.get(f"{start}.weight")
+        if change is None or len(edit.changes) > 1:
+            with edit.applied(cut.classifier):
+                return torch.cat([cut.suffix(state).cpu() for state in self.states[start]])
+        if edit.fingerprint not in self._fitting:
+            edit.check_fits(cut.classifier)
+            self._fitting.add(edit.fingerprint)
+        pairs = zip(self.states[start], self._unedited(start), strict=True)
+        return torch.cat([cut.logits(s, output + added(cut, cut.keys(s), change)).cpu() for s, output in pairs])
+
+    def _unedited(self, layer: str) -> list[Tensor]:
+        """What the layer makes of the kept keys with the weight that it has now."""
+        version, cut = self.cuts[layer].weight._version, self.cuts[layer]
+        if self._outputs.get(layer, (None,))[0] != version:
+            self._outputs[layer] = version, [cut.output(state) for state in self.states[layer]]
+        return self._outputs[layer][1]
 
     def compare(self, edit: Edit) -> Comparison:
         """Give which images are misclassified before and after an edit."""

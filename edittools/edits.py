@@ -274,6 +274,15 @@ def response(cut: Cut, keys: Tensor, delta: Tensor) -> Tensor:
     return as_channels_first(moved, cut.is_linear).square().mean(dim=1).sqrt()
 
 
+def added(cut: Cut, keys: Tensor, change: Change) -> Tensor:
+    """What a change of the layer's weight adds to its output; of low rank, the keys are projected first."""
+    left = change.left.to(cut.weight)
+    if change.right is not None:
+        right = change.right.to(cut.weight)
+        keys = keys @ right.T if cut.is_linear else torch.einsum("rn,bnhw->brhw", right, keys)
+    return torch.func.functional_call(cut.module, without_bias(cut.module, left), (keys,))
+
+
 def without_bias(module: nn.Module, weight: Tensor) -> dict[str, Tensor]:
     """Parameters that make a layer apply `weight` (any number of channels) and nothing else, for `functional_call`."""
     return {"weight": weight} | ({} if module.bias is None else {"bias": weight.new_zeros(len(weight))})

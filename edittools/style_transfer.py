@@ -59,8 +59,7 @@ class VGG19Features(nn.Module):
         self.layers = make_layers(cfgs["E"])[:30].eval()
         if weights:
             found = VGG19_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)
-            names = {f"features.{name}": name for name in self.layers.state_dict()}
-            self.layers.load_state_dict({own: found[name] for name, own in names.items()})
+            self.layers.load_state_dict({name: found[f"features.{name}"] for name in self.layers.state_dict()})
         for layer in self.layers:
             if isinstance(layer, nn.ReLU):
                 layer.inplace = False

@@ -44,6 +44,17 @@ def test_an_edit_of_two_layers_starts_at_the_first(tiny, photos32, sets, exempla
     assert torch.allclose(kept["clean"].logits(both), expected, atol=1e-5)
 
 
+def test_an_edit_is_evaluated_on_top_of_one_that_is_applied_meanwhile(tiny, photos32, sets, exemplar):
+    _, kept = bench.prepare(tiny, LAYERS, **sets)
+    first = finetune(tiny, "conv1", exemplar, rate=0.1, steps=3)
+    second = rewrite(tiny, "conv1", exemplar, photos32, cache="")
+    alone = kept["clean"].logits(second)
+    with first.applied(tiny):
+        both = kept["clean"].logits(second)
+    assert torch.allclose(both, kept["clean"].logits(first + second), atol=1e-5)
+    assert torch.equal(kept["clean"].logits(second), alone) and not torch.equal(both, alone)
+
+
 def test_an_edit_of_a_layer_that_is_not_kept_is_refused(tiny, photos32, sets, exemplar):
     _, kept = bench.prepare(tiny, ["conv2"], **sets)
     with pytest.raises(KeyError, match="changes none of the layers kept here: conv2"):
