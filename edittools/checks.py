@@ -15,7 +15,7 @@ def check_number(value: Any, low: int, high: int | None, name: str) -> int:
 
 def check_amount(value: Any, name: str, low: float = -inf) -> float:
     """Return a finite number of at least `low` as a float; raise `ValueError` otherwise."""
-    given = value.item() if hasattr(value, "item") and getattr(value, "size", None) != 0 else value
+    given = value.item() if hasattr(value, "item") else value  # numbers of torch and numpy
     if not isinstance(given, Real) or not isfinite(given) or given < low:
         raise ValueError(f"{name} {given!r}: expected a finite number{f' from {low:g} up' if low > -inf else ''}")
     return float(given)
