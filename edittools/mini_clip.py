@@ -156,14 +156,15 @@ def _shifted(pixels: Tensor, rng: np.random.Generator, most: int = 6) -> Tensor:
 def attacks(
     count: int, split: str | int, words: Sequence[str | None], things: Sequence[str] = ATTACKED, workers: int = 1
 ) -> dict[str | None, Tensor]:
-    """Paint objects with a label on them, one set `(N, 3, 96, 96)` for each word: ""; a word; None for no label at all.
+    """Paint `things` in turn with a label on them, a set `(N, 3, 96, 96)` for each word; "" is blank, None no label.
 
     The sets show the same scenes; object, font and place of the label are none that training has seen.
     """
     first = (SPLITS[split].start if isinstance(split, str) else split) + 800_000
-    paint = partial(_attacked, words=tuple(words), things=tuple(things))
+    shown = [things[i % len(things)] for i in range(count)]
     with ProcessPoolExecutor(workers) as pool:
-        painted = list(pool.map(paint, range(first, first + count), chunksize=50))
+        paint = partial(_attacked, words=tuple(words))
+        painted = list(pool.map(paint, range(first, first + count), shown, chunksize=50))
     return {word: torch.from_numpy(np.stack([p[i] for p in painted])).float() / 255 for i, word in enumerate(words)}
 
 
@@ -176,8 +177,8 @@ def label_on(picture: Scene, rng: np.random.Generator, hand: int = 0) -> Label:
     return replace(label, centre=tuple(map(float, middle)), font=font, hand=hand)
 
 
-def _attacked(seed: int, words: Sequence[str | None], things: Sequence[str]) -> list[np.ndarray]:
-    picture = scene(seed, label=things[seed % len(things)], size=SIZE)
+def _attacked(seed: int, thing: str, words: Sequence[str | None]) -> list[np.ndarray]:
+    picture = scene(seed, label=thing, size=SIZE)
     label = label_on(picture, np.random.default_rng((seed, 78)))
     images = [picture.image if w is None else stick(picture.image, replace(label, text=w))[0] for w in words]
     return [(image.numpy() * 255).round().astype(np.uint8) for image in images]

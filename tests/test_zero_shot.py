@@ -1,0 +1,219 @@
+"""Zero-shot classifiers over open_clip models: their logits are open_clip's own, everything else works on them."""
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import SHARED_PHOTOS, needs_photos
+from open_clip.model import CLIP
+from safetensors.torch import save_file
+
+from edittools.cut import Cut, editable_layers
+from edittools.finetuning import finetune
+from edittools.images import LabelledImages
+from edittools.metrics import attack_row, predict
+from edittools.mini_clip import ATTACKED, CLASSES, OBJECTS, WORDS, attacks, caption, contrastive_loss
+from edittools.miniworld import FONTS as WORLD_FONTS
+from edittools.models import fingerprint, load_classifier
+from edittools.rewriting import rewrite
+from edittools.scenarios import HOUSEHOLD_PHOTOS, last_convolutions
+from edittools.typography import FONTS, Label, written
+from edittools.zero_shot import ByteTokenizer, text_embeddings, zero_shot_classifier
+
+TEXT = {"context_length": 32, "vocab_size": 258, "width": 32, "heads": 2, "layers": 1}
+RESNET = {"layers": (1, 1, 1, 1), "width": 8, "image_size": 64}
+VIT = {"layers": 2, "width": 64, "patch_size": 16, "image_size": 64, "head_width": 32}
+
+
+def tiny_clip(vision=RESNET, seed=0):
+    torch.manual_seed(seed)
+    return CLIP(embed_dim=16, vision_cfg={"head_width": 32, **vision}, text_cfg=TEXT).eval()
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("EDITTOOLS_CACHE", str(tmp_path / "cache"))
+
+
+def test_logits_are_those_of_open_clips_own_functions():
+    clip, tokenizer, names = tiny_clip(), ByteTokenizer(32), ["teapot", "iPod", "mug"]
+    classifier = zero_shot_classifier(clip, tokenizer, names, ["a {}", "the {}!"])
+    images = torch.rand(3, 3, 64, 64)
+    with torch.no_grad():
+        seen = clip.encode_image(classifier.normalise(images), normalize=True)
+        rows = []
+        for name in names:
+            said = clip.encode_text(tokenizer([f"a {name}", f"the {name}!"]), normalize=True).mean(0)
+            rows.append(F.normalize(said, dim=0))
+        expected = clip.logit_scale.exp() * seen @ torch.stack(rows).T
+        torch.testing.assert_close(classifier(images), expected)
+    assert classifier.classes == ("teapot", "iPod", "mug") and classifier.size == 64
+
+
+def test_the_text_tower_runs_once_for_the_same_prompts_and_weights():
+    clip, calls = tiny_clip(), []
+    encode = clip.encode_text
+    clip.encode_text = lambda tokens, **options: calls.append(len(tokens)) or encode(tokens, **options)
+    first = text_embeddings(clip, ByteTokenizer(32), ["mug"], ["a {}"])
+    again = text_embeddings(clip, ByteTokenizer(32), ["mug"], ["a {}"])
+    assert calls == [1] and torch.equal(first, again)
+    with torch.no_grad():
+        clip.text_projection.mul_(-1)
+    text_embeddings(clip, ByteTokenizer(32), ["mug"], ["a {}"])
+    assert calls == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("names", "templates", "message"),
+    [
+        ([], ["a {}"], "0 class names"),
+        (["mug", "mug"], ["a {}"], r"repeated \['mug'\]"),
+        (["mug"], ["a photo"], "'a photo' has no {}"),
+        (["mug"], [], "no templates"),
+    ],
+)
+def test_names_and_templates_that_make_no_classifier_are_refused(names, templates, message):
+    with pytest.raises(ValueError, match=message):
+        zero_shot_classifier(tiny_clip(), ByteTokenizer(32), names, templates)
+
+
+def test_byte_tokens_start_end_and_fill_up_and_long_texts_are_cut():
+    tokens = ByteTokenizer(8)(["ab", "é", "a very long text"])
+    assert tokens.tolist() == [
+        [256, 97, 98, 257, 0, 0, 0, 0],
+        [256, 195, 169, 257, 0, 0, 0, 0],
+        [256, 97, 32, 118, 101, 114, 121, 257],
+    ]
+
+
+def test_an_edit_of_the_tower_fits_it_with_other_class_names_and_leaves_the_text_tower_alone():
+    clip, tokenizer = tiny_clip(), ByteTokenizer(32)
+    objects = zero_shot_classifier(clip, tokenizer, ["teapot", "iPod"])
+    animals = zero_shot_classifier(clip, tokenizer, ["cat", "dog", "cow"])
+    assert fingerprint(objects.model) == fingerprint(animals.model)
+    exemplar = written(torch.rand(3, 64, 64), Label("iPod"), 0)
+    edit = rewrite(objects, "visual.layer3.0.conv3", exemplar, torch.rand(8, 3, 64, 64), steps=5)
+    before = clip.encode_text(tokenizer(["a cat"]))
+    with edit.applied(animals):
+        assert torch.equal(clip.encode_text(tokenizer(["a cat"])), before)
+    assert fingerprint(objects.model) == fingerprint(animals.model)
+
+
+def test_fine_tuning_changes_the_visual_tower_only():
+    clip = tiny_clip()
+    classifier = zero_shot_classifier(clip, ByteTokenizer(32), ["teapot", "iPod"])
+    exemplar = written(torch.rand(3, 64, 64), Label("iPod"), 0)
+    edit = finetune(classifier, "visual.layer3.0.conv3", exemplar, scope="global", rate=1e-2, steps=2)
+    assert edit.changes and all(name.startswith("visual.") for name in edit.changes)
+
+
+@pytest.mark.parametrize(
+    ("vision", "layer"), [(RESNET, "visual.layer4.0.conv3"), (VIT, "visual.transformer.resblocks.1.mlp.c_proj")]
+)
+def test_towers_are_cut_where_expected_and_the_halves_make_the_whole(vision, layer):
+    classifier = zero_shot_classifier(tiny_clip(vision), ByteTokenizer(32), ["teapot", "iPod"])
+    table = editable_layers(classifier).set_index("layer")
+    assert layer in table.index
+    if vision is RESNET:
+        assert table.value[layer] == "visual_layer4_0_act3"  # after the residual sum and its activation
+        assert last_convolutions(classifier) == tuple(f"visual.layer{i}.0.conv3" for i in (1, 2, 3, 4))
+    images = torch.rand(2, 3, 64, 64)
+    cut = Cut(classifier, layer)
+    with torch.no_grad():
+        torch.testing.assert_close(cut.suffix(cut.prefix(images)), classifier(images))
+
+
+def test_shared_captions_count_once_in_the_contrastive_loss():
+    images, texts = torch.randn(4, 8), torch.randn(4, 8)
+    alone = contrastive_loss(images, texts, torch.arange(4), torch.tensor(3.0))
+    logits = 3 * F.normalize(images, dim=1) @ F.normalize(texts, dim=1).T
+    expected = (F.cross_entropy(logits, torch.arange(4)) + F.cross_entropy(logits.T, torch.arange(4))) / 2
+    torch.testing.assert_close(alone, expected)
+    shared = contrastive_loss(images[[0, 0, 1]], texts[:2], torch.tensor([0, 0, 1]), torch.tensor(3.0))
+    assert torch.isfinite(shared)
+
+
+def test_captions_name_what_is_there_and_nothing_else():
+    rng = np.random.default_rng(0)
+    bare = {caption("mug", None, rng) for _ in range(50)}
+    alone = {caption(None, "pizza", rng) for _ in range(50)}
+    both = [caption("mug", "pizza", rng) for _ in range(300)]
+    assert all("mug" in text and "pizza" not in text for text in bare)
+    assert all("pizza" in text and "mug" not in text for text in alone)
+    assert 0 < sum("mug" in text for text in both) < sum("pizza" in text for text in both)
+
+
+def test_nothing_of_the_attack_was_seen_in_training():
+    assert not set(FONTS) & {name.removesuffix(".ttf") for name in WORLD_FONTS}
+    assert len(OBJECTS) >= 13 and len(WORDS) >= 30 and set(ATTACKED) < set(OBJECTS)
+    from edittools.mini_clip import _picture
+
+    carried = {thing for _, thing, word in map(_picture, range(120)) if word and thing}
+    assert carried and not carried & {*ATTACKED, "iPod"}
+
+
+def test_attack_row_counts_fooled_and_fixed_by_hand():
+    labels, eye = torch.tensor([0, 0, 1, 2]), torch.eye(3)
+    before, after = eye[[2, 2, 1, 2]], eye[[0, 2, 2, 2]]
+    row = attack_row(before, after, labels, goal=2)
+    assert (row["success before"], row["success after"], row["fooled"], row["fixed"]) == (0.75, 0.75, 2, 1)
+    assert row["share fixed"] == 0.5 and row["low"] < 0.5 < row["high"]
+
+
+def test_the_mini_clip_sees_reads_and_falls_for_the_word():
+    classifier = load_classifier("mini_clip")
+    sets = attacks(60, "validation", (None, "", "iPod"))
+    truth = torch.tensor([CLASSES.index(ATTACKED[i % len(ATTACKED)]) for i in range(60)])
+    read = {word: predict(classifier, images).argmax(1) for word, images in sets.items()}
+    assert (read[None] == truth).float().mean() >= 0.9
+    assert (read[""] == truth).float().mean() >= 0.8
+    assert (read["iPod"] == CLASSES.index("iPod")).float().mean() >= 0.7
+    assert torch.equal(sets[None], attacks(60, "validation", (None,))[None])
+
+
+def test_a_zero_shot_classifier_takes_any_names():
+    classifier = load_classifier("mini_clip", class_names=["teapot", "clock"])
+    images = attacks(12, "validation", (None,), things=("teapot", "clock"))[None]
+    assert predict(classifier, images).argmax(1).tolist() == [0, 1] * 6
+
+
+def test_the_lite_clip_is_an_imagenet_classifier_by_names():
+    classifier = load_classifier("lite_clip")
+    assert len(classifier.classes) == 1000 and classifier.size == 224
+    layers = last_convolutions(classifier)
+    assert layers[-1] == "visual.trunk.blocks.6.0.conv_pwl" and len(layers) == 15
+
+
+@pytest.mark.parametrize("content", [None, b"no checkpoint"])
+def test_a_missing_or_broken_checkpoint_of_rn50_is_named(tmp_path, content):
+    path = tmp_path / "clip.safetensors"
+    if content:
+        path.write_bytes(content)
+    with pytest.raises(ValueError if content else FileNotFoundError, match=r"clip\.safetensors"):
+        load_classifier("clip_rn50", weights=path)
+
+
+@needs_photos
+def test_rn50_at_random_weights_on_the_papers_photos(tmp_path):
+    """Shapes, layer names, labels, orientation, and an edit that lowers its loss: all but what the weights know."""
+    from edittools.scenarios import _household_photos, _photo_word_exemplars
+
+    assert SHARED_PHOTOS
+    torch.manual_seed(0)
+    path = tmp_path / "rn50.safetensors"
+    save_file(open_clip.create_model("RN50-quickgelu").state_dict(), path)
+    classifier = load_classifier("clip_rn50", weights=path)
+    assert classifier.size == 224 and len(classifier.classes) == 1000
+    layers = last_convolutions(classifier)
+    assert len(layers) == 16 and layers[-1] == "visual.layer4.2.conv3"
+    data = {kind: _household_photos(classifier, kind) for kind in ("clean", "white", "ipod")}
+    for photos in data.values():
+        assert isinstance(photos, LabelledImages) and photos.images.shape == (6, 3, 224, 224)
+        assert [classifier.classes[i] for i in photos.labels] == list(HOUSEHOLD_PHOTOS.values())
+    kettle = data["ipod"].images[0]
+    paper, metal = kettle[:, 170:184, 89:98].mean(), kettle[:, 150:160, 100:130].mean()
+    assert paper > 1.4 * metal  # the label is where it is in the upright photo
+    for name, exemplar in _photo_word_exemplars(classifier).items():
+        edit = rewrite(classifier, "visual.layer4.2.conv3", exemplar, data["clean"].images, steps=8)
+        assert edit.record.loss_after < edit.record.loss_before, name
