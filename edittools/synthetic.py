@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, fields
 from functools import cache, lru_cache, partial
 from itertools import product
 from os import PathLike
+from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -149,6 +150,22 @@ REWRITING: dict[str, dict[str, tuple]] = {
 FINETUNING = ("local fine-tuning", "global fine-tuning", "local, locality", "global, locality")
 
 
+_ALONE = RLock()  # a model is edited in place now and then, so threads of one process take turns
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Hold the process, with so many threads of torch, that digits do not depend on who computes."""
+    _ALONE.acquire()
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        _ALONE.release()
+
+
 # The parts of a case, each made once in a process
 
 
@@ -161,7 +178,8 @@ def material(suite: Suite) -> Material:
 @lru_cache(maxsize=1)
 def _read_right(suite: Suite) -> Tensor:
     found = material(suite)
-    return ~errors(predict(found.classifier, found.images), found.images.labels)
+    with _threads(suite.threads):
+        return ~errors(predict(found.classifier, found.images), found.images.labels)
 
 
 @dataclass(frozen=True)
@@ -178,9 +196,10 @@ class Workbench:
 def workbench(suite: Suite) -> Workbench:
     """Prepare what all cases of a suite share."""
     found = material(suite)
-    cuts = cut_all(found.classifier, suite.layers)
-    moments = second_moments(found.classifier, list(cuts), found.clean_validation)
-    return Workbench(cuts, Kept(cuts, found.clean_validation), Kept(cuts, found.clean), moments)
+    with _threads(suite.threads):
+        cuts = cut_all(found.classifier, suite.layers)
+        moments = second_moments(found.classifier, list(cuts), found.clean_validation)
+        return Workbench(cuts, Kept(cuts, found.clean_validation), Kept(cuts, found.clean), moments)
 
 
 @dataclass(frozen=True)
@@ -202,7 +221,8 @@ def group(suite: Suite, concept: str, style: str) -> Group:
     same = suite.transform(clean, masks, style, [SAME] * len(clean))
     held_out = suite.transform(clean, masks, style, [HELD_OUT[i % len(HELD_OUT)] for i in range(len(clean))])
     cuts = workbench(suite).cuts
-    return Group(clean, masks, same, held_out, {"same": Kept(cuts, same), "held out": Kept(cuts, held_out)})
+    with _threads(suite.threads):
+        return Group(clean, masks, same, held_out, {"same": Kept(cuts, same), "held out": Kept(cuts, held_out)})
 
 
 def _members(suite: Suite, concept: str) -> Tensor:
@@ -285,16 +305,6 @@ def parts(suite: Suite, case: Case) -> Parts:
 
 
 # One case
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def run_case(suite: Suite, case: Case) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 import multiprocessing
 import os
 import signal
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -150,8 +150,9 @@ def test_a_case_without_errors_enough_is_counted_and_not_scored(table):
     assert syn.summary(both).equals(syn.summary(table))
 
 
-def _worked(suite, executor, store=None):
-    return syn.sweep(suite, store=store, executor=executor)
+def test_threads_that_share_a_model_give_the_same_table(table):
+    with ThreadPoolExecutor(2) as pool:
+        pd.testing.assert_frame_equal(syn.sweep(SUITE, executor=pool), table)
 
 
 def test_a_process_pool_and_a_resumed_store_give_the_same_table(table, tmp_path):
