@@ -22,7 +22,7 @@ from edittools.finetuning import finetune
 from edittools.images import LabelledImages
 from edittools.metrics import Comparison, errors
 from edittools.models import Classifier
-from edittools.moments import SecondMoment
+from edittools.moments import RankError, SecondMoment
 from edittools.rewriting import rewrite
 
 BUDGET = 0.25
@@ -122,9 +122,15 @@ def rewriting_trials(
     settings: Sequence[Mapping[str, Any]],
     strengths: Sequence[float] = (0.5, 1.0),
 ) -> Iterator[tuple[dict[str, Any], Edit]]:
-    """Make an edit for each layer, exemplar, setting of `rewrite` and strength α, with a description of each."""
+    """Make an edit for each layer, exemplar, setting of `rewrite` and strength α, with a description of each.
+
+    Ranks above what the keys at a small mask span are left out.
+    """
     for layer, name, setting in product(cuts, exemplars, settings):
-        edit = rewrite(cuts[layer].classifier, cuts[layer], exemplars[name], moments[layer], **setting)
+        try:
+            edit = rewrite(cuts[layer].classifier, cuts[layer], exemplars[name], moments[layer], **setting)
+        except RankError:
+            continue
         for strength in strengths:
             yield {"layer": layer, "exemplar": name, **setting, "strength": strength}, strength * edit
 

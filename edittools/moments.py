@@ -63,19 +63,23 @@ class SecondMoment:
         return (keys.double() @ self.whitener.to(keys.device)).square().mean(dim=1)
 
 
+class RankError(ValueError):
+    """A rank that the keys at the mask do not span."""
+
+
 def directions(keys: Tensor, weights: Tensor, rank: int, moment: SecondMoment) -> Tensor:
     """Find `(rank, n)` orthonormal directions along which to edit: C⁻¹d of eq. (1), for the top `rank` keys d.
 
     The `(P, n)` keys, weighted by the square root of `(P,)` `weights`, are whitened; their top right singular vectors
-    are whitened once more, which carries them back to C⁻¹d, and orthonormalised. Raises `ValueError` when rank is more
-    than the keys span.
+    are whitened once more, which carries them back to C⁻¹d, and orthonormalised. Raises `RankError` when rank is more than
+    the keys span.
     """
     whitener = moment.whitener.to(keys.device)
     white = (keys.double() * weights.double().sqrt()[:, None]) @ whitener
     _, values, vectors = torch.linalg.svd(white, full_matrices=False)
     available = int((values > 1e-9 * values[0]).sum()) if values[0] > 0 else 0
     if not isinstance(rank, int) or not 1 <= rank <= available:
-        raise ValueError(f"rank {rank!r}: expected 1 to {available}, as many directions as the keys at the mask span")
+        raise RankError(f"rank {rank!r}: expected 1 to {available}, as many directions as the keys at the mask span")
     return torch.linalg.qr((vectors[:rank] @ whitener).T).Q.T.to(keys.dtype)
 
 

@@ -342,13 +342,17 @@ def _tables(
     suite: Suite, case: Case, pieces: Parts, tools: Workbench, validation: Kept
 ) -> dict[tuple[str, int], pd.DataFrame]:
     """Sweep every method on the validation images: a table of trials by method and number of exemplars."""
+
+    def rewriting(exemplars: Mapping[str, Sequence[Exemplar]], settings: Sequence[Mapping[str, Any]]) -> Iterator:
+        return bench.rewriting_trials(tools.cuts, exemplars, tools.moments, settings, suite.strengths)
+
     tables = {}
     for number in dict.fromkeys(min(n, len(pieces.chosen)) for n in suite.numbers):
         exemplars = {"exemplars": pieces.exemplars(number)}
         first = number == min(suite.numbers[0], len(pieces.chosen))
         for name in REWRITING if first else ("editing",):
             settings = bench.grid(**REWRITING[name], steps=(suite.solver_steps,))
-            tables[name, number] = bench.sweep(_rewriting(suite, tools, exemplars, settings), validation)
+            tables[name, number] = bench.sweep(rewriting(exemplars, settings), validation)
         for scope in ("local", "global"):
             settings = bench.grid(scope=(scope,), rate=suite.rates, steps=(suite.steps,))
             plain = bench.sweep(bench.finetuning_trials(tools.cuts, exemplars, settings), validation)
@@ -361,21 +365,8 @@ def _tables(
                 tables[f"rank {rank}", number] = tables["editing", number].query("rank == @rank")
             several = {"exemplars": pieces.in_variants(suite, case.style, number)}
             settings = bench.grid(**REWRITING["editing"], steps=(suite.solver_steps,))
-            tables["editing, variants", number] = bench.sweep(_rewriting(suite, tools, several, settings), validation)
+            tables["editing, variants", number] = bench.sweep(rewriting(several, settings), validation)
     return {key: table for key, table in tables.items() if len(table)}
-
-
-def _rewriting(
-    suite: Suite, tools: Workbench, exemplars: Mapping[str, Sequence[Exemplar]], settings: Sequence[Mapping[str, Any]]
-) -> Iterator[tuple[dict[str, Any], Edit]]:
-    """The trials of `rewrite`, without those whose rank is above what the keys at a small mask span."""
-    for layer, setting in product(tools.cuts, settings):
-        cut = {layer: tools.cuts[layer]}
-        try:
-            yield from bench.rewriting_trials(cut, exemplars, tools.moments, [setting], suite.strengths)
-        except ValueError as error:
-            if not str(error).startswith("rank"):
-                raise
 
 
 def _with_locality(
