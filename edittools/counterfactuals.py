@@ -221,7 +221,10 @@ def probe(
     starts = range(0, len(data), chunk)
     parts = {f"images from {i}": (i, concepts.subset(range(i, min(i + chunk, len(data))))) for i in starts}
     about = "" if store is None else f"probe {_identity(named, concepts)} {settings} {chunk}"
-    return jobs.run(work, parts, store, executor, progress, about).drop(columns="job", errors="ignore")
+    table = jobs.run(work, parts, store, executor, progress, about)
+    if table.empty:
+        raise ValueError(f"no image shows one of {', '.join(only)} on {least_area:.0%} of its area or more")
+    return table.drop(columns="job")
 
 
 def probe_swaps(

@@ -277,6 +277,8 @@ def test_bad_input_is_named(looker, world):
         probe(looker, data, masks, ["tartan"])
     with pytest.raises(ValueError, match="at least one"):
         probe(looker, data, masks, {})
+    with pytest.raises(ValueError, match="no image shows one of mast on 20%"):
+        probe(looker, data, masks, FLAT, only=["mast"], least_area=0.2)
     table = probe(looker, data, masks, FLAT)
     with pytest.raises(KeyError, match="no column 'colour'"):
         effects(table, "colour")
