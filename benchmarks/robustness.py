@@ -29,7 +29,7 @@ def choose(story: Scenario) -> tuple[dict[str, pd.Series], dict, dict[str, bench
     data = {name: getattr(story, name) for name in ("validation", "test", "clean_validation", "clean")}
     cuts, kept = bench.prepare(story.classifier, story.shortlist, progress=True, **data)
     moments = second_moments(story.classifier, list(cuts), story.reference, progress=True)
-    choices = bench.grid(rank=(1, 3), objective=("l1", "least_squares"))
+    choices = bench.grid(rank=(1, 3), masked=(True,), objective=("l1", "least_squares"))
     trials = bench.rewriting_trials(cuts, story.exemplars, moments, choices, strengths=(0.5, 1.0))
     total = len(cuts) * len(story.exemplars) * len(choices) * 2
     found = {"edit": bench.select(bench.sweep(trials, kept["validation"], total, True), kept["clean_validation"])}
@@ -38,7 +38,7 @@ def choose(story: Scenario) -> tuple[dict[str, pd.Series], dict, dict[str, bench
         rates = bench.grid(scope=(scope,), rate=(1e-3, 1e-2, 1e-1), steps=(20,))
         trials = bench.finetuning_trials(few, story.exemplars, rates)
         table = bench.sweep(trials, kept["validation"], len(few) * len(story.exemplars) * len(rates), True)
-        found[f"{scope} fine-tuning"] = bench.select(table, kept["clean_validation"])
+        found[f"{scope} fine-tuning"] = bench.select(table.assign(locality=0.0), kept["clean_validation"])
     return found, cuts, kept
 
 

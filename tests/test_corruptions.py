@@ -1,5 +1,7 @@
 """Corruptions: exact small cases, growing severity, seeds; errors on them are those of the edited model itself."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -70,3 +72,23 @@ def test_the_curves_have_a_panel_a_method():
     figure = plots.robustness_curves(table)
     assert [axis.get_title() for axis in figure.axes] == ["edit", "tuning"]
     assert [len(axis.lines) for axis in figure.axes] == [3, 3]
+
+
+def test_the_benchmark_runs_on_any_scenario(tiny, photos32, exemplar, monkeypatch, tmp_path):
+    from edittools.scenarios import Scenario
+
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "benchmarks"))
+    import robustness
+
+    monkeypatch.setenv("EDITTOOLS_CACHE", str(tmp_path))
+    data = LabelledImages(photos32, torch.arange(40) % 5, tiny.classes)
+    story = Scenario(
+        "mini", tiny, {"one": exemplar}, lambda image, mask: image, data, data, data, data, data, data,
+        layers=("conv1", "conv2"), shortlist=("conv1", "conv2"), default={}, expected={},
+    )  # fmt: skip
+    curves, whole, chosen = robustness.measure(story, images=20)
+    assert list(chosen) == ["edit", "local fine-tuning", "global fine-tuning"] == curves.method.unique().tolist()
+    assert len(whole) == 3 * len(CORRUPTIONS) and whole.before.between(0, 1).all()
+    unedited = curves[curves.strength == 0]
+    assert unedited.accuracy.nunique() == unedited["corrupted accuracy"].nunique() == 1
+    assert unedited["corrupted accuracy"].iloc[0] == pytest.approx(1 - whole.before.mean())
