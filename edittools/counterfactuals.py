@@ -139,6 +139,15 @@ class Concepts:
         """Say whether `concept` is the own object of the class `name`."""
         return name in self.own.get(concept, ())
 
+    def keys(self, number: int, looks: int | None) -> list[tuple[str, int]]:
+        """Give the textures (style, variant) of image `number`: all, or `looks` variants of each style in rotation."""
+        counts = pd.Series([style for style, _ in self.textures]).value_counts()
+        return [
+            (style, variant)
+            for style, variant in self.textures
+            if looks is None or (variant - number) % counts[style] < looks
+        ]
+
     def counterfactual(
         self, index: int, concept: str, keys: Sequence[tuple[str, int]] | None = None, control: bool = True
     ) -> Counterfactual:
@@ -184,6 +193,7 @@ def probe(
     *,
     own: Own | None = None,
     only: Collection[str] | None = None,
+    looks: int | None = None,
     control: bool = True,
     against: str = "labels",
     least_area: float = 0.02,
@@ -198,6 +208,7 @@ def probe(
         classifiers: one, or several by name, which see the same pictures (resized to the size that each expects).
         data, masks, styles, variants, own: see `Concepts`.
         only: the concepts to transform, if not all that have masks.
+        looks: variants of each style that one image is turned to, in rotation from image to image; all if None.
         control: make the control elsewhere, which doubles the work.
         against: "labels", or "reading" to hold each classifier to what it reads in the untouched image.
         least_area: concepts that cover less than this share of an image are not transformed.
@@ -216,7 +227,7 @@ def probe(
     for concept in only:
         if concept not in masks:
             raise KeyError(f"no concept {concept!r} among the masks: expected some of {', '.join(masks)}")
-    settings = {"only": only, "control": control, "against": against, "least_area": least_area}
+    settings = {"only": only, "looks": looks, "control": control, "against": against, "least_area": least_area}
     work = partial(_probe_chunk, classifiers=named, **settings)
     starts = range(0, len(data), chunk)
     parts = {f"images from {i}": (i, concepts.subset(range(i, min(i + chunk, len(data))))) for i in starts}
@@ -234,21 +245,24 @@ def probe_swaps(
     groups: Sequence[Sequence[str]],
     donors: LabelledImages,
     donor_masks: Mapping[str, Tensor],
-    count: int = 1,
+    count: int = 8,
+    looks: int = 2,
     store: str | os.PathLike | None = None,
     **options: Any,
 ) -> pd.DataFrame:
     """Probe with `materials` from `donors` as styles: each concept becomes each other of its group, and itself.
 
     `groups` are concepts that may stand in for each other, such as grounds. Turning a concept to another look of itself
-    is the control in place (`effects(..., control="itself")`): same area, same edges, same handling. `options` are
-    those of `probe`; `store` is a folder, with a file a group.
+    is the control in place (`effects(..., control="itself")`): same area, same edges, same handling. Each material has
+    `count` looks, from as many images, of which an image is turned to `looks`, in rotation: with few looks for all
+    images, an odd one among them would pass for an effect. `options` are those of `probe`; `store` is a folder, with a
+    file a group.
     """
     tables = []
     for number, group in enumerate(groups):
         file = None if store is None else os.path.join(store, f"swaps-{number}.jsonl")
-        looks = materials(donors, donor_masks, group, count)
-        tables.append(probe(classifiers, data, masks, looks, only=group, store=file, **options))
+        made = materials(donors, donor_masks, group, count)
+        tables.append(probe(classifiers, data, masks, made, only=group, looks=looks, store=file, **options))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -265,6 +279,7 @@ def _probe_chunk(
     part: tuple[int, Concepts],
     classifiers: Mapping[str, Classifier],
     only: Sequence[str],
+    looks: int | None,
     control: bool,
     against: str,
     least_area: float,
@@ -275,8 +290,9 @@ def _probe_chunk(
         areas = {concept: float(concepts.masks[concept][i].mean()) for concept in only}
         seen = [concept for concept, area in areas.items() if area >= least_area and area]
         if seen:
-            cases = {concept: concepts.counterfactual(i, concept, control=control) for concept in seen}
-            rows += _probe_image(first + i, i, cases, concepts, classifiers, against)
+            keys = concepts.keys(first + i, looks)
+            cases = {concept: concepts.counterfactual(i, concept, keys, control) for concept in seen}
+            rows += _probe_image(first + i, i, cases, keys, concepts, classifiers, against)
     return rows
 
 
@@ -284,6 +300,7 @@ def _probe_image(
     number: int,
     i: int,
     cases: Mapping[str, Counterfactual],
+    keys: Sequence[tuple[str, int]],
     concepts: Concepts,
     classifiers: Mapping[str, Classifier],
     against: str,
@@ -298,7 +315,7 @@ def _probe_image(
         read = [classifier.classes[k] for k in chances.argmax(dim=1).tolist()]
         label = read[0] if against == "reading" else concepts.data.classes[int(concepts.data.labels[i])]
         right = chances[:, classifier.index(label)].tolist()
-        rows += _rows(name, number, label, cases, concepts, read, right)
+        rows += _rows(name, number, label, cases, keys, concepts, read, right)
     return rows
 
 
@@ -313,19 +330,20 @@ def _rows(
     number: int,
     label: str,
     cases: Mapping[str, Counterfactual],
+    keys: Sequence[tuple[str, int]],
     concepts: Concepts,
     read: Sequence[str],
     right: Sequence[float],
 ) -> Iterable[dict]:
     """Sort the predictions of one batch (the image; for each concept the changed pictures, the controls) into rows."""
-    at, count = 1, len(concepts.textures)
+    at, count = 1, len(keys)
     for concept, case in cases.items():
         step = 0 if case.control is None else count
         same = {
             "classifier": name, "image": number, "class": label, "concept": concept,
             "own": concepts.owns(concept, label), "area": float(case.mask.mean()),
         }  # fmt: skip
-        for k, (style, variant) in enumerate(concepts.textures, start=at):
+        for k, (style, variant) in enumerate(keys, start=at):
             yield {
                 **same, "style": style, "variant": variant,
                 "before": read[0], "after": read[k], "control": read[k + step] if step else None,

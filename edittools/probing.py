@@ -28,7 +28,8 @@ class Probing:
     `groups` are concepts that may stand in for each other, `aside` more of them that are no part of the score. `own`
     names the classes whose own object a concept is. `classifiers` go by name; the rules of the first are looked for,
     and `null` names the one that was trained without rules. `planted` are the pairs of class and concept that were
-    planted, where that is known. `example` is the class whose rule is shown and mended, `layer` where.
+    planted, where that is known. `example` is the class whose rule is shown and mended, `layer` where; of each material
+    `looks` are cut.
     """
 
     tier: str
@@ -48,7 +49,7 @@ class Probing:
     example: str | None = None
     null: str | None = None
     planted: frozenset[tuple[str, str]] = field(default=frozenset(), repr=False)
-    looks: int = 2
+    looks: int = 8
 
     @property
     def first(self) -> str:
@@ -146,7 +147,7 @@ def _on_photos(tier: str, progress: bool) -> Probing:
     names = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
     classifiers = {name: load_classifier(name) for name in names}
     data, masks = msrc(max(classifiers.values(), key=lambda c: c.size), progress=progress)
-    looks = 2
+    looks = 3
     given = sorted({
         i for group in BACKGROUNDS for c in group
         for i in masks[c].flatten(1).mean(dim=1).argsort(descending=True, stable=True)[:looks].tolist()

@@ -500,12 +500,11 @@ class ProbeBrowser(ipywidgets.VBox):
         if menu is self.image:
             rows = rows.loc[(rows["p_after"] - rows["p_before"]).sort_values(kind="stable").index]
         options = tuple(dict.fromkeys(rows[("concept", "style", "image")[place]].tolist()))
-        if menu.options == options:
-            self._follow(place + 1)
-        else:  # setting the value is followed in turn
-            kept = menu.value if menu is not self.image else None
+        kept = menu.value if menu is not self.image else None
+        if menu.options != options:
             menu.options = options
-            menu.value = kept if kept in options else options[0]
+        menu.value = kept if kept in options else options[0]
+        self._follow(place + 1)  # also where the value stays: what is above it has changed
 
     def _show(self) -> None:
         self._views = views(self._table, self._concepts, self.row)

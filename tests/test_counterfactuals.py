@@ -308,7 +308,7 @@ def vehicles():
 def test_in_miniworld_the_planted_rules_are_found_and_none_without_them(vehicles):
     models = {name: load_classifier(name) for name in ("mini_vgg", "mini_vgg_balanced")}
     data, masks, donors, donor_masks = vehicles
-    table = probe_swaps(models, data, masks, [GROUNDS], donors, donor_masks, own={"object": CLASSES}, control=False)
+    table = probe_swaps(models, data, masks, [GROUNDS], donors, donor_masks, 2, own={"object": CLASSES}, control=False)
     found = rules(table, control="itself")
     pairs = set(zip(found.classifier, found["class"], found.concept, strict=True))
     planted = {("car", "road"), ("tractor", "road"), ("ship", "water"), ("sled", "snow"), ("penguin", "snow")}
@@ -350,6 +350,14 @@ def test_the_browser_shows_what_the_table_says(looker, world):
     assert "mast → blue: ship" in repr(browser)
     with pytest.raises(ValueError, match="no rows of classifier 'other'"):
         ProbeBrowser(table, Concepts.of(data, masks, FLAT), "other")
+
+
+def test_looks_rotate_from_image_to_image(looker, world):
+    many = {"grey": torch.stack([c * RED for c in (0.1, 0.2, 0.3, 0.4)]), "green": GREEN[None]}
+    table = probe(looker, *world, many, only=["sea"], looks=2, chunk=5)
+    grey = table[table["style"] == "grey"].groupby("image").variant.agg(set)
+    assert grey.tolist() == [{k % 4, (k + 1) % 4} for k in range(12)]
+    assert (table[table["style"] == "green"].groupby("image").size() == 1).all()
 
 
 def test_a_view_without_a_control_elsewhere_takes_the_one_in_place(looker, world):
