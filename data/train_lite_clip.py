@@ -1,6 +1,6 @@
 """Train the lite CLIP: EfficientNet-Lite0 that keeps what it knows of photographs and learns to read words on them.
 
-python data/train_lite_clip.py [--epochs 8] [--output FOLDER]      (needs the photographs, see README, 'Tiers')
+python data/train_lite_clip.py [--epochs 6] [--output FOLDER]      (needs the photographs, see README, 'Tiers')
 
 Photographs of the ImageNet sample whose class number is divisible by three are never used here: they are for measuring.
 """
@@ -122,8 +122,8 @@ def evaluate(classifier: Classifier, original: Classifier, held: list[Tensor], l
 def main() -> None:
     """Load, align, teach both towers, evaluate, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--text-steps", type=int, default=1200)
+    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--text-steps", type=int, default=900)
     parser.add_argument("--scale", type=float, default=1.0, help="share of the usual number of pictures, for a trial")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent)
     options = parser.parse_args()

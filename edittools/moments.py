@@ -71,8 +71,8 @@ def directions(keys: Tensor, weights: Tensor, rank: int, moment: SecondMoment) -
     """Find `(rank, n)` orthonormal directions along which to edit: C⁻¹d of eq. (1), for the top `rank` keys d.
 
     The `(P, n)` keys, weighted by the square root of `(P,)` `weights`, are whitened; their top right singular vectors
-    are whitened once more, which carries them back to C⁻¹d, and orthonormalised. Raises `RankError` when rank is more than
-    the keys span.
+    are whitened once more, which carries them back to C⁻¹d, and orthonormalised. Raises `RankError` when rank is more
+    than the keys span.
     """
     whitener = moment.whitener.to(keys.device)
     white = (keys.double() * weights.double().sqrt()[:, None]) @ whitener

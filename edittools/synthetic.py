@@ -13,7 +13,6 @@ from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from functools import cache, lru_cache, partial
-from itertools import product
 from os import PathLike
 from threading import RLock
 from typing import Any
