@@ -17,6 +17,8 @@ from edittools.benchmark import (
     strength_curve,
     sweep,
 )
+from edittools.corruptions import corrupt, corrupted_errors
+from edittools.counterfactuals import Concepts, effects, exemplar_for, probe, probe_swaps, rules, score
 from edittools.cut import Cut, State, cut_all, editable_layers, prefixes
 from edittools.edits import Change, Edit, Record, applied_edits
 from edittools.exemplars import Exemplar
@@ -36,19 +38,21 @@ from edittools.metrics import (
 )
 from edittools.models import Classifier, fingerprint, load_classifier
 from edittools.moments import SecondMoment, second_moments
+from edittools.probing import Probing, probing_scenario
 from edittools.rewriting import rewrite
 from edittools.scenarios import Scenario, current_tier, snow_scenario, typographic_scenario
 from edittools.typography import Label, blanked, stick, written
-from edittools.widgets import ExemplarView, MaskEditor, PredictionView, alpha_slider
+from edittools.widgets import ExemplarView, MaskEditor, PredictionView, ProbeBrowser, alpha_slider
 from edittools.zero_shot import zero_shot_classifier
 
 __all__ = [
-    "BUDGET", "Change", "Classifier", "Comparison", "Cut", "Edit", "Exemplar", "ExemplarView", "Kept", "Label",
-    "LabelledImages", "LazyImages", "MaskEditor", "PredictionView", "Record", "Scenario", "SecondMoment", "State",
-    "add_layer", "alpha_slider", "applied_edits", "attack_row", "blanked", "by_class", "current_tier", "cut_all",
-    "editable_layers", "error_rate", "errors", "errors_corrected", "finetune", "finetuning_trials", "fingerprint",
-    "grid", "load_classifier", "load_image", "load_mask", "mcnemar", "predict", "prefixes", "prepare",
-    "random_direction", "report", "rewrite", "rewriting_trials", "run", "save_image", "save_mask", "second_moments",
-    "select", "snow_scenario", "stick", "strength_curve", "sweep", "typographic_scenario", "wilson", "written",
-    "zero_shot_classifier",
+    "BUDGET", "Change", "Classifier", "Comparison", "Concepts", "Cut", "Edit", "Exemplar", "ExemplarView", "Kept",
+    "Label", "LabelledImages", "LazyImages", "MaskEditor", "PredictionView", "ProbeBrowser", "Probing", "Record",
+    "Scenario", "SecondMoment", "State", "add_layer", "alpha_slider", "applied_edits", "attack_row", "blanked",
+    "by_class", "corrupt", "corrupted_errors", "current_tier", "cut_all", "editable_layers", "effects", "error_rate",
+    "errors", "errors_corrected", "exemplar_for", "finetune", "finetuning_trials", "fingerprint", "grid",
+    "load_classifier", "load_image", "load_mask", "mcnemar", "predict", "prefixes", "prepare", "probe", "probe_swaps",
+    "probing_scenario", "random_direction", "report", "rewrite", "rewriting_trials", "rules", "run", "save_image",
+    "save_mask", "score", "second_moments", "select", "snow_scenario", "stick", "strength_curve", "sweep",
+    "typographic_scenario", "wilson", "written", "zero_shot_classifier",
 ]  # fmt: skip

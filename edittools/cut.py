@@ -400,7 +400,8 @@ def editable_layers(classifier: Classifier, size: int | None = None) -> pd.DataF
     """List the layers that can be edited, from first to last.
 
     One row a layer: `layer` (name), `kind`, `weight` (shape), `stride`, `keys` and `output` (shapes without the batch),
-    `value` (name of the step where its block ends) and `position` (0 first … 1 last).
+    `value` (name of the step where its block ends), `position` (0 first … 1 last) and `in_paper`, true of convolutions:
+    linear layers, such as the MLPs of a transformer, can be edited as well, but the paper edits none.
     """
     model = check_classifier(classifier).model
     graph, _ = trace(model)
@@ -430,6 +431,7 @@ def editable_layers(classifier: Classifier, size: int | None = None) -> pd.DataF
             "output": shapes.shapes[node.target][1],
             "value": _follow(model, node, _is_in_block).name,
             "position": i / max(len(calls) - 1, 1),
+            "in_paper": isinstance(module, nn.Conv2d),
         })  # fmt: skip
     return pd.DataFrame(rows)
 
