@@ -6,6 +6,7 @@ the validation images, `select` takes the best one that keeps the accuracy of cl
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from itertools import product
 from typing import Any
 
@@ -66,28 +67,34 @@ class Kept:
         parts = self.original.log_softmax(dim=1).to(self.cuts[layer].classifier.device).split(size)
         return list(zip(states, parts, strict=True))
 
-    @torch.no_grad()
     def logits(self, edit: Edit | None = None) -> Tensor:
         """Give the logits `(N, classes)` with `edit` applied, from the first layer that it changes on.
 
         For an edit of one layer's weight, that layer's unedited output is kept as well, and only what the edit adds to
         it is computed; whether the edit fits the model is then checked once for all edits of one fingerprint.
         """
+        return torch.cat(list(self._parts(edit)))
+
+    @torch.no_grad()
+    def _parts(self, edit: Edit | None) -> Iterator[Tensor]:
+        """Give the logits batch by batch."""
         layers = list(self.cuts)
         if edit is None:
-            return torch.cat([self.cuts[layers[-1]].suffix(state).cpu() for state in self.states[layers[-1]]])
+            yield from (self.cuts[layers[-1]].suffix(state).cpu() for state in self.states[layers[-1]])
+            return
         start = next((layer for layer in layers if layer in edit.layers), None)
         if start is None:
             raise KeyError(f"{edit} changes none of the layers kept here: {', '.join(layers)}")
         cut, change = self.cuts[start], edit.changes.get(f"{start}.weight")
         if change is None or len(edit.changes) > 1:
             with edit.applied(cut.classifier):
-                return torch.cat([cut.suffix(state).cpu() for state in self.states[start]])
+                yield from (cut.suffix(state).cpu() for state in self.states[start])
+            return
         if edit.fingerprint not in self._fitting:
             edit.check_fits(cut.classifier)
             self._fitting.add(edit.fingerprint)
         pairs = zip(self.states[start], self._unedited(start), strict=True)
-        return torch.cat([cut.logits(s, output + added(cut, cut.keys(s), change)).cpu() for s, output in pairs])
+        yield from (cut.logits(s, output + added(cut, cut.keys(s), change)).cpu() for s, output in pairs)
 
     def _unedited(self, layer: str) -> list[Tensor]:
         """What the layer makes of the kept keys with the weight that it has now."""
@@ -99,6 +106,19 @@ class Kept:
     def compare(self, edit: Edit) -> Comparison:
         """Give which images are misclassified before and after an edit."""
         return Comparison(self.before, errors(self.logits(edit), self.labels))
+
+    def accuracy_change(self, edit: Edit, at_least: float = float("-inf")) -> float:
+        """Give an edit's accuracy change in points; NaN as soon as it is sure to be below `at_least`."""
+        gained, mendable, start = 0, int(self.before.sum()), 0
+        with closing(self._parts(edit)) as parts:
+            for logits in parts:
+                here = slice(start, start := start + len(logits))
+                wrong = int(self.before[here].sum())
+                gained += wrong - int(errors(logits, self.labels[here]).sum())
+                mendable -= wrong
+                if 100 * (gained + mendable) / len(self.labels) < at_least:
+                    return float("nan")
+        return 100 * gained / max(len(self.labels), 1)
 
 
 def _pick(states: Sequence[State], chosen: Tensor, batch_size: int) -> list[State]:
@@ -131,8 +151,7 @@ def rewriting_trials(
             edit = rewrite(cuts[layer].classifier, cuts[layer], exemplars[name], moments[layer], **setting)
         except RankError:
             continue
-        for strength in strengths:
-            yield {"layer": layer, "exemplar": name, **setting, "strength": strength}, strength * edit
+        yield from at_strengths([({"layer": layer, "exemplar": name, **setting}, edit)], strengths)
 
 
 def finetuning_trials(
@@ -149,6 +168,15 @@ def finetuning_trials(
         near = reference.batches(layer) if isinstance(reference, Kept) else reference
         edit = finetune(cuts[layer].classifier, cuts[layer], exemplars[name], reference=near, **setting)
         yield {"layer": layer, "exemplar": name, **setting}, edit
+
+
+def at_strengths(
+    trials: Iterable[tuple[dict[str, Any], Edit]], strengths: Sequence[float]
+) -> Iterator[tuple[dict[str, Any], Edit]]:
+    """Give each trial at several strengths α: α times what it changes."""
+    for description, edit in trials:
+        for strength in strengths:
+            yield {**description, "strength": strength}, strength * edit
 
 
 def sweep(
@@ -186,9 +214,10 @@ def select_each(table: pd.DataFrame, clean: Kept, budgets: Sequence[float]) -> d
         raise ValueError("a table with no trial: expected at least one row, see sweep")
     ranked, found = table.sort_values("loss", kind="stable"), {}
     for _, row in ranked[ranked.net > 0].iterrows():
-        if len(found) == len(set(budgets)):
+        missing = [budget for budget in budgets if budget not in found]
+        if not missing:
             break
-        change = clean.compare(row.edit).row()["accuracy change (points)"]
+        change = clean.accuracy_change(row.edit, -max(missing))
         for budget in budgets:
             if budget not in found and change >= -budget:
                 found[budget] = pd.concat([row, pd.Series({"accuracy_change": change})])
@@ -216,9 +245,14 @@ def random_direction(edit: Edit, solve: Callable[[Tensor], Edit], seeds: Sequenc
     [change] = edit.changes.values()
     found = []
     for seed in seeds:
-        noise = torch.randn(change.right.shape, generator=torch.Generator().manual_seed(seed))
-        found.append(solve(torch.linalg.qr(noise.T).Q.T.to(change.right)))
+        found.append(solve(random_basis(*change.right.shape, seed).to(change.right)))
     return found
+
+
+def random_basis(rank: int, width: int, seed: int) -> Tensor:
+    """Draw orthonormal rows `(rank, width)`."""
+    noise = torch.randn((rank, width), generator=torch.Generator().manual_seed(seed))
+    return torch.linalg.qr(noise.T).Q.T
 
 
 def prepare(classifier: Classifier, layers: Sequence[str], progress: bool = False, **data: LabelledImages) -> tuple:

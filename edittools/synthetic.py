@@ -13,6 +13,7 @@ from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from functools import cache, lru_cache, partial
+from itertools import product
 from os import PathLike
 from threading import RLock
 from typing import Any
@@ -33,7 +34,6 @@ from edittools.metrics import Comparison, errors, predict
 from edittools.miniworld import SPLITS, scenes
 from edittools.models import Classifier, load_classifier
 from edittools.moments import SecondMoment, second_moments
-from edittools.rewriting import rewrite
 from edittools.styles import STYLES, transformed
 
 SAME, MORE, HELD_OUT = 0, (1, 2), (3, 4, 5)
@@ -105,6 +105,7 @@ class Suite:
         area: least share of the image that the concept must cover.
         least: errors that the validation images of other classes must show, or there is nothing to correct.
         most: images with the concept that are used for one concept and style, drawn at random.
+        strengths: α by which every edit, also a fine-tuned one, is scaled.
         rates, steps, localities: of fine-tuning; solver_steps: of editing with the L1 objective.
         budgets: points of accuracy that a selected edit may cost; every one is reported.
         threads: of torch during a job, so that digits do not depend on who does it.
@@ -122,9 +123,9 @@ class Suite:
     least: int = 3
     most: int = 160
     strengths: tuple[float, ...] = (0.25, 0.5, 1.0)
-    rates: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1)
+    rates: tuple[float, ...] = (3e-4, 3e-3, 3e-2)
     steps: int = 20
-    solver_steps: int = 60
+    solver_steps: int = 40
     localities: tuple[float, ...] = (1.0, 10.0)
     budgets: tuple[float, ...] = (BUDGET, 1.0, 100.0)
     threads: int = 1
@@ -137,12 +138,12 @@ class Suite:
         return str(values | functions)
 
 
+RANKS = (1, 3, 10)
 REWRITING: dict[str, dict[str, tuple]] = {
-    "editing": {"rank": (1, 3), "masked": (True,), "objective": ("l1",)},
-    "editing -mask": {"rank": (1, 3), "masked": (False,), "objective": ("l1",)},
+    "editing": {"rank": RANKS, "masked": (True,), "objective": ("l1",)},
+    "editing -mask": {"rank": RANKS, "masked": (False,), "objective": ("l1",)},
     "editing -proj": {"rank": (None,), "masked": (True,), "objective": ("l1",)},
-    "least squares": {"rank": (1, 3), "masked": (True,), "objective": ("least_squares",)},
-    "rank 10": {"rank": (10,), "masked": (True,), "objective": ("l1",)},
+    "least squares": {"rank": RANKS, "masked": (True,), "objective": ("least_squares",)},
 }
 """The settings of `rewrite` that each method chooses from; "-proj" lifts the low-rank restriction."""
 
@@ -320,20 +321,15 @@ def run_case(suite: Suite, case: Case) -> list[dict[str, Any]]:
         found = int((validation.before & (validation.labels != pieces.target)).sum())
         if found < suite.least or not test.has_errors():
             return [{**head, "method": "undefined", "validation errors": found}]
-        rows = []
-        for (method, number), table in _tables(suite, case, pieces, tools, validation).items():
-            measured = {}
+        rows, measured = [], {}
+        tables = _tables(suite, case, pieces, tools, validation)
+        for (method, number), table in tables.items():
             for budget, row in bench.select_each(table, tools.clean_validation, suite.budgets).items():
-                key = id(row.edit) if row.strength else None
+                key = id(row.edit) if row.strength else None  # methods share edits, and budgets do
                 if key not in measured:
                     measured[key] = test.figures(row.edit if row.strength else None)
                 settings = {**head, "method": method, "exemplars": number, "budget": budget, **_settings(row)}
                 rows.append({**settings, "accuracy_change_validation": row.accuracy_change, **measured[key]})
-                if method == "editing" and number == suite.numbers[0] and budget == BUDGET and row.strength:
-                    control = _control(suite, pieces, tools, row)
-                    change = tools.clean_validation.compare(control).row()["accuracy change (points)"]
-                    settings |= {"method": "random direction", "accuracy_change_validation": change}
-                    rows.append(settings | test.figures(control))
         return rows
 
 
@@ -354,14 +350,16 @@ def _tables(
             tables[name, number] = bench.sweep(rewriting(exemplars, settings), validation)
         for scope in ("local", "global"):
             settings = bench.grid(scope=(scope,), rate=suite.rates, steps=(suite.steps,))
-            plain = bench.sweep(bench.finetuning_trials(tools.cuts, exemplars, settings), validation)
-            tables[f"{scope} fine-tuning", number] = plain.assign(strength=1.0)
+            tuned = bench.finetuning_trials(tools.cuts, exemplars, settings)
+            plain = bench.sweep(bench.at_strengths(tuned, suite.strengths), validation)
+            tables[f"{scope} fine-tuning", number] = plain
             if first:
-                near = bench.sweep(_with_locality(suite, plain, exemplars, tools), validation)
-                tables[f"{scope}, locality", number] = near.assign(strength=1.0)
+                near = bench.at_strengths(_with_locality(suite, plain, exemplars, tools), suite.strengths)
+                tables[f"{scope}, locality", number] = bench.sweep(near, validation)
         if first:
-            for rank in (1, 3):
+            for rank in RANKS:
                 tables[f"rank {rank}", number] = tables["editing", number].query("rank == @rank")
+            tables["random direction", number] = bench.sweep(_controls(suite, exemplars, tools), validation)
             several = {"exemplars": pieces.in_variants(suite, case.style, number)}
             settings = bench.grid(**REWRITING["editing"], steps=(suite.solver_steps,))
             tables["editing, variants", number] = bench.sweep(rewriting(several, settings), validation)
@@ -369,21 +367,25 @@ def _tables(
 
 
 def _with_locality(
-    suite: Suite, plain: pd.DataFrame, exemplars: Mapping[str, Sequence[Exemplar]], tools: Workbench, top: int = 1
+    suite: Suite, plain: pd.DataFrame, exemplars: Mapping[str, Sequence[Exemplar]], tools: Workbench, top: int = 2
 ) -> Iterator[tuple[dict[str, Any], Edit]]:
     """Repeat the `top` plain fine-tunings of lowest loss with a term that keeps the predictions of clean images."""
-    for _, row in plain.sort_values("loss", kind="stable").head(top).iterrows():
+    best = plain.sort_values("loss", kind="stable").drop_duplicates(["layer", "rate"]).head(top)
+    for _, row in best.iterrows():
         settings = bench.grid(scope=(row.scope,), rate=(row.rate,), steps=(row.steps,), locality=suite.localities)
         cut = {row.layer: tools.cuts[row.layer]}
         yield from bench.finetuning_trials(cut, exemplars, settings, tools.clean_validation)
 
 
-def _control(suite: Suite, pieces: Parts, tools: Workbench, row: pd.Series) -> Edit:
-    """The selected edit, solved along random directions."""
-    cut, exemplars = tools.cuts[row.layer], pieces.exemplars(suite.numbers[0])
-    solve = partial(rewrite, cut.classifier, cut, exemplars, steps=suite.solver_steps)
-    [control] = bench.random_direction(row.edit, lambda basis: row.strength * solve(basis=basis), [suite.seed])
-    return control
+def _controls(
+    suite: Suite, exemplars: Mapping[str, Sequence[Exemplar]], tools: Workbench
+) -> Iterator[tuple[dict[str, Any], Edit]]:
+    """Edits solved as all others are, but along random directions, so that only the direction differs."""
+    for (layer, cut), rank in product(tools.cuts.items(), RANKS):
+        basis = bench.random_basis(rank, cut.weight.shape[1], suite.seed)
+        settings = [{"rank": rank, "basis": basis, "steps": suite.solver_steps}]
+        for found, edit in bench.rewriting_trials({layer: cut}, exemplars, tools.moments, settings, suite.strengths):
+            yield {name: value for name, value in found.items() if name != "basis"}, edit
 
 
 def _settings(row: pd.Series) -> dict[str, Any]:
@@ -518,13 +520,14 @@ def trade_off(table: pd.DataFrame, measure: str = "other same") -> pd.DataFrame:
 
 
 def miniworld(model: str = "mini_vgg", count: int = 1200, clean: int = 400, workers: int = 1) -> Material:
-    """MiniWorld scenes with their exact masks, and a model trained on others."""
+    """MiniWorld scenes with their exact masks, and a model trained on others; half of the `clean` scenes to report."""
     first = {split: seeds.start + 300_000 for split, seeds in SPLITS.items()}
     data = scenes(count, first["test"], workers=workers)
     names = ("road", "grass", "sand", "water", "table", "sky", "wall", "tree", "building", "mountain")
     return Material(
         load_classifier(model), data, {name: data.mask(name) for name in names},
-        scenes(clean, first["validation"], workers=workers), scenes(clean, first["test"] + 100_000, workers=workers),
+        scenes(clean, first["validation"], workers=workers),
+        scenes(clean // 2, first["test"] + 100_000, workers=workers),
     )  # fmt: skip
 
 
@@ -562,7 +565,7 @@ _LAYERS = {
 }
 _MINI_CONCEPTS = ("road", "grass", "sand", "water", "wall", "table", "mountain", "sky", "building", "tree")
 _PHOTO_CONCEPTS = ("grass", "road", "water", "sky", "tree", "building")
-_SOME_STYLES = ("graffiti", "snow", "floral", "black and white", "gravel")
+_SOME_STYLES = ("graffiti", "snow", "floral", "black and white", "gravel", "wooden")
 
 
 def suite(tier: str, size: str = "usual") -> Suite:
@@ -574,12 +577,13 @@ def suite(tier: str, size: str = "usual") -> Suite:
         raise ValueError(f"size {size!r}: expected small, usual or full")
     small, full = size == "small", size == "full"
     if tier == "mini":
+        count, clean = (500, 400) if small else (2400, 1200) if full else (900, 800)
         return Suite(
             miniworld, _MINI_CONCEPTS if full else _MINI_CONCEPTS[: 3 if small else 7],
-            STYLES if full else _SOME_STYLES[: 3 if small else 5], _LAYERS[tier],
-            options=(("count", 2400 if full else 500 if small else 900), ("clean", 1200 if full else 400)),
-            targets=2 if full else 1, numbers=(3, 1) if small else (3, 1, 10), most=100 if small else 160,
-            rates=(1e-3, 1e-2) if small else (1e-4, 1e-3, 1e-2),
+            STYLES if full else _SOME_STYLES[: 3 if small else 6], _LAYERS[tier],
+            options=(("count", count), ("clean", clean)),
+            targets=2 if full else 1, numbers=(3, 1) if small else (3, 1, 10), most=80 if small else 120,
+            rates=(1e-3, 1e-2) if small else Suite.rates,
         )  # fmt: skip
     if tier == "lite":
         return Suite(

@@ -36,6 +36,19 @@ def test_kept_states_give_what_the_edited_model_gives(tiny, photos32, sets, exem
     assert applied_edits(tiny) == ()
 
 
+@pytest.mark.parametrize("scope", ["local", "global"])
+def test_an_accuracy_change_is_that_of_all_images_or_is_given_up_when_sure_to_be_too_low(tiny, sets, exemplar, scope):
+    cuts = bench.cut_all(tiny, LAYERS)
+    kept = bench.Kept(cuts, sets["clean"], batch_size=3)
+    for rate in (0.01, 0.3, 3.0):
+        edit = finetune(tiny, "conv1", exemplar, scope=scope, rate=rate, steps=3)
+        whole = kept.compare(edit).row()["accuracy change (points)"]
+        assert kept.accuracy_change(edit) == pytest.approx(whole)
+        assert kept.accuracy_change(edit, whole) == pytest.approx(whole)
+        assert not kept.accuracy_change(edit, whole + 1e-6) >= whole + 1e-6
+    assert applied_edits(tiny) == ()
+
+
 def test_an_edit_of_two_layers_starts_at_the_first(tiny, photos32, sets, exemplar):
     _, kept = bench.prepare(tiny, LAYERS, **sets)
     both = rewrite(tiny, "conv2", exemplar, photos32, cache="") + rewrite(tiny, "conv1", exemplar, photos32, cache="")
@@ -79,9 +92,8 @@ class _Fixed:
     def __init__(self, changes):
         self.changes = changes
 
-    def compare(self, edit):
-        change = self.changes[edit]
-        return type("Found", (), {"row": lambda self: {"accuracy change (points)": change}})()
+    def accuracy_change(self, edit, at_least):
+        return self.changes[edit]
 
 
 def test_selection_takes_the_lowest_loss_that_mends_more_than_it_breaks_within_the_budget():

@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import needs_photos
 from PIL import Image
+from scipy.io import savemat
 
 from edittools import concepts
 from edittools.concepts import MSRC, Segmenter, cached, fit_map, from_coco, from_folder, known, msrc
@@ -38,6 +39,13 @@ def test_msrc_masks_cover_what_their_name_says_and_labels_are_the_clean_predicti
     assert torch.equal(data.labels, classifier(data.images).argmax(dim=1))
     _, green, blue = ((data.images * masks["grass"][:, None]).sum((0, 2, 3)) / masks["grass"].sum()).tolist()
     assert green > blue + 0.1
+
+
+def test_a_stored_segmentation_of_msrc_gives_the_class_of_every_pixel_and_0_where_nobody_said(tmp_path):
+    regions = np.array([[1, 1, 2], [0, 3, 9]], np.uint8)  # region 9 has no label
+    savemat(tmp_path / "a_GT.mat", {"newseg": regions, "newlabels": np.array([[2, 7, 2]], np.uint8)})
+    assert concepts._msrc_classes(tmp_path / "a_GT.mat").tolist() == [[2, 2, 7], [0, 2, 0]]
+    assert MSRC[2 - 1] == "grass" and MSRC[7 - 1] == "sky"
 
 
 def _half(size=32):
@@ -167,7 +175,7 @@ def _clipseg():
 @pytest.mark.parametrize("make", [_deeplab, _mask_rcnn, _segformer, _mask2former, _clipseg])
 def test_each_kind_of_network_gives_masks_of_the_images_size_by_name_whatever_the_batch(make, tmp_path):
     if make in (_segformer, _mask2former, _clipseg):
-        pytest.importorskip("transformers")
+        pytest.importorskip("transformers", reason="needs transformers: pip install 'edittools[concepts]'")
     torch.manual_seed(0)
     finder = make()
     images = torch.rand(5, 3, 40, 48, generator=torch.Generator().manual_seed(1))
@@ -183,7 +191,7 @@ def test_each_kind_of_network_gives_masks_of_the_images_size_by_name_whatever_th
 
 
 def test_a_concept_of_a_network_is_the_first_of_its_names():
-    pytest.importorskip("transformers")
+    pytest.importorskip("transformers", reason="needs transformers: pip install 'edittools[concepts]'")
     assert _segformer().concepts == ("road", "sky", "grass")
 
 

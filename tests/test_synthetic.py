@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -128,17 +129,17 @@ def test_counts_in_the_table_are_those_of_full_forward_passes():
 
 def test_every_method_is_tried_and_what_costs_too_much_is_not_chosen(table):
     found = set(table.method)
-    assert {*syn.REWRITING, *syn.FINETUNING, "rank 1", "rank 3", "editing, variants"} - found <= {"rank 10"}
-    chosen = table[(table.budget == 0.25) & (table.method != "random direction")]
+    expected = {*syn.REWRITING, *syn.FINETUNING, "rank 1", "rank 3", "editing, variants", "random direction"}
+    assert expected <= found
+    chosen = table[table.budget == 0.25]
     assert (chosen.accuracy_change_validation >= -0.25).all()
     assert set(table[table.method == "local fine-tuning"].exemplars) == {1, 2}
 
 
 def test_a_wider_budget_never_gives_a_higher_validation_loss(table):
-    assert table.groupby(["job", "method", "exemplars"]).size().max() <= 2
+    assert (table.groupby(["job", "method", "exemplars"]).size() == 2).all()
     wide = table[table.budget == 100.0].set_index(["job", "method", "exemplars"]).strength
-    narrow = table[(table.budget == 0.25) & (table.method != "random direction")]
-    narrow = narrow.set_index(["job", "method", "exemplars"]).strength
+    narrow = table[table.budget == 0.25].set_index(["job", "method", "exemplars"]).strength
     assert ((wide > 0) | (narrow == 0)).all()  # where the narrow one found an edit, so does the wide one
 
 
@@ -174,7 +175,7 @@ def run_and_die_once(marker, suite, case):
 
 
 def test_dask_with_two_workers_of_which_one_is_killed_gives_the_same_table(table, tmp_path):
-    distributed = pytest.importorskip("distributed")
+    distributed = pytest.importorskip("distributed", reason="needs Dask: pip install 'edittools[cluster]'")
     marker, store = tmp_path / "killed", tmp_path / "store.jsonl"
     listed = {str(case): case for case in syn.cases(SUITE)}
     settings = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
@@ -184,6 +185,41 @@ def test_dask_with_two_workers_of_which_one_is_killed_gives_the_same_table(table
     assert marker.exists()
     pd.testing.assert_frame_equal(found, table)
     pd.testing.assert_frame_equal(syn.sweep(SUITE, store=store), table)  # all of it is in the store
+
+
+def killed_when_stored(work, lines, store):
+    """Start `work` in a process of its own and kill it as soon as the file `store` has so many lines."""
+    process = multiprocessing.get_context("spawn").Process(target=work)
+    process.start()
+    until = time.monotonic() + 300
+    while time.monotonic() < until and process.is_alive():
+        if store.exists() and len(store.read_text().splitlines()) >= lines:
+            break
+        time.sleep(0.01)
+    process.kill()
+    process.join()
+    return process.exitcode
+
+
+def test_killing_the_whole_run_loses_no_finished_case(table, tmp_path):
+    store = tmp_path / "store.jsonl"
+    listed = syn.cases(SUITE)
+    work = partial(run_and_wait_at_the_last, SUITE, str(store))
+    assert killed_when_stored(work, 1 + len(listed) - 1, store) == -signal.SIGKILL
+    finished = [name for name, _ in jobs.Store(store, SUITE.about()).read()]
+    assert finished == [str(case) for case in listed[:-1]]
+    done = []
+    work = lambda case: done.append(case) or syn.run_case(SUITE, case)  # noqa: E731
+    resumed = jobs.run(work, {str(case): case for case in listed}, store, about=SUITE.about())
+    assert done == listed[-1:]
+    pd.testing.assert_frame_equal(resumed, table)
+
+
+def run_and_wait_at_the_last(suite, store):
+    """Sweep, but never come to an end: the last case waits to be killed."""
+    listed = syn.cases(suite)
+    work = lambda case: time.sleep(600) if case == listed[-1] else syn.run_case(suite, case)  # noqa: E731
+    jobs.run(work, {str(case): case for case in listed}, store, about=suite.about())
 
 
 def test_the_threads_of_torch_are_as_before():
