@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from edittools.cut import Cut, State, cut_all, prefixes
 from edittools.edits import Edit, added
 from edittools.exemplars import Exemplar
-from edittools.finetuning import finetune
+from edittools.finetuning import finetune, forward
 from edittools.images import LabelledImages
 from edittools.metrics import Comparison, errors
 from edittools.models import Classifier
@@ -61,6 +61,12 @@ class Kept:
         part._outputs = {}
         return part
 
+    def fragile_first(self) -> "Kept":
+        """Order the images by how nearly they are misread, so that `accuracy_change` is soon sure of a costly edit."""
+        own = self.original.gather(1, self.labels[:, None])[:, 0]
+        best = self.original.scatter(1, self.labels[:, None], float("-inf")).max(dim=1).values
+        return self.subset((own - best).argsort(stable=True))
+
     def batches(self, layer: str, size: int = 16) -> list[tuple[State, Tensor]]:
         """Give the states at a layer with the original log-probabilities: what `finetune` takes as a reference."""
         states = _pick(self.states[layer], torch.arange(len(self.labels)), size)
@@ -86,13 +92,13 @@ class Kept:
         if start is None:
             raise KeyError(f"{edit} changes none of the layers kept here: {', '.join(layers)}")
         cut, change = self.cuts[start], edit.changes.get(f"{start}.weight")
-        if change is None or len(edit.changes) > 1:
-            with edit.applied(cut.classifier):
-                yield from (cut.suffix(state).cpu() for state in self.states[start])
-            return
         if edit.fingerprint not in self._fitting:
             edit.check_fits(cut.classifier)
             self._fitting.add(edit.fingerprint)
+        if change is None or len(edit.changes) > 1:
+            parameters = {n: (p := cut.model.get_parameter(n)) + c.delta().to(p) for n, c in edit.changes.items()}
+            yield from (forward(cut, state, parameters).cpu() for state in self.states[start])
+            return
         pairs = zip(self.states[start], self._unedited(start), strict=True)
         yield from (cut.logits(s, output + added(cut, cut.keys(s), change)).cpu() for s, output in pairs)
 

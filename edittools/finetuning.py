@@ -71,7 +71,7 @@ def finetune(
     losses = []
     for _ in tqdm(range(steps), desc=f"{scope} fine-tuning", unit="step", disable=not progress, leave=False):
         with torch.enable_grad():
-            loss = F.cross_entropy(_forward(cut, state, parameters), labels)
+            loss = F.cross_entropy(forward(cut, state, parameters), labels)
             losses.append(loss.item())
             if kept is not None:
                 loss = loss + locality * _distance(cut, *next(kept), parameters)
@@ -80,7 +80,7 @@ def finetune(
             parameter.grad = gradient
         optimiser.step()
     with torch.no_grad():
-        losses.append(F.cross_entropy(_forward(cut, state, parameters), labels).item())
+        losses.append(F.cross_entropy(forward(cut, state, parameters), labels).item())
     record = Record(f"{scope} fine-tuning", losses[0], losses[-1], steps, time.perf_counter() - started)
     return _as_edit(cut, names, parameters, record)
 
@@ -107,8 +107,8 @@ def _trainable(cut: Cut, scope: str) -> tuple[dict[str, str], dict[str, Tensor]]
     return own, {name: parameter.detach().clone().requires_grad_() for name, parameter in found.items()}
 
 
-def _forward(cut: Cut, state: State, parameters: dict[str, Tensor]) -> Tensor:
-    """The logits from the layer on, with `parameters` in place of the model's own."""
+def forward(cut: Cut, state: State, parameters: dict[str, Tensor]) -> Tensor:
+    """Give the logits from the layer on, with `parameters` (by their name in the model) in place of its own."""
     prefix = f"{cut.layer}."
     own = {n.removeprefix(prefix): p for n, p in parameters.items() if n in (f"{prefix}weight", f"{prefix}bias")}
     rest = {name: parameter for name, parameter in parameters.items() if not name.startswith(prefix)}
@@ -137,7 +137,7 @@ def _kept(
 
 def _distance(cut: Cut, state: State, original: Tensor, parameters: dict[str, Tensor]) -> Tensor:
     """KL(original ‖ fine-tuned), the mean over a batch of reference images."""
-    now = _forward(cut, state, parameters).log_softmax(dim=1)
+    now = forward(cut, state, parameters).log_softmax(dim=1)
     return F.kl_div(now, original, reduction="batchmean", log_target=True)
 
 

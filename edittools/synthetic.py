@@ -184,9 +184,13 @@ def _read_right(suite: Suite) -> Tensor:
 
 @dataclass(frozen=True)
 class Workbench:
-    """A classifier cut at the suite's layers, clean images kept there, and the keys' second moments."""
+    """A classifier cut at the suite's layers, clean images kept there, and the keys' second moments.
+
+    `reference` and `clean_validation` are the same images, the latter in the order that tells costly edits soonest.
+    """
 
     cuts: Mapping[str, Cut]
+    reference: Kept
     clean_validation: Kept
     clean: Kept
     moments: Mapping[str, SecondMoment]
@@ -199,7 +203,8 @@ def workbench(suite: Suite) -> Workbench:
     with _threads(suite.threads):
         cuts = cut_all(found.classifier, suite.layers)
         moments = second_moments(found.classifier, list(cuts), found.clean_validation)
-        return Workbench(cuts, Kept(cuts, found.clean_validation), Kept(cuts, found.clean), moments)
+        reference = Kept(cuts, found.clean_validation)
+        return Workbench(cuts, reference, reference.fragile_first(), Kept(cuts, found.clean), moments)
 
 
 @dataclass(frozen=True)
@@ -374,7 +379,7 @@ def _with_locality(
     for _, row in best.iterrows():
         settings = bench.grid(scope=(row.scope,), rate=(row.rate,), steps=(row.steps,), locality=suite.localities)
         cut = {row.layer: tools.cuts[row.layer]}
-        yield from bench.finetuning_trials(cut, exemplars, settings, tools.clean_validation)
+        yield from bench.finetuning_trials(cut, exemplars, settings, tools.reference)
 
 
 def _controls(

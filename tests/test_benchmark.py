@@ -46,6 +46,7 @@ def test_an_accuracy_change_is_that_of_all_images_or_is_given_up_when_sure_to_be
         assert kept.accuracy_change(edit) == pytest.approx(whole)
         assert kept.accuracy_change(edit, whole) == pytest.approx(whole)
         assert not kept.accuracy_change(edit, whole + 1e-6) >= whole + 1e-6
+        assert kept.fragile_first().accuracy_change(edit) == pytest.approx(whole)
     assert applied_edits(tiny) == ()
 
 

@@ -282,9 +282,7 @@ def test_locality_by_kept_states_is_that_by_images():
     exemplars = syn.parts(SUITE, syn.cases(SUITE)[0]).exemplars(2)
     settings = {"scope": "local", "rate": 0.05, "steps": 4, "locality": 3.0}
     count = len(found.clean_validation)
-    kept = finetune(
-        found.classifier, "conv1", exemplars, reference=tools.clean_validation.batches("conv1", count), **settings
-    )
+    kept = finetune(found.classifier, "conv1", exemplars, reference=tools.reference.batches("conv1", count), **settings)
     images = finetune(
         found.classifier, "conv1", exemplars, reference=found.clean_validation, batch_size=count, **settings
     )
