@@ -1,11 +1,13 @@
 """Which concepts do predictions rest on? The rules that a probe finds, scored where they are known (section 5).
 
 Tier mini: the rules of a small VGG against those that were planted, and none may be found in the same network trained
-without them. The least effect and the false-discovery rate were chosen on `--split validation`; `test` is for once.
+without them. Drops and effects are of log-odds. The measure, the least effect and the number of scenes were chosen on
+`--split validation`; `test` is for once.
 Tier lite: EfficientNet-Lite0, -Lite1 and -Lite2 on MSRC v2 photos with hand-made masks (see README, 'Tiers').
 """
 
 import time
+from dataclasses import replace
 
 import pandas as pd
 from common import finish, parser, start
@@ -14,7 +16,6 @@ from edittools.counterfactuals import FALSE_DISCOVERY_RATE, LEAST_EFFECT, effect
 from edittools.probing import Probing, planted_pairs, probing_scenario
 
 SHOWN = ["class", "concept", "images", "before", "drop", "control drop", "effect", "low", "high", "q"]
-LEAST_IMAGES = {"mini": 10, "lite": 5}
 
 
 def of(table: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -32,10 +33,11 @@ def mini(story: Probing, table: pd.DataFrame) -> dict[str, float]:
     print(found[SHOWN].assign(planted=pairs.isin(story.planted)).round(3).to_string(index=False))
     missed = sorted(story.planted - set(pairs))
     print(f"\nmissed: {missed or 'none'}\nrules of {story.null}: {len(null)}")
-    for least in (0.005, 0.01, 0.02, 0.05, 0.1):
+    print(null[SHOWN].round(3).to_string(index=False) if len(null) else "")
+    for least in (0.0, 0.25, 0.5, 0.75, 1.0):
         one, other = (rules(of(table, n), least_effect=least, control="itself") for n in (story.first, story.null))
         figures = score(one, story.planted)
-        print(f"  least effect {least:5}: precision {figures['precision']:.2f}, recall {figures['recall']:.2f}, "
+        print(f"  least effect {least:4}: precision {figures['precision']:.2f}, recall {figures['recall']:.2f}, "
               f"{len(other)} in {story.null}")  # fmt: skip
     other = rules(story.with_materials(story.aside, [story.first], progress=True), control="itself")
     print(f"\nbeside the score, sky and wall (seen wherever the table is): {len(other)} rules")
@@ -55,8 +57,8 @@ def lite(story: Probing, table: pd.DataFrame, styled: pd.DataFrame) -> dict[str,
     print(effects(styled, least_images=10)[columns].round(3).to_string(index=False))
     print("\nmaterials of other photos, beside the control in place:")
     print(effects(table, control="itself", least_images=10)[columns].round(3).to_string(index=False))
-    found = rules(styled, least_images=LEAST_IMAGES["lite"])
-    print(f"\nrules by class (styles; at least {LEAST_IMAGES['lite']} photos of it): {len(found)}")
+    found = rules(styled, least_images=story.least_images)
+    print(f"\nrules by class (styles; at least {story.least_images} photos of it): {len(found)}")
     print(found[["classifier", *SHOWN]].round(3).to_string(index=False) if len(found) else "", "\n")
     return {"precision": None, "recall": None, "rules_found_in_balanced_model": None, "rules_found": len(found)}
 
@@ -71,14 +73,15 @@ def main() -> None:
     arguments = parser(__doc__.splitlines()[0])
     arguments.add_argument("--tier", default="mini", choices=("mini", "lite"))
     arguments.add_argument("--split", default="test", choices=("validation", "test"), help="of MiniWorld's scenes")
-    arguments.add_argument("--per-class", type=int, default=20, help="MiniWorld scenes of each class")
+    arguments.add_argument("--per-class", type=int, default=40, help="MiniWorld scenes of each class")
+    arguments.add_argument("--styled", type=int, help="photos of tier lite that are probed with styles (default: all)")
     arguments.add_argument("--store", help="folder to keep finished jobs in, and to resume from")
     options = arguments.parse_args()
     start(options)
     started = time.perf_counter()
     story = probing_scenario(options.tier, options.split, options.per_class, progress=True)
-    names = [story.first, story.null] if story.null else None
-    table = story.with_materials(names=names, store=options.store, progress=True)
+    story = replace(story, styled=options.styled or len(story.data))
+    table = story.with_materials(names=story.searched, store=options.store, progress=True)
     print(f"false-discovery rate {FALSE_DISCOVERY_RATE}, least effect {LEAST_EFFECT}, {len(story.data)} images, "
           f"{len(table):,} counterfactual predictions\n")  # fmt: skip
     figures = mini(story, table) if options.tier == "mini" else lite(story, table, styled(story, options.store))

@@ -21,6 +21,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
+from scipy.special import logit
 from scipy.stats import false_discovery_control, wilcoxon
 from torch import Tensor
 from torch.nn.functional import interpolate
@@ -34,10 +35,13 @@ from edittools.styles import STYLES, paste_texture, texture
 
 FALSE_DISCOVERY_RATE = 0.05
 """Of the rules that `rules` reports, the share that may be false (Benjamini–Hochberg)."""
-LEAST_EFFECT = 0.01
-"""The least effect of a rule: mean drop in the probability of the right class, beyond the control."""
+LEAST_EFFECT = 0.5
+"""A rule lowers the log-odds of the right class by more than this, beyond the control: the odds fall to 0.6 of them."""
 LEAST_IMAGES = 10
 """Comparisons of fewer images than this are not made."""
+
+SATURATED = 1e-3
+"""Log-odds are those of a probability kept this far from 0 and 1, where they would say more than is known."""
 
 Styles = Sequence[str] | Mapping[str, Tensor]
 Own = Mapping[str, Collection[str]]
@@ -358,6 +362,7 @@ def effects(
     measure: str = "accuracy",
     *,
     control: str = "elsewhere",
+    least_effect: float = 0.0,
     least_images: int = 1,
     confidence: float = 0.95,
     resamples: int = 1000,
@@ -365,13 +370,14 @@ def effects(
 ) -> pd.DataFrame:
     """Summarise a `probe` by one or several of its columns (and by classifier, where there are several).
 
-    `measure` is "accuracy", the paper's, or "probability" of the right class, which shows more with few images. One row
-    a group of at least `least_images` images: `images`; `before`, the mean over them; `drop` when the concept is
+    `measure` is "accuracy", the paper's, or of the right class the "probability", which shows more with few images, or
+    the "log-odds" (see `SATURATED`), which compare classes that are read with more and with less certainty. One row a
+    group of at least `least_images` images: `images`; `before`, the mean over them; `drop` when the concept is
     transformed, with a bootstrap interval `drop low` … `drop high`; `controlled`, the images that have a control; their
     mean `control drop`; and `effect`, the drop at the concept minus the drop at its control, paired image by image,
     with its interval `low` … `high`, the one-sided p of Wilcoxon's signed-rank test that the concept hurts no more than
-    its control, and `q`, the p adjusted by Benjamini–Hochberg over all rows of the classifier. The unit is the image:
-    its styles and variants are averaged first.
+    its control and `least_effect` together, and `q`, the p adjusted by Benjamini–Hochberg over all rows of the
+    classifier. The unit is the image: its styles and variants are averaged first.
 
     Classes whose own object is the concept are marked (`own`) where `by` tells classes and concepts apart, and have no
     `q`; elsewhere they are left out.
@@ -389,7 +395,7 @@ def effects(
         if len(found) >= least_images:
             own = {"own": bool(found["own"].any())} if marked else {}
             spread = partial(_interval, rng=rng, confidence=confidence, resamples=resamples)
-            rows.append(dict(zip(keys, group, strict=True)) | own | _effect(found, spread))
+            rows.append(dict(zip(keys, group, strict=True)) | own | _effect(found, spread, least_effect))
     result = pd.DataFrame(rows, columns=[*keys, *(["own"] if marked else []), *_EFFECT])
     tested = result["p"].notna() & (~result["own"].astype(bool) if marked else True)
     result["q"] = np.nan
@@ -404,12 +410,13 @@ _EFFECT = ("images", "before", "drop", "drop low", "drop high",
 
 def _by_image(table: pd.DataFrame, keys: Sequence[str], measure: str, control: str) -> pd.DataFrame:
     """Average each image's styles and variants: scores `first`, `changed`, `control` (NaN without one)."""
-    if measure not in ("accuracy", "probability"):
-        raise ValueError(f"measure {measure!r}: expected 'accuracy' or 'probability'")
+    if measure not in ("accuracy", "probability", "log-odds"):
+        raise ValueError(f"measure {measure!r}: expected 'accuracy', 'probability' or 'log-odds'")
     if control not in ("elsewhere", "itself"):
         raise ValueError(f"control {control!r}: expected 'elsewhere' or 'itself'")
-    if measure == "probability":
-        first, changed, beside = (table[when].astype(float) for when in ("p_before", "p_after", "p_control"))
+    if measure != "accuracy":
+        chances = (table[when].astype(float) for when in ("p_before", "p_after", "p_control"))
+        first, changed, beside = (_log_odds(chance) for chance in chances) if measure == "log-odds" else chances
     else:
         first, changed, beside = ((table[w] == table["class"]).astype(float) for w in ("before", "after", "control"))
         beside = beside.where(table["control"].notna())
@@ -422,14 +429,18 @@ def _by_image(table: pd.DataFrame, keys: Sequence[str], measure: str, control: s
     return groups[["first", "changed", "beside", "own"]].mean().reset_index()
 
 
-def _effect(found: pd.DataFrame, spread: partial) -> dict[str, float]:
+def _log_odds(chance: pd.Series) -> pd.Series:
+    return chance.clip(SATURATED, 1 - SATURATED).transform(logit)
+
+
+def _effect(found: pd.DataFrame, spread: partial, least: float) -> dict[str, float]:
     drop = (found["first"] - found["changed"]).to_numpy()
     both = found.dropna(subset="beside")
     effect = (both["beside"] - both["changed"]).to_numpy()
     values = [
         len(found), found["first"].mean(), drop.mean(), *spread(drop),
         len(both), (both["first"] - both["beside"]).mean(), effect.mean() if len(both) else np.nan, *spread(effect),
-        _p_value(effect),
+        _p_value(effect - least),
     ]  # fmt: skip
     return dict(zip(_EFFECT, values, strict=True))
 
@@ -447,7 +458,7 @@ def _interval(
 def _p_value(differences: NDArray) -> float:
     if not len(differences):
         return np.nan
-    return float(wilcoxon(differences, alternative="greater").pvalue) if differences.any() else 1.0
+    return float(wilcoxon(differences, alternative="greater", method="asymptotic").pvalue) if differences.any() else 1.0
 
 
 def rules(
@@ -455,17 +466,20 @@ def rules(
     fdr: float = FALSE_DISCOVERY_RATE,
     least_effect: float = LEAST_EFFECT,
     least_images: int = LEAST_IMAGES,
-    measure: str = "probability",
+    measure: str = "log-odds",
     control: str = "elsewhere",
     evidence: int = 6,
 ) -> pd.DataFrame:
     """List the concepts that each class relies on, strongest first, class by class.
 
-    A rule is a class and a concept, not its own object, whose `effect` (see `effects`) is at least `least_effect` with
-    q ≤ `fdr`. Beside the columns of `effects` it has the `style` that hurts most and, as `evidence`, the numbers of the
-    images (read rightly before) that lose most.
+    A rule is a class and a concept, not its own object, whose `effect` (see `effects`) is more than `least_effect`: not
+    only in the mean, the test with q ≤ `fdr` is against that effect, not against none. With images enough hardly any
+    concept has none at all: the edge of a texture, or an object of the colour of its new ground, costs a little too.
+    Beside the columns of `effects` it has the `style` that hurts most and, as `evidence`, the numbers of the images
+    (read rightly before) that lose most.
     """
-    found = effects(table, ["class", "concept"], measure, control=control, least_images=least_images)
+    least = {"least_effect": least_effect, "least_images": least_images}
+    found = effects(table, ["class", "concept"], measure, control=control, **least)
     found = found[(found["q"] <= fdr) & (found["effect"] >= least_effect)]
     shown = [_evidence(table, rule, evidence) for _, rule in found.iterrows()]
     found = found.drop(columns="own").assign(
@@ -482,7 +496,7 @@ def rules(
 
 def _evidence(table: pd.DataFrame, rule: pd.Series, count: int) -> tuple[str, tuple[int, ...]]:
     keys = [key for key in ("classifier", "class", "concept") if key in rule]
-    rows = table[(table[keys] == rule[keys]).all(axis=1)]
+    rows = table[(table[keys] == rule[keys]).all(axis=1) & (table["style"] != rule["concept"])]
     lost = (rows["p_before"] - rows["p_after"]).groupby(rows["style"], sort=False).mean()
     right = rows[rows["before"] == rows["class"]]
     by_image = (right["p_before"] - right["p_after"]).groupby(right["image"]).mean().sort_values(ascending=False)

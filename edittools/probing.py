@@ -9,7 +9,7 @@ import pandas as pd
 from torch import Tensor
 
 from edittools.concepts import MSRC, msrc
-from edittools.counterfactuals import Concepts, materials, probe, probe_swaps
+from edittools.counterfactuals import LEAST_IMAGES, Concepts, materials, probe, probe_swaps
 from edittools.images import LabelledImages
 from edittools.miniworld import BEHIND, CLASSES, GROUNDS, SPLITS, planted_rules, scenes
 from edittools.models import Classifier, load_classifier
@@ -29,7 +29,7 @@ class Probing:
     names the classes whose own object a concept is. `classifiers` go by name; the rules of the first are looked for,
     and `null` names the one that was trained without rules. `planted` are the pairs of class and concept that were
     planted, where that is known. `example` is the class whose rule is shown and mended, `layer` where; of each material
-    `looks` are cut.
+    `looks` are cut. A rule is looked for where a class has `least_images` of them that show the concept.
     """
 
     tier: str
@@ -50,11 +50,17 @@ class Probing:
     null: str | None = None
     planted: frozenset[tuple[str, str]] = field(default=frozenset(), repr=False)
     looks: int = 8
+    least_images: int = LEAST_IMAGES
 
     @property
     def first(self) -> str:
         """The name of the classifier whose rules are looked for."""
         return next(iter(self.classifiers))
+
+    @property
+    def searched(self) -> tuple[str, ...]:
+        """The names of the classifiers in which rules are looked for: the first and the one without, or all."""
+        return (self.first, self.null) if self.null else tuple(self.classifiers)
 
     @property
     def concepts(self) -> tuple[str, ...]:
@@ -121,9 +127,9 @@ def _in_miniworld(split: str, per_class: int, progress: bool) -> Probing:
         tier="mini", classifiers={name: load_classifier(name) for name in names},
         data=data, masks={c: data.mask(c) for c in seen},
         donors=donors, donor_masks={c: donors.mask(c) for c in seen},
-        groups=(GROUNDS, BEHIND), aside=aside, styles=STYLES, styled=6 * len(CLASSES),
+        groups=(GROUNDS, BEHIND), aside=aside, styles=STYLES, styled=3 * len(CLASSES),
         own={"object": CLASSES}, against="labels", layer="features.10", reference=donors, example="car",
-        null="mini_vgg_balanced", planted=planted_pairs(),
+        null="mini_vgg_balanced", planted=planted_pairs(), least_images=min(LEAST_IMAGES, per_class // 2),
     )  # fmt: skip
 
 
@@ -159,6 +165,7 @@ def _on_photos(tier: str, progress: bool) -> Probing:
     return Probing(
         tier, classifiers, data.subset(rest), {c: m[rest] for c, m in masks.items()},
         data.subset(given), {c: m[given] for c, m in masks.items()},
-        groups=BACKGROUNDS, aside=aside, styles=("snow", "wooden", "graffiti", "floral"), styled=len(rest),
+        groups=BACKGROUNDS, aside=aside, styles=("snow", "wooden", "graffiti", "floral"), styled=120,
         own=own, against="reading", layer="blocks.4.0.conv_pw", reference=data.subset(rest), looks=looks,
+        least_images=5,
     )  # fmt: skip
