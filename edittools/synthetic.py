@@ -102,6 +102,7 @@ class Suite:
         transform: makes the styled images, as `styles.transformed` does.
         targets: how many target classes for each concept and style, drawn at random.
         numbers: of exemplars; the first is used by all methods, the others by editing and plain fine-tuning.
+        every: the other numbers are tried in one of so many cases.
         area: least share of the image that the concept must cover.
         least: errors that the validation images of other classes must show, or there is nothing to correct.
         most: images with the concept that are used for one concept and style, drawn at random.
@@ -119,6 +120,7 @@ class Suite:
     transform: Callable[[LabelledImages, Tensor, str, Sequence[int]], LabelledImages] = transformed
     targets: int = 1
     numbers: tuple[int, ...] = (3, 1, 10)
+    every: int = 1
     area: float = 0.05
     least: int = 3
     most: int = 160
@@ -347,7 +349,7 @@ def _tables(
         return bench.rewriting_trials(tools.cuts, exemplars, tools.moments, settings, suite.strengths)
 
     tables = {}
-    for number in dict.fromkeys(min(n, len(pieces.chosen)) for n in suite.numbers):
+    for number in dict.fromkeys(min(n, len(pieces.chosen)) for n in _numbers(suite, case)):
         exemplars = {"exemplars": pieces.exemplars(number)}
         first = number == min(suite.numbers[0], len(pieces.chosen))
         for name in REWRITING if first else ("editing",):
@@ -369,6 +371,13 @@ def _tables(
             settings = bench.grid(**REWRITING["editing"], steps=(suite.solver_steps,))
             tables["editing, variants", number] = bench.sweep(rewriting(several, settings), validation)
     return {key: table for key, table in tables.items() if len(table)}
+
+
+def _numbers(suite: Suite, case: Case) -> tuple[int, ...]:
+    """Say which numbers of exemplars a case tries: all of them in one of `every` cases."""
+    listed = cases(suite)
+    place = listed.index(case) if case in listed else 0
+    return suite.numbers if place % suite.every == 0 else suite.numbers[:1]
 
 
 def _with_locality(
@@ -498,11 +507,13 @@ def summary(
 def by(table: pd.DataFrame, column: str, measure: str = "other same", budget: float = BUDGET) -> pd.DataFrame:
     """Break eq. (2) down: mean over cases by method and a column, such as `concept`, `style`, `layer` or `budget`.
 
-    Except by `exemplars`, only the rows with the number of exemplars that all methods were given are used; except by
-    `budget`, only those of one budget.
+    Except by `exemplars`, only the rows with the number of exemplars that all methods were given are used, and by
+    `exemplars` only the cases that tried several; except by `budget`, only the rows of one budget.
     """
     chosen = per_case(table)
-    if column != "exemplars":
+    if column == "exemplars":
+        chosen = chosen[chosen.groupby("job").exemplars.transform("nunique") > 1]
+    else:
         chosen = chosen[chosen.exemplars == table.exemplars.dropna().iloc[0]]
     if column != "budget":
         chosen = chosen[chosen.budget == budget]
@@ -565,7 +576,7 @@ def image_folder(
 
 _LAYERS = {
     "mini": ("features.10", "features.13", "features.15"),
-    "lite": ("blocks.3.0.conv_pwl", "blocks.4.0.conv_pwl", "blocks.5.0.conv_pwl", "conv_head"),
+    "lite": ("blocks.3.0.conv_pwl", "blocks.5.0.conv_pwl", "conv_head"),
     "paper": ("features.14", "features.19", "features.24", "features.28"),
 }
 _MINI_CONCEPTS = ("road", "grass", "sand", "water", "wall", "table", "mountain", "sky", "building", "tree")
@@ -587,13 +598,14 @@ def suite(tier: str, size: str = "usual") -> Suite:
             miniworld, _MINI_CONCEPTS if full else _MINI_CONCEPTS[: 3 if small else 7],
             STYLES if full else _SOME_STYLES[: 3 if small else 6], _LAYERS[tier],
             options=(("count", count), ("clean", clean)),
-            targets=2 if full else 1, numbers=(3, 1) if small else (3, 1, 10), most=80 if small else 120,
+            targets=2 if full else 1, every=1 if full else 3, most=80 if small else 120,
             rates=(1e-3, 1e-2) if small else Suite.rates,
         )  # fmt: skip
     if tier == "lite":
         return Suite(
             msrc, _PHOTO_CONCEPTS[: 2 if small else None], STYLES if full else _SOME_STYLES[: 2 if small else 4],
-            _LAYERS[tier], targets=3 if full else 1 if small else 2, numbers=(3, 1), least=2,
+            _LAYERS[tier], targets=3 if full else 1, numbers=(3, 1), every=3,
+            least=2, most=160 if full else 80, strengths=(0.5, 1.0), localities=(1.0,),
         )  # fmt: skip
     if tier == "paper":
         options = (("folder", os.environ.get("EDITTOOLS_IMAGENET", "imagenet/val")),)

@@ -136,6 +136,12 @@ def test_every_method_is_tried_and_what_costs_too_much_is_not_chosen(table):
     assert set(table[table.method == "local fine-tuning"].exemplars) == {1, 2}
 
 
+def test_other_numbers_of_exemplars_are_tried_in_one_of_so_many_cases():
+    suite = replace(SUITE, every=2)
+    assert [syn._numbers(suite, case) for case in syn.cases(suite)] == [(2, 1), (2,)]
+    assert syn._numbers(suite, syn.Case("road", "floral", "ant")) == (2, 1)
+
+
 def test_a_wider_budget_never_gives_a_higher_validation_loss(table):
     assert (table.groupby(["job", "method", "exemplars"]).size() == 2).all()
     wide = table[table.budget == 100.0].set_index(["job", "method", "exemplars"]).strength
@@ -261,10 +267,10 @@ def test_the_bootstrap_interval_of_many_cases_is_that_of_the_normal_law():
 
 def test_a_breakdown_keeps_one_budget_and_one_number_of_exemplars():
     rows = [_rows(concept="road"), _rows(job="b", concept="sky", **{"other same after": 0})]
-    rows += [_rows(concept="road", exemplars=1), _rows(concept="road", budget=100.0)]
+    rows += [_rows(concept="road", exemplars=1, **{"other same after": 8}), _rows(concept="road", budget=100.0)]
     table = pd.DataFrame(rows)
     assert syn.by(table, "concept").loc["editing"].to_dict() == {"road": 0.5, "sky": 1.0}
-    assert set(syn.by(table, "exemplars").columns) == {1, 3}
+    assert syn.by(table, "exemplars").loc["editing"].to_dict() == {1: pytest.approx(0.2), 3: 0.5}  # job a alone
     assert set(syn.by(table, "budget").columns) == {0.25, 100.0}
 
 
