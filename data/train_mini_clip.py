@@ -1,6 +1,9 @@
 """Train the mini CLIP on pictures and captions of MiniWorld and write its weights beside this script.
 
-python data/train_mini_clip.py [--workers 2] [--float32] [--count 30000] [--epochs 10] [--output FOLDER]
+python data/train_mini_clip.py [--workers 2] [--float32] [--count 30000] [--epochs 10] [--more 4] [--output FOLDER]
+
+After `--epochs` follow `--more` at half the rate, in which fewer captions pass over a written word; `--start FILE`
+begins with these.
 """
 
 import argparse
@@ -9,7 +12,7 @@ import time
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from edittools import mini_clip
 from edittools.images import LabelledImages, atomic_path
@@ -44,6 +47,8 @@ def main() -> None:
     parser.add_argument("--float32", action="store_true", help="for processors without bfloat16")
     parser.add_argument("--count", type=int, default=30_000)
     parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--more", type=int, default=4)
+    parser.add_argument("--start", type=Path, help="weights to go on from, instead of the first epochs")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent)
     options = parser.parse_args()
     started = time.perf_counter()
@@ -53,7 +58,11 @@ def main() -> None:
     torch.manual_seed(0)
     model = mini_clip.mini_clip()
     precision = torch.float32 if options.float32 else torch.bfloat16
-    train(model, pixels, seen, options.epochs, precision=precision, progress=True)
+    if options.start:
+        model.load_state_dict({key: value.float() for key, value in load_file(options.start).items()})
+    else:
+        train(model, pixels, seen, options.epochs, precision=precision, progress=True)
+    train(model, pixels, seen, options.more, 1e-3, seed=1, unread=0.05, precision=precision, progress=True)
     print(f"trained {sum(p.numel() for p in model.parameters()):,} weights in {time.perf_counter() - started:.0f} s")
     half = {key: value.half().contiguous() for key, value in model.state_dict().items()}
     model.load_state_dict({key: value.float() for key, value in half.items()})

@@ -3,8 +3,9 @@
 First the two towers are made to say what the original says: classes are unit vectors whose products with an image's
 embedding are the original's logits (`aligned`), and a small text transformer learns to give them for the class names
 (`train_text`). Then the later blocks learn to read (`train_reading`): words, typed and handwritten, alone and on
-photographs, count as what they say; photographs without words keep the original's soft labels. Everything before
-`FROZEN` stays as it was, so that part is computed once. `data/train_lite_clip.py` follows the recipe.
+photographs, count as what they say; photographs without words keep the original's logits for *all* classes, those never
+photographed here as well. Everything before `FROZEN` stays as it was, so that part is computed once.
+`data/train_lite_clip.py` follows the recipe.
 """
 
 from collections.abc import Sequence
@@ -97,13 +98,14 @@ def train_text(
     square over the last steps is returned.
     """
     rng, tokenizer = np.random.default_rng(seed), ByteTokenizer(model.context_length)
+    by_length = np.argsort([len(name) for name in class_names], kind="stable")  # texts of a batch are about as long
     parameters = [p for name, p in model.named_parameters() if not name.startswith(("visual", "logit_scale"))]
     optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps, pct_start=0.1)
     seen, scale, late = F.normalize(seen, dim=1), model.logit_scale.exp().detach(), []
     for step in tqdm(range(steps), "text tower", disable=not progress, mininterval=5):
-        chosen = rng.choice(len(class_names), batch, replace=False)
-        tokens = tokenizer([str(rng.choice(TEMPLATES)).format(class_names[i]) for i in chosen])
+        chosen = np.roll(by_length, rng.integers(len(class_names)))[:batch]
+        tokens = tokenizer([TEMPLATES[rng.integers(len(TEMPLATES))].format(class_names[i]) for i in chosen])
         tokens = tokens[:, : int((tokens != 0).sum(dim=1).max())]
         with torch.autocast("cpu", torch.bfloat16):
             given = _short_text(model, tokens)
@@ -160,16 +162,19 @@ def train_reading(
     model: nn.Module,
     states: Tensor,
     wanted: Tensor,
+    kept: Tensor,
     embeddings: Tensor,
-    epochs: int = 8,
-    rate: float = 7e-4,
+    epochs: int = 4,
+    rate: float = 5e-4,
     batch: int = 48,
     seed: int = 0,
     progress: bool = False,
 ) -> None:
     """Teach the later blocks in place: `states` `(N, 40, 28, 28)` shall be classified as `wanted` `(N, K)` (shares).
 
-    `embeddings` `(K, D)` are the text tower's, which stays as it is. Batch norms keep their statistics.
+    Where `kept` `(N, K)` is not NaN, the logits shall be those as well: shares say next to nothing of the classes that
+    no photograph shows, logits do. `embeddings` `(K, D)` are the text tower's, which stays as it is. Batch norms keep
+    their statistics.
     """
     rng = np.random.default_rng(seed)
     later = Later(model.visual).eval().to(memory_format=torch.channels_last)
@@ -182,7 +187,9 @@ def train_reading(
         for chosen in np.array_split(rng.permutation(len(states)), len(states) // batch):
             inputs = states[chosen].float().contiguous(memory_format=torch.channels_last)
             logits = scale * F.normalize(later(inputs), dim=1) @ embeddings.T
-            loss = F.cross_entropy(logits, wanted[chosen].float())
+            known = kept[chosen].float()
+            gap = (logits - known)[~known[:, 0].isnan()]
+            loss = F.cross_entropy(logits, wanted[chosen].float()) + gap.square().mean() * len(gap) / len(chosen)
             optimiser.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(later.parameters(), 2.0)

@@ -1,8 +1,9 @@
 """A small CLIP that reads, and how it is trained: open_clip's own model on pictures of MiniWorld and their captions.
 
 The pictures show household objects on tables; part of them carry a written word, on paper stuck anywhere, and part show
-nothing but a word. As on the web, the captions of such pictures name the object, the word, or both. That the written
-word then wins over the object (the typographic attack of section 3.2) is nowhere built in but in these captions.
+nothing but a word. As on the web, the captions of such pictures name the object, the word, or both; letters that spell
+nothing go unmentioned, as serial numbers do. That the written word then wins over the object (the typographic attack of
+section 3.2) is nowhere built in but in these captions.
 `data/train_mini_clip.py` follows the recipe; `load_classifier("mini_clip")` gives the trained model.
 """
 
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
+from string import ascii_letters, digits
 
 import numpy as np
 import torch
@@ -52,18 +54,31 @@ def mini_clip() -> nn.Module:
 def _picture(seed: int) -> tuple[np.ndarray, str | None, str | None]:
     """Paint one training picture: its pixels (3, H, W) uint8, the object seen and the word read (or None)."""
     rng = np.random.default_rng((seed, 77))
-    kind = rng.choice(("object", "blank", "labelled", "word"), p=(0.38, 0.12, 0.3, 0.2))
+    kind = rng.choice(("object", "blank", "labelled", "word"), p=(0.32, 0.2, 0.3, 0.18))
     wordy = [name for name in OBJECTS if name not in ATTACKED and name != "iPod"]
     thing = str(rng.choice(wordy if kind == "labelled" else OBJECTS))
-    image = scene(seed, label=thing, size=SIZE).image
+    picture = scene(seed, label=thing, size=SIZE)
+    image = picture.image
     word = str(rng.choice(WORDS)) if kind in ("labelled", "word") else None
     if kind == "word":  # alone on a sheet that fills most of the picture
         thing, image = None, image.flip(1) * 0.6 + 0.2
         image = F.avg_pool2d(image[None], 9, 1, 4, count_include_pad=False)[0]
         image, *_ = stick(image, random_label(word, rng, width=(0.45, 0.95)))
     elif kind != "object":
-        image, *_ = stick(image, random_label(word or "", rng))
+        image = _labelled(picture, word, rng, spells=thing in wordy)
     return (image.numpy() * 255).round().astype(np.uint8), thing, word
+
+
+def _labelled(picture: Scene, word: str | None, rng: np.random.Generator, spells: bool) -> Tensor:
+    """Stick a label with a word on a scene; without one it is blank or, where writing is seen, bears odd letters."""
+    if word:
+        return stick(picture.image, random_label(word, rng))[0]
+    senseless = spells and rng.random() < 0.4
+    letters = "".join(rng.choice(list(ascii_letters + digits), rng.integers(3, 8))) if senseless else ""
+    label = random_label(letters, rng)
+    if rng.random() < 0.5:
+        label = replace(label, centre=label_on(picture, rng).centre)
+    return stick(picture.image, label)[0]
 
 
 def _pictures(seeds: Sequence[int]) -> list:
@@ -82,10 +97,10 @@ def training_pictures(
     return torch.from_numpy(np.stack([p for p, _, _ in painted])), [(o, w) for _, o, w in painted]
 
 
-def caption(thing: str | None, word: str | None, rng: np.random.Generator) -> str:
-    """Say what is in a picture, as somebody might: the object, the word (more often), or both."""
+def caption(thing: str | None, word: str | None, rng: np.random.Generator, unread: float = 0.12) -> str:
+    """Say what is in a picture, as somebody might: the object (a share `unread`), the word (more often), or both."""
     chance = rng.random()
-    if word is None or (thing is not None and chance < 0.12):
+    if word is None or (thing is not None and chance < unread):
         return str(rng.choice(OBJECT_CAPTIONS)).format(thing)
     if thing is None or chance < 0.75:
         return str(rng.choice(WORD_CAPTIONS)).format(word)
@@ -108,12 +123,14 @@ def train(
     rate: float = 2e-3,
     batch: int = 256,
     seed: int = 0,
+    unread: float = 0.12,
     precision: torch.dtype = torch.bfloat16,
     progress: bool = False,
 ) -> nn.Module:
     """Train in place by AdamW with a one-cycle rate; images are shifted by up to six pixels, captions drawn anew.
 
-    `precision` is that of the products inside the layers, as in `mini_models.train`.
+    `unread` is the share of captions that pass over a written word. `precision` is that of the products inside the
+    layers, as in `mini_models.train`.
     """
     rng, tokenizer = np.random.default_rng(seed), ByteTokenizer(model.context_length)
     torch.manual_seed(seed)
@@ -125,7 +142,7 @@ def train(
     bar = tqdm(total=steps, desc="training", disable=not progress, mininterval=5)
     for _ in range(epochs):
         for chosen in np.array_split(rng.permutation(len(pixels)), len(pixels) // batch):
-            texts, which = np.unique([caption(*seen[i], rng) for i in chosen], return_inverse=True)
+            texts, which = np.unique([caption(*seen[i], rng, unread) for i in chosen], return_inverse=True)
             images = (_shifted(pixels[chosen], rng).float() / 255 - MEAN[0]) / STD[0]
             with torch.autocast("cpu", precision, enabled=precision != torch.float32):
                 seen_as = model.encode_image(images.contiguous(memory_format=torch.channels_last))
