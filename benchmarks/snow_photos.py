@@ -87,14 +87,16 @@ def measure(
     return {name: (words, mean_of([figures(e, kept) for e in edits])) for name, (words, edits) in lines.items()}, kept
 
 
-def choose(story: Scenario, ordinary: int = 3) -> tuple[dict[str, Line], dict[str, bench.Kept]]:
+def choose(
+    story: Scenario, ordinary: int = 3, tried: list[dict] = REWRITE_SETTINGS, strengths: tuple = (0.5, 1.0)
+) -> tuple[dict[str, Line], dict[str, bench.Kept]]:
     """Choose every line on the validation images; fine-tuning tries every `ordinary`-th layer."""
     data = {n: getattr(story, n) for n in ("validation", "test", "clean_validation", "clean", "legitimate")}
     data |= ({"own": story.own} if story.own else {}) | dict(story.more)
     cuts, kept = bench.prepare(story.classifier, story.layers, progress=True, **data)
     moments = second_moments(story.classifier, story.layers, story.reference, progress=True)
     singles = story.exemplars
-    several = {f"all {len(singles)}": list(singles.values())}
+    several = {f"all {len(singles)}": list(singles.values()), **story.several}
     validation, clean = kept["validation"], kept["clean_validation"]
     lines: dict[str, Line] = {}
 
@@ -103,8 +105,8 @@ def choose(story: Scenario, ordinary: int = 3) -> tuple[dict[str, Line], dict[st
     untuned = rewrite(story.classifier, cuts[layer], singles[exemplar], moments[layer], **default)
     lines["untuned"] = describe(pd.Series(story.default | {"objective": "l1", "strength": 1.0})), [untuned]
 
-    total = len(cuts) * len(REWRITE_SETTINGS) * 2
-    trials = bench.rewriting_trials(cuts, singles, moments, REWRITE_SETTINGS)
+    total = len(cuts) * len(tried) * len(strengths)
+    trials = bench.rewriting_trials(cuts, singles, moments, tried, strengths)
     table = bench.sweep(trials, validation, total * len(singles), progress=True)
     best = bench.select(table, clean)
     lines["editing"] = describe(best), [best.edit]
@@ -118,13 +120,13 @@ def choose(story: Scenario, ordinary: int = 3) -> tuple[dict[str, Line], dict[st
     controls = bench.random_direction(best.edit, along, SEEDS)
     lines["random_direction"] = f"as editing, mean of {len(controls)}", controls
 
-    more = bench.sweep(
-        bench.rewriting_trials(cuts, several, moments, REWRITE_SETTINGS), validation, total, progress=True
-    )
+    trials = bench.rewriting_trials(cuts, several, moments, tried, strengths)
+    more = bench.sweep(trials, validation, total * len(several), progress=True)
     best_of_several = bench.select(more, clean)
     lines["several_exemplars"] = describe(best_of_several), [best_of_several.edit]
-    second = bench.add_layer(best.edit, pd.concat([table, more]), validation, clean)
-    lines["two_layers"] = f"editing + {describe(second)}", [second.edit]
+    base = best_of_several if best_of_several.loss < best.loss and story.several else best
+    second = bench.add_layer(base.edit, pd.concat([table, more]), validation, clean)
+    lines["two_layers"] = f"{describe(base)} + {describe(second)}", [second.edit]
 
     chosen = {layer: cuts[layer] for layer in list(cuts)[1::ordinary]}
     for scope in ("local", "global"):

@@ -6,12 +6,13 @@ on the validation images, under an accuracy budget of 0.25 points on bare ones; 
 """
 
 import time
+from dataclasses import replace
 
 import pandas as pd
 from common import finish, parser, start
 from snow_photos import choose
 
-from edittools.benchmark import Kept
+from edittools.benchmark import Kept, grid
 from edittools.edits import Edit
 from edittools.metrics import attack_row
 from edittools.scenarios import ATTACK, OTHER_ATTACKS, Scenario, typographic_scenario
@@ -56,7 +57,9 @@ def main() -> None:
     start(options)
     started = time.perf_counter()
     story = typographic_scenario(options.tier, progress=True)
-    lines, kept = choose(story, ordinary=2)
+    tried = grid(rank=(1, 3, 10), masked=(True,), objective=("least_squares",)) + grid(rank=(1,), objective=("l1",))
+    tried = [{"masked": True} | setting for setting in tried]
+    lines, kept = choose(replace(story, layers=story.shortlist), 1, tried, (0.5, 1.0, 1.5))
     bare = {
         "clean_accuracy": 1 - float(kept["clean"].before.float().mean()),
         "real_ipod_accuracy_before": 1 - float(kept["legitimate"].before.float().mean()),

@@ -24,6 +24,7 @@ from edittools.mini_clip import ATTACKED, OBJECTS, attacks, label_on
 from edittools.miniworld import CLASSES, FONTS, SPLITS, contexts, scene, scenes
 from edittools.models import DATA, Classifier, load_classifier
 from edittools.styles import paste_texture, restyle
+from edittools.typography import FONTS as FONTS_TO_TYPE
 from edittools.typography import Label, blanked, grow, random_label, stick, written
 
 TIERS = ("mini", "lite", "paper")
@@ -37,7 +38,7 @@ class Scenario:
     with the concept, to choose on and to report once; `clean_validation` and `clean` are images whose accuracy shall
     stay, split likewise; `reference` are images whose keys an edit spares; `legitimate` are images of classes that
     rightly rely on the concept; `own` are images with the concept from the exemplars' own class, where there are any;
-    `more` are sets that only this story has, by name.
+    `several` are variants of one exemplar that go into one edit; `more` are sets that only this story has, by name.
     `layers` may be edited, the `shortlist` is worth trying first. `default` are the settings of an edit that nobody
     tuned, `expected` is the least that the story claims.
     """
@@ -57,6 +58,7 @@ class Scenario:
     default: Mapping[str, Any]
     expected: Mapping[str, float] = field(repr=False)
     own: LabelledImages | None = field(default=None, repr=False)
+    several: Mapping[str, Sequence[Exemplar]] = field(default_factory=dict, repr=False)
     more: Mapping[str, LabelledImages] = field(default_factory=dict, repr=False)
 
 
@@ -241,9 +243,10 @@ def _attack_in_miniworld(name: str, progress: bool) -> Scenario:
         "mini", classifier, _word_exemplars(classifier), paint_over, validation, test,
         clean_validation, clean=bare(1300, "test", OBJECTS), reference=clean_validation,
         legitimate=bare(150, "reference", (ATTACK,)),
-        layers=layers, shortlist=layers[len(layers) // 2 :],
-        default={"layer": layers[len(layers) * 3 // 4], "exemplar": "typed on a jar", "rank": 1, "masked": True},
-        expected={"attacks fixed": 0.9},
+        layers=layers, shortlist=tuple(layer for layer in layers if layer.endswith(("2.1.conv3", "3.1.conv3"))),
+        default={"layer": layers[len(layers) * 2 // 3], "exemplar": "typed on a jar", "rank": 1, "masked": True},
+        expected={"attacks fixed": 0.7},
+        several={"ten labels on a jar": _ten_labels(classifier)},
         more={"blank": blank}
         | dict(zip(("bare", *OTHER_ATTACKS), attacked(300, "test", None, *OTHER_ATTACKS), strict=True)),
     )  # fmt: skip
@@ -261,6 +264,18 @@ def _word_exemplars(classifier: Classifier) -> dict[str, Exemplar]:
     radio = scene(first + 2, label="radio", size=size, text=ATTACK)
     exemplars["printed on a radio"] = blanked(radio.image, grow(radio.masks["text"]), classifier.index("radio"))
     return exemplars
+
+
+def _ten_labels(classifier: Classifier, count: int = 10) -> list[Exemplar]:
+    """Stick the word on one picture in several places, in fonts of `typography` and by hand; masks go past the ink."""
+    first, found = SPLITS["reference"].start + 830_000, []
+    picture, rng = scene(first, label="jar", size=classifier.size), np.random.default_rng(0)
+    for _ in range(count):
+        hand = int(rng.integers(1, 10**6)) if rng.random() < 0.3 else 0
+        label = replace(label_on(picture, rng, hand), text=ATTACK, font=str(rng.choice(FONTS_TO_TYPE)))
+        exemplar = written(picture.image, label, classifier.index("jar"))
+        found.append(exemplar.map(mask=grow(exemplar.mask, 5)))
+    return found
 
 
 def _attack_on_photos(name: str, tier: str, progress: bool) -> Scenario:
