@@ -97,7 +97,7 @@ def attack_grid(classifier: Classifier, sets: Mapping[str, LabelledImages], indi
         images += list(chosen)
         titles += [f"{name}:\n{classifier.classes[int(s.argmax())][:18]} {100 * s.max():.0f} %" for s in shares]
         right += (shares.argmax(dim=1) == data.labels[list(indices)]).tolist()
-    return image_grid(images, titles, right, columns=len(indices), width=1.25)
+    return image_grid(images, titles, right, columns=len(indices), width=1.1)
 
 
 def _spread(items: Sequence[int], count: int) -> list[int]:
