@@ -13,6 +13,7 @@ from typing import Any
 import pooch
 import torch
 from safetensors import safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -265,7 +266,7 @@ def _clip(name: str, weights: str | os.PathLike | None = None, class_names: Sequ
         raise FileNotFoundError(f"no weights of {name!r} at {os.fspath(weights)!r}: expected a checkpoint of RN50")
     try:
         clip = open_clip.create_model("RN50-quickgelu", pretrained=os.fspath(weights) if weights else "openai")
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         if weights is not None:
             raise ValueError(f"{os.fspath(weights)!r} is no checkpoint of CLIP RN50: {error}") from error
         url = "https://huggingface.co/timm/resnet50_clip.openai"
