@@ -81,6 +81,9 @@ def test_the_typographic_story_attacks_other_objects_than_those_of_its_exemplars
     shown = {names[i] for i in story.test.labels.unique().tolist()}
     assert shown == set(ATTACKED) and len(story.test) == 1000
     assert not shown & {names[e.label] for e in story.exemplars.values()}
+    [variants] = story.several.values()
+    assert len(variants) == 10 and {names[e.label] for e in variants} == {"jar"}
+    assert len({e.changed.numpy().tobytes() for e in variants}) == 10
     assert {names[i] for i in story.legitimate.labels.tolist()} == {"iPod"}
     assert set(story.more) == {"bare", "blank", *OTHER_ATTACKS}
     sets = [story.validation, story.test, story.clean_validation, story.clean, story.legitimate, story.more["blank"]]
