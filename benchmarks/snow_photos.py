@@ -16,6 +16,7 @@ from common import finish, parser, start
 
 from edittools import benchmark as bench
 from edittools.edits import Edit
+from edittools.finetuning import SCOPES
 from edittools.metrics import Comparison, mcnemar, wilson
 from edittools.moments import second_moments
 from edittools.rewriting import rewrite
@@ -61,13 +62,13 @@ def _pair(comparison: Comparison) -> tuple[torch.Tensor, torch.Tensor]:
     return comparison.before, comparison.after
 
 
-def with_locality(plain: pd.DataFrame, cuts: dict, story: Scenario) -> Iterator[tuple[dict, Edit]]:
+def with_locality(plain: pd.DataFrame, cuts: dict, exemplars: dict, story: Scenario) -> Iterator[tuple[dict, Edit]]:
     """Repeat the best plain fine-tunings with a term that keeps the predictions of reference photos."""
     best = plain.sort_values("loss").head(TOP)
     for (_, row), locality in product(best.iterrows(), LOCALITIES):
         setting = {"scope": row.scope, "rate": row.rate, "steps": row.steps, "locality": locality, "batch_size": 16}
         yield from bench.finetuning_trials(
-            {row.layer: cuts[row.layer]}, {row.exemplar: story.exemplars[row.exemplar]}, [setting], story.reference
+            {row.layer: cuts[row.layer]}, {row.exemplar: exemplars[row.exemplar]}, [setting], story.reference
         )
 
 
@@ -88,9 +89,16 @@ def measure(
 
 
 def choose(
-    story: Scenario, ordinary: int = 3, tried: list[dict] = REWRITE_SETTINGS, strengths: tuple = (0.5, 1.0)
+    story: Scenario,
+    ordinary: int = 3,
+    tried: list[dict] = REWRITE_SETTINGS,
+    strengths: tuple = (0.5, 1.0),
+    edited: tuple[str, ...] = (),
 ) -> tuple[dict[str, Line], dict[str, bench.Kept]]:
-    """Choose every line on the validation images; fine-tuning tries every `ordinary`-th layer."""
+    """Choose every line on the validation images.
+
+    Edits are tried in the layers `edited` (default: all), fine-tuning in every `ordinary`-th of all.
+    """
     data = {n: getattr(story, n) for n in ("validation", "test", "clean_validation", "clean", "legitimate")}
     data |= ({"own": story.own} if story.own else {}) | dict(story.more)
     cuts, kept = bench.prepare(story.classifier, story.layers, progress=True, **data)
@@ -105,8 +113,9 @@ def choose(
     untuned = rewrite(story.classifier, cuts[layer], singles[exemplar], moments[layer], **default)
     lines["untuned"] = describe(pd.Series(story.default | {"objective": "l1", "strength": 1.0})), [untuned]
 
-    total = len(cuts) * len(tried) * len(strengths)
-    trials = bench.rewriting_trials(cuts, singles, moments, tried, strengths)
+    among = {layer: cuts[layer] for layer in edited or cuts}
+    total = len(among) * len(tried) * len(strengths)
+    trials = bench.rewriting_trials(among, singles, moments, tried, strengths)
     table = bench.sweep(trials, validation, total * len(singles), progress=True)
     best = bench.select(table, clean)
     lines["editing"] = describe(best), [best.edit]
@@ -120,7 +129,7 @@ def choose(
     controls = bench.random_direction(best.edit, along, SEEDS)
     lines["random_direction"] = f"as editing, mean of {len(controls)}", controls
 
-    trials = bench.rewriting_trials(cuts, several, moments, tried, strengths)
+    trials = bench.rewriting_trials(among, several, moments, tried, strengths)
     more = bench.sweep(trials, validation, total * len(several), progress=True)
     best_of_several = bench.select(more, clean)
     lines["several_exemplars"] = describe(best_of_several), [best_of_several.edit]
@@ -128,15 +137,21 @@ def choose(
     second = bench.add_layer(base.edit, pd.concat([table, more]), validation, clean)
     lines["two_layers"] = f"{describe(base)} + {describe(second)}", [second.edit]
 
-    chosen = {layer: cuts[layer] for layer in list(cuts)[1::ordinary]}
-    for scope in ("local", "global"):
-        settings = bench.grid(scope=(scope,), rate=RATES, steps=(STEPS,))
-        trials = bench.finetuning_trials(chosen, singles, settings)
-        plain = bench.sweep(trials, validation, len(chosen) * len(singles) * len(settings), True)
-        near = bench.sweep(with_locality(plain, cuts, story), validation, TOP * len(LOCALITIES), True)
-        row = bench.select(pd.concat([plain.assign(locality=0.0), near]), clean)
-        lines[f"finetune_{scope}"] = describe(row), [row.edit]
+    chosen = {layer: cuts[layer] for layer in list(cuts)[ordinary > 1 :: ordinary]}
+    shown = {"": singles} | ({"_several": several} if story.several else {})
+    for scope, (suffix, exemplars) in product(SCOPES, shown.items()):
+        row = _finetuned(scope, chosen, exemplars, story, kept)
+        lines[f"finetune_{scope}{suffix}"] = describe(row), [row.edit]
     return lines, kept
+
+
+def _finetuned(scope: str, cuts: dict, exemplars: dict, story: Scenario, kept: dict[str, bench.Kept]) -> pd.Series:
+    """Choose among fine-tunings in the same way as among edits, the best of them again with a locality term."""
+    settings, validation = bench.grid(scope=(scope,), rate=RATES, steps=(STEPS,)), kept["validation"]
+    trials = bench.finetuning_trials(cuts, exemplars, settings)
+    plain = bench.sweep(trials, validation, len(cuts) * len(exemplars) * len(settings), True)
+    near = bench.sweep(with_locality(plain, cuts, exemplars, story), validation, TOP * len(LOCALITIES), True)
+    return bench.select(pd.concat([plain.assign(locality=0.0), near]), kept["clean_validation"])
 
 
 def conclude(arguments: argparse.Namespace, lines: dict, kept: dict[str, bench.Kept], started: float) -> None:

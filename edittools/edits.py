@@ -87,6 +87,12 @@ def applied_edits(model: nn.Module) -> tuple["Edit", ...]:
     return tuple(ledger.edits) if ledger else ()
 
 
+def unedited_fingerprint(model: nn.Module) -> str:
+    """Give the `fingerprint` that a model has without the edits applied to it now; one made on top of them adds up."""
+    model = unwrapped(model)
+    return fingerprint(model, model.__dict__.get(_LEDGER, _Ledger()).base)
+
+
 @dataclass(frozen=True, eq=False)
 class Edit:
     """A change of a model's weights. `changes` goes by parameter name; `fingerprint` is of the unedited model."""
@@ -153,8 +159,7 @@ class Edit:
                 raise ValueError(
                     f"the edit changes {name!r} of shape {shape}, here {tuple(parameters[name].shape)}: another model"
                 )
-        ledger = model.__dict__.get(_LEDGER, _Ledger())
-        found = fingerprint(model, ledger.base)
+        found = unedited_fingerprint(model)
         if found != self.fingerprint:
             raise ValueError(
                 f"the edit was made for a model with fingerprint {self.fingerprint[:12]}…, this "

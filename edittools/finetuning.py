@@ -15,10 +15,10 @@ from tqdm.auto import tqdm
 
 from edittools.checks import check_amount, check_number
 from edittools.cut import Cut, State, evaluating
-from edittools.edits import Change, Edit, Record
+from edittools.edits import Change, Edit, Record, unedited_fingerprint
 from edittools.exemplars import Exemplar, stack
 from edittools.images import LabelledImages
-from edittools.models import Classifier, fingerprint
+from edittools.models import Classifier
 
 SCOPES = ("local", "global")
 
@@ -148,4 +148,4 @@ def _as_edit(cut: Cut, names: dict[str, str], parameters: dict[str, Tensor], rec
         difference = (parameter - cut.model.get_parameter(name)).detach()
         if difference.any() or name in names:
             changes[name] = Change(difference)
-    return Edit(changes, fingerprint(cut.model), record)
+    return Edit(changes, unedited_fingerprint(cut.model), record)

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from edittools.checks import check_amount, check_number
 from edittools.cut import Cut, State, as_channels_first, mask_at
-from edittools.edits import Change, Edit, Record, without_bias
+from edittools.edits import Change, Edit, Record, unedited_fingerprint, without_bias
 from edittools.exemplars import Exemplar, stack
 from edittools.images import LabelledImages
-from edittools.models import Classifier, fingerprint
+from edittools.models import Classifier
 from edittools.moments import SecondMoment, directions, second_moments
 
 OBJECTIVES = ("l1", "least_squares")
@@ -239,7 +239,7 @@ def _as_edit(
         leverage = float(moment.leverage(rows.movedim(1, -1).flatten(0, -2)[at_mask]).mean())
     change = Change(unknown.detach(), problem.basis, leverage, strength)
     record = Record(objective, before, after, steps, seconds)
-    return Edit({f"{cut.layer}.weight": change}, fingerprint(cut.model), record)
+    return Edit({f"{cut.layer}.weight": change}, unedited_fingerprint(cut.model), record)
 
 
 def _loss(problem: Problem, objective: str, unknown: Tensor) -> Tensor:

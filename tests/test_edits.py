@@ -121,6 +121,21 @@ def test_an_edit_knows_its_model_also_while_edits_are_applied(tiny, edit, other,
     assert edit.fingerprint == fingerprint(tiny.model)
 
 
+def test_an_edit_made_on_top_of_another_adds_up_with_it(tiny, edit, photos32):
+    plain = rewrite(tiny, "conv2", make_exemplar(7), photos32, cache="")
+    with edit.applied(tiny):
+        both = _weights(tiny)
+        second = rewrite(tiny, "conv2", make_exemplar(7), photos32, cache="")
+        tuned = finetune(tiny, "conv2", make_exemplar(7), scope="local", steps=1)
+        for more in (second, tuned):
+            with more.applied(tiny):
+                assert not _same(both, tiny)
+    assert second.fingerprint == tuned.fingerprint == edit.fingerprint == fingerprint(tiny.model)
+    assert not torch.allclose(second.changes["conv2.weight"].delta(), plain.changes["conv2.weight"].delta())
+    (edit + second).apply_(tiny)
+    assert set(applied_edits(tiny)[0].layers) == {"conv1", "conv2"}
+
+
 def test_an_edit_of_another_model_is_refused_and_nothing_changes(tiny, edit, tmp_path):
     edit.save(tmp_path / "e.safetensors")
     torch.manual_seed(1)
