@@ -1,6 +1,6 @@
 """Does an edit cost robustness? Error rates before and after on corrupted images, for an edit and the fine-tunings.
 
-The edit and the baselines are chosen as notebook 01 chooses them, on the validation images under the accuracy budget.
+The edit and the baselines are chosen as the notebooks choose them, on the validation images under the accuracy budget.
 Each is followed from strength 0 to 1.5: accuracy on clean images that nothing was chosen on, errors on test images with
 the concept, and accuracy on the same clean images under six corruptions at severities 1, 3 and 5. Draws
 `out/robustness_<story>.png`. `--story typographic` does the same for the other story, `--tier lite` on photographs.
@@ -25,19 +25,21 @@ STRENGTHS = (0.0, 0.5, 1.0, 1.5)
 
 
 def choose(story: Scenario) -> tuple[dict[str, pd.Series], dict, dict[str, bench.Kept]]:
-    """Choose an edit and both fine-tunings on the validation images, as notebook 01 does."""
+    """Choose an edit and both fine-tunings on the validation images, as the notebooks do."""
     data = {name: getattr(story, name) for name in ("validation", "test", "clean_validation", "clean")}
     cuts, kept = bench.prepare(story.classifier, story.shortlist, progress=True, **data)
     moments = second_moments(story.classifier, list(cuts), story.reference, progress=True)
     choices = bench.grid(rank=(1, 3), masked=(True,), objective=("l1", "least_squares"))
-    trials = bench.rewriting_trials(cuts, story.exemplars, moments, choices, strengths=(0.5, 1.0))
-    total = len(cuts) * len(story.exemplars) * len(choices) * 2
+    choices += [{"rank": 10, "masked": True, "objective": "least_squares"}] if story.several else []
+    exemplars, strengths = {**story.exemplars, **story.several}, (0.5, 1.0, 1.5) if story.several else (0.5, 1.0)
+    trials = bench.rewriting_trials(cuts, exemplars, moments, choices, strengths)
+    total = len(cuts) * len(exemplars) * len(choices) * len(strengths)
     found = {"edit": bench.select(bench.sweep(trials, kept["validation"], total, True), kept["clean_validation"])}
     few = {layer: cuts[layer] for layer in list(cuts)[::2]}
     for scope in ("local", "global"):
         rates = bench.grid(scope=(scope,), rate=(1e-3, 1e-2, 1e-1), steps=(20,))
-        trials = bench.finetuning_trials(few, story.exemplars, rates)
-        table = bench.sweep(trials, kept["validation"], len(few) * len(story.exemplars) * len(rates), True)
+        trials = bench.finetuning_trials(few, exemplars, rates)
+        table = bench.sweep(trials, kept["validation"], len(few) * len(exemplars) * len(rates), True)
         found[f"{scope} fine-tuning"] = bench.select(table.assign(locality=0.0), kept["clean_validation"])
     return found, cuts, kept
 
