@@ -18,7 +18,17 @@ from edittools.benchmark import (
     sweep,
 )
 from edittools.corruptions import corrupt, corrupted_errors
-from edittools.counterfactuals import Concepts, effects, exemplar_for, probe, probe_swaps, rules, score
+from edittools.counterfactuals import (
+    LEAST_EFFECT,
+    Concepts,
+    agreement,
+    effects,
+    exemplar_for,
+    probe,
+    probe_swaps,
+    rules,
+    score,
+)
 from edittools.cut import Cut, State, cut_all, editable_layers, prefixes
 from edittools.edits import Change, Edit, Record, applied_edits
 from edittools.exemplars import Exemplar
@@ -46,13 +56,13 @@ from edittools.widgets import ExemplarView, MaskEditor, PredictionView, ProbeBro
 from edittools.zero_shot import zero_shot_classifier
 
 __all__ = [
-    "BUDGET", "Change", "Classifier", "Comparison", "Concepts", "Cut", "Edit", "Exemplar", "ExemplarView", "Kept",
-    "Label", "LabelledImages", "LazyImages", "MaskEditor", "PredictionView", "ProbeBrowser", "Probing", "Record",
-    "Scenario", "SecondMoment", "State", "add_layer", "alpha_slider", "applied_edits", "attack_row", "blanked",
-    "by_class", "corrupt", "corrupted_errors", "current_tier", "cut_all", "editable_layers", "effects", "error_rate",
-    "errors", "errors_corrected", "exemplar_for", "finetune", "finetuning_trials", "fingerprint", "grid",
-    "load_classifier", "load_image", "load_mask", "mcnemar", "predict", "prefixes", "prepare", "probe", "probe_swaps",
-    "probing_scenario", "random_direction", "report", "rewrite", "rewriting_trials", "rules", "run", "save_image",
-    "save_mask", "score", "second_moments", "select", "snow_scenario", "stick", "strength_curve", "sweep",
-    "typographic_scenario", "wilson", "written", "zero_shot_classifier",
+    "BUDGET", "LEAST_EFFECT", "Change", "Classifier", "Comparison", "Concepts", "Cut", "Edit", "Exemplar",
+    "ExemplarView", "Kept", "Label", "LabelledImages", "LazyImages", "MaskEditor", "PredictionView", "ProbeBrowser",
+    "Probing", "Record", "Scenario", "SecondMoment", "State", "add_layer", "agreement", "alpha_slider", "applied_edits",
+    "attack_row", "blanked", "by_class", "corrupt", "corrupted_errors", "current_tier", "cut_all", "editable_layers",
+    "effects", "error_rate", "errors", "errors_corrected", "exemplar_for", "finetune", "finetuning_trials",
+    "fingerprint", "grid", "load_classifier", "load_image", "load_mask", "mcnemar", "predict", "prefixes", "prepare",
+    "probe", "probe_swaps", "probing_scenario", "random_direction", "report", "rewrite", "rewriting_trials", "rules",
+    "run", "save_image", "save_mask", "score", "second_moments", "select", "snow_scenario", "stick", "strength_curve",
+    "sweep", "typographic_scenario", "wilson", "written", "zero_shot_classifier",
 ]  # fmt: skip

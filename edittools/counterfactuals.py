@@ -503,6 +503,16 @@ def _evidence(table: pd.DataFrame, rule: pd.Series, count: int) -> tuple[str, tu
     return lost.idxmax(), tuple(int(image) for image in by_image.index[:count])
 
 
+def agreement(table: pd.DataFrame, exact: pd.DataFrame, **options: Any) -> pd.DataFrame:
+    """Put the effects of one classifier's concepts, class by class, in two tables next to each other.
+
+    `options` are those of `effects`. One row a class and concept that both have: the effects `probe` and `exact`.
+    """
+    keys = ["class", "concept"]
+    found = [effects(one, keys, **options).set_index(keys)["effect"] for one in (table, exact)]
+    return pd.concat(found, axis=1, keys=["probe", "exact"]).dropna()
+
+
 def score(found: pd.DataFrame, planted: Collection[tuple[str, str]]) -> dict[str, float]:
     """Compare the rules found with those `planted`, pairs of class and concept: precision, recall and the counts.
 

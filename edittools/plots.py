@@ -1,6 +1,6 @@
 """The notebooks' figures: pictures with predictions, error rates with intervals, trade-offs. Each gives a Figure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from torch import Tensor
 
 from edittools.benchmark import Kept
@@ -244,6 +245,25 @@ def drops(found: pd.DataFrame, label: str, ax: Axes | None = None) -> Figure:
     axis.axvline(0, color="#24292f", linewidth=1)
     axis.set_xlabel("drop (points)")
     _legend(axis)
+    return _finished(figure)
+
+
+def agreement(pairs: pd.DataFrame, planted: Collection[tuple[str, str]], least: float) -> Figure:
+    """Draw the effects of `counterfactuals.agreement`, as probed over exact; filled: planted; dotted: `least`."""
+    figure, axis = _axes(None, (5.2, 4.4))
+    ends = [min(0, pairs.min().min()) - 0.5, pairs.max().max() + 0.5]
+    axis.plot(ends, ends, color=BEFORE, linewidth=1)
+    for line in (axis.axhline, axis.axvline):
+        line(least, color=BEFORE, linewidth=0.8, linestyle=":")
+    known = np.array([pair in planted for pair in pairs.index])
+    for some, label, face in ((pairs[known], "planted", AFTER), (pairs[~known], "not planted", "none")):
+        if len(some):
+            axis.scatter(some["exact"], some["probe"], 34, facecolors=face, edgecolors=AFTER, label=label)
+    for pair in pairs.index[known != (pairs["exact"] >= 2 * least)]:
+        axis.annotate(" on ".join(pair), pairs.loc[pair, ["exact", "probe"]], xytext=(8, -3), fontsize=8,
+                      textcoords="offset points", path_effects=[withStroke(linewidth=3, foreground="white")])  # fmt: skip
+    axis.set(xlabel="effect, painted again (log-odds)", ylabel="effect, probed", xlim=ends, ylim=ends, aspect="equal")
+    axis.legend(loc="upper left", frameon=False)
     return _finished(figure)
 
 

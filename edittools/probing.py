@@ -11,6 +11,7 @@ from torch import Tensor
 from edittools.concepts import MSRC, msrc
 from edittools.counterfactuals import LEAST_IMAGES, Concepts, materials, probe, probe_swaps
 from edittools.images import LabelledImages
+from edittools.metrics import predict
 from edittools.miniworld import BEHIND, CLASSES, GROUNDS, SPLITS, planted_rules, scenes
 from edittools.models import Classifier, load_classifier
 from edittools.scenarios import TIERS, current_tier
@@ -29,7 +30,8 @@ class Probing:
     names the classes whose own object a concept is. `classifiers` go by name; the rules of the first are looked for,
     and `null` names the one that was trained without rules. `planted` are the pairs of class and concept that were
     planted, where that is known. `example` is the class whose rule is shown and mended, `layer` where; of each material
-    `looks` are cut. A rule is looked for where a class has `least_images` of them that show the concept.
+    `looks` are cut. A rule is looked for where a class has `least_images` of them that show the concept. Drawn images
+    have the seeds from `first_seed` on.
     """
 
     tier: str
@@ -51,6 +53,7 @@ class Probing:
     planted: frozenset[tuple[str, str]] = field(default=frozenset(), repr=False)
     looks: int = 8
     least_images: int = LEAST_IMAGES
+    first_seed: int | None = None
 
     @property
     def first(self) -> str:
@@ -85,12 +88,42 @@ class Probing:
             self.donors, self.donor_masks, **(known | options),
         )  # fmt: skip
 
+    def repainted(self, names: Sequence[str] | None = None, progress: bool = False) -> pd.DataFrame:
+        """Paint each scene again on every ground and predict: what a probe estimates, known exactly in a drawn world.
+
+        With the same seed only the looks of the ground differ. The table is that of `probe`, its styles the grounds,
+        so that `rules(…, control="itself")` gives the rules that a classifier has, whatever was planted. Raises
+        `ValueError` for images that were not drawn.
+        """
+        if self.first_seed is None:
+            raise ValueError(f"images of tier {self.tier!r} cannot be painted again: expected drawn ones, tier 'mini'")
+        classes, labels = self.data.classes, self.data.labels
+        paint = partial(scenes, len(labels), self.first_seed, [classes[i] for i in labels], workers=2)
+        painted = {ground: paint(ground=ground, progress=progress) for ground in GROUNDS}
+        own = [GROUNDS[i] for i in self.data.grounds]
+        tables = []
+        for name in names or self.searched:
+            before = _reading(self.classifiers[name], self.data)
+            for ground, pictures in painted.items():
+                after = _reading(self.classifiers[name], pictures)[["read", "p"]].set_axis(["after", "p_after"], axis=1)
+                row = before.rename(columns={"read": "before", "p": "p_before"}).join(after)
+                tables.append(row.assign(classifier=name, concept=own, style=ground, variant=0, own=False, area=1.0))
+        return pd.concat(tables, ignore_index=True).assign(control=None, p_control=float("nan"))
+
     def pictures(self) -> Concepts:
         """The images with their masks and every texture of both probes, for figures and for browsing."""
         styles = Concepts.of(self.data, self.masks, self.styles, own=self.own)
         looks = materials(self.donors, self.donor_masks, self.concepts, self.looks)
         cut = Concepts.of(self.data, self.masks, looks, own=self.own)
         return Concepts(self.data, self.masks, self.own, {**styles.textures, **cut.textures})
+
+
+def _reading(classifier: Classifier, data: LabelledImages) -> pd.DataFrame:
+    """What each image is, what it is read as, and the probability of what it is."""
+    chances = predict(classifier, data).softmax(dim=1)
+    names = [[data.classes[i] for i in data.labels], [classifier.classes[i] for i in chances.argmax(dim=1)]]
+    right = chances.gather(1, data.labels[:, None])[:, 0].tolist()
+    return pd.DataFrame({"image": range(len(data)), "class": names[0], "read": names[1], "p": right})
 
 
 def probing_scenario(
@@ -130,6 +163,7 @@ def _in_miniworld(split: str, per_class: int, progress: bool) -> Probing:
         groups=(GROUNDS, BEHIND), aside=aside, styles=STYLES, styled=3 * len(CLASSES),
         own={"object": CLASSES}, against="labels", layer="features.10", reference=donors, example="car",
         null="mini_vgg_balanced", planted=planted_pairs(), least_images=min(LEAST_IMAGES, per_class // 2),
+        first_seed=start,
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 import pickle
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from torch import nn
 from edittools import plots
 from edittools.counterfactuals import (
     Concepts,
+    agreement,
     control_mask,
     effects,
     exemplar_for,
@@ -26,8 +28,10 @@ from edittools.counterfactuals import (
     views,
 )
 from edittools.images import LabelledImages
-from edittools.miniworld import CLASSES, GROUNDS, scenes
+from edittools.metrics import predict
+from edittools.miniworld import CLASSES, GROUNDS, scene, scenes
 from edittools.models import Classifier, load_classifier
+from edittools.probing import probing_scenario
 from edittools.rewriting import rewrite
 from edittools.widgets import ProbeBrowser
 
@@ -333,6 +337,39 @@ def test_in_miniworld_the_planted_rules_are_found_and_none_without_them(vehicles
     pairs = set(zip(found.classifier, found["class"], found.concept, strict=True))
     planted = {("car", "road"), ("tractor", "road"), ("ship", "water"), ("sled", "snow"), ("penguin", "snow")}
     assert pairs == {("mini_vgg", *pair) for pair in planted}
+
+
+def test_a_scene_painted_again_differs_in_its_ground_only_and_is_read_as_it_looks():
+    story = probing_scenario("mini", "validation", per_class=2)
+    table = story.repainted(["mini_vgg"])
+    assert len(table) == len(story.data) * len(GROUNDS) and set(table["classifier"]) == {"mini_vgg"}
+    itself = table[table["style"] == table["concept"]]
+    assert len(itself) == len(story.data) and np.allclose(itself["p_before"], itself["p_after"], atol=1e-5)
+    row = table[(table["image"] == 30) & (table["style"] == "water")].iloc[0]
+    picture = scene(story.first_seed + 30, row["class"], "water")
+    chances = predict(story.classifiers["mini_vgg"], picture.image[None]).softmax(dim=1)[0]
+    right = chances[story.data.classes.index(row["class"])]
+    assert row["p_after"] == pytest.approx(float(right), abs=0.01)  # pictures of a set are rounded to 8 bits
+    masks = scene(story.first_seed + 30, row["class"], row["concept"]).masks
+    changed = (picture.image - story.data.images[30]).abs().sum(dim=0) > 0.02
+    assert changed[masks[row["concept"]] > 0].float().mean() > 0.9
+    assert not changed[masks["object"] > 0].float().mean() > 0.1
+
+
+def test_a_story_of_photographs_cannot_be_painted_again(world):
+    story = replace(probing_scenario("mini", "validation", per_class=1), tier="lite", first_seed=None)
+    with pytest.raises(ValueError, match="images of tier 'lite' cannot be painted again"):
+        story.repainted()
+
+
+def test_agreement_pairs_the_effects_of_two_tables(looker, world):
+    data, masks = world
+    one = probe(looker, data, masks, {"green": FLAT["green"]})
+    other = probe(looker, data, masks, {"blue": FLAT["blue"]}, only=["sea"])
+    pairs = agreement(one, other, measure="probability")
+    assert list(pairs.index) == [("ship", "sea")] and pairs["probe"].item() == pytest.approx(pairs["exact"].item())
+    figure = plots.agreement(pairs, set(), 0.1)  # a strong effect that nobody planted is named
+    assert [text.get_text() for text in figure.axes[0].texts] == ["ship on sea"]
 
 
 def test_the_loop_from_rule_to_edit_and_back(vehicles):
