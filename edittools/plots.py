@@ -259,9 +259,10 @@ def agreement(pairs: pd.DataFrame, planted: Collection[tuple[str, str]], least: 
     for some, label, face in ((pairs[known], "planted", AFTER), (pairs[~known], "not planted", "none")):
         if len(some):
             axis.scatter(some["exact"], some["probe"], 34, facecolors=face, edgecolors=AFTER, label=label)
+    halo = [withStroke(linewidth=3, foreground="white")]
     for pair in pairs.index[known != (pairs["exact"] >= 2 * least)]:
         axis.annotate(" on ".join(pair), pairs.loc[pair, ["exact", "probe"]], xytext=(8, -3), fontsize=8,
-                      textcoords="offset points", path_effects=[withStroke(linewidth=3, foreground="white")])  # fmt: skip
+                      textcoords="offset points", path_effects=halo)  # fmt: skip
     axis.set(xlabel="effect, painted again (log-odds)", ylabel="effect, probed", xlim=ends, ylim=ends, aspect="equal")
     axis.legend(loc="upper left", frameon=False)
     return _finished(figure)
