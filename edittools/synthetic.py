@@ -603,7 +603,7 @@ def suite(tier: str, size: str = "usual") -> Suite:
         )  # fmt: skip
     if tier == "lite":
         return Suite(
-            msrc, _PHOTO_CONCEPTS[: 2 if small else None], STYLES if full else _SOME_STYLES[: 2 if small else 4],
+            msrc, _PHOTO_CONCEPTS[: 2 if small else None], STYLES if full else _SOME_STYLES[: 2 if small else 5],
             _LAYERS[tier], targets=3 if full else 1, numbers=(3, 1), every=3,
             least=2, most=160 if full else 80, strengths=(0.5, 1.0), localities=(1.0,),
         )  # fmt: skip
