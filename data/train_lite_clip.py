@@ -1,10 +1,8 @@
 """Train the lite CLIP: EfficientNet-Lite0 that keeps what it knows of photographs and learns to read words on them.
 
 python data/train_lite_clip.py [--epochs 6] [--output FOLDER]      (needs the photographs, see README, 'Tiers')
-python data/train_lite_clip.py --start data/lite_clip.safetensors --text-steps 4000      (only the text tower goes on)
 
-Photographs of the ImageNet sample whose class number is divisible by three are never learned from. Those divisible by
-six choose how far the visual tower goes from the original's weights to those that read; the others are for measuring.
+Photographs of the ImageNet sample whose class number is divisible by three are never used here: they are for measuring.
 """
 
 import argparse
@@ -16,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -31,7 +29,6 @@ from edittools.typography import random_label, stick
 from edittools.zero_shot import ByteTokenizer, zero_shot_classifier
 
 ATTACKS = ("iPod", "pizza", "orange", "toaster")
-SHARES, ATTACKED = (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0), 75.0
 
 
 def sample() -> tuple[list[Tensor], Tensor, Tensor]:
@@ -111,46 +108,24 @@ def soft_labels(original: Classifier, features: Tensor, read: list) -> Tensor:
     return wanted.half()
 
 
-def labelled(images: Tensor, word: str) -> Tensor:
-    """Stick the word on each image in a font that was not learned from."""
-    rng, found = np.random.default_rng(7), []
-    for image in images:
-        font = str(rng.choice(FONTS)).removesuffix(".ttf")
-        found.append(stick(image, replace(random_label(word, rng, 0.0, (0.35, 0.55)), font=font))[0])
-    return torch.stack(found)
-
-
-def part_way(model: torch.nn.Module, begin: dict[str, Tensor], images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """Choose the visual tower between the original's weights (share 0) and those that read (1): Wortsman et al. 2022.
-
-    It is the one that reads most `images` rightly among those that take `ATTACKED` per cent for an iPod when it is
-    written on them; when there is none, the last. Gives its weights.
-    """
-    end = {name: value.clone() for name, value in model.visual.state_dict().items()}
-    tokenizer, best = ByteTokenizer(model.context_length), (-1.0, end)
-    attacked, ipod = labelled(images, "iPod"), imagenet_classes().index("iPod")
-    embeddings = zero_shot_classifier(model.eval(), tokenizer, imagenet_classes(), lite_clip.TEMPLATES)
-    for share in SHARES:
-        mixed = {k: torch.lerp(begin[k], v, share) if v.is_floating_point() else v for k, v in end.items()}
-        model.visual.load_state_dict(mixed)
-        clean = 100 * float((predict(embeddings, images).argmax(1) == labels).float().mean())
-        read = 100 * float((predict(embeddings, attacked).argmax(1) == ipod).float().mean())
-        print(f"share {share:.1f}: right {clean:.1f} %, read as iPod when labelled {read:.1f} %", flush=True)
-        if read >= ATTACKED and clean >= best[0]:
-            best = clean, mixed
-    return best[1]
-
-
 def evaluate(classifier: Classifier, original: Classifier, everything: Tensor, labels: Tensor) -> dict[str, float]:
     """Measure, in per cent, on photographs that were not learned from; labels are typed in fonts not learned from."""
-    held, learned, figures = labels % 6 == 3, labels % 3 != 0, {}
+    held, figures = labels % 3 == 0, {}
     for name, model in (("original", original), ("clean", classifier)):
         right = (predict(model, everything).argmax(1) == labels).float()
         figures[name] = 100 * float(right[held].mean())
-        figures[f"{name}, photographs learned from"] = 100 * float(right[learned].mean())
+        figures[f"{name}, photographs learned from"] = 100 * float(right[~held].mean())
     truth, images = labels[held], everything[held]
     for word in ("", *ATTACKS):
-        found = predict(classifier, labelled(images, word)).argmax(1)
+        rng = np.random.default_rng(7)
+        labelled = [
+            stick(
+                image,
+                replace(random_label(word, rng, 0.0, (0.35, 0.55)), font=str(rng.choice(FONTS)).removesuffix(".ttf")),
+            )[0]
+            for image in images
+        ]
+        found = predict(classifier, torch.stack(labelled)).argmax(1)
         goal = imagenet_classes().index(word) if word else truth
         figures[f"“{word}” read instead" if word else "blank label"] = 100 * float((found == goal).float().mean())
     names = [name for name in photos.available("editing-classifiers/typographic/") if name.endswith("_ipod.jpg")]
@@ -166,7 +141,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--text-steps", type=int, default=1500)
-    parser.add_argument("--start", type=Path, help="weights to go on from: the text tower learns more, reading is kept")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the usual number of pictures, for a trial")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent)
     options = parser.parse_args()
@@ -186,32 +160,26 @@ def main() -> None:
     wanted = soft_labels(original, features, read)
     told(f"{len(pictures)} pictures")
     model = lite_clip.lite_clip().eval()
+    trunk = model.visual.trunk
+    trunk.load_state_dict({k: v for k, v in original.model.state_dict().items() if not k.startswith("classifier")})
+    states = earlier(model.visual, pictures, progress=True)
     unread = torch.tensor([word < 0 for _, word in read])
     classes, projection, offset, scale = aligned(original, features[unread])
     start_from(model, original, projection, offset, scale)
-    begin = {name: value.clone() for name, value in model.visual.state_dict().items()}
     told(f"aligned, scale {scale:.1f}")
     with torch.no_grad():
         seen = model.visual.head(features[unread])
         same = (seen @ classes.T).argmax(1) == original.model.classifier(features[unread]).argmax(1)
+        kept = torch.full((len(read), len(classes)), torch.nan)
+        kept[unread] = scale * F.normalize(seen, dim=1) @ classes.T
     print(f"same prediction as the original, before any training: {100 * same.float().mean():.1f} % of photographs")
-    if options.start:
-        model.load_state_dict({name: value.float() for name, value in load_file(options.start).items()})
-    rate = 1e-3 if options.start else 2e-3
-    wrong = train_text(model, imagenet_classes(), classes, seen, options.text_steps, rate=rate, progress=True)
+    wrong = train_text(model, imagenet_classes(), classes, seen, options.text_steps, progress=True)
     told(f"text tower, mean square error of its logits {wrong:.3f}")
     tokenizer = ByteTokenizer(model.context_length)
-    if not options.start:
-        before = zero_shot_classifier(model, tokenizer, imagenet_classes(), lite_clip.TEMPLATES)
-        print("before reading:", evaluate(before, original, everything, labels), flush=True)
-        with torch.no_grad():
-            kept = torch.full((len(read), len(classes)), torch.nan)
-            kept[unread] = scale * F.normalize(seen, dim=1) @ classes.T
-        states = earlier(model.visual, pictures, progress=True)
-        train_reading(model, states, wanted, kept.half(), before.model.embeddings, options.epochs, progress=True)
-        told("taught to read")
-    choosing = labels % 6 == 0
-    model.visual.load_state_dict(part_way(model, begin, everything[choosing], labels[choosing]))
+    before = zero_shot_classifier(model, tokenizer, imagenet_classes(), lite_clip.TEMPLATES)
+    print("before reading:", evaluate(before, original, everything, labels), flush=True)
+    train_reading(model, states, wanted, kept.half(), before.model.embeddings, options.epochs, progress=True)
+    told("taught to read")
     half = {key: value.half() if value.is_floating_point() else value for key, value in model.state_dict().items()}
     path = options.output / "lite_clip.safetensors"
     with atomic_path(path) as temporary:  # first of all: nothing that was trained shall be lost

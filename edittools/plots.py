@@ -264,7 +264,7 @@ def agreement(pairs: pd.DataFrame, planted: Collection[tuple[str, str]], least: 
         axis.annotate(" on ".join(pair), pairs.loc[pair, ["exact", "probe"]], xytext=(8, -3), fontsize=8,
                       textcoords="offset points", path_effects=halo)  # fmt: skip
     axis.set(xlabel="effect, painted again (log-odds)", ylabel="effect, probed", xlim=ends, ylim=ends, aspect="equal")
-    axis.legend(loc="upper left", frameon=False)
+    axis.legend(loc="lower right")
     return _finished(figure)
 
 
