@@ -35,7 +35,7 @@ def choose(story: Scenario) -> tuple[dict[str, pd.Series], dict, dict[str, bench
     trials = bench.rewriting_trials(cuts, exemplars, moments, choices, strengths)
     total = len(cuts) * len(exemplars) * len(choices) * len(strengths)
     found = {"edit": bench.select(bench.sweep(trials, kept["validation"], total, True), kept["clean_validation"])}
-    few = {layer: cuts[layer] for layer in list(cuts)[::2]}
+    few = {layer: cuts[layer] for layer in list(cuts)[:: 2 if len(cuts) > 3 else 1]}
     for scope in ("local", "global"):
         rates = bench.grid(scope=(scope,), rate=(1e-3, 1e-2, 1e-1), steps=(20,))
         trials = bench.finetuning_trials(few, exemplars, rates)

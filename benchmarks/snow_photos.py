@@ -97,7 +97,8 @@ def choose(
 ) -> tuple[dict[str, Line], dict[str, bench.Kept]]:
     """Choose every line on the validation images.
 
-    Edits are tried in the layers `edited` (default: all), fine-tuning in every `ordinary`-th of all.
+    Edits are tried in the layers `edited` (default: all), fine-tuning in every `ordinary`-th of all, from the second on
+    where it is not every one.
     """
     data = {n: getattr(story, n) for n in ("validation", "test", "clean_validation", "clean", "legitimate")}
     data |= ({"own": story.own} if story.own else {}) | dict(story.more)
@@ -137,9 +138,8 @@ def choose(
     second = bench.add_layer(base.edit, pd.concat([table, more]), validation, clean)
     lines["two_layers"] = f"{describe(base)} + {describe(second)}", [second.edit]
 
-    chosen = {layer: cuts[layer] for layer in list(cuts)[ordinary > 1 :: ordinary]}
-    shown = {"": singles} | ({"_several": several} if story.several else {})
-    for scope, (suffix, exemplars) in product(SCOPES, shown.items()):
+    chosen = {layer: cuts[layer] for layer in list(cuts)[0 if ordinary == 1 else 1 :: ordinary]}
+    for scope, (suffix, exemplars) in product(SCOPES, {"": singles, "_several": several}.items()):
         row = _finetuned(scope, chosen, exemplars, story, kept)
         lines[f"finetune_{scope}{suffix}"] = describe(row), [row.edit]
     return lines, kept
@@ -177,7 +177,7 @@ def report(lines: dict[str, tuple[str, dict[str, float]]], kept: dict[str, bench
     counts = {name: f"{len(part.labels)} ({int(part.before.sum())} errors)" for name, part in kept.items()}
     print("Images:", ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in counts.items()), "\n")
     for name, (description, _) in lines.items():
-        print(f"  {name:<18}{description}")
+        print(f"  {name:<25}{description}")
     rows = []
     for name, (_, figure) in lines.items():
         low, high = wilson(round(figure["errors_after"]), len(kept["test"].labels))

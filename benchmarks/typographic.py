@@ -23,7 +23,7 @@ def figures(edit: Edit, kept: dict[str, Kept], story: Scenario) -> dict[str, flo
     found = {}
     for word in (ATTACK, *OTHER_ATTACKS):
         one = kept["test" if word == ATTACK else word]
-        found[word] = attack_row(one.logits(), one.logits(edit), one.labels, story.classifier.index(word))
+        found[word] = attack_row(one.original, one.logits(edit), one.labels, story.classifier.index(word))
     attack, others = found[ATTACK], pd.DataFrame([found[word] for word in OTHER_ATTACKS])
     change = {
         name: kept[name].compare(edit).row()["accuracy change (points)"] for name in ("clean", "clean_validation")
@@ -57,8 +57,9 @@ def main() -> None:
     start(options)
     started = time.perf_counter()
     story = typographic_scenario(options.tier, progress=True)
-    tried = grid(rank=(1, 3, 10), masked=(True,), objective=("least_squares",)) + grid(rank=(1,), objective=("l1",))
-    tried = [{"masked": True} | setting for setting in tried]
+    tried = grid(rank=(1, 3, 10), masked=(True,), objective=("least_squares",)) + grid(
+        rank=(1,), masked=(True,), objective=("l1",)
+    )
     lines, kept = choose(story, 1, tried, (0.5, 1.0, 1.5), story.shortlist)
     bare = {
         "clean_accuracy": 1 - float(kept["clean"].before.float().mean()),
@@ -75,7 +76,7 @@ def main() -> None:
     print("Images:", ", ".join(f"{name} {len(part.labels)}" for name, part in kept.items()))
     print("Before:", ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in bare.items()), "\n")
     for name, (words, _) in lines.items():
-        print(f"  {name:<18}{words}")
+        print(f"  {name:<25}{words}")
     print("\n" + pd.DataFrame.from_dict(results, orient="index").T.to_string(float_format="{:.3f}".format))
     seconds = time.perf_counter() - started
     print(f"\n{seconds:.0f} s in all")
