@@ -27,9 +27,10 @@ def of(table: pd.DataFrame, name: str) -> pd.DataFrame:
 
 def mini(story: Probing, table: pd.DataFrame) -> dict[str, float]:
     """Score the rules of the first classifier, and count those of the one that has none."""
-    found = rules(of(table, story.first), control="itself")
+    look = {"control": "itself", "least_images": story.least_images}
+    found = rules(of(table, story.first), **look)
     usual, strict = score(found, story.planted), score(found, planted_pairs(90))
-    null = rules(of(table, story.null), control="itself")
+    null = rules(of(table, story.null), **look)
     pairs = pd.Series(list(zip(found["class"], found["concept"], strict=True)), dtype=object, index=found.index)
     print(f"rules of {story.first} (planted: at least half of the class's scenes):")
     print(found[SHOWN].assign(planted=pairs.isin(story.planted)).round(3).to_string(index=False))
@@ -37,12 +38,12 @@ def mini(story: Probing, table: pd.DataFrame) -> dict[str, float]:
     print(f"\nmissed: {missed or 'none'}\nrules of {story.null}: {len(null)}")
     print(null[SHOWN].round(3).to_string(index=False) if len(null) else "")
     for least in (0.0, 0.25, 0.5, 0.75, 1.0):
-        one, other = (rules(of(table, n), least_effect=least, control="itself") for n in (story.first, story.null))
+        one, other = (rules(of(table, n), least_effect=least, **look) for n in (story.first, story.null))
         figures = score(one, story.planted)
         print(f"  least effect {least:4}: precision {figures['precision']:.2f}, recall {figures['recall']:.2f}, "
               f"{len(other)} in {story.null}")  # fmt: skip
-    known = exact(story, table, found)
-    other = rules(story.with_materials(story.aside, [story.first], progress=True), control="itself")
+    known = exact(story, table, found, look)
+    other = rules(story.with_materials(story.aside, [story.first], progress=True), **look)
     print(f"\nbeside the score, sky and wall (seen wherever the table is): {len(other)} rules")
     print(other[SHOWN].round(3).to_string(index=False) + "\n")
     return {
@@ -52,18 +53,17 @@ def mini(story: Probing, table: pd.DataFrame) -> dict[str, float]:
     }  # fmt: skip
 
 
-def exact(story: Probing, table: pd.DataFrame, found: pd.DataFrame) -> dict[str, float]:
+def exact(story: Probing, table: pd.DataFrame, found: pd.DataFrame, look: dict) -> dict[str, float]:
     """Score the rules found, of grounds, against those that painting the scenes again shows."""
     painted = story.repainted(progress=True)
-    true, null = (rules(of(painted, name), control="itself") for name in story.searched)
+    true, null = (rules(of(painted, name), **look) for name in story.searched)
     pairs = set(zip(true["class"], true["concept"], strict=True))
     figures = score(found[found["concept"].isin(GROUNDS)], pairs)
-    look = {"measure": "log-odds", "control": "itself", "least_images": 10}
     both = agreement(of(table, story.first), of(painted, story.first), **look)
     planted = both.assign(planted=both.index.isin(story.planted), rule=both.index.isin(pairs))
     print("\neffect of a ground, as probed and exactly, painted again:")
     print(planted.sort_values("exact", ascending=False).round(2).to_string())
-    print(f"planted but not learned: {sorted(story.planted - pairs) or 'none'}")
+    print(f"planted but not learned: {sorted((story.planted - pairs) & set(both.index)) or 'none'}")
     return {
         "precision_exact": round(figures["precision"], 3), "recall_exact": round(figures["recall"], 3),
         "rules_exact": len(pairs), "rules_exact_in_balanced_model": len(null),

@@ -16,7 +16,7 @@ from contextlib import nullcontext
 
 import pandas as pd
 import torch
-from common import finish, parser, start
+from common import finish, parser, seconds, start
 
 from edittools import benchmark as bench
 from edittools import synthetic as syn
@@ -48,24 +48,14 @@ def time_ratios(suite: syn.Suite, every: int, images: int = 32) -> pd.DataFrame:
     rows = []
     for layer in layers:
         edit = rewrite(found.classifier, cuts[layer], exemplar, data.images, objective="least_squares", cache="")
-        rows.append({"layer": layer, "kept": _seconds(lambda e=edit: kept.compare(e)),
-                     "full": _seconds(lambda e=edit: _full(e, found.classifier, data))})  # fmt: skip
+        rows.append({"layer": layer, "kept": seconds(lambda e=edit: kept.compare(e), 2),
+                     "full": seconds(lambda e=edit: _full(e, found.classifier, data), 2)})  # fmt: skip
     return pd.DataFrame(rows)
 
 
 def _full(edit: Edit, classifier: torch.nn.Module, data: syn.LabelledImages) -> torch.Tensor:
     with edit.applied(classifier):
         return predict(classifier, data)
-
-
-def _seconds(work: callable) -> float:
-    work()
-    times = []
-    for _ in range(2):
-        started = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - started)
-    return min(times)
 
 
 def show(table: pd.DataFrame) -> pd.DataFrame:

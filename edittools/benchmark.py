@@ -17,12 +17,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from edittools.cut import Cut, State, cut_all, prefixes
-from edittools.edits import Edit, added
+from edittools.edits import Edit, added, applied_edits
 from edittools.exemplars import Exemplar
 from edittools.finetuning import finetune, forward
 from edittools.images import LabelledImages
 from edittools.metrics import Comparison, errors
-from edittools.models import Classifier
+from edittools.models import Classifier, unwrapped
 from edittools.moments import RankError, SecondMoment
 from edittools.rewriting import rewrite
 
@@ -31,7 +31,11 @@ BUDGET = 0.25
 
 
 class Kept:
-    """Labelled images kept as their states at several layers, so that an edit is evaluated from its layer on."""
+    """Labelled images kept as their states at several layers, so that an edit is evaluated from its layer on.
+
+    Edits that are applied to the model meanwhile are part of the states. When others are applied later, only layers
+    before them can still be evaluated; beyond, `ValueError` is raised.
+    """
 
     def __init__(
         self, cuts: Mapping[str, Cut], data: LabelledImages, batch_size: int = 64, progress: bool = False
@@ -40,6 +44,7 @@ class Kept:
         if not cuts:
             raise ValueError("images kept at no layer: expected at least one cut, see prepare")
         self.cuts, self.labels = cuts, data.labels
+        self._applied = self._applied_now()
         self.states: dict[str, list[State]] = {layer: [] for layer in cuts}
         total = -(-len(data) // batch_size)
         for images, _ in tqdm(
@@ -81,16 +86,32 @@ class Kept:
         """
         return torch.cat(list(self._parts(edit)))
 
+    def _applied_now(self) -> tuple[Edit, ...]:
+        return applied_edits(next(iter(self.cuts.values())).model)
+
+    def _check_states(self, start: str) -> None:
+        """Refuse states at a layer before which the model is no longer the same."""
+        others = set(self._applied_now()) ^ set(self._applied)
+        order = [name for name, _ in unwrapped(self.cuts[start].model).named_modules()] if others else []
+        for edit, layer in ((edit, layer) for edit in others for layer in edit.layers):
+            if order.index(layer) < order.index(start):
+                raise ValueError(
+                    f"the images were kept at {start!r} before {edit} was applied or undone, which changes {layer!r}: "
+                    "keep them again"
+                )
+
     @torch.no_grad()
     def _parts(self, edit: Edit | None) -> Iterator[Tensor]:
         """Give the logits batch by batch."""
         layers = list(self.cuts)
         if edit is None:
+            self._check_states(layers[-1])
             yield from (self.cuts[layers[-1]].suffix(state).cpu() for state in self.states[layers[-1]])
             return
         start = next((layer for layer in layers if layer in edit.layers), None)
         if start is None:
             raise KeyError(f"{edit} changes none of the layers kept here: {', '.join(layers)}")
+        self._check_states(start)
         cut, change = self.cuts[start], edit.changes.get(f"{start}.weight")
         if edit.fingerprint not in self._fitting:
             edit.check_fits(cut.classifier)

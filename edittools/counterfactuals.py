@@ -315,7 +315,7 @@ def _probe_image(
         pictures += [case.changed, *([] if case.control is None else [case.control])]
     batch, rows = torch.cat(pictures), []
     for name, classifier in classifiers.items():
-        chances = predict(classifier, _resized(batch, classifier.size)).softmax(dim=1)
+        chances = predict(classifier, resized(batch, classifier.size)).softmax(dim=1)
         read = [classifier.classes[k] for k in chances.argmax(dim=1).tolist()]
         label = read[0] if against == "reading" else concepts.data.classes[int(concepts.data.labels[i])]
         right = chances[:, classifier.index(label)].tolist()
@@ -323,7 +323,8 @@ def _probe_image(
     return rows
 
 
-def _resized(images: Tensor, size: int) -> Tensor:
+def resized(images: Tensor, size: int) -> Tensor:
+    """Give images `(N, 3, H, W)` of any size at a classifier's."""
     if size in images.shape[-2:]:
         return images
     return interpolate(images, size, mode="bilinear", antialias=True).clamp(0, 1)
@@ -503,14 +504,23 @@ def _evidence(table: pd.DataFrame, rule: pd.Series, count: int) -> tuple[str, tu
     return lost.idxmax(), tuple(int(image) for image in by_image.index[:count])
 
 
-def agreement(table: pd.DataFrame, exact: pd.DataFrame, **options: Any) -> pd.DataFrame:
+def agreement(
+    table: pd.DataFrame, exact: pd.DataFrame, measure: str = "log-odds", control: str = "itself", **options: Any
+) -> pd.DataFrame:
     """Put the effects of one classifier's concepts, class by class, in two tables next to each other.
 
-    `options` are those of `effects`. One row a class and concept that both have: the effects `probe` and `exact`.
+    All options are those of `effects`. One row a class and concept that both have: the effects `probe` and `exact`.
+    Raises `ValueError` for tables of several classifiers, or that have no such pair in common.
     """
-    keys = ["class", "concept"]
+    names = sorted({*table["classifier"], *exact["classifier"]})
+    if len(names) > 1:
+        raise ValueError(f"tables of the classifiers {', '.join(names)}: expected the rows of one")
+    keys, options = ["class", "concept"], {"measure": measure, "control": control, **options}
     found = [effects(one, keys, **options).set_index(keys)["effect"] for one in (table, exact)]
-    return pd.concat(found, axis=1, keys=["probe", "exact"]).dropna()
+    pairs = pd.concat(found, axis=1, keys=["probe", "exact"]).dropna()
+    if pairs.empty:
+        raise ValueError(f"no class and concept has an effect in both tables with {options}: expected at least one")
+    return pairs
 
 
 def score(found: pd.DataFrame, planted: Collection[tuple[str, str]]) -> dict[str, float]:

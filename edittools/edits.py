@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from math import nan
 from os import PathLike, fspath
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
@@ -66,7 +67,8 @@ class Change:
         return replace(self, left=self.left * factor, response=self.response * abs(factor))
 
     def __add__(self, other: "Change") -> "Change":
-        leverage, response = max(self.leverage, other.leverage), max(self.response, other.response)
+        leverage, response = np.fmax(self.leverage, other.leverage), np.fmax(self.response, other.response)
+        leverage, response = float(leverage), float(response)  # NaN, of a fine-tuning, counts as unknown
         if self.right is None or other.right is None:
             return Change(self.delta() + other.delta(), None, leverage, response)
         return Change(torch.cat([self.left, other.left], 1), torch.cat([self.right, other.right]), leverage, response)
@@ -88,14 +90,26 @@ def applied_edits(model: nn.Module) -> tuple["Edit", ...]:
 
 
 def unedited_fingerprint(model: nn.Module) -> str:
-    """Give the `fingerprint` that a model has without the edits applied to it now; one made on top of them adds up."""
+    """Give the `fingerprint` that a model has without the edits applied to it now.
+
+    Raises `ValueError` when something else changed the edited parameters meanwhile.
+    """
     model = unwrapped(model)
-    return fingerprint(model, model.__dict__.get(_LEDGER, _Ledger()).base)
+    ledger = model.__dict__.get(_LEDGER)
+    if ledger is None:
+        return fingerprint(model)
+    _check_untouched(model, ledger)
+    names = {id(model.get_parameter(name)): name for name in ledger.base}
+    shared = model.named_parameters(remove_duplicate=False)  # a weight of two layers has two names
+    return fingerprint(model, {name: ledger.base[names[id(p)]] for name, p in shared if id(p) in names})
 
 
 @dataclass(frozen=True, eq=False)
 class Edit:
-    """A change of a model's weights. `changes` goes by parameter name; `fingerprint` is of the unedited model."""
+    """A change of a model's weights. `changes` goes by parameter name; `fingerprint` is of the unedited model.
+
+    One that was made while others are applied is meant on top of them: apply it there, or add them up (`edit + other`).
+    """
 
     changes: Mapping[str, Change]
     fingerprint: str
@@ -114,7 +128,7 @@ class Edit:
     @property
     def leverage(self) -> float:
         """How far the edited keys lie outside the span of the reference keys; 1 means as usual as those."""
-        return max(change.leverage for change in self.changes.values())
+        return float(np.fmax.reduce([change.leverage for change in self.changes.values()]))
 
     def __repr__(self) -> str:
         """Say in one line what it changes."""

@@ -248,8 +248,13 @@ def drops(found: pd.DataFrame, label: str, ax: Axes | None = None) -> Figure:
     return _finished(figure)
 
 
-def agreement(pairs: pd.DataFrame, planted: Collection[tuple[str, str]], least: float) -> Figure:
-    """Draw the effects of `counterfactuals.agreement`, as probed over exact; filled: planted; dotted: `least`."""
+def agreement(
+    pairs: pd.DataFrame, planted: Collection[tuple[str, str]], learned: Collection[tuple[str, str]], least: float
+) -> Figure:
+    """Draw the effects of `counterfactuals.agreement`, as probed over exact; `planted` pairs are filled.
+
+    Dotted lines are at the `least` effect of a rule. Named are pairs planted but not `learned`, or the reverse.
+    """
     figure, axis = _axes(None, (5.2, 4.4))
     ends = [min(0, pairs.min().min()) - 0.5, pairs.max().max() + 0.5]
     axis.plot(ends, ends, color=BEFORE, linewidth=1)
@@ -260,7 +265,7 @@ def agreement(pairs: pd.DataFrame, planted: Collection[tuple[str, str]], least: 
         if len(some):
             axis.scatter(some["exact"], some["probe"], 34, facecolors=face, edgecolors=AFTER, label=label)
     halo = [withStroke(linewidth=3, foreground="white")]
-    for pair in pairs.index[known != (pairs["exact"] >= 2 * least)]:
+    for pair in pairs.index[known != [pair in learned for pair in pairs.index]]:
         axis.annotate(" on ".join(pair), pairs.loc[pair, ["exact", "probe"]], xytext=(8, -3), fontsize=8,
                       textcoords="offset points", path_effects=halo)  # fmt: skip
     axis.set(xlabel="effect, painted again (log-odds)", ylabel="effect, probed", xlim=ends, ylim=ends, aspect="equal")

@@ -6,10 +6,11 @@ from functools import partial
 from typing import Any
 
 import pandas as pd
+import torch
 from torch import Tensor
 
 from edittools.concepts import MSRC, msrc
-from edittools.counterfactuals import LEAST_IMAGES, Concepts, materials, probe, probe_swaps
+from edittools.counterfactuals import LEAST_IMAGES, Concepts, materials, probe, probe_swaps, resized
 from edittools.images import LabelledImages
 from edittools.metrics import predict
 from edittools.miniworld import BEHIND, CLASSES, GROUNDS, SPLITS, planted_rules, scenes
@@ -92,38 +93,45 @@ class Probing:
         """Paint each scene again on every ground and predict: what a probe estimates, known exactly in a drawn world.
 
         With the same seed only the looks of the ground differ. The table is that of `probe`, its styles the grounds,
-        so that `rules(…, control="itself")` gives the rules that a classifier has, whatever was planted. Raises
-        `ValueError` for images that were not drawn.
+        so that `rules(…, control="itself")` gives the rules that a classifier has, whatever was planted; `pictures` are
+        not of it. Raises `ValueError` for images that were not drawn, or not with the seeds from `first_seed` on.
         """
         if self.first_seed is None:
             raise ValueError(f"images of tier {self.tier!r} cannot be painted again: expected drawn ones, tier 'mini'")
-        classes, labels = self.data.classes, self.data.labels
-        paint = partial(scenes, len(labels), self.first_seed, [classes[i] for i in labels], workers=2)
+        labels, concept = [self.data.classes[i] for i in self.data.labels], [GROUNDS[i] for i in self.data.grounds]
+        paint = partial(scenes, len(labels), self.first_seed, labels, workers=2)
         painted = {ground: paint(ground=ground, progress=progress) for ground in GROUNDS}
-        own = [GROUNDS[i] for i in self.data.grounds]
+        for i, ground in enumerate(concept):
+            if not torch.equal(painted[ground].images[i], self.data.images[i]):
+                raise ValueError(
+                    f"image {i} is not the scene with seed {self.first_seed + i}: expected all of the story's images"
+                )
+        known = pd.DataFrame({"image": range(len(labels)), "class": labels, "concept": concept, "own": False,
+                              "area": [float(self.masks[c][i].mean()) for i, c in enumerate(concept)]})  # fmt: skip
         tables = []
         for name in names or self.searched:
-            before = _reading(self.classifiers[name], self.data)
+            before = _readings(self.classifiers[name], self.data, labels)
             for ground, pictures in painted.items():
-                after = _reading(self.classifiers[name], pictures)[["read", "p"]].set_axis(["after", "p_after"], axis=1)
-                row = before.rename(columns={"read": "before", "p": "p_before"}).join(after)
-                tables.append(row.assign(classifier=name, concept=own, style=ground, variant=0, own=False, area=1.0))
-        return pd.concat(tables, ignore_index=True).assign(control=None, p_control=float("nan"))
+                after = _readings(self.classifiers[name], pictures, labels)
+                table = known.assign(classifier=name, style=ground, variant=0, before=before[0], after=after[0])
+                tables.append(table.assign(control=None, p_before=before[1], p_after=after[1], p_control=float("nan")))
+        return pd.concat(tables, ignore_index=True)
 
-    def pictures(self) -> Concepts:
-        """The images with their masks and every texture of both probes, for figures and for browsing."""
-        styles = Concepts.of(self.data, self.masks, self.styles, own=self.own)
-        looks = materials(self.donors, self.donor_masks, self.concepts, self.looks)
-        cut = Concepts.of(self.data, self.masks, looks, own=self.own)
-        return Concepts(self.data, self.masks, self.own, {**styles.textures, **cut.textures})
+    def pictures(self, of: str) -> Concepts:
+        """The images with their masks and the textures of one probe, "styles" or "materials", for its figures."""
+        if of not in ("styles", "materials"):
+            raise ValueError(f"pictures of {of!r}: expected 'styles' or 'materials'")
+        looks = self.styles
+        if of == "materials":
+            looks = materials(self.donors, self.donor_masks, self.concepts, self.looks)
+        return Concepts.of(self.data, self.masks, looks, own=self.own)
 
 
-def _reading(classifier: Classifier, data: LabelledImages) -> pd.DataFrame:
-    """What each image is, what it is read as, and the probability of what it is."""
-    chances = predict(classifier, data).softmax(dim=1)
-    names = [[data.classes[i] for i in data.labels], [classifier.classes[i] for i in chances.argmax(dim=1)]]
-    right = chances.gather(1, data.labels[:, None])[:, 0].tolist()
-    return pd.DataFrame({"image": range(len(data)), "class": names[0], "read": names[1], "p": right})
+def _readings(classifier: Classifier, data: LabelledImages, labels: Sequence[str]) -> tuple[list[str], list[float]]:
+    """What each image is read as, and the probability of its label."""
+    chances = predict(classifier, resized(data.images, classifier.size)).softmax(dim=1)
+    right = torch.tensor([[classifier.index(label)] for label in labels])
+    return [classifier.classes[i] for i in chances.argmax(dim=1)], chances.gather(1, right)[:, 0].tolist()
 
 
 def probing_scenario(

@@ -69,6 +69,21 @@ def test_an_edit_is_evaluated_on_top_of_one_that_is_applied_meanwhile(tiny, phot
     assert torch.equal(kept["clean"].logits(second), alone) and not torch.equal(both, alone)
 
 
+def test_states_beyond_an_edit_applied_since_are_refused(tiny, photos32, sets, exemplar):
+    first = finetune(tiny, "conv1", exemplar, rate=0.1, steps=3)
+    second = rewrite(tiny, "conv2", exemplar, photos32, cache="")
+    _, plain = bench.prepare(tiny, LAYERS, **sets)
+    with first.applied(tiny):
+        for edit in (second, None):
+            with pytest.raises(ValueError, match=r"kept at 'conv2' before Edit\(conv1.*changes 'conv1'"):
+                plain["clean"].logits(edit)
+        _, kept = bench.prepare(tiny, LAYERS, **sets)
+        both = kept["clean"].logits(second)
+    assert torch.allclose(both, plain["clean"].logits(first + second), atol=1e-5)
+    with pytest.raises(ValueError, match="keep them again"):
+        kept["clean"].logits(second)
+
+
 def test_an_edit_of_a_layer_that_is_not_kept_is_refused(tiny, photos32, sets, exemplar):
     _, kept = bench.prepare(tiny, ["conv2"], **sets)
     with pytest.raises(KeyError, match="changes none of the layers kept here: conv2"):

@@ -350,10 +350,23 @@ def test_a_scene_painted_again_differs_in_its_ground_only_and_is_read_as_it_look
     chances = predict(story.classifiers["mini_vgg"], picture.image[None]).softmax(dim=1)[0]
     right = chances[story.data.classes.index(row["class"])]
     assert row["p_after"] == pytest.approx(float(right), abs=0.01)  # pictures of a set are rounded to 8 bits
+    assert row["area"] == pytest.approx(float(story.masks[row["concept"]][30].mean()))
     masks = scene(story.first_seed + 30, row["class"], row["concept"]).masks
     changed = (picture.image - story.data.images[30]).abs().sum(dim=0) > 0.02
     assert changed[masks[row["concept"]] > 0].float().mean() > 0.9
-    assert not changed[masks["object"] > 0].float().mean() > 0.1
+    assert changed[masks["object"] > 0].float().mean() < 0.1
+    assert set(table) == set(story.with_materials([("road", "water")], ["mini_vgg"]))  # the columns of a probe
+    some = replace(story, data=story.data.subset(range(10, 20)))
+    with pytest.raises(ValueError, match="image 0 is not the scene with seed"):
+        some.repainted(["mini_vgg"])
+
+
+def test_pictures_are_of_one_probe_since_names_repeat():
+    story = probing_scenario("mini", "validation", per_class=1)
+    looks = {of: story.pictures(of).textures["snow", 0] for of in ("styles", "materials")}
+    assert not torch.equal(looks["styles"], looks["materials"])
+    with pytest.raises(ValueError, match="pictures of 'all': expected 'styles' or 'materials'"):
+        story.pictures("all")
 
 
 def test_a_story_of_photographs_cannot_be_painted_again(world):
@@ -365,11 +378,23 @@ def test_a_story_of_photographs_cannot_be_painted_again(world):
 def test_agreement_pairs_the_effects_of_two_tables(looker, world):
     data, masks = world
     one = probe(looker, data, masks, {"green": FLAT["green"]})
-    other = probe(looker, data, masks, {"blue": FLAT["blue"]}, only=["sea"])
-    pairs = agreement(one, other, measure="probability")
-    assert list(pairs.index) == [("ship", "sea")] and pairs["probe"].item() == pytest.approx(pairs["exact"].item())
-    figure = plots.agreement(pairs, set(), 0.1)  # a strong effect that nobody planted is named
-    assert [text.get_text() for text in figure.axes[0].texts] == ["ship on sea"]
+    half_green = {"half": (RED[None] + GREEN[None]) / 2}
+    other = probe(looker, data, masks, half_green, only=["sea", "sky"])
+    pairs = agreement(one, other, control="elsewhere")
+    expected = [effects(t, "concept", "log-odds").set_index("concept")["effect"]["sea"] for t in (one, other)]
+    assert pairs.loc[("ship", "sea")].tolist() == pytest.approx(expected) and expected[0] > expected[1] + 1
+    assert set(pairs.index) == {("ship", "sea"), ("ship", "sky")}
+    for planted, learned, named in (
+        ((), ("sea",), ["ship on sea"]),
+        (("sea",), ("sea",), []),
+        (("sky",), (), ["ship on sky"]),
+    ):
+        sets = [{("ship", concept) for concept in part} for part in (planted, learned)]
+        assert [text.get_text() for text in plots.agreement(pairs, *sets, 0.5).axes[0].texts] == named
+    with pytest.raises(ValueError, match="no class and concept has an effect in both tables"):
+        agreement(one, other)  # no control in place was probed
+    with pytest.raises(ValueError, match="tables of the classifiers classifier, second: expected the rows of one"):
+        agreement(one, other.assign(classifier="second"))
 
 
 def test_the_loop_from_rule_to_edit_and_back(vehicles):

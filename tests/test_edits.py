@@ -1,9 +1,12 @@
+from math import isnan
+
 import pytest
 import torch
 from conftest import TinyNet, make_exemplar, randomise_norms
 from safetensors.torch import save_file
+from torch import nn
 
-from edittools.edits import Change, Edit, applied_edits
+from edittools.edits import Change, Edit, applied_edits, unedited_fingerprint
 from edittools.finetuning import finetune
 from edittools.models import Classifier, fingerprint
 from edittools.rewriting import rewrite
@@ -132,8 +135,33 @@ def test_an_edit_made_on_top_of_another_adds_up_with_it(tiny, edit, photos32):
                 assert not _same(both, tiny)
     assert second.fingerprint == tuned.fingerprint == edit.fingerprint == fingerprint(tiny.model)
     assert not torch.allclose(second.changes["conv2.weight"].delta(), plain.changes["conv2.weight"].delta())
-    (edit + second).apply_(tiny)
-    assert set(applied_edits(tiny)[0].layers) == {"conv1", "conv2"}
+    with edit.applied(tiny), second.applied(tiny), tuned.applied(tiny):
+        stacked = _weights(tiny)
+    with (edit + second + tuned).applied(tiny):
+        for name, weight in _weights(tiny).items():
+            torch.testing.assert_close(weight, stacked[name], rtol=0, atol=1e-6)
+
+
+def test_an_edit_made_on_weights_that_something_else_changed_is_refused(tiny, edit, photos32):
+    edit.apply_(tiny)
+    with torch.no_grad():
+        tiny.model.conv1.weight.add_(1)
+    with pytest.raises(ValueError, match=r"'conv1.weight' was changed by something else"):
+        rewrite(tiny, "conv2", make_exemplar(7), photos32, cache="")
+
+
+def test_a_weight_that_two_layers_share_has_one_original():
+    model = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1))
+    model[2].weight = model[1].weight
+    edit = Edit({"1.weight": Change(torch.ones(3, 3, 1, 1))}, fingerprint(model))
+    with edit.applied(model):
+        assert unedited_fingerprint(model) == edit.fingerprint != fingerprint(model)
+
+
+def test_an_unknown_leverage_does_not_hide_a_known_one(edit, exemplar, tiny):
+    full = finetune(tiny, "conv1", exemplar, rate=0.1, steps=1)
+    assert isnan(full.leverage)
+    assert (edit + full).leverage == (full + edit).leverage == edit.leverage
 
 
 def test_an_edit_of_another_model_is_refused_and_nothing_changes(tiny, edit, tmp_path):
