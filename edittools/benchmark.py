@@ -93,7 +93,7 @@ class Kept:
         """Refuse states at a layer before which the model is no longer the same."""
         others = set(self._applied_now()) ^ set(self._applied)
         order = [name for name, _ in unwrapped(self.cuts[start].model).named_modules()] if others else []
-        for edit, layer in ((edit, layer) for edit in others for layer in edit.layers):
+        for edit, layer in [(other, layer) for other in others for layer in other.layers]:
             if order.index(layer) < order.index(start):
                 raise ValueError(
                     f"the images were kept at {start!r} before {edit} was applied or undone, which changes {layer!r}: "
