@@ -99,7 +99,7 @@ class Suite:
         concepts, styles: every concept is turned into every style.
         layers: that may be edited, in the network's order.
         options: keywords of the source.
-        transform: makes the styled images, as `styles.transformed` does.
+        transform: makes the styled images: `styles.transformed`, or, slower, `style_transfer.gatys`.
         targets: how many target classes for each concept and style, drawn at random.
         numbers: of exemplars; the first is used by all methods, the others by editing and plain fine-tuning.
         every: the other numbers are tried in one of so many cases.
