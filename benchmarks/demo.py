@@ -7,6 +7,7 @@ Chooses layer, exemplar, rank and strength on validation images under the accura
 after on the test images, and writes a figure.
 """
 
+import argparse
 import time
 from pathlib import Path
 
@@ -18,6 +19,7 @@ FIGURE = Path("out") / "snow_on_road.png"
 
 def main() -> None:
     """Run notebook 01's story in short."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter).parse_args()
     started = time.perf_counter()
     story = et.snow_scenario(progress=True)
     print(f"tier {story.tier}: {story.classifier}")

@@ -1,10 +1,17 @@
 """The pages: every Python block compiles, those of the troubleshooting page run, every file and target named exists."""
 
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+import torch
+from torchvision.models import resnet18
+
+from edittools.edits import Edit, applied_edits
+from edittools.images import LabelledImages, save_image, save_mask
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [path.relative_to(ROOT) for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("data/**/*.md"))]
@@ -48,6 +55,31 @@ def test_the_blocks_of_the_troubleshooting_page_run_in_order(capsys, monkeypatch
     assert "(Edit(features.10.weight (rank 1)),)\n()\n" in said  # applied, and undone
     assert "0.0  conv 3x3" in said and "0.3  conv 1x1" in said and "0.2 " not in said  # the grouped one is left out
     assert not list(tmp_path.iterdir())
+
+
+def test_the_tour_of_the_readme_runs_on_a_model_of_ones_own(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EDITTOOLS_CACHE", str(tmp_path / "cache"))
+    [tour] = [block for block in blocks("README.md", "python") if "my_model" in block]
+    noise = torch.rand(12, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    save_image("van.jpg", noise[0])
+    save_image("snow.jpg", noise[1])
+    save_mask("road.png", (torch.arange(224) > 150).float()[:, None].expand(224, 224))
+    names = [f"class {i}" for i in range(10)]
+    test_images = LabelledImages(noise[2:6], torch.arange(4), names)
+    given = {"my_model": resnet18(num_classes=10).eval(), "my_class_names": names, "everyday_images": noise[6:]}
+    namespace = {**given, "my_test_images": test_images}
+    exec(tour, namespace)
+    assert "layer3.1.conv2" in capsys.readouterr().out
+    assert Edit.load("snow_is_road.safetensors", namespace["classifier"].model)  # half of it is applied
+    assert applied_edits(namespace["classifier"]) == (namespace["half"],)
+    namespace["half"].undo_(namespace["classifier"])
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "benchmarks").glob("[!c]*.py")), ids=lambda path: path.stem)
+def test_a_benchmark_says_how_it_is_called(script):
+    said = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, timeout=120)
+    assert said.returncode == 0 and said.stdout.startswith(f"usage: {script.name}"), said.stderr
 
 
 def test_the_api_that_the_pages_name_exists():
