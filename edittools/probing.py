@@ -118,12 +118,17 @@ class Probing:
         return pd.concat(tables, ignore_index=True)
 
     def pictures(self, of: str) -> Concepts:
-        """The images with their masks and the textures of one probe, "styles" or "materials", for its figures."""
+        """The images with their masks and the textures of one probe, "styles" or "materials", for its figures.
+
+        Materials are of the concepts that enough donors show.
+        """
         if of not in ("styles", "materials"):
             raise ValueError(f"pictures of {of!r}: expected 'styles' or 'materials'")
         looks = self.styles
         if of == "materials":
-            looks = materials(self.donors, self.donor_masks, self.concepts, self.looks)
+            shown = {c: int(self.donor_masks[c].flatten(1).any(dim=1).sum()) for c in self.concepts}
+            enough = [concept for concept, count in shown.items() if count >= self.looks]
+            looks = materials(self.donors, self.donor_masks, enough, self.looks)
         return Concepts.of(self.data, self.masks, looks, own=self.own)
 
 

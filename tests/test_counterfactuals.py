@@ -365,6 +365,9 @@ def test_pictures_are_of_one_probe_since_names_repeat():
     story = probing_scenario("mini", "validation", per_class=1)
     looks = {of: story.pictures(of).textures["snow", 0] for of in ("styles", "materials")}
     assert not torch.equal(looks["styles"], looks["materials"])
+    without = {c: mask * (c != "road") for c, mask in story.donor_masks.items()}
+    shown = {style for style, _ in replace(story, donor_masks=without).pictures("materials").textures}
+    assert shown == {*story.concepts} - {"road"}
     with pytest.raises(ValueError, match="pictures of 'all': expected 'styles' or 'materials'"):
         story.pictures("all")
 
