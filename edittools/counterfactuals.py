@@ -24,11 +24,10 @@ from scipy.ndimage import distance_transform_edt
 from scipy.special import logit
 from scipy.stats import false_discovery_control, wilcoxon
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from edittools import jobs
 from edittools.exemplars import Exemplar
-from edittools.images import LabelledImages, check_mask, digest_tensors
+from edittools.images import LabelledImages, check_mask, digest_tensors, resized
 from edittools.metrics import predict
 from edittools.models import Classifier, fingerprint
 from edittools.styles import STYLES, paste_texture, texture
@@ -39,6 +38,8 @@ LEAST_EFFECT = 0.5
 """A rule lowers the log-odds of the right class by more than this, beyond the control: the odds fall to 0.6 of them."""
 LEAST_IMAGES = 10
 """Comparisons of fewer images than this are not made."""
+LEAST_AREA = 0.02
+"""Concepts that cover less than this share of an image are not transformed."""
 
 SATURATED = 1e-3
 """Log-odds are those of a probability kept this far from 0 and 1, where they would say more than is known."""
@@ -200,7 +201,7 @@ def probe(
     looks: int | None = None,
     control: bool = True,
     against: str = "labels",
-    least_area: float = 0.02,
+    least_area: float = LEAST_AREA,
     chunk: int = 16,
     store: str | os.PathLike | None = None,
     executor: Executor | None = None,
@@ -323,13 +324,6 @@ def _probe_image(
     return rows
 
 
-def resized(images: Tensor, size: int) -> Tensor:
-    """Give images `(N, 3, H, W)` of any size at a classifier's."""
-    if size in images.shape[-2:]:
-        return images
-    return interpolate(images, size, mode="bilinear", antialias=True).clamp(0, 1)
-
-
 def _rows(
     name: str,
     number: int,
@@ -432,6 +426,38 @@ def _by_image(table: pd.DataFrame, keys: Sequence[str], measure: str, control: s
 
 def _log_odds(chance: pd.Series) -> pd.Series:
     return chance.clip(SATURATED, 1 - SATURATED).transform(logit)
+
+
+def effect_changes(
+    table: pd.DataFrame,
+    before: str,
+    measure: str = "accuracy",
+    *,
+    control: str = "elsewhere",
+    confidence: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Compare the effects in a `probe` of several classifiers with those of the one named `before`, image by image.
+
+    One row each for the others: the `images` that both have, their mean effect `before` and `after`, the `change`, its
+    bootstrap interval `low` … `high`, and the two-sided p of Wilcoxon's signed-rank test that there is none. `measure`
+    and `control` are as in `effects`. Raises `KeyError` when `before` is not in the table.
+    """
+    names = list(table["classifier"].unique())
+    if before not in names:
+        raise KeyError(f"no classifier {before!r} in the table: expected one of {', '.join(names)}")
+    units = _by_image(table[~table["own"]], ["classifier"], measure, control).set_index(["image", "classifier"])
+    found = (units["beside"] - units["changed"]).unstack()
+    rng, rows = np.random.default_rng(seed), {}
+    for name in [name for name in names if name != before]:
+        pair = found[[before, name]].dropna()
+        change = (pair[name] - pair[before]).to_numpy()
+        p = float(wilcoxon(change, method="asymptotic").pvalue) if change.any() else 1.0
+        spread = _interval(change, rng, confidence, resamples)
+        rows[name] = [len(pair), *pair.mean()[[before, name]], change.mean(), *spread, p]
+    columns = ["images", "before", "after", "change", "low", "high", "p"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("classifier")
 
 
 def _effect(found: pd.DataFrame, spread: partial, least: float) -> dict[str, float]:

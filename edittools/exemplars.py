@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from edittools.images import check_image, check_mask
+from edittools.images import check_image, check_mask, resized
 from edittools.styles import paste_texture
 
 
@@ -43,6 +43,11 @@ class Exemplar:
     def map(self, **changes: Tensor | int | None) -> "Exemplar":
         """Give a copy with some parts replaced."""
         return replace(self, **changes)
+
+    def sized(self, size: int) -> "Exemplar":
+        """Give it at another size, such as a classifier's; the mask stays 0 and 1."""
+        image, changed = resized(torch.stack([self.image, self.changed]), size)
+        return self.map(image=image, changed=changed, mask=(resized(self.mask[None, None], size)[0, 0] > 0.5).float())
 
 
 def stack(exemplars: "Exemplar | Sequence[Exemplar]") -> tuple[Tensor, Tensor, Tensor]:

@@ -17,6 +17,7 @@ import pooch
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
+from torch.nn.functional import interpolate
 from torchvision.transforms.functional import center_crop, resize
 
 from edittools.checks import check_number
@@ -235,6 +236,13 @@ class LabelledImages:
     def digest(self) -> str:
         """Give a SHA-256 of the image contents, by which caches know them."""
         return digest_tensors(images for images, _ in self.batches())
+
+
+def resized(images: Tensor, size: int) -> Tensor:
+    """Give images `(N, C, H, W)` of any size at a classifier's; those that have it come back as they are."""
+    if size in images.shape[-2:]:
+        return images
+    return interpolate(images, size, mode="bilinear", antialias=True).clamp(0, 1)
 
 
 def stratified(labels: Tensor, fraction: float, seed: int) -> Tensor:

@@ -231,17 +231,17 @@ def _mini(name: str) -> Classifier:
     return Classifier(model, classes, mini_models.MEAN, mini_models.STD, mini_models.SIZE)
 
 
-def _mini_clip(name: str, class_names: Sequence[str] | None = None) -> Classifier:
+def _mini_clip(name: str, class_names: Sequence[str] | None = None, progress: bool = False) -> Classifier:
     """A small CLIP trained by this project to see and to read (`data/train_mini_clip.py`)."""
     from edittools import mini_clip, zero_shot
 
     clip = mini_clip.mini_clip()
     clip.load_state_dict({key: value.float() for key, value in load_file(DATA / f"{name}.safetensors").items()})
     tokenizer = zero_shot.ByteTokenizer(clip.context_length)
-    return zero_shot.zero_shot_classifier(clip.eval(), tokenizer, class_names or mini_clip.CLASSES)
+    return zero_shot.zero_shot_classifier(clip.eval(), tokenizer, class_names or mini_clip.CLASSES, progress=progress)
 
 
-def _lite_clip(name: str, class_names: Sequence[str] | None = None) -> Classifier:
+def _lite_clip(name: str, class_names: Sequence[str] | None = None, progress: bool = False) -> Classifier:
     """EfficientNet-Lite0 as the tower of a CLIP that was taught to read (`data/train_lite_clip.py`)."""
     from edittools import lite_clip, zero_shot
 
@@ -250,12 +250,17 @@ def _lite_clip(name: str, class_names: Sequence[str] | None = None) -> Classifie
     clip.load_state_dict({key: value.float() if value.is_floating_point() else value for key, value in weights.items()})
     tokenizer = zero_shot.ByteTokenizer(clip.context_length)
     names = class_names or imagenet_classes()
-    classifier = zero_shot.zero_shot_classifier(clip.eval(), tokenizer, names, lite_clip.TEMPLATES)
+    classifier = zero_shot.zero_shot_classifier(clip.eval(), tokenizer, names, lite_clip.TEMPLATES, progress)
     classifier.resize_to = 256
     return classifier
 
 
-def _clip(name: str, weights: str | os.PathLike | None = None, class_names: Sequence[str] | None = None) -> Classifier:
+def _clip(
+    name: str,
+    weights: str | os.PathLike | None = None,
+    class_names: Sequence[str] | None = None,
+    progress: bool = False,
+) -> Classifier:
     """OpenAI's CLIP RN50 through open_clip, from its hub or a checkpoint file; it was trained with QuickGELU."""
     import open_clip
 
@@ -275,7 +280,7 @@ def _clip(name: str, weights: str | os.PathLike | None = None, class_names: Sequ
             "weights=that file), or use a CLIP that needs no hub: 'mini_clip' or 'lite_clip'"
         ) from error
     tokenizer = open_clip.get_tokenizer("RN50-quickgelu")
-    return zero_shot.zero_shot_classifier(clip.eval(), tokenizer, class_names or imagenet_classes())
+    return zero_shot.zero_shot_classifier(clip.eval(), tokenizer, class_names or imagenet_classes(), progress=progress)
 
 
 ZOO: dict[str, Callable[..., Classifier]] = {
@@ -301,8 +306,8 @@ def load_classifier(name: str, device: str | torch.device = "cpu", **options: An
 
     Raises `KeyError` for an unknown name (it lists the known ones) and `FileNotFoundError` when weights are neither
     here nor to be downloaded; the message says which file, from where, and the ways out. `options` go to the loader:
-    `resnet18_places365` takes `weights=` (a local file) and `sha256=`; the CLIPs take `class_names=`, `clip_rn50` also
-    `weights=`.
+    `resnet18_places365` takes `weights=` (a local file) and `sha256=`; the CLIPs take `class_names=` and `progress=`,
+    `clip_rn50` also `weights=`.
     """
     if name not in ZOO:
         near = difflib.get_close_matches(str(name), ZOO, n=1)

@@ -280,7 +280,7 @@ def _ten_labels(classifier: Classifier, count: int = 10) -> list[Exemplar]:
 
 def _attack_on_photos(name: str, tier: str, progress: bool) -> Scenario:
     """Photos whose class number is divisible by three are the test (`data/train_lite_clip.py` never saw them)."""
-    classifier = load_classifier(name)
+    classifier = load_classifier(name, progress=progress)
     sample = photos.imagenet_sample(classifier, progress)
     held = sample.labels % 3 == 0
     test, others = sample.subset(held), sample.subset(~held)

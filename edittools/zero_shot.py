@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from edittools.images import atomic_path, cache_folder
 from edittools.models import Classifier, fingerprint
@@ -62,7 +63,11 @@ class ZeroShot(nn.Module):
 
 @torch.no_grad()
 def text_embeddings(
-    clip: nn.Module, tokenizer: Callable[[list[str]], Tensor], class_names: Sequence[str], templates: Sequence[str]
+    clip: nn.Module,
+    tokenizer: Callable[[list[str]], Tensor],
+    class_names: Sequence[str],
+    templates: Sequence[str],
+    progress: bool = False,
 ) -> Tensor:
     """Embed each class by the mean over the prompts, at length 1: `(classes, D)`, kept in the cache folder."""
     prompts = [[template.format(name) for template in templates] for name in class_names]
@@ -77,7 +82,8 @@ def text_embeddings(
     if path.exists():
         return load_file(path)["embeddings"]
     device = next(clip.parameters()).device
-    parts = [clip.encode_text(chunk.to(device)).float().cpu() for chunk in tokens.split(256)]
+    bar = tqdm(tokens.split(256), desc="class names", unit="batch", disable=not progress, leave=False)
+    parts = [clip.encode_text(chunk.to(device)).float().cpu() for chunk in bar]
     embeddings = F.normalize(torch.cat(parts), dim=-1).view(len(class_names), len(templates), -1).mean(dim=1)
     embeddings = F.normalize(embeddings, dim=-1).contiguous()
     with atomic_path(path) as temporary:
@@ -90,11 +96,13 @@ def zero_shot_classifier(
     tokenizer: Callable[[list[str]], Tensor],
     class_names: Sequence[str],
     templates: Sequence[str] = TEMPLATES,
+    progress: bool = False,
 ) -> Classifier:
     """Make a classifier of an open_clip model: its logits are 100 (or what was learned) times the cosines.
 
     `tokenizer` is open_clip's for that model. Each template must hold `{}` for the class name. The visual tower is
-    used as it is, not copied. Raises `ValueError` for no or repeated names and for a template without `{}`.
+    used as it is, not copied. Embedding a thousand names takes a large text tower minutes on a CPU, once for its
+    weights: `progress` shows them. Raises `ValueError` for no or repeated names and for a template without `{}`.
     """
     names = list(class_names)
     if not names or len(set(names)) < len(names):
@@ -109,7 +117,7 @@ def zero_shot_classifier(
     was_training = clip.training
     clip.eval()
     try:
-        embeddings = text_embeddings(clip, tokenizer, names, templates)
+        embeddings = text_embeddings(clip, tokenizer, names, templates, progress)
         scale = float(clip.logit_scale.detach().exp())
     finally:
         clip.train(was_training)

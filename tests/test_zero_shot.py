@@ -64,6 +64,13 @@ def test_the_text_tower_runs_once_for_the_same_prompts_and_weights():
     assert calls == [1, 1]
 
 
+def test_embedding_class_names_shows_its_progress_when_asked_to(capsys):
+    zero_shot_classifier(tiny_clip(), ByteTokenizer(32), ["mug", "vase"])
+    assert not "".join(capsys.readouterr())
+    zero_shot_classifier(tiny_clip(), ByteTokenizer(32), ["mug", "pot"], progress=True)
+    assert "class names" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("names", "templates", "message"),
     [
