@@ -1,4 +1,4 @@
-"""From the diagnosis to the cure: a rule that a probe finds is mended by one edit, and probed again (section 5).
+"""From the diagnosis to the cure: a rule that a probe finds is rewritten by one edit, and probed again (section 5).
 
 The strongest rule that `probing` finds in the first classifier (of the tier's example class, where it has one) becomes
 a scenario (`Probing.cure`): some images that show the rule are the exemplars, half of all others are there to choose

@@ -19,7 +19,7 @@ from edittools.scenarios import ATTACK, OTHER_ATTACKS, Scenario, typographic_sce
 
 
 def figures(edit: Edit, kept: dict[str, Kept], story: Scenario) -> dict[str, float]:
-    """Evaluate an edit once: the attack and how much of it is mended, other words, bare objects, real iPods."""
+    """Evaluate an edit once: the attack and how much of it is fixed, other words, bare objects, real iPods."""
     found = {}
     for word in (ATTACK, *OTHER_ATTACKS):
         one = kept["test" if word == ATTACK else word]

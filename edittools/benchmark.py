@@ -225,7 +225,7 @@ def sweep(
 
 
 def select(table: pd.DataFrame, clean: Kept, budget: float = BUDGET) -> pd.Series:
-    """Take the trial with the lowest validation loss that mends more than it breaks and costs at most `budget` points.
+    """Take the trial of lowest validation loss that corrects more than it breaks and costs at most `budget` points.
 
     The loss ranks, not the count of corrections: among few validation images many trials have the same count, and the
     most fortunate of hundreds is not the best. The row comes back with its `accuracy_change` in points on `clean`. When

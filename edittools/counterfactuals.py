@@ -3,7 +3,7 @@
     table = probe(classifier, data, masks)      # one row for each image, concept, style and variant
     effects(table, ["class", "concept"])        # accuracy drops, beside a control, with intervals and q-values
     found = rules(table)                        # the concepts that each class relies on
-    exemplar_for(found.iloc[0], data, masks)    # what `rewrite` needs to mend the first of them
+    exemplar_for(found.iloc[0], data, masks)    # what `rewrite` needs for the first of them
 
 "Any disturbance hurts" is told from "this concept matters" by a control: the same area of the same image in the same
 texture, where the concept is not. The effect of a concept is the drop at the concept minus the drop at the control.

@@ -47,7 +47,7 @@ def errors_corrected(before: Tensor, after: Tensor, considered: Tensor | None = 
     """Give eq. (2) of the paper: (errors before − errors after) / errors before, over the set D.
 
     `before` and `after` are `(N,)` booleans (see `errors`); `considered` marks D, the images that were read correctly
-    before the transformation (default: all). Below 0 when more was broken than mended; NaN when nothing was wrong.
+    before the transformation (default: all). Below 0 when more was broken than corrected; NaN when nothing was wrong.
     """
     if before.shape != after.shape:
         raise ValueError(f"errors of shapes {tuple(before.shape)} and {tuple(after.shape)}: expected one image each")

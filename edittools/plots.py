@@ -133,8 +133,8 @@ def before_after(story: Scenario, test: Kept, edit: Edit, exemplar: str) -> Figu
     """Draw the story in one picture: the exemplar, where its key fires, and test images before and after the edit."""
     example = story.exemplars[exemplar]
     before, after = test.logits(), test.logits(edit)
-    mended = (test.before & ~errors(after, test.labels)).nonzero()[:, 0].tolist()
-    chosen = _spread(mended, 7)
+    corrected = (test.before & ~errors(after, test.labels)).nonzero()[:, 0].tolist()
+    chosen = _spread(corrected, 7)
     images = [example.image, example.changed, *(story.test.images[i] for i in chosen)]
     names = story.classifier.classes
     titles = [

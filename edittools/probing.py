@@ -46,7 +46,7 @@ class Probing:
     `groups` are concepts that may stand in for each other, `aside` more of them that are no part of the score. `own`
     names the classes whose own object a concept is. `classifiers` go by name; the rules of the first are looked for,
     and `null` names the one that was trained without rules. `planted` are the pairs of class and concept that were
-    planted, where that is known. `example` is the class whose rule is shown and mended; `clean` are images whose
+    planted, where that is known. `example` is the class whose rule is shown and rewritten; `clean` are images whose
     accuracy shall stay meanwhile, and `layer` and `shortlist` as in `Scenario`. Of each material `looks` are cut. A
     rule is looked for where a class has `least_images` of them that show the concept. Drawn images have the seeds from
     `first_seed` on.
@@ -136,7 +136,7 @@ class Probing:
         return pd.concat(tables, ignore_index=True)
 
     def cure(self, rule: pd.Series, share: float = 0.5, exemplars: int = 3, seed: int = 0) -> Scenario:
-        """Make a scenario of a row of `rules`: what `benchmark` needs to choose an edit that mends it, and to report.
+        """Make a scenario of a row of `rules`: what `benchmark` needs to choose an edit of it, and to report.
 
         The exemplars are the rule's `evidence`, at most so many; each is also there in `several` looks of the rule's
         style. All other images that show the concept and are read rightly are turned to the style, too: a `share` of

@@ -165,7 +165,7 @@ _UNTUNED = {  # a convolution in the middle of the second half, chosen before an
 }
 
 
-_SHORTLISTS = {  # layers in which some edit mended at least 3 net of the 11 errors on the validation photos
+_SHORTLISTS = {  # layers in which some edit corrected at least 3 net of the 11 errors on the validation photos
     "efficientnet_lite0": ("blocks.4.0.conv_pwl", "blocks.5.0.conv_pw", "blocks.5.1.conv_pwl", "blocks.6.0.conv_pwl",
                            "conv_head"),
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""The large synthetic benchmark (section 4 of the paper): many small repairs, tried by every method, at any scale.
+"""The large synthetic benchmark (section 4 of the paper): many small edits, tried by every method, at any scale.
 
 A case is a concept, a style and a target class: everywhere the concept is seen it is turned into the style; some images
 of the target class are the exemplars, all other images with the concept are the test. `Suite` says what is swept,
@@ -79,7 +79,7 @@ class Material:
 
 @dataclass(frozen=True, order=True)
 class Case:
-    """One concept in one style, repaired with exemplars of one class."""
+    """One concept in one style, rewritten with exemplars of one class."""
 
     concept: str
     style: str
