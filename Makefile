@@ -27,10 +27,10 @@ unit: $(DONE) ## unit tests only
 	$(BIN)/python -m pytest tests
 
 notebooks: $(DONE) ## run every notebook, compare its outputs with the committed ones (2 threads: the same digits)
-	EDITTOOLS_TIER=mini OMP_NUM_THREADS=2 $(BIN)/python -m pytest --nbval --nbval-current-env --nbval-sanitize-with tests/sanitize.cfg --nbval-cell-timeout 300 notebooks
+	EDITTOOLS_TIER=mini EDITTOOLS_DEVICE=cpu OMP_NUM_THREADS=2 $(BIN)/python -m pytest --nbval --nbval-current-env --nbval-sanitize-with tests/sanitize.cfg --nbval-cell-timeout 300 notebooks
 
 refresh: $(DONE) ## execute the notebooks in tier mini and store their outputs
-	EDITTOOLS_TIER=mini OMP_NUM_THREADS=2 $(BIN)/python notebooks/refresh.py
+	EDITTOOLS_TIER=mini EDITTOOLS_DEVICE=cpu OMP_NUM_THREADS=2 $(BIN)/python notebooks/refresh.py
 
 lint: $(DONE) ## ruff: style, imports, docstrings, types
 	$(BIN)/ruff check .

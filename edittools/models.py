@@ -301,8 +301,22 @@ ZOO: dict[str, Callable[..., Classifier]] = {
 }
 
 
-def load_classifier(name: str, device: str | torch.device = "cpu", **options: Any) -> Classifier:
-    """Load a classifier of the zoo by name, with its weights, in eval mode on `device`.
+def current_device() -> torch.device:
+    """Give the device that `EDITTOOLS_DEVICE` names ("cpu" by default); raise `ValueError` for one that is not here."""
+    name = os.environ.get("EDITTOOLS_DEVICE") or "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"EDITTOOLS_DEVICE={name!r}: expected a device that is here, such as 'cpu' ({reason})"
+        ) from error
+    return device
+
+
+def load_classifier(name: str, device: str | torch.device | None = None, **options: Any) -> Classifier:
+    """Load a classifier of the zoo by name, with its weights, in eval mode on `device` (`current_device` by default).
 
     Raises `KeyError` for an unknown name (it lists the known ones) and `FileNotFoundError` when weights are neither
     here nor to be downloaded; the message says which file, from where, and the ways out. `options` go to the loader:
@@ -315,4 +329,5 @@ def load_classifier(name: str, device: str | torch.device = "cpu", **options: An
         raise KeyError(
             f"no classifier {name!r}; {hint}known: {', '.join(ZOO)}. Your own model: Classifier(model, classes)"
         )
+    device = current_device() if device is None else device
     return ZOO[name](name, **options).to(device)

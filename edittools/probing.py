@@ -28,7 +28,7 @@ from edittools.images import LabelledImages, resized, stratified
 from edittools.metrics import predict
 from edittools.miniworld import BEHIND, CLASSES, GROUNDS, SPLITS, planted_rules, scenes
 from edittools.models import Classifier, load_classifier
-from edittools.scenarios import TIERS, Scenario, current_tier
+from edittools.scenarios import TIERS, Device, Scenario, current_tier
 from edittools.styles import STYLES, paste_texture
 
 USUAL = 50.0
@@ -247,7 +247,11 @@ def _readings(classifier: Classifier, data: LabelledImages, labels: Sequence[str
 
 
 def probing_scenario(
-    tier: str | None = None, split: str = "test", per_class: int = 20, progress: bool = False
+    tier: str | None = None,
+    split: str = "test",
+    per_class: int = 20,
+    progress: bool = False,
+    device: Device = None,
 ) -> Probing:
     """Give notebook 04's story (section 5). `split` and `per_class` are of MiniWorld: its validation or test scenes.
 
@@ -256,9 +260,9 @@ def probing_scenario(
     """
     tier = tier or current_tier()
     if tier == "mini":
-        return _in_miniworld(split, per_class, progress)
+        return _in_miniworld(split, per_class, progress, device)
     if tier in TIERS:
-        return _on_photos(tier, progress)
+        return _on_photos(tier, progress, device)
     raise ValueError(f"tier {tier!r}: expected one of {', '.join(TIERS)}")
 
 
@@ -268,7 +272,7 @@ def planted_pairs(at_least: float = USUAL) -> frozenset[tuple[str, str]]:
     return frozenset((name, row.concept) for row in table.itertuples() for name in row.classes.split(", "))
 
 
-def _in_miniworld(split: str, per_class: int, progress: bool) -> Probing:
+def _in_miniworld(split: str, per_class: int, progress: bool, device: Device) -> Probing:
     """As many scenes of each class; the classes come in turn, so that the first scenes are of all classes."""
     aside, spaced = (("sky", "wall"),), partial(scenes, workers=2, progress=progress)
     count, start = per_class * len(CLASSES), SPLITS[split].start + 200_000
@@ -277,7 +281,7 @@ def _in_miniworld(split: str, per_class: int, progress: bool) -> Probing:
     seen = (*GROUNDS, *BEHIND, *aside[0], "object")
     names = ("mini_vgg", "mini_resnet", "mini_vgg_balanced")
     return Probing(
-        tier="mini", classifiers={name: load_classifier(name) for name in names},
+        tier="mini", classifiers={name: load_classifier(name, device) for name in names},
         data=data, masks={c: data.mask(c) for c in seen},
         donors=donors, donor_masks={c: donors.mask(c) for c in seen},
         groups=(GROUNDS, BEHIND), aside=aside, styles=STYLES, styled=3 * len(CLASSES),
@@ -303,10 +307,10 @@ OWN_OBJECTS = {  # concept of MSRC v2 -> numbers of the ImageNet classes whose o
 BACKGROUNDS = (("grass", "road", "water"), ("sky", "building", "tree"))
 
 
-def _on_photos(tier: str, progress: bool) -> Probing:
+def _on_photos(tier: str, progress: bool, device: Device) -> Probing:
     """All photos at the size of the largest classifier; those that show most of a background give the materials."""
     names = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
-    classifiers = {name: load_classifier(name) for name in names}
+    classifiers = {name: load_classifier(name, device) for name in names}
     largest = max(classifiers.values(), key=lambda c: c.size)
     data, masks = msrc(largest, progress=progress)
     looks = 3

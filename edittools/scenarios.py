@@ -28,6 +28,7 @@ from edittools.typography import FONTS as FONTS_TO_TYPE
 from edittools.typography import Label, blanked, grow, random_label, stick, written
 
 TIERS = ("mini", "lite", "paper")
+Device = str | torch.device | None
 
 
 @dataclass(frozen=True)
@@ -83,22 +84,25 @@ LIVES_ON_SNOW = (
 """ImageNet classes that are often photographed on snow or ice, or are made for it."""
 
 
-def snow_scenario(tier: str | None = None, model: str | None = None, progress: bool = False) -> Scenario:
+def snow_scenario(
+    tier: str | None = None, model: str | None = None, progress: bool = False, device: Device = None
+) -> Scenario:
     """Give notebook 01's story, vehicles on snow (section 3.1): an exemplar maps snow to road.
 
-    `tier` is that of `EDITTOOLS_TIER` by default; `model` names another classifier of the zoo than the tier's first.
+    `tier` is that of `EDITTOOLS_TIER` by default; `model` names another classifier of the zoo than the tier's first,
+    and `device` where it runs, that of `EDITTOOLS_DEVICE` by default.
     """
     tier = tier or current_tier()
     if tier == "mini":
-        return _snow_in_miniworld(model or "mini_vgg", progress)
+        return _snow_in_miniworld(model or "mini_vgg", progress, device)
     if tier in TIERS:
-        return _snow_on_photos(model or {"lite": "efficientnet_lite0", "paper": "vgg16"}[tier], tier, progress)
+        return _snow_on_photos(model or {"lite": "efficientnet_lite0", "paper": "vgg16"}[tier], tier, progress, device)
     raise ValueError(f"tier {tier!r}: expected one of {', '.join(TIERS)}")
 
 
-def _snow_in_miniworld(name: str, progress: bool = False) -> Scenario:
+def _snow_in_miniworld(name: str, progress: bool, device: Device) -> Scenario:
     """Cars in their MiniWorld are the exemplars, the other vehicles the test; seeds of no set meet those of another."""
-    classifier = load_classifier(name)
+    classifier = load_classifier(name, device)
     paint = partial(scenes, workers=min(os.cpu_count() or 1, 4), progress=progress)
     family = contexts().family
     others = [c for c in CLASSES if family[c] == "vehicle" and c != "car"]
@@ -136,8 +140,8 @@ def _car_exemplars(classifier: Classifier, count: int = 3) -> dict[str, Exemplar
     return exemplars
 
 
-def _snow_on_photos(name: str, tier: str, progress: bool) -> Scenario:
-    classifier = load_classifier(name)
+def _snow_on_photos(name: str, tier: str, progress: bool, device: Device) -> Scenario:
+    classifier = load_classifier(name, device)
     validation, test = photos.snow_photos(classifier, progress).split(0.3, seed=0)
     sample = photos.imagenet_sample(classifier, progress)
     ours = [i for i, path in enumerate(sample.names) if not any(w in path for w in SNOW_EXEMPLARS.values())]
@@ -196,7 +200,9 @@ HOUSEHOLD_PHOTOS = {
 """The six objects of the paper's photos of typographic attacks -> ImageNet class."""
 
 
-def typographic_scenario(tier: str | None = None, model: str | None = None, progress: bool = False) -> Scenario:
+def typographic_scenario(
+    tier: str | None = None, model: str | None = None, progress: bool = False, device: Device = None
+) -> Scenario:
     """Give notebook 02's story, the typographic attack (section 3.2): an exemplar maps "iPod" to a blank label.
 
     `validation` and `test` show objects with an "iPod" label, labelled with what they are; `legitimate` are bare iPods.
@@ -205,9 +211,9 @@ def typographic_scenario(tier: str | None = None, model: str | None = None, prog
     """
     tier = tier or current_tier()
     if tier == "mini":
-        return _attack_in_miniworld(model or "mini_clip", progress)
+        return _attack_in_miniworld(model or "mini_clip", progress, device)
     if tier in TIERS:
-        return _attack_on_photos(model or {"lite": "lite_clip", "paper": "clip_rn50"}[tier], tier, progress)
+        return _attack_on_photos(model or {"lite": "lite_clip", "paper": "clip_rn50"}[tier], tier, progress, device)
     raise ValueError(f"tier {tier!r}: expected one of {', '.join(TIERS)}")
 
 
@@ -221,9 +227,9 @@ def last_convolutions(classifier: Classifier) -> tuple[str, ...]:
     return tuple(n for n in editable_layers(classifier).layer if re.search(r"layer\d+\.\d+\.conv3$|conv_pwl$", n))
 
 
-def _attack_in_miniworld(name: str, progress: bool) -> Scenario:
+def _attack_in_miniworld(name: str, progress: bool, device: Device) -> Scenario:
     """Six objects are attacked; the exemplars are of three others, and training has seen words on those only."""
-    classifier = load_classifier(name)
+    classifier = load_classifier(name, device)
     classes, workers = classifier.classes, min(os.cpu_count() or 1, 4)
     truth = torch.tensor([classes.index(ATTACKED[i % len(ATTACKED)]) for i in range(1000)])
 
@@ -278,9 +284,9 @@ def _ten_labels(classifier: Classifier, count: int = 10) -> list[Exemplar]:
     return found
 
 
-def _attack_on_photos(name: str, tier: str, progress: bool) -> Scenario:
+def _attack_on_photos(name: str, tier: str, progress: bool, device: Device) -> Scenario:
     """Photos whose class number is divisible by three are the test (`data/train_lite_clip.py` never saw them)."""
-    classifier = load_classifier(name, progress=progress)
+    classifier = load_classifier(name, device, progress=progress)
     sample = photos.imagenet_sample(classifier, progress)
     held = sample.labels % 3 == 0
     test, others = sample.subset(held), sample.subset(~held)

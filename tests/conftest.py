@@ -10,6 +10,7 @@ from torch import nn
 from edittools.exemplars import Exemplar
 from edittools.models import Classifier
 
+os.environ["EDITTOOLS_DEVICE"] = "cpu"  # what is compared to the last digit is compared on one kind of machine
 SHARED_PHOTOS = os.environ.get("EDITTOOLS_PHOTOS")
 needs_photos = pytest.mark.skipif(
     not SHARED_PHOTOS or not Path(SHARED_PHOTOS).is_dir(),

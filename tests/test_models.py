@@ -4,7 +4,7 @@ from conftest import needs_photos
 from torch import nn
 
 from edittools import photos
-from edittools.models import Classifier, fingerprint, load_classifier
+from edittools.models import Classifier, current_device, fingerprint, load_classifier
 
 
 def test_normalisation_is_inside(tiny, photos32):
@@ -40,6 +40,22 @@ def test_unknown_names_are_answered_with_the_zoo():
         KeyError, match=r"no classifier 'resnet19'; did you mean 'resnet18'\? known: .*efficientnet_lite0"
     ):
         load_classifier("resnet19")
+
+
+def test_the_environment_names_the_device_and_an_argument_comes_before_it(monkeypatch):
+    assert load_classifier("mini_vgg").device.type == "cpu"
+    monkeypatch.setenv("EDITTOOLS_DEVICE", "meta")
+    assert load_classifier("mini_vgg").device.type == "meta"
+    assert load_classifier("mini_vgg", "cpu").device.type == "cpu"
+    monkeypatch.setenv("EDITTOOLS_DEVICE", "")
+    assert current_device() == torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:99", "cpu cpu"])
+def test_a_device_that_is_not_here_is_refused(name, monkeypatch):
+    monkeypatch.setenv("EDITTOOLS_DEVICE", name)
+    with pytest.raises(ValueError, match=f"EDITTOOLS_DEVICE='{name}': expected a device that is here"):
+        load_classifier("mini_vgg")
 
 
 def test_a_fingerprint_sees_every_weight(tiny):

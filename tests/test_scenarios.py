@@ -5,6 +5,8 @@ import torch
 from conftest import needs_photos
 
 import edittools as et
+from edittools import probing, scenarios
+from edittools.images import LabelledImages
 from edittools.mini_clip import ATTACKED
 from edittools.miniworld import contexts
 from edittools.scenarios import LIVES_ON_SNOW, OTHER_ATTACKS, SNOW_EXEMPLARS
@@ -95,3 +97,22 @@ def test_the_typographic_story_attacks_other_objects_than_those_of_its_exemplars
     assert story.default["exemplar"] in story.exemplars and story.default["layer"] in story.shortlist
     with pytest.raises(ValueError, match="tier 'light'"):
         et.typographic_scenario("light")
+
+
+class Loaded(Exception):
+    """Stops a scenario at the classifier."""
+
+
+@pytest.mark.parametrize("tier", ["mini", "lite", "paper"])
+@pytest.mark.parametrize("story", [et.snow_scenario, et.typographic_scenario, et.probing_scenario])
+def test_every_scenario_puts_its_classifier_where_it_is_told(story, tier, monkeypatch):
+    def load(name, device=None, **options):
+        raise Loaded(device)
+
+    for module in (scenarios, probing):
+        monkeypatch.setattr(module, "load_classifier", load)
+    monkeypatch.setattr(
+        probing, "scenes", lambda *args, **options: LabelledImages(torch.zeros(0, 3, 8, 8), torch.zeros(0).long(), ())
+    )
+    with pytest.raises(Loaded, match="^there$"):
+        story(tier, device="there")
