@@ -30,6 +30,7 @@ from edittools.counterfactuals import (
     rules,
     score,
 )
+from edittools.cures import probe_again, scenario_for, shown_rule
 from edittools.cut import Cut, State, cut_all, editable_layers, prefixes
 from edittools.edits import Change, Edit, Record, applied_edits
 from edittools.exemplars import Exemplar
@@ -63,7 +64,8 @@ __all__ = [
     "attack_row", "blanked", "by_class", "corrupt", "corrupted_errors", "current_tier", "cut_all", "editable_layers",
     "effect_changes", "effects", "error_rate", "errors", "errors_corrected", "exemplar_for", "finetune",
     "finetuning_trials", "fingerprint", "grid", "load_classifier", "load_image", "load_mask", "mcnemar", "predict",
-    "prefixes", "prepare", "probe", "probe_swaps", "probing_scenario", "random_direction", "report", "rewrite",
-    "rewriting_trials", "rules", "run", "save_image", "save_mask", "score", "second_moments", "select", "snow_scenario",
-    "stick", "strength_curve", "sweep", "typographic_scenario", "wilson", "written", "zero_shot_classifier",
+    "prefixes", "prepare", "probe", "probe_again", "probe_swaps", "probing_scenario", "random_direction", "report",
+    "rewrite", "rewriting_trials", "rules", "run", "save_image", "save_mask", "scenario_for", "score", "second_moments",
+    "select", "shown_rule", "snow_scenario", "stick", "strength_curve", "sweep", "typographic_scenario", "wilson",
+    "written", "zero_shot_classifier",
 ]  # fmt: skip

@@ -431,33 +431,45 @@ def _log_odds(chance: pd.Series) -> pd.Series:
 def effect_changes(
     table: pd.DataFrame,
     before: str,
-    measure: str = "accuracy",
+    measure: str = "probability",
     *,
     control: str = "elsewhere",
     confidence: float = 0.95,
     resamples: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Compare the effects in a `probe` of several classifiers with those of the one named `before`, image by image.
+    """Compare each classifier of a `probe` with the one named `before`, such as edited ones with the unedited.
 
-    One row each for the others: the `images` that both have, their mean effect `before` and `after`, the `change`, its
-    bootstrap interval `low` … `high`, and the two-sided p of Wilcoxon's signed-rank test that there is none. `measure`
-    and `control` are as in `effects`. Raises `KeyError` when `before` is not in the table.
+    One row each, over the `images` that both have: the change of the measure on the pictures as they are, `untouched`,
+    at the `control` and where the concept is `changed`, the last with its bootstrap interval `low` … `high` and the
+    two-sided p of Wilcoxon's signed-rank test; and the mean effect, `effect before` and `effect after`. An effect alone
+    also falls when a classifier loses everything, so a rule is weaker where `changed` rises and the other two do not
+    fall. `measure` and `control` are as in `effects`. Raises `KeyError` when `before` is not in the table, and
+    `ValueError` when the classifiers have no image with that control in common, or are held to different classes.
     """
     names = list(table["classifier"].unique())
     if before not in names:
         raise KeyError(f"no classifier {before!r} in the table: expected one of {', '.join(names)}")
-    units = _by_image(table[~table["own"]], ["classifier"], measure, control).set_index(["image", "classifier"])
-    found = (units["beside"] - units["changed"]).unstack()
-    rng, rows = np.random.default_rng(seed), {}
+    rows = table[~table["own"]]
+    if (rows.groupby("image")["class"].nunique() > 1).any():
+        raise ValueError(
+            "the classifiers are held to different classes of an image: probe them against the same labels"
+        )
+    units = _by_image(rows, ["classifier"], measure, control).dropna(subset="beside")
+    units, rng, found = units.set_index(["classifier", "image"]), np.random.default_rng(seed), {}
     for name in [name for name in names if name != before]:
-        pair = found[[before, name]].dropna()
-        change = (pair[name] - pair[before]).to_numpy()
-        p = float(wilcoxon(change, method="asymptotic").pvalue) if change.any() else 1.0
-        spread = _interval(change, rng, confidence, resamples)
-        rows[name] = [len(pair), *pair.mean()[[before, name]], change.mean(), *spread, p]
-    columns = ["images", "before", "after", "change", "low", "high", "p"]
-    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("classifier")
+        pair = [units.loc[one] for one in (before, name) if one in units.index]
+        images = pair[0].index.intersection(pair[-1].index) if len(pair) == 2 else []
+        if not len(images):
+            raise ValueError(f"{before!r} and {name!r} share no image with control={control!r}: expected the other one")
+        first, second = (one.loc[images] for one in pair)
+        gained = (second - first)["changed"].to_numpy()
+        p = float(wilcoxon(gained, method="asymptotic").pvalue) if gained.any() else 1.0
+        means = [(second - first)[column].mean() for column in ("first", "beside", "changed")]
+        effect = [(one["beside"] - one["changed"]).mean() for one in (first, second)]
+        found[name] = [len(images), *means, *_interval(gained, rng, confidence, resamples), p, *effect]
+    columns = ["images", "untouched", "control", "changed", "low", "high", "p", "effect before", "effect after"]
+    return pd.DataFrame.from_dict(found, orient="index", columns=columns).rename_axis("classifier")
 
 
 def _effect(found: pd.DataFrame, spread: partial, least: float) -> dict[str, float]:
@@ -502,8 +514,8 @@ def rules(
     A rule is a class and a concept, not its own object, whose `effect` (see `effects`) is more than `least_effect`: not
     only in the mean, the test with q ≤ `fdr` is against that effect, not against none. With images enough hardly any
     concept has none at all: the edge of a texture, or an object of the colour of its new ground, costs a little too.
-    Beside the columns of `effects` it has the `style` that hurts most and, as `evidence`, the numbers of the images
-    (read rightly before) that lose most.
+    Beside the columns of `effects` it has the `classifier`, the `style` that hurts most and, as `evidence`, the numbers
+    of the images (read rightly before) that lose most.
     """
     least = {"least_effect": least_effect, "least_images": least_images}
     found = effects(table, ["class", "concept"], measure, control=control, **least)
@@ -512,11 +524,11 @@ def rules(
     found = found.drop(columns="own").assign(
         style=[style for style, _ in shown], evidence=[images for _, images in shown]
     )
+    if "classifier" not in found:
+        found.insert(0, "classifier", table["classifier"].iloc[0])
     strongest = found.groupby("class")["effect"].transform("max")
     order = found.assign(strongest=strongest).sort_values(
-        [*(["classifier"] if "classifier" in found else []), "strongest", "class", "effect"],
-        ascending=[*([True] if "classifier" in found else []), False, True, False],
-        kind="stable",
+        ["classifier", "strongest", "class", "effect"], ascending=[True, False, True, False], kind="stable"
     )
     return found.loc[order.index].reset_index(drop=True)
 
@@ -613,4 +625,4 @@ def exemplar_for(
     index = rule["evidence"][rank]
     image, mask = data.images[index], check_mask(concepts.masks[rule["concept"]][index])
     changed = paste_texture(image, mask, concepts.textures[rule["style"], variant])
-    return Exemplar(image, changed, mask, int(data.labels[index]))
+    return Exemplar(image, changed, mask, list(data.classes).index(rule["class"]))

@@ -240,7 +240,7 @@ class LabelledImages:
 
 def resized(images: Tensor, size: int) -> Tensor:
     """Give images `(N, C, H, W)` of any size at a classifier's; those that have it come back as they are."""
-    if size in images.shape[-2:]:
+    if images.shape[-2:] == (size, size):
         return images
     return interpolate(images, size, mode="bilinear", antialias=True).clamp(0, 1)
 

@@ -1,8 +1,7 @@
 """What notebook 04 needs, by tier: classifiers to probe, images with concept masks, and the rules that were planted."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -12,30 +11,16 @@ from torch import Tensor
 
 from edittools import photos
 from edittools.concepts import MSRC, msrc
-from edittools.counterfactuals import (
-    LEAST_AREA,
-    LEAST_IMAGES,
-    Concepts,
-    exemplar_for,
-    materials,
-    probe,
-    probe_swaps,
-)
-from edittools.cut import editable_layers
-from edittools.edits import Edit
-from edittools.exemplars import Exemplar
-from edittools.images import LabelledImages, resized, stratified
+from edittools.counterfactuals import LEAST_IMAGES, Concepts, materials, probe, probe_swaps
+from edittools.images import LabelledImages, resized
 from edittools.metrics import predict
 from edittools.miniworld import BEHIND, CLASSES, GROUNDS, SPLITS, planted_rules, scenes
 from edittools.models import Classifier, load_classifier
-from edittools.scenarios import TIERS, Device, Scenario, current_tier
-from edittools.styles import STYLES, paste_texture
+from edittools.scenarios import TIERS, Device, current_tier
+from edittools.styles import STYLES
 
 USUAL = 50.0
 """A rule is planted where at least so many per cent of a class's scenes stand on the ground."""
-
-SEVERAL = 3
-"""Looks of a material that an image is turned to, where several are of use."""
 
 
 @dataclass(frozen=True)
@@ -134,95 +119,6 @@ class Probing:
                 table = known.assign(classifier=name, style=ground, variant=0, before=before[0], after=after[0])
                 tables.append(table.assign(control=None, p_before=before[1], p_after=after[1], p_control=float("nan")))
         return pd.concat(tables, ignore_index=True)
-
-    def cure(self, rule: pd.Series, share: float = 0.5, exemplars: int = 3, seed: int = 0) -> Scenario:
-        """Make a scenario of a row of `rules`: what `benchmark` needs to choose an edit of it, and to report.
-
-        The exemplars are the rule's `evidence`, at most so many; each is also there in `several` looks of the rule's
-        style. All other images that show the concept and are read rightly are turned to the style, too: a `share` of
-        them, in several looks, is there to choose on; of the rest, in one look each, those of the rule's class are
-        `own` and those of other classes the `test`. Their `names` are their numbers in `data`. `legitimate` are
-        untouched images that show what the style is made of. With `against="reading"` labels are what is read. Raises
-        `ValueError` when no image is left to choose on, or to report.
-        """
-        classifier, concept, style = self._meant(rule)
-        looks = materials(self.donors, self.donor_masks, [style], self.looks)
-        given = {
-            f"{rule['class']} {k + 1}": self._in_looks(rule, k, looks, classifier.size)
-            for k in range(min(exemplars, len(rule["evidence"])))
-        }
-        untouched, right = self._held(classifier)
-        showing = {c: right & (self.masks[c].mean(dim=(1, 2)) >= LEAST_AREA) for c in (concept, style)}
-        showing[concept][list(rule["evidence"][:exemplars])] = False
-        rest, clean = showing[concept].nonzero()[:, 0], self._sized(self.clean, classifier)
-        labels = untouched.labels[rest]
-        chosen, mine = stratified(labels, share, seed), labels == classifier.index(rule["class"])
-        parts = [rest[part].tolist() for part in (chosen, ~chosen & ~mine, ~chosen & mine)]
-        if not parts[0] or not parts[1]:
-            raise ValueError(
-                f"{rule['class']!r} on {concept!r}: {len(parts[0])} images to choose on and {len(parts[1])} of other "
-                "classes to report: expected at least one of each"
-            )
-        turned = partial(self._turned, untouched, concept, looks[style])
-        halves = [clean.subset(range(start, len(clean), 2)) for start in (0, 1)]
-        layers = [name for name in editable_layers(classifier).layer if not name.startswith(("classifier", "fc"))]
-        return Scenario(
-            self.tier, classifier, {name: each[0] for name, each in given.items()},
-            partial(paste_texture, texture_image=looks[style][0]),
-            validation=turned(parts[0], SEVERAL), test=turned(parts[1], 1),
-            clean_validation=halves[0], clean=halves[1], reference=halves[0],
-            legitimate=untouched.subset(showing[style]), layers=tuple(layers[len(layers) // 2 :]),
-            shortlist=self.shortlist, expected={},
-            default={"layer": self.layer, "exemplar": next(iter(given)), "rank": 1, "masked": True},
-            own=turned(parts[2], 1) if parts[2] else None,
-            several={f"{name} in {len(each)} looks": each for name, each in given.items()},
-        )  # fmt: skip
-
-    def _in_looks(self, rule: pd.Series, rank: int, looks: Mapping[str, Tensor], size: int) -> list[Exemplar]:
-        """Make exemplars of one image of a rule's evidence, in several looks of the style."""
-        variants = [(rank + v) % self.looks for v in range(min(SEVERAL, self.looks))]
-        return [exemplar_for(rule, self.data, self.masks, looks, variant, rank).sized(size) for variant in variants]
-
-    def _turned(
-        self, untouched: LabelledImages, concept: str, looks: Tensor, numbers: Sequence[int], count: int
-    ) -> LabelledImages:
-        """Turn a concept of the images `numbers` to `count` of the `looks` of a material, in rotation."""
-        pairs = [(i, (i + v) % len(looks)) for i in numbers for v in range(min(count, len(looks)))]
-        size = untouched.images.shape[-1]
-        pictures = [paste_texture(self.data.images[i], self.masks[concept][i], looks[v]) for i, v in pairs]
-        images = torch.cat([resized(picture[None], size) for picture in pictures])
-        names = tuple(str(i) for i, _ in pairs)
-        return LabelledImages(images, untouched.labels[[i for i, _ in pairs]], untouched.classes, names)
-
-    def probe_again(self, rule: pd.Series, edits: Mapping[str, Edit], progress: bool = False) -> pd.DataFrame:
-        """Probe the concept of a row of `rules` in its style once more, "before" and with each of the `edits` applied.
-
-        The table is that of `probe`, its classifiers are "before" and the names of the edits. Every one is held to what
-        the unedited classifier is held to, so that an edit that changes what untouched images are read as gains
-        nothing by it.
-        """
-        classifier, concept, style = self._meant(rule)
-        looks = materials(self.donors, self.donor_masks, [concept, style], self.looks)
-        data = replace(self.data, labels=self._held(classifier)[0].labels)
-        tables = []
-        for name, edit in {"before": None, **edits}.items():
-            with nullcontext() if edit is None else edit.applied(classifier):
-                tables.append(probe({name: classifier}, data, self.masks, looks, own=self.own, only=[concept],
-                                    looks=2, control=False, progress=progress))  # fmt: skip
-        return pd.concat(tables, ignore_index=True)
-
-    def _meant(self, rule: pd.Series) -> tuple[Classifier, str, str]:
-        return self.classifiers[rule.get("classifier", self.first)], rule["concept"], rule["style"]
-
-    def _sized(self, data: LabelledImages, classifier: Classifier) -> LabelledImages:
-        return replace(data, images=resized(data.images[:], classifier.size))
-
-    def _held(self, classifier: Classifier) -> tuple[LabelledImages, Tensor]:
-        """Give all images at a classifier's size with the labels it is held to, and which of them it reads so."""
-        data = self._sized(self.data, classifier)
-        read = predict(classifier, data).argmax(dim=1)
-        labels = read if self.against == "reading" else data.labels
-        return replace(data, labels=labels), read == labels
 
     def pictures(self, of: str) -> Concepts:
         """The images with their masks and the textures of one probe, "styles" or "materials", for its figures.

@@ -18,7 +18,6 @@ from edittools.counterfactuals import (
     Concepts,
     agreement,
     control_mask,
-    effect_changes,
     effects,
     exemplar_for,
     materials,
@@ -414,101 +413,6 @@ def test_the_loop_from_rule_to_edit_and_back(vehicles):
         after = probe(classifier, data, masks, looks, only=["road"])
     first, second = (effects(table, "class").set_index("class")["drop"] for table in (before, after))
     assert (second < first - 0.2).all()  # tractors as well, though the exemplar shows a car
-
-
-@pytest.fixture(scope="module")
-def story():
-    return probing_scenario("mini", "validation", per_class=4)
-
-
-CAR = {"class": "car", "concept": "road", "style": "snow"}
-
-
-def cars(story):
-    return (story.data.labels == story.data.classes.index("car")).nonzero()[:, 0].tolist()
-
-
-def test_a_rule_becomes_a_scenario_whose_parts_do_not_meet(story):
-    """The story's classifier is asked which images it reads rightly; all else is counted by hand from the masks."""
-    on_road = [i for i in cars(story) if story.masks["road"][i].any()]
-    rule = pd.Series({**CAR, "evidence": tuple(on_road)})
-    cure = story.cure(rule, exemplars=2)
-    classifier = story.classifiers[story.first]
-    right = predict(classifier, story.data).argmax(dim=1) == story.data.labels
-    shown = {i for i in range(len(right)) if right[i] and story.masks["road"][i].mean() >= 0.02} - set(on_road[:2])
-    sets = {name: [int(n) for n in getattr(cure, name).names] for name in ("validation", "test", "own")}
-    assert set().union(*sets.values()) == shown and sum(len(set(s)) for s in sets.values()) == len(shown)
-    assert len(sets["validation"]) == 3 * len(set(sets["validation"])) and len(sets["test"]) == len(set(sets["test"]))
-    assert set(sets["own"]) <= set(cars(story)) and not set(sets["test"]) & set(cars(story))
-    for numbers, data in ((sets["validation"], cure.validation), (sets["test"], cure.test)):
-        assert torch.equal(data.labels, story.data.labels[numbers])
-        differs = (data.images - story.data.images[numbers]).abs().sum(dim=1) > 0
-        assert not (differs & (story.masks["road"][numbers] == 0)).any() and differs.flatten(1).any(dim=1).all()
-    assert list(cure.exemplars) == ["car 1", "car 2"] and list(cure.several) == ["car 1 in 3 looks", "car 2 in 3 looks"]
-    for k, exemplar in enumerate(cure.exemplars.values()):
-        assert torch.equal(exemplar.image, story.data.images[on_road[k]]) and exemplar.label == CLASSES.index("car")
-    looks = [e.changed for e in cure.several["car 1 in 3 looks"]]
-    assert not any(torch.equal(looks[i], looks[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
-    assert len(cure.clean) == len(cure.clean_validation) == 300
-    snowy = right & (story.masks["snow"].mean(dim=(1, 2)) >= 0.02)
-    assert torch.equal(cure.legitimate.images, story.data.images[snowy])
-    assert cure.layers[0] == "features.8" and set(cure.shortlist) <= set(cure.layers)
-
-
-def test_a_scenario_needs_images_to_choose_on_and_others_to_report(story):
-    rule = pd.Series({**CAR, "evidence": tuple(cars(story))})
-    some = cars(story)
-    alone = replace(story, data=story.data.subset(some), masks={c: m[some] for c, m in story.masks.items()})
-    with pytest.raises(ValueError, match="'car' on 'road': .* expected at least one of each"):
-        alone.cure(replace_evidence(rule, (0,)))
-    with pytest.raises(ValueError, match="0 images to choose on"):
-        story.cure(rule, share=0)
-
-
-def replace_evidence(rule, images):
-    return pd.Series({**rule, "evidence": images})
-
-
-def test_photographs_are_cut_to_the_classifier_and_held_to_its_readings(story):
-    """A story with larger pictures than the classifier takes, as on photographs; labels that are wrong play no part."""
-    large = torch.nn.functional.interpolate(story.data.images, scale_factor=2)
-    masks = {c: torch.nn.functional.interpolate(m[None], scale_factor=2)[0] for c, m in story.masks.items()}
-    wrong = replace(story.data, images=large, labels=torch.zeros_like(story.data.labels))
-    photos = replace(story, data=wrong, masks=masks, against="reading")
-    cure = photos.cure(pd.Series({**CAR, "evidence": tuple(cars(story)[:2])}))
-    size = cure.classifier.size
-    assert cure.test.images.shape[-1] == cure.legitimate.images.shape[-1] == size
-    assert next(iter(cure.exemplars.values())).mask.shape == (size, size)
-    assert set(next(iter(cure.exemplars.values())).mask.unique().tolist()) <= {0.0, 1.0}
-    untouched = torch.nn.functional.interpolate(large, size, mode="bilinear", antialias=True)
-    read = predict(cure.classifier, untouched).argmax(dim=1)
-    assert torch.equal(cure.test.labels, read[[int(n) for n in cure.test.names]])
-
-
-def test_the_rule_is_probed_again_for_every_edit_and_held_to_the_labels_from_before(story):
-    rule = pd.Series({**CAR, "evidence": tuple(cars(story))})
-    cure = story.cure(rule)
-    edit = rewrite(cure.classifier, "features.10", cure.several["car 1 in 3 looks"], story.donors, rank=3)
-    read = replace(story, against="reading")
-    again = read.probe_again(rule, {"edited": edit, "nothing": 0 * edit})
-    assert again["classifier"].unique().tolist() == ["before", "edited", "nothing"]
-    assert set(again["concept"]) == {"road"} and set(again["style"]) == {"road", "snow"}
-    first, edited, nothing = (rows.drop(columns="classifier") for _, rows in again.groupby("classifier", sort=False))
-    assert first["before"].tolist() == first["class"].tolist() == edited["class"].tolist()
-    assert np.allclose(first["p_after"], nothing["p_after"], atol=1e-5)
-    known = story.with_materials([("road", "snow")], [story.first])
-    known = known[(known["concept"] == "road") & (known["before"] == known["class"])]
-    assert np.allclose(known["p_after"], first[first["image"].isin(known["image"])]["p_after"], atol=1e-5)
-    changes = effect_changes(again, "before", "probability", control="itself")
-    effect = effects(again, "classifier", "probability", control="itself").set_index("classifier")["effect"]
-    assert changes.index.tolist() == ["edited", "nothing"]
-    assert changes.loc["edited", ["before", "after"]].tolist() == pytest.approx(effect[["before", "edited"]].tolist())
-    assert changes.loc["edited", "change"] == pytest.approx(effect["edited"] - effect["before"])
-    assert changes.loc["edited", "high"] < 0 and changes.loc["edited", "p"] < 0.05
-    assert changes.loc["nothing", ["change", "low", "high"]].abs().max() < 1e-5
-    assert not story.classifiers[story.first].model.training
-    with pytest.raises(KeyError, match="no classifier 'none' in the table: expected one of"):
-        effect_changes(again, "none")
 
 
 def test_the_browser_shows_what_the_table_says(looker, world):

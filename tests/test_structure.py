@@ -12,7 +12,7 @@ ORDER = (
     "checks", "masks", "images", "models", "cut", "moments", "painter", "sketches", "miniworld", "mini_models",
     "photos", "styles", "exemplars", "edits", "rewriting", "finetuning", "metrics", "jobs",
     "benchmark", "zero_shot", "typography", "mini_clip", "lite_clip", "concepts", "style_transfer", "synthetic",
-    "counterfactuals", "corruptions", "scenarios", "probing", "plots", "widgets", "__init__",
+    "counterfactuals", "corruptions", "scenarios", "probing", "cures", "plots", "widgets", "__init__",
 )  # fmt: skip
 LATE = {  # loaded only when a classifier of that name is asked for, so that nobody pays for the others
     "models": {"mini_models", "mini_clip", "zero_shot", "lite_clip"},

@@ -1,0 +1,188 @@
+"""From a rule to the edit and back: what a scenario is made of, and when a rule counts as weaker."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch.nn.functional import interpolate
+
+from edittools.counterfactuals import effect_changes, effects, materials, rules
+from edittools.cures import probe_again, scenario_for, shown_rule
+from edittools.metrics import predict
+from edittools.miniworld import CLASSES
+from edittools.probing import probing_scenario
+from edittools.rewriting import rewrite
+from edittools.styles import paste_texture
+
+CAR = {"class": "car", "concept": "road", "style": "snow"}
+
+
+@pytest.fixture(scope="module")
+def story():
+    return probing_scenario("mini", "validation", per_class=4)
+
+
+@pytest.fixture(scope="module")
+def cars(story):
+    """The numbers of the cars; all of them show a road."""
+    found = (story.data.labels == CLASSES.index("car")).nonzero()[:, 0].tolist()
+    assert all(story.masks["road"][i].mean() >= 0.02 for i in found)
+    return found
+
+
+@pytest.fixture(scope="module")
+def rule(cars):
+    return pd.Series({**CAR, "evidence": tuple(cars)})
+
+
+@pytest.fixture(scope="module")
+def edit(story, rule):
+    cure = scenario_for(story, rule)
+    return rewrite(cure.classifier, "features.10", cure.several["car 1 in 3 looks"], story.donors, rank=3)
+
+
+def numbers(data):
+    return [int(name) for name in data.names]
+
+
+def test_a_rule_becomes_a_scenario_whose_parts_do_not_meet(story, rule, cars):
+    """The story's classifier is asked which images it reads rightly; all else is counted by hand from the masks."""
+    cure = scenario_for(story, rule, exemplars=2)
+    right = predict(story.classifiers[story.first], story.data).argmax(dim=1) == story.data.labels
+    shown = {i for i in range(len(right)) if right[i] and story.masks["road"][i].mean() >= 0.02} - set(cars[:2])
+    sets = {name: numbers(getattr(cure, name)) for name in ("validation", "test", "own")}
+    assert set().union(*sets.values()) == shown and sum(len(set(s)) for s in sets.values()) == len(shown)
+    assert len(sets["validation"]) == 3 * len(set(sets["validation"])) and len(sets["test"]) == len(set(sets["test"]))
+    assert set(sets["own"]) <= set(cars) and not set(sets["test"]) & set(cars)
+    for name, chosen in sets.items():
+        data = getattr(cure, name)
+        assert torch.equal(data.labels, story.data.labels[chosen])
+        differs = (data.images - story.data.images[chosen]).abs().sum(dim=1) > 0
+        assert not (differs & (story.masks["road"][chosen] == 0)).any() and differs.flatten(1).any(dim=1).all()
+    snowy = right & (story.masks["snow"].mean(dim=(1, 2)) >= 0.02)
+    assert torch.equal(cure.legitimate.images, story.data.images[snowy])
+    assert len(cure.clean) == len(cure.clean_validation) == 300
+    assert cure.layers[0] == "features.8" and set(cure.shortlist) <= set(cure.layers)
+
+
+def test_exemplars_are_the_evidence_in_looks_that_no_reported_image_has(story, rule, cars):
+    cure, looks = scenario_for(story, rule), materials(story.donors, story.donor_masks, ["snow"], story.looks)["snow"]
+    assert list(cure.exemplars) == ["car 1", "car 2", "car 3"]
+    for k, (several, first) in enumerate(zip(cure.several.values(), cure.exemplars.values(), strict=True)):
+        assert len(several) == 3 and several[0] is first
+        for v, exemplar in enumerate(several):
+            assert torch.equal(exemplar.image, story.data.images[cars[k]]) and exemplar.label == CLASSES.index("car")
+            expected = paste_texture(exemplar.image, story.masks["road"][cars[k]], looks[(k + v) % 4])
+            assert torch.equal(exemplar.changed, expected)
+
+    def look(data, n):
+        i = numbers(data)[n]
+        made = paste_texture(story.data.images[i], story.masks["road"][i], looks)
+        return next(v for v in range(story.looks) if torch.equal(made[v], data.images[n]))
+
+    assert {look(cure.validation, n) for n in range(len(cure.validation))} == {0, 1, 2, 3}
+    assert {look(cure.test, n) for n in range(len(cure.test))} <= {4, 5, 6, 7}
+    assert set(probe_again(story, rule, {}, numbers(cure.test)).query("style == 'snow'")["variant"]) <= {0, 1, 2, 3}
+
+
+def test_photographs_are_cut_to_the_classifier_and_held_to_its_readings(story, rule):
+    """A story with larger pictures than the classifier takes, as on photographs; labels that are wrong play no part."""
+    large = interpolate(story.data.images, scale_factor=2)
+    masks = {c: interpolate(m[None], scale_factor=2)[0] for c, m in story.masks.items()}
+    wrong = replace(story.data, images=large, labels=torch.zeros_like(story.data.labels))
+    cure = scenario_for(replace(story, data=wrong, masks=masks, against="reading"), rule)
+    size = cure.classifier.size
+    assert cure.test.images.shape[-2:] == cure.legitimate.images.shape[-2:] == (size, size)
+    exemplars = [e for several in cure.several.values() for e in several]
+    assert {e.label for e in exemplars} == {CLASSES.index("car")}
+    for exemplar in exemplars:
+        assert exemplar.mask.shape == (size, size) and set(exemplar.mask.unique().tolist()) <= {0.0, 1.0}
+    read = predict(cure.classifier, interpolate(large, size, mode="bilinear", antialias=True)).argmax(dim=1)
+    for data in (cure.validation, cure.test):
+        assert torch.equal(data.labels, read[numbers(data)])
+
+
+def test_another_classifier_of_the_story_gets_layers_of_its_own(story, rule):
+    cure = scenario_for(story, pd.Series({**rule, "classifier": "mini_resnet"}))
+    assert cure.classifier is story.classifiers["mini_resnet"]
+    assert cure.default["layer"] in cure.layers and set(cure.shortlist) <= set(cure.layers)
+    assert all(layer.startswith("layer") for layer in cure.layers)
+
+
+def test_what_is_no_rule_of_the_story_is_refused(story, rule, cars):
+    alone = replace(story, data=story.data.subset(cars), masks={c: m[cars] for c, m in story.masks.items()})
+    with pytest.raises(ValueError, match=r"'test': 0, 'own': \d+}, 0 legitimate; expected at least one exemplar"):
+        scenario_for(alone, pd.Series({**rule, "evidence": (0,)}))
+    with pytest.raises(ValueError, match="'exemplars': 0"):
+        scenario_for(story, rule, exemplars=0)
+    with pytest.raises(ValueError, match="'validation': 0"):
+        scenario_for(story, rule, share=0)
+    with pytest.raises(ValueError, match="on 'road' → 'wooden': expected a material of the story"):
+        scenario_for(story, pd.Series({**rule, "style": "wooden"}))
+    with pytest.raises(KeyError, match="a rule of classifier 'vgg16': expected one of mini_vgg, "):
+        scenario_for(story, pd.Series({**rule, "classifier": "vgg16"}))
+    with pytest.raises(ValueError, match="an edit named 'before'"):
+        probe_again(story, rule, {"before": None})
+
+
+def test_the_rule_shown_is_the_examples_else_the_strongest_else_a_suspicion(story):
+    story = replace(story, least_images=3)
+    table = story.with_materials(names=[story.first])
+    found = rules(table, control="itself", least_images=3)
+    for example in ("car", None):
+        shown, sure = shown_rule(replace(story, example=example), table)
+        suspects = rules(table, fdr=1, least_effect=0, control="itself", least_images=3) if found.empty else found
+        among = suspects if example is None else suspects[suspects["class"] == example]
+        assert sure is not found.empty and shown.equals(among.iloc[0])
+        assert shown["classifier"] == "mini_vgg"
+    with pytest.raises(ValueError, match="no class with 99 images loses anything"):
+        shown_rule(replace(story, least_images=99), table)
+
+
+def test_the_rule_is_probed_again_for_every_edit_and_held_to_the_labels_from_before(story, rule, edit):
+    read, some = replace(story, against="reading"), list(range(1, len(story.data)))
+    again = probe_again(read, rule, {"edited": edit, "nothing": 0 * edit}, some)
+    assert again["classifier"].unique().tolist() == ["before", "edited", "nothing"]
+    assert set(again["concept"]) == {"road"} and set(again["style"]) == {"road", "snow"}
+    first, edited, nothing = (rows.drop(columns="classifier") for _, rows in again.groupby("classifier", sort=False))
+    assert first["before"].tolist() == first["class"].tolist() == edited["class"].tolist()
+    assert np.allclose(first["p_after"], nothing["p_after"], atol=1e-5)
+    number = first["image"].iloc[-1]
+    assert (
+        first["class"].iloc[-1] == CLASSES[predict(story.classifiers[story.first], story.data.images)[number].argmax()]
+    )
+    assert first["area"].iloc[-1] == pytest.approx(float(story.masks["road"][number].mean()))
+    assert not classifier.model.training
+
+
+def test_a_rule_is_weaker_where_the_changed_pictures_gain_and_the_others_do_not_lose(story, rule, edit):
+    again = probe_again(story, rule, {"edited": edit, "nothing": 0 * edit, "wrecked": -20 * edit})
+    found = effect_changes(again, "before", control="itself")
+    known = effects(again, "classifier", "probability", control="itself").set_index("classifier")
+    level = known["before"] - known["drop"]
+    assert found.index.tolist() == ["edited", "nothing", "wrecked"]
+    for name in found.index:
+        assert found.loc[name, "changed"] == pytest.approx(level[name] - level["before"])
+        assert found.loc[name, "untouched"] == pytest.approx(known.loc[name, "before"] - known.loc["before", "before"])
+        assert found.loc[name, ["effect before", "effect after"]].tolist() == pytest.approx(
+            known.loc[["before", name], "effect"].tolist()
+        )
+    assert (
+        found.loc["edited", "low"] > 0 and found.loc["edited", "p"] < 0.05 and found.loc["edited", "untouched"] > -0.05
+    )
+    assert found.loc["nothing", ["untouched", "control", "changed", "low", "high"]].abs().max() < 1e-5
+    assert found.loc["wrecked", "effect after"] < found.loc["wrecked", "effect before"]  # by which it would look cured
+    assert found.loc["wrecked", "low"] < 0 and found.loc["wrecked", "untouched"] < -0.3
+
+
+def test_changes_that_compare_nothing_are_refused(story, rule, edit):
+    again = probe_again(story, rule, {"edited": edit})
+    with pytest.raises(KeyError, match="no classifier 'none' in the table: expected one of before, edited"):
+        effect_changes(again, "none")
+    with pytest.raises(ValueError, match="'before' and 'edited' share no image with control='elsewhere'"):
+        effect_changes(again, "before")
+    other = again.assign(**{"class": np.where(again["classifier"] == "edited", "van", again["class"])})
+    with pytest.raises(ValueError, match="held to different classes of an image"):
+        effect_changes(other, "before", control="itself")
