@@ -149,10 +149,8 @@ def test_the_rule_is_probed_again_for_every_edit_and_held_to_the_labels_from_bef
     first, edited, nothing = (rows.drop(columns="classifier") for _, rows in again.groupby("classifier", sort=False))
     assert first["before"].tolist() == first["class"].tolist() == edited["class"].tolist()
     assert np.allclose(first["p_after"], nothing["p_after"], atol=1e-5)
-    number = first["image"].iloc[-1]
-    assert (
-        first["class"].iloc[-1] == CLASSES[predict(story.classifiers[story.first], story.data.images)[number].argmax()]
-    )
+    number, classifier = first["image"].iloc[-1], story.classifiers[story.first]
+    assert first["class"].iloc[-1] == CLASSES[predict(classifier, story.data.images)[number].argmax()]
     assert first["area"].iloc[-1] == pytest.approx(float(story.masks["road"][number].mean()))
     assert not classifier.model.training
 
