@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from train_mini import train
 
 from edittools import load_classifier, mini_models
 from edittools.images import check_image
@@ -211,7 +212,7 @@ def test_training_lowers_the_error_and_a_seed_reproduces_it():
     def trained():
         torch.manual_seed(1)
         model = mini_models.mini_resnet(len(CLASSES))
-        return mini_models.train(model, data, epochs=3, batch=32, precision=torch.float32)
+        return train(model, data, epochs=3, batch=32, precision=torch.float32)
 
     first, second = trained(), trained()
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))

@@ -8,12 +8,13 @@ import torch.nn.functional as F
 from conftest import SHARED_PHOTOS, needs_photos
 from open_clip.model import CLIP
 from safetensors.torch import save_file
+from train_mini_clip import WORDS, _picture, caption, contrastive_loss
 
 from edittools.cut import Cut, editable_layers
 from edittools.finetuning import finetune
 from edittools.images import LabelledImages
 from edittools.metrics import attack_row, predict
-from edittools.mini_clip import ATTACKED, CLASSES, OBJECTS, WORDS, attacks, caption, contrastive_loss
+from edittools.mini_clip import ATTACKED, CLASSES, OBJECTS, attacks
 from edittools.miniworld import FONTS as WORLD_FONTS
 from edittools.models import fingerprint, load_classifier
 from edittools.rewriting import rewrite
@@ -154,8 +155,6 @@ def test_captions_name_what_is_there_and_nothing_else():
 def test_nothing_of_the_attack_was_seen_in_training():
     assert not set(FONTS) & {name.removesuffix(".ttf") for name in WORLD_FONTS}
     assert len(OBJECTS) >= 13 and len(WORDS) >= 30 and set(ATTACKED) < set(OBJECTS)
-    from edittools.mini_clip import _picture
-
     carried = {thing for _, thing, word in map(_picture, range(120)) if word and thing}
     assert carried and not carried & {*ATTACKED, "iPod"}
 
