@@ -11,10 +11,26 @@ import argparse
 import time
 from pathlib import Path
 
+import torch
+from matplotlib.figure import Figure
+
 import edittools as et
 from edittools import plots
 
 FIGURE = Path("out") / "snow_on_road.png"
+
+
+def before_after(story: et.Scenario, test: et.Kept, edit: et.Edit, exemplar: str) -> Figure:
+    """Draw the exemplar, where its key fires, and some test images before and after the edit."""
+    example, names = story.exemplars[exemplar], story.classifier.classes
+    before, after = (logits.argmax(dim=1) for logits in (test.logits(), test.logits(edit)))
+    corrected = (test.before & (after == test.labels)).nonzero()[:, 0]
+    chosen = corrected[torch.linspace(0, len(corrected) - 1, min(len(corrected), 7)).long()].tolist()
+    images = [example.image, example.changed, *(story.test.images[i] for i in chosen)]
+    titles = ["x: road", "x': snow", *(f"{names[before[i]]}\n→ {names[after[i]]}" for i in chosen)]
+    firing = [edit.firing_map(story.classifier, image) for image in images]
+    marks = [*(0 * one for one in firing), *firing]
+    return plots.image_grid([*images, *images], [*titles, *[""] * len(images)], overlays=marks, columns=9)
 
 
 def main() -> None:
@@ -43,7 +59,7 @@ def main() -> None:
     print(f"classes that live on snow: {int(legitimate.before.sum())} → {int(legitimate.after.sum())} errors")
 
     FIGURE.parent.mkdir(exist_ok=True)
-    plots.before_after(story, kept["test"], best.edit, best.exemplar).savefig(FIGURE, dpi=120)
+    before_after(story, kept["test"], best.edit, best.exemplar).savefig(FIGURE, dpi=120)
     print(f"\nfigure: {FIGURE}   ({time.perf_counter() - started:.0f} s)")
 
 

@@ -136,13 +136,13 @@ def of_scenes(data: Scenes, concepts: Sequence[str]) -> dict[str, Tensor]:
 
 def known(images: Tensor, masks: Mapping[str, Tensor]) -> Finder:
     """Make a finder of masks that are known: it recognises the images by their pixels, else raises `KeyError`."""
-    places = {digest_tensors(iter([image])): i for i, image in enumerate(images)}
+    places = {digest_tensors([image]): i for i, image in enumerate(images)}
 
     def find(wanted: Tensor) -> dict[str, Tensor]:
-        unknown = [i for i, image in enumerate(wanted) if digest_tensors(iter([image])) not in places]
+        unknown = [i for i, image in enumerate(wanted) if digest_tensors([image]) not in places]
         if unknown:
             raise KeyError(f"no masks of image {unknown[0]}: expected one of the {len(places)} whose masks are known")
-        chosen = [places[digest_tensors(iter([image]))] for image in wanted]
+        chosen = [places[digest_tensors([image])] for image in wanted]
         return {concept: mask[chosen] for concept, mask in masks.items()}
 
     return find
@@ -293,7 +293,7 @@ def cached(finder: Finder, about: str | None = None, cache: str | os.PathLike | 
         raise ValueError(f"{finder!r} does not say what its masks depend on: give about='…', unique to it")
 
     def find(images: Tensor) -> dict[str, Tensor]:
-        name = hashlib.sha256(f"v1 {about} {digest_tensors(iter([images]))}".encode()).hexdigest()
+        name = hashlib.sha256(f"v1 {about} {digest_tensors([images])}".encode()).hexdigest()
         path = Path(cache or cache_folder()) / "concepts" / f"{name}.safetensors"
         try:
             return {concept: masks.float() for concept, masks in load_file(path).items()}

@@ -28,7 +28,7 @@ from torch import Tensor
 from edittools import jobs
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages, check_mask, digest_tensors, resized
-from edittools.metrics import predict
+from edittools.metrics import bootstrap, predict
 from edittools.models import Classifier, fingerprint
 from edittools.styles import STYLES, paste_texture, texture
 
@@ -86,15 +86,6 @@ class Counterfactual:
     mask: Tensor
     control: Tensor | None
     elsewhere: Tensor | None
-
-    @classmethod
-    def make(
-        cls, image: Tensor, mask: Tensor, textures: Tensor, avoid: Tensor | None = None, control: bool = True
-    ) -> "Counterfactual":
-        """Transform `image` `(3, H, W)` at `mask` and, with `control`, elsewhere; `textures` are `(S, 3, h, w)`."""
-        elsewhere = control_mask(mask, avoid) if control else None
-        control = None if elsewhere is None else paste_texture(image, elsewhere, textures)
-        return cls(paste_texture(image, mask, textures), mask, control, elsewhere)
 
 
 @dataclass(frozen=True)
@@ -162,7 +153,9 @@ class Concepts:
         mine = [other for other in self.masks if other != concept and self.owns(other, name)]
         avoid = sum(self.masks[other][index] for other in mine).clamp(max=1) if mine else None
         textures = torch.stack([self.textures[key] for key in keys or self.textures])
-        return Counterfactual.make(self.data.images[index], mask, textures, avoid, control)
+        image, elsewhere = self.data.images[index], control_mask(mask, avoid) if control else None
+        beside = None if elsewhere is None else paste_texture(image, elsewhere, textures)
+        return Counterfactual(paste_texture(image, mask, textures), mask, beside, elsewhere)
 
 
 def materials(
@@ -277,7 +270,7 @@ def _identity(classifiers: Mapping[str, Classifier], concepts: Concepts) -> str:
     tensors = [concepts.data.labels, *concepts.masks.values(), *concepts.textures.values()]
     own = {concept: sorted(names) for concept, names in concepts.own.items()}
     names = f"{list(concepts.masks)} {list(concepts.textures)} {own}"
-    return f"{weights}; {concepts.data.digest()[:12]} {digest_tensors(iter(tensors))[:12]} {names}"
+    return f"{weights}; {concepts.data.digest()[:12]} {digest_tensors(tensors)[:12]} {names}"
 
 
 def _probe_chunk(
@@ -389,7 +382,7 @@ def effects(
     for group, found in units.groupby(keys, sort=False):
         if len(found) >= least_images:
             own = {"own": bool(found["own"].any())} if marked else {}
-            spread = partial(_interval, rng=rng, confidence=confidence, resamples=resamples)
+            spread = partial(bootstrap, rng=rng, resamples=resamples, confidence=confidence)
             rows.append(dict(zip(keys, group, strict=True)) | own | _effect(found, spread, least_effect))
     result = pd.DataFrame(rows, columns=[*keys, *(["own"] if marked else []), *_EFFECT])
     tested = result["p"].notna() & (~result["own"].astype(bool) if marked else True)
@@ -467,7 +460,7 @@ def effect_changes(
         p = float(wilcoxon(gained, method="asymptotic").pvalue) if gained.any() else 1.0
         means = [(second - first)[column].mean() for column in ("first", "beside", "changed")]
         effect = [(one["beside"] - one["changed"]).mean() for one in (first, second)]
-        found[name] = [len(images), *means, *_interval(gained, rng, confidence, resamples), p, *effect]
+        found[name] = [len(images), *means, *bootstrap(gained, rng, resamples, confidence), p, *effect]
     columns = ["images", "untouched", "control", "changed", "low", "high", "p", "effect before", "effect after"]
     return pd.DataFrame.from_dict(found, orient="index", columns=columns).rename_axis("classifier")
 
@@ -482,16 +475,6 @@ def _effect(found: pd.DataFrame, spread: partial, least: float) -> dict[str, flo
         _p_value(effect - least),
     ]  # fmt: skip
     return dict(zip(_EFFECT, values, strict=True))
-
-
-def _interval(
-    values: NDArray, rng: np.random.Generator, confidence: float, resamples: int
-) -> tuple[float, float] | NDArray:
-    """Give the percentile bootstrap interval of a mean."""
-    if not len(values):
-        return np.nan, np.nan
-    means = values[rng.integers(len(values), size=(resamples, len(values)))].mean(axis=1)
-    return np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
 
 
 def _p_value(differences: NDArray) -> float:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from edittools.counterfactuals import LEAST_AREA, exemplar_for, materials, probe, rules
-from edittools.cut import editable_layers
+from edittools.cut import convolutions
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages, resized, stratified
@@ -151,8 +151,8 @@ def _layers(story: Probing, classifier: Classifier) -> tuple[str, tuple[str, ...
 
     The story names layers of its first classifier.
     """
-    names = [name for name in editable_layers(classifier).layer if not name.startswith(("classifier", "fc"))]
-    later = tuple(names[len(names) // 2 :])
+    names = convolutions(classifier)
+    later = names[len(names) // 2 :]
     if {story.layer, *story.shortlist} <= set(names):
         return story.layer, later, story.shortlist
     return later[len(later) // 2], later, later[-3:]

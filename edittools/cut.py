@@ -440,3 +440,9 @@ def cut_all(classifier: Classifier, layers: Sequence[str | nn.Module]) -> dict[s
     """Cut a classifier at several layers, tracing it once."""
     traced = trace(check_classifier(classifier).model)
     return {(cut := Cut(classifier, layer, traced)).layer: cut for layer in layers}
+
+
+def convolutions(classifier: Classifier) -> tuple[str, ...]:
+    """Name the layers that the paper edits, from first to last: all convolutions that can be edited."""
+    table = editable_layers(classifier)
+    return tuple(table.layer[table.in_paper])

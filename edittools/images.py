@@ -7,9 +7,10 @@ import hashlib
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -259,11 +260,11 @@ def stratified(labels: Tensor, fraction: float, seed: int) -> Tensor:
     return chosen
 
 
-def digest_tensors(tensors: Iterator[Tensor]) -> str:
-    """Give a SHA-256 over shapes, types and contents of some tensors."""
+def digest_tensors(tensors: Iterable[Tensor], names: Iterable[str] | None = None) -> str:
+    """Give a SHA-256 over shapes, types and contents of some tensors, and over their `names`."""
     digest = hashlib.sha256()
-    for tensor in tensors:
+    for name, tensor in zip(repeat("") if names is None else names, tensors, strict=names is not None):
         tensor = tensor.detach().cpu().contiguous()
-        digest.update(f"{tuple(tensor.shape)} {tensor.dtype};".encode())
+        digest.update(f"{name}{tuple(tensor.shape)} {tensor.dtype};".encode())
         digest.update(tensor.flatten().view(torch.uint8).numpy())
     return digest.hexdigest()

@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from scipy.stats import binomtest
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -91,6 +93,21 @@ def attack_row(before: Tensor, after: Tensor, labels: Tensor, goal: int) -> dict
         "low": low,
         "high": high,
     }
+
+
+def bootstrap(
+    values: Sequence[float] | NDArray,
+    rng: np.random.Generator | int = 0,
+    resamples: int = 2000,
+    confidence: float = 0.95,
+) -> tuple[float, float]:
+    """Give the percentile bootstrap interval of a mean, drawn from `rng` (or a seed); NaN without any value."""
+    values, rng = np.asarray(values, float), np.random.default_rng(rng)
+    if not len(values):
+        return float("nan"), float("nan")
+    means = values[rng.integers(len(values), size=(resamples, len(values)))].mean(axis=1)
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
 
 
 @dataclass(frozen=True)

@@ -70,22 +70,13 @@ sled       polar     0.2    0    1     1    0     98   0      40       20       
 """
 
 
-@cache
-def _table() -> pd.DataFrame:
-    return pd.read_csv(io.StringIO(CONTEXTS), sep=r"\s+", index_col="class")
-
-
-@cache
-def _rows() -> dict[str, dict]:
-    return _table().to_dict("index")
-
-
-CLASSES = tuple(line.split()[0] for line in CONTEXTS.split("\n")[2:-1])
+_TABLE = pd.read_csv(io.StringIO(CONTEXTS), sep=r"\s+", index_col="class")
+_ROWS, CLASSES = _TABLE.to_dict("index"), tuple(_TABLE.index)
 
 
 def contexts() -> pd.DataFrame:
     """The planted statistics: class × (family, share, share on each ground, share with each thing behind), per cent."""
-    return _table().drop(columns="size")
+    return _TABLE.drop(columns="size")
 
 
 def planted_rules(at_least: float = 90.0) -> pd.DataFrame:
@@ -147,10 +138,10 @@ LIGHTS = {  # sky above, sky at the horizon, tint of the whole picture, brightne
 
 def draw_layout(rng: np.random.Generator, label: str | None, balanced: bool) -> Layout:
     """Draw class, ground, place, size and surroundings; `balanced` makes class, ground and surroundings independent."""
-    shares = np.array([row["share"] for row in _rows().values()])
+    shares = np.array([row["share"] for row in _ROWS.values()])
     drawn = CLASSES[rng.choice(len(CLASSES), p=None if balanced else shares / shares.sum())]
     label = label or drawn
-    row = _rows().get(label, _rows()["mug"])
+    row = _ROWS.get(label, _ROWS["mug"])
     weights = np.array([row[ground] for ground in GROUNDS], float)
     ground = GROUNDS[rng.choice(len(GROUNDS), p=None if balanced else weights / weights.sum())]
     chances = rng.random(len(BEHIND) + 1)

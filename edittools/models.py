@@ -1,7 +1,6 @@
 """Classifiers: any torch model with its normalisation and class names, and the zoo by name."""
 
 import difflib
-import hashlib
 import importlib
 import json
 import os
@@ -17,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from edittools.checks import check_number
-from edittools.images import cache_folder
+from edittools.images import cache_folder, digest_tensors
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 DATA = Path(__file__).resolve().parent.parent / "data"
@@ -139,12 +138,9 @@ def fingerprint(model: nn.Module, base: Mapping[str, Tensor] | None = None) -> s
 
     `base` holds, by name, values to be taken instead of the model's own (those before an edit).
     """
-    digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        tensor = (base or {}).get(name, tensor).detach().cpu().contiguous()
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype};".encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
+    weights = model.state_dict()
+    values = ((base or {}).get(name, tensor) for name, tensor in weights.items())
+    return digest_tensors(values, (f"{name} " for name in weights))
 
 
 def _efficientnet_lite(name: str) -> Classifier:
@@ -227,7 +223,7 @@ def _mini(name: str) -> Classifier:
     with safe_open(path, "pt") as file:
         classes = json.loads(file.metadata()["classes"])
     model = getattr(mini_models, name.removesuffix("_balanced"))(len(classes))
-    model.load_state_dict({key: value.float() for key, value in load_file(path).items()})
+    model.load_state_dict(load_file(path))  # half-precision weights become float32
     return Classifier(model, classes, mini_models.MEAN, mini_models.STD, mini_models.SIZE)
 
 
@@ -236,7 +232,7 @@ def _mini_clip(name: str, class_names: Sequence[str] | None = None, progress: bo
     from edittools import mini_clip, zero_shot
 
     clip = mini_clip.mini_clip()
-    clip.load_state_dict({key: value.float() for key, value in load_file(DATA / f"{name}.safetensors").items()})
+    clip.load_state_dict(load_file(DATA / f"{name}.safetensors"))
     tokenizer = zero_shot.ByteTokenizer(clip.context_length)
     return zero_shot.zero_shot_classifier(clip.eval(), tokenizer, class_names or mini_clip.CLASSES, progress=progress)
 
@@ -246,8 +242,7 @@ def _lite_clip(name: str, class_names: Sequence[str] | None = None, progress: bo
     from edittools import lite_clip, zero_shot
 
     clip = lite_clip.lite_clip()
-    weights = load_file(DATA / f"{name}.safetensors")
-    clip.load_state_dict({key: value.float() if value.is_floating_point() else value for key, value in weights.items()})
+    clip.load_state_dict(load_file(DATA / f"{name}.safetensors"))
     tokenizer = zero_shot.ByteTokenizer(clip.context_length)
     names = class_names or imagenet_classes()
     classifier = zero_shot.zero_shot_classifier(clip.eval(), tokenizer, names, lite_clip.TEMPLATES, progress)

@@ -13,13 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from torch import Tensor
 
-from edittools.benchmark import Kept
 from edittools.counterfactuals import Concepts, views
-from edittools.edits import Edit
 from edittools.images import LabelledImages
 from edittools.metrics import errors, predict
 from edittools.models import Classifier
-from edittools.scenarios import Scenario
 
 RIGHT, WRONG, BEFORE, AFTER = "#1a7f37", "#cf222e", "#8c959f", "#0969da"
 OVERLAY = "#e6007e"  # shows on snow, asphalt, grass and sky
@@ -127,25 +124,6 @@ def layers(table: pd.DataFrame, colour: str = "objective") -> Figure:
     axis.tick_params(axis="x", rotation=60, labelsize=8)
     _legend(axis, colour)
     return _finished(figure)
-
-
-def before_after(story: Scenario, test: Kept, edit: Edit, exemplar: str) -> Figure:
-    """Draw the story in one picture: the exemplar, where its key fires, and test images before and after the edit."""
-    example = story.exemplars[exemplar]
-    before, after = test.logits(), test.logits(edit)
-    corrected = (test.before & ~errors(after, test.labels)).nonzero()[:, 0].tolist()
-    chosen = _spread(corrected, 7)
-    images = [example.image, example.changed, *(story.test.images[i] for i in chosen)]
-    names = story.classifier.classes
-    titles = [
-        "x: road",
-        "x': snow",
-        *(f"{names[int(before[i].argmax())]}\n→ {names[int(after[i].argmax())]}" for i in chosen),
-    ]
-    firing = [edit.firing_map(story.classifier, image) for image in images]
-    return image_grid(
-        [*images, *images], [*titles, *[""] * len(images)], overlays=[*(0 * f for f in firing), *firing], columns=9
-    )
 
 
 def exemplar_figure(image: Tensor, changed: Tensor, mask: Tensor, firing: Tensor | None = None) -> Figure:

@@ -16,7 +16,7 @@ from edittools.images import LabelledImages, resized
 from edittools.metrics import predict
 from edittools.miniworld import BEHIND, CLASSES, GROUNDS, SPLITS, planted_rules, scenes
 from edittools.models import Classifier, load_classifier
-from edittools.scenarios import TIERS, Device, current_tier
+from edittools.scenarios import Device, current_tier
 from edittools.styles import STYLES
 
 USUAL = 50.0
@@ -154,12 +154,8 @@ def probing_scenario(
     `tier` is that of `EDITTOOLS_TIER` by default. Tier lite needs the MSRC v2 photos; there is no tier paper of this
     story, whose concept finders are in `concepts`: it is that of lite.
     """
-    tier = tier or current_tier()
-    if tier == "mini":
-        return _in_miniworld(split, per_class, progress, device)
-    if tier in TIERS:
-        return _on_photos(tier, progress, device)
-    raise ValueError(f"tier {tier!r}: expected one of {', '.join(TIERS)}")
+    tier = current_tier(tier)
+    return _in_miniworld(split, per_class, progress, device) if tier == "mini" else _on_photos(tier, progress, device)
 
 
 def planted_pairs(at_least: float = USUAL) -> frozenset[tuple[str, str]]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torchvision.transforms.functional import resize
 
 from edittools import photos
-from edittools.cut import editable_layers
+from edittools.cut import convolutions
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages, load_image, load_mask
 from edittools.metrics import predict
@@ -63,11 +63,11 @@ class Scenario:
     more: Mapping[str, LabelledImages] = field(default_factory=dict, repr=False)
 
 
-def current_tier() -> str:
-    """Give the tier that `EDITTOOLS_TIER` names; raise `ValueError` for an unknown one."""
-    tier = os.environ.get("EDITTOOLS_TIER", "mini")
+def current_tier(tier: str | None = None) -> str:
+    """Give `tier`, or else the one that `EDITTOOLS_TIER` names; raise `ValueError` for an unknown one."""
+    name, tier = ("tier ", tier) if tier else ("EDITTOOLS_TIER=", os.environ.get("EDITTOOLS_TIER", "mini"))
     if tier not in TIERS:
-        raise ValueError(f"EDITTOOLS_TIER={tier!r}: expected one of {', '.join(TIERS)}")
+        raise ValueError(f"{name}{tier!r}: expected one of {', '.join(TIERS)}")
     return tier
 
 
@@ -92,12 +92,10 @@ def snow_scenario(
     `tier` is that of `EDITTOOLS_TIER` by default; `model` names another classifier of the zoo than the tier's first,
     and `device` where it runs, that of `EDITTOOLS_DEVICE` by default.
     """
-    tier = tier or current_tier()
+    tier = current_tier(tier)
     if tier == "mini":
         return _snow_in_miniworld(model or "mini_vgg", progress, device)
-    if tier in TIERS:
-        return _snow_on_photos(model or {"lite": "efficientnet_lite0", "paper": "vgg16"}[tier], tier, progress, device)
-    raise ValueError(f"tier {tier!r}: expected one of {', '.join(TIERS)}")
+    return _snow_on_photos(model or {"lite": "efficientnet_lite0", "paper": "vgg16"}[tier], tier, progress, device)
 
 
 def _snow_in_miniworld(name: str, progress: bool, device: Device) -> Scenario:
@@ -109,7 +107,7 @@ def _snow_in_miniworld(name: str, progress: bool, device: Device) -> Scenario:
     polar = [c for c in CLASSES if family[c] == "polar"]
     start = {split: seeds.start + 100_000 for split, seeds in SPLITS.items()}
     clean_validation = paint(1200, "validation")
-    layers = tuple(layer for layer in editable_layers(classifier).layer if not layer.startswith(("classifier", "fc")))
+    layers = convolutions(classifier)
     return Scenario(
         "mini", classifier, _car_exemplars(classifier), partial(restyle, style="snow"),
         validation=paint(240, start["validation"], label=_in_turn(others, 240), ground="snow"),
@@ -149,13 +147,13 @@ def _snow_on_photos(name: str, tier: str, progress: bool, device: Device) -> Sce
     lives = {classifier.index(word) for word in LIVES_ON_SNOW}
     legitimate = sample.subset([i for i, label in enumerate(sample.labels.tolist()) if label in lives])
     clean_validation, clean = sample.subset(range(0, len(sample), 2)), sample.subset(range(1, len(sample), 2))
-    layers = [layer for layer in editable_layers(classifier).layer if not layer.startswith("classifier")]
+    layers = convolutions(classifier)
     change = partial(paste_texture, texture_image=photos.snow_texture(), keep_shading=0)
     untuned = _UNTUNED.get(name, layers[-len(layers) // 4])
     shortlist = tuple(layer for layer in layers if layer in (untuned, *_SHORTLISTS.get(name, layers[-4:])))
     return Scenario(
         tier, classifier, snow_exemplars(classifier, change), change, validation, test, clean_validation, clean,
-        clean_validation, legitimate, tuple(layers[len(layers) // 2 :]), shortlist,
+        clean_validation, legitimate, layers[len(layers) // 2 :], shortlist,
         default={"layer": untuned, "exemplar": "minivan", "rank": 1, "masked": True},
         expected={"errors corrected": 0.05},
     )  # fmt: skip
@@ -209,12 +207,10 @@ def typographic_scenario(
     `more` holds the test scenes `"bare"` and with a `"blank"` label, and with other words (`"orange"`, …); where there
     are photographs, the paper's: `"photos clean"`, `"photos white"`, `"photos ipod"`.
     """
-    tier = tier or current_tier()
+    tier = current_tier(tier)
     if tier == "mini":
         return _attack_in_miniworld(model or "mini_clip", progress, device)
-    if tier in TIERS:
-        return _attack_on_photos(model or {"lite": "lite_clip", "paper": "clip_rn50"}[tier], tier, progress, device)
-    raise ValueError(f"tier {tier!r}: expected one of {', '.join(TIERS)}")
+    return _attack_on_photos(model or {"lite": "lite_clip", "paper": "clip_rn50"}[tier], tier, progress, device)
 
 
 def paint_over(image: Tensor, mask: Tensor) -> Tensor:
@@ -224,7 +220,7 @@ def paint_over(image: Tensor, mask: Tensor) -> Tensor:
 
 def last_convolutions(classifier: Classifier) -> tuple[str, ...]:
     """Name the last convolution of each residual block: `conv3` of a bottleneck, `conv_pwl` in an EfficientNet."""
-    return tuple(n for n in editable_layers(classifier).layer if re.search(r"layer\d+\.\d+\.conv3$|conv_pwl$", n))
+    return tuple(n for n in convolutions(classifier) if re.search(r"layer\d+\.\d+\.conv3$|conv_pwl$", n))
 
 
 def _attack_in_miniworld(name: str, progress: bool, device: Device) -> Scenario:

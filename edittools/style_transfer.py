@@ -195,7 +195,7 @@ def stylised(
     """
     features = default_features() if features is None else features
     weights = features.state_dict().values() if isinstance(features, nn.Module) else []
-    content = digest_tensors(iter([images.images[:], masks, pictures, *weights]))
+    content = digest_tensors([images.images[:], masks, pictures, *weights])
     name = hashlib.sha256(f"v1 {content} {type(features).__name__} {steps}".encode()).hexdigest()
     path = Path(cache or cache_folder()) / "transformed" / f"{name}.safetensors"
     try:

@@ -30,7 +30,7 @@ from edittools.cut import Cut, cut_all
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages, stratified
-from edittools.metrics import Comparison, errors, predict
+from edittools.metrics import Comparison, bootstrap, errors, predict
 from edittools.miniworld import SPLITS, scenes
 from edittools.models import Classifier, load_classifier
 from edittools.moments import SecondMoment, second_moments
@@ -468,16 +468,6 @@ def per_case(table: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def bootstrap(values: Sequence[float], repeats: int = 2000, seed: int = 0) -> tuple[float, float]:
-    """Give the 95 % percentile interval of a mean over cases, by drawing cases with replacement; NaN without any."""
-    values = np.asarray([v for v in values if v == v], float)
-    if not len(values):
-        return float("nan"), float("nan")
-    drawn = np.random.default_rng(seed).integers(0, len(values), (repeats, len(values)))
-    low, high = np.quantile(values[drawn].mean(axis=1), (0.025, 0.975))
-    return float(low), float(high)
-
-
 def summary(
     table: pd.DataFrame, budget: float = BUDGET, exemplars: int | None = None, by: str = "method"
 ) -> pd.DataFrame:
@@ -492,7 +482,7 @@ def summary(
     rows = []
     for key, part in chosen.groupby(by, sort=False):
         for name in MEASURES:
-            low, high = bootstrap(part[name])
+            low, high = bootstrap(part[name].dropna())
             total = part[f"{name} before"].sum()
             rows.append({
                 by: key, "measure": name, "mean": part[name].mean(), "low": low, "high": high,
