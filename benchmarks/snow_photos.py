@@ -30,6 +30,8 @@ SEEDS = range(10)
 
 def describe(row: pd.Series) -> str:
     """Say in a few words which settings a line has."""
+    if row["layer"] == "":
+        return "nothing"
     words = [str(row["layer"]), str(row["exemplar"])]
     if "rank" in row and pd.notna(row["rank"]):
         words += [f"rank {row['rank']}", "mask" if row["masked"] else "no mask", str(row["objective"])]

@@ -257,14 +257,13 @@ def select_each(table: pd.DataFrame, clean: Kept, budgets: Sequence[float]) -> d
 def add_layer(first: Edit, table: pd.DataFrame, validation: Kept, clean: Kept, among: int = 40) -> pd.Series:
     """Compose two edits: add to `first` the trial of `table`, in another layer, that helps most on top of it.
 
-    The `among` best trials of other layers are tried; selection is as in `select`.
+    The `among` best trials of other layers are tried, and `first` alone, whose row has the layer ""; selection is as in
+    `select`.
     """
     others = table[~table.layer.isin(first.layers) & (table.net > 0)].sort_values("loss").head(among)
-    trials = (
-        (row.drop(["corrected", "broken", "net", "loss", "edit"]).to_dict(), first + row.edit)
-        for _, row in others.iterrows()
-    )
-    return select(sweep(trials, validation), clean)
+    found = others.columns.intersection(["corrected", "broken", "net", "loss", "edit"])
+    trials = [(row.drop(found).to_dict(), first + row.edit) for _, row in others.iterrows()]
+    return select(sweep([({"layer": ""}, first), *trials], validation), clean)
 
 
 def random_direction(edit: Edit, solve: Callable[[Tensor], Edit], seeds: Sequence[int]) -> list[Edit]:

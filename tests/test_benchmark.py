@@ -131,6 +131,31 @@ def test_when_nothing_helps_within_the_budget_the_selection_is_to_change_nothing
     assert torch.equal(kept["clean"].logits(chosen.edit), kept["clean"].logits())
 
 
+class _Counted:
+    """Stands for images, all misread, of which an edit of n layers corrects n and costs `costs[n]` points elsewhere."""
+
+    labels, before = torch.zeros(4, dtype=torch.long), torch.ones(4, dtype=torch.bool)
+
+    def __init__(self, costs=()):
+        self.costs = costs
+
+    def logits(self, edit):
+        return torch.eye(2)[[0] * len(edit.layers) + [1] * (4 - len(edit.layers))]
+
+    def accuracy_change(self, edit, at_least):
+        return -self.costs[len(edit.layers)]
+
+
+def test_a_second_layer_is_added_within_the_budget_else_the_first_stays_alone(tiny, photos32, exemplar):
+    first, second = (rewrite(tiny, layer, exemplar, photos32, cache="") for layer in ("conv1", "conv2"))
+    table = bench.sweep([({"layer": "conv2"}, second), ({"layer": "conv1"}, first)], _Counted())
+    costs = [(0, 0, 0), (0, 0, 1), (0, 1, 1)]
+    both, alone, neither = (bench.add_layer(first, table, _Counted(), _Counted(cost)) for cost in costs)
+    assert both.layer == "conv2" and set(both.edit.layers) == {"conv1", "conv2"} and both.net == 2
+    assert alone.layer == "" and alone.edit is first and alone.net == 1
+    assert neither.net == 0 and neither.strength == 0
+
+
 def test_random_directions_keep_the_rank_and_are_seeded(tiny, photos32, exemplar):
     moment = measure(tiny, ["conv1"], photos32)["conv1"]
     edit = rewrite(tiny, "conv1", exemplar, moment, rank=2)
