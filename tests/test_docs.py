@@ -10,8 +10,10 @@ import pytest
 import torch
 from torchvision.models import resnet18
 
+import edittools
 from edittools.edits import Edit, applied_edits
 from edittools.images import LabelledImages, save_image, save_mask
+from edittools.models import Classifier
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [path.relative_to(ROOT) for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("data/**/*.md"))]
@@ -76,15 +78,36 @@ def test_the_tour_of_the_readme_runs_on_a_model_of_ones_own(capsys, monkeypatch,
     namespace["half"].undo_(namespace["classifier"])
 
 
-@pytest.mark.parametrize("script", sorted((ROOT / "benchmarks").glob("[!c]*.py")), ids=lambda path: path.stem)
+class RedBelow(torch.nn.Module):
+    """Looks at the lower half only: class 0 when it is red, class 1 when it is not."""
+
+    def forward(self, images):
+        red = images[:, 0, images.shape[2] // 2 :].mean(dim=(1, 2))
+        return torch.stack([8 * red, 8 * (1 - red)], dim=1)
+
+
+def test_the_search_for_a_rule_in_the_readme_finds_one():
+    [search] = [block for block in blocks("README.md", "python") if "my_masks" in block]
+    red = torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1).expand(12, 3, 16, 16)
+    data = LabelledImages(red, torch.zeros(12, dtype=torch.long), ("ship", "house"))
+    below = (torch.arange(16) > 7).float()[:, None].expand(12, 16, 16)
+    given = {"et": edittools, "my_test_images": data, "my_masks": {"sea": below, "sky": 1 - below}}
+    namespace = {**given, "classifier": Classifier(RedBelow(), data.classes, (0, 0, 0), (1, 1, 1), 16)}
+    exec(search, namespace)
+    assert namespace["found"][["class", "concept"]].to_numpy().tolist() == [["ship", "sea"]]
+    assert torch.equal(namespace["exemplar"].mask, below[0])
+
+
+SCRIPTS = [path for path in sorted((ROOT / "benchmarks").glob("*.py")) if path.stem != "common"]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_a_benchmark_says_how_it_is_called(script):
     said = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, timeout=120)
     assert said.returncode == 0 and said.stdout.startswith(f"usage: {script.name}"), said.stderr
 
 
 def test_the_api_that_the_pages_name_exists():
-    import edittools
-
     for page in PAGES:
         for name in re.findall(r"\bet\.([A-Za-z_]+)", (ROOT / page).read_text()):
             assert hasattr(edittools, name), f"{page}: et.{name}"
