@@ -8,9 +8,9 @@ import hashlib
 import json
 import warnings
 from collections.abc import Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -83,26 +83,6 @@ def directions(keys: Tensor, weights: Tensor, rank: int, moment: SecondMoment) -
     return torch.linalg.qr((vectors[:rank] @ whitener).T).Q.T.to(keys.dtype)
 
 
-@contextmanager
-def _collecting(model: nn.Module, layers: Sequence[str], found: dict[str, list]) -> None:
-    """Add each layer's keys to its [sum of k kᵀ, count] as they pass; the hooks are gone afterwards."""
-
-    def collect(name: str, module: nn.Module, keys: Tensor) -> None:
-        keys = as_channels_first(keys.detach(), isinstance(module, nn.Linear)).movedim(1, -1).flatten(0, -2).double()
-        found[name][0] += keys.T @ keys
-        found[name][1] += len(keys)
-
-    def hook(name: str):  # noqa: ANN202
-        return lambda module, args: collect(name, module, args[0])
-
-    handles = [model.get_submodule(name).register_forward_pre_hook(hook(name)) for name in layers]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 @torch.no_grad()
 def measure(
     classifier: Classifier,
@@ -112,34 +92,33 @@ def measure(
     progress: bool = False,
 ) -> dict[str, SecondMoment]:
     """Measure the second moments of all `layers` over `images` in one pass, in float64, without the cache."""
-    model = classifier.model
+    model, pixels = classifier.model, images.images if isinstance(images, LabelledImages) else images
+    batches = range(0, len(pixels), check_number(batch_size, 1, None, "batch size"))
+    if not batches:
+        raise ValueError("no reference images: expected at least one")
     widths = {name: _width(model.get_submodule(name)) for name in layers}
     found = {name: [torch.zeros(n, n, dtype=torch.float64, device=classifier.device), 0] for name, n in widths.items()}
-    chunks = _chunks(images, batch_size)
-    with evaluating(model), _collecting(model, layers, found):
-        for chunk in tqdm(chunks, desc="second moments", unit="batch", disable=not progress, leave=False):
-            classifier(chunk)
-    return {name: SecondMoment((total / max(count, 1)).cpu(), count) for name, (total, count) in found.items()}
+
+    def collect(name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        linear = isinstance(module, nn.Linear)
+        keys = as_channels_first(inputs[0].detach(), linear).movedim(1, -1).flatten(0, -2).double()
+        found[name][0] += keys.T @ keys
+        found[name][1] += len(keys)
+
+    uncompiled = torch.compiler.set_stance("force_eager")  # what was compiled without hooks would pass them by
+    with evaluating(model), uncompiled, ExitStack() as hooks:
+        for name in layers:
+            hooks.enter_context(model.get_submodule(name).register_forward_pre_hook(partial(collect, name)))
+        for i in tqdm(batches, desc="second moments", unit="batch", disable=not progress, leave=False):
+            classifier(pixels[i : i + batch_size])
+    silent = [name for name, (_, count) in found.items() if not count]
+    if silent:
+        raise ValueError(f"layer {silent[0]!r} was not run on the reference images: expected one that the model uses")
+    return {name: SecondMoment((total / count).cpu(), count) for name, (total, count) in found.items()}
 
 
 def _width(module: nn.Module) -> int:
     return module.in_features if isinstance(module, nn.Linear) else module.in_channels
-
-
-class _chunks:
-    """Batches of images, with a length for the progress bar."""
-
-    def __init__(self, images: LabelledImages | Tensor, size: int) -> None:
-        self.images = images.images if isinstance(images, LabelledImages) else images
-        self.size = check_number(size, 1, None, "batch size")
-        if not len(self.images):
-            raise ValueError("no reference images: expected at least one")
-
-    def __len__(self) -> int:
-        return -(-len(self.images) // self.size)
-
-    def __iter__(self):  # noqa: ANN204
-        return (self.images[i : i + self.size] for i in range(0, len(self.images), self.size))
 
 
 def second_moments(

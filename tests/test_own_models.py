@@ -12,6 +12,7 @@ from edittools.edits import Edit
 from edittools.finetuning import finetune
 from edittools.metrics import predict
 from edittools.models import Classifier, fingerprint
+from edittools.moments import second_moments
 from edittools.rewriting import rewrite
 
 CLASSES = ("ant", "bee", "cat", "dog", "elk")
@@ -109,6 +110,15 @@ def test_cut_rewrite_edit_and_undo_work_and_leave_the_model_as_it_was(make, phot
     assert tuned.record.loss_after < tuned.record.loss_before
     assert modes(classifier) == before and fingerprint(classifier) == mark
     assert next(model.parameters()).dtype == dtype and [p.requires_grad for p in model.parameters()] == flags
+
+
+@pytest.mark.parametrize("make", [compiled, compiled_in_place], ids=lambda make: make.__name__)
+def test_second_moments_of_a_model_that_ran_compiled_are_those_of_the_model(make, photos32):
+    """What was compiled before the keys are wanted would pass them by."""
+    classifier, inside = (Classifier(model, CLASSES, size=32) for model in (make(), plain()))
+    predict(classifier, photos32)
+    found, known = (second_moments(c, ["conv1"], photos32, cache="")["conv1"] for c in (classifier, inside))
+    assert found.count == known.count > 0 and torch.allclose(found.matrix, known.matrix)
 
 
 @pytest.mark.parametrize("make", [data_parallel, compiled], ids=lambda make: make.__name__)
