@@ -43,7 +43,7 @@ def main() -> None:
     rule, found = shown_rule(story, story.with_materials(names=[story.first], progress=True))
     shown = rule[["class", "concept", "style", "images", "effect", "low", "high", "q"]].to_dict()
     print("rule found:" if found else "no rule at this false-discovery rate; the strongest suspicion:", shown, "\n")
-    cure = scenario_for(story, rule)
+    cure = scenario_for(story, rule, progress=True)
     lines, kept = choose(cure)
     print("Images:", ", ".join(f"{name} {len(part.labels)}" for name, part in kept.items()), "\n")
     print("\n".join(f"  {name:<25}{words}" for name, (words, _) in lines.items()))

@@ -445,9 +445,7 @@ def effect_changes(
         raise KeyError(f"no classifier {before!r} in the table: expected one of {', '.join(names)}")
     rows = table[~table["own"]]
     if (rows.groupby("image")["class"].nunique() > 1).any():
-        raise ValueError(
-            "the classifiers are held to different classes of an image: probe them against the same labels"
-        )
+        raise ValueError("classifiers held to different classes of an image: expected a probe against the same labels")
     units = _by_image(rows, ["classifier"], measure, control).dropna(subset="beside")
     units, rng, found = units.set_index(["classifier", "image"]), np.random.default_rng(seed), {}
     for name in [name for name in names if name != before]:
@@ -508,7 +506,7 @@ def rules(
         style=[style for style, _ in shown], evidence=[images for _, images in shown]
     )
     if "classifier" not in found:
-        found.insert(0, "classifier", table["classifier"].iloc[0])
+        found.insert(0, "classifier", next(iter(table["classifier"]), None))
     strongest = found.groupby("class")["effect"].transform("max")
     order = found.assign(strongest=strongest).sort_values(
         ["classifier", "strongest", "class", "effect"], ascending=[True, False, True, False], kind="stable"

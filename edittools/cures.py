@@ -18,6 +18,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from edittools.checks import check_amount, check_number
 from edittools.counterfactuals import LEAST_AREA, exemplar_for, materials, probe, rules
 from edittools.cut import convolutions
 from edittools.edits import Edit
@@ -49,8 +50,8 @@ def shown_rule(story: Probing, table: pd.DataFrame) -> tuple[pd.Series, bool]:
 
 
 @dataclass(frozen=True)
-class _Meant:
-    """What a rule means in a story: a classifier and a concept, and the looks of the style to edit and report with."""
+class _Rule:
+    """A row of `rules` in its story: the classifier, and the looks of the style to edit and to report with."""
 
     story: Probing
     rule: pd.Series
@@ -59,23 +60,30 @@ class _Meant:
     held_out: Tensor
 
     @classmethod
-    def of(cls, story: Probing, rule: pd.Series) -> "_Meant":
+    def of(cls, story: Probing, rule: pd.Series) -> "_Rule":
+        missing = {"class", "concept", "style", "evidence"} - set(rule.index) if isinstance(rule, pd.Series) else ()
+        if not isinstance(rule, pd.Series) or missing:
+            lacks = f" without {', '.join(sorted(missing))}" if missing else ""
+            raise TypeError(f"the rule is a {type(rule).__name__}{lacks}: expected a row of rules(table)")
         name, style = rule.get("classifier", story.first), rule["style"]
         if name not in story.classifiers:
             raise KeyError(f"a rule of classifier {name!r}: expected one of {', '.join(story.classifiers)}")
+        if rule["concept"] not in story.masks:
+            raise KeyError(f"a rule on {rule['concept']!r}: expected a concept of the story, {', '.join(story.masks)}")
         if style not in story.donor_masks or story.looks < 2:
             raise ValueError(
                 f"rule {rule['class']!r} on {rule['concept']!r} → {style!r}: expected a material of the story in two "
                 f"looks or more, one of {', '.join(story.donor_masks)}"
             )
+        _check_images(story, rule["evidence"], "evidence")
         looks = materials(story.donors, story.donor_masks, [style], story.looks)[style]
         half = (len(looks) + 1) // 2
         return cls(story, rule, story.classifiers[name], looks[:half], looks[half:])
 
-    def held(self) -> tuple[LabelledImages, Tensor]:
+    def held(self, progress: bool) -> tuple[LabelledImages, Tensor]:
         """Give all images at the classifier's size with the labels it is held to, and which of them it reads so."""
         data = replace(self.story.data, images=resized(self.story.data.images, self.classifier.size))
-        read = predict(self.classifier, data).argmax(dim=1)
+        read = predict(self.classifier, data, progress=progress).argmax(dim=1)
         labels = read if self.story.against == "reading" else data.labels
         return replace(data, labels=labels), read == labels
 
@@ -96,7 +104,21 @@ class _Meant:
         return LabelledImages(images, labels, untouched.classes, names)
 
 
-def scenario_for(story: Probing, rule: pd.Series, share: float = 0.5, exemplars: int = 3, seed: int = 0) -> Scenario:
+def _check_images(story: Probing, numbers: Sequence[int], name: str) -> list[int]:
+    outside = [i for i in numbers if i not in range(len(story.data))]
+    if outside:
+        raise ValueError(f"{name} {outside[0]!r}: expected numbers of the story's images, 0 to {len(story.data) - 1}")
+    return list(numbers)
+
+
+def scenario_for(
+    story: Probing,
+    rule: pd.Series,
+    share: float = 0.5,
+    exemplars: int = 3,
+    seed: int = 0,
+    progress: bool = False,
+) -> Scenario:
     """Make a scenario of a row of `rules`: what `benchmark` needs to choose an edit that weakens it, and to report.
 
     The first images of the rule's evidence, `exemplars` of them, are the exemplars, each also in several looks of the
@@ -106,18 +128,23 @@ def scenario_for(story: Probing, rule: pd.Series, share: float = 0.5, exemplars:
     the story's data. `legitimate` are untouched images that show what the style is made of and are read rightly. Labels
     are those of the story, or what is read where it probes against readings.
 
-    Raises `KeyError` for a rule of another classifier and `ValueError` for a style that is no material of the story,
-    and when there is no evidence, nothing to choose on, to report, or legitimate.
+    Raises `TypeError` for what is no row of `rules`, `KeyError` for a classifier, class or concept and `ValueError` for
+    a material or image that is not of the story, and when there is no evidence, nothing to choose on, to report, or
+    legitimate.
     """
-    meant, evidence = _Meant.of(story, rule), list(rule["evidence"][:exemplars])
+    if check_amount(share, "share", 0) >= 1:
+        raise ValueError(f"share {share}: expected a number from 0 up and below 1")
+    meant = _Rule.of(story, rule)
+    evidence = list(rule["evidence"][: check_number(exemplars, 0, None, "exemplars")])
     classifier = meant.classifier
+    target = classifier.index(rule["class"])
     given = {f"{rule['class']} {k + 1}": meant.exemplars(k) for k in range(len(evidence))}
-    untouched, right = meant.held()
+    untouched, right = meant.held(progress)
     showing, legitimate = (
         right & (story.masks[c].mean(dim=(1, 2)) >= LEAST_AREA) for c in (rule["concept"], rule["style"])
     )
     showing[evidence] = False
-    numbers = _split(showing.nonzero()[:, 0], untouched.labels, classifier.index(rule["class"]), share, seed)
+    numbers = _split(showing.nonzero()[:, 0], untouched.labels, target, share, seed)
     if not (given and numbers["validation"] and numbers["test"] and legitimate.any()):
         counts = {"exemplars": len(given), **{name: len(part) for name, part in numbers.items()}}
         raise ValueError(
@@ -170,13 +197,18 @@ def probe_again(
     The table is that of `probe`, its classifiers are "before" and the names of the edits; all are held to the labels
     that the unedited classifier is held to. `images` are numbers in the story's data (default: all). The looks of the
     style are those that neither exemplars nor validation images of `scenario_for` have. Raises `ValueError` for an edit
-    that is named "before", and as `scenario_for` does for a rule that is not of the story.
+    that is named "before", and as `scenario_for` does for a rule or an image that is not of the story.
     """
     if "before" in edits:
         raise ValueError("an edit named 'before': expected another name, this one is the unedited classifier's")
-    meant, concept = _Meant.of(story, rule), rule["concept"]
-    chosen = list(range(len(story.data)) if images is None else images)
-    data = replace(story.data, labels=meant.held()[0].labels).subset(chosen)
+    for name, edit in edits.items():
+        if not isinstance(edit, Edit):
+            raise TypeError(f"edit {name!r} is a {type(edit).__name__}: expected an Edit, such as rewrite gives")
+    meant, concept = _Rule.of(story, rule), rule["concept"]
+    chosen = _check_images(story, range(len(story.data)) if images is None else images, "image")
+    if not chosen:
+        raise ValueError("no images to probe again: expected at least one number, or images=None for all")
+    data = replace(story.data, labels=meant.held(progress)[0].labels).subset(chosen)
     masks = {name: mask[chosen] for name, mask in story.masks.items()}
     looks = materials(story.donors, story.donor_masks, [concept], story.looks) | {rule["style"]: meant.held_out}
     tables = []

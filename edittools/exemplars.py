@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from edittools.checks import check_number
 from edittools.images import check_image, check_mask, resized
 from edittools.styles import paste_texture
 
@@ -45,9 +46,16 @@ class Exemplar:
         return replace(self, **changes)
 
     def sized(self, size: int) -> "Exemplar":
-        """Give it at another size, such as a classifier's; the mask stays 0 and 1."""
+        """Give it at another size, such as a classifier's; the mask stays 0 and 1.
+
+        Raises `ValueError` for no whole number of pixels, and for one at which nothing is left of the mask.
+        """
+        size = check_number(size, 1, None, "size")
         image, changed = resized(torch.stack([self.image, self.changed]), size)
-        return self.map(image=image, changed=changed, mask=(resized(self.mask[None, None], size)[0, 0] > 0.5).float())
+        mask = (resized(self.mask[None, None], size)[0, 0] > 0.5).float()
+        if not mask.any():
+            raise ValueError(f"nothing is left of the mask at {size} × {size} pixels: expected a larger mask or size")
+        return self.map(image=image, changed=changed, mask=mask)
 
 
 def stack(exemplars: "Exemplar | Sequence[Exemplar]") -> tuple[Tensor, Tensor, Tensor]:

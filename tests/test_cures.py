@@ -10,6 +10,7 @@ from torch.nn.functional import interpolate
 
 from edittools.counterfactuals import effect_changes, effects, materials, rules
 from edittools.cures import probe_again, scenario_for, shown_rule
+from edittools.exemplars import Exemplar
 from edittools.metrics import predict
 from edittools.miniworld import CLASSES
 from edittools.probing import probing_scenario
@@ -104,6 +105,18 @@ def test_photographs_are_cut_to_the_classifier_and_held_to_its_readings(story, r
         assert torch.equal(data.labels, read[numbers(data)])
 
 
+def test_an_exemplar_of_another_size_keeps_what_its_mask_covers(story, cars):
+    exemplar = Exemplar(story.data.images[cars[0]], story.data.images[cars[1]], story.masks["road"][cars[0]], 3)
+    half = exemplar.sized(32)
+    assert half.image.shape == (3, 32, 32) and half.label == 3 and exemplar.sized(64).image.equal(exemplar.image)
+    assert float(half.mask.mean()) == pytest.approx(float(exemplar.mask.mean()), abs=0.03)
+    thin = exemplar.map(mask=torch.eye(64) * (torch.arange(64) == 20))
+    with pytest.raises(ValueError, match="nothing is left of the mask at 16 × 16 pixels"):
+        thin.sized(16)
+    with pytest.raises(ValueError, match="size 'big': expected a whole number"):
+        exemplar.sized("big")
+
+
 def test_another_classifier_of_the_story_gets_layers_of_its_own(story, rule):
     cure = scenario_for(story, pd.Series({**rule, "classifier": "mini_resnet"}))
     assert cure.classifier is story.classifiers["mini_resnet"]
@@ -119,10 +132,30 @@ def test_what_is_no_rule_of_the_story_is_refused(story, rule, cars):
         scenario_for(story, rule, exemplars=0)
     with pytest.raises(ValueError, match="'validation': 0"):
         scenario_for(story, rule, share=0)
+    for share in (1, float("nan"), "half"):
+        with pytest.raises(ValueError, match=f"share '?{share}'?: expected"):
+            scenario_for(story, rule, share=share)
+    with pytest.raises(ValueError, match="exemplars -1: expected a whole number from 0 up"):
+        scenario_for(story, rule, exemplars=-1)
+    with pytest.raises(KeyError, match="a rule on 'lava': expected a concept of the story, road, grass, "):
+        scenario_for(story, pd.Series({**rule, "concept": "lava"}))
+    with pytest.raises(KeyError, match="no class 'ufo' among 26"):
+        scenario_for(story, pd.Series({**rule, "class": "ufo"}))
+    with pytest.raises(ValueError, match="evidence 9999: expected numbers of the story's images, 0 to 103"):
+        scenario_for(story, pd.Series({**rule, "evidence": (9999,)}))
+    for wrong in (dict(rule), pd.DataFrame([rule]), rule.drop("style")):
+        with pytest.raises(TypeError, match=r"the rule is a \w+( without style)?: expected a row of rules\(table\)"):
+            scenario_for(story, wrong)
+    with pytest.raises(ValueError, match="image -1: expected numbers of the story's images"):
+        probe_again(story, rule, {}, [-1])
+    with pytest.raises(ValueError, match="no images to probe again"):
+        probe_again(story, rule, {}, [])
     with pytest.raises(ValueError, match="on 'road' → 'wooden': expected a material of the story"):
         scenario_for(story, pd.Series({**rule, "style": "wooden"}))
     with pytest.raises(KeyError, match="a rule of classifier 'vgg16': expected one of mini_vgg, "):
         scenario_for(story, pd.Series({**rule, "classifier": "vgg16"}))
+    with pytest.raises(TypeError, match="edit 'mine' is a int: expected an Edit"):
+        probe_again(story, rule, {"mine": 3})
     with pytest.raises(ValueError, match="an edit named 'before'"):
         probe_again(story, rule, {"before": None})
 
@@ -137,8 +170,9 @@ def test_the_rule_shown_is_the_examples_else_the_strongest_else_a_suspicion(stor
         among = suspects if example is None else suspects[suspects["class"] == example]
         assert sure is not found.empty and shown.equals(among.iloc[0])
         assert shown["classifier"] == "mini_vgg"
-    with pytest.raises(ValueError, match="no class with 99 images loses anything"):
-        shown_rule(replace(story, least_images=99), table)
+    for none in (table[:0], table):
+        with pytest.raises(ValueError, match="no class with 99 images loses anything"):
+            shown_rule(replace(story, least_images=99), none)
 
 
 def test_the_rule_is_probed_again_for_every_edit_and_held_to_the_labels_from_before(story, rule, edit):
