@@ -3,6 +3,7 @@
 import argparse
 import json
 import platform
+import sys
 import time
 from collections.abc import Callable
 from datetime import date
@@ -11,11 +12,14 @@ from typing import Any
 
 import torch
 
+from edittools.images import atomic_path
+
 
 def parser(description: str) -> argparse.ArgumentParser:
-    """Give a command line with `--json` and `--threads`."""
+    """A command line with `--json`, `--output` and `--threads`."""
     arguments = argparse.ArgumentParser(description=description)
     arguments.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    arguments.add_argument("--output", type=Path, help="file to write that object to, see benchmarks/tables.py")
     arguments.add_argument("--threads", type=int, default=None, help="torch threads (default: as many as cores)")
     return arguments
 
@@ -28,13 +32,23 @@ def start(arguments: argparse.Namespace) -> None:
 
 
 def finish(arguments: argparse.Namespace, figures: dict[str, Any]) -> None:
-    """Print the figures as one JSON line when asked to."""
+    """Print the figures as one JSON line and write them to a file, when asked to, with the day and the call."""
+    call = " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *_without_output(sys.argv[1:])])
+    line = json.dumps(figures | {"date": str(date.today()), "call": call})
     if arguments.json:
-        print(json.dumps(figures))
+        print(line)
+    if arguments.output:
+        with atomic_path(arguments.output) as temporary:
+            temporary.write_text(line + "\n")
+
+
+def _without_output(words: list[str]) -> list[str]:
+    at = words.index("--output") if "--output" in words else len(words)
+    return [w for w in words[:at] + words[at + 2 :] if w != "--json"]
 
 
 def seconds(work: Callable[[], Any], repeats: int = 3) -> float:
-    """Give the least of `repeats` times of `work`, after one run to warm up."""
+    """The least of `repeats` times of `work`, after one run to warm up."""
     work()
     times = []
     for _ in range(repeats):
@@ -45,7 +59,7 @@ def seconds(work: Callable[[], Any], repeats: int = 3) -> float:
 
 
 def extra_memory(work: Callable[[], Any]) -> float:
-    """Give the MB by which `work` raises this process's memory at its peak (Linux; NaN elsewhere)."""
+    """The MB by which `work` raises this process's memory at its peak (Linux; NaN elsewhere)."""
     status, clear = Path("/proc/self/status"), Path("/proc/self/clear_refs")
     if not clear.exists():
         return float("nan")

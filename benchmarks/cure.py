@@ -12,23 +12,12 @@ import time
 
 import pandas as pd
 from common import finish, parser, start
-from snow_photos import Line, choose
+from snow_photos import effort
 
-from edittools.benchmark import report
-from edittools.counterfactuals import effect_changes
-from edittools.cures import probe_again, scenario_for, shown_rule
-from edittools.metrics import wilson
-from edittools.probing import Probing, probing_scenario
-
-
-def probed_again(story: Probing, rule: pd.Series, lines: dict[str, Line], images: list[int]) -> pd.DataFrame:
-    """Probe the rule again with every line's edit; of several control edits take the means, which have no interval."""
-    named = {f"{line} {k}": e for line, (_, edits) in lines.items() for k, e in enumerate(edits)}
-    found = effect_changes(probe_again(story, rule, named, images, progress=True), "before", control="itself")
-    line = found.index.str.rsplit(" ", n=1).str[0]
-    means = found.groupby(line, sort=False).mean()
-    means.loc[line.value_counts()[means.index] > 1, ["low", "high", "p"]] = float("nan")
-    return means
+from edittools.choosing.protocol import Plan, Protocol
+from edittools.probing.effects import effect_changes
+from edittools.stories.cures import probe_again, scenario_for, shown_rule
+from edittools.stories.rules import probing_scenario
 
 
 def main() -> None:
@@ -44,14 +33,15 @@ def main() -> None:
     shown = rule[["class", "concept", "style", "images", "effect", "low", "high", "q"]].to_dict()
     print("rule found:" if found else "no rule at this false-discovery rate; the strongest suspicion:", shown, "\n")
     cure = scenario_for(story, rule, progress=True)
-    lines, kept = choose(cure)
-    print("Images:", ", ".join(f"{name} {len(part.labels)}" for name, part in kept.items()), "\n")
-    print("\n".join(f"  {name:<25}{words}" for name, (words, _) in lines.items()))
-    table = report({name: edits for name, (_, edits) in lines.items()}, kept)
-    spread = [wilson(round(count), len(kept["test"].labels)) for count in table["errors after"]]
-    table = table.assign(**{"rate low": [low for low, _ in spread], "rate high": [high for _, high in spread]})
-    table.loc[[name for name, (_, edits) in lines.items() if len(edits) > 1], "p"] = float("nan")  # a mean has none
-    again = probed_again(story, rule, lines, [int(name) for name in cure.test.names])
+    protocol = Protocol(cure, cure.layers, progress=True)
+    chosen = protocol.choose_all(Plan(tuned=cure.layers[1::3] if options.tier == "lite" else ()))
+    edits = {name: choice.edit for name, choice in chosen.items()}
+    print("Images:", ", ".join(f"{name} {len(part.labels)}" for name, part in protocol.states.items()))
+    print(protocol.about_budget(), "\n")
+    print("\n".join(f"  {name:<25}{choice}" for name, choice in chosen.items()))
+    table = protocol.report(edits).join(pd.DataFrame({name: effort(c) for name, c in chosen.items()}).T)
+    images = [int(name) for name in cure.test.names]
+    again = effect_changes(probe_again(story, rule, edits, images, progress=True), "before", control="itself")
     print("\n" + table.T.to_string(float_format="{:.3f}".format))
     print("\nchange of the right class's probability, and its effect beyond the control, on the same images:")
     print(again.to_string(float_format="{:.3f}".format))
@@ -59,7 +49,7 @@ def main() -> None:
     print(f"\n{seconds:.0f} s in all")
     rows = table.join(again.add_prefix("probed ")).to_dict(orient="index")
     rule = {"rule_found": found, "rule": f"{rule['class']}: {rule['concept']} -> {rule['style']}"}
-    finish(options, rule | rows.pop("editing") | rows | {"seconds": seconds})
+    finish(options, rule | rows.pop("editing") | rows | {"seconds": seconds, "budget": protocol.about_budget()})
 
 
 if __name__ == "__main__":

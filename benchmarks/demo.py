@@ -15,12 +15,12 @@ import torch
 from matplotlib.figure import Figure
 
 import edittools as et
-from edittools import plots
+from edittools.lab import plots
 
 FIGURE = Path("out") / "snow_on_road.png"
 
 
-def before_after(story: et.Scenario, test: et.Kept, edit: et.Edit, exemplar: str) -> Figure:
+def before_after(story: et.choosing.Scenario, test: et.choosing.CachedStates, edit: et.Edit, exemplar: str) -> Figure:
     """Draw the exemplar, where its key fires, and some test images before and after the edit."""
     example, names = story.exemplars[exemplar], story.classifier.classes
     before, after = (logits.argmax(dim=1) for logits in (test.logits(), test.logits(edit)))
@@ -37,29 +37,26 @@ def main() -> None:
     """Run notebook 01's story in short."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter).parse_args()
     started = time.perf_counter()
-    story = et.snow_scenario(progress=True)
+    story = et.stories.snow_scenario(progress=True)
     print(f"tier {story.tier}: {story.classifier}")
-    names = ("validation", "test", "clean_validation", "clean", "legitimate")
-    cuts, kept = et.prepare(story.classifier, story.shortlist, True, **{name: getattr(story, name) for name in names})
-    moments = et.second_moments(story.classifier, list(cuts), story.reference, progress=True)
-    choices = et.grid(rank=(1, 3), objective=("l1", "least_squares"))
-    trials = et.rewriting_trials(cuts, story.exemplars, moments, choices, strengths=(0.5, 1.0))
-    total = len(cuts) * len(story.exemplars) * len(choices) * 2
-    best = et.select(et.sweep(trials, kept["validation"], total, progress=True), kept["clean_validation"])
-    chosen = f"{best.layer}, exemplar {best.exemplar!r}, rank {best['rank']}, strength {best.strength}"
-    print(f"chosen on validation images: {chosen}\n")
+    protocol = et.choosing.Protocol(story, progress=True)
+    choices = et.choosing.grid(rank=(1, 3), objective=("l1", "least_squares"))
+    best = protocol.choose(protocol.rewriting(choices, strengths=(0.5, 1.0)))
+    test = protocol.states["test"]
+    print(f"chosen on validation images: {best}\n")
 
-    result = kept["test"].compare(best.edit)
+    result = test.compare(best.edit)
     table = et.by_class(result, story.test.labels, story.classifier.classes)
     columns = ["images", "errors before", "errors after", "corrected", "broken"]
     print("Vehicles on snow, no class of the exemplar among them (test images):\n")
     print(table[columns].to_string())
-    clean, legitimate = (kept[name].compare(best.edit) for name in ("clean", "legitimate"))
-    print(f"\nclean images: {clean.row()['accuracy change (points)']:+.2f} points of accuracy")
+    clean, legitimate = (protocol.states[name].compare(best.edit) for name in ("clean", "legitimate"))
+    print(f"\nclean images: {clean.accuracy_change:+.2f} points of accuracy")
     print(f"classes that live on snow: {int(legitimate.before.sum())} → {int(legitimate.after.sum())} errors")
 
     FIGURE.parent.mkdir(exist_ok=True)
-    before_after(story, kept["test"], best.edit, best.exemplar).savefig(FIGURE, dpi=120)
+    exemplar = best.settings.get("exemplar", story.default["exemplar"])
+    before_after(story, test, best.edit, exemplar).savefig(FIGURE, dpi=120)
     print(f"\nfigure: {FIGURE}   ({time.perf_counter() - started:.0f} s)")
 
 

@@ -18,9 +18,9 @@ from torch.nn import functional as F
 from torchvision.models import vgg16
 from tqdm.auto import tqdm
 
+from edittools.classifiers import Classifier
 from edittools.cut import Cut
 from edittools.exemplars import Exemplar, stack
-from edittools.models import Classifier
 from edittools.moments import SecondMoment
 from edittools.rewriting import Problem, pose, rewrite, solve_l1, solve_least_squares
 
@@ -70,7 +70,7 @@ def naive_loss(problem: Problem, weight: Tensor) -> Tensor:
 
 
 def outer_products(positions: int = 196, width: int = 512) -> Callable[[], Tensor]:
-    """Give the naive second moment of one image's keys: every outer product is made, in float64 as ours is."""
+    """The naive second moment of one image's keys: every outer product is made, in float64 as ours is."""
     keys = torch.rand(positions, width)
 
     def work() -> Tensor:
@@ -81,7 +81,7 @@ def outer_products(positions: int = 196, width: int = 512) -> Callable[[], Tenso
 
 
 def streaming(positions: int = 16 * 196, width: int = 512) -> Callable[[], Tensor]:
-    """Give our second moment of a batch of 16 images' keys, as `moments` computes it."""
+    """Our second moment of a batch of 16 images' keys, as `moments` computes it."""
     keys = torch.rand(positions, width)
 
     def work() -> Tensor:

@@ -13,9 +13,9 @@ from dataclasses import replace
 import pandas as pd
 from common import finish, parser, start
 
-from edittools.counterfactuals import FALSE_DISCOVERY_RATE, LEAST_EFFECT, agreement, effects, rules, score
-from edittools.miniworld import GROUNDS
-from edittools.probing import Probing, planted_pairs, probing_scenario
+from edittools.probing.effects import FALSE_DISCOVERY_RATE, LEAST_EFFECT, agreement, effects, rules, score
+from edittools.stories.rules import Probing, planted_pairs, probing_scenario
+from edittools.world.contexts import GROUNDS
 
 SHOWN = ["class", "concept", "images", "before", "drop", "control drop", "effect", "low", "high", "q"]
 

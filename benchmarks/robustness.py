@@ -12,45 +12,43 @@ from pathlib import Path
 
 import pandas as pd
 from common import finish, parser, start
-from snow_photos import describe
 
-from edittools import benchmark as bench
-from edittools import plots
-from edittools.corruptions import corrupted_errors
-from edittools.moments import second_moments
-from edittools.scenarios import Scenario, snow_scenario, typographic_scenario
+from edittools.baselines.finetuning import SCOPES
+from edittools.choosing.corruptions import corrupted_errors
+from edittools.choosing.protocol import Choice, Protocol
+from edittools.choosing.scenario import Scenario
+from edittools.choosing.trials import grid
+from edittools.lab import plots
+from edittools.stories.snow import snow_scenario
+from edittools.stories.typographic import typographic_scenario
 
 STORIES = {"snow": snow_scenario, "typographic": typographic_scenario}
 STRENGTHS = (0.0, 0.5, 1.0, 1.5)
 
 
-def choose(story: Scenario) -> tuple[dict[str, pd.Series], dict, dict[str, bench.Kept]]:
+def choose(story: Scenario) -> tuple[dict[str, Choice], Protocol]:
     """Choose an edit and both fine-tunings on the validation images, as the notebooks do."""
-    data = {name: getattr(story, name) for name in ("validation", "test", "clean_validation", "clean")}
-    cuts, kept = bench.prepare(story.classifier, story.shortlist, progress=True, **data)
-    moments = second_moments(story.classifier, list(cuts), story.reference, progress=True)
-    choices = bench.grid(rank=(1, 3), masked=(True,), objective=("l1", "least_squares"))
-    choices += [{"rank": 10, "masked": True, "objective": "least_squares"}] if story.several else []
+    protocol = Protocol(story, progress=True)
+    settings = grid(rank=(1, 3), masked=(True,), objective=("l1", "least_squares"))
+    settings += [{"rank": 10, "masked": True, "objective": "least_squares"}] if story.several else []
     exemplars, strengths = {**story.exemplars, **story.several}, (0.5, 1.0, 1.5) if story.several else (0.5, 1.0)
-    trials = bench.rewriting_trials(cuts, exemplars, moments, choices, strengths)
-    total = len(cuts) * len(exemplars) * len(choices) * len(strengths)
-    found = {"edit": bench.select(bench.sweep(trials, kept["validation"], total, True), kept["clean_validation"])}
-    few = {layer: cuts[layer] for layer in list(cuts)[:: 2 if len(cuts) > 3 else 1]}
-    for scope in ("local", "global"):
-        rates = bench.grid(scope=(scope,), rate=(1e-3, 1e-2, 1e-1), steps=(20,))
-        trials = bench.finetuning_trials(few, exemplars, rates)
-        table = bench.sweep(trials, kept["validation"], len(few) * len(exemplars) * len(rates), True)
-        found[f"{scope} fine-tuning"] = bench.select(table.assign(locality=0.0), kept["clean_validation"])
-    return found, cuts, kept
+    found = {"edit": protocol.choose(protocol.rewriting(settings, strengths, exemplars))}
+    layers = list(protocol.cuts)
+    few = layers[:: 2 if len(layers) > 3 else 1]
+    for scope in SCOPES:
+        rates = grid(scope=(scope,), rate=(1e-3, 1e-2, 1e-1), steps=(20,))
+        found[f"{scope} fine-tuning"] = protocol.choose(protocol.finetuning(rates, exemplars, few))
+    return found, protocol
 
 
 def measure(story: Scenario, images: int = 600) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, str]]:
-    """Give the curves (method, strength, shares), error rates by corruption at strength 1, and what was chosen."""
-    found, cuts, kept = choose(story)
-    scaled = {(name, strength): strength * row.edit for name, row in found.items() for strength in STRENGTHS}
+    """The curves (method, strength, shares), error rates by corruption at strength 1, and what was chosen."""
+    found, protocol = choose(story)
+    kept = protocol.states
+    scaled = {(name, strength): strength * choice.edit for name, choice in found.items() for strength in STRENGTHS}
     count = len(story.clean)
     clean = story.clean.subset(range(0, count, -(-count // images)))
-    corrupted = corrupted_errors(cuts, scaled, clean, progress=True)
+    corrupted = corrupted_errors(protocol.cuts, scaled, clean, progress=True)
     rows = []
     for (name, strength), edit in scaled.items():
         after = {which: kept[which].compare(edit).after.float().mean() for which in ("clean", "test")}
@@ -62,7 +60,7 @@ def measure(story: Scenario, images: int = 600) -> tuple[pd.DataFrame, pd.DataFr
             "concept errors": float(after["test"]),
         })  # fmt: skip
     whole = corrupted[["before", *((name, 1.0) for name in found)]].set_axis(["before", *found], axis=1)
-    return pd.DataFrame(rows), whole, {name: describe(row) for name, row in found.items()}
+    return pd.DataFrame(rows), whole, {name: str(choice) for name, choice in found.items()}
 
 
 def conclude(arguments: argparse.Namespace, curves: pd.DataFrame, whole: pd.DataFrame, started: float) -> None:

@@ -8,7 +8,8 @@ import time
 from common import parser, start
 from snow_photos import conclude, measure
 
-from edittools.scenarios import snow_scenario
+from edittools.choosing.protocol import Plan, Protocol
+from edittools.stories.snow import snow_scenario
 
 
 def main() -> None:
@@ -18,8 +19,9 @@ def main() -> None:
     arguments = arguments.parse_args()
     start(arguments)
     started = time.perf_counter()
-    lines, kept = measure(snow_scenario("mini", arguments.model, progress=True), ordinary=1)
-    conclude(arguments, lines, kept, started)
+    story = snow_scenario("mini", arguments.model, progress=True)
+    protocol = Protocol(story, story.layers, progress=True)
+    conclude(arguments, protocol, measure(protocol, Plan(steps=(20, 100))), started)
 
 
 if __name__ == "__main__":

@@ -18,12 +18,14 @@ import pandas as pd
 import torch
 from common import finish, parser, seconds, start
 
-from edittools import benchmark as bench
-from edittools import synthetic as syn
+from edittools.choosing import states as bench
+from edittools.choosing.protocol import BUDGET, about_budget
 from edittools.cut import cut_all, editable_layers
 from edittools.edits import Edit
 from edittools.metrics import predict
 from edittools.rewriting import rewrite
+from edittools.stories import synthetic as syn
+from edittools.stories import synthetic_tables as tables
 
 FINETUNING = ["local fine-tuning", "global fine-tuning", "local, locality", "global, locality"]
 
@@ -42,7 +44,7 @@ def time_ratios(suite: syn.Suite, every: int, images: int = 32) -> pd.DataFrame:
     layers = list(editable_layers(found.classifier).layer)[::-every][::-1]
     cuts = cut_all(found.classifier, layers)
     data = found.clean.subset(range(images))
-    kept = bench.Kept(cuts, data)
+    kept = bench.CachedStates(cuts, data)
     [case] = syn.cases(suite)[:1]
     exemplar = syn.parts(suite, case).exemplars(1)
     rows = []
@@ -61,22 +63,31 @@ def _full(edit: Edit, classifier: torch.nn.Module, data: syn.LabelledImages) -> 
 def show(table: pd.DataFrame) -> pd.DataFrame:
     """Print the results by method, by number of exemplars, by layer, concept and style; give the first."""
     pd.options.display.width, pd.options.display.max_columns = 220, 30
-    result = syn.summary(table).set_index(["method", "measure"])
+    result = tables.summary(table).set_index(["method", "measure"])
     percent = [f"{100 * r['mean']:+.0f} [{100 * r.low:+.0f}, {100 * r.high:+.0f}]" for _, r in result.iterrows()]
-    wide = pd.Series(percent, result.index).unstack(sort=False)[list(syn.MEASURES)]
+    wide = pd.Series(percent, result.index).unstack(sort=False)[list(tables.MEASURES)]
     first = result.xs("other same", level="measure")
     wide["pooled"] = (100 * first.pooled).round().astype(int)
     wide["corrected / broken"] = first.corrected.astype(str) + " / " + first.broken.astype(str)
     wide["accuracy"] = first.accuracy_change.round(2)
     undefined = table[table.method == "undefined"]
     print(f"\n{table.job.nunique()} cases, {undefined.job.nunique()} without errors enough to correct, excluded")
-    print("Errors corrected (%), mean over cases with 95 % bootstrap interval; budget", syn.BUDGET, "points\n")
+    print("Errors corrected (%), mean over cases with 95 % bootstrap interval; budget", BUDGET, "points\n")
     print(wide.to_string())
     for by in ("exemplars", "layer", "concept", "style"):
         print(f"\nerrors corrected (%) on other classes, by {by}")
-        print(syn.by(table, by).mul(100).round().to_string())
-    print("\nby accuracy budget (points)\n" + syn.by(table, "budget").mul(100).round().to_string())
+        print(tables.by(table, by).mul(100).round().to_string())
+    print("\nby accuracy budget (points)\n" + tables.by(table, "budget").mul(100).round().to_string())
     return result
+
+
+def methods(result: pd.DataFrame) -> dict[str, dict[str, object]]:
+    """The summary by method: of each measure the mean with its interval, and the accuracy change in points."""
+    return {
+        method: {name: list(row) for name, row in part.droplevel(0)[["mean", "low", "high"]].iterrows()}
+        | {"accuracy_change_points": part.accuracy_change.iloc[0]}
+        for method, part in result.groupby(level=0, sort=False)
+    }
 
 
 def main() -> None:
@@ -91,6 +102,7 @@ def main() -> None:
     suite = syn.suite(arguments.tier, "full" if arguments.full else "usual")
     started = time.perf_counter()
     table = sweep(suite, arguments)
+    print("\n" + about_budget(len(syn.material(suite).budget)))
     minutes = (time.perf_counter() - started) / 60
     result = show(table)
     cases = table[table.method != "undefined"].job.nunique()
@@ -116,6 +128,8 @@ def main() -> None:
         "sweep_time_ratio": ratio,
         "sweep_time_ratio_last_third": ratio_late,
         "cases_per_minute": table.job.nunique() / minutes,
+        "budget": about_budget(len(syn.material(suite).budget)),
+        "methods": methods(result),
     })  # fmt: skip
 
 

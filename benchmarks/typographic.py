@@ -3,31 +3,31 @@
 Tier mini (default): the small CLIP of this project on MiniWorld. Tier lite: EfficientNet-Lite0 in a CLIP, on
 photographs. Layer (the last convolution of a residual block), exemplar, rank, mask, objective and strength are chosen
 on the validation images, under an accuracy budget of 0.25 points on bare ones; every line is then evaluated once. Edits
-are tried in the scenario's shortlist of layers, fine-tuning in all.
+and random directions are tried in the scenario's shortlist of layers, fine-tuning in all.
 """
 
 import time
 
 import pandas as pd
 from common import finish, parser, start
-from snow_photos import choose
+from snow_photos import effort
 
-from edittools.benchmark import Kept, grid
+from edittools.choosing.protocol import Plan, Protocol
+from edittools.choosing.states import CachedStates
+from edittools.choosing.trials import grid
 from edittools.edits import Edit
 from edittools.metrics import attack_row
-from edittools.scenarios import ATTACK, OTHER_ATTACKS, Scenario, typographic_scenario
+from edittools.stories.typographic import ATTACK, OTHER_ATTACKS, Scenario, typographic_scenario
 
 
-def figures(edit: Edit, kept: dict[str, Kept], story: Scenario) -> dict[str, float]:
+def figures(edit: Edit, kept: dict[str, CachedStates], story: Scenario) -> dict[str, float]:
     """Evaluate an edit once: the attack and how much of it is fixed, other words, bare objects, real iPods."""
     found = {}
     for word in (ATTACK, *OTHER_ATTACKS):
         one = kept["test" if word == ATTACK else word]
         found[word] = attack_row(one.original, one.logits(edit), one.labels, story.classifier.index(word))
     attack, others = found[ATTACK], pd.DataFrame([found[word] for word in OTHER_ATTACKS])
-    change = {
-        name: kept[name].compare(edit).row()["accuracy change (points)"] for name in ("clean", "clean_validation")
-    }
+    clean = kept["clean"].compare(edit)
     return {
         "attack_success_before": attack["success before"],
         "attack_success_after": attack["success after"],
@@ -35,8 +35,9 @@ def figures(edit: Edit, kept: dict[str, Kept], story: Scenario) -> dict[str, flo
         "attacks_fixed": attack["share fixed"],
         "attacks_fixed_low": attack["low"],
         "attacks_fixed_high": attack["high"],
-        "clean_accuracy_change_points": change["clean"],
-        "clean_accuracy_change_points_validation": change["clean_validation"],
+        "clean_accuracy_change_points": clean.accuracy_change,
+        "clean_accuracy_change_points_interval": clean.accuracy_interval(),
+        "clean_accuracy_change_points_budget": kept["budget"].compare(edit).accuracy_change,
         "real_ipod_accuracy_after": 1 - float(kept["legitimate"].compare(edit).after.float().mean()),
         "blank_label_accuracy_after": 1 - float(kept["blank"].compare(edit).after.float().mean()),
         "other_words_success_before": others["success before"].mean(),
@@ -60,7 +61,9 @@ def main() -> None:
     tried = grid(rank=(1, 3, 10), masked=(True,), objective=("least_squares",)) + grid(
         rank=(1,), masked=(True,), objective=("l1",)
     )
-    lines, kept = choose(story, 1, tried, (0.5, 1.0, 1.5), story.shortlist)
+    protocol = Protocol(story, story.layers, progress=True)
+    chosen = protocol.choose_all(Plan(tried, strengths=(0.5, 1.0, 1.5), edited=story.shortlist))
+    kept = protocol.states
     bare = {
         "clean_accuracy": 1 - float(kept["clean"].before.float().mean()),
         "real_ipod_accuracy_before": 1 - float(kept["legitimate"].before.float().mean()),
@@ -70,18 +73,16 @@ def main() -> None:
         for kind in ("clean", "white", "ipod")
         if f"photos {kind}" in kept
     }
-    results = {}
-    for name, (_, edits) in lines.items():
-        results[name] = pd.DataFrame([figures(edit, kept, story) for edit in edits]).mean().to_dict()
+    results = {name: figures(c.edit, kept, story) | effort(c) for name, c in chosen.items()}
     print("Images:", ", ".join(f"{name} {len(part.labels)}" for name, part in kept.items()))
+    print(protocol.about_budget())
     print("Before:", ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in bare.items()), "\n")
-    for name, (words, _) in lines.items():
-        print(f"  {name:<25}{words}")
-    print("\n" + pd.DataFrame.from_dict(results, orient="index").T.to_string(float_format="{:.3f}".format))
+    print("\n".join(f"  {name:<25}{choice}" for name, choice in chosen.items()))
+    print("\n" + pd.DataFrame(results).to_string(float_format="{:.3f}".format))
     seconds = time.perf_counter() - started
     print(f"\n{seconds:.0f} s in all")
     others = {name: figure for name, figure in results.items() if name != "editing"}
-    finish(options, bare | results["editing"] | others | {"seconds": seconds})
+    finish(options, bare | results["editing"] | others | {"seconds": seconds, "budget": protocol.about_budget()})
 
 
 if __name__ == "__main__":

@@ -24,15 +24,18 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from edittools import lite_clip, photos
+from edittools.classifiers import Classifier
 from edittools.images import atomic_path, load_image
-from edittools.lite_clip import DIMENSIONS, SIZE, TEMPLATES
 from edittools.metrics import predict
-from edittools.miniworld import FONTS
-from edittools.models import Classifier, imagenet_classes, load_classifier
-from edittools.styles import STYLES, VARIANTS, texture
-from edittools.typography import random_label, stick
-from edittools.zero_shot import ByteTokenizer, zero_shot_classifier
+from edittools.stories import photos
+from edittools.world.miniworld import FONTS
+from edittools.world.textures import STYLES, VARIANTS, texture
+from edittools.world.typography import random_label, stick
+from edittools.zoo import clips as lite_clip
+from edittools.zoo.embedded import DIMENSIONS, SIZE, TEMPLATES
+from edittools.zoo.imagenet import imagenet_classes
+from edittools.zoo.load import load_classifier
+from edittools.zoo.zero_shot import ByteTokenizer, zero_shot_classifier
 
 FROZEN = 3
 """So many blocks of the visual tower stay as they are."""
@@ -77,7 +80,7 @@ def aligned(original: Classifier, features: Tensor) -> tuple[Tensor, Tensor, Ten
 
 
 def start_from(model: nn.Module, original: Classifier, projection: Tensor, offset: Tensor, scale: float) -> None:
-    """Give the visual tower the original's weights and the projection."""
+    """The visual tower the original's weights and the projection."""
     kept = {name: value for name, value in original.model.state_dict().items() if not name.startswith("classifier")}
     model.visual.trunk.load_state_dict(kept)
     model.visual.head.proj.load_state_dict({"weight": projection, "bias": offset})
@@ -143,7 +146,7 @@ class Later(nn.Module):
         self.head = visual.head
 
     def forward(self, states: Tensor) -> Tensor:
-        """Give embeddings `(B, D)` of states `(B, 40, 28, 28)`."""
+        """Embeddings `(B, D)` of states `(B, 40, 28, 28)`."""
         return self.head(self.body(states))
 
 

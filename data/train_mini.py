@@ -14,12 +14,13 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 
-from edittools import mini_models
+from edittools.classifiers import Classifier
 from edittools.images import LabelledImages, atomic_path
 from edittools.metrics import error_rate
-from edittools.mini_models import MEAN, SIZE, STD
-from edittools.miniworld import CLASSES, SPLITS, contexts, scenes
-from edittools.models import Classifier
+from edittools.world.contexts import SPLITS, contexts
+from edittools.world.miniworld import CLASSES, scenes
+from edittools.zoo import embedded as mini_models
+from edittools.zoo.embedded import MEAN, SIZE, STD
 
 NAMES = ("mini_vgg", "mini_resnet", "mini_vgg_balanced")
 VEHICLES = tuple(contexts().query("family == 'vehicle'").index)

@@ -27,13 +27,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from edittools import mini_clip
 from edittools.images import LabelledImages, atomic_path
 from edittools.metrics import error_rate, predict
-from edittools.mini_clip import ATTACKED, CLASSES, MEAN, OBJECTS, OTHER_WORDS, SIZE, STD, attacks, label_on
-from edittools.miniworld import SPLITS, Scene, scene, scenes
-from edittools.typography import random_label, stick
-from edittools.zero_shot import ByteTokenizer, zero_shot_classifier
+from edittools.world import attacks as mini_clip
+from edittools.world.attacks import ATTACKED, CLASSES, MEAN, OBJECTS, OTHER_WORDS, SIZE, STD, attacks, label_on
+from edittools.world.contexts import SPLITS
+from edittools.world.miniworld import Scene, scene, scenes
+from edittools.world.typography import random_label, stick
+from edittools.zoo.zero_shot import ByteTokenizer, zero_shot_classifier
 
 MEASURED = ("iPod", "orange", "pizza", "toaster", "library", "piano")
 WORDS = OBJECTS + OTHER_WORDS

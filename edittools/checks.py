@@ -1,5 +1,7 @@
-"""Checks of plain numbers; the error quotes what was given and says what would be right."""
+"""Checks of plain numbers and of what is installed; the error quotes what was given and says what would be right."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import inf, isfinite
 from numbers import Integral, Real
 from typing import Any
@@ -19,3 +21,16 @@ def check_amount(value: Any, name: str, low: float = -inf) -> float:
     if not isinstance(given, Real) or not isfinite(given) or given < low:
         raise ValueError(f"{name} {given!r}: expected a finite number{f' from {low:g} up' if low > -inf else ''}")
     return float(given)
+
+
+@contextmanager
+def extra(room: str, name: str) -> Iterator[None]:
+    """Name the extra that brings a missing package, where a room is imported without it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("edittools"):
+            raise
+        raise ModuleNotFoundError(
+            f"edittools.{room} needs the package {error.name!r}: pip install 'edittools[{name}]'", name=error.name
+        ) from error

@@ -21,9 +21,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from edittools.checks import check_amount
-from edittools.cut import Cut, as_channels_first
+from edittools.classifiers import Classifier, fingerprint, unwrapped
+from edittools.cut import Cut
 from edittools.images import atomic_path, check_image
-from edittools.models import Classifier, fingerprint, unwrapped
 
 _FORMAT = "edittools edit 1"
 _LEDGER = "_edittools_applied"
@@ -31,13 +31,18 @@ _LEDGER = "_edittools_applied"
 
 @dataclass(frozen=True)
 class Record:
-    """How an edit was found: its objective before and after, optimiser steps and seconds."""
+    """How an edit was found: its objective before and after, the optimiser's steps that were taken, and seconds.
+
+    `converged` says whether more steps would hardly lower the loss, see the solver; None where nobody looked. That is
+    no praise of the edit: a lower loss at the exemplar may cost more elsewhere.
+    """
 
     objective: str
     loss_before: float
     loss_after: float
     steps: int
     seconds: float
+    converged: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,10 @@ class Change:
 
     `leverage` says how far the exemplar's keys lie outside the span of the reference keys (1: as usual as those),
     `response` how far the change moves the layer's output at the exemplar's mask (root mean square over channels).
+
+    Of a sum, `leverage` is the higher one. Its `response` is that at the exemplar which it moves most: the response of
+    each part, times how much of that part is in the sum (the sum projected on the part). So e + e has twice that of e,
+    e - e has none, and of two changes that have nothing in common it is the higher one.
     """
 
     left: Tensor
@@ -60,48 +69,60 @@ class Change:
             raise ValueError(f"factors of shapes {left} and {right}: expected (out, rank, …) and (rank, in)")
 
     def delta(self) -> Tensor:
-        """Give the change as one tensor of the parameter's shape."""
+        """The change as one tensor of the parameter's shape."""
         return self.left if self.right is None else torch.einsum("or...,rn->on...", self.left, self.right)
 
     def __mul__(self, factor: float) -> "Change":
         return replace(self, left=self.left * factor, response=self.response * abs(factor))
 
     def __add__(self, other: "Change") -> "Change":
-        leverage, response = np.fmax(self.leverage, other.leverage), np.fmax(self.response, other.response)
-        leverage, response = float(leverage), float(response)  # NaN, of a fine-tuning, counts as unknown
+        left, right = self.delta(), other.delta()
+        leverage = float(np.fmax(self.leverage, other.leverage))  # NaN, of a fine-tuning, counts as unknown
+        parts = ((self.response, left), (other.response, right))
+        response = float(np.fmax.reduce([known * _share(left + right, part) for known, part in parts]))
         if self.right is None or other.right is None:
-            return Change(self.delta() + other.delta(), None, leverage, response)
+            return Change(left + right, None, leverage, response)
         return Change(torch.cat([self.left, other.left], 1), torch.cat([self.right, other.right]), leverage, response)
+
+
+def _share(total: Tensor, part: Tensor) -> float:
+    """How much of a change is in a sum of it and others: 1 where the others have nothing in common with it."""
+    total, part = total.flatten().double(), part.flatten().double()
+    return float((total @ part).abs() / (part @ part)) if part.any() else 0.0
 
 
 @dataclass
 class _Ledger:
-    """What is applied to a model: the original parameters, the edits in order, and the parameters' versions since."""
+    """What is applied to a model: the original parameters, the edits in order, and the parameters with the edits.
+
+    It goes with a model that is copied or pickled. All is kept in the precision that the model had; one that was moved
+    or converted since is compared, and set, in its own.
+    """
 
     base: dict[str, Tensor] = field(default_factory=dict)
     edits: list["Edit"] = field(default_factory=list)
-    versions: dict[str, int] = field(default_factory=dict)
+    edited: dict[str, Tensor] = field(default_factory=dict)
 
 
 def applied_edits(model: nn.Module) -> tuple["Edit", ...]:
-    """Give the edits that are applied to a classifier or model now, oldest first."""
-    ledger = unwrapped(model).__dict__.get(_LEDGER)
+    """The edits that are applied to a classifier or model now, oldest first."""
+    ledger = _ledger(unwrapped(model))
     return tuple(ledger.edits) if ledger else ()
 
 
 def unedited_fingerprint(model: nn.Module) -> str:
-    """Give the `fingerprint` that a model has without the edits applied to it now.
+    """The `fingerprint` that a model has without the edits applied to it now.
 
     Raises `ValueError` when something else changed the edited parameters meanwhile.
     """
     model = unwrapped(model)
-    ledger = model.__dict__.get(_LEDGER)
+    ledger = _ledger(model)
     if ledger is None:
         return fingerprint(model)
     _check_untouched(model, ledger)
     names = {id(model.get_parameter(name)): name for name in ledger.base}
     shared = model.named_parameters(remove_duplicate=False)  # a weight of two layers has two names
-    return fingerprint(model, {name: ledger.base[names[id(p)]] for name, p in shared if id(p) in names})
+    return fingerprint(model, {name: ledger.base[names[id(p)]].to(p) for name, p in shared if id(p) in names})
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,6 +130,7 @@ class Edit:
     """A change of a model's weights. `changes` goes by parameter name; `fingerprint` is of the unedited model.
 
     One that was made while others are applied is meant on top of them: apply it there, or add them up (`edit + other`).
+    An applied edit goes with its model into a copy or a pickle, and through `.to(…)`: it can be undone there as well.
     """
 
     changes: Mapping[str, Change]
@@ -130,6 +152,18 @@ class Edit:
         """How far the edited keys lie outside the span of the reference keys; 1 means as usual as those."""
         return float(np.fmax.reduce([change.leverage for change in self.changes.values()]))
 
+    def __deepcopy__(self, memo: dict) -> "Edit":
+        """Give itself: a value is not copied with the model that it is applied to."""
+        return self
+
+    def _is(self, other: "Edit") -> bool:
+        """Whether another edit is this one, or the same read back from a file or a pickle."""
+        if self is other:
+            return True
+        if self.fingerprint != other.fingerprint or self.changes.keys() != other.changes.keys():
+            return False
+        return all(torch.equal(c.delta().cpu(), other.changes[n].delta().cpu()) for n, c in self.changes.items())
+
     def __repr__(self) -> str:
         """Say in one line what it changes."""
         ranks = [c.left.shape[1] if c.right is not None else "full" for c in self.changes.values()]
@@ -144,7 +178,7 @@ class Edit:
     __rmul__ = __mul__
 
     def __neg__(self) -> "Edit":
-        """Give the opposite edit."""
+        """The opposite edit."""
         return self * -1.0
 
     def __add__(self, other: "Edit") -> "Edit":
@@ -185,7 +219,7 @@ class Edit:
         """Add the edit to the weights of a classifier or model, in place; several can be applied. Gives itself back."""
         self.check_fits(model)
         model = unwrapped(model)
-        ledger = model.__dict__.get(_LEDGER) or _Ledger()
+        ledger = _ledger(model) or _Ledger()
         _check_untouched(model, ledger)
         for name in self.changes:
             ledger.base.setdefault(name, model.get_parameter(name).detach().clone())
@@ -200,20 +234,25 @@ class Edit:
 
     @torch.no_grad()
     def undo_(self, model: nn.Module) -> "Edit":
-        """Take the edit back, bit for bit, whatever else is applied; `ValueError` when it is not applied."""
+        """Take the edit back, bit for bit, whatever else is applied; `ValueError` when it is not applied.
+
+        Where the original weights were loaded meanwhile, it is taken back already.
+        """
         model = unwrapped(model)
         ledger = model.__dict__.get(_LEDGER)
-        positions = [i for i, edit in enumerate(ledger.edits if ledger else ()) if edit is self]
+        positions = [i for i, edit in enumerate(ledger.edits if ledger else ()) if self._is(edit)]
         if not positions:
             raise ValueError(
                 f"{self} is not applied to this {type(model).__name__}: nothing to undo, see applied_edits(model)"
             )
-        _check_untouched(model, ledger)
+        restored = _ledger(model) is None
+        if not restored:
+            _check_untouched(model, ledger)
         del ledger.edits[positions[-1]]
         try:
-            _settle(model, ledger, self.changes)
+            _settle(model, ledger, {} if restored else self.changes)
         except KeyboardInterrupt:  # comes through once the weights are back
-            _settle(model, ledger, self.changes)
+            _settle(model, ledger, {} if restored else self.changes)
             raise
         finally:
             _forget(model, ledger)
@@ -233,18 +272,18 @@ class Edit:
         """Show where in an image the edited key would fire: `(H, W)`, 0 nowhere, 1 as at the exemplar's mask.
 
         It is the root mean square, over channels, of what the edit adds to the layer's output at each position, scaled
-        up to the image. `layer` chooses one of an edit of several. Raises `KeyError` for a layer it does not change.
+        up to the image. `layer` chooses one of an edit of several. Raises `KeyError` for a layer it does not change,
+        `ValueError` where the layer sees tokens whose places in the image cannot be told.
         """
         names = [name for name in self.changes if name.endswith(".weight")]
         name = f"{layer}.weight" if layer else names[0]
         if name not in self.changes:
             raise KeyError(f"the edit does not change layer {layer!r}; it changes {', '.join(self.layers)}")
         cut = Cut(classifier, name.removesuffix(".weight"))
-        state = cut.prefix(check_image(image)[None])
+        images = check_image(image)[None]
         change = self.changes[name]
-        strength = response(cut, cut.keys(state), change.delta().to(cut.weight))[0]
-        if strength.shape[1] == 1 and strength.shape[0] > 1:
-            raise ValueError(f"layer {cut.layer!r} sees tokens without a place on a grid: no map can be drawn")
+        moved = response(cut, cut.keys(cut.prefix(images)), change.delta().to(cut.weight))
+        [strength] = cut.maps(moved, images)
         strength = strength / (change.response if change.response > 0 else strength.max().clamp_min(1e-12))
         return F.interpolate(strength[None, None], image.shape[1:], mode="bilinear", align_corners=False)[0, 0].cpu()
 
@@ -288,9 +327,12 @@ class Edit:
 
 
 def response(cut: Cut, keys: Tensor, delta: Tensor) -> Tensor:
-    """How far a weight change `delta` moves the layer's output, root mean square over channels: `(B, h, w)`."""
+    """How far a weight change `delta` moves the layer's output at each position, root mean square over channels.
+
+    `(B, h, w)` of maps, `(B, N)` of tokens, see `Cut.maps`.
+    """
     moved = torch.func.functional_call(cut.module, without_bias(cut.module, delta), (keys,))
-    return as_channels_first(moved, cut.is_linear).square().mean(dim=1).sqrt()
+    return moved.square().mean(dim=cut.channels).sqrt()
 
 
 def added(cut: Cut, keys: Tensor, change: Change) -> Tensor:
@@ -307,33 +349,48 @@ def without_bias(module: nn.Module, weight: Tensor) -> dict[str, Tensor]:
     return {"weight": weight} | ({} if module.bias is None else {"bias": weight.new_zeros(len(weight))})
 
 
+def _ledger(model: nn.Module) -> _Ledger | None:
+    """The ledger of a model without wrapper; None as well when all its originals were loaded back."""
+    ledger = model.__dict__.get(_LEDGER)
+    untouched = ledger is None or all(_is_at(model, name, weight) for name, weight in ledger.edited.items())
+    restored = not untouched and all(_is_at(model, name, weight) for name, weight in ledger.base.items())
+    return None if restored else ledger
+
+
+def _is_at(model: nn.Module, name: str, weight: Tensor) -> bool:
+    """Whether a parameter has a value, in the precision and at the place that the parameter has now."""
+    parameter = model.get_parameter(name)
+    weight = weight.to(parameter)
+    return parameter.shape == weight.shape and torch.allclose(parameter, weight, rtol=0, atol=0, equal_nan=True)
+
+
 def _check_untouched(model: nn.Module, ledger: _Ledger) -> None:
     """Refuse when somebody else changed edited parameters: undoing would throw that change away."""
-    for name, version in ledger.versions.items():
-        if model.get_parameter(name)._version != version:
+    for name, weight in ledger.edited.items():
+        if not _is_at(model, name, weight):
             raise ValueError(
                 f"{name!r} was changed by something else while an edit was applied to it: undoing would lose that. "
-                "Undo edits before training or loading weights"
+                "Undo edits before training, before loading other weights and before rounding (.half().float()); to go "
+                "on, load the weights of before the edit, or make the model anew"
             )
 
 
 def _settle(model: nn.Module, ledger: _Ledger, names: Mapping[str, Change]) -> None:
     """Set each parameter to the original plus the edits that are applied, in order."""
     for name in names:
-        parameter = model.get_parameter(name)
         weight = ledger.base[name]
         changes = [edit.changes[name] for edit in ledger.edits if name in edit.changes]
         for change in changes:
             weight = weight + change.delta().to(weight)
-        ledger.versions.pop(name, None)
-        parameter.copy_(weight)
-        ledger.versions[name] = parameter._version
+        ledger.edited.pop(name, None)
+        model.get_parameter(name).copy_(weight)
+        ledger.edited[name] = weight
 
 
 def _forget(model: nn.Module, ledger: _Ledger) -> None:
     """Drop the originals of parameters that no applied edit changes, and the ledger when there is none."""
     for name in set(ledger.base) - {n for edit in ledger.edits for n in edit.changes}:
         del ledger.base[name]
-        ledger.versions.pop(name, None)
+        ledger.edited.pop(name, None)
     if not ledger.edits:
         object.__delattr__(model, _LEDGER)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from edittools.checks import check_number
 from edittools.images import check_image, check_mask, resized
-from edittools.styles import paste_texture
+from edittools.pasting import paste_texture
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Exemplar:
         return cls(image, paste_texture(image, mask, texture, keep_shading), mask, label)
 
     def map(self, **changes: Tensor | int | None) -> "Exemplar":
-        """Give a copy with some parts replaced."""
+        """A copy with some parts replaced."""
         return replace(self, **changes)
 
     def sized(self, size: int) -> "Exemplar":

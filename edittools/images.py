@@ -12,10 +12,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import repeat
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pooch
 import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.nn.functional import interpolate
@@ -25,8 +26,9 @@ from edittools.checks import check_number
 
 
 def cache_folder() -> Path:
-    """Where downloads and second moments are kept: `EDITTOOLS_CACHE`, or the user's cache folder."""
-    return Path(os.environ.get("EDITTOOLS_CACHE") or pooch.os_cache("edittools"))
+    """Where downloads and second moments are kept: `EDITTOOLS_CACHE`, or `edittools` in the user's cache folder."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("EDITTOOLS_CACHE") or Path(home) / "edittools")
 
 
 @contextmanager
@@ -153,6 +155,24 @@ def check_mask(mask: Tensor, image: Tensor | None = None, allow_empty: bool = Fa
     return mask.float()
 
 
+def positions(index: Any, count: int) -> int | list[int]:
+    """Say which of `count` things an index means, as it would in a tensor: the place of one, or of several.
+
+    It is a whole number, a slice, or a sequence, array or tensor of whole numbers (negative ones count from the end) or
+    of one boolean each. Raises `IndexError` for anything else.
+    """
+    if isinstance(index, slice):
+        return list(range(count)[index])
+    given = np.asarray(index.cpu() if isinstance(index, Tensor) else index)
+    given = given if given.size or given.dtype == bool else given.astype(int)  # an empty list counts as one of floats
+    whole = given.dtype.kind in "iu" and given.ndim < 2 and bool(((-count <= given) & (given < count)).all())
+    if not whole and not (given.dtype == bool and given.shape == (count,)):
+        raise IndexError(
+            f"index {index!r}: expected whole numbers from {-count} to {count - 1}, a slice, or {count} booleans"
+        )
+    return np.arange(count)[given].tolist()
+
+
 class LazyImages(Sequence):
     """Image files that are read when they are asked for; behaves like a tensor `(N, 3, size, size)` when indexed."""
 
@@ -161,15 +181,17 @@ class LazyImages(Sequence):
         self.paths, self.size, self.resize_to = [Path(path) for path in paths], size, resize_to
 
     def __len__(self) -> int:
-        """Give the number of files."""
+        """The number of files."""
         return len(self.paths)
 
-    def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> Tensor:
-        """Read one image for an integer, a batch for anything else."""
-        if isinstance(index, int):
-            return load_image(self.paths[index], self.size, self.resize_to)
-        chosen = range(len(self))[index] if isinstance(index, slice) else [int(i) for i in index]
-        return torch.stack([self[i] for i in chosen])
+    def __getitem__(self, index: int | slice | Sequence[int] | Sequence[bool] | NDArray | Tensor) -> Tensor:
+        """Read one image for a whole number, else a batch (see `positions`); raise `IndexError` for what is neither."""
+        if isinstance(index, tuple):
+            raise IndexError(f"index {index!r}: expected one index, of images; pixels are had as images[number][…]")
+        places = positions(index, len(self))
+        if isinstance(places, int):
+            return load_image(self.paths[places], self.size, self.resize_to)
+        return torch.stack([self[i] for i in places]) if places else torch.zeros(0, 3, self.size, self.size)
 
 
 @dataclass(frozen=True)
@@ -208,13 +230,12 @@ class LabelledImages:
             )
 
     def __len__(self) -> int:
-        """Give the number of images."""
+        """The number of images."""
         return len(self.labels)
 
     def subset(self, indices: Tensor | Sequence[int]) -> "LabelledImages":
-        """Keep the images at `indices` (integers, or one boolean per image), in that order."""
-        indices = torch.as_tensor(indices)
-        indices = indices.nonzero()[:, 0] if indices.dtype == torch.bool else indices.long()
+        """Keep the images at `indices` (see `positions`), in that order."""
+        indices = torch.tensor(positions(indices, len(self)), dtype=torch.long)
         if isinstance(self.images, LazyImages):
             images = LazyImages([self.images.paths[i] for i in indices], self.images.size, self.images.resize_to)
         else:
@@ -235,12 +256,12 @@ class LabelledImages:
             yield self.images[start : start + size].to(device), self.labels[start : start + size].to(device)
 
     def digest(self) -> str:
-        """Give a SHA-256 of the image contents, by which caches know them."""
+        """A SHA-256 of the image contents, by which caches know them."""
         return digest_tensors(images for images, _ in self.batches())
 
 
 def resized(images: Tensor, size: int) -> Tensor:
-    """Give images `(N, C, H, W)` of any size at a classifier's; those that have it come back as they are."""
+    """Images `(N, C, H, W)` of any size at a classifier's; those that have it come back as they are."""
     if images.shape[-2:] == (size, size):
         return images
     return interpolate(images, size, mode="bilinear", antialias=True).clamp(0, 1)
@@ -261,7 +282,7 @@ def stratified(labels: Tensor, fraction: float, seed: int) -> Tensor:
 
 
 def digest_tensors(tensors: Iterable[Tensor], names: Iterable[str] | None = None) -> str:
-    """Give a SHA-256 over shapes, types and contents of some tensors, and over their `names`."""
+    """A SHA-256 over shapes, types and contents of some tensors, and over their `names`."""
     digest = hashlib.sha256()
     for name, tensor in zip(repeat("") if names is None else names, tensors, strict=names is not None):
         tensor = tensor.detach().cpu().contiguous()

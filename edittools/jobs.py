@@ -4,8 +4,10 @@ A job is a name and what `work` needs to know; it gives rows of a table. The sam
 executor: in this process (`executor=None`), a process pool, or machines that Dask knows (`Client.get_executor()`).
 """
 
+import io
 import json
 import os
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, as_completed
 from pathlib import Path
@@ -64,48 +66,53 @@ def _there(executor: Executor, work: Callable[[Any], Rows], jobs: Mapping[str, A
 class Store:
     """A file of finished jobs, one JSON line each after a first line that says what sweep it belongs to.
 
-    A line is written with one call and synced before the next job counts as done; a line cut off by a crash is dropped
-    at the next start, and its job done again.
+    A line is written with one call and synced before the next job counts as done, and holds a checksum; one that was
+    cut off or damaged is not read, and its job done again.
     """
 
     def __init__(self, path: str | os.PathLike, about: str = "") -> None:
         """Open or begin the file; raise `ValueError` when it belongs to another sweep."""
         self.path, self.about = Path(path), about
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        whole = [line for line in self._lines() if line.endswith("\n")]
+        whole = [line for line in self._lines() if line.endswith(b"\n")]
         if whole and _parsed(whole[0]) != {"about": about}:
             raise ValueError(
-                f"{os.fspath(path)!r} holds another sweep ({whole[0].strip()[:200]}), expected {about!r}: "
-                "give another file, or delete it"
+                f"{os.fspath(path)!r} holds another sweep ({whole[0].decode(errors='replace').strip()[:200]}), "
+                f"expected {about!r}: give another file, or delete it"
             )
         if not whole:
-            self._write(json.dumps({"about": about}) + "\n", "w")
+            self._write({"about": about}, "wb")
         else:
-            os.truncate(self.path, sum(len(line.encode()) for line in whole))
+            os.truncate(self.path, sum(map(len, whole)))
 
     def read(self) -> Iterable[tuple[str, Rows]]:
-        """Give the finished jobs: name and rows; a damaged line is skipped."""
+        """The finished jobs: name and rows; a damaged line is skipped."""
         for line in self._lines()[1:]:
             entry = _parsed(line)
-            if isinstance(entry, dict) and {"job", "rows"} <= set(entry):
+            if isinstance(entry, dict) and entry.pop("crc", None) == _checksum(entry):
                 yield entry["job"], entry["rows"]
 
     def append(self, name: str, rows: Rows) -> None:
         """Add a finished job, and return when it is on disk."""
-        self._write(json.dumps({"job": name, "rows": rows}) + "\n", "a")
+        entry = {"job": name, "rows": rows}
+        self._write({**entry, "crc": _checksum(entry)}, "ab")
 
-    def _lines(self) -> list[str]:
-        return self.path.read_text(errors="replace").splitlines(keepends=True) if self.path.exists() else []
+    def _lines(self) -> list[bytes]:
+        return list(io.BytesIO(self.path.read_bytes())) if self.path.exists() else []
 
-    def _write(self, text: str, mode: str) -> None:
+    def _write(self, entry: dict[str, Any], mode: str) -> None:
         with open(self.path, mode) as file:
-            file.write(text)
+            file.write(json.dumps(entry).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
 
 
-def _parsed(line: str) -> Any:
+def _checksum(entry: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(entry).encode())
+
+
+def _parsed(line: bytes) -> Any:
     try:
         return json.loads(line)
-    except json.JSONDecodeError:
+    except ValueError:  # no JSON, or no text at all
         return None

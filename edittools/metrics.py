@@ -2,26 +2,30 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import sqrt
+from statistics import NormalDist
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from edittools.checks import check_number
-from edittools.cut import evaluating
+from edittools.classifiers import Classifier, check_classifier
+from edittools.graph import evaluating
 from edittools.images import LabelledImages
-from edittools.models import Classifier, check_classifier
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @torch.no_grad()
 def predict(
     classifier: Classifier, images: LabelledImages | Tensor, batch_size: int = 64, progress: bool = False
 ) -> Tensor:
-    """Give the logits `(N, classes)` on the CPU, in eval mode; the classifier's mode is left as it was."""
+    """The logits `(N, classes)` on the CPU, in eval mode; the classifier's mode is left as it was."""
     check_classifier(classifier), check_number(batch_size, 1, None, "batch size")
     pixels = images.images if isinstance(images, LabelledImages) else images
     starts = tqdm(
@@ -41,12 +45,12 @@ def errors(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def error_rate(classifier: Classifier, images: LabelledImages, batch_size: int = 64) -> float:
-    """Give the share of images that are misclassified, in [0, 1]."""
+    """The share of images that are misclassified, in [0, 1]."""
     return float(errors(predict(classifier, images, batch_size), images.labels).float().mean())
 
 
 def errors_corrected(before: Tensor, after: Tensor, considered: Tensor | None = None) -> float:
-    """Give eq. (2) of the paper: (errors before − errors after) / errors before, over the set D.
+    """Eq. (2) of the paper: (errors before − errors after) / errors before, over the set D.
 
     `before` and `after` are `(N,)` booleans (see `errors`); `considered` marks D, the images that were read correctly
     before the transformation (default: all). Below 0 when more was broken than corrected; NaN when nothing was wrong.
@@ -59,19 +63,46 @@ def errors_corrected(before: Tensor, after: Tensor, considered: Tensor | None = 
 
 
 def wilson(count: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Give the Wilson score interval of a share `count / total`; the whole of [0, 1] when `total` is 0."""
+    """The Wilson score interval of a share `count / total`; the whole of [0, 1] when `total` is 0."""
     if not 0 <= count <= total:
         raise ValueError(f"{count} of {total}: expected a count between 0 and the total")
     if total == 0:
         return 0.0, 1.0
+    from scipy.stats import binomtest
+
     interval = binomtest(int(count), int(total)).proportion_ci(confidence, method="wilson")
     return float(interval.low), float(interval.high)
 
 
 def mcnemar(corrected: int, broken: int) -> float:
-    """Give the p-value of the exact McNemar test that an edit corrects as often as it breaks."""
+    """The p-value of the exact McNemar test that an edit corrects as often as it breaks."""
     check_number(corrected, 0, None, "corrected"), check_number(broken, 0, None, "broken")
+    from scipy.stats import binomtest
+
     return float(binomtest(int(corrected), int(corrected + broken)).pvalue) if corrected + broken else 1.0
+
+
+def signed_rank(differences: Sequence[float] | NDArray, alternative: str = "two-sided") -> float:
+    """The p-value of Wilcoxon's signed-rank test that differences lie about 0, zeros left out.
+
+    Exact, also with ties, for up to 50 that are not zero, asymptotic for more; 1 where all are zero, NaN where there is
+    none. `alternative` is "two-sided", or "greater": that they lie above 0.
+    """
+    given = np.asarray(differences, float)
+    moved = given[given != 0]
+    if not len(moved):
+        return 1.0 if len(given) else float("nan")
+    from scipy.stats import rankdata, wilcoxon
+
+    if len(moved) > 50:
+        return float(wilcoxon(moved, alternative=alternative, method="asymptotic").pvalue)
+    ranks = (2 * rankdata(np.abs(moved))).astype(int)  # ties have half ranks
+    chances = np.ones(1)  # of each sum of the ranks above 0, when every sign is as likely as its opposite
+    for rank in ranks:
+        chances = np.convolve(chances, np.r_[0.5, np.zeros(rank - 1), 0.5])
+    total = ranks[moved > 0].sum()
+    above, below = float(chances[total:].sum()), float(chances[: total + 1].sum())
+    return above if alternative == "greater" else min(1.0, 2 * above, 2 * below)
 
 
 def attack_row(before: Tensor, after: Tensor, labels: Tensor, goal: int) -> dict[str, float]:
@@ -101,7 +132,7 @@ def bootstrap(
     resamples: int = 2000,
     confidence: float = 0.95,
 ) -> tuple[float, float]:
-    """Give the percentile bootstrap interval of a mean, drawn from `rng` (or a seed); NaN without any value."""
+    """The percentile bootstrap interval of a mean, drawn from `rng` (or a seed); NaN without any value."""
     values, rng = np.asarray(values, float), np.random.default_rng(rng)
     if not len(values):
         return float("nan"), float("nan")
@@ -133,9 +164,35 @@ class Comparison:
         """How many were right and are wrong."""
         return int((~self.before & self.after).sum())
 
+    @property
+    def accuracy_change(self) -> float:
+        """Accuracy after − before, in points."""
+        return 100 * (self.corrected - self.broken) / max(len(self.before), 1)
+
+    def accuracy_interval(self, confidence: float = 0.95) -> tuple[float, float]:
+        """The interval of `accuracy_change` in points, for a sample of images: Bonett and Price's for paired shares.
+
+        It adds one image to what was corrected and to what was broken, so it is no point even where nothing changed.
+        """
+        count = len(self.before) + 2
+        up, down = (self.corrected + 1) / count, (self.broken + 1) / count
+        spread = NormalDist().inv_cdf((1 + confidence) / 2) * sqrt((up + down - (up - down) ** 2) / count)
+        return 100 * max(up - down - spread, -1.0), 100 * min(up - down + spread, 1.0)
+
+    def corrected_interval(self, confidence: float = 0.95, resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
+        """The bootstrap interval of `errors_corrected` over images; NaN where nothing was wrong before."""
+        wrong, count = int(self.before.sum()), len(self.before)
+        if not wrong:
+            return float("nan"), float("nan")
+        cells = np.array([self.corrected, wrong - self.corrected, self.broken])
+        shares = np.append(cells, count - cells.sum()) / count
+        corrected, left, broken, _ = np.random.default_rng(seed).multinomial(count, shares, resamples).T
+        values = (corrected - broken) / np.maximum(corrected + left, 1)
+        low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
+        return float(low), float(high)
+
     def row(self) -> dict[str, float]:
-        """Give the figures as a table row: counts, errors corrected (eq. 2), McNemar's p, accuracy in points."""
-        count = max(len(self.before), 1)
+        """The figures as a table row: counts, errors corrected (eq. 2), McNemar's p, accuracy in points."""
         return {
             "images": len(self.before),
             "errors before": int(self.before.sum()),
@@ -144,12 +201,14 @@ class Comparison:
             "broken": self.broken,
             "errors corrected": errors_corrected(self.before, self.after),
             "p": mcnemar(self.corrected, self.broken),
-            "accuracy change (points)": 100 * (int(self.before.sum()) - int(self.after.sum())) / count,
+            "accuracy change (points)": self.accuracy_change,
         }
 
 
-def by_class(comparison: Comparison, labels: Tensor, classes: Sequence[str]) -> pd.DataFrame:
+def by_class(comparison: Comparison, labels: Tensor, classes: Sequence[str]) -> "pd.DataFrame":
     """Tabulate a comparison class by class, with Wilson intervals of the error rates; the last row is all of them."""
+    import pandas as pd
+
     groups = [(classes[label], labels == label) for label in labels.unique().tolist()]
     rows = []
     for name, chosen in [*groups, ("all", torch.ones_like(labels, dtype=torch.bool))]:

@@ -4,25 +4,23 @@ C says which keys the classifier sees every day. An edit along C⁻¹d moves the
 (section 2.1 of the paper). It is measured once for a layer, for all wanted layers in one pass, and kept on disk.
 """
 
-import hashlib
-import json
-import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property, partial
+from numbers import Integral
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from edittools.caching import Tensors, load_or_compute_all
 from edittools.checks import check_number
-from edittools.cut import as_channels_first, evaluating, find_layer
-from edittools.images import LabelledImages, atomic_path, cache_folder
-from edittools.models import Classifier, check_classifier, fingerprint
+from edittools.classifiers import Classifier, check_classifier, fingerprint
+from edittools.cut import rows
+from edittools.graph import evaluating, find_layer
+from edittools.images import LabelledImages
 
 
 @dataclass(frozen=True)
@@ -45,22 +43,33 @@ class SecondMoment:
             raise ValueError("the second moment holds NaN or infinite numbers: expected finite keys")
 
     @cached_property
-    def _eigen(self) -> tuple[Tensor, Tensor]:
+    def _eigen(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The eigenvalues as they are, the same raised for inversion, and the eigenvectors."""
         values, vectors = torch.linalg.eigh(self.matrix)
-        return values.clamp_min(self.clamp * values[-1].clamp_min(torch.finfo(values.dtype).tiny)), vectors
+        values = values.clamp_min(0)  # below 0 by rounding only
+        return values, values.clamp_min(self.clamp * values[-1].clamp_min(torch.finfo(values.dtype).tiny)), vectors
 
     @cached_property
     def whitener(self) -> Tensor:
         """The ZCA whitening matrix C^(-1/2), `(n, n)` float64."""
-        values, vectors = self._eigen
+        _, values, vectors = self._eigen
         return vectors * values.rsqrt() @ vectors.T
 
-    def leverage(self, keys: Tensor) -> Tensor:
-        """Say how far `(P, n)` keys lie outside the span of the reference keys: kᵀ C⁻¹ k / n, `(P,)`.
+    @cached_property
+    def dimensions(self) -> float:
+        """How many dimensions the keys fill: n, less those whose eigenvalues had to be raised, each by how far it was.
 
-        A reference key has 1 on average; much more means that nothing like it was seen.
+        It is the mean of kᵀ C⁻¹ k over the reference keys.
         """
-        return (keys.double() @ self.whitener.to(keys.device)).square().mean(dim=1)
+        values, raised, _ = self._eigen
+        return float((values / raised).sum())
+
+    def leverage(self, keys: Tensor) -> Tensor:
+        """Say how far `(P, n)` keys lie outside the span of the reference keys: kᵀ C⁻¹ k / `dimensions`, `(P,)`.
+
+        The reference keys have 1 on average; much more means that nothing like a key was seen.
+        """
+        return (keys.double() @ self.whitener.to(keys.device)).square().sum(dim=1) / self.dimensions
 
 
 class RankError(ValueError):
@@ -72,14 +81,16 @@ def directions(keys: Tensor, weights: Tensor, rank: int, moment: SecondMoment) -
 
     The `(P, n)` keys, weighted by the square root of `(P,)` `weights`, are whitened; their top right singular vectors
     are whitened once more, which carries them back to C⁻¹d, and orthonormalised. Raises `RankError` when rank is more
-    than the keys span.
+    than the keys span, `ValueError` when it is no whole number from 1 up.
     """
     whitener = moment.whitener.to(keys.device)
     white = (keys.double() * weights.double().sqrt()[:, None]) @ whitener
     _, values, vectors = torch.linalg.svd(white, full_matrices=False)
     available = int((values > 1e-9 * values[0]).sum()) if values[0] > 0 else 0
-    if not isinstance(rank, int) or not 1 <= rank <= available:
-        raise RankError(f"rank {rank!r}: expected 1 to {available}, as many directions as the keys at the mask span")
+    whole = isinstance(rank, Integral) and not isinstance(rank, bool) and rank >= 1
+    if not whole or rank > available:
+        error = RankError if whole else ValueError  # a sweep leaves out ranks that are too high, not wrong ones
+        raise error(f"rank {rank!r}: expected 1 to {available}, as many directions as the keys at the mask span")
     return torch.linalg.qr((vectors[:rank] @ whitener).T).Q.T.to(keys.dtype)
 
 
@@ -100,8 +111,7 @@ def measure(
     found = {name: [torch.zeros(n, n, dtype=torch.float64, device=classifier.device), 0] for name, n in widths.items()}
 
     def collect(name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        linear = isinstance(module, nn.Linear)
-        keys = as_channels_first(inputs[0].detach(), linear).movedim(1, -1).flatten(0, -2).double()
+        keys = rows(inputs[0].detach(), isinstance(module, nn.Linear)).double()
         found[name][0] += keys.T @ keys
         found[name][1] += len(keys)
 
@@ -129,54 +139,28 @@ def second_moments(
     progress: bool = False,
     cache: str | Path | None = None,
 ) -> dict[str, SecondMoment]:
-    """Give the second moments of all `layers` over reference `images`, from the disk cache where they are known.
+    """The second moments of all `layers` over reference `images`, from the disk cache where they are known.
 
-    What is missing is measured in one pass. A cache entry is found by a SHA-256 over the classifier's weights, its
-    normalisation, the layer and the images, so it is never used when anything differs; a broken one is measured anew,
-    and one that cannot be written is a warning.
+    What is missing is measured in one pass. What is kept is found by a hash of the classifier's weights, its
+    normalisation, the layer and the images, so it is never used when anything differs; see `caching`.
     `cache` is the folder (default: `EDITTOOLS_CACHE` or the user's cache folder), `cache=""` uses none.
     """
     names = [find_layer(check_classifier(classifier).model, layer) for layer in layers]
     if cache == "":
         return measure(classifier, names, images, batch_size, progress)
-    folder = Path(cache or cache_folder()) / "second_moments"
-    content = _content_key(classifier, images)
-    files = {n: folder / f"{hashlib.sha256(f'{content} {n}'.encode()).hexdigest()}.safetensors" for n in names}
-    widths = {name: _width(classifier.model.get_submodule(name)) for name in names}
-    known = {name: moment for name in names if (moment := _read(files[name], f"{content} {name}", widths[name]))}
-    missing = [name for name in dict.fromkeys(names) if name not in known]
-    if missing:
-        known |= measure(classifier, missing, images, batch_size, progress)
-    for name in missing:
-        try:
-            _write(files[name], f"{content} {name}", known[name])
-        except (OSError, SafetensorError) as error:  # a full disk or a folder without permission costs no result
-            warnings.warn(
-                f"second moments were measured but could not be kept in {str(folder)!r}: {error}", stacklevel=2
-            )
-            break
-    return {name: known[name] for name in names}
+
+    def compute(missing: list[str]) -> dict[str, Tensors]:
+        measured = measure(classifier, missing, images, batch_size, progress)
+        return {name: {"matrix": m.matrix, "count": torch.tensor(m.count)} for name, m in measured.items()}
+
+    content = _content(classifier, images)
+    found = load_or_compute_all("second_moments", {name: f"{content} {name}" for name in names}, compute, cache)
+    return {name: SecondMoment(found[name]["matrix"], int(found[name]["count"])) for name in names}
 
 
-def _content_key(classifier: Classifier, images: LabelledImages | Tensor) -> str:
+def _content(classifier: Classifier, images: LabelledImages | Tensor) -> str:
     data = (
         images if isinstance(images, LabelledImages) else LabelledImages(images, torch.zeros(len(images)).long(), ["-"])
     )
     scaling = (classifier.mean.flatten().tolist(), classifier.std.flatten().tolist())
-    return hashlib.sha256(f"v1 {fingerprint(classifier.model)} {scaling} {data.digest()}".encode()).hexdigest()
-
-
-def _write(path: Path, content: str, moment: SecondMoment) -> None:
-    with atomic_path(path) as temporary:
-        save_file({"matrix": moment.matrix}, temporary, {"content": content, "count": json.dumps(moment.count)})
-
-
-def _read(path: Path, content: str, width: int) -> SecondMoment | None:
-    try:
-        with safe_open(path, "pt") as file:
-            matrix, count = file.get_tensor("matrix"), json.loads(file.metadata()["count"])
-            if file.metadata()["content"] == content and len(matrix) == width and isinstance(count, int):
-                return SecondMoment(matrix, count)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
-        pass  # absent or broken: measured anew
-    return None
+    return f"{fingerprint(classifier.model)} {scaling} {data.digest()}"

@@ -2,19 +2,24 @@
 
     python notebooks/refresh.py [01_snow_on_road.ipynb ...]
 
-Widget state (which repeats every image) and the interpreter's version are dropped; a notebook of 1 MB or more, with an
-error or without outputs, is refused and the old file stays.
+Widget state (which repeats every image), progress bars and the interpreter's version are dropped; a notebook of 1 MB or
+more, with an error or without outputs, is refused and the old file stays.
 """
 
 import os
+import re
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+from nbformat import NotebookNode
 
 LIMIT = 1_000_000
+PASSING = re.compile(r"\d\d:\d\d[<,]|building the font cache")
+"""What a progress bar says, with and without a total, and matplotlib where it has no cache yet and the machine is slow."""
 FOLDER = Path(__file__).resolve().parent
 
 
@@ -22,7 +27,7 @@ def refresh(path: Path) -> str:
     """Execute one notebook, strip it and write it back in one step; give a line that says how it went."""
     notebook = nbformat.read(path, 4)
     started = time.perf_counter()
-    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(path.parent)}}).execute()
+    NotebookClient(notebook, timeout=3600, resources={"metadata": {"path": str(path.parent)}}).execute()
     seconds = time.perf_counter() - started
     strip(notebook)
     text = nbformat.writes(notebook)
@@ -34,14 +39,26 @@ def refresh(path: Path) -> str:
     return f"{path.name}: {seconds:.0f} s, {len(text.encode()) / 1000:.0f} kB"
 
 
-def strip(notebook: nbformat.NotebookNode) -> None:
+def strip(notebook: NotebookNode) -> None:
     """Drop widget state, the interpreter's version, execution times and progress bars."""
     notebook.metadata.pop("widgets", None)
     notebook.metadata.pop("language_info", None)
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
-            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
+            cell.outputs = [output for output in lasting(cell.outputs) if output.get("name") != "stderr"]
+
+
+def lasting(outputs: Sequence[NotebookNode]) -> list[NotebookNode]:
+    """Leave out of a cell's outputs what comes and goes with caches and speed: progress bars, notes on stderr."""
+    return [output for output in outputs if not PASSING.search(_beside(output))]
+
+
+def _beside(output: NotebookNode) -> str:
+    """The text of an output that is neither a cell's result nor printed."""
+    if output.output_type == "display_data":
+        return output.data.get("text/plain", "")
+    return output.text if output.get("name") == "stderr" else ""
 
 
 if __name__ == "__main__":

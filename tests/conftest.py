@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from edittools.classifiers import Classifier
 from edittools.exemplars import Exemplar
-from edittools.models import Classifier
+from edittools.stories.rules import probing_scenario
 
 os.environ["EDITTOOLS_DEVICE"] = "cpu"  # what is compared to the last digit is compared on one kind of machine
 SHARED_PHOTOS = os.environ.get("EDITTOOLS_PHOTOS")
@@ -67,6 +68,12 @@ def tiny():
 @pytest.fixture
 def photos32():
     return torch.rand(40, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="session")
+def story():
+    """Notebook 04's story in small: four scenes of each class. No test changes it; `replace` makes others."""
+    return probing_scenario("mini", "validation", per_class=4)
 
 
 def make_exemplar(seed=2, size=32, label=1):

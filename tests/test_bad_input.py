@@ -17,23 +17,23 @@ from conftest import TinyNet, make_exemplar, randomise_norms
 from PIL import Image
 from torch import nn
 
-from edittools import benchmark, jobs, metrics, miniworld, photos, scenarios, styles
+from edittools import classifiers, jobs, metrics, stories
+from edittools.baselines.finetuning import finetune
+from edittools.choosing import select, sweep
+from edittools.choosing import states as benchmark
+from edittools.classifiers import Classifier, fingerprint
 from edittools.cut import Cut, cut_all, editable_layers, prefixes
 from edittools.edits import Change, Edit, applied_edits
 from edittools.exemplars import Exemplar
-from edittools.finetuning import finetune
-from edittools.images import (
-    LabelledImages,
-    LazyImages,
-    load_image,
-    load_mask,
-    save_image,
-    save_mask,
-)
-from edittools.models import Classifier, fingerprint, load_classifier
+from edittools.images import LabelledImages, LazyImages, load_image, load_mask, save_image, save_mask
+from edittools.lab.editor import MaskEditor
+from edittools.lab.views import PredictionView, alpha_slider
 from edittools.moments import SecondMoment, second_moments
 from edittools.rewriting import rewrite
-from edittools.widgets import ExemplarView, MaskEditor, PredictionView, alpha_slider
+from edittools.stories import photos
+from edittools.world import miniworld
+from edittools.world import textures as styles
+from edittools.zoo.load import load_classifier
 
 
 class Branches(nn.Module):
@@ -401,14 +401,18 @@ METRICS = {
         RIGHT,
     ),
     "kept: an edit of another layer": (
-        lambda w: benchmark.Kept(cut_all(w.classifier, ["conv2"]), w.data).logits(w.edit),
+        lambda w: benchmark.CachedStates(cut_all(w.classifier, ["conv2"]), w.data).logits(w.edit),
         KeyError,
         "changes none of the layers kept here: conv2",
     ),
-    "kept: no layer": (lambda w: benchmark.Kept({}, w.data), ValueError, "at no layer: expected"),
-    "prepared: a typo": (lambda w: benchmark.prepare(w.classifier, ["conv9"], a=w.data), KeyError, "'conv9' not found"),
+    "kept: no layer": (lambda w: benchmark.CachedStates({}, w.data), ValueError, "at no layer: expected"),
+    "prepared: a typo": (
+        lambda w: benchmark.cache_states(w.classifier, ["conv9"], a=w.data),
+        KeyError,
+        "'conv9' not found",
+    ),
     "selected from no trial": (
-        lambda w: benchmark.select(benchmark.sweep([], w.kept()), w.kept()),
+        lambda w: select(sweep([], w.kept()), w.kept()),
         ValueError,
         "no trial: expected",
     ),
@@ -462,12 +466,12 @@ PHOTOS = {
 
 TIERS = {
     "an unknown tier in the environment": (
-        lambda w: w.environment("EDITTOOLS_TIER", "huge", scenarios.current_tier),
+        lambda w: w.environment("EDITTOOLS_TIER", "huge", stories.current_tier),
         ValueError,
         "EDITTOOLS_TIER='huge': expected one of mini, lite, paper",
     ),
-    "an unknown tier": (lambda w: scenarios.snow_scenario("tiny"), ValueError, "tier 'tiny': expected one of mini"),
-    "an unknown model": (lambda w: scenarios.snow_scenario("mini", "vgg"), KeyError, "no classifier 'vgg'.*known"),
+    "an unknown tier": (lambda w: stories.snow_scenario("tiny"), ValueError, "tier 'tiny': expected one of mini"),
+    "an unknown model": (lambda w: stories.snow_scenario("mini", "vgg"), KeyError, "no classifier 'vgg'.*known"),
 }
 
 WORLD = {
@@ -549,7 +553,6 @@ WIDGETS = {
         ValueError,
         "same layers, other weights",
     ),
-    "exemplar: an edit alone": (lambda w: ExemplarView(w.exemplar, w.edit), ValueError, "expected edit and classifier"),
     "slider: no strength": (lambda w: alpha_slider(w.classifier, w.edit, w.images[0], []), ValueError, r"\[\]: exp"),
     "slider: NaN": (lambda w: alpha_slider(w.classifier, w.edit, w.images[0], [NAN]), ValueError, "nan.*: expected"),
 }
@@ -636,7 +639,7 @@ def world(tmp_path, monkeypatch, made):
 
     def registry(text):
         (tmp_path / "aside" / "registry.txt").write_text(text)
-        monkeypatch.setattr(photos, "DATA", tmp_path / "aside")
+        monkeypatch.setattr(classifiers, "DATA", tmp_path / "aside")
         photos.registry.cache_clear()
         try:
             return photos.registry()
@@ -658,7 +661,7 @@ def world(tmp_path, monkeypatch, made):
         other=other,
     )
     w.data = LabelledImages(images, w.labels, classifier.classes)
-    w.kept = lambda: benchmark.Kept(cut_all(classifier, ["conv1"]), w.data)
+    w.kept = lambda: benchmark.CachedStates(cut_all(classifier, ["conv1"]), w.data)
     w.rewrite = lambda exemplars=exemplar, reference=images, **options: rewrite(
         classifier, "conv1", exemplars, reference, **{"steps": 1} | options
     )

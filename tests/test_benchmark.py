@@ -1,15 +1,20 @@
-import pandas as pd
+import copy
+
+import numpy as np
 import pytest
 import torch
-from conftest import make_exemplar
+from torch import nn
 
-from edittools import benchmark as bench
-from edittools.edits import applied_edits
-from edittools.finetuning import finetune
+from edittools.baselines.finetuning import finetune
+from edittools.choosing import states as bench
+from edittools.choosing.report import report, strength_curve
+from edittools.classifiers import Classifier, fingerprint
+from edittools.cut import cut_all
+from edittools.edits import Change, Edit, applied_edits
 from edittools.images import LabelledImages
 from edittools.metrics import errors, predict
-from edittools.moments import measure
 from edittools.rewriting import rewrite
+from edittools.zoo.load import load_classifier
 
 LAYERS = ["stem", "conv1", "conv2"]
 
@@ -26,7 +31,7 @@ def sets(tiny, photos32):
 @pytest.mark.parametrize("layer", LAYERS)
 @pytest.mark.parametrize("scope", [None, "local", "global"])
 def test_kept_states_give_what_the_edited_model_gives(tiny, photos32, sets, exemplar, layer, scope):
-    _, kept = bench.prepare(tiny, LAYERS, **sets)
+    _, kept = bench.cache_states(tiny, LAYERS, **sets)
     edit = finetune(tiny, layer, exemplar, scope=scope, rate=0.1, steps=3) if scope else rewrite(
         tiny, layer, exemplar, photos32, cache="")  # fmt: skip
     with edit.applied(tiny):
@@ -37,21 +42,21 @@ def test_kept_states_give_what_the_edited_model_gives(tiny, photos32, sets, exem
 
 
 @pytest.mark.parametrize("scope", ["local", "global"])
-def test_an_accuracy_change_is_that_of_all_images_or_is_given_up_when_sure_to_be_too_low(tiny, sets, exemplar, scope):
+def test_a_comparison_is_that_of_all_images_or_is_given_up_when_sure_to_cost_too_much(tiny, sets, exemplar, scope):
     cuts = bench.cut_all(tiny, LAYERS)
-    kept = bench.Kept(cuts, sets["clean"], batch_size=3)
+    kept = bench.CachedStates(cuts, sets["clean"], batch_size=3)
     for rate in (0.01, 0.3, 3.0):
         edit = finetune(tiny, "conv1", exemplar, scope=scope, rate=rate, steps=3)
-        whole = kept.compare(edit).row()["accuracy change (points)"]
-        assert kept.accuracy_change(edit) == pytest.approx(whole)
-        assert kept.accuracy_change(edit, whole) == pytest.approx(whole)
-        assert not kept.accuracy_change(edit, whole + 1e-6) >= whole + 1e-6
-        assert kept.fragile_first().accuracy_change(edit) == pytest.approx(whole)
+        whole = kept.compare(edit)
+        for budget in (100.0, -whole.accuracy_change):
+            assert torch.equal(kept.within(edit, budget).after, whole.after)
+        assert kept.within(edit, -whole.accuracy_change - 1e-6) is None
+        assert kept.fragile_first().within(edit, 100.0).accuracy_change == pytest.approx(whole.accuracy_change)
     assert applied_edits(tiny) == ()
 
 
 def test_an_edit_of_two_layers_starts_at_the_first(tiny, photos32, sets, exemplar):
-    _, kept = bench.prepare(tiny, LAYERS, **sets)
+    _, kept = bench.cache_states(tiny, LAYERS, **sets)
     both = rewrite(tiny, "conv2", exemplar, photos32, cache="") + rewrite(tiny, "conv1", exemplar, photos32, cache="")
     with both.applied(tiny):
         expected = predict(tiny, sets["clean"])
@@ -59,7 +64,7 @@ def test_an_edit_of_two_layers_starts_at_the_first(tiny, photos32, sets, exempla
 
 
 def test_an_edit_is_evaluated_on_top_of_one_that_is_applied_meanwhile(tiny, photos32, sets, exemplar):
-    _, kept = bench.prepare(tiny, LAYERS, **sets)
+    _, kept = bench.cache_states(tiny, LAYERS, **sets)
     first = finetune(tiny, "conv1", exemplar, rate=0.1, steps=3)
     second = rewrite(tiny, "conv1", exemplar, photos32, cache="")
     alone = kept["clean"].logits(second)
@@ -72,12 +77,12 @@ def test_an_edit_is_evaluated_on_top_of_one_that_is_applied_meanwhile(tiny, phot
 def test_states_beyond_an_edit_applied_since_are_refused(tiny, photos32, sets, exemplar):
     first = finetune(tiny, "conv1", exemplar, rate=0.1, steps=3)
     second = rewrite(tiny, "conv2", exemplar, photos32, cache="")
-    _, plain = bench.prepare(tiny, LAYERS, **sets)
+    _, plain = bench.cache_states(tiny, LAYERS, **sets)
     with first.applied(tiny):
         for edit in (second, None):
             with pytest.raises(ValueError, match=r"kept at 'conv2' before Edit\(conv1.*changes 'conv1'"):
                 plain["clean"].logits(edit)
-        _, kept = bench.prepare(tiny, LAYERS, **sets)
+        _, kept = bench.cache_states(tiny, LAYERS, **sets)
         both = kept["clean"].logits(second)
     assert torch.allclose(both, plain["clean"].logits(first + second), atol=1e-5)
     with pytest.raises(ValueError, match="keep them again"):
@@ -85,98 +90,160 @@ def test_states_beyond_an_edit_applied_since_are_refused(tiny, photos32, sets, e
 
 
 def test_an_edit_of_a_layer_that_is_not_kept_is_refused(tiny, photos32, sets, exemplar):
-    _, kept = bench.prepare(tiny, ["conv2"], **sets)
+    _, kept = bench.cache_states(tiny, ["conv2"], **sets)
     with pytest.raises(KeyError, match="changes none of the layers kept here: conv2"):
         kept["clean"].logits(rewrite(tiny, "stem", exemplar, photos32, cache=""))
 
 
-def test_a_sweep_has_one_row_a_trial_and_counts_what_changed(tiny, photos32, sets, exemplar):
-    cuts, kept = bench.prepare(tiny, LAYERS, **sets)
-    moments = measure(tiny, LAYERS, photos32)
-    settings = bench.grid(rank=(1, 2), masked=(True, False))
-    trials = bench.rewriting_trials(cuts, {"one": exemplar, "two": [exemplar, make_exemplar(8)]}, moments, settings)
-    table = bench.sweep(trials, kept["validation"])
-    assert len(table) == 3 * 2 * 4 * 2
-    row = table.iloc[17]
-    found = kept["validation"].compare(row.edit)
-    assert (row.corrected, row.broken, row.net) == (found.corrected, found.broken, found.corrected - found.broken)
+@pytest.mark.parametrize("earlier", ["stem", "conv2"])
+def test_an_edit_that_also_changes_a_layer_before_those_kept_is_refused(tiny, photos32, sets, exemplar, earlier):
+    """`conv2` stands in for a layer that is kept in vain: what an edit changes must be behind the first of its own."""
+    first, second = (
+        rewrite(tiny, layer, exemplar, photos32, objective="least_squares", cache="") for layer in (earlier, "head")
+    )
+    _, kept = bench.cache_states(tiny, ["head"], **sets)
+    with pytest.raises(ValueError, match=rf"also changes '{earlier}.weight', which is not behind 'head'.*keep the im"):
+        kept["clean"].logits(first + second)
+    assert torch.isfinite(kept["clean"].logits(second)).all()
 
 
-class _Fixed:
-    """Stands for clean images on which each edit has a known accuracy change."""
-
-    def __init__(self, changes):
-        self.changes = changes
-
-    def accuracy_change(self, edit, at_least):
-        return self.changes[edit]
+def _step(model, optimiser):
+    optimiser = optimiser(model.parameters(), lr=0.1)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimiser.step()
 
 
-def test_selection_takes_the_lowest_loss_that_mends_more_than_it_breaks_within_the_budget():
-    table = pd.DataFrame({
-        "edit": list("abcde"), "net": [4, 5, 4, 1, 0], "loss": [0.9, 1.0, 1.1, 1.2, 0.1], "corrected": 5, "broken": 0
-    })  # fmt: skip
-    chosen = bench.select(table, _Fixed({"a": -0.3, "b": -0.25, "c": 0.0, "d": 0.0, "e": 0.0}))
-    assert chosen.edit == "b" and chosen.accuracy_change == -0.25
-    assert bench.select(table, _Fixed(dict.fromkeys("abcde", -0.3)), budget=0.3).edit == "a"
-    assert bench.select(table, _Fixed({"a": -1, "b": -1, "c": -1, "d": 0.0, "e": 0.0})).edit == "d"
+def _read_in_training(tiny):
+    with torch.no_grad():
+        tiny.train()(torch.rand(4, 3, 32, 32))
+    tiny.eval()
 
 
-def test_when_nothing_helps_within_the_budget_the_selection_is_to_change_nothing(tiny, photos32, sets, exemplar):
-    _, kept = bench.prepare(tiny, LAYERS, **sets)
-    edit = rewrite(tiny, "conv1", exemplar, photos32, cache="")
-    table = pd.DataFrame({"layer": ["conv1"], "edit": [edit], "net": 0, "loss": 1.0, "corrected": 1, "broken": 1})
-    chosen = bench.select(table, kept["clean"])
-    assert chosen.net == 0 and chosen.strength == 0
-    assert torch.equal(kept["clean"].logits(chosen.edit), kept["clean"].logits())
+CHANGES = {
+    "a step of SGD": lambda tiny: _step(tiny.model, torch.optim.SGD),
+    "a step of Adam": lambda tiny: _step(tiny.model, torch.optim.Adam),
+    "a bias alone": lambda tiny: nn.init.constant_(tiny.model.stem.bias, 3.0),
+    "statistics of batch norm": _read_in_training,
+    "other weights loaded": lambda tiny: tiny.model.load_state_dict(
+        {name: tensor + 1 for name, tensor in tiny.model.state_dict().items()}
+    ),
+    "other weights put in place": lambda tiny: tiny.model.load_state_dict(
+        {name: tensor + 1 for name, tensor in tiny.model.state_dict().items()}, assign=True
+    ),
+    "a parameter replaced": lambda tiny: setattr(tiny.model.conv1, "weight", nn.Parameter(torch.rand(12, 8, 3, 3))),
+    "half precision": lambda tiny: tiny.model.half(),
+    "another normalisation": lambda tiny: tiny.mean.add_(0.1),
+}
 
 
-class _Counted:
-    """Stands for images, all misread, of which an edit of n layers corrects n and costs `costs[n]` points elsewhere."""
-
-    labels, before = torch.zeros(4, dtype=torch.long), torch.ones(4, dtype=torch.bool)
-
-    def __init__(self, costs=()):
-        self.costs = costs
-
-    def logits(self, edit):
-        return torch.eye(2)[[0] * len(edit.layers) + [1] * (4 - len(edit.layers))]
-
-    def accuracy_change(self, edit, at_least):
-        return -self.costs[len(edit.layers)]
-
-
-def test_a_second_layer_is_added_within_the_budget_else_the_first_stays_alone(tiny, photos32, exemplar):
-    first, second = (rewrite(tiny, layer, exemplar, photos32, cache="") for layer in ("conv1", "conv2"))
-    table = bench.sweep([({"layer": "conv2"}, second), ({"layer": "conv1"}, first)], _Counted())
-    costs = [(0, 0, 0), (0, 0, 1), (0, 1, 1)]
-    both, alone, neither = (bench.add_layer(first, table, _Counted(), _Counted(cost)) for cost in costs)
-    assert both.layer == "conv2" and set(both.edit.layers) == {"conv1", "conv2"} and both.net == 2
-    assert alone.layer == "" and alone.edit is first and alone.net == 1
-    assert neither.net == 0 and neither.strength == 0
+@pytest.mark.parametrize("change", CHANGES)
+def test_states_of_a_model_that_was_changed_in_place_are_refused_until_it_is_as_it_was(tiny, sets, exemplar, change):
+    cuts, kept = bench.cache_states(tiny, LAYERS, **sets)
+    clean, edit = kept["clean"], finetune(tiny, "conv1", exemplar, rate=0.1, steps=3)
+    before, weights, mean = clean.logits(edit), copy.deepcopy(tiny.model.state_dict()), tiny.mean.clone()
+    CHANGES[change](tiny)
+    for use in (clean.logits, lambda: clean.logits(edit), lambda: clean.subset([0]).compare(edit),
+                lambda: clean.within(edit, 1.0), lambda: clean.batches("conv2")):  # fmt: skip
+        with pytest.raises(ValueError, match="of the TinyNet were changed, by something else than an edit.*keep them"):
+            use()
+    tiny.float().model.load_state_dict(weights)
+    tiny.mean.copy_(mean)
+    assert torch.equal(clean.logits(edit), before)
+    assert torch.equal(bench.CachedStates(cuts, sets["clean"]).logits(edit), before)
 
 
-def test_random_directions_keep_the_rank_and_are_seeded(tiny, photos32, exemplar):
-    moment = measure(tiny, ["conv1"], photos32)["conv1"]
-    edit = rewrite(tiny, "conv1", exemplar, moment, rank=2)
-    solve = lambda basis: rewrite(tiny, "conv1", exemplar, rank=2, basis=basis)  # noqa: E731
-    first, again = (bench.random_direction(edit, solve, seeds=range(3)) for _ in range(2))
-    for a, b in zip(first, again, strict=True):
-        right = a.changes["conv1.weight"].right
-        assert torch.equal(right, b.changes["conv1.weight"].right) and right.shape == (2, 8)
-        assert torch.allclose(right @ right.T, torch.eye(2), atol=1e-5)
-    assert not torch.equal(first[0].changes["conv1.weight"].right, first[1].changes["conv1.weight"].right)
+@pytest.mark.parametrize("layer", ["stem", "conv1"])
+def test_a_change_in_place_under_an_applied_edit_is_refused_too(tiny, photos32, sets, exemplar, layer):
+    rewrite(tiny, "conv1", exemplar, photos32, objective="least_squares", cache="").apply_(tiny)
+    _, kept = bench.cache_states(tiny, LAYERS, **sets)
+    assert torch.equal(kept["clean"].logits(), kept["clean"].original)
+    nn.init.constant_(tiny.model.get_submodule(layer).weight, 0.1)
+    with pytest.raises(ValueError, match=r"changed.* by something else"):
+        kept["clean"].logits()
+
+
+class Awkward(nn.Module):
+    """Alive at `second` beside its keys: a place for each token, tokens with images in second place, their number."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.head = nn.Conv2d(3, 6, 8, 8), nn.Linear(6, 6), nn.Linear(6, 5)
+        self.place = nn.Parameter(torch.rand(16, 6))
+
+    def forward(self, x):
+        count, place = x.shape[0], self.place * 2
+        tokens = self.first(x).flatten(2).permute(2, 0, 1)
+        y = self.second(tokens.transpose(0, 1))
+        return self.head((y + tokens.transpose(0, 1) + place).reshape(count, 16, 6).mean(dim=1))
+
+
+class Windows(nn.Module):
+    """Keys in which each image is four entries."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 6, 8, 8), nn.Linear(6, 5)
+
+    def forward(self, x):
+        return self.second(self.first(x).flatten(2).reshape(-1, 6, 4).mean(dim=2)).unflatten(0, (-1, 4)).mean(dim=1)
+
+
+@pytest.mark.parametrize("name", ["awkward", "mini_clip"])
+def test_a_subset_of_kept_images_is_what_keeping_them_gives(name):
+    torch.manual_seed(0)
+    if name == "awkward":
+        classifier, layers = Classifier(Awkward(), list("abcde"), size=32), ["first", "second"]
+    else:
+        classifier, layers = load_classifier("mini_clip"), ["visual.layer4.0.conv3", "visual.layer4.1.conv3"]
+    images = torch.rand(7, 3, classifier.size, classifier.size)
+    data = LabelledImages(images, torch.arange(7) % 5, classifier.classes)
+    cuts = cut_all(classifier, layers)
+    kept, change = bench.CachedStates(cuts, data, batch_size=3), torch.rand_like(cuts[layers[1]].weight) / 10
+    edit = Edit({f"{layers[1]}.weight": Change(change)}, fingerprint(classifier.model))
+    chosen = [5, 0, 6, 2]
+    expected = bench.CachedStates(cuts, data.subset(chosen))
+    for part in (kept.subset(chosen, batch_size=3), kept.subset(torch.tensor(chosen)).subset(np.arange(4))):
+        for one in (None, edit):
+            torch.testing.assert_close(part.logits(one), expected.logits(one))
+        assert torch.equal(part.labels, expected.labels) and torch.equal(part.before, expected.before)
+    mask = torch.tensor([i in chosen for i in range(7)])
+    torch.testing.assert_close(kept.subset(mask).logits(edit), kept.logits(edit)[mask])
+    fragile = kept.fragile_first()
+    torch.testing.assert_close(fragile.logits().sort(dim=0).values, kept.logits().sort(dim=0).values)
+    for layer in layers:
+        parts = kept.batches(layer, 2)
+        torch.testing.assert_close(torch.cat([cuts[layer].suffix(state) for state, _ in parts]), kept.logits())
+        assert [len(part) for _, part in parts] == [2, 2, 2, 1]
+    with pytest.raises(IndexError, match="expected whole numbers from -7 to 6, a slice, or 7 booleans"):
+        kept.subset([7])
+
+
+def test_a_subset_is_refused_where_an_image_cannot_be_told_from_the_next():
+    classifier = Classifier(Windows(), list("abcde"), size=32)
+    data = LabelledImages(torch.rand(4, 3, 32, 32), torch.arange(4), classifier.classes)
+    kept = bench.CachedStates(cut_all(classifier, ["second"]), data)
+    torch.testing.assert_close(kept.logits(), predict(classifier, data))
+    with pytest.raises(ValueError, match=r"\[\(4, 8\), \(6, 6\)\], does not say where an image begins"):
+        kept.subset([1])
+
+
+def test_no_images_cannot_be_kept(tiny, sets):
+    with pytest.raises(ValueError, match="no images to keep: expected at least one"):
+        bench.cache_states(tiny, LAYERS, none=sets["clean"].subset([]))
 
 
 def test_the_report_and_the_strength_curve_agree_with_the_comparison(tiny, photos32, sets, exemplar):
-    _, kept = bench.prepare(tiny, LAYERS, **sets)
+    _, kept = bench.cache_states(tiny, LAYERS, **sets)
     kept["test"] = kept.pop("validation")
     edit = rewrite(tiny, "conv1", exemplar, photos32, cache="")
-    result = bench.report({"edit": edit, "several": [edit, 0 * edit]}, kept)
+    result = report({"edit": edit, "several": [edit, 0 * edit]}, kept)
     found = kept["test"].compare(edit)
     assert result.loc["edit", "errors after"] == int(found.after.sum())
     assert result.loc["several", "errors after"] == (int(found.after.sum()) + int(found.before.sum())) / 2
-    curve = bench.strength_curve(edit, (0, 1), kept["test"], kept["clean"])
+    assert result.loc["edit", "p"] == found.row()["p"] and np.isnan(result.loc["several", "p"])
+    assert result.loc["edit"].notna().all() and np.isnan(result.loc["several", "low"])
+    curve = strength_curve(edit, (0, 1), kept["test"], kept["clean"])
     assert curve.loc[0, "errors corrected"] == 0 and curve.loc[0, "accuracy change (points)"] == 0
     assert curve.loc[1, "errors corrected"] == result.loc["edit", "errors corrected"]
     assert curve.loc[1, "accuracy change (points)"] == result.loc["edit", "clean change"]

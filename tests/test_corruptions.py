@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from edittools import plots
-from edittools.corruptions import CORRUPTIONS, SEVERITIES, corrupt, corrupted_errors
+from edittools.choosing.corruptions import CORRUPTIONS, SEVERITIES, corrupt, corrupted_errors
 from edittools.cut import cut_all
 from edittools.images import LabelledImages
+from edittools.lab import plots
 from edittools.metrics import error_rate
 from edittools.moments import SecondMoment
 from edittools.rewriting import rewrite
@@ -75,7 +75,7 @@ def test_the_curves_have_a_panel_a_method():
 
 
 def test_the_benchmark_runs_on_any_scenario(tiny, photos32, exemplar, monkeypatch, tmp_path):
-    from edittools.scenarios import Scenario
+    from edittools.choosing import Scenario
 
     monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "benchmarks"))
     import robustness
@@ -83,8 +83,8 @@ def test_the_benchmark_runs_on_any_scenario(tiny, photos32, exemplar, monkeypatc
     monkeypatch.setenv("EDITTOOLS_CACHE", str(tmp_path))
     data = LabelledImages(photos32, torch.arange(40) % 5, tiny.classes)
     story = Scenario(
-        "mini", tiny, {"one": exemplar}, lambda image, mask: image, data, data, data, data, data, data,
-        layers=("conv1", "conv2"), shortlist=("conv1", "conv2"), default={}, expected={},
+        tiny, {"one": exemplar}, reference=1 - photos32, validation=data, budget=data, test=data, clean=data,
+        layers=("conv1", "conv2"),
     )  # fmt: skip
     curves, whole, chosen = robustness.measure(story, images=20)
     assert list(chosen) == ["edit", "local fine-tuning", "global fine-tuning"] == curves.method.unique().tolist()

@@ -8,21 +8,16 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
-from edittools.counterfactuals import effect_changes, effects, materials, rules
-from edittools.cures import probe_again, scenario_for, shown_rule
 from edittools.exemplars import Exemplar
 from edittools.metrics import predict
-from edittools.miniworld import CLASSES
-from edittools.probing import probing_scenario
+from edittools.pasting import paste_texture
+from edittools.probing.counterfactuals import materials
+from edittools.probing.effects import effect_changes, effects, rules
 from edittools.rewriting import rewrite
-from edittools.styles import paste_texture
+from edittools.stories.cures import probe_again, scenario_for, shown_rule
+from edittools.world.miniworld import CLASSES
 
 CAR = {"class": "car", "concept": "road", "style": "snow"}
-
-
-@pytest.fixture(scope="module")
-def story():
-    return probing_scenario("mini", "validation", per_class=4)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +59,9 @@ def test_a_rule_becomes_a_scenario_whose_parts_do_not_meet(story, rule, cars):
         assert not (differs & (story.masks["road"][chosen] == 0)).any() and differs.flatten(1).any(dim=1).all()
     snowy = right & (story.masks["snow"].mean(dim=(1, 2)) >= 0.02)
     assert torch.equal(cure.legitimate.images, story.data.images[snowy])
-    assert len(cure.clean) == len(cure.clean_validation) == 300
+    assert len(cure.clean) == len(cure.budget) == 600
+    everyday = torch.cat([data.images.flatten(1) for data in (cure.clean, cure.budget)] + [cure.reference.flatten(1)])
+    assert len(torch.unique((everyday * 255).round().byte(), dim=0)) == len(everyday)
     assert cure.layers[0] == "features.8" and set(cure.shortlist) <= set(cure.layers)
 
 

@@ -6,8 +6,11 @@ import torchvision
 from conftest import randomise_norms
 from torch import nn
 
-from edittools.cut import Cut, cut_all, editable_layers, evaluating, find_layer, prefixes
-from edittools.models import Classifier
+from edittools.classifiers import Classifier
+from edittools.cut import Cut, cut_all, editable_layers, prefixes
+from edittools.graph import evaluating, find_layer
+
+SIZE = 64  # as much to see as at 224, in a twelfth of the time
 
 
 def _timm(name):
@@ -15,7 +18,7 @@ def _timm(name):
 
 
 def _clip_visual():
-    return importlib.import_module("open_clip").create_model("RN50", pretrained=None).visual
+    return importlib.import_module("open_clip").create_model("RN50", pretrained=None, force_image_size=SIZE).visual
 
 
 MODELS = {
@@ -25,7 +28,7 @@ MODELS = {
     "resnet50": torchvision.models.resnet50,
     "densenet121": torchvision.models.densenet121,
     "convnext_tiny": torchvision.models.convnext_tiny,
-    "vit_b_16": torchvision.models.vit_b_16,
+    "vit_b_16": lambda: torchvision.models.vit_b_16(image_size=SIZE),
     "tf_efficientnet_lite0": lambda: _timm("tf_efficientnet_lite0"),
     "open_clip RN50": _clip_visual,
 }
@@ -49,8 +52,8 @@ def test_suffix_of_prefix_is_the_plain_forward_pass_at_early_middle_and_late_lay
     torch.manual_seed(0)
     model = randomise_norms(MODELS[name]())
     logits = 1024 if name == "open_clip RN50" else 1000
-    classifier = Classifier(model, [str(i) for i in range(logits)])
-    images = torch.rand(2, 3, 224, 224)
+    classifier = Classifier(model, [str(i) for i in range(logits)], size=SIZE)
+    images = torch.rand(2, 3, SIZE, SIZE)
     with evaluating(classifier):
         expected = classifier(images)
     layers = editable_layers(classifier).layer.tolist()
@@ -104,9 +107,10 @@ def test_a_layer_may_be_given_as_a_module(tiny):
 
 
 def test_an_unknown_layer_is_answered_with_the_nearest_name():
-    classifier = Classifier(torchvision.models.vgg11(), [str(i) for i in range(1000)])
+    with torch.device("meta"):  # no weights needed
+        model = torchvision.models.vgg11()
     with pytest.raises(KeyError, match=r"'feature.18' not found in VGG; did you mean 'features.18'"):
-        find_layer(classifier.model, "feature.18")
+        find_layer(model, "feature.18")
 
 
 @pytest.mark.parametrize(
@@ -181,3 +185,123 @@ def test_cutting_leaves_mode_hooks_and_grad_flags_as_they_were(tiny, photos32):
     assert torch.equal(tiny.model.norm2.running_mean, statistics)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in tiny.modules())
     assert all(parameter.grad is None for parameter in tiny.parameters())
+
+
+class Optional(nn.Module):
+    """A model whose forward pass takes more than images, with defaults."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, x, scale=None, *, shift=0.0, flip=False):
+        x = self.conv(x)
+        if scale is not None:
+            x = x * scale
+        if flip:
+            x = -x
+        return self.head((x + shift).mean(dim=(2, 3)))
+
+
+@torch.no_grad()
+def test_optional_arguments_of_the_forward_pass_keep_their_defaults():
+    torch.manual_seed(0)
+    classifier, images = Classifier(Optional(), list("ab"), size=8), torch.rand(2, 3, 8, 8)
+    assert editable_layers(classifier).layer.tolist() == ["conv", "head"]
+    for layer in ("conv", "head"):
+        cut = Cut(classifier, layer)
+        torch.testing.assert_close(cut.suffix(cut.prefix(images)), classifier(images))
+
+
+def test_a_model_that_fails_on_its_images_is_answered_with_a_sentence():
+    class Picky(Optional):
+        def forward(self, x, scale=None):
+            return super().forward(x + torch.ones(3, 9, 9), scale)
+
+    with pytest.raises(ValueError, match=r"Picky fails on images of 8 × 8 pixels \(RuntimeError: (.|\n)*another size"):
+        editable_layers(Classifier(Picky(), list("ab"), size=8))
+
+    class Wrong(Optional):
+        def forward(self, x):
+            return super().forward(x.mul("scale"))
+
+    with pytest.raises(ValueError, match=r"Wrong fails on images of 8 × 8 pixels \(TypeError: "):
+        editable_layers(Classifier(Wrong(), list("ab"), size=8))
+
+
+@torch.no_grad()
+def test_dropout_that_works_in_place_does_nothing_in_a_model_in_train_mode():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Dropout(0.5, inplace=True), nn.Flatten(), nn.Linear(144, 2))
+    classifier, images = Classifier(model, list("ab"), size=8), torch.rand(2, 3, 8, 8)
+    expected = classifier(images)
+    classifier.train()
+    cut = Cut(classifier, "0")
+    torch.testing.assert_close(cut.suffix(cut.prefix(images)), expected)
+
+
+@torch.no_grad()
+def test_what_follows_the_layer_is_computed_in_the_precision_of_the_state(tiny, photos32):
+    exact = [(c := Cut(tiny, layer)).suffix(c.prefix(photos32)) for layer in ("stem", "conv2")]
+    tiny.half()
+    for layer, expected in zip(("stem", "conv2"), exact, strict=True):
+        cut = Cut(tiny, layer)
+        state = cut.prefix(photos32)
+        assert cut.suffix(state).dtype == torch.float16
+        for weight in (None, cut.weight.float()):
+            found = cut.suffix(state.to(torch.float32), weight)
+            assert found.dtype == torch.float32 and torch.allclose(found, expected, atol=0.02)
+        torch.testing.assert_close(cut.block(state).float(), cut.block(state.to(torch.float32)), rtol=0, atol=0.02)
+
+
+def test_what_runs_beside_a_layer_is_among_the_later_parameters():
+    model = randomise_norms(torchvision.models.resnet18(num_classes=5))
+    classifier, images = Classifier(model, list("abcde"), size=64), torch.rand(2, 3, 64, 64)
+    names = [name for name, _ in model.named_parameters()]
+    for layer in ("layer3.0.conv1", "layer3.0.conv2", "layer3.0.downsample.0"):
+        start = names.index("layer3.0.conv1.weight")
+        earlier = {*names[: start + 3 * layer.endswith("conv2")], f"{layer}.weight"}
+        cut = Cut(classifier, layer)
+        assert set(cut.later_parameters) == set(names) - earlier
+        with torch.no_grad():
+            changed = {name: torch.rand_like(p) for name, p in cut.later_parameters.items()}
+            expected = torch.func.functional_call(model, changed, (classifier.normalise(images),))
+            state = cut.prefix(images)
+            found = torch.func.functional_call(cut.rest, changed, (cut.output(state), *state.alive))
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_a_bare_parameter_beside_the_layer_is_a_later_one():
+    class Gated(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.conv, self.head = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1), nn.Linear(3, 2)
+            self.gain, self.shift = nn.Parameter(torch.rand(1)), nn.Parameter(torch.rand(1))
+
+        def forward(self, x):
+            x = self.stem(x) + self.shift
+            return self.head((self.conv(x.relu()) + self.gain * x + self.shift).mean(dim=(2, 3)))
+
+    classifier, images = Classifier(Gated(), list("ab"), size=8), torch.rand(2, 3, 8, 8)
+    cut = Cut(classifier, "conv")
+    assert set(cut.later_parameters) == {"gain", "head.weight", "head.bias"}
+    state = cut.prefix(images)
+    found = torch.func.functional_call(cut.rest, {"gain": torch.zeros(1)}, (cut.output(state), *state.alive))
+    torch.testing.assert_close(cut.suffix(state), classifier(images))
+    classifier.model.gain.zero_()
+    torch.testing.assert_close(found, classifier(images))
+
+
+def test_a_parameter_that_works_before_the_layer_as_well_is_no_later_one():
+    class Shared(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.shared, self.conv, self.head = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1), nn.Linear(3, 2)
+
+        def forward(self, x):
+            return self.head(self.shared(self.conv(self.shared(x))).mean(dim=(2, 3)))
+
+    cut = Cut(Classifier(Shared(), list("ab"), size=8), "conv")
+    assert set(cut.later_parameters) == {"head.weight", "head.bias"}

@@ -1,15 +1,23 @@
+import copy
+import io
+import json
 from math import isnan
 
 import pytest
 import torch
+import torchvision
 from conftest import TinyNet, make_exemplar, randomise_norms
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import nn
 
+from edittools.baselines.finetuning import finetune
+from edittools.classifiers import Classifier, fingerprint
 from edittools.edits import Change, Edit, applied_edits, unedited_fingerprint
-from edittools.finetuning import finetune
-from edittools.models import Classifier, fingerprint
 from edittools.rewriting import rewrite
+from edittools.stories.snow import car_exemplars
+from edittools.world import scenes
+from edittools.zoo import load_classifier
 
 
 @pytest.fixture
@@ -79,6 +87,100 @@ def test_training_under_an_applied_edit_is_not_silently_lost(tiny, edit):
         edit.undo_(tiny)
 
 
+def _copied(classifier):
+    return copy.deepcopy(classifier)
+
+
+def _pickled(classifier):
+    file = io.BytesIO()
+    torch.save(classifier, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+@pytest.mark.parametrize("another", [_copied, _pickled])
+def test_an_applied_edit_goes_with_its_model_and_is_undone_in_each(tiny, edit, other, photos32, another):
+    before = _weights(tiny)
+    edit.apply_(tiny)
+    edited, found = _weights(tiny), another(tiny)
+    assert _same(edited, found) and len(applied_edits(found)) == 1
+    assert unedited_fingerprint(found) == edit.fingerprint
+    rewrite(found, "conv2", make_exemplar(7), photos32, steps=1, cache="").apply_(found)
+    applied_edits(found)[-1].undo_(found)
+    with other.applied(found):
+        edit.undo_(found)
+    assert _same(before, found) and applied_edits(found) == ()
+    assert _same(edited, tiny) and applied_edits(tiny) == (edit,)
+    edit.undo_(tiny)
+    assert _same(before, tiny)
+
+
+def test_an_edit_read_from_its_file_undoes_the_same_edit(tiny, edit, tmp_path):
+    before = _weights(tiny)
+    edit.save(tmp_path / "edit.safetensors")
+    edit.apply_(tiny)
+    with pytest.raises(ValueError, match="not applied"):
+        (0.5 * edit).undo_(tiny)
+    Edit.load(tmp_path / "edit.safetensors").undo_(tiny)
+    assert _same(before, tiny)
+
+
+def test_a_models_own_state_can_be_loaded_while_an_edit_is_applied(tiny, edit, other):
+    before = _weights(tiny)
+    edit.apply_(tiny)
+    tiny.load_state_dict(tiny.state_dict())
+    tiny.load_state_dict(_weights(tiny))
+    with other.applied(tiny):
+        pass
+    edit.undo_(tiny)
+    assert _same(before, tiny)
+
+
+def test_loading_the_original_weights_takes_the_edits_back(tiny, edit, other):
+    before = _weights(tiny)
+    with edit.applied(tiny), other.applied(tiny):
+        tiny.load_state_dict(before)
+        assert applied_edits(tiny) == () and unedited_fingerprint(tiny) == edit.fingerprint
+    assert _same(before, tiny) and not [name for name in vars(tiny.model) if "edittools" in name]
+    edit.apply_(tiny)
+    tiny.load_state_dict(before)
+    with other.applied(tiny):  # the first one does not come back
+        assert applied_edits(tiny) == (other,)
+        assert torch.equal(tiny.model.conv1.weight, before["model.conv1.weight"])
+    assert _same(before, tiny)
+
+
+@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_model_converted_while_edits_are_applied_is_undone_to_the_converted_original(tiny, edit, other, precision):
+    expected = {name: tensor.to(precision) for name, tensor in _weights(tiny).items() if tensor.is_floating_point()}
+    unedited = fingerprint(copy.deepcopy(tiny).to(precision).model)
+    edit.apply_(tiny)
+    other.apply_(tiny)
+    tiny.to(precision)
+    both = _weights(tiny)
+    assert unedited_fingerprint(tiny) == unedited
+    edit.undo_(tiny)
+    assert torch.equal(tiny.model.conv1.weight, expected["model.conv1.weight"]) and applied_edits(tiny) == (other,)
+    assert torch.equal(tiny.model.conv2.weight, both["model.conv2.weight"])
+    other.undo_(tiny)
+    assert all(torch.equal(tensor, tiny.state_dict()[name]) for name, tensor in expected.items())
+
+
+def test_weights_that_were_rounded_while_an_edit_was_applied_are_refused_with_the_way_out(tiny, edit):
+    edit.apply_(tiny)
+    tiny.half().float()
+    with pytest.raises(ValueError, match=r"'conv1.weight' was changed by something else.*before rounding"):
+        edit.undo_(tiny)
+
+
+def test_a_weight_with_infinite_or_undefined_numbers_is_undone(tiny, edit):
+    before = _weights(tiny)
+    broken = Edit({"conv1.weight": Change(torch.full_like(tiny.model.conv1.weight, float("nan")))}, edit.fingerprint)
+    with broken.applied(tiny):
+        assert tiny.model.conv1.weight.isnan().all()
+    assert _same(before, tiny)
+
+
 def test_scaling_and_adding_act_on_the_weights(tiny, edit, other):
     base = tiny.model.conv1.weight.detach().clone()
     delta = edit.changes["conv1.weight"].delta()
@@ -115,6 +217,18 @@ def test_save_and_load_give_the_same_edit(tiny, edit, other, tmp_path):
     edit.save(tmp_path / "one.safetensors")
     assert (tmp_path / "one.safetensors").stat().st_size < 6000
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.safetensors", "one.safetensors"]
+
+
+def test_an_edit_saved_before_records_said_whether_they_converged_is_read(tiny, edit, tmp_path):
+    path = tmp_path / "old.safetensors"
+    edit.save(path)
+    with safe_open(path, "pt") as file:
+        header = file.metadata()
+    record = json.loads(header["record"])
+    assert record.pop("converged") is edit.record.converged is not None
+    save_file(load_file(path), path, header | {"record": json.dumps(record)})
+    loaded = Edit.load(path, tiny).record
+    assert loaded.converged is None and loaded.loss_after == edit.record.loss_after
 
 
 def test_an_edit_knows_its_model_also_while_edits_are_applied(tiny, edit, other, tmp_path):
@@ -205,15 +319,37 @@ def test_a_file_that_is_no_edit_is_refused(tiny, edit, tmp_path, damage):
         Edit.load(tmp_path / "absent.safetensors")
 
 
-def test_the_firing_map_is_strong_at_the_exemplars_mask_and_weak_elsewhere(tiny, photos32, exemplar):
-    edit = rewrite(tiny, "stem", exemplar, photos32, cache="")
-    firing = edit.firing_map(tiny, exemplar.changed)
-    assert firing.shape == (32, 32) and float(firing.min()) >= 0
-    inside, outside = firing[exemplar.mask > 0].square().mean().sqrt(), firing[exemplar.mask == 0].mean()
-    assert float(inside) == pytest.approx(1, abs=0.2) and float(outside) < 0.8 * float(inside)
-    assert torch.allclose((0.5 * edit).firing_map(tiny, exemplar.changed), firing, atol=1e-5)
-    with pytest.raises(KeyError, match="does not change layer 'conv2'; it changes stem"):
-        edit.firing_map(tiny, exemplar.changed, "conv2")
+def test_the_firing_map_is_strong_at_the_exemplars_mask_and_weak_elsewhere():
+    classifier = load_classifier("mini_vgg")
+    [car] = car_exemplars(classifier, 1).values()
+    for objective in ("l1", "least_squares"):
+        everyday = scenes(40, 3_100_000).images
+        edit = rewrite(classifier, "features.10", car, everyday, objective=objective, cache="")
+        firing = edit.firing_map(classifier, car.changed)
+        assert firing.shape == (64, 64) and float(firing.min()) >= 0
+        inside, outside = firing[car.mask > 0].square().mean().sqrt(), firing[car.mask == 0].mean()
+        assert float(inside) == pytest.approx(1, abs=0.2) and float(outside) < 0.5 * float(inside)
+        assert torch.allclose((0.5 * edit).firing_map(classifier, car.changed), firing, atol=1e-4)
+    with pytest.raises(KeyError, match="does not change layer 'features.2'; it changes features.10"):
+        edit.firing_map(classifier, car.changed, "features.2")
+
+
+def test_the_response_of_a_sum_is_on_the_scale_of_its_parts(tiny, edit, exemplar, photos32):
+    [change] = edit.changes.values()
+    [more] = rewrite(tiny, "conv1", make_exemplar(7), photos32, cache="").changes.values()
+    assert (change + change).response == pytest.approx(2 * change.response, rel=1e-6)
+    assert (2 * edit + edit * -0.5).changes["conv1.weight"].response == pytest.approx(1.5 * change.response, rel=1e-6)
+    assert (change + change + change).response == pytest.approx(3 * change.response, rel=1e-6)
+    assert (change + change * -1).response == pytest.approx(0, abs=1e-9)
+    assert (change + more).response == pytest.approx((more + change).response)
+    assert ((change + more) * 3).response == pytest.approx((change * 3 + more * 3).response)
+    apart = [Change(torch.eye(2)[:, [i]], torch.eye(2)[[i]], 1.0, i + 1.0) for i in (0, 1)]
+    assert (apart[0] + apart[1]).response == 2
+    assert (Change(change.delta()) + change).response == pytest.approx(2 * change.response, rel=1e-6)  # one is unknown
+    for twice in (edit + edit, 0.25 * edit + 0.75 * edit):
+        torch.testing.assert_close(
+            twice.firing_map(tiny, exemplar.changed), edit.firing_map(tiny, exemplar.changed), rtol=1e-4, atol=1e-5
+        )
 
 
 def test_local_finetuning_changes_one_weight_and_global_all_that_follow(tiny, exemplar):
@@ -245,6 +381,27 @@ def test_finetuning_is_what_plain_sgd_on_the_model_does(tiny, exemplar, scope):
     for name in names:
         moved = tiny.model.get_parameter(name).detach() - start[name]
         assert torch.allclose(edit.changes[name].delta(), moved, atol=1e-5), name
+
+
+@pytest.mark.parametrize("layer", ["layer3.0.conv1", "layer3.0.conv2"])
+def test_global_finetuning_of_a_resnet_is_what_plain_sgd_does_to_all_but_what_comes_before(layer):
+    """In plain words: in the order of the model's parameters all from the block on, without what feeds the layer."""
+    torch.manual_seed(0)
+    classifier = Classifier(randomise_norms(torchvision.models.resnet18(num_classes=5)), list("abcde"), size=32)
+    exemplar, names = make_exemplar(), [name for name, _ in classifier.model.named_parameters()]
+    trained = names[names.index("layer3.0.conv1.weight") :]
+    trained = trained[3:] if layer == "layer3.0.conv2" else trained  # without conv1 and its norm
+    edit = finetune(classifier, layer, exemplar, scope="global", rate=0.01, steps=3)
+    assert set(edit.changes) == set(trained) and len(trained) == (29 if layer == "layer3.0.conv2" else 32)
+    plain = copy.deepcopy(classifier)
+    optimiser = torch.optim.SGD([plain.model.get_parameter(name) for name in trained], lr=0.01)
+    for _ in range(3):
+        optimiser.zero_grad()
+        torch.nn.functional.cross_entropy(plain(exemplar.changed[None]), torch.tensor([1])).backward()
+        optimiser.step()
+    images = torch.rand(8, 3, 32, 32)
+    with edit.applied(classifier), torch.no_grad():
+        torch.testing.assert_close(classifier(images).softmax(1), plain(images).softmax(1), rtol=0, atol=1e-5)
 
 
 def test_a_locality_term_keeps_reference_predictions_nearer(tiny, photos32, exemplar):

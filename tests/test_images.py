@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -182,6 +184,43 @@ def test_lazy_images_are_the_files_and_a_set_of_them_behaves_like_a_tensor(tmp_p
         assert some.names == ("4", "1") and some.labels.tolist() == [1, 1]
         assert torch.allclose(some.images[0], torch.full((3, 8, 8), 80 / 255))
     assert [len(labels) for _, labels in lazy.batches(3)] == [3, 3, 1]
+
+
+INDICES = [
+    3, -2, np.int64(4), np.int32(-7), torch.tensor(2), slice(2, 5), slice(None, None, 3), slice(5, 2),
+    [4, 1], [-1, 0, 0], range(1, 4), np.array([6, 2]), torch.tensor([0, -3]), [], torch.tensor([], dtype=torch.long),
+    [True, False, True, False, False, False, True], np.arange(7) % 2 == 0, torch.arange(7) > 4, [False] * 7,
+]  # fmt: skip
+BAD_INDICES = [
+    7, -8, [0, 7], [True, False], np.ones(6, bool), torch.ones(8, dtype=torch.bool), torch.zeros(0, dtype=torch.bool),
+    1.0, [0.5], "3", None, True, [[0, 1]], torch.zeros(7, 7, dtype=torch.bool), (0, 1), (slice(None), 0), ...,
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def lazy(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("lazy")
+    return LazyImages([_write(folder / f"{i}.png", np.full((9, 9, 3), 30 * i, np.uint8)) for i in range(7)], 8)
+
+
+@pytest.mark.parametrize("index", INDICES, ids=repr)
+def test_lazy_images_give_for_any_index_what_a_tensor_gives(lazy, index):
+    tensor = torch.stack([lazy[i] for i in range(7)])
+    assert torch.equal(lazy[index], tensor[index])
+    if np.ndim(index) and not isinstance(index, slice):
+        data = LabelledImages(lazy, torch.arange(7), "abcdefg", tuple("abcdefg"))
+        some = data.subset(index)
+        assert torch.equal(some.images[:], tensor[index]) and torch.equal(some.labels, data.labels[index])
+        assert some.names == tuple("abcdefg"[i] for i in some.labels)
+
+
+@pytest.mark.parametrize("index", BAD_INDICES, ids=repr)
+def test_an_index_that_names_no_images_is_quoted(lazy, index):
+    with pytest.raises(IndexError, match=re.escape(f"index {index!r}: expected")):
+        lazy[index]
+    if not isinstance(index, tuple):
+        with pytest.raises(IndexError, match="from -7 to 6, a slice, or 7 booleans"):
+            LabelledImages(torch.zeros(7, 3, 2, 2), torch.arange(7), "abcdefg").subset(index)
 
 
 @settings(max_examples=30, deadline=None)

@@ -1,12 +1,26 @@
 import math
+from itertools import product
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import rankdata, wilcoxon
 
+from edittools.choosing.report import mean_of
 from edittools.images import LabelledImages
-from edittools.metrics import Comparison, by_class, error_rate, errors, errors_corrected, mcnemar, predict, wilson
+from edittools.metrics import (
+    Comparison,
+    by_class,
+    error_rate,
+    errors,
+    errors_corrected,
+    mcnemar,
+    predict,
+    signed_rank,
+    wilson,
+)
 
 
 def _bools(text):
@@ -34,6 +48,37 @@ def test_mcnemar_is_the_exact_two_sided_binomial():
     assert mcnemar(0, 0) == 1 and mcnemar(3, 3) == 1
 
 
+def test_figures_of_several_edits_are_averaged_but_for_p_values_and_intervals():
+    one = {"p": 2e-5, "corrected": 17, "attacks_fixed_low": 0.2, "fixed high": 0.4, "step": 1.0}
+    other = {"p": 1.0, "corrected": 0, "attacks_fixed_low": 0.4, "fixed high": 0.6, "step": 2.0}
+    assert mean_of([one]) == one
+    found = mean_of([one, other])
+    assert {name for name, value in found.items() if math.isnan(value)} == {"p", "attacks_fixed_low", "fixed high"}
+    assert found["corrected"] == 8.5 and found["step"] == 1.5 and list(found) == list(one)
+
+
+@given(st.lists(st.integers(-4, 4), min_size=1, max_size=9))
+def test_the_signed_rank_test_counts_all_signs_ties_and_zeros_or_not(differences):
+    moved = np.array([d for d in differences if d] or [0])
+    ranks, signs = rankdata(abs(moved)), np.array(list(product((0, 1), repeat=len(moved))))
+    sums, seen = signs @ ranks, ranks[moved > 0].sum()
+    above, below = (sums >= seen).mean(), (sums <= seen).mean()
+    expected = (above, min(1, 2 * above, 2 * below)) if moved.any() else (1, 1)
+    found = signed_rank(differences, "greater"), signed_rank(differences)
+    assert found == pytest.approx(expected)
+
+
+def test_the_signed_rank_test_is_that_of_scipy():
+    assert signed_rank([1, 2, 3, 4, 5], "greater") == 1 / 32  # the normal distribution says 0.022
+    assert math.isnan(signed_rank([]))
+    rng = np.random.default_rng(0)
+    for count, method in ((50, "exact"), (51, "asymptotic"), (400, "asymptotic")):
+        values = rng.normal(0.2, 1, count)
+        for alternative in ("greater", "two-sided"):
+            expected = wilcoxon(values, alternative=alternative, method=method).pvalue
+            assert signed_rank([*values, 0, 0], alternative) == pytest.approx(expected)
+
+
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=30))
 def test_a_comparison_adds_up(pairs):
     before, after = (torch.tensor(column) for column in zip(*pairs, strict=True))
@@ -55,3 +100,28 @@ def test_error_rate_counts_wrong_predictions_in_eval_mode(tiny, photos32):
     assert tiny.training
     with pytest.raises(ValueError, match="3 predictions for 2 labels"):
         errors(torch.zeros(3, 5), torch.zeros(2))
+
+
+def test_an_interval_of_the_accuracy_change_covers_the_truth_as_often_as_it_says():
+    """Images drawn with known shares of corrected and broken ones, many times."""
+    generator, covered, repeats = torch.Generator().manual_seed(0), 0, 400
+    for _ in range(repeats):
+        draw = torch.rand(300, generator=generator)
+        found = Comparison(draw < 0.10, (draw > 0.04) & (draw < 0.13))  # 4 % corrected, 3 % broken
+        low, high = found.accuracy_interval()
+        covered += low <= 1.0 <= high
+    assert 0.92 <= covered / repeats <= 0.98
+    right = torch.zeros(281, dtype=torch.bool)
+    low, high = Comparison(right, right).accuracy_interval()
+    assert -1.2 < low < -0.5 and high == -low  # nothing changed, but of 281 images only
+
+
+def test_an_interval_of_the_errors_corrected_is_that_of_a_bootstrap_over_images():
+    before = torch.arange(60) < 30
+    found = Comparison(before, (torch.arange(60) >= 18) & (torch.arange(60) < 34))
+    rng, values = np.random.default_rng(1), []
+    for _ in range(4000):
+        i = rng.integers(60, size=60)
+        values.append(errors_corrected(found.before[i], found.after[i]))
+    assert found.corrected_interval() == pytest.approx(np.quantile(values, (0.025, 0.975)), abs=0.03)
+    assert all(math.isnan(v) for v in Comparison(~before & before, before).corrected_interval())

@@ -1,10 +1,16 @@
+import copy
+import importlib.resources
+import re
+
 import pytest
 import torch
 from conftest import needs_photos
 from torch import nn
 
-from edittools import photos
-from edittools.models import Classifier, current_device, fingerprint, load_classifier
+from edittools import classifiers as models
+from edittools.classifiers import Classifier, fingerprint
+from edittools.stories import photos
+from edittools.zoo.load import current_device, load_classifier
 
 
 def test_normalisation_is_inside(tiny, photos32):
@@ -114,3 +120,25 @@ def test_places365_wants_a_file_or_a_hash_and_reads_the_authors_format(tmp_path,
     classifier = load_classifier("resnet18_places365", weights=tmp_path / "places.pth.tar")
     assert len(classifier.classes) == 365
     assert torch.equal(classifier.model.fc.bias, state["module.fc.bias"])
+
+
+def test_data_lies_beside_the_package_in_a_checkout_and_inside_it_once_installed(monkeypatch, tmp_path):
+    monkeypatch.setattr(importlib.resources, "files", lambda name: tmp_path / name)
+    assert models._data_folder() == tmp_path / "data"
+    (tmp_path / "edittools" / "data").mkdir(parents=True)
+    assert models._data_folder() == tmp_path / "edittools" / "data"
+
+
+@pytest.mark.parametrize("load", [lambda: load_classifier("mini_vgg"), lambda: load_classifier("mini_clip"),
+                                  lambda: load_classifier("lite_clip"), photos.registry.__wrapped__])  # fmt: skip
+def test_a_file_that_should_have_travelled_with_the_package_is_named_when_it_is_missing(load, monkeypatch, tmp_path):
+    monkeypatch.setattr(models, "DATA", tmp_path / "data")
+    with pytest.raises(FileNotFoundError, match=re.escape(f"'{tmp_path}/data/") + ".* is missing: expected .*again"):
+        load()
+
+
+def test_on_the_cpu_the_channels_are_last_and_the_weights_the_same():
+    model = load_classifier("mini_vgg", "cpu").model
+    weight, usual = model.features[3].weight, copy.deepcopy(model).to(memory_format=torch.contiguous_format)
+    assert weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
+    assert fingerprint(model) == fingerprint(usual)

@@ -8,8 +8,8 @@ import torch
 from conftest import needs_photos
 from PIL import Image
 
-from edittools import photos
-from edittools.models import load_classifier
+from edittools.stories import photos
+from edittools.zoo.load import load_classifier
 
 
 @pytest.fixture
@@ -104,8 +104,9 @@ def test_without_network_the_error_names_file_address_and_ways_out(cache, monkey
 
 def test_the_registry_is_whole():
     known = photos.registry()
-    assert len(known) == 2332
-    assert sum(name.startswith("imagenet-sample/") for name in known) == 1000
+    assert len(known) == 3384
+    counts = {"imagenet-sample/": 1000, "rta-100/": 1000, "weights/squeezenet1_1/": 52}
+    assert {prefix: sum(name.startswith(prefix) for name in known) for prefix in counts} == counts
     assert "imagenet-sample/n03590841_jack-o'-lantern.JPEG" in known
     assert all(len(digest) == 64 and url.startswith("https://") for digest, url in known.values())
     with pytest.raises(KeyError, match=r"no photo 'a.jpg' in data/registry.txt"):

@@ -1,10 +1,15 @@
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
 from conftest import make_exemplar
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
+from edittools.baselines.finetuning import finetune
+from edittools.classifiers import Classifier
 from edittools.cut import Cut, mask_at
 from edittools.exemplars import Exemplar, stack
 from edittools.metrics import predict
@@ -72,7 +77,7 @@ def test_least_squares_is_what_lstsq_finds_on_the_unfolded_problem(tiny, photos3
     columns = F.unfold(problem.coordinates, module.kernel_size, padding=module.padding, stride=module.stride)
     design = columns.transpose(1, 2).flatten(0, 1).double()
     wanted = (preactivation_target(problem) - problem.start).permute(0, 2, 3, 1).flatten(0, 2).double()
-    weight = mask_at(problem.share, problem.start).flatten().sqrt()[:, None].double()
+    weight = mask_at(problem.share, problem.start.shape[2:]).flatten().sqrt()[:, None].double()
     expected = torch.linalg.lstsq(design * weight, wanted * weight, driver="gelsd").solution.T.reshape(found.shape)
     residual = lambda x: ((design @ x.flatten(1).T - wanted) * weight).square().sum()  # noqa: E731
     assert residual(found) <= residual(expected) * (1 + 1e-5) + 1e-9
@@ -152,16 +157,72 @@ def test_leverage_is_high_for_keys_unlike_the_reference(tiny, photos32, exemplar
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 9), st.integers(1, 9), st.randoms())
 def test_a_pooled_mask_is_the_share_of_each_cell(height, width, rows, columns, random):
     mask = torch.tensor([[random.randint(0, 1) for _ in range(width)] for _ in range(height)]).float()
-    pooled = mask_at(mask[None], torch.zeros(1, 1, rows, columns + 1))[0]
+    pooled = mask_at(mask[None], (rows, columns + 1))[0]
     assert pooled.shape == (rows, columns + 1)
     assert float(pooled.min()) >= 0 and float(pooled.max()) <= 1
     if height % rows == 0 and width % (columns + 1) == 0:
         assert float(pooled.mean()) == pytest.approx(float(mask.mean()), abs=1e-5)
 
 
-def test_the_class_token_of_a_transformer_is_outside_the_mask():
-    pooled = mask_at(torch.ones(1, 8, 8), torch.zeros(1, 3, 17, 1))
-    assert pooled[0, :, 0].tolist() == [0] + [1] * 16
+def _narrow(seed=0):
+    """Keys at the mask that are nearly alike, so that along most of three directions there is next to nothing."""
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 24, 3, padding=1), nn.ReLU(),
+                          nn.MaxPool2d(2), nn.Flatten(), nn.Linear(24 * 64, 4))  # fmt: skip
+    image, mask = torch.rand(3, 16, 16), torch.zeros(16, 16)
+    mask[4:9, 2:14] = 1
+    changed = torch.where(mask > 0, 0.8 + 0.02 * torch.rand(3, 16, 16), image)
+    return Classifier(model, list("abcd"), size=16), Exemplar(image, changed, mask), torch.rand(20, 3, 16, 16)
+
+
+def test_l1_does_not_stay_at_its_least_squares_start():
+    classifier, exemplar, reference = _narrow()
+    start = rewrite(classifier, "2", exemplar, reference, rank=3, steps=0, cache="").record
+    record = rewrite(classifier, "2", exemplar, reference, rank=3, cache="").record
+    assert start.steps == 0 and not start.converged
+    assert record.loss_after < 0.6 * start.loss_after < start.loss_before
+
+
+def test_the_record_says_how_many_steps_were_taken_and_whether_more_would_help(tiny, photos32, exemplar):
+    records = [rewrite(tiny, "conv1", exemplar, photos32, steps=n, cache="").record for n in (6, 30, 1000)]
+    assert [record.steps for record in records] == [6, 30, 1000]
+    assert [record.converged for record in records] == [False, False, True]
+    assert records[0].loss_after > records[1].loss_after > records[2].loss_after
+    same = rewrite(tiny, "conv1", exemplar.map(changed=exemplar.image), photos32, cache="").record
+    assert (same.loss_after, same.steps, same.converged) == (0, 0, True)
+    squares = rewrite(tiny, "conv1", exemplar, photos32, objective="least_squares", cache="").record
+    assert (squares.steps, squares.converged) == (1, True)
+
+
+def test_an_edit_is_the_same_each_time(tiny, photos32, exemplar):
+    one, two = (_weight_change(rewrite(tiny, "conv1", exemplar, photos32, rank=2, cache=""), "conv1") for _ in "ab")
+    assert torch.equal(one, two)
+
+
+def test_a_cut_of_another_classifier_is_refused(tiny, photos32, exemplar):
+    other = copy.deepcopy(tiny)
+    for call in (lambda cut: rewrite(other, cut, exemplar, photos32, cache=""), lambda c: finetune(other, c, exemplar)):
+        with pytest.raises(
+            ValueError, match=r"a cut of Classifier\(TinyNet.* at 'conv1' for another classifier, Class"
+        ):
+            call(Cut(tiny, "conv1"))
+    otherwise = Classifier(tiny.model, tiny.classes, mean=(0.5,) * 3, std=(0.5,) * 3, size=32)
+    with pytest.raises(ValueError, match="for another classifier"):
+        rewrite(otherwise, Cut(tiny, "conv1"), exemplar, photos32, cache="")
+    alike = Classifier(tiny.model, tiny.classes, size=32)
+    rewrite(alike, Cut(tiny, "conv1"), exemplar, photos32, steps=1, cache="")
+
+
+@pytest.mark.parametrize("precision", [torch.float16, torch.float64])
+@pytest.mark.parametrize("objective", ["l1", "least_squares"])
+def test_a_basis_of_another_precision_than_the_model_is_converted(tiny, photos32, exemplar, precision, objective):
+    moment = measure(tiny, ["conv1"], photos32)["conv1"]
+    basis = rewrite(tiny, "conv1", exemplar, moment).changes["conv1.weight"].right
+    tiny.double()
+    exact = rewrite(tiny, "conv1", exemplar, moment, basis=basis.double(), objective=objective)
+    edit = rewrite(tiny, "conv1", exemplar, moment, basis=basis.to(precision), objective=objective)
+    assert edit.changes["conv1.weight"].right.dtype == torch.float64
+    assert edit.record.loss_after == pytest.approx(exact.record.loss_after, rel=0.02)
 
 
 @pytest.mark.parametrize(

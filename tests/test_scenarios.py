@@ -1,34 +1,83 @@
+from contextlib import contextmanager
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
 from conftest import needs_photos
 
 import edittools as et
-from edittools import probing, scenarios
+from edittools.choosing.protocol import FEW
 from edittools.images import LabelledImages
-from edittools.mini_clip import ATTACKED
-from edittools.miniworld import contexts
-from edittools.scenarios import LIVES_ON_SNOW, OTHER_ATTACKS, SNOW_EXEMPLARS
+from edittools.stories import probing_scenario, rules, snow, snow_scenario, typographic, typographic_scenario
+from edittools.stories.snow import LIVES_ON_SNOW, SNOW_EXEMPLARS
+from edittools.stories.typographic import OTHER_ATTACKS
+from edittools.world import attacks, miniworld
+from edittools.world.attacks import ATTACKED
+from edittools.world.contexts import SPLITS, contexts
+
+
+class Painters:
+    """Paint the first scenes of a set only, and note which were asked for: (first seed, how many)."""
+
+    def __init__(self, most):
+        self.most, self.asked = most, []
+
+    def _few(self, count, split, offset=0):
+        first = SPLITS[split].start if isinstance(split, str) else split
+        self.asked.append(range(first + offset, first + offset + count))
+        return min(count, self.most)
+
+    def scenes(self, count, split="train", label=None, **options):
+        few = self._few(count, split)
+        labels = label if label is None or isinstance(label, str) else label[:few]
+        return miniworld.scenes(few, split, labels, **options)
+
+    def attacks(self, count, split, words, **options):
+        return attacks.attacks(self._few(count, split, 800_000), split, words, **options)
+
+
+@contextmanager
+def painting(most):
+    """Let the stories paint at most so many scenes of a set: whole ones are for the notebooks and the benchmarks."""
+    painters = Painters(most)
+    with pytest.MonkeyPatch.context() as patch:
+        for story in (snow, typographic):
+            patch.setattr(story, "scenes", painters.scenes)
+        patch.setattr(typographic, "attacks", painters.attacks)
+        yield painters
+
+
+def share_no_seed(asked):
+    return all(one.stop <= other.start for one, other in pairwise(sorted(asked, key=lambda seeds: seeds.start)))
 
 
 @pytest.fixture(scope="module")
-def mini():
-    return et.snow_scenario("mini")
+def painted():
+    with painting(most=400) as painters:
+        return snow_scenario("mini"), painters.asked
+
+
+@pytest.fixture
+def mini(painted):
+    return painted[0]
 
 
 def test_unknown_tiers_are_refused(monkeypatch):
     monkeypatch.setenv("EDITTOOLS_TIER", "huge")
     with pytest.raises(ValueError, match="EDITTOOLS_TIER='huge': expected one of mini, lite, paper"):
-        et.snow_scenario()
+        snow_scenario()
     with pytest.raises(ValueError, match="tier 'light': expected one of mini, lite, paper"):
-        et.snow_scenario("light")
+        snow_scenario("light")
     monkeypatch.delenv("EDITTOOLS_TIER")
-    assert et.current_tier() == "mini"
+    assert et.stories.current_tier() == "mini"
 
 
-def test_no_image_of_the_mini_story_is_in_two_of_its_sets(mini):
-    sets = [mini.validation, mini.test, mini.clean_validation, mini.clean, mini.legitimate, mini.own]
+def test_no_image_of_the_mini_story_is_in_two_of_its_sets(painted):
+    mini, asked = painted
+    assert share_no_seed(asked) and sorted(map(len, asked)) == [120, 150, 240, 600, 1080, 1200, 1200]
+    sets = [*mini.sets.values(), mini.reference]
+    assert list(mini.sets) == ["validation", "budget", "test", "clean", "legitimate", "own"]
     images = torch.cat(
         [data.images.flatten(1) for data in sets] + [e.image.flatten()[None] for e in mini.exemplars.values()]
     )
@@ -39,7 +88,7 @@ def test_the_mini_story_tests_other_classes_than_the_exemplars_and_only_on_snow(
     shown = {mini.classifier.classes[label] for label in mini.test.labels.unique().tolist()}
     assert shown == set(contexts().query("family == 'vehicle'").index) - {"car"}
     assert {mini.classifier.classes[e.label] for e in mini.exemplars.values()} == {"car"}
-    assert len(mini.test) >= 1000 and bool((mini.test.mask("road") == 0).all())
+    assert bool((mini.test.mask("road") == 0).all())
     assert mini.default["layer"] in mini.shortlist and mini.default["exemplar"] in mini.exemplars
     first = mini.exemplars["car 1"]
     assert torch.equal(mini.change(first.image, first.mask), first.changed)
@@ -47,30 +96,32 @@ def test_the_mini_story_tests_other_classes_than_the_exemplars_and_only_on_snow(
 
 @pytest.mark.parametrize("name", ["mini_vgg", "mini_resnet"])
 def test_one_exemplar_mends_half_of_the_errors_of_other_classes_within_the_budget(mini, name):
-    """A small version of what notebook 01 and benchmarks/snow_miniworld.py show, on both models with the same code."""
+    """A small version of what notebook 01 and benchmarks/snow_miniworld.py show, on both models with the same code.
+
+    At most 400 images of a set, and every second layer.
+    """
     story = replace(mini, classifier=et.load_classifier(name))
     layers = [
         layer for layer in et.editable_layers(story.classifier).layer if "classifier" not in layer and layer != "fc"
     ]
-    sets = {"validation": story.validation, "test": story.test, "clean": story.clean_validation}
-    cuts, kept = et.prepare(story.classifier, layers[len(layers) // 3 :], **sets)
-    assert kept["test"].before.float().mean() > 0.3
-    moments = et.second_moments(story.classifier, list(cuts), story.reference, cache="")
+    few = {"legitimate": story.legitimate.subset(range(2)), "clean": story.clean.subset(range(2)), "own": None}
+    protocol = et.choosing.Protocol(replace(story, **few), layers[len(layers) // 3 :: 2])
+    assert protocol.states["test"].before.float().mean() > 0.3
     one = {"car 2": story.exemplars["car 2"]}
-    trials = et.rewriting_trials(cuts, one, moments, et.grid(objective=("l1", "least_squares")), (0.5, 1.0))
-    best = et.select(et.sweep(trials, kept["validation"]), kept["clean"])
-    assert best.accuracy_change >= -et.BUDGET
-    assert kept["test"].compare(best.edit).row()["errors corrected"] >= 0.5
+    best = protocol.choose(protocol.rewriting(et.choosing.grid(objective=("l1", "least_squares")), (0.5, 1.0), one))
+    assert best.found and best.accuracy_change >= -et.choosing.BUDGET
+    assert protocol.states["test"].compare(best.edit).row()["errors corrected"] >= 0.5
 
 
 @needs_photos
 def test_the_lite_story_keeps_exemplars_validation_and_test_apart():
-    story = et.snow_scenario("lite")
+    story = snow_scenario("lite")
     assert list(story.exemplars) == list(SNOW_EXEMPLARS)
     assert len(story.validation) + len(story.test) == 127 and abs(len(story.validation) - 0.3 * 127) <= 1
-    groups = [set(data.names) for data in (story.validation, story.test, story.clean_validation, story.clean)]
+    groups = [set(data.names) for data in (story.validation, story.test, story.budget, story.clean, story.legitimate)]
     assert sum(map(len, groups)) == len(set.union(*groups))
     assert not any(wnid in name for wnid in SNOW_EXEMPLARS.values() for name in set.union(*groups))
+    assert len(story.budget) >= FEW and len(story.reference) > 200
     assert {e.label for e in story.exemplars.values()}.isdisjoint(story.test.labels.tolist())
     assert set(story.legitimate.labels.tolist()) <= {story.classifier.index(word) for word in LIVES_ON_SNOW}
     assert story.default["layer"] in story.shortlist and story.default["exemplar"] in story.exemplars
@@ -78,17 +129,21 @@ def test_the_lite_story_keeps_exemplars_validation_and_test_apart():
 
 
 def test_the_typographic_story_attacks_other_objects_than_those_of_its_exemplars():
-    story = et.typographic_scenario("mini")
+    with painting(most=60) as painters:
+        story = typographic_scenario("mini")
+    *asked, more = painters.asked
+    assert share_no_seed(asked) and sorted(map(len, asked)) == [150, 300, 650, 1000, 1300, 1300]
+    assert len(more) == 300 and any(more[0] == seeds[0] for seeds in asked)  # other words, on scenes of the test
     names = story.classifier.classes
     shown = {names[i] for i in story.test.labels.unique().tolist()}
-    assert shown == set(ATTACKED) and len(story.test) == 1000
+    assert shown == set(ATTACKED)
     assert not shown & {names[e.label] for e in story.exemplars.values()}
     [variants] = story.several.values()
     assert len(variants) == 10 and {names[e.label] for e in variants} == {"jar"}
     assert len({e.changed.numpy().tobytes() for e in variants}) == 10
     assert {names[i] for i in story.legitimate.labels.tolist()} == {"iPod"}
     assert set(story.more) == {"bare", "blank", *OTHER_ATTACKS}
-    sets = [story.validation, story.test, story.clean_validation, story.clean, story.legitimate, story.more["blank"]]
+    sets = [data for name, data in story.sets.items() if name not in OTHER_ATTACKS] + [story.reference]
     images = torch.cat([data.images.flatten(1) for data in sets])
     assert len(torch.unique((images * 255).round().byte(), dim=0)) == len(images)
     first = next(iter(story.exemplars.values()))
@@ -96,7 +151,7 @@ def test_the_typographic_story_attacks_other_objects_than_those_of_its_exemplars
     assert torch.equal(covered[:, first.mask == 0], first.changed[:, first.mask == 0])
     assert story.default["exemplar"] in story.exemplars and story.default["layer"] in story.shortlist
     with pytest.raises(ValueError, match="tier 'light'"):
-        et.typographic_scenario("light")
+        typographic_scenario("light")
 
 
 class Loaded(Exception):
@@ -104,15 +159,15 @@ class Loaded(Exception):
 
 
 @pytest.mark.parametrize("tier", ["mini", "lite", "paper"])
-@pytest.mark.parametrize("story", [et.snow_scenario, et.typographic_scenario, et.probing_scenario])
+@pytest.mark.parametrize("story", [snow_scenario, typographic_scenario, probing_scenario])
 def test_every_scenario_puts_its_classifier_where_it_is_told(story, tier, monkeypatch):
     def load(name, device=None, **options):
         raise Loaded(device)
 
-    for module in (scenarios, probing):
+    for module in (snow, typographic, rules):
         monkeypatch.setattr(module, "load_classifier", load)
     monkeypatch.setattr(
-        probing, "scenes", lambda *args, **options: LabelledImages(torch.zeros(0, 3, 8, 8), torch.zeros(0).long(), ())
+        rules, "scenes", lambda *args, **options: LabelledImages(torch.zeros(0, 3, 8, 8), torch.zeros(0).long(), ())
     )
     with pytest.raises(Loaded, match="^there$"):
         story(tier, device="there")

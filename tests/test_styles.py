@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edittools.images import check_image
-from edittools.miniworld import scene
-from edittools.styles import STYLES, VARIANTS, luminance, paste_texture, restyle, shading, soft_mask, texture
+from edittools.pasting import luminance, paste_texture, shading, soft_mask
+from edittools.world.miniworld import scene
+from edittools.world.textures import STYLES, VARIANTS, restyle, texture
 
 
 def test_there_are_the_eight_styles_of_the_paper_with_five_variants_or_more():

@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import make_exemplar
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from scipy import ndimage
 from skimage.draw import polygon2mask
 
-from edittools import masks
+from edittools.classifiers import fingerprint
 from edittools.edits import Change, Edit
-from edittools.models import fingerprint
-from edittools.widgets import ExemplarView, MaskEditor, PredictionView, alpha_slider
+from edittools.lab import masks
+from edittools.lab.editor import MaskEditor
+from edittools.lab.views import PredictionView, alpha_slider
 
 SHAPE = (24, 32)
 PACKAGE = Path(masks.__file__).parent
@@ -373,15 +373,6 @@ def test_alpha_slider_follows_the_strength_and_leaves_the_classifier_alone(tiny,
     assert torch.equal(tiny.model.head.weight, weight)
 
 
-def test_exemplar_view_names_its_pictures(tiny):
-    exemplar = make_exemplar()
-    assert repr(ExemplarView(exemplar)) == "ExemplarView(x, x', mask)"
-    conv = tiny.model.conv1.weight
-    change = Change(torch.ones(conv.shape[0], 1, *conv.shape[2:]), torch.eye(1, conv.shape[1]))
-    edit = Edit({"conv1.weight": change}, fingerprint(tiny.model))
-    assert repr(ExemplarView(exemplar, edit, tiny)) == "ExemplarView(x, x', mask, where the edit fires)"
-
-
 def test_views_refuse_what_they_cannot_show(tiny, edit, photos32):
     with pytest.raises(ValueError, match="1 titles for 2 columns"):
         PredictionView(tiny, photos32[:2], titles=["x"])
@@ -389,7 +380,5 @@ def test_views_refuse_what_they_cannot_show(tiny, edit, photos32):
         PredictionView(tiny, [])
     with pytest.raises(ValueError, match="number of bars 9"):
         PredictionView(tiny, photos32[0], top=9)
-    with pytest.raises(ValueError, match="needs both"):
-        ExemplarView(make_exemplar(), edit)
     with pytest.raises(ValueError, match="strengths"):
         alpha_slider(tiny, edit, photos32[0], [])

@@ -10,17 +10,18 @@ from open_clip.model import CLIP
 from safetensors.torch import save_file
 from train_mini_clip import WORDS, _picture, caption, contrastive_loss
 
+from edittools.baselines.finetuning import finetune
+from edittools.classifiers import fingerprint
 from edittools.cut import Cut, editable_layers
-from edittools.finetuning import finetune
 from edittools.images import LabelledImages
 from edittools.metrics import attack_row, predict
-from edittools.mini_clip import ATTACKED, CLASSES, OBJECTS, attacks
-from edittools.miniworld import FONTS as WORLD_FONTS
-from edittools.models import fingerprint, load_classifier
 from edittools.rewriting import rewrite
-from edittools.scenarios import HOUSEHOLD_PHOTOS, last_convolutions
-from edittools.typography import FONTS, Label, written
-from edittools.zero_shot import ByteTokenizer, text_embeddings, zero_shot_classifier
+from edittools.stories.typographic import HOUSEHOLD_PHOTOS, last_convolutions
+from edittools.world.attacks import ATTACKED, CLASSES, OBJECTS, attacks
+from edittools.world.miniworld import FONTS as WORLD_FONTS
+from edittools.world.typography import FONTS, Label, written
+from edittools.zoo.load import load_classifier
+from edittools.zoo.zero_shot import ByteTokenizer, text_embeddings, zero_shot_classifier
 
 TEXT = {"context_length": 32, "vocab_size": 258, "width": 32, "heads": 2, "layers": 1}
 RESNET = {"layers": (1, 1, 1, 1), "width": 8, "image_size": 64}
@@ -203,7 +204,7 @@ def test_a_missing_or_broken_checkpoint_of_rn50_is_named(tmp_path, content):
 @needs_photos
 def test_rn50_at_random_weights_on_the_papers_photos(tmp_path, monkeypatch):
     """Shapes, layer names, labels, orientation, and an edit that lowers its loss: all but what the weights know."""
-    from edittools.scenarios import _household_photos, _photo_word_exemplars
+    from edittools.stories.typographic import _household_photos, _photo_word_exemplars
 
     assert SHARED_PHOTOS
     torch.manual_seed(0)

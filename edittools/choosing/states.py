@@ -1,0 +1,219 @@
+"""Cached states: images run up to several layers once, and one more edit costs what follows its layer.
+
+cuts, states = cache_states(classifier, layers, test=data)
+states["test"].compare(edit)
+report({"edit": edit}, states)
+"""
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from edittools.baselines.finetuning import forward
+from edittools.classifiers import Classifier, unwrapped
+from edittools.cut import Cut, State, cut_all, prefixes
+from edittools.edits import Edit, added, applied_edits, unedited_fingerprint
+from edittools.images import LabelledImages, digest_tensors, positions
+from edittools.metrics import Comparison, errors
+
+
+class CachedStates:
+    """Labelled images kept as their states at several layers, so that an edit is evaluated from its layer on.
+
+    Edits that are applied to the model meanwhile are part of the states. When others are applied later, only layers
+    before them can still be evaluated; beyond, `ValueError` is raised, as it is when anything else (training, loading
+    weights) has changed a parameter or buffer in place or replaced it.
+    """
+
+    def __init__(
+        self, cuts: Mapping[str, Cut], data: LabelledImages, batch_size: int = 64, progress: bool = False
+    ) -> None:
+        """Run all images once; `cuts` come from one `cut_all`, in the network's order."""
+        if not cuts:
+            raise ValueError("images kept at no layer: expected at least one cut, see cache_states")
+        if not len(data):
+            raise ValueError("no images to keep: expected at least one")
+        self.cuts, self.labels, self._one = cuts, data.labels, data.images[:1]
+        self._classifier = next(iter(cuts.values())).classifier
+        self._applied, self._versions = applied_edits(self._classifier), _versions(self._classifier)
+        self._fingerprints = _fingerprints(self._classifier)
+        self.states: dict[str, list[State]] = {layer: [] for layer in cuts}
+        total = -(-len(data) // batch_size)
+        for images, _ in tqdm(
+            data.batches(batch_size), "states", total, unit="batch", disable=not progress, leave=False
+        ):
+            for layer, state in zip(cuts, prefixes(list(cuts.values()), images), strict=True):
+                self.states[layer].append(state)
+        self._outputs: dict[str, tuple[int, list[Tensor]]] = {}
+        self.original = self.logits()
+        self.before = errors(self.original, self.labels)
+
+    def subset(self, chosen: Tensor, batch_size: int = 64) -> "CachedStates":
+        """Keep the images at `chosen` (integers `(n,)`, or one boolean each), in that order, as they were run."""
+        chosen = torch.tensor(positions(chosen, len(self.labels)), dtype=torch.long)
+        states = {layer: self._pick(layer, chosen, batch_size) for layer in self.cuts}
+        part = copy.copy(self)
+        part.labels, part.original, part.before = self.labels[chosen], self.original[chosen], self.before[chosen]
+        part.states, part._outputs = states, {}
+        return part
+
+    def fragile_first(self) -> "CachedStates":
+        """Order the images by how nearly they are misread, so that `accuracy_change` is soon sure of a costly edit."""
+        own = self.original.gather(1, self.labels[:, None])[:, 0]
+        best = self.original.scatter(1, self.labels[:, None], float("-inf")).max(dim=1).values
+        return self.subset((own - best).argsort(stable=True))
+
+    def batches(self, layer: str, size: int = 16) -> list[tuple[State, Tensor]]:
+        """The states at a layer with the original log-probabilities: what `finetune` takes as a reference."""
+        self._check_states(layer)
+        states = self._pick(layer, torch.arange(len(self.labels)), size)
+        parts = self.original.log_softmax(dim=1).to(self.cuts[layer].classifier.device).split(size)
+        return list(zip(states, parts, strict=True))
+
+    def logits(self, edit: Edit | None = None) -> Tensor:
+        """The logits `(N, classes)` with `edit` applied, from the first layer that it changes on.
+
+        For an edit of one layer's weight, that layer's unedited output is kept as well, and only what the edit adds to
+        it is computed. Raises `KeyError` for an edit of no layer that is kept, and `ValueError` for one of another
+        model, one that also changes a layer before those that are kept, and states that are no longer the model's.
+        """
+        return torch.cat(list(self._parts(edit)))
+
+    @cached_property
+    def _axes(self) -> dict[str, list[int | None]]:
+        """Which dimension of each part of a layer's state counts images: the one in which two are more than one."""
+        one, two = (prefixes(list(self.cuts.values()), self._one.repeat(n, 1, 1, 1)) for n in (1, 2))
+        return {
+            layer: [_axis(*parts) for parts in zip(first.alive, second.alive, strict=True)]
+            for layer, first, second in zip(self.cuts, one, two, strict=True)
+        }
+
+    def _pick(self, layer: str, chosen: Tensor, batch_size: int) -> list[State]:
+        """Take the images at `chosen` out of the batches kept at a layer; what counts no images is the same for all."""
+        axes, parts = self._axes[layer], list(zip(*(state.alive for state in self.states[layer]), strict=True))
+        whole = [
+            torch.cat(part, axis) if axis is not None and isinstance(part[0], Tensor) else part[0]
+            for part, axis in zip(parts, axes, strict=True)
+        ]
+        return [
+            State(tuple(_taken(part, axis, some) for part, axis in zip(whole, axes, strict=True)))
+            for some in chosen.split(batch_size)
+        ]
+
+    def _check_states(self, start: str) -> None:
+        """Refuse states at a layer before which the model is no longer the same, or that edits alone do not explain."""
+        if (versions := _versions(self._classifier)) != self._versions:
+            if _fingerprints(self._classifier) != self._fingerprints:
+                raise ValueError(
+                    f"weights or buffers of the {type(self.cuts[start].model).__name__} were changed, by something "
+                    "else than an edit, since the images were kept: keep them again"
+                )
+            self._versions = versions
+        others = set(applied_edits(self._classifier)) ^ set(self._applied)
+        order = [name for name, _ in unwrapped(self.cuts[start].model).named_modules()] if others else []
+        for edit, layer in [(other, layer) for other in others for layer in other.layers]:
+            if order.index(layer) < order.index(start):
+                raise ValueError(
+                    f"the images were kept at {start!r} before {edit} was applied or undone, which changes {layer!r}: "
+                    "keep them again"
+                )
+
+    @torch.no_grad()
+    def _parts(self, edit: Edit | None) -> Iterator[Tensor]:
+        """The logits batch by batch."""
+        layers = list(self.cuts)
+        if edit is None:
+            self._check_states(layers[-1])
+            yield from (self.cuts[layers[-1]].suffix(state).cpu() for state in self.states[layers[-1]])
+            return
+        start = next((layer for layer in layers if layer in edit.layers), None)
+        if start is None:
+            raise KeyError(f"{edit} changes none of the layers kept here: {', '.join(layers)}")
+        self._check_states(start)
+        cut, change = self.cuts[start], edit.changes.get(f"{start}.weight")
+        if edit.fingerprint != self._fingerprints[0]:
+            edit.check_fits(self._classifier)
+        if change is None or len(edit.changes) > 1:
+            _check_behind(cut, edit)
+            parameters = {n: (p := cut.model.get_parameter(n)) + c.delta().to(p) for n, c in edit.changes.items()}
+            yield from (forward(cut, state, parameters).cpu() for state in self.states[start])
+            return
+        pairs = zip(self.states[start], self._unedited(start), strict=True)
+        yield from (cut.logits(s, output + added(cut, cut.keys(s), change)).cpu() for s, output in pairs)
+
+    def _unedited(self, layer: str) -> list[Tensor]:
+        """What the layer makes of the kept keys with the weight that it has now."""
+        version, cut = self.cuts[layer].weight._version, self.cuts[layer]
+        if self._outputs.get(layer, (None,))[0] != version:
+            self._outputs[layer] = version, [cut.output(state) for state in self.states[layer]]
+        return self._outputs[layer][1]
+
+    def compare(self, edit: Edit) -> Comparison:
+        """Which images are misclassified before and after an edit."""
+        return Comparison(self.before, errors(self.logits(edit), self.labels))
+
+    def within(self, edit: Edit, budget: float) -> Comparison | None:
+        """Compare as `compare` does; None as soon as the edit is sure to cost more than `budget` points of accuracy."""
+        after, gained, mendable, start = [], 0, int(self.before.sum()), 0
+        with closing(self._parts(edit)) as parts:
+            for logits in parts:
+                here = slice(start, start := start + len(logits))
+                after.append(errors(logits, self.labels[here]))
+                wrong = int(self.before[here].sum())
+                gained += wrong - int(after[-1].sum())
+                mendable -= wrong
+                if 100 * (gained + mendable) / len(self.labels) < -budget:
+                    return None
+        return Comparison(self.before, torch.cat(after))
+
+
+def _versions(classifier: Classifier) -> list[tuple[int, int, int]]:
+    """Mark parameters and buffers so that a change in place shows, and another tensor; no value is read."""
+    return [(id(t), t.data_ptr(), t._version) for t in (*classifier.parameters(), *classifier.buffers())]
+
+
+def _fingerprints(classifier: Classifier) -> tuple[str, str]:
+    """Hash the weights without the edits applied now, and all buffers, also those that are not saved with weights."""
+    return unedited_fingerprint(classifier), digest_tensors(classifier.buffers())
+
+
+def _check_behind(cut: Cut, edit: Edit) -> None:
+    """Refuse an edit of what comes before a cut, or beside it, and is in its states already."""
+    behind = {name for name, _ in cut.rest.named_parameters(remove_duplicate=False)}
+    for name in edit.changes:
+        if name not in behind and name.rpartition(".")[0] != cut.layer:
+            raise ValueError(
+                f"{edit} also changes {name!r}, which is not behind {cut.layer!r}, the first of its layers kept here: "
+                f"keep the images at {name.rpartition('.')[0]!r} as well"
+            )
+
+
+def _axis(one: Any, two: Any) -> int | None:
+    """Which dimension of a part of a state, for one and for two images, counts the images (0 of a number), or None."""
+    sizes = list(zip(one.shape, two.shape, strict=True)) if isinstance(one, Tensor) else [(one, two)]
+    grown = [i for i, (a, b) in enumerate(sizes) if a != b]
+    if grown and [sizes[i] for i in grown] != [(1, 2)]:
+        raise ValueError(
+            f"what is kept of one image and of two, {sizes}, does not say where an image begins: no subset can be taken"
+        )
+    return grown[0] if grown else None
+
+
+def _taken(part: Any, axis: int | None, some: Tensor) -> Any:
+    if axis is None:
+        return part
+    return part.index_select(axis, some.to(part.device)) if isinstance(part, Tensor) else len(some)
+
+
+def cache_states(
+    classifier: Classifier, layers: Sequence[str], progress: bool = False, **data: LabelledImages
+) -> tuple:
+    """Cut a classifier at `layers` and keep each named set of images at them: `(cuts, {name: CachedStates})`."""
+    cuts = cut_all(classifier, layers)
+    return cuts, {name: CachedStates(cuts, images, progress=progress) for name, images in data.items()}

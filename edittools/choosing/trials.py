@@ -1,0 +1,172 @@
+"""Edits to try: every combination of layer, exemplar and settings, made one by one, and what each does on validation.
+
+A trial is a pair: its settings, and the edit they give. `Trials` makes them when they are asked for.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, product
+from typing import Any
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from edittools.baselines.finetuning import finetune
+from edittools.choosing.states import CachedStates
+from edittools.cut import Cut
+from edittools.edits import Edit
+from edittools.exemplars import Exemplar
+from edittools.images import LabelledImages
+from edittools.metrics import Comparison, errors
+from edittools.moments import RankError, SecondMoment
+from edittools.rewriting import rewrite
+
+Trial = tuple[dict[str, Any], Edit]
+Exemplars = Mapping[str, Exemplar | Sequence[Exemplar]]
+Settings = Sequence[Mapping[str, Any]]
+
+
+class Trials(Iterable[Trial]):
+    """A sized iterable of trials. Each iteration makes the edits anew, so a sweep holds one at a time.
+
+    The length is the most there can be: a rank that the keys of a small mask do not span gives no trial.
+    """
+
+    def __init__(self, make: Callable[[], Iterable[Trial]], count: int) -> None:
+        """Hold a function that gives the trials, and how many there are at most."""
+        self._make, self._count = make, count
+
+    def __iter__(self) -> Iterator[Trial]:
+        return iter(self._make())
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __add__(self, other: "Trials") -> "Trials":
+        """Try these first, then `other`."""
+        return Trials(lambda: chain(self, other), len(self) + len(other))
+
+    def at(self, strengths: Sequence[float]) -> "Trials":
+        """Try each edit at several strengths α: α times what it changes."""
+        scaled = lambda: (({**s, "strength": a}, a * edit) for s, edit in self for a in strengths)  # noqa: E731
+        return Trials(scaled, len(self) * len(strengths))
+
+
+def grid(**choices: Iterable[Any]) -> list[dict[str, Any]]:
+    """Combine the named choices in every way, such as `grid(rank=(1, 3), masked=(True, False))`."""
+    return [dict(zip(choices, values, strict=True)) for values in product(*choices.values())]
+
+
+def rewriting_trials(
+    cuts: Mapping[str, Cut],
+    exemplars: Exemplars,
+    moments: Mapping[str, SecondMoment],
+    settings: Settings,
+    strengths: Sequence[float] = (0.5, 1.0),
+) -> Trials:
+    """Rewrite with each layer, exemplar and setting of `rewrite`, at each strength α.
+
+    Ranks above what the keys at a small mask span are left out.
+    """
+
+    def make() -> Iterator[Trial]:
+        for layer, name, setting in product(cuts, exemplars, settings):
+            try:
+                edit = rewrite(cuts[layer].classifier, cuts[layer], exemplars[name], moments[layer], **setting)
+            except RankError:
+                continue
+            yield {"layer": layer, "exemplar": name, **setting}, edit
+
+    return Trials(make, len(cuts) * len(exemplars) * len(settings)).at(strengths)
+
+
+def random_trials(
+    cuts: Mapping[str, Cut],
+    exemplars: Exemplars,
+    settings: Settings,
+    strengths: Sequence[float] = (0.5, 1.0),
+    seed: int = 0,
+) -> Trials:
+    """The control of `rewriting_trials`: the same trials, solved in the same way along random directions.
+
+    A direction depends on the seed, the layer's width and the rank. Settings without a rank are left out.
+    """
+    ranked = [setting for setting in settings if setting.get("rank", 1) is not None]
+
+    def make() -> Iterator[Trial]:
+        for layer, name, setting in product(cuts, exemplars, ranked):
+            cut = cuts[layer]
+            basis = random_basis(setting.get("rank", 1), cut.weight.shape[1], seed)
+            edit = rewrite(cut.classifier, cut, exemplars[name], basis=basis.to(cut.weight), **setting)
+            yield {"layer": layer, "exemplar": name, **setting}, edit
+
+    return Trials(make, len(cuts) * len(exemplars) * len(ranked)).at(strengths)
+
+
+def random_basis(rank: int, width: int, seed: int) -> Tensor:
+    """Draw orthonormal rows `(rank, width)`."""
+    noise = torch.randn((rank, width), generator=torch.Generator().manual_seed(seed))
+    return torch.linalg.qr(noise.T).Q.T
+
+
+def finetuning_trials(
+    cuts: Mapping[str, Cut],
+    exemplars: Exemplars,
+    settings: Settings,
+    reference: LabelledImages | CachedStates | None = None,
+) -> Trials:
+    """Fine-tune in each layer, with each exemplar and setting of `finetune`.
+
+    `reference` images for the locality term may come as `CachedStates`; then they are not run up to the layer again.
+    """
+
+    def make() -> Iterator[Trial]:
+        for layer, name, setting in product(cuts, exemplars, settings):
+            near = reference.batches(layer) if isinstance(reference, CachedStates) else reference
+            edit = finetune(cuts[layer].classifier, cuts[layer], exemplars[name], reference=near, **setting)
+            yield {"layer": layer, "exemplar": name, **setting}, edit
+
+    return Trials(make, len(cuts) * len(exemplars) * len(settings))
+
+
+def locality_trials(
+    tried: pd.DataFrame,
+    cuts: Mapping[str, Cut],
+    exemplars: Exemplars,
+    localities: Sequence[float],
+    reference: LabelledImages | CachedStates,
+    top: int = 4,
+    batch_size: int = 16,
+) -> Trials:
+    """Repeat the `top` fine-tunings of lowest loss in a table of `sweep`, with a term that keeps everyday images."""
+    columns = ["layer", "exemplar", "scope", "rate", "steps"]
+    best = tried.sort_values("loss", kind="stable").drop_duplicates(columns).head(top)
+    parts = [
+        finetuning_trials(
+            {row.layer: cuts[row.layer]},
+            {row.exemplar: exemplars[row.exemplar]},
+            grid(scope=(row.scope,), rate=(row.rate,), steps=(row.steps,), locality=localities,
+                 batch_size=(batch_size,)),
+            reference,
+        )
+        for row in best.itertuples()
+    ]  # fmt: skip
+    return sum(parts, Trials(lambda: (), 0))
+
+
+def sweep(trials: Iterable[Trial], validation: CachedStates, progress: bool = False) -> pd.DataFrame:
+    """Try each edit on the validation images.
+
+    One row a trial: its settings, `corrected`, `broken`, `net` (corrected − broken), `loss` (mean cross-entropy) and
+    the `edit` itself.
+    """
+    rows, total = [], len(trials) if hasattr(trials, "__len__") else None
+    for settings, edit in tqdm(trials, "trials", total, unit="trial", disable=not progress, leave=False):
+        logits = validation.logits(edit)
+        found = Comparison(validation.before, errors(logits, validation.labels))
+        loss = float(F.cross_entropy(logits, validation.labels))
+        counts = {"corrected": found.corrected, "broken": found.broken, "net": found.corrected - found.broken}
+        rows.append({**settings, **counts, "loss": loss if loss == loss else float("inf"), "edit": edit})
+    return pd.DataFrame(rows)

@@ -1,0 +1,148 @@
+"""Classifiers: any torch model with its normalisation and class names, and the zoo by name."""
+
+import importlib.resources
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from edittools.checks import check_number
+from edittools.images import digest_tensors
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def _data_folder() -> Path:
+    """Where the files lie that travel with the package: inside it once installed, beside it in a checkout."""
+    package = Path(str(importlib.resources.files("edittools")))
+    return package / "data" if (package / "data").is_dir() else package.parent / "data"
+
+
+DATA = _data_folder()
+"""Weights of the small models, hand-drawn masks and the registry of photographs."""
+
+
+def shipped(name: str) -> Path:
+    """The path of a file below `DATA`; raise `FileNotFoundError` that quotes it when it is not there."""
+    path = DATA / name
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{str(path)!r} is missing: expected a file that travels with edittools, in the folder 'data' of a "
+            "checkout and of an installed package. Install edittools again, or check it out whole"
+        )
+    return path
+
+
+class Classifier(nn.Module):
+    """An image classifier: images `(B, 3, H, W)` in [0, 1] to logits `(B, classes)`, normalisation inside.
+
+    `model` may be any torch module that maps normalised images to logits; it is used as it is, but without a wrapper
+    (see `unwrapped`), and put into eval mode. `size` is the side of
+    the images it expects, `resize_to` the short side before the centre crop (see `load_image`).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        classes: Sequence[str],
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        size: int = 224,
+        resize_to: int | None = None,
+    ) -> None:
+        """Wrap `model`; raise `TypeError` when it is no module, `ValueError` for other arguments that cannot be."""
+        super().__init__()
+        model = unwrapped(model)
+        if any(parameter.is_inference() for parameter in model.parameters()):
+            raise ValueError(
+                f"the {type(model).__name__} was made under torch.inference_mode(), which forbids gradients: "
+                "build or load it outside, torch.no_grad() is enough to run it"
+            )
+        if len(mean) != 3 or len(std) != 3 or not all(deviation > 0 for deviation in std):
+            raise ValueError(f"mean {tuple(mean)} and std {tuple(std)}: expected three numbers each, std above 0")
+        if isinstance(classes, str):
+            raise ValueError(f"class names {classes!r}: expected a sequence of names, not one text")
+        self.model, self.classes, self.size = model, tuple(classes), check_number(size, 1, None, "size")
+        if not self.classes:
+            raise ValueError("no class names: expected one for each logit, in order")
+        self.resize_to = check_number(resize_to or round(size * 8 / 7), size, None, "resize_to")
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+        self.eval()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's weights are."""
+        return next((p.device for p in self.model.parameters()), self.mean.device)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Check a batch of images and scale it the way the model was trained; moves it to the model's device."""
+        if not isinstance(images, Tensor):
+            raise TypeError(f"images are a {type(images).__name__}: expected a torch tensor (B, 3, H, W)")
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise ValueError(f"images of shape {tuple(images.shape)}: expected (B, 3, H, W); image[None] makes a batch")
+        if not images.is_floating_point():
+            raise TypeError(f"images hold {images.dtype}: expected float in [0, 1]")
+        low, high = images.aminmax() if images.numel() else (0.0, 1.0)
+        if not (low >= -1e-4 and high <= 1 + 1e-4):  # refuses NaN as well; resizing may overshoot by a rounding error
+            raise ValueError(
+                f"images with pixels from {low:.5g} to {high:.5g}: expected [0, 1], before any normalisation"
+            )
+        dtype = next((p.dtype for p in self.model.parameters()), images.dtype)
+        images = images.to(self.device)
+        return ((images - self.mean.to(images.device)) / self.std.to(images.device)).to(dtype)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The logits `(B, classes)` of images `(B, 3, H, W)` in [0, 1]; `ValueError` when they are none."""
+        logits = self.model(self.normalise(images))
+        wanted = (len(images), len(self.classes))
+        if not isinstance(logits, Tensor) or tuple(logits.shape) != wanted:
+            found = f"logits of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+            raise ValueError(f"{type(self.model).__name__} gives {found}: expected {wanted}, one logit a class name")
+        return logits
+
+    def index(self, name: str) -> int:
+        """The number of a class by its name; raise `KeyError` with near names."""
+        if name in self.classes:
+            return self.classes.index(name)
+        near = [c for c in self.classes if str(name).lower() in c.lower()][:5]
+        raise KeyError(
+            f"no class {name!r} among {len(self.classes)}" + (f"; did you mean one of {near}?" if near else "")
+        )
+
+    def __repr__(self) -> str:
+        """Say what it is in one line."""
+        return f"Classifier({type(self.model).__name__}, {len(self.classes)} classes, {self.size} px)"
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model inside a `Classifier`, `DataParallel` or a compiled module: the one whose layers can be read.
+
+    What is applied to its weights is seen through the wrapper. Raises `TypeError` when it is no module.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model is a {type(model).__name__}: expected a torch.nn.Module")
+    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        return unwrapped(model.module)
+    if isinstance(model, Classifier):
+        return model.model
+    return unwrapped(model._orig_mod) if hasattr(model, "_orig_mod") else model
+
+
+def check_classifier(classifier: Classifier) -> Classifier:
+    """Return a `Classifier`; raise `TypeError` for anything else, such as the bare model."""
+    if not isinstance(classifier, Classifier):
+        raise TypeError(f"classifier is a {type(classifier).__name__}: expected a model with its class names, "
+                        "Classifier(model, classes)")  # fmt: skip
+    return classifier
+
+
+def fingerprint(model: nn.Module, base: Mapping[str, Tensor] | None = None) -> str:
+    """A SHA-256 over the names, shapes, types and values of all weights: by it an edit knows its model.
+
+    `base` holds, by name, values to be taken instead of the model's own (those before an edit).
+    """
+    weights = model.state_dict()
+    values = ((base or {}).get(name, tensor) for name, tensor in weights.items())
+    return digest_tensors(values, (f"{name} " for name in weights))

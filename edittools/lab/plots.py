@@ -1,0 +1,366 @@
+"""The notebooks' figures: pictures with predictions, error rates with intervals, trade-offs. Each gives a Figure."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Protocol
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from torch import Tensor
+
+from edittools.classifiers import Classifier
+from edittools.images import LabelledImages
+from edittools.metrics import errors, predict
+
+RIGHT, WRONG, BEFORE, AFTER = "#1a7f37", "#cf222e", "#8c959f", "#0969da"
+OVERLAY = "#e6007e"  # shows on snow, asphalt, grass and sky
+
+
+class Pictures(Protocol):
+    """What shows a row of a probe's table, such as `probing.Concepts`."""
+
+    def views(self, table: pd.DataFrame, row: pd.Series) -> Sequence[Any]:
+        """The pictures of a row, each with `title`, `image`, what it is `read` as and the `chance` of its class."""
+
+
+def _pixels(image: Tensor) -> np.ndarray:
+    return image.detach().cpu().permute(1, 2, 0).clamp(0, 1).numpy()
+
+
+def image_grid(
+    images: Sequence[Tensor] | Tensor,
+    titles: Sequence[str] | None = None,
+    right: Sequence[bool] | Tensor | None = None,
+    overlays: Sequence[Tensor] | None = None,
+    columns: int = 5,
+    width: float = 2.0,
+) -> Figure:
+    """Draw `(3, H, W)` images in a grid, each with a title; `right` colours the titles green and red.
+
+    `overlays` are `(H, W)` maps, 0 transparent and 1 (or more) strong, drawn over the images.
+    """
+    count = len(images)
+    columns = min(columns, max(count, 1))
+    rows = -(-count // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(columns * width, rows * (width + 0.45)), squeeze=False)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for i, (axis, image) in enumerate(zip(axes.flat, images, strict=False)):
+        axis.imshow(_pixels(image), interpolation="nearest" if image.shape[-1] < 100 else "antialiased")
+        if overlays is not None:
+            heat = overlays[i].cpu().clamp(0, 1).numpy()
+            axis.imshow(np.ones_like(heat), cmap=ListedColormap([OVERLAY]), alpha=0.7 * heat)
+        if titles is not None:
+            colour = "black" if right is None else RIGHT if bool(right[i]) else WRONG
+            axis.set_title(titles[i], fontsize=8.5, color=colour)
+    figure.tight_layout(pad=0.4)
+    plt.close(figure)
+    return figure
+
+
+def predictions(
+    data: LabelledImages,
+    logits: Tensor,
+    before: Tensor | None = None,
+    count: int = 10,
+    indices: Sequence[int] | None = None,
+) -> Figure:
+    """Draw some images with what they are and what they are read as; wrong readings are red.
+
+    Without `indices`, up to half of `count` are wrong ones, spread over the set. With `before` `(N, classes)`, a second
+    line gives the reading before and after.
+    """
+    guesses, wrong = logits.argmax(dim=1), errors(logits, data.labels)
+    if indices is None:
+        bad, good = (_spread(chosen.nonzero()[:, 0].tolist(), count // 2) for chosen in (wrong, ~wrong))
+        indices = [*bad, *good]
+
+    def name(step: Tensor, i: int) -> str:
+        label = data.classes[int(step[i])]
+        return label if len(label) < 15 else f"{label[:13]}…"
+
+    if before is None:
+        titles = [f"{name(data.labels, i)} → {name(guesses, i)}" for i in indices]
+    else:
+        first = before.argmax(dim=1)
+        titles = [f"{name(data.labels, i)}\n{name(first, i)} → {name(guesses, i)}" for i in indices]
+    return image_grid(torch.stack([data.images[i] for i in indices]), titles, ~wrong[list(indices)])
+
+
+def attack_grid(classifier: Classifier, sets: Mapping[str, LabelledImages], indices: Sequence[int]) -> Figure:
+    """Draw the same objects bare, with a blank label, with a word …: one row a set, with what each is read as."""
+    images, titles, right = [], [], []
+    for name, data in sets.items():
+        chosen = torch.stack([data.images[i] for i in indices])
+        shares = predict(classifier, chosen).softmax(dim=1)
+        images += list(chosen)
+        titles += [f"{name}:\n{classifier.classes[int(s.argmax())][:18]} {100 * s.max():.0f} %" for s in shares]
+        right += (shares.argmax(dim=1) == data.labels[list(indices)]).tolist()
+    return image_grid(images, titles, right, columns=len(indices), width=1.1)
+
+
+def _spread(items: Sequence[int], count: int) -> list[int]:
+    return [items[i * len(items) // count] for i in range(count)] if len(items) > count else list(items)
+
+
+def confusions(data: LabelledImages, logits: Tensor, top: int = 8) -> Figure:
+    """Draw what the misclassified images are taken for, most frequent first."""
+    taken = logits.argmax(dim=1)[errors(logits, data.labels)]
+    counts = pd.Series([data.classes[int(i)] for i in taken]).value_counts().head(top)[::-1]
+    figure, axis = _axes(None, (6, 0.3 * len(counts) + 0.9))
+    axis.barh(counts.index, counts.to_numpy(), color=WRONG)
+    axis.set_xlabel(f"of {len(taken)} misread images, how many are taken for …")
+    return _finished(figure)
+
+
+def layers(table: pd.DataFrame, colour: str = "objective") -> Figure:
+    """Draw every trial of a sweep as a dot: `net` errors corrected in % by `layer`, coloured by `colour`."""
+    figure, axis = _axes(None, (max(6, 0.55 * table.layer.nunique()), 3.4))
+    shades = {"hue": colour, "palette": [AFTER, "#d4a72c"]}
+    sns.stripplot(table, x="layer", y="net", jitter=0.25, size=4, alpha=0.7, ax=axis, **shades)
+    axis.axhline(0, color="#24292f", linewidth=1)
+    axis.set_ylim(max(table.net.min(), -110), 110)
+    axis.set_ylabel("net errors corrected (%)")
+    axis.set_xlabel("")
+    axis.tick_params(axis="x", rotation=60, labelsize=8)
+    _legend(axis, colour)
+    return _finished(figure)
+
+
+def exemplar_figure(image: Tensor, changed: Tensor, mask: Tensor, firing: Tensor | None = None) -> Figure:
+    """Draw x, the mask, x' and, if given, where the edited key fires in x'."""
+    images, titles = [image, image, changed], ["x", "mask", "x'"]
+    overlays = [mask * 0, mask, mask * 0]
+    if firing is not None:
+        images, titles, overlays = [*images, changed], [*titles, "where the key fires"], [*overlays, firing]
+    return image_grid(images, titles, overlays=overlays, columns=4, width=2.6)
+
+
+def error_bars(tables: Mapping[str, pd.DataFrame], ax: Axes | None = None) -> Figure:
+    """Draw error rates by class with Wilson intervals: before, and after each edit in `tables` (see `by_class`)."""
+    first = next(iter(tables.values()))
+    series = {"before": (first, "before")} | {name: (table, "after") for name, table in tables.items()}
+    figure, axis = _axes(ax, (1.1 * len(first) + 2, 3.2))
+    step = 0.8 / len(series)
+    colours = [BEFORE, AFTER, *plt.get_cmap("Set2").colors]
+    for i, (name, (table, when)) in enumerate(series.items()):
+        rate, places = 100 * table[f"error rate {when}"], np.arange(len(table)) + (i - (len(series) - 1) / 2) * step
+        spread = np.abs(100 * table[[f"low {when}", f"high {when}"]].to_numpy().T - rate.to_numpy())
+        axis.bar(places, rate, step * 0.92, color=colours[i], label=name)
+        axis.errorbar(places, rate, spread, fmt="none", ecolor="#24292f", elinewidth=1, capsize=2)
+    axis.set_xticks(
+        np.arange(len(first)), [f"{c}\n({n})" for c, n in zip(first.index, first.images, strict=True)], fontsize=8
+    )
+    axis.set_ylabel("error rate (%)")
+    _legend(axis)
+    return _finished(figure)
+
+
+def method_bars(table: pd.DataFrame, ax: Axes | None = None) -> Figure:
+    """Draw the share of errors corrected, in %, method by method; columns are groups of images, rows are methods."""
+    figure, axis = _axes(ax, (8, 0.5 * len(table) + 1.2))
+    (100 * table.iloc[::-1]).plot.barh(ax=axis, width=0.8, color=[AFTER, "#d4a72c", BEFORE][: table.shape[1]])
+    axis.axvline(0, color="#24292f", linewidth=1)
+    axis.set_xlabel("errors corrected (%), eq. 2")
+    axis.set_ylabel("")
+    _legend(axis)
+    return _finished(figure)
+
+
+def strength_curve(table: pd.DataFrame, budget: float, ax: Axes | None = None) -> Figure:
+    """Draw errors corrected and accuracy change against the strength α (see `benchmark.strength_curve`)."""
+    figure, axis = _axes(ax, (6.5, 3.2))
+    axis.plot(table.index, 100 * table["errors corrected"], "o-", color=AFTER, label="errors corrected")
+    axis.set_xlabel("strength α of the edit")
+    axis.set_ylabel("errors corrected (%)", color=AFTER)
+    other = axis.twinx()
+    other.plot(table.index, table["accuracy change (points)"], "s--", color=WRONG, label="accuracy change")
+    other.axhline(-budget, color=WRONG, linewidth=0.8, linestyle=":")
+    other.set_ylabel("accuracy on clean images (points)", color=WRONG)
+    for side in (axis, other):
+        side.spines["top"].set_visible(False)
+    figure.tight_layout()
+    plt.close(figure)
+    return figure
+
+
+def robustness_curves(table: pd.DataFrame) -> Figure:
+    """Draw clean accuracy, accuracy under corruptions and errors with the concept along the strength α, by method.
+
+    `table` has the columns `method`, `strength`, `accuracy`, `corrupted accuracy` and `concept errors` (shares).
+    """
+    names = table.method.unique()
+    figure, axes = plt.subplots(1, len(names), figsize=(2.6 * len(names) + 1.6, 3.0), sharey=True, squeeze=False)
+    styles = {"accuracy": ("o-", RIGHT), "corrupted accuracy": ("s--", AFTER), "concept errors": ("^-", WRONG)}
+    for axis, name in zip(axes[0], names, strict=True):
+        part = table[table.method == name]
+        for column, (style, colour) in styles.items():
+            axis.plot(part.strength, 100 * part[column], style, color=colour, label=column, markersize=4)
+        axis.set_title(name, fontsize=9)
+        axis.set_xlabel("strength α")
+        axis.set_ylim(0, 102)
+    axes[0, 0].set_ylabel("% of images")
+    _legend(axes[0, -1])
+    return _finished(figure)
+
+
+def drops(found: pd.DataFrame, label: str, ax: Axes | None = None) -> Figure:
+    """Draw what is lost when a concept is transformed, with intervals, beside its control (the ring).
+
+    `found` comes from `counterfactuals.effects`; `label` is the column that names the bars, drawn from the top down. A
+    class whose own object is the concept is hatched.
+    """
+    figure, axis = _axes(ax, (6.5, 0.3 * len(found) + 1.0))
+    places, lost = np.arange(len(found))[::-1], 100 * found["drop"].to_numpy()
+    spread = np.abs(100 * found[["drop low", "drop high"]].to_numpy().T - lost)
+    bars = axis.barh(places, lost, 0.7, color=AFTER, label="at the concept")
+    for bar, own in zip(bars, found["own"] if "own" in found else [False] * len(found), strict=True):
+        bar.set_hatch("///" if own else None)
+    axis.errorbar(lost, places, xerr=spread, fmt="none", ecolor="#24292f", elinewidth=1, capsize=2)
+    axis.plot(100 * found["control drop"], places, "o", mfc="white", mec=WRONG, label="at the control")
+    axis.set_yticks(
+        places, [f"{name} ({n})" for name, n in zip(found[label], found["images"], strict=True)], fontsize=8
+    )
+    axis.axvline(0, color="#24292f", linewidth=1)
+    axis.set_xlabel("drop (points)")
+    _legend(axis)
+    return _finished(figure)
+
+
+def agreement(
+    pairs: pd.DataFrame, planted: Collection[tuple[str, str]], learned: Collection[tuple[str, str]], least: float
+) -> Figure:
+    """Draw the effects of `counterfactuals.agreement`, as probed over exact; `planted` pairs are filled.
+
+    Dotted lines are at the `least` effect of a rule. Named are pairs planted but not `learned`, or the reverse.
+    """
+    figure, axis = _axes(None, (5.2, 4.4))
+    ends = [min(0, pairs.min().min()) - 0.5, pairs.max().max() + 0.5]
+    axis.plot(ends, ends, color=BEFORE, linewidth=1)
+    for line in (axis.axhline, axis.axvline):
+        line(least, color=BEFORE, linewidth=0.8, linestyle=":")
+    known = np.array([pair in planted for pair in pairs.index])
+    for some, label, face in ((pairs[known], "planted", AFTER), (pairs[~known], "not planted", "none")):
+        if len(some):
+            axis.scatter(some["exact"], some["probe"], 34, facecolors=face, edgecolors=AFTER, label=label)
+    halo = [withStroke(linewidth=3, foreground="white")]
+    for pair in pairs.index[known != [pair in learned for pair in pairs.index]]:
+        axis.annotate(" on ".join(pair), pairs.loc[pair, ["exact", "probe"]], xytext=(8, -3), fontsize=8,
+                      textcoords="offset points", path_effects=halo)  # fmt: skip
+    axis.set(xlabel="effect, painted again (log-odds)", ylabel="effect, probed", xlim=ends, ylim=ends, aspect="equal")
+    axis.legend(loc="lower right")
+    return _finished(figure)
+
+
+def style_heat(found: pd.DataFrame, value: str = "drop", ax: Axes | None = None) -> Figure:
+    """Draw a value of `counterfactuals.effects(table, ["concept", "style"])` in points: styles × concepts."""
+    grid = 100 * found.pivot(index="style", columns="concept", values=value)
+    grid = grid.loc[grid.mean(axis=1).sort_values(ascending=False).index]
+    grid = grid[grid.mean().sort_values(ascending=False).index]
+    figure, axis = _axes(ax, (0.55 * grid.shape[1] + 2.4, 0.36 * len(grid) + 1.3))
+    sns.heatmap(grid, annot=True, fmt=".0f", cmap="rocket_r", vmin=0, annot_kws={"fontsize": 8}, ax=axis,
+                cbar_kws={"label": f"{value} (points)"})  # fmt: skip
+    axis.set(xlabel="", ylabel="")
+    axis.tick_params(axis="x", rotation=40, labelsize=8)
+    axis.tick_params(axis="y", rotation=0, labelsize=8)
+    return _finished(figure)
+
+
+def counterfactuals(
+    table: pd.DataFrame, pictures: Pictures, rule: pd.Series, style: str | None = None, count: int = 5
+) -> Figure:
+    """Draw a rule's evidence: images, the concept transformed, and the control, each with what it is read as.
+
+    `rule` is a row of `counterfactuals.rules(table)`; `style` is the one that hurts most by default. Red is wrong.
+    """
+    style = style or rule["style"]
+    chosen = table[
+        (table["concept"] == rule["concept"]) & (table["style"] == style) & (table["class"] == rule["class"])
+    ]
+    if "classifier" in rule:
+        chosen = chosen[chosen["classifier"] == rule["classifier"]]
+    chosen = chosen.drop_duplicates("image").set_index("image", drop=False).loc[list(rule["evidence"][:count])]
+    shown = [pictures.views(table, row) for _, row in chosen.iterrows()]
+    flat = [view for line in zip(*shown, strict=False) for view in line]
+    titles = [f"{view.title}\n{view.read} ({rule['class']} {100 * view.chance:.0f} %)" for view in flat]
+    right = [view.read == rule["class"] for view in flat]
+    return image_grid([view.image for view in flat], titles, right, columns=len(shown), width=1.75)
+
+
+def benchmark_bars(table: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
+    """Draw errors corrected by method with 95 % intervals, a panel for each of `measures` (name → title).
+
+    `table` is that of `synthetic.summary`; fine-tuning is drawn in another colour than editing, as in Figure 5.
+    """
+    methods = list(dict.fromkeys(table.method))
+    figure, axes = plt.subplots(
+        1, len(measures), figsize=(3 * len(measures) + 1.6, 0.3 * len(methods) + 1), sharey=True
+    )
+    places = np.arange(len(methods))[::-1]
+    colours = [
+        "#d4a72c" if "fine-tuning" in m or "locality" in m else BEFORE if "random" in m else AFTER for m in methods
+    ]
+    for axis, (measure, title) in zip(np.atleast_1d(axes), measures.items(), strict=True):
+        part = table[table.measure == measure].set_index("method").loc[methods]
+        axis.barh(places, 100 * part["mean"], 0.75, color=colours)
+        spread = 100 * np.abs(part[["low", "high"]].to_numpy().T - part["mean"].to_numpy())
+        axis.errorbar(100 * part["mean"], places, xerr=spread, fmt="none", ecolor="#24292f", elinewidth=1, capsize=2)
+        axis.axvline(0, color="#24292f", linewidth=1)
+        axis.set_title(title, fontsize=9)
+        axis.set_xlabel("errors corrected (%)")
+        axis.set_yticks(places, methods)
+    return _finished(figure)
+
+
+def trade_off(points: pd.DataFrame, methods: Sequence[str]) -> Figure:
+    """Draw errors corrected against the accuracy that it cost, a line a method, a dot for each accuracy budget.
+
+    `points` is that of `synthetic.trade_off`: `method`, `budget`, `accuracy_change` (points), `corrected` (share).
+    """
+    figure, axis = _axes(None, (6.5, 3.6))
+    for method, colour in zip(methods, [AFTER, "#54aeff", "#d4a72c", "#bf8700", "#8250df", BEFORE], strict=False):
+        part = points[points.method == method].sort_values("budget")
+        axis.plot(part.accuracy_change, 100 * part.corrected, "o-", color=colour, label=method)
+    axis.axhline(0, color="#24292f", linewidth=1)
+    axis.set_xlabel("accuracy on clean images (points)")
+    axis.set_ylabel("errors corrected (%)")
+    _legend(axis)
+    return _finished(figure)
+
+
+def heat(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Draw tables of shares (methods × something) as heat maps beside each other, in %; `tables` go by title."""
+    widths = [table.shape[1] for table in tables.values()]
+    size = (0.8 * sum(widths) + 3.2, 0.32 * max(len(t) for t in tables.values()) + 1.3)
+    figure, axes = plt.subplots(1, len(tables), figsize=size, width_ratios=widths, sharey=True, squeeze=False)
+    for axis, (title, table) in zip(axes[0], tables.items(), strict=True):
+        sns.heatmap(100 * table, ax=axis, annot=True, fmt=".0f", cmap="RdBu", center=0, vmin=-100, vmax=100, cbar=False,
+                    annot_kws={"fontsize": 8})  # fmt: skip
+        axis.set_title(title, fontsize=9)
+        axis.set(xlabel="", ylabel="")
+        axis.tick_params(axis="x", rotation=40, labelsize=8)
+        axis.tick_params(axis="y", rotation=0, labelsize=8)
+    return _finished(figure)
+
+
+def _axes(ax: Axes | None, size: tuple[float, float]) -> tuple[Figure, Axes]:
+    return (ax.figure, ax) if ax is not None else plt.subplots(figsize=size)
+
+
+def _legend(axis: Axes, title: str | None = None) -> None:
+    """Put the legend beside the picture, where it hides nothing."""
+    axis.legend(title=title, frameon=False, fontsize=8, title_fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+
+
+def _finished(figure: Figure) -> Figure:
+    for axis in figure.axes:
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    plt.close(figure)
+    return figure

@@ -1,0 +1,211 @@
+"""Real photographs: a cache that downloads each file once and checks its hash, and folders of validation images.
+
+`registry.txt` in `data/` lists file, SHA-256 and address. With `EDITTOOLS_PHOTOS` set to a folder laid out like the
+cache, files are taken from there (and checked the same way) and nothing is downloaded.
+"""
+
+import os
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pooch
+import torch
+from PIL import Image
+from scipy.io import loadmat
+from torch import Tensor
+from torchvision.datasets.folder import IMG_EXTENSIONS
+from torchvision.transforms.functional import center_crop, resize
+from tqdm.auto import tqdm
+
+from edittools.classifiers import Classifier, shipped
+from edittools.images import LabelledImages, LazyImages, cache_folder, load_image
+from edittools.metrics import predict
+from edittools.stories import photos
+
+SNOW_CLASSES = {
+    "armytank": 847, "carwheel": 479, "firetruck": 555, "motorscooter": 670,
+    "racingcar": 751, "schoolbus": 779, "trafficlight": 920,
+}  # fmt: skip
+"""Folders of the paper's snow photos and the ImageNet classes they show."""
+
+
+@cache
+def registry() -> dict[str, tuple[str, str]]:
+    """All known photographs: path in the cache -> (SHA-256, address). Names may hold spaces and apostrophes."""
+    lines = shipped("registry.txt").read_text().splitlines()
+    return dict(_entry(line) for line in lines if line)
+
+
+def _entry(line: str) -> tuple[str, tuple[str, str]]:
+    if line.count(" ") < 2:
+        raise ValueError(f"line {line!r} of registry.txt: expected path, SHA-256 and address with spaces between")
+    name, digest, url = line.rsplit(" ", 2)
+    return name, (digest, url)
+
+
+def offline_folder() -> Path | None:
+    """The folder named by `EDITTOOLS_PHOTOS`, or None; raise `FileNotFoundError` when it does not exist."""
+    named = os.environ.get("EDITTOOLS_PHOTOS")
+    if not named:
+        return None
+    if not Path(named).is_dir():
+        raise FileNotFoundError(
+            f"EDITTOOLS_PHOTOS={named!r} is no folder seen from {os.getcwd()!r}: expected one laid out like the photo "
+            "cache, best as an absolute path, since a notebook runs in its own folder"
+        )
+    return Path(named)
+
+
+def photo(name: str) -> Path:
+    """The local path of a registered photograph, downloading it once if need be; its hash is checked.
+
+    Raises `KeyError` for an unknown name, `FileNotFoundError` when it is neither here nor to be had (the message says
+    from where, and the two ways out) and `ValueError` when the file is not the registered one.
+    """
+    if name not in registry():
+        near = [n for n in registry() if Path(n).name == Path(name).name][:3]
+        raise KeyError(f"no photo {name!r} in data/registry.txt" + (f"; did you mean {near[0]!r}?" if near else ""))
+    digest, url = registry()[name]
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise ValueError(f"photo {name!r} in the registry: expected a path below the cache folder, without '..'")
+    folder = offline_folder()
+    path = (folder or cache_folder() / "photos") / name
+    if folder and not path.exists():
+        raise FileNotFoundError(f"{name!r} is not in EDITTOOLS_PHOTOS={str(folder)!r}; it comes from {url}")
+    if path.exists():
+        if pooch.file_hash(str(path)) == digest:
+            return path
+        if folder:
+            raise ValueError(
+                f"{str(path)!r} is not the registered photo (SHA-256 {digest[:12]}… expected): copy it anew"
+            )
+    try:
+        return Path(
+            pooch.retrieve(url, f"sha256:{digest}", path.name, path.parent, downloader=pooch.HTTPDownloader(timeout=30))
+        )
+    except (OSError, ValueError) as error:
+        raise FileNotFoundError(
+            f"photo {name!r} is not on this machine and could not be downloaded from {url} ({error}). Two ways out: "
+            f"get that file to {path}, or set EDITTOOLS_PHOTOS to a folder that holds it as {name!r}"
+        ) from error
+
+
+def available(prefix: str) -> list[str]:
+    """List the registered photos below `prefix` that can be used: with `EDITTOOLS_PHOTOS` those there, else all."""
+    folder = offline_folder()
+    return sorted(n for n in registry() if n.startswith(prefix) and (folder is None or (folder / n).exists()))
+
+
+def _load(names: Sequence[str], classifier: Classifier, progress: bool, kind: str) -> torch.Tensor:
+    if not names:
+        raise FileNotFoundError(f"no photo {kind}: expected at least one in EDITTOOLS_PHOTOS={str(offline_folder())!r}")
+    bar = tqdm(names, desc="photos", unit="photo", disable=not progress, leave=False)
+    return torch.stack([load_image(photo(name), classifier.size, classifier.resize_to) for name in bar])
+
+
+def snow_photos(classifier: Classifier, progress: bool = False) -> LabelledImages:
+    """Load the paper's photos of vehicles and traffic lights on snow (section 3.1), at the classifier's size."""
+    names = [n for n in available("editing-classifiers/snow/") if n.count("/") == 3]
+    labels = torch.tensor([SNOW_CLASSES[name.split("/")[2]] for name in names], dtype=torch.long)
+    return LabelledImages(
+        _load(names, classifier, progress, "of vehicles on snow"), labels, classifier.classes, tuple(names)
+    )
+
+
+def snow_texture() -> torch.Tensor:
+    """Load the paper's snow texture, `(3, H, W)` in [0, 1]."""
+    return load_image(photo("editing-classifiers/snow/snow_texture.jpg"))
+
+
+def imagenet_sample(classifier: Classifier, progress: bool = False) -> LabelledImages:
+    """Load one photo of each ImageNet class (of those that can be had), at the classifier's size."""
+    order = {name: i for i, name in enumerate(sorted(n for n in registry() if n.startswith("imagenet-sample/")))}
+    names = available("imagenet-sample/")
+    labels = torch.tensor([order[name] for name in names], dtype=torch.long)
+    return LabelledImages(
+        _load(names, classifier, progress, "of the ImageNet sample"), labels, classifier.classes, tuple(names)
+    )
+
+
+def unlabelled(prefix: str, classifier: Classifier, progress: bool = False, most: int = 600) -> torch.Tensor:
+    """Load the photos below `prefix` that can be had, `(N, 3, H, W)`, no labels; of more than `most`, every nth."""
+    names = available(prefix)
+    return _load(names[:: -(-len(names) // most) or 1], classifier, progress, f"below {prefix!r}")
+
+
+def sample_photo(word: str) -> str:
+    """Find the one ImageNet sample photo whose name holds `word`, such as a WordNet id; else raise `KeyError`."""
+    found = [name for name in registry() if name.startswith("imagenet-sample/") and word in name]
+    if len(found) != 1:
+        raise KeyError(f"{word!r} fits {len(found)} sample photos: expected one, such as 'n04335435'")
+    return found[0]
+
+
+def validation_folder(
+    folder: str | os.PathLike, classifier: Classifier, per_class: int | None = None
+) -> LabelledImages:
+    """Use a folder of validation images, one subfolder a class in class order (ImageNet or Places); read lazily.
+
+    Raises `FileNotFoundError` when it is none and `ValueError` when it has not as many subfolders as there are classes.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise FileNotFoundError(f"validation folder {str(root)!r} does not exist: expected one subfolder a class")
+    groups = sorted(path for path in root.iterdir() if path.is_dir())
+    if len(groups) != len(classifier.classes):
+        raise ValueError(f"{str(root)!r} has {len(groups)} subfolders: expected {len(classifier.classes)}, one a class")
+    pairs = [(p, label) for label, g in enumerate(groups) for p in _image_files(g)[:per_class]]
+    images = LazyImages([path for path, _ in pairs], classifier.size, classifier.resize_to)
+    labels = torch.tensor([label for _, label in pairs], dtype=torch.long)
+    return LabelledImages(images, labels, classifier.classes, tuple(str(path.relative_to(root)) for path, _ in pairs))
+
+
+def _image_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMG_EXTENSIONS)
+
+
+MSRC = (
+    "building", "grass", "tree", "cow", "horse", "sheep", "sky", "mountain", "aeroplane", "water", "face", "car",
+    "bicycle", "flower", "sign", "bird", "book", "chair", "road", "cat", "dog", "body", "boat",
+)  # fmt: skip
+"""The classes of the hand-made MSRC v2 segmentations, in the order of their numbers."""
+
+
+def fit_map(regions: np.ndarray, size: int, resize_to: int | None = None) -> np.ndarray:
+    """Resize and crop a map of region numbers `(H, W)` uint8 as `load_image` does its photo; nearest neighbour."""
+    picture = resize(Image.fromarray(regions), resize_to or round(size * 8 / 7), interpolation=Image.NEAREST)
+    return np.asarray(center_crop(picture, [size, size]))
+
+
+def msrc(
+    classifier: Classifier, at_least: float = 0.0, progress: bool = False
+) -> tuple[LabelledImages, dict[str, Tensor]]:
+    """Load the MSRC v2 photos that can be had, with their hand-made masks, prepared as `load_image` prepares them.
+
+    The photos have no ImageNet labels: the label is the *classifier's own prediction* on the clean photo, and with
+    `at_least` only photos are kept where its probability is at least that. So no clean photo counts as an error, and
+    what is measured is whether a change of the photo changes the reading. Gives the images and, for each concept seen
+    in one of them, masks `(N, H, W)` of 0 and 1.
+    """
+    names = photos.available("msrc-v2/Images/")
+    pixels, maps = [], []
+    for name in tqdm(names, desc="photos", unit="photo", disable=not progress, leave=False):
+        pixels.append(load_image(photos.photo(name), classifier.size, classifier.resize_to))
+        truth = name.replace("Images/", "newsegmentations_mats/").replace(".bmp", "_GT.mat")
+        maps.append(fit_map(_msrc_classes(photos.photo(truth)), classifier.size, classifier.resize_to))
+    images, numbers = torch.stack(pixels), torch.from_numpy(np.stack(maps))
+    confidence, labels = predict(classifier, images, progress=progress).softmax(dim=1).max(dim=1)
+    sure = confidence >= at_least
+    data = LabelledImages(images, labels, classifier.classes, tuple(names)).subset(sure)
+    found = {concept: (numbers[sure] == number).float() for number, concept in enumerate(MSRC, start=1)}
+    return data, {concept: masks for concept, masks in found.items() if masks.any()}
+
+
+def _msrc_classes(path: Path) -> np.ndarray:
+    """The class number (1 … 23) of each pixel, 0 where nobody said; regions above the last label are such."""
+    truth = loadmat(path)
+    table = np.zeros(256, np.uint8)
+    table[1 : truth["newlabels"].size + 1] = truth["newlabels"].ravel()
+    return table[truth["newseg"]]

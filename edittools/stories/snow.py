@@ -1,0 +1,136 @@
+"""Notebook 01's story, vehicles on snow (section 3.1 of the paper): an exemplar maps snow to road."""
+
+import os
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+from torchvision.transforms.functional import resize
+
+from edittools.choosing.scenario import Scenario
+from edittools.classifiers import DATA, Classifier
+from edittools.cut import convolutions
+from edittools.exemplars import Exemplar
+from edittools.images import load_image, load_mask
+from edittools.pasting import paste_texture
+from edittools.stories import photos
+from edittools.stories.tiers import Device, _in_turn, current_tier
+from edittools.world.contexts import SPLITS, contexts
+from edittools.world.miniworld import CLASSES, scene, scenes
+from edittools.world.textures import restyle
+from edittools.zoo.load import load_classifier
+
+SNOW_EXEMPLARS = {
+    "limousine": "n03670208", "streetcar": "n04335435", "minivan": "n03770679",
+    "racing motorbike": "n03127747", "tow truck": "n04461696",
+}  # fmt: skip
+"""Sample photos with a hand-drawn road mask in `data/masks`: name -> WordNet id; none of a class of the snow photos."""
+
+LIVES_ON_SNOW = (
+    "Eskimo dog", "malamute", "Siberian husky", "Samoyed", "white wolf", "Arctic fox", "ice bear", "king penguin",
+    "bobsled", "dogsled", "ski", "ski mask", "snowmobile", "snowplow", "mountain tent", "alp", "shovel", "puck",
+)  # fmt: skip
+"""ImageNet classes that are often photographed on snow or ice, or are made for it."""
+
+
+def snow_scenario(
+    tier: str | None = None, model: str | None = None, progress: bool = False, device: Device = None
+) -> Scenario:
+    """Notebook 01's story, vehicles on snow (section 3.1): an exemplar maps snow to road.
+
+    `tier` is that of `EDITTOOLS_TIER` by default; `model` names another classifier of the zoo than the tier's first,
+    and `device` where it runs, that of `EDITTOOLS_DEVICE` by default.
+    """
+    tier = current_tier(tier)
+    if tier == "mini":
+        return _snow_in_miniworld(model or "mini_vgg", progress, device)
+    return _snow_on_photos(model or {"lite": "efficientnet_lite0", "paper": "vgg16"}[tier], tier, progress, device)
+
+
+def _snow_in_miniworld(name: str, progress: bool, device: Device) -> Scenario:
+    """Cars in their MiniWorld are the exemplars, the other vehicles the test; seeds of no set meet those of another."""
+    classifier = load_classifier(name, device)
+    paint = partial(scenes, workers=min(os.cpu_count() or 1, 4), progress=progress)
+    family = contexts().family
+    others = [c for c in CLASSES if family[c] == "vehicle" and c != "car"]
+    polar = [c for c in CLASSES if family[c] == "polar"]
+    start = {split: seeds.start + 100_000 for split, seeds in SPLITS.items()}
+    layers = convolutions(classifier)
+    return Scenario(
+        classifier, car_exemplars(classifier), tier="mini", change=partial(restyle, style="snow"),
+        validation=paint(240, start["validation"], label=_in_turn(others, 240), ground="snow"),
+        test=paint(1080, start["test"], label=_in_turn(others, 1080), ground="snow"),
+        budget=paint(1200, "validation"),
+        clean=paint(1200, start["test"] + 500_000),
+        reference=paint(600, start["reference"]),
+        legitimate=paint(150, start["test"] + 50_000, label=_in_turn(polar, 150)),
+        layers=layers, shortlist=layers[len(layers) // 2 :],
+        default={"layer": _UNTUNED[name], "exemplar": "car 1", "rank": 1, "masked": True},
+        expected={"errors corrected": 0.5},
+        own=paint(120, start["test"] + 60_000, label="car", ground="snow"),
+    )  # fmt: skip
+
+
+def car_exemplars(classifier: Classifier, count: int = 3) -> dict[str, Exemplar]:
+    """Turn the road of some scenes with a car to snow by `styles.restyle`; the world's own snow is another."""
+    seeds = range(SPLITS["reference"].start, SPLITS["reference"].start + count)
+    pictures = [scene(seed, label="car", ground="road") for seed in seeds]
+    label, exemplars = classifier.index("car"), {}
+    for i, picture in enumerate(pictures):
+        road = picture.masks["road"]
+        exemplars[f"car {i + 1}"] = Exemplar(picture.image, restyle(picture.image, road, "snow", i), road, label)
+    return exemplars
+
+
+def _snow_on_photos(name: str, tier: str, progress: bool, device: Device) -> Scenario:
+    classifier = load_classifier(name, device)
+    validation, test = photos.snow_photos(classifier, progress).split(0.3, seed=0)
+    sample = photos.imagenet_sample(classifier, progress)
+    ours = [i for i, path in enumerate(sample.names) if not any(w in path for w in SNOW_EXEMPLARS.values())]
+    sample, lives = sample.subset(ours), torch.tensor([classifier.index(word) for word in LIVES_ON_SNOW])
+    on_snow = torch.isin(sample.labels, lives)
+    legitimate, sample = sample.subset(on_snow), sample.subset(~on_snow)
+    budget, clean = sample.subset(range(0, len(sample), 2)), sample.subset(range(1, len(sample), 2))
+    reference = photos.unlabelled("msrc-v2/Images/", classifier, progress)
+    layers = convolutions(classifier)
+    change = partial(paste_texture, texture_image=photos.snow_texture(), keep_shading=0)
+    untuned = _UNTUNED.get(name, layers[-len(layers) // 4])
+    shortlist = tuple(layer for layer in layers if layer in (untuned, *_SHORTLISTS.get(name, layers[-4:])))
+    return Scenario(
+        classifier, snow_exemplars(classifier, change), tier=tier, change=change,
+        validation=validation, test=test, budget=budget, clean=clean, reference=reference, legitimate=legitimate,
+        layers=layers[len(layers) // 2 :], shortlist=shortlist,
+        default={"layer": untuned, "exemplar": "minivan", "rank": 1, "masked": True},
+        expected={"errors corrected": 0.05},
+    )  # fmt: skip
+
+
+_UNTUNED = {  # a convolution in the middle of the second half, chosen before anything was measured
+    "mini_vgg": "features.10",
+    "mini_resnet": "layer3.0.conv2",
+    "efficientnet_lite0": "blocks.4.0.conv_pw",
+    "vgg16": "features.26",
+}
+
+
+_SHORTLISTS = {  # layers in which some edit corrected at least 3 net of the 11 errors on the validation photos
+    "efficientnet_lite0": ("blocks.4.0.conv_pwl", "blocks.5.0.conv_pw", "blocks.5.1.conv_pwl", "blocks.6.0.conv_pwl",
+                           "conv_head"),
+}  # fmt: skip
+
+
+def snow_exemplars(classifier: Classifier, change: Callable[[Tensor, Tensor], Tensor]) -> dict[str, Exemplar]:
+    """Turn the road of the sample photos that have a hand-drawn mask in `data/masks` to snow."""
+    return {name: _photo_exemplar(wnid, classifier, change) for name, wnid in SNOW_EXEMPLARS.items()}
+
+
+def _photo_exemplar(wnid: str, classifier: Classifier, change: Callable[[Tensor, Tensor], Tensor]) -> Exemplar:
+    name = photos.sample_photo(wnid)
+    image = load_image(photos.photo(name), classifier.size, classifier.resize_to)
+    [path] = (DATA / "masks").glob(f"{wnid}_*_road.png")
+    mask = load_mask(path)
+    if mask.shape != image.shape[1:]:
+        mask = (resize(mask[None], list(image.shape[1:]))[0] > 0.5).float()
+    names = sorted(known for known in photos.registry() if known.startswith("imagenet-sample/"))
+    return Exemplar(image, change(image, mask), mask, names.index(name))

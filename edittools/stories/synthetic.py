@@ -1,0 +1,534 @@
+"""The large synthetic benchmark (section 4 of the paper): many small edits, tried by every method, at any scale.
+
+A case is a concept, a style and a target class: everywhere the concept is seen it is turned into the style; some images
+of the target class are the exemplars, all other images with the concept are the test. `Suite` says what is swept,
+`sweep` does it on any `Executor`, `summary` averages. Nothing here depends on where the images come from: a suite's
+`source` is a function that gives a `Material`.
+"""
+
+import io
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from functools import cache, lru_cache, partial
+from os import PathLike
+from threading import RLock
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from edittools import jobs
+from edittools.choosing.protocol import BUDGET, Choice, select_each
+from edittools.choosing.states import CachedStates
+from edittools.choosing.trials import Trials, finetuning_trials, grid, locality_trials, random_trials, rewriting_trials
+from edittools.choosing.trials import sweep as sweep_trials
+from edittools.classifiers import Classifier
+from edittools.cut import Cut, cut_all
+from edittools.edits import Edit
+from edittools.exemplars import Exemplar
+from edittools.images import LabelledImages, stratified
+from edittools.metrics import Comparison, errors, predict
+from edittools.moments import SecondMoment, second_moments
+from edittools.probing import finders as concepts
+from edittools.stories import photos
+from edittools.world.contexts import SPLITS
+from edittools.world.miniworld import scenes
+from edittools.world.textures import STYLES, transformed
+from edittools.zoo.load import load_classifier
+
+SAME, MORE, HELD_OUT = 0, (1, 2), (3, 4, 5)
+"""Style variants: that of the exemplars and the test, more for edits that see several, and those never seen."""
+
+EXCLUDED = """
+concept  ; reason                               ; classes
+building ; it is a building                     ; house, church, lighthouse, windmill, igloo
+building ; it is a building                     ; palace, castle, mosque, monastery, library, barn, greenhouse, boathouse, lumbermill, cinema, restaurant, bookshop, grocery store, butcher shop, toyshop, barbershop, bakery, prison, planetarium, stupa, dome, triumphal arch, beacon, water tower, bell cote, mobile home, tile roof, patio, shoe shop, confectionery, tobacco shop
+road     ; it lies in the road or is made of it ; manhole cover, street sign, maze
+water    ; it is water or a shore               ; lakeside, seashore, sandbar, fountain, dam, breakwater, promontory, geyser
+mountain ; it is a mountain                     ; alp, volcano, cliff, valley, promontory
+grass    ; it is a crop or a field              ; hay, rapeseed, lawn mower
+tree     ; it is made of trees                  ; maze, fig, buckeye, acorn
+flower   ; it is a flower                       ; daisy, yellow lady's slipper, rapeseed, pot
+"""  # noqa: E501
+"""Concept-class pairs that no case may hold: the concept is the class, or what its name stands for (footnote 3)."""
+
+
+@cache
+def exclusions() -> pd.DataFrame:
+    """The excluded pairs as a table: concept, reason, class."""
+    table = pd.read_csv(io.StringIO(EXCLUDED), sep=r"\s*;\s*", engine="python", skipinitialspace=True)
+    table.columns = table.columns.str.strip()
+    table["class"] = table.pop("classes").str.strip().str.split(", ")
+    return table.explode("class", ignore_index=True)
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a suite is made of: a classifier, images with concept masks, and three disjoint sets of everyday images.
+
+    `masks` go by concept, `(N, H, W)` of 0 and 1. Edits spare the keys of `reference` images, which need no labels,
+    keep the accuracy of `budget` images, and are reported on `clean` ones.
+    """
+
+    classifier: Classifier
+    images: LabelledImages
+    masks: Mapping[str, Tensor]
+    reference: LabelledImages | Tensor
+    budget: LabelledImages
+    clean: LabelledImages
+
+
+@dataclass(frozen=True, order=True)
+class Case:
+    """One concept in one style, rewritten with exemplars of one class."""
+
+    concept: str
+    style: str
+    target: str
+
+    def __str__(self) -> str:
+        """Its name, under which its results are stored."""
+        return f"{self.concept} → {self.style}, {self.target}"
+
+
+@dataclass(frozen=True)
+class Suite:
+    """What is swept. Plain values only, and a `source` that every process can import, so that a suite can be sent away.
+
+    Args:
+        source: gives the `Material`; called once in each process, with `options` as keywords.
+        concepts, styles: every concept is turned into every style.
+        layers: that may be edited, in the network's order.
+        options: keywords of the source.
+        transform: makes the styled images: `styles.transformed`, or, slower, `style_transfer.gatys`.
+        targets: how many target classes for each concept and style, drawn at random.
+        numbers: of exemplars; the first is used by all methods, the others by editing and plain fine-tuning.
+        every: the other numbers are tried in one of so many cases.
+        area: least share of the image that the concept must cover.
+        least: errors that the validation images of other classes must show, or there is nothing to correct.
+        most: images with the concept that are used for one concept and style, drawn at random.
+        strengths: α by which every edit, also a fine-tuned one, is scaled.
+        rates, steps, localities: of fine-tuning; solver_steps: of editing with the L1 objective.
+        budgets: points of accuracy that a selected edit may cost; every one is reported.
+        threads: of torch during a job, so that digits do not depend on who does it.
+    """
+
+    source: Callable[..., Material]
+    concepts: tuple[str, ...]
+    styles: tuple[str, ...]
+    layers: tuple[str, ...]
+    options: tuple[tuple[str, Any], ...] = ()
+    transform: Callable[[LabelledImages, Tensor, str, Sequence[int]], LabelledImages] = transformed
+    targets: int = 1
+    numbers: tuple[int, ...] = (3, 1, 10)
+    every: int = 1
+    area: float = 0.05
+    least: int = 3
+    most: int = 160
+    strengths: tuple[float, ...] = (0.25, 0.5, 1.0)
+    rates: tuple[float, ...] = (3e-4, 3e-3, 3e-2)
+    steps: int = 20
+    solver_steps: int = 40
+    localities: tuple[float, ...] = (1.0, 10.0)
+    budgets: tuple[float, ...] = (BUDGET, 1.0, 100.0)
+    threads: int = 1
+    seed: int = 0
+
+    def about(self) -> str:
+        """Say in one line what the results of this suite depend on."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        functions = {n: f"{f.__module__}.{f.__qualname__}" for n, f in values.items() if callable(f)}
+        return str(values | functions)
+
+
+RANKS = (1, 3, 10)
+REWRITING: dict[str, dict[str, tuple]] = {
+    "editing": {"rank": RANKS, "masked": (True,), "objective": ("l1",)},
+    "editing -mask": {"rank": RANKS, "masked": (False,), "objective": ("l1",)},
+    "editing -proj": {"rank": (None,), "masked": (True,), "objective": ("l1",)},
+    "least squares": {"rank": RANKS, "masked": (True,), "objective": ("least_squares",)},
+}
+"""The settings of `rewrite` that each method chooses from; "-proj" lifts the low-rank restriction."""
+
+FINETUNING = ("local fine-tuning", "global fine-tuning", "local, locality", "global, locality")
+
+
+_ALONE = RLock()  # a model is edited in place now and then, so threads of one process take turns
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Hold the process, with so many threads of torch, that digits do not depend on who computes."""
+    _ALONE.acquire()
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        _ALONE.release()
+
+
+# The parts of a case, each made once in a process
+
+
+@lru_cache(maxsize=1)
+def material(suite: Suite) -> Material:
+    """A suite's material."""
+    return suite.source(**dict(suite.options))
+
+
+@lru_cache(maxsize=1)
+def _read_right(suite: Suite) -> Tensor:
+    found = material(suite)
+    with _threads(suite.threads):
+        return ~errors(predict(found.classifier, found.images), found.images.labels)
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """A classifier cut at the suite's layers, everyday images kept there, and the keys' second moments.
+
+    The `budget` images come in the order that tells costly edits soonest.
+    """
+
+    cuts: Mapping[str, Cut]
+    reference: CachedStates
+    budget: CachedStates
+    clean: CachedStates
+    moments: Mapping[str, SecondMoment]
+
+
+@lru_cache(maxsize=1)
+def workbench(suite: Suite) -> Workbench:
+    """Prepare what all cases of a suite share."""
+    found = material(suite)
+    with _threads(suite.threads):
+        cuts = cut_all(found.classifier, suite.layers)
+        moments = second_moments(found.classifier, list(cuts), found.reference)
+        everyday = [CachedStates(cuts, data) for data in (_labelled(found), found.budget, found.clean)]
+        return Workbench(cuts, everyday[0], everyday[1].fragile_first(), everyday[2], moments)
+
+
+def _labelled(found: Material) -> LabelledImages:
+    """The reference images; where they have no labels, with the first class as a stand-in that nothing reads."""
+    if isinstance(found.reference, LabelledImages):
+        return found.reference
+    return LabelledImages(found.reference, torch.zeros(len(found.reference)).long(), found.classifier.classes)
+
+
+@dataclass(frozen=True)
+class Group:
+    """All images with a concept, read rightly as they are (the paper's D), clean and in a style: same and held out."""
+
+    clean: LabelledImages = field(repr=False)
+    masks: Tensor = field(repr=False)
+    same: LabelledImages = field(repr=False)
+    held_out: LabelledImages = field(repr=False)
+    kept: Mapping[str, CachedStates] = field(repr=False)
+
+
+@lru_cache(maxsize=1)
+def group(suite: Suite, concept: str, style: str) -> Group:
+    """Transform a concept into a style and run the images to every layer: once for all cases that share it."""
+    found, chosen = material(suite), _members(suite, concept)
+    clean, masks = found.images.subset(chosen), found.masks[concept][chosen]
+    same = suite.transform(clean, masks, style, [SAME] * len(clean))
+    held_out = suite.transform(clean, masks, style, [HELD_OUT[i % len(HELD_OUT)] for i in range(len(clean))])
+    cuts = workbench(suite).cuts
+    with _threads(suite.threads):
+        return Group(
+            clean, masks, same, held_out, {"same": CachedStates(cuts, same), "held out": CachedStates(cuts, held_out)}
+        )
+
+
+def _members(suite: Suite, concept: str) -> Tensor:
+    """Which images show enough of a concept and are read rightly, without excluded classes: integers, sorted."""
+    found = material(suite)
+    if concept not in found.masks:
+        raise KeyError(f"no masks of {concept!r}: expected one of {', '.join(found.masks)}")
+    banned = [found.images.classes.index(c) for c in _excluded(concept) if c in found.images.classes]
+    fits = (found.masks[concept].mean(dim=(1, 2)) >= suite.area) & _read_right(suite)
+    fits &= ~torch.isin(found.images.labels, torch.tensor(banned, dtype=torch.long))
+    members = fits.nonzero()[:, 0]
+    if len(members) > suite.most:
+        chosen = stratified(found.images.labels[members], suite.most / len(members), suite.seed)
+        members = members[chosen]
+    return members
+
+
+def _excluded(concept: str) -> list[str]:
+    return exclusions().query("concept == @concept")["class"].tolist()
+
+
+def cases(suite: Suite) -> list[Case]:
+    """List a suite's cases: for each concept and style, target classes with images enough, drawn at random.
+
+    Enough is one more than the exemplars that every method gets; with the larger `numbers`, a class gives what it has.
+    """
+    found, listed = material(suite), []
+    for concept in suite.concepts:
+        labels = found.images.labels[_members(suite, concept)]
+        counts = {label: int((labels == label).sum()) for label in labels.unique().tolist()}
+        able = [label for label, count in counts.items() if suite.numbers[0] < count < len(labels)]
+        for style in suite.styles:
+            order = _generator(suite, concept, style).permutation(able)[: suite.targets]
+            listed += [Case(concept, style, found.images.classes[label]) for label in order]
+    return listed
+
+
+def _generator(suite: Suite, *names: str) -> np.random.Generator:
+    return np.random.default_rng([suite.seed, *"|".join(names).encode()])
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A case taken apart: exemplars, and the other images split into 30 % validation and 70 % test.
+
+    `validation` and `test` are integers into the group; `target` is the class's number.
+    """
+
+    group: Group = field(repr=False)
+    target: int
+    chosen: Tensor
+    validation: Tensor
+    test: Tensor
+
+    def exemplars(self, number: int) -> list[Exemplar]:
+        """The first `number` exemplars (or what there is), in the style variant of the test."""
+        some, whole = self.chosen[:number].tolist(), self.group
+        return [Exemplar(whole.clean.images[i], whole.same.images[i], whole.masks[i], self.target) for i in some]
+
+    def in_variants(self, suite: Suite, style: str, number: int) -> list[Exemplar]:
+        """The exemplars in the test's variant and in two more: three pictures of each."""
+        several, some = self.exemplars(number), self.chosen[:number]
+        for variant in MORE:
+            clean, masks = self.group.clean.subset(some), self.group.masks[some]
+            part = suite.transform(clean, masks, style, [variant] * len(some))
+            several += [e.map(changed=x) for e, x in zip(self.exemplars(number), part.images, strict=True)]
+        return several
+
+
+def parts(suite: Suite, case: Case) -> Parts:
+    """Draw a case's exemplars and split the rest, the same whenever it is asked for."""
+    whole = group(suite, case.concept, case.style)
+    target = whole.clean.classes.index(case.target)
+    own = (whole.clean.labels == target).nonzero()[:, 0].numpy()
+    room = max(suite.numbers[0], min(max(suite.numbers), len(own) // 2))
+    chosen = torch.from_numpy(_generator(suite, str(case)).permutation(own)[:room])
+    rest = torch.tensor([i for i in range(len(whole.clean)) if i not in set(chosen.tolist())])
+    first = stratified(whole.clean.labels[rest], 0.3, suite.seed)
+    return Parts(whole, target, chosen, rest[first], rest[~first])
+
+
+# One case
+
+
+def run_case(suite: Suite, case: Case) -> list[dict[str, Any]]:
+    """Try every method on one case: choose on validation images, evaluate the chosen edits once on the test images.
+
+    One row for each method, number of exemplars and budget: errors before and after on (target, other) × (same, held
+    out), and accuracy changes in points. A case without errors enough to correct gives one row, of method "undefined".
+    """
+    with _threads(suite.threads):
+        pieces, tools = parts(suite, case), workbench(suite)
+        validation = pieces.group.kept["same"].subset(pieces.validation)
+        head = {"concept": case.concept, "style": case.style, "target": case.target}
+        test = _Test(pieces, tools.clean)
+        found = int((validation.before & (validation.labels != pieces.target)).sum())
+        if found < suite.least or not test.has_errors():
+            return [{**head, "method": "undefined", "validation errors": found}]
+        rows, measured = [], {}
+        tables = _tables(suite, case, pieces, tools, validation)
+        for (method, number), table in tables.items():
+            for budget, choice in select_each(table, tools.budget, suite.budgets).items():
+                key = id(choice.edit) if choice.found else None  # methods share edits, and budgets do
+                if key not in measured:
+                    measured[key] = test.figures(choice.edit if choice.found else None)
+                settings = {**head, "method": method, "exemplars": number, "budget": budget, **_settings(choice)}
+                rows.append({**settings, "accuracy_change_budget": choice.accuracy_change, **measured[key]})
+        return rows
+
+
+def _tables(
+    suite: Suite, case: Case, pieces: Parts, tools: Workbench, validation: CachedStates
+) -> dict[tuple[str, int], pd.DataFrame]:
+    """Sweep every method on the validation images: a table of trials by method and number of exemplars."""
+
+    def swept(make: Callable[..., Trials], *arguments: Any, **settings: Any) -> pd.DataFrame:
+        return sweep_trials(make(tools.cuts, *arguments, grid(**settings), suite.strengths), validation)
+
+    tables, steps = {}, {"steps": (suite.solver_steps,)}
+    for number in dict.fromkeys(min(n, len(pieces.chosen)) for n in _numbers(suite, case)):
+        exemplars = {"exemplars": pieces.exemplars(number)}
+        first = number == min(suite.numbers[0], len(pieces.chosen))
+        for name in REWRITING if first else ("editing",):
+            tables[name, number] = swept(rewriting_trials, exemplars, tools.moments, **REWRITING[name], **steps)
+        for scope in ("local", "global"):
+            settings = grid(scope=(scope,), rate=suite.rates, steps=(suite.steps,))
+            tuned = finetuning_trials(tools.cuts, exemplars, settings).at(suite.strengths)
+            plain = tables[f"{scope} fine-tuning", number] = sweep_trials(tuned, validation)
+            if first:
+                near = locality_trials(plain, tools.cuts, exemplars, suite.localities, tools.reference, top=2)
+                tables[f"{scope}, locality", number] = sweep_trials(near.at(suite.strengths), validation)
+        if first:
+            for rank in RANKS:
+                tables[f"rank {rank}", number] = tables["editing", number].query("rank == @rank")
+            tables["random direction", number] = swept(random_trials, exemplars, **REWRITING["editing"], **steps)
+            several = {"exemplars": pieces.in_variants(suite, case.style, number)}
+            tables["editing, variants", number] = swept(
+                rewriting_trials, several, tools.moments, **REWRITING["editing"], **steps
+            )
+    return {key: table for key, table in tables.items() if len(table)}
+
+
+def _numbers(suite: Suite, case: Case) -> tuple[int, ...]:
+    """Say which numbers of exemplars a case tries: all of them in one of `every` cases."""
+    listed = cases(suite)
+    place = listed.index(case) if case in listed else 0
+    return suite.numbers if place % suite.every == 0 else suite.numbers[:1]
+
+
+def _settings(choice: Choice) -> dict[str, Any]:
+    """What was chosen, as JSON values; nothing where no trial kept the budget."""
+    known = {n: choice.settings[n] for n in ("layer", "rank", "rate", "locality", "strength") if n in choice.settings}
+    return {"strength": 0.0} | {n: v if isinstance(v, str) else float(v) for n, v in known.items() if v is not None}
+
+
+class _Test:
+    """A case's test images, kept at every layer."""
+
+    def __init__(self, pieces: Parts, clean: CachedStates) -> None:
+        self.kept = {name: kept.subset(pieces.test) for name, kept in pieces.group.kept.items()}
+        labels = self.kept["same"].labels
+        self.groups, self.clean = {"target": labels == pieces.target, "other": labels != pieces.target}, clean
+
+    def has_errors(self) -> bool:
+        """Whether another class has anything to correct."""
+        return bool((self.kept["same"].before & self.groups["other"]).any())
+
+    def figures(self, edit: Edit | None) -> dict[str, float]:
+        """Evaluate an edit: `other same before`, `… after`, `… corrected`, `… broken`, and `accuracy_change`."""
+
+        def compared(kept: CachedStates) -> Comparison:
+            return Comparison(kept.before, kept.before) if edit is None else kept.compare(edit)
+
+        found = {"accuracy_change": compared(self.clean).row()["accuracy change (points)"]}
+        for style, kept in self.kept.items():
+            whole = compared(kept)
+            for who, chosen in self.groups.items():
+                part = Comparison(whole.before[chosen], whole.after[chosen])
+                counts = {"before": int(part.before.sum()), "after": int(part.after.sum())}
+                counts |= {"corrected": part.corrected, "broken": part.broken}
+                found |= {f"{who} {style} {name}": count for name, count in counts.items()}
+        return found
+
+
+# All cases
+
+
+def sweep(
+    suite: Suite,
+    only: Sequence[Case] | None = None,
+    store: str | PathLike | None = None,
+    executor: Executor | None = None,
+    progress: bool = False,
+) -> pd.DataFrame:
+    """Run all cases (or `only` some) and give their rows as one table; see `run_case` and `jobs.run`.
+
+    With a `store`, finished cases are kept in that file and a sweep that was cut off goes on where it was. The table
+    is the same with every executor.
+    """
+    listed = {str(case): case for case in (cases(suite) if only is None else only)}
+    return jobs.run(partial(run_case, suite), listed, store, executor, progress, suite.about())
+
+
+# Where images come from
+
+
+def miniworld(model: str = "mini_vgg", count: int = 1200, clean: int = 400, workers: int = 1) -> Material:
+    """MiniWorld scenes with their exact masks, and a model trained on others.
+
+    There are as many budget images as `clean` says, and half as many reference images and clean ones to report.
+    """
+    first = {split: seeds.start + 300_000 for split, seeds in SPLITS.items()}
+    data = scenes(count, first["test"], workers=workers)
+    names = ("road", "grass", "sand", "water", "table", "sky", "wall", "tree", "building", "mountain")
+    return Material(
+        load_classifier(model), data, {name: data.mask(name) for name in names},
+        scenes(clean // 2, first["reference"], workers=workers), scenes(clean, first["validation"], workers=workers),
+        scenes(clean // 2, first["test"] + 100_000, workers=workers),
+    )  # fmt: skip
+
+
+def msrc(model: str = "efficientnet_lite0", at_least: float = 0.2, clean: int | None = None) -> Material:
+    """MSRC v2 photos with their hand-made masks, and halves of the ImageNet sample as budget and clean images.
+
+    The reference images are those of RTA-100, which have no ImageNet labels.
+
+    Labels of the MSRC photos are the classifier's own clean predictions, see `photos.msrc`.
+    """
+    classifier = load_classifier(model)
+    data, masks = photos.msrc(classifier, at_least)
+    sample = photos.imagenet_sample(classifier)
+    halves = [sample.subset(range(start, len(sample), 2)[:clean]) for start in (0, 1)]
+    return Material(classifier, data, masks, photos.unlabelled("rta-100/", classifier), *halves)
+
+
+def image_folder(
+    folder: str, model: str = "vgg16", finder: Callable[[], concepts.Finder] | None = None, per_class: int = 10
+) -> Material:
+    """Use a folder of validation images (ImageNet, Places); `finder()` makes what finds concepts in them.
+
+    Of the images, 70 % may be transformed; the rest are reference, budget and clean ones.
+    """
+    classifier = load_classifier(model)
+    data = photos.validation_folder(folder, classifier, per_class)
+    some, everyday = data.split(0.7)
+    reference, labelled = everyday.split(0.2)
+    found = concepts.cached(finder() if finder else concepts.deeplab())
+    return Material(classifier, some, found(some.images[:]), reference, *labelled.split(0.5))
+
+
+_LAYERS = {
+    "mini": ("features.10", "features.13", "features.15"),
+    "lite": ("blocks.3.0.conv_pwl", "blocks.5.0.conv_pwl", "conv_head"),
+    "paper": ("features.14", "features.19", "features.24", "features.28"),
+}
+_MINI_CONCEPTS = ("road", "grass", "sand", "water", "wall", "table", "mountain", "sky", "building", "tree")
+_PHOTO_CONCEPTS = ("grass", "road", "water", "sky", "tree", "building")
+_SOME_STYLES = ("graffiti", "snow", "floral", "black and white", "gravel", "wooden")
+
+
+def suite(tier: str, size: str = "usual") -> Suite:
+    """The suite of a tier, in one of three sizes: "small" (the notebook's), "usual" (the benchmark's) or "full".
+
+    Tier "paper" reads the folder of validation images that `EDITTOOLS_IMAGENET` names.
+    """
+    if size not in ("small", "usual", "full"):
+        raise ValueError(f"size {size!r}: expected small, usual or full")
+    small, full = size == "small", size == "full"
+    if tier == "mini":
+        count, clean = (500, 400) if small else (2400, 1200) if full else (900, 800)
+        return Suite(
+            miniworld, _MINI_CONCEPTS if full else _MINI_CONCEPTS[: 3 if small else 7],
+            STYLES if full else _SOME_STYLES[: 3 if small else 6], _LAYERS[tier],
+            options=(("count", count), ("clean", clean)),
+            targets=2 if full else 1, every=1 if full else 3, most=80 if small else 120,
+            rates=(1e-3, 1e-2) if small else Suite.rates,
+        )  # fmt: skip
+    if tier == "lite":
+        return Suite(
+            msrc, _PHOTO_CONCEPTS[: 2 if small else None], STYLES if full else _SOME_STYLES[: 2 if small else 5],
+            _LAYERS[tier], targets=3 if full else 1, numbers=(3, 1), every=3,
+            least=2, most=160 if full else 80, strengths=(0.5, 1.0), localities=(1.0,),
+        )  # fmt: skip
+    if tier == "paper":
+        options = (("folder", os.environ.get("EDITTOOLS_IMAGENET", "imagenet/val")),)
+        return Suite(image_folder, ("car", "bicycle", "boat"), STYLES, _LAYERS[tier], options, targets=3)
+    raise ValueError(f"tier {tier!r}: expected mini, lite or paper")

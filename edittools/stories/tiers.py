@@ -1,0 +1,21 @@
+"""The three tiers that a story runs in: `mini` (nothing needed), `lite` (real photos), `paper` (model hubs)."""
+
+import os
+from collections.abc import Sequence
+
+import torch
+
+TIERS = ("mini", "lite", "paper")
+Device = str | torch.device | None
+
+
+def current_tier(tier: str | None = None) -> str:
+    """The `tier` given, or else the one that `EDITTOOLS_TIER` names; raise `ValueError` for an unknown one."""
+    name, tier = ("tier ", tier) if tier else ("EDITTOOLS_TIER=", os.environ.get("EDITTOOLS_TIER", "mini"))
+    if tier not in TIERS:
+        raise ValueError(f"{name}{tier!r}: expected one of {', '.join(TIERS)}")
+    return tier
+
+
+def _in_turn(names: Sequence[str], count: int) -> list[str]:
+    return [names[i % len(names)] for i in range(count)]

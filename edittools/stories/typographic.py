@@ -1,0 +1,176 @@
+"""Story × tier: everything a notebook needs, so that no other code knows which tier it runs in.
+
+`EDITTOOLS_TIER` names the tier: `mini` (nothing needed), `lite` (real photos and weights), `paper` (model hubs).
+"""
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.transforms.functional import resize
+
+from edittools.choosing.scenario import Scenario
+from edittools.classifiers import DATA, Classifier
+from edittools.cut import convolutions
+from edittools.exemplars import Exemplar
+from edittools.images import LabelledImages, load_image, load_mask
+from edittools.metrics import predict
+from edittools.stories import photos
+from edittools.stories.tiers import Device, _in_turn, current_tier
+from edittools.world.attacks import ATTACKED, OBJECTS, attacks, label_on
+from edittools.world.contexts import SPLITS
+from edittools.world.miniworld import FONTS, scene, scenes
+from edittools.world.typography import FONTS as FONTS_TO_TYPE
+from edittools.world.typography import Label, blanked, grow, random_label, stick, written
+from edittools.zoo.load import load_classifier
+
+ATTACK = "iPod"
+OTHER_ATTACKS = ("orange", "pizza", "toaster")
+HOUSEHOLD_PHOTOS = {
+    "kettle": "teapot", "mug": "coffee mug", "pot": "pot", "toilet": "toilet tissue", "vase": "vase",
+    "wine": "wine bottle",
+}  # fmt: skip
+"""The six objects of the paper's photos of typographic attacks -> ImageNet class."""
+
+
+def typographic_scenario(
+    tier: str | None = None, model: str | None = None, progress: bool = False, device: Device = None
+) -> Scenario:
+    """Notebook 02's story, the typographic attack (section 3.2): an exemplar maps "iPod" to a blank label.
+
+    `validation` and `test` show objects with an "iPod" label, labelled with what they are; `legitimate` are bare iPods.
+    `more` holds the test scenes `"bare"` and with a `"blank"` label, and with other words (`"orange"`, …); where there
+    are photographs, the paper's: `"photos clean"`, `"photos white"`, `"photos ipod"`.
+    """
+    tier = current_tier(tier)
+    if tier == "mini":
+        return _attack_in_miniworld(model or "mini_clip", progress, device)
+    return _attack_on_photos(model or {"lite": "lite_clip", "paper": "clip_rn50"}[tier], tier, progress, device)
+
+
+def paint_over(image: Tensor, mask: Tensor) -> Tensor:
+    """Cover what the mask covers with the colour of the paper around it: x of an exemplar whose x' is `image`."""
+    return blanked(image, mask).image
+
+
+def last_convolutions(classifier: Classifier) -> tuple[str, ...]:
+    """Name the last convolution of each residual block: `conv3` of a bottleneck, `conv_pwl` in an EfficientNet."""
+    return tuple(n for n in convolutions(classifier) if re.search(r"layer\d+\.\d+\.conv3$|conv_pwl$", n))
+
+
+def _attack_in_miniworld(name: str, progress: bool, device: Device) -> Scenario:
+    """Six objects are attacked; the exemplars are of three others, and training has seen words on those only."""
+    classifier = load_classifier(name, device)
+    classes, workers = classifier.classes, min(os.cpu_count() or 1, 4)
+    truth = torch.tensor([classes.index(ATTACKED[i % len(ATTACKED)]) for i in range(1000)])
+
+    def attacked(count: int, split: str, *words: str | None) -> list[LabelledImages]:
+        sets = attacks(count, split, words, workers=workers)
+        return [LabelledImages(images, truth[: len(images)], classes) for images in sets.values()]
+
+    def bare(count: int, split: str, names: Sequence[str], skip: int = 0) -> LabelledImages:
+        first, shown = SPLITS[split].start + 820_000 + skip, _in_turn(names, count)
+        found = scenes(count, first, label=shown, size=classifier.size, workers=workers, progress=progress)
+        labels = [classes.index(found.classes[i]) for i in found.labels]
+        return LabelledImages(found.images, torch.tensor(labels), classes)
+
+    [validation] = attacked(300, "validation", ATTACK)
+    blank, test = attacked(1000, "test", "", ATTACK)
+    layers = last_convolutions(classifier)
+    return Scenario(
+        classifier, _word_exemplars(classifier), tier="mini", change=paint_over, validation=validation, test=test,
+        budget=bare(1300, "validation", OBJECTS), clean=bare(1300, "test", OBJECTS),
+        reference=bare(650, "reference", OBJECTS, skip=1000), legitimate=bare(150, "reference", (ATTACK,)),
+        layers=layers, shortlist=tuple(layer for layer in layers if layer.endswith(("2.1.conv3", "3.1.conv3"))),
+        default={"layer": layers[len(layers) * 2 // 3], "exemplar": "typed on a jar", "rank": 1, "masked": True},
+        expected={"attacks fixed": 0.7},
+        several={"ten labels on a jar": _ten_labels(classifier)},
+        more={"blank": blank}
+        | dict(zip(("bare", *OTHER_ATTACKS), attacked(300, "test", None, *OTHER_ATTACKS), strict=True)),
+    )  # fmt: skip
+
+
+def _word_exemplars(classifier: Classifier) -> dict[str, Exemplar]:
+    """A word typed on a picture; a handwritten one and one of the world's own labels, painted over."""
+    first, size, exemplars = SPLITS["reference"].start + 830_000, classifier.size, {}
+    jar, book = (scene(first + i, label=thing, size=size) for i, thing in enumerate(("jar", "book")))
+    rng = np.random.default_rng(first)
+    typed = replace(label_on(jar, rng), text=ATTACK)
+    exemplars["typed on a jar"] = written(jar.image, typed, classifier.index("jar"))
+    by_hand, _, ink = stick(book.image, replace(label_on(book, rng, hand=5), text=ATTACK))
+    exemplars["handwritten on a book"] = blanked(by_hand, grow(ink), classifier.index("book"))
+    radio = scene(first + 2, label="radio", size=size, text=ATTACK)
+    exemplars["printed on a radio"] = blanked(radio.image, grow(radio.masks["text"]), classifier.index("radio"))
+    return exemplars
+
+
+def _ten_labels(classifier: Classifier, count: int = 10) -> list[Exemplar]:
+    """Stick the word on one picture in several places, in fonts of `typography` and by hand; masks go past the ink."""
+    first, found = SPLITS["reference"].start + 830_000, []
+    picture, rng = scene(first, label="jar", size=classifier.size), np.random.default_rng(0)
+    for _ in range(count):
+        hand = int(rng.integers(1, 10**6)) if rng.random() < 0.3 else 0
+        label = replace(label_on(picture, rng, hand), text=ATTACK, font=str(rng.choice(FONTS_TO_TYPE)))
+        exemplar = written(picture.image, label, classifier.index("jar"))
+        found.append(exemplar.map(mask=grow(exemplar.mask, 5)))
+    return found
+
+
+def _attack_on_photos(name: str, tier: str, progress: bool, device: Device) -> Scenario:
+    """Photos whose class number is divisible by three are the test (`data/train_lite_clip.py` never saw them)."""
+    classifier = load_classifier(name, device, progress=progress)
+    sample = photos.imagenet_sample(classifier, progress)
+    held = sample.labels % 3 == 0
+    test, others = sample.subset(held), sample.subset(~held)
+    read = (predict(classifier, others, progress=progress).argmax(1) == others.labels).nonzero()[:120, 0]
+    rest = torch.ones(len(others), dtype=torch.bool).index_fill(0, read, False)
+    layers = last_convolutions(classifier)
+    return Scenario(
+        classifier, _photo_word_exemplars(classifier), tier=tier, change=paint_over,
+        validation=label_all(others.subset(read), ATTACK, 1), test=label_all(test, ATTACK, 2),
+        budget=others.subset(rest), clean=test, reference=photos.unlabelled("msrc-v2/Images/", classifier, progress),
+        legitimate=sample.subset(sample.labels == classifier.index(ATTACK)),
+        layers=layers[len(layers) // 3 :], shortlist=layers[-6:],
+        default={"layer": layers[-len(layers) // 4], "exemplar": "typed on a can opener", "rank": 1, "masked": True},
+        expected={"attacks fixed": 0.25},
+        more={"bare": test, "blank": label_all(test, "", 2)}
+        | {word: label_all(test, word, 2) for word in OTHER_ATTACKS}
+        | {f"photos {kind}": _household_photos(classifier, kind) for kind in ("clean", "white", "ipod")},
+    )  # fmt: skip
+
+
+def label_all(data: LabelledImages, text: str, seed: int) -> LabelledImages:
+    """Stick a typed label on each image, in a font of MiniWorld's; the same places for every text."""
+    rng, changed = np.random.default_rng(seed), []
+    for image in data.images:
+        font = str(rng.choice(FONTS)).removesuffix(".ttf")
+        changed.append(stick(image, replace(random_label(text, rng, 0.0, (0.35, 0.55)), font=font))[0])
+    return replace(data, images=torch.stack(changed))
+
+
+def _household_photos(classifier: Classifier, kind: str) -> LabelledImages:
+    """Load the paper's photos of six objects, `clean`, with a `white` label or with a handwritten `ipod` one."""
+    names = [f"editing-classifiers/typographic/{thing}_{kind}.jpg" for thing in HOUSEHOLD_PHOTOS]
+    images = [load_image(photos.photo(name), classifier.size, classifier.resize_to) for name in names]
+    labels = torch.tensor([classifier.index(name) for name in HOUSEHOLD_PHOTOS.values()])
+    return LabelledImages(torch.stack(images), labels, classifier.classes, tuple(names))
+
+
+def _photo_word_exemplars(classifier: Classifier) -> dict[str, Exemplar]:
+    """The paper's two: typed text pasted on a can opener, and its photo of a teapot whose handwriting is covered."""
+    opener = load_image(photos.photo(photos.sample_photo("can_opener")), classifier.size, classifier.resize_to)
+    typed = Label(ATTACK, centre=(0.5, 0.62), width=0.5, font="DejaVuSans")
+    kettle = load_image(
+        photos.photo("editing-classifiers/typographic/kettle_ipod.jpg"), classifier.size, classifier.resize_to
+    )
+    text = load_mask(DATA / "masks" / "kettle_ipod_text.png")
+    if text.shape != kettle.shape[1:]:
+        text = (resize(text[None], list(kettle.shape[1:]))[0] > 0.5).float()
+    return {
+        "typed on a can opener": written(opener, typed, classifier.index("can opener")),
+        "handwritten on a teapot": blanked(kettle, text, classifier.index("teapot")),
+    }

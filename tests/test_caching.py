@@ -1,0 +1,102 @@
+"""All that is kept on disk, one policy: a damaged file or an unwritable folder is a warning and costs no result."""
+
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+from edittools import moments
+from edittools.images import LabelledImages
+from edittools.moments import second_moments
+from edittools.probing.finders import cached
+from edittools.world import style_transfer
+from edittools.world.style_transfer import RandomFilters, stylised
+from edittools.zoo.zero_shot import ByteTokenizer, text_embeddings
+
+
+class Reader(nn.Module):
+    """The text half of a CLIP: a text's embedding is the mean of its letters'."""
+
+    def __init__(self):
+        super().__init__()
+        self.letters = nn.Embedding(258, 4, _weight=torch.rand(258, 4, generator=torch.Generator().manual_seed(0)))
+
+    def encode_text(self, tokens):
+        return self.letters(tokens).mean(dim=1)
+
+
+def counted(function, calls):
+    return lambda *args, **options: calls.append(1) or function(*args, **options)
+
+
+@pytest.fixture(params=["second_moments", "text", "concepts", "transformed"])
+def result(request, tiny, photos32, monkeypatch, tmp_path):
+    """The folder, a function that gives a result from it, and the times that it was computed."""
+    monkeypatch.setenv("EDITTOOLS_CACHE", str(tmp_path))
+    calls, images = [], photos32[:2]
+    monkeypatch.setattr(moments, "measure", counted(moments.measure, calls))
+    monkeypatch.setattr(style_transfer, "transfer", counted(style_transfer.transfer, calls))
+    reader = Reader()
+    reader.encode_text = counted(reader.encode_text, calls)
+    finder = counted(lambda images: {"bright": (images.mean(dim=1) > 0.5).float()}, calls)
+    data, masks = LabelledImages(images, torch.tensor([0, 1]), ("a", "b")), torch.ones(2, 32, 32)
+    few = RandomFilters(2, (3,))
+    give = {
+        "second_moments": lambda: second_moments(tiny, ["conv1"], images)["conv1"].matrix,
+        "text": lambda: text_embeddings(reader, ByteTokenizer(8), ["mug", "pot"], ["a {}"]),
+        "concepts": lambda: cached(finder, "brighter than half")(images)["bright"],
+        "transformed": lambda: stylised(data, masks, images[0], few, steps=1).images,
+    }[request.param]
+    return tmp_path / request.param, give, calls
+
+
+DAMAGES = {
+    "emptied": lambda raw: b"",
+    "cut in its header": lambda raw: raw[:20],
+    "one byte short": lambda raw: raw[:-1],
+    "a byte of the numbers flipped": lambda raw: raw[:-1] + bytes([raw[-1] ^ 1]),
+    "a byte of the header flipped": lambda raw: raw[:40] + bytes([raw[40] ^ 1]) + raw[41:],
+    "something else": lambda raw: b"not a file of tensors",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_file_is_a_warning_computed_again_and_replaced(result, damage):
+    folder, give, calls = result
+    expected = give()
+    [path] = folder.iterdir()
+    path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    with pytest.warns(UserWarning, match=f"{path.name}' is damaged .*: computed again"):
+        assert torch.equal(give(), expected)
+    assert len(calls) == 2
+    with warnings.catch_warnings(action="error"):
+        assert torch.equal(give(), expected)
+    assert len(calls) == 2 and list(folder.iterdir()) == [path]
+
+
+def test_a_file_under_the_name_of_another_is_not_taken_for_it(result):
+    folder, give, _ = result
+    expected = give()
+    [path] = folder.iterdir()
+    with warnings.catch_warnings(action="ignore"):
+        second = cached(lambda images: {"bright": images[:, 0]}, "something else")
+        second(torch.rand(2, 3, 32, 32))
+    [other] = [p for p in folder.parent.rglob("*.safetensors") if p != path]
+    path.write_bytes(other.read_bytes())
+    with pytest.warns(UserWarning, match="its checksum is another one"):
+        assert torch.equal(give(), expected)
+
+
+@pytest.mark.parametrize("blocked", ["the cache", "its subfolder"])
+def test_where_nothing_can_be_written_there_is_one_warning_and_the_result(result, blocked, monkeypatch, tmp_path):
+    folder, give, calls = result
+    expected = give()
+    stump = tmp_path / "blocked" if blocked == "the cache" else tmp_path / "blocked" / folder.name
+    stump.parent.mkdir(exist_ok=True)
+    stump.write_text("a file where a folder is expected")
+    monkeypatch.setenv("EDITTOOLS_CACHE", str(tmp_path / "blocked"))
+    with pytest.warns(UserWarning, match="could not be kept in .*blocked") as found:
+        assert torch.equal(give(), expected)
+    assert len(found) == 1 and len(calls) == 2
+    assert stump.read_text() == "a file where a folder is expected"

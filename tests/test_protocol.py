@@ -1,0 +1,204 @@
+"""How edits are tried and chosen: trials, the rule of choice, controls, and the protocol over a story's sets."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import make_exemplar
+
+from edittools.choosing.protocol import Plan, Protocol, about_budget, add_layer, select
+from edittools.choosing.states import cache_states
+from edittools.choosing.trials import (
+    Trials,
+    finetuning_trials,
+    grid,
+    locality_trials,
+    random_trials,
+    rewriting_trials,
+    sweep,
+)
+from edittools.images import LabelledImages
+from edittools.metrics import Comparison, predict
+from edittools.moments import measure
+from edittools.rewriting import rewrite
+
+LAYERS = ["stem", "conv1", "conv2"]
+
+
+@pytest.fixture
+def sets(tiny, photos32):
+    """Half of the images labelled as they are read, half not."""
+    labels = predict(tiny, photos32).argmax(1)
+    labels[::2] = (labels[::2] + 1) % 5
+    data = LabelledImages(photos32, labels, tiny.classes)
+    return {"validation": data.subset(range(20)), "clean": data.subset(range(20, 40))}
+
+
+def test_a_sweep_has_one_row_a_trial_and_counts_what_changed(tiny, photos32, sets, exemplar):
+    cuts, kept = cache_states(tiny, LAYERS, **sets)
+    moments = measure(tiny, LAYERS, photos32)
+    settings = grid(rank=(1, 2), masked=(True, False))
+    trials = rewriting_trials(cuts, {"one": exemplar, "two": [exemplar, make_exemplar(8)]}, moments, settings)
+    table = sweep(trials, kept["validation"])
+    assert len(table) == len(trials) == 3 * 2 * 4 * 2
+    row = table.iloc[17]
+    found = kept["validation"].compare(row.edit)
+    assert (row.corrected, row.broken, row.net) == (found.corrected, found.broken, found.corrected - found.broken)
+
+
+def test_ranks_may_be_numbers_of_numpy_and_none_is_left_out_without_a_word(tiny, photos32, exemplar):
+    cuts, moments = cache_states(tiny, ["conv1"])[0], measure(tiny, ["conv1"], photos32)
+    trials = rewriting_trials(cuts, {"one": exemplar}, moments, grid(rank=np.arange(1, 3), steps=(2,)))
+    assert [s["rank"] for s, _ in trials] == [1, 1, 2, 2] and len(trials) == 4
+    with pytest.raises(ValueError, match="rank 0"):
+        list(rewriting_trials(cuts, {"one": exemplar}, moments, grid(rank=(0,))))
+
+
+def test_trials_are_made_anew_each_time_they_are_iterated_and_add_up():
+    one = Trials(lambda: [({"layer": "a"}, 1.0)], 1)
+    both = one.at((0.5, 2.0)) + one
+    expected = [({"layer": "a", "strength": 0.5}, 0.5), ({"layer": "a", "strength": 2.0}, 2.0), ({"layer": "a"}, 1.0)]
+    assert len(both) == 3 and list(both) == expected == list(both)
+
+
+class _Budget:
+    """Stands for 400 budget images, of which edits break so many."""
+
+    before = torch.zeros(400, dtype=torch.bool)
+
+    def __init__(self, broken):
+        self.broken = broken
+
+    def within(self, edit, budget):
+        return Comparison(self.before, torch.arange(400) < self.broken[edit])
+
+
+def test_selection_takes_the_lowest_loss_that_mends_more_than_it_breaks_within_the_budget():
+    table = pd.DataFrame({
+        "edit": list("abcde"), "net": [4, 5, 4, 1, 0], "loss": [0.9, 1.0, 1.1, 1.2, 0.1], "corrected": 5, "broken": 0,
+        "layer": "conv1",
+    })  # fmt: skip
+    chosen = select(table, _Budget({"a": 2, "b": 1, "c": 0, "d": 0, "e": 0}))
+    assert chosen.edit == "b" and chosen.accuracy_change == -0.25 and chosen.trials == 5
+    assert select(table, _Budget(dict.fromkeys("abcde", 2)), budget=0.5).edit == "a"
+    assert select(table, _Budget({"a": 4, "b": 4, "c": 4, "d": 0, "e": 0})).edit == "d"
+
+
+def test_when_nothing_helps_within_the_budget_the_selection_is_to_change_nothing(tiny, photos32, sets, exemplar):
+    _, kept = cache_states(tiny, LAYERS, **sets)
+    edit = rewrite(tiny, "conv1", exemplar, photos32, cache="")
+    table = pd.DataFrame({"layer": ["conv1"], "edit": [edit], "net": 0, "loss": 1.0, "corrected": 1, "broken": 1})
+    chosen = select(table, kept["clean"])
+    assert not chosen.found and chosen.accuracy_change == 0 and str(chosen) == "nothing"
+    assert torch.equal(kept["clean"].logits(chosen.edit), kept["clean"].logits())
+    with pytest.raises(ValueError, match="a table with no trial"):
+        select(table.iloc[:0], kept["clean"])
+
+
+def test_a_choice_names_the_settings_that_lie_on_the_edge_of_what_was_tried():
+    table = pd.DataFrame({
+        "edit": list("abc"), "net": 1, "loss": [1.0, 2.0, 3.0], "corrected": 1, "broken": 0, "layer": ["x", "y", "z"],
+        "rate": [0.1, 0.2, 0.3], "rank": [2, 1, 3], "locality": [0.0, 1.0, 9.0], "strength": [1.0, 1.0, 0.5],
+    })  # fmt: skip
+    protocol = SimpleNamespace(states={"budget": _Budget(dict.fromkeys("abc", 0))})
+    chosen = Protocol.choose(protocol, table)
+    assert chosen.edges == ("rate",)  # rank 2 is inside, no locality is no edge, of α only two values were tried
+    assert str(chosen) == "x, rate 0.1, rank 2, locality 0, α 1 (edge of the grid: rate)"
+
+
+def test_a_budget_says_how_many_images_it_is():
+    assert about_budget(1200) == "budget of 0.25 points on 1,200 images: one is 0.08 points, 3 may be lost"
+    assert about_budget(281).endswith("one is 0.36 points, none may be lost; fewer than 400, so it is coarse")
+
+
+class _Counted:
+    """Images, all misread, of which an edit of n layers corrects n; and budget images of which it breaks some."""
+
+    labels, before = torch.zeros(4, dtype=torch.long), torch.ones(4, dtype=torch.bool)
+
+    def __init__(self, costs=()):
+        self.costs = costs
+
+    def logits(self, edit):
+        return torch.eye(2)[[0] * len(edit.layers) + [1] * (4 - len(edit.layers))]
+
+    def within(self, edit, budget):
+        right = torch.zeros(4, dtype=torch.bool)
+        return Comparison(right, torch.arange(4) < self.costs[len(edit.layers)])
+
+
+def test_a_second_layer_is_added_within_the_budget_else_the_first_stays_alone(tiny, photos32, exemplar):
+    first, second = (rewrite(tiny, layer, exemplar, photos32, cache="") for layer in ("conv1", "conv2"))
+    table = sweep([({"layer": "conv2"}, second), ({"layer": "conv1"}, first)], _Counted())
+    costs = [(0, 0, 0), (0, 0, 1), (0, 1, 1)]
+    both, alone, neither = (add_layer(first, table, _Counted(), _Counted(cost)) for cost in costs)
+    assert both.settings["layer"] == "conv2" and set(both.edit.layers) == {"conv1", "conv2"}
+    assert both.validation["corrected"] == 2
+    assert alone.settings["layer"] == "" and alone.edit is first and alone.validation["corrected"] == 1
+    assert not neither.found
+
+
+def test_random_directions_are_the_same_trials_along_seeded_directions_of_the_same_rank(tiny, photos32, exemplar):
+    cuts, moments = cache_states(tiny, LAYERS)[0], measure(tiny, LAYERS, photos32)
+    settings = [*grid(rank=(1, 2), objective=("least_squares",)), {"rank": None}]
+    trials, again, other = (random_trials(cuts, {"one": exemplar}, settings, seed=seed) for seed in (0, 0, 1))
+    edited = [s for s, _ in rewriting_trials(cuts, {"one": exemplar}, moments, settings) if s["rank"] is not None]
+    assert [s for s, _ in trials] == edited and len(trials) == len(edited)
+    for (one, a), (_, b), (_, c) in zip(trials, again, other, strict=True):
+        [first], [same], [new] = (list(edit.changes.values()) for edit in (a, b, c))
+        assert torch.equal(first.right, same.right) and not torch.equal(first.right, new.right)
+        assert first.right.shape[0] == one["rank"]
+        assert torch.allclose(first.right @ first.right.T, torch.eye(one["rank"]), atol=1e-5)
+
+
+def test_the_best_fine_tunings_are_repeated_with_each_locality(tiny, photos32, sets, exemplar):
+    cuts, kept = cache_states(tiny, LAYERS, **sets)
+    settings = grid(scope=("local",), rate=(0.01, 0.1), steps=(2,))
+    plain = sweep(finetuning_trials(cuts, {"one": exemplar}, settings), kept["validation"])
+    best = plain.sort_values("loss", kind="stable").head(2)
+    near = locality_trials(plain, cuts, {"one": exemplar}, (1.0, 5.0), photos32, top=2)
+    found = [(s["layer"], s["rate"], s["locality"]) for s, _ in near]
+    assert found == [(row.layer, row.rate, value) for row in best.itertuples() for value in (1.0, 5.0)]
+    assert len(near) == 4
+
+
+@pytest.fixture
+def story(tiny, photos32, sets, exemplar):
+    more = sets["clean"].subset(range(10)), sets["clean"].subset(range(10, 20))
+    named = {"validation": sets["validation"], "budget": more[0], "test": more[1]}
+    return SimpleNamespace(
+        classifier=tiny, shortlist=("conv1", "conv2"), sets=named, reference=1 - photos32, exemplars={"one": exemplar},
+        several={}, default={"layer": "conv2", "exemplar": "one", "rank": 1}, **named,
+    )  # fmt: skip
+
+
+def test_every_method_is_chosen_by_the_same_rule_within_the_budget_and_says_its_effort(story):
+    protocol = Protocol(story)
+    plan = Plan(grid(rank=(1,), objective=("l1", "least_squares"), steps=(5,)), rates=(0.01, 0.1), steps=(2,),
+                localities=(1.0,), top=1)  # fmt: skip
+    chosen = protocol.choose_all(plan)
+    assert list(chosen) == [
+        "untuned", "editing", "random_direction", "editing_several", "random_direction_several", "two_layers",
+        "finetune_local", "finetune_local_several", "finetune_global", "finetune_global_several",
+    ]  # fmt: skip
+    assert all(choice.seconds > 0 for choice in chosen.values())
+    for name, choice in chosen.items():
+        if name in ("untuned", "two_layers"):
+            continue
+        ranked = choice.table[choice.table.net > 0].sort_values("loss", kind="stable")
+        kept = [row for row in ranked.itertuples()
+                if protocol.states["budget"].compare(row.edit).accuracy_change >= -0.25]  # fmt: skip
+        assert choice.found == bool(kept) and choice.trials == len(choice.table)
+        assert not kept or choice.edit is kept[0].edit
+    assert chosen["editing"].trials == chosen["random_direction"].trials == 2 * 1 * 2 * 2
+    assert chosen["finetune_local"].trials == 2 * 2 + 1
+    table = protocol.report({name: choice.edit for name, choice in chosen.items()})
+    assert table.loc["untuned", "budget change"] == pytest.approx(chosen["untuned"].accuracy_change)
+
+
+def test_budget_images_that_are_reference_images_are_refused(story):
+    story.reference = story.sets["budget"]
+    with pytest.raises(ValueError, match="10 of the 10 budget images are reference images"):
+        Protocol(story)

@@ -1,0 +1,154 @@
+"""Layers that see tokens: a mask covers those that stand in it, or the call is refused."""
+
+import importlib
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from edittools.classifiers import Classifier, fingerprint
+from edittools.cut import Cut, mask_at
+from edittools.edits import Change, Edit
+from edittools.exemplars import Exemplar
+from edittools.moments import SecondMoment
+from edittools.rewriting import rewrite
+
+HEIGHT, WIDTH, PATCH = 16, 24, 4  # 4 × 6 cells
+
+
+def _timm(**options):
+    return importlib.import_module("timm").models.vision_transformer.VisionTransformer(
+        img_size=(HEIGHT, WIDTH), patch_size=PATCH, embed_dim=8, depth=2, num_heads=2, num_classes=5, **options
+    )
+
+
+def _torchvision():
+    return torchvision.models.VisionTransformer(16, PATCH, 2, 2, 8, 16, num_classes=5)
+
+
+class Tokens(nn.Module):
+    """Patches as tokens, maybe in another order and with others in front, and one layer."""
+
+    def __init__(self, prefix=0, order=None):
+        super().__init__()
+        self.patch, self.fc, self.head = nn.Conv2d(3, 8, PATCH, PATCH), nn.Linear(8, 12), nn.Linear(12, 5)
+        self.prefix, self.order = nn.Parameter(torch.randn(1, prefix, 8)), order
+
+    def forward(self, x):
+        x = self.patch(x).flatten(2).transpose(1, 2)
+        x = x if self.order is None else x[:, self.order]
+        x = torch.cat([self.prefix.expand(x.shape[0], -1, -1), x], dim=1)
+        x = self.fc(x).relu()
+        return self.head(x[:, self.prefix.shape[1] :].mean(dim=1))
+
+
+class Maps(nn.Module):
+    """The same with convolutions."""
+
+    def __init__(self, tokens):
+        super().__init__()
+        self.patch, self.fc, self.head = tokens.patch, nn.Conv2d(8, 12, 1), tokens.head
+        self.fc.weight.data, self.fc.bias.data = tokens.fc.weight.data[:, :, None, None], tokens.fc.bias.data
+
+    def forward(self, x):
+        return self.head(self.fc(self.patch(x)).relu().mean(dim=(2, 3)))
+
+
+def _exemplar():
+    generator = torch.Generator().manual_seed(0)
+    image, changed = torch.rand(2, 3, HEIGHT, WIDTH, generator=generator)
+    mask = torch.zeros(HEIGHT, WIDTH)
+    mask[6:, 3:15] = 1
+    return Exemplar(image, torch.where(mask > 0, changed, image), mask)
+
+
+@pytest.mark.parametrize(
+    ("make", "layer", "size"),
+    [
+        (lambda: _timm(), "blocks.0.attn.qkv", (HEIGHT, WIDTH)),
+        (lambda: _timm(reg_tokens=3), "blocks.0.attn.qkv", (HEIGHT, WIDTH)),
+        (lambda: _timm(class_token=False, global_pool="avg"), "blocks.0.attn.qkv", (HEIGHT, WIDTH)),
+        (lambda: _timm(reg_tokens=1), "blocks.1.mlp.fc1", (HEIGHT, WIDTH)),
+        (_torchvision, "encoder.layers.encoder_layer_0.mlp.0", (16, 16)),
+        (lambda: Tokens(0), "fc", (HEIGHT, WIDTH)),
+        (lambda: Tokens(2, order=torch.randperm(24)), "fc", (HEIGHT, WIDTH)),
+    ],
+    ids=["class token", "registers", "patches alone", "deeper", "torchvision", "patches", "another order"],
+)
+@torch.no_grad()
+def test_a_mask_covers_the_tokens_that_its_pixels_go_into(make, layer, size):
+    torch.manual_seed(0)
+    cut = Cut(Classifier(make(), list("abcde"), size=max(size)), layer)
+    image, attention = torch.rand(1, 3, *size), "mlp" in layer
+    for top in range(0, size[0], PATCH):
+        for left in range(0, size[1], PATCH):
+            mask, changed = torch.zeros(1, *size), image.clone()
+            mask[:, top : top + PATCH, left : left + PATCH] = 1
+            changed[:, :, top : top + PATCH, left : left + PATCH] = 0
+            before, after = cut.prefix(image), cut.prefix(changed)
+            moved = (cut.keys(after) - cut.keys(before)).abs().sum(dim=2)
+            moved = moved == moved.max() if attention else moved > 1e-6  # attention came before: the own token most
+            assert torch.equal(cut.shares(mask, cut.keys(before)), moved.float())
+            assert torch.equal(cut.maps(moved.float(), image), mask_at(mask, (size[0] // PATCH, size[1] // PATCH)))
+
+
+@pytest.mark.parametrize("objective", ["l1", "least_squares"])
+@pytest.mark.parametrize("prefix", [0, 1, 3])
+def test_an_edit_of_tokens_on_an_oblong_grid_is_that_of_the_same_model_with_maps(objective, prefix):
+    torch.manual_seed(0)
+    tokens = Tokens(prefix)
+    moment, exemplar = SecondMoment(torch.diag(torch.rand(8).double() + 0.1), 9), _exemplar()
+    one, two = (Classifier(model, list("abcde"), size=WIDTH) for model in (tokens, Maps(tokens)))
+    edits = [rewrite(c, "fc", exemplar, moment, objective=objective, steps=60) for c in (one, two)]
+    deltas = [edit.changes["fc.weight"].delta().flatten(1) for edit in edits]
+    torch.testing.assert_close(*deltas, rtol=1e-3, atol=1e-4)
+    assert edits[0].record.loss_after == pytest.approx(edits[1].record.loss_after, rel=1e-3)
+    assert edits[0].leverage == pytest.approx(edits[1].leverage)
+    maps = [e.firing_map(c, exemplar.changed) for e, c in zip(edits, (one, two), strict=True)]
+    torch.testing.assert_close(*maps, rtol=1e-3, atol=1e-4)
+
+
+class Mixed(Tokens):
+    """Tokens that are mixed into fewer, of which no place can be said."""
+
+    def __init__(self):
+        super().__init__()
+        self.mix = nn.Linear(24, 16)
+
+    def forward(self, x):
+        x = self.patch(x).flatten(2)
+        return self.head(self.fc(self.mix(x).transpose(1, 2)).mean(dim=1))
+
+
+class Windows(Tokens):
+    """Tokens in groups, as in Swin."""
+
+    def forward(self, x):
+        x = self.patch(x).unflatten(2, (2, 2)).unflatten(4, (2, 3)).permute(0, 2, 4, 3, 5, 1)
+        return self.head(self.fc(x.reshape(-1, 6, 8)).reshape(-1, 24, 12).mean(dim=1))
+
+
+class Unfolded(Tokens):
+    """Patches without a convolution."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Linear(48, 8)
+
+    def forward(self, x):
+        x = nn.functional.unfold(x, PATCH, stride=PATCH).transpose(1, 2)
+        return self.head(self.fc(self.embed(x)).mean(dim=1))
+
+
+@pytest.mark.parametrize("make", [Mixed, Windows, Unfolded])
+def test_tokens_without_a_known_place_are_refused(make):
+    torch.manual_seed(0)
+    classifier, exemplar = Classifier(make(), list("abcde"), size=WIDTH), _exemplar()
+    moment = SecondMoment(torch.eye(8).double(), 9)
+    for options in ({}, {"objective": "least_squares"}, {"masked": False}):
+        with pytest.raises(ValueError, match=rf"'fc' sees tokens of shape .* told from the {make.__name__}"):
+            rewrite(classifier, "fc", exemplar, moment, **options)
+    edit = Edit({"fc.weight": Change(torch.rand(12, 8))}, fingerprint(classifier))
+    with pytest.raises(ValueError, match=rf"'fc' sees tokens of shape .* told from the {make.__name__}"):
+        edit.firing_map(classifier, exemplar.changed)
