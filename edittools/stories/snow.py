@@ -128,7 +128,9 @@ def snow_exemplars(classifier: Classifier, change: Callable[[Tensor, Tensor], Te
 def _photo_exemplar(wnid: str, classifier: Classifier, change: Callable[[Tensor, Tensor], Tensor]) -> Exemplar:
     name = photos.sample_photo(wnid)
     image = load_image(photos.photo(name), classifier.size, classifier.resize_to)
-    [path] = (DATA / "masks").glob(f"{wnid}_*_road.png")
+    path = next((DATA / "masks").glob(f"{wnid}_*_road.png"), None)
+    if path is None:
+        raise FileNotFoundError(f"no road mask of {name!r}: expected {wnid}_<name>_road.png in {str(DATA / 'masks')!r}")
     mask = load_mask(path)
     if mask.shape != image.shape[1:]:
         mask = (resize(mask[None], list(image.shape[1:]))[0] > 0.5).float()
