@@ -33,7 +33,7 @@ def start(arguments: argparse.Namespace) -> None:
 
 def finish(arguments: argparse.Namespace, figures: dict[str, Any]) -> None:
     """Print the figures as one JSON line and write them to a file, when asked to, with the day and the call."""
-    call = " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *_without_output(sys.argv[1:])])
+    call = " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *_without_files(sys.argv[1:])])
     line = json.dumps(figures | {"date": str(date.today()), "call": call})
     if arguments.json:
         print(line)
@@ -42,9 +42,13 @@ def finish(arguments: argparse.Namespace, figures: dict[str, Any]) -> None:
             temporary.write_text(line + "\n")
 
 
-def _without_output(words: list[str]) -> list[str]:
-    at = words.index("--output") if "--output" in words else len(words)
-    return [w for w in words[:at] + words[at + 2 :] if w != "--json"]
+def _without_files(words: list[str]) -> list[str]:
+    """The words of a call that say what was measured, without the files of this machine that it wrote to."""
+    files = ("--output", "--store")
+    named = [i for i, word in enumerate(words) if word in files]
+    left_out = {*named, *(i + 1 for i in named)}
+    kept = [word for i, word in enumerate(words) if i not in left_out]
+    return [word for word in kept if word != "--json" and not word.startswith(tuple(f"{name}=" for name in files))]
 
 
 def seconds(work: Callable[[], Any], repeats: int = 3) -> float:

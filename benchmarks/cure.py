@@ -2,7 +2,7 @@
 
 The strongest rule that `probing` finds in the first classifier (of the tier's example class, where it has one) becomes
 a scenario (`cures.scenario_for`). Layer, exemplar, rank, mask, objective and strength are chosen as in
-`snow_photos.py`, under the same accuracy budget and beside the same baselines, and reported once, in looks of the
+`snow_photos.py`, under the same accuracy budget and beside the same baselines, and reported once, in variants of the
 material that the choice has not seen. Errors are of images that are read rightly until the concept is changed; then the
 probability of the right class changes, for the same images as they are, at the control in place, and where the concept
 is changed. Tier mini: MiniWorld; tier lite: MSRC v2 photos, whose labels are the classifier's own readings.
@@ -12,11 +12,10 @@ import time
 
 import pandas as pd
 from common import finish, parser, start
-from snow_photos import effort
+from snow_photos import SLOW, effort
 
 from edittools.choosing.protocol import Plan, Protocol
-from edittools.probing.effects import effect_changes
-from edittools.stories.cures import probe_again, scenario_for, shown_rule
+from edittools.stories.cures import scenario_for, shown_rule
 from edittools.stories.rules import probing_scenario
 
 
@@ -34,14 +33,14 @@ def main() -> None:
     print("rule found:" if found else "no rule at this false-discovery rate; the strongest suspicion:", shown, "\n")
     cure = scenario_for(story, rule, progress=True)
     protocol = Protocol(cure, cure.layers, progress=True)
-    chosen = protocol.choose_all(Plan(tuned=cure.layers[1::3] if options.tier == "lite" else ()))
+    slow = {"tuned": cure.shortlist, **SLOW} if options.tier == "lite" else {}
+    chosen = protocol.choose_all(Plan(edited=cure.shortlist, **slow))
     edits = {name: choice.edit for name, choice in chosen.items()}
     print("Images:", ", ".join(f"{name} {len(part.labels)}" for name, part in protocol.states.items()))
     print(protocol.about_budget(), "\n")
     print("\n".join(f"  {name:<25}{choice}" for name, choice in chosen.items()))
     table = protocol.report(edits).join(pd.DataFrame({name: effort(c) for name, c in chosen.items()}).T)
-    images = [int(name) for name in cure.test.names]
-    again = effect_changes(probe_again(story, rule, edits, images, progress=True), "before", control="itself")
+    again = cure.probe_again(edits, cure.numbers["test"], progress=True).changes()
     print("\n" + table.T.to_string(float_format="{:.3f}".format))
     print("\nchange of the right class's probability, and its effect beyond the control, on the same images:")
     print(again.to_string(float_format="{:.3f}".format))

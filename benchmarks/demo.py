@@ -40,8 +40,8 @@ def main() -> None:
     story = et.stories.snow_scenario(progress=True)
     print(f"tier {story.tier}: {story.classifier}")
     protocol = et.choosing.Protocol(story, progress=True)
-    choices = et.choosing.grid(rank=(1, 3), objective=("l1", "least_squares"))
-    best = protocol.choose(protocol.rewriting(choices, strengths=(0.5, 1.0)))
+    choices = et.choosing.grid(rank=(1, 3), objective=("least_squares",), reference_weight=(0.0, 1.0))
+    best = protocol.choose(protocol.rewriting(choices, strengths=(0.5, 1.0, 1.5)))
     test = protocol.states["test"]
     print(f"chosen on validation images: {best}\n")
 
@@ -50,9 +50,9 @@ def main() -> None:
     columns = ["images", "errors before", "errors after", "corrected", "broken"]
     print("Vehicles on snow, no class of the exemplar among them (test images):\n")
     print(table[columns].to_string())
-    clean, legitimate = (protocol.states[name].compare(best.edit) for name in ("clean", "legitimate"))
+    clean, exceptions = (protocol.states[name].compare(best.edit) for name in ("clean", "keep_report"))
     print(f"\nclean images: {clean.accuracy_change:+.2f} points of accuracy")
-    print(f"classes that live on snow: {int(legitimate.before.sum())} → {int(legitimate.after.sum())} errors")
+    print(f"classes that live on snow: {int(exceptions.before.sum())} → {int(exceptions.after.sum())} errors")
 
     FIGURE.parent.mkdir(exist_ok=True)
     exemplar = best.settings.get("exemplar", story.default["exemplar"])

@@ -10,42 +10,34 @@ Tier lite: EfficientNet-Lite0, -Lite1 and -Lite2 on MSRC v2 photos with hand-mad
 import time
 from dataclasses import replace
 
-import pandas as pd
 from common import finish, parser, start
 
-from edittools.probing.effects import FALSE_DISCOVERY_RATE, LEAST_EFFECT, agreement, effects, rules, score
+from edittools.probing.effects import FALSE_DISCOVERY_RATE, LEAST_EFFECT, Probe, pairs, score
 from edittools.stories.rules import Probing, planted_pairs, probing_scenario
 from edittools.world.contexts import GROUNDS
 
 SHOWN = ["class", "concept", "images", "before", "drop", "control drop", "effect", "low", "high", "q"]
 
 
-def of(table: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Keep the rows of one classifier."""
-    return table[table["classifier"] == name]
-
-
-def mini(story: Probing, table: pd.DataFrame) -> dict[str, float]:
+def mini(story: Probing, probe: Probe) -> dict[str, float]:
     """Score the rules of the first classifier, and count those of the one that has none."""
-    look = {"control": "itself", "least_images": story.least_images}
-    found = rules(of(table, story.first), **look)
+    first, other = (probe.where("classifier", name) for name in (story.first, story.null))
+    found, null = first.rules(), other.rules()
     usual, strict = score(found, story.planted), score(found, planted_pairs(90))
-    null = rules(of(table, story.null), **look)
-    pairs = pd.Series(list(zip(found["class"], found["concept"], strict=True)), dtype=object, index=found.index)
     print(f"rules of {story.first} (planted: at least half of the class's scenes):")
-    print(found[SHOWN].assign(planted=pairs.isin(story.planted)).round(3).to_string(index=False))
-    missed = sorted(story.planted - set(pairs))
+    planted = [pair in story.planted for pair in zip(found["class"], found["concept"], strict=True)]
+    print(found[SHOWN].assign(planted=planted).round(3).to_string(index=False))
+    missed = sorted(story.planted - pairs(found))
     print(f"\nmissed: {missed or 'none'}\nrules of {story.null}: {len(null)}")
     print(null[SHOWN].round(3).to_string(index=False) if len(null) else "")
     for least in (0.0, 0.25, 0.5, 0.75, 1.0):
-        one, other = (rules(of(table, n), least_effect=least, **look) for n in (story.first, story.null))
-        figures = score(one, story.planted)
+        figures = score(first.rules(least_effect=least), story.planted)
         print(f"  least effect {least:4}: precision {figures['precision']:.2f}, recall {figures['recall']:.2f}, "
-              f"{len(other)} in {story.null}")  # fmt: skip
-    known = exact(story, table, found, look)
-    other = rules(story.with_materials(story.aside, [story.first], progress=True), **look)
-    print(f"\nbeside the score, sky and wall (seen wherever the table is): {len(other)} rules")
-    print(other[SHOWN].round(3).to_string(index=False) + "\n")
+              f"{len(other.rules(least_effect=least))} in {story.null}")  # fmt: skip
+    known = exact(story, first)
+    unscored = story.with_materials(story.unscored, [story.first], progress=True).rules()
+    print(f"\nbeside the score, sky and wall (seen wherever the table is): {len(unscored)} rules")
+    print(unscored[SHOWN].round(3).to_string(index=False) + "\n")
     return {
         "precision": round(usual["precision"], 3), "recall": round(usual["recall"], 3),
         "rules_found_in_balanced_model": len(null), "rules_found": usual["found"], "rules_planted": usual["planted"],
@@ -53,41 +45,36 @@ def mini(story: Probing, table: pd.DataFrame) -> dict[str, float]:
     }  # fmt: skip
 
 
-def exact(story: Probing, table: pd.DataFrame, found: pd.DataFrame, look: dict) -> dict[str, float]:
-    """Score the rules found, of grounds, against those that painting the scenes again shows."""
-    painted = story.repainted(progress=True)
-    true, null = (rules(of(painted, name), **look) for name in story.searched)
-    pairs = set(zip(true["class"], true["concept"], strict=True))
-    figures = score(found[found["concept"].isin(GROUNDS)], pairs)
-    both = agreement(of(table, story.first), of(painted, story.first), **look)
-    planted = both.assign(planted=both.index.isin(story.planted), rule=both.index.isin(pairs))
+def exact(story: Probing, probe: Probe) -> dict[str, float]:
+    """Score the rules of a classifier, of grounds, against those that painting the scenes again shows."""
+    both_painted = story.repainted(progress=True)
+    painted, null = (both_painted.where("classifier", name) for name in story.searched)
+    found, learned, null = probe.rules(), pairs(painted.rules()), null.rules()
+    figures = score(found[found["concept"].isin(GROUNDS)], learned)
+    both = probe.agreement(painted)
+    shown = both.assign(planted=both.index.isin(story.planted), rule=both.index.isin(learned))
     print("\neffect of a ground, as probed and exactly, painted again:")
-    print(planted.sort_values("exact", ascending=False).round(2).to_string())
-    print(f"planted but not learned: {sorted((story.planted - pairs) & set(both.index)) or 'none'}")
+    print(shown.sort_values("exact", ascending=False).round(2).to_string())
+    print(f"planted but not learned: {sorted((story.planted - learned) & set(both.index)) or 'none'}")
     return {
         "precision_exact": round(figures["precision"], 3), "recall_exact": round(figures["recall"], 3),
-        "rules_exact": len(pairs), "rules_exact_in_balanced_model": len(null),
+        "rules_exact": len(learned), "rules_exact_in_balanced_model": len(null),
         "correlation_with_exact": round(float(both.corr().iloc[0, 1]), 3),
     }  # fmt: skip
 
 
-def lite(story: Probing, table: pd.DataFrame, styled: pd.DataFrame) -> dict[str, float | None]:
+def lite(probe: Probe, styled: Probe) -> dict[str, float | None]:
     """Tabulate what each classifier loses, concept by concept: no rules are known here, so none are scored."""
     columns = ["classifier", "concept", "images", "drop", "drop low", "drop high", "control drop", "effect", "low",
                "high", "q"]  # fmt: skip
     print("styles, beside the control elsewhere (share of readings that change):")
-    print(effects(styled, least_images=10)[columns].round(3).to_string(index=False))
+    print(styled.effects(least_images=10)[columns].round(3).to_string(index=False))
     print("\nmaterials of other photos, beside the control in place:")
-    print(effects(table, control="itself", least_images=10)[columns].round(3).to_string(index=False))
-    found = rules(styled, least_images=story.least_images)
-    print(f"\nrules by class (styles; at least {story.least_images} photos of it): {len(found)}")
+    print(probe.effects(least_images=10)[columns].round(3).to_string(index=False))
+    found = styled.rules()
+    print(f"\nrules by class (styles; at least {styled.least_images} photos of it): {len(found)}")
     print(found[["classifier", *SHOWN]].round(3).to_string(index=False) if len(found) else "", "\n")
     return {"precision": None, "recall": None, "rules_found_in_balanced_model": None, "rules_found": len(found)}
-
-
-def styled(story: Probing, folder: str | None) -> pd.DataFrame:
-    """Probe with the styles, resuming from `folder`."""
-    return story.with_styles(store=None if folder is None else f"{folder}/styles.jsonl", progress=True)
 
 
 def main() -> None:
@@ -103,10 +90,14 @@ def main() -> None:
     started = time.perf_counter()
     story = probing_scenario(options.tier, options.split, options.per_class, progress=True)
     story = replace(story, styled=options.styled or len(story.data))
-    table = story.with_materials(names=story.searched, store=options.store, progress=True)
+    store = {name: options.store and f"{options.store}/{name}.jsonl" for name in ("materials", "styles")}
+    probe = story.with_materials(names=story.searched, store=store["materials"], progress=True)
     print(f"false-discovery rate {FALSE_DISCOVERY_RATE}, least effect {LEAST_EFFECT}, {len(story.data)} images, "
-          f"{len(table):,} counterfactual predictions\n")  # fmt: skip
-    figures = mini(story, table) if options.tier == "mini" else lite(story, table, styled(story, options.store))
+          f"{len(probe.table):,} counterfactual predictions\n")  # fmt: skip
+    if options.tier == "mini":
+        figures = mini(story, probe)
+    else:
+        figures = lite(probe, story.with_styles(store=store["styles"], progress=True))
     seconds = time.perf_counter() - started
     print(f"{seconds:.0f} s")
     finish(options, {**figures, "images": len(story.data), "seconds": round(seconds, 1)})

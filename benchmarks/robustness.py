@@ -14,8 +14,9 @@ import pandas as pd
 from common import finish, parser, start
 
 from edittools.baselines.finetuning import SCOPES
+from edittools.choosing.choice import Choice
 from edittools.choosing.corruptions import corrupted_errors
-from edittools.choosing.protocol import Choice, Protocol
+from edittools.choosing.protocol import Protocol
 from edittools.choosing.scenario import Scenario
 from edittools.choosing.trials import grid
 from edittools.lab import plots

@@ -21,7 +21,7 @@ def main() -> None:
     started = time.perf_counter()
     story = snow_scenario("mini", arguments.model, progress=True)
     protocol = Protocol(story, story.layers, progress=True)
-    conclude(arguments, protocol, measure(protocol, Plan(steps=(20, 100))), started)
+    conclude(arguments, protocol, measure(protocol, Plan(edited=story.shortlist)), started)
 
 
 if __name__ == "__main__":

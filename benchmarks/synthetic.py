@@ -19,7 +19,7 @@ import torch
 from common import finish, parser, seconds, start
 
 from edittools.choosing import states as bench
-from edittools.choosing.protocol import BUDGET, about_budget
+from edittools.choosing.choice import BUDGET, about_budget
 from edittools.cut import cut_all, editable_layers
 from edittools.edits import Edit
 from edittools.metrics import predict

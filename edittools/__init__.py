@@ -26,20 +26,19 @@ from edittools.metrics import (
     errors_corrected,
     mcnemar,
     predict,
-    wilson,
 )
 from edittools.moments import SecondMoment, second_moments
 from edittools.pasting import paste_texture
 from edittools.rewriting import rewrite
 
 ROOMS = ("baselines", "choosing", "lab", "probing", "stories", "world", "zoo")
-_LATE = {"load_classifier": "zoo", "MaskEditor": "lab"}
+_LATE = {"load_classifier": "zoo", "MaskEditor": "lab", "repair": "choosing"}
 
 __all__ = [
     "Change", "Classifier", "Comparison", "Cut", "Edit", "Exemplar", "LabelledImages", "LazyImages", "MaskEditor",
     "Record", "SecondMoment", "applied_edits", "attack_row", "by_class", "editable_layers", "error_rate", "errors",
     "errors_corrected", "fingerprint", "load_classifier", "load_image", "load_mask", "mcnemar", "paste_texture",
-    "predict", "rewrite", "save_image", "save_mask", "second_moments", "wilson",
+    "predict", "repair", "rewrite", "save_image", "save_mask", "second_moments",
 ]  # fmt: skip
 
 

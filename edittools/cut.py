@@ -134,6 +134,28 @@ class Cut:
             parameters["weight"] = weight.to(keys.dtype)
         return torch.func.functional_call(self.module, parameters, (keys,)) if parameters else self.module(keys)
 
+    def along(self, keys: Tensor, basis: Tensor | None) -> Tensor:
+        """Keys seen along the rows of `basis` `(rank, in)`, as channels; all of them where there is no basis."""
+        if basis is None:
+            return keys
+        basis = basis.to(keys)
+        return keys @ basis.T if self.is_linear else torch.einsum("rn,bnhw->brhw", basis, keys)
+
+    def convolve(self, keys: Tensor, weight: Tensor) -> Tensor:
+        """What the layer makes of keys with `weight` in place of its own, for any number of channels, without bias."""
+        bias = {} if self.module.bias is None else {"bias": weight.new_zeros(len(weight))}
+        return torch.func.functional_call(self.module, {"weight": weight} | bias, (keys,))
+
+    @torch.no_grad()
+    def windows(self, keys: Tensor) -> Tensor:
+        """What the layer's kernel sees at each position, `(positions, channels * kh * kw)` float64.
+
+        `keys` may be those along a basis; stride, padding and dilation are the layer's.
+        """
+        channels, kernel = keys.shape[self.channels], self.weight.shape[2:]
+        probes = torch.eye(channels * kernel.numel()).to(keys).reshape(-1, channels, *kernel)
+        return rows(self.convolve(keys, probes), self.is_linear).double()
+
     def value(self, state: State, output: Tensor) -> Tensor:
         """Go on from the layer's output to the value."""
         return self._go_on(self._value, state, output)

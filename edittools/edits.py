@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from math import nan
 from os import PathLike, fspath
 
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 from edittools.checks import check_amount
 from edittools.classifiers import Classifier, fingerprint, unwrapped
 from edittools.cut import Cut
-from edittools.images import atomic_path, check_image
+from edittools.images import atomic_path, check_image, digest_tensors
 
 _FORMAT = "edittools edit 1"
 _LEDGER = "_edittools_applied"
@@ -35,6 +36,9 @@ class Record:
 
     `converged` says whether more steps would hardly lower the loss, see the solver; None where nobody looked. That is
     no praise of the edit: a lower loss at the exemplar may cost more elsewhere.
+
+    `reference_movement` and `kept_movement` say how far outputs move on reference and on kept keys, as a share of how
+    far they move at the exemplar's mask (root mean squares); `weight_change` is |ΔW|. None where nobody looked.
     """
 
     objective: str
@@ -43,6 +47,9 @@ class Record:
     steps: int
     seconds: float
     converged: bool | None = None
+    reference_movement: float | None = None
+    kept_movement: float | None = None
+    weight_change: float | None = None
 
 
 @dataclass(frozen=True)
@@ -125,17 +132,25 @@ def unedited_fingerprint(model: nn.Module) -> str:
     return fingerprint(model, {name: ledger.base[names[id(p)]].to(p) for name, p in shared if id(p) in names})
 
 
+def edit_of(model: nn.Module, changes: Mapping[str, Change], record: Record | None = None) -> "Edit":
+    """An edit of a model as it is now: on top of the edits that are applied to it."""
+    return Edit(changes, unedited_fingerprint(model), record, tuple(edit.digest for edit in applied_edits(model)))
+
+
 @dataclass(frozen=True, eq=False)
 class Edit:
     """A change of a model's weights. `changes` goes by parameter name; `fingerprint` is of the unedited model.
 
-    One that was made while others are applied is meant on top of them: apply it there, or add them up (`edit + other`).
+    One that was made while others are applied is meant on top of them: `on_top_of` holds their digests, and where they
+    are not applied it is refused. Apply it there, or add them up (`edit + other`): `added` are digests of the parts.
     An applied edit goes with its model into a copy or a pickle, and through `.to(…)`: it can be undone there as well.
     """
 
     changes: Mapping[str, Change]
     fingerprint: str
     record: Record | None = None
+    on_top_of: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse an edit of nothing."""
@@ -146,6 +161,13 @@ class Edit:
     def layers(self) -> tuple[str, ...]:
         """Name the layers whose parameters it changes."""
         return tuple(dict.fromkeys(name.rpartition(".")[0] for name in self.changes))
+
+    @cached_property
+    def digest(self) -> str:
+        """A SHA-256 of what it changes, by which edits made on top of it know it."""
+        factors = [(f"{n}/{side}", t) for n, c in self.changes.items() for side, t in (("l", c.left), ("r", c.right))]
+        names, tensors = zip(*[(name, t) for name, t in factors if t is not None], strict=True)
+        return digest_tensors(tensors, names)
 
     @property
     def leverage(self) -> float:
@@ -173,7 +195,8 @@ class Edit:
     def __mul__(self, factor: float) -> "Edit":
         """Scale the edit: 0 is none, 1 the whole, -1 its opposite; `ValueError` for what is no finite number."""
         factor = check_amount(factor, "strength")
-        return replace(self, changes={name: change * factor for name, change in self.changes.items()})
+        added = self.added if factor == 1 else ()
+        return replace(self, changes={name: change * factor for name, change in self.changes.items()}, added=added)
 
     __rmul__ = __mul__
 
@@ -191,7 +214,9 @@ class Edit:
                 "expected two edits of one model"
             )
         both = {n: c + other.changes[n] if n in other.changes else c for n, c in self.changes.items()}
-        return Edit({**other.changes, **both}, self.fingerprint)
+        added = (self.digest, other.digest, *self.added, *other.added)
+        beneath = tuple(d for d in dict.fromkeys((*self.on_top_of, *other.on_top_of)) if d not in added)
+        return Edit({**other.changes, **both}, self.fingerprint, on_top_of=beneath, added=added)
 
     def check_fits(self, model: nn.Module) -> None:
         """Raise `ValueError` unless `model` is the one the edit was made for (edits applied to it now do not count)."""
@@ -220,6 +245,11 @@ class Edit:
         self.check_fits(model)
         model = unwrapped(model)
         ledger = _ledger(model) or _Ledger()
+        if missing := set(self.on_top_of) - {d for edit in ledger.edits for d in (edit.digest, *edit.added)}:
+            raise ValueError(
+                f"{self} was made on top of {len(self.on_top_of)} edits, {len(missing)} of which are not applied to "
+                f"this {type(model).__name__}: apply them first, or add them up (edit + other)"
+            )
         _check_untouched(model, ledger)
         for name in self.changes:
             ledger.base.setdefault(name, model.get_parameter(name).detach().clone())
@@ -296,6 +326,7 @@ class Edit:
         numbers = {n: [c.leverage, c.response] for n, c in self.changes.items()}
         record = json.dumps(asdict(self.record) if self.record else None)
         header = {"format": _FORMAT, "fingerprint": self.fingerprint, "numbers": json.dumps(numbers), "record": record}
+        header |= {"on_top_of": json.dumps(self.on_top_of), "added": json.dumps(self.added)}
         with atomic_path(path) as temporary:
             save_file(tensors, temporary, header)
 
@@ -316,7 +347,8 @@ class Edit:
             }
             if not all(tensor.is_floating_point() and tensor.isfinite().all() for tensor in tensors.values()):
                 raise ValueError("it holds NaN, infinite or whole numbers")
-            edit = cls(changes, header["fingerprint"], Record(**record) if record else None)
+            digests = [tuple(map(str, json.loads(header.get(name, "[]")))) for name in ("on_top_of", "added")]
+            edit = cls(changes, header["fingerprint"], Record(**record) if record else None, *digests)
         except FileNotFoundError:
             raise
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
@@ -331,22 +363,12 @@ def response(cut: Cut, keys: Tensor, delta: Tensor) -> Tensor:
 
     `(B, h, w)` of maps, `(B, N)` of tokens, see `Cut.maps`.
     """
-    moved = torch.func.functional_call(cut.module, without_bias(cut.module, delta), (keys,))
-    return moved.square().mean(dim=cut.channels).sqrt()
+    return cut.convolve(keys, delta).square().mean(dim=cut.channels).sqrt()
 
 
 def added(cut: Cut, keys: Tensor, change: Change) -> Tensor:
     """What a change of the layer's weight adds to its output; of low rank, the keys are projected first."""
-    left = change.left.to(cut.weight)
-    if change.right is not None:
-        right = change.right.to(cut.weight)
-        keys = keys @ right.T if cut.is_linear else torch.einsum("rn,bnhw->brhw", right, keys)
-    return torch.func.functional_call(cut.module, without_bias(cut.module, left), (keys,))
-
-
-def without_bias(module: nn.Module, weight: Tensor) -> dict[str, Tensor]:
-    """Parameters that make a layer apply `weight` (any number of channels) and nothing else, for `functional_call`."""
-    return {"weight": weight} | ({} if module.bias is None else {"bias": weight.new_zeros(len(weight))})
+    return cut.convolve(cut.along(keys, change.right), change.left.to(cut.weight))
 
 
 def _ledger(model: nn.Module) -> _Ledger | None:

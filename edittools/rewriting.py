@@ -6,8 +6,10 @@ The layer maps the keys of x' at the mask to the values of x, by W' = W + Λ D�
 """
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +17,17 @@ from torch import Tensor, nn
 from edittools.checks import check_amount, check_number
 from edittools.classifiers import Classifier
 from edittools.cut import Cut, State, cut_at, rows
-from edittools.edits import Change, Edit, Record, unedited_fingerprint, without_bias
+from edittools.edits import Change, Edit, Record, edit_of
 from edittools.exemplars import Exemplar, stack
 from edittools.images import LabelledImages
+from edittools.keys import LayerKeys, windows_of
 from edittools.moments import SecondMoment, directions, second_moments
 
 OBJECTIVES = ("l1", "least_squares")
+SAMPLE = 64
+"""So many reference images say how far an edit moves what a kernel sees of them."""
+LOOKED_AT = 1024
+"""Up to so many keys under a kernel's window an edit's `Record` says how far it moves others, whatever that costs."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +36,8 @@ class Problem:
 
     `basis` is D `(rank, in)`, or None for all of the keys' space; `coordinates` are the keys of x' along it; `start` is
     what the unedited layer makes of them; `target` is the value of x; `share` `(B, H, W)` is the mask at image size,
-    all ones when the whole image is constrained. All of it is in float32 or better, whatever the model's precision.
+    all ones when the whole image is constrained; `elsewhere` `(rank * kh * kw,) * 2` float64 is what movement of other
+    keys costs, see `_elsewhere`. All of it is in float32 or better, whatever the model's precision.
     """
 
     cut: Cut
@@ -40,6 +48,7 @@ class Problem:
     start: Tensor
     target: Tensor
     share: Tensor
+    elsewhere: Tensor | None = None
 
     @property
     def shape(self) -> torch.Size:
@@ -50,7 +59,20 @@ class Problem:
 
     def shift(self, unknown: Tensor) -> Tensor:
         """What Λ adds to the layer's output on x'."""
-        return torch.func.functional_call(self.cut.module, without_bias(self.cut.module, unknown), (self.coordinates,))
+        return self.cut.convolve(self.coordinates, unknown)
+
+    def objective(self, unknown: Tensor) -> Tensor:
+        """The objective of eq. (1), and what movement elsewhere costs in units of what is missing without an edit."""
+        fit = self.l1(unknown)
+        return fit if self.elsewhere is None else fit + self._unit * quadratic(unknown, self.elsewhere)
+
+    @cached_property
+    @torch.no_grad()
+    def _unit(self) -> float:
+        """The loss without an edit, over the mean square that outputs at the mask must move by, and times the keys'."""
+        (design, share), missing = _system(self), rows(preactivation_target(self) - self.start, self.cut.is_linear)
+        keys, wanted = (float((x.double().square() * share[:, None]).sum()) for x in (design, missing))
+        return float(self.l1(torch.zeros(self.shape).to(self.start))) * keys / max(wanted, 1e-30)
 
     def l1(self, unknown: Tensor) -> Tensor:
         """The objective of eq. (1): mean distance of values, weighted by the square root of the pooled mask."""
@@ -81,40 +103,52 @@ def pose(
         basis = directions(rows(keys, cut.is_linear)[weights > 0], weights[weights > 0], rank, moment)
     basis = basis if basis is None else basis.to(keys)
     with torch.no_grad():
-        coordinates = keys if basis is None else _project(keys, basis, cut.is_linear)
+        coordinates = cut.along(keys, basis)
         share = masks if masked else torch.ones_like(masks)
         return Problem(cut, before, after, basis, coordinates, cut.output(after), cut.block(before), share)
 
 
-def _project(keys: Tensor, basis: Tensor, linear: bool) -> Tensor:
-    return keys @ basis.T if linear else torch.einsum("rn,bnhw->brhw", basis, keys)
+def quadratic(unknown: Tensor, matrix: Tensor) -> Tensor:
+    """The trace of Λ M Λᵀ, for Λ `(out, rank, kh, kw)` and M `(rank * kh * kw,) * 2`."""
+    flat = unknown.flatten(1)
+    return ((flat @ matrix.to(flat)) * flat).sum()
+
+
+def _elsewhere(moments: Iterable[tuple[float, Tensor]]) -> Tensor | None:
+    """Add up the second moments of windows elsewhere, each over its trace and times its weight; None without weight.
+
+    So a weight of 1 means: what moves keys elsewhere as much as those at the mask costs as much as no fit at all.
+    """
+    found = [weight * (m / m.trace().clamp_min(1e-30)).cpu() for weight, m in moments if weight]
+    return sum(found) if found else None
 
 
 def solve_least_squares(problem: Problem, ridge: float = 1e-3) -> Tensor:
     """Solve for Λ exactly on the pre-activation: one ridge system, shared by all output channels.
 
     The target is what the layer's output on x' would have to be for the pre-activation (after batch norm and the
-    residual sum) to equal that of x. `ridge` is relative to the mean diagonal of the system.
+    residual sum) to equal that of x. `ridge` is relative to the mean diagonal of the system, what movement elsewhere
+    costs to its trace.
     """
     design, share = _system(problem)
     weight, size = share.sqrt()[:, None], design.shape[1]
     wanted = rows(preactivation_target(problem) - problem.start, problem.cut.is_linear).double()
     design, wanted = design * weight, wanted * weight
     loading = ridge * design.square().sum() / size + torch.finfo(torch.float32).tiny
-    if len(design) < size:  # fewer positions than unknowns: the same solution by way of the smaller system
+    if len(design) < size and problem.elsewhere is None:  # the same by way of the smaller system
         gram = design @ design.T
         solution = design.T @ torch.linalg.solve(gram + loading * torch.eye(len(gram)).to(gram), wanted)
     else:
         gram = design.T @ design
+        if problem.elsewhere is not None:
+            gram = gram + design.square().sum() * problem.elsewhere.to(gram)
         solution = torch.linalg.solve(gram + loading * torch.eye(len(gram)).to(gram), design.T @ wanted)
     return solution.T.reshape(problem.shape).to(problem.start.dtype)
 
 
 def _system(problem: Problem) -> tuple[Tensor, Tensor]:
     """The keys under the kernel's window, `(positions, rank * kh * kw)`, and the mask's share of each position."""
-    size = problem.shape[1:].numel()
-    probes = torch.eye(size, dtype=problem.start.dtype, device=problem.start.device).reshape(size, *problem.shape[1:])
-    design = rows(problem.shift(probes), problem.cut.is_linear).double()
+    design = problem.cut.windows(problem.coordinates)
     return design, problem.cut.shares(problem.share, problem.start).flatten().double()
 
 
@@ -134,7 +168,7 @@ def preactivation_target(problem: Problem) -> Tensor:
 
 
 def solve_l1(problem: Problem, steps: int = 200, rate: float = 0.25) -> tuple[Tensor, int, bool]:
-    """Minimise the L1 distance of values over Λ by Adam, from the better of 0 and the least-squares solution.
+    """Minimise the objective over Λ by Adam, from the better of 0 and the least-squares solution.
 
     Steps are measured by what is missing at the start: `rate` times how far a channel's output at the mask is from its
     target, over the norm of the keys there. They are taken in two rounds, of a third and of two thirds of `steps`; in
@@ -144,8 +178,8 @@ def solve_l1(problem: Problem, steps: int = 200, rate: float = 0.25) -> tuple[Te
     """
     squares = solve_least_squares(problem)
     with torch.no_grad():
-        best = min(torch.zeros_like(squares), squares, key=lambda candidate: float(problem.l1(candidate)))
-        losses, taken = [float(problem.l1(best))], 0
+        best = min(torch.zeros_like(squares), squares, key=lambda candidate: float(problem.objective(candidate)))
+        losses, taken = [float(problem.objective(best))], 0
     for length in (steps // 3, steps - steps // 3):
         if losses[-1] > 0:
             best, lowest = _descend(problem, best, length, rate)
@@ -163,7 +197,7 @@ def _descend(problem: Problem, best: Tensor, steps: int, rate: float) -> tuple[T
     for step in range(steps + 1):
         with torch.enable_grad():
             now = (unknown * unit @ axes.T).reshape(problem.shape)
-            loss = problem.l1(now)
+            loss = problem.objective(now)
             (unknown.grad,) = torch.autograd.grad(loss, [unknown])
         if loss.item() < lowest:
             lowest, best = loss.item(), now.detach()
@@ -194,12 +228,16 @@ def rewrite(
     classifier: Classifier,
     layer: str | nn.Module | Cut,
     exemplars: Exemplar | Sequence[Exemplar],
-    reference: LabelledImages | Tensor | SecondMoment | None = None,
+    reference: LabelledImages | Tensor | SecondMoment | LayerKeys | None = None,
     *,
     rank: int | None = 1,
     masked: bool = True,
     objective: str = "l1",
     basis: Tensor | None = None,
+    keep: LabelledImages | Tensor | LayerKeys | None = None,
+    keep_weight: float = 1.0,
+    keep_share: float = 0.3,
+    reference_weight: float | None = None,
     steps: int = 200,
     ridge: float = 1e-3,
     cache: str | None = None,
@@ -211,12 +249,19 @@ def rewrite(
         classifier: the classifier; it is not changed.
         layer: name, module, or a `Cut` of it (which saves tracing it again).
         exemplars: one or several; no labels are used.
-        reference: images whose keys shall move least, or their `SecondMoment`; not needed with `rank=None`.
+        reference: images whose keys shall move least, their `SecondMoment` or `LayerKeys`; not needed with `rank=None`.
         rank: of the change; None lifts the low-rank restriction ('-proj' in the paper's ablation).
         masked: constrain the values at the mask; False constrains those of the whole image ('-mask').
         objective: "l1", the paper's, or "least_squares" on the pre-activation, exact and in one solve.
         basis: D `(rank, in)`, orthonormal rows, to edit along in place of those found from the keys (for controls); of
             any precision and on any device.
+        keep: images whose reading must stay, such as those that rightly rely on the concept; no labels are used.
+        keep_weight: μ, what it costs that their keys' outputs move; 1: what moves keys there as much as those at the
+            mask, in the mean square, costs as much as no fit at all.
+        keep_share: of their keys in the second moment that gives the directions, in [0, 1).
+        reference_weight: λ, the same cost for the reference keys (default: 1 with images to keep, 0 as in the paper
+            without). A `SecondMoment` does not know which keys a kernel sees together and takes them as unrelated; of
+            images, a sample of 64 is used.
         steps: of the optimiser, with "l1".
         ridge: with "least_squares", relative to the mean diagonal of the system.
         cache: folder for second moments, see `second_moments`.
@@ -224,26 +269,27 @@ def rewrite(
 
     Returns an `Edit` with a `Record`. It is solved in float32 or better, also for a model in half precision. Raises
     `ValueError` for a mask that covers no key, a rank that is too high, an unknown objective, a `Cut` of another
-    classifier, or a layer that sees tokens whose places cannot be told; see `Cut` and `Exemplar` for what they refuse.
+    classifier, a weight below 0, or a layer that sees tokens whose places cannot be told; see `Cut` and `Exemplar` for
+    what they refuse.
     """
     if objective not in OBJECTIVES:
         raise ValueError(f"objective {objective!r}: expected one of {', '.join(OBJECTIVES)}")
     steps, ridge = check_number(steps, 0, None, "steps"), check_amount(ridge, "ridge", 0)
     cut = cut_at(classifier, layer)
     images, changed, masks = stack(exemplars)
-    width, moment = cut.weight.shape[1], reference
-    if basis is not None and (basis.ndim != 2 or basis.shape[1] != width or not basis.isfinite().all()):
-        raise ValueError(f"basis of shape {tuple(basis.shape)}: expected (rank, {width}) without NaN")
-    if isinstance(reference, SecondMoment) and len(reference.matrix) != width:
-        raise ValueError(
-            f"a second moment of {len(reference.matrix)} channels for layer {cut.layer!r}: expected {width}, its keys'"
-        )
-    if rank is not None and basis is None and not isinstance(reference, SecondMoment):
-        if reference is None:
-            raise ValueError("no reference images: expected images whose keys the edit shall spare, or a SecondMoment")
-        moment = second_moments(classifier, [cut.layer], reference, progress=progress, cache=cache)[cut.layer]
+    if reference_weight is None:
+        reference_weight = 0.0 if keep is None or (reference is None and basis is not None) else 1.0
+    check_amount(reference_weight, "reference_weight", 0)
+    moment = _moment(cut, reference, rank is not None and basis is None, progress=progress, cache=cache)
+    everyday, kept = _everyday(cut, reference, moment, reference_weight), _kept(cut, keep, keep_weight, keep_share)
+    _check_basis(cut, basis)
     started = time.perf_counter()
-    problem = pose(cut, images, changed, masks, rank, masked, moment, basis)
+    mixed = moment if kept is None or moment is None else kept.mixed_into(moment, keep_share)
+    problem = pose(cut, images, changed, masks, rank, masked, mixed, basis)
+    known = {"reference": (reference_weight, everyday), "kept": (keep_weight, kept and kept.windows)}
+    few = problem.shape[1:].numel() <= LOOKED_AT
+    moments = {name: (w, windows(problem.basis)) for name, (w, windows) in known.items() if windows and (w or few)}
+    problem = replace(problem, elsewhere=_elsewhere(moments.values()))
     if objective == "l1":
         unknown, taken, converged = solve_l1(problem, steps)
     else:
@@ -251,7 +297,73 @@ def rewrite(
     seconds = time.perf_counter() - started
     with torch.no_grad():
         before, after = (float(_loss(problem, objective, x)) for x in (torch.zeros_like(unknown), unknown))
-    return _as_edit(problem, unknown, moment, masks, Record(objective, before, after, taken, seconds, converged))
+    record = Record(objective, before, after, taken, seconds, converged, **_movements(problem, unknown, moments))
+    return _as_edit(problem, unknown, moment, masks, record)
+
+
+def _moment(
+    cut: Cut, reference: LabelledImages | Tensor | SecondMoment | LayerKeys | None, needed: bool, **how: Any
+) -> SecondMoment | None:
+    """The second moment of the reference keys; of images it is only measured where it is needed."""
+    moment, width = reference.moment if isinstance(reference, LayerKeys) else reference, cut.weight.shape[1]
+    if isinstance(moment, SecondMoment):
+        if len(moment.matrix) != width:
+            raise ValueError(
+                f"a second moment of {len(moment.matrix)} channels for layer {cut.layer!r}: expected {width}, its keys'"
+            )
+        return moment
+    if not needed:
+        return None
+    if reference is None:
+        raise ValueError("no reference images: expected images whose keys the edit shall spare, or a SecondMoment")
+    return second_moments(cut.classifier, [cut.layer], reference, **how)[cut.layer]
+
+
+def _everyday(
+    cut: Cut,
+    reference: LabelledImages | Tensor | SecondMoment | LayerKeys | None,
+    moment: SecondMoment | None,
+    weight: float,
+) -> Callable[[Tensor | None], Tensor] | None:
+    """What tells how far a change along a basis moves reference keys: their windows, or their second moment alone."""
+    if isinstance(reference, LayerKeys):
+        return _at_layer(cut, reference).windows
+    if weight and isinstance(reference, LabelledImages | Tensor):
+        images = reference.images if isinstance(reference, LabelledImages) else reference
+        return LayerKeys(cut, images[:: -(-len(images) // SAMPLE)]).windows
+    if weight and moment is None:
+        raise ValueError(f"reference_weight {weight} without reference: expected images, or a SecondMoment")
+    return None if moment is None else partial(windows_of, moment, kernel=cut.weight.shape[2:].numel())
+
+
+def _at_layer(cut: Cut, keys: LayerKeys) -> LayerKeys:
+    if keys.cut.layer != cut.layer:
+        raise ValueError(f"keys of layer {keys.cut.layer!r} for layer {cut.layer!r}: expected those of the latter")
+    return keys
+
+
+def _kept(cut: Cut, keep: LabelledImages | Tensor | LayerKeys | None, weight: float, share: float) -> LayerKeys | None:
+    check_amount(weight, "keep_weight", 0)
+    if check_amount(share, "keep_share", 0) >= 1:
+        raise ValueError(f"keep_share {share}: expected a number from 0 up and below 1")
+    return _at_layer(cut, keep) if isinstance(keep, LayerKeys) else keep if keep is None else LayerKeys(cut, keep)
+
+
+def _check_basis(cut: Cut, basis: Tensor | None) -> None:
+    width = cut.weight.shape[1]
+    if basis is not None and (basis.ndim != 2 or basis.shape[1] != width or not basis.isfinite().all()):
+        raise ValueError(f"basis of shape {tuple(basis.shape)}: expected (rank, {width}) without NaN")
+
+
+@torch.no_grad()
+def _movements(problem: Problem, unknown: Tensor, moments: Mapping[str, tuple[float, Tensor]]) -> dict[str, float]:
+    """How far Λ moves outputs elsewhere, as a share of how far it moves those at the mask (root mean squares)."""
+    design, share = _system(problem)
+    at_mask = quadratic(unknown, (design * share[:, None]).T @ design / share.sum())
+    found = {f"{name}_movement": quadratic(unknown, m) / at_mask for name, (_, m) in moments.items()}
+    sizes = {name: float(value.clamp_min(0).sqrt()) for name, value in found.items()}
+    delta = Change(unknown, problem.basis).delta()
+    return sizes | {"weight_change": float(delta.norm())}
 
 
 @torch.no_grad()
@@ -267,7 +379,7 @@ def _as_edit(problem: Problem, unknown: Tensor, moment: SecondMoment | None, mas
         at_mask = cut.shares(masks, keys).flatten() > 0
         leverage = float(moment.leverage(rows(keys, cut.is_linear)[at_mask]).mean())
     change = Change(unknown.detach(), problem.basis, leverage, strength)
-    return Edit({f"{cut.layer}.weight": change}, unedited_fingerprint(cut.model), record)
+    return edit_of(cut.model, {f"{cut.layer}.weight": change}, record)
 
 
 def _loss(problem: Problem, objective: str, unknown: Tensor) -> Tensor:

@@ -11,10 +11,9 @@ from torch.nn.functional import interpolate
 from edittools.exemplars import Exemplar
 from edittools.metrics import predict
 from edittools.pasting import paste_texture
-from edittools.probing.counterfactuals import materials
-from edittools.probing.effects import effect_changes, effects, rules
+from edittools.probing.probe import Settings
 from edittools.rewriting import rewrite
-from edittools.stories.cures import probe_again, scenario_for, shown_rule
+from edittools.stories.cures import scenario_for, shown_rule
 from edittools.world.miniworld import CLASSES
 
 CAR = {"class": "car", "concept": "road", "style": "snow"}
@@ -34,13 +33,13 @@ def rule(cars):
 
 
 @pytest.fixture(scope="module")
-def edit(story, rule):
-    cure = scenario_for(story, rule)
-    return rewrite(cure.classifier, "features.10", cure.several["car 1 in 3 looks"], story.donors, rank=3)
+def cure(story, rule):
+    return scenario_for(story, rule)
 
 
-def numbers(data):
-    return [int(name) for name in data.names]
+@pytest.fixture(scope="module")
+def edit(story, cure):
+    return rewrite(cure.classifier, "features.10", cure.several["car 1 in 3 variants"], story.donors, rank=3)
 
 
 def test_a_rule_becomes_a_scenario_whose_parts_do_not_meet(story, rule, cars):
@@ -48,41 +47,46 @@ def test_a_rule_becomes_a_scenario_whose_parts_do_not_meet(story, rule, cars):
     cure = scenario_for(story, rule, exemplars=2)
     right = predict(story.classifiers[story.first], story.data).argmax(dim=1) == story.data.labels
     shown = {i for i in range(len(right)) if right[i] and story.masks["road"][i].mean() >= 0.02} - set(cars[:2])
-    sets = {name: numbers(getattr(cure, name)) for name in ("validation", "test", "own")}
-    assert set().union(*sets.values()) == shown and sum(len(set(s)) for s in sets.values()) == len(shown)
-    assert len(sets["validation"]) == 3 * len(set(sets["validation"])) and len(sets["test"]) == len(set(sets["test"]))
-    assert set(sets["own"]) <= set(cars) and not set(sets["test"]) & set(cars)
-    for name, chosen in sets.items():
-        data = getattr(cure, name)
+    sets = cure.numbers
+    assert set().union(*sets.values()) == shown and sum(map(len, sets.values())) == len(shown)
+    assert len(cure.validation) == 3 * len(sets["validation"]) and len(cure.test) == len(sets["test"])
+    assert set(sets["target class"]) <= set(cars) and not set(sets["test"]) & set(cars)
+    parts = {"validation": (cure.validation, 3), "test": (cure.test, 1), "target class": (cure.own, 1)}
+    assert set(sets) == set(parts)
+    for name, (data, variants) in parts.items():
+        chosen = np.repeat(sets[name], variants)
         assert torch.equal(data.labels, story.data.labels[chosen])
         differs = (data.images - story.data.images[chosen]).abs().sum(dim=1) > 0
         assert not (differs & (story.masks["road"][chosen] == 0)).any() and differs.flatten(1).any(dim=1).all()
     snowy = right & (story.masks["snow"].mean(dim=(1, 2)) >= 0.02)
-    assert torch.equal(cure.legitimate.images, story.data.images[snowy])
+    kept, reported = (set(map(bytes, data.images.numpy())) for data in (cure.keep, cure.keep_report))
+    assert not kept & reported and kept | reported == set(map(bytes, story.data.images[snowy].numpy()))
+    assert abs(len(kept) - len(reported)) <= 1
     assert len(cure.clean) == len(cure.budget) == 600
     everyday = torch.cat([data.images.flatten(1) for data in (cure.clean, cure.budget)] + [cure.reference.flatten(1)])
     assert len(torch.unique((everyday * 255).round().byte(), dim=0)) == len(everyday)
     assert cure.layers[0] == "features.8" and set(cure.shortlist) <= set(cure.layers)
 
 
-def test_exemplars_are_the_evidence_in_looks_that_no_reported_image_has(story, rule, cars):
-    cure, looks = scenario_for(story, rule), materials(story.donors, story.donor_masks, ["snow"], story.looks)["snow"]
+def test_exemplars_are_the_evidence_in_variants_that_no_reported_image_has(story, cure, cars):
+    snow = story.materials(["snow"])["snow"]
     assert list(cure.exemplars) == ["car 1", "car 2", "car 3"]
     for k, (several, first) in enumerate(zip(cure.several.values(), cure.exemplars.values(), strict=True)):
         assert len(several) == 3 and several[0] is first
         for v, exemplar in enumerate(several):
             assert torch.equal(exemplar.image, story.data.images[cars[k]]) and exemplar.label == CLASSES.index("car")
-            expected = paste_texture(exemplar.image, story.masks["road"][cars[k]], looks[(k + v) % 4])
+            expected = paste_texture(exemplar.image, story.masks["road"][cars[k]], snow[(k + v) % 4])
             assert torch.equal(exemplar.changed, expected)
 
-    def look(data, n):
-        i = numbers(data)[n]
-        made = paste_texture(story.data.images[i], story.masks["road"][i], looks)
-        return next(v for v in range(story.looks) if torch.equal(made[v], data.images[n]))
+    def variant(picture, i):
+        made = paste_texture(story.data.images[i], story.masks["road"][i], snow)
+        return next(v for v in range(story.variants) if torch.equal(made[v], picture))
 
-    assert {look(cure.validation, n) for n in range(len(cure.validation))} == {0, 1, 2, 3}
-    assert {look(cure.test, n) for n in range(len(cure.test))} <= {4, 5, 6, 7}
-    assert set(probe_again(story, rule, {}, numbers(cure.test)).query("style == 'snow'")["variant"]) <= {0, 1, 2, 3}
+    assert {*map(variant, cure.validation.images, np.repeat(cure.numbers["validation"], 3))} == {0, 1, 2, 3}
+    assert {*map(variant, cure.test.images, cure.numbers["test"])} <= {4, 5, 6, 7}
+    again = cure.probe_again({}, cure.numbers["test"])
+    assert torch.equal(again.concepts.styles["snow"], snow[4:])
+    assert set(again.table.query("style == 'snow'")["variant"]) <= {0, 1, 2, 3}
 
 
 def test_photographs_are_cut_to_the_classifier_and_held_to_its_readings(story, rule):
@@ -90,16 +94,19 @@ def test_photographs_are_cut_to_the_classifier_and_held_to_its_readings(story, r
     large = interpolate(story.data.images, scale_factor=2)
     masks = {c: interpolate(m[None], scale_factor=2)[0] for c, m in story.masks.items()}
     wrong = replace(story.data, images=large, labels=torch.zeros_like(story.data.labels))
-    cure = scenario_for(replace(story, data=wrong, masks=masks, against="reading"), rule)
+    cure = scenario_for(replace(story, data=wrong, masks=masks, settings=Settings(labels="read")), rule)
     size = cure.classifier.size
-    assert cure.test.images.shape[-2:] == cure.legitimate.images.shape[-2:] == (size, size)
+    assert cure.test.images.shape[-2:] == cure.keep_report.images.shape[-2:] == (size, size)
     exemplars = [e for several in cure.several.values() for e in several]
     assert {e.label for e in exemplars} == {CLASSES.index("car")}
     for exemplar in exemplars:
         assert exemplar.mask.shape == (size, size) and set(exemplar.mask.unique().tolist()) <= {0.0, 1.0}
     read = predict(cure.classifier, interpolate(large, size, mode="bilinear", antialias=True)).argmax(dim=1)
-    for data in (cure.validation, cure.test):
-        assert torch.equal(data.labels, read[numbers(data)])
+    for data, chosen in (
+        (cure.validation, np.repeat(cure.numbers["validation"], 3)),
+        (cure.test, cure.numbers["test"]),
+    ):
+        assert torch.equal(data.labels, read[list(chosen)])
 
 
 def test_an_exemplar_of_another_size_keeps_what_its_mask_covers(story, cars):
@@ -121,9 +128,9 @@ def test_another_classifier_of_the_story_gets_layers_of_its_own(story, rule):
     assert all(layer.startswith("layer") for layer in cure.layers)
 
 
-def test_what_is_no_rule_of_the_story_is_refused(story, rule, cars):
+def test_what_is_no_rule_of_the_story_is_refused(story, rule, cure, cars):
     alone = replace(story, data=story.data.subset(cars), masks={c: m[cars] for c, m in story.masks.items()})
-    with pytest.raises(ValueError, match=r"'test': 0, 'own': \d+}, 0 legitimate; expected at least one exemplar"):
+    with pytest.raises(ValueError, match=r"'test': 0, 'target class': \d+}, 0 to keep; expected at least one exemplar"):
         scenario_for(alone, pd.Series({**rule, "evidence": (0,)}))
     with pytest.raises(ValueError, match="'exemplars': 0"):
         scenario_for(story, rule, exemplars=0)
@@ -141,40 +148,42 @@ def test_what_is_no_rule_of_the_story_is_refused(story, rule, cars):
     with pytest.raises(ValueError, match="evidence 9999: expected numbers of the story's images, 0 to 103"):
         scenario_for(story, pd.Series({**rule, "evidence": (9999,)}))
     for wrong in (dict(rule), pd.DataFrame([rule]), rule.drop("style")):
-        with pytest.raises(TypeError, match=r"the rule is a \w+( without style)?: expected a row of rules\(table\)"):
+        with pytest.raises(
+            TypeError, match=r"the rule is a \w+( without style)?: expected a row of the rules of a probe"
+        ):
             scenario_for(story, wrong)
     with pytest.raises(ValueError, match="image -1: expected numbers of the story's images"):
-        probe_again(story, rule, {}, [-1])
+        cure.probe_again({}, [-1])
     with pytest.raises(ValueError, match="no images to probe again"):
-        probe_again(story, rule, {}, [])
+        cure.probe_again({}, [])
     with pytest.raises(ValueError, match="on 'road' → 'wooden': expected a material of the story"):
         scenario_for(story, pd.Series({**rule, "style": "wooden"}))
     with pytest.raises(KeyError, match="a rule of classifier 'vgg16': expected one of mini_vgg, "):
         scenario_for(story, pd.Series({**rule, "classifier": "vgg16"}))
     with pytest.raises(TypeError, match="edit 'mine' is a int: expected an Edit"):
-        probe_again(story, rule, {"mine": 3})
+        cure.probe_again({"mine": 3})
     with pytest.raises(ValueError, match="an edit named 'before'"):
-        probe_again(story, rule, {"before": None})
+        cure.probe_again({"before": None})
 
 
 def test_the_rule_shown_is_the_examples_else_the_strongest_else_a_suspicion(story):
-    story = replace(story, least_images=3)
-    table = story.with_materials(names=[story.first])
-    found = rules(table, control="itself", least_images=3)
+    probed = replace(story.with_materials(names=[story.first]), least_images=3)
+    found = probed.rules()
     for example in ("car", None):
-        shown, sure = shown_rule(replace(story, example=example), table)
-        suspects = rules(table, fdr=1, least_effect=0, control="itself", least_images=3) if found.empty else found
+        shown, sure = shown_rule(replace(story, example=example), probed)
+        suspects = probed.rules(fdr=1, least_effect=0) if found.empty else found
         among = suspects if example is None else suspects[suspects["class"] == example]
         assert sure is not found.empty and shown.equals(among.iloc[0])
         assert shown["classifier"] == "mini_vgg"
-    for none in (table[:0], table):
+    for table in (probed.table[:0], probed.table):
         with pytest.raises(ValueError, match="no class with 99 images loses anything"):
-            shown_rule(replace(story, least_images=99), none)
+            shown_rule(story, replace(probed, table=table, least_images=99))
 
 
 def test_the_rule_is_probed_again_for_every_edit_and_held_to_the_labels_from_before(story, rule, edit):
-    read, some = replace(story, against="reading"), list(range(1, len(story.data)))
-    again = probe_again(read, rule, {"edited": edit, "nothing": 0 * edit}, some)
+    read, some = replace(story, settings=Settings(labels="read")), list(range(1, len(story.data)))
+    probed = scenario_for(read, rule).probe_again({"edited": edit, "nothing": 0 * edit}, some)
+    again = probed.table
     assert again["classifier"].unique().tolist() == ["before", "edited", "nothing"]
     assert set(again["concept"]) == {"road"} and set(again["style"]) == {"road", "snow"}
     first, edited, nothing = (rows.drop(columns="classifier") for _, rows in again.groupby("classifier", sort=False))
@@ -184,12 +193,13 @@ def test_the_rule_is_probed_again_for_every_edit_and_held_to_the_labels_from_bef
     assert first["class"].iloc[-1] == CLASSES[predict(classifier, story.data.images)[number].argmax()]
     assert first["area"].iloc[-1] == pytest.approx(float(story.masks["road"][number].mean()))
     assert not classifier.model.training
+    assert torch.equal(probed.views(again.iloc[-1])[0].image, story.data.images[number])
 
 
-def test_a_rule_is_weaker_where_the_changed_pictures_gain_and_the_others_do_not_lose(story, rule, edit):
-    again = probe_again(story, rule, {"edited": edit, "nothing": 0 * edit, "wrecked": -20 * edit})
-    found = effect_changes(again, "before", control="itself")
-    known = effects(again, "classifier", "probability", control="itself").set_index("classifier")
+def test_a_rule_is_weaker_where_the_changed_pictures_gain_and_the_others_do_not_lose(cure, edit):
+    again = cure.probe_again({"edited": edit, "nothing": 0 * edit, "wrecked": -20 * edit})
+    found = again.changes()
+    known = again.effects("classifier", "probability").set_index("classifier")
     level = known["before"] - known["drop"]
     assert found.index.tolist() == ["edited", "nothing", "wrecked"]
     for name in found.index:
@@ -206,12 +216,13 @@ def test_a_rule_is_weaker_where_the_changed_pictures_gain_and_the_others_do_not_
     assert found.loc["wrecked", "low"] < 0 and found.loc["wrecked", "untouched"] < -0.3
 
 
-def test_changes_that_compare_nothing_are_refused(story, rule, edit):
-    again = probe_again(story, rule, {"edited": edit})
+def test_changes_that_compare_nothing_are_refused(cure, edit):
+    again = cure.probe_again({"edited": edit})
     with pytest.raises(KeyError, match="no classifier 'none' in the table: expected one of before, edited"):
-        effect_changes(again, "none")
+        again.changes("none")
     with pytest.raises(ValueError, match="'before' and 'edited' share no image with control='elsewhere'"):
-        effect_changes(again, "before")
-    other = again.assign(**{"class": np.where(again["classifier"] == "edited", "van", again["class"])})
+        replace(again, control="elsewhere").changes()
+    table = again.table
+    other = table.assign(**{"class": np.where(table["classifier"] == "edited", "van", table["class"])})
     with pytest.raises(ValueError, match="held to different classes of an image"):
-        effect_changes(other, "before", control="itself")
+        replace(again, table=other).changes()

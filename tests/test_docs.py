@@ -1,9 +1,11 @@
 """The pages: every Python block compiles, those of the troubleshooting page run, every file and target named exists."""
 
+import json
 import re
 import runpy
 import sys
 import tomllib
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -63,13 +65,21 @@ def test_the_tour_of_the_readme_runs_on_a_model_of_ones_own(capsys, monkeypatch,
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("EDITTOOLS_CACHE", str(tmp_path / "cache"))
     [tour] = [block for block in blocks("README.md", "python") if "my_model" in block]
-    noise = torch.rand(12, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    noise = torch.rand(30, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     save_image("van.jpg", noise[0])
     save_image("snow.jpg", noise[1])
     save_mask("road.png", (torch.arange(224) > 150).float()[:, None].expand(224, 224))
     names = [f"class {i}" for i in range(10)]
     test_images = LabelledImages(noise[2:6], torch.arange(4), names)
-    given = {"my_model": resnet18(num_classes=10).eval(), "my_class_names": names, "everyday_images": noise[6:]}
+    given = {"my_model": resnet18(num_classes=10).eval(), "my_class_names": names, "everyday_images": noise[6:18]}
+    with torch.no_grad():
+        read = Classifier(given["my_model"], names)(noise[18:24]).argmax(1)
+    given |= {
+        "misread_images": LabelledImages(noise[18:24], (read + 1) % 10, names),
+        "images_that_must_stay": noise[24:],
+    }
+    quick = partial(edittools.choosing.repair, layers=("layer3.1.conv2", "layer4.0.conv1"), strengths=(1.0,), folds=2)
+    monkeypatch.setattr(edittools.choosing, "repair", quick)
     namespace = {**given, "my_test_images": test_images}
     exec(tour, namespace)
     assert "layer3.1.conv2" in capsys.readouterr().out
@@ -119,6 +129,17 @@ def test_the_tables_of_the_pages_are_what_the_benchmarks_wrote(monkeypatch):
 
     assert (ROOT / "docs" / "results.md").read_text() == tables.page()
     assert (ROOT / "README.md").read_text() == tables.readme()
+
+
+def test_a_result_names_its_call_without_the_files_of_the_machine_it_ran_on(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    from common import _without_files
+
+    words = "--tier mini --store /a/b.store --json --output=/a/c.json --workers 0 --output /a/d.json --threads 1"
+    assert _without_files(words.split()) == ["--tier", "mini", "--workers", "0", "--threads", "1"]
+    assert _without_files(["--threads", "1", "--store"]) == ["--threads", "1"]
+    for path in (ROOT / "docs" / "results").glob("*.json"):
+        assert "/" not in json.loads(path.read_text())["call"].replace("benchmarks/", "", 1), path.name
 
 
 SCRIPTS = [path for path in sorted((ROOT / "benchmarks").glob("*.py")) if path.stem != "common"]

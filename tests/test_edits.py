@@ -11,9 +11,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from edittools.baselines.finetuning import finetune
+from edittools.baselines.finetuning import finetune, finetune_path
 from edittools.classifiers import Classifier, fingerprint
 from edittools.edits import Change, Edit, applied_edits, unedited_fingerprint
+from edittools.moments import measure
 from edittools.rewriting import rewrite
 from edittools.stories.snow import car_exemplars
 from edittools.world import scenes
@@ -404,6 +405,20 @@ def test_global_finetuning_of_a_resnet_is_what_plain_sgd_does_to_all_but_what_co
         torch.testing.assert_close(classifier(images).softmax(1), plain(images).softmax(1), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("locality", [0.0, 2.0])
+def test_the_edits_on_a_path_are_those_of_so_many_steps(tiny, photos32, exemplar, locality):
+    settings = {"rate": 0.05, "locality": locality, "reference": photos32}
+    path = list(finetune_path(tiny, "conv1", exemplar, (0, 2, 5), **settings))
+    for steps, edit in zip((0, 2, 5), path, strict=True):
+        alone = finetune(tiny, "conv1", exemplar, steps=steps, **settings)
+        assert torch.equal(edit.changes["conv1.weight"].delta(), alone.changes["conv1.weight"].delta())
+        assert (edit.record.steps, edit.record.loss_after) == (steps, alone.record.loss_after)
+    assert torch.is_grad_enabled() and not path[0].changes["conv1.weight"].delta().any()
+    for wrong in ((), (3, 2), (2, 2)):
+        with pytest.raises(ValueError, match="each higher than the last"):
+            next(finetune_path(tiny, "conv1", exemplar, wrong))
+
+
 def test_a_locality_term_keeps_reference_predictions_nearer(tiny, photos32, exemplar):
     def drift(edit):
         with torch.no_grad():
@@ -427,3 +442,28 @@ def test_a_locality_term_keeps_reference_predictions_nearer(tiny, photos32, exem
 def test_finetuning_refuses_bad_input(tiny, exemplar, options, words):
     with pytest.raises(ValueError, match=words):
         finetune(tiny, "conv1", **({"exemplars": exemplar} | options))
+
+
+def test_an_edit_on_top_of_others_knows_them_and_is_refused_without_them(tiny, photos32, exemplar, tmp_path):
+    moments = measure(tiny, ["conv1", "conv2"], photos32)
+    first = rewrite(tiny, "conv1", exemplar, moments["conv1"], objective="least_squares")
+    with first.applied(tiny):
+        second = rewrite(tiny, "conv2", exemplar, photos32, objective="least_squares", cache="")
+        tuned = finetune(tiny, "conv2", exemplar, rate=0.1, steps=2)
+        expected = tiny(photos32)
+        with second.applied(tiny):
+            both = tiny(photos32)
+    assert first.on_top_of == () and second.on_top_of == tuned.on_top_of == (first.digest,)
+    path = tmp_path / "second.safetensors"
+    second.save(path)
+    read = Edit.load(path)
+    assert read.on_top_of == second.on_top_of and read.digest == second.digest
+    for edit in (second, read, 0.5 * second):
+        with pytest.raises(ValueError, match="made on top of 1 edits, 1 of which are not applied"):
+            edit.apply_(tiny)
+    with (first + second).applied(tiny):
+        torch.testing.assert_close(tiny(photos32), both)
+    assert (0.5 * first + second).on_top_of == (first.digest,)
+    with first.applied(tiny), read.applied(tiny):
+        assert torch.equal(tiny(photos32), both)
+    assert not torch.equal(expected, both) and applied_edits(tiny) == ()

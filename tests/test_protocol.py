@@ -8,17 +8,22 @@ import pytest
 import torch
 from conftest import make_exemplar
 
-from edittools.choosing.protocol import Plan, Protocol, about_budget, add_layer, select
+from edittools.baselines import RIVALS
+from edittools.choosing import trials
+from edittools.choosing.choice import about_budget, add_layer, select
+from edittools.choosing.protocol import Plan, Protocol
 from edittools.choosing.states import cache_states
 from edittools.choosing.trials import (
     Trials,
+    best_runs,
     finetuning_trials,
     grid,
-    locality_trials,
     random_trials,
+    repeated_trials,
     rewriting_trials,
     sweep,
 )
+from edittools.cut import cut_all
 from edittools.images import LabelledImages
 from edittools.metrics import Comparison, predict
 from edittools.moments import measure
@@ -143,7 +148,7 @@ def test_a_second_layer_is_added_within_the_budget_else_the_first_stays_alone(ti
 def test_random_directions_are_the_same_trials_along_seeded_directions_of_the_same_rank(tiny, photos32, exemplar):
     cuts, moments = cache_states(tiny, LAYERS)[0], measure(tiny, LAYERS, photos32)
     settings = [*grid(rank=(1, 2), objective=("least_squares",)), {"rank": None}]
-    trials, again, other = (random_trials(cuts, {"one": exemplar}, settings, seed=seed) for seed in (0, 0, 1))
+    trials, again, other = (random_trials(cuts, {"one": exemplar}, moments, settings, seed=seed) for seed in (0, 0, 1))
     edited = [s for s, _ in rewriting_trials(cuts, {"one": exemplar}, moments, settings) if s["rank"] is not None]
     assert [s for s, _ in trials] == edited and len(trials) == len(edited)
     for (one, a), (_, b), (_, c) in zip(trials, again, other, strict=True):
@@ -157,11 +162,29 @@ def test_the_best_fine_tunings_are_repeated_with_each_locality(tiny, photos32, s
     cuts, kept = cache_states(tiny, LAYERS, **sets)
     settings = grid(scope=("local",), rate=(0.01, 0.1), steps=(2,))
     plain = sweep(finetuning_trials(cuts, {"one": exemplar}, settings), kept["validation"])
-    best = plain.sort_values("loss", kind="stable").head(2)
-    near = locality_trials(plain, cuts, {"one": exemplar}, (1.0, 5.0), photos32, top=2)
-    found = [(s["layer"], s["rate"], s["locality"]) for s, _ in near]
-    assert found == [(row.layer, row.rate, value) for row in best.itertuples() for value in (1.0, 5.0)]
-    assert len(near) == 4
+    ranked = plain.sort_values("loss", kind="stable")
+    best = best_runs(plain, 2)
+    assert best.layer.nunique() == 2 and all(
+        row.loss == ranked[ranked.layer == row.layer].loss.min() for row in best.itertuples()
+    )
+    near = repeated_trials(best, cuts, {"one": exemplar}, (2, 3), (1.0, 5.0), photos32)
+    found = [(s["layer"], s["rate"], s["locality"], s["steps"]) for s, _ in near]
+    assert found == [(r.layer, r.rate, value, n) for r in best.itertuples() for value in (1.0, 5.0) for n in (2, 3)]
+    assert len(near) == 8
+    own = repeated_trials(best.assign(locality=3.0), cuts, {"one": exemplar}, (1,), reference=photos32)
+    assert [s["locality"] for s, _ in own] == [3.0, 3.0]
+
+
+def test_settings_that_differ_in_steps_alone_are_one_run(tiny, exemplar, monkeypatch):
+    cuts, calls = cut_all(tiny, ["conv1"]), []
+    path = trials.finetune_path
+    monkeypatch.setattr(trials, "finetune_path", lambda *a, **k: calls.append(a[3]) or path(*a, **k))
+    found = finetuning_trials(cuts, {"one": exemplar}, grid(steps=(3, 1), rate=(0.1, 0.2)))
+    tried = list(found)
+    assert calls == [[1, 3], [1, 3]] and len(found) == len(tried) == 4
+    assert [(s["rate"], s["steps"], edit.record.steps) for s, edit in tried] == [
+        (0.1, 1, 1), (0.1, 3, 3), (0.2, 1, 1), (0.2, 3, 3)
+    ]  # fmt: skip
 
 
 @pytest.fixture
@@ -170,18 +193,19 @@ def story(tiny, photos32, sets, exemplar):
     named = {"validation": sets["validation"], "budget": more[0], "test": more[1]}
     return SimpleNamespace(
         classifier=tiny, shortlist=("conv1", "conv2"), sets=named, reference=1 - photos32, exemplars={"one": exemplar},
-        several={}, default={"layer": "conv2", "exemplar": "one", "rank": 1}, **named,
+        several={}, default={"layer": "conv2", "exemplar": "one", "rank": 1}, keep=None, **named,
     )  # fmt: skip
 
 
 def test_every_method_is_chosen_by_the_same_rule_within_the_budget_and_says_its_effort(story):
     protocol = Protocol(story)
     plan = Plan(grid(rank=(1,), objective=("l1", "least_squares"), steps=(5,)), rates=(0.01, 0.1), steps=(2,),
-                localities=(1.0,), top=1)  # fmt: skip
+                localities=(1.0,), top=1, long=3, longest=1)  # fmt: skip
     chosen = protocol.choose_all(plan)
     assert list(chosen) == [
         "untuned", "editing", "random_direction", "editing_several", "random_direction_several", "two_layers",
         "finetune_local", "finetune_local_several", "finetune_global", "finetune_global_several",
+        "interpolated_local", "interpolated_global", *RIVALS,
     ]  # fmt: skip
     assert all(choice.seconds > 0 for choice in chosen.values())
     for name, choice in chosen.items():
@@ -192,8 +216,8 @@ def test_every_method_is_chosen_by_the_same_rule_within_the_budget_and_says_its_
                 if protocol.states["budget"].compare(row.edit).accuracy_change >= -0.25]  # fmt: skip
         assert choice.found == bool(kept) and choice.trials == len(choice.table)
         assert not kept or choice.edit is kept[0].edit
-    assert chosen["editing"].trials == chosen["random_direction"].trials == 2 * 1 * 2 * 2
-    assert chosen["finetune_local"].trials == 2 * 2 + 1
+    assert chosen["editing"].trials == chosen["random_direction"].trials == 2 * 1 * 2 * 3
+    assert chosen["finetune_local"].trials == 2 * 2 + 1 + 1
     table = protocol.report({name: choice.edit for name, choice in chosen.items()})
     assert table.loc["untuned", "budget change"] == pytest.approx(chosen["untuned"].accuracy_change)
 

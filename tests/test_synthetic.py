@@ -16,7 +16,7 @@ from conftest import TinyNet, needs_photos, randomise_norms
 
 from edittools import jobs
 from edittools.baselines.finetuning import finetune
-from edittools.choosing.protocol import select, select_each
+from edittools.choosing.choice import select, select_each
 from edittools.choosing.states import CachedStates
 from edittools.classifiers import Classifier
 from edittools.images import LabelledImages

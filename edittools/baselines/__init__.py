@@ -1,7 +1,39 @@
-"""What an edit is compared with, one module a method; each gives an `Edit`."""
+"""What an edit is compared with, one module a method; each gives an `Edit`.
 
-from edittools.baselines.finetuning import SCOPES, finetune
+All but fine-tuning are `method(classifier, layer, exemplars, reference, *, keep=None, **settings)`; `RIVALS` names
+them, with the settings to try.
+"""
+
+from edittools.baselines import closed_form, correction, head, null_space, projection
+from edittools.baselines.closed_form import rewrite_in_closed_form
+from edittools.baselines.correction import correct_logits
+from edittools.baselines.finetuning import SCOPES, finetune, finetune_path
+from edittools.baselines.head import find_head, retrain_head
+from edittools.baselines.null_space import rewrite_in_null_space
+from edittools.baselines.projection import project_concept
+
+RIVALS = {
+    "projection": (project_concept, projection.GRID),
+    "null_space": (rewrite_in_null_space, null_space.GRID),
+    "closed_form": (rewrite_in_closed_form, closed_form.GRID),
+    "last_layer": (retrain_head, head.GRID),
+    "logit_correction": (correct_logits, correction.GRID),
+}
+"""By name: the method, and settings to try."""
+
+OF_THE_HEAD = ("last_layer", "logit_correction")
+"""Those that change the last layer, whatever layer they are given."""
 
 __all__ = [
-    "SCOPES", "finetune",
-]  # fmt: skip
+    "OF_THE_HEAD",
+    "RIVALS",
+    "SCOPES",
+    "correct_logits",
+    "find_head",
+    "finetune",
+    "finetune_path",
+    "project_concept",
+    "retrain_head",
+    "rewrite_in_closed_form",
+    "rewrite_in_null_space",
+]

@@ -8,22 +8,24 @@ depends on stays, so it runs once. Both give an `Edit`, like rewriting.
 
 import time
 from collections.abc import Iterator, Sequence
-from numbers import Integral
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from edittools.baselines.inputs import class_labels
 from edittools.checks import check_amount, check_number
 from edittools.classifiers import Classifier
 from edittools.cut import Cut, State, cut_at
-from edittools.edits import Change, Edit, Record, unedited_fingerprint
+from edittools.edits import Change, Edit, Record, edit_of
 from edittools.exemplars import Exemplar, stack
 from edittools.graph import evaluating
 from edittools.images import LabelledImages
 
 SCOPES = ("local", "global")
+STEPS = 50
+"""Steps of `finetune` where nothing else is said."""
 
 
 def finetune(
@@ -33,9 +35,10 @@ def finetune(
     *,
     scope: str = "local",
     rate: float = 1e-3,
-    steps: int = 50,
+    steps: int = STEPS,
     locality: float = 0.0,
     reference: LabelledImages | Tensor | Sequence[tuple[State, Tensor]] | None = None,
+    keep: LabelledImages | Tensor | None = None,
     batch_size: int = 32,
     seed: int = 0,
     progress: bool = False,
@@ -51,6 +54,7 @@ def finetune(
         steps: number of full-batch steps.
         locality: weight of a term that keeps `reference` images as they are: KL(original ‖ fine-tuned).
         reference: images for the locality term, or batches of them as (state at the layer, original log-probabilities).
+        keep: images whose reading must stay: a second locality term of the same weight.
         batch_size: of the locality term.
         seed: of the order of the reference images.
         progress: show a progress bar.
@@ -58,45 +62,66 @@ def finetune(
     Returns an `Edit` with a `Record` (loss: cross-entropy on x'). Raises `ValueError` for an unknown scope, an exemplar
     without a label or with one of no class, a locality without reference images, or a `Cut` of another classifier.
     """
+    settings = {"scope": scope, "rate": rate, "locality": locality, "reference": reference, "keep": keep}
+    [edit] = finetune_path(
+        classifier, layer, exemplars, (steps,), **settings, batch_size=batch_size, seed=seed, progress=progress
+    )
+    return edit
+
+
+def finetune_path(
+    classifier: Classifier,
+    layer: str | nn.Module | Cut,
+    exemplars: Exemplar | Sequence[Exemplar],
+    steps: Sequence[int],
+    *,
+    scope: str = "local",
+    rate: float = 1e-3,
+    locality: float = 0.0,
+    reference: LabelledImages | Tensor | Sequence[tuple[State, Tensor]] | None = None,
+    keep: LabelledImages | Tensor | None = None,
+    batch_size: int = 32,
+    seed: int = 0,
+    progress: bool = False,
+) -> Iterator[Edit]:
+    """Fine-tune as `finetune` does, once, and give the edit after each of the rising numbers of `steps`.
+
+    Each is the edit that `finetune` gives for so many steps; the longest costs what all of them cost. Edits come one by
+    one, so a caller who has seen enough can stop. Refuses what `finetune` refuses, and steps that do not rise.
+    """
     if scope not in SCOPES:
         raise ValueError(f"scope {scope!r}: expected one of {', '.join(SCOPES)}")
-    if locality and reference is None:
+    if locality and reference is None and keep is None:
         raise ValueError(f"locality={locality} without reference images: expected images whose predictions shall stay")
-    check_number(steps, 0, None, "steps"), check_amount(rate, "rate", 0), check_amount(locality, "locality", 0)
+    check_amount(rate, "rate", 0), check_amount(locality, "locality", 0)
+    stops = [check_number(step, 0, None, "steps") for step in steps]
+    if not stops or sorted(set(stops)) != stops:
+        raise ValueError(f"steps {tuple(steps)!r}: expected one number of steps or more, each higher than the last")
     cut = cut_at(classifier, layer)
     _, changed, _ = stack(exemplars)
-    labels = _labels(exemplars, classifier)
+    labels = class_labels(exemplars, classifier, "fine-tuning")
     started = time.perf_counter()
     state = cut.prefix(changed)
     names, parameters = _trainable(cut, scope)
-    kept = _kept(cut, reference, batch_size, seed) if locality else None
+    staying = [_kept(cut, some, batch_size, seed) for some in (reference, keep) if locality and some is not None]
     optimiser = torch.optim.SGD(parameters.values(), lr=rate)
-    losses = []
-    for _ in tqdm(range(steps), desc=f"{scope} fine-tuning", unit="step", disable=not progress, leave=False):
+    first = None
+    for step in tqdm(range(stops[-1] + 1), f"{scope} fine-tuning", unit="step", disable=not progress, leave=False):
         with torch.enable_grad():
             loss = F.cross_entropy(forward(cut, state, parameters), labels)
-            losses.append(loss.item())
-            if kept is not None:
-                loss = loss + locality * _distance(cut, *next(kept), parameters)
+        first = loss.item() if first is None else first
+        if step in stops:  # not inside enable_grad: the caller would go on with gradients
+            record = Record(f"{scope} fine-tuning", first, loss.item(), step, time.perf_counter() - started)
+            yield _as_edit(cut, names, parameters, record)
+        if step == stops[-1]:
+            return
+        with torch.enable_grad():
+            for batches in staying:
+                loss = loss + locality * _distance(cut, *next(batches), parameters)
             gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True, materialize_grads=True)
         for parameter, gradient in zip(parameters.values(), gradients, strict=True):
             parameter.grad = gradient
         optimiser.step()
-    with torch.no_grad():
-        losses.append(F.cross_entropy(forward(cut, state, parameters), labels).item())
-    record = Record(f"{scope} fine-tuning", losses[0], losses[-1], steps, time.perf_counter() - started)
-    return _as_edit(cut, names, parameters, record)
-
-
-def _labels(exemplars: Exemplar | Sequence[Exemplar], classifier: Classifier) -> Tensor:
-    exemplars = [exemplars] if isinstance(exemplars, Exemplar) else exemplars
-    if any(exemplar.label is None for exemplar in exemplars):
-        raise ValueError("an exemplar without a label: fine-tuning needs the class of x', Exemplar(..., label=…)")
-    last = len(classifier.classes) - 1
-    for exemplar in exemplars:
-        if not isinstance(exemplar.label, Integral) or not 0 <= exemplar.label <= last:
-            raise ValueError(f"an exemplar with label {exemplar.label!r}: expected 0 to {last}, the index of a class")
-    return torch.tensor([exemplar.label for exemplar in exemplars], device=classifier.device)
 
 
 def _trainable(cut: Cut, scope: str) -> tuple[dict[str, str], dict[str, Tensor]]:
@@ -151,4 +176,4 @@ def _as_edit(cut: Cut, names: dict[str, str], parameters: dict[str, Tensor], rec
         difference = (parameter - cut.model.get_parameter(name)).detach()
         if difference.any() or name in names:
             changes[name] = Change(difference)
-    return Edit(changes, unedited_fingerprint(cut.model), record)
+    return edit_of(cut.model, changes, record)

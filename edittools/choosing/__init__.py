@@ -1,41 +1,51 @@
 """How an edit is chosen, fairly: sets with one duty each, trials, the rule of choice, reports."""
 
+from edittools.choosing.choice import BUDGET, KEEP, Choice, about_budget, add_layer, most_broken, select, select_each
 from edittools.choosing.corruptions import corrupt, corrupted_errors
-from edittools.choosing.protocol import BUDGET, Choice, Plan, Protocol, about_budget, add_layer, select, select_each
-from edittools.choosing.report import report, strength_curve
+from edittools.choosing.protocol import Plan, Protocol, staying
+from edittools.choosing.repair import Repair, repair
+from edittools.choosing.report import report, strength_curve, trade_off
 from edittools.choosing.scenario import Scenario
 from edittools.choosing.states import CachedStates, cache_states
 from edittools.choosing.trials import (
     Trials,
+    best_runs,
     finetuning_trials,
     grid,
-    locality_trials,
     random_trials,
+    repeated_trials,
     rewriting_trials,
     sweep,
 )
 
 __all__ = [
     "BUDGET",
+    "KEEP",
     "CachedStates",
     "Choice",
     "Plan",
     "Protocol",
+    "Repair",
     "Scenario",
     "Trials",
     "about_budget",
     "add_layer",
+    "best_runs",
     "cache_states",
     "corrupt",
     "corrupted_errors",
     "finetuning_trials",
     "grid",
-    "locality_trials",
+    "most_broken",
     "random_trials",
+    "repair",
+    "repeated_trials",
     "report",
     "rewriting_trials",
     "select",
     "select_each",
+    "staying",
     "strength_curve",
     "sweep",
+    "trade_off",
 ]  # fmt: skip

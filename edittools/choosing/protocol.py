@@ -5,22 +5,25 @@
     control = protocol.choose(protocol.random_directions(grid(rank=(1, 3))))
     protocol.report({"edit": best.edit, "random direction": control.edit})
 
-Reference images say which keys are everyday ones, validation images choose, budget images must stay accurate; what is
-reported was used for neither. The rule of choice is `select`'s (section 4.2 of the paper).
+Reference images say which keys are everyday ones, validation images choose, budget images must stay accurate, kept ones
+must stay as they are read; what is reported was used for neither. The rule of choice is `select`'s (section 4.2 of the
+paper, and a bound on kept images).
 """
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha1
 from itertools import product
 from typing import Any
 
 import pandas as pd
-from pandas.api.types import is_numeric_dtype
+import torch
 from torch import Tensor
 
+from edittools.baselines import OF_THE_HEAD, RIVALS, find_head
 from edittools.baselines.finetuning import SCOPES
+from edittools.choosing.choice import BUDGET, Choice, about_budget, about_keep, add_layer, choice_of, select
 from edittools.choosing.report import report
 from edittools.choosing.scenario import Scenario
 from edittools.choosing.states import CachedStates, cache_states
@@ -29,154 +32,30 @@ from edittools.choosing.trials import (
     Settings,
     Trial,
     Trials,
+    baseline_trials,
+    best_runs,
     finetuning_trials,
     grid,
-    locality_trials,
     random_trials,
+    repeated_trials,
     rewriting_trials,
     sweep,
 )
+from edittools.classifiers import Classifier
+from edittools.cut import Cut
 from edittools.edits import Edit
-from edittools.images import LazyImages
-from edittools.metrics import Comparison
+from edittools.images import LabelledImages, LazyImages
+from edittools.keys import layer_keys
 from edittools.moments import second_moments
-from edittools.rewriting import rewrite
+from edittools.rewriting import SAMPLE, rewrite
 
-BUDGET = 0.25
-"""Points of accuracy that a chosen edit may cost on the budget images (section 4.2)."""
-
-FEW = 400
-"""With fewer budget images, one image is more than `BUDGET` points."""
-
-_WORDS = ("batch_size", "scope", "masked")
-_MEASURED = ("corrected", "broken", "net", "loss", "edit")
+SPLIT_FROM = 150
+"""From so many kept images on, a third goes into the solve and the others bound the choice; fewer do both."""
 
 
-@dataclass(frozen=True, eq=False)
-class Choice:
-    """The trial that was chosen: its edit, settings, and what it did to the validation and the budget images.
-
-    `validation` holds `corrected`, `broken` and `loss`. `budget` compares the budget images before and after. `trials`
-    were tried in `seconds`; `table` has one row for each. Where no trial with a net gain kept the budget, the edit is
-    scaled by 0 and there are no settings.
-    """
-
-    edit: Edit
-    settings: Mapping[str, Any]
-    validation: Mapping[str, float]
-    budget: Comparison = field(repr=False)
-    trials: int = 0
-    seconds: float = float("nan")
-    table: pd.DataFrame | None = field(default=None, repr=False)
-
-    @property
-    def found(self) -> bool:
-        """Whether any trial helped within the budget."""
-        return bool(self.settings)
-
-    @property
-    def edges(self) -> tuple[str, ...]:
-        """The settings whose value is the least or the largest of three or more that were tried; 0 is no edge."""
-        names = [] if self.table is None else [n for n in self.settings if n in self.table and n not in _WORDS]
-        tried = {name: self.table[name].dropna() for name in names if is_numeric_dtype(self.table[name])}
-        return tuple(
-            name for name, values in tried.items()
-            if values.nunique() > 2 and self.settings[name] in (values.min(), values.max()) and self.settings[name]
-        )  # fmt: skip
-
-    @property
-    def accuracy_change(self) -> float:
-        """The accuracy change on the budget images, in points."""
-        return self.budget.accuracy_change
-
-    def row(self) -> pd.Series:
-        """The choice as a table column: settings, validation figures, accuracy change with its 95 % interval."""
-        low, high = self.budget.accuracy_interval()
-        change = {"accuracy change": self.accuracy_change, "low": low, "high": high, "trials": self.trials}
-        return pd.Series({**self.settings, **self.validation, **change}, dtype=object, name="chosen")
-
-    def __str__(self) -> str:
-        """Say the settings in a few words."""
-        if not self.found:
-            return "nothing"
-        known = dict(self.settings)
-        words = [str(known.pop(name)) for name in ("layer", "exemplar") if known.get(name)]
-        if (masked := known.pop("masked", None)) is not None:
-            words.append("mask" if masked else "no mask")
-        if objective := known.pop("objective", None):
-            words.append(objective)
-        strength = known.pop("strength", None)
-        words += [f"{n} {v:g}" for n, v in known.items() if n not in _WORDS and isinstance(v, int | float)]
-        words += [] if strength is None else [f"α {strength:g}"]
-        return ", ".join(words) + (f" (edge of the grid: {', '.join(self.edges)})" if self.edges else "")
-
-
-def select(table: pd.DataFrame, budget_images: CachedStates, budget: float = BUDGET) -> Choice:
-    """Choose the trial of lowest validation loss that corrects more than it breaks and costs at most `budget` points.
-
-    The loss ranks, not the count of corrections: among few validation images many trials have the same count, and the
-    most fortunate of hundreds is not the best. When no trial with a net gain keeps the budget, the choice is the edit
-    that changes nothing, so that a method that cannot help is reported as such.
-    """
-    return select_each(table, budget_images, [budget])[budget]
-
-
-def select_each(table: pd.DataFrame, budget_images: CachedStates, budgets: Sequence[float]) -> dict[float, Choice]:
-    """Select as `select` does under each of several budgets; each trial is run on the budget images at most once."""
-    if table.empty:
-        raise ValueError("a table with no trial: expected at least one row, see sweep")
-    ranked, found = table.sort_values("loss", kind="stable"), {}
-    for _, row in ranked[ranked.net > 0].iterrows():
-        missing = [budget for budget in budgets if budget not in found]
-        if not missing:
-            break
-        compared = budget_images.within(row.edit, max(missing))
-        for budget in missing:
-            if compared is not None and compared.accuracy_change >= -budget:
-                found[budget] = _choice(row, compared, len(table))
-    nothing = Choice(
-        0 * ranked.edit.iloc[0], {}, {"corrected": 0, "broken": 0, "loss": float("nan")},
-        Comparison(budget_images.before, budget_images.before), len(table),
-    )  # fmt: skip
-    return {budget: found.get(budget, nothing) for budget in budgets}
-
-
-def _choice(row: pd.Series, compared: Comparison, trials: int) -> Choice:
-    settings = {name: value for name, value in row.items() if name not in _MEASURED and not _is_missing(value)}
-    figures = {name: row[name] for name in ("corrected", "broken", "loss")}
-    return Choice(row.edit, settings, figures, compared, trials)
-
-
-def _is_missing(value: Any) -> bool:
-    return isinstance(value, float) and value != value
-
-
-def add_layer(
-    first: Edit,
-    table: pd.DataFrame,
-    validation: CachedStates,
-    budget_images: CachedStates,
-    among: int = 40,
-    progress: bool = False,
-) -> Choice:
-    """Add to `first` the trial of `table`, in another layer, that helps most on top of it.
-
-    The `among` best trials of other layers are tried, and `first` alone, whose layer is ""; the rule is `select`'s.
-    """
-    others = table[~table.layer.isin(first.layers) & (table.net > 0)].sort_values("loss").head(among)
-    found = others.columns.intersection(_MEASURED)
-    trials = [(row.drop(found).to_dict(), first + row.edit) for _, row in others.iterrows()]
-    return select(sweep([({"layer": ""}, first), *trials], validation, progress), budget_images)
-
-
-def about_budget(images: int, budget: float = BUDGET) -> str:
-    """Say how fine a budget of so many points is on so many images, and when they are too few to keep it."""
-    coarse = f"; fewer than {FEW}, so it is coarse" if images < FEW else ""
-    allowed = int(budget * images / 100 + 1e-9)
-    return (
-        f"budget of {budget:g} points on {images:,} images: one is {100 / max(images, 1):.2f} points, "
-        f"{allowed or 'none'} may be lost{coarse}"
-    )
+def shared_images(one: LabelledImages | Tensor, other: LabelledImages | Tensor) -> int:
+    """How many images are in both of two sets."""
+    return len(_digests(getattr(one, "images", one)) & _digests(getattr(other, "images", other)))
 
 
 def _digests(images: Tensor | LazyImages) -> set[bytes | str]:
@@ -186,46 +65,81 @@ def _digests(images: Tensor | LazyImages) -> set[bytes | str]:
     return {sha1(image.cpu().numpy().tobytes()).digest() for image in images}
 
 
+STAY = (
+    {"reference_weight": 0.0, "keep_weight": 0.0, "keep_share": 0.0},
+    {"reference_weight": 1.0, "keep_weight": 0.0, "keep_share": 0.3},
+    {"reference_weight": 1.0, "keep_weight": 0.0, "keep_share": 0.0},
+    {"reference_weight": 3.0, "keep_weight": 0.0, "keep_share": 0.0},
+    {"reference_weight": 1.0, "keep_weight": 1.0, "keep_share": 0.3},
+)
+"""What an edit may cost elsewhere, by the terms of `rewrite`: from nothing at all to all three."""
+
+
+def staying(settings: Settings, terms: Settings = STAY, slow: int = 2) -> list[dict[str, Any]]:
+    """Try settings of `rewrite` with each of the `terms`, those of the iterative objective with the first `slow`."""
+    return [{**s, **t} for s in settings for t in terms[: slow if s.get("objective", "l1") == "l1" else None]]
+
+
 @dataclass(frozen=True)
 class Plan:
     """What every method may try on a story: settings of `rewrite`, strengths α and layers; grids of fine-tuning.
 
-    `edited` and `tuned` are the layers tried by rewriting and by fine-tuning (default: all that are cut). The `top`
-    fine-tunings are tried again with each locality.
+    `edited` and `tuned` are the layers tried by rewriting and by fine-tuning (default: all that are cut). Fine-tunings
+    are tried in three rounds: every rate, for `steps`; the best of the `top` best layers again with each locality; of
+    all these the `longest` best, of different layer or locality, on to `long` steps.
     """
 
     settings: Settings = field(
-        default_factory=lambda: grid(rank=(1, 3), masked=(True, False), objective=("l1", "least_squares"))
+        default_factory=lambda: staying(grid(rank=(1, 3), masked=(True, False), objective=("l1", "least_squares")))
     )
-    strengths: Sequence[float] = (0.5, 1.0)
+    strengths: Sequence[float] = (0.5, 1.0, 1.5)
     edited: Sequence[str] = ()
     tuned: Sequence[str] = ()
-    rates: Sequence[float] = (1e-4, 1e-3, 1e-2, 1e-1)
-    steps: Sequence[int] = (20,)
-    localities: Sequence[float] = (1.0, 10.0, 100.0)
+    rates: Sequence[float] = (1e-4, 1e-3, 3e-3, 1e-2, 1e-1)
+    steps: Sequence[int] = (20, 100)
+    localities: Sequence[float] = (1.0, 10.0, 30.0, 100.0)
     top: int = 4
+    long: int = 500
+    longest: int = 2
 
 
 class Protocol:
     """A story's images as states at its layers, the second moments of its reference images, and the rule of choice.
 
-    `cuts` and `moments` go by layer, `states` by the name of the set. Raises `ValueError` where budget images are
-    reference images: an edit is made to spare those, so they cannot tell what it costs.
+    `cuts`, `moments`, `everyday` and `kept` go by layer, `states` by the name of the set. `everyday` holds the keys of
+    a sample of the reference images, `kept` those of the kept images that an edit is made to spare (None where the
+    story keeps nothing); `states["keep"]` are the kept images that bound the choice, see `split_keep`. Raises
+    `ValueError` where budget images are reference images: an edit is made to spare those, so they cannot tell what it
+    costs.
     """
 
     def __init__(self, story: Scenario, layers: Sequence[str] | None = None, progress: bool = False) -> None:
         """Run every set of the story up to `layers` (default: its shortlist, or all) once."""
-        shared = len(_digests(story.budget.images) & _digests(getattr(story.reference, "images", story.reference)))
-        if shared:
+        if shared := shared_images(story.budget, story.reference):
             raise ValueError(f"{shared} of the {len(story.budget)} budget images are reference images: expected none")
         self.story, self.progress = story, progress
-        self.cuts, self.states = cache_states(
-            story.classifier, layers or story.shortlist or story.layers, progress, **story.sets
-        )
+        layers, sets = layers or story.shortlist or story.layers, dict(story.sets)
+        solved, bound = split_keep(story.keep)
+        if bound is not None:
+            sets["keep"] = bound
+        self.head = _head(story.classifier, layers[-1], story.budget.images[:1])
+        everywhere = [*layers, self.head] if self.head and self.head not in layers else layers
+        cuts, self.states = cache_states(story.classifier, everywhere, progress, **sets)
+        self.cuts = {layer: cut for layer, cut in cuts.items() if layer != self.head or layer in layers}
         self.moments = second_moments(story.classifier, list(self.cuts), story.reference, progress=progress)
+        self.everyday = layer_keys(self.cuts, _spread(story.reference, SAMPLE), self.moments)
+        self.kept = layer_keys(self.cuts, solved) if solved is not None else None
+        self.solved = solved
 
     def _among(self, layers: Sequence[str] | None) -> dict[str, Any]:
         return {layer: self.cuts[layer] for layer in layers or self.cuts}
+
+    def _usable(self, settings: Settings) -> Settings:
+        """Without kept images, the settings without what concerns them, each once."""
+        if self.kept:
+            return settings
+        bare = [{name: v for name, v in s.items() if name not in ("keep_weight", "keep_share")} for s in settings]
+        return [one for i, one in enumerate(bare) if one not in bare[:i]]
 
     def rewriting(
         self,
@@ -235,9 +149,8 @@ class Protocol:
         layers: Sequence[str] | None = None,
     ) -> Trials:
         """Edits of the story's `exemplars` (default: the single ones) in `layers` (default: all)."""
-        return rewriting_trials(
-            self._among(layers), exemplars or self.story.exemplars, self.moments, settings, strengths
-        )
+        among, exemplars, settings = self._among(layers), exemplars or self.story.exemplars, self._usable(settings)
+        return rewriting_trials(among, exemplars, self.everyday, settings, strengths, self.kept)
 
     def random_directions(
         self,
@@ -248,7 +161,8 @@ class Protocol:
         seed: int = 0,
     ) -> Trials:
         """The same trials as `rewriting` along random directions: the control."""
-        return random_trials(self._among(layers), exemplars or self.story.exemplars, settings, strengths, seed)
+        among, exemplars, settings = self._among(layers), exemplars or self.story.exemplars, self._usable(settings)
+        return random_trials(among, exemplars, self.everyday, settings, strengths, self.kept, seed)
 
     def finetuning(
         self, settings: Settings, exemplars: Exemplars | None = None, layers: Sequence[str] | None = None
@@ -256,22 +170,65 @@ class Protocol:
         """Fine-tunings with each of `settings`."""
         return finetuning_trials(self._among(layers), exemplars or self.story.exemplars, settings)
 
+    def rival(
+        self,
+        name: str | Callable[..., Edit],
+        strengths: Sequence[float] = (0.5, 1.0),
+        exemplars: Exemplars | None = None,
+        layers: Sequence[str] | None = None,
+        settings: Settings | None = None,
+    ) -> Trials:
+        """Edits by another method: one of `baselines.RIVALS` with its settings, or a function of that shape and yours.
+
+        Raises `KeyError` for a name that is none of them.
+        """
+        if isinstance(name, str) and name not in RIVALS:
+            raise KeyError(f"method {name!r}: expected one of {', '.join(RIVALS)}, or a function")
+        method, usual = RIVALS[name] if isinstance(name, str) else (name, [{}])
+        settings = usual if settings is None else settings
+        among, exemplars = self._among(layers), exemplars or self.story.exemplars
+        if name not in OF_THE_HEAD:
+            return baseline_trials(method, among, exemplars, self.moments, settings, strengths, self.kept)
+        if self.head is None:
+            return Trials(lambda: (), 0)
+        last = {layer: among[layer] for layer in list(among)[-1:]}
+        sample = _spread(self.story.reference, 4 * SAMPLE)
+        unlabelled = LabelledImages(sample, torch.zeros(len(sample)).long(), self.story.classifier.classes)
+        batches = {layer: CachedStates(last, unlabelled).batches(layer) for layer in last}
+        return baseline_trials(method, last, exemplars, batches, settings, strengths, self.kept)
+
+    def interpolated(self, tuned: Choice, strengths: Sequence[float] = (0.25, 0.5, 0.75), among: int = 20) -> Choice:
+        """Choose among fine-tunings and what lies between the best of them and the classifier (WiSE-FT, PAINT)."""
+        started, table = time.perf_counter(), tuned.table.assign(strength=1.0)
+        best = table.sort_values("loss", kind="stable").head(among)
+        measured = ["corrected", "broken", "net", "loss", "edit", "strength"]
+        between = [
+            ({**row.drop(measured).to_dict(), "strength": a}, a * row.edit)
+            for _, row in best.iterrows()
+            for a in strengths
+        ]
+        chosen = self.choose(pd.concat([table, self._swept(between)], ignore_index=True))
+        return replace(chosen, seconds=tuned.seconds + time.perf_counter() - started)
+
     def choose(self, trials: Iterable[Trial] | pd.DataFrame, budget: float = BUDGET) -> Choice:
         """Try the trials on the validation images (a table of `sweep` has been tried) and `select` one."""
         started = time.perf_counter()
         tried = isinstance(trials, pd.DataFrame)
         table = trials if tried else self._swept(trials)
-        chosen = select(table, self.states["budget"], budget)
+        chosen = select(table, self.states["budget"], budget, self.states.get("keep"))
         return replace(chosen, table=table, seconds=time.perf_counter() - started)
 
     def choose_finetuning(self, scope: str, plan: Plan | None = None, exemplars: Exemplars | None = None) -> Choice:
-        """Choose among fine-tunings as among edits: plain ones, and the best of them again with a locality term."""
+        """Choose among fine-tunings as among edits, in the three rounds of a `Plan`."""
         plan, exemplars, started = plan or Plan(), exemplars or self.story.exemplars, time.perf_counter()
         settings = grid(scope=(scope,), rate=plan.rates, steps=plan.steps)
-        plain = self._swept(self.finetuning(settings, exemplars, plan.tuned)).assign(locality=0.0)
-        near = locality_trials(plain, self.cuts, exemplars, plan.localities, self.story.reference, plan.top)
-        chosen = self.choose(pd.concat([plain, self._swept(near)], ignore_index=True))
-        return replace(chosen, seconds=time.perf_counter() - started)
+        tried = self._swept(self.finetuning(settings, exemplars, plan.tuned)).assign(locality=0.0)
+        for count, steps, localities in ((plan.top, plan.steps, plan.localities), (plan.longest, (plan.long,), ())):
+            by = ("layer",) if localities else ("layer", "locality")
+            best = best_runs(tried, count, by)
+            again = repeated_trials(best, self.cuts, exemplars, steps, localities, self.story.reference, self.solved)
+            tried = pd.concat([tried, self._swept(again)], ignore_index=True)
+        return replace(self.choose(tried), seconds=time.perf_counter() - started)
 
     def _swept(self, trials: Iterable[Trial]) -> pd.DataFrame:
         return sweep(trials, self.states["validation"], self.progress)
@@ -280,17 +237,18 @@ class Protocol:
         """The edit with the story's default settings, which nobody tuned."""
         settings, started = dict(self.story.default), time.perf_counter()
         layer, exemplar = settings.pop("layer"), self.story.exemplars[settings.pop("exemplar")]
-        edit = rewrite(self.story.classifier, self.cuts[layer], exemplar, self.moments[layer], **settings)
+        edit = rewrite(self.story.classifier, self.cuts[layer], exemplar, self.everyday[layer], **settings)
         table = self._swept([(dict(self.story.default), edit)])
-        chosen = _choice(table.iloc[0], self.states["budget"].compare(edit), 1)
+        kept = self.states["keep"].compare(edit) if "keep" in self.states else None
+        chosen = choice_of(table.iloc[0], self.states["budget"].compare(edit), kept, 1)
         return replace(chosen, table=table, seconds=time.perf_counter() - started)
 
     def choose_all(self, plan: Plan | None = None) -> dict[str, Choice]:
         """Choose for every method, by name, each in the same way.
 
         They are an edit that nobody tuned, one from one exemplar and its control along random directions, one from
-        several exemplars and its control, an edit of two layers, and local and global fine-tuning, from one exemplar
-        and from several.
+        several exemplars and its control, an edit of two layers, local and global fine-tuning from one exemplar and
+        from several, the first two also interpolated, and the rivals of `baselines`.
         """
         plan, singles = plan or Plan(), self.story.exemplars
         several: Exemplars = {f"all {len(singles)}": list(singles.values()), **self.story.several}
@@ -302,6 +260,10 @@ class Protocol:
         found["two_layers"] = self._second_layer(found["editing"], found["editing_several"])
         for scope, (suffix, exemplars) in product(SCOPES, {"": singles, "_several": several}.items()):
             found[f"finetune_{scope}{suffix}"] = self.choose_finetuning(scope, plan, exemplars)
+        found |= {f"interpolated_{scope}": self.interpolated(found[f"finetune_{scope}"]) for scope in SCOPES}
+        for name in RIVALS:
+            trials = self.rival(name, layers=plan.edited)
+            found |= {name: self.choose(trials)} if len(trials) else {}
         return found
 
     def _second_layer(self, one: Choice, more: Choice) -> Choice:
@@ -309,7 +271,8 @@ class Protocol:
         started = time.perf_counter()
         base = more if self.story.several and more.found and more.validation["loss"] < one.validation["loss"] else one
         table = pd.concat([one.table, more.table])
-        chosen = add_layer(base.edit, table, self.states["validation"], self.states["budget"], progress=self.progress)
+        validation, budget, keep = (self.states.get(name) for name in ("validation", "budget", "keep"))
+        chosen = add_layer(base.edit, table, validation, budget, keep, progress=self.progress)
         return replace(
             chosen,
             settings=chosen.settings
@@ -324,4 +287,27 @@ class Protocol:
 
     def about_budget(self) -> str:
         """Say how fine the budget is on this story's budget images, see `about_budget`."""
-        return about_budget(len(self.story.budget))
+        said = about_budget(len(self.story.budget))
+        return f"{said}; {about_keep(len(self.states['keep'].labels))}" if "keep" in self.states else said
+
+
+def _head(classifier: Classifier, layer: str, image: Tensor) -> str | None:
+    """The linear layer whose output is the logits, None where there is none."""
+    cut = Cut(classifier, layer)
+    try:
+        return find_head(cut, cut.prefix(image))[0]
+    except ValueError:
+        return None
+
+
+def split_keep(keep: LabelledImages | None) -> tuple[LabelledImages | None, LabelledImages | None]:
+    """The kept images that go into the solve, and those that bound the choice; of few images all do both."""
+    if keep is None or not len(keep):
+        return None, None
+    return keep.split(1 / 3) if len(keep) >= SPLIT_FROM else (keep, keep)
+
+
+def _spread(images: LabelledImages | Tensor, count: int) -> Tensor:
+    """At most `count` of the images, evenly spread."""
+    pixels = images.images if isinstance(images, LabelledImages) else images
+    return pixels[:: -(-len(pixels) // count)]

@@ -20,6 +20,25 @@ def strength_curve(edit: Edit, strengths: Sequence[float], target: CachedStates,
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("strength")
 
 
+def trade_off(
+    edits: Mapping[str, Edit], strengths: Sequence[float], target: CachedStates, kept: CachedStates
+) -> pd.DataFrame:
+    """Follow each edit from α = 0 up: what it corrects against what it breaks of the images that must stay.
+
+    One row a method and strength: `method`, `strength`, `errors corrected` on `target` and `kept broken`, both shares.
+    """
+    rows = []
+    for name, edit in edits.items():
+        for strength in strengths:
+            gained, lost = target.compare(strength * edit), kept.compare(strength * edit)
+            share = {
+                "errors corrected": gained.row()["errors corrected"],
+                "kept broken": lost.broken / len(lost.before),
+            }
+            rows.append({"method": name, "strength": strength, **share})
+    return pd.DataFrame(rows)
+
+
 def report(edits: Mapping[str, Edit | Sequence[Edit]], states: Mapping[str, CachedStates]) -> pd.DataFrame:
     """Methods beside each other: one row a method, evaluated on every set of images in `states`.
 

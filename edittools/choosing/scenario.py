@@ -16,10 +16,11 @@ class Scenario:
     """A classifier, exemplars by name, and sets of images, each image with one duty.
 
     `reference` images need no labels and say which keys are everyday ones: an edit spares them. `validation` images
-    show the concept and choose; `budget` images are everyday ones whose accuracy must stay. Read once are `test`, with
-    the concept, `clean`, everyday ones, `legitimate`, of classes that rightly rely on the concept, `own`, with the
-    concept and of the exemplars' own class, and `more`, sets by name. `several` are variants of one exemplar that go
-    into one edit. `layers` may be edited, the `shortlist` (default: all of them) is worth trying first.
+    show the concept and choose; `budget` images are everyday ones whose accuracy must stay; `keep` images rightly rely
+    on the concept, exceptions that must be read as they are now. Read once are `test`, with the concept, `clean`,
+    everyday ones, `keep_report`, other exceptions, `own`, with the concept and of the exemplars' own class, and `more`,
+    sets by name. `several` are variants of one exemplar that go into one edit. `layers` may be edited, the `shortlist`
+    (default: all of them) is worth trying first.
 
     A story also has a `tier`, a `change(image, mask)` that makes x' of a picture and a mask, the `default` settings of
     an edit that nobody tuned, and `expected`, the least that it claims.
@@ -33,7 +34,8 @@ class Scenario:
     budget: LabelledImages = field(repr=False)
     test: LabelledImages | None = field(default=None, repr=False)
     clean: LabelledImages | None = field(default=None, repr=False)
-    legitimate: LabelledImages | None = field(default=None, repr=False)
+    keep: LabelledImages | None = field(default=None, repr=False)
+    keep_report: LabelledImages | None = field(default=None, repr=False)
     own: LabelledImages | None = field(default=None, repr=False)
     more: Mapping[str, LabelledImages] = field(default_factory=dict, repr=False)
     several: Mapping[str, Sequence[Exemplar]] = field(default_factory=dict, repr=False)
@@ -47,5 +49,5 @@ class Scenario:
     @property
     def sets(self) -> dict[str, LabelledImages]:
         """All labelled sets by name: what chooses first, then what is reported."""
-        names = ("validation", "budget", "test", "clean", "legitimate", "own")
+        names = ("validation", "budget", "test", "clean", "keep_report", "own")
         return {name: data for name in names if (data := getattr(self, name)) is not None} | dict(self.more)

@@ -13,12 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from edittools.baselines.finetuning import finetune
+from edittools.baselines.finetuning import STEPS, finetune_path
 from edittools.choosing.states import CachedStates
 from edittools.cut import Cut
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
+from edittools.keys import LayerKeys
 from edittools.metrics import Comparison, errors
 from edittools.moments import RankError, SecondMoment
 from edittools.rewriting import rewrite
@@ -62,19 +63,23 @@ def grid(**choices: Iterable[Any]) -> list[dict[str, Any]]:
 def rewriting_trials(
     cuts: Mapping[str, Cut],
     exemplars: Exemplars,
-    moments: Mapping[str, SecondMoment],
+    reference: Mapping[str, SecondMoment | LayerKeys],
     settings: Settings,
     strengths: Sequence[float] = (0.5, 1.0),
+    keep: Mapping[str, LayerKeys] | None = None,
 ) -> Trials:
     """Rewrite with each layer, exemplar and setting of `rewrite`, at each strength α.
 
-    Ranks above what the keys at a small mask span are left out.
+    `reference` and the keys to `keep` go by layer. Ranks above what the keys at a small mask span are left out.
     """
 
     def make() -> Iterator[Trial]:
         for layer, name, setting in product(cuts, exemplars, settings):
             try:
-                edit = rewrite(cuts[layer].classifier, cuts[layer], exemplars[name], moments[layer], **setting)
+                near = {"keep": keep[layer]} if keep else {}
+                edit = rewrite(
+                    cuts[layer].classifier, cuts[layer], exemplars[name], reference[layer], **near, **setting
+                )
             except RankError:
                 continue
             yield {"layer": layer, "exemplar": name, **setting}, edit
@@ -85,8 +90,10 @@ def rewriting_trials(
 def random_trials(
     cuts: Mapping[str, Cut],
     exemplars: Exemplars,
+    reference: Mapping[str, SecondMoment | LayerKeys],
     settings: Settings,
     strengths: Sequence[float] = (0.5, 1.0),
+    keep: Mapping[str, LayerKeys] | None = None,
     seed: int = 0,
 ) -> Trials:
     """The control of `rewriting_trials`: the same trials, solved in the same way along random directions.
@@ -99,10 +106,37 @@ def random_trials(
         for layer, name, setting in product(cuts, exemplars, ranked):
             cut = cuts[layer]
             basis = random_basis(setting.get("rank", 1), cut.weight.shape[1], seed)
-            edit = rewrite(cut.classifier, cut, exemplars[name], basis=basis.to(cut.weight), **setting)
+            near = {"reference": reference[layer]} | ({"keep": keep[layer]} if keep else {})
+            edit = rewrite(cut.classifier, cut, exemplars[name], basis=basis.to(cut.weight), **near, **setting)
             yield {"layer": layer, "exemplar": name, **setting}, edit
 
     return Trials(make, len(cuts) * len(exemplars) * len(ranked)).at(strengths)
+
+
+def baseline_trials(
+    method: Callable[..., Edit],
+    cuts: Mapping[str, Cut],
+    exemplars: Exemplars,
+    reference: Mapping[str, Any],
+    settings: Settings,
+    strengths: Sequence[float] = (0.5, 1.0),
+    keep: Mapping[str, LayerKeys] | None = None,
+) -> Trials:
+    """Try `method(classifier, cut, exemplars, reference, keep=, **setting)` in each layer, as `rewriting_trials` does.
+
+    `reference` goes by layer: what the method takes. What a method finds no direction for gives no trial.
+    """
+
+    def make() -> Iterator[Trial]:
+        for layer, name, setting in product(cuts, exemplars, settings):
+            near = {"keep": keep[layer].states} if keep else {}
+            try:
+                edit = method(cuts[layer].classifier, cuts[layer], exemplars[name], reference[layer], **near, **setting)
+            except RankError:
+                continue
+            yield {"layer": layer, "exemplar": name, **setting}, edit
+
+    return Trials(make, len(cuts) * len(exemplars) * len(settings)).at(strengths)
 
 
 def random_basis(rank: int, width: int, seed: int) -> Tensor:
@@ -116,42 +150,69 @@ def finetuning_trials(
     exemplars: Exemplars,
     settings: Settings,
     reference: LabelledImages | CachedStates | None = None,
+    keep: LabelledImages | None = None,
 ) -> Trials:
     """Fine-tune in each layer, with each exemplar and setting of `finetune`.
 
-    `reference` images for the locality term may come as `CachedStates`; then they are not run up to the layer again.
+    Settings that differ in `steps` alone are one run, see `finetune_path`. `reference` images for the locality term may
+    come as `CachedStates`; then they are not run up to the layer again. Images to `keep` have a term like theirs.
     """
+    runs = _runs(settings)
 
     def make() -> Iterator[Trial]:
-        for layer, name, setting in product(cuts, exemplars, settings):
+        for layer, name, (setting, steps) in product(cuts, exemplars, runs):
             near = reference.batches(layer) if isinstance(reference, CachedStates) else reference
-            edit = finetune(cuts[layer].classifier, cuts[layer], exemplars[name], reference=near, **setting)
-            yield {"layer": layer, "exemplar": name, **setting}, edit
+            path = finetune_path(
+                cuts[layer].classifier, cuts[layer], exemplars[name], steps, reference=near, keep=keep, **setting
+            )
+            for count, edit in zip(steps, path, strict=True):
+                yield {"layer": layer, "exemplar": name, **setting, "steps": count}, edit
 
-    return Trials(make, len(cuts) * len(exemplars) * len(settings))
+    return Trials(make, len(cuts) * len(exemplars) * sum(len(steps) for _, steps in runs))
 
 
-def locality_trials(
-    tried: pd.DataFrame,
+def _runs(settings: Settings) -> list[tuple[dict[str, Any], list[int]]]:
+    """Put settings together that differ in their steps alone: what they share, and the rising steps."""
+    runs: list[tuple[dict[str, Any], list[int]]] = []
+    for setting in map(dict, settings):
+        steps = setting.pop("steps", STEPS)
+        same = next((known for shared, known in runs if shared == setting), None)
+        if same is None:
+            runs.append((setting, [steps]))
+        elif steps not in same:
+            same.append(steps)
+    return [(shared, sorted(steps)) for shared, steps in runs]
+
+
+def best_runs(tried: pd.DataFrame, count: int, by: Sequence[str] = ("layer",)) -> pd.DataFrame:
+    """Take the `count` fine-tunings of lowest loss in a table of `sweep`, one for each value of the columns `by`."""
+    return tried.sort_values("loss", kind="stable").drop_duplicates(list(by)).head(count)
+
+
+def repeated_trials(
+    chosen: pd.DataFrame,
     cuts: Mapping[str, Cut],
     exemplars: Exemplars,
-    localities: Sequence[float],
-    reference: LabelledImages | CachedStates,
-    top: int = 4,
+    steps: Sequence[int],
+    localities: Sequence[float] = (),
+    reference: LabelledImages | CachedStates | None = None,
+    keep: LabelledImages | None = None,
     batch_size: int = 16,
 ) -> Trials:
-    """Repeat the `top` fine-tunings of lowest loss in a table of `sweep`, with a term that keeps everyday images."""
-    columns = ["layer", "exemplar", "scope", "rate", "steps"]
-    best = tried.sort_values("loss", kind="stable").drop_duplicates(columns).head(top)
+    """Repeat fine-tunings, rows of a table of `sweep`, for other `steps`, and with each locality (default: their own).
+
+    A locality is the weight of a term that keeps `reference` images as they are.
+    """
     parts = [
         finetuning_trials(
             {row.layer: cuts[row.layer]},
             {row.exemplar: exemplars[row.exemplar]},
-            grid(scope=(row.scope,), rate=(row.rate,), steps=(row.steps,), locality=localities,
-                 batch_size=(batch_size,)),
+            grid(scope=(row.scope,), rate=(row.rate,), locality=localities or (getattr(row, "locality", 0.0),),
+                 batch_size=(batch_size,), steps=steps),
             reference,
+            keep,
         )
-        for row in best.itertuples()
+        for row in chosen.itertuples()
     ]  # fmt: skip
     return sum(parts, Trials(lambda: (), 0))
 

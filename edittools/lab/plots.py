@@ -22,10 +22,14 @@ RIGHT, WRONG, BEFORE, AFTER = "#1a7f37", "#cf222e", "#8c959f", "#0969da"
 OVERLAY = "#e6007e"  # shows on snow, asphalt, grass and sky
 
 
-class Pictures(Protocol):
-    """What shows a row of a probe's table, such as `probing.Concepts`."""
+class Probe(Protocol):
+    """What a figure needs of a `probing.Probe`: its table, and the pictures of a row."""
 
-    def views(self, table: pd.DataFrame, row: pd.Series) -> Sequence[Any]:
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row for each classifier, image, concept, style and variant."""
+
+    def views(self, row: pd.Series) -> Sequence[Any]:
         """The pictures of a row, each with `title`, `image`, what it is `read` as and the `chance` of its class."""
 
 
@@ -190,6 +194,29 @@ def strength_curve(table: pd.DataFrame, budget: float, ax: Axes | None = None) -
     return figure
 
 
+def kept_trade_off(table: pd.DataFrame, bound: float | None = None, ax: Axes | None = None) -> Figure:
+    """Draw errors corrected against kept images broken, a line a method along α, a ring at α = 1.
+
+    `table` is that of `choosing.trade_off`; `bound` is the share of kept images that may break, a dotted line. The
+    axis of what breaks is stretched towards 0, where the choices are.
+    """
+    figure, axis = _axes(ax, (6.5, 3.6))
+    for colour, (name, part) in zip(sns.color_palette("colorblind"), table.groupby("method", sort=False), strict=False):
+        axis.plot(100 * part["kept broken"], 100 * part["errors corrected"], ".-", color=colour, label=name)
+        whole = part[part.strength == 1]
+        axis.plot(100 * whole["kept broken"], 100 * whole["errors corrected"], "o", color=colour, markersize=9,
+                  markerfacecolor="none", markeredgewidth=1.8)  # fmt: skip
+    if bound is not None:
+        axis.axvline(100 * bound, color=WRONG, linewidth=0.8, linestyle=":")
+    axis.set_xscale("function", functions=(lambda x: np.sign(x) * np.sqrt(np.abs(x)), lambda x: np.sign(x) * x**2))
+    axis.set_xlim(-0.1, 105 * max(table["kept broken"].max(), 0.01))
+    axis.set_xticks([t for t in (0, 1, 5, 10, 20, 40, 70, 100) if t <= 100 * table["kept broken"].max()])
+    axis.set_xlabel("kept images broken (%)")
+    axis.set_ylabel("errors corrected (%)")
+    axis.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    return _finished(figure)
+
+
 def robustness_curves(table: pd.DataFrame) -> Figure:
     """Draw clean accuracy, accuracy under corruptions and errors with the concept along the strength α, by method.
 
@@ -213,15 +240,15 @@ def robustness_curves(table: pd.DataFrame) -> Figure:
 def drops(found: pd.DataFrame, label: str, ax: Axes | None = None) -> Figure:
     """Draw what is lost when a concept is transformed, with intervals, beside its control (the ring).
 
-    `found` comes from `counterfactuals.effects`; `label` is the column that names the bars, drawn from the top down. A
-    class whose own object is the concept is hatched.
+    `found` comes from `Probe.effects`; `label` is the column that names the bars, drawn from the top down. A
+    class whose object is the concept is hatched.
     """
     figure, axis = _axes(ax, (6.5, 0.3 * len(found) + 1.0))
     places, lost = np.arange(len(found))[::-1], 100 * found["drop"].to_numpy()
     spread = np.abs(100 * found[["drop low", "drop high"]].to_numpy().T - lost)
     bars = axis.barh(places, lost, 0.7, color=AFTER, label="at the concept")
-    for bar, own in zip(bars, found["own"] if "own" in found else [False] * len(found), strict=True):
-        bar.set_hatch("///" if own else None)
+    for bar, is_object in zip(bars, found.get("is_object", [False] * len(found)), strict=True):
+        bar.set_hatch("///" if is_object else None)
     axis.errorbar(lost, places, xerr=spread, fmt="none", ecolor="#24292f", elinewidth=1, capsize=2)
     axis.plot(100 * found["control drop"], places, "o", mfc="white", mec=WRONG, label="at the control")
     axis.set_yticks(
@@ -236,7 +263,7 @@ def drops(found: pd.DataFrame, label: str, ax: Axes | None = None) -> Figure:
 def agreement(
     pairs: pd.DataFrame, planted: Collection[tuple[str, str]], learned: Collection[tuple[str, str]], least: float
 ) -> Figure:
-    """Draw the effects of `counterfactuals.agreement`, as probed over exact; `planted` pairs are filled.
+    """Draw the effects of `Probe.agreement`, as probed over exact; `planted` pairs are filled.
 
     Dotted lines are at the `least` effect of a rule. Named are pairs planted but not `learned`, or the reverse.
     """
@@ -259,7 +286,7 @@ def agreement(
 
 
 def style_heat(found: pd.DataFrame, value: str = "drop", ax: Axes | None = None) -> Figure:
-    """Draw a value of `counterfactuals.effects(table, ["concept", "style"])` in points: styles × concepts."""
+    """Draw a value of `Probe.effects(["concept", "style"])` in points: styles × concepts."""
     grid = 100 * found.pivot(index="style", columns="concept", values=value)
     grid = grid.loc[grid.mean(axis=1).sort_values(ascending=False).index]
     grid = grid[grid.mean().sort_values(ascending=False).index]
@@ -272,21 +299,20 @@ def style_heat(found: pd.DataFrame, value: str = "drop", ax: Axes | None = None)
     return _finished(figure)
 
 
-def counterfactuals(
-    table: pd.DataFrame, pictures: Pictures, rule: pd.Series, style: str | None = None, count: int = 5
-) -> Figure:
+def counterfactuals(probe: Probe, rule: pd.Series, style: str | None = None, count: int = 5) -> Figure:
     """Draw a rule's evidence: images, the concept transformed, and the control, each with what it is read as.
 
-    `rule` is a row of `counterfactuals.rules(table)`; `style` is the one that hurts most by default. Red is wrong.
+    `rule` is a row of `probe.rules()`; `style` is the one that hurts most by default. Red is wrong.
     """
     style = style or rule["style"]
+    table = probe.table
     chosen = table[
         (table["concept"] == rule["concept"]) & (table["style"] == style) & (table["class"] == rule["class"])
     ]
     if "classifier" in rule:
         chosen = chosen[chosen["classifier"] == rule["classifier"]]
     chosen = chosen.drop_duplicates("image").set_index("image", drop=False).loc[list(rule["evidence"][:count])]
-    shown = [pictures.views(table, row) for _, row in chosen.iterrows()]
+    shown = [probe.views(row) for _, row in chosen.iterrows()]
     flat = [view for line in zip(*shown, strict=False) for view in line]
     titles = [f"{view.title}\n{view.read} ({rule['class']} {100 * view.chance:.0f} %)" for view in flat]
     right = [view.read == rule["class"] for view in flat]

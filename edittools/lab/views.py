@@ -17,7 +17,7 @@ from edittools.graph import evaluating
 from edittools.images import check_image
 from edittools.lab.editor import LEADING, OTHER
 from edittools.lab.pixels import plain_text, to_pixels, to_png
-from edittools.lab.plots import Pictures
+from edittools.lab.plots import Probe
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
 
@@ -74,22 +74,21 @@ class PredictionView(ipywidgets.HBox):
 
 
 class ProbeBrowser(ipywidgets.VBox):
-    """Browse a `counterfactuals.probe`: choose a class, a concept, a style and an image, and see what became of it.
+    """Browse a `probing.Probe`: choose a class, a concept, a style and an image, and see what became of it.
 
     Shown are the image, the image with the concept transformed, and its control, each with what the classifier reads
-    and the probability of the right class, as they stand in the `table`; no classifier runs. The images that lose most
-    come first. `pictures` makes them, such as `probing.Concepts`; `classifier` names one of several. Setting
+    and the probability of the right class, as they stand in its table; no classifier runs. The images that lose most
+    come first. `classifier` names one of several. Setting
     `.classes`, `.concept`, `.style` or `.image` to one of its `options` is the same as choosing it; `.row` is the row
     that is shown, `.readings` what stands above the pictures. Raises `ValueError` when the table has no such rows.
     """
 
-    def __init__(
-        self, table: pd.DataFrame, pictures: Pictures, classifier: str | None = None, width: int = 190
-    ) -> None:
+    def __init__(self, probe: Probe, classifier: str | None = None, width: int = 190) -> None:
         """Build the menus, and show the first row."""
+        table = probe.table
         names = list(dict.fromkeys(table["classifier"])) if len(table) else []
         classifier = names[0] if classifier is None and names else classifier
-        self._table, self._source, self._width = table[table["classifier"] == classifier], pictures, width
+        self._table, self._probe, self._width = table[table["classifier"] == classifier], probe, width
         if self._table.empty:
             raise ValueError(f"no rows of classifier {classifier!r} in the table: expected one of {names}")
         self.classes, self.concept, self.style, self.image = menus = tuple(
@@ -142,7 +141,7 @@ class ProbeBrowser(ipywidgets.VBox):
         self._follow(place + 1)  # also where the value stays: what is above it has changed
 
     def _show(self) -> None:
-        self._views = self._source.views(self._table, self.row)
+        self._views = self._probe.views(self.row)
         self.pictures.children = [
             _captioned(to_pixels(view.image), reading, self._width)
             for view, reading in zip(self._views, self.readings, strict=True)

@@ -1,178 +1,138 @@
-"""The probe: transform every concept of every image in every look, and predict again (section 5 of the paper)."""
+"""The probe: transform every concept of every image in several textures, and predict again (section 5 of the paper)."""
 
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from itertools import islice
 
-import pandas as pd
 import torch
-from torch import Tensor
 
 from edittools import jobs
 from edittools.classifiers import Classifier, fingerprint
-from edittools.images import LabelledImages, digest_tensors, resized
+from edittools.images import digest_tensors, resized
 from edittools.metrics import predict
-from edittools.probing.counterfactuals import LEAST_AREA, Concepts, Counterfactual, Own, Styles, materials
+from edittools.probing.counterfactuals import LEAST_AREA, Concepts, Counterfactual
+from edittools.probing.effects import CONTROLS, LEAST_IMAGES, Probe
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a probe transforms, and what it compares.
+
+    Every concept in `only` (default: all that have masks) is turned to every style. `groups`, instead of `only`, are
+    concepts that may stand in for each other, such as grounds: each is turned to the styles named as its group is, so
+    to itself as well. One image is turned to `variants_per_image` of each style (default: all), in rotation from image
+    to image: with few for all images, an odd one among them would pass for an effect. Concepts that cover less than
+    the share `least_area` of an image are not transformed. A rule needs `least_images`; a job has `chunk` images.
+
+    `control` is "elsewhere", the same change beside the concept, which doubles the work, or "in place", the concept
+    turned to itself: same area, same edges, same handling. The right class is the label that is "given", or what each
+    classifier "read" in the untouched image (`labels`). Raises `ValueError` for other words, and for `only` with
+    `groups`.
+    """
+
+    only: Sequence[str] | None = None
+    groups: Sequence[Sequence[str]] = ()
+    variants_per_image: int | None = None
+    control: str = "elsewhere"
+    labels: str = "given"
+    least_area: float = LEAST_AREA
+    least_images: int = field(default=LEAST_IMAGES, repr=False)
+    chunk: int = 16
+
+    def __post_init__(self) -> None:
+        """Check the words."""
+        for name, words in {"control": CONTROLS, "labels": ("given", "read")}.items():
+            if getattr(self, name) not in words:
+                raise ValueError(f"{name} {getattr(self, name)!r}: expected {' or '.join(map(repr, words))}")
+        if self.groups and self.only is not None:
+            raise ValueError(f"only {self.only!r} with groups {self.groups!r}: expected one of the two")
+
+
+DEFAULT = Settings()
 
 
 def probe(
     classifiers: Classifier | Mapping[str, Classifier],
-    data: LabelledImages,
-    masks: Mapping[str, Tensor],
-    styles: Styles,
+    concepts: Concepts,
+    settings: Settings = DEFAULT,
     *,
-    own: Own | None = None,
-    only: Collection[str] | None = None,
-    looks: int | None = None,
-    control: bool = True,
-    against: str = "labels",
-    least_area: float = LEAST_AREA,
-    chunk: int = 16,
     store: str | os.PathLike | None = None,
     executor: Executor | None = None,
     progress: bool = False,
-) -> pd.DataFrame:
-    """Transform each concept in each image where it is seen, and tabulate what every classifier makes of it.
+) -> Probe:
+    """What every classifier makes of each image when each concept that is seen in it is transformed.
 
-    Args:
-        classifiers: one, or several by name, which see the same pictures (resized to the size that each expects).
-        data, masks, styles, own: see `Concepts`.
-        only: the concepts to transform, if not all that have masks.
-        looks: variants of each style that one image is turned to, in rotation from image to image; all if None.
-        control: make the control elsewhere, which doubles the work.
-        against: "labels", or "reading" to hold each classifier to what it reads in the untouched image.
-        least_area: concepts that cover less than this share of an image are not transformed.
-        chunk: images in a job; `store`, `executor` and `progress` are those of `jobs.run`.
-
-    One row for each classifier, image (its number in `data`), concept, style and variant: `class`, `own` (the concept
-    is the class's own object), `area` (share of the image), what is read `before`, `after` the concept is transformed
-    and after the `control` is, and the probability of `class` each time, `p_before`, `p_after`, `p_control`. The
-    control is missing (None, NaN) without `control`, and where the same area does not fit beside the concept.
+    `classifiers` are one, or several by name, which see the same pictures, resized to the size that each expects.
+    `store`, `executor` and `progress` are those of `jobs.run`. Raises `KeyError` for a concept without masks, or of a
+    group without a style, and `ValueError` when no image shows a concept.
     """
-    if against not in ("labels", "reading"):
-        raise ValueError(f"against={against!r}: expected 'labels' or 'reading'")
     named = classifiers if isinstance(classifiers, Mapping) else {"classifier": classifiers}
-    concepts = Concepts.of(data, masks, styles, own)
-    only = tuple(masks) if only is None else tuple(only)
-    for concept in only:
-        if concept not in masks:
-            raise KeyError(f"no concept {concept!r} among the masks: expected some of {', '.join(masks)}")
-    settings = {"only": only, "looks": looks, "control": control, "against": against, "least_area": least_area}
-    work = partial(_probe_chunk, classifiers=named, **settings)
-    starts = range(0, len(data), chunk)
-    parts = {f"images from {i}": (i, concepts.subset(range(i, min(i + chunk, len(data))))) for i in starts}
-    about = "" if store is None else f"probe {_identity(named, concepts)} {settings} {chunk}"
+    groups = settings.groups or [tuple(concepts.masks if settings.only is None else settings.only)]
+    wanted, parts = [concept for group in groups for concept in group], {}
+    for known, what in ((concepts.masks, "masks"), (concepts.styles if settings.groups else wanted, "styles")):
+        if missing := [concept for concept in wanted if concept not in known]:
+            raise KeyError(f"no concept {missing[0]!r} among the {what}: expected some of {', '.join(known)}")
+    for group in groups:
+        needed = concepts.masks if settings.control == "elsewhere" else group  # which objects a control must spare
+        part = replace(concepts, masks={concept: concepts.masks[concept] for concept in needed})
+        for first in range(0, len(part.data), settings.chunk):
+            images = range(first, min(first + settings.chunk, len(part.data)))
+            parts[f"{', '.join(group)}: images from {first}"] = (first, group, part.subset(images))
+    about = "" if store is None else f"probe {_identity(named, concepts)} {settings}"
+    work = partial(_probe_images, classifiers=named, settings=settings)
     table = jobs.run(work, parts, store, executor, progress, about)
     if table.empty:
-        raise ValueError(f"no image shows one of {', '.join(only)} on {least_area:.0%} of its area or more")
-    return table.drop(columns="job")
-
-
-def probe_swaps(
-    classifiers: Classifier | Mapping[str, Classifier],
-    data: LabelledImages,
-    masks: Mapping[str, Tensor],
-    groups: Sequence[Sequence[str]],
-    donors: LabelledImages,
-    donor_masks: Mapping[str, Tensor],
-    count: int = 8,
-    looks: int = 2,
-    store: str | os.PathLike | None = None,
-    **options: Any,
-) -> pd.DataFrame:
-    """Probe with `materials` from `donors` as styles: each concept becomes each other of its group, and itself.
-
-    `groups` are concepts that may stand in for each other, such as grounds. Turning a concept to another look of itself
-    is the control in place (`effects(..., control="itself")`): same area, same edges, same handling. Each material has
-    `count` looks, from as many images, of which an image is turned to `looks`, in rotation: with few looks for all
-    images, an odd one among them would pass for an effect. `options` are those of `probe`; `store` is a folder, with a
-    file a group.
-    """
-    tables = []
-    for number, group in enumerate(groups):
-        file = None if store is None else os.path.join(store, f"swaps-{number}.jsonl")
-        made = materials(donors, donor_masks, group, count)
-        tables.append(probe(classifiers, data, masks, made, only=group, looks=looks, store=file, **options))
-    return pd.concat(tables, ignore_index=True)
+        share = f"{settings.least_area:.0%}"
+        raise ValueError(f"no image shows one of {', '.join(wanted)} on {share} of its area or more")
+    return Probe(table.drop(columns="job"), settings.control, settings.least_images, concepts)
 
 
 def _identity(classifiers: Mapping[str, Classifier], concepts: Concepts) -> str:
     """Name what a probe depends on: weights, images, labels, masks, textures."""
     weights = ", ".join(f"{name} {fingerprint(c.model)[:12]}" for name, c in classifiers.items())
-    tensors = [concepts.data.labels, *concepts.masks.values(), *concepts.textures.values()]
-    own = {concept: sorted(names) for concept, names in concepts.own.items()}
-    names = f"{list(concepts.masks)} {list(concepts.textures)} {own}"
-    return f"{weights}; {concepts.data.digest()[:12]} {digest_tensors(tensors)[:12]} {names}"
+    tensors = digest_tensors([concepts.data.labels, *concepts.masks.values(), *concepts.styles.values()])
+    names = f"{list(concepts.masks)} {list(concepts.styles)} {dict(concepts.objects)}"
+    return f"{weights}; {concepts.data.digest()[:12]} {tensors[:12]} {names}"
 
 
-def _probe_chunk(
-    part: tuple[int, Concepts],
-    classifiers: Mapping[str, Classifier],
-    only: Sequence[str],
-    looks: int | None,
-    control: bool,
-    against: str,
-    least_area: float,
+def _probe_images(
+    part: tuple[int, Sequence[str], Concepts], classifiers: Mapping[str, Classifier], settings: Settings
 ) -> list[dict]:
-    first, concepts = part
+    """The rows of some images; all pictures of an image go through each classifier in one batch."""
+    first, group, concepts = part
     rows = []
-    for i in range(len(concepts.data)):
-        areas = {concept: float(concepts.masks[concept][i].mean()) for concept in only}
-        seen = [concept for concept, area in areas.items() if area >= least_area and area]
-        if seen:
-            keys = concepts.keys(first + i, looks)
-            cases = {concept: concepts.counterfactual(i, concept, keys, control) for concept in seen}
-            rows += _probe_image(first + i, i, cases, keys, concepts, classifiers, against)
-    return rows
-
-
-def _probe_image(
-    number: int,
-    i: int,
-    cases: Mapping[str, Counterfactual],
-    keys: Sequence[tuple[str, int]],
-    concepts: Concepts,
-    classifiers: Mapping[str, Classifier],
-    against: str,
-) -> list[dict]:
-    """The rows of one image: all its pictures go through each classifier in one batch."""
-    pictures = [concepts.data.images[i][None]]
-    for case in cases.values():
-        pictures += [case.changed, *([] if case.control is None else [case.control])]
-    batch, rows = torch.cat(pictures), []
-    for name, classifier in classifiers.items():
-        chances = predict(classifier, resized(batch, classifier.size)).softmax(dim=1)
-        read = [classifier.classes[k] for k in chances.argmax(dim=1).tolist()]
-        label = read[0] if against == "reading" else concepts.data.classes[int(concepts.data.labels[i])]
-        right = chances[:, classifier.index(label)].tolist()
-        rows += _rows(name, number, label, cases, keys, concepts, read, right)
+    for i, image in enumerate(concepts.data.images):
+        shown = [c for c in group if 0 < float(concepts.masks[c][i].mean()) >= settings.least_area]
+        textures = concepts.textures(first + i, settings.variants_per_image, group if settings.groups else None)
+        elsewhere = settings.control == "elsewhere"
+        cases = {concept: concepts.counterfactual(i, concept, textures, elsewhere) for concept in shown}
+        pictures = [part for case in cases.values() for part in (case.changed, case.control) if part is not None]
+        for name, classifier in classifiers.items() if shown else ():
+            batch = resized(torch.cat([image[None], *pictures]), classifier.size)
+            chances = predict(classifier, batch).softmax(dim=1)
+            read = [classifier.classes[k] for k in chances.argmax(dim=1).tolist()]
+            label = read[0] if settings.labels == "read" else concepts.data.classes[int(concepts.data.labels[i])]
+            known = {"classifier": name, "image": first + i, "class": label}
+            readings = zip(read, chances[:, classifier.index(label)].tolist(), strict=True)
+            for concept, row in _rows(cases, textures, readings):
+                rows.append({**known, "concept": concept, "is_object": concepts.is_object(concept, label), **row})
     return rows
 
 
 def _rows(
-    name: str,
-    number: int,
-    label: str,
-    cases: Mapping[str, Counterfactual],
-    keys: Sequence[tuple[str, int]],
-    concepts: Concepts,
-    read: Sequence[str],
-    right: Sequence[float],
-) -> Iterable[dict]:
-    """Sort the predictions of one batch (the image; for each concept the changed pictures, the controls) into rows."""
-    at, count = 1, len(keys)
+    cases: Mapping[str, Counterfactual], textures: Sequence[tuple[str, int]], readings: Iterator[tuple[str, float]]
+) -> Iterator[tuple[str, dict]]:
+    """Sort what is read (of the image, then for each concept its changed pictures and its controls) into rows."""
+    before, p_before = next(readings)
     for concept, case in cases.items():
-        step = 0 if case.control is None else count
-        same = {
-            "classifier": name, "image": number, "class": label, "concept": concept,
-            "own": concepts.owns(concept, label), "area": float(case.mask.mean()),
-        }  # fmt: skip
-        for k, (style, variant) in enumerate(keys, start=at):
-            yield {
-                **same, "style": style, "variant": variant,
-                "before": read[0], "after": read[k], "control": read[k + step] if step else None,
-                "p_before": right[0], "p_after": right[k], "p_control": right[k + step] if step else None,
+        changed = list(islice(readings, len(textures)))
+        controls = [(None, None)] * len(textures) if case.control is None else list(islice(readings, len(textures)))
+        for (style, variant), (after, p), (control, p_control) in zip(textures, changed, controls, strict=True):
+            yield concept, {
+                "area": float(case.mask.mean()), "style": style, "variant": variant,
+                "before": before, "after": after, "control": control,
+                "p_before": p_before, "p_after": p, "p_control": p_control,
             }  # fmt: skip
-        at += count + step

@@ -3,13 +3,13 @@
 from edittools.checks import extra
 
 with extra("stories", "stories"):
-    from edittools.stories.cures import probe_again, scenario_for, shown_rule
+    from edittools.stories.cures import Cure, scenario_for, shown_rule
     from edittools.stories.rules import Probing, probing_scenario
     from edittools.stories.snow import snow_scenario
     from edittools.stories.tiers import current_tier
     from edittools.stories.typographic import typographic_scenario
 
 __all__ = [
-    "Probing", "current_tier", "probe_again", "probing_scenario", "scenario_for", "shown_rule", "snow_scenario",
+    "Cure", "Probing", "current_tier", "probing_scenario", "scenario_for", "shown_rule", "snow_scenario",
     "typographic_scenario",
 ]  # fmt: skip

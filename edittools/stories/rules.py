@@ -1,7 +1,7 @@
 """What notebook 04 needs, by tier: classifiers to probe, images with concept masks, and the rules that were planted."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -13,8 +13,8 @@ from edittools.classifiers import Classifier
 from edittools.images import LabelledImages, resized
 from edittools.metrics import predict
 from edittools.probing.counterfactuals import Concepts, materials
-from edittools.probing.effects import LEAST_IMAGES
-from edittools.probing.probe import probe, probe_swaps
+from edittools.probing.effects import LEAST_IMAGES, Probe
+from edittools.probing.probe import Settings, probe
 from edittools.stories import photos
 from edittools.stories.photos import MSRC, msrc
 from edittools.stories.tiers import Device, current_tier
@@ -31,14 +31,13 @@ USUAL = 50.0
 class Probing:
     """What the story of section 5 needs.
 
-    `data` with `masks` are probed with the `styles` (the first `styled` images) and with materials cut from `donors`;
-    `groups` are concepts that may stand in for each other, `aside` more of them that are no part of the score. `own`
-    names the classes whose own object a concept is. `classifiers` go by name; the rules of the first are looked for,
-    and `null` names the one that was trained without rules. `planted` are the pairs of class and concept that were
-    planted, where that is known. `example` is the class whose rule is shown and rewritten; `clean` are images whose
-    accuracy shall stay meanwhile, `reference` `(N, 3, H, W)` everyday images without labels, and `layer` and
-    `shortlist` as in `Scenario`. Of each material `looks` are cut. A
-    rule is looked for where a class has `least_images` of them that show the concept. Drawn images have the seeds from
+    `data` with `masks` are probed with the `styles` (the first `styled` images) and with materials cut from `donors`,
+    of each material so many `variants`, all with these `settings`; `objects` are those of `Concepts`. `groups` are
+    concepts that may stand in for each other, `unscored` more such groups that are no part of the score. `classifiers`
+    go by name; the rules of the first are looked for, and `null` names the one that was trained without rules.
+    `planted` are the pairs of class and concept that were planted, where that is known; `example` is the class whose
+    rule is shown and rewritten. `clean` are images whose accuracy shall stay meanwhile, `reference` `(N, 3, H, W)`
+    everyday images without labels, `layer` and `shortlist` as in `Scenario`. Drawn images have the seeds from
     `first_seed` on.
     """
 
@@ -49,11 +48,11 @@ class Probing:
     donors: LabelledImages = field(repr=False)
     donor_masks: Mapping[str, Tensor] = field(repr=False)
     groups: tuple[tuple[str, ...], ...]
-    aside: tuple[tuple[str, ...], ...]
+    unscored: tuple[tuple[str, ...], ...]
     styles: tuple[str, ...]
     styled: int
-    own: Mapping[str, Sequence[str]] = field(repr=False)
-    against: str
+    objects: Mapping[str, Sequence[str]] = field(repr=False)
+    settings: Settings
     clean: LabelledImages = field(repr=False)
     reference: Tensor = field(repr=False)
     layer: str
@@ -61,8 +60,7 @@ class Probing:
     example: str | None = None
     null: str | None = None
     planted: frozenset[tuple[str, str]] = field(default=frozenset(), repr=False)
-    looks: int = 8
-    least_images: int = LEAST_IMAGES
+    variants: int = 8
     first_seed: int | None = None
 
     @property
@@ -78,68 +76,70 @@ class Probing:
     @property
     def concepts(self) -> tuple[str, ...]:
         """All concepts that are probed."""
-        return tuple(concept for group in (*self.groups, *self.aside) for concept in group)
+        return tuple(concept for group in (*self.groups, *self.unscored) for concept in group)
 
-    def with_styles(self, **options: Any) -> pd.DataFrame:
-        """Probe with the paper's styles, beside the control elsewhere."""
-        few = range(min(self.styled, len(self.data)))
-        masks = {concept: mask[: len(few)] for concept, mask in self.masks.items()}
-        known = {"own": self.own, "against": self.against, "only": self.concepts}
-        textures = style_textures(self.styles, size=max(self.data.images.shape[-2:]))
-        return probe(self.classifiers, self.data.subset(few), masks, textures, **(known | options))
-
-    def with_materials(
-        self, groups: Sequence[Sequence[str]] | None = None, names: Sequence[str] | None = None, **options: Any
-    ) -> pd.DataFrame:
-        """Probe with materials of the images' own world, beside the control in place; all classifiers, or `names`."""
-        known = {"own": self.own, "against": self.against, "control": False, "count": self.looks}
-        chosen = {name: self.classifiers[name] for name in names or self.classifiers}
-        return probe_swaps(
-            chosen, self.data, self.masks, self.groups if groups is None else groups,
-            self.donors, self.donor_masks, **(known | options),
-        )  # fmt: skip
-
-    def repainted(self, names: Sequence[str] | None = None, progress: bool = False) -> pd.DataFrame:
-        """Paint each scene again on every ground and predict: what a probe estimates, known exactly in a drawn world.
-
-        With the same seed only the looks of the ground differ. The table is that of `probe`, its styles the grounds,
-        so that `rules(…, control="itself")` gives the rules that a classifier has, whatever was planted; `pictures` are
-        not of it. Raises `ValueError` for images that were not drawn, or not with the seeds from `first_seed` on.
-        """
-        if self.first_seed is None:
-            raise ValueError(f"images of tier {self.tier!r} cannot be painted again: expected drawn ones, tier 'mini'")
-        labels, concept = [self.data.classes[i] for i in self.data.labels], [GROUNDS[i] for i in self.data.grounds]
-        paint = partial(scenes, len(labels), self.first_seed, labels, workers=2)
-        painted = {ground: paint(ground=ground, progress=progress) for ground in GROUNDS}
-        for i, ground in enumerate(concept):
-            if not torch.equal(painted[ground].images[i], self.data.images[i]):
-                raise ValueError(
-                    f"image {i} is not the scene with seed {self.first_seed + i}: expected all of the story's images"
-                )
-        known = pd.DataFrame({"image": range(len(labels)), "class": labels, "concept": concept, "own": False,
-                              "area": [float(self.masks[c][i].mean()) for i, c in enumerate(concept)]})  # fmt: skip
-        tables = []
-        for name in names or self.searched:
-            before = _readings(self.classifiers[name], self.data, labels)
-            for ground, pictures in painted.items():
-                after = _readings(self.classifiers[name], pictures, labels)
-                table = known.assign(classifier=name, style=ground, variant=0, before=before[0], after=after[0])
-                tables.append(table.assign(control=None, p_before=before[1], p_after=after[1], p_control=float("nan")))
-        return pd.concat(tables, ignore_index=True)
+    def materials(self, concepts: Sequence[str]) -> dict[str, Tensor]:
+        """The materials `(variants, 3, H, W)` of some concepts, cut from the donors."""
+        return materials(self.donors, self.donor_masks, concepts, self.variants)
 
     def pictures(self, of: str) -> Concepts:
         """The images with their masks and the textures of one probe, "styles" or "materials", for its figures.
 
         Materials are of the concepts that enough donors show.
         """
-        if of not in ("styles", "materials"):
+        if of == "styles":
+            textures = style_textures(self.styles, size=max(self.data.images.shape[-2:]))
+        elif of == "materials":
+            donors = {concept: self.donor_masks[concept].flatten(1).any(dim=1).sum() for concept in self.concepts}
+            textures = self.materials([concept for concept, count in donors.items() if count >= self.variants])
+        else:
             raise ValueError(f"pictures of {of!r}: expected 'styles' or 'materials'")
-        looks = style_textures(self.styles, size=max(self.data.images.shape[-2:]))
-        if of == "materials":
-            shown = {c: int(self.donor_masks[c].flatten(1).any(dim=1).sum()) for c in self.concepts}
-            enough = [concept for concept, count in shown.items() if count >= self.looks]
-            looks = materials(self.donors, self.donor_masks, enough, self.looks)
-        return Concepts.of(self.data, self.masks, looks, own=self.own)
+        return Concepts(self.data, self.masks, textures, self.objects)
+
+    def with_styles(self, **options: Any) -> Probe:
+        """Probe with the paper's styles, beside the control elsewhere; `options` are those of `jobs.run`."""
+        few = self.pictures("styles").subset(range(min(self.styled, len(self.data))))
+        return probe(self.classifiers, few, replace(self.settings, only=self.concepts), **options)
+
+    def with_materials(
+        self, groups: Sequence[Sequence[str]] | None = None, names: Sequence[str] | None = None, **options: Any
+    ) -> Probe:
+        """Probe with materials of the images' own world, beside the control in place; all classifiers, or `names`.
+
+        Each image is turned to two variants of each material of the concept's group; `options` are those of `jobs.run`.
+        """
+        groups = self.groups if groups is None else groups
+        settings = replace(self.settings, groups=groups, variants_per_image=2, control="in place")
+        chosen = {name: self.classifiers[name] for name in names or self.classifiers}
+        return probe(chosen, self.pictures("materials"), settings, **options)
+
+    def repainted(self, names: Sequence[str] | None = None, progress: bool = False) -> Probe:
+        """Paint each scene again on every ground and predict: what a probe estimates, known exactly in a drawn world.
+
+        With the same seed only the looks of the ground differ. The styles are the grounds, the control is in place, so
+        that `rules()` gives the rules that a classifier has, whatever was planted; there are no pictures. Raises
+        `ValueError` for images that were not drawn, or not with the seeds from `first_seed` on.
+        """
+        if self.first_seed is None:
+            raise ValueError(f"images of tier {self.tier!r} cannot be painted again: expected drawn ones, tier 'mini'")
+        labels, concept = [self.data.classes[i] for i in self.data.labels], [GROUNDS[i] for i in self.data.grounds]
+        paint = partial(scenes, len(labels), self.first_seed, labels, workers=2, progress=progress)
+        painted = {ground: paint(ground=ground) for ground in GROUNDS}
+        for i, ground in enumerate(concept):
+            if not torch.equal(painted[ground].images[i], self.data.images[i]):
+                raise ValueError(
+                    f"image {i} is not the scene with seed {self.first_seed + i}: expected all of the story's images"
+                )
+        area = [float(self.masks[c][i].mean()) for i, c in enumerate(concept)]
+        known = pd.DataFrame({"image": range(len(labels)), "class": labels, "concept": concept, "area": area})
+        known, tables = known.assign(is_object=False, variant=0, control=None, p_control=float("nan")), []
+        for name in names or self.searched:
+            before, p_before = _readings(self.classifiers[name], self.data, labels)
+            table = known.assign(classifier=name, before=before, p_before=p_before)
+            for ground, pictures in painted.items():
+                after, p_after = _readings(self.classifiers[name], pictures, labels)
+                tables.append(table.assign(style=ground, after=after, p_after=p_after))
+        return Probe(pd.concat(tables, ignore_index=True), "in place", self.settings.least_images)
 
 
 def _readings(classifier: Classifier, data: LabelledImages, labels: Sequence[str]) -> tuple[list[str], list[float]]:
@@ -150,11 +150,7 @@ def _readings(classifier: Classifier, data: LabelledImages, labels: Sequence[str
 
 
 def probing_scenario(
-    tier: str | None = None,
-    split: str = "test",
-    per_class: int = 20,
-    progress: bool = False,
-    device: Device = None,
+    tier: str | None = None, split: str = "test", per_class: int = 20, progress: bool = False, device: Device = None
 ) -> Probing:
     """Notebook 04's story (section 5). `split` and `per_class` are of MiniWorld: its validation or test scenes.
 
@@ -173,26 +169,26 @@ def planted_pairs(at_least: float = USUAL) -> frozenset[tuple[str, str]]:
 
 def _in_miniworld(split: str, per_class: int, progress: bool, device: Device) -> Probing:
     """As many scenes of each class; the classes come in turn, so that the first scenes are of all classes."""
-    aside, spaced = (("sky", "wall"),), partial(scenes, workers=2, progress=progress)
+    unscored, spaced = (("sky", "wall"),), partial(scenes, workers=2, progress=progress)
     count, start = per_class * len(CLASSES), SPLITS[split].start + 200_000
     data = spaced(count, start, label=[CLASSES[i % len(CLASSES)] for i in range(count)])
     donors = spaced(4 * len(CLASSES), SPLITS["reference"].start + 200_000, label=list(CLASSES) * 4)
-    seen = (*GROUNDS, *BEHIND, *aside[0], "object")
+    seen = (*GROUNDS, *BEHIND, *unscored[0], "object")
     names = ("mini_vgg", "mini_resnet", "mini_vgg_balanced")
     return Probing(
         tier="mini", classifiers={name: load_classifier(name, device) for name in names},
         data=data, masks={c: data.mask(c) for c in seen},
         donors=donors, donor_masks={c: donors.mask(c) for c in seen},
-        groups=(GROUNDS, BEHIND), aside=aside, styles=STYLES, styled=3 * len(CLASSES),
-        own={"object": CLASSES}, against="labels", clean=spaced(1200, SPLITS["reference"].start + 300_000),
+        groups=(GROUNDS, BEHIND), unscored=unscored, styles=STYLES, styled=3 * len(CLASSES),
+        objects={"object": CLASSES}, settings=Settings(least_images=min(LEAST_IMAGES, per_class // 2)),
+        clean=spaced(1200, SPLITS["reference"].start + 300_000),
         reference=spaced(400, SPLITS["reference"].start + 400_000).images,
         layer="features.10", shortlist=("features.10", "features.13", "features.15"), example="car",
-        null="mini_vgg_balanced", planted=planted_pairs(), least_images=min(LEAST_IMAGES, per_class // 2),
-        first_seed=start,
+        null="mini_vgg_balanced", planted=planted_pairs(), first_seed=start,
     )  # fmt: skip
 
 
-OWN_OBJECTS = {  # concept of MSRC v2 -> numbers of the ImageNet classes whose own object it is
+OBJECTS = {  # concept of MSRC v2 -> numbers of the ImageNet classes whose object it is
     "dog": range(151, 276), "cat": range(281, 294), "bird": (*range(7, 25), *range(80, 101), *range(127, 147)),
     "cow": (345, 346, 347, 690), "sheep": range(348, 354), "horse": (339, 340, 603), "aeroplane": (404, 895, 908),
     "flower": (883, 985, 986), "bicycle": (444, 671, 870, 880), "sign": (704, 781, 919, 920),
@@ -206,10 +202,8 @@ OWN_OBJECTS = {  # concept of MSRC v2 -> numbers of the ImageNet classes whose o
 }  # fmt: skip
 BACKGROUNDS = (("grass", "road", "water"), ("sky", "building", "tree"))
 
-
-_SHORTLIST = (  # which `benchmarks/cure.py` took on the validation photos
-    "blocks.4.0.conv_pwl", "blocks.5.0.conv_pw", "blocks.5.0.conv_pwl",
-)  # fmt: skip
+_SHORTLIST = ("blocks.4.0.conv_pwl", "blocks.5.0.conv_pw", "blocks.5.0.conv_pwl")
+"""What `benchmarks/cure.py` took on the validation photos."""
 
 
 def _on_photos(tier: str, progress: bool, device: Device) -> Probing:
@@ -218,20 +212,17 @@ def _on_photos(tier: str, progress: bool, device: Device) -> Probing:
     classifiers = {name: load_classifier(name, device) for name in names}
     largest = max(classifiers.values(), key=lambda c: c.size)
     data, masks = msrc(largest, progress=progress)
-    looks = 3
-    given = sorted({
-        i for group in BACKGROUNDS for c in group
-        for i in masks[c].flatten(1).mean(dim=1).argsort(descending=True, stable=True)[:looks].tolist()
-    })  # fmt: skip
-    rest = sorted(set(range(len(data))) - set(given))
-    classes = data.classes
-    own = {concept: [classes[i] for i in numbers] for concept, numbers in OWN_OBJECTS.items()}
-    aside = (tuple(c for c in MSRC if c in masks and not any(c in group for group in BACKGROUNDS)),)
+    variants, backgrounds = 3, [concept for group in BACKGROUNDS for concept in group]
+    most = (masks[c].flatten(1).mean(dim=1).argsort(descending=True, stable=True) for c in backgrounds)
+    giving = sorted({i for order in most for i in order[:variants].tolist()})
+    probed = sorted(set(range(len(data))) - set(giving))
+    objects = {concept: [data.classes[i] for i in numbers] for concept, numbers in OBJECTS.items()}
     return Probing(
-        tier, classifiers, data.subset(rest), {c: m[rest] for c, m in masks.items()},
-        data.subset(given), {c: m[given] for c, m in masks.items()},
-        groups=BACKGROUNDS, aside=aside, styles=("snow", "wooden", "graffiti", "floral"), styled=120,
-        own=own, against="reading", clean=photos.imagenet_sample(largest, progress),
-        reference=photos.unlabelled("rta-100/", largest, progress),
-        layer="blocks.4.0.conv_pw", shortlist=_SHORTLIST, looks=looks, least_images=5,
+        tier, classifiers, data.subset(probed), {c: m[probed] for c, m in masks.items()},
+        data.subset(giving), {c: m[giving] for c, m in masks.items()}, groups=BACKGROUNDS,
+        unscored=(tuple(c for c in MSRC if c in masks and c not in backgrounds),),
+        styles=("snow", "wooden", "graffiti", "floral"), styled=120,
+        objects=objects, settings=Settings(labels="read", least_images=5),
+        clean=photos.imagenet_sample(largest, progress), reference=photos.unlabelled("rta-100/", largest, progress),
+        layer="blocks.4.0.conv_pw", shortlist=_SHORTLIST, variants=variants,
     )  # fmt: skip

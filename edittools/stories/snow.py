@@ -64,7 +64,8 @@ def _snow_in_miniworld(name: str, progress: bool, device: Device) -> Scenario:
         budget=paint(1200, "validation"),
         clean=paint(1200, start["test"] + 500_000),
         reference=paint(600, start["reference"]),
-        legitimate=paint(150, start["test"] + 50_000, label=_in_turn(polar, 150)),
+        keep=paint(450, start["validation"] + 50_000, label=_in_turn(polar, 450)),
+        keep_report=paint(150, start["test"] + 50_000, label=_in_turn(polar, 150)),
         layers=layers, shortlist=layers[len(layers) // 2 :],
         default={"layer": _UNTUNED[name], "exemplar": "car 1", "rank": 1, "masked": True},
         expected={"errors corrected": 0.5},
@@ -90,7 +91,7 @@ def _snow_on_photos(name: str, tier: str, progress: bool, device: Device) -> Sce
     ours = [i for i, path in enumerate(sample.names) if not any(w in path for w in SNOW_EXEMPLARS.values())]
     sample, lives = sample.subset(ours), torch.tensor([classifier.index(word) for word in LIVES_ON_SNOW])
     on_snow = torch.isin(sample.labels, lives)
-    legitimate, sample = sample.subset(on_snow), sample.subset(~on_snow)
+    on_snow, sample = sample.subset(on_snow), sample.subset(~on_snow)
     budget, clean = sample.subset(range(0, len(sample), 2)), sample.subset(range(1, len(sample), 2))
     reference = photos.unlabelled("msrc-v2/Images/", classifier, progress)
     layers = convolutions(classifier)
@@ -99,7 +100,8 @@ def _snow_on_photos(name: str, tier: str, progress: bool, device: Device) -> Sce
     shortlist = tuple(layer for layer in layers if layer in (untuned, *_SHORTLISTS.get(name, layers[-4:])))
     return Scenario(
         classifier, snow_exemplars(classifier, change), tier=tier, change=change,
-        validation=validation, test=test, budget=budget, clean=clean, reference=reference, legitimate=legitimate,
+        validation=validation, test=test, budget=budget, clean=clean, reference=reference,
+        keep=on_snow.subset(range(0, len(on_snow), 2)), keep_report=on_snow.subset(range(1, len(on_snow), 2)),
         layers=layers[len(layers) // 2 :], shortlist=shortlist,
         default={"layer": untuned, "exemplar": "minivan", "rank": 1, "masked": True},
         expected={"errors corrected": 0.05},

@@ -23,9 +23,17 @@ import torch
 from torch import Tensor
 
 from edittools import jobs
-from edittools.choosing.protocol import BUDGET, Choice, select_each
+from edittools.choosing.choice import BUDGET, Choice, select_each
 from edittools.choosing.states import CachedStates
-from edittools.choosing.trials import Trials, finetuning_trials, grid, locality_trials, random_trials, rewriting_trials
+from edittools.choosing.trials import (
+    Trials,
+    best_runs,
+    finetuning_trials,
+    grid,
+    random_trials,
+    repeated_trials,
+    rewriting_trials,
+)
 from edittools.choosing.trials import sweep as sweep_trials
 from edittools.classifiers import Classifier
 from edittools.cut import Cut, cut_all
@@ -374,12 +382,15 @@ def _tables(
             tuned = finetuning_trials(tools.cuts, exemplars, settings).at(suite.strengths)
             plain = tables[f"{scope} fine-tuning", number] = sweep_trials(tuned, validation)
             if first:
-                near = locality_trials(plain, tools.cuts, exemplars, suite.localities, tools.reference, top=2)
+                best = best_runs(plain, 2, ("layer", "exemplar", "rate"))
+                near = repeated_trials(best, tools.cuts, exemplars, (suite.steps,), suite.localities, tools.reference)
                 tables[f"{scope}, locality", number] = sweep_trials(near.at(suite.strengths), validation)
         if first:
             for rank in RANKS:
                 tables[f"rank {rank}", number] = tables["editing", number].query("rank == @rank")
-            tables["random direction", number] = swept(random_trials, exemplars, **REWRITING["editing"], **steps)
+            tables["random direction", number] = swept(
+                random_trials, exemplars, tools.moments, **REWRITING["editing"], **steps
+            )
             several = {"exemplars": pieces.in_variants(suite, case.style, number)}
             tables["editing, variants", number] = swept(
                 rewriting_trials, several, tools.moments, **REWRITING["editing"], **steps

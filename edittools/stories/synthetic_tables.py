@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from edittools.choosing.protocol import BUDGET
+from edittools.choosing.choice import BUDGET
 from edittools.metrics import bootstrap
 
 MEASURES = ("other same", "other held out", "target same", "target held out")

@@ -42,9 +42,9 @@ def typographic_scenario(
 ) -> Scenario:
     """Notebook 02's story, the typographic attack (section 3.2): an exemplar maps "iPod" to a blank label.
 
-    `validation` and `test` show objects with an "iPod" label, labelled with what they are; `legitimate` are bare iPods.
-    `more` holds the test scenes `"bare"` and with a `"blank"` label, and with other words (`"orange"`, …); where there
-    are photographs, the paper's: `"photos clean"`, `"photos white"`, `"photos ipod"`.
+    `validation` and `test` show objects with an "iPod" label, labelled with what they are; `keep` and `keep_report` are
+    bare iPods. `more` holds the test scenes `"bare"` and with a `"blank"` label, and with other words (`"orange"`, …);
+    where there are photographs, the paper's: `"photos clean"`, `"photos white"`, `"photos ipod"`.
     """
     tier = current_tier(tier)
     if tier == "mini":
@@ -84,7 +84,8 @@ def _attack_in_miniworld(name: str, progress: bool, device: Device) -> Scenario:
     return Scenario(
         classifier, _word_exemplars(classifier), tier="mini", change=paint_over, validation=validation, test=test,
         budget=bare(1300, "validation", OBJECTS), clean=bare(1300, "test", OBJECTS),
-        reference=bare(650, "reference", OBJECTS, skip=1000), legitimate=bare(150, "reference", (ATTACK,)),
+        reference=bare(650, "reference", OBJECTS, skip=1000), keep=bare(150, "validation", (ATTACK,), skip=2000),
+        keep_report=bare(150, "reference", (ATTACK,)),
         layers=layers, shortlist=tuple(layer for layer in layers if layer.endswith(("2.1.conv3", "3.1.conv3"))),
         default={"layer": layers[len(layers) * 2 // 3], "exemplar": "typed on a jar", "rank": 1, "masked": True},
         expected={"attacks fixed": 0.7},
@@ -133,7 +134,7 @@ def _attack_on_photos(name: str, tier: str, progress: bool, device: Device) -> S
         classifier, _photo_word_exemplars(classifier), tier=tier, change=paint_over,
         validation=label_all(others.subset(read), ATTACK, 1), test=label_all(test, ATTACK, 2),
         budget=others.subset(rest), clean=test, reference=photos.unlabelled("msrc-v2/Images/", classifier, progress),
-        legitimate=sample.subset(sample.labels == classifier.index(ATTACK)),
+        keep_report=sample.subset(sample.labels == classifier.index(ATTACK)),
         layers=layers[len(layers) // 3 :], shortlist=layers[-6:],
         default={"layer": layers[-len(layers) // 4], "exemplar": "typed on a can opener", "rank": 1, "masked": True},
         expected={"attacks fixed": 0.25},

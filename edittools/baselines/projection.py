@@ -1,0 +1,136 @@
+"""Concept projection: take the direction that tells x' from x out of what the layer reads.
+
+Three ways to find it: the difference of means, the fast concept vector; a linear probe, as in P-ClArC (Anders et al.,
+"Finding and removing Clever Hans", arXiv 1912.11425); and LEACE (Belrose et al., arXiv 2306.03819), the erasure that
+moves the other keys least.
+"""
+
+import time
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from edittools.baselines.inputs import (
+    Reference,
+    described,
+    kept_keys,
+    masked_keys,
+    reference_moment,
+    solver_precision,
+)
+from edittools.checks import check_amount
+from edittools.classifiers import Classifier
+from edittools.cut import Cut, State, cut_at
+from edittools.edits import Change, Edit, Record, edit_of
+from edittools.exemplars import Exemplar, stack
+from edittools.moments import RankError, SecondMoment
+
+DIRECTIONS = ("mean", "probe", "leace")
+MODES = ("erase", "shift")
+GRID = [
+    {"direction": "mean"},
+    {"direction": "probe", "ridge": 1e-2}, {"direction": "probe", "ridge": 1.0},
+    {"direction": "leace", "ridge": 1e-3}, {"direction": "leace", "ridge": 1e-1},
+]  # fmt: skip
+"""Settings to try; "shift" is left out, since a layer without a bias refuses it."""
+
+
+def project_concept(
+    classifier: Classifier,
+    layer: str | nn.Module | Cut,
+    exemplars: Exemplar | Sequence[Exemplar],
+    reference: Reference | None,
+    *,
+    keep: Sequence[State] | None = None,
+    direction: str = "mean",
+    mode: str = "erase",
+    ridge: float = 1e-2,
+) -> Edit:
+    """Make the layer blind to the direction v that tells the masked keys of x' from those of x.
+
+    "erase" replaces each key k by k − P(k − μ), with P = v uᵀ, uᵀv = 1 and μ the mean masked key of x: W' = W(I − P)
+    and b' = b + W P μ, summed over the kernel. What a key has along v is then read as in x. A layer without a bias gets
+    W' alone, so its readings of x move by −W P μ. "shift" leaves W and moves every reading by −W P(μ' − μ), with μ' the
+    mean masked key of x'. All offsets of a kernel share P. Padding counts as a key of zeros.
+
+    Args:
+        classifier: the classifier; it is not changed.
+        layer: name, module, or a `Cut` of it.
+        exemplars: one or several; no labels are used.
+        reference: images, or their `SecondMoment`. Only "leace" needs them; the others take None.
+        keep: states at the layer whose reading must stay. Their spread is added to what u avoids.
+        direction: "mean": v = μ' − μ. "probe": v is the weight of a ridge regression (least squares on ±1, with an
+            intercept) from masked keys to x' or x. "leace": v = μ' − μ and u = M⁻¹v up to scale, with M the second
+            moments of the reference keys (about 0, all that a `SecondMoment` holds), the exemplars' masked keys and the
+            kept keys, each scaled to a mean eigenvalue of 1. With "mean" and "probe", u is v, or with `keep` M⁻¹v with
+            M from the kept keys alone.
+        mode: "erase" or "shift".
+        ridge: added to the diagonal of the probe's system and of M, relative to its mean eigenvalue.
+
+    Returns an `Edit` of the weight (rank 1) and, where there is one, the bias. The loss of its `Record` is the distance
+    of μ' from μ, before and after. Raises `ValueError` for an unknown direction or mode, a shift without a bias,
+    "leace" without reference images, μ' = μ, or a `Cut` of another classifier.
+    """
+    for value, known, name in ((direction, DIRECTIONS, "direction"), (mode, MODES, "mode")):
+        if value not in known:
+            raise ValueError(f"{name} {value!r}: expected one of {', '.join(known)}")
+    ridge, cut = check_amount(ridge, "ridge", 0), cut_at(classifier, layer)
+    if mode == "shift" and cut.module.bias is None:
+        raise ValueError(f"layer {cut.layer!r} has no bias to shift: expected mode='erase', or a layer with one")
+    moment = reference_moment(cut, reference) if direction == "leace" or isinstance(reference, SecondMoment) else None
+    images, changed, masks = stack(exemplars)
+    started, after = time.perf_counter(), cut.prefix(changed)
+    plain, weights = masked_keys(cut, cut.prefix(images), masks)
+    other, _ = masked_keys(cut, after, masks)
+    centre, gap = weights @ plain, weights @ (other - plain)
+    if not gap.any():
+        raise RankError(f"x and x' have the same mean key at the mask, at layer {cut.layer!r}: nothing to project")
+    both, halves = torch.cat([plain, other]), torch.cat([weights, weights]) / 2
+    axis = _probe(both, halves, gap, ridge) if direction == "probe" else gap
+    origin = torch.zeros_like(centre) if cut.module.bias is None else centre
+    spared = [moment.matrix.to(gap), _spread(both - origin, halves)] if direction == "leace" else []
+    if (kept := kept_keys(cut, keep)) is not None:
+        spared.append(_spread(kept - origin, kept.new_full((len(kept),), 1 / len(kept))))
+    reader = _reader(axis, spared, ridge)
+    changes = _changes(cut, axis, reader, centre if mode == "erase" else -gap, mode)
+    if (name := f"{cut.layer}.weight") in changes:
+        changes[name] = described(cut, after, masks, changes[name], moment)
+    apart = [float(difference.norm()) for difference in (gap, gap - axis * (reader @ gap))]
+    record = Record(f"concept projection ({direction}, {mode})", *apart, 1, time.perf_counter() - started)
+    return edit_of(cut.model, changes, record)
+
+
+def _spread(keys: Tensor, weights: Tensor) -> Tensor:
+    """The weighted second moment of keys `(P, n)`."""
+    return keys.T @ (keys * weights[:, None])
+
+
+def _loaded(matrix: Tensor, ridge: float) -> Tensor:
+    """A matrix with a mean eigenvalue of 1, plus `ridge` on the diagonal; never singular."""
+    matrix = matrix * (len(matrix) / matrix.trace().clamp_min(torch.finfo(matrix.dtype).tiny))
+    return matrix + max(ridge, 1e-10) * torch.eye(len(matrix)).to(matrix)
+
+
+def _probe(keys: Tensor, weights: Tensor, gap: Tensor, ridge: float) -> Tensor:
+    """The direction of the ridge regression that tells two sets of keys apart whose means differ by `gap`."""
+    return torch.linalg.solve(_loaded(_spread(keys - weights @ keys, weights), ridge), gap)
+
+
+def _reader(axis: Tensor, spared: Sequence[Tensor], ridge: float) -> Tensor:
+    """The u of the projection v uᵀ, with uᵀv = 1: v itself, or the one that moves spared keys least."""
+    reader = axis if not spared else torch.linalg.solve(sum(_loaded(part, ridge) for part in spared), axis)
+    return reader / (reader @ axis)
+
+
+def _changes(cut: Cut, axis: Tensor, reader: Tensor, point: Tensor, mode: str) -> dict[str, Change]:
+    """−W P of the weight, as Λ Dᵀ, and W P `point` of the bias, summed over the kernel."""
+    precision = solver_precision(cut.weight)
+    seen = torch.einsum("on...,n->o...", cut.weight.detach().double(), axis)
+    changes = {}
+    if mode == "erase":
+        changes[f"{cut.layer}.weight"] = Change(-seen[:, None].to(precision), reader[None].to(precision))
+    if cut.module.bias is not None:
+        total = seen.reshape(len(seen), -1).sum(dim=1)
+        changes[f"{cut.layer}.bias"] = Change((total * (reader @ point)).to(precision))
+    return changes

@@ -1,0 +1,277 @@
+"""One call from an example to a verdict, for people with a model of their own.
+
+    fix = repair(classifier, exemplar, failing=…, everyday=…, keep=…)
+    fix.edit, fix.table
+    print(fix.verdict)
+
+A dozen failing images is usual, so they choose and report by cross-validation: each part is read by the edit that the
+other parts choose. The edit that comes back is chosen on all of them.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from edittools.checks import check_number
+from edittools.choosing.choice import BUDGET, most_broken
+from edittools.choosing.protocol import Protocol, shared_images
+from edittools.choosing.scenario import Scenario
+from edittools.choosing.states import CachedStates
+from edittools.choosing.trials import Settings, Trial, grid
+from edittools.choosing.verdict import Method, verdict
+from edittools.classifiers import Classifier
+from edittools.cut import editable_layers
+from edittools.edits import Edit
+from edittools.exemplars import Exemplar
+from edittools.images import LabelledImages, stratified
+from edittools.metrics import Comparison, errors, predict
+
+SETTINGS = tuple(
+    {"rank": rank, "masked": masked, "objective": "least_squares", **terms}
+    for rank in (1, 3)
+    for masked in (True, False)
+    for terms in ({"reference_weight": 0.0, "keep_weight": 0.0}, {"reference_weight": 1.0, "keep_weight": 0.0},
+                  {"reference_weight": 1.0, "keep_weight": 1.0})
+)  # fmt: skip
+"""Settings of `rewrite` that `repair` tries, in every layer; the exact objective, since it takes milliseconds."""
+
+Images = LabelledImages | Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Repair:
+    """What `repair` found: the `edit`, a `table` with one row a method, and the `verdict` in plain sentences.
+
+    In the table `corrected`, `broken`, `share` with its 95 % interval and `p` are of the failing images, each read by
+    an edit chosen without it; `kept broken` is of kept images and `accuracy change` (points, with its interval) of
+    everyday images that nothing was chosen on. `methods` holds all trials by name; `finished` is False where it was
+    interrupted.
+    """
+
+    edit: Edit
+    table: pd.DataFrame
+    methods: Mapping[str, Method] = field(repr=False)
+    protocol: Protocol = field(repr=False)
+    finished: bool = True
+
+    @property
+    def verdict(self) -> str:
+        """What was found, with numbers, and what limits it."""
+        return verdict(self.methods["edit"], self.table, self.protocol.story, self.finished)
+
+    def __str__(self) -> str:
+        """The verdict."""
+        return self.verdict
+
+
+def repair(
+    classifier: Classifier,
+    exemplars: Exemplar | Sequence[Exemplar] | Mapping[str, Exemplar],
+    failing: LabelledImages,
+    everyday: Images,
+    keep: Images | None = None,
+    *,
+    layers: Sequence[str] | None = None,
+    settings: Settings = SETTINGS,
+    strengths: Sequence[float] = (0.5, 1.0, 1.5),
+    baselines: bool = True,
+    folds: int = 5,
+    seed: int = 0,
+    progress: bool = True,
+) -> Repair:
+    """Find the layer, exemplar, settings and strength that correct the failing images within two bounds.
+
+    Args:
+        classifier: the classifier; it is not changed.
+        exemplars: one or several, each tried alone; labels only serve the fine-tuning beside the edit.
+        failing: labelled images that show the concept, with at least two that are misread.
+        everyday: images whose accuracy must stay; without labels they are held to what is read now. Half of them are
+            the budget, a quarter says which keys are everyday ones, a quarter reports.
+        keep: images that must stay as they are, labelled or held to what is read now. Half of them report.
+        layers: layers to try (default: the convolutions of the later half, ten at most).
+        settings: of `rewrite`, see `SETTINGS`.
+        strengths: α.
+        baselines: choose a random direction, a fine-tuning, a projection and a logit correction in the same way.
+        folds: parts of the failing images for cross-validation.
+        seed: of all splits; the same seed gives the same edit.
+        progress: show progress bars with the time left.
+
+    An interrupt (Ctrl-C) ends the search; the best so far comes back, `finished` is False. Raises `ValueError` for
+    fewer than two failing images or none that is misread, and for images that are in two sets.
+    """
+    named = _named(exemplars)
+    story = _story(classifier, named, failing, everyday, keep, layers, seed)
+    protocol = Protocol(story, story.layers, progress=progress)
+    parts = _folds(failing, min(check_number(folds, 2, None, "folds"), len(failing)), seed)
+    tries = {"edit": protocol.rewriting(settings, strengths)}
+    if baselines:
+        tries["random direction"] = protocol.random_directions(settings, strengths)
+        if all(exemplar.label is not None for exemplar in named.values()):
+            plan = grid(scope=("local",), rate=(1e-3, 1e-2), steps=(20,))
+            tries["local fine-tuning"] = protocol.finetuning(plan).at(strengths)
+        tries |= {name.replace("_", " "): protocol.rival(name) for name in ("projection", "logit_correction")}
+    bounds, methods, finished = _Bounds(protocol), {}, True
+    for name, trials in tries.items():
+        table, whole = _tried(trials, protocol.states["validation"], name, progress)
+        finished &= whole
+        if len(table):
+            methods[name] = _chosen(table, protocol.states["validation"], bounds, parts)
+        if not whole:
+            break
+    if "edit" not in methods:
+        raise KeyboardInterrupt  # before the first trial was done
+    rows = {name: _row(method, protocol) for name, method in methods.items()}
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
+    return Repair(methods["edit"].edit, table, methods, protocol, finished)
+
+
+def _named(exemplars: Exemplar | Sequence[Exemplar] | Mapping[str, Exemplar]) -> dict[str, Exemplar]:
+    if isinstance(exemplars, Mapping):
+        return dict(exemplars)
+    several = [exemplars] if isinstance(exemplars, Exemplar) else list(exemplars)
+    if not several:
+        raise ValueError("no exemplar: expected at least one, Exemplar(image, changed, mask)")
+    return {f"exemplar {i + 1}": exemplar for i, exemplar in enumerate(several)}
+
+
+def _story(
+    classifier: Classifier,
+    exemplars: Mapping[str, Exemplar],
+    failing: LabelledImages,
+    everyday: Images,
+    keep: Images | None,
+    layers: Sequence[str] | None,
+    seed: int,
+) -> Scenario:
+    """The images as a scenario, each with one duty."""
+    if len(failing) < 2:
+        raise ValueError(f"{len(failing)} failing images: expected two or more, a dozen is usual")
+    wrong = errors(predict(classifier, failing), failing.labels)
+    if not wrong.any():
+        raise ValueError(f"all {len(failing)} failing images are read as they are labelled: nothing to repair")
+    labelled = {"everyday": _labelled(classifier, everyday), "keep": _labelled(classifier, keep)}
+    shown = torch.stack([one for e in exemplars.values() for one in (e.image, e.changed)])
+    sets = {"failing": failing, "the exemplars": shown, **labelled}
+    for one, other in (("keep", "failing"), ("keep", "the exemplars"), ("keep", "everyday"), ("failing", "everyday")):
+        if sets[one] is not None and (shared := shared_images(sets[one], sets[other])):
+            raise ValueError(f"{shared} images are both in {one} and in {other}: expected each in one set")
+    if len(everyday) < 3:
+        raise ValueError(f"{len(everyday)} everyday images: expected three or more, hundreds are usual")
+    parts = [labelled["everyday"].subset(range(start, len(everyday), step)) for start, step in ((0, 4), (1, 2), (2, 4))]
+    kept, reported = _halves(labelled["keep"], seed)
+    layers = tuple(layers or _later_layers(classifier))
+    return Scenario(
+        classifier, exemplars, validation=failing, reference=parts[0].images, budget=parts[1], clean=parts[2],
+        keep=kept, keep_report=reported, layers=layers,
+    )  # fmt: skip
+
+
+def _labelled(classifier: Classifier, images: Images | None) -> LabelledImages | None:
+    if images is None or isinstance(images, LabelledImages):
+        return images
+    return LabelledImages(images, predict(classifier, images).argmax(dim=1), classifier.classes)
+
+
+def _halves(keep: LabelledImages | None, seed: int) -> tuple[LabelledImages | None, LabelledImages | None]:
+    return (keep, None) if keep is None or len(keep) < 2 else keep.split(0.5, seed)
+
+
+def _later_layers(classifier: Classifier, most: int = 10) -> list[str]:
+    """Convolutions of the later half, evenly spread, the last one among them; of a transformer its linear layers."""
+    table = editable_layers(classifier)
+    table = table[table.in_paper] if table.in_paper.mean() > 0.5 else table[~table.in_paper]
+    later = list(table.layer[len(table) // 2 :])
+    return later[:: -max(1, -(-len(later) // most))][::-1]
+
+
+def _folds(failing: LabelledImages, count: int, seed: int) -> list[Tensor]:
+    """Parts of the failing images, of each class as evenly as can be, as booleans `(N,)`."""
+    left, parts = torch.arange(len(failing)), []
+    for remaining in range(count, 1, -1):
+        taken = stratified(failing.labels[left], 1 / remaining, seed)
+        parts.append(left[taken])
+        left = left[~taken]
+    masks = [torch.zeros(len(failing), dtype=torch.bool).index_fill(0, part, True) for part in (*parts, left)]
+    return [mask for mask in masks if mask.any()]
+
+
+def _tried(trials: Iterable[Trial], failing: CachedStates, name: str, progress: bool) -> tuple[pd.DataFrame, bool]:
+    """One row a trial: settings, edit, and of each failing image its loss and whether it is misread; and if all ran."""
+    rows, total = [], len(trials) if hasattr(trials, "__len__") else None
+    try:
+        for settings, edit in tqdm(trials, name, total, unit="trial", disable=not progress, leave=False):
+            logits = failing.logits(edit)
+            loss = F.cross_entropy(logits, failing.labels, reduction="none").nan_to_num(nan=float("inf"))
+            rows.append({**settings, "edit": edit, "losses": loss, "wrong": errors(logits, failing.labels)})
+    except KeyboardInterrupt:
+        return pd.DataFrame(rows), False
+    return pd.DataFrame(rows), True
+
+
+class _Bounds:
+    """Whether an edit keeps the accuracy budget and the bound on kept images; each edit is measured once.
+
+    One budget image may be lost where `BUDGET` is less than one: among few a single one says little.
+    """
+
+    def __init__(self, protocol: Protocol) -> None:
+        self._budget, self._keep = protocol.states["budget"], protocol.states.get("keep")
+        self._known: dict[int, bool] = {}
+
+    def __call__(self, edit: Edit) -> bool:
+        if id(edit) not in self._known:
+            self._known[id(edit)] = self._holds(edit)
+        return self._known[id(edit)]
+
+    def _holds(self, edit: Edit) -> bool:
+        if self._keep is not None and self._keep.compare(edit).broken > most_broken(len(self._keep.labels)):
+            return False
+        points = max(BUDGET, 100 / len(self._budget.labels))
+        compared = self._budget.within(edit, points)
+        return compared is not None and compared.accuracy_change >= -points
+
+
+def _chosen(table: pd.DataFrame, failing: CachedStates, bounds: _Bounds, parts: Sequence[Tensor]) -> Method:
+    """Choose on all failing images, and for each part of them on the others: what those edits do to it is held out."""
+    best = partial(_best, table, failing.before, bounds)
+    after = failing.before.clone()
+    for part in parts:
+        row = best(~part)
+        after[part] = failing.before[part] if row is None else row.wrong[part]
+    row = best(torch.ones_like(failing.before))
+    measured = ("edit", "losses", "wrong")
+    settings = {} if row is None else {n: v for n, v in row.items() if n not in measured and v == v}
+    edit = 0 * table.edit.iloc[0] if row is None else row.edit
+    return Method(edit, settings, table, Comparison(failing.before, after))
+
+
+def _best(table: pd.DataFrame, before: Tensor, bounds: _Bounds, chosen: Tensor) -> pd.Series | None:
+    """The trial of lowest loss on the `chosen` failing images that corrects more than it breaks, within the bounds."""
+    losses = [float(one[chosen].mean()) for one in table.losses]
+    net = [int(before[chosen].sum()) - int(one[chosen].sum()) for one in table.wrong]
+    for i in sorted(range(len(table)), key=losses.__getitem__):
+        if net[i] > 0 and bounds(table.edit.iloc[i]):
+            return table.iloc[i]
+    return None
+
+
+def _row(method: Method, protocol: Protocol) -> dict[str, Any]:
+    """The figures of a method that nothing was chosen on."""
+    held = method.held_out
+    low, high = held.corrected_interval()
+    found = {"failing": int(held.before.sum()), "corrected": held.corrected, "broken": held.broken,
+             "share": held.row()["errors corrected"], "low": low, "high": high, "p": held.row()["p"]}  # fmt: skip
+    clean = protocol.states["clean"].compare(method.edit)
+    found |= {"accuracy change": clean.accuracy_change}
+    found |= dict(zip(("accuracy low", "accuracy high"), clean.accuracy_interval(), strict=True))
+    if "keep_report" in protocol.states:
+        kept = protocol.states["keep_report"].compare(method.edit)
+        found |= {"kept": len(kept.before), "kept broken": kept.broken}
+    return found | {"trials": len(method.trials), "layer": method.settings.get("layer", "")}

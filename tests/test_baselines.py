@@ -1,0 +1,489 @@
+"""The rival methods: each against a small exact case, and what all of them promise."""
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import TinyNet, make_exemplar, randomise_norms
+from scipy.optimize import minimize
+from torch import nn
+
+from edittools.baselines import (
+    closed_form,
+    correct_logits,
+    correction,
+    finetune,
+    head,
+    null_space,
+    project_concept,
+    projection,
+    retrain_head,
+    rewrite_in_closed_form,
+    rewrite_in_null_space,
+)
+from edittools.classifiers import Classifier
+from edittools.cut import Cut, State, rows
+from edittools.edits import Edit
+from edittools.images import LabelledImages
+from edittools.moments import RankError, SecondMoment, measure
+from edittools.rewriting import pose, preactivation_target
+
+METHODS = {
+    "projection": (project_concept, projection.GRID, {}),
+    "leace": (project_concept, projection.GRID, {"direction": "leace"}),
+    "null space": (rewrite_in_null_space, null_space.GRID, {"share": 0.9}),
+    "closed form": (rewrite_in_closed_form, closed_form.GRID, {}),
+    "head": (retrain_head, head.GRID, {}),
+    "correction": (correct_logits, correction.GRID, {}),
+}
+OF_A_LAYER = ("projection", "leace", "null space", "closed form")
+of_all = pytest.mark.parametrize("name", METHODS)
+of_a_layer = pytest.mark.parametrize("name", OF_A_LAYER)
+
+
+def edited(name, classifier, exemplars, reference, layer="conv1", **settings):
+    method, _, usual = METHODS[name]
+    return method(classifier, layer, exemplars, reference, **(usual | settings))
+
+
+@pytest.fixture
+def exact(tiny):
+    """The small model in float64."""
+    return tiny.double()
+
+
+@pytest.fixture
+def misread(tiny):
+    """Three exemplars of which x' is read as another class than x."""
+    with torch.no_grad():
+        tiny.model.head.bias.sub_(tiny(torch.stack([make_exemplar(s).image for s in range(20)])).mean(dim=0))
+        found = [e for e in map(make_exemplar, range(60)) if len(set(read(tiny, e.image, e.changed))) == 2]
+    return found[:3]
+
+
+@torch.no_grad()
+def read(classifier, *images):
+    return classifier(torch.stack(images)).argmax(dim=1).tolist()
+
+
+def condition(model):
+    """All that a method must leave as it is, beside the weights."""
+    hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()]
+    grads = [(p.requires_grad, p.grad) for p in model.parameters()]
+    return [m.training for m in model.modules()], grads, hooks
+
+
+# --- what all of them promise ---
+
+
+@of_all
+def test_the_classifier_is_left_as_it_was(tiny, photos32, exemplar, name):
+    tiny.model.train()
+    tiny.model.norm.eval()
+    tiny.model.conv1.weight.requires_grad_(False)
+    weights, before = copy.deepcopy(tiny.state_dict()), condition(tiny.model)
+    keep = [Cut(tiny, "conv1").prefix(photos32[:3])]
+    edited(name, tiny, exemplar, photos32)
+    edited(name, tiny, exemplar, photos32, keep=keep)
+    assert all(torch.equal(weights[n], tensor) for n, tensor in tiny.state_dict().items())
+    assert condition(tiny.model) == before and torch.is_grad_enabled()
+
+
+@of_all
+def test_the_edit_is_saved_loaded_applied_and_undone(tiny, photos32, exemplar, name, tmp_path):
+    before = copy.deepcopy(tiny.state_dict())
+    edit = edited(name, tiny, [exemplar, make_exemplar(5)], LabelledImages(photos32, torch.zeros(40).long(), ["-"]))
+    edit.save(tmp_path / "e.safetensors")
+    loaded = Edit.load(tmp_path / "e.safetensors", tiny)
+    assert loaded.record == edit.record and edit.record.steps >= 1
+    assert all(torch.equal(loaded.changes[n].delta(), c.delta()) for n, c in edit.changes.items())
+    assert all(c.delta().dtype == torch.float32 and c.delta().isfinite().all() for c in edit.changes.values())
+    edit.apply_(tiny)
+    assert any(c.delta().any() for c in edit.changes.values()) or name == "correction"
+    loaded.undo_(tiny)
+    assert all(torch.equal(before[n], tensor) for n, tensor in tiny.state_dict().items())
+
+
+@of_all
+def test_a_cut_is_taken_and_one_of_another_classifier_is_refused(tiny, photos32, exemplar, name):
+    torch.manual_seed(1)
+    stranger = Classifier(randomise_norms(TinyNet(), 3), tiny.classes, size=32)
+    with pytest.raises(ValueError, match="for another classifier"):
+        edited(name, tiny, exemplar, photos32, Cut(stranger, "conv1"))
+    one, two = (edited(name, tiny, exemplar, photos32, layer) for layer in ("conv1", Cut(tiny, "conv1")))
+    assert all(torch.equal(c.delta(), two.changes[n].delta()) for n, c in one.changes.items())
+
+
+@of_all
+def test_every_setting_of_the_grid_gives_an_edit(tiny, photos32, exemplar, name):
+    method, grid, _ = METHODS[name]
+    moment = measure(tiny, ["conv1"], photos32)["conv1"]
+    reference, made = photos32 if name == "head" else moment, 0
+    assert 4 <= len(grid) <= 12
+    for setting in grid:
+        try:
+            edit = method(tiny, "conv1", exemplar, reference, **setting)
+        except RankError:
+            continue
+        made += all(c.delta().isfinite().all() for c in edit.changes.values())
+    assert made >= len(grid) // 3
+
+
+@of_a_layer
+@pytest.mark.parametrize("layer", ["conv1", "conv2", "head"])
+def test_every_kind_of_layer_takes_a_moment_in_place_of_images(tiny, photos32, exemplar, name, layer):
+    exemplars = [exemplar, make_exemplar(5)]
+    moment = measure(tiny, [layer], photos32)[layer]
+    one, two = (edited(name, tiny, exemplars, reference, layer) for reference in (photos32, moment))
+    assert set(one.layers) == {layer} and one.changes.keys() == two.changes.keys()
+    assert all(torch.equal(c.delta(), two.changes[n].delta()) for n, c in one.changes.items())
+    assert two.changes[f"{layer}.weight"].response > 0 and two.leverage > 0
+
+
+@of_a_layer
+def test_kept_keys_are_read_more_nearly_as_before(tiny, exemplar, name):
+    cut, generator = Cut(tiny, "conv1"), torch.Generator().manual_seed(9)
+    reds = torch.rand(6, 3, 32, 32, generator=generator) * torch.tensor([1, 0.1, 0.1])[:, None, None]
+    keep = [cut.prefix(reds[:2]), cut.prefix(reds[2:])]
+    everyday = torch.linalg.qr(torch.rand(8, 3, generator=generator).double()).Q
+    moment = SecondMoment(everyday @ everyday.T + 1e-3 * torch.eye(8), 1)
+    before, moved = [cut.output(state) for state in keep], []
+    for kept in (None, keep):
+        edit = edited(name, tiny, exemplar, moment, cut, keep=kept)
+        with torch.no_grad(), edit.applied(tiny):
+            moved.append(sum(float((cut.output(s) - b).norm()) for s, b in zip(keep, before, strict=True)))
+    assert moved[1] < 0.8 * moved[0]
+
+
+@of_all
+def test_a_model_in_half_precision_gets_an_edit_in_float32(tiny, photos32, exemplar, name):
+    tiny.to(torch.bfloat16)
+    edit = edited(name, tiny, exemplar, photos32, keep=[Cut(tiny, "conv1").prefix(photos32[:3])])
+    assert all(c.delta().dtype == torch.float32 and c.delta().isfinite().all() for c in edit.changes.values())
+
+
+@of_all
+def test_bad_arguments_are_refused_with_words(tiny, photos32, exemplar, name):
+    with pytest.raises(TypeError, match="sequence of states at the layer"):
+        edited(name, tiny, exemplar, photos32, keep=[photos32])
+    with pytest.raises(ValueError, match="they are those of another layer"):
+        edited(name, tiny, exemplar, photos32, keep=[Cut(tiny, "conv2").prefix(photos32)])
+    with pytest.raises(KeyError, match="conv9"):
+        edited(name, tiny, exemplar, photos32, "conv9")
+    if name not in OF_A_LAYER:
+        return
+    with pytest.raises(ValueError, match="second moment of 3 channels for layer 'conv1': expected 8"):
+        edited(name, tiny, exemplar, SecondMoment(torch.eye(3), 1))
+    if name != "projection":  # its direction needs no reference
+        with pytest.raises(ValueError, match="no reference images"):
+            edited(name, tiny, exemplar, None)
+
+
+@pytest.mark.parametrize(("method", "options", "words"), [
+    (project_concept, {"direction": "up"}, "direction 'up': expected one of mean, probe, leace"),
+    (project_concept, {"mode": "drop"}, "mode 'drop': expected one of erase, shift"),
+    (project_concept, {"ridge": -1}, "ridge -1: expected a finite number from 0"),
+    (rewrite_in_null_space, {"share": 1.0}, "share 1.0: expected a number above 0 and below 1"),
+    (rewrite_in_null_space, {"objective": "l0"}, "objective 'l0'"),
+    (rewrite_in_closed_form, {"weight": -1}, "weight -1: expected a finite number from 0"),
+    (retrain_head, {"share": 0}, "share 0: expected a number above 0 and up to 1"),
+    (retrain_head, {"ridge": 0}, "ridge 0: expected a number above 0"),
+    (retrain_head, {"exemplars": make_exemplar(label=None)}, "without a label: retraining the head needs the class"),
+    (retrain_head, {"exemplars": make_exemplar(label=9)}, "label 9: expected 0 to 4"),
+    (retrain_head, {"reference": torch.zeros(0, 3, 32, 32)}, "no reference images"),
+    (finetune, {"exemplars": make_exemplar(label=None)}, "without a label: fine-tuning needs the class"),
+    (correct_logits, {"classes": "all"}, "classes 'all': expected one of lowered, both, raised"),
+    (correct_logits, {"margin": float("nan")}, "margin nan"),
+])  # fmt: skip
+def test_bad_settings_are_refused_with_words(tiny, photos32, exemplar, method, options, words):
+    with pytest.raises(ValueError, match=words):
+        method(tiny, "conv1", **({"exemplars": exemplar, "reference": photos32} | options))
+
+
+# --- concept projection ---
+
+
+def masked(classifier, layer, exemplar):
+    """The keys of x and of x' at the mask, by the plain definition."""
+    cut, found = Cut(classifier, layer), []
+    for image in (exemplar.image, exemplar.changed):
+        keys = cut.keys(cut.prefix(image[None]))
+        found.append(rows(keys, False)[cut.shares(exemplar.mask[None], keys).flatten() > 0])
+    return found
+
+
+def output_of(classifier, layer, keys, edit=None):
+    cut = Cut(classifier, layer)
+    with torch.no_grad():
+        if edit is None:
+            return cut.output(State((keys,)))
+        with edit.applied(classifier):
+            return cut.output(State((keys,)))
+
+
+@pytest.mark.parametrize("layer", ["conv1", "conv2"])
+@pytest.mark.parametrize("direction", ["mean", "leace"])
+def test_a_projected_layer_does_not_see_the_difference_of_means(exact, photos32, exemplar, layer, direction):
+    plain, other = masked(exact, layer, exemplar)
+    edit = project_concept(exact, layer, exemplar, photos32, direction=direction)
+    v = (other.mean(dim=0) - plain.mean(dim=0))[None, :, None, None]
+    keys = torch.rand(2, v.shape[1], 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(output_of(exact, layer, keys + 3 * v, edit), output_of(exact, layer, keys, edit))
+    assert not torch.allclose(output_of(exact, layer, keys + 3 * v), output_of(exact, layer, keys))
+    assert edit.record.loss_before == pytest.approx(float(v.norm())) and edit.record.loss_after < 1e-9
+
+
+@pytest.mark.parametrize("direction", projection.DIRECTIONS)
+def test_the_mean_key_of_x_is_read_as_before_where_the_layer_has_a_bias(exact, photos32, exemplar, direction):
+    plain, _ = masked(exact, "conv1", exemplar)
+    edit = project_concept(exact, "conv1", exemplar, photos32, direction=direction)
+    mean = plain.mean(dim=0)[None, :, None, None].expand(1, -1, 6, 6)
+    inside = (..., slice(1, -1), slice(1, -1))  # no padding in the window
+    before, after = output_of(exact, "conv1", mean), output_of(exact, "conv1", mean, edit)
+    torch.testing.assert_close(after[inside], before[inside])
+    assert set(edit.changes) == {"conv1.weight", "conv1.bias"}
+    assert set(project_concept(exact, "conv2", exemplar, photos32, direction=direction).changes) == {"conv2.weight"}
+
+
+def test_a_shift_reads_the_mean_key_of_changed_images_as_that_of_x_and_needs_a_bias(exact, exemplar):
+    plain, other = (
+        keys.mean(dim=0)[None, :, None, None].expand(1, -1, 6, 6) for keys in masked(exact, "conv1", exemplar)
+    )
+    edit = project_concept(exact, "conv1", exemplar, None, mode="shift")
+    assert set(edit.changes) == {"conv1.bias"}
+    inside = (..., slice(1, -1), slice(1, -1))
+    torch.testing.assert_close(output_of(exact, "conv1", other, edit)[inside], output_of(exact, "conv1", plain)[inside])
+    with pytest.raises(ValueError, match="'conv2' has no bias to shift"):
+        project_concept(exact, "conv2", exemplar, None, mode="shift")
+
+
+def test_the_probe_is_the_ridge_regression_that_tells_the_keys_apart(exact, exemplar):
+    plain, other = masked(exact, "conv1", exemplar)
+    edit = project_concept(exact, "conv1", exemplar, None, direction="probe", ridge=0.1)
+    keys = torch.cat([plain, other])
+    keys = keys - keys.mean(dim=0)
+    loading = 0.1 * keys.square().sum() / keys.shape[1]
+    signs = torch.cat([-torch.ones(len(plain)), torch.ones(len(other))]).double()
+    system = torch.cat([keys, loading.sqrt() * torch.eye(keys.shape[1])])
+    weight = torch.linalg.lstsq(system, torch.cat([signs, torch.zeros(keys.shape[1])])[:, None]).solution[:, 0]
+    found = edit.changes["conv1.weight"].right[0]
+    torch.testing.assert_close(found / found.norm(), weight / weight.norm())
+    assert 0 < edit.record.loss_after < edit.record.loss_before
+
+
+def test_after_leace_no_linear_probe_of_the_layers_reading_beats_chance(exact, photos32, exemplar):
+    plain, other = (keys.T[None, :, :, None] for keys in masked(exact, "conv2", exemplar))
+    edit = project_concept(exact, "conv2", exemplar, photos32, direction="leace")
+
+    def told(edit):
+        readings = [rows(output_of(exact, "conv2", keys, edit), False) for keys in (plain, other)]
+        design = F.pad(torch.cat(readings), (0, 1), value=1.0)
+        signs = torch.cat([torch.zeros(len(readings[0])), torch.ones(len(readings[1]))]).double()
+        probe = torch.linalg.lstsq(design, signs[:, None], driver="gelsd").solution
+        return readings[1].mean(dim=0) - readings[0].mean(dim=0), (design @ probe)[:, 0]
+
+    difference, said = told(edit)
+    torch.testing.assert_close(difference, torch.zeros(8, dtype=torch.float64), atol=1e-9, rtol=0)
+    torch.testing.assert_close(said, torch.full_like(said, 0.5), atol=1e-6, rtol=0)
+    difference, said = told(None)
+    assert difference.norm() > 0.01 and (said - 0.5).abs().max() > 0.1
+
+
+def test_leace_moves_the_other_keys_less_than_the_projection_on_the_difference_of_means(exact, photos32, exemplar):
+    moment, moved = measure(exact, ["conv2"], photos32)["conv2"], []
+    for direction in ("mean", "leace"):
+        change = project_concept(exact, "conv2", exemplar, moment, direction=direction).changes["conv2.weight"]
+        delta = change.delta().flatten(1)
+        moved.append(float((delta @ moment.matrix @ delta.T).trace()))
+    assert moved[1] < 0.8 * moved[0]
+
+
+def test_an_exemplar_that_changes_nothing_has_no_direction(tiny, exemplar):
+    with pytest.raises(ValueError, match="same mean key at the mask, at layer 'conv1'"):
+        project_concept(tiny, "conv1", replace(exemplar, changed=exemplar.image), None)
+
+
+# --- null space ---
+
+
+@pytest.mark.parametrize("rank", [None, 1])
+@pytest.mark.parametrize("objective", ["l1", "least_squares"])
+def test_keys_of_a_reference_of_low_rank_are_read_as_before(exact, exemplar, rank, objective):
+    everyday = torch.linalg.qr(torch.rand(8, 3, generator=torch.Generator().manual_seed(0)).double()).Q.T
+    moment = SecondMoment(everyday.T @ everyday, 3)
+    edit = rewrite_in_null_space(exact, "conv1", exemplar, moment, rank=rank, objective=objective, share=0.999)
+    assert edit.changes["conv1.weight"].right.shape[0] == (5 if rank is None else rank)
+    keys = torch.einsum("brhw,rn->bnhw", torch.rand(2, 3, 6, 6).double(), everyday)
+    torch.testing.assert_close(output_of(exact, "conv1", keys, edit), output_of(exact, "conv1", keys))
+    assert edit.record.loss_after < edit.record.loss_before
+
+
+def test_kept_keys_leave_the_null_space_as_well(exact, exemplar):
+    everyday, kept = torch.eye(8).double()[:3], torch.eye(8).double()[3]
+    moment = SecondMoment(everyday.T @ everyday, 3)
+    keep = [State((kept[None, :, None, None].expand(2, 8, 4, 4).clone(),))]
+    edit = rewrite_in_null_space(exact, "conv1", exemplar, moment, keep=keep, share=0.999)
+    assert edit.changes["conv1.weight"].right.shape == (4, 8)
+    assert not edit.changes["conv1.weight"].delta()[:, :4].abs().max() > 1e-9
+
+
+def test_the_null_space_holds_what_is_left_of_the_energy():
+    turn = torch.linalg.qr(torch.rand(4, 4, generator=torch.Generator().manual_seed(0)).double()).Q
+    matrix = turn @ torch.diag(torch.tensor([8.0, 1.5, 0.4, 0.1]).double()) @ turn.T
+    for share, left in ((0.5, 3), (0.9, 2), (0.97, 1)):
+        basis = null_space.null_space(matrix, share)
+        torch.testing.assert_close(basis.T @ basis, turn[:, 4 - left :] @ turn[:, 4 - left :].T)
+    with pytest.raises(RankError, match="share 0.999: all 4 directions"):
+        null_space.null_space(matrix, 0.999)
+
+
+# --- closed form ---
+
+
+def small_mask(exemplar, side):
+    mask = torch.zeros_like(exemplar.mask)
+    mask[16 : 16 + side, 8 : 8 + side] = 1
+    return replace(exemplar, mask=mask)
+
+
+@pytest.mark.parametrize("side", [8, 16], ids=["fewer positions than unknowns", "as many or more"])
+@pytest.mark.parametrize("kept", [False, True])
+def test_the_closed_form_is_the_least_squares_of_an_augmented_system(exact, exemplar, side, kept):
+    cut, exemplar = Cut(exact, "conv1"), [small_mask(exemplar, side), small_mask(make_exemplar(3), side)]
+    root = torch.rand(20, 8, generator=torch.Generator().manual_seed(0)).double()
+    matrix, total = root.T @ root / 20, root.T @ root / 20
+    keep = [cut.prefix(torch.rand(2, 3, 32, 32))] if kept else None
+    if kept:
+        keys = rows(cut.keys(keep[0]), False)
+        total = matrix + keys.T @ keys * matrix.trace() / keys.square().sum()
+    edit = rewrite_in_closed_form(exact, cut, exemplar, SecondMoment(matrix, 20, 1e-9), keep=keep, weight=0.3)
+    images, changed, masks = (torch.stack([getattr(e, n) for e in exemplar]) for n in ("image", "changed", "mask"))
+    problem = pose(cut, images, changed, masks, rank=None)
+    at = cut.shares(masks, problem.start).flatten() > 0
+    design = F.unfold(cut.keys(cut.prefix(changed)), 3, padding=1).movedim(1, -1).flatten(0, -2)[at]
+    wanted = rows(preactivation_target(problem) - problem.start, False)[at].detach()
+    relative = 0.3 * design.square().sum() / (9 * matrix.trace())
+    spared = torch.kron(torch.linalg.cholesky(total).T.contiguous(), torch.eye(9).double()) * relative.sqrt()
+    augmented = torch.cat([design, spared]), torch.cat([wanted, torch.zeros(72, wanted.shape[1])])
+    solution = torch.linalg.lstsq(*augmented).solution.T.reshape(12, 8, 3, 3)
+    torch.testing.assert_close(edit.changes["conv1.weight"].delta(), solution, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("layer", ["conv1", "head"])
+def test_with_no_weight_on_everyday_keys_the_closed_form_fits_the_targets(exact, photos32, exemplar, layer):
+    edits = [rewrite_in_closed_form(exact, layer, small_mask(exemplar, 8), photos32, weight=w) for w in (1e-10, 100.0)]
+    assert edits[0].record.loss_after < 1e-6 * edits[0].record.loss_before
+    assert 1e3 * edits[0].record.loss_after < edits[1].record.loss_after < edits[1].record.loss_before
+    moved = [float(edit.changes[f"{layer}.weight"].delta().norm()) for edit in edits]
+    assert moved[1] < moved[0]
+
+
+# --- the head ---
+
+
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_the_retrained_head_is_the_optimum_that_scipy_finds(exact, photos32, kept, bias):
+    if not bias:
+        exact.model.head = nn.Linear(8, 5, bias=False).double()
+    exemplars, cut = [make_exemplar(s, label=s % 5) for s in range(4)], Cut(exact, "head")
+    keep = [Cut(exact, "conv1").prefix(photos32[30:])] if kept else None
+    edit = retrain_head(exact, "conv1", exemplars, photos32[:30], keep=keep, share=0.3, ridge=0.05)
+    assert edit.record.converged and set(edit.layers) == {"head"} and len(edit.changes) == 1 + bias
+    groups = [torch.stack([e.changed for e in exemplars]), photos32[:30]] + ([photos32[30:]] if kept else [])
+    groups = [cut.keys(cut.prefix(images)) for images in groups]
+    loading = 0.05 * torch.cat(groups).square().mean()
+    groups = [F.pad(features, (0, 1), value=1.0) for features in groups]
+    start = torch.cat([exact.model.head.weight, exact.model.head.bias[:, None] if bias else torch.zeros(5, 1)], dim=1)
+
+    def loss(flat):
+        change = torch.from_numpy(flat).reshape(5, 9).requires_grad_()
+        used = change if bias else F.pad(change[:, :8], (0, 1))
+        now = [(features @ (start.detach() + used).T).log_softmax(dim=1) for features in groups]
+        was = [(features @ start.detach().T).log_softmax(dim=1) for features in groups]
+        total = -0.3 * now[0][range(4), [e.label for e in exemplars]].mean() + loading / 2 * change.square().sum()
+        for one, other in zip(now[1:], was[1:], strict=True):
+            total = total + 0.7 / len(now[1:]) * (other.exp() * (other - one)).sum(dim=1).mean()
+        total.backward()
+        return float(total.detach()), change.grad.flatten().numpy()
+
+    found = minimize(loss, np.zeros(45), jac=True, method="BFGS", options={"gtol": 1e-9})
+    best = torch.from_numpy(found.x).reshape(5, 9)
+    torch.testing.assert_close(edit.changes["head.weight"].delta(), best[:, :8], rtol=1e-4, atol=1e-6)
+    if bias:
+        torch.testing.assert_close(edit.changes["head.bias"].delta(), best[:, 8], rtol=1e-4, atol=1e-6)
+    assert edit.record.loss_before == pytest.approx(loss(np.zeros(45))[0])
+    assert edit.record.loss_after == pytest.approx(found.fun, rel=1e-8)
+
+
+def test_the_retrained_head_reads_the_changed_images_by_their_labels_and_others_as_before(tiny, photos32):
+    exemplars = [make_exemplar(s, label=2) for s in range(3)]
+    edit = retrain_head(tiny, "conv1", exemplars, photos32, share=0.5, ridge=1e-4)
+    before = read(tiny, *photos32)
+    with edit.applied(tiny):
+        assert read(tiny, *(e.changed for e in exemplars)) == [2, 2, 2]
+        kept = np.mean(np.array(read(tiny, *photos32)) == before)
+    assert kept > 0.8
+
+
+def test_reference_states_are_as_good_as_their_images(tiny, photos32, exemplar):
+    cut = Cut(tiny, "conv2")
+    batches = [(cut.prefix(part), None) for part in photos32.split(16)]
+    one, two = (retrain_head(tiny, cut, exemplar, reference) for reference in (photos32, batches))
+    for name, change in one.changes.items():
+        torch.testing.assert_close(two.changes[name].delta(), change.delta(), rtol=1e-3, atol=1e-6)
+    with pytest.raises(TypeError, match="reference is a SecondMoment: expected images"):
+        retrain_head(tiny, "conv2", exemplar, SecondMoment(torch.eye(12), 1))
+
+
+@pytest.mark.parametrize("method", [retrain_head, correct_logits])
+def test_a_model_whose_logits_come_from_elsewhere_is_refused(photos32, exemplar, method):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5), nn.Softplus())
+    with pytest.raises(ValueError, match="Sequential do not come straight from a linear layer"):
+        method(Classifier(model, tuple("abcde"), size=32), "0", exemplar, photos32)
+    late = nn.Sequential(*model[:4], nn.Dropout(0.5))
+    assert method(Classifier(late, tuple("abcde"), size=32), "0", exemplar, photos32).layers == ("3",)
+
+
+# --- correction of the logits ---
+
+
+@pytest.mark.parametrize("classes", correction.RAISED)
+def test_a_corrected_bias_reads_changed_images_as_the_images(tiny, misread, classes):
+    exemplar = misread[0]
+    [x, x_changed] = read(tiny, exemplar.image, exemplar.changed)
+    edit = correct_logits(tiny, "conv1", exemplar, None, classes=classes, margin=0.5)
+    [(name, change)] = edit.changes.items()
+    bias = change.delta()
+    assert name == "head.bias" and (edit.record.loss_before, edit.record.loss_after) == (1, 0)
+    with torch.no_grad(), edit.applied(tiny):
+        after = tiny(exemplar.changed[None])[0]
+    assert after.argmax() == x
+    assert float(after[x] - after.topk(2).values[1]) == pytest.approx(0.5, abs=1e-5)
+    raised, lowered = (bias > 0).nonzero().flatten().tolist(), (bias < 0).nonzero().flatten().tolist()
+    assert raised == ([] if classes == "lowered" else [x])
+    assert (x_changed in lowered) is (classes != "raised") and x not in lowered
+
+
+def test_what_is_read_right_needs_no_correction(tiny, exemplar):
+    edit = correct_logits(tiny, "conv1", replace(exemplar, changed=exemplar.image), None, margin=0)
+    assert not edit.changes["head.bias"].delta().any()
+
+
+def test_kept_images_keep_their_class_even_where_the_correction_is_then_too_small(tiny, misread, photos32):
+    keep, before = [Cut(tiny, "conv1").prefix(part) for part in photos32.split(20)], read(tiny, *photos32)
+    free, held = (correct_logits(tiny, "conv1", misread, None, keep=k, margin=3.0) for k in (None, keep))
+    with free.applied(tiny):
+        assert read(tiny, *photos32) != before
+    with held.applied(tiny):
+        assert read(tiny, *photos32) == before
+    assert held.changes["head.bias"].delta().norm() < free.changes["head.bias"].delta().norm()
+
+
+def test_a_head_without_a_bias_cannot_be_corrected(tiny, exemplar):
+    tiny.model.head = nn.Linear(8, 5, bias=False)
+    with pytest.raises(ValueError, match="the last layer 'head' has no bias"):
+        correct_logits(tiny, "conv1", exemplar, None)
