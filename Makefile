@@ -10,7 +10,7 @@ SIDE_BY_SIDE = -n $(JOBS) --dist loadfile
 ONE_THREAD = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test unit notebooks refresh lint wheel lab clean
+.PHONY: help install demo test unit notebooks refresh lint wheel docs lab clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,10 @@ lint: $(DONE) ## ruff: style, imports, docstrings, types
 
 wheel: $(DONE) ## build the wheel, install it without the checkout and use it from an empty folder
 	$(BIN)/python tests/check_wheel.py
+
+docs: $(DONE) ## write the site to out/site: notebooks as pages, results, reference; broken links fail
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 lab: $(DONE) ## open JupyterLab on the notebooks
 	$(BIN)/jupyter lab notebooks

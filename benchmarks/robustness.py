@@ -1,9 +1,10 @@
-"""Does an edit cost robustness? Error rates before and after on corrupted images, for an edit and the fine-tunings.
+"""Does an edit cost robustness? Error rates before and after on corrupted images, for an edit and what it is beside.
 
-The edit and the baselines are chosen as the notebooks choose them, on the validation images under the accuracy budget.
-Each is followed from strength 0 to 1.5: accuracy on clean images that nothing was chosen on, errors on test images with
-the concept, and accuracy on the same clean images under six corruptions at severities 1, 3 and 5. Draws
-`out/robustness_<story>.png`. `--story typographic` does the same for the other story, `--tier lite` on photographs.
+The edit, a random direction, both fine-tunings and the rivals of `edittools.baselines` are chosen by one rule, on the
+validation images, within the accuracy budget and the bound on kept images, from the same exemplars. Each is followed
+from strength 0 to 1.5: accuracy on clean images that nothing was chosen on, errors on test images with the concept, and
+accuracy on the same clean images under six corruptions at severities 1, 3 and 5. Draws `out/robustness_<story>.png`.
+`--story typographic` does the same for the other story, `--tier lite` on photographs.
 """
 
 import argparse
@@ -13,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 from common import finish, parser, start
 
-from edittools.baselines.finetuning import SCOPES
+from edittools.baselines import RIVALS, SCOPES
 from edittools.choosing.choice import Choice
 from edittools.choosing.corruptions import corrupted_errors
 from edittools.choosing.protocol import Protocol
@@ -28,28 +29,32 @@ STRENGTHS = (0.0, 0.5, 1.0, 1.5)
 
 
 def choose(story: Scenario) -> tuple[dict[str, Choice], Protocol]:
-    """Choose an edit and both fine-tunings on the validation images, as the notebooks do."""
+    """Choose for every method on the validation images, as the notebooks do."""
     protocol = Protocol(story, progress=True)
     settings = grid(rank=(1, 3), masked=(True,), objective=("l1", "least_squares"))
     settings += [{"rank": 10, "masked": True, "objective": "least_squares"}] if story.several else []
     exemplars, strengths = {**story.exemplars, **story.several}, (0.5, 1.0, 1.5) if story.several else (0.5, 1.0)
-    found = {"edit": protocol.choose(protocol.rewriting(settings, strengths, exemplars))}
     layers = list(protocol.cuts)
     few = layers[:: 2 if len(layers) > 3 else 1]
+    tries = {
+        "edit": protocol.rewriting(settings, strengths, exemplars),
+        "random direction": protocol.random_directions(settings, strengths, exemplars),
+    }
     for scope in SCOPES:
         rates = grid(scope=(scope,), rate=(1e-3, 1e-2, 1e-1), steps=(20,))
-        found[f"{scope} fine-tuning"] = protocol.choose(protocol.finetuning(rates, exemplars, few))
-    return found, protocol
+        tries[f"{scope} fine-tuning"] = protocol.finetuning(rates, exemplars, few)
+    tries |= {name.replace("_", " "): protocol.rival(name, strengths, exemplars) for name in RIVALS}
+    return {name: protocol.choose(trials) for name, trials in tries.items() if len(trials)}, protocol
 
 
 def measure(story: Scenario, images: int = 600) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, str]]:
-    """The curves (method, strength, shares), error rates by corruption at strength 1, and what was chosen."""
+    """The curves (method, strength, shares), error rates by corruption at strength 1, and what was chosen, in words."""
     found, protocol = choose(story)
     kept = protocol.states
     scaled = {(name, strength): strength * choice.edit for name, choice in found.items() for strength in STRENGTHS}
     count = len(story.clean)
     clean = story.clean.subset(range(0, count, -(-count // images)))
-    corrupted = corrupted_errors(protocol.cuts, scaled, clean, progress=True)
+    corrupted = corrupted_errors(kept["clean"].cuts, scaled, clean, progress=True)
     rows = []
     for (name, strength), edit in scaled.items():
         after = {which: kept[which].compare(edit).after.float().mean() for which in ("clean", "test")}
@@ -61,10 +66,12 @@ def measure(story: Scenario, images: int = 600) -> tuple[pd.DataFrame, pd.DataFr
             "concept errors": float(after["test"]),
         })  # fmt: skip
     whole = corrupted[["before", *((name, 1.0) for name in found)]].set_axis(["before", *found], axis=1)
-    return pd.DataFrame(rows), whole, {name: str(choice) for name, choice in found.items()}
+    return pd.DataFrame(rows), whole, {name: f"{c}; {c.trials} trials" for name, c in found.items()}
 
 
-def conclude(arguments: argparse.Namespace, curves: pd.DataFrame, whole: pd.DataFrame, started: float) -> None:
+def conclude(
+    arguments: argparse.Namespace, curves: pd.DataFrame, whole: pd.DataFrame, chosen: dict[str, str], started: float
+) -> None:
     """Print the tables, draw the figure and, when asked for, print the JSON line."""
     by_kind = 100 * whole.groupby(level="corruption", sort=False).mean()
     print("Error rate (%) under each corruption, mean of its severities:\n")
@@ -81,6 +88,7 @@ def conclude(arguments: argparse.Namespace, curves: pd.DataFrame, whole: pd.Data
         "story": arguments.story,
         "corrupted_error_rate": means.to_dict(),
         "corrupted_error_change_points": (100 * (means - means["before"])).drop("before").to_dict(),
+        "chosen": chosen,
         "by_corruption": {kind: row.to_dict() for kind, row in (by_kind / 100).iterrows()},
         "curves": curves.to_dict("records"),
         "seconds": seconds,
@@ -98,7 +106,7 @@ def main() -> None:
     started = time.perf_counter()
     curves, whole, chosen = measure(STORIES[arguments.story](arguments.tier, progress=True), arguments.images)
     print("\n".join(f"  {name:<20}{words}" for name, words in chosen.items()), "\n")
-    conclude(arguments, curves, whole, started)
+    conclude(arguments, curves, whole, chosen, started)
 
 
 if __name__ == "__main__":

@@ -1,31 +1,55 @@
-"""Vehicles on snow, real photographs: one edit from one exemplar, beside its controls and both fine-tunings.
+"""Vehicles on snow, real photographs, on four networks: an edit beside its controls, both fine-tunings and its rivals.
 
-EfficientNet-Lite0 with ImageNet weights. Layer, exemplar, rank, mask, objective and strength are chosen on 30 % of the
-paper's snow photos, under an accuracy budget of 0.25 points on one half of the ImageNet sample; every line, controls
-too, is chosen in that way and then evaluated once on the other 70 % and on the other half. The keys that an edit spares
-are those of MSRC v2 photos. Needs the photographs (see README, 'Tiers').
+`--selection composites`: layer, exemplar, rank, mask, strength and what must stay are chosen on composites (roads of
+MSRC photos turned to snow), and all 127 of the paper's snow photos are reported. `--selection split`: chosen on 30 % of
+the snow photos, reported on the other 70 %. An accuracy budget of 0.25 points on one half of the ImageNet sample bounds
+every choice; every line, controls too, is chosen in the same way and read once, also on the other half. The first table
+pools the networks, its intervals are over photos. Needs the photographs (see README, 'Tiers'). With `--store FILE`
+finished networks are kept: a run that was cut off goes on where it was.
 """
 
 import argparse
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 from common import finish, parser, start
 
 from edittools.choosing.choice import Choice
-from edittools.choosing.protocol import Plan, Protocol
-from edittools.choosing.states import CachedStates
-from edittools.edits import Edit
-from edittools.metrics import Comparison, mcnemar
+from edittools.choosing.protocol import STAY, Plan, Protocol, staying
+from edittools.choosing.trials import grid
+from edittools.jobs import run
+from edittools.metrics import Comparison, mcnemar, pooled_row, signed_rank
+from edittools.stories.composites import RANK_BY, snow_from_composites
 from edittools.stories.snow import snow_scenario
 
+NETWORKS = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2", "squeezenet1_1")
+SLOW = {"steps": (20,), "localities": (1.0, 10.0, 100.0), "top": 2, "long": (100,), "longest": 1}
+"""Rounds of fine-tuning on photographs, where a step takes a second."""
 
-def figures(edit: Edit, kept: dict[str, CachedStates]) -> dict[str, Any]:
-    """Evaluate an edit once on the test photos, on clean photos and on classes that live on snow."""
-    test, clean, exceptions = (kept[name].compare(edit) for name in ("test", "clean", "keep_report"))
-    low, high = clean.accuracy_interval()
+FAST = staying(grid(rank=(1, 3), masked=(True, False), objective=("least_squares",)), STAY[:3])
+"""Settings of an edit that is solved at once."""
+
+REPORTED = ("test", "budget", "clean", "keep_report", "own")
+
+Lines = dict[str, dict[str, Any]]  # by method: what was chosen, and its figures
+Compared = dict[str, Comparison]  # what an edit did to each set
+
+
+def evaluate(protocol: Protocol, plan: Plan) -> tuple[dict[str, Choice], dict[str, Compared]]:
+    """Choose every method on the validation images and evaluate it once, on every set that is reported."""
+    chosen = protocol.choose_all(plan)
+    sets = {name: protocol.states[name] for name in REPORTED if name in protocol.states}
+    return chosen, {m: {name: part.compare(c.edit) for name, part in sets.items()} for m, c in chosen.items()}
+
+
+def figures(compared: Compared) -> dict[str, Any]:
+    """What an edit did to the test photos, to clean photos and to classes that live on snow."""
+    test, clean, exceptions = (compared[name] for name in ("test", "clean", "keep_report"))
     row = test.row()
     return {
         "errors_before": row["errors before"],
@@ -35,34 +59,46 @@ def figures(edit: Edit, kept: dict[str, CachedStates]) -> dict[str, Any]:
         "errors_corrected": row["errors corrected"],
         "errors_corrected_interval": test.corrected_interval(),
         "p": row["p"],
-        "accuracy_change_points_budget": kept["budget"].compare(edit).accuracy_change,
+        "accuracy_change_points_budget": compared["budget"].accuracy_change,
         "accuracy_change_points_held_out": clean.accuracy_change,
-        "accuracy_change_points_held_out_interval": (low, high),
+        "accuracy_change_points_held_out_interval": clean.accuracy_interval(),
         "keep_errors_before": int(exceptions.before.sum()),
         "keep_errors_after": int(exceptions.after.sum()),
         "keep_images": len(exceptions.before),
-    } | ({"own_class_errors_corrected": kept["own"].compare(edit).row()["errors corrected"]} if "own" in kept else {})
+    } | ({"own_class_errors_corrected": compared["own"].row()["errors corrected"]} if "own" in compared else {})
 
 
-SLOW = {"steps": (20,), "localities": (10.0,), "top": 2, "long": 100, "longest": 1}
-"""Rounds of fine-tuning on photographs, where a step takes a second."""
-
-Lines = dict[str, dict[str, Any]]  # by method: what was chosen, and its figures
+def pooled(found: Sequence[Compared]) -> dict[str, Any]:
+    """The figures of one method on several networks together: counts are sums, intervals are over photos."""
+    test, budget, clean, exceptions = (
+        pooled_row([one[name] for one in found]) for name in ("test", "budget", "clean", "keep_report")
+    )
+    names = ("errors before", "errors after", "corrected", "broken", "errors corrected")
+    return {name.replace(" ", "_"): test[name] for name in names} | {
+        "errors_corrected_interval": (test["low"], test["high"]),
+        "p": test["p"],
+        "accuracy_change_points_budget": budget["accuracy change (points)"],
+        "accuracy_change_points_held_out": clean["accuracy change (points)"],
+        "accuracy_change_points_held_out_interval": (clean["accuracy low"], clean["accuracy high"]),
+        "keep_errors_before": exceptions["errors before"],
+        "keep_errors_after": exceptions["errors after"],
+        "keep_images": exceptions["images"] * len(found),
+    }
 
 
 def measure(protocol: Protocol, plan: Plan) -> Lines:
     """Choose every line on the validation images and evaluate it once."""
-    chosen = protocol.choose_all(plan)
-    found = {name: effort(choice) | figures(choice.edit, protocol.states) for name, choice in chosen.items()}
-    against = beside(chosen, protocol.states["test"])
-    return {name: figure | {"p_against_edit": against[name]} for name, figure in found.items()}
+    chosen, compared = evaluate(protocol, plan)
+    return lines({name: effort(choice) for name, choice in chosen.items()}, compared)
 
 
-def beside(chosen: Mapping[str, Choice], test: CachedStates) -> dict[str, float]:
-    """McNemar's p that a method errs on as many test images as the edit of one exemplar, by method."""
-    edited = test.compare(chosen["editing"].edit).after
-    compared = {name: Comparison(edited, test.compare(choice.edit).after) for name, choice in chosen.items()}
-    return {name: mcnemar(one.corrected, one.broken) for name, one in compared.items()}
+def lines(efforts: Lines, compared: Mapping[str, Compared]) -> Lines:
+    """The line of each method: its effort, its figures, and McNemar's p that it errs as often as the edit does."""
+    edited, found = compared["editing"]["test"].after, {}
+    for name, one in compared.items():
+        apart = Comparison(edited, one["test"].after)
+        found[name] = efforts[name] | figures(one) | {"p_against_edit": mcnemar(apart.corrected, apart.broken)}
+    return found
 
 
 def effort(choice: Choice) -> dict[str, Any]:
@@ -70,41 +106,99 @@ def effort(choice: Choice) -> dict[str, Any]:
     return {"chosen": str(choice), "trials": choice.trials, "choice_seconds": choice.seconds}
 
 
-def conclude(arguments: argparse.Namespace, protocol: Protocol, lines: Lines, started: float) -> None:
+def conclude(arguments: argparse.Namespace, protocol: Protocol, found: Lines, started: float) -> None:
     """Print the table and, when asked for, the JSON line: the edit's figures first, the other methods by name."""
     seconds = time.perf_counter() - started
-    report(protocol, lines)
+    report(protocol, found)
     print(f"\n{seconds:.0f} s in all")
-    others = {name: figure for name, figure in lines.items() if name != "editing"}
-    finish(arguments, lines["editing"] | others | {"seconds": seconds, "budget": protocol.about_budget()})
+    finish(arguments, _edit_first(found) | {"seconds": seconds, "budget": protocol.about_budget()})
+
+
+def _edit_first(found: Lines) -> dict[str, Any]:
+    return found["editing"] | {name: figure for name, figure in found.items() if name != "editing"}
+
+
+def network(selection: str, name: str) -> list[dict[str, Any]]:
+    """One row a method on a network: its effort, and which images of each set were misread before and after."""
+    if selection == "split":
+        story = snow_scenario("lite", name, progress=True)
+        protocol = Protocol(story, story.layers, progress=True)
+        plan = Plan(FAST, edited=story.shortlist, tuned=story.shortlist, **SLOW)
+    else:
+        story = snow_from_composites(name, progress=True)
+        protocol, plan = Protocol(story, progress=True, rank_by=RANK_BY), Plan(FAST, **SLOW)
+    chosen, compared = evaluate(protocol, plan)
+    print(f"\n{name}")
+    report(protocol, lines({method: effort(choice) for method, choice in chosen.items()}, compared))
+    return [
+        {"method": method, **effort(choice), "budget": protocol.about_budget()}
+        | {part: [one.before.int().tolist(), one.after.int().tolist()] for part, one in compared[method].items()}
+        for method, choice in chosen.items()
+    ]
+
+
+def together(table: pd.DataFrame) -> tuple[Lines, dict[str, Lines]]:
+    """From the rows of `network`: each method on all networks, and by network.
+
+    A method that a network has no layer for changes nothing there.
+    """
+    efforts, compared = {}, {}
+    for name, part in table.groupby("job", sort=False):
+        rows = part.set_index("method")
+        efforts[name] = rows[["chosen", "trials", "choice_seconds"]].to_dict("index")
+        wrong = rows[[part for part in REPORTED if part in rows]].to_dict("index")
+        compared[name] = {m: {s: Comparison(*torch.tensor(one[s]).bool()) for s in one} for m, one in wrong.items()}
+    found, sums = {}, table.groupby("method", sort=False)[["trials", "choice_seconds"]].sum().to_dict("index")
+    for method in sums:
+        everywhere = [one.get(method) or _unchanged(one["editing"]) for one in compared.values()]
+        apart = sum(m["test"].after.int() - one["editing"]["test"].after.int()
+                    for m, one in zip(everywhere, compared.values(), strict=True))  # fmt: skip
+        found[method] = pooled(everywhere) | sums[method] | {"p_against_edit": signed_rank(apart.numpy())}
+    return found, {name: lines(efforts[name], compared[name]) for name in compared}
+
+
+def _unchanged(compared: Compared) -> Compared:
+    return {name: Comparison(one.before, one.before) for name, one in compared.items()}
 
 
 def main() -> None:
-    """Choose on the validation photos, report the test photos once."""
-    arguments = parser(__doc__).parse_args()
+    """Choose for each network, report the test photos once, pool the networks."""
+    arguments = parser(__doc__)
+    arguments.add_argument("--selection", default="composites", choices=("composites", "split"))
+    arguments.add_argument("--networks", nargs="+", default=NETWORKS, metavar="NAME", help="classifiers of the zoo")
+    arguments.add_argument("--store", type=Path, help="file for finished networks")
+    arguments = arguments.parse_args()
     start(arguments)
-    started = time.perf_counter()
-    story = snow_scenario("lite", progress=True)
-    protocol = Protocol(story, story.layers, progress=True)
-    conclude(
-        arguments,
-        protocol,
-        measure(protocol, Plan(edited=story.shortlist, tuned=story.shortlist, **SLOW)),
-        started,
-    )
+    started, jobs = time.perf_counter(), {name: name for name in arguments.networks}
+    table = run(partial(network, arguments.selection), jobs, arguments.store, about=f"snow, {arguments.selection}")
+    pooled_lines, networks = together(table)
+    print(f"\n{', '.join(networks)} together")
+    show(pooled_lines)
+    seconds = time.perf_counter() - started
+    print(f"\n{seconds:.0f} s in all")
+    finish(arguments, _edit_first(pooled_lines) | {
+        "networks": networks, "selection": arguments.selection, "seconds": seconds, "budget": table["budget"].iloc[0],
+    })  # fmt: skip
 
 
-def report(protocol: Protocol, lines: Lines) -> None:
-    """Print what was chosen and the table."""
+def report(protocol: Protocol, found: Lines) -> None:
+    """Print the sets, what was chosen and the table."""
     kept = protocol.states
     counts = {name: f"{len(part.labels)} ({int(part.before.sum())} errors)" for name, part in kept.items()}
     print("Images:", ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in counts.items()))
     print(protocol.about_budget(), "\n")
-    rows = []
-    for name, figure in lines.items():
+    for name, figure in found.items():
         print(f"  {name:<25}{figure['chosen']}")
+    show(found)
+
+
+def show(found: Lines) -> None:
+    """Print the table, a row for each method."""
+    rows = []
+    for name, figure in found.items():
         low, high = figure["errors_corrected_interval"]
         least, most = figure["accuracy_change_points_held_out_interval"]
+        own = figure.get("own_class_errors_corrected")
         rows.append({
             "method": name,
             "trials": f"{figure['trials']:.0f}",
@@ -113,13 +207,13 @@ def report(protocol: Protocol, lines: Lines) -> None:
             "corrected / broken": f"{figure['corrected']} / {figure['broken']}",
             "errors corrected": f"{figure['errors_corrected']:+.0%} [{low:+.0%}, {high:+.0%}]",
             "p": f"{figure['p']:.2g}",
-            **({"own class": f"{figure['own_class_errors_corrected']:+.0%}"} if "own" in kept else {}),
+            **({} if own is None else {"own class": f"{own:+.0%}"}),
             "accuracy, budget": f"{figure['accuracy_change_points_budget']:+.2f}",
             "held out": f"{figure['accuracy_change_points_held_out']:+.2f} [{least:+.2f}, {most:+.2f}]",
             "live on snow": f"{figure['keep_errors_before']} → {figure['keep_errors_after']}",
             "p, edit": f"{figure['p_against_edit']:.2g}",
         })  # fmt: skip
-    print("\n" + pd.DataFrame(rows).to_string(index=False))
+    print("\n" + pd.DataFrame(rows).to_string(index=False), flush=True)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ def tuned(protocol: Protocol, name: str) -> Choice:
     validation = protocol.states["validation"]
     plain = sweep(protocol.finetuning(grid(scope=("local",), rate=RATES, steps=STEPS), exemplars), validation)
     best = plain.assign(locality=0.0).sort_values("loss").drop_duplicates("layer")
-    near = repeated_trials(best, protocol.cuts, exemplars, STEPS, LOCALITIES, protocol.story.reference, protocol.solved)
+    near = repeated_trials(best, protocol.cuts, exemplars, STEPS, LOCALITIES, *protocol.staying(best.layer))
     chosen = protocol.choose(pd.concat([plain.assign(locality=0.0), sweep(near, validation)], ignore_index=True))
     return replace(chosen, seconds=time.perf_counter() - started)
 

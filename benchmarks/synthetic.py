@@ -24,10 +24,9 @@ from edittools.cut import cut_all, editable_layers
 from edittools.edits import Edit
 from edittools.metrics import predict
 from edittools.rewriting import rewrite
+from edittools.stories import suites
 from edittools.stories import synthetic as syn
 from edittools.stories import synthetic_tables as tables
-
-FINETUNING = ["local fine-tuning", "global fine-tuning", "local, locality", "global, locality"]
 
 
 def sweep(suite: syn.Suite, arguments: argparse.Namespace) -> pd.DataFrame:
@@ -99,7 +98,7 @@ def main() -> None:
     arguments.add_argument("--store", help="file for finished cases")
     arguments = arguments.parse_args()
     start(arguments)
-    suite = syn.suite(arguments.tier, "full" if arguments.full else "usual")
+    suite = suites.suite(arguments.tier, "full" if arguments.full else "usual")
     started = time.perf_counter()
     table = sweep(suite, arguments)
     print("\n" + about_budget(len(syn.material(suite).budget)))
@@ -121,9 +120,9 @@ def main() -> None:
         "editing_other_classes_interval": result.loc[("editing", "other same"), ["low", "high"]].tolist(),
         "editing_other_classes_held_out_style": result.loc[("editing", "other held out"), "mean"],
         "editing_target_class": result.loc[("editing", "target same"), "mean"],
-        "best_finetuning_other_classes": other[FINETUNING].max(),
+        "best_finetuning_other_classes": other[list(syn.FINETUNING)].max(),
         "best_finetuning_other_classes_interval":
-            result.loc[(other[FINETUNING].idxmax(), "other same"), ["low", "high"]].tolist(),
+            result.loc[(other[list(syn.FINETUNING)].idxmax(), "other same"), ["low", "high"]].tolist(),
         "accuracy_change_points": result.loc[("editing", "other same"), "accuracy_change"],
         "sweep_time_ratio": ratio,
         "sweep_time_ratio_last_third": ratio_late,

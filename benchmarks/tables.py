@@ -1,8 +1,8 @@
 """The tables of docs/results.md, from what the benchmarks wrote.
 
     python benchmarks/snow_miniworld.py --output docs/results/snow_miniworld.json
-    python benchmarks/tables.py            writes docs/results.md and the table of README.md
-    python benchmarks/tables.py --check    fails where a page is not what the files say
+    python benchmarks/tables.py            writes docs/results.md, docs/results.png and the table of README.md
+    python benchmarks/tables.py --check    fails where a page or the picture is not what the files say
 
 Each file in docs/results holds the line that one benchmark printed, with its day and its call. The words around the
 tables stand in docs/results/page.md, where `{{name}}` is the table of the file of that name.
@@ -12,8 +12,12 @@ import argparse
 import json
 import re
 from collections.abc import Callable
+from hashlib import sha1
+from itertools import product
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from edittools.images import atomic_path
 
@@ -26,7 +30,9 @@ METHODS = {
     "random_direction_several": "random direction, several", "interpolated_local": "local fine-tuning, interpolated",
     "interpolated_global": "global fine-tuning, interpolated", "projection": "concept projection",
     "null_space": "null-space rewriting", "closed_form": "full closed form", "last_layer": "last layer retrained",
-    "logit_correction": "logit correction",
+    "logit_correction": "logit correction", "in_turn": "edits of several layers in turn",
+    "finetune_local_locality": "local fine-tuning with locality",
+    "finetune_global_locality": "global fine-tuning with locality",
 }  # fmt: skip
 Figures = dict[str, Any]
 
@@ -55,7 +61,21 @@ def table(rows: dict[str, dict[str, str]]) -> str:
 
 
 def snow(found: Figures) -> str:
-    """Vehicles on snow."""
+    """Vehicles on snow; of several networks together, then network by network."""
+    if "networks" not in found:
+        return _snow(found)
+    rows: dict[str, dict[str, str]] = {}
+    for network, methods in found["networks"].items():
+        for name, one in methods.items():
+            change = points(one["accuracy_change_points_held_out"])
+            said = f"{one['corrected']} / {one['broken']} of {one['errors_before']}, {change}"
+            rows.setdefault(name, dict.fromkeys(found["networks"], "no such layer"))[network] = said
+    chosen = "\n".join(f"- {name}: {methods['editing']['chosen']}" for name, methods in found["networks"].items())
+    title = "By network, corrected / broken of all errors and the accuracy held out, in points:"
+    return f"{_snow(found)}\n\n{title}\n\n{table(rows)}\n\nThe edits of one exemplar:\n\n{chosen}"
+
+
+def _snow(found: Figures) -> str:
     rows = {}
     for name, one in lines(found).items():
         least, most = one["accuracy_change_points_held_out_interval"]
@@ -69,7 +89,7 @@ def snow(found: Figures) -> str:
             "trials": f"{one['trials']}",
             "seconds": f"{one['choice_seconds']:.0f}",
             "p against the edit": f"{one['p_against_edit']:.2g}" if name != "editing" else "",
-            "chosen": one["chosen"],
+            **({"chosen": one["chosen"]} if "chosen" in one else {}),
         }
     return table(rows)
 
@@ -98,7 +118,7 @@ def synthetic(found: Figures) -> str:
     names = {"other same": "other classes, same style", "other held out": "other classes, held-out style",
              "target same": "target class"}  # fmt: skip
     rows = {
-        method: {title: share(*one[name]) for name, title in names.items()}
+        f"**{method}**" if method == "editing" else method: {title: share(*one[name]) for name, title in names.items()}
         | {"accuracy, points": points(one["accuracy_change_points"])}
         for method, one in found["methods"].items()
     }
@@ -138,10 +158,19 @@ def probing(found: Figures) -> str:
 
 
 def robustness(found: Figures) -> str:
-    """Mean error rates on corrupted copies of clean images."""
-    means = found["corrupted_error_rate"]
-    rows = [f"| {name} | {100 * value:.1f} % |" for name, value in means.items()]
-    return "\n".join(["| edit | mean error rate, six corruptions at three severities |", "| --- | --- |", *rows])
+    """Mean error rates on corrupted copies of clean images, beside accuracy and errors with the concept."""
+    full = {one["method"]: one for one in found["curves"] if one["strength"] == 1}
+    start = next(one for one in found["curves"] if one["strength"] == 0)
+    rows = {}
+    for name, value in found["corrupted_error_rate"].items():
+        one = full.get(name, start)
+        shown = [f"{100 * part:.1f} %" for part in (value, one["accuracy"], one["concept errors"])]
+        rows[name] = dict(
+            zip(("error rate, corrupted", "accuracy, clean", "errors with the concept"), shown, strict=True)
+        )
+        if "chosen" in found:
+            rows[name]["chosen"] = found["chosen"].get(name, "")
+    return table(rows)
 
 
 def repair(found: Figures) -> str:
@@ -178,6 +207,41 @@ def spread(found: Figures) -> str:
     return table(rows)
 
 
+def many_exemplars(found: Figures) -> str:
+    """Balanced and natural accuracy by method, a pair of columns for each number of exemplars."""
+    rows: dict[str, dict[str, str]] = {}
+    for one in found["rows"]:
+        seen = f"{one['balanced_accuracy']:.1f} / {one['natural_accuracy']:.1f}, {one['seconds']:.0f} s"
+        rows.setdefault(one["method"], {})[f"{one['exemplars']:,}"] = seen
+        rows[one["method"]]["trials each"] = f"{one['trials']}"
+    counts = [*dict.fromkeys(f"{one['exemplars']:,}" for one in found["rows"]), "trials each"]
+    before = f"{found['balanced_accuracy_before']:.1f} / {found['natural_accuracy_before']:.1f}"
+    body = table({name: {count: row.get(count, "") for count in counts} for name, row in rows.items()})
+    words = "Accuracy (%) on balanced / on natural test scenes, and seconds, by number of exemplars."
+    return f"{words} Without an edit {before}; natural accuracy may cost {found['budget_points']:g} points.\n\n{body}"
+
+
+def many_edits(found: Figures) -> str:
+    """Edits of several rules, added up and one on top of the other."""
+    rows = [
+        {
+            "way": one["how"],
+            "rules": f"{one['rules']}",
+            "edits": f"{one['edits']}",
+            "corrected / broken": f"{one['corrected']} / {one['broken']} of {one['errors']}",
+            "errors corrected": share(one["share"], one["low"], one["high"]),
+            "single edits' still right": f"{100 * one['left']:.0f} % of {one['alone']}",
+            "rules below half": f"{one['below half']}",
+            "accuracy: budget": points(one["budget change"]),
+            "held out": f"{points(one['clean change'])} [{points(one['clean low'])}, {points(one['clean high'])}]",
+            "kept report broken": f"{100 * one['kept broken']:.1f} % of {one['kept']}",
+        }
+        for one in found["steps"]
+    ]
+    head = [f"| {' | '.join(rows[0])} |", f"|{' --- |' * len(rows[0])}"]
+    return "\n".join([*head, *(f"| {' | '.join(row.values())} |" for row in rows)])
+
+
 def edit_speed(found: Figures) -> str:
     """The solvers against training the full weight, and one more edit against a forward pass."""
     rows = [
@@ -188,13 +252,18 @@ def edit_speed(found: Figures) -> str:
         ("second moment, times faster than materialised outer products", f"{found['second_moment_time_ratio']:.0f}"),
         ("one more edit over cached states, of a forward pass", f"{found['suffix_time_fraction']:.3f}"),
     ]  # fmt: skip
+    for name, title in {"l1": "L1", "least_squares": "least squares"}.items():
+        if (ratio := found.get(f"{name}_time_ratio_equal_movement")) is not None:
+            moved = f"{found[f'{name}_movement']:.2g} and {found['naive_movement']:.2g}"
+            said = f"{title} to that loss at no larger movement of reference keys ({moved}), times faster"
+            rows.insert(-2, (said, f"{ratio:,.0f}"))
     return "\n".join(["| what | ratio |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows)])
 
 
 KINDS = {
     "snow": snow, "typographic": typographic, "synthetic": synthetic, "cure": cure, "probing": probing,
     "robustness": robustness, "repair": repair, "spread": spread,
-    "edit_speed": edit_speed,
+    "many_edits": many_edits, "many_exemplars": many_exemplars, "edit_speed": edit_speed,
 }  # fmt: skip
 
 
@@ -256,8 +325,75 @@ STORIES = {
     "snow_photos": ("vehicles on snow, photographs", _of_snow),
     "typographic_miniworld": ('an "iPod" label, MiniWorld', _of_attacks),
     "synthetic_miniworld": ("concepts × styles, MiniWorld", _of_cases),
+    "synthetic_photos": ("concepts × styles, photographs", _of_cases),
     "cure_miniworld": ("a rule that a probe found, MiniWorld", _of_cure),
 }
+DOTS = {  # what the picture shows, by its name there: its names in the files
+    "edit, one exemplar": ("editing",),
+    "local fine-tuning": ("finetune_local", "local, locality"),
+    "global fine-tuning": ("finetune_global", "global, locality"),
+    "concept projection": ("projection",),
+    "null-space rewriting": ("null_space", "null space"),
+    "full closed form": ("closed_form", "closed form"),
+    "last layer retrained": ("last_layer", "last layer"),
+    "logit correction": ("logit_correction", "logit correction"),
+    "random direction": ("random_direction", "random direction"),
+}
+TITLES = {"snow": "vehicles\non snow", "typographic": "an iPod label", "synthetic": "concepts\n× styles",
+          "cure": "a rule that\na probe found"}  # fmt: skip
+PICTURE = FOLDER / "results.png"
+
+
+def _of_picture(kind: str, one: Figures) -> tuple[list[float], float, float]:
+    """Of a method: the share corrected with its interval, accuracy held out and kept in points, NaN for unknown."""
+    if kind == "snow":
+        kept = 100 * (one["keep_errors_before"] - one["keep_errors_after"]) / one["keep_images"]
+        shares = [one["errors_corrected"], *one["errors_corrected_interval"]]
+        return shares, one["accuracy_change_points_held_out"], kept
+    if kind == "typographic":
+        kept = 100 * (one["real_ipod_accuracy_after"] - one["real_ipod_accuracy_before"])
+        shares = [one[name] for name in ("attacks_fixed", "attacks_fixed_low", "attacks_fixed_high")]
+        return shares, one["clean_accuracy_change_points"], kept
+    if kind == "cure":
+        return [one[n] for n in ("errors corrected", "low", "high")], one["clean change"], one["keep_report change"]
+    return one["other same"], one["accuracy_change_points"], float("nan")
+
+
+def read_results(name: str) -> Figures:
+    """What a benchmark wrote to the file of this name, nothing where there is no such file."""
+    path = FOLDER / "results" / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def dots(read: Callable[[str], Figures] = read_results) -> list[dict[str, Any]]:
+    """A row for each dot of the picture: story, method, share with its interval, and whether both bounds hold."""
+    rows = []
+    for (kind, title), (end, world) in product(TITLES.items(), {"miniworld": "MiniWorld", "photos": "photos"}.items()):
+        found = read(f"{kind}_{end}")
+        bare = {name: value for name, value in found.items() if name == "real_ipod_accuracy_before"}
+        known = found.get("methods") or (lines(found) if found else {})
+        for method, name in ((m, n) for m, names in DOTS.items() for n in names if n in known):
+            (share, low, high), accuracy, kept = _of_picture(kind, bare | known[name])
+            holds = "no" if accuracy < -0.25 or kept < -3 else "yes" if kept == kept else "unknown"
+            rows.append({"story": f"{title},\n{world}", "method": method, "share": share, "low": low, "high": high,
+                         "holds": holds})  # fmt: skip
+    return rows
+
+
+def drawn(rows: list[dict[str, Any]]) -> str:
+    """What the picture of these rows is marked with: a digest, since pixels differ between versions of matplotlib."""
+    return sha1(json.dumps(rows).encode()).hexdigest()
+
+
+def draw(rows: list[dict[str, Any]]) -> None:
+    """Draw the picture, marked with its rows."""
+    import pandas as pd
+
+    from edittools.lab import result_plots
+
+    result_plots.methods_by_story(pd.DataFrame(rows)).savefig(PICTURE, dpi=100, metadata={"Rows": drawn(rows)})
+
+
 START, END = "<!-- table: python benchmarks/tables.py -->\n\n", "\n\n<!-- end -->"
 
 
@@ -290,12 +426,15 @@ def main() -> None:
     pages = {FOLDER / "results.md": page(), FOLDER.parent / "README.md": readme()}
     if check:
         stale = [path.name for path, text in pages.items() if path.read_text() != text]
+        if not PICTURE.exists() or Image.open(PICTURE).text.get("Rows") != drawn(dots()):
+            stale.append(PICTURE.name)
         if stale:
             raise SystemExit(f"{', '.join(stale)}: not what docs/results says, run python benchmarks/tables.py")
         return
     for path, text in pages.items():
         with atomic_path(path) as temporary:
             temporary.write_text(text)
+    draw(dots())
 
 
 if __name__ == "__main__":

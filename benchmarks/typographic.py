@@ -3,7 +3,8 @@
 Tier mini (default): the small CLIP of this project on MiniWorld. Tier lite: EfficientNet-Lite0 in a CLIP, on
 photographs. Layer (the last convolution of a residual block), exemplar, rank, mask, objective and strength are chosen
 on the validation images, under an accuracy budget of 0.25 points on bare ones; every line is then evaluated once. Edits
-and random directions are tried in the scenario's shortlist of layers, fine-tuning in all.
+and random directions are tried in the scenario's shortlist of layers, fine-tuning in tier mini in the last layer of
+each stage.
 """
 
 import time
@@ -61,7 +62,8 @@ def main() -> None:
     ranks = {"least_squares": (1, 3, 10), "l1": (1,)}
     tried = [one for name, some in ranks.items() for one in grid(rank=some, masked=(True,), objective=(name,))]
     protocol = Protocol(story, story.layers, progress=True)
-    slow = {"top": 2} if options.tier == "mini" else {"tuned": story.shortlist, **SLOW}
+    tuned = story.layers[1::2] if options.tier == "mini" else story.shortlist
+    slow = {"tuned": tuned, **SLOW, "steps": (20, 100), "long": (200,)}
     chosen = protocol.choose_all(Plan(staying(tried), edited=story.shortlist, **slow))
     kept = protocol.states
     bare = {

@@ -11,7 +11,7 @@ The state is kept, so one more weight of the layer costs the suffix only. `edita
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -105,6 +105,7 @@ class Cut:
         self.value_name = value.name
         self._graph, self._images, self._alive, self._call = graph, images, alive, call
         self._grids: dict[tuple[int, int], TokenGrid | None] = {}
+        self._remembered: dict[str, tuple[Any, Any]] = {}
 
     @property
     def weight(self) -> Tensor:
@@ -187,6 +188,16 @@ class Cut:
     def suffix(self, state: State, weight: Tensor | None = None) -> Tensor:
         """The logits `(B, classes)`, from the layer on."""
         return self.logits(state, self.output(state, weight))
+
+    @torch.no_grad()
+    def remembered(self, name: str, compute: Callable[[], Any]) -> Any:
+        """What `compute` gives, computed anew when a weight or buffer of the model has changed since."""
+        tensors = [*self.model.parameters(), *self.model.buffers()]
+        sums = torch.stack([t.sum(dtype=torch.float64).cpu() for t in tensors]).tolist()
+        marks = [(id(t), t._version, total) for t, total in zip(tensors, sums, strict=True)]
+        if name not in self._remembered or self._remembered[name][0] != marks:
+            self._remembered[name] = marks, compute()
+        return self._remembered[name][1]
 
     @cached_property
     def rest(self) -> fx.GraphModule:
@@ -273,7 +284,10 @@ def prefixes(cuts: Sequence[Cut], images: Tensor) -> list[State]:
 
 
 class _Shapes(fx.Interpreter):
-    """Runs a graph and notes, for each module, the shapes that go in and come out."""
+    """Runs a graph and notes, for each module, the shapes that go in and come out.
+
+    torch's own `ShapeProp` prints a traceback where a model fails.
+    """
 
     def __init__(self, model: nn.Module, graph: fx.Graph) -> None:
         super().__init__(fx.GraphModule(model, graph))
@@ -300,7 +314,7 @@ def editable_layers(classifier: Classifier, size: int | None = None) -> "pd.Data
     size = size or classifier.size
     try:
         with evaluating(model):
-            shapes.run(classifier.normalise(torch.zeros(1, 3, size, size, device=classifier.device)))
+            shapes.run(classifier.normalise(torch.zeros(1, 3, size, size)))
     except Exception as error:  # models fail in any way on what they were not made for
         raise ValueError(
             f"{type(model).__name__} fails on images of {size} × {size} pixels ({type(error).__name__}: {error}): "

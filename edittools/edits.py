@@ -6,11 +6,12 @@ edit.apply_(classifier); edit.undo_(classifier)
 edit.save("snow.safetensors");  Edit.load("snow.safetensors", classifier)
 """
 
+import copy
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from math import nan
 from os import PathLike, fspath
 
@@ -132,9 +133,10 @@ def unedited_fingerprint(model: nn.Module) -> str:
     return fingerprint(model, {name: ledger.base[names[id(p)]].to(p) for name, p in shared if id(p) in names})
 
 
-def edit_of(model: nn.Module, changes: Mapping[str, Change], record: Record | None = None) -> "Edit":
-    """An edit of a model as it is now: on top of the edits that are applied to it."""
-    return Edit(changes, unedited_fingerprint(model), record, tuple(edit.digest for edit in applied_edits(model)))
+def edit_of(cut: Cut, changes: Mapping[str, Change], record: Record | None = None) -> "Edit":
+    """An edit of the model that is cut, as it is now: on top of the edits that are applied to it."""
+    known = cut.remembered("fingerprint", partial(unedited_fingerprint, cut.model))
+    return Edit(changes, known, record, tuple(edit.digest for edit in applied_edits(cut.model)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -297,9 +299,21 @@ class Edit:
         finally:
             self.undo_(model)
 
-    @torch.no_grad()
+    def edited(self, classifier: Classifier) -> Classifier:
+        """A copy of a classifier with the edit applied. Weights that it does not change are shared, not copied."""
+        own = [*classifier.named_parameters(), *classifier.named_buffers()]
+        changed = {f"model.{name}" for name in self.changes}
+        copied = copy.deepcopy(classifier, {id(tensor): tensor for name, tensor in own if name not in changed})
+        self.apply_(copied)
+        return copied
+
     def firing_map(self, classifier: Classifier, image: Tensor, layer: str | None = None) -> Tensor:
-        """Show where in an image the edited key would fire: `(H, W)`, 0 nowhere, 1 as at the exemplar's mask.
+        """Show where in an image the edited key would fire: `(H, W)`, see `firing_maps`."""
+        return self.firing_maps(classifier, check_image(image)[None], layer)[0]
+
+    @torch.no_grad()
+    def firing_maps(self, classifier: Classifier, images: Tensor, layer: str | None = None) -> Tensor:
+        """Show where in `(B, 3, H, W)` images the edited key would fire: `(B, H, W)`, 1 as at the exemplar's mask.
 
         It is the root mean square, over channels, of what the edit adds to the layer's output at each position, scaled
         up to the image. `layer` chooses one of an edit of several. Raises `KeyError` for a layer it does not change,
@@ -310,12 +324,12 @@ class Edit:
         if name not in self.changes:
             raise KeyError(f"the edit does not change layer {layer!r}; it changes {', '.join(self.layers)}")
         cut = Cut(classifier, name.removesuffix(".weight"))
-        images = check_image(image)[None]
         change = self.changes[name]
         moved = response(cut, cut.keys(cut.prefix(images)), change.delta().to(cut.weight))
-        [strength] = cut.maps(moved, images)
-        strength = strength / (change.response if change.response > 0 else strength.max().clamp_min(1e-12))
-        return F.interpolate(strength[None, None], image.shape[1:], mode="bilinear", align_corners=False)[0, 0].cpu()
+        strength = cut.maps(moved, images)[:, None]
+        most = strength.amax(dim=(1, 2, 3), keepdim=True).clamp_min(1e-12)
+        strength = strength / (change.response if change.response > 0 else most)
+        return F.interpolate(strength, images.shape[2:], mode="bilinear", align_corners=False)[:, 0].cpu()
 
     def save(self, path: str | PathLike) -> None:
         """Write the edit as a safetensors file, in one step."""

@@ -229,6 +229,11 @@ class LabelledImages:
                 f"labels from {self.labels.min()} to {self.labels.max()}: expected 0 to {len(self.classes) - 1}"
             )
 
+    @classmethod
+    def unlabelled(cls, images: Tensor | LazyImages, classes: Sequence[str]) -> "LabelledImages":
+        """Images of which no label is read: all have the first class."""
+        return cls(images, torch.zeros(len(images), dtype=torch.long), classes)
+
     def __len__(self) -> int:
         """The number of images."""
         return len(self.labels)

@@ -6,17 +6,19 @@ change moves their outputs needs more: a kernel sees several keys at once, and n
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from edittools.cut import Cut, State, prefixes, rows
+from edittools.exemplars import Exemplar, stack
 from edittools.images import LabelledImages
 from edittools.moments import SecondMoment
 
 
-class LayerKeys:
-    """Images at a layer: their `states`, and the second `moment` of their keys, or of more keys where it is given."""
+class LayerKeys(Sequence[State]):
+    """Images at a layer: a sequence of their `states`, and the second `moment` of their keys, or of more if given."""
 
     def __init__(
         self,
@@ -33,7 +35,15 @@ class LayerKeys:
             pixels = [cut.prefix(pixels[i : i + batch_size]) for i in range(0, len(pixels), batch_size)]
         self.cut, self.states = cut, list(pixels)
         self._moment = moment
-        self._mixed: dict[tuple[int, float], tuple[SecondMoment, SecondMoment]] = {}
+        self._sums: dict[tuple[int, float, float], tuple[SecondMoment, SecondMoment]] = {}
+
+    def __len__(self) -> int:
+        """How many states there are, one a batch of images."""
+        return len(self.states)
+
+    def __getitem__(self, index: int | slice) -> State | list[State]:
+        """The state of one batch, or of several."""
+        return self.states[index]
 
     @property
     def moment(self) -> SecondMoment:
@@ -46,12 +56,19 @@ class LayerKeys:
 
     def mixed_into(self, moment: SecondMoment, share: float) -> SecondMoment:
         """The second moment of keys of which a `share` are these: (1 − share) C + share C of these. Made once."""
-        if not share:
-            return moment
-        known = self._mixed.get((id(moment), share))
+        return self._sum(moment, 1 - share, share) if share else moment
+
+    def beside(self, moment: SecondMoment) -> SecondMoment:
+        """The second moment C plus that of these keys, scaled to C's trace. Made once."""
+        trace = self.moment.matrix.trace().clamp_min(torch.finfo(torch.float64).tiny)
+        return self._sum(moment, 1.0, float(moment.matrix.trace() / trace))
+
+    def _sum(self, moment: SecondMoment, weight: float, own: float) -> SecondMoment:
+        """`weight` times a second moment and `own` times that of these keys; it is kept with its eigenvectors."""
+        known = self._sums.get((id(moment), weight, own))
         if known is None or known[0] is not moment:
-            matrix = (1 - share) * moment.matrix + share * self.moment.matrix.to(moment.matrix)
-            known = self._mixed[id(moment), share] = moment, SecondMoment(matrix, moment.count, moment.clamp)
+            matrix = weight * moment.matrix.double() + own * self.moment.matrix.to(moment.matrix.device)
+            known = self._sums[id(moment), weight, own] = moment, SecondMoment(matrix, moment.count, moment.clamp)
         return known[1]
 
     @torch.no_grad()
@@ -63,6 +80,45 @@ class LayerKeys:
         """
         seen = [self.cut.windows(self.cut.along(self.cut.keys(state), basis)) for state in self.states]
         return sum(one.T @ one for one in seen) / sum(map(len, seen))
+
+
+class ExemplarStates(Sequence[Exemplar]):
+    """Exemplars at a layer: a sequence of them, with the states of x (`image`) and x' (`changed`), run when asked for.
+
+    `masks` are `(B, H, W)`. Raises `ValueError` or `TypeError` for what `stack` refuses.
+    """
+
+    def __init__(self, cut: Cut, exemplars: Exemplar | Sequence[Exemplar]) -> None:
+        """Stack the exemplars."""
+        self.cut, self.exemplars = cut, [exemplars] if isinstance(exemplars, Exemplar) else list(exemplars)
+        self._images, self._changed, self.masks = stack(exemplars)
+
+    def __len__(self) -> int:
+        """How many exemplars there are."""
+        return len(self.exemplars)
+
+    def __getitem__(self, index: int | slice) -> Exemplar | list[Exemplar]:
+        """One exemplar, or several."""
+        return self.exemplars[index]
+
+    @cached_property
+    def image(self) -> State:
+        """The state of the images x."""
+        return self.cut.prefix(self._images)
+
+    @cached_property
+    def changed(self) -> State:
+        """The state of the changed images x'."""
+        return self.cut.prefix(self._changed)
+
+
+def exemplars_at(cut: Cut, exemplars: Exemplar | Sequence[Exemplar]) -> ExemplarStates:
+    """Exemplars at a layer; `ExemplarStates` come back as they are. Raises `ValueError` for those at another layer."""
+    if not isinstance(exemplars, ExemplarStates):
+        return ExemplarStates(cut, exemplars)
+    if exemplars.cut is not cut and (exemplars.cut.layer, exemplars.cut.model) != (cut.layer, cut.model):
+        raise ValueError(f"exemplars at layer {exemplars.cut.layer!r}: expected them at {cut.layer!r} of this model")
+    return exemplars
 
 
 def layer_keys(

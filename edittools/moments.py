@@ -43,7 +43,7 @@ class SecondMoment:
             raise ValueError("the second moment holds NaN or infinite numbers: expected finite keys")
 
     @cached_property
-    def _eigen(self) -> tuple[Tensor, Tensor, Tensor]:
+    def eigen(self) -> tuple[Tensor, Tensor, Tensor]:
         """The eigenvalues as they are, the same raised for inversion, and the eigenvectors."""
         values, vectors = torch.linalg.eigh(self.matrix)
         values = values.clamp_min(0)  # below 0 by rounding only
@@ -52,7 +52,7 @@ class SecondMoment:
     @cached_property
     def whitener(self) -> Tensor:
         """The ZCA whitening matrix C^(-1/2), `(n, n)` float64."""
-        _, values, vectors = self._eigen
+        _, values, vectors = self.eigen
         return vectors * values.rsqrt() @ vectors.T
 
     @cached_property
@@ -61,7 +61,7 @@ class SecondMoment:
 
         It is the mean of kᵀ C⁻¹ k over the reference keys.
         """
-        values, raised, _ = self._eigen
+        values, raised, _ = self.eigen
         return float((values / raised).sum())
 
     def leverage(self, keys: Tensor) -> Tensor:
@@ -159,8 +159,6 @@ def second_moments(
 
 
 def _content(classifier: Classifier, images: LabelledImages | Tensor) -> str:
-    data = (
-        images if isinstance(images, LabelledImages) else LabelledImages(images, torch.zeros(len(images)).long(), ["-"])
-    )
+    data = images if isinstance(images, LabelledImages) else LabelledImages.unlabelled(images, ["-"])
     scaling = (classifier.mean.flatten().tolist(), classifier.std.flatten().tolist())
     return f"{fingerprint(classifier.model)} {scaling} {data.digest()}"

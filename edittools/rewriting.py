@@ -18,9 +18,9 @@ from edittools.checks import check_amount, check_number
 from edittools.classifiers import Classifier
 from edittools.cut import Cut, State, cut_at, rows
 from edittools.edits import Change, Edit, Record, edit_of
-from edittools.exemplars import Exemplar, stack
+from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
-from edittools.keys import LayerKeys, windows_of
+from edittools.keys import LayerKeys, exemplars_at, windows_of
 from edittools.moments import SecondMoment, directions, second_moments
 
 OBJECTIVES = ("l1", "least_squares")
@@ -84,20 +84,19 @@ class Problem:
 
 def pose(
     cut: Cut,
-    images: Tensor,
-    changed: Tensor,
-    masks: Tensor,
+    exemplars: Exemplar | Sequence[Exemplar],
     rank: int | None = 1,
     masked: bool = True,
     moment: SecondMoment | None = None,
     basis: Tensor | None = None,
 ) -> Problem:
-    """State eq. (1) for stacked exemplars; the directions come from the masked keys of x', whatever is constrained."""
-    before, after = cut.prefix(images), cut.prefix(changed)
+    """State eq. (1) for exemplars; the directions come from the masked keys of x', whatever is constrained."""
+    given = exemplars_at(cut, exemplars)
+    before, after = given.image, given.changed
     precision = torch.promote_types(cut.keys(after).dtype, torch.float32)  # half precision has no room for a solver
     before, after = before.to(precision), after.to(precision)
     keys = cut.keys(after)
-    masks = masks.to(keys.device)
+    masks = given.masks.to(keys.device)
     if basis is None and rank is not None:
         weights = cut.shares(masks, keys).flatten()
         basis = directions(rows(keys, cut.is_linear)[weights > 0], weights[weights > 0], rank, moment)
@@ -276,7 +275,7 @@ def rewrite(
         raise ValueError(f"objective {objective!r}: expected one of {', '.join(OBJECTIVES)}")
     steps, ridge = check_number(steps, 0, None, "steps"), check_amount(ridge, "ridge", 0)
     cut = cut_at(classifier, layer)
-    images, changed, masks = stack(exemplars)
+    exemplars = exemplars_at(cut, exemplars)
     if reference_weight is None:
         reference_weight = 0.0 if keep is None or (reference is None and basis is not None) else 1.0
     check_amount(reference_weight, "reference_weight", 0)
@@ -285,7 +284,7 @@ def rewrite(
     _check_basis(cut, basis)
     started = time.perf_counter()
     mixed = moment if kept is None or moment is None else kept.mixed_into(moment, keep_share)
-    problem = pose(cut, images, changed, masks, rank, masked, mixed, basis)
+    problem = pose(cut, exemplars, rank, masked, mixed, basis)
     known = {"reference": (reference_weight, everyday), "kept": (keep_weight, kept and kept.windows)}
     few = problem.shape[1:].numel() <= LOOKED_AT
     moments = {name: (w, windows(problem.basis)) for name, (w, windows) in known.items() if windows and (w or few)}
@@ -298,7 +297,7 @@ def rewrite(
     with torch.no_grad():
         before, after = (float(_loss(problem, objective, x)) for x in (torch.zeros_like(unknown), unknown))
     record = Record(objective, before, after, taken, seconds, converged, **_movements(problem, unknown, moments))
-    return _as_edit(problem, unknown, moment, masks, record)
+    return _as_edit(problem, unknown, moment, exemplars.masks, record)
 
 
 def _moment(
@@ -379,7 +378,7 @@ def _as_edit(problem: Problem, unknown: Tensor, moment: SecondMoment | None, mas
         at_mask = cut.shares(masks, keys).flatten() > 0
         leverage = float(moment.leverage(rows(keys, cut.is_linear)[at_mask]).mean())
     change = Change(unknown.detach(), problem.basis, leverage, strength)
-    return edit_of(cut.model, {f"{cut.layer}.weight": change}, record)
+    return edit_of(cut, {f"{cut.layer}.weight": change}, record)
 
 
 def _loss(problem: Problem, objective: str, unknown: Tensor) -> Tensor:

@@ -33,6 +33,7 @@ from edittools.rewriting import rewrite
 from edittools.stories import photos
 from edittools.world import miniworld
 from edittools.world import textures as styles
+from edittools.zoo import downloads
 from edittools.zoo.load import load_classifier
 
 
@@ -281,6 +282,11 @@ REWRITES = {
     "fine-tuning: locality alone": (lambda w: w.finetune(locality=1.0), ValueError, "locality=1.0 without reference"),
     "fine-tuning: steps -2": (lambda w: w.finetune(steps=-2), ValueError, "steps -2: expected a whole number from 0"),
     "fine-tuning: rate NaN": (lambda w: w.finetune(rate=NAN), ValueError, "rate nan: expected a finite number from 0"),
+    "fine-tuning: momentum 1": (
+        lambda w: w.finetune(momentum=1.0),
+        ValueError,
+        "momentum 1.0: expected a number from 0",
+    ),
     "fine-tuning: rate -1": (lambda w: w.finetune(rate=-1.0), ValueError, "rate -1.0: expected a finite number"),
 }
 
@@ -656,7 +662,9 @@ def world(tmp_path, monkeypatch, made):
         labels=torch.tensor([0, 1, 2, 3, 4, 0]),
         environment=environment,
         registry=registry,
-        register=lambda name: monkeypatch.setattr(photos, "registry", lambda: {name: ("0" * 64, "http://127.0.0.1:9")}),
+        register=lambda name: monkeypatch.setattr(
+            downloads, "registry", lambda: {name: ("0" * 64, "http://127.0.0.1:9")}
+        ),
         edit=edit,
         other=other,
     )

@@ -332,12 +332,12 @@ def test_kept_keys_leave_the_null_space_as_well(exact, exemplar):
 
 def test_the_null_space_holds_what_is_left_of_the_energy():
     turn = torch.linalg.qr(torch.rand(4, 4, generator=torch.Generator().manual_seed(0)).double()).Q
-    matrix = turn @ torch.diag(torch.tensor([8.0, 1.5, 0.4, 0.1]).double()) @ turn.T
+    moment = SecondMoment(turn @ torch.diag(torch.tensor([8.0, 1.5, 0.4, 0.1]).double()) @ turn.T, 1)
     for share, left in ((0.5, 3), (0.9, 2), (0.97, 1)):
-        basis = null_space.null_space(matrix, share)
+        basis = null_space.null_space(moment, share)
         torch.testing.assert_close(basis.T @ basis, turn[:, 4 - left :] @ turn[:, 4 - left :].T)
     with pytest.raises(RankError, match="share 0.999: all 4 directions"):
-        null_space.null_space(matrix, 0.999)
+        null_space.null_space(moment, 0.999)
 
 
 # --- closed form ---
@@ -360,8 +360,8 @@ def test_the_closed_form_is_the_least_squares_of_an_augmented_system(exact, exem
         keys = rows(cut.keys(keep[0]), False)
         total = matrix + keys.T @ keys * matrix.trace() / keys.square().sum()
     edit = rewrite_in_closed_form(exact, cut, exemplar, SecondMoment(matrix, 20, 1e-9), keep=keep, weight=0.3)
-    images, changed, masks = (torch.stack([getattr(e, n) for e in exemplar]) for n in ("image", "changed", "mask"))
-    problem = pose(cut, images, changed, masks, rank=None)
+    changed, masks = (torch.stack([getattr(e, n) for e in exemplar]) for n in ("changed", "mask"))
+    problem = pose(cut, exemplar, rank=None)
     at = cut.shares(masks, problem.start).flatten() > 0
     design = F.unfold(cut.keys(cut.prefix(changed)), 3, padding=1).movedim(1, -1).flatten(0, -2)[at]
     wanted = rows(preactivation_target(problem) - problem.start, False)[at].detach()

@@ -72,9 +72,12 @@ def test_the_curves_have_a_panel_a_method():
     figure = plots.robustness_curves(table)
     assert [axis.get_title() for axis in figure.axes] == ["edit", "tuning"]
     assert [len(axis.lines) for axis in figure.axes] == [3, 3]
+    many = pd.concat([table.assign(method=f"{i} {name}") for i in range(3) for name in ("edit", "tuning")])
+    assert [axis.get_title() for axis in plots.robustness_curves(many).axes] == many.method.unique().tolist()
 
 
 def test_the_benchmark_runs_on_any_scenario(tiny, photos32, exemplar, monkeypatch, tmp_path):
+    from edittools.baselines import RIVALS
     from edittools.choosing import Scenario
 
     monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "benchmarks"))
@@ -87,7 +90,14 @@ def test_the_benchmark_runs_on_any_scenario(tiny, photos32, exemplar, monkeypatc
         layers=("conv1", "conv2"),
     )  # fmt: skip
     curves, whole, chosen = robustness.measure(story, images=20)
-    assert list(chosen) == ["edit", "local fine-tuning", "global fine-tuning"] == curves.method.unique().tolist()
+    names = [
+        "edit",
+        "random direction",
+        "local fine-tuning",
+        "global fine-tuning",
+        *(n.replace("_", " ") for n in RIVALS),
+    ]
+    assert list(chosen) == names == curves.method.unique().tolist() and all("trials" in c for c in chosen.values())
     assert len(whole) == 3 * len(CORRUPTIONS) and whole.before.between(0, 1).all()
     unedited = curves[curves.strength == 0]
     assert unedited.accuracy.nunique() == unedited["corrupted accuracy"].nunique() == 1

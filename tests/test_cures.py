@@ -1,6 +1,7 @@
 """From a rule to the edit and back: what a scenario is made of, and when a rule counts as weaker."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -8,12 +9,15 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
+from edittools.choosing.protocol import shared_images
+from edittools.edits import applied_edits
 from edittools.exemplars import Exemplar
 from edittools.metrics import predict
 from edittools.pasting import paste_texture
 from edittools.probing.probe import Settings
 from edittools.rewriting import rewrite
-from edittools.stories.cures import scenario_for, shown_rule
+from edittools.stories.cures import cures_for, scenario_for, shown_rule
+from edittools.stories.rules import probing_scenario
 from edittools.world.miniworld import CLASSES
 
 CAR = {"class": "car", "concept": "road", "style": "snow"}
@@ -226,3 +230,75 @@ def test_changes_that_compare_nothing_are_refused(cure, edit):
     other = table.assign(**{"class": np.where(table["classifier"] == "edited", "van", table["class"])})
     with pytest.raises(ValueError, match="held to different classes of an image"):
         replace(again, table=other).changes()
+
+
+# --- all rules, each with images of its own class ---
+
+
+@pytest.fixture(scope="module")
+def report():
+    return probing_scenario("mini", "test", per_class=4)
+
+
+@pytest.fixture(scope="module")
+def rules(story):
+    """Three rules as a probe would find them, with the images of each class as evidence."""
+    named = [("car", "road", "snow"), ("van", "road", "snow"), ("sled", "snow", "water")]
+    of = {name: (story.data.labels == CLASSES.index(name)).nonzero()[:, 0].tolist() for name, *_ in named}
+    return pd.DataFrame([{"class": n, "concept": c, "style": s, "evidence": tuple(of[n][:1])} for n, c, s in named])
+
+
+def test_each_rule_has_its_own_class_and_keeps_all_others(story, report, rules):
+    """By hand: whose images, in which variants, and what is left of them as it is."""
+    cures = cures_for(story, report, rules, exemplars=1)
+    assert list(cures) == ["car: road → snow", "van: road → snow", "sled: snow → water"]
+    for (_, rule), cure in zip(rules.iterrows(), cures.values(), strict=True):
+        number = CLASSES.index(rule["class"])
+        assert [e.label for e in cure.exemplars.values()] == [number]
+        halves = story.materials([rule["style"]])[rule["style"]].split(4)
+        for part, turned, kept, variants, count, used in (
+            (story, cure.validation, cure.keep, halves[0], 3, set(rule["evidence"])),
+            (report, cure.test, cure.keep_report, halves[1], 1, set()),
+        ):
+            labels, mask = part.data.labels, part.masks[rule["concept"]]
+            right = predict(cure.classifier, part.data).argmax(dim=1) == labels
+            own = [
+                i
+                for i in range(len(labels))
+                if right[i] and labels[i] == number and mask[i].mean() >= 0.02 and i not in used
+            ]
+            assert set(turned.labels.tolist()) == {number} and len(turned) == count * len(own)
+            for k, picture in enumerate(turned.images):
+                i = own[k // count]
+                made = [paste_texture(part.data.images[i], mask[i], one) for one in variants]
+                assert any(torch.equal(picture, one) for one in made)
+            shows = part.masks[rule["style"]].mean(dim=(1, 2)) >= 0.02
+            named = torch.isin(labels, torch.tensor([CLASSES.index(n) for n in rules["class"]]))
+            expected = part.data.images[right & (labels != number) & (named | shows)]
+            assert torch.equal(kept.images, expected) and len(kept)
+        assert not shared_images(cure.validation, cure.test) and not shared_images(cure.keep, cure.keep_report)
+
+
+def test_a_rule_without_an_image_to_choose_on_is_named(story, report, rules):
+    car = rules.iloc[:1].copy()
+    car["evidence"] = [tuple((story.data.labels == CLASSES.index("car")).nonzero()[:, 0].tolist())]
+    with pytest.raises(ValueError, match="rule 'car' on 'road': no image left that is read rightly"):
+        cures_for(story, report, car, exemplars=4)
+    with pytest.raises(KeyError, match="a rule on 'lava'"):
+        cures_for(story, report, rules.assign(concept="lava"))
+
+
+def test_edits_made_one_on_top_of_the_other_know_it(story, report, rules, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "benchmarks"))
+    import many_edits
+
+    monkeypatch.setattr(many_edits, "SETTINGS", [{"objective": "least_squares", "reference_weight": 1.0}])
+    everyday = story.clean.subset(range(80))
+    cures = cures_for(replace(story, clean=everyday, reference=story.reference[:64]), report, rules, exemplars=1)
+    chosen, classifier = {}, story.classifiers[story.first]
+    for count in many_edits.stacked(cures, chosen):
+        assert count == len(chosen)
+        found = [choice.edit for choice in chosen.values() if choice.found]
+        assert applied_edits(classifier) == tuple(found)
+    assert len(chosen) == 3 and len(found) >= 2 and not applied_edits(classifier)
+    assert [edit.on_top_of for edit in found] == [tuple(e.digest for e in found[:i]) for i in range(len(found))]

@@ -8,14 +8,22 @@ import tomllib
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from torchvision.models import resnet18
 
 import edittools
 from edittools.classifiers import Classifier
+from edittools.cut import Cut
 from edittools.edits import Edit, applied_edits
 from edittools.images import LabelledImages, save_image, save_mask
+from edittools.keys import LayerKeys
+from edittools.lab import result_plots
+from edittools.metrics import Comparison
+from edittools.rewriting import pose, rewrite, solve_least_squares
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [path.relative_to(ROOT) for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("data/**/*.md"))]
@@ -129,6 +137,40 @@ def test_the_tables_of_the_pages_are_what_the_benchmarks_wrote(monkeypatch):
 
     assert (ROOT / "docs" / "results.md").read_text() == tables.page()
     assert (ROOT / "README.md").read_text() == tables.readme()
+    assert Image.open(ROOT / "docs" / "results.png").text["Rows"] == tables.drawn(tables.dots())
+
+
+def test_a_dot_is_filled_where_both_bounds_hold_on_held_out_images(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import tables
+
+    shares = {"errors_corrected": 0.8, "errors_corrected_interval": [0.7, 0.9], "keep_images": 100}
+
+    def holds(accuracy, after, kind="snow"):
+        one = {"accuracy_change_points_held_out": accuracy, "keep_errors_before": 2, "keep_errors_after": after}
+        monkeypatch.setattr(tables, "TITLES", {kind: "on snow"})
+        found = tables.dots(read=lambda name: {**shares, **one} if name == "snow_miniworld" else {})
+        assert [(row["method"], row["low"]) for row in found] == [("edit, one exemplar", 0.7)]
+        return found[0]["holds"]
+
+    assert holds(-0.25, 5) == "yes" and holds(-0.26, 2) == holds(0.0, 6) == "no"
+    case = {"methods": {"local, locality": {"other same": [0.2, 0.1, 0.3], "accuracy_change_points": 0.0}}}
+    monkeypatch.setattr(tables, "TITLES", {"synthetic": "cases"})
+    [row] = tables.dots(read=lambda name: case if name == "synthetic_photos" else {})
+    assert row == {"story": "cases,\nphotos", "method": "local fine-tuning", "share": 0.2, "low": 0.1, "high": 0.3,
+                   "holds": "unknown"}  # fmt: skip
+
+
+def test_the_picture_has_a_dot_a_method_and_says_by_its_filling_what_holds():
+    rows = [("a", "edit", 0.8, "yes"), ("a", "tuning", 0.5, "no"), ("b", "edit", 0.1, "unknown")]
+    table = pd.DataFrame([{"story": s, "method": m, "share": x, "low": x - 0.1, "high": x + 0.1, "holds": h}
+                          for s, m, x, h in rows])  # fmt: skip
+    [axis] = result_plots.methods_by_story(table).axes
+    drawn = {tuple(np.round(line.get_xydata()[0], 2)): line for line in axis.lines if line.get_marker() == "o"
+             and len(line.get_xydata())}  # fmt: skip
+    assert [(x, line.get_fillstyle()) for (x, _), line in drawn.items()] == [(80, "full"), (10, "left"), (50, "none")]
+    assert [round(y) for _, y in drawn] == [0, 1, 0]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["a", "b"]
 
 
 def test_a_result_names_its_call_without_the_files_of_the_machine_it_ran_on(monkeypatch):
@@ -165,3 +207,51 @@ def test_the_version_is_the_same_everywhere():
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
     assert f"\n## {version}\n" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_what_is_left_of_single_edits_is_counted_image_by_image(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import many_edits
+    import tables
+
+    assert [many_edits.counts(n) for n in (1, 4, 5)] == [[1], [1, 2, 4], [1, 2, 4, 5]]
+
+    def compared(before, after):
+        return Comparison(*(torch.tensor([c == "x" for c in text]) for text in (before, after)))
+
+    alone = {"a": compared("xxxx.", "...x."), "b": compared("xx...", "x...."), "c": compared("x....", "x....")}
+    now = {"a": compared("xxxx.", "xx..x"), "b": compared("xx...", "....."), "c": compared("x....", ".....")}
+    others = {"budget": compared("....", "x..."), "clean": compared("x...", "...."), "kept": compared("....", "xx..")}
+    row = many_edits.row("added", now | others, alone, 2)
+    assert row["rules"] == 3 and row["edits"] == 2 and row["errors"] == 7
+    assert (row["corrected"], row["broken"], row["share"]) == (5, 1, 4 / 7)
+    assert row["alone"] == 4 and row["left"] == 2 / 4 and row["below half"] == 1  # one image of a's three, and b's
+    assert (row["budget change"], row["clean change"], row["kept broken"], row["kept"]) == (-25, 25, 0.5, 4)
+    [line] = [line for line in tables.many_edits({"steps": [row]}).splitlines() if line.startswith("| added |")]
+    assert "| 5 / 1 of 7 |" in line and "| 50 % of 4 |" in line and line.endswith("| 50.0 % of 4 |")
+    drawn = result_plots.many_edits(pd.DataFrame([row, row | {"rules": 1, "left": 1.0}]))
+    shown = [axis.lines[0].get_xydata().tolist() for axis in drawn.axes]
+    assert shown == [[[3, 50], [1, 100]], [[3, 50], [1, 50]], [[3, 25], [1, 25]]]
+
+
+def test_the_naive_loss_is_reached_at_no_larger_movement_by_the_first_weight_that_does(monkeypatch, tiny, exemplar):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import edit_speed
+
+    noise = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    reference = LayerKeys(Cut(tiny, "conv1"), noise)
+    problem = pose(reference.cut, exemplar, 1, True, reference.moment)
+    windows = reference.windows(problem.basis)
+    limits = {}
+    for weight in edit_speed.PATH:
+        edit = rewrite(
+            tiny, reference.cut, exemplar, reference, objective="least_squares", reference_weight=weight, cache=""
+        )
+        change = edit.changes["conv1.weight"]
+        limits[weight] = float(problem.l1(change.left)), edit_speed.movement(change.left, windows)
+        moved = torch.cat([reference.cut.convolve(reference.cut.keys(one), change.delta()) for one in reference])
+        assert limits[weight][1] == pytest.approx(float(moved.square().sum(dim=1).mean().sqrt()), rel=1e-3)
+    loss, most = limits[0.1]
+    weight, _ = edit_speed.reach(problem, windows, solve_least_squares, loss + 1e-6, most + 1e-6)
+    assert weight == 0.1
+    assert edit_speed.reach(problem, windows, solve_least_squares, loss, most / 2) is None

@@ -11,8 +11,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from edittools import edits
 from edittools.baselines.finetuning import finetune, finetune_path
 from edittools.classifiers import Classifier, fingerprint
+from edittools.cut import Cut
 from edittools.edits import Change, Edit, applied_edits, unedited_fingerprint
 from edittools.moments import measure
 from edittools.rewriting import rewrite
@@ -331,8 +333,34 @@ def test_the_firing_map_is_strong_at_the_exemplars_mask_and_weak_elsewhere():
         inside, outside = firing[car.mask > 0].square().mean().sqrt(), firing[car.mask == 0].mean()
         assert float(inside) == pytest.approx(1, abs=0.2) and float(outside) < 0.5 * float(inside)
         assert torch.allclose((0.5 * edit).firing_map(classifier, car.changed), firing, atol=1e-4)
+        both = edit.firing_maps(classifier, torch.stack([car.image, car.changed]))
+        torch.testing.assert_close(both[0], edit.firing_map(classifier, car.image))
+        torch.testing.assert_close(both[1], firing)
     with pytest.raises(KeyError, match="does not change layer 'features.2'; it changes features.10"):
         edit.firing_map(classifier, car.changed, "features.2")
+
+
+def test_an_edited_copy_shares_what_the_edit_does_not_change(tiny, edit, photos32):
+    before = _weights(tiny)
+    copied = edit.edited(tiny)
+    assert _same(before, tiny) and applied_edits(tiny) == () and applied_edits(copied) == (edit,)
+    shared = {name for name, tensor in copied.named_parameters() if tensor is dict(tiny.named_parameters())[name]}
+    assert {name for name, _ in tiny.named_parameters()} - shared == {"model.conv1.weight"}
+    assert all(a is b for a, b in zip(copied.buffers(), tiny.buffers(), strict=True))
+    with torch.no_grad(), edit.applied(tiny):
+        assert torch.equal(copied(photos32), tiny(photos32))
+    edit.undo_(copied)
+    assert _same(before, copied)
+
+
+def test_a_model_is_hashed_once_for_many_edits_of_a_cut_and_anew_when_a_weight_changed(tiny, exemplar, monkeypatch):
+    counted, own, cut = [], edits.unedited_fingerprint, Cut(tiny, "conv1")
+    monkeypatch.setattr(edits, "unedited_fingerprint", lambda model: counted.append(1) or own(model))
+    settings = {"rank": None, "objective": "least_squares"}
+    first, second = (rewrite(tiny, cut, exemplar, **settings) for _ in range(2))
+    assert first.fingerprint == second.fingerprint == own(tiny) and len(counted) == 1
+    tiny.model.head.weight.data[0, 0] += 1e-3  # in a way that torch's counter of changes does not see
+    assert rewrite(tiny, cut, exemplar, **settings).fingerprint == own(tiny) != first.fingerprint
 
 
 def test_the_response_of_a_sum_is_on_the_scale_of_its_parts(tiny, edit, exemplar, photos32):
@@ -369,12 +397,12 @@ def test_local_finetuning_changes_one_weight_and_global_all_that_follow(tiny, ex
     assert _same(before, tiny)
 
 
-@pytest.mark.parametrize("scope", ["local", "global"])
-def test_finetuning_is_what_plain_sgd_on_the_model_does(tiny, exemplar, scope):
-    edit = finetune(tiny, "conv1", exemplar, scope=scope, rate=0.05, steps=5)
+@pytest.mark.parametrize(("scope", "momentum"), [("local", 0.0), ("global", 0.0), ("local", 0.9)])
+def test_finetuning_is_what_plain_sgd_on_the_model_does(tiny, exemplar, scope, momentum):
+    edit = finetune(tiny, "conv1", exemplar, scope=scope, rate=0.05, momentum=momentum, steps=5)
     names = list(edit.changes)
     start = {name: tiny.model.get_parameter(name).detach().clone() for name in names}
-    optimiser = torch.optim.SGD([tiny.model.get_parameter(name) for name in names], lr=0.05)
+    optimiser = torch.optim.SGD([tiny.model.get_parameter(name) for name in names], lr=0.05, momentum=momentum)
     for _ in range(5):
         optimiser.zero_grad()
         torch.nn.functional.cross_entropy(tiny(exemplar.changed[None]), torch.tensor([1])).backward()

@@ -40,6 +40,7 @@ from edittools.lab.views import PredictionView
 from edittools.moments import SecondMoment, second_moments
 from edittools.rewriting import rewrite
 from edittools.stories import photos
+from edittools.zoo import downloads
 
 FOLDER_OF_NOBODY = 65534
 
@@ -153,9 +154,9 @@ def cache(monkeypatch, tmp_path, server, picture):
     """A cache of its own, in which each kind of answer is a registered photo, and a downloader of little patience."""
     digest = hashlib.sha256(picture).hexdigest()
     kinds = ("good", "truncated", "corrupt", "slow", "cut", "missing", "broken", "two", "interrupted")
-    monkeypatch.setattr(photos, "registry", lambda: {f"{k}.png": (digest, f"{server[0]}/{k}.png") for k in kinds})
-    patient = photos.pooch.HTTPDownloader
-    monkeypatch.setattr(photos.pooch, "HTTPDownloader", lambda timeout: patient(timeout=min(timeout, 0.5)))
+    monkeypatch.setattr(downloads, "registry", lambda: {f"{k}.png": (digest, f"{server[0]}/{k}.png") for k in kinds})
+    patient = downloads.pooch.HTTPDownloader
+    monkeypatch.setattr(downloads.pooch, "HTTPDownloader", lambda timeout: patient(timeout=min(timeout, 0.5)))
     monkeypatch.setenv("EDITTOOLS_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("EDITTOOLS_PHOTOS", raising=False)
     return tmp_path / "cache" / "photos"
@@ -204,7 +205,7 @@ def test_without_any_network_what_is_in_the_cache_still_works(cache, picture):
     )
     if said.startswith("PermissionError"):
         pytest.skip(f"this machine lets no process give up its network: {said}")
-    assert "FileNotFoundError: photo 'two.png' is not on this machine and could not be downloaded" in said
+    assert "FileNotFoundError: 'two.png' is not on this machine and could not be downloaded" in said
     assert "etwork is unreachable" in said and "EDITTOOLS_PHOTOS" in said
 
 
@@ -522,8 +523,8 @@ def _all_widgets(widget):
 
 @pytest.mark.parametrize("name", ["../up.png", "/absolute.png", "a/../../up.png"])
 def test_a_registered_name_cannot_leave_the_cache(cache, server, name, monkeypatch):
-    known = photos.registry()["good.png"]
-    monkeypatch.setattr(photos, "registry", lambda: {name: known})
+    known = downloads.registry()["good.png"]
+    monkeypatch.setattr(downloads, "registry", lambda: {name: known})
     with pytest.raises(ValueError, match="expected a path below the cache folder"):
         photos.photo(name)
     assert server[1] == [] and not (cache_folder() / "up.png").exists()

@@ -20,6 +20,8 @@ from edittools.cut import Cut, convolutions, cut_all, rows
 from edittools.edits import Edit
 from edittools.images import LabelledImages
 from edittools.keys import LayerKeys, layer_keys, windows_of
+from edittools.lab import repair_figure
+from edittools.lab.plots import RIGHT
 from edittools.metrics import Comparison, errors, predict
 from edittools.moments import SecondMoment, measure
 from edittools.rewriting import pose, preactivation_target, rewrite
@@ -34,6 +36,10 @@ EXACT = {"objective": "least_squares", "cache": ""}
 @pytest.fixture
 def kept(photos32):
     return photos32[20:36]
+
+
+def _labelled(classifier, images):
+    return LabelledImages(images, torch.zeros(len(images)).long(), classifier.classes)
 
 
 def _moved(classifier, edit, images):
@@ -115,7 +121,7 @@ def test_least_squares_with_three_terms_solves_the_normal_equations(tiny, photos
 
     at_mask = cut.shares(exemplar.mask[None], cut.output(cut.prefix(exemplar.changed[None]))).flatten().double().sqrt()
     top = design(exemplar.changed[None]) * at_mask[:, None]
-    problem = pose(cut, exemplar.image[None], exemplar.changed[None], exemplar.mask[None], basis=change.right)
+    problem = pose(cut, exemplar, basis=change.right)
     wanted = rows(preactivation_target(problem) - problem.start, False).double() * at_mask[:, None]
     parts, energy = [(top, wanted)], top.square().sum()
     for weight, images in ((2.0, kept), (0.5, photos32[:20])):
@@ -187,6 +193,10 @@ def test_fine_tuning_keeps_what_it_is_told_to_keep(tiny, photos32, exemplar, kep
     alone = finetune(tiny, "conv1", exemplar, reference=photos32[:20], **settings)
     held = finetune(tiny, "conv1", exemplar, reference=photos32[:20], keep=kept, **settings)
     only = finetune(tiny, "conv1", exemplar, keep=kept, **settings)
+    _, states = cache_states(tiny, ["conv1"], a=_labelled(tiny, photos32[:20]), b=_labelled(tiny, kept))
+    everyday, near = (states[name].batches("conv1", 32) for name in "ab")
+    again = finetune(tiny, "conv1", exemplar, reference=everyday, keep=near, **settings)
+    assert torch.allclose(again.changes["conv1.weight"].delta(), held.changes["conv1.weight"].delta(), atol=1e-6)
     assert drift(held) < drift(alone) and drift(only) < 0.9 * drift(finetune(tiny, "conv1", exemplar, **free))
 
 
@@ -322,6 +332,45 @@ def test_repair_proposes_the_later_half_of_the_convolutions(story):
 def test_repair_gives_the_same_edit_again(story, call, fix):
     again = repair(story.classifier, story.exemplars["car 1"], baselines=False, **call)
     assert fix.edit._is(again.edit) and list(again.table.index) == ["edit"]
+
+
+def test_the_costs_of_a_repair_are_those_that_its_bound_counted(fix):
+    trials, keep, costs = fix.methods["edit"].trials, fix.protocol.states["keep"], fix.costs()
+    losses = trials.losses.map(lambda one: float(one.mean()))
+    ranked = trials.loc[losses.sort_values(kind="stable").index]
+    assert list(costs["kept broken"]) == [keep.compare(edit).broken for edit in ranked.edit]
+    assert list(costs.net) == [16 - int(wrong.sum()) for wrong in ranked.wrong]
+    assert list(costs.chosen) == [edit is fix.edit for edit in ranked.edit] and costs.chosen.sum() == 1
+    few = fix.costs(most=1)  # the trial of lowest loss, and the choice
+    assert few.equals(costs[costs.chosen | (costs.index == 0)].reset_index(drop=True))
+
+
+def test_the_figure_of_a_repair_has_the_numbers_of_its_tables(story, call, fix):
+    above, below = repair_figure(fix, count=7).subfigs
+    bars, dots, firing = above.axes
+    assert [bar.get_width() for bar in bars.patches] == list(100 * fix.table.share)
+    names = [label.get_text() for label in bars.get_yticklabels()]
+    assert names == [f"{name}\n{row.corrected} / {row.broken}" for name, row in fix.table.iterrows()]
+    costs, kept = fix.costs(), len(fix.protocol.states["keep"].labels)
+    every, ring = (dot.get_offsets().tolist() for dot in dots.collections)
+    assert every == [[100 * row["kept broken"] / kept, row.net] for _, row in costs.iterrows()]
+    assert ring == [every[i] for i in costs.index[costs.chosen]]
+    assert len(firing.images) == 2 and len([axis for axis in below.axes if axis.images]) == 7
+    with fix.edit.applied(story.classifier):
+        right = ~errors(predict(story.classifier, call["failing"]), call["failing"].labels)
+    shown = [i * 16 // 7 for i in range(7)]
+    green = [axis.title.get_color() == RIGHT for axis in below.axes if axis.images]
+    assert green == right[shown].tolist() and sum(green) > 0
+
+
+def test_without_kept_images_the_costs_are_points_of_accuracy(story, call):
+    free = call | {"keep": None, "baselines": False, "layers": call["layers"][:1]}
+    fix = repair(story.classifier, story.exemplars["car 1"], **free)
+    budget, costs = fix.protocol.states["budget"], fix.costs()
+    assert costs[costs.chosen]["accuracy change"].tolist() == [budget.compare(fix.edit).accuracy_change]
+    dots = repair_figure(fix).subfigs[0].axes[1]
+    assert dots.collections[0].get_offsets()[:, 0].tolist() == list(-costs["accuracy change"])
+    assert dots.lines[0].get_xdata()[0] == 100 / len(budget.labels)  # one image is more than the budget
 
 
 def test_an_interrupted_repair_gives_the_best_so_far(story, call, monkeypatch):

@@ -17,6 +17,7 @@ from edittools.metrics import (
     errors,
     errors_corrected,
     mcnemar,
+    pooled_row,
     predict,
     signed_rank,
     wilson,
@@ -125,3 +126,25 @@ def test_an_interval_of_the_errors_corrected_is_that_of_a_bootstrap_over_images(
         values.append(errors_corrected(found.before[i], found.after[i]))
     assert found.corrected_interval() == pytest.approx(np.quantile(values, (0.025, 0.975)), abs=0.03)
     assert all(math.isnan(v) for v in Comparison(~before & before, before).corrected_interval())
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=3, max_size=40))
+def test_one_classifier_pooled_is_that_classifier(pairs):
+    one = Comparison(*torch.tensor(pairs).T)
+    row, known = pooled_row([one]), one.row()
+    low, high = one.accuracy_interval()
+    expected = known | {"accuracy low": low, "accuracy high": high}
+    assert {name: row[name] for name in expected} == pytest.approx(expected, nan_ok=True)
+
+
+def test_images_are_pooled_not_classifiers_times_images():
+    """The same errors in four classifiers say no more than in one; four different ones say more."""
+    generator = torch.Generator().manual_seed(0)
+    found = [Comparison(*(torch.rand(2, 127, generator=generator) < torch.tensor([[0.4], [0.3]]))) for _ in range(4)]
+    one, same, apart = pooled_row(found[:1]), pooled_row(found[:1] * 4), pooled_row(found)
+    assert same["corrected"] == 4 * one["corrected"] and same["errors before"] == 4 * one["errors before"]
+    for name in ("errors corrected", "low", "high", "p", "accuracy low", "accuracy high"):
+        assert same[name] == pytest.approx(one[name])
+    assert apart["high"] - apart["low"] < 0.7 * (one["high"] - one["low"])
+    with pytest.raises(ValueError, match=r"\[127, 126\] images: expected the same"):
+        pooled_row([found[0], Comparison(found[1].before[1:], found[1].after[1:])])

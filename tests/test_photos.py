@@ -9,6 +9,7 @@ from conftest import needs_photos
 from PIL import Image
 
 from edittools.stories import photos
+from edittools.zoo import downloads
 from edittools.zoo.load import load_classifier
 
 
@@ -50,7 +51,7 @@ def cache(monkeypatch, tmp_path, server, picture):
     digest = hashlib.sha256(picture).hexdigest()
     names = ("a's good one.png", "corrupt", "cut", "missing")
     known = {name: (digest, f"{server[0]}/{name.replace(' ', '%20')}") for name in names}
-    monkeypatch.setattr(photos, "registry", lambda: known)
+    monkeypatch.setattr(downloads, "registry", lambda: known)
     monkeypatch.setenv("EDITTOOLS_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("EDITTOOLS_PHOTOS", raising=False)
     return tmp_path / "cache" / "photos"
@@ -65,9 +66,7 @@ def test_a_photo_is_downloaded_once_and_checked(cache, server, picture):
 
 @pytest.mark.parametrize("name", ["corrupt", "cut", "missing"])
 def test_a_broken_download_is_an_error_and_leaves_no_file(cache, name):
-    with pytest.raises(
-        FileNotFoundError, match=rf"photo '{name}' .* could not be downloaded from http://127.*Two ways out"
-    ):
+    with pytest.raises(FileNotFoundError, match=rf"'{name}' .* could not be downloaded from http://127.*Two ways out"):
         photos.photo(name)
     assert not [path for path in cache.rglob("*") if path.is_file()]
 
@@ -87,7 +86,7 @@ def test_an_offline_folder_is_used_checked_and_never_written(cache, monkeypatch,
     assert photos.photo("a's good one.png").parent == folder
     assert photos.available("") == ["a's good one.png"]
     (folder / "a's good one.png").write_bytes(b"other")
-    with pytest.raises(ValueError, match="is not the registered photo"):
+    with pytest.raises(ValueError, match="is not the registered one"):
         photos.photo("a's good one.png")
     assert (folder / "a's good one.png").read_bytes() == b"other"
     monkeypatch.setenv("EDITTOOLS_PHOTOS", str(tmp_path / "absent"))
@@ -96,8 +95,8 @@ def test_an_offline_folder_is_used_checked_and_never_written(cache, monkeypatch,
 
 
 def test_without_network_the_error_names_file_address_and_ways_out(cache, monkeypatch):
-    digest = photos.registry()["cut"][0]
-    monkeypatch.setattr(photos, "registry", lambda: {"x.jpg": (digest, "http://127.0.0.1:9/x.jpg")})
+    digest = downloads.registry()["cut"][0]
+    monkeypatch.setattr(downloads, "registry", lambda: {"x.jpg": (digest, "http://127.0.0.1:9/x.jpg")})
     with pytest.raises(FileNotFoundError, match=r"'x.jpg' .*http://127.0.0.1:9/x.jpg .*EDITTOOLS_PHOTOS"):
         photos.photo("x.jpg")
 

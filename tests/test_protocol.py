@@ -23,8 +23,9 @@ from edittools.choosing.trials import (
     rewriting_trials,
     sweep,
 )
-from edittools.cut import cut_all
+from edittools.cut import Cut, cut_all
 from edittools.images import LabelledImages
+from edittools.keys import ExemplarStates
 from edittools.metrics import Comparison, predict
 from edittools.moments import measure
 from edittools.rewriting import rewrite
@@ -91,6 +92,15 @@ def test_selection_takes_the_lowest_loss_that_mends_more_than_it_breaks_within_t
     assert select(table, _Budget({"a": 4, "b": 4, "c": 4, "d": 0, "e": 0})).edit == "d"
 
 
+def test_ranked_by_net_gain_the_loss_settles_between_equals():
+    table = pd.DataFrame({"edit": list("abc"), "net": [3, 5, 5], "loss": [0.1, 1.1, 1.0], "corrected": 5, "broken": 0})
+    free = dict.fromkeys("abc", 0)
+    by = [select(table, _Budget(free), rank_by=name).edit for name in ("loss", "net")]
+    assert by == ["a", "c"] and select(table, _Budget(free | {"c": 2}), rank_by="net").edit == "b"
+    with pytest.raises(ValueError, match="rank_by 'gain': expected 'loss' or 'net'"):
+        select(table, _Budget(free), rank_by="gain")
+
+
 def test_when_nothing_helps_within_the_budget_the_selection_is_to_change_nothing(tiny, photos32, sets, exemplar):
     _, kept = cache_states(tiny, LAYERS, **sets)
     edit = rewrite(tiny, "conv1", exemplar, photos32, cache="")
@@ -107,7 +117,7 @@ def test_a_choice_names_the_settings_that_lie_on_the_edge_of_what_was_tried():
         "edit": list("abc"), "net": 1, "loss": [1.0, 2.0, 3.0], "corrected": 1, "broken": 0, "layer": ["x", "y", "z"],
         "rate": [0.1, 0.2, 0.3], "rank": [2, 1, 3], "locality": [0.0, 1.0, 9.0], "strength": [1.0, 1.0, 0.5],
     })  # fmt: skip
-    protocol = SimpleNamespace(states={"budget": _Budget(dict.fromkeys("abc", 0))})
+    protocol = SimpleNamespace(states={"budget": _Budget(dict.fromkeys("abc", 0))}, rank_by="loss")
     chosen = Protocol.choose(protocol, table)
     assert chosen.edges == ("rate",)  # rank 2 is inside, no locality is no edge, of α only two values were tried
     assert str(chosen) == "x, rate 0.1, rank 2, locality 0, α 1 (edge of the grid: rate)"
@@ -175,6 +185,19 @@ def test_the_best_fine_tunings_are_repeated_with_each_locality(tiny, photos32, s
     assert [s["locality"] for s, _ in own] == [3.0, 3.0]
 
 
+def test_an_exemplar_is_run_up_to_a_layer_once_for_all_settings(tiny, photos32, exemplar, monkeypatch):
+    cuts, moments, runs = cut_all(tiny, ["conv1", "conv2"]), measure(tiny, ["conv1", "conv2"], photos32), []
+    prefix = Cut.prefix
+    monkeypatch.setattr(Cut, "prefix", lambda cut, images: runs.append(cut.layer) or prefix(cut, images))
+    settings = grid(rank=(1, 2), objective=("l1", "least_squares"), steps=(3,))
+    tried = list(rewriting_trials(cuts, {"one": exemplar}, moments, settings, (1.0,)))
+    assert len(tried) == 8 and runs == ["conv1", "conv1", "conv2", "conv2"]  # x and x'
+    alone = rewrite(tiny, "conv2", exemplar, moments["conv2"], **settings[-1])
+    assert torch.allclose(tried[-1][1].changes["conv2.weight"].delta(), alone.changes["conv2.weight"].delta())
+    with pytest.raises(ValueError, match="exemplars at layer 'conv1': expected them at 'conv2'"):
+        rewrite(tiny, cuts["conv2"], ExemplarStates(cuts["conv1"], exemplar), moments["conv2"])
+
+
 def test_settings_that_differ_in_steps_alone_are_one_run(tiny, exemplar, monkeypatch):
     cuts, calls = cut_all(tiny, ["conv1"]), []
     path = trials.finetune_path
@@ -197,10 +220,11 @@ def story(tiny, photos32, sets, exemplar):
     )  # fmt: skip
 
 
-def test_every_method_is_chosen_by_the_same_rule_within_the_budget_and_says_its_effort(story):
-    protocol = Protocol(story)
+@pytest.mark.parametrize(("rank_by", "order"), [("loss", ["loss"]), ("net", ["lost", "loss"])])
+def test_every_method_is_chosen_by_the_same_rule_within_the_budget_and_says_its_effort(story, rank_by, order):
+    protocol = Protocol(story, rank_by=rank_by)
     plan = Plan(grid(rank=(1,), objective=("l1", "least_squares"), steps=(5,)), rates=(0.01, 0.1), steps=(2,),
-                localities=(1.0,), top=1, long=3, longest=1)  # fmt: skip
+                localities=(1.0,), top=1, long=(3,), longest=1)  # fmt: skip
     chosen = protocol.choose_all(plan)
     assert list(chosen) == [
         "untuned", "editing", "random_direction", "editing_several", "random_direction_several", "two_layers",
@@ -211,13 +235,14 @@ def test_every_method_is_chosen_by_the_same_rule_within_the_budget_and_says_its_
     for name, choice in chosen.items():
         if name in ("untuned", "two_layers"):
             continue
-        ranked = choice.table[choice.table.net > 0].sort_values("loss", kind="stable")
+        helping = choice.table[choice.table.net > 0]
+        ranked = helping.assign(lost=-helping.net).sort_values(order, kind="stable")
         kept = [row for row in ranked.itertuples()
                 if protocol.states["budget"].compare(row.edit).accuracy_change >= -0.25]  # fmt: skip
         assert choice.found == bool(kept) and choice.trials == len(choice.table)
         assert not kept or choice.edit is kept[0].edit
     assert chosen["editing"].trials == chosen["random_direction"].trials == 2 * 1 * 2 * 3
-    assert chosen["finetune_local"].trials == 2 * 2 + 1 + 1
+    assert chosen["finetune_local"].trials == 2 * 2 * 2 + 1 + 1
     table = protocol.report({name: choice.edit for name, choice in chosen.items()})
     assert table.loc["untuned", "budget change"] == pytest.approx(chosen["untuned"].accuracy_change)
 

@@ -11,7 +11,7 @@ from torch import nn
 from edittools.baselines.finetuning import finetune
 from edittools.classifiers import Classifier
 from edittools.cut import Cut, mask_at
-from edittools.exemplars import Exemplar, stack
+from edittools.exemplars import Exemplar
 from edittools.metrics import predict
 from edittools.moments import measure
 from edittools.rewriting import pose, preactivation_target, rewrite, solve_least_squares
@@ -21,7 +21,7 @@ LAYERS = ["stem", "conv1", "conv2"]
 
 def _pose(tiny, photos, layer, exemplars, rank=1, masked=True):
     cut = Cut(tiny, layer)
-    return pose(cut, *stack(exemplars), rank, masked, measure(tiny, [layer], photos)[layer])
+    return pose(cut, exemplars, rank, masked, measure(tiny, [layer], photos)[layer])
 
 
 def _weight_change(edit, layer):

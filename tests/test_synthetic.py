@@ -21,8 +21,10 @@ from edittools.choosing.states import CachedStates
 from edittools.classifiers import Classifier
 from edittools.images import LabelledImages
 from edittools.metrics import bootstrap, errors, predict
+from edittools.stories import suites
 from edittools.stories import synthetic as syn
 from edittools.stories import synthetic_tables as tables
+from edittools.stories.exclusions import exclusions
 
 
 def tiny_material(count=160):
@@ -51,10 +53,10 @@ def tiny_material(count=160):
 
 SUITE = syn.Suite(
     tiny_material, ("road",), ("graffiti", "snow"), ("conv1", "conv2"), numbers=(2, 1), strengths=(0.5,), rates=(1e-2,),
-    steps=2, solver_steps=4, localities=(1.0,), budgets=(0.25, 100.0), least=1,
+    steps=2, solver_steps=4, localities=(1.0,), budgets=(0.25, 100.0), least=1, rivals=("projection", "closed_form"),
 )  # fmt: skip
 PROCESSES = multiprocessing.get_context("forkserver")  # new processes that need not load torch again
-PROCESSES.set_forkserver_preload(["edittools.synthetic", "distributed"])
+PROCESSES.set_forkserver_preload(["edittools.stories.synthetic", "distributed"])
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -75,7 +77,7 @@ def test_no_case_holds_an_excluded_pair_and_a_concept_too_small_gives_none():
     assert {case.concept for case in listed} == {"road", "building"}
     assert "house" in {case.target for case in listed if case.concept == "road"}
     assert "house" not in {case.target for case in listed if case.concept == "building"}
-    assert set(syn.exclusions().columns) == {"concept", "reason", "class"}
+    assert set(exclusions().columns) == {"concept", "reason", "class"}
 
 
 def test_an_unknown_concept_is_named():
@@ -133,7 +135,10 @@ def test_counts_in_the_table_are_those_of_full_forward_passes():
 
 def test_every_method_is_tried_and_what_costs_too_much_is_not_chosen(table):
     found = set(table.method)
-    expected = {*syn.REWRITING, *syn.FINETUNING, "rank 1", "rank 3", "editing, variants", "random direction"}
+    expected = {*syn.REWRITING, *syn.FINETUNING, "rank 1", "rank 3", "editing, variants", "random direction"} | {
+        "projection",
+        "closed form",
+    }
     assert expected <= found
     chosen = table[table.budget == 0.25]
     assert (chosen.accuracy_change_budget >= -0.25).all()
@@ -314,21 +319,21 @@ def test_selection_under_several_budgets_is_selection_under_each():
 
 @pytest.mark.parametrize("tier", ["mini", "lite", "paper"])
 def test_the_suites_of_all_tiers_name_layers_and_grow(tier):
-    small, usual, full = (syn.suite(tier, size) for size in ("small", "usual", "full"))
+    small, usual, full = (suites.suite(tier, size) for size in ("small", "usual", "full"))
     assert set(small.concepts) <= set(usual.concepts) <= set(full.concepts)
     assert len(usual.styles) <= len(full.styles)
 
 
 def test_an_unknown_tier_or_size_is_refused():
     with pytest.raises(ValueError, match="tier 'huge': expected mini, lite or paper"):
-        syn.suite("huge")
+        suites.suite("huge")
     with pytest.raises(ValueError, match="size 'tiny': expected small, usual or full"):
-        syn.suite("mini", "tiny")
+        suites.suite("mini", "tiny")
 
 
 @needs_photos
 def test_msrc_gives_cases_of_classes_that_are_not_the_concept():
-    suite = syn.suite("lite", "small")
+    suite = suites.suite("lite", "small")
     listed = syn.cases(suite)
-    banned = set(zip(syn.exclusions().concept, syn.exclusions()["class"], strict=True))
+    banned = set(zip(exclusions().concept, exclusions()["class"], strict=True))
     assert listed and not {(case.concept, case.target) for case in listed} & banned

@@ -12,7 +12,8 @@ from edittools.checks import check_amount
 from edittools.classifiers import Classifier
 from edittools.cut import Cut, State, cut_at
 from edittools.edits import Edit
-from edittools.exemplars import Exemplar, stack
+from edittools.exemplars import Exemplar
+from edittools.keys import ExemplarStates, exemplars_at
 from edittools.rewriting import rewrite
 
 GRID = [{"weight": weight} for weight in (0.1, 1.0, 10.0, 100.0, 1e3, 1e4)]
@@ -48,10 +49,10 @@ def rewrite_in_closed_form(
     `ValueError` for a negative weight, or what `rewrite` refuses.
     """
     relative, cut = check_amount(weight, "weight", 0), cut_at(classifier, layer)
-    moment, (_, changed, masks) = reference_moment(cut, reference), stack(exemplars)
+    moment, exemplars = reference_moment(cut, reference), exemplars_at(cut, exemplars)
     started = time.perf_counter()
     whitener = with_kept(cut, moment, keep).whitener
-    plain, white = _traces(cut, changed, masks if masked else torch.ones_like(masks), whitener)
+    plain, white = _traces(cut, exemplars, masked, whitener)
     # In whitened keys λ C is the identity: `rewrite` solves that, in the smaller dimension, and counts its ridge
     # relative to their trace in place of that of the plain keys.
     mean = float(moment.matrix.trace()) / len(moment.matrix)
@@ -66,9 +67,10 @@ def rewrite_in_closed_form(
 
 
 @torch.no_grad()
-def _traces(cut: Cut, changed: Tensor, masks: Tensor, whitener: Tensor) -> tuple[float, float]:
+def _traces(cut: Cut, exemplars: ExemplarStates, masked: bool, whitener: Tensor) -> tuple[float, float]:
     """The trace of K*K*ᵀ, of the plain and of the whitened keys of x' under the kernel's window."""
-    keys = cut.keys(cut.prefix(changed)).double()
+    keys, masks = cut.keys(exemplars.changed).double(), exemplars.masks
+    masks = masks if masked else torch.ones_like(masks)
     white = cut.along(keys, whitener)
     ones = torch.ones_like(cut.weight[:1], dtype=torch.float64)
     sums = [cut.convolve(k.square(), ones) for k in (keys, white)]

@@ -15,7 +15,8 @@ from edittools.checks import check_amount
 from edittools.classifiers import Classifier
 from edittools.cut import Cut, State, cut_at
 from edittools.edits import Change, Edit, Record, edit_of
-from edittools.exemplars import Exemplar, stack
+from edittools.exemplars import Exemplar
+from edittools.keys import exemplars_at
 
 RAISED = {"lowered": 0.0, "both": 0.5, "raised": 1.0}
 """Which classes move, and the part of the largest gap that the class of x is raised by."""
@@ -57,20 +58,20 @@ def correct_logits(
     if classes not in RAISED:
         raise ValueError(f"classes {classes!r}: expected one of {', '.join(RAISED)}")
     margin, cut = check_amount(margin, "margin", 0), cut_at(classifier, layer)
-    images, changed, _ = stack(exemplars)
+    exemplars = exemplars_at(cut, exemplars)
     kept_keys(cut, keep)  # refuses what are no states at the layer
-    started, state = time.perf_counter(), cut.prefix(changed)
+    started, state = time.perf_counter(), exemplars.changed
     name, head = find_head(cut, state)
     if head.bias is None:
         raise ValueError(f"the last layer {name!r} has no bias: expected one, since nothing else is changed")
-    logits, target = _logits(cut, state), _logits(cut, cut.prefix(images)).argmax(dim=1)
+    logits, target = _logits(cut, state), _logits(cut, exemplars.image).argmax(dim=1)
     bias = _bias(logits, target, RAISED[classes], margin)
     for kept in keep or ():
         bias = bias * _room(_logits(cut, kept), bias)
     wrong = [float((z.argmax(dim=1) != target).double().mean()) for z in (logits, logits + bias)]
     record = Record(f"logit correction ({classes})", *wrong, 1, time.perf_counter() - started)
     change = Change(bias.to(solver_precision(head.bias)))
-    return edit_of(cut.model, {f"{name}.bias": change}, record)
+    return edit_of(cut, {f"{name}.bias": change}, record)
 
 
 @torch.no_grad()

@@ -19,13 +19,17 @@ from edittools.checks import check_amount, check_number
 from edittools.classifiers import Classifier
 from edittools.cut import Cut, State, cut_at
 from edittools.edits import Change, Edit, Record, edit_of
-from edittools.exemplars import Exemplar, stack
+from edittools.exemplars import Exemplar
 from edittools.graph import evaluating
 from edittools.images import LabelledImages
+from edittools.keys import exemplars_at
 
 SCOPES = ("local", "global")
 STEPS = 50
 """Steps of `finetune` where nothing else is said."""
+
+Staying = LabelledImages | Tensor | Sequence[tuple[State, Tensor]]
+"""Images to be read as now, or batches of them as (state at the layer, log-probabilities now)."""
 
 
 def finetune(
@@ -35,10 +39,11 @@ def finetune(
     *,
     scope: str = "local",
     rate: float = 1e-3,
+    momentum: float = 0.0,
     steps: int = STEPS,
     locality: float = 0.0,
-    reference: LabelledImages | Tensor | Sequence[tuple[State, Tensor]] | None = None,
-    keep: LabelledImages | Tensor | None = None,
+    reference: Staying | None = None,
+    keep: Staying | None = None,
     batch_size: int = 32,
     seed: int = 0,
     progress: bool = False,
@@ -50,11 +55,12 @@ def finetune(
         layer: the layer trained ("local"), or from which on all is trained ("global").
         exemplars: one or several, each with its `label`.
         scope: "local" or "global"; global includes what runs beside the layer, see `Cut.later_parameters`.
-        rate: learning rate of SGD (no momentum).
+        rate: learning rate of SGD.
+        momentum: of SGD, in [0, 1).
         steps: number of full-batch steps.
         locality: weight of a term that keeps `reference` images as they are: KL(original ‖ fine-tuned).
         reference: images for the locality term, or batches of them as (state at the layer, original log-probabilities).
-        keep: images whose reading must stay: a second locality term of the same weight.
+        keep: images whose reading must stay: a second locality term of the same weight, given in the same ways.
         batch_size: of the locality term.
         seed: of the order of the reference images.
         progress: show a progress bar.
@@ -62,10 +68,9 @@ def finetune(
     Returns an `Edit` with a `Record` (loss: cross-entropy on x'). Raises `ValueError` for an unknown scope, an exemplar
     without a label or with one of no class, a locality without reference images, or a `Cut` of another classifier.
     """
-    settings = {"scope": scope, "rate": rate, "locality": locality, "reference": reference, "keep": keep}
-    [edit] = finetune_path(
-        classifier, layer, exemplars, (steps,), **settings, batch_size=batch_size, seed=seed, progress=progress
-    )
+    settings = {"scope": scope, "rate": rate, "momentum": momentum, "batch_size": batch_size, "seed": seed}
+    near = {"locality": locality, "reference": reference, "keep": keep}
+    [edit] = finetune_path(classifier, layer, exemplars, (steps,), **settings, **near, progress=progress)
     return edit
 
 
@@ -77,9 +82,10 @@ def finetune_path(
     *,
     scope: str = "local",
     rate: float = 1e-3,
+    momentum: float = 0.0,
     locality: float = 0.0,
-    reference: LabelledImages | Tensor | Sequence[tuple[State, Tensor]] | None = None,
-    keep: LabelledImages | Tensor | None = None,
+    reference: Staying | None = None,
+    keep: Staying | None = None,
     batch_size: int = 32,
     seed: int = 0,
     progress: bool = False,
@@ -93,18 +99,16 @@ def finetune_path(
         raise ValueError(f"scope {scope!r}: expected one of {', '.join(SCOPES)}")
     if locality and reference is None and keep is None:
         raise ValueError(f"locality={locality} without reference images: expected images whose predictions shall stay")
-    check_amount(rate, "rate", 0), check_amount(locality, "locality", 0)
-    stops = [check_number(step, 0, None, "steps") for step in steps]
-    if not stops or sorted(set(stops)) != stops:
-        raise ValueError(f"steps {tuple(steps)!r}: expected one number of steps or more, each higher than the last")
+    check_amount(locality, "locality", 0), _check_optimiser(rate, momentum)
+    stops = _stops(steps)
     cut = cut_at(classifier, layer)
-    _, changed, _ = stack(exemplars)
+    exemplars = exemplars_at(cut, exemplars)
     labels = class_labels(exemplars, classifier, "fine-tuning")
     started = time.perf_counter()
-    state = cut.prefix(changed)
+    state = exemplars.changed
     names, parameters = _trainable(cut, scope)
     staying = [_kept(cut, some, batch_size, seed) for some in (reference, keep) if locality and some is not None]
-    optimiser = torch.optim.SGD(parameters.values(), lr=rate)
+    optimiser = torch.optim.SGD(parameters.values(), lr=rate, momentum=momentum)
     first = None
     for step in tqdm(range(stops[-1] + 1), f"{scope} fine-tuning", unit="step", disable=not progress, leave=False):
         with torch.enable_grad():
@@ -122,6 +126,20 @@ def finetune_path(
         for parameter, gradient in zip(parameters.values(), gradients, strict=True):
             parameter.grad = gradient
         optimiser.step()
+
+
+def _check_optimiser(rate: float, momentum: float) -> None:
+    check_amount(rate, "rate", 0)
+    if check_amount(momentum, "momentum", 0) >= 1:
+        raise ValueError(f"momentum {momentum}: expected a number from 0 up and below 1")
+
+
+def _stops(steps: Sequence[int]) -> list[int]:
+    """The numbers of steps after which an edit is given, checked."""
+    stops = [check_number(step, 0, None, "steps") for step in steps]
+    if not stops or sorted(set(stops)) != stops:
+        raise ValueError(f"steps {tuple(steps)!r}: expected one number of steps or more, each higher than the last")
+    return stops
 
 
 def _trainable(cut: Cut, scope: str) -> tuple[dict[str, str], dict[str, Tensor]]:
@@ -146,9 +164,7 @@ def forward(cut: Cut, state: State, parameters: dict[str, Tensor]) -> Tensor:
     return logits.to(torch.promote_types(logits.dtype, torch.float32))  # half precision would round the loss
 
 
-def _kept(
-    cut: Cut, reference: LabelledImages | Tensor | Sequence[tuple[State, Tensor]], size: int, seed: int
-) -> Iterator[tuple[State, Tensor]]:
+def _kept(cut: Cut, reference: Staying, size: int, seed: int) -> Iterator[tuple[State, Tensor]]:
     """Endless batches of reference images, as the state at the layer and the original log-probabilities."""
     images = reference.images if isinstance(reference, LabelledImages) else reference
     generator = torch.Generator().manual_seed(seed)
@@ -176,4 +192,4 @@ def _as_edit(cut: Cut, names: dict[str, str], parameters: dict[str, Tensor], rec
         difference = (parameter - cut.model.get_parameter(name)).detach()
         if difference.any() or name in names:
             changes[name] = Change(difference)
-    return edit_of(cut.model, changes, record)
+    return edit_of(cut, changes, record)

@@ -19,9 +19,10 @@ from edittools.checks import check_amount, check_number
 from edittools.classifiers import Classifier
 from edittools.cut import Cut, State, cut_at
 from edittools.edits import Change, Edit, Record, edit_of
-from edittools.exemplars import Exemplar, stack
+from edittools.exemplars import Exemplar
 from edittools.graph import find_layer
 from edittools.images import LabelledImages
+from edittools.keys import exemplars_at
 from edittools.moments import SecondMoment
 
 GRID = [{"share": share, "ridge": ridge} for share in (0.1, 0.5) for ridge in (1e-3, 1e-2, 1e-1, 1.0)]
@@ -67,10 +68,10 @@ def retrain_head(
     if check_amount(ridge, "ridge", 0) == 0:
         raise ValueError(f"ridge {ridge!r}: expected a number above 0, or the head has no single best value")
     steps, cut = check_number(steps, 1, None, "steps"), cut_at(classifier, layer)
-    _, changed, _ = stack(exemplars)
+    exemplars = exemplars_at(cut, exemplars)
     labels, started = class_labels(exemplars, classifier, "retraining the head"), time.perf_counter()
     kept_keys(cut, keep)  # refuses what are no states at the layer
-    state = cut.prefix(changed)
+    state = exemplars.changed
     name, head = find_head(cut, state)
     others = [_states(cut, reference, batch_size)] + ([keep] if keep else [])
     own, *rest = (_features(cut, head, states) for states in ([state], *others))
@@ -81,7 +82,7 @@ def retrain_head(
         parts[f"{name}.bias"] = change[:, -1]
     changes = {n: Change(part.to(solver_precision(head.weight))) for n, part in parts.items()}
     record = Record("head retraining", *losses, taken, time.perf_counter() - started, converged)
-    return edit_of(cut.model, changes, record)
+    return edit_of(cut, changes, record)
 
 
 def find_head(cut: Cut, state: State) -> tuple[str, nn.Linear]:

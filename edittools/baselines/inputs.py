@@ -17,6 +17,7 @@ from edittools.cut import Cut, State, rows
 from edittools.edits import Change, added
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
+from edittools.keys import LayerKeys
 from edittools.moments import SecondMoment, second_moments
 
 Reference = LabelledImages | Tensor | SecondMoment
@@ -73,15 +74,11 @@ def kept_keys(cut: Cut, keep: Sequence[State] | None) -> Tensor | None:
 def with_kept(cut: Cut, moment: SecondMoment, keep: Sequence[State] | None) -> SecondMoment:
     """The second moment C of the reference keys plus that of the kept keys, scaled to the same trace.
 
-    Without kept states it is the moment given, which knows its eigenvalues already.
+    Without kept states it is the moment given. That and what `LayerKeys` give know their eigenvectors already.
     """
-    keys = kept_keys(cut, keep)
-    if keys is None:
+    if kept_keys(cut, keep) is None:
         return moment
-    kept = (keys.T @ keys / len(keys)).to(moment.matrix.device, torch.float64)
-    matrix = moment.matrix.double()
-    scale = matrix.trace() / kept.trace().clamp_min(torch.finfo(kept.dtype).tiny)
-    return SecondMoment(matrix + scale * kept, moment.count + len(keys), moment.clamp)
+    return (keep if isinstance(keep, LayerKeys) else LayerKeys(cut, keep)).beside(moment)
 
 
 def masked_keys(cut: Cut, state: State, masks: Tensor) -> tuple[Tensor, Tensor]:

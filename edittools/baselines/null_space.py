@@ -13,7 +13,8 @@ from edittools.checks import check_amount
 from edittools.classifiers import Classifier
 from edittools.cut import Cut, State, cut_at
 from edittools.edits import Edit
-from edittools.exemplars import Exemplar, stack
+from edittools.exemplars import Exemplar
+from edittools.keys import exemplars_at
 from edittools.moments import RankError, SecondMoment, directions
 from edittools.rewriting import rewrite
 
@@ -66,23 +67,23 @@ def rewrite_in_null_space(
         raise ValueError(f"share {share!r}: expected a number above 0 and below 1")
     cut = cut_at(classifier, layer)
     moment = reference_moment(cut, reference)
-    basis = null_space(with_kept(cut, moment, keep).matrix, share).to(cut.weight.device)
+    basis = null_space(with_kept(cut, moment, keep), share).to(cut.weight.device)
     if rank is not None:
-        _, changed, masks = stack(exemplars)
-        keys, weights = masked_keys(cut, cut.prefix(changed), masks)
+        exemplars = exemplars_at(cut, exemplars)
+        keys, weights = masked_keys(cut, exemplars.changed, exemplars.masks)
         free = SecondMoment(torch.eye(len(basis), dtype=torch.float64, device=keys.device), 1)
         basis = directions(keys @ basis.T, weights, rank, free) @ basis
     settings = {"masked": masked, "objective": objective, "steps": steps, "ridge": ridge}
     return rewrite(classifier, cut, exemplars, moment, rank=len(basis), basis=basis, **settings)
 
 
-def null_space(matrix: Tensor, share: float) -> Tensor:
-    """Orthonormal rows `(m, n)`: the eigenvectors of `(n, n)` beyond the first ones that hold `share` of its trace.
+def null_space(moment: SecondMoment, share: float) -> Tensor:
+    """Orthonormal rows `(m, n)`: the eigenvectors of C `(n, n)` beyond the first ones that hold `share` of its trace.
 
     Raises `RankError` when none is left.
     """
-    values, vectors = torch.linalg.eigh(matrix.double())
-    energy = values.flip(0).clamp_min(0).cumsum(dim=0)
+    values, _, vectors = moment.eigen
+    energy = values.flip(0).cumsum(dim=0)
     taken = int((energy < share * energy[-1]).sum()) + 1
     if taken >= len(values):
         raise RankError(f"share {share!r}: all {len(values)} directions are needed to hold it, expected a lower share")

@@ -23,7 +23,8 @@ from edittools.checks import check_amount
 from edittools.classifiers import Classifier
 from edittools.cut import Cut, State, cut_at
 from edittools.edits import Change, Edit, Record, edit_of
-from edittools.exemplars import Exemplar, stack
+from edittools.exemplars import Exemplar
+from edittools.keys import exemplars_at
 from edittools.moments import RankError, SecondMoment
 
 DIRECTIONS = ("mean", "probe", "leace")
@@ -79,10 +80,9 @@ def project_concept(
     if mode == "shift" and cut.module.bias is None:
         raise ValueError(f"layer {cut.layer!r} has no bias to shift: expected mode='erase', or a layer with one")
     moment = reference_moment(cut, reference) if direction == "leace" or isinstance(reference, SecondMoment) else None
-    images, changed, masks = stack(exemplars)
-    started, after = time.perf_counter(), cut.prefix(changed)
-    plain, weights = masked_keys(cut, cut.prefix(images), masks)
-    other, _ = masked_keys(cut, after, masks)
+    exemplars, started = exemplars_at(cut, exemplars), time.perf_counter()
+    plain, weights = masked_keys(cut, exemplars.image, exemplars.masks)
+    other, _ = masked_keys(cut, exemplars.changed, exemplars.masks)
     centre, gap = weights @ plain, weights @ (other - plain)
     if not gap.any():
         raise RankError(f"x and x' have the same mean key at the mask, at layer {cut.layer!r}: nothing to project")
@@ -95,10 +95,10 @@ def project_concept(
     reader = _reader(axis, spared, ridge)
     changes = _changes(cut, axis, reader, centre if mode == "erase" else -gap, mode)
     if (name := f"{cut.layer}.weight") in changes:
-        changes[name] = described(cut, after, masks, changes[name], moment)
+        changes[name] = described(cut, exemplars.changed, exemplars.masks, changes[name], moment)
     apart = [float(difference.norm()) for difference in (gap, gap - axis * (reader @ gap))]
     record = Record(f"concept projection ({direction}, {mode})", *apart, 1, time.perf_counter() - started)
-    return edit_of(cut.model, changes, record)
+    return edit_of(cut, changes, record)
 
 
 def _spread(keys: Tensor, weights: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The rule of choice: the trial of lowest validation loss within an accuracy budget and a bound on kept images."""
+"""The rule of choice: the best trial on validation images within an accuracy budget and a bound on kept images."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
 from edittools.choosing.states import CachedStates
-from edittools.choosing.trials import sweep
+from edittools.choosing.trials import ranked, sweep
 from edittools.edits import Edit
 from edittools.metrics import Comparison
 
@@ -86,26 +86,34 @@ class Choice:
 
 
 def select(
-    table: pd.DataFrame, budget_images: CachedStates, budget: float = BUDGET, kept_images: CachedStates | None = None
+    table: pd.DataFrame,
+    budget_images: CachedStates,
+    budget: float = BUDGET,
+    kept_images: CachedStates | None = None,
+    rank_by: str = "loss",
 ) -> Choice:
     """Choose the trial of lowest validation loss that corrects more than it breaks and costs at most `budget` points.
 
     Where there are `kept_images`, it may break at most `most_broken` of them. The loss ranks, not the count of
     corrections: among few validation images many trials have the same count, and the most fortunate of hundreds is not
-    the best. When no trial with a net gain keeps both bounds, the choice is the edit that changes nothing, so that a
-    method that cannot help is reported as such.
+    the best. `rank_by="net"` ranks by that count, and among equals by the loss. When no trial with a net gain keeps
+    both bounds, the choice is the edit that changes nothing, so that a method that cannot help is reported as such.
     """
-    return select_each(table, budget_images, [budget], kept_images)[budget]
+    return select_each(table, budget_images, [budget], kept_images, rank_by)[budget]
 
 
 def select_each(
-    table: pd.DataFrame, budget_images: CachedStates, budgets: Sequence[float], kept_images: CachedStates | None = None
+    table: pd.DataFrame,
+    budget_images: CachedStates,
+    budgets: Sequence[float],
+    kept_images: CachedStates | None = None,
+    rank_by: str = "loss",
 ) -> dict[float, Choice]:
     """Select as `select` does under each of several budgets; each trial is run on the budget images at most once."""
     if table.empty:
         raise ValueError("a table with no trial: expected at least one row, see sweep")
-    ranked, found = table.sort_values("loss", kind="stable"), {}
-    for _, row in ranked[ranked.net > 0].iterrows():
+    order, found = ranked(table, rank_by), {}
+    for _, row in order[order.net > 0].iterrows():
         missing = [budget for budget in budgets if budget not in found]
         if not missing:
             break
@@ -117,7 +125,7 @@ def select_each(
             if compared is not None and compared.accuracy_change >= -budget:
                 found[budget] = choice_of(row, compared, kept, len(table))
     nothing = Choice(
-        0 * ranked.edit.iloc[0], {}, {"corrected": 0, "broken": 0, "loss": float("nan")},
+        0 * order.edit.iloc[0], {}, {"corrected": 0, "broken": 0, "loss": float("nan")},
         Comparison(budget_images.before, budget_images.before),
         kept_images and Comparison(kept_images.before, kept_images.before), len(table),
     )  # fmt: skip
@@ -154,16 +162,17 @@ def add_layer(
     kept_images: CachedStates | None = None,
     among: int = 40,
     progress: bool = False,
+    rank_by: str = "loss",
 ) -> Choice:
     """Add to `first` the trial of `table`, in another layer, that helps most on top of it.
 
     The `among` best trials of other layers are tried, and `first` alone, whose layer is ""; the rule is `select`'s.
     """
-    others = table[~table.layer.isin(first.layers) & (table.net > 0)].sort_values("loss").head(among)
+    others = ranked(table[~table.layer.isin(first.layers) & (table.net > 0)], rank_by).head(among)
     found = others.columns.intersection(_MEASURED)
     trials = [(row.drop(found).to_dict(), first + row.edit) for _, row in others.iterrows()]
     tried = sweep([({"layer": ""}, first), *trials], validation, progress)
-    return select(tried, budget_images, kept_images=kept_images)
+    return select(tried, budget_images, kept_images=kept_images, rank_by=rank_by)
 
 
 def about_budget(images: int, budget: float = BUDGET) -> str:

@@ -18,7 +18,6 @@ from itertools import product
 from typing import Any
 
 import pandas as pd
-import torch
 from torch import Tensor
 
 from edittools.baselines import OF_THE_HEAD, RIVALS, find_head
@@ -37,6 +36,7 @@ from edittools.choosing.trials import (
     finetuning_trials,
     grid,
     random_trials,
+    ranked,
     repeated_trials,
     rewriting_trials,
     sweep,
@@ -65,6 +65,9 @@ def _digests(images: Tensor | LazyImages) -> set[bytes | str]:
     return {sha1(image.cpu().numpy().tobytes()).digest() for image in images}
 
 
+SLIM = 100
+"""So many fine-tunings stay in the table of a choice: all that are tried would fill the memory."""
+
 STAY = (
     {"reference_weight": 0.0, "keep_weight": 0.0, "keep_share": 0.0},
     {"reference_weight": 1.0, "keep_weight": 0.0, "keep_share": 0.3},
@@ -85,8 +88,9 @@ class Plan:
     """What every method may try on a story: settings of `rewrite`, strengths α and layers; grids of fine-tuning.
 
     `edited` and `tuned` are the layers tried by rewriting and by fine-tuning (default: all that are cut). Fine-tunings
-    are tried in three rounds: every rate, for `steps`; the best of the `top` best layers again with each locality; of
-    all these the `longest` best, of different layer or locality, on to `long` steps.
+    are tried in three rounds: every rate and momentum, for the first of `steps`; the best of the `top` best layers on
+    to the others, and again with each locality; of all these the `longest` best, of different layer or locality, on to
+    the steps of `long`. The one of lowest loss is taken of all that is seen on the way: that is early stopping.
     """
 
     settings: Settings = field(
@@ -96,10 +100,11 @@ class Plan:
     edited: Sequence[str] = ()
     tuned: Sequence[str] = ()
     rates: Sequence[float] = (1e-4, 1e-3, 3e-3, 1e-2, 1e-1)
+    momenta: Sequence[float] = (0.0, 0.9)
     steps: Sequence[int] = (20, 100)
     localities: Sequence[float] = (1.0, 10.0, 30.0, 100.0)
     top: int = 4
-    long: int = 500
+    long: Sequence[int] = (200, 500)
     longest: int = 2
 
 
@@ -108,16 +113,19 @@ class Protocol:
 
     `cuts`, `moments`, `everyday` and `kept` go by layer, `states` by the name of the set. `everyday` holds the keys of
     a sample of the reference images, `kept` those of the kept images that an edit is made to spare (None where the
-    story keeps nothing); `states["keep"]` are the kept images that bound the choice, see `split_keep`. Raises
+    story keeps nothing); `states["keep"]` are the kept images that bound the choice, see `split_keep`. Every method's
+    trials are ranked by the same, `rank_by`: the validation "loss", or the "net" gain, see `ranked`. Raises
     `ValueError` where budget images are reference images: an edit is made to spare those, so they cannot tell what it
     costs.
     """
 
-    def __init__(self, story: Scenario, layers: Sequence[str] | None = None, progress: bool = False) -> None:
+    def __init__(
+        self, story: Scenario, layers: Sequence[str] | None = None, progress: bool = False, rank_by: str = "loss"
+    ) -> None:
         """Run every set of the story up to `layers` (default: its shortlist, or all) once."""
         if shared := shared_images(story.budget, story.reference):
             raise ValueError(f"{shared} of the {len(story.budget)} budget images are reference images: expected none")
-        self.story, self.progress = story, progress
+        self.story, self.progress, self.rank_by = story, progress, rank_by
         layers, sets = layers or story.shortlist or story.layers, dict(story.sets)
         solved, bound = split_keep(story.keep)
         if bound is not None:
@@ -192,15 +200,21 @@ class Protocol:
         if self.head is None:
             return Trials(lambda: (), 0)
         last = {layer: among[layer] for layer in list(among)[-1:]}
-        sample = _spread(self.story.reference, 4 * SAMPLE)
-        unlabelled = LabelledImages(sample, torch.zeros(len(sample)).long(), self.story.classifier.classes)
-        batches = {layer: CachedStates(last, unlabelled).batches(layer) for layer in last}
+        everyday, _ = self.staying(last)
+        batches = {layer: everyday.batches(layer) for layer in last}
         return baseline_trials(method, last, exemplars, batches, settings, strengths, self.kept)
+
+    def staying(self, layers: Iterable[str]) -> tuple[CachedStates, CachedStates | None]:
+        """A sample of the reference images, and the kept ones that go into a solve, as states at `layers`."""
+        wanted, sample = set(layers), _spread(self.story.reference, 4 * SAMPLE)
+        cuts = {layer: cut for layer, cut in self.cuts.items() if layer in wanted}
+        everyday = LabelledImages.unlabelled(sample, self.story.classifier.classes)
+        return CachedStates(cuts, everyday), CachedStates(cuts, self.solved) if self.solved is not None else None
 
     def interpolated(self, tuned: Choice, strengths: Sequence[float] = (0.25, 0.5, 0.75), among: int = 20) -> Choice:
         """Choose among fine-tunings and what lies between the best of them and the classifier (WiSE-FT, PAINT)."""
         started, table = time.perf_counter(), tuned.table.assign(strength=1.0)
-        best = table.sort_values("loss", kind="stable").head(among)
+        best = ranked(table, self.rank_by).head(among)
         measured = ["corrected", "broken", "net", "loss", "edit", "strength"]
         between = [
             ({**row.drop(measured).to_dict(), "strength": a}, a * row.edit)
@@ -208,27 +222,30 @@ class Protocol:
             for a in strengths
         ]
         chosen = self.choose(pd.concat([table, self._swept(between)], ignore_index=True))
-        return replace(chosen, seconds=tuned.seconds + time.perf_counter() - started)
+        seconds = tuned.seconds + time.perf_counter() - started
+        return replace(chosen, trials=tuned.trials + len(between), seconds=seconds)
 
     def choose(self, trials: Iterable[Trial] | pd.DataFrame, budget: float = BUDGET) -> Choice:
         """Try the trials on the validation images (a table of `sweep` has been tried) and `select` one."""
         started = time.perf_counter()
         tried = isinstance(trials, pd.DataFrame)
         table = trials if tried else self._swept(trials)
-        chosen = select(table, self.states["budget"], budget, self.states.get("keep"))
+        chosen = select(table, self.states["budget"], budget, self.states.get("keep"), self.rank_by)
         return replace(chosen, table=table, seconds=time.perf_counter() - started)
 
     def choose_finetuning(self, scope: str, plan: Plan | None = None, exemplars: Exemplars | None = None) -> Choice:
         """Choose among fine-tunings as among edits, in the three rounds of a `Plan`."""
         plan, exemplars, started = plan or Plan(), exemplars or self.story.exemplars, time.perf_counter()
-        settings = grid(scope=(scope,), rate=plan.rates, steps=plan.steps)
+        settings = grid(scope=(scope,), rate=plan.rates, momentum=plan.momenta, steps=plan.steps[:1])
         tried = self._swept(self.finetuning(settings, exemplars, plan.tuned)).assign(locality=0.0)
-        for count, steps, localities in ((plan.top, plan.steps, plan.localities), (plan.longest, (plan.long,), ())):
-            by = ("layer",) if localities else ("layer", "locality")
-            best = best_runs(tried, count, by)
-            again = repeated_trials(best, self.cuts, exemplars, steps, localities, self.story.reference, self.solved)
-            tried = pd.concat([tried, self._swept(again)], ignore_index=True)
-        return replace(self.choose(tried), seconds=time.perf_counter() - started)
+        best = best_runs(tried, plan.top, rank_by=self.rank_by)
+        for steps, localities in ((plan.steps[1:], (0.0,)), (plan.steps, plan.localities), (plan.long, ())):
+            best = best if localities else best_runs(tried, plan.longest, ("layer", "locality"), self.rank_by)
+            again = repeated_trials(best, self.cuts, exemplars, steps, localities, *self.staying(best.layer))
+            tried = pd.concat([tried, self._swept(again)], ignore_index=True) if len(again) else tried
+        chosen = self.choose(tried)
+        best = ranked(tried, self.rank_by).head(SLIM)
+        return replace(chosen, table=best, seconds=time.perf_counter() - started)
 
     def _swept(self, trials: Iterable[Trial]) -> pd.DataFrame:
         return sweep(trials, self.states["validation"], self.progress)
@@ -269,10 +286,11 @@ class Protocol:
     def _second_layer(self, one: Choice, more: Choice) -> Choice:
         """Add a layer to the edit of one exemplar, or to that of several where the story has made them for it."""
         started = time.perf_counter()
-        base = more if self.story.several and more.found and more.validation["loss"] < one.validation["loss"] else one
+        found = pd.DataFrame([one.validation, more.validation]).eval("net = corrected - broken")
+        base = (one, more)[ranked(found, self.rank_by).index[0]] if self.story.several else one
         table = pd.concat([one.table, more.table])
         validation, budget, keep = (self.states.get(name) for name in ("validation", "budget", "keep"))
-        chosen = add_layer(base.edit, table, validation, budget, keep, progress=self.progress)
+        chosen = add_layer(base.edit, table, validation, budget, keep, progress=self.progress, rank_by=self.rank_by)
         return replace(
             chosen,
             settings=chosen.settings

@@ -3,6 +3,7 @@
     fix = repair(classifier, exemplar, failing=…, everyday=…, keep=…)
     fix.edit, fix.table
     print(fix.verdict)
+    lab.repair_figure(fix)  # the same as a picture
 
 A dozen failing images is usual, so they choose and report by cross-validation: each part is read by the edit that the
 other parts choose. The edit that comes back is chosen on all of them.
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
@@ -69,6 +71,26 @@ class Repair:
     def __str__(self) -> str:
         """The verdict."""
         return self.verdict
+
+    def costs(self, most: int = 200) -> pd.DataFrame:
+        """What the edit's trials gained and cost where they were chosen: one row each, of lowest loss first.
+
+        `net` (corrected − broken) is of all failing images, `kept broken` counts the kept images that bound the choice;
+        where nothing is kept it is the `accuracy change` of the budget images, in points. `chosen` marks the edit. Of
+        many trials there are the `most` of lowest loss.
+        """
+        method, keep = self.methods["edit"], self.protocol.states.get("keep")
+        table = method.trials.assign(chosen=[edit is self.edit for edit in method.trials.edit])
+        table = table.loc[table.losses.map(lambda one: float(one.mean())).sort_values(kind="stable").index]
+        table = table[table.chosen | (np.arange(len(table)) < check_number(most, 0, None, "most"))]
+        wrong = int(method.held_out.before.sum())
+        if keep is not None:
+            cost = {"kept broken": [keep.compare(edit).broken for edit in table.edit]}
+        else:
+            budget = self.protocol.states["budget"]
+            cost = {"accuracy change": [budget.compare(edit).accuracy_change for edit in table.edit]}
+        found = table.assign(net=[wrong - int(one.sum()) for one in table.wrong], **cost)
+        return found.drop(columns=["edit", "losses", "wrong"]).reset_index(drop=True)
 
 
 def repair(

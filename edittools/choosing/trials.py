@@ -19,7 +19,7 @@ from edittools.cut import Cut
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
-from edittools.keys import LayerKeys
+from edittools.keys import ExemplarStates, LayerKeys
 from edittools.metrics import Comparison, errors
 from edittools.moments import RankError, SecondMoment
 from edittools.rewriting import rewrite
@@ -27,6 +27,7 @@ from edittools.rewriting import rewrite
 Trial = tuple[dict[str, Any], Edit]
 Exemplars = Mapping[str, Exemplar | Sequence[Exemplar]]
 Settings = Sequence[Mapping[str, Any]]
+RANKS = {"loss": {"loss": True}, "net": {"net": False, "loss": True}}  # by what trials are ranked: columns, rising?
 
 
 class Trials(Iterable[Trial]):
@@ -74,12 +75,10 @@ def rewriting_trials(
     """
 
     def make() -> Iterator[Trial]:
-        for layer, name, setting in product(cuts, exemplars, settings):
+        for (layer, name, shown), setting in product(_at_layers(cuts, exemplars), settings):
             try:
                 near = {"keep": keep[layer]} if keep else {}
-                edit = rewrite(
-                    cuts[layer].classifier, cuts[layer], exemplars[name], reference[layer], **near, **setting
-                )
+                edit = rewrite(shown.cut.classifier, shown.cut, shown, reference[layer], **near, **setting)
             except RankError:
                 continue
             yield {"layer": layer, "exemplar": name, **setting}, edit
@@ -103,11 +102,11 @@ def random_trials(
     ranked = [setting for setting in settings if setting.get("rank", 1) is not None]
 
     def make() -> Iterator[Trial]:
-        for layer, name, setting in product(cuts, exemplars, ranked):
+        for (layer, name, shown), setting in product(_at_layers(cuts, exemplars), ranked):
             cut = cuts[layer]
             basis = random_basis(setting.get("rank", 1), cut.weight.shape[1], seed)
             near = {"reference": reference[layer]} | ({"keep": keep[layer]} if keep else {})
-            edit = rewrite(cut.classifier, cut, exemplars[name], basis=basis.to(cut.weight), **near, **setting)
+            edit = rewrite(cut.classifier, cut, shown, basis=basis.to(cut.weight), **near, **setting)
             yield {"layer": layer, "exemplar": name, **setting}, edit
 
     return Trials(make, len(cuts) * len(exemplars) * len(ranked)).at(strengths)
@@ -128,15 +127,20 @@ def baseline_trials(
     """
 
     def make() -> Iterator[Trial]:
-        for layer, name, setting in product(cuts, exemplars, settings):
-            near = {"keep": keep[layer].states} if keep else {}
+        for (layer, name, shown), setting in product(_at_layers(cuts, exemplars), settings):
+            near = {"keep": keep[layer]} if keep else {}
             try:
-                edit = method(cuts[layer].classifier, cuts[layer], exemplars[name], reference[layer], **near, **setting)
+                edit = method(shown.cut.classifier, shown.cut, shown, reference[layer], **near, **setting)
             except RankError:
                 continue
             yield {"layer": layer, "exemplar": name, **setting}, edit
 
     return Trials(make, len(cuts) * len(exemplars) * len(settings)).at(strengths)
+
+
+def _at_layers(cuts: Mapping[str, Cut], exemplars: Exemplars) -> Iterator[tuple[str, str, ExemplarStates]]:
+    """Each layer with each exemplar, run up to it once."""
+    return ((layer, name, ExemplarStates(cuts[layer], exemplars[name])) for layer, name in product(cuts, exemplars))
 
 
 def random_basis(rank: int, width: int, seed: int) -> Tensor:
@@ -150,25 +154,28 @@ def finetuning_trials(
     exemplars: Exemplars,
     settings: Settings,
     reference: LabelledImages | CachedStates | None = None,
-    keep: LabelledImages | None = None,
+    keep: LabelledImages | CachedStates | None = None,
 ) -> Trials:
     """Fine-tune in each layer, with each exemplar and setting of `finetune`.
 
-    Settings that differ in `steps` alone are one run, see `finetune_path`. `reference` images for the locality term may
-    come as `CachedStates`; then they are not run up to the layer again. Images to `keep` have a term like theirs.
+    Settings that differ in `steps` alone are one run, see `finetune_path`. `reference` images for the locality term and
+    those to `keep`, which have a term like it, may come as `CachedStates`; then they are not run up to the layer again.
     """
     runs = _runs(settings)
 
     def make() -> Iterator[Trial]:
-        for layer, name, (setting, steps) in product(cuts, exemplars, runs):
-            near = reference.batches(layer) if isinstance(reference, CachedStates) else reference
-            path = finetune_path(
-                cuts[layer].classifier, cuts[layer], exemplars[name], steps, reference=near, keep=keep, **setting
-            )
+        for (layer, name, shown), (setting, steps) in product(_at_layers(cuts, exemplars), runs):
+            near = {"reference": _batches(reference, layer), "keep": _batches(keep, layer)}
+            path = finetune_path(shown.cut.classifier, shown.cut, shown, steps, **near, **setting)
             for count, edit in zip(steps, path, strict=True):
                 yield {"layer": layer, "exemplar": name, **setting, "steps": count}, edit
 
     return Trials(make, len(cuts) * len(exemplars) * sum(len(steps) for _, steps in runs))
+
+
+def _batches(images: LabelledImages | CachedStates | None, layer: str) -> Any:
+    """Images as they are, cached states as batches at a layer."""
+    return images.batches(layer) if isinstance(images, CachedStates) else images
 
 
 def _runs(settings: Settings) -> list[tuple[dict[str, Any], list[int]]]:
@@ -184,9 +191,19 @@ def _runs(settings: Settings) -> list[tuple[dict[str, Any], list[int]]]:
     return [(shared, sorted(steps)) for shared, steps in runs]
 
 
-def best_runs(tried: pd.DataFrame, count: int, by: Sequence[str] = ("layer",)) -> pd.DataFrame:
-    """Take the `count` fine-tunings of lowest loss in a table of `sweep`, one for each value of the columns `by`."""
-    return tried.sort_values("loss", kind="stable").drop_duplicates(list(by)).head(count)
+def ranked(tried: pd.DataFrame, rank_by: str = "loss") -> pd.DataFrame:
+    """The rows of a table of `sweep`, best first: by "loss" the lowest, by "net" the highest net gain, then the loss.
+
+    Raises `ValueError` for another word.
+    """
+    if rank_by not in RANKS:
+        raise ValueError(f"rank_by {rank_by!r}: expected 'loss' or 'net'")
+    return tried.sort_values(list(RANKS[rank_by]), ascending=list(RANKS[rank_by].values()), kind="stable")
+
+
+def best_runs(tried: pd.DataFrame, count: int, by: Sequence[str] = ("layer",), rank_by: str = "loss") -> pd.DataFrame:
+    """Take the `count` best fine-tunings in a table of `sweep`, one for each value of the columns `by`."""
+    return ranked(tried, rank_by).drop_duplicates(list(by)).head(count)
 
 
 def repeated_trials(
@@ -196,7 +213,7 @@ def repeated_trials(
     steps: Sequence[int],
     localities: Sequence[float] = (),
     reference: LabelledImages | CachedStates | None = None,
-    keep: LabelledImages | None = None,
+    keep: LabelledImages | CachedStates | None = None,
     batch_size: int = 16,
 ) -> Trials:
     """Repeat fine-tunings, rows of a table of `sweep`, for other `steps`, and with each locality (default: their own).
@@ -207,8 +224,8 @@ def repeated_trials(
         finetuning_trials(
             {row.layer: cuts[row.layer]},
             {row.exemplar: exemplars[row.exemplar]},
-            grid(scope=(row.scope,), rate=(row.rate,), locality=localities or (getattr(row, "locality", 0.0),),
-                 batch_size=(batch_size,), steps=steps),
+            grid(scope=(row.scope,), rate=(row.rate,), momentum=(getattr(row, "momentum", 0.0),),
+                 locality=localities or (getattr(row, "locality", 0.0),), batch_size=(batch_size,), steps=steps),
             reference,
             keep,
         )

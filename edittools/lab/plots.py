@@ -10,7 +10,7 @@ import seaborn as sns
 import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.patheffects import withStroke
 from torch import Tensor
 
@@ -19,6 +19,7 @@ from edittools.images import LabelledImages
 from edittools.metrics import errors, predict
 
 RIGHT, WRONG, BEFORE, AFTER = "#1a7f37", "#cf222e", "#8c959f", "#0969da"
+RIVALS = ("projection", "null space", "closed form")
 OVERLAY = "#e6007e"  # shows on snow, asphalt, grass and sky
 
 
@@ -44,28 +45,38 @@ def image_grid(
     overlays: Sequence[Tensor] | None = None,
     columns: int = 5,
     width: float = 2.0,
-) -> Figure:
+    within: SubFigure | None = None,
+) -> Figure | SubFigure:
     """Draw `(3, H, W)` images in a grid, each with a title; `right` colours the titles green and red.
 
-    `overlays` are `(H, W)` maps, 0 transparent and 1 (or more) strong, drawn over the images.
+    `overlays` are `(H, W)` maps, 0 transparent and 1 (or more) strong, drawn over the images. It is a figure of its
+    own, or `within` a part of one.
     """
     count = len(images)
     columns = min(columns, max(count, 1))
     rows = -(-count // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(columns * width, rows * (width + 0.45)), squeeze=False)
+    figure = within or plt.figure(figsize=(columns * width, rows * (width + 0.45)))
+    axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
     for i, (axis, image) in enumerate(zip(axes.flat, images, strict=False)):
-        axis.imshow(_pixels(image), interpolation="nearest" if image.shape[-1] < 100 else "antialiased")
-        if overlays is not None:
-            heat = overlays[i].cpu().clamp(0, 1).numpy()
-            axis.imshow(np.ones_like(heat), cmap=ListedColormap([OVERLAY]), alpha=0.7 * heat)
+        picture(axis, image, None if overlays is None else overlays[i])
         if titles is not None:
             colour = "black" if right is None else RIGHT if bool(right[i]) else WRONG
             axis.set_title(titles[i], fontsize=8.5, color=colour)
-    figure.tight_layout(pad=0.4)
-    plt.close(figure)
+    if within is None:
+        figure.tight_layout(pad=0.4)
+        plt.close(figure)
     return figure
+
+
+def picture(axis: Axes, image: Tensor, overlay: Tensor | None = None) -> None:
+    """Draw one `(3, H, W)` image, with a map over it as in `image_grid`."""
+    axis.set_axis_off()
+    axis.imshow(_pixels(image), interpolation="nearest" if image.shape[-1] < 100 else "antialiased")
+    if overlay is not None:
+        heat = overlay.cpu().clamp(0, 1).numpy()
+        axis.imshow(np.ones_like(heat), cmap=ListedColormap([OVERLAY]), alpha=0.7 * heat)
 
 
 def predictions(
@@ -74,15 +85,16 @@ def predictions(
     before: Tensor | None = None,
     count: int = 10,
     indices: Sequence[int] | None = None,
-) -> Figure:
+    **grid: Any,
+) -> Figure | SubFigure:
     """Draw some images with what they are and what they are read as; wrong readings are red.
 
     Without `indices`, up to half of `count` are wrong ones, spread over the set. With `before` `(N, classes)`, a second
-    line gives the reading before and after.
+    line gives the reading before and after. `grid` are options of `image_grid`.
     """
     guesses, wrong = logits.argmax(dim=1), errors(logits, data.labels)
     if indices is None:
-        bad, good = (_spread(chosen.nonzero()[:, 0].tolist(), count // 2) for chosen in (wrong, ~wrong))
+        bad, good = (spread(chosen.nonzero()[:, 0].tolist(), count // 2) for chosen in (wrong, ~wrong))
         indices = [*bad, *good]
 
     def name(step: Tensor, i: int) -> str:
@@ -94,7 +106,7 @@ def predictions(
     else:
         first = before.argmax(dim=1)
         titles = [f"{name(data.labels, i)}\n{name(first, i)} → {name(guesses, i)}" for i in indices]
-    return image_grid(torch.stack([data.images[i] for i in indices]), titles, ~wrong[list(indices)])
+    return image_grid(torch.stack([data.images[i] for i in indices]), titles, ~wrong[list(indices)], **grid)
 
 
 def attack_grid(classifier: Classifier, sets: Mapping[str, LabelledImages], indices: Sequence[int]) -> Figure:
@@ -109,7 +121,8 @@ def attack_grid(classifier: Classifier, sets: Mapping[str, LabelledImages], indi
     return image_grid(images, titles, right, columns=len(indices), width=1.1)
 
 
-def _spread(items: Sequence[int], count: int) -> list[int]:
+def spread(items: Sequence[int], count: int) -> list[int]:
+    """At most `count` of the items, evenly spread."""
     return [items[i * len(items) // count] for i in range(count)] if len(items) > count else list(items)
 
 
@@ -120,7 +133,7 @@ def confusions(data: LabelledImages, logits: Tensor, top: int = 8) -> Figure:
     figure, axis = _axes(None, (6, 0.3 * len(counts) + 0.9))
     axis.barh(counts.index, counts.to_numpy(), color=WRONG)
     axis.set_xlabel(f"of {len(taken)} misread images, how many are taken for …")
-    return _finished(figure)
+    return finished(figure)
 
 
 def layers(table: pd.DataFrame, colour: str = "objective") -> Figure:
@@ -133,8 +146,8 @@ def layers(table: pd.DataFrame, colour: str = "objective") -> Figure:
     axis.set_ylabel("net errors corrected (%)")
     axis.set_xlabel("")
     axis.tick_params(axis="x", rotation=60, labelsize=8)
-    _legend(axis, colour)
-    return _finished(figure)
+    legend(axis, colour)
+    return finished(figure)
 
 
 def exemplar_figure(image: Tensor, changed: Tensor, mask: Tensor, firing: Tensor | None = None) -> Figure:
@@ -162,8 +175,8 @@ def error_bars(tables: Mapping[str, pd.DataFrame], ax: Axes | None = None) -> Fi
         np.arange(len(first)), [f"{c}\n({n})" for c, n in zip(first.index, first.images, strict=True)], fontsize=8
     )
     axis.set_ylabel("error rate (%)")
-    _legend(axis)
-    return _finished(figure)
+    legend(axis)
+    return finished(figure)
 
 
 def method_bars(table: pd.DataFrame, ax: Axes | None = None) -> Figure:
@@ -173,8 +186,8 @@ def method_bars(table: pd.DataFrame, ax: Axes | None = None) -> Figure:
     axis.axvline(0, color="#24292f", linewidth=1)
     axis.set_xlabel("errors corrected (%), eq. 2")
     axis.set_ylabel("")
-    _legend(axis)
-    return _finished(figure)
+    legend(axis)
+    return finished(figure)
 
 
 def strength_curve(table: pd.DataFrame, budget: float, ax: Axes | None = None) -> Figure:
@@ -208,13 +221,18 @@ def kept_trade_off(table: pd.DataFrame, bound: float | None = None, ax: Axes | N
                   markerfacecolor="none", markeredgewidth=1.8)  # fmt: skip
     if bound is not None:
         axis.axvline(100 * bound, color=WRONG, linewidth=0.8, linestyle=":")
-    axis.set_xscale("function", functions=(lambda x: np.sign(x) * np.sqrt(np.abs(x)), lambda x: np.sign(x) * x**2))
-    axis.set_xlim(-0.1, 105 * max(table["kept broken"].max(), 0.01))
-    axis.set_xticks([t for t in (0, 1, 5, 10, 20, 40, 70, 100) if t <= 100 * table["kept broken"].max()])
+    stretched(axis, 100 * table["kept broken"].max())
     axis.set_xlabel("kept images broken (%)")
     axis.set_ylabel("errors corrected (%)")
     axis.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-    return _finished(figure)
+    return finished(figure)
+
+
+def stretched(axis: Axes, most: float) -> None:
+    """Stretch the x axis, from 0 to `most` per cent, towards 0."""
+    axis.set_xscale("function", functions=(lambda x: np.sign(x) * np.sqrt(np.abs(x)), lambda x: np.sign(x) * x**2))
+    axis.set_xlim(-0.1, 1.05 * max(most, 1))
+    axis.set_xticks([t for t in (0, 1, 5, 10, 20, 40, 70, 100) if t <= most])
 
 
 def robustness_curves(table: pd.DataFrame) -> Figure:
@@ -223,18 +241,23 @@ def robustness_curves(table: pd.DataFrame) -> Figure:
     `table` has the columns `method`, `strength`, `accuracy`, `corrupted accuracy` and `concept errors` (shares).
     """
     names = table.method.unique()
-    figure, axes = plt.subplots(1, len(names), figsize=(2.6 * len(names) + 1.6, 3.0), sharey=True, squeeze=False)
+    columns = min(len(names), 5)
+    lines = -(-len(names) // columns)
+    figure, axes = plt.subplots(lines, columns, figsize=(2.6 * columns + 1.6, 3.0 * lines), sharey=True, squeeze=False)
     styles = {"accuracy": ("o-", RIGHT), "corrupted accuracy": ("s--", AFTER), "concept errors": ("^-", WRONG)}
-    for axis, name in zip(axes[0], names, strict=True):
+    for axis in axes.flat[len(names) :]:
+        axis.remove()
+    for axis, name in zip(axes.flat, names, strict=False):
         part = table[table.method == name]
         for column, (style, colour) in styles.items():
             axis.plot(part.strength, 100 * part[column], style, color=colour, label=column, markersize=4)
         axis.set_title(name, fontsize=9)
         axis.set_xlabel("strength α")
         axis.set_ylim(0, 102)
-    axes[0, 0].set_ylabel("% of images")
-    _legend(axes[0, -1])
-    return _finished(figure)
+    for axis in axes[:, 0]:
+        axis.set_ylabel("% of images")
+    legend(axes[0, -1])
+    return finished(figure)
 
 
 def drops(found: pd.DataFrame, label: str, ax: Axes | None = None) -> Figure:
@@ -256,8 +279,8 @@ def drops(found: pd.DataFrame, label: str, ax: Axes | None = None) -> Figure:
     )
     axis.axvline(0, color="#24292f", linewidth=1)
     axis.set_xlabel("drop (points)")
-    _legend(axis)
-    return _finished(figure)
+    legend(axis)
+    return finished(figure)
 
 
 def agreement(
@@ -282,7 +305,7 @@ def agreement(
                       textcoords="offset points", path_effects=halo)  # fmt: skip
     axis.set(xlabel="effect, painted again (log-odds)", ylabel="effect, probed", xlim=ends, ylim=ends, aspect="equal")
     axis.legend(loc="lower right")
-    return _finished(figure)
+    return finished(figure)
 
 
 def style_heat(found: pd.DataFrame, value: str = "drop", ax: Axes | None = None) -> Figure:
@@ -296,7 +319,7 @@ def style_heat(found: pd.DataFrame, value: str = "drop", ax: Axes | None = None)
     axis.set(xlabel="", ylabel="")
     axis.tick_params(axis="x", rotation=40, labelsize=8)
     axis.tick_params(axis="y", rotation=0, labelsize=8)
-    return _finished(figure)
+    return finished(figure)
 
 
 def counterfactuals(probe: Probe, rule: pd.Series, style: str | None = None, count: int = 5) -> Figure:
@@ -322,16 +345,15 @@ def counterfactuals(probe: Probe, rule: pd.Series, style: str | None = None, cou
 def benchmark_bars(table: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
     """Draw errors corrected by method with 95 % intervals, a panel for each of `measures` (name → title).
 
-    `table` is that of `synthetic.summary`; fine-tuning is drawn in another colour than editing, as in Figure 5.
+    `table` is that of `synthetic.summary`; fine-tuning and rivals are drawn in other colours than editing (Figure 5).
     """
     methods = list(dict.fromkeys(table.method))
     figure, axes = plt.subplots(
         1, len(measures), figsize=(3 * len(measures) + 1.6, 0.3 * len(methods) + 1), sharey=True
     )
     places = np.arange(len(methods))[::-1]
-    colours = [
-        "#d4a72c" if "fine-tuning" in m or "locality" in m else BEFORE if "random" in m else AFTER for m in methods
-    ]
+    kinds = {"fine-tuning": "#d4a72c", "locality": "#d4a72c", "random": BEFORE} | dict.fromkeys(RIVALS, "#8250df")
+    colours = [next((colour for kind, colour in kinds.items() if kind in method), AFTER) for method in methods]
     for axis, (measure, title) in zip(np.atleast_1d(axes), measures.items(), strict=True):
         part = table[table.measure == measure].set_index("method").loc[methods]
         axis.barh(places, 100 * part["mean"], 0.75, color=colours)
@@ -341,7 +363,7 @@ def benchmark_bars(table: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
         axis.set_title(title, fontsize=9)
         axis.set_xlabel("errors corrected (%)")
         axis.set_yticks(places, methods)
-    return _finished(figure)
+    return finished(figure)
 
 
 def trade_off(points: pd.DataFrame, methods: Sequence[str]) -> Figure:
@@ -356,8 +378,8 @@ def trade_off(points: pd.DataFrame, methods: Sequence[str]) -> Figure:
     axis.axhline(0, color="#24292f", linewidth=1)
     axis.set_xlabel("accuracy on clean images (points)")
     axis.set_ylabel("errors corrected (%)")
-    _legend(axis)
-    return _finished(figure)
+    legend(axis)
+    return finished(figure)
 
 
 def heat(tables: Mapping[str, pd.DataFrame]) -> Figure:
@@ -372,19 +394,20 @@ def heat(tables: Mapping[str, pd.DataFrame]) -> Figure:
         axis.set(xlabel="", ylabel="")
         axis.tick_params(axis="x", rotation=40, labelsize=8)
         axis.tick_params(axis="y", rotation=0, labelsize=8)
-    return _finished(figure)
+    return finished(figure)
 
 
 def _axes(ax: Axes | None, size: tuple[float, float]) -> tuple[Figure, Axes]:
     return (ax.figure, ax) if ax is not None else plt.subplots(figsize=size)
 
 
-def _legend(axis: Axes, title: str | None = None) -> None:
+def legend(axis: Axes, title: str | None = None) -> None:
     """Put the legend beside the picture, where it hides nothing."""
     axis.legend(title=title, frameon=False, fontsize=8, title_fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
 
 
-def _finished(figure: Figure) -> Figure:
+def finished(figure: Figure) -> Figure:
+    """The figure without the frame's upper and right line, laid out, and not shown twice."""
     for axis in figure.axes:
         axis.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()

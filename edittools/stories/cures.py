@@ -4,13 +4,13 @@
     cure = scenario_for(story, rule)            # what `choosing` chooses an edit on, and reports
     again = cure.probe_again({"edited": edit})  # the probe once more
     again.changes()                             # what it gained
+    cures_for(story, report, rules)             # of all rules, each with images of its own class
 
 A scenario's images are turned to one half of the variants of the rule's material where an edit is made and chosen, and
 to the other half where it is reported.
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -81,12 +81,9 @@ class Cure(Scenario):
         chosen = list(everything) if images is None else _check_images(images, everything, "image")
         if not chosen:
             raise ValueError("no images to probe again: expected at least one number, or images=None for all")
-        tables, some = [], self.concepts.subset(chosen)
-        for name, edit in {"before": None, **edits}.items():
-            with nullcontext() if edit is None else edit.applied(self.classifier):
-                found = probe({name: self.classifier}, some, self.settings, progress=progress)
-            tables.append(found.table)
-        table = pd.concat(tables, ignore_index=True)
+        named = {"before": self.classifier} | {name: edit.edited(self.classifier) for name, edit in edits.items()}
+        found = probe(named, self.concepts.subset(chosen), self.settings, progress=progress)
+        table = pd.concat([found.table.query("classifier == @name") for name in named], ignore_index=True)
         return replace(found, table=table.assign(image=[chosen[i] for i in table["image"]]), concepts=self.concepts)
 
 
@@ -115,10 +112,7 @@ def scenario_for(
     known, held_out = materials[style].tensor_split([(story.variants + 1) // 2])
     several = min(SEVERAL, len(known))
     made = _exemplars(Concepts(story.data, story.masks, {style: known}), rule, len(evidence), several, classifier.size)
-    images = resized(story.data.images, classifier.size)
-    read = predict(classifier, images, progress=progress).argmax(dim=1)
-    data = replace(story.data, labels=read) if story.settings.labels == "read" else story.data
-    right = read == data.labels
+    data, images, right = _read(story, classifier, progress)
     showing, exceptions = (right & (story.masks[c].mean(dim=(1, 2)) >= LEAST_AREA) for c in (concept, style))
     showing[evidence] = False
     numbers = _split(showing.nonzero()[:, 0], data.labels, target, share, seed)
@@ -146,6 +140,78 @@ def scenario_for(
         concepts=Concepts(data, {concept: story.masks[concept]}, materials | {style: held_out}, story.objects),
         settings=replace(story.settings, only=[concept], variants_per_image=2, control="in place", labels="given"),
     )  # fmt: skip
+
+
+def cures_for(story: Probing, report: Probing, rules: pd.DataFrame, exemplars: int = 3) -> dict[str, Scenario]:
+    """A scenario for each row of `rules` of the story's first classifier, named "class: concept → style".
+
+    Each has the images of the rule's own class that show the concept and are read rightly, turned to the style, and
+    keeps as they are those of all other rules' classes and those that show what the style is made of. Exemplars,
+    `validation` and `keep` are of the `story` that the rules were found in; `test` and `keep_report` are the images of
+    `report`, the former in variants that were not seen. So no scenario reports what another one chose on.
+
+    Raises what `scenario_for` raises, and `ValueError` where a rule has no image to choose on or to report.
+    """
+    classifier = story.classifiers[story.first]
+    layer, later, shortlist = _layers(story, classifier)
+    clean = replace(story.clean, images=resized(story.clean.images[:], classifier.size))
+    shared = {
+        "reference": resized(story.reference, classifier.size), "budget": clean.subset(range(0, len(clean), 2)),
+        "clean": clean.subset(range(1, len(clean), 2)), "layers": later, "shortlist": shortlist, "tier": story.tier,
+    }  # fmt: skip
+    named = torch.tensor(sorted({classifier.index(name) for name in rules["class"]}))
+    parts = [_Part(one, *_read(one, classifier), named, classifier.size) for one in (story, report)]
+    found = {}
+    for _, rule in rules.iterrows():
+        _, concept, style = _checked(story, rule)
+        evidence = list(rule["evidence"][: check_number(exemplars, 1, None, "exemplars")])
+        known, held_out = story.materials([style])[style].tensor_split([(story.variants + 1) // 2])
+        several, concepts = min(SEVERAL, len(known)), Concepts(story.data, story.masks, {style: known})
+        made = _exemplars(concepts, rule, len(evidence), several, classifier.size)
+        validation, keep = parts[0].of(rule, classifier, known, several, evidence)
+        test, keep_report = parts[1].of(rule, classifier, held_out, 1)
+        found[f"{rule['class']}: {concept} → {style}"] = Scenario(
+            classifier, {name: each[0] for name, each in made.items()},
+            validation=validation, keep=keep, test=test, keep_report=keep_report,
+            several={f"{name} in {several} variants": each for name, each in made.items()},
+            default={"layer": layer, "exemplar": next(iter(made)), "rank": 1, "masked": True}, **shared,
+        )  # fmt: skip
+    return found
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A story's images as they are read: what a rule may turn, and what it must keep."""
+
+    story: Probing
+    data: LabelledImages
+    images: Tensor
+    right: Tensor
+    named: Tensor
+    size: int
+
+    def of(
+        self, rule: pd.Series, classifier: Classifier, textures: Tensor, several: int, used: Sequence[int] = ()
+    ) -> tuple[LabelledImages, LabelledImages]:
+        """The class's images turned to `textures`, without the `used` ones; and those of others that must stay."""
+        own = self.data.labels == classifier.index(rule["class"])
+        shows, exceptions = (self.story.masks[rule[c]].mean(dim=(1, 2)) >= LEAST_AREA for c in ("concept", "style"))
+        turned = self.right & own & shows
+        turned[list(used)] = False
+        if not turned.any():
+            raise ValueError(f"rule {rule['class']!r} on {rule['concept']!r}: no image left that is read rightly")
+        mask, numbers = self.story.masks[rule["concept"]], turned.nonzero()[:, 0].tolist()
+        others = self.right & ~own & (torch.isin(self.data.labels, self.named) | exceptions)
+        kept = replace(self.data, images=self.images).subset(others)
+        return _turned(self.data, mask, self.size, textures, numbers, several), kept
+
+
+def _read(story: Probing, classifier: Classifier, progress: bool = False) -> tuple[LabelledImages, Tensor, Tensor]:
+    """The data with the labels that count, its images as the classifier takes them, and which are read rightly."""
+    images = resized(story.data.images, classifier.size)
+    read = predict(classifier, images, progress=progress).argmax(dim=1)
+    data = replace(story.data, labels=read) if story.settings.labels == "read" else story.data
+    return data, images, read == data.labels
 
 
 def _halves(images: LabelledImages, seed: int) -> tuple[LabelledImages | None, LabelledImages]:

@@ -1,16 +1,10 @@
-"""Real photographs: a cache that downloads each file once and checks its hash, and folders of validation images.
-
-`registry.txt` in `data/` lists file, SHA-256 and address. With `EDITTOOLS_PHOTOS` set to a folder laid out like the
-cache, files are taken from there (and checked the same way) and nothing is downloaded.
-"""
+"""Real photographs by what they show: the paper's snow photos, the ImageNet sample, MSRC v2 with its masks, folders."""
 
 import os
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
-import pooch
 import torch
 from PIL import Image
 from scipy.io import loadmat
@@ -19,83 +13,16 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms.functional import center_crop, resize
 from tqdm.auto import tqdm
 
-from edittools.classifiers import Classifier, shipped
-from edittools.images import LabelledImages, LazyImages, cache_folder, load_image
+from edittools.classifiers import Classifier
+from edittools.images import LabelledImages, LazyImages, load_image
 from edittools.metrics import predict
-from edittools.stories import photos
+from edittools.zoo.downloads import available, offline_folder, photo, registry
 
 SNOW_CLASSES = {
     "armytank": 847, "carwheel": 479, "firetruck": 555, "motorscooter": 670,
     "racingcar": 751, "schoolbus": 779, "trafficlight": 920,
 }  # fmt: skip
 """Folders of the paper's snow photos and the ImageNet classes they show."""
-
-
-@cache
-def registry() -> dict[str, tuple[str, str]]:
-    """All known photographs: path in the cache -> (SHA-256, address). Names may hold spaces and apostrophes."""
-    lines = shipped("registry.txt").read_text().splitlines()
-    return dict(_entry(line) for line in lines if line)
-
-
-def _entry(line: str) -> tuple[str, tuple[str, str]]:
-    if line.count(" ") < 2:
-        raise ValueError(f"line {line!r} of registry.txt: expected path, SHA-256 and address with spaces between")
-    name, digest, url = line.rsplit(" ", 2)
-    return name, (digest, url)
-
-
-def offline_folder() -> Path | None:
-    """The folder named by `EDITTOOLS_PHOTOS`, or None; raise `FileNotFoundError` when it does not exist."""
-    named = os.environ.get("EDITTOOLS_PHOTOS")
-    if not named:
-        return None
-    if not Path(named).is_dir():
-        raise FileNotFoundError(
-            f"EDITTOOLS_PHOTOS={named!r} is no folder seen from {os.getcwd()!r}: expected one laid out like the photo "
-            "cache, best as an absolute path, since a notebook runs in its own folder"
-        )
-    return Path(named)
-
-
-def photo(name: str) -> Path:
-    """The local path of a registered photograph, downloading it once if need be; its hash is checked.
-
-    Raises `KeyError` for an unknown name, `FileNotFoundError` when it is neither here nor to be had (the message says
-    from where, and the two ways out) and `ValueError` when the file is not the registered one.
-    """
-    if name not in registry():
-        near = [n for n in registry() if Path(n).name == Path(name).name][:3]
-        raise KeyError(f"no photo {name!r} in data/registry.txt" + (f"; did you mean {near[0]!r}?" if near else ""))
-    digest, url = registry()[name]
-    if Path(name).is_absolute() or ".." in Path(name).parts:
-        raise ValueError(f"photo {name!r} in the registry: expected a path below the cache folder, without '..'")
-    folder = offline_folder()
-    path = (folder or cache_folder() / "photos") / name
-    if folder and not path.exists():
-        raise FileNotFoundError(f"{name!r} is not in EDITTOOLS_PHOTOS={str(folder)!r}; it comes from {url}")
-    if path.exists():
-        if pooch.file_hash(str(path)) == digest:
-            return path
-        if folder:
-            raise ValueError(
-                f"{str(path)!r} is not the registered photo (SHA-256 {digest[:12]}… expected): copy it anew"
-            )
-    try:
-        return Path(
-            pooch.retrieve(url, f"sha256:{digest}", path.name, path.parent, downloader=pooch.HTTPDownloader(timeout=30))
-        )
-    except (OSError, ValueError) as error:
-        raise FileNotFoundError(
-            f"photo {name!r} is not on this machine and could not be downloaded from {url} ({error}). Two ways out: "
-            f"get that file to {path}, or set EDITTOOLS_PHOTOS to a folder that holds it as {name!r}"
-        ) from error
-
-
-def available(prefix: str) -> list[str]:
-    """List the registered photos below `prefix` that can be used: with `EDITTOOLS_PHOTOS` those there, else all."""
-    folder = offline_folder()
-    return sorted(n for n in registry() if n.startswith(prefix) and (folder is None or (folder / n).exists()))
 
 
 def _load(names: Sequence[str], classifier: Classifier, progress: bool, kind: str) -> torch.Tensor:
@@ -129,9 +56,14 @@ def imagenet_sample(classifier: Classifier, progress: bool = False) -> LabelledI
     )
 
 
-def unlabelled(prefix: str, classifier: Classifier, progress: bool = False, most: int = 600) -> torch.Tensor:
-    """Load the photos below `prefix` that can be had, `(N, 3, H, W)`, no labels; of more than `most`, every nth."""
-    names = available(prefix)
+def unlabelled(
+    prefix: str, classifier: Classifier, progress: bool = False, most: int = 600, without: Collection[str] = ()
+) -> torch.Tensor:
+    """Load the photos below `prefix` that can be had, `(N, 3, H, W)`, no labels; of more than `most`, every nth.
+
+    Those named in `without` are left out.
+    """
+    names = [name for name in available(prefix) if name not in set(without)]
     return _load(names[:: -(-len(names) // most) or 1], classifier, progress, f"below {prefix!r}")
 
 
@@ -189,12 +121,12 @@ def msrc(
     what is measured is whether a change of the photo changes the reading. Gives the images and, for each concept seen
     in one of them, masks `(N, H, W)` of 0 and 1.
     """
-    names = photos.available("msrc-v2/Images/")
+    names = available("msrc-v2/Images/")
     pixels, maps = [], []
     for name in tqdm(names, desc="photos", unit="photo", disable=not progress, leave=False):
-        pixels.append(load_image(photos.photo(name), classifier.size, classifier.resize_to))
+        pixels.append(load_image(photo(name), classifier.size, classifier.resize_to))
         truth = name.replace("Images/", "newsegmentations_mats/").replace(".bmp", "_GT.mat")
-        maps.append(fit_map(_msrc_classes(photos.photo(truth)), classifier.size, classifier.resize_to))
+        maps.append(fit_map(_msrc_classes(photo(truth)), classifier.size, classifier.resize_to))
     images, numbers = torch.stack(pixels), torch.from_numpy(np.stack(maps))
     confidence, labels = predict(classifier, images, progress=progress).softmax(dim=1).max(dim=1)
     sure = confidence >= at_least

@@ -12,7 +12,7 @@ from edittools.choosing.scenario import Scenario
 from edittools.classifiers import DATA, Classifier
 from edittools.cut import convolutions
 from edittools.exemplars import Exemplar
-from edittools.images import load_image, load_mask
+from edittools.images import LabelledImages, load_image, load_mask
 from edittools.pasting import paste_texture
 from edittools.stories import photos
 from edittools.stories.tiers import Device, _in_turn, current_tier
@@ -87,12 +87,6 @@ def car_exemplars(classifier: Classifier, count: int = 3) -> dict[str, Exemplar]
 def _snow_on_photos(name: str, tier: str, progress: bool, device: Device) -> Scenario:
     classifier = load_classifier(name, device)
     validation, test = photos.snow_photos(classifier, progress).split(0.3, seed=0)
-    sample = photos.imagenet_sample(classifier, progress)
-    ours = [i for i, path in enumerate(sample.names) if not any(w in path for w in SNOW_EXEMPLARS.values())]
-    sample, lives = sample.subset(ours), torch.tensor([classifier.index(word) for word in LIVES_ON_SNOW])
-    on_snow = torch.isin(sample.labels, lives)
-    on_snow, sample = sample.subset(on_snow), sample.subset(~on_snow)
-    budget, clean = sample.subset(range(0, len(sample), 2)), sample.subset(range(1, len(sample), 2))
     reference = photos.unlabelled("msrc-v2/Images/", classifier, progress)
     layers = convolutions(classifier)
     change = partial(paste_texture, texture_image=photos.snow_texture(), keep_shading=0)
@@ -100,12 +94,24 @@ def _snow_on_photos(name: str, tier: str, progress: bool, device: Device) -> Sce
     shortlist = tuple(layer for layer in layers if layer in (untuned, *_SHORTLISTS.get(name, layers[-4:])))
     return Scenario(
         classifier, snow_exemplars(classifier, change), tier=tier, change=change,
-        validation=validation, test=test, budget=budget, clean=clean, reference=reference,
-        keep=on_snow.subset(range(0, len(on_snow), 2)), keep_report=on_snow.subset(range(1, len(on_snow), 2)),
+        validation=validation, test=test, reference=reference, **everyday_photos(classifier, progress),
         layers=layers[len(layers) // 2 :], shortlist=shortlist,
         default={"layer": untuned, "exemplar": "minivan", "rank": 1, "masked": True},
         expected={"errors corrected": 0.05},
     )  # fmt: skip
+
+
+def everyday_photos(classifier: Classifier, progress: bool = False) -> dict[str, LabelledImages]:
+    """The ImageNet sample without the exemplars: "budget" and "clean", and of what lives on snow "keep" and the rest.
+
+    Every second photo of each kind is of the other set; the rest is "keep_report".
+    """
+    sample = photos.imagenet_sample(classifier, progress)
+    ours = [i for i, path in enumerate(sample.names) if not any(w in path for w in SNOW_EXEMPLARS.values())]
+    sample, lives = sample.subset(ours), torch.tensor([classifier.index(word) for word in LIVES_ON_SNOW])
+    on_snow = torch.isin(sample.labels, lives)
+    names = {("budget", "clean"): sample.subset(~on_snow), ("keep", "keep_report"): sample.subset(on_snow)}
+    return {name: data.subset(range(i, len(data), 2)) for pair, data in names.items() for i, name in enumerate(pair)}
 
 
 _UNTUNED = {  # a convolution in the middle of the second half, chosen before anything was measured

@@ -6,13 +6,11 @@ of the target class are the exemplars, all other images with the concept are the
 `source` is a function that gives a `Material`.
 """
 
-import io
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
-from functools import cache, lru_cache, partial
+from functools import lru_cache, partial
 from os import PathLike
 from threading import RLock
 from typing import Any
@@ -23,10 +21,12 @@ import torch
 from torch import Tensor
 
 from edittools import jobs
+from edittools.baselines import RIVALS, SCOPES
 from edittools.choosing.choice import BUDGET, Choice, select_each
 from edittools.choosing.states import CachedStates
 from edittools.choosing.trials import (
     Trials,
+    baseline_trials,
     best_runs,
     finetuning_trials,
     grid,
@@ -42,37 +42,11 @@ from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages, stratified
 from edittools.metrics import Comparison, errors, predict
 from edittools.moments import SecondMoment, second_moments
-from edittools.probing import finders as concepts
-from edittools.stories import photos
-from edittools.world.contexts import SPLITS
-from edittools.world.miniworld import scenes
-from edittools.world.textures import STYLES, transformed
-from edittools.zoo.load import load_classifier
+from edittools.stories.exclusions import exclusions
+from edittools.world.textures import transformed
 
 SAME, MORE, HELD_OUT = 0, (1, 2), (3, 4, 5)
 """Style variants: that of the exemplars and the test, more for edits that see several, and those never seen."""
-
-EXCLUDED = """
-concept  ; reason                               ; classes
-building ; it is a building                     ; house, church, lighthouse, windmill, igloo
-building ; it is a building                     ; palace, castle, mosque, monastery, library, barn, greenhouse, boathouse, lumbermill, cinema, restaurant, bookshop, grocery store, butcher shop, toyshop, barbershop, bakery, prison, planetarium, stupa, dome, triumphal arch, beacon, water tower, bell cote, mobile home, tile roof, patio, shoe shop, confectionery, tobacco shop
-road     ; it lies in the road or is made of it ; manhole cover, street sign, maze
-water    ; it is water or a shore               ; lakeside, seashore, sandbar, fountain, dam, breakwater, promontory, geyser
-mountain ; it is a mountain                     ; alp, volcano, cliff, valley, promontory
-grass    ; it is a crop or a field              ; hay, rapeseed, lawn mower
-tree     ; it is made of trees                  ; maze, fig, buckeye, acorn
-flower   ; it is a flower                       ; daisy, yellow lady's slipper, rapeseed, pot
-"""  # noqa: E501
-"""Concept-class pairs that no case may hold: the concept is the class, or what its name stands for (footnote 3)."""
-
-
-@cache
-def exclusions() -> pd.DataFrame:
-    """The excluded pairs as a table: concept, reason, class."""
-    table = pd.read_csv(io.StringIO(EXCLUDED), sep=r"\s*;\s*", engine="python", skipinitialspace=True)
-    table.columns = table.columns.str.strip()
-    table["class"] = table.pop("classes").str.strip().str.split(", ")
-    return table.explode("class", ignore_index=True)
 
 
 @dataclass(frozen=True)
@@ -110,7 +84,8 @@ class Suite:
 
     Args:
         source: gives the `Material`; called once in each process, with `options` as keywords.
-        concepts, styles: every concept is turned into every style.
+        concepts: every one is turned into every style.
+        styles: see concepts.
         layers: that may be edited, in the network's order.
         options: keywords of the source.
         transform: makes the styled images: `styles.transformed`, or, slower, `style_transfer.gatys`.
@@ -121,8 +96,11 @@ class Suite:
         least: errors that the validation images of other classes must show, or there is nothing to correct.
         most: images with the concept that are used for one concept and style, drawn at random.
         strengths: α by which every edit, also a fine-tuned one, is scaled.
-        rates, steps, localities: of fine-tuning; solver_steps: of editing with the L1 objective.
+        rates: of fine-tuning.
+        steps: of fine-tuning; editing with the L1 objective takes `solver_steps`.
+        localities: of fine-tuning.
         budgets: points of accuracy that a selected edit may cost; every one is reported.
+        rivals: names in `baselines.RIVALS` of methods that change a layer, tried with their own grids.
         threads: of torch during a job, so that digits do not depend on who does it.
     """
 
@@ -144,6 +122,7 @@ class Suite:
     solver_steps: int = 40
     localities: tuple[float, ...] = (1.0, 10.0)
     budgets: tuple[float, ...] = (BUDGET, 1.0, 100.0)
+    rivals: tuple[str, ...] = ()
     threads: int = 1
     seed: int = 0
 
@@ -182,9 +161,6 @@ def _threads(count: int) -> Iterator[None]:
         _ALONE.release()
 
 
-# The parts of a case, each made once in a process
-
-
 @lru_cache(maxsize=1)
 def material(suite: Suite) -> Material:
     """A suite's material."""
@@ -219,15 +195,11 @@ def workbench(suite: Suite) -> Workbench:
     with _threads(suite.threads):
         cuts = cut_all(found.classifier, suite.layers)
         moments = second_moments(found.classifier, list(cuts), found.reference)
-        everyday = [CachedStates(cuts, data) for data in (_labelled(found), found.budget, found.clean)]
+        reference = found.reference
+        if not isinstance(reference, LabelledImages):
+            reference = LabelledImages.unlabelled(reference, found.classifier.classes)
+        everyday = [CachedStates(cuts, data) for data in (reference, found.budget, found.clean)]
         return Workbench(cuts, everyday[0], everyday[1].fragile_first(), everyday[2], moments)
-
-
-def _labelled(found: Material) -> LabelledImages:
-    """The reference images; where they have no labels, with the first class as a stand-in that nothing reads."""
-    if isinstance(found.reference, LabelledImages):
-        return found.reference
-    return LabelledImages(found.reference, torch.zeros(len(found.reference)).long(), found.classifier.classes)
 
 
 @dataclass(frozen=True)
@@ -334,9 +306,6 @@ def parts(suite: Suite, case: Case) -> Parts:
     return Parts(whole, target, chosen, rest[first], rest[~first])
 
 
-# One case
-
-
 def run_case(suite: Suite, case: Case) -> list[dict[str, Any]]:
     """Try every method on one case: choose on validation images, evaluate the chosen edits once on the test images.
 
@@ -367,35 +336,58 @@ def _tables(
     suite: Suite, case: Case, pieces: Parts, tools: Workbench, validation: CachedStates
 ) -> dict[tuple[str, int], pd.DataFrame]:
     """Sweep every method on the validation images: a table of trials by method and number of exemplars."""
-
-    def swept(make: Callable[..., Trials], *arguments: Any, **settings: Any) -> pd.DataFrame:
-        return sweep_trials(make(tools.cuts, *arguments, grid(**settings), suite.strengths), validation)
-
-    tables, steps = {}, {"steps": (suite.solver_steps,)}
+    tables = {}
     for number in dict.fromkeys(min(n, len(pieces.chosen)) for n in _numbers(suite, case)):
-        exemplars = {"exemplars": pieces.exemplars(number)}
-        first = number == min(suite.numbers[0], len(pieces.chosen))
-        for name in REWRITING if first else ("editing",):
-            tables[name, number] = swept(rewriting_trials, exemplars, tools.moments, **REWRITING[name], **steps)
-        for scope in ("local", "global"):
-            settings = grid(scope=(scope,), rate=suite.rates, steps=(suite.steps,))
-            tuned = finetuning_trials(tools.cuts, exemplars, settings).at(suite.strengths)
-            plain = tables[f"{scope} fine-tuning", number] = sweep_trials(tuned, validation)
-            if first:
-                best = best_runs(plain, 2, ("layer", "exemplar", "rate"))
-                near = repeated_trials(best, tools.cuts, exemplars, (suite.steps,), suite.localities, tools.reference)
-                tables[f"{scope}, locality", number] = sweep_trials(near.at(suite.strengths), validation)
+        exemplars, first = pieces.exemplars(number), number == min(suite.numbers[0], len(pieces.chosen))
+        tried = {"editing": _edits(suite, tools, exemplars, "editing")}
         if first:
-            for rank in RANKS:
-                tables[f"rank {rank}", number] = tables["editing", number].query("rank == @rank")
-            tables["random direction", number] = swept(
-                random_trials, exemplars, tools.moments, **REWRITING["editing"], **steps
-            )
-            several = {"exemplars": pieces.in_variants(suite, case.style, number)}
-            tables["editing, variants", number] = swept(
-                rewriting_trials, several, tools.moments, **REWRITING["editing"], **steps
-            )
+            tried |= _of_the_first(suite, tools, exemplars, pieces.in_variants(suite, case.style, number))
+        tables |= {(name, number): sweep_trials(trials, validation) for name, trials in tried.items()}
+        tables |= {(n, number): table for n, table in _tuned(suite, tools, exemplars, validation, first).items()}
+        if first:
+            tables |= {(f"rank {r}", number): tables["editing", number].query("rank == @r") for r in RANKS}
     return {key: table for key, table in tables.items() if len(table)}
+
+
+def _edits(
+    suite: Suite,
+    tools: Workbench,
+    exemplars: Sequence[Exemplar],
+    name: str,
+    make: Callable[..., Trials] = rewriting_trials,
+) -> Trials:
+    """Edits with the settings of `REWRITING`, or random directions with the same."""
+    settings = grid(**REWRITING[name], steps=(suite.solver_steps,))
+    return make(tools.cuts, {"exemplars": exemplars}, tools.moments, settings, suite.strengths)
+
+
+def _of_the_first(
+    suite: Suite, tools: Workbench, exemplars: Sequence[Exemplar], several: Sequence[Exemplar]
+) -> dict[str, Trials]:
+    """What is tried with the number of exemplars that all methods get, and not with others."""
+    tried = {name: _edits(suite, tools, exemplars, name) for name in REWRITING if name != "editing"}
+    tried["random direction"] = _edits(suite, tools, exemplars, "editing", random_trials)
+    for name in suite.rivals:
+        method, settings = RIVALS[name]
+        given = (tools.cuts, {"exemplars": exemplars}, tools.moments, settings, suite.strengths)
+        tried[name.replace("_", " ")] = baseline_trials(method, *given)
+    return tried | {"editing, variants": _edits(suite, tools, several, "editing")}
+
+
+def _tuned(
+    suite: Suite, tools: Workbench, exemplars: Sequence[Exemplar], validation: CachedStates, first: bool
+) -> dict[str, pd.DataFrame]:
+    """Sweep both fine-tunings, and with the `first` number of exemplars the best two again with each locality."""
+    tables, named = {}, {"exemplars": exemplars}
+    for scope in SCOPES:
+        settings = grid(scope=(scope,), rate=suite.rates, steps=(suite.steps,))
+        plain = sweep_trials(finetuning_trials(tools.cuts, named, settings).at(suite.strengths), validation)
+        tables[f"{scope} fine-tuning"] = plain
+        if first:
+            best = best_runs(plain, 2, ("layer", "exemplar", "rate"))
+            near = repeated_trials(best, tools.cuts, named, (suite.steps,), suite.localities, tools.reference)
+            tables[f"{scope}, locality"] = sweep_trials(near.at(suite.strengths), validation)
+    return tables
 
 
 def _numbers(suite: Suite, case: Case) -> tuple[int, ...]:
@@ -440,9 +432,6 @@ class _Test:
         return found
 
 
-# All cases
-
-
 def sweep(
     suite: Suite,
     only: Sequence[Case] | None = None,
@@ -457,89 +446,3 @@ def sweep(
     """
     listed = {str(case): case for case in (cases(suite) if only is None else only)}
     return jobs.run(partial(run_case, suite), listed, store, executor, progress, suite.about())
-
-
-# Where images come from
-
-
-def miniworld(model: str = "mini_vgg", count: int = 1200, clean: int = 400, workers: int = 1) -> Material:
-    """MiniWorld scenes with their exact masks, and a model trained on others.
-
-    There are as many budget images as `clean` says, and half as many reference images and clean ones to report.
-    """
-    first = {split: seeds.start + 300_000 for split, seeds in SPLITS.items()}
-    data = scenes(count, first["test"], workers=workers)
-    names = ("road", "grass", "sand", "water", "table", "sky", "wall", "tree", "building", "mountain")
-    return Material(
-        load_classifier(model), data, {name: data.mask(name) for name in names},
-        scenes(clean // 2, first["reference"], workers=workers), scenes(clean, first["validation"], workers=workers),
-        scenes(clean // 2, first["test"] + 100_000, workers=workers),
-    )  # fmt: skip
-
-
-def msrc(model: str = "efficientnet_lite0", at_least: float = 0.2, clean: int | None = None) -> Material:
-    """MSRC v2 photos with their hand-made masks, and halves of the ImageNet sample as budget and clean images.
-
-    The reference images are those of RTA-100, which have no ImageNet labels.
-
-    Labels of the MSRC photos are the classifier's own clean predictions, see `photos.msrc`.
-    """
-    classifier = load_classifier(model)
-    data, masks = photos.msrc(classifier, at_least)
-    sample = photos.imagenet_sample(classifier)
-    halves = [sample.subset(range(start, len(sample), 2)[:clean]) for start in (0, 1)]
-    return Material(classifier, data, masks, photos.unlabelled("rta-100/", classifier), *halves)
-
-
-def image_folder(
-    folder: str, model: str = "vgg16", finder: Callable[[], concepts.Finder] | None = None, per_class: int = 10
-) -> Material:
-    """Use a folder of validation images (ImageNet, Places); `finder()` makes what finds concepts in them.
-
-    Of the images, 70 % may be transformed; the rest are reference, budget and clean ones.
-    """
-    classifier = load_classifier(model)
-    data = photos.validation_folder(folder, classifier, per_class)
-    some, everyday = data.split(0.7)
-    reference, labelled = everyday.split(0.2)
-    found = concepts.cached(finder() if finder else concepts.deeplab())
-    return Material(classifier, some, found(some.images[:]), reference, *labelled.split(0.5))
-
-
-_LAYERS = {
-    "mini": ("features.10", "features.13", "features.15"),
-    "lite": ("blocks.3.0.conv_pwl", "blocks.5.0.conv_pwl", "conv_head"),
-    "paper": ("features.14", "features.19", "features.24", "features.28"),
-}
-_MINI_CONCEPTS = ("road", "grass", "sand", "water", "wall", "table", "mountain", "sky", "building", "tree")
-_PHOTO_CONCEPTS = ("grass", "road", "water", "sky", "tree", "building")
-_SOME_STYLES = ("graffiti", "snow", "floral", "black and white", "gravel", "wooden")
-
-
-def suite(tier: str, size: str = "usual") -> Suite:
-    """The suite of a tier, in one of three sizes: "small" (the notebook's), "usual" (the benchmark's) or "full".
-
-    Tier "paper" reads the folder of validation images that `EDITTOOLS_IMAGENET` names.
-    """
-    if size not in ("small", "usual", "full"):
-        raise ValueError(f"size {size!r}: expected small, usual or full")
-    small, full = size == "small", size == "full"
-    if tier == "mini":
-        count, clean = (500, 400) if small else (2400, 1200) if full else (900, 800)
-        return Suite(
-            miniworld, _MINI_CONCEPTS if full else _MINI_CONCEPTS[: 3 if small else 7],
-            STYLES if full else _SOME_STYLES[: 3 if small else 6], _LAYERS[tier],
-            options=(("count", count), ("clean", clean)),
-            targets=2 if full else 1, every=1 if full else 3, most=80 if small else 120,
-            rates=(1e-3, 1e-2) if small else Suite.rates,
-        )  # fmt: skip
-    if tier == "lite":
-        return Suite(
-            msrc, _PHOTO_CONCEPTS[: 2 if small else None], STYLES if full else _SOME_STYLES[: 2 if small else 5],
-            _LAYERS[tier], targets=3 if full else 1, numbers=(3, 1), every=3,
-            least=2, most=160 if full else 80, strengths=(0.5, 1.0), localities=(1.0,),
-        )  # fmt: skip
-    if tier == "paper":
-        options = (("folder", os.environ.get("EDITTOOLS_IMAGENET", "imagenet/val")),)
-        return Suite(image_folder, ("car", "bicycle", "boat"), STYLES, _LAYERS[tier], options, targets=3)
-    raise ValueError(f"tier {tier!r}: expected mini, lite or paper")

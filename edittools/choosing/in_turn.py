@@ -1,0 +1,70 @@
+"""Edits of several layers, one after the other: each is solved and chosen on top of those before it."""
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import reduce
+from operator import add
+
+from tqdm.auto import tqdm
+
+from edittools.choosing.choice import BUDGET, Choice, select
+from edittools.choosing.states import cache_states
+from edittools.choosing.trials import Exemplars, Settings, rewriting_trials, sweep
+from edittools.classifiers import Classifier
+from edittools.images import LabelledImages
+from edittools.keys import layer_keys
+from edittools.metrics import Comparison
+from edittools.moments import second_moments
+from edittools.rewriting import SAMPLE
+
+
+def choose_in_turn(
+    classifier: Classifier,
+    layers: Sequence[str],
+    exemplars: Exemplars,
+    settings: Settings,
+    *,
+    reference: LabelledImages,
+    validation: LabelledImages,
+    budget_images: LabelledImages,
+    strengths: Sequence[float] = (0.5, 1.0),
+    budget: float = BUDGET,
+    progress: bool = False,
+) -> Choice:
+    """Edit `layers` in the order given, each by the trial that `select` takes with the earlier edits applied.
+
+    A layer may be named more than once, and one in which no trial helps is left out. The `budget`, in points, is for
+    all of them together. The edit of the `Choice` is the sum; its `layer` says what was chosen in each. The classifier
+    is not changed.
+    """
+    started, steps, trials, before = time.perf_counter(), [], 0, {}
+    with ExitStack() as applied:
+        for layer in tqdm(layers, "layers", disable=not progress, leave=False):
+            cuts, states = cache_states(classifier, [layer], validation=validation, budget=budget_images)
+            before = before or {name: one.before for name, one in states.items()}
+            moments = second_moments(classifier, [layer], reference, cache="")
+            sample = reference.images[:: -(-len(reference) // SAMPLE)]
+            tried = rewriting_trials(cuts, exemplars, layer_keys(cuts, sample, moments), settings, strengths)
+            spent = Comparison(states["budget"].before, before["budget"]).accuracy_change
+            left = budget - spent
+            chosen = select(sweep(tried, states["validation"]), states["budget"].fragile_first(), left)
+            after = {name: one.compare(chosen.edit).after for name, one in states.items()}
+            steps, trials = [*steps, chosen], trials + chosen.trials
+            if chosen.found:
+                applied.enter_context(chosen.edit.applied(classifier))
+    compared = {name: Comparison(before[name], wrong) for name, wrong in after.items()}
+    return replace(_summed(steps, compared), trials=trials, seconds=time.perf_counter() - started, table=None)
+
+
+def _summed(steps: Sequence[Choice], compared: Mapping[str, Comparison]) -> Choice:
+    """The steps in which something was found as one choice, or the first step where nothing was."""
+    found = [step for step in steps if step.found]
+    if not found:
+        return steps[0]
+    counts = {name: getattr(compared["validation"], name) for name in ("corrected", "broken")}
+    return replace(
+        found[-1], edit=reduce(add, (step.edit for step in found)), budget=compared["budget"],
+        settings={"layer": " + ".join(map(str, found))}, validation=found[-1].validation | counts,
+    )  # fmt: skip

@@ -1,0 +1,87 @@
+"""Choosing on composites: what they show, what they are held to, and that no photo has two duties."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import needs_photos
+
+from edittools.choosing.protocol import shared_images
+from edittools.images import LabelledImages
+from edittools.stories import photos
+from edittools.stories.composites import LEAST, SURE, Masked, masked_photos, snow_from_composites, turned_photos
+from edittools.stories.snow import SNOW_EXEMPLARS
+from edittools.zoo.load import load_classifier
+
+
+def test_composites_show_each_look_at_the_mask_alone_and_are_labelled_as_the_photo(tiny, photos32):
+    data = LabelledImages(photos32[:3], torch.tensor([2, 0, 4]), tiny.classes, ("a", "b", "c"))
+    masks = torch.zeros(3, 32, 32)
+    masks[:, 8:20] = 1
+    white = lambda image, mask, i: torch.where(mask > 0, 1.0, image)  # noqa: E731
+    numbered = lambda image, mask, i: torch.where(mask > 0, i / 255, image)  # noqa: E731
+    made = Masked(data, masks, photos32[3:]).composites([white, numbered], [2, 1])
+    assert made.labels.tolist() == [4, 4, 0, 0] and made.names == ("c", "c", "b", "b")
+    assert [image[:, 8:20].unique().tolist() for image in made.images] == [[1], [pytest.approx(2 / 255)], [1],
+                                                                           [pytest.approx(1 / 255)]]  # fmt: skip
+    assert torch.allclose(made.images[0][:, :8], photos32[2][:, :8], atol=0.5 / 255 + 1e-6)
+
+
+@pytest.fixture(scope="module")
+def story():
+    return snow_from_composites("squeezenet1_1")
+
+
+@needs_photos
+def test_the_story_chooses_on_composites_and_reports_every_photo_of_snow(story):
+    assert len(story.test) == 127 and len(story.validation) % 3 == 0 and len(story.validation) > 60
+    assert all(name.startswith("msrc-v2/") for name in story.validation.names)
+    roads = set(story.validation.names)
+    assert len(story.reference) + len(roads) == len(photos.available("msrc-v2/Images/"))
+    for data in (story.validation, story.budget, story.clean):
+        assert not shared_images(data, story.reference)
+    sets = (story.test, story.budget, story.clean, story.keep, story.keep_report)
+    groups = [set(data.names) for data in sets]
+    assert sum(map(len, groups)) == len(set.union(*groups))
+    assert not any(wnid in name for wnid in SNOW_EXEMPLARS.values() for name in set.union(*groups))
+    assert list(story.several["all 5"]) == list(story.exemplars.values())
+    assert story.default["layer"] in story.layers and story.default["exemplar"] in story.exemplars
+
+
+@needs_photos
+def test_a_photo_is_taken_where_it_shows_the_concept_and_is_read_surely():
+    classifier = load_classifier("squeezenet1_1")
+    found = masked_photos(classifier, "water")
+    assert (found.masks.mean(dim=(1, 2)) >= LEAST).all()
+    with torch.no_grad():
+        sure, read = classifier(found.data.images).softmax(dim=1).max(dim=1)
+    assert (sure >= SURE - 1e-5).all() and torch.equal(read, found.data.labels)
+    assert not shared_images(found.data, found.other)
+    with pytest.raises(KeyError, match="concept 'snow': expected one of building, grass"):
+        masked_photos(classifier, "snow")
+    [(style, turned)] = turned_photos(classifier, "water", ["gravel"]).items()
+    chosen, reported = set(turned.validation.names), set(turned.test.names)
+    assert style == "gravel" and not chosen & reported and len(chosen | reported) == len(found.data) - 3
+
+
+def test_networks_are_pooled_by_photo_and_a_method_without_a_layer_changes_nothing(monkeypatch):
+    import pandas as pd
+
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "benchmarks"))
+    import snow_photos
+
+    def row(job, method, before, after):
+        sets = {name: [before, after] for name in ("test", "budget", "clean", "keep_report")}
+        return {"job": job, "method": method, "chosen": "x", "trials": 3, "choice_seconds": 2.0, **sets}
+
+    found, networks = snow_photos.together(pd.DataFrame([
+        row("one", "editing", [1, 1, 0, 0], [0, 1, 0, 0]), row("one", "last_layer", [1, 1, 0, 0], [0, 0, 0, 1]),
+        row("two", "editing", [1, 0, 1, 0], [0, 0, 1, 0]),
+    ]))  # fmt: skip
+    assert list(networks) == ["one", "two"] and "last_layer" not in networks["two"]
+    counts = {
+        name: [one[key] for key in ("errors_before", "corrected", "broken", "trials")] for name, one in found.items()
+    }
+    assert counts == {"editing": [4, 2, 0, 6], "last_layer": [4, 2, 1, 3]}
+    assert found["editing"]["p_against_edit"] == 1 and found["editing"]["errors_corrected"] == 0.5
+    assert networks["one"]["editing"]["errors_corrected"] == 0.5 == networks["two"]["editing"]["errors_corrected"]
