@@ -12,7 +12,7 @@ import time
 
 import pandas as pd
 from common import finish, parser, start
-from snow_photos import FAST, SLOW, effort
+from snow_photos import FAST, RATES, SLOW, STRENGTHS, effort
 
 from edittools.choosing.protocol import Plan, Protocol
 from edittools.stories.cures import scenario_for, shown_rule
@@ -33,7 +33,11 @@ def main() -> None:
     print("rule found:" if found else "no rule at this false-discovery rate; the strongest suspicion:", shown, "\n")
     cure = scenario_for(story, rule, progress=True)
     protocol = Protocol(cure, cure.layers, progress=True)
-    slow = {"tuned": cure.shortlist, "settings": FAST, **SLOW} if options.tier == "lite" else {}
+    slow = (
+        {"tuned": cure.shortlist, "settings": FAST, "strengths": STRENGTHS, "rates": RATES, **SLOW}
+        if options.tier == "lite"
+        else {}
+    )
     chosen = protocol.choose_all(Plan(edited=cure.shortlist, **slow))
     edits = {name: choice.edit for name, choice in chosen.items()}
     print("Images:", ", ".join(f"{name} {len(part.labels)}" for name, part in protocol.states.items()))

@@ -32,7 +32,8 @@ METHODS = {
     "null_space": "null-space rewriting", "closed_form": "full closed form", "last_layer": "last layer retrained",
     "logit_correction": "logit correction", "in_turn": "edits of several layers in turn",
     "finetune_local_locality": "local fine-tuning with locality",
-    "finetune_global_locality": "global fine-tuning with locality",
+    "finetune_global_locality": "global fine-tuning with locality", "mirrored": "read with its mirror image",
+    "text_blurred": "word blurred, its place given",
 }  # fmt: skip
 Figures = dict[str, Any]
 
@@ -216,7 +217,8 @@ def many_exemplars(found: Figures) -> str:
         rows[one["method"]]["trials each"] = f"{one['trials']}"
     counts = [*dict.fromkeys(f"{one['exemplars']:,}" for one in found["rows"]), "trials each"]
     before = f"{found['balanced_accuracy_before']:.1f} / {found['natural_accuracy_before']:.1f}"
-    body = table({name: {count: row.get(count, "") for count in counts} for name, row in rows.items()})
+    named = {"editing": "**edit of one layer**", "random_direction": "random direction"}
+    body = table({named.get(name, name): {count: row.get(count, "") for count in counts} for name, row in rows.items()})
     words = "Accuracy (%) on balanced / on natural test scenes, and seconds, by number of exemplars."
     return f"{words} Without an edit {before}; natural accuracy may cost {found['budget_points']:g} points.\n\n{body}"
 
@@ -242,6 +244,18 @@ def many_edits(found: Figures) -> str:
     return "\n".join([*head, *(f"| {' | '.join(row.values())} |" for row in rows)])
 
 
+def terms(found: Figures) -> str:
+    """What an edit spares, by the terms of `rewrite`: a column for each, a row for each story, and their mean."""
+    shares: dict[str, dict[str, float]] = {}
+    for one in found["rows"]:
+        named = f"λ {one['reference_weight']:g}, share {one['keep_share']:g}, μ {one['keep_weight']:g}"
+        shares.setdefault(f"{one['story']} ({one['errors']} errors)", {})[named] = one["net share"]
+    titles = list(next(iter(shares.values())))
+    shares["mean"] = {title: sum(row[title] for row in shares.values()) / len(shares) for title in titles}
+    lines = [f"| {story} | {' | '.join(f'{100 * row[t]:.0f} %' for t in titles)} |" for story, row in shares.items()]
+    return "\n".join([f"| story | {' | '.join(titles)} |", f"|{' --- |' * (len(titles) + 1)}", *lines])
+
+
 def edit_speed(found: Figures) -> str:
     """The solvers against training the full weight, and one more edit against a forward pass."""
     rows = [
@@ -252,18 +266,27 @@ def edit_speed(found: Figures) -> str:
         ("second moment, times faster than materialised outer products", f"{found['second_moment_time_ratio']:.0f}"),
         ("one more edit over cached states, of a forward pass", f"{found['suffix_time_fraction']:.3f}"),
     ]  # fmt: skip
-    for name, title in {"l1": "L1", "least_squares": "least squares"}.items():
-        if (ratio := found.get(f"{name}_time_ratio_equal_movement")) is not None:
-            moved = f"{found[f'{name}_movement']:.2g} and {found['naive_movement']:.2g}"
-            said = f"{title} to that loss at no larger movement of reference keys ({moved}), times faster"
-            rows.insert(-2, (said, f"{ratio:,.0f}"))
+    for target, words in {"equal_movement": "that loss", "lowest": "the lowest loss on its way"}.items():
+        for name, title in {"l1": "L1", "least_squares": "least squares"}.items():
+            if f"{name}_time_ratio_{target}" in found:
+                rows.insert(-2, _at_equal_movement(found, name, title, target, words))
     return "\n".join(["| what | ratio |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows)])
+
+
+def _at_equal_movement(found: Figures, name: str, title: str, target: str, words: str) -> tuple[str, str]:
+    """A row of `edit_speed`: how much faster a solver reaches a loss of the naive one."""
+    ratio, most = found[f"{name}_time_ratio_{target}"], found[f"naive_movement_{target}"]
+    steps = f", {found['naive_steps_to_lowest']:,} steps" if target == "lowest" else ""
+    said = f"{title} to {words} ({found[f'naive_loss_{target}']:.3f}{steps}) at no larger movement of reference keys"
+    if ratio is None:
+        return f"{said} ({most:.2g})", "not reached"
+    return f"{said} ({found[f'{name}_movement_{target}']:.2g} and {most:.2g}), times faster", f"{ratio:,.0f}"
 
 
 KINDS = {
     "snow": snow, "typographic": typographic, "synthetic": synthetic, "cure": cure, "probing": probing,
     "robustness": robustness, "repair": repair, "spread": spread,
-    "many_edits": many_edits, "many_exemplars": many_exemplars, "edit_speed": edit_speed,
+    "many_edits": many_edits, "many_exemplars": many_exemplars, "terms": terms, "edit_speed": edit_speed,
 }  # fmt: skip
 
 

@@ -39,16 +39,16 @@ from edittools.zoo.zero_shot import ByteTokenizer, zero_shot_classifier
 
 FROZEN = 3
 """So many blocks of the visual tower stay as they are."""
-WORDS = (
-    "iPod", "pizza", "orange", "toaster", "library", "teapot", "vase", "lemon", "banana", "strawberry", "pineapple",
-    "broccoli", "mushroom", "goldfish", "ostrich", "flamingo", "koala", "tiger", "lion", "zebra", "hippopotamus",
-    "gorilla", "accordion", "violin", "drum", "flute", "harp", "airliner", "balloon", "barn", "castle", "palace",
-    "church", "basketball", "volleyball", "bathtub", "bookcase", "bucket", "cannon", "canoe", "carousel", "cradle",
-    "desk", "dome", "fountain", "hammer", "helmet", "jeep", "joystick", "knot", "ladle", "laptop", "lipstick",
-    "microphone", "mosque", "mouse", "obelisk", "paddle", "pillow", "plow", "purse", "racket", "radio", "refrigerator",
-    "sandal", "screwdriver", "shovel", "sock", "submarine", "sunglasses", "tractor", "tricycle", "umbrella", "wallet",
-    "whistle", "burrito", "cheeseburger", "guacamole", "bagel", "pretzel", "volcano", "valley", "seashore", "cup",
-)  # fmt: skip
+WORDS = tuple(
+    """
+    iPod pizza orange toaster library teapot vase lemon banana strawberry pineapple broccoli mushroom goldfish ostrich
+    flamingo koala tiger lion zebra hippopotamus gorilla accordion violin drum flute harp airliner balloon barn castle
+    palace church basketball volleyball bathtub bookcase bucket cannon canoe carousel cradle desk dome fountain hammer
+    helmet jeep joystick knot ladle laptop lipstick microphone mosque mouse obelisk paddle pillow plow purse
+    racket radio refrigerator sandal screwdriver shovel sock submarine sunglasses tractor tricycle umbrella wallet
+    whistle burrito cheeseburger guacamole bagel pretzel volcano valley seashore cup
+    """.split()
+)
 """ImageNet class names that are taught as written words; those that are no class name are skipped."""
 ATTACKS = ("iPod", "pizza", "orange", "toaster")
 
@@ -297,7 +297,7 @@ def evaluate(classifier: Classifier, original: Classifier, everything: Tensor, l
         labelled = [
             stick(
                 image,
-                replace(random_label(word, rng, 0.0, (0.35, 0.55)), font=str(rng.choice(FONTS)).removesuffix(".ttf")),
+                replace(random_label(word, rng, 0.0, (0.35, 0.55)), font=str(rng.choice(FONTS))),
             )[0]
             for image in images
         ]

@@ -35,11 +35,8 @@ def load_or_compute_all(
 ) -> dict[str, Tensors]:
     """Named tensors for each key, from the disk where they are known, else computed and kept there.
 
-    Args:
-        kind: the subfolder of the cache.
-        contents: by key, all that its tensors depend on, hashes for example.
-        compute: makes the tensors of the keys that are missing, contiguous and on the CPU, in one call.
-        cache: the folder (default: `EDITTOOLS_CACHE` or the user's cache folder).
+    `contents` says, by key, all that its tensors depend on. `compute` makes those that are missing, contiguous and on
+    the CPU, in one call. They are kept in the subfolder `kind` of `cache` (default: `cache_folder()`).
     """
     folder = Path(cache or cache_folder()) / kind
     paths = {

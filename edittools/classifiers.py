@@ -37,9 +37,9 @@ def shipped(name: str) -> Path:
 class Classifier(nn.Module):
     """An image classifier: images `(B, 3, H, W)` in [0, 1] to logits `(B, classes)`, normalisation inside.
 
-    `model` may be any torch module that maps normalised images to logits; it is used as it is, but without a wrapper
-    (see `unwrapped`), and put into eval mode. `size` is the side of
-    the images it expects, `resize_to` the short side before the centre crop (see `load_image`).
+    `model`, any torch module that maps normalised images to logits, is used as it is, without a wrapper (see
+    `unwrapped`), and put into eval mode. `size` is the side of the images it expects, `resize_to` the short side before
+    the centre crop (see `load_image`).
     """
 
     def __init__(
@@ -86,9 +86,8 @@ class Classifier(nn.Module):
             raise TypeError(f"images hold {images.dtype}: expected float in [0, 1]")
         low, high = images.aminmax() if images.numel() else (0.0, 1.0)
         if not (low >= -1e-4 and high <= 1 + 1e-4):  # refuses NaN as well; resizing may overshoot by a rounding error
-            raise ValueError(
-                f"images with pixels from {low:.5g} to {high:.5g}: expected [0, 1], before any normalisation"
-            )
+            span = f"from {low:.5g} to {high:.5g}"
+            raise ValueError(f"images with pixels {span}: expected [0, 1], before any normalisation")
         dtype = next((p.dtype for p in self.model.parameters()), images.dtype)
         images = images.to(self.device)
         return ((images - self.mean.to(images.device)) / self.std.to(images.device)).to(dtype)
@@ -107,12 +106,10 @@ class Classifier(nn.Module):
         if name in self.classes:
             return self.classes.index(name)
         near = [c for c in self.classes if str(name).lower() in c.lower()][:5]
-        raise KeyError(
-            f"no class {name!r} among {len(self.classes)}" + (f"; did you mean one of {near}?" if near else "")
-        )
+        hint = f"; did you mean one of {near}?" if near else ""
+        raise KeyError(f"no class {name!r} among {len(self.classes)}{hint}")
 
     def __repr__(self) -> str:
-        """Say what it is in one line."""
         return f"Classifier({type(self.model).__name__}, {len(self.classes)} classes, {self.size} px)"
 
 
@@ -133,8 +130,8 @@ def unwrapped(model: nn.Module) -> nn.Module:
 def check_classifier(classifier: Classifier) -> Classifier:
     """Return a `Classifier`; raise `TypeError` for anything else, such as the bare model."""
     if not isinstance(classifier, Classifier):
-        raise TypeError(f"classifier is a {type(classifier).__name__}: expected a model with its class names, "
-                        "Classifier(model, classes)")  # fmt: skip
+        found = type(classifier).__name__
+        raise TypeError(f"classifier is a {found}: expected a model with its class names, Classifier(model, classes)")
     return classifier
 
 

@@ -11,7 +11,7 @@ The state is kept, so one more weight of the layer costs the suffix only. `edita
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
+from tqdm.auto import tqdm
 
+from edittools.checks import check_number
 from edittools.classifiers import Classifier, check_classifier
 from edittools.graph import (
     ancestors,
@@ -37,6 +39,7 @@ from edittools.graph import (
     subgraph,
     trace,
 )
+from edittools.images import LazyImages
 from edittools.tokens import TokenGrid, token_grid
 
 if TYPE_CHECKING:
@@ -67,9 +70,8 @@ class State:
 class Cut:
     """A classifier cut at one layer, by name or module. The classifier itself is neither copied nor changed.
 
-    What follows the layer is computed in the precision of what it is given (see `State.to`), images in the model's.
-    Raises `KeyError`, `TypeError` or `ValueError` when there is no such layer, when it is no ungrouped convolution or
-    linear layer, or when torch.fx cannot reach it.
+    What follows the layer is computed in the precision of what it is given, images in the model's. Raises `KeyError`,
+    `TypeError` or `ValueError` for no such layer, one that cannot be edited, or one that torch.fx cannot reach.
     """
 
     def __init__(self, classifier: Classifier, layer: str | nn.Module, traced: tuple | None = None) -> None:
@@ -214,8 +216,7 @@ class Cut:
     def later_parameters(self) -> dict[str, nn.Parameter]:
         """The parameters, by name in the model, on which the layer's keys do not depend, without the layer's own.
 
-        They are those of all that follows the layer and of what runs beside it: the downsampling branch of a residual
-        block, or the other branches of an Inception block.
+        They are those of what follows the layer and of what runs beside it, such as a skip's downsampling.
         """
         earlier = parameters_of(self.model, ancestors(self._call))
         own = {id(parameter) for parameter in self.module.parameters()} | {id(p) for p in earlier.values()}
@@ -224,8 +225,8 @@ class Cut:
     def shares(self, masks: Tensor, like: Tensor) -> Tensor:
         """Pool masks `(B, H, W)` of image size to the positions of keys, outputs or values: shares in [0, 1].
 
-        `(B, h, w)` of maps, `(B, N)` of tokens, `(B,)` of vectors. A token without a place in the image, such as the
-        class token, has 0. Raises `ValueError` where the places of tokens cannot be told.
+        `(B, h, w)` of maps, `(B, N)` of tokens (0 for a class token), `(B,)` of vectors. Raises `ValueError` where the
+        places of tokens cannot be told.
         """
         if not self.is_linear or like.ndim == 4:
             shares = mask_at(masks, like.shape[1:3] if self.is_linear else like.shape[2:])
@@ -283,6 +284,18 @@ def prefixes(cuts: Sequence[Cut], images: Tensor) -> list[State]:
     return [State(tuple(values[node] for node in cut._alive)) for cut in cuts]
 
 
+def states_at(
+    cuts: Mapping[str, Cut], images: Tensor | LazyImages, batch_size: int = 64, progress: bool = False
+) -> dict[str, list[State]]:
+    """By layer the states of images, one a batch, in one run; the cuts come from one `cut_all`."""
+    found: dict[str, list[State]] = {layer: [] for layer in cuts}
+    starts = range(0, len(images), check_number(batch_size, 1, None, "batch size"))
+    for start in tqdm(starts, "states", unit="batch", disable=not progress, leave=False):
+        for layer, state in zip(cuts, prefixes(list(cuts.values()), images[start : start + batch_size]), strict=True):
+            found[layer].append(state)
+    return found
+
+
 class _Shapes(fx.Interpreter):
     """Runs a graph and notes, for each module, the shapes that go in and come out.
 
@@ -305,8 +318,7 @@ def editable_layers(classifier: Classifier, size: int | None = None) -> "pd.Data
     """List the layers that can be edited, from first to last.
 
     One row a layer: `layer` (name), `kind`, `weight` (shape), `stride`, `keys` and `output` (shapes without the batch),
-    `value` (name of the step where its block ends), `position` (0 first … 1 last) and `in_paper`, true of convolutions:
-    linear layers, such as the MLPs of a transformer, can be edited as well, but the paper edits none.
+    `value` (the step where its block ends), `position` (0 first … 1 last), `in_paper` (true of convolutions alone).
     """
     model = check_classifier(classifier).model
     graph, _ = trace(model)
@@ -327,7 +339,7 @@ def editable_layers(classifier: Classifier, size: int | None = None) -> "pd.Data
         if names.count(node.target) > 1 or sharing(modules, node.target):
             continue
         module = model.get_submodule(node.target)
-        rows.append({
+        row = {
             "layer": node.target,
             "kind": "linear" if isinstance(module, nn.Linear) else "conv {}x{}".format(*module.kernel_size),
             "weight": tuple(module.weight.shape),
@@ -337,7 +349,8 @@ def editable_layers(classifier: Classifier, size: int | None = None) -> "pd.Data
             "value": follow(model, node, is_in_block).name,
             "position": i / max(len(calls) - 1, 1),
             "in_paper": isinstance(module, nn.Conv2d),
-        })  # fmt: skip
+        }
+        rows.append(row)
     import pandas as pd
 
     return pd.DataFrame(rows)

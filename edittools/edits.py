@@ -35,11 +35,9 @@ _LEDGER = "_edittools_applied"
 class Record:
     """How an edit was found: its objective before and after, the optimiser's steps that were taken, and seconds.
 
-    `converged` says whether more steps would hardly lower the loss, see the solver; None where nobody looked. That is
-    no praise of the edit: a lower loss at the exemplar may cost more elsewhere.
-
-    `reference_movement` and `kept_movement` say how far outputs move on reference and on kept keys, as a share of how
-    far they move at the exemplar's mask (root mean squares); `weight_change` is |ΔW|. None where nobody looked.
+    `converged`: more steps would hardly lower the loss, which does not say that the edit is good. `reference_movement`
+    and `kept_movement` say how far outputs move on reference and on kept keys, as a share of how far they move at the
+    exemplar's mask (root mean squares); `weight_change` is |ΔW|. None where nobody looked.
     """
 
     objective: str
@@ -60,9 +58,8 @@ class Change:
     `leverage` says how far the exemplar's keys lie outside the span of the reference keys (1: as usual as those),
     `response` how far the change moves the layer's output at the exemplar's mask (root mean square over channels).
 
-    Of a sum, `leverage` is the higher one. Its `response` is that at the exemplar which it moves most: the response of
-    each part, times how much of that part is in the sum (the sum projected on the part). So e + e has twice that of e,
-    e - e has none, and of two changes that have nothing in common it is the higher one.
+    Of a sum, `leverage` is the higher one, and `response` the highest response of a part times how much of that part
+    is in the sum (the sum projected on it): e + e has twice that of e, e - e none.
     """
 
     left: Tensor
@@ -71,7 +68,6 @@ class Change:
     response: float = nan
 
     def __post_init__(self) -> None:
-        """Check that the two factors fit each other."""
         left, right = tuple(self.left.shape), () if self.right is None else tuple(self.right.shape)
         if self.right is not None and (len(left) < 2 or len(right) != 2 or left[1] != right[0]):
             raise ValueError(f"factors of shapes {left} and {right}: expected (out, rank, …) and (rank, in)")
@@ -103,8 +99,7 @@ def _share(total: Tensor, part: Tensor) -> float:
 class _Ledger:
     """What is applied to a model: the original parameters, the edits in order, and the parameters with the edits.
 
-    It goes with a model that is copied or pickled. All is kept in the precision that the model had; one that was moved
-    or converted since is compared, and set, in its own.
+    It goes with a model that is copied or pickled. One that was moved or converted since is set in its own precision.
     """
 
     base: dict[str, Tensor] = field(default_factory=dict)
@@ -155,7 +150,6 @@ class Edit:
     added: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse an edit of nothing."""
         if not self.changes:
             raise ValueError("an edit with no change: expected at least one parameter, {'layer.weight': Change(…)}")
 
@@ -189,7 +183,6 @@ class Edit:
         return all(torch.equal(c.delta().cpu(), other.changes[n].delta().cpu()) for n, c in self.changes.items())
 
     def __repr__(self) -> str:
-        """Say in one line what it changes."""
         ranks = [c.left.shape[1] if c.right is not None else "full" for c in self.changes.values()]
         parts = ", ".join(f"{n} (rank {r})" for n, r in zip(self.changes, ranks, strict=True))
         return f"Edit({parts if len(ranks) < 4 else f'{len(ranks)} parameters of {len(self.layers)} layers'})"
@@ -203,7 +196,6 @@ class Edit:
     __rmul__ = __mul__
 
     def __neg__(self) -> "Edit":
-        """The opposite edit."""
         return self * -1.0
 
     def __add__(self, other: "Edit") -> "Edit":
@@ -227,13 +219,10 @@ class Edit:
         for name, change in self.changes.items():
             shape = tuple(change.delta().shape)
             if name not in parameters:
-                raise ValueError(
-                    f"the edit changes {name!r}, which {type(model).__name__} has not: made for another model"
-                )
-            if shape != tuple(parameters[name].shape):
-                raise ValueError(
-                    f"the edit changes {name!r} of shape {shape}, here {tuple(parameters[name].shape)}: another model"
-                )
+                found = type(model).__name__
+                raise ValueError(f"the edit changes {name!r}, which {found} has not: made for another model")
+            if shape != (here := tuple(parameters[name].shape)):
+                raise ValueError(f"the edit changes {name!r} of shape {shape}, here {here}: another model")
         found = unedited_fingerprint(model)
         if found != self.fingerprint:
             raise ValueError(
@@ -274,9 +263,8 @@ class Edit:
         ledger = model.__dict__.get(_LEDGER)
         positions = [i for i, edit in enumerate(ledger.edits if ledger else ()) if self._is(edit)]
         if not positions:
-            raise ValueError(
-                f"{self} is not applied to this {type(model).__name__}: nothing to undo, see applied_edits(model)"
-            )
+            found = type(model).__name__
+            raise ValueError(f"{self} is not applied to this {found}: nothing to undo, see applied_edits(model)")
         restored = _ledger(model) is None
         if not restored:
             _check_untouched(model, ledger)
@@ -315,9 +303,9 @@ class Edit:
     def firing_maps(self, classifier: Classifier, images: Tensor, layer: str | None = None) -> Tensor:
         """Show where in `(B, 3, H, W)` images the edited key would fire: `(B, H, W)`, 1 as at the exemplar's mask.
 
-        It is the root mean square, over channels, of what the edit adds to the layer's output at each position, scaled
-        up to the image. `layer` chooses one of an edit of several. Raises `KeyError` for a layer it does not change,
-        `ValueError` where the layer sees tokens whose places in the image cannot be told.
+        It is the root mean square, over channels, of what the edit adds to the output of `layer` (default: the first),
+        scaled up to the image. Raises `KeyError` for a layer it does not change, `ValueError` where the places of
+        tokens cannot be told.
         """
         names = [name for name in self.changes if name.endswith(".weight")]
         name = f"{layer}.weight" if layer else names[0]
@@ -333,10 +321,8 @@ class Edit:
 
     def save(self, path: str | PathLike) -> None:
         """Write the edit as a safetensors file, in one step."""
-        tensors = {f"{n}/left": c.left.detach().cpu().contiguous() for n, c in self.changes.items()}
-        tensors |= {
-            f"{n}/right": c.right.detach().cpu().contiguous() for n, c in self.changes.items() if c.right is not None
-        }
+        factors = {f"{n}/{side}": getattr(c, side) for n, c in self.changes.items() for side in ("left", "right")}
+        tensors = {name: t.detach().cpu().contiguous() for name, t in factors.items() if t is not None}
         numbers = {n: [c.leverage, c.response] for n, c in self.changes.items()}
         record = json.dumps(asdict(self.record) if self.record else None)
         header = {"format": _FORMAT, "fingerprint": self.fingerprint, "numbers": json.dumps(numbers), "record": record}
@@ -356,9 +342,8 @@ class Edit:
             if header.get("format") != _FORMAT:
                 raise ValueError(f"its format is {header.get('format')!r}, expected {_FORMAT!r}")
             numbers, record = json.loads(header["numbers"]), json.loads(header["record"])
-            changes = {
-                n: Change(tensors[f"{n}/left"], tensors.get(f"{n}/right"), *map(float, numbers[n])) for n in numbers
-            }
+            pairs = {n: (tensors[f"{n}/left"], tensors.get(f"{n}/right")) for n in numbers}
+            changes = {n: Change(*pair, *map(float, numbers[n])) for n, pair in pairs.items()}
             if not all(tensor.is_floating_point() and tensor.isfinite().all() for tensor in tensors.values()):
                 raise ValueError("it holds NaN, infinite or whole numbers")
             digests = [tuple(map(str, json.loads(header.get(name, "[]")))) for name in ("on_top_of", "added")]

@@ -25,7 +25,6 @@ class Exemplar:
     label: int | None = None
 
     def __post_init__(self) -> None:
-        """Check the three tensors."""
         check_image(self.image, "image x")
         check_image(self.changed, "changed image x'")
         if self.image.shape != self.changed.shape:

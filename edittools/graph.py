@@ -3,7 +3,7 @@
 import copy
 import difflib
 import operator
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,25 +12,9 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 _ADDITIONS = {operator.add, operator.iadd, torch.add}
-_ACTIVATIONS = {
-    F.relu,
-    F.relu6,
-    F.gelu,
-    F.silu,
-    F.hardswish,
-    F.leaky_relu,
-    F.elu,
-    F.mish,
-    torch.relu,
-    torch.tanh,
-    torch.sigmoid,
-}
-_OUT_OF_PLACE = {
-    operator.iadd: operator.add,
-    operator.isub: operator.sub,
-    operator.imul: operator.mul,
-    operator.itruediv: operator.truediv,
-}
+_ACTIVATIONS = {F.relu, F.relu6, F.gelu, F.silu, F.hardswish, F.leaky_relu, F.elu, F.mish}
+_ACTIVATIONS |= {torch.relu, torch.tanh, torch.sigmoid}
+_OUT_OF_PLACE = {getattr(operator, f"i{name}"): getattr(operator, name) for name in ("add", "sub", "mul", "truediv")}
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d)
 _NEUTRAL = ("Identity", "Dropout", "Dropout2d", "StochasticDepth", "DropPath")
 
@@ -178,9 +162,8 @@ def is_in_block(model: nn.Module, node: fx.Node) -> bool:
     module = _module(model, node)
     if module is None:
         return is_affine(model, node) or node.target in _ACTIVATIONS
-    activation = type(module).__module__ == "torch.nn.modules.activation" and not isinstance(
-        module, nn.MultiheadAttention
-    )
+    attends = isinstance(module, nn.MultiheadAttention)
+    activation = type(module).__module__ == "torch.nn.modules.activation" and not attends
     return activation or isinstance(module, (nn.BatchNorm2d, *_POOLS)) or is_affine(model, node)
 
 
@@ -193,23 +176,20 @@ def follow(model: nn.Module, node: fx.Node, accepts: Any) -> fx.Node:
 
 def descendants(node: fx.Node) -> set[fx.Node]:
     """A node and all that depends on it."""
-    found, todo = {node}, [node]
-    while todo:
-        for user in todo.pop().users:
-            if user not in found:
-                found.add(user)
-                todo.append(user)
-    return found
+    return {node} | _reached(node, lambda one: one.users)
 
 
 def ancestors(node: fx.Node) -> set[fx.Node]:
     """All that a node depends on, without itself."""
+    return _reached(node, lambda one: one.all_input_nodes)
+
+
+def _reached(node: fx.Node, step: Callable[[fx.Node], Iterable[fx.Node]]) -> set[fx.Node]:
     found, todo = set(), [node]
     while todo:
-        for source in todo.pop().all_input_nodes:
-            if source not in found:
-                found.add(source)
-                todo.append(source)
+        new = set(step(todo.pop())) - found
+        found |= new
+        todo += new
     return found
 
 
@@ -233,11 +213,7 @@ def beside(model: nn.Module, before: list[fx.Node], earlier: set[fx.Node]) -> se
 
 
 def subgraph(
-    model: nn.Module,
-    nodes: list[fx.Node],
-    inputs: list[fx.Node],
-    outputs: Any,
-    recomputed: Collection[fx.Node] = (),
+    model: nn.Module, nodes: list[fx.Node], inputs: list[fx.Node], outputs: Any, recomputed: Collection[fx.Node] = ()
 ) -> fx.GraphModule:
     """Build a module of its own that computes `outputs` (nodes, or one node) from `inputs`, running `nodes` in order.
 

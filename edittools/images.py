@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn.functional import interpolate
 from torchvision.transforms.functional import center_crop, resize
@@ -57,13 +57,7 @@ def open_image(path: str | os.PathLike) -> Image.Image:
         with picture:
             picture.load()
             return ImageOps.exif_transpose(picture)
-    except (
-        UnidentifiedImageError,
-        OSError,
-        SyntaxError,
-        Image.DecompressionBombError,
-        Image.DecompressionBombWarning,
-    ) as error:
+    except (OSError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         if isinstance(error, FileNotFoundError | IsADirectoryError | PermissionError):
             raise
         raise ValueError(f"{os.fspath(path)!r} is not a readable image: {error}") from error
@@ -88,9 +82,8 @@ def load_image(path: str | os.PathLike, size: int | None = None, resize_to: int 
     and the centre `size × size` pixels are kept. Raises `FileNotFoundError`, or `ValueError` for a broken file.
     """
     if size is not None:
-        resize_to = check_number(
-            resize_to or round(check_number(size, 1, None, "size") * 8 / 7), size, None, "resize_to"
-        )
+        usual = round(check_number(size, 1, None, "size") * 8 / 7)
+        resize_to = check_number(resize_to or usual, size, None, "resize_to")
     picture = _to_rgb(open_image(path))
     if size is not None:
         picture = center_crop(resize(picture, resize_to, interpolation=Image.BICUBIC), [size, size])
@@ -100,9 +93,8 @@ def load_image(path: str | os.PathLike, size: int | None = None, resize_to: int 
 def save_image(path: str | os.PathLike, image: Tensor) -> None:
     """Write a `(3, H, W)` image in [0, 1] as a file of the kind that its name ends in, in one step."""
     if Path(path).suffix.lower() not in Image.registered_extensions():
-        raise ValueError(
-            f"{os.fspath(path)!r}: no kind of picture ends in {Path(path).suffix!r}, expected .png or .jpg"
-        )
+        end = Path(path).suffix
+        raise ValueError(f"{os.fspath(path)!r}: no kind of picture ends in {end!r}, expected .png or .jpg")
     pixels = (check_image(image).permute(1, 2, 0) * 255).round().byte().cpu().numpy()
     with atomic_path(path) as temporary:
         Image.fromarray(pixels).save(temporary)
@@ -143,10 +135,8 @@ def check_mask(mask: Tensor, image: Tensor | None = None, allow_empty: bool = Fa
     if mask.ndim != 2:
         raise ValueError(f"mask of shape {tuple(mask.shape)}: expected (H, W)")
     if image is not None and mask.shape != image.shape[-2:]:
-        raise ValueError(
-            f"mask of shape {tuple(mask.shape)} does not fit the image {tuple(image.shape)}: "
-            f"expected {tuple(image.shape[-2:])}"
-        )
+        shape, whole = tuple(mask.shape), tuple(image.shape)
+        raise ValueError(f"mask of shape {shape} does not fit the image {whole}: expected {whole[-2:]}")
     values = mask.unique()
     if not all(value in (0, 1) for value in values.tolist()):
         raise ValueError(f"mask with the values {values[:5].tolist()}…: expected 0 and 1 only")
@@ -158,8 +148,7 @@ def check_mask(mask: Tensor, image: Tensor | None = None, allow_empty: bool = Fa
 def positions(index: Any, count: int) -> int | list[int]:
     """Say which of `count` things an index means, as it would in a tensor: the place of one, or of several.
 
-    It is a whole number, a slice, or a sequence, array or tensor of whole numbers (negative ones count from the end) or
-    of one boolean each. Raises `IndexError` for anything else.
+    An index is a whole number, a slice, or several whole numbers or booleans. Raises `IndexError` for anything else.
     """
     if isinstance(index, slice):
         return list(range(count)[index])
@@ -177,11 +166,9 @@ class LazyImages(Sequence):
     """Image files that are read when they are asked for; behaves like a tensor `(N, 3, size, size)` when indexed."""
 
     def __init__(self, paths: Sequence[str | os.PathLike], size: int, resize_to: int | None = None) -> None:
-        """Remember the `paths` and how to resize (see `load_image`)."""
         self.paths, self.size, self.resize_to = [Path(path) for path in paths], size, resize_to
 
     def __len__(self) -> int:
-        """The number of files."""
         return len(self.paths)
 
     def __getitem__(self, index: int | slice | Sequence[int] | Sequence[bool] | NDArray | Tensor) -> Tensor:
@@ -198,9 +185,8 @@ class LazyImages(Sequence):
 class LabelledImages:
     """Images with the class each one shows.
 
-    `images` is `(N, 3, H, W)` float in [0, 1] (or `LazyImages`), `labels` is `(N,)` int64 into `classes`, and `names`
-    (optional) says where each image comes from. Raises `TypeError` or `ValueError` when they are something else or
-    their lengths differ.
+    `images` is `(N, 3, H, W)` float in [0, 1] (or `LazyImages`), `labels` is `(N,)` int64 into `classes`, `names`
+    (optional) says where each comes from. Raises `TypeError` or `ValueError` for anything else.
     """
 
     images: Tensor | LazyImages
@@ -209,7 +195,6 @@ class LabelledImages:
     names: tuple[str, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
-        """Check that images, labels, classes and names fit each other."""
         if not isinstance(self.images, Tensor | LazyImages):
             kind = type(self.images).__name__
             raise TypeError(f"the images are a {kind}: expected a torch tensor (N, 3, H, W) or LazyImages")
@@ -225,9 +210,8 @@ class LabelledImages:
         if self.names and len(self.names) != count:
             raise ValueError(f"{count} images with {len(self.names)} names: expected one each")
         if count and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.classes):
-            raise ValueError(
-                f"labels from {self.labels.min()} to {self.labels.max()}: expected 0 to {len(self.classes) - 1}"
-            )
+            low, high = self.labels.aminmax()
+            raise ValueError(f"labels from {low} to {high}: expected 0 to {len(self.classes) - 1}")
 
     @classmethod
     def unlabelled(cls, images: Tensor | LazyImages, classes: Sequence[str]) -> "LabelledImages":
@@ -235,7 +219,6 @@ class LabelledImages:
         return cls(images, torch.zeros(len(images), dtype=torch.long), classes)
 
     def __len__(self) -> int:
-        """The number of images."""
         return len(self.labels)
 
     def subset(self, indices: Tensor | Sequence[int]) -> "LabelledImages":
@@ -263,6 +246,12 @@ class LabelledImages:
     def digest(self) -> str:
         """A SHA-256 of the image contents, by which caches know them."""
         return digest_tensors(images for images, _ in self.batches())
+
+
+def spread(images: "LabelledImages | Tensor", count: int) -> Tensor:
+    """At most `count` of the images, evenly spread."""
+    pixels = images.images if isinstance(images, LabelledImages) else images
+    return pixels[:: -(-len(pixels) // count)]
 
 
 def resized(images: Tensor, size: int) -> Tensor:

@@ -38,7 +38,8 @@ def run(
     kept = Store(store, about) if store is not None else None
     done = dict(kept.read()) if kept else {}
     missing = {name: job for name, job in jobs.items() if name not in done}
-    finished = _here(work, missing) if executor is None else _there(executor, work, missing)
+    here = ((name, work(job)) for name, job in missing.items())
+    finished = here if executor is None else _there(executor, work, missing)
     bar = tqdm(finished, "jobs", len(jobs), initial=len(jobs) - len(missing), disable=not progress, leave=False)
     for name, rows in bar:
         rows = json.loads(json.dumps([dict(row) for row in rows]))  # as it will be read back
@@ -46,10 +47,6 @@ def run(
             kept.append(name, rows)
         done[name] = rows
     return pd.DataFrame([{"job": name, **row} for name in jobs for row in done[name]])
-
-
-def _here(work: Callable[[Any], Rows], jobs: Mapping[str, Any]) -> Iterator[tuple[str, Rows]]:
-    return ((name, work(job)) for name, job in jobs.items())
 
 
 def _there(executor: Executor, work: Callable[[Any], Rows], jobs: Mapping[str, Any]) -> Iterator[tuple[str, Rows]]:

@@ -1,24 +1,27 @@
 """The keys of images at one layer: how a change along some directions would move what the layer makes of them.
 
-Reference images say which keys are seen every day; kept images are exceptions that count by themselves: a sled rightly
-relies on the snow that an edit turns to road. The second moment says which directions are rare among them. How far a
-change moves their outputs needs more: a kernel sees several keys at once, and neighbours are alike.
+Reference images say which keys are seen every day; kept images are exceptions: a sled rightly relies on the snow that
+an edit turns to road. The second moment says which directions are rare among them; how far a change moves their outputs
+depends on what a kernel sees at once, since neighbours are alike.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from edittools.cut import Cut, State, prefixes, rows
+from edittools.cut import Cut, State, rows, states_at
+from edittools.edits import Change
 from edittools.exemplars import Exemplar, stack
 from edittools.images import LabelledImages
-from edittools.moments import SecondMoment
+from edittools.moments import SecondMoment, second_moments
 
 
-class LayerKeys(Sequence[State]):
-    """Images at a layer: a sequence of their `states`, and the second `moment` of their keys, or of more if given."""
+class LayerKeys(list[State]):
+    """Images at a layer: a list of their states, and the second `moment` of their keys, or of more if given."""
 
     def __init__(
         self,
@@ -33,23 +36,15 @@ class LayerKeys(Sequence[State]):
             raise ValueError(f"no images at layer {cut.layer!r}: expected at least one")
         if not isinstance(pixels[0], State):
             pixels = [cut.prefix(pixels[i : i + batch_size]) for i in range(0, len(pixels), batch_size)]
-        self.cut, self.states = cut, list(pixels)
-        self._moment = moment
+        super().__init__(pixels)
+        self.cut, self._moment = cut, moment
         self._sums: dict[tuple[int, float, float], tuple[SecondMoment, SecondMoment]] = {}
-
-    def __len__(self) -> int:
-        """How many states there are, one a batch of images."""
-        return len(self.states)
-
-    def __getitem__(self, index: int | slice) -> State | list[State]:
-        """The state of one batch, or of several."""
-        return self.states[index]
 
     @property
     def moment(self) -> SecondMoment:
         """The uncentred second moment of the keys."""
         if self._moment is None:
-            keys = [rows(self.cut.keys(state), self.cut.is_linear).double() for state in self.states]
+            keys = [rows(self.cut.keys(state), self.cut.is_linear).double() for state in self]
             count = sum(map(len, keys))
             self._moment = SecondMoment((sum(k.T @ k for k in keys) / count).cpu(), count)
         return self._moment
@@ -78,28 +73,19 @@ class LayerKeys(Sequence[State]):
         `(rank * kh * kw,) * 2` float64. A change Λ along the basis moves the outputs by tr Λ (w wᵀ) Λᵀ in the mean
         square, summed over channels.
         """
-        seen = [self.cut.windows(self.cut.along(self.cut.keys(state), basis)) for state in self.states]
+        seen = [self.cut.windows(self.cut.along(self.cut.keys(state), basis)) for state in self]
         return sum(one.T @ one for one in seen) / sum(map(len, seen))
 
 
-class ExemplarStates(Sequence[Exemplar]):
-    """Exemplars at a layer: a sequence of them, with the states of x (`image`) and x' (`changed`), run when asked for.
+class ExemplarStates(list[Exemplar]):
+    """Exemplars at a layer: a list of them, with the states of x (`image`) and x' (`changed`), run when asked for.
 
     `masks` are `(B, H, W)`. Raises `ValueError` or `TypeError` for what `stack` refuses.
     """
 
     def __init__(self, cut: Cut, exemplars: Exemplar | Sequence[Exemplar]) -> None:
-        """Stack the exemplars."""
-        self.cut, self.exemplars = cut, [exemplars] if isinstance(exemplars, Exemplar) else list(exemplars)
-        self._images, self._changed, self.masks = stack(exemplars)
-
-    def __len__(self) -> int:
-        """How many exemplars there are."""
-        return len(self.exemplars)
-
-    def __getitem__(self, index: int | slice) -> Exemplar | list[Exemplar]:
-        """One exemplar, or several."""
-        return self.exemplars[index]
+        super().__init__([exemplars] if isinstance(exemplars, Exemplar) else exemplars)
+        self.cut, (self._images, self._changed, self.masks) = cut, stack(self)
 
     @cached_property
     def image(self) -> State:
@@ -128,11 +114,7 @@ def layer_keys(
     batch_size: int = 64,
 ) -> dict[str, LayerKeys]:
     """The keys of images at layers, in one run; `cuts` come from one `cut_all`, `moments` may be of more keys."""
-    pixels = images.images if isinstance(images, LabelledImages) else images
-    found: dict[str, list[State]] = {layer: [] for layer in cuts}
-    for start in range(0, len(pixels), batch_size):
-        for layer, state in zip(cuts, prefixes(list(cuts.values()), pixels[start : start + batch_size]), strict=True):
-            found[layer].append(state)
+    found = states_at(cuts, images.images if isinstance(images, LabelledImages) else images, batch_size)
     return {layer: LayerKeys(cuts[layer], states, (moments or {}).get(layer)) for layer, states in found.items()}
 
 
@@ -146,3 +128,38 @@ def windows_of(moment: SecondMoment, basis: Tensor | None, kernel: int) -> Tenso
         basis = basis.to(matrix)
         matrix = basis @ matrix @ basis.T
     return torch.kron(matrix, torch.eye(kernel).to(matrix))
+
+
+def reference_moment(
+    cut: Cut, reference: LabelledImages | Tensor | SecondMoment | LayerKeys | None, **how: Any
+) -> SecondMoment:
+    """The second moment of a layer's reference keys: the one given, or that of images, measured as `how` says.
+
+    `how` goes to `second_moments`. Raises `ValueError` without any, and for one of another width than the layer's keys.
+    """
+    if reference is None:
+        raise ValueError("no reference images: expected images whose keys the edit shall spare, or a SecondMoment")
+    moment, width = reference.moment if isinstance(reference, LayerKeys) else reference, cut.weight.shape[1]
+    if not isinstance(moment, SecondMoment):
+        return second_moments(cut.classifier, [cut.layer], moment, **how)[cut.layer]
+    if len(moment.matrix) != width:
+        found = f"a second moment of {len(moment.matrix)} channels for layer {cut.layer!r}"
+        raise ValueError(f"{found}: expected {width}, its keys'")
+    return moment
+
+
+@torch.no_grad()
+def described(
+    cut: Cut, change: Change, moved: Tensor, keys: Tensor, masks: Tensor, moment: SecondMoment | None = None
+) -> Change:
+    """A change of the layer's weight with its `response`, by what it `moved`, and `leverage` where a moment tells it.
+
+    `keys` are those of x', `masks` `(B, H, W)`.
+    """
+    weight = cut.shares(masks.to(moved.device), moved)
+    strength = ((moved.square().mean(dim=cut.channels) * weight).sum() / weight.sum()).sqrt()
+    if moment is None:
+        return replace(change, response=float(strength))
+    at_mask = cut.shares(masks.to(keys.device), keys).flatten() > 0
+    leverage = moment.leverage(rows(keys, cut.is_linear)[at_mask]).mean()
+    return replace(change, response=float(strength), leverage=float(leverage))

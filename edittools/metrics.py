@@ -28,11 +28,10 @@ def predict(
     """The logits `(N, classes)` on the CPU, in eval mode; the classifier's mode is left as it was."""
     check_classifier(classifier), check_number(batch_size, 1, None, "batch size")
     pixels = images.images if isinstance(images, LabelledImages) else images
-    starts = tqdm(
-        range(0, len(pixels), batch_size), desc="predictions", unit="batch", disable=not progress, leave=False
-    )
+    starts = range(0, len(pixels), batch_size)
     with evaluating(classifier):
-        parts = [classifier(pixels[i : i + batch_size]).cpu() for i in starts]
+        bar = tqdm(starts, desc="predictions", unit="batch", disable=not progress, leave=False)
+        parts = [classifier(pixels[i : i + batch_size]).cpu() for i in bar]
     return torch.cat(parts) if parts else torch.zeros(0, len(classifier.classes))
 
 
@@ -137,7 +136,11 @@ def bootstrap(
     if not len(values):
         return float("nan"), float("nan")
     means = values[rng.integers(len(values), size=(resamples, len(values)))].mean(axis=1)
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return _percentiles(means, confidence)
+
+
+def _percentiles(values: NDArray, confidence: float = 0.95) -> tuple[float, float]:
+    low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
 
 
@@ -149,7 +152,6 @@ class Comparison:
     after: Tensor
 
     def __post_init__(self) -> None:
-        """Check that there are as many before as after."""
         if self.before.shape != self.after.shape:
             shapes = f"{tuple(self.before.shape)} and {tuple(self.after.shape)}"
             raise ValueError(f"errors of shapes {shapes}: expected those of the same images before and after")
@@ -188,8 +190,7 @@ class Comparison:
         shares = np.append(cells, count - cells.sum()) / count
         corrected, left, broken, _ = np.random.default_rng(seed).multinomial(count, shares, resamples).T
         values = (corrected - broken) / np.maximum(corrected + left, 1)
-        low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
-        return float(low), float(high)
+        return _percentiles(values, confidence)
 
     def row(self) -> dict[str, float]:
         """The figures as a table row: counts, errors corrected (eq. 2), McNemar's p, accuracy in points."""
@@ -209,9 +210,8 @@ def pooled_row(found: Sequence[Comparison], resamples: int = 2000, seed: int = 0
     """What edits of several classifiers did to the same images, as one table row: counts are sums over classifiers.
 
     Images are the sample, not classifiers × images: `low` and `high` bound the errors corrected (eq. 2) by a bootstrap
-    over images, p is Wilcoxon's that an image is misread by as many classifiers before as after, and the accuracy
-    change is the classifiers' mean, its interval that of `Comparison.accuracy_interval`. For one classifier all but
-    the bootstrap's draws are what `Comparison` gives. Raises `ValueError` where the numbers of images differ.
+    over images, p is Wilcoxon's that an image is misread by as many classifiers before as after, the accuracy change is
+    the classifiers' mean. Raises `ValueError` where the numbers of images differ.
     """
     if len({len(one.before) for one in found}) != 1:
         raise ValueError(f"{[len(one.before) for one in found]} images: expected the same ones for each classifier")

@@ -36,7 +36,6 @@ class SecondMoment:
     clamp: float = 1e-4
 
     def __post_init__(self) -> None:
-        """Check the matrix."""
         if self.matrix.ndim != 2 or self.matrix.shape[0] != self.matrix.shape[1]:
             raise ValueError(f"second moment of shape {tuple(self.matrix.shape)}: expected (n, n)")
         if not self.matrix.isfinite().all():
@@ -57,10 +56,7 @@ class SecondMoment:
 
     @cached_property
     def dimensions(self) -> float:
-        """How many dimensions the keys fill: n, less those whose eigenvalues had to be raised, each by how far it was.
-
-        It is the mean of kᵀ C⁻¹ k over the reference keys.
-        """
+        """How many dimensions the keys fill: the mean of kᵀ C⁻¹ k over the reference keys, n if nothing was raised."""
         values, raised, _ = self.eigen
         return float((values / raised).sum())
 
@@ -107,7 +103,7 @@ def measure(
     batches = range(0, len(pixels), check_number(batch_size, 1, None, "batch size"))
     if not batches:
         raise ValueError("no reference images: expected at least one")
-    widths = {name: _width(model.get_submodule(name)) for name in layers}
+    widths = {name: model.get_submodule(name).weight.shape[1] for name in layers}
     found = {name: [torch.zeros(n, n, dtype=torch.float64, device=classifier.device), 0] for name, n in widths.items()}
 
     def collect(name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -127,10 +123,6 @@ def measure(
     return {name: SecondMoment((total / count).cpu(), count) for name, (total, count) in found.items()}
 
 
-def _width(module: nn.Module) -> int:
-    return module.in_features if isinstance(module, nn.Linear) else module.in_channels
-
-
 def second_moments(
     classifier: Classifier,
     layers: Sequence[str | nn.Module],
@@ -141,8 +133,7 @@ def second_moments(
 ) -> dict[str, SecondMoment]:
     """The second moments of all `layers` over reference `images`, from the disk cache where they are known.
 
-    What is missing is measured in one pass. What is kept is found by a hash of the classifier's weights, its
-    normalisation, the layer and the images, so it is never used when anything differs; see `caching`.
+    What is missing is measured in one pass. What is kept is found by a hash of all that it depends on, see `caching`;
     `cache` is the folder (default: `EDITTOOLS_CACHE` or the user's cache folder), `cache=""` uses none.
     """
     names = [find_layer(check_classifier(classifier).model, layer) for layer in layers]

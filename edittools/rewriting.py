@@ -19,9 +19,9 @@ from edittools.classifiers import Classifier
 from edittools.cut import Cut, State, cut_at, rows
 from edittools.edits import Change, Edit, Record, edit_of
 from edittools.exemplars import Exemplar
-from edittools.images import LabelledImages
-from edittools.keys import LayerKeys, exemplars_at, windows_of
-from edittools.moments import SecondMoment, directions, second_moments
+from edittools.images import LabelledImages, spread
+from edittools.keys import LayerKeys, described, exemplars_at, reference_moment, windows_of
+from edittools.moments import SecondMoment, directions
 
 OBJECTIVES = ("l1", "least_squares")
 SAMPLE = 64
@@ -34,10 +34,9 @@ LOOKED_AT = 1024
 class Problem:
     """What a solver needs: x' and x at the layer, and the keys of x' seen along the directions.
 
-    `basis` is D `(rank, in)`, or None for all of the keys' space; `coordinates` are the keys of x' along it; `start` is
-    what the unedited layer makes of them; `target` is the value of x; `share` `(B, H, W)` is the mask at image size,
-    all ones when the whole image is constrained; `elsewhere` `(rank * kh * kw,) * 2` float64 is what movement of other
-    keys costs, see `_elsewhere`. All of it is in float32 or better, whatever the model's precision.
+    `basis` is D `(rank, in)`, or None for all of the keys' space, `coordinates` the keys of x' along it, `start` what
+    the unedited layer makes of them, `target` the value of x, `share` `(B, H, W)` the mask (all ones when the whole
+    image is constrained), `elsewhere` `(rank * kh * kw,) * 2` what movement of other keys costs. In float32 or better.
     """
 
     cut: Cut
@@ -169,11 +168,10 @@ def preactivation_target(problem: Problem) -> Tensor:
 def solve_l1(problem: Problem, steps: int = 200, rate: float = 0.25) -> tuple[Tensor, int, bool]:
     """Minimise the objective over Λ by Adam, from the better of 0 and the least-squares solution.
 
-    Steps are measured by what is missing at the start: `rate` times how far a channel's output at the mask is from its
-    target, over the norm of the keys there. They are taken in two rounds, of a third and of two thirds of `steps`; in
-    each the rate falls along a cosine, and what is missing is measured anew. Where the first round gains less than 1 %
-    the second takes steps of a tenth. Gives the best Λ met, the number of steps taken, and whether it converged: the
-    second round, twice as long, lowered the loss by less than 1 %.
+    A step is `rate` times how far a channel's output at the mask is from its target, over the norm of the keys there.
+    There are two rounds, of a third and of two thirds of `steps`; each measures that anew, and its rate falls along a
+    cosine. Where the first gains less than 1 % the second takes steps of a tenth. Gives the best Λ met, the steps
+    taken, and whether it converged: the second round lowered the loss by less than 1 %.
     """
     squares = solve_least_squares(problem)
     with torch.no_grad():
@@ -252,24 +250,21 @@ def rewrite(
         rank: of the change; None lifts the low-rank restriction ('-proj' in the paper's ablation).
         masked: constrain the values at the mask; False constrains those of the whole image ('-mask').
         objective: "l1", the paper's, or "least_squares" on the pre-activation, exact and in one solve.
-        basis: D `(rank, in)`, orthonormal rows, to edit along in place of those found from the keys (for controls); of
-            any precision and on any device.
+        basis: D `(rank, in)`, orthonormal rows, to edit along in place of those found from the keys (for controls).
         keep: images whose reading must stay, such as those that rightly rely on the concept; no labels are used.
-        keep_weight: μ, what it costs that their keys' outputs move; 1: what moves keys there as much as those at the
-            mask, in the mean square, costs as much as no fit at all.
+        keep_weight: μ, the cost of moving their outputs; 1: moving them as far as those at the mask, in the mean
+            square, costs as much as no fit at all.
         keep_share: of their keys in the second moment that gives the directions, in [0, 1).
-        reference_weight: λ, the same cost for the reference keys (default: 1 with images to keep, 0 as in the paper
-            without). A `SecondMoment` does not know which keys a kernel sees together and takes them as unrelated; of
-            images, a sample of 64 is used.
+        reference_weight: λ, the same cost for reference keys (default: 1 with images to keep, 0 as in the paper
+            without). Of images a sample of 64 is used; a `SecondMoment` takes keys under one kernel as unrelated.
         steps: of the optimiser, with "l1".
         ridge: with "least_squares", relative to the mean diagonal of the system.
         cache: folder for second moments, see `second_moments`.
         progress: show a progress bar while second moments are measured.
 
-    Returns an `Edit` with a `Record`. It is solved in float32 or better, also for a model in half precision. Raises
-    `ValueError` for a mask that covers no key, a rank that is too high, an unknown objective, a `Cut` of another
-    classifier, a weight below 0, or a layer that sees tokens whose places cannot be told; see `Cut` and `Exemplar` for
-    what they refuse.
+    The parameters are the terms of the objective and what an edit is made from, so there are many. Returns an `Edit`
+    with a `Record`, solved in float32 or better. Raises `ValueError` for a mask that covers no key, a rank that is too
+    high, an unknown objective, a `Cut` of another classifier, a weight below 0, or tokens whose places cannot be told.
     """
     if objective not in OBJECTIVES:
         raise ValueError(f"objective {objective!r}: expected one of {', '.join(OBJECTIVES)}")
@@ -279,43 +274,23 @@ def rewrite(
     if reference_weight is None:
         reference_weight = 0.0 if keep is None or (reference is None and basis is not None) else 1.0
     check_amount(reference_weight, "reference_weight", 0)
-    moment = _moment(cut, reference, rank is not None and basis is None, progress=progress, cache=cache)
+    needed = isinstance(reference, SecondMoment | LayerKeys) or (rank is not None and basis is None)
+    moment = reference_moment(cut, reference, progress=progress, cache=cache) if needed else None
     everyday, kept = _everyday(cut, reference, moment, reference_weight), _kept(cut, keep, keep_weight, keep_share)
     _check_basis(cut, basis)
     started = time.perf_counter()
     mixed = moment if kept is None or moment is None else kept.mixed_into(moment, keep_share)
     problem = pose(cut, exemplars, rank, masked, mixed, basis)
-    known = {"reference": (reference_weight, everyday), "kept": (keep_weight, kept and kept.windows)}
-    few = problem.shape[1:].numel() <= LOOKED_AT
-    moments = {name: (w, windows(problem.basis)) for name, (w, windows) in known.items() if windows and (w or few)}
+    terms = {"reference": (reference_weight, everyday), "kept": (keep_weight, kept and kept.windows)}
+    moments = _windows(problem, terms)
     problem = replace(problem, elsewhere=_elsewhere(moments.values()))
     if objective == "l1":
         unknown, taken, converged = solve_l1(problem, steps)
     else:
         unknown, taken, converged = solve_least_squares(problem, ridge), 1, True
-    seconds = time.perf_counter() - started
-    with torch.no_grad():
-        before, after = (float(_loss(problem, objective, x)) for x in (torch.zeros_like(unknown), unknown))
-    record = Record(objective, before, after, taken, seconds, converged, **_movements(problem, unknown, moments))
+    seconds, losses = time.perf_counter() - started, _losses(problem, objective, unknown)
+    record = Record(objective, *losses, taken, seconds, converged, **_movements(problem, unknown, moments))
     return _as_edit(problem, unknown, moment, exemplars.masks, record)
-
-
-def _moment(
-    cut: Cut, reference: LabelledImages | Tensor | SecondMoment | LayerKeys | None, needed: bool, **how: Any
-) -> SecondMoment | None:
-    """The second moment of the reference keys; of images it is only measured where it is needed."""
-    moment, width = reference.moment if isinstance(reference, LayerKeys) else reference, cut.weight.shape[1]
-    if isinstance(moment, SecondMoment):
-        if len(moment.matrix) != width:
-            raise ValueError(
-                f"a second moment of {len(moment.matrix)} channels for layer {cut.layer!r}: expected {width}, its keys'"
-            )
-        return moment
-    if not needed:
-        return None
-    if reference is None:
-        raise ValueError("no reference images: expected images whose keys the edit shall spare, or a SecondMoment")
-    return second_moments(cut.classifier, [cut.layer], reference, **how)[cut.layer]
 
 
 def _everyday(
@@ -328,8 +303,7 @@ def _everyday(
     if isinstance(reference, LayerKeys):
         return _at_layer(cut, reference).windows
     if weight and isinstance(reference, LabelledImages | Tensor):
-        images = reference.images if isinstance(reference, LabelledImages) else reference
-        return LayerKeys(cut, images[:: -(-len(images) // SAMPLE)]).windows
+        return LayerKeys(cut, spread(reference, SAMPLE)).windows
     if weight and moment is None:
         raise ValueError(f"reference_weight {weight} without reference: expected images, or a SecondMoment")
     return None if moment is None else partial(windows_of, moment, kernel=cut.weight.shape[2:].numel())
@@ -354,6 +328,12 @@ def _check_basis(cut: Cut, basis: Tensor | None) -> None:
         raise ValueError(f"basis of shape {tuple(basis.shape)}: expected (rank, {width}) without NaN")
 
 
+def _windows(problem: Problem, terms: Mapping[str, tuple[float, Any]]) -> dict[str, tuple[float, Tensor]]:
+    """By term, its weight and second moment of windows; of many keys those without weight are not looked at."""
+    few = problem.shape[1:].numel() <= LOOKED_AT
+    return {name: (w, windows(problem.basis)) for name, (w, windows) in terms.items() if windows and (w or few)}
+
+
 @torch.no_grad()
 def _movements(problem: Problem, unknown: Tensor, moments: Mapping[str, tuple[float, Tensor]]) -> dict[str, float]:
     """How far Λ moves outputs elsewhere, as a share of how far it moves those at the mask (root mean squares)."""
@@ -369,21 +349,16 @@ def _movements(problem: Problem, unknown: Tensor, moments: Mapping[str, tuple[fl
 def _as_edit(problem: Problem, unknown: Tensor, moment: SecondMoment | None, masks: Tensor, record: Record) -> Edit:
     """Wrap a solution with what is worth knowing about it."""
     cut, keys = problem.cut, problem.cut.keys(problem.changed)
-    masks = masks.to(keys.device)
-    moved = problem.shift(unknown).square().mean(dim=cut.channels)
-    weight = cut.shares(masks, problem.start)
-    strength = float(((moved * weight).sum() / weight.sum()).sqrt())
-    leverage = float("nan")
-    if isinstance(moment, SecondMoment):
-        at_mask = cut.shares(masks, keys).flatten() > 0
-        leverage = float(moment.leverage(rows(keys, cut.is_linear)[at_mask]).mean())
-    change = Change(unknown.detach(), problem.basis, leverage, strength)
-    return edit_of(cut, {f"{cut.layer}.weight": change}, record)
+    moved, change = problem.shift(unknown), Change(unknown.detach(), problem.basis)
+    return edit_of(cut, {f"{cut.layer}.weight": described(cut, change, moved, keys, masks, moment)}, record)
 
 
-def _loss(problem: Problem, objective: str, unknown: Tensor) -> Tensor:
+@torch.no_grad()
+def _losses(problem: Problem, objective: str, unknown: Tensor) -> tuple[float, float]:
+    """The fit without an edit and with it."""
+    pair = torch.zeros_like(unknown), unknown
     if objective == "l1":
-        return problem.l1(unknown)
-    error = problem.start + problem.shift(unknown) - preactivation_target(problem)
-    weight = problem.cut.shares(problem.share, error)
-    return (error.square().mean(dim=problem.cut.channels) * weight).sum() / weight.sum()
+        return tuple(float(problem.l1(one)) for one in pair)
+    errors = [problem.start + problem.shift(one) - preactivation_target(problem) for one in pair]
+    weight = problem.cut.shares(problem.share, errors[0])
+    return tuple(float((e.square().mean(dim=problem.cut.channels) * weight).sum() / weight.sum()) for e in errors)

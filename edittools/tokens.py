@@ -1,8 +1,7 @@
 """Where the tokens of a transformer stand in the image.
 
-A linear layer of a transformer sees tokens `(B, N, C)`: the cells of a grid, in some order, and often a class token and
-registers beside them. N alone does not tell the grid: 16 tokens are 4 × 4 or 2 × 8 cells, 17 may have a class token.
-So the positions of the last map before the tokens are numbered, and the numbers are followed to the tokens.
+A linear layer of a transformer sees tokens `(B, N, C)`: the cells of a grid, often with a class token and registers. N
+does not tell the grid: 16 tokens are 4 × 4 or 2 × 8 cells. So the positions of the last map are numbered and followed.
 """
 
 from dataclasses import dataclass
@@ -41,8 +40,7 @@ class _Arrived(Exception):
 class _Follower(fx.Interpreter):
     """Run a graph with every map replaced by the numbers 1, 2, … of its positions, or by 0, up to the first mixing.
 
-    In between stand only steps that move tokens, add to them or set others beside them; norms and activations are
-    passed over. In float64, so that the numbers stay exact.
+    In between tokens are only moved, added to or joined; norms and activations are passed over. Float64 is exact.
     """
 
     def __init__(self, module: fx.GraphModule, numbered: bool) -> None:

@@ -99,11 +99,15 @@ def tour(et, scenes) -> None:
     before = et.error_rate(et.load_classifier("mini_vgg"), on_snow)
     print(f"error rate on {len(on_snow)} cars on snow: {before:.2f}; what the tour of README prints:", flush=True)
     wrong = et.errors(et.predict(et.load_classifier("mini_vgg"), on_snow), on_snow.labels)
-    exec(code, {
-        "everyday_images": scenes(200, "reference").images, "my_test_images": on_snow,
-        "misread_images": on_snow.subset(wrong.nonzero()[:12, 0]),
-        "images_that_must_stay": scenes(40, "validation", "sled", "snow").images,
-    })  # fmt: skip
+    exec(
+        code,
+        {
+            "everyday_images": scenes(200, "reference").images,
+            "my_test_images": on_snow,
+            "misread_images": on_snow.subset(wrong.nonzero()[:12, 0]),
+            "images_that_must_stay": scenes(40, "validation", "sled", "snow").images,
+        },
+    )
 
 
 if __name__ == "__main__":

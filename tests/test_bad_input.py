@@ -580,10 +580,20 @@ JOBS = {
 }
 
 GROUPS = {
-    "images": IMAGES, "masks": MASKS, "labels": LABELS, "layers": LAYERS, "rewriting": REWRITES, "edits": EDITS,
-    "models": MODELS, "metrics": METRICS, "photos": PHOTOS, "tiers": TIERS, "world": WORLD, "widgets": WIDGETS,
+    "images": IMAGES,
+    "masks": MASKS,
+    "labels": LABELS,
+    "layers": LAYERS,
+    "rewriting": REWRITES,
+    "edits": EDITS,
+    "models": MODELS,
+    "metrics": METRICS,
+    "photos": PHOTOS,
+    "tiers": TIERS,
+    "world": WORLD,
+    "widgets": WIDGETS,
     "jobs": JOBS,
-}  # fmt: skip
+}
 CASES = {f"{group}: {what}": case for group, cases in GROUPS.items() for what, case in cases.items()}
 
 

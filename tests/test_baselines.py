@@ -12,11 +12,13 @@ from scipy.optimize import minimize
 from torch import nn
 
 from edittools.baselines import (
+    blurred,
     closed_form,
     correct_logits,
     correction,
     finetune,
     head,
+    mirrored,
     null_space,
     project_concept,
     projection,
@@ -30,6 +32,7 @@ from edittools.edits import Edit
 from edittools.images import LabelledImages
 from edittools.moments import RankError, SecondMoment, measure
 from edittools.rewriting import pose, preactivation_target
+from edittools.zoo.zero_shot import ZeroShot
 
 METHODS = {
     "projection": (project_concept, projection.GRID, {}),
@@ -182,22 +185,29 @@ def test_bad_arguments_are_refused_with_words(tiny, photos32, exemplar, name):
             edited(name, tiny, exemplar, None)
 
 
-@pytest.mark.parametrize(("method", "options", "words"), [
-    (project_concept, {"direction": "up"}, "direction 'up': expected one of mean, probe, leace"),
-    (project_concept, {"mode": "drop"}, "mode 'drop': expected one of erase, shift"),
-    (project_concept, {"ridge": -1}, "ridge -1: expected a finite number from 0"),
-    (rewrite_in_null_space, {"share": 1.0}, "share 1.0: expected a number above 0 and below 1"),
-    (rewrite_in_null_space, {"objective": "l0"}, "objective 'l0'"),
-    (rewrite_in_closed_form, {"weight": -1}, "weight -1: expected a finite number from 0"),
-    (retrain_head, {"share": 0}, "share 0: expected a number above 0 and up to 1"),
-    (retrain_head, {"ridge": 0}, "ridge 0: expected a number above 0"),
-    (retrain_head, {"exemplars": make_exemplar(label=None)}, "without a label: retraining the head needs the class"),
-    (retrain_head, {"exemplars": make_exemplar(label=9)}, "label 9: expected 0 to 4"),
-    (retrain_head, {"reference": torch.zeros(0, 3, 32, 32)}, "no reference images"),
-    (finetune, {"exemplars": make_exemplar(label=None)}, "without a label: fine-tuning needs the class"),
-    (correct_logits, {"classes": "all"}, "classes 'all': expected one of lowered, both, raised"),
-    (correct_logits, {"margin": float("nan")}, "margin nan"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("method", "options", "words"),
+    [
+        (project_concept, {"direction": "up"}, "direction 'up': expected one of mean, probe, leace"),
+        (project_concept, {"mode": "drop"}, "mode 'drop': expected one of erase, shift"),
+        (project_concept, {"ridge": -1}, "ridge -1: expected a finite number from 0"),
+        (rewrite_in_null_space, {"share": 1.0}, "share 1.0: expected a number above 0 and below 1"),
+        (rewrite_in_null_space, {"objective": "l0"}, "objective 'l0'"),
+        (rewrite_in_closed_form, {"weight": -1}, "weight -1: expected a finite number from 0"),
+        (retrain_head, {"share": 0}, "share 0: expected a number above 0 and up to 1"),
+        (retrain_head, {"ridge": 0}, "ridge 0: expected a number above 0"),
+        (
+            retrain_head,
+            {"exemplars": make_exemplar(label=None)},
+            "without a label: retraining the head needs the class",
+        ),
+        (retrain_head, {"exemplars": make_exemplar(label=9)}, "label 9: expected 0 to 4"),
+        (retrain_head, {"reference": torch.zeros(0, 3, 32, 32)}, "no reference images"),
+        (finetune, {"exemplars": make_exemplar(label=None)}, "without a label: fine-tuning needs the class"),
+        (correct_logits, {"classes": "all"}, "classes 'all': expected one of lowered, both, raised"),
+        (correct_logits, {"margin": float("nan")}, "margin nan"),
+    ],
+)
 def test_bad_settings_are_refused_with_words(tiny, photos32, exemplar, method, options, words):
     with pytest.raises(ValueError, match=words):
         method(tiny, "conv1", **({"exemplars": exemplar, "reference": photos32} | options))
@@ -487,3 +497,43 @@ def test_a_head_without_a_bias_cannot_be_corrected(tiny, exemplar):
     tiny.model.head = nn.Linear(8, 5, bias=False)
     with pytest.raises(ValueError, match="the last layer 'head' has no bias"):
         correct_logits(tiny, "conv1", exemplar, None)
+
+
+def test_a_mirrored_classifier_gives_the_mean_of_a_picture_and_its_mirror_image(tiny):
+    images = torch.rand(3, 3, 16, 16)
+    both = mirrored(tiny)
+    expected = (tiny(images) + tiny(images.flip(-1))) / 2
+    torch.testing.assert_close(both(images), expected)
+    torch.testing.assert_close(both(images.flip(-1)), expected)
+    assert not torch.allclose(tiny(images), expected)
+    assert {id(one) for one in both.parameters()} == {id(one) for one in tiny.parameters()}
+
+
+def test_for_a_clip_the_mean_logits_name_the_class_of_the_mean_features():
+    torch.manual_seed(0)
+    tower = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 6))
+    embeddings = F.normalize(torch.randn(5, 6), dim=-1)
+    clip = Classifier(ZeroShot(tower, embeddings, 10.0), tuple("abcde"), (0, 0, 0), (1, 1, 1), 8)
+    images = torch.rand(40, 3, 8, 8)
+    features = F.normalize(tower(images), dim=-1) + F.normalize(tower(images.flip(-1)), dim=-1)
+    assert torch.equal(mirrored(clip)(images).argmax(1), (features @ embeddings.T).argmax(1))
+
+
+def test_blurring_keeps_what_is_outside_the_mask_and_the_mean_inside():
+    images, masks = torch.rand(2, 3, 32, 32), torch.zeros(2, 32, 32)
+    masks[:, 8:24, 8:24] = 1
+    found = blurred(images, masks, 0.1)
+    outside = masks[:, None].expand_as(images) == 0
+    assert torch.equal(found[outside], images[outside])
+    assert found[~outside].std() < 0.3 * images[~outside].std()
+    assert found[~outside].mean() == pytest.approx(float(images[~outside].mean()), abs=0.05)
+    plain = torch.full((1, 3, 32, 32), 0.3)
+    torch.testing.assert_close(blurred(plain, torch.ones(1, 32, 32)), plain)
+
+
+@pytest.mark.parametrize(
+    ("masks", "spread", "said"), [((1, 8, 8), 0.1, "masks of shape"), ((1, 16, 16), 0, "spread 0")]
+)
+def test_blurring_refuses_other_masks_and_no_spread(masks, spread, said):
+    with pytest.raises(ValueError, match=said):
+        blurred(torch.rand(1, 3, 16, 16), torch.ones(masks), spread)

@@ -32,8 +32,11 @@ def sets(tiny, photos32):
 @pytest.mark.parametrize("scope", [None, "local", "global"])
 def test_kept_states_give_what_the_edited_model_gives(tiny, photos32, sets, exemplar, layer, scope):
     _, kept = bench.cache_states(tiny, LAYERS, **sets)
-    edit = finetune(tiny, layer, exemplar, scope=scope, rate=0.1, steps=3) if scope else rewrite(
-        tiny, layer, exemplar, photos32, cache="")  # fmt: skip
+    edit = (
+        finetune(tiny, layer, exemplar, scope=scope, rate=0.1, steps=3)
+        if scope
+        else rewrite(tiny, layer, exemplar, photos32, cache="")
+    )
     with edit.applied(tiny):
         expected = predict(tiny, sets["validation"])
     assert torch.allclose(kept["validation"].logits(edit), expected, atol=1e-5)
@@ -143,8 +146,13 @@ def test_states_of_a_model_that_was_changed_in_place_are_refused_until_it_is_as_
     clean, edit = kept["clean"], finetune(tiny, "conv1", exemplar, rate=0.1, steps=3)
     before, weights, mean = clean.logits(edit), copy.deepcopy(tiny.model.state_dict()), tiny.mean.clone()
     CHANGES[change](tiny)
-    for use in (clean.logits, lambda: clean.logits(edit), lambda: clean.subset([0]).compare(edit),
-                lambda: clean.within(edit, 1.0), lambda: clean.batches("conv2")):  # fmt: skip
+    for use in (
+        clean.logits,
+        lambda: clean.logits(edit),
+        lambda: clean.subset([0]).compare(edit),
+        lambda: clean.within(edit, 1.0),
+        lambda: clean.batches("conv2"),
+    ):
         with pytest.raises(ValueError, match="of the TinyNet were changed, by something else than an edit.*keep them"):
             use()
     tiny.float().model.load_state_dict(weights)

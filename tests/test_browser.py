@@ -340,9 +340,18 @@ def test_a_rectangle_can_be_drawn_with_the_keyboard_alone(drawn, expected):
         )
         page.keyboard.press("Tab")
     assert stops == [
-        "Tools", "Add or take away", "Undo and redo", "Change the mask", "Zoom", "Look",
-        "Mask to draw on", "Masks", "Size", "Opacity", "Colour of the mask",
-    ]  # fmt: skip
+        "Tools",
+        "Add or take away",
+        "Undo and redo",
+        "Change the mask",
+        "Zoom",
+        "Look",
+        "Mask to draw on",
+        "Masks",
+        "Size",
+        "Opacity",
+        "Colour of the mask",
+    ]
     for key in ["r", "Home", "PageUp", *["PageUp"] * 8, *["Shift+ArrowRight"] * 2, *["ArrowDown"] * 3, "Enter"]:
         page.keyboard.press(key)
     for key in [*["Shift+ArrowRight"] * 4, "ArrowLeft", *["Shift+ArrowDown"] * 3, "Enter"]:

@@ -22,8 +22,12 @@ def test_composites_show_each_look_at_the_mask_alone_and_are_labelled_as_the_pho
     numbered = lambda image, mask, i: torch.where(mask > 0, i / 255, image)  # noqa: E731
     made = Masked(data, masks, photos32[3:]).composites([white, numbered], [2, 1])
     assert made.labels.tolist() == [4, 4, 0, 0] and made.names == ("c", "c", "b", "b")
-    assert [image[:, 8:20].unique().tolist() for image in made.images] == [[1], [pytest.approx(2 / 255)], [1],
-                                                                           [pytest.approx(1 / 255)]]  # fmt: skip
+    assert [image[:, 8:20].unique().tolist() for image in made.images] == [
+        [1],
+        [pytest.approx(2 / 255)],
+        [1],
+        [pytest.approx(1 / 255)],
+    ]
     assert torch.allclose(made.images[0][:, :8], photos32[2][:, :8], atol=0.5 / 255 + 1e-6)
 
 
@@ -74,10 +78,15 @@ def test_networks_are_pooled_by_photo_and_a_method_without_a_layer_changes_nothi
         sets = {name: [before, after] for name in ("test", "budget", "clean", "keep_report")}
         return {"job": job, "method": method, "chosen": "x", "trials": 3, "choice_seconds": 2.0, **sets}
 
-    found, networks = snow_photos.together(pd.DataFrame([
-        row("one", "editing", [1, 1, 0, 0], [0, 1, 0, 0]), row("one", "last_layer", [1, 1, 0, 0], [0, 0, 0, 1]),
-        row("two", "editing", [1, 0, 1, 0], [0, 0, 1, 0]),
-    ]))  # fmt: skip
+    found, networks = snow_photos.together(
+        pd.DataFrame(
+            [
+                row("one", "editing", [1, 1, 0, 0], [0, 1, 0, 0]),
+                row("one", "last_layer", [1, 1, 0, 0], [0, 0, 0, 1]),
+                row("two", "editing", [1, 0, 1, 0], [0, 0, 1, 0]),
+            ]
+        )
+    )
     assert list(networks) == ["one", "two"] and "last_layer" not in networks["two"]
     counts = {
         name: [one[key] for key in ("errors_before", "corrected", "broken", "trials")] for name, one in found.items()

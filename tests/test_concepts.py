@@ -83,9 +83,14 @@ def _mask_rcnn():
     from torchvision.models.detection import maskrcnn_resnet50_fpn
 
     network = maskrcnn_resnet50_fpn(
-        weights=None, weights_backbone=None, num_classes=3, min_size=32, max_size=32, box_score_thresh=0.1,
+        weights=None,
+        weights_backbone=None,
+        num_classes=3,
+        min_size=32,
+        max_size=32,
+        box_score_thresh=0.1,
         box_detections_per_img=3,
-    )  # fmt: skip
+    )
     return concepts.mask_rcnn(network, ("nothing", "road", "sky"), least_score=0.1, least_area=0)
 
 
@@ -95,9 +100,13 @@ def _clipseg():
     tower = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 3, "num_attention_heads": 1}
     small = CLIPSegConfig(
         text_config={**tower, "vocab_size": 20, "eos_token_id": 19, "max_position_embeddings": 8},
-        vision_config={**tower, "image_size": 32, "patch_size": 8}, projection_dim=8, reduce_dim=8,
-        extract_layers=[0, 1], decoder_num_attention_heads=1, decoder_intermediate_size=8,
-    )  # fmt: skip
+        vision_config={**tower, "image_size": 32, "patch_size": 8},
+        projection_dim=8,
+        reduce_dim=8,
+        extract_layers=[0, 1],
+        decoder_num_attention_heads=1,
+        decoder_intermediate_size=8,
+    )
     words = lambda prompts: torch.tensor([[1, 2 + len(p), 19] for p in prompts])  # noqa: E731
     return concepts.clipseg(["road", "the sky"], CLIPSegForImageSegmentation(small), words, least_score=0, least_area=0)
 

@@ -86,9 +86,15 @@ def test_the_benchmark_runs_on_any_scenario(tiny, photos32, exemplar, monkeypatc
     monkeypatch.setenv("EDITTOOLS_CACHE", str(tmp_path))
     data = LabelledImages(photos32, torch.arange(40) % 5, tiny.classes)
     story = Scenario(
-        tiny, {"one": exemplar}, reference=1 - photos32, validation=data, budget=data, test=data, clean=data,
+        tiny,
+        {"one": exemplar},
+        reference=1 - photos32,
+        validation=data,
+        budget=data,
+        test=data,
+        clean=data,
         layers=("conv1", "conv2"),
-    )  # fmt: skip
+    )
     curves, whole, chosen = robustness.measure(story, images=20)
     names = [
         "edit",

@@ -171,12 +171,25 @@ def random_table(seed=0, classes=9, images=14):
     rng = np.random.default_rng(seed)
     rows = [
         {
-            "classifier": "c", "image": 100 * k + i, "class": f"class {k}", "concept": "grass", "is_object": False,
-            "area": 0.3, "style": style, "variant": 0, "before": "", "after": "", "control": "", "p_before": 0.9,
-            "p_after": 0.9 - rng.random() * (0.1 + 0.08 * k), "p_control": 0.9 - 0.2 * rng.random(),
+            "classifier": "c",
+            "image": 100 * k + i,
+            "class": f"class {k}",
+            "concept": "grass",
+            "is_object": False,
+            "area": 0.3,
+            "style": style,
+            "variant": 0,
+            "before": "",
+            "after": "",
+            "control": "",
+            "p_before": 0.9,
+            "p_after": 0.9 - rng.random() * (0.1 + 0.08 * k),
+            "p_control": 0.9 - 0.2 * rng.random(),
         }
-        for k in range(classes) for i in range(images) for style in ("a", "b")
-    ]  # fmt: skip
+        for k in range(classes)
+        for i in range(images)
+        for style in ("a", "b")
+    ]
     return pd.DataFrame(rows)
 
 

@@ -162,8 +162,12 @@ def test_editable_layers_lists_kind_shapes_and_position(tiny):
     table = editable_layers(tiny).set_index("layer")
     assert list(table.index) == ["stem", "conv1", "conv2", "head"]
     assert table.loc["stem", ["kind", "weight", "stride", "keys", "output"]].tolist() == [
-        "conv 3x3", (8, 3, 3, 3), 2, (3, 32, 32), (8, 16, 16)
-    ]  # fmt: skip
+        "conv 3x3",
+        (8, 3, 3, 3),
+        2,
+        (3, 32, 32),
+        (8, 16, 16),
+    ]
     assert table.kind.tolist() == ["conv 3x3", "conv 3x3", "conv 1x1", "linear"]
     assert table.position.tolist() == [0, 1 / 3, 2 / 3, 1]
 

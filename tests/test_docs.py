@@ -7,6 +7,7 @@ import sys
 import tomllib
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from PIL import Image
 from torchvision.models import resnet18
 
 import edittools
+from edittools.baselines import blurred
 from edittools.classifiers import Classifier
 from edittools.cut import Cut
 from edittools.edits import Edit, applied_edits
@@ -157,17 +159,27 @@ def test_a_dot_is_filled_where_both_bounds_hold_on_held_out_images(monkeypatch):
     case = {"methods": {"local, locality": {"other same": [0.2, 0.1, 0.3], "accuracy_change_points": 0.0}}}
     monkeypatch.setattr(tables, "TITLES", {"synthetic": "cases"})
     [row] = tables.dots(read=lambda name: case if name == "synthetic_photos" else {})
-    assert row == {"story": "cases,\nphotos", "method": "local fine-tuning", "share": 0.2, "low": 0.1, "high": 0.3,
-                   "holds": "unknown"}  # fmt: skip
+    assert row == {
+        "story": "cases,\nphotos",
+        "method": "local fine-tuning",
+        "share": 0.2,
+        "low": 0.1,
+        "high": 0.3,
+        "holds": "unknown",
+    }
 
 
 def test_the_picture_has_a_dot_a_method_and_says_by_its_filling_what_holds():
     rows = [("a", "edit", 0.8, "yes"), ("a", "tuning", 0.5, "no"), ("b", "edit", 0.1, "unknown")]
-    table = pd.DataFrame([{"story": s, "method": m, "share": x, "low": x - 0.1, "high": x + 0.1, "holds": h}
-                          for s, m, x, h in rows])  # fmt: skip
+    table = pd.DataFrame(
+        [{"story": s, "method": m, "share": x, "low": x - 0.1, "high": x + 0.1, "holds": h} for s, m, x, h in rows]
+    )
     [axis] = result_plots.methods_by_story(table).axes
-    drawn = {tuple(np.round(line.get_xydata()[0], 2)): line for line in axis.lines if line.get_marker() == "o"
-             and len(line.get_xydata())}  # fmt: skip
+    drawn = {
+        tuple(np.round(line.get_xydata()[0], 2)): line
+        for line in axis.lines
+        if line.get_marker() == "o" and len(line.get_xydata())
+    }
     assert [(x, line.get_fillstyle()) for (x, _), line in drawn.items()] == [(80, "full"), (10, "left"), (50, "none")]
     assert [round(y) for _, y in drawn] == [0, 1, 0]
     assert [label.get_text() for label in axis.get_yticklabels()] == ["a", "b"]
@@ -255,3 +267,35 @@ def test_the_naive_loss_is_reached_at_no_larger_movement_by_the_first_weight_tha
     weight, _ = edit_speed.reach(problem, windows, solve_least_squares, loss + 1e-6, most + 1e-6)
     assert weight == 0.1
     assert edit_speed.reach(problem, windows, solve_least_squares, loss, most / 2) is None
+
+
+def test_a_word_is_blurred_where_a_picture_differs_from_the_same_with_a_blank_label(monkeypatch, tiny):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import typographic
+
+    blank = LabelledImages(torch.rand(3, 3, 32, 32), torch.zeros(3, dtype=torch.long), tiny.classes)
+    attacked = blank.images[:2].clone()
+    attacked[:, :, 10:14, 10:20] = torch.rand(2, 3, 4, 10)
+    sets = {"blank": blank, "test": LabelledImages(attacked, blank.labels[:2], tiny.classes)}
+    kept = {"clean": SimpleNamespace(original=torch.ones(1, 4))}
+    read = typographic.read_blurred(SimpleNamespace(classifier=tiny, sets=sets), kept)
+    masks = torch.zeros(2, 32, 32)
+    masks[:, 8:16, 8:22] = 1
+    torch.testing.assert_close(read("test"), tiny(blurred(attacked, masks)).detach())
+    assert not torch.allclose(read("test"), tiny(attacked))
+    assert torch.equal(read("clean"), kept["clean"].original)
+
+
+def test_the_table_of_terms_has_a_row_a_story_and_their_mean(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import tables
+
+    terms = [{"reference_weight": 1.0, "keep_share": share, "keep_weight": 0.0} for share in (0.0, 0.3)]
+    rows = [
+        {"story": story, "errors": 10, **one, "net share": value}
+        for story, values in {"a": (0.2, 0.5), "b": (0.6, 0.1)}.items()
+        for one, value in zip(terms, values, strict=True)
+    ]
+    head, _, *body = tables.terms({"rows": rows}).splitlines()
+    assert head == "| story | λ 1, share 0, μ 0 | λ 1, share 0.3, μ 0 |"
+    assert body == ["| a (10 errors) | 20 % | 50 % |", "| b (10 errors) | 60 % | 10 % |", "| mean | 40 % | 30 % |"]

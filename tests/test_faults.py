@@ -346,12 +346,16 @@ def test_ctrl_c_in_a_sweep_keeps_the_finished_jobs_and_the_next_run_goes_on(tmp_
     assert seen == [3, 4] and table.n.tolist() == [0, 1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("call", [
-    lambda classifier, exemplar: finetune(classifier, "conv1", exemplar, scope="global", steps=10**7),
-    lambda classifier, exemplar: rewrite(
-        classifier, "conv1", exemplar, SecondMoment(torch.eye(8).double(), 9), steps=10**7
-    ),
-], ids=["fine-tuning", "rewriting"])  # fmt: skip
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda classifier, exemplar: finetune(classifier, "conv1", exemplar, scope="global", steps=10**7),
+        lambda classifier, exemplar: rewrite(
+            classifier, "conv1", exemplar, SecondMoment(torch.eye(8).double(), 9), steps=10**7
+        ),
+    ],
+    ids=["fine-tuning", "rewriting"],
+)
 def test_ctrl_c_in_training_leaves_the_classifier_as_it_was(tiny, exemplar, call):
     tiny.model.norm.train()
     mark, modes = fingerprint(tiny), [module.training for module in tiny.modules()]

@@ -187,14 +187,45 @@ def test_lazy_images_are_the_files_and_a_set_of_them_behaves_like_a_tensor(tmp_p
 
 
 INDICES = [
-    3, -2, np.int64(4), np.int32(-7), torch.tensor(2), slice(2, 5), slice(None, None, 3), slice(5, 2),
-    [4, 1], [-1, 0, 0], range(1, 4), np.array([6, 2]), torch.tensor([0, -3]), [], torch.tensor([], dtype=torch.long),
-    [True, False, True, False, False, False, True], np.arange(7) % 2 == 0, torch.arange(7) > 4, [False] * 7,
-]  # fmt: skip
+    3,
+    -2,
+    np.int64(4),
+    np.int32(-7),
+    torch.tensor(2),
+    slice(2, 5),
+    slice(None, None, 3),
+    slice(5, 2),
+    [4, 1],
+    [-1, 0, 0],
+    range(1, 4),
+    np.array([6, 2]),
+    torch.tensor([0, -3]),
+    [],
+    torch.tensor([], dtype=torch.long),
+    [True, False, True, False, False, False, True],
+    np.arange(7) % 2 == 0,
+    torch.arange(7) > 4,
+    [False] * 7,
+]
 BAD_INDICES = [
-    7, -8, [0, 7], [True, False], np.ones(6, bool), torch.ones(8, dtype=torch.bool), torch.zeros(0, dtype=torch.bool),
-    1.0, [0.5], "3", None, True, [[0, 1]], torch.zeros(7, 7, dtype=torch.bool), (0, 1), (slice(None), 0), ...,
-]  # fmt: skip
+    7,
+    -8,
+    [0, 7],
+    [True, False],
+    np.ones(6, bool),
+    torch.ones(8, dtype=torch.bool),
+    torch.zeros(0, dtype=torch.bool),
+    1.0,
+    [0.5],
+    "3",
+    None,
+    True,
+    [[0, 1]],
+    torch.zeros(7, 7, dtype=torch.bool),
+    (0, 1),
+    (slice(None), 0),
+    ...,
+]
 
 
 @pytest.fixture(scope="module")

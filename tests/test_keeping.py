@@ -152,8 +152,10 @@ def test_a_record_says_how_far_others_move(tiny, photos32, exemplar, kept):
 def test_kept_images_may_be_given_as_images_labelled_or_keys(tiny, photos32, exemplar, kept):
     moment = measure(tiny, ["conv1"], photos32[:20])["conv1"]
     labelled = LabelledImages(kept, torch.zeros(len(kept)).long(), tiny.classes)
-    edits = [rewrite(tiny, "conv1", exemplar, moment, keep=keep, **EXACT)
-             for keep in (kept, labelled, LayerKeys(Cut(tiny, "conv1"), kept))]  # fmt: skip
+    edits = [
+        rewrite(tiny, "conv1", exemplar, moment, keep=keep, **EXACT)
+        for keep in (kept, labelled, LayerKeys(Cut(tiny, "conv1"), kept))
+    ]
     first, *others = [edit.changes["conv1.weight"].delta() for edit in edits]
     assert all(torch.allclose(first, other, atol=1e-6) for other in others)
 
@@ -283,8 +285,12 @@ def call(story):
     """What `repair` is given on MiniWorld: 16 failing vehicles on snow, everyday scenes, scenes that live on snow."""
     wrong = errors(predict(story.classifier, story.validation), story.validation.labels).nonzero()[:16, 0]
     sets = {"failing": story.validation.subset(wrong), "everyday": story.budget}
-    return sets | {"keep": story.keep, "progress": False, "strengths": (1.0,),
-                   "layers": convolutions(story.classifier)[-4::2]}  # fmt: skip
+    return sets | {
+        "keep": story.keep,
+        "progress": False,
+        "strengths": (1.0,),
+        "layers": convolutions(story.classifier)[-4::2],
+    }
 
 
 @pytest.fixture(scope="module")

@@ -22,9 +22,11 @@ def sets(tiny, photos32):
     """Validation images labelled as the changed network of an exemplar may read them, and budget images as now."""
     labels = predict(tiny, photos32).argmax(1)
     wrong = (labels + torch.arange(40) % 2) % 5
-    return {"validation": LabelledImages(photos32[:20], wrong[:20], tiny.classes),
-            "budget_images": LabelledImages(photos32[20:], labels[20:], tiny.classes),
-            "reference": LabelledImages(1 - photos32, labels, tiny.classes)}  # fmt: skip
+    return {
+        "validation": LabelledImages(photos32[:20], wrong[:20], tiny.classes),
+        "budget_images": LabelledImages(photos32[20:], labels[20:], tiny.classes),
+        "reference": LabelledImages(1 - photos32, labels, tiny.classes),
+    }
 
 
 def test_the_first_exemplars_are_those_of_a_longer_list_and_differ_at_the_mask_alone():
@@ -55,8 +57,10 @@ def test_layers_in_turn_add_up_to_one_edit_within_the_budget(tiny, sets, budget)
     chosen = choose_in_turn(tiny, layers, shown, settings, **sets, strengths=(1.0, 3.0), budget=budget)
     assert fingerprint(tiny.model) == before and not applied_edits(tiny)
     assert chosen.trials == len(layers) * 2 * 2
-    whole = {name: Comparison(errors(predict(tiny, data), data.labels), _after(tiny, chosen.edit, data))
-             for name, data in sets.items()}  # fmt: skip
+    whole = {
+        name: Comparison(errors(predict(tiny, data), data.labels), _after(tiny, chosen.edit, data))
+        for name, data in sets.items()
+    }
     assert whole["budget_images"].accuracy_change == chosen.accuracy_change >= -budget
     found = whole["validation"]
     assert (found.corrected, found.broken) == (chosen.validation["corrected"], chosen.validation["broken"])
@@ -101,7 +105,8 @@ def test_the_benchmark_gives_every_method_as_many_trials_and_the_same_figures(mo
     monkeypatch.setattr(many_exemplars, "tries", few)
     rows = [row for count in (1, 2) for row in many_exemplars.measure(protocol, count)]
     assert [(row["exemplars"], row["method"]) for row in rows] == [
-        (count, name) for count in (1, 2) for name in ("editing", "last_layer", "in_turn")]  # fmt: skip
+        (count, name) for count in (1, 2) for name in ("editing", "last_layer", "in_turn")
+    ]
     assert all(0 <= row["balanced_accuracy"] <= 100 and row.keys() == rows[0].keys() for row in rows)
     start = {"balanced_accuracy_before": 50.0, "natural_accuracy_before": 98.0, "budget_points": 0.5}
     assert tables.many_exemplars({"rows": rows, **start}).count("\n") == 6

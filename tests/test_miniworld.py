@@ -226,7 +226,7 @@ def test_the_mini_models_hold_their_promise(promised, name):
 
 
 def test_the_mini_models_keep_the_layer_names_of_torchvision():
-    vgg, resnet = mini_models.mini_vgg(5), mini_models.mini_resnet(5)
+    vgg, resnet = mini_models.MiniVGG(5), mini_models.MiniResNet(5)
     assert isinstance(vgg.get_submodule("features.10"), torch.nn.Conv2d)
     assert isinstance(resnet.get_submodule("layer3.0.conv2"), torch.nn.Conv2d)
     images = torch.rand(2, 3, 64, 64)
@@ -238,7 +238,7 @@ def test_training_lowers_the_error_and_a_seed_reproduces_it():
 
     def trained(epochs):
         torch.manual_seed(1)
-        model = mini_models.mini_resnet(len(CLASSES))
+        model = mini_models.MiniResNet(len(CLASSES))
         return train(model, data, epochs=epochs, batch=32, precision=torch.float32)
 
     first, second = trained(1), trained(1)

@@ -139,8 +139,15 @@ def test_data_lies_beside_the_package_in_a_checkout_and_inside_it_once_installed
     assert models._data_folder() == tmp_path / "edittools" / "data"
 
 
-@pytest.mark.parametrize("load", [lambda: load_classifier("mini_vgg"), lambda: load_classifier("mini_clip"),
-                                  lambda: load_classifier("lite_clip"), photos.registry.__wrapped__])  # fmt: skip
+@pytest.mark.parametrize(
+    "load",
+    [
+        lambda: load_classifier("mini_vgg"),
+        lambda: load_classifier("mini_clip"),
+        lambda: load_classifier("lite_clip"),
+        photos.registry.__wrapped__,
+    ],
+)
 def test_a_file_that_should_have_travelled_with_the_package_is_named_when_it_is_missing(load, monkeypatch, tmp_path):
     monkeypatch.setattr(models, "DATA", tmp_path / "data")
     with pytest.raises(FileNotFoundError, match=re.escape(f"'{tmp_path}/data/") + ".* is missing: expected .*again"):

@@ -74,9 +74,19 @@ def batch_norm_in_train_mode_only():
 
 
 WAYS = (
-    plain, in_train_mode, frozen, channels_last, in_bfloat16, in_float16, in_float64, data_parallel, compiled,
-    compiled_in_place, weights_with_hooks, batch_norm_in_train_mode_only,
-)  # fmt: skip
+    plain,
+    in_train_mode,
+    frozen,
+    channels_last,
+    in_bfloat16,
+    in_float16,
+    in_float64,
+    data_parallel,
+    compiled,
+    compiled_in_place,
+    weights_with_hooks,
+    batch_norm_in_train_mode_only,
+)
 
 
 def modes(model):

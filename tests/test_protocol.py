@@ -82,10 +82,16 @@ class _Budget:
 
 
 def test_selection_takes_the_lowest_loss_that_mends_more_than_it_breaks_within_the_budget():
-    table = pd.DataFrame({
-        "edit": list("abcde"), "net": [4, 5, 4, 1, 0], "loss": [0.9, 1.0, 1.1, 1.2, 0.1], "corrected": 5, "broken": 0,
-        "layer": "conv1",
-    })  # fmt: skip
+    table = pd.DataFrame(
+        {
+            "edit": list("abcde"),
+            "net": [4, 5, 4, 1, 0],
+            "loss": [0.9, 1.0, 1.1, 1.2, 0.1],
+            "corrected": 5,
+            "broken": 0,
+            "layer": "conv1",
+        }
+    )
     chosen = select(table, _Budget({"a": 2, "b": 1, "c": 0, "d": 0, "e": 0}))
     assert chosen.edit == "b" and chosen.accuracy_change == -0.25 and chosen.trials == 5
     assert select(table, _Budget(dict.fromkeys("abcde", 2)), budget=0.5).edit == "a"
@@ -113,10 +119,20 @@ def test_when_nothing_helps_within_the_budget_the_selection_is_to_change_nothing
 
 
 def test_a_choice_names_the_settings_that_lie_on_the_edge_of_what_was_tried():
-    table = pd.DataFrame({
-        "edit": list("abc"), "net": 1, "loss": [1.0, 2.0, 3.0], "corrected": 1, "broken": 0, "layer": ["x", "y", "z"],
-        "rate": [0.1, 0.2, 0.3], "rank": [2, 1, 3], "locality": [0.0, 1.0, 9.0], "strength": [1.0, 1.0, 0.5],
-    })  # fmt: skip
+    table = pd.DataFrame(
+        {
+            "edit": list("abc"),
+            "net": 1,
+            "loss": [1.0, 2.0, 3.0],
+            "corrected": 1,
+            "broken": 0,
+            "layer": ["x", "y", "z"],
+            "rate": [0.1, 0.2, 0.3],
+            "rank": [2, 1, 3],
+            "locality": [0.0, 1.0, 9.0],
+            "strength": [1.0, 1.0, 0.5],
+        }
+    )
     protocol = SimpleNamespace(states={"budget": _Budget(dict.fromkeys("abc", 0))}, rank_by="loss")
     chosen = Protocol.choose(protocol, table)
     assert chosen.edges == ("rate",)  # rank 2 is inside, no locality is no edge, of α only two values were tried
@@ -206,8 +222,11 @@ def test_settings_that_differ_in_steps_alone_are_one_run(tiny, exemplar, monkeyp
     tried = list(found)
     assert calls == [[1, 3], [1, 3]] and len(found) == len(tried) == 4
     assert [(s["rate"], s["steps"], edit.record.steps) for s, edit in tried] == [
-        (0.1, 1, 1), (0.1, 3, 3), (0.2, 1, 1), (0.2, 3, 3)
-    ]  # fmt: skip
+        (0.1, 1, 1),
+        (0.1, 3, 3),
+        (0.2, 1, 1),
+        (0.2, 3, 3),
+    ]
 
 
 @pytest.fixture
@@ -215,30 +234,55 @@ def story(tiny, photos32, sets, exemplar):
     more = sets["clean"].subset(range(10)), sets["clean"].subset(range(10, 20))
     named = {"validation": sets["validation"], "budget": more[0], "test": more[1]}
     return SimpleNamespace(
-        classifier=tiny, shortlist=("conv1", "conv2"), sets=named, reference=1 - photos32, exemplars={"one": exemplar},
-        several={}, default={"layer": "conv2", "exemplar": "one", "rank": 1}, keep=None, **named,
-    )  # fmt: skip
+        classifier=tiny,
+        shortlist=("conv1", "conv2"),
+        sets=named,
+        reference=1 - photos32,
+        exemplars={"one": exemplar},
+        several={},
+        default={"layer": "conv2", "exemplar": "one", "rank": 1},
+        keep=None,
+        **named,
+    )
 
 
 @pytest.mark.parametrize(("rank_by", "order"), [("loss", ["loss"]), ("net", ["lost", "loss"])])
 def test_every_method_is_chosen_by_the_same_rule_within_the_budget_and_says_its_effort(story, rank_by, order):
     protocol = Protocol(story, rank_by=rank_by)
-    plan = Plan(grid(rank=(1,), objective=("l1", "least_squares"), steps=(5,)), rates=(0.01, 0.1), steps=(2,),
-                localities=(1.0,), top=1, long=(3,), longest=1)  # fmt: skip
+    plan = Plan(
+        grid(rank=(1,), objective=("l1", "least_squares"), steps=(5,)),
+        rates=(0.01, 0.1),
+        steps=(2,),
+        localities=(1.0,),
+        top=1,
+        long=(3,),
+        longest=1,
+    )
     chosen = protocol.choose_all(plan)
     assert list(chosen) == [
-        "untuned", "editing", "random_direction", "editing_several", "random_direction_several", "two_layers",
-        "finetune_local", "finetune_local_several", "finetune_global", "finetune_global_several",
-        "interpolated_local", "interpolated_global", *RIVALS,
-    ]  # fmt: skip
+        "untuned",
+        "editing",
+        "random_direction",
+        "editing_several",
+        "random_direction_several",
+        "two_layers",
+        "finetune_local",
+        "finetune_local_several",
+        "finetune_global",
+        "finetune_global_several",
+        "interpolated_local",
+        "interpolated_global",
+        *RIVALS,
+    ]
     assert all(choice.seconds > 0 for choice in chosen.values())
     for name, choice in chosen.items():
         if name in ("untuned", "two_layers"):
             continue
         helping = choice.table[choice.table.net > 0]
         ranked = helping.assign(lost=-helping.net).sort_values(order, kind="stable")
-        kept = [row for row in ranked.itertuples()
-                if protocol.states["budget"].compare(row.edit).accuracy_change >= -0.25]  # fmt: skip
+        kept = [
+            row for row in ranked.itertuples() if protocol.states["budget"].compare(row.edit).accuracy_change >= -0.25
+        ]
         assert choice.found == bool(kept) and choice.trials == len(choice.table)
         assert not kept or choice.edit is kept[0].edit
     assert chosen["editing"].trials == chosen["random_direction"].trials == 2 * 1 * 2 * 3

@@ -167,8 +167,15 @@ def test_a_pooled_mask_is_the_share_of_each_cell(height, width, rows, columns, r
 def _narrow(seed=0):
     """Keys at the mask that are nearly alike, so that along most of three directions there is next to nothing."""
     torch.manual_seed(seed)
-    model = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 24, 3, padding=1), nn.ReLU(),
-                          nn.MaxPool2d(2), nn.Flatten(), nn.Linear(24 * 64, 4))  # fmt: skip
+    model = nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(16, 24, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(24 * 64, 4),
+    )
     image, mask = torch.rand(3, 16, 16), torch.zeros(16, 16)
     mask[4:9, 2:14] = 1
     changed = torch.where(mask > 0, 0.8 + 0.02 * torch.rand(3, 16, 16), image)

@@ -28,7 +28,7 @@ MAY_USE = {  # the top is the paper; stories use everything
     "world": {"top"},
     "zoo": {"top", "world"},
     "choosing": {"top", "baselines"},
-    "lab": {"top", "choosing"},
+    "lab": {"top", "choosing", "world"},
     "stories": {"top", "baselines", "probing", "world", "zoo", "choosing", "lab"},
 }
 
@@ -150,10 +150,16 @@ def owners():
     return packages_distributions()
 
 
-@pytest.mark.parametrize(("folder", "extras"), [
-    ("edittools", ("all",)), ("data", ("all",)), ("benchmarks", ("all",)), ("notebooks", ("all", "test")),
-    ("tests", ("all", "test")),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("folder", "extras"),
+    [
+        ("edittools", ("all",)),
+        ("data", ("all",)),
+        ("benchmarks", ("all",)),
+        ("notebooks", ("all", "test")),
+        ("tests", ("all", "test")),
+    ],
+)
 def test_whatever_is_imported_is_declared(folder, extras, owners):
     names = set().union(*map(third_party, sources(folder)))
     assert "torch" in names or folder == "notebooks"

@@ -2,12 +2,17 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
+from conftest import needs_photos
 from PIL import Image
+from torch import nn
 
 from edittools.images import LabelledImages
 from edittools.world import style_transfer
+from edittools.world.network_features import NetworkFeatures
 from edittools.world.style_transfer import RandomFilters, VGG19Features, gram, style_images, stylised, transfer
 from edittools.world.textures import texture
+from edittools.zoo.style_features import squeezenet_features
 
 FEW = RandomFilters(filters=8, scales=(3, 7))
 
@@ -104,3 +109,41 @@ def test_a_set_that_would_run_code_is_refused(tmp_path):
     torch.save({"imgs": print}, tmp_path / "bad.pt")
     with pytest.raises(Exception, match=r"[Ww]eights"):
         style_images(tmp_path / "bad.pt")
+
+
+def test_the_features_of_a_network_are_the_outputs_of_its_layers(tiny):
+    found = {}
+    layers = [name for name, module in tiny.model.named_modules() if isinstance(module, nn.Conv2d)][:2]
+    hooks = [
+        tiny.model.get_submodule(name).register_forward_hook(
+            lambda m, i, o, name=name: found.update({name: o.detach().clone()})
+        )
+        for name in layers
+    ]
+    images = torch.rand(2, 3, 32, 32, requires_grad=True)
+    tiny(images)
+    for hook in hooks:
+        hook.remove()
+    maps = NetworkFeatures(tiny, layers)(images)
+    assert len(maps) == 2
+    for one, name in zip(maps, layers, strict=True):
+        torch.testing.assert_close(one, found[name])
+    maps[0].sum().backward()
+    assert images.grad.abs().sum() > 0
+    with pytest.raises(ValueError, match="features.99"):
+        NetworkFeatures(tiny, ["features.99"])
+
+
+@needs_photos
+def test_squeezenet_carries_a_style_to_the_mask(picture):
+    images, masks = picture
+    style, features = texture("graffiti", 0, 48), squeezenet_features()
+
+    def far(one):
+        inside = [F.adaptive_avg_pool2d(masks[:, None], maps.shape[2:])[:, 0] for maps in features(one)]
+        pairs = zip(features(one), inside, features(style[None]), strict=True)
+        return sum(float(style_transfer._distance(gram(a, m), gram(b)).mean()) for a, m, b in pairs)
+
+    found = transfer(images, masks, style, features, steps=8)
+    assert torch.equal(found[:, :, :18], images[:, :, :18])
+    assert far(found) < 0.5 * far(images)

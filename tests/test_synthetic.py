@@ -46,15 +46,30 @@ def tiny_material(count=160):
     speck[:, 0, 0] = 1
     some, rest = data.subset(range(count)), data.subset(range(count, 2 * count))
     return syn.Material(
-        classifier, some, {"road": masks, "building": masks, "speck": speck}, rest.images[80:120],
-        rest.subset(range(40)), rest.subset(range(40, 80)),
-    )  # fmt: skip
+        classifier,
+        some,
+        {"road": masks, "building": masks, "speck": speck},
+        rest.images[80:120],
+        rest.subset(range(40)),
+        rest.subset(range(40, 80)),
+    )
 
 
 SUITE = syn.Suite(
-    tiny_material, ("road",), ("graffiti", "snow"), ("conv1", "conv2"), numbers=(2, 1), strengths=(0.5,), rates=(1e-2,),
-    steps=2, solver_steps=4, localities=(1.0,), budgets=(0.25, 100.0), least=1, rivals=("projection", "closed_form"),
-)  # fmt: skip
+    tiny_material,
+    ("road",),
+    ("graffiti", "snow"),
+    ("conv1", "conv2"),
+    numbers=(2, 1),
+    strengths=(0.5,),
+    rates=(1e-2,),
+    steps=2,
+    solver_steps=4,
+    localities=(1.0,),
+    budgets=(0.25, 100.0),
+    least=1,
+    rivals=("projection", "closed_form"),
+)
 PROCESSES = multiprocessing.get_context("forkserver")  # new processes that need not load torch again
 PROCESSES.set_forkserver_preload(["edittools.stories.synthetic", "distributed"])
 

@@ -1,10 +1,11 @@
-"""What an edit is compared with, one module a method; each gives an `Edit`.
+"""What an edit is compared with, one module a method.
 
-All but fine-tuning are `method(classifier, layer, exemplars, reference, *, keep=None, **settings)`; `RIVALS` names
-them, with the settings to try.
+Each gives an `Edit`, but `mirrored` and `blurred`, which change no weight. All but these and fine-tuning are
+`method(classifier, layer, exemplars, reference, *, keep=None, **settings)`; `RIVALS` names them, with settings to try.
 """
 
 from edittools.baselines import closed_form, correction, head, null_space, projection
+from edittools.baselines.at_inference import blurred, mirrored
 from edittools.baselines.closed_form import rewrite_in_closed_form
 from edittools.baselines.correction import correct_logits
 from edittools.baselines.finetuning import SCOPES, finetune, finetune_path
@@ -24,16 +25,5 @@ RIVALS = {
 OF_THE_HEAD = ("last_layer", "logit_correction")
 """Those that change the last layer, whatever layer they are given."""
 
-__all__ = [
-    "OF_THE_HEAD",
-    "RIVALS",
-    "SCOPES",
-    "correct_logits",
-    "find_head",
-    "finetune",
-    "finetune_path",
-    "project_concept",
-    "retrain_head",
-    "rewrite_in_closed_form",
-    "rewrite_in_null_space",
-]
+__all__ = ["OF_THE_HEAD", "RIVALS", "SCOPES", "blurred", "correct_logits", "find_head", "finetune", "finetune_path"]
+__all__ += ["mirrored", "project_concept", "retrain_head", "rewrite_in_closed_form", "rewrite_in_null_space"]

@@ -7,13 +7,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from edittools.baselines.inputs import Reference, reference_moment, solver_precision, with_kept
+from edittools.baselines.inputs import Reference, solver_precision, with_kept
 from edittools.checks import check_amount
 from edittools.classifiers import Classifier
 from edittools.cut import Cut, State, cut_at
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
-from edittools.keys import ExemplarStates, exemplars_at
+from edittools.keys import ExemplarStates, exemplars_at, reference_moment
 from edittools.rewriting import rewrite
 
 GRID = [{"weight": weight} for weight in (0.1, 1.0, 10.0, 100.0, 1e3, 1e4)]
@@ -36,12 +36,10 @@ def rewrite_in_closed_form(
     the pre-activation of x (`preactivation_target`). In a convolution C stands once for each offset of the kernel, on
     the diagonal: how keys of neighbouring positions go together is left out, since a `SecondMoment` does not hold it.
 
+    The second moment of kept keys, scaled to C's trace, is added to C; low eigenvalues are raised, see
+    `SecondMoment.clamp`. What all baselines take is said in `inputs`.
+
     Args:
-        classifier: the classifier; it is not changed.
-        layer: name, module, or a `Cut` of it.
-        exemplars: one or several; no labels are used.
-        reference: images, or their `SecondMoment` C. Its low eigenvalues are raised, see `SecondMoment.clamp`.
-        keep: states at the layer whose reading must stay. Their second moment, scaled to C's trace, is added to C.
         weight: λ, relative: 1 gives λ C (without what is kept) the trace of K*K*ᵀ.
         masked: constrain the output at the mask; False constrains that of the whole image.
 
@@ -49,7 +47,7 @@ def rewrite_in_closed_form(
     `ValueError` for a negative weight, or what `rewrite` refuses.
     """
     relative, cut = check_amount(weight, "weight", 0), cut_at(classifier, layer)
-    moment, exemplars = reference_moment(cut, reference), exemplars_at(cut, exemplars)
+    moment, exemplars = reference_moment(cut, reference, cache=""), exemplars_at(cut, exemplars)
     started = time.perf_counter()
     whitener = with_kept(cut, moment, keep).whitener
     plain, white = _traces(cut, exemplars, masked, whitener)

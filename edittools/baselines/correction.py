@@ -42,18 +42,16 @@ def correct_logits(
     largest raise and the largest lowering that one of them asks for. So x' may not be read as x where exemplars
     contradict each other; the loss of the `Record`, the share of exemplars whose x' is not, shows it.
 
+    What all baselines take is said in `inputs`; the reference is not used, and the layer only says where states stand.
+
     Args:
-        classifier: the classifier; it is not changed.
-        layer: where `keep` states stand; it says nothing about what is changed.
-        exemplars: one or several; no labels are used.
-        reference: not used; the other baselines take it here.
-        keep: states at the layer of images whose class must stay. The bias is scaled down until they all keep it, even
-            where x' is then not read as x.
+        keep: of images whose class must stay: the bias is scaled down until they all keep it, even where x' is then not
+            read as x.
         classes: "lowered", "raised" or "both".
         margin: in logits.
 
     Returns an `Edit` of the head's bias. Raises `ValueError` when the logits do not come straight from a linear layer
-    with a bias, for unknown `classes`, or a `Cut` of another classifier.
+    with a bias, and for unknown `classes`.
     """
     if classes not in RAISED:
         raise ValueError(f"classes {classes!r}: expected one of {', '.join(RAISED)}")

@@ -8,6 +8,7 @@ depends on stays, so it runs once. Both give an `Edit`, like rewriting.
 
 import time
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -37,40 +38,11 @@ def finetune(
     layer: str | nn.Module | Cut,
     exemplars: Exemplar | Sequence[Exemplar],
     *,
-    scope: str = "local",
-    rate: float = 1e-3,
-    momentum: float = 0.0,
     steps: int = STEPS,
-    locality: float = 0.0,
-    reference: Staying | None = None,
-    keep: Staying | None = None,
-    batch_size: int = 32,
-    seed: int = 0,
-    progress: bool = False,
+    **settings: Any,
 ) -> Edit:
-    """Fine-tune on the changed images x' with their labels: cross-entropy, SGD, batch norm in eval mode.
-
-    Args:
-        classifier: the classifier; it is not changed.
-        layer: the layer trained ("local"), or from which on all is trained ("global").
-        exemplars: one or several, each with its `label`.
-        scope: "local" or "global"; global includes what runs beside the layer, see `Cut.later_parameters`.
-        rate: learning rate of SGD.
-        momentum: of SGD, in [0, 1).
-        steps: number of full-batch steps.
-        locality: weight of a term that keeps `reference` images as they are: KL(original ‖ fine-tuned).
-        reference: images for the locality term, or batches of them as (state at the layer, original log-probabilities).
-        keep: images whose reading must stay: a second locality term of the same weight, given in the same ways.
-        batch_size: of the locality term.
-        seed: of the order of the reference images.
-        progress: show a progress bar.
-
-    Returns an `Edit` with a `Record` (loss: cross-entropy on x'). Raises `ValueError` for an unknown scope, an exemplar
-    without a label or with one of no class, a locality without reference images, or a `Cut` of another classifier.
-    """
-    settings = {"scope": scope, "rate": rate, "momentum": momentum, "batch_size": batch_size, "seed": seed}
-    near = {"locality": locality, "reference": reference, "keep": keep}
-    [edit] = finetune_path(classifier, layer, exemplars, (steps,), **settings, **near, progress=progress)
+    """Fine-tune on the changed images x' for so many steps; labels and `settings` are as in `finetune_path`."""
+    [edit] = finetune_path(classifier, layer, exemplars, (steps,), **settings)
     return edit
 
 
@@ -90,16 +62,31 @@ def finetune_path(
     seed: int = 0,
     progress: bool = False,
 ) -> Iterator[Edit]:
-    """Fine-tune as `finetune` does, once, and give the edit after each of the rising numbers of `steps`.
+    """Fine-tune on the changed images x' with their labels, once, and give the edit after each of the rising `steps`.
 
-    Each is the edit that `finetune` gives for so many steps; the longest costs what all of them cost. Edits come one by
-    one, so a caller who has seen enough can stop. Refuses what `finetune` refuses, and steps that do not rise.
+    The loss is cross-entropy, batch norm is in eval mode. Edits come one by one, so a caller who has seen enough can
+    stop. Each parameter is a setting of SGD or of the locality term, so there are many.
+
+    Args:
+        classifier: the classifier; it is not changed.
+        layer: the layer trained ("local"), or from which on all is trained ("global").
+        exemplars: one or several, each with its `label`.
+        steps: numbers of full-batch steps.
+        scope: "local" or "global"; global includes what runs beside the layer, see `Cut.later_parameters`.
+        rate: learning rate of SGD.
+        momentum: of SGD, in [0, 1).
+        locality: weight of a term that keeps `reference` images as they are: KL(original ‖ fine-tuned).
+        reference: images for the locality term, or batches of them as (state at the layer, original log-probabilities).
+        keep: images whose reading must stay: a second locality term of the same weight, given in the same ways.
+        batch_size: of the locality term.
+        seed: of the order of the reference images.
+        progress: show a progress bar.
+
+    Each `Edit` has a `Record` (loss: cross-entropy on x'). Raises `ValueError` for an unknown scope, an exemplar
+    without a label or with one of no class, a locality without reference images, steps that do not rise, or a `Cut` of
+    another classifier.
     """
-    if scope not in SCOPES:
-        raise ValueError(f"scope {scope!r}: expected one of {', '.join(SCOPES)}")
-    if locality and reference is None and keep is None:
-        raise ValueError(f"locality={locality} without reference images: expected images whose predictions shall stay")
-    check_amount(locality, "locality", 0), _check_optimiser(rate, momentum)
+    _check_settings(scope, rate, momentum, locality, reference is not None or keep is not None)
     stops = _stops(steps)
     cut = cut_at(classifier, layer)
     exemplars = exemplars_at(cut, exemplars)
@@ -122,16 +109,26 @@ def finetune_path(
         with torch.enable_grad():
             for batches in staying:
                 loss = loss + locality * _distance(cut, *next(batches), parameters)
-            gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True, materialize_grads=True)
-        for parameter, gradient in zip(parameters.values(), gradients, strict=True):
-            parameter.grad = gradient
-        optimiser.step()
+        _descend(optimiser, loss)
 
 
-def _check_optimiser(rate: float, momentum: float) -> None:
-    check_amount(rate, "rate", 0)
+def _check_settings(scope: str, rate: float, momentum: float, locality: float, stays: bool) -> None:
+    if scope not in SCOPES:
+        raise ValueError(f"scope {scope!r}: expected one of {', '.join(SCOPES)}")
+    if locality and not stays:
+        raise ValueError(f"locality={locality} without reference images: expected images whose predictions shall stay")
+    check_amount(locality, "locality", 0), check_amount(rate, "rate", 0)
     if check_amount(momentum, "momentum", 0) >= 1:
         raise ValueError(f"momentum {momentum}: expected a number from 0 up and below 1")
+
+
+def _descend(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
+    """One step down the loss; a parameter that it does not depend on has a gradient of 0."""
+    [parameters] = [group["params"] for group in optimiser.param_groups]
+    gradients = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
+    optimiser.step()
 
 
 def _stops(steps: Sequence[int]) -> list[int]:

@@ -47,10 +47,9 @@ def retrain_head(
     reference images (half of the rest on the kept ones, where there are some), plus `ridge` / 2 times the squared
     change of weight and bias. It is convex, and minimised by L-BFGS in float64.
 
+    What all baselines take is said in `inputs`; exemplars need a `label`, and the layer only says where states stand.
+
     Args:
-        classifier: the classifier; it is not changed.
-        layer: where `keep` and `reference` states stand; it says nothing about what is trained.
-        exemplars: one or several, each with its `label`.
         reference: images that shall be read as now, or batches of them as (state at the layer, anything); no labels
             are used.
         keep: states at the layer of images that shall be read as now as well.
@@ -60,8 +59,8 @@ def retrain_head(
         batch_size: of reference images.
 
     Returns an `Edit` of the head's weight and, where there is one, its bias, with a `Record`. Raises `ValueError` when
-    the logits do not come straight from a linear layer, for an exemplar without a label or with one of no class, or a
-    `Cut` of another classifier; `TypeError` for a `SecondMoment`, which holds no images.
+    the logits do not come straight from a linear layer, and for an exemplar without a label or with one of no class;
+    `TypeError` for a `SecondMoment`, which holds no images.
     """
     if not 0 < check_amount(share, "share") <= 1:
         raise ValueError(f"share {share!r}: expected a number above 0 and up to 1")

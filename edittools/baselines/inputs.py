@@ -1,12 +1,13 @@
-"""What all baselines take, checked: class labels, reference keys, kept states, the exemplars' keys at the mask.
+"""What all baselines take, checked: class labels, kept states, the exemplars' keys at the mask.
 
 All but fine-tuning are called in one way, `method(classifier, layer, exemplars, reference, *, keep=None, **settings)`,
-and have settings to try beside them, `GRID`. `reference` says which keys are everyday ones. `keep` holds states at the
-layer (`cut.prefix(images)`) of images whose reading must stay.
+and have settings to try beside them, `GRID`. The classifier is not changed. `layer` is a name, a module, or a `Cut` of
+it, `exemplars` are one or several, whose labels are not used unless a method says so. `reference`, images or their
+`SecondMoment`, says which keys are everyday ones. `keep` holds states at the layer (`cut.prefix(images)`) of images
+whose reading must stay. A method gives an `Edit` with a `Record`, and refuses a `Cut` of another classifier.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from numbers import Integral
 
 import torch
@@ -14,11 +15,10 @@ from torch import Tensor
 
 from edittools.classifiers import Classifier
 from edittools.cut import Cut, State, rows
-from edittools.edits import Change, added
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
 from edittools.keys import LayerKeys
-from edittools.moments import SecondMoment, second_moments
+from edittools.moments import SecondMoment
 
 Reference = LabelledImages | Tensor | SecondMoment
 
@@ -33,22 +33,6 @@ def class_labels(exemplars: Exemplar | Sequence[Exemplar], classifier: Classifie
         if not isinstance(exemplar.label, Integral) or not 0 <= exemplar.label <= last:
             raise ValueError(f"an exemplar with label {exemplar.label!r}: expected 0 to {last}, the index of a class")
     return torch.tensor([exemplar.label for exemplar in exemplars], device=classifier.device)
-
-
-def reference_moment(cut: Cut, reference: Reference | None) -> SecondMoment:
-    """The second moment of the layer's keys: the one given, or that of the images given, measured without the cache.
-
-    Raises `ValueError` when there is none, and for a second moment of another width than the layer's keys.
-    """
-    if reference is None:
-        raise ValueError("no reference images: expected images whose keys the edit shall spare, or a SecondMoment")
-    if not isinstance(reference, SecondMoment):
-        return second_moments(cut.classifier, [cut.layer], reference, cache="")[cut.layer]
-    if len(reference.matrix) != (width := cut.weight.shape[1]):
-        raise ValueError(
-            f"a second moment of {len(reference.matrix)} channels for layer {cut.layer!r}: expected {width}, its keys'"
-        )
-    return reference
 
 
 def kept_keys(cut: Cut, keep: Sequence[State] | None) -> Tensor | None:
@@ -90,18 +74,6 @@ def masked_keys(cut: Cut, state: State, masks: Tensor) -> tuple[Tensor, Tensor]:
     weights = cut.shares(masks.to(keys.device), keys).flatten().double()
     chosen = weights > 0
     return rows(keys, cut.is_linear)[chosen].double(), weights[chosen] / weights.sum()
-
-
-@torch.no_grad()
-def described(cut: Cut, changed: State, masks: Tensor, change: Change, moment: SecondMoment | None = None) -> Change:
-    """A change of the layer's weight with its `response`, and with its `leverage` where a moment tells it."""
-    moved = added(cut, cut.keys(changed), change)
-    weight = cut.shares(masks.to(moved.device), moved)
-    strength = float(((moved.square().mean(dim=cut.channels) * weight).sum() / weight.sum()).sqrt())
-    if moment is None:
-        return replace(change, response=strength)
-    keys, _ = masked_keys(cut, changed, masks)
-    return replace(change, response=strength, leverage=float(moment.leverage(keys).mean()))
 
 
 def solver_precision(tensor: Tensor) -> torch.dtype:

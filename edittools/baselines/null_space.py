@@ -4,17 +4,18 @@ The change may act only on directions that reference keys hardly fill; within th
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from edittools.baselines.inputs import Reference, masked_keys, reference_moment, with_kept
+from edittools.baselines.inputs import Reference, masked_keys, with_kept
 from edittools.checks import check_amount
 from edittools.classifiers import Classifier
 from edittools.cut import Cut, State, cut_at
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
-from edittools.keys import exemplars_at
+from edittools.keys import exemplars_at, reference_moment
 from edittools.moments import RankError, SecondMoment, directions
 from edittools.rewriting import rewrite
 
@@ -22,9 +23,11 @@ GRID = [
     {"share": share, **settings}
     for share in (0.9, 0.99, 0.999)
     for settings in (
-        {"rank": None, "objective": "least_squares"}, {"rank": 1, "objective": "l1"}, {"rank": 3, "objective": "l1"},
+        {"rank": None, "objective": "least_squares"},
+        {"rank": 1, "objective": "l1"},
+        {"rank": 3, "objective": "l1"},
     )
-]  # fmt: skip
+]
 """Settings to try; a rank that the keys at a small mask do not span raises `RankError`."""
 
 
@@ -37,28 +40,21 @@ def rewrite_in_null_space(
     keep: Sequence[State] | None = None,
     share: float = 0.99,
     rank: int | None = None,
-    masked: bool = True,
     objective: str = "least_squares",
-    steps: int = 200,
-    ridge: float = 1e-3,
+    **settings: Any,
 ) -> Edit:
     """Rewrite as `rewrite` does, along directions that hold little of the reference keys' energy.
 
     The null space is spanned by the eigenvectors of C beyond the first ones that hold `share` of its trace.
 
+    The second moment of kept keys, scaled to C's trace, is added to C. What all baselines take is said in `inputs`.
+
     Args:
-        classifier: the classifier; it is not changed.
-        layer: name, module, or a `Cut` of it.
-        exemplars: one or several; no labels are used.
-        reference: images, or their `SecondMoment` C.
-        keep: states at the layer whose reading must stay. Their second moment, scaled to C's trace, is added to C.
         share: of the energy that is out of reach, above 0 and below 1.
         rank: of the change: the top directions of the masked keys of x' within the null space. None takes all of the
             null space, as AlphaEdit does.
-        masked: constrain the values at the mask; False constrains those of the whole image.
         objective: "least_squares", in closed form as in AlphaEdit, or "l1", the objective of `rewrite`.
-        steps: of the optimiser, with "l1".
-        ridge: with "least_squares", relative to the mean diagonal of the system.
+        settings: others of `rewrite`.
 
     Returns an `Edit` with the `Record` of `rewrite`. Raises `RankError` when nothing is left beyond `share`, or a rank
     is more than the masked keys span there; `ValueError` for a share outside (0, 1), or what `rewrite` refuses.
@@ -66,15 +62,14 @@ def rewrite_in_null_space(
     if not 0 < check_amount(share, "share") < 1:
         raise ValueError(f"share {share!r}: expected a number above 0 and below 1")
     cut = cut_at(classifier, layer)
-    moment = reference_moment(cut, reference)
+    moment = reference_moment(cut, reference, cache="")
     basis = null_space(with_kept(cut, moment, keep), share).to(cut.weight.device)
     if rank is not None:
         exemplars = exemplars_at(cut, exemplars)
         keys, weights = masked_keys(cut, exemplars.changed, exemplars.masks)
         free = SecondMoment(torch.eye(len(basis), dtype=torch.float64, device=keys.device), 1)
         basis = directions(keys @ basis.T, weights, rank, free) @ basis
-    settings = {"masked": masked, "objective": objective, "steps": steps, "ridge": ridge}
-    return rewrite(classifier, cut, exemplars, moment, rank=len(basis), basis=basis, **settings)
+    return rewrite(classifier, cut, exemplars, moment, rank=len(basis), basis=basis, objective=objective, **settings)
 
 
 def null_space(moment: SecondMoment, share: float) -> Tensor:

@@ -11,29 +11,24 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from edittools.baselines.inputs import (
-    Reference,
-    described,
-    kept_keys,
-    masked_keys,
-    reference_moment,
-    solver_precision,
-)
+from edittools.baselines.inputs import Reference, kept_keys, masked_keys, solver_precision
 from edittools.checks import check_amount
 from edittools.classifiers import Classifier
 from edittools.cut import Cut, State, cut_at
-from edittools.edits import Change, Edit, Record, edit_of
+from edittools.edits import Change, Edit, Record, added, edit_of
 from edittools.exemplars import Exemplar
-from edittools.keys import exemplars_at
+from edittools.keys import described, exemplars_at, reference_moment
 from edittools.moments import RankError, SecondMoment
 
 DIRECTIONS = ("mean", "probe", "leace")
 MODES = ("erase", "shift")
 GRID = [
     {"direction": "mean"},
-    {"direction": "probe", "ridge": 1e-2}, {"direction": "probe", "ridge": 1.0},
-    {"direction": "leace", "ridge": 1e-3}, {"direction": "leace", "ridge": 1e-1},
-]  # fmt: skip
+    {"direction": "probe", "ridge": 1e-2},
+    {"direction": "probe", "ridge": 1.0},
+    {"direction": "leace", "ridge": 1e-3},
+    {"direction": "leace", "ridge": 1e-1},
+]
 """Settings to try; "shift" is left out, since a layer without a bias refuses it."""
 
 
@@ -55,12 +50,10 @@ def project_concept(
     W' alone, so its readings of x move by −W P μ. "shift" leaves W and moves every reading by −W P(μ' − μ), with μ' the
     mean masked key of x'. All offsets of a kernel share P. Padding counts as a key of zeros.
 
+    The spread of kept keys is added to what u avoids. What all baselines take is said in `inputs`.
+
     Args:
-        classifier: the classifier; it is not changed.
-        layer: name, module, or a `Cut` of it.
-        exemplars: one or several; no labels are used.
-        reference: images, or their `SecondMoment`. Only "leace" needs them; the others take None.
-        keep: states at the layer whose reading must stay. Their spread is added to what u avoids.
+        reference: only "leace" needs it; the others take None.
         direction: "mean": v = μ' − μ. "probe": v is the weight of a ridge regression (least squares on ±1, with an
             intercept) from masked keys to x' or x. "leace": v = μ' − μ and u = M⁻¹v up to scale, with M the second
             moments of the reference keys (about 0, all that a `SecondMoment` holds), the exemplars' masked keys and the
@@ -71,7 +64,7 @@ def project_concept(
 
     Returns an `Edit` of the weight (rank 1) and, where there is one, the bias. The loss of its `Record` is the distance
     of μ' from μ, before and after. Raises `ValueError` for an unknown direction or mode, a shift without a bias,
-    "leace" without reference images, μ' = μ, or a `Cut` of another classifier.
+    "leace" without reference images, or μ' = μ.
     """
     for value, known, name in ((direction, DIRECTIONS, "direction"), (mode, MODES, "mode")):
         if value not in known:
@@ -79,7 +72,8 @@ def project_concept(
     ridge, cut = check_amount(ridge, "ridge", 0), cut_at(classifier, layer)
     if mode == "shift" and cut.module.bias is None:
         raise ValueError(f"layer {cut.layer!r} has no bias to shift: expected mode='erase', or a layer with one")
-    moment = reference_moment(cut, reference) if direction == "leace" or isinstance(reference, SecondMoment) else None
+    known = direction == "leace" or isinstance(reference, SecondMoment)
+    moment = reference_moment(cut, reference, cache="") if known else None
     exemplars, started = exemplars_at(cut, exemplars), time.perf_counter()
     plain, weights = masked_keys(cut, exemplars.image, exemplars.masks)
     other, _ = masked_keys(cut, exemplars.changed, exemplars.masks)
@@ -95,7 +89,9 @@ def project_concept(
     reader = _reader(axis, spared, ridge)
     changes = _changes(cut, axis, reader, centre if mode == "erase" else -gap, mode)
     if (name := f"{cut.layer}.weight") in changes:
-        changes[name] = described(cut, exemplars.changed, exemplars.masks, changes[name], moment)
+        keys = cut.keys(exemplars.changed)
+        moved = added(cut, keys, changes[name])
+        changes[name] = described(cut, changes[name], moved, keys, exemplars.masks, moment)
     apart = [float(difference.norm()) for difference in (gap, gap - axis * (reader @ gap))]
     record = Record(f"concept projection ({direction}, {mode})", *apart, 1, time.perf_counter() - started)
     return edit_of(cut, changes, record)

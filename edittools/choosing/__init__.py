@@ -18,34 +18,7 @@ from edittools.choosing.trials import (
     sweep,
 )
 
-__all__ = [
-    "BUDGET",
-    "KEEP",
-    "CachedStates",
-    "Choice",
-    "Plan",
-    "Protocol",
-    "Repair",
-    "Scenario",
-    "Trials",
-    "about_budget",
-    "add_layer",
-    "best_runs",
-    "cache_states",
-    "corrupt",
-    "corrupted_errors",
-    "finetuning_trials",
-    "grid",
-    "most_broken",
-    "random_trials",
-    "repair",
-    "repeated_trials",
-    "report",
-    "rewriting_trials",
-    "select",
-    "select_each",
-    "staying",
-    "strength_curve",
-    "sweep",
-    "trade_off",
-]  # fmt: skip
+__all__ = ["BUDGET", "KEEP", "CachedStates", "Choice", "Plan", "Protocol", "Repair", "Scenario", "Trials"]
+__all__ += ["about_budget", "add_layer", "best_runs", "cache_states", "corrupt", "corrupted_errors"]
+__all__ += ["finetuning_trials", "grid", "most_broken", "random_trials", "repair", "repeated_trials", "report"]
+__all__ += ["rewriting_trials", "select", "select_each", "staying", "strength_curve", "sweep", "trade_off"]

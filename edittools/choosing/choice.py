@@ -53,10 +53,8 @@ class Choice:
         """The settings whose value is the least or the largest of three or more that were tried; 0 is no edge."""
         names = [] if self.table is None else [n for n in self.settings if n in self.table and n not in _WORDS]
         tried = {name: self.table[name].dropna() for name in names if is_numeric_dtype(self.table[name])}
-        return tuple(
-            name for name, values in tried.items()
-            if values.nunique() > 2 and self.settings[name] in (values.min(), values.max()) and self.settings[name]
-        )  # fmt: skip
+        found = {n: v for n, v in tried.items() if v.nunique() > 2 and self.settings[n] in (v.min(), v.max())}
+        return tuple(name for name in found if self.settings[name])
 
     @property
     def accuracy_change(self) -> float:
@@ -70,7 +68,6 @@ class Choice:
         return pd.Series({**self.settings, **self.validation, **change}, dtype=object, name="chosen")
 
     def __str__(self) -> str:
-        """Say the settings in a few words."""
         if not self.found:
             return "nothing"
         known = dict(self.settings)
@@ -124,11 +121,9 @@ def select_each(
         for budget in missing:
             if compared is not None and compared.accuracy_change >= -budget:
                 found[budget] = choice_of(row, compared, kept, len(table))
-    nothing = Choice(
-        0 * order.edit.iloc[0], {}, {"corrected": 0, "broken": 0, "loss": float("nan")},
-        Comparison(budget_images.before, budget_images.before),
-        kept_images and Comparison(kept_images.before, kept_images.before), len(table),
-    )  # fmt: skip
+    unchanged, kept = (one and Comparison(one.before, one.before) for one in (budget_images, kept_images))
+    figures = {"corrected": 0, "broken": 0, "loss": float("nan")}
+    nothing = Choice(0 * order.edit.iloc[0], {}, figures, unchanged, kept, len(table))
     return {budget: found.get(budget, nothing) for budget in budgets}
 
 

@@ -50,9 +50,8 @@ def _jpeg(images: Tensor, quality: int, seed: int) -> Tensor:
 
 def _pixelate(images: Tensor, share: float, seed: int) -> Tensor:
     size = list(images.shape[-2:])
-    small = functional.resize(
-        images, [round(share * side) for side in size], InterpolationMode.BILINEAR, antialias=True
-    )
+    fewer = [round(share * side) for side in size]
+    small = functional.resize(images, fewer, InterpolationMode.BILINEAR, antialias=True)
     return functional.resize(small, size, InterpolationMode.NEAREST)
 
 
@@ -91,9 +90,8 @@ def corrupted_errors(
     `cuts` come from one `cut_all` and hold the layers that the edits change; each corrupted set is run up to them once.
     """
     clean, rows = data.images[: len(data)], {}
-    for name, severity in tqdm(
-        list(product(CORRUPTIONS, severities)), "corruptions", disable=not progress, leave=False
-    ):
+    kinds = list(product(CORRUPTIONS, severities))
+    for name, severity in tqdm(kinds, "corruptions", disable=not progress, leave=False):
         shifted = LabelledImages(corrupt(clean, name, severity, seed), data.labels, data.classes)
         kept = CachedStates(cuts, shifted)
         rates = {label: float(errors(kept.logits(edit), kept.labels).float().mean()) for label, edit in edits.items()}

@@ -13,7 +13,7 @@ from edittools.choosing.choice import BUDGET, Choice, select
 from edittools.choosing.states import cache_states
 from edittools.choosing.trials import Exemplars, Settings, rewriting_trials, sweep
 from edittools.classifiers import Classifier
-from edittools.images import LabelledImages
+from edittools.images import LabelledImages, spread
 from edittools.keys import layer_keys
 from edittools.metrics import Comparison
 from edittools.moments import second_moments
@@ -45,8 +45,8 @@ def choose_in_turn(
             cuts, states = cache_states(classifier, [layer], validation=validation, budget=budget_images)
             before = before or {name: one.before for name, one in states.items()}
             moments = second_moments(classifier, [layer], reference, cache="")
-            sample = reference.images[:: -(-len(reference) // SAMPLE)]
-            tried = rewriting_trials(cuts, exemplars, layer_keys(cuts, sample, moments), settings, strengths)
+            keys = layer_keys(cuts, spread(reference, SAMPLE), moments)
+            tried = rewriting_trials(cuts, exemplars, keys, settings, strengths)
             spent = Comparison(states["budget"].before, before["budget"]).accuracy_change
             left = budget - spent
             chosen = select(sweep(tried, states["validation"]), states["budget"].fragile_first(), left)
@@ -64,7 +64,6 @@ def _summed(steps: Sequence[Choice], compared: Mapping[str, Comparison]) -> Choi
     if not found:
         return steps[0]
     counts = {name: getattr(compared["validation"], name) for name in ("corrected", "broken")}
-    return replace(
-        found[-1], edit=reduce(add, (step.edit for step in found)), budget=compared["budget"],
-        settings={"layer": " + ".join(map(str, found))}, validation=found[-1].validation | counts,
-    )  # fmt: skip
+    edit, words = reduce(add, (step.edit for step in found)), " + ".join(map(str, found))
+    validation = found[-1].validation | counts
+    return replace(found[-1], edit=edit, settings={"layer": words}, budget=compared["budget"], validation=validation)

@@ -44,7 +44,7 @@ from edittools.choosing.trials import (
 from edittools.classifiers import Classifier
 from edittools.cut import Cut
 from edittools.edits import Edit
-from edittools.images import LabelledImages, LazyImages
+from edittools.images import LabelledImages, LazyImages, spread
 from edittools.keys import layer_keys
 from edittools.moments import second_moments
 from edittools.rewriting import SAMPLE, rewrite
@@ -112,11 +112,10 @@ class Protocol:
     """A story's images as states at its layers, the second moments of its reference images, and the rule of choice.
 
     `cuts`, `moments`, `everyday` and `kept` go by layer, `states` by the name of the set. `everyday` holds the keys of
-    a sample of the reference images, `kept` those of the kept images that an edit is made to spare (None where the
-    story keeps nothing); `states["keep"]` are the kept images that bound the choice, see `split_keep`. Every method's
-    trials are ranked by the same, `rank_by`: the validation "loss", or the "net" gain, see `ranked`. Raises
-    `ValueError` where budget images are reference images: an edit is made to spare those, so they cannot tell what it
-    costs.
+    a sample of the reference images, `kept` those of kept images that an edit is made to spare (None without any);
+    `states["keep"]` are those that bound the choice, see `split_keep`. All trials are ranked by the validation "loss",
+    or the "net" gain, see `ranked`. Raises `ValueError` where budget images are reference images: an edit is made to
+    spare those, so they cannot tell what it costs.
     """
 
     def __init__(
@@ -135,7 +134,7 @@ class Protocol:
         cuts, self.states = cache_states(story.classifier, everywhere, progress, **sets)
         self.cuts = {layer: cut for layer, cut in cuts.items() if layer != self.head or layer in layers}
         self.moments = second_moments(story.classifier, list(self.cuts), story.reference, progress=progress)
-        self.everyday = layer_keys(self.cuts, _spread(story.reference, SAMPLE), self.moments)
+        self.everyday = layer_keys(self.cuts, spread(story.reference, SAMPLE), self.moments)
         self.kept = layer_keys(self.cuts, solved) if solved is not None else None
         self.solved = solved
 
@@ -149,6 +148,9 @@ class Protocol:
         bare = [{name: v for name, v in s.items() if name not in ("keep_weight", "keep_share")} for s in settings]
         return [one for i, one in enumerate(bare) if one not in bare[:i]]
 
+    def _given(self, layers: Sequence[str] | None, exemplars: Exemplars | None, settings: Settings) -> tuple:
+        return self._among(layers), exemplars or self.story.exemplars, self.everyday, self._usable(settings)
+
     def rewriting(
         self,
         settings: Settings,
@@ -157,8 +159,7 @@ class Protocol:
         layers: Sequence[str] | None = None,
     ) -> Trials:
         """Edits of the story's `exemplars` (default: the single ones) in `layers` (default: all)."""
-        among, exemplars, settings = self._among(layers), exemplars or self.story.exemplars, self._usable(settings)
-        return rewriting_trials(among, exemplars, self.everyday, settings, strengths, self.kept)
+        return rewriting_trials(*self._given(layers, exemplars, settings), strengths, self.kept)
 
     def random_directions(
         self,
@@ -169,8 +170,7 @@ class Protocol:
         seed: int = 0,
     ) -> Trials:
         """The same trials as `rewriting` along random directions: the control."""
-        among, exemplars, settings = self._among(layers), exemplars or self.story.exemplars, self._usable(settings)
-        return random_trials(among, exemplars, self.everyday, settings, strengths, self.kept, seed)
+        return random_trials(*self._given(layers, exemplars, settings), strengths, self.kept, seed)
 
     def finetuning(
         self, settings: Settings, exemplars: Exemplars | None = None, layers: Sequence[str] | None = None
@@ -206,7 +206,7 @@ class Protocol:
 
     def staying(self, layers: Iterable[str]) -> tuple[CachedStates, CachedStates | None]:
         """A sample of the reference images, and the kept ones that go into a solve, as states at `layers`."""
-        wanted, sample = set(layers), _spread(self.story.reference, 4 * SAMPLE)
+        wanted, sample = set(layers), spread(self.story.reference, 4 * SAMPLE)
         cuts = {layer: cut for layer, cut in self.cuts.items() if layer in wanted}
         everyday = LabelledImages.unlabelled(sample, self.story.classifier.classes)
         return CachedStates(cuts, everyday), CachedStates(cuts, self.solved) if self.solved is not None else None
@@ -323,9 +323,3 @@ def split_keep(keep: LabelledImages | None) -> tuple[LabelledImages | None, Labe
     if keep is None or not len(keep):
         return None, None
     return keep.split(1 / 3) if len(keep) >= SPLIT_FROM else (keep, keep)
-
-
-def _spread(images: LabelledImages | Tensor, count: int) -> Tensor:
-    """At most `count` of the images, evenly spread."""
-    pixels = images.images if isinstance(images, LabelledImages) else images
-    return pixels[:: -(-len(pixels) // count)]

@@ -9,7 +9,7 @@ A dozen failing images is usual, so they choose and report by cross-validation: 
 other parts choose. The edit that comes back is chosen on all of them.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -39,12 +39,16 @@ SETTINGS = tuple(
     {"rank": rank, "masked": masked, "objective": "least_squares", **terms}
     for rank in (1, 3)
     for masked in (True, False)
-    for terms in ({"reference_weight": 0.0, "keep_weight": 0.0}, {"reference_weight": 1.0, "keep_weight": 0.0},
-                  {"reference_weight": 1.0, "keep_weight": 1.0})
-)  # fmt: skip
+    for terms in (
+        {"reference_weight": 0.0, "keep_weight": 0.0},
+        {"reference_weight": 1.0, "keep_weight": 0.0},
+        {"reference_weight": 1.0, "keep_weight": 1.0},
+    )
+)
 """Settings of `rewrite` that `repair` tries, in every layer; the exact objective, since it takes milliseconds."""
 
 Images = LabelledImages | Tensor
+Told = Callable[[str, int, int | None], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,9 +56,8 @@ class Repair:
     """What `repair` found: the `edit`, a `table` with one row a method, and the `verdict` in plain sentences.
 
     In the table `corrected`, `broken`, `share` with its 95 % interval and `p` are of the failing images, each read by
-    an edit chosen without it; `kept broken` is of kept images and `accuracy change` (points, with its interval) of
-    everyday images that nothing was chosen on. `methods` holds all trials by name; `finished` is False where it was
-    interrupted.
+    an edit chosen without it; `kept broken` and `accuracy change` (points, with its interval) are of images that
+    nothing was chosen on. `methods` holds all trials by name; `finished` is False where it was interrupted.
     """
 
     edit: Edit
@@ -69,7 +72,6 @@ class Repair:
         return verdict(self.methods["edit"], self.table, self.protocol.story, self.finished)
 
     def __str__(self) -> str:
-        """The verdict."""
         return self.verdict
 
     def costs(self, most: int = 200) -> pd.DataFrame:
@@ -106,7 +108,7 @@ def repair(
     baselines: bool = True,
     folds: int = 5,
     seed: int = 0,
-    progress: bool = True,
+    progress: bool | Told = True,
 ) -> Repair:
     """Find the layer, exemplar, settings and strength that correct the failing images within two bounds.
 
@@ -123,14 +125,15 @@ def repair(
         baselines: choose a random direction, a fine-tuning, a projection and a logit correction in the same way.
         folds: parts of the failing images for cross-validation.
         seed: of all splits; the same seed gives the same edit.
-        progress: show progress bars with the time left.
+        progress: show progress bars with the time left; or a function that is told the method, the trials done and all
+            of them before each trial, and ends the search by raising `KeyboardInterrupt`.
 
     An interrupt (Ctrl-C) ends the search; the best so far comes back, `finished` is False. Raises `ValueError` for
     fewer than two failing images or none that is misread, and for images that are in two sets.
     """
     named = _named(exemplars)
     story = _story(classifier, named, failing, everyday, keep, layers, seed)
-    protocol = Protocol(story, story.layers, progress=progress)
+    protocol = Protocol(story, story.layers, progress=progress is True)
     parts = _folds(failing, min(check_number(folds, 2, None, "folds"), len(failing)), seed)
     tries = {"edit": protocol.rewriting(settings, strengths)}
     if baselines:
@@ -189,10 +192,8 @@ def _story(
     parts = [labelled["everyday"].subset(range(start, len(everyday), step)) for start, step in ((0, 4), (1, 2), (2, 4))]
     kept, reported = _halves(labelled["keep"], seed)
     layers = tuple(layers or _later_layers(classifier))
-    return Scenario(
-        classifier, exemplars, validation=failing, reference=parts[0].images, budget=parts[1], clean=parts[2],
-        keep=kept, keep_report=reported, layers=layers,
-    )  # fmt: skip
+    sets = {"validation": failing, "reference": parts[0].images, "budget": parts[1], "clean": parts[2]}
+    return Scenario(classifier, exemplars, **sets, keep=kept, keep_report=reported, layers=layers)
 
 
 def _labelled(classifier: Classifier, images: Images | None) -> LabelledImages | None:
@@ -224,11 +225,15 @@ def _folds(failing: LabelledImages, count: int, seed: int) -> list[Tensor]:
     return [mask for mask in masks if mask.any()]
 
 
-def _tried(trials: Iterable[Trial], failing: CachedStates, name: str, progress: bool) -> tuple[pd.DataFrame, bool]:
+def _tried(
+    trials: Iterable[Trial], failing: CachedStates, name: str, progress: bool | Told
+) -> tuple[pd.DataFrame, bool]:
     """One row a trial: settings, edit, and of each failing image its loss and whether it is misread; and if all ran."""
     rows, total = [], len(trials) if hasattr(trials, "__len__") else None
     try:
-        for settings, edit in tqdm(trials, name, total, unit="trial", disable=not progress, leave=False):
+        for settings, edit in tqdm(trials, name, total, unit="trial", disable=progress is not True, leave=False):
+            if callable(progress):
+                progress(name, len(rows), total)
             logits = failing.logits(edit)
             loss = F.cross_entropy(logits, failing.labels, reduction="none").nan_to_num(nan=float("inf"))
             rows.append({**settings, "edit": edit, "losses": loss, "wrong": errors(logits, failing.labels)})
@@ -287,9 +292,9 @@ def _best(table: pd.DataFrame, before: Tensor, bounds: _Bounds, chosen: Tensor) 
 def _row(method: Method, protocol: Protocol) -> dict[str, Any]:
     """The figures of a method that nothing was chosen on."""
     held = method.held_out
-    low, high = held.corrected_interval()
-    found = {"failing": int(held.before.sum()), "corrected": held.corrected, "broken": held.broken,
-             "share": held.row()["errors corrected"], "low": low, "high": high, "p": held.row()["p"]}  # fmt: skip
+    figures, (low, high) = held.row(), held.corrected_interval()
+    found = {"failing": figures["errors before"], "corrected": held.corrected, "broken": held.broken}
+    found |= {"share": figures["errors corrected"], "low": low, "high": high, "p": figures["p"]}
     clean = protocol.states["clean"].compare(method.edit)
     found |= {"accuracy change": clean.accuracy_change}
     found |= dict(zip(("accuracy low", "accuracy high"), clean.accuracy_interval(), strict=True))

@@ -1,6 +1,7 @@
 """Methods beside each other: what each edit did to every set, and along its strength."""
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 
 import pandas as pd
 
@@ -10,13 +11,9 @@ from edittools.edits import Edit
 
 def strength_curve(edit: Edit, strengths: Sequence[float], target: CachedStates, clean: CachedStates) -> pd.DataFrame:
     """Follow an edit from α = 0 up: errors corrected on `target` and accuracy change on `clean`, by strength."""
-    rows = {}
-    for strength in strengths:
-        scaled = strength * edit
-        rows[strength] = {
-            "errors corrected": target.compare(scaled).row()["errors corrected"],
-            "accuracy change (points)": clean.compare(scaled).row()["accuracy change (points)"],
-        }
+    pairs = {a: (target.compare(a * edit).row(), clean.compare(a * edit).row()) for a in strengths}
+    figures = ("errors corrected", "accuracy change (points)")
+    rows = {a: {name: row[name] for name, row in zip(figures, pair, strict=True)} for a, pair in pairs.items()}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("strength")
 
 
@@ -28,14 +25,10 @@ def trade_off(
     One row a method and strength: `method`, `strength`, `errors corrected` on `target` and `kept broken`, both shares.
     """
     rows = []
-    for name, edit in edits.items():
-        for strength in strengths:
-            gained, lost = target.compare(strength * edit), kept.compare(strength * edit)
-            share = {
-                "errors corrected": gained.row()["errors corrected"],
-                "kept broken": lost.broken / len(lost.before),
-            }
-            rows.append({"method": name, "strength": strength, **share})
+    for (name, edit), strength in product(edits.items(), strengths):
+        gained, lost = target.compare(strength * edit).row(), kept.compare(strength * edit)
+        row = {"method": name, "strength": strength, "errors corrected": gained["errors corrected"]}
+        rows.append({**row, "kept broken": lost.broken / len(lost.before)})
     return pd.DataFrame(rows)
 
 
@@ -47,10 +40,8 @@ def report(edits: Mapping[str, Edit | Sequence[Edit]], states: Mapping[str, Cach
     its accuracy change in points with its interval (`… change`, `… low`, `… high`). A sequence of edits (several seeds)
     gives the mean of its rows, which has neither p nor interval, see `mean_of`.
     """
-    rows = {}
-    for name, edit in edits.items():
-        several = [edit] if isinstance(edit, Edit) else list(edit)
-        rows[name] = mean_of([_report_one(one, states) for one in several])
+    several = {name: [edit] if isinstance(edit, Edit) else edit for name, edit in edits.items()}
+    rows = {name: mean_of([_report_one(edit, states) for edit in each]) for name, each in several.items()}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
 
 

@@ -16,11 +16,10 @@ class Scenario:
     """A classifier, exemplars by name, and sets of images, each image with one duty.
 
     `reference` images need no labels and say which keys are everyday ones: an edit spares them. `validation` images
-    show the concept and choose; `budget` images are everyday ones whose accuracy must stay; `keep` images rightly rely
-    on the concept, exceptions that must be read as they are now. Read once are `test`, with the concept, `clean`,
-    everyday ones, `keep_report`, other exceptions, `own`, with the concept and of the exemplars' own class, and `more`,
-    sets by name. `several` are variants of one exemplar that go into one edit. `layers` may be edited, the `shortlist`
-    (default: all of them) is worth trying first.
+    show the concept and choose; everyday `budget` images must stay accurate; `keep` images rightly rely on the concept
+    and must be read as they are now. Read once are `test` (with the concept), `clean` (everyday), `keep_report` (other
+    exceptions), `own` (the concept and the exemplars' own class) and `more`, by name. `several` are exemplars that go
+    into one edit. `layers` may be edited, the `shortlist` (default: all) is worth trying first.
 
     A story also has a `tier`, a `change(image, mask)` that makes x' of a picture and a mask, the `default` settings of
     an edit that nobody tuned, and `expected`, the least that it claims.

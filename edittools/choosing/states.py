@@ -13,11 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from edittools.baselines.finetuning import forward
 from edittools.classifiers import Classifier, unwrapped
-from edittools.cut import Cut, State, cut_all, prefixes
+from edittools.cut import Cut, State, cut_all, prefixes, states_at
 from edittools.edits import Edit, added, applied_edits, unedited_fingerprint
 from edittools.images import LabelledImages, digest_tensors, positions
 from edittools.metrics import Comparison, errors
@@ -43,13 +42,7 @@ class CachedStates:
         self._classifier = next(iter(cuts.values())).classifier
         self._applied, self._versions = applied_edits(self._classifier), _versions(self._classifier)
         self._fingerprints = _fingerprints(self._classifier)
-        self.states: dict[str, list[State]] = {layer: [] for layer in cuts}
-        total = -(-len(data) // batch_size)
-        for images, _ in tqdm(
-            data.batches(batch_size), "states", total, unit="batch", disable=not progress, leave=False
-        ):
-            for layer, state in zip(cuts, prefixes(list(cuts.values()), images), strict=True):
-                self.states[layer].append(state)
+        self.states = states_at(cuts, data.images, batch_size, progress)
         self._outputs: dict[str, tuple[int, list[Tensor]]] = {}
         self.original = self.logits()
         self.before = errors(self.original, self.labels)

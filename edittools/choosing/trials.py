@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from edittools.baselines.finetuning import STEPS, finetune_path
 from edittools.choosing.states import CachedStates
+from edittools.classifiers import Classifier
 from edittools.cut import Cut
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
@@ -37,7 +38,6 @@ class Trials(Iterable[Trial]):
     """
 
     def __init__(self, make: Callable[[], Iterable[Trial]], count: int) -> None:
-        """Hold a function that gives the trials, and how many there are at most."""
         self._make, self._count = make, count
 
     def __iter__(self) -> Iterator[Trial]:
@@ -61,6 +61,33 @@ def grid(**choices: Iterable[Any]) -> list[dict[str, Any]]:
     return [dict(zip(choices, values, strict=True)) for values in product(*choices.values())]
 
 
+def baseline_trials(
+    method: Callable[..., Edit],
+    cuts: Mapping[str, Cut],
+    exemplars: Exemplars,
+    reference: Mapping[str, Any],
+    settings: Settings,
+    strengths: Sequence[float] = (0.5, 1.0),
+    keep: Mapping[str, LayerKeys] | None = None,
+) -> Trials:
+    """Try `method(classifier, cut, exemplars, reference, keep=, **setting)` in each layer, at each strength α.
+
+    `reference`, what the method takes, and the keys to `keep` go by layer. What a method finds no direction for, such
+    as a rank above what the keys at a small mask span, gives no trial.
+    """
+
+    def make() -> Iterator[Trial]:
+        for (layer, name, shown), setting in product(_at_layers(cuts, exemplars), settings):
+            near = {"keep": keep[layer]} if keep else {}
+            try:
+                edit = method(shown.cut.classifier, shown.cut, shown, reference[layer], **near, **setting)
+            except RankError:
+                continue
+            yield {"layer": layer, "exemplar": name, **setting}, edit
+
+    return Trials(make, len(cuts) * len(exemplars) * len(settings)).at(strengths)
+
+
 def rewriting_trials(
     cuts: Mapping[str, Cut],
     exemplars: Exemplars,
@@ -69,21 +96,8 @@ def rewriting_trials(
     strengths: Sequence[float] = (0.5, 1.0),
     keep: Mapping[str, LayerKeys] | None = None,
 ) -> Trials:
-    """Rewrite with each layer, exemplar and setting of `rewrite`, at each strength α.
-
-    `reference` and the keys to `keep` go by layer. Ranks above what the keys at a small mask span are left out.
-    """
-
-    def make() -> Iterator[Trial]:
-        for (layer, name, shown), setting in product(_at_layers(cuts, exemplars), settings):
-            try:
-                near = {"keep": keep[layer]} if keep else {}
-                edit = rewrite(shown.cut.classifier, shown.cut, shown, reference[layer], **near, **setting)
-            except RankError:
-                continue
-            yield {"layer": layer, "exemplar": name, **setting}, edit
-
-    return Trials(make, len(cuts) * len(exemplars) * len(settings)).at(strengths)
+    """Rewrite with each layer, exemplar and setting of `rewrite`, at each strength α, see `baseline_trials`."""
+    return baseline_trials(rewrite, cuts, exemplars, reference, settings, strengths, keep)
 
 
 def random_trials(
@@ -99,43 +113,13 @@ def random_trials(
 
     A direction depends on the seed, the layer's width and the rank. Settings without a rank are left out.
     """
+
+    def rewrite_at_random(classifier: Classifier, cut: Cut, shown: ExemplarStates, *given: Any, **setting: Any) -> Edit:
+        basis = random_basis(setting.get("rank", 1), cut.weight.shape[1], seed)
+        return rewrite(classifier, cut, shown, *given, basis=basis.to(cut.weight), **setting)
+
     ranked = [setting for setting in settings if setting.get("rank", 1) is not None]
-
-    def make() -> Iterator[Trial]:
-        for (layer, name, shown), setting in product(_at_layers(cuts, exemplars), ranked):
-            cut = cuts[layer]
-            basis = random_basis(setting.get("rank", 1), cut.weight.shape[1], seed)
-            near = {"reference": reference[layer]} | ({"keep": keep[layer]} if keep else {})
-            edit = rewrite(cut.classifier, cut, shown, basis=basis.to(cut.weight), **near, **setting)
-            yield {"layer": layer, "exemplar": name, **setting}, edit
-
-    return Trials(make, len(cuts) * len(exemplars) * len(ranked)).at(strengths)
-
-
-def baseline_trials(
-    method: Callable[..., Edit],
-    cuts: Mapping[str, Cut],
-    exemplars: Exemplars,
-    reference: Mapping[str, Any],
-    settings: Settings,
-    strengths: Sequence[float] = (0.5, 1.0),
-    keep: Mapping[str, LayerKeys] | None = None,
-) -> Trials:
-    """Try `method(classifier, cut, exemplars, reference, keep=, **setting)` in each layer, as `rewriting_trials` does.
-
-    `reference` goes by layer: what the method takes. What a method finds no direction for gives no trial.
-    """
-
-    def make() -> Iterator[Trial]:
-        for (layer, name, shown), setting in product(_at_layers(cuts, exemplars), settings):
-            near = {"keep": keep[layer]} if keep else {}
-            try:
-                edit = method(shown.cut.classifier, shown.cut, shown, reference[layer], **near, **setting)
-            except RankError:
-                continue
-            yield {"layer": layer, "exemplar": name, **setting}, edit
-
-    return Trials(make, len(cuts) * len(exemplars) * len(settings)).at(strengths)
+    return baseline_trials(rewrite_at_random, cuts, exemplars, reference, ranked, strengths, keep)
 
 
 def _at_layers(cuts: Mapping[str, Cut], exemplars: Exemplars) -> Iterator[tuple[str, str, ExemplarStates]]:
@@ -220,17 +204,12 @@ def repeated_trials(
 
     A locality is the weight of a term that keeps `reference` images as they are.
     """
-    parts = [
-        finetuning_trials(
-            {row.layer: cuts[row.layer]},
-            {row.exemplar: exemplars[row.exemplar]},
-            grid(scope=(row.scope,), rate=(row.rate,), momentum=(getattr(row, "momentum", 0.0),),
-                 locality=localities or (getattr(row, "locality", 0.0),), batch_size=(batch_size,), steps=steps),
-            reference,
-            keep,
-        )
-        for row in chosen.itertuples()
-    ]  # fmt: skip
+    parts = []
+    for row in chosen.itertuples():
+        own = {"momentum": (getattr(row, "momentum", 0.0),), "locality": localities or (getattr(row, "locality", 0.0),)}
+        settings = grid(scope=(row.scope,), rate=(row.rate,), **own, batch_size=(batch_size,), steps=steps)
+        cut, exemplar = {row.layer: cuts[row.layer]}, {row.exemplar: exemplars[row.exemplar]}
+        parts.append(finetuning_trials(cut, exemplar, settings, reference, keep))
     return sum(parts, Trials(lambda: (), 0))
 
 

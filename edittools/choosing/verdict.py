@@ -44,8 +44,8 @@ def verdict(method: Method, table: pd.DataFrame, story: Scenario, finished: bool
 
 def _took(method: Method) -> str:
     record, settings = method.edit.record, method.settings
-    words = ", ".join([settings["layer"], settings["exemplar"], f"rank {settings['rank']}",
-                       "mask" if settings["masked"] else "no mask", f"α {settings['strength']:g}"])  # fmt: skip
+    words = f"{settings['layer']}, {settings['exemplar']}, rank {settings['rank']}, "
+    words += f"{'mask' if settings['masked'] else 'no mask'}, α {settings['strength']:g}"
     left = record.loss_after / record.loss_before if record.loss_before else 0.0
     taken = "It took" if left <= TAKEN else "It took only in part"
     return f"Chosen: {words}. {taken}: {1 - left:.0%} of the loss at the exemplar is gone."
@@ -60,9 +60,8 @@ def _fires(method: Method, story: Scenario) -> list[str]:
     said = [f"{inside:.0%} of its firing in x' is inside the mask, which covers {covered:.0%} of the image."]
     moved = {"everyday": record.reference_movement, "kept": record.kept_movement}
     known = [f"of {name} images {share:.0%}" for name, share in moved.items() if share is not None]
-    return (
-        [*said, f"It moves the layer's outputs {' and '.join(known)} as far as those at the mask."] if known else said
-    )
+    moves = f"It moves the layer's outputs {' and '.join(known)} as far as those at the mask."
+    return [*said, moves] if known else said
 
 
 def _held_out(table: pd.DataFrame) -> str:

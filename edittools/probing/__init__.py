@@ -4,7 +4,5 @@ from edittools.probing.counterfactuals import Concepts, Counterfactual, control_
 from edittools.probing.effects import FALSE_DISCOVERY_RATE, LEAST_EFFECT, LEAST_IMAGES, Probe, pairs, score
 from edittools.probing.probe import Settings, probe
 
-__all__ = [
-    "FALSE_DISCOVERY_RATE", "LEAST_EFFECT", "LEAST_IMAGES", "Concepts", "Counterfactual", "Probe", "Settings",
-    "control_mask", "materials", "pairs", "probe", "score",
-]  # fmt: skip
+__all__ = ["FALSE_DISCOVERY_RATE", "LEAST_EFFECT", "LEAST_IMAGES", "Concepts", "Counterfactual", "Probe", "Settings"]
+__all__ += ["control_mask", "materials", "pairs", "probe", "score"]

@@ -68,7 +68,6 @@ class Concepts:
     objects: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Check masks and styles."""
         fit = (len(self.data), *self.data.images[:1].shape[-2:])
         for concept, mask in self.masks.items():
             if tuple(mask.shape) != fit:

@@ -56,9 +56,9 @@ class Probe:
     concept is transformed and after the `control` is, and the probability of `class` each time, `p_before`, `p_after`,
     `p_control`. The last and `control` are missing (NaN, None) where no such control was made.
 
-    The `control` that drops are compared with is the same change "elsewhere" in the image, or "in place": the concept
-    turned to another variant of itself, the rows whose style is the concept. A rule needs `least_images`. `concepts`
-    make the pictures; they are None where pasting did not. Raises `ValueError` for another control.
+    The `control` is the same change "elsewhere" in the image, or "in place": the concept turned to another variant of
+    itself, the rows whose style is the concept. A rule needs `least_images`. `concepts` make the pictures, None where
+    pasting did not. Raises `ValueError` for another control.
     """
 
     table: pd.DataFrame = field(repr=False)
@@ -67,7 +67,6 @@ class Probe:
     concepts: Concepts | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        """Check the control."""
         if self.control not in CONTROLS:
             raise ValueError(f"control {self.control!r}: expected 'elsewhere' or 'in place'")
 
@@ -99,17 +98,16 @@ class Probe:
         """Drops and effects by one or several columns of the table (and by classifier, where there are several).
 
         `measure` is "accuracy", the paper's, or of the right class the "probability", which shows more with few images,
-        or the "log-odds" (see `SATURATED`), which compare classes that are read with more and with less certainty. One
-        row a group of at least `least_images` images: `images`; `before`, the mean over them; `drop` when the concept
-        is transformed, with a bootstrap interval `drop low` … `drop high`; `controlled`, the images that have a
-        control; their mean `control drop`; and `effect`, the drop at the concept minus the drop at its control, paired
-        image by image, with its interval `low` … `high`, the one-sided p of Wilcoxon's signed-rank test that the
-        concept hurts no more than its control and `least_effect` together, and `q`, the p adjusted by
-        Benjamini–Hochberg over all rows of the classifier. The unit is the image: its textures are averaged first.
+        or the "log-odds" (see `SATURATED`), which compare classes read with more and with less certainty. One row a
+        group of at least `least_images` images: `images`; `before`, their mean; `drop` when the concept is transformed,
+        with a bootstrap interval; `controlled`, the images that have a control; their mean `control drop`; `effect`,
+        the drop at the concept minus that at its control, paired by image (textures are averaged first), with its
+        interval; the one-sided `p` of Wilcoxon's signed-rank test that the concept hurts no more than its control and
+        `least_effect` together; and `q`, the p adjusted by Benjamini–Hochberg over all rows of the classifier.
 
-        Classes whose object is the concept are marked (`is_object`) where `by` tells classes and concepts apart, and
-        have no `q`; elsewhere they are left out. `interval` are options of `metrics.bootstrap`. Raises `KeyError` for
-        an unknown column, `ValueError` for an unknown measure.
+        Classes whose object is the concept are marked (`is_object`) and have no `q` where `by` tells them apart;
+        elsewhere they are left out. `interval` are options of `metrics.bootstrap`. Raises `KeyError` for an unknown
+        column, `ValueError` for an unknown measure.
         """
         keys = [by] if isinstance(by, str) else list(by)
         self._check(keys)
@@ -159,12 +157,11 @@ class Probe:
     ) -> pd.DataFrame:
         """The concepts that each class relies on, strongest first, class by class.
 
-        A rule is a class and a concept, not its object, whose `effect` (see `effects`) is more than `least_effect`: not
-        only in the mean, the test with q ≤ `fdr` is against that effect, not against none. With images enough hardly
-        any concept has none at all: the edge of a texture, or an object of the colour of its new ground, costs a little
-        too. By default it is `LEAST_EFFECT` of log-odds, else what that takes from a probability of a half, 0.12.
-        `least_images` are the probe's by default. Beside the columns of `effects` a rule has the `classifier`, the
-        `style` that hurts most and, as `evidence`, the numbers of the images (read rightly before) that lose most.
+        A rule is a class and a concept, not its object, whose `effect` (see `effects`) is more than `least_effect`, in
+        the mean and by a test with q ≤ `fdr`. With images enough hardly any concept has no effect: the edge of a
+        texture costs a little too. By default it is `LEAST_EFFECT` of log-odds, else what that takes from a probability
+        of a half, 0.12; `least_images` are the probe's. Beside the columns of `effects` a rule has the `classifier`,
+        the `style` that hurts most and, as `evidence`, the numbers of the rightly read images that lose most.
         """
         if least_effect is None:
             least_effect = LEAST_EFFECT if measure == "log-odds" else 0.5 - expit(-LEAST_EFFECT)
@@ -222,13 +219,12 @@ class Probe:
     def changes(self, before: str = "before", measure: str = "probability", **interval: Any) -> pd.DataFrame:
         """What each classifier gained on the one named `before`, such as edited ones on the unedited.
 
-        One row each, over the `images` that both have: the change of the measure on the pictures as they are,
-        `untouched`, at the `control` and where the concept is `changed`, the last with its bootstrap interval `low` …
-        `high` and the two-sided p of Wilcoxon's signed-rank test; and the mean effect, `effect before` and `effect
-        after`. An effect alone also falls when a classifier loses everything, so a rule is weaker where `changed` rises
-        and the other two do not fall. `measure` and `interval` are as in `effects`. Raises `KeyError` when `before` is
-        not in the table, and `ValueError` when the classifiers have no image with a control in common, or are held to
-        different classes.
+        One row each, over the `images` that both have: the change of the measure on pictures as they are, `untouched`,
+        at the `control` and where the concept is `changed` (with its bootstrap interval and the two-sided p of
+        Wilcoxon's signed-rank test), and the mean effect before and after. An effect also falls when a classifier loses
+        everything: a rule is weaker where `changed` rises and the others do not fall. `measure` and `interval` are as
+        in `effects`. Raises `KeyError` for `before` not in the table, `ValueError` for classifiers with no image with a
+        control in common, or held to different classes.
         """
         names = list(self.table["classifier"].unique())
         if before not in names:
@@ -271,9 +267,7 @@ class Probe:
         return both
 
 
-_EFFECT = (
-    "images", "before", "drop", "drop low", "drop high", "controlled", "control drop", "effect", "low", "high", "p",
-)  # fmt: skip
+_EFFECT = "images;before;drop;drop low;drop high;controlled;control drop;effect;low;high;p".split(";")
 
 
 def _bootstrap(options: dict[str, Any]) -> partial:
@@ -284,11 +278,10 @@ def _effect(found: pd.DataFrame, spread: partial, least: float) -> list[float]:
     drop = (found["untouched"] - found["changed"]).to_numpy()
     both = found.dropna(subset="controlled")
     effect = (both["controlled"] - both["changed"]).to_numpy()
-    return [
-        len(found), found["untouched"].mean(), drop.mean(), *spread(drop),
-        len(both), (both["untouched"] - both["controlled"]).mean(), effect.mean() if len(both) else np.nan,
-        *spread(effect), signed_rank(effect - least, "greater"),
-    ]  # fmt: skip
+    drops = len(found), found["untouched"].mean(), drop.mean(), *spread(drop)  # first: both intervals share one rng
+    control = len(both), (both["untouched"] - both["controlled"]).mean()
+    effects = effect.mean() if len(both) else np.nan, *spread(effect), signed_rank(effect - least, "greater")
+    return [*drops, *control, *effects]
 
 
 def pairs(rules: pd.DataFrame) -> set[tuple[str, str]]:

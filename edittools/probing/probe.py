@@ -23,14 +23,13 @@ class Settings:
 
     Every concept in `only` (default: all that have masks) is turned to every style. `groups`, instead of `only`, are
     concepts that may stand in for each other, such as grounds: each is turned to the styles named as its group is, so
-    to itself as well. One image is turned to `variants_per_image` of each style (default: all), in rotation from image
-    to image: with few for all images, an odd one among them would pass for an effect. Concepts that cover less than
-    the share `least_area` of an image are not transformed. A rule needs `least_images`; a job has `chunk` images.
+    to itself as well. One image is turned to `variants_per_image` of each style (default: all), in rotation, so that no
+    odd variant passes for an effect. Concepts that cover less than the share `least_area` of an image are left. A rule
+    needs `least_images`; a job has `chunk` images.
 
-    `control` is "elsewhere", the same change beside the concept, which doubles the work, or "in place", the concept
-    turned to itself: same area, same edges, same handling. The right class is the label that is "given", or what each
-    classifier "read" in the untouched image (`labels`). Raises `ValueError` for other words, and for `only` with
-    `groups`.
+    `control` is "elsewhere", the same change beside the concept, or "in place", the concept turned to itself: same
+    area, same edges, half the work. The right class is the label "given", or what each classifier "read" in the
+    untouched image (`labels`). Raises `ValueError` for other words, and for `only` with `groups`.
     """
 
     only: Sequence[str] | None = None
@@ -43,7 +42,6 @@ class Settings:
     chunk: int = 16
 
     def __post_init__(self) -> None:
-        """Check the words."""
         for name, words in {"control": CONTROLS, "labels": ("given", "read")}.items():
             if getattr(self, name) not in words:
                 raise ValueError(f"{name} {getattr(self, name)!r}: expected {' or '.join(map(repr, words))}")
@@ -131,8 +129,11 @@ def _rows(
         changed = list(islice(readings, len(textures)))
         controls = [(None, None)] * len(textures) if case.control is None else list(islice(readings, len(textures)))
         for (style, variant), (after, p), (control, p_control) in zip(textures, changed, controls, strict=True):
-            yield concept, {
-                "area": float(case.mask.mean()), "style": style, "variant": variant,
-                "before": before, "after": after, "control": control,
-                "p_before": p_before, "p_after": p, "p_control": p_control,
-            }  # fmt: skip
+            row = {
+                "area": float(case.mask.mean()),
+                "style": style,
+                "variant": variant,
+                "before": before,
+                "after": after,
+            }
+            yield concept, row | {"control": control, "p_before": p_before, "p_after": p, "p_control": p_control}

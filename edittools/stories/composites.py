@@ -92,13 +92,15 @@ def snow_from_composites(name: str, progress: bool = False, device: Device = Non
     roads = masked_photos(classifier, "road", progress)
     change = partial(paste_texture, texture_image=photos.snow_texture(), keep_shading=0)
     exemplars, layers = snow_exemplars(classifier, change), convolutions(classifier)[-LATE:]
-    return Scenario(
-        classifier, exemplars, tier="lite", change=change, reference=roads.other,
-        validation=roads.composites(snow_looks()), test=photos.snow_photos(classifier, progress),
-        **everyday_photos(classifier, progress),
-        layers=layers, several={f"all {len(exemplars)}": list(exemplars.values())},
-        default={"layer": layers[0], "exemplar": "minivan", "rank": 1, "masked": True},
-    )  # fmt: skip
+    sets = {"validation": roads.composites(snow_looks()), "test": photos.snow_photos(classifier, progress)}
+    sets |= {"reference": roads.other, **everyday_photos(classifier, progress)}
+    story = {"tier": "lite", "change": change, "layers": layers, "several": _all(exemplars)}
+    default = {"layer": layers[0], "exemplar": "minivan", "rank": 1, "masked": True}
+    return Scenario(classifier, exemplars, **sets, **story, default=default)
+
+
+def _all(exemplars: Mapping[str, Exemplar]) -> dict[str, list[Exemplar]]:
+    return {f"all {len(exemplars)}": list(exemplars.values())}
 
 
 def turned_photos(
@@ -122,12 +124,10 @@ def _turned(classifier: Classifier, concept: str, style: str, found: Masked, bud
         f"{concept} {i + 1}": Exemplar(x, change(x, mask), mask, label) for i, (x, mask, label) in enumerate(shown)
     }
     chosen, reported = ([partial(_in_variant, style, v, shade) for v in variants] for variants, shade in VARIED)
-    return Scenario(
-        classifier, exemplars, tier="lite", change=change, reference=found.other,
-        validation=found.composites(chosen, range(3, len(found.data), 2)),
-        test=found.composites(reported, range(4, len(found.data), 2)),
-        budget=budget, layers=layers, several={f"all {len(exemplars)}": list(exemplars.values())},
-    )  # fmt: skip
+    sets = {"validation": found.composites(chosen, range(3, len(found.data), 2))}
+    sets |= {"test": found.composites(reported, range(4, len(found.data), 2)), "budget": budget}
+    story = {"tier": "lite", "change": change, "layers": layers, "several": _all(exemplars)}
+    return Scenario(classifier, exemplars, reference=found.other, **sets, **story)
 
 
 VARIED = (((1, 2, 3), 0.7), ((4, 5), 0.3))  # variants of a style and how much shading stays: to choose, to report

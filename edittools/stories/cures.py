@@ -13,6 +13,7 @@ to the other half where it is reported.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import pandas as pd
 import torch
@@ -92,16 +93,14 @@ def scenario_for(
 ) -> Cure:
     """The scenario of a row of `rules`: what `choosing` needs to choose an edit that weakens it, and to report.
 
-    The first images of the rule's evidence, `exemplars` of them, are the exemplars, each also in several variants of
-    the rule's style (`several`). All other images that show the concept and are read rightly are turned to the style: a
-    `share` of every class is `validation`, in several variants; of the others, in variants that neither an exemplar nor
-    the validation has, the images of the rule's class are `own` and all others the `test`. `keep` and `keep_report` are
-    halves of the untouched images that show what the style is made of and are read rightly. Labels are those of the
-    story, or what is read where it probes so.
+    The first of the rule's evidence are the `exemplars`, each also in several variants of the rule's style. All other
+    images that show the concept and are read rightly are turned to the style: a `share` of every class is `validation`,
+    in several variants; of the others, in variants not seen before, those of the rule's class are `own`, the rest the
+    `test`. `keep` and `keep_report` are halves of the untouched images that show what the style is made of and are read
+    rightly. Labels are those of the story, or what is read where it probes so.
 
     Raises `TypeError` for what is no row of `rules`, `KeyError` for a classifier, class or concept and `ValueError` for
-    a material or image that is not of the story, and when there is no evidence, nothing to choose on, to report, or
-    to keep.
+    a material or image that is not of the story, or when there is nothing to edit, choose on, report or keep.
     """
     if check_amount(share, "share", 0) >= 1:
         raise ValueError(f"share {share}: expected a number from 0 up and below 1")
@@ -123,42 +122,49 @@ def scenario_for(
             f"expected at least one exemplar, validation, test and kept image"
         )
     turned = partial(_turned, data, story.masks[concept], classifier.size)
-    clean = replace(story.clean, images=resized(story.clean.images[:], classifier.size))
     keep, report = _halves(replace(data, images=images).subset(exceptions), seed)
-    layer, later, shortlist = _layers(story, classifier)
     return Cure(
-        classifier, {name: each[0] for name, each in made.items()},
-        tier=story.tier, change=partial(paste_texture, texture_image=known[0]),
-        validation=turned(known, numbers["validation"], several), test=turned(held_out, numbers["test"]),
-        budget=clean.subset(range(0, len(clean), 2)), clean=clean.subset(range(1, len(clean), 2)),
-        reference=resized(story.reference, classifier.size),
-        keep=keep, keep_report=report,
-        layers=later, shortlist=shortlist,
-        default={"layer": layer, "exemplar": next(iter(made)), "rank": 1, "masked": True},
+        classifier,
+        **_shown(story, classifier, made),
+        **_everyday(story, classifier),
+        change=partial(paste_texture, texture_image=known[0]),
+        validation=turned(known, numbers["validation"], several),
+        test=turned(held_out, numbers["test"]),
         own=turned(held_out, numbers["target class"]) if numbers["target class"] else None,
-        several={f"{name} in {several} variants": each for name, each in made.items()}, numbers=numbers,
+        keep=keep,
+        keep_report=report,
+        numbers=numbers,
         concepts=Concepts(data, {concept: story.masks[concept]}, materials | {style: held_out}, story.objects),
         settings=replace(story.settings, only=[concept], variants_per_image=2, control="in place", labels="given"),
-    )  # fmt: skip
+    )
+
+
+def _shown(story: Probing, classifier: Classifier, made: Mapping[str, Sequence[Exemplar]]) -> dict[str, Any]:
+    """The exemplars of a scenario, each also in several variants, and the settings of an untuned edit."""
+    several = {f"{name} in {len(each)} variants": each for name, each in made.items()}
+    default = {"layer": _layers(story, classifier)[0], "exemplar": next(iter(made)), "rank": 1, "masked": True}
+    return {"exemplars": {name: each[0] for name, each in made.items()}, "several": several, "default": default}
+
+
+def _everyday(story: Probing, classifier: Classifier) -> dict[str, Any]:
+    """What all scenarios of a classifier share: its everyday images at its size, its layers and the tier."""
+    clean = replace(story.clean, images=resized(story.clean.images[:], classifier.size))
+    halves = {name: clean.subset(range(first, len(clean), 2)) for first, name in enumerate(("budget", "clean"))}
+    _, later, shortlist = _layers(story, classifier)
+    halves["reference"] = resized(story.reference, classifier.size)
+    return {**halves, "layers": later, "shortlist": shortlist, "tier": story.tier}
 
 
 def cures_for(story: Probing, report: Probing, rules: pd.DataFrame, exemplars: int = 3) -> dict[str, Scenario]:
     """A scenario for each row of `rules` of the story's first classifier, named "class: concept → style".
 
-    Each has the images of the rule's own class that show the concept and are read rightly, turned to the style, and
-    keeps as they are those of all other rules' classes and those that show what the style is made of. Exemplars,
-    `validation` and `keep` are of the `story` that the rules were found in; `test` and `keep_report` are the images of
-    `report`, the former in variants that were not seen. So no scenario reports what another one chose on.
-
-    Raises what `scenario_for` raises, and `ValueError` where a rule has no image to choose on or to report.
+    Each turns the images of the rule's class that show the concept and are read rightly to the style, and keeps those
+    of all other rules' classes and those that show what the style is made of. Exemplars, `validation` and `keep` are of
+    the `story` that the rules were found in; `test`, in unseen variants, and `keep_report` are of `report`. So no
+    scenario reports what another chose on. Raises what `scenario_for` does, and `ValueError` for a rule without images.
     """
     classifier = story.classifiers[story.first]
-    layer, later, shortlist = _layers(story, classifier)
-    clean = replace(story.clean, images=resized(story.clean.images[:], classifier.size))
-    shared = {
-        "reference": resized(story.reference, classifier.size), "budget": clean.subset(range(0, len(clean), 2)),
-        "clean": clean.subset(range(1, len(clean), 2)), "layers": later, "shortlist": shortlist, "tier": story.tier,
-    }  # fmt: skip
+    shared = _everyday(story, classifier)
     named = torch.tensor(sorted({classifier.index(name) for name in rules["class"]}))
     parts = [_Part(one, *_read(one, classifier), named, classifier.size) for one in (story, report)]
     found = {}
@@ -170,12 +176,9 @@ def cures_for(story: Probing, report: Probing, rules: pd.DataFrame, exemplars: i
         made = _exemplars(concepts, rule, len(evidence), several, classifier.size)
         validation, keep = parts[0].of(rule, classifier, known, several, evidence)
         test, keep_report = parts[1].of(rule, classifier, held_out, 1)
-        found[f"{rule['class']}: {concept} → {style}"] = Scenario(
-            classifier, {name: each[0] for name, each in made.items()},
-            validation=validation, keep=keep, test=test, keep_report=keep_report,
-            several={f"{name} in {several} variants": each for name, each in made.items()},
-            default={"layer": layer, "exemplar": next(iter(made)), "rank": 1, "masked": True}, **shared,
-        )  # fmt: skip
+        sets = {"validation": validation, "keep": keep, "test": test, "keep_report": keep_report}
+        name = f"{rule['class']}: {concept} → {style}"
+        found[name] = Scenario(classifier, **_shown(story, classifier, made), **sets, **shared)
     return found
 
 

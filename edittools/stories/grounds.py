@@ -63,10 +63,10 @@ def balanced_scenario(
     def painted(images: int, split: str, skip: int, balanced: bool = False) -> LabelledImages:
         return scenes(images, _FIRST[split] + skip, balanced=balanced, workers=workers, progress=progress)
 
-    return Scenario(
-        classifier, {"exemplar 1": shown[0]}, several={f"{n} exemplars": shown[:n] for n in counts}, tier="mini",
-        validation=painted(validation, "validation", 0, balanced=True), test=painted(test, "test", 0, balanced=True),
-        budget=painted(everyday, "validation", 20_000), clean=painted(everyday, "test", 20_000),
-        reference=painted(everyday // 2, "reference", 20_000),
-        layers=layers, shortlist=layers[len(layers) // 2 :],
-    )  # fmt: skip
+    sets = {"budget": painted(everyday, "validation", 20_000), "clean": painted(everyday, "test", 20_000)}
+    sets["validation"] = painted(validation, "validation", 0, balanced=True)
+    sets["test"] = painted(test, "test", 0, balanced=True)
+    sets["reference"] = painted(everyday // 2, "reference", 20_000)
+    several = {f"{n} exemplars": shown[:n] for n in counts}
+    named = {"layers": layers, "shortlist": layers[len(layers) // 2 :], "several": several, "tier": "mini"}
+    return Scenario(classifier, {"exemplar 1": shown[0]}, **sets, **named)

@@ -14,31 +14,46 @@ from torchvision.transforms.functional import center_crop, resize
 from tqdm.auto import tqdm
 
 from edittools.classifiers import Classifier
-from edittools.images import LabelledImages, LazyImages, load_image
+from edittools.images import LabelledImages, LazyImages, load_image, load_mask
 from edittools.metrics import predict
 from edittools.zoo.downloads import available, offline_folder, photo, registry
 
 SNOW_CLASSES = {
-    "armytank": 847, "carwheel": 479, "firetruck": 555, "motorscooter": 670,
-    "racingcar": 751, "schoolbus": 779, "trafficlight": 920,
-}  # fmt: skip
+    "armytank": 847,
+    "carwheel": 479,
+    "firetruck": 555,
+    "motorscooter": 670,
+    "racingcar": 751,
+    "schoolbus": 779,
+    "trafficlight": 920,
+}
 """Folders of the paper's snow photos and the ImageNet classes they show."""
 
 
-def _load(names: Sequence[str], classifier: Classifier, progress: bool, kind: str) -> torch.Tensor:
+def load_photo(name: str, classifier: Classifier) -> Tensor:
+    """A registered photo as the classifier takes it, `(3, size, size)`."""
+    return load_image(photo(name), classifier.size, classifier.resize_to)
+
+
+def load_mask_for(image: Tensor, path: Path) -> Tensor:
+    """A hand-drawn mask `(H, W)`, at the size of an image."""
+    mask = load_mask(path)
+    return mask if mask.shape == image.shape[1:] else (resize(mask[None], list(image.shape[1:]))[0] > 0.5).float()
+
+
+def _load(names: Sequence[str], classifier: Classifier, progress: bool, kind: str) -> Tensor:
     if not names:
         raise FileNotFoundError(f"no photo {kind}: expected at least one in EDITTOOLS_PHOTOS={str(offline_folder())!r}")
     bar = tqdm(names, desc="photos", unit="photo", disable=not progress, leave=False)
-    return torch.stack([load_image(photo(name), classifier.size, classifier.resize_to) for name in bar])
+    return torch.stack([load_photo(name, classifier) for name in bar])
 
 
 def snow_photos(classifier: Classifier, progress: bool = False) -> LabelledImages:
     """Load the paper's photos of vehicles and traffic lights on snow (section 3.1), at the classifier's size."""
     names = [n for n in available("editing-classifiers/snow/") if n.count("/") == 3]
     labels = torch.tensor([SNOW_CLASSES[name.split("/")[2]] for name in names], dtype=torch.long)
-    return LabelledImages(
-        _load(names, classifier, progress, "of vehicles on snow"), labels, classifier.classes, tuple(names)
-    )
+    pixels = _load(names, classifier, progress, "of vehicles on snow")
+    return LabelledImages(pixels, labels, classifier.classes, tuple(names))
 
 
 def snow_texture() -> torch.Tensor:
@@ -51,9 +66,8 @@ def imagenet_sample(classifier: Classifier, progress: bool = False) -> LabelledI
     order = {name: i for i, name in enumerate(sorted(n for n in registry() if n.startswith("imagenet-sample/")))}
     names = available("imagenet-sample/")
     labels = torch.tensor([order[name] for name in names], dtype=torch.long)
-    return LabelledImages(
-        _load(names, classifier, progress, "of the ImageNet sample"), labels, classifier.classes, tuple(names)
-    )
+    pixels = _load(names, classifier, progress, "of the ImageNet sample")
+    return LabelledImages(pixels, labels, classifier.classes, tuple(names))
 
 
 def unlabelled(
@@ -98,10 +112,12 @@ def _image_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMG_EXTENSIONS)
 
 
-MSRC = (
-    "building", "grass", "tree", "cow", "horse", "sheep", "sky", "mountain", "aeroplane", "water", "face", "car",
-    "bicycle", "flower", "sign", "bird", "book", "chair", "road", "cat", "dog", "body", "boat",
-)  # fmt: skip
+MSRC = tuple(
+    """
+    building grass tree cow horse sheep sky mountain aeroplane water face car bicycle flower sign bird book chair road
+    cat dog body boat
+    """.split()
+)
 """The classes of the hand-made MSRC v2 segmentations, in the order of their numbers."""
 
 
@@ -124,7 +140,7 @@ def msrc(
     names = available("msrc-v2/Images/")
     pixels, maps = [], []
     for name in tqdm(names, desc="photos", unit="photo", disable=not progress, leave=False):
-        pixels.append(load_image(photo(name), classifier.size, classifier.resize_to))
+        pixels.append(load_photo(name, classifier))
         truth = name.replace("Images/", "newsegmentations_mats/").replace(".bmp", "_GT.mat")
         maps.append(fit_map(_msrc_classes(photo(truth)), classifier.size, classifier.resize_to))
     images, numbers = torch.stack(pixels), torch.from_numpy(np.stack(maps))

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from edittools.classifiers import Classifier
+from edittools.classifiers import Classifier, shipped
 from edittools.images import LabelledImages, resized
 from edittools.metrics import predict
 from edittools.probing.counterfactuals import Concepts, materials
@@ -31,14 +31,12 @@ USUAL = 50.0
 class Probing:
     """What the story of section 5 needs.
 
-    `data` with `masks` are probed with the `styles` (the first `styled` images) and with materials cut from `donors`,
-    of each material so many `variants`, all with these `settings`; `objects` are those of `Concepts`. `groups` are
-    concepts that may stand in for each other, `unscored` more such groups that are no part of the score. `classifiers`
-    go by name; the rules of the first are looked for, and `null` names the one that was trained without rules.
-    `planted` are the pairs of class and concept that were planted, where that is known; `example` is the class whose
-    rule is shown and rewritten. `clean` are images whose accuracy shall stay meanwhile, `reference` `(N, 3, H, W)`
-    everyday images without labels, `layer` and `shortlist` as in `Scenario`. Drawn images have the seeds from
-    `first_seed` on.
+    `data` with `masks` are probed with the `styles` (the first `styled` images) and `variants` of each material of the
+    `donors`, all with these `settings`; `objects` are those of `Concepts`. `groups` are concepts that may stand in
+    for each other, `unscored` groups are no part of the score. The rules of the first of the `classifiers` are looked
+    for; `null` names the one trained without rules. `planted` are pairs of class and concept, where known; `example` is
+    the class whose rule is rewritten. `clean` are images whose accuracy shall stay, `reference` everyday images without
+    labels, `layer` and `shortlist` as in `Scenario`. Drawn images have the seeds from `first_seed` on.
     """
 
     tier: str
@@ -175,31 +173,28 @@ def _in_miniworld(split: str, per_class: int, progress: bool, device: Device) ->
     donors = spaced(4 * len(CLASSES), SPLITS["reference"].start + 200_000, label=list(CLASSES) * 4)
     seen = (*GROUNDS, *BEHIND, *unscored[0], "object")
     names = ("mini_vgg", "mini_resnet", "mini_vgg_balanced")
-    return Probing(
-        tier="mini", classifiers={name: load_classifier(name, device) for name in names},
-        data=data, masks={c: data.mask(c) for c in seen},
-        donors=donors, donor_masks={c: donors.mask(c) for c in seen},
-        groups=(GROUNDS, BEHIND), unscored=unscored, styles=STYLES, styled=3 * len(CLASSES),
-        objects={"object": CLASSES}, settings=Settings(least_images=min(LEAST_IMAGES, per_class // 2)),
-        clean=spaced(1200, SPLITS["reference"].start + 300_000),
-        reference=spaced(400, SPLITS["reference"].start + 400_000).images,
-        layer="features.10", shortlist=("features.10", "features.13", "features.15"), example="car",
-        null="mini_vgg_balanced", planted=planted_pairs(), first_seed=start,
-    )  # fmt: skip
+    classifiers = {name: load_classifier(name, device) for name in names}
+    shown = {"data": data, "masks": {c: data.mask(c) for c in seen}, "objects": {"object": CLASSES}}
+    given = {"donors": donors, "donor_masks": {c: donors.mask(c) for c in seen}}
+    asked = {"groups": (GROUNDS, BEHIND), "unscored": unscored, "styles": STYLES, "styled": 3 * len(CLASSES)}
+    asked["settings"] = Settings(least_images=min(LEAST_IMAGES, per_class // 2))
+    everyday = {"clean": spaced(1200, SPLITS["reference"].start + 300_000)}
+    everyday["reference"] = spaced(400, SPLITS["reference"].start + 400_000).images
+    layers = {"layer": "features.10", "shortlist": ("features.10", "features.13", "features.15")}
+    known = {"example": "car", "null": "mini_vgg_balanced", "planted": planted_pairs(), "first_seed": start}
+    return Probing("mini", classifiers, **shown, **given, **asked, **everyday, **layers, **known)
 
 
-OBJECTS = {  # concept of MSRC v2 -> numbers of the ImageNet classes whose object it is
-    "dog": range(151, 276), "cat": range(281, 294), "bird": (*range(7, 25), *range(80, 101), *range(127, 147)),
-    "cow": (345, 346, 347, 690), "sheep": range(348, 354), "horse": (339, 340, 603), "aeroplane": (404, 895, 908),
-    "flower": (883, 985, 986), "bicycle": (444, 671, 870, 880), "sign": (704, 781, 919, 920),
-    "car": (407, 408, 436, 468, 479, 511, 555, 569, 573, 575, 581, 609, 627, 654, 656, 661, 675, 705, 717, 734, 751,
-            757, 779, 817, 864, 867, 874),
-    "boat": (472, 484, 510, 554, 576, 625, 628, 693, 724, 780, 814, 833, 871, 914), "road": (829, 919),
-    "building": (425, 437, 449, 483, 497, 498, 500, 538, 580, 624, 634, 660, 663, 668, 682, 698, 706, 727, 762,
-                 788, 832, 839, 858, 900),
-    "book": (454, 917, 921, 922), "chair": (423, 559, 765, 831, 857), "mountain": (970, 976, 979, 980),
-    "water": (460, 525, 562, 973, 974, 975, 977, 978), "tree": (984, 990), "face": (643,), "body": (981, 982, 983),
-}  # fmt: skip
+def imagenet_objects() -> dict[str, list[int]]:
+    """By concept of MSRC v2, the numbers of the ImageNet classes whose object it is."""
+    found = {}
+    for line in shipped("msrc_objects.txt").read_text().splitlines():
+        concept, *spans = line.split()
+        ends = [[int(end) for end in span.split("-")] for span in spans]
+        found[concept] = [i for end in ends for i in range(end[0], end[-1] + 1)]
+    return found
+
+
 BACKGROUNDS = (("grass", "road", "water"), ("sky", "building", "tree"))
 
 _SHORTLIST = ("blocks.4.0.conv_pwl", "blocks.5.0.conv_pw", "blocks.5.0.conv_pwl")
@@ -216,13 +211,13 @@ def _on_photos(tier: str, progress: bool, device: Device) -> Probing:
     most = (masks[c].flatten(1).mean(dim=1).argsort(descending=True, stable=True) for c in backgrounds)
     giving = sorted({i for order in most for i in order[:variants].tolist()})
     probed = sorted(set(range(len(data))) - set(giving))
-    objects = {concept: [data.classes[i] for i in numbers] for concept, numbers in OBJECTS.items()}
-    return Probing(
-        tier, classifiers, data.subset(probed), {c: m[probed] for c, m in masks.items()},
-        data.subset(giving), {c: m[giving] for c, m in masks.items()}, groups=BACKGROUNDS,
-        unscored=(tuple(c for c in MSRC if c in masks and c not in backgrounds),),
-        styles=("snow", "wooden", "graffiti", "floral"), styled=120,
-        objects=objects, settings=Settings(labels="read", least_images=5),
-        clean=photos.imagenet_sample(largest, progress), reference=photos.unlabelled("rta-100/", largest, progress),
-        layer="blocks.4.0.conv_pw", shortlist=_SHORTLIST, variants=variants,
-    )  # fmt: skip
+    objects = {concept: [data.classes[i] for i in numbers] for concept, numbers in imagenet_objects().items()}
+    shown = {"data": data.subset(probed), "masks": {c: m[probed] for c, m in masks.items()}, "objects": objects}
+    given = {"donors": data.subset(giving), "donor_masks": {c: m[giving] for c, m in masks.items()}}
+    asked = {"groups": BACKGROUNDS, "unscored": (tuple(c for c in MSRC if c in masks and c not in backgrounds),)}
+    asked |= {"styles": ("snow", "wooden", "graffiti", "floral"), "styled": 120, "variants": variants}
+    asked["settings"] = Settings(labels="read", least_images=5)
+    everyday = {"clean": photos.imagenet_sample(largest, progress)}
+    everyday["reference"] = photos.unlabelled("rta-100/", largest, progress)
+    layers = {"layer": "blocks.4.0.conv_pw", "shortlist": _SHORTLIST}
+    return Probing(tier, classifiers, **shown, **given, **asked, **everyday, **layers)

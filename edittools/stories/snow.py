@@ -6,13 +6,12 @@ from functools import partial
 
 import torch
 from torch import Tensor
-from torchvision.transforms.functional import resize
 
 from edittools.choosing.scenario import Scenario
 from edittools.classifiers import DATA, Classifier
 from edittools.cut import convolutions
 from edittools.exemplars import Exemplar
-from edittools.images import LabelledImages, load_image, load_mask
+from edittools.images import LabelledImages
 from edittools.pasting import paste_texture
 from edittools.stories import photos
 from edittools.stories.tiers import Device, _in_turn, current_tier
@@ -22,15 +21,20 @@ from edittools.world.textures import restyle
 from edittools.zoo.load import load_classifier
 
 SNOW_EXEMPLARS = {
-    "limousine": "n03670208", "streetcar": "n04335435", "minivan": "n03770679",
-    "racing motorbike": "n03127747", "tow truck": "n04461696",
-}  # fmt: skip
+    "limousine": "n03670208",
+    "streetcar": "n04335435",
+    "minivan": "n03770679",
+    "racing motorbike": "n03127747",
+    "tow truck": "n04461696",
+}
 """Sample photos with a hand-drawn road mask in `data/masks`: name -> WordNet id; none of a class of the snow photos."""
 
-LIVES_ON_SNOW = (
-    "Eskimo dog", "malamute", "Siberian husky", "Samoyed", "white wolf", "Arctic fox", "ice bear", "king penguin",
-    "bobsled", "dogsled", "ski", "ski mask", "snowmobile", "snowplow", "mountain tent", "alp", "shovel", "puck",
-)  # fmt: skip
+LIVES_ON_SNOW = tuple(
+    (
+        "Eskimo dog, malamute, Siberian husky, Samoyed, white wolf, Arctic fox, ice bear, king penguin, bobsled, "
+        "dogsled, ski, ski mask, snowmobile, snowplow, mountain tent, alp, shovel, puck"
+    ).split(", ")
+)
 """ImageNet classes that are often photographed on snow or ice, or are made for it."""
 
 
@@ -57,20 +61,20 @@ def _snow_in_miniworld(name: str, progress: bool, device: Device) -> Scenario:
     polar = [c for c in CLASSES if family[c] == "polar"]
     start = {split: seeds.start + 100_000 for split, seeds in SPLITS.items()}
     layers = convolutions(classifier)
-    return Scenario(
-        classifier, car_exemplars(classifier), tier="mini", change=partial(restyle, style="snow"),
-        validation=paint(240, start["validation"], label=_in_turn(others, 240), ground="snow"),
-        test=paint(1080, start["test"], label=_in_turn(others, 1080), ground="snow"),
-        budget=paint(1200, "validation"),
-        clean=paint(1200, start["test"] + 500_000),
-        reference=paint(600, start["reference"]),
-        keep=paint(450, start["validation"] + 50_000, label=_in_turn(polar, 450)),
-        keep_report=paint(150, start["test"] + 50_000, label=_in_turn(polar, 150)),
-        layers=layers, shortlist=layers[len(layers) // 2 :],
-        default={"layer": _UNTUNED[name], "exemplar": "car 1", "rank": 1, "masked": True},
-        expected={"errors corrected": 0.5},
-        own=paint(120, start["test"] + 60_000, label="car", ground="snow"),
-    )  # fmt: skip
+    sets = {
+        "validation": paint(240, start["validation"], label=_in_turn(others, 240), ground="snow"),
+        "test": paint(1080, start["test"], label=_in_turn(others, 1080), ground="snow"),
+        "own": paint(120, start["test"] + 60_000, label="car", ground="snow"),
+        "budget": paint(1200, "validation"),
+        "clean": paint(1200, start["test"] + 500_000),
+        "reference": paint(600, start["reference"]),
+        "keep": paint(450, start["validation"] + 50_000, label=_in_turn(polar, 450)),
+        "keep_report": paint(150, start["test"] + 50_000, label=_in_turn(polar, 150)),
+    }
+    story = {"tier": "mini", "change": partial(restyle, style="snow"), "expected": {"errors corrected": 0.5}}
+    story |= {"layers": layers, "shortlist": layers[len(layers) // 2 :]}
+    story["default"] = {"layer": _UNTUNED[name], "exemplar": "car 1", "rank": 1, "masked": True}
+    return Scenario(classifier, car_exemplars(classifier), **sets, **story)
 
 
 def car_exemplars(classifier: Classifier, count: int = 3) -> dict[str, Exemplar]:
@@ -92,13 +96,11 @@ def _snow_on_photos(name: str, tier: str, progress: bool, device: Device) -> Sce
     change = partial(paste_texture, texture_image=photos.snow_texture(), keep_shading=0)
     untuned = _UNTUNED.get(name, layers[-len(layers) // 4])
     shortlist = tuple(layer for layer in layers if layer in (untuned, *_SHORTLISTS.get(name, layers[-4:])))
-    return Scenario(
-        classifier, snow_exemplars(classifier, change), tier=tier, change=change,
-        validation=validation, test=test, reference=reference, **everyday_photos(classifier, progress),
-        layers=layers[len(layers) // 2 :], shortlist=shortlist,
-        default={"layer": untuned, "exemplar": "minivan", "rank": 1, "masked": True},
-        expected={"errors corrected": 0.05},
-    )  # fmt: skip
+    sets = {"validation": validation, "test": test, "reference": reference, **everyday_photos(classifier, progress)}
+    story = {"tier": tier, "change": change, "layers": layers[len(layers) // 2 :], "shortlist": shortlist}
+    story["default"] = {"layer": untuned, "exemplar": "minivan", "rank": 1, "masked": True}
+    story["expected"] = {"errors corrected": 0.05}
+    return Scenario(classifier, snow_exemplars(classifier, change), **sets, **story)
 
 
 def everyday_photos(classifier: Classifier, progress: bool = False) -> dict[str, LabelledImages]:
@@ -123,9 +125,11 @@ _UNTUNED = {  # a convolution in the middle of the second half, chosen before an
 
 
 _SHORTLISTS = {  # layers in which some edit corrected at least 3 net of the 11 errors on the validation photos
-    "efficientnet_lite0": ("blocks.4.0.conv_pwl", "blocks.5.0.conv_pw", "blocks.5.1.conv_pwl", "blocks.6.0.conv_pwl",
-                           "conv_head"),
-}  # fmt: skip
+    "efficientnet_lite0": (
+        *("blocks.4.0.conv_pwl", "blocks.5.0.conv_pw", "blocks.5.1.conv_pwl", "blocks.6.0.conv_pwl"),
+        "conv_head",
+    ),
+}
 
 
 def snow_exemplars(classifier: Classifier, change: Callable[[Tensor, Tensor], Tensor]) -> dict[str, Exemplar]:
@@ -135,12 +139,10 @@ def snow_exemplars(classifier: Classifier, change: Callable[[Tensor, Tensor], Te
 
 def _photo_exemplar(wnid: str, classifier: Classifier, change: Callable[[Tensor, Tensor], Tensor]) -> Exemplar:
     name = photos.sample_photo(wnid)
-    image = load_image(photos.photo(name), classifier.size, classifier.resize_to)
+    image = photos.load_photo(name, classifier)
     path = next((DATA / "masks").glob(f"{wnid}_*_road.png"), None)
     if path is None:
         raise FileNotFoundError(f"no road mask of {name!r}: expected {wnid}_<name>_road.png in {str(DATA / 'masks')!r}")
-    mask = load_mask(path)
-    if mask.shape != image.shape[1:]:
-        mask = (resize(mask[None], list(image.shape[1:]))[0] > 0.5).float()
+    mask = photos.load_mask_for(image, path)
     names = sorted(known for known in photos.registry() if known.startswith("imagenet-sample/"))
     return Exemplar(image, change(image, mask), mask, names.index(name))

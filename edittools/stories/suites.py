@@ -20,11 +20,10 @@ def miniworld(model: str = "mini_vgg", count: int = 1200, clean: int = 400, work
     first = {split: seeds.start + 300_000 for split, seeds in SPLITS.items()}
     data = scenes(count, first["test"], workers=workers)
     names = ("road", "grass", "sand", "water", "table", "sky", "wall", "tree", "building", "mountain")
-    return Material(
-        load_classifier(model), data, {name: data.mask(name) for name in names},
-        scenes(clean // 2, first["reference"], workers=workers), scenes(clean, first["validation"], workers=workers),
-        scenes(clean // 2, first["test"] + 100_000, workers=workers),
-    )  # fmt: skip
+    reference = scenes(clean // 2, first["reference"], workers=workers)
+    budget = scenes(clean, first["validation"], workers=workers)
+    reported = scenes(clean // 2, first["test"] + 100_000, workers=workers)
+    return Material(load_classifier(model), data, {n: data.mask(n) for n in names}, reference, budget, reported)
 
 
 def msrc(model: str = "efficientnet_lite0", at_least: float = 0.2, clean: int | None = None) -> Material:
@@ -73,24 +72,34 @@ def suite(tier: str, size: str = "usual") -> Suite:
     """
     if size not in ("small", "usual", "full"):
         raise ValueError(f"size {size!r}: expected small, usual or full")
-    small, full = size == "small", size == "full"
-    if tier == "mini":
-        count, clean = (500, 400) if small else (2400, 1200) if full else (900, 800)
-        return Suite(
-            miniworld, _MINI_CONCEPTS if full else _MINI_CONCEPTS[: 3 if small else 7],
-            STYLES if full else _SOME_STYLES[: 3 if small else 6], _LAYERS[tier],
-            options=(("count", count), ("clean", clean)),
-            targets=2 if full else 1, every=1 if full else 3, most=80 if small else 120,
-            rates=(1e-3, 1e-2) if small else Suite.rates,
-            rivals=("projection", "closed_form") if small else ("projection", "null_space", "closed_form"),
-        )  # fmt: skip
-    if tier == "lite":
-        return Suite(
-            msrc, _PHOTO_CONCEPTS[: 2 if small else None], STYLES if full else _SOME_STYLES[: 2 if small else 5],
-            _LAYERS[tier], targets=3 if full else 1, numbers=(3, 1), every=3,
-            least=2, most=160 if full else 80, strengths=(0.5, 1.0), localities=(1.0,),
-        )  # fmt: skip
-    if tier == "paper":
-        options = (("folder", os.environ.get("EDITTOOLS_IMAGENET", "imagenet/val")),)
-        return Suite(image_folder, ("car", "bicycle", "boat"), STYLES, _LAYERS[tier], options, targets=3)
-    raise ValueError(f"tier {tier!r}: expected mini, lite or paper")
+    if tier not in _LAYERS:
+        raise ValueError(f"tier {tier!r}: expected mini, lite or paper")
+    return {"mini": _mini, "lite": _lite, "paper": _paper}[tier](size == "small", size == "full")
+
+
+def _mini(small: bool, full: bool) -> Suite:
+    count, clean = (500, 400) if small else (2400, 1200) if full else (900, 800)
+    return Suite(
+        miniworld,
+        _MINI_CONCEPTS if full else _MINI_CONCEPTS[: 3 if small else 7],
+        STYLES if full else _SOME_STYLES[: 3 if small else 6],
+        _LAYERS["mini"],
+        options=(("count", count), ("clean", clean)),
+        targets=2 if full else 1,
+        every=1 if full else 3,
+        most=80 if small else 120,
+        rates=(1e-3, 1e-2) if small else Suite.rates,
+        rivals=("projection", "closed_form") if small else ("projection", "null_space", "closed_form"),
+    )
+
+
+def _lite(small: bool, full: bool) -> Suite:
+    concepts, styles = _PHOTO_CONCEPTS[: 2 if small else None], STYLES if full else _SOME_STYLES[: 2 if small else 5]
+    grid = {"numbers": (3, 1), "strengths": (0.5, 1.0), "localities": (1.0,)}
+    size = {"targets": 3 if full else 1, "every": 3, "least": 2, "most": 160 if full else 80}
+    return Suite(msrc, concepts, styles, _LAYERS["lite"], **size, **grid)
+
+
+def _paper(small: bool, full: bool) -> Suite:
+    options = (("folder", os.environ.get("EDITTOOLS_IMAGENET", "imagenet/val")),)
+    return Suite(image_folder, ("car", "bicycle", "boat"), STYLES, _LAYERS["paper"], options, targets=3)

@@ -1,9 +1,8 @@
 """The large synthetic benchmark (section 4 of the paper): many small edits, tried by every method, at any scale.
 
 A case is a concept, a style and a target class: everywhere the concept is seen it is turned into the style; some images
-of the target class are the exemplars, all other images with the concept are the test. `Suite` says what is swept,
-`sweep` does it on any `Executor`, `summary` averages. Nothing here depends on where the images come from: a suite's
-`source` is a function that gives a `Material`.
+of the target class are the exemplars, all others with the concept are the test. `Suite` says what is swept, `sweep`
+does it on any `Executor`, `summary` averages. A suite's `source` gives the images, as a `Material`.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -74,7 +73,6 @@ class Case:
     target: str
 
     def __str__(self) -> str:
-        """Its name, under which its results are stored."""
         return f"{self.concept} → {self.style}, {self.target}"
 
 

@@ -33,13 +33,11 @@ def summary(
         for name in MEASURES:
             low, high = bootstrap(part[name].dropna())
             total = part[f"{name} before"].sum()
-            rows.append({
-                by: key, "measure": name, "mean": part[name].mean(), "low": low, "high": high,
-                "cases": int(part[name].notna().sum()), "undefined": int(part[name].isna().sum()),
-                "pooled": (total - part[f"{name} after"].sum()) / total if total else float("nan"),
-                "corrected": int(part[f"{name} corrected"].sum()), "broken": int(part[f"{name} broken"].sum()),
-                "accuracy_change": part.accuracy_change.mean(),
-            })  # fmt: skip
+            counts = {what: int(part[f"{name} {what}"].sum()) for what in ("corrected", "broken")}
+            row = {by: key, "measure": name, "mean": part[name].mean(), "low": low, "high": high}
+            row |= {"cases": int(part[name].notna().sum()), "undefined": int(part[name].isna().sum())}
+            row["pooled"] = (total - part[f"{name} after"].sum()) / total if total else float("nan")
+            rows.append({**row, **counts, "accuracy_change": part.accuracy_change.mean()})
     return pd.DataFrame(rows)
 
 

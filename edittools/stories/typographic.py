@@ -11,13 +11,12 @@ from dataclasses import replace
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.transforms.functional import resize
 
 from edittools.choosing.scenario import Scenario
 from edittools.classifiers import DATA, Classifier
 from edittools.cut import convolutions
 from edittools.exemplars import Exemplar
-from edittools.images import LabelledImages, load_image, load_mask
+from edittools.images import LabelledImages
 from edittools.metrics import predict
 from edittools.stories import photos
 from edittools.stories.tiers import Device, _in_turn, current_tier
@@ -31,9 +30,13 @@ from edittools.zoo.load import load_classifier
 ATTACK = "iPod"
 OTHER_ATTACKS = ("orange", "pizza", "toaster")
 HOUSEHOLD_PHOTOS = {
-    "kettle": "teapot", "mug": "coffee mug", "pot": "pot", "toilet": "toilet tissue", "vase": "vase",
+    "kettle": "teapot",
+    "mug": "coffee mug",
+    "pot": "pot",
+    "toilet": "toilet tissue",
+    "vase": "vase",
     "wine": "wine bottle",
-}  # fmt: skip
+}
 """The six objects of the paper's photos of typographic attacks -> ImageNet class."""
 
 
@@ -81,18 +84,17 @@ def _attack_in_miniworld(name: str, progress: bool, device: Device) -> Scenario:
     [validation] = attacked(300, "validation", ATTACK)
     blank, test = attacked(1000, "test", "", ATTACK)
     layers = last_convolutions(classifier)
-    return Scenario(
-        classifier, _word_exemplars(classifier), tier="mini", change=paint_over, validation=validation, test=test,
-        budget=bare(1300, "validation", OBJECTS), clean=bare(1300, "test", OBJECTS),
-        reference=bare(650, "reference", OBJECTS, skip=1000), keep=bare(150, "validation", (ATTACK,), skip=2000),
-        keep_report=bare(150, "reference", (ATTACK,)),
-        layers=layers, shortlist=tuple(layer for layer in layers if layer.endswith(("2.1.conv3", "3.1.conv3"))),
-        default={"layer": layers[len(layers) * 2 // 3], "exemplar": "typed on a jar", "rank": 1, "masked": True},
-        expected={"attacks fixed": 0.7},
-        several={"ten labels on a jar": _ten_labels(classifier)},
-        more={"blank": blank}
-        | dict(zip(("bare", *OTHER_ATTACKS), attacked(300, "test", None, *OTHER_ATTACKS), strict=True)),
-    )  # fmt: skip
+    sets = {"validation": validation, "test": test, "reference": bare(650, "reference", OBJECTS, skip=1000)}
+    sets |= {"budget": bare(1300, "validation", OBJECTS), "clean": bare(1300, "test", OBJECTS)}
+    sets |= {"keep": bare(150, "validation", (ATTACK,), skip=2000), "keep_report": bare(150, "reference", (ATTACK,))}
+    words = attacked(300, "test", None, *OTHER_ATTACKS)
+    more = {"blank": blank, **dict(zip(("bare", *OTHER_ATTACKS), words, strict=True))}
+    several = {"ten labels on a jar": _ten_labels(classifier)}
+    story = {"tier": "mini", "change": paint_over, "layers": layers, "expected": {"attacks fixed": 0.7}}
+    story["shortlist"] = tuple(layer for layer in layers if layer.endswith(("2.1.conv3", "3.1.conv3")))
+    untuned = layers[len(layers) * 2 // 3]
+    story["default"] = {"layer": untuned, "exemplar": "typed on a jar", "rank": 1, "masked": True}
+    return Scenario(classifier, _word_exemplars(classifier), **sets, more=more, several=several, **story)
 
 
 def _word_exemplars(classifier: Classifier) -> dict[str, Exemplar]:
@@ -130,25 +132,23 @@ def _attack_on_photos(name: str, tier: str, progress: bool, device: Device) -> S
     read = (predict(classifier, others, progress=progress).argmax(1) == others.labels).nonzero()[:120, 0]
     rest = torch.ones(len(others), dtype=torch.bool).index_fill(0, read, False)
     layers = last_convolutions(classifier)
-    return Scenario(
-        classifier, _photo_word_exemplars(classifier), tier=tier, change=paint_over,
-        validation=label_all(others.subset(read), ATTACK, 1), test=label_all(test, ATTACK, 2),
-        budget=others.subset(rest), clean=test, reference=photos.unlabelled("msrc-v2/Images/", classifier, progress),
-        keep_report=sample.subset(sample.labels == classifier.index(ATTACK)),
-        layers=layers[len(layers) // 3 :], shortlist=layers[-6:],
-        default={"layer": layers[-len(layers) // 4], "exemplar": "typed on a can opener", "rank": 1, "masked": True},
-        expected={"attacks fixed": 0.25},
-        more={"bare": test, "blank": label_all(test, "", 2)}
-        | {word: label_all(test, word, 2) for word in OTHER_ATTACKS}
-        | {f"photos {kind}": _household_photos(classifier, kind) for kind in ("clean", "white", "ipod")},
-    )  # fmt: skip
+    sets = {"validation": label_all(others.subset(read), ATTACK, 1), "test": label_all(test, ATTACK, 2)}
+    sets |= {"budget": others.subset(rest), "clean": test}
+    sets["reference"] = photos.unlabelled("msrc-v2/Images/", classifier, progress)
+    sets["keep_report"] = sample.subset(sample.labels == classifier.index(ATTACK))
+    more = {"bare": test, "blank": label_all(test, "", 2), **{word: label_all(test, word, 2) for word in OTHER_ATTACKS}}
+    more |= {f"photos {kind}": _household_photos(classifier, kind) for kind in ("clean", "white", "ipod")}
+    story = {"tier": tier, "change": paint_over, "layers": layers[len(layers) // 3 :], "shortlist": layers[-6:]}
+    default = {"layer": layers[-len(layers) // 4], "exemplar": "typed on a can opener", "rank": 1, "masked": True}
+    story |= {"default": default, "expected": {"attacks fixed": 0.25}}
+    return Scenario(classifier, _photo_word_exemplars(classifier), **sets, more=more, **story)
 
 
 def label_all(data: LabelledImages, text: str, seed: int) -> LabelledImages:
     """Stick a typed label on each image, in a font of MiniWorld's; the same places for every text."""
     rng, changed = np.random.default_rng(seed), []
     for image in data.images:
-        font = str(rng.choice(FONTS)).removesuffix(".ttf")
+        font = str(rng.choice(FONTS))
         changed.append(stick(image, replace(random_label(text, rng, 0.0, (0.35, 0.55)), font=font))[0])
     return replace(data, images=torch.stack(changed))
 
@@ -156,21 +156,17 @@ def label_all(data: LabelledImages, text: str, seed: int) -> LabelledImages:
 def _household_photos(classifier: Classifier, kind: str) -> LabelledImages:
     """Load the paper's photos of six objects, `clean`, with a `white` label or with a handwritten `ipod` one."""
     names = [f"editing-classifiers/typographic/{thing}_{kind}.jpg" for thing in HOUSEHOLD_PHOTOS]
-    images = [load_image(photos.photo(name), classifier.size, classifier.resize_to) for name in names]
+    images = [photos.load_photo(name, classifier) for name in names]
     labels = torch.tensor([classifier.index(name) for name in HOUSEHOLD_PHOTOS.values()])
     return LabelledImages(torch.stack(images), labels, classifier.classes, tuple(names))
 
 
 def _photo_word_exemplars(classifier: Classifier) -> dict[str, Exemplar]:
     """The paper's two: typed text pasted on a can opener, and its photo of a teapot whose handwriting is covered."""
-    opener = load_image(photos.photo(photos.sample_photo("can_opener")), classifier.size, classifier.resize_to)
+    opener = photos.load_photo(photos.sample_photo("can_opener"), classifier)
     typed = Label(ATTACK, centre=(0.5, 0.62), width=0.5, font="DejaVuSans")
-    kettle = load_image(
-        photos.photo("editing-classifiers/typographic/kettle_ipod.jpg"), classifier.size, classifier.resize_to
-    )
-    text = load_mask(DATA / "masks" / "kettle_ipod_text.png")
-    if text.shape != kettle.shape[1:]:
-        text = (resize(text[None], list(kettle.shape[1:]))[0] > 0.5).float()
+    kettle = photos.load_photo("editing-classifiers/typographic/kettle_ipod.jpg", classifier)
+    text = photos.load_mask_for(kettle, DATA / "masks" / "kettle_ipod_text.png")
     return {
         "typed on a can opener": written(opener, typed, classifier.index("can opener")),
         "handwritten on a teapot": blanked(kettle, text, classifier.index("teapot")),

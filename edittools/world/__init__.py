@@ -9,8 +9,6 @@ with extra("world", "stories"):
     from edittools.world.textures import STYLES, restyle, style_textures, texture, transformed
     from edittools.world.typography import Label, blanked, stick, written
 
-__all__ = [
-    "CLASSES", "GROUNDS", "SPLITS", "STYLES", "Label", "Scene", "blanked", "contexts", "gatys", "planted_rules",
-    "restyle", "scene", "scenes", "stick", "style_images", "style_textures", "stylised", "texture", "transfer",
-    "transformed", "written",
-]  # fmt: skip
+__all__ = ["CLASSES", "GROUNDS", "SPLITS", "STYLES", "Label", "Scene", "blanked", "contexts", "gatys", "planted_rules"]
+__all__ += ["restyle", "scene", "scenes", "stick", "style_images", "style_textures", "stylised", "texture", "transfer"]
+__all__ += ["transformed", "written"]

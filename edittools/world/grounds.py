@@ -65,7 +65,7 @@ def _snow(t, u, v, broad, fine, speckle, rng) -> np.ndarray:  # noqa: ANN001
     return snow
 
 
-def _table_top(t, u, v, broad, fine, speckle, rng) -> np.ndarray:  # noqa: ANN001
+def _table(t, u, v, broad, fine, speckle, rng) -> np.ndarray:  # noqa: ANN001
     if rng.random() < 0.35:
         cloth, other = rgb(rng.choice(["#b8433a", "#3f6f9c", "#5d8a5a"])), rgb("#f0eadc")
         checks = 0.5 * (np.sin(u * 2.2) > 0).astype(np.float32) + 0.5 * (np.sin(v * 2.2) > 0)
@@ -77,5 +77,5 @@ def _table_top(t, u, v, broad, fine, speckle, rng) -> np.ndarray:  # noqa: ANN00
 
 
 _LOOKS: dict[str, Callable[..., np.ndarray]] = {
-    "road": _road, "grass": _grass, "sand": _sand, "water": _water, "snow": _snow, "table": _table_top,
-}  # fmt: skip
+    look.__name__.removeprefix("_"): look for look in (_road, _grass, _sand, _water, _snow, _table)
+}

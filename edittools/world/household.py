@@ -167,7 +167,5 @@ def radio(pen: Pen) -> LabelPlace:
     return 0.38, 0.3, 0.8
 
 
-HOUSEHOLD: dict[str, Callable[[Pen], LabelPlace]] = {
-    "teapot": teapot, "mug": mug, "vase": vase, "bottle": bottle, "lamp": lamp, "iPod": ipod, "clock": clock,
-    "bowl": bowl, "jar": jar, "book": book, "candle": candle, "plant": plant, "radio": radio,
-}  # fmt: skip
+_SKETCHES = (teapot, mug, vase, bottle, lamp, ipod, clock, bowl, jar, book, candle, plant, radio)
+HOUSEHOLD: dict[str, Callable[[Pen], LabelPlace]] = {s.__name__.replace("ipod", "iPod"): s for s in _SKETCHES}

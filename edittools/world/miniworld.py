@@ -10,14 +10,12 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from functools import cache, partial
+from functools import partial
 from itertools import chain
-from pathlib import Path
 
-import matplotlib
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from tqdm.auto import tqdm
 
 from edittools.checks import check_number
@@ -25,7 +23,7 @@ from edittools.images import LabelledImages
 from edittools.world.contexts import _TABLE, BEHIND, GROUNDS, IN_FRONT, SPLITS, THINGS
 from edittools.world.grounds import ground_look
 from edittools.world.household import HOUSEHOLD, LabelPlace
-from edittools.world.painter import SUPERSAMPLING, Canvas, Pen, rgb, value_noise
+from edittools.world.painter import SUPERSAMPLING, Canvas, Pen, font_named, rgb, value_noise
 from edittools.world.sketches import PARTS, SKETCHES
 
 _ROWS, CLASSES = _TABLE.to_dict("index"), tuple(_TABLE.index)
@@ -188,10 +186,8 @@ def paint_ground(canvas: Canvas, layout: Layout, ground: str, rng: np.random.Gen
 def paint_object(canvas: Canvas, layout: Layout, rng: np.random.Generator) -> tuple[Pen, LabelPlace | None]:
     """The main object with the shadow it throws; returns its pen and where a label fits."""
     direction = -1 if layout.flip else 1
-    pen = Pen(
-        canvas, rng, THINGS.index("object"), PARTS, layout.base, layout.scale,
-        stretch=direction * rng.uniform(0.82, 1.12), shear=rng.normal(0, 0.05), tilt=rng.normal(0, 0.035),
-    )  # fmt: skip
+    stretch, shear, tilt = direction * rng.uniform(0.82, 1.12), rng.normal(0, 0.05), rng.normal(0, 0.035)
+    pen = Pen(canvas, rng, THINGS.index("object"), PARTS, layout.base, layout.scale, stretch, shear, tilt)
     angle = np.linspace(0, 2 * np.pi, 24)
     for width, strength, blur in ((1.25, 0.35, 0.03), (0.95, 0.4, 0.012)):
         shadow = np.array([width * np.cos(angle) + 0.12 * canvas.light[0], 0.16 * np.sin(angle) + 0.01]).T
@@ -217,29 +213,22 @@ def paint_in_front(canvas: Canvas, layout: Layout, rng: np.random.Generator) -> 
         canvas.paint(outline * size + (x, y), stone, thing, relief=0.9, grain=0.08)
 
 
-@cache
-def _font(name: str) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", name), 48)
-
-
-FONTS = (
-    "DejaVuSans.ttf", "DejaVuSans-Bold.ttf", "DejaVuSerif.ttf", "DejaVuSerif-Bold.ttf", "DejaVuSansMono-Bold.ttf",
-    "DejaVuSans-Oblique.ttf", "STIXGeneralBol.ttf", "STIXGeneralItalic.ttf",
-)  # fmt: skip
+FONTS = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSerif", "DejaVuSerif-Bold", "DejaVuSansMono-Bold")
+FONTS += ("DejaVuSans-Oblique", "STIXGeneralBol", "STIXGeneralItalic")
 
 
 def paint_label(canvas: Canvas, pen: Pen, anchor: LabelPlace, text: str, rng: np.random.Generator) -> None:
     """A sheet of paper stuck on the object, or a band printed on it, with `text` typed on it ("" leaves it blank)."""
     x, y, width = anchor
     angle, height, paper = rng.normal(0, 0.16), rng.uniform(0.36, 0.5), rng.random() < 0.7
-    font = _font(str(rng.choice(FONTS)))
+    font = font_named(str(rng.choice(FONTS)))
     sheet = rgb(rng.choice(["#fbfaf5", "#f5efd9", "#f3e58a", "#dfeaf2"] if paper else ["#e9e2cf", "#d9d4c8"]))
     scale = abs(np.linalg.norm(pen.matrix[:, 0])) * width * rng.uniform(0.9, 1.2)
     sticker = Pen(canvas, rng, pen.thing, PARTS, tuple(pen.place([(x, y)])[0]), scale, tilt=angle)
     if paper:
         low, high = -height / 2 - 0.03, height / 2
         canvas.darken(sticker.place([(-0.5, low), (-0.5, high), (0.53, high), (0.53, low)]), 0.3, 0.01)
-    sticker.box(-0.5, -height / 2, 0.5, height / 2, sheet, "label", 0 if paper else 1, relief=0.1)
+    sticker.box(-0.5, -height / 2, 0.5, height / 2, sheet, "label", rounding=0 if paper else 1, relief=0.1)
     ink = rgb(rng.choice(["#15151a", "#1f2f6b", "#8a1f1f"]))
     left, top, right, bottom = font.getbbox(text or " ")
     typed = Image.new("L", (right + left, bottom + top))

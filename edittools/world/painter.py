@@ -5,13 +5,16 @@
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from math import ceil, floor
+from pathlib import Path
 
+import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 Colour = str | Sequence[float] | np.ndarray
+Points = Sequence | np.ndarray
 SUPERSAMPLING = 4
 SHARES = np.arange(256, dtype=np.float32) / 255  # 8-bit value -> share: to look up is faster than to divide
 SHARES.flags.writeable = False
@@ -74,6 +77,15 @@ def _lattice(rng: np.random.Generator) -> np.ndarray:
     lattice[:64, :64] = rng.random((64, 64), np.float32)
     lattice[64], lattice[:, 64] = lattice[0], lattice[:, 0]
     return lattice.ravel()
+
+
+@cache
+def font_named(name: str) -> ImageFont.FreeTypeFont:
+    """A font that comes with matplotlib, 48 pixels an em; `KeyError` for another name."""
+    path = Path(matplotlib.get_data_path(), "fonts", "ttf", f"{name}.ttf")
+    if not path.exists():
+        raise KeyError(f"no font {name!r}: expected one that comes with matplotlib, such as DejaVuSansMono")
+    return ImageFont.truetype(path, 48)
 
 
 def smooth(points: np.ndarray, times: int) -> np.ndarray:
@@ -163,7 +175,7 @@ class Pen:
         cos, sin = np.cos(tilt), np.sin(tilt)
         self.matrix = scale * np.array([[cos, sin], [sin, -cos]]) @ np.array([[stretch, shear], [0, 1]])
 
-    def place(self, points: Sequence | np.ndarray) -> np.ndarray:
+    def place(self, points: Points) -> np.ndarray:
         """Map points (n, 2) of the thing into the unit square, y down."""
         return np.asarray(points, np.float64) @ self.matrix.T + self.base
 
@@ -176,41 +188,33 @@ class Pen:
         colour = rgb(colours[self.rng.integers(len(colours))])
         return np.clip(colour + self.rng.normal(0, jitter / 2) + self.rng.normal(0, jitter / 2, 3), 0.02, 1)
 
-    def fill(
-        self, points: Sequence | np.ndarray, colour: Colour, part: str = "body", rounding: int = 0,
-        relief: float = 0.5, grain: float = 0.03,
-    ) -> None:  # fmt: skip
-        """Fill a polygon (n, 2), its corners cut `rounding` times."""
+    def fill(self, points: Points, colour: Colour, part: str = "body", rounding: int = 0, **light: float) -> None:
+        """Fill a polygon (n, 2), its corners cut `rounding` times; `light` is `Canvas.paint`'s relief and grain."""
         outline = self.place(smooth(np.asarray(points, np.float64), rounding))
-        self.canvas.paint(outline, colour, self.thing, self.part_names.index(part) + 1, relief, grain)
+        self.canvas.paint(outline, colour, self.thing, self.part_names.index(part) + 1, **light)
 
-    def box(
-        self, x0: float, y0: float, x1: float, y1: float, colour: Colour, part: str = "body", rounding: int = 0,
-        **kwargs: float,
-    ) -> None:  # fmt: skip
-        """Fill an upright rectangle; `rounding` rounds off a fifth of its shorter side."""
+    def box(self, x0: float, y0: float, x1: float, y1: float, colour: Colour, part: str = "body", **how: float) -> None:
+        """Fill an upright rectangle as `fill` does; `rounding` rounds off a fifth of its shorter side."""
+        rounding = int(how.pop("rounding", 0))
         cut = 0.2 * min(x1 - x0, y1 - y0) if rounding else 0.0
         corners = [(x0, y0 + cut), (x0, y1 - cut), (x0 + cut, y1), (x1 - cut, y1), (x1, y1 - cut), (x1, y0 + cut)]
-        self.fill([*corners, (x1 - cut, y0), (x0 + cut, y0)], colour, part, max(rounding - 1, 0), **kwargs)
+        self.fill([*corners, (x1 - cut, y0), (x0 + cut, y0)], colour, part, max(rounding - 1, 0), **how)
 
     def disc(
-        self, x: float, y: float, radius: float, colour: Colour, part: str = "body", height: float | None = None,
-        **kwargs: float,
-    ) -> None:  # fmt: skip
+        self, x: float, y: float, radius: float, colour: Colour, part: str = "body", height: float = 0, **light: float
+    ) -> None:
         """Fill a disc, or an ellipse with half axes `radius` and `height`."""
         angle = np.linspace(0, 2 * np.pi, 24, endpoint=False)
-        half = radius if height is None else height
-        self.fill(np.stack([x + radius * np.cos(angle), y + half * np.sin(angle)], 1), colour, part, **kwargs)
+        outline = np.stack([x + radius * np.cos(angle), y + (height or radius) * np.sin(angle)], 1)
+        self.fill(outline, colour, part, **light)
 
     def ring(
-        self, x: float, y: float, radius: float, width: float, colour: Colour, part: str = "body",
-        span: tuple[float, float] = (0, 360), height: float | None = None,
-    ) -> None:  # fmt: skip
+        self, x: float, y: float, radius: float, width: float, colour: Colour, part: str, span: Sequence = (0, 360)
+    ) -> None:
         """Paint an arc of a ring over the angles `span` in degrees, counter-clockwise from the right."""
         angle = np.radians(np.linspace(*span, 25))
         outer = np.stack([np.cos(angle), np.sin(angle)], 1)
-        half = radius if height is None else height
-        outline = np.concatenate([outer * (radius, half), outer[::-1] * (radius - width, half - width)])
+        outline = np.concatenate([outer * radius, outer[::-1] * (radius - width)])
         self.fill(np.add(outline, (x, y)), colour, part, relief=0)
 
     def line(self, points: Sequence, width: float, colour: Colour, part: str = "body", taper: float = 1.0) -> None:
@@ -221,10 +225,7 @@ class Pen:
         half = 0.5 * width * np.linspace(1, taper, len(path))[:, None]
         self.fill(np.concatenate([path + half * normal, (path - half * normal)[::-1]]), colour, part, relief=0.3)
 
-    def profile(
-        self, outline: Sequence[tuple[float, float]], colour: Colour, part: str = "body", rounding: int = 1,
-        **kwargs: float,
-    ) -> None:  # fmt: skip
+    def profile(self, outline: Points, colour: Colour, part: str = "body", rounding: int = 1, **light: float) -> None:
         """Fill a shape symmetric about x = 0, given as (half width, y) from bottom to top."""
         right = np.asarray(outline, np.float64)
-        self.fill(np.concatenate([right, right[::-1] * (-1, 1)]), colour, part, rounding, **kwargs)
+        self.fill(np.concatenate([right, right[::-1] * (-1, 1)]), colour, part, rounding, **light)

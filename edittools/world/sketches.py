@@ -11,12 +11,12 @@ import numpy as np
 from edittools.world.household import HOUSEHOLD, STEEL, LabelPlace
 from edittools.world.painter import Pen
 
-PARTS = (
-    "body", "wheel", "window", "door", "light", "pipe", "ladder", "frame", "seat", "leg", "head", "ear", "horn",
-    "tail", "hump", "trunk", "belly", "wing", "beak", "hull", "sail", "mast", "funnel", "roof", "tower", "chimney",
-    "blade", "runner", "load", "handle", "spout", "lid", "stem", "shade", "screen", "leaf", "flower", "flame",
-    "label", "text",
-)  # fmt: skip
+PARTS = tuple(
+    """
+    body wheel window door light pipe ladder frame seat leg head ear horn tail hump trunk belly wing beak hull sail mast
+    funnel roof tower chimney blade runner load handle spout lid stem shade screen leaf flower flame label text
+    """.split()
+)
 CAR_PAINT = ("#b3202a", "#1f4e9c", "#e8e6e1", "#2b2d33", "#d9a521", "#2f7d4f", "#8a97a6", "#c65a1e", "#6b2f6e")
 GLASS = ("#2e4a5e", "#49687c", "#6f93a8")
 RUBBER, WOOD = "#1d1d20", "#7a4d2b"
@@ -70,8 +70,8 @@ def van(pen: Pen) -> None:
     """A closed box with a short nose."""
     paint, glass = pen.choose(*CAR_PAINT), pen.choose(*GLASS)
     roof, nose = pen.uniform(0.88, 1.05), pen.uniform(0.5, 0.62)
-    pen.fill([(-0.98, 0.14), (-1, roof), (nose - 0.08, roof), (nose + 0.28, 0.56), (1, 0.46), (1, 0.14)], paint,
-             rounding=2)  # fmt: skip
+    side = [(-0.98, 0.14), (-1, roof), (nose - 0.08, roof), (nose + 0.28, 0.56), (1, 0.46), (1, 0.14)]
+    pen.fill(side, paint, rounding=2)
     pane(pen, [(nose - 0.28, 0.56), (nose - 0.28, roof - 0.1), (nose - 0.1, roof - 0.1), (nose + 0.18, 0.56)], glass)
     if pen.uniform(0, 1) < 0.5:
         pane(pen, [(-0.8, 0.58), (-0.8, roof - 0.1), (-0.05, roof - 0.1), (-0.05, 0.58)], glass)
@@ -110,7 +110,7 @@ def truck(pen: Pen) -> None:
         for x in np.arange(-0.9, 0.3, 0.25):
             pen.line([(x, 0.33), (x, 0.93)], 0.015, load * 0.8, "load")
     elif kind == 1:
-        pen.box(-1.17, 0.3, 0.36, 0.86, load, "load", 2, relief=1)
+        pen.box(-1.17, 0.3, 0.36, 0.86, load, "load", rounding=2, relief=1)
         pen.box(-0.5, 0.84, -0.3, 0.92, load * 0.7, "load")
     else:
         for number, x in enumerate((-0.9, -0.55, -0.2, 0.14, -0.72, -0.37, -0.03)):
@@ -163,9 +163,10 @@ def bicycle(pen: Pen) -> None:
     for x in (-0.58, 0.6):
         spoked_wheel(pen, x, radius, 0.065)
     crank, seat, head = (-0.08, radius - 0.06), (-0.22, 0.86), (0.42, 0.84)
-    for path in ([(-0.58, radius), crank], [(-0.58, radius), seat], [crank, seat], [crank, head], [seat, head],
-                 [(0.6, radius), head, (0.38, 1.0)]):  # fmt: skip
+    rear = (-0.58, radius)
+    for path in ([rear, crank], [rear, seat], [crank, seat], [crank, head], [seat, head]):
         pen.line(path, 0.06, paint, "frame")
+    pen.line([(0.6, radius), head, (0.38, 1.0)], 0.06, paint, "frame")
     pen.disc(*crank, 0.1, "#6e7276", "frame")
     pen.line([(-0.38, 0.93), (-0.08, 0.93)], 0.09, "#2a2522", "seat", 0.6)
     pen.line([(0.38, 1.0), (0.56, 1.03), (0.52, 0.92)], 0.05, "#2b2b2e", "handle")
@@ -185,14 +186,14 @@ def cow(pen: Pen) -> None:
     legs(pen, (-0.62, -0.48, 0.4, 0.54), 0.5, 0.17, coat)
     pen.line([(-0.78, 0.85), (-0.9, 0.6), (-0.88, 0.35)], 0.05, coat * 0.8, "tail")
     pen.disc(-0.32, 0.42, 0.14, "#dba9a0", "belly", 0.1)
-    pen.fill([(-0.85, 0.5), (-0.82, 0.95), (0.1, 0.93), (0.62, 1.0), (0.78, 0.7), (0.5, 0.45), (-0.2, 0.4)], coat,
-             rounding=2)  # fmt: skip
+    trunk = [(-0.85, 0.5), (-0.82, 0.95), (0.1, 0.93), (0.62, 1.0), (0.78, 0.7), (0.5, 0.45), (-0.2, 0.4)]
+    pen.fill(trunk, coat, rounding=2)
     for x in (-0.58, 0.0, 0.42):
         y, size = pen.uniform(0.62, 0.8), pen.uniform(0.1, 0.2)
         blob = [(x + size * pen.uniform(0.7, 1.3) * np.cos(a), y + 0.8 * size * np.sin(a)) for a in np.arange(6)]
         pen.fill(blob, patch, rounding=2, relief=0)
-    pen.fill([(0.55, 0.95), (0.75, 1.12), (0.95, 1.0), (1.12, 0.74), (1.02, 0.66), (0.72, 0.74)], coat * 0.95,
-             "head", 2)  # fmt: skip
+    head = [(0.55, 0.95), (0.75, 1.12), (0.95, 1.0), (1.12, 0.74), (1.02, 0.66), (0.72, 0.74)]
+    pen.fill(head, coat * 0.95, "head", 2)
     pen.disc(1.05, 0.74, 0.1, "#d9a39a", "head", 0.08)
     pen.disc(0.66, 1.04, 0.12, patch, "ear", 0.06)
     pen.line([(0.76, 1.08), (0.8, 1.22), (0.92, 1.26)], 0.06, "#e8dcc0", "horn", 0.4)
@@ -205,8 +206,8 @@ def horse(pen: Pen) -> None:
     mane = coat * pen.uniform(0.3, 0.6)
     legs(pen, (-0.55, -0.42, 0.32, 0.46), 0.62, 0.14, coat)
     pen.line([(-0.68, 0.92), (-0.88, 0.72), (-0.92, 0.3)], 0.15, mane, "tail", 0.4)
-    pen.fill([(-0.74, 0.62), (-0.7, 0.98), (-0.2, 0.9), (0.3, 0.96), (0.6, 0.85), (0.52, 0.56), (-0.1, 0.52)], coat,
-             rounding=2)  # fmt: skip
+    trunk = [(-0.74, 0.62), (-0.7, 0.98), (-0.2, 0.9), (0.3, 0.96), (0.6, 0.85), (0.52, 0.56), (-0.1, 0.52)]
+    pen.fill(trunk, coat, rounding=2)
     pen.fill([(0.24, 0.84), (0.5, 1.3), (0.72, 1.38), (0.76, 1.2), (0.62, 0.8), (0.44, 0.68)], coat, "head", 2)
     pen.fill([(0.58, 1.38), (0.78, 1.4), (1.08, 1.08), (1.0, 0.98), (0.66, 1.16)], coat, "head", 2)
     pen.line([(0.2, 0.92), (0.4, 1.22), (0.62, 1.4)], 0.13, mane, "head", 0.6)
@@ -246,8 +247,8 @@ def elephant(pen: Pen) -> None:
     skin = pen.choose("#7d7c80", "#8f8780", "#6a6d74")
     legs(pen, (-0.6, -0.36, 0.2, 0.42), 0.55, 0.26, skin)
     pen.line([(-0.76, 0.9), (-0.86, 0.6), (-0.84, 0.45)], 0.05, skin * 0.8, "tail")
-    pen.fill([(-0.84, 0.42), (-0.8, 1.02), (-0.2, 1.2), (0.4, 1.1), (0.62, 0.8), (0.5, 0.4), (-0.2, 0.38)], skin,
-             rounding=2)  # fmt: skip
+    body = [(-0.84, 0.42), (-0.8, 1.02), (-0.2, 1.2), (0.4, 1.1), (0.62, 0.8), (0.5, 0.4), (-0.2, 0.38)]
+    pen.fill(body, skin, rounding=2)
     pen.disc(0.62, 1.0, 0.3, skin * 1.03, "head", 0.32)
     curl = pen.uniform(0.9, 1.25)
     pen.line([(0.84, 0.96), (0.98, 0.66), (0.94, 0.36), (curl, 0.2)], 0.22, skin * 0.97, "trunk", 0.5)
@@ -297,8 +298,8 @@ def sled(pen: Pen) -> None:
         pen.line([(x, y), (x - 0.03, 0.06)], 0.07, wood * tone, "frame")
     pen.line([(-0.95, 0.06), (0.5, 0.06), (0.82, 0.14), (0.98, 0.34), (0.94, 0.5), (0.82, 0.52)], 0.09, metal, "runner")
     if pen.uniform(0, 1) < 0.8:
-        pen.fill([(-0.8, 0.36), (-0.86, 0.72), (-0.6, 0.98), (-0.28, 0.94), (-0.1, 0.62), (-0.16, 0.36)],
-                 pen.choose("#7a5a3a", "#5d6b4a", "#a33227"), "load", 2)  # fmt: skip
+        sack = [(-0.8, 0.36), (-0.86, 0.72), (-0.6, 0.98), (-0.28, 0.94), (-0.1, 0.62), (-0.16, 0.36)]
+        pen.fill(sack, pen.choose("#7a5a3a", "#5d6b4a", "#a33227"), "load", 2)
         pen.line([(-0.62, 0.94), (-0.42, 1.08)], 0.1, "#c9b48a", "load")
         parcel, right = pen.choose("#c23a3a", "#2f7f8f", "#d9b23a"), pen.uniform(0.3, 0.5)
         pen.box(-0.12, 0.36, right, pen.uniform(0.62, 0.84), parcel, "load")
@@ -423,9 +424,10 @@ def windmill(pen: Pen) -> None:
     pen.disc(0, 0.98, 0.06, "#3a2a1f", "blade", relief=0)
 
 
+_VEHICLES = (car, van, bus, truck, tractor, motorcycle, bicycle)
+_ANIMALS = (cow, horse, sheep, camel, elephant)
+_OTHERS = (sailboat, ship, house, church, lighthouse, windmill, penguin, igloo, sled)
 SKETCHES: dict[str, Callable[[Pen], LabelPlace | None]] = {
-    "car": car, "van": van, "bus": bus, "truck": truck, "tractor": tractor, "motorcycle": motorcycle,
-    "bicycle": bicycle, "cow": cow, "horse": horse, "sheep": sheep, "camel": camel, "elephant": elephant,
-    "sailboat": sailboat, "ship": ship, "house": house, "church": church, "lighthouse": lighthouse,
-    "windmill": windmill, "penguin": penguin, "igloo": igloo, "sled": sled, **HOUSEHOLD,
-}  # fmt: skip
+    **{sketch.__name__: sketch for sketch in (*_VEHICLES, *_ANIMALS, *_OTHERS)},
+    **HOUSEHOLD,
+}

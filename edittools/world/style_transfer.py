@@ -53,26 +53,19 @@ class VGG19Features(nn.Module):
         """Build the network up to `conv5_1`; without `weights` it is random."""
         super().__init__()
         from torchvision.models import VGG19_Weights
+        from torchvision.models.feature_extraction import create_feature_extractor
         from torchvision.models.vgg import cfgs, make_layers
 
-        self.layers = make_layers(cfgs["E"])[:30].eval()
+        layers = make_layers(cfgs["E"])[:30].eval()
         if weights:
             found = VGG19_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)
-            self.layers.load_state_dict({name: found[f"features.{name}"] for name in self.layers.state_dict()})
-        for layer in self.layers:
-            if isinstance(layer, nn.ReLU):
-                layer.inplace = False
-        self.requires_grad_(False)
+            layers.load_state_dict({name: found[f"features.{name}"] for name in layers.state_dict()})
+        self.blocks = create_feature_extractor(layers, ["1", "6", "11", "20", "29"]).requires_grad_(False)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """The rectified responses of the five blocks."""
         mean, std = (images.new_tensor(v)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
-        images, found = (images - mean) / std, []
-        for number, layer in enumerate(self.layers):
-            images = layer(images)
-            if number in (1, 6, 11, 20, 29):
-                found.append(images)
-        return found
+        return list(self.blocks((images - mean) / std).values())
 
 
 def default_features() -> Features:
@@ -108,17 +101,10 @@ def transfer(
 ) -> Tensor:
     """Carry a style to what the masks cover, by L-BFGS on the pixels there; all others stay as they are.
 
-    Args:
-        images: `(N, 3, H, W)` in [0, 1].
-        masks: `(N, H, W)` of 0 and 1.
-        style: a picture `(3, h, w)` in [0, 1], or one for each image, `(N, 3, h, w)`.
-        features: images to a list of maps; `default_features()` when None.
-        steps: of L-BFGS, for each batch.
-        content: weight of the light and shadow of the image, which are kept as far as it says; 0 lets them go.
-        batch_size: images optimised together.
-        progress: show a progress bar.
-
-    Raises `ValueError` for misfits of shapes.
+    `images` are `(N, 3, H, W)` in [0, 1], `masks` `(N, H, W)` of 0 and 1, `style` is a picture `(3, h, w)` in [0, 1] or
+    one for each image. `features` make a list of maps of images (default: `default_features()`). `steps` of L-BFGS are
+    taken for each batch; `content` weighs the light and shadow of the image, 0 lets them go. Raises `ValueError` for
+    misfits of shapes.
     """
     if images.ndim != 4 or masks.shape != (len(images), *images.shape[2:]):
         raise ValueError(f"images {tuple(images.shape)}, masks {tuple(masks.shape)}: expected (N, 3, H, W), (N, H, W)")

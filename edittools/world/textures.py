@@ -48,8 +48,9 @@ class _Brush:
     def cells(self, density: float) -> tuple[Field, Field, Field]:
         """Scattered cells: distance to the nearest seed and to the next, in grains, and a random number per cell."""
         count = max(int(density * (np.ptp(self.x) + 2) * (np.ptp(self.y) + 2)), 3)
-        points = np.stack([self.x.min() - 1 + self.rng.random(count) * (np.ptp(self.x) + 2),
-                           self.y.min() - 1 + self.rng.random(count) * (np.ptp(self.y) + 2)], 1)  # fmt: skip
+        points = np.stack(
+            [side.min() - 1 + self.rng.random(count) * (np.ptp(side) + 2) for side in (self.x, self.y)], 1
+        )
         distance, index = cKDTree(points).query(np.stack([self.x.ravel(), self.y.ravel()], 1), k=2)
         nearest, second = distance.T.reshape(2, self.size, self.size)
         return nearest, second, self.rng.random(count)[index[:, 0]].reshape(self.size, self.size)
@@ -122,9 +123,8 @@ def _gravel(brush: _Brush, variant: int) -> np.ndarray:
 
 
 def _furry(brush: _Brush, variant: int) -> np.ndarray:
-    coat, tip = (rgb(pair[variant]) for pair in (
-        ("#7a4a28", "#b98a5a", "#4a4a50", "#e6ddcf", "#a8652f", "#2a2522"),
-        ("#d9a872", "#f0dcb8", "#a8a8b0", "#fffaf0", "#f0b878", "#6b5a50")))  # fmt: skip
+    coat = rgb(("#7a4a28", "#b98a5a", "#4a4a50", "#e6ddcf", "#a8652f", "#2a2522")[variant])
+    tip = rgb(("#d9a872", "#f0dcb8", "#a8a8b0", "#fffaf0", "#f0b878", "#6b5a50")[variant])
     across, along = brush.x + 2 * brush.noise(0.5, octaves=2), brush.y + brush.noise(0.7, octaves=2)
     hairs = value_noise(across * 6, along * 0.9, brush.rng, 2) + 0.7 * value_noise(across * 15, along * 1.8, brush.rng)
     tufts = brush.noise(1.2, 0.7, octaves=2)
@@ -165,10 +165,15 @@ def _black_and_white(brush: _Brush, variant: int) -> np.ndarray:
 
 
 _MAKERS: dict[str, tuple[Callable[[_Brush, int], np.ndarray], float]] = {
-    "snow": (_snow, 12), "wooden": (_wooden, 8), "graffiti": (_graffiti, 9), "floral": (_floral, 6),
-    "gravel": (_gravel, 9), "furry": (_furry, 9), "fall colours": (_fall_colours, 7),
+    "snow": (_snow, 12),
+    "wooden": (_wooden, 8),
+    "graffiti": (_graffiti, 9),
+    "floral": (_floral, 6),
+    "gravel": (_gravel, 9),
+    "furry": (_furry, 9),
+    "fall colours": (_fall_colours, 7),
     "black and white": (_black_and_white, 7),
-}  # fmt: skip
+}
 STYLES = tuple(_MAKERS)
 
 

@@ -5,26 +5,24 @@ what is written and where; `stick` puts it on an image and tells which pixels ar
 """
 
 from dataclasses import dataclass, replace
-from functools import cache
-from pathlib import Path
 
-import matplotlib
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageDraw, ImageFilter
 from skimage.morphology import skeletonize
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
 from edittools.exemplars import Exemplar
 from edittools.images import check_image, check_mask
-from edittools.world.painter import rgb
+from edittools.world.painter import font_named, rgb
 
-FONTS = (
-    "DejaVuSans-BoldOblique", "DejaVuSansMono", "DejaVuSansMono-Oblique", "DejaVuSansMono-BoldOblique",
-    "DejaVuSerif-Italic", "DejaVuSerif-BoldItalic", "STIXGeneral", "STIXGeneralBolIta", "cmr10", "cmb10", "cmss10",
-    "cmtt10", "cmti10",
-)  # fmt: skip
+FONTS = tuple(
+    """
+    DejaVuSans-BoldOblique DejaVuSansMono DejaVuSansMono-Oblique DejaVuSansMono-BoldOblique DejaVuSerif-Italic
+    DejaVuSerif-BoldItalic STIXGeneral STIXGeneralBolIta cmr10 cmb10 cmss10 cmtt10 cmti10
+    """.split()
+)
 """Fonts that come with matplotlib; those of MiniWorld's own labels (`miniworld.FONTS`) are others."""
 
 INKS = ("#15151a", "#1f2f6b", "#8a1f1f", "#1f5a36", "#3a3a40")
@@ -68,19 +66,11 @@ def random_label(text: str, rng: np.random.Generator, handwritten: float = 0.3, 
     )
 
 
-@cache
-def _font(name: str) -> ImageFont.FreeTypeFont:
-    path = Path(matplotlib.get_data_path(), "fonts", "ttf", f"{name}.ttf")
-    if not path.exists():
-        raise KeyError(f"no font {name!r}: expected one that comes with matplotlib, such as {', '.join(FONTS[:3])}")
-    return ImageFont.truetype(path, 48)
-
-
 def typed(text: str, font: str = FONTS[0]) -> np.ndarray:
     """The ink `(h, w)` in [0, 1] of a word in a font, cut to its edges, 48 pixels an em."""
-    left, top, right, bottom = _font(font).getbbox(text)
+    left, top, right, bottom = font_named(font).getbbox(text)
     picture = Image.new("L", (max(right - left, 1), max(bottom - top, 1)))
-    ImageDraw.Draw(picture).text((-left, -top), text, fill=255, font=_font(font))
+    ImageDraw.Draw(picture).text((-left, -top), text, fill=255, font=font_named(font))
     return np.asarray(picture, np.float32) / 255
 
 
@@ -94,9 +84,9 @@ def handwritten(text: str, hand: int, font: str = "DejaVuSans") -> np.ndarray:
     squeeze, pen = rng.uniform(0.75, 1.1), int(rng.choice((5, 7, 9)))
     page, x = Image.new("L", (44 * len(text) + 60, 120)), 24.0
     for letter in text:
-        advance = _font(font).getlength(letter) * squeeze
+        advance = font_named(font).getlength(letter) * squeeze
         glyph = Image.new("L", page.size)
-        ImageDraw.Draw(glyph).text((0, 0), letter, fill=255, font=_font(font))
+        ImageDraw.Draw(glyph).text((0, 0), letter, fill=255, font=font_named(font))
         lines = Image.fromarray((skeletonize(np.asarray(glyph) > 96) * 255).astype(np.uint8))
         lean, size = slant + rng.normal(0, 0.06), tall * rng.normal(1, 0.05)
         y = 30 + drift * x + rng.normal(0, 1.5)

@@ -16,7 +16,7 @@ from torchvision.models.vgg import VGG, make_layers
 from edittools.classifiers import Classifier, shipped
 from edittools.world import attacks
 from edittools.zoo.imagenet import imagenet_classes
-from edittools.zoo.zero_shot import ByteTokenizer, zero_shot_classifier
+from edittools.zoo.zero_shot import TEMPLATES, ByteTokenizer, zero_shot_classifier
 
 SIZE, MEAN, STD = 64, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 VGG_PLAN = (24, "M", 48, 48, "M", 96, 96, "M", 128, 128, "M")
@@ -27,7 +27,6 @@ class MiniVGG(VGG):
     """torchvision's VGG (no batch norm) for 64×64 images: seven narrow convolutions and one hidden linear layer."""
 
     def __init__(self, num_classes: int, plan: Sequence[int | str] = VGG_PLAN) -> None:
-        """Build it from torchvision's `make_layers`, with He initialisation."""
         super(VGG, self).__init__()
         self.features = make_layers(list(plan))
         self.avgpool = nn.AdaptiveAvgPool2d(2)
@@ -40,7 +39,6 @@ class MiniResNet(ResNet):
     """torchvision's ResNet-18 with narrower layers, and for 64×64 images a 3×3 stem without pooling."""
 
     def __init__(self, num_classes: int) -> None:
-        """Build it from torchvision's `BasicBlock`, with He initialisation."""
         super().__init__(BasicBlock, [2, 2, 2, 2], num_classes=num_classes)
         width = RESNET_WIDTHS[64]
         self.conv1, self.bn1 = nn.Conv2d(3, width, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(width)
@@ -62,16 +60,6 @@ def _initialise(model: nn.Module) -> None:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-
-
-def mini_vgg(num_classes: int) -> MiniVGG:
-    """Build an untrained `MiniVGG`: 0.55 million weights."""
-    return MiniVGG(num_classes)
-
-
-def mini_resnet(num_classes: int) -> MiniResNet:
-    """Build an untrained `MiniResNet`: 0.97 million weights."""
-    return MiniResNet(num_classes)
 
 
 LITE_SIZE, DIMENSIONS = 224, 256
@@ -111,25 +99,25 @@ def load_mini(name: str) -> Classifier:
     path = shipped(f"{name}.safetensors")
     with safe_open(path, "pt") as file:
         classes = json.loads(file.metadata()["classes"])
-    model = {"mini_resnet": mini_resnet}.get(name, mini_vgg)(len(classes))
+    model = (MiniResNet if name == "mini_resnet" else MiniVGG)(len(classes))
     model.load_state_dict(load_file(path))  # half-precision weights become float32
     return Classifier(model, classes, MEAN, STD, SIZE)
 
 
 def load_mini_clip(name: str, class_names: Sequence[str] | None = None, progress: bool = False) -> Classifier:
     """A small CLIP trained by this project to see and to read (`data/train_mini_clip.py`)."""
-    clip = mini_clip()
-    clip.load_state_dict(load_file(shipped(f"{name}.safetensors")))
-    tokenizer = ByteTokenizer(clip.context_length)
-    return zero_shot_classifier(clip.eval(), tokenizer, class_names or attacks.CLASSES, progress=progress)
+    return _zero_shot(name, mini_clip(), class_names or attacks.CLASSES, TEMPLATES, progress)
 
 
 def load_lite_clip(name: str, class_names: Sequence[str] | None = None, progress: bool = False) -> Classifier:
     """EfficientNet-Lite0 as the tower of a CLIP that was taught to read (`data/train_lite_clip.py`)."""
-    clip = lite_clip()
-    clip.load_state_dict(load_file(shipped(f"{name}.safetensors")))
-    tokenizer = ByteTokenizer(clip.context_length)
-    names = class_names or imagenet_classes()
-    classifier = zero_shot_classifier(clip.eval(), tokenizer, names, LITE_TEMPLATES, progress)
+    classifier = _zero_shot(name, lite_clip(), class_names or imagenet_classes(), LITE_TEMPLATES, progress)
     classifier.resize_to = 256
     return classifier
+
+
+def _zero_shot(
+    name: str, clip: nn.Module, class_names: Sequence[str], templates: Sequence[str], progress: bool
+) -> Classifier:
+    clip.load_state_dict(load_file(shipped(f"{name}.safetensors")))
+    return zero_shot_classifier(clip.eval(), ByteTokenizer(clip.context_length), class_names, templates, progress)

@@ -46,8 +46,8 @@ def load_squeezenet(name: str) -> Classifier:
 
     model = get_model(name)
     layers = [layer for layer, module in model.named_modules() if isinstance(module, nn.Conv2d)]
-    files = {f"{layer}.{kind}": f"weights/{name}/conv{i:02}_{kind}.npy"
-             for i, layer in enumerate(layers) for kind in ("weight", "bias")}  # fmt: skip
+    pairs = [(i, layer, kind) for i, layer in enumerate(layers) for kind in ("weight", "bias")]
+    files = {f"{layer}.{kind}": f"weights/{name}/conv{i:02}_{kind}.npy" for i, layer, kind in pairs}
     model.load_state_dict({k: torch.from_numpy(np.load(photo(f), allow_pickle=False)) for k, f in files.items()})
     return Classifier(model, imagenet_classes())
 

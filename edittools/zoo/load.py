@@ -13,20 +13,13 @@ from edittools.zoo.imagenet import load_efficientnet_lite, load_places365, load_
 from edittools.zoo.zero_shot import load_clip
 
 ZOO: dict[str, Callable[..., Classifier]] = {
-    "mini_vgg": load_mini,
-    "mini_resnet": load_mini,
-    "mini_vgg_balanced": load_mini,
+    **dict.fromkeys(("mini_vgg", "mini_resnet", "mini_vgg_balanced"), load_mini),
     "mini_clip": load_mini_clip,
     "lite_clip": load_lite_clip,
     "clip_rn50": load_clip,
-    "efficientnet_lite0": load_efficientnet_lite,
-    "efficientnet_lite1": load_efficientnet_lite,
-    "efficientnet_lite2": load_efficientnet_lite,
+    **dict.fromkeys(("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"), load_efficientnet_lite),
     "squeezenet1_1": load_squeezenet,
-    "vgg16": load_torchvision,
-    "vgg16_bn": load_torchvision,
-    "resnet18": load_torchvision,
-    "resnet50": load_torchvision,
+    **dict.fromkeys(("vgg16", "vgg16_bn", "resnet18", "resnet50"), load_torchvision),
     "resnet18_places365": load_places365,
 }
 

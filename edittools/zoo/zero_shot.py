@@ -34,11 +34,10 @@ class ByteTokenizer:
     vocab_size = 258
 
     def __init__(self, length: int = 40) -> None:
-        """Make texts of `length` tokens."""
         self.length = length
 
     def __call__(self, texts: str | Sequence[str]) -> Tensor:
-        """Turn one or several texts into tokens."""
+        """The tokens of one or several texts."""
         texts = [texts] if isinstance(texts, str) else texts
         tokens = torch.zeros(len(texts), self.length, dtype=torch.long)
         for row, text in zip(tokens, texts, strict=True):
@@ -54,7 +53,6 @@ class ZeroShot(nn.Module):
     """
 
     def __init__(self, visual: nn.Module, embeddings: Tensor, scale: float) -> None:
-        """Hold `embeddings` `(classes, D)` of length 1."""
         super().__init__()
         self.visual, self.scale = visual, scale
         self.register_buffer("embeddings", embeddings, persistent=False)

@@ -1,0 +1,64 @@
+"""Folders of pictures as labelled images; what cannot be read is left out and named."""
+
+import os
+import re
+from pathlib import Path
+
+import torch
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from edittools.classifiers import Classifier
+from edittools.images import LabelledImages, load_image
+from edittools.metrics import predict
+
+
+def read_folder(folder: str | os.PathLike, classifier: Classifier) -> tuple[LabelledImages, list[str]]:
+    """The pictures below a folder at the classifier's size, and a line for each that is left out.
+
+    A picture shows the class that the folder it lies in is named after (`School_bus` is `school bus`, a number is the
+    class of that index); lying in the folder itself it has no label and is held to what is read now. Raises
+    `FileNotFoundError` where there is no such folder, `ValueError` where nothing in it is readable.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise FileNotFoundError(
+            f"no folder {os.fspath(folder)!r}: expected one with pictures, or with a folder a class"
+        )
+    paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in IMG_EXTENSIONS)
+    images, labels, names, left_out = [], [], [], []
+    for path in paths:
+        label = None if path.parent == root else _class_of(path.parent.name, classifier)
+        if label == -1:
+            left_out.append(f"{path.relative_to(root)}: no class {path.parent.name!r} among {len(classifier.classes)}")
+            continue
+        try:
+            images.append(load_image(path, classifier.size, classifier.resize_to))
+        except (ValueError, OSError) as error:
+            left_out.append(f"{path.relative_to(root)}: {_reason(error)}")
+            continue
+        labels.append(label)
+        names.append(str(path.relative_to(root)))
+    if not images:
+        found = f"{len(paths)} pictures, none of which can be used ({left_out[0]})" if paths else "no picture"
+        raise ValueError(f"folder {os.fspath(folder)!r} holds {found}: expected .png, .jpg and the like")
+    pixels = torch.stack(images)
+    if None in labels:
+        read = predict(classifier, pixels).argmax(dim=1).tolist()
+        labels = [now if label is None else label for label, now in zip(labels, read, strict=True)]
+    return LabelledImages(pixels, torch.tensor(labels), classifier.classes, tuple(names)), left_out
+
+
+def _class_of(name: str, classifier: Classifier) -> int:
+    """The class that a folder is named after; -1 where there is none."""
+    known = {_plain(one): i for i, one in reversed(list(enumerate(classifier.classes)))}
+    if _plain(name) in known:
+        return known[_plain(name)]
+    return int(name) if name.isdecimal() and int(name) < len(classifier.classes) else -1
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_-]+", " ", name).strip().casefold()
+
+
+def _reason(error: Exception) -> str:
+    return str(error).partition(": ")[2] or str(error)

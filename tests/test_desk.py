@@ -1,0 +1,690 @@
+"""The desk without a browser: what it computes, what it says, and that Python and hand take the same path."""
+
+import threading
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+import torch
+from conftest import TinyNet, make_exemplar, randomise_norms
+
+import edittools as et
+from edittools import lab
+from edittools.choosing.choice import most_broken
+from edittools.classifiers import Classifier, fingerprint
+from edittools.cut import Cut
+from edittools.edits import Edit
+from edittools.images import LabelledImages, LazyImages, save_image
+from edittools.keys import LayerKeys
+from edittools.lab import cards, palette, steps, words
+from edittools.lab.bench import Bench, Counts, Settings, margins
+from edittools.lab.desk_work import Drawing, Request, Told, Work
+from edittools.lab.worker import Worker
+from edittools.metrics import Comparison, errors, predict
+from edittools.world.typography import blanked
+
+
+def noise(count, size=32, seed=0):
+    return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(seed))
+
+
+def wrong_in(classifier, pixels, share=0.5):
+    """Labelled images, of which about this share is misread."""
+    read = predict(classifier, pixels).argmax(1)
+    labels = torch.where(torch.arange(len(pixels)) < share * len(pixels), (read + 1) % len(classifier.classes), read)
+    return LabelledImages(pixels, labels, classifier.classes)
+
+
+MASK = torch.zeros(32, 32)
+MASK[16:, 4:28] = 1
+
+
+@pytest.fixture
+def sets(tiny):
+    everyday = LabelledImages(noise(40, seed=3), predict(tiny, noise(40, seed=3)).argmax(1), tiny.classes)
+    return wrong_in(tiny, noise(12)), everyday, noise(10, seed=4)
+
+
+@pytest.fixture
+def bench(tiny, sets):
+    return Bench(tiny, *sets, shown=8)
+
+
+@pytest.fixture
+def desk(tiny, sets):
+    desk = lab.Desk(tiny, *sets, shown=8)
+    desk.controls.layer.value = "conv1"
+    assert desk.wait(60)
+    return desk
+
+
+# --- changes ---
+
+
+def test_each_change_keeps_what_is_outside_of_the_mask_and_changes_what_is_inside():
+    picture, source = noise(1, 32)[0], noise(1, 48, seed=9)[0]
+    inside = MASK > 0
+    recipes = [palette.Recipe("texture"), palette.Recipe("paint out")]
+    recipes += [palette.Recipe("patch", source=source, part=part) for part in palette.PARTS]
+    for recipe in recipes:
+        made = recipe.exemplar(picture, MASK, 3)
+        assert torch.equal(made.image, picture) and torch.equal(made.mask, MASK) and made.label == 3, recipe
+        assert torch.equal(made.changed[:, ~inside], picture[:, ~inside]), recipe
+        assert (made.changed - picture)[:, inside].abs().mean() > 0.02, recipe
+        turned = replace(recipe, misread=True).exemplar(picture, MASK)
+        assert torch.equal(turned.changed, picture) and torch.equal(turned.image, made.changed)
+
+
+def test_painting_out_takes_the_colour_from_around():
+    picture = torch.full((3, 32, 32), 0.25)
+    picture[:, MASK > 0] = 1.0
+    assert palette.painted_out(picture, MASK).sub(0.25).abs().max() < 1e-6
+    with pytest.raises(ValueError, match="covers all of the picture"):
+        palette.painted_out(picture, torch.ones(32, 32))
+
+
+def test_a_word_is_on_the_changed_picture_only_and_covered_words_are_those_of_the_picture():
+    picture = noise(1, 64)[0]
+    mask = torch.zeros(64, 64)
+    mask[30:50, 10:54] = 1
+    word = palette.Recipe("word", text="iPod").exemplar(picture, mask)
+    ink = (word.image != word.changed).any(0)
+    assert ink.any() and bool((word.mask[ink] > 0).all())
+    blank = palette.Recipe("blank").exemplar(picture, mask, 2)
+    assert torch.equal(blank.changed, picture) and torch.equal(blank.image, blanked(picture, mask).image)
+    with pytest.raises(ValueError, match="word ' ': expected one with a letter"):
+        palette.Recipe("word", text=" ").exemplar(picture, mask)
+
+
+def test_a_change_that_there_is_not_is_named():
+    with pytest.raises(ValueError, match="kind of change 'snow': expected one of texture, patch"):
+        palette.Recipe("snow")
+    with pytest.raises(ValueError, match="part of change 'corner': expected one of same place"):
+        palette.Recipe("patch", part="corner")
+    with pytest.raises(ValueError, match="shading 2: expected a number from 0 to 1"):
+        palette.Recipe(shading=2)
+    with pytest.raises(ValueError, match="nothing to paste"):
+        palette.Recipe("patch").exemplar(noise(1)[0], MASK)
+    with pytest.raises(ValueError, match="the mask is empty"):
+        palette.Recipe().exemplar(noise(1)[0], 0 * MASK)
+
+
+# --- the bench ---
+
+
+def test_pictures_come_by_how_far_the_right_class_lies_behind(bench, tiny):
+    logits = predict(tiny, bench.images)
+    behind = [
+        float(row[label] - row[torch.arange(5) != label].max())
+        for row, label in zip(logits, bench.images.labels, strict=True)
+    ]
+    assert bench.order == sorted(range(12), key=behind.__getitem__)
+    assert bench.order[0] in range(6) and bench.wrong.tolist() == [True] * 6 + [False] * 6
+    assert margins(torch.tensor([[3.0]]), torch.tensor([0])).tolist() == [0]
+
+
+def test_no_image_has_two_duties(bench, sets):
+    reference = {one.numpy().tobytes() for one in bench.reference}
+    assert len(reference) == 10 and len(bench.everyday) == 30
+    assert not reference & {one.numpy().tobytes() for one in bench.everyday.images}
+    assert len(bench.keep) == len(bench.spared) == 10
+    many = Bench(bench.classifier, sets[0], keep=noise(151, seed=8))
+    assert len(many.spared) == 51 and len(many.keep) == 100
+
+
+def test_an_edit_is_that_of_rewrite_and_counts_are_those_of_the_edited_classifier(bench, tiny):
+    made = palette.Recipe("texture", misread=True).exemplar(bench.images.images[0], MASK, 1)
+    edit = bench.rewrite(made, Settings("conv1", rank=2))
+    cut = Cut(tiny, "conv1")
+    expected = et.rewrite(
+        tiny,
+        cut,
+        made,
+        LayerKeys(cut, bench.reference),
+        rank=2,
+        objective="least_squares",
+        keep=LayerKeys(cut, bench.spared),
+        reference_weight=1.0,
+    )
+    torch.testing.assert_close(edit.changes["conv1.weight"].delta(), expected.changes["conv1.weight"].delta())
+    counts = bench.counts(edit, drawn_on=[0])
+    before = fingerprint(tiny)
+    with edit.applied(tiny):
+        after = {
+            name: errors(predict(tiny, data), data.labels)
+            for name, data in {"images": bench.images, "keep": bench.keep, "everyday": bench.everyday}.items()
+        }
+        shown = predict(tiny, bench.some).softmax(1)
+    assert fingerprint(tiny) == before
+    assert counts.images.after.tolist() == after["images"][1:].tolist()
+    assert counts.keep.after.tolist() == after["keep"].tolist()
+    assert counts.everyday.after.tolist() == after["everyday"].tolist()
+    torch.testing.assert_close(bench.readings(edit), shown)
+    assert bench.counts(edit, unwanted=lambda: True) is None
+
+
+def test_edits_of_several_layers_are_added_up_and_read_from_the_first(bench, tiny):
+    made = make_exemplar()
+    both = bench.rewrite(made, Settings("conv2")) + 0.5 * bench.rewrite(made, Settings("stem"))
+    with both.applied(tiny):
+        shown = predict(tiny, bench.some).softmax(1)
+    torch.testing.assert_close(bench.readings(both), shown, rtol=1e-4, atol=1e-5)
+
+
+def test_the_states_of_a_few_layers_stay_in_memory(bench):
+    made = make_exemplar()
+    for layer in ("stem", "conv1", "conv2", "head"):
+        bench.readings(bench.rewrite(made, Settings(layer)))
+    assert {layer for _, layer in bench._remembered} == {"conv1", "conv2", "head"}
+
+
+def test_what_is_shown_comes_from_all_sets_and_stays_with_its_labels(bench):
+    assert [name for name, _ in bench.shown] == ["images"] * 4 + ["keep"] * 2 + ["everyday"] * 2
+    assert [i for _, i in bench.shown[:4]] == bench.order[:4]
+    sets = {"images": bench.images, "keep": bench.keep, "everyday": bench.everyday}
+    for (name, i), picture, label in zip(bench.shown, bench.some, bench.labels, strict=True):
+        assert torch.equal(sets[name].images[i], picture) and sets[name].labels[i] == label
+
+
+def test_saying_what_a_picture_shows_makes_it_misread(bench, tiny):
+    index = bench.order[-1]
+    assert not bench.wrong[index]
+    shown = int(bench.images.labels[index])
+    bench.relabel(index, tiny.classes[(shown + 1) % 5])
+    assert bench.wrong[index] and bench.order.index(index) < 8
+    with pytest.raises(KeyError, match="no class 'fox' among 5"):
+        bench.relabel(index, "fox")
+
+
+def test_large_sets_and_other_sizes_are_reduced_and_it_is_said(tiny, monkeypatch):
+    monkeypatch.setattr("edittools.lab.bench.PIXELS", 20 * 32 * 32)
+    bench = Bench(tiny, noise(50, size=48))
+    assert len(bench.images) == 17 and bench.images.images.shape[2:] == (32, 32)
+    said = " ".join(bench.notes)
+    assert "images of 48 × 48 pixels are read at 32 × 32" in said and "17 of 50 are used, one in 3" in said
+    assert "images have no labels: they are held to what is read now" in said and not bench.wrong.any()
+
+
+def test_without_everyday_images_the_direction_spares_the_pictures_themselves(tiny, sets):
+    bench = Bench(tiny, sets[0])
+    assert bench.reference is bench.images.images and bench.everyday is bench.keep is None
+    edit = bench.rewrite(make_exemplar(), Settings("conv1"))
+    counts = bench.counts(edit)
+    assert counts.everyday is None and counts.keep is None and words.within(counts) is None
+    assert "Not told: what it costs elsewhere and what it does to images" in words.verdict(counts, edit)
+    assert sum("No " in one for one in words.notes(bench)) == 2
+    with pytest.raises(ValueError, match="no everyday images"):
+        bench.repair(make_exemplar())
+
+
+@pytest.mark.parametrize("classes", [1, 2, 20_000])
+def test_any_number_of_classes_will_do(classes):
+    torch.manual_seed(0)
+    model = randomise_norms(TinyNet())
+    model.head = torch.nn.Linear(8, classes)
+    classifier = Classifier(model, [f"class {i}" for i in range(classes)], size=32)
+    desk = lab.Desk(classifier, noise(6), everyday=noise(8, seed=1), shown=4)
+    desk.controls.layer.value = "conv1"
+    desk.editor.mask = MASK
+    desk.rewrite()
+    assert desk.wait(60) and not desk.trouble and desk.edit is not None
+    assert {len(one["rows"]) for one in desk.results.pictures.cards} == {min(3, classes)}
+
+
+def test_a_model_in_half_precision_is_edited(tiny, sets):
+    desk = lab.Desk(Classifier(tiny.model.to(torch.bfloat16), tiny.classes, size=32), sets[0], sets[1], shown=4)
+    desk.controls.layer.value = "conv1"
+    desk.editor.mask = MASK
+    desk.rewrite()
+    assert desk.wait(60) and not desk.trouble and desk.edit.layers == ("conv1",)
+
+
+# --- folders ---
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name, picture in zip(("Bee/a.png", "bee/b.jpg", "3/c.png", "fox/d.png"), noise(4, 40), strict=True):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        save_image(tmp_path / name, picture)
+    (tmp_path / "bee" / "broken.jpg").write_bytes(b"no picture")
+    return tmp_path
+
+
+def test_a_folder_is_read_by_class_and_what_cannot_be_is_named(folder, tiny):
+    data, left_out = lab.read_folder(folder, tiny)
+    assert data.names == ("3/c.png", "Bee/a.png", "bee/b.jpg") and data.labels.tolist() == [3, 1, 1]
+    assert data.images.shape == (3, 3, 32, 32)
+    assert left_out[0].startswith("bee/broken.jpg: ") and left_out[1] == "fox/d.png: no class 'fox' among 5"
+    desk = lab.Desk(tiny, folder)
+    assert not desk.trouble and "images: 2 of 5 files left out (bee/broken.jpg" in desk.children[0].value
+
+
+def test_pictures_in_the_folder_itself_are_held_to_what_is_read_now(tmp_path, tiny):
+    save_image(tmp_path / "a.png", noise(1)[0])
+    data, left_out = lab.read_folder(str(tmp_path), tiny)
+    assert not left_out and data.labels.tolist() == predict(tiny, data).argmax(1).tolist()
+
+
+def test_a_folder_with_nothing_readable_is_said_in_the_panel_and_can_be_tried_again(tmp_path, tiny):
+    (tmp_path / "a.png").write_bytes(b"")
+    desk = lab.Desk(tiny, tmp_path)
+    assert "holds 1 pictures, none of which can be used (a.png: " in desk.trouble
+    assert desk.trouble in repr(desk) and desk.children[0].text == desk.trouble
+    save_image(tmp_path / "a.png", noise(1)[0])
+    desk._again.click()
+    assert not desk.trouble and desk.wait(60) and len(desk.bench.images) == 1
+    assert "no folder" in lab.Desk(tiny, tmp_path / "away").trouble
+
+
+def test_files_that_cannot_be_read_are_left_out_of_lazy_images(folder, tiny):
+    paths = [folder / "Bee" / "a.png", folder / "bee" / "broken.jpg", folder / "bee" / "b.jpg"]
+    data = LabelledImages(LazyImages(paths, 32), torch.tensor([1, 2, 3]), tiny.classes)
+    bench = Bench(tiny, data)
+    assert bench.images.labels.tolist() == [1, 3] and "1 files left out" in " ".join(bench.notes)
+
+
+# --- the worker ---
+
+
+def test_only_the_newest_request_is_done_and_a_stale_one_knows_it():
+    begun, go_on, done, asked = threading.Event(), threading.Event(), [], []
+
+    def do(request, stale):
+        begun.set()
+        go_on.wait(10)
+        asked.append((request, stale()))
+        done.append(request)
+
+    worker = Worker(do, lambda error: None)
+    worker.ask(1)
+    assert begun.wait(10)
+    for request in (2, 3, 4):
+        worker.ask(request)
+    assert worker.busy and not worker.wait(0.01)
+    go_on.set()
+    assert worker.wait(10) and done == [1, 4] and asked == [(1, True), (4, False)] and not worker.busy
+
+
+def test_what_fails_is_told_and_the_worker_goes_on():
+    told, done = [], []
+    worker = Worker(lambda request, stale: done.append(1 / request), told.append)
+    worker.ask(0)
+    worker.wait(10)
+    worker.ask(1)
+    worker.wait(10)
+    assert done == [1] and [type(error) for error in told] == [ZeroDivisionError]
+
+
+# --- edits made ---
+
+
+def step(name, edit, **more):
+    return steps.Step(name, edit, **more)
+
+
+def test_steps_are_added_up_taken_back_and_moved(tiny):
+    one, two = (et.rewrite(tiny, layer, make_exemplar(), noise(8)) for layer in ("conv1", "conv2"))
+    made = steps.Steps()
+    assert steps.total(made.now) is None and not made.can_undo
+    made.put(step("a", one))
+    assert steps.total(made.now) is one
+    made.put(step("b", two, strength=0.5))
+    assert set(steps.total(made.now).layers) == {"conv1", "conv2"}
+    made.move("b", -1)
+    assert [s.name for s in made.now] == ["b", "a"]
+    for strength in (0.1, 0.2, 0.3):
+        made.change("b", strength=strength)
+    made.undo()
+    assert made.named("b").strength == 0.5
+    made.change("a", on=False)
+    assert steps.total(made.now).layers == ("conv2",) and steps.drawn_on(made.now) == set()
+    made.put(step("a", two))
+    assert not made.named("a").on and made.named("a").edit is two
+    made.alone("b")
+    assert [s.on for s in made.now] == [True, False]
+    made.undo()
+    made.remove("b")
+    assert [s.name for s in made.now] == ["a"] and made.named("b") is None
+    for _ in range(9):
+        made.undo()
+    assert made.now == ()
+
+
+# --- words and bars ---
+
+
+def compared(before, after):
+    return Comparison(*(torch.tensor([c == "x" for c in text]) for text in (before, after)))
+
+
+def test_the_verdict_says_what_is_gained_lost_and_not_known(tiny):
+    counts = Counts(
+        compared("xxxxxxxx..", ".......x.x"), compared("." * 100, "x" + "." * 99), compared("." * 200, "." * 200)
+    )
+    said = words.verdict(counts, None, 0.8, 0.25)
+    assert "Of 8 misread images 7 are corrected, 1 of the others broke." in said
+    assert "+0.00 points on 200 everyday images (0.5 may be lost)" in said
+    assert f"1 of 100 kept images broke ({most_broken(100) or 'none'} may)" in said and "That is too much." in said
+    assert "80% of its firing in x' is inside the mask, which covers 25% of the picture." in said
+    assert "So few cannot tell more" in words.verdict(Counts(compared("x.", "..")), None)
+    none = words.verdict(Counts(compared("..", ".x")), None)
+    assert none.startswith("Of 2 images none is misread without it; 1 broke.")
+
+
+def test_a_pair_says_whether_it_shows_a_rule():
+    right, wrong = [0.9, 0.1], [0.2, 0.8]
+    said = [
+        words.pair_words(torch.tensor(pair), ("car", "sled"), 0)
+        for pair in ([right, wrong], [right, right], [wrong, right], [wrong, wrong])
+    ]
+    starts = [
+        "x is read rightly and x' is not",
+        "Both are read rightly",
+        "x is misread and x' is not",
+        "Both are misread",
+    ]
+    assert [one.startswith(start) for one, start in zip(said, starts, strict=True)] == [True] * 4
+
+
+def test_a_card_says_what_became_of_a_picture():
+    classes, car, sled = ("<car>", "sled", "van"), torch.tensor([0.7, 0.2, 0.1]), torch.tensor([0.1, 0.8, 0.1])
+    found = {
+        (a, b): cards.card(now, was, classes, 0)["state"]
+        for a, now in (("car", car), ("sled", sled))
+        for b, was in (("car", car), ("sled", sled))
+    }
+    assert found == {
+        ("car", "car"): "right",
+        ("car", "sled"): "corrected",
+        ("sled", "car"): "broken",
+        ("sled", "sled"): "wrong",
+    }
+    one = cards.card(car, sled, classes, 0)
+    assert one["said"] == "<car>: read as <car>, 70 %; before as sled, 80 %; corrected"
+    assert one["rows"][0] == ["<car>", pytest.approx(0.7), pytest.approx(0.1)]
+    assert cards.card(sled, None, classes, 0)["state"] == "wrong"
+
+
+def test_the_bars_of_the_counts_have_a_line_at_the_bound():
+    html = cards.counts_html(
+        Counts(compared("xx", ".x"), compared("." * 100, "xx" + "." * 98), compared("." * 100, "xx" + "." * 98))
+    )
+    assert "1 of 2 corrected, 0 broken" in html and html.count("et-over") == 2 and html.count("<b style") == 2
+    within = cards.counts_html(Counts(compared("xx", ".x"), None, compared("." * 100, "." * 100)))
+    assert "et-over" not in within and within.count("<b style") == 1
+
+
+# --- the desk ---
+
+
+def draw_and_rewrite(desk, mask=MASK):
+    desk.editor.mask = mask
+    desk.rewrite()
+    assert desk.wait(60) and not desk.trouble, desk.trouble
+
+
+def test_the_story_by_python(desk, tiny, tmp_path):
+    before = fingerprint(tiny)
+    desk.choose(desk.bench.order[0])
+    desk.palette.kind.value = "paint out"
+    draw_and_rewrite(desk)
+    counts = desk.counts
+    assert counts.images.after.shape == (11,) and desk.verdict.startswith("It took")
+    assert len(desk.results.pictures.cards) == len(desk.results.pictures._overlays) == 8
+    assert [one["caption"] for one in desk.pair.cards] == ["x, the aim", "x', the mistake"]
+    path = tmp_path / "edit.safetensors"
+    desk.shelf.path.value = str(path)
+    desk.shelf.save.click()
+    loaded = Edit.load(path, tiny)
+    assert torch.equal(loaded.changes["conv1.weight"].delta(), desk.edit.changes["conv1.weight"].delta())
+    shown = desk.bench.readings(desk.edit)
+    with loaded.applied(tiny):
+        torch.testing.assert_close(predict(tiny, desk.bench.some).softmax(1), shown)
+    assert fingerprint(tiny) == before
+
+
+def test_by_hand_and_by_python_is_the_same(tiny, sets):
+    """By hand: what the page sets are the synced traits."""
+    by_python, by_hand = (lab.Desk(tiny, *sets, shown=8) for _ in range(2))
+    by_python.controls.layer.value = "conv2"
+    by_python.choose(by_python.bench.order[2])
+    draw_and_rewrite(by_python)
+    by_hand.strip.selected = 2
+    by_hand.controls.layer.value = "conv2"
+    by_hand.editor._masks = by_python.editor._masks
+    by_hand.controls.rewrite.click()
+    assert by_hand.wait(60)
+    assert by_hand.code == by_python.code and by_hand.verdict == by_python.verdict
+    assert by_hand.results.pictures.cards == by_python.results.pictures.cards
+
+
+def test_a_stroke_solves_again_in_place_and_a_new_edit_is_added(desk):
+    draw_and_rewrite(desk)
+    first = desk.edit
+    desk.editor.rectangle((0, 0), (9, 9))
+    assert desk.wait(60) and len(desk.steps.now) == 1 and desk.edit is not first
+    desk.controls.live.value = False
+    second = desk.edit
+    desk.editor.rectangle((0, 0), (12, 12))
+    assert desk.wait(60) and desk.edit is second
+    desk.new_edit()
+    desk.controls.layer.value = "conv2"
+    desk.rewrite()
+    assert desk.wait(60) and [s.name for s in desk.steps.now] == ["edit_1", "edit_2"]
+    assert set(desk.edit.layers) == {"conv1", "conv2"}
+    assert [chip.name for chip in desk.shelf.chips.children] == ["edit_1", "edit_2"]
+
+
+def test_alpha_is_live_and_the_chip_has_it_as_well(desk):
+    draw_and_rewrite(desk)
+    whole = desk.bench.readings(desk.edit)
+    desk.controls.strength.value = 0.5
+    assert desk.wait(60)
+    [chip] = desk.shelf.chips.children
+    assert chip.strength.value == 0.5 == desk.steps.now[0].strength
+    assert not torch.equal(desk.bench.readings(desk.edit), whole)
+    chip.strength.value = 1.5
+    assert desk.wait(60) and desk.controls.strength.value == 1.5
+    chip.on.value = False
+    assert desk.wait(60) and desk.edit is None and desk.counts is None
+    desk.undo()
+    assert desk.wait(60) and desk.steps.now[0].on and chip.on.value
+    chip.remove.click()
+    assert desk.wait(60) and not desk.shelf.chips.children
+    desk.shelf.undo.click()
+    assert desk.wait(60) and desk.steps.now[0].strength == 1.5
+
+
+@pytest.mark.parametrize("kind", palette.KINDS)
+def test_the_code_makes_the_same_edit(kind, tiny, sets, tmp_path):
+    images, everyday, keep = sets
+    desk = lab.Desk(tiny, images, everyday, keep, shown=8)
+    desk.controls.layer.value, desk.palette.kind.value = "conv1", kind
+    if kind == "patch":
+        desk.palette.part.value, desk.palette.source.value = "bottom", ("everyday", 5)
+    draw_and_rewrite(desk)
+    desk.controls.strength.value = 0.75
+    desk.new_edit()
+    desk.controls.spare.value = False
+    desk.rewrite()
+    assert desk.wait(60) and not desk.trouble
+    given = {"classifier": tiny, "images": images, "everyday": everyday, "keep": keep}
+    exec(desk.code, given)
+    for name, change in desk.edit.changes.items():
+        assert torch.equal(given["edit"].changes[name].delta(), change.delta())
+
+
+def test_the_code_of_a_pasted_file_a_loaded_edit_and_folders_runs(tiny, sets, tmp_path):
+    for i, picture in enumerate(sets[0].images):
+        (tmp_path / "in" / "bee").mkdir(parents=True, exist_ok=True)
+        save_image(tmp_path / "in" / "bee" / f"{i}.png", picture)
+    save_image(tmp_path / "snow.png", noise(1, 50, seed=7)[0])
+    desk = lab.Desk(tiny, str(tmp_path / "in"), shown=4)
+    desk.palette.kind.value, desk.palette.file.value = "patch", str(tmp_path / "snow.png")
+    draw_and_rewrite(desk)
+    desk.save(tmp_path / "one.safetensors")
+    desk.load(tmp_path / "one.safetensors")
+    assert desk.wait(60) and len(desk.steps.now) == 2
+    given = {"classifier": tiny, "images": str(tmp_path / "in")}
+    exec(desk.code, given)
+    for name, change in desk.edit.changes.items():
+        assert torch.equal(given["edit"].changes[name].delta(), change.delta())
+    desk.palette.file.value = str(tmp_path / "away.png")
+    assert desk.wait(60) and "away.png" in desk.trouble
+
+
+def test_the_best_is_found_and_its_code_finds_it_again(tiny, sets):
+    images, everyday, keep = sets
+    desk = lab.Desk(tiny, images, everyday, keep, shown=4)
+    desk.palette.kind.value = "paint out"
+    desk.editor.mask = MASK
+    desk.find_best()
+    assert desk.wait(300) and not desk.trouble
+    assert desk.verdict.startswith("Searched: ") and desk.controls.stop.disabled and not desk.controls.search.disabled
+    if desk.steps.now:
+        given = {"classifier": tiny, "images": images, "everyday": everyday, "keep": keep}
+        exec(desk.code, given)
+        for name, change in desk.edit.changes.items():
+            assert torch.equal(given["edit"].changes[name].delta(), change.delta())
+
+
+def test_a_search_tells_how_far_it_is_and_ends_when_it_is_told_to(bench):
+    shares = []
+
+    class Ends(Told):
+        def search(self, share):
+            shares.append(share)
+            if share:
+                work.ended.set()
+
+    work = Work(bench, steps.Steps(), Ends())
+    work.do(
+        Request(Drawing(0, MASK, palette.Recipe("paint out")), Settings("conv1"), 1.0, "edit_1", True), lambda: False
+    )
+    assert shares[0] == 0 and shares[-1] is None and len(shares) < 8
+    assert shares[1:-1] == sorted(shares[1:-1])
+
+
+# --- what goes wrong ---
+
+
+def test_an_edit_of_another_model_is_said_and_the_desk_goes_on(desk, tmp_path):
+    torch.manual_seed(5)
+    other = Classifier(randomise_norms(TinyNet(), 5), desk.bench.classifier.classes, size=32)
+    et.rewrite(other, "conv1", make_exemplar(), noise(8)).save(tmp_path / "other.safetensors")
+    desk.load(tmp_path / "other.safetensors")
+    assert desk.trouble.startswith("not loaded: the edit was made for a model with fingerprint") and not desk.steps.now
+    (tmp_path / "no.safetensors").write_text("no")
+    desk.shelf.upload.value = (
+        {
+            "name": "no.safetensors",
+            "type": "",
+            "size": 2,
+            "content": memoryview(b"no"),
+            "last_modified": datetime(2026, 1, 1, tzinfo=UTC),
+        },
+    )
+    assert "is no edit saved by edittools" in desk.trouble
+    desk.load(tmp_path / "away.safetensors")
+    assert desk.trouble.startswith("not loaded")
+    draw_and_rewrite(desk)
+    assert desk.edit is not None
+
+
+def test_saving_nothing_and_rewriting_nothing_are_said(desk, tmp_path):
+    desk.save(tmp_path / "edit.safetensors")
+    assert desk.trouble == "not saved: no edit is on: expected at least one" and not list(tmp_path.iterdir())
+    desk.rewrite()
+    assert desk.wait(60) and desk.trouble.startswith("nothing is drawn")
+    desk.controls.rank.value = 64
+    desk.editor.mask = MASK
+    assert desk.wait(60)
+    desk.rewrite()
+    assert desk.wait(60) and "rank 64" in desk.trouble
+    desk.controls.rank.value = 1
+    draw_and_rewrite(desk)
+
+
+class FailsWhenTold(torch.nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.fails = model, True
+
+    def forward(self, images):
+        if self.fails:
+            raise RuntimeError("out of luck")
+        return self.model(images)
+
+
+def test_a_model_that_fails_says_so_and_can_be_tried_again(tiny):
+    model = FailsWhenTold(tiny.model)
+    desk = lab.Desk(Classifier(model, tiny.classes, size=32), noise(4))
+    assert desk.trouble == "RuntimeError: out of luck" and desk.bench is None
+    model.fails = False
+    desk._again.click()
+    assert not desk.trouble and desk.wait(60)
+
+
+def test_weights_changed_meanwhile_are_said(desk, tiny):
+    draw_and_rewrite(desk)
+    with torch.no_grad():
+        tiny.model.conv1.weight.mul_(1.1)
+    desk.controls.strength.value = 0.4
+    assert desk.wait(60) and "were changed" in desk.trouble
+
+
+def test_a_word_that_is_no_class_is_said(desk):
+    desk.shows.value = "fox"
+    assert "no class 'fox'" in desk.trouble
+    desk.shows.value = "bee"
+    assert desk.wait(60) and not desk.trouble
+
+
+def test_what_is_no_set_is_said_and_what_is_no_classifier_raises(tiny):
+    assert "images are a list: expected LabelledImages" in lab.Desk(tiny, [1]).trouble
+    assert "no images: expected at least one" in lab.Desk(tiny, noise(0)).trouble
+    with pytest.raises(TypeError, match="classifier is a TinyNet"):
+        lab.Desk(tiny.model, noise(2))
+
+
+def test_every_control_has_its_words(desk):
+    def widgets(one):
+        yield one
+        for child in getattr(one, "children", ()):
+            yield from widgets(child)
+
+    draw_and_rewrite(desk)
+    described = [
+        one
+        for one in widgets(desk)
+        if hasattr(one, "description") and not hasattr(one, "bar_style") and type(one).__name__ not in ("HTML",)
+    ]
+    assert len(described) > 20 and all(one.description for one in described)
+    names = [one.label for one in widgets(desk) if isinstance(one, cards.Slider | cards.Pictures)]
+    assert len(names) == 5 and all(names) and len(set(names)) == 5
+
+
+def test_a_desk_shares_the_weights_and_no_module_with_the_classifier(desk, tiny):
+    ours, theirs = (list(one.parameters()) + list(one.buffers()) for one in (desk.bench.classifier, tiny))
+    assert all(one is other for one, other in zip(ours, theirs, strict=True))
+    assert not set(map(id, desk.bench.classifier.modules())) & set(map(id, tiny.modules()))
+    draw_and_rewrite(desk)
+    with desk.edit.applied(tiny):
+        desk.controls.strength.value = 0.5
+        assert desk.wait(60) and "were changed" in desk.trouble
+    desk.controls.strength.value = 0.6
+    assert desk.wait(60) and not desk.trouble
+
+
+def test_two_desks_know_nothing_of_each_other(tiny, sets):
+    one, two = (lab.Desk(tiny, *sets, shown=4) for _ in range(2))
+    one.editor.mask = two.editor.mask = MASK
+    two.controls.layer.value = "conv2"
+    one.controls.layer.value = "conv1"
+    one.rewrite()
+    two.rewrite()
+    assert one.wait(60) and two.wait(60)
+    assert one.edit.layers == ("conv1",) and two.edit.layers == ("conv2",)
+    assert np.isfinite(one.bench.readings(one.edit).numpy()).all()

@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+import torch
+from conftest import needs_photos
+from draw_masks import MASKS, SIZE, drawn, outlines
+from PIL import Image
+
+from edittools.images import load_mask
+from edittools.stories import photos
+
+ROADS = sorted(path.name.removesuffix("_road.png") for path in MASKS.glob("*_road.png"))
+TEST_CLASSES = (479, 555, 670, 847, 920)  # of the snow photos; two older masks are of the others, 751 and 779
+
+
+def test_there_are_forty_masks_most_of_which_have_an_outline():
+    assert len(ROADS) == 40 and len(outlines()) == 28 and set(outlines()) < set(ROADS)
+
+
+@pytest.mark.parametrize("name", ROADS)
+def test_a_road_mask_is_black_and_white_and_neither_empty_nor_full(name):
+    with Image.open(MASKS / f"{name}_road.png") as picture:
+        pixels = np.asarray(picture)
+    assert pixels.shape == (SIZE, SIZE) and pixels.dtype == np.uint8 and set(np.unique(pixels)) == {0, 255}
+    assert 0.02 <= (pixels == 255).mean() <= 0.8
+
+
+@pytest.mark.parametrize("name", outlines())
+def test_a_mask_is_what_its_outline_draws(name):
+    differ = drawn(outlines()[name]) != load_mask(MASKS / f"{name}_road.png")
+    assert differ.sum() <= 10  # Pillow's versions may round an edge differently
+
+
+@pytest.mark.parametrize("name", outlines())
+def test_corners_lie_in_the_picture(name):
+    for polygon in outlines()[name]:
+        [corners] = polygon.values()
+        assert len(corners) >= 3 and all(0 <= value <= SIZE for corner in corners for value in corner)
+
+
+def test_a_rectangle_with_a_hole_is_drawn_to_the_pixel():
+    def box(x0, y0, x1, y1):
+        return [[x0, y0], [x1, y0], [x1, y1], [x0, y1]]
+
+    expected = torch.zeros(SIZE, SIZE)
+    expected[20:60, 10:100] = 1
+    expected[30:40, 50:70] = 0
+    mask = drawn([{"add": box(10, 20, 100, 60)}, {"remove": box(50, 30, 70, 40)}])
+    assert torch.equal(mask, expected)
+    assert torch.equal(drawn([{"add": box(10, 20, 100.2, 60.4)}, {"remove": box(50.2, 30, 69.8, 40)}]), expected)
+
+
+def test_polygons_are_drawn_in_their_order():
+    corners = [[0, 0], [224, 0], [224, 224]]
+    assert drawn([{"add": corners}, {"remove": corners}]).sum() == 0
+    assert drawn([{"remove": corners}, {"add": corners}]).mean() == pytest.approx(0.5, abs=0.01)
+
+
+def test_an_unknown_kind_of_polygon_is_named():
+    with pytest.raises(ValueError, match="'subtract': expected 'add' or 'remove'"):
+        drawn([{"subtract": [[0, 0], [9, 0], [9, 9]]}])
+
+
+def test_each_mask_is_of_a_sample_photo_and_no_outline_of_a_class_of_the_snow_photos():
+    names = sorted(name for name in photos.registry() if name.startswith("imagenet-sample/"))
+    numbers = {name: names.index(f"imagenet-sample/{name}.JPEG") for name in ROADS}
+    assert not {numbers[name] for name in outlines()} & {*TEST_CLASSES, 751, 779}
+
+
+@needs_photos
+@pytest.mark.parametrize("name", ROADS)
+def test_the_photo_of_a_mask_is_there(name):
+    assert photos.photo(f"imagenet-sample/{name}.JPEG").is_file()
