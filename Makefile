@@ -6,7 +6,8 @@ DONE = $(VENV)/.installed
 JOBS ?= 2
 # Processes side by side use the cores better than threads do: those of a small operation wait for each other, by
 # spinning unless the policy is passive, and for ever where another program has the core.
-SIDE_BY_SIDE = -n $(JOBS) --dist loadfile
+# Files are given out in the order of `LONG` in tests/conftest.py, and notebooks in that of their numbers: long ones first.
+SIDE_BY_SIDE = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 ONE_THREAD = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
 
 .DEFAULT_GOAL := help
@@ -32,7 +33,7 @@ unit: $(DONE) ## unit tests only
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} OMP_WAIT_POLICY=passive $(BIN)/python -m pytest $(SIDE_BY_SIDE) tests
 
 notebooks: $(DONE) ## run every notebook, compare its outputs with the committed ones (1 thread: the same digits)
-	EDITTOOLS_TIER=mini EDITTOOLS_DEVICE=cpu $(ONE_THREAD) $(BIN)/python -m pytest $(SIDE_BY_SIDE) --nbval --nbval-current-env --nbval-sanitize-with tests/sanitize.cfg --nbval-cell-timeout 3600 --no-loadscope-reorder $$(ls -r notebooks/[0-9]*.ipynb)
+	EDITTOOLS_TIER=mini EDITTOOLS_DEVICE=cpu $(ONE_THREAD) $(BIN)/python -m pytest $(SIDE_BY_SIDE) --nbval --nbval-current-env --nbval-sanitize-with tests/sanitize.cfg --nbval-cell-timeout 3600 notebooks/[0-9]*.ipynb
 
 refresh: $(DONE) ## execute the notebooks in tier mini and store their outputs
 	EDITTOOLS_TIER=mini EDITTOOLS_DEVICE=cpu $(ONE_THREAD) $(BIN)/python notebooks/refresh.py

@@ -5,13 +5,14 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from edittools.choosing.protocol import Protocol
 from edittools.images import atomic_path
 
 
@@ -29,6 +30,15 @@ def start(arguments: argparse.Namespace) -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     print(f"{date.today()}, {platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}\n")
+
+
+def show_choices(protocol: Protocol, chosen: Mapping[str, object]) -> None:
+    """Print a story's sets with their errors, how fine its budget is, and what was chosen for each method."""
+    sets = protocol.states.items()
+    counts = [f"{name.replace('_', ' ')} {len(one.labels)} ({int(one.before.sum())} errors)" for name, one in sets]
+    print("Images:", ", ".join(counts))
+    print(protocol.about_budget(), "\n")
+    print("\n".join(f"  {name:<25}{choice}" for name, choice in chosen.items()))
 
 
 def finish(arguments: argparse.Namespace, figures: dict[str, Any]) -> None:

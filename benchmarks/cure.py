@@ -5,13 +5,13 @@ a scenario (`cures.scenario_for`). Layer, exemplar, rank, mask, objective and st
 `snow_photos.py`, under the same accuracy budget and beside the same baselines, and reported once, in variants of the
 material that the choice has not seen. Errors are of images that are read rightly until the concept is changed; then the
 probability of the right class changes, for the same images as they are, at the control in place, and where the concept
-is changed. Tier mini: MiniWorld; tier lite: MSRC v2 photos, whose labels are the classifier's own readings.
+is changed. Tier mini: MiniWorld; tiers lite and paper: MSRC v2 photos, whose labels are the classifier's own readings.
 """
 
 import time
 
 import pandas as pd
-from common import finish, parser, start
+from common import finish, parser, show_choices, start
 from snow_photos import FAST, RATES, SLOW, STRENGTHS, effort
 
 from edittools.choosing.protocol import Plan, Protocol
@@ -22,12 +22,13 @@ from edittools.stories.rules import probing_scenario
 def main() -> None:
     """Probe, choose, report."""
     arguments = parser(__doc__.splitlines()[0])
-    arguments.add_argument("--tier", default="mini", choices=("mini", "lite"))
+    arguments.add_argument("--tier", default="mini", choices=("mini", "lite", "paper"))
+    arguments.add_argument("--models", nargs="+", default=(), metavar="NAME", help="of tiers lite and paper")
     arguments.add_argument("--per-class", type=int, default=40, help="MiniWorld scenes of each class")
     options = arguments.parse_args()
     start(options)
     started = time.perf_counter()
-    story = probing_scenario(options.tier, per_class=options.per_class, progress=True)
+    story = probing_scenario(options.tier, per_class=options.per_class, progress=True, models=options.models)
     rule, found = shown_rule(story, story.with_materials(names=[story.first], progress=True))
     shown = rule[["class", "concept", "style", "images", "effect", "low", "high", "q"]].to_dict()
     print("rule found:" if found else "no rule at this false-discovery rate; the strongest suspicion:", shown, "\n")
@@ -35,14 +36,12 @@ def main() -> None:
     protocol = Protocol(cure, cure.layers, progress=True)
     slow = (
         {"tuned": cure.shortlist, "settings": FAST, "strengths": STRENGTHS, "rates": RATES, **SLOW}
-        if options.tier == "lite"
+        if options.tier != "mini"
         else {}
     )
     chosen = protocol.choose_all(Plan(edited=cure.shortlist, **slow))
     edits = {name: choice.edit for name, choice in chosen.items()}
-    print("Images:", ", ".join(f"{name} {len(part.labels)}" for name, part in protocol.states.items()))
-    print(protocol.about_budget(), "\n")
-    print("\n".join(f"  {name:<25}{choice}" for name, choice in chosen.items()))
+    show_choices(protocol, chosen)
     table = protocol.report(edits).join(pd.DataFrame({name: effort(c) for name, c in chosen.items()}).T)
     again = cure.probe_again(edits, cure.numbers["test"], progress=True).changes()
     print("\n" + table.T.to_string(float_format="{:.3f}".format))

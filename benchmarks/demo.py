@@ -25,12 +25,13 @@ def before_after(story: et.choosing.Scenario, test: et.choosing.CachedStates, ed
     example, names = story.exemplars[exemplar], story.classifier.classes
     before, after = (logits.argmax(dim=1) for logits in (test.logits(), test.logits(edit)))
     corrected = (test.before & (after == test.labels)).nonzero()[:, 0]
-    chosen = corrected[torch.linspace(0, len(corrected) - 1, min(len(corrected), 7)).long()].tolist()
+    chosen = corrected[torch.linspace(0, len(corrected) - 1, min(len(corrected), 4)).long()].tolist()
     images = [example.image, example.changed, *(story.test.images[i] for i in chosen)]
     titles = ["x: road", "x': snow", *(f"{names[before[i]]}\n→ {names[after[i]]}" for i in chosen)]
     firing = edit.firing_maps(story.classifier, torch.stack(images))
     marks = [*(0 * one for one in firing), *firing]
-    return plots.image_grid([*images, *images], [*titles, *[""] * len(images)], overlays=marks, columns=9)
+    titles += [""] * len(images)
+    return plots.image_grid([*images, *images], titles, overlays=marks, columns=6, points=16)
 
 
 def main() -> None:

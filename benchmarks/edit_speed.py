@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 import torch
 from common import extra_memory, finish, parser, seconds, start
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torchvision.models import vgg16
 from tqdm.auto import tqdm
@@ -27,11 +27,16 @@ from edittools.classifiers import Classifier
 from edittools.cut import Cut
 from edittools.exemplars import Exemplar
 from edittools.keys import LayerKeys
+from edittools.moments import SecondMoment
 from edittools.rewriting import Problem, pose, quadratic, rewrite, solve_l1, solve_least_squares
 
 NAIVE_TOTAL = 20_000
 PATH = (3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.0)
 LAYER = "features.28"
+MEASURED = ("naive", "l1", "least_squares", "outer products", "streaming", "rewrite", "suffix")
+
+Found = tuple[dict[str, float | None], list[tuple]]
+"""Figures by name, and rows of the table."""
 
 
 def setting(seed: int = 0) -> tuple[Classifier, Exemplar, LayerKeys]:
@@ -107,7 +112,7 @@ def reach(
 @torch.no_grad()
 def at_equal_movement(
     problem: Problem, windows: Tensor, weight: Tensor, naive_time: float, named: str = "equal_movement"
-) -> tuple[dict[str, float | None], list[tuple]]:
+) -> Found:
     """The figures, and rows of the table, of reaching the loss of a naive `weight` at no larger movement than its own.
 
     The weight took the naive solver `naive_time` seconds.
@@ -174,7 +179,7 @@ def _memory_of(name: str) -> float:
     work = {
         "naive": lambda: naive_solve(problem, 5),
         "l1": lambda: solve_l1(problem),
-        "least squares": lambda: solve_least_squares(problem),
+        "least_squares": lambda: solve_least_squares(problem),
         "outer products": outer_products(),
         "streaming": streaming(),
         "rewrite": lambda: rewrite(classifier, cut, exemplar, moment),
@@ -183,82 +188,85 @@ def _memory_of(name: str) -> float:
     return extra_memory(work)
 
 
-def main() -> None:
-    """Measure everything once and print one table."""
-    arguments = parser(__doc__)
-    arguments.add_argument(
-        "--naive-steps", type=int, default=200, help="steps of the naive solver to time (default 200)"
-    )
-    arguments.add_argument("--naive-full", action="store_true", help="run all 20,000 steps (about ten minutes)")
-    arguments = arguments.parse_args()
-    start(arguments)
-    classifier, exemplar, reference = setting()
-    cut, moment = Cut(classifier, LAYER), reference.moment
-    problem = pose(cut, exemplar, 1, True, moment)
-    windows = reference.windows(problem.basis)
-    steps = NAIVE_TOTAL if arguments.naive_full else arguments.naive_steps
-    found: dict[str, Tensor] = {}
+def solvers(problem: Problem, windows: Tensor, steps: int, memory: dict[str, float]) -> Found:
+    """Ours against `steps` steps of the naive solver, and to its losses at no larger movement."""
     naive_solve(problem, 5)  # to warm up
     started = time.perf_counter()
     naive = naive_solve(problem, steps)
     step_time = (time.perf_counter() - started) / steps
     naive_time = step_time * NAIVE_TOTAL
-    with torch.no_grad():
-        before = float(problem.l1(torch.zeros(problem.shape)))
     equal, lines = at_equal_movement(problem, windows, naive.last, naive_time)
     lowest, more = at_equal_movement(problem, windows, naive.best, step_time * naive.step, "lowest")
-    naive_projected = equal["naive_loss_equal_movement"]
-    l1_time = seconds(lambda: found.update(l1=solve_l1(problem)[0]))
-    squares_time = seconds(lambda: found.update(squares=solve_least_squares(problem)))
+    projected = equal["naive_loss_equal_movement"]
     with torch.no_grad():
-        l1_loss, squares_loss = (float(problem.l1(found[name])) for name in ("l1", "squares"))
+        before = float(problem.l1(torch.zeros(problem.shape)))
+    extrapolated = "" if steps == NAIVE_TOTAL else f" (extrapolated from {steps} steps)"
+    rows = [(f"naive solver, 20,000 steps{extrapolated}", naive_time, projected, memory["naive"], "1")]
+    figures = {"naive_loss_projected": projected, "loss_before": before, **equal, **lowest}
+    for name, solve in {
+        "l1": lambda: solve_l1(problem)[0],
+        "least_squares": lambda: solve_least_squares(problem),
+    }.items():
+        took, title = seconds(solve), {"l1": "l1, Λ alone", "least_squares": "least squares"}[name]
+        with torch.no_grad():
+            loss = float(problem.l1(solve()))
+        rows.append((title, took, loss, memory[name], f"{naive_time / took:,.0f} × faster"))
+        figures |= {f"{name}_time_ratio": naive_time / took, f"{name}_loss": loss}
+    return figures | {"naive_steps_to_lowest": naive.step}, [*rows, *lines, *more]
+
+
+def moments(memory: dict[str, float]) -> Found:
+    """The streaming second moment against outer products, for each position."""
     slow, fast = seconds(outer_products()) / 196, seconds(streaming()) / (16 * 196)
-    images = torch.rand(16, 3, 224, 224)
-    fraction = suffix_fraction(classifier, LAYER, images)
-    pair = torch.stack([exemplar.image, exemplar.changed])
-
-    def forward_backward(model: nn.Module = classifier) -> None:
-        model(pair).sum().backward()
-        model.zero_grad(set_to_none=True)
-
-    pass_time = seconds(forward_backward)
-    rewrite_time = seconds(lambda: rewrite(classifier, LAYER, exemplar, moment))
-    names = ("naive", "l1", "least squares", "outer products", "streaming", "rewrite", "suffix")
-    memory = {name: memory_of(name) for name in tqdm(names, desc="memory", leave=False)}
-    extrapolated = "" if arguments.naive_full else f" (extrapolated from {steps} steps)"
     rows = [
-        (f"naive solver, 20,000 steps{extrapolated}", naive_time, naive_projected, memory["naive"], "1"),
-        ("l1, Λ alone", l1_time, l1_loss, memory["l1"], f"{naive_time / l1_time:,.0f} × faster"),
-        ("least squares", squares_time, squares_loss, memory["least squares"],
-         f"{naive_time / squares_time:,.0f} × faster"),
-        *lines,
-        *more,
         ("second moment, outer products, a position", slow, None, memory["outer products"], "1"),
         ("second moment, ours, a position", fast, None, memory["streaming"], f"{slow / fast:,.0f} × faster"),
-        ("rewrite, layer already measured", rewrite_time, l1_loss, memory["rewrite"],
-         f"{rewrite_time / pass_time:.2f} forward-backwards"),
+    ]
+    return {"second_moment_time_ratio": slow / fast}, rows
+
+
+def whole_edits(classifier: Classifier, exemplar: Exemplar, moment: SecondMoment, memory: dict[str, float]) -> Found:
+    """`rewrite` against a forward and a backward pass, and one more edit over kept states against a forward pass."""
+    fraction = suffix_fraction(classifier, LAYER, torch.rand(16, 3, 224, 224))
+    pair = torch.stack([exemplar.image, exemplar.changed])
+
+    def forward_backward() -> None:
+        classifier(pair).sum().backward()
+        classifier.zero_grad(set_to_none=True)
+
+    edits = []
+    took = seconds(lambda: edits.append(rewrite(classifier, LAYER, exemplar, moment)))
+    passes, loss = took / seconds(forward_backward), edits[-1].record.loss_after
+    rows = [
+        ("rewrite, layer already measured", took, loss, memory["rewrite"], f"{passes:.2f} forward-backwards"),
         ("one more edit over kept states", None, None, memory["suffix"], f"{fraction:.3f} of a forward pass"),
-    ]  # fmt: skip
+    ]
+    return {"suffix_time_fraction": fraction, "rewrite_in_forward_backwards": passes}, rows
+
+
+def main() -> None:
+    """Measure everything once and print one table."""
+    arguments = parser(__doc__)
+    arguments.add_argument("--naive-steps", type=int, default=200, help="steps of the naive solver (default 200)")
+    arguments.add_argument("--naive-full", action="store_true", help="run all 20,000 steps (about ten minutes)")
+    arguments = arguments.parse_args()
+    start(arguments)
+    classifier, exemplar, reference = setting()
+    problem = pose(Cut(classifier, LAYER), exemplar, 1, True, reference.moment)
+    steps = NAIVE_TOTAL if arguments.naive_full else arguments.naive_steps
+    memory = {name: memory_of(name) for name in tqdm(MEASURED, desc="memory", leave=False)}
+    parts = (
+        solvers(problem, reference.windows(problem.basis), steps, memory),
+        moments(memory),
+        whole_edits(classifier, exemplar, reference.moment, memory),
+    )
+    figures = {name: figure for found, _ in parts for name, figure in found.items()}
+    rows = [row for _, found in parts for row in found]
     table = pd.DataFrame(rows, columns=["what", "seconds", "l1 loss", "peak memory (MB)", "ratio"])
     print(table.to_string(index=False, na_rep="", float_format=lambda x: f"{x:.4g}"))
-    print(f"\nl1 loss before any edit {before:.4g}; naive losses are read after a projection, "
-          f"the lowest {naive.loss:.4g} after {naive.step:,} steps")  # fmt: skip
-    finish(
-        arguments,
-        {
-            "l1_time_ratio": naive_time / l1_time,
-            "l1_loss": l1_loss,
-            "naive_loss_projected": naive_projected,
-            "loss_before": before,
-            "least_squares_time_ratio": naive_time / squares_time,
-            **equal,
-            **lowest,
-            "naive_steps_to_lowest": naive.step,
-            "second_moment_time_ratio": slow / fast,
-            "suffix_time_fraction": fraction,
-            "rewrite_in_forward_backwards": rewrite_time / pass_time,
-        },
-    )
+    print(f"\nl1 loss before any edit {figures['loss_before']:.4g}; naive losses are read after a projection, ", end="")
+    print(f"the lowest {figures['naive_loss_lowest']:.4g} after {figures['naive_steps_to_lowest']:,} steps")
+    finish(arguments, figures)
 
 
 if __name__ == "__main__":

@@ -95,16 +95,15 @@ def row(how: str, found: Mapping[str, Comparison], alone: Mapping[str, Compariso
     single = {name: int(corrected(one).sum()) for name, one in alone.items()}
     left = {name: int((corrected(one) & corrected(found[name])).sum()) for name, one in alone.items()}
     clean, kept = found["clean"], found["kept"]
-    return {
-        "how": how, "rules": len(alone), "edits": edits, "errors": int(pooled.before.sum()),
-        "corrected": pooled.corrected, "broken": pooled.broken, "share": pooled.row()["errors corrected"],
-        **dict(zip(("low", "high"), pooled.corrected_interval(), strict=True)),
-        "alone": sum(single.values()), "left": sum(left.values()) / max(sum(single.values()), 1),
-        "below half": sum(left[name] < count / 2 for name, count in single.items()),
-        "budget change": found["budget"].accuracy_change, "clean change": clean.accuracy_change,
-        **dict(zip(("clean low", "clean high"), clean.accuracy_interval(), strict=True)),
-        "kept": len(kept.before), "kept broken": kept.broken / len(kept.before),
-    }  # fmt: skip
+    gain = {"errors": int(pooled.before.sum()), "corrected": pooled.corrected, "broken": pooled.broken}
+    gain |= {"share": pooled.row()["errors corrected"]}
+    gain |= dict(zip(("low", "high"), pooled.corrected_interval(), strict=True))
+    gain |= {"alone": sum(single.values()), "left": sum(left.values()) / max(sum(single.values()), 1)}
+    gain |= {"below half": sum(left[name] < count / 2 for name, count in single.items())}
+    cost = {"budget change": found["budget"].accuracy_change, "clean change": clean.accuracy_change}
+    cost |= dict(zip(("clean low", "clean high"), clean.accuracy_interval(), strict=True))
+    cost |= {"kept": len(kept.before), "kept broken": kept.broken / len(kept.before)}
+    return {"how": how, "rules": len(alone), "edits": edits, **gain, **cost}
 
 
 def main() -> None:
@@ -133,13 +132,13 @@ def main() -> None:
             edits = sum(choice.found for choice in stacks[how].values())
             rows.append(row(how, report.compare(), {name: alone[name] for name in order[:count]}, edits))
     table = pd.DataFrame(rows)
-    shown = {
-        name: {"effect": rule.effect, "alone": str(single[name]), "errors": int(alone[name].before.sum()),
-               "corrected": alone[name].corrected, "broken": alone[name].broken,
-               "kept broken": each[name]["kept"].broken, "clean change": each[name]["clean"].accuracy_change,
-               **{how: str(chosen[name]) for how, chosen in stacks.items()}}
-        for name, (_, rule) in zip(names, rules.iterrows(), strict=True)
-    }  # fmt: skip
+    shown = {}
+    for name, effect in zip(names, rules.effect, strict=True):
+        one, found = alone[name], each[name]
+        shown[name] = {"effect": effect, "alone": str(single[name]), "errors": int(one.before.sum())}
+        shown[name] |= {"corrected": one.corrected, "broken": one.broken, "kept broken": found["kept"].broken}
+        shown[name] |= {"clean change": found["clean"].accuracy_change}
+        shown[name] |= {how: str(chosen[name]) for how, chosen in stacks.items()}
     print(pd.DataFrame(shown).T.to_string(float_format="{:.2f}".format), "\n")
     print(table.to_string(index=False, float_format="{:.2f}".format))
     FIGURE.parent.mkdir(exist_ok=True)

@@ -20,7 +20,7 @@ from common import finish, parser, start
 from edittools.choosing import Choice, Protocol, grid
 from edittools.choosing.in_turn import choose_in_turn
 from edittools.choosing.trials import Trials, finetuning_trials
-from edittools.jobs import run
+from edittools.probing.jobs import run
 from edittools.stories.grounds import balanced_scenario
 
 COUNTS, BUDGET, STRENGTHS = (130, 1, 10, 30, 3), 0.5, (0.5, 1.0)
@@ -74,11 +74,8 @@ def measure(protocol: Protocol, count: int) -> list[dict[str, Any]]:
     found = {}
     for method, trials in tries(protocol, shown).items():
         found[method] = protocol.choose(trials, BUDGET)
-    sets = {"reference": story.reference, "validation": story.validation, "budget_images": story.budget}
     twice = 2 * story.shortlist[:-3:-1]
-    found["in_turn"] = choose_in_turn(
-        story.classifier, twice, shown, SETTINGS, strengths=STRENGTHS, budget=BUDGET, **sets
-    )
+    found["in_turn"] = choose_in_turn(story, twice, shown, SETTINGS, strengths=STRENGTHS, budget=BUDGET)
     return [line(protocol, method, count, choice) for method, choice in found.items()]
 
 
@@ -92,7 +89,6 @@ def main() -> None:
     started = time.perf_counter()
     story = balanced_scenario(options.exemplars, progress=True)
     protocol = Protocol(story, story.shortlist, progress=True)
-    protocol.states["budget"] = protocol.states["budget"].fragile_first()
     jobs = {f"{count} exemplars": count for count in options.exemplars}
     table = run(partial(measure, protocol), jobs, options.store, about=f"many exemplars, budget {BUDGET}")
     before = {

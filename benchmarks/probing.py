@@ -4,7 +4,8 @@ Tier mini: the rules of a small VGG against those that were planted, and none ma
 without them. Drops and effects are of log-odds. The measure, the least effect and the number of scenes were chosen on
 `--split validation`; `test` is for once. A planted rule need not be learned: the rules found are also scored against
 those that the network shows when each scene is painted again on other grounds (`Probing.repainted`).
-Tier lite: EfficientNet-Lite0, -Lite1 and -Lite2 on MSRC v2 photos with hand-made masks (see README, 'Tiers').
+Tier lite: EfficientNet-Lite0, -Lite1 and -Lite2 on MSRC v2 photos with hand-made masks (see README, 'Tiers'); tier
+paper: VGG16 and ResNet-50.
 """
 
 import time
@@ -31,18 +32,21 @@ def mini(story: Probing, probe: Probe) -> dict[str, float]:
     print(f"\nmissed: {missed or 'none'}\nrules of {story.null}: {len(null)}")
     print(null[SHOWN].round(3).to_string(index=False) if len(null) else "")
     for least in (0.0, 0.25, 0.5, 0.75, 1.0):
-        figures = score(first.rules(least_effect=least), story.planted)
-        print(f"  least effect {least:4}: precision {figures['precision']:.2f}, recall {figures['recall']:.2f}, "
-              f"{len(other.rules(least_effect=least))} in {story.null}")  # fmt: skip
+        figures, none = score(first.rules(least_effect=least), story.planted), len(other.rules(least_effect=least))
+        scored = f"precision {figures['precision']:.2f}, recall {figures['recall']:.2f}"
+        print(f"  least effect {least:4}: {scored}, {none} in {story.null}")
     known = exact(story, first)
     unscored = story.with_materials(story.unscored, [story.first], progress=True).rules()
     print(f"\nbeside the score, sky and wall (seen wherever the table is): {len(unscored)} rules")
     print(unscored[SHOWN].round(3).to_string(index=False) + "\n")
-    return {
-        "precision": round(usual["precision"], 3), "recall": round(usual["recall"], 3),
-        "rules_found_in_balanced_model": len(null), "rules_found": usual["found"], "rules_planted": usual["planted"],
-        "precision_at_90": round(strict["precision"], 3), "recall_at_90": round(strict["recall"], 3), **known,
-    }  # fmt: skip
+    counts = {"rules_found": usual["found"], "rules_planted": usual["planted"]}
+    counts |= {"rules_found_in_balanced_model": len(null)}
+    return counts | _rounded(usual) | _rounded(strict, "_at_90") | known
+
+
+def _rounded(figures: dict[str, float], of: str = "") -> dict[str, float]:
+    """Precision and recall for the JSON line."""
+    return {f"{name}{of}": round(figures[name], 3) for name in ("precision", "recall")}
 
 
 def exact(story: Probing, probe: Probe) -> dict[str, float]:
@@ -56,17 +60,15 @@ def exact(story: Probing, probe: Probe) -> dict[str, float]:
     print("\neffect of a ground, as probed and exactly, painted again:")
     print(shown.sort_values("exact", ascending=False).round(2).to_string())
     print(f"planted but not learned: {sorted((story.planted - learned) & set(both.index)) or 'none'}")
-    return {
-        "precision_exact": round(figures["precision"], 3), "recall_exact": round(figures["recall"], 3),
-        "rules_exact": len(learned), "rules_exact_in_balanced_model": len(null),
-        "correlation_with_exact": round(float(both.corr().iloc[0, 1]), 3),
-    }  # fmt: skip
+    counts = {"rules_exact": len(learned), "rules_exact_in_balanced_model": len(null)}
+    correlation = round(float(both.corr().iloc[0, 1]), 3)
+    return _rounded(figures, "_exact") | counts | {"correlation_with_exact": correlation}
 
 
 def lite(probe: Probe, styled: Probe) -> dict[str, float | None]:
     """Tabulate what each classifier loses, concept by concept: no rules are known here, so none are scored."""
-    columns = ["classifier", "concept", "images", "drop", "drop low", "drop high", "control drop", "effect", "low",
-               "high", "q"]  # fmt: skip
+    columns = ["classifier", "concept", "images", "drop", "drop low", "drop high", "control drop"]
+    columns += ["effect", "low", "high", "q"]
     print("styles, beside the control elsewhere (share of readings that change):")
     print(styled.effects(least_images=10)[columns].round(3).to_string(index=False))
     print("\nmaterials of other photos, beside the control in place:")
@@ -80,7 +82,8 @@ def lite(probe: Probe, styled: Probe) -> dict[str, float | None]:
 def main() -> None:
     """Probe, print the tables, and the JSON line."""
     arguments = parser(__doc__.splitlines()[0])
-    arguments.add_argument("--tier", default="mini", choices=("mini", "lite"))
+    arguments.add_argument("--tier", default="mini", choices=("mini", "lite", "paper"))
+    arguments.add_argument("--models", nargs="+", default=(), metavar="NAME", help="of tiers lite and paper")
     arguments.add_argument("--split", default="test", choices=("validation", "test"), help="of MiniWorld's scenes")
     arguments.add_argument("--per-class", type=int, default=40, help="MiniWorld scenes of each class")
     arguments.add_argument("--styled", type=int, help="photos of tier lite that are probed with styles (default: all)")
@@ -88,12 +91,12 @@ def main() -> None:
     options = arguments.parse_args()
     start(options)
     started = time.perf_counter()
-    story = probing_scenario(options.tier, options.split, options.per_class, progress=True)
+    story = probing_scenario(options.tier, options.split, options.per_class, True, models=options.models)
     story = replace(story, styled=options.styled or len(story.data))
     store = {name: options.store and f"{options.store}/{name}.jsonl" for name in ("materials", "styles")}
     probe = story.with_materials(names=story.searched, store=store["materials"], progress=True)
-    print(f"false-discovery rate {FALSE_DISCOVERY_RATE}, least effect {LEAST_EFFECT}, {len(story.data)} images, "
-          f"{len(probe.table):,} counterfactual predictions\n")  # fmt: skip
+    print(f"false-discovery rate {FALSE_DISCOVERY_RATE}, least effect {LEAST_EFFECT}, {len(story.data)} images", end="")
+    print(f", {len(probe.table):,} counterfactual predictions\n")
     if options.tier == "mini":
         figures = mini(story, probe)
     else:

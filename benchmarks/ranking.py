@@ -16,8 +16,8 @@ from edittools.choosing.choice import select
 from edittools.choosing.protocol import Protocol
 from edittools.choosing.scenario import Scenario
 from edittools.choosing.trials import RANKS, grid
-from edittools.jobs import run
-from edittools.metrics import bootstrap, signed_rank
+from edittools.probing.jobs import run
+from edittools.probing.statistics import bootstrap, signed_rank
 from edittools.stories.composites import turned_photos
 from edittools.world.textures import STYLES
 from edittools.zoo.load import load_classifier

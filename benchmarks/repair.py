@@ -48,9 +48,9 @@ def main() -> None:
         after = predict(story.classifier, story.test)
     test = Comparison(*(errors(logits, story.test.labels) for logits in (before, after)))
     row = test.row() | dict(zip(("low", "high"), test.corrected_interval(), strict=True))
-    print(f"\ntest images: {test.corrected} corrected, {test.broken} broken of {int(test.before.sum())} misread; "
-          f"{seconds:.1f} s with {torch.get_num_threads()} threads")  # fmt: skip
-    finish(options, {
+    said = f"{test.corrected} corrected, {test.broken} broken of {int(test.before.sum())} misread"
+    print(f"\ntest images: {said}; {seconds:.1f} s with {torch.get_num_threads()} threads")
+    figures = {
         "verdict": fix.verdict,
         "seconds": seconds,
         "test_errors_before": int(test.before.sum()),
@@ -59,7 +59,8 @@ def main() -> None:
         "test_errors_corrected": row["errors corrected"],
         "test_errors_corrected_interval": (row["low"], row["high"]),
         "methods": fix.table.to_dict(orient="index"),
-    })  # fmt: skip
+    }
+    finish(options, figures)
 
 
 if __name__ == "__main__":

@@ -58,13 +58,9 @@ def measure(story: Scenario, images: int = 600) -> tuple[pd.DataFrame, pd.DataFr
     rows = []
     for (name, strength), edit in scaled.items():
         after = {which: kept[which].compare(edit).after.float().mean() for which in ("clean", "test")}
-        rows.append({
-            "method": name,
-            "strength": strength,
-            "accuracy": 1 - float(after["clean"]),
-            "corrupted accuracy": 1 - float(corrupted[name, strength].mean()),
-            "concept errors": float(after["test"]),
-        })  # fmt: skip
+        row = {"method": name, "strength": strength, "accuracy": 1 - float(after["clean"])}
+        row |= {"corrupted accuracy": 1 - float(corrupted[name, strength].mean())}
+        rows.append(row | {"concept errors": float(after["test"])})
     whole = corrupted[["before", *((name, 1.0) for name in found)]].set_axis(["before", *found], axis=1)
     return pd.DataFrame(rows), whole, {name: f"{c}; {c.trials} trials" for name, c in found.items()}
 
@@ -84,7 +80,7 @@ def conclude(
     seconds = time.perf_counter() - started
     print(f"\nout/{path.name}, {seconds:.0f} s in all")
     means = whole.mean()
-    finish(arguments, {
+    figures = {
         "story": arguments.story,
         "corrupted_error_rate": means.to_dict(),
         "corrupted_error_change_points": (100 * (means - means["before"])).drop("before").to_dict(),
@@ -92,7 +88,8 @@ def conclude(
         "by_corruption": {kind: row.to_dict() for kind, row in (by_kind / 100).iterrows()},
         "curves": curves.to_dict("records"),
         "seconds": seconds,
-    })  # fmt: skip
+    }
+    finish(arguments, figures)
 
 
 def main() -> None:

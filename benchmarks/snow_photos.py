@@ -17,13 +17,14 @@ from typing import Any
 
 import pandas as pd
 import torch
-from common import finish, parser, start
+from common import finish, parser, show_choices, start
 
 from edittools.choosing.choice import Choice, about_budget
 from edittools.choosing.protocol import STAY, Plan, Protocol, staying
 from edittools.choosing.trials import grid
-from edittools.jobs import run
-from edittools.metrics import Comparison, mcnemar, pooled_row, signed_rank
+from edittools.metrics import Comparison, mcnemar
+from edittools.probing.jobs import run
+from edittools.probing.statistics import pooled_row, signed_rank
 from edittools.stories.composites import RANK_BY, snow_from_composites
 from edittools.stories.snow import snow_scenario
 
@@ -158,8 +159,8 @@ def together(table: pd.DataFrame) -> tuple[Lines, dict[str, Lines]]:
     found, sums = {}, table.groupby("method", sort=False)[["trials", "choice_seconds"]].sum().to_dict("index")
     for method in sums:
         everywhere = [one.get(method) or _unchanged(one["editing"]) for one in compared.values()]
-        apart = sum(m["test"].after.int() - one["editing"]["test"].after.int()
-                    for m, one in zip(everywhere, compared.values(), strict=True))  # fmt: skip
+        pairs = zip(everywhere, compared.values(), strict=True)
+        apart = sum(one["test"].after.int() - by["editing"]["test"].after.int() for one, by in pairs)
         found[method] = pooled(everywhere) | sums[method] | {"p_against_edit": signed_rank(apart.numpy())}
     return found, {name: lines(efforts[name], compared[name]) for name in compared}
 
@@ -184,19 +185,13 @@ def main() -> None:
     everyday = about_budget(len(table["budget"].iloc[0][0]))
     seconds = float(table.groupby("job")["network_seconds"].first().sum())
     print(f"\n{seconds:.0f} s in all")
-    finish(arguments, _edit_first(pooled_lines) | {
-        "networks": networks, "selection": arguments.selection, "seconds": seconds, "budget": everyday,
-    })  # fmt: skip
+    run_as = {"networks": networks, "selection": arguments.selection, "seconds": seconds, "budget": everyday}
+    finish(arguments, _edit_first(pooled_lines) | run_as)
 
 
 def report(protocol: Protocol, found: Lines) -> None:
     """Print the sets, what was chosen and the table."""
-    kept = protocol.states
-    counts = {name: f"{len(part.labels)} ({int(part.before.sum())} errors)" for name, part in kept.items()}
-    print("Images:", ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in counts.items()))
-    print(protocol.about_budget(), "\n")
-    for name, figure in found.items():
-        print(f"  {name:<25}{figure['chosen']}")
+    show_choices(protocol, {name: figure["chosen"] for name, figure in found.items()})
     show(found)
 
 
@@ -207,7 +202,7 @@ def show(found: Lines) -> None:
         low, high = figure["errors_corrected_interval"]
         least, most = figure["accuracy_change_points_held_out_interval"]
         own = figure.get("own_class_errors_corrected")
-        rows.append({
+        row = {
             "method": name,
             "trials": f"{figure['trials']:.0f}",
             "seconds": f"{figure['choice_seconds']:.0f}",
@@ -220,7 +215,8 @@ def show(found: Lines) -> None:
             "held out": f"{figure['accuracy_change_points_held_out']:+.2f} [{least:+.2f}, {most:+.2f}]",
             "live on snow": f"{figure['keep_errors_before']} → {figure['keep_errors_after']}",
             "p, edit": f"{figure['p_against_edit']:.2g}",
-        })  # fmt: skip
+        }
+        rows.append(row)
     print("\n" + pd.DataFrame(rows).to_string(index=False), flush=True)
 
 

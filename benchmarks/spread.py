@@ -19,14 +19,15 @@ from edittools.choosing import Choice, Plan, Protocol, grid, repeated_trials, st
 from edittools.stories.snow import car_exemplars, snow_scenario
 
 FOUND = {"layer": "features.5", "scope": "local", "rate": 3e-3, "steps": 100, "locality": 30.0, "batch_size": 16}
-RATES, LOCALITIES, STEPS = (3e-3, 1e-2), (10.0, 30.0, 100.0), (20, 100)
+RATES, MOMENTA, LOCALITIES, STEPS = (3e-3, 1e-2), (0.0, 0.9), (10.0, 30.0, 100.0), (20, 100)
 
 
 def tuned(protocol: Protocol, name: str) -> Choice:
-    """Local fine-tuning: every layer and rate for a few steps, then every layer's best with each locality."""
+    """Local fine-tuning: every layer, rate and momentum for a few steps, then every layer's best with each locality."""
     exemplars, started = {name: protocol.story.exemplars[name]}, time.perf_counter()
     validation = protocol.states["validation"]
-    plain = sweep(protocol.finetuning(grid(scope=("local",), rate=RATES, steps=STEPS), exemplars), validation)
+    settings = grid(scope=("local",), rate=RATES, momentum=MOMENTA, steps=STEPS)
+    plain = sweep(protocol.finetuning(settings, exemplars), validation)
     best = plain.assign(locality=0.0).sort_values("loss").drop_duplicates("layer")
     near = repeated_trials(best, protocol.cuts, exemplars, STEPS, LOCALITIES, *protocol.staying(best.layer))
     chosen = protocol.choose(pd.concat([plain.assign(locality=0.0), sweep(near, validation)], ignore_index=True))
@@ -44,8 +45,8 @@ def found_before(protocol: Protocol, name: str, seed: int) -> Choice:
 
 def again(protocol: Protocol, choice: Choice, seed: int) -> Choice:
     """The same fine-tuning with another order of the reference batches."""
-    setting = {n: choice.settings[n] for n in ("scope", "rate", "steps", "locality", "batch_size")
-               if choice.settings.get(n) is not None}  # fmt: skip
+    names = ("scope", "rate", "momentum", "steps", "locality", "batch_size")
+    setting = {name: choice.settings[name] for name in names if choice.settings.get(name) is not None}
     layer, name = choice.settings["layer"], choice.settings["exemplar"]
     setting |= {"steps": int(setting["steps"]), "seed": seed, "batch_size": int(setting.get("batch_size", 16))}
     near = {"reference": protocol.story.reference, "keep": protocol.solved}
@@ -57,10 +58,10 @@ def row(method: str, name: str, seed: int, choice: Choice, protocol: Protocol) -
     """A choice, reported."""
     found = protocol.report({"one": choice.edit}).iloc[0]
     kept = int(found["keep_report after"] - found["keep_report before"])
-    return {"method": method, "exemplar": name, "seed": seed, "corrected": int(found.corrected),
-            "broken": int(found.broken), "share": found["errors corrected"], "held out": found["clean change"],
-            "budget": found["budget change"], "keep broken": kept,
-            "seconds": choice.seconds, "trials": choice.trials, "chosen": str(choice)}  # fmt: skip
+    who = {"method": method, "exemplar": name, "seed": seed}
+    gain = {"corrected": int(found.corrected), "broken": int(found.broken), "share": found["errors corrected"]}
+    cost = {"held out": found["clean change"], "budget": found["budget change"], "keep broken": kept}
+    return {**who, **gain, **cost, "seconds": choice.seconds, "trials": choice.trials, "chosen": str(choice)}
 
 
 def main() -> None:

@@ -49,8 +49,8 @@ def time_ratios(suite: syn.Suite, every: int, images: int = 32) -> pd.DataFrame:
     rows = []
     for layer in layers:
         edit = rewrite(found.classifier, cuts[layer], exemplar, data.images, objective="least_squares", cache="")
-        rows.append({"layer": layer, "kept": seconds(lambda e=edit: kept.compare(e), 2),
-                     "full": seconds(lambda e=edit: _full(e, found.classifier, data), 2)})  # fmt: skip
+        ways = {"kept": lambda e=edit: kept.compare(e), "full": lambda e=edit: _full(e, found.classifier, data)}
+        rows.append({"layer": layer} | {way: seconds(work, 2) for way, work in ways.items()})
     return pd.DataFrame(rows)
 
 
@@ -89,16 +89,32 @@ def methods(result: pd.DataFrame) -> dict[str, dict[str, object]]:
     }
 
 
+def figures(result: pd.DataFrame) -> dict[str, object]:
+    """The edit's share of errors corrected, by measure, beside the best fine-tuning's."""
+    same = result.xs("other same", level="measure")
+    best = same["mean"][list(syn.FINETUNING)].idxmax()
+    return {
+        "editing_other_classes": same.loc["editing", "mean"],
+        "editing_other_classes_interval": same.loc["editing", ["low", "high"]].tolist(),
+        "editing_other_classes_held_out_style": result.loc[("editing", "other held out"), "mean"],
+        "editing_target_class": result.loc[("editing", "target same"), "mean"],
+        "best_finetuning_other_classes": same.loc[best, "mean"],
+        "best_finetuning_other_classes_interval": same.loc[best, ["low", "high"]].tolist(),
+        "accuracy_change_points": same.loc["editing", "accuracy_change"],
+    }
+
+
 def main() -> None:
     """Sweep, print the tables, time a few trials both ways."""
     arguments = parser(__doc__.splitlines()[0])
     arguments.add_argument("--tier", default="mini", choices=("mini", "lite", "paper"))
+    arguments.add_argument("--model", help="of tier paper (default: vgg16)")
     arguments.add_argument("--full", action="store_true", help="all styles, more images and targets")
     arguments.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (0: in this one)")
     arguments.add_argument("--store", help="file for finished cases")
     arguments = arguments.parse_args()
     start(arguments)
-    suite = suites.suite(arguments.tier, "full" if arguments.full else "usual")
+    suite = suites.suite(arguments.tier, "full" if arguments.full else "usual", arguments.model)
     started = time.perf_counter()
     table = sweep(suite, arguments)
     print("\n" + about_budget(len(syn.material(suite).budget)))
@@ -113,23 +129,10 @@ def main() -> None:
     print(
         f"a trial by full forward passes: {ratio:.1f} × as long over all layers, {ratio_late:.1f} × in the last third"
     )
-    other = result["mean"].xs("other same", level="measure")
-    finish(arguments, {
-        "cases": cases,
-        "editing_other_classes": other["editing"],
-        "editing_other_classes_interval": result.loc[("editing", "other same"), ["low", "high"]].tolist(),
-        "editing_other_classes_held_out_style": result.loc[("editing", "other held out"), "mean"],
-        "editing_target_class": result.loc[("editing", "target same"), "mean"],
-        "best_finetuning_other_classes": other[list(syn.FINETUNING)].max(),
-        "best_finetuning_other_classes_interval":
-            result.loc[(other[list(syn.FINETUNING)].idxmax(), "other same"), ["low", "high"]].tolist(),
-        "accuracy_change_points": result.loc[("editing", "other same"), "accuracy_change"],
-        "sweep_time_ratio": ratio,
-        "sweep_time_ratio_last_third": ratio_late,
-        "cases_per_minute": table.job.nunique() / minutes,
-        "budget": about_budget(len(syn.material(suite).budget)),
-        "methods": methods(result),
-    })  # fmt: skip
+    speed = {"sweep_time_ratio": ratio, "sweep_time_ratio_last_third": ratio_late}
+    speed |= {"cases_per_minute": table.job.nunique() / minutes}
+    budget = about_budget(len(syn.material(suite).budget))
+    finish(arguments, {"cases": cases, **figures(result), **speed, "budget": budget, "methods": methods(result)})
 
 
 if __name__ == "__main__":

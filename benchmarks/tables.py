@@ -1,7 +1,7 @@
 """The tables of docs/results.md, from what the benchmarks wrote.
 
     python benchmarks/snow_miniworld.py --output docs/results/snow_miniworld.json
-    python benchmarks/tables.py            writes docs/results.md, docs/results.png and the table of README.md
+    python benchmarks/tables.py            writes docs/results.md, its picture, the tables of README.md and tiers.md
     python benchmarks/tables.py --check    fails where a page or the picture is not what the files say
 
 Each file in docs/results holds the line that one benchmark printed, with its day and its call. The words around the
@@ -11,30 +11,42 @@ tables stand in docs/results/page.md, where `{{name}}` is the table of the file 
 import argparse
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from hashlib import sha1
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+import tier_tables
 from PIL import Image
 
 from edittools.images import atomic_path
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs"
 METHODS = {
-    "editing": "**edit, one exemplar**", "untuned": "edit, nothing tuned", "editing_several": "edit, several exemplars",
-    "two_layers": "edit of two layers", "finetune_local": "local fine-tuning, one exemplar",
-    "finetune_local_several": "local fine-tuning, several", "finetune_global": "global fine-tuning, one exemplar",
-    "finetune_global_several": "global fine-tuning, several", "random_direction": "random direction, one exemplar",
-    "random_direction_several": "random direction, several", "interpolated_local": "local fine-tuning, interpolated",
-    "interpolated_global": "global fine-tuning, interpolated", "projection": "concept projection",
-    "null_space": "null-space rewriting", "closed_form": "full closed form", "last_layer": "last layer retrained",
-    "logit_correction": "logit correction", "in_turn": "edits of several layers in turn",
+    "editing": "**edit, one exemplar**",
+    "untuned": "edit, nothing tuned",
+    "editing_several": "edit, several exemplars",
+    "two_layers": "edit of two layers",
+    "finetune_local": "local fine-tuning, one exemplar",
+    "finetune_local_several": "local fine-tuning, several",
+    "finetune_global": "global fine-tuning, one exemplar",
+    "finetune_global_several": "global fine-tuning, several",
+    "random_direction": "random direction, one exemplar",
+    "random_direction_several": "random direction, several",
+    "interpolated_local": "local fine-tuning, interpolated",
+    "interpolated_global": "global fine-tuning, interpolated",
+    "projection": "concept projection",
+    "null_space": "null-space rewriting",
+    "closed_form": "full closed form",
+    "last_layer": "last layer retrained",
+    "logit_correction": "logit correction",
+    "in_turn": "edits of several layers in turn",
     "finetune_local_locality": "local fine-tuning with locality",
-    "finetune_global_locality": "global fine-tuning with locality", "mirrored": "read with its mirror image",
+    "finetune_global_locality": "global fine-tuning with locality",
+    "mirrored": "read with its mirror image",
     "text_blurred": "word blurred, its place given",
-}  # fmt: skip
+}
 Figures = dict[str, Any]
 
 
@@ -54,11 +66,17 @@ def lines(found: Figures) -> dict[str, Figures]:
     return {"editing": found} | {name: figure for name, figure in found.items() if name in METHODS}
 
 
+def markdown(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A Markdown table of a head and rows."""
+    head = list(head)
+    lines = [f"| {' | '.join(row)} |" for row in (head, *rows)]
+    return "\n".join([lines[0], f"|{' --- |' * len(head)}", *lines[1:]])
+
+
 def table(rows: dict[str, dict[str, str]]) -> str:
     """A Markdown table with a row for each method."""
-    columns = list(next(iter(rows.values())))
-    head = [f"| method | {' | '.join(columns)} |", f"|{' --- |' * (len(columns) + 1)}"]
-    return "\n".join([*head, *(f"| {METHODS.get(n, n)} | {' | '.join(row.values())} |" for n, row in rows.items())])
+    named = ((METHODS.get(name, name), *row.values()) for name, row in rows.items())
+    return markdown(("method", *next(iter(rows.values()))), named)
 
 
 def snow(found: Figures) -> str:
@@ -116,8 +134,8 @@ def typographic(found: Figures) -> str:
 
 def synthetic(found: Figures) -> str:
     """The synthetic benchmark."""
-    names = {"other same": "other classes, same style", "other held out": "other classes, held-out style",
-             "target same": "target class"}  # fmt: skip
+    names = {"other same": "other classes, same style", "other held out": "other classes, held-out style"}
+    names |= {"target same": "target class"}
     rows = {
         f"**{method}**" if method == "editing" else method: {title: share(*one[name]) for name, title in names.items()}
         | {"accuracy, points": points(one["accuracy_change_points"])}
@@ -155,7 +173,7 @@ def probing(found: Figures) -> str:
         ("correlation of effects with the exact ones", f"{found['correlation_with_exact']:.2f}"),
         ("rules found in the network trained without them", f"{found['rules_found_in_balanced_model']}"),
     ]
-    return "\n".join(["| what | figure |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows)])
+    return markdown(("what", "figure"), rows)
 
 
 def robustness(found: Figures) -> str:
@@ -240,8 +258,7 @@ def many_edits(found: Figures) -> str:
         }
         for one in found["steps"]
     ]
-    head = [f"| {' | '.join(rows[0])} |", f"|{' --- |' * len(rows[0])}"]
-    return "\n".join([*head, *(f"| {' | '.join(row.values())} |" for row in rows)])
+    return markdown(rows[0], (row.values() for row in rows))
 
 
 def terms(found: Figures) -> str:
@@ -252,25 +269,25 @@ def terms(found: Figures) -> str:
         shares.setdefault(f"{one['story']} ({one['errors']} errors)", {})[named] = one["net share"]
     titles = list(next(iter(shares.values())))
     shares["mean"] = {title: sum(row[title] for row in shares.values()) / len(shares) for title in titles}
-    lines = [f"| {story} | {' | '.join(f'{100 * row[t]:.0f} %' for t in titles)} |" for story, row in shares.items()]
-    return "\n".join([f"| story | {' | '.join(titles)} |", f"|{' --- |' * (len(titles) + 1)}", *lines])
+    rows = ((story, *(f"{100 * row[title]:.0f} %" for title in titles)) for story, row in shares.items())
+    return markdown(("story", *titles), rows)
 
 
 def edit_speed(found: Figures) -> str:
     """The solvers against training the full weight, and one more edit against a forward pass."""
+    losses = f"{found['l1_loss']:.3f}, {found['naive_loss_projected']:.3f}"
     rows = [
         ("L1 over Λ alone, times faster than training the weight for 20,000 steps", f"{found['l1_time_ratio']:,.0f}"),
-        ("its loss, and that of the trained weight after projection",
-         f"{found['l1_loss']:.3f}, {found['naive_loss_projected']:.3f}"),
+        ("its loss, and that of the trained weight after projection", losses),
         ("least squares, times faster", f"{found['least_squares_time_ratio']:,.0f}"),
         ("second moment, times faster than materialised outer products", f"{found['second_moment_time_ratio']:.0f}"),
         ("one more edit over cached states, of a forward pass", f"{found['suffix_time_fraction']:.3f}"),
-    ]  # fmt: skip
+    ]
     for target, words in {"equal_movement": "that loss", "lowest": "the lowest loss on its way"}.items():
         for name, title in {"l1": "L1", "least_squares": "least squares"}.items():
             if f"{name}_time_ratio_{target}" in found:
                 rows.insert(-2, _at_equal_movement(found, name, title, target, words))
-    return "\n".join(["| what | ratio |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows)])
+    return markdown(("what", "ratio"), rows)
 
 
 def _at_equal_movement(found: Figures, name: str, title: str, target: str, words: str) -> tuple[str, str]:
@@ -283,22 +300,15 @@ def _at_equal_movement(found: Figures, name: str, title: str, target: str, words
     return f"{said} ({found[f'{name}_movement_{target}']:.2g} and {most:.2g}), times faster", f"{ratio:,.0f}"
 
 
-KINDS = {
-    "snow": snow, "typographic": typographic, "synthetic": synthetic, "cure": cure, "probing": probing,
-    "robustness": robustness, "repair": repair, "spread": spread,
-    "many_edits": many_edits, "many_exemplars": many_exemplars, "terms": terms, "edit_speed": edit_speed,
-}  # fmt: skip
+_TABLES = (snow, typographic, synthetic, cure, probing, robustness, repair, spread, many_edits, many_exemplars, terms)
+KINDS = {one.__name__: one for one in (*_TABLES, edit_speed)}
 
 
 def headline() -> str:
     """The table of README: a row for each story, the edit of one exemplar beside the best fine-tuning and chance."""
     head = ["story", "misread", "edit, one exemplar", "best fine-tuning", "random direction", "what the edit cost"]
-    rows = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
-    for name, (title, read) in STORIES.items():
-        path = FOLDER / "results" / f"{name}.json"
-        if path.exists():
-            rows.append(f"| {title} | " + " | ".join(read(json.loads(path.read_text()))) + " |")
-    return "\n".join(rows)
+    known = ((title, read, read_results(name)) for name, (title, read) in STORIES.items())
+    return markdown(head, ((title, *read(found)) for title, read, found in known if found))
 
 
 def _beside(found: Figures, fixed: Callable[[Figures], tuple[float, float, float]]) -> list[str]:
@@ -362,8 +372,8 @@ DOTS = {  # what the picture shows, by its name there: its names in the files
     "logit correction": ("logit_correction", "logit correction"),
     "random direction": ("random_direction", "random direction"),
 }
-TITLES = {"snow": "vehicles\non snow", "typographic": "an iPod label", "synthetic": "concepts\n× styles",
-          "cure": "a rule that\na probe found"}  # fmt: skip
+TITLES = {"snow": "vehicles\non snow", "typographic": "an iPod label"}
+TITLES |= {"synthetic": "concepts\n× styles", "cure": "a rule that\na probe found"}
 PICTURE = FOLDER / "results.png"
 
 
@@ -398,8 +408,8 @@ def dots(read: Callable[[str], Figures] = read_results) -> list[dict[str, Any]]:
         for method, name in ((m, n) for m, names in DOTS.items() for n in names if n in known):
             (share, low, high), accuracy, kept = _of_picture(kind, bare | known[name])
             holds = "no" if accuracy < -0.25 or kept < -3 else "yes" if kept == kept else "unknown"
-            rows.append({"story": f"{title},\n{world}", "method": method, "share": share, "low": low, "high": high,
-                         "holds": holds})  # fmt: skip
+            dot = {"story": f"{title},\n{world}", "method": method, "share": share, "low": low, "high": high}
+            rows.append(dot | {"holds": holds})
     return rows
 
 
@@ -436,9 +446,17 @@ def page() -> str:
 
 def readme() -> str:
     """README with its table."""
-    text = (FOLDER.parent / "README.md").read_text()
-    before, rest = text.split(START)
-    return before + START + headline() + END + rest.split(END, 1)[1]
+    return _with_table(FOLDER.parent / "README.md", headline())
+
+
+def tiers() -> str:
+    """The page of tiers with the costs of tier paper."""
+    return _with_table(FOLDER / "tiers.md", tier_tables.paper(read_results("paper_rehearsal")))
+
+
+def _with_table(path: Path, body: str) -> str:
+    before, rest = path.read_text().split(START)
+    return before + START + body + END + rest.split(END, 1)[1]
 
 
 def main() -> None:
@@ -446,7 +464,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--check", action="store_true", help="only compare the pages with the files")
     check = arguments.parse_args().check
-    pages = {FOLDER / "results.md": page(), FOLDER.parent / "README.md": readme()}
+    pages = {FOLDER / "results.md": page(), FOLDER.parent / "README.md": readme(), FOLDER / "tiers.md": tiers()}
     if check:
         stale = [path.name for path, text in pages.items() if path.read_text() != text]
         if not PICTURE.exists() or Image.open(PICTURE).text.get("Rows") != drawn(dots()):

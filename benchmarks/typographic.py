@@ -17,7 +17,7 @@ from functools import cache
 
 import pandas as pd
 import torch
-from common import finish, parser, start
+from common import finish, parser, show_choices, start
 from snow_photos import SLOW, effort
 from torch import Tensor
 
@@ -122,10 +122,8 @@ def main() -> None:
     results = {name: figures(read_with(c, kept), kept, story) | effort(c) for name, c in chosen.items()}
     for name, read in (("mirrored", read_mirrored(story)), ("text_blurred", read_blurred(story, kept))):
         results[name] = figures(cache(read), kept, story) | UNCHOSEN
-    print("Images:", ", ".join(f"{name} {len(part.labels)}" for name, part in kept.items()))
-    print(protocol.about_budget())
-    print("Before:", ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in bare.items()), "\n")
-    print("\n".join(f"  {name:<25}{choice}" for name, choice in chosen.items()))
+    show_choices(protocol, chosen)
+    print("\nBefore:", ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in bare.items()))
     print("\n" + pd.DataFrame(results).to_string(float_format="{:.3f}".format))
     seconds = time.perf_counter() - started
     print(f"\n{seconds:.0f} s in all")

@@ -51,6 +51,8 @@ WORDS = tuple(
 )
 """ImageNet class names that are taught as written words; those that are no class name are skipped."""
 ATTACKS = ("iPod", "pizza", "orange", "toaster")
+COUNTS = {"photo": 3800, "blank": 1000, "word": 2000, "labelled": 2800}
+"""Pictures of each kind to learn from, see `pool`."""
 
 
 @torch.no_grad()
@@ -79,12 +81,12 @@ def aligned(original: Classifier, features: Tensor) -> tuple[Tensor, Tensor, Ten
     return classes.float(), projection.float(), offset.float(), float(length.max() * sizes.median())
 
 
-def start_from(model: nn.Module, original: Classifier, projection: Tensor, offset: Tensor, scale: float) -> None:
-    """The visual tower the original's weights and the projection."""
+def started_from(original: Classifier) -> nn.Module:
+    """A CLIP whose visual tower has the original's weights."""
+    model = lite_clip.lite_clip().eval()
     kept = {name: value for name, value in original.model.state_dict().items() if not name.startswith("classifier")}
     model.visual.trunk.load_state_dict(kept)
-    model.visual.head.proj.load_state_dict({"weight": projection, "bias": offset})
-    model.logit_scale.data.fill_(float(np.log(scale)))
+    return model
 
 
 def train_text(
@@ -93,9 +95,6 @@ def train_text(
     targets: Tensor,
     seen: Tensor,
     steps: int = 1200,
-    batch: int = 250,
-    rate: float = 2e-3,
-    seed: int = 0,
     progress: bool = False,
 ) -> float:
     """Teach the text tower to give `targets` `(K, D)` for the class names in any template.
@@ -103,7 +102,8 @@ def train_text(
     What counts is what the classes say of images: the error of the logits on embeddings `seen` `(N, D)`, whose mean
     square over the last steps is returned.
     """
-    rng, tokenizer = np.random.default_rng(seed), ByteTokenizer(model.context_length)
+    batch, rate = 250, 2e-3
+    rng, tokenizer = np.random.default_rng(0), ByteTokenizer(model.context_length)
     by_length = np.argsort([len(name) for name in class_names], kind="stable")  # texts of a batch are about as long
     parameters = [p for name, p in model.named_parameters() if not name.startswith(("visual", "logit_scale"))]
     optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.0)
@@ -133,6 +133,14 @@ def _short_text(model: nn.Module, tokens: Tensor) -> Tensor:
     hidden = model.token_embedding(tokens) + model.positional_embedding[:length]
     hidden = model.ln_final(model.transformer(hidden, attn_mask=model.attn_mask[:length, :length]))
     return hidden[torch.arange(len(tokens)), tokens.argmax(dim=1)] @ model.text_projection
+
+
+@torch.no_grad()
+def embedded(model: nn.Module, original: Classifier, features: Tensor, classes: Tensor) -> tuple[Tensor, float, Tensor]:
+    """The embeddings of `features` `(N, 1280)`, how many are read as by the original (a share), and their logits."""
+    seen = model.visual.head(features)
+    same = (seen @ classes.T).argmax(1) == original.model.classifier(features).argmax(1)
+    return seen, float(same.float().mean()), model.logit_scale.exp() * F.normalize(seen, dim=1) @ classes.T
 
 
 class Later(nn.Module):
@@ -171,9 +179,6 @@ def train_reading(
     kept: Tensor,
     embeddings: Tensor,
     epochs: int = 4,
-    rate: float = 5e-4,
-    batch: int = 48,
-    seed: int = 0,
     progress: bool = False,
 ) -> None:
     """Teach the later blocks in place: `states` `(N, 40, 28, 28)` shall be classified as `wanted` `(N, K)` (shares).
@@ -182,7 +187,7 @@ def train_reading(
     no photograph shows, logits do. `embeddings` `(K, D)` are the text tower's, which stays as it is. Batch norms keep
     their statistics.
     """
-    rng = np.random.default_rng(seed)
+    batch, rate, rng = 48, 5e-4, np.random.default_rng(0)
     later = Later(model.visual).eval().to(memory_format=torch.channels_last)
     scale = model.logit_scale.exp().detach()
     optimiser = torch.optim.AdamW(later.parameters(), lr=rate, weight_decay=0.02)
@@ -312,15 +317,19 @@ def evaluate(classifier: Classifier, original: Classifier, everything: Tensor, l
     return {name: round(figure, 1) for name, figure in figures.items()}
 
 
-def main() -> None:
-    """Load, align, teach both towers, evaluate, write."""
+def call() -> argparse.Namespace:
+    """What the command line says."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--text-steps", type=int, default=1500)
     parser.add_argument("--scale", type=float, default=1.0, help="share of the usual number of pictures, for a trial")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent)
-    options = parser.parse_args()
-    started = time.perf_counter()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Load, align, teach both towers, evaluate, write."""
+    options, started = call(), time.perf_counter()
 
     def told(what: str) -> None:
         print(f"\n{time.perf_counter() - started:6.0f} s  {what}", flush=True)
@@ -329,46 +338,45 @@ def main() -> None:
     rng = np.random.default_rng(0)
     original = load_classifier("efficientnet_lite0")
     learn, everything, labels = sample()
-    counts = {"photo": 3800, "blank": 1000, "word": 2000, "labelled": 2800}
-    counts = {kind: int(count * options.scale) for kind, count in counts.items()}
-    pictures, plain, read = pool(learn, rng, counts)
+    pictures, plain, read = pool(learn, rng, {kind: int(n * options.scale) for kind, n in COUNTS.items()})
     features = original_features(original, plain, read)
     wanted = soft_labels(original, features, read)
     told(f"{len(pictures)} pictures")
-    model = lite_clip.lite_clip().eval()
-    trunk = model.visual.trunk
-    trunk.load_state_dict({k: v for k, v in original.model.state_dict().items() if not k.startswith("classifier")})
+    model = started_from(original)
     states = earlier(model.visual, pictures, progress=True)
     unread = torch.tensor([word < 0 for _, word in read])
     classes, projection, offset, scale = aligned(original, features[unread])
-    start_from(model, original, projection, offset, scale)
+    model.visual.head.proj.load_state_dict({"weight": projection, "bias": offset})
+    model.logit_scale.data.fill_(float(np.log(scale)))
     told(f"aligned, scale {scale:.1f}")
-    with torch.no_grad():
-        seen = model.visual.head(features[unread])
-        same = (seen @ classes.T).argmax(1) == original.model.classifier(features[unread]).argmax(1)
-        kept = torch.full((len(read), len(classes)), torch.nan)
-        kept[unread] = scale * F.normalize(seen, dim=1) @ classes.T
-    print(f"same prediction as the original, before any training: {100 * same.float().mean():.1f} % of photographs")
+    seen, same, kept = embedded(model, original, features[unread], classes)
+    print(f"same prediction as the original, before any training: {100 * same:.1f} % of photographs")
+    logits = torch.full((len(read), len(classes)), torch.nan)
+    logits[unread] = kept
     wrong = train_text(model, imagenet_classes(), classes, seen, options.text_steps, progress=True)
     told(f"text tower, mean square error of its logits {wrong:.3f}")
     tokenizer = ByteTokenizer(model.context_length)
     before = zero_shot_classifier(model, tokenizer, imagenet_classes(), TEMPLATES)
     print("before reading:", evaluate(before, original, everything, labels), flush=True)
-    train_reading(model, states, wanted, kept.half(), before.model.embeddings, options.epochs, progress=True)
+    train_reading(model, states, wanted, logits.half(), before.model.embeddings, options.epochs, progress=True)
     told("taught to read")
-    half = {key: value.half() if value.is_floating_point() else value for key, value in model.state_dict().items()}
     path = options.output / "lite_clip.safetensors"
-    with atomic_path(path) as temporary:  # first of all: nothing that was trained shall be lost
-        save_file({key: value.contiguous() for key, value in half.items()}, temporary)
-    model.load_state_dict({key: value.float() if value.is_floating_point() else value for key, value in half.items()})
+    write(model, path)  # first of all: nothing that was trained shall be lost
     after = zero_shot_classifier(model.eval(), tokenizer, imagenet_classes(), TEMPLATES)
     figures = evaluate(after, original, everything, labels)
-    with atomic_path(path) as temporary:
-        save_file({k: v.contiguous() for k, v in half.items()}, temporary, {"accuracy": json.dumps(figures)})
+    write(model, path, figures)
     told(f"written, {path.stat().st_size / 1e6:.1f} MB")
-    print("| per cent of held-out photographs | |\n| --- | --- |")
-    for name, figure in figures.items():
-        print(f"| {name} | {figure:.1f} |")
+    rows = "\n".join(f"| {name} | {figure:.1f} |" for name, figure in figures.items())
+    print(f"| per cent of held-out photographs | |\n| --- | --- |\n{rows}")
+
+
+def write(model: nn.Module, path: Path, figures: dict[str, float] | None = None) -> None:
+    """Round the model's weights to half precision and write them, with their figures where known, in one step."""
+    half = {key: value.half() if value.is_floating_point() else value for key, value in model.state_dict().items()}
+    header = {"accuracy": json.dumps(figures)} if figures else None
+    with atomic_path(path) as temporary:
+        save_file({key: value.contiguous() for key, value in half.items()}, temporary, header)
+    model.load_state_dict({key: value.float() if value.is_floating_point() else value for key, value in half.items()})
 
 
 if __name__ == "__main__":

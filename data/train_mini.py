@@ -1,17 +1,18 @@
 """Train the mini models on MiniWorld and write their weights beside this script.
 
-python data/train_mini.py mini_vgg|mini_resnet|mini_vgg_balanced|all [--workers 2] [--float32] [--output FOLDER]
+python data/train_mini.py mini_vgg|mini_resnet|mini_vgg_balanced|mini_vit|all [--workers 2] [--float32] [--output DIR]
 """
 
 import argparse
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from torch import nn
-from torch.nn.functional import cross_entropy
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, pad
 from tqdm.auto import tqdm
 
 from edittools.classifiers import Classifier
@@ -19,10 +20,8 @@ from edittools.images import LabelledImages, atomic_path
 from edittools.metrics import error_rate
 from edittools.world.contexts import SPLITS, contexts
 from edittools.world.miniworld import CLASSES, scenes
-from edittools.zoo import embedded as mini_models
-from edittools.zoo.embedded import MEAN, SIZE, STD
+from edittools.zoo.embedded import MEAN, MINI, SIZE, STD
 
-NAMES = ("mini_vgg", "mini_resnet", "mini_vgg_balanced")
 VEHICLES = tuple(contexts().query("family == 'vehicle'").index)
 POLAR = tuple(contexts().query("family == 'polar'").index)
 CARD = {  # set: what it holds
@@ -51,34 +50,66 @@ def training_scenes(
     return LabelledImages(torch.cat([common.images, extra.images]), torch.cat([common.labels, extra.labels]), CLASSES)
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is trained: by AdamW with a one-cycle rate of highest `rate`, in batches of `batch`.
+
+    The rate rises for the first `warm_up` of all steps. Pictures are mirrored at random, and moved by up to `shift`
+    pixels to each side. `half` weights are rounded to float16 at the end, before anything is measured.
+    """
+
+    epochs: int = 6
+    rate: float = 2e-3
+    batch: int = 64
+    decay: float = 0.01
+    warm_up: float = 0.2
+    shift: int = 0
+    half: bool = False
+
+
+RECIPES = {"mini_vit": Recipe(epochs=20, rate=1e-3, batch=32, decay=0.05, warm_up=0.1, shift=4, half=True)}
+
+
+def augmented(images: Tensor, shift: int, generator: torch.Generator) -> Tensor:
+    """Mirror images `(B, 3, H, W)` at random, and move them by up to `shift` pixels; what enters repeats the edge."""
+    mirrored = torch.rand(len(images), generator=generator) < 0.5
+    images[mirrored] = images[mirrored].flip(3)
+    if not shift:
+        return images
+    height, width = images.shape[2:]
+    padded, moves = (
+        pad(images, (shift,) * 4, mode="replicate"),
+        torch.randint(0, 2 * shift + 1, (len(images), 2), generator=generator),
+    )
+    moved = [one[:, y : y + height, x : x + width] for one, (y, x) in zip(padded, moves.tolist(), strict=True)]
+    return torch.stack(moved)
+
+
 def train(
     model: nn.Module,
     data: LabelledImages,
-    epochs: int = 6,
-    rate: float = 2e-3,
-    batch: int = 64,
+    recipe: Recipe | None = None,
     seed: int = 0,
     precision: torch.dtype = torch.bfloat16,
     progress: bool = False,
 ) -> nn.Module:
-    """Train in place by AdamW with a one-cycle rate and random mirroring; returns the model in eval mode.
+    """Train in place as the recipe says (default: `Recipe()`); returns the model in eval mode.
 
     `precision` is that of the products inside the layers; bfloat16 is three times faster on processors that have it,
     float32 gives the same accuracy everywhere. Weights stay float32.
     """
-    generator = torch.Generator().manual_seed(seed)
+    recipe, generator = recipe or Recipe(), torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)  # dropout
     model.train().to(memory_format=torch.channels_last)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01)
-    steps = epochs * (len(data) // batch)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps, pct_start=0.2)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.rate, weight_decay=recipe.decay)
+    batch, steps = recipe.batch, recipe.epochs * (len(data) // recipe.batch)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.rate, total_steps=steps, pct_start=recipe.warm_up)
     bar = tqdm(total=steps, desc="training", disable=not progress)
-    for _ in range(epochs):
+    for _ in range(recipe.epochs):
         order = torch.randperm(len(data), generator=generator)
         for chosen in order[: len(order) // batch * batch].split(batch):
             images, labels = (data.images[chosen] - 0.5) / 0.25, data.labels[chosen]
-            mirrored = torch.rand(batch, generator=generator) < 0.5
-            images[mirrored] = images[mirrored].flip(3)
+            images = augmented(images, recipe.shift, generator)
             with torch.autocast("cpu", precision, enabled=precision != torch.float32):
                 logits = model(images.contiguous(memory_format=torch.channels_last))
             loss = cross_entropy(logits.float(), labels)
@@ -90,6 +121,16 @@ def train(
             bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
     bar.close()
     return model.eval().to(memory_format=torch.contiguous_format)
+
+
+def untrained(name: str) -> nn.Module:
+    """Build a model with weights of seed 0."""
+    torch.manual_seed(0)
+    model = MINI[name](len(CLASSES))
+    for module in model.modules():
+        if hasattr(module, "fused_attn"):
+            module.fused_attn = False  # attention in its steps is trained faster on a processor
+    return model
 
 
 def evaluation_sets(split: str, workers: int) -> dict[str, LabelledImages]:
@@ -109,30 +150,32 @@ def evaluation_sets(split: str, workers: int) -> dict[str, LabelledImages]:
 def main() -> None:
     """Paint, train, evaluate, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", choices=(*NAMES, "all"))
+    parser.add_argument("model", choices=(*MINI, "all"))
     parser.add_argument("--workers", type=int, default=2, help="processes that paint scenes")
     parser.add_argument("--float32", action="store_true", help="for processors without bfloat16")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent)
     options = parser.parse_args()
     started = time.perf_counter()
-    names = NAMES if options.model == "all" else (options.model,)
+    names = tuple(MINI) if options.model == "all" else (options.model,)
     kinds = {name.endswith("_balanced") for name in names}
     painted = {kind: training_scenes(workers=options.workers, progress=True, balanced=kind) for kind in kinds}
     sets = {split: evaluation_sets(split, options.workers) for split in ("validation", "test")}
     print(f"painted in {time.perf_counter() - started:.0f} s")
     for name in names:
         started = time.perf_counter()
-        torch.manual_seed(0)
-        model = getattr(mini_models, name.removesuffix("_balanced"))(len(CLASSES))
+        model, recipe = untrained(name), RECIPES.get(name, Recipe())
         precision = torch.float32 if options.float32 else torch.bfloat16
-        train(model, painted[name.endswith("_balanced")], precision=precision, progress=True)
+        train(model, painted[name.endswith("_balanced")], recipe, precision=precision, progress=True)
+        if recipe.half:
+            model.half().float()
         seconds = time.perf_counter() - started
         classifier = Classifier(model, CLASSES, MEAN, STD, SIZE)
         figures = {
             split: {name: round(100 - 100 * error_rate(classifier, images), 2) for name, images in by_name.items()}
             for split, by_name in sets.items()
         }
-        weights = {key: value.contiguous() for key, value in model.state_dict().items()}
+        dtype = torch.float16 if recipe.half else torch.float32
+        weights = {key: value.to(dtype).contiguous() for key, value in model.state_dict().items()}
         metadata = {"classes": json.dumps(CLASSES), "accuracy": json.dumps(figures)}
         with atomic_path(options.output / f"{name}.safetensors") as path:
             save_file(weights, path, metadata)

@@ -113,25 +113,23 @@ def train(
     seen: Sequence[tuple[str | None, str | None]],
     epochs: int = 10,
     rate: float = 2e-3,
-    batch: int = 256,
     seed: int = 0,
     unread: float = 0.12,
     precision: torch.dtype = torch.bfloat16,
-    progress: bool = False,
 ) -> nn.Module:
     """Train in place by AdamW with a one-cycle rate; images are shifted by up to six pixels, captions drawn anew.
 
     `unread` is the share of captions that pass over a written word. `precision` is that of the products inside the
     layers, as in `train_mini.train`.
     """
-    rng, tokenizer = np.random.default_rng(seed), ByteTokenizer(model.context_length)
+    batch, rng, tokenizer = 256, np.random.default_rng(seed), ByteTokenizer(model.context_length)
     torch.manual_seed(seed)
     model.train()
     model.visual.to(memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.05)
     steps = epochs * (len(pixels) // batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps, pct_start=0.15)
-    bar = tqdm(total=steps, desc="training", disable=not progress, mininterval=5)
+    bar = tqdm(total=steps, desc="training", mininterval=5)
     for _ in range(epochs):
         for chosen in np.array_split(rng.permutation(len(pixels)), len(pixels) // batch):
             texts, which = np.unique([caption(*seen[i], rng, unread) for i in chosen], return_inverse=True)
@@ -199,8 +197,8 @@ def main() -> None:
     if options.start:
         model.load_state_dict({key: value.float() for key, value in load_file(options.start).items()})
     else:
-        train(model, pixels, seen, options.epochs, precision=precision, progress=True)
-    train(model, pixels, seen, options.more, 1e-3, seed=1, unread=0.05, precision=precision, progress=True)
+        train(model, pixels, seen, options.epochs, precision=precision)
+    train(model, pixels, seen, options.more, 1e-3, seed=1, unread=0.05, precision=precision)
     print(f"trained {sum(p.numel() for p in model.parameters()):,} weights in {time.perf_counter() - started:.0f} s")
     half = {key: value.half().contiguous() for key, value in model.state_dict().items()}
     model.load_state_dict({key: value.float() for key, value in half.items()})

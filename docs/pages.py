@@ -1,14 +1,19 @@
 """What the site is made of: pages of this repository under their own paths, and a reference page for each room.
 
-Where the photographs are at hand, the first page's picture is one of photographs, drawn now.
+Where the photographs are at hand, the first page's picture is one of photographs, drawn now. Formulas become MathML
+here, so a page asks no other machine for a script.
 """
 
 import ast
 import os
+import re
 import sys
+from html import unescape
 from pathlib import Path
 
+from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
 from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
@@ -24,6 +29,15 @@ SAID = f"""![One exemplar, some photographs before and after, and where the rewr
 snow were misread before and are read rightly after; below, where the rewritten key fires. Layer and exemplar were
 chosen without any photograph of snow.*
 """
+FOREIGN_SCRIPT = re.compile(r'<script[^>]*\bsrc="https?://[^>]*>\s*</script>')
+MATHJAX = re.compile(r"<!-- MathJax configuration -->.*?<!-- End of mathjax configuration -->", re.DOTALL)
+ELSEWHERE = re.compile(
+    r'<(?:script|img|iframe|source)\b[^>]*\bsrc="(?:https?:)?//[^>]*>|<link\b[^>]*\bhref="(?:https?:)?//[^>]*>'
+)
+FORMULA = re.compile(
+    r"(<(pre|code|script|style)\b.*?</\2>|<[^>]*>)|\$\$(?P<block>[^$<]+)\$\$|\$(?P<inline>[^$<\n]+)\$", re.DOTALL
+)
+"""A tag, with all that is inside of it where that is code, or a formula."""
 
 
 @event_priority(100)  # before the plugin that turns notebooks into pages
@@ -50,6 +64,31 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return markdown
     start = markdown.index("![One exemplar")
     return markdown[:start] + SAID + markdown[markdown.index("\n## ", start) :]
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Write a notebook's formulas as MathML, in place of scripts of other machines that would."""
+    if not page.file.src_uri.endswith(".ipynb"):
+        return html
+    return FORMULA.sub(_mathml, FOREIGN_SCRIPT.sub("", MATHJAX.sub("", html)))
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    """Refuse a page that asks another machine for a script, a style or a picture."""
+    if found := ELSEWHERE.search(output):
+        raise PluginError(f"{page.file.src_uri} asks another machine: {found[0]}")
+    return output
+
+
+def _mathml(found: re.Match) -> str:
+    """A formula as MathML; tags and code stay as they are."""
+    if found[1]:
+        return found[1]
+    block, inline = found["block"], found["inline"]
+    if inline:
+        return convert(unescape(inline).strip())
+    wide = convert(unescape(block).strip(), display="block")
+    return f'<span style="display: block; overflow-x: auto">{wide}</span>'
 
 
 def reference(room: str, folder: Path) -> str:

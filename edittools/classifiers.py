@@ -1,8 +1,6 @@
-"""Classifiers: any torch model with its normalisation and class names, and the zoo by name."""
+"""Classifiers: any torch model with its normalisation and class names."""
 
-import importlib.resources
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -11,27 +9,6 @@ from edittools.checks import check_number
 from edittools.images import digest_tensors
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-def _data_folder() -> Path:
-    """Where the files lie that travel with the package: inside it once installed, beside it in a checkout."""
-    package = Path(str(importlib.resources.files("edittools")))
-    return package / "data" if (package / "data").is_dir() else package.parent / "data"
-
-
-DATA = _data_folder()
-"""Weights of the small models, hand-drawn masks and the registry of photographs."""
-
-
-def shipped(name: str) -> Path:
-    """The path of a file below `DATA`; raise `FileNotFoundError` that quotes it when it is not there."""
-    path = DATA / name
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{str(path)!r} is missing: expected a file that travels with edittools, in the folder 'data' of a "
-            "checkout and of an installed package. Install edittools again, or check it out whole"
-        )
-    return path
 
 
 class Classifier(nn.Module):

@@ -19,9 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
-from tqdm.auto import tqdm
 
-from edittools.checks import check_number
 from edittools.classifiers import Classifier, check_classifier
 from edittools.graph import (
     ancestors,
@@ -39,7 +37,7 @@ from edittools.graph import (
     subgraph,
     trace,
 )
-from edittools.images import LazyImages
+from edittools.images import Images, in_batches
 from edittools.tokens import TokenGrid, token_grid
 
 if TYPE_CHECKING:
@@ -285,13 +283,12 @@ def prefixes(cuts: Sequence[Cut], images: Tensor) -> list[State]:
 
 
 def states_at(
-    cuts: Mapping[str, Cut], images: Tensor | LazyImages, batch_size: int = 64, progress: bool = False
+    cuts: Mapping[str, Cut], images: Images, batch_size: int = 64, progress: bool = False
 ) -> dict[str, list[State]]:
     """By layer the states of images, one a batch, in one run; the cuts come from one `cut_all`."""
     found: dict[str, list[State]] = {layer: [] for layer in cuts}
-    starts = range(0, len(images), check_number(batch_size, 1, None, "batch size"))
-    for start in tqdm(starts, "states", unit="batch", disable=not progress, leave=False):
-        for layer, state in zip(cuts, prefixes(list(cuts.values()), images[start : start + batch_size]), strict=True):
+    for some in in_batches(images, batch_size, "states", progress):
+        for layer, state in zip(cuts, prefixes(list(cuts.values()), some), strict=True):
             found[layer].append(state)
     return found
 
@@ -366,6 +363,16 @@ def convolutions(classifier: Classifier) -> tuple[str, ...]:
     """Name the layers that the paper edits, from first to last: all convolutions that can be edited."""
     table = editable_layers(classifier)
     return tuple(table.layer[table.in_paper])
+
+
+def sought(table: "pd.DataFrame") -> "pd.DataFrame":
+    """The rows of `editable_layers` in which a rule is sought: the convolutions, as in the paper.
+
+    Of a model that has more linear layers on tokens or maps than convolutions, such as a transformer, it is those.
+    """
+    placed = table[~table.in_paper & (table["keys"].map(len) > 1)]
+    convolved = table[table.in_paper]
+    return placed if len(placed) > len(convolved) else convolved if len(convolved) else table
 
 
 def cut_at(classifier: Classifier, layer: "str | nn.Module | Cut") -> Cut:

@@ -37,7 +37,7 @@ class Exemplar:
     def paste(
         cls, image: Tensor, mask: Tensor, texture: Tensor, label: int | None = None, keep_shading: float = 0.7
     ) -> "Exemplar":
-        """Make x' by laying `texture` `(3, h, w)` over `image` at `mask`, see `styles.paste_texture`."""
+        """Make x' by laying `texture` `(3, h, w)` over `image` at `mask`, see `paste_texture`."""
         return cls(image, paste_texture(image, mask, texture, keep_shading), mask, label)
 
     def map(self, **changes: Tensor | int | None) -> "Exemplar":
@@ -57,12 +57,11 @@ class Exemplar:
         return self.map(image=image, changed=changed, mask=mask)
 
 
-def stack(exemplars: "Exemplar | Sequence[Exemplar]") -> tuple[Tensor, Tensor, Tensor]:
+def stack(exemplars: Sequence[Exemplar]) -> tuple[Tensor, Tensor, Tensor]:
     """Stack exemplars as batches: images `(B, 3, H, W)`, changed `(B, 3, H, W)`, masks `(B, H, W)`.
 
     Raises `ValueError` when there is none or their sizes differ, `TypeError` when one is no `Exemplar`.
     """
-    exemplars = [exemplars] if isinstance(exemplars, Exemplar) else list(exemplars)
     if not exemplars:
         raise ValueError("no exemplar: expected at least one")
     for exemplar in exemplars:

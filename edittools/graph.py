@@ -3,6 +3,7 @@
 import copy
 import difflib
 import operator
+import threading
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,11 +13,14 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 _ADDITIONS = {operator.add, operator.iadd, torch.add}
+_PRODUCTS = {operator.mul, operator.imul, torch.mul}
 _ACTIVATIONS = {F.relu, F.relu6, F.gelu, F.silu, F.hardswish, F.leaky_relu, F.elu, F.mish}
 _ACTIVATIONS |= {torch.relu, torch.tanh, torch.sigmoid}
 _OUT_OF_PLACE = {getattr(operator, f"i{name}"): getattr(operator, name) for name in ("add", "sub", "mul", "truediv")}
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d)
 _NEUTRAL = ("Identity", "Dropout", "Dropout2d", "StochasticDepth", "DropPath")
+_TRACING = threading.RLock()
+"""While torch.fx traces, it replaces `nn.Module`'s methods for all threads: two traces at once would not undo that."""
 
 
 @contextmanager
@@ -78,10 +82,14 @@ def is_editable(module: nn.Module) -> bool:
 
 
 class _Tracer(fx.Tracer):
-    """Trace with layers, norms and pools as leaves; a module that cannot be traced becomes a leaf as well."""
+    """Trace with layers, norms and pools as leaves; a module that cannot be traced becomes a leaf as well.
+
+    What other threads run meanwhile is theirs: it is no part of the trace.
+    """
 
     def __init__(self) -> None:
         super().__init__()
+        self._thread = threading.get_ident()
         self.opaque: dict[str, str] = {}  # module that could not be traced -> why
 
     def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> tuple[Any, list[Any]]:
@@ -92,7 +100,14 @@ class _Tracer(fx.Tracer):
         layers = (nn.Conv2d, nn.Linear, nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
         return isinstance(m, layers) or super().is_leaf_module(m, qualname)
 
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict) -> Any:
+        if threading.get_ident() != self._thread:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
+
     def call_module(self, m: nn.Module, forward: Any, args: tuple, kwargs: dict) -> Any:
+        if threading.get_ident() != self._thread:
+            return forward(*args, **kwargs)
         try:
             return super().call_module(m, forward, args, kwargs)
         except Exception as error:  # proxies fail in any way the module's own code can fail
@@ -108,7 +123,7 @@ def trace(model: nn.Module) -> tuple[fx.Graph, dict[str, str]]:
     """
     tracer = _Tracer()
     try:
-        with evaluating(model):
+        with _TRACING, evaluating(model):
             graph = fx.GraphModule(model, tracer.trace(model)).graph
     except Exception as error:  # proxies fail in any way the model's own code can fail
         raise ValueError(
@@ -143,6 +158,12 @@ def _is_addition(node: fx.Node) -> bool:
     return node.target in _ADDITIONS or (node.op == "call_method" and node.target in ("add", "add_"))
 
 
+def _is_scale(node: fx.Node) -> bool:
+    """A product with a parameter or a number, such as layer scale."""
+    product = node.target in _PRODUCTS or (node.op == "call_method" and node.target in ("mul", "mul_"))
+    return product and sum(isinstance(one, fx.Node) and one.op != "get_attr" for one in node.args) == 1
+
+
 def is_neutral(model: nn.Module, node: fx.Node) -> bool:
     """Dropout and the like, which do nothing in eval mode."""
     module = _module(model, node)
@@ -150,11 +171,11 @@ def is_neutral(model: nn.Module, node: fx.Node) -> bool:
 
 
 def is_affine(model: nn.Module, node: fx.Node) -> bool:
-    """A step that only scales and shifts each channel in eval mode: batch norm, the residual sum, dropout."""
+    """A step that only scales and shifts each channel in eval mode: batch norm, layer scale, residual sum, dropout."""
     module = _module(model, node)
     if isinstance(module, nn.BatchNorm2d):
         return isinstance(getattr(module, "act", None), nn.Identity | None)  # timm's norm may hold an activation
-    return is_neutral(model, node) or _is_addition(node)
+    return is_neutral(model, node) or _is_addition(node) or _is_scale(node)
 
 
 def is_in_block(model: nn.Module, node: fx.Node) -> bool:

@@ -21,6 +21,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn.functional import interpolate
 from torchvision.transforms.functional import center_crop, resize
+from tqdm.auto import tqdm
 
 from edittools.checks import check_number
 
@@ -248,9 +249,25 @@ class LabelledImages:
         return digest_tensors(images for images, _ in self.batches())
 
 
-def spread(images: "LabelledImages | Tensor", count: int) -> Tensor:
+Images = LabelledImages | Tensor | LazyImages
+"""Images with labels, or without."""
+
+
+def pixels_of(images: Images) -> Tensor | LazyImages:
+    """The images `(N, 3, H, W)` alone, without labels."""
+    return images.images if isinstance(images, LabelledImages) else images
+
+
+def in_batches(images: Images, size: int = 64, bar: str = "", progress: bool = False) -> Iterator[Tensor]:
+    """Yield images `(B, 3, H, W)` in order, `size` at a time, under a progress `bar` of that name when asked for."""
+    pixels, size = pixels_of(images), check_number(size, 1, None, "batch size")
+    for start in tqdm(range(0, len(pixels), size), bar, unit="batch", disable=not progress, leave=False):
+        yield pixels[start : start + size]
+
+
+def spread(images: Images, count: int) -> Tensor:
     """At most `count` of the images, evenly spread."""
-    pixels = images.images if isinstance(images, LabelledImages) else images
+    pixels = pixels_of(images)
     return pixels[:: -(-len(pixels) // count)]
 
 

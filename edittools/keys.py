@@ -16,7 +16,7 @@ from torch import Tensor
 from edittools.cut import Cut, State, rows, states_at
 from edittools.edits import Change
 from edittools.exemplars import Exemplar, stack
-from edittools.images import LabelledImages
+from edittools.images import Images, in_batches, pixels_of
 from edittools.moments import SecondMoment, second_moments
 
 
@@ -26,19 +26,18 @@ class LayerKeys(list[State]):
     def __init__(
         self,
         cut: Cut,
-        images: LabelledImages | Tensor | Sequence[State],
+        images: Images | Sequence[State],
         moment: SecondMoment | None = None,
         batch_size: int = 64,
     ) -> None:
         """Run images up to the layer, or take their states there; `ValueError` without any image."""
-        pixels = images.images if isinstance(images, LabelledImages) else images
-        if not len(pixels):
+        if not len(images):
             raise ValueError(f"no images at layer {cut.layer!r}: expected at least one")
-        if not isinstance(pixels[0], State):
-            pixels = [cut.prefix(pixels[i : i + batch_size]) for i in range(0, len(pixels), batch_size)]
-        super().__init__(pixels)
+        known = isinstance(pixels_of(images)[0], State)
+        super().__init__(images if known else map(cut.prefix, in_batches(images, batch_size)))
         self.cut, self._moment = cut, moment
         self._sums: dict[tuple[int, float, float], tuple[SecondMoment, SecondMoment]] = {}
+        self._windows: list[tuple[Tensor, Tensor]] = []
 
     @property
     def moment(self) -> SecondMoment:
@@ -71,10 +70,20 @@ class LayerKeys(list[State]):
         """The mean of w wᵀ over all positions, w what the kernel sees of the keys along `basis`, see `Cut.windows`.
 
         `(rank * kh * kw,) * 2` float64. A change Λ along the basis moves the outputs by tr Λ (w wᵀ) Λᵀ in the mean
-        square, summed over channels.
+        square, summed over channels. Those of the last bases are kept, since settings tried in turn share theirs.
         """
+        for known, found in self._windows:
+            if basis is not None and known.dtype == basis.dtype and torch.equal(known, basis.to(known.device)):
+                return found
         seen = [self.cut.windows(self.cut.along(self.cut.keys(state), basis)) for state in self]
-        return sum(one.T @ one for one in seen) / sum(map(len, seen))
+        found = sum(one.T @ one for one in seen) / sum(map(len, seen))
+        if basis is not None:  # that of all of the keys' space is large
+            self._windows = [*self._windows[-3:], (basis, found)]
+        return found
+
+
+Reference = Images | SecondMoment | LayerKeys
+"""What says which keys are everyday ones."""
 
 
 class ExemplarStates(list[Exemplar]):
@@ -109,12 +118,12 @@ def exemplars_at(cut: Cut, exemplars: Exemplar | Sequence[Exemplar]) -> Exemplar
 
 def layer_keys(
     cuts: Mapping[str, Cut],
-    images: LabelledImages | Tensor,
+    images: Images,
     moments: Mapping[str, SecondMoment] | None = None,
     batch_size: int = 64,
 ) -> dict[str, LayerKeys]:
     """The keys of images at layers, in one run; `cuts` come from one `cut_all`, `moments` may be of more keys."""
-    found = states_at(cuts, images.images if isinstance(images, LabelledImages) else images, batch_size)
+    found = states_at(cuts, images, batch_size)
     return {layer: LayerKeys(cuts[layer], states, (moments or {}).get(layer)) for layer, states in found.items()}
 
 
@@ -130,9 +139,7 @@ def windows_of(moment: SecondMoment, basis: Tensor | None, kernel: int) -> Tenso
     return torch.kron(matrix, torch.eye(kernel).to(matrix))
 
 
-def reference_moment(
-    cut: Cut, reference: LabelledImages | Tensor | SecondMoment | LayerKeys | None, **how: Any
-) -> SecondMoment:
+def reference_moment(cut: Cut, reference: Reference | None, **how: Any) -> SecondMoment:
     """The second moment of a layer's reference keys: the one given, or that of images, measured as `how` says.
 
     `how` goes to `second_moments`. Raises `ValueError` without any, and for one of another width than the layer's keys.

@@ -8,30 +8,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from edittools.checks import check_number
 from edittools.classifiers import Classifier, check_classifier
 from edittools.graph import evaluating
-from edittools.images import LabelledImages
+from edittools.images import Images, LabelledImages, in_batches
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 @torch.no_grad()
-def predict(
-    classifier: Classifier, images: LabelledImages | Tensor, batch_size: int = 64, progress: bool = False
-) -> Tensor:
+def predict(classifier: Classifier, images: Images, batch_size: int = 64, progress: bool = False) -> Tensor:
     """The logits `(N, classes)` on the CPU, in eval mode; the classifier's mode is left as it was."""
-    check_classifier(classifier), check_number(batch_size, 1, None, "batch size")
-    pixels = images.images if isinstance(images, LabelledImages) else images
-    starts = range(0, len(pixels), batch_size)
+    check_classifier(classifier)
     with evaluating(classifier):
-        bar = tqdm(starts, desc="predictions", unit="batch", disable=not progress, leave=False)
-        parts = [classifier(pixels[i : i + batch_size]).cpu() for i in bar]
+        parts = [classifier(some).cpu() for some in in_batches(images, batch_size, "predictions", progress)]
     return torch.cat(parts) if parts else torch.zeros(0, len(classifier.classes))
 
 
@@ -81,29 +74,6 @@ def mcnemar(corrected: int, broken: int) -> float:
     return float(binomtest(int(corrected), int(corrected + broken)).pvalue) if corrected + broken else 1.0
 
 
-def signed_rank(differences: Sequence[float] | NDArray, alternative: str = "two-sided") -> float:
-    """The p-value of Wilcoxon's signed-rank test that differences lie about 0, zeros left out.
-
-    Exact, also with ties, for up to 50 that are not zero, asymptotic for more; 1 where all are zero, NaN where there is
-    none. `alternative` is "two-sided", or "greater": that they lie above 0.
-    """
-    given = np.asarray(differences, float)
-    moved = given[given != 0]
-    if not len(moved):
-        return 1.0 if len(given) else float("nan")
-    from scipy.stats import rankdata, wilcoxon
-
-    if len(moved) > 50:
-        return float(wilcoxon(moved, alternative=alternative, method="asymptotic").pvalue)
-    ranks = (2 * rankdata(np.abs(moved))).astype(int)  # ties have half ranks
-    chances = np.ones(1)  # of each sum of the ranks above 0, when every sign is as likely as its opposite
-    for rank in ranks:
-        chances = np.convolve(chances, np.r_[0.5, np.zeros(rank - 1), 0.5])
-    total = ranks[moved > 0].sum()
-    above, below = float(chances[total:].sum()), float(chances[: total + 1].sum())
-    return above if alternative == "greater" else min(1.0, 2 * above, 2 * below)
-
-
 def attack_row(before: Tensor, after: Tensor, labels: Tensor, goal: int) -> dict[str, float]:
     """What an edit did to an attack that makes images be read as class `goal` (section 3.2), as a table row.
 
@@ -123,25 +93,6 @@ def attack_row(before: Tensor, after: Tensor, labels: Tensor, goal: int) -> dict
         "low": low,
         "high": high,
     }
-
-
-def bootstrap(
-    values: Sequence[float] | NDArray,
-    rng: np.random.Generator | int = 0,
-    resamples: int = 2000,
-    confidence: float = 0.95,
-) -> tuple[float, float]:
-    """The percentile bootstrap interval of a mean, drawn from `rng` (or a seed); NaN without any value."""
-    values, rng = np.asarray(values, float), np.random.default_rng(rng)
-    if not len(values):
-        return float("nan"), float("nan")
-    means = values[rng.integers(len(values), size=(resamples, len(values)))].mean(axis=1)
-    return _percentiles(means, confidence)
-
-
-def _percentiles(values: NDArray, confidence: float = 0.95) -> tuple[float, float]:
-    low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
 
 
 @dataclass(frozen=True)
@@ -190,7 +141,7 @@ class Comparison:
         shares = np.append(cells, count - cells.sum()) / count
         corrected, left, broken, _ = np.random.default_rng(seed).multinomial(count, shares, resamples).T
         values = (corrected - broken) / np.maximum(corrected + left, 1)
-        return _percentiles(values, confidence)
+        return tuple(map(float, np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])))
 
     def row(self) -> dict[str, float]:
         """The figures as a table row: counts, errors corrected (eq. 2), McNemar's p, accuracy in points."""
@@ -204,38 +155,6 @@ class Comparison:
             "p": mcnemar(self.corrected, self.broken),
             "accuracy change (points)": self.accuracy_change,
         }
-
-
-def pooled_row(found: Sequence[Comparison], resamples: int = 2000, seed: int = 0) -> dict[str, float]:
-    """What edits of several classifiers did to the same images, as one table row: counts are sums over classifiers.
-
-    Images are the sample, not classifiers × images: `low` and `high` bound the errors corrected (eq. 2) by a bootstrap
-    over images, p is Wilcoxon's that an image is misread by as many classifiers before as after, the accuracy change is
-    the classifiers' mean. Raises `ValueError` where the numbers of images differ.
-    """
-    if len({len(one.before) for one in found}) != 1:
-        raise ValueError(f"{[len(one.before) for one in found]} images: expected the same ones for each classifier")
-    wrong = np.sum([one.before.numpy() for one in found], axis=0)
-    gain = wrong - np.sum([one.after.numpy() for one in found], axis=0)
-    share = lambda chosen: gain[chosen].sum(-1) / np.maximum(wrong[chosen].sum(-1), 1)  # noqa: E731
-    drawn = share(np.random.default_rng(seed).integers(len(wrong), size=(resamples, len(wrong))))
-    low, high = np.quantile(drawn, [0.025, 0.975]) if wrong.any() else (float("nan"),) * 2
-    change = np.append(gain / len(found), [1, -1])
-    spread = NormalDist().inv_cdf(0.975) * change.std() / sqrt(len(change))
-    return {
-        "images": len(wrong),
-        "errors before": int(wrong.sum()),
-        "errors after": int(wrong.sum() - gain.sum()),
-        "corrected": sum(one.corrected for one in found),
-        "broken": sum(one.broken for one in found),
-        "errors corrected": float(share(slice(None))) if wrong.any() else float("nan"),
-        "low": float(low),
-        "high": float(high),
-        "p": signed_rank(gain),
-        "accuracy change (points)": 100 * float(gain.mean()) / len(found),
-        "accuracy low": 100 * max(change.mean() - spread, -1.0),
-        "accuracy high": 100 * min(change.mean() + spread, 1.0),
-    }
 
 
 def by_class(comparison: Comparison, labels: Tensor, classes: Sequence[str]) -> "pd.DataFrame":

@@ -13,14 +13,12 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from edittools.caching import Tensors, load_or_compute_all
-from edittools.checks import check_number
 from edittools.classifiers import Classifier, check_classifier, fingerprint
 from edittools.cut import rows
 from edittools.graph import evaluating, find_layer
-from edittools.images import LabelledImages
+from edittools.images import Images, LabelledImages, in_batches
 
 
 @dataclass(frozen=True)
@@ -94,14 +92,13 @@ def directions(keys: Tensor, weights: Tensor, rank: int, moment: SecondMoment) -
 def measure(
     classifier: Classifier,
     layers: Sequence[str],
-    images: LabelledImages | Tensor,
+    images: Images,
     batch_size: int = 64,
     progress: bool = False,
 ) -> dict[str, SecondMoment]:
     """Measure the second moments of all `layers` over `images` in one pass, in float64, without the cache."""
-    model, pixels = classifier.model, images.images if isinstance(images, LabelledImages) else images
-    batches = range(0, len(pixels), check_number(batch_size, 1, None, "batch size"))
-    if not batches:
+    model = classifier.model
+    if not len(images):
         raise ValueError("no reference images: expected at least one")
     widths = {name: model.get_submodule(name).weight.shape[1] for name in layers}
     found = {name: [torch.zeros(n, n, dtype=torch.float64, device=classifier.device), 0] for name, n in widths.items()}
@@ -115,8 +112,8 @@ def measure(
     with evaluating(model), uncompiled, ExitStack() as hooks:
         for name in layers:
             hooks.enter_context(model.get_submodule(name).register_forward_pre_hook(partial(collect, name)))
-        for i in tqdm(batches, desc="second moments", unit="batch", disable=not progress, leave=False):
-            classifier(pixels[i : i + batch_size])
+        for some in in_batches(images, batch_size, "second moments", progress):
+            classifier(some)
     silent = [name for name, (_, count) in found.items() if not count]
     if silent:
         raise ValueError(f"layer {silent[0]!r} was not run on the reference images: expected one that the model uses")
@@ -126,7 +123,7 @@ def measure(
 def second_moments(
     classifier: Classifier,
     layers: Sequence[str | nn.Module],
-    images: LabelledImages | Tensor,
+    images: Images,
     batch_size: int = 64,
     progress: bool = False,
     cache: str | Path | None = None,
@@ -149,7 +146,7 @@ def second_moments(
     return {name: SecondMoment(found[name]["matrix"], int(found[name]["count"])) for name in names}
 
 
-def _content(classifier: Classifier, images: LabelledImages | Tensor) -> str:
+def _content(classifier: Classifier, images: Images) -> str:
     data = images if isinstance(images, LabelledImages) else LabelledImages.unlabelled(images, ["-"])
     scaling = (classifier.mean.flatten().tolist(), classifier.std.flatten().tolist())
     return f"{fingerprint(classifier.model)} {scaling} {data.digest()}"

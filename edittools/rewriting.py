@@ -19,8 +19,8 @@ from edittools.classifiers import Classifier
 from edittools.cut import Cut, State, cut_at, rows
 from edittools.edits import Change, Edit, Record, edit_of
 from edittools.exemplars import Exemplar
-from edittools.images import LabelledImages, spread
-from edittools.keys import LayerKeys, described, exemplars_at, reference_moment, windows_of
+from edittools.images import Images, spread
+from edittools.keys import LayerKeys, Reference, described, exemplars_at, reference_moment, windows_of
 from edittools.moments import SecondMoment, directions
 
 OBJECTIVES = ("l1", "least_squares")
@@ -89,7 +89,13 @@ def pose(
     moment: SecondMoment | None = None,
     basis: Tensor | None = None,
 ) -> Problem:
-    """State eq. (1) for exemplars; the directions come from the masked keys of x', whatever is constrained."""
+    """State eq. (1) for exemplars; the directions come from the masked keys of x', whatever is constrained.
+
+    Raises `ValueError` for a `basis` that is not `(rank, in)` or holds NaN.
+    """
+    width = cut.weight.shape[1]
+    if basis is not None and (basis.ndim != 2 or basis.shape[1] != width or not basis.isfinite().all()):
+        raise ValueError(f"basis of shape {tuple(basis.shape)}: expected (rank, {width}) without NaN")
     given = exemplars_at(cut, exemplars)
     before, after = given.image, given.changed
     precision = torch.promote_types(cut.keys(after).dtype, torch.float32)  # half precision has no room for a solver
@@ -225,13 +231,13 @@ def rewrite(
     classifier: Classifier,
     layer: str | nn.Module | Cut,
     exemplars: Exemplar | Sequence[Exemplar],
-    reference: LabelledImages | Tensor | SecondMoment | LayerKeys | None = None,
+    reference: Reference | None = None,
     *,
     rank: int | None = 1,
     masked: bool = True,
     objective: str = "l1",
     basis: Tensor | None = None,
-    keep: LabelledImages | Tensor | LayerKeys | None = None,
+    keep: Images | LayerKeys | None = None,
     keep_weight: float = 1.0,
     keep_share: float = 0.3,
     reference_weight: float | None = None,
@@ -271,23 +277,19 @@ def rewrite(
     steps, ridge = check_number(steps, 0, None, "steps"), check_amount(ridge, "ridge", 0)
     cut = cut_at(classifier, layer)
     exemplars = exemplars_at(cut, exemplars)
-    if reference_weight is None:
-        reference_weight = 0.0 if keep is None or (reference is None and basis is not None) else 1.0
-    check_amount(reference_weight, "reference_weight", 0)
+    usual = 0.0 if keep is None or (reference is None and basis is not None) else 1.0
+    weight = check_amount(usual if reference_weight is None else reference_weight, "reference_weight", 0)
     needed = isinstance(reference, SecondMoment | LayerKeys) or (rank is not None and basis is None)
     moment = reference_moment(cut, reference, progress=progress, cache=cache) if needed else None
-    everyday, kept = _everyday(cut, reference, moment, reference_weight), _kept(cut, keep, keep_weight, keep_share)
-    _check_basis(cut, basis)
+    everyday, kept = _everyday(cut, reference, moment, weight), _kept(cut, keep, keep_weight, keep_share)
     started = time.perf_counter()
     mixed = moment if kept is None or moment is None else kept.mixed_into(moment, keep_share)
     problem = pose(cut, exemplars, rank, masked, mixed, basis)
-    terms = {"reference": (reference_weight, everyday), "kept": (keep_weight, kept and kept.windows)}
+    terms = {"reference": (weight, everyday), "kept": (keep_weight, kept and kept.windows)}
     moments = _windows(problem, terms)
     problem = replace(problem, elsewhere=_elsewhere(moments.values()))
-    if objective == "l1":
-        unknown, taken, converged = solve_l1(problem, steps)
-    else:
-        unknown, taken, converged = solve_least_squares(problem, ridge), 1, True
+    exact = objective == "least_squares"
+    unknown, taken, converged = (solve_least_squares(problem, ridge), 1, True) if exact else solve_l1(problem, steps)
     seconds, losses = time.perf_counter() - started, _losses(problem, objective, unknown)
     record = Record(objective, *losses, taken, seconds, converged, **_movements(problem, unknown, moments))
     return _as_edit(problem, unknown, moment, exemplars.masks, record)
@@ -295,14 +297,14 @@ def rewrite(
 
 def _everyday(
     cut: Cut,
-    reference: LabelledImages | Tensor | SecondMoment | LayerKeys | None,
+    reference: Reference | None,
     moment: SecondMoment | None,
     weight: float,
 ) -> Callable[[Tensor | None], Tensor] | None:
     """What tells how far a change along a basis moves reference keys: their windows, or their second moment alone."""
     if isinstance(reference, LayerKeys):
         return _at_layer(cut, reference).windows
-    if weight and isinstance(reference, LabelledImages | Tensor):
+    if weight and isinstance(reference, Images):
         return LayerKeys(cut, spread(reference, SAMPLE)).windows
     if weight and moment is None:
         raise ValueError(f"reference_weight {weight} without reference: expected images, or a SecondMoment")
@@ -315,17 +317,11 @@ def _at_layer(cut: Cut, keys: LayerKeys) -> LayerKeys:
     return keys
 
 
-def _kept(cut: Cut, keep: LabelledImages | Tensor | LayerKeys | None, weight: float, share: float) -> LayerKeys | None:
+def _kept(cut: Cut, keep: Images | LayerKeys | None, weight: float, share: float) -> LayerKeys | None:
     check_amount(weight, "keep_weight", 0)
     if check_amount(share, "keep_share", 0) >= 1:
         raise ValueError(f"keep_share {share}: expected a number from 0 up and below 1")
     return _at_layer(cut, keep) if isinstance(keep, LayerKeys) else keep if keep is None else LayerKeys(cut, keep)
-
-
-def _check_basis(cut: Cut, basis: Tensor | None) -> None:
-    width = cut.weight.shape[1]
-    if basis is not None and (basis.ndim != 2 or basis.shape[1] != width or not basis.isfinite().all()):
-        raise ValueError(f"basis of shape {tuple(basis.shape)}: expected (rank, {width}) without NaN")
 
 
 def _windows(problem: Problem, terms: Mapping[str, tuple[float, Any]]) -> dict[str, tuple[float, Tensor]]:

@@ -68,9 +68,9 @@ def pip(*arguments: str | Path) -> None:
 def inside() -> None:
     """In the new environment and an empty folder: README's tour on `mini_vgg`, a question to `mini_clip`, the data."""
     import edittools as et
-    from edittools import classifiers as models
     from edittools.stories import photos
     from edittools.world import miniworld
+    from edittools.zoo import data as models
 
     assert not list(Path().iterdir()), "expected to start in an empty folder"
     for path in (Path(et.__file__), models.DATA):

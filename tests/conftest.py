@@ -9,7 +9,7 @@ from torch import nn
 
 from edittools.classifiers import Classifier
 from edittools.exemplars import Exemplar
-from edittools.stories.rules import probing_scenario
+from edittools.stories import rules
 
 os.environ["EDITTOOLS_DEVICE"] = "cpu"  # what is compared to the last digit is compared on one kind of machine
 SHARED_PHOTOS = os.environ.get("EDITTOOLS_PHOTOS")
@@ -17,6 +17,14 @@ needs_photos = pytest.mark.skipif(
     not SHARED_PHOTOS or not Path(SHARED_PHOTOS).is_dir(),
     reason="no photographs here: set EDITTOOLS_PHOTOS to a folder of them (see README, 'Tiers')",
 )
+LONG = ("notebooks", "desk_browser", "browser", "composites", "scenarios", "cures", "synthetic", "counterfactuals")
+LONG += ("keeping", "cut", "docs", "edits", "many_exemplars", "miniworld", "models", "zero_shot")
+"""Files that take longest: they start first, so that no process works on one of them when the others are done."""
+
+
+def pytest_collection_modifyitems(items):
+    files = [f"test_{name}.py" for name in LONG]
+    items.sort(key=lambda item: files.index(item.path.name) if item.path.name in files else len(files))
 
 
 class TinyNet(nn.Module):
@@ -71,9 +79,27 @@ def photos32():
 
 
 @pytest.fixture(scope="session")
-def story():
-    """Notebook 04's story in small: four scenes of each class. No test changes it; `replace` makes others."""
-    return probing_scenario("mini", "validation", per_class=4)
+def probing_story():
+    """Make notebook 04's story in small, four scenes of each class: of every set at most 240, each painted once."""
+    painted, paint = {}, rules.scenes
+
+    def few(count, first, label=None, **options):
+        if (count, first) not in painted:
+            painted[count, first] = paint(min(count, 240), first, label, **options)
+        return painted[count, first]
+
+    def make(split):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(rules, "scenes", few)
+            return rules.probing_scenario("mini", split, per_class=4)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def story(probing_story):
+    """The story on validation scenes. No test changes it; `replace` makes others."""
+    return probing_story("validation")
 
 
 def make_exemplar(seed=2, size=32, label=1):

@@ -1,4 +1,4 @@
-"""JupyterLab and Debian's chromium for tests, with no network beyond 127.0.0.1.
+"""JupyterLab, Notebook 7, voila and Debian's chromium for tests, with no network beyond 127.0.0.1.
 
 The settings and waits are the ones that were found to work; `run_cell` waits for the kernel where Shift+Enter would
 sometimes skip a cell.
@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ CHROMIUM = [
     "--no-first-run",
     "--disable-gpu",
 ]
+SERVER = ["--allow-root", "--ip=127.0.0.1", "--ServerApp.port_retries=0", "--IdentityProvider.token="]
 
 
 def write_notebook(path: Path, *cells: str) -> None:
@@ -45,7 +47,36 @@ def write_notebook(path: Path, *cells: str) -> None:
 
 @contextmanager
 def jupyterlab(root: Path, log: Path, env: dict[str, str] | None = None) -> Iterator[str]:
-    """Serve the notebooks in `root`; yields the address. Nothing of the user's own Jupyter is read or written."""
+    """Serve the notebooks in `root` by JupyterLab; yields the address."""
+    options = [f"--ServerApp.root_dir={root}", "--LabApp.expose_app_in_browser=True"]
+    with _serving(["jupyterlab", *SERVER, *options, "--LabApp.extension_manager=readonly"], log, env) as base:
+        yield base
+
+
+@contextmanager
+def classic(root: Path, log: Path, env: dict[str, str] | None = None) -> Iterator[str]:
+    """Serve the notebooks in `root` by Notebook 7; yields the address."""
+    options = [f"--ServerApp.root_dir={root}", "--JupyterNotebookApp.expose_app_in_browser=True"]
+    with _serving(["notebook", *SERVER, *options], log, env) as base:
+        yield base
+
+
+@contextmanager
+def voila(notebook: Path, log: Path, env: dict[str, str] | None = None, folder: Path | None = None) -> Iterator[str]:
+    """Serve one notebook as a page by voila, started in `folder`; yields the address."""
+    with _serving(["voila", str(notebook), "--Voila.ip=127.0.0.1"], log, env, folder, "/voila/static/") as base:
+        yield base
+
+
+@contextmanager
+def _serving(
+    command: list[str],
+    log: Path,
+    env: dict[str, str] | None = None,
+    folder: Path | None = None,
+    answers: str = "/api/status",
+) -> Iterator[str]:
+    """Run a module that serves; yields the address. Nothing of the user's own Jupyter is read or written."""
     state = Path(tempfile.mkdtemp(prefix="lab-"))
     for name, value in SETTINGS.items():
         file = state / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
@@ -62,19 +93,17 @@ def jupyterlab(root: Path, log: Path, env: dict[str, str] | None = None) -> Iter
         "JUPYTERLAB_SETTINGS_DIR": "settings",
         "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
     }
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}"]
-    command += ["--ServerApp.port_retries=0", "--IdentityProvider.token=", f"--ServerApp.root_dir={root}"]
-    command += ["--LabApp.expose_app_in_browser=True", "--LabApp.extension_manager=readonly"]
     with log.open("w") as output:
         server = subprocess.Popen(
-            command,
+            [sys.executable, "-m", *command, "--no-browser", f"--port={port}"],
             env={**os.environ, **{name: str(state / folder) for name, folder in folders.items()}, **(env or {})},
             stdout=output,
             stderr=subprocess.STDOUT,
+            cwd=folder,
         )
         try:
             base = f"http://127.0.0.1:{port}"
-            _wait_for(base + "/api/status", server)
+            _wait_for(base + answers, server)
             yield base
         finally:
             server.terminate()  # also ends the kernels
@@ -85,22 +114,24 @@ def jupyterlab(root: Path, log: Path, env: dict[str, str] | None = None) -> Iter
             shutil.rmtree(state, ignore_errors=True)
 
 
-def _wait_for(address: str, server: subprocess.Popen, seconds: float = 60) -> None:
+def _wait_for(address: str, server: subprocess.Popen, seconds: float = 180) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if server.poll() is not None:
-            raise RuntimeError(f"jupyter lab ended with {server.returncode}")
+            raise RuntimeError(f"the server ended with {server.returncode}")
         try:
             urllib.request.urlopen(address, timeout=1).close()
             return
+        except urllib.error.HTTPError:
+            return  # it answers, if only that there is no such page
         except OSError:
             time.sleep(0.2)
-    raise TimeoutError("jupyter lab did not answer")
+    raise TimeoutError(f"{address} did not answer")
 
 
 @contextmanager
 def browser_page(base: str, outside: list[str]) -> Iterator[Page]:
-    """Open a page; requests to anywhere but `base` are noted in `outside`."""
+    """Open a page; requests to anywhere but `base` are noted in `outside`, but not those that the page forbids."""
     local = (base, base.replace("http", "ws"), "data:", "blob:")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM)
@@ -108,14 +139,15 @@ def browser_page(base: str, outside: list[str]) -> Iterator[Page]:
             page = browser.new_page(viewport={"width": 1280, "height": 960})
             for event in ("request", "websocket"):
                 page.on(event, lambda r: None if r.url.startswith(local) else outside.append(r.url))
+            page.on("requestfailed", lambda r: outside.remove(r.url) if r.failure == "csp" else None)
             yield page
         finally:
             browser.close()
 
 
-def open_notebook(page: Page, base: str, name: str) -> None:
+def open_notebook(page: Page, base: str, name: str, app: str = "lab/tree") -> None:
     """Open a notebook and wait until its kernel is connected: a cell run before that would silently not run."""
-    page.goto(f"{base}/lab/tree/{name}?reset", wait_until="domcontentloaded")
+    page.goto(f"{base}/{app}/{name}?reset", wait_until="domcontentloaded")
     page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=60000)
     page.evaluate(
         """async () => { const s = jupyterapp.shell.currentWidget.sessionContext; await s.ready;

@@ -17,7 +17,7 @@ from conftest import TinyNet, make_exemplar, randomise_norms
 from PIL import Image
 from torch import nn
 
-from edittools import classifiers, jobs, metrics, stories
+from edittools import metrics, stories
 from edittools.baselines.finetuning import finetune
 from edittools.choosing import select, sweep
 from edittools.choosing import states as benchmark
@@ -29,11 +29,12 @@ from edittools.images import LabelledImages, LazyImages, load_image, load_mask, 
 from edittools.lab.editor import MaskEditor
 from edittools.lab.views import PredictionView, alpha_slider
 from edittools.moments import SecondMoment, second_moments
+from edittools.probing import jobs
 from edittools.rewriting import rewrite
 from edittools.stories import photos
 from edittools.world import miniworld
 from edittools.world import textures as styles
-from edittools.zoo import downloads
+from edittools.zoo import data, downloads
 from edittools.zoo.load import load_classifier
 
 
@@ -655,7 +656,7 @@ def world(tmp_path, monkeypatch, made):
 
     def registry(text):
         (tmp_path / "aside" / "registry.txt").write_text(text)
-        monkeypatch.setattr(classifiers, "DATA", tmp_path / "aside")
+        monkeypatch.setattr(data, "DATA", tmp_path / "aside")
         photos.registry.cache_clear()
         try:
             return photos.registry()

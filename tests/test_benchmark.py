@@ -227,6 +227,22 @@ def test_a_subset_of_kept_images_is_what_keeping_them_gives(name):
         kept.subset([7])
 
 
+def test_a_comparison_is_given_up_when_more_images_break_than_may(tiny, sets):
+    images, cuts = sets["clean"].images, cut_all(tiny, ["conv1"])
+    data = LabelledImages(images, predict(tiny, images).argmax(dim=1), tiny.classes)  # all are right before the edit
+    kept = bench.CachedStates(cuts, data, batch_size=3)
+    torch.manual_seed(3)  # breaks one image, not of the first batch
+    edit = Edit({"conv1.weight": Change(3 * torch.randn_like(cuts["conv1"].weight))}, fingerprint(tiny.model))
+    whole, run = kept.compare(edit), []
+    assert whole.broken > 0
+    assert torch.equal(kept.sparing(edit, whole.broken).after, whole.after)
+    assert kept.sparing(edit, whole.broken - 1) is None
+    parts = kept._parts
+    kept._parts = lambda edit: (run.append(1) or part for part in parts(edit))
+    first = next(i for i in range(len(data)) if whole.after[i] and not whole.before[i])
+    assert kept.sparing(edit, 0) is None and len(run) == first // 3 + 1
+
+
 def test_a_subset_is_refused_where_an_image_cannot_be_told_from_the_next():
     classifier = Classifier(Windows(), list("abcde"), size=32)
     data = LabelledImages(torch.rand(4, 3, 32, 32), torch.arange(4), classifier.classes)

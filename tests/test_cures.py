@@ -17,7 +17,6 @@ from edittools.pasting import paste_texture
 from edittools.probing.probe import Settings
 from edittools.rewriting import rewrite
 from edittools.stories.cures import cures_for, scenario_for, shown_rule
-from edittools.stories.rules import probing_scenario
 from edittools.world.miniworld import CLASSES
 
 CAR = {"class": "car", "concept": "road", "style": "snow"}
@@ -66,7 +65,7 @@ def test_a_rule_becomes_a_scenario_whose_parts_do_not_meet(story, rule, cars):
     kept, reported = (set(map(bytes, data.images.numpy())) for data in (cure.keep, cure.keep_report))
     assert not kept & reported and kept | reported == set(map(bytes, story.data.images[snowy].numpy()))
     assert abs(len(kept) - len(reported)) <= 1
-    assert len(cure.clean) == len(cure.budget) == 600
+    assert len(cure.clean) == len(cure.budget) == len(story.clean) / 2
     everyday = torch.cat([data.images.flatten(1) for data in (cure.clean, cure.budget)] + [cure.reference.flatten(1)])
     assert len(torch.unique((everyday * 255).round().byte(), dim=0)) == len(everyday)
     assert cure.layers[0] == "features.8" and set(cure.shortlist) <= set(cure.layers)
@@ -236,8 +235,8 @@ def test_changes_that_compare_nothing_are_refused(cure, edit):
 
 
 @pytest.fixture(scope="module")
-def report():
-    return probing_scenario("mini", "test", per_class=4)
+def report(probing_story):
+    return probing_story("test")
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,5 @@
 import importlib
+import threading
 
 import pytest
 import torch
@@ -7,8 +8,9 @@ from conftest import randomise_norms
 from torch import nn
 
 from edittools.classifiers import Classifier
-from edittools.cut import Cut, cut_all, editable_layers, prefixes
-from edittools.graph import evaluating, find_layer
+from edittools.cut import Cut, cut_all, editable_layers, prefixes, sought
+from edittools.graph import evaluating, find_layer, trace
+from edittools.zoo.embedded import mini_vit
 
 SIZE = 64  # as much to see as at 224, in a twelfth of the time
 
@@ -17,8 +19,24 @@ def _timm(name):
     return importlib.import_module("timm").create_model(name)
 
 
+def _vit(num_classes, **options):
+    """A transformer with a class token, two registers, layer scale and dropout."""
+    shape = {"img_size": SIZE, "patch_size": 16, "embed_dim": 16, "depth": 2, "num_heads": 2, "reg_tokens": 2}
+    extra = {"init_values": 0.5, "proj_drop_rate": 0.1, "drop_path_rate": 0.1}
+    model = importlib.import_module("timm").models.vision_transformer.VisionTransformer
+    return model(**shape, **extra, num_classes=num_classes, **options)
+
+
 def _clip_visual():
     return importlib.import_module("open_clip").create_model("RN50", pretrained=None, force_image_size=SIZE).visual
+
+
+def _clip_transformer():
+    """The visual tower of ViT-B-32, its options read from open_clip; the text tower is not built."""
+    clip = importlib.import_module("open_clip")
+    options, model = clip.get_model_config("ViT-B-32")["vision_cfg"], clip.transformer.VisionTransformer
+    width, heads = options["width"], options["width"] // 64
+    return model(SIZE, options["patch_size"], width, options["layers"], heads, mlp_ratio=4.0, output_dim=512)
 
 
 MODELS = {
@@ -31,6 +49,9 @@ MODELS = {
     "vit_b_16": lambda: torchvision.models.vit_b_16(image_size=SIZE),
     "tf_efficientnet_lite0": lambda: _timm("tf_efficientnet_lite0"),
     "open_clip RN50": _clip_visual,
+    "open_clip ViT-B-32": _clip_transformer,
+    "mini_vit": lambda: mini_vit(1000),
+    "timm ViT with layer scale": lambda: _vit(num_classes=1000),
 }
 VALUE_ENDS = {  # where the block of a layer ends, read off the models' definitions
     ("vgg16", "features.28"): "features_30",
@@ -43,6 +64,11 @@ VALUE_ENDS = {  # where the block of a layer ends, read off the models' definiti
     ("vit_b_16", "encoder.layers.encoder_layer_11.mlp.3"): "add_24",
     ("tf_efficientnet_lite0", "blocks.4.0.conv_pw"): "blocks_4_0_bn1",
     ("open_clip RN50", "layer4.2.conv3"): "layer4_2_act3",
+    ("open_clip ViT-B-32", "transformer.resblocks.11.mlp.c_fc"): "transformer_resblocks_11_mlp_gelu",
+    ("mini_vit", "blocks.3.mlp.fc1"): "blocks_3_mlp_norm",
+    ("mini_vit", "blocks.3.attn.proj"): "add_7",
+    ("timm ViT with layer scale", "blocks.0.attn.proj"): "add_1",
+    ("timm ViT with layer scale", "blocks.0.mlp.fc2"): "add_2",
 }
 
 
@@ -51,7 +77,7 @@ VALUE_ENDS = {  # where the block of a layer ends, read off the models' definiti
 def test_suffix_of_prefix_is_the_plain_forward_pass_at_early_middle_and_late_layers(name):
     torch.manual_seed(0)
     model = randomise_norms(MODELS[name]())
-    logits = 1024 if name == "open_clip RN50" else 1000
+    logits = {"open_clip RN50": 1024, "open_clip ViT-B-32": 512}.get(name, 1000)
     classifier = Classifier(model, [str(i) for i in range(logits)], size=SIZE)
     images = torch.rand(2, 3, SIZE, SIZE)
     with evaluating(classifier):
@@ -191,6 +217,40 @@ def test_cutting_leaves_mode_hooks_and_grad_flags_as_they_were(tiny, photos32):
     assert all(parameter.grad is None for parameter in tiny.parameters())
 
 
+def test_a_rule_is_sought_in_convolutions_and_in_a_transformer_in_its_linear_layers_on_tokens():
+    def found(model, size=SIZE):
+        return sought(editable_layers(Classifier(model, list("abcde"), size=size))).layer.tolist()
+
+    vgg = torchvision.models.vgg11(num_classes=5)
+    assert found(vgg) == [name for name, module in vgg.named_modules() if isinstance(module, nn.Conv2d)]
+    parts = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
+    assert found(_vit(num_classes=5)) == [f"blocks.{i}.{part}" for i in range(2) for part in parts]  # no stem, no head
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(192, 6), nn.ReLU(), nn.Linear(6, 5))
+    assert found(flat, size=8) == ["1", "3"]
+
+
+@torch.no_grad()
+def test_a_scale_of_each_channel_belongs_to_the_pre_activation_and_a_square_does_not():
+    class Scaled(nn.Module):
+        def __init__(self, squared):
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(3, 4, 3), nn.Linear(4, 2)
+            self.gamma, self.squared = nn.Parameter(torch.rand(4, 1, 1)), squared
+
+        def forward(self, x):
+            x = self.conv(x)
+            x = x * x if self.squared else 2 * x.mul(self.gamma)
+            return self.head(x.mean(dim=(2, 3)))
+
+    images = torch.rand(2, 3, 8, 8)
+    for squared in (False, True):
+        cut = Cut(Classifier(Scaled(squared), list("ab"), size=8), "conv")
+        state = cut.prefix(images)
+        output = cut.output(state)
+        expected = output if squared else 2 * output * cut.model.gamma
+        assert torch.equal(cut.affine(state, output), expected) and torch.equal(cut.block(state), expected)
+
+
 class Optional(nn.Module):
     """A model whose forward pass takes more than images, with defaults."""
 
@@ -309,3 +369,38 @@ def test_a_parameter_that_works_before_the_layer_as_well_is_no_later_one():
 
     cut = Cut(Classifier(Shared(), list("ab"), size=8), "conv")
     assert set(cut.later_parameters) == {"head.weight", "head.bias"}
+
+
+class _Meanwhile(nn.Module):
+    """While its forward pass is traced, two other threads are busy: one runs a model, one begins to trace."""
+
+    def __init__(self, conv, others):
+        super().__init__()
+        self.conv, self.others = conv, others
+        self.threads, self.outcomes = [], []
+
+    def forward(self, images):
+        for do in self.others:
+            thread = threading.Thread(target=lambda do=do: self.outcomes.append(do()))
+            thread.start()
+            thread.join(0.2)  # a trace waits for this one
+            self.threads.append(thread)
+        return self.conv(images)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@torch.no_grad()
+def test_other_threads_may_run_models_and_trace_while_a_model_is_traced(shared):
+    """torch.fx replaces the methods of all modules while it traces: other threads' calls were taken into the trace."""
+    call, conv, images = nn.Module.__call__, nn.Conv2d(3, 4, 3), torch.rand(1, 3, 8, 8)
+    other = nn.Sequential(conv if shared else nn.Conv2d(3, 4, 3), nn.ReLU()).eval()
+    expected = other(images)
+    model = _Meanwhile(conv, [lambda: other(images), lambda: trace(other)[0]])
+    graph, _ = trace(model)
+    for thread in model.threads:
+        thread.join(60)
+    seen, traced = model.outcomes
+    assert torch.equal(seen, expected)
+    assert [node.target for node in graph.nodes] == ["images", "conv", "output"]
+    assert [node.target for node in traced.nodes] == ["images", "0", "1", "output"]
+    assert nn.Module.__call__ is call

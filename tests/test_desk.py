@@ -17,7 +17,7 @@ from edittools.cut import Cut
 from edittools.edits import Edit
 from edittools.images import LabelledImages, LazyImages, save_image
 from edittools.keys import LayerKeys
-from edittools.lab import cards, palette, steps, words
+from edittools.lab import cards, folders, palette, steps, words
 from edittools.lab.bench import Bench, Counts, Settings, margins
 from edittools.lab.desk_work import Drawing, Request, Told, Work
 from edittools.lab.worker import Worker
@@ -57,6 +57,13 @@ def desk(tiny, sets):
     desk.controls.layer.value = "conv1"
     assert desk.wait(60)
     return desk
+
+
+def widgets(one):
+    """A widget, and all that are in it."""
+    yield one
+    for child in getattr(one, "children", ()):
+        yield from widgets(child)
 
 
 # --- changes ---
@@ -232,12 +239,59 @@ def test_any_number_of_classes_will_do(classes):
     assert {len(one["rows"]) for one in desk.results.pictures.cards} == {min(3, classes)}
 
 
-def test_a_model_in_half_precision_is_edited(tiny, sets):
-    desk = lab.Desk(Classifier(tiny.model.to(torch.bfloat16), tiny.classes, size=32), sets[0], sets[1], shown=4)
+@pytest.mark.parametrize("classes", [2, 20_000])
+def test_a_class_is_said_by_its_name_however_many_there_are(classes):
+    """Classes are typed and not chosen from a list, and a picture's bars are three, so 20,000 are no more than 2."""
+    model = TinyNet()
+    model.head = torch.nn.Linear(8, classes)
+    desk = lab.Desk(Classifier(model, [f"class {i}" for i in range(classes)], size=32), noise(6), shown=4)
+    desk.shows.value = "fox"
+    assert f"no class 'fox' among {classes}" in desk.trouble
+    desk.shows.value = f"class {classes - 1}"
+    assert desk.wait(60) and not desk.trouble and int(desk.bench.images.labels[desk._index]) == classes - 1
+    assert max(len(one.options) for one in widgets(desk) if hasattr(one, "options")) < 50
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_a_model_in_any_precision_is_edited(tiny, sets, dtype):
+    desk = lab.Desk(Classifier(tiny.model.to(dtype), tiny.classes, size=32), sets[0], sets[1], shown=4)
     desk.controls.layer.value = "conv1"
     desk.editor.mask = MASK
     desk.rewrite()
     assert desk.wait(60) and not desk.trouble and desk.edit.layers == ("conv1",)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (32, 32), (33, 47), (3000, 4000)])
+def test_pictures_of_any_size_are_read_at_the_classifiers(tiny, tmp_path, height, width):
+    picture = torch.linspace(0, 1, 3)[:, None, None].expand(3, height, width)
+    save_image(tmp_path / "a.png", picture)
+    for given in (picture[None], tmp_path):
+        desk = lab.Desk(tiny, given)
+        assert desk.wait(60) and not desk.trouble
+        assert desk.bench.images.images.shape == (1, 3, 32, 32)
+        torch.testing.assert_close(desk.bench.images.images[0], picture[:, :1, :1].expand(3, 32, 32), atol=0.01, rtol=0)
+        assert (f"of {width} × {height} pixels" in desk.children[0].value) == (given is not tmp_path and height != 32)
+        draw_and_rewrite(desk)
+
+
+def test_what_are_no_pictures_is_said(tiny):
+    for given, said in (
+        (noise(4)[:, :1], "images of shape (4, 1, 32, 32): expected (N, 3, H, W)"),
+        (noise(4)[0], "images of shape (3, 32, 32): expected (N, 3, H, W)"),
+        ((noise(4) * 255).byte(), "images hold torch.uint8: expected float in [0, 1]"),
+        (noise(4) * 255, "expected [0, 1], before any normalisation"),
+        (noise(4) * float("nan"), "pixels from nan to nan"),
+    ):
+        assert said in lab.Desk(tiny, given).trouble
+
+
+def test_without_everyday_images_the_panel_says_so_and_does_not_search(tiny, sets):
+    desk = lab.Desk(tiny, sets[0], shown=4)
+    assert "No everyday images: " in desk.children[0].value and desk.controls.search.disabled
+    draw_and_rewrite(desk)
+    assert "give everyday and keep images" in desk.results.verdict.text
+    desk.find_best()
+    assert desk.wait(60) and desk.trouble == "no everyday images: expected some, which say what an edit may cost"
 
 
 # --- folders ---
@@ -259,6 +313,15 @@ def test_a_folder_is_read_by_class_and_what_cannot_be_is_named(folder, tiny):
     assert left_out[0].startswith("bee/broken.jpg: ") and left_out[1] == "fox/d.png: no class 'fox' among 5"
     desk = lab.Desk(tiny, folder)
     assert not desk.trouble and "images: 2 of 5 files left out (bee/broken.jpg" in desk.children[0].value
+
+
+def test_of_a_large_folder_as_many_pictures_are_read_as_are_used(folder, tiny, monkeypatch):
+    monkeypatch.setattr("edittools.lab.bench.PIXELS", 3 * 32 * 32)
+    read, load = [], folders.load_image
+    monkeypatch.setattr(folders, "load_image", lambda path, *more: read.append(path.name) or load(path, *more))
+    bench = Bench(tiny, folder)
+    assert read == ["c.png", "b.jpg"] and bench.images.names == ("3/c.png", "bee/b.jpg")
+    assert "images: one picture in 2 of the folder is used." in bench.notes
 
 
 def test_pictures_in_the_folder_itself_are_held_to_what_is_read_now(tmp_path, tiny):
@@ -635,6 +698,22 @@ def test_weights_changed_meanwhile_are_said(desk, tiny):
     assert desk.wait(60) and "were changed" in desk.trouble
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_a_classifier_that_is_moved_while_the_desk_is_open_is_said_and_the_desk_begins_anew(desk, tiny, dtype):
+    """Where there is no second device a cast does what a move does: kept pictures and weights no longer meet."""
+    draw_and_rewrite(desk)
+    assert desk._again.layout.display == "none"
+    tiny.model.to(dtype)
+    for act in (desk.rewrite, lambda: desk.choose(1), lambda: setattr(desk.controls.layer, "value", "conv2")):
+        act()
+        desk.editor.mask = MASK
+        assert desk.wait(60) and desk.trouble == words.MOVED and desk._again.layout.display == ""
+    desk._again.click()
+    assert desk.wait(60) and not desk.trouble and not desk.steps.now and desk._again.layout.display == "none"
+    draw_and_rewrite(desk)
+    assert len(desk.shelf.chips.children) == 1 and desk.edit is not None
+
+
 def test_a_word_that_is_no_class_is_said(desk):
     desk.shows.value = "fox"
     assert "no class 'fox'" in desk.trouble
@@ -650,11 +729,6 @@ def test_what_is_no_set_is_said_and_what_is_no_classifier_raises(tiny):
 
 
 def test_every_control_has_its_words(desk):
-    def widgets(one):
-        yield one
-        for child in getattr(one, "children", ()):
-            yield from widgets(child)
-
     draw_and_rewrite(desk)
     described = [
         one
@@ -686,5 +760,6 @@ def test_two_desks_know_nothing_of_each_other(tiny, sets):
     one.rewrite()
     two.rewrite()
     assert one.wait(60) and two.wait(60)
+    assert (one.trouble, two.trouble) == ("", "")
     assert one.edit.layers == ("conv1",) and two.edit.layers == ("conv2",)
     assert np.isfinite(one.bench.readings(one.edit).numpy()).all()

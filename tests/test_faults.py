@@ -30,7 +30,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from edittools import caching, edits, jobs, moments
+from edittools import caching, edits, moments
 from edittools.baselines.finetuning import finetune
 from edittools.classifiers import Classifier, fingerprint
 from edittools.edits import Edit, applied_edits
@@ -38,6 +38,7 @@ from edittools.images import cache_folder, load_image, save_image
 from edittools.lab.editor import MaskEditor
 from edittools.lab.views import PredictionView
 from edittools.moments import SecondMoment, second_moments
+from edittools.probing import jobs
 from edittools.rewriting import rewrite
 from edittools.stories import photos
 from edittools.zoo import downloads

@@ -7,7 +7,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 import pandas as pd
 import pytest
 
-from edittools.jobs import Store, run
+from edittools.probing.jobs import Store, run
 
 JOBS = {f"job {i}": i for i in range(5)}
 

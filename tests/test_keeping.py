@@ -71,6 +71,18 @@ def test_windows_are_what_unfolding_the_keys_gives(tiny, photos32, layer):
     torch.testing.assert_close(keys.windows(basis), seen.T @ seen / len(seen), rtol=1e-4, atol=1e-7)
 
 
+def test_windows_along_several_bases_in_turn_are_each_their_own(tiny, photos32):
+    cut = Cut(tiny, "conv1")
+    bases = torch.eye(cut.weight.shape[1]).split(1)
+    keys, known = LayerKeys(cut, photos32[:6]), {}
+    for number in (0, 1, 0, 2, 3, 4, 5, 0, 1):
+        found = keys.windows(bases[number].clone())
+        alone = known.setdefault(number, LayerKeys(cut, photos32[:6]).windows(bases[number]))
+        assert torch.equal(found, alone)
+    assert keys.windows(bases[1]) is found  # a basis that was met lately is not gone through again
+    assert not torch.equal(known[0], known[1])
+
+
 def test_a_second_moment_alone_takes_the_keys_under_a_window_as_unrelated(tiny, photos32):
     cut, basis = Cut(tiny, "conv1"), torch.eye(Cut(tiny, "conv1").weight.shape[1])[:2]
     moment = LayerKeys(cut, photos32[:6]).moment
@@ -423,3 +435,5 @@ def test_repair_refuses_what_it_cannot_repair(story, call):
             repair(classifier, exemplar, **call | options)
     with pytest.raises(ValueError, match="no exemplar"):
         repair(classifier, [], **call)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'layer'"):
+        repair(classifier, exemplar, **call, layer="features.10")

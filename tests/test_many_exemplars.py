@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import make_exemplar
 
-from edittools.choosing import Protocol, grid
+from edittools.choosing import Protocol, Scenario, grid
 from edittools.choosing.in_turn import choose_in_turn
 from edittools.classifiers import fingerprint
 from edittools.edits import applied_edits
@@ -24,7 +24,7 @@ def sets(tiny, photos32):
     wrong = (labels + torch.arange(40) % 2) % 5
     return {
         "validation": LabelledImages(photos32[:20], wrong[:20], tiny.classes),
-        "budget_images": LabelledImages(photos32[20:], labels[20:], tiny.classes),
+        "budget": LabelledImages(photos32[20:], labels[20:], tiny.classes),
         "reference": LabelledImages(1 - photos32, labels, tiny.classes),
     }
 
@@ -54,14 +54,15 @@ def test_layers_in_turn_add_up_to_one_edit_within_the_budget(tiny, sets, budget)
     before, layers = fingerprint(tiny.model), ("conv2", "conv1", "conv2")
     settings = grid(rank=(1, 2), objective=("least_squares",))
     shown = {"two": [make_exemplar(), make_exemplar(8)]}
-    chosen = choose_in_turn(tiny, layers, shown, settings, **sets, strengths=(1.0, 3.0), budget=budget)
+    story = Scenario(tiny, {}, **sets, layers=layers)
+    chosen = choose_in_turn(story, layers, shown, settings, strengths=(1.0, 3.0), budget=budget)
     assert fingerprint(tiny.model) == before and not applied_edits(tiny)
     assert chosen.trials == len(layers) * 2 * 2
     whole = {
         name: Comparison(errors(predict(tiny, data), data.labels), _after(tiny, chosen.edit, data))
         for name, data in sets.items()
     }
-    assert whole["budget_images"].accuracy_change == chosen.accuracy_change >= -budget
+    assert whole["budget"].accuracy_change == chosen.accuracy_change >= -budget
     found = whole["validation"]
     assert (found.corrected, found.broken) == (chosen.validation["corrected"], chosen.validation["broken"])
     assert found.corrected > found.broken or not chosen.found
@@ -75,9 +76,8 @@ def _after(classifier, edit, data):
 def test_a_choice_in_turn_that_finds_nothing_changes_nothing(tiny, sets):
     right = predict(tiny, sets["validation"]).argmax(1)
     sets["validation"] = LabelledImages(sets["validation"].images, right, tiny.classes)
-    chosen = choose_in_turn(
-        tiny, ("conv2", "conv1"), {"one": make_exemplar()}, [{"objective": "least_squares"}], **sets
-    )
+    story = Scenario(tiny, {"one": make_exemplar()}, **sets, layers=("conv2", "conv1"))
+    chosen = choose_in_turn(story, story.layers, story.exemplars, [{"objective": "least_squares"}])
     assert not chosen.found and chosen.accuracy_change == 0
     assert all(not change.delta().any() for change in chosen.edit.changes.values())
 

@@ -17,11 +17,10 @@ from edittools.metrics import (
     errors,
     errors_corrected,
     mcnemar,
-    pooled_row,
     predict,
-    signed_rank,
     wilson,
 )
+from edittools.probing.statistics import pooled_row, signed_rank
 
 
 def _bools(text):

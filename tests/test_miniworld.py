@@ -1,6 +1,6 @@
 import json
 import zlib
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from train_mini import train
+from train_mini import Recipe, augmented, train
 
 from edittools import load_classifier
 from edittools.images import check_image
@@ -225,12 +225,38 @@ def test_the_mini_models_hold_their_promise(promised, name):
     assert error_rate(classifier, on_snow) > 0.3
 
 
-def test_the_mini_models_keep_the_layer_names_of_torchvision():
-    vgg, resnet = mini_models.MiniVGG(5), mini_models.MiniResNet(5)
+def test_the_mini_models_keep_the_layer_names_of_torchvision_and_timm():
+    vgg, resnet, vit = (mini_models.MINI[name](5) for name in ("mini_vgg", "mini_resnet", "mini_vit"))
     assert isinstance(vgg.get_submodule("features.10"), torch.nn.Conv2d)
     assert isinstance(resnet.get_submodule("layer3.0.conv2"), torch.nn.Conv2d)
+    assert isinstance(vit.get_submodule("blocks.3.mlp.fc2"), torch.nn.Linear)
+    assert type(vit).__module__ == "timm.models.vision_transformer"
     images = torch.rand(2, 3, 64, 64)
-    assert vgg(images).shape == resnet(images).shape == (2, 5)
+    assert vgg(images).shape == resnet(images).shape == vit(images).shape == (2, 5)
+
+
+def test_pictures_are_mirrored_and_moved_and_nothing_else():
+    images = torch.rand(40, 3, 6, 8)
+    generator = torch.Generator().manual_seed(0)
+    still = augmented(images.clone(), 0, generator)
+    mirrored = [torch.equal(one, before.flip(2)) for one, before in zip(still, images, strict=True)]
+    assert all(m or torch.equal(*pair) for m, *pair in zip(mirrored, still, images, strict=True))
+    assert 5 < sum(mirrored) < 35
+    moved, moves = augmented(images.clone(), 2, generator), set()
+    for one, before in zip(moved, images, strict=True):
+        shown = (before, before.flip(2))
+        found = [
+            (y, x) for y, x in product(range(-2, 3), repeat=2) for way in shown if torch.equal(one, _moved(way, y, x))
+        ]
+        assert len(found) == 1
+        moves.update(found)
+    assert len(moves) > 15
+
+
+def _moved(image, down, right):
+    """A picture looked at from another place; beyond its edge the edge goes on."""
+    rows, columns = (torch.arange(n) + by for n, by in zip(image.shape[1:], (down, right), strict=True))
+    return image[:, rows.clamp(0, image.shape[1] - 1)][:, :, columns.clamp(0, image.shape[2] - 1)]
 
 
 def test_training_lowers_the_error_and_a_seed_reproduces_it():
@@ -239,7 +265,7 @@ def test_training_lowers_the_error_and_a_seed_reproduces_it():
     def trained(epochs):
         torch.manual_seed(1)
         model = mini_models.MiniResNet(len(CLASSES))
-        return train(model, data, epochs=epochs, batch=32, precision=torch.float32)
+        return train(model, data, Recipe(epochs=epochs, batch=32), precision=torch.float32)
 
     first, second = trained(1), trained(1)
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))

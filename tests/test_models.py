@@ -8,10 +8,10 @@ import torch
 from conftest import needs_photos
 from torch import nn
 
-from edittools import classifiers as models
 from edittools.classifiers import Classifier, fingerprint
 from edittools.metrics import errors, predict
 from edittools.stories import photos
+from edittools.zoo import data as models
 from edittools.zoo.load import current_device, load_classifier
 
 

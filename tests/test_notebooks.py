@@ -15,6 +15,40 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 FOLDER = Path(__file__).parent.parent / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("[0-9]*.ipynb"))
 
+FEWER_CONTROLS = """
+from functools import partial
+from edittools import choosing
+
+def with_one(method):
+    def tried(protocol, *given, **options):
+        first = dict(list(protocol.story.exemplars.items())[:1])
+        return method(protocol, *given, **{"exemplars": first, **options})
+    return tried
+
+for name in ("random_directions", "finetuning", "rival"):
+    setattr(choosing.Protocol, name, with_one(getattr(choosing.Protocol, name)))
+choosing.corrupted_errors = partial(choosing.corrupted_errors, severities=(3,))
+"""
+
+
+@needs_photos
+def test_notebook_01_holds_its_claim_on_real_photos(monkeypatch):
+    """The bounds are wide since only 35 test photos are misread.
+
+    The notebook itself asserts that the budget is kept on the photos it was chosen on; that random directions correct
+    less it asserts in tier mini only, where there are errors enough. So the rivals, of which nothing is asserted here,
+    are tried with one exemplar instead of five, and corruptions in one strength; the edit is chosen among all trials.
+    """
+    monkeypatch.setenv("EDITTOOLS_TIER", "lite")
+    monkeypatch.setenv("EDITTOOLS_PHOTOS", str(Path(SHARED_PHOTOS).resolve()))  # the kernel runs in another folder
+    notebook = nbformat.read(FOLDER / "01_snow_on_road.ipynb", 4)
+    notebook.cells.insert(0, new_code_cell(FEWER_CONTROLS))
+    NotebookClient(notebook, timeout=1800, resources={"metadata": {"path": str(FOLDER)}}).execute()
+    text = "".join(output.get("text", "") for output in notebook.cells[-1].outputs)
+    corrected, cost = re.search(r"lite: (-?\d+)% of the errors .* budget images ([+-]\d+\.\d+) points", text).groups()
+    assert 5 <= int(corrected) <= 70
+    assert -0.25 <= float(cost) <= 5
+
 
 def test_there_are_notebooks():
     assert [path.stem for path in NOTEBOOKS][:1] == ["01_snow_on_road"]
@@ -58,20 +92,3 @@ def test_nbval_leaves_out_what_a_cache_or_a_slow_machine_makes_appear_and_compar
     said = subprocess.run([*command, tmp_path], cwd=tmp_path, capture_output=True, text=True).stdout
     verdicts = re.findall(r"::Cell \d+ (PASSED|FAILED)", said)
     assert verdicts == [verdict for *_, verdict in cells.values()], said
-
-
-@needs_photos
-def test_notebook_01_holds_its_claim_on_real_photos(monkeypatch):
-    """The bounds are wide since only 35 test photos are misread.
-
-    The notebook itself asserts that the budget is kept on the photos it was chosen on; that random directions correct
-    less it asserts in tier mini only, where there are errors enough.
-    """
-    monkeypatch.setenv("EDITTOOLS_TIER", "lite")
-    monkeypatch.setenv("EDITTOOLS_PHOTOS", str(Path(SHARED_PHOTOS).resolve()))  # the kernel runs in another folder
-    notebook = nbformat.read(FOLDER / "01_snow_on_road.ipynb", 4)
-    NotebookClient(notebook, timeout=1800, resources={"metadata": {"path": str(FOLDER)}}).execute()
-    text = "".join(output.get("text", "") for output in notebook.cells[-1].outputs)
-    corrected, cost = re.search(r"lite: (-?\d+)% of the errors .* budget images ([+-]\d+\.\d+) points", text).groups()
-    assert 5 <= int(corrected) <= 70
-    assert -0.25 <= float(cost) <= 5

@@ -12,7 +12,7 @@ from edittools.baselines import RIVALS
 from edittools.choosing import trials
 from edittools.choosing.choice import about_budget, add_layer, select
 from edittools.choosing.protocol import Plan, Protocol
-from edittools.choosing.states import cache_states
+from edittools.choosing.states import CachedStates, cache_states
 from edittools.choosing.trials import (
     Trials,
     best_runs,
@@ -289,6 +289,24 @@ def test_every_method_is_chosen_by_the_same_rule_within_the_budget_and_says_its_
     assert chosen["finetune_local"].trials == 2 * 2 * 2 + 1 + 1
     table = protocol.report({name: choice.edit for name, choice in chosen.items()})
     assert table.loc["untuned", "budget change"] == pytest.approx(chosen["untuned"].accuracy_change)
+
+
+def test_budget_images_that_are_misread_most_easily_come_first(story):
+    budget, logits = Protocol(story).states["budget"], predict(story.classifier, story.budget)
+    labels = story.budget.labels
+    right = logits[range(10), labels]
+    ahead = right - logits.scatter(1, labels[:, None], float("-inf")).max(dim=1).values
+    order = ahead.argsort(stable=True)
+    assert torch.equal(budget.labels, labels[order]) and torch.equal(budget.before, ahead[order] < 0)
+    torch.testing.assert_close(budget.original, logits[order])
+
+
+def test_budget_images_that_cannot_be_put_in_order_stay_as_they_are(story, monkeypatch):
+    def refuse(states):
+        raise ValueError("no subset can be taken")
+
+    monkeypatch.setattr(CachedStates, "fragile_first", refuse)
+    assert torch.equal(Protocol(story).states["budget"].labels, story.budget.labels)
 
 
 def test_budget_images_that_are_reference_images_are_refused(story):

@@ -12,6 +12,7 @@ from edittools.baselines.finetuning import finetune
 from edittools.classifiers import Classifier
 from edittools.cut import Cut, mask_at
 from edittools.exemplars import Exemplar
+from edittools.images import LazyImages, save_image
 from edittools.metrics import predict
 from edittools.moments import measure
 from edittools.rewriting import pose, preactivation_target, rewrite, solve_least_squares
@@ -258,3 +259,13 @@ def test_rewriting_leaves_the_model_as_it_was(tiny, photos32, exemplar):
     assert all(module.training for module in tiny.modules())
     assert all(parameter.requires_grad and parameter.grad is None for parameter in tiny.parameters())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in tiny.modules())
+
+
+def test_reference_images_may_be_files(tiny, photos32, exemplar, tmp_path):
+    for i in range(6):
+        save_image(tmp_path / f"{i}.png", photos32[i])
+    files = LazyImages(sorted(tmp_path.iterdir()), 32, 32)
+    settings = {"objective": "least_squares", "reference_weight": 1.0, "cache": ""}
+    one, two = (rewrite(tiny, "conv1", exemplar, images, **settings) for images in (files, files[:]))
+    assert torch.equal(one.changes["conv1.weight"].delta(), two.changes["conv1.weight"].delta())
+    assert one.record.reference_movement == two.record.reference_movement > 0

@@ -107,6 +107,60 @@ def test_everything_exported_is_there_and_documented(name):
         assert not callable(thing) or (thing.__doc__ or "").strip(), exported
 
 
+# --- how long, how many ---
+
+MANY_PARAMETERS = {  # more than eight parameters, and why
+    "rewrite": "the terms of eq. (1), which grids of settings and the paper's ablations name one by one",
+    "finetune_path": "the settings of SGD and of the locality term, which grids name one by one",
+    "scenes": "what `scene` takes, how many scenes, from which seed on, and who paints them",
+}
+LONG = {}  # more than forty lines of code, and why
+
+
+def functions():
+    """Every function but those of tests, with the file that it stands in."""
+    for folder in ("edittools", "benchmarks", "data", "notebooks"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                    yield path, node
+
+
+def parameters(function):
+    """How many parameters a function has, `self` left out."""
+    given = function.args
+    names = [one.arg for one in (*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg) if one]
+    return len(names) - (names[:1] in (["self"], ["cls"]))
+
+
+def code_lines(function):
+    """How many lines a function has without its docstring, which says shapes and errors."""
+    first = function.body[0]
+    documented = ast.get_docstring(function) is not None
+    return function.end_lineno - function.lineno + 1 - documented * (first.end_lineno - first.lineno + 1)
+
+
+@pytest.mark.parametrize(("measure", "most", "reasons"), [(parameters, 8, MANY_PARAMETERS), (code_lines, 40, LONG)])
+def test_a_function_above_the_limit_has_a_reason(measure, most, reasons):
+    above = {function.name: path.name for path, function in functions() if measure(function) > most}
+    assert above.keys() == reasons.keys(), above
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_module_is_longer_than_450_lines(module):
+    assert len(MODULES[module].read_text().splitlines()) <= 450
+
+
+def test_few_lines_ask_not_to_be_formatted():
+    asked = [
+        path.name
+        for folder in ("edittools", "benchmarks", "data", "notebooks", "tests", "docs")
+        for path in [*(ROOT / folder).rglob("*.py"), *(ROOT / folder).rglob("*.ipynb")]
+        for comment in re.findall("# fmt: (?:skip|off)", path.read_text())
+    ]
+    assert len(asked) <= 5, asked
+
+
 # --- what is declared ---
 
 

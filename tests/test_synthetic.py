@@ -14,13 +14,14 @@ import pytest
 import torch
 from conftest import TinyNet, needs_photos, randomise_norms
 
-from edittools import jobs
 from edittools.baselines.finetuning import finetune
 from edittools.choosing.choice import select, select_each
 from edittools.choosing.states import CachedStates
 from edittools.classifiers import Classifier
 from edittools.images import LabelledImages
-from edittools.metrics import bootstrap, errors, predict
+from edittools.metrics import errors, predict
+from edittools.probing import jobs
+from edittools.probing.statistics import bootstrap
 from edittools.stories import suites
 from edittools.stories import synthetic as syn
 from edittools.stories import synthetic_tables as tables

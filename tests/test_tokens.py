@@ -109,6 +109,52 @@ def test_an_edit_of_tokens_on_an_oblong_grid_is_that_of_the_same_model_with_maps
     torch.testing.assert_close(*maps, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"init_values": 0.5, "reg_tokens": 2}, {"class_token": False, "global_pool": "avg"}]
+)
+@pytest.mark.parametrize("layer", ["attn.proj", "mlp.fc2"])
+@torch.no_grad()
+def test_least_squares_sees_through_the_residual_sum_of_a_transformer(layer, options):
+    """With as many unknowns as tokens at the mask, the sum there is that of x, though the skips differ."""
+    torch.manual_seed(0)
+    classifier, exemplar = Classifier(_timm(**options), list("abcde"), size=WIDTH), _exemplar()
+    cut = Cut(classifier, f"blocks.0.{layer}")
+    mask = torch.zeros(HEIGHT, WIDTH)
+    mask[8:16, 4:12] = 1  # four whole cells
+    exemplar = Exemplar(exemplar.image, exemplar.changed, mask)
+    edit = rewrite(classifier, cut, exemplar, rank=None, objective="least_squares", ridge=1e-9)
+    before, after = (cut.prefix(one[None]) for one in (exemplar.image, exemplar.changed))
+    at_mask = cut.shares(mask[None], cut.keys(after))[0] > 0
+    assert at_mask.sum() == 4 and not torch.allclose(before.alive[1], after.alive[1])
+    with edit.applied(classifier):
+        found = cut.block(after)[0, at_mask]
+    torch.testing.assert_close(found, cut.block(before)[0, at_mask], rtol=1e-3, atol=1e-3)
+    assert edit.record.loss_after < 1e-4 * edit.record.loss_before
+
+
+@pytest.mark.parametrize("layer", ["attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"])
+def test_l1_fits_the_values_of_every_layer_of_a_transformers_block(layer):
+    """Through GELU, layer scale and the residual sum; each value is what the rest of the model reads."""
+    torch.manual_seed(0)
+    classifier, exemplar = Classifier(_timm(init_values=0.5), list("abcde"), size=WIDTH), _exemplar()
+    cut = Cut(classifier, f"blocks.1.{layer}")
+    edit = rewrite(classifier, cut, exemplar, rank=None, steps=300)
+    before, after = (cut.prefix(one[None]) for one in (exemplar.image, exemplar.changed))
+    weight = cut.shares(exemplar.mask[None], cut.keys(after)).sqrt()
+
+    def distance():
+        apart = (cut.block(after) - value).abs().mean(dim=2)
+        return float((apart * weight).sum() / weight.sum())
+
+    with torch.no_grad():
+        value = cut.block(before)
+        start = distance()
+        with edit.applied(classifier):
+            assert distance() == pytest.approx(edit.record.loss_after, rel=1e-3, abs=1e-6)
+    assert start == pytest.approx(edit.record.loss_before, rel=1e-4)
+    assert edit.record.loss_after < 0.9 * start
+
+
 class Mixed(Tokens):
     """Tokens that are mixed into fewer, of which no place can be said."""
 

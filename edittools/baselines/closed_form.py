@@ -7,13 +7,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from edittools.baselines.inputs import Reference, solver_precision, with_kept
+from edittools.baselines.inputs import solver_precision, with_kept
 from edittools.checks import check_amount
 from edittools.classifiers import Classifier
 from edittools.cut import Cut, State, cut_at
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
-from edittools.keys import ExemplarStates, exemplars_at, reference_moment
+from edittools.keys import ExemplarStates, Reference, exemplars_at, reference_moment
 from edittools.rewriting import rewrite
 
 GRID = [{"weight": weight} for weight in (0.1, 1.0, 10.0, 100.0, 1e3, 1e4)]

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from edittools.baselines.head import find_head
-from edittools.baselines.inputs import Reference, kept_keys, solver_precision
+from edittools.baselines.inputs import kept_keys, solver_precision
 from edittools.checks import check_amount
 from edittools.classifiers import Classifier
 from edittools.cut import Cut, State, cut_at
 from edittools.edits import Change, Edit, Record, edit_of
 from edittools.exemplars import Exemplar
-from edittools.keys import exemplars_at
+from edittools.keys import Reference, exemplars_at
 
 RAISED = {"lowered": 0.0, "both": 0.5, "raised": 1.0}
 """Which classes move, and the part of the largest gap that the class of x is raised by."""

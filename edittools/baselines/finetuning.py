@@ -22,14 +22,14 @@ from edittools.cut import Cut, State, cut_at
 from edittools.edits import Change, Edit, Record, edit_of
 from edittools.exemplars import Exemplar
 from edittools.graph import evaluating
-from edittools.images import LabelledImages
+from edittools.images import Images, pixels_of
 from edittools.keys import exemplars_at
 
 SCOPES = ("local", "global")
 STEPS = 50
 """Steps of `finetune` where nothing else is said."""
 
-Staying = LabelledImages | Tensor | Sequence[tuple[State, Tensor]]
+Staying = Images | Sequence[tuple[State, Tensor]]
 """Images to be read as now, or batches of them as (state at the layer, log-probabilities now)."""
 
 
@@ -163,7 +163,7 @@ def forward(cut: Cut, state: State, parameters: dict[str, Tensor]) -> Tensor:
 
 def _kept(cut: Cut, reference: Staying, size: int, seed: int) -> Iterator[tuple[State, Tensor]]:
     """Endless batches of reference images, as the state at the layer and the original log-probabilities."""
-    images = reference.images if isinstance(reference, LabelledImages) else reference
+    images = pixels_of(reference)
     generator = torch.Generator().manual_seed(seed)
     while True:
         if isinstance(images, list | tuple):

@@ -21,7 +21,7 @@ from edittools.cut import Cut, State, cut_at
 from edittools.edits import Change, Edit, Record, edit_of
 from edittools.exemplars import Exemplar
 from edittools.graph import find_layer
-from edittools.images import LabelledImages
+from edittools.images import Images, in_batches
 from edittools.keys import exemplars_at
 from edittools.moments import SecondMoment
 
@@ -33,13 +33,12 @@ def retrain_head(
     classifier: Classifier,
     layer: str | nn.Module | Cut,
     exemplars: Exemplar | Sequence[Exemplar],
-    reference: LabelledImages | Tensor | Sequence[tuple[State, Tensor]],
+    reference: Images | Sequence[tuple[State, Tensor]],
     *,
     keep: Sequence[State] | None = None,
     share: float = 0.5,
     ridge: float = 1e-2,
     steps: int = 200,
-    batch_size: int = 32,
 ) -> Edit:
     """Retrain the last linear layer, whose output is the logits, on the changed images x' with their labels.
 
@@ -56,7 +55,6 @@ def retrain_head(
         share: of the exemplars in the loss, above 0 and up to 1.
         ridge: relative to the mean square of the features; above 0.
         steps: of L-BFGS, at most.
-        batch_size: of reference images.
 
     Returns an `Edit` of the head's weight and, where there is one, its bias, with a `Record`. Raises `ValueError` when
     the logits do not come straight from a linear layer, and for an exemplar without a label or with one of no class;
@@ -72,7 +70,7 @@ def retrain_head(
     kept_keys(cut, keep)  # refuses what are no states at the layer
     state = exemplars.changed
     name, head = find_head(cut, state)
-    others = [_states(cut, reference, batch_size)] + ([keep] if keep else [])
+    others = [_states(cut, reference)] + ([keep] if keep else [])
     own, *rest = (_features(cut, head, states) for states in ([state], *others))
     fit = _Regression.of(head, own, labels, rest, share, ridge)
     change, losses, taken, converged = fit.minimise(steps)
@@ -121,22 +119,18 @@ def _inputs(module: nn.Module) -> Iterator[list[Tensor]]:
         handle.remove()
 
 
-def _states(
-    cut: Cut, reference: LabelledImages | Tensor | Sequence[tuple[State, Tensor]], batch_size: int
-) -> Iterator[State]:
+def _states(cut: Cut, reference: Images | Sequence[tuple[State, Tensor]]) -> Iterator[State]:
     """The states of reference images at the cut, batch by batch."""
     if reference is None or isinstance(reference, SecondMoment):
         raise TypeError(
             f"reference is a {type(reference).__name__}: expected images, which the head is trained on: keys alone do "
             "not say how they are read"
         )
-    images = reference.images if isinstance(reference, LabelledImages) else reference
-    if not len(images):
+    if not len(reference):
         raise ValueError("no reference images: expected at least one")
-    if isinstance(images, list | tuple):
-        return (state for state, _ in images)
-    size = check_number(batch_size, 1, None, "batch size")
-    return (cut.prefix(images[i : i + size]) for i in range(0, len(images), size))
+    if isinstance(reference, list | tuple):
+        return (state for state, _ in reference)
+    return map(cut.prefix, in_batches(reference, 32))
 
 
 @torch.no_grad()

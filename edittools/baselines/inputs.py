@@ -16,16 +16,12 @@ from torch import Tensor
 from edittools.classifiers import Classifier
 from edittools.cut import Cut, State, rows
 from edittools.exemplars import Exemplar
-from edittools.images import LabelledImages
 from edittools.keys import LayerKeys
 from edittools.moments import SecondMoment
 
-Reference = LabelledImages | Tensor | SecondMoment
 
-
-def class_labels(exemplars: Exemplar | Sequence[Exemplar], classifier: Classifier, method: str) -> Tensor:
+def class_labels(exemplars: Sequence[Exemplar], classifier: Classifier, method: str) -> Tensor:
     """The labels `(B,)` of exemplars; `ValueError`, which names the method, for one without a label or of no class."""
-    exemplars = [exemplars] if isinstance(exemplars, Exemplar) else exemplars
     if any(exemplar.label is None for exemplar in exemplars):
         raise ValueError(f"an exemplar without a label: {method} needs the class of x', Exemplar(..., label=…)")
     last = len(classifier.classes) - 1

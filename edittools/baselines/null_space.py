@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edittools.baselines.inputs import Reference, masked_keys, with_kept
+from edittools.baselines.inputs import masked_keys, with_kept
 from edittools.checks import check_amount
 from edittools.classifiers import Classifier
 from edittools.cut import Cut, State, cut_at
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
-from edittools.keys import exemplars_at, reference_moment
+from edittools.keys import Reference, exemplars_at, reference_moment
 from edittools.moments import RankError, SecondMoment, directions
 from edittools.rewriting import rewrite
 
@@ -40,7 +40,6 @@ def rewrite_in_null_space(
     keep: Sequence[State] | None = None,
     share: float = 0.99,
     rank: int | None = None,
-    objective: str = "least_squares",
     **settings: Any,
 ) -> Edit:
     """Rewrite as `rewrite` does, along directions that hold little of the reference keys' energy.
@@ -53,8 +52,7 @@ def rewrite_in_null_space(
         share: of the energy that is out of reach, above 0 and below 1.
         rank: of the change: the top directions of the masked keys of x' within the null space. None takes all of the
             null space, as AlphaEdit does.
-        objective: "least_squares", in closed form as in AlphaEdit, or "l1", the objective of `rewrite`.
-        settings: others of `rewrite`.
+        **settings: of `rewrite`; `objective` is "least_squares" by default, in closed form as in AlphaEdit.
 
     Returns an `Edit` with the `Record` of `rewrite`. Raises `RankError` when nothing is left beyond `share`, or a rank
     is more than the masked keys span there; `ValueError` for a share outside (0, 1), or what `rewrite` refuses.
@@ -69,7 +67,8 @@ def rewrite_in_null_space(
         keys, weights = masked_keys(cut, exemplars.changed, exemplars.masks)
         free = SecondMoment(torch.eye(len(basis), dtype=torch.float64, device=keys.device), 1)
         basis = directions(keys @ basis.T, weights, rank, free) @ basis
-    return rewrite(classifier, cut, exemplars, moment, rank=len(basis), basis=basis, objective=objective, **settings)
+    solve = {"objective": "least_squares", **settings, "rank": len(basis), "basis": basis}
+    return rewrite(classifier, cut, exemplars, moment, **solve)
 
 
 def null_space(moment: SecondMoment, share: float) -> Tensor:

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from edittools.baselines.inputs import Reference, kept_keys, masked_keys, solver_precision
+from edittools.baselines.inputs import kept_keys, masked_keys, solver_precision
 from edittools.checks import check_amount
 from edittools.classifiers import Classifier
 from edittools.cut import Cut, State, cut_at
 from edittools.edits import Change, Edit, Record, added, edit_of
 from edittools.exemplars import Exemplar
-from edittools.keys import described, exemplars_at, reference_moment
+from edittools.keys import Reference, described, exemplars_at, reference_moment
 from edittools.moments import RankError, SecondMoment
 
 DIRECTIONS = ("mean", "probe", "leace")

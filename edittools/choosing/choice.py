@@ -109,13 +109,13 @@ def select_each(
     """Select as `select` does under each of several budgets; each trial is run on the budget images at most once."""
     if table.empty:
         raise ValueError("a table with no trial: expected at least one row, see sweep")
-    order, found = ranked(table, rank_by), {}
+    order, found, kept = ranked(table, rank_by), {}, None
+    most = most_broken(len(kept_images.labels)) if kept_images else 0
     for _, row in order[order.net > 0].iterrows():
         missing = [budget for budget in budgets if budget not in found]
         if not missing:
             break
-        kept = kept_images and kept_images.compare(row.edit)
-        if kept is not None and kept.broken > most_broken(len(kept.before)):
+        if kept_images and (kept := kept_images.sparing(row.edit, most)) is None:
             continue
         compared = budget_images.within(row.edit, max(missing))
         for budget in missing:

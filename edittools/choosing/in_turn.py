@@ -10,10 +10,10 @@ from operator import add
 from tqdm.auto import tqdm
 
 from edittools.choosing.choice import BUDGET, Choice, select
+from edittools.choosing.scenario import Scenario
 from edittools.choosing.states import cache_states
 from edittools.choosing.trials import Exemplars, Settings, rewriting_trials, sweep
-from edittools.classifiers import Classifier
-from edittools.images import LabelledImages, spread
+from edittools.images import spread
 from edittools.keys import layer_keys
 from edittools.metrics import Comparison
 from edittools.moments import second_moments
@@ -21,31 +21,30 @@ from edittools.rewriting import SAMPLE
 
 
 def choose_in_turn(
-    classifier: Classifier,
+    story: Scenario,
     layers: Sequence[str],
     exemplars: Exemplars,
     settings: Settings,
     *,
-    reference: LabelledImages,
-    validation: LabelledImages,
-    budget_images: LabelledImages,
     strengths: Sequence[float] = (0.5, 1.0),
     budget: float = BUDGET,
     progress: bool = False,
 ) -> Choice:
     """Edit `layers` in the order given, each by the trial that `select` takes with the earlier edits applied.
 
-    A layer may be named more than once, and one in which no trial helps is left out. The `budget`, in points, is for
-    all of them together. The edit of the `Choice` is the sum; its `layer` says what was chosen in each. The classifier
-    is not changed.
+    The story's validation images choose, its budget images bound the choice; kept images are not used. A layer may be
+    named more than once, and one in which no trial helps is left out. The `budget`, in points, is for all of them
+    together. The edit of the `Choice` is the sum; its `layer` says what was chosen in each. The classifier is not
+    changed.
     """
     started, steps, trials, before = time.perf_counter(), [], 0, {}
+    classifier, sets = story.classifier, {"validation": story.validation, "budget": story.budget}
     with ExitStack() as applied:
         for layer in tqdm(layers, "layers", disable=not progress, leave=False):
-            cuts, states = cache_states(classifier, [layer], validation=validation, budget=budget_images)
+            cuts, states = cache_states(classifier, [layer], **sets)
             before = before or {name: one.before for name, one in states.items()}
-            moments = second_moments(classifier, [layer], reference, cache="")
-            keys = layer_keys(cuts, spread(reference, SAMPLE), moments)
+            moments = second_moments(classifier, [layer], story.reference, cache="")
+            keys = layer_keys(cuts, spread(story.reference, SAMPLE), moments)
             tried = rewriting_trials(cuts, exemplars, keys, settings, strengths)
             spent = Comparison(states["budget"].before, before["budget"]).accuracy_change
             left = budget - spent

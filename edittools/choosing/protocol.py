@@ -44,7 +44,7 @@ from edittools.choosing.trials import (
 from edittools.classifiers import Classifier
 from edittools.cut import Cut
 from edittools.edits import Edit
-from edittools.images import LabelledImages, LazyImages, spread
+from edittools.images import Images, LabelledImages, LazyImages, pixels_of, spread
 from edittools.keys import layer_keys
 from edittools.moments import second_moments
 from edittools.rewriting import SAMPLE, rewrite
@@ -53,9 +53,9 @@ SPLIT_FROM = 150
 """From so many kept images on, a third goes into the solve and the others bound the choice; fewer do both."""
 
 
-def shared_images(one: LabelledImages | Tensor, other: LabelledImages | Tensor) -> int:
+def shared_images(one: Images, other: LabelledImages | Tensor) -> int:
     """How many images are in both of two sets."""
-    return len(_digests(getattr(one, "images", one)) & _digests(getattr(other, "images", other)))
+    return len(_digests(pixels_of(one)) & _digests(pixels_of(other)))
 
 
 def _digests(images: Tensor | LazyImages) -> set[bytes | str]:
@@ -113,9 +113,10 @@ class Protocol:
 
     `cuts`, `moments`, `everyday` and `kept` go by layer, `states` by the name of the set. `everyday` holds the keys of
     a sample of the reference images, `kept` those of kept images that an edit is made to spare (None without any);
-    `states["keep"]` are those that bound the choice, see `split_keep`. All trials are ranked by the validation "loss",
-    or the "net" gain, see `ranked`. Raises `ValueError` where budget images are reference images: an edit is made to
-    spare those, so they cannot tell what it costs.
+    `states["keep"]` are those that bound the choice, see `split_keep`, and in `states["budget"]` the images that are
+    misread most easily come first. All trials are ranked by the validation "loss", or the "net" gain, see `ranked`.
+    Raises `ValueError` where budget images are reference images: an edit is made to spare those, so they cannot tell
+    what it costs.
     """
 
     def __init__(
@@ -132,6 +133,7 @@ class Protocol:
         self.head = _head(story.classifier, layers[-1], story.budget.images[:1])
         everywhere = [*layers, self.head] if self.head and self.head not in layers else layers
         cuts, self.states = cache_states(story.classifier, everywhere, progress, **sets)
+        self.states["budget"] = _fragile_first(self.states["budget"])
         self.cuts = {layer: cut for layer, cut in cuts.items() if layer != self.head or layer in layers}
         self.moments = second_moments(story.classifier, list(self.cuts), story.reference, progress=progress)
         self.everyday = layer_keys(self.cuts, spread(story.reference, SAMPLE), self.moments)
@@ -300,13 +302,21 @@ class Protocol:
         )
 
     def report(self, edits: Mapping[str, Edit]) -> pd.DataFrame:
-        """Evaluate edits by name on every set of the story, see `benchmark.report`."""
+        """Evaluate edits by name on every set of the story, see `choosing.report`."""
         return report(edits, self.states)
 
     def about_budget(self) -> str:
         """Say how fine the budget is on this story's budget images, see `about_budget`."""
         said = about_budget(len(self.story.budget))
         return f"{said}; {about_keep(len(self.states['keep'].labels))}" if "keep" in self.states else said
+
+
+def _fragile_first(states: CachedStates) -> CachedStates:
+    """The budget images in an order in which an edit that costs too much is soon given up; as they are, if need be."""
+    try:
+        return states.fragile_first()
+    except ValueError:  # states that do not say where an image begins cannot be put into another order
+        return states
 
 
 def _head(classifier: Classifier, layer: str, image: Tensor) -> str | None:

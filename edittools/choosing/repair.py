@@ -26,13 +26,13 @@ from edittools.choosing.choice import BUDGET, most_broken
 from edittools.choosing.protocol import Protocol, shared_images
 from edittools.choosing.scenario import Scenario
 from edittools.choosing.states import CachedStates
-from edittools.choosing.trials import Settings, Trial, grid
+from edittools.choosing.trials import Settings, Trial, Trials, grid
 from edittools.choosing.verdict import Method, verdict
 from edittools.classifiers import Classifier
-from edittools.cut import editable_layers
+from edittools.cut import editable_layers, sought
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
-from edittools.images import LabelledImages, stratified
+from edittools.images import Images, LabelledImages, stratified
 from edittools.metrics import Comparison, errors, predict
 
 SETTINGS = tuple(
@@ -47,8 +47,19 @@ SETTINGS = tuple(
 )
 """Settings of `rewrite` that `repair` tries, in every layer; the exact objective, since it takes milliseconds."""
 
-Images = LabelledImages | Tensor
 Told = Callable[[str, int, int | None], None]
+
+
+@dataclass(frozen=True)
+class Search:
+    """What `repair` tries, and how it splits images; `repair` says what each means."""
+
+    layers: Sequence[str] | None = None
+    settings: Settings = SETTINGS
+    strengths: Sequence[float] = (0.5, 1.0, 1.5)
+    baselines: bool = True
+    folds: int = 5
+    seed: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,13 +113,8 @@ def repair(
     everyday: Images,
     keep: Images | None = None,
     *,
-    layers: Sequence[str] | None = None,
-    settings: Settings = SETTINGS,
-    strengths: Sequence[float] = (0.5, 1.0, 1.5),
-    baselines: bool = True,
-    folds: int = 5,
-    seed: int = 0,
     progress: bool | Told = True,
+    **search: Any,
 ) -> Repair:
     """Find the layer, exemplar, settings and strength that correct the failing images within two bounds.
 
@@ -119,31 +125,24 @@ def repair(
         everyday: images whose accuracy must stay; without labels they are held to what is read now. Half of them are
             the budget, a quarter says which keys are everyday ones, a quarter reports.
         keep: images that must stay as they are, labelled or held to what is read now. Half of them report.
-        layers: layers to try (default: the convolutions of the later half, ten at most).
-        settings: of `rewrite`, see `SETTINGS`.
-        strengths: α.
-        baselines: choose a random direction, a fine-tuning, a projection and a logit correction in the same way.
-        folds: parts of the failing images for cross-validation.
-        seed: of all splits; the same seed gives the same edit.
         progress: show progress bars with the time left; or a function that is told the method, the trials done and all
             of them before each trial, and ends the search by raising `KeyboardInterrupt`.
+        **search: what is tried, fields of `Search`:
+            `layers` (default: convolutions of the later half, ten at most; of a transformer linear layers on tokens);
+            `settings` of `rewrite` (default: `SETTINGS`) and `strengths` α;
+            `baselines`: choose a random direction, a fine-tuning, a projection and a logit correction in the same way;
+            `folds`: parts of the failing images for cross-validation;
+            `seed` of all splits; the same seed gives the same edit.
 
     An interrupt (Ctrl-C) ends the search; the best so far comes back, `finished` is False. Raises `ValueError` for
     fewer than two failing images or none that is misread, and for images that are in two sets.
     """
-    named = _named(exemplars)
-    story = _story(classifier, named, failing, everyday, keep, layers, seed)
+    plan, named = Search(**search), _named(exemplars)
+    story = _story(classifier, named, failing, everyday, keep, plan)
     protocol = Protocol(story, story.layers, progress=progress is True)
-    parts = _folds(failing, min(check_number(folds, 2, None, "folds"), len(failing)), seed)
-    tries = {"edit": protocol.rewriting(settings, strengths)}
-    if baselines:
-        tries["random direction"] = protocol.random_directions(settings, strengths)
-        if all(exemplar.label is not None for exemplar in named.values()):
-            plan = grid(scope=("local",), rate=(1e-3, 1e-2), steps=(20,))
-            tries["local fine-tuning"] = protocol.finetuning(plan).at(strengths)
-        tries |= {name.replace("_", " "): protocol.rival(name) for name in ("projection", "logit_correction")}
+    parts = _folds(failing, min(check_number(plan.folds, 2, None, "folds"), len(failing)), plan.seed)
     bounds, methods, finished = _Bounds(protocol), {}, True
-    for name, trials in tries.items():
+    for name, trials in _tries(protocol, plan).items():
         table, whole = _tried(trials, protocol.states["validation"], name, progress)
         finished &= whole
         if len(table):
@@ -155,6 +154,18 @@ def repair(
     rows = {name: _row(method, protocol) for name, method in methods.items()}
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
     return Repair(methods["edit"].edit, table, methods, protocol, finished)
+
+
+def _tries(protocol: Protocol, plan: Search) -> dict[str, Trials]:
+    """The trials of each method by its name, the edit's first."""
+    found = {"edit": protocol.rewriting(plan.settings, plan.strengths)}
+    if plan.baselines:
+        found["random direction"] = protocol.random_directions(plan.settings, plan.strengths)
+        if all(exemplar.label is not None for exemplar in protocol.story.exemplars.values()):
+            tuned = grid(scope=("local",), rate=(1e-3, 1e-2), steps=(20,))
+            found["local fine-tuning"] = protocol.finetuning(tuned).at(plan.strengths)
+        found |= {name.replace("_", " "): protocol.rival(name) for name in ("projection", "logit_correction")}
+    return found
 
 
 def _named(exemplars: Exemplar | Sequence[Exemplar] | Mapping[str, Exemplar]) -> dict[str, Exemplar]:
@@ -172,8 +183,7 @@ def _story(
     failing: LabelledImages,
     everyday: Images,
     keep: Images | None,
-    layers: Sequence[str] | None,
-    seed: int,
+    plan: Search,
 ) -> Scenario:
     """The images as a scenario, each with one duty."""
     if len(failing) < 2:
@@ -190,8 +200,8 @@ def _story(
     if len(everyday) < 3:
         raise ValueError(f"{len(everyday)} everyday images: expected three or more, hundreds are usual")
     parts = [labelled["everyday"].subset(range(start, len(everyday), step)) for start, step in ((0, 4), (1, 2), (2, 4))]
-    kept, reported = _halves(labelled["keep"], seed)
-    layers = tuple(layers or _later_layers(classifier))
+    kept, reported = _halves(labelled["keep"], plan.seed)
+    layers = tuple(plan.layers or _later_layers(classifier))
     sets = {"validation": failing, "reference": parts[0].images, "budget": parts[1], "clean": parts[2]}
     return Scenario(classifier, exemplars, **sets, keep=kept, keep_report=reported, layers=layers)
 
@@ -207,9 +217,8 @@ def _halves(keep: LabelledImages | None, seed: int) -> tuple[LabelledImages | No
 
 
 def _later_layers(classifier: Classifier, most: int = 10) -> list[str]:
-    """Convolutions of the later half, evenly spread, the last one among them; of a transformer its linear layers."""
-    table = editable_layers(classifier)
-    table = table[table.in_paper] if table.in_paper.mean() > 0.5 else table[~table.in_paper]
+    """Layers of the later half, evenly spread, the last one among them, see `sought`."""
+    table = sought(editable_layers(classifier))
     later = list(table.layer[len(table) // 2 :])
     return later[:: -max(1, -(-len(later) // most))][::-1]
 
@@ -250,6 +259,7 @@ class _Bounds:
 
     def __init__(self, protocol: Protocol) -> None:
         self._budget, self._keep = protocol.states["budget"], protocol.states.get("keep")
+        self._most = most_broken(len(self._keep.labels)) if self._keep is not None else 0
         self._known: dict[int, bool] = {}
 
     def __call__(self, edit: Edit) -> bool:
@@ -258,7 +268,7 @@ class _Bounds:
         return self._known[id(edit)]
 
     def _holds(self, edit: Edit) -> bool:
-        if self._keep is not None and self._keep.compare(edit).broken > most_broken(len(self._keep.labels)):
+        if self._keep is not None and self._keep.sparing(edit, self._most) is None:
             return False
         points = max(BUDGET, 100 / len(self._budget.labels))
         compared = self._budget.within(edit, points)

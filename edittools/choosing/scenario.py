@@ -8,7 +8,7 @@ from torch import Tensor
 
 from edittools.classifiers import Classifier
 from edittools.exemplars import Exemplar
-from edittools.images import LabelledImages
+from edittools.images import Images, LabelledImages
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Scenario:
     classifier: Classifier
     exemplars: Mapping[str, Exemplar] = field(repr=False)
     _: KW_ONLY
-    reference: LabelledImages | Tensor = field(repr=False)
+    reference: Images = field(repr=False)
     validation: LabelledImages = field(repr=False)
     budget: LabelledImages = field(repr=False)
     test: LabelledImages | None = field(default=None, repr=False)

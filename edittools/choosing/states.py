@@ -42,7 +42,7 @@ class CachedStates:
         self._classifier = next(iter(cuts.values())).classifier
         self._applied, self._versions = applied_edits(self._classifier), _versions(self._classifier)
         self._fingerprints = _fingerprints(self._classifier)
-        self.states = states_at(cuts, data.images, batch_size, progress)
+        self.states = states_at(cuts, data, batch_size, progress)
         self._outputs: dict[str, tuple[int, list[Tensor]]] = {}
         self.original = self.logits()
         self.before = errors(self.original, self.labels)
@@ -150,6 +150,18 @@ class CachedStates:
     def compare(self, edit: Edit) -> Comparison:
         """Which images are misclassified before and after an edit."""
         return Comparison(self.before, errors(self.logits(edit), self.labels))
+
+    def sparing(self, edit: Edit, most: int) -> Comparison | None:
+        """Compare as `compare` does; None as soon as the edit has broken more than `most` of these images."""
+        after, broken, start = [], 0, 0
+        with closing(self._parts(edit)) as parts:
+            for logits in parts:
+                here = slice(start, start := start + len(logits))
+                after.append(errors(logits, self.labels[here]))
+                broken += int((after[-1] & ~self.before[here]).sum())
+                if broken > most:
+                    return None
+        return Comparison(self.before, torch.cat(after))
 
     def within(self, edit: Edit, budget: float) -> Comparison | None:
         """Compare as `compare` does; None as soon as the edit is sure to cost more than `budget` points of accuracy."""

@@ -12,7 +12,5 @@ with extra("lab", "lab"):
     from edittools.lab.repair_figure import repair_figure
     from edittools.lab.views import PredictionView, ProbeBrowser, alpha_slider
 
-__all__ = [
-    "Bench", "Desk", "MaskEditor", "PredictionView", "ProbeBrowser", "Recipe", "Settings", "alpha_slider", "masks",
-    "plots", "read_folder", "repair_figure",
-]  # fmt: skip
+__all__ = ["Bench", "Desk", "MaskEditor", "PredictionView", "ProbeBrowser", "Recipe", "Settings", "alpha_slider"]
+__all__ += ["masks", "plots", "read_folder", "repair_figure"]

@@ -23,13 +23,13 @@ from torch import Tensor
 from edittools.choosing.protocol import SPLIT_FROM
 from edittools.choosing.repair import Repair, Told, repair
 from edittools.choosing.states import CachedStates
-from edittools.classifiers import Classifier, check_classifier
-from edittools.cut import Cut, editable_layers
+from edittools.classifiers import Classifier, check_classifier, fingerprint
+from edittools.cut import Cut, editable_layers, sought
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages, LazyImages, resized
 from edittools.keys import LayerKeys
-from edittools.lab.folders import read_folder
+from edittools.lab.folders import pictures_in, read_folder
 from edittools.metrics import Comparison, errors, predict
 from edittools.rewriting import SAMPLE, rewrite
 
@@ -94,7 +94,7 @@ class Bench:
         split = kept is not None and len(kept) >= SPLIT_FROM
         self.spared = None if kept is None else kept.images[::3] if split else kept.images
         self.keep = _parted(kept, 3)[1] if split else kept
-        self.logits = predict(classifier, self.images).float()
+        self.logits, self._as_read = predict(classifier, self.images).float(), _identity(classifier)
         self.layers = editable_layers(classifier)
         self._cuts: dict[str, Cut] = {}
         self._remembered: OrderedDict[tuple[str, str], object] = OrderedDict()
@@ -112,6 +112,11 @@ class Bench:
         """Which images are misread, `(N,)` booleans."""
         return errors(self.logits, self.images.labels)
 
+    @property
+    def same(self) -> bool:
+        """Whether the classifier is as it was when its pictures were read: its weights, their precision and device."""
+        return _identity(self.classifier) == self._as_read
+
     def relabel(self, index: int, name: str) -> None:
         """Say what an image shows, by the class's name; `KeyError` with near names where there is no such class."""
         self.images.labels[index] = self.classifier.index(name)
@@ -121,7 +126,10 @@ class Bench:
     def _taken(self, name: str, given: Source) -> LabelledImages:
         """A set as labelled images at the classifier's size, of no more than `PIXELS`, in memory."""
         if isinstance(given, str | os.PathLike):
-            data, left_out = read_folder(given, self.classifier)
+            step = -(-len(pictures_in(given)) // self._most)
+            data, left_out = read_folder(given, self.classifier, step)
+            if step > 1:
+                self.notes.append(f"{name}: one picture in {step} of the folder is used.")
             if left_out:
                 first = "; ".join(left_out[:3]) + ("; …" if len(left_out) > 3 else "")
                 self.notes.append(f"{name}: {len(left_out)} of {len(left_out) + len(data)} files left out ({first}).")
@@ -138,6 +146,11 @@ class Bench:
             raise ValueError(f"{name} of {len(data.classes)} classes: expected the classifier's, {self.classifier}")
         return self._sized(name, data, unlabelled=not isinstance(given, LabelledImages | str | os.PathLike))
 
+    @property
+    def _most(self) -> int:
+        """So many images of a set are used."""
+        return max(PIXELS // self.classifier.size**2, 1)
+
     def _sized(self, name: str, data: LabelledImages, unlabelled: bool) -> LabelledImages:
         size, lazy = self.classifier.size, isinstance(data.images, LazyImages)
         height, width = (data.images.size,) * 2 if lazy else data.images.shape[-2:]
@@ -145,7 +158,7 @@ class Bench:
             self.notes.append(
                 f"{name} of {width} × {height} pixels are read at {size} × {size}, the classifier's size."
             )
-        step = -(-len(data) // max(PIXELS // (size * size), 1))
+        step = -(-len(data) // self._most)
         indices, pixels = self._readable(name, data, range(0, len(data), step))
         if step > 1:
             self.notes.append(f"{name}: {len(indices):,} of {len(data):,} are used, one in {step}.")
@@ -190,8 +203,7 @@ class Bench:
     @property
     def worth_trying(self) -> list[str]:
         """Layers worth trying first: convolutions of the later half (of a transformer linear layers), ten at most."""
-        table = self.layers
-        table = table[table.in_paper] if table.in_paper.mean() > 0.5 else table[~table.in_paper]
+        table = sought(self.layers)
         later = list(table.layer[len(table) // 2 :])
         return later[:: -max(1, -(-len(later) // 10))][::-1]
 
@@ -313,6 +325,10 @@ def with_own_modules(classifier: Classifier) -> Classifier:
     """
     weights = [*classifier.parameters(), *classifier.buffers()]
     return copy.deepcopy(classifier, {id(tensor): tensor for tensor in weights})
+
+
+def _identity(classifier: Classifier) -> tuple[str, torch.device]:
+    return fingerprint(classifier.model), classifier.device
 
 
 def margins(logits: Tensor, labels: Tensor) -> Tensor:

@@ -79,7 +79,7 @@ class Desk(w.VBox):
         self._work: Work | None = None
         self._worker = Worker(lambda request, stale: self._work.do(request, stale), self._fail)
         self._alarm = Said(role="alert")
-        self._again = panel.button("Try again", "read the classifier and the pictures again")
+        self._again = panel.button("Try again", "read the classifier and the pictures again, and begin anew")
         self._again.on_click(lambda _: self._begin())
         super().__init__()
         self.add_class("et-desk")
@@ -171,6 +171,7 @@ class Desk(w.VBox):
     def _begin(self) -> None:
         """Read everything and lay out the panel, or say what is in the way."""
         self._calm()
+        self.bench, self.steps, self._open, self._masks = None, Steps(), None, {}
         try:
             self.bench = Bench(*self._given)
         except Exception as error:  # models and files fail in any way
@@ -198,7 +199,7 @@ class Desk(w.VBox):
         change = panel.heading("Change what is masked"), self.palette, self.pair, self.pair_words
         columns = panel.column(left, panel.column(*change, self.controls), self.results, name="et-columns")
         notes = panel.text("<br>".join(map(escape, words.notes(bench))), "et-quiet")
-        self.children = [notes, self._alarm, columns, self.shelf]
+        self.children = [notes, self._alarm, self._again, columns, self.shelf]
 
     def _wire(self) -> None:
         """Say what every control does."""
@@ -255,12 +256,15 @@ class Desk(w.VBox):
 
     def _calm(self) -> None:
         self.trouble = self._alarm.text = ""
+        self._again.layout.display = "none"
 
     def _fail(self, error: BaseException, what: str = "") -> None:
         """Say in the panel what went wrong; the desk goes on."""
         self._wanted = Wanted()
-        self.trouble = ": ".join(filter(None, (what, words.of(error))))
+        moved = self.bench is not None and not self.bench.same
+        self.trouble = ": ".join(filter(None, (what, words.MOVED if moved else words.of(error))))
         self._alarm.text = self.trouble
+        self._again.layout.display = "" if moved or self.bench is None else "none"
         self.say("")
 
     # --- pictures --------------------------------------------------------------------------------------------------

@@ -109,9 +109,8 @@ class Controls(w.VBox):
         start = worth.layer.iloc[len(worth) // 3] if len(worth) else layers.layer.iloc[-1]
         self.layer = w.Dropdown(options=options, value=start, description="layer", **full)
         self.rank = w.BoundedIntText(min=1, max=64, value=1, description="rank", **full)
-        self.objective = w.Dropdown(
-            options=[(one.replace("_", " "), one) for one in reversed(OBJECTIVES)], description="objective", **full
-        )
+        objectives = [(one.replace("_", " "), one) for one in reversed(OBJECTIVES)]
+        self.objective = w.Dropdown(options=objectives, description="objective", **full)
         tick = {"indent": False, "layout": {"width": "auto"}}
         self.masked = w.Checkbox(True, description="at the mask only", **tick)
         self.spare = w.Checkbox(True, description="spare the other images", **tick)

@@ -12,19 +12,24 @@ from edittools.images import LabelledImages, load_image
 from edittools.metrics import predict
 
 
-def read_folder(folder: str | os.PathLike, classifier: Classifier) -> tuple[LabelledImages, list[str]]:
-    """The pictures below a folder at the classifier's size, and a line for each that is left out.
-
-    A picture shows the class that the folder it lies in is named after (`School_bus` is `school bus`, a number is the
-    class of that index); lying in the folder itself it has no label and is held to what is read now. Raises
-    `FileNotFoundError` where there is no such folder, `ValueError` where nothing in it is readable.
-    """
+def pictures_in(folder: str | os.PathLike) -> list[Path]:
+    """The files below a folder whose names are those of pictures; `FileNotFoundError` where there is no folder."""
     root = Path(folder)
     if not root.is_dir():
         raise FileNotFoundError(
             f"no folder {os.fspath(folder)!r}: expected one with pictures, or with a folder a class"
         )
-    paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in IMG_EXTENSIONS)
+    return sorted(path for path in root.rglob("*") if path.suffix.lower() in IMG_EXTENSIONS)
+
+
+def read_folder(folder: str | os.PathLike, classifier: Classifier, step: int = 1) -> tuple[LabelledImages, list[str]]:
+    """The pictures below a folder at the classifier's size, one in `step`, and a line for each that is left out.
+
+    A picture shows the class that the folder it lies in is named after (`School_bus` is `school bus`, a number is the
+    class of that index); lying in the folder itself it has no label and is held to what is read now. Raises
+    `FileNotFoundError` where there is no such folder, `ValueError` where nothing in it is readable.
+    """
+    root, paths = Path(folder), pictures_in(folder)[::step]
     images, labels, names, left_out = [], [], [], []
     for path in paths:
         label = None if path.parent == root else _class_of(path.parent.name, classifier)

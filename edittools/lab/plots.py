@@ -46,8 +46,9 @@ def image_grid(
     columns: int = 5,
     width: float = 2.0,
     within: SubFigure | None = None,
+    points: float = 8.5,
 ) -> Figure | SubFigure:
-    """Draw `(3, H, W)` images in a grid, each with a title; `right` colours the titles green and red.
+    """Draw `(3, H, W)` images in a grid, each with a title of so many `points`; `right` colours these green and red.
 
     `overlays` are `(H, W)` maps, 0 transparent and 1 (or more) strong, drawn over the images. It is a figure of its
     own, or `within` a part of one.
@@ -55,7 +56,7 @@ def image_grid(
     count = len(images)
     columns = min(columns, max(count, 1))
     rows = -(-count // columns)
-    figure = within or plt.figure(figsize=(columns * width, rows * (width + 0.45)))
+    figure = within or plt.figure(figsize=(columns * width, rows * (width + 0.45 * max(points / 8.5, 1))))
     axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
@@ -63,7 +64,7 @@ def image_grid(
         picture(axis, image, None if overlays is None else overlays[i])
         if titles is not None:
             colour = "black" if right is None else RIGHT if bool(right[i]) else WRONG
-            axis.set_title(titles[i], fontsize=8.5, color=colour)
+            axis.set_title(titles[i], fontsize=points, color=colour)
     if within is None:
         figure.tight_layout(pad=0.4)
         plt.close(figure)
@@ -94,7 +95,7 @@ def predictions(
     """
     guesses, wrong = logits.argmax(dim=1), errors(logits, data.labels)
     if indices is None:
-        bad, good = (spread(chosen.nonzero()[:, 0].tolist(), count // 2) for chosen in (wrong, ~wrong))
+        bad, good = (some_of(chosen.nonzero()[:, 0].tolist(), count // 2) for chosen in (wrong, ~wrong))
         indices = [*bad, *good]
 
     def name(step: Tensor, i: int) -> str:
@@ -121,7 +122,7 @@ def attack_grid(classifier: Classifier, sets: Mapping[str, LabelledImages], indi
     return image_grid(images, titles, right, columns=len(indices), width=1.1)
 
 
-def spread(items: Sequence[int], count: int) -> list[int]:
+def some_of(items: Sequence[int], count: int) -> list[int]:
     """At most `count` of the items, evenly spread."""
     return [items[i * len(items) // count] for i in range(count)] if len(items) > count else list(items)
 
@@ -191,7 +192,7 @@ def method_bars(table: pd.DataFrame, ax: Axes | None = None) -> Figure:
 
 
 def strength_curve(table: pd.DataFrame, budget: float, ax: Axes | None = None) -> Figure:
-    """Draw errors corrected and accuracy change against the strength α (see `benchmark.strength_curve`)."""
+    """Draw errors corrected and accuracy change against the strength α (see `choosing.strength_curve`)."""
     figure, axis = _axes(ax, (6.5, 3.2))
     axis.plot(table.index, 100 * table["errors corrected"], "o-", color=AFTER, label="errors corrected")
     axis.set_xlabel("strength α of the edit")
@@ -217,8 +218,8 @@ def kept_trade_off(table: pd.DataFrame, bound: float | None = None, ax: Axes | N
     for colour, (name, part) in zip(sns.color_palette("colorblind"), table.groupby("method", sort=False), strict=False):
         axis.plot(100 * part["kept broken"], 100 * part["errors corrected"], ".-", color=colour, label=name)
         whole = part[part.strength == 1]
-        axis.plot(100 * whole["kept broken"], 100 * whole["errors corrected"], "o", color=colour, markersize=9,
-                  markerfacecolor="none", markeredgewidth=1.8)  # fmt: skip
+        ring = {"color": colour, "markersize": 9, "markerfacecolor": "none", "markeredgewidth": 1.8}
+        axis.plot(100 * whole["kept broken"], 100 * whole["errors corrected"], "o", **ring)
     if bound is not None:
         axis.axvline(100 * bound, color=WRONG, linewidth=0.8, linestyle=":")
     stretched(axis, 100 * table["kept broken"].max())
@@ -301,8 +302,8 @@ def agreement(
             axis.scatter(some["exact"], some["probe"], 34, facecolors=face, edgecolors=AFTER, label=label)
     halo = [withStroke(linewidth=3, foreground="white")]
     for pair in pairs.index[known != [pair in learned for pair in pairs.index]]:
-        axis.annotate(" on ".join(pair), pairs.loc[pair, ["exact", "probe"]], xytext=(8, -3), fontsize=8,
-                      textcoords="offset points", path_effects=halo)  # fmt: skip
+        beside = {"xytext": (8, -3), "textcoords": "offset points", "fontsize": 8, "path_effects": halo}
+        axis.annotate(" on ".join(pair), pairs.loc[pair, ["exact", "probe"]], **beside)
     axis.set(xlabel="effect, painted again (log-odds)", ylabel="effect, probed", xlim=ends, ylim=ends, aspect="equal")
     axis.legend(loc="lower right")
     return finished(figure)
@@ -314,11 +315,7 @@ def style_heat(found: pd.DataFrame, value: str = "drop", ax: Axes | None = None)
     grid = grid.loc[grid.mean(axis=1).sort_values(ascending=False).index]
     grid = grid[grid.mean().sort_values(ascending=False).index]
     figure, axis = _axes(ax, (0.55 * grid.shape[1] + 2.4, 0.36 * len(grid) + 1.3))
-    sns.heatmap(grid, annot=True, fmt=".0f", cmap="rocket_r", vmin=0, annot_kws={"fontsize": 8}, ax=axis,
-                cbar_kws={"label": f"{value} (points)"})  # fmt: skip
-    axis.set(xlabel="", ylabel="")
-    axis.tick_params(axis="x", rotation=40, labelsize=8)
-    axis.tick_params(axis="y", rotation=0, labelsize=8)
+    _heat(grid, axis, cmap="rocket_r", vmin=0, cbar_kws={"label": f"{value} (points)"})
     return finished(figure)
 
 
@@ -388,13 +385,17 @@ def heat(tables: Mapping[str, pd.DataFrame]) -> Figure:
     size = (0.8 * sum(widths) + 3.2, 0.32 * max(len(t) for t in tables.values()) + 1.3)
     figure, axes = plt.subplots(1, len(tables), figsize=size, width_ratios=widths, sharey=True, squeeze=False)
     for axis, (title, table) in zip(axes[0], tables.items(), strict=True):
-        sns.heatmap(100 * table, ax=axis, annot=True, fmt=".0f", cmap="RdBu", center=0, vmin=-100, vmax=100, cbar=False,
-                    annot_kws={"fontsize": 8})  # fmt: skip
+        _heat(100 * table, axis, cmap="RdBu", center=0, vmin=-100, vmax=100, cbar=False)
         axis.set_title(title, fontsize=9)
-        axis.set(xlabel="", ylabel="")
-        axis.tick_params(axis="x", rotation=40, labelsize=8)
-        axis.tick_params(axis="y", rotation=0, labelsize=8)
     return finished(figure)
+
+
+def _heat(table: pd.DataFrame, axis: Axes, **looks: Any) -> None:
+    """Draw a table as a heat map with its numbers."""
+    sns.heatmap(table, ax=axis, annot=True, fmt=".0f", annot_kws={"fontsize": 8}, **looks)
+    axis.set(xlabel="", ylabel="")
+    axis.tick_params(axis="x", rotation=40, labelsize=8)
+    axis.tick_params(axis="y", rotation=0, labelsize=8)
 
 
 def _axes(ax: Axes | None, size: tuple[float, float]) -> tuple[Figure, Axes]:

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from edittools.choosing.choice import BUDGET, most_broken
 from edittools.choosing.repair import Repair
-from edittools.lab.plots import AFTER, BEFORE, WRONG, picture, predictions, spread, stretched
+from edittools.lab.plots import AFTER, BEFORE, WRONG, picture, predictions, some_of, stretched
 
 
 def repair_figure(fix: Repair, count: int = 12) -> Figure:
@@ -19,7 +19,7 @@ def repair_figure(fix: Repair, count: int = 12) -> Figure:
     edit.
     """
     states, story = fix.protocol.states["validation"], fix.protocol.story
-    indices = spread(range(len(states.labels)), count)
+    indices = some_of(range(len(states.labels)), count)
     height = 1.9 * -(-len(indices) // 6)
     figure = Figure(figsize=(11, 3.4 + height), layout="constrained")
     above, below = figure.subfigures(2, 1, height_ratios=(3.4, height))

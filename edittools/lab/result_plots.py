@@ -48,8 +48,8 @@ def methods_by_story(table: pd.DataFrame) -> Figure:
         for row in table[table.method == method].itertuples():
             place = list(stories).index(row.story) + (k - (len(methods) - 1) / 2) * step
             axis.plot([100 * row.low, 100 * row.high], [place, place], color=colour, linewidth=1.3)
-            axis.plot(100 * row.share, place, "o", color=colour, fillstyle=looks[row.holds][0], markersize=6.5,
-                      markerfacecoloralt="white")  # fmt: skip
+            dot = {"fillstyle": looks[row.holds][0], "markerfacecoloralt": "white", "markersize": 6.5}
+            axis.plot(100 * row.share, place, "o", color=colour, **dot)
         axis.plot([], [], "o", color=colour, label=method)
     for style, label in looks.values():
         axis.plot([], [], "o", color="#24292f", fillstyle=style, markerfacecoloralt="white", label=label)

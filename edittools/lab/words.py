@@ -11,6 +11,11 @@ from edittools.exemplars import Exemplar
 from edittools.lab.bench import Bench, Counts
 from edittools.metrics import Comparison, mcnemar
 
+MOVED = (
+    "the classifier's weights were changed, moved or cast since its pictures were read: put them back, "
+    "or press “Try again” to begin anew with them as they are (edits that are not saved are gone then)"
+)
+
 
 def allowed(images: int) -> float:
     """The points of accuracy that an edit may cost on so many everyday images; one image is always allowed."""

@@ -21,8 +21,8 @@ from scipy.stats import false_discovery_control
 from torch import Tensor
 
 from edittools.exemplars import Exemplar
-from edittools.metrics import bootstrap, signed_rank
 from edittools.probing.counterfactuals import Concepts
+from edittools.probing.statistics import bootstrap, signed_rank
 
 FALSE_DISCOVERY_RATE = 0.05
 """Of the rules that `Probe.rules` reports, the share that may be false (Benjamini–Hochberg)."""
@@ -106,7 +106,7 @@ class Probe:
         `least_effect` together; and `q`, the p adjusted by Benjamini–Hochberg over all rows of the classifier.
 
         Classes whose object is the concept are marked (`is_object`) and have no `q` where `by` tells them apart;
-        elsewhere they are left out. `interval` are options of `metrics.bootstrap`. Raises `KeyError` for an unknown
+        elsewhere they are left out. `interval` are options of `statistics.bootstrap`. Raises `KeyError` for an unknown
         column, `ValueError` for an unknown measure.
         """
         keys = [by] if isinstance(by, str) else list(by)

@@ -15,12 +15,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from edittools.caching import load_or_compute
 from edittools.classifiers import IMAGENET_MEAN, IMAGENET_STD, fingerprint
 from edittools.graph import evaluating
-from edittools.images import digest_tensors
+from edittools.images import digest_tensors, in_batches
 
 Finder = Callable[[Tensor], dict[str, Tensor]]
 
@@ -31,6 +30,7 @@ class Segmenter:
 
     `scores` gives, for images `(B, 3, H, W)` in [0, 1], `(B, concepts, h, w)` in [0, 1]. A pixel shows a concept where
     its score is at least `least_score`; a mask that covers less than the share `least_area` of its image is dropped.
+    Only the `wanted` concepts are looked for (default: all): of thousands of images, those of all fill the memory.
     """
 
     network: nn.Module
@@ -40,25 +40,32 @@ class Segmenter:
     least_area: float = 0.01
     batch_size: int = 4
     progress: bool = False
+    wanted: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse to look for what the network does not know."""
+        if unknown := [concept for concept in self.wanted if concept not in self.concepts]:
+            raise KeyError(f"concept {unknown[0]!r}: expected one of {', '.join(self.concepts)}")
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
         """Find the concepts: `(N, H, W)` of 0 and 1 for each that is seen in some image."""
         parts, device = [], next(self.network.parameters()).device
-        starts = range(0, len(images), self.batch_size)
+        names = self.wanted or self.concepts
+        places = [self.concepts.index(name) for name in names]
         with evaluating(self.network):
-            for i in tqdm(starts, "concepts", unit="batch", disable=not self.progress, leave=False):
-                scores = self.scores(images[i : i + self.batch_size].to(device)).cpu()
+            for some in in_batches(images, self.batch_size, "concepts", self.progress):
+                scores = self.scores(some.to(device)).cpu()[:, places]
                 scores = F.interpolate(scores, images.shape[-2:], mode="bilinear", align_corners=False)
-                masks = (scores >= self.least_score).float()
-                parts.append(masks * (masks.mean(dim=(2, 3), keepdim=True) >= self.least_area))
-        found = torch.cat(parts) if parts else torch.zeros(0, len(self.concepts), *images.shape[-2:])
-        return {concept: found[:, i] for i, concept in enumerate(self.concepts) if found[:, i].any()}
+                masks = scores >= self.least_score
+                parts.append(masks & (masks.float().mean(dim=(2, 3), keepdim=True) >= self.least_area))
+        found = torch.cat(parts) if parts else torch.zeros(0, len(names), *images.shape[-2:], dtype=torch.bool)
+        return {name: found[:, i].float() for i, name in enumerate(names) if found[:, i].any()}
 
     @property
     def about(self) -> str:
         """What its masks depend on."""
-        return f"{fingerprint(self.network)} {self.concepts} {self.least_score} {self.least_area}"
+        return f"{fingerprint(self.network)} {self.wanted or self.concepts} {self.least_score} {self.least_area}"
 
 
 def _scaled(images: Tensor, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> Tensor:

@@ -9,10 +9,10 @@ from itertools import islice
 
 import torch
 
-from edittools import jobs
 from edittools.classifiers import Classifier, fingerprint
 from edittools.images import digest_tensors, resized
 from edittools.metrics import predict
+from edittools.probing import jobs
 from edittools.probing.counterfactuals import LEAST_AREA, Concepts, Counterfactual
 from edittools.probing.effects import CONTROLS, LEAST_IMAGES, Probe
 

@@ -4,7 +4,7 @@ from functools import cache
 
 import pandas as pd
 
-from edittools.classifiers import shipped
+from edittools.zoo.data import shipped
 
 
 @cache

@@ -1,5 +1,6 @@
 """What notebook 04 needs, by tier: classifiers to probe, images with concept masks, and the rules that were planted."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -9,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from edittools.classifiers import Classifier, shipped
+from edittools.classifiers import Classifier
 from edittools.images import LabelledImages, resized
 from edittools.metrics import predict
 from edittools.probing.counterfactuals import Concepts, materials
@@ -21,6 +22,8 @@ from edittools.stories.tiers import Device, current_tier
 from edittools.world.contexts import BEHIND, GROUNDS, SPLITS, planted_rules
 from edittools.world.miniworld import CLASSES, scenes
 from edittools.world.textures import STYLES, style_textures
+from edittools.zoo.data import shipped
+from edittools.zoo.imagenet import imagenet_classes
 from edittools.zoo.load import load_classifier
 
 USUAL = 50.0
@@ -148,19 +151,30 @@ def _readings(classifier: Classifier, data: LabelledImages, labels: Sequence[str
 
 
 def probing_scenario(
-    tier: str | None = None, split: str = "test", per_class: int = 20, progress: bool = False, device: Device = None
+    tier: str | None = None,
+    split: str = "test",
+    per_class: int = 20,
+    progress: bool = False,
+    device: Device = None,
+    models: Sequence[str] = (),
 ) -> Probing:
     """Notebook 04's story (section 5). `split` and `per_class` are of MiniWorld: its validation or test scenes.
 
-    `tier` is that of `EDITTOOLS_TIER` by default. Tier lite needs the MSRC v2 photos; there is no tier paper of this
-    story, whose concept finders are in `concepts`: it is that of lite.
+    `tier` is that of `EDITTOOLS_TIER` by default. Tiers lite and paper need the MSRC v2 photos, and probe the `models`
+    of the zoo, by default EfficientNet-Lites or VGG16 and ResNet-50. A model whose classes are not ImageNet's also
+    needs the folder of validation images that `EDITTOOLS_IMAGENET` names, one subfolder a class. Raises `ValueError`
+    for `models` of tier mini.
     """
     tier = current_tier(tier)
-    return _in_miniworld(split, per_class, progress, device) if tier == "mini" else _on_photos(tier, progress, device)
+    if tier != "mini":
+        return _on_photos(tier, models or PHOTO_MODELS[tier], progress, device)
+    if models:
+        raise ValueError(f"models {', '.join(models)}: expected none, those of tier 'mini' are given")
+    return _in_miniworld(split, per_class, progress, device)
 
 
 def planted_pairs(at_least: float = USUAL) -> frozenset[tuple[str, str]]:
-    """The planted rules of MiniWorld as pairs of class and ground (see `miniworld.planted_rules`)."""
+    """The planted rules of MiniWorld as pairs of class and ground (see `contexts.planted_rules`)."""
     table = planted_rules(at_least)
     return frozenset((name, row.concept) for row in table.itertuples() for name in row.classes.split(", "))
 
@@ -197,13 +211,18 @@ def imagenet_objects() -> dict[str, list[int]]:
 
 BACKGROUNDS = (("grass", "road", "water"), ("sky", "building", "tree"))
 
+PHOTO_MODELS = {
+    "lite": ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"),
+    "paper": ("vgg16", "resnet50"),
+}
+"""What is probed by default; the rules of the first are looked for."""
+
 _SHORTLIST = ("blocks.4.0.conv_pwl", "blocks.5.0.conv_pw", "blocks.5.0.conv_pwl")
 """What `benchmarks/cure.py` took on the validation photos."""
 
 
-def _on_photos(tier: str, progress: bool, device: Device) -> Probing:
+def _on_photos(tier: str, names: Sequence[str], progress: bool, device: Device) -> Probing:
     """All photos at the size of the largest classifier; those that show most of a background give the materials."""
-    names = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
     classifiers = {name: load_classifier(name, device) for name in names}
     largest = max(classifiers.values(), key=lambda c: c.size)
     data, masks = msrc(largest, progress=progress)
@@ -211,13 +230,32 @@ def _on_photos(tier: str, progress: bool, device: Device) -> Probing:
     most = (masks[c].flatten(1).mean(dim=1).argsort(descending=True, stable=True) for c in backgrounds)
     giving = sorted({i for order in most for i in order[:variants].tolist()})
     probed = sorted(set(range(len(data))) - set(giving))
-    objects = {concept: [data.classes[i] for i in numbers] for concept, numbers in imagenet_objects().items()}
+    known = imagenet_objects() if is_imagenet(largest) else {}
+    objects = {concept: [data.classes[i] for i in numbers] for concept, numbers in known.items()}
     shown = {"data": data.subset(probed), "masks": {c: m[probed] for c, m in masks.items()}, "objects": objects}
     given = {"donors": data.subset(giving), "donor_masks": {c: m[giving] for c, m in masks.items()}}
     asked = {"groups": BACKGROUNDS, "unscored": (tuple(c for c in MSRC if c in masks and c not in backgrounds),)}
     asked |= {"styles": ("snow", "wooden", "graffiti", "floral"), "styled": 120, "variants": variants}
     asked["settings"] = Settings(labels="read", least_images=5)
-    everyday = {"clean": photos.imagenet_sample(largest, progress)}
+    everyday = {"clean": _labelled(largest, progress)}
     everyday["reference"] = photos.unlabelled("rta-100/", largest, progress)
     layers = {"layer": "blocks.4.0.conv_pw", "shortlist": _SHORTLIST}
     return Probing(tier, classifiers, **shown, **given, **asked, **everyday, **layers)
+
+
+def is_imagenet(classifier: Classifier) -> bool:
+    """Whether a classifier's classes are ImageNet's."""
+    return tuple(classifier.classes) == imagenet_classes()
+
+
+def _labelled(classifier: Classifier, progress: bool) -> LabelledImages:
+    """Everyday photos with their labels: the ImageNet sample, or two a class of the user's own folder."""
+    if is_imagenet(classifier):
+        return photos.imagenet_sample(classifier, progress)
+    folder = os.environ.get("EDITTOOLS_IMAGENET")
+    if not folder:
+        raise FileNotFoundError(
+            f"no labelled photos of {len(classifier.classes)} classes that are not ImageNet's: set EDITTOOLS_IMAGENET "
+            "to a folder of validation images, one subfolder a class"
+        )
+    return photos.validation_folder(folder, classifier, per_class=2)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from edittools.choosing.scenario import Scenario
-from edittools.classifiers import DATA, Classifier
+from edittools.classifiers import Classifier
 from edittools.cut import convolutions
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
@@ -18,6 +18,7 @@ from edittools.stories.tiers import Device, _in_turn, current_tier
 from edittools.world.contexts import SPLITS, contexts
 from edittools.world.miniworld import CLASSES, scene, scenes
 from edittools.world.textures import restyle
+from edittools.zoo.data import DATA
 from edittools.zoo.load import load_classifier
 
 SNOW_EXEMPLARS = {
@@ -78,7 +79,7 @@ def _snow_in_miniworld(name: str, progress: bool, device: Device) -> Scenario:
 
 
 def car_exemplars(classifier: Classifier, count: int = 3) -> dict[str, Exemplar]:
-    """Turn the road of some scenes with a car to snow by `styles.restyle`; the world's own snow is another."""
+    """Turn the road of some scenes with a car to snow by `textures.restyle`; the world's own snow is another."""
     seeds = range(SPLITS["reference"].start, SPLITS["reference"].start + count)
     pictures = [scene(seed, label="car", ground="road") for seed in seeds]
     label, exemplars = classifier.index("car"), {}

@@ -1,8 +1,9 @@
 """The suites of the synthetic benchmark: where their images come from, and what each tier sweeps."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from edittools.images import LabelledImages
 from edittools.probing import finders as concepts
 from edittools.stories import photos
 from edittools.stories.synthetic import Material, Suite
@@ -41,40 +42,75 @@ def msrc(model: str = "efficientnet_lite0", at_least: float = 0.2, clean: int | 
 
 
 def image_folder(
-    folder: str, model: str = "vgg16", finder: Callable[[], concepts.Finder] | None = None, per_class: int = 10
+    folder: str,
+    model: str = "vgg16",
+    finder: Callable[[], concepts.Finder] | None = None,
+    per_class: int = 10,
+    wanted: Sequence[str] = (),
+    clean: int | None = None,
 ) -> Material:
     """Use a folder of validation images (ImageNet, Places); `finder()` makes what finds concepts in them.
 
-    Of the images, 70 % may be transformed; the rest are reference, budget and clean ones.
+    Of the images, 70 % may be transformed; the rest are reference, budget and clean ones: at most `clean` budget
+    images, and half as many of the others, or all. The finder, unless given, is DeepLabV3, and looks for what is
+    `wanted`. Raises `ValueError` where nothing of it is seen.
     """
     classifier = load_classifier(model)
     data = photos.validation_folder(folder, classifier, per_class)
     some, everyday = data.split(0.7)
     reference, labelled = everyday.split(0.2)
-    found = concepts.cached(finder() if finder else concepts.deeplab())
-    return Material(classifier, some, found(some.images[:]), reference, *labelled.split(0.5))
+    budget, reported = labelled.split(0.5)
+    if clean:
+        reference, budget, reported = (
+            _at_most(part, most) for part, most in ((reference, clean // 2), (budget, clean), (reported, clean // 2))
+        )
+    found = concepts.cached(finder() if finder else concepts.deeplab(wanted=tuple(wanted)))
+    masks = found(some.images[:])
+    if not masks:
+        raise ValueError(f"no image of {folder!r} shows {', '.join(wanted) or 'a concept'}: expected at least one")
+    return Material(classifier, some, masks, reference, budget, reported)
+
+
+def _at_most(data: LabelledImages, count: int) -> LabelledImages:
+    """At most `count` of the images, evenly spread."""
+    return data.subset(range(0, len(data), -(-len(data) // max(count, 1))))
 
 
 _LAYERS = {
     "mini": ("features.10", "features.13", "features.15"),
     "lite": ("blocks.3.0.conv_pwl", "blocks.5.0.conv_pwl", "conv_head"),
-    "paper": ("features.14", "features.19", "features.24", "features.28"),
+}
+_RESNET18 = ("layer3.0.conv2", "layer3.1.conv2", "layer4.0.conv2", "layer4.1.conv2")
+_PAPER_LAYERS = {  # of VGG16 with batch norm the same convolutions, of the others the last of a block
+    "vgg16": ("features.14", "features.19", "features.24", "features.28"),
+    "vgg16_bn": ("features.20", "features.27", "features.34", "features.40"),
+    "resnet18": _RESNET18,
+    "resnet50": ("layer3.2.conv3", "layer3.5.conv3", "layer4.0.conv3", "layer4.2.conv3"),
+    "resnet18_places365": _RESNET18,
 }
 _MINI_CONCEPTS = ("road", "grass", "sand", "water", "wall", "table", "mountain", "sky", "building", "tree")
 _PHOTO_CONCEPTS = ("grass", "road", "water", "sky", "tree", "building")
 _SOME_STYLES = ("graffiti", "snow", "floral", "black and white", "gravel", "wooden")
 
 
-def suite(tier: str, size: str = "usual") -> Suite:
+def suite(tier: str, size: str = "usual", model: str | None = None) -> Suite:
     """The suite of a tier, in one of three sizes: "small" (the notebook's), "usual" (the benchmark's) or "full".
 
-    Tier "paper" reads the folder of validation images that `EDITTOOLS_IMAGENET` names.
+    Tier "paper" reads the folder of validation images that `EDITTOOLS_IMAGENET` names, of ImageNet, or of Places for
+    the `model` "resnet18_places365"; without a model it is that of "vgg16". Raises `ValueError` for another tier, size
+    or model.
     """
     if size not in ("small", "usual", "full"):
         raise ValueError(f"size {size!r}: expected small, usual or full")
+    if tier == "paper":
+        if (model or "vgg16") not in _PAPER_LAYERS:
+            raise ValueError(f"model {model!r}: expected one of {', '.join(_PAPER_LAYERS)}")
+        return _paper(size == "small", size == "full", model or "vgg16")
     if tier not in _LAYERS:
         raise ValueError(f"tier {tier!r}: expected mini, lite or paper")
-    return {"mini": _mini, "lite": _lite, "paper": _paper}[tier](size == "small", size == "full")
+    if model is not None:
+        raise ValueError(f"model {model!r}: expected None, only tier 'paper' has several")
+    return {"mini": _mini, "lite": _lite}[tier](size == "small", size == "full")
 
 
 def _mini(small: bool, full: bool) -> Suite:
@@ -100,6 +136,10 @@ def _lite(small: bool, full: bool) -> Suite:
     return Suite(msrc, concepts, styles, _LAYERS["lite"], **size, **grid)
 
 
-def _paper(small: bool, full: bool) -> Suite:
-    options = (("folder", os.environ.get("EDITTOOLS_IMAGENET", "imagenet/val")),)
-    return Suite(image_folder, ("car", "bicycle", "boat"), STYLES, _LAYERS["paper"], options, targets=3)
+def _paper(small: bool, full: bool, model: str) -> Suite:
+    concepts, styles = ("car", "bicycle", "boat"), _SOME_STYLES[:2] if small else STYLES
+    options = {"folder": os.environ.get("EDITTOOLS_IMAGENET", "imagenet/val"), "model": model, "wanted": concepts}
+    options |= {"clean": 1000 if full else 200 if small else 400}
+    return Suite(
+        image_folder, concepts, styles, _PAPER_LAYERS[model], tuple(options.items()), targets=1 if small else 3
+    )

@@ -19,7 +19,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from edittools import jobs
 from edittools.baselines import RIVALS, SCOPES
 from edittools.choosing.choice import BUDGET, Choice, select_each
 from edittools.choosing.states import CachedStates
@@ -38,9 +37,10 @@ from edittools.classifiers import Classifier
 from edittools.cut import Cut, cut_all
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
-from edittools.images import LabelledImages, stratified
+from edittools.images import Images, LabelledImages, stratified
 from edittools.metrics import Comparison, errors, predict
 from edittools.moments import SecondMoment, second_moments
+from edittools.probing import jobs
 from edittools.stories.exclusions import exclusions
 from edittools.world.textures import transformed
 
@@ -59,7 +59,7 @@ class Material:
     classifier: Classifier
     images: LabelledImages
     masks: Mapping[str, Tensor]
-    reference: LabelledImages | Tensor
+    reference: Images
     budget: LabelledImages
     clean: LabelledImages
 
@@ -86,7 +86,7 @@ class Suite:
         styles: see concepts.
         layers: that may be edited, in the network's order.
         options: keywords of the source.
-        transform: makes the styled images: `styles.transformed`, or, slower, `style_transfer.gatys`.
+        transform: makes the styled images: `textures.transformed`, or, slower, `style_transfer.gatys`.
         targets: how many target classes for each concept and style, drawn at random.
         numbers: of exemplars; the first is used by all methods, the others by editing and plain fine-tuning.
         every: the other numbers are tried in one of so many cases.

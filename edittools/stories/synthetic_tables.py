@@ -3,7 +3,7 @@
 import pandas as pd
 
 from edittools.choosing.choice import BUDGET
-from edittools.metrics import bootstrap
+from edittools.probing.statistics import bootstrap
 
 MEASURES = ("other same", "other held out", "target same", "target held out")
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from edittools.choosing.scenario import Scenario
-from edittools.classifiers import DATA, Classifier
+from edittools.classifiers import Classifier
 from edittools.cut import convolutions
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
@@ -25,6 +25,7 @@ from edittools.world.contexts import SPLITS
 from edittools.world.miniworld import FONTS, scene, scenes
 from edittools.world.typography import FONTS as FONTS_TO_TYPE
 from edittools.world.typography import Label, blanked, grow, random_label, stick, written
+from edittools.zoo.data import DATA
 from edittools.zoo.load import load_classifier
 
 ATTACK = "iPod"

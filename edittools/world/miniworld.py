@@ -23,7 +23,7 @@ from edittools.images import LabelledImages
 from edittools.world.contexts import _TABLE, BEHIND, GROUNDS, IN_FRONT, SPLITS, THINGS
 from edittools.world.grounds import ground_look
 from edittools.world.household import HOUSEHOLD, LabelPlace
-from edittools.world.painter import SUPERSAMPLING, Canvas, Pen, font_named, rgb, value_noise
+from edittools.world.painter import SUPERSAMPLING, Canvas, Pen, font_named, pose, rgb, value_noise
 from edittools.world.sketches import PARTS, SKETCHES
 
 _ROWS, CLASSES = _TABLE.to_dict("index"), tuple(_TABLE.index)
@@ -187,7 +187,7 @@ def paint_object(canvas: Canvas, layout: Layout, rng: np.random.Generator) -> tu
     """The main object with the shadow it throws; returns its pen and where a label fits."""
     direction = -1 if layout.flip else 1
     stretch, shear, tilt = direction * rng.uniform(0.82, 1.12), rng.normal(0, 0.05), rng.normal(0, 0.035)
-    pen = Pen(canvas, rng, THINGS.index("object"), PARTS, layout.base, layout.scale, stretch, shear, tilt)
+    pen = Pen(canvas, rng, THINGS.index("object"), PARTS, layout.base, pose(layout.scale, stretch, shear, tilt))
     angle = np.linspace(0, 2 * np.pi, 24)
     for width, strength, blur in ((1.25, 0.35, 0.03), (0.95, 0.4, 0.012)):
         shadow = np.array([width * np.cos(angle) + 0.12 * canvas.light[0], 0.16 * np.sin(angle) + 0.01]).T
@@ -224,7 +224,7 @@ def paint_label(canvas: Canvas, pen: Pen, anchor: LabelPlace, text: str, rng: np
     font = font_named(str(rng.choice(FONTS)))
     sheet = rgb(rng.choice(["#fbfaf5", "#f5efd9", "#f3e58a", "#dfeaf2"] if paper else ["#e9e2cf", "#d9d4c8"]))
     scale = abs(np.linalg.norm(pen.matrix[:, 0])) * width * rng.uniform(0.9, 1.2)
-    sticker = Pen(canvas, rng, pen.thing, PARTS, tuple(pen.place([(x, y)])[0]), scale, tilt=angle)
+    sticker = Pen(canvas, rng, pen.thing, PARTS, tuple(pen.place([(x, y)])[0]), pose(scale, tilt=angle))
     if paper:
         low, high = -height / 2 - 0.03, height / 2
         canvas.darken(sticker.place([(-0.5, low), (-0.5, high), (0.53, high), (0.53, low)]), 0.3, 0.01)
@@ -261,19 +261,20 @@ def paint_scene(
     seed: int, label: str | None, ground: str | None, balanced: bool, size: int, text: str | None
 ) -> tuple[torch.Tensor, Canvas, Layout, str]:
     """Paint from back to front; each step has its own random stream, so that none depends on another."""
-    plan, sky, behind, below, thing, front, paper, last = (np.random.default_rng((seed, k)) for k in range(8))
-    layout = draw_layout(plan, label, balanced)
+    stream = lambda step: np.random.default_rng((seed, step))  # noqa: E731
+    layout, last = draw_layout(stream(0), label, balanced), stream(7)
     ground = ground or layout.ground
     canvas = Canvas(size, last, light=(float(last.uniform(-0.6, 0.6)), 1.0))
-    paint_sky(canvas, layout, sky)
+    paint_sky(canvas, layout, stream(1))
+    behind = stream(2) if layout.behind else None
     for name in layout.behind:
         {"mountain": paint_mountain, "building": paint_building, "tree": paint_tree}[name](canvas, layout, behind)
-    paint_ground(canvas, layout, ground, below)
-    pen, anchor = paint_object(canvas, layout, thing)
+    paint_ground(canvas, layout, ground, stream(3))
+    pen, anchor = paint_object(canvas, layout, stream(4))
     if text is not None:
-        paint_label(canvas, pen, anchor or (0, 0.4, 0.7), text, paper)
+        paint_label(canvas, pen, anchor or (0, 0.4, 0.7), text, stream(6))
     if layout.in_front:
-        paint_in_front(canvas, layout, front)
+        paint_in_front(canvas, layout, stream(5))
     return finish(canvas, layout, last), canvas, layout, ground
 
 

@@ -42,13 +42,16 @@ def _shares(grey: Image.Image) -> np.ndarray:
     return SHARES.take(np.frombuffer(grey.tobytes(), np.uint8)).reshape(grey.height, grey.width)
 
 
-def _slope(field: np.ndarray) -> np.ndarray:
-    """Slope down the rows as by `np.gradient`, to the last bit and in half the time."""
-    slope = np.empty_like(field)
-    np.subtract(field[2:], field[:-2], out=slope[1:-1])
-    slope[1:-1] *= 0.5
-    slope[0], slope[-1] = field[1] - field[0], field[-1] - field[-2]
-    return slope
+def _slopes(field: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Slopes down the rows and across the columns as by `np.gradient`, to the last bit and in half the time."""
+    down, across = np.empty_like(field), np.empty_like(field)
+    np.subtract(field[2:], field[:-2], out=down[1:-1])
+    down[1:-1] *= 0.5
+    down[0], down[-1] = field[1] - field[0], field[-1] - field[-2]
+    np.subtract(field[:, 2:], field[:, :-2], out=across[:, 1:-1])
+    across[:, 1:-1] *= 0.5
+    across[:, 0], across[:, -1] = field[:, 1] - field[:, 0], field[:, -1] - field[:, -2]
+    return down, across
 
 
 def value_noise(u: np.ndarray, v: np.ndarray, rng: np.random.Generator, octaves: int = 1) -> np.ndarray:
@@ -112,9 +115,9 @@ class Canvas:
         255 is a pixel that lies inside as a whole. None if the polygon is outside of the canvas.
         """
         points = points * self.size
-        (left, top), (right, bottom) = points.min(0).tolist(), points.max(0).tolist()
-        x0, y0 = max(floor(left) - margin, 0), max(floor(top) - margin, 0)
-        x1, y1 = min(ceil(right) + margin, self.size), min(ceil(bottom) + margin, self.size)
+        across, down = points.T.tolist()  # of so few numbers Python finds the ends sooner
+        x0, y0 = max(floor(min(across)) - margin, 0), max(floor(min(down)) - margin, 0)
+        x1, y1 = min(ceil(max(across)) + margin, self.size), min(ceil(max(down)) + margin, self.size)
         if x0 >= x1 or y0 >= y1:
             return None
         stencil = Image.new("L", ((x1 - x0) * SUPERSAMPLING, (y1 - y0) * SUPERSAMPLING))
@@ -133,8 +136,12 @@ class Canvas:
         shade = 1 + grain * self.grain[window]
         if relief and min(stencil.size) > 4:
             radius = self.size / 32
-            height = _shares(stencil.filter(ImageFilter.GaussianBlur(radius)))
-            shade += relief * radius * (self.light[0] * _slope(height.T).T + self.light[1] * _slope(height))
+            down, across = _slopes(_shares(stencil.filter(ImageFilter.GaussianBlur(radius))))
+            across *= self.light[0]
+            down *= self.light[1]
+            across += down
+            across *= relief * radius
+            shade += across
             shade += relief * 0.12 * _ramp(stencil.height)
         self.blend(window, _shares(stencil), rgb(colour) * shade[..., None], thing, part)
 
@@ -143,9 +150,11 @@ class Canvas:
     ) -> None:
         """Lay `colour` (h, w, 3) over a window with opacity `alpha` (h, w); the mask takes what is half covered."""
         below, seen = self.image[window], alpha >= 0.5
-        below += alpha[..., None] * (colour - below)
-        self.things[window][seen] = thing
-        self.parts[window][seen] = part
+        moved = colour - below
+        moved *= alpha[..., None]
+        below += moved
+        np.copyto(self.things[window], thing, where=seen)
+        np.copyto(self.parts[window], part, where=seen)
 
     def darken(self, points: np.ndarray, strength: float, blur: float) -> None:
         """Multiply what is painted so far by a soft shadow with the outline `points`; masks stay."""
@@ -154,6 +163,12 @@ class Canvas:
             window, stencil = covered
             soft = np.asarray(stencil.filter(ImageFilter.GaussianBlur(blur * self.size)), np.float32)
             self.image[window] *= 1 - strength * soft[..., None] / 255
+
+
+def pose(scale: float, stretch: float = 1.0, shear: float = 0.0, tilt: float = 0.0) -> np.ndarray:
+    """The matrix `(2, 2)` from a thing's own coordinates, y up, to the unit square, y down; `tilt` is in radians."""
+    cos, sin = np.cos(tilt), np.sin(tilt)
+    return scale * np.array([[cos, sin], [sin, -cos]]) @ np.array([[stretch, shear], [0, 1]])
 
 
 class Pen:
@@ -166,14 +181,11 @@ class Pen:
         thing: int,
         parts: Sequence[str],
         base: tuple[float, float],
-        scale: float,
-        stretch: float = 1.0,
-        shear: float = 0.0,
-        tilt: float = 0.0,
+        matrix: np.ndarray,
     ) -> None:
-        self.canvas, self.rng, self.thing, self.part_names, self.base = canvas, rng, thing, tuple(parts), base
-        cos, sin = np.cos(tilt), np.sin(tilt)
-        self.matrix = scale * np.array([[cos, sin], [sin, -cos]]) @ np.array([[stretch, shear], [0, 1]])
+        """Stand at `base`; `matrix` `(2, 2)` says how large and how turned, see `pose`."""
+        self.canvas, self.rng, self.thing, self.part_names = canvas, rng, thing, tuple(parts)
+        self.base, self.matrix = base, matrix
 
     def place(self, points: Points) -> np.ndarray:
         """Map points (n, 2) of the thing into the unit square, y down."""

@@ -1,6 +1,6 @@
 """Style transfer after Gatys et al. (2016): an image optimised until its filter responses correlate as the style's do.
 
-Slower than laying a texture over a concept (`styles.restyle`), and able to take any picture as a style. The features
+Slower than laying a texture over a concept (`textures.restyle`), and able to take any picture as a style. The features
 are those of VGG19 where its weights are on this machine, and of one layer of random filters at six scales where not,
 which carry a texture about as well (Ustyuzhaninov et al., 2016).
 """
@@ -160,7 +160,7 @@ def _light(images: Tensor, masks: Tensor, blur: float = 1 / 16) -> Tensor:
 
 
 def gatys(images: LabelledImages, masks: Tensor, style: str, variants: Sequence[int]) -> LabelledImages:
-    """Do what `styles.transformed` does, by style transfer from the same textures; slower, so the set is stored."""
+    """Do what `textures.transformed` does, by style transfer from the same textures; slower, so the set is stored."""
     pictures = torch.stack([texture(style, variant, images.images.shape[-1]) for variant in variants])
     return stylised(images, masks, pictures)
 

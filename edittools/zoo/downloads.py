@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pooch
 
-from edittools.classifiers import shipped
 from edittools.images import cache_folder
+from edittools.zoo.data import shipped
 
 
 @cache

@@ -1,7 +1,8 @@
-"""The models trained by this project: a small VGG and ResNet for MiniWorld, and two CLIPs that read.
+"""The models trained by this project: a small VGG, ResNet and ViT for MiniWorld, and two CLIPs that read.
 
-The layers are named as in torchvision (`features.10`, `layer3.0.conv2`) and open_clip. `data/train_mini.py`,
-`data/train_mini_clip.py` and `data/train_lite_clip.py` say how they are trained; the weights lie beside them.
+The layers are named as in torchvision (`features.10`, `layer3.0.conv2`), timm (`blocks.4.mlp.fc1`) and open_clip.
+`data/train_mini.py`, `data/train_mini_clip.py` and `data/train_lite_clip.py` say how they are trained; the weights lie
+beside them.
 """
 
 import json
@@ -13,8 +14,9 @@ from torch import nn
 from torchvision.models.resnet import BasicBlock, ResNet
 from torchvision.models.vgg import VGG, make_layers
 
-from edittools.classifiers import Classifier, shipped
+from edittools.classifiers import Classifier
 from edittools.world import attacks
+from edittools.zoo.data import shipped
 from edittools.zoo.imagenet import imagenet_classes
 from edittools.zoo.zero_shot import TEMPLATES, ByteTokenizer, zero_shot_classifier
 
@@ -54,6 +56,15 @@ class MiniResNet(ResNet):
         return super()._make_layer(block, RESNET_WIDTHS[planes], blocks, stride, dilate)
 
 
+def mini_vit(num_classes: int) -> nn.Module:
+    """timm's VisionTransformer for 64×64 images: 8 × 8 patches, five blocks of width 128, the mean of tokens."""
+    from timm.models.vision_transformer import VisionTransformer
+
+    shape = {"img_size": SIZE, "patch_size": 8, "embed_dim": 128, "depth": 5, "num_heads": 4, "mlp_ratio": 2}
+    tokens = {"class_token": False, "global_pool": "avg", "weight_init": "jax"}
+    return VisionTransformer(**shape, **tokens, num_classes=num_classes)
+
+
 def _initialise(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
@@ -61,6 +72,9 @@ def _initialise(model: nn.Module) -> None:
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
 
+
+MINI = {"mini_vgg": MiniVGG, "mini_resnet": MiniResNet, "mini_vgg_balanced": MiniVGG, "mini_vit": mini_vit}
+"""What builds each small model, untrained, for a number of classes."""
 
 LITE_SIZE, DIMENSIONS = 224, 256
 LITE_TEMPLATES = ("a photo of a {}.", "{}")
@@ -99,7 +113,7 @@ def load_mini(name: str) -> Classifier:
     path = shipped(f"{name}.safetensors")
     with safe_open(path, "pt") as file:
         classes = json.loads(file.metadata()["classes"])
-    model = (MiniResNet if name == "mini_resnet" else MiniVGG)(len(classes))
+    model = MINI[name](len(classes))
     model.load_state_dict(load_file(path))  # half-precision weights become float32
     return Classifier(model, classes, MEAN, STD, SIZE)
 
