@@ -339,6 +339,8 @@ def test_a_folder_with_nothing_readable_is_said_in_the_panel_and_can_be_tried_ag
     desk._again.click()
     assert not desk.trouble and desk.wait(60) and len(desk.bench.images) == 1
     assert "no folder" in lab.Desk(tiny, tmp_path / "away").trouble
+    (tmp_path / "empty").mkdir()
+    assert "holds no picture" in lab.Desk(tiny, tmp_path / "empty").trouble
 
 
 def test_files_that_cannot_be_read_are_left_out_of_lazy_images(folder, tiny):

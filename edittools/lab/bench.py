@@ -126,7 +126,7 @@ class Bench:
     def _taken(self, name: str, given: Source) -> LabelledImages:
         """A set as labelled images at the classifier's size, of no more than `PIXELS`, in memory."""
         if isinstance(given, str | os.PathLike):
-            step = -(-len(pictures_in(given)) // self._most)
+            step = max(1, -(-len(pictures_in(given)) // self._most))
             data, left_out = read_folder(given, self.classifier, step)
             if step > 1:
                 self.notes.append(f"{name}: one picture in {step} of the folder is used.")
