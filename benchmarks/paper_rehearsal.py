@@ -31,7 +31,7 @@ from edittools.choosing.protocol import Plan, Protocol
 from edittools.choosing.repair import repair
 from edittools.choosing.trials import grid
 from edittools.classifiers import Classifier
-from edittools.cut import Cut, convolutions, cut_all
+from edittools.cut import Cut, cut_all, sought_layers
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
 from edittools.metrics import predict
@@ -131,7 +131,7 @@ def cure(model: str) -> Ran:
 STORIES: dict[str, Callable[[str], Ran]] = {story.__name__: story for story in (snow, typographic, synthetic, cure)}
 
 
-def _few(story: Scenario, name: Callable[[Classifier], Sequence[str]] = convolutions) -> Any:
+def _few(story: Scenario, name: Callable[[Classifier], Sequence[str]] = sought_layers) -> Any:
     """The story in its default layer and the last one, with its default exemplar and few reference images."""
     layers = tuple(n for n in name(story.classifier) if n in (story.default["layer"], name(story.classifier)[-1]))
     one = story.default["exemplar"]
@@ -227,17 +227,20 @@ def _steps(cut: Cut, exemplar: Exemplar, moment: SecondMoment) -> dict[str, floa
 class Full:
     """What a notebook needs in tier paper: how many of each step.
 
-    `forwards` are images run as a whole, `read` readings after a layer, `tuned` of those with a gradient, `held` images
-    whose pixels and states at `layers` layers stay in memory, `texts` prompts that are embedded, `found` images that
-    the finder of concepts sees. `photos` are the folders that are downloaded.
+    `forwards` are images run as a whole, `read` readings of validation images after a layer, `checked` those of other
+    sets, `tuned` of validation images with a gradient. Of `held` images pixels stay in memory, and states at `layers`
+    layers: of the first `first` always, of the others where they fit. `texts` are prompts that are embedded, `found`
+    images that the finder of concepts sees, `photos` the folders that are downloaded.
     """
 
     forwards: float
     held: int
+    first: int
     layers: int
     l1: int
     least_squares: int
     read: int
+    checked: int
     tuned: int
     texts: int = 0
     found: int = 0
@@ -254,50 +257,56 @@ def full(story: str, model: str, more: Mapping[str, float]) -> Full:
     """Count the steps of a story's notebook, from the sizes of its sets, its grids and its layers."""
     if story == "snow":  # 127 photos, 38 to choose on; halves of 977 photos; 5 exemplars, 5 layers, 8 settings, 3 α
         edits, budget = 2 * 8 * 5 * 5, 489
-        read = 3 * 38 * edits + 2 * 38 * 11 * 25 + 7 * SELECTED * budget + 9 * 1125 + 9 * 7 * 47
-        return Full(1716, 1716, 5, edits // 2, edits // 2, read, 90 * 20, photos=(*EVERYDAY, SNOW))
+        read, checked = 3 * 38 * edits + 2 * 38 * 11 * 25, 7 * SELECTED * budget + 9 * 1125 + 9 * 7 * 47
+        halves = edits // 2
+        return Full(1716, 1716, 38, 5, halves, halves, read, checked, 90 * 20, photos=(*EVERYDAY, SNOW))
     if story == "typographic":  # 334 photos read with 6 labels, 120 to choose on; 2 exemplars, 6 layers, 8 settings
         held, edits = 7 * 334 + 120 + 546 + 19, 2 * 8 * 2 * 6
-        read = 3 * 120 * edits + 2 * 120 * 11 * 12 + 6 * SELECTED * 546 + 6 * held
-        return Full(
-            held + 591, held + 591, 6, edits // 4, 3 * edits // 4, read, 72 * 20, 4000, photos=(*EVERYDAY, WORDS)
-        )
+        read, checked = 3 * 120 * edits + 2 * 120 * 11 * 12, 6 * SELECTED * 546 + 6 * held
+        objectives, seen = (edits // 4, 3 * edits // 4), held + 591
+        return Full(seen, seen, 120, 6, *objectives, read, checked, 72 * 20, 4000, photos=(*EVERYDAY, WORDS))
     if story == "synthetic":  # 7 of 10 images a class; 6 cases of 160 images, 48 to choose on, 4 layers, 3 α
-        count = 7 * (365 if model == PLACES else 1000)
+        count, kept = 7 * (365 if model == PLACES else 1000), 400 + 320
         l1, closed, cases, runs = 4 * 19, 4 * 3, 6, 4 * 2 * (3 + 4)
         read = cases * (3 * 48 * (l1 + closed + runs) + 12 * SELECTED * 200 + 12 * 324)
-        forwards = count + 400 + cases * 2 * 160
-        return Full(forwards, 400 + 320, 4, cases * l1, cases * closed, read, cases * runs * 20 * 3, found=count)
+        forwards, tuned = count + 400 + cases * 2 * 160, cases * runs * 20 * 3
+        return Full(forwards, kept, kept, 4, cases * l1, cases * closed, read, 0, tuned, found=count)
     # 573 photos and their counterfactuals; 8 settings with 3 more terms, 6 exemplars, 3 layers, 2 α
-    forwards = 591 + 500 + 1000 + more["styled"] * 120 + more["probed"] * 573 + 8 * 573
+    everyday = 591 + 500 + 1000
+    forwards = everyday + more["styled"] * 120 + more["probed"] * 573 + 8 * 573
     edits = 6 * 3 * (2 * 2 + 2 * 5)
-    read = 2 * 300 * edits + 2 * SELECTED * 489 + 4 * 1200
-    return Full(forwards, 591 + 500 + 1000 + 500, 3, 6 * 3 * 4, 6 * 3 * 10, read, 0, photos=(*EVERYDAY, RTA))
+    read, checked = 2 * 300 * edits, 2 * SELECTED * 489 + 4 * 1200
+    return Full(forwards, everyday + 500, 300, 3, 6 * 3 * 4, 6 * 3 * 10, read, checked, 0, photos=(*EVERYDAY, RTA))
 
 
 PIXELS_MB = 3 * 224 * 224 * 4 / 1e6
 IDLE_GB = 0.5
+MACHINE_GB = 16
 ESTIMATED = (
-    "Counted are one run of the story's notebook without its figures, `repair` and corruptions, on one core. Memory is "
-    "pixels and, twice, states at all layers of all images of the sets, the weights twice, and 0.5 GB for the process."
+    "Counted are one run of the story's notebook without its figures, `repair` and corruptions, on one core of a "
+    f"machine with {MACHINE_GB} GB: states may take half of it (`EDITTOOLS_MEMORY`), what does not fit is run anew. "
+    "Memory is pixels and states at all layers, with what the layers make of them, the weights twice, and 0.5 GB."
 )
 
 
 def estimate(full: Full, measured: Mapping[str, float], weights_mb: float, photos: Mapping[str, float]) -> dict:
     """From seconds a step to a first full run: minutes, GB of memory, MB to download and on disk."""
-    one = dict(measured)
+    one, an_image = dict(measured), 2 * full.layers * measured["state_mb"]
+    fits = full.held * an_image <= 1e3 * MACHINE_GB / 2
+    kept = full.held if fits else full.first
     seconds = full.forwards * one["forward"] + (full.read + 3 * full.tuned) * one["after"]
+    seconds += full.checked * one["after" if fits else "forward"]
     seconds += full.l1 * one["l1"] + full.least_squares * one["least_squares"]
     seconds += full.texts * one.get("text", 0) + full.found * one.get("finder", 0)
     masks = 2 * full.found * PIXELS_MB  # of three concepts, and the pixels that they are found in
-    memory = full.held * (PIXELS_MB + 2 * full.layers * one["state_mb"]) + 2 * weights_mb + masks
+    memory = full.held * PIXELS_MB + kept * an_image + 2 * weights_mb + masks
     megabytes = weights_mb + sum(photos.get(prefix, 0.0) for prefix in full.photos)
-    kept = full.found * 3 * 224 * 224 / 1e6  # masks of three concepts, a byte a pixel
+    found = full.found * 3 * 224 * 224 / 1e6  # masks of three concepts, a byte a pixel
     return {
         "minutes": seconds / 60,
         "memory_gb": memory / 1e3 + IDLE_GB,
         "download_mb": megabytes,
-        "disk_mb": megabytes + kept,
+        "disk_mb": megabytes + found,
     }
 
 

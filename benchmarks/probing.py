@@ -3,19 +3,24 @@
 Tier mini: the rules of a small VGG against those that were planted, and none may be found in the same network trained
 without them. Drops and effects are of log-odds. The measure, the least effect and the number of scenes were chosen on
 `--split validation`; `test` is for once. A planted rule need not be learned: the rules found are also scored against
-those that the network shows when each scene is painted again on other grounds (`Probing.repainted`).
+those that the network shows when each scene is painted again on other grounds (`Probing.repainted`). With `--models` in
+tier mini the rules of each model are scored in both ways, and no network without rules is looked at.
 Tier lite: EfficientNet-Lite0, -Lite1 and -Lite2 on MSRC v2 photos with hand-made masks (see README, 'Tiers'); tier
-paper: VGG16 and ResNet-50.
+paper: VGG16 and ResNet-50. No rules are known there; the JSON line has each concept's effect on each network.
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
+import pandas as pd
 from common import finish, parser, start
 
 from edittools.probing.effects import FALSE_DISCOVERY_RATE, LEAST_EFFECT, Probe, pairs, score
 from edittools.stories.rules import Probing, planted_pairs, probing_scenario
 from edittools.world.contexts import GROUNDS
+from edittools.zoo.load import load_classifier
 
 SHOWN = ["class", "concept", "images", "before", "drop", "control drop", "effect", "low", "high", "q"]
 
@@ -50,40 +55,70 @@ def _rounded(figures: dict[str, float], of: str = "") -> dict[str, float]:
 
 
 def exact(story: Probing, probe: Probe) -> dict[str, float]:
-    """Score the rules of a classifier, of grounds, against those that painting the scenes again shows."""
+    """Score the rules of the first classifier, of grounds, against those that painting the scenes again shows."""
     both_painted = story.repainted(progress=True)
     painted, null = (both_painted.where("classifier", name) for name in story.searched)
-    found, learned, null = probe.rules(), pairs(painted.rules()), null.rules()
+    counts = {"rules_exact_in_balanced_model": len(null.rules())}
+    return against_painted(story, probe, painted) | counts
+
+
+def against_painted(story: Probing, probe: Probe, painted: Probe) -> dict[str, float]:
+    """Score the rules of one classifier, of grounds, against those that it shows on scenes that are painted again."""
+    found, learned = probe.rules(), pairs(painted.rules())
     figures = score(found[found["concept"].isin(GROUNDS)], learned)
     both = probe.agreement(painted)
     shown = both.assign(planted=both.index.isin(story.planted), rule=both.index.isin(learned))
     print("\neffect of a ground, as probed and exactly, painted again:")
     print(shown.sort_values("exact", ascending=False).round(2).to_string())
     print(f"planted but not learned: {sorted((story.planted - learned) & set(both.index)) or 'none'}")
-    counts = {"rules_exact": len(learned), "rules_exact_in_balanced_model": len(null)}
     correlation = round(float(both.corr().iloc[0, 1]), 3)
-    return _rounded(figures, "_exact") | counts | {"correlation_with_exact": correlation}
+    return _rounded(figures, "_exact") | {"rules_exact": len(learned), "correlation_with_exact": correlation}
 
 
-def lite(probe: Probe, styled: Probe) -> dict[str, float | None]:
+def mini_networks(story: Probing, names: Sequence[str], store: str | None) -> dict[str, Any]:
+    """Score the rules of several networks, each against what was planted and against what itself shows."""
+    story = replace(story, classifiers={name: load_classifier(name) for name in names}, null=None)
+    probe, painted = story.with_materials(store=store, progress=True), story.repainted(progress=True)
+    networks = {}
+    for name in names:
+        mine, shown = (one.where("classifier", name) for one in (probe, painted))
+        planted = score(mine.rules(), story.planted)
+        print(f"\n{name}")
+        counts = {"rules_found": planted["found"], "rules_planted": planted["planted"]}
+        networks[name] = counts | _rounded(planted) | against_painted(story, mine, shown)
+    print("\n" + pd.DataFrame(networks).T.to_string())
+    return {"networks": networks}
+
+
+def lite(probe: Probe, styled: Probe) -> dict[str, Any]:
     """Tabulate what each classifier loses, concept by concept: no rules are known here, so none are scored."""
     columns = ["classifier", "concept", "images", "drop", "drop low", "drop high", "control drop"]
     columns += ["effect", "low", "high", "q"]
+    probes = {"styles": styled, "materials": probe}
+    effects = {kind: one.effects(columns[:2], least_images=10)[columns] for kind, one in probes.items()}
     print("styles, beside the control elsewhere (share of readings that change):")
-    print(styled.effects(least_images=10)[columns].round(3).to_string(index=False))
+    print(effects["styles"].round(3).to_string(index=False))
     print("\nmaterials of other photos, beside the control in place:")
-    print(probe.effects(least_images=10)[columns].round(3).to_string(index=False))
+    print(effects["materials"].round(3).to_string(index=False))
     found = styled.rules()
     print(f"\nrules by class (styles; at least {styled.least_images} photos of it): {len(found)}")
     print(found[["classifier", *SHOWN]].round(3).to_string(index=False) if len(found) else "", "\n")
-    return {"precision": None, "recall": None, "rules_found_in_balanced_model": None, "rules_found": len(found)}
+    known = {"precision": None, "recall": None, "rules_found_in_balanced_model": None, "rules_found": len(found)}
+    by_kind = {kind: records(table) for kind, table in effects.items()}
+    return {**known, "false_discovery_rate": FALSE_DISCOVERY_RATE, "effects": by_kind}
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table as JSON has them: five decimals, None for what is not known."""
+    rounded = table.round(5).astype(object)
+    return rounded.where(table.notna(), None).to_dict("records")
 
 
 def main() -> None:
     """Probe, print the tables, and the JSON line."""
     arguments = parser(__doc__.splitlines()[0])
     arguments.add_argument("--tier", default="mini", choices=("mini", "lite", "paper"))
-    arguments.add_argument("--models", nargs="+", default=(), metavar="NAME", help="of tiers lite and paper")
+    arguments.add_argument("--models", nargs="+", default=(), metavar="NAME", help="of the tier")
     arguments.add_argument("--split", default="test", choices=("validation", "test"), help="of MiniWorld's scenes")
     arguments.add_argument("--per-class", type=int, default=40, help="MiniWorld scenes of each class")
     arguments.add_argument("--styled", type=int, help="photos of tier lite that are probed with styles (default: all)")
@@ -91,16 +126,18 @@ def main() -> None:
     options = arguments.parse_args()
     start(options)
     started = time.perf_counter()
-    story = probing_scenario(options.tier, options.split, options.per_class, True, models=options.models)
+    given = {"models": options.models} if options.tier != "mini" else {}
+    story = probing_scenario(options.tier, options.split, options.per_class, True, **given)
     story = replace(story, styled=options.styled or len(story.data))
     store = {name: options.store and f"{options.store}/{name}.jsonl" for name in ("materials", "styles")}
-    probe = story.with_materials(names=story.searched, store=store["materials"], progress=True)
-    print(f"false-discovery rate {FALSE_DISCOVERY_RATE}, least effect {LEAST_EFFECT}, {len(story.data)} images", end="")
-    print(f", {len(probe.table):,} counterfactual predictions\n")
-    if options.tier == "mini":
-        figures = mini(story, probe)
+    print(f"false-discovery rate {FALSE_DISCOVERY_RATE}, least effect {LEAST_EFFECT}, {len(story.data)} images\n")
+    if options.tier == "mini" and options.models:
+        figures = mini_networks(story, options.models, store["materials"])
     else:
-        figures = lite(probe, story.with_styles(store=store["styles"], progress=True))
+        probe = story.with_materials(names=story.searched, store=store["materials"], progress=True)
+        print(f"{len(probe.table):,} counterfactual predictions\n")
+        styled = None if options.tier == "mini" else story.with_styles(store=store["styles"], progress=True)
+        figures = mini(story, probe) if styled is None else lite(probe, styled)
     seconds = time.perf_counter() - started
     print(f"{seconds:.0f} s")
     finish(options, {**figures, "images": len(story.data), "seconds": round(seconds, 1)})

@@ -1,6 +1,6 @@
 """Vehicles on snow in MiniWorld: the same lines as `snow_photos.py`, on a thousand drawn scenes; nothing is downloaded.
 
-The exemplars are cars, the test classes are the other vehicles. `--model mini_resnet` runs the same code on the ResNet.
+The exemplars are cars, the test classes are the other vehicles. `--model` runs the same code on the ResNet or the ViT.
 """
 
 import time
@@ -15,7 +15,7 @@ from edittools.stories.snow import snow_scenario
 def main() -> None:
     """Choose on validation scenes, report the test scenes once."""
     arguments = parser(__doc__)
-    arguments.add_argument("--model", default="mini_vgg", choices=("mini_vgg", "mini_resnet"))
+    arguments.add_argument("--model", default="mini_vgg", choices=("mini_vgg", "mini_resnet", "mini_vit"))
     arguments = arguments.parse_args()
     start(arguments)
     started = time.perf_counter()

@@ -1,34 +1,45 @@
 """Vehicles on snow, real photographs, on four networks: an edit beside its controls, both fine-tunings and its rivals.
 
 `--selection composites`: layer, exemplar, rank, mask, strength and what must stay are chosen on composites (roads of
-MSRC photos turned to snow), and all 127 of the paper's snow photos are reported. `--selection split`: chosen on 30 % of
-the snow photos, reported on the other 70 %. An accuracy budget of 0.25 points on one half of the ImageNet sample bounds
-every choice; every line, controls too, is chosen in the same way and read once, also on the other half. The first table
-pools the networks, its intervals are over photos. Needs the photographs (see README, 'Tiers'). With `--store FILE`
-finished networks are kept: a run that was cut off goes on where it was.
+MSRC photos turned to snow), and all 127 of the paper's snow photos are reported. `--selection nested`: chosen on snow
+photos, by nested cross-validation: each of five folds is reported by an edit that was chosen on the four others; what
+the edits cost elsewhere is the mean over the five. An accuracy budget of 0.25 points on one half of the ImageNet sample
+bounds every choice; every line, controls too, is chosen in the same way and read once, also on the other half. The
+first table pools the networks, its intervals are over photos. Needs the photographs (see README, 'Tiers'). With
+`--store FILE` finished networks are kept: a run that was cut off goes on where it was.
 """
 
 import argparse
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import pandas as pd
 import torch
 from common import finish, parser, show_choices, start
 
+from edittools.baselines import RIVALS, SCOPES
 from edittools.choosing.choice import Choice, about_budget
-from edittools.choosing.protocol import STAY, Plan, Protocol, staying
-from edittools.choosing.trials import grid
+from edittools.choosing.nested import FOLDS, NestedChoice, choose_nested, outer_folds, sweep_once
+from edittools.choosing.protocol import STAY, Plan, Protocol, shared_images, staying
+from edittools.choosing.scenario import Scenario
+from edittools.choosing.trials import Trials, grid
 from edittools.metrics import Comparison, mcnemar
 from edittools.probing.jobs import run
 from edittools.probing.statistics import pooled_row, signed_rank
-from edittools.stories.composites import RANK_BY, snow_from_composites
+from edittools.stories import photos
+from edittools.stories.composites import LATE, RANK_BY, snow_from_composites
 from edittools.stories.snow import snow_scenario
 
-NETWORKS = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2", "squeezenet1_1")
+NETWORKS = {
+    "composites": ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2", "squeezenet1_1"),
+    "nested": ("efficientnet_lite0", "squeezenet1_1"),
+}
 SLOW = {"steps": (20,), "localities": (1.0, 10.0, 100.0), "top": 2, "long": (100,), "longest": 1}
 """Rounds of fine-tuning on photographs, where a step takes a second."""
 
@@ -39,22 +50,31 @@ FAST = staying(grid(rank=(1, 3), masked=(True, False), objective=("least_squares
 
 STRENGTHS = (0.5, 1.0)
 
+STEPS = (20, 100)
+"""Steps of a fine-tuning where nothing is tried in rounds: `--selection nested`."""
+
+FEWER = {"null_space": slice(0, None, 3), "closed_form": slice(0, None, 2), "last_layer": slice(5, 7)}
+"""Which of a rival's settings `--selection nested` tries, where all would take too long: full rank of the null space,
+every other weight of the closed form, two middle ridges of the last layer."""
+
 REPORTED = ("test", "budget", "clean", "keep_report", "own")
 
+EFFORT = ("chosen", "trials", "choice_seconds", "choices")
+
 Lines = dict[str, dict[str, Any]]  # by method: what was chosen, and its figures
-Compared = dict[str, Comparison]  # what an edit did to each set
+Compared = dict[str, list[Comparison]]  # what a method did to each set, by each of its edits; on the test photos once
 
 
 def evaluate(protocol: Protocol, plan: Plan) -> tuple[dict[str, Choice], dict[str, Compared]]:
     """Choose every method on the validation images and evaluate it once, on every set that is reported."""
     chosen = protocol.choose_all(plan)
     sets = {name: protocol.states[name] for name in REPORTED if name in protocol.states}
-    return chosen, {m: {name: part.compare(c.edit) for name, part in sets.items()} for m, c in chosen.items()}
+    return chosen, {m: {name: [part.compare(c.edit)] for name, part in sets.items()} for m, c in chosen.items()}
 
 
 def figures(compared: Compared) -> dict[str, Any]:
-    """What an edit did to the test photos, to clean photos and to classes that live on snow."""
-    test, clean, exceptions = (compared[name] for name in ("test", "clean", "keep_report"))
+    """What a method did to the test photos, to clean photos and to classes that live on snow."""
+    [test] = compared["test"]
     row = test.row()
     return {
         "errors_before": row["errors before"],
@@ -64,30 +84,32 @@ def figures(compared: Compared) -> dict[str, Any]:
         "errors_corrected": row["errors corrected"],
         "errors_corrected_interval": test.corrected_interval(),
         "p": row["p"],
-        "accuracy_change_points_budget": compared["budget"].accuracy_change,
-        "accuracy_change_points_held_out": clean.accuracy_change,
-        "accuracy_change_points_held_out_interval": clean.accuracy_interval(),
-        "keep_errors_before": int(exceptions.before.sum()),
-        "keep_errors_after": int(exceptions.after.sum()),
-        "keep_images": len(exceptions.before),
-    } | ({"own_class_errors_corrected": compared["own"].row()["errors corrected"]} if "own" in compared else {})
+        **_costs([compared]),
+    } | ({"own_class_errors_corrected": compared["own"][0].row()["errors corrected"]} if "own" in compared else {})
 
 
 def pooled(found: Sequence[Compared]) -> dict[str, Any]:
     """The figures of one method on several networks together: counts are sums, intervals are over photos."""
-    test, budget, clean, exceptions = (
-        pooled_row([one[name] for one in found]) for name in ("test", "budget", "clean", "keep_report")
-    )
+    test = pooled_row([one for compared in found for one in compared["test"]])
     names = ("errors before", "errors after", "corrected", "broken", "errors corrected")
     return {name.replace(" ", "_"): test[name] for name in names} | {
         "errors_corrected_interval": (test["low"], test["high"]),
         "p": test["p"],
+        **_costs(found),
+    }
+
+
+def _costs(found: Sequence[Compared]) -> dict[str, Any]:
+    """What a method costs elsewhere, the mean over its edits; errors of exceptions are summed over networks."""
+    budget, clean = (pooled_row([one for compared in found for one in compared[name]]) for name in ("budget", "clean"))
+    exceptions = [compared["keep_report"] for compared in found]
+    return {
         "accuracy_change_points_budget": budget["accuracy change (points)"],
         "accuracy_change_points_held_out": clean["accuracy change (points)"],
         "accuracy_change_points_held_out_interval": (clean["accuracy low"], clean["accuracy high"]),
-        "keep_errors_before": exceptions["errors before"],
-        "keep_errors_after": exceptions["errors after"],
-        "keep_images": exceptions["images"] * len(found),
+        "keep_errors_before": sum(mean(int(one.before.sum()) for one in edits) for edits in exceptions),
+        "keep_errors_after": sum(mean(int(one.after.sum()) for one in edits) for edits in exceptions),
+        "keep_images": sum(len(edits[0].before) for edits in exceptions),
     }
 
 
@@ -99,9 +121,9 @@ def measure(protocol: Protocol, plan: Plan) -> Lines:
 
 def lines(efforts: Lines, compared: Mapping[str, Compared]) -> Lines:
     """The line of each method: its effort, its figures, and McNemar's p that it errs as often as the edit does."""
-    edited, found = compared["editing"]["test"].after, {}
+    edited, found = compared["editing"]["test"][0].after, {}
     for name, one in compared.items():
-        apart = Comparison(edited, one["test"].after)
+        apart = Comparison(edited, one["test"][0].after)
         found[name] = efforts[name] | figures(one) | {"p_against_edit": mcnemar(apart.corrected, apart.broken)}
     return found
 
@@ -126,23 +148,84 @@ def _edit_first(found: Lines) -> dict[str, Any]:
 def network(selection: str, name: str) -> list[dict[str, Any]]:
     """One row a method on a network: its effort, and which images of each set were misread before and after."""
     started = time.perf_counter()
-    if selection == "split":
-        story = snow_scenario("lite", name, progress=True)
-        protocol = Protocol(story, story.layers, progress=True)
-        plan = Plan(FAST, STRENGTHS, edited=story.shortlist, tuned=story.shortlist, rates=RATES, **SLOW)
-    else:
-        story = snow_from_composites(name, progress=True)
-        protocol = Protocol(story, progress=True, rank_by=RANK_BY)
-        plan = Plan(FAST, STRENGTHS, tuned=story.layers[::2], rates=RATES, **SLOW)
-    chosen, compared = evaluate(protocol, plan)
+    protocol, efforts, compared = (_nested if selection == "nested" else _on_composites)(name)
     print(f"\n{name}")
-    report(protocol, lines({method: effort(choice) for method, choice in chosen.items()}, compared))
+    report(protocol, lines(efforts, compared))
     seconds = time.perf_counter() - started
     return [
-        {"method": method, **effort(choice), "network_seconds": seconds}
-        | {part: [one.before.int().tolist(), one.after.int().tolist()] for part, one in compared[method].items()}
-        for method, choice in chosen.items()
+        {"method": method, **efforts[method], "network_seconds": seconds}
+        | {part: [_said(edits[0].before), *(_said(one.after) for one in edits)] for part, edits in one.items()}
+        for method, one in compared.items()
     ]
+
+
+def _said(wrong: torch.Tensor) -> list[int]:
+    return wrong.int().tolist()
+
+
+def _on_composites(name: str) -> tuple[Protocol, Lines, dict[str, Compared]]:
+    """Choose on composites, report every photo of snow."""
+    story = snow_from_composites(name, progress=True)
+    protocol = Protocol(story, progress=True, rank_by=RANK_BY)
+    plan = Plan(FAST, STRENGTHS, tuned=story.layers[::2], rates=RATES, **SLOW)
+    chosen, compared = evaluate(protocol, plan)
+    return protocol, {method: effort(choice) for method, choice in chosen.items()}, compared
+
+
+def snow_to_cross_validate(name: str) -> Scenario:
+    """The story with all photos of snow as `validation`, none as `test`, and every second of the late layers.
+
+    Not the story's shortlist: that was found on photos of snow. Raises `ValueError` where an exemplar or an image of
+    another set is among them.
+    """
+    story = snow_scenario("lite", name, progress=True)
+    whole, layers = photos.snow_photos(story.classifier), story.layers[-LATE::2]
+    shown = torch.stack([image for one in story.exemplars.values() for image in (one.image, one.changed)])
+    others = {"exemplars": shown, "reference": story.reference, "keep": story.keep, "keep_report": story.keep_report}
+    for duty, images in (others | {"budget": story.budget, "clean": story.clean}).items():
+        if shared := shared_images(whole, images):
+            raise ValueError(f"{shared} of the {len(whole)} snow photos are among {duty}: expected none")
+    default = {"layer": layers[0], "exemplar": "minivan", "rank": 1, "masked": True}
+    return replace(story, validation=whole, test=None, layers=layers, shortlist=layers, default=default)
+
+
+def _nested(name: str) -> tuple[Protocol, Lines, dict[str, Compared]]:
+    """Choose each method without each fold of the photos of snow, report every photo once."""
+    protocol = Protocol(snow_to_cross_validate(name), progress=True)
+    images, budget, keep = (protocol.states[part] for part in ("validation", "budget", "keep"))
+    folds, untuned = outer_folds(images.labels), protocol.untuned()
+    found = {"untuned": NestedChoice((untuned,) * FOLDS, images.compare(untuned.edit), 1, untuned.seconds)}
+    for method, trials in nested_trials(protocol):
+        tried = sweep_once(trials, images, folds, progress=True)
+        found[method] = choose_nested(tried, budget, keep)
+    sets = {part: protocol.states[part] for part in REPORTED if part in protocol.states}
+    compared = {
+        method: {part: [images.compare(c.edit) for c in one.choices] for part, images in sets.items()}
+        | {"test": [one.reported]}
+        for method, one in found.items()
+    }
+    return protocol, {method: _nested_effort(one) for method, one in found.items()}, compared
+
+
+def nested_trials(protocol: Protocol) -> Iterator[tuple[str, Trials]]:
+    """What each method may try, by name; a rival that has nothing to change in a network is left out."""
+    singles, tuned = protocol.story.exemplars, protocol.story.layers[1::2]
+    for suffix, exemplars in {"": singles, "_several": {f"all {len(singles)}": list(singles.values())}}.items():
+        yield f"editing{suffix}", protocol.rewriting(FAST, STRENGTHS, exemplars)
+        yield f"random_direction{suffix}", protocol.random_directions(FAST, STRENGTHS, exemplars)
+    for scope in SCOPES:
+        yield f"finetune_{scope}", protocol.finetuning(grid(scope=(scope,), rate=RATES, steps=STEPS), layers=tuned)
+    for name, (_, settings) in RIVALS.items():
+        trials = protocol.rival(name, settings=settings[FEWER.get(name, slice(None))])
+        if len(trials):
+            yield name, trials
+
+
+def _nested_effort(found: NestedChoice) -> dict[str, Any]:
+    """What was chosen without each fold, each with how often, among how many trials, in how many seconds."""
+    counts = Counter(map(str, found.choices))
+    said = "; ".join(f"{count} × {words}" for words, count in counts.most_common())
+    return {"chosen": said, "choices": found.different, "trials": found.trials, "choice_seconds": found.seconds}
 
 
 def together(table: pd.DataFrame) -> tuple[Lines, dict[str, Lines]]:
@@ -153,31 +236,38 @@ def together(table: pd.DataFrame) -> tuple[Lines, dict[str, Lines]]:
     efforts, compared = {}, {}
     for name, part in table.groupby("job", sort=False):
         rows = part.set_index("method")
-        efforts[name] = rows[["chosen", "trials", "choice_seconds"]].to_dict("index")
+        efforts[name] = rows[[part for part in EFFORT if part in rows]].to_dict("index")
         wrong = rows[[part for part in REPORTED if part in rows]].to_dict("index")
-        compared[name] = {m: {s: Comparison(*torch.tensor(one[s]).bool()) for s in one} for m, one in wrong.items()}
-    found, sums = {}, table.groupby("method", sort=False)[["trials", "choice_seconds"]].sum().to_dict("index")
+        compared[name] = {m: {part: _read(one[part]) for part in one} for m, one in wrong.items()}
+    counted = [part for part in EFFORT[1:] if part in table]
+    found, sums = {}, table.groupby("method", sort=False)[counted].sum().to_dict("index")
     for method in sums:
         everywhere = [one.get(method) or _unchanged(one["editing"]) for one in compared.values()]
         pairs = zip(everywhere, compared.values(), strict=True)
-        apart = sum(one["test"].after.int() - by["editing"]["test"].after.int() for one, by in pairs)
+        apart = sum(one["test"][0].after.int() - by["editing"]["test"][0].after.int() for one, by in pairs)
         found[method] = pooled(everywhere) | sums[method] | {"p_against_edit": signed_rank(apart.numpy())}
     return found, {name: lines(efforts[name], compared[name]) for name in compared}
 
 
 def _unchanged(compared: Compared) -> Compared:
-    return {name: Comparison(one.before, one.before) for name, one in compared.items()}
+    return {name: [Comparison(one.before, one.before) for one in edits] for name, edits in compared.items()}
+
+
+def _read(wrong: Sequence[Sequence[int]]) -> list[Comparison]:
+    """What each edit did, from which images were misread before and after each."""
+    before, *after = torch.tensor(wrong).bool()
+    return [Comparison(before, one) for one in after]
 
 
 def main() -> None:
     """Choose for each network, report the test photos once, pool the networks."""
     arguments = parser(__doc__)
-    arguments.add_argument("--selection", default="composites", choices=("composites", "split"))
-    arguments.add_argument("--networks", nargs="+", default=NETWORKS, metavar="NAME", help="classifiers of the zoo")
+    arguments.add_argument("--selection", default="composites", choices=tuple(NETWORKS))
+    arguments.add_argument("--networks", nargs="+", metavar="NAME", help="classifiers of the zoo")
     arguments.add_argument("--store", type=Path, help="file for finished networks")
     arguments = arguments.parse_args()
     start(arguments)
-    jobs = {name: name for name in arguments.networks}
+    jobs = {name: name for name in arguments.networks or NETWORKS[arguments.selection]}
     table = run(partial(network, arguments.selection), jobs, arguments.store, about=f"snow, {arguments.selection}")
     pooled_lines, networks = together(table)
     print(f"\n{', '.join(networks)} together")
@@ -186,6 +276,7 @@ def main() -> None:
     seconds = float(table.groupby("job")["network_seconds"].first().sum())
     print(f"\n{seconds:.0f} s in all")
     run_as = {"networks": networks, "selection": arguments.selection, "seconds": seconds, "budget": everyday}
+    run_as |= {"folds": FOLDS} if arguments.selection == "nested" else {}
     finish(arguments, _edit_first(pooled_lines) | run_as)
 
 
@@ -213,7 +304,8 @@ def show(found: Lines) -> None:
             **({} if own is None else {"own class": f"{own:+.0%}"}),
             "accuracy, budget": f"{figure['accuracy_change_points_budget']:+.2f}",
             "held out": f"{figure['accuracy_change_points_held_out']:+.2f} [{least:+.2f}, {most:+.2f}]",
-            "live on snow": f"{figure['keep_errors_before']} → {figure['keep_errors_after']}",
+            "live on snow": f"{figure['keep_errors_before']:g} → {figure['keep_errors_after']:g}",
+            **({"choices": f"{figure['choices']:.0f}"} if "choices" in figure else {}),
             "p, edit": f"{figure['p_against_edit']:.2g}",
         }
         rows.append(row)

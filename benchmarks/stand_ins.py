@@ -96,7 +96,8 @@ def serving() -> Iterator[Hub]:
         def do_GET(self) -> None:
             if file := self._head():
                 hub.asked.append(self.path)
-                hub.sent += self.wfile.write(file.read_bytes())
+                hub.sent += file.stat().st_size
+                self.wfile.write(file.read_bytes())
 
         def log_message(self, *args: Any) -> None:
             pass

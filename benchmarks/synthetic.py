@@ -1,10 +1,12 @@
 """The large synthetic benchmark (section 4 of the paper): concepts × styles × methods, case by case.
 
-    python benchmarks/synthetic.py --tier mini            MiniWorld, nothing is downloaded
-    python benchmarks/synthetic.py --tier lite --full     photographs (see README, 'Tiers'), all styles
+    python benchmarks/synthetic.py --tier mini                 MiniWorld, nothing is downloaded
+    python benchmarks/synthetic.py --tier lite --size full     photographs (see README, 'Tiers'), all styles
+    python benchmarks/synthetic.py --tier lite --models efficientnet_lite0 squeezenet1_1     one after the other
 
-With `--store FILE` finished cases are kept: a run that was cut off goes on where it was. `--workers 0` computes in this
-process. The last table says how much faster a trial is over kept states than by full forward passes.
+With `--store FILE` finished cases are kept, of several models in a file each (`FILE` with the model's name): a run that
+was cut off goes on where it was. `--workers 0` computes in this process. Of one model the last table says how much
+faster a trial is over kept states than by full forward passes.
 """
 
 import argparse
@@ -13,6 +15,7 @@ import os
 import time
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
+from pathlib import Path
 
 import pandas as pd
 import torch
@@ -29,12 +32,12 @@ from edittools.stories import synthetic as syn
 from edittools.stories import synthetic_tables as tables
 
 
-def sweep(suite: syn.Suite, arguments: argparse.Namespace) -> pd.DataFrame:
+def sweep(suite: syn.Suite, workers: int, store: Path | None) -> pd.DataFrame:
     """Run all cases, in this process or in several."""
     spawn = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(arguments.workers, mp_context=spawn) if arguments.workers else nullcontext()
+    pool = ProcessPoolExecutor(workers, mp_context=spawn) if workers else nullcontext()
     with pool as executor:
-        return syn.sweep(suite, store=arguments.store, executor=executor, progress=True)
+        return syn.sweep(suite, store=store, executor=executor, progress=True)
 
 
 def time_ratios(suite: syn.Suite, every: int, images: int = 32) -> pd.DataFrame:
@@ -104,25 +107,17 @@ def figures(result: pd.DataFrame) -> dict[str, object]:
     }
 
 
-def main() -> None:
-    """Sweep, print the tables, time a few trials both ways."""
-    arguments = parser(__doc__.splitlines()[0])
-    arguments.add_argument("--tier", default="mini", choices=("mini", "lite", "paper"))
-    arguments.add_argument("--model", help="of tier paper (default: vgg16)")
-    arguments.add_argument("--full", action="store_true", help="all styles, more images and targets")
-    arguments.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (0: in this one)")
-    arguments.add_argument("--store", help="file for finished cases")
-    arguments = arguments.parse_args()
-    start(arguments)
-    suite = suites.suite(arguments.tier, "full" if arguments.full else "usual", arguments.model)
+def one_model(suite: syn.Suite, workers: int, store: Path | None, every: int) -> dict[str, object]:
+    """Sweep, print the tables, time a few trials both ways; the figures."""
     started = time.perf_counter()
-    table = sweep(suite, arguments)
-    print("\n" + about_budget(len(syn.material(suite).budget)))
+    table = sweep(suite, workers, store)
+    budget = about_budget(len(syn.material(suite).budget))
+    print("\n" + budget)
     minutes = (time.perf_counter() - started) / 60
     result = show(table)
     cases = table[table.method != "undefined"].job.nunique()
     print(f"\n{table.job.nunique() / minutes:.1f} cases a minute ({minutes:.1f} minutes; 0 for those in the store)")
-    times = time_ratios(suite, every=1 if arguments.tier == "mini" else 3)
+    times = time_ratios(suite, every)
     ratio = times.full.sum() / times.kept.sum()
     late = times.iloc[-max(len(times) // 3, 1) :]
     ratio_late = late.full.sum() / late.kept.sum()
@@ -131,8 +126,41 @@ def main() -> None:
     )
     speed = {"sweep_time_ratio": ratio, "sweep_time_ratio_last_third": ratio_late}
     speed |= {"cases_per_minute": table.job.nunique() / minutes}
-    budget = about_budget(len(syn.material(suite).budget))
-    finish(arguments, {"cases": cases, **figures(result), **speed, "budget": budget, "methods": methods(result)})
+    return {"cases": cases, **figures(result), **speed, "budget": budget, "methods": methods(result)}
+
+
+def several_models(arguments: argparse.Namespace) -> dict[str, object]:
+    """Sweep one model after the other; of each the cases, those without errors enough, the budget and the methods."""
+    found, started = {}, time.perf_counter()
+    for model in arguments.models:
+        suite = suites.suite(arguments.tier, arguments.size, model)
+        store = arguments.store and arguments.store.with_stem(f"{arguments.store.stem}_{model}")
+        print(f"\n{model}, layers {', '.join(suite.layers)}")
+        table = sweep(suite, arguments.workers, store)
+        without = table[table.method == "undefined"].job.nunique()
+        counts = {"cases": table.job.nunique() - without, "cases_without_errors": without}
+        counts["budget"] = about_budget(len(syn.material(suite).budget))
+        found[model] = {**counts, "layers": suite.layers, "methods": methods(show(table))}
+    return {"networks": found, "seconds": round(time.perf_counter() - started, 1)}
+
+
+def main() -> None:
+    """Sweep one model or several, and write what came out."""
+    arguments = parser(__doc__.splitlines()[0])
+    arguments.add_argument("--tier", default="mini", choices=("mini", "lite", "paper"))
+    which = arguments.add_mutually_exclusive_group()
+    which.add_argument("--model", help="of the tier (default: mini_vgg, efficientnet_lite0 or vgg16)")
+    which.add_argument("--models", nargs="+", default=(), metavar="MODEL", help="one after the other, in one table")
+    arguments.add_argument("--size", default="usual", choices=("small", "usual", "full"), help="full: all styles")
+    arguments.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (0: in this one)")
+    arguments.add_argument("--store", type=Path, help="file for finished cases")
+    arguments = arguments.parse_args()
+    start(arguments)
+    if arguments.models:
+        finish(arguments, several_models(arguments))
+        return
+    suite = suites.suite(arguments.tier, arguments.size, arguments.model)
+    finish(arguments, one_model(suite, arguments.workers, arguments.store, 1 if arguments.tier == "mini" else 3))
 
 
 if __name__ == "__main__":

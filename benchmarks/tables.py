@@ -11,14 +11,16 @@ tables stand in docs/results/page.md, where `{{name}}` is the table of the file 
 import argparse
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from hashlib import sha1
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+import network_tables
 import tier_tables
 from PIL import Image
+from table_cells import Figures, markdown, points, share
 
 from edittools.images import atomic_path
 
@@ -47,30 +49,11 @@ METHODS = {
     "mirrored": "read with its mirror image",
     "text_blurred": "word blurred, its place given",
 }
-Figures = dict[str, Any]
-
-
-def points(value: float) -> str:
-    """An accuracy change in points."""
-    return f"{value:+.2f}".replace("-", "−")
-
-
-def share(value: float, low: float, high: float, signed: bool = False) -> str:
-    """A share in per cent, with its interval."""
-    sign = "+" if signed else ""
-    return f"{100 * value:{sign}.0f} % [{100 * low:{sign}.0f}, {100 * high:{sign}.0f}]".replace("-", "−")
 
 
 def lines(found: Figures) -> dict[str, Figures]:
     """The figures by method: the edit's stand at the top of what a benchmark writes, the others by name."""
     return {"editing": found} | {name: figure for name, figure in found.items() if name in METHODS}
-
-
-def markdown(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """A Markdown table of a head and rows."""
-    head = list(head)
-    lines = [f"| {' | '.join(row)} |" for row in (head, *rows)]
-    return "\n".join([lines[0], f"|{' --- |' * len(head)}", *lines[1:]])
 
 
 def table(rows: dict[str, dict[str, str]]) -> str:
@@ -88,9 +71,11 @@ def snow(found: Figures) -> str:
         for name, one in methods.items():
             change = points(one["accuracy_change_points_held_out"])
             said = f"{one['corrected']} / {one['broken']} of {one['errors_before']}, {change}"
+            said += f", {one['choices']} of {found['folds']}" if "folds" in found else ""
             rows.setdefault(name, dict.fromkeys(found["networks"], "no such layer"))[network] = said
     chosen = "\n".join(f"- {name}: {methods['editing']['chosen']}" for name, methods in found["networks"].items())
-    title = "By network, corrected / broken of all errors and the accuracy held out, in points:"
+    title = "By network, corrected / broken of all errors and the accuracy held out, in points"
+    title += ", and how many different choices the folds made:" if "folds" in found else ":"
     return f"{_snow(found)}\n\n{title}\n\n{table(rows)}\n\nThe edits of one exemplar:\n\n{chosen}"
 
 
@@ -104,7 +89,7 @@ def _snow(found: Figures) -> str:
             "p": f"{one['p']:.2g}",
             "accuracy: budget": points(one["accuracy_change_points_budget"]),
             "held out": f"{points(one['accuracy_change_points_held_out'])} [{points(least)}, {points(most)}]",
-            "kept report, errors": f"{one['keep_errors_before']} → {one['keep_errors_after']}",
+            "kept report, errors": f"{one['keep_errors_before']:g} → {one['keep_errors_after']:g}",
             "trials": f"{one['trials']}",
             "seconds": f"{one['choice_seconds']:.0f}",
             "p against the edit": f"{one['p_against_edit']:.2g}" if name != "editing" else "",
@@ -133,7 +118,9 @@ def typographic(found: Figures) -> str:
 
 
 def synthetic(found: Figures) -> str:
-    """The synthetic benchmark."""
+    """The synthetic benchmark, by method or network by network."""
+    if "networks" in found:
+        return network_tables.synthetic(found)
     names = {"other same": "other classes, same style", "other held out": "other classes, held-out style"}
     names |= {"target same": "target class"}
     rows = {
@@ -164,7 +151,11 @@ def cure(found: Figures) -> str:
 
 
 def probing(found: Figures) -> str:
-    """Rules found against those planted, and against those that painting again shows."""
+    """Rules found against those planted and those that painting again shows; effects where no rules are known."""
+    if "effects" in found:
+        return network_tables.probing_photos(found)
+    if "networks" in found:
+        return network_tables.probing_scored(found)
     rows = [
         ("rules planted / found", f"{found['rules_planted']} / {found['rules_found']}"),
         ("precision, recall against what was planted", f"{found['precision']:.2f}, {found['recall']:.2f}"),
@@ -262,15 +253,30 @@ def many_edits(found: Figures) -> str:
 
 
 def terms(found: Figures) -> str:
-    """What an edit spares, by the terms of `rewrite`: a column for each, a row for each story, and their mean."""
-    shares: dict[str, dict[str, float]] = {}
+    """What an edit spares, by the terms of `rewrite`: a row for each set, for chosen edits and for single ones."""
+    by_terms: dict[str, list[Figures]] = {}
     for one in found["rows"]:
-        named = f"λ {one['reference_weight']:g}, share {one['keep_share']:g}, μ {one['keep_weight']:g}"
-        shares.setdefault(f"{one['story']} ({one['errors']} errors)", {})[named] = one["net share"]
-    titles = list(next(iter(shares.values())))
-    shares["mean"] = {title: sum(row[title] for row in shares.values()) / len(shares) for title in titles}
-    rows = ((story, *(f"{100 * row[title]:.0f} %" for title in titles)) for story, row in shares.items())
-    return markdown(("story", *titles), rows)
+        named = f"{one['reference_weight']:g} | {one['keep_share']:g} | {one['keep_weight']:g}"
+        by_terms.setdefault(named, []).append(one)
+    stories = [f"{one['story']} ({one['errors']} errors)" for one in next(iter(by_terms.values()))]
+    chosen = _by_terms(by_terms, stories, lambda one: (one["net share"],))
+    both = ("single net share", "single kept broken share")
+    single = _by_terms(by_terms, stories, lambda one: [one[name] or 0 for name in both])
+    return (
+        f"Chosen within the bounds, net share:\n\n{chosen}\n\nSingle edits, net share / kept images broken:\n\n{single}"
+    )
+
+
+def _by_terms(
+    by_terms: dict[str, list[Figures]], stories: Sequence[str], read: Callable[[Figures], Sequence[float]]
+) -> str:
+    """A row for each set of terms: what is read of each story, in percent, and the mean over stories."""
+    rows = []
+    for named, found in by_terms.items():
+        values = [read(one) for one in found]
+        values.append([sum(column) / len(column) for column in zip(*values, strict=True)])
+        rows.append((*named.split(" | "), *(" / ".join(f"{100 * v:.0f}" for v in value) + " %" for value in values)))
+    return markdown(("λ", "share", "μ", *stories, "mean"), rows)
 
 
 def edit_speed(found: Figures) -> str:
@@ -301,7 +307,7 @@ def _at_equal_movement(found: Figures, name: str, title: str, target: str, words
 
 
 _TABLES = (snow, typographic, synthetic, cure, probing, robustness, repair, spread, many_edits, many_exemplars, terms)
-KINDS = {one.__name__: one for one in (*_TABLES, edit_speed)}
+KINDS = {one.__name__: one for one in (*_TABLES, edit_speed, network_tables.style_transfer)}
 
 
 def headline() -> str:
@@ -339,8 +345,8 @@ def _of_attacks(found: Figures) -> list[str]:
 
 def _of_cases(found: Figures) -> list[str]:
     methods, of = found["methods"], "other same"
-    tuned = max((m for m in methods if "fine-tuning" in m or "locality" in m), key=lambda m: methods[m][of][0])
-    shown = [share(*methods[name][of]) for name in ("editing", tuned, "random direction")]
+    names = ("editing", network_tables.best_finetuning(methods), "random direction")
+    shown = [share(*methods[name][of]) for name in names]
     return [f"{found['cases']} cases", *shown, f"{points(methods['editing']['accuracy_change_points'])} points"]
 
 
@@ -431,10 +437,12 @@ START, END = "<!-- table: python benchmarks/tables.py -->\n\n", "\n\n<!-- end --
 
 
 def page() -> str:
-    """The whole page: the words, and where they name a file, its table with its call and day."""
+    """The whole page: the words, and where they name a file, its table with its call and day, or that it is missing."""
 
     def filled(match: re.Match) -> str:
-        found = json.loads((FOLDER / "results" / f"{match[1]}.json").read_text())
+        found = read_results(match[1])
+        if not found:
+            return "*Not measured yet.*"
         kind = next(name for name in KINDS if match[1].startswith(name))
         said = f"`{found['call']}`, {found['date']}"
         said += f", {found['seconds']:.0f} s" if "seconds" in found else ""

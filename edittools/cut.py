@@ -359,12 +359,6 @@ def cut_all(classifier: Classifier, layers: Sequence[str | nn.Module]) -> dict[s
     return {(cut := Cut(classifier, layer, traced)).layer: cut for layer in layers}
 
 
-def convolutions(classifier: Classifier) -> tuple[str, ...]:
-    """Name the layers that the paper edits, from first to last: all convolutions that can be edited."""
-    table = editable_layers(classifier)
-    return tuple(table.layer[table.in_paper])
-
-
 def sought(table: "pd.DataFrame") -> "pd.DataFrame":
     """The rows of `editable_layers` in which a rule is sought: the convolutions, as in the paper.
 
@@ -373,6 +367,18 @@ def sought(table: "pd.DataFrame") -> "pd.DataFrame":
     placed = table[~table.in_paper & (table["keys"].map(len) > 1)]
     convolved = table[table.in_paper]
     return placed if len(placed) > len(convolved) else convolved if len(convolved) else table
+
+
+def sought_layers(classifier: Classifier) -> tuple[str, ...]:
+    """Name the layers in which a rule is sought, from first to last, see `sought`."""
+    return tuple(sought(editable_layers(classifier)).layer)
+
+
+def later_layers(table: "pd.DataFrame", most: int = 10) -> list[str]:
+    """Of the layers in which a rule is `sought` the later half, evenly spread, the last one among them."""
+    names = list(sought(table).layer)
+    later = names[len(names) // 2 :]
+    return later[:: -max(1, -(-len(later) // most))][::-1]
 
 
 def cut_at(classifier: Classifier, layer: "str | nn.Module | Cut") -> Cut:

@@ -196,7 +196,7 @@ def in_kernel(page: Page, code: str) -> str:
     )
 
 
-def wait_until(claim: Callable[[], object], seconds: float = 10) -> bool:
+def wait_until(claim: Callable[[], object], seconds: float = 60) -> bool:
     """Ask again until the claim holds; False if it does not in that time."""
     end = time.monotonic() + seconds
     while not claim():

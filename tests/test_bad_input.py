@@ -479,6 +479,12 @@ TIERS = {
     ),
     "an unknown tier": (lambda w: stories.snow_scenario("tiny"), ValueError, "tier 'tiny': expected one of mini"),
     "an unknown model": (lambda w: stories.snow_scenario("mini", "vgg"), KeyError, "no classifier 'vgg'.*known"),
+    "no share": (lambda w: stories.snow_scenario("mini", share=0), ValueError, "share 0: expected a number above 0"),
+    "a share of 2": (
+        lambda w: stories.typographic_scenario("mini", share=2),
+        ValueError,
+        "share 2: expected .* most 1",
+    ),
 }
 
 WORLD = {

@@ -8,6 +8,7 @@ from torch import nn
 from edittools.baselines.finetuning import finetune
 from edittools.choosing import states as bench
 from edittools.choosing.report import report, strength_curve
+from edittools.choosing.states import FreshStates, bytes_of_states, memory_for_states
 from edittools.classifiers import Classifier, fingerprint
 from edittools.cut import cut_all
 from edittools.edits import Change, Edit, applied_edits
@@ -30,8 +31,10 @@ def sets(tiny, photos32):
 
 @pytest.mark.parametrize("layer", LAYERS)
 @pytest.mark.parametrize("scope", [None, "local", "global"])
-def test_kept_states_give_what_the_edited_model_gives(tiny, photos32, sets, exemplar, layer, scope):
-    _, kept = bench.cache_states(tiny, LAYERS, **sets)
+@pytest.mark.parametrize("most_gb", [None, 0])
+def test_kept_states_give_what_the_edited_model_gives(tiny, photos32, sets, exemplar, layer, scope, most_gb):
+    _, kept = bench.cache_states(tiny, LAYERS, most_gb=most_gb, **sets)
+    assert isinstance(kept["validation"], FreshStates) == (most_gb == 0)
     edit = (
         finetune(tiny, layer, exemplar, scope=scope, rate=0.1, steps=3)
         if scope
@@ -197,8 +200,9 @@ class Windows(nn.Module):
         return self.second(self.first(x).flatten(2).reshape(-1, 6, 4).mean(dim=2)).unflatten(0, (-1, 4)).mean(dim=1)
 
 
+@pytest.mark.parametrize("kind", [bench.CachedStates, FreshStates])
 @pytest.mark.parametrize("name", ["awkward", "mini_clip"])
-def test_a_subset_of_kept_images_is_what_keeping_them_gives(name):
+def test_a_subset_of_kept_images_is_what_keeping_them_gives(name, kind):
     torch.manual_seed(0)
     if name == "awkward":
         classifier, layers = Classifier(Awkward(), list("abcde"), size=32), ["first", "second"]
@@ -207,7 +211,7 @@ def test_a_subset_of_kept_images_is_what_keeping_them_gives(name):
     images = torch.rand(7, 3, classifier.size, classifier.size)
     data = LabelledImages(images, torch.arange(7) % 5, classifier.classes)
     cuts = cut_all(classifier, layers)
-    kept, change = bench.CachedStates(cuts, data, batch_size=3), torch.rand_like(cuts[layers[1]].weight) / 10
+    kept, change = kind(cuts, data, batch_size=3), torch.rand_like(cuts[layers[1]].weight) / 10
     edit = Edit({f"{layers[1]}.weight": Change(change)}, fingerprint(classifier.model))
     chosen = [5, 0, 6, 2]
     expected = bench.CachedStates(cuts, data.subset(chosen))
@@ -250,6 +254,37 @@ def test_a_subset_is_refused_where_an_image_cannot_be_told_from_the_next():
     torch.testing.assert_close(kept.logits(), predict(classifier, data))
     with pytest.raises(ValueError, match=r"\[\(4, 8\), \(6, 6\)\], does not say where an image begins"):
         kept.subset([1])
+
+
+def test_what_does_not_fit_into_memory_is_run_anew_those_read_most_often_last(tiny, sets, monkeypatch):
+    cuts = cut_all(tiny, LAYERS)
+    one = bytes_of_states(cuts, sets["clean"].images[:1])
+    states = {layer: cut.prefix(sets["clean"].images[:1]) for layer, cut in cuts.items()}
+    assert one >= sum(cuts[layer].output(state).nbytes for layer, state in states.items())
+    both = 1e-9 * one * (len(sets["validation"]) + len(sets["clean"]))
+    for most, kinds in {both: (False, False), 0.99 * both: (False, True), 0.4 * both: (True, True)}.items():
+        monkeypatch.setenv("EDITTOOLS_MEMORY", f"{most:.12f}")
+        _, kept = bench.cache_states(tiny, LAYERS, **sets)
+        assert [isinstance(part, FreshStates) for part in kept.values()] == list(kinds)
+    monkeypatch.setenv("EDITTOOLS_MEMORY", "much")
+    with pytest.raises(ValueError, match="EDITTOOLS_MEMORY 'much': expected a finite number from 0 up"):
+        bench.cache_states(tiny, LAYERS, **sets)
+    monkeypatch.delenv("EDITTOOLS_MEMORY")
+    assert memory_for_states(torch.device("cpu")) > 0.1
+
+
+@pytest.mark.parametrize("kind", [bench.CachedStates, FreshStates])
+def test_states_made_anew_keep_no_output_and_know_when_the_model_was_changed(tiny, sets, exemplar, kind):
+    cuts, edit = cut_all(tiny, LAYERS), finetune(tiny, "conv1", exemplar, scope="local", rate=0.1, steps=3)
+    kept = kind(cuts, sets["clean"], batch_size=3)
+    expected = kept.compare(edit).after
+    assert bool(kept._outputs) == (kind is bench.CachedStates)
+    assert torch.equal(kept.fragile_first().compare(edit).after.sort().values, expected.sort().values)
+    with edit.applied(tiny), pytest.raises(ValueError, match="keep them again"):
+        kept.compare(finetune(tiny, "conv2", exemplar, rate=0.1, steps=1))
+    nn.init.constant_(tiny.model.conv2.weight, 0.1)
+    with pytest.raises(ValueError, match=r"changed.* by something else"):
+        kept.compare(edit)
 
 
 def test_no_images_cannot_be_kept(tiny, sets):

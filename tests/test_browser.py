@@ -124,6 +124,7 @@ def page(folder, outside):
         lab.jupyterlab(folder, ARTEFACTS / "jupyterlab.log", {"EDITTOOLS_TIER": "mini"}) as base,
         lab.browser_page(base, outside) as page,
     ):
+        page.set_default_timeout(60_000)
         lab.open_notebook(page, base, "draw.ipynb")
         assert lab.run_cell(page, 0), lab.cell_text(page, 0)
         page.wait_for_selector(".et-editor .et-stage[data-view]")

@@ -153,6 +153,8 @@ def test_an_edit_is_that_of_rewrite_and_counts_are_those_of_the_edited_classifie
         objective="least_squares",
         keep=LayerKeys(cut, bench.spared),
         reference_weight=1.0,
+        keep_weight=1.0,
+        keep_share=0.3,
     )
     torch.testing.assert_close(edit.changes["conv1.weight"].delta(), expected.changes["conv1.weight"].delta())
     counts = bench.counts(edit, drawn_on=[0])

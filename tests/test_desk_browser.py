@@ -62,11 +62,6 @@ failing
 """
 
 
-def until(claim, seconds=60):
-    """Wait until a claim holds: a busy machine takes its time."""
-    return lab.wait_until(claim, seconds)
-
-
 class Panel:
     """A desk in the page."""
 
@@ -92,8 +87,8 @@ class Panel:
     def button(self, words):
         return self.root.get_by_role("button", name=words, exact=True)
 
-    def says(self, text, seconds=60):
-        return until(lambda: text in self.root.inner_text(), seconds)
+    def says(self, text):
+        return lab.wait_until(lambda: text in self.root.inner_text())
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +107,7 @@ def page(tmp_path_factory, outside):
         lab.browser_page(base, outside) as page,
     ):
         page.set_viewport_size({"width": 1600, "height": 1500})
-        page.set_default_timeout(25_000)
+        page.set_default_timeout(60_000)
         lab.open_notebook(page, base, "desk.ipynb")
         page.folder, page.base = folder, base
         yield page
@@ -142,7 +137,7 @@ def test_from_a_failing_picture_to_a_saved_edit_by_hand(story, page):
     assert options.first.get_attribute("aria-label").count("read as sled")
     place = story.ask("print(desk.bench.order.index(39))")
     options.nth(int(place)).click()
-    assert until(lambda: story.ask("print(desk._index)") == "39")
+    assert lab.wait_until(lambda: story.ask("print(desk._index)") == "39")
     assert "Draw on the picture" in story.root.inner_text()
     assert options.nth(int(place)).get_attribute("aria-selected") == "true"
     story.root.get_by_label("layer").select_option("★ features.8")
@@ -177,7 +172,7 @@ def test_from_a_failing_picture_to_a_saved_edit_by_hand(story, page):
 def test_a_stroke_is_followed_at_once(story):
     before = story.ask("print(desk.edit.digest)")
     story.drawn.drag((30, 50), (44, 51))
-    assert until(lambda: story.ask("desk.wait(); print(desk.edit.digest)") != before)
+    assert lab.wait_until(lambda: story.ask("desk.wait(); print(desk.edit.digest)") != before)
 
 
 def test_alpha_moves_the_bars_by_keyboard(story, page):
@@ -185,22 +180,22 @@ def test_alpha_moves_the_bars_by_keyboard(story, page):
     slider.focus()
     for _ in range(20):
         page.keyboard.press("ArrowLeft")
-    assert until(lambda: story.ask("print(desk.steps.now[0].strength)") == "0.0")
+    assert lab.wait_until(lambda: story.ask("print(desk.steps.now[0].strength)") == "0.0")
     story.idle()
-    assert until(lambda: story.root.locator(".et-results .et-card[data-state=corrected]").count() == 0)
+    assert lab.wait_until(lambda: story.root.locator(".et-results .et-card[data-state=corrected]").count() == 0)
     page.keyboard.press("End")
-    assert until(lambda: story.ask("print(desk.steps.now[0].strength)") == "2.0")
+    assert lab.wait_until(lambda: story.ask("print(desk.steps.now[0].strength)") == "2.0")
     story.root.get_by_label("strength α of edit_1").fill("0.5")
-    assert until(lambda: slider.input_value() == "0.5")
+    assert lab.wait_until(lambda: slider.input_value() == "0.5")
     story.idle()
     story.button("Undo edit").click()  # all moves of one slider are one change
-    assert until(lambda: story.ask("print(desk.steps.now[0].strength)") == "1.0")
-    assert until(lambda: slider.input_value() == "1")
+    assert lab.wait_until(lambda: story.ask("print(desk.steps.now[0].strength)") == "1.0")
+    assert lab.wait_until(lambda: slider.input_value() == "1")
 
 
 def test_firing_and_code_can_be_looked_at(story):
     story.root.get_by_label("show where the key fires").check()
-    assert until(lambda: story.root.locator(".et-firing .et-overlay").count() == 24)
+    assert lab.wait_until(lambda: story.root.locator(".et-firing .et-overlay").count() == 24)
     story.root.locator("summary").click()
     text = story.root.locator("textarea").input_value()
     assert text == story.ask("print(desk.code)") + "\n" and "et.rewrite(" in text
@@ -214,7 +209,7 @@ def test_firing_and_code_can_be_looked_at(story):
 def test_every_control_is_reached_by_tab_and_has_a_name(story, page):
     story.root.get_by_role("option").first.focus()
     page.keyboard.press("Home")
-    assert until(lambda: story.ask("print(desk._index == desk.bench.order[0])") == "True")
+    assert lab.wait_until(lambda: story.ask("print(desk._index == desk.bench.order[0])") == "True")
     story.idle()
     page.wait_for_timeout(2000)
     story.root.get_by_role("option").first.focus()
@@ -260,20 +255,20 @@ def test_the_story_by_keyboard_alone(story, page):
     story.root.get_by_role("option").first.focus()
     page.keyboard.press("Home")
     page.keyboard.press("ArrowRight")
-    assert until(lambda: story.ask("print(desk._index == desk.bench.order[1])") == "True")
+    assert lab.wait_until(lambda: story.ask("print(desk._index == desk.bench.order[1])") == "True")
     story.idle()
     drawn = story.drawn
     drawn.canvas.focus()
     for key in ["r", "Home", *["PageDown"] * 4, "Enter", "End", "PageDown", "PageDown", "PageDown", "Enter"]:
         page.keyboard.press(key)
-    assert until(lambda: drawn.count() > 100)
+    assert lab.wait_until(lambda: drawn.count() > 100)
     story.button("Rewrite").focus()
     page.keyboard.press("Enter")
-    assert until(lambda: story.ask("desk.wait(); print(len(desk.steps.now))") == "2")
+    assert lab.wait_until(lambda: story.ask("desk.wait(); print(len(desk.steps.now))") == "2")
     assert story.says("edit_2")
     story.button("remove edit_2").or_(story.root.locator("button[title='remove edit_2']")).first.focus()
     page.keyboard.press("Enter")
-    assert until(lambda: story.ask("desk.wait(); print(len(desk.steps.now))") == "1")
+    assert lab.wait_until(lambda: story.ask("desk.wait(); print(len(desk.steps.now))") == "1")
 
 
 def test_keys_that_mean_something_to_jupyterlab_leave_the_cells_alone(story, page):
@@ -305,7 +300,7 @@ def test_two_desks_in_a_notebook_know_nothing_of_each_other(story, other):
     assert story.ask("print(desk.edit.digest != other.edit.digest, len(desk.steps.now))") == "True 1"
     mine = story.root.inner_text()
     other.button("Undo edit").click()
-    assert until(lambda: other.ask("other.wait(); print(len(other.steps.now))") == "0")
+    assert lab.wait_until(lambda: other.ask("other.wait(); print(len(other.steps.now))") == "0")
     assert story.root.inner_text() == mine
 
 
@@ -317,7 +312,7 @@ def test_an_edit_of_another_model_is_said_and_the_desk_stays_usable(other, page)
     assert other.says("not loaded: the edit changes 'features.8.weight'")
     other.button("Rewrite").click()
     assert other.says("edit_2")
-    assert until(lambda: "not loaded" not in other.root.inner_text())
+    assert lab.wait_until(lambda: "not loaded" not in other.root.inner_text())
 
 
 def test_a_model_that_fails_says_so_and_can_be_tried_again(story, other, page):

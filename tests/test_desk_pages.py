@@ -30,25 +30,21 @@ def needs(package, extra):
     return pytest.mark.skipif(missing, reason=f"no {package} here: pip install {extra}")
 
 
-def until(claim, seconds=60):
-    return lab.wait_until(claim, seconds)
-
-
 def the_story_by_hand(page, place):
     """Choose the picture in a place of the strip, mark its ground, rewrite; gives what the desk then says."""
     root = page.locator(".et-desk")
     chips = root.locator(".et-chip").count()
     root.get_by_role("option").nth(place).click()
-    assert until(lambda: "Draw on the picture" in root.inner_text())
+    assert lab.wait_until(lambda: "Draw on the picture" in root.inner_text())
     page.wait_for_timeout(500)
     drawn = Drawn(page)
     drawn.canvas.scroll_into_view_if_needed()
     drawn.press("r")
     drawn.drag((0, 48), (63, 63))
-    assert until(lambda: "x, the aim" in root.inner_text() and drawn.count() == 64 * 16)
+    assert lab.wait_until(lambda: "x, the aim" in root.inner_text() and drawn.count() == 64 * 16)
     root.get_by_role("button", name="Rewrite", exact=True).click()
-    assert until(lambda: root.locator(".et-chip").count() == chips + 1)
-    assert until(lambda: re.search(r"It took.*\nOf \d+ misread images \d+ are corrected", root.inner_text()))
+    assert lab.wait_until(lambda: root.locator(".et-chip").count() == chips + 1)
+    assert lab.wait_until(lambda: re.search(r"It took.*\nOf \d+ misread images \d+ are corrected", root.inner_text()))
     return root.inner_text()
 
 

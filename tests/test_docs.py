@@ -5,6 +5,7 @@ import re
 import runpy
 import sys
 import tomllib
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -197,7 +198,7 @@ def test_a_result_names_its_call_without_the_files_of_the_machine_it_ran_on(monk
         assert "/" not in json.loads(path.read_text())["call"].replace("benchmarks/", "", 1), path.name
 
 
-SHARED = ("common", "stand_ins", "tier_tables")
+SHARED = ("common", "network_tables", "stand_ins", "table_cells", "tier_tables")
 SCRIPTS = [path for path in sorted((ROOT / "benchmarks").glob("*.py")) if path.stem not in SHARED]
 
 
@@ -288,16 +289,114 @@ def test_a_word_is_blurred_where_a_picture_differs_from_the_same_with_a_blank_la
     assert torch.equal(read("clean"), kept["clean"].original)
 
 
-def test_the_table_of_terms_has_a_row_a_story_and_their_mean(monkeypatch):
+def test_the_table_of_terms_has_a_row_for_each_set_a_column_for_each_story_and_their_mean(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     import tables
 
     terms = [{"reference_weight": 1.0, "keep_share": share, "keep_weight": 0.0} for share in (0.0, 0.3)]
     rows = [
-        {"story": story, "errors": 10, **one, "net share": value}
+        {"story": story, "errors": 10, **one, "net share": value, "single net share": value / 2}
+        | {"single kept broken share": 0.1 if story == "a" else None}
         for story, values in {"a": (0.2, 0.5), "b": (0.6, 0.1)}.items()
         for one, value in zip(terms, values, strict=True)
     ]
-    head, _, *body = tables.terms({"rows": rows}).splitlines()
-    assert head == "| story | λ 1, share 0, μ 0 | λ 1, share 0.3, μ 0 |"
-    assert body == ["| a (10 errors) | 20 % | 50 % |", "| b (10 errors) | 60 % | 10 % |", "| mean | 40 % | 30 % |"]
+    lines = tables.terms({"rows": rows}).splitlines()
+    assert lines.count("| λ | share | μ | a (10 errors) | b (10 errors) | mean |") == 2
+    assert "| 1 | 0 | 0 | 20 % | 60 % | 40 % |" in lines and "| 1 | 0.3 | 0 | 50 % | 10 % | 30 % |" in lines
+    assert "| 1 | 0 | 0 | 10 / 10 % | 30 / 0 % | 20 / 5 % |" in lines
+
+
+def probed(classifier, hurt):
+    """Twenty images with grass and twelve with road: so many are misread when the grass is changed, one the road."""
+    return pd.DataFrame(
+        {"classifier": classifier, "image": i, "class": "ship", "concept": concept, "before": "ship"}
+        | {"after": "house" if i < count else "ship", "control": "ship", "style": "snow", "variant": 0}
+        | {"is_object": False, "area": 0.3, "p_before": 0.9, "p_after": 0.9 - 0.5 * (i < count), "p_control": 0.9}
+        for concept, images, count in (("road", 12, 1), ("grass", 20, hurt))
+        for i in range(images)
+    )
+
+
+def test_the_probe_on_photographs_writes_each_effect_and_the_table_marks_those_beyond_chance(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import probing
+    import tables
+
+    both = edittools.probing.Probe(pd.concat([probed("one", 10), probed("two", 0)], ignore_index=True))
+    found = json.loads(json.dumps(probing.lite(edittools.probing.Probe(probed("one", 10)), both)))
+    rows = {(row["classifier"], row["concept"]): row for row in found["effects"]["styles"]}
+    assert rows["one", "grass"]["effect"] == 0.5 and rows["one", "grass"]["images"] == 20
+    assert rows["two", "grass"]["effect"] == 0 and rows["one", "road"]["images"] == 12
+    assert [row["classifier"] for row in found["effects"]["materials"]] == ["one", "one"]  # one network has its column
+    assert "nan" not in json.dumps(found).lower()
+    styles, _ = tables.probing(found).split("Turned to materials")
+    [head, _, first, second] = [line for line in styles.splitlines() if line.startswith("|")]
+    assert head == "| concept | photos | one | two |"
+    assert first.startswith("| grass | 20 | **+50 % [") and first.endswith("]** | +0 % [+0, +0] |")
+    assert second.startswith("| road | 12 | +8 % [") and "**" not in second
+    assert "rules by class" in capsys.readouterr().out
+
+
+def test_the_table_of_effects_leaves_out_what_a_network_has_not(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import network_tables
+
+    row = {"concept": "sky", "classifier": "one", "images": 30, "effect": 0.1, "low": 0.0, "high": 0.2, "q": 0.04}
+    rows = [row, row | {"classifier": "two", "images": 25, "q": None}, row | {"concept": "sea", "effect": None}]
+    rows.append(row | {"concept": "road", "classifier": "two", "effect": 0.3})
+    _, _, *body = network_tables._by_concept(rows, 0.05).splitlines()
+    assert body == [
+        "| road | 30 |  | **+30 % [+0, +20]** |",
+        "| sky | 25 to 30 | **+10 % [+0, +20]** | +10 % [+0, +20] |",
+    ]
+
+
+@dataclass(frozen=True)
+class TwoNetworks:
+    """A story of which a probe finds one rule of the first network, and painting again shows one of both."""
+
+    classifiers: tuple = ()
+    null: str | None = "balanced"
+    planted: frozenset = frozenset({("ship", "grass"), ("ship", "sand")})
+
+    def with_materials(self, **options):
+        return edittools.probing.Probe(pd.concat([probed("one", 20), probed("two", 0)], ignore_index=True))
+
+    def repainted(self, **options):
+        assert list(self.classifiers) == ["one", "two"] and self.null is None
+        return edittools.probing.Probe(pd.concat([probed("one", 20), probed("two", 20)], ignore_index=True))
+
+
+def test_networks_of_miniworld_are_scored_each_against_what_itself_shows(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import probing
+    import tables
+
+    monkeypatch.setattr(probing, "load_classifier", str)
+    found = probing.mini_networks(TwoNetworks(), ["one", "two"], None)
+    _, _, *body = tables.probing(found).splitlines()
+    assert body == [
+        "| one | 2 / 1 | 1.00, 0.50 | 1 | 1.00, 1.00 | 1.00 |",
+        "| two | 2 / 0 | –, 0.00 | 1 | –, 0.00 | -1.00 |",
+    ]
+    assert "planted but not learned: none" in capsys.readouterr().out
+
+
+def test_the_table_of_style_transfer_has_a_column_for_each_set_of_features(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import tables
+
+    rows = [{"features": f, "style": "a_b", "seconds": s, "left": x} for f, s, x in (("x", 9, 0.5), ("y", 70, 0.66))]
+    found = {"rows": rows, "mean": {row["features"]: row for row in rows}}
+    body = ["| a b | 50 %, 9 s | 66 %, 70 s |", "| mean | 50 %, 9 s | 66 %, 70 s |"]
+    assert tables.KINDS["style_transfer"](found).splitlines() == ["| style | x | y |", "| --- | --- | --- |", *body]
+
+
+def test_a_result_that_is_not_there_yet_is_said_to_be_missing(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import tables
+
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "page.md").write_text("Speed:\n\n{{style_transfer}}\n")
+    monkeypatch.setattr(tables, "FOLDER", tmp_path)
+    assert tables.page() == "Speed:\n\n*Not measured yet.*\n"

@@ -152,12 +152,10 @@ def server(picture):
 
 @pytest.fixture
 def cache(monkeypatch, tmp_path, server, picture):
-    """A cache of its own, in which each kind of answer is a registered photo, and a downloader of little patience."""
+    """A cache of its own, in which each kind of answer is a registered photo."""
     digest = hashlib.sha256(picture).hexdigest()
     kinds = ("good", "truncated", "corrupt", "slow", "cut", "missing", "broken", "two", "interrupted")
     monkeypatch.setattr(downloads, "registry", lambda: {f"{k}.png": (digest, f"{server[0]}/{k}.png") for k in kinds})
-    patient = downloads.pooch.HTTPDownloader
-    monkeypatch.setattr(downloads.pooch, "HTTPDownloader", lambda timeout: patient(timeout=min(timeout, 0.5)))
     monkeypatch.setenv("EDITTOOLS_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("EDITTOOLS_PHOTOS", raising=False)
     return tmp_path / "cache" / "photos"
@@ -167,7 +165,9 @@ def cache(monkeypatch, tmp_path, server, picture):
 
 
 @pytest.mark.parametrize("kind", ["truncated", "corrupt", "slow", "cut", "missing", "broken"])
-def test_a_download_that_fails_says_from_where_and_leaves_no_file(cache, kind):
+def test_a_download_that_fails_says_from_where_and_leaves_no_file(cache, monkeypatch, kind):
+    patient = downloads.pooch.HTTPDownloader
+    monkeypatch.setattr(downloads.pooch, "HTTPDownloader", lambda timeout: patient(timeout=min(timeout, 0.5)))
     with pytest.raises(
         FileNotFoundError, match=rf"'{kind}.png' .*could not be downloaded from http://127.*Two ways out"
     ):
@@ -361,8 +361,8 @@ def test_ctrl_c_in_training_leaves_the_classifier_as_it_was(tiny, exemplar, call
     tiny.model.norm.train()
     mark, modes = fingerprint(tiny), [module.training for module in tiny.modules()]
     timer = threading.Timer(0.5, press_ctrl_c)
-    timer.start()
     with pytest.raises(KeyboardInterrupt):
+        timer.start()
         call(tiny, exemplar)
     timer.join()
     assert fingerprint(tiny) == mark and [module.training for module in tiny.modules()] == modes

@@ -13,10 +13,10 @@ from edittools.baselines.finetuning import finetune
 from edittools.choosing import most_broken, repair, select, trade_off
 from edittools.choosing.choice import about_keep
 from edittools.choosing.protocol import split_keep
-from edittools.choosing.repair import _Bounds, _folds, _later_layers
+from edittools.choosing.repair import _Bounds, _folds
 from edittools.choosing.states import cache_states
 from edittools.classifiers import Classifier
-from edittools.cut import Cut, convolutions, cut_all, rows
+from edittools.cut import Cut, cut_all, editable_layers, later_layers, rows, sought_layers
 from edittools.edits import Edit
 from edittools.images import LabelledImages
 from edittools.keys import LayerKeys, layer_keys, windows_of
@@ -301,7 +301,7 @@ def call(story):
         "keep": story.keep,
         "progress": False,
         "strengths": (1.0,),
-        "layers": convolutions(story.classifier)[-4::2],
+        "layers": sought_layers(story.classifier)[-4::2],
     }
 
 
@@ -339,11 +339,12 @@ def test_repair_holds_each_part_out_of_its_own_choice(story, call, fix):
 
 
 def test_repair_proposes_the_later_half_of_the_convolutions(story):
-    found = convolutions(story.classifier)
-    assert _later_layers(story.classifier) == list(found[len(found) // 2 :])
-    assert _later_layers(story.classifier, most=2) == [found[-3], found[-1]]
+    found = sought_layers(story.classifier)
+    table = editable_layers(story.classifier)
+    assert later_layers(table) == list(found[len(found) // 2 :])
+    assert later_layers(table, most=2) == [found[-3], found[-1]]
     small = torchvision.models.VisionTransformer(32, 8, 4, 2, 16, 32, num_classes=5)
-    proposed = _later_layers(Classifier(small, list("abcde"), size=32))
+    proposed = later_layers(editable_layers(Classifier(small, list("abcde"), size=32)))
     assert proposed and all("mlp" in layer or "head" in layer for layer in proposed)
 
 

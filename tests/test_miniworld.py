@@ -216,7 +216,7 @@ def promised():
     return scenes(400, 2_800_000), on_road, on_snow
 
 
-@pytest.mark.parametrize("name", ("mini_vgg", "mini_resnet"))
+@pytest.mark.parametrize("name", ("mini_vgg", "mini_resnet", "mini_vit"))
 def test_the_mini_models_hold_their_promise(promised, name):
     classifier, (usual, on_road, on_snow) = load_classifier(name), promised
     assert classifier.classes == CLASSES

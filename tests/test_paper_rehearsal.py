@@ -147,10 +147,16 @@ def test_the_suite_of_each_model_of_the_paper_names_its_convolutions(name):
 
 
 def test_a_suite_of_another_model_is_refused():
-    with pytest.raises(ValueError, match="model 'clip_rn50': expected one of vgg16, vgg16_bn, resnet18"):
+    with pytest.raises(
+        ValueError, match="model 'clip_rn50' in tier 'paper': expected one of vgg16, vgg16_bn, resnet18"
+    ):
         suites.suite("paper", model="clip_rn50")
-    with pytest.raises(ValueError, match="model 'vgg16': expected None"):
+    with pytest.raises(ValueError, match="model 'vgg16' in tier 'mini': expected one of mini_vgg, mini_resnet, mini_"):
         suites.suite("mini", model="vgg16")
+    with pytest.raises(
+        ValueError, match="model 'vgg16' in tier 'lite': expected one of efficientnet_lite0, .*lite2, s"
+    ):
+        suites.suite("lite", model="vgg16")
 
 
 def test_the_probe_takes_the_models_of_the_paper(monkeypatch):
@@ -195,3 +201,17 @@ def test_the_table_of_the_tiers_has_a_row_for_each_story_and_two_digits(monkeypa
     assert lines[0] == "`python x.py`, today." and lines[-1] == "Counted."
     assert lines[4] == "| a | snow | passed | 0.012 | 0.5 | 12 | 1.3 | 1,200 | 10 | 31 | 47 | 1,000 |"
     assert lines[5].startswith("| b | cure | ValueError: a \\| b |  |") and lines[5].count(" |") == 12
+
+
+def test_the_estimate_of_a_full_run_keeps_states_where_they_fit_and_runs_images_anew_where_not(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import paper_rehearsal as rehearsal
+
+    few = rehearsal.Full(100, 1000, 50, 2, 10, 20, 600, 3600, 0)
+    measured = {"forward": 6.0, "after": 0.5, "l1": 12.0, "least_squares": 6.0, "state_mb": 1.0}
+    fits = rehearsal.estimate(few, measured, 250.0, {})
+    assert fits["minutes"] == pytest.approx((600 + 300 + 1800 + 120 + 120) / 60)
+    assert fits["memory_gb"] == pytest.approx(0.5 + 0.5 + 4.0 + 1000 * rehearsal.PIXELS_MB / 1e3)
+    anew = rehearsal.estimate(few, {**measured, "state_mb": 3.0}, 250.0, {})
+    assert anew["minutes"] - fits["minutes"] == pytest.approx(3600 * 5.5 / 60)
+    assert anew["memory_gb"] - fits["memory_gb"] == pytest.approx(50 * 0.012 - 4.0)

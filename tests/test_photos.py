@@ -28,12 +28,12 @@ def server(picture):
         def do_GET(self):
             if "missing" in self.path:
                 return self.send_error(404)
+            served.append(self.path)
             body = {"corrupt": picture[:-4] + b"\0\0\0\0"}.get(self.path.strip("/"), picture)
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body[:20] if "cut" in self.path else body)
-            served.append(self.path)
 
         def log_message(self, *args):
             pass

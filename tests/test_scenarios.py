@@ -160,6 +160,15 @@ def test_the_typographic_story_attacks_other_objects_than_those_of_its_exemplars
         typographic_scenario("light")
 
 
+def test_a_share_of_the_scenes_that_choose_and_report_is_painted_and_all_of_the_others():
+    with painting(most=6) as painters:
+        snow_scenario("mini", share=0.5)
+    assert sorted(map(len, painters.asked)) == [60, 120, 150, 450, 540, 600, 600, 1200]
+    with painting(most=6) as painters:
+        typographic_scenario("mini", share=0.5)
+    assert sorted(map(len, painters.asked)) == [150, 150, 150, 150, 500, 650, 650, 1300]
+
+
 class Loaded(Exception):
     """Stops a scenario at the classifier."""
 

@@ -8,6 +8,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -18,14 +19,18 @@ from edittools.baselines.finetuning import finetune
 from edittools.choosing.choice import select, select_each
 from edittools.choosing.states import CachedStates
 from edittools.classifiers import Classifier
+from edittools.cut import editable_layers
 from edittools.images import LabelledImages
 from edittools.metrics import errors, predict
 from edittools.probing import jobs
 from edittools.probing.statistics import bootstrap
-from edittools.stories import suites
+from edittools.stories import style_pictures, suites
 from edittools.stories import synthetic as syn
 from edittools.stories import synthetic_tables as tables
 from edittools.stories.exclusions import exclusions
+from edittools.world.textures import STYLES, transformed
+from edittools.zoo.embedded import MINI
+from edittools.zoo.load import load_classifier
 
 
 def tiny_material(count=160):
@@ -338,6 +343,92 @@ def test_the_suites_of_all_tiers_name_layers_and_grow(tier):
     small, usual, full = (suites.suite(tier, size) for size in ("small", "usual", "full"))
     assert set(small.concepts) <= set(usual.concepts) <= set(full.concepts)
     assert len(usual.styles) <= len(full.styles)
+
+
+@pytest.mark.parametrize("tier", ["mini", "lite", "paper"])
+def test_a_suite_without_a_model_is_that_of_the_tiers_first(tier):
+    first, *others = suites.LAYERS[tier]
+    assert suites.suite(tier, model=first) == suites.suite(tier)
+    for name in others:
+        suite = suites.suite(tier, "small", name)
+        assert dict(suite.options)["model"] == name and suite.layers == suites.LAYERS[tier][name]
+        assert suite.about() != suites.suite(tier, "small").about()  # they share no store
+
+
+def test_the_stores_of_the_default_suites_go_on():
+    assert suites.suite("lite").options == () and suites.suite("lite").transform is transformed
+    assert suites.suite("mini").options == (("count", 900), ("clean", 800))
+
+
+@pytest.mark.parametrize("name", suites.LAYERS["mini"])
+def test_the_layers_of_each_small_network_are_editable_and_come_in_its_order(name):
+    untrained = Classifier(MINI[name](3).eval(), ("ant", "bee", "cat"), size=64)
+    order = list(editable_layers(untrained).layer)
+    places = [order.index(layer) for layer in suites.LAYERS["mini"][name]]
+    assert len(places) == 3 and places == sorted(places)
+
+
+@needs_photos
+@pytest.mark.parametrize("name", suites.LAYERS["lite"])
+def test_the_layers_of_each_network_on_photographs_are_editable_and_come_in_its_order(name):
+    order = list(editable_layers(load_classifier(name)).layer)
+    places = [order.index(layer) for layer in suites.LAYERS["lite"][name]]
+    assert len(places) == 3 and places == sorted(places)
+
+
+def test_the_papers_pictures_are_styles_of_the_smallest_and_the_largest_suite_on_photographs():
+    found = {size: [s for s in suites.suite("lite", size).styles if s not in STYLES] for size in ("small", "full")}
+    assert found == {"small": ["graffiti (picture)"], "full": list(style_pictures.PICTURES)}
+    assert all(suites.suite("lite", size).transform is style_pictures.transformed for size in found)
+
+
+def test_a_picture_is_laid_over_the_concept_alone_and_those_held_out_are_others(monkeypatch, tmp_path):
+    shown = torch.rand(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    torch.save(shown, tmp_path / "graffiti.pt")
+    asked = []
+    monkeypatch.setattr(style_pictures, "photo", lambda name: asked.append(name) or tmp_path / "graffiti.pt")
+    style_pictures._pictures.cache_clear()
+    images = LabelledImages(torch.full((6, 3, 32, 32), 0.5), torch.zeros(6, dtype=torch.long), ("ant",))
+    masks = torch.zeros(6, 32, 32)
+    masks[:, 8:24] = 1
+    changed = style_pictures.transformed(images, masks, "graffiti (picture)", range(6)).images
+    style_pictures._pictures.cache_clear()
+    assert asked == ["editing-classifiers/styles/graffiti.pt"]
+    torch.testing.assert_close(changed[:, :, :8], images.images[:, :, :8], atol=0.003, rtol=0)
+    for number in range(5):
+        torch.testing.assert_close(changed[number, :, 12:20], shown[number, :, 12:20], atol=0.02, rtol=0)
+    assert torch.equal(changed[4], changed[5])
+    seen = {changed[i].numpy().tobytes() for i in (syn.SAME, *syn.MORE)}
+    assert not seen & {changed[i].numpy().tobytes() for i in syn.HELD_OUT}
+    drawn = style_pictures.transformed(images, masks, "snow", range(6)).images
+    assert torch.equal(drawn, transformed(images, masks, "snow", range(6)).images)
+    with pytest.raises(ValueError, match="variant 6 of style 'graffiti .picture.': expected 0 to 5"):
+        style_pictures.material("graffiti (picture)", 6)
+    with pytest.raises(KeyError, match="no style 'rust'"):
+        style_pictures.material("rust")
+
+
+def test_several_models_are_swept_one_after_the_other_each_with_its_own_store(monkeypatch, tmp_path, capsys):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "benchmarks"))
+    import network_tables
+    import synthetic
+
+    suite, asked = replace(SUITE, styles=("graffiti",)), []
+    monkeypatch.setattr(synthetic.suites, "suite", lambda *given: asked.append(given) or suite)
+    given = {"tier": "lite", "size": "small", "models": ["one", "two"], "workers": 0, "store": tmp_path / "a.store"}
+    found = synthetic.several_models(SimpleNamespace(**given))["networks"]
+    assert asked == [("lite", "small", "one"), ("lite", "small", "two")]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a_one.store", "a_two.store"]
+    table = syn.sweep(suite, store=tmp_path / "a_one.store")
+    undefined = table[table.method == "undefined"].job.nunique()
+    for one in found.values():
+        assert (one["cases"], one["cases_without_errors"]) == (table.job.nunique() - undefined, undefined)
+    mean = tables.summary(table).set_index(["method", "measure"]).loc[("editing", "other same"), "mean"]
+    assert found["two"]["methods"]["editing"]["other same"][0] == mean
+    rows = network_tables.synthetic({"networks": found}).splitlines()[2:]
+    assert [row.split(" | ")[0] for row in rows] == ["| one"] * 4 + ["| two"] * 4
+    assert f"| {found['one']['cases']} | **edit** | {100 * mean:.0f} % [" in rows[0].replace("−", "-")
+    assert "two, layers conv1, conv2" in capsys.readouterr().out
 
 
 def test_an_unknown_tier_or_size_is_refused():

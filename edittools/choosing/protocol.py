@@ -132,7 +132,8 @@ class Protocol:
             sets["keep"] = bound
         self.head = _head(story.classifier, layers[-1], story.budget.images[:1])
         everywhere = [*layers, self.head] if self.head and self.head not in layers else layers
-        cuts, self.states = cache_states(story.classifier, everywhere, progress, **sets)
+        often = {name: sets.pop(name) for name in ("validation", "keep", "budget") if name in sets}
+        cuts, self.states = cache_states(story.classifier, everywhere, progress, **often, **sets)
         self.states["budget"] = _fragile_first(self.states["budget"])
         self.cuts = {layer: cut for layer, cut in cuts.items() if layer != self.head or layer in layers}
         self.moments = second_moments(story.classifier, list(self.cuts), story.reference, progress=progress)

@@ -29,7 +29,7 @@ from edittools.choosing.states import CachedStates
 from edittools.choosing.trials import Settings, Trial, Trials, grid
 from edittools.choosing.verdict import Method, verdict
 from edittools.classifiers import Classifier
-from edittools.cut import editable_layers, sought
+from edittools.cut import editable_layers, later_layers
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
 from edittools.images import Images, LabelledImages, stratified
@@ -40,9 +40,9 @@ SETTINGS = tuple(
     for rank in (1, 3)
     for masked in (True, False)
     for terms in (
-        {"reference_weight": 0.0, "keep_weight": 0.0},
-        {"reference_weight": 1.0, "keep_weight": 0.0},
-        {"reference_weight": 1.0, "keep_weight": 1.0},
+        {"reference_weight": 0.0, "keep_weight": 0.0, "keep_share": 0.3},
+        {"reference_weight": 1.0, "keep_weight": 0.0, "keep_share": 0.3},
+        {"reference_weight": 1.0, "keep_weight": 1.0, "keep_share": 0.3},
     )
 )
 """Settings of `rewrite` that `repair` tries, in every layer; the exact objective, since it takes milliseconds."""
@@ -201,7 +201,7 @@ def _story(
         raise ValueError(f"{len(everyday)} everyday images: expected three or more, hundreds are usual")
     parts = [labelled["everyday"].subset(range(start, len(everyday), step)) for start, step in ((0, 4), (1, 2), (2, 4))]
     kept, reported = _halves(labelled["keep"], plan.seed)
-    layers = tuple(plan.layers or _later_layers(classifier))
+    layers = tuple(plan.layers or later_layers(editable_layers(classifier)))
     sets = {"validation": failing, "reference": parts[0].images, "budget": parts[1], "clean": parts[2]}
     return Scenario(classifier, exemplars, **sets, keep=kept, keep_report=reported, layers=layers)
 
@@ -214,13 +214,6 @@ def _labelled(classifier: Classifier, images: Images | None) -> LabelledImages |
 
 def _halves(keep: LabelledImages | None, seed: int) -> tuple[LabelledImages | None, LabelledImages | None]:
     return (keep, None) if keep is None or len(keep) < 2 else keep.split(0.5, seed)
-
-
-def _later_layers(classifier: Classifier, most: int = 10) -> list[str]:
-    """Layers of the later half, evenly spread, the last one among them, see `sought`."""
-    table = sought(editable_layers(classifier))
-    later = list(table.layer[len(table) // 2 :])
-    return later[:: -max(1, -(-len(later) // most))][::-1]
 
 
 def _folds(failing: LabelledImages, count: int, seed: int) -> list[Tensor]:

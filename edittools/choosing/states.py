@@ -6,7 +6,8 @@ report({"edit": edit}, states)
 """
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import cached_property
 from typing import Any
@@ -15,10 +16,11 @@ import torch
 from torch import Tensor
 
 from edittools.baselines.finetuning import forward
+from edittools.checks import check_amount
 from edittools.classifiers import Classifier, unwrapped
 from edittools.cut import Cut, State, cut_all, prefixes, states_at
 from edittools.edits import Edit, added, applied_edits, unedited_fingerprint
-from edittools.images import LabelledImages, digest_tensors, positions
+from edittools.images import LabelledImages, digest_tensors, in_batches, positions
 from edittools.metrics import Comparison, errors
 
 
@@ -42,10 +44,14 @@ class CachedStates:
         self._classifier = next(iter(cuts.values())).classifier
         self._applied, self._versions = applied_edits(self._classifier), _versions(self._classifier)
         self._fingerprints = _fingerprints(self._classifier)
-        self.states = states_at(cuts, data, batch_size, progress)
+        self.states = self._run(data, batch_size, progress)
         self._outputs: dict[str, tuple[int, list[Tensor]]] = {}
         self.original = self.logits()
         self.before = errors(self.original, self.labels)
+
+    def _run(self, data: LabelledImages, batch_size: int, progress: bool) -> dict[str, Iterable[State]]:
+        """By layer the states of all images, a batch at a time."""
+        return states_at(self.cuts, data, batch_size, progress)
 
     def subset(self, chosen: Tensor, batch_size: int = 64) -> "CachedStates":
         """Keep the images at `chosen` (integers `(n,)`, or one boolean each), in that order, as they were run."""
@@ -87,7 +93,7 @@ class CachedStates:
             for layer, first, second in zip(self.cuts, one, two, strict=True)
         }
 
-    def _pick(self, layer: str, chosen: Tensor, batch_size: int) -> list[State]:
+    def _pick(self, layer: str, chosen: Tensor, batch_size: int) -> Iterable[State]:
         """Take the images at `chosen` out of the batches kept at a layer; what counts no images is the same for all."""
         axes, parts = self._axes[layer], list(zip(*(state.alive for state in self.states[layer]), strict=True))
         whole = [
@@ -137,15 +143,15 @@ class CachedStates:
             parameters = {n: (p := cut.model.get_parameter(n)) + c.delta().to(p) for n, c in edit.changes.items()}
             yield from (forward(cut, state, parameters).cpu() for state in self.states[start])
             return
-        pairs = zip(self.states[start], self._unedited(start), strict=True)
+        pairs = self._unedited(start)
         yield from (cut.logits(s, output + added(cut, cut.keys(s), change)).cpu() for s, output in pairs)
 
-    def _unedited(self, layer: str) -> list[Tensor]:
-        """What the layer makes of the kept keys with the weight that it has now."""
+    def _unedited(self, layer: str) -> Iterable[tuple[State, Tensor]]:
+        """The states with what the layer makes of their keys with the weight that it has now."""
         version, cut = self.cuts[layer].weight._version, self.cuts[layer]
         if self._outputs.get(layer, (None,))[0] != version:
             self._outputs[layer] = version, [cut.output(state) for state in self.states[layer]]
-        return self._outputs[layer][1]
+        return zip(self.states[layer], self._outputs[layer][1], strict=True)
 
     def compare(self, edit: Edit) -> Comparison:
         """Which images are misclassified before and after an edit."""
@@ -176,6 +182,36 @@ class CachedStates:
                 if 100 * (gained + mendable) / len(self.labels) < -budget:
                     return None
         return Comparison(self.before, torch.cat(after))
+
+
+class _Batches:
+    """The states of images at a layer, made anew whenever they are gone through."""
+
+    def __init__(self, cut: Cut, data: LabelledImages, size: int, progress: bool = False) -> None:
+        self.cut, self.data, self.size, self.progress = cut, data, size, progress
+
+    def __iter__(self) -> Iterator[State]:
+        return (self.cut.prefix(some) for some in in_batches(self.data, self.size, "states", self.progress))
+
+
+class FreshStates(CachedStates):
+    """Labelled images that are run from the start for each edit: slower, and no state stays in memory."""
+
+    def _run(self, data: LabelledImages, batch_size: int, progress: bool) -> dict[str, Iterable[State]]:
+        self._data = data
+        return {layer: _Batches(cut, data, batch_size, progress) for layer, cut in self.cuts.items()}
+
+    def subset(self, chosen: Tensor, batch_size: int = 64) -> "CachedStates":
+        """Keep the images at `chosen`, in that order, see `CachedStates.subset`."""
+        part = super().subset(chosen, batch_size)
+        part._data = self._data.subset(positions(chosen, len(self.labels)))
+        return part
+
+    def _pick(self, layer: str, chosen: Tensor, batch_size: int) -> Iterable[State]:
+        return _Batches(self.cuts[layer], self._data.subset(chosen), batch_size)
+
+    def _unedited(self, layer: str) -> Iterable[tuple[State, Tensor]]:
+        return ((state, self.cuts[layer].output(state)) for state in self.states[layer])
 
 
 def _versions(classifier: Classifier) -> list[tuple[int, int, int]]:
@@ -217,8 +253,43 @@ def _taken(part: Any, axis: int | None, some: Tensor) -> Any:
 
 
 def cache_states(
-    classifier: Classifier, layers: Sequence[str], progress: bool = False, **data: LabelledImages
-) -> tuple:
-    """Cut a classifier at `layers` and keep each named set of images at them: `(cuts, {name: CachedStates})`."""
-    cuts = cut_all(classifier, layers)
-    return cuts, {name: CachedStates(cuts, images, progress=progress) for name, images in data.items()}
+    classifier: Classifier,
+    layers: Sequence[str],
+    progress: bool = False,
+    most_gb: float | None = None,
+    **data: LabelledImages,
+) -> tuple[dict[str, Cut], dict[str, CachedStates]]:
+    """Cut a classifier at `layers` and keep each named set of images at them: `(cuts, {name: CachedStates})`.
+
+    Name those first that are read most often: what does not fit into `most_gb` GB of memory is run from the start for
+    each edit, see `FreshStates`. The default is `memory_for_states`.
+    """
+    cuts, states = cut_all(classifier, layers), {}
+    left = 1e9 * (memory_for_states(classifier.device) if most_gb is None else most_gb)
+    for name, images in data.items():
+        needed = len(images) * bytes_of_states(cuts, images.images[:1]) if len(images) else 0
+        kind = CachedStates if needed <= left else FreshStates
+        states[name] = kind(cuts, images, progress=progress)
+        left -= needed if kind is CachedStates else 0
+    return cuts, states
+
+
+@torch.no_grad()
+def bytes_of_states(cuts: Mapping[str, Cut], image: Tensor) -> int:
+    """How many bytes it takes to keep an image `(1, 3, H, W)` at all cuts, with what each layer makes of it."""
+    states = prefixes(list(cuts.values()), image)
+    kept = [part for state in states for part in state.alive if isinstance(part, Tensor)]
+    outputs = [cut.output(state) for cut, state in zip(cuts.values(), states, strict=True)]
+    return sum({part.data_ptr(): part.nbytes for part in (*kept, *outputs)}.values())
+
+
+def memory_for_states(device: torch.device) -> float:
+    """How many GB states may take: what `EDITTOOLS_MEMORY` says, else half of what the machine or the device has."""
+    if said := os.environ.get("EDITTOOLS_MEMORY"):
+        return check_amount(float(said) if said.replace(".", "", 1).isdigit() else said, "EDITTOOLS_MEMORY", 0)
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory / 2e9
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2e9
+    except (AttributeError, OSError, ValueError):  # a system that does not say
+        return 8.0

@@ -24,7 +24,7 @@ from edittools.choosing.protocol import SPLIT_FROM
 from edittools.choosing.repair import Repair, Told, repair
 from edittools.choosing.states import CachedStates
 from edittools.classifiers import Classifier, check_classifier, fingerprint
-from edittools.cut import Cut, editable_layers, sought
+from edittools.cut import Cut, editable_layers, later_layers
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages, LazyImages, resized
@@ -203,9 +203,7 @@ class Bench:
     @property
     def worth_trying(self) -> list[str]:
         """Layers worth trying first: convolutions of the later half (of a transformer linear layers), ten at most."""
-        table = sought(self.layers)
-        later = list(table.layer[len(table) // 2 :])
-        return later[:: -max(1, -(-len(later) // 10))][::-1]
+        return later_layers(self.layers)
 
     def cut(self, layer: str) -> Cut:
         """The classifier cut at a layer, kept."""
@@ -249,6 +247,7 @@ class Bench:
         solve["reference_weight"] = float(settings.spare and self.given["everyday"] is not None)
         if self.spared is not None and settings.spare:
             solve["keep"] = self._once("kept keys", layer, lambda: LayerKeys(cut, self.spared))
+            solve |= {"keep_weight": 1.0, "keep_share": 0.3}  # on the desk nothing chooses within a bound
         return solve
 
     def readings(self, edit: Edit | None = None) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from edittools.choosing.scenario import Scenario
 from edittools.classifiers import Classifier
-from edittools.cut import convolutions
+from edittools.cut import sought_layers
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
 from edittools.pasting import paste_texture
@@ -91,7 +91,7 @@ def snow_from_composites(name: str, progress: bool = False, device: Device = Non
     classifier = load_classifier(name, device)
     roads = masked_photos(classifier, "road", progress)
     change = partial(paste_texture, texture_image=photos.snow_texture(), keep_shading=0)
-    exemplars, layers = snow_exemplars(classifier, change), convolutions(classifier)[-LATE:]
+    exemplars, layers = snow_exemplars(classifier, change), sought_layers(classifier)[-LATE:]
     sets = {"validation": roads.composites(snow_looks()), "test": photos.snow_photos(classifier, progress)}
     sets |= {"reference": roads.other, **everyday_photos(classifier, progress)}
     story = {"tier": "lite", "change": change, "layers": layers, "several": _all(exemplars)}
@@ -118,7 +118,7 @@ def turned_photos(
 
 
 def _turned(classifier: Classifier, concept: str, style: str, found: Masked, budget: LabelledImages) -> Scenario:
-    change, layers = partial(restyle, style=style), convolutions(classifier)[-LATE:]
+    change, layers = partial(restyle, style=style), sought_layers(classifier)[-LATE:]
     shown = zip(found.data.images[:3], found.masks[:3], found.data.labels[:3].tolist(), strict=True)
     exemplars: Mapping[str, Exemplar] = {
         f"{concept} {i + 1}": Exemplar(x, change(x, mask), mask, label) for i, (x, mask, label) in enumerate(shown)

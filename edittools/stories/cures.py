@@ -22,7 +22,7 @@ from torch import Tensor
 from edittools.checks import check_amount, check_number
 from edittools.choosing.scenario import Scenario
 from edittools.classifiers import Classifier
-from edittools.cut import convolutions
+from edittools.cut import sought_layers
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages, resized, stratified
@@ -275,7 +275,7 @@ def _turned(
 
 def _layers(story: Probing, classifier: Classifier) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
     """The layer for an untuned edit, those of the second half, and the shortlist; the story's where it has them."""
-    names = convolutions(classifier)
+    names = sought_layers(classifier)
     later = names[len(names) // 2 :]
     if {story.layer, *story.shortlist} <= set(names):  # of the story's first classifier
         return story.layer, later, story.shortlist

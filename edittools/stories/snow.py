@@ -9,12 +9,12 @@ from torch import Tensor
 
 from edittools.choosing.scenario import Scenario
 from edittools.classifiers import Classifier
-from edittools.cut import convolutions
+from edittools.cut import sought_layers
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
 from edittools.pasting import paste_texture
 from edittools.stories import photos
-from edittools.stories.tiers import Device, _in_turn, current_tier
+from edittools.stories.tiers import Device, _in_turn, _part, current_tier
 from edittools.world.contexts import SPLITS, contexts
 from edittools.world.miniworld import CLASSES, scene, scenes
 from edittools.world.textures import restyle
@@ -39,21 +39,30 @@ LIVES_ON_SNOW = tuple(
 """ImageNet classes that are often photographed on snow or ice, or are made for it."""
 
 
+MANY = 12
+"""Of more layers than these only the later half is tried: of the ResNet, and of the ViT without what makes queries."""
+
+
 def snow_scenario(
-    tier: str | None = None, model: str | None = None, progress: bool = False, device: Device = None
+    tier: str | None = None,
+    model: str | None = None,
+    progress: bool = False,
+    device: Device = None,
+    share: float = 1.0,
 ) -> Scenario:
     """Notebook 01's story, vehicles on snow (section 3.1): an exemplar maps snow to road.
 
     `tier` is that of `EDITTOOLS_TIER` by default; `model` names another classifier of the zoo than the tier's first,
-    and `device` where it runs, that of `EDITTOOLS_DEVICE` by default.
+    and `device` where it runs, that of `EDITTOOLS_DEVICE` by default. Of MiniWorld's scenes that choose or report
+    ("validation", "test", "own", "clean") only a `share` is painted. Raises `ValueError` for one not in (0, 1].
     """
     tier = current_tier(tier)
     if tier == "mini":
-        return _snow_in_miniworld(model or "mini_vgg", progress, device)
+        return _snow_in_miniworld(model or "mini_vgg", progress, device, share)
     return _snow_on_photos(model or {"lite": "efficientnet_lite0", "paper": "vgg16"}[tier], tier, progress, device)
 
 
-def _snow_in_miniworld(name: str, progress: bool, device: Device) -> Scenario:
+def _snow_in_miniworld(name: str, progress: bool, device: Device, share: float) -> Scenario:
     """Cars in their MiniWorld are the exemplars, the other vehicles the test; seeds of no set meet those of another."""
     classifier = load_classifier(name, device)
     paint = partial(scenes, workers=min(os.cpu_count() or 1, 4), progress=progress)
@@ -61,19 +70,21 @@ def _snow_in_miniworld(name: str, progress: bool, device: Device) -> Scenario:
     others = [c for c in CLASSES if family[c] == "vehicle" and c != "car"]
     polar = [c for c in CLASSES if family[c] == "polar"]
     start = {split: seeds.start + 100_000 for split, seeds in SPLITS.items()}
-    layers = convolutions(classifier)
+    layers = tuple(layer for layer in sought_layers(classifier) if not layer.endswith(".qkv"))
+    later = layers[len(layers) // 2 :]
+    validation, test, own, clean = (_part(count, share) for count in (240, 1080, 120, 1200))
     sets = {
-        "validation": paint(240, start["validation"], label=_in_turn(others, 240), ground="snow"),
-        "test": paint(1080, start["test"], label=_in_turn(others, 1080), ground="snow"),
-        "own": paint(120, start["test"] + 60_000, label="car", ground="snow"),
+        "validation": paint(validation, start["validation"], label=_in_turn(others, validation), ground="snow"),
+        "test": paint(test, start["test"], label=_in_turn(others, test), ground="snow"),
+        "own": paint(own, start["test"] + 60_000, label="car", ground="snow"),
         "budget": paint(1200, "validation"),
-        "clean": paint(1200, start["test"] + 500_000),
+        "clean": paint(clean, start["test"] + 500_000),
         "reference": paint(600, start["reference"]),
         "keep": paint(450, start["validation"] + 50_000, label=_in_turn(polar, 450)),
         "keep_report": paint(150, start["test"] + 50_000, label=_in_turn(polar, 150)),
     }
     story = {"tier": "mini", "change": partial(restyle, style="snow"), "expected": {"errors corrected": 0.5}}
-    story |= {"layers": layers, "shortlist": layers[len(layers) // 2 :]}
+    story |= {"layers": layers if len(layers) <= MANY else later, "shortlist": later}
     story["default"] = {"layer": _UNTUNED[name], "exemplar": "car 1", "rank": 1, "masked": True}
     return Scenario(classifier, car_exemplars(classifier), **sets, **story)
 
@@ -93,7 +104,7 @@ def _snow_on_photos(name: str, tier: str, progress: bool, device: Device) -> Sce
     classifier = load_classifier(name, device)
     validation, test = photos.snow_photos(classifier, progress).split(0.3, seed=0)
     reference = photos.unlabelled("msrc-v2/Images/", classifier, progress)
-    layers = convolutions(classifier)
+    layers = sought_layers(classifier)
     change = partial(paste_texture, texture_image=photos.snow_texture(), keep_shading=0)
     untuned = _UNTUNED.get(name, layers[-len(layers) // 4])
     shortlist = tuple(layer for layer in layers if layer in (untuned, *_SHORTLISTS.get(name, layers[-4:])))
@@ -117,9 +128,10 @@ def everyday_photos(classifier: Classifier, progress: bool = False) -> dict[str,
     return {name: data.subset(range(i, len(data), 2)) for pair, data in names.items() for i, name in enumerate(pair)}
 
 
-_UNTUNED = {  # a convolution in the middle of the second half, chosen before anything was measured
+_UNTUNED = {  # a layer in the middle of the second half, chosen before anything was measured
     "mini_vgg": "features.10",
     "mini_resnet": "layer3.0.conv2",
+    "mini_vit": "blocks.3.mlp.fc2",
     "efficientnet_lite0": "blocks.4.0.conv_pw",
     "vgg16": "features.26",
 }

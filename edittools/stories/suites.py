@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from edittools.images import LabelledImages
 from edittools.probing import finders as concepts
-from edittools.stories import photos
+from edittools.stories import photos, style_pictures
 from edittools.stories.synthetic import Material, Suite
 from edittools.world.contexts import SPLITS
 from edittools.world.miniworld import scenes
@@ -76,18 +76,30 @@ def _at_most(data: LabelledImages, count: int) -> LabelledImages:
     return data.subset(range(0, len(data), -(-len(data) // max(count, 1))))
 
 
-_LAYERS = {
-    "mini": ("features.10", "features.13", "features.15"),
-    "lite": ("blocks.3.0.conv_pwl", "blocks.5.0.conv_pwl", "conv_head"),
-}
+_EFFICIENTNET = ("blocks.3.0.conv_pwl", "blocks.5.0.conv_pwl", "conv_head")
 _RESNET18 = ("layer3.0.conv2", "layer3.1.conv2", "layer4.0.conv2", "layer4.1.conv2")
-_PAPER_LAYERS = {  # of VGG16 with batch norm the same convolutions, of the others the last of a block
-    "vgg16": ("features.14", "features.19", "features.24", "features.28"),
-    "vgg16_bn": ("features.20", "features.27", "features.34", "features.40"),
-    "resnet18": _RESNET18,
-    "resnet50": ("layer3.2.conv3", "layer3.5.conv3", "layer4.0.conv3", "layer4.2.conv3"),
-    "resnet18_places365": _RESNET18,
+LAYERS = {
+    "mini": {
+        "mini_vgg": ("features.10", "features.13", "features.15"),
+        "mini_resnet": ("layer2.1.conv2", "layer3.1.conv2", "layer4.1.conv2"),
+        "mini_vit": ("blocks.1.mlp.fc2", "blocks.2.mlp.fc2", "blocks.3.mlp.fc2"),
+    },
+    "lite": {
+        "efficientnet_lite0": _EFFICIENTNET,
+        "efficientnet_lite1": _EFFICIENTNET,
+        "efficientnet_lite2": _EFFICIENTNET,
+        "squeezenet1_1": ("features.6.squeeze", "features.9.squeeze", "features.12.squeeze"),
+    },
+    "paper": {  # of VGG16 with batch norm the same convolutions, of the others the last of a block
+        "vgg16": ("features.14", "features.19", "features.24", "features.28"),
+        "vgg16_bn": ("features.20", "features.27", "features.34", "features.40"),
+        "resnet18": _RESNET18,
+        "resnet50": ("layer3.2.conv3", "layer3.5.conv3", "layer4.0.conv3", "layer4.2.conv3"),
+        "resnet18_places365": _RESNET18,
+    },
 }
+"""By tier and model, the layers that a suite may edit, early to late; the first model is the tier's own."""
+
 _MINI_CONCEPTS = ("road", "grass", "sand", "water", "wall", "table", "mountain", "sky", "building", "tree")
 _PHOTO_CONCEPTS = ("grass", "road", "water", "sky", "tree", "building")
 _SOME_STYLES = ("graffiti", "snow", "floral", "black and white", "gravel", "wooden")
@@ -96,31 +108,34 @@ _SOME_STYLES = ("graffiti", "snow", "floral", "black and white", "gravel", "wood
 def suite(tier: str, size: str = "usual", model: str | None = None) -> Suite:
     """The suite of a tier, in one of three sizes: "small" (the notebook's), "usual" (the benchmark's) or "full".
 
-    Tier "paper" reads the folder of validation images that `EDITTOOLS_IMAGENET` names, of ImageNet, or of Places for
-    the `model` "resnet18_places365"; without a model it is that of "vgg16". Raises `ValueError` for another tier, size
-    or model.
+    `model` is one of the tier's in `LAYERS`, the first of them by default. Tier "paper" reads the folder of validation
+    images that `EDITTOOLS_IMAGENET` names, of ImageNet, or of Places for the model "resnet18_places365". Raises
+    `ValueError` for another tier, size or model.
     """
     if size not in ("small", "usual", "full"):
         raise ValueError(f"size {size!r}: expected small, usual or full")
-    if tier == "paper":
-        if (model or "vgg16") not in _PAPER_LAYERS:
-            raise ValueError(f"model {model!r}: expected one of {', '.join(_PAPER_LAYERS)}")
-        return _paper(size == "small", size == "full", model or "vgg16")
-    if tier not in _LAYERS:
+    if tier not in LAYERS:
         raise ValueError(f"tier {tier!r}: expected mini, lite or paper")
-    if model is not None:
-        raise ValueError(f"model {model!r}: expected None, only tier 'paper' has several")
-    return {"mini": _mini, "lite": _lite}[tier](size == "small", size == "full")
+    known = LAYERS[tier]
+    model = next(iter(known)) if model is None else model
+    if model not in known:
+        raise ValueError(f"model {model!r} in tier {tier!r}: expected one of {', '.join(known)}")
+    return {"mini": _mini, "lite": _lite, "paper": _paper}[tier](size == "small", size == "full", model)
 
 
-def _mini(small: bool, full: bool) -> Suite:
+def _source_options(tier: str, model: str) -> tuple[tuple[str, str], ...]:
+    """The option that names a model, none for the tier's own: stores of its sweeps go on."""
+    return () if model == next(iter(LAYERS[tier])) else (("model", model),)
+
+
+def _mini(small: bool, full: bool, model: str) -> Suite:
     count, clean = (500, 400) if small else (2400, 1200) if full else (900, 800)
     return Suite(
         miniworld,
         _MINI_CONCEPTS if full else _MINI_CONCEPTS[: 3 if small else 7],
-        STYLES if full else _SOME_STYLES[: 3 if small else 6],
-        _LAYERS["mini"],
-        options=(("count", count), ("clean", clean)),
+        STYLES if full else _SOME_STYLES[: 2 if small else 6],
+        LAYERS["mini"][model],
+        options=(("count", count), ("clean", clean), *_source_options("mini", model)),
         targets=2 if full else 1,
         every=1 if full else 3,
         most=80 if small else 120,
@@ -129,11 +144,16 @@ def _mini(small: bool, full: bool) -> Suite:
     )
 
 
-def _lite(small: bool, full: bool) -> Suite:
+def _lite(small: bool, full: bool, model: str) -> Suite:
+    """Beside the drawn styles the smallest has one of the paper's pictures, the largest all."""
     concepts, styles = _PHOTO_CONCEPTS[: 2 if small else None], STYLES if full else _SOME_STYLES[: 2 if small else 5]
+    pictures = tuple(style_pictures.PICTURES)[: 1 if small else None] if small or full else ()
     grid = {"numbers": (3, 1), "strengths": (0.5, 1.0), "localities": (1.0,)}
     size = {"targets": 3 if full else 1, "every": 3, "least": 2, "most": 160 if full else 80}
-    return Suite(msrc, concepts, styles, _LAYERS["lite"], **size, **grid)
+    size["rivals"] = () if small else ("projection", "null_space", "closed_form")
+    size |= {"transform": style_pictures.transformed} if pictures else {}
+    given = concepts, (*styles, *pictures), LAYERS["lite"][model], _source_options("lite", model)
+    return Suite(msrc, *given, **size, **grid)
 
 
 def _paper(small: bool, full: bool, model: str) -> Suite:
@@ -141,5 +161,5 @@ def _paper(small: bool, full: bool, model: str) -> Suite:
     options = {"folder": os.environ.get("EDITTOOLS_IMAGENET", "imagenet/val"), "model": model, "wanted": concepts}
     options |= {"clean": 1000 if full else 200 if small else 400}
     return Suite(
-        image_folder, concepts, styles, _PAPER_LAYERS[model], tuple(options.items()), targets=1 if small else 3
+        image_folder, concepts, styles, LAYERS["paper"][model], tuple(options.items()), targets=1 if small else 3
     )

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 import torch
 
+from edittools.checks import check_amount
+
 TIERS = ("mini", "lite", "paper")
 Device = str | torch.device | None
 
@@ -19,3 +21,10 @@ def current_tier(tier: str | None = None) -> str:
 
 def _in_turn(names: Sequence[str], count: int) -> list[str]:
     return [names[i % len(names)] for i in range(count)]
+
+
+def _part(count: int, share: float) -> int:
+    """So many scenes in place of `count`; raise `ValueError` for a share that is not above 0 and at most 1."""
+    if not 0 < check_amount(share, "share") <= 1:
+        raise ValueError(f"share {share!r}: expected a number above 0, at most 1")
+    return max(round(share * count), 1)

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from edittools.choosing.scenario import Scenario
 from edittools.classifiers import Classifier
-from edittools.cut import convolutions
+from edittools.cut import sought_layers
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
 from edittools.metrics import predict
 from edittools.stories import photos
-from edittools.stories.tiers import Device, _in_turn, current_tier
+from edittools.stories.tiers import Device, _in_turn, _part, current_tier
 from edittools.world.attacks import ATTACKED, OBJECTS, attacks, label_on
 from edittools.world.contexts import SPLITS
 from edittools.world.miniworld import FONTS, scene, scenes
@@ -42,17 +42,23 @@ HOUSEHOLD_PHOTOS = {
 
 
 def typographic_scenario(
-    tier: str | None = None, model: str | None = None, progress: bool = False, device: Device = None
+    tier: str | None = None,
+    model: str | None = None,
+    progress: bool = False,
+    device: Device = None,
+    share: float = 1.0,
 ) -> Scenario:
     """Notebook 02's story, the typographic attack (section 3.2): an exemplar maps "iPod" to a blank label.
 
     `validation` and `test` show objects with an "iPod" label, labelled with what they are; `keep` and `keep_report` are
     bare iPods. `more` holds the test scenes `"bare"` and with a `"blank"` label, and with other words (`"orange"`, …);
-    where there are photographs, the paper's: `"photos clean"`, `"photos white"`, `"photos ipod"`.
+    where there are photographs, the paper's: `"photos clean"`, `"photos white"`, `"photos ipod"`. Of MiniWorld's scenes
+    that choose or report (all but `reference`, `budget` and the iPods) only a `share` is painted. Raises `ValueError`
+    for one not in (0, 1].
     """
     tier = current_tier(tier)
     if tier == "mini":
-        return _attack_in_miniworld(model or "mini_clip", progress, device)
+        return _attack_in_miniworld(model or "mini_clip", progress, device, share)
     return _attack_on_photos(model or {"lite": "lite_clip", "paper": "clip_rn50"}[tier], tier, progress, device)
 
 
@@ -63,17 +69,17 @@ def paint_over(image: Tensor, mask: Tensor) -> Tensor:
 
 def last_convolutions(classifier: Classifier) -> tuple[str, ...]:
     """Name the last convolution of each residual block: `conv3` of a bottleneck, `conv_pwl` in an EfficientNet."""
-    return tuple(n for n in convolutions(classifier) if re.search(r"layer\d+\.\d+\.conv3$|conv_pwl$", n))
+    return tuple(n for n in sought_layers(classifier) if re.search(r"layer\d+\.\d+\.conv3$|conv_pwl$", n))
 
 
-def _attack_in_miniworld(name: str, progress: bool, device: Device) -> Scenario:
+def _attack_in_miniworld(name: str, progress: bool, device: Device, share: float) -> Scenario:
     """Six objects are attacked; the exemplars are of three others, and training has seen words on those only."""
     classifier = load_classifier(name, device)
     classes, workers = classifier.classes, min(os.cpu_count() or 1, 4)
     truth = torch.tensor([classes.index(ATTACKED[i % len(ATTACKED)]) for i in range(1000)])
 
     def attacked(count: int, split: str, *words: str | None) -> list[LabelledImages]:
-        sets = attacks(count, split, words, workers=workers)
+        sets = attacks(_part(count, share), split, words, workers=workers)
         return [LabelledImages(images, truth[: len(images)], classes) for images in sets.values()]
 
     def bare(count: int, split: str, names: Sequence[str], skip: int = 0) -> LabelledImages:
@@ -86,7 +92,7 @@ def _attack_in_miniworld(name: str, progress: bool, device: Device) -> Scenario:
     blank, test = attacked(1000, "test", "", ATTACK)
     layers = last_convolutions(classifier)
     sets = {"validation": validation, "test": test, "reference": bare(650, "reference", OBJECTS, skip=1000)}
-    sets |= {"budget": bare(1300, "validation", OBJECTS), "clean": bare(1300, "test", OBJECTS)}
+    sets |= {"budget": bare(1300, "validation", OBJECTS), "clean": bare(_part(1300, share), "test", OBJECTS)}
     sets |= {"keep": bare(150, "validation", (ATTACK,), skip=2000), "keep_report": bare(150, "reference", (ATTACK,))}
     words = attacked(300, "test", None, *OTHER_ATTACKS)
     more = {"blank": blank, **dict(zip(("bare", *OTHER_ATTACKS), words, strict=True))}

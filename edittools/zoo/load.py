@@ -13,7 +13,7 @@ from edittools.zoo.imagenet import load_efficientnet_lite, load_places365, load_
 from edittools.zoo.zero_shot import load_clip
 
 ZOO: dict[str, Callable[..., Classifier]] = {
-    **dict.fromkeys(("mini_vgg", "mini_resnet", "mini_vgg_balanced"), load_mini),
+    **dict.fromkeys(("mini_vgg", "mini_resnet", "mini_vit", "mini_vgg_balanced"), load_mini),
     "mini_clip": load_mini_clip,
     "lite_clip": load_lite_clip,
     "clip_rn50": load_clip,

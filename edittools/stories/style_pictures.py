@@ -1,0 +1,55 @@
+"""The paper's style pictures as styles of a suite, beside the drawn textures (tier lite)."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from edittools.images import LabelledImages
+from edittools.pasting import paste_texture
+from edittools.world import textures
+from edittools.world.style_transfer import style_images
+from edittools.zoo.downloads import photo
+
+PICTURES = {
+    "graffiti (picture)": "graffiti",
+    "snow (picture)": "snowy_ground",
+    "floral (picture)": "colorful_flowers",
+    "black and white (picture)": "black_and_white",
+}
+"""The paper's sets of style pictures by the name of the style; the drawn style has the name without "(picture)"."""
+
+
+def material(style: str, variant: int = 0, size: int = 224) -> Tensor:
+    """What a style looks like, `(3, size, size)` in [0, 1]: one of the paper's pictures, or a drawn texture.
+
+    A set has five pictures, so the last two of a style's six variants share one. Raises as `textures.texture` does for
+    an unknown style or variant, and `FileNotFoundError` for pictures that cannot be had.
+    """
+    if style not in PICTURES:
+        return textures.texture(style, variant, size)
+    if not 0 <= variant < textures.VARIANTS:
+        raise ValueError(f"variant {variant} of style {style!r}: expected 0 to {textures.VARIANTS - 1}")
+    pictures = _pictures(PICTURES[style], size)
+    return pictures[min(variant, len(pictures) - 1)].clone()
+
+
+@lru_cache(maxsize=8)
+def _pictures(name: str, size: int) -> Tensor:
+    return style_images(photo(f"editing-classifiers/styles/{name}.pt"), size)
+
+
+def transformed(images: LabelledImages, masks: Tensor, style: str, variants: Sequence[int]) -> LabelledImages:
+    """Do what `textures.transformed` does, also with the styles of `PICTURES`: each picture is laid over the concept.
+
+    A style transfer would take some six seconds a photo.
+    """
+    if style not in PICTURES:
+        return textures.transformed(images, masks, style, variants)
+    size = max(images.images.shape[-2:])
+    pasted = [
+        paste_texture(images.images[i], masks[i], material(style, variant, size)) for i, variant in enumerate(variants)
+    ]
+    return replace(images, images=(torch.stack(pasted) * 255).round() / 255)
