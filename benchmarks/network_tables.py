@@ -1,5 +1,6 @@
 """Tables of docs/results.md that show several networks, or sets of features, side by side."""
 
+import re
 from collections.abc import Iterable
 
 from table_cells import Figures, markdown, points, share
@@ -24,6 +25,28 @@ def synthetic(found: Figures) -> str:
             rows.append((network, f"{one['cases']}", title, *shares, change))
     head = ("network", "cases", "method", "other classes, same style", "other classes, held-out style")
     return markdown((*head, "accuracy, points"), rows)
+
+
+def layers(found: Figures) -> str:
+    """In which layer a rule lives: a table for each network, a row for each block, a column for each of its layers."""
+    parts = []
+    for network in dict.fromkeys(one["network"] for one in found["rows"]):
+        rows = [one for one in found["rows"] if one["network"] == network]
+        said = {one["layer"]: f"{100 * one['net share']:.0f} / {100 * one['highest net share']:.0f} %" for one in rows}
+        places = {layer: _place(layer) for layer in said}
+        columns = sorted({part for _, part in places.values()}, key=[part for _, part in places.values()].index)
+        grid = {block: dict.fromkeys(columns, "") for block, _ in places.values()}
+        for layer, (block, part) in places.items():
+            grid[block][part] = said[layer]
+        head = (f"{network}, {rows[0]['errors']} errors", *(part or "net share" for part in columns))
+        parts.append(markdown(head, ((block, *cells.values()) for block, cells in grid.items())))
+    return "\n\n".join(parts)
+
+
+def _place(layer: str) -> tuple[str, str]:
+    """The block that a layer lies in and what it is there: `blocks.2.mlp.fc1` gives `blocks.2` and `mlp.fc1`."""
+    found = re.fullmatch(r"(blocks\.\d+|layer\d+\.\d+)\.(.+)", layer)
+    return (found[1], found[2]) if found else (layer, "")
 
 
 def probing_scored(found: Figures) -> str:

@@ -222,7 +222,9 @@ def test_a_subset_of_kept_images_is_what_keeping_them_gives(name, kind):
     mask = torch.tensor([i in chosen for i in range(7)])
     torch.testing.assert_close(kept.subset(mask).logits(edit), kept.logits(edit)[mask])
     fragile = kept.fragile_first()
-    torch.testing.assert_close(fragile.logits().sort(dim=0).values, kept.logits().sort(dim=0).values)
+    torch.testing.assert_close(fragile.logits(), kept.logits()[fragile.order])
+    assert sorted(fragile.order.tolist()) == kept.order.tolist() == list(range(7))
+    assert kept.subset(chosen).subset([1, 3]).order.tolist() == [0, 2]
     for layer in layers:
         parts = kept.batches(layer, 2)
         torch.testing.assert_close(torch.cat([cuts[layer].suffix(state) for state, _ in parts]), kept.logits())

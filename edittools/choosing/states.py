@@ -29,7 +29,7 @@ class CachedStates:
 
     Edits that are applied to the model meanwhile are part of the states. When others are applied later, only layers
     before them can still be evaluated; beyond, `ValueError` is raised, as it is when anything else (training, loading
-    weights) has changed a parameter or buffer in place or replaced it.
+    weights) has changed a parameter or buffer in place or replaced it. `order` says which of the images given each is.
     """
 
     def __init__(
@@ -41,6 +41,7 @@ class CachedStates:
         if not len(data):
             raise ValueError("no images to keep: expected at least one")
         self.cuts, self.labels, self._one = cuts, data.labels, data.images[:1]
+        self.order = torch.arange(len(data))
         self._classifier = next(iter(cuts.values())).classifier
         self._applied, self._versions = applied_edits(self._classifier), _versions(self._classifier)
         self._fingerprints = _fingerprints(self._classifier)
@@ -59,7 +60,7 @@ class CachedStates:
         states = {layer: self._pick(layer, chosen, batch_size) for layer in self.cuts}
         part = copy.copy(self)
         part.labels, part.original, part.before = self.labels[chosen], self.original[chosen], self.before[chosen]
-        part.states, part._outputs = states, {}
+        part.states, part._outputs, part.order = states, {}, self.order[chosen]
         return part
 
     def fragile_first(self) -> "CachedStates":

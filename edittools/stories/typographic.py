@@ -19,6 +19,7 @@ from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
 from edittools.metrics import predict
 from edittools.stories import photos
+from edittools.stories.rta import FOLDER, rta_photos
 from edittools.stories.tiers import Device, _in_turn, _part, current_tier
 from edittools.world.attacks import ATTACKED, OBJECTS, attacks, label_on
 from edittools.world.contexts import SPLITS
@@ -52,7 +53,8 @@ def typographic_scenario(
 
     `validation` and `test` show objects with an "iPod" label, labelled with what they are; `keep` and `keep_report` are
     bare iPods. `more` holds the test scenes `"bare"` and with a `"blank"` label, and with other words (`"orange"`, …);
-    where there are photographs, the paper's: `"photos clean"`, `"photos white"`, `"photos ipod"`. Of MiniWorld's scenes
+    where there are photographs, the paper's: `"photos clean"`, `"photos white"`, `"photos ipod"`, and `"rta"`, those of
+    RTA-100 (`rta.rta_photos` says how they are read). Of MiniWorld's scenes
     that choose or report (all but `reference`, `budget` and the iPods) only a `share` is painted. Raises `ValueError`
     for one not in (0, 1].
     """
@@ -145,6 +147,8 @@ def _attack_on_photos(name: str, tier: str, progress: bool, device: Device) -> S
     sets["keep_report"] = sample.subset(sample.labels == classifier.index(ATTACK))
     more = {"bare": test, "blank": label_all(test, "", 2), **{word: label_all(test, word, 2) for word in OTHER_ATTACKS}}
     more |= {f"photos {kind}": _household_photos(classifier, kind) for kind in ("clean", "white", "ipod")}
+    if photos.available(FOLDER):
+        more["rta"] = rta_photos(classifier, progress).labelled(classifier.classes)
     story = {"tier": tier, "change": paint_over, "layers": layers[len(layers) // 3 :], "shortlist": layers[-6:]}
     default = {"layer": layers[-len(layers) // 4], "exemplar": "typed on a can opener", "rank": 1, "masked": True}
     story |= {"default": default, "expected": {"attacks fixed": 0.25}}

@@ -18,7 +18,7 @@ from edittools.classifiers import Classifier
 from edittools.world import attacks
 from edittools.zoo.data import shipped
 from edittools.zoo.imagenet import imagenet_classes
-from edittools.zoo.zero_shot import TEMPLATES, ByteTokenizer, zero_shot_classifier
+from edittools.zoo.zero_shot import TEMPLATES, ByteTokenizer, WordTokenizer, zero_shot_classifier
 
 SIZE, MEAN, STD = 64, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 VGG_PLAN = (24, "M", 48, 48, "M", 96, 96, "M", 128, 128, "M")
@@ -76,12 +76,17 @@ def _initialise(model: nn.Module) -> None:
 MINI = {"mini_vgg": MiniVGG, "mini_resnet": MiniResNet, "mini_vgg_balanced": MiniVGG, "mini_vit": mini_vit}
 """What builds each small model, untrained, for a number of classes."""
 
-LITE_SIZE, DIMENSIONS = 224, 256
+LITE_SIZE, DIMENSIONS = 224, 768
 LITE_TEMPLATES = ("a photo of a {}.", "{}")
 
 
+def lite_tokenizer() -> WordTokenizer:
+    """The tokenizer of `lite_clip`: words of the ImageNet class names and of its templates are one token each."""
+    return WordTokenizer(" ".join([*imagenet_classes(), *LITE_TEMPLATES]))
+
+
 def lite_clip() -> nn.Module:
-    """Build an untrained model: 5.5 million weights, of which 3.7 million in the visual tower."""
+    """Build an untrained model: 9.6 million weights, of which 4.4 million in the visual tower."""
     from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 
     vision = CLIPVisionCfg(
@@ -91,7 +96,8 @@ def lite_clip() -> nn.Module:
         timm_proj_bias=True,
         image_size=LITE_SIZE,
     )
-    text = CLIPTextCfg(context_length=40, vocab_size=ByteTokenizer.vocab_size, width=DIMENSIONS, heads=4, layers=2)
+    shape = {"width": DIMENSIONS, "heads": 8, "layers": 1, "mlp_ratio": 1.0}
+    text = CLIPTextCfg(context_length=40, vocab_size=lite_tokenizer().vocab_size, **shape)
     model = CLIP(embed_dim=DIMENSIONS, vision_cfg=vision, text_cfg=text)
     model.visual.image_mean, model.visual.image_std = (0.5,) * 3, (0.5,) * 3
     return model
@@ -120,18 +126,25 @@ def load_mini(name: str) -> Classifier:
 
 def load_mini_clip(name: str, class_names: Sequence[str] | None = None, progress: bool = False) -> Classifier:
     """A small CLIP trained by this project to see and to read (`data/train_mini_clip.py`)."""
-    return _zero_shot(name, mini_clip(), class_names or attacks.CLASSES, TEMPLATES, progress)
+    clip, names = mini_clip(), class_names or attacks.CLASSES
+    return _zero_shot(name, clip, ByteTokenizer(clip.context_length), names, TEMPLATES, progress)
 
 
 def load_lite_clip(name: str, class_names: Sequence[str] | None = None, progress: bool = False) -> Classifier:
     """EfficientNet-Lite0 as the tower of a CLIP that was taught to read (`data/train_lite_clip.py`)."""
-    classifier = _zero_shot(name, lite_clip(), class_names or imagenet_classes(), LITE_TEMPLATES, progress)
+    names = class_names or imagenet_classes()
+    classifier = _zero_shot(name, lite_clip(), lite_tokenizer(), names, LITE_TEMPLATES, progress)
     classifier.resize_to = 256
     return classifier
 
 
 def _zero_shot(
-    name: str, clip: nn.Module, class_names: Sequence[str], templates: Sequence[str], progress: bool
+    name: str,
+    clip: nn.Module,
+    tokenizer: ByteTokenizer,
+    class_names: Sequence[str],
+    templates: Sequence[str],
+    progress: bool,
 ) -> Classifier:
     clip.load_state_dict(load_file(shipped(f"{name}.safetensors")))
-    return zero_shot_classifier(clip.eval(), ByteTokenizer(clip.context_length), class_names, templates, progress)
+    return zero_shot_classifier(clip.eval(), tokenizer, class_names, templates, progress)
