@@ -1,21 +1,22 @@
-"""Train the lite CLIP: EfficientNet-Lite0 that keeps what it knows of photographs and learns to read words on them.
+"""Train the lite CLIP: EfficientNet-Lite0 that keeps what it knows of photographs, with a reader of words beside it.
 
 python data/train_lite_clip.py [--epochs 4] [--output FOLDER]      (needs the photographs, see README, 'Tiers')
 
 First the two towers are made to say what the original says: classes are unit vectors whose products with an image's
 embedding are the original's logits (`aligned`), and a small text transformer learns to give them for the class names
-(`train_text`). Then the later blocks learn to read (`train_reading`): words, typed and handwritten, alone and on
-photographs, count as what they say; photographs without words, and mixtures of two, keep the original's logits for
-*all* classes, those never photographed here as well. Everything before `FROZEN` stays as it was, so that part is
-computed once. Last, the weights go back a part of the way to where they started (`part_of_the_way`): how far is chosen
-on photographs of the classes 1, 10, 19, … that nothing was learned from. Photographs of the ImageNet sample whose class
-number is divisible by three, and RTA-100's, are never used here: they are for measuring.
+(`train_text`). The visual tower stays as it is from then on. Then the reader learns (`train_reading`), which starts as
+a copy of the tower's middle blocks: words, typed and handwritten, alone and on photographs, count as what they say;
+on photographs without words, and on mixtures of two, it shall add nothing to the logits of *all* classes. Last, how
+loud it is (`loudness`) is chosen on photographs of the classes 1, 10, 19, … that nothing was learned from. Photographs
+of the ImageNet sample whose class number is divisible by three, and RTA-100's, are never used here: they are for
+measuring.
 """
 
 import argparse
+import copy
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +24,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from hands import stick_note, writable
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -35,15 +36,13 @@ from edittools.stories.rta import rta_objects, rta_photos
 from edittools.world.miniworld import FONTS
 from edittools.world.textures import STYLES, VARIANTS, texture
 from edittools.world.typography import random_label, stick
-from edittools.zoo.embedded import DIMENSIONS, lite_clip, lite_tokenizer
+from edittools.zoo.embedded import DIMENSIONS, Reader, ReadingTower, lite_clip, lite_tokenizer
 from edittools.zoo.embedded import LITE_SIZE as SIZE
 from edittools.zoo.embedded import LITE_TEMPLATES as TEMPLATES
 from edittools.zoo.imagenet import imagenet_classes
 from edittools.zoo.load import load_classifier
 from edittools.zoo.zero_shot import zero_shot_classifier
 
-FROZEN = 3
-"""So many blocks of the visual tower stay as they are."""
 WORDS = tuple(
     """
     iPod pizza orange toaster library teapot vase lemon banana strawberry pineapple broccoli mushroom goldfish ostrich
@@ -56,12 +55,14 @@ WORDS = tuple(
 )
 """ImageNet class names that are taught as written words more often than others; those that are none are skipped."""
 ATTACKS = ("iPod", "pizza", "orange", "toaster")
-COUNTS = {"photo": 4500, "mixed": 3000, "blank": 1000, "word": 3000, "labelled": 6500}
+COUNTS = {"photo": 3000, "mixed": 2000, "blank": 1000, "word": 2500, "labelled": 7500}
 """Pictures of each kind to learn from, see `pool`."""
-SHARES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-"""Parts of the way from the original's weights to the trained ones, of which one is chosen."""
-COST = 0.05
-"""At most so large a share of the photographs may be lost on the way."""
+WORD = 0.9
+"""Chance that a picture with a word on it shall be read as that word; else as what it shows."""
+GAINS = (0.5, 0.75, 1.0, 1.25, 1.5)
+"""How loud the reader may be, times as it was taught."""
+WIDE = (0.18, 0.6)
+"""How wide the note on a photograph is, as a share of it."""
 
 
 def vocabulary() -> tuple[list[str], list[list[int]], np.ndarray]:
@@ -107,27 +108,20 @@ def aligned(original: Classifier, features: Tensor) -> tuple[Tensor, Tensor, Ten
     return classes.float(), projection.float(), offset.float(), float(length.max() * sizes.median())
 
 
-def started_from(original: Classifier) -> nn.Module:
-    """A CLIP whose visual tower has the original's weights."""
-    model = lite_clip().eval()
-    kept = {name: value for name, value in original.model.state_dict().items() if not name.startswith("classifier")}
-    model.visual.trunk.load_state_dict(kept)
-    return model
+@torch.no_grad()
+def align(model: nn.Module, original: Classifier, features: Tensor) -> tuple[Tensor, Tensor]:
+    """Give a CLIP with the original's trunk the head and the scale with which it says what the original says.
 
-
-def model_like(original: Classifier, features: Tensor) -> tuple[nn.Module, Tensor, Tensor, Tensor]:
-    """Give an untaught CLIP whose visual tower says what the original says of photographs.
-
-    Beside it the class vectors `(K, D)` that its text tower shall learn, and of `features` `(N, 1280)` the embeddings
-    and logits; prints how many are read as by the original.
+    Gives the class vectors `(K, D)` that its text tower shall learn, and the embeddings of `features` `(N, 1280)`;
+    prints how many are read as by the original.
     """
-    model = started_from(original)
     classes, projection, offset, scale = aligned(original, features)
     model.visual.head.proj.load_state_dict({"weight": projection, "bias": offset})
     model.logit_scale.data.fill_(float(np.log(scale)))
-    seen, same, logits = embedded(model, original, features, classes)
-    print(f"same prediction as the original, before any training: {100 * same:.1f} % of photographs")
-    return model, classes, seen, logits
+    seen = model.visual.head(features)
+    same = (seen @ classes.T).argmax(1) == original.model.classifier(features).argmax(1)
+    print(f"same prediction as the original, before any training: {100 * same.float().mean():.1f} % of photographs")
+    return classes, seen
 
 
 def train_text(
@@ -190,80 +184,60 @@ def _short_text(model: nn.Module, tokens: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def embedded(model: nn.Module, original: Classifier, features: Tensor, classes: Tensor) -> tuple[Tensor, float, Tensor]:
-    """The embeddings of `features` `(N, 1280)`, how many are read as by the original (a share), and their logits."""
-    seen = model.visual.head(features)
-    same = (seen @ classes.T).argmax(1) == original.model.classifier(features).argmax(1)
-    return seen, float(same.float().mean()), model.logit_scale.exp() * F.normalize(seen, dim=1) @ classes.T
+def looked(tower: ReadingTower, images: Tensor, batch: int = 32, progress: bool = False) -> tuple[Tensor, Tensor]:
+    """Run images `(N, 3, 224, 224)` (uint8 or [0, 1]) through what does not learn.
 
-
-class Later(nn.Module):
-    """The part of the visual tower that learns: from block `FROZEN` on, to the embedding."""
-
-    def __init__(self, visual: nn.Module) -> None:
-        """Share the tower's own modules."""
-        super().__init__()
-        trunk = visual.trunk
-        self.body = nn.Sequential(*trunk.blocks[FROZEN:], trunk.conv_head, trunk.bn2, trunk.global_pool)
-        self.head = visual.head
-
-    def forward(self, states: Tensor) -> Tensor:
-        """Embeddings `(B, D)` of states `(B, 40, 28, 28)`."""
-        return self.head(self.body(states))
-
-
-@torch.no_grad()
-def earlier(visual: nn.Module, images: Tensor, batch: int = 32, progress: bool = False) -> Tensor:
-    """Run images `(N, 3, 224, 224)` (uint8 or [0, 1]) through the frozen part: `(N, 40, 28, 28)` float16."""
-    trunk = visual.trunk
-    front = (
-        nn.Sequential(trunk.conv_stem, trunk.bn1, *trunk.blocks[:FROZEN]).eval().to(memory_format=torch.channels_last)
-    )
-    states = []
-    for chunk in tqdm(images.split(batch), "frozen blocks", disable=not progress, mininterval=5):
+    Gives what enters the reader `(N, 40, 28, 28)`, in half precision, and the trunk's features `(N, 1280)`.
+    """
+    tower, states, features = copy.deepcopy(tower).eval().to(memory_format=torch.channels_last), [], []
+    for chunk in tqdm(images.split(batch), "trunk", disable=not progress, mininterval=5):
         pixels = chunk.float() / 255 if chunk.dtype == torch.uint8 else chunk
-        states.append(front(((pixels - 0.5) / 0.5).contiguous(memory_format=torch.channels_last)).half())
-    return torch.cat(states)
+        common = tower.front(((pixels - 0.5) / 0.5).contiguous(memory_format=torch.channels_last))
+        states.append(common.half())
+        features.append(tower.seen(common))
+    return torch.cat(states), torch.cat(features)
 
 
 def train_reading(
     model: nn.Module,
     states: Tensor,
+    seen: Tensor,
     wanted: Tensor,
     kept: Tensor,
     embeddings: Tensor,
     epochs: int = 4,
     progress: bool = False,
 ) -> None:
-    """Teach the later blocks in place: `states` `(N, 40, 28, 28)` shall be classified as `wanted` `(N, K)` (shares).
+    """Teach the reader in place: `states` `(N, 40, 28, 28)` shall be classified as `wanted` `(N, K)` (shares).
 
-    Where `kept` `(N, K)` is not NaN, the logits shall be those as well: shares say next to nothing of the classes that
-    no photograph shows, logits do. `embeddings` `(K, D)` are the text tower's, which stays as it is. Batch norms keep
-    their statistics.
+    `seen` `(N, D)` is what the trunk makes of the same pictures. Where `kept` `(N, K)` is not NaN, the logits shall be
+    those as well: shares say next to nothing of the classes that no photograph shows, and of what a word hides; logits
+    do. `embeddings` `(K, D)` are the text tower's. Batch norms keep their statistics.
     """
     batch, rate, rng = 48, 5e-4, np.random.default_rng(0)
-    later = Later(model.visual).eval().to(memory_format=torch.channels_last)
-    scale = model.logit_scale.exp().detach()
-    optimiser = torch.optim.AdamW(later.parameters(), lr=rate, weight_decay=0.02)
+    reader = model.visual.reader.eval().to(memory_format=torch.channels_last)
+    scale, fresh = model.logit_scale.exp().detach(), [*reader.conv.parameters(), *reader.proj.parameters()]
+    groups = [{"params": reader.blocks.parameters()}, {"params": fresh}]
+    optimiser = torch.optim.AdamW(groups, lr=rate, weight_decay=0.02)
     steps = epochs * (len(states) // batch)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps, pct_start=0.1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, [rate, 2 * rate], total_steps=steps, pct_start=0.1)
     bar = tqdm(total=steps, desc="reading", disable=not progress, mininterval=5)
     for _ in range(epochs):
         for chosen in np.array_split(rng.permutation(len(states)), len(states) // batch):
             inputs = states[chosen].float().contiguous(memory_format=torch.channels_last)
-            logits = scale * F.normalize(later(inputs), dim=1) @ embeddings.T
+            logits = scale * F.normalize(seen[chosen] + reader(inputs), dim=1) @ embeddings.T
             known = kept[chosen].float()
-            gap = (logits - known)[~known[:, 0].isnan()]
-            loss = F.cross_entropy(logits, wanted[chosen].float()) + 2 * gap.square().mean() * len(gap) / len(chosen)
+            gap = (logits - known).nan_to_num(0.0)
+            loss = F.cross_entropy(logits, wanted[chosen].float()) + 2 * gap.square().mean()
             optimiser.zero_grad()
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(later.parameters(), 2.0)
+            torch.nn.utils.clip_grad_norm_(reader.parameters(), 2.0)
             optimiser.step()
             schedule.step()
             bar.update()
             bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
     bar.close()
-    later.to(memory_format=torch.contiguous_format)
+    reader.to(memory_format=torch.contiguous_format)
 
 
 def sample() -> tuple[list[Tensor], Tensor, Tensor]:
@@ -282,7 +256,7 @@ def sample() -> tuple[list[Tensor], Tensor, Tensor]:
 
 
 def chooses(label: Tensor | int) -> Tensor | bool:
-    """Whether photographs of a class choose how far the weights go: nothing is learned from them."""
+    """Whether photographs of a class choose how loud the reader is: nothing is learned from them."""
     return label % 9 == 1
 
 
@@ -311,14 +285,14 @@ def labelled(picture: Tensor, word: str, rng: np.random.Generator, width: tuple[
     return stick(picture, replace(label, paper=None) if rng.random() < 0.15 else label)[0]
 
 
-def pool(learn: list[Tensor], rng: np.random.Generator, counts: dict[str, int]) -> tuple[Tensor, Tensor, list]:
-    """Make the pictures to learn from: uint8 pictures, the same without label (for the soft labels), kinds and classes.
+def pool(learn: list[Tensor], rng: np.random.Generator, counts: dict[str, int]) -> tuple[Tensor, list]:
+    """Make the pictures to learn from, uint8, and pairs of the kind of each and of the classes that are written.
 
-    The last are pairs of the kind and of the classes that are written, an empty list for none.
+    The latter is an empty list where there is no word.
     """
     words, classes, chances = vocabulary()
     kinds, read = [kind for kind, count in counts.items() for _ in range(count)], []
-    pictures, plain = (torch.empty(len(kinds), 3, SIZE, SIZE, dtype=torch.uint8) for _ in range(2))
+    pictures = torch.empty(len(kinds), 3, SIZE, SIZE, dtype=torch.uint8)
     for number, kind in enumerate(tqdm(kinds, "pictures", mininterval=5)):
         picture, drawn = crop(learn[rng.integers(len(learn))], rng), int(rng.choice(len(words), p=chances))
         written = kind in ("word", "labelled")
@@ -327,69 +301,50 @@ def pool(learn: list[Tensor], rng: np.random.Generator, counts: dict[str, int]) 
             picture = (0.3 + 0.6 * style) if rng.random() < 0.6 else style * 0 + torch.rand(3, 1, 1)
         elif kind == "mixed":
             picture = mixed(picture, crop(learn[rng.integers(len(learn))], rng), rng)
-        width = (0.35, 0.9) if kind == "word" else (0.22, 0.6)
-        stuck = written or kind == "blank"
-        changed = labelled(picture, words[drawn] if written else "", rng, width) if stuck else picture
-        plain[number], pictures[number] = ((one * 255).round().to(torch.uint8) for one in (picture, changed))
+        if written or kind == "blank":
+            picture = labelled(picture, words[drawn] if written else "", rng, (0.35, 0.9) if kind == "word" else WIDE)
+        pictures[number] = (picture * 255).round().to(torch.uint8)
         read.append((kind, classes[drawn] if written else []))
-    return pictures, plain, read
+    return pictures, read
 
 
-def original_features(original: Classifier, plain: Tensor, read: list) -> Tensor:
-    """Run the photographs `(N, 3, 224, 224)` through the original: what enters its last layer `(N, 1280)`, else NaN."""
-    features, caught = torch.full((len(read), original.model.classifier.in_features), torch.nan), []
-    photographs = torch.tensor([kind != "word" for kind, _ in read])
-    handle = original.model.classifier.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0]))
-    try:
-        for chunk in tqdm(photographs.nonzero()[:, 0].split(64), "original", mininterval=5):
-            predict(original, plain[chunk].float() / 255)
-            features[chunk] = torch.cat(caught)
-            caught.clear()
-    finally:
-        handle.remove()
-    return features
+def targets(logits: Tensor, read: list) -> tuple[Tensor, Tensor]:
+    """From what the trunk says of pictures `(N, K)`: the shares and the logits that they shall have, `(N, K)` each.
 
-
-@torch.no_grad()
-def soft_labels(original: Classifier, features: Tensor, read: list) -> Tensor:
-    """What each picture shall be read as: the original's opinion of the photograph, the word, or mostly the word."""
-    wanted = original.model.classifier(features).softmax(dim=1).nan_to_num(0.0)
+    Where a word is written its classes have most of the share, and no logits to keep (NaN); of a word alone nothing is
+    kept.
+    """
+    wanted, kept = logits.softmax(dim=1), logits.half()
     for i, (kind, classes) in enumerate(read):
         if classes:
-            share = 1.0 if kind == "word" else 0.8
+            share = 1.0 if kind == "word" else WORD
             wanted[i] *= 1 - share
             wanted[i, classes] += share / len(classes)
-    return wanted.half()
+            kept[i, classes if kind == "labelled" else slice(None)] = torch.nan
+    return wanted.half(), kept
 
 
 @torch.no_grad()
-def part_of_the_way(
-    model: nn.Module, start: Mapping[str, Tensor], embeddings: Tensor, images: Tensor, labels: Tensor
-) -> dict[float, tuple[float, float]]:
-    """Put the trunk's weights in place that lie a part of the way from `start`, the trunk's state, to the trained ones.
+def loudness(model: nn.Module, embeddings: Tensor, images: Tensor, labels: Tensor) -> dict[float, list[float]]:
+    """Make the reader as loud, in place, as is best on photographs `(N, 3, 224, 224)` of what their `labels` say.
 
-    Chosen is the largest part at which of the photographs `(N, 3, 224, 224)` at most `COST` fewer are read as what they
-    show (`labels`) than at the start, or else the smallest. Gives by part the shares of photographs read rightly and
-    read as a word that is written on them. Between two networks that share a start lie networks that keep more of it
-    (arXiv 2109.01903). The head stays as it was trained.
+    Best is the highest sum of three shares: photographs that are read rightly, words written on them that are read, and
+    photographs that are read rightly below the word, while that is no choice. Gives the three by gain.
     """
-    rng, (words, classes, chances) = np.random.default_rng(5), vocabulary()
+    rng, (words, classes, chances), tower = np.random.default_rng(5), vocabulary(), model.visual
     drawn = rng.choice(len(words), len(images), p=chances)
-    attacked = torch.stack([labelled(im, words[i], rng, (0.3, 0.6)) for im, i in zip(images, drawn, strict=True)])
-    states = [earlier(model.visual, some).float() for some in (images, attacked)]
-    trunk, found = model.visual.trunk, {}
-    later, trained = Later(model.visual).eval(), {k: v.clone() for k, v in trunk.state_dict().items()}
-
-    def go(part: float) -> None:
-        mix = {k: torch.lerp(start[k], v, part) if v.is_floating_point() else v for k, v in trained.items()}
-        trunk.load_state_dict(mix)
-
-    for part in (0.0, *SHARES):
-        go(part)
-        seen, read = ((later(some) @ embeddings.T).argmax(1) for some in states)
-        worded = [int(i) in classes[w] for i, w in zip(read, drawn, strict=True)]
-        found[part] = float((seen == labels).float().mean()), float(np.mean(worded))
-    go(max((part for part in SHARES if found[part][0] >= found[0.0][0] - COST), default=SHARES[0]))
+    attacked = torch.stack([labelled(im, words[i], rng, WIDE) for im, i in zip(images, drawn, strict=True)])
+    written = torch.zeros(len(images), len(embeddings), dtype=torch.bool)
+    for row, word in zip(written, drawn, strict=True):
+        row[classes[word]] = True
+    looks = [looked(tower, some) for some in (images, attacked)]
+    parts, found = [(tower.head(features), tower.reader(states.float())) for states, features in looks], {}
+    for gain in (0.0, *GAINS):
+        bare, stuck = ((look + gain * word) @ embeddings.T for look, word in parts)
+        word = written.gather(1, stuck.argmax(1, keepdim=True))
+        below = stuck.masked_fill(written, -torch.inf).argmax(1) == labels
+        found[gain] = [float(share.float().mean()) for share in (bare.argmax(1) == labels, word, below)]
+    tower.reader.proj.weight.mul_(max(GAINS, key=lambda gain: sum(found[gain])))
     return found
 
 
@@ -426,15 +381,12 @@ def call() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--text-steps", type=int, default=600)
     parser.add_argument("--scale", type=float, default=1.0, help="share of the usual number of pictures, for a trial")
-    parser.add_argument(
-        "--start", type=Path, help="lite_clip_trained.safetensors of an earlier run: only the last step"
-    )
     parser.add_argument("--output", type=Path, default=Path(__file__).parent)
     return parser.parse_args()
 
 
 def main() -> None:
-    """Load, teach both towers or take them from an earlier run, go a part of the way, evaluate, write."""
+    """Load, teach both towers and the reader, choose how loud it is, evaluate, write."""
     options, started = call(), time.perf_counter()
 
     def told(what: str) -> None:
@@ -443,19 +395,14 @@ def main() -> None:
     torch.manual_seed(0)
     original = load_classifier("efficientnet_lite0")
     learn, everything, labels = sample()
-    trained = options.output / "lite_clip_trained.safetensors"
-    if options.start:
-        model = lite_clip().eval()
-        model.load_state_dict(load_file(options.start))
-    else:
-        model = taught(original, learn, options, told)
-        write(model, trained)  # nothing that was trained shall be lost
-    named = zero_shot_classifier(model, lite_tokenizer(), imagenet_classes(), TEMPLATES).model.embeddings
-    start, chosen = started_from(original).visual.trunk.state_dict(), chooses(labels)
-    found = part_of_the_way(model, start, named, everything[chosen], labels[chosen])
-    said = ", ".join(f"{part}: {seen:.2f} and {read:.2f}" for part, (seen, read) in found.items())
-    told(f"by part of the way, photographs and words read, of {int(chosen.sum())}: {said}")
+    model = taught(original, learn, options, told)
     path = options.output / "lite_clip.safetensors"
+    write(model, path)  # nothing that was trained shall be lost
+    named = zero_shot_classifier(model, lite_tokenizer(), imagenet_classes(), TEMPLATES).model.embeddings
+    chosen = chooses(labels)
+    found = loudness(model, named, everything[chosen], labels[chosen])
+    told(f"by gain of the reader, of {int(chosen.sum())} photographs: read rightly, the word read, rightly below it")
+    print("\n".join(f"{gain}: {' '.join(f'{share:.2f}' for share in shares)}" for gain, shares in found.items()))
     write(model, path)
     after = zero_shot_classifier(model.eval(), lite_tokenizer(), imagenet_classes(), TEMPLATES)
     figures = evaluate(after, original, everything, labels)
@@ -468,22 +415,24 @@ def main() -> None:
 def taught(
     original: Classifier, learn: list[Tensor], options: argparse.Namespace, told: Callable[[str], None]
 ) -> nn.Module:
-    """Make the pictures, align, teach the text tower and then the later blocks of the visual one."""
-    rng = np.random.default_rng(0)
-    pictures, plain, read = pool(learn, rng, {kind: int(n * options.scale) for kind, n in COUNTS.items()})
-    features = original_features(original, plain, read)
-    wanted = soft_labels(original, features, read)
+    """Make the pictures, align, teach the text tower and then the reader."""
+    counts = {kind: int(n * options.scale) for kind, n in COUNTS.items()}
+    pictures, read = pool(learn, np.random.default_rng(0), counts)
     told(f"{len(pictures)} pictures")
+    model = lite_clip().eval()
+    model.visual.trunk.load_state_dict(original.model.state_dict(), strict=False)  # all but the classifier
+    model.visual.reader = Reader(model.visual.trunk.blocks).eval()
+    states, features = looked(model.visual, pictures, progress=True)
+    del pictures  # gigabytes
     unread = torch.tensor([not classes for _, classes in read])
-    model, classes, seen, kept = model_like(original, features[unread])
-    logits = torch.full((len(read), len(classes)), torch.nan)
-    logits[unread] = kept
+    classes, seen = align(model, original, features[unread])
     wrong = train_text(model, imagenet_classes(), classes, seen, options.text_steps, progress=True)
     told(f"text tower, mean square error of its logits {wrong:.3f}")
     named = zero_shot_classifier(model, lite_tokenizer(), imagenet_classes(), TEMPLATES).model.embeddings
-    states = earlier(model.visual, pictures, progress=True)
-    del pictures, plain  # gigabytes
-    train_reading(model, states, wanted, logits.half(), named, options.epochs, progress=True)
+    with torch.no_grad():
+        seen = model.visual.head(features)
+        wanted, kept = targets(model.logit_scale.exp() * F.normalize(seen, dim=1) @ classes.T, read)
+    train_reading(model, states, seen, wanted, kept, named, options.epochs, progress=True)
     told("taught to read")
     return model
 

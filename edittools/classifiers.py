@@ -1,12 +1,14 @@
 """Classifiers: any torch model with its normalisation and class names."""
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from edittools.checks import check_number
-from edittools.images import digest_tensors
+from edittools.images import LabelledImages, digest_tensors
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -112,6 +114,32 @@ def check_classifier(classifier: Classifier) -> Classifier:
     return classifier
 
 
+_PLAIN = (int, float, str, tuple)
+
+
+def code_of(function: Callable) -> str:
+    """What a function does, as far as its own code, the names in it and its numbers say; not what it calls."""
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return f"{type(function).__module__}.{type(function).__qualname__}"
+    return f"{code.co_code!r} {code.co_names} {[one for one in code.co_consts if isinstance(one, _PLAIN)]}"
+
+
+def architecture(model: nn.Module) -> str:
+    """A SHA-256 over what a model's answers depend on beside its weights.
+
+    Of each module: its type, the numbers, texts and tuples it holds (stride, heads, …), the code of its forward
+    pass, and buffers that are not saved.
+    """
+    digest, saved = hashlib.sha256(), model.state_dict().keys()
+    for name, module in model.named_modules():
+        held = {k: v for k, v in sorted(vars(module).items()) if not k.startswith("_") and isinstance(v, _PLAIN)}
+        held.pop("training")
+        digest.update(f"{name} {type(module).__qualname__} {held} {code_of(type(module).forward)};".encode())
+    unsaved = {name: buffer for name, buffer in model.named_buffers() if name not in saved}
+    return digest.hexdigest() + digest_tensors(unsaved.values(), unsaved)
+
+
 def fingerprint(model: nn.Module, base: Mapping[str, Tensor] | None = None) -> str:
     """A SHA-256 over the names, shapes, types and values of all weights: by it an edit knows its model.
 
@@ -120,3 +148,19 @@ def fingerprint(model: nn.Module, base: Mapping[str, Tensor] | None = None) -> s
     weights = model.state_dict()
     values = ((base or {}).get(name, tensor) for name, tensor in weights.items())
     return digest_tensors(values, (f"{name} " for name in weights))
+
+
+def by_name(what: str, data: LabelledImages, classifier: Classifier) -> LabelledImages:
+    """Give a set the classifier's classes: a label into other ones is that of the class of the same name.
+
+    Raises `ValueError`, which calls the set `what`, for a name that the classifier does not have.
+    """
+    if tuple(data.classes) == classifier.classes:
+        return data
+    numbers = torch.zeros(len(data.classes), dtype=torch.long)
+    for label in data.labels.unique().tolist():
+        try:
+            numbers[label] = classifier.index(data.classes[label])
+        except KeyError as error:
+            raise ValueError(f"{what}: {error.args[0]}; expected names of the classifier's classes") from error
+    return replace(data, labels=numbers[data.labels.cpu().long()], classes=classifier.classes)

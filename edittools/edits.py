@@ -37,18 +37,33 @@ class Record:
 
     `converged`: more steps would hardly lower the loss, which does not say that the edit is good. `reference_movement`
     and `kept_movement` say how far outputs move on reference and on kept keys, as a share of how far they move at the
-    exemplar's mask (root mean squares); `weight_change` is |ΔW|. None where nobody looked.
+    exemplar's mask (root mean squares); `weight_change` is |ΔW|. None where nobody looked, as at the loss of an edit
+    that was scaled.
     """
 
     objective: str
     loss_before: float
-    loss_after: float
+    loss_after: float | None
     steps: int
     seconds: float
     converged: bool | None = None
     reference_movement: float | None = None
     kept_movement: float | None = None
     weight_change: float | None = None
+
+    @property
+    def share_left(self) -> float | None:
+        """The share of the loss that is left, 0 where there was none; None where it is not known."""
+        if self.loss_after is None:
+            return None
+        return self.loss_after / self.loss_before if self.loss_before else 0.0
+
+    def __mul__(self, factor: float) -> "Record":
+        """What is known of the edit times `factor`: all where that is 1, else not what loss is left."""
+        if factor == 1:
+            return self
+        size = None if self.weight_change is None else self.weight_change * abs(factor)
+        return replace(self, loss_after=None, converged=None, weight_change=size)
 
 
 @dataclass(frozen=True)
@@ -188,10 +203,14 @@ class Edit:
         return f"Edit({parts if len(ranks) < 4 else f'{len(ranks)} parameters of {len(self.layers)} layers'})"
 
     def __mul__(self, factor: float) -> "Edit":
-        """Scale the edit: 0 is none, 1 the whole, -1 its opposite; `ValueError` for what is no finite number."""
+        """Scale the edit: 0 is none, 1 the whole, -1 its opposite; `ValueError` for what is no finite number.
+
+        What loss a scaled edit leaves is not known: its record's `loss_after` is None.
+        """
         factor = check_amount(factor, "strength")
         added = self.added if factor == 1 else ()
-        return replace(self, changes={name: change * factor for name, change in self.changes.items()}, added=added)
+        changes = {name: change * factor for name, change in self.changes.items()}
+        return replace(self, changes=changes, record=self.record and self.record * factor, added=added)
 
     __rmul__ = __mul__
 

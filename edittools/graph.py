@@ -17,6 +17,20 @@ _PRODUCTS = {operator.mul, operator.imul, torch.mul}
 _ACTIVATIONS = {F.relu, F.relu6, F.gelu, F.silu, F.hardswish, F.leaky_relu, F.elu, F.mish}
 _ACTIVATIONS |= {torch.relu, torch.tanh, torch.sigmoid}
 _OUT_OF_PLACE = {getattr(operator, f"i{name}"): getattr(operator, name) for name in ("add", "sub", "mul", "truediv")}
+_VIEWS = {operator.getitem, torch.chunk, torch.split, torch.flatten, torch.transpose, torch.permute, torch.unbind}
+_VIEWS |= {
+    "chunk",
+    "split",
+    "view",
+    "flatten",
+    "transpose",
+    "permute",
+    "unbind",
+    "narrow",
+    "select",
+    "squeeze",
+    "unsqueeze",
+}
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d)
 _NEUTRAL = ("Identity", "Dropout", "Dropout2d", "StochasticDepth", "DropPath")
 _TRACING = threading.RLock()
@@ -60,6 +74,12 @@ def find_layer(model: nn.Module, layer: str | nn.Module) -> str:
             f"layer {layer!r} is a convolution with {module.groups} groups: each group sees its own channels, so a "
             "direction of keys is not one; choose a layer with groups=1, see editable_layers(classifier)"
         )
+    if isinstance(module, nn.Conv2d | nn.Linear) and not is_editable(module):
+        raise ValueError(
+            f"layer {layer!r}, a {type(module).__name__}, does not use its weight as it stands but scales or makes it "
+            "first (weight standardisation, weight norm, a parametrization): what an edit adds would be scaled as "
+            "well; choose another layer, see editable_layers(classifier), or make its weight a plain one first"
+        )
     if not is_editable(module):
         raise TypeError(f"layer {layer!r} is a {type(module).__name__}: expected a Conv2d or a Linear")
     if shared := sharing(modules, layer):
@@ -77,8 +97,48 @@ def sharing(modules: dict[str, nn.Module], layer: str) -> list[str]:
 
 
 def is_editable(module: nn.Module) -> bool:
-    """A convolution without groups, or a linear layer."""
-    return (isinstance(module, nn.Conv2d) and module.groups == 1) or isinstance(module, nn.Linear)
+    """A convolution without groups, or a linear layer, whose output is linear in its weight."""
+    known = (isinstance(module, nn.Conv2d) and module.groups == 1) or isinstance(module, nn.Linear)
+    known = known and "weight" in module._parameters
+    return known and (type(module) in (nn.Conv2d, nn.Linear) or _is_linear_in_weight(module))
+
+
+@torch.no_grad()
+def _is_linear_in_weight(module: nn.Conv2d | nn.Linear) -> bool:
+    """Whether equal steps of the weight are equal steps of the output, on one small input."""
+    state = {n: t.detach().double() if t.is_floating_point() else t for n, t in _own_tensors(module).items()}
+    weight, generator = state["weight"], torch.Generator().manual_seed(0)
+    shape = (1, module.in_features) if isinstance(module, nn.Linear) else (1, module.in_channels, *weight.shape[2:])
+    inputs, step = (torch.randn(size, generator=generator).to(weight) for size in (shape, weight.shape))
+    try:
+        outputs = [torch.func.functional_call(module, state | {"weight": weight + a * step}, inputs) for a in range(3)]
+    except (RuntimeError, TypeError, ValueError):
+        return False
+    bend = outputs[2] - 2 * outputs[1] + outputs[0]
+    return bool(bend.abs().max() <= 1e-6 * max(float(out.abs().max()) for out in outputs))
+
+
+def _own_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
+    return dict(module.named_parameters()) | dict(module.named_buffers())
+
+
+class _Proxy(fx.Proxy):
+    """A proxy that records `x += y` and its like as steps in place; torch.fx's own makes them `x + y`."""
+
+    def __iadd__(self, other: Any) -> fx.Proxy:
+        return self._changed(operator.iadd, other)
+
+    def __isub__(self, other: Any) -> fx.Proxy:
+        return self._changed(operator.isub, other)
+
+    def __imul__(self, other: Any) -> fx.Proxy:
+        return self._changed(operator.imul, other)
+
+    def __itruediv__(self, other: Any) -> fx.Proxy:
+        return self._changed(operator.itruediv, other)
+
+    def _changed(self, step: Callable, other: Any) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", step, (self, other), {})
 
 
 class _Tracer(fx.Tracer):
@@ -95,6 +155,10 @@ class _Tracer(fx.Tracer):
     def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> tuple[Any, list[Any]]:
         """Pass images alone, as `Classifier` does: other arguments of the forward pass keep their defaults."""
         return root_fn, [self.root, self.create_proxy("placeholder", "images", (), {})]
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        """Steps in place are recorded as such."""
+        return _Proxy(node, self)
 
     def is_leaf_module(self, m: nn.Module, qualname: str) -> bool:
         layers = (nn.Conv2d, nn.Linear, nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
@@ -130,8 +194,53 @@ def trace(model: nn.Module) -> tuple[fx.Graph, dict[str, str]]:
             f"torch.fx cannot trace the forward pass of {type(model).__name__} ({type(error).__name__}: {error}). What "
             "branches on the values of tensors must stand in a module of its own, which is then kept whole"
         ) from error
+    _read_what_was_changed(model, graph)
     graph.eliminate_dead_code()
     return graph, tracer.opaque
+
+
+def _read_what_was_changed(model: nn.Module, graph: fx.Graph) -> None:
+    """Let what reads a tensor after a step in place (`relu_`, `x += y`) read that step, which changed the tensor."""
+    order = {node: i for i, node in enumerate(graph.nodes)}
+    for node in graph.nodes:
+        changed = node.args[0] if node.args else None
+        if not isinstance(changed, fx.Node) or not _is_in_place(model, node) or _is_number(changed):
+            continue
+        whole = _viewed(changed)
+        if whole is not changed and any(order[user] > order[node] for user in whole.users):
+            raise ValueError(
+                f"the forward pass of {type(model).__name__} changes a view of a tensor in place and reads the whole "
+                f"later ({node.name} changes {changed.name} of {whole.name}), which a cut cannot follow: expected a "
+                "step that makes a new tensor"
+            )
+        for user in list(changed.users):
+            if order[user] > order[node]:
+                user.replace_input_with(changed, node)
+
+
+def _is_in_place(model: nn.Module, node: fx.Node) -> bool:
+    if node.op == "call_module":
+        return bool(getattr(_module(model, node), "inplace", False))
+    if node.op == "call_method":
+        return node.target.endswith("_") and not node.target.startswith("_")
+    return node.op == "call_function" and (node.target in _OUT_OF_PLACE or bool(node.kwargs.get("inplace")))
+
+
+def _is_number(node: fx.Node) -> bool:
+    """Sizes, and what is computed of them alone: they are never changed in place."""
+    if node.op == "call_method":
+        return node.target in ("size", "dim", "numel", "item")
+    if node.op != "call_function":
+        return False
+    if node.target is getattr:
+        return node.args[1] in ("shape", "ndim")
+    return bool(node.all_input_nodes) and all(_is_number(source) for source in node.all_input_nodes)
+
+
+def _viewed(node: fx.Node) -> fx.Node:
+    """The tensor of which a node is a view; itself where it is none."""
+    views = node.target in _VIEWS if node.op in ("call_method", "call_function") else False
+    return _viewed(node.args[0]) if views and isinstance(node.args[0], fx.Node) else node
 
 
 def call_of(graph: fx.Graph, opaque: dict[str, str], layer: str) -> fx.Node:

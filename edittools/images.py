@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -181,6 +182,11 @@ class LazyImages(Sequence):
             return load_image(self.paths[places], self.size, self.resize_to)
         return torch.stack([self[i] for i in places]) if places else torch.zeros(0, 3, self.size, self.size)
 
+    @cached_property
+    def digests(self) -> frozenset[bytes]:
+        """What tells the images apart by their pixels, see `pixel_digests`; the files are read once for it."""
+        return pixel_digests(self)
+
 
 @dataclass(frozen=True)
 class LabelledImages:
@@ -266,9 +272,14 @@ def in_batches(images: Images, size: int = 64, bar: str = "", progress: bool = F
 
 
 def spread(images: Images, count: int) -> Tensor:
-    """At most `count` of the images, evenly spread."""
+    """At most `count` of the images, at even steps of their order; shuffle images whose classes come in turn first."""
     pixels = pixels_of(images)
     return pixels[:: -(-len(pixels) // count)]
+
+
+def pixel_digests(images: Iterable[Tensor]) -> frozenset[bytes]:
+    """A SHA-1 of the pixels of each image `(3, H, W)`, by which the same images are known in another set."""
+    return frozenset(hashlib.sha1(image.cpu().numpy().tobytes()).digest() for image in images)
 
 
 def resized(images: Tensor, size: int) -> Tensor:

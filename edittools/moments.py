@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from edittools.caching import Tensors, load_or_compute_all
-from edittools.classifiers import Classifier, check_classifier, fingerprint
+from edittools.classifiers import Classifier, architecture, check_classifier, fingerprint
 from edittools.cut import rows
 from edittools.graph import evaluating, find_layer
 from edittools.images import Images, LabelledImages, in_batches
@@ -149,4 +149,4 @@ def second_moments(
 def _content(classifier: Classifier, images: Images) -> str:
     data = images if isinstance(images, LabelledImages) else LabelledImages.unlabelled(images, ["-"])
     scaling = (classifier.mean.flatten().tolist(), classifier.std.flatten().tolist())
-    return f"{fingerprint(classifier.model)} {scaling} {data.digest()}"
+    return f"{fingerprint(classifier.model)} {architecture(classifier.model)} {scaling} {data.digest()}"

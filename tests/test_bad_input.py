@@ -282,6 +282,16 @@ REWRITES = {
     "fine-tuning: a tensor as exemplar": (lambda w: w.finetune(exemplars=w.images), TypeError, "Tensor is no Exemplar"),
     "fine-tuning: locality alone": (lambda w: w.finetune(locality=1.0), ValueError, "locality=1.0 without reference"),
     "fine-tuning: steps -2": (lambda w: w.finetune(steps=-2), ValueError, "steps -2: expected a whole number from 0"),
+    "fine-tuning: no reference": (
+        lambda w: w.finetune(locality=1.0, reference=w.images[:0]),
+        ValueError,
+        "0 images for the locality term",
+    ),
+    "fine-tuning: empty reference": (
+        lambda w: w.finetune(locality=1.0, reference=[]),
+        ValueError,
+        "0 images for the locality term",
+    ),
     "fine-tuning: rate NaN": (lambda w: w.finetune(rate=NAN), ValueError, "rate nan: expected a finite number from 0"),
     "fine-tuning: momentum 1": (
         lambda w: w.finetune(momentum=1.0),
@@ -560,7 +570,11 @@ WIDGETS = {
         "no mask 'sky': there are",
     ),
     "predictions: no image": (lambda w: PredictionView(w.classifier, []), ValueError, "no image: expected at least"),
-    "predictions: 9 bars": (lambda w: PredictionView(w.classifier, w.images[0], top=9), ValueError, "bars 9: expected"),
+    "predictions: no bars": (
+        lambda w: PredictionView(w.classifier, w.images[0], top=0),
+        ValueError,
+        "bars 0: expected",
+    ),
     "predictions: a foreign edit": (
         lambda w: PredictionView(w.classifier, w.images[0], w.other),
         ValueError,

@@ -80,6 +80,52 @@ def test_an_edit_is_evaluated_on_top_of_one_that_is_applied_meanwhile(tiny, phot
     assert torch.equal(kept["clean"].logits(second), alone) and not torch.equal(both, alone)
 
 
+@pytest.mark.parametrize("kind", [bench.CachedStates, FreshStates])
+def test_an_edit_is_evaluated_on_top_of_one_of_its_layers_bias(tiny, photos32, sets, exemplar, kind):
+    kept = kind(cut_all(tiny, ["conv1"]), sets["clean"])
+    edit = rewrite(tiny, "conv1", exemplar, photos32, cache="")
+    alone = kept.logits(edit)
+    with Edit({"conv1.bias": Change(torch.linspace(-3, 3, 12))}, fingerprint(tiny.model)).applied(tiny):
+        found = kept.logits(edit)
+        with edit.applied(tiny):
+            expected = predict(tiny, sets["clean"])
+    assert torch.allclose(found, expected, atol=1e-5) and not torch.allclose(found, alone, atol=1e-2)
+    assert torch.equal(kept.logits(edit), alone)
+
+
+class OutOfOrder(nn.Module):
+    """The layer that runs first is made last; another runs beside the one that is cut, after it."""
+
+    def __init__(self):
+        super().__init__()
+        self.late, self.side = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 1)
+        self.early, self.head = nn.Conv2d(3, 8, 3, padding=1), nn.Linear(8, 5)
+
+    def forward(self, x):
+        x = torch.relu(self.early(x))
+        y = self.late(x)
+        return self.head(torch.relu(y + self.side(x)).mean((2, 3)))
+
+
+@pytest.mark.parametrize(("changed", "refused"), [("early", True), ("side", True), ("late", False), ("head", False)])
+def test_states_are_refused_by_the_order_in_which_layers_run(photos32, sets, exemplar, changed, refused):
+    torch.manual_seed(0)
+    classifier = Classifier(OutOfOrder(), list("abcde"), size=32)
+    kept = bench.CachedStates(cut_all(classifier, ["late"]), sets["clean"])
+    first, second = (
+        rewrite(classifier, layer, exemplar, photos32, objective="least_squares", cache="")
+        for layer in (changed, "late")
+    )
+    with first.applied(classifier):
+        if refused:
+            with pytest.raises(ValueError, match=f"kept at 'late' before Edit.*which changes '{changed}': keep them"):
+                kept.logits(second)
+            return
+        found = kept.logits(second)
+        with second.applied(classifier):
+            assert torch.allclose(found, predict(classifier, sets["clean"]), atol=1e-5)
+
+
 def test_states_beyond_an_edit_applied_since_are_refused(tiny, photos32, sets, exemplar):
     first = finetune(tiny, "conv1", exemplar, rate=0.1, steps=3)
     second = rewrite(tiny, "conv2", exemplar, photos32, cache="")

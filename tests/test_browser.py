@@ -277,6 +277,20 @@ def test_undo_and_redo_go_by_whole_strokes_through_drawing_and_python_alike(draw
     assert drawn.shows(expected)
 
 
+def test_a_clear_by_accident_can_be_taken_back(drawn, expected):
+    drawn.drag(*STROKE)
+    expected.brush(STROKE, radius=2)
+    assert drawn.shows(expected)
+    drawn.do("clear")
+    expected.clear()
+    assert drawn.shows(expected)
+    drawn.press("Control+z")
+    expected.undo()
+    assert drawn.count() > 0 and drawn.shows(expected)
+    drawn.python("editor.redo(); editor.undo(); editor.undo()")
+    assert lab.wait_until(lambda: drawn.count() == 0)
+
+
 def test_escape_takes_back_a_stroke_that_is_being_drawn(drawn, expected):
     before = drawn.pixels()
     drawn.page.mouse.move(*drawn.at(20, 20))

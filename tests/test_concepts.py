@@ -72,6 +72,15 @@ def test_found_masks_are_kept_on_disk_by_image_and_finder(tmp_path):
     assert calls == [4, 2, 4]
 
 
+def test_a_segmenter_with_other_scores_says_so():
+    network = torch.nn.Conv2d(3, 2, 1)
+    first, same, other = (
+        Segmenter(network, scores, ("a", "b"))
+        for scores in (lambda x: network(x) > 0.2, lambda x: network(x) > 0.2, lambda x: network(x) > 0.8)
+    )
+    assert first.about == same.about != other.about
+
+
 def _deeplab():
     from torchvision.models.segmentation import deeplabv3_mobilenet_v3_large
 

@@ -292,6 +292,12 @@ def test_interrupted_and_resumed_is_the_same_as_uninterrupted(looker, world, tmp
     pd.testing.assert_frame_equal(probe(looker, concepts, settings, store=store).table, whole)
     with pytest.raises(ValueError, match="another sweep"):
         probe(looker, concepts, replace(settings, least_area=0.1), store=store)
+    for changed in (
+        Classifier(looker.model, looker.classes, (0.5,) * 3, (0.3,) * 3, looker.size),
+        Classifier(looker.model, looker.classes[::-1], size=looker.size),
+    ):
+        with pytest.raises(ValueError, match="another sweep"):
+            probe(changed, concepts, settings, store=store)
 
 
 class Elsewhere(ThreadPoolExecutor):

@@ -9,7 +9,7 @@ from torch import nn
 
 from edittools.classifiers import Classifier
 from edittools.cut import Cut, cut_all, editable_layers, prefixes, sought
-from edittools.graph import evaluating, find_layer, trace
+from edittools.graph import evaluating, find_layer, is_editable, trace
 from edittools.zoo.embedded import mini_vit
 
 SIZE = 64  # as much to see as at 224, in a twelfth of the time
@@ -404,3 +404,83 @@ def test_other_threads_may_run_models_and_trace_while_a_model_is_traced(shared):
     assert [node.target for node in graph.nodes] == ["images", "conv", "output"]
     assert [node.target for node in traced.nodes] == ["images", "0", "1", "output"]
     assert nn.Module.__call__ is call
+
+
+class _Before(nn.Module):
+    """A block that activates what its skip carries, in place or not."""
+
+    def __init__(self, inplace):
+        super().__init__()
+        self.relu, self.conv = nn.ReLU(inplace=inplace), nn.Conv2d(8, 8, 3, padding=1)
+
+    def forward(self, x):
+        return x + self.conv(self.relu(x))
+
+
+class _Alias(nn.Module):
+    """Another name for a tensor that is then changed in place."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(8, 8, 3, padding=1)
+
+    def forward(self, x):
+        same, height = x, x.shape[2]
+        half = height
+        half -= 3
+        x += 1.0
+        return (self.conv(x) + same)[:, :, half:height]
+
+
+def _around(*blocks):
+    torch.manual_seed(0)
+    stem, head = nn.Conv2d(3, 8, 3, padding=1), (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
+    return Classifier(nn.Sequential(stem, *blocks, *head), list("abcd"), size=32)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("blocks", [(_Before(True), _Before(True)), (_Alias(), _Alias())], ids=["skip", "alias"])
+def test_what_is_changed_in_place_is_read_as_changed(blocks, photos32):
+    classifier = _around(*blocks)
+    for layer in ("0", "1.conv", "2.conv"):
+        cut = Cut(classifier, layer)
+        assert torch.allclose(cut.suffix(cut.prefix(photos32)), classifier(photos32), atol=1e-5)
+
+
+def test_a_view_that_is_changed_in_place_while_the_whole_is_read_is_refused():
+    class View(_Before):
+        def forward(self, x):
+            first, _ = x.chunk(2, dim=1)
+            first.relu_()
+            return self.conv(x)
+
+    with pytest.raises(ValueError, match="changes a view of a tensor in place and reads the whole later"):
+        Cut(_around(View(False)), "0")
+
+
+class _Standardised(nn.Conv2d):
+    def forward(self, x):
+        return nn.functional.conv2d(x, (self.weight - self.weight.mean()) / self.weight.std(), self.bias)
+
+
+class _Padded(nn.Conv2d):
+    def forward(self, x):
+        return super().forward(nn.functional.pad(x, (1, 1, 1, 1)))
+
+
+@pytest.mark.parametrize(
+    ("layer", "fits"),
+    [
+        (_Padded(3, 4, 3), True),
+        (_Padded(3, 4, 3).half(), True),
+        (_Standardised(3, 4, 3), False),
+        (nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 4, 1)), False),
+        (nn.utils.parametrizations.spectral_norm(nn.Linear(3, 4)), False),
+        (nn.utils.spectral_norm(nn.Conv2d(3, 4, 1)), False),  # the old kind, of hooks
+    ],
+)
+def test_a_layer_is_editable_where_its_output_is_linear_in_its_weight(layer, fits):
+    assert is_editable(layer) == fits
+    if not fits:
+        with pytest.raises(ValueError, match="layer '0', a .* does not use its weight as it stands"):
+            find_layer(nn.Sequential(layer), "0")

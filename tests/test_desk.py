@@ -1,8 +1,10 @@
 """The desk without a browser: what it computes, what it says, and that Python and hand take the same path."""
 
 import threading
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from edittools.cut import Cut
 from edittools.edits import Edit
 from edittools.images import LabelledImages, LazyImages, save_image
 from edittools.keys import LayerKeys
+from edittools.lab import bench as bench_module
 from edittools.lab import cards, folders, palette, steps, words
 from edittools.lab.bench import Bench, Counts, Settings, margins
 from edittools.lab.desk_work import Drawing, Request, Told, Work
@@ -204,6 +207,73 @@ def test_saying_what_a_picture_shows_makes_it_misread(bench, tiny):
     assert bench.wrong[index] and bench.order.index(index) < 8
     with pytest.raises(KeyError, match="no class 'fox' among 5"):
         bench.relabel(index, "fox")
+
+
+def test_a_set_is_not_changed_by_relabelling_and_as_many_pictures_are_shown(tiny, sets):
+    bench = Bench(tiny, sets[0].subset(range(3)), everyday=sets[1], shown=12)
+    assert len(bench.shown) == 6
+    before, index = bench.images, bench.order[-1]
+    for name in tiny.classes:
+        bench.relabel(index, name)
+        assert len(bench.shown) == 6 and int(bench.images.labels[index]) == tiny.classes.index(name)
+    assert before.labels.tolist() == bench.first_labels.tolist() == sets[0].labels[:3].tolist()
+
+
+@pytest.mark.parametrize("kind", ["readings", "counts"])
+def test_what_is_computed_while_a_picture_is_relabelled_is_not_taken_for_what_it_is_now(kind, bench, tiny, monkeypatch):
+    edit = bench.rewrite(make_exemplar(), Settings("conv1"))
+    index = bench.order[-1]
+    name = tiny.classes[(int(bench.images.labels[index]) + 1) % 5]
+    real = bench_module.CachedStates
+
+    def relabelled_meanwhile(*given):
+        made = real(*given)
+        if tiny.classes[int(bench.images.labels[index])] != name:
+            bench.relabel(index, name)
+        return made
+
+    monkeypatch.setattr(bench_module, "CachedStates", relabelled_meanwhile)
+    getattr(bench, kind)(edit)
+    monkeypatch.setattr(bench_module, "CachedStates", real)
+    found = getattr(bench, kind)(edit)
+    with edit.applied(tiny):
+        if kind == "readings":
+            torch.testing.assert_close(found, predict(tiny, bench.some).softmax(1))
+        else:
+            assert found.images.before.tolist() == bench.wrong.tolist()
+            assert found.images.after.tolist() == errors(predict(tiny, bench.images), bench.images.labels).tolist()
+
+
+def test_pictures_are_not_relabelled_while_they_are_shown(bench, tiny):
+    relabelling = threading.Thread(target=bench.relabel, args=(0, tiny.classes[int(bench.images.labels[0])]))
+    same = []
+
+    class Shows(Told):
+        def readings(self, now, before):
+            looked = bench.looked_at
+            relabelling.start()
+            relabelling.join(0.2)
+            same.append(bench.looked_at is looked)
+
+    looked = bench.looked_at
+    work = Work(bench, steps.Steps(), Shows(), pytest.fail)
+    work.do(Request(Drawing(0, MASK, palette.Recipe()), Settings("conv1")), lambda: False)
+    relabelling.join(10)
+    assert same == [True] and bench.looked_at is not looked
+
+
+def test_labels_into_other_classes_are_taken_by_name(tiny, sets):
+    images, everyday, _ = sets
+    other = ("yak", *reversed(tiny.classes))
+    turned = [LabelledImages(one.images, 5 - one.labels, other) for one in (images, everyday)]
+    bench = Bench(tiny, *turned, keep=LabelledImages(everyday.images.flip(3), 5 - everyday.labels, list(other)))
+    assert bench.images.labels.tolist() == images.labels.tolist() and bench.images.classes == tiny.classes
+    assert bench.all_everyday.labels.tolist() == bench.keep.labels.tolist() == everyday.labels.tolist()
+    for labels in (torch.zeros(12, dtype=torch.long), torch.zeros(12, dtype=torch.uint8)):
+        unknown = LabelledImages(images.images, labels, other)
+        with pytest.raises(ValueError, match="images: no class 'yak' among 5; expected names of the classifier's"):
+            Bench(tiny, unknown)
+    assert lab.Desk(tiny, unknown).trouble.startswith("images: no class 'yak'")
 
 
 def test_large_sets_and_other_sizes_are_reduced_and_it_is_said(tiny, monkeypatch):
@@ -544,6 +614,18 @@ def test_a_stroke_solves_again_in_place_and_a_new_edit_is_added(desk):
     assert [chip.name for chip in desk.shelf.chips.children] == ["edit_1", "edit_2"]
 
 
+def test_all_masks_of_a_picture_are_there_when_it_is_chosen_again(desk):
+    desk.editor.mask = MASK
+    desk.editor.add_mask("sky", MASK.flip(0))
+    desk.editor.add_mask("road")
+    desk.editor.active = "sky"
+    desk.choose(3)
+    assert list(desk.editor.masks) == ["mask"] and not desk.editor.mask.any()
+    desk.choose(desk._order[0])
+    assert list(desk.editor.masks) == ["mask", "sky", "road"] and desk.editor.active == "sky"
+    assert torch.equal(desk.editor.mask, MASK.flip(0)) and torch.equal(desk.editor.masks["mask"], MASK)
+
+
 def test_alpha_is_live_and_the_chip_has_it_as_well(desk):
     draw_and_rewrite(desk)
     whole = desk.bench.readings(desk.edit)
@@ -617,6 +699,81 @@ def test_the_best_is_found_and_its_code_finds_it_again(tiny, sets):
             assert torch.equal(given["edit"].changes[name].delta(), change.delta())
 
 
+def labels_edit(classifier, exemplar, failing, *others, **search):
+    """A search that finds something at once, by the labels."""
+    edit = et.rewrite(classifier, "conv1", exemplar, noise(8))
+    found = SimpleNamespace(found=True, settings={"layer": "conv1"})
+    by_labels = float((failing.labels * torch.arange(1, 1 + len(failing))).sum()) * edit
+    return SimpleNamespace(edit=by_labels, methods={"edit": found}, verdict="found.")
+
+
+def test_what_was_said_of_pictures_before_a_search_and_after_it_is_in_the_code(tiny, sets, monkeypatch):
+    monkeypatch.setattr(bench_module, "repair", labels_edit)
+    images, everyday, keep = sets
+    desk = lab.Desk(tiny, images, everyday, keep, shown=4)
+    first, second, third = desk.bench.order[-3:]
+
+    def say(index, by):
+        desk.choose(index)
+        desk.shows.value = tiny.classes[(int(images.labels[index]) + by) % 5]
+
+    say(first, 1)
+    desk.choose(third)
+    desk.editor.mask = MASK
+    desk.find_best()
+    assert desk.wait(60) and not desk.trouble and desk.edit is not None
+    say(first, 2)
+    say(second, 1)
+    assert desk.wait(60) and f"bench.relabel({second}, {desk.shows.value!r})" in desk.shelf.code.text
+    given = {"classifier": tiny, "images": images, "everyday": everyday, "keep": keep}
+    exec(desk.code, given)
+    for name, change in desk.edit.changes.items():
+        assert torch.equal(given["edit"].changes[name].delta(), change.delta())
+    desk.steps.change("edit_1", on=False)
+    exec(desk.code, given)
+    assert given["bench"].images.labels.tolist() == desk.bench.images.labels.tolist() != images.labels.tolist()
+
+
+def test_the_words_about_x_follow_what_is_said_of_the_picture(desk):
+    desk.editor.mask = MASK
+    others = [name for name in desk.bench.classifier.classes if name != desk.shows.value]
+    said = set()
+    for name in others:
+        desk.shows.value = name
+        assert desk.wait(60)
+        said.add(desk.pair.cards[0]["said"].partition(":")[0])
+    assert said == set(others)
+
+
+def test_a_file_that_was_uploaded_goes_by_its_own_name_in_the_code(desk, tmp_path, monkeypatch):
+    draw_and_rewrite(desk)
+    desk.save(tmp_path / "mine.safetensors")
+    content = (tmp_path / "mine.safetensors").read_bytes()
+    desk._load_upload(({"name": "mine.safetensors", "content": memoryview(content)},))
+    assert desk.wait(60) and not desk.trouble and len(desk.steps.now) == 2
+    lines = ["# this file must lie beside the notebook", "edit_2 = et.Edit.load('mine.safetensors', classifier)"]
+    assert desk.steps.now[1].code.splitlines() == lines
+    monkeypatch.chdir(tmp_path)
+    given = {"classifier": desk.bench.classifier}
+    exec("import edittools as et\n" + desk.steps.now[1].code, given)
+    assert given["edit_2"].layers == ("conv1",)
+
+
+def test_a_path_may_begin_at_home(desk, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    draw_and_rewrite(desk)
+    desk.save("~/edit.safetensors")
+    desk.load("~/edit.safetensors")
+    assert desk.wait(60) and not desk.trouble and len(desk.steps.now) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+    given = {"classifier": desk.bench.classifier}
+    exec("import edittools as et\n" + desk.steps.now[1].code, given)
+    save_image(tmp_path / "home" / "snow.png", noise(1)[0])
+    desk.palette.kind.value, desk.palette.file.value = "patch", "~/snow.png"
+    assert desk.wait(60) and not desk.trouble and desk._drawing().recipe.source is not None
+
+
 def test_a_search_tells_how_far_it_is_and_ends_when_it_is_told_to(bench):
     shares = []
 
@@ -626,12 +783,140 @@ def test_a_search_tells_how_far_it_is_and_ends_when_it_is_told_to(bench):
             if share:
                 work.ended.set()
 
-    work = Work(bench, steps.Steps(), Ends())
-    work.do(
-        Request(Drawing(0, MASK, palette.Recipe("paint out")), Settings("conv1"), 1.0, "edit_1", True), lambda: False
-    )
+    failures = []
+    work = Work(bench, steps.Steps(), Ends(), failures.append)
+    request = Request(Drawing(0, MASK, palette.Recipe("paint out")), Settings("conv1"), 1.0, "edit_1", True)
+    work.want(request)
+    work.do(request, lambda: False)
+    assert not failures
     assert shares[0] == 0 and shares[-1] is None and len(shares) < 8
     assert shares[1:-1] == sorted(shares[1:-1])
+
+
+# --- what goes on while the worker works ---
+
+
+@contextmanager
+def working(desk, at):
+    """A desk whose worker is in the midst of `at`, a method of its bench, until the block ends."""
+    begun, go_on, real = threading.Event(), threading.Event(), getattr(desk.bench, at)
+
+    def slow(*given, **named):
+        begun.set()
+        go_on.wait(30)
+        return real(*given, **named)
+
+    setattr(desk.bench, at, slow)
+    {"readings": desk._follow, "rewrite": desk.rewrite, "repair": desk.find_best}[at]()
+    assert begun.wait(30)
+    try:
+        yield
+    finally:
+        setattr(desk.bench, at, real)
+        go_on.set()
+    assert desk.wait(120)
+
+
+@pytest.mark.parametrize("at", ["readings", "rewrite"])
+def test_a_rewrite_is_done_though_another_picture_is_looked_at_meanwhile(desk, at):
+    desk.editor.mask = MASK
+    desk.controls.strength.value = 0.5
+    with working(desk, at):
+        desk.rewrite()
+        desk.choose(3)
+        desk.controls.layer.value = "conv2"
+    [made] = desk.steps.now
+    assert desk.edit.layers == ("conv1",) and made.drawn_on == (desk._order[0],) and made.strength == 0.5
+    assert not desk.trouble and desk.counts is not None and len(desk.shelf.chips.children) == 1
+    assert not desk.pair.cards  # nothing is drawn on the picture in view
+
+
+@pytest.mark.parametrize("at", ["readings", "rewrite"])
+def test_a_rewrite_is_done_though_a_new_edit_is_begun_and_rewritten_meanwhile(desk, sets, at):
+    desk.editor.mask = MASK
+    with working(desk, at):
+        desk.rewrite()
+        desk.new_edit()
+        desk.editor.rectangle((0, 0), (9, 9))
+        desk.controls.layer.value = "conv2"
+        desk.rewrite()
+    assert [one.name for one in desk.steps.now] == ["edit_1", "edit_2"]
+    assert [one.edit.layers for one in desk.steps.now] == [("conv1",), ("conv2",)]
+    given = {"classifier": desk.bench.classifier, **dict(zip(("images", "everyday", "keep"), sets, strict=True))}
+    exec(desk.code, given)
+    for name, change in desk.edit.changes.items():
+        assert torch.equal(given["edit"].changes[name].delta(), change.delta())
+
+
+def test_of_strokes_made_meanwhile_the_last_one_is_rewritten(desk):
+    desk.editor.mask = MASK
+    with working(desk, "rewrite"):
+        for side in (5, 9, 30):
+            desk.editor.rectangle((0, 0), (side, side))
+    [made] = desk.steps.now
+    assert len(desk.steps._past) == 1
+    expected = desk.bench.rewrite(desk.exemplar, Settings("conv1"))
+    assert torch.equal(made.edit.changes["conv1.weight"].delta(), expected.changes["conv1.weight"].delta())
+
+
+def test_an_edit_that_is_removed_while_it_is_solved_anew_does_not_come_back(desk):
+    draw_and_rewrite(desk)
+    with working(desk, "rewrite"):
+        desk.editor.rectangle((0, 0), (9, 9))
+        desk.shelf.chips.children[0].remove.click()
+    assert not desk.steps.now and not desk.shelf.chips.children and desk.edit is None
+
+
+def test_a_rewrite_that_fails_is_said_though_another_picture_is_looked_at_meanwhile(desk):
+    desk.controls.rank.value, desk.editor.mask = 64, MASK
+    with working(desk, "readings"):
+        desk.rewrite()
+        desk.choose(3)
+    assert "rank 64" in desk.trouble and desk.edit is None
+    desk.controls.rank.value = 1
+    draw_and_rewrite(desk)
+    with working(desk, "readings"):
+        desk.rewrite()
+        desk.palette.kind.value, desk.palette.word.value = "word", " "
+        desk.choose(2)
+    assert len(desk.steps.now) == 1  # a drawing that cannot be made does not keep others from being rewritten
+
+
+@pytest.mark.parametrize("at", ["readings", "repair"])
+def test_what_a_search_found_is_said_though_another_picture_is_looked_at_meanwhile(desk, at):
+    desk.palette.kind.value, desk.editor.mask = "paint out", MASK
+    with working(desk, at):
+        if at == "readings":
+            desk.find_best()
+        desk.choose(3)
+        assert desk.results.status.text == "searching …"
+    assert not desk.trouble and desk.verdict.startswith("Searched: ") and desk.results.status.text != "searching …"
+    assert all(made.drawn_on == (desk._order[0],) for made in desk.steps.now)
+    desk.choose(1)
+    assert desk.wait(60) and not desk.verdict.startswith("Searched: ")
+
+
+def test_a_rewrite_after_a_search_is_done_and_both_are_said(desk):
+    desk.palette.kind.value, desk.editor.mask = "paint out", MASK
+    with working(desk, "repair"):
+        desk.rewrite()
+    assert desk.steps.now[-1].about == "paint out → conv1, rank 1"
+    assert desk.verdict.startswith("Searched: ") and desk.verdict.endswith("of the picture.")
+
+
+def test_a_search_is_ended_before_it_has_begun(desk):
+    desk.editor.mask = MASK
+    with working(desk, "readings"):
+        desk.find_best()
+        desk.stop()
+    assert desk.verdict == "The search was ended before anything was tried." and not desk.steps.now
+
+
+def test_begun_anew_nothing_is_wanted_any_more(desk):
+    desk.editor.mask = MASK
+    with working(desk, "rewrite"):
+        desk._begin()
+    assert not desk.trouble and desk.edit is None and not desk.shelf.chips.children
 
 
 # --- what goes wrong ---

@@ -207,6 +207,19 @@ def test_adding_a_full_change_to_a_low_rank_one_adds_them(tiny, edit, exemplar):
     assert torch.allclose(total, edit.changes["conv1.weight"].delta() + full.changes["conv1.weight"].delta())
 
 
+@pytest.mark.parametrize("factor", [0.5, -1.5, 0.0])
+def test_the_record_of_a_scaled_edit_says_no_more_than_is_known(tiny, edit, factor, tmp_path):
+    whole, scaled = edit.record, factor * edit
+    size = float(scaled.changes["conv1.weight"].delta().norm())
+    assert scaled.record.weight_change == pytest.approx(size, rel=1e-5, abs=1e-9)
+    assert scaled.record.loss_after is scaled.record.share_left is scaled.record.converged is None
+    assert scaled.record.loss_before == whole.loss_before
+    assert scaled.record.reference_movement == whole.reference_movement  # a share, which scaling leaves as it is
+    assert (1 * edit).record == whole and whole.share_left == whole.loss_after / whole.loss_before
+    scaled.save(tmp_path / "scaled.safetensors")
+    assert Edit.load(tmp_path / "scaled.safetensors", tiny).record == scaled.record
+
+
 def test_save_and_load_give_the_same_edit(tiny, edit, other, tmp_path):
     both = edit + 0.5 * other
     for value in (edit, both):

@@ -96,6 +96,15 @@ def test_the_store_of_another_sweep_is_refused(tmp_path):
     assert len((tmp_path / "run.jsonl").read_text().splitlines()) == 6
 
 
+@pytest.mark.parametrize("text", ["my notes", '{"about": "seed'])
+def test_a_file_that_is_no_store_is_not_overwritten(tmp_path, text):
+    path = tmp_path / "notes.txt"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"notes.txt' is no file of a sweep: give another name"):
+        run(square, JOBS, path)
+    assert path.read_text() == text
+
+
 def test_a_failure_in_a_pool_comes_through_and_finished_jobs_are_kept(tmp_path):
     with ThreadPoolExecutor(1) as pool, pytest.raises(RuntimeError, match="job 3"):
         run(fails_at_three, JOBS, tmp_path / "run.jsonl", pool)

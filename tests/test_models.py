@@ -130,6 +130,8 @@ def test_places365_wants_a_file_or_a_hash_and_reads_the_authors_format(tmp_path,
     classifier = load_classifier("resnet18_places365", weights=tmp_path / "places.pth.tar")
     assert len(classifier.classes) == 365
     assert torch.equal(classifier.model.fc.bias, state["module.fc.bias"])
+    with pytest.raises(ValueError, match=r"places.pth.tar' has SHA-256 .*, not 000000: delete it"):
+        load_classifier("resnet18_places365", weights=tmp_path / "places.pth.tar", sha256="000000")
 
 
 def test_data_lies_beside_the_package_in_a_checkout_and_inside_it_once_installed(monkeypatch, tmp_path):

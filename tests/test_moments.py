@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from edittools.classifiers import Classifier
 from edittools.images import LabelledImages
 from edittools.moments import RankError, SecondMoment, directions, measure, second_moments
 
@@ -124,3 +125,29 @@ def test_no_hook_is_left_behind_even_after_an_exception(tiny, photos32):
         measure(tiny, ["conv1"], photos32[:0])
     assert not any(module._forward_pre_hooks for module in tiny.modules())
     assert tiny.model.norm.training
+
+
+class _Activated(torch.nn.Module):
+    """The same weights under one activation or another, and a buffer that is not saved."""
+
+    def __init__(self, activation, shift=1.0):
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.head, self.activation = torch.nn.Conv2d(3, 8, 3), torch.nn.Linear(8, 2), activation
+        self.register_buffer("shift", torch.tensor(shift), persistent=False)
+
+    def forward(self, x):
+        return self.head(self.activation(self.stem(x) + self.shift).mean(dim=(2, 3)))
+
+
+def test_models_of_equal_weights_and_other_steps_have_moments_of_their_own(photos32, tmp_path):
+    relu, stride = torch.nn.ReLU, _Activated(torch.nn.ReLU())
+    stride.stem.stride = (2, 2)
+    models = [_Activated(relu()), _Activated(torch.nn.Tanh()), _Activated(relu(), 5.0), stride]
+    traces = []
+    for model in (*models, models[0]):
+        classifier = Classifier(model, ["a", "b"], size=32)
+        kept = second_moments(classifier, ["head"], photos32, cache=tmp_path)["head"].matrix
+        assert torch.allclose(kept, measure(classifier, ["head"], photos32)["head"].matrix)
+        traces.append(float(kept.trace()))
+    assert len(set(traces)) == 4 and traces[0] == traces[4]

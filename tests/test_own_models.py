@@ -1,6 +1,8 @@
 """Models as people have them: the usual way through works, or the error says why it does not and what would."""
 
 import copy
+import unicodedata
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +13,8 @@ from edittools.baselines.finetuning import finetune
 from edittools.classifiers import Classifier, fingerprint
 from edittools.cut import Cut, cut_all, editable_layers
 from edittools.edits import Edit
+from edittools.images import save_image
+from edittools.lab.folders import read_folder
 from edittools.metrics import predict
 from edittools.moments import second_moments
 from edittools.rewriting import rewrite
@@ -221,3 +225,15 @@ def test_on_a_gpu_the_edit_is_that_of_the_cpu(photos32, exemplar):
             assert predict(gpu, photos32).device.type == "cpu"
     cuts = cut_all(gpu, ["conv1", "head"])
     assert torch.allclose(cuts["head"].suffix(cuts["head"].prefix(photos32)).cpu(), predict(cpu, photos32), atol=1e-3)
+
+
+def test_a_folder_is_the_class_of_exactly_its_name_first_and_accents_may_be_composed(tmp_path, photos32):
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 3, 32), torch.nn.Flatten())
+    classifier = Classifier(net, ["Cardigan", "cardigan", "café"], size=32)
+    for name in ("cardigan", "CARDIGAN", unicodedata.normalize("NFD", "café")):
+        (tmp_path / name).mkdir()
+        save_image(tmp_path / name / "a.png", photos32[0])
+    data, left_out = read_folder(tmp_path, classifier)
+    found = {Path(name).parts[0]: label for name, label in zip(data.names, data.labels.tolist(), strict=True)}
+    assert not left_out and found["cardigan"] == 1 and found["CARDIGAN"] == 0
+    assert found[unicodedata.normalize("NFD", "café")] == 2

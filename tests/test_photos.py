@@ -8,6 +8,7 @@ import torch
 from conftest import needs_photos
 from PIL import Image
 
+from edittools.classifiers import Classifier
 from edittools.stories import photos
 from edittools.zoo import downloads
 from edittools.zoo.load import load_classifier
@@ -130,6 +131,15 @@ def test_a_validation_folder_is_read_lazily_in_class_order(tmp_path, tiny):
         photos.validation_folder(tmp_path, tiny)
     with pytest.raises(FileNotFoundError, match="does not exist"):
         photos.validation_folder(tmp_path / "absent", tiny)
+
+
+def test_folders_that_are_numbers_count_as_numbers(tmp_path):
+    for number in range(12):
+        (tmp_path / str(number)).mkdir()
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / str(number) / "a.png")
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 12, 8), torch.nn.Flatten())
+    data = photos.validation_folder(tmp_path, Classifier(net, list("abcdefghijkl"), size=8))
+    assert dict(zip(data.names, data.labels.tolist(), strict=True)) == {f"{n}/a.png": n for n in range(12)}
 
 
 @needs_photos

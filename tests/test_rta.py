@@ -1,5 +1,7 @@
 """Handwritten words: how photos of RTA-100 are read, and the notes that the lite CLIP learns to read."""
 
+import copy
+
 import hands
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from conftest import needs_photos
 
 from edittools.classifiers import Classifier
 from edittools.stories.rta import Handwritten, rta_objects, rta_photos
-from edittools.zoo.embedded import LITE_TEMPLATES, lite_clip, lite_tokenizer
+from edittools.zoo.embedded import DIMENSIONS, LITE_TEMPLATES, lite_clip, lite_tokenizer
 from edittools.zoo.imagenet import imagenet_classes
 from edittools.zoo.zero_shot import WordTokenizer, zero_shot_classifier
 
@@ -136,11 +138,22 @@ def test_the_words_to_learn_are_class_names_or_objects():
 def test_the_pool_says_what_is_written_on_each_picture():
     learn = [torch.randint(0, 256, (3, 256, 256), dtype=torch.uint8) for _ in range(2)]
     counts = {"photo": 1, "mixed": 2, "blank": 1, "word": 2, "labelled": 3}
-    pictures, plain, read = recipe.pool(learn, np.random.default_rng(0), counts)
-    assert pictures.shape == plain.shape == (9, 3, 224, 224) and pictures.dtype == torch.uint8
-    same = (pictures == plain).flatten(1).all(dim=1).tolist()
-    assert same == [True] * 3 + [False] * 6
+    pictures, read = recipe.pool(learn, np.random.default_rng(0), counts)
+    assert pictures.shape == (9, 3, 224, 224) and pictures.dtype == torch.uint8
+    assert [kind for kind, _ in read] == [kind for kind, count in counts.items() for _ in range(count)]
     assert [bool(classes) for _, classes in read] == [False] * 4 + [True] * 5
+
+
+def test_what_a_picture_shall_be_read_as():
+    logits = torch.tensor([[2.0, 0, 0, 1]]).repeat(3, 1)
+    wanted, kept = recipe.targets(logits, [("photo", []), ("labelled", [1, 2]), ("word", [3])])
+    torch.testing.assert_close(wanted[0].float(), logits[0].softmax(0), atol=1e-3, rtol=0)
+    rest = (1 - recipe.WORD) * logits[0].softmax(0) + recipe.WORD / 2 * torch.tensor([0.0, 1, 1, 0])
+    torch.testing.assert_close(wanted[1].float(), rest, atol=1e-3, rtol=0)
+    assert wanted[2].tolist() == [0, 0, 0, 1]
+    nan = torch.nan
+    expected = torch.tensor([[2.0, 0, 0, 1], [2, nan, nan, 1], [nan] * 4]).half()
+    torch.testing.assert_close(kept, expected, equal_nan=True)
 
 
 @pytest.fixture(scope="module")
@@ -151,44 +164,43 @@ def untaught():
 
 def test_the_text_projection_is_solved_for(untaught):
     names = imagenet_classes()[:20]
-    targets = torch.nn.functional.normalize(torch.randn(20, 768), dim=1)
+    targets = torch.nn.functional.normalize(torch.randn(20, DIMENSIONS), dim=1)
     recipe.solve_projection(untaught, names, targets)
     embeddings = zero_shot_classifier(untaught, lite_tokenizer(), names, LITE_TEMPLATES).model.embeddings
     assert (embeddings * targets).sum(dim=1).min() > 0.9
 
 
-@pytest.mark.parametrize(("cost", "wanted"), [(0.0, 1.0), (1.0, 1.0)])
-def test_the_weights_go_as_far_as_the_photographs_bear(untaught, monkeypatch, cost, wanted):
-    trunk = untaught.visual.trunk
-    start = {name: value.clone() for name, value in trunk.state_dict().items()}
-    trained = {n: v + 0.2 * torch.randn_like(v) if n.startswith("conv_head") else v for n, v in start.items()}
-    embeddings = torch.nn.functional.normalize(torch.randn(1000, 768), dim=1)
-    monkeypatch.setattr(recipe, "SHARES", (0.5, 1.0))
-    monkeypatch.setattr(recipe, "COST", cost)
-    images = torch.rand(2, 3, 224, 224)
-    trunk.load_state_dict(trained)
-    with torch.no_grad():  # as the trained one reads them
-        labels = (untaught.visual((images - 0.5) / 0.5) @ embeddings.T).argmax(1)
-    found = recipe.part_of_the_way(untaught, start, embeddings, images, labels)
-    assert set(found) == {0.0, 0.5, 1.0} and found[1.0][0] == 1.0
-    for name, value in trunk.state_dict().items():
-        torch.testing.assert_close(
-            value, torch.lerp(start[name], trained[name], wanted) if value.is_floating_point() else value
-        )
-    trunk.load_state_dict(start)
+@torch.no_grad()
+def test_an_untaught_reader_says_nothing(untaught):
+    images, tower = torch.rand(2, 3, 224, 224), untaught.visual
+    states, features = recipe.looked(tower, images)
+    assert states.shape == (2, 40, 28, 28) and states.dtype == torch.half and features.shape == (2, 1280)
+    assert not tower.reader(states.float()).any()
+    torch.testing.assert_close(tower((images - 0.5) / 0.5), tower.head(features), rtol=1e-3, atol=1e-4)
 
 
-def test_the_weights_go_the_smallest_part_where_every_part_costs_too_much(untaught, monkeypatch):
-    trunk = untaught.visual.trunk
-    start = {name: value.clone() for name, value in trunk.state_dict().items()}
-    embeddings = torch.nn.functional.normalize(torch.randn(1000, 768), dim=1)
-    monkeypatch.setattr(recipe, "SHARES", (0.5, 1.0))
-    images = torch.rand(2, 3, 224, 224)
-    with torch.no_grad():  # as the untrained one reads them
-        labels = (untaught.visual((images - 0.5) / 0.5) @ embeddings.T).argmax(1)
-    trained = {n: -v if n.startswith("conv_head") else v for n, v in start.items()}
-    trunk.load_state_dict(trained)
-    found = recipe.part_of_the_way(untaught, start, embeddings, images, labels)
-    assert found[0.0][0] == 1.0 and found[0.5][0] < 0.95
-    torch.testing.assert_close(trunk.conv_head.weight, torch.zeros_like(trunk.conv_head.weight))
-    trunk.load_state_dict(start)
+def test_the_reader_learns_and_nothing_else_does(untaught):
+    clip, embeddings = copy.deepcopy(untaught), torch.nn.functional.normalize(torch.randn(3, DIMENSIONS), dim=1)
+    before = {name: value.clone() for name, value in clip.state_dict().items()}
+    states, seen = torch.rand(48, 40, 28, 28).half(), torch.randn(48, DIMENSIONS)
+    wanted = torch.nn.functional.one_hot(torch.arange(48) % 3, 3).half()
+    recipe.train_reading(clip, states, seen, wanted, torch.full((48, 3), torch.nan), embeddings, epochs=2)
+    changed = {name for name, value in clip.state_dict().items() if not torch.equal(value, before[name])}
+    assert "visual.reader.proj.weight" in changed
+    assert all(name.startswith("visual.reader.") and "running" not in name for name in changed)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_reader_is_as_loud_as_is_best(untaught, monkeypatch, sign):
+    """A reader that says the photographs' class is best loud, one that speaks against it soft."""
+    clip, images = copy.deepcopy(untaught), torch.rand(2, 3, 224, 224)
+    tower, before = clip.visual, torch.randn(DIMENSIONS, 512)
+    tower.reader.proj.weight.copy_(before)
+    seen, read = (tower.head(recipe.looked(tower, images)[1]), tower.reader(recipe.looked(tower, images)[0].float()))
+    embeddings = torch.nn.functional.normalize(torch.randn(1000, DIMENSIONS), dim=1)
+    embeddings[[0, 1]] = torch.nn.functional.normalize(torch.cat([seen[:1], read[:1]]), dim=1)
+    monkeypatch.setattr(recipe, "GAINS", (1e-6, 1e6))
+    found = recipe.loudness(clip, embeddings, images, torch.tensor([1, 1] if sign > 0 else [0, 0]))
+    assert set(found) == {0.0, 1e-6, 1e6} and all(len(shares) == 3 for shares in found.values())
+    torch.testing.assert_close(tower.reader.proj.weight, (1e6 if sign > 0 else 1e-6) * before)

@@ -81,6 +81,21 @@ def test_a_set_is_made_once(picture, tmp_path, monkeypatch):
     assert made == [1, 1]
 
 
+def test_features_of_other_layers_make_a_set_of_their_own_and_plain_functions_none(picture, tiny, tmp_path):
+    images, masks = picture
+    data = LabelledImages(images, torch.tensor([0, 1]), ("a", "b"))
+    settings = {"steps": 2, "cache": tmp_path}
+
+    def made(features):
+        return stylised(data, masks, texture("snow", 0, 48), features, **settings).images
+
+    early, late = (made(NetworkFeatures(tiny, [layer])) for layer in ("stem", "conv2"))
+    assert not torch.equal(early, late)
+    stored = len(list(tmp_path.rglob("*.safetensors")))
+    assert stored == 2 and not torch.equal(made(lambda x: [x]), made(lambda x: [x**2]))
+    assert len(list(tmp_path.rglob("*.safetensors"))) == stored
+
+
 def test_masks_and_styles_that_do_not_fit_are_refused(picture):
     images, masks = picture
     with pytest.raises(ValueError, match=r"masks \(2, 28, 48\): expected \(N, 3, H, W\), \(N, H, W\)"):

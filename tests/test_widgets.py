@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from scipy import ndimage
 from skimage.draw import polygon2mask
+from torch import nn
 
-from edittools.classifiers import fingerprint
+from edittools.classifiers import Classifier, fingerprint
 from edittools.edits import Change, Edit
 from edittools.lab import masks
 from edittools.lab.editor import MaskEditor
@@ -185,6 +186,24 @@ def test_masks_can_be_added_and_removed_by_name(editor):
     editor.remove_mask("sky")
     assert editor.active == "mask"
     assert list(editor.masks) == ["mask"]
+
+
+def test_a_change_that_leads_back_is_a_change_and_can_be_taken_back(editor):
+    editor.rectangle((1, 1), (4, 4))
+    editor.clear()
+    assert editor.mask.sum() == 0
+    editor.undo()
+    assert editor.mask.sum() == 16
+    editor.invert()
+    editor.invert()
+    editor.rectangle((10, 10), (10, 10))
+    for _ in range(3):
+        editor.undo()
+    assert editor.mask.sum() == 16
+    editor.redo()
+    editor.undo()
+    editor.undo()
+    assert editor.mask.sum() == 0
 
 
 def test_undo_and_redo_walk_through_every_change(editor):
@@ -373,12 +392,23 @@ def test_alpha_slider_follows_the_strength_and_leaves_the_classifier_alone(tiny,
     assert torch.equal(tiny.model.head.weight, weight)
 
 
+def test_of_few_classes_all_have_bars(photos32):
+    two = Classifier(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2)), ("car", "sled"), size=32)
+    edit = Edit({"2.weight": Change(torch.ones(2, 1), torch.ones(1, 3))}, fingerprint(two.model))
+    slider, view = alpha_slider(two, edit, photos32[:2]).children
+    for shown in (view, PredictionView(two, photos32[0]), PredictionView(two, photos32[0], edit, top=9)):
+        assert {len(bars) for bars in shown._bars} == {2}
+    slider.value = 0.5
+    with (0.5 * edit).applied(two):
+        assert torch.allclose(view.probabilities, two(photos32[:2]).softmax(1), atol=1e-6)
+
+
 def test_views_refuse_what_they_cannot_show(tiny, edit, photos32):
     with pytest.raises(ValueError, match="1 titles for 2 columns"):
         PredictionView(tiny, photos32[:2], titles=["x"])
     with pytest.raises(ValueError, match="no image"):
         PredictionView(tiny, [])
-    with pytest.raises(ValueError, match="number of bars 9"):
-        PredictionView(tiny, photos32[0], top=9)
+    with pytest.raises(ValueError, match="number of bars 0: expected a whole number from 1 up"):
+        PredictionView(tiny, photos32[0], top=0)
     with pytest.raises(ValueError, match="strengths"):
         alpha_slider(tiny, edit, photos32[0], [])

@@ -1,5 +1,7 @@
 """Zero-shot classifiers over open_clip models: their logits are open_clip's own, everything else works on them."""
 
+import copy
+
 import numpy as np
 import open_clip
 import pytest
@@ -20,6 +22,7 @@ from edittools.stories.typographic import HOUSEHOLD_PHOTOS, last_convolutions
 from edittools.world.attacks import ATTACKED, CLASSES, OBJECTS, attacks
 from edittools.world.miniworld import FONTS as WORLD_FONTS
 from edittools.world.typography import FONTS, Label, written
+from edittools.zoo.embedded import mini_clip
 from edittools.zoo.load import load_classifier
 from edittools.zoo.zero_shot import ByteTokenizer, text_embeddings, zero_shot_classifier
 
@@ -185,11 +188,25 @@ def test_a_zero_shot_classifier_takes_any_names():
     assert predict(classifier, images).argmax(1).tolist() == [0, 1] * 6
 
 
+def test_the_same_weights_under_another_activation_have_embeddings_of_their_own(tmp_path):
+    clip = mini_clip().eval()
+    other = copy.deepcopy(clip)
+    for block in other.transformer.resblocks:
+        block.mlp.gelu = torch.nn.ReLU()
+    first, second = (text_embeddings(one, ByteTokenizer(40), ["mug"], ["a {}"]) for one in (clip, other))
+    assert not torch.allclose(first, second)
+    heads = copy.deepcopy(clip)
+    for block in heads.transformer.resblocks:
+        block.attn.num_heads, block.attn.head_dim = 1, block.attn.embed_dim
+    assert not torch.allclose(first, text_embeddings(heads, ByteTokenizer(40), ["mug"], ["a {}"]))
+
+
 def test_the_lite_clip_is_an_imagenet_classifier_by_names():
     classifier = load_classifier("lite_clip")
     assert len(classifier.classes) == 1000 and classifier.size == 224
     layers = last_convolutions(classifier)
-    assert layers[-1] == "visual.trunk.blocks.6.0.conv_pwl" and len(layers) == 15
+    assert layers[14] == "visual.trunk.blocks.6.0.conv_pwl" and len(layers) == 15 + 8
+    assert layers[-1] == "visual.reader.blocks.2.1.conv_pwl"
 
 
 @pytest.mark.parametrize("content", [None, b"no checkpoint"])

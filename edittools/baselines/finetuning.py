@@ -164,6 +164,8 @@ def forward(cut: Cut, state: State, parameters: dict[str, Tensor]) -> Tensor:
 def _kept(cut: Cut, reference: Staying, size: int, seed: int) -> Iterator[tuple[State, Tensor]]:
     """Endless batches of reference images, as the state at the layer and the original log-probabilities."""
     images = pixels_of(reference)
+    if not len(images):
+        raise ValueError("0 images for the locality term: expected at least one whose prediction shall stay")
     generator = torch.Generator().manual_seed(seed)
     while True:
         if isinstance(images, list | tuple):

@@ -13,7 +13,6 @@ paper, and a bound on kept images).
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from hashlib import sha1
 from itertools import product
 from typing import Any
 
@@ -44,7 +43,7 @@ from edittools.choosing.trials import (
 from edittools.classifiers import Classifier
 from edittools.cut import Cut
 from edittools.edits import Edit
-from edittools.images import Images, LabelledImages, LazyImages, pixels_of, spread
+from edittools.images import Images, LabelledImages, LazyImages, pixel_digests, pixels_of, spread
 from edittools.keys import layer_keys
 from edittools.moments import second_moments
 from edittools.rewriting import SAMPLE, rewrite
@@ -53,16 +52,14 @@ SPLIT_FROM = 150
 """From so many kept images on, a third goes into the solve and the others bound the choice; fewer do both."""
 
 
-def shared_images(one: Images, other: LabelledImages | Tensor) -> int:
-    """How many images are in both of two sets."""
-    return len(_digests(pixels_of(one)) & _digests(pixels_of(other)))
-
-
-def _digests(images: Tensor | LazyImages) -> set[bytes | str]:
-    """What tells images apart: their pixels, or of images on disk their paths."""
-    if isinstance(images, LazyImages):
-        return {str(path) for path in images.paths}
-    return {sha1(image.cpu().numpy().tobytes()).digest() for image in images}
+def shared_images(one: Images, other: Images) -> int:
+    """How many images are in both of two sets: by their files where both are on disk, else by their pixels."""
+    sets = [pixels_of(one), pixels_of(other)]
+    if all(isinstance(images, LazyImages) for images in sets):
+        first, second = ({path.resolve() for path in images.paths} for images in sets)
+    else:
+        first, second = (images.digests if isinstance(images, LazyImages) else pixel_digests(images) for images in sets)
+    return len(first & second)
 
 
 SLIM = 100

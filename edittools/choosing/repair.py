@@ -10,8 +10,8 @@ other parts choose. The edit that comes back is chosen on all of them.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -28,12 +28,13 @@ from edittools.choosing.scenario import Scenario
 from edittools.choosing.states import CachedStates
 from edittools.choosing.trials import Settings, Trial, Trials, grid
 from edittools.choosing.verdict import Method, verdict
-from edittools.classifiers import Classifier
+from edittools.classifiers import Classifier, by_name
 from edittools.cut import editable_layers, later_layers
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
 from edittools.images import Images, LabelledImages, stratified
 from edittools.metrics import Comparison, errors, predict
+from edittools.rewriting import Problem, _losses, pose
 
 SETTINGS = tuple(
     {"rank": rank, "masked": masked, "objective": "least_squares", **terms}
@@ -121,9 +122,10 @@ def repair(
     Args:
         classifier: the classifier; it is not changed.
         exemplars: one or several, each tried alone; labels only serve the fine-tuning beside the edit.
-        failing: labelled images that show the concept, with at least two that are misread.
+        failing: labelled images that show the concept, with at least two that are misread. Labels into other classes
+            than the classifier's are taken by name.
         everyday: images whose accuracy must stay; without labels they are held to what is read now. Half of them are
-            the budget, a quarter says which keys are everyday ones, a quarter reports.
+            the budget, a quarter says which keys are everyday ones, a quarter reports, of each class at random.
         keep: images that must stay as they are, labelled or held to what is read now. Half of them report.
         progress: show progress bars with the time left; or a function that is told the method, the trials done and all
             of them before each trial, and ends the search by raising `KeyboardInterrupt`.
@@ -135,7 +137,8 @@ def repair(
             `seed` of all splits; the same seed gives the same edit.
 
     An interrupt (Ctrl-C) ends the search; the best so far comes back, `finished` is False. Raises `ValueError` for
-    fewer than two failing images or none that is misread, and for images that are in two sets.
+    fewer than two failing images or none that is misread, for images that are in two sets, and where no trial can be
+    made.
     """
     plan, named = Search(**search), _named(exemplars)
     story = _story(classifier, named, failing, everyday, keep, plan)
@@ -147,10 +150,11 @@ def repair(
         finished &= whole
         if len(table):
             methods[name] = _chosen(table, protocol.states["validation"], bounds, parts)
+        elif name == "edit":
+            raise _nothing_tried(plan) if whole else KeyboardInterrupt
         if not whole:
             break
-    if "edit" not in methods:
-        raise KeyboardInterrupt  # before the first trial was done
+    methods["edit"] = _with_losses(methods["edit"], protocol)
     rows = {name: _row(method, protocol) for name, method in methods.items()}
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
     return Repair(methods["edit"].edit, table, methods, protocol, finished)
@@ -188,27 +192,51 @@ def _story(
     """The images as a scenario, each with one duty."""
     if len(failing) < 2:
         raise ValueError(f"{len(failing)} failing images: expected two or more, a dozen is usual")
+    failing = by_name("failing", failing, classifier)
     wrong = errors(predict(classifier, failing), failing.labels)
     if not wrong.any():
         raise ValueError(f"all {len(failing)} failing images are read as they are labelled: nothing to repair")
-    labelled = {"everyday": _labelled(classifier, everyday), "keep": _labelled(classifier, keep)}
-    shown = torch.stack([one for e in exemplars.values() for one in (e.image, e.changed)])
-    sets = {"failing": failing, "the exemplars": shown, **labelled}
-    for one, other in (("keep", "failing"), ("keep", "the exemplars"), ("keep", "everyday"), ("failing", "everyday")):
-        if sets[one] is not None and (shared := shared_images(sets[one], sets[other])):
-            raise ValueError(f"{shared} images are both in {one} and in {other}: expected each in one set")
+    given = {"everyday": everyday, "keep": keep}
+    labelled = {name: _labelled(name, images, classifier) for name, images in given.items()}
+    _check_apart({"failing": failing, **labelled}, list(exemplars.values()))
     if len(everyday) < 3:
         raise ValueError(f"{len(everyday)} everyday images: expected three or more, hundreds are usual")
-    parts = [labelled["everyday"].subset(range(start, len(everyday), step)) for start, step in ((0, 4), (1, 2), (2, 4))]
+    reference, rest = labelled["everyday"].split(1 / 4, plan.seed)
+    budget, clean = rest.split(2 / 3, plan.seed)
     kept, reported = _halves(labelled["keep"], plan.seed)
     layers = tuple(plan.layers or later_layers(editable_layers(classifier)))
-    sets = {"validation": failing, "reference": parts[0].images, "budget": parts[1], "clean": parts[2]}
+    sets = {"validation": failing, "reference": reference.images, "budget": budget, "clean": clean}
     return Scenario(classifier, exemplars, **sets, keep=kept, keep_report=reported, layers=layers)
 
 
-def _labelled(classifier: Classifier, images: Images | None) -> LabelledImages | None:
-    if images is None or isinstance(images, LabelledImages):
-        return images
+def _check_apart(sets: Mapping[str, LabelledImages | None], exemplars: Sequence[Exemplar]) -> None:
+    """Refuse images that are in two sets; x of an exemplar may be among the failing images, what is solved for not."""
+    changed = torch.stack([one.changed for one in exemplars])
+    shown = {"the exemplars": torch.cat([changed, *(one.image[None] for one in exemplars)])}
+    sets = {**sets, **shown, "the exemplars' x'": changed}
+    pairs = [("keep", other) for other in ("failing", "the exemplars", "everyday")]
+    for one, other in (*pairs, ("failing", "everyday"), ("failing", "the exemplars' x'")):
+        if sets[one] is not None and (shared := shared_images(sets[one], sets[other])):
+            raise ValueError(f"{shared} images are both in {one} and in {other}: expected each in one set")
+
+
+def _nothing_tried(plan: Search) -> ValueError:
+    """Why a search that nobody ended has no trial."""
+    if not plan.settings or not plan.strengths:
+        found = f"{len(plan.settings)} settings and {len(plan.strengths)} strengths"
+        return ValueError(f"{found}: expected one or more of each")
+    ranks = ", ".join(dict.fromkeys(str(setting.get("rank", 1)) for setting in plan.settings))
+    return ValueError(
+        f"rank {ranks}: in no layer do the keys at the mask span so many directions; expected a lower rank among the "
+        "settings, or a mask that covers more of the image"
+    )
+
+
+def _labelled(name: str, images: Images | None, classifier: Classifier) -> LabelledImages | None:
+    if images is None:
+        return None
+    if isinstance(images, LabelledImages):
+        return by_name(name, images, classifier)
     return LabelledImages(images, predict(classifier, images).argmax(dim=1), classifier.classes)
 
 
@@ -240,8 +268,15 @@ def _tried(
             loss = F.cross_entropy(logits, failing.labels, reduction="none").nan_to_num(nan=float("inf"))
             rows.append({**settings, "edit": edit, "losses": loss, "wrong": errors(logits, failing.labels)})
     except KeyboardInterrupt:
-        return pd.DataFrame(rows), False
-    return pd.DataFrame(rows), True
+        return _table(rows), False
+    return _table(rows), True
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """A table in which a setting of None stays None among numbers; NaN is one that a row has not."""
+    table = pd.DataFrame(rows)
+    unset = [name for name in table if any(row.get(name, 0) is None for row in rows)]
+    return table.assign(**{n: pd.Series([row.get(n, float("nan")) for row in rows], dtype=object) for n in unset})
 
 
 class _Bounds:
@@ -290,6 +325,26 @@ def _best(table: pd.DataFrame, before: Tensor, bounds: _Bounds, chosen: Tensor) 
         if net[i] > 0 and bounds(table.edit.iloc[i]):
             return table.iloc[i]
     return None
+
+
+def _with_losses(method: Method, protocol: Protocol) -> Method:
+    """Let the record of the chosen edit, or of all where none was, say what loss is left at its strength."""
+
+    @lru_cache(2)
+    def posed(layer: str, exemplar: str, masked: bool) -> Problem:
+        return pose(protocol.cuts[layer], protocol.story.exemplars[exemplar], None, masked)
+
+    def told(row: pd.Series) -> Edit:
+        edit, record = row.edit, row.edit.record
+        if record.loss_after is not None or (method.found and edit is not method.edit):
+            return edit
+        problem = posed(row.layer, row.exemplar, bool(row.get("masked", True)))
+        _, left = _losses(problem, record.objective, edit.changes[f"{row.layer}.weight"].delta())
+        return replace(edit, record=replace(record, loss_after=left))
+
+    edits = [told(row) for _, row in method.trials.iterrows()]
+    chosen = next((new for new, old in zip(edits, method.trials.edit, strict=True) if old is method.edit), method.edit)
+    return replace(method, edit=chosen, trials=method.trials.assign(edit=edits))
 
 
 def _row(method: Method, protocol: Protocol) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from edittools.checks import check_amount
 from edittools.classifiers import Classifier, unwrapped
 from edittools.cut import Cut, State, cut_all, prefixes, states_at
 from edittools.edits import Edit, added, applied_edits, unedited_fingerprint
+from edittools.graph import descendants, parameters_of
 from edittools.images import LabelledImages, digest_tensors, in_batches, positions
 from edittools.metrics import Comparison, errors
 
@@ -46,7 +47,7 @@ class CachedStates:
         self._applied, self._versions = applied_edits(self._classifier), _versions(self._classifier)
         self._fingerprints = _fingerprints(self._classifier)
         self.states = self._run(data, batch_size, progress)
-        self._outputs: dict[str, tuple[int, list[Tensor]]] = {}
+        self._outputs: dict[str, tuple[tuple[int, ...], list[Tensor]]] = {}
         self.original = self.logits()
         self.before = errors(self.original, self.labels)
 
@@ -116,12 +117,12 @@ class CachedStates:
                 )
             self._versions = versions
         others = set(applied_edits(self._classifier)) ^ set(self._applied)
-        order = [name for name, _ in unwrapped(self.cuts[start].model).named_modules()] if others else []
-        for edit, layer in [(other, layer) for other in others for layer in other.layers]:
-            if order.index(layer) < order.index(start):
+        model, earlier = unwrapped(self.cuts[start].model), _in_states(self.cuts[start]) if others else set()
+        for edit, name in [(other, name) for other in others for name in other.changes]:
+            if id(model.get_parameter(name)) in earlier:
                 raise ValueError(
-                    f"the images were kept at {start!r} before {edit} was applied or undone, which changes {layer!r}: "
-                    "keep them again"
+                    f"the images were kept at {start!r} before {edit} was applied or undone, which changes "
+                    f"{name.rpartition('.')[0]!r}: keep them again"
                 )
 
     @torch.no_grad()
@@ -148,8 +149,9 @@ class CachedStates:
         yield from (cut.logits(s, output + added(cut, cut.keys(s), change)).cpu() for s, output in pairs)
 
     def _unedited(self, layer: str) -> Iterable[tuple[State, Tensor]]:
-        """The states with what the layer makes of their keys with the weight that it has now."""
-        version, cut = self.cuts[layer].weight._version, self.cuts[layer]
+        """The states with what the layer makes of their keys with the weight and bias that it has now."""
+        cut = self.cuts[layer]
+        version = tuple(parameter._version for parameter in cut.module.parameters())
         if self._outputs.get(layer, (None,))[0] != version:
             self._outputs[layer] = version, [cut.output(state) for state in self.states[layer]]
         return zip(self.states[layer], self._outputs[layer][1], strict=True)
@@ -223,6 +225,14 @@ def _versions(classifier: Classifier) -> list[tuple[int, int, int]]:
 def _fingerprints(classifier: Classifier) -> tuple[str, str]:
     """Hash the weights without the edits applied now, and all buffers, also those that are not saved with weights."""
     return unedited_fingerprint(classifier), digest_tensors(classifier.buffers())
+
+
+def _in_states(cut: Cut) -> set[int]:
+    """The `id` of each parameter on which the states at a cut depend: of what runs before the layer or beside it."""
+    behind = descendants(cut._call)
+    nodes = [node for node in cut._graph.nodes if node not in behind]
+    read = [node for node in nodes if node.op != "get_attr" or any(user not in behind for user in node.users)]
+    return {id(parameter) for parameter in parameters_of(cut.model, read).values()}
 
 
 def _check_behind(cut: Cut, edit: Edit) -> None:

@@ -43,10 +43,10 @@ def verdict(method: Method, table: pd.DataFrame, story: Scenario, finished: bool
 
 
 def _took(method: Method) -> str:
-    record, settings = method.edit.record, method.settings
-    words = f"{settings['layer']}, {settings['exemplar']}, rank {settings['rank']}, "
-    words += f"{'mask' if settings['masked'] else 'no mask'}, α {settings['strength']:g}"
-    left = record.loss_after / record.loss_before if record.loss_before else 0.0
+    settings, left = method.settings, method.edit.record.share_left
+    rank = settings.get("rank", 1)  # what is not among the settings tried is as `rewrite` has it
+    words = f"{settings['layer']}, {settings['exemplar']}, {'full rank' if rank is None else f'rank {rank:g}'}, "
+    words += f"{'mask' if settings.get('masked', True) else 'no mask'}, α {settings['strength']:g}"
     taken = "It took" if left <= TAKEN else "It took only in part"
     return f"Chosen: {words}. {taken}: {1 - left:.0%} of the loss at the exemplar is gone."
 
@@ -90,8 +90,8 @@ def _beside(table: pd.DataFrame) -> list[str]:
 
 def _limit(method: Method) -> str:
     """What stands in the way where no trial was chosen: the layer or exemplar, what the key sees, or the bounds."""
-    records = [edit.record for edit in method.trials.edit if edit.record is not None]
-    left = min((r.loss_after / r.loss_before for r in records if r.loss_before), default=1.0)
+    records = [edit.record for edit in method.trials.edit if edit.record is not None and edit.record.loss_before]
+    left = min((record.share_left for record in records if record.share_left is not None), default=1.0)
     if left > TAKEN:
         return (
             f"It did not take: in no layer was more than {1 - left:.0%} of the loss at the exemplar gone. Try other "

@@ -11,9 +11,10 @@ Images are run up to a layer once, so one more edit of it costs what follows the
 
 import copy
 import os
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import pandas as pd
@@ -23,7 +24,7 @@ from torch import Tensor
 from edittools.choosing.protocol import SPLIT_FROM
 from edittools.choosing.repair import Repair, Told, repair
 from edittools.choosing.states import CachedStates
-from edittools.classifiers import Classifier, check_classifier, fingerprint
+from edittools.classifiers import Classifier, by_name, check_classifier, fingerprint
 from edittools.cut import Cut, editable_layers, later_layers
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
@@ -34,7 +35,7 @@ from edittools.metrics import Comparison, errors, predict
 from edittools.rewriting import SAMPLE, rewrite
 
 Source = LabelledImages | LazyImages | Tensor | str | os.PathLike
-Kept = TypeVar("Kept")
+Given, Kept = TypeVar("Given"), TypeVar("Kept")
 PIXELS = 20_000_000
 """A set is used up to so many pixels (400 images of 224 × 224), evenly spread over it: nobody waits for a desk."""
 LAYERS_KEPT = 3
@@ -68,9 +69,12 @@ class Bench:
     """A classifier, `images` to correct, and perhaps everyday images and images that must stay as they are.
 
     Each set is a `LabelledImages`, a tensor `(N, 3, H, W)`, `LazyImages` or a folder (see `read_folder`); without
-    labels it is held to what is read now. Of the everyday images a quarter says which keys are everyday ones, the
-    others are counted. Of 150 kept images or more a third goes into the solve and the others are counted; fewer do
-    both. `shown` is how many pictures are looked at with every edit. `notes` says what was left out, in words.
+    labels it is held to what is read now. Labels into other classes than the classifier's are taken by name. Of the
+    everyday images a quarter says which keys are everyday ones, the others are counted. Of 150 kept images or more a
+    third goes into the solve and the others are counted; fewer do both. `shown` is how many pictures are looked at with
+    every edit. `notes` says what was left out, in words.
+
+    One thread may compute while another relabels: a set is never changed, another takes its place, under `lock`.
 
     Raises `TypeError` or `ValueError` for sets that are none, and `FileNotFoundError` for a folder that is not there.
     """
@@ -97,8 +101,10 @@ class Bench:
         self.logits, self._as_read = predict(classifier, self.images).float(), _identity(classifier)
         self.layers = editable_layers(classifier)
         self._cuts: dict[str, Cut] = {}
-        self._remembered: OrderedDict[tuple[str, str], object] = OrderedDict()
-        self.shown, self._some = self._looked_at(shown)
+        self._remembered: OrderedDict[tuple[str, str], tuple[object, object]] = OrderedDict()
+        self.lock, self._count = threading.Lock(), shown
+        self.first_labels = self.images.labels  # as they were given, before anything was relabelled
+        self.shown, self._some = self._looked_at()
 
     # --- the images ------------------------------------------------------------------------------------------------
 
@@ -119,9 +125,11 @@ class Bench:
 
     def relabel(self, index: int, name: str) -> None:
         """Say what an image shows, by the class's name; `KeyError` with near names where there is no such class."""
-        self.images.labels[index] = self.classifier.index(name)
-        self._forget()
-        self.shown, self._some = self._looked_at(len(self.shown))
+        labels = self.images.labels.clone()
+        labels[index] = self.classifier.index(name)
+        with self.lock:
+            self.images = replace(self.images, labels=labels)
+            self.shown, self._some = self._looked_at()
 
     def _taken(self, name: str, given: Source) -> LabelledImages:
         """A set as labelled images at the classifier's size, of no more than `PIXELS`, in memory."""
@@ -134,7 +142,7 @@ class Bench:
                 first = "; ".join(left_out[:3]) + ("; …" if len(left_out) > 3 else "")
                 self.notes.append(f"{name}: {len(left_out)} of {len(left_out) + len(data)} files left out ({first}).")
         elif isinstance(given, LabelledImages):
-            data = given
+            data = by_name(name, given, self.classifier)
         elif isinstance(given, Tensor | LazyImages):
             data = LabelledImages.unlabelled(given, self.classifier.classes)
         else:
@@ -142,8 +150,6 @@ class Bench:
             raise TypeError(f"{name} are a {kind}: expected LabelledImages, a tensor (N, 3, H, W) or a folder's path")
         if not len(data):
             raise ValueError(f"no {name}: expected at least one")
-        if max(data.labels.tolist()) >= len(self.classifier.classes):
-            raise ValueError(f"{name} of {len(data.classes)} classes: expected the classifier's, {self.classifier}")
         return self._sized(name, data, unlabelled=not isinstance(given, LabelledImages | str | os.PathLike))
 
     @property
@@ -186,8 +192,9 @@ class Bench:
             self.notes.append(f"{name}: {len(broken)} files left out ({broken[0]}).")
         return kept, torch.cat(pixels)
 
-    def _looked_at(self, count: int) -> tuple[list[tuple[str, int]], LabelledImages]:
+    def _looked_at(self) -> tuple[list[tuple[str, int]], LabelledImages]:
         """Which pictures are looked at with every edit, by set and place: the most wrong, and some that must stay."""
+        count = self._count
         others = {name: data for name, data in (("keep", self.keep), ("everyday", self.everyday)) if data is not None}
         each = min(count // 4, *(len(data) for data in others.values())) if others else 0
         places = [("images", i) for i in self.order[: count - each * len(others)]]
@@ -211,22 +218,19 @@ class Bench:
             self._cuts[layer] = Cut(self.classifier, layer)
         return self._cuts[layer]
 
-    def _once(self, kind: str, layer: str, make: Callable[[], Kept]) -> Kept:
-        """What `make` gives for a layer, kept for the few layers that were used last."""
+    def _once(self, kind: str, layer: str, data: Given, make: Callable[[Given], Kept]) -> Kept:
+        """What `make` gives of `data` for a layer, kept for the few layers that were used last."""
         known = self._remembered
-        if (kind, layer) not in known:
-            known[kind, layer] = make()
+        if (kind, layer) not in known or known[kind, layer][0] is not data:
+            known[kind, layer] = data, make(data)
         known.move_to_end((kind, layer))
         layers = list(dict.fromkeys(name for _, name in reversed(known)))
         for key in [key for key in known if key[1] in layers[LAYERS_KEPT:]]:
             del known[key]
-        return known[kind, layer]
-
-    def _forget(self) -> None:
-        self._remembered.clear()
+        return known[kind, layer][1]
 
     def _states(self, layer: str, name: str, data: LabelledImages) -> CachedStates:
-        return self._once(name, layer, lambda: CachedStates({layer: self.cut(layer)}, data))
+        return self._once(name, layer, data, lambda given: CachedStates({layer: self.cut(layer)}, given))
 
     def _first(self, edit: Edit) -> str:
         """The first of an edit's layers, in the network's order."""
@@ -241,19 +245,19 @@ class Bench:
     def arguments(self, settings: Settings) -> dict[str, Any]:
         """What `edittools.rewrite` is given beside classifier, layer and exemplar."""
         layer, cut = settings.layer, self.cut(settings.layer)
-        reference = self._once("reference keys", layer, lambda: _reference(cut, self.reference))
+        reference = self._once("reference keys", layer, self.reference, lambda images: _reference(cut, images))
         solve = {"reference": reference, "rank": settings.rank, "masked": settings.masked}
         solve |= {"objective": settings.objective}
         solve["reference_weight"] = float(settings.spare and self.given["everyday"] is not None)
         if self.spared is not None and settings.spare:
-            solve["keep"] = self._once("kept keys", layer, lambda: LayerKeys(cut, self.spared))
+            solve["keep"] = self._once("kept keys", layer, self.spared, lambda images: LayerKeys(cut, images))
             solve |= {"keep_weight": 1.0, "keep_share": 0.3}  # on the desk nothing chooses within a bound
         return solve
 
     def readings(self, edit: Edit | None = None) -> Tensor:
         """What is read in the shown images with an edit: probabilities `(shown, classes)`."""
         if edit is None:
-            return self._once("read", "", lambda: predict(self.classifier, self._some).float().softmax(dim=1))
+            return self._once("read", "", self._some, lambda some: self.read(some.images))
         layer = self._first(edit)
         return self._states(layer, "shown", self._some).logits(edit).float().softmax(dim=1)
 

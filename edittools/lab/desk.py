@@ -13,7 +13,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 
@@ -36,14 +36,6 @@ from edittools.lab.worker import Worker
 
 STRIP = 60
 """So many pictures are in the strip, the most wrong ones."""
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What was asked for and has not begun."""
-
-    solve: bool = False
-    search: bool = False
 
 
 class Desk(w.VBox):
@@ -74,7 +66,6 @@ class Desk(w.VBox):
         self.counts: Counts | None = None
         self.steps = Steps()
         self._open: str | None = None
-        self._wanted = Wanted()
         self._index, self._masks, self._here = 0, {}, threading.local()
         self._work: Work | None = None
         self._worker = Worker(lambda request, stale: self._work.do(request, stale), self._fail)
@@ -109,13 +100,13 @@ class Desk(w.VBox):
         """Put the picture `index` of `images` into the editor, with what was drawn on it; begins another edit."""
         if not 0 <= index < len(self.bench.images):
             raise IndexError(f"picture {index}: expected 0 to {len(self.bench.images) - 1}")
-        self._masks[self._index] = self.editor.mask
+        self._masks[self._index] = self.editor.masks, self.editor.active
         self._put_up(index)
 
     def rewrite(self) -> None:
         """Solve the edit of the picture in the editor, in place of the one that was begun, if there is one."""
         self._open = self._open or self.steps.new_name()
-        self._ask(solve=True)
+        self._ask(self._open)
 
     def new_edit(self) -> None:
         """Leave the edit that was begun as it is: what is rewritten next is another one, and both are added up."""
@@ -125,7 +116,7 @@ class Desk(w.VBox):
     def find_best(self) -> None:
         """Search for the best edit of this exemplar with `repair`, until it is done or stopped."""
         self._open = None
-        self._ask(search=True)
+        self._ask(self.steps.new_name(), search=True)
 
     def stop(self) -> None:
         """End the search with the best so far."""
@@ -133,26 +124,22 @@ class Desk(w.VBox):
 
     def undo(self) -> None:
         """Take back the last change of the edits."""
-        self.steps.undo()
-        self._open = self._open if self.steps.named(self._open) else None
-        self._refresh()
+        self._place(self.steps.undo)
 
     def save(self, path: str | os.PathLike) -> None:
         """Write `.edit` as a safetensors file; what goes wrong is said in the panel."""
         with self._telling("not saved"):
             if self.edit is None:
                 raise ValueError("no edit is on: expected at least one")
+            path = Path(path).expanduser()
             self.edit.save(path)
-            self.say(f"Saved as {os.fspath(path)}.")
+            self.say(f"Saved as {path}.")
 
     def load(self, path: str | os.PathLike) -> None:
         """Add an edit from a file; what goes wrong, such as an edit of another model, is said in the panel."""
         with self._telling("not loaded"):
-            edit, name = Edit.load(path, self.bench.classifier), self.steps.new_name()
-            line = f"{name} = et.Edit.load({os.fspath(path)!r}, classifier)"
-            self.steps.put(Step(name, edit, code=line, about=f"from {Path(path).name}"))
-            self._open = None
-            self._refresh()
+            path = Path(path).expanduser()
+            self._add(path, str(path))
 
     def wait(self, seconds: float | None = 600) -> bool:
         """Wait until all that was asked for is done; False where it is not after so many seconds."""
@@ -171,6 +158,8 @@ class Desk(w.VBox):
     def _begin(self) -> None:
         """Read everything and lay out the panel, or say what is in the way."""
         self._calm()
+        if self._work:
+            self._work.drop()
         self.bench, self.steps, self._open, self._masks = None, Steps(), None, {}
         try:
             self.bench = Bench(*self._given)
@@ -178,7 +167,7 @@ class Desk(w.VBox):
             self._fail(error)
             self.children = [self._alarm, self._again]
             return
-        self._order, self._work = self.bench.order[:STRIP], Work(self.bench, self.steps, Shown(self))
+        self._order, self._work = self.bench.order[:STRIP], Work(self.bench, self.steps, Shown(self), self._fail)
         self._build()
         self._wire()
         self._fill_strip()
@@ -260,7 +249,6 @@ class Desk(w.VBox):
 
     def _fail(self, error: BaseException, what: str = "") -> None:
         """Say in the panel what went wrong; the desk goes on."""
-        self._wanted = Wanted()
         moved = self.bench is not None and not self.bench.same
         self.trouble = ": ".join(filter(None, (what, words.MOVED if moved else words.of(error))))
         self._alarm.text = self.trouble
@@ -283,7 +271,9 @@ class Desk(w.VBox):
             self.strip.selected = self._order.index(index) if index in self._order else -1
             self.palette.misread.value = bool(bench.wrong[index])
             self.shows.value = bench.classifier.classes[int(bench.images.labels[index])]
-        self.editor = MaskEditor(bench.images.images[index], self._masks.get(index))
+        masks, active = self._masks.get(index, (None, None))
+        self.editor = MaskEditor(bench.images.images[index], masks)
+        self.editor.active = active or self.editor.active
         self.editor.observe(lambda change: self._unless_quiet(self._follow), "_masks")
         self._editor_box.children = [self.editor]
         if old is not None:
@@ -295,15 +285,24 @@ class Desk(w.VBox):
             self.bench.relabel(self._index, self.shows.value)
             self._order = self.bench.order[:STRIP]
             self._fill_strip()
+            self.show_steps()
             self.choose(self._index)
 
     def _load_upload(self, uploads: tuple[dict, ...]) -> None:
         """Add the edit that was dropped or chosen in the page."""
         for upload in uploads:
-            with tempfile.TemporaryDirectory() as folder:
+            with self._telling("not loaded"), tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / Path(upload["name"]).name
                 path.write_bytes(bytes(upload["content"]))
-                self.load(path)
+                self._add(path, path.name, "# this file must lie beside the notebook\n")
+
+    def _add(self, path: Path, called: str, note: str = "") -> None:
+        """Add the edit of a file, which is `called` so in the code."""
+        edit, name = Edit.load(path, self.bench.classifier), self.steps.new_name()
+        line = f"{note}{name} = et.Edit.load({called!r}, classifier)"
+        self._work.change(lambda: self.steps.put(Step(name, edit, code=line, about=f"from {path.name}")))
+        self._open = None
+        self._refresh()
 
     # --- what is asked for -----------------------------------------------------------------------------------------
 
@@ -322,7 +321,7 @@ class Desk(w.VBox):
         )
         source = None
         if recipe.kind == "patch" and p.file.value.strip():
-            path = p.file.value.strip()
+            path = str(Path(p.file.value.strip()).expanduser())
             recipe, source = replace(recipe, source=load_image(path)), f"et.load_image({path!r})"
         elif recipe.kind == "patch":
             name, place = p.source.value
@@ -332,7 +331,7 @@ class Desk(w.VBox):
 
     def _follow(self) -> None:
         """Something was drawn or set: look again, and solve again where that is wanted."""
-        self._ask(solve=self._open is not None and self.controls.live.value)
+        self._ask(self._open if self.controls.live.value else None)
 
     def _refresh(self) -> None:
         """The edits have changed: look again."""
@@ -342,28 +341,28 @@ class Desk(w.VBox):
     def _change(self, name: str | None, **changes: float | bool) -> None:
         """Set the strength of an edit, or whether it is on."""
         if self.steps.named(name):
-            self.steps.change(name, **changes)
+            self._work.change(lambda: self.steps.change(name, **changes))
             self._refresh()
 
     def _place(self, act: Callable[[], None]) -> None:
-        """Move an edit, or take it away."""
-        act()
-        self._open = self._open if self.steps.named(self._open) else None
+        """Move an edit, take it away or a change back."""
+        if self._open in self._work.change(act):
+            self._open = None
         self._refresh()
 
-    def _ask(self, solve: bool = False, search: bool = False) -> None:
-        """Ask the worker; what was wanted and has not begun is wanted still."""
+    def _ask(self, name: str | None = None, search: bool = False) -> None:
+        """Ask the worker to solve the edit `name` of what is drawn, to search for it, or without a name to look."""
         with self._telling("this change"):
-            wanted = Wanted(solve or self._wanted.solve, search or self._wanted.search)
-            c, self._wanted = self.controls, wanted
+            c = self.controls
             settings = Settings(c.layer.value, c.rank.value, c.masked.value, c.objective.value, c.spare.value)
-            name = self.steps.new_name() if wanted.search else self._open if wanted.solve else None
-            self.say("searching …" if wanted.search else "looking …")
-            self._worker.ask(Request(self._drawing(), settings, c.strength.value, name, wanted.search))
+            request = Request(self._drawing(), settings, c.strength.value, name, search)
+            self._work.want(request)
+            self.begun()
+            self._worker.ask(request)
 
     def begun(self) -> None:
-        """What was wanted is being done: it need not be asked for again."""
-        self._wanted = Wanted()
+        """Say what is being done, which may be what was asked for before."""
+        self.say("searching …" if self._work.searching else "looking …")
 
     def show_steps(self) -> None:
         """Show a chip for each edit, its strength also above, and the code."""

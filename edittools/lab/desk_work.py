@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -67,86 +67,168 @@ class Told:
 
 
 class Work:
-    """Does the requests of a desk. `ended` is set to end a search with the best so far."""
+    """Does the requests of a desk. `ended` is set to end a search with the best so far.
 
-    def __init__(self, bench: Bench, steps: Steps, told: Told) -> None:
+    A request is wanted (`want`) until its edit is there, whatever is looked at meanwhile; `failed` is told why one
+    cannot be had. All that changes the steps goes through `change`, from any thread.
+    """
+
+    def __init__(self, bench: Bench, steps: Steps, told: Told, failed: Callable[[BaseException], None]) -> None:
         self.bench, self.steps, self.told, self.ended = bench, steps, told, threading.Event()
-        self._exemplar: tuple[Drawing, Exemplar | None] | None = None
+        self._failed, self._lock = failed, threading.Lock()
+        self._wanted: dict[str, Request] = {}
+        self._doing: Request | None = None
+        self._exemplar: tuple[Drawing, int, Exemplar | None] | None = None
+        self._found: tuple[str, tuple[Step, ...]] = "", ()
+
+    @property
+    def searching(self) -> bool:
+        """Whether a search is being done or waits."""
+        with self._lock:
+            return any(one.search for one in (*self._wanted.values(), self._doing) if one)
+
+    def want(self, request: Request) -> None:
+        """Have the edit of a request made, in place of what was wanted of that name, or searched for before."""
+        with self._lock:
+            if request.search:
+                self._wanted = {name: one for name, one in self._wanted.items() if not one.search}
+                self.ended.clear()
+            if request.name is not None:
+                self._wanted[request.name] = request
+
+    def drop(self) -> None:
+        """Want nothing any more, and end a search."""
+        with self._lock:
+            self._wanted, self._doing = {}, None
+        self.ended.set()
+
+    def change(self, act: Callable[[], None]) -> set[str]:
+        """Change the steps; those that are gone by it are not wanted any more, and named."""
+        with self._lock:
+            before = {step.name for step in self.steps.now}
+            act()
+            gone = before - {step.name for step in self.steps.now}
+            self._wanted = {name: one for name, one in self._wanted.items() if name not in gone}
+            if self._doing and self._doing.name in gone:
+                self._doing = None
+        return gone
 
     def do(self, request: Request, stale: Callable[[], bool]) -> None:
-        """Do a request; what is no longer wanted (`stale`) is left, but a search goes on until it is ended."""
-        exemplar, said = self.exemplar(request.drawing), ""
-        if request.name is not None and exemplar is None:
-            raise ValueError(NOTHING_DRAWN)
-        if request.search:
-            said = self._search(request, exemplar)
-        elif request.name is not None and not stale():
-            edit = self.bench.rewrite(exemplar, request.settings)
-            if not stale():
-                about = f"{request.drawing.recipe.words()} → {request.settings.layer}, rank {request.settings.rank}"
-                self._put(request, edit, rewriting_code(request.name, request.settings), about)
+        """Make the edits that are wanted, then look at what is drawn; once it is `stale` the next request goes on."""
+        try:
+            exemplar = self.exemplar(request.drawing)
+        finally:  # what is wanted need not be of this drawing
+            self._catch_up(stale)
         if not stale():
-            self._look(exemplar, said, stale)
+            self._look(exemplar, stale)
 
     def exemplar(self, drawing: Drawing) -> Exemplar | None:
         """The exemplar of a drawing; None where nothing is drawn. It is made, and told, once."""
-        if self._exemplar and drawing.same(self._exemplar[0]):
-            return self._exemplar[1]
-        data, found, read = self.bench.images, None, None
-        label = int(data.labels[drawing.index])
-        if drawing.mask.any():
-            found = drawing.recipe.exemplar(data.images[drawing.index], drawing.mask, label)
-            read = self.bench.read(torch.stack([found.image, found.changed]))
-        self.told.pair(found, read, label)
-        self._exemplar = drawing, found
+        label, found, known = self._made(drawing)
+        if not known:
+            read = None if found is None else self.bench.read(torch.stack([found.image, found.changed]))
+            self.told.pair(found, read, label)
+            self._exemplar = drawing, label, found
         return found
 
-    def _put(self, request: Request, edit: Edit, lines: str, about: str) -> None:
-        one = request.drawing
+    def _made(self, drawing: Drawing) -> tuple[int, Exemplar | None, bool]:
+        """The label and the exemplar of a drawing, and whether it is the one that was told."""
+        label = int(self.bench.images.labels[drawing.index])
+        if self._exemplar and drawing.same(self._exemplar[0]) and label == self._exemplar[1]:
+            return label, self._exemplar[2], True
+        picture = self.bench.images.images[drawing.index]
+        found = drawing.recipe.exemplar(picture, drawing.mask, label) if drawing.mask.any() else None
+        return label, found, False
+
+    def _catch_up(self, stale: Callable[[], bool]) -> None:
+        """Make the edits that are wanted, one after the other; once a newer request has come it makes the rest."""
+        while (request := self._begin()) is not None:
+            try:
+                self._make(request)
+            except Exception as error:  # models fail in any way
+                if self._still(request):
+                    self._failed(error)
+            if stale():
+                return
+
+    def _begin(self) -> Request | None:
+        """What is wanted next, which is being done from now on."""
+        with self._lock:
+            self._doing = self._wanted.pop(next(iter(self._wanted))) if self._wanted else None
+            return self._doing
+
+    def _still(self, request: Request) -> bool:
+        """Whether what is being done is wanted still: neither dropped nor asked for anew."""
+        return self._doing is request and request.name not in self._wanted
+
+    def _make(self, request: Request) -> None:
+        drawing, settings = request.drawing, request.settings
+        exemplar = self._made(drawing)[1]
+        if exemplar is None:
+            raise ValueError(NOTHING_DRAWN)
+        if request.search:
+            self._search(request, exemplar)
+            return
+        edit = self.bench.rewrite(exemplar, settings)
+        about = f"{drawing.recipe.words()} → {settings.layer}, rank {settings.rank}"
+        self._put(request, edit, rewriting_code(request.name, settings), about)
+
+    def _put(self, request: Request, edit: Edit, lines: str, about: str, searched: Tensor | None = None) -> None:
+        """Put an edit that is wanted still among the steps; what was searched for is on alone."""
+        one, strength = request.drawing, 1.0 if request.search else request.strength
         lines = f"{exemplar_code(self.bench, one.index, one.mask, one.recipe, one.source)}\n{lines}"
-        self.steps.put(Step(request.name, edit, request.strength, code=lines, drawn_on=(one.index,), about=about))
+        step = Step(request.name, edit, strength, True, lines, (one.index,), about, searched)
+        with self._lock:
+            if not self._still(request):
+                return
+            self.steps.put(step)
+            if request.search:
+                self.steps.alone(request.name)
         self.told.steps()
 
-    def _search(self, request: Request, exemplar: Exemplar) -> str:
-        """Search with `repair`, and put what is found among the steps; gives the verdict on held-out pictures."""
+    def _search(self, request: Request, exemplar: Exemplar) -> None:
+        """Search with `repair`, and put what is found among the steps; keeps the verdict on held-out pictures."""
 
         def progress(method: str, done: int, whole: int | None) -> None:
             self.told.search(done / whole if whole else 0.0)
             if self.ended.is_set():
                 raise KeyboardInterrupt
 
-        self.ended.clear()
         self.told.search(0.0)
+        labels = self.bench.images.labels
         try:
             fix = self.bench.repair(exemplar, [request.drawing.index], progress)
         except KeyboardInterrupt:
-            return "The search was ended before anything was tried."
+            self._found = "The search was ended before anything was tried.", self.steps.now
+            return
         finally:
             self.told.search(None)
         chosen = fix.methods["edit"]
         if chosen.found:
             lines = search_code(request.name, request.drawing.index)
-            self._put(replace(request, strength=1.0), fix.edit, lines, f"found in {chosen.settings['layer']}")
-            self.steps.alone(request.name)
-            self.told.steps()
-        return f"Searched: {fix.verdict}"
+            self._put(request, fix.edit, lines, f"found in {chosen.settings['layer']}", labels)
+        self._found = f"Searched: {fix.verdict}", self.steps.now
 
-    def _look(self, exemplar: Exemplar | None, said: str, stale: Callable[[], bool]) -> None:
+    def _look(self, exemplar: Exemplar | None, stale: Callable[[], bool]) -> None:
         """Tell what the edits that are on do: to the shown pictures, to all, then where the key fires."""
-        steps, before = self.steps.now, self.bench.readings()
-        edit = total(steps)
+        steps, looked = self.steps.now, self.bench.looked_at
+        edit, before = total(steps), self.bench.readings()
         now = before if edit is None else self.bench.readings(edit)
+        with self.bench.lock:  # what is read belongs to the pictures that are shown
+            if stale() or looked is not self.bench.looked_at:
+                return
+            self.told.readings(now, None if edit is None else before)
+        counts = None if edit is None else self.bench.counts(edit, drawn_on(steps), stale)
         if stale():
             return
-        self.told.readings(now, None if edit is None else before)
+        said, then = self._found
+        if counts is not None and (not said or steps is not then):
+            said = "\n".join(filter(None, (said, self._verdict(counts, steps, exemplar))))
+        self.told.counts(counts, said)
+        self._found = "", ()  # it was told: what comes next has its own verdict
         if edit is None:
-            self.told.counts(None, said)
             return
-        counts = self.bench.counts(edit, drawn_on(steps), stale)
-        if counts is None or stale():
-            return
-        self.told.counts(counts, said or self._verdict(counts, steps, exemplar))
-        firing = edit.firing_maps(self.bench.classifier, self.bench.some)
+        firing = edit.firing_maps(self.bench.classifier, looked.images)
         if not stale():
             self.told.firing(firing)
 

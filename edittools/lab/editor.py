@@ -76,6 +76,7 @@ class MaskEditor(anywidget.AnyWidget):
     _picture = traitlets.Unicode().tag(sync=True)
     _segments = traitlets.Dict().tag(sync=True)
     _masks = traitlets.List().tag(sync=True)
+    _step = traitlets.Unicode(help="'undo' or 'redo' if that set the masks last").tag(sync=True)
     active = traitlets.Unicode(help="name of the mask that is drawn on").tag(sync=True)
     colour = traitlets.Unicode(help="colour of the mask, '#rrggbb'").tag(sync=True)
     opacity = traitlets.Float(0.45, min=0, max=1, help="opacity of the mask").tag(sync=True)
@@ -137,7 +138,7 @@ class MaskEditor(anywidget.AnyWidget):
         """Add a mask under a new name and draw on it from now on."""
         if name in dict(self._masks):
             raise ValueError(f"there is a mask {name!r} already: choose another name, or set `.active` to draw on it")
-        self._masks = [*self._masks, [self._name(name), self._text(mask)]]
+        self._put([*self._masks, [self._name(name), self._text(mask)]])
         self.active = name
 
     def remove_mask(self, name: str) -> None:
@@ -147,17 +148,17 @@ class MaskEditor(anywidget.AnyWidget):
             raise ValueError(f"{name!r} is the only mask: clear it instead")
         if self.active == name:
             self.active = left[0][0]
-        self._masks = left
+        self._put(left)
 
     def undo(self) -> None:
         """Take back the last change (a whole stroke), drawn or made in Python."""
         if self._past:
-            self._masks = self._past[-1]
+            self._put(self._past[-1], "undo")
 
     def redo(self) -> None:
         """Make the change again that was taken back last."""
         if self._future:
-            self._masks = self._future[-1]
+            self._put(self._future[-1], "redo")
 
     # --- the tools: each sets the pixels that it sets in the browser ----------------------------------------------
 
@@ -294,7 +295,12 @@ class MaskEditor(anywidget.AnyWidget):
         self._replace(raster.encode_runs(mask))
 
     def _replace(self, text: str) -> None:
-        self._masks = [[name, text if name == self.active else old] for name, old in self._masks]
+        self._put([[name, text if name == self.active else old] for name, old in self._masks])
+
+    def _put(self, masks: list, step: str = "") -> None:
+        """Set the masks, in one message with what step that is."""
+        with self.hold_sync():
+            self._step, self._masks = step, masks
 
     def _combine(self, area: NDArray[np.bool_], add: bool) -> None:
         self._draw(self._drawn() | area if add else self._drawn() & ~area)
@@ -307,12 +313,12 @@ class MaskEditor(anywidget.AnyWidget):
         return x * grid[1] // width, y * grid[0] // height
 
     def _remember(self, change: dict) -> None:
-        """Keep the history. A change back to the last state, from whichever side, is an undo; forth again, a redo."""
+        """Keep the history; undo and redo, from whichever side, say so."""
         old, new = change["old"], change["new"]
-        if self._past and new == self._past[-1]:
+        if self._step == "undo" and self._past and new == self._past[-1]:
             self._future.append(old)
             self._past.pop()
-        elif self._future and new == self._future[-1]:
+        elif self._step == "redo" and self._future and new == self._future[-1]:
             self._past.append(old)
             self._future.pop()
         else:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import unicodedata
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ from edittools.metrics import predict
 
 def pictures_in(folder: str | os.PathLike) -> list[Path]:
     """The files below a folder whose names are those of pictures; `FileNotFoundError` where there is no folder."""
-    root = Path(folder)
+    root = Path(folder).expanduser()
     if not root.is_dir():
         raise FileNotFoundError(
             f"no folder {os.fspath(folder)!r}: expected one with pictures, or with a folder a class"
@@ -29,7 +30,7 @@ def read_folder(folder: str | os.PathLike, classifier: Classifier, step: int = 1
     class of that index); lying in the folder itself it has no label and is held to what is read now. Raises
     `FileNotFoundError` where there is no such folder, `ValueError` where nothing in it is readable.
     """
-    root, paths = Path(folder), pictures_in(folder)[::step]
+    root, paths = Path(folder).expanduser(), pictures_in(folder)[::step]
     images, labels, names, left_out = [], [], [], []
     for path in paths:
         label = None if path.parent == root else _class_of(path.parent.name, classifier)
@@ -55,6 +56,8 @@ def read_folder(folder: str | os.PathLike, classifier: Classifier, step: int = 1
 
 def _class_of(name: str, classifier: Classifier) -> int:
     """The class that a folder is named after; -1 where there is none."""
+    if name in classifier.classes:
+        return classifier.index(name)
     known = {_plain(one): i for i, one in reversed(list(enumerate(classifier.classes)))}
     if _plain(name) in known:
         return known[_plain(name)]
@@ -62,7 +65,7 @@ def _class_of(name: str, classifier: Classifier) -> int:
 
 
 def _plain(name: str) -> str:
-    return re.sub(r"[\s_-]+", " ", name).strip().casefold()
+    return re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFC", name)).strip().casefold()
 
 
 def _reason(error: Exception) -> str:

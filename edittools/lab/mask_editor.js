@@ -198,6 +198,12 @@ class Document {
     this.model.save_changes();
   }
 
+  // Set the masks, in one message with what step that is.
+  put(masks, step = "") {
+    this.model.set("_step", step);
+    this.set("_masks", masks);
+  }
+
   // Take the drawn mask, and the others for their outlines, from the text.
   load(again = false) {
     const text = this.masks.find(([name]) => name === this.active)[1];
@@ -213,15 +219,15 @@ class Document {
     }
   }
 
-  // A change of the masks: ours, the other view's or Python's. Back to the last state is an undo, forth again a redo.
+  // A change of the masks: ours, the other view's or Python's; undo and redo say so.
   receive() {
-    const old = this.masks, now = this.model.get("_masks");
+    const old = this.masks, now = this.model.get("_masks"), step = this.model.get("_step");
     const equal = (a) => a && a.length === now.length && a.every(([name, text], i) => name === now[i][0] && text === now[i][1]);
     if (equal(old)) return;
-    if (equal(this.past.at(-1))) {
+    if (step === "undo" && equal(this.past.at(-1))) {
       this.future.push(old);
       this.past.pop();
-    } else if (equal(this.future.at(-1))) {
+    } else if (step === "redo" && equal(this.future.at(-1))) {
       this.past.push(old);
       this.future.pop();
     } else {
@@ -249,7 +255,7 @@ class Document {
       return this.notify("This mask is too ragged to send; fill holes or use a brush.");
     }
     this.text = text;
-    this.set("_masks", masks);
+    this.put(masks);
     this.load();
     this.notify();
   }
@@ -261,16 +267,16 @@ class Document {
   }
 
   undo() {
-    if (this.past.length) this.set("_masks", this.past.at(-1));
+    if (this.past.length) this.put(this.past.at(-1), "undo");
   }
 
   redo() {
-    if (this.future.length) this.set("_masks", this.future.at(-1));
+    if (this.future.length) this.put(this.future.at(-1), "redo");
   }
 
   add(name) {
     if (!name.trim() || this.masks.some(([known]) => known === name)) return false;
-    this.set("_masks", [...this.masks, [name, String(this.w * this.h)]]);
+    this.put([...this.masks, [name, String(this.w * this.h)]]);
     this.set("active", name);
     return true;
   }
@@ -279,7 +285,7 @@ class Document {
     const gone = this.active, left = this.masks.filter(([name]) => name !== gone);
     if (!left.length) return;
     this.set("active", left[0][0]);
-    this.set("_masks", left);
+    this.put(left);
   }
 
   notify(message) {

@@ -22,7 +22,8 @@ SETS = ("images", "everyday", "keep")
 class Step:
     """One edit made at a desk: its `name`, `strength` α, whether it is `on`, and the `code` that makes it.
 
-    `code` is some lines of Python that end with `{name} = …`; `drawn_on` are the images that it was made from.
+    `code` is some lines of Python that end with `{name} = …`; `drawn_on` are the images that it was made from. An edit
+    that was searched for depends on the images' labels: `searched` are those it was searched with, `(N,)`.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Step:
     code: str = field(default="", repr=False)
     drawn_on: tuple[int, ...] = ()
     about: str = ""
+    searched: torch.Tensor | None = field(default=None, repr=False)
 
 
 class Steps:
@@ -152,12 +154,24 @@ def code(bench: Bench, steps: Sequence[Step]) -> str:
         f"# classifier, {', '.join(given)}: what et.lab.Desk was given",
         f"bench = lab.Bench(classifier, {', '.join(name if name == 'images' else f'{name}={name}' for name in given)})",
     ]
+    labels = bench.images.labels
+    lines += _relabelled(bench, bench.first_labels, labels)
     on = [step for step in steps if step.on and step.strength]
     for step in on:
-        lines += ["", f"# {step.about}" if step.about else "", step.code]
+        lines += ["", f"# {' '.join(step.about.split())}" if step.about else ""]
+        if step.searched is not None:
+            lines += _relabelled(bench, labels, step.searched)
+            labels = step.searched
+        lines.append(step.code)
     parts = " + ".join(step.name if step.strength == 1 else f"{step.strength!r} * {step.name}" for step in on)
     lines += ["", f"edit = {parts or None}"]
     return "\n".join(lines) + "\n"
+
+
+def _relabelled(bench: Bench, before: torch.Tensor, after: torch.Tensor) -> list[str]:
+    """The lines that make the images' labels those after of those before."""
+    places, classes = (before != after).nonzero()[:, 0].tolist(), bench.classifier.classes
+    return [f"bench.relabel({i}, {classes[int(after[i])]!r})" for i in places]
 
 
 def _recipe_code(recipe: Recipe, source: str | None) -> str:

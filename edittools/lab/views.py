@@ -26,7 +26,8 @@ class PredictionView(ipywidgets.HBox):
     """Images, each with bars for the classes that the classifier finds most likely.
 
     `images` is one `(3, H, W)` or several, such as the pair x and x'. With `edit` every image comes twice, before and
-    after it. `titles` stand above the columns; `width` is in screen pixels. `.probabilities` is `(columns, classes)`.
+    after it. Of fewer than `top` classes all have bars. `titles` stand above the columns; `width` is in screen pixels.
+    `.probabilities` is `(columns, classes)`.
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class PredictionView(ipywidgets.HBox):
         width: int = 190,
     ) -> None:
         """Predict, and build the columns."""
-        check_number(top, 1, len(classifier.classes), "number of bars")
+        top = min(check_number(top, 1, None, "number of bars"), len(classifier.classes))
         images = _several(images)
         probabilities = _probabilities(classifier, images)
         if edit is not None:

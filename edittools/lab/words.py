@@ -53,18 +53,20 @@ def pair_words(read: Tensor, classes: Sequence[str], label: int) -> str:
 
 def verdict(counts: Counts, edit: Edit | None, firing: float | None = None, covered: float = 0.0) -> str:
     """The sentences about an edit: did it take, what does it correct, what does it cost, where does it fire."""
-    said = [] if edit is None or edit.record is None else [_took(edit)]
+    said = [] if edit is None else _took(edit)
     said += [_corrected(counts.images), _cost(counts)]
     if firing is not None:
         said.append(f"{firing:.0%} of its firing in x' is inside the mask, which covers {covered:.0%} of the picture.")
     return "\n".join(said)
 
 
-def _took(edit: Edit) -> str:
-    record = edit.record
-    left = record.loss_after / record.loss_before if record.loss_before else 0.0
+def _took(edit: Edit) -> list[str]:
+    """The edit as it was made, whatever its strength at the desk; nothing where that is not known."""
+    left = None if edit.record is None else edit.record.share_left
+    if left is None:
+        return []
     how = "It took" if left <= TAKEN else "It took only in part"
-    return f"{how}: {1 - left:.0%} of the loss at the exemplar is gone."
+    return [f"{how}: {1 - left:.0%} of the loss at the exemplar is gone at strength 1."]
 
 
 def _corrected(found: Comparison) -> str:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edittools.caching import load_or_compute
-from edittools.classifiers import IMAGENET_MEAN, IMAGENET_STD, fingerprint
+from edittools.classifiers import IMAGENET_MEAN, IMAGENET_STD, architecture, code_of, fingerprint
 from edittools.graph import evaluating
 from edittools.images import digest_tensors, in_batches
 
@@ -65,7 +65,8 @@ class Segmenter:
     @property
     def about(self) -> str:
         """What its masks depend on."""
-        return f"{fingerprint(self.network)} {self.wanted or self.concepts} {self.least_score} {self.least_area}"
+        network = f"{fingerprint(self.network)} {architecture(self.network)} {code_of(self.scores)}"
+        return f"{network} {self.wanted or self.concepts} {self.least_score} {self.least_area}"
 
 
 def _scaled(images: Tensor, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> Tensor:

@@ -77,6 +77,9 @@ class Store:
                 f"{os.fspath(path)!r} holds another sweep ({whole[0].decode(errors='replace').strip()[:200]}), "
                 f"expected {about!r}: give another file, or delete it"
             )
+        started = b"".join(self._lines())
+        if not whole and not _line({"about": about}).startswith(started):
+            raise ValueError(f"{os.fspath(path)!r} is no file of a sweep: give another name, it would be overwritten")
         if not whole:
             self._write({"about": about}, "wb")
         else:
@@ -99,9 +102,13 @@ class Store:
 
     def _write(self, entry: dict[str, Any], mode: str) -> None:
         with open(self.path, mode) as file:
-            file.write(json.dumps(entry).encode() + b"\n")
+            file.write(_line(entry))
             file.flush()
             os.fsync(file.fileno())
+
+
+def _line(entry: dict[str, Any]) -> bytes:
+    return json.dumps(entry).encode() + b"\n"
 
 
 def _checksum(entry: dict[str, Any]) -> int:

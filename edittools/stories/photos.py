@@ -94,12 +94,16 @@ def validation_folder(
 ) -> LabelledImages:
     """Use a folder of validation images, one subfolder a class in class order (ImageNet or Places); read lazily.
 
+    The order is that of the subfolders' names; names that are all numbers count as numbers.
+
     Raises `FileNotFoundError` when it is none and `ValueError` when it has not as many subfolders as there are classes.
     """
     root = Path(folder)
     if not root.is_dir():
         raise FileNotFoundError(f"validation folder {str(root)!r} does not exist: expected one subfolder a class")
     groups = sorted(path for path in root.iterdir() if path.is_dir())
+    if all(path.name.isdecimal() for path in groups):
+        groups.sort(key=lambda path: int(path.name))
     if len(groups) != len(classifier.classes):
         raise ValueError(f"{str(root)!r} has {len(groups)} subfolders: expected {len(classifier.classes)}, one a class")
     pairs = [(p, label) for label, g in enumerate(groups) for p in _image_files(g)[:per_class]]

@@ -22,7 +22,8 @@ class NetworkFeatures(nn.Module):
         for module in network.modules():
             if hasattr(module, "inplace"):
                 module.inplace = False  # it would change the output of the layer before, which may be asked for
-        self.normalise = classifier.normalise
+        self.normalise, self.layers = classifier.normalise, tuple(layers)
+        self.scaling = (*classifier.mean.flatten().tolist(), *classifier.std.flatten().tolist())
         self.network = create_feature_extractor(network, list(layers))
 
     def forward(self, images: Tensor) -> list[Tensor]:

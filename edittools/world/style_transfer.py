@@ -17,7 +17,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from tqdm.auto import tqdm
 
 from edittools.caching import load_or_compute
-from edittools.classifiers import IMAGENET_MEAN, IMAGENET_STD
+from edittools.classifiers import IMAGENET_MEAN, IMAGENET_STD, architecture
 from edittools.images import LabelledImages, check_image, digest_tensors, load_image
 from edittools.pasting import luminance, soft_mask
 from edittools.world.textures import texture
@@ -177,17 +177,20 @@ def stylised(
     """Transfer `pictures` (one `(3, h, w)`, or one for each image) to what the masks cover; pixels of 8 bits.
 
     The set is stored below `cache` (default: the cache folder) under a hash of images, masks, pictures, features and
-    steps, and read from there the next time, see `caching`.
+    steps, and read from there the next time, see `caching`. Features that are no module are not known by a hash, so
+    what they make is not stored.
     """
     features = default_features() if features is None else features
-    weights = features.state_dict().values() if isinstance(features, nn.Module) else []
-    digest = digest_tensors([images.images[:], masks, pictures, *weights])
 
     def compute() -> dict[str, Tensor]:
         made = transfer(images.images[:], masks, pictures, features, steps, progress=progress)
         return {"images": (made * 255).round().byte()}
 
-    pixels = load_or_compute("transformed", f"{digest} {type(features).__name__} {steps}", compute, cache)["images"]
+    if isinstance(features, nn.Module):
+        given = digest_tensors([images.images[:], masks, pictures, *features.state_dict().values()])
+        pixels = load_or_compute("transformed", f"{given} {architecture(features)} {steps}", compute, cache)["images"]
+    else:
+        pixels = compute()["images"]
     return replace(images, images=pixels.float() / 255)
 
 

@@ -93,6 +93,8 @@ def load_places365(name: str, weights: str | os.PathLike | None = None, sha256: 
             pooch.retrieve(PLACES365_URL, f"sha256:{sha256}", path.name, path.parent, progressbar=True)
         except (OSError, ValueError) as error:
             raise unreachable(name, PLACES365_URL, path.parent, error) from error
+    elif sha256 and (found := pooch.file_hash(str(path))) != sha256:
+        raise ValueError(f"{os.fspath(path)!r} has SHA-256 {found}, not {sha256}: delete it, or give its own hash")
     try:
         state = torch.load(path, weights_only=True, map_location="cpu")["state_dict"]
     except (pickle.UnpicklingError, RuntimeError, KeyError, TypeError, EOFError) as error:

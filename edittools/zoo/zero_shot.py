@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from edittools.caching import load_or_compute
-from edittools.classifiers import Classifier, fingerprint
+from edittools.classifiers import Classifier, architecture, fingerprint
 from edittools.images import digest_tensors
 from edittools.zoo.imagenet import imagenet_classes
 
@@ -110,7 +110,7 @@ def text_embeddings(
     tokens = tokenizer([prompt for group in prompts for prompt in group])
     text = nn.ModuleDict({name: part for name, part in clip.named_children() if name != "visual"})
     own = digest_tensors([*clip.parameters(recurse=False), tokens])
-    content = f"{fingerprint(text)} {own} {len(class_names)} {len(templates)}"
+    content = f"{fingerprint(text)} {architecture(text)} {own} {len(class_names)} {len(templates)}"
 
     def embed() -> dict[str, Tensor]:
         device = next(clip.parameters()).device

@@ -1,0 +1,186 @@
+"""`repair` on a small network: its splits, what it refuses, and what its verdict says of an edit at any strength."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from edittools.choosing import grid, repair
+from edittools.choosing.protocol import shared_images
+from edittools.choosing.repair import Search, _story
+from edittools.classifiers import Classifier
+from edittools.cut import Cut
+from edittools.exemplars import Exemplar
+from edittools.images import LabelledImages, LazyImages, save_image
+from edittools.lab import words
+from edittools.metrics import predict
+from edittools.rewriting import pose, preactivation_target, rewrite
+
+CLASSES = ("ant", "bee", "cat", "dog")
+EXACT = {"objective": ("least_squares",)}
+
+
+def _network():
+    torch.manual_seed(0)
+    conv = [nn.Conv2d(width, 8, 3, padding=1) for width in (3, 8, 8)]
+    pools = [nn.MaxPool2d(2), nn.MaxPool2d(4), nn.AdaptiveAvgPool2d(1)]
+    steps = [step for one, pool in zip(conv, pools, strict=True) for step in (one, nn.ReLU(), pool)]
+    return nn.Sequential(*steps, nn.Flatten(), nn.Linear(8, 4))
+
+
+@pytest.fixture(scope="module")
+def case():
+    """Noise of four classes; what is pasted over a corner is misread in a quarter of the images."""
+    generator = torch.Generator().manual_seed(1)
+    images = torch.rand(360, 3, 16, 16, generator=generator) * torch.rand(360, 3, 1, 1, generator=generator)
+    classifier = Classifier(_network(), CLASSES, (0.5,) * 3, (0.2,) * 3, size=16)
+    with torch.no_grad():
+        features, head = classifier.model[:-1](classifier.normalise(images)), classifier.model[-1]
+        head.weight.copy_(torch.randn(4, 8, generator=generator) / (features.std(0) + 1e-4))
+        head.bias.copy_(-(head.weight @ features.mean(0)))
+    mask = torch.zeros(16, 16)
+    mask[8:, :8] = 1
+    exemplar = Exemplar(images[0], torch.where(mask > 0, images[1], images[0]), mask, 1)
+    read = predict(classifier, images).argmax(1)
+    pasted = torch.where(mask > 0, images[1], images[2:80])
+    wrong = predict(classifier, pasted).argmax(1) != read[2:80]
+    failing = LabelledImages(pasted[wrong], read[2:80][wrong], CLASSES)
+    sure = predict(classifier, images[80:]).topk(2).values
+    everyday = images[80:][(sure[:, 0] - sure[:, 1]).argsort(descending=True)[:48]]
+    return SimpleNamespace(**locals())
+
+
+def _repaired(case, exemplar=None, **search):
+    search = {"layers": ["6"], "baselines": False, "progress": False, **search}
+    return repair(case.classifier, exemplar or case.exemplar, case.failing, case.everyday, **search)
+
+
+def _in_turn(case, each):
+    """As many images of each class as are asked for, the classes in turn, labelled."""
+    generator = torch.Generator().manual_seed(3)
+    pool = torch.rand(1500, 3, 16, 16, generator=generator) * torch.rand(1500, 3, 1, 1, generator=generator)
+    labels = predict(case.classifier, pool).argmax(1)
+    order = torch.stack([(labels == one).nonzero()[:each, 0] for one in range(4)], 1).flatten()
+    return LabelledImages(pool[order], labels[order], CLASSES)
+
+
+def _sets(case, everyday, seed=0):
+    story = _story(case.classifier, {"a": case.exemplar}, case.failing, everyday, None, Search(["6"], seed=seed))
+    return story.reference, story.budget, story.clean
+
+
+def test_everyday_images_are_split_by_class_at_random(case):
+    """Classes in turn, and quarters by position: whole classes would be in one part alone."""
+    everyday = _in_turn(case, 16)
+    reference, budget, clean = _sets(case, everyday)
+    assert budget.labels.bincount(minlength=4).tolist() == [8] * 4
+    assert clean.labels.bincount(minlength=4).tolist() == [4] * 4
+    assert predict(case.classifier, reference).argmax(1).bincount(minlength=4).tolist() == [4] * 4
+    parts = (reference, budget, clean)
+    assert not any(shared_images(one, other) for one, other in zip(parts, (budget, clean, reference), strict=True))
+    again, other = (_sets(case, everyday, seed)[1] for seed in (0, 1))
+    assert torch.equal(again.images, budget.images) and not torch.equal(other.images, budget.images)
+
+
+@pytest.mark.parametrize("count", [3, 4, 5, 9, 160])
+def test_each_part_of_the_everyday_images_has_some(case, count):
+    for labels in (torch.arange(count) % 4, torch.zeros(count).long()):
+        data = LabelledImages(torch.rand(count, 3, 16, 16), labels, CLASSES)
+        sizes = [len(part) for part in _sets(case, data)]
+        assert sum(sizes) == count and min(sizes) >= 1
+        assert all(abs(size - share * count) <= 1 for size, share in zip(sizes, (0.25, 0.5, 0.25), strict=True))
+
+
+def _share_left(case, fix):
+    """By the definition: the mean square distance from the target at the mask, with the edit and without."""
+    cut, settings = Cut(case.classifier, fix.edit.layers[0]), fix.methods["edit"].settings
+    problem = pose(cut, case.exemplar, None, settings.get("masked", True))
+    change = fix.edit.changes[f"{cut.layer}.weight"].delta()
+    missing = preactivation_target(problem) - problem.start
+    weight = cut.shares(problem.share, missing)
+    before, after = (float((one.square().mean(1) * weight).sum()) for one in (missing, missing - problem.shift(change)))
+    return after / before
+
+
+@pytest.mark.parametrize("strength", [0.5, 1.0])
+def test_a_verdict_says_what_loss_the_edit_leaves_at_its_own_strength(case, strength):
+    fix = _repaired(case, strengths=(strength,))
+    left = _share_left(case, fix)
+    assert fix.edit.record.share_left == pytest.approx(left, rel=1e-4, abs=1e-8)
+    assert f"α {strength:g}. It took" in fix.verdict and f"{1 - left:.0%} of the loss at the exemplar" in fix.verdict
+    assert fix.costs().chosen.sum() == 1
+    first = fix.verdict
+    with fix.edit.applied(case.classifier):
+        assert fix.verdict.splitlines()[0] == first.splitlines()[0]
+
+
+def test_a_verdict_without_an_edit_says_what_loss_the_trials_left_at_their_strength(case):
+    """All trials are at strength 0.01: none takes, and the least of them is no edit at strength 1."""
+    fix = _repaired(case, strengths=(0.01,))
+    assert not fix.methods["edit"].found
+    lefts = [edit.record.share_left for edit in fix.methods["edit"].trials.edit]
+    assert 0.9 < min(lefts) < 1
+    assert f"in no layer was more than {1 - min(lefts):.0%} of the loss at the exemplar gone" in fix.verdict
+
+
+def test_the_desk_says_at_which_strength_an_edit_took(case):
+    edit = rewrite(case.classifier, "6", case.exemplar, case.everyday, objective="least_squares", cache="")
+    [said] = words._took(edit)
+    assert said == f"It took: {1 - edit.record.share_left:.0%} of the loss at the exemplar is gone at strength 1."
+    assert words._took(0.5 * edit) == []
+
+
+def test_settings_may_leave_out_what_rewrite_has_a_default_for(case):
+    fix = _repaired(case, settings=grid(rank=(1, 3), **EXACT))
+    assert ", mask, α" in fix.verdict
+    assert "rank 1, mask" in _repaired(case, settings=grid(**EXACT)).verdict
+
+
+def test_a_rank_of_none_is_named_also_beside_ranks(case):
+    fix = _repaired(case, settings=grid(rank=(None,), **EXACT))
+    beside = _repaired(case, settings=[*grid(rank=(None,), **EXACT), {"rank": 1, "steps": 1}], strengths=(0.5,))
+    assert "full rank" in fix.verdict and fix.methods["edit"].settings["rank"] is None
+    assert beside.methods["edit"].trials["rank"].tolist() == [None, 1]
+    chosen = beside.methods["edit"]
+    assert chosen.settings["rank"] is None and "full rank" in beside.verdict and "steps" not in chosen.settings
+
+
+def test_a_search_that_can_try_nothing_says_why(case):
+    mask = torch.zeros(16, 16)
+    mask[0, 0] = 1
+    small = Exemplar(case.images[0], torch.where(mask > 0, case.images[1], case.images[0]), mask, 1)
+    with pytest.raises(ValueError, match=r"rank 3: in no layer do the keys at the mask span.*expected a lower rank"):
+        _repaired(case, small, layers=["3"], settings=grid(rank=(3,), **EXACT))
+    with pytest.raises(ValueError, match="1 settings and 0 strengths: expected one or more of each"):
+        _repaired(case, settings=grid(**EXACT), strengths=())
+
+    def ended(*_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        _repaired(case, progress=ended)
+
+
+def _files(images, folder):
+    for i, image in enumerate(images):
+        save_image(folder / f"{i}.png", image)
+    return LazyImages([folder / f"{i}.png" for i in range(len(images))], 16, 16)
+
+
+def test_the_same_images_are_known_on_disk_and_in_memory(case, tmp_path, monkeypatch):
+    files = _files(case.failing.images[:5], tmp_path)
+    assert shared_images(files, files[:]) == shared_images(files[:], files) == 5
+    monkeypatch.chdir(tmp_path)
+    relative = LazyImages([f"{i}.png" for i in range(2, 5)], 16, 16)
+    assert shared_images(relative, files) == 3
+    failing = LabelledImages(files[:], case.failing.labels[:5], CLASSES)
+    with pytest.raises(ValueError, match="5 images are both in failing and in everyday"):
+        repair(case.classifier, case.exemplar, failing, files, progress=False)
+
+
+def test_the_changed_image_of_an_exemplar_is_no_failing_image(case):
+    images = torch.cat([case.exemplar.changed[None], case.failing.images])
+    failing = LabelledImages(images, torch.cat([case.read[:1], case.failing.labels]), CLASSES)
+    with pytest.raises(ValueError, match="1 images are both in failing and in the exemplars' x'"):
+        repair(case.classifier, case.exemplar, failing, case.everyday, progress=False)
