@@ -134,8 +134,10 @@ def architecture(model: nn.Module) -> str:
     digest, saved = hashlib.sha256(), model.state_dict().keys()
     for name, module in model.named_modules():
         held = {k: v for k, v in sorted(vars(module).items()) if not k.startswith("_") and isinstance(v, _PLAIN)}
-        held.pop("training")
-        digest.update(f"{name} {type(module).__qualname__} {held} {code_of(type(module).forward)};".encode())
+        held.pop("training", None)
+        scripted = isinstance(module, torch.jit.ScriptModule)
+        code = (module.code if hasattr(module, "forward") else "") if scripted else code_of(type(module).forward)
+        digest.update(f"{name} {type(module).__qualname__} {held} {code};".encode())
     unsaved = {name: buffer for name, buffer in model.named_buffers() if name not in saved}
     return digest.hexdigest() + digest_tensors(unsaved.values(), unsaved)
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from edittools.classifiers import Classifier
+from edittools.classifiers import Classifier, architecture
 from edittools.images import LabelledImages
 from edittools.moments import RankError, SecondMoment, directions, measure, second_moments
 
@@ -151,3 +151,9 @@ def test_models_of_equal_weights_and_other_steps_have_moments_of_their_own(photo
         assert torch.allclose(kept, measure(classifier, ["head"], photos32)["head"].matrix)
         traces.append(float(kept.trace()))
     assert len(set(traces)) == 4 and traces[0] == traces[4]
+
+
+def test_scripted_models_of_equal_weights_are_told_apart_by_their_code():
+    scripted = [torch.jit.trace(_Activated(step).eval(), torch.rand(1, 3, 8, 8)) for step in (torch.relu, torch.tanh)]
+    first, second = map(architecture, scripted)
+    assert first != second and first == architecture(scripted[0])
