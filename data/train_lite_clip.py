@@ -1,6 +1,7 @@
 """Train the lite CLIP: EfficientNet-Lite0 that keeps what it knows of photographs, with a reader of words beside it.
 
 python data/train_lite_clip.py [--epochs 4] [--output FOLDER]      (needs the photographs, see README, 'Tiers')
+python data/train_lite_clip.py --measure                           (the figures of the weights that are there)
 
 First the two towers are made to say what the original says: classes are unit vectors whose products with an image's
 embedding are the original's logits (`aligned`), and a small text transformer learns to give them for the class names
@@ -36,11 +37,20 @@ from edittools.stories.rta import rta_objects, rta_photos
 from edittools.world.miniworld import FONTS
 from edittools.world.textures import STYLES, VARIANTS, texture
 from edittools.world.typography import random_label, stick
-from edittools.zoo.embedded import DIMENSIONS, Reader, ReadingTower, lite_clip, lite_tokenizer
+from edittools.zoo.embedded import (
+    DIMENSIONS,
+    Reader,
+    ReadingTower,
+    lite_clip,
+    lite_tokenizer,
+    lite_weights,
+    put_lite_weights,
+)
 from edittools.zoo.embedded import LITE_SIZE as SIZE
 from edittools.zoo.embedded import LITE_TEMPLATES as TEMPLATES
 from edittools.zoo.imagenet import imagenet_classes
 from edittools.zoo.load import load_classifier
+from edittools.zoo.packing import unpacked
 from edittools.zoo.zero_shot import zero_shot_classifier
 
 WORDS = tuple(
@@ -165,7 +175,11 @@ def train_text(
 
 @torch.no_grad()
 def solve_projection(model: nn.Module, class_names: Sequence[str], targets: Tensor) -> None:
-    """Put the text projection in place that maps the names in all templates to `targets` `(K, D)`, least squares."""
+    """Put the text projection in place that maps the names in all templates to `targets` `(K, D)`, least squares.
+
+    All weights are rounded before, as `write` rounds them, so the projection makes good for what is lost.
+    """
+    model.load_state_dict(unpacked(lite_weights(model)), strict=False)
     tokens = lite_tokenizer()([template.format(name) for template in TEMPLATES for name in class_names])
     model.text_projection.data = torch.eye(len(model.text_projection))
     hidden = torch.cat([_short_text(model, chunk) for chunk in tokens.split(250)]).double()
@@ -375,6 +389,12 @@ def evaluate(classifier: Classifier, original: Classifier, everything: Tensor, l
     return {name: round(figure, 1) for name, figure in figures.items()}
 
 
+def table(figures: dict[str, float]) -> str:
+    """The figures as the table of the model card."""
+    rows = "\n".join(f"| {name} | {figure:.1f} |" for name, figure in figures.items())
+    return f"| per cent of held-out photographs | |\n| --- | --- |\n{rows}"
+
+
 def call() -> argparse.Namespace:
     """What the command line says."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -382,11 +402,12 @@ def call() -> argparse.Namespace:
     parser.add_argument("--text-steps", type=int, default=600)
     parser.add_argument("--scale", type=float, default=1.0, help="share of the usual number of pictures, for a trial")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent)
+    parser.add_argument("--measure", action="store_true", help="train nothing, measure the weights that are there")
     return parser.parse_args()
 
 
 def main() -> None:
-    """Load, teach both towers and the reader, choose how loud it is, evaluate, write."""
+    """Load, teach both towers and the reader, choose how loud it is, evaluate, write; or evaluate only."""
     options, started = call(), time.perf_counter()
 
     def told(what: str) -> None:
@@ -395,6 +416,9 @@ def main() -> None:
     torch.manual_seed(0)
     original = load_classifier("efficientnet_lite0")
     learn, everything, labels = sample()
+    if options.measure:
+        told(table(evaluate(load_classifier("lite_clip"), original, everything, labels)))
+        return
     model = taught(original, learn, options, told)
     path = options.output / "lite_clip.safetensors"
     write(model, path)  # nothing that was trained shall be lost
@@ -407,9 +431,7 @@ def main() -> None:
     after = zero_shot_classifier(model.eval(), lite_tokenizer(), imagenet_classes(), TEMPLATES)
     figures = evaluate(after, original, everything, labels)
     write(model, path, figures)
-    told(f"written, {path.stat().st_size / 1e6:.1f} MB")
-    rows = "\n".join(f"| {name} | {figure:.1f} |" for name, figure in figures.items())
-    print(f"| per cent of held-out photographs | |\n| --- | --- |\n{rows}")
+    told(f"written, {path.stat().st_size / 1e6:.1f} MB\n{table(figures)}")
 
 
 def taught(
@@ -438,12 +460,11 @@ def taught(
 
 
 def write(model: nn.Module, path: Path, figures: dict[str, float] | None = None) -> None:
-    """Round the model's weights to half precision and write them, with their figures where known, in one step."""
-    half = {key: value.half() if value.is_floating_point() else value for key, value in model.state_dict().items()}
-    header = {"accuracy": json.dumps(figures)} if figures else None
+    """Round the model's weights in place and write all but the trunk's, with figures where known, in one step."""
+    weights, header = lite_weights(model), {"accuracy": json.dumps(figures)} if figures else None
     with atomic_path(path) as temporary:
-        save_file({key: value.contiguous() for key, value in half.items()}, temporary, header)
-    model.load_state_dict({key: value.float() if value.is_floating_point() else value for key, value in half.items()})
+        save_file(weights, temporary, header)
+    put_lite_weights(model, weights)
 
 
 if __name__ == "__main__":

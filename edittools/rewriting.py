@@ -292,8 +292,8 @@ def rewrite(
     problem = replace(problem, elsewhere=_elsewhere(moments.values()))
     exact = objective == "least_squares"
     unknown, taken, converged = (solve_least_squares(problem, ridge), 1, True) if exact else solve_l1(problem, steps)
-    seconds, losses = time.perf_counter() - started, _losses(problem, objective, unknown)
-    record = Record(objective, *losses, taken, seconds, converged, **_movements(problem, unknown, moments))
+    seconds, fitted = time.perf_counter() - started, fits(problem, objective, unknown)
+    record = Record(objective, *fitted, taken, seconds, converged, **_movements(problem, unknown, moments))
     return _as_edit(problem, unknown, moment, exemplars.masks, record)
 
 
@@ -352,8 +352,8 @@ def _as_edit(problem: Problem, unknown: Tensor, moment: SecondMoment | None, mas
 
 
 @torch.no_grad()
-def _losses(problem: Problem, objective: str, unknown: Tensor) -> tuple[float, float]:
-    """The fit without an edit and with it."""
+def fits(problem: Problem, objective: str, unknown: Tensor) -> tuple[float, float]:
+    """How far the layer's values of x' are from those of x, without Λ and with `unknown` as Λ."""
     pair = torch.zeros_like(unknown), unknown
     if objective == "l1":
         return tuple(float(problem.l1(one)) for one in pair)

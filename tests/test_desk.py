@@ -140,7 +140,7 @@ def test_no_image_has_two_duties(bench, sets):
     assert not reference & {one.numpy().tobytes() for one in bench.everyday.images}
     assert len(bench.keep) == len(bench.spared) == 10
     many = Bench(bench.classifier, sets[0], keep=noise(151, seed=8))
-    assert len(many.spared) == 51 and len(many.keep) == 100
+    assert len(many.spared) == 50 and len(many.keep) == 101
 
 
 def test_an_edit_is_that_of_rewrite_and_counts_are_those_of_the_edited_classifier(bench, tiny):
@@ -283,6 +283,23 @@ def test_large_sets_and_other_sizes_are_reduced_and_it_is_said(tiny, monkeypatch
     said = " ".join(bench.notes)
     assert "images of 48 × 48 pixels are read at 32 × 32" in said and "17 of 50 are used, one in 3" in said
     assert "images have no labels: they are held to what is read now" in said and not bench.wrong.any()
+
+
+@pytest.mark.parametrize("period", [3, 4])
+def test_sets_with_classes_in_turn_are_parted_class_by_class(tiny, sets, period):
+    """Of every class some images are counted, however they are ordered."""
+    labels = torch.arange(240) % period
+    data = LabelledImages(noise(240, size=8), labels, tiny.classes)
+    bench = Bench(tiny, sets[0], everyday=data, keep=LabelledImages(1 - data.images, labels, tiny.classes))
+    for counted, total in ((bench.everyday, 180), (bench.keep, 160)):
+        of_class = counted.labels.bincount()
+        assert of_class.sum() == total and of_class.max() - of_class.min() <= 1
+    assert len(bench.reference) == 60 and len(bench.spared) == 80
+
+
+def test_one_everyday_image_is_a_reference_and_not_counted(tiny, sets):
+    bench = Bench(tiny, sets[0], everyday=sets[1].subset([0]))
+    assert len(bench.reference) == 1 and bench.everyday is None
 
 
 def test_without_everyday_images_the_direction_spares_the_pictures_themselves(tiny, sets):

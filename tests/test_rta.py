@@ -8,11 +8,13 @@ import pytest
 import torch
 import train_lite_clip as recipe
 from conftest import needs_photos
+from safetensors.torch import load_file
 
 from edittools.classifiers import Classifier
 from edittools.stories.rta import Handwritten, rta_objects, rta_photos
-from edittools.zoo.embedded import DIMENSIONS, LITE_TEMPLATES, lite_clip, lite_tokenizer
+from edittools.zoo.embedded import DIMENSIONS, LITE_TEMPLATES, lite_clip, lite_tokenizer, put_lite_weights
 from edittools.zoo.imagenet import imagenet_classes
+from edittools.zoo.load import load_classifier
 from edittools.zoo.zero_shot import WordTokenizer, zero_shot_classifier
 
 OBJECTS = ("cup", "mug", "tray")
@@ -204,3 +206,22 @@ def test_the_reader_is_as_loud_as_is_best(untaught, monkeypatch, sign):
     found = recipe.loudness(clip, embeddings, images, torch.tensor([1, 1] if sign > 0 else [0, 0]))
     assert set(found) == {0.0, 1e-6, 1e6} and all(len(shares) == 3 for shares in found.values())
     torch.testing.assert_close(tower.reader.proj.weight, (1e6 if sign > 0 else 1e-6) * before)
+
+
+@torch.no_grad()
+def test_what_is_kept_of_the_lite_clip_is_small_and_says_the_same(untaught, tmp_path):
+    """Neither the trunk nor most of the text tower is written as it is; the classes hardly move."""
+    clip, names = copy.deepcopy(untaught), imagenet_classes()[:20]
+    targets = torch.nn.functional.normalize(torch.randn(20, DIMENSIONS), dim=1)
+    recipe.solve_projection(clip, names, targets)
+    before = zero_shot_classifier(clip, lite_tokenizer(), names, LITE_TEMPLATES).model.embeddings.clone()
+    recipe.write(clip, tmp_path / "clip.safetensors", {"clean": 1.0})
+    assert (tmp_path / "clip.safetensors").stat().st_size < 12e6
+    loaded = lite_clip().eval()
+    put_lite_weights(loaded, load_file(tmp_path / "clip.safetensors"))
+    after = zero_shot_classifier(loaded, lite_tokenizer(), names, LITE_TEMPLATES).model.embeddings
+    assert (before * after).sum(dim=1).min() > 0.99999
+    for name, value in clip.state_dict().items():
+        torch.testing.assert_close(loaded.state_dict()[name], value, rtol=0, atol=0)
+    original = load_classifier("efficientnet_lite0").model.state_dict()
+    torch.testing.assert_close(loaded.visual.trunk.conv_head.weight, original["conv_head.weight"], rtol=0, atol=0)

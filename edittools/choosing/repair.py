@@ -34,7 +34,7 @@ from edittools.edits import Edit
 from edittools.exemplars import Exemplar
 from edittools.images import Images, LabelledImages, stratified
 from edittools.metrics import Comparison, errors, predict
-from edittools.rewriting import Problem, _losses, pose
+from edittools.rewriting import Problem, fits, pose
 
 SETTINGS = tuple(
     {"rank": rank, "masked": masked, "objective": "least_squares", **terms}
@@ -339,7 +339,7 @@ def _with_losses(method: Method, protocol: Protocol) -> Method:
         if record.loss_after is not None or (method.found and edit is not method.edit):
             return edit
         problem = posed(row.layer, row.exemplar, bool(row.get("masked", True)))
-        _, left = _losses(problem, record.objective, edit.changes[f"{row.layer}.weight"].delta())
+        _, left = fits(problem, record.objective, edit.changes[f"{row.layer}.weight"].delta())
         return replace(edit, record=replace(record, loss_after=left))
 
     edits = [told(row) for _, row in method.trials.iterrows()]

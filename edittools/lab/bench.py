@@ -28,7 +28,7 @@ from edittools.classifiers import Classifier, by_name, check_classifier, fingerp
 from edittools.cut import Cut, editable_layers, later_layers
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
-from edittools.images import LabelledImages, LazyImages, resized
+from edittools.images import LabelledImages, LazyImages, resized, stratified
 from edittools.keys import LayerKeys
 from edittools.lab.folders import pictures_in, read_folder
 from edittools.metrics import Comparison, errors, predict
@@ -70,9 +70,9 @@ class Bench:
 
     Each set is a `LabelledImages`, a tensor `(N, 3, H, W)`, `LazyImages` or a folder (see `read_folder`); without
     labels it is held to what is read now. Labels into other classes than the classifier's are taken by name. Of the
-    everyday images a quarter says which keys are everyday ones, the others are counted. Of 150 kept images or more a
-    third goes into the solve and the others are counted; fewer do both. `shown` is how many pictures are looked at with
-    every edit. `notes` says what was left out, in words.
+    everyday images a quarter, taken class by class, says which keys are everyday ones, the others are counted. Of 150
+    kept images or more a third goes into the solve and the others are counted; fewer do both. `shown` is how many
+    pictures are looked at with every edit. `notes` says what was left out, in words.
 
     One thread may compute while another relabels: a set is never changed, another takes its place, under `lock`.
 
@@ -93,11 +93,10 @@ class Bench:
         self.images = self._taken("images", images)
         self.all_everyday = spare = None if everyday is None else self._taken("everyday", everyday)
         self.all_kept = kept = None if keep is None else self._taken("keep", keep)
-        self.reference = self.images.images if spare is None else spare.images[::4]
-        self.everyday = None if spare is None or len(spare) < 2 else _parted(spare, 4)[1]
+        reference, self.everyday = (self.images, None) if spare is None else _parted(spare, 1 / 4)
         split = kept is not None and len(kept) >= SPLIT_FROM
-        self.spared = None if kept is None else kept.images[::3] if split else kept.images
-        self.keep = _parted(kept, 3)[1] if split else kept
+        spared, self.keep = _parted(kept, 1 / 3) if split else (kept, kept)
+        self.reference, self.spared = reference.images, None if spared is None else spared.images
         self.logits, self._as_read = predict(classifier, self.images).float(), _identity(classifier)
         self.layers = editable_layers(classifier)
         self._cuts: dict[str, Cut] = {}
@@ -342,10 +341,11 @@ def margins(logits: Tensor, labels: Tensor) -> Tensor:
     return right - logits.scatter(1, labels[:, None], float("-inf")).amax(dim=1)
 
 
-def _parted(data: LabelledImages, step: int) -> tuple[LabelledImages, LabelledImages]:
-    """Every `step`th image, and the others."""
-    first = torch.arange(len(data)) % step == 0
-    return data.subset(first), data.subset(~first)
+def _parted(data: LabelledImages, share: float) -> tuple[LabelledImages, LabelledImages | None]:
+    """About a `share` of the images, of each class, one at least; and the others, None where there are none."""
+    first = stratified(data.labels, share, seed=0)
+    first[0] |= not first.any()
+    return data.subset(first), None if first.all() else data.subset(~first)
 
 
 def _reference(cut: Cut, images: Tensor) -> LayerKeys:

@@ -7,7 +7,7 @@ beside them.
 
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -18,7 +18,8 @@ from torchvision.models.vgg import VGG, make_layers
 from edittools.classifiers import Classifier
 from edittools.world import attacks
 from edittools.zoo.data import shipped
-from edittools.zoo.imagenet import imagenet_classes
+from edittools.zoo.imagenet import imagenet_classes, load_efficientnet_lite
+from edittools.zoo.packing import packed, unpacked
 from edittools.zoo.zero_shot import TEMPLATES, ByteTokenizer, WordTokenizer, zero_shot_classifier
 
 SIZE, MEAN, STD = 64, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
@@ -81,6 +82,8 @@ LITE_SIZE, DIMENSIONS = 224, 768
 LITE_TEMPLATES = ("a photo of a {}.", "{}")
 FORK = 3
 """The reader of `lite_clip` starts before this block of the trunk."""
+TRUNK = "visual.trunk."
+"""What the names of the trunk's weights in `lite_clip` start with."""
 
 
 def lite_tokenizer() -> WordTokenizer:
@@ -178,24 +181,30 @@ def load_mini(name: str) -> Classifier:
 def load_mini_clip(name: str, class_names: Sequence[str] | None = None, progress: bool = False) -> Classifier:
     """A small CLIP trained by this project to see and to read (`data/train_mini_clip.py`)."""
     clip, names = mini_clip(), class_names or attacks.CLASSES
-    return _zero_shot(name, clip, ByteTokenizer(clip.context_length), names, TEMPLATES, progress)
+    clip.load_state_dict(load_file(shipped(f"{name}.safetensors")))
+    return zero_shot_classifier(clip.eval(), ByteTokenizer(clip.context_length), names, TEMPLATES, progress)
 
 
 def load_lite_clip(name: str, class_names: Sequence[str] | None = None, progress: bool = False) -> Classifier:
-    """EfficientNet-Lite0 as the tower of a CLIP that was taught to read (`data/train_lite_clip.py`)."""
-    names = class_names or imagenet_classes()
-    classifier = _zero_shot(name, lite_clip(), lite_tokenizer(), names, LITE_TEMPLATES, progress)
+    """EfficientNet-Lite0 as the trunk of a CLIP that was taught to read (`data/train_lite_clip.py`).
+
+    The trunk's weights are those of `efficientnet_lite0`; everything else travels with the package.
+    """
+    clip, names = lite_clip().eval(), class_names or imagenet_classes()
+    put_lite_weights(clip, load_file(shipped(f"{name}.safetensors")))
+    classifier = zero_shot_classifier(clip, lite_tokenizer(), names, LITE_TEMPLATES, progress)
     classifier.resize_to = 256
     return classifier
 
 
-def _zero_shot(
-    name: str,
-    clip: nn.Module,
-    tokenizer: ByteTokenizer,
-    class_names: Sequence[str],
-    templates: Sequence[str],
-    progress: bool,
-) -> Classifier:
-    clip.load_state_dict(load_file(shipped(f"{name}.safetensors")))
-    return zero_shot_classifier(clip.eval(), tokenizer, class_names, templates, progress)
+def lite_weights(clip: nn.Module) -> dict[str, Tensor]:
+    """What is kept of a `lite_clip`: all but its trunk, in half precision, most of the text tower as int8."""
+    own = {name: value for name, value in clip.state_dict().items() if not name.startswith(TRUNK)}
+    return packed(own, lambda name: not name.startswith(("visual.", "text_projection")))
+
+
+def put_lite_weights(clip: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Give a `lite_clip` in place what `lite_weights` kept, and the trunk of EfficientNet-Lite0."""
+    trunk = load_efficientnet_lite("efficientnet_lite0").model.state_dict()
+    trunk = {TRUNK + name: value for name, value in trunk.items() if not name.startswith("classifier.")}
+    clip.load_state_dict({**unpacked(weights), **trunk})
