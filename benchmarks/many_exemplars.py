@@ -20,6 +20,7 @@ from common import finish, parser, start
 from edittools.choosing import Choice, Protocol, grid
 from edittools.choosing.in_turn import choose_in_turn
 from edittools.choosing.trials import Trials, finetuning_trials
+from edittools.classifiers import identity
 from edittools.probing.jobs import run
 from edittools.stories.grounds import balanced_scenario
 
@@ -90,7 +91,9 @@ def main() -> None:
     story = balanced_scenario(options.exemplars, progress=True)
     protocol = Protocol(story, story.shortlist, progress=True)
     jobs = {f"{count} exemplars": count for count in options.exemplars}
-    table = run(partial(measure, protocol), jobs, options.store, about=f"many exemplars, budget {BUDGET}")
+    grids = [BUDGET, STRENGTHS, SETTINGS, RANDOM, WEIGHTS, SPARED, PROJECTED, HEAD, TUNED, STEPS]
+    about = f"many exemplars {identity(story.classifier)} {grids}"
+    table = run(partial(measure, protocol), jobs, options.store, about=about)
     before = {
         f"{title}_accuracy_before": 100 * (1 - float(protocol.states[name].before.float().mean()))
         for name, title in (("test", "balanced"), ("clean", "natural"))

@@ -16,6 +16,7 @@ from edittools.choosing.choice import select
 from edittools.choosing.protocol import Protocol
 from edittools.choosing.scenario import Scenario
 from edittools.choosing.trials import RANKS, grid
+from edittools.classifiers import identity
 from edittools.probing.jobs import run
 from edittools.probing.statistics import bootstrap, signed_rank
 from edittools.stories.composites import turned_photos
@@ -53,7 +54,8 @@ def main() -> None:
     arguments = arguments.parse_args()
     start(arguments)
     started = time.perf_counter()
-    table = run(cases, {concept: concept for concept in CONCEPTS}, arguments.store, about="rules of choice")
+    about = f"rules of choice {identity(load_classifier('efficientnet_lite0'))} {[RANKS, SETTINGS]}"
+    table = run(cases, {concept: concept for concept in CONCEPTS}, arguments.store, about=about)
     apart = (table["share by net"] - table["share by loss"]).dropna()
     figures = {
         "cases": len(table),

@@ -25,16 +25,19 @@ from common import finish, parser, show_choices, start
 
 from edittools.baselines import RIVALS, SCOPES
 from edittools.choosing.choice import Choice, about_budget
+from edittools.choosing.duties import shared_images
 from edittools.choosing.nested import FOLDS, NestedChoice, choose_nested, outer_folds, sweep_once
-from edittools.choosing.protocol import STAY, Plan, Protocol, shared_images, staying
+from edittools.choosing.protocol import STAY, Plan, Protocol, staying
 from edittools.choosing.scenario import Scenario
 from edittools.choosing.trials import Trials, grid
+from edittools.classifiers import identity
 from edittools.metrics import Comparison, mcnemar
 from edittools.probing.jobs import run
 from edittools.probing.statistics import pooled_row, signed_rank
 from edittools.stories import photos
 from edittools.stories.composites import LATE, RANK_BY, snow_from_composites
 from edittools.stories.snow import snow_scenario
+from edittools.zoo.load import load_classifier
 
 NETWORKS = {
     "composites": ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2", "squeezenet1_1"),
@@ -268,7 +271,11 @@ def main() -> None:
     arguments = arguments.parse_args()
     start(arguments)
     jobs = {name: name for name in arguments.networks or NETWORKS[arguments.selection]}
-    table = run(partial(network, arguments.selection), jobs, arguments.store, about=f"snow, {arguments.selection}")
+    networks = [identity(load_classifier(name)) for name in jobs]
+    rivals = {name: settings for name, (_, settings) in RIVALS.items()}
+    grids = [NETWORKS, SLOW, RATES, FAST, STRENGTHS, STEPS, FEWER, FOLDS, rivals]
+    about = f"snow, {arguments.selection} {networks} {grids}"
+    table = run(partial(network, arguments.selection), jobs, arguments.store, about=about)
     pooled_lines, networks = together(table)
     print(f"\n{', '.join(networks)} together")
     show(pooled_lines)

@@ -49,7 +49,7 @@ def again(protocol: Protocol, choice: Choice, seed: int) -> Choice:
     setting = {name: choice.settings[name] for name in names if choice.settings.get(name) is not None}
     layer, name = choice.settings["layer"], choice.settings["exemplar"]
     setting |= {"steps": int(setting["steps"]), "seed": seed, "batch_size": int(setting.get("batch_size", 16))}
-    near = {"reference": protocol.story.reference, "keep": protocol.solved}
+    near = dict(zip(("reference", "keep"), protocol.staying([layer]), strict=True))
     edit = finetune(protocol.story.classifier, protocol.cuts[layer], protocol.story.exemplars[name], **near, **setting)
     return replace(choice, edit=edit)
 

@@ -112,7 +112,7 @@ def typographic(found: Figures) -> str:
             "real iPods right": f"{100 * one['real_ipod_accuracy_after']:.1f} %",
         }
         if "paper_photos_right_ipod" in one:
-            rows[name]["handwritten"] = f"{one['paper_photos_right_ipod']} of 6"
+            rows[name]["handwritten"] = f"{one['paper_photos_right_ipod']} of {found.get('paper_photos', 6)}"
         if "rta_photos" in found:
             rows[name] |= _of_written(one)
         rows[name] |= {"trials": f"{one['trials']}", "chosen": one["chosen"]}
@@ -331,9 +331,10 @@ def headline() -> str:
 
 
 def _beside(found: Figures, fixed: Callable[[Figures], tuple[float, float, float]]) -> list[str]:
-    """The shares of the edit, of the fine-tuning that corrects most, and of the random direction."""
+    """The shares of the edit, of the best fine-tuning, interpolated or not, and of the random direction."""
     methods = {name: fixed(one) for name, one in lines(found).items()}
-    tuned = max((value for name, value in methods.items() if name.startswith("finetune")), key=lambda value: value[0])
+    tunings = [value for name, value in methods.items() if name.startswith(("finetune", "interpolated"))]
+    tuned = max(tunings, key=lambda value: value[0])
     return [share(*value) for value in (methods["editing"], tuned, methods["random_direction"])]
 
 
@@ -384,6 +385,8 @@ DOTS = {  # what the picture shows, by its name there: its names in the files
     "edit, one exemplar": ("editing",),
     "local fine-tuning": ("finetune_local", "local, locality"),
     "global fine-tuning": ("finetune_global", "global, locality"),
+    "local, interpolated": ("interpolated_local",),
+    "global, interpolated": ("interpolated_global",),
     "concept projection": ("projection",),
     "null-space rewriting": ("null_space", "null space"),
     "full closed form": ("closed_form", "closed form"),

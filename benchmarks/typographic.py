@@ -130,6 +130,8 @@ def main() -> None:
         for kind in ("clean", "white", "ipod")
         if f"photos {kind}" in kept
     }
+    if "photos ipod" in kept:
+        bare["paper_photos"] = len(kept["photos ipod"].labels)
     notes = rta_photos(story.classifier) if "rta" in kept else None
     results = {name: figures(read_with(c, kept), kept, story, notes) | effort(c) for name, c in chosen.items()}
     results["mirrored"] = figures(cache(read_mirrored(story, kept)), kept, story, notes) | UNCHOSEN

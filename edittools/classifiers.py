@@ -3,6 +3,8 @@
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -125,21 +127,42 @@ def code_of(function: Callable) -> str:
     return f"{code.co_code!r} {code.co_names} {[one for one in code.co_consts if isinstance(one, _PLAIN)]}"
 
 
+def _told(value: Any) -> str | None:
+    """A value that a module holds as text, the same in every process; None for what is told elsewhere, as weights."""
+    if value is None or isinstance(value, int | float | str):
+        return repr(value)
+    if isinstance(value, Mapping):
+        return str({repr(name): _told(one) for name, one in value.items()})
+    if isinstance(value, list | tuple):
+        return str([_told(one) for one in value])
+    if isinstance(value, partial):
+        return f"{_told(value.func)} {_told(value.args)} {_told(value.keywords)}"
+    if callable(value) and not isinstance(value, nn.Module | Tensor):
+        return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', '')} {code_of(value)}"
+    return None
+
+
 def architecture(model: nn.Module) -> str:
     """A SHA-256 over what a model's answers depend on beside its weights.
 
-    Of each module: its type, the numbers, texts and tuples it holds (stride, heads, …), the code of its forward
-    pass, and buffers that are not saved.
+    Of each module: its type, the numbers, texts, functions and collections of them that it holds (stride, heads, …),
+    the code of its forward pass, and buffers that are not saved.
     """
     digest, saved = hashlib.sha256(), model.state_dict().keys()
     for name, module in model.named_modules():
-        held = {k: v for k, v in sorted(vars(module).items()) if not k.startswith("_") and isinstance(v, _PLAIN)}
-        held.pop("training", None)
+        held = {k: _told(v) for k, v in sorted(vars(module).items()) if not k.startswith("_") and k != "training"}
         scripted = isinstance(module, torch.jit.ScriptModule)
         code = (module.code if hasattr(module, "forward") else "") if scripted else code_of(type(module).forward)
         digest.update(f"{name} {type(module).__qualname__} {held} {code};".encode())
     unsaved = {name: buffer for name, buffer in model.named_buffers() if name not in saved}
     return digest.hexdigest() + digest_tensors(unsaved.values(), unsaved)
+
+
+def identity(classifier: Classifier) -> str:
+    """A short digest of all that a classifier's readings depend on: weights, architecture, scaling, size, classes."""
+    scaling = f"{classifier.mean.flatten().tolist()} {classifier.std.flatten().tolist()} {classifier.size}"
+    about = f"{fingerprint(classifier.model)} {architecture(classifier.model)} {scaling} {classifier.classes}"
+    return hashlib.sha256(about.encode()).hexdigest()[:24]
 
 
 def fingerprint(model: nn.Module, base: Mapping[str, Tensor] | None = None) -> str:

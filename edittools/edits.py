@@ -92,6 +92,8 @@ class Change:
         return self.left if self.right is None else torch.einsum("or...,rn->on...", self.left, self.right)
 
     def __mul__(self, factor: float) -> "Change":
+        if factor == 0:  # also of what is not finite
+            return replace(self, left=torch.zeros_like(self.left), response=0.0)
         return replace(self, left=self.left * factor, response=self.response * abs(factor))
 
     def __add__(self, other: "Change") -> "Change":

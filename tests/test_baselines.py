@@ -12,6 +12,7 @@ from scipy.optimize import minimize
 from torch import nn
 
 from edittools.baselines import (
+    SCOPES,
     blurred,
     closed_form,
     correct_logits,
@@ -166,6 +167,18 @@ def test_a_model_in_half_precision_gets_an_edit_in_float32(tiny, photos32, exemp
     tiny.to(torch.bfloat16)
     edit = edited(name, tiny, exemplar, photos32, keep=[Cut(tiny, "conv1").prefix(photos32[:3])])
     assert all(c.delta().dtype == torch.float32 and c.delta().isfinite().all() for c in edit.changes.values())
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_fine_tuning_in_half_precision_moves_by_steps_too_small_for_it(tiny, exemplar, scope):
+    """Each step alone is less than half precision resolves; together they are what float32 gives."""
+    moved = []
+    for dtype in (torch.float32, torch.bfloat16):
+        model = Classifier(copy.deepcopy(tiny.model).to(dtype), tiny.classes, size=32)
+        edit = finetune(model, "conv1", exemplar, scope=scope, rate=1e-5, steps=50)
+        moved.append(edit.changes["conv1.weight"].delta())
+    exact, half = moved
+    assert half.dtype == torch.float32 and (half - exact).norm() < 0.2 * exact.norm()
 
 
 @of_all

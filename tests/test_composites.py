@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import needs_photos
 
-from edittools.choosing.protocol import shared_images
+from edittools.choosing.duties import shared_images
 from edittools.images import LabelledImages
 from edittools.stories import photos
 from edittools.stories.composites import LEAST, SURE, Masked, masked_photos, snow_from_composites, turned_photos

@@ -231,6 +231,47 @@ def test_intervals_are_those_of_the_percentile_bootstrap():
     assert found.low < found.effect < found.high
 
 
+def _half_controlled():
+    """A small concept that matters to nobody, with a control; a large one that matters, without room for one."""
+    row = {"classifier": "c", "class": "a", "is_object": False, "style": "s", "variant": 0, "before": "a"}
+    row |= {"p_before": 0.9}
+    small = {"concept": "small", "area": 0.1, "after": "a", "p_after": 0.9, "control": "a", "p_control": 0.9}
+    large = {"concept": "large", "area": 0.6, "after": "b", "p_after": 0.1, "control": None, "p_control": np.nan}
+    return pd.DataFrame([{**row, **one, "image": i} for i in range(20) for one in (small, large)])
+
+
+@pytest.mark.parametrize("by", ["class", "style", "classifier"])
+@pytest.mark.parametrize("measure", ["accuracy", "probability"])
+def test_what_has_no_control_is_not_compared_with_the_control_of_another_concept(by, measure):
+    [found] = Probe(_half_controlled(), "elsewhere").effects(by, measure).to_dict("records")
+    assert found["effect"] == 0 and found["control drop"] == 0 and found["p"] == 1
+    assert found["drop"] == pytest.approx(0.5 if measure == "accuracy" else 0.4)
+
+
+def test_changes_compare_what_has_a_control():
+    table = _half_controlled()
+    both = pd.concat([table, table.assign(classifier="edited", after="a", p_after=0.9)], ignore_index=True)
+    changes = Probe(both, "elsewhere").changes("c", measure="probability")
+    assert not changes[["changed", "effect before", "effect after"]].any(axis=None)
+
+
+def test_rules_come_class_by_class_within_each_classifier():
+    """What one classifier makes of a class does not order those of another."""
+    parts, losses = [], {"A": {"cow": 0.85, "car": 0.8}, "B": {"cow": 0.5, "car": 0.7}}
+    for classifier, classes in losses.items():
+        for name, lost in classes.items():
+            row = {"classifier": classifier, "class": name, "is_object": False, "style": "s", "variant": 0}
+            row |= {"before": name, "after": "x", "control": name, "p_before": 0.9, "p_control": 0.9}
+            parts += [{**row, "concept": "sea", "area": 0.2, "p_after": 0.9 - lost, "image": i} for i in range(20)]
+    found = Probe(pd.DataFrame(parts), "elsewhere").rules()
+    assert found[["classifier", "class"]].to_numpy().tolist() == [
+        ["A", "cow"],
+        ["A", "car"],
+        ["B", "car"],
+        ["B", "cow"],
+    ]
+
+
 def test_turned_to_itself_is_the_control_in_place():
     table = random_table(images=12).replace({"style": {"a": "grass"}})
     found = Probe(table, "in place").effects("class", "probability")

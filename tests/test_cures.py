@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
-from edittools.choosing.protocol import shared_images
+from edittools.choosing.duties import shared_images
 from edittools.edits import applied_edits
 from edittools.exemplars import Exemplar
+from edittools.images import pixel_digests
 from edittools.metrics import predict
 from edittools.pasting import paste_texture
 from edittools.probing.probe import Settings
@@ -69,6 +70,18 @@ def test_a_rule_becomes_a_scenario_whose_parts_do_not_meet(story, rule, cars):
     everyday = torch.cat([data.images.flatten(1) for data in (cure.clean, cure.budget)] + [cure.reference.flatten(1)])
     assert len(torch.unique((everyday * 255).round().byte(), dim=0)) == len(everyday)
     assert cure.layers[0] == "features.8" and set(cure.shortlist) <= set(cure.layers)
+
+
+def test_an_image_that_shows_both_is_not_kept(story, rule, cars):
+    """Half of each picture is said to show snow as well, of cars too; what shows a road is turned to it, not kept."""
+    snow = story.masks["snow"].clone()
+    both = (story.masks["road"].mean(dim=(1, 2)) >= 0.02).nonzero()[:, 0]
+    snow[both, :32] = 1
+    changed = replace(story, masks={**story.masks, "snow": snow})
+    cure, before = scenario_for(changed, rule, exemplars=2), scenario_for(story, rule, exemplars=2)
+    assert cure.numbers == before.numbers and len(cure.keep) == len(before.keep)
+    kept = pixel_digests([*cure.keep.images, *cure.keep_report.images])
+    assert not kept & pixel_digests(story.data.images[both])
 
 
 def test_exemplars_are_the_evidence_in_variants_that_no_reported_image_has(story, cure, cars):

@@ -126,7 +126,7 @@ def test_a_baseline_of_ones_own_is_chosen_like_every_other():
         exec(block, namespace)
     classifier = edittools.load_classifier("mini_vgg")
     exemplar = edittools.stories.snow.car_exemplars(classifier, 1)
-    given = {n: edittools.world.scenes(20, i) for i, n in enumerate(("validation", "budget", "test", "clean"))}
+    given = {n: edittools.world.scenes(20, 100 * i) for i, n in enumerate(("validation", "budget", "test", "clean"))}
     story = edittools.choosing.Scenario(
         classifier, exemplar, reference=edittools.world.scenes(20, 900).images, layers=("features.10",), **given
     )

@@ -7,7 +7,7 @@ import torch
 from conftest import make_exemplar
 
 from edittools.choosing import Protocol, Scenario, grid
-from edittools.choosing.in_turn import choose_in_turn
+from edittools.choosing.in_turn import choose_in_turn, left_of
 from edittools.classifiers import fingerprint
 from edittools.edits import applied_edits
 from edittools.images import LabelledImages
@@ -66,6 +66,17 @@ def test_layers_in_turn_add_up_to_one_edit_within_the_budget(tiny, sets, budget)
     found = whole["validation"]
     assert (found.corrected, found.broken) == (chosen.validation["corrected"], chosen.validation["broken"])
     assert found.corrected > found.broken or not chosen.found
+
+
+@pytest.mark.parametrize("budget", [0.25, 0.5, 1.0])
+@pytest.mark.parametrize("images", [200, 400, 600, 1000, 1200, 1300])
+def test_all_images_of_a_budget_may_be_lost_in_two_steps_and_no_more(images, budget):
+    most, nothing = int(budget * images / 100 + 1e-9), torch.zeros(images, dtype=torch.bool)
+    for lost in range(most + 1):
+        now = torch.arange(images) < lost
+        costs = [-Comparison(now, torch.arange(images) < lost + more).accuracy_change for more in range(most + 2)]
+        allowed = [cost <= left_of(budget, nothing, now) for cost in costs]
+        assert sum(allowed) == most - lost + 1
 
 
 def _after(classifier, edit, data):

@@ -1,3 +1,7 @@
+import subprocess
+import sys
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -157,3 +161,34 @@ def test_scripted_models_of_equal_weights_are_told_apart_by_their_code():
     scripted = [torch.jit.trace(_Activated(step).eval(), torch.rand(1, 3, 8, 8)) for step in (torch.relu, torch.tanh)]
     first, second = map(architecture, scripted)
     assert first != second and first == architecture(scripted[0])
+
+
+class _Calling(_Activated):
+    """Holds its activation as a function, alone or among others."""
+
+    def __init__(self, held):
+        torch.manual_seed(0)
+        super().__init__(torch.nn.Identity())
+        self.held = held
+
+    def forward(self, x):
+        for step in self.held if isinstance(self.held, list) else [self.held or torch.relu]:
+            x = step(x)
+        return super().forward(x)
+
+
+def test_functions_that_a_module_holds_are_part_of_its_architecture():
+    held = [torch.relu, torch.tanh, None, [torch.relu], [torch.tanh], lambda x: 2 * x, lambda x: 3 * x]
+    held += [partial(torch.clamp, min=0.0), partial(torch.clamp, min=1.0)]
+    found = [architecture(_Calling(one)) for one in held]
+    assert len(set(found)) == len(held)
+    assert found == [architecture(_Calling(one)) for one in held]
+
+
+def test_an_architecture_is_the_same_in_another_process():
+    code = (
+        "import torch; from edittools.classifiers import architecture; from edittools.zoo.embedded import mini_vit; "
+        "torch.manual_seed(0); print(architecture(mini_vit(5)))"
+    )
+    told = {subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout for _ in range(2)}
+    assert len(told) == 1 and len(told.pop()) > 60

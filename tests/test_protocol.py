@@ -1,5 +1,6 @@
 """How edits are tried and chosen: trials, the rule of choice, controls, and the protocol over a story's sets."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,8 +11,10 @@ from conftest import make_exemplar
 
 from edittools.baselines import RIVALS
 from edittools.choosing import trials
-from edittools.choosing.choice import about_budget, add_layer, select
+from edittools.choosing.choice import Choice, about_budget, add_layer, select
+from edittools.choosing.duties import check_duties
 from edittools.choosing.protocol import Plan, Protocol
+from edittools.choosing.scenario import Scenario
 from edittools.choosing.states import CachedStates, cache_states
 from edittools.choosing.trials import (
     Trials,
@@ -22,8 +25,10 @@ from edittools.choosing.trials import (
     repeated_trials,
     rewriting_trials,
     sweep,
+    table_of,
 )
 from edittools.cut import Cut, cut_all
+from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
 from edittools.keys import ExemplarStates
 from edittools.metrics import Comparison, predict
@@ -313,3 +318,89 @@ def test_budget_images_that_are_reference_images_are_refused(story):
     story.reference = story.sets["budget"]
     with pytest.raises(ValueError, match="10 of the 10 budget images are reference images"):
         Protocol(story)
+
+
+def _apart(count=13):
+    """A story of as many sets of two images as there are duties; each image is of another brightness."""
+    pairs = iter(torch.linspace(0, 1, 2 * count)[:, None, None, None].expand(-1, 3, 8, 8).split(2))
+    some = lambda: LabelledImages(next(pairs), torch.zeros(2).long(), ["a", "b"])  # noqa: E731
+    names = ("validation", "budget", "keep", "test", "clean", "keep_report", "own")
+    exemplars = {"one": Exemplar(*next(pairs), torch.ones(8, 8))}
+    several = {"all": [Exemplar(*next(pairs), torch.ones(8, 8))]}
+    sets = {name: some() for name in names} | {"more": {"bare": some()}}
+    return Scenario(None, exemplars, several=several, reference=some().images, layers=("x",), **sets)
+
+
+def _with_first_of(story, name, image):
+    data = story.more["bare"] if name == "bare" else getattr(story, name)
+    changed = replace(data, images=torch.cat([image[None], data.images[1:]]))
+    return replace(story, more={"bare": changed}) if name == "bare" else replace(story, **{name: changed})
+
+
+SOLVED = {"reference": lambda s: s.reference[1], "x": lambda s: s.exemplars["one"].image}
+SOLVED |= {"x'": lambda s: s.several["all"][0].changed}
+BOUNDS, REPORTED = ("validation", "budget", "keep"), ("test", "clean", "keep_report", "own", "bare")
+
+
+@pytest.mark.parametrize("other", [*BOUNDS, *REPORTED])
+@pytest.mark.parametrize("one", [*SOLVED, *BOUNDS])
+def test_an_image_has_one_duty(one, other):
+    story = _apart()
+    check_duties(story)
+    if one == other:
+        return
+    image = SOLVED[one](story) if one in SOLVED else getattr(story, one).images[1]
+    shared = _with_first_of(story, other, image)
+    if (one, other) == ("x", "validation"):
+        return check_duties(shared)
+    pair = {one, other} if one in BOUNDS and other in BOUNDS else {other}
+    with pytest.raises(ValueError, match=rf"1 of the 2 ({'|'.join(pair)}) images are ({one}|{other}) images"):
+        check_duties(shared)
+
+
+def test_reported_images_may_be_reported_twice():
+    story = _apart()
+    check_duties(replace(story, more={"bare": story.clean}))
+
+
+def test_settings_stay_what_they_are_in_a_table():
+    rows = [{"rank": 3, "α": 1.0}, {"rank": None, "α": 2.0}, {"α": 1.0, "steps": 20}, {"rank": 1, "α": 1, "steps": 40}]
+    table = table_of(rows)
+    assert table["rank"].tolist()[:2] == [3, None] and type(table["rank"][0]) is type(table["steps"][2]) is int
+    assert table["rank"][2] != table["rank"][2] and table["α"].dtype == float
+    whole = table_of([{"rank": 1}, {"rank": 3}])
+    assert whole["rank"].dtype == int
+
+
+@pytest.mark.parametrize(("best", "words"), [(None, "conv1, full rank"), (3, "conv1, rank 3 (edge of the grid: rank)")])
+def test_a_choice_of_full_rank_says_so_and_can_be_repeated(best, words):
+    rows = [{"layer": "conv1", "rank": r, "net": 1, "corrected": 1, "broken": 0} for r in (1, 2, 3, None)]
+    table = table_of([row | {"loss": 2.0 - (row["rank"] == best), "edit": str(row["rank"])} for row in rows])
+    chosen = select(table, _Budget(dict.fromkeys(table.edit, 0)))
+    assert chosen.settings == {"layer": "conv1", "rank": best} and type(chosen.settings["rank"]) is type(best)
+    assert str(replace(chosen, table=table)) == words
+
+
+def test_words_among_the_settings_are_named():
+    found = Choice(
+        None, {"layer": "x", "exemplar": "car", "direction": "leace", "ridge": 0.1, "masked": True}, {}, None
+    )
+    assert str(found) == "x, car, mask, leace, ridge 0.1"
+
+
+def test_edges_are_those_of_all_that_was_tried_though_few_edits_are_kept(story, monkeypatch):
+    monkeypatch.setattr("edittools.choosing.protocol.SLIM", 2)
+    protocol = Protocol(story)
+    plan = Plan(rates=(1e-5, 1e-4, 1e-3, 1e-2), momenta=(0.0,), steps=(2,), localities=(), long=())
+    chosen = protocol.choose_finetuning("local", plan)
+    tried = chosen.trials
+    assert len(chosen.table) == tried >= 8 and set(chosen.table.rate) == set(plan.rates)
+    assert 2 <= chosen.table["edit"].notna().sum() <= 3
+    between = protocol.interpolated(chosen, strengths=(0.5,), among=2)
+    assert between.trials == len(between.table) == tried + 2
+
+
+def test_an_edit_that_diverged_times_zero_changes_nothing(tiny, exemplar):
+    edit = rewrite(tiny, "conv1", exemplar, rank=None, steps=2)
+    broken = replace(edit, changes={k: replace(c, left=c.left * float("inf")) for k, c in edit.changes.items()})
+    assert all(not change.delta().any() and change.response == 0 for change in (0 * broken).changes.values())

@@ -1,5 +1,6 @@
 """`repair` on a small network: its splits, what it refuses, and what its verdict says of an edit at any strength."""
 
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from torch import nn
 
 from edittools.choosing import grid, repair
-from edittools.choosing.protocol import shared_images
+from edittools.choosing.duties import shared_images
 from edittools.choosing.repair import Search, _story
 from edittools.classifiers import Classifier
 from edittools.cut import Cut
@@ -18,6 +19,7 @@ from edittools.metrics import predict
 from edittools.rewriting import pose, preactivation_target, rewrite
 
 CLASSES = ("ant", "bee", "cat", "dog")
+repair_module = sys.modules["edittools.choosing.repair"]  # the package's attribute of that name is the function
 EXACT = {"objective": ("least_squares",)}
 
 
@@ -184,3 +186,32 @@ def test_the_changed_image_of_an_exemplar_is_no_failing_image(case):
     failing = LabelledImages(images, torch.cat([case.read[:1], case.failing.labels]), CLASSES)
     with pytest.raises(ValueError, match="1 images are both in failing and in the exemplars' x'"):
         repair(case.classifier, case.exemplar, failing, case.everyday, progress=False)
+
+
+def test_an_image_that_is_there_twice_is_used_once(case):
+    search = {"layers": ["6"], "baselines": False, "progress": False}
+    twice, everyday = case.failing.subset([*range(len(case.failing))] * 2), case.everyday
+    with pytest.warns(UserWarning, match=f"{len(case.failing)} failing images are there before: each is used once"):
+        fix = repair(case.classifier, case.exemplar, twice, everyday, **search)
+    assert fix.table.equals(_repaired(case).table)
+    with pytest.warns(UserWarning, match="4 everyday images are there before"):
+        again = repair(case.classifier, case.exemplar, case.failing, torch.cat([everyday, everyday[:4]]), **search)
+    assert again.table.equals(fix.table)
+
+
+def test_an_interrupt_while_a_control_is_chosen_leaves_the_edit(case, monkeypatch):
+    real, calls = repair_module._chosen, []
+
+    def chosen(*given):
+        calls.append(given)
+        if len(calls) == number:
+            raise KeyboardInterrupt
+        return real(*given)
+
+    monkeypatch.setattr(repair_module, "_chosen", chosen)
+    number = 2
+    fix = _repaired(case, baselines=True)
+    assert not fix.finished and list(fix.table.index) == ["edit"] and fix.edit.layers == ("6",)
+    number = 3
+    with pytest.raises(KeyboardInterrupt):
+        _repaired(case)

@@ -8,10 +8,11 @@ from conftest import needs_photos
 
 import edittools as et
 from edittools.choosing.choice import FEW
+from edittools.choosing.duties import check_duties
 from edittools.images import LabelledImages
 from edittools.stories import probing_scenario, rules, snow, snow_scenario, typographic, typographic_scenario
 from edittools.stories.snow import LIVES_ON_SNOW, SNOW_EXEMPLARS
-from edittools.stories.typographic import OTHER_ATTACKS
+from edittools.stories.typographic import HOUSEHOLD_PHOTOS, OTHER_ATTACKS
 from edittools.world import attacks, miniworld
 from edittools.world.attacks import ATTACKED
 from edittools.world.contexts import SPLITS, contexts
@@ -122,6 +123,7 @@ def test_the_lite_story_keeps_exemplars_validation_and_test_apart():
     story = snow_scenario("lite")
     assert list(story.exemplars) == list(SNOW_EXEMPLARS)
     assert len(story.validation) + len(story.test) == 127 and abs(len(story.validation) - 0.3 * 127) <= 1
+    check_duties(story)
     sets = (story.validation, story.test, story.budget, story.clean, story.keep, story.keep_report)
     groups = [set(data.names) for data in sets]
     assert sum(map(len, groups)) == len(set.union(*groups))
@@ -137,6 +139,7 @@ def test_the_lite_story_keeps_exemplars_validation_and_test_apart():
 def test_the_typographic_story_attacks_other_objects_than_those_of_its_exemplars():
     with painting(most=60) as painters:
         story = typographic_scenario("mini")
+    check_duties(story)
     *asked, more = painters.asked
     assert share_no_seed(asked) and sorted(map(len, asked)) == [150, 150, 300, 650, 1000, 1300, 1300]
     assert len(more) == 300 and any(more[0] == seeds[0] for seeds in asked)  # other words, on scenes of the test
@@ -158,6 +161,16 @@ def test_the_typographic_story_attacks_other_objects_than_those_of_its_exemplars
     assert story.default["exemplar"] in story.exemplars and story.default["layer"] in story.shortlist
     with pytest.raises(ValueError, match="tier 'light'"):
         typographic_scenario("light")
+
+
+@needs_photos
+def test_the_lite_attack_reports_no_photo_that_was_shown_or_bounds_the_choice():
+    story = typographic_scenario("lite")
+    check_duties(story)
+    assert len(story.keep_report) == 1 and len(story.more["photos ipod"]) == len(HOUSEHOLD_PHOTOS) - 1
+    ipod = story.classifier.index("iPod")
+    assert not any((data.labels == ipod).any() for data in (story.validation, story.budget, story.test))
+    assert len(story.budget) >= FEW
 
 
 def test_a_share_of_the_scenes_that_choose_and_report_is_painted_and_all_of_the_others():

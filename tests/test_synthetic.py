@@ -202,6 +202,25 @@ def test_a_process_pool_and_a_resumed_store_give_the_same_table(table, tmp_path)
         syn.sweep(replace(SUITE, seed=1), store=tmp_path / "store.jsonl")
 
 
+def test_a_store_of_another_model_other_pictures_or_other_grids_is_refused(tmp_path, monkeypatch):
+    store, few = tmp_path / "store.jsonl", syn.cases(SUITE)[:1]
+    kept = syn.sweep(SUITE, only=few, store=store)
+    made, identity = tiny_material(), syn.identity_of(SUITE)
+    assert identity == syn.identity_of(SUITE)
+    other = tiny_material()
+    other.classifier.model.head.bias.data += 1
+    pictures = replace(made.images, images=made.images.images.flip(3))
+    for changed in (other, replace(made, images=pictures), replace(made, budget=made.clean)):
+        monkeypatch.setattr(syn, "material", lambda _, changed=changed: changed)
+        with pytest.raises(ValueError, match="holds another sweep"):
+            syn.sweep(SUITE, only=few, store=store)
+    monkeypatch.setattr(syn, "material", lambda _: made)
+    pd.testing.assert_frame_equal(syn.sweep(SUITE, only=few, store=store), kept)
+    monkeypatch.setattr(syn, "REWRITING", {"editing": {"rank": (2,)}})
+    with pytest.raises(ValueError, match="holds another sweep"):
+        syn.sweep(SUITE, only=few, store=store)
+
+
 def run_and_die_once(marker, suite, case):
     """Run a case, except that the first process that gets to the second case is killed."""
     if case == syn.cases(suite)[1] and not Path(marker).exists():
@@ -222,7 +241,7 @@ def test_dask_with_two_workers_of_which_one_is_killed_gives_the_same_table(table
         distributed.Client(cluster) as client,
     ):
         work = partial(run_and_die_once, str(marker), SUITE)
-        found = jobs.run(work, listed, store, client.get_executor(), about=SUITE.about())
+        found = jobs.run(work, listed, store, client.get_executor(), about=syn.identity_of(SUITE))
     assert marker.exists()
     pd.testing.assert_frame_equal(found, table)
     pd.testing.assert_frame_equal(syn.sweep(SUITE, store=store), table)  # all of it is in the store
@@ -247,11 +266,11 @@ def test_killing_the_whole_run_loses_no_finished_case(table, tmp_path):
     listed = syn.cases(SUITE)
     work = partial(run_and_wait_at_the_last, SUITE, str(store))
     assert killed_when_stored(work, 1 + len(listed) - 1, store) == -signal.SIGKILL
-    finished = [name for name, _ in jobs.Store(store, SUITE.about()).read()]
+    finished = [name for name, _ in jobs.Store(store, syn.identity_of(SUITE)).read()]
     assert finished == [str(case) for case in listed[:-1]]
     done = []
     work = lambda case: done.append(case) or syn.run_case(SUITE, case)  # noqa: E731
-    resumed = jobs.run(work, {str(case): case for case in listed}, store, about=SUITE.about())
+    resumed = jobs.run(work, {str(case): case for case in listed}, store, about=syn.identity_of(SUITE))
     assert done == listed[-1:]
     pd.testing.assert_frame_equal(resumed, table)
 
@@ -260,12 +279,12 @@ def run_and_wait_at_the_last(suite, store):
     """Sweep, but never come to an end: the last case waits to be killed."""
     listed = syn.cases(suite)
     work = lambda case: time.sleep(600) if case == listed[-1] else syn.run_case(suite, case)  # noqa: E731
-    jobs.run(work, {str(case): case for case in listed}, store, about=suite.about())
+    jobs.run(work, {str(case): case for case in listed}, store, about=syn.identity_of(suite))
 
 
 def test_the_threads_of_torch_are_as_before():
     before = torch.get_num_threads()
-    with pytest.raises(ZeroDivisionError), syn._threads(1):
+    with pytest.raises(ZeroDivisionError), jobs.alone(1):
         _ = 1 / 0
     assert torch.get_num_threads() == before
 

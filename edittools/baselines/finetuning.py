@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from edittools.baselines.inputs import class_labels
+from edittools.baselines.inputs import class_labels, solver_precision
 from edittools.checks import check_amount, check_number
 from edittools.classifiers import Classifier
 from edittools.cut import Cut, State, cut_at
@@ -140,25 +140,31 @@ def _stops(steps: Sequence[int]) -> list[int]:
 
 
 def _trainable(cut: Cut, scope: str) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Copies of the parameters to train: by their name in the model, and which of them belong to the layer."""
+    """Copies of the parameters to train, at least float32: by their name in the model, and which are the layer's."""
     own = {f"{cut.layer}.weight": "weight"}
     if scope == "global" and cut.module.bias is not None:
         own[f"{cut.layer}.bias"] = "bias"
     found = {name: cut.model.get_parameter(name) for name in own}
     if scope == "global":
         found |= cut.later_parameters
-    return own, {name: parameter.detach().clone().requires_grad_() for name, parameter in found.items()}
+    return own, {name: _precise(parameter.detach()).clone().requires_grad_() for name, parameter in found.items()}
+
+
+def _precise(value: Tensor) -> Tensor:
+    """A tensor in float32 or better: small steps are lost to rounding in half precision, and so is a loss."""
+    return value.to(solver_precision(value))
 
 
 def forward(cut: Cut, state: State, parameters: dict[str, Tensor]) -> Tensor:
     """The logits from the layer on, with `parameters` (by their name in the model) in place of its own."""
     prefix = f"{cut.layer}."
+    parameters = {name: value.to(cut.model.get_parameter(name).dtype) for name, value in parameters.items()}
     own = {n.removeprefix(prefix): p for n, p in parameters.items() if n in (f"{prefix}weight", f"{prefix}bias")}
     rest = {name: parameter for name, parameter in parameters.items() if not name.startswith(prefix)}
     with evaluating(cut.model):
         output = torch.func.functional_call(cut.module, own, (cut.keys(state),))
         logits = torch.func.functional_call(cut.rest, rest, (output, *state.alive))
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))  # half precision would round the loss
+    return _precise(logits)
 
 
 def _kept(cut: Cut, reference: Staying, size: int, seed: int) -> Iterator[tuple[State, Tensor]]:
@@ -188,7 +194,7 @@ def _as_edit(cut: Cut, names: dict[str, str], parameters: dict[str, Tensor], rec
     """The difference to the model's own parameters; what did not move is left out."""
     changes = {}
     for name, parameter in parameters.items():
-        difference = (parameter - cut.model.get_parameter(name)).detach()
+        difference = (parameter - _precise(cut.model.get_parameter(name))).detach()
         if difference.any() or name in names:
             changes[name] = Change(difference)
     return edit_of(cut, changes, record)

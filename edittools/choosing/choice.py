@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
-from pandas.api.types import is_numeric_dtype
 
 from edittools.choosing.states import CachedStates
 from edittools.choosing.trials import ranked, sweep
@@ -31,7 +30,8 @@ class Choice:
 
     `validation` holds `corrected`, `broken` and `loss`. `budget` compares the budget images before and after, `kept`
     the kept ones that bound the choice. `trials` were tried in `seconds`; `table` has one row for each. Where no trial
-    with a net gain kept the budget, the edit is scaled by 0 and there are no settings.
+    with a net gain kept the budget, the edit is scaled by 0 and there are no settings. Of many fine-tunings only the
+    best keep their `edit` in the table.
     """
 
     edit: Edit
@@ -51,8 +51,9 @@ class Choice:
     @property
     def edges(self) -> tuple[str, ...]:
         """The settings whose value is the least or the largest of three or more that were tried; 0 is no edge."""
-        names = [] if self.table is None else [n for n in self.settings if n in self.table and n not in _WORDS]
-        tried = {name: self.table[name].dropna() for name in names if is_numeric_dtype(self.table[name])}
+        names = [n for n, v in self.settings.items() if isinstance(v, int | float) and n not in _WORDS]
+        known = [] if self.table is None else [n for n in names if n in self.table]
+        tried = {name: pd.to_numeric(self.table[name], errors="coerce").dropna() for name in known}
         found = {n: v for n, v in tried.items() if v.nunique() > 2 and self.settings[n] in (v.min(), v.max())}
         return tuple(name for name in found if self.settings[name])
 
@@ -76,7 +77,9 @@ class Choice:
             words.append("mask" if masked else "no mask")
         if objective := known.pop("objective", None):
             words.append(objective)
-        strength = known.pop("strength", None)
+        strength, rank = known.pop("strength", None), known.get("rank", 0)
+        words += [v for n, v in known.items() if n not in _WORDS and isinstance(v, str) and v]
+        words += ["full rank"] if rank is None else []
         words += [f"{n} {v:g}" for n, v in known.items() if n not in _WORDS and isinstance(v, int | float)]
         words += [] if strength is None else [f"α {strength:g}"]
         return ", ".join(words) + (f" (edge of the grid: {', '.join(self.edges)})" if self.edges else "")

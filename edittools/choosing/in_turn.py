@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import reduce
 from operator import add
 
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from edittools.choosing.choice import BUDGET, Choice, select
@@ -46,8 +47,7 @@ def choose_in_turn(
             moments = second_moments(classifier, [layer], story.reference, cache="")
             keys = layer_keys(cuts, spread(story.reference, SAMPLE), moments)
             tried = rewriting_trials(cuts, exemplars, keys, settings, strengths)
-            spent = Comparison(states["budget"].before, before["budget"]).accuracy_change
-            left = budget - spent
+            left = left_of(budget, before["budget"], states["budget"].before)
             chosen = select(sweep(tried, states["validation"]), states["budget"].fragile_first(), left)
             after = {name: one.compare(chosen.edit).after for name, one in states.items()}
             steps, trials = [*steps, chosen], trials + chosen.trials
@@ -55,6 +55,14 @@ def choose_in_turn(
                 applied.enter_context(chosen.edit.applied(classifier))
     compared = {name: Comparison(before[name], wrong) for name, wrong in after.items()}
     return replace(_summed(steps, compared), trials=trials, seconds=time.perf_counter() - started, table=None)
+
+
+def left_of(budget: float, first: Tensor, now: Tensor) -> float:
+    """How many points of a budget are left, from which images were misread at `first` and are `now`.
+
+    A hair more, since a difference of shares may be less than the images that it stands for.
+    """
+    return budget - Comparison(now, first).accuracy_change + 1e-9
 
 
 def _summed(steps: Sequence[Choice], compared: Mapping[str, Comparison]) -> Choice:

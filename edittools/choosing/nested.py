@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from edittools.checks import check_number
 from edittools.choosing.choice import BUDGET, Choice, select
 from edittools.choosing.states import CachedStates
-from edittools.choosing.trials import Trial
+from edittools.choosing.trials import Trial, table_of
 from edittools.metrics import Comparison, errors
 
 FOLDS = 5
@@ -101,7 +101,7 @@ def sweep_once(trials: Iterable[Trial], images: CachedStates, folds: Tensor, pro
     if not rows:
         raise ValueError("no trials: expected at least one")
     seconds = time.perf_counter() - started
-    return TriedOnce(pd.DataFrame(rows), images.before, torch.stack(after), torch.stack(losses), folds, seconds)
+    return TriedOnce(table_of(rows), images.before, torch.stack(after), torch.stack(losses), folds, seconds)
 
 
 def _may_be_chosen(before: Tensor, after: Tensor, folds: Tensor) -> bool:

@@ -22,6 +22,7 @@ from torch import Tensor
 from edittools.baselines import OF_THE_HEAD, RIVALS, find_head
 from edittools.baselines.finetuning import SCOPES
 from edittools.choosing.choice import BUDGET, Choice, about_budget, about_keep, add_layer, choice_of, select
+from edittools.choosing.duties import check_duties
 from edittools.choosing.report import report
 from edittools.choosing.scenario import Scenario
 from edittools.choosing.states import CachedStates, cache_states
@@ -43,7 +44,7 @@ from edittools.choosing.trials import (
 from edittools.classifiers import Classifier
 from edittools.cut import Cut
 from edittools.edits import Edit
-from edittools.images import Images, LabelledImages, LazyImages, pixel_digests, pixels_of, spread
+from edittools.images import LabelledImages, spread
 from edittools.keys import layer_keys
 from edittools.moments import second_moments
 from edittools.rewriting import SAMPLE, rewrite
@@ -52,18 +53,8 @@ SPLIT_FROM = 150
 """From so many kept images on, a third goes into the solve and the others bound the choice; fewer do both."""
 
 
-def shared_images(one: Images, other: Images) -> int:
-    """How many images are in both of two sets: by their files where both are on disk, else by their pixels."""
-    sets = [pixels_of(one), pixels_of(other)]
-    if all(isinstance(images, LazyImages) for images in sets):
-        first, second = ({path.resolve() for path in images.paths} for images in sets)
-    else:
-        first, second = (images.digests if isinstance(images, LazyImages) else pixel_digests(images) for images in sets)
-    return len(first & second)
-
-
 SLIM = 100
-"""So many fine-tunings stay in the table of a choice: all that are tried would fill the memory."""
+"""So many fine-tuned edits stay in the table of a choice: all that are tried would fill the memory."""
 
 STAY = (
     {"reference_weight": 0.0, "keep_weight": 0.0, "keep_share": 0.0},
@@ -112,16 +103,14 @@ class Protocol:
     a sample of the reference images, `kept` those of kept images that an edit is made to spare (None without any);
     `states["keep"]` are those that bound the choice, see `split_keep`, and in `states["budget"]` the images that are
     misread most easily come first. All trials are ranked by the validation "loss", or the "net" gain, see `ranked`.
-    Raises `ValueError` where budget images are reference images: an edit is made to spare those, so they cannot tell
-    what it costs.
+    Raises `ValueError` for an image with two duties, see `check_duties`.
     """
 
     def __init__(
         self, story: Scenario, layers: Sequence[str] | None = None, progress: bool = False, rank_by: str = "loss"
     ) -> None:
         """Run every set of the story up to `layers` (default: its shortlist, or all) once."""
-        if shared := shared_images(story.budget, story.reference):
-            raise ValueError(f"{shared} of the {len(story.budget)} budget images are reference images: expected none")
+        check_duties(story)
         self.story, self.progress, self.rank_by = story, progress, rank_by
         layers, sets = layers or story.shortlist or story.layers, dict(story.sets)
         solved, bound = split_keep(story.keep)
@@ -213,7 +202,8 @@ class Protocol:
 
     def interpolated(self, tuned: Choice, strengths: Sequence[float] = (0.25, 0.5, 0.75), among: int = 20) -> Choice:
         """Choose among fine-tunings and what lies between the best of them and the classifier (WiSE-FT, PAINT)."""
-        started, table = time.perf_counter(), tuned.table.assign(strength=1.0)
+        started, everything = time.perf_counter(), tuned.table.assign(strength=1.0)
+        table = everything[everything["edit"].notna()]
         best = ranked(table, self.rank_by).head(among)
         measured = ["corrected", "broken", "net", "loss", "edit", "strength"]
         between = [
@@ -221,9 +211,11 @@ class Protocol:
             for _, row in best.iterrows()
             for a in strengths
         ]
-        chosen = self.choose(pd.concat([table, self._swept(between)], ignore_index=True))
-        seconds = tuned.seconds + time.perf_counter() - started
-        return replace(chosen, trials=tuned.trials + len(between), seconds=seconds)
+        between = self._swept(between)
+        chosen = self.choose(pd.concat([table, between], ignore_index=True))
+        seconds, tried = tuned.seconds + time.perf_counter() - started, tuned.trials + len(between)
+        everything = pd.concat([everything, between], ignore_index=True)
+        return replace(chosen, table=everything, trials=tried, seconds=seconds)
 
     def choose(self, trials: Iterable[Trial] | pd.DataFrame, budget: float = BUDGET) -> Choice:
         """Try the trials on the validation images (a table of `sweep` has been tried) and `select` one."""
@@ -244,8 +236,9 @@ class Protocol:
             again = repeated_trials(best, self.cuts, exemplars, steps, localities, *self.staying(best.layer))
             tried = pd.concat([tried, self._swept(again)], ignore_index=True) if len(again) else tried
         chosen = self.choose(tried)
-        best = ranked(tried, self.rank_by).head(SLIM)
-        return replace(chosen, table=best, seconds=time.perf_counter() - started)
+        best = tried.index.isin(ranked(tried, self.rank_by).head(SLIM).index)
+        tried["edit"] = tried["edit"].where(best | tried["edit"].map(lambda edit: edit is chosen.edit))
+        return replace(chosen, table=tried, seconds=time.perf_counter() - started)
 
     def _swept(self, trials: Iterable[Trial]) -> pd.DataFrame:
         return sweep(trials, self.states["validation"], self.progress)

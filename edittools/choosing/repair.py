@@ -23,10 +23,11 @@ from tqdm.auto import tqdm
 
 from edittools.checks import check_number
 from edittools.choosing.choice import BUDGET, most_broken
-from edittools.choosing.protocol import Protocol, shared_images
+from edittools.choosing.duties import distinct, shared_images
+from edittools.choosing.protocol import Protocol
 from edittools.choosing.scenario import Scenario
 from edittools.choosing.states import CachedStates
-from edittools.choosing.trials import Settings, Trial, Trials, grid
+from edittools.choosing.trials import Settings, Trial, Trials, grid, table_of
 from edittools.choosing.verdict import Method, verdict
 from edittools.classifiers import Classifier, by_name
 from edittools.cut import editable_layers, later_layers
@@ -136,20 +137,27 @@ def repair(
             `folds`: parts of the failing images for cross-validation;
             `seed` of all splits; the same seed gives the same edit.
 
-    An interrupt (Ctrl-C) ends the search; the best so far comes back, `finished` is False. Raises `ValueError` for
+    An interrupt (Ctrl-C) ends the search; the best so far comes back, `finished` is False. An image that is in a set
+    more than once is used once, with a warning. Raises `ValueError` for
     fewer than two failing images or none that is misread, for images that are in two sets, and where no trial can be
     made.
     """
     plan, named = Search(**search), _named(exemplars)
     story = _story(classifier, named, failing, everyday, keep, plan)
     protocol = Protocol(story, story.layers, progress=progress is True)
+    failing = story.validation
     parts = _folds(failing, min(check_number(plan.folds, 2, None, "folds"), len(failing)), plan.seed)
     bounds, methods, finished = _Bounds(protocol), {}, True
     for name, trials in _tries(protocol, plan).items():
         table, whole = _tried(trials, protocol.states["validation"], name, progress)
         finished &= whole
         if len(table):
-            methods[name] = _chosen(table, protocol.states["validation"], bounds, parts)
+            try:
+                methods[name] = _chosen(table, protocol.states["validation"], bounds, parts)
+            except KeyboardInterrupt:
+                if "edit" not in methods:
+                    raise
+                whole = finished = False
         elif name == "edit":
             raise _nothing_tried(plan) if whole else KeyboardInterrupt
         if not whole:
@@ -190,17 +198,17 @@ def _story(
     plan: Search,
 ) -> Scenario:
     """The images as a scenario, each with one duty."""
+    failing = distinct("failing", by_name("failing", failing, classifier))
     if len(failing) < 2:
         raise ValueError(f"{len(failing)} failing images: expected two or more, a dozen is usual")
-    failing = by_name("failing", failing, classifier)
     wrong = errors(predict(classifier, failing), failing.labels)
     if not wrong.any():
         raise ValueError(f"all {len(failing)} failing images are read as they are labelled: nothing to repair")
     given = {"everyday": everyday, "keep": keep}
     labelled = {name: _labelled(name, images, classifier) for name, images in given.items()}
     _check_apart({"failing": failing, **labelled}, list(exemplars.values()))
-    if len(everyday) < 3:
-        raise ValueError(f"{len(everyday)} everyday images: expected three or more, hundreds are usual")
+    if len(labelled["everyday"]) < 3:
+        raise ValueError(f"{len(labelled['everyday'])} everyday images: expected three or more, hundreds are usual")
     reference, rest = labelled["everyday"].split(1 / 4, plan.seed)
     budget, clean = rest.split(2 / 3, plan.seed)
     kept, reported = _halves(labelled["keep"], plan.seed)
@@ -236,8 +244,8 @@ def _labelled(name: str, images: Images | None, classifier: Classifier) -> Label
     if images is None:
         return None
     if isinstance(images, LabelledImages):
-        return by_name(name, images, classifier)
-    return LabelledImages(images, predict(classifier, images).argmax(dim=1), classifier.classes)
+        return distinct(name, by_name(name, images, classifier))
+    return distinct(name, LabelledImages(images, predict(classifier, images).argmax(dim=1), classifier.classes))
 
 
 def _halves(keep: LabelledImages | None, seed: int) -> tuple[LabelledImages | None, LabelledImages | None]:
@@ -268,15 +276,8 @@ def _tried(
             loss = F.cross_entropy(logits, failing.labels, reduction="none").nan_to_num(nan=float("inf"))
             rows.append({**settings, "edit": edit, "losses": loss, "wrong": errors(logits, failing.labels)})
     except KeyboardInterrupt:
-        return _table(rows), False
-    return _table(rows), True
-
-
-def _table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """A table in which a setting of None stays None among numbers; NaN is one that a row has not."""
-    table = pd.DataFrame(rows)
-    unset = [name for name in table if any(row.get(name, 0) is None for row in rows)]
-    return table.assign(**{n: pd.Series([row.get(n, float("nan")) for row in rows], dtype=object) for n in unset})
+        return table_of(rows), False
+    return table_of(rows), True
 
 
 class _Bounds:

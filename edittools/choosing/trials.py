@@ -226,4 +226,16 @@ def sweep(trials: Iterable[Trial], validation: CachedStates, progress: bool = Fa
         loss = float(F.cross_entropy(logits, validation.labels))
         counts = {"corrected": found.corrected, "broken": found.broken, "net": found.corrected - found.broken}
         rows.append({**settings, **counts, "loss": loss if loss == loss else float("inf"), "edit": edit})
-    return pd.DataFrame(rows)
+    return table_of(rows)
+
+
+def table_of(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """A row for each trial; settings stay what they are: None among numbers, whole numbers where a row lacks one."""
+    table = pd.DataFrame(rows)
+    for name in table:
+        known = [row[name] for row in rows if name in row]
+        whole = all(one is None or isinstance(one, int) for one in known)
+        if None in known or (whole and len(known) < len(rows)):
+            values = [row.get(name, float("nan")) for row in rows]
+            table[name] = pd.Series(values, index=table.index, dtype=object)
+    return table

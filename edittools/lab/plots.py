@@ -11,7 +11,6 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure, SubFigure
-from matplotlib.patheffects import withStroke
 from torch import Tensor
 
 from edittools.classifiers import Classifier
@@ -143,7 +142,7 @@ def layers(table: pd.DataFrame, colour: str = "objective") -> Figure:
     shades = {"hue": colour, "palette": [AFTER, "#d4a72c"]}
     sns.stripplot(table, x="layer", y="net", jitter=0.25, size=4, alpha=0.7, ax=axis, **shades)
     axis.axhline(0, color="#24292f", linewidth=1)
-    axis.set_ylim(max(table.net.min(), -110), 110)
+    axis.set_ylim(max(table.net.min() - 5, -110), 110)
     axis.set_ylabel("net errors corrected (%)")
     axis.set_xlabel("")
     axis.tick_params(axis="x", rotation=60, labelsize=8)
@@ -300,12 +299,13 @@ def agreement(
     for some, label, face in ((pairs[known], "planted", AFTER), (pairs[~known], "not planted", "none")):
         if len(some):
             axis.scatter(some["exact"], some["probe"], 34, facecolors=face, edgecolors=AFTER, label=label)
-    halo = [withStroke(linewidth=3, foreground="white")]
-    for pair in pairs.index[known != [pair in learned for pair in pairs.index]]:
-        beside = {"xytext": (8, -3), "textcoords": "offset points", "fontsize": 8, "path_effects": halo}
-        axis.annotate(" on ".join(pair), pairs.loc[pair, ["exact", "probe"]], **beside)
+    named = pairs[known != [pair in learned for pair in pairs.index]].sort_values("probe")
+    for row, (pair, effects) in enumerate(named.iterrows()):  # below the diagonal there is room, one name above another
+        beside = {"xytext": (0.5, 0.05 + 0.055 * row), "textcoords": "axes fraction", "fontsize": 8, "va": "center"}
+        line = {"arrowstyle": "-", "color": BEFORE, "linewidth": 0.6, "shrinkB": 4}
+        axis.annotate(" on ".join(pair), effects[["exact", "probe"]], arrowprops=line, **beside)
     axis.set(xlabel="effect, painted again (log-odds)", ylabel="effect, probed", xlim=ends, ylim=ends, aspect="equal")
-    axis.legend(loc="lower right")
+    axis.legend(loc="upper left")
     return finished(figure)
 
 
@@ -366,12 +366,17 @@ def benchmark_bars(table: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
 def trade_off(points: pd.DataFrame, methods: Sequence[str]) -> Figure:
     """Draw errors corrected against the accuracy that it cost, a line a method, a dot for each accuracy budget.
 
+    Blue is editing, yellow local and brown global fine-tuning, dashed with a locality term, grey anything else.
+
     `points` is that of `synthetic.trade_off`: `method`, `budget`, `accuracy_change` (points), `corrected` (share).
     """
     figure, axis = _axes(None, (6.5, 3.6))
-    for method, colour in zip(methods, [AFTER, "#54aeff", "#d4a72c", "#bf8700", "#8250df", BEFORE], strict=False):
+    kinds = {"editing, ": "#54aeff", "editing": AFTER, "local": "#d4a72c", "global": "#9a6700"}
+    for method in methods:
         part = points[points.method == method].sort_values("budget")
-        axis.plot(part.accuracy_change, 100 * part.corrected, "o-", color=colour, label=method)
+        colour = next((shade for kind, shade in kinds.items() if method.startswith(kind)), BEFORE)
+        line = "o--" if "locality" in method else "o-"
+        axis.plot(part.accuracy_change, 100 * part.corrected, line, color=colour, label=method)
     axis.axhline(0, color="#24292f", linewidth=1)
     axis.set_xlabel("accuracy on clean images (points)")
     axis.set_ylabel("errors corrected (%)")

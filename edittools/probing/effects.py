@@ -128,7 +128,10 @@ class Probe:
         return result
 
     def _by_image(self, table: pd.DataFrame, keys: Sequence[str], measure: str) -> pd.DataFrame:
-        """Average each image's textures: scores `untouched`, `changed` and `controlled` (NaN without a control)."""
+        """Average each image's textures: scores `untouched`, `changed`, `controlled` (NaN without a control), `paired`.
+
+        The last are the `changed` ones that have a control.
+        """
         if measure not in ("accuracy", "probability", "log-odds"):
             raise ValueError(f"measure {measure!r}: expected 'accuracy', 'probability' or 'log-odds'")
         if measure == "accuracy":
@@ -144,8 +147,9 @@ class Probe:
             in_place = table["style"] == table["concept"]
             same = scores[1].where(in_place).groupby([table[key] for key in ("classifier", "image", "concept")])
             scored = scored.assign(controlled=same.transform("mean"))[~in_place]
+        scored = scored.assign(paired=scored["changed"].where(scored["controlled"].notna()))
         groups = scored.groupby([*dict.fromkeys((*keys, "image"))], sort=False)
-        return groups[[*names, "is_object"]].mean().reset_index()
+        return groups[[*names, "paired", "is_object"]].mean().reset_index()
 
     def rules(
         self,
@@ -170,7 +174,7 @@ class Probe:
         found = found[(found["q"] <= fdr) & (found["effect"] >= least_effect)].drop(columns="is_object")
         shown = [self._evidence(rule, evidence) for _, rule in found.iterrows()]
         found["style"], found["evidence"] = [style for style, _ in shown], [images for _, images in shown]
-        found["strongest"] = found.groupby("class")["effect"].transform("max")
+        found["strongest"] = found.groupby(["classifier", "class"])["effect"].transform("max")
         order, ascending = ["classifier", "strongest", "class", "effect"], [True, False, True, False]
         found = found.sort_values(order, ascending=ascending, kind="stable", ignore_index=True)
         return found.drop(columns="strongest")
@@ -233,6 +237,7 @@ class Probe:
         if (rows.groupby("image")["class"].nunique() > 1).any():
             raise ValueError("classifiers held to different classes of an image: expected a probe with the same labels")
         units = self._by_image(rows, ["classifier"], measure).dropna(subset="controlled")
+        units = units.drop(columns="changed").rename(columns={"paired": "changed"})
         units, spread, found = units.set_index(["classifier", "image"]), _bootstrap(interval), {}
         for name in [name for name in names if name != before]:
             known = [units.loc[one] for one in (before, name) if one in units.index]
@@ -277,7 +282,7 @@ def _bootstrap(options: dict[str, Any]) -> partial:
 def _effect(found: pd.DataFrame, spread: partial, least: float) -> list[float]:
     drop = (found["untouched"] - found["changed"]).to_numpy()
     both = found.dropna(subset="controlled")
-    effect = (both["controlled"] - both["changed"]).to_numpy()
+    effect = (both["controlled"] - both["paired"]).to_numpy()
     drops = len(found), found["untouched"].mean(), drop.mean(), *spread(drop)  # first: both intervals share one rng
     control = len(both), (both["untouched"] - both["controlled"]).mean()
     effects = effect.mean() if len(both) else np.nan, *spread(effect), signed_rank(effect - least, "greater")

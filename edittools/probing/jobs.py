@@ -10,10 +10,13 @@ import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, as_completed
+from contextlib import contextmanager
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import pandas as pd
+import torch
 from tqdm.auto import tqdm
 
 Rows = Sequence[Mapping[str, Any]]
@@ -120,3 +123,19 @@ def _parsed(line: bytes) -> Any:
         return json.loads(line)
     except ValueError:  # no JSON, or no text at all
         return None
+
+
+_ALONE = RLock()  # a model is edited in place now and then, so threads of one process take turns
+
+
+@contextmanager
+def alone(count: int) -> Iterator[None]:
+    """Hold the process, with so many threads of torch, that digits do not depend on who computes."""
+    _ALONE.acquire()
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        _ALONE.release()

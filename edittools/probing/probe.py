@@ -1,6 +1,5 @@
 """The probe: transform every concept of every image in several textures, and predict again (section 5 of the paper)."""
 
-import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
@@ -10,7 +9,7 @@ from itertools import islice
 
 import torch
 
-from edittools.classifiers import Classifier, architecture, fingerprint
+from edittools.classifiers import Classifier, identity
 from edittools.images import digest_tensors, resized
 from edittools.metrics import predict
 from edittools.probing import jobs
@@ -91,17 +90,10 @@ def probe(
 
 def _identity(classifiers: Mapping[str, Classifier], concepts: Concepts) -> str:
     """Name what a probe depends on: classifiers, images, labels, masks, textures."""
-    weights = ", ".join(f"{name} {fingerprint(c.model)[:12]} {_reading(c)}" for name, c in classifiers.items())
+    weights = ", ".join(f"{name} {identity(c)}" for name, c in classifiers.items())
     tensors = digest_tensors([concepts.data.labels, *concepts.masks.values(), *concepts.styles.values()])
     names = f"{list(concepts.masks)} {list(concepts.styles)} {dict(concepts.objects)} {concepts.data.classes}"
     return f"{weights}; {concepts.data.digest()[:12]} {tensors[:12]} {names}"
-
-
-def _reading(classifier: Classifier) -> str:
-    """What a classifier's readings depend on beside its weights."""
-    scaling = f"{classifier.mean.flatten().tolist()} {classifier.std.flatten().tolist()} {classifier.size}"
-    about = f"{architecture(classifier.model)} {scaling} {classifier.classes}"
-    return hashlib.sha256(about.encode()).hexdigest()[:12]
 
 
 def _probe_images(

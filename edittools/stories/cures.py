@@ -96,8 +96,8 @@ def scenario_for(
     The first of the rule's evidence are the `exemplars`, each also in several variants of the rule's style. All other
     images that show the concept and are read rightly are turned to the style: a `share` of every class is `validation`,
     in several variants; of the others, in variants not seen before, those of the rule's class are `own`, the rest the
-    `test`. `keep` and `keep_report` are halves of the untouched images that show what the style is made of and are read
-    rightly. Labels are those of the story, or what is read where it probes so.
+    `test`. `keep` and `keep_report` are halves of the untouched images that show what the style is made of, not the
+    concept, and are read rightly. Labels are those of the story, or what is read where it probes so.
 
     Raises `TypeError` for what is no row of `rules`, `KeyError` for a classifier, class or concept and `ValueError` for
     a material or image that is not of the story, or when there is nothing to edit, choose on, report or keep.
@@ -113,7 +113,8 @@ def scenario_for(
     made = _exemplars(Concepts(story.data, story.masks, {style: known}), rule, len(evidence), several, classifier.size)
     data, images, right = _read(story, classifier, progress)
     showing, exceptions = (right & (story.masks[c].mean(dim=(1, 2)) >= LEAST_AREA) for c in (concept, style))
-    showing[evidence] = False
+    exceptions &= ~showing  # an image with both has one duty
+    showing[evidence] = exceptions[evidence] = False
     numbers = _split(showing.nonzero()[:, 0], data.labels, target, share, seed)
     if not (made and numbers["validation"] and numbers["test"] and exceptions.any()):
         counts = {"exemplars": len(made), **{name: len(part) for name, part in numbers.items()}}

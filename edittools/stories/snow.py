@@ -40,7 +40,7 @@ LIVES_ON_SNOW = tuple(
 
 
 MANY = 12
-"""Of more layers than these only the later half is tried: of the ResNet, and of the ViT without what makes queries."""
+"""Of more layers than these only the later half is tried; of the ViT all that its blocks write, in every block."""
 
 
 def snow_scenario(
@@ -70,8 +70,9 @@ def _snow_in_miniworld(name: str, progress: bool, device: Device, share: float) 
     others = [c for c in CLASSES if family[c] == "vehicle" and c != "car"]
     polar = [c for c in CLASSES if family[c] == "polar"]
     start = {split: seeds.start + 100_000 for split, seeds in SPLITS.items()}
-    layers = tuple(layer for layer in sought_layers(classifier) if not layer.endswith(".qkv"))
-    later = layers[len(layers) // 2 :]
+    layers = sought_layers(classifier)
+    writing = tuple(layer for layer in layers if layer.endswith((".attn.proj", ".mlp.fc2")))
+    later = writing or layers[len(layers) // 2 :]
     validation, test, own, clean = (_part(count, share) for count in (240, 1080, 120, 1200))
     sets = {
         "validation": paint(validation, start["validation"], label=_in_turn(others, validation), ground="snow"),

@@ -5,13 +5,12 @@ of the target class are the exemplars, all others with the concept are the test.
 does it on any `Executor`, `summary` averages. A suite's `source` gives the images, as a `Material`.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from functools import lru_cache, partial
+from itertools import chain
 from os import PathLike
-from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -33,11 +32,11 @@ from edittools.choosing.trials import (
     rewriting_trials,
 )
 from edittools.choosing.trials import sweep as sweep_trials
-from edittools.classifiers import Classifier
+from edittools.classifiers import Classifier, identity
 from edittools.cut import Cut, cut_all
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
-from edittools.images import Images, LabelledImages, stratified
+from edittools.images import Images, LabelledImages, digest_tensors, pixels_of, stratified
 from edittools.metrics import Comparison, errors, predict
 from edittools.moments import SecondMoment, second_moments
 from edittools.probing import jobs
@@ -143,22 +142,6 @@ REWRITING: dict[str, dict[str, tuple]] = {
 FINETUNING = ("local fine-tuning", "global fine-tuning", "local, locality", "global, locality")
 
 
-_ALONE = RLock()  # a model is edited in place now and then, so threads of one process take turns
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Hold the process, with so many threads of torch, that digits do not depend on who computes."""
-    _ALONE.acquire()
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-        _ALONE.release()
-
-
 @lru_cache(maxsize=1)
 def material(suite: Suite) -> Material:
     """A suite's material."""
@@ -168,7 +151,7 @@ def material(suite: Suite) -> Material:
 @lru_cache(maxsize=1)
 def _read_right(suite: Suite) -> Tensor:
     found = material(suite)
-    with _threads(suite.threads):
+    with jobs.alone(suite.threads):
         return ~errors(predict(found.classifier, found.images), found.images.labels)
 
 
@@ -190,7 +173,7 @@ class Workbench:
 def workbench(suite: Suite) -> Workbench:
     """Prepare what all cases of a suite share."""
     found = material(suite)
-    with _threads(suite.threads):
+    with jobs.alone(suite.threads):
         cuts = cut_all(found.classifier, suite.layers)
         moments = second_moments(found.classifier, list(cuts), found.reference)
         reference = found.reference
@@ -219,7 +202,7 @@ def group(suite: Suite, concept: str, style: str) -> Group:
     same = suite.transform(clean, masks, style, [SAME] * len(clean))
     held_out = suite.transform(clean, masks, style, [HELD_OUT[i % len(HELD_OUT)] for i in range(len(clean))])
     cuts = workbench(suite).cuts
-    with _threads(suite.threads):
+    with jobs.alone(suite.threads):
         return Group(
             clean, masks, same, held_out, {"same": CachedStates(cuts, same), "held out": CachedStates(cuts, held_out)}
         )
@@ -310,7 +293,7 @@ def run_case(suite: Suite, case: Case) -> list[dict[str, Any]]:
     One row for each method, number of exemplars and budget: errors before and after on (target, other) × (same, held
     out), and accuracy changes in points. A case without errors enough to correct gives one row, of method "undefined".
     """
-    with _threads(suite.threads):
+    with jobs.alone(suite.threads):
         pieces, tools = parts(suite, case), workbench(suite)
         validation = pieces.group.kept["same"].subset(pieces.validation)
         head = {"concept": case.concept, "style": case.style, "target": case.target}
@@ -443,4 +426,14 @@ def sweep(
     is the same with every executor.
     """
     listed = {str(case): case for case in (cases(suite) if only is None else only)}
-    return jobs.run(partial(run_case, suite), listed, store, executor, progress, suite.about())
+    about = "" if store is None else identity_of(suite)
+    return jobs.run(partial(run_case, suite), listed, store, executor, progress, about)
+
+
+def identity_of(suite: Suite) -> str:
+    """What the rows of a sweep depend on: the suite's settings and grids, its classifier, its images and masks."""
+    found = material(suite)
+    sets = [found.images, found.budget, found.clean]
+    pictures = chain(*map(pixels_of, [*sets, found.reference]), found.masks.values(), (one.labels for one in sets))
+    grids = [REWRITING, FINETUNING, *(RIVALS[name][1] for name in suite.rivals)]
+    return f"{suite.about()} {identity(found.classifier)} {digest_tensors(pictures)} {grids}"

@@ -40,6 +40,8 @@ HOUSEHOLD_PHOTOS = {
     "wine": "wine bottle",
 }
 """The six objects of the paper's photos of typographic attacks -> ImageNet class."""
+BY_HAND = "kettle"
+"""The one of them that is an exemplar, so no photo of it is reported."""
 
 
 def typographic_scenario(
@@ -133,20 +135,24 @@ def _ten_labels(classifier: Classifier, count: int = 10) -> list[Exemplar]:
 
 
 def _attack_on_photos(name: str, tier: str, progress: bool, device: Device) -> Scenario:
-    """Photos whose class number is divisible by three are the test (`data/train_lite_clip.py` never saw them)."""
+    """Photos whose class number is divisible by three are the test (`data/train_lite_clip.py` never saw them).
+
+    The exemplar's photo and the real iPods have duties of their own.
+    """
     classifier = load_classifier(name, device, progress=progress)
     sample = photos.imagenet_sample(classifier, progress)
-    held = sample.labels % 3 == 0
-    test, others = sample.subset(held), sample.subset(~held)
+    held, real = sample.labels % 3 == 0, sample.labels == classifier.index(ATTACK)
+    shown = torch.tensor([name == photos.sample_photo("can_opener") for name in sample.names])
+    test, others = sample.subset(held & ~real & ~shown), sample.subset(~held & ~real & ~shown)
     read = (predict(classifier, others, progress=progress).argmax(1) == others.labels).nonzero()[:120, 0]
     rest = torch.ones(len(others), dtype=torch.bool).index_fill(0, read, False)
     layers = last_convolutions(classifier)
     sets = {"validation": label_all(others.subset(read), ATTACK, 1), "test": label_all(test, ATTACK, 2)}
     sets |= {"budget": others.subset(rest), "clean": test}
     sets["reference"] = photos.unlabelled("msrc-v2/Images/", classifier, progress)
-    sets["keep_report"] = sample.subset(sample.labels == classifier.index(ATTACK))
+    sets["keep_report"] = sample.subset(real)
     more = {"bare": test, "blank": label_all(test, "", 2), **{word: label_all(test, word, 2) for word in OTHER_ATTACKS}}
-    more |= {f"photos {kind}": _household_photos(classifier, kind) for kind in ("clean", "white", "ipod")}
+    more |= {f"photos {kind}": _household_photos(classifier, kind, BY_HAND) for kind in ("clean", "white", "ipod")}
     if photos.available(FOLDER):
         more["rta"] = rta_photos(classifier, progress).labelled(classifier.classes)
     story = {"tier": tier, "change": paint_over, "layers": layers[len(layers) // 3 :], "shortlist": layers[-6:]}
@@ -164,11 +170,12 @@ def label_all(data: LabelledImages, text: str, seed: int) -> LabelledImages:
     return replace(data, images=torch.stack(changed))
 
 
-def _household_photos(classifier: Classifier, kind: str) -> LabelledImages:
-    """Load the paper's photos of six objects, `clean`, with a `white` label or with a handwritten `ipod` one."""
-    names = [f"editing-classifiers/typographic/{thing}_{kind}.jpg" for thing in HOUSEHOLD_PHOTOS]
+def _household_photos(classifier: Classifier, kind: str, without: str | None = None) -> LabelledImages:
+    """Load the paper's photos of the objects, `clean`, with a `white` label or with a handwritten `ipod` one."""
+    shown = {thing: name for thing, name in HOUSEHOLD_PHOTOS.items() if thing != without}
+    names = [f"editing-classifiers/typographic/{thing}_{kind}.jpg" for thing in shown]
     images = [photos.load_photo(name, classifier) for name in names]
-    labels = torch.tensor([classifier.index(name) for name in HOUSEHOLD_PHOTOS.values()])
+    labels = torch.tensor([classifier.index(name) for name in shown.values()])
     return LabelledImages(torch.stack(images), labels, classifier.classes, tuple(names))
 
 
@@ -176,7 +183,7 @@ def _photo_word_exemplars(classifier: Classifier) -> dict[str, Exemplar]:
     """The paper's two: typed text pasted on a can opener, and its photo of a teapot whose handwriting is covered."""
     opener = photos.load_photo(photos.sample_photo("can_opener"), classifier)
     typed = Label(ATTACK, centre=(0.5, 0.62), width=0.5, font="DejaVuSans")
-    kettle = photos.load_photo("editing-classifiers/typographic/kettle_ipod.jpg", classifier)
+    kettle = photos.load_photo(f"editing-classifiers/typographic/{BY_HAND}_ipod.jpg", classifier)
     text = photos.load_mask_for(kettle, DATA / "masks" / "kettle_ipod_text.png")
     return {
         "typed on a can opener": written(opener, typed, classifier.index("can opener")),
