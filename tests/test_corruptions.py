@@ -1,5 +1,6 @@
 """Corruptions: exact small cases, growing severity, seeds; errors on them are those of the edited model itself."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -85,14 +86,17 @@ def test_the_benchmark_runs_on_any_scenario(tiny, photos32, exemplar, monkeypatc
 
     monkeypatch.setenv("EDITTOOLS_CACHE", str(tmp_path))
     data = LabelledImages(photos32, torch.arange(40) % 5, tiny.classes)
+    turned = {
+        "validation": photos32.flip(2),
+        "budget": photos32.flip(3),
+        "test": photos32,
+        "clean": photos32.flip(2, 3),
+    }
     story = Scenario(
         tiny,
         {"one": exemplar},
         reference=1 - photos32,
-        validation=data,
-        budget=data,
-        test=data,
-        clean=data,
+        **{name: replace(data, images=images) for name, images in turned.items()},
         layers=("conv1", "conv2"),
     )
     curves, whole, chosen = robustness.measure(story, images=20)
