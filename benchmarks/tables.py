@@ -112,7 +112,7 @@ def typographic(found: Figures) -> str:
             "real iPods right": f"{100 * one['real_ipod_accuracy_after']:.1f} %",
         }
         if "paper_photos_right_ipod" in one:
-            rows[name]["handwritten"] = f"{one['paper_photos_right_ipod']} of {found.get('paper_photos', 6)}"
+            rows[name]["handwritten"] = f"{one['paper_photos_right_ipod']} of {found['paper_photos']}"
         if "rta_photos" in found:
             rows[name] |= _of_written(one)
         rows[name] |= {"trials": f"{one['trials']}", "chosen": one["chosen"]}
