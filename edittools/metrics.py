@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import hypot, sqrt
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -64,6 +63,15 @@ def wilson(count: int, total: int, confidence: float = 0.95) -> tuple[float, flo
 
     interval = binomtest(int(count), int(total)).proportion_ci(confidence, method="wilson")
     return float(interval.low), float(interval.high)
+
+
+def clopper_pearson(count: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
+    """The exact interval of a share `count / total`, wider than Wilson's, for few images."""
+    from scipy.special import betaincinv
+
+    tail = (1 - confidence) / 2
+    low = float(betaincinv(count, total - count + 1, tail)) if count else 0.0
+    return low, float(betaincinv(count + 1, total - count, 1 - tail)) if count < total else 1.0
 
 
 def mcnemar(corrected: int, broken: int) -> float:
@@ -132,16 +140,21 @@ class Comparison:
         spread = NormalDist().inv_cdf((1 + confidence) / 2) * sqrt((up + down - (up - down) ** 2) / count)
         return 100 * max(up - down - spread, -1.0), 100 * min(up - down + spread, 1.0)
 
-    def corrected_interval(self, confidence: float = 0.95, resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
-        """The bootstrap interval of `errors_corrected` over images; NaN where nothing was wrong before."""
-        wrong, count = int(self.before.sum()), len(self.before)
+    def corrected_interval(self, confidence: float = 0.95) -> tuple[float, float]:
+        """The interval of `errors_corrected`, for a sample of images; NaN where nothing was wrong before.
+
+        Newcombe's square-and-add joins Clopper and Pearson's interval of the share corrected with that of how many
+        images break for each that was wrong. Where all were wrong, as in a set picked for it, none can break.
+        """
+        wrong = int(self.before.sum())
         if not wrong:
             return float("nan"), float("nan")
-        cells = np.array([self.corrected, wrong - self.corrected, self.broken])
-        shares = np.append(cells, count - cells.sum()) / count
-        corrected, left, broken, _ = np.random.default_rng(seed).multinomial(count, shares, resamples).T
-        values = (corrected - broken) / np.maximum(corrected + left, 1)
-        return tuple(map(float, np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])))
+        share, low, high = self.corrected / wrong, *clopper_pearson(self.corrected, wrong, confidence)
+        lost, least, most = self.broken / wrong, 0.0, 0.0
+        if wrong < len(self.before):
+            least, most = (p / (1 - p) for p in clopper_pearson(self.broken, self.broken + wrong, confidence))
+        net = share - lost
+        return net - hypot(share - low, most - lost), net + hypot(high - share, lost - least)
 
     def row(self) -> dict[str, float]:
         """The figures as a table row: counts, errors corrected (eq. 2), McNemar's p, accuracy in points."""

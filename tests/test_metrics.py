@@ -1,4 +1,5 @@
 import math
+from functools import lru_cache
 from itertools import product
 
 import numpy as np
@@ -116,15 +117,36 @@ def test_an_interval_of_the_accuracy_change_covers_the_truth_as_often_as_it_says
     assert -1.2 < low < -0.5 and high == -low  # nothing changed, but of 281 images only
 
 
-def test_an_interval_of_the_errors_corrected_is_that_of_a_bootstrap_over_images():
-    before = torch.arange(60) < 30
-    found = Comparison(before, (torch.arange(60) >= 18) & (torch.arange(60) < 34))
-    rng, values = np.random.default_rng(1), []
-    for _ in range(4000):
-        i = rng.integers(60, size=60)
-        values.append(errors_corrected(found.before[i], found.after[i]))
-    assert found.corrected_interval() == pytest.approx(np.quantile(values, (0.025, 0.975)), abs=0.03)
-    assert all(math.isnan(v) for v in Comparison(~before & before, before).corrected_interval())
+@pytest.mark.parametrize("errors_before", [5, 12, 50, 400])
+def test_an_interval_of_the_errors_corrected_covers_the_truth_at_any_share_and_number_of_errors(errors_before):
+    """Images drawn with known shares of misread, corrected and broken ones, many times."""
+    rng, right = np.random.default_rng(0), 9 * errors_before
+    interval = lru_cache(None)(lambda *cells: _with_cells(*cells).corrected_interval())
+    for share, broken in product((0.05, 0.3, 0.7, 0.9, 0.97), (0.0, 0.1, 0.5)):  # broken for each that was wrong
+        shares = np.array([share, 1 - share, broken, 9 - broken]) / 10
+        drawn = rng.multinomial(errors_before + right, shares, 300)
+        corrected, lost = rng.binomial(errors_before, share, 300), rng.binomial(right, broken / 9, 300)
+        same_images = np.transpose([corrected, errors_before - corrected, lost, right - lost])
+        for cells in (drawn, same_images):
+            ends = [interval(*map(int, some)) for some in cells if some[0] + some[1]]
+            covered = np.mean([low <= share - broken + 1e-9 and share - broken - 1e-9 <= high for low, high in ends])
+            assert covered >= 0.9, (share, broken, covered)
+
+
+def _with_cells(corrected, left, broken, right):
+    before = torch.arange(corrected + left + broken + right) < corrected + left
+    after = torch.tensor([False] * corrected + [True] * (left + broken) + [False] * right)
+    return Comparison(before, after)
+
+
+def test_an_interval_of_the_errors_corrected_is_no_point():
+    assert _with_cells(5, 0, 0, 0).corrected_interval() == pytest.approx((0.478, 1), abs=1e-3)  # Clopper and Pearson's
+    low, high = _with_cells(0, 11, 0, 200).corrected_interval()
+    assert low < -0.3 and high == pytest.approx(0.285, abs=1e-3)
+    for corrected in (5, 6):  # it excludes 0 where McNemar's test says that something was corrected
+        low, _ = _with_cells(corrected, 0, 0, 90).corrected_interval()
+        assert (low > 0) == (mcnemar(corrected, 0) < 0.05)
+    assert all(map(math.isnan, _with_cells(0, 0, 3, 4).corrected_interval()))
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=3, max_size=40))
