@@ -309,10 +309,12 @@ class Edit:
             self.undo_(model)
 
     def edited(self, classifier: Classifier) -> Classifier:
-        """A copy of a classifier with the edit applied. Weights that it does not change are shared, not copied."""
-        own = [*classifier.named_parameters(), *classifier.named_buffers()]
-        changed = {f"model.{name}" for name in self.changes}
-        copied = copy.deepcopy(classifier, {id(tensor): tensor for name, tensor in own if name not in changed})
+        """Copy a classifier and apply the edit to the copy. Weights that no applied edit changes are shared."""
+        names = {name for edit in (self, *applied_edits(classifier)) for name in edit.changes}
+        every = classifier.model.named_parameters(remove_duplicate=False)
+        changed = {id(parameter) for name, parameter in every if name in names}
+        own = [*classifier.parameters(), *classifier.buffers()]
+        copied = copy.deepcopy(classifier, {id(tensor): tensor for tensor in own if id(tensor) not in changed})
         self.apply_(copied)
         return copied
 

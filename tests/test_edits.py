@@ -366,6 +366,16 @@ def test_an_edited_copy_shares_what_the_edit_does_not_change(tiny, edit, photos3
     assert _same(before, copied)
 
 
+def test_an_edited_copy_is_independent_of_a_model_to_which_others_are_applied(tiny, edit, other):
+    other.apply_(tiny)
+    before, copied = _weights(tiny), edit.edited(tiny)
+    other.undo_(copied)
+    assert _same(before, tiny) and applied_edits(tiny) == (other,) and applied_edits(copied) == (edit,)
+    other.undo_(tiny)
+    edit.apply_(tiny)
+    assert _same(_weights(copied), tiny)
+
+
 def test_a_model_is_hashed_once_for_many_edits_of_a_cut_and_anew_when_a_weight_changed(tiny, exemplar, monkeypatch):
     counted, own, cut = [], edits.unedited_fingerprint, Cut(tiny, "conv1")
     monkeypatch.setattr(edits, "unedited_fingerprint", lambda model: counted.append(1) or own(model))
