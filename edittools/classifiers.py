@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from edittools.checks import check_number
-from edittools.images import LabelledImages, digest_tensors
+from edittools.images import LabelledImages, digest_tensors, numbered
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -20,7 +20,7 @@ class Classifier(nn.Module):
 
     `model`, any torch module that maps normalised images to logits, is used as it is, without a wrapper (see
     `unwrapped`), and put into eval mode. `size` is the side of the images it expects, `resize_to` the short side before
-    the centre crop (see `load_image`).
+    the centre crop (see `load_image`). A class name that is there twice gets its number: "crane (134)".
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Classifier(nn.Module):
             raise ValueError(f"mean {tuple(mean)} and std {tuple(std)}: expected three numbers each, std above 0")
         if isinstance(classes, str):
             raise ValueError(f"class names {classes!r}: expected a sequence of names, not one text")
-        self.model, self.classes, self.size = model, tuple(classes), check_number(size, 1, None, "size")
+        self.model, self.classes, self.size = model, tuple(numbered(classes)), check_number(size, 1, None, "size")
         if not self.classes:
             raise ValueError("no class names: expected one for each logit, in order")
         self.resize_to = check_number(resize_to or round(size * 8 / 7), size, None, "resize_to")

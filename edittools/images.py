@@ -7,6 +7,7 @@ import hashlib
 import os
 import tempfile
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -193,7 +194,8 @@ class LabelledImages:
     """Images with the class each one shows.
 
     `images` is `(N, 3, H, W)` float in [0, 1] (or `LazyImages`), `labels` is `(N,)` int64 into `classes`, `names`
-    (optional) says where each comes from. Raises `TypeError` or `ValueError` for anything else.
+    (optional) says where each comes from. Class names that are there twice get their numbers, see `numbered`. Raises
+    `TypeError` or `ValueError` for anything else.
     """
 
     images: Tensor | LazyImages
@@ -219,6 +221,7 @@ class LabelledImages:
         if count and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.classes):
             low, high = self.labels.aminmax()
             raise ValueError(f"labels from {low} to {high}: expected 0 to {len(self.classes) - 1}")
+        object.__setattr__(self, "classes", numbered(self.classes))
 
     @classmethod
     def unlabelled(cls, images: Tensor | LazyImages, classes: Sequence[str]) -> "LabelledImages":
@@ -253,6 +256,14 @@ class LabelledImages:
     def digest(self) -> str:
         """A SHA-256 of the image contents, by which caches know them."""
         return digest_tensors(images for images, _ in self.batches())
+
+
+def numbered(names: Sequence[str]) -> Sequence[str]:
+    """Add their number to names that are there more than once, such as "crane (134)" of ImageNet's two cranes."""
+    seen = Counter(names)
+    if len(seen) == len(names):
+        return names
+    return tuple(f"{name} ({i})" if seen[name] > 1 else name for i, name in enumerate(names))
 
 
 Images = LabelledImages | Tensor | LazyImages

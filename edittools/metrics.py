@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from edittools.checks import check_number
-from edittools.classifiers import Classifier, check_classifier
+from edittools.classifiers import Classifier, by_name, check_classifier
 from edittools.graph import evaluating
 from edittools.images import Images, LabelledImages, in_batches
 
@@ -28,15 +28,27 @@ def predict(classifier: Classifier, images: Images, batch_size: int = 64, progre
 
 
 def errors(logits: Tensor, labels: Tensor) -> Tensor:
-    """Say which of N images are misclassified: `(N,)` boolean, from `(N, classes)` logits or `(N,)` predictions."""
-    predictions = logits.argmax(dim=1) if logits.ndim == 2 else logits
+    """Say which of N images are misclassified: `(N,)` boolean, from `(N, classes)` logits or `(N,)` predictions.
+
+    Logits that hold NaN are never right.
+    """
+    predictions = readings(logits) if logits.ndim == 2 else logits
     if predictions.shape != labels.shape:
         raise ValueError(f"{len(predictions)} predictions for {len(labels)} labels: expected one each")
     return predictions != labels.to(predictions.device)
 
 
+def readings(logits: Tensor) -> Tensor:
+    """Return the class `(N,)` that `(N, classes)` logits are read as, -1 where they hold NaN."""
+    return logits.argmax(dim=1).masked_fill(logits.isnan().any(dim=1), -1)
+
+
 def error_rate(classifier: Classifier, images: LabelledImages, batch_size: int = 64) -> float:
-    """The share of images that are misclassified, in [0, 1]."""
+    """Return the share of images that are misclassified, in [0, 1].
+
+    Labels into other classes than the classifier's are taken by name; `ValueError` for a name that it does not have.
+    """
+    images = by_name("images", images, classifier)
     return float(errors(predict(classifier, images, batch_size), images.labels).float().mean())
 
 
@@ -88,7 +100,7 @@ def attack_row(before: Tensor, after: Tensor, labels: Tensor, goal: int) -> dict
     `before` and `after` are `(N, classes)` logits. Success is the share read as `goal`; of the images that were
     `fooled`, `fixed` are read as their own class afterwards, `share fixed` comes with its 95 % Wilson interval.
     """
-    first, last = before.argmax(dim=1), after.argmax(dim=1)
+    first, last = readings(before), readings(after)
     fooled = (first == goal) & (labels != goal)
     count, fixed = int(fooled.sum()), int((fooled & (last == labels)).sum())
     low, high = wilson(fixed, count)

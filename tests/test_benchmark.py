@@ -110,7 +110,7 @@ class OutOfOrder(nn.Module):
 @pytest.mark.parametrize(("changed", "refused"), [("early", True), ("side", True), ("late", False), ("head", False)])
 def test_states_are_refused_by_the_order_in_which_layers_run(photos32, sets, exemplar, changed, refused):
     torch.manual_seed(0)
-    classifier = Classifier(OutOfOrder(), list("abcde"), size=32)
+    classifier = Classifier(OutOfOrder(), sets["clean"].classes, size=32)
     kept = bench.CachedStates(cut_all(classifier, ["late"]), sets["clean"])
     first, second = (
         rewrite(classifier, layer, exemplar, photos32, objective="least_squares", cache="")

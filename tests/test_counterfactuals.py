@@ -324,6 +324,29 @@ def test_small_comparisons_are_not_made():
     assert often.rules().empty and len(often.rules(least_images=5)) == len(replace(often, least_images=5).rules()) == 9
 
 
+def test_images_without_a_control_do_not_make_a_rule():
+    table = random_table(classes=1, images=12).assign(p_after=0.1)
+    few = table["image"] % 12 < 5
+    probed = Probe(table.assign(control=table["control"].where(few), p_control=table["p_control"].where(few)))
+    assert probed.rules().empty and len(probed.rules(least_images=5)) == 1
+
+
+def test_of_two_classes_with_one_name_each_is_probed_by_its_number(looker, world):
+    """Both classes are called "crane": what is right is the number of the label, not the first of that name."""
+    names, (data, masks) = ("crane", "crane"), world
+    twins = Classifier(looker.model, names, (0, 0, 0), (1, 1, 1), SIZE)
+    for label in (0, 1):
+        shown = LabelledImages(data.images, torch.full((12,), label), names)
+        table = probe(twins, Concepts(shown, masks, FLAT)).table
+        chances = predict(twins, data.images).softmax(1)[0]
+        assert set(table["class"]) == {f"crane ({label})"} and set(table["before"]) == {"crane (0)"}
+        assert np.allclose(table["p_before"], chances[label])
+    with pytest.raises(
+        KeyError, match=r"no class 'crane' among 2; did you mean one of \['crane \(0\)', 'crane \(1\)'\]"
+    ):
+        twins.index("crane")
+
+
 def test_interrupted_and_resumed_is_the_same_as_uninterrupted(looker, world, tmp_path):
     concepts, settings, store = Concepts(*world, FLAT), Settings(chunk=4), tmp_path / "probe.jsonl"
     whole = probe(looker, concepts, settings).table

@@ -10,9 +10,12 @@ from hypothesis import strategies as st
 from scipy.stats import rankdata, wilcoxon
 
 from edittools.choosing.report import mean_of
+from edittools.choosing.states import CachedStates
+from edittools.cut import cut_all
 from edittools.images import LabelledImages
 from edittools.metrics import (
     Comparison,
+    attack_row,
     by_class,
     error_rate,
     errors,
@@ -101,6 +104,26 @@ def test_error_rate_counts_wrong_predictions_in_eval_mode(tiny, photos32):
     assert tiny.training
     with pytest.raises(ValueError, match="3 predictions for 2 labels"):
         errors(torch.zeros(3, 5), torch.zeros(2))
+
+
+def test_labels_into_other_classes_are_taken_by_name_or_refused(tiny, photos32):
+    read = predict(tiny, photos32).argmax(1)
+    turned = LabelledImages(photos32, 4 - read, tiny.classes[::-1])
+    assert error_rate(tiny, turned) == 0
+    assert not CachedStates(cut_all(tiny, ["conv1"]), turned).before.any()
+    strange = LabelledImages(photos32, torch.arange(40) % 5, ("ant", "bee", "cat", "dog", "fox"))
+    for read_by_name in (error_rate, lambda _, data: CachedStates(cut_all(tiny, ["conv1"]), data)):
+        with pytest.raises(ValueError, match="images.*: no class 'fox' among 5"):
+            read_by_name(tiny, strange)
+
+
+def test_logits_that_hold_nan_are_never_right():
+    logits = torch.eye(3).index_fill(0, torch.tensor([0]), math.nan)
+    logits[1, 2] = math.nan
+    assert errors(logits, torch.arange(3)).tolist() == [True, True, False]
+    labels, attacked = torch.zeros(4, dtype=torch.long), torch.eye(3)[[2, 2, 2, 2]]
+    row = attack_row(attacked, torch.full((4, 3), math.nan), labels, goal=2)
+    assert row["fooled"] == 4 and row["fixed"] == row["success after"] == 0
 
 
 def test_an_interval_of_the_accuracy_change_covers_the_truth_as_often_as_it_says():

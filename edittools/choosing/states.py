@@ -17,7 +17,7 @@ from torch import Tensor
 
 from edittools.baselines.finetuning import forward
 from edittools.checks import check_amount
-from edittools.classifiers import Classifier, unwrapped
+from edittools.classifiers import Classifier, by_name, unwrapped
 from edittools.cut import Cut, State, cut_all, prefixes, states_at
 from edittools.edits import Edit, added, applied_edits, unedited_fingerprint
 from edittools.graph import descendants, parameters_of
@@ -41,9 +41,10 @@ class CachedStates:
             raise ValueError("images kept at no layer: expected at least one cut, see cache_states")
         if not len(data):
             raise ValueError("no images to keep: expected at least one")
+        self._classifier = next(iter(cuts.values())).classifier
+        data = by_name("images to keep", data, self._classifier)
         self.cuts, self.labels, self._one = cuts, data.labels, data.images[:1]
         self.order = torch.arange(len(data))
-        self._classifier = next(iter(cuts.values())).classifier
         self._applied, self._versions = applied_edits(self._classifier), _versions(self._classifier)
         self._fingerprints = _fingerprints(self._classifier)
         self.states = self._run(data, batch_size, progress)
