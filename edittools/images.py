@@ -66,20 +66,23 @@ def open_image(path: str | os.PathLike) -> Image.Image:
         raise ValueError(f"{os.fspath(path)!r} is not a readable image: {error}") from error
 
 
-def _to_rgb(picture: Image.Image) -> Image.Image:
-    """Grey, 16-bit, palette and transparent pictures as 8-bit RGB; transparency is laid over white."""
+def _as_rgb(path: str | os.PathLike, behind: str) -> Image.Image:
+    """Read an image file as 8-bit RGB: 16 bits and floats are scaled, what is transparent shows the colour `behind`."""
+    picture = open_image(path)
     if picture.mode.startswith("I") or picture.mode == "F":
-        grey = np.asarray(picture, dtype=np.float64)
-        grey = grey / (65535 if grey.max(initial=0) > 255 else 255)
+        grey = np.asarray(picture, dtype=np.float64) / (1 if picture.mode == "F" else 65535)
+        if grey.size and not (grey.min() >= -1e-4 and grey.max() <= 1 + 1e-4):
+            span = f"pixels from {grey.min():.5g} to {grey.max():.5g}"
+            raise ValueError(f"{os.fspath(path)!r} has {span} of white: expected 8 or 16 bits, or floats in [0, 1]")
         return Image.fromarray((grey.clip(0, 1) * 255).round().astype(np.uint8)).convert("RGB")
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
         layer = picture.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, behind), layer).convert("RGB")
     return picture.convert("RGB")
 
 
 def load_image(path: str | os.PathLike, size: int | None = None, resize_to: int | None = None) -> Tensor:
-    """Load a photograph as a `(3, H, W)` float tensor in [0, 1], upright and in RGB.
+    """Load a photograph as a `(3, H, W)` float tensor in [0, 1], upright, in RGB, what is transparent white.
 
     With `size`, the short side is resized to `resize_to` (default `size * 8 / 7`, the usual 256 for 224; bicubic)
     and the centre `size × size` pixels are kept. Raises `FileNotFoundError`, or `ValueError` for a broken file.
@@ -87,7 +90,7 @@ def load_image(path: str | os.PathLike, size: int | None = None, resize_to: int 
     if size is not None:
         usual = round(check_number(size, 1, None, "size") * 8 / 7)
         resize_to = check_number(resize_to or usual, size, None, "resize_to")
-    picture = _to_rgb(open_image(path))
+    picture = _as_rgb(path, "white")
     if size is not None:
         picture = center_crop(resize(picture, resize_to, interpolation=Image.BICUBIC), [size, size])
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
@@ -104,8 +107,8 @@ def save_image(path: str | os.PathLike, image: Tensor) -> None:
 
 
 def load_mask(path: str | os.PathLike) -> Tensor:
-    """Load a mask as `(H, W)` float of 0 and 1: a pixel belongs to it when it is brighter than half."""
-    return (torch.from_numpy(np.array(open_image(path).convert("L"))) > 127).float()
+    """Load a mask as `(H, W)` float of 0 and 1: a pixel belongs to it when it is brighter than half, and opaque."""
+    return (torch.from_numpy(np.array(_as_rgb(path, "black").convert("L"))) > 127).float()
 
 
 def save_mask(path: str | os.PathLike, mask: Tensor) -> None:
