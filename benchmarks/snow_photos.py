@@ -1,7 +1,7 @@
 """Vehicles on snow, real photographs, on four networks: an edit beside its controls, both fine-tunings and its rivals.
 
 `--selection composites`: layer, exemplar, rank, mask, strength and what must stay are chosen on composites (roads of
-MSRC photos turned to snow), and all 127 of the paper's snow photos are reported. `--selection nested`: chosen on snow
+MSRC photos turned to snow), and all 126 of the paper's snow photos are reported. `--selection nested`: chosen on snow
 photos, by nested cross-validation: each of five folds is reported by an edit that was chosen on the four others; what
 the edits cost elsewhere is the mean over the five. An accuracy budget of 0.25 points on one half of the ImageNet sample
 bounds every choice; every line, controls too, is chosen in the same way and read once, also on the other half. The

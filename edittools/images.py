@@ -187,9 +187,9 @@ class LazyImages(Sequence):
         return torch.stack([self[i] for i in places]) if places else torch.zeros(0, 3, self.size, self.size)
 
     @cached_property
-    def digests(self) -> frozenset[bytes]:
-        """What tells the images apart by their pixels, see `pixel_digests`; the files are read once for it."""
-        return pixel_digests(self)
+    def thumbnails(self) -> Tensor:
+        """The images' `thumbnails`; the files are read once for them."""
+        return _shrunk(self)
 
 
 @dataclass(frozen=True)
@@ -291,9 +291,15 @@ def spread(images: Images, count: int) -> Tensor:
     return pixels[:: -(-len(pixels) // count)]
 
 
-def pixel_digests(images: Iterable[Tensor]) -> frozenset[bytes]:
-    """A SHA-1 of the pixels of each image `(3, H, W)`, by which the same images are known in another set."""
-    return frozenset(hashlib.sha1(image.cpu().numpy().tobytes()).digest() for image in images)
+def thumbnails(images: Images) -> Tensor:
+    """Shrink images to 16 × 16 pixels, `(N, 768)`, by which a photograph is known in another size or precision."""
+    pixels = pixels_of(images)
+    return pixels.thumbnails if isinstance(pixels, LazyImages) else _shrunk(pixels)
+
+
+def _shrunk(images: Tensor | LazyImages) -> Tensor:
+    small = [interpolate(some.float(), 16, mode="bilinear", antialias=True) for some in in_batches(images)]
+    return torch.cat(small).flatten(1).cpu() if small else torch.zeros(0, 768)
 
 
 def resized(images: Tensor, size: int) -> Tensor:

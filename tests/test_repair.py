@@ -13,7 +13,7 @@ from edittools.choosing.repair import Search, _story
 from edittools.classifiers import Classifier
 from edittools.cut import Cut
 from edittools.exemplars import Exemplar
-from edittools.images import LabelledImages, LazyImages, save_image
+from edittools.images import LabelledImages, LazyImages, resized, save_image
 from edittools.lab import words
 from edittools.metrics import predict
 from edittools.rewriting import pose, preactivation_target, rewrite
@@ -170,12 +170,14 @@ def _files(images, folder):
     return LazyImages([folder / f"{i}.png" for i in range(len(images))], 16, 16)
 
 
-def test_the_same_images_are_known_on_disk_and_in_memory(case, tmp_path, monkeypatch):
-    files = _files(case.failing.images[:5], tmp_path)
-    assert shared_images(files, files[:]) == shared_images(files[:], files) == 5
-    monkeypatch.chdir(tmp_path)
-    relative = LazyImages([f"{i}.png" for i in range(2, 5)], 16, 16)
-    assert shared_images(relative, files) == 3
+def test_the_same_images_are_known_in_any_file_precision_and_size(case, tmp_path):
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+    files, renamed = (_files(case.failing.images[:5], tmp_path / name) for name in ("one", "other"))
+    smooth = resized(torch.rand(5, 3, 7, 7, generator=torch.Generator().manual_seed(0)), 224)
+    for one, other in ((files, files[:]), (files[:].double(), files), (files, renamed), (smooth, resized(smooth, 160))):
+        assert shared_images(one, other) == shared_images(other, one) == 5
+        assert shared_images(one[2:], other) == 3 and shared_images(one[:2], other[2:]) == 0
     failing = LabelledImages(files[:], case.failing.labels[:5], CLASSES)
     with pytest.raises(ValueError, match="5 images are both in failing and in everyday"):
         repair(case.classifier, case.exemplar, failing, files, progress=False)

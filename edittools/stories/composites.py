@@ -86,7 +86,7 @@ def snow_looks() -> list[Look]:
 def snow_from_composites(name: str, progress: bool = False, device: Device = None) -> Scenario:
     """Notebook 01's story on photos, with a classifier of the zoo by name, chosen without a single photo of snow.
 
-    `validation` are composites: roads of MSRC photos in each of `snow_looks`. So all 127 photos are the `test`.
+    `validation` are composites: roads of MSRC photos in each of `snow_looks`. So all 126 photos are the `test`.
     """
     classifier = load_classifier(name, device)
     roads = masked_photos(classifier, "road", progress)
