@@ -140,8 +140,9 @@ def test_a_choice_names_the_settings_that_lie_on_the_edge_of_what_was_tried():
     )
     protocol = SimpleNamespace(states={"budget": _Budget(dict.fromkeys("abc", 0))}, rank_by="loss")
     chosen = Protocol.choose(protocol, table)
-    assert chosen.edges == ("rate",)  # rank 2 is inside, no locality is no edge, of α only two values were tried
-    assert str(chosen) == "x, rate 0.1, rank 2, locality 0, α 1 (edge of the grid: rate)"
+    assert chosen.edges == ("rate", "strength")  # rank 2 is inside, less than no locality cannot be tried
+    assert str(chosen) == "x, rate 0.1, rank 2, locality 0, α 1 (edge of the grid: rate, strength)"
+    assert not replace(chosen, settings={"rank": 1}).edges and replace(chosen, settings={"rank": 3}).edges == ("rank",)
 
 
 def test_a_budget_says_how_many_images_it_is():
