@@ -190,6 +190,25 @@ def test_the_changed_image_of_an_exemplar_is_no_failing_image(case):
         repair(case.classifier, case.exemplar, failing, case.everyday, progress=False)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_an_exemplars_image_is_no_everyday_image_whatever_part_it_would_fall_into(case, seed):
+    everyday = torch.cat([case.everyday, case.exemplar.image[None]])
+    with pytest.raises(ValueError, match="1 images are both in everyday and in the exemplars"):
+        repair(case.classifier, case.exemplar, case.failing, everyday, seed=seed, progress=False)
+
+
+def test_what_is_no_set_of_images_is_named(case):
+    for failing in (case.failing.images, "my/pictures"):
+        with pytest.raises(TypeError, match=r"failing images are a (Tensor|str): expected LabelledImages\(images, lab"):
+            repair(case.classifier, case.exemplar, failing, case.everyday, progress=False)
+    for name in ("everyday", "keep"):
+        with pytest.raises(
+            TypeError, match=f"{name} images are a str: expected a tensor, LazyImages or LabelledImages"
+        ):
+            sets = {"everyday": case.everyday, name: "my/pictures"}
+            repair(case.classifier, case.exemplar, case.failing, **sets, progress=False)
+
+
 def test_an_image_that_is_there_twice_is_used_once(case):
     search = {"layers": ["6"], "baselines": False, "progress": False}
     twice, everyday = case.failing.subset([*range(len(case.failing))] * 2), case.everyday
