@@ -15,11 +15,10 @@ import pandas as pd
 from common import finish, parser, start
 
 from edittools.choosing import Protocol, grid
-from edittools.choosing.protocol import STAY, staying
 from edittools.cut import editable_layers
 from edittools.stories.snow import snow_scenario
 
-SETTINGS = staying(grid(rank=(1, 3), masked=(True, False), objective=("least_squares",)), STAY[2:3])
+SETTINGS = grid(rank=(1, 3), masked=(True, False), objective=("least_squares",), reference_weight=(10.0,))
 STRENGTHS = (1.0,)
 NETWORKS = ("mini_vgg", "mini_resnet", "mini_vit")
 

@@ -27,7 +27,7 @@ from edittools.stories.grounds import balanced_scenario
 COUNTS, BUDGET, STRENGTHS = (130, 1, 10, 30, 3), 0.5, (0.5, 1.0)
 SETTINGS = [
     {"rank": rank, "objective": "least_squares", "reference_weight": weight}
-    for rank, weight in ((3, 1.0), (30, 1.0), (None, 10.0))
+    for rank, weight in ((3, 10.0), (30, 10.0), (None, 100.0))
 ]
 RANDOM = [one | {"rank": one["rank"] or 60} for one in SETTINGS]
 WEIGHTS, SPARED = grid(weight=(1.0, 100.0, 1e4)), grid(share=(0.9, 0.99, 0.999))
@@ -40,7 +40,7 @@ STEPS = (5, 10, 20, 40)
 def tries(protocol: Protocol, shown: dict[str, Any]) -> dict[str, Trials]:
     """The trials of every method by name, 24 each."""
     last = list(protocol.cuts)[-2:]
-    cuts, (everyday, _) = {layer: protocol.cuts[layer] for layer in last}, protocol.staying(last)
+    cuts, everyday = {layer: protocol.cuts[layer] for layer in last}, protocol.everyday_states(last)
     rival = partial(protocol.rival, strengths=STRENGTHS, exemplars=shown)
     found = {
         "editing": protocol.rewriting(SETTINGS, STRENGTHS, shown),

@@ -219,7 +219,7 @@ def _steps(cut: Cut, exemplar: Exemplar, moment: SecondMoment) -> dict[str, floa
 
     def solve(**settings: Any) -> float:
         with torch.enable_grad():
-            return _seconds(lambda: rewrite(cut.classifier, cut, exemplar, moment, cache="", **settings))
+            return _seconds(lambda: rewrite(cut.classifier, cut, exemplar, moment, **settings))
 
     first, more = solve(steps=2), solve(steps=12)  # of 200
     return {

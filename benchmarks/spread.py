@@ -1,6 +1,6 @@
 """How much a method's result depends on its exemplar and its seed: MiniWorld's snow, one method after the other.
 
-For each of several cars, each the only exemplar, the edit with its three terms and local fine-tuning with a locality
+For each of several cars, each the only exemplar, the edit and local fine-tuning with a locality
 term (which also holds the kept images) are chosen in the same way, on the same validation scenes, under the same budget
 and bound on kept scenes, and reported. Fine-tuning needs the exemplar's label, the edit does not. Fine-tuning draws its
 reference batches at random, so its choice is also made again with other seeds. A third method is one setting of local
@@ -15,7 +15,7 @@ import pandas as pd
 from common import finish, parser, start
 
 from edittools.baselines import finetune
-from edittools.choosing import Choice, Plan, Protocol, grid, repeated_trials, staying, sweep
+from edittools.choosing import SPARING, Choice, Plan, Protocol, grid, repeated_trials, sweep
 from edittools.stories.snow import car_exemplars, snow_scenario
 
 FOUND = {"layer": "features.5", "scope": "local", "rate": 3e-3, "steps": 100, "locality": 30.0, "batch_size": 16}
@@ -29,7 +29,7 @@ def tuned(protocol: Protocol, name: str) -> Choice:
     settings = grid(scope=("local",), rate=RATES, momentum=MOMENTA, steps=STEPS)
     plain = sweep(protocol.finetuning(settings, exemplars), validation)
     best = plain.assign(locality=0.0).sort_values("loss").drop_duplicates("layer")
-    near = repeated_trials(best, protocol.cuts, exemplars, STEPS, LOCALITIES, *protocol.staying(best.layer))
+    near = repeated_trials(best, protocol.cuts, exemplars, STEPS, LOCALITIES, protocol.everyday_states(best.layer))
     chosen = protocol.choose(pd.concat([plain.assign(locality=0.0), sweep(near, validation)], ignore_index=True))
     return replace(chosen, seconds=time.perf_counter() - started)
 
@@ -49,8 +49,8 @@ def again(protocol: Protocol, choice: Choice, seed: int) -> Choice:
     setting = {name: choice.settings[name] for name in names if choice.settings.get(name) is not None}
     layer, name = choice.settings["layer"], choice.settings["exemplar"]
     setting |= {"steps": int(setting["steps"]), "seed": seed, "batch_size": int(setting.get("batch_size", 16))}
-    near = dict(zip(("reference", "keep"), protocol.staying([layer]), strict=True))
-    edit = finetune(protocol.story.classifier, protocol.cuts[layer], protocol.story.exemplars[name], **near, **setting)
+    near, exemplar = protocol.everyday_states([layer]).batches(layer), protocol.story.exemplars[name]
+    edit = finetune(protocol.story.classifier, protocol.cuts[layer], exemplar, reference=near, **setting)
     return replace(choice, edit=edit)
 
 
@@ -78,7 +78,7 @@ def main() -> None:
     rows = []
     for name, exemplar in story.exemplars.items():
         trials = protocol.rewriting(
-            staying(grid(rank=(1, 3), masked=(True, False), objective=("least_squares",))),
+            grid(rank=(1, 3), masked=(True, False), objective=("least_squares",), reference_weight=SPARING),
             Plan().strengths, {name: exemplar}, story.shortlist,
         )  # fmt: skip
         rows.append(row("edit", name, 0, protocol.choose(trials), protocol))

@@ -51,7 +51,7 @@ def time_ratios(suite: syn.Suite, every: int, images: int = 32) -> pd.DataFrame:
     exemplar = syn.parts(suite, case).exemplars(1)
     rows = []
     for layer in layers:
-        edit = rewrite(found.classifier, cuts[layer], exemplar, data.images, objective="least_squares", cache="")
+        edit = rewrite(found.classifier, cuts[layer], exemplar, data.images, objective="least_squares")
         ways = {"kept": lambda e=edit: kept.compare(e), "full": lambda e=edit: _full(e, found.classifier, data)}
         rows.append({"layer": layer} | {way: seconds(work, 2) for way, work in ways.items()})
     return pd.DataFrame(rows)

@@ -11,7 +11,7 @@ tables stand in docs/results/page.md, where `{{name}}` is the table of the file 
 import argparse
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from hashlib import sha1
 from itertools import product
 from pathlib import Path
@@ -265,33 +265,6 @@ def many_edits(found: Figures) -> str:
     return markdown(rows[0], (row.values() for row in rows))
 
 
-def terms(found: Figures) -> str:
-    """What an edit spares, by the terms of `rewrite`: a row for each set, for chosen edits and for single ones."""
-    by_terms: dict[str, list[Figures]] = {}
-    for one in found["rows"]:
-        named = f"{one['reference_weight']:g} | {one['keep_share']:g} | {one['keep_weight']:g}"
-        by_terms.setdefault(named, []).append(one)
-    stories = [f"{one['story']} ({one['errors']} errors)" for one in next(iter(by_terms.values()))]
-    chosen = _by_terms(by_terms, stories, lambda one: (one["net share"],))
-    both = ("single net share", "single kept broken share")
-    single = _by_terms(by_terms, stories, lambda one: [one[name] or 0 for name in both])
-    return (
-        f"Chosen within the bounds, net share:\n\n{chosen}\n\nSingle edits, net share / kept images broken:\n\n{single}"
-    )
-
-
-def _by_terms(
-    by_terms: dict[str, list[Figures]], stories: Sequence[str], read: Callable[[Figures], Sequence[float]]
-) -> str:
-    """A row for each set of terms: what is read of each story, in percent, and the mean over stories."""
-    rows = []
-    for named, found in by_terms.items():
-        values = [read(one) for one in found]
-        values.append([sum(column) / len(column) for column in zip(*values, strict=True)])
-        rows.append((*named.split(" | "), *(" / ".join(f"{100 * v:.0f}" for v in value) + " %" for value in values)))
-    return markdown(("λ", "share", "μ", *stories, "mean"), rows)
-
-
 def edit_speed(found: Figures) -> str:
     """The solvers against training the full weight, and one more edit against a forward pass."""
     losses = f"{found['l1_loss']:.3f}, {found['naive_loss_projected']:.3f}"
@@ -319,7 +292,7 @@ def _at_equal_movement(found: Figures, name: str, title: str, target: str, words
     return f"{said} ({found[f'{name}_movement_{target}']:.2g} and {most:.2g}), times faster", f"{ratio:,.0f}"
 
 
-_TABLES = (snow, typographic, synthetic, cure, probing, robustness, repair, spread, many_edits, many_exemplars, terms)
+_TABLES = (snow, typographic, synthetic, cure, probing, robustness, repair, spread, many_edits, many_exemplars)
 KINDS = {one.__name__: one for one in (*_TABLES, edit_speed, network_tables.style_transfer, network_tables.layers)}
 
 

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from edittools.baselines import blurred, mirrored
 from edittools.choosing.choice import Choice
-from edittools.choosing.protocol import Plan, Protocol, staying
+from edittools.choosing.protocol import SPARING, Plan, Protocol
 from edittools.choosing.states import CachedStates
 from edittools.choosing.trials import grid
 from edittools.metrics import Comparison, attack_row, errors, predict
@@ -113,13 +113,13 @@ def main() -> None:
     start(options)
     started = time.perf_counter()
     story = typographic_scenario(options.tier, progress=True)
-    ranks = {"least_squares": (1, 3, 10), "l1": (1,)}
-    tried = [one for name, some in ranks.items() for one in grid(rank=some, masked=(True,), objective=(name,))]
+    tried = grid(rank=(1, 3, 10), masked=(True,), objective=("least_squares",), reference_weight=SPARING)
+    tried += grid(rank=(1,), masked=(True,), objective=("l1",), reference_weight=SPARING[:2])
     layers = story.layers if options.tier == "mini" else story.shortlist
     protocol = Protocol(story, layers, progress=True)
     tuned = story.layers[1::2] if options.tier == "mini" else story.shortlist
     slow = {"tuned": tuned, **SLOW, "steps": (20, 100), "long": (200,)}
-    chosen = protocol.choose_all(Plan(staying(tried), edited=story.shortlist, **slow))
+    chosen = protocol.choose_all(Plan(tried, edited=story.shortlist, **slow))
     kept = protocol.states
     bare = {
         "clean_accuracy": 1 - float(kept["clean"].before.float().mean()),

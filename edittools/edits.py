@@ -36,9 +36,8 @@ class Record:
     """How an edit was found: its objective before and after, the optimiser's steps that were taken, and seconds.
 
     `converged`: more steps would hardly lower the loss, which does not say that the edit is good. `reference_movement`
-    and `kept_movement` say how far outputs move on reference and on kept keys, as a share of how far they move at the
-    exemplar's mask (root mean squares); `weight_change` is |ΔW|. None where nobody looked, as at the loss of an edit
-    that was scaled.
+    says how far outputs move on reference keys, as a share of how far they move at the exemplar's mask (root mean
+    squares); `weight_change` is |ΔW|. None where nobody looked, as at the loss of an edit that was scaled.
     """
 
     objective: str
@@ -48,7 +47,6 @@ class Record:
     seconds: float
     converged: bool | None = None
     reference_movement: float | None = None
-    kept_movement: float | None = None
     weight_change: float | None = None
 
     @property
@@ -370,7 +368,8 @@ class Edit:
             if not all(tensor.is_floating_point() and tensor.isfinite().all() for tensor in tensors.values()):
                 raise ValueError("it holds NaN, infinite or whole numbers")
             digests = [tuple(map(str, json.loads(header.get(name, "[]")))) for name in ("on_top_of", "added")]
-            edit = cls(changes, header["fingerprint"], Record(**record) if record else None, *digests)
+            known = {name: value for name, value in (record or {}).items() if name != "kept_movement"}  # until 0.2
+            edit = cls(changes, header["fingerprint"], Record(**known) if known else None, *digests)
         except FileNotFoundError:
             raise
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:

@@ -1,8 +1,7 @@
 """The keys of images at one layer: how a change along some directions would move what the layer makes of them.
 
-Reference images say which keys are seen every day; kept images are exceptions: a sled rightly relies on the snow that
-an edit turns to road. The second moment says which directions are rare among them; how far a change moves their outputs
-depends on what a kernel sees at once, since neighbours are alike.
+Reference images say which keys are seen every day. Their second moment says which directions are rare among them; how
+far a change moves their outputs depends on what a kernel sees at once, since neighbours are alike.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,7 +35,6 @@ class LayerKeys(list[State]):
         known = isinstance(pixels_of(images)[0], State)
         super().__init__(images if known else map(cut.prefix, in_batches(images, batch_size)))
         self.cut, self._moment = cut, moment
-        self._sums: dict[tuple[int, float, float], tuple[SecondMoment, SecondMoment]] = {}
         self._windows: list[tuple[Tensor, Tensor]] = []
 
     @property
@@ -47,23 +45,6 @@ class LayerKeys(list[State]):
             count = sum(map(len, keys))
             self._moment = SecondMoment((sum(k.T @ k for k in keys) / count).cpu(), count)
         return self._moment
-
-    def mixed_into(self, moment: SecondMoment, share: float) -> SecondMoment:
-        """The second moment of keys of which a `share` are these: (1 − share) C + share C of these. Made once."""
-        return self._sum(moment, 1 - share, share) if share else moment
-
-    def beside(self, moment: SecondMoment) -> SecondMoment:
-        """The second moment C plus that of these keys, scaled to C's trace. Made once."""
-        trace = self.moment.matrix.trace().clamp_min(torch.finfo(torch.float64).tiny)
-        return self._sum(moment, 1.0, float(moment.matrix.trace() / trace))
-
-    def _sum(self, moment: SecondMoment, weight: float, own: float) -> SecondMoment:
-        """`weight` times a second moment and `own` times that of these keys; it is kept with its eigenvectors."""
-        known = self._sums.get((id(moment), weight, own))
-        if known is None or known[0] is not moment:
-            matrix = weight * moment.matrix.double() + own * self.moment.matrix.to(moment.matrix.device)
-            known = self._sums[id(moment), weight, own] = moment, SecondMoment(matrix, moment.count, moment.clamp)
-        return known[1]
 
     @torch.no_grad()
     def windows(self, basis: Tensor | None) -> Tensor:

@@ -38,7 +38,7 @@ def test_kept_states_give_what_the_edited_model_gives(tiny, photos32, sets, exem
     edit = (
         finetune(tiny, layer, exemplar, scope=scope, rate=0.1, steps=3)
         if scope
-        else rewrite(tiny, layer, exemplar, photos32, cache="")
+        else rewrite(tiny, layer, exemplar, photos32)
     )
     with edit.applied(tiny):
         expected = predict(tiny, sets["validation"])
@@ -63,7 +63,7 @@ def test_a_comparison_is_that_of_all_images_or_is_given_up_when_sure_to_cost_too
 
 def test_an_edit_of_two_layers_starts_at_the_first(tiny, photos32, sets, exemplar):
     _, kept = bench.cache_states(tiny, LAYERS, **sets)
-    both = rewrite(tiny, "conv2", exemplar, photos32, cache="") + rewrite(tiny, "conv1", exemplar, photos32, cache="")
+    both = rewrite(tiny, "conv2", exemplar, photos32) + rewrite(tiny, "conv1", exemplar, photos32)
     with both.applied(tiny):
         expected = predict(tiny, sets["clean"])
     assert torch.allclose(kept["clean"].logits(both), expected, atol=1e-5)
@@ -72,7 +72,7 @@ def test_an_edit_of_two_layers_starts_at_the_first(tiny, photos32, sets, exempla
 def test_an_edit_is_evaluated_on_top_of_one_that_is_applied_meanwhile(tiny, photos32, sets, exemplar):
     _, kept = bench.cache_states(tiny, LAYERS, **sets)
     first = finetune(tiny, "conv1", exemplar, rate=0.1, steps=3)
-    second = rewrite(tiny, "conv1", exemplar, photos32, cache="")
+    second = rewrite(tiny, "conv1", exemplar, photos32)
     alone = kept["clean"].logits(second)
     with first.applied(tiny):
         both = kept["clean"].logits(second)
@@ -83,7 +83,7 @@ def test_an_edit_is_evaluated_on_top_of_one_that_is_applied_meanwhile(tiny, phot
 @pytest.mark.parametrize("kind", [bench.CachedStates, FreshStates])
 def test_an_edit_is_evaluated_on_top_of_one_of_its_layers_bias(tiny, photos32, sets, exemplar, kind):
     kept = kind(cut_all(tiny, ["conv1"]), sets["clean"])
-    edit = rewrite(tiny, "conv1", exemplar, photos32, cache="")
+    edit = rewrite(tiny, "conv1", exemplar, photos32)
     alone = kept.logits(edit)
     with Edit({"conv1.bias": Change(torch.linspace(-3, 3, 12))}, fingerprint(tiny.model)).applied(tiny):
         found = kept.logits(edit)
@@ -113,8 +113,7 @@ def test_states_are_refused_by_the_order_in_which_layers_run(photos32, sets, exe
     classifier = Classifier(OutOfOrder(), sets["clean"].classes, size=32)
     kept = bench.CachedStates(cut_all(classifier, ["late"]), sets["clean"])
     first, second = (
-        rewrite(classifier, layer, exemplar, photos32, objective="least_squares", cache="")
-        for layer in (changed, "late")
+        rewrite(classifier, layer, exemplar, photos32, objective="least_squares") for layer in (changed, "late")
     )
     with first.applied(classifier):
         if refused:
@@ -128,7 +127,7 @@ def test_states_are_refused_by_the_order_in_which_layers_run(photos32, sets, exe
 
 def test_states_beyond_an_edit_applied_since_are_refused(tiny, photos32, sets, exemplar):
     first = finetune(tiny, "conv1", exemplar, rate=0.1, steps=3)
-    second = rewrite(tiny, "conv2", exemplar, photos32, cache="")
+    second = rewrite(tiny, "conv2", exemplar, photos32)
     _, plain = bench.cache_states(tiny, LAYERS, **sets)
     with first.applied(tiny):
         for edit in (second, None):
@@ -144,15 +143,13 @@ def test_states_beyond_an_edit_applied_since_are_refused(tiny, photos32, sets, e
 def test_an_edit_of_a_layer_that_is_not_kept_is_refused(tiny, photos32, sets, exemplar):
     _, kept = bench.cache_states(tiny, ["conv2"], **sets)
     with pytest.raises(KeyError, match="changes none of the layers kept here: conv2"):
-        kept["clean"].logits(rewrite(tiny, "stem", exemplar, photos32, cache=""))
+        kept["clean"].logits(rewrite(tiny, "stem", exemplar, photos32))
 
 
 @pytest.mark.parametrize("earlier", ["stem", "conv2"])
 def test_an_edit_that_also_changes_a_layer_before_those_kept_is_refused(tiny, photos32, sets, exemplar, earlier):
     """`conv2` stands in for a layer that is kept in vain: what an edit changes must be behind the first of its own."""
-    first, second = (
-        rewrite(tiny, layer, exemplar, photos32, objective="least_squares", cache="") for layer in (earlier, "head")
-    )
+    first, second = (rewrite(tiny, layer, exemplar, photos32, objective="least_squares") for layer in (earlier, "head"))
     _, kept = bench.cache_states(tiny, ["head"], **sets)
     with pytest.raises(ValueError, match=rf"also changes '{earlier}.weight', which is not behind 'head'.*keep the im"):
         kept["clean"].logits(first + second)
@@ -212,7 +209,7 @@ def test_states_of_a_model_that_was_changed_in_place_are_refused_until_it_is_as_
 
 @pytest.mark.parametrize("layer", ["stem", "conv1"])
 def test_a_change_in_place_under_an_applied_edit_is_refused_too(tiny, photos32, sets, exemplar, layer):
-    rewrite(tiny, "conv1", exemplar, photos32, objective="least_squares", cache="").apply_(tiny)
+    rewrite(tiny, "conv1", exemplar, photos32, objective="least_squares").apply_(tiny)
     _, kept = bench.cache_states(tiny, LAYERS, **sets)
     assert torch.equal(kept["clean"].logits(), kept["clean"].original)
     nn.init.constant_(tiny.model.get_submodule(layer).weight, 0.1)
@@ -343,7 +340,7 @@ def test_no_images_cannot_be_kept(tiny, sets):
 def test_the_report_and_the_strength_curve_agree_with_the_comparison(tiny, photos32, sets, exemplar):
     _, kept = bench.cache_states(tiny, LAYERS, **sets)
     kept["test"] = kept.pop("validation")
-    edit = rewrite(tiny, "conv1", exemplar, photos32, cache="")
+    edit = rewrite(tiny, "conv1", exemplar, photos32)
     result = report({"edit": edit, "several": [edit, 0 * edit]}, kept)
     found = kept["test"].compare(edit)
     assert result.loc["edit", "errors after"] == int(found.after.sum())

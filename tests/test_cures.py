@@ -303,7 +303,7 @@ def test_edits_made_one_on_top_of_the_other_know_it(story, report, rules, monkey
     monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "benchmarks"))
     import many_edits
 
-    monkeypatch.setattr(many_edits, "SETTINGS", [{"objective": "least_squares", "reference_weight": 1.0}])
+    monkeypatch.setattr(many_edits, "SETTINGS", [{"objective": "least_squares", "reference_weight": 10.0}])
     everyday = story.clean.subset(range(80))
     cures = cures_for(replace(story, clean=everyday, reference=story.reference[:64]), report, rules, exemplars=1)
     chosen, classifier = {}, story.classifiers[story.first]

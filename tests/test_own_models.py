@@ -112,7 +112,7 @@ def test_cut_rewrite_edit_and_undo_work_and_leave_the_model_as_it_was(make, phot
     logits = predict(classifier, photos32)
     near = {"atol": 0.05, "rtol": 0.05} if dtype.itemsize == 2 else {"atol": 1e-5, "rtol": 1e-4}
     assert torch.allclose(cut.suffix(cut.prefix(photos32)).float(), logits.float(), **near)
-    edit = rewrite(classifier, "conv2", exemplar, reference=photos32, steps=20, cache="")
+    edit = rewrite(classifier, "conv2", exemplar, reference=photos32, steps=20)
     assert edit.record.loss_after < edit.record.loss_before
     edit.save(tmp_path / "edit.safetensors")
     edit = Edit.load(tmp_path / "edit.safetensors", model)
@@ -140,7 +140,7 @@ def test_a_wrapper_sees_the_edits_of_the_model_inside(make, photos32, exemplar):
     """Parameters go by the names of the model inside, so an edit fits it with and without its wrapper."""
     model = make()
     classifier = Classifier(model, CLASSES, size=32)
-    edit = rewrite(classifier, "conv1", exemplar, reference=photos32, objective="least_squares", cache="")
+    edit = rewrite(classifier, "conv1", exemplar, reference=photos32, objective="least_squares")
     inside = Classifier(plain(), CLASSES, size=32)
     assert edit.fingerprint == fingerprint(inside.model)
     with edit.applied(model), edit.applied(inside):
@@ -154,7 +154,7 @@ def test_in_half_precision_the_edit_is_nearly_that_in_full(objective, make, phot
     full, half = (Classifier(model, CLASSES, size=32) for model in (plain(), make()))
     gains = []
     for classifier in (full, half):
-        edit = rewrite(classifier, "conv1", exemplar, photos32, objective=objective, steps=50, cache="")
+        edit = rewrite(classifier, "conv1", exemplar, photos32, objective=objective, steps=50)
         gains.append(1 - edit.record.loss_after / edit.record.loss_before)
         assert edit.changes["conv1.weight"].left.dtype == torch.float32
     assert gains[1] == pytest.approx(gains[0], rel=0.05) and gains[0] > 0.15
@@ -182,8 +182,7 @@ def test_an_edit_beside_shared_weights_is_undone_and_can_be_stacked(photos32, ex
     model.extra = model.conv2  # one module under two names
     classifier = Classifier(model, CLASSES, size=32)
     one, two = (
-        rewrite(classifier, layer, exemplar, photos32, objective="least_squares", cache="")
-        for layer in ("conv1", "stem")
+        rewrite(classifier, layer, exemplar, photos32, objective="least_squares") for layer in ("conv1", "stem")
     )
     mark = fingerprint(classifier)
     with one.applied(classifier), two.applied(classifier):
@@ -193,7 +192,7 @@ def test_an_edit_beside_shared_weights_is_undone_and_can_be_stacked(photos32, ex
 
 def test_an_edit_follows_a_copied_and_a_reloaded_model(photos32, exemplar):
     classifier = Classifier(plain(), CLASSES, size=32)
-    edit = rewrite(classifier, "conv1", exemplar, photos32, objective="least_squares", cache="")
+    edit = rewrite(classifier, "conv1", exemplar, photos32, objective="least_squares")
     fresh = Classifier(TinyNet(), CLASSES, size=32)
     fresh.load_state_dict(classifier.state_dict())
     copied = copy.deepcopy(classifier)
@@ -217,7 +216,7 @@ def test_a_model_that_gives_more_than_logits_is_refused_with_the_shape(photos32)
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here: not checked on one")
 def test_on_a_gpu_the_edit_is_that_of_the_cpu(photos32, exemplar):
     cpu, gpu = Classifier(plain(), CLASSES, size=32), Classifier(plain().cuda(), CLASSES, size=32)
-    edits = [rewrite(c, "conv1", exemplar, photos32, objective="least_squares", cache="") for c in (cpu, gpu)]
+    edits = [rewrite(c, "conv1", exemplar, photos32, objective="least_squares") for c in (cpu, gpu)]
     changes = [edit.changes["conv1.weight"].delta().cpu() for edit in edits]
     assert torch.allclose(*changes, rtol=0.05, atol=0.05 * float(changes[0].abs().max()))
     for edit in edits:  # an edit made on one is applied on the other

@@ -127,7 +127,7 @@ def test_a_verdict_without_an_edit_says_what_loss_the_trials_left_at_their_stren
 
 
 def test_the_desk_says_at_which_strength_an_edit_took(case):
-    edit = rewrite(case.classifier, "6", case.exemplar, case.everyday, objective="least_squares", cache="")
+    edit = rewrite(case.classifier, "6", case.exemplar, case.everyday, objective="least_squares")
     [said] = words._took(edit)
     assert said == f"It took: {1 - edit.record.share_left:.0%} of the loss at the exemplar is gone at strength 1."
     assert words._took(0.5 * edit) == []

@@ -111,7 +111,7 @@ def test_one_exemplar_mends_half_of_the_errors_of_other_classes_within_the_bound
     protocol = et.choosing.Protocol(replace(story, **few), chosen)
     assert protocol.states["test"].before.float().mean() > 0.3
     one = {(name := "car 1" if keep else "car 2"): story.exemplars[name]}
-    tried = {"objective": ("l1", "least_squares")} | ({"rank": (3,), "reference_weight": (1.0,)} if keep else {})
+    tried = {"objective": ("l1", "least_squares")} | ({"rank": (3,), "reference_weight": (10.0,)} if keep else {})
     best = protocol.choose(protocol.rewriting(et.choosing.grid(**tried), (0.5, 1.0), one))
     assert not keep or best.kept.broken <= et.choosing.most_broken(len(best.kept.before))
     assert best.found and best.accuracy_change >= -et.choosing.BUDGET

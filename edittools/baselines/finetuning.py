@@ -57,7 +57,6 @@ def finetune_path(
     momentum: float = 0.0,
     locality: float = 0.0,
     reference: Staying | None = None,
-    keep: Staying | None = None,
     batch_size: int = 32,
     seed: int = 0,
     progress: bool = False,
@@ -77,7 +76,6 @@ def finetune_path(
         momentum: of SGD, in [0, 1).
         locality: weight of a term that keeps `reference` images as they are: KL(original ‖ fine-tuned).
         reference: images for the locality term, or batches of them as (state at the layer, original log-probabilities).
-        keep: images whose reading must stay: a second locality term of the same weight, given in the same ways.
         batch_size: of the locality term.
         seed: of the order of the reference images.
         progress: show a progress bar.
@@ -86,7 +84,7 @@ def finetune_path(
     without a label or with one of no class, a locality without reference images, steps that do not rise, or a `Cut` of
     another classifier.
     """
-    _check_settings(scope, rate, momentum, locality, reference is not None or keep is not None)
+    _check_settings(scope, rate, momentum, locality, reference is not None)
     stops = _stops(steps)
     cut = cut_at(classifier, layer)
     exemplars = exemplars_at(cut, exemplars)
@@ -94,7 +92,7 @@ def finetune_path(
     started = time.perf_counter()
     state = exemplars.changed
     names, parameters = _trainable(cut, scope)
-    staying = [_kept(cut, some, batch_size, seed) for some in (reference, keep) if locality and some is not None]
+    staying = _kept(cut, reference, batch_size, seed) if locality else None
     optimiser = torch.optim.SGD(parameters.values(), lr=rate, momentum=momentum)
     first = None
     for step in tqdm(range(stops[-1] + 1), f"{scope} fine-tuning", unit="step", disable=not progress, leave=False):
@@ -107,8 +105,7 @@ def finetune_path(
         if step == stops[-1]:
             return
         with torch.enable_grad():
-            for batches in staying:
-                loss = loss + locality * _distance(cut, *next(batches), parameters)
+            loss = loss + locality * _distance(cut, *next(staying), parameters) if staying else loss
         _descend(optimiser, loss)
 
 

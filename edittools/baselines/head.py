@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edittools.baselines.inputs import class_labels, kept_keys, solver_precision
+from edittools.baselines.inputs import class_labels, solver_precision
 from edittools.checks import check_amount, check_number
 from edittools.classifiers import Classifier
 from edittools.cut import Cut, State, cut_at
@@ -35,7 +35,6 @@ def retrain_head(
     exemplars: Exemplar | Sequence[Exemplar],
     reference: Images | Sequence[tuple[State, Tensor]],
     *,
-    keep: Sequence[State] | None = None,
     share: float = 0.5,
     ridge: float = 1e-2,
     steps: int = 200,
@@ -43,15 +42,14 @@ def retrain_head(
     """Retrain the last linear layer, whose output is the logits, on the changed images x' with their labels.
 
     The loss is `share` times the mean cross-entropy on x', plus the rest times KL(original ‖ retrained) on the
-    reference images (half of the rest on the kept ones, where there are some), plus `ridge` / 2 times the squared
-    change of weight and bias. It is convex, and minimised by L-BFGS in float64.
+    reference images, plus `ridge` / 2 times the squared change of weight and bias. It is convex, and minimised by
+    L-BFGS in float64.
 
     What all baselines take is said in `inputs`; exemplars need a `label`, and the layer only says where states stand.
 
     Args:
         reference: images that shall be read as now, or batches of them as (state at the layer, anything); no labels
             are used.
-        keep: states at the layer of images that shall be read as now as well.
         share: of the exemplars in the loss, above 0 and up to 1.
         ridge: relative to the mean square of the features; above 0.
         steps: of L-BFGS, at most.
@@ -67,11 +65,9 @@ def retrain_head(
     steps, cut = check_number(steps, 1, None, "steps"), cut_at(classifier, layer)
     exemplars = exemplars_at(cut, exemplars)
     labels, started = class_labels(exemplars, classifier, "retraining the head"), time.perf_counter()
-    kept_keys(cut, keep)  # refuses what are no states at the layer
     state = exemplars.changed
     name, head = find_head(cut, state)
-    others = [_states(cut, reference)] + ([keep] if keep else [])
-    own, *rest = (_features(cut, head, states) for states in ([state], *others))
+    own, *rest = (_features(cut, head, states) for states in ([state], _states(cut, reference)))
     fit = _Regression.of(head, own, labels, rest, share, ridge)
     change, losses, taken, converged = fit.minimise(steps)
     parts = {f"{name}.weight": change[:, : head.in_features]}

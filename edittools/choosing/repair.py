@@ -38,14 +38,7 @@ from edittools.metrics import Comparison, errors, predict
 from edittools.rewriting import Problem, fits, pose
 
 SETTINGS = tuple(
-    {"rank": rank, "masked": masked, "objective": "least_squares", **terms}
-    for rank in (1, 3)
-    for masked in (True, False)
-    for terms in (
-        {"reference_weight": 0.0, "keep_weight": 0.0, "keep_share": 0.3},
-        {"reference_weight": 1.0, "keep_weight": 0.0, "keep_share": 0.3},
-        {"reference_weight": 1.0, "keep_weight": 1.0, "keep_share": 0.3},
-    )
+    grid(rank=(1, 3), masked=(True, False), objective=("least_squares",), reference_weight=(0.0, 10.0, 100.0))
 )
 """Settings of `rewrite` that `repair` tries, in every layer; the exact objective, since it takes milliseconds."""
 

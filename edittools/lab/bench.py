@@ -21,7 +21,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from edittools.choosing.protocol import SPLIT_FROM
 from edittools.choosing.repair import Repair, Told, repair
 from edittools.choosing.states import CachedStates
 from edittools.classifiers import Classifier, by_name, check_classifier, fingerprint
@@ -94,9 +93,7 @@ class Bench:
         self.all_everyday = spare = None if everyday is None else self._taken("everyday", everyday)
         self.all_kept = kept = None if keep is None else self._taken("keep", keep)
         reference, self.everyday = (self.images, None) if spare is None else _parted(spare, 1 / 4)
-        split = kept is not None and len(kept) >= SPLIT_FROM
-        spared, self.keep = _parted(kept, 1 / 3) if split else (kept, kept)
-        self.reference, self.spared = reference.images, None if spared is None else spared.images
+        self.keep, self.reference = kept, reference.images
         self.logits, self._as_read = predict(classifier, self.images).float(), _identity(classifier)
         self.layers = editable_layers(classifier)
         self._cuts: dict[str, Cut] = {}
@@ -247,10 +244,7 @@ class Bench:
         reference = self._once("reference keys", layer, self.reference, lambda images: _reference(cut, images))
         solve = {"reference": reference, "rank": settings.rank, "masked": settings.masked}
         solve |= {"objective": settings.objective}
-        solve["reference_weight"] = float(settings.spare and self.given["everyday"] is not None)
-        if self.spared is not None and settings.spare:
-            solve["keep"] = self._once("kept keys", layer, self.spared, lambda images: LayerKeys(cut, images))
-            solve |= {"keep_weight": 1.0, "keep_share": 0.3}  # on the desk nothing chooses within a bound
+        solve["reference_weight"] = 10.0 * (settings.spare and self.given["everyday"] is not None)
         return solve
 
     def readings(self, edit: Edit | None = None) -> Tensor:
