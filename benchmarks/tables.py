@@ -11,7 +11,7 @@ tables stand in docs/results/page.md, where `{{name}}` is the table of the file 
 import argparse
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import sha1
 from itertools import product
 from pathlib import Path
@@ -297,25 +297,26 @@ KINDS = {one.__name__: one for one in (*_TABLES, edit_speed, network_tables.styl
 
 
 def headline() -> str:
-    """The table of README: a row for each story, the edit of one exemplar beside the best fine-tuning and chance."""
-    head = ["story", "misread", "edit, one exemplar", "best fine-tuning", "random direction", "what the edit cost"]
+    """The table of README: a row for each story, the edit of one exemplar beside chance and the best rival."""
+    head = ["story", "misread", "edit, one exemplar", "random direction", "best rival", "what the edit cost"]
     known = ((title, read, read_results(name)) for name, (title, read) in STORIES.items())
     return markdown(head, ((title, *read(found)) for title, read, found in known if found))
 
 
-def _beside(found: Figures, fixed: Callable[[Figures], tuple[float, float, float]]) -> list[str]:
-    """The shares of the edit, of the best fine-tuning, interpolated or not, and of the random direction."""
-    methods = {name: fixed(one) for name, one in lines(found).items()}
-    tunings = [value for name, value in methods.items() if name.startswith(("finetune", "interpolated"))]
-    tuned = max(tunings, key=lambda value: value[0])
-    return [share(*value) for value in (methods["editing"], tuned, methods["random_direction"])]
+def _beside(methods: dict[str, Figures], fixed: Callable[[Figures], Sequence[float]]) -> list[str]:
+    """The shares of the edit, of a random direction and, by its name, of the best other method of any exemplars."""
+    chance = next(name for name in methods if name in DOTS["random direction"])
+    rivals = {name: fixed(one) for name, one in methods.items() if not name.startswith(NO_RIVALS) and name != chance}
+    best = max(rivals, key=lambda name: rivals[name][0])
+    named = f"{share(*rivals[best])}, {METHODS.get(best, best)}"
+    return [share(*fixed(methods["editing"])), share(*fixed(methods[chance])), named]
 
 
 def _of_snow(found: Figures) -> list[str]:
     costs = found["keep_errors_before"], found["keep_errors_after"]
     return [
         f"{found['errors_before']}",
-        *_beside(found, lambda one: (one["errors_corrected"], *one["errors_corrected_interval"])),
+        *_beside(lines(found), lambda one: (one["errors_corrected"], *one["errors_corrected_interval"])),
         f"{points(found['accuracy_change_points_held_out'])} points; live on snow {costs[0]} → {costs[1]} errors",
     ]
 
@@ -324,24 +325,23 @@ def _of_attacks(found: Figures) -> list[str]:
     fixed = ("attacks_fixed", "attacks_fixed_low", "attacks_fixed_high")
     return [
         f"{found['attacked']}",
-        *_beside(found, lambda one: tuple(one[name] for name in fixed)),
+        *_beside(lines(found), lambda one: tuple(one[name] for name in fixed)),
         f"{points(found['clean_accuracy_change_points'])} points; real iPods right "
         f"{100 * found['real_ipod_accuracy_before']:.0f} → {100 * found['real_ipod_accuracy_after']:.0f} %",
     ]
 
 
 def _of_cases(found: Figures) -> list[str]:
-    methods, of = found["methods"], "other same"
-    names = ("editing", network_tables.best_finetuning(methods), "random direction")
-    shown = [share(*methods[name][of]) for name in names]
-    return [f"{found['cases']} cases", *shown, f"{points(methods['editing']['accuracy_change_points'])} points"]
+    shown = _beside(found["methods"], lambda one: one["other same"])
+    cost = points(found["methods"]["editing"]["accuracy_change_points"])
+    return [f"{found['cases']} cases", *shown, f"{cost} points"]
 
 
 def _of_cure(found: Figures) -> list[str]:
     costs = found["keep_report before"], found["keep_report after"]
     return [
         f"{found['errors before']:.0f}",
-        *_beside(found, lambda one: (one["errors corrected"], one["low"], one["high"])),
+        *_beside(lines(found), lambda one: (one["errors corrected"], one["low"], one["high"])),
         f"{points(found['clean change'])} points; show the material {costs[0]:.0f} → {costs[1]:.0f} errors",
     ]
 
@@ -350,10 +350,14 @@ STORIES = {
     "snow_miniworld": ("vehicles on snow, MiniWorld", _of_snow),
     "snow_photos": ("vehicles on snow, photographs", _of_snow),
     "typographic_miniworld": ('an "iPod" label, MiniWorld', _of_attacks),
+    "typographic_photos": ('an "iPod" label, photographs (of real iPods there is one)', _of_attacks),
     "synthetic_miniworld": ("concepts × styles, MiniWorld", _of_cases),
     "synthetic_photos": ("concepts × styles, photographs", _of_cases),
     "cure_miniworld": ("a rule that a probe found, MiniWorld", _of_cure),
+    "cure_photos": ("a rule that a probe found, photographs", _of_cure),
 }
+NO_RIVALS = ("editing", "untuned", "two_layers", "in_turn", "rank ", "least squares", "mirrored", "text_blurred")
+"""What README's table leaves out as a rival: edits, and what changes pictures in place of weights."""
 DOTS = {  # what the picture shows, by its name there: its names in the files
     "edit, one exemplar": ("editing",),
     "local fine-tuning": ("finetune_local", "local, locality"),
