@@ -60,7 +60,7 @@ FEWER = {"null_space": slice(0, None, 3), "closed_form": slice(0, None, 2), "las
 """Which of a rival's settings `--selection nested` tries, where all would take too long: full rank of the null space,
 every other weight of the closed form, two middle ridges of the last layer."""
 
-REPORTED = ("test", "budget", "clean", "keep_report", "own")
+REPORTED = ("test", "budget", "clean", "keep_report", "own", "elsewhere")
 
 EFFORT = ("chosen", "trials", "choice_seconds", "choices")
 
@@ -106,7 +106,8 @@ def _costs(found: Sequence[Compared]) -> dict[str, Any]:
     """What a method costs elsewhere, the mean over its edits; errors of exceptions are summed over networks."""
     budget, clean = (pooled_row([one for compared in found for one in compared[name]]) for name in ("budget", "clean"))
     exceptions = [compared["keep_report"] for compared in found]
-    return {
+    changed = [one.broken / len(one.before) for compared in found for one in compared.get("elsewhere", ())]
+    return ({"changed_elsewhere": mean(changed)} if changed else {}) | {
         "accuracy_change_points_budget": budget["accuracy change (points)"],
         "accuracy_change_points_held_out": clean["accuracy change (points)"],
         "accuracy_change_points_held_out_interval": (clean["accuracy low"], clean["accuracy high"]),
@@ -312,6 +313,7 @@ def show(found: Lines) -> None:
             "accuracy, budget": f"{figure['accuracy_change_points_budget']:+.2f}",
             "held out": f"{figure['accuracy_change_points_held_out']:+.2f} [{least:+.2f}, {most:+.2f}]",
             "live on snow": f"{figure['keep_errors_before']:g} → {figure['keep_errors_after']:g}",
+            **({"elsewhere": f"{figure['changed_elsewhere']:.1%}"} if "changed_elsewhere" in figure else {}),
             **({"choices": f"{figure['choices']:.0f}"} if "choices" in figure else {}),
             "p, edit": f"{figure['p_against_edit']:.2g}",
         }

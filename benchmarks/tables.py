@@ -90,12 +90,18 @@ def _snow(found: Figures) -> str:
             "accuracy: budget": points(one["accuracy_change_points_budget"]),
             "held out": f"{points(one['accuracy_change_points_held_out'])} [{points(least)}, {points(most)}]",
             "kept report, errors": f"{one['keep_errors_before']:g} → {one['keep_errors_after']:g}",
+            **_elsewhere(one.get("changed_elsewhere")),
             "trials": f"{one['trials']}",
             "seconds": f"{one['choice_seconds']:.0f}",
             "p against the edit": f"{one['p_against_edit']:.2g}" if name != "editing" else "",
             **({"chosen": one["chosen"]} if "chosen" in one else {}),
         }
     return table(rows)
+
+
+def _elsewhere(changed: float | None) -> dict[str, str]:
+    """The column of changed readings on photographs without another duty, where they were looked at."""
+    return {} if changed is None else {"changed elsewhere": f"{100 * changed:.1f} %"}
 
 
 def typographic(found: Figures) -> str:
@@ -157,6 +163,7 @@ def cure(found: Figures) -> str:
             "accuracy: budget": points(one["budget change"]),
             "held out": f"{points(one['clean change'])} [{points(one['clean low'])}, {points(one['clean high'])}]",
             "show the material, errors": f"{one['keep_report before']:.0f} → {one['keep_report after']:.0f}",
+            **_elsewhere(None if "elsewhere change" not in one else -one["elsewhere change"] / 100),
             "trials": f"{one['trials']}",
             "chosen": one["chosen"],
         }

@@ -73,9 +73,11 @@ def test_networks_are_pooled_by_photo_and_a_method_without_a_layer_changes_nothi
 
     monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "benchmarks"))
     import snow_photos
+    import tables
 
     def row(job, method, before, after):
         sets = {name: [before, after] for name in ("test", "budget", "clean", "keep_report")}
+        sets["elsewhere"] = [[0, 0, 0, 0], after]  # held to what is read before
         return {"job": job, "method": method, "chosen": "x", "trials": 3, "choice_seconds": 2.0, **sets}
 
     found, networks = snow_photos.together(
@@ -92,5 +94,7 @@ def test_networks_are_pooled_by_photo_and_a_method_without_a_layer_changes_nothi
         name: [one[key] for key in ("errors_before", "corrected", "broken", "trials")] for name, one in found.items()
     }
     assert counts == {"editing": [4, 2, 0, 6], "last_layer": [4, 2, 1, 3]}
+    assert {name: one["changed_elsewhere"] for name, one in found.items()} == {"editing": 0.25, "last_layer": 0.125}
+    assert "| changed elsewhere |" in (said := tables.snow(found["editing"] | found)) and "| 12.5 % |" in said
     assert found["editing"]["p_against_edit"] == 1 and found["editing"]["errors_corrected"] == 0.5
     assert networks["one"]["editing"]["errors_corrected"] == 0.5 == networks["two"]["editing"]["errors_corrected"]

@@ -94,6 +94,7 @@ def snow_from_composites(name: str, progress: bool = False, device: Device = Non
     exemplars, layers = snow_exemplars(classifier, change), sought_layers(classifier)[-LATE:]
     sets = {"validation": roads.composites(snow_looks()), "test": photos.snow_photos(classifier, progress)}
     sets |= {"reference": roads.other, **everyday_photos(classifier, progress)}
+    sets["more"] = photos.elsewhere(classifier, progress)
     story = {"tier": "lite", "change": change, "layers": layers, "several": _all(exemplars)}
     default = {"layer": layers[0], "exemplar": "minivan", "rank": 1, "masked": True}
     return Scenario(classifier, exemplars, **sets, **story, default=default)

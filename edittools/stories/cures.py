@@ -31,6 +31,7 @@ from edittools.pasting import paste_texture
 from edittools.probing.counterfactuals import LEAST_AREA, Concepts
 from edittools.probing.effects import Probe
 from edittools.probing.probe import Settings, probe
+from edittools.stories.photos import elsewhere
 from edittools.stories.rules import Probing
 
 SEVERAL = 3
@@ -153,6 +154,7 @@ def _everyday(story: Probing, classifier: Classifier) -> dict[str, Any]:
     halves = {name: clean.subset(range(first, len(clean), 2)) for first, name in enumerate(("budget", "clean"))}
     _, later, shortlist = _layers(story, classifier)
     halves["reference"] = resized(story.reference, classifier.size)
+    halves["more"] = elsewhere(classifier, prefix="editing-classifiers/snow/") if story.tier == "lite" else {}
     return {**halves, "layers": later, "shortlist": shortlist, "tier": story.tier}
 
 

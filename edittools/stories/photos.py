@@ -88,6 +88,21 @@ def unlabelled(
     return _load(names[:: -(-len(names) // most) or 1], classifier, progress, f"below {prefix!r}")
 
 
+def elsewhere(
+    classifier: Classifier, progress: bool = False, prefix: str = "rta-100/", most: int = 250
+) -> dict[str, LabelledImages]:
+    """Load photos that have no other duty, labelled with what is read now: each error on them is a changed reading.
+
+    Networks of ImageNet were trained on the photos of everyday things, and an edit changes few readings there. Gives
+    the set "elsewhere", or none where there are no photos below `prefix`.
+    """
+    if not available(prefix):
+        return {}
+    images = unlabelled(prefix, classifier, progress, most)
+    labels = predict(classifier, images).argmax(dim=1)
+    return {"elsewhere": LabelledImages(images, labels, classifier.classes)}
+
+
 def sample_photo(word: str) -> str:
     """Find the one ImageNet sample photo whose name holds `word`, such as a WordNet id; else raise `KeyError`."""
     found = [name for name in registry() if name.startswith("imagenet-sample/") and word in name]
