@@ -138,9 +138,7 @@ def test_no_image_has_two_duties(bench, sets):
     reference = {one.numpy().tobytes() for one in bench.reference}
     assert len(reference) == 10 and len(bench.everyday) == 30
     assert not reference & {one.numpy().tobytes() for one in bench.everyday.images}
-    assert len(bench.keep) == len(bench.spared) == 10
-    many = Bench(bench.classifier, sets[0], keep=noise(151, seed=8))
-    assert len(many.spared) == 50 and len(many.keep) == 101
+    assert len(bench.keep) == 10
 
 
 def test_an_edit_is_that_of_rewrite_and_counts_are_those_of_the_edited_classifier(bench, tiny):
@@ -154,10 +152,7 @@ def test_an_edit_is_that_of_rewrite_and_counts_are_those_of_the_edited_classifie
         LayerKeys(cut, bench.reference),
         rank=2,
         objective="least_squares",
-        keep=LayerKeys(cut, bench.spared),
-        reference_weight=1.0,
-        keep_weight=1.0,
-        keep_share=0.3,
+        reference_weight=10.0,
     )
     torch.testing.assert_close(edit.changes["conv1.weight"].delta(), expected.changes["conv1.weight"].delta())
     counts = bench.counts(edit, drawn_on=[0])
@@ -291,10 +286,10 @@ def test_sets_with_classes_in_turn_are_parted_class_by_class(tiny, sets, period)
     labels = torch.arange(240) % period
     data = LabelledImages(noise(240, size=8), labels, tiny.classes)
     bench = Bench(tiny, sets[0], everyday=data, keep=LabelledImages(1 - data.images, labels, tiny.classes))
-    for counted, total in ((bench.everyday, 180), (bench.keep, 160)):
+    for counted, total in ((bench.everyday, 180), (bench.keep, 240)):
         of_class = counted.labels.bincount()
         assert of_class.sum() == total and of_class.max() - of_class.min() <= 1
-    assert len(bench.reference) == 60 and len(bench.spared) == 80
+    assert len(bench.reference) == 60
 
 
 def test_one_everyday_image_is_a_reference_and_not_counted(tiny, sets):

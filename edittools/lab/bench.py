@@ -45,7 +45,7 @@ LAYERS_KEPT = 3
 class Settings:
     """How an edit is solved: `layer`, `rank`, at the mask only or everywhere (`masked`), and the `objective`.
 
-    `spare` adds what it costs to move everyday and kept images; without it only the direction avoids them.
+    `spare` adds what it costs to move everyday images; without it only the direction avoids them.
     """
 
     layer: str
@@ -69,9 +69,8 @@ class Bench:
 
     Each set is a `LabelledImages`, a tensor `(N, 3, H, W)`, `LazyImages` or a folder (see `read_folder`); without
     labels it is held to what is read now. Labels into other classes than the classifier's are taken by name. Of the
-    everyday images a quarter, taken class by class, says which keys are everyday ones, the others are counted. Of 150
-    kept images or more a third goes into the solve and the others are counted; fewer do both. `shown` is how many
-    pictures are looked at with every edit. `notes` says what was left out, in words.
+    everyday images a quarter, taken class by class, says which keys are everyday ones, the others are counted. `shown`
+    is how many pictures are looked at with every edit. `notes` says what was left out, in words.
 
     One thread may compute while another relabels: a set is never changed, another takes its place, under `lock`.
 
