@@ -77,7 +77,7 @@ def wilson(count: int, total: int, confidence: float = 0.95) -> tuple[float, flo
     return float(interval.low), float(interval.high)
 
 
-def clopper_pearson(count: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
+def clopper_pearson(count: float, total: float, confidence: float = 0.95) -> tuple[float, float]:
     """The exact interval of a share `count / total`, wider than Wilson's, for few images."""
     from scipy.special import betaincinv
 
@@ -153,20 +153,8 @@ class Comparison:
         return 100 * max(up - down - spread, -1.0), 100 * min(up - down + spread, 1.0)
 
     def corrected_interval(self, confidence: float = 0.95) -> tuple[float, float]:
-        """The interval of `errors_corrected`, for a sample of images; NaN where nothing was wrong before.
-
-        Newcombe's square-and-add joins Clopper and Pearson's interval of the share corrected with that of how many
-        images break for each that was wrong. Where all were wrong, as in a set picked for it, none can break.
-        """
-        wrong = int(self.before.sum())
-        if not wrong:
-            return float("nan"), float("nan")
-        share, low, high = self.corrected / wrong, *clopper_pearson(self.corrected, wrong, confidence)
-        lost, least, most = self.broken / wrong, 0.0, 0.0
-        if wrong < len(self.before):
-            least, most = (p / (1 - p) for p in clopper_pearson(self.broken, self.broken + wrong, confidence))
-        net = share - lost
-        return net - hypot(share - low, most - lost), net + hypot(high - share, lost - least)
+        """The interval of `errors_corrected`, for a sample of images; NaN where nothing was wrong before."""
+        return corrected_interval([self], confidence)
 
     def row(self) -> dict[str, float]:
         """The figures as a table row: counts, errors corrected (eq. 2), McNemar's p, accuracy in points."""
@@ -180,6 +168,35 @@ class Comparison:
             "p": mcnemar(self.corrected, self.broken),
             "accuracy change (points)": self.accuracy_change,
         }
+
+
+def corrected_interval(found: Sequence[Comparison], confidence: float = 0.95) -> tuple[float, float]:
+    """The interval of the errors that edits of several classifiers corrected on the same images, see eq. (2).
+
+    Newcombe's square-and-add joins Clopper and Pearson's interval of the share corrected with that of how many
+    readings break for each that was wrong. Where all were wrong, as in a set picked for it, none can break. Images are
+    the sample: readings of one image that go together count as fewer. NaN where nothing was wrong before.
+    """
+    before, after = (torch.stack([getattr(one, when) for one in found]) for when in ("before", "after"))
+    wrong, fixed, lost = (cells.sum(dim=0).double() for cells in (before, before & ~after, ~before & after))
+    if not before.any():
+        return float("nan"), float("nan")
+    share, size = _independent(fixed, wrong)
+    low, high = clopper_pearson(share * size, size, confidence)
+    broken, least, most = float(lost.sum() / wrong.sum()), 0.0, 0.0
+    if not before.all():
+        part, size = _independent(lost, lost + wrong)
+        least, most = (p / (1 - p) for p in clopper_pearson(part * size, size, confidence))
+    net = share - broken
+    return net - hypot(share - low, most - broken), net + hypot(high - share, broken - least)
+
+
+def _independent(counts: Tensor, totals: Tensor) -> tuple[float, float]:
+    """A share of readings, `(N,)` counts of totals an image, and how many independent ones say as much."""
+    share, total = float(counts.sum() / totals.sum()), float(totals.sum())
+    most, alone = float(totals.square().sum()) / total, share * (1 - share) * total
+    spread = float((counts - share * totals).square().sum()) / alone if alone else most
+    return share, total / min(max(spread, 1.0), most)
 
 
 def by_class(comparison: Comparison, labels: Tensor, classes: Sequence[str]) -> "pd.DataFrame":
