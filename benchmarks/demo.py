@@ -41,7 +41,7 @@ def main() -> None:
     story = et.stories.snow_scenario(progress=True)
     print(f"tier {story.tier}: {story.classifier}")
     protocol = et.choosing.Protocol(story, progress=True)
-    choices = et.choosing.grid(rank=(1, 3), objective=("least_squares",), reference_weight=(0.0, 10.0))
+    choices = et.choosing.grid(rank=(1, 3), objective=("least_squares",), reference_weight=(0.0, 30.0))
     best = protocol.choose(protocol.rewriting(choices, strengths=(0.5, 1.0, 1.5)))
     test = protocol.states["test"]
     print(f"chosen on validation images: {best}\n")

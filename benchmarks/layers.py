@@ -18,7 +18,7 @@ from edittools.choosing import Protocol, grid
 from edittools.cut import editable_layers
 from edittools.stories.snow import snow_scenario
 
-SETTINGS = grid(rank=(1, 3), masked=(True, False), objective=("least_squares",), reference_weight=(10.0,))
+SETTINGS = grid(rank=(1, 3), masked=(True, False), objective=("least_squares",), reference_weight=(30.0,))
 STRENGTHS = (1.0,)
 NETWORKS = ("mini_vgg", "mini_resnet", "mini_vit")
 

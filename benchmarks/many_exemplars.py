@@ -27,7 +27,7 @@ from edittools.stories.grounds import balanced_scenario
 COUNTS, BUDGET, STRENGTHS = (130, 1, 10, 30, 3), 0.5, (0.5, 1.0)
 SETTINGS = [
     {"rank": rank, "objective": "least_squares", "reference_weight": weight}
-    for rank, weight in ((3, 10.0), (30, 10.0), (None, 100.0))
+    for rank, weight in ((3, 30.0), (30, 30.0), (None, 100.0))
 ]
 RANDOM = [one | {"rank": one["rank"] or 60} for one in SETTINGS]
 WEIGHTS, SPARED = grid(weight=(1.0, 100.0, 1e4)), grid(share=(0.9, 0.99, 0.999))

@@ -33,7 +33,7 @@ def choose(story: Scenario) -> tuple[dict[str, Choice], Protocol]:
     protocol = Protocol(story, progress=True)
     settings = grid(rank=(1, 3), masked=(True,), objective=("l1", "least_squares"))
     settings += [{"rank": 10, "masked": True, "objective": "least_squares"}] if story.several else []
-    settings = [one | {"reference_weight": 10.0} for one in settings] if story.keep is not None else settings
+    settings = [one | {"reference_weight": 30.0} for one in settings] if story.keep is not None else settings
     exemplars, strengths = {**story.exemplars, **story.several}, (0.5, 1.0, 1.5) if story.several else (0.5, 1.0)
     layers = list(protocol.cuts)
     few = layers[:: 2 if len(layers) > 3 else 1]

@@ -48,7 +48,7 @@ SLOW = {"steps": (20,), "localities": (1.0, 10.0, 100.0), "top": 2, "long": (100
 
 RATES = (1e-4, 1e-3, 1e-2, 1e-1)
 
-FAST = grid(rank=(1, 3), masked=(True, False), objective=("least_squares",), reference_weight=(0.0, 10.0))
+FAST = grid(rank=(1, 3), masked=(True, False), objective=("least_squares",), reference_weight=(0.0, 30.0))
 """Settings of an edit that is solved at once: the paper's, and those that spare everyday keys."""
 
 STRENGTHS = (0.5, 1.0)

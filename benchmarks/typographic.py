@@ -114,7 +114,7 @@ def main() -> None:
     started = time.perf_counter()
     story = typographic_scenario(options.tier, progress=True)
     tried = grid(rank=(1, 3, 10), masked=(True,), objective=("least_squares",), reference_weight=SPARING)
-    tried += grid(rank=(1,), masked=(True,), objective=("l1",), reference_weight=SPARING[:2])
+    tried += grid(rank=(1,), masked=(True,), objective=("l1",), reference_weight=SPARING[::2])
     layers = story.layers if options.tier == "mini" else story.shortlist
     protocol = Protocol(story, layers, progress=True)
     tuned = story.layers[1::2] if options.tier == "mini" else story.shortlist

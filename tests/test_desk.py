@@ -152,7 +152,7 @@ def test_an_edit_is_that_of_rewrite_and_counts_are_those_of_the_edited_classifie
         LayerKeys(cut, bench.reference),
         rank=2,
         objective="least_squares",
-        reference_weight=10.0,
+        reference_weight=30.0,
     )
     torch.testing.assert_close(edit.changes["conv1.weight"].delta(), expected.changes["conv1.weight"].delta())
     counts = bench.counts(edit, drawn_on=[0])

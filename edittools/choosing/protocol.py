@@ -68,7 +68,7 @@ class Plan:
 
     settings: Settings = field(
         default_factory=lambda: [
-            *grid(rank=(1, 3), masked=(True, False), objective=("l1",), reference_weight=SPARING[:2]),
+            *grid(rank=(1, 3), masked=(True, False), objective=("l1",), reference_weight=SPARING[::2]),
             *grid(rank=(1, 3), masked=(True, False), objective=("least_squares",), reference_weight=SPARING),
         ]
     )

@@ -243,7 +243,7 @@ class Bench:
         reference = self._once("reference keys", layer, self.reference, lambda images: _reference(cut, images))
         solve = {"reference": reference, "rank": settings.rank, "masked": settings.masked}
         solve |= {"objective": settings.objective}
-        solve["reference_weight"] = 10.0 * (settings.spare and self.given["everyday"] is not None)
+        solve["reference_weight"] = 30.0 * (settings.spare and self.given["everyday"] is not None)
         return solve
 
     def readings(self, edit: Edit | None = None) -> Tensor:
