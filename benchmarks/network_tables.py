@@ -113,18 +113,3 @@ def _span(values: Iterable[int]) -> str:
     """A number, or the least and the most of several."""
     known = sorted(set(values))
     return f"{known[0]}" if len(known) == 1 else f"{known[0]} to {known[-1]}"
-
-
-def style_transfer(found: Figures) -> str:
-    """Style transfer: what is left of the distance to the style and the seconds, by style and set of features."""
-    features = list(found["mean"])
-    by_style: dict[str, dict[str, Figures]] = {}
-    for row in found["rows"]:
-        by_style.setdefault(row["style"].replace("_", " "), {})[row["features"]] = row
-    rows = [(style, *(_left(of[name]) for name in features)) for style, of in by_style.items()]
-    rows.append(("mean", *(_left(found["mean"][name]) for name in features)))
-    return markdown(("style", *features), rows)
-
-
-def _left(row: Figures) -> str:
-    return f"{100 * row['left']:.0f} %, {row['seconds']:.0f} s"

@@ -320,7 +320,7 @@ def _at_equal_movement(found: Figures, name: str, title: str, target: str, words
 
 
 _TABLES = (snow, typographic, synthetic, cure, probing, robustness, repair, spread, many_edits, many_exemplars, terms)
-KINDS = {one.__name__: one for one in (*_TABLES, edit_speed, network_tables.style_transfer, network_tables.layers)}
+KINDS = {one.__name__: one for one in (*_TABLES, edit_speed, network_tables.layers)}
 
 
 def headline() -> str:

@@ -382,21 +382,11 @@ def test_networks_of_miniworld_are_scored_each_against_what_itself_shows(monkeyp
     assert "planted but not learned: none" in capsys.readouterr().out
 
 
-def test_the_table_of_style_transfer_has_a_column_for_each_set_of_features(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import tables
-
-    rows = [{"features": f, "style": "a_b", "seconds": s, "left": x} for f, s, x in (("x", 9, 0.5), ("y", 70, 0.66))]
-    found = {"rows": rows, "mean": {row["features"]: row for row in rows}}
-    body = ["| a b | 50 %, 9 s | 66 %, 70 s |", "| mean | 50 %, 9 s | 66 %, 70 s |"]
-    assert tables.KINDS["style_transfer"](found).splitlines() == ["| style | x | y |", "| --- | --- | --- |", *body]
-
-
 def test_a_result_that_is_not_there_yet_is_said_to_be_missing(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     import tables
 
     (tmp_path / "results").mkdir()
-    (tmp_path / "results" / "page.md").write_text("Speed:\n\n{{style_transfer}}\n")
+    (tmp_path / "results" / "page.md").write_text("Speed:\n\n{{edit_speed}}\n")
     monkeypatch.setattr(tables, "FOLDER", tmp_path)
     assert tables.page() == "Speed:\n\n*Not measured yet.*\n"

@@ -11,7 +11,6 @@ import torch
 from torchvision.models import ResNet18_Weights, resnet18
 
 from edittools.images import LabelledImages, save_image
-from edittools.probing.finders import Segmenter
 from edittools.stories import photos, probing_scenario, rules, suites
 from edittools.zoo import downloads
 from edittools.zoo.load import load_classifier
@@ -94,45 +93,24 @@ def test_each_picture_is_nearest_to_the_name_of_its_class(stand_ins):
     assert torch.equal((keys @ names.T).argmax(dim=1), labels)
 
 
-class Halves(torch.nn.Module):
-    """Sees "left" in the left half, "right" in the right one, "never" nowhere."""
-
-    def __init__(self):
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.ones(1))
-
-    def forward(self, images):
-        left = (torch.arange(images.shape[-1]) < images.shape[-1] // 2).float().expand(images[:, 0].shape)
-        return torch.stack([0 * left, left, 1 - left], dim=1)
-
-
-def test_a_finder_looks_for_what_is_wanted_alone():
-    network, images = Halves(), torch.zeros(5, 3, 8, 8)
-    whole = Segmenter(network, network, ("never", "left", "right"))
-    some = Segmenter(network, network, ("never", "left", "right"), wanted=("right", "never"))
-    everything, found = whole(images), some(images)
-    assert list(everything) == ["left", "right"] and list(found) == ["right"]
-    assert torch.equal(found["right"], everything["right"]) and found["right"].dtype == torch.float32
-    assert found["right"][:, :, 4:].all() and not found["right"][:, :, :4].any()
-    assert some.about != whole.about
-    with pytest.raises(KeyError, match="'car': expected one of never, left, right"):
-        Segmenter(network, network, ("never", "left", "right"), wanted=("car",))
-
-
 @pytest.mark.parametrize("clean", [None, 4])
 def test_a_folder_gives_at_most_so_many_everyday_images(monkeypatch, tiny, clean):
     images = LabelledImages(torch.rand(100, 3, 32, 32), torch.arange(100) % 5, tiny.classes)
     monkeypatch.setattr(suites, "load_classifier", lambda name: tiny)
     monkeypatch.setattr(photos, "validation_folder", lambda folder, classifier, per_class: images)
     monkeypatch.setattr(suites.concepts, "cached", lambda finder: finder)
-    found = suites.image_folder(
-        "somewhere", finder=lambda: lambda given: {"car": torch.ones(len(given), 32, 32)}, clean=clean
+    monkeypatch.setattr(
+        suites.concepts,
+        "deeplab",
+        lambda wanted: lambda given: {name: torch.ones(len(given), 32, 32) for name in wanted},
     )
+    found = suites.image_folder("somewhere", wanted=("car",), clean=clean)
     assert len(found.images) == 70 and found.masks["car"].shape == (70, 32, 32)
     counts = [len(part) for part in (found.reference, found.budget, found.clean)]
     assert sum(counts) == 30 if clean is None else all(n <= m for n, m in zip(counts, (2, 4, 2), strict=True))
+    monkeypatch.setattr(suites.concepts, "deeplab", lambda wanted: lambda given: {})
     with pytest.raises(ValueError, match="no image of 'somewhere' shows car, boat"):
-        suites.image_folder("somewhere", finder=lambda: lambda given: {}, wanted=("car", "boat"))
+        suites.image_folder("somewhere", wanted=("car", "boat"))
 
 
 @pytest.mark.parametrize("name", ["vgg16", "vgg16_bn", "resnet18", "resnet50"])

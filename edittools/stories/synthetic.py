@@ -85,7 +85,7 @@ class Suite:
         styles: see concepts.
         layers: that may be edited, in the network's order.
         options: keywords of the source.
-        transform: makes the styled images: `textures.transformed`, or, slower, `style_transfer.gatys`.
+        transform: makes the styled images: `textures.transformed`, or `style_pictures.transformed`.
         targets: how many target classes for each concept and style, drawn at random.
         numbers: of exemplars; the first is used by all methods, the others by editing and plain fine-tuning.
         every: the other numbers are tried in one of so many cases.

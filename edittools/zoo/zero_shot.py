@@ -16,8 +16,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from edittools.caching import load_or_compute
-from edittools.classifiers import Classifier, architecture, fingerprint
+from edittools.caching import identify_network, load_or_compute
+from edittools.classifiers import Classifier
 from edittools.images import digest_tensors
 from edittools.zoo.imagenet import imagenet_classes
 
@@ -108,9 +108,7 @@ def text_embeddings(
     """Embed each class by the mean over the prompts, at length 1: `(classes, D)`, kept in the cache folder."""
     prompts = [[template.format(name) for template in templates] for name in class_names]
     tokens = tokenizer([prompt for group in prompts for prompt in group])
-    text = nn.ModuleDict({name: part for name, part in clip.named_children() if name != "visual"})
-    own = digest_tensors([*clip.parameters(recurse=False), tokens])
-    content = f"{fingerprint(text)} {architecture(text)} {own} {len(class_names)} {len(templates)}"
+    content = f"{identify_network(clip)} {digest_tensors([tokens])} {len(class_names)} {len(templates)}"
 
     def embed() -> dict[str, Tensor]:
         device = next(clip.parameters()).device
