@@ -42,7 +42,6 @@ from edittools.rewriting import rewrite
 from edittools.stories import suites, synthetic_tables
 from edittools.stories import synthetic as syn
 from edittools.stories.cures import scenario_for, shown_rule
-from edittools.stories.rta import rta_photos
 from edittools.stories.rules import Probing, probing_scenario
 from edittools.stories.snow import snow_scenario
 from edittools.stories.typographic import Scenario, last_convolutions, typographic_scenario
@@ -88,10 +87,9 @@ def typographic(model: str) -> Ran:
     story = _few(typographic_scenario("paper", model), last_convolutions)
     protocol = Protocol(story, story.layers)
     chosen, kept = _chosen(protocol), protocol.states
-    reads, notes = [read_with(chosen[name], kept) for name in ("editing", "closed_form")], rta_photos(story.classifier)
-    for read in (*reads, read_mirrored(story, kept)):
-        _check(figures(read, kept, story, notes), "figures")
-    _check(figures(read_blurred(story, kept), kept, story, None), "figures")
+    reads = [read_with(chosen[name], kept) for name in ("editing", "closed_form")]
+    for read in (*reads, read_mirrored(story, kept), read_blurred(story, kept)):
+        _check(figures(read, kept, story), "figures")
     _saved(chosen["editing"].edit, story.classifier)
     return _ran(story, {"text": _seconds_a_text()})
 

@@ -30,7 +30,6 @@ from torch import Tensor, nn
 from edittools.classifiers import Classifier
 from edittools.images import load_image
 from edittools.stories.photos import MSRC, SNOW_CLASSES
-from edittools.stories.rta import rta_objects
 from edittools.stories.snow import LIVES_ON_SNOW, SNOW_EXEMPLARS
 from edittools.stories.typographic import ATTACK, HOUSEHOLD_PHOTOS
 from edittools.world.miniworld import scene
@@ -136,7 +135,7 @@ def drawn_photos(folder: Path, images: int) -> dict[str, tuple[str, str]]:
     chosen += [n for kind in SNOW_CLASSES for n in [m for m in snow if f"/{kind}/" in m][: -(-images // 7)]]
     chosen += [n for n in known if n.endswith("snow_texture.jpg") or "/typographic/" in n]
     chosen += sorted(name for name in known if name.startswith("msrc-v2/Images/"))[: len(SEGMENTED)]
-    written = [name for name in known if name.startswith("rta-100/") and name.split("/")[1] in rta_objects()]
+    written = [name for name in known if name.startswith("rta-100/")]
     chosen += written[:: len(written) // images]
     segmented = iter(SEGMENTED)
     for i, name in enumerate(chosen):

@@ -113,21 +113,8 @@ def typographic(found: Figures) -> str:
         }
         if "paper_photos_right_ipod" in one:
             rows[name]["handwritten"] = f"{one['paper_photos_right_ipod']} of {found['paper_photos']}"
-        if "rta_photos" in found:
-            rows[name] |= _of_written(one)
         rows[name] |= {"trials": f"{one['trials']}", "chosen": one["chosen"]}
     return table(rows)
-
-
-def _of_written(one: Figures) -> dict[str, str]:
-    """What became of RTA-100's photos: attacks read as their word, objects read rightly while that is no choice."""
-    titles = {"attack_success": "RTA-100 read as the word", "right": "RTA-100's objects right"}
-    shares = {
-        title: f"{100 * one[f'rta_{name}_before']:.0f} % → {100 * one[f'rta_{name}_after']:.0f} %"
-        for name, title in titles.items()
-        if "rta_photos" in one
-    }
-    return dict.fromkeys(titles.values(), "not known") | shares
 
 
 def synthetic(found: Figures) -> str:

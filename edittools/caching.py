@@ -84,7 +84,7 @@ def _digest(content: str, tensors: Tensors) -> str:
 
 
 def identify_network(network: nn.Module) -> str:
-    """Name a network that is no image classifier: its package's version, its modules, the fingerprint of its weights."""
+    """Name a network that is no image classifier: its package's version, its modules and its weights."""
     package = type(network).__module__.partition(".")[0]
     version = getattr(sys.modules[package], "__version__", "")
     return f"{package} {version} {network} {fingerprint(network)}"

@@ -146,7 +146,6 @@ def test_data_lies_beside_the_package_in_a_checkout_and_inside_it_once_installed
     [
         lambda: load_classifier("mini_vgg"),
         lambda: load_classifier("mini_clip"),
-        lambda: load_classifier("lite_clip"),
         photos.registry.__wrapped__,
     ],
 )

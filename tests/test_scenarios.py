@@ -12,7 +12,7 @@ from edittools.choosing.duties import check_duties
 from edittools.images import LabelledImages
 from edittools.stories import probing_scenario, rules, snow, snow_scenario, typographic, typographic_scenario
 from edittools.stories.snow import LIVES_ON_SNOW, SNOW_EXEMPLARS
-from edittools.stories.typographic import HOUSEHOLD_PHOTOS, OTHER_ATTACKS
+from edittools.stories.typographic import OTHER_ATTACKS
 from edittools.world import attacks, miniworld
 from edittools.world.attacks import ATTACKED
 from edittools.world.contexts import SPLITS, contexts
@@ -163,14 +163,9 @@ def test_the_typographic_story_attacks_other_objects_than_those_of_its_exemplars
         typographic_scenario("light")
 
 
-@needs_photos
-def test_the_lite_attack_reports_no_photo_that_was_shown_or_bounds_the_choice():
-    story = typographic_scenario("lite")
-    check_duties(story)
-    assert len(story.keep_report) == 1 and len(story.more["photos ipod"]) == len(HOUSEHOLD_PHOTOS) - 1
-    ipod = story.classifier.index("iPod")
-    assert not any((data.labels == ipod).any() for data in (story.validation, story.budget, story.test))
-    assert len(story.budget) >= FEW
+def test_the_typographic_story_says_which_tiers_it_has():
+    with pytest.raises(ValueError, match="no tier 'lite' yet: expected EDITTOOLS_TIER 'mini' or 'paper'"):
+        typographic_scenario("lite")
 
 
 def test_a_share_of_the_scenes_that_choose_and_report_is_painted_and_all_of_the_others():
@@ -192,6 +187,8 @@ def test_every_scenario_puts_its_classifier_where_it_is_told(story, tier, monkey
     def load(name, device=None, **options):
         raise Loaded(device)
 
+    if story is typographic_scenario and tier == "lite":
+        pytest.skip("has no tier lite yet")
     for module in (snow, typographic, rules):
         monkeypatch.setattr(module, "load_classifier", load)
     monkeypatch.setattr(

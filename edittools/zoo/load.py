@@ -8,14 +8,13 @@ from typing import Any
 import torch
 
 from edittools.classifiers import Classifier
-from edittools.zoo.embedded import load_lite_clip, load_mini, load_mini_clip
+from edittools.zoo.embedded import load_mini, load_mini_clip
 from edittools.zoo.imagenet import load_efficientnet_lite, load_places365, load_squeezenet, load_torchvision
 from edittools.zoo.zero_shot import load_clip
 
 ZOO: dict[str, Callable[..., Classifier]] = {
     **dict.fromkeys(("mini_vgg", "mini_resnet", "mini_vit", "mini_vgg_balanced"), load_mini),
     "mini_clip": load_mini_clip,
-    "lite_clip": load_lite_clip,
     "clip_rn50": load_clip,
     **dict.fromkeys(("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"), load_efficientnet_lite),
     "squeezenet1_1": load_squeezenet,

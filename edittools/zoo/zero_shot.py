@@ -6,7 +6,6 @@ or of a timm tower; in a ViT the projections of the MLPs, which is outside the p
 """
 
 import os
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -45,40 +44,6 @@ class ByteTokenizer:
             coded = [256, *text.encode()[: self.length - 2], 257]
             row[: len(coded)] = torch.tensor(coded)
         return tokens
-
-
-class WordTokenizer(ByteTokenizer):
-    """Text as words where they are known, as bytes where not; what is no letter or digit only parts them.
-
-    The words of `known` are one token each: a small text tower learns names of few tokens sooner and better. A word in
-    another case is that word, unless both are known ("Cardigan" is a dog). Bytes keep their numbers, 256 starts a text,
-    the highest number ends it, 0 fills up.
-    """
-
-    def __init__(self, known: str, length: int = 40) -> None:
-        super().__init__(length)
-        exact = {word: 257 + i for i, word in enumerate(sorted(set(self._split(known))))}
-        self.words = {word.lower(): number for word, number in exact.items()} | exact
-        self.vocab_size = 258 + len(exact)
-
-    def __call__(self, texts: str | Sequence[str]) -> Tensor:
-        """The tokens of one or several texts."""
-        texts = [texts] if isinstance(texts, str) else texts
-        tokens = torch.zeros(len(texts), self.length, dtype=torch.long)
-        for row, text in zip(tokens, texts, strict=True):
-            inner = [token for word in self._split(text) for token in self._tokens(word)]
-            coded = [256, *inner[: self.length - 2], self.vocab_size - 1]
-            row[: len(coded)] = torch.tensor(coded)
-        return tokens
-
-    @staticmethod
-    def _split(text: str) -> list[str]:
-        return re.findall(r"\w+", text)
-
-    def _tokens(self, word: str) -> list[int]:
-        """One token of a known word, the bytes of another and a space after it."""
-        known = self.words.get(word, self.words.get(word.lower()))
-        return [*word.encode(), 32] if known is None else [known]
 
 
 class ZeroShot(nn.Module):
@@ -180,7 +145,7 @@ def load_clip(
         raise FileNotFoundError(
             f"the weights of {name!r} are not on this machine and could not be downloaded from {url} ({error}). Two "
             f"ways out: download open_clip_model.safetensors from there and call load_classifier({name!r}, "
-            "weights=that file), or use a CLIP that needs no hub: 'mini_clip' or 'lite_clip'"
+            "weights=that file), or use the CLIP that needs no hub: 'mini_clip'"
         ) from error
     tokenizer = open_clip.get_tokenizer("RN50-quickgelu")
     return zero_shot_classifier(clip.eval(), tokenizer, class_names or imagenet_classes(), progress=progress)
