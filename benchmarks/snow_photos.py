@@ -35,7 +35,7 @@ from edittools.metrics import Comparison, mcnemar
 from edittools.probing.jobs import run
 from edittools.probing.statistics import pooled_row, signed_rank
 from edittools.stories import photos
-from edittools.stories.composites import LATE, RANK_BY, snow_from_composites
+from edittools.stories.composites import LATE, snow_from_composites
 from edittools.stories.snow import snow_scenario
 from edittools.zoo.load import load_classifier
 
@@ -169,7 +169,7 @@ def _said(wrong: torch.Tensor) -> list[int]:
 def _on_composites(name: str) -> tuple[Protocol, Lines, dict[str, Compared]]:
     """Choose on composites, report every photo of snow."""
     story = snow_from_composites(name, progress=True)
-    protocol = Protocol(story, progress=True, rank_by=RANK_BY)
+    protocol = Protocol(story, progress=True)
     plan = Plan(FAST, STRENGTHS, tuned=story.layers[::2], rates=RATES, **SLOW)
     chosen, compared = evaluate(protocol, plan)
     return protocol, {method: effort(choice) for method, choice in chosen.items()}, compared

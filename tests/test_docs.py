@@ -198,7 +198,7 @@ def test_a_result_names_its_call_without_the_files_of_the_machine_it_ran_on(monk
         assert "/" not in json.loads(path.read_text())["call"].replace("benchmarks/", "", 1), path.name
 
 
-SHARED = ("common", "network_tables", "stand_ins", "table_cells", "tier_tables")
+SHARED = ("columns", "common", "stand_ins")
 SCRIPTS = [path for path in sorted((ROOT / "benchmarks").glob("*.py")) if path.stem not in SHARED]
 
 
@@ -289,23 +289,6 @@ def test_a_word_is_blurred_where_a_picture_differs_from_the_same_with_a_blank_la
     assert torch.equal(read("clean"), kept["clean"].original)
 
 
-def test_the_table_of_terms_has_a_row_for_each_set_a_column_for_each_story_and_their_mean(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import tables
-
-    terms = [{"reference_weight": 1.0, "keep_share": share, "keep_weight": 0.0} for share in (0.0, 0.3)]
-    rows = [
-        {"story": story, "errors": 10, **one, "net share": value, "single net share": value / 2}
-        | {"single kept broken share": 0.1 if story == "a" else None}
-        for story, values in {"a": (0.2, 0.5), "b": (0.6, 0.1)}.items()
-        for one, value in zip(terms, values, strict=True)
-    ]
-    lines = tables.terms({"rows": rows}).splitlines()
-    assert lines.count("| λ | share | μ | a (10 errors) | b (10 errors) | mean |") == 2
-    assert "| 1 | 0 | 0 | 20 % | 60 % | 40 % |" in lines and "| 1 | 0.3 | 0 | 50 % | 10 % | 30 % |" in lines
-    assert "| 1 | 0 | 0 | 10 / 10 % | 30 / 0 % | 20 / 5 % |" in lines
-
-
 def probed(classifier, hurt):
     """Twenty images with grass and twelve with road: so many are misread when the grass is changed, one the road."""
     return pd.DataFrame(
@@ -339,15 +322,29 @@ def test_the_probe_on_photographs_writes_each_effect_and_the_table_marks_those_b
 
 def test_the_table_of_effects_leaves_out_what_a_network_has_not(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import network_tables
+    import tables
 
     row = {"concept": "sky", "classifier": "one", "images": 30, "effect": 0.1, "low": 0.0, "high": 0.2, "q": 0.04}
     rows = [row, row | {"classifier": "two", "images": 25, "q": None}, row | {"concept": "sea", "effect": None}]
     rows.append(row | {"concept": "road", "classifier": "two", "effect": 0.3})
-    _, _, *body = network_tables._by_concept(rows, 0.05).splitlines()
+    _, _, *body = tables._by_concept(rows, 0.05).splitlines()
     assert body == [
         "| road | 30 |  | **+30 % [+0, +20]** |",
         "| sky | 25 to 30 | **+10 % [+0, +20]** | +10 % [+0, +20] |",
+    ]
+
+
+def test_a_cell_is_empty_where_a_figure_is_missing_and_a_column_where_all_are(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    from columns import table
+
+    shown = {"share": "{share:%} [{low:n}]", "change": "{change:+}", "p": "{p:.2g}", "chosen": "{chosen}"}
+    rows = [{"share": -0.12, "low": -0.2, "change": -1.5, "chosen": None}, {"change": float("nan"), "p": 1e-9}]
+    assert table(shown, rows).splitlines() == [
+        "| share | change | p |",
+        "| --- | --- | --- |",
+        "| −12 % [−20] | −1.50 |  |",
+        "|  | – | 1e-09 |",
     ]
 
 

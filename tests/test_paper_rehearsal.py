@@ -165,22 +165,6 @@ def test_everyday_photos_of_other_classes_than_imagenets_come_from_the_folder(mo
     assert found.labels.tolist() == [2, 2] and found.images[:].shape == (2, 3, 32, 32)
 
 
-def test_the_table_of_the_tiers_has_a_row_for_each_story_and_two_digits(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import tier_tables
-
-    done = {"model": "a", "story": "snow", "outcome": "passed", "before": 0.0123, "after": 0.5, "l1": 12.4}
-    done |= {"least_squares": 1.26, "peak_mb": 1234.0}
-    done["full"] = {"minutes": 9.96, "memory_gb": 31.0, "download_mb": 47.2, "disk_mb": 1049.0}
-    failed = {"model": "b", "story": "cure", "outcome": "ValueError: a | b\nmore", "peak_mb": float("nan")}
-    said = tier_tables.paper({"rows": [done, failed], "call": "python x.py", "date": "today", "estimated": "Counted."})
-    assert tier_tables.paper({}) == ""
-    lines = said.splitlines()
-    assert lines[0] == "`python x.py`, today." and lines[-1] == "Counted."
-    assert lines[4] == "| a | snow | passed | 0.012 | 0.5 | 12 | 1.3 | 1,200 | 10 | 31 | 47 | 1,000 |"
-    assert lines[5].startswith("| b | cure | ValueError: a \\| b |  |") and lines[5].count(" |") == 12
-
-
 def test_the_estimate_of_a_full_run_keeps_states_where_they_fit_and_runs_images_anew_where_not(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import paper_rehearsal as rehearsal

@@ -429,7 +429,7 @@ def test_a_picture_is_laid_over_the_concept_alone_and_those_held_out_are_others(
 
 def test_several_models_are_swept_one_after_the_other_each_with_its_own_store(monkeypatch, tmp_path, capsys):
     monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "benchmarks"))
-    import network_tables
+    import tables
     import synthetic
 
     suite, asked = replace(SUITE, styles=("graffiti",)), []
@@ -444,7 +444,7 @@ def test_several_models_are_swept_one_after_the_other_each_with_its_own_store(mo
         assert (one["cases"], one["cases_without_errors"]) == (table.job.nunique() - undefined, undefined)
     mean = tables.summary(table).set_index(["method", "measure"]).loc[("editing", "other same"), "mean"]
     assert found["two"]["methods"]["editing"]["other same"][0] == mean
-    rows = network_tables.synthetic({"networks": found}).splitlines()[2:]
+    rows = tables.synthetic({"networks": found}).splitlines()[2:]
     assert [row.split(" | ")[0] for row in rows] == ["| one"] * 4 + ["| two"] * 4
     assert f"| {found['one']['cases']} | **edit** | {100 * mean:.0f} % [" in rows[0].replace("−", "-")
     assert "two, layers conv1, conv2" in capsys.readouterr().out

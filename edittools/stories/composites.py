@@ -34,9 +34,6 @@ SURE = 0.2
 LEAST = 0.05
 """A concept covers at least this share of a photo that shows it."""
 
-RANK_BY = "loss"
-"""By what trials are ranked on composites, settled on other concepts than snow (`docs/tiers.md`), see `ranked`."""
-
 LATE = 10
 """So many of the last convolutions may be edited: late ones are fast to try."""
 
@@ -101,37 +98,3 @@ def snow_from_composites(name: str, progress: bool = False, device: Device = Non
 
 def _all(exemplars: Mapping[str, Exemplar]) -> dict[str, list[Exemplar]]:
     return {f"all {len(exemplars)}": list(exemplars.values())}
-
-
-def turned_photos(
-    classifier: Classifier, concept: str, styles: Sequence[str], progress: bool = False
-) -> dict[str, Scenario]:
-    """By style a story of another concept, turned to a drawn style: what rules of choice are compared on.
-
-    Three photos in variant 0 of the style are the exemplars. Of the others one half chooses, in variants 1 to 3, and
-    the other half, in variants 4 and 5 with less of the light that lay there, is the `test`. A quarter of the budget
-    photos of `snow_from_composites` is the `budget`.
-    """
-    found, budget = masked_photos(classifier, concept, progress), everyday_photos(classifier, progress)["budget"]
-    budget = budget.subset(range(0, len(budget), 4))
-    return {style: _turned(classifier, concept, style, found, budget) for style in styles}
-
-
-def _turned(classifier: Classifier, concept: str, style: str, found: Masked, budget: LabelledImages) -> Scenario:
-    change, layers = partial(restyle, style=style), sought_layers(classifier)[-LATE:]
-    shown = zip(found.data.images[:3], found.masks[:3], found.data.labels[:3].tolist(), strict=True)
-    exemplars: Mapping[str, Exemplar] = {
-        f"{concept} {i + 1}": Exemplar(x, change(x, mask), mask, label) for i, (x, mask, label) in enumerate(shown)
-    }
-    chosen, reported = ([partial(_in_variant, style, v, shade) for v in variants] for variants, shade in VARIED)
-    sets = {"validation": found.composites(chosen, range(3, len(found.data), 2))}
-    sets |= {"test": found.composites(reported, range(4, len(found.data), 2)), "budget": budget}
-    story = {"tier": "lite", "change": change, "layers": layers, "several": _all(exemplars)}
-    return Scenario(classifier, exemplars, reference=found.other, **sets, **story)
-
-
-VARIED = (((1, 2, 3), 0.7), ((4, 5), 0.3))  # variants of a style and how much shading stays: to choose, to report
-
-
-def _in_variant(style: str, variant: int, shade: float, image: Tensor, mask: Tensor, i: int) -> Tensor:
-    return restyle(image, mask, style, variant, shade)
