@@ -84,7 +84,7 @@ def main() -> None:
     """Choose on validation scenes, report the test scenes once."""
     arguments = parser(__doc__)
     arguments.add_argument("--exemplars", type=int, nargs="+", default=COUNTS, help="how many, each a run")
-    arguments.add_argument("--store", help="file of finished runs, so that a run that was cut off goes on")
+    arguments.add_argument("--store", help="folder of finished runs, so that a run that was cut off goes on")
     options = arguments.parse_args()
     start(options)
     started = time.perf_counter()

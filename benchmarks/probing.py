@@ -129,14 +129,13 @@ def main() -> None:
     given = {"models": options.models} if options.tier != "mini" else {}
     story = probing_scenario(options.tier, options.split, options.per_class, True, **given)
     story = replace(story, styled=options.styled or len(story.data))
-    store = {name: options.store and f"{options.store}/{name}.jsonl" for name in ("materials", "styles")}
     print(f"false-discovery rate {FALSE_DISCOVERY_RATE}, least effect {LEAST_EFFECT}, {len(story.data)} images\n")
     if options.tier == "mini" and options.models:
-        figures = mini_networks(story, options.models, store["materials"])
+        figures = mini_networks(story, options.models, options.store)
     else:
-        probe = story.with_materials(names=story.searched, store=store["materials"], progress=True)
+        probe = story.with_materials(names=story.searched, store=options.store, progress=True)
         print(f"{len(probe.table):,} counterfactual predictions\n")
-        styled = None if options.tier == "mini" else story.with_styles(store=store["styles"], progress=True)
+        styled = None if options.tier == "mini" else story.with_styles(store=options.store, progress=True)
         figures = mini(story, probe) if styled is None else lite(probe, styled)
     seconds = time.perf_counter() - started
     print(f"{seconds:.0f} s")

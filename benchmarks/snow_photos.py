@@ -6,7 +6,7 @@ photos, by nested cross-validation: each of five folds is reported by an edit th
 the edits cost elsewhere is the mean over the five. An accuracy budget of 0.25 points on one half of the ImageNet sample
 bounds every choice; every line, controls too, is chosen in the same way and read once, also on the other half. The
 first table pools the networks, its intervals are over photos. Needs the photographs (see README, 'Tiers'). With
-`--store FILE` finished networks are kept: a run that was cut off goes on where it was.
+`--store FOLDER` finished networks are kept: a run that was cut off goes on where it was.
 """
 
 import argparse
@@ -267,7 +267,7 @@ def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--selection", default="composites", choices=tuple(NETWORKS))
     arguments.add_argument("--networks", nargs="+", metavar="NAME", help="classifiers of the zoo")
-    arguments.add_argument("--store", type=Path, help="file for finished networks")
+    arguments.add_argument("--store", type=Path, help="folder for finished networks")
     arguments = arguments.parse_args()
     start(arguments)
     jobs = {name: name for name in arguments.networks or NETWORKS[arguments.selection]}

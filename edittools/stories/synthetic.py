@@ -422,7 +422,7 @@ def sweep(
 ) -> pd.DataFrame:
     """Run all cases (or `only` some) and give their rows as one table; see `run_case` and `jobs.run`.
 
-    With a `store`, finished cases are kept in that file and a sweep that was cut off goes on where it was. The table
+    With a `store`, finished cases are kept in that folder and a sweep that was cut off goes on where it was. The table
     is the same with every executor.
     """
     listed = {str(case): case for case in (cases(suite) if only is None else only)}
