@@ -237,7 +237,8 @@ def rehearsing(name: str, folder: Path, images: int) -> Iterator[None]:
     torch.manual_seed(0)
     known = draw_photos(folder / "photos", images)
     classes = tuple(map(str, range(365))) if name == PLACES else imagenet_classes()
-    draw_folder(folder / "everyday", len(classes))
+    if name != CLIP:
+        draw_folder(folder / "everyday", len(classes))
     places = {"EDITTOOLS_CACHE": "cache", "EDITTOOLS_PHOTOS": "photos", "EDITTOOLS_IMAGENET": "everyday"}
     classifier = stand_in(name, classes, *labelled(folder, list(known), classes))
 

@@ -26,9 +26,6 @@ from edittools.zoo.data import shipped
 from edittools.zoo.imagenet import imagenet_classes
 from edittools.zoo.load import load_classifier
 
-USUAL = 50.0
-"""A rule is planted where at least so many per cent of a class's scenes stand on the ground."""
-
 
 @dataclass(frozen=True)
 class Probing:
@@ -173,12 +170,6 @@ def probing_scenario(
     return _in_miniworld(split, per_class, progress, device)
 
 
-def planted_pairs(at_least: float = USUAL) -> frozenset[tuple[str, str]]:
-    """The planted rules of MiniWorld as pairs of class and ground (see `contexts.planted_rules`)."""
-    table = planted_rules(at_least)
-    return frozenset((name, row.concept) for row in table.itertuples() for name in row.classes.split(", "))
-
-
 def _in_miniworld(split: str, per_class: int, progress: bool, device: Device) -> Probing:
     """As many scenes of each class; the classes come in turn, so that the first scenes are of all classes."""
     unscored, spaced = (("sky", "wall"),), partial(scenes, workers=2, progress=progress)
@@ -195,7 +186,7 @@ def _in_miniworld(split: str, per_class: int, progress: bool, device: Device) ->
     everyday = {"clean": spaced(1200, SPLITS["reference"].start + 300_000)}
     everyday["reference"] = spaced(400, SPLITS["reference"].start + 400_000).images
     layers = {"layer": "features.10", "shortlist": ("features.10", "features.13", "features.15")}
-    known = {"example": "car", "null": "mini_vgg_balanced", "planted": planted_pairs(), "first_seed": start}
+    known = {"example": "car", "null": "mini_vgg_balanced", "planted": planted_rules(), "first_seed": start}
     return Probing("mini", classifiers, **shown, **given, **asked, **everyday, **layers, **known)
 
 

@@ -6,15 +6,12 @@ are those of a network, such as `zoo.style_features`.
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.datasets.folder import IMG_EXTENSIONS
 from tqdm.auto import tqdm
 
-from edittools.images import check_image, load_image
 from edittools.pasting import luminance, soft_mask
 
 Features = Callable[[Tensor], list[Tensor]]
@@ -98,22 +95,13 @@ def _light(images: Tensor, masks: Tensor, blur: float = 1 / 16) -> Tensor:
     return (blurred - mean) * masks
 
 
-def style_images(source: str | os.PathLike, size: int = 256) -> Tensor:
-    """Read style pictures `(N, 3, size, size)`: an image file, a folder of them, or one of the paper's `.pt` sets.
+def style_images(path: str | os.PathLike, size: int = 256) -> Tensor:
+    """Read one of the paper's sets of style pictures, `(N, 3, size, size)` in [0, 1], without executing anything.
 
-    A `.pt` file holds a tensor `(N, 3, H, W)` in [0, 1], alone or as `imgs`, and is read without executing anything.
-    Raises `FileNotFoundError`, or `ValueError` when there is no picture in it.
+    A set is a `.pt` file that holds a tensor `(N, 3, H, W)`, alone or as `imgs`; raises `ValueError` for another.
     """
-    path = Path(source)
-    if path.suffix == ".pt":
-        found = torch.load(path, weights_only=True, map_location="cpu")
-        found = found.get("imgs") if isinstance(found, dict) else found
-        if not isinstance(found, Tensor) or found.ndim != 4:
-            raise ValueError(f"{str(path)!r} holds no tensor (N, 3, H, W) of style pictures, alone or as 'imgs'")
-        pictures = list(F.interpolate(found.float(), (size, size), mode="bilinear", antialias=True).clamp(0, 1))
-    else:
-        files = sorted(f for f in path.iterdir() if f.suffix.lower() in IMG_EXTENSIONS) if path.is_dir() else [path]
-        pictures = [load_image(file, size, size) for file in files]
-    if not pictures:
-        raise ValueError(f"no pictures in {str(path)!r}: expected at least one")
-    return torch.stack([check_image(picture, "style picture") for picture in pictures])
+    found = torch.load(path, weights_only=True, map_location="cpu")
+    found = found.get("imgs") if isinstance(found, dict) else found
+    if not isinstance(found, Tensor) or found.ndim != 4:
+        raise ValueError(f"{os.fspath(path)!r} holds no tensor (N, 3, H, W) of style pictures, alone or as 'imgs'")
+    return F.interpolate(found.float(), (size, size), mode="bilinear", antialias=True).clamp(0, 1)
