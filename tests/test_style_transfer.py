@@ -8,7 +8,7 @@ from conftest import needs_photos
 from edittools.world import style_transfer
 from edittools.world.style_transfer import gram, style_images, transfer
 from edittools.world.textures import texture
-from edittools.zoo.style_features import squeezenet_features
+from edittools.zoo.imagenet import squeezenet_features
 
 FILTERS = [torch.randn(8, 3, side, side, generator=torch.Generator().manual_seed(side)) / side for side in (3, 7)]
 

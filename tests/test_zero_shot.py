@@ -82,8 +82,8 @@ def test_embedding_class_names_shows_its_progress_when_asked_to(capsys):
     [
         ([], ["a {}"], "0 class names"),
         (["mug", "mug"], ["a {}"], r"repeated \['mug'\]"),
-        (["mug"], ["a photo"], "'a photo' has no {}"),
-        (["mug"], [], "no templates"),
+        (["mug"], ["a photo"], r"templates \['a photo'\]: expected at least one, each with a {}"),
+        (["mug"], [], r"templates \[\]: expected at least one"),
     ],
 )
 def test_names_and_templates_that_make_no_classifier_are_refused(names, templates, message):
@@ -203,7 +203,7 @@ def test_a_missing_or_broken_checkpoint_of_rn50_is_named(tmp_path, content):
     path = tmp_path / "clip.safetensors"
     if content:
         path.write_bytes(content)
-    with pytest.raises(ValueError if content else FileNotFoundError, match=r"clip\.safetensors"):
+    with pytest.raises(FileNotFoundError, match=r"clip\.safetensors"):
         load_classifier("clip_rn50", weights=path)
 
 

@@ -1,7 +1,7 @@
 """Style transfer after Gatys et al. (2016): an image optimised until its filter responses correlate as the style's do.
 
 Slower than laying a texture over a concept (`textures.restyle`), and able to take any picture as a style. The features
-are those of a network, such as `zoo.style_features`.
+are those of a network, such as `zoo.imagenet.squeezenet_features`.
 """
 
 import os

@@ -26,11 +26,11 @@ RESNET_WIDTHS = {64: 24, 128: 48, 256: 96, 512: 128}
 class MiniVGG(VGG):
     """torchvision's VGG (no batch norm) for 64×64 images: seven narrow convolutions and one hidden linear layer."""
 
-    def __init__(self, num_classes: int, plan: Sequence[int | str] = VGG_PLAN) -> None:
+    def __init__(self, num_classes: int) -> None:
         super(VGG, self).__init__()
-        self.features = make_layers(list(plan))
+        self.features = make_layers(list(VGG_PLAN))
         self.avgpool = nn.AdaptiveAvgPool2d(2)
-        hidden = [nn.Linear(4 * plan[-2], 256), nn.ReLU(inplace=True), nn.Dropout(0.3)]
+        hidden = [nn.Linear(4 * VGG_PLAN[-2], 256), nn.ReLU(inplace=True), nn.Dropout(0.3)]
         self.classifier = nn.Sequential(*hidden, nn.Linear(256, num_classes))
         _initialise(self)
 

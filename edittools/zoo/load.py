@@ -42,8 +42,7 @@ def load_classifier(name: str, device: str | torch.device | None = None, **optio
 
     Raises `KeyError` for an unknown name (it lists the known ones) and `FileNotFoundError` when weights are neither
     here nor to be downloaded; the message says which file, from where, and the ways out. `options` go to the loader:
-    `resnet18_places365` takes `weights=` (a local file) and `sha256=`; the CLIPs take `class_names=` and `progress=`,
-    `clip_rn50` also `weights=`.
+    `resnet18_places365` and `clip_rn50` take `weights=` (a local file), the CLIPs `class_names=` and `progress=`.
     """
     if name not in ZOO:
         near = difflib.get_close_matches(str(name), ZOO, n=1)

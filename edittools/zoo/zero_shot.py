@@ -7,7 +7,6 @@ or of a timm tower; in a ViT the projections of the MLPs, which is outside the p
 
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -94,35 +93,26 @@ def zero_shot_classifier(
 ) -> Classifier:
     """Make a classifier of an open_clip model: its logits are 100 (or what was learned) times the cosines.
 
-    `tokenizer` is open_clip's for that model. Each template must hold `{}` for the class name. The visual tower is
-    used as it is, not copied. Embedding a thousand names takes a large text tower minutes on a CPU, once for its
-    weights: `progress` shows them. Raises `ValueError` for no or repeated names and for a template without `{}`.
+    `tokenizer` is open_clip's for that model. The model is put into eval mode, its visual tower used as it is, not
+    copied. Embedding a thousand names takes a large text tower minutes on a CPU, once for its weights: `progress` shows
+    them. Raises `ValueError` for no or repeated names, and for no templates or one without `{}` for the name.
     """
     names = list(class_names)
     if not names or len(set(names)) < len(names):
         repeated = sorted({name for name in names if names.count(name) > 1})
         raise ValueError(f"{len(names)} class names, repeated {repeated}: expected at least one, each once")
     templates = [templates] if isinstance(templates, str) else list(templates)
-    for template in templates:
-        if "{}" not in template:
-            raise ValueError(f"template {template!r} has no {{}}: expected a place for the class name")
-    if not templates:
-        raise ValueError("no templates: expected at least one, such as 'a photo of a {}.'")
-    was_training = clip.training
-    clip.eval()
-    try:
-        embeddings = text_embeddings(clip, tokenizer, names, templates, progress)
-        scale = float(clip.logit_scale.detach().exp())
-    finally:
-        clip.train(was_training)
-    visual = clip.visual
-    mean, std = getattr(visual, "image_mean", None), getattr(visual, "image_std", None)
-    size = getattr(visual, "image_size", 224)
-    side = size[0] if isinstance(size, tuple | list) else int(size)
+    if not templates or not all("{}" in template for template in templates):
+        raise ValueError(f"templates {templates}: expected at least one, each with a {{}} for the class name")
     from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
-    model = ZeroShot(visual, embeddings, scale).to(next(visual.parameters()).device)
-    return Classifier(model, names, mean or OPENAI_DATASET_MEAN, std or OPENAI_DATASET_STD, side, side)
+    visual = clip.eval().visual
+    mean = getattr(visual, "image_mean", None) or OPENAI_DATASET_MEAN
+    std = getattr(visual, "image_std", None) or OPENAI_DATASET_STD
+    side = visual.image_size if isinstance(visual.image_size, int) else visual.image_size[0]
+    embeddings = text_embeddings(clip, tokenizer, names, templates, progress)
+    model = ZeroShot(visual, embeddings, float(clip.logit_scale.detach().exp()))
+    return Classifier(model.to(next(visual.parameters()).device), names, mean, std, side, side)
 
 
 def load_clip(
@@ -134,18 +124,14 @@ def load_clip(
     """OpenAI's CLIP RN50 through open_clip, from its hub or a checkpoint file; it was trained with QuickGELU."""
     import open_clip
 
-    if weights is not None and not Path(weights).is_file():
-        raise FileNotFoundError(f"no weights of {name!r} at {os.fspath(weights)!r}: expected a checkpoint of RN50")
+    source = os.fspath(weights) if weights else "openai"
     try:
-        clip = open_clip.create_model("RN50-quickgelu", pretrained=os.fspath(weights) if weights else "openai")
+        clip = open_clip.create_model("RN50-quickgelu", pretrained=source)
     except (OSError, RuntimeError, SafetensorError) as error:
-        if weights is not None:
-            raise ValueError(f"{os.fspath(weights)!r} is no checkpoint of CLIP RN50: {error}") from error
-        url = "https://huggingface.co/timm/resnet50_clip.openai"
         raise FileNotFoundError(
-            f"the weights of {name!r} are not on this machine and could not be downloaded from {url} ({error}). Two "
-            f"ways out: download open_clip_model.safetensors from there and call load_classifier({name!r}, "
-            "weights=that file), or use the CLIP that needs no hub: 'mini_clip'"
+            f"the weights of {name!r} could not be loaded from {source!r} ({error}). Two ways out: download "
+            "open_clip_model.safetensors from https://huggingface.co/timm/resnet50_clip.openai and call "
+            f"load_classifier({name!r}, weights=that file), or use the CLIP that needs no hub: 'mini_clip'"
         ) from error
     tokenizer = open_clip.get_tokenizer("RN50-quickgelu")
     return zero_shot_classifier(clip.eval(), tokenizer, class_names or imagenet_classes(), progress=progress)
