@@ -16,13 +16,13 @@ from functools import partial
 from typing import Any
 
 from common import finish, parser, start
+from grounds import balanced_scenario
 
 from edittools.choosing import Choice, Protocol, grid
 from edittools.choosing.in_turn import choose_in_turn
 from edittools.choosing.trials import Trials, finetuning_trials
 from edittools.classifiers import identity
 from edittools.probing.jobs import run
-from edittools.stories.grounds import balanced_scenario
 
 COUNTS, BUDGET, STRENGTHS = (130, 1, 10, 30, 3), 0.5, (0.5, 1.0)
 SETTINGS = [

@@ -22,6 +22,7 @@ from typing import Any
 import pandas as pd
 import torch
 from common import finish, parser, show_choices, start
+from composites import LATE, snow_from_composites
 
 from edittools.baselines import RIVALS, SCOPES
 from edittools.choosing.choice import Choice, about_budget
@@ -35,7 +36,6 @@ from edittools.metrics import Comparison, mcnemar
 from edittools.probing.jobs import run
 from edittools.probing.statistics import pooled_row, signed_rank
 from edittools.stories import photos
-from edittools.stories.composites import LATE, snow_from_composites
 from edittools.stories.snow import snow_scenario
 from edittools.zoo.load import load_classifier
 

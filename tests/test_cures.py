@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from many_edits import cures_for
 from torch.nn.functional import interpolate
 
 from edittools.choosing.duties import shared_images
@@ -17,7 +18,7 @@ from edittools.metrics import predict
 from edittools.pasting import paste_texture
 from edittools.probing.probe import Settings
 from edittools.rewriting import rewrite
-from edittools.stories.cures import cures_for, scenario_for, shown_rule
+from edittools.stories.cures import scenario_for, shown_rule
 from edittools.world.miniworld import CLASSES
 
 CAR = {"class": "car", "concept": "road", "style": "snow"}
@@ -150,34 +151,10 @@ def test_what_is_no_rule_of_the_story_is_refused(story, rule, cure, cars):
         scenario_for(alone, pd.Series({**rule, "evidence": (0,)}))
     with pytest.raises(ValueError, match="'exemplars': 0"):
         scenario_for(story, rule, exemplars=0)
-    with pytest.raises(ValueError, match="'validation': 0"):
-        scenario_for(story, rule, share=0)
-    for share in (1, float("nan"), "half"):
-        with pytest.raises(ValueError, match=f"share '?{share}'?: expected"):
-            scenario_for(story, rule, share=share)
-    with pytest.raises(ValueError, match="exemplars -1: expected a whole number from 0 up"):
-        scenario_for(story, rule, exemplars=-1)
-    with pytest.raises(KeyError, match="a rule on 'lava': expected a concept of the story, road, grass, "):
-        scenario_for(story, pd.Series({**rule, "concept": "lava"}))
-    with pytest.raises(KeyError, match="no class 'ufo' among 26"):
-        scenario_for(story, pd.Series({**rule, "class": "ufo"}))
-    with pytest.raises(ValueError, match="evidence 9999: expected numbers of the story's images, 0 to 103"):
-        scenario_for(story, pd.Series({**rule, "evidence": (9999,)}))
-    for wrong in (dict(rule), pd.DataFrame([rule]), rule.drop("style")):
-        with pytest.raises(
-            TypeError, match=r"the rule is a \w+( without style)?: expected a row of the rules of a probe"
-        ):
-            scenario_for(story, wrong)
-    with pytest.raises(ValueError, match="image -1: expected numbers of the story's images"):
-        cure.probe_again({}, [-1])
-    with pytest.raises(ValueError, match="no images to probe again"):
-        cure.probe_again({}, [])
-    with pytest.raises(ValueError, match="on 'road' → 'wooden': expected a material of the story"):
-        scenario_for(story, pd.Series({**rule, "style": "wooden"}))
-    with pytest.raises(KeyError, match="a rule of classifier 'vgg16': expected one of mini_vgg, "):
-        scenario_for(story, pd.Series({**rule, "classifier": "vgg16"}))
-    with pytest.raises(TypeError, match="edit 'mine' is a int: expected an Edit"):
-        cure.probe_again({"mine": 3})
+    for wrong in ({"concept": "lava"}, {"style": "wooden"}, {"classifier": "vgg16"}, {"class": "ufo"}):
+        [value] = wrong.values()
+        with pytest.raises(KeyError, match=f"{value}'.*(expected one of|among)"):
+            scenario_for(story, pd.Series({**rule, **wrong}))
     with pytest.raises(ValueError, match="an edit named 'before'"):
         cure.probe_again({"before": None})
 
@@ -296,7 +273,7 @@ def test_a_rule_without_an_image_to_choose_on_is_named(story, report, rules):
     car["evidence"] = [tuple((story.data.labels == CLASSES.index("car")).nonzero()[:, 0].tolist())]
     with pytest.raises(ValueError, match="rule 'car' on 'road': no image left that is read rightly"):
         cures_for(story, report, car, exemplars=4)
-    with pytest.raises(KeyError, match="a rule on 'lava'"):
+    with pytest.raises(KeyError, match="a rule of the concept 'lava'"):
         cures_for(story, report, rules.assign(concept="lava"))
 
 

@@ -27,8 +27,7 @@ from edittools.probing.statistics import bootstrap
 from edittools.stories import style_pictures, suites
 from edittools.stories import synthetic as syn
 from edittools.stories import synthetic_tables as tables
-from edittools.stories.exclusions import exclusions
-from edittools.world.textures import STYLES, transformed
+from edittools.world.textures import STYLES, restyle
 from edittools.zoo.embedded import MINI
 from edittools.zoo.load import load_classifier
 
@@ -98,7 +97,7 @@ def test_no_case_holds_an_excluded_pair_and_a_concept_too_small_gives_none():
     assert {case.concept for case in listed} == {"road", "building"}
     assert "house" in {case.target for case in listed if case.concept == "road"}
     assert "house" not in {case.target for case in listed if case.concept == "building"}
-    assert set(exclusions().columns) == {"concept", "reason", "class"}
+    assert set(syn.exclusions().columns) == {"concept", "reason", "class"}
 
 
 def test_an_unknown_concept_is_named():
@@ -131,7 +130,7 @@ def test_a_group_is_read_rightly_before_and_changed_only_at_the_concept_with_hel
 
 def test_the_variants_of_an_exemplar_are_three_pictures_of_one_image():
     case = syn.cases(SUITE)[0]
-    several = syn.parts(SUITE, case).in_variants(SUITE, case.style, 2)
+    several = syn.parts(SUITE, case).in_variants(case.style, 2)
     assert len(several) == 6 and torch.equal(several[0].image, several[2].image)
     assert (several[0].changed - several[2].changed).abs().max() > 0.1
 
@@ -363,11 +362,11 @@ def test_a_suite_without_a_model_is_that_of_the_tiers_first(tier):
     for name in others:
         suite = suites.suite(tier, "small", name)
         assert dict(suite.options)["model"] == name and suite.layers == suites.LAYERS[tier][name]
-        assert suite.about() != suites.suite(tier, "small").about()  # they share no store
+        assert suite != suites.suite(tier, "small")  # they share no store
 
 
 def test_the_stores_of_the_default_suites_go_on():
-    assert suites.suite("lite").options == () and suites.suite("lite").transform is transformed
+    assert suites.suite("lite").options == ()
     assert suites.suite("mini").options == (("count", 900), ("clean", 800))
 
 
@@ -390,7 +389,6 @@ def test_the_layers_of_each_network_on_photographs_are_editable_and_come_in_its_
 def test_the_papers_pictures_are_styles_of_the_smallest_and_the_largest_suite_on_photographs():
     found = {size: [s for s in suites.suite("lite", size).styles if s not in STYLES] for size in ("small", "full")}
     assert found == {"small": ["graffiti (picture)"], "full": list(style_pictures.PICTURES)}
-    assert all(suites.suite("lite", size).transform is style_pictures.transformed for size in found)
 
 
 def test_a_picture_is_laid_over_the_concept_alone_and_those_held_out_are_others(monkeypatch, tmp_path):
@@ -402,7 +400,7 @@ def test_a_picture_is_laid_over_the_concept_alone_and_those_held_out_are_others(
     images = LabelledImages(torch.full((6, 3, 32, 32), 0.5), torch.zeros(6, dtype=torch.long), ("ant",))
     masks = torch.zeros(6, 32, 32)
     masks[:, 8:24] = 1
-    changed = style_pictures.transformed(images, masks, "graffiti (picture)", range(6)).images
+    changed = syn.styled(images, masks, "graffiti (picture)", range(6)).images
     style_pictures._pictures.cache_clear()
     assert asked == ["editing-classifiers/styles/graffiti.pt"]
     torch.testing.assert_close(changed[:, :, :8], images.images[:, :, :8], atol=0.003, rtol=0)
@@ -411,8 +409,9 @@ def test_a_picture_is_laid_over_the_concept_alone_and_those_held_out_are_others(
     assert torch.equal(changed[4], changed[5])
     seen = {changed[i].numpy().tobytes() for i in (syn.SAME, *syn.MORE)}
     assert not seen & {changed[i].numpy().tobytes() for i in syn.HELD_OUT}
-    drawn = style_pictures.transformed(images, masks, "snow", range(6)).images
-    assert torch.equal(drawn, transformed(images, masks, "snow", range(6)).images)
+    drawn = syn.styled(images, masks, "snow", range(6)).images
+    expected = torch.stack([restyle(images.images[i], masks[i], "snow", i) for i in range(6)])
+    assert torch.equal(drawn, (expected * 255).round() / 255)
     with pytest.raises(ValueError, match="variant 6 of style 'graffiti .picture.': expected 0 to 5"):
         style_pictures.material("graffiti (picture)", 6)
     with pytest.raises(KeyError, match="no style 'rust'"):
@@ -452,5 +451,5 @@ def test_an_unknown_tier_or_size_is_refused():
 def test_msrc_gives_cases_of_classes_that_are_not_the_concept():
     suite = suites.suite("lite", "small")
     listed = syn.cases(suite)
-    banned = set(zip(exclusions().concept, exclusions()["class"], strict=True))
+    banned = set(zip(syn.exclusions().concept, syn.exclusions()["class"], strict=True))
     assert listed and not {(case.concept, case.target) for case in listed} & banned

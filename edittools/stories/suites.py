@@ -149,7 +149,6 @@ def _lite(small: bool, full: bool, model: str) -> Suite:
     grid = {"numbers": (3, 1), "strengths": (0.5, 1.0), "localities": (1.0,)}
     size = {"targets": 3 if full else 1, "every": 3, "least": 2, "most": 160 if full else 80}
     size["rivals"] = () if small else ("projection", "null_space", "closed_form")
-    size |= {"transform": style_pictures.transformed} if pictures else {}
     given = concepts, (*styles, *pictures), LAYERS["lite"][model], _source_options("lite", model)
     return Suite(msrc, *given, **size, **grid)
 

@@ -7,8 +7,8 @@ does it on any `Executor`, `summary` averages. A suite's `source` gives the imag
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field, fields
-from functools import lru_cache, partial
+from dataclasses import dataclass, field, fields, replace
+from functools import cache, lru_cache, partial
 from itertools import chain
 from os import PathLike
 from typing import Any
@@ -40,8 +40,9 @@ from edittools.images import Images, LabelledImages, digest_tensors, pixels_of, 
 from edittools.metrics import Comparison, errors, predict
 from edittools.moments import SecondMoment, second_moments
 from edittools.probing import jobs
-from edittools.stories.exclusions import exclusions
-from edittools.world.textures import transformed
+from edittools.probing.counterfactuals import turned
+from edittools.stories.style_pictures import material as style_picture
+from edittools.zoo.data import shipped
 
 SAME, MORE, HELD_OUT = 0, (1, 2), (3, 4, 5)
 """Style variants: that of the exemplars and the test, more for edits that see several, and those never seen."""
@@ -77,28 +78,14 @@ class Case:
 
 @dataclass(frozen=True)
 class Suite:
-    """What is swept. Plain values only, and a `source` that every process can import, so that a suite can be sent away.
+    """What is swept: plain values only, and a `source` that every process can import, so that a suite can be sent away.
 
-    Args:
-        source: gives the `Material`; called once in each process, with `options` as keywords.
-        concepts: every one is turned into every style.
-        styles: see concepts.
-        layers: that may be edited, in the network's order.
-        options: keywords of the source.
-        transform: makes the styled images: `textures.transformed`, or `style_pictures.transformed`.
-        targets: how many target classes for each concept and style, drawn at random.
-        numbers: of exemplars; the first is used by all methods, the others by editing and plain fine-tuning.
-        every: the other numbers are tried in one of so many cases.
-        area: least share of the image that the concept must cover.
-        least: errors that the validation images of other classes must show, or there is nothing to correct.
-        most: images with the concept that are used for one concept and style, drawn at random.
-        strengths: α by which every edit, also a fine-tuned one, is scaled.
-        rates: of fine-tuning.
-        steps: of fine-tuning; editing with the L1 objective takes `solver_steps`.
-        localities: of fine-tuning.
-        budgets: points of accuracy that a selected edit may cost; every one is reported.
-        rivals: names in `baselines.RIVALS` of methods that change a layer, tried with their own grids.
-        threads: of torch during a job, so that digits do not depend on who does it.
+    `source(**options)` gives the `Material`. Every one of its `concepts` is turned into every style,
+    for so many `targets`, classes drawn at random; edited are `layers`. The first of the `numbers` of exemplars is what
+    all methods get; editing and plain fine-tuning are tried with the others in one of `every` cases. A concept covers
+    at least a share `area` of an image; at `most` so many images show it; other classes have at `least` so many errors.
+    `strengths` scale every edit; `rates`, `steps` and `localities` are of fine-tuning, `solver_steps` of the L1
+    objective; `rivals` are names in `baselines.RIVALS`. The choice is made under each of the `budgets`, in points.
     """
 
     source: Callable[..., Material]
@@ -106,7 +93,6 @@ class Suite:
     styles: tuple[str, ...]
     layers: tuple[str, ...]
     options: tuple[tuple[str, Any], ...] = ()
-    transform: Callable[[LabelledImages, Tensor, str, Sequence[int]], LabelledImages] = transformed
     targets: int = 1
     numbers: tuple[int, ...] = (3, 1, 10)
     every: int = 1
@@ -122,12 +108,6 @@ class Suite:
     rivals: tuple[str, ...] = ()
     threads: int = 1
     seed: int = 0
-
-    def about(self) -> str:
-        """Say in one line what the results of this suite depend on."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        functions = {n: f"{f.__module__}.{f.__qualname__}" for n, f in values.items() if callable(f)}
-        return str(values | functions)
 
 
 RANKS = (1, 3, 10)
@@ -183,6 +163,13 @@ def workbench(suite: Suite) -> Workbench:
         return Workbench(cuts, everyday[0], everyday[1].fragile_first(), everyday[2], moments)
 
 
+def styled(images: LabelledImages, masks: Tensor, style: str, variants: Sequence[int]) -> LabelledImages:
+    """Turn what the masks cover into a style, image i in variant `variants[i]`; pixels of 8 bits, as in a file."""
+    size = max(images.images.shape[-2:])
+    made = turned(images, masks, [style_picture(style, variant, size) for variant in variants])
+    return replace(made, images=(made.images * 255).round() / 255)
+
+
 @dataclass(frozen=True)
 class Group:
     """All images with a concept, read rightly as they are (the paper's D), clean and in a style: same and held out."""
@@ -199,8 +186,8 @@ def group(suite: Suite, concept: str, style: str) -> Group:
     """Transform a concept into a style and run the images to every layer: once for all cases that share it."""
     found, chosen = material(suite), _members(suite, concept)
     clean, masks = found.images.subset(chosen), found.masks[concept][chosen]
-    same = suite.transform(clean, masks, style, [SAME] * len(clean))
-    held_out = suite.transform(clean, masks, style, [HELD_OUT[i % len(HELD_OUT)] for i in range(len(clean))])
+    same = styled(clean, masks, style, [SAME] * len(clean))
+    held_out = styled(clean, masks, style, [HELD_OUT[i % len(HELD_OUT)] for i in range(len(clean))])
     cuts = workbench(suite).cuts
     with jobs.alone(suite.threads):
         return Group(
@@ -213,7 +200,8 @@ def _members(suite: Suite, concept: str) -> Tensor:
     found = material(suite)
     if concept not in found.masks:
         raise KeyError(f"no masks of {concept!r}: expected one of {', '.join(found.masks)}")
-    banned = [found.images.classes.index(c) for c in _excluded(concept) if c in found.images.classes]
+    excluded = exclusions().query("concept == @concept")["class"]
+    banned = [found.images.classes.index(c) for c in excluded if c in found.images.classes]
     fits = (found.masks[concept].mean(dim=(1, 2)) >= suite.area) & _read_right(suite)
     fits &= ~torch.isin(found.images.labels, torch.tensor(banned, dtype=torch.long))
     members = fits.nonzero()[:, 0]
@@ -223,8 +211,13 @@ def _members(suite: Suite, concept: str) -> Tensor:
     return members
 
 
-def _excluded(concept: str) -> list[str]:
-    return exclusions().query("concept == @concept")["class"].tolist()
+@cache
+def exclusions() -> pd.DataFrame:
+    """Return the pairs of concept and class that no case may hold: the concept is the class, or names it."""
+    table = pd.read_csv(shipped("exclusions.txt"), sep=r"\s*;\s*", engine="python", skipinitialspace=True)
+    table.columns = table.columns.str.strip()
+    table["class"] = table.pop("classes").str.strip().str.split(", ")
+    return table.explode("class", ignore_index=True)
 
 
 def cases(suite: Suite) -> list[Case]:
@@ -265,12 +258,12 @@ class Parts:
         some, whole = self.chosen[:number].tolist(), self.group
         return [Exemplar(whole.clean.images[i], whole.same.images[i], whole.masks[i], self.target) for i in some]
 
-    def in_variants(self, suite: Suite, style: str, number: int) -> list[Exemplar]:
+    def in_variants(self, style: str, number: int) -> list[Exemplar]:
         """The exemplars in the test's variant and in two more: three pictures of each."""
         several, some = self.exemplars(number), self.chosen[:number]
         for variant in MORE:
             clean, masks = self.group.clean.subset(some), self.group.masks[some]
-            part = suite.transform(clean, masks, style, [variant] * len(some))
+            part = styled(clean, masks, style, [variant] * len(some))
             several += [e.map(changed=x) for e, x in zip(self.exemplars(number), part.images, strict=True)]
         return several
 
@@ -322,7 +315,7 @@ def _tables(
         exemplars, first = pieces.exemplars(number), number == min(suite.numbers[0], len(pieces.chosen))
         tried = {"editing": _edits(suite, tools, exemplars, "editing")}
         if first:
-            tried |= _of_the_first(suite, tools, exemplars, pieces.in_variants(suite, case.style, number))
+            tried |= _of_the_first(suite, tools, exemplars, pieces.in_variants(case.style, number))
         tables |= {(name, number): sweep_trials(trials, validation) for name, trials in tried.items()}
         tables |= {(n, number): table for n, table in _tuned(suite, tools, exemplars, validation, first).items()}
         if first:
@@ -431,9 +424,11 @@ def sweep(
 
 
 def identity_of(suite: Suite) -> str:
-    """What the rows of a sweep depend on: the suite's settings and grids, its classifier, its images and masks."""
+    """Say what the rows of a sweep depend on: the suite's settings and grids, its classifier, its images and masks."""
     found = material(suite)
     sets = [found.images, found.budget, found.clean]
     pictures = chain(*map(pixels_of, [*sets, found.reference]), found.masks.values(), (one.labels for one in sets))
     grids = [REWRITING, FINETUNING, *(RIVALS[name][1] for name in suite.rivals)]
-    return f"{suite.about()} {identity(found.classifier)} {digest_tensors(pictures)} {grids}"
+    plain = {f.name: getattr(suite, f.name) for f in fields(suite)}
+    named = {name: getattr(value, "__qualname__", value) for name, value in plain.items()}
+    return f"{named} {identity(found.classifier)} {digest_tensors(pictures)} {grids}"

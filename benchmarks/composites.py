@@ -6,8 +6,8 @@ A person has photos of roads, their masks and a picture of snow long before havi
 composite is held to what the classifier reads before the change, so nobody has to label it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -16,12 +16,10 @@ from torch import Tensor
 from edittools.choosing.scenario import Scenario
 from edittools.classifiers import Classifier
 from edittools.cut import sought_layers
-from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
 from edittools.pasting import paste_texture
 from edittools.stories import photos
 from edittools.stories.snow import everyday_photos, snow_exemplars
-from edittools.stories.tiers import Device
 from edittools.world.textures import VARIANTS, restyle
 from edittools.zoo.load import load_classifier
 
@@ -38,34 +36,25 @@ LATE = 10
 """So many of the last convolutions may be edited: late ones are fast to try."""
 
 
-@dataclass(frozen=True)
-class Masked:
-    """Photos read surely that show a concept, with its masks `(N, H, W)`, and all `other` photos `(M, 3, H, W)`."""
-
-    data: LabelledImages
-    masks: Tensor = field(repr=False)
-    other: Tensor = field(repr=False)
-
-    def composites(self, looks: Sequence[Look], numbers: Sequence[int] | None = None) -> LabelledImages:
-        """The photos `numbers` (default: all) in each of the looks, labelled as the untouched photos are."""
-        numbers = range(len(self.data)) if numbers is None else numbers
-        pictures = [look(self.data.images[i], self.masks[i], i) for i in numbers for look in looks]
-        repeated = self.data.subset([i for i in numbers for _ in looks])
-        return replace(repeated, images=(torch.stack(pictures) * 255).round() / 255)
+def composed(data: LabelledImages, masks: Tensor, looks: Sequence[Look]) -> LabelledImages:
+    """Turn what `masks` `(N, H, W)` cover to each of the looks, labelled as the untouched photos are."""
+    places = [i for i in range(len(data)) for _ in looks]
+    pictures = [look(data.images[i], masks[i], i) for i in range(len(data)) for look in looks]
+    return replace(data.subset(places), images=(torch.stack(pictures) * 255).round() / 255)
 
 
-def masked_photos(classifier: Classifier, concept: str, progress: bool = False) -> Masked:
+def masked_photos(
+    classifier: Classifier, concept: str, progress: bool = False
+) -> tuple[LabelledImages, Tensor, Tensor]:
     """The MSRC photos that show a `concept`, on `LEAST` of them, and are read with a probability of `SURE`.
 
-    Labels are what `classifier` reads. Raises `KeyError` for a concept that no photo shows.
+    Gives them, labelled as `classifier` reads them, their masks `(N, H, W)`, and all other photos `(M, 3, H, W)`.
     """
     data, masks = photos.msrc(classifier, SURE, progress)
-    if concept not in masks:
-        raise KeyError(f"concept {concept!r}: expected one of {', '.join(masks)}")
     showing = masks[concept].mean(dim=(1, 2)) >= LEAST
     shown = data.subset(showing)
     other = photos.unlabelled("msrc-v2/Images/", classifier, progress, without=shown.names)
-    return Masked(shown, masks[concept][showing], other)
+    return shown, masks[concept][showing], other
 
 
 def snow_looks() -> list[Look]:
@@ -80,21 +69,17 @@ def snow_looks() -> list[Look]:
     ]
 
 
-def snow_from_composites(name: str, progress: bool = False, device: Device = None) -> Scenario:
+def snow_from_composites(name: str, progress: bool = False) -> Scenario:
     """Notebook 01's story on photos, with a classifier of the zoo by name, chosen without a single photo of snow.
 
     `validation` are composites: roads of MSRC photos in each of `snow_looks`. So all 127 photos are the `test`.
     """
-    classifier = load_classifier(name, device)
-    roads = masked_photos(classifier, "road", progress)
+    classifier = load_classifier(name)
+    roads, masks, other = masked_photos(classifier, "road", progress)
     change = partial(paste_texture, texture_image=photos.snow_texture(), keep_shading=0)
     exemplars, layers = snow_exemplars(classifier, change), sought_layers(classifier)[-LATE:]
-    sets = {"validation": roads.composites(snow_looks()), "test": photos.snow_photos(classifier, progress)}
-    sets |= {"reference": roads.other, **everyday_photos(classifier, progress)}
-    story = {"tier": "lite", "change": change, "layers": layers, "several": _all(exemplars)}
+    sets = {"validation": composed(roads, masks, snow_looks()), "test": photos.snow_photos(classifier, progress)}
+    sets |= {"reference": other, **everyday_photos(classifier, progress)}
+    story = {"tier": "lite", "change": change, "layers": layers, "several": {"all 5": list(exemplars.values())}}
     default = {"layer": layers[0], "exemplar": "minivan", "rank": 1, "masked": True}
     return Scenario(classifier, exemplars, **sets, **story, default=default)
-
-
-def _all(exemplars: Mapping[str, Exemplar]) -> dict[str, list[Exemplar]]:
-    return {f"all {len(exemplars)}": list(exemplars.values())}
