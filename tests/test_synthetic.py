@@ -140,7 +140,8 @@ def test_counts_in_the_table_are_those_of_full_forward_passes():
     parts, tools = syn.parts(SUITE, case), syn.workbench(SUITE)
     classifier = syn.material(SUITE).classifier
     edit = finetune(classifier, "conv1", parts.exemplars(2), scope="global", rate=0.05, steps=3)
-    found = syn._Test(parts, tools.clean).figures(edit)
+    test = {name: kept.subset(parts.test) for name, kept in parts.group.kept.items()}
+    found = syn.figures(edit, test, parts.target, tools.clean)
     for name, data in (("same", parts.group.same), ("held out", parts.group.held_out)):
         test = data.subset(parts.test)
         before = errors(predict(classifier, test), test.labels)
@@ -342,7 +343,7 @@ def test_selection_under_several_budgets_is_selection_under_each():
     tools, case = syn.workbench(SUITE), syn.cases(SUITE)[0]
     parts = syn.parts(SUITE, case)
     validation = parts.group.kept["same"].subset(parts.validation)
-    [trials, *_] = syn._tables(SUITE, case, parts, tools, validation).values()
+    [trials, *_] = syn._tables(SUITE, case, parts, validation).values()
     for budget, choice in select_each(trials, tools.budget, (0.25, 2.0, 100.0)).items():
         alone = select(trials, tools.budget, budget)
         assert choice.settings == alone.settings and choice.accuracy_change == alone.accuracy_change
@@ -393,7 +394,7 @@ def test_the_papers_pictures_are_styles_of_the_smallest_and_the_largest_suite_on
 
 def test_a_picture_is_laid_over_the_concept_alone_and_those_held_out_are_others(monkeypatch, tmp_path):
     shown = torch.rand(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    torch.save(shown, tmp_path / "graffiti.pt")
+    torch.save({"imgs": shown}, tmp_path / "graffiti.pt")
     asked = []
     monkeypatch.setattr(style_pictures, "photo", lambda name: asked.append(name) or tmp_path / "graffiti.pt")
     style_pictures._pictures.cache_clear()

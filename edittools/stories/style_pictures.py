@@ -2,10 +2,11 @@
 
 from functools import lru_cache
 
+import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from edittools.world import textures
-from edittools.world.style_transfer import style_images
 from edittools.zoo.downloads import photo
 
 PICTURES = {
@@ -33,4 +34,5 @@ def material(style: str, variant: int = 0, size: int = 224) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _pictures(name: str, size: int) -> Tensor:
-    return style_images(photo(f"editing-classifiers/styles/{name}.pt"), size)
+    found = torch.load(photo(f"editing-classifiers/styles/{name}.pt"), weights_only=True, map_location="cpu")["imgs"]
+    return interpolate(found.float(), (size, size), mode="bilinear", antialias=True).clamp(0, 1)

@@ -289,77 +289,67 @@ def run_case(suite: Suite, case: Case) -> list[dict[str, Any]]:
     with jobs.alone(suite.threads):
         pieces, tools = parts(suite, case), workbench(suite)
         validation = pieces.group.kept["same"].subset(pieces.validation)
+        test = {name: kept.subset(pieces.test) for name, kept in pieces.group.kept.items()}
         head = {"concept": case.concept, "style": case.style, "target": case.target}
-        test = _Test(pieces, tools.clean)
-        found = int((validation.before & (validation.labels != pieces.target)).sum())
-        if found < suite.least or not test.has_errors():
+        found, reported = (
+            int((one.before & (one.labels != pieces.target)).sum()) for one in (validation, test["same"])
+        )
+        if found < suite.least or not reported:
             return [{**head, "method": "undefined", "validation errors": found}]
         rows, measured = [], {}
-        tables = _tables(suite, case, pieces, tools, validation)
-        for (method, number), table in tables.items():
+        for (method, number), table in _tables(suite, case, pieces, validation).items():
             for budget, choice in select_each(table, tools.budget, suite.budgets).items():
-                key = id(choice.edit) if choice.found else None  # methods share edits, and budgets do
-                if key not in measured:
-                    measured[key] = test.figures(choice.edit if choice.found else None)
+                edit = choice.edit if choice.found else None
+                if id(edit) not in measured:  # methods share edits, and budgets do
+                    measured[id(edit)] = figures(edit, test, pieces.target, tools.clean)
                 settings = {**head, "method": method, "exemplars": number, "budget": budget, **_settings(choice)}
-                rows.append({**settings, "accuracy_change_budget": choice.accuracy_change, **measured[key]})
+                rows.append({**settings, "accuracy_change_budget": choice.accuracy_change, **measured[id(edit)]})
         return rows
 
 
-def _tables(
-    suite: Suite, case: Case, pieces: Parts, tools: Workbench, validation: CachedStates
-) -> dict[tuple[str, int], pd.DataFrame]:
+def _tables(suite: Suite, case: Case, pieces: Parts, validation: CachedStates) -> dict[tuple[str, int], pd.DataFrame]:
     """Sweep every method on the validation images: a table of trials by method and number of exemplars."""
-    tables = {}
+    tables: dict[tuple[str, int], pd.DataFrame] = {}
     for number in dict.fromkeys(min(n, len(pieces.chosen)) for n in _numbers(suite, case)):
-        exemplars, first = pieces.exemplars(number), number == min(suite.numbers[0], len(pieces.chosen))
-        tried = {"editing": _edits(suite, tools, exemplars, "editing")}
-        if first:
-            tried |= _of_the_first(suite, tools, exemplars, pieces.in_variants(case.style, number))
-        tables |= {(name, number): sweep_trials(trials, validation) for name, trials in tried.items()}
-        tables |= {(n, number): table for n, table in _tuned(suite, tools, exemplars, validation, first).items()}
-        if first:
-            tables |= {(f"rank {r}", number): tables["editing", number].query("rank == @r") for r in RANKS}
+        several = None if tables else pieces.in_variants(case.style, number)
+        tried, shown = _tried(suite, pieces.exemplars(number), several), {"exemplars": pieces.exemplars(number)}
+        found = {name: sweep_trials(trials, validation) for name, trials in tried.items()}
+        found |= _tuned(suite, shown, validation, first=not tables)
+        if not tables:
+            found |= {f"rank {r}": found["editing"].query("rank == @r") for r in RANKS}
+        tables |= {(name, number): table for name, table in found.items()}
     return {key: table for key, table in tables.items() if len(table)}
 
 
-def _edits(
-    suite: Suite,
-    tools: Workbench,
-    exemplars: Sequence[Exemplar],
-    name: str,
-    make: Callable[..., Trials] = rewriting_trials,
-) -> Trials:
-    """Edits with the settings of `REWRITING`, or random directions with the same."""
-    settings = grid(**REWRITING[name], steps=(suite.solver_steps,))
-    return make(tools.cuts, {"exemplars": exemplars}, tools.moments, settings, suite.strengths)
+def _tried(suite: Suite, exemplars: Sequence[Exemplar], several: Sequence[Exemplar] | None) -> dict[str, Trials]:
+    """Say what is tried by method; with the first number of exemplars, of which there are `several` variants, all."""
+    tools, grids = workbench(suite), {name: grid(**one, steps=(suite.solver_steps,)) for name, one in REWRITING.items()}
 
+    def trials(make: Callable[..., Trials], settings: Sequence[Mapping], shown: Sequence[Exemplar]) -> Trials:
+        return make(tools.cuts, {"exemplars": shown}, tools.moments, settings, suite.strengths)
 
-def _of_the_first(
-    suite: Suite, tools: Workbench, exemplars: Sequence[Exemplar], several: Sequence[Exemplar]
-) -> dict[str, Trials]:
-    """What is tried with the number of exemplars that all methods get, and not with others."""
-    tried = {name: _edits(suite, tools, exemplars, name) for name in REWRITING if name != "editing"}
-    tried["random direction"] = _edits(suite, tools, exemplars, "editing", random_trials)
+    if several is None:
+        return {"editing": trials(rewriting_trials, grids["editing"], exemplars)}
+    found = {name: trials(rewriting_trials, settings, exemplars) for name, settings in grids.items()}
+    found["random direction"] = trials(random_trials, grids["editing"], exemplars)
     for name in suite.rivals:
         method, settings = RIVALS[name]
-        given = (tools.cuts, {"exemplars": exemplars}, tools.moments, settings, suite.strengths)
-        tried[name.replace("_", " ")] = baseline_trials(method, *given)
-    return tried | {"editing, variants": _edits(suite, tools, several, "editing")}
+        found[name.replace("_", " ")] = trials(partial(baseline_trials, method), settings, exemplars)
+    return found | {"editing, variants": trials(rewriting_trials, grids["editing"], several)}
 
 
 def _tuned(
-    suite: Suite, tools: Workbench, exemplars: Sequence[Exemplar], validation: CachedStates, first: bool
+    suite: Suite, shown: Mapping[str, Sequence[Exemplar]], validation: CachedStates, first: bool
 ) -> dict[str, pd.DataFrame]:
     """Sweep both fine-tunings, and with the `first` number of exemplars the best two again with each locality."""
-    tables, named = {}, {"exemplars": exemplars}
+    tables, tools = {}, workbench(suite)
     for scope in SCOPES:
         settings = grid(scope=(scope,), rate=suite.rates, steps=(suite.steps,))
-        plain = sweep_trials(finetuning_trials(tools.cuts, named, settings).at(suite.strengths), validation)
+        plain = sweep_trials(finetuning_trials(tools.cuts, shown, settings).at(suite.strengths), validation)
         tables[f"{scope} fine-tuning"] = plain
         if first:
             best = best_runs(plain, 2, ("layer", "exemplar", "rate"))
-            near = repeated_trials(best, tools.cuts, named, (suite.steps,), suite.localities, tools.reference)
+            near = repeated_trials(best, tools.cuts, shown, (suite.steps,), suite.localities, tools.reference)
             tables[f"{scope}, locality"] = sweep_trials(near.at(suite.strengths), validation)
     return tables
 
@@ -377,33 +367,18 @@ def _settings(choice: Choice) -> dict[str, Any]:
     return {"strength": 0.0} | {n: v if isinstance(v, str) else float(v) for n, v in known.items() if v is not None}
 
 
-class _Test:
-    """A case's test images, kept at every layer."""
-
-    def __init__(self, pieces: Parts, clean: CachedStates) -> None:
-        self.kept = {name: kept.subset(pieces.test) for name, kept in pieces.group.kept.items()}
-        labels = self.kept["same"].labels
-        self.groups, self.clean = {"target": labels == pieces.target, "other": labels != pieces.target}, clean
-
-    def has_errors(self) -> bool:
-        """Whether another class has anything to correct."""
-        return bool((self.kept["same"].before & self.groups["other"]).any())
-
-    def figures(self, edit: Edit | None) -> dict[str, float]:
-        """Evaluate an edit: `other same before`, `… after`, `… corrected`, `… broken`, and `accuracy_change`."""
-
-        def compared(kept: CachedStates) -> Comparison:
-            return Comparison(kept.before, kept.before) if edit is None else kept.compare(edit)
-
-        found = {"accuracy_change": compared(self.clean).row()["accuracy change (points)"]}
-        for style, kept in self.kept.items():
-            whole = compared(kept)
-            for who, chosen in self.groups.items():
-                part = Comparison(whole.before[chosen], whole.after[chosen])
-                counts = {"before": int(part.before.sum()), "after": int(part.after.sum())}
-                counts |= {"corrected": part.corrected, "broken": part.broken}
-                found |= {f"{who} {style} {name}": count for name, count in counts.items()}
-        return found
+def figures(edit: Edit | None, test: Mapping[str, CachedStates], target: int, clean: CachedStates) -> dict[str, float]:
+    """Evaluate an edit: `other same before`, `… after`, `… corrected`, `… broken`, and `accuracy_change`."""
+    compare = lambda kept: Comparison(kept.before, kept.before) if edit is None else kept.compare(edit)  # noqa: E731
+    found = {"accuracy_change": compare(clean).row()["accuracy change (points)"]}
+    for style, kept in test.items():
+        whole, own = compare(kept), kept.labels == target
+        for who, chosen in (("target", own), ("other", ~own)):
+            part = Comparison(whole.before[chosen], whole.after[chosen])
+            counts = {"before": int(part.before.sum()), "after": int(part.after.sum())}
+            counts |= {"corrected": part.corrected, "broken": part.broken}
+            found |= {f"{who} {style} {name}": count for name, count in counts.items()}
+    return found
 
 
 def sweep(
