@@ -98,7 +98,7 @@ def synthetic(model: str) -> Scenario:
 def cure(model: str) -> Scenario:
     """Notebook 04: styles and materials probed, the strongest suspicion rewritten and probed again."""
     story = probing_scenario("paper", models=[model])
-    story = replace(story, styles=story.styles[:1], styled=3)
+    story = replace(story, textures=dict([*story.textures.items()][:1]), styled=3)
     probe = story.with_materials()
     assert len(story.with_styles().table)
     try:

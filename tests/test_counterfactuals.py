@@ -22,6 +22,7 @@ from edittools.probing.counterfactuals import Concepts, control_mask, materials
 from edittools.probing.effects import Probe, pairs, score
 from edittools.probing.probe import Settings, probe
 from edittools.rewriting import rewrite
+from edittools.stories import rules
 from edittools.world.contexts import GROUNDS
 from edittools.world.miniworld import CLASSES, scene, scenes
 from edittools.zoo.load import load_classifier
@@ -475,7 +476,7 @@ def test_in_miniworld_the_planted_rules_are_found_and_none_without_them(vehicles
 
 def test_a_scene_painted_again_differs_in_its_ground_only_and_is_read_as_it_looks(story):
     few = range(2 * len(CLASSES))
-    story = replace(story, data=story.data.subset(few), masks={c: mask[few] for c, mask in story.masks.items()})
+    story = replace(story, concepts=story.concepts.subset(few))
     table = story.repainted(["mini_vgg"]).table
     assert len(table) == len(story.data) * len(GROUNDS) and set(table["classifier"]) == {"mini_vgg"}
     itself = table[table["style"] == table["concept"]]
@@ -491,19 +492,16 @@ def test_a_scene_painted_again_differs_in_its_ground_only_and_is_read_as_it_look
     assert changed[masks[row["concept"]] > 0].float().mean() > 0.9
     assert changed[masks["object"] > 0].float().mean() < 0.1
     assert set(table) == set(story.with_materials([("road", "water")], ["mini_vgg"]).table)  # the columns of a probe
-    some = replace(story, data=story.data.subset(range(10, 20)))
+    some = replace(story, concepts=story.concepts.subset(range(10, 20)))
     with pytest.raises(ValueError, match="image 0 is not the scene with seed"):
         some.repainted(["mini_vgg"])
 
 
-def test_pictures_are_of_one_probe_since_names_repeat(story):
-    snow = {of: story.pictures(of).styles["snow"][0] for of in ("styles", "materials")}
-    assert not torch.equal(snow["styles"], snow["materials"])
-    without = {c: mask * (c != "road") for c, mask in story.donor_masks.items()}
-    shown = replace(story, donor_masks=without).pictures("materials").styles
-    assert set(shown) == {*story.concepts} - {"road"}
-    with pytest.raises(ValueError, match="pictures of 'all': expected 'styles' or 'materials'"):
-        story.pictures("all")
+def test_concepts_are_turned_to_materials_that_enough_donors_show_and_to_styles_of_the_same_name(story):
+    assert not torch.equal(story.styles.styles["snow"][0], story.concepts.styles["snow"][0])
+    assert set(story.concepts.styles) == set(story.probed)
+    donors, masks = story.data.subset(range(26)), {c: mask[:26] * (c != "road") for c, mask in story.masks.items()}
+    assert "road" not in rules._with_materials(donors, masks, donors, masks, 2).styles
 
 
 def test_a_story_of_photographs_cannot_be_painted_again(story):

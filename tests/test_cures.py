@@ -44,7 +44,7 @@ def cure(story, rule):
 
 @pytest.fixture(scope="module")
 def edit(story, cure):
-    return rewrite(cure.classifier, "features.10", cure.several["car 1 in 3 variants"], story.donors, rank=3)
+    return rewrite(cure.classifier, "features.10", cure.several["car 1 in 3 variants"], story.reference, rank=3)
 
 
 def test_a_rule_becomes_a_scenario_whose_parts_do_not_meet(story, rule, cars):
@@ -78,7 +78,7 @@ def test_an_image_that_shows_both_is_not_kept(story, rule, cars):
     snow = story.masks["snow"].clone()
     both = (story.masks["road"].mean(dim=(1, 2)) >= 0.02).nonzero()[:, 0]
     snow[both, :32] = 1
-    changed = replace(story, masks={**story.masks, "snow": snow})
+    changed = replace(story, concepts=replace(story.concepts, masks={**story.masks, "snow": snow}))
     cure, before = scenario_for(changed, rule, exemplars=2), scenario_for(story, rule, exemplars=2)
     assert cure.numbers == before.numbers and len(cure.keep) == len(before.keep)
     kept = pixel_digests([*cure.keep.images, *cure.keep_report.images])
@@ -86,7 +86,7 @@ def test_an_image_that_shows_both_is_not_kept(story, rule, cars):
 
 
 def test_exemplars_are_the_evidence_in_variants_that_no_reported_image_has(story, cure, cars):
-    snow = story.materials(["snow"])["snow"]
+    snow = story.concepts.styles["snow"]
     assert list(cure.exemplars) == ["car 1", "car 2", "car 3"]
     for k, (several, first) in enumerate(zip(cure.several.values(), cure.exemplars.values(), strict=True)):
         assert len(several) == 3 and several[0] is first
@@ -97,7 +97,7 @@ def test_exemplars_are_the_evidence_in_variants_that_no_reported_image_has(story
 
     def variant(picture, i):
         made = paste_texture(story.data.images[i], story.masks["road"][i], snow)
-        return next(v for v in range(story.variants) if torch.equal(made[v], picture))
+        return next(v for v in range(len(snow)) if torch.equal(made[v], picture))
 
     assert {*map(variant, cure.validation.images, np.repeat(cure.numbers["validation"], 3))} == {0, 1, 2, 3}
     assert {*map(variant, cure.test.images, cure.numbers["test"])} <= {4, 5, 6, 7}
@@ -111,7 +111,10 @@ def test_photographs_are_cut_to_the_classifier_and_held_to_its_readings(story, r
     large = interpolate(story.data.images, scale_factor=2)
     masks = {c: interpolate(m[None], scale_factor=2)[0] for c, m in story.masks.items()}
     wrong = replace(story.data, images=large, labels=torch.zeros_like(story.data.labels))
-    cure = scenario_for(replace(story, data=wrong, masks=masks, settings=Settings(labels="read")), rule)
+    cure = scenario_for(
+        replace(story, concepts=replace(story.concepts, data=wrong, masks=masks), settings=Settings(labels="read")),
+        rule,
+    )
     size = cure.classifier.size
     assert cure.test.images.shape[-2:] == cure.keep_report.images.shape[-2:] == (size, size)
     exemplars = [e for several in cure.several.values() for e in several]
@@ -146,7 +149,7 @@ def test_another_classifier_of_the_story_gets_layers_of_its_own(story, rule):
 
 
 def test_what_is_no_rule_of_the_story_is_refused(story, rule, cure, cars):
-    alone = replace(story, data=story.data.subset(cars), masks={c: m[cars] for c, m in story.masks.items()})
+    alone = replace(story, concepts=story.concepts.subset(cars))
     with pytest.raises(ValueError, match=r"'test': 0, 'target class': \d+}, 0 to keep; expected at least one exemplar"):
         scenario_for(alone, pd.Series({**rule, "evidence": (0,)}))
     with pytest.raises(ValueError, match="'exemplars': 0"):
@@ -244,7 +247,7 @@ def test_each_rule_has_its_own_class_and_keeps_all_others(story, report, rules):
     for (_, rule), cure in zip(rules.iterrows(), cures.values(), strict=True):
         number = CLASSES.index(rule["class"])
         assert [e.label for e in cure.exemplars.values()] == [number]
-        halves = story.materials([rule["style"]])[rule["style"]].split(4)
+        halves = story.concepts.styles[rule["style"]].split(4)
         for part, turned, kept, variants, count, used in (
             (story, cure.validation, cure.keep, halves[0], 3, set(rule["evidence"])),
             (report, cure.test, cure.keep_report, halves[1], 1, set()),

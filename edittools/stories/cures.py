@@ -107,7 +107,7 @@ def scenario_for(story: Probing, rule: pd.Series, exemplars: int = 3, progress: 
     turn = partial(in_variants, data, story.masks[concept], classifier.size)
     kept = replace(data, images=images).subset(exceptions)
     keep, report = kept.split(0.5) if len(kept) > 1 else (None, kept)
-    materials = story.materials([concept, style]) | {style: held_out}
+    materials = {concept: story.concepts.styles[concept], style: held_out}
     return Cure(
         classifier,
         **shown(story, rule, exemplars),
@@ -119,7 +119,7 @@ def scenario_for(story: Probing, rule: pd.Series, exemplars: int = 3, progress: 
         keep=keep,
         keep_report=report,
         numbers=numbers,
-        concepts=Concepts(data, {concept: story.masks[concept]}, materials, story.objects),
+        concepts=Concepts(data, {concept: story.masks[concept]}, materials, story.concepts.objects),
         settings=replace(story.settings, only=[concept], variants_per_image=2, control="in place", labels="given"),
     )
 
@@ -128,7 +128,7 @@ def of_story(story: Probing, rule: pd.Series) -> tuple[Classifier, str, str]:
     """Return the classifier, concept and style of a rule; raise `KeyError` for one that is not of the story."""
     name, concept, style = rule.get("classifier", story.first), rule["concept"], rule["style"]
     known = {"classifier": (name, story.classifiers), "concept": (concept, story.masks)}
-    for what, (given, expected) in {**known, "material": (style, story.donor_masks)}.items():
+    for what, (given, expected) in {**known, "material": (style, story.concepts.styles)}.items():
         if given not in expected:
             raise KeyError(f"a rule of the {what} {given!r}: expected one of {', '.join(expected)}")
     return story.classifiers[name], concept, style
@@ -136,7 +136,8 @@ def of_story(story: Probing, rule: pd.Series) -> tuple[Classifier, str, str]:
 
 def halves(story: Probing, style: str) -> tuple[Tensor, ...]:
     """Part the variants of a material: to make and choose an edit, and to report it."""
-    return story.materials([style])[style].tensor_split([(story.variants + 1) // 2])
+    variants = story.concepts.styles[style]
+    return variants.tensor_split([(len(variants) + 1) // 2])
 
 
 def as_read(story: Probing, classifier: Classifier, progress: bool = False) -> tuple[LabelledImages, Tensor, Tensor]:
