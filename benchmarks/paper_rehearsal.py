@@ -82,15 +82,15 @@ def typographic(model: str) -> Scenario:
 
 
 def synthetic(model: str) -> Scenario:
-    """Notebook 03: a case of a folder of validation images, by every method."""
+    """Notebook 03: the cases of a folder of validation images, by every method."""
     whole = suites.suite("paper", "small", model)
     options = {**dict(whole.options), "per_class": 6, "clean": 6}
     few = {"styles": whole.styles[:1], "layers": whole.layers[-2:], "numbers": (1,), "strengths": (1.0,), "least": 1}
     few |= {"rates": (1e-2,), "steps": 2, "solver_steps": 3, "localities": (1.0,), "options": tuple(options.items())}
     suite = replace(whole, **few)
-    case, found = syn.cases(suite)[0], syn.material(suite)
-    assert (syn.sweep(suite, [case]).method != "undefined").any()
-    shown = {"exemplar": syn.parts(suite, case).exemplars(1)[0]}
+    found = syn.material(suite)
+    assert (syn.sweep(suite).method != "undefined").any()
+    shown = {"exemplar": syn.parts(suite, syn.cases(suite)[0]).exemplars(1)[0]}
     sets = {"validation": found.images, "budget": found.budget, "test": found.clean}
     return Scenario(found.classifier, shown, reference=found.reference.images[:], layers=suite.layers, **sets)
 

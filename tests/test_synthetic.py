@@ -3,8 +3,7 @@
 import multiprocessing
 import os
 import signal
-import time
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -187,11 +186,6 @@ def test_a_case_without_errors_enough_is_counted_and_not_scored(table):
     assert tables.summary(both).equals(tables.summary(table))
 
 
-def test_threads_that_share_a_model_give_the_same_table(table):
-    with ThreadPoolExecutor(2) as pool:
-        pd.testing.assert_frame_equal(syn.sweep(SUITE, executor=pool), table)
-
-
 def test_a_process_pool_and_a_resumed_store_give_the_same_table(table, tmp_path):
     first = syn.cases(SUITE)[:1]
     syn.sweep(SUITE, only=first, store=tmp_path / "store")
@@ -239,39 +233,6 @@ def test_dask_with_two_workers_of_which_one_is_killed_gives_the_same_table(table
     assert marker.exists()
     pd.testing.assert_frame_equal(found, table)
     pd.testing.assert_frame_equal(syn.sweep(SUITE, store=store), table)  # all of it is in the store
-
-
-def killed_when_stored(work, count, store):
-    """Start `work` in a process of its own and kill it as soon as the folder `store` has so many finished jobs."""
-    process = PROCESSES.Process(target=work)
-    process.start()
-    until = time.monotonic() + 300
-    while time.monotonic() < until and process.is_alive():
-        if len(list(store.glob("*.json"))) >= count:
-            break
-        time.sleep(0.01)
-    process.kill()
-    process.join()
-    return process.exitcode
-
-
-def test_killing_the_whole_run_loses_no_finished_case(table, tmp_path):
-    store = tmp_path / "store"
-    listed = syn.cases(SUITE)
-    work = partial(run_and_wait_at_the_last, SUITE, str(store))
-    assert killed_when_stored(work, len(listed) - 1, store) == -signal.SIGKILL
-    done = []
-    work = lambda case: done.append(case) or syn.run_case(SUITE, case)  # noqa: E731
-    resumed = jobs.run(work, {str(case): case for case in listed}, store, about=syn.identity_of(SUITE))
-    assert done == listed[-1:]
-    pd.testing.assert_frame_equal(resumed, table)
-
-
-def run_and_wait_at_the_last(suite, store):
-    """Sweep, but never come to an end: the last case waits to be killed."""
-    listed = syn.cases(suite)
-    work = lambda case: time.sleep(600) if case == listed[-1] else syn.run_case(suite, case)  # noqa: E731
-    jobs.run(work, {str(case): case for case in listed}, store, about=syn.identity_of(suite))
 
 
 def test_the_threads_of_torch_are_as_before():
