@@ -176,7 +176,9 @@ def _with_materials(
 
 def _in_miniworld(split: str, per_class: int, progress: bool, device: Device) -> Probing:
     """As many scenes of each class; the classes come in turn, so that the first scenes are of all classes."""
-    unscored, spaced = (("sky", "wall"),), partial(scenes, workers=2, progress=progress)
+    names, unscored = ("mini_vgg", "mini_resnet", "mini_vgg_balanced"), (("sky", "wall"),)
+    classifiers = {name: load_classifier(name, device) for name in names}
+    spaced = partial(scenes, workers=2, progress=progress)
     count, start = per_class * len(CLASSES), SPLITS[split].start + 200_000
     data = spaced(count, start, label=[CLASSES[i % len(CLASSES)] for i in range(count)])
     donors = spaced(4 * len(CLASSES), SPLITS["reference"].start + 200_000, label=list(CLASSES) * 4)
@@ -185,7 +187,7 @@ def _in_miniworld(split: str, per_class: int, progress: bool, device: Device) ->
     concepts = replace(_with_materials(data, masks, donors, given, 8), objects={"object": CLASSES})
     return Probing(
         "mini",
-        {name: load_classifier(name, device) for name in ("mini_vgg", "mini_resnet", "mini_vgg_balanced")},
+        classifiers,
         concepts,
         textures=style_textures(STYLES, size=max(data.images.shape[-2:])),
         styled=3 * len(CLASSES),
