@@ -16,6 +16,7 @@ from functools import reduce
 from operator import add
 from pathlib import Path
 
+import figures
 import pandas as pd
 import torch
 from common import finish, parser, start
@@ -26,7 +27,6 @@ from edittools.choosing import Choice, Protocol, Scenario, grid, staying
 from edittools.choosing.protocol import STAY
 from edittools.edits import Edit
 from edittools.images import LabelledImages
-from edittools.lab import result_plots
 from edittools.metrics import Comparison, errors, predict
 from edittools.stories.cures import cures_for
 from edittools.stories.rules import probing_scenario
@@ -142,7 +142,7 @@ def main() -> None:
     print(pd.DataFrame(shown).T.to_string(float_format="{:.2f}".format), "\n")
     print(table.to_string(index=False, float_format="{:.2f}".format))
     FIGURE.parent.mkdir(exist_ok=True)
-    result_plots.many_edits(table).savefig(FIGURE, dpi=110)
+    figures.many_edits(table).savefig(FIGURE, dpi=110)
     seconds = time.perf_counter() - started
     print(f"\nfigure: {FIGURE}   ({seconds:.0f} s)")
     finish(options, {"steps": rows, "rules": shown, "seconds": seconds})

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 from common import finish, parser, start
+from figures import robustness_curves
 
 from edittools.baselines import RIVALS, SCOPES
 from edittools.choosing.choice import Choice
@@ -20,7 +21,6 @@ from edittools.choosing.corruptions import corrupted_errors
 from edittools.choosing.protocol import Protocol
 from edittools.choosing.scenario import Scenario
 from edittools.choosing.trials import grid
-from edittools.lab import plots
 from edittools.stories.snow import snow_scenario
 from edittools.stories.typographic import typographic_scenario
 
@@ -78,7 +78,7 @@ def conclude(
     print(curves.set_index(["method", "strength"]).mul(100).round(1).to_string())
     path = Path(__file__).resolve().parent.parent / "out" / f"robustness_{arguments.story}.png"
     path.parent.mkdir(exist_ok=True)
-    plots.robustness_curves(curves).savefig(path, dpi=120)
+    robustness_curves(curves).savefig(path, dpi=120)
     seconds = time.perf_counter() - started
     print(f"\nout/{path.name}, {seconds:.0f} s in all")
     means = whole.mean()

@@ -442,11 +442,10 @@ def drawn(rows: list[dict[str, Any]]) -> str:
 
 def draw(rows: list[dict[str, Any]]) -> None:
     """Draw the picture, marked with its rows."""
+    import figures
     import pandas as pd
 
-    from edittools.lab import result_plots
-
-    result_plots.methods_by_story(pd.DataFrame(rows)).savefig(PICTURE, dpi=100, metadata={"Rows": drawn(rows)})
+    figures.methods_by_story(pd.DataFrame(rows)).savefig(PICTURE, dpi=100, metadata={"Rows": drawn(rows)})
 
 
 START, END = "<!-- table: python benchmarks/tables.py -->\n\n", "\n\n<!-- end -->"

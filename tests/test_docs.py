@@ -24,7 +24,6 @@ from edittools.cut import Cut
 from edittools.edits import Edit, applied_edits
 from edittools.images import LabelledImages, save_image, save_mask
 from edittools.keys import LayerKeys
-from edittools.lab import result_plots
 from edittools.metrics import Comparison
 from edittools.rewriting import pose, rewrite, solve_least_squares
 
@@ -171,12 +170,15 @@ def test_a_dot_is_filled_where_both_bounds_hold_on_held_out_images(monkeypatch):
     }
 
 
-def test_the_picture_has_a_dot_a_method_and_says_by_its_filling_what_holds():
+def test_the_picture_has_a_dot_a_method_and_says_by_its_filling_what_holds(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import figures
+
     rows = [("a", "edit", 0.8, "yes"), ("a", "tuning", 0.5, "no"), ("b", "edit", 0.1, "unknown")]
     table = pd.DataFrame(
         [{"story": s, "method": m, "share": x, "low": x - 0.1, "high": x + 0.1, "holds": h} for s, m, x, h in rows]
     )
-    [axis] = result_plots.methods_by_story(table).axes
+    [axis] = figures.methods_by_story(table).axes
     drawn = {
         tuple(np.round(line.get_xydata()[0], 2)): line
         for line in axis.lines
@@ -198,7 +200,7 @@ def test_a_result_names_its_call_without_the_files_of_the_machine_it_ran_on(monk
         assert "/" not in json.loads(path.read_text())["call"].replace("benchmarks/", "", 1), path.name
 
 
-SHARED = ("common", "network_tables", "stand_ins", "table_cells", "tier_tables")
+SHARED = ("common", "figures", "network_tables", "stand_ins", "table_cells", "tier_tables")
 SCRIPTS = [path for path in sorted((ROOT / "benchmarks").glob("*.py")) if path.stem not in SHARED]
 
 
@@ -226,6 +228,7 @@ def test_the_version_is_the_same_everywhere():
 
 def test_what_is_left_of_single_edits_is_counted_image_by_image(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import figures
     import many_edits
     import tables
 
@@ -244,7 +247,7 @@ def test_what_is_left_of_single_edits_is_counted_image_by_image(monkeypatch):
     assert (row["budget change"], row["clean change"], row["kept broken"], row["kept"]) == (-25, 25, 0.5, 4)
     [line] = [line for line in tables.many_edits({"steps": [row]}).splitlines() if line.startswith("| added |")]
     assert "| 5 / 1 of 7 |" in line and "| 50 % of 4 |" in line and line.endswith("| 50.0 % of 4 |")
-    drawn = result_plots.many_edits(pd.DataFrame([row, row | {"rules": 1, "left": 1.0}]))
+    drawn = figures.many_edits(pd.DataFrame([row, row | {"rules": 1, "left": 1.0}]))
     shown = [axis.lines[0].get_xydata().tolist() for axis in drawn.axes]
     assert shown == [[[3, 50], [1, 100]], [[3, 50], [1, 50]], [[3, 25], [1, 25]]]
 

@@ -517,9 +517,9 @@ def test_a_strange_class_or_mask_name_is_shown_as_text_and_written_nowhere(name,
     kinds = {type(widget).__name__ for widget in _all_widgets(view)}
     assert "HTML" not in kinds and "HTMLMath" not in kinds  # a Label escapes what it shows
     editor = MaskEditor(photos32[0], {name: None})
-    editor.rectangle((0, 0), (3, 3))
+    editor.mask = torch.ones(32, 32)
     editor.save(tmp_path / "mask.png")
-    assert editor.masks[name].sum() == 16 and [path.name for path in tmp_path.rglob("*")] == ["mask.png"]
+    assert editor.masks[name].sum() == 32 * 32 and [path.name for path in tmp_path.rglob("*")] == ["mask.png"]
 
 
 def _all_widgets(widget):

@@ -20,8 +20,6 @@ from edittools.cut import Cut, cut_all, editable_layers, later_layers, rows, sou
 from edittools.edits import Edit
 from edittools.images import LabelledImages
 from edittools.keys import LayerKeys, layer_keys, windows_of
-from edittools.lab import repair_figure
-from edittools.lab.plots import RIGHT
 from edittools.metrics import Comparison, errors, predict
 from edittools.moments import SecondMoment, measure
 from edittools.rewriting import pose, preactivation_target, rewrite
@@ -364,32 +362,11 @@ def test_the_costs_of_a_repair_are_those_that_its_bound_counted(fix):
     assert few.equals(costs[costs.chosen | (costs.index == 0)].reset_index(drop=True))
 
 
-def test_the_figure_of_a_repair_has_the_numbers_of_its_tables(story, call, fix):
-    above, below = repair_figure(fix, count=7).subfigs
-    bars, dots, firing = above.axes
-    assert [bar.get_width() for bar in bars.patches] == list(100 * fix.table.share)
-    names = [label.get_text() for label in bars.get_yticklabels()]
-    assert names == [f"{name}\n{row.corrected} / {row.broken}" for name, row in fix.table.iterrows()]
-    costs, kept = fix.costs(), len(fix.protocol.states["keep"].labels)
-    every, ring = (dot.get_offsets().tolist() for dot in dots.collections)
-    assert every == [[100 * row["kept broken"] / kept, row.net] for _, row in costs.iterrows()]
-    assert ring == [every[i] for i in costs.index[costs.chosen]]
-    assert len(firing.images) == 2 and len([axis for axis in below.axes if axis.images]) == 7
-    with fix.edit.applied(story.classifier):
-        right = ~errors(predict(story.classifier, call["failing"]), call["failing"].labels)
-    shown = [i * 16 // 7 for i in range(7)]
-    green = [axis.title.get_color() == RIGHT for axis in below.axes if axis.images]
-    assert green == right[shown].tolist() and sum(green) > 0
-
-
 def test_without_kept_images_the_costs_are_points_of_accuracy(story, call):
     free = call | {"keep": None, "baselines": False, "layers": call["layers"][:1]}
     fix = repair(story.classifier, story.exemplars["car 1"], **free)
     budget, costs = fix.protocol.states["budget"], fix.costs()
     assert costs[costs.chosen]["accuracy change"].tolist() == [budget.compare(fix.edit).accuracy_change]
-    dots = repair_figure(fix).subfigs[0].axes[1]
-    assert dots.collections[0].get_offsets()[:, 0].tolist() == list(-costs["accuracy change"])
-    assert dots.lines[0].get_xdata()[0] == 100 / len(budget.labels)  # one image is more than the budget
 
 
 def test_an_interrupted_repair_gives_the_best_so_far(story, call, monkeypatch):

@@ -14,9 +14,8 @@ from edittools.classifiers import Classifier
 from edittools.cut import Cut
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages, LazyImages, save_image
-from edittools.lab import words
 from edittools.metrics import predict
-from edittools.rewriting import pose, preactivation_target, rewrite
+from edittools.rewriting import pose, preactivation_target
 
 CLASSES = ("ant", "bee", "cat", "dog")
 repair_module = sys.modules["edittools.choosing.repair"]  # the package's attribute of that name is the function
@@ -124,13 +123,6 @@ def test_a_verdict_without_an_edit_says_what_loss_the_trials_left_at_their_stren
     lefts = [edit.record.share_left for edit in fix.methods["edit"].trials.edit]
     assert 0.9 < min(lefts) < 1
     assert f"in no layer was more than {1 - min(lefts):.0%} of the loss at the exemplar gone" in fix.verdict
-
-
-def test_the_desk_says_at_which_strength_an_edit_took(case):
-    edit = rewrite(case.classifier, "6", case.exemplar, case.everyday, objective="least_squares", cache="")
-    [said] = words._took(edit)
-    assert said == f"It took: {1 - edit.record.share_left:.0%} of the loss at the exemplar is gone at strength 1."
-    assert words._took(0.5 * edit) == []
 
 
 def test_settings_may_leave_out_what_rewrite_has_a_default_for(case):

@@ -3,7 +3,6 @@
     fix = repair(classifier, exemplar, failing=…, everyday=…, keep=…)
     fix.edit, fix.table
     print(fix.verdict)
-    lab.repair_figure(fix)  # the same as a picture
 
 A dozen failing images is usual, so they choose and report by cross-validation: each part is read by the edit that the
 other parts choose. The edit that comes back is chosen on all of them.

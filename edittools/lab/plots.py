@@ -235,31 +235,6 @@ def stretched(axis: Axes, most: float) -> None:
     axis.set_xticks([t for t in (0, 1, 5, 10, 20, 40, 70, 100) if t <= most])
 
 
-def robustness_curves(table: pd.DataFrame) -> Figure:
-    """Draw clean accuracy, accuracy under corruptions and errors with the concept along the strength α, by method.
-
-    `table` has the columns `method`, `strength`, `accuracy`, `corrupted accuracy` and `concept errors` (shares).
-    """
-    names = table.method.unique()
-    columns = min(len(names), 5)
-    lines = -(-len(names) // columns)
-    figure, axes = plt.subplots(lines, columns, figsize=(2.6 * columns + 1.6, 3.0 * lines), sharey=True, squeeze=False)
-    styles = {"accuracy": ("o-", RIGHT), "corrupted accuracy": ("s--", AFTER), "concept errors": ("^-", WRONG)}
-    for axis in axes.flat[len(names) :]:
-        axis.remove()
-    for axis, name in zip(axes.flat, names, strict=False):
-        part = table[table.method == name]
-        for column, (style, colour) in styles.items():
-            axis.plot(part.strength, 100 * part[column], style, color=colour, label=column, markersize=4)
-        axis.set_title(name, fontsize=9)
-        axis.set_xlabel("strength α")
-        axis.set_ylim(0, 102)
-    for axis in axes[:, 0]:
-        axis.set_ylabel("% of images")
-    legend(axes[0, -1])
-    return finished(figure)
-
-
 def drops(found: pd.DataFrame, label: str, ax: Axes | None = None) -> Figure:
     """Draw what is lost when a concept is transformed, with intervals, beside its control (the ring).
 

@@ -7,22 +7,23 @@ import ipywidgets
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
 from edittools.checks import check_number
 from edittools.classifiers import Classifier
 from edittools.edits import Edit
-from edittools.graph import evaluating
 from edittools.images import check_image
-from edittools.lab.editor import LEADING, OTHER
-from edittools.lab.pixels import plain_text, to_pixels, to_png
-from edittools.lab.plots import Probe
+from edittools.lab.pixels import Pictured, plain_text, to_pixels, to_png
+from edittools.lab.plots import Probe, image_grid
+from edittools.metrics import predict
 
+LEADING, OTHER = "#0969da", "#8c959f"
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
 
 
-class PredictionView(ipywidgets.HBox):
+class PredictionView(Pictured, ipywidgets.HBox):
     """Images, each with bars for the classes that the classifier finds most likely.
 
     `images` is one `(3, H, W)` or several, such as the pair x and x'. With `edit` every image comes twice, before and
@@ -51,7 +52,7 @@ class PredictionView(ipywidgets.HBox):
             images = [image for image in images for _ in range(2)]
         if titles and len(titles) != len(images):
             raise ValueError(f"{len(titles)} titles for {len(images)} columns: expected one each")
-        self._classes, self._top = classifier.classes, top
+        self._classes, self._top, self._images = classifier.classes, top, images
         self._bars = [[(_bar(), _label("")) for _ in range(top)] for _ in images]
         columns = []
         for image, title, bars in zip(images, titles or [""] * len(images), self._bars, strict=True):
@@ -73,8 +74,13 @@ class PredictionView(ipywidgets.HBox):
         """Name the most likely class of each column."""
         return f"PredictionView({', '.join(repr(self._classes[int(i)]) for i in self.probabilities.argmax(1))})"
 
+    def figure(self) -> Figure:
+        """Draw the images with the most likely class of each."""
+        likely = [f"{self._classes[int(row.argmax())]} {100 * float(row.max()):.0f} %" for row in self.probabilities]
+        return image_grid(self._images, likely, columns=6, points=9)
 
-class ProbeBrowser(ipywidgets.VBox):
+
+class ProbeBrowser(Pictured, ipywidgets.VBox):
     """Browse a `probing.Probe`: choose a class, a concept, a style and an image, and see what became of it.
 
     Shown are the image, the image with the concept transformed, and its control, each with what the classifier reads
@@ -152,6 +158,19 @@ class ProbeBrowser(ipywidgets.VBox):
         """Name what is shown."""
         return f"ProbeBrowser({'; '.join(self.readings)})"
 
+    def figure(self) -> Figure:
+        """Draw the pictures that are shown."""
+        titles = [reading.replace(": ", "\n", 1) for reading in self.readings]
+        return image_grid([view.image for view in self._views], titles, width=2.8, points=9)
+
+
+class _Strengths(Pictured, ipywidgets.VBox):
+    """A slider above the predictions that follow it."""
+
+    def figure(self) -> Figure:
+        """Draw the predictions at the strength that is set."""
+        return self.children[1].figure()
+
 
 def alpha_slider(
     classifier: Classifier,
@@ -162,7 +181,7 @@ def alpha_slider(
     top: int = 5,
     titles: Sequence[str] = (),
 ) -> ipywidgets.VBox:
-    """A slider over the strength α of an edit, above the predictions for a few images that follow it.
+    """Make a slider over the strength α of an edit, above the predictions for a few images that follow it.
 
     All strengths are predicted beforehand, so moving the slider neither runs nor changes the classifier.
     """
@@ -176,7 +195,7 @@ def alpha_slider(
         options=[(f"{strength:g}", strength) for strength in strengths], value=start, description="strength α"
     )
     slider.observe(lambda change: view.show(found[change["new"]]), "value")
-    return ipywidgets.VBox([slider, view])
+    return _Strengths([slider, view])
 
 
 def _several(images: Tensor | Sequence[Tensor]) -> list[Tensor]:
@@ -187,17 +206,10 @@ def _several(images: Tensor | Sequence[Tensor]) -> list[Tensor]:
     return images
 
 
-@torch.no_grad()
 def _probabilities(classifier: Classifier, images: Sequence[Tensor], edit: Edit | None = None) -> Tensor:
     """The probabilities `(N, classes)`; images may differ in size."""
-    with nullcontext() if edit is None else edit.applied(classifier), evaluating(classifier):
-        return torch.cat([classifier(check_image(image)[None]).float().softmax(1).cpu() for image in images])
-
-
-def _tinted(image: Tensor, strength: Tensor) -> Tensor:
-    """Lay a colour over an image where `strength` `(H, W)` is above 0, and dim the rest."""
-    colour = torch.tensor([1.0, 0.18, 0.58])[:, None, None]
-    return (image.cpu() * (0.55 - 0.25 * strength) + 0.7 * strength * colour).clamp(0, 1)
+    with nullcontext() if edit is None else edit.applied(classifier):
+        return torch.cat([predict(classifier, check_image(image)[None]).float().softmax(1) for image in images])
 
 
 def _label(text: str) -> ipywidgets.Label:
