@@ -31,7 +31,12 @@ def before_after(story: et.choosing.Scenario, test: et.choosing.CachedStates, ed
     firing = edit.firing_maps(story.classifier, torch.stack(images))
     marks = [*(0 * one for one in firing), *firing]
     titles += [""] * len(images)
-    return plots.image_grid([*images, *images], titles, overlays=marks, columns=6, points=16)
+    figure = plots.image_grid([*images, *images], titles, overlays=marks, columns=6)
+    figure.set_size_inches(12, 5.7)
+    for axis in figure.axes:
+        axis.title.set_fontsize(16)
+    figure.tight_layout(pad=0.4)
+    return figure
 
 
 def main() -> None:

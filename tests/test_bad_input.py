@@ -532,12 +532,6 @@ WIDGETS = {
         ValueError,
         "expected COCO run lengths",
     ),
-    "predictions: no image": (lambda w: PredictionView(w.classifier, []), ValueError, "no image: expected at least"),
-    "predictions: no bars": (
-        lambda w: PredictionView(w.classifier, w.images[0], top=0),
-        ValueError,
-        "bars 0: expected",
-    ),
     "predictions: a foreign edit": (
         lambda w: PredictionView(w.classifier, w.images[0], w.other),
         ValueError,

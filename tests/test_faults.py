@@ -513,7 +513,7 @@ NAMES = ("<img src=x onerror=alert(1)>", "two\nlines", "../../up", "$x^2$", "a" 
 def test_a_strange_class_or_mask_name_is_shown_as_text_and_written_nowhere(name, photos32, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     classifier = Classifier(TinyNet(), [f"{name}{i}" for i in range(5)], size=32)
-    view = PredictionView(classifier, photos32[0], titles=[name])
+    view = PredictionView(classifier, photos32[0])
     kinds = {type(widget).__name__ for widget in _all_widgets(view)}
     assert "HTML" not in kinds and "HTMLMath" not in kinds  # a Label escapes what it shows
     editor = MaskEditor(photos32[0], {name: None})

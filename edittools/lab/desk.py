@@ -10,7 +10,6 @@ What takes long runs in one thread, one request after the other, so the page nev
 
 import os
 import tempfile
-import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -33,9 +32,7 @@ from edittools.lab.pixels import Pictured
 from edittools.lab.plots import predictions
 from edittools.metrics import predict
 
-SHOWN = 60
-"""So many pictures are shown, the most wrong ones."""
-CHANGED = "the classifier's weights were changed since its pictures were read; now they are read anew: ask again"
+SHOWN = 60  # so many pictures are shown, the most wrong ones
 PAIR = {
     (True, False): "x is read rightly and x' is not: what is marked misleads. Rewrite!",
     (
@@ -69,15 +66,14 @@ class Desk(Pictured, w.VBox):
         *,
         materials: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """Read the pictures once, and lay out the panel."""
         self.sets, self.materials = DeskSets(classifier, images, everyday, keep), dict(materials or {})
         self.order = self.sets.order[:SHOWN]
         self.result: Result | None = None
         self._past: list[Result | None] = []
         self._editors: dict[int, MaskEditor] = {}
-        self._worker, self._asked, self._stopped = ThreadPoolExecutor(1, "edittools desk"), Future(), threading.Event()
+        self._worker, self._asked, self._stopped = ThreadPoolExecutor(1, "edittools desk"), Future(), False
         self.controls = panel.Controls((*self.materials, *MATERIALS), self.sets)
-        self.outcome, self.box = panel.Outcome(), panel.column(panel.heading("2 Mark what misleads"))
+        self.box = panel.column(panel.heading("2 Mark what misleads"))
         self.pictures = panel.Pictures(selectable=True, label="pictures, the most wrong first")
         super().__init__(panel.layout(self))
         self.add_class("et-desk")
@@ -134,13 +130,13 @@ class Desk(Pictured, w.VBox):
     def find_best(self) -> None:
         """Search with `repair` for the best edit by what is marked, until it is done or stopped."""
         index, exemplar = self.index, self.exemplar
-        self._stopped.clear()
+        self._stopped = False
         self.controls.searching(0.0)
         self._ask(lambda: _search(self, exemplar, index), "searching …")
 
     def stop(self) -> None:
         """End the search with the best so far."""
-        self._stopped.set()
+        self._stopped = True
 
     def undo(self) -> None:
         """Go back to the result that was shown before."""
@@ -166,16 +162,13 @@ class Desk(Pictured, w.VBox):
         self._asked.result(seconds)
 
     def __repr__(self) -> str:
-        """Say in a line what is on the desk (the same in every run)."""
         return f"Desk({self.sets}{'' if self.edit is None else f'; {self.edit}'})"
 
     def figure(self) -> Figure:
         """Draw the most wrong pictures with what is read in them, before and after the edit."""
-        before = self.sets.before
-        after, count = (before, len(before)) if self.result is None else (self.result.after, len(self.result.after))
-        shown = [i for i in self.order if i < count][:12]  # others were added since
-        first = None if self.result is None else before[:count]
-        return predictions(self.sets.images.subset(range(count)), after, first, indices=shown, columns=6, width=1.5)
+        before, indices = self.sets.before, self.order[:12]
+        after = before if self.result is None else torch.cat([self.result.after, before[len(self.result.after) :]])
+        return predictions(self.sets.images, after, before, indices=indices, columns=6, width=1.5)
 
     def _ask(self, work: Callable[[], str | None], doing: str = "") -> None:
         """Do some work after all that was asked for before, and say what is done and what came of it, if anything."""
@@ -186,7 +179,7 @@ class Desk(Pictured, w.VBox):
         if result is not None:
             self._past.append(self.result)
             self.result = result
-        self.outcome.show(self.result, bool(self._past))
+        self.controls.show(self.result, bool(self._past))
         before, labels = self.sets.before.argmax(dim=1).tolist(), self.sets.images.labels.tolist()
         after = [] if self.result is None else self.result.after.argmax(dim=1).tolist()
         after += before[len(after) :]
@@ -198,20 +191,14 @@ class Desk(Pictured, w.VBox):
 
 
 def _done(desk: Desk, work: Callable[[], str | None], doing: str) -> None:
-    """Do some work and say what came of it; where the weights were changed meanwhile, begin anew with them."""
+    """Do some work and say what came of it."""
     if doing:
         desk.controls.said.say(doing)
     try:
         said = work() or ("Done." if doing else "")
     except Exception as error:  # models and files fail in any way
-        if not desk.sets.changed:
-            desk.controls.said.say(_words(error), alarm=True)
-            raise
-        desk.sets.read()
-        desk.result, desk._past = None, []
-        desk._show()
-        desk.controls.said.say(CHANGED, alarm=True)
-        raise ValueError(CHANGED) from error
+        desk.controls.said.say(_words(error), alarm=True)
+        raise
     if said:
         desk.controls.said.say(said)
 
@@ -221,7 +208,7 @@ def _search(desk: Desk, exemplar: Exemplar, index: int) -> str:
 
     def told(method: str, done: int, whole: int | None) -> None:
         desk.controls.searching(done / whole if whole else 0.0)
-        if desk._stopped.is_set():
+        if desk._stopped:
             raise KeyboardInterrupt
 
     try:
@@ -273,7 +260,7 @@ def _prepare(desk: Desk) -> None:
 
 def _wire(desk: Desk) -> None:
     """Say what every control does; what goes wrong is said below the buttons."""
-    controls, outcome = desk.controls, desk.outcome
+    controls = desk.controls
 
     def by_hand(act: Callable[..., None]) -> Callable[..., None]:
         def acted(change: object) -> None:
@@ -287,9 +274,9 @@ def _wire(desk: Desk) -> None:
     controls.rewrite.on_click(by_hand(lambda _: desk.rewrite()))
     controls.search.on_click(by_hand(lambda _: desk.find_best()))
     controls.stop.on_click(lambda _: desk.stop())
-    outcome.undo.on_click(lambda _: desk.undo())
-    outcome.save.on_click(by_hand(lambda _: desk.save(outcome.path.value)))
-    outcome.upload.observe(by_hand(lambda change: _add(desk, change["new"])), "value")
+    controls.undo.on_click(lambda _: desk.undo())
+    controls.save.on_click(by_hand(lambda _: desk.save(controls.path.value)))
+    controls.upload.observe(by_hand(lambda change: _add(desk, change["new"])), "value")
     desk.pictures.observe(by_hand(lambda change: _pick(desk, change["new"])), "selected")
     controls.shows.observe(lambda change: _relabel(desk, change["new"]), "value")
     controls.material.observe(by_hand(lambda _: _look(desk)), "value")
@@ -297,7 +284,7 @@ def _wire(desk: Desk) -> None:
 
 
 def _pick(desk: Desk, place: int) -> None:
-    if 0 <= place < len(desk.order) and desk.order[place] != desk.index:
+    if place >= 0 and desk.order[place] != desk.index:
         desk.choose(desk.order[place])
 
 

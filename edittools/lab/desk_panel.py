@@ -7,10 +7,10 @@ from pathlib import Path
 
 import anywidget
 import ipywidgets as w
-import torch
 import traitlets
 from torch import Tensor
 
+from edittools.images import resized
 from edittools.lab.desk_sets import DeskSets, Result
 from edittools.lab.pixels import to_pixels, to_png
 
@@ -59,7 +59,7 @@ class Said(_Small):
 
 
 class Controls(w.VBox):
-    """Hold what a desk is asked with: what the picture shows, material, layer, strength, buttons; and what it says."""
+    """Hold what a desk is asked with (what the picture shows, material, layer, strength, buttons) and what it says."""
 
     def __init__(self, materials: Sequence[str], sets: DeskSets) -> None:
         """Build the controls; a star marks the layers worth trying first."""
@@ -76,10 +76,17 @@ class Controls(w.VBox):
         self.stop = button("Stop", "end the search with the best so far")
         self.progress = w.FloatProgress(0, max=1, layout={"width": "100%"})
         self.searching(None)
-        self.said = Said()
-        buttons = row(self.rewrite, self.search, self.stop)
-        made = [self.shows, self.material, self.pair, self.layer, self.strength, buttons, self.progress, self.said]
-        super().__init__([heading("3 Change it, and rewrite"), *made])
+        self.said, self.title, self.verdict = Said(), heading(""), Said()
+        self.undo = button("Undo edit", "go back to the result before")
+        self.save = button("Save", "write the edit as a file")
+        small = {"style": {"description_width": "24px"}, "layout": {"width": "170px"}}
+        self.path = w.Text("edit.safetensors", description="file", continuous_update=False, **small)
+        look = {"tooltip": "add pictures, or show a saved edit", "layout": {"width": "auto"}}
+        self.upload = w.FileUpload(accept=".safetensors,image/*", multiple=True, description="Add files", **look)
+        asked = [self.shows, self.material, self.pair, self.layer, self.strength]
+        asked += [row(self.rewrite, self.search, self.stop), self.progress, self.said]
+        came = [self.title, self.verdict, row(self.undo, self.path, self.save, self.upload)]
+        super().__init__([heading("3 Change it, and rewrite"), *asked, *came])
         self.add_class("et-box")
 
     def searching(self, share: float | None) -> None:
@@ -87,24 +94,6 @@ class Controls(w.VBox):
         self.rewrite.disabled, self.stop.disabled = share is not None, share is None
         self.search.disabled = share is not None or not self._can_search
         self.progress.layout.display, self.progress.value = "none" if share is None else "", share or 0.0
-
-
-class Outcome(w.VBox):
-    """Hold what an edit did, and what can be done with it: undo, save; and what can be added to the desk."""
-
-    def __init__(self) -> None:
-        """Build what is shown."""
-        self.title, self.verdict = heading(""), Said()
-        self.undo = button("Undo edit", "go back to the result before")
-        self.save = button("Save", "write the edit as a file")
-        small = {"style": {"description_width": "24px"}, "layout": {"width": "170px"}}
-        self.path = w.Text("edit.safetensors", description="file", continuous_update=False, **small)
-        hint = "add pictures, or show a saved edit"
-        accept = ".safetensors,image/*"
-        look = {"tooltip": hint, "layout": {"width": "auto"}}
-        self.upload = w.FileUpload(accept=accept, multiple=True, description="Add files", **look)
-        super().__init__([self.title, self.verdict, row(self.undo, self.path, self.save, self.upload)])
-        self.add_class("et-box")
 
     def show(self, result: Result | None, can_undo: bool) -> None:
         """Show what an edit did, and whether its figures are held out."""
@@ -123,29 +112,24 @@ def card(classes: Sequence[str], label: int, before: int, after: int, caption: s
 
 def layout(desk: w.VBox) -> list[w.Widget]:
     """Lay out a desk: what it works with; below, pictures, editor and controls beside each other."""
-    notes = text("<br>".join(escape(note) for note in (f"{desk.sets}.", *desk.sets.notes)), "et-quiet")
+    notes = w.HTML("<br>".join(escape(note) for note in (f"{desk.sets}.", *desk.sets.notes))).add_class("et-quiet")
     pick = column(heading("1 Pick a picture"), desk.pictures, name="et-pick")
-    return [notes, column(pick, desk.box, column(desk.controls, desk.outcome), name="et-columns")]
-
-
-def text(value: str, *classes: str) -> w.HTML:
-    """Some words."""
-    return _named(w.HTML(value), *classes)
+    return [notes, column(pick, desk.box, desk.controls, name="et-columns")]
 
 
 def heading(words: str) -> w.HTML:
     """A heading."""
-    return text(f"<h4>{words}</h4>")
+    return w.HTML(f"<h4>{words}</h4>")
 
 
 def row(*children: w.Widget) -> w.Box:
     """Widgets beside each other, as many as fit."""
-    return _named(w.Box(children), "et-row")
+    return w.Box(children).add_class("et-row")
 
 
 def column(*children: w.Widget, name: str = "et-box") -> w.VBox:
     """Widgets below each other."""
-    return _named(w.VBox(children), "et-box", name)
+    return w.VBox(children).add_class("et-box").add_class(name)
 
 
 def button(words: str, hint: str, style: str = "") -> w.Button:
@@ -153,15 +137,7 @@ def button(words: str, hint: str, style: str = "") -> w.Button:
     return w.Button(description=words, tooltip=hint, button_style=style, layout={"width": "auto"})
 
 
-def _named(widget: w.Widget, *classes: str) -> w.Widget:
-    for name in classes:
-        widget.add_class(name)
-    return widget
-
-
 def _small_png(image: Tensor, most: int) -> str:
-    """An image as a PNG of at most so many pixels across, in base64."""
-    side = max(image.shape[1:])
-    if side > most:
-        image = torch.nn.functional.interpolate(image[None], scale_factor=most / side, mode="area")[0]
-    return base64.b64encode(to_png(to_pixels(image.float().clamp(0, 1)))).decode()
+    """A square image as a PNG of at most so many pixels across, in base64."""
+    small = resized(image[None].float().clamp(0, 1), min(most, image.shape[1]))[0]
+    return base64.b64encode(to_png(to_pixels(small))).decode()

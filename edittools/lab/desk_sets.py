@@ -1,6 +1,5 @@
 """The pictures of a desk: sets with one duty each, kept at a layer, and what an edit does to them."""
 
-import copy
 import os
 import warnings
 from collections.abc import Callable, Collection
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from edittools.choosing import BUDGET, CachedStates, Repair, cache_states, most_broken, repair
 from edittools.choosing.duties import distinct, shared_images
-from edittools.classifiers import Classifier, by_name, check_classifier, fingerprint
+from edittools.classifiers import Classifier, by_name, check_classifier
 from edittools.cut import Cut, editable_layers, later_layers
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
@@ -25,10 +24,8 @@ from edittools.rewriting import SAMPLE, rewrite
 Source = LabelledImages | LazyImages | Tensor | str | os.PathLike
 PIXELS = 20_000_000
 """A set is used up to so many pixels (400 images of 224 × 224), evenly spread over it: nobody waits for a desk."""
-SPARED = 1.0
-"""How much a rewrite at the desk spares everyday keys: `reference_weight` of `rewrite`."""
-LAYERS_KEPT = 3
-"""So many layers' states stay in memory."""
+SPARED = 1.0  # the `reference_weight` of a rewrite at the desk
+LAYERS_KEPT = 3  # so many layers' states stay in memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,9 +55,7 @@ class DeskSets:
     def __init__(
         self, classifier: Classifier, images: Source, everyday: Source | None = None, keep: Source | None = None
     ) -> None:
-        """Read the sets, and refuse an image with two duties."""
-        self.classifier = with_own_modules(check_classifier(classifier))
-        self.notes: list[str] = []
+        self.classifier, self.notes = check_classifier(classifier), []
         given = {"images": images, "everyday": everyday, "keep": keep}
         self.given = {n: read_set(n, one, classifier, self.notes) for n, one in given.items() if one is not None}
         check_apart(self.given)
@@ -76,7 +71,6 @@ class DeskSets:
         self.read()
 
     def __repr__(self) -> str:
-        """Name the classifier, and count the images."""
         wrong = sum(map(self.misread, range(len(self.images))))
         return f"{self.classifier}, {len(self.images)} images, {wrong} misread"
 
@@ -87,11 +81,6 @@ class DeskSets:
         best = self.before.scatter(1, self.images.labels[:, None], float("-inf")).amax(dim=1)
         return (right[:, 0] - best).argsort(stable=True).tolist()
 
-    @property
-    def changed(self) -> bool:
-        """Whether the classifier's weights, or their precision, are other ones than when the images were read."""
-        return self._read_with != fingerprint(self.classifier.model)
-
     def shows(self, index: int) -> str:
         """The name of the class that an image shows."""
         return self.classifier.classes[int(self.images.labels[index])]
@@ -101,8 +90,8 @@ class DeskSets:
         return int(self.before[index].argmax()) != int(self.images.labels[index])
 
     def read(self) -> None:
-        """Read the images, with the classifier's weights as they are now."""
-        self.before, self._read_with = predict(self.classifier, self.images).float(), fingerprint(self.classifier.model)
+        """Read the images."""
+        self.before = predict(self.classifier, self.images).float()
         self._kept: dict[str, tuple[Cut, LayerKeys, dict[str, CachedStates]]] = {}
 
     def relabel(self, index: int, name: str) -> None:
@@ -193,15 +182,6 @@ def check_apart(sets: dict[str, LabelledImages]) -> None:
     for (one, data), (other, more) in combinations(sets.items(), 2):
         if shared := shared_images(data, more):
             raise ValueError(f"{shared} images are both in {one} and in {other}: expected each in one set")
-
-
-def with_own_modules(classifier: Classifier) -> Classifier:
-    """Copy a classifier but for its weights: running it in a thread never meets another that runs the original.
-
-    Weights that are replaced for the length of a call are replaced in a module, which other threads would see.
-    """
-    weights = [*classifier.parameters(), *classifier.buffers()]
-    return copy.deepcopy(classifier, {id(tensor): tensor for tensor in weights})
 
 
 def verdict(found: Result) -> str:

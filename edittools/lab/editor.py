@@ -5,7 +5,6 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import anywidget
@@ -49,7 +48,6 @@ class MaskEditor(Pictured, anywidget.AnyWidget):
     active = traitlets.Unicode(help="name of the mask that is drawn on").tag(sync=True)
 
     def __init__(self, image: Tensor, mask: Tensor | Mapping[str, Tensor | None] | None = None) -> None:
-        """Prepare the image, its superpixels and the masks to start from."""
         pixels = to_pixels(image)
         self._image, self._shape = image, pixels.shape[:2]
         named = mask if isinstance(mask, Mapping) else {"mask": mask}
@@ -64,7 +62,6 @@ class MaskEditor(Pictured, anywidget.AnyWidget):
         )
 
     def __repr__(self) -> str:
-        """Name the size and the masks (the same in every run)."""
         height, width = self._shape
         return f"MaskEditor({width} × {height} pixels, masks: {', '.join(map(repr, self.masks))})"
 
@@ -93,7 +90,9 @@ class MaskEditor(Pictured, anywidget.AnyWidget):
         if _suffix(path) == ".png":
             save_mask(path, self.mask)
             return
-        encoded = _coco().encode(np.asfortranarray(self.mask.numpy().astype(np.uint8)))
+        with extra("lab", "coco"):
+            from pycocotools import mask as coco
+        encoded = coco.encode(np.asfortranarray(self.mask.numpy().astype(np.uint8)))
         text = json.dumps({"segmentation": encoded | {"counts": encoded["counts"].decode()}})
         with atomic_path(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
@@ -131,13 +130,6 @@ class MaskEditor(Pictured, anywidget.AnyWidget):
             decode_runs(text, self._shape)
         return proposal["value"]
 
-    @traitlets.validate("active")
-    def _check_active(self, proposal: dict) -> str:
-        names = [name for name, _ in self._masks]
-        if proposal["value"] not in names:
-            raise ValueError(f"no mask {proposal['value']!r}: there are {', '.join(map(repr, names))}")
-        return proposal["value"]
-
 
 def encode_runs(mask: NDArray[np.bool_]) -> str:
     """Write a mask as text: lengths of the runs of 0, 1, 0, … row by row, the first of them possibly 0."""
@@ -155,16 +147,11 @@ def decode_runs(text: str, shape: tuple[int, int]) -> NDArray[np.bool_]:
     return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(shape)
 
 
-def _coco() -> ModuleType:
-    with extra("lab", "coco"):
-        from pycocotools import mask
-    return mask
-
-
 def _decoded(found: Any, shape: tuple[int, int]) -> NDArray[np.uint8]:
     """Read a COCO annotation, its run lengths or its polygons as a mask `(H, W)` of 0 and 1."""
     segmentation = found.get("segmentation", found) if isinstance(found, dict) else found
-    coco = _coco()
+    with extra("lab", "coco"):
+        from pycocotools import mask as coco
     try:
         if isinstance(segmentation, list) or isinstance(segmentation["counts"], list):
             segmentation = coco.frPyObjects(segmentation, *shape)

@@ -20,9 +20,7 @@ def pictures_in(folder: str | os.PathLike) -> list[Path]:
     """
     root = Path(folder).expanduser()
     if not root.is_dir():
-        raise FileNotFoundError(
-            f"no folder {os.fspath(folder)!r}: expected one with pictures, or with a folder a class"
-        )
+        raise FileNotFoundError(f"no folder {os.fspath(folder)!r}: expected one with pictures, or with one a class")
     found, seen = [], set()
     for place, folders, files in os.walk(root, followlinks=True):
         known = os.path.realpath(place) in seen  # a link that leads back

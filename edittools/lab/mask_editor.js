@@ -498,13 +498,9 @@ class View {
     return x >= 0 && y >= 0 && x < this.doc.w && y < this.doc.h;
   }
 
-  cell([x, y], w, h) {
-    return [Math.floor((x * w) / this.doc.w), Math.floor((y * h) / this.doc.h)];
-  }
-
-  segment(pixel) {
-    const { segments } = this.doc, [x, y] = this.cell(pixel, segments.w, segments.h);
-    return segments.data[y * segments.w + x];
+  segment([x, y]) {
+    const { segments, w, h } = this.doc;
+    return segments.data[Math.floor((y * segments.h) / h) * segments.w + Math.floor((x * segments.w) / w)];
   }
 
   // --- pointer ---

@@ -5,7 +5,6 @@ import io
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -14,11 +13,7 @@ from edittools.images import check_image
 
 
 class Pictured:
-    """Keep a picture of a widget in the saved notebook, for viewers that run no widgets."""
-
-    def figure(self) -> Figure:
-        """Draw what the widget shows."""
-        raise NotImplementedError
+    """Keep a picture of a widget, its `figure()`, in the saved notebook, for viewers that run no widgets."""
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict, dict]:
         bundle, file = super()._repr_mimebundle_(**kwargs), io.BytesIO()
