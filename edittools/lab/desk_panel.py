@@ -69,7 +69,7 @@ class Controls(w.VBox):
         options = [(f"★ {name}", name) for name in later] + [(name, name) for name in layers if name not in later]
         start = later[len(later) // 3] if later else layers[-1]
         self.layer = w.Dropdown(options=options, value=start, description="layer", **WIDE)
-        self.strength = w.FloatSlider(1.0, min=0, max=2, step=0.05, description="strength", **WIDE)
+        self.strength = w.BoundedFloatText(1.0, min=0, max=2, step=0.25, description="strength", **WIDE)
         self.pair = Pictures(label="x and x'", size=84)
         self.rewrite = button("Rewrite", "rewrite this layer by the marked picture", "primary")
         self.search = button("Find the best", "try the starred layers, several ranks and strengths")
