@@ -237,7 +237,7 @@ def _look(desk: Desk) -> None:
             return None
         both = torch.stack([exemplar.image, exemplar.changed])
         read, label = predict(sets.classifier, both).argmax(dim=1).tolist(), exemplar.label
-        names = ("x: the aim", "x': the mistake")
+        names = ("x: aim", "x': mistake")
         pair.cards = [panel.card(sets.classifier.classes, label, *two) for two in zip(read, read, names, strict=True)]
         pair.show(both)
         return PAIR[read[0] == label, read[1] == label]
