@@ -146,6 +146,7 @@ def drawn(page):
     assert lab.wait_until(lambda: view.count() == 0)
     view.canvas.scroll_into_view_if_needed()
     view.press("Escape", "0", "b")
+    page.wait_for_timeout(150)  # it is painted at the next frame
     return view
 
 
