@@ -188,7 +188,7 @@ def test_every_control_is_reached_by_tab_and_has_a_name(story, page):
     said = stops[:-1]
     assert stops[-1] is None and "" not in said and "?" not in said, stops
     for wanted in (
-        "Tools",
+        "Brush",
         "it shows",
         "turn it to",
         "layer",
