@@ -31,7 +31,12 @@ def before_after(story: et.choosing.Scenario, test: et.choosing.CachedStates, ed
     firing = edit.firing_maps(story.classifier, torch.stack(images))
     marks = [*(0 * one for one in firing), *firing]
     titles += [""] * len(images)
-    return plots.image_grid([*images, *images], titles, overlays=marks, columns=6, points=16)
+    figure = plots.image_grid([*images, *images], titles, overlays=marks, columns=6)
+    figure.set_size_inches(12, 5.7)
+    for axis in figure.axes:
+        axis.title.set_fontsize(16)
+    figure.tight_layout(pad=0.4)
+    return figure
 
 
 def main() -> None:
@@ -41,7 +46,7 @@ def main() -> None:
     story = et.stories.snow_scenario(progress=True)
     print(f"tier {story.tier}: {story.classifier}")
     protocol = et.choosing.Protocol(story, progress=True)
-    choices = et.choosing.grid(rank=(1, 3), objective=("least_squares",), reference_weight=(0.0, 1.0))
+    choices = et.choosing.grid(rank=(1, 3), objective=("least_squares",), reference_weight=(0.0, 30.0))
     best = protocol.choose(protocol.rewriting(choices, strengths=(0.5, 1.0, 1.5)))
     test = protocol.states["test"]
     print(f"chosen on validation images: {best}\n")

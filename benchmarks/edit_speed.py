@@ -31,7 +31,7 @@ from edittools.moments import SecondMoment
 from edittools.rewriting import Problem, pose, quadratic, rewrite, solve_l1, solve_least_squares
 
 NAIVE_TOTAL = 20_000
-PATH = (3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.0)
+PATH = (300.0, 100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.0)
 LAYER = "features.28"
 MEASURED = ("naive", "l1", "least_squares", "outer products", "streaming", "rewrite", "suffix")
 
@@ -103,7 +103,7 @@ def reach(
 ) -> tuple[float, Tensor] | None:
     """The largest λ of `PATH` whose solution has at most that `loss` and reference movement, and its Λ; or None."""
     for weight in PATH:
-        unknown = solve(replace(problem, elsewhere=weight * windows / windows.trace() if weight else None))
+        unknown = solve(replace(problem, elsewhere=weight * windows if weight else None))
         if float(problem.l1(unknown)) <= loss and movement(unknown, windows) <= most:
             return weight, unknown
     return None

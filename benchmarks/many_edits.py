@@ -16,23 +16,69 @@ from functools import reduce
 from operator import add
 from pathlib import Path
 
+import figures
 import pandas as pd
 import torch
 from common import finish, parser, start
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from edittools.choosing import Choice, Protocol, Scenario, grid, staying
-from edittools.choosing.protocol import STAY
+from edittools.choosing import Choice, Protocol, Scenario, grid
 from edittools.edits import Edit
 from edittools.images import LabelledImages
-from edittools.lab import result_plots
 from edittools.metrics import Comparison, errors, predict
-from edittools.stories.cures import cures_for
-from edittools.stories.rules import probing_scenario
+from edittools.probing.counterfactuals import LEAST_AREA
+from edittools.stories import cures
+from edittools.stories.rules import Probing, probing_scenario
 
 FIGURE = Path("out") / "many_edits.png"
-SETTINGS = staying(grid(rank=(1,), masked=(True,), objective=("least_squares",)), STAY[::2])
+SETTINGS = grid(rank=(1,), masked=(True,), objective=("least_squares",), reference_weight=(0.0, 10.0, 100.0))
+
+
+def cures_for(story: Probing, report: Probing, rules: pd.DataFrame, exemplars: int = 3) -> dict[str, Scenario]:
+    """A scenario for each row of `rules` of the story's first classifier, named "class: concept → style".
+
+    Each turns the images of the rule's class that show the concept and are read rightly to the style, and keeps those
+    of all other rules' classes and those that show what the style is made of. Exemplars, `validation` and `keep` are of
+    the `story` that the rules were found in; `test`, in unseen variants, and `keep_report` are of `report`. So no
+    scenario reports what another chose on. Raises `ValueError` for a rule without images.
+    """
+    classifier, found = story.classifiers[story.first], {}
+    shared = cures.everyday(story, classifier)
+    named = torch.tensor(sorted({classifier.index(name) for name in rules["class"]}))
+    read = [cures.as_read(one, classifier) for one in (story, report)]
+    for _, rule in rules.iterrows():
+        _, concept, style = cures.of_story(story, rule)
+        known, held_out = cures.halves(story, style)
+        used, several = list(rule["evidence"][:exemplars]), min(cures.SEVERAL, len(known))
+        validation, keep = _parted(story, read[0], rule, named, used, known, several)
+        test, keep_report = _parted(report, read[1], rule, named, [], held_out, 1)
+        sets = {"validation": validation, "keep": keep, "test": test, "keep_report": keep_report}
+        made = cures.shown(story, rule, exemplars)
+        found[f"{rule['class']}: {concept} → {style}"] = Scenario(classifier, **made, **sets, **shared)
+    return found
+
+
+def _parted(
+    story: Probing,
+    read: tuple[LabelledImages, Tensor, Tensor],
+    rule: pd.Series,
+    named: Tensor,
+    used: list[int],
+    textures: Tensor,
+    several: int,
+) -> tuple[LabelledImages, LabelledImages]:
+    """The class's images turned to `textures`, without the `used` ones; and those of others that must stay."""
+    data, images, right = read
+    own = data.labels == list(data.classes).index(rule["class"])
+    shows, exceptions = (story.masks[rule[name]].mean(dim=(1, 2)) >= LEAST_AREA for name in ("concept", "style"))
+    chosen = right & own & shows
+    chosen[used] = False
+    if not chosen.any():
+        raise ValueError(f"rule {rule['class']!r} on {rule['concept']!r}: no image left that is read rightly")
+    numbers, masks = chosen.nonzero()[:, 0].tolist(), story.masks[rule["concept"]]
+    kept = replace(data, images=images).subset(right & ~own & (torch.isin(data.labels, named) | exceptions))
+    return cures.in_variants(data, masks, images.shape[-1], textures, numbers, several), kept
 
 
 def choose(cure: Scenario) -> Choice:
@@ -117,32 +163,32 @@ def main() -> None:
     story, test = (probing_scenario("mini", split, options.per_class, True) for split in ("validation", "test"))
     rules = story.with_materials(names=[story.first], progress=True).rules()
     rules = rules.sort_values("effect", ascending=False, kind="stable").head(options.rules or len(rules))
-    cures = cures_for(story, test, rules, exemplars=2)
-    report, names = Report(cures, test.data), list(cures)
-    single = {name: choose(cure) for name, cure in tqdm(cures.items(), "alone", unit="rule", leave=False)}
+    found = cures_for(story, test, rules, exemplars=2)
+    report, names = Report(found, test.data), list(found)
+    single = {name: choose(cure) for name, cure in tqdm(found.items(), "alone", unit="rule", leave=False)}
     each = {name: report.compare(single[name].edit) for name in tqdm(names, "reported", unit="rule", leave=False)}
     alone, rows, stacks = {name: each[name][name] for name in names}, [], {}
     for count in counts(len(names)):
         edits = [single[name].edit for name in names[:count] if single[name].found]
-        found = report.compare(reduce(add, edits) if edits else None)
-        rows.append(row("added", found, dict(list(alone.items())[:count]), len(edits)))
+        now = report.compare(reduce(add, edits) if edits else None)
+        rows.append(row("added", now, dict(list(alone.items())[:count]), len(edits)))
     for how, order in {"on top, strongest first": names, "on top, weakest first": names[::-1]}.items():
         stacks[how] = {}
-        for count in stacked({name: cures[name] for name in order}, stacks[how]):
+        for count in stacked({name: found[name] for name in order}, stacks[how]):
             edits = sum(choice.found for choice in stacks[how].values())
             rows.append(row(how, report.compare(), {name: alone[name] for name in order[:count]}, edits))
     table = pd.DataFrame(rows)
     shown = {}
     for name, effect in zip(names, rules.effect, strict=True):
-        one, found = alone[name], each[name]
+        one, now = alone[name], each[name]
         shown[name] = {"effect": effect, "alone": str(single[name]), "errors": int(one.before.sum())}
-        shown[name] |= {"corrected": one.corrected, "broken": one.broken, "kept broken": found["kept"].broken}
-        shown[name] |= {"clean change": found["clean"].accuracy_change}
+        shown[name] |= {"corrected": one.corrected, "broken": one.broken, "kept broken": now["kept"].broken}
+        shown[name] |= {"clean change": now["clean"].accuracy_change}
         shown[name] |= {how: str(chosen[name]) for how, chosen in stacks.items()}
     print(pd.DataFrame(shown).T.to_string(float_format="{:.2f}".format), "\n")
     print(table.to_string(index=False, float_format="{:.2f}".format))
     FIGURE.parent.mkdir(exist_ok=True)
-    result_plots.many_edits(table).savefig(FIGURE, dpi=110)
+    figures.many_edits(table).savefig(FIGURE, dpi=110)
     seconds = time.perf_counter() - started
     print(f"\nfigure: {FIGURE}   ({seconds:.0f} s)")
     finish(options, {"steps": rows, "rules": shown, "seconds": seconds})

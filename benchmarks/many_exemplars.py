@@ -16,18 +16,18 @@ from functools import partial
 from typing import Any
 
 from common import finish, parser, start
+from grounds import balanced_scenario
 
 from edittools.choosing import Choice, Protocol, grid
 from edittools.choosing.in_turn import choose_in_turn
 from edittools.choosing.trials import Trials, finetuning_trials
-from edittools.classifiers import identity
+from edittools.graph import identity
 from edittools.probing.jobs import run
-from edittools.stories.grounds import balanced_scenario
 
 COUNTS, BUDGET, STRENGTHS = (130, 1, 10, 30, 3), 0.5, (0.5, 1.0)
 SETTINGS = [
     {"rank": rank, "objective": "least_squares", "reference_weight": weight}
-    for rank, weight in ((3, 1.0), (30, 1.0), (None, 10.0))
+    for rank, weight in ((3, 30.0), (30, 30.0), (None, 100.0))
 ]
 RANDOM = [one | {"rank": one["rank"] or 60} for one in SETTINGS]
 WEIGHTS, SPARED = grid(weight=(1.0, 100.0, 1e4)), grid(share=(0.9, 0.99, 0.999))
@@ -40,7 +40,7 @@ STEPS = (5, 10, 20, 40)
 def tries(protocol: Protocol, shown: dict[str, Any]) -> dict[str, Trials]:
     """The trials of every method by name, 24 each."""
     last = list(protocol.cuts)[-2:]
-    cuts, (everyday, _) = {layer: protocol.cuts[layer] for layer in last}, protocol.staying(last)
+    cuts, everyday = {layer: protocol.cuts[layer] for layer in last}, protocol.everyday_states(last)
     rival = partial(protocol.rival, strengths=STRENGTHS, exemplars=shown)
     found = {
         "editing": protocol.rewriting(SETTINGS, STRENGTHS, shown),
@@ -84,7 +84,7 @@ def main() -> None:
     """Choose on validation scenes, report the test scenes once."""
     arguments = parser(__doc__)
     arguments.add_argument("--exemplars", type=int, nargs="+", default=COUNTS, help="how many, each a run")
-    arguments.add_argument("--store", help="file of finished runs, so that a run that was cut off goes on")
+    arguments.add_argument("--store", help="folder of finished runs, so that a run that was cut off goes on")
     options = arguments.parse_args()
     start(options)
     started = time.perf_counter()
@@ -92,7 +92,8 @@ def main() -> None:
     protocol = Protocol(story, story.shortlist, progress=True)
     jobs = {f"{count} exemplars": count for count in options.exemplars}
     grids = [BUDGET, STRENGTHS, SETTINGS, RANDOM, WEIGHTS, SPARED, PROJECTED, HEAD, TUNED, STEPS]
-    about = f"many exemplars {identity(story.classifier)} {grids}"
+    images = [data.digest() for data in story.sets.values()]
+    about = f"many exemplars {identity(story.classifier)} {images} {grids}"
     table = run(partial(measure, protocol), jobs, options.store, about=about)
     before = {
         f"{title}_accuracy_before": 100 * (1 - float(protocol.states[name].before.float().mean()))

@@ -18,8 +18,8 @@ import pandas as pd
 from common import finish, parser, start
 
 from edittools.probing.effects import FALSE_DISCOVERY_RATE, LEAST_EFFECT, Probe, pairs, score
-from edittools.stories.rules import Probing, planted_pairs, probing_scenario
-from edittools.world.contexts import GROUNDS
+from edittools.stories.rules import Probing, probing_scenario
+from edittools.world.contexts import GROUNDS, planted_rules
 from edittools.zoo.load import load_classifier
 
 SHOWN = ["class", "concept", "images", "before", "drop", "control drop", "effect", "low", "high", "q"]
@@ -29,7 +29,7 @@ def mini(story: Probing, probe: Probe) -> dict[str, float]:
     """Score the rules of the first classifier, and count those of the one that has none."""
     first, other = (probe.where("classifier", name) for name in (story.first, story.null))
     found, null = first.rules(), other.rules()
-    usual, strict = score(found, story.planted), score(found, planted_pairs(90))
+    usual, strict = score(found, story.planted), score(found, planted_rules(90))
     print(f"rules of {story.first} (planted: at least half of the class's scenes):")
     planted = [pair in story.planted for pair in zip(found["class"], found["concept"], strict=True)]
     print(found[SHOWN].assign(planted=planted).round(3).to_string(index=False))
@@ -129,14 +129,13 @@ def main() -> None:
     given = {"models": options.models} if options.tier != "mini" else {}
     story = probing_scenario(options.tier, options.split, options.per_class, True, **given)
     story = replace(story, styled=options.styled or len(story.data))
-    store = {name: options.store and f"{options.store}/{name}.jsonl" for name in ("materials", "styles")}
     print(f"false-discovery rate {FALSE_DISCOVERY_RATE}, least effect {LEAST_EFFECT}, {len(story.data)} images\n")
     if options.tier == "mini" and options.models:
-        figures = mini_networks(story, options.models, store["materials"])
+        figures = mini_networks(story, options.models, options.store)
     else:
-        probe = story.with_materials(names=story.searched, store=store["materials"], progress=True)
+        probe = story.with_materials(names=story.searched, store=options.store, progress=True)
         print(f"{len(probe.table):,} counterfactual predictions\n")
-        styled = None if options.tier == "mini" else story.with_styles(store=store["styles"], progress=True)
+        styled = None if options.tier == "mini" else story.with_styles(store=options.store, progress=True)
         figures = mini(story, probe) if styled is None else lite(probe, styled)
     seconds = time.perf_counter() - started
     print(f"{seconds:.0f} s")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 from common import finish, parser, start
+from figures import robustness_curves
 
 from edittools.baselines import RIVALS, SCOPES
 from edittools.choosing.choice import Choice
@@ -20,13 +21,11 @@ from edittools.choosing.corruptions import corrupted_errors
 from edittools.choosing.protocol import Protocol
 from edittools.choosing.scenario import Scenario
 from edittools.choosing.trials import grid
-from edittools.lab import plots
 from edittools.stories.snow import snow_scenario
 from edittools.stories.typographic import typographic_scenario
 
 STORIES = {"snow": snow_scenario, "typographic": typographic_scenario}
 STRENGTHS = (0.0, 0.5, 1.0, 1.5)
-TERMS = {"reference_weight": 1.0, "keep_weight": 1.0, "keep_share": 0.3}
 
 
 def choose(story: Scenario) -> tuple[dict[str, Choice], Protocol]:
@@ -34,7 +33,7 @@ def choose(story: Scenario) -> tuple[dict[str, Choice], Protocol]:
     protocol = Protocol(story, progress=True)
     settings = grid(rank=(1, 3), masked=(True,), objective=("l1", "least_squares"))
     settings += [{"rank": 10, "masked": True, "objective": "least_squares"}] if story.several else []
-    settings = [one | TERMS for one in settings] if story.keep is not None else settings
+    settings = [one | {"reference_weight": 30.0} for one in settings] if story.keep is not None else settings
     exemplars, strengths = {**story.exemplars, **story.several}, (0.5, 1.0, 1.5) if story.several else (0.5, 1.0)
     layers = list(protocol.cuts)
     few = layers[:: 2 if len(layers) > 3 else 1]
@@ -78,7 +77,7 @@ def conclude(
     print(curves.set_index(["method", "strength"]).mul(100).round(1).to_string())
     path = Path(__file__).resolve().parent.parent / "out" / f"robustness_{arguments.story}.png"
     path.parent.mkdir(exist_ok=True)
-    plots.robustness_curves(curves).savefig(path, dpi=120)
+    robustness_curves(curves).savefig(path, dpi=120)
     seconds = time.perf_counter() - started
     print(f"\nout/{path.name}, {seconds:.0f} s in all")
     means = whole.mean()

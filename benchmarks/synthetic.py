@@ -4,9 +4,8 @@
     python benchmarks/synthetic.py --tier lite --size full     photographs (see README, 'Tiers'), all styles
     python benchmarks/synthetic.py --tier lite --models efficientnet_lite0 squeezenet1_1     one after the other
 
-With `--store FILE` finished cases are kept, of several models in a file each (`FILE` with the model's name): a run that
-was cut off goes on where it was. `--workers 0` computes in this process. Of one model the last table says how much
-faster a trial is over kept states than by full forward passes.
+With `--store FOLDER` finished cases are kept: a run that was cut off goes on where it was. `--workers 0` computes in
+this process. Of one model the last table says how much faster a trial is over kept states than by full forward passes.
 """
 
 import argparse
@@ -51,7 +50,7 @@ def time_ratios(suite: syn.Suite, every: int, images: int = 32) -> pd.DataFrame:
     exemplar = syn.parts(suite, case).exemplars(1)
     rows = []
     for layer in layers:
-        edit = rewrite(found.classifier, cuts[layer], exemplar, data.images, objective="least_squares", cache="")
+        edit = rewrite(found.classifier, cuts[layer], exemplar, data.images, objective="least_squares")
         ways = {"kept": lambda e=edit: kept.compare(e), "full": lambda e=edit: _full(e, found.classifier, data)}
         rows.append({"layer": layer} | {way: seconds(work, 2) for way, work in ways.items()})
     return pd.DataFrame(rows)
@@ -134,9 +133,8 @@ def several_models(arguments: argparse.Namespace) -> dict[str, object]:
     found, started = {}, time.perf_counter()
     for model in arguments.models:
         suite = suites.suite(arguments.tier, arguments.size, model)
-        store = arguments.store and arguments.store.with_stem(f"{arguments.store.stem}_{model}")
         print(f"\n{model}, layers {', '.join(suite.layers)}")
-        table = sweep(suite, arguments.workers, store)
+        table = sweep(suite, arguments.workers, arguments.store)
         without = table[table.method == "undefined"].job.nunique()
         counts = {"cases": table.job.nunique() - without, "cases_without_errors": without}
         counts["budget"] = about_budget(len(syn.material(suite).budget))
@@ -153,7 +151,7 @@ def main() -> None:
     which.add_argument("--models", nargs="+", default=(), metavar="MODEL", help="one after the other, in one table")
     arguments.add_argument("--size", default="usual", choices=("small", "usual", "full"), help="full: all styles")
     arguments.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (0: in this one)")
-    arguments.add_argument("--store", type=Path, help="file for finished cases")
+    arguments.add_argument("--store", type=Path, help="folder for finished cases")
     arguments = arguments.parse_args()
     start(arguments)
     if arguments.models:

@@ -1,54 +1,30 @@
-"""The tables of docs/results.md, from what the benchmarks wrote.
+"""The tables of README.md and of the pages in docs, from what the benchmarks wrote.
 
     python benchmarks/snow_miniworld.py --output docs/results/snow_miniworld.json
-    python benchmarks/tables.py            writes docs/results.md, its picture, the tables of README.md and tiers.md
+    python benchmarks/tables.py            writes the tables of all pages, and docs/results.png
     python benchmarks/tables.py --check    fails where a page or the picture is not what the files say
 
-Each file in docs/results holds the line that one benchmark printed, with its day and its call. The words around the
-tables stand in docs/results/page.md, where `{{name}}` is the table of the file of that name.
+Each file in docs/results holds the line that one benchmark printed, with its day and its call. A page has its table
+between `<!-- table: name -->` and `<!-- end -->`; `headline` is the one of all stories.
 """
 
 import argparse
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha1
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-import network_tables
-import tier_tables
+import columns
+import pandas as pd
+from columns import METHODS, Figures, cell, markdown, table
 from PIL import Image
-from table_cells import Figures, markdown, points, share
 
 from edittools.images import atomic_path
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs"
-METHODS = {
-    "editing": "**edit, one exemplar**",
-    "untuned": "edit, nothing tuned",
-    "editing_several": "edit, several exemplars",
-    "two_layers": "edit of two layers",
-    "finetune_local": "local fine-tuning, one exemplar",
-    "finetune_local_several": "local fine-tuning, several",
-    "finetune_global": "global fine-tuning, one exemplar",
-    "finetune_global_several": "global fine-tuning, several",
-    "random_direction": "random direction, one exemplar",
-    "random_direction_several": "random direction, several",
-    "interpolated_local": "local fine-tuning, interpolated",
-    "interpolated_global": "global fine-tuning, interpolated",
-    "projection": "concept projection",
-    "null_space": "null-space rewriting",
-    "closed_form": "full closed form",
-    "last_layer": "last layer retrained",
-    "logit_correction": "logit correction",
-    "in_turn": "edits of several layers in turn",
-    "finetune_local_locality": "local fine-tuning with locality",
-    "finetune_global_locality": "global fine-tuning with locality",
-    "mirrored": "read with its mirror image",
-    "text_blurred": "word blurred, its place given",
-}
 
 
 def lines(found: Figures) -> dict[str, Figures]:
@@ -56,294 +32,182 @@ def lines(found: Figures) -> dict[str, Figures]:
     return {"editing": found} | {name: figure for name, figure in found.items() if name in METHODS}
 
 
-def table(rows: dict[str, dict[str, str]]) -> str:
-    """A Markdown table with a row for each method."""
-    named = ((METHODS.get(name, name), *row.values()) for name, row in rows.items())
-    return markdown(("method", *next(iter(rows.values()))), named)
+def points(value: float) -> str:
+    """An accuracy change in points."""
+    return cell("{value:+}", {"value": value})
+
+
+def share(value: float, low: float, high: float) -> str:
+    """A share in per cent, with its interval."""
+    return cell("{value:%} [{low:n}, {high:n}]", {"value": value, "low": low, "high": high})
+
+
+def by_method(shown: Mapping[str, str], methods: Mapping[str, Figures]) -> str:
+    """A table with a row for each method."""
+    named = (one | {"method": METHODS.get(name, name)} for name, one in methods.items())
+    return table({"method": "{method}", **shown}, named)
 
 
 def snow(found: Figures) -> str:
     """Vehicles on snow; of several networks together, then network by network."""
+    body = by_method(columns.SNOW, lines(found) | {"editing": found | {"p_against_edit": None}})
     if "networks" not in found:
-        return _snow(found)
-    rows: dict[str, dict[str, str]] = {}
-    for network, methods in found["networks"].items():
-        for name, one in methods.items():
-            change = points(one["accuracy_change_points_held_out"])
-            said = f"{one['corrected']} / {one['broken']} of {one['errors_before']}, {change}"
-            said += f", {one['choices']} of {found['folds']}" if "folds" in found else ""
-            rows.setdefault(name, dict.fromkeys(found["networks"], "no such layer"))[network] = said
-    chosen = "\n".join(f"- {name}: {methods['editing']['chosen']}" for name, methods in found["networks"].items())
+        return body
+    said = "{corrected} / {broken} of {errors_before}, {accuracy_change_points_held_out:+}"
+    said += f", {{choices}} of {found['folds']}" if "folds" in found else ""
+    networks = found["networks"]
+    names = dict.fromkeys(name for methods in networks.values() for name in methods)
+    rows = [
+        [METHODS[n], *(cell(said, methods[n]) if n in methods else "no such layer" for methods in networks.values())]
+        for n in names
+    ]
+    heads = (network.removeprefix("efficientnet_") for network in networks)
     title = "By network, corrected / broken of all errors and the accuracy held out, in points"
     title += ", and how many different choices the folds made:" if "folds" in found else ":"
-    return f"{_snow(found)}\n\n{title}\n\n{table(rows)}\n\nThe edits of one exemplar:\n\n{chosen}"
-
-
-def _snow(found: Figures) -> str:
-    rows = {}
-    for name, one in lines(found).items():
-        least, most = one["accuracy_change_points_held_out_interval"]
-        rows[name] = {
-            "corrected / broken": f"{one['corrected']} / {one['broken']}",
-            "errors corrected": share(one["errors_corrected"], *one["errors_corrected_interval"]),
-            "p": f"{one['p']:.2g}",
-            "accuracy: budget": points(one["accuracy_change_points_budget"]),
-            "held out": f"{points(one['accuracy_change_points_held_out'])} [{points(least)}, {points(most)}]",
-            "kept report, errors": f"{one['keep_errors_before']:g} → {one['keep_errors_after']:g}",
-            "trials": f"{one['trials']}",
-            "seconds": f"{one['choice_seconds']:.0f}",
-            "p against the edit": f"{one['p_against_edit']:.2g}" if name != "editing" else "",
-            **({"chosen": one["chosen"]} if "chosen" in one else {}),
-        }
-    return table(rows)
+    return f"{body}\n\n{title}\n\n{markdown(('method', *heads), rows)}"
 
 
 def typographic(found: Figures) -> str:
     """Typographic attacks."""
-    rows, before = {}, found["attack_success_before"]
-    for name, one in lines(found).items():
-        least, most = one["clean_accuracy_change_points_interval"]
-        rows[name] = {
-            "read as iPod": f"{100 * before:.1f} % → {100 * one['attack_success_after']:.1f} %",
-            "fixed": share(one["attacks_fixed"], one["attacks_fixed_low"], one["attacks_fixed_high"]),
-            "other words fixed": f"{100 * one['other_words_fixed']:.0f} %",
-            "accuracy: budget": points(one["clean_accuracy_change_points_budget"]),
-            "held out": f"{points(one['clean_accuracy_change_points'])} [{points(least)}, {points(most)}]",
-            "real iPods right": f"{100 * one['real_ipod_accuracy_after']:.1f} %",
-        }
-        if "paper_photos_right_ipod" in one:
-            rows[name]["handwritten"] = f"{one['paper_photos_right_ipod']} of {found['paper_photos']}"
-        if "rta_photos" in found:
-            rows[name] |= _of_written(one)
-        rows[name] |= {"trials": f"{one['trials']}", "chosen": one["chosen"]}
-    return table(rows)
-
-
-def _of_written(one: Figures) -> dict[str, str]:
-    """What became of RTA-100's photos: attacks read as their word, objects read rightly while that is no choice."""
-    titles = {"attack_success": "RTA-100 read as the word", "right": "RTA-100's objects right"}
-    shares = {
-        title: f"{100 * one[f'rta_{name}_before']:.0f} % → {100 * one[f'rta_{name}_after']:.0f} %"
-        for name, title in titles.items()
-        if "rta_photos" in one
-    }
-    return dict.fromkeys(titles.values(), "not known") | shares
+    return by_method(columns.TYPOGRAPHIC, lines(found))
 
 
 def synthetic(found: Figures) -> str:
-    """The synthetic benchmark, by method or network by network."""
-    if "networks" in found:
-        return network_tables.synthetic(found)
-    names = {"other same": "other classes, same style", "other held out": "other classes, held-out style"}
-    names |= {"target same": "target class"}
-    rows = {
-        f"**{method}**" if method == "editing" else method: {title: share(*one[name]) for name, title in names.items()}
-        | {"accuracy, points": points(one["accuracy_change_points"])}
-        for method, one in found["methods"].items()
-    }
-    return table(rows)
+    """The synthetic benchmark, by method; of several networks the edit, the best fine-tuning, chance, one rival."""
+    if "networks" not in found:
+        named = {f"**{m}**" if m == "editing" else m: one for m, one in found["methods"].items()}
+        return by_method(columns.SYNTHETIC | columns.TARGET | columns.PRICE, named)
+    rows = []
+    for network, one in found["networks"].items():
+        best = best_finetuning(one["methods"])
+        titles = {
+            "editing": "**edit**",
+            best: best,
+            "random direction": "random direction",
+            "closed form": "full closed form",
+        }
+        known = {"network": network, "cases": one["cases"]}
+        rows += [known | {"method": t} | one["methods"][n] for n, t in titles.items() if n in one["methods"]]
+    head = {"network": "{network}", "cases": "{cases}", "method": "{method}"}
+    return table(head | columns.SYNTHETIC | columns.PRICE, rows)
+
+
+def best_finetuning(methods: Figures) -> str:
+    """Of the methods of a synthetic benchmark, the fine-tuning that corrects most on other classes."""
+    tuned = [name for name in methods if "fine-tuning" in name or "locality" in name]
+    return max(tuned, key=lambda name: methods[name]["other same"][0])
 
 
 def cure(found: Figures) -> str:
     """From a found rule to its cure."""
-    rows = {}
-    for name, one in lines(found).items():
-        low, high = points(one["probed low"]), points(one["probed high"])
-        rows[name] = {
-            "corrected / broken": f"{one['corrected']:.0f} / {one['broken']:.0f}",
-            "errors corrected": share(one["errors corrected"], one["low"], one["high"]),
-            "p": f"{one['p']:.2g}",
-            "probability": f"{points(one['probed changed'])} [{low}, {high}] / {points(one['probed untouched'])}",
-            "accuracy: budget": points(one["budget change"]),
-            "held out": f"{points(one['clean change'])} [{points(one['clean low'])}, {points(one['clean high'])}]",
-            "show the material, errors": f"{one['keep_report before']:.0f} → {one['keep_report after']:.0f}",
-            "trials": f"{one['trials']}",
-            "chosen": one["chosen"],
-        }
-    return table(rows)
+    return by_method(columns.CURE, lines(found))
 
 
 def probing(found: Figures) -> str:
     """Rules found against those planted and those that painting again shows; effects where no rules are known."""
-    if "effects" in found:
-        return network_tables.probing_photos(found)
-    if "networks" in found:
-        return network_tables.probing_scored(found)
-    rows = [
-        ("rules planted / found", f"{found['rules_planted']} / {found['rules_found']}"),
-        ("precision, recall against what was planted", f"{found['precision']:.2f}, {found['recall']:.2f}"),
-        ("rules shown when scenes are painted again", f"{found['rules_exact']}"),
-        ("precision, recall against these", f"{found['precision_exact']:.2f}, {found['recall_exact']:.2f}"),
-        ("correlation of effects with the exact ones", f"{found['correlation_with_exact']:.2f}"),
-        ("rules found in the network trained without them", f"{found['rules_found_in_balanced_model']}"),
-    ]
-    return markdown(("what", "figure"), rows)
+    if "effects" not in found:
+        networks = found.get("networks", {"mini_vgg": found})
+        named = [{"network": name, **one} for name, one in networks.items()]
+        return table({"network": "{network}", **columns.PROBING}, named)
+    titles = {
+        "styles": "Turned to the paper's styles, beside the control elsewhere in the photo:",
+        "materials": "Turned to materials of other photos, beside another look of its own material:",
+    }
+    least = found["false_discovery_rate"]
+    return "\n\n".join(f"{titles[kind]}\n\n{_by_concept(rows, least)}" for kind, rows in found["effects"].items())
+
+
+def _by_concept(rows: list[Figures], least: float) -> str:
+    """A row for each concept, the strongest first, a column for each network; bold where q is at most `least`."""
+    known = pd.DataFrame(rows).dropna(subset="effect")
+    signed = known[["effect", "low", "high"]].map(lambda x: f"{100 * x:+.0f}".replace("-", "−"))
+    said = signed.effect + " % [" + signed.low + ", " + signed.high + "]"
+    known["said"] = said.where(~(known.q.astype(float) <= least), "**" + said + "**")
+    wide = known.pivot(index="concept", columns="classifier", values="said").fillna("")
+    wide = wide.reindex(columns=list(dict.fromkeys(row["classifier"] for row in rows)))
+    groups = known.groupby("concept", sort=False)
+    order = groups.effect.mean().sort_values(ascending=False, kind="stable").index
+    counts = groups.images.agg(lambda n: f"{min(n)}" if min(n) == max(n) else f"{min(n)} to {max(n)}")
+    networks = (name.removeprefix("efficientnet_") for name in wide.columns)
+    return markdown(("concept", "photos", *networks), ([c, counts[c], *wide.loc[c]] for c in order))
 
 
 def robustness(found: Figures) -> str:
     """Mean error rates on corrupted copies of clean images, beside accuracy and errors with the concept."""
-    full = {one["method"]: one for one in found["curves"] if one["strength"] == 1}
+    curves = {one["method"]: one for one in found["curves"] if one["strength"] == 1}
     start = next(one for one in found["curves"] if one["strength"] == 0)
-    rows = {}
-    for name, value in found["corrupted_error_rate"].items():
-        one = full.get(name, start)
-        shown = [f"{100 * part:.1f} %" for part in (value, one["accuracy"], one["concept errors"])]
-        rows[name] = dict(
-            zip(("error rate, corrupted", "accuracy, clean", "errors with the concept"), shown, strict=True)
-        )
-        if "chosen" in found:
-            rows[name]["chosen"] = found["chosen"].get(name, "")
-    return table(rows)
+    chosen = found.get("chosen", {})
+    rows = {
+        name: {**curves.get(name, start), "corrupted": value, "chosen": chosen.get(name, "")}
+        for name, value in found["corrupted_error_rate"].items()
+    }
+    return by_method(columns.ROBUSTNESS, rows)
 
 
 def repair(found: Figures) -> str:
     """What one call finds."""
-    rows = {}
-    for name, one in found["methods"].items():
-        least, most = one["accuracy low"], one["accuracy high"]
-        rows[name] = {
-            "held out, corrected / broken": f"{one['corrected']} / {one['broken']} of {one['failing']}",
-            "share": share(one["share"], one["low"], one["high"]),
-            "p": f"{one['p']:.2g}",
-            "accuracy": f"{points(one['accuracy change'])} [{points(least)}, {points(most)}]",
-            "kept broken": f"{one['kept broken']:.0f} of {one['kept']:.0f}",
-            "trials": f"{one['trials']}",
-        }
     words = "\n".join(f"> {line}" for line in found["verdict"].splitlines())
     test = share(found["test_errors_corrected"], *found["test_errors_corrected_interval"])
-    return f"{words}\n\n{table(rows)}\n\nThe edit on all test images of the story: {test} of their errors corrected."
-
-
-def spread(found: Figures) -> str:
-    """How much the exemplar and the seed matter."""
-    rows = {}
-    for name, one in found["methods"].items():
-        mine = [row for row in found["rows"] if row["method"] == name]
-        rows[name] = {
-            "errors corrected, mean ± deviation": f"{100 * one['share mean']:.0f} ± {100 * one['share std']:.0f} %",
-            "least, most": f"{100 * one['share min']:.0f}, {100 * one['share max']:.0f} %",
-            "held out, mean, least": f"{points(one['held out mean'])}, {points(one['held out min'])}",
-            "kept broken, mean, most": f"{one['keep broken mean']:.1f}, {one['keep broken max']:.0f}",
-            "seconds": f"{one['seconds mean']:.0f}",
-            "runs": f"{len(mine)}",
-        }
-    return table(rows)
+    body = by_method(columns.REPAIR, found["methods"])
+    return f"{words}\n\n{body}\n\nThe edit on all test images of the story: {test} of their errors corrected."
 
 
 def many_exemplars(found: Figures) -> str:
     """Balanced and natural accuracy by method, a pair of columns for each number of exemplars."""
-    rows: dict[str, dict[str, str]] = {}
-    for one in found["rows"]:
-        seen = f"{one['balanced_accuracy']:.1f} / {one['natural_accuracy']:.1f}, {one['seconds']:.0f} s"
-        rows.setdefault(one["method"], {})[f"{one['exemplars']:,}"] = seen
-        rows[one["method"]]["trials each"] = f"{one['trials']}"
-    counts = [*dict.fromkeys(f"{one['exemplars']:,}" for one in found["rows"]), "trials each"]
+    known = pd.DataFrame(found["rows"])
+    text = "{balanced_accuracy:.1f} / {natural_accuracy:.1f}, {seconds:.0f} s"
+    known["said"] = [cell(text, row) for row in found["rows"]]
+    named = METHODS | {"editing": "**edit of one layer**", "random_direction": "random direction"}
+    wide = known.pivot(index="method", columns="exemplars", values="said").fillna("")
+    trials = known.groupby("method").trials.last().astype(str)
+    rows = ([named.get(name, name), *wide.loc[name], trials[name]] for name in dict.fromkeys(known.method))
     before = f"{found['balanced_accuracy_before']:.1f} / {found['natural_accuracy_before']:.1f}"
-    named = {"editing": "**edit of one layer**", "random_direction": "random direction"}
-    body = table({named.get(name, name): {count: row.get(count, "") for count in counts} for name, row in rows.items()})
     words = "Accuracy (%) on balanced / on natural test scenes, and seconds, by number of exemplars."
-    return f"{words} Without an edit {before}; natural accuracy may cost {found['budget_points']:g} points.\n\n{body}"
+    words += f" Without an edit {before}; natural accuracy may cost {found['budget_points']:g} points."
+    return f"{words}\n\n{markdown(('method', *(f'{n:,}' for n in wide.columns), 'trials each'), rows)}"
 
 
 def many_edits(found: Figures) -> str:
     """Edits of several rules, added up and one on top of the other."""
-    rows = [
-        {
-            "way": one["how"],
-            "rules": f"{one['rules']}",
-            "edits": f"{one['edits']}",
-            "corrected / broken": f"{one['corrected']} / {one['broken']} of {one['errors']}",
-            "errors corrected": share(one["share"], one["low"], one["high"]),
-            "single edits' still right": f"{100 * one['left']:.0f} % of {one['alone']}",
-            "rules below half": f"{one['below half']}",
-            "accuracy: budget": points(one["budget change"]),
-            "held out": f"{points(one['clean change'])} [{points(one['clean low'])}, {points(one['clean high'])}]",
-            "kept report broken": f"{100 * one['kept broken']:.1f} % of {one['kept']}",
-        }
-        for one in found["steps"]
-    ]
-    return markdown(rows[0], (row.values() for row in rows))
-
-
-def terms(found: Figures) -> str:
-    """What an edit spares, by the terms of `rewrite`: a row for each set, for chosen edits and for single ones."""
-    by_terms: dict[str, list[Figures]] = {}
-    for one in found["rows"]:
-        named = f"{one['reference_weight']:g} | {one['keep_share']:g} | {one['keep_weight']:g}"
-        by_terms.setdefault(named, []).append(one)
-    stories = [f"{one['story']} ({one['errors']} errors)" for one in next(iter(by_terms.values()))]
-    chosen = _by_terms(by_terms, stories, lambda one: (one["net share"],))
-    both = ("single net share", "single kept broken share")
-    single = _by_terms(by_terms, stories, lambda one: [one[name] or 0 for name in both])
-    return (
-        f"Chosen within the bounds, net share:\n\n{chosen}\n\nSingle edits, net share / kept images broken:\n\n{single}"
-    )
-
-
-def _by_terms(
-    by_terms: dict[str, list[Figures]], stories: Sequence[str], read: Callable[[Figures], Sequence[float]]
-) -> str:
-    """A row for each set of terms: what is read of each story, in percent, and the mean over stories."""
-    rows = []
-    for named, found in by_terms.items():
-        values = [read(one) for one in found]
-        values.append([sum(column) / len(column) for column in zip(*values, strict=True)])
-        rows.append((*named.split(" | "), *(" / ".join(f"{100 * v:.0f}" for v in value) + " %" for value in values)))
-    return markdown(("λ", "share", "μ", *stories, "mean"), rows)
+    return table(columns.MANY_EDITS, found["steps"])
 
 
 def edit_speed(found: Figures) -> str:
     """The solvers against training the full weight, and one more edit against a forward pass."""
-    losses = f"{found['l1_loss']:.3f}, {found['naive_loss_projected']:.3f}"
-    rows = [
-        ("L1 over Λ alone, times faster than training the weight for 20,000 steps", f"{found['l1_time_ratio']:,.0f}"),
-        ("its loss, and that of the trained weight after projection", losses),
-        ("least squares, times faster", f"{found['least_squares_time_ratio']:,.0f}"),
-        ("second moment, times faster than materialised outer products", f"{found['second_moment_time_ratio']:.0f}"),
-        ("one more edit over cached states, of a forward pass", f"{found['suffix_time_fraction']:.3f}"),
-    ]
-    for target, words in {"equal_movement": "that loss", "lowest": "the lowest loss on its way"}.items():
-        for name, title in {"l1": "L1", "least_squares": "least squares"}.items():
-            if f"{name}_time_ratio_{target}" in found:
-                rows.insert(-2, _at_equal_movement(found, name, title, target, words))
-    return markdown(("what", "ratio"), rows)
+    rows = ([title, cell(text, found)] for title, text in columns.SPEED.items())
+    return markdown(("what", "ratio"), (row for row in rows if row[1]))
 
 
-def _at_equal_movement(found: Figures, name: str, title: str, target: str, words: str) -> tuple[str, str]:
-    """A row of `edit_speed`: how much faster a solver reaches a loss of the naive one."""
-    ratio, most = found[f"{name}_time_ratio_{target}"], found[f"naive_movement_{target}"]
-    steps = f", {found['naive_steps_to_lowest']:,} steps" if target == "lowest" else ""
-    said = f"{title} to {words} ({found[f'naive_loss_{target}']:.3f}{steps}) at no larger movement of reference keys"
-    if ratio is None:
-        return f"{said} ({most:.2g})", "not reached"
-    return f"{said} ({found[f'{name}_movement_{target}']:.2g} and {most:.2g}), times faster", f"{ratio:,.0f}"
+def paper_rehearsal(found: Figures) -> str:
+    """What tier paper costs."""
+    return table(columns.REHEARSAL, found["rows"])
 
 
-_TABLES = (snow, typographic, synthetic, cure, probing, robustness, repair, spread, many_edits, many_exemplars, terms)
-KINDS = {one.__name__: one for one in (*_TABLES, edit_speed, network_tables.style_transfer, network_tables.layers)}
+_SHOWN = (snow, typographic, synthetic, cure, probing, robustness, repair, many_edits, many_exemplars, edit_speed)
+KINDS: dict[str, Callable[[Figures], str]] = {one.__name__: one for one in (*_SHOWN, paper_rehearsal)}
 
 
 def headline() -> str:
-    """The table of README: a row for each story, the edit of one exemplar beside the best fine-tuning and chance."""
-    head = ["story", "misread", "edit, one exemplar", "best fine-tuning", "random direction", "what the edit cost"]
+    """The table of all stories: the edit of one exemplar beside the best of all other methods, by its name."""
+    head = ["story", "misread", "edit", "best rival", "accuracy; must stay"]
     known = ((title, read, read_results(name)) for name, (title, read) in STORIES.items())
     return markdown(head, ((title, *read(found)) for title, read, found in known if found))
 
 
-def _beside(found: Figures, fixed: Callable[[Figures], tuple[float, float, float]]) -> list[str]:
-    """The shares of the edit, of the best fine-tuning, interpolated or not, and of the random direction."""
-    methods = {name: fixed(one) for name, one in lines(found).items()}
-    tunings = [value for name, value in methods.items() if name.startswith(("finetune", "interpolated"))]
-    tuned = max(tunings, key=lambda value: value[0])
-    return [share(*value) for value in (methods["editing"], tuned, methods["random_direction"])]
+def _beside(methods: dict[str, Figures], fixed: Callable[[Figures], Sequence[float]]) -> list[str]:
+    """The shares of the edit and, by its name, of the best other method of any exemplars."""
+    rivals = {name: fixed(one) for name, one in methods.items() if not name.startswith(NO_RIVALS)}
+    best = max(rivals, key=lambda name: rivals[name][0])
+    named = METHODS.get(best, best).removesuffix(", one exemplar")
+    return [share(*fixed(methods["editing"])), f"{named}: {share(*rivals[best])}"]
 
 
 def _of_snow(found: Figures) -> list[str]:
     costs = found["keep_errors_before"], found["keep_errors_after"]
     return [
         f"{found['errors_before']}",
-        *_beside(found, lambda one: (one["errors_corrected"], *one["errors_corrected_interval"])),
-        f"{points(found['accuracy_change_points_held_out'])} points; live on snow {costs[0]} → {costs[1]} errors",
+        *_beside(lines(found), lambda one: (one["errors_corrected"], *one["errors_corrected_interval"])),
+        f"{points(found['accuracy_change_points_held_out'])}; {costs[0]} → {costs[1]}",
     ]
 
 
@@ -351,25 +215,24 @@ def _of_attacks(found: Figures) -> list[str]:
     fixed = ("attacks_fixed", "attacks_fixed_low", "attacks_fixed_high")
     return [
         f"{found['attacked']}",
-        *_beside(found, lambda one: tuple(one[name] for name in fixed)),
-        f"{points(found['clean_accuracy_change_points'])} points; real iPods right "
+        *_beside(lines(found), lambda one: tuple(one[name] for name in fixed)),
+        f"{points(found['clean_accuracy_change_points'])}; iPods right "
         f"{100 * found['real_ipod_accuracy_before']:.0f} → {100 * found['real_ipod_accuracy_after']:.0f} %",
     ]
 
 
 def _of_cases(found: Figures) -> list[str]:
-    methods, of = found["methods"], "other same"
-    names = ("editing", network_tables.best_finetuning(methods), "random direction")
-    shown = [share(*methods[name][of]) for name in names]
-    return [f"{found['cases']} cases", *shown, f"{points(methods['editing']['accuracy_change_points'])} points"]
+    shown = _beside(found["methods"], lambda one: one["other same"])
+    cost = points(found["methods"]["editing"]["accuracy_change_points"])
+    return [f"{found['cases']} cases", *shown, cost]
 
 
 def _of_cure(found: Figures) -> list[str]:
     costs = found["keep_report before"], found["keep_report after"]
     return [
         f"{found['errors before']:.0f}",
-        *_beside(found, lambda one: (one["errors corrected"], one["low"], one["high"])),
-        f"{points(found['clean change'])} points; show the material {costs[0]:.0f} → {costs[1]:.0f} errors",
+        *_beside(lines(found), lambda one: (one["errors corrected"], one["low"], one["high"])),
+        f"{points(found['clean change'])}; {costs[0]:.0f} → {costs[1]:.0f}",
     ]
 
 
@@ -380,7 +243,10 @@ STORIES = {
     "synthetic_miniworld": ("concepts × styles, MiniWorld", _of_cases),
     "synthetic_photos": ("concepts × styles, photographs", _of_cases),
     "cure_miniworld": ("a rule that a probe found, MiniWorld", _of_cure),
+    "cure_photos": ("a rule that a probe found, photographs", _of_cure),
 }
+NO_RIVALS = ("editing", "untuned", "two_layers", "in_turn", "rank ", "least squares", "mirrored", "text_blurred")
+"""What the table of all stories leaves out as a rival: edits, and what changes pictures in place of weights."""
 DOTS = {  # what the picture shows, by its name there: its names in the files
     "edit, one exemplar": ("editing",),
     "local fine-tuning": ("finetune_local", "local, locality"),
@@ -442,45 +308,37 @@ def drawn(rows: list[dict[str, Any]]) -> str:
 
 def draw(rows: list[dict[str, Any]]) -> None:
     """Draw the picture, marked with its rows."""
-    import pandas as pd
+    import figures
 
-    from edittools.lab import result_plots
-
-    result_plots.methods_by_story(pd.DataFrame(rows)).savefig(PICTURE, dpi=100, metadata={"Rows": drawn(rows)})
+    figures.methods_by_story(pd.DataFrame(rows)).savefig(PICTURE, dpi=100, metadata={"Rows": drawn(rows)})
 
 
-START, END = "<!-- table: python benchmarks/tables.py -->\n\n", "\n\n<!-- end -->"
+TABLE = re.compile(r"(<!-- table: (\w+) -->\n\n).*?\n*(<!-- end -->)", re.DOTALL)
 
 
-def page() -> str:
-    """The whole page: the words, and where they name a file, its table with its call and day, or that it is missing."""
-
-    def filled(match: re.Match) -> str:
-        found = read_results(match[1])
-        if not found:
-            return "*Not measured yet.*"
-        kind = next(name for name in KINDS if match[1].startswith(name))
-        said = f"`{found['call']}`, {found['date']}"
-        said += f", {found['seconds']:.0f} s" if "seconds" in found else ""
-        said += f"; {found['budget']}." if "budget" in found else "."
-        return f"{said}\n\n{KINDS[kind](found)}"
-
-    return re.sub(r"\{\{(\w+)\}\}", filled, (FOLDER / "results" / "page.md").read_text())
+def filled(name: str) -> str:
+    """The table of the file of a name with its call and day, or that it is missing."""
+    if name == "headline":
+        return headline()
+    found = read_results(name)
+    if not found:
+        return "*Not measured yet.*"
+    kind = next(kind for kind in KINDS if name.startswith(kind))
+    said = f"`{found['call']}`, {found['date']}"
+    said += f", {found['seconds']:.0f} s" if "seconds" in found else ""
+    said += f"; {found['budget']}." if "budget" in found else "."
+    return f"{said}\n\n{KINDS[kind](found)}"
 
 
-def readme() -> str:
-    """README with its table."""
-    return _with_table(FOLDER.parent / "README.md", headline())
-
-
-def tiers() -> str:
-    """The page of tiers with the costs of tier paper."""
-    return _with_table(FOLDER / "tiers.md", tier_tables.paper(read_results("paper_rehearsal")))
-
-
-def _with_table(path: Path, body: str) -> str:
-    before, rest = path.read_text().split(START)
-    return before + START + body + END + rest.split(END, 1)[1]
+def pages() -> dict[Path, str]:
+    """Every page that has a table, as it should be."""
+    paths = [FOLDER.parent / "README.md", *sorted(FOLDER.rglob("*.md"))]
+    texts = {path: path.read_text() for path in paths if path.exists()}
+    return {
+        path: TABLE.sub(lambda at: f"{at[1]}{filled(at[2])}\n\n{at[3]}", text)
+        for path, text in texts.items()
+        if "<!-- table: " in text
+    }
 
 
 def main() -> None:
@@ -488,15 +346,14 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--check", action="store_true", help="only compare the pages with the files")
     check = arguments.parse_args().check
-    pages = {FOLDER / "results.md": page(), FOLDER.parent / "README.md": readme(), FOLDER / "tiers.md": tiers()}
     if check:
-        stale = [path.name for path, text in pages.items() if path.read_text() != text]
+        stale = [path.name for path, text in pages().items() if path.read_text() != text]
         if not PICTURE.exists() or Image.open(PICTURE).text.get("Rows") != drawn(dots()):
             stale.append(PICTURE.name)
         if stale:
             raise SystemExit(f"{', '.join(stale)}: not what docs/results says, run python benchmarks/tables.py")
         return
-    for path, text in pages.items():
+    for path, text in pages().items():
         with atomic_path(path) as temporary:
             temporary.write_text(text)
     draw(dots())

@@ -29,11 +29,11 @@ from tqdm.auto import tqdm
 
 from edittools.images import LabelledImages, atomic_path
 from edittools.metrics import error_rate, predict
-from edittools.world import attacks as mini_clip
 from edittools.world.attacks import ATTACKED, CLASSES, MEAN, OBJECTS, OTHER_WORDS, SIZE, STD, attacks, label_on
 from edittools.world.contexts import SPLITS
 from edittools.world.miniworld import Scene, scene, scenes
 from edittools.world.typography import random_label, stick
+from edittools.zoo.embedded import mini_clip
 from edittools.zoo.zero_shot import ByteTokenizer, zero_shot_classifier
 
 MEASURED = ("iPod", "orange", "pizza", "toaster", "library", "piano")
@@ -192,7 +192,7 @@ def main() -> None:
     print(f"painted in {time.perf_counter() - started:.0f} s")
     started = time.perf_counter()
     torch.manual_seed(0)
-    model = mini_clip.mini_clip()
+    model = mini_clip()
     precision = torch.float32 if options.float32 else torch.bfloat16
     if options.start:
         model.load_state_dict({key: value.float() for key, value in load_file(options.start).items()})

@@ -17,18 +17,19 @@ sys.path.insert(0, str(ROOT / "tests"))
 import lab  # noqa: E402
 
 CELL = """
+import torch
 from edittools import lab, stories
-story = stories.desk_story("mini")
-desk = lab.Desk(story.classifier, story.images, story.everyday, story.keep, shown=16)
-desk.choose(story.picture)
-desk.controls.layer.value = story.layer
-desk.editor.mask = story.mask
+classifier, sets = stories.desk_story("mini")
+desk = lab.Desk(classifier, sets["images"], sets["everyday"], sets["keep"])
+mask = torch.zeros(64, 64)
+mask[44:] = 1
+desk.editor.mask = mask
 desk.controls.strength.value = 0.5
 desk.rewrite()
 desk.wait()
 desk
 """
-SIZE = {"width": 1480, "height": 2150}
+SIZE = {"width": 1366, "height": 850}
 LIMIT = 300_000
 
 

@@ -1,13 +1,10 @@
 """What the site is made of: pages of this repository under their own paths, and a reference page for each room.
 
-Where the photographs are at hand, the first page's picture is one of photographs, drawn now. Formulas become MathML
-here, so a page asks no other machine for a script.
+Formulas become MathML here, so a page asks no other machine for a script.
 """
 
 import ast
-import os
 import re
-import sys
 from html import unescape
 from pathlib import Path
 
@@ -19,16 +16,16 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = "README.md CONTRIBUTING.md CHANGELOG.md CITATION.cff data/README.md docs/*.md docs/*.png".split()
+PAGES = "README.md CONTRIBUTING.md CHANGELOG.md CITATION.cff data/README.md docs/**/*.md docs/*.png docs/*.css".split()
 PAGES += ["notebooks/[0-9]*.ipynb"]
+FIRST = {
+    "rewriting": ["rewrite", "Problem", "pose", "solve_l1", "solve_least_squares"],
+    "edits": ["Edit", "Record", "Change", "applied_edits"],
+    "exemplars": [],
+    "classifiers": [],
+}
+"""The modules that the reference begins with, and the names shown of each, in order; none named means all."""
 PACKAGE = ROOT / "edittools"
-DRAWN, PICTURE = ROOT / "out" / "drawn", "docs/photographs.png"
-SAID = f"""![One exemplar, some photographs before and after, and where the rewritten key fires.]({PICTURE})
-
-*One exemplar (left) rewrites "snow" to "road" in one layer of EfficientNet-Lite1. The vehicles and traffic lights on
-snow were misread before and are read rightly after; below, where the rewritten key fires. Layer and exemplar were
-chosen without any photograph of snow.*
-"""
 FOREIGN_SCRIPT = re.compile(r'<script[^>]*\bsrc="https?://[^>]*>\s*</script>')
 MATHJAX = re.compile(r"<!-- MathJax configuration -->.*?<!-- End of mathjax configuration -->", re.DOTALL)
 ELSEWHERE = re.compile(
@@ -49,21 +46,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         path.name: path for path in sorted(PACKAGE.iterdir()) if (path / "__init__.py").exists()
     }
     pages += [File.generated(config, f"api/{room}.md", content=reference(room, path)) for room, path in rooms.items()]
-    if os.environ.get("EDITTOOLS_PHOTOS"):
-        sys.path.insert(0, str(ROOT / "benchmarks"))
-        import photo_picture
-
-        photo_picture.draw(DRAWN / PICTURE)
-        pages.append(File(PICTURE, str(DRAWN), config.site_dir, config.use_directory_urls))
     return Files([*(file for file in files if file.src_dir != config.docs_dir), *pages])  # the theme's, then ours
-
-
-def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Put the picture of photographs, where it is drawn, in the place of README's."""
-    if page.file.src_uri != "README.md" or files.get_file_from_path(PICTURE) is None:
-        return markdown
-    start = markdown.index("![One exemplar")
-    return markdown[:start] + SAID + markdown[markdown.index("\n## ", start) :]
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
@@ -93,8 +76,14 @@ def _mathml(found: re.Match) -> str:
 
 def reference(room: str, folder: Path) -> str:
     """The page of a room: its first words, and every module's public names."""
-    modules = [path for path in sorted(folder.glob("*.py")) if not path.stem.startswith("_")]
+    modules = [path.stem for path in sorted(folder.glob("*.py")) if not path.stem.startswith("_")]
+    shown = FIRST if room == "top" else {}
+    modules.sort(key=lambda module: [*shown, module].index(module))
     name = "edittools" if room == "top" else f"edittools.{room}"
     said = ast.get_docstring(ast.parse((folder / "__init__.py").read_text())) or ""
-    parts = "\n\n".join(f"::: {name}.{path.stem}" for path in modules)
+    parts = "\n\n".join(f"::: {name}.{module}{_members(shown.get(module))}" for module in modules)
     return f"# {name}\n\n{said}\n\n{parts}\n"
+
+
+def _members(names: list[str] | None) -> str:
+    return f"\n    options: {{group_by_category: false, members: {names}}}" if names else ""

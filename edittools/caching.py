@@ -7,14 +7,16 @@ is a warning; then the tensors are computed again, and replace the damaged file 
 import hashlib
 import json
 import os
+import sys
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
+from edittools.classifiers import fingerprint
 from edittools.images import atomic_path, cache_folder, digest_tensors
 
 Tensors = dict[str, Tensor]
@@ -79,3 +81,10 @@ def _read(path: Path, content: str) -> Tensors | None:
 
 def _digest(content: str, tensors: Tensors) -> str:
     return digest_tensors(tensors.values(), [f"{content} {name} " for name in tensors])
+
+
+def identify_network(network: nn.Module) -> str:
+    """Name a network that is no image classifier: its package's version, its modules and its weights."""
+    package = type(network).__module__.partition(".")[0]
+    version = getattr(sys.modules[package], "__version__", "")
+    return f"{package} {version} {network} {fingerprint(network)}"

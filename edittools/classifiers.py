@@ -1,16 +1,13 @@
 """Classifiers: any torch model with its normalisation and class names."""
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from edittools.checks import check_number
-from edittools.images import LabelledImages, digest_tensors
+from edittools.images import LabelledImages, digest_tensors, numbered
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -20,7 +17,7 @@ class Classifier(nn.Module):
 
     `model`, any torch module that maps normalised images to logits, is used as it is, without a wrapper (see
     `unwrapped`), and put into eval mode. `size` is the side of the images it expects, `resize_to` the short side before
-    the centre crop (see `load_image`).
+    the centre crop (see `load_image`). A class name that is there twice gets its number: "crane (134)".
     """
 
     def __init__(
@@ -44,7 +41,7 @@ class Classifier(nn.Module):
             raise ValueError(f"mean {tuple(mean)} and std {tuple(std)}: expected three numbers each, std above 0")
         if isinstance(classes, str):
             raise ValueError(f"class names {classes!r}: expected a sequence of names, not one text")
-        self.model, self.classes, self.size = model, tuple(classes), check_number(size, 1, None, "size")
+        self.model, self.classes, self.size = model, tuple(numbered(classes)), check_number(size, 1, None, "size")
         if not self.classes:
             raise ValueError("no class names: expected one for each logit, in order")
         self.resize_to = check_number(resize_to or round(size * 8 / 7), size, None, "resize_to")
@@ -76,6 +73,7 @@ class Classifier(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """The logits `(B, classes)` of images `(B, 3, H, W)` in [0, 1]; `ValueError` when they are none."""
         logits = self.model(self.normalise(images))
+        logits = getattr(logits, "logits", logits)  # `ModelOutput` of transformers
         wanted = (len(images), len(self.classes))
         if not isinstance(logits, Tensor) or tuple(logits.shape) != wanted:
             found = f"logits of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
@@ -105,6 +103,8 @@ def unwrapped(model: nn.Module) -> nn.Module:
         return unwrapped(model.module)
     if isinstance(model, Classifier):
         return model.model
+    if isinstance(model, torch.jit.ScriptModule):
+        raise TypeError(f"model is a scripted {type(model).__name__}: expected the module that it was made from")
     return unwrapped(model._orig_mod) if hasattr(model, "_orig_mod") else model
 
 
@@ -116,63 +116,22 @@ def check_classifier(classifier: Classifier) -> Classifier:
     return classifier
 
 
-_PLAIN = (int, float, str, tuple)
-
-
-def code_of(function: Callable) -> str:
-    """What a function does, as far as its own code, the names in it and its numbers say; not what it calls."""
-    code = getattr(function, "__code__", None)
-    if code is None:
-        return f"{type(function).__module__}.{type(function).__qualname__}"
-    return f"{code.co_code!r} {code.co_names} {[one for one in code.co_consts if isinstance(one, _PLAIN)]}"
-
-
-def _told(value: Any) -> str | None:
-    """A value that a module holds as text, the same in every process; None for what is told elsewhere, as weights."""
-    if value is None or isinstance(value, int | float | str):
-        return repr(value)
-    if isinstance(value, Mapping):
-        return str({repr(name): _told(one) for name, one in value.items()})
-    if isinstance(value, list | tuple):
-        return str([_told(one) for one in value])
-    if isinstance(value, partial):
-        return f"{_told(value.func)} {_told(value.args)} {_told(value.keywords)}"
-    if callable(value) and not isinstance(value, nn.Module | Tensor):
-        return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', '')} {code_of(value)}"
-    return None
-
-
-def architecture(model: nn.Module) -> str:
-    """A SHA-256 over what a model's answers depend on beside its weights.
-
-    Of each module: its type, the numbers, texts, functions and collections of them that it holds (stride, heads, …),
-    the code of its forward pass, and buffers that are not saved.
-    """
-    digest, saved = hashlib.sha256(), model.state_dict().keys()
-    for name, module in model.named_modules():
-        held = {k: _told(v) for k, v in sorted(vars(module).items()) if not k.startswith("_") and k != "training"}
-        scripted = isinstance(module, torch.jit.ScriptModule)
-        code = (module.code if hasattr(module, "forward") else "") if scripted else code_of(type(module).forward)
-        digest.update(f"{name} {type(module).__qualname__} {held} {code};".encode())
-    unsaved = {name: buffer for name, buffer in model.named_buffers() if name not in saved}
-    return digest.hexdigest() + digest_tensors(unsaved.values(), unsaved)
-
-
-def identity(classifier: Classifier) -> str:
-    """A short digest of all that a classifier's readings depend on: weights, architecture, scaling, size, classes."""
-    scaling = f"{classifier.mean.flatten().tolist()} {classifier.std.flatten().tolist()} {classifier.size}"
-    about = f"{fingerprint(classifier.model)} {architecture(classifier.model)} {scaling} {classifier.classes}"
-    return hashlib.sha256(about.encode()).hexdigest()[:24]
-
-
 def fingerprint(model: nn.Module, base: Mapping[str, Tensor] | None = None) -> str:
     """A SHA-256 over the names, shapes, types and values of all weights: by it an edit knows its model.
 
     `base` holds, by name, values to be taken instead of the model's own (those before an edit).
     """
-    weights = model.state_dict()
+    weights = {name: tensor for name, tensor in model.state_dict().items() if isinstance(tensor, Tensor)}
     values = ((base or {}).get(name, tensor) for name, tensor in weights.items())
     return digest_tensors(values, (f"{name} " for name in weights))
+
+
+@torch.no_grad()
+def marks_of(tensors: Iterable[Tensor]) -> list[tuple[int, int, float]]:
+    """Mark weights so that each change shows: in place, by way of `.data`, or by another tensor."""
+    tensors = list(tensors)
+    sums = [float(t.sum(dtype=torch.float64)) for t in tensors]
+    return [(id(t), t._version, total) for t, total in zip(tensors, sums, strict=True)]
 
 
 def by_name(what: str, data: LabelledImages, classifier: Classifier) -> LabelledImages:

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from math import nan
 from os import PathLike, fspath
 
@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from edittools.checks import check_amount
-from edittools.classifiers import Classifier, fingerprint, unwrapped
+from edittools.classifiers import Classifier, fingerprint, marks_of, unwrapped
 from edittools.cut import Cut
 from edittools.images import atomic_path, check_image, digest_tensors
 
@@ -36,9 +36,8 @@ class Record:
     """How an edit was found: its objective before and after, the optimiser's steps that were taken, and seconds.
 
     `converged`: more steps would hardly lower the loss, which does not say that the edit is good. `reference_movement`
-    and `kept_movement` say how far outputs move on reference and on kept keys, as a share of how far they move at the
-    exemplar's mask (root mean squares); `weight_change` is |ΔW|. None where nobody looked, as at the loss of an edit
-    that was scaled.
+    says how far outputs move on reference keys, as a share of how far they move at the exemplar's mask (root mean
+    squares); `weight_change` is |ΔW|. None where nobody looked, as at the loss of an edit that was scaled.
     """
 
     objective: str
@@ -48,7 +47,6 @@ class Record:
     seconds: float
     converged: bool | None = None
     reference_movement: float | None = None
-    kept_movement: float | None = None
     weight_change: float | None = None
 
     @property
@@ -147,8 +145,10 @@ def unedited_fingerprint(model: nn.Module) -> str:
 
 def edit_of(cut: Cut, changes: Mapping[str, Change], record: Record | None = None) -> "Edit":
     """An edit of the model that is cut, as it is now: on top of the edits that are applied to it."""
-    known = cut.remembered("fingerprint", partial(unedited_fingerprint, cut.model))
-    return Edit(changes, known, record, tuple(edit.digest for edit in applied_edits(cut.model)))
+    marks = marks_of((*cut.model.parameters(), *cut.model.buffers()))
+    if cut.known[0] != marks:  # hashing takes longer than a solve
+        cut.known = marks, unedited_fingerprint(cut.model)
+    return Edit(changes, cut.known[1], record, tuple(e.digest for e in applied_edits(cut.model)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -251,17 +251,22 @@ class Edit:
                 f"{type(model).__name__} has {found[:12]}…: same layers, other weights; edit this model anew"
             )
 
+    def check_beneath(self, model: nn.Module) -> None:
+        """Raise `ValueError` unless the edits that it was made on top of are applied to `model`."""
+        here = {digest for edit in applied_edits(model) for digest in (edit.digest, *edit.added)}
+        if missing := set(self.on_top_of) - here:
+            raise ValueError(
+                f"{self} was made on top of {len(self.on_top_of)} edits, {len(missing)} of which are not applied to "
+                f"this {type(model).__name__}: apply them first, or add them up (edit + other)"
+            )
+
     @torch.no_grad()
     def apply_(self, model: nn.Module) -> "Edit":
         """Add the edit to the weights of a classifier or model, in place; several can be applied. Gives itself back."""
         self.check_fits(model)
         model = unwrapped(model)
         ledger = _ledger(model) or _Ledger()
-        if missing := set(self.on_top_of) - {d for edit in ledger.edits for d in (edit.digest, *edit.added)}:
-            raise ValueError(
-                f"{self} was made on top of {len(self.on_top_of)} edits, {len(missing)} of which are not applied to "
-                f"this {type(model).__name__}: apply them first, or add them up (edit + other)"
-            )
+        self.check_beneath(model)
         _check_untouched(model, ledger)
         for name in self.changes:
             ledger.base.setdefault(name, model.get_parameter(name).detach().clone())
@@ -309,10 +314,12 @@ class Edit:
             self.undo_(model)
 
     def edited(self, classifier: Classifier) -> Classifier:
-        """A copy of a classifier with the edit applied. Weights that it does not change are shared, not copied."""
-        own = [*classifier.named_parameters(), *classifier.named_buffers()]
-        changed = {f"model.{name}" for name in self.changes}
-        copied = copy.deepcopy(classifier, {id(tensor): tensor for name, tensor in own if name not in changed})
+        """Copy a classifier and apply the edit to the copy. Weights that no applied edit changes are shared."""
+        names = {name for edit in (self, *applied_edits(classifier)) for name in edit.changes}
+        every = classifier.model.named_parameters(remove_duplicate=False)
+        changed = {id(parameter) for name, parameter in every if name in names}
+        own = [*classifier.parameters(), *classifier.buffers()]
+        copied = copy.deepcopy(classifier, {id(tensor): tensor for tensor in own if id(tensor) not in changed})
         self.apply_(copied)
         return copied
 
@@ -332,7 +339,7 @@ class Edit:
         name = f"{layer}.weight" if layer else names[0]
         if name not in self.changes:
             raise KeyError(f"the edit does not change layer {layer!r}; it changes {', '.join(self.layers)}")
-        cut = Cut(classifier, name.removesuffix(".weight"))
+        cut = Cut(classifier, name.removesuffix(".weight"), images.shape[2:])
         change = self.changes[name]
         moved = response(cut, cut.keys(cut.prefix(images)), change.delta().to(cut.weight))
         strength = cut.maps(moved, images)[:, None]
@@ -368,7 +375,8 @@ class Edit:
             if not all(tensor.is_floating_point() and tensor.isfinite().all() for tensor in tensors.values()):
                 raise ValueError("it holds NaN, infinite or whole numbers")
             digests = [tuple(map(str, json.loads(header.get(name, "[]")))) for name in ("on_top_of", "added")]
-            edit = cls(changes, header["fingerprint"], Record(**record) if record else None, *digests)
+            known = {name: value for name, value in (record or {}).items() if name != "kept_movement"}  # until 0.2
+            edit = cls(changes, header["fingerprint"], Record(**known) if known else None, *digests)
         except FileNotFoundError:
             raise
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:

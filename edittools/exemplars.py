@@ -57,6 +57,12 @@ class Exemplar:
         return self.map(image=image, changed=changed, mask=mask)
 
 
+def size_of(exemplars: Exemplar | Sequence[Exemplar]) -> torch.Size | None:
+    """Give the size (H, W) of the first exemplar; None where there is none."""
+    first = exemplars if isinstance(exemplars, Exemplar) else next(iter(exemplars), None)
+    return first.image.shape[1:] if isinstance(first, Exemplar) else None
+
+
 def stack(exemplars: Sequence[Exemplar]) -> tuple[Tensor, Tensor, Tensor]:
     """Stack exemplars as batches: images `(B, 3, H, W)`, changed `(B, 3, H, W)`, masks `(B, H, W)`.
 

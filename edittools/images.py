@@ -7,6 +7,7 @@ import hashlib
 import os
 import tempfile
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -65,20 +66,23 @@ def open_image(path: str | os.PathLike) -> Image.Image:
         raise ValueError(f"{os.fspath(path)!r} is not a readable image: {error}") from error
 
 
-def _to_rgb(picture: Image.Image) -> Image.Image:
-    """Grey, 16-bit, palette and transparent pictures as 8-bit RGB; transparency is laid over white."""
+def _as_rgb(path: str | os.PathLike, behind: str) -> Image.Image:
+    """Read an image file as 8-bit RGB: 16 bits and floats are scaled, what is transparent shows the colour `behind`."""
+    picture = open_image(path)
     if picture.mode.startswith("I") or picture.mode == "F":
-        grey = np.asarray(picture, dtype=np.float64)
-        grey = grey / (65535 if grey.max(initial=0) > 255 else 255)
+        grey = np.asarray(picture, dtype=np.float64) / (1 if picture.mode == "F" else 65535)
+        if grey.size and not (grey.min() >= -1e-4 and grey.max() <= 1 + 1e-4):
+            span = f"pixels from {grey.min():.5g} to {grey.max():.5g}"
+            raise ValueError(f"{os.fspath(path)!r} has {span} of white: expected 8 or 16 bits, or floats in [0, 1]")
         return Image.fromarray((grey.clip(0, 1) * 255).round().astype(np.uint8)).convert("RGB")
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
         layer = picture.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, behind), layer).convert("RGB")
     return picture.convert("RGB")
 
 
 def load_image(path: str | os.PathLike, size: int | None = None, resize_to: int | None = None) -> Tensor:
-    """Load a photograph as a `(3, H, W)` float tensor in [0, 1], upright and in RGB.
+    """Load a photograph as a `(3, H, W)` float tensor in [0, 1], upright, in RGB, what is transparent white.
 
     With `size`, the short side is resized to `resize_to` (default `size * 8 / 7`, the usual 256 for 224; bicubic)
     and the centre `size × size` pixels are kept. Raises `FileNotFoundError`, or `ValueError` for a broken file.
@@ -86,7 +90,7 @@ def load_image(path: str | os.PathLike, size: int | None = None, resize_to: int 
     if size is not None:
         usual = round(check_number(size, 1, None, "size") * 8 / 7)
         resize_to = check_number(resize_to or usual, size, None, "resize_to")
-    picture = _to_rgb(open_image(path))
+    picture = _as_rgb(path, "white")
     if size is not None:
         picture = center_crop(resize(picture, resize_to, interpolation=Image.BICUBIC), [size, size])
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
@@ -103,8 +107,8 @@ def save_image(path: str | os.PathLike, image: Tensor) -> None:
 
 
 def load_mask(path: str | os.PathLike) -> Tensor:
-    """Load a mask as `(H, W)` float of 0 and 1: a pixel belongs to it when it is brighter than half."""
-    return (torch.from_numpy(np.array(open_image(path).convert("L"))) > 127).float()
+    """Load a mask as `(H, W)` float of 0 and 1: a pixel belongs to it when it is brighter than half, and opaque."""
+    return (torch.from_numpy(np.array(_as_rgb(path, "black").convert("L"))) > 127).float()
 
 
 def save_mask(path: str | os.PathLike, mask: Tensor) -> None:
@@ -183,9 +187,9 @@ class LazyImages(Sequence):
         return torch.stack([self[i] for i in places]) if places else torch.zeros(0, 3, self.size, self.size)
 
     @cached_property
-    def digests(self) -> frozenset[bytes]:
-        """What tells the images apart by their pixels, see `pixel_digests`; the files are read once for it."""
-        return pixel_digests(self)
+    def thumbnails(self) -> Tensor:
+        """The images' `thumbnails`; the files are read once for them."""
+        return _shrunk(self)
 
 
 @dataclass(frozen=True)
@@ -193,7 +197,8 @@ class LabelledImages:
     """Images with the class each one shows.
 
     `images` is `(N, 3, H, W)` float in [0, 1] (or `LazyImages`), `labels` is `(N,)` int64 into `classes`, `names`
-    (optional) says where each comes from. Raises `TypeError` or `ValueError` for anything else.
+    (optional) says where each comes from. Class names that are there twice get their numbers, see `numbered`. Raises
+    `TypeError` or `ValueError` for anything else.
     """
 
     images: Tensor | LazyImages
@@ -219,6 +224,7 @@ class LabelledImages:
         if count and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.classes):
             low, high = self.labels.aminmax()
             raise ValueError(f"labels from {low} to {high}: expected 0 to {len(self.classes) - 1}")
+        object.__setattr__(self, "classes", numbered(self.classes))
 
     @classmethod
     def unlabelled(cls, images: Tensor | LazyImages, classes: Sequence[str]) -> "LabelledImages":
@@ -255,6 +261,14 @@ class LabelledImages:
         return digest_tensors(images for images, _ in self.batches())
 
 
+def numbered(names: Sequence[str]) -> Sequence[str]:
+    """Add their number to names that are there more than once, such as "crane (134)" of ImageNet's two cranes."""
+    seen = Counter(names)
+    if len(seen) == len(names):
+        return names
+    return tuple(f"{name} ({i})" if seen[name] > 1 else name for i, name in enumerate(names))
+
+
 Images = LabelledImages | Tensor | LazyImages
 """Images with labels, or without."""
 
@@ -277,9 +291,15 @@ def spread(images: Images, count: int) -> Tensor:
     return pixels[:: -(-len(pixels) // count)]
 
 
-def pixel_digests(images: Iterable[Tensor]) -> frozenset[bytes]:
-    """A SHA-1 of the pixels of each image `(3, H, W)`, by which the same images are known in another set."""
-    return frozenset(hashlib.sha1(image.cpu().numpy().tobytes()).digest() for image in images)
+def thumbnails(images: Images) -> Tensor:
+    """Shrink images to 16 × 16 pixels, `(N, 768)`, by which a photograph is known in another size or precision."""
+    pixels = pixels_of(images)
+    return pixels.thumbnails if isinstance(pixels, LazyImages) else _shrunk(pixels)
+
+
+def _shrunk(images: Tensor | LazyImages) -> Tensor:
+    small = [interpolate(some.float(), 16, mode="bilinear", antialias=True) for some in in_batches(images)]
+    return torch.cat(small).flatten(1).cpu() if small else torch.zeros(0, 768)
 
 
 def resized(images: Tensor, size: int) -> Tensor:

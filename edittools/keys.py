@@ -1,8 +1,7 @@
 """The keys of images at one layer: how a change along some directions would move what the layer makes of them.
 
-Reference images say which keys are seen every day; kept images are exceptions: a sled rightly relies on the snow that
-an edit turns to road. The second moment says which directions are rare among them; how far a change moves their outputs
-depends on what a kernel sees at once, since neighbours are alike.
+Reference images say which keys are seen every day. Their second moment says which directions are rare among them; how
+far a change moves their outputs depends on what a kernel sees at once, since neighbours are alike.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from edittools.classifiers import marks_of
 from edittools.cut import Cut, State, rows, states_at
 from edittools.edits import Change
 from edittools.exemplars import Exemplar, stack
@@ -35,9 +35,16 @@ class LayerKeys(list[State]):
             raise ValueError(f"no images at layer {cut.layer!r}: expected at least one")
         known = isinstance(pixels_of(images)[0], State)
         super().__init__(images if known else map(cut.prefix, in_batches(images, batch_size)))
-        self.cut, self._moment = cut, moment
-        self._sums: dict[tuple[int, float, float], tuple[SecondMoment, SecondMoment]] = {}
+        self.cut, self._moment, self._sums = cut, moment, _sums(cut)
         self._windows: list[tuple[Tensor, Tensor]] = []
+
+    def check_at(self, cut: Cut) -> None:
+        """Raise `ValueError` unless these are the keys of the model and layer of `cut`, as the model is now."""
+        if (self.cut.layer, self.cut.model) != (cut.layer, cut.model):
+            found = f"{self.cut.layer!r} of {self.cut.classifier}"
+            raise ValueError(f"keys at {found} for {cut.layer!r} of {cut.classifier}: expected those of the latter")
+        if self._sums != _sums(cut):
+            raise ValueError(f"the model was changed since its keys at {cut.layer!r} were run: run them again")
 
     @property
     def moment(self) -> SecondMoment:
@@ -47,23 +54,6 @@ class LayerKeys(list[State]):
             count = sum(map(len, keys))
             self._moment = SecondMoment((sum(k.T @ k for k in keys) / count).cpu(), count)
         return self._moment
-
-    def mixed_into(self, moment: SecondMoment, share: float) -> SecondMoment:
-        """The second moment of keys of which a `share` are these: (1 − share) C + share C of these. Made once."""
-        return self._sum(moment, 1 - share, share) if share else moment
-
-    def beside(self, moment: SecondMoment) -> SecondMoment:
-        """The second moment C plus that of these keys, scaled to C's trace. Made once."""
-        trace = self.moment.matrix.trace().clamp_min(torch.finfo(torch.float64).tiny)
-        return self._sum(moment, 1.0, float(moment.matrix.trace() / trace))
-
-    def _sum(self, moment: SecondMoment, weight: float, own: float) -> SecondMoment:
-        """`weight` times a second moment and `own` times that of these keys; it is kept with its eigenvectors."""
-        known = self._sums.get((id(moment), weight, own))
-        if known is None or known[0] is not moment:
-            matrix = weight * moment.matrix.double() + own * self.moment.matrix.to(moment.matrix.device)
-            known = self._sums[id(moment), weight, own] = moment, SecondMoment(matrix, moment.count, moment.clamp)
-        return known[1]
 
     @torch.no_grad()
     def windows(self, basis: Tensor | None) -> Tensor:
@@ -80,6 +70,11 @@ class LayerKeys(list[State]):
         if basis is not None:  # that of all of the keys' space is large
             self._windows = [*self._windows[-3:], (basis, found)]
         return found
+
+
+def _sums(cut: Cut) -> list[float]:
+    """Sum each parameter that keys depend on; an edit that was applied and undone leaves them as they were."""
+    return [total for _, _, total in marks_of(cut.state_parameters.values())]
 
 
 Reference = Images | SecondMoment | LayerKeys
@@ -146,6 +141,8 @@ def reference_moment(cut: Cut, reference: Reference | None, **how: Any) -> Secon
     """
     if reference is None:
         raise ValueError("no reference images: expected images whose keys the edit shall spare, or a SecondMoment")
+    if isinstance(reference, LayerKeys):
+        reference.check_at(cut)
     moment, width = reference.moment if isinstance(reference, LayerKeys) else reference, cut.weight.shape[1]
     if not isinstance(moment, SecondMoment):
         return second_moments(cut.classifier, [cut.layer], moment, **how)[cut.layer]

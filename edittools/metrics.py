@@ -2,17 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import hypot, sqrt
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from edittools.checks import check_number
-from edittools.classifiers import Classifier, check_classifier
-from edittools.graph import evaluating
+from edittools.classifiers import Classifier, by_name, check_classifier
+from edittools.graph import program_of, run
 from edittools.images import Images, LabelledImages, in_batches
 
 if TYPE_CHECKING:
@@ -21,23 +20,40 @@ if TYPE_CHECKING:
 
 @torch.no_grad()
 def predict(classifier: Classifier, images: Images, batch_size: int = 64, progress: bool = False) -> Tensor:
-    """The logits `(N, classes)` on the CPU, in eval mode; the classifier's mode is left as it was."""
+    """Compute the logits `(N, classes)` on the CPU, as in eval mode, by the classifier's graph."""
     check_classifier(classifier)
-    with evaluating(classifier):
-        parts = [classifier(some).cpu() for some in in_batches(images, batch_size, "predictions", progress)]
+    parts = [logits_of(classifier, some).cpu() for some in in_batches(images, batch_size, "predictions", progress)]
     return torch.cat(parts) if parts else torch.zeros(0, len(classifier.classes))
 
 
+def logits_of(classifier: Classifier, images: Tensor) -> Tensor:
+    """Compute the logits `(B, classes)` of one batch of images on their device; gradients flow."""
+    inputs = classifier.normalise(images)
+    return run(program_of(classifier, images.shape[2:]).whole, inputs)[0]
+
+
 def errors(logits: Tensor, labels: Tensor) -> Tensor:
-    """Say which of N images are misclassified: `(N,)` boolean, from `(N, classes)` logits or `(N,)` predictions."""
-    predictions = logits.argmax(dim=1) if logits.ndim == 2 else logits
+    """Say which of N images are misclassified: `(N,)` boolean, from `(N, classes)` logits or `(N,)` predictions.
+
+    Logits that hold NaN are never right.
+    """
+    predictions = readings(logits) if logits.ndim == 2 else logits
     if predictions.shape != labels.shape:
         raise ValueError(f"{len(predictions)} predictions for {len(labels)} labels: expected one each")
     return predictions != labels.to(predictions.device)
 
 
+def readings(logits: Tensor) -> Tensor:
+    """Return the class `(N,)` that `(N, classes)` logits are read as, -1 where they hold NaN."""
+    return logits.argmax(dim=1).masked_fill(logits.isnan().any(dim=1), -1)
+
+
 def error_rate(classifier: Classifier, images: LabelledImages, batch_size: int = 64) -> float:
-    """The share of images that are misclassified, in [0, 1]."""
+    """Return the share of images that are misclassified, in [0, 1].
+
+    Labels into other classes than the classifier's are taken by name; `ValueError` for a name that it does not have.
+    """
+    images = by_name("images", images, classifier)
     return float(errors(predict(classifier, images, batch_size), images.labels).float().mean())
 
 
@@ -66,6 +82,15 @@ def wilson(count: int, total: int, confidence: float = 0.95) -> tuple[float, flo
     return float(interval.low), float(interval.high)
 
 
+def clopper_pearson(count: float, total: float, confidence: float = 0.95) -> tuple[float, float]:
+    """The exact interval of a share `count / total`, wider than Wilson's, for few images."""
+    from scipy.special import betaincinv
+
+    tail = (1 - confidence) / 2
+    low = float(betaincinv(count, total - count + 1, tail)) if count else 0.0
+    return low, float(betaincinv(count + 1, total - count, 1 - tail)) if count < total else 1.0
+
+
 def mcnemar(corrected: int, broken: int) -> float:
     """The p-value of the exact McNemar test that an edit corrects as often as it breaks."""
     check_number(corrected, 0, None, "corrected"), check_number(broken, 0, None, "broken")
@@ -80,7 +105,7 @@ def attack_row(before: Tensor, after: Tensor, labels: Tensor, goal: int) -> dict
     `before` and `after` are `(N, classes)` logits. Success is the share read as `goal`; of the images that were
     `fooled`, `fixed` are read as their own class afterwards, `share fixed` comes with its 95 % Wilson interval.
     """
-    first, last = before.argmax(dim=1), after.argmax(dim=1)
+    first, last = readings(before), readings(after)
     fooled = (first == goal) & (labels != goal)
     count, fixed = int(fooled.sum()), int((fooled & (last == labels)).sum())
     low, high = wilson(fixed, count)
@@ -132,16 +157,9 @@ class Comparison:
         spread = NormalDist().inv_cdf((1 + confidence) / 2) * sqrt((up + down - (up - down) ** 2) / count)
         return 100 * max(up - down - spread, -1.0), 100 * min(up - down + spread, 1.0)
 
-    def corrected_interval(self, confidence: float = 0.95, resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
-        """The bootstrap interval of `errors_corrected` over images; NaN where nothing was wrong before."""
-        wrong, count = int(self.before.sum()), len(self.before)
-        if not wrong:
-            return float("nan"), float("nan")
-        cells = np.array([self.corrected, wrong - self.corrected, self.broken])
-        shares = np.append(cells, count - cells.sum()) / count
-        corrected, left, broken, _ = np.random.default_rng(seed).multinomial(count, shares, resamples).T
-        values = (corrected - broken) / np.maximum(corrected + left, 1)
-        return tuple(map(float, np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])))
+    def corrected_interval(self, confidence: float = 0.95) -> tuple[float, float]:
+        """The interval of `errors_corrected`, for a sample of images; NaN where nothing was wrong before."""
+        return corrected_interval([self], confidence)
 
     def row(self) -> dict[str, float]:
         """The figures as a table row: counts, errors corrected (eq. 2), McNemar's p, accuracy in points."""
@@ -155,6 +173,35 @@ class Comparison:
             "p": mcnemar(self.corrected, self.broken),
             "accuracy change (points)": self.accuracy_change,
         }
+
+
+def corrected_interval(found: Sequence[Comparison], confidence: float = 0.95) -> tuple[float, float]:
+    """The interval of the errors that edits of several classifiers corrected on the same images, see eq. (2).
+
+    Newcombe's square-and-add joins Clopper and Pearson's interval of the share corrected with that of how many
+    readings break for each that was wrong. Where all were wrong, as in a set picked for it, none can break. Images are
+    the sample: readings of one image that go together count as fewer. NaN where nothing was wrong before.
+    """
+    before, after = (torch.stack([getattr(one, when) for one in found]) for when in ("before", "after"))
+    wrong, fixed, lost = (cells.sum(dim=0).double() for cells in (before, before & ~after, ~before & after))
+    if not before.any():
+        return float("nan"), float("nan")
+    share, size = _independent(fixed, wrong)
+    low, high = clopper_pearson(share * size, size, confidence)
+    broken, least, most = float(lost.sum() / wrong.sum()), 0.0, 0.0
+    if not before.all():
+        part, size = _independent(lost, lost + wrong)
+        least, most = (p / (1 - p) for p in clopper_pearson(part * size, size, confidence))
+    net = share - broken
+    return net - hypot(share - low, most - broken), net + hypot(high - share, broken - least)
+
+
+def _independent(counts: Tensor, totals: Tensor) -> tuple[float, float]:
+    """A share of readings, `(N,)` counts of totals an image, and how many independent ones say as much."""
+    share, total = float(counts.sum() / totals.sum()), float(totals.sum())
+    most, alone = float(totals.square().sum()) / total, share * (1 - share) * total
+    spread = float((counts - share * totals).square().sum()) / alone if alone else most
+    return share, total / min(max(spread, 1.0), most)
 
 
 def by_class(comparison: Comparison, labels: Tensor, classes: Sequence[str]) -> "pd.DataFrame":

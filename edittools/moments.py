@@ -5,19 +5,18 @@ C says which keys the classifier sees every day. An edit along C⁻¹d moves the
 """
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from numbers import Integral
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from edittools.caching import Tensors, load_or_compute_all
-from edittools.classifiers import Classifier, architecture, check_classifier, fingerprint
-from edittools.cut import rows
-from edittools.graph import evaluating, find_layer
+from edittools.classifiers import Classifier, check_classifier
+from edittools.cut import find_layer, rows
+from edittools.graph import LINEAR, Program, program_of, without_autocast
 from edittools.images import Images, LabelledImages, in_batches
 
 
@@ -88,6 +87,28 @@ def directions(keys: Tensor, weights: Tensor, rank: int, moment: SecondMoment) -
     return torch.linalg.qr((vectors[:rank] @ whitener).T).Q.T.to(keys.dtype)
 
 
+class _Sums(fx.Interpreter):
+    """Run a program and add up k kᵀ of the keys of some layers; what is no longer needed is freed on the way."""
+
+    def __init__(self, program: Program, layers: Sequence[str]) -> None:
+        super().__init__(program.module)
+        self.calls = {program.call_of(name): name for name in layers}
+        self.sums: dict[str, tuple[Tensor | float, int]] = dict.fromkeys(layers, (0.0, 0))
+
+    @without_autocast
+    def add(self, images: Tensor) -> None:
+        """Run normalised images."""
+        self.run(images)
+
+    def run_node(self, n: fx.Node) -> object:
+        """Look at what goes into a layer."""
+        if n in self.calls:
+            keys = rows(self.fetch_args_kwargs_from_env(n)[0][0], n.target is LINEAR).double()
+            total, count = self.sums[self.calls[n]]
+            self.sums[self.calls[n]] = total + keys.T @ keys, count + len(keys)
+        return super().run_node(n)
+
+
 @torch.no_grad()
 def measure(
     classifier: Classifier,
@@ -97,27 +118,14 @@ def measure(
     progress: bool = False,
 ) -> dict[str, SecondMoment]:
     """Measure the second moments of all `layers` over `images` in one pass, in float64, without the cache."""
-    model = classifier.model
     if not len(images):
         raise ValueError("no reference images: expected at least one")
-    widths = {name: model.get_submodule(name).weight.shape[1] for name in layers}
-    found = {name: [torch.zeros(n, n, dtype=torch.float64, device=classifier.device), 0] for name, n in widths.items()}
-
-    def collect(name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        keys = rows(inputs[0].detach(), isinstance(module, nn.Linear)).double()
-        found[name][0] += keys.T @ keys
-        found[name][1] += len(keys)
-
-    uncompiled = torch.compiler.set_stance("force_eager")  # what was compiled without hooks would pass them by
-    with evaluating(model), uncompiled, ExitStack() as hooks:
-        for name in layers:
-            hooks.enter_context(model.get_submodule(name).register_forward_pre_hook(partial(collect, name)))
-        for some in in_batches(images, batch_size, "second moments", progress):
-            classifier(some)
-    silent = [name for name, (_, count) in found.items() if not count]
-    if silent:
-        raise ValueError(f"layer {silent[0]!r} was not run on the reference images: expected one that the model uses")
-    return {name: SecondMoment((total / count).cpu(), count) for name, (total, count) in found.items()}
+    sums = None
+    for some in in_batches(images, batch_size, "second moments", progress):
+        inputs = classifier.normalise(some)
+        sums = sums or _Sums(program_of(classifier, some.shape[2:]), layers)
+        sums.add(inputs)
+    return {name: SecondMoment((total / count).cpu(), count) for name, (total, count) in sums.sums.items()}
 
 
 def second_moments(
@@ -149,4 +157,5 @@ def second_moments(
 def _content(classifier: Classifier, images: Images) -> str:
     data = images if isinstance(images, LabelledImages) else LabelledImages.unlabelled(images, ["-"])
     scaling = (classifier.mean.flatten().tolist(), classifier.std.flatten().tolist())
-    return f"{fingerprint(classifier.model)} {architecture(classifier.model)} {scaling} {data.digest()}"
+    program = program_of(classifier, data.images[:1].shape[2:])
+    return f"{program.identity} {scaling} {data.digest()}"

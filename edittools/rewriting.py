@@ -6,10 +6,10 @@ The layer maps the keys of x' at the mask to the values of x, by W' = W + Λ D�
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,8 @@ from edittools.checks import check_amount, check_number
 from edittools.classifiers import Classifier
 from edittools.cut import Cut, State, cut_at, rows
 from edittools.edits import Change, Edit, Record, edit_of
-from edittools.exemplars import Exemplar
+from edittools.exemplars import Exemplar, size_of
+from edittools.graph import without_autocast
 from edittools.images import Images, spread
 from edittools.keys import LayerKeys, Reference, described, exemplars_at, reference_moment, windows_of
 from edittools.moments import SecondMoment, directions
@@ -36,7 +37,8 @@ class Problem:
 
     `basis` is D `(rank, in)`, or None for all of the keys' space, `coordinates` the keys of x' along it, `start` what
     the unedited layer makes of them, `target` the value of x, `share` `(B, H, W)` the mask (all ones when the whole
-    image is constrained), `elsewhere` `(rank * kh * kw,) * 2` what movement of other keys costs. In float32 or better.
+    image is constrained), `elsewhere` `(rank * kh * kw,) * 2` the second moment of everyday keys under the kernel's
+    window, times λ. In float32 or better.
     """
 
     cut: Cut
@@ -61,17 +63,17 @@ class Problem:
         return self.cut.convolve(self.coordinates, unknown)
 
     def objective(self, unknown: Tensor) -> Tensor:
-        """The objective of eq. (1), and what movement elsewhere costs in units of what is missing without an edit."""
+        """Return the objective of eq. (1) and, in its unit, the cost of moving everyday outputs."""
         fit = self.l1(unknown)
         return fit if self.elsewhere is None else fit + self._unit * quadratic(unknown, self.elsewhere)
 
     @cached_property
     @torch.no_grad()
     def _unit(self) -> float:
-        """The loss without an edit, over the mean square that outputs at the mask must move by, and times the keys'."""
-        (design, share), missing = _system(self), rows(preactivation_target(self) - self.start, self.cut.is_linear)
-        keys, wanted = (float((x.double().square() * share[:, None]).sum()) for x in (design, missing))
-        return float(self.l1(torch.zeros(self.shape).to(self.start))) * keys / max(wanted, 1e-30)
+        """The loss without an edit over the mean square by which outputs at the mask must move."""
+        (_, share), missing = _system(self), rows(preactivation_target(self) - self.start, self.cut.is_linear)
+        wanted = float((missing.double().square() * share[:, None]).sum() / share.sum())
+        return float(self.l1(torch.zeros(self.shape).to(self.start))) / max(wanted, 1e-30)
 
     def l1(self, unknown: Tensor) -> Tensor:
         """The objective of eq. (1): mean distance of values, weighted by the square root of the pooled mask."""
@@ -118,21 +120,11 @@ def quadratic(unknown: Tensor, matrix: Tensor) -> Tensor:
     return ((flat @ matrix.to(flat)) * flat).sum()
 
 
-def _elsewhere(moments: Iterable[tuple[float, Tensor]]) -> Tensor | None:
-    """Add up the second moments of windows elsewhere, each over its trace and times its weight; None without weight.
-
-    So a weight of 1 means: what moves keys elsewhere as much as those at the mask costs as much as no fit at all.
-    """
-    found = [weight * (m / m.trace().clamp_min(1e-30)).cpu() for weight, m in moments if weight]
-    return sum(found) if found else None
-
-
 def solve_least_squares(problem: Problem, ridge: float = 1e-3) -> Tensor:
     """Solve for Λ exactly on the pre-activation: one ridge system, shared by all output channels.
 
     The target is what the layer's output on x' would have to be for the pre-activation (after batch norm and the
-    residual sum) to equal that of x. `ridge` is relative to the mean diagonal of the system, what movement elsewhere
-    costs to its trace.
+    residual sum) to equal that of x. `ridge` is relative to the mean diagonal of the system.
     """
     design, share = _system(problem)
     weight, size = share.sqrt()[:, None], design.shape[1]
@@ -145,7 +137,7 @@ def solve_least_squares(problem: Problem, ridge: float = 1e-3) -> Tensor:
     else:
         gram = design.T @ design
         if problem.elsewhere is not None:
-            gram = gram + design.square().sum() * problem.elsewhere.to(gram)
+            gram = gram + share.sum() * problem.elsewhere.to(gram)
         solution = torch.linalg.solve(gram + loading * torch.eye(len(gram)).to(gram), design.T @ wanted)
     return solution.T.reshape(problem.shape).to(problem.start.dtype)
 
@@ -227,6 +219,7 @@ def _metric(problem: Problem, unknown: Tensor) -> tuple[Tensor, Tensor]:
     return axes.to(unknown.dtype), squares.sqrt().clamp_min(1e-12)[:, None].to(unknown.dtype)
 
 
+@without_autocast
 def rewrite(
     classifier: Classifier,
     layer: str | nn.Module | Cut,
@@ -237,14 +230,8 @@ def rewrite(
     masked: bool = True,
     objective: str = "l1",
     basis: Tensor | None = None,
-    keep: Images | LayerKeys | None = None,
-    keep_weight: float = 0.0,
-    keep_share: float = 0.0,
-    reference_weight: float | None = None,
+    reference_weight: float = 0.0,
     steps: int = 200,
-    ridge: float = 1e-3,
-    cache: str | None = None,
-    progress: bool = False,
 ) -> Edit:
     """Rewrite the rule that the exemplars show, in one layer (eq. 1 and section 2.2 of the paper).
 
@@ -253,47 +240,44 @@ def rewrite(
         layer: name, module, or a `Cut` of it (which saves tracing it again).
         exemplars: one or several; no labels are used.
         reference: images whose keys shall move least, their `SecondMoment` or `LayerKeys`; not needed with `rank=None`.
+            The second moment of images is cached, see `second_moments`.
         rank: of the change; None lifts the low-rank restriction ('-proj' in the paper's ablation).
         masked: constrain the values at the mask; False constrains those of the whole image ('-mask').
         objective: "l1", the paper's, or "least_squares" on the pre-activation, exact and in one solve.
         basis: D `(rank, in)`, orthonormal rows, to edit along in place of those found from the keys (for controls).
-        keep: images whose reading must stay, such as those that rightly rely on the concept; no labels are used. Then
-            everyday keys are spared as well (`reference_weight`), which over all stories does best: kept images hardly
-            break. Where they still do, raise the next two.
-        keep_weight: μ, the cost of moving their outputs; 1: moving them as far as those at the mask, in the mean
-            square, costs as much as no fit at all.
-        keep_share: of their keys in the second moment that gives the directions, in [0, 1).
-        reference_weight: λ, the same cost for reference keys (default: 1 with images to keep, 0 as in the paper
-            without). Of images a sample of 64 is used; a `SecondMoment` takes keys under one kernel as unrelated.
+        reference_weight: λ, the cost of moving outputs of reference keys; 0, as in the paper, is none. At 1, moving
+            them as far as is missing at the mask (mean squares) costs as much as leaving the mask unedited. They move
+            far less than that, so 10 to 100 are worth trying. Of images a sample of 64 is used; a `SecondMoment` takes
+            keys under one kernel as unrelated.
         steps: of the optimiser, with "l1".
-        ridge: with "least_squares", relative to the mean diagonal of the system.
-        cache: folder for second moments, see `second_moments`.
-        progress: show a progress bar while second moments are measured.
 
-    The parameters are the terms of the objective and what an edit is made from, so there are many. Returns an `Edit`
-    with a `Record`, solved in float32 or better. Raises `ValueError` for a mask that covers no key, a rank that is too
-    high, an unknown objective, a `Cut` of another classifier, a weight below 0, or tokens whose places cannot be told.
+    Returns an `Edit` with a `Record`, solved in float32 or better. Warns where nothing is missing at the mask. Raises
+    `ValueError` for a mask that covers no key, a rank that is too high, an unknown objective, a `Cut` of another
+    classifier, a weight below 0, or tokens whose places cannot be told.
     """
     if objective not in OBJECTIVES:
         raise ValueError(f"objective {objective!r}: expected one of {', '.join(OBJECTIVES)}")
-    steps, ridge = check_number(steps, 0, None, "steps"), check_amount(ridge, "ridge", 0)
-    cut = cut_at(classifier, layer)
+    steps, weight = check_number(steps, 0, None, "steps"), check_amount(reference_weight, "reference_weight", 0)
+    cut = cut_at(classifier, layer, size_of(exemplars))
     exemplars = exemplars_at(cut, exemplars)
-    usual = 0.0 if keep is None or (reference is None and basis is not None) else 1.0
-    weight = check_amount(usual if reference_weight is None else reference_weight, "reference_weight", 0)
     needed = isinstance(reference, SecondMoment | LayerKeys) or (rank is not None and basis is None)
-    moment = reference_moment(cut, reference, progress=progress, cache=cache) if needed else None
-    everyday, kept = _everyday(cut, reference, moment, weight), _kept(cut, keep, keep_weight, keep_share)
+    moment = reference_moment(cut, reference) if needed else None
+    everyday = _everyday(cut, reference, moment, weight)
     started = time.perf_counter()
-    mixed = moment if kept is None or moment is None else kept.mixed_into(moment, keep_share)
-    problem = pose(cut, exemplars, rank, masked, mixed, basis)
-    terms = {"reference": (weight, everyday), "kept": (keep_weight, kept and kept.windows)}
-    moments = _windows(problem, terms)
-    problem = replace(problem, elsewhere=_elsewhere(moments.values()))
+    problem = pose(cut, exemplars, rank, masked, moment, basis)
+    looked_at = weight or problem.shape[1:].numel() <= LOOKED_AT
+    windows = everyday(problem.basis) if everyday and looked_at else None
+    problem = replace(problem, elsewhere=weight * windows.cpu() if weight else None)
     exact = objective == "least_squares"
-    unknown, taken, converged = (solve_least_squares(problem, ridge), 1, True) if exact else solve_l1(problem, steps)
+    unknown, taken, converged = (solve_least_squares(problem), 1, True) if exact else solve_l1(problem, steps)
     seconds, fitted = time.perf_counter() - started, fits(problem, objective, unknown)
-    record = Record(objective, *fitted, taken, seconds, converged, **_movements(problem, unknown, moments))
+    if fitted[0] <= 1e-9 * float(problem.start.square().mean()):
+        warnings.warn(
+            f"nothing is missing at the mask in {cut.layer!r}, so the edit changes nothing: x and x' are alike there, "
+            "or what follows scales no channel, such as a batch norm without running statistics (try another layer)",
+            stacklevel=2,
+        )
+    record = Record(objective, *fitted, taken, seconds, converged, **_movements(problem, unknown, windows))
     return _as_edit(problem, unknown, moment, exemplars.masks, record)
 
 
@@ -305,7 +289,7 @@ def _everyday(
 ) -> Callable[[Tensor | None], Tensor] | None:
     """What tells how far a change along a basis moves reference keys: their windows, or their second moment alone."""
     if isinstance(reference, LayerKeys):
-        return _at_layer(cut, reference).windows
+        return reference.windows
     if weight and isinstance(reference, Images):
         return LayerKeys(cut, spread(reference, SAMPLE)).windows
     if weight and moment is None:
@@ -313,34 +297,15 @@ def _everyday(
     return None if moment is None else partial(windows_of, moment, kernel=cut.weight.shape[2:].numel())
 
 
-def _at_layer(cut: Cut, keys: LayerKeys) -> LayerKeys:
-    if keys.cut.layer != cut.layer:
-        raise ValueError(f"keys of layer {keys.cut.layer!r} for layer {cut.layer!r}: expected those of the latter")
-    return keys
-
-
-def _kept(cut: Cut, keep: Images | LayerKeys | None, weight: float, share: float) -> LayerKeys | None:
-    check_amount(weight, "keep_weight", 0)
-    if check_amount(share, "keep_share", 0) >= 1:
-        raise ValueError(f"keep_share {share}: expected a number from 0 up and below 1")
-    return _at_layer(cut, keep) if isinstance(keep, LayerKeys) else keep if keep is None else LayerKeys(cut, keep)
-
-
-def _windows(problem: Problem, terms: Mapping[str, tuple[float, Any]]) -> dict[str, tuple[float, Tensor]]:
-    """By term, its weight and second moment of windows; of many keys those without weight are not looked at."""
-    few = problem.shape[1:].numel() <= LOOKED_AT
-    return {name: (w, windows(problem.basis)) for name, (w, windows) in terms.items() if windows and (w or few)}
-
-
 @torch.no_grad()
-def _movements(problem: Problem, unknown: Tensor, moments: Mapping[str, tuple[float, Tensor]]) -> dict[str, float]:
-    """How far Λ moves outputs elsewhere, as a share of how far it moves those at the mask (root mean squares)."""
-    design, share = _system(problem)
-    at_mask = quadratic(unknown, (design * share[:, None]).T @ design / share.sum())
-    found = {f"{name}_movement": quadratic(unknown, m) / at_mask for name, (_, m) in moments.items()}
-    sizes = {name: float(value.clamp_min(0).sqrt()) for name, value in found.items()}
-    delta = Change(unknown, problem.basis).delta()
-    return sizes | {"weight_change": float(delta.norm())}
+def _movements(problem: Problem, unknown: Tensor, windows: Tensor | None) -> dict[str, float]:
+    """How far Λ moves everyday outputs, as a share of how far it moves those at the mask (root mean squares); |ΔW|."""
+    found = {"weight_change": float(Change(unknown, problem.basis).delta().norm())}
+    if windows is not None:
+        design, share = _system(problem)
+        at_mask = quadratic(unknown, (design * share[:, None]).T @ design / share.sum())
+        found["reference_movement"] = float((quadratic(unknown, windows) / at_mask).clamp_min(0).sqrt())
+    return found
 
 
 @torch.no_grad()

@@ -1,105 +1,155 @@
-"""Where the tokens of a transformer stand in the image.
+"""Where the keys of a layer stand in the image: the cells of a grid, tokens in any order, padding, class tokens.
 
-A linear layer of a transformer sees tokens `(B, N, C)`: the cells of a grid, often with a class token and registers. N
-does not tell the grid: 16 tokens are 4 × 4 or 2 × 8 cells. So the positions of the last map are numbered and followed.
+16 tokens are 4 × 4 or 2 × 8 cells, their number does not tell. So two images whose pixels hold their own places, one
+down and one across, as shares of the image, are followed through the graph: views move places, steps that mix
+neighbours average them, and what has no place (a class token, padding) is NaN.
 """
 
+import operator
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+import torch.nn.functional as F
+from torch import Tensor, fx
 
-_MAPS = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
-_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._BatchNorm)
+_ATEN = torch.ops.aten
+_MOVES = "reshape flatten unflatten permute transpose t movedim swapaxes squeeze unsqueeze expand "
+_MOVES += "expand_as repeat cat stack slice select narrow split split_with_sizes chunk unbind roll flip index "
+_MOVES += "index_select clone contiguous alias detach pixel_shuffle pixel_unshuffle channel_shuffle getitem sym_size "
+_MOVES += "reflection_pad2d replication_pad2d pad"
+_POOLS = "conv2d max_pool2d avg_pool2d adaptive_avg_pool2d adaptive_max_pool2d upsample_nearest2d upsample_bilinear2d "
+_POOLS += "upsample_bicubic2d"
+_MOVES, _POOLS = set(_MOVES.split()), set(_POOLS.split())
+_MIXES = {"linear", "matmul", "bmm", "scaled_dot_product_attention"}
 
 
 @dataclass(frozen=True)
 class TokenGrid:
-    """A grid of `height` × `width` cells and the `places` `(N,)` of N tokens: a cell, row by row, or -1 for none."""
+    """A grid of `height` × `width` cells and the `places` `(N,)` of N keys: a cell, row by row, or -1 for none."""
 
     height: int
     width: int
     places: Tensor
 
     def tokens(self, cells: Tensor) -> Tensor:
-        """Each token what its cell has: `(B, h, w)` to `(B, N)`; a token without a cell gets 0."""
+        """Give each key what its cell has: `(B, h, w)` to `(B, N)`; a key without a cell gets 0."""
         padded = torch.cat([cells.flatten(1), cells.new_zeros(len(cells), 1)], dim=1)
         return padded[:, self.places.to(cells.device)]
 
     def cells(self, tokens: Tensor) -> Tensor:
-        """Each cell what its token has: `(B, N)` to `(B, h, w)`."""
-        order = self.places.argsort()[(self.places < 0).sum() :]  # the tokens in the order of their cells
-        return tokens[:, order.to(tokens.device)].unflatten(1, (self.height, self.width))
-
-
-class _Arrived(Exception):
-    """The numbers have come to the first layer that mixes channels or tokens."""
-
-
-class _Follower(fx.Interpreter):
-    """Run a graph with every map replaced by the numbers 1, 2, … of its positions, or by 0, up to the first mixing.
-
-    In between tokens are only moved, added to or joined; norms and activations are passed over. Float64 is exact.
-    """
-
-    def __init__(self, module: fx.GraphModule, numbered: bool) -> None:
-        super().__init__(module)
-        self.numbered, self.size, self.arrived = numbered, (0, 0), None
-
-    def get_attr(self, target: str, args: tuple, kwargs: dict) -> Any:
-        value = super().get_attr(target, args, kwargs)
-        return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
-
-    def call_module(self, target: str, args: tuple, kwargs: dict) -> Any:
-        module = self.fetch_attr(target)
-        if isinstance(module, _MAPS):
-            return self._numbers(module, args[0])
-        if isinstance(module, nn.MultiheadAttention):
-            self._arrive(args[0])
-        if isinstance(module, _NORMS) or type(module).__module__ == "torch.nn.modules.activation":
-            return args[0]
-        if next(module.parameters(), None) is not None:
-            self._arrive(args[0])
-        return super().call_module(target, args, kwargs)
-
-    def _arrive(self, tokens: Tensor) -> None:
-        self.arrived = tokens
-        raise _Arrived
-
-    def _numbers(self, module: nn.Module, keys: Tensor) -> Tensor:
-        dtype = next((p.dtype for p in module.parameters()), keys.dtype)
-        shape = module(keys.to(dtype)).shape
-        self.size = tuple(shape[-2:])
-        numbers = torch.arange(1, self.size[0] * self.size[1] + 1, dtype=torch.float64, device=keys.device)
-        return (numbers if self.numbered else 0 * numbers).view(self.size).expand(shape).clone()
-
-    def follow(self, images: Tensor) -> Tensor:
-        """What arrives at the first mixing or, when there is none, at the graph's first output."""
-        try:
-            return self.run(images)[0]
-        except _Arrived:
-            return self.arrived
+        """Give each cell the mean of what its keys have: `(B, N)` to `(B, h, w)`."""
+        places = self.places.to(tokens.device)
+        chosen, count = places >= 0, self.height * self.width
+        total = tokens.new_zeros(len(tokens), count).index_add(1, places[chosen], tokens[:, chosen])
+        return (total / places[chosen].bincount(minlength=count)).unflatten(1, (self.height, self.width))
 
 
 @torch.no_grad()
-def token_grid(prefix: fx.GraphModule, images: Tensor) -> TokenGrid | None:
-    """Find the grid of the tokens that `prefix` makes of `(1, 3, H, W)` images; None where it cannot be told.
+def token_grids(module: fx.GraphModule, calls: Collection[fx.Node]) -> dict[fx.Node, TokenGrid | None]:
+    """Find the grid of the keys that go into each of `calls`; None where places cannot be told."""
+    [images] = [node for node in module.graph.nodes if node.op == "placeholder"]
+    follower = _Follower(module, calls)
+    follower.run(_plain(images.meta["val"].shape[2:]).expand(2, *images.meta["val"].shape[1:]))
+    return {call: _grid(keys, call.target is _ATEN.linear.default) for call, keys in follower.found.items()}
 
-    `prefix` gives a tuple, the layer's keys first. Its tokens are taken to keep their order once they are mixed.
-    """
-    images = images.double()
-    numbered = _Follower(prefix, True)
-    try:
-        found = numbered.follow(images) - _Follower(prefix, False).follow(images)
-    except Exception:  # models fail in any way on what they were not made for
+
+def _plain(size: Sequence[int]) -> Tensor:
+    """Make the places `(2, 1, h, w)` of a map that covers the image: down and across."""
+    axes = [(torch.arange(count) + 0.5) / count for count in size]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"))[:, None]
+
+
+def _grid(keys: Tensor, linear: bool) -> TokenGrid | None:
+    """Make a grid of the places of keys."""
+    if keys.ndim == 2:
+        return TokenGrid(1, 1, torch.zeros(1, dtype=torch.long))
+    places = _along(keys if linear else keys.movedim(1, -1)).flatten(1)
+    known = places.isfinite().all(dim=0)
+    if len(places) != 2 or not known.any():
         return None
-    height, width = numbered.size
-    if found.ndim != 3 or len(found) != 1 or not height * width:
+    (ys, row), (xs, column) = ((axis * 4096).round().unique(return_inverse=True) for axis in places[:, known])
+    cells, count = row * len(xs) + column, len(ys) * len(xs)
+    if len(cells.unique()) < count or (count == 1 < len(known)) or (linear and count < len(cells)):
         return None
-    places = found[0].mean(dim=1).round().long() - 1
-    exact = (found[0] - (places[:, None] + 1)).abs().max() < 1e-3
-    cells = places[places >= 0].sort().values
-    if not exact or not torch.equal(cells, torch.arange(height * width, device=cells.device)):
-        return None
-    return TokenGrid(height, width, places.cpu())
+    numbers = torch.full((len(known),), -1)
+    numbers[known] = cells
+    return TokenGrid(len(ys), len(xs), numbers)
+
+
+def _along(places: Tensor) -> Tensor:
+    """Give the mean place over the last dimension; NaN where what lies along it comes from far apart."""
+    low, high = places.nan_to_num(torch.inf).amin(dim=-1), places.nan_to_num(-torch.inf).amax(dim=-1)
+    cells = places[0].isfinite().any(dim=-1).sum().clamp_min(1)
+    return torch.where(high - low <= 2 / cells.sqrt(), places.nanmean(dim=-1), torch.nan)
+
+
+class _Follower(fx.Interpreter):
+    """Run a graph on places and note those of the keys that go into `calls`."""
+
+    def __init__(self, module: fx.GraphModule, calls: Collection[fx.Node]) -> None:
+        super().__init__(module)
+        self.found = dict.fromkeys(calls)
+
+    def run_node(self, n: fx.Node) -> Any:
+        """Move, pool or pass on places, as the operation does with values."""
+        if n.op == "placeholder" or n.op == "output":
+            return super().run_node(n)
+        if n.op == "get_attr":
+            tensor = operator.attrgetter(n.target)(self.module)
+            return torch.full(tensor.shape, torch.nan) if tensor.is_floating_point() else tensor.cpu()
+        args, kwargs = self.fetch_args_kwargs_from_env(n)
+        if n in self.found:
+            self.found[n] = args[0]
+        found = _step(n, args, kwargs)
+        return found.cpu() if isinstance(found, Tensor) else found
+
+
+def _step(node: fx.Node, args: tuple, kwargs: dict) -> Any:
+    value, tensors, shape = node.meta.get("val"), _tensors(args), _sizes(node.meta.get("val"))
+    name = node.target._schema.name.split("::")[1] if isinstance(node.target, torch._ops.OpOverload) else "getitem"
+    if name == "constant_pad_nd" or (name == "pad" and args[2:3] in ((), ("constant",))):
+        return F.pad(*args[:2], value=torch.nan)
+    if name in ("view", "_unsafe_view"):  # what is expanded has no view
+        return args[0].reshape(args[1])
+    if name in _MOVES or not any(t.is_floating_point() for t in _tensors([value, *tensors])):
+        return node.target(*args, **kwargs)
+    if isinstance(value, tuple | list):
+        return tuple(_passed(tensors, _sizes(one)) for one in value)
+    if name in _POOLS and len(shape) == 4:
+        return _pooled(args[0], shape)
+    if name in _MIXES:
+        return _along(args[0])[..., None].expand(shape)
+    if name == "mean" and args[1:]:
+        return args[0].nanmean(*args[1:3])
+    return _passed(tensors, shape)
+
+
+def _pooled(places: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Give a map of another size the places under each position, or those of its cells where it covers the image."""
+    flat = _along(places.movedim(1, -1))[:, None]
+    valid = F.adaptive_avg_pool2d(flat.isfinite().float(), shape[2:])
+    pooled, plain = F.adaptive_avg_pool2d(flat.nan_to_num(0), shape[2:]) / valid, _plain(shape[2:])
+    size = torch.tensor(shape[2:]).view(2, 1, 1, 1)
+    covers = len(pooled) == 2 and bool(((pooled - plain).abs() * size <= 1).all())
+    return (plain if covers else pooled).expand(shape)
+
+
+def _passed(tensors: Sequence[Tensor], shape: tuple[int, ...]) -> Tensor:
+    """Pass on the places of tensors of the result's shape; NaN where they contradict each other."""
+    known = [t for t in tensors if t.shape == shape and t.is_floating_point()]
+    found = known[0] if known else torch.full((), torch.nan).expand(shape)
+    for other in known[1:]:
+        same = found.isnan() | other.isnan() | ((found - other).abs() < 1e-4)
+        found = torch.where(same, torch.where(found.isnan(), other, found), torch.nan)
+    return found
+
+
+def _sizes(value: Any) -> tuple[int, ...]:
+    return tuple(map(int, value.shape)) if isinstance(value, Tensor) else ()
+
+
+def _tensors(args: Sequence[Any]) -> list[Tensor]:
+    parts = [part for one in args for part in (one if isinstance(one, list | tuple) else [one])]
+    return [part for part in parts if isinstance(part, Tensor)]

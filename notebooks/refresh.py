@@ -18,6 +18,7 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode
 
 LIMIT = 1_000_000
+WIDGET = "application/vnd.jupyter.widget-view+json"
 PASSING = re.compile(r"\d\d:\d\d[<,]|building the font cache")
 """What a progress bar says, with and without a total, and matplotlib where it has no cache yet and the machine is slow."""
 FOLDER = Path(__file__).resolve().parent
@@ -47,6 +48,8 @@ def strip(notebook: NotebookNode) -> None:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
             cell.outputs = [output for output in lasting(cell.outputs) if output.get("name") != "stderr"]
+            for data in (output.data for output in cell.outputs if "image/png" in output.get("data", {})):
+                data.pop(WIDGET, None)  # without its state it would be an error where the picture can be
 
 
 def lasting(outputs: Sequence[NotebookNode]) -> list[NotebookNode]:

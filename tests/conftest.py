@@ -15,7 +15,7 @@ os.environ["EDITTOOLS_DEVICE"] = "cpu"  # what is compared to the last digit is 
 SHARED_PHOTOS = os.environ.get("EDITTOOLS_PHOTOS")
 needs_photos = pytest.mark.skipif(
     not SHARED_PHOTOS or not Path(SHARED_PHOTOS).is_dir(),
-    reason="no photographs here: set EDITTOOLS_PHOTOS to a folder of them (see README, 'Tiers')",
+    reason="no photographs here: set EDITTOOLS_PHOTOS to a folder of them (see docs/tiers.md)",
 )
 LONG = ("notebooks", "desk_browser", "browser", "composites", "scenarios", "cures", "synthetic", "counterfactuals")
 LONG += ("keeping", "cut", "docs", "edits", "many_exemplars", "miniworld", "models", "zero_shot")

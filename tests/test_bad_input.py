@@ -6,7 +6,6 @@ weights, modes, hooks and gradient flags and all files are the same. The number 
 
 import copy
 import hashlib
-import json
 import pickle
 from types import SimpleNamespace
 
@@ -34,7 +33,7 @@ from edittools.rewriting import rewrite
 from edittools.stories import photos
 from edittools.world import miniworld
 from edittools.world import textures as styles
-from edittools.zoo import data, downloads
+from edittools.zoo import downloads
 from edittools.zoo.load import load_classifier
 
 
@@ -175,32 +174,36 @@ LABELS = {
 LAYERS = {
     "a typo": (lambda w: Cut(w.classifier, "conv11"), KeyError, "'conv11' not found in TinyNet; did you mean 'conv1"),
     "nonsense": (lambda w: Cut(w.classifier, "xyz"), KeyError, "'xyz' not found.*see editable_layers"),
-    "empty": (lambda w: Cut(w.classifier, ""), TypeError, "layer '' is a TinyNet: expected a Conv2d or a Linear"),
+    "empty": (lambda w: Cut(w.classifier, ""), ValueError, "layer '' of TinyNet: its weight is not read"),
     "None": (lambda w: Cut(w.classifier, None), TypeError, "None is a NoneType: expected a name or a module"),
     "a number": (lambda w: Cut(w.classifier, 3), TypeError, "layer 3 is a int: expected a name or a module"),
-    "a norm": (lambda w: Cut(w.classifier, "norm"), TypeError, "'norm' is a BatchNorm2d: expected a Conv2d or a L"),
+    "a norm": (lambda w: Cut(w.classifier, "norm"), ValueError, "'norm' of TinyNet: its weight is read by batch_n"),
     "a module of another model": (lambda w: Cut(w.classifier, nn.Conv2d(3, 3, 1)), KeyError, "Conv2d is no layer of"),
-    "grouped": (lambda w: Cut(w.classifier, "grouped"), ValueError, "'grouped' is a convolution with 8 groups.*choose"),
+    "grouped": (
+        lambda w: Cut(w.classifier, "grouped"),
+        ValueError,
+        "'grouped' .* a convolution with 8 groups",
+    ),
     "a forward pass that branches": (
         lambda w: Cut(Classifier(Branches(), list("abcde"), size=32), "head"),
         ValueError,
-        "torch.fx cannot trace .* Branches .*control flow.*module of its own",
+        "torch.export cannot read Branches: its forward pass branches on the values of tensors.*Expected",
     ),
     "layers of a model that branches": (
         lambda w: editable_layers(Classifier(Branches(), list("abcde"), size=32)),
         ValueError,
-        "torch.fx cannot trace .* Branches ",
+        "torch.export cannot read Branches: ",
     ),
     "a shared weight": (
         lambda w: Cut(Classifier(Tied(), list("abcde"), size=32), "one"),
         ValueError,
-        "'one' shares its weight with 'two'",
+        "'one' of Tied: its weight is read 2 times",
     ),
     "one of several is a typo": (lambda w: cut_all(w.classifier, ["conv1", "conf2"]), KeyError, "'conf2' not found"),
-    "cuts of two traces": (
-        lambda w: prefixes([Cut(w.classifier, "conv1"), Cut(w.classifier, "conv2")], w.images),
+    "cuts of two classifiers": (
+        lambda w: prefixes([Cut(w.classifier, "conv1"), Cut(copy.deepcopy(w.classifier), "conv2")], w.images),
         ValueError,
-        "cuts of several traces: expected",
+        "cuts of several classifiers: expected",
     ),
     "a bare model is cut": (lambda w: Cut(w.classifier.model, "conv1"), TypeError, "TinyNet: expected .*Classifier"),
     "layers of a bare model": (lambda w: editable_layers(w.classifier.model), TypeError, "TinyNet: expected .*Classif"),
@@ -220,8 +223,6 @@ REWRITES = {
     "an unknown objective": (lambda w: w.rewrite(objective="l2"), ValueError, "'l2': expected one of l1, least"),
     "no objective": (lambda w: w.rewrite(objective=None), ValueError, "objective None: expected one of"),
     "steps -1": (lambda w: w.rewrite(steps=-1), ValueError, "steps -1: expected a whole number from 0"),
-    "ridge -1": (lambda w: w.rewrite(ridge=-1.0), ValueError, "ridge -1.0: expected a finite number from 0"),
-    "ridge NaN": (lambda w: w.rewrite(ridge=NAN), ValueError, "ridge nan: expected a finite number from 0"),
     "a basis of another width": (
         lambda w: w.rewrite(basis=torch.eye(3)[:1]),
         ValueError,
@@ -382,7 +383,7 @@ MODELS = {
     "weights that are not there": (
         lambda w: load_classifier("resnet18_places365", weights=w.folder / "absent.tar"),
         FileNotFoundError,
-        "absent.tar.*Two ways out",
+        "absent.tar.*weights=that file",
     ),
     "predictions of a bare model": (
         lambda w: metrics.predict(w.classifier.model, w.images),
@@ -447,11 +448,6 @@ PHOTOS = {
         lambda w: (w.register("/absolute.jpg"), photos.photo("/absolute.jpg")),
         ValueError,
         "'/absolute.jpg'.*expected a path below",
-    ),
-    "a registry of another format": (
-        lambda w: w.registry("one two\n"),
-        ValueError,
-        "'one two' of registry.txt: expected path",
     ),
     "a folder that is not there": (
         lambda w: w.environment("EDITTOOLS_PHOTOS", "/no/such", photos.offline_folder),
@@ -522,37 +518,6 @@ WORLD = {
 }
 
 WIDGETS = {
-    "an image as an array": (lambda w: MaskEditor(w.images[0].numpy()), TypeError, "ndarray: expected a torch tensor"),
-    "a batch": (lambda w: MaskEditor(w.images), ValueError, r"\(6, 3, 32, 32\): expected"),
-    "a mask of another size": (
-        lambda w: MaskEditor(w.images[0], torch.ones(5, 5)),
-        ValueError,
-        r"\(5, 5\) does not fit the image: expected \(32, 32\)",
-    ),
-    "no mask": (lambda w: MaskEditor(w.images[0], {}), ValueError, "no mask in the dictionary: expected"),
-    "an empty name": (lambda w: MaskEditor(w.images[0], {"": None}), ValueError, "mask name '': expected a text"),
-    "no colour": (lambda w: MaskEditor(w.images[0], colour="red"), ValueError, "colour 'red': expected '#rrggbb'"),
-    "segments 0": (lambda w: MaskEditor(w.images[0], segments=0), ValueError, "segments 0: expected a whole number"),
-    "a brush of radius -1": (
-        lambda w: MaskEditor(w.images[0]).brush([(1, 1)], -1),
-        ValueError,
-        "radius -1: expected a whole number",
-    ),
-    "points with NaN": (
-        lambda w: MaskEditor(w.images[0]).brush([(NAN, 1)]),
-        ValueError,
-        "nan.*expected whole numbers of pixels",
-    ),
-    "a polygon of two points": (
-        lambda w: MaskEditor(w.images[0]).polygon([(1, 1), (2, 2)]),
-        ValueError,
-        "expected at least 3 pixels",
-    ),
-    "a fill outside": (
-        lambda w: MaskEditor(w.images[0]).fill(99, 0),
-        ValueError,
-        "x 99: expected a whole number from 0 to 31",
-    ),
     "saved as .jpg": (
         lambda w: MaskEditor(w.images[0]).save(w.folder / "m.jpg"),
         ValueError,
@@ -562,18 +527,6 @@ WIDGETS = {
         lambda w: MaskEditor(w.images[0]).load(w.folder / "bad.json"),
         ValueError,
         "expected COCO run lengths",
-    ),
-    "loaded: no JSON": (lambda w: MaskEditor(w.images[0]).load(w.folder / "text.json"), ValueError, "text.json.*JSON"),
-    "a mask that is not there": (
-        lambda w: setattr(MaskEditor(w.images[0]), "active", "sky"),
-        ValueError,
-        "no mask 'sky': there are",
-    ),
-    "predictions: no image": (lambda w: PredictionView(w.classifier, []), ValueError, "no image: expected at least"),
-    "predictions: no bars": (
-        lambda w: PredictionView(w.classifier, w.images[0], top=0),
-        ValueError,
-        "bars 0: expected",
     ),
     "predictions: a foreign edit": (
         lambda w: PredictionView(w.classifier, w.images[0], w.other),
@@ -585,17 +538,7 @@ WIDGETS = {
 }
 
 JOBS = {
-    "a store of another sweep": (
-        lambda w: jobs.run(len, {"a": "a"}, w.folder / "store.jsonl", about="seed 1"),
-        ValueError,
-        "seed 0.*expected 'seed 1'",
-    ),
-    "a store that is a folder": (lambda w: jobs.run(len, {"a": "a"}, w.folder), IsADirectoryError, "world"),
-    "a store that is a picture": (
-        lambda w: jobs.run(len, {"a": "a"}, w.folder / "good.png"),
-        ValueError,
-        "good.png' holds another sweep.*give another file",
-    ),
+    "a store that is a picture": (lambda w: jobs.run(len, {"a": "a"}, w.folder / "good.png"), OSError, "good.png"),
     "a store below a file": (lambda w: jobs.run(len, {"a": "a"}, w.folder / "good.png" / "s"), OSError, "good.png"),
     "rows that are no mappings": (lambda w: jobs.run(lambda job: [job], {"a": 1}), TypeError, "int"),
 }
@@ -645,7 +588,6 @@ def _write_files(folder):
     (folder / "text.json").write_text("no json")
     (folder / "bad.json").write_text('{"a": 1}')
     (folder / "pickle.safetensors").write_bytes(pickle.dumps({"a": 1}))
-    (folder / "store.jsonl").write_text(json.dumps({"about": "seed 0"}) + "\n")
 
 
 @pytest.fixture(scope="module")
@@ -674,15 +616,6 @@ def world(tmp_path, monkeypatch, made):
         monkeypatch.setenv(name, str(value))
         return call()
 
-    def registry(text):
-        (tmp_path / "aside" / "registry.txt").write_text(text)
-        monkeypatch.setattr(data, "DATA", tmp_path / "aside")
-        photos.registry.cache_clear()
-        try:
-            return photos.registry()
-        finally:
-            photos.registry.cache_clear()
-
     w = SimpleNamespace(
         folder=tmp_path / "world",
         aside=tmp_path / "aside",
@@ -692,7 +625,6 @@ def world(tmp_path, monkeypatch, made):
         images=images,
         labels=torch.tensor([0, 1, 2, 3, 4, 0]),
         environment=environment,
-        registry=registry,
         register=lambda name: monkeypatch.setattr(
             downloads, "registry", lambda: {name: ("0" * 64, "http://127.0.0.1:9")}
         ),

@@ -1,4 +1,4 @@
-"""The mask editor in a real JupyterLab: what is drawn in the browser equals what the Python method draws."""
+"""The mask editor in a real JupyterLab: what is drawn in the browser is what Python reads, pixel for pixel."""
 
 import json
 import os
@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import distance_transform_edt
+from skimage.draw import polygon
 
 from edittools.images import load_image, save_image
-from edittools.lab import masks
-from edittools.lab.editor import MaskEditor
+from edittools.lab.editor import MaskEditor, decode_runs
 
 pytest.importorskip("playwright", reason="the browser tests need playwright: pip install 'edittools[test]'")
 import lab
@@ -21,13 +22,12 @@ pytestmark = pytest.mark.skipif(
     reason="no chromium here: apt-get install chromium, to test the mask editor in a browser",
 )
 ARTEFACTS = Path(__file__).parent / "artefacts"
-SOURCE = Path(__file__).parents[1] / "edittools" / "lab" / "mask_editor.js"
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 WIDTH, HEIGHT = 96, 64
 HOSTILE = "<img src=x onerror='window.hacked=1'>"
 CELLS = (
     "from edittools.images import load_image\nfrom edittools import MaskEditor\n"
-    f"editor = MaskEditor(load_image('scene.png'), {{'road': None, \"{HOSTILE}\": None}}, segments=60)\neditor",
+    f"editor = MaskEditor(load_image('scene.png'), {{'road': None, \"{HOSTILE}\": None}})\neditor",
     "editor",
     "large = MaskEditor(load_image('large.png'))\nlarge",
 )
@@ -93,9 +93,13 @@ class Drawn:
         lab.in_kernel(self.page, code)
 
     def shows(self, expected):
-        """Say whether Python's masks, and the count that the view shows, become those of another editor."""
-        pixels = int(expected.mask.sum())
-        return lab.wait_until(lambda: self.kernel_masks() == expected._masks and self.count() == pixels)
+        """Say whether Python's mask, and the count that the view shows, become an expected one `(H, W)`."""
+        return lab.wait_until(lambda: self.count() == expected.sum() and (self.mask(*expected.shape) == expected).all())
+
+    def mask(self, height=HEIGHT, width=WIDTH):
+        """The mask that is drawn on, as Python has it."""
+        active = lab.in_kernel(self.page, f"print({self.name}.active)")
+        return decode_runs(dict(self.kernel_masks())[active], (height, width))
 
     def pixels(self):
         """Give what the mask's layer looks like."""
@@ -142,156 +146,111 @@ def drawn(page):
     assert lab.wait_until(lambda: view.count() == 0)
     view.canvas.scroll_into_view_if_needed()
     view.press("Escape", "0", "b")
+    page.wait_for_timeout(150)  # it is painted at the next frame
     return view
 
 
-@pytest.fixture
-def expected(folder):
-    """The same editor in Python, for its methods."""
-    return MaskEditor(load_image(folder / "scene.png"), {"road": None, HOSTILE: None}, segments=60)
+def stroke(points, radius=2, shape=(HEIGHT, WIDTH)):
+    """Discs of pixels along straight lines, each line one pixel a step of its longer side."""
+    off = np.ones([side + 40 for side in shape], bool)
+    for start, end in zip(points, [*points[1:], points[-1]], strict=True):
+        steps = max(abs(end[0] - start[0]), abs(end[1] - start[1]), 1)
+        for i in range(steps + 1):
+            x, y = (a + (2 * i * (b - a) + steps) // (2 * steps) for a, b in zip(start, end, strict=True))
+            off[y + 20, x + 20] = False
+    return (distance_transform_edt(off) ** 2 < radius * (radius + 1) + 0.5)[20:-20, 20:-20]
+
+
+def box(left, upper, right, lower):
+    mask = np.zeros((HEIGHT, WIDTH), bool)
+    mask[upper : lower + 1, left : right + 1] = True
+    return mask
+
+
+def filled(points):
+    """The pixels inside a polygon, and those of its edges."""
+    inside = np.zeros((HEIGHT, WIDTH), bool)
+    x, y = zip(*points, strict=True)
+    inside[polygon(y, x, inside.shape)] = True
+    return inside | stroke([*points, points[0]], 0)
 
 
 STROKE = [(10, 10), (40, 14), (41, 30), (15, 50), (15, 50), (90, 62)]
 
 
-def test_a_stroke_sets_the_pixels_of_the_python_brush_and_the_eraser_takes_them_away(drawn, expected):
+def test_a_stroke_sets_discs_and_the_eraser_takes_them_away(drawn):
     drawn.drag(*STROKE)
-    expected.brush(STROKE, radius=2)
+    expected = stroke(STROKE)
     assert drawn.shows(expected)
     drawn.press("e")
     drawn.drag((30, 0), (30, 63))
-    expected.eraser([(30, 0), (30, 63)], radius=2)
+    expected &= ~stroke([(30, 0), (30, 63)])
     assert drawn.shows(expected)
     drawn.press("b", "]", "]")
     drawn.drag((70, 20), button="right")
     assert drawn.page.locator(".lm-Menu").count() == 0
     drawn.drag((80, 20))
-    expected.brush([(70, 20)], radius=4, add=False)
-    expected.brush([(80, 20)], radius=4)
-    assert drawn.shows(expected)
+    assert drawn.shows((expected & ~stroke([(70, 20)], 4)) | stroke([(80, 20)], 4))
     drawn.press("[", "[")
 
 
-def test_lines_lasso_and_rectangle_set_the_pixels_of_the_python_methods(drawn, expected):
-    drawn.press("l")
-    drawn.drag((5, 5), (60, 11), (50, 20))
-    expected.line((5, 5), (50, 20), radius=2)
-    assert drawn.shows(expected)
+def test_lasso_rectangle_and_polygon_fill_what_they_enclose(drawn):
     drawn.press("o")
     path = [(20, 30), (60, 28), (75, 50), (40, 40), (30, 60), (50, 25)]
     drawn.drag(*path)
-    expected.lasso(path)
+    expected = filled(path)
     assert drawn.shows(expected)
-    drawn.press("r", "x")
+    drawn.press("r")
+    drawn.page.keyboard.down("Alt")
     drawn.drag((70, 55), (30, 35))
-    expected.rectangle((70, 55), (30, 35), add=False)
+    drawn.page.keyboard.up("Alt")
+    expected &= ~box(30, 35, 70, 55)
     assert drawn.shows(expected)
-    drawn.press("x")
-
-
-def test_a_polygon_closes_on_its_first_corner_and_backspace_takes_a_corner_back(drawn, expected):
     drawn.press("p")
     for corner in [(10, 5), (80, 20), (85, 60), (50, 33)]:
         drawn.click(*corner)
     drawn.press("Backspace")
     drawn.click(20, 55)
     drawn.click(10, 5)
-    expected.polygon([(10, 5), (80, 20), (85, 60), (20, 55)])
-    assert drawn.shows(expected)
+    assert drawn.shows(expected | filled([(10, 5), (80, 20), (85, 60), (20, 55)]))
 
 
-def test_fill_takes_the_area_of_like_colour_that_python_finds(drawn, expected):
-    drawn.press("f")
-    drawn.click(20, 20)
-    expected.fill(20, 20, tolerance=24)
-    assert 10 < expected.mask.sum() < WIDTH * HEIGHT - 10
-    assert drawn.shows(expected)
-    drawn.root.get_by_label("Tolerance").fill("60")
-    drawn.click(80, 50)
-    expected.fill(80, 50, tolerance=60)
-    assert drawn.shows(expected)
-    drawn.root.get_by_label("Tolerance").fill("24")
-
-
-def test_smart_select_adds_the_superpixels_that_it_is_dragged_over(drawn, expected):
-    drawn.press("s")
+def test_smart_select_adds_the_whole_superpixels_that_it_is_dragged_over(drawn, folder):
+    runs = MaskEditor(load_image(folder / "scene.png"))._segments["runs"].split()
+    numbers = np.repeat(*np.array(runs, int).reshape(-1, 2).T).reshape(HEIGHT, WIDTH)
     path = [(5, 5), (50, 9), (60, 60)]
+    drawn.press("s")
     drawn.drag(*path)
-    over = np.concatenate([masks.line_pixels(path[0], path[1]), masks.line_pixels(path[1], path[2])])
-    numbers = {expected.superpixel_at(*map(int, pixel)) for pixel in over}
-    expected.superpixels(sorted(numbers))
-    assert len(numbers) > 5
-    assert drawn.shows(expected)
-    drawn.page.keyboard.down("Alt")
-    drawn.click(50, 9)
-    drawn.page.keyboard.up("Alt")
-    expected.superpixels([expected.superpixel_at(50, 9)], add=False)
-    assert drawn.shows(expected)
+    over = np.unique(numbers[stroke(path, 0)])
+    expected = np.isin(numbers, over)
+    assert len(over) > 5 and drawn.shows(expected)
+    drawn.click(50, 9, button="right")
+    assert drawn.shows(expected & (numbers != numbers[9, 50]))
 
 
-def test_grow_shrink_fill_holes_invert_and_clear_equal_the_python_methods(drawn, expected):
+def test_the_mask_grows_shrinks_and_is_inverted_and_every_change_can_be_taken_back(drawn):
     drawn.press("r")
     drawn.drag((10, 10), (50, 50))
-    expected.rectangle((10, 10), (50, 50))
-    drawn.press("x")
-    drawn.drag((20, 20), (30, 30))
-    expected.rectangle((20, 20), (30, 30), add=False)
-    drawn.press("x", "g", "g")
-    expected.grow(), expected.grow()
-    assert drawn.shows(expected)
+    drawn.press("g", "g")
+    assert drawn.shows(box(8, 8, 52, 52))
     drawn.do("shrink")
-    expected.shrink()
-    assert drawn.shows(expected)
-    drawn.do("holes")
-    expected.fill_holes()
-    assert drawn.shows(expected)
+    drawn.do("shrink")
+    assert drawn.shows(box(10, 10, 50, 50))
     drawn.press("i")
-    expected.invert()
-    assert drawn.shows(expected)
+    assert drawn.shows(~box(10, 10, 50, 50))
     drawn.do("clear")
-    expected.clear()
-    assert drawn.shows(expected)
-
-
-def test_undo_and_redo_go_by_whole_strokes_through_drawing_and_python_alike(drawn, expected):
-    drawn.drag(*STROKE)
-    expected.brush(STROKE, radius=2)
-    assert drawn.shows(expected)
-    drawn.python("editor.rectangle((60, 5), (80, 15))")
-    expected.rectangle((60, 5), (80, 15))
-    assert drawn.shows(expected)
-    drawn.press("Control+z")
-    expected.undo()
-    assert drawn.shows(expected)
-    drawn.press("Control+z")
-    expected.undo()
-    assert drawn.count() == 0
-    assert drawn.shows(expected)
+    assert drawn.shows(box(1, 1, 0, 0))
+    drawn.press("Control+z", "Control+z")
+    assert drawn.shows(box(10, 10, 50, 50))
     drawn.press("Control+Shift+z")
-    drawn.root.get_by_role("button", name="Redo").click()
-    expected.redo(), expected.redo()
-    assert drawn.shows(expected)
-    drawn.drag((5, 60), (10, 60))
-    assert lab.wait_until(lambda: drawn.kernel_masks() != expected._masks)
-    drawn.python("editor.undo()")
-    assert drawn.shows(expected)
-
-
-def test_a_clear_by_accident_can_be_taken_back(drawn, expected):
-    drawn.drag(*STROKE)
-    expected.brush(STROKE, radius=2)
-    assert drawn.shows(expected)
-    drawn.do("clear")
-    expected.clear()
-    assert drawn.shows(expected)
+    assert drawn.shows(~box(10, 10, 50, 50))
+    drawn.python("import torch; editor.mask = torch.ones(editor.mask.shape)")
+    assert drawn.shows(box(0, 0, WIDTH, HEIGHT))
     drawn.press("Control+z")
-    expected.undo()
-    assert drawn.count() > 0 and drawn.shows(expected)
-    drawn.python("editor.redo(); editor.undo(); editor.undo()")
-    assert lab.wait_until(lambda: drawn.count() == 0)
+    assert drawn.shows(~box(10, 10, 50, 50))
 
 
-def test_escape_takes_back_a_stroke_that_is_being_drawn(drawn, expected):
+def test_escape_takes_back_a_stroke_that_is_being_drawn(drawn):
     before = drawn.pixels()
     drawn.page.mouse.move(*drawn.at(20, 20))
     drawn.page.mouse.down()
@@ -299,11 +258,10 @@ def test_escape_takes_back_a_stroke_that_is_being_drawn(drawn, expected):
     assert lab.wait_until(lambda: drawn.pixels() != before)
     drawn.page.keyboard.press("Escape")
     drawn.page.mouse.up()
-    assert lab.wait_until(lambda: drawn.pixels() == before)
-    assert drawn.shows(expected)
+    assert lab.wait_until(lambda: drawn.pixels() == before) and drawn.count() == 0
 
 
-def test_zoom_keeps_the_point_under_the_mouse_and_strokes_stay_exact(drawn, expected):
+def test_zoom_keeps_the_point_under_the_mouse_and_strokes_stay_exact(drawn):
     stage = drawn.root.locator(".et-stage")
     point = tuple(map(round, drawn.at(30, 40)))
     under = drawn.under(*point)
@@ -316,7 +274,7 @@ def test_zoom_keeps_the_point_under_the_mouse_and_strokes_stay_exact(drawn, expe
     assert lab.wait_until(lambda: float(stage.get_attribute("data-view").split()[0]) > 3 * fitted)
     assert drawn.under(*point) == pytest.approx(under, abs=0.001)
     drawn.drag((28, 38), (32, 41))
-    expected.brush([(28, 38), (32, 41)], radius=2)
+    expected = stroke([(28, 38), (32, 41)])
     assert drawn.shows(expected)
     before = drawn.at(30, 40)
     drawn.page.mouse.move(*point)
@@ -331,19 +289,7 @@ def test_zoom_keeps_the_point_under_the_mouse_and_strokes_stay_exact(drawn, expe
     assert float(stage.get_attribute("data-view").split()[0]) == pytest.approx(fitted)
 
 
-def test_shift_wheel_changes_the_brush_and_leaves_the_page_where_it_is(drawn):
-    place = drawn.canvas.bounding_box()
-    drawn.page.mouse.move(*drawn.at(30, 30))
-    drawn.page.keyboard.down("Shift")
-    drawn.page.mouse.wheel(0, -50)
-    drawn.page.keyboard.up("Shift")
-    size = drawn.root.get_by_label("Size")
-    assert lab.wait_until(lambda: size.input_value() == "3")
-    assert drawn.canvas.bounding_box() == place
-    drawn.press("[")
-
-
-def test_a_rectangle_can_be_drawn_with_the_keyboard_alone(drawn, expected):
+def test_a_rectangle_can_be_drawn_with_the_keyboard_alone(drawn):
     page = drawn.page
     drawn.root.locator("[data-tool=brush]").focus()
     stops = []
@@ -356,23 +302,18 @@ def test_a_rectangle_can_be_drawn_with_the_keyboard_alone(drawn, expected):
         page.keyboard.press("Tab")
     assert stops == [
         "Tools",
-        "Add or take away",
         "Undo and redo",
         "Change the mask",
         "Zoom",
-        "Look",
-        "Mask to draw on",
-        "Masks",
+        "Help",
         "Size",
-        "Opacity",
-        "Colour of the mask",
+        "Mask to draw on",
     ]
     for key in ["r", "Home", "PageUp", *["PageUp"] * 8, *["Shift+ArrowRight"] * 2, *["ArrowDown"] * 3, "Enter"]:
         page.keyboard.press(key)
     for key in [*["Shift+ArrowRight"] * 4, "ArrowLeft", *["Shift+ArrowDown"] * 3, "Enter"]:
         page.keyboard.press(key)
-    expected.rectangle((20, 3), (59, 33))
-    assert drawn.shows(expected)
+    assert drawn.shows(box(20, 3, 59, 33))
 
 
 def test_keys_that_mean_something_to_jupyterlab_leave_the_cells_alone(drawn):
@@ -390,7 +331,7 @@ def test_every_control_has_a_name_for_screen_readers(drawn):
     names = drawn.root.evaluate(
         "root => [...root.querySelectorAll('button, input, select, canvas[tabindex]')].map(e => e.ariaLabel)"
     )
-    assert len(names) > 25
+    assert len(names) > 15
     assert all(names)
 
 
@@ -405,54 +346,36 @@ def test_the_mask_is_hidden_while_h_is_held(drawn):
     assert lab.wait_until(lambda: drawn.pixels() == shown)
 
 
-def test_names_are_text_and_masks_can_be_added_chosen_and_removed(drawn, expected):
+def test_names_are_text_and_a_mask_is_chosen_by_its_name(drawn):
     assert drawn.root.locator("option").all_text_contents() == ["road", HOSTILE]
     assert drawn.root.locator("img").count() == 0
     drawn.press("n")
     drawn.drag((10, 10), (20, 10))
-    expected.active = HOSTILE
-    expected.brush([(10, 10), (20, 10)], radius=2)
-    assert drawn.shows(expected)
-    drawn.do("new")
-    drawn.page.keyboard.type("sky")
-    drawn.page.keyboard.press("Enter")
-    expected.add_mask("sky")
-    assert drawn.shows(expected)
-    drawn.press("r")
-    drawn.drag((0, 0), (95, 9))
-    expected.rectangle((0, 0), (95, 9))
-    assert drawn.shows(expected)
-    assert lab.in_kernel(drawn.page, "print(editor.active)") == "sky"
-    drawn.do("remove")
-    expected.remove_mask("sky")
-    assert drawn.shows(expected)
+    assert drawn.shows(stroke([(10, 10), (20, 10)]))
+    assert lab.in_kernel(drawn.page, "print(editor.active, editor.masks['road'].any())") == f"{HOSTILE} tensor(False)"
     drawn.python("editor.active = 'road'")
     assert not drawn.page.evaluate("window.hacked")
 
 
-def test_two_views_of_one_editor_stay_equal(drawn, expected):
+def test_two_views_of_one_editor_stay_equal(drawn):
     page = drawn.page
-    if page.locator(".et-editor").count() < 2:
-        assert lab.run_cell(page, 1)
+    assert lab.run_cell(page, 1)
     other = Drawn(page, 1)
     page.wait_for_function("document.querySelectorAll('.et-editor .et-stage[data-view]').length >= 2")
     drawn.drag(*STROKE)
-    expected.brush(STROKE, radius=2)
-    assert drawn.shows(expected)
+    assert drawn.shows(stroke(STROKE))
     assert lab.wait_until(lambda: other.count() == drawn.count() and other.pixels() == drawn.pixels())
     other.canvas.scroll_into_view_if_needed()
-    other.press("r", "x")
+    other.press("r")
     other.drag((5, 5), (60, 20))
-    expected.rectangle((5, 5), (60, 20), add=False)
-    assert other.shows(expected)
+    assert other.shows(stroke(STROKE) | box(5, 5, 60, 20))
     drawn.press("Control+z")
-    expected.undo()
-    assert other.shows(expected)
+    assert other.shows(stroke(STROKE))
     assert lab.wait_until(lambda: other.pixels() == drawn.pixels())
-    other.press("x", "b")
+    other.press("b")
 
 
-def test_a_large_image_is_shown_reduced_and_masked_at_full_size(drawn, folder):
+def test_a_large_image_is_shown_reduced_and_masked_at_full_size(drawn):
     page = drawn.page
     page.evaluate(
         "jupyterapp.shell.currentWidget.content.widgets.forEach((cell, i) => i < 2 && (cell.outputHidden = true))"
@@ -462,56 +385,16 @@ def test_a_large_image_is_shown_reduced_and_masked_at_full_size(drawn, folder):
     cell.locator(".et-stage[data-view]").wait_for()
     view = Drawn(page, page.locator(".et-editor").count() - 1, "large")
     view.canvas.scroll_into_view_if_needed()
-    view.press("]", "b")
-    radius = int(view.root.get_by_label("Size").input_value())
-    places = [(200, 300), (3000, 700), (2600, 2900)]
-    view.drag(*places)
-    expected = MaskEditor(load_image(folder / "large.png"))
-    expected.brush(places, radius)
-    assert view.shows(expected)
-    view.press("f")
-    view.click(1000, 2000)
-    expected.fill(1000, 2000)
-    assert view.shows(expected)
+    view.press("r")
+    view.drag((200, 300), (3000, 700))
+    upper, left = (int(numbers.min()) for numbers in np.nonzero(view.mask(3000, 4000)))
+    lower, right = (int(numbers.max()) for numbers in np.nonzero(view.mask(3000, 4000)))
+    assert [left, upper, right, lower] == pytest.approx([200, 300, 3000, 700], abs=5)
+    assert view.count() == (right - left + 1) * (lower - upper + 1)
     page.evaluate("jupyterapp.shell.currentWidget.content.widgets.forEach(cell => (cell.outputHidden = false))")
 
 
-def test_the_browser_and_python_agree_on_random_shapes_pixel_for_pixel(page):
-    rng = np.random.default_rng(0)
-    jobs, wanted = [], []
-    for trial in range(280):
-        shape = tuple(rng.integers(1, 40, 2).tolist())
-        start = rng.random(shape) < rng.choice([0.1, 0.5, 0.9])
-        points = rng.integers(-8, 48, (rng.integers(3, 9), 2)).tolist()
-        radius, v = int(rng.integers(0, 7)), int(rng.integers(2))
-        name, arguments, result = [
-            ("stroke", [points, radius, v], masks.stroke(shape, points, radius)),
-            ("polygon", [points, v], masks.polygon(shape, points)),
-            ("rectangle", [*points[:2], v], masks.rectangle(shape, *points[:2])),
-            ("grow", [radius], masks.grow(start, radius)),
-            ("shrink", [radius], masks.shrink(start, radius)),
-            ("fillHoles", [], masks.fill_holes(start)),
-            ("invert", [], ~start),
-        ][trial % 7]
-        if trial % 7 < 3:
-            result = start | result if v else start & ~result
-        jobs.append([name, *shape, masks.encode_runs(start), arguments])
-        wanted.append(masks.encode_runs(result))
-    drawn = page.evaluate(
-        """async ([source, jobs]) => {
-             const url = URL.createObjectURL(new Blob([source], {type: 'text/javascript'}));
-             const {raster} = await import(url);
-             return jobs.map(([name, h, w, start, args]) => {
-               const mask = {w, h, data: raster.decode(start, w * h)};
-               raster[name](mask, ...args);
-               return raster.encode(mask.data); }); }""",
-        [SOURCE.read_text(encoding="utf-8"), jobs],
-    )
-    assert drawn == wanted
-
-
 def test_pictures_of_both_themes_are_kept_and_follow_the_theme(drawn):
-    drawn.python("editor.polygon([(4, 60), (30, 30), (70, 34), (92, 60)])")
     drawn.drag((60, 10), (70, 12), (66, 20))
     backgrounds = []
     for theme in ("Dark", "Light"):
@@ -526,19 +409,16 @@ def test_pictures_of_both_themes_are_kept_and_follow_the_theme(drawn):
     assert light > 600
 
 
-def test_the_drawing_survives_a_reload_of_the_page(drawn, expected):
+def test_the_drawing_survives_a_reload_of_the_page(drawn):
     drawn.drag(*STROKE)
-    expected.brush(STROKE, radius=2)
-    assert drawn.shows(expected)
+    assert drawn.shows(stroke(STROKE))
     drawn.page.evaluate("jupyterapp.commands.execute('docmanager:save')")
     lab.open_notebook(drawn.page, drawn.page.base, "draw.ipynb")
     drawn.page.wait_for_selector(".et-editor .et-stage[data-view]")
-    assert drawn.shows(expected)
     drawn.canvas.scroll_into_view_if_needed()
     drawn.press("r")
     drawn.drag((0, 0), (9, 9))
-    expected.rectangle((0, 0), (9, 9))
-    assert drawn.shows(expected)
+    assert drawn.shows(stroke(STROKE) | box(0, 0, 9, 9))
 
 
 FEW_SCENES = """
@@ -566,7 +446,7 @@ def test_notebook_01_runs_on_from_a_mask_drawn_in_its_editor(page, folder):
     page.wait_for_selector(".et-editor .et-stage[data-view]")
     view = Drawn(page)
     view.canvas.scroll_into_view_if_needed()
-    view.python("editor.clear()")
+    view.python("editor.mask = None")
     assert lab.wait_until(lambda: view.count() == 0)
     view.press("r")
     view.drag((4, 40), (59, 63))

@@ -7,11 +7,8 @@ import torch
 from torch import nn
 
 from edittools import moments
-from edittools.images import LabelledImages
 from edittools.moments import second_moments
 from edittools.probing.finders import cached
-from edittools.world import style_transfer
-from edittools.world.style_transfer import RandomFilters, stylised
 from edittools.zoo.zero_shot import ByteTokenizer, text_embeddings
 
 
@@ -30,23 +27,19 @@ def counted(function, calls):
     return lambda *args, **options: calls.append(1) or function(*args, **options)
 
 
-@pytest.fixture(params=["second_moments", "text", "concepts", "transformed"])
+@pytest.fixture(params=["second_moments", "text", "concepts"])
 def result(request, tiny, photos32, monkeypatch, tmp_path):
     """The folder, a function that gives a result from it, and the times that it was computed."""
     monkeypatch.setenv("EDITTOOLS_CACHE", str(tmp_path))
     calls, images = [], photos32[:2]
     monkeypatch.setattr(moments, "measure", counted(moments.measure, calls))
-    monkeypatch.setattr(style_transfer, "transfer", counted(style_transfer.transfer, calls))
     reader = Reader()
     reader.encode_text = counted(reader.encode_text, calls)
     finder = counted(lambda images: {"bright": (images.mean(dim=1) > 0.5).float()}, calls)
-    data, masks = LabelledImages(images, torch.tensor([0, 1]), ("a", "b")), torch.ones(2, 32, 32)
-    few = RandomFilters(2, (3,))
     give = {
         "second_moments": lambda: second_moments(tiny, ["conv1"], images)["conv1"].matrix,
         "text": lambda: text_embeddings(reader, ByteTokenizer(8), ["mug", "pot"], ["a {}"]),
         "concepts": lambda: cached(finder, "brighter than half")(images)["bright"],
-        "transformed": lambda: stylised(data, masks, images[0], few, steps=1).images,
     }[request.param]
     return tmp_path / request.param, give, calls
 

@@ -1,5 +1,7 @@
 """Finders: concept masks from stored files, from hand-made segmentations and from segmentation networks."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -45,12 +47,63 @@ def test_a_stored_segmentation_of_msrc_gives_the_class_of_every_pixel_and_0_wher
     assert MSRC[2 - 1] == "grass" and MSRC[7 - 1] == "sky"
 
 
-def test_a_score_below_the_threshold_and_a_small_area_are_no_concept():
-    scores = torch.zeros(1, 3, 8, 8)
-    scores[0, 0, :, :4], scores[0, 1, :, :4], scores[0, 2, 0, 0] = 0.9, 0.4, 0.9
-    network = torch.nn.Linear(1, 1)
-    found = Segmenter(network, lambda images: scores, ("road", "unsure", "speck"), 0.5, 0.05)(torch.zeros(1, 3, 8, 8))
-    assert set(found) == {"road"} and torch.equal(found["road"], (scores[:, 0] > 0.5).float())
+class Scores(torch.nn.Module):
+    """A network that finds the same anywhere: logits `(concepts, H, W)`, so many for each image."""
+
+    def __init__(self, logits):
+        super().__init__()
+        self.logits = torch.nn.Parameter(logits)
+
+    def forward(self, images):
+        return {"out": self.logits.expand(len(images), -1, -1, -1)}
+
+
+def _scores(side=8):
+    """Nothing on the right, "road" surely on the left, "speck" at one pixel."""
+    logits = torch.zeros(3, side, side)
+    logits[0, :, side // 2 :], logits[1, :, : side // 2], logits[2, -1, -1] = 9, 9, 30
+    return Scores(logits)
+
+
+NAMES = ("nothing", "road", "speck")
+
+
+def test_a_concept_is_where_its_probability_is_high_and_on_enough_of_the_image():
+    find = Segmenter(_scores(), NAMES, least_area=0.05)
+    found = find(torch.zeros(5, 3, 8, 8))
+    assert list(found) == ["nothing", "road"] and found["road"].shape == (5, 8, 8)
+    assert found["road"][:, :, :4].all() and not found["road"][:, :, 4:].any()
+    assert "speck" in Segmenter(_scores(), NAMES, least_area=0)(torch.zeros(1, 3, 8, 8))
+    assert find(torch.zeros(0, 3, 8, 8)) == {}
+
+
+def test_only_what_is_wanted_is_looked_for():
+    whole, some = Segmenter(_scores(), NAMES), Segmenter(_scores(), NAMES, wanted=("road",))
+    images = torch.zeros(2, 3, 8, 8)
+    assert list(some(images)) == ["road"] and torch.equal(some(images)["road"], whole(images)["road"])
+    with pytest.raises(KeyError, match="'car': expected one of nothing, road, speck"):
+        Segmenter(_scores(), NAMES, wanted=("car",))
+
+
+def test_a_finder_is_known_by_its_network_its_weights_and_its_settings():
+    about = Segmenter(_scores(), NAMES).about
+    assert about == Segmenter(_scores(), NAMES).about
+    others = [Segmenter(_scores(), NAMES, wanted=("road",)), Segmenter(_scores(), NAMES, least_area=0)]
+    others.append(Segmenter(Scores(_scores().logits + 1), NAMES))
+    assert all(other.about != about for other in others)
+
+
+def test_deeplab_gives_masks_of_the_images_size(monkeypatch):
+    from torchvision.models import segmentation
+
+    made = segmentation.deeplabv3_mobilenet_v3_large
+    monkeypatch.setattr(
+        segmentation, "deeplabv3_resnet50", lambda weights: made(weights=None, weights_backbone=None, num_classes=21)
+    )
+    find = concepts.deeplab(("car", "person"))
+    assert find.wanted == ("car", "person") and not find.network.training
+    found = replace(find, least_score=0.01, least_area=0)(torch.rand(2, 3, 40, 48))
+    assert set(found) <= {"car", "person"} and all(masks.shape == (2, 40, 48) for masks in found.values())
 
 
 def test_found_masks_are_kept_on_disk_by_image_and_finder(tmp_path):
@@ -70,79 +123,3 @@ def test_found_masks_are_kept_on_disk_by_image_and_finder(tmp_path):
     assert torch.equal(again["bright"], first) and list(again) == ["bright", "a dark one"] and calls == [4]
     find(images[:2]), cached(finder, "another", tmp_path)(images)
     assert calls == [4, 2, 4]
-
-
-def test_a_segmenter_with_other_scores_says_so():
-    network = torch.nn.Conv2d(3, 2, 1)
-    first, same, other = (
-        Segmenter(network, scores, ("a", "b"))
-        for scores in (lambda x: network(x) > 0.2, lambda x: network(x) > 0.2, lambda x: network(x) > 0.8)
-    )
-    assert first.about == same.about != other.about
-
-
-def _deeplab():
-    from torchvision.models.segmentation import deeplabv3_mobilenet_v3_large
-
-    network = deeplabv3_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=3)
-    return concepts.deeplab(network, ("nothing", "road", "sky"), least_score=0.3, least_area=0)
-
-
-def _mask_rcnn():
-    from torchvision.models.detection import maskrcnn_resnet50_fpn
-
-    network = maskrcnn_resnet50_fpn(
-        weights=None,
-        weights_backbone=None,
-        num_classes=3,
-        min_size=32,
-        max_size=32,
-        box_score_thresh=0.1,
-        box_detections_per_img=3,
-    )
-    return concepts.mask_rcnn(network, ("nothing", "road", "sky"), least_score=0.1, least_area=0)
-
-
-def _clipseg():
-    from transformers import CLIPSegConfig, CLIPSegForImageSegmentation
-
-    tower = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 3, "num_attention_heads": 1}
-    small = CLIPSegConfig(
-        text_config={**tower, "vocab_size": 20, "eos_token_id": 19, "max_position_embeddings": 8},
-        vision_config={**tower, "image_size": 32, "patch_size": 8},
-        projection_dim=8,
-        reduce_dim=8,
-        extract_layers=[0, 1],
-        decoder_num_attention_heads=1,
-        decoder_intermediate_size=8,
-    )
-    words = lambda prompts: torch.tensor([[1, 2 + len(p), 19] for p in prompts])  # noqa: E731
-    return concepts.clipseg(["road", "the sky"], CLIPSegForImageSegmentation(small), words, least_score=0, least_area=0)
-
-
-@pytest.mark.parametrize("make", [_deeplab, _mask_rcnn, _clipseg])
-def test_each_kind_of_network_gives_masks_of_the_images_size_by_name_whatever_the_batch(make, tmp_path):
-    if make is _clipseg:
-        pytest.importorskip("transformers", reason="needs transformers: pip install 'edittools[concepts]'")
-    torch.manual_seed(0)
-    finder = make()
-    images = torch.rand(5, 3, 40, 48, generator=torch.Generator().manual_seed(1))
-    found = finder(images)
-    assert set(found) <= set(finder.concepts) and found
-    for masks in found.values():
-        assert masks.shape == (5, 40, 48) and set(masks.unique().tolist()) <= {0.0, 1.0}
-    alone = finder(images[4:])
-    assert all((masks[0] != found[concept][4]).float().mean() < 0.01 for concept, masks in alone.items())
-    stored = cached(finder, cache=tmp_path)
-    stored(images)
-    assert all(torch.equal(masks, found[concept]) for concept, masks in stored(images).items())
-
-
-def test_an_instance_counts_where_its_mask_and_its_score_are_high_enough():
-    finder = _mask_rcnn()
-    left, right = torch.zeros(1, 16, 16), torch.zeros(1, 16, 16)
-    left[:, :, :8], right[:, :, 8:] = 0.8, 0.8
-    seen = {"labels": torch.tensor([1, 1]), "scores": torch.tensor([0.9, 0.05]), "masks": torch.stack([left, right])}
-    finder.network.forward = lambda images: [seen]
-    found = finder(torch.zeros(1, 3, 16, 16))
-    assert torch.equal(found["road"][0], (left[0] > 0.5).float())

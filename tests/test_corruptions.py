@@ -9,7 +9,6 @@ import torch
 from edittools.choosing.corruptions import CORRUPTIONS, SEVERITIES, corrupt, corrupted_errors
 from edittools.cut import cut_all
 from edittools.images import LabelledImages
-from edittools.lab import plots
 from edittools.metrics import error_rate
 from edittools.moments import SecondMoment
 from edittools.rewriting import rewrite
@@ -65,16 +64,18 @@ def test_error_rates_are_those_of_the_edited_classifier_on_the_corrupted_images(
             assert table.loc[(name, 2), "edit"] == pytest.approx(error_rate(tiny, shifted))
 
 
-def test_the_curves_have_a_panel_a_method():
+def test_the_curves_have_a_panel_a_method(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[1] / "benchmarks"))
+    import figures
     import pandas as pd
 
     shares = {"accuracy": 0.9, "corrupted accuracy": 0.5, "concept errors": 0.3}
     table = pd.DataFrame([{"method": m, "strength": s, **shares} for m in ("edit", "tuning") for s in (0.0, 1.0)])
-    figure = plots.robustness_curves(table)
+    figure = figures.robustness_curves(table)
     assert [axis.get_title() for axis in figure.axes] == ["edit", "tuning"]
     assert [len(axis.lines) for axis in figure.axes] == [3, 3]
     many = pd.concat([table.assign(method=f"{i} {name}") for i in range(3) for name in ("edit", "tuning")])
-    assert [axis.get_title() for axis in plots.robustness_curves(many).axes] == many.method.unique().tolist()
+    assert [axis.get_title() for axis in figures.robustness_curves(many).axes] == many.method.unique().tolist()
 
 
 def test_the_benchmark_runs_on_any_scenario(tiny, photos32, exemplar, monkeypatch, tmp_path):

@@ -22,6 +22,7 @@ from edittools.probing.counterfactuals import Concepts, control_mask, materials
 from edittools.probing.effects import Probe, pairs, score
 from edittools.probing.probe import Settings, probe
 from edittools.rewriting import rewrite
+from edittools.stories import rules
 from edittools.world.contexts import GROUNDS
 from edittools.world.miniworld import CLASSES, scene, scenes
 from edittools.zoo.load import load_classifier
@@ -324,21 +325,41 @@ def test_small_comparisons_are_not_made():
     assert often.rules().empty and len(often.rules(least_images=5)) == len(replace(often, least_images=5).rules()) == 9
 
 
+def test_images_without_a_control_do_not_make_a_rule():
+    table = random_table(classes=1, images=12).assign(p_after=0.1)
+    few = table["image"] % 12 < 5
+    probed = Probe(table.assign(control=table["control"].where(few), p_control=table["p_control"].where(few)))
+    assert probed.rules().empty and len(probed.rules(least_images=5)) == 1
+
+
+def test_of_two_classes_with_one_name_each_is_probed_by_its_number(looker, world):
+    """Both classes are called "crane": what is right is the number of the label, not the first of that name."""
+    names, (data, masks) = ("crane", "crane"), world
+    twins = Classifier(looker.model, names, (0, 0, 0), (1, 1, 1), SIZE)
+    for label in (0, 1):
+        shown = LabelledImages(data.images, torch.full((12,), label), names)
+        table = probe(twins, Concepts(shown, masks, FLAT)).table
+        chances = predict(twins, data.images).softmax(1)[0]
+        assert set(table["class"]) == {f"crane ({label})"} and set(table["before"]) == {"crane (0)"}
+        assert np.allclose(table["p_before"], chances[label])
+    with pytest.raises(
+        KeyError, match=r"no class 'crane' among 2; did you mean one of \['crane \(0\)', 'crane \(1\)'\]"
+    ):
+        twins.index("crane")
+
+
 def test_interrupted_and_resumed_is_the_same_as_uninterrupted(looker, world, tmp_path):
-    concepts, settings, store = Concepts(*world, FLAT), Settings(chunk=4), tmp_path / "probe.jsonl"
+    concepts, settings, store = Concepts(*world, FLAT), Settings(chunk=4), tmp_path / "probe"
     whole = probe(looker, concepts, settings).table
     probe(looker, concepts, settings, store=store)
-    lines = store.read_text().splitlines(keepends=True)
-    store.write_text("".join(lines[:2]) + lines[2][:40])  # cut off in the second job
+    first, second, *_ = finished = sorted(store.iterdir())
+    first.unlink()
+    second.write_text(second.read_text()[:40])  # cut off in the second job
     pd.testing.assert_frame_equal(probe(looker, concepts, settings, store=store).table, whole)
-    with pytest.raises(ValueError, match="another sweep"):
-        probe(looker, concepts, replace(settings, least_area=0.1), store=store)
-    for changed in (
-        Classifier(looker.model, looker.classes, (0.5,) * 3, (0.3,) * 3, looker.size),
-        Classifier(looker.model, looker.classes[::-1], size=looker.size),
-    ):
-        with pytest.raises(ValueError, match="another sweep"):
-            probe(changed, concepts, settings, store=store)
+    assert sorted(store.iterdir()) == finished
+    scaled = Classifier(looker.model, looker.classes, (0.5,) * 3, (0.3,) * 3, looker.size)
+    probe(scaled, concepts, settings, store=store)  # another sweep: nothing of the first is read
+    assert len(list(store.iterdir())) == 2 * len(finished)
 
 
 class Elsewhere(ThreadPoolExecutor):
@@ -475,7 +496,7 @@ def test_in_miniworld_the_planted_rules_are_found_and_none_without_them(vehicles
 
 def test_a_scene_painted_again_differs_in_its_ground_only_and_is_read_as_it_looks(story):
     few = range(2 * len(CLASSES))
-    story = replace(story, data=story.data.subset(few), masks={c: mask[few] for c, mask in story.masks.items()})
+    story = replace(story, concepts=story.concepts.subset(few))
     table = story.repainted(["mini_vgg"]).table
     assert len(table) == len(story.data) * len(GROUNDS) and set(table["classifier"]) == {"mini_vgg"}
     itself = table[table["style"] == table["concept"]]
@@ -491,19 +512,16 @@ def test_a_scene_painted_again_differs_in_its_ground_only_and_is_read_as_it_look
     assert changed[masks[row["concept"]] > 0].float().mean() > 0.9
     assert changed[masks["object"] > 0].float().mean() < 0.1
     assert set(table) == set(story.with_materials([("road", "water")], ["mini_vgg"]).table)  # the columns of a probe
-    some = replace(story, data=story.data.subset(range(10, 20)))
+    some = replace(story, concepts=story.concepts.subset(range(10, 20)))
     with pytest.raises(ValueError, match="image 0 is not the scene with seed"):
         some.repainted(["mini_vgg"])
 
 
-def test_pictures_are_of_one_probe_since_names_repeat(story):
-    snow = {of: story.pictures(of).styles["snow"][0] for of in ("styles", "materials")}
-    assert not torch.equal(snow["styles"], snow["materials"])
-    without = {c: mask * (c != "road") for c, mask in story.donor_masks.items()}
-    shown = replace(story, donor_masks=without).pictures("materials").styles
-    assert set(shown) == {*story.concepts} - {"road"}
-    with pytest.raises(ValueError, match="pictures of 'all': expected 'styles' or 'materials'"):
-        story.pictures("all")
+def test_concepts_are_turned_to_materials_that_enough_donors_show_and_to_styles_of_the_same_name(story):
+    assert not torch.equal(story.styles.styles["snow"][0], story.concepts.styles["snow"][0])
+    assert set(story.concepts.styles) == set(story.probed)
+    donors, masks = story.data.subset(range(26)), {c: mask[:26] * (c != "road") for c, mask in story.masks.items()}
+    assert "road" not in rules._with_materials(donors, masks, donors, masks, 2).styles
 
 
 def test_a_story_of_photographs_cannot_be_painted_again(story):

@@ -24,12 +24,12 @@ from edittools.cut import Cut
 from edittools.edits import Edit, applied_edits
 from edittools.images import LabelledImages, save_image, save_mask
 from edittools.keys import LayerKeys
-from edittools.lab import result_plots
 from edittools.metrics import Comparison
 from edittools.rewriting import pose, rewrite, solve_least_squares
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [path.relative_to(ROOT) for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("data/**/*.md"))]
+PATTERNS = ("*.md", "docs/**/*.md", "data/**/*.md")
+PAGES = [path.relative_to(ROOT) for pattern in PATTERNS for path in sorted(ROOT.glob(pattern))]
 
 
 def blocks(page, language):
@@ -72,10 +72,11 @@ def test_the_blocks_of_the_troubleshooting_page_run_in_order(capsys, monkeypatch
     assert not list(tmp_path.iterdir())
 
 
-def test_the_tour_of_the_readme_runs_on_a_model_of_ones_own(capsys, monkeypatch, tmp_path):
+def test_the_tours_of_readme_and_guide_run_on_a_model_of_ones_own(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("EDITTOOLS_CACHE", str(tmp_path / "cache"))
-    [tour] = [block for block in blocks("README.md", "python") if "my_model" in block]
+    [short] = blocks("README.md", "python")
+    tour, choice, _ = blocks("docs/own_model.md", "python")
     noise = torch.rand(30, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     save_image("van.jpg", noise[0])
     save_image("snow.jpg", noise[1])
@@ -92,11 +93,13 @@ def test_the_tour_of_the_readme_runs_on_a_model_of_ones_own(capsys, monkeypatch,
     quick = partial(edittools.choosing.repair, layers=("layer3.1.conv2", "layer4.0.conv1"), strengths=(1.0,), folds=2)
     monkeypatch.setattr(edittools.choosing, "repair", quick)
     namespace = {**given, "my_test_images": test_images}
-    exec(tour, namespace)
+    exec(short, dict(namespace))
     assert "layer3.1.conv2" in capsys.readouterr().out
-    assert Edit.load("snow_is_road.safetensors", namespace["classifier"].model)  # half of it is applied
-    assert applied_edits(namespace["classifier"]) == (namespace["half"],)
-    namespace["half"].undo_(namespace["classifier"])
+    exec(tour + choice, namespace)
+    said = capsys.readouterr().out
+    assert "(Edit(layer3.1.conv2.weight (rank 1)),)\n" in said and namespace["fix"].verdict in said
+    assert Edit.load("snow_is_road.safetensors", namespace["classifier"])
+    assert not applied_edits(namespace["classifier"])
 
 
 class RedBelow(torch.nn.Module):
@@ -107,8 +110,8 @@ class RedBelow(torch.nn.Module):
         return torch.stack([8 * red, 8 * (1 - red)], dim=1)
 
 
-def test_the_search_for_a_rule_in_the_readme_finds_one():
-    [search] = [block for block in blocks("README.md", "python") if "my_masks" in block]
+def test_the_search_for_a_rule_in_the_guide_finds_one():
+    [search] = [block for block in blocks("docs/own_model.md", "python") if "my_masks" in block]
     red = torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1).expand(12, 3, 16, 16)
     data = LabelledImages(red, torch.zeros(12, dtype=torch.long), ("ship", "house"))
     below = (torch.arange(16) > 7).float()[:, None].expand(12, 16, 16)
@@ -138,10 +141,20 @@ def test_the_tables_of_the_pages_are_what_the_benchmarks_wrote(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     import tables
 
-    assert (ROOT / "docs" / "results.md").read_text() == tables.page()
-    assert (ROOT / "README.md").read_text() == tables.readme()
-    assert (ROOT / "docs" / "tiers.md").read_text() == tables.tiers()
+    pages = tables.pages()
+    named = {name for text in pages.values() for name in re.findall("<!-- table: (.*) -->", text)}
+    assert named == {"headline"} | {path.stem for path in (ROOT / "docs" / "results").glob("*.json")}
+    for path, text in pages.items():
+        assert path.read_text() == text, path.name
     assert Image.open(ROOT / "docs" / "results.png").text["Rows"] == tables.drawn(tables.dots())
+
+
+def test_readme_and_results_are_read_in_one_sitting():
+    readme, results = ((ROOT / name).read_text() for name in ("README.md", "docs/results.md"))
+    words = [word for word in readme.split() if re.search(r"\w", word)]
+    assert readme.count("\n") <= 100 and len(words) <= 700 and results.count("\n") <= 150
+    for page in (ROOT / "docs").glob("results/*.md"):
+        assert max(line.count(" | ") for line in page.read_text().splitlines() if line.startswith("|")) < 7, page.name
 
 
 def test_a_dot_is_filled_where_both_bounds_hold_on_held_out_images(monkeypatch):
@@ -171,12 +184,15 @@ def test_a_dot_is_filled_where_both_bounds_hold_on_held_out_images(monkeypatch):
     }
 
 
-def test_the_picture_has_a_dot_a_method_and_says_by_its_filling_what_holds():
+def test_the_picture_has_a_dot_a_method_and_says_by_its_filling_what_holds(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import figures
+
     rows = [("a", "edit", 0.8, "yes"), ("a", "tuning", 0.5, "no"), ("b", "edit", 0.1, "unknown")]
     table = pd.DataFrame(
         [{"story": s, "method": m, "share": x, "low": x - 0.1, "high": x + 0.1, "holds": h} for s, m, x, h in rows]
     )
-    [axis] = result_plots.methods_by_story(table).axes
+    [axis] = figures.methods_by_story(table).axes
     drawn = {
         tuple(np.round(line.get_xydata()[0], 2)): line
         for line in axis.lines
@@ -198,7 +214,7 @@ def test_a_result_names_its_call_without_the_files_of_the_machine_it_ran_on(monk
         assert "/" not in json.loads(path.read_text())["call"].replace("benchmarks/", "", 1), path.name
 
 
-SHARED = ("common", "network_tables", "stand_ins", "table_cells", "tier_tables")
+SHARED = ("columns", "common", "composites", "figures", "grounds")
 SCRIPTS = [path for path in sorted((ROOT / "benchmarks").glob("*.py")) if path.stem not in SHARED]
 
 
@@ -226,6 +242,7 @@ def test_the_version_is_the_same_everywhere():
 
 def test_what_is_left_of_single_edits_is_counted_image_by_image(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import figures
     import many_edits
     import tables
 
@@ -244,7 +261,7 @@ def test_what_is_left_of_single_edits_is_counted_image_by_image(monkeypatch):
     assert (row["budget change"], row["clean change"], row["kept broken"], row["kept"]) == (-25, 25, 0.5, 4)
     [line] = [line for line in tables.many_edits({"steps": [row]}).splitlines() if line.startswith("| added |")]
     assert "| 5 / 1 of 7 |" in line and "| 50 % of 4 |" in line and line.endswith("| 50.0 % of 4 |")
-    drawn = result_plots.many_edits(pd.DataFrame([row, row | {"rules": 1, "left": 1.0}]))
+    drawn = figures.many_edits(pd.DataFrame([row, row | {"rules": 1, "left": 1.0}]))
     shown = [axis.lines[0].get_xydata().tolist() for axis in drawn.axes]
     assert shown == [[[3, 50], [1, 100]], [[3, 50], [1, 50]], [[3, 25], [1, 25]]]
 
@@ -259,16 +276,14 @@ def test_the_naive_loss_is_reached_at_no_larger_movement_by_the_first_weight_tha
     windows = reference.windows(problem.basis)
     limits = {}
     for weight in edit_speed.PATH:
-        edit = rewrite(
-            tiny, reference.cut, exemplar, reference, objective="least_squares", reference_weight=weight, cache=""
-        )
+        edit = rewrite(tiny, reference.cut, exemplar, reference, objective="least_squares", reference_weight=weight)
         change = edit.changes["conv1.weight"]
         limits[weight] = float(problem.l1(change.left)), edit_speed.movement(change.left, windows)
         moved = torch.cat([reference.cut.convolve(reference.cut.keys(one), change.delta()) for one in reference])
         assert limits[weight][1] == pytest.approx(float(moved.square().sum(dim=1).mean().sqrt()), rel=1e-3)
-    loss, most = limits[0.1]
+    loss, most = limits[1.0]
     weight, _ = edit_speed.reach(problem, windows, solve_least_squares, loss + 1e-6, most + 1e-6)
-    assert weight == 0.1
+    assert weight == 1.0
     assert edit_speed.reach(problem, windows, solve_least_squares, loss, most / 2) is None
 
 
@@ -287,23 +302,6 @@ def test_a_word_is_blurred_where_a_picture_differs_from_the_same_with_a_blank_la
     torch.testing.assert_close(read("test"), tiny(blurred(attacked, masks)).detach())
     assert not torch.allclose(read("test"), tiny(attacked))
     assert torch.equal(read("clean"), kept["clean"].original)
-
-
-def test_the_table_of_terms_has_a_row_for_each_set_a_column_for_each_story_and_their_mean(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import tables
-
-    terms = [{"reference_weight": 1.0, "keep_share": share, "keep_weight": 0.0} for share in (0.0, 0.3)]
-    rows = [
-        {"story": story, "errors": 10, **one, "net share": value, "single net share": value / 2}
-        | {"single kept broken share": 0.1 if story == "a" else None}
-        for story, values in {"a": (0.2, 0.5), "b": (0.6, 0.1)}.items()
-        for one, value in zip(terms, values, strict=True)
-    ]
-    lines = tables.terms({"rows": rows}).splitlines()
-    assert lines.count("| λ | share | μ | a (10 errors) | b (10 errors) | mean |") == 2
-    assert "| 1 | 0 | 0 | 20 % | 60 % | 40 % |" in lines and "| 1 | 0.3 | 0 | 50 % | 10 % | 30 % |" in lines
-    assert "| 1 | 0 | 0 | 10 / 10 % | 30 / 0 % | 20 / 5 % |" in lines
 
 
 def probed(classifier, hurt):
@@ -339,15 +337,29 @@ def test_the_probe_on_photographs_writes_each_effect_and_the_table_marks_those_b
 
 def test_the_table_of_effects_leaves_out_what_a_network_has_not(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import network_tables
+    import tables
 
     row = {"concept": "sky", "classifier": "one", "images": 30, "effect": 0.1, "low": 0.0, "high": 0.2, "q": 0.04}
     rows = [row, row | {"classifier": "two", "images": 25, "q": None}, row | {"concept": "sea", "effect": None}]
     rows.append(row | {"concept": "road", "classifier": "two", "effect": 0.3})
-    _, _, *body = network_tables._by_concept(rows, 0.05).splitlines()
+    _, _, *body = tables._by_concept(rows, 0.05).splitlines()
     assert body == [
         "| road | 30 |  | **+30 % [+0, +20]** |",
         "| sky | 25 to 30 | **+10 % [+0, +20]** | +10 % [+0, +20] |",
+    ]
+
+
+def test_a_cell_is_empty_where_a_figure_is_missing_and_a_column_where_all_are(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    from columns import table
+
+    shown = {"share": "{share:%} [{low:n}]", "change": "{change:+}", "p": "{p:.2g}", "chosen": "{chosen}"}
+    rows = [{"share": -0.12, "low": -0.2, "change": -1.5, "chosen": None}, {"change": float("nan"), "p": 1e-9}]
+    assert table(shown, rows).splitlines() == [
+        "| share | change | p |",
+        "| --- | --- | --- |",
+        "| −12 % [−20] | −1.50 |  |",
+        "|  | – | 1e-09 |",
     ]
 
 
@@ -382,21 +394,12 @@ def test_networks_of_miniworld_are_scored_each_against_what_itself_shows(monkeyp
     assert "planted but not learned: none" in capsys.readouterr().out
 
 
-def test_the_table_of_style_transfer_has_a_column_for_each_set_of_features(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import tables
-
-    rows = [{"features": f, "style": "a_b", "seconds": s, "left": x} for f, s, x in (("x", 9, 0.5), ("y", 70, 0.66))]
-    found = {"rows": rows, "mean": {row["features"]: row for row in rows}}
-    body = ["| a b | 50 %, 9 s | 66 %, 70 s |", "| mean | 50 %, 9 s | 66 %, 70 s |"]
-    assert tables.KINDS["style_transfer"](found).splitlines() == ["| style | x | y |", "| --- | --- | --- |", *body]
-
-
 def test_a_result_that_is_not_there_yet_is_said_to_be_missing(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     import tables
 
-    (tmp_path / "results").mkdir()
-    (tmp_path / "results" / "page.md").write_text("Speed:\n\n{{style_transfer}}\n")
-    monkeypatch.setattr(tables, "FOLDER", tmp_path)
-    assert tables.page() == "Speed:\n\n*Not measured yet.*\n"
+    page = tmp_path / "docs" / "results" / "speed.md"
+    page.parent.mkdir(parents=True)
+    page.write_text(text := "Speed:\n\n<!-- table: edit_speed -->\n\n<!-- end -->\n\nThat is all.\n")
+    monkeypatch.setattr(tables, "FOLDER", tmp_path / "docs")
+    assert tables.pages() == {page: text.replace("\n\n<!-- end", "\n\n*Not measured yet.*\n\n<!-- end")}

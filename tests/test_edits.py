@@ -25,12 +25,12 @@ from edittools.zoo import load_classifier
 
 @pytest.fixture
 def edit(tiny, photos32, exemplar):
-    return rewrite(tiny, "conv1", exemplar, photos32, cache="")
+    return rewrite(tiny, "conv1", exemplar, photos32)
 
 
 @pytest.fixture
 def other(tiny, photos32):
-    return rewrite(tiny, "conv2", make_exemplar(7), photos32, rank=2, objective="least_squares", cache="")
+    return rewrite(tiny, "conv2", make_exemplar(7), photos32, rank=2, objective="least_squares")
 
 
 def _weights(classifier):
@@ -108,7 +108,7 @@ def test_an_applied_edit_goes_with_its_model_and_is_undone_in_each(tiny, edit, o
     edited, found = _weights(tiny), another(tiny)
     assert _same(edited, found) and len(applied_edits(found)) == 1
     assert unedited_fingerprint(found) == edit.fingerprint
-    rewrite(found, "conv2", make_exemplar(7), photos32, steps=1, cache="").apply_(found)
+    rewrite(found, "conv2", make_exemplar(7), photos32, steps=1).apply_(found)
     applied_edits(found)[-1].undo_(found)
     with other.applied(found):
         edit.undo_(found)
@@ -235,13 +235,14 @@ def test_save_and_load_give_the_same_edit(tiny, edit, other, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.safetensors", "one.safetensors"]
 
 
-def test_an_edit_saved_before_records_said_whether_they_converged_is_read(tiny, edit, tmp_path):
+def test_an_edit_saved_by_another_version_is_read(tiny, edit, tmp_path):
     path = tmp_path / "old.safetensors"
     edit.save(path)
     with safe_open(path, "pt") as file:
         header = file.metadata()
     record = json.loads(header["record"])
     assert record.pop("converged") is edit.record.converged is not None
+    record["kept_movement"] = 0.3  # of version 0.2
     save_file(load_file(path), path, header | {"record": json.dumps(record)})
     loaded = Edit.load(path, tiny).record
     assert loaded.converged is None and loaded.loss_after == edit.record.loss_after
@@ -255,10 +256,10 @@ def test_an_edit_knows_its_model_also_while_edits_are_applied(tiny, edit, other,
 
 
 def test_an_edit_made_on_top_of_another_adds_up_with_it(tiny, edit, photos32):
-    plain = rewrite(tiny, "conv2", make_exemplar(7), photos32, cache="")
+    plain = rewrite(tiny, "conv2", make_exemplar(7), photos32)
     with edit.applied(tiny):
         both = _weights(tiny)
-        second = rewrite(tiny, "conv2", make_exemplar(7), photos32, cache="")
+        second = rewrite(tiny, "conv2", make_exemplar(7), photos32)
         tuned = finetune(tiny, "conv2", make_exemplar(7), scope="local", steps=1)
         for more in (second, tuned):
             with more.applied(tiny):
@@ -277,7 +278,7 @@ def test_an_edit_made_on_weights_that_something_else_changed_is_refused(tiny, ed
     with torch.no_grad():
         tiny.model.conv1.weight.add_(1)
     with pytest.raises(ValueError, match=r"'conv1.weight' was changed by something else"):
-        rewrite(tiny, "conv2", make_exemplar(7), photos32, cache="")
+        rewrite(tiny, "conv2", make_exemplar(7), photos32)
 
 
 def test_a_weight_that_two_layers_share_has_one_original():
@@ -340,7 +341,7 @@ def test_the_firing_map_is_strong_at_the_exemplars_mask_and_weak_elsewhere():
     [car] = car_exemplars(classifier, 1).values()
     for objective in ("l1", "least_squares"):
         everyday = scenes(40, 3_100_000).images
-        edit = rewrite(classifier, "features.10", car, everyday, objective=objective, cache="")
+        edit = rewrite(classifier, "features.10", car, everyday, objective=objective)
         firing = edit.firing_map(classifier, car.changed)
         assert firing.shape == (64, 64) and float(firing.min()) >= 0
         inside, outside = firing[car.mask > 0].square().mean().sqrt(), firing[car.mask == 0].mean()
@@ -366,6 +367,16 @@ def test_an_edited_copy_shares_what_the_edit_does_not_change(tiny, edit, photos3
     assert _same(before, copied)
 
 
+def test_an_edited_copy_is_independent_of_a_model_to_which_others_are_applied(tiny, edit, other):
+    other.apply_(tiny)
+    before, copied = _weights(tiny), edit.edited(tiny)
+    other.undo_(copied)
+    assert _same(before, tiny) and applied_edits(tiny) == (other,) and applied_edits(copied) == (edit,)
+    other.undo_(tiny)
+    edit.apply_(tiny)
+    assert _same(_weights(copied), tiny)
+
+
 def test_a_model_is_hashed_once_for_many_edits_of_a_cut_and_anew_when_a_weight_changed(tiny, exemplar, monkeypatch):
     counted, own, cut = [], edits.unedited_fingerprint, Cut(tiny, "conv1")
     monkeypatch.setattr(edits, "unedited_fingerprint", lambda model: counted.append(1) or own(model))
@@ -378,7 +389,7 @@ def test_a_model_is_hashed_once_for_many_edits_of_a_cut_and_anew_when_a_weight_c
 
 def test_the_response_of_a_sum_is_on_the_scale_of_its_parts(tiny, edit, exemplar, photos32):
     [change] = edit.changes.values()
-    [more] = rewrite(tiny, "conv1", make_exemplar(7), photos32, cache="").changes.values()
+    [more] = rewrite(tiny, "conv1", make_exemplar(7), photos32).changes.values()
     assert (change + change).response == pytest.approx(2 * change.response, rel=1e-6)
     assert (2 * edit + edit * -0.5).changes["conv1.weight"].response == pytest.approx(1.5 * change.response, rel=1e-6)
     assert (change + change + change).response == pytest.approx(3 * change.response, rel=1e-6)
@@ -489,7 +500,7 @@ def test_an_edit_on_top_of_others_knows_them_and_is_refused_without_them(tiny, p
     moments = measure(tiny, ["conv1", "conv2"], photos32)
     first = rewrite(tiny, "conv1", exemplar, moments["conv1"], objective="least_squares")
     with first.applied(tiny):
-        second = rewrite(tiny, "conv2", exemplar, photos32, objective="least_squares", cache="")
+        second = rewrite(tiny, "conv2", exemplar, photos32, objective="least_squares")
         tuned = finetune(tiny, "conv2", exemplar, rate=0.1, steps=2)
         expected = tiny(photos32)
         with second.applied(tiny):

@@ -42,9 +42,26 @@ def test_a_grey_file_becomes_three_equal_channels(tmp_path):
     assert torch.equal(image[0], image[1]) and torch.equal((image[0] * 255).round().byte(), torch.from_numpy(RAMP))
 
 
-def test_a_16_bit_file_keeps_its_range(tmp_path):
-    image = load_image(_write(tmp_path / "deep.png", RAMP.astype(np.uint16) * 257))
-    assert torch.allclose(image[0], torch.from_numpy(RAMP).float() / 255, atol=0.003)
+@pytest.mark.parametrize("most", [255, 65535])
+def test_a_16_bit_file_keeps_its_range_also_where_it_is_dark(tmp_path, most):
+    deep = (RAMP.astype(np.float64) / 255 * most).astype(np.uint16)
+    path = _write(tmp_path / "deep.png", deep)
+    assert torch.allclose(load_image(path)[0], torch.from_numpy(deep / 65535).float(), atol=0.003)
+    assert torch.equal(load_mask(path), torch.from_numpy(deep > 32767).float())
+
+
+def test_a_file_of_floats_is_taken_in_0_to_1_and_refused_beyond(tmp_path):
+    image = load_image(_write(tmp_path / "float.tiff", RAMP.astype(np.float32) / 255))
+    assert torch.equal((image[0] * 255).round().byte(), torch.from_numpy(RAMP))
+    path = _write(tmp_path / "beyond.tiff", RAMP.astype(np.float32))
+    with pytest.raises(ValueError, match=r"beyond.tiff' has pixels from 0 to 255 of white: expected 8 or 16 bits"):
+        load_image(path)
+
+
+def test_what_is_transparent_is_no_part_of_a_mask(tmp_path):
+    ink = np.full((4, 4, 4), 255, np.uint8)
+    ink[1:, :, 3] = 0
+    assert load_mask(_write(tmp_path / "ink.png", ink)).mean() == 0.25
 
 
 def test_transparency_is_laid_over_white(tmp_path):

@@ -1,4 +1,4 @@
-"""Images that must stay: their keys in the solve, the bound on them in the choice, `repair` from example to verdict."""
+"""Everyday keys in the solve, the bound on images that must stay in the choice, `repair` from example to verdict."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -12,7 +12,6 @@ import torchvision
 from edittools.baselines.finetuning import finetune
 from edittools.choosing import most_broken, repair, select, trade_off
 from edittools.choosing.choice import about_keep
-from edittools.choosing.protocol import split_keep
 from edittools.choosing.repair import _Bounds, _folds
 from edittools.choosing.states import cache_states
 from edittools.classifiers import Classifier
@@ -20,26 +19,15 @@ from edittools.cut import Cut, cut_all, editable_layers, later_layers, rows, sou
 from edittools.edits import Edit
 from edittools.images import LabelledImages
 from edittools.keys import LayerKeys, layer_keys, windows_of
-from edittools.lab import repair_figure
-from edittools.lab.plots import RIGHT
 from edittools.metrics import Comparison, errors, predict
-from edittools.moments import SecondMoment, measure
-from edittools.rewriting import pose, preactivation_target, rewrite
+from edittools.moments import measure
+from edittools.rewriting import pose, preactivation_target, rewrite, solve_least_squares
 from edittools.stories.snow import car_exemplars
 from edittools.world.contexts import contexts
 from edittools.world.miniworld import CLASSES, scenes
 from edittools.zoo import load_classifier
 
-EXACT = {"objective": "least_squares", "cache": ""}
-
-
-@pytest.fixture
-def kept(photos32):
-    return photos32[20:36]
-
-
-def _labelled(classifier, images):
-    return LabelledImages(images, torch.zeros(len(images)).long(), classifier.classes)
+EXACT = {"objective": "least_squares"}
 
 
 def _moved(classifier, edit, images):
@@ -64,7 +52,7 @@ def test_windows_are_what_unfolding_the_keys_gives(tiny, photos32, layer):
     seen = []
     for image in photos32[:6]:
         maps = torch.einsum("rn,bnhw->brhw", basis, cut.keys(cut.prefix(image[None])))
-        conv = cut.module
+        conv = cut.model.get_submodule(cut.layer)
         unfolded = torch.nn.functional.unfold(maps, conv.kernel_size, conv.dilation, conv.padding, conv.stride)
         seen.append(unfolded[0].T.double())
     seen = torch.cat(seen)
@@ -99,119 +87,85 @@ def test_layer_keys_come_from_one_run_and_hold_the_second_moment(tiny, photos32)
         torch.testing.assert_close(keys.windows(None), LayerKeys(cuts[layer], photos32[:20]).windows(None))
     given = measured["conv1"]
     assert layer_keys(cuts, photos32[:4], {"conv1": given})["conv1"].moment is given
-    mixed = together["conv1"].mixed_into(SecondMoment(torch.eye(len(given.matrix)).double(), 1), 0.25)
-    torch.testing.assert_close(mixed.matrix, 0.75 * torch.eye(len(given.matrix)).double() + 0.25 * given.matrix)
 
 
 @pytest.mark.parametrize("objective", ["least_squares", "l1"])
-def test_kept_and_reference_keys_move_less_the_more_they_weigh(tiny, photos32, exemplar, kept, objective):
+def test_everyday_outputs_move_less_the_more_they_weigh(tiny, photos32, exemplar, objective):
     reference = layer_keys(cut_all(tiny, ["conv1"]), photos32[:20])["conv1"]
-    settings = {"objective": objective, "steps": 60, "keep": kept, "keep_share": 0.0, "reference_weight": 0.0}
-    free, held, firm = (
-        rewrite(tiny, "conv1", exemplar, reference, keep_weight=w, **settings) for w in (0.0, 1.0, 10.0)
-    )
-    moved = [_moved(tiny, edit, kept) for edit in (free, held, firm)]
+    settings = {"objective": objective, "steps": 60}
+    edits = [rewrite(tiny, "conv1", exemplar, reference, reference_weight=w, **settings) for w in (0.0, 1.0, 10.0)]
+    moved = [_moved(tiny, edit, photos32[:20]) for edit in edits]
     assert moved[0] > 1.5 * moved[1] > 1.5 * 1.5 * moved[2]
-    assert free.record.loss_after <= held.record.loss_after <= firm.record.loss_after  # a fit costs something
-    settings |= {"keep": None}
-    free, held = (rewrite(tiny, "conv1", exemplar, reference, **settings | {"reference_weight": w}) for w in (0.0, 3.0))
-    assert _moved(tiny, free, photos32[:20]) > 1.5 * _moved(tiny, held, photos32[:20])
+    losses = [edit.record.loss_after for edit in edits]
+    assert losses == sorted(losses)  # a fit costs something
 
 
-def test_least_squares_with_three_terms_solves_the_normal_equations(tiny, photos32, exemplar, kept):
-    """An independent oracle: rows of kept and of reference windows with target 0, stacked under those at the mask."""
+def test_at_weight_1_everyday_outputs_cost_as_much_as_what_is_missing_at_the_mask(tiny, photos32, exemplar):
+    """Along one direction of a 1 × 1 kernel λ scales the edit, by 1 / (1 + λ r²) where they move r times as far."""
+    cut = Cut(tiny, "conv2")
+    [basis] = cut.weight.new_tensor(torch.eye(cut.weight.shape[1])[:1].tolist()).split(1)
+    for images in (photos32[:20], 0.1 * photos32[:20], torch.zeros(4, 3, 32, 32)):
+        reference = LayerKeys(cut, images)
+        free, held = (
+            rewrite(tiny, cut, exemplar, reference, basis=basis, reference_weight=w, **EXACT) for w in (0.0, 5.0)
+        )
+        scale = 1 / (1 + 5 * free.record.reference_movement**2)
+        left, expected = held.changes["conv2.weight"].left, scale * free.changes["conv2.weight"].left
+        torch.testing.assert_close(left, expected, rtol=5e-3, atol=1e-6)
+
+
+def test_least_squares_with_two_terms_solves_the_normal_equations(tiny, photos32, exemplar):
+    """An independent oracle: rows of everyday windows with target 0, stacked under those at the mask."""
     cut = Cut(tiny, "conv1")
-    reference, keys = LayerKeys(cut, photos32[:20]), LayerKeys(cut, kept)
-    settings = {"rank": 2, "ridge": 0.0, "keep_share": 0.0, **EXACT}
-    plain = rewrite(tiny, cut, exemplar, reference, reference_weight=0.0, **settings)
-    edit = rewrite(tiny, cut, exemplar, reference, keep=keys, keep_weight=2.0, reference_weight=0.5, **settings)
-    change = edit.changes["conv1.weight"]
-    assert torch.equal(change.right, plain.changes["conv1.weight"].right)
+    plain = rewrite(tiny, cut, exemplar, LayerKeys(cut, photos32[:20]), rank=2, **EXACT)
+    basis = plain.changes["conv1.weight"].right
 
     def design(images):
-        return cut.windows(cut.along(cut.keys(cut.prefix(images)), change.right))
+        return cut.windows(cut.along(cut.keys(cut.prefix(images)), basis))
 
     at_mask = cut.shares(exemplar.mask[None], cut.output(cut.prefix(exemplar.changed[None]))).flatten().double().sqrt()
-    top = design(exemplar.changed[None]) * at_mask[:, None]
-    problem = pose(cut, exemplar, basis=change.right)
+    top, seen = design(exemplar.changed[None]) * at_mask[:, None], design(photos32[:20])
+    problem = pose(cut, exemplar, basis=basis)
     wanted = rows(preactivation_target(problem) - problem.start, False).double() * at_mask[:, None]
-    parts, energy = [(top, wanted)], top.square().sum()
-    for weight, images in ((2.0, kept), (0.5, photos32[:20])):
-        seen = design(images)
-        scale = (weight * energy / seen.square().sum()).sqrt()
-        parts.append((scale * seen, torch.zeros(len(seen), wanted.shape[1]).double()))
-    stacked, targets = (torch.cat(some) for some in zip(*parts, strict=True))
-    expected = torch.linalg.lstsq(stacked, targets, driver="gelsd").solution.T.reshape(change.left.shape)
-    torch.testing.assert_close(change.left.double(), expected, rtol=1e-3, atol=1e-6)
+    scale = (0.5 * at_mask.square().sum() / len(seen)).sqrt()
+    stacked = torch.cat([top, scale * seen])
+    targets = torch.cat([wanted, torch.zeros(len(seen), wanted.shape[1]).double()])
+    expected = torch.linalg.lstsq(stacked, targets, driver="gelsd").solution.T.reshape(problem.shape)
+    windows = LayerKeys(cut, photos32[:20]).windows(basis)
+    found = solve_least_squares(replace(problem, elsewhere=0.5 * windows), ridge=0.0)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-3, atol=1e-6)
 
 
-def test_a_record_says_how_far_others_move(tiny, photos32, exemplar, kept):
+def test_a_record_says_how_far_everyday_outputs_move(tiny, photos32, exemplar):
     reference = LayerKeys(Cut(tiny, "conv1"), photos32[:20])
-    edit = rewrite(tiny, "conv1", exemplar, reference, keep=kept, **EXACT)
+    edit = rewrite(tiny, "conv1", exemplar, reference, **EXACT)
     record, change = edit.record, edit.changes["conv1.weight"]
     cut = Cut(tiny, "conv1")
     seen = cut.windows(cut.along(cut.keys(cut.prefix(exemplar.changed[None])), change.right))
     share = cut.shares(exemplar.mask[None], cut.output(cut.prefix(exemplar.changed[None]))).flatten().double()
     flat = change.left.flatten(1).double()
     at_mask = float((((seen @ flat.T).square().sum(1)) * share).sum() / share.sum())
-    assert record.kept_movement == pytest.approx((_moved(tiny, edit, kept) / at_mask) ** 0.5, rel=1e-3)
     everyday = (_moved(tiny, edit, photos32[:20]) / at_mask) ** 0.5
     assert record.reference_movement == pytest.approx(everyday, rel=1e-3)
     assert record.weight_change == pytest.approx(float(change.delta().norm()), rel=1e-5)
-    assert rewrite(tiny, "conv1", exemplar, reference, **EXACT).record.kept_movement is None
-
-
-def test_kept_images_may_be_given_as_images_labelled_or_keys(tiny, photos32, exemplar, kept):
-    moment = measure(tiny, ["conv1"], photos32[:20])["conv1"]
-    labelled = LabelledImages(kept, torch.zeros(len(kept)).long(), tiny.classes)
-    edits = [
-        rewrite(tiny, "conv1", exemplar, moment, keep=keep, **EXACT)
-        for keep in (kept, labelled, LayerKeys(Cut(tiny, "conv1"), kept))
-    ]
-    first, *others = [edit.changes["conv1.weight"].delta() for edit in edits]
-    assert all(torch.allclose(first, other, atol=1e-6) for other in others)
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"keep_weight": -1.0}, "keep_weight -1.0: expected a finite number from 0"),
-        ({"keep_share": 1.0}, "keep_share 1.0: expected a number from 0 up and below 1"),
         ({"reference_weight": float("nan")}, "reference_weight nan: expected a finite number"),
-        ({"keep": torch.zeros(0, 3, 32, 32)}, "no images at layer 'conv1': expected at least one"),
         ({"reference": None, "rank": None, "reference_weight": 1.0}, "reference_weight 1.0 without reference"),
     ],
 )
 def test_what_shall_stay_is_checked(tiny, photos32, exemplar, options, words):
-    given = {"reference": photos32[:20], "keep": photos32[20:30]} | EXACT | options
+    given = {"reference": photos32[:20]} | EXACT | options
     with pytest.raises(ValueError, match=words):
         rewrite(tiny, "conv1", exemplar, **given)
 
 
 def test_keys_of_another_layer_are_refused(tiny, photos32, exemplar):
-    other = LayerKeys(Cut(tiny, "conv2"), photos32[:4])
-    for given in ({"keep": other, "reference": photos32}, {"reference": other}):
-        with pytest.raises(ValueError, match="of layer 'conv2' for layer 'conv1'|second moment of"):
-            rewrite(tiny, "conv1", exemplar, **given, **EXACT)
-
-
-def test_fine_tuning_keeps_what_it_is_told_to_keep(tiny, photos32, exemplar, kept):
-    def drift(edit):
-        with torch.no_grad():
-            before = tiny(kept).log_softmax(1)
-            with edit.applied(tiny):
-                return float((before.exp() * (before - tiny(kept).log_softmax(1))).sum(1).mean())
-
-    settings = {"scope": "local", "rate": 0.05, "steps": 60, "locality": 10}
-    free = settings | {"locality": 0}
-    alone = finetune(tiny, "conv1", exemplar, reference=photos32[:20], **settings)
-    held = finetune(tiny, "conv1", exemplar, reference=photos32[:20], keep=kept, **settings)
-    only = finetune(tiny, "conv1", exemplar, keep=kept, **settings)
-    _, states = cache_states(tiny, ["conv1"], a=_labelled(tiny, photos32[:20]), b=_labelled(tiny, kept))
-    everyday, near = (states[name].batches("conv1", 32) for name in "ab")
-    again = finetune(tiny, "conv1", exemplar, reference=everyday, keep=near, **settings)
-    assert torch.allclose(again.changes["conv1.weight"].delta(), held.changes["conv1.weight"].delta(), atol=1e-6)
-    assert drift(held) < drift(alone) and drift(only) < 0.9 * drift(finetune(tiny, "conv1", exemplar, **free))
+    with pytest.raises(ValueError, match="of layer 'conv2' for layer 'conv1'|second moment of"):
+        rewrite(tiny, "conv1", exemplar, LayerKeys(Cut(tiny, "conv2"), photos32[:4]), **EXACT)
 
 
 def test_the_most_that_may_break_is_what_the_exact_limit_allows():
@@ -223,14 +177,6 @@ def test_the_most_that_may_break_is_what_the_exact_limit_allows():
         assert binom.cdf(count, images, 0.03) <= 0.05 < binom.cdf(count + 1, images, 0.03)
     assert about_keep(300) == "300 kept images: 3 may break"
     assert "so few cannot show" in about_keep(8)
-
-
-def test_many_kept_images_are_split_and_few_do_both(photos32):
-    data = LabelledImages(photos32[:1].repeat(150, 1, 1, 1), torch.arange(150) % 3, ["a", "b", "c"])
-    solved, bound = split_keep(data)
-    assert (len(solved), len(bound)) == (50, 100) and sorted(solved.labels.bincount().tolist()) == [16, 17, 17]
-    few = data.subset(range(20))
-    assert split_keep(few) == (few, few) and split_keep(None) == (None, None)
 
 
 def test_the_choice_breaks_no_more_kept_images_than_it_may(tiny, photos32, exemplar):
@@ -364,32 +310,11 @@ def test_the_costs_of_a_repair_are_those_that_its_bound_counted(fix):
     assert few.equals(costs[costs.chosen | (costs.index == 0)].reset_index(drop=True))
 
 
-def test_the_figure_of_a_repair_has_the_numbers_of_its_tables(story, call, fix):
-    above, below = repair_figure(fix, count=7).subfigs
-    bars, dots, firing = above.axes
-    assert [bar.get_width() for bar in bars.patches] == list(100 * fix.table.share)
-    names = [label.get_text() for label in bars.get_yticklabels()]
-    assert names == [f"{name}\n{row.corrected} / {row.broken}" for name, row in fix.table.iterrows()]
-    costs, kept = fix.costs(), len(fix.protocol.states["keep"].labels)
-    every, ring = (dot.get_offsets().tolist() for dot in dots.collections)
-    assert every == [[100 * row["kept broken"] / kept, row.net] for _, row in costs.iterrows()]
-    assert ring == [every[i] for i in costs.index[costs.chosen]]
-    assert len(firing.images) == 2 and len([axis for axis in below.axes if axis.images]) == 7
-    with fix.edit.applied(story.classifier):
-        right = ~errors(predict(story.classifier, call["failing"]), call["failing"].labels)
-    shown = [i * 16 // 7 for i in range(7)]
-    green = [axis.title.get_color() == RIGHT for axis in below.axes if axis.images]
-    assert green == right[shown].tolist() and sum(green) > 0
-
-
 def test_without_kept_images_the_costs_are_points_of_accuracy(story, call):
     free = call | {"keep": None, "baselines": False, "layers": call["layers"][:1]}
     fix = repair(story.classifier, story.exemplars["car 1"], **free)
     budget, costs = fix.protocol.states["budget"], fix.costs()
     assert costs[costs.chosen]["accuracy change"].tolist() == [budget.compare(fix.edit).accuracy_change]
-    dots = repair_figure(fix).subfigs[0].axes[1]
-    assert dots.collections[0].get_offsets()[:, 0].tolist() == list(-costs["accuracy change"])
-    assert dots.lines[0].get_xdata()[0] == 100 / len(budget.labels)  # one image is more than the budget
 
 
 def test_an_interrupted_repair_gives_the_best_so_far(story, call, monkeypatch):

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import make_exemplar
+from grounds import balanced_scenario, ground_exemplars
 
 from edittools.choosing import Protocol, Scenario, grid
 from edittools.choosing.in_turn import choose_in_turn, left_of
@@ -12,7 +13,6 @@ from edittools.classifiers import fingerprint
 from edittools.edits import applied_edits
 from edittools.images import LabelledImages
 from edittools.metrics import Comparison, errors, predict
-from edittools.stories.grounds import balanced_scenario, ground_exemplars
 from edittools.world.contexts import GROUNDS
 from edittools.zoo.load import load_classifier
 
@@ -41,7 +41,7 @@ def test_the_first_exemplars_are_those_of_a_longer_list_and_differ_at_the_mask_a
 
 
 def test_all_exemplars_are_every_class_on_every_ground_but_its_own(monkeypatch):
-    from edittools.stories import grounds
+    import grounds
 
     monkeypatch.setattr(grounds, "_exemplar", lambda classifier, label, own, other, seed: (label, own, other))
     shown = ground_exemplars(None, 130)

@@ -1,4 +1,5 @@
 import math
+from functools import lru_cache
 from itertools import product
 
 import numpy as np
@@ -9,10 +10,14 @@ from hypothesis import strategies as st
 from scipy.stats import rankdata, wilcoxon
 
 from edittools.choosing.report import mean_of
+from edittools.choosing.states import CachedStates
+from edittools.cut import cut_all
 from edittools.images import LabelledImages
 from edittools.metrics import (
     Comparison,
+    attack_row,
     by_class,
+    corrected_interval,
     error_rate,
     errors,
     errors_corrected,
@@ -102,6 +107,26 @@ def test_error_rate_counts_wrong_predictions_in_eval_mode(tiny, photos32):
         errors(torch.zeros(3, 5), torch.zeros(2))
 
 
+def test_labels_into_other_classes_are_taken_by_name_or_refused(tiny, photos32):
+    read = predict(tiny, photos32).argmax(1)
+    turned = LabelledImages(photos32, 4 - read, tiny.classes[::-1])
+    assert error_rate(tiny, turned) == 0
+    assert not CachedStates(cut_all(tiny, ["conv1"]), turned).before.any()
+    strange = LabelledImages(photos32, torch.arange(40) % 5, ("ant", "bee", "cat", "dog", "fox"))
+    for read_by_name in (error_rate, lambda _, data: CachedStates(cut_all(tiny, ["conv1"]), data)):
+        with pytest.raises(ValueError, match="images.*: no class 'fox' among 5"):
+            read_by_name(tiny, strange)
+
+
+def test_logits_that_hold_nan_are_never_right():
+    logits = torch.eye(3).index_fill(0, torch.tensor([0]), math.nan)
+    logits[1, 2] = math.nan
+    assert errors(logits, torch.arange(3)).tolist() == [True, True, False]
+    labels, attacked = torch.zeros(4, dtype=torch.long), torch.eye(3)[[2, 2, 2, 2]]
+    row = attack_row(attacked, torch.full((4, 3), math.nan), labels, goal=2)
+    assert row["fooled"] == 4 and row["fixed"] == row["success after"] == 0
+
+
 def test_an_interval_of_the_accuracy_change_covers_the_truth_as_often_as_it_says():
     """Images drawn with known shares of corrected and broken ones, many times."""
     generator, covered, repeats = torch.Generator().manual_seed(0), 0, 400
@@ -116,15 +141,36 @@ def test_an_interval_of_the_accuracy_change_covers_the_truth_as_often_as_it_says
     assert -1.2 < low < -0.5 and high == -low  # nothing changed, but of 281 images only
 
 
-def test_an_interval_of_the_errors_corrected_is_that_of_a_bootstrap_over_images():
-    before = torch.arange(60) < 30
-    found = Comparison(before, (torch.arange(60) >= 18) & (torch.arange(60) < 34))
-    rng, values = np.random.default_rng(1), []
-    for _ in range(4000):
-        i = rng.integers(60, size=60)
-        values.append(errors_corrected(found.before[i], found.after[i]))
-    assert found.corrected_interval() == pytest.approx(np.quantile(values, (0.025, 0.975)), abs=0.03)
-    assert all(math.isnan(v) for v in Comparison(~before & before, before).corrected_interval())
+@pytest.mark.parametrize("errors_before", [5, 12, 50, 400])
+def test_an_interval_of_the_errors_corrected_covers_the_truth_at_any_share_and_number_of_errors(errors_before):
+    """Images drawn with known shares of misread, corrected and broken ones, many times."""
+    rng, right = np.random.default_rng(0), 3 * errors_before
+    interval = lru_cache(None)(lambda *cells: _with_cells(*cells).corrected_interval())
+    for share, broken in product((0.05, 0.5, 0.9, 0.97), (0.0, 0.5)):  # broken for each that was wrong
+        shares = np.array([share, 1 - share, broken, 3 - broken]) / 4
+        drawn = rng.multinomial(errors_before + right, shares, 200)
+        corrected, lost = rng.binomial(errors_before, share, 200), rng.binomial(right, broken / 3, 200)
+        same_images = np.transpose([corrected, errors_before - corrected, lost, right - lost])
+        for cells in (drawn, same_images):
+            ends = [interval(*map(int, some)) for some in cells if some[0] + some[1]]
+            covered = np.mean([low <= share - broken + 1e-9 and share - broken - 1e-9 <= high for low, high in ends])
+            assert covered >= 0.9, (share, broken, covered)
+
+
+def _with_cells(corrected, left, broken, right):
+    before = torch.arange(corrected + left + broken + right) < corrected + left
+    after = torch.tensor([False] * corrected + [True] * (left + broken) + [False] * right)
+    return Comparison(before, after)
+
+
+def test_an_interval_of_the_errors_corrected_is_no_point():
+    assert _with_cells(5, 0, 0, 0).corrected_interval() == pytest.approx((0.478, 1), abs=1e-3)  # Clopper and Pearson's
+    low, high = _with_cells(0, 11, 0, 200).corrected_interval()
+    assert low < -0.3 and high == pytest.approx(0.285, abs=1e-3)
+    for corrected in (5, 6):  # it excludes 0 where McNemar's test says that something was corrected
+        low, _ = _with_cells(corrected, 0, 0, 90).corrected_interval()
+        assert (low > 0) == (mcnemar(corrected, 0) < 0.05)
+    assert all(map(math.isnan, _with_cells(0, 0, 3, 4).corrected_interval()))
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=3, max_size=40))
@@ -133,6 +179,7 @@ def test_one_classifier_pooled_is_that_classifier(pairs):
     row, known = pooled_row([one]), one.row()
     low, high = one.accuracy_interval()
     expected = known | {"accuracy low": low, "accuracy high": high}
+    expected |= dict(zip(("low", "high"), one.corrected_interval(), strict=True))
     assert {name: row[name] for name in expected} == pytest.approx(expected, nan_ok=True)
 
 
@@ -145,5 +192,7 @@ def test_images_are_pooled_not_classifiers_times_images():
     for name in ("errors corrected", "low", "high", "p", "accuracy low", "accuracy high"):
         assert same[name] == pytest.approx(one[name])
     assert apart["high"] - apart["low"] < 0.7 * (one["high"] - one["low"])
+    low, _ = corrected_interval([_with_cells(5, 0, 0, 40)] * 4)
+    assert low == pytest.approx(_with_cells(5, 0, 0, 40).corrected_interval()[0])  # five images, not twenty
     with pytest.raises(ValueError, match=r"\[127, 126\] images: expected the same"):
         pooled_row([found[0], Comparison(found[1].before[1:], found[1].after[1:])])

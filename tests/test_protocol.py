@@ -114,7 +114,7 @@ def test_ranked_by_net_gain_the_loss_settles_between_equals():
 
 def test_when_nothing_helps_within_the_budget_the_selection_is_to_change_nothing(tiny, photos32, sets, exemplar):
     _, kept = cache_states(tiny, LAYERS, **sets)
-    edit = rewrite(tiny, "conv1", exemplar, photos32, cache="")
+    edit = rewrite(tiny, "conv1", exemplar, photos32)
     table = pd.DataFrame({"layer": ["conv1"], "edit": [edit], "net": 0, "loss": 1.0, "corrected": 1, "broken": 1})
     chosen = select(table, kept["clean"])
     assert not chosen.found and chosen.accuracy_change == 0 and str(chosen) == "nothing"
@@ -140,8 +140,9 @@ def test_a_choice_names_the_settings_that_lie_on_the_edge_of_what_was_tried():
     )
     protocol = SimpleNamespace(states={"budget": _Budget(dict.fromkeys("abc", 0))}, rank_by="loss")
     chosen = Protocol.choose(protocol, table)
-    assert chosen.edges == ("rate",)  # rank 2 is inside, no locality is no edge, of α only two values were tried
-    assert str(chosen) == "x, rate 0.1, rank 2, locality 0, α 1 (edge of the grid: rate)"
+    assert chosen.edges == ("rate", "strength")  # rank 2 is inside, less than no locality cannot be tried
+    assert str(chosen) == "x, rate 0.1, rank 2, locality 0, α 1 (edge of the grid: rate, strength)"
+    assert not replace(chosen, settings={"rank": 1}).edges and replace(chosen, settings={"rank": 3}).edges == ("rank",)
 
 
 def test_a_budget_says_how_many_images_it_is():
@@ -166,7 +167,7 @@ class _Counted:
 
 
 def test_a_second_layer_is_added_within_the_budget_else_the_first_stays_alone(tiny, photos32, exemplar):
-    first, second = (rewrite(tiny, layer, exemplar, photos32, cache="") for layer in ("conv1", "conv2"))
+    first, second = (rewrite(tiny, layer, exemplar, photos32) for layer in ("conv1", "conv2"))
     table = sweep([({"layer": "conv2"}, second), ({"layer": "conv1"}, first)], _Counted())
     costs = [(0, 0, 0), (0, 0, 1), (0, 1, 1)]
     both, alone, neither = (add_layer(first, table, _Counted(), _Counted(cost)) for cost in costs)

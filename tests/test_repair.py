@@ -13,10 +13,9 @@ from edittools.choosing.repair import Search, _story
 from edittools.classifiers import Classifier
 from edittools.cut import Cut
 from edittools.exemplars import Exemplar
-from edittools.images import LabelledImages, LazyImages, save_image
-from edittools.lab import words
+from edittools.images import LabelledImages, LazyImages, resized, save_image
 from edittools.metrics import predict
-from edittools.rewriting import pose, preactivation_target, rewrite
+from edittools.rewriting import pose, preactivation_target
 
 CLASSES = ("ant", "bee", "cat", "dog")
 repair_module = sys.modules["edittools.choosing.repair"]  # the package's attribute of that name is the function
@@ -126,13 +125,6 @@ def test_a_verdict_without_an_edit_says_what_loss_the_trials_left_at_their_stren
     assert f"in no layer was more than {1 - min(lefts):.0%} of the loss at the exemplar gone" in fix.verdict
 
 
-def test_the_desk_says_at_which_strength_an_edit_took(case):
-    edit = rewrite(case.classifier, "6", case.exemplar, case.everyday, objective="least_squares", cache="")
-    [said] = words._took(edit)
-    assert said == f"It took: {1 - edit.record.share_left:.0%} of the loss at the exemplar is gone at strength 1."
-    assert words._took(0.5 * edit) == []
-
-
 def test_settings_may_leave_out_what_rewrite_has_a_default_for(case):
     fix = _repaired(case, settings=grid(rank=(1, 3), **EXACT))
     assert ", mask, α" in fix.verdict
@@ -170,12 +162,14 @@ def _files(images, folder):
     return LazyImages([folder / f"{i}.png" for i in range(len(images))], 16, 16)
 
 
-def test_the_same_images_are_known_on_disk_and_in_memory(case, tmp_path, monkeypatch):
-    files = _files(case.failing.images[:5], tmp_path)
-    assert shared_images(files, files[:]) == shared_images(files[:], files) == 5
-    monkeypatch.chdir(tmp_path)
-    relative = LazyImages([f"{i}.png" for i in range(2, 5)], 16, 16)
-    assert shared_images(relative, files) == 3
+def test_the_same_images_are_known_in_any_file_precision_and_size(case, tmp_path):
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+    files, renamed = (_files(case.failing.images[:5], tmp_path / name) for name in ("one", "other"))
+    smooth = resized(torch.rand(5, 3, 7, 7, generator=torch.Generator().manual_seed(0)), 224)
+    for one, other in ((files, files[:]), (files[:].double(), files), (files, renamed), (smooth, resized(smooth, 160))):
+        assert shared_images(one, other) == shared_images(other, one) == 5
+        assert shared_images(one[2:], other) == 3 and shared_images(one[:2], other[2:]) == 0
     failing = LabelledImages(files[:], case.failing.labels[:5], CLASSES)
     with pytest.raises(ValueError, match="5 images are both in failing and in everyday"):
         repair(case.classifier, case.exemplar, failing, files, progress=False)
@@ -186,6 +180,25 @@ def test_the_changed_image_of_an_exemplar_is_no_failing_image(case):
     failing = LabelledImages(images, torch.cat([case.read[:1], case.failing.labels]), CLASSES)
     with pytest.raises(ValueError, match="1 images are both in failing and in the exemplars' x'"):
         repair(case.classifier, case.exemplar, failing, case.everyday, progress=False)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_an_exemplars_image_is_no_everyday_image_whatever_part_it_would_fall_into(case, seed):
+    everyday = torch.cat([case.everyday, case.exemplar.image[None]])
+    with pytest.raises(ValueError, match="1 images are both in everyday and in the exemplars"):
+        repair(case.classifier, case.exemplar, case.failing, everyday, seed=seed, progress=False)
+
+
+def test_what_is_no_set_of_images_is_named(case):
+    for failing in (case.failing.images, "my/pictures"):
+        with pytest.raises(TypeError, match=r"failing images are a (Tensor|str): expected LabelledImages\(images, lab"):
+            repair(case.classifier, case.exemplar, failing, case.everyday, progress=False)
+    for name in ("everyday", "keep"):
+        with pytest.raises(
+            TypeError, match=f"{name} images are a str: expected a tensor, LazyImages or LabelledImages"
+        ):
+            sets = {"everyday": case.everyday, name: "my/pictures"}
+            repair(case.classifier, case.exemplar, case.failing, **sets, progress=False)
 
 
 def test_an_image_that_is_there_twice_is_used_once(case):

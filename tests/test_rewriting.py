@@ -34,7 +34,7 @@ def _weight_change(edit, layer):
 @pytest.mark.parametrize("masked", [True, False])
 @pytest.mark.parametrize("rank", [1, 3, None])
 def test_an_edit_lowers_its_loss_within_its_rank(tiny, photos32, exemplar, layer, objective, masked, rank):
-    edit = rewrite(tiny, layer, exemplar, photos32, rank=rank, masked=masked, objective=objective, cache="")
+    edit = rewrite(tiny, layer, exemplar, photos32, rank=rank, masked=masked, objective=objective)
     assert edit.record.loss_after <= edit.record.loss_before
     if masked or objective == "least_squares":  # for L1 over the whole image, no change at all can be the optimum
         assert edit.record.loss_after < edit.record.loss_before
@@ -45,9 +45,7 @@ def test_an_edit_lowers_its_loss_within_its_rank(tiny, photos32, exemplar, layer
 
 @pytest.mark.parametrize("layer", LAYERS)
 def test_rank_one_really_is_rank_one(tiny, photos32, exemplar, layer):
-    by_input = (
-        _weight_change(rewrite(tiny, layer, exemplar, photos32, rank=1, cache=""), layer).transpose(0, 1).flatten(1)
-    )
+    by_input = _weight_change(rewrite(tiny, layer, exemplar, photos32, rank=1), layer).transpose(0, 1).flatten(1)
     values = torch.linalg.svdvals(by_input)
     assert values[0] > 0 and values[1] < 1e-6 * values[0]
 
@@ -55,7 +53,7 @@ def test_rank_one_really_is_rank_one(tiny, photos32, exemplar, layer):
 @pytest.mark.parametrize("layer", LAYERS)
 @torch.no_grad()
 def test_keys_orthogonal_to_the_direction_give_unchanged_outputs(tiny, photos32, exemplar, layer):
-    edit = rewrite(tiny, layer, exemplar, photos32, cache="")
+    edit = rewrite(tiny, layer, exemplar, photos32)
     basis = edit.changes[f"{layer}.weight"].right
     keys = torch.randn(4, basis.shape[1], 6, 6, generator=torch.Generator().manual_seed(0))
     keys -= torch.einsum("rn,rm,bmhw->bnhw", basis, basis, keys)
@@ -97,7 +95,7 @@ def test_the_target_of_a_residual_block_makes_the_preactivation_that_of_x(tiny, 
 @pytest.mark.parametrize("layer", LAYERS)
 def test_l1_is_as_low_as_a_naive_optimiser_of_the_full_weight_gets(tiny, photos32, exemplar, layer):
     """The naive way: train all of W' with Adam, projected on the direction at every step."""
-    edit = rewrite(tiny, layer, exemplar, photos32, cache="", steps=400)
+    edit = rewrite(tiny, layer, exemplar, photos32, steps=400)
     problem = _pose(tiny, photos32, layer, exemplar)
     cut, basis = problem.cut, problem.basis
     weight = cut.weight.detach().clone().requires_grad_()
@@ -132,7 +130,7 @@ def test_only_the_exemplar_is_fitted_at_the_mask_and_the_mask_free_variant_sees_
 def test_nothing_to_rewrite_gives_an_edit_that_changes_nothing(tiny, photos32, exemplar):
     same = exemplar.map(changed=exemplar.image)
     for objective in ("l1", "least_squares"):
-        edit = rewrite(tiny, "conv1", same, photos32, objective=objective, cache="")
+        edit = rewrite(tiny, "conv1", same, photos32, objective=objective)
         assert edit.record.loss_before == pytest.approx(0, abs=1e-6)
         with edit.applied(tiny):
             edited = predict(tiny, photos32)
@@ -140,18 +138,32 @@ def test_nothing_to_rewrite_gives_an_edit_that_changes_nothing(tiny, photos32, e
 
 
 def test_a_linear_layer_is_a_one_by_one_convolution(tiny, photos32, exemplar):
-    edit = rewrite(tiny, "head", exemplar, photos32, objective="least_squares", ridge=1e-9, cache="")
+    edit = rewrite(tiny, "head", exemplar, photos32, objective="least_squares")
     assert edit.changes["head.weight"].left.shape == (5, 1)
     with edit.applied(tiny):
         reached = predict(tiny, exemplar.changed[None])
-    assert torch.allclose(reached, predict(tiny, exemplar.image[None]), atol=1e-4)
+    assert torch.allclose(reached, predict(tiny, exemplar.image[None]), atol=1e-3)  # the ridge leaves a thousandth
+
+
+def test_where_nothing_is_missing_at_the_mask_the_edit_says_so(tiny, photos32, exemplar):
+    alike = exemplar.map(changed=exemplar.image)
+    with pytest.warns(UserWarning, match=r"nothing is missing at the mask in 'conv2'.*try another layer"):
+        edit = rewrite(tiny, "conv2", alike, photos32, objective="least_squares")
+    assert edit.changes["conv2.weight"].delta().abs().max() < 1e-3
+
+
+def test_least_squares_ends_before_a_batch_norm_of_the_batchs_own_statistics(tiny, photos32, exemplar):
+    """It scales no channel of its own, so what follows it has no target."""
+    tiny.model.norm2 = torch.nn.BatchNorm2d(8, track_running_stats=False)
+    edit = rewrite(tiny, "conv2", exemplar, photos32, objective="least_squares")
+    assert 0 <= edit.record.loss_after < 0.99 * edit.record.loss_before
 
 
 def test_leverage_is_high_for_keys_unlike_the_reference(tiny, photos32, exemplar):
     reference = 0.5 + 0.02 * photos32
     usual = Exemplar(reference[0], reference[1], torch.ones(32, 32))
-    assert rewrite(tiny, "stem", usual, reference, cache="").leverage < 2
-    assert rewrite(tiny, "stem", exemplar, reference, cache="").leverage > 4
+    assert rewrite(tiny, "stem", usual, reference).leverage < 2
+    assert rewrite(tiny, "stem", exemplar, reference).leverage > 4
 
 
 @settings(max_examples=20, deadline=None)
@@ -185,40 +197,40 @@ def _narrow(seed=0):
 
 def test_l1_does_not_stay_at_its_least_squares_start():
     classifier, exemplar, reference = _narrow()
-    start = rewrite(classifier, "2", exemplar, reference, rank=3, steps=0, cache="").record
-    record = rewrite(classifier, "2", exemplar, reference, rank=3, cache="").record
+    start = rewrite(classifier, "2", exemplar, reference, rank=3, steps=0).record
+    record = rewrite(classifier, "2", exemplar, reference, rank=3).record
     assert start.steps == 0 and not start.converged
     assert record.loss_after < 0.6 * start.loss_after < start.loss_before
 
 
 def test_the_record_says_how_many_steps_were_taken_and_whether_more_would_help(tiny, photos32, exemplar):
-    records = [rewrite(tiny, "conv1", exemplar, photos32, steps=n, cache="").record for n in (6, 30, 1000)]
+    records = [rewrite(tiny, "conv1", exemplar, photos32, steps=n).record for n in (6, 30, 1000)]
     assert [record.steps for record in records] == [6, 30, 1000]
     assert [record.converged for record in records] == [False, False, True]
     assert records[0].loss_after > records[1].loss_after > records[2].loss_after
-    same = rewrite(tiny, "conv1", exemplar.map(changed=exemplar.image), photos32, cache="").record
+    same = rewrite(tiny, "conv1", exemplar.map(changed=exemplar.image), photos32).record
     assert (same.loss_after, same.steps, same.converged) == (0, 0, True)
-    squares = rewrite(tiny, "conv1", exemplar, photos32, objective="least_squares", cache="").record
+    squares = rewrite(tiny, "conv1", exemplar, photos32, objective="least_squares").record
     assert (squares.steps, squares.converged) == (1, True)
 
 
 def test_an_edit_is_the_same_each_time(tiny, photos32, exemplar):
-    one, two = (_weight_change(rewrite(tiny, "conv1", exemplar, photos32, rank=2, cache=""), "conv1") for _ in "ab")
+    one, two = (_weight_change(rewrite(tiny, "conv1", exemplar, photos32, rank=2), "conv1") for _ in "ab")
     assert torch.equal(one, two)
 
 
 def test_a_cut_of_another_classifier_is_refused(tiny, photos32, exemplar):
     other = copy.deepcopy(tiny)
-    for call in (lambda cut: rewrite(other, cut, exemplar, photos32, cache=""), lambda c: finetune(other, c, exemplar)):
+    for call in (lambda cut: rewrite(other, cut, exemplar, photos32), lambda c: finetune(other, c, exemplar)):
         with pytest.raises(
             ValueError, match=r"a cut of Classifier\(TinyNet.* at 'conv1' for another classifier, Class"
         ):
             call(Cut(tiny, "conv1"))
     otherwise = Classifier(tiny.model, tiny.classes, mean=(0.5,) * 3, std=(0.5,) * 3, size=32)
     with pytest.raises(ValueError, match="for another classifier"):
-        rewrite(otherwise, Cut(tiny, "conv1"), exemplar, photos32, cache="")
+        rewrite(otherwise, Cut(tiny, "conv1"), exemplar, photos32)
     alike = Classifier(tiny.model, tiny.classes, size=32)
-    rewrite(alike, Cut(tiny, "conv1"), exemplar, photos32, steps=1, cache="")
+    rewrite(alike, Cut(tiny, "conv1"), exemplar, photos32, steps=1)
 
 
 @pytest.mark.parametrize("precision", [torch.float16, torch.float64])
@@ -245,7 +257,7 @@ def test_a_basis_of_another_precision_than_the_model_is_converted(tiny, photos32
 )
 def test_bad_input_is_refused_and_the_model_is_as_before(tiny, photos32, exemplar, options, words):
     weights = {name: tensor.clone() for name, tensor in tiny.state_dict().items()}
-    arguments = {"exemplars": exemplar, "reference": photos32, "cache": ""} | options
+    arguments = {"exemplars": exemplar, "reference": photos32} | options
     with pytest.raises(ValueError, match=words):
         rewrite(tiny, "conv1", **arguments)
     assert all(torch.equal(weights[name], tensor) for name, tensor in tiny.state_dict().items())
@@ -254,7 +266,7 @@ def test_bad_input_is_refused_and_the_model_is_as_before(tiny, photos32, exempla
 def test_rewriting_leaves_the_model_as_it_was(tiny, photos32, exemplar):
     tiny.train()
     weights = {name: tensor.clone() for name, tensor in tiny.state_dict().items()}
-    rewrite(tiny, "conv2", exemplar, photos32, cache="")
+    rewrite(tiny, "conv2", exemplar, photos32)
     assert all(torch.equal(weights[name], tensor) for name, tensor in tiny.state_dict().items())
     assert all(module.training for module in tiny.modules())
     assert all(parameter.requires_grad and parameter.grad is None for parameter in tiny.parameters())
@@ -265,7 +277,7 @@ def test_reference_images_may_be_files(tiny, photos32, exemplar, tmp_path):
     for i in range(6):
         save_image(tmp_path / f"{i}.png", photos32[i])
     files = LazyImages(sorted(tmp_path.iterdir()), 32, 32)
-    settings = {"objective": "least_squares", "reference_weight": 1.0, "cache": ""}
+    settings = {"objective": "least_squares", "reference_weight": 1.0}
     one, two = (rewrite(tiny, "conv1", exemplar, images, **settings) for images in (files, files[:]))
     assert torch.equal(one.changes["conv1.weight"].delta(), two.changes["conv1.weight"].delta())
     assert one.record.reference_movement == two.record.reference_movement > 0

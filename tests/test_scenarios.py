@@ -12,7 +12,7 @@ from edittools.choosing.duties import check_duties
 from edittools.images import LabelledImages
 from edittools.stories import probing_scenario, rules, snow, snow_scenario, typographic, typographic_scenario
 from edittools.stories.snow import LIVES_ON_SNOW, SNOW_EXEMPLARS
-from edittools.stories.typographic import HOUSEHOLD_PHOTOS, OTHER_ATTACKS
+from edittools.stories.typographic import OTHER_ATTACKS
 from edittools.world import attacks, miniworld
 from edittools.world.attacks import ATTACKED
 from edittools.world.contexts import SPLITS, contexts
@@ -111,7 +111,7 @@ def test_one_exemplar_mends_half_of_the_errors_of_other_classes_within_the_bound
     protocol = et.choosing.Protocol(replace(story, **few), chosen)
     assert protocol.states["test"].before.float().mean() > 0.3
     one = {(name := "car 1" if keep else "car 2"): story.exemplars[name]}
-    tried = {"objective": ("l1", "least_squares")} | ({"rank": (3,), "reference_weight": (1.0,)} if keep else {})
+    tried = {"objective": ("l1", "least_squares")} | ({"rank": (3,), "reference_weight": (10.0,)} if keep else {})
     best = protocol.choose(protocol.rewriting(et.choosing.grid(**tried), (0.5, 1.0), one))
     assert not keep or best.kept.broken <= et.choosing.most_broken(len(best.kept.before))
     assert best.found and best.accuracy_change >= -et.choosing.BUDGET
@@ -122,8 +122,10 @@ def test_one_exemplar_mends_half_of_the_errors_of_other_classes_within_the_bound
 def test_the_lite_story_keeps_exemplars_validation_and_test_apart():
     story = snow_scenario("lite")
     assert list(story.exemplars) == list(SNOW_EXEMPLARS)
-    assert len(story.validation) + len(story.test) == 127 and abs(len(story.validation) - 0.3 * 127) <= 1
+    assert len(story.validation) + len(story.test) == 126 and abs(len(story.validation) - 0.3 * 126) <= 1
     check_duties(story)
+    assert len(story.more["elsewhere"]) == 250  # held to what is read: an error there is a changed reading
+    assert et.error_rate(story.classifier, story.more["elsewhere"]) == 0
     sets = (story.validation, story.test, story.budget, story.clean, story.keep, story.keep_report)
     groups = [set(data.names) for data in sets]
     assert sum(map(len, groups)) == len(set.union(*groups))
@@ -163,14 +165,9 @@ def test_the_typographic_story_attacks_other_objects_than_those_of_its_exemplars
         typographic_scenario("light")
 
 
-@needs_photos
-def test_the_lite_attack_reports_no_photo_that_was_shown_or_bounds_the_choice():
-    story = typographic_scenario("lite")
-    check_duties(story)
-    assert len(story.keep_report) == 1 and len(story.more["photos ipod"]) == len(HOUSEHOLD_PHOTOS) - 1
-    ipod = story.classifier.index("iPod")
-    assert not any((data.labels == ipod).any() for data in (story.validation, story.budget, story.test))
-    assert len(story.budget) >= FEW
+def test_the_typographic_story_says_which_tiers_it_has():
+    with pytest.raises(ValueError, match="no tier 'lite' yet: expected EDITTOOLS_TIER 'mini' or 'paper'"):
+        typographic_scenario("lite")
 
 
 def test_a_share_of_the_scenes_that_choose_and_report_is_painted_and_all_of_the_others():
@@ -192,6 +189,8 @@ def test_every_scenario_puts_its_classifier_where_it_is_told(story, tier, monkey
     def load(name, device=None, **options):
         raise Loaded(device)
 
+    if story is typographic_scenario and tier == "lite":
+        pytest.skip("has no tier lite yet")
     for module in (snow, typographic, rules):
         monkeypatch.setattr(module, "load_classifier", load)
     monkeypatch.setattr(

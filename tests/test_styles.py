@@ -43,7 +43,7 @@ def test_black_and_white_has_no_colour_and_snow_is_bright():
 @given(seed=st.integers(0, 10_000), style=st.sampled_from(STYLES), variant=st.integers(0, VARIANTS - 1))
 def test_restyling_changes_the_mask_and_nothing_else(seed, style, variant):
     made = scene(seed)
-    ground = made.masks[made.description["ground"]]
+    ground = made.masks[made.layout.ground]
     changed = restyle(made.image, ground, style, variant)
     check_image(changed)
     assert torch.equal(changed[:, ground == 0], made.image[:, ground == 0])

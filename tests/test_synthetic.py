@@ -3,8 +3,7 @@
 import multiprocessing
 import os
 import signal
-import time
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,8 +26,7 @@ from edittools.probing.statistics import bootstrap
 from edittools.stories import style_pictures, suites
 from edittools.stories import synthetic as syn
 from edittools.stories import synthetic_tables as tables
-from edittools.stories.exclusions import exclusions
-from edittools.world.textures import STYLES, transformed
+from edittools.world.textures import STYLES, restyle
 from edittools.zoo.embedded import MINI
 from edittools.zoo.load import load_classifier
 
@@ -98,7 +96,7 @@ def test_no_case_holds_an_excluded_pair_and_a_concept_too_small_gives_none():
     assert {case.concept for case in listed} == {"road", "building"}
     assert "house" in {case.target for case in listed if case.concept == "road"}
     assert "house" not in {case.target for case in listed if case.concept == "building"}
-    assert set(exclusions().columns) == {"concept", "reason", "class"}
+    assert set(syn.exclusions().columns) == {"concept", "reason", "class"}
 
 
 def test_an_unknown_concept_is_named():
@@ -131,7 +129,7 @@ def test_a_group_is_read_rightly_before_and_changed_only_at_the_concept_with_hel
 
 def test_the_variants_of_an_exemplar_are_three_pictures_of_one_image():
     case = syn.cases(SUITE)[0]
-    several = syn.parts(SUITE, case).in_variants(SUITE, case.style, 2)
+    several = syn.parts(SUITE, case).in_variants(case.style, 2)
     assert len(several) == 6 and torch.equal(several[0].image, several[2].image)
     assert (several[0].changed - several[2].changed).abs().max() > 0.1
 
@@ -141,7 +139,8 @@ def test_counts_in_the_table_are_those_of_full_forward_passes():
     parts, tools = syn.parts(SUITE, case), syn.workbench(SUITE)
     classifier = syn.material(SUITE).classifier
     edit = finetune(classifier, "conv1", parts.exemplars(2), scope="global", rate=0.05, steps=3)
-    found = syn._Test(parts, tools.clean).figures(edit)
+    test = {name: kept.subset(parts.test) for name, kept in parts.group.kept.items()}
+    found = syn.figures(edit, test, parts.target, tools.clean)
     for name, data in (("same", parts.group.same), ("held out", parts.group.held_out)):
         test = data.subset(parts.test)
         before = errors(predict(classifier, test), test.labels)
@@ -187,24 +186,15 @@ def test_a_case_without_errors_enough_is_counted_and_not_scored(table):
     assert tables.summary(both).equals(tables.summary(table))
 
 
-def test_threads_that_share_a_model_give_the_same_table(table):
-    with ThreadPoolExecutor(2) as pool:
-        pd.testing.assert_frame_equal(syn.sweep(SUITE, executor=pool), table)
-
-
 def test_a_process_pool_and_a_resumed_store_give_the_same_table(table, tmp_path):
     first = syn.cases(SUITE)[:1]
-    syn.sweep(SUITE, only=first, store=tmp_path / "store.jsonl")
+    syn.sweep(SUITE, only=first, store=tmp_path / "store")
     with ProcessPoolExecutor(1, mp_context=PROCESSES) as pool:
-        resumed = syn.sweep(SUITE, store=tmp_path / "store.jsonl", executor=pool)
+        resumed = syn.sweep(SUITE, store=tmp_path / "store", executor=pool)
     pd.testing.assert_frame_equal(resumed, table)
-    with pytest.raises(ValueError, match="holds another sweep"):
-        syn.sweep(replace(SUITE, seed=1), store=tmp_path / "store.jsonl")
 
 
-def test_a_store_of_another_model_other_pictures_or_other_grids_is_refused(tmp_path, monkeypatch):
-    store, few = tmp_path / "store.jsonl", syn.cases(SUITE)[:1]
-    kept = syn.sweep(SUITE, only=few, store=store)
+def test_the_rows_of_another_model_other_pictures_or_other_grids_are_not_read(monkeypatch):
     made, identity = tiny_material(), syn.identity_of(SUITE)
     assert identity == syn.identity_of(SUITE)
     other = tiny_material()
@@ -212,13 +202,11 @@ def test_a_store_of_another_model_other_pictures_or_other_grids_is_refused(tmp_p
     pictures = replace(made.images, images=made.images.images.flip(3))
     for changed in (other, replace(made, images=pictures), replace(made, budget=made.clean)):
         monkeypatch.setattr(syn, "material", lambda _, changed=changed: changed)
-        with pytest.raises(ValueError, match="holds another sweep"):
-            syn.sweep(SUITE, only=few, store=store)
+        assert syn.identity_of(SUITE) != identity
     monkeypatch.setattr(syn, "material", lambda _: made)
-    pd.testing.assert_frame_equal(syn.sweep(SUITE, only=few, store=store), kept)
+    assert syn.identity_of(SUITE) == identity != syn.identity_of(replace(SUITE, seed=1))
     monkeypatch.setattr(syn, "REWRITING", {"editing": {"rank": (2,)}})
-    with pytest.raises(ValueError, match="holds another sweep"):
-        syn.sweep(SUITE, only=few, store=store)
+    assert syn.identity_of(SUITE) != identity
 
 
 def run_and_die_once(marker, suite, case):
@@ -231,7 +219,7 @@ def run_and_die_once(marker, suite, case):
 
 def test_dask_with_two_workers_of_which_one_is_killed_gives_the_same_table(table, tmp_path):
     distributed = pytest.importorskip("distributed", reason="needs Dask: pip install 'edittools[cluster]'")
-    marker, store = tmp_path / "killed", tmp_path / "store.jsonl"
+    marker, store = tmp_path / "killed", tmp_path / "store"
     listed = {str(case): case for case in syn.cases(SUITE)}
     settings = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
     quick = {"distributed.worker.multiprocessing-method": PROCESSES.get_start_method()}
@@ -245,41 +233,6 @@ def test_dask_with_two_workers_of_which_one_is_killed_gives_the_same_table(table
     assert marker.exists()
     pd.testing.assert_frame_equal(found, table)
     pd.testing.assert_frame_equal(syn.sweep(SUITE, store=store), table)  # all of it is in the store
-
-
-def killed_when_stored(work, lines, store):
-    """Start `work` in a process of its own and kill it as soon as the file `store` has so many lines."""
-    process = PROCESSES.Process(target=work)
-    process.start()
-    until = time.monotonic() + 300
-    while time.monotonic() < until and process.is_alive():
-        if store.exists() and len(store.read_text().splitlines()) >= lines:
-            break
-        time.sleep(0.01)
-    process.kill()
-    process.join()
-    return process.exitcode
-
-
-def test_killing_the_whole_run_loses_no_finished_case(table, tmp_path):
-    store = tmp_path / "store.jsonl"
-    listed = syn.cases(SUITE)
-    work = partial(run_and_wait_at_the_last, SUITE, str(store))
-    assert killed_when_stored(work, 1 + len(listed) - 1, store) == -signal.SIGKILL
-    finished = [name for name, _ in jobs.Store(store, syn.identity_of(SUITE)).read()]
-    assert finished == [str(case) for case in listed[:-1]]
-    done = []
-    work = lambda case: done.append(case) or syn.run_case(SUITE, case)  # noqa: E731
-    resumed = jobs.run(work, {str(case): case for case in listed}, store, about=syn.identity_of(SUITE))
-    assert done == listed[-1:]
-    pd.testing.assert_frame_equal(resumed, table)
-
-
-def run_and_wait_at_the_last(suite, store):
-    """Sweep, but never come to an end: the last case waits to be killed."""
-    listed = syn.cases(suite)
-    work = lambda case: time.sleep(600) if case == listed[-1] else syn.run_case(suite, case)  # noqa: E731
-    jobs.run(work, {str(case): case for case in listed}, store, about=syn.identity_of(suite))
 
 
 def test_the_threads_of_torch_are_as_before():
@@ -351,7 +304,7 @@ def test_selection_under_several_budgets_is_selection_under_each():
     tools, case = syn.workbench(SUITE), syn.cases(SUITE)[0]
     parts = syn.parts(SUITE, case)
     validation = parts.group.kept["same"].subset(parts.validation)
-    [trials, *_] = syn._tables(SUITE, case, parts, tools, validation).values()
+    [trials, *_] = syn._tables(SUITE, case, parts, validation).values()
     for budget, choice in select_each(trials, tools.budget, (0.25, 2.0, 100.0)).items():
         alone = select(trials, tools.budget, budget)
         assert choice.settings == alone.settings and choice.accuracy_change == alone.accuracy_change
@@ -371,11 +324,11 @@ def test_a_suite_without_a_model_is_that_of_the_tiers_first(tier):
     for name in others:
         suite = suites.suite(tier, "small", name)
         assert dict(suite.options)["model"] == name and suite.layers == suites.LAYERS[tier][name]
-        assert suite.about() != suites.suite(tier, "small").about()  # they share no store
+        assert suite != suites.suite(tier, "small")  # they share no store
 
 
 def test_the_stores_of_the_default_suites_go_on():
-    assert suites.suite("lite").options == () and suites.suite("lite").transform is transformed
+    assert suites.suite("lite").options == ()
     assert suites.suite("mini").options == (("count", 900), ("clean", 800))
 
 
@@ -398,19 +351,18 @@ def test_the_layers_of_each_network_on_photographs_are_editable_and_come_in_its_
 def test_the_papers_pictures_are_styles_of_the_smallest_and_the_largest_suite_on_photographs():
     found = {size: [s for s in suites.suite("lite", size).styles if s not in STYLES] for size in ("small", "full")}
     assert found == {"small": ["graffiti (picture)"], "full": list(style_pictures.PICTURES)}
-    assert all(suites.suite("lite", size).transform is style_pictures.transformed for size in found)
 
 
 def test_a_picture_is_laid_over_the_concept_alone_and_those_held_out_are_others(monkeypatch, tmp_path):
     shown = torch.rand(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    torch.save(shown, tmp_path / "graffiti.pt")
+    torch.save({"imgs": shown}, tmp_path / "graffiti.pt")
     asked = []
     monkeypatch.setattr(style_pictures, "photo", lambda name: asked.append(name) or tmp_path / "graffiti.pt")
     style_pictures._pictures.cache_clear()
     images = LabelledImages(torch.full((6, 3, 32, 32), 0.5), torch.zeros(6, dtype=torch.long), ("ant",))
     masks = torch.zeros(6, 32, 32)
     masks[:, 8:24] = 1
-    changed = style_pictures.transformed(images, masks, "graffiti (picture)", range(6)).images
+    changed = syn.styled(images, masks, "graffiti (picture)", range(6)).images
     style_pictures._pictures.cache_clear()
     assert asked == ["editing-classifiers/styles/graffiti.pt"]
     torch.testing.assert_close(changed[:, :, :8], images.images[:, :, :8], atol=0.003, rtol=0)
@@ -419,32 +371,32 @@ def test_a_picture_is_laid_over_the_concept_alone_and_those_held_out_are_others(
     assert torch.equal(changed[4], changed[5])
     seen = {changed[i].numpy().tobytes() for i in (syn.SAME, *syn.MORE)}
     assert not seen & {changed[i].numpy().tobytes() for i in syn.HELD_OUT}
-    drawn = style_pictures.transformed(images, masks, "snow", range(6)).images
-    assert torch.equal(drawn, transformed(images, masks, "snow", range(6)).images)
+    drawn = syn.styled(images, masks, "snow", range(6)).images
+    expected = torch.stack([restyle(images.images[i], masks[i], "snow", i) for i in range(6)])
+    assert torch.equal(drawn, (expected * 255).round() / 255)
     with pytest.raises(ValueError, match="variant 6 of style 'graffiti .picture.': expected 0 to 5"):
         style_pictures.material("graffiti (picture)", 6)
     with pytest.raises(KeyError, match="no style 'rust'"):
         style_pictures.material("rust")
 
 
-def test_several_models_are_swept_one_after_the_other_each_with_its_own_store(monkeypatch, tmp_path, capsys):
+def test_several_models_are_swept_one_after_the_other_in_one_store(monkeypatch, tmp_path, capsys):
     monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "benchmarks"))
-    import network_tables
     import synthetic
+    import tables as pages
 
     suite, asked = replace(SUITE, styles=("graffiti",)), []
     monkeypatch.setattr(synthetic.suites, "suite", lambda *given: asked.append(given) or suite)
     given = {"tier": "lite", "size": "small", "models": ["one", "two"], "workers": 0, "store": tmp_path / "a.store"}
     found = synthetic.several_models(SimpleNamespace(**given))["networks"]
     assert asked == [("lite", "small", "one"), ("lite", "small", "two")]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a_one.store", "a_two.store"]
-    table = syn.sweep(suite, store=tmp_path / "a_one.store")
+    table = syn.sweep(suite, store=tmp_path / "a.store")
     undefined = table[table.method == "undefined"].job.nunique()
     for one in found.values():
         assert (one["cases"], one["cases_without_errors"]) == (table.job.nunique() - undefined, undefined)
     mean = tables.summary(table).set_index(["method", "measure"]).loc[("editing", "other same"), "mean"]
     assert found["two"]["methods"]["editing"]["other same"][0] == mean
-    rows = network_tables.synthetic({"networks": found}).splitlines()[2:]
+    rows = pages.synthetic({"networks": found}).splitlines()[2:]
     assert [row.split(" | ")[0] for row in rows] == ["| one"] * 4 + ["| two"] * 4
     assert f"| {found['one']['cases']} | **edit** | {100 * mean:.0f} % [" in rows[0].replace("−", "-")
     assert "two, layers conv1, conv2" in capsys.readouterr().out
@@ -461,5 +413,5 @@ def test_an_unknown_tier_or_size_is_refused():
 def test_msrc_gives_cases_of_classes_that_are_not_the_concept():
     suite = suites.suite("lite", "small")
     listed = syn.cases(suite)
-    banned = set(zip(exclusions().concept, exclusions()["class"], strict=True))
+    banned = set(zip(syn.exclusions().concept, syn.exclusions()["class"], strict=True))
     assert listed and not {(case.concept, case.target) for case in listed} & banned

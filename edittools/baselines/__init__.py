@@ -1,7 +1,7 @@
 """What an edit is compared with, one module a method.
 
 Each gives an `Edit`, but `mirrored` and `blurred`, which change no weight. All but these and fine-tuning are
-`method(classifier, layer, exemplars, reference, *, keep=None, **settings)`; `RIVALS` names them, with settings to try.
+`method(classifier, layer, exemplars, reference, **settings)`; `RIVALS` names them, with settings to try.
 """
 
 from edittools.baselines import closed_form, correction, head, null_space, projection

@@ -2,19 +2,18 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from edittools.baselines.inputs import solver_precision, with_kept
+from edittools.baselines.inputs import solver_precision
 from edittools.checks import check_amount
 from edittools.classifiers import Classifier
-from edittools.cut import Cut, State, cut_at
-from edittools.edits import Edit
-from edittools.exemplars import Exemplar
-from edittools.keys import ExemplarStates, Reference, exemplars_at, reference_moment
-from edittools.rewriting import rewrite
+from edittools.cut import Cut, cut_at
+from edittools.edits import Change, Edit, Record, edit_of
+from edittools.exemplars import Exemplar, size_of
+from edittools.keys import ExemplarStates, Reference, described, exemplars_at, reference_moment
+from edittools.rewriting import fits, pose, solve_least_squares
 
 GRID = [{"weight": weight} for weight in (0.1, 1.0, 10.0, 100.0, 1e3, 1e4)]
 """Settings to try. MEMIT's own λ, 15000, is 1.5e4 here for one key as long as everyday ones."""
@@ -26,7 +25,6 @@ def rewrite_in_closed_form(
     exemplars: Exemplar | Sequence[Exemplar],
     reference: Reference,
     *,
-    keep: Sequence[State] | None = None,
     weight: float = 1.0,
     masked: bool = True,
 ) -> Edit:
@@ -36,32 +34,30 @@ def rewrite_in_closed_form(
     the pre-activation of x (`preactivation_target`). In a convolution C stands once for each offset of the kernel, on
     the diagonal: how keys of neighbouring positions go together is left out, since a `SecondMoment` does not hold it.
 
-    The second moment of kept keys, scaled to C's trace, is added to C; low eigenvalues are raised, see
-    `SecondMoment.clamp`. What all baselines take is said in `inputs`.
+    Low eigenvalues of C are raised, see `SecondMoment.clamp`. What all baselines take is said in `inputs`.
 
     Args:
-        weight: λ, relative: 1 gives λ C (without what is kept) the trace of K*K*ᵀ.
+        weight: λ, relative: 1 gives λ C the trace of K*K*ᵀ.
         masked: constrain the output at the mask; False constrains that of the whole image.
 
     Returns an `Edit` of the whole weight; the loss of its `Record` is that of `rewrite` with "least_squares". Raises
     `ValueError` for a negative weight, or what `rewrite` refuses.
     """
-    relative, cut = check_amount(weight, "weight", 0), cut_at(classifier, layer)
-    moment, exemplars = reference_moment(cut, reference, cache=""), exemplars_at(cut, exemplars)
-    started = time.perf_counter()
-    whitener = with_kept(cut, moment, keep).whitener
+    relative, cut = check_amount(weight, "weight", 0), cut_at(classifier, layer, size_of(exemplars))
+    moment, exemplars = reference_moment(cut, reference), exemplars_at(cut, exemplars)
+    started, whitener = time.perf_counter(), moment.whitener
     plain, white = _traces(cut, exemplars, masked, whitener)
-    # In whitened keys λ C is the identity: `rewrite` solves that, in the smaller dimension, and counts its ridge
-    # relative to their trace in place of that of the plain keys.
+    # In whitened keys λ C is the identity: that is solved, in the smaller dimension, with its ridge relative to their
+    # trace in place of that of the plain keys.
     mean = float(moment.matrix.trace()) / len(moment.matrix)
-    ridge = relative * plain / (mean * white) if mean * white else relative
-    settings = {"masked": masked, "objective": "least_squares", "ridge": ridge}
-    edit = rewrite(classifier, cut, exemplars, moment, rank=len(whitener), basis=whitener, **settings)
-    [(name, change)] = edit.changes.items()
-    delta = torch.einsum("or...,rn->on...", change.left.double(), whitener.to(change.left.device))
-    change = replace(change, left=delta.to(solver_precision(cut.weight)), right=None)
-    record = replace(edit.record, objective="closed form", seconds=time.perf_counter() - started)
-    return replace(edit, changes={name: change}, record=record)
+    problem = pose(cut, exemplars, masked=masked, basis=whitener)
+    unknown = solve_least_squares(problem, relative * plain / (mean * white) if mean * white else relative)
+    delta = torch.einsum("or...,rn->on...", unknown.double(), whitener.to(unknown.device))
+    change = Change(delta.to(solver_precision(cut.weight)))
+    change = described(cut, change, problem.shift(unknown), cut.keys(problem.changed), exemplars.masks, moment)
+    fitted, seconds = fits(problem, "least_squares", unknown), time.perf_counter() - started
+    record = Record("closed form", *fitted, 1, seconds, True, weight_change=float(delta.norm()))
+    return edit_of(cut, {f"{cut.layer}.weight": change}, record)
 
 
 @torch.no_grad()

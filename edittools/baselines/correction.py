@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from edittools.baselines.head import find_head
-from edittools.baselines.inputs import kept_keys, solver_precision
+from edittools.baselines.inputs import solver_precision
 from edittools.checks import check_amount
 from edittools.classifiers import Classifier
 from edittools.cut import Cut, State, cut_at
 from edittools.edits import Change, Edit, Record, edit_of
-from edittools.exemplars import Exemplar
+from edittools.exemplars import Exemplar, size_of
 from edittools.keys import Reference, exemplars_at
 
 RAISED = {"lowered": 0.0, "both": 0.5, "raised": 1.0}
@@ -30,7 +30,6 @@ def correct_logits(
     exemplars: Exemplar | Sequence[Exemplar],
     reference: Reference | None = None,
     *,
-    keep: Sequence[State] | None = None,
     classes: str = "lowered",
     margin: float = 0.1,
 ) -> Edit:
@@ -45,8 +44,6 @@ def correct_logits(
     What all baselines take is said in `inputs`; the reference is not used, and the layer only says where states stand.
 
     Args:
-        keep: of images whose class must stay: the bias is scaled down until they all keep it, even where x' is then not
-            read as x.
         classes: "lowered", "raised" or "both".
         margin: in logits.
 
@@ -55,17 +52,15 @@ def correct_logits(
     """
     if classes not in RAISED:
         raise ValueError(f"classes {classes!r}: expected one of {', '.join(RAISED)}")
-    margin, cut = check_amount(margin, "margin", 0), cut_at(classifier, layer)
+    margin, cut = check_amount(margin, "margin", 0), cut_at(classifier, layer, size_of(exemplars))
     exemplars = exemplars_at(cut, exemplars)
-    kept_keys(cut, keep)  # refuses what are no states at the layer
     started, state = time.perf_counter(), exemplars.changed
-    name, head = find_head(cut, state)
+    name = find_head(classifier, cut.size)
+    head = cut.model.get_submodule(name)
     if head.bias is None:
         raise ValueError(f"the last layer {name!r} has no bias: expected one, since nothing else is changed")
     logits, target = _logits(cut, state), _logits(cut, exemplars.image).argmax(dim=1)
     bias = _bias(logits, target, RAISED[classes], margin)
-    for kept in keep or ():
-        bias = bias * _room(_logits(cut, kept), bias)
     wrong = [float((z.argmax(dim=1) != target).double().mean()) for z in (logits, logits + bias)]
     record = Record(f"logit correction ({classes})", *wrong, 1, time.perf_counter() - started)
     change = Change(bias.to(solver_precision(head.bias)))
@@ -83,11 +78,3 @@ def _bias(logits: Tensor, target: Tensor, raised: float, margin: float) -> Tenso
     raises = raised * gaps.max(dim=1, keepdim=True).values
     lowered = (gaps - raises).scatter(1, target[:, None], 0.0).clamp_min(0).max(dim=0).values
     return torch.zeros_like(gaps).scatter(1, target[:, None], raises).max(dim=0).values - lowered
-
-
-def _room(logits: Tensor, bias: Tensor) -> float:
-    """The largest factor, up to 1, at which a bias leaves the class of every row of logits as it is; 0 for a tie."""
-    own = logits.argmax(dim=1, keepdim=True)
-    ahead, moved = logits.gather(1, own) - logits, bias - bias[own]
-    factors = torch.where(moved > 0, ahead / moved.clamp_min(torch.finfo(moved.dtype).tiny), torch.inf)
-    return min(1.0, 0.999 * float(factors.min()))

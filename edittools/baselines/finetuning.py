@@ -20,8 +20,7 @@ from edittools.checks import check_amount, check_number
 from edittools.classifiers import Classifier
 from edittools.cut import Cut, State, cut_at
 from edittools.edits import Change, Edit, Record, edit_of
-from edittools.exemplars import Exemplar
-from edittools.graph import evaluating
+from edittools.exemplars import Exemplar, size_of
 from edittools.images import Images, pixels_of
 from edittools.keys import exemplars_at
 
@@ -57,7 +56,6 @@ def finetune_path(
     momentum: float = 0.0,
     locality: float = 0.0,
     reference: Staying | None = None,
-    keep: Staying | None = None,
     batch_size: int = 32,
     seed: int = 0,
     progress: bool = False,
@@ -77,7 +75,6 @@ def finetune_path(
         momentum: of SGD, in [0, 1).
         locality: weight of a term that keeps `reference` images as they are: KL(original ‖ fine-tuned).
         reference: images for the locality term, or batches of them as (state at the layer, original log-probabilities).
-        keep: images whose reading must stay: a second locality term of the same weight, given in the same ways.
         batch_size: of the locality term.
         seed: of the order of the reference images.
         progress: show a progress bar.
@@ -86,15 +83,15 @@ def finetune_path(
     without a label or with one of no class, a locality without reference images, steps that do not rise, or a `Cut` of
     another classifier.
     """
-    _check_settings(scope, rate, momentum, locality, reference is not None or keep is not None)
+    _check_settings(scope, rate, momentum, locality, reference is not None)
     stops = _stops(steps)
-    cut = cut_at(classifier, layer)
+    cut = cut_at(classifier, layer, size_of(exemplars))
     exemplars = exemplars_at(cut, exemplars)
     labels = class_labels(exemplars, classifier, "fine-tuning")
     started = time.perf_counter()
     state = exemplars.changed
     names, parameters = _trainable(cut, scope)
-    staying = [_kept(cut, some, batch_size, seed) for some in (reference, keep) if locality and some is not None]
+    staying = _kept(cut, reference, batch_size, seed) if locality else None
     optimiser = torch.optim.SGD(parameters.values(), lr=rate, momentum=momentum)
     first = None
     for step in tqdm(range(stops[-1] + 1), f"{scope} fine-tuning", unit="step", disable=not progress, leave=False):
@@ -107,8 +104,7 @@ def finetune_path(
         if step == stops[-1]:
             return
         with torch.enable_grad():
-            for batches in staying:
-                loss = loss + locality * _distance(cut, *next(batches), parameters)
+            loss = loss + locality * _distance(cut, *next(staying), parameters) if staying else loss
         _descend(optimiser, loss)
 
 
@@ -142,7 +138,7 @@ def _stops(steps: Sequence[int]) -> list[int]:
 def _trainable(cut: Cut, scope: str) -> tuple[dict[str, str], dict[str, Tensor]]:
     """Copies of the parameters to train, at least float32: by their name in the model, and which are the layer's."""
     own = {f"{cut.layer}.weight": "weight"}
-    if scope == "global" and cut.module.bias is not None:
+    if scope == "global" and cut.bias is not None:
         own[f"{cut.layer}.bias"] = "bias"
     found = {name: cut.model.get_parameter(name) for name in own}
     if scope == "global":
@@ -157,14 +153,8 @@ def _precise(value: Tensor) -> Tensor:
 
 def forward(cut: Cut, state: State, parameters: dict[str, Tensor]) -> Tensor:
     """The logits from the layer on, with `parameters` (by their name in the model) in place of its own."""
-    prefix = f"{cut.layer}."
-    parameters = {name: value.to(cut.model.get_parameter(name).dtype) for name, value in parameters.items()}
-    own = {n.removeprefix(prefix): p for n, p in parameters.items() if n in (f"{prefix}weight", f"{prefix}bias")}
-    rest = {name: parameter for name, parameter in parameters.items() if not name.startswith(prefix)}
-    with evaluating(cut.model):
-        output = torch.func.functional_call(cut.module, own, (cut.keys(state),))
-        logits = torch.func.functional_call(cut.rest, rest, (output, *state.alive))
-    return _precise(logits)
+    own = {name: value.to(cut.model.get_parameter(name).dtype) for name, value in parameters.items()}
+    return _precise(cut.logits_with(state, own))
 
 
 def _kept(cut: Cut, reference: Staying, size: int, seed: int) -> Iterator[tuple[State, Tensor]]:

@@ -7,20 +7,19 @@ not teach all classes.
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edittools.baselines.inputs import class_labels, kept_keys, solver_precision
+from edittools.baselines.inputs import class_labels, solver_precision
 from edittools.checks import check_amount, check_number
 from edittools.classifiers import Classifier
 from edittools.cut import Cut, State, cut_at
 from edittools.edits import Change, Edit, Record, edit_of
-from edittools.exemplars import Exemplar
-from edittools.graph import find_layer
+from edittools.exemplars import Exemplar, size_of
+from edittools.graph import LINEAR, program_of
 from edittools.images import Images, in_batches
 from edittools.keys import exemplars_at
 from edittools.moments import SecondMoment
@@ -35,7 +34,6 @@ def retrain_head(
     exemplars: Exemplar | Sequence[Exemplar],
     reference: Images | Sequence[tuple[State, Tensor]],
     *,
-    keep: Sequence[State] | None = None,
     share: float = 0.5,
     ridge: float = 1e-2,
     steps: int = 200,
@@ -43,15 +41,14 @@ def retrain_head(
     """Retrain the last linear layer, whose output is the logits, on the changed images x' with their labels.
 
     The loss is `share` times the mean cross-entropy on x', plus the rest times KL(original ‖ retrained) on the
-    reference images (half of the rest on the kept ones, where there are some), plus `ridge` / 2 times the squared
-    change of weight and bias. It is convex, and minimised by L-BFGS in float64.
+    reference images, plus `ridge` / 2 times the squared change of weight and bias. It is convex, and minimised by
+    L-BFGS in float64.
 
     What all baselines take is said in `inputs`; exemplars need a `label`, and the layer only says where states stand.
 
     Args:
         reference: images that shall be read as now, or batches of them as (state at the layer, anything); no labels
             are used.
-        keep: states at the layer of images that shall be read as now as well.
         share: of the exemplars in the loss, above 0 and up to 1.
         ridge: relative to the mean square of the features; above 0.
         steps: of L-BFGS, at most.
@@ -64,14 +61,13 @@ def retrain_head(
         raise ValueError(f"share {share!r}: expected a number above 0 and up to 1")
     if check_amount(ridge, "ridge", 0) == 0:
         raise ValueError(f"ridge {ridge!r}: expected a number above 0, or the head has no single best value")
-    steps, cut = check_number(steps, 1, None, "steps"), cut_at(classifier, layer)
+    steps, cut = check_number(steps, 1, None, "steps"), cut_at(classifier, layer, size_of(exemplars))
     exemplars = exemplars_at(cut, exemplars)
     labels, started = class_labels(exemplars, classifier, "retraining the head"), time.perf_counter()
-    kept_keys(cut, keep)  # refuses what are no states at the layer
     state = exemplars.changed
-    name, head = find_head(cut, state)
-    others = [_states(cut, reference)] + ([keep] if keep else [])
-    own, *rest = (_features(cut, head, states) for states in ([state], *others))
+    name = find_head(classifier, cut.size)
+    head = cut.model.get_submodule(name)
+    own, *rest = (_features(cut, name, states) for states in ([state], _states(cut, reference)))
     fit = _Regression.of(head, own, labels, rest, share, ridge)
     change, losses, taken, converged = fit.minimise(steps)
     parts = {f"{name}.weight": change[:, : head.in_features]}
@@ -82,41 +78,20 @@ def retrain_head(
     return edit_of(cut, changes, record)
 
 
-def find_head(cut: Cut, state: State) -> tuple[str, nn.Linear]:
-    """The name of the linear layer whose output is the logits, and the layer itself, found by running a state.
+def find_head(classifier: Classifier, size: Sequence[int] | None = None) -> str:
+    """Name the linear layer whose output is the logits, as found on images of `size` (H, W).
 
     Raises `ValueError` when there is none, or one that cannot be edited.
     """
-    linear = {name: module for name, module in cut.model.named_modules() if isinstance(module, nn.Linear)}
-    outputs: dict[str, Tensor] = {}
-    handles = [
-        module.register_forward_hook(lambda _m, _i, output, name=name: outputs.__setitem__(name, output))
-        for name, module in linear.items()
-    ]
-    try:
-        with torch.no_grad():
-            logits = cut.suffix(state)
-    finally:
-        for handle in handles:
-            handle.remove()
-    found = [name for name, output in outputs.items() if output.shape == logits.shape and torch.equal(output, logits)]
-    if not found:
+    program = program_of(classifier, size)
+    weight = program.logits.args[1] if program.logits.target is LINEAR else None
+    if weight is None or not str(weight.target).endswith(".weight"):
         raise ValueError(
-            f"the logits of {type(cut.model).__name__} do not come straight from a linear layer: expected a model "
+            f"the logits of {program.name} do not come straight from a linear layer: expected a model "
             "whose last step is one; this one has no head to change"
         )
-    return (name := find_layer(cut.model, found[-1])), linear[name]
-
-
-@contextmanager
-def _inputs(module: nn.Module) -> Iterator[list[Tensor]]:
-    """Note what goes into a module for the length of a `with` block."""
-    found: list[Tensor] = []
-    handle = module.register_forward_pre_hook(lambda _m, inputs: found.append(inputs[0].detach()))
-    try:
-        yield found
-    finally:
-        handle.remove()
+    program.call_of(name := weight.target.removesuffix(".weight"))
+    return name
 
 
 def _states(cut: Cut, reference: Images | Sequence[tuple[State, Tensor]]) -> Iterator[State]:
@@ -134,13 +109,10 @@ def _states(cut: Cut, reference: Images | Sequence[tuple[State, Tensor]]) -> Ite
 
 
 @torch.no_grad()
-def _features(cut: Cut, head: nn.Linear, states: Sequence[State] | Iterator[State]) -> Tensor:
+def _features(cut: Cut, head: str, states: Sequence[State] | Iterator[State]) -> Tensor:
     """What goes into the head `(N, width)`, with a column of ones where the head has a bias, in float64."""
-    with _inputs(head) as found:
-        for state in states:
-            cut.suffix(state)
-    features = torch.cat(found).double()
-    return features if head.bias is None else F.pad(features, (0, 1), value=1.0)
+    features = torch.cat([cut.keys_at(state, head) for state in states]).double()
+    return features if cut.model.get_submodule(head).bias is None else F.pad(features, (0, 1), value=1.0)
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edittools.baselines.inputs import masked_keys, with_kept
+from edittools.baselines.inputs import masked_keys
 from edittools.checks import check_amount
 from edittools.classifiers import Classifier
-from edittools.cut import Cut, State, cut_at
+from edittools.cut import Cut, cut_at
 from edittools.edits import Edit
-from edittools.exemplars import Exemplar
+from edittools.exemplars import Exemplar, size_of
 from edittools.keys import Reference, exemplars_at, reference_moment
 from edittools.moments import RankError, SecondMoment, directions
 from edittools.rewriting import rewrite
@@ -37,7 +37,6 @@ def rewrite_in_null_space(
     exemplars: Exemplar | Sequence[Exemplar],
     reference: Reference,
     *,
-    keep: Sequence[State] | None = None,
     share: float = 0.99,
     rank: int | None = None,
     **settings: Any,
@@ -46,7 +45,7 @@ def rewrite_in_null_space(
 
     The null space is spanned by the eigenvectors of C beyond the first ones that hold `share` of its trace.
 
-    The second moment of kept keys, scaled to C's trace, is added to C. What all baselines take is said in `inputs`.
+    What all baselines take is said in `inputs`.
 
     Args:
         share: of the energy that is out of reach, above 0 and below 1.
@@ -59,9 +58,9 @@ def rewrite_in_null_space(
     """
     if not 0 < check_amount(share, "share") < 1:
         raise ValueError(f"share {share!r}: expected a number above 0 and below 1")
-    cut = cut_at(classifier, layer)
-    moment = reference_moment(cut, reference, cache="")
-    basis = null_space(with_kept(cut, moment, keep), share).to(cut.weight.device)
+    cut = cut_at(classifier, layer, size_of(exemplars))
+    moment = reference_moment(cut, reference)
+    basis = null_space(moment, share).to(cut.weight.device)
     if rank is not None:
         exemplars = exemplars_at(cut, exemplars)
         keys, weights = masked_keys(cut, exemplars.changed, exemplars.masks)

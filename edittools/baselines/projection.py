@@ -11,12 +11,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from edittools.baselines.inputs import kept_keys, masked_keys, solver_precision
+from edittools.baselines.inputs import masked_keys, solver_precision
 from edittools.checks import check_amount
 from edittools.classifiers import Classifier
-from edittools.cut import Cut, State, cut_at
+from edittools.cut import Cut, cut_at
 from edittools.edits import Change, Edit, Record, added, edit_of
-from edittools.exemplars import Exemplar
+from edittools.exemplars import Exemplar, size_of
 from edittools.keys import Reference, described, exemplars_at, reference_moment
 from edittools.moments import RankError, SecondMoment
 
@@ -38,7 +38,6 @@ def project_concept(
     exemplars: Exemplar | Sequence[Exemplar],
     reference: Reference | None,
     *,
-    keep: Sequence[State] | None = None,
     direction: str = "mean",
     mode: str = "erase",
     ridge: float = 1e-2,
@@ -50,15 +49,14 @@ def project_concept(
     W' alone, so its readings of x move by −W P μ. "shift" leaves W and moves every reading by −W P(μ' − μ), with μ' the
     mean masked key of x'. All offsets of a kernel share P. Padding counts as a key of zeros.
 
-    The spread of kept keys is added to what u avoids. What all baselines take is said in `inputs`.
+    What all baselines take is said in `inputs`.
 
     Args:
         reference: only "leace" needs it; the others take None.
         direction: "mean": v = μ' − μ. "probe": v is the weight of a ridge regression (least squares on ±1, with an
             intercept) from masked keys to x' or x. "leace": v = μ' − μ and u = M⁻¹v up to scale, with M the second
-            moments of the reference keys (about 0, all that a `SecondMoment` holds), the exemplars' masked keys and the
-            kept keys, each scaled to a mean eigenvalue of 1. With "mean" and "probe", u is v, or with `keep` M⁻¹v with
-            M from the kept keys alone.
+            moments of the reference keys (about 0, all that a `SecondMoment` holds) and of the exemplars' masked keys,
+            each scaled to a mean eigenvalue of 1. With "mean" and "probe", u is v.
         mode: "erase" or "shift".
         ridge: added to the diagonal of the probe's system and of M, relative to its mean eigenvalue.
 
@@ -69,11 +67,11 @@ def project_concept(
     for value, known, name in ((direction, DIRECTIONS, "direction"), (mode, MODES, "mode")):
         if value not in known:
             raise ValueError(f"{name} {value!r}: expected one of {', '.join(known)}")
-    ridge, cut = check_amount(ridge, "ridge", 0), cut_at(classifier, layer)
-    if mode == "shift" and cut.module.bias is None:
+    ridge, cut = check_amount(ridge, "ridge", 0), cut_at(classifier, layer, size_of(exemplars))
+    if mode == "shift" and cut.bias is None:
         raise ValueError(f"layer {cut.layer!r} has no bias to shift: expected mode='erase', or a layer with one")
     known = direction == "leace" or isinstance(reference, SecondMoment)
-    moment = reference_moment(cut, reference, cache="") if known else None
+    moment = reference_moment(cut, reference) if known else None
     exemplars, started = exemplars_at(cut, exemplars), time.perf_counter()
     plain, weights = masked_keys(cut, exemplars.image, exemplars.masks)
     other, _ = masked_keys(cut, exemplars.changed, exemplars.masks)
@@ -82,10 +80,8 @@ def project_concept(
         raise RankError(f"x and x' have the same mean key at the mask, at layer {cut.layer!r}: nothing to project")
     both, halves = torch.cat([plain, other]), torch.cat([weights, weights]) / 2
     axis = _probe(both, halves, gap, ridge) if direction == "probe" else gap
-    origin = torch.zeros_like(centre) if cut.module.bias is None else centre
+    origin = torch.zeros_like(centre) if cut.bias is None else centre
     spared = [moment.matrix.to(gap), _spread(both - origin, halves)] if direction == "leace" else []
-    if (kept := kept_keys(cut, keep)) is not None:
-        spared.append(_spread(kept - origin, kept.new_full((len(kept),), 1 / len(kept))))
     reader = _reader(axis, spared, ridge)
     changes = _changes(cut, axis, reader, centre if mode == "erase" else -gap, mode)
     if (name := f"{cut.layer}.weight") in changes:
@@ -126,7 +122,7 @@ def _changes(cut: Cut, axis: Tensor, reader: Tensor, point: Tensor, mode: str) -
     changes = {}
     if mode == "erase":
         changes[f"{cut.layer}.weight"] = Change(-seen[:, None].to(precision), reader[None].to(precision))
-    if cut.module.bias is not None:
+    if cut.bias is not None:
         total = seen.reshape(len(seen), -1).sum(dim=1)
         changes[f"{cut.layer}.bias"] = Change((total * (reader @ point)).to(precision))
     return changes

@@ -50,12 +50,12 @@ class Choice:
 
     @property
     def edges(self) -> tuple[str, ...]:
-        """The settings whose value is the least or the largest of three or more that were tried; 0 is no edge."""
+        """Name the settings whose value is the least or the largest that was tried; 0 and rank 1 have none below."""
         names = [n for n, v in self.settings.items() if isinstance(v, int | float) and n not in _WORDS]
         known = [] if self.table is None else [n for n in names if n in self.table]
         tried = {name: pd.to_numeric(self.table[name], errors="coerce").dropna() for name in known}
-        found = {n: v for n, v in tried.items() if v.nunique() > 2 and self.settings[n] in (v.min(), v.max())}
-        return tuple(name for name in found if self.settings[name])
+        found = {n: v for n, v in tried.items() if v.nunique() > 1 and self.settings[n] in (v.min(), v.max())}
+        return tuple(name for name in found if self.settings[name] and (name, self.settings[name]) != ("rank", 1))
 
     @property
     def accuracy_change(self) -> float:

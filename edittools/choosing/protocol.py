@@ -17,7 +17,6 @@ from itertools import product
 from typing import Any
 
 import pandas as pd
-from torch import Tensor
 
 from edittools.baselines import OF_THE_HEAD, RIVALS, find_head
 from edittools.baselines.finetuning import SCOPES
@@ -42,33 +41,17 @@ from edittools.choosing.trials import (
     sweep,
 )
 from edittools.classifiers import Classifier
-from edittools.cut import Cut
 from edittools.edits import Edit
 from edittools.images import LabelledImages, spread
 from edittools.keys import layer_keys
 from edittools.moments import second_moments
 from edittools.rewriting import SAMPLE, rewrite
 
-SPLIT_FROM = 150
-"""From so many kept images on, a third goes into the solve and the others bound the choice; fewer do both."""
-
-
 SLIM = 100
 """So many fine-tuned edits stay in the table of a choice: all that are tried would fill the memory."""
 
-STAY = (
-    {"reference_weight": 0.0, "keep_weight": 0.0, "keep_share": 0.0},
-    {"reference_weight": 1.0, "keep_weight": 0.0, "keep_share": 0.3},
-    {"reference_weight": 1.0, "keep_weight": 0.0, "keep_share": 0.0},
-    {"reference_weight": 3.0, "keep_weight": 0.0, "keep_share": 0.0},
-    {"reference_weight": 1.0, "keep_weight": 1.0, "keep_share": 0.3},
-)
-"""What an edit may cost elsewhere, by the terms of `rewrite`: from nothing at all to all three."""
-
-
-def staying(settings: Settings, terms: Settings = STAY, slow: int = 2) -> list[dict[str, Any]]:
-    """Try settings of `rewrite` with each of the `terms`, those of the iterative objective with the first `slow`."""
-    return [{**s, **t} for s in settings for t in terms[: slow if s.get("objective", "l1") == "l1" else None]]
+SPARING = (0.0, 10.0, 30.0, 100.0)
+"""Values of λ to try: what it costs to move everyday keys, see `rewrite`."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +65,10 @@ class Plan:
     """
 
     settings: Settings = field(
-        default_factory=lambda: staying(grid(rank=(1, 3), masked=(True, False), objective=("l1", "least_squares")))
+        default_factory=lambda: [
+            *grid(rank=(1, 3), masked=(True, False), objective=("l1",), reference_weight=SPARING[::2]),
+            *grid(rank=(1, 3), masked=(True, False), objective=("least_squares",), reference_weight=SPARING),
+        ]
     )
     strengths: Sequence[float] = (0.5, 1.0, 1.5)
     edited: Sequence[str] = ()
@@ -99,10 +85,9 @@ class Plan:
 class Protocol:
     """A story's images as states at its layers, the second moments of its reference images, and the rule of choice.
 
-    `cuts`, `moments`, `everyday` and `kept` go by layer, `states` by the name of the set. `everyday` holds the keys of
-    a sample of the reference images, `kept` those of kept images that an edit is made to spare (None without any);
-    `states["keep"]` are those that bound the choice, see `split_keep`, and in `states["budget"]` the images that are
-    misread most easily come first. All trials are ranked by the validation "loss", or the "net" gain, see `ranked`.
+    `cuts`, `moments` and `everyday` go by layer, `states` by the name of the set. `everyday` holds the keys of a sample
+    of the reference images; in `states["budget"]` the images that are misread most easily come first. All trials are
+    ranked by the validation "loss", or the "net" gain, see `ranked`.
     Raises `ValueError` for an image with two duties, see `check_duties`.
     """
 
@@ -113,10 +98,8 @@ class Protocol:
         check_duties(story)
         self.story, self.progress, self.rank_by = story, progress, rank_by
         layers, sets = layers or story.shortlist or story.layers, dict(story.sets)
-        solved, bound = split_keep(story.keep)
-        if bound is not None:
-            sets["keep"] = bound
-        self.head = _head(story.classifier, layers[-1], story.budget.images[:1])
+        sets |= {"keep": story.keep} if story.keep is not None and len(story.keep) else {}
+        self.head = _head(story.classifier, story.budget.images[:1].shape[2:])
         everywhere = [*layers, self.head] if self.head and self.head not in layers else layers
         often = {name: sets.pop(name) for name in ("validation", "keep", "budget") if name in sets}
         cuts, self.states = cache_states(story.classifier, everywhere, progress, **often, **sets)
@@ -124,21 +107,12 @@ class Protocol:
         self.cuts = {layer: cut for layer, cut in cuts.items() if layer != self.head or layer in layers}
         self.moments = second_moments(story.classifier, list(self.cuts), story.reference, progress=progress)
         self.everyday = layer_keys(self.cuts, spread(story.reference, SAMPLE), self.moments)
-        self.kept = layer_keys(self.cuts, solved) if solved is not None else None
-        self.solved = solved
 
     def _among(self, layers: Sequence[str] | None) -> dict[str, Any]:
         return {layer: self.cuts[layer] for layer in layers or self.cuts}
 
-    def _usable(self, settings: Settings) -> Settings:
-        """Without kept images, the settings without what concerns them, each once."""
-        if self.kept:
-            return settings
-        bare = [{name: v for name, v in s.items() if name not in ("keep_weight", "keep_share")} for s in settings]
-        return [one for i, one in enumerate(bare) if one not in bare[:i]]
-
-    def _given(self, layers: Sequence[str] | None, exemplars: Exemplars | None, settings: Settings) -> tuple:
-        return self._among(layers), exemplars or self.story.exemplars, self.everyday, self._usable(settings)
+    def _given(self, layers: Sequence[str] | None, exemplars: Exemplars | None) -> tuple:
+        return self._among(layers), exemplars or self.story.exemplars, self.everyday
 
     def rewriting(
         self,
@@ -148,7 +122,7 @@ class Protocol:
         layers: Sequence[str] | None = None,
     ) -> Trials:
         """Edits of the story's `exemplars` (default: the single ones) in `layers` (default: all)."""
-        return rewriting_trials(*self._given(layers, exemplars, settings), strengths, self.kept)
+        return rewriting_trials(*self._given(layers, exemplars), settings, strengths)
 
     def random_directions(
         self,
@@ -159,7 +133,7 @@ class Protocol:
         seed: int = 0,
     ) -> Trials:
         """The same trials as `rewriting` along random directions: the control."""
-        return random_trials(*self._given(layers, exemplars, settings), strengths, self.kept, seed)
+        return random_trials(*self._given(layers, exemplars), settings, strengths, seed)
 
     def finetuning(
         self, settings: Settings, exemplars: Exemplars | None = None, layers: Sequence[str] | None = None
@@ -185,20 +159,19 @@ class Protocol:
         settings = usual if settings is None else settings
         among, exemplars = self._among(layers), exemplars or self.story.exemplars
         if name not in OF_THE_HEAD:
-            return baseline_trials(method, among, exemplars, self.moments, settings, strengths, self.kept)
+            return baseline_trials(method, among, exemplars, self.moments, settings, strengths)
         if self.head is None:
             return Trials(lambda: (), 0)
         last = {layer: among[layer] for layer in list(among)[-1:]}
-        everyday, _ = self.staying(last)
+        everyday = self.everyday_states(last)
         batches = {layer: everyday.batches(layer) for layer in last}
-        return baseline_trials(method, last, exemplars, batches, settings, strengths, self.kept)
+        return baseline_trials(method, last, exemplars, batches, settings, strengths)
 
-    def staying(self, layers: Iterable[str]) -> tuple[CachedStates, CachedStates | None]:
-        """A sample of the reference images, and the kept ones that go into a solve, as states at `layers`."""
-        wanted, sample = set(layers), spread(self.story.reference, 4 * SAMPLE)
-        cuts = {layer: cut for layer, cut in self.cuts.items() if layer in wanted}
-        everyday = LabelledImages.unlabelled(sample, self.story.classifier.classes)
-        return CachedStates(cuts, everyday), CachedStates(cuts, self.solved) if self.solved is not None else None
+    def everyday_states(self, layers: Iterable[str]) -> CachedStates:
+        """Run a sample of the reference images up to `layers`."""
+        cuts = {layer: cut for layer, cut in self.cuts.items() if layer in set(layers)}
+        sample = spread(self.story.reference, 4 * SAMPLE)
+        return CachedStates(cuts, LabelledImages.unlabelled(sample, self.story.classifier.classes))
 
     def interpolated(self, tuned: Choice, strengths: Sequence[float] = (0.25, 0.5, 0.75), among: int = 20) -> Choice:
         """Choose among fine-tunings and what lies between the best of them and the classifier (WiSE-FT, PAINT)."""
@@ -233,7 +206,7 @@ class Protocol:
         best = best_runs(tried, plan.top, rank_by=self.rank_by)
         for steps, localities in ((plan.steps[1:], (0.0,)), (plan.steps, plan.localities), (plan.long, ())):
             best = best if localities else best_runs(tried, plan.longest, ("layer", "locality"), self.rank_by)
-            again = repeated_trials(best, self.cuts, exemplars, steps, localities, *self.staying(best.layer))
+            again = repeated_trials(best, self.cuts, exemplars, steps, localities, self.everyday_states(best.layer))
             tried = pd.concat([tried, self._swept(again)], ignore_index=True) if len(again) else tried
         chosen = self.choose(tried)
         best = tried.index.isin(ranked(tried, self.rank_by).head(SLIM).index)
@@ -310,17 +283,9 @@ def _fragile_first(states: CachedStates) -> CachedStates:
         return states
 
 
-def _head(classifier: Classifier, layer: str, image: Tensor) -> str | None:
-    """The linear layer whose output is the logits, None where there is none."""
-    cut = Cut(classifier, layer)
+def _head(classifier: Classifier, size: Sequence[int]) -> str | None:
+    """Name the linear layer whose output is the logits, None where there is none."""
     try:
-        return find_head(cut, cut.prefix(image))[0]
+        return find_head(classifier, size)
     except ValueError:
         return None
-
-
-def split_keep(keep: LabelledImages | None) -> tuple[LabelledImages | None, LabelledImages | None]:
-    """The kept images that go into the solve, and those that bound the choice; of few images all do both."""
-    if keep is None or not len(keep):
-        return None, None
-    return keep.split(1 / 3) if len(keep) >= SPLIT_FROM else (keep, keep)

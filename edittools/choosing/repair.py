@@ -3,7 +3,6 @@
     fix = repair(classifier, exemplar, failing=…, everyday=…, keep=…)
     fix.edit, fix.table
     print(fix.verdict)
-    lab.repair_figure(fix)  # the same as a picture
 
 A dozen failing images is usual, so they choose and report by cross-validation: each part is read by the edit that the
 other parts choose. The edit that comes back is chosen on all of them.
@@ -33,19 +32,12 @@ from edittools.classifiers import Classifier, by_name
 from edittools.cut import editable_layers, later_layers
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
-from edittools.images import Images, LabelledImages, stratified
+from edittools.images import Images, LabelledImages, LazyImages, stratified
 from edittools.metrics import Comparison, errors, predict
 from edittools.rewriting import Problem, fits, pose
 
 SETTINGS = tuple(
-    {"rank": rank, "masked": masked, "objective": "least_squares", **terms}
-    for rank in (1, 3)
-    for masked in (True, False)
-    for terms in (
-        {"reference_weight": 0.0, "keep_weight": 0.0, "keep_share": 0.3},
-        {"reference_weight": 1.0, "keep_weight": 0.0, "keep_share": 0.3},
-        {"reference_weight": 1.0, "keep_weight": 1.0, "keep_share": 0.3},
-    )
+    grid(rank=(1, 3), masked=(True, False), objective=("least_squares",), reference_weight=(0.0, 10.0, 100.0))
 )
 """Settings of `rewrite` that `repair` tries, in every layer; the exact objective, since it takes milliseconds."""
 
@@ -138,9 +130,9 @@ def repair(
             `seed` of all splits; the same seed gives the same edit.
 
     An interrupt (Ctrl-C) ends the search; the best so far comes back, `finished` is False. An image that is in a set
-    more than once is used once, with a warning. Raises `ValueError` for
-    fewer than two failing images or none that is misread, for images that are in two sets, and where no trial can be
-    made.
+    more than once is used once, with a warning. Raises `ValueError` for fewer than two failing images or none that is
+    misread, for images that are in two sets (only x of an exemplar may be a failing image as well), and where no trial
+    can be made; `TypeError` for failing images without labels, and for what is no images.
     """
     plan, named = Search(**search), _named(exemplars)
     story = _story(classifier, named, failing, everyday, keep, plan)
@@ -198,7 +190,10 @@ def _story(
     plan: Search,
 ) -> Scenario:
     """The images as a scenario, each with one duty."""
-    failing = distinct("failing", by_name("failing", failing, classifier))
+    if not isinstance(failing, LabelledImages):
+        found = type(failing).__name__
+        raise TypeError(f"failing images are a {found}: expected LabelledImages(images, labels, classes)")
+    failing = _labelled("failing", failing, classifier)
     if len(failing) < 2:
         raise ValueError(f"{len(failing)} failing images: expected two or more, a dozen is usual")
     wrong = errors(predict(classifier, failing), failing.labels)
@@ -218,12 +213,13 @@ def _story(
 
 
 def _check_apart(sets: Mapping[str, LabelledImages | None], exemplars: Sequence[Exemplar]) -> None:
-    """Refuse images that are in two sets; x of an exemplar may be among the failing images, what is solved for not."""
+    """Refuse images that are in two sets; only x of an exemplar may be in another, among the failing images."""
     changed = torch.stack([one.changed for one in exemplars])
     shown = {"the exemplars": torch.cat([changed, *(one.image[None] for one in exemplars)])}
     sets = {**sets, **shown, "the exemplars' x'": changed}
     pairs = [("keep", other) for other in ("failing", "the exemplars", "everyday")]
-    for one, other in (*pairs, ("failing", "everyday"), ("failing", "the exemplars' x'")):
+    pairs += [("everyday", "the exemplars"), ("failing", "everyday"), ("failing", "the exemplars' x'")]
+    for one, other in pairs:
         if sets[one] is not None and (shared := shared_images(sets[one], sets[other])):
             raise ValueError(f"{shared} images are both in {one} and in {other}: expected each in one set")
 
@@ -245,6 +241,8 @@ def _labelled(name: str, images: Images | None, classifier: Classifier) -> Label
         return None
     if isinstance(images, LabelledImages):
         return distinct(name, by_name(name, images, classifier))
+    if not isinstance(images, Tensor | LazyImages):
+        raise TypeError(f"{name} images are a {type(images).__name__}: expected a tensor, LazyImages or LabelledImages")
     return distinct(name, LabelledImages(images, predict(classifier, images).argmax(dim=1), classifier.classes))
 
 

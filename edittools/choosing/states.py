@@ -9,18 +9,15 @@ import copy
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from edittools.baselines.finetuning import forward
 from edittools.checks import check_amount
-from edittools.classifiers import Classifier, unwrapped
+from edittools.classifiers import Classifier, by_name, marks_of, unwrapped
 from edittools.cut import Cut, State, cut_all, prefixes, states_at
 from edittools.edits import Edit, added, applied_edits, unedited_fingerprint
-from edittools.graph import descendants, parameters_of
 from edittools.images import LabelledImages, digest_tensors, in_batches, positions
 from edittools.metrics import Comparison, errors
 
@@ -41,10 +38,11 @@ class CachedStates:
             raise ValueError("images kept at no layer: expected at least one cut, see cache_states")
         if not len(data):
             raise ValueError("no images to keep: expected at least one")
+        self._classifier = next(iter(cuts.values())).classifier
+        data = by_name("images to keep", data, self._classifier)
         self.cuts, self.labels, self._one = cuts, data.labels, data.images[:1]
         self.order = torch.arange(len(data))
-        self._classifier = next(iter(cuts.values())).classifier
-        self._applied, self._versions = applied_edits(self._classifier), _versions(self._classifier)
+        self._applied, self._versions = applied_edits(self._classifier), _marks(self._classifier)
         self._fingerprints = _fingerprints(self._classifier)
         self.states = self._run(data, batch_size, progress)
         self._outputs: dict[str, tuple[tuple[int, ...], list[Tensor]]] = {}
@@ -86,30 +84,19 @@ class CachedStates:
         """
         return torch.cat(list(self._parts(edit)))
 
-    @cached_property
-    def _axes(self) -> dict[str, list[int | None]]:
-        """Which dimension of each part of a layer's state counts images: the one in which two are more than one."""
-        one, two = (prefixes(list(self.cuts.values()), self._one.repeat(n, 1, 1, 1)) for n in (1, 2))
-        return {
-            layer: [_axis(*parts) for parts in zip(first.alive, second.alive, strict=True)]
-            for layer, first, second in zip(self.cuts, one, two, strict=True)
-        }
-
     def _pick(self, layer: str, chosen: Tensor, batch_size: int) -> Iterable[State]:
-        """Take the images at `chosen` out of the batches kept at a layer; what counts no images is the same for all."""
-        axes, parts = self._axes[layer], list(zip(*(state.alive for state in self.states[layer]), strict=True))
-        whole = [
-            torch.cat(part, axis) if axis is not None and isinstance(part[0], Tensor) else part[0]
-            for part, axis in zip(parts, axes, strict=True)
-        ]
+        """Take the images at `chosen` out of the batches kept at a layer."""
+        states = self.states[layer]
+        axes, parts = self.cuts[layer].image_axes(states[0]), zip(*(state.alive for state in states), strict=True)
+        whole = [(torch.cat(part, axis), axis) for part, axis in zip(parts, axes, strict=True)]
         return [
-            State(tuple(_taken(part, axis, some) for part, axis in zip(whole, axes, strict=True)))
+            State(tuple(part.index_select(axis, some.to(part.device)) for part, axis in whole), states[0].size)
             for some in chosen.split(batch_size)
         ]
 
     def _check_states(self, start: str) -> None:
         """Refuse states at a layer before which the model is no longer the same, or that edits alone do not explain."""
-        if (versions := _versions(self._classifier)) != self._versions:
+        if (versions := _marks(self._classifier)) != self._versions:
             if _fingerprints(self._classifier) != self._fingerprints:
                 raise ValueError(
                     f"weights or buffers of the {type(self.cuts[start].model).__name__} were changed, by something "
@@ -140,6 +127,7 @@ class CachedStates:
         cut, change = self.cuts[start], edit.changes.get(f"{start}.weight")
         if edit.fingerprint != self._fingerprints[0]:
             edit.check_fits(self._classifier)
+        edit.check_beneath(self._classifier)
         if change is None or len(edit.changes) > 1:
             _check_behind(cut, edit)
             parameters = {n: (p := cut.model.get_parameter(n)) + c.delta().to(p) for n, c in edit.changes.items()}
@@ -151,7 +139,7 @@ class CachedStates:
     def _unedited(self, layer: str) -> Iterable[tuple[State, Tensor]]:
         """The states with what the layer makes of their keys with the weight and bias that it has now."""
         cut = self.cuts[layer]
-        version = tuple(parameter._version for parameter in cut.module.parameters())
+        version = tuple(p._version for p in (cut.weight, cut.bias) if p is not None)
         if self._outputs.get(layer, (None,))[0] != version:
             self._outputs[layer] = version, [cut.output(state) for state in self.states[layer]]
         return zip(self.states[layer], self._outputs[layer][1], strict=True)
@@ -217,9 +205,8 @@ class FreshStates(CachedStates):
         return ((state, self.cuts[layer].output(state)) for state in self.states[layer])
 
 
-def _versions(classifier: Classifier) -> list[tuple[int, int, int]]:
-    """Mark parameters and buffers so that a change in place shows, and another tensor; no value is read."""
-    return [(id(t), t.data_ptr(), t._version) for t in (*classifier.parameters(), *classifier.buffers())]
+def _marks(classifier: Classifier) -> list[tuple[int, int, float]]:
+    return marks_of((*classifier.parameters(), *classifier.buffers()))
 
 
 def _fingerprints(classifier: Classifier) -> tuple[str, str]:
@@ -229,38 +216,17 @@ def _fingerprints(classifier: Classifier) -> tuple[str, str]:
 
 def _in_states(cut: Cut) -> set[int]:
     """The `id` of each parameter on which the states at a cut depend: of what runs before the layer or beside it."""
-    behind = descendants(cut._call)
-    nodes = [node for node in cut._graph.nodes if node not in behind]
-    read = [node for node in nodes if node.op != "get_attr" or any(user not in behind for user in node.users)]
-    return {id(parameter) for parameter in parameters_of(cut.model, read).values()}
+    return {id(parameter) for parameter in cut.state_parameters.values()}
 
 
 def _check_behind(cut: Cut, edit: Edit) -> None:
     """Refuse an edit of what comes before a cut, or beside it, and is in its states already."""
-    behind = {name for name, _ in cut.rest.named_parameters(remove_duplicate=False)}
     for name in edit.changes:
-        if name not in behind and name.rpartition(".")[0] != cut.layer:
+        if name not in cut.later_parameters and name.rpartition(".")[0] != cut.layer:
             raise ValueError(
                 f"{edit} also changes {name!r}, which is not behind {cut.layer!r}, the first of its layers kept here: "
                 f"keep the images at {name.rpartition('.')[0]!r} as well"
             )
-
-
-def _axis(one: Any, two: Any) -> int | None:
-    """Which dimension of a part of a state, for one and for two images, counts the images (0 of a number), or None."""
-    sizes = list(zip(one.shape, two.shape, strict=True)) if isinstance(one, Tensor) else [(one, two)]
-    grown = [i for i, (a, b) in enumerate(sizes) if a != b]
-    if grown and [sizes[i] for i in grown] != [(1, 2)]:
-        raise ValueError(
-            f"what is kept of one image and of two, {sizes}, does not say where an image begins: no subset can be taken"
-        )
-    return grown[0] if grown else None
-
-
-def _taken(part: Any, axis: int | None, some: Tensor) -> Any:
-    if axis is None:
-        return part
-    return part.index_select(axis, some.to(part.device)) if isinstance(part, Tensor) else len(some)
 
 
 def cache_states(

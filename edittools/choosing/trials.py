@@ -68,19 +68,17 @@ def baseline_trials(
     reference: Mapping[str, Any],
     settings: Settings,
     strengths: Sequence[float] = (0.5, 1.0),
-    keep: Mapping[str, LayerKeys] | None = None,
 ) -> Trials:
-    """Try `method(classifier, cut, exemplars, reference, keep=, **setting)` in each layer, at each strength α.
+    """Try `method(classifier, cut, exemplars, reference, **setting)` in each layer, at each strength α.
 
-    `reference`, what the method takes, and the keys to `keep` go by layer. What a method finds no direction for, such
-    as a rank above what the keys at a small mask span, gives no trial.
+    `reference`, what the method takes, goes by layer. What a method finds no direction for, such as a rank above what
+    the keys at a small mask span, gives no trial.
     """
 
     def make() -> Iterator[Trial]:
         for (layer, name, shown), setting in product(_at_layers(cuts, exemplars), settings):
-            near = {"keep": keep[layer]} if keep else {}
             try:
-                edit = method(shown.cut.classifier, shown.cut, shown, reference[layer], **near, **setting)
+                edit = method(shown.cut.classifier, shown.cut, shown, reference[layer], **setting)
             except RankError:
                 continue
             yield {"layer": layer, "exemplar": name, **setting}, edit
@@ -94,10 +92,9 @@ def rewriting_trials(
     reference: Mapping[str, SecondMoment | LayerKeys],
     settings: Settings,
     strengths: Sequence[float] = (0.5, 1.0),
-    keep: Mapping[str, LayerKeys] | None = None,
 ) -> Trials:
     """Rewrite with each layer, exemplar and setting of `rewrite`, at each strength α, see `baseline_trials`."""
-    return baseline_trials(rewrite, cuts, exemplars, reference, settings, strengths, keep)
+    return baseline_trials(rewrite, cuts, exemplars, reference, settings, strengths)
 
 
 def random_trials(
@@ -106,7 +103,6 @@ def random_trials(
     reference: Mapping[str, SecondMoment | LayerKeys],
     settings: Settings,
     strengths: Sequence[float] = (0.5, 1.0),
-    keep: Mapping[str, LayerKeys] | None = None,
     seed: int = 0,
 ) -> Trials:
     """The control of `rewriting_trials`: the same trials, solved in the same way along random directions.
@@ -119,7 +115,7 @@ def random_trials(
         return rewrite(classifier, cut, shown, *given, basis=basis.to(cut.weight), **setting)
 
     ranked = [setting for setting in settings if setting.get("rank", 1) is not None]
-    return baseline_trials(rewrite_at_random, cuts, exemplars, reference, ranked, strengths, keep)
+    return baseline_trials(rewrite_at_random, cuts, exemplars, reference, ranked, strengths)
 
 
 def _at_layers(cuts: Mapping[str, Cut], exemplars: Exemplars) -> Iterator[tuple[str, str, ExemplarStates]]:
@@ -138,28 +134,22 @@ def finetuning_trials(
     exemplars: Exemplars,
     settings: Settings,
     reference: LabelledImages | CachedStates | None = None,
-    keep: LabelledImages | CachedStates | None = None,
 ) -> Trials:
     """Fine-tune in each layer, with each exemplar and setting of `finetune`.
 
-    Settings that differ in `steps` alone are one run, see `finetune_path`. `reference` images for the locality term and
-    those to `keep`, which have a term like it, may come as `CachedStates`; then they are not run up to the layer again.
+    Settings that differ in `steps` alone are one run, see `finetune_path`. `reference` images for the locality term may
+    come as `CachedStates`; then they are not run up to the layer again.
     """
     runs = _runs(settings)
 
     def make() -> Iterator[Trial]:
         for (layer, name, shown), (setting, steps) in product(_at_layers(cuts, exemplars), runs):
-            near = {"reference": _batches(reference, layer), "keep": _batches(keep, layer)}
-            path = finetune_path(shown.cut.classifier, shown.cut, shown, steps, **near, **setting)
+            near = reference.batches(layer) if isinstance(reference, CachedStates) else reference
+            path = finetune_path(shown.cut.classifier, shown.cut, shown, steps, reference=near, **setting)
             for count, edit in zip(steps, path, strict=True):
                 yield {"layer": layer, "exemplar": name, **setting, "steps": count}, edit
 
     return Trials(make, len(cuts) * len(exemplars) * sum(len(steps) for _, steps in runs))
-
-
-def _batches(images: LabelledImages | CachedStates | None, layer: str) -> Any:
-    """Images as they are, cached states as batches at a layer."""
-    return images.batches(layer) if isinstance(images, CachedStates) else images
 
 
 def _runs(settings: Settings) -> list[tuple[dict[str, Any], list[int]]]:
@@ -197,7 +187,6 @@ def repeated_trials(
     steps: Sequence[int],
     localities: Sequence[float] = (),
     reference: LabelledImages | CachedStates | None = None,
-    keep: LabelledImages | CachedStates | None = None,
     batch_size: int = 16,
 ) -> Trials:
     """Repeat fine-tunings, rows of a table of `sweep`, for other `steps`, and with each locality (default: their own).
@@ -209,7 +198,7 @@ def repeated_trials(
         own = {"momentum": (getattr(row, "momentum", 0.0),), "locality": localities or (getattr(row, "locality", 0.0),)}
         settings = grid(scope=(row.scope,), rate=(row.rate,), **own, batch_size=(batch_size,), steps=steps)
         cut, exemplar = {row.layer: cuts[row.layer]}, {row.exemplar: exemplars[row.exemplar]}
-        parts.append(finetuning_trials(cut, exemplar, settings, reference, keep))
+        parts.append(finetuning_trials(cut, exemplar, settings, reference))
     return sum(parts, Trials(lambda: (), 0))
 
 

@@ -58,10 +58,10 @@ def _fires(method: Method, story: Scenario) -> list[str]:
     inside = float((firing * exemplar.mask.to(firing)).sum() / firing.sum().clamp_min(1e-12))
     covered = float(exemplar.mask.mean())
     said = [f"{inside:.0%} of its firing in x' is inside the mask, which covers {covered:.0%} of the image."]
-    moved = {"everyday": record.reference_movement, "kept": record.kept_movement}
-    known = [f"of {name} images {share:.0%}" for name, share in moved.items() if share is not None]
-    moves = f"It moves the layer's outputs {' and '.join(known)} as far as those at the mask."
-    return [*said, moves] if known else said
+    if record.reference_movement is not None:
+        moved = f"{record.reference_movement:.0%}"
+        said.append(f"It moves the layer's outputs of everyday images {moved} as far as those at the mask.")
+    return said
 
 
 def _held_out(table: pd.DataFrame) -> str:

@@ -1,219 +1,143 @@
-"""The controls of a desk, without what they do: every widget has its words, which screen readers read as well."""
+"""The parts of a desk's panel, without what they do; every control has its words, which screen readers read as well."""
 
+import base64
 from collections.abc import Sequence
+from html import escape
+from pathlib import Path
 
+import anywidget
 import ipywidgets as w
-import pandas as pd
+import traitlets
+from torch import Tensor
 
-from edittools.lab.bench import Bench
-from edittools.lab.cards import Code, Pictures, Said, Slider
-from edittools.lab.palette import KINDS, PARTS
-from edittools.rewriting import OBJECTIVES
-from edittools.world.textures import STYLES, VARIANTS
+from edittools.images import resized
+from edittools.lab.desk_sets import DeskSets, Result
+from edittools.lab.pixels import to_pixels, to_png
 
-MISREAD, READ_RIGHTLY = "x' (it is misread)", "x (it is read rightly)"
-WIDE = {"description_width": "74px"}
-READS = {"texture": ("style", "variant", "shading"), "patch": ("source", "part", "file", "shading"), "word": ("text",)}
-"""Which controls each kind of change has, beside the mask."""
+HELD_OUT = "Result, held out"
+CHOSEN_BY = "Result, on the pictures that chose"
+WIDE = {"style": {"description_width": "66px"}, "layout": {"width": "100%"}}
 
 
-def text(value: str = "", *classes: str) -> w.HTML:
-    """Some words."""
-    shown = w.HTML(value)
-    for name in classes:
-        shown.add_class(name)
-    return shown
+class _Small(anywidget.AnyWidget):
+    _esm = Path(__file__).parent / "desk.js"
+    _css = Path(__file__).parent / "desk.css"
+    _kind = traitlets.Unicode().tag(sync=True)
+
+
+class Pictures(_Small):
+    """Show pictures with what they are and what is read in them, to choose one from if `selectable`.
+
+    `selected` is the place of the one that is chosen, -1 for none; `label` names the whole for screen readers; `size`
+    is the width of a picture on the screen.
+    """
+
+    _kind = traitlets.Unicode("pictures").tag(sync=True)
+    _pictures = traitlets.List().tag(sync=True)
+    cards = traitlets.List().tag(sync=True)
+    selected = traitlets.Int(-1).tag(sync=True)
+    selectable = traitlets.Bool(False).tag(sync=True)
+    label = traitlets.Unicode().tag(sync=True)
+    size = traitlets.Int(72).tag(sync=True)
+
+    def show(self, images: Tensor | Sequence[Tensor]) -> None:
+        """Show other pictures `(3, H, W)`; what stands below them are the `cards`, see `card`."""
+        self._pictures = [_small_png(image, 2 * self.size) for image in images]
+
+
+class Said(_Small):
+    """Show words that screen readers read out when they change; `alarm` shows that something went wrong."""
+
+    _kind = traitlets.Unicode("said").tag(sync=True)
+    text = traitlets.Unicode().tag(sync=True)
+    alarm = traitlets.Bool(False).tag(sync=True)
+
+    def say(self, text: str, alarm: bool = False) -> None:
+        """Show other words."""
+        with self.hold_sync():
+            self.text, self.alarm = text, alarm
+
+
+class Controls(w.VBox):
+    """Hold what a desk is asked with (what the picture shows, material, layer, strength, buttons) and what it says."""
+
+    def __init__(self, materials: Sequence[str], sets: DeskSets) -> None:
+        """Build the controls; a star marks the layers worth trying first."""
+        layers, later, self._can_search = sets.layers, sets.later, "everyday" in sets.given
+        self.shows = w.Text(description="it shows", continuous_update=False, **WIDE)
+        self.material = w.Dropdown(options=materials, description="turn it to", **WIDE)
+        options = [(f"★ {name}", name) for name in later] + [(name, name) for name in layers if name not in later]
+        start = later[len(later) // 3] if later else layers[-1]
+        self.layer = w.Dropdown(options=options, value=start, description="layer", **WIDE)
+        self.strength = w.BoundedFloatText(1.0, min=0, max=2, step=0.25, description="strength", **WIDE)
+        self.pair = Pictures(label="x and x'", size=84)
+        self.rewrite = button("Rewrite", "rewrite this layer by the marked picture", "primary")
+        self.search = button("Find the best", "try the starred layers, several ranks and strengths")
+        self.stop = button("Stop", "end the search with the best so far")
+        self.progress = w.FloatProgress(0, max=1, layout={"width": "100%"})
+        self.searching(None)
+        self.said, self.title, self.verdict = Said(), heading(""), Said()
+        self.undo = button("Undo edit", "go back to the result before")
+        self.save = button("Save", "write the edit as a file")
+        small = {"style": {"description_width": "24px"}, "layout": {"width": "170px"}}
+        self.path = w.Text("edit.safetensors", description="file", continuous_update=False, **small)
+        look = {"tooltip": "add pictures, or show a saved edit", "layout": {"width": "auto"}}
+        self.upload = w.FileUpload(accept=".safetensors,image/*", multiple=True, description="Add files", **look)
+        asked = [self.shows, self.material, self.pair, self.layer, self.strength]
+        asked += [row(self.rewrite, self.search, self.stop), self.progress, self.said]
+        came = [self.title, self.verdict, row(self.undo, self.path, self.save, self.upload)]
+        super().__init__([heading("3 Change it, and rewrite"), *asked, *came])
+        self.add_class("et-box")
+
+    def searching(self, share: float | None) -> None:
+        """Show how far a search is, 0 to 1, or that there is none."""
+        self.rewrite.disabled, self.stop.disabled = share is not None, share is None
+        self.search.disabled = share is not None or not self._can_search
+        self.progress.layout.display, self.progress.value = "none" if share is None else "", share or 0.0
+
+    def show(self, result: Result | None, can_undo: bool) -> None:
+        """Show what an edit did, and whether its figures are held out."""
+        where = "" if result is None else HELD_OUT if result.held_out else CHOSEN_BY
+        self.title.value, self.verdict.text = where and f"<h4>{where}</h4>", "" if result is None else result.verdict
+        self.undo.disabled, self.save.disabled = not can_undo, result is None
+
+
+def card(classes: Sequence[str], label: int, before: int, after: int, caption: str = "") -> dict:
+    """What stands below a picture: the class it shows (or a `caption`), what is read before → after, and the state."""
+    state = {(0, 1): "corrected", (1, 0): "broken", (1, 1): "right"}.get((before == label, after == label), "wrong")
+    reads = classes[after] if after == before else f"{classes[before]} → {classes[after]}"
+    caption = caption or classes[label]
+    return {"caption": caption, "reads": reads, "state": state, "said": f"{caption}, read as {reads}: {state}"}
+
+
+def layout(desk: w.VBox) -> list[w.Widget]:
+    """Lay out a desk: what it works with; below, pictures, editor and controls beside each other."""
+    notes = w.HTML("<br>".join(escape(note) for note in (f"{desk.sets}.", *desk.sets.notes))).add_class("et-quiet")
+    pick = column(heading("1 Pick a picture"), desk.pictures, name="et-pick")
+    return [notes, column(pick, desk.box, desk.controls, name="et-columns")]
 
 
 def heading(words: str) -> w.HTML:
     """A heading."""
-    return text(f"<h4>{words}</h4>")
+    return w.HTML(f"<h4>{words}</h4>")
 
 
 def row(*children: w.Widget) -> w.Box:
     """Widgets beside each other, as many as fit."""
-    return _boxed(w.Box, children, "et-row")
+    return w.Box(children).add_class("et-row")
 
 
 def column(*children: w.Widget, name: str = "et-box") -> w.VBox:
     """Widgets below each other."""
-    return _boxed(w.VBox, children, "et-box", name)
+    return w.VBox(children).add_class("et-box").add_class(name)
 
 
-def _boxed(kind: type, children: Sequence[w.Widget], *classes: str) -> w.Box:
-    box = kind(list(children))
-    for name in classes:
-        box.add_class(name)
-    return box
-
-
-def button(words: str, hint: str = "", style: str = "") -> w.Button:
+def button(words: str, hint: str, style: str = "") -> w.Button:
     """A button as wide as its words."""
     return w.Button(description=words, tooltip=hint, button_style=style, layout={"width": "auto"})
 
 
-class Palette(w.VBox):
-    """What is done to what the mask covers, and which of x and x' the picture is."""
-
-    def __init__(self, pictures: Sequence[tuple[str, tuple[str, int]]]) -> None:
-        """Build the controls; `pictures` are what can be pasted from, by name."""
-        full = {"style": WIDE, "layout": {"width": "100%"}}
-        self.kind = w.Dropdown(options=[(does, name) for name, does in KINDS.items()], description="change", **full)
-        self.misread = w.Dropdown(
-            options=[(MISREAD, True), (READ_RIGHTLY, False)],
-            description="picture is",
-            **full,
-        )
-        self.style_name = w.Dropdown(options=STYLES, value="gravel", description="material", **full)
-        self.variant = w.BoundedIntText(min=1, max=VARIANTS, value=1, description="variant", **full)
-        self.shading = w.BoundedFloatText(min=0, max=1, step=0.1, value=0.7, description="shading", **full)
-        self.source = w.Dropdown(options=list(pictures), description="picture", **full)
-        self.part = w.Dropdown(options=list(PARTS), description="its part", **full)
-        self.file = w.Text(description="or a file", placeholder="path of a picture", continuous_update=False, **full)
-        self.word = w.Text(value="ipod", description="word", continuous_update=False, **full)
-        self._named = {
-            "style": self.style_name,
-            "variant": self.variant,
-            "shading": self.shading,
-            "text": self.word,
-            "source": self.source,
-            "part": self.part,
-            "file": self.file,
-        }
-        self._options = column()
-        super().__init__([self.kind, self._options, self.misread])
-        self.add_class("et-box")
-        self.kind.observe(lambda change: self._arrange(), "value")
-        self._arrange()
-
-    @property
-    def inputs(self) -> tuple[w.Widget, ...]:
-        """All controls."""
-        return (self.kind, self.misread, *self._named.values())
-
-    def _arrange(self) -> None:
-        """Show the controls of the kind of change that is chosen."""
-        self._options.children = [self._named[name] for name in READS.get(self.kind.value, ())]
-        self.misread.layout.display = "none" if self.kind.value in ("word", "blank") else ""
-
-
-class Controls(w.VBox):
-    """How the edit is solved: layer, rank, mask, objective, α."""
-
-    def __init__(self, layers: pd.DataFrame, everyday: bool) -> None:
-        """Build the controls; `layers` is `Bench.table()`."""
-        full = {"style": WIDE, "layout": {"width": "100%"}}
-        worth = layers[layers["worth trying"]]
-        options = [(f"★ {name}", name) for name in worth.layer]
-        options += [(name, name) for name in layers[~layers["worth trying"]].layer]
-        start = worth.layer.iloc[len(worth) // 3] if len(worth) else layers.layer.iloc[-1]
-        self.layer = w.Dropdown(options=options, value=start, description="layer", **full)
-        self.rank = w.BoundedIntText(min=1, max=64, value=1, description="rank", **full)
-        objectives = [(one.replace("_", " "), one) for one in reversed(OBJECTIVES)]
-        self.objective = w.Dropdown(options=objectives, description="objective", **full)
-        tick = {"indent": False, "layout": {"width": "auto"}}
-        self.masked = w.Checkbox(True, description="at the mask only", **tick)
-        self.spare = w.Checkbox(True, description="spare the other images", **tick)
-        self.live = w.Checkbox(True, description="rewrite as I draw", **tick)
-        self.strength = Slider()
-        self.rewrite = button("Rewrite", "solve the edit of this picture (again)", "primary")
-        self.fresh = button("New edit", "leave this edit as it is and begin another one")
-        self.search = button("Find the best", "try the starred layers, ranks and strengths on all pictures")
-        self.stop = button("Stop", "end the search with the best so far")
-        self.search.disabled, self.stop.disabled = not everyday, True
-        self.progress = w.FloatProgress(0, max=1, layout={"width": "100%", "display": "none"})
-        hint = "★ worth trying first: the later half of the network, where rules of whole things are made."
-        super().__init__(
-            [
-                heading("Edit"),
-                self.layer,
-                text(hint, "et-quiet"),
-                self.rank,
-                self.objective,
-                self.masked,
-                self.spare,
-                self.strength,
-                self.live,
-                row(self.rewrite, self.fresh),
-                heading("Let it be found"),
-                row(self.search, self.stop),
-                self.progress,
-            ]
-        )
-        self.add_class("et-box")
-
-    def searching(self, share: float | None) -> None:
-        """Show how far a search is, or None: that there is none."""
-        self.search.disabled, self.stop.disabled = share is not None, share is None
-        self.progress.layout.display, self.progress.value = "none" if share is None else "", share or 0.0
-
-    @property
-    def inputs(self) -> tuple[w.Widget, ...]:
-        """The controls that make another edit."""
-        return self.layer, self.rank, self.objective, self.masked, self.spare
-
-
-class Chip(w.Box):
-    """One edit that was made: on or off, its strength, its place, and away with it."""
-
-    def __init__(self, name: str) -> None:
-        """Build the controls of the edit `name`."""
-        self.name = name
-        self.on = w.Checkbox(True, description=name, indent=False, layout={"width": "auto"})
-        self.about = text("", "et-quiet")
-        self.strength = Slider(label=f"strength α of {name}", layout={"width": "170px"})
-        self.earlier, self.later = button("◀", f"{name}: earlier"), button("▶", f"{name}: later")
-        self.remove = button("✕", f"remove {name}")
-        super().__init__([self.on, self.about, self.strength, self.earlier, self.later, self.remove])
-        self.add_class("et-row")
-        self.add_class("et-chip")
-
-
-class Shelf(w.VBox):
-    """Below: the edits made, undo, files, code."""
-
-    def __init__(self) -> None:
-        """Build the controls."""
-        path = {"continuous_update": False, "layout": {"width": "300px"}, "style": {"description_width": "30px"}}
-        self.chips = column()
-        self.undo = button("Undo edit", "take back the last change of the edits")
-        self.path = w.Text("edit.safetensors", description="file", **path)
-        self.save, self.load = button("Save", "write the sum of the edits that are on"), button("Load", "read an edit")
-        self.upload = w.FileUpload(accept=".safetensors", description="Load from here", layout={"width": "auto"})
-        self.code = Code()
-        super().__init__(
-            [
-                heading("Edits made; those that are on are added up"),
-                self.chips,
-                row(self.undo, self.path, self.save, self.load, self.upload),
-                self.code,
-            ]
-        )
-        self.add_class("et-box")
-
-
-class Results(w.VBox):
-    """Right: counts, the verdict, pictures before and after."""
-
-    def __init__(self) -> None:
-        """Build what is shown."""
-        self.status, self.counts, self.verdict = Said(), text(), Said()
-        self.status.add_class("et-status-line")
-        self.firing = w.Checkbox(False, description="show where the key fires", indent=False, layout={"width": "auto"})
-        self.pictures = Pictures(label="what is read in some pictures, now and before", size=104)
-        self.firing.observe(lambda change: setattr(self.pictures, "show_overlays", change["new"]), "value")
-        note = text("Bars: what is read now; the mark: what it was before.", "et-quiet")
-        self._shown = None
-        super().__init__(
-            [heading("Before and after"), self.status, self.counts, self.verdict, row(self.firing, note), self.pictures]
-        )
-        self.add_class("et-box")
-        self.add_class("et-right")
-
-    def fill(self, bench: Bench, cards: Sequence[dict]) -> None:
-        """Set what is read in the shown pictures; the pictures themselves are sent once."""
-        if self._shown is bench.some:
-            self.pictures.cards = list(cards)
-        else:
-            self.pictures.show(bench.some, cards)
-            self._shown = bench.some
+def _small_png(image: Tensor, most: int) -> str:
+    """A square image as a PNG of at most so many pixels across, in base64."""
+    small = resized(image[None].float().clamp(0, 1), min(most, image.shape[1]))[0]
+    return base64.b64encode(to_png(to_pixels(small))).decode()

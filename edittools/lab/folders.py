@@ -14,17 +14,25 @@ from edittools.metrics import predict
 
 
 def pictures_in(folder: str | os.PathLike) -> list[Path]:
-    """The files below a folder whose names are those of pictures; `FileNotFoundError` where there is no folder."""
+    """List the pictures below a folder, sorted; links to folders are followed, hidden files are skipped.
+
+    Raises `FileNotFoundError` where there is no folder.
+    """
     root = Path(folder).expanduser()
     if not root.is_dir():
-        raise FileNotFoundError(
-            f"no folder {os.fspath(folder)!r}: expected one with pictures, or with a folder a class"
-        )
-    return sorted(path for path in root.rglob("*") if path.suffix.lower() in IMG_EXTENSIONS)
+        raise FileNotFoundError(f"no folder {os.fspath(folder)!r}: expected one with pictures, or with one a class")
+    found, seen = [], set()
+    for place, folders, files in os.walk(root, followlinks=True):
+        known = os.path.realpath(place) in seen  # a link that leads back
+        seen.add(os.path.realpath(place))
+        folders[:] = [] if known else [name for name in folders if not name.startswith(".")]
+        names = [] if known else [name for name in files if not name.startswith(".")]
+        found += [Path(place, name) for name in names if name.lower().endswith(IMG_EXTENSIONS)]
+    return sorted(found)
 
 
 def read_folder(folder: str | os.PathLike, classifier: Classifier, step: int = 1) -> tuple[LabelledImages, list[str]]:
-    """The pictures below a folder at the classifier's size, one in `step`, and a line for each that is left out.
+    """Read the pictures below a folder at the classifier's size, one in `step`; name each that is left out.
 
     A picture shows the class that the folder it lies in is named after (`School_bus` is `school bus`, a number is the
     class of that index); lying in the folder itself it has no label and is held to what is read now. Raises
@@ -40,7 +48,7 @@ def read_folder(folder: str | os.PathLike, classifier: Classifier, step: int = 1
         try:
             images.append(load_image(path, classifier.size, classifier.resize_to))
         except (ValueError, OSError) as error:
-            left_out.append(f"{path.relative_to(root)}: {_reason(error)}")
+            left_out.append(f"{path.relative_to(root)}: {str(error).partition(': ')[2] or error}")
             continue
         labels.append(label)
         names.append(str(path.relative_to(root)))
@@ -66,7 +74,3 @@ def _class_of(name: str, classifier: Classifier) -> int:
 
 def _plain(name: str) -> str:
     return re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFC", name)).strip().casefold()
-
-
-def _reason(error: Exception) -> str:
-    return str(error).partition(": ")[2] or str(error)

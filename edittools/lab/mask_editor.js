@@ -1,6 +1,6 @@
-// The browser's half of MaskEditor (widgets.py): drawing, undo and the view. Python sees a mask when a stroke is done.
+// The browser's half of MaskEditor (editor.py): drawing, undo and the view. Python sees a mask when a stroke is done.
 
-// --- what the tools do to a mask; the twin of masks.py, where the rules are explained ---------------------------------
+// --- what the tools do to a mask --------------------------------------------------------------------------------------
 // A mask is {w, h, data}, data one byte a pixel; v is 1 to add and 0 to take away; a point is [x, y].
 
 function span(mask, y, from, to, v) {
@@ -50,34 +50,6 @@ function rectangle(mask, [x0, y0], [x1, y1], v) {
   for (let y = Math.max(Math.min(y0, y1), 0); y <= last; y++) span(mask, y, Math.min(x0, x1), Math.max(x0, x1), v);
 }
 
-// The part of `allowed` (w wide, one byte a cell) that is connected to the seeds by up, down, left and right.
-function connected(allowed, w, seeds) {
-  const out = new Uint8Array(allowed.length), todo = [...seeds];
-  while (todo.length) {
-    const p = todo.pop();
-    if (!allowed[p] || out[p]) continue;
-    const row = p - (p % w);
-    let a = p, b = p;
-    while (a > row && allowed[a - 1]) a--;
-    while (b < row + w - 1 && allowed[b + 1]) b++;
-    out.fill(1, a, b + 1);
-    for (const d of [-w, w]) {
-      for (let i = a + d; i <= b + d; i++) if (allowed[i] && !out[i] && (i === a + d || !allowed[i - 1])) todo.push(i);
-    }
-  }
-  return out;
-}
-
-// `pixels` is an ImageData.
-function flood(pixels, x, y, tolerance) {
-  const { width, height, data } = pixels, like = new Uint8Array(width * height), seed = 4 * (y * width + x);
-  const [r, g, b] = data.subarray(seed, seed + 3);
-  for (let i = 0, j = 0; i < like.length; i++, j += 4) {
-    like[i] = Math.abs(data[j] - r) <= tolerance && Math.abs(data[j + 1] - g) <= tolerance && Math.abs(data[j + 2] - b) <= tolerance;
-  }
-  return { w: width, h: height, data: connected(like, width, [y * width + x]) };
-}
-
 // Set v where the coarser grid, enlarged to the mask's size, holds `value`.
 function setWhere(mask, grid, value, v) {
   const columns = Int32Array.from({ length: mask.w }, (_, x) => Math.floor((x * grid.w) / mask.w));
@@ -106,15 +78,6 @@ function invert({ data }) {
 function shrink(mask, radius) {
   invert(mask);
   grow(mask, radius);
-  invert(mask);
-}
-
-function fillHoles(mask) {
-  const { w, h, data } = mask, seeds = [];
-  for (let x = 0; x < w; x++) seeds.push(x, (h - 1) * w + x);
-  for (let y = 0; y < h; y++) seeds.push(y * w, y * w + w - 1);
-  invert(mask);
-  data.set(connected(data, w, seeds));
   invert(mask);
 }
 
@@ -148,10 +111,6 @@ function decode(text, size) {
   return data;
 }
 
-export const raster = {
-  stroke, polygon, rectangle, flood, setWhere, grow, shrink, invert, fillHoles, encode, decode,
-};
-
 // --- the document: what all views of one widget share ------------------------------------------------------------------
 
 const UNDO_STEPS = 200, LONGEST = 9e6; // a message of more than 10 MiB would be lost without an error
@@ -172,16 +131,9 @@ class Document {
     this.load();
     model.on("change:_masks", () => this.receive());
     model.on("change:active", () => this.select());
-    for (const name of ["colour", "opacity"]) model.on(`change:${name}`, () => this.notify());
     this.picture = new Image();
     this.picture.src = "data:image/png;base64," + model.get("_picture");
-    this.ready = this.picture.decode().then(() => {
-      const canvas = document.createElement("canvas");
-      [canvas.width, canvas.height] = [this.picture.naturalWidth, this.picture.naturalHeight];
-      const context = canvas.getContext("2d");
-      context.drawImage(this.picture, 0, 0);
-      this.pixels = context.getImageData(0, 0, canvas.width, canvas.height);
-    });
+    this.ready = this.picture.decode();
   }
 
   get active() {
@@ -198,36 +150,29 @@ class Document {
     this.model.save_changes();
   }
 
-  // Set the masks, in one message with what step that is.
-  put(masks, step = "") {
-    this.model.set("_step", step);
+  // Set the masks; `back` says whether that is a step of undo (true) or redo (false).
+  put(masks, back) {
+    this.back = back;
     this.set("_masks", masks);
   }
 
-  // Take the drawn mask, and the others for their outlines, from the text.
+  // Take the drawn mask from the text.
   load(again = false) {
     const text = this.masks.find(([name]) => name === this.active)[1];
     if (text !== this.text || again) this.data = decode(text, this.w * this.h);
     this.text = text;
     this.count = text.split(" ").reduce((sum, length, i) => sum + (i % 2 ? +length : 0), 0);
-    this.others = null;
-    for (const [name, other] of this.masks) {
-      if (name === this.active) continue;
-      const data = decode(other, this.w * this.h);
-      if (!this.others) this.others = data;
-      else for (const [p, q] of runs(data)) this.others.fill(1, p, q);
-    }
   }
 
-  // A change of the masks: ours, the other view's or Python's; undo and redo say so.
+  // A change of the masks: ours, or Python's.
   receive() {
-    const old = this.masks, now = this.model.get("_masks"), step = this.model.get("_step");
-    const equal = (a) => a && a.length === now.length && a.every(([name, text], i) => name === now[i][0] && text === now[i][1]);
-    if (equal(old)) return;
-    if (step === "undo" && equal(this.past.at(-1))) {
+    const old = this.masks, now = this.model.get("_masks"), back = this.back;
+    this.back = undefined;
+    if (JSON.stringify(old) === JSON.stringify(now)) return;
+    if (back === true) {
       this.future.push(old);
       this.past.pop();
-    } else if (step === "redo" && equal(this.future.at(-1))) {
+    } else if (back === false) {
       this.past.push(old);
       this.future.pop();
     } else {
@@ -252,7 +197,7 @@ class Document {
     const masks = this.masks.map(([name, old]) => [name, name === this.active ? text : old]);
     if (masks.reduce((sum, [, each]) => sum + each.length, 0) > LONGEST) {
       this.load(true);
-      return this.notify("This mask is too ragged to send; fill holes or use a brush.");
+      return this.notify("This mask is too ragged to send: smooth it with a brush.");
     }
     this.text = text;
     this.put(masks);
@@ -267,25 +212,11 @@ class Document {
   }
 
   undo() {
-    if (this.past.length) this.put(this.past.at(-1), "undo");
+    if (this.past.length) this.put(this.past.at(-1), true);
   }
 
   redo() {
-    if (this.future.length) this.put(this.future.at(-1), "redo");
-  }
-
-  add(name) {
-    if (!name.trim() || this.masks.some(([known]) => known === name)) return false;
-    this.put([...this.masks, [name, String(this.w * this.h)]]);
-    this.set("active", name);
-    return true;
-  }
-
-  remove() {
-    const gone = this.active, left = this.masks.filter(([name]) => name !== gone);
-    if (!left.length) return;
-    this.set("active", left[0][0]);
-    this.put(left);
+    if (this.future.length) this.put(this.future.at(-1), false);
   }
 
   notify(message) {
@@ -298,38 +229,35 @@ class Document {
 const TOOLS = {
   brush: ["Brush", "B", "Drag to paint.", "M9.5 14.5 19 5a2 2 0 0 0-3-3l-9 9.5M9.5 14.5c2 3-.5 6.5-6.5 6 2-1.5 1-3 2-5 1-1.5 3-2 4.5-1z"],
   eraser: ["Eraser", "E", "Drag to erase.", "M8 20h12M5 13 14 4l6 6-9 9H8l-3-3a2 2 0 0 1 0-3zM9.5 8.5l6 6"],
-  line: ["Line", "L", "Drag from one end to the other.", "M6.5 17.5l11-11M3 19a2 2 0 1 0 4 0 2 2 0 1 0-4 0M17 5a2 2 0 1 0 4 0 2 2 0 1 0-4 0"],
   polygon: ["Polygon", "P", "Click the corners; click the first or last one again to close. Backspace takes one back.", "M12 3l9 7-3.5 10h-11L3 10z"],
   lasso: ["Lasso", "O", "Drag around the area.", "M7 16c-6-2-5-12 5-12s11 10 3 12c-4 1-6-1-8-1-3 0-3 4 0 4 2 0 2 2 1 3"],
   rectangle: ["Rectangle", "R", "Drag from corner to corner.", "M4 6h16v12H4z"],
-  fill: ["Fill by colour", "F", "Click on a colour: its connected area.", "M11 4l8 8-7 7a2 2 0 0 1-3 0l-5-5a2 2 0 0 1 0-3zM8 2l3 3M4 12h15M21 15c1.5 2 2 3 2 4a1.8 1.8 0 0 1-3.6 0c0-1 .6-2 1.6-4z"],
   smart: ["Smart select", "S", "Click, or drag over, the segments that belong to it.", "M14 10 4 20l-1-1 10-10zM17 2v4M15 4h4M20 9v4M18 11h4M9 3v3M7.5 4.5h3"],
 };
 
 const ICONS = {
-  add: "M12 5v14M5 12h14",
-  subtract: "M5 12h14",
   grow: "M9 9h6v6H9zM12 6V2M12 22v-4M6 12H2M22 12h-4M10 4l2-2 2 2M10 20l2 2 2-2M4 10l-2 2 2 2M20 10l2 2-2 2",
   shrink: "M10 10h4v4h-4zM12 2v5M12 22v-5M2 12h5M22 12h-5M10 5l2 2 2-2M10 19l2-2 2 2M5 10l2 2-2 2M19 10l-2 2 2 2",
-  holes: "M3 12a9 9 0 1 0 18 0 9 9 0 1 0-18 0M9 12a3 3 0 1 0 6 0 3 3 0 1 0-6 0M11 12a1 1 0 1 0 2 0 1 1 0 1 0-2 0",
   invert: "M4 4h16v16H4zM4 20 20 4M8 4v8M12 4v4M4.5 8h7.5",
   clear: "M4 4h16v16H4zM9 9l6 6M15 9l-6 6",
-  newMask: "M12 3 3 8l9 5 9-5zM3 13l9 5M18 14v7M14.5 17.5h7",
-  remove: "M4 7h16M9 7V4h6v3M6.5 7l1 13h9l1-13M10 11v5M14 11v5",
   undo: "M8 4 4 8l4 4M4 8h10a6 6 0 0 1 0 12H8",
   redo: "M16 4l4 4-4 4M20 8H10a6 6 0 0 0 0 12h6",
   zoomIn: "M4 10.5a6.5 6.5 0 1 0 13 0 6.5 6.5 0 1 0-13 0M15.5 15.5 21 21M10.5 7.5v6M7.5 10.5h6",
   zoomOut: "M4 10.5a6.5 6.5 0 1 0 13 0 6.5 6.5 0 1 0-13 0M15.5 15.5 21 21M7.5 10.5h6",
   fit: "M4 9V4h5M20 9V4h-5M4 15v5h5M20 15v5h-5",
-  outline: "M12 3c5 0 9 3 9 8s-3 4-3 7-3 3-6 3-9-2-9-9 4-9 9-9z",
-  hide: "M2 12c3-5 6-7 10-7s7 2 10 7c-3 5-6 7-10 7s-7-2-10-7zM9 12a3 3 0 1 0 6 0 3 3 0 1 0-6 0M4 20 20 4",
   help: "M3 12a9 9 0 1 0 18 0 9 9 0 1 0-18 0M9.5 9.5a2.5 2.5 0 1 1 3.5 2.3c-.7.4-1 .9-1 1.7M12 16.5v.3",
 };
 
+// What is painted over the image: red, green, blue and opacity in one number, as ImageData has them.
+const rgba = (r, g, b, a) => ((Math.round(255 * a) << 24) | (b << 16) | (g << 8) | r) >>> 0;
+const COLOURS = {
+  line: rgba(255, 45, 149, 1), fill: rgba(255, 45, 149, 0.45), rim: rgba(255, 255, 255, 0.9), mesh: rgba(255, 255, 255, 0.45), glow: rgba(255, 255, 255, 0.3),
+};
+
 const SHORTCUTS = [
-  ["B E L P O R F S", "tools"], ["X", "add ↔ take away"], ["Alt or right button", "the opposite, once"], ["[ ] or Shift+wheel", "brush size"],
-  ["G, Shift+G", "grow, shrink"], ["J", "fill holes"], ["I", "invert"], ["Delete", "clear"], ["Ctrl+Z, Ctrl+Shift+Z", "undo, redo"],
-  ["+ − 0, Ctrl+wheel", "zoom"], ["Space+drag, wheel", "pan when zoomed in"], ["V", "outline"], ["H held", "hide the mask"], ["N", "next mask"],
+  ["B E P O R S", "tools"], ["Alt or right button", "take away (eraser: add)"], ["[ ] or Shift+wheel", "brush size"],
+  ["G, Shift+G", "grow, shrink"], ["I", "invert"], ["Delete", "clear"], ["Ctrl+Z, Ctrl+Shift+Z", "undo, redo"],
+  ["+ − 0, Ctrl+wheel", "zoom"], ["Space+drag, wheel", "pan when zoomed in"], ["H held", "hide the mask"], ["N", "next mask"],
   ["Arrows (Shift: 10), Home …", "move the cursor"], ["Enter", "press, release there"], ["Esc", "cancel"], ["?", "this list"],
 ];
 
@@ -373,12 +301,10 @@ class View {
   constructor(doc, el) {
     this.doc = doc;
     this.tool = "brush";
-    this.adding = true;
-    this.outlined = this.hidden = this.space = false;
+    this.hidden = this.space = false;
     this.radius = Math.max(1, Math.round(Math.max(doc.w, doc.h) / 50));
     this.step = Math.max(1, Math.round(Math.max(doc.w, doc.h) / 512)); // pixels to grow or shrink by
     this.cursor = [doc.w >> 1, doc.h >> 1];
-    this.touches = new Map();
     this.build(el);
     this.resizing = new ResizeObserver(() => this.resize());
     this.resizing.observe(this.stage);
@@ -411,44 +337,24 @@ class View {
     const { doc } = this, edit = (change) => () => this.edit(change);
     this.tools = Object.entries(TOOLS).map(([name, [label, key, , path]]) =>
       this.button(label, key, path, () => this.choose(name), { "data-tool": name }));
-    this.modes = [true, false].map((adding) =>
-      this.button(adding ? "Add to the mask" : "Take away from the mask", "X", ICONS[adding ? "add" : "subtract"], () => this.setMode(adding), { "data-mode": adding ? "add" : "subtract" }));
     this.size = this.range("Size", 0, Math.max(20, Math.ceil(Math.max(doc.w, doc.h) / 8)), this.radius, (value) => this.setRadius(value));
-    this.tolerance = this.range("Tolerance", 0, 128, 24, (value) => this.setTolerance(value));
-    this.setTolerance(24);
-    this.opacity = this.range("Opacity", 0, 100, 45, (value) => doc.set("opacity", value / 100));
-    this.colour = make("input", { type: "color", "aria-label": "Colour of the mask", title: "Colour of the mask", oninput: (e) => doc.set("colour", e.target.value) });
     this.undo = this.button("Undo", "Ctrl+Z", ICONS.undo, () => this.history("undo"));
     this.redo = this.button("Redo", "Ctrl+Shift+Z", ICONS.redo, () => this.history("redo"));
-    this.outline = this.button("Outline only", "V", ICONS.outline, () => this.toggleOutline());
-    const show = () => this.hide(false), press = (e) => (e.key === " " || e.key === "Enter") && this.hide(true);
-    this.hideButton = this.button("Hide the mask while held", "H", ICONS.hide, () => {}, {
-      onpointerdown: () => this.hide(true), onpointerup: show, onpointerleave: show, onblur: show, onkeydown: press, onkeyup: show });
     this.helpButton = this.button("Shortcuts", "?", ICONS.help, () => this.toggleHelp(), { "aria-expanded": "false" });
     this.names = make("select", { "aria-label": "Mask to draw on", title: "Mask to draw on (N: next)", onchange: () => doc.set("active", this.names.value) });
-    this.removeButton = this.button("Remove this mask", "", ICONS.remove, () => doc.remove(), { "data-action": "remove" });
-    this.newName = make("input", { type: "text", placeholder: "name, Enter", "aria-label": "Name of the new mask", maxlength: 60, hidden: "" });
-    this.newName.addEventListener("keydown", (e) => {
-      if (e.key === "Enter" && !doc.add(this.newName.value)) return this.update("Choose a name that is not taken.");
-      if (e.key === "Enter" || e.key === "Escape") this.toggleNewName(false);
-    });
+    this.naming = make("label", { class: "et-names" }, make("span", {}, "Mask"), this.names);
     const toolbar = make("div", { class: "et-toolbar", role: "toolbar", "aria-label": "Mask tools" },
-      group("Tools", ...this.tools), group("Add or take away", ...this.modes),
+      group("Tools", ...this.tools),
       group("Undo and redo", this.undo, this.redo),
       group("Change the mask",
         this.button(`Grow by ${this.step} px`, "G", ICONS.grow, edit((mask) => grow(mask, this.step)), { "data-action": "grow" }),
         this.button(`Shrink by ${this.step} px`, "Shift+G", ICONS.shrink, edit((mask) => shrink(mask, this.step)), { "data-action": "shrink" }),
-        this.button("Fill holes", "J", ICONS.holes, edit(fillHoles), { "data-action": "holes" }),
         this.button("Invert", "I", ICONS.invert, edit(invert), { "data-action": "invert" }),
         this.button("Clear", "Delete", ICONS.clear, edit((mask) => mask.data.fill(0)), { "data-action": "clear" })),
       group("Zoom",
         this.button("Zoom out", "−", ICONS.zoomOut, () => this.zoom(1 / 1.5)), this.button("Zoom in", "+", ICONS.zoomIn, () => this.zoom(1.5)),
         this.button("Fit the whole image", "0", ICONS.fit, () => this.fit())),
-      group("Look", this.outline, this.hideButton, this.helpButton));
-    const options = make("div", { class: "et-options" },
-      make("label", { class: "et-names" }, make("span", {}, "Mask"), this.names),
-      group("Masks", this.button("New mask", "", ICONS.newMask, () => this.toggleNewName(true), { "data-action": "new" }), this.removeButton), this.newName,
-      this.size, this.tolerance, this.opacity, this.colour);
+      group("Help", this.helpButton), this.size, this.naming);
     this.layers = ["image", "mask", "marks"].map((name) => make("canvas", { class: `et-${name}` }));
     [this.base, this.over, this.top] = this.layers;
     for (const [name, value] of Object.entries({ tabindex: 0, role: "application", "aria-label": `Drawing area, ${doc.w} by ${doc.h} pixels` })) this.top.setAttribute(name, value);
@@ -459,7 +365,7 @@ class View {
     this.hint = make("div", { class: "et-hint" });
     this.help = make("dl", { class: "et-help", hidden: "" }, ...SHORTCUTS.map(([keys, what]) => make("div", {}, make("dt", {}, keys), make("dd", {}, what))));
     this.root = make("div", { class: "et-editor", "data-jp-suppress-context-menu": "" },
-      toolbar, options, this.stage, make("div", { class: "et-status" }, this.status, this.place), this.hint, this.help);
+      toolbar, this.stage, make("div", { class: "et-status" }, this.status, this.place), this.hint, this.help);
     const listen = (target, handlers) => Object.entries(handlers).forEach(([type, handler]) => target.addEventListener(type, handler.bind(this), { passive: false }));
     listen(this.root, { keydown: this.keydown, keyup: this.keyup });
     listen(this.top, {
@@ -473,19 +379,9 @@ class View {
     this.cancel();
     this.tool = name;
     this.tools.forEach((button) => button.setAttribute("aria-pressed", button.dataset.tool === name));
-    this.size.hidden = !["brush", "eraser", "line"].includes(name);
-    this.tolerance.hidden = name !== "fill";
+    this.size.hidden = !["brush", "eraser"].includes(name);
     this.hint.replaceChildren(make("b", {}, TOOLS[name][0]), ` ${TOOLS[name][2]} `, make("kbd", {}, "?"), " for all shortcuts.");
     this.setRadius(this.radius);
-    this.setMode(this.adding);
-  }
-
-  setMode(adding) {
-    this.adding = adding;
-    this.modes.forEach((button, i) => {
-      button.setAttribute("aria-pressed", (i === 0) === (adding && this.tool !== "eraser"));
-      button.disabled = this.tool === "eraser";
-    });
     this.update();
   }
 
@@ -495,32 +391,14 @@ class View {
     this.drawMarks();
   }
 
-  setTolerance(tolerance) {
-    this.threshold = tolerance;
-    this.tolerance.show(tolerance, String(tolerance));
-  }
-
-  toggleOutline() {
-    this.outlined = !this.outlined;
-    this.outline.setAttribute("aria-pressed", this.outlined);
-    this.paint();
-  }
-
   toggleHelp() {
     this.help.hidden = !this.help.hidden;
     this.helpButton.setAttribute("aria-expanded", !this.help.hidden);
   }
 
-  toggleNewName(open) {
-    this.newName.hidden = !open;
-    this.newName.value = "";
-    (open ? this.newName : this.top).focus({ preventScroll: true });
-  }
-
   hide(hidden) {
     if (hidden === this.hidden) return;
     this.hidden = hidden;
-    this.hideButton.setAttribute("aria-pressed", hidden);
     this.paint();
   }
 
@@ -540,12 +418,10 @@ class View {
     const { doc } = this, share = (100 * doc.count) / (doc.w * doc.h);
     this.names.replaceChildren(...doc.masks.map(([name]) => make("option", { value: name }, name)));
     this.names.value = doc.active;
-    this.removeButton.disabled = doc.masks.length < 2;
+    this.naming.hidden = doc.masks.length < 2;
     this.undo.disabled = !doc.past.length;
     this.redo.disabled = !doc.future.length;
     [this.undo.tabIndex, this.redo.tabIndex] = this.undo.disabled ? [-1, 0] : [0, -1];
-    this.opacity.show(Math.round(100 * doc.model.get("opacity")), `${Math.round(100 * doc.model.get("opacity"))} %`);
-    this.colour.value = doc.model.get("colour");
     this.root.dataset.count = doc.count;
     this.status.textContent = message || `${doc.count.toLocaleString("en")} px · ${share.toFixed(share < 1 ? 2 : 1)} % of the image`;
     this.paint();
@@ -555,17 +431,11 @@ class View {
   // --- drawing: pointer and keyboard both press, move and release at a pixel ---
 
   press(pixel, opposite, near) {
-    const { doc, tool } = this, v = +((this.adding && tool !== "eraser") !== opposite);
+    const { doc, tool } = this, v = +((tool !== "eraser") !== opposite);
     if (tool === "polygon" && this.gesture) return this.corner(pixel, near);
     this.cancel();
     this.gesture = { tool, v, points: [pixel] };
-    if (tool === "fill") {
-      this.cancel();
-      if (!this.covers(pixel) || !doc.pixels) return;
-      const area = flood(doc.pixels, ...this.cell(pixel, doc.pixels.width, doc.pixels.height), this.threshold);
-      setWhere(doc.mask, area, 1, v);
-      doc.commit();
-    } else if (tool !== "polygon") this.draw([pixel, pixel]);
+    if (tool !== "polygon") this.draw([pixel, pixel]);
   }
 
   move(pixel) {
@@ -574,7 +444,7 @@ class View {
     const last = gesture.points.at(-1);
     if (last[0] === pixel[0] && last[1] === pixel[1]) return;
     if (gesture.tool === "polygon") return (this.gesture.next = pixel);
-    if (gesture.tool === "line" || gesture.tool === "rectangle") gesture.points = [gesture.points[0], pixel];
+    if (gesture.tool === "rectangle") gesture.points = [gesture.points[0], pixel];
     else gesture.points.push(pixel);
     this.draw([last, pixel]);
   }
@@ -584,7 +454,6 @@ class View {
     if (!gesture || gesture.tool === "polygon") return;
     const { tool, v, points } = gesture, mask = doc.mask;
     this.gesture = null;
-    if (tool === "line") stroke(mask, points, this.radius, v);
     if (tool === "rectangle") rectangle(mask, points[0], points.at(-1), v);
     if (tool === "lasso") polygon(mask, points, v);
     doc.commit();
@@ -615,9 +484,7 @@ class View {
         setWhere(doc.mask, doc.segments, number, gesture.v);
       }
     }
-    const [[x0, y0], [x1, y1]] = ends, r = this.radius;
-    const area = free ? [Math.min(x0, x1) - r, Math.min(y0, y1) - r, Math.max(x0, x1) + r + 1, Math.max(y0, y1) + r + 1] : undefined;
-    doc.views.forEach((view) => view.paint(area));
+    doc.views.forEach((view) => view.paint());
   }
 
   cancel() {
@@ -631,13 +498,9 @@ class View {
     return x >= 0 && y >= 0 && x < this.doc.w && y < this.doc.h;
   }
 
-  cell([x, y], w, h) {
-    return [Math.floor((x * w) / this.doc.w), Math.floor((y * h) / this.doc.h)];
-  }
-
-  segment(pixel) {
-    const { segments } = this.doc, [x, y] = this.cell(pixel, segments.w, segments.h);
-    return segments.data[y * segments.w + x];
+  segment([x, y]) {
+    const { segments, w, h } = this.doc;
+    return segments.data[Math.floor((y * segments.h) / h) * segments.w + Math.floor((x * segments.w) / w)];
   }
 
   // --- pointer ---
@@ -656,8 +519,6 @@ class View {
     this.top.focus({ preventScroll: true });
     event.preventDefault();
     if (event.isTrusted) this.top.setPointerCapture(event.pointerId);
-    if (event.pointerType === "touch") this.touches.set(event.pointerId, this.position(event));
-    if (this.touches.size > 1) return this.cancel();
     this.keyboard = false;
     this.hover = this.pixel(event);
     if (event.button === 1 || this.space) this.panning = this.position(event);
@@ -666,7 +527,6 @@ class View {
   }
 
   pointermove(event) {
-    if (this.touches.has(event.pointerId) && this.touches.size > 1) return this.pinch(event);
     this.hover = this.pixel(event);
     if (this.panning) {
       const to = this.position(event);
@@ -681,25 +541,14 @@ class View {
   }
 
   pointerup(event) {
-    this.touches.delete(event.pointerId);
     if (this.panning) this.panning = null;
     else this.release();
     this.drawMarks();
   }
 
   pointercancel(event) {
-    this.touches.delete(event.pointerId);
     this.panning = null;
     this.cancel();
-  }
-
-  pinch(event) {
-    const spread = ([a, b]) => [Math.hypot(a[0] - b[0], a[1] - b[1]), (a[0] + b[0]) / 2, (a[1] + b[1]) / 2];
-    const [before, x0, y0] = spread([...this.touches.values()]);
-    this.touches.set(event.pointerId, this.position(event));
-    const [after, x1, y1] = spread([...this.touches.values()]);
-    this.moveTo(this.left + x1 - x0, this.upper + y1 - y0);
-    this.zoom(after / Math.max(before, 1), [x1, y1]);
   }
 
   wheel(event) {
@@ -715,13 +564,13 @@ class View {
 
   keydown(event) {
     const { key, shiftKey } = event, command = event.ctrlKey || event.metaKey, letter = key.toLowerCase();
-    if (event.target === this.newName || (event.target === this.names && !command)) return;
+    if (event.target === this.names && !command) return;
     const tool = Object.keys(TOOLS).find((name) => TOOLS[name][1].toLowerCase() === letter);
     const mask = (change) => this.edit(change), bigger = Math.max(1, Math.round(this.radius / 10));
     const anywhere = {
-      x: () => this.setMode(!this.adding), "[": () => this.setRadius(this.radius - bigger), "]": () => this.setRadius(this.radius + bigger),
-      g: () => mask((m) => (shiftKey ? shrink : grow)(m, this.step)), j: () => mask(fillHoles), i: () => mask(invert), delete: () => mask((m) => m.data.fill(0)),
-      "+": () => this.zoom(1.5), "=": () => this.zoom(1.5), "-": () => this.zoom(1 / 1.5), 0: () => this.fit(), v: () => this.toggleOutline(),
+      "[": () => this.setRadius(this.radius - bigger), "]": () => this.setRadius(this.radius + bigger),
+      g: () => mask((m) => (shiftKey ? shrink : grow)(m, this.step)), i: () => mask(invert), delete: () => mask((m) => m.data.fill(0)),
+      "+": () => this.zoom(1.5), "=": () => this.zoom(1.5), "-": () => this.zoom(1 / 1.5), 0: () => this.fit(),
       h: () => this.hide(true), n: () => this.nextMask(), "?": () => this.toggleHelp(),
     };
     const [w, h] = [this.doc.w, this.doc.h], far = shiftKey ? 10 : 1, page = Math.max(1, Math.round(h / 8));
@@ -825,55 +674,44 @@ class View {
     context.drawImage(doc.picture, this.left, this.upper, doc.w * scale, doc.h * scale);
   }
 
-  // Draw the mask again at the next frame, all or the part [x0, y0, x1, y1] of the image.
-  paint(area = [-Infinity, -Infinity, Infinity, Infinity]) {
-    const [a, b] = [this.dirty, area];
-    this.dirty = a ? [Math.min(a[0], b[0]), Math.min(a[1], b[1]), Math.max(a[2], b[2]), Math.max(a[3], b[3])] : b;
+  // Draw the mask again at the next frame.
+  paint() {
     this.frame ??= requestAnimationFrame(() => {
       this.frame = null;
-      if (this.scale) this.paintNow(this.dirty);
-      this.dirty = null;
+      if (this.scale) this.paintNow();
     });
   }
 
-  // Every screen pixel looks up its mask pixel, so the cost is the screen's and outlines are equally thin at any zoom.
-  paintNow(area) {
-    const { doc, dpr, over } = this, edge = Math.max(1, Math.round(1.25 * dpr));
-    const range = (from, to, offset, size) => [
-      Math.max(0, Math.floor((offset + from * this.scale) * dpr) - edge - 1), Math.min(size, Math.ceil((offset + to * this.scale) * dpr) + edge + 1)];
-    const [x0, x1] = range(area[0], area[2], this.left, over.width), [y0, y1] = range(area[1], area[3], this.upper, over.height);
-    if (x0 >= x1 || y0 >= y1) return;
+  // Every screen pixel looks up its mask pixel, so the cost is the screen's and the outline is equally thin at any zoom.
+  paintNow() {
+    const { doc, dpr, over } = this, { segments, data, w, h } = doc, { width, height } = over;
     const context = over.getContext("2d");
-    if (this.hidden) return context.clearRect(0, 0, over.width, over.height);
-    const image = context.createImageData(x1 - x0, y1 - y0), out = new Uint32Array(image.data.buffer);
-    const smart = this.tool === "smart", { segments, data, others, w, h } = doc;
+    if (this.hidden) return context.clearRect(0, 0, width, height);
+    const image = context.createImageData(width, height), out = new Uint32Array(image.data.buffer);
+    const smart = this.tool === "smart", edge = Math.max(1, Math.round(1.25 * dpr));
     const lit = smart && this.hover && this.covers(this.hover) ? this.segment(this.hover) : -1;
-    const look = (X, offset, size) => Math.max(-1, Math.min(size, Math.floor(((X + 0.5) / dpr - offset) / this.scale)));
-    const columns = Int32Array.from({ length: x1 - x0 + 2 * edge }, (_, i) => look(x0 + i - edge, this.left, w));
-    const inside = (value, size) => (value < 0 ? 0 : value >= size ? size - 1 : value);
+    const look = (X, offset) => Math.floor(((X + 0.5) / dpr - offset) / this.scale);
+    const inside = (value, size) => Math.max(0, Math.min(size - 1, value));
+    const columns = Int32Array.from({ length: width + 2 * edge }, (_, i) => look(i - edge, this.left));
     const near = columns.map((x) => inside(x, w)), cells = near.map((x) => Math.floor((x * segments.w) / w));
-    const [r, g, b] = [1, 3, 5].map((i) => parseInt(doc.model.get("colour").slice(i, i + 2), 16));
-    const rgba = (r, g, b, a) => ((Math.round(255 * a) << 24) | (b << 16) | (g << 8) | r) >>> 0;
-    const fill = this.outlined ? 0 : rgba(r, g, b, doc.model.get("opacity")), line = rgba(r, g, b, 1);
-    const rim = 2 * r + 3 * g + b > 760 ? rgba(0, 0, 0, 0.85) : rgba(255, 255, 255, 0.9);
-    const [white, black, mesh, glow] = [rgba(255, 255, 255, 0.9), rgba(0, 0, 0, 0.9), rgba(255, 255, 255, 0.45), rgba(255, 255, 255, 0.3)];
-    for (let Y = y0; Y < y1; Y++) {
-      const y = look(Y, this.upper, h);
+    for (let Y = 0; Y < height; Y++) {
+      const y = look(Y, this.upper);
       if (y < 0 || y >= h) continue;
-      const row = y * w, above = inside(look(Y - edge, this.upper, h), h) * w, below = inside(look(Y + edge, this.upper, h), h) * w;
-      const cellRow = Math.floor((y * segments.h) / h) * segments.w, cellBelow = Math.floor((inside(look(Y + 1, this.upper, h), h) * segments.h) / h) * segments.w;
-      for (let X = x0, i = edge, o = (Y - y0) * (x1 - x0); X < x1; X++, i++, o++) {
+      const rowAt = (Y) => inside(look(Y, this.upper), h), cellsAt = (y) => Math.floor((y * segments.h) / h) * segments.w;
+      const row = y * w, above = rowAt(Y - edge) * w, below = rowAt(Y + edge) * w;
+      const cellRow = cellsAt(y), cellBelow = cellsAt(rowAt(Y + 1));
+      for (let X = 0, i = edge, o = Y * width; X < width; X++, i++, o++) {
         const x = columns[i];
         if (x < 0 || x >= w) continue;
-        const m = data[row + x];
-        if (data[row + near[i - edge]] !== m || data[row + near[i + edge]] !== m || data[above + x] !== m || data[below + x] !== m) out[o] = m ? line : rim;
-        else if (others && others[row + x] && !(others[row + near[i - edge]] && others[row + near[i + edge]] && others[above + x] && others[below + x])) out[o] = ((X + Y) >> 2) & 1 ? white : black;
-        else if (smart && (segments.data[cellRow + cells[i]] !== segments.data[cellRow + cells[i + 1]] || segments.data[cellRow + cells[i]] !== segments.data[cellBelow + cells[i]])) out[o] = mesh;
-        else if (m) out[o] = fill;
-        else if (smart && segments.data[cellRow + cells[i]] === lit) out[o] = glow;
+        const m = data[row + x], cell = segments.data[cellRow + cells[i]];
+        const rim = [row + near[i - edge], row + near[i + edge], above + x, below + x].some((place) => data[place] !== m);
+        if (rim) out[o] = m ? COLOURS.line : COLOURS.rim;
+        else if (smart && (cell !== segments.data[cellRow + cells[i + 1]] || cell !== segments.data[cellBelow + cells[i]])) out[o] = COLOURS.mesh;
+        else if (m) out[o] = COLOURS.fill;
+        else if (smart && cell === lit) out[o] = COLOURS.glow;
       }
     }
-    context.putImageData(image, x0, y0);
+    context.putImageData(image, 0, 0);
   }
 
   // The brush's ring, the keyboard's cross and the shape that is being drawn, light on dark so that they always show.
@@ -884,7 +722,7 @@ class View {
     context.setTransform(this.dpr, 0, 0, this.dpr, 0, 0);
     context.clearRect(0, 0, this.width, this.height);
     context.beginPath();
-    const sized = ["brush", "eraser", "line"].includes(this.tool), focused = document.activeElement === this.top;
+    const sized = ["brush", "eraser"].includes(this.tool), focused = document.activeElement === this.top;
     if (hover && sized) {
       const [x, y] = at(hover), radius = Math.max(2, (this.radius + 0.5) * scale);
       context.moveTo(x + radius, y);

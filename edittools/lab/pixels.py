@@ -1,6 +1,8 @@
-"""Tensors as the pixels, files and texts that widgets show."""
+"""Tensors as the pixels, files and texts that widgets show, and the picture that a saved notebook keeps of a widget."""
 
+import base64
 import io
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,6 +10,18 @@ from PIL import Image
 from torch import Tensor
 
 from edittools.images import check_image
+
+
+class Pictured:
+    """Keep a picture of a widget, its `figure()`, in the saved notebook, for viewers that run no widgets."""
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict, dict]:
+        bundle, file = super()._repr_mimebundle_(**kwargs), io.BytesIO()
+        data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
+        self.figure().savefig(file, format="png", dpi=80)
+        small = io.BytesIO()
+        Image.open(file).convert("RGB").quantize(128).save(small, format="PNG", optimize=True)
+        return data | {"image/png": base64.b64encode(small.getvalue()).decode()}, metadata
 
 
 def to_pixels(image: Tensor, name: str = "image") -> NDArray[np.uint8]:

@@ -1,7 +1,7 @@
 """The notebooks' figures: pictures with predictions, error rates with intervals, trade-offs. Each gives a Figure."""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,7 +10,7 @@ import seaborn as sns
 import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
-from matplotlib.figure import Figure, SubFigure
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from edittools.classifiers import Classifier
@@ -19,22 +19,8 @@ from edittools.metrics import errors, predict
 
 RIGHT, WRONG, BEFORE, AFTER = "#1a7f37", "#cf222e", "#8c959f", "#0969da"
 RIVALS = ("projection", "null space", "closed form")
+WHISKERS = {"fmt": "none", "ecolor": "#24292f", "elinewidth": 1, "capsize": 2}
 OVERLAY = "#e6007e"  # shows on snow, asphalt, grass and sky
-
-
-class Probe(Protocol):
-    """What a figure needs of a `probing.Probe`: its table, and the pictures of a row."""
-
-    @property
-    def table(self) -> pd.DataFrame:
-        """A row for each classifier, image, concept, style and variant."""
-
-    def views(self, row: pd.Series) -> Sequence[Any]:
-        """The pictures of a row, each with `title`, `image`, what it is `read` as and the `chance` of its class."""
-
-
-def _pixels(image: Tensor) -> np.ndarray:
-    return image.detach().cpu().permute(1, 2, 0).clamp(0, 1).numpy()
 
 
 def image_grid(
@@ -44,39 +30,28 @@ def image_grid(
     overlays: Sequence[Tensor] | None = None,
     columns: int = 5,
     width: float = 2.0,
-    within: SubFigure | None = None,
-    points: float = 8.5,
-) -> Figure | SubFigure:
-    """Draw `(3, H, W)` images in a grid, each with a title of so many `points`; `right` colours these green and red.
+) -> Figure:
+    """Draw `(3, H, W)` images in a grid, each with a title; `right` colours these green and red.
 
-    `overlays` are `(H, W)` maps, 0 transparent and 1 (or more) strong, drawn over the images. It is a figure of its
-    own, or `within` a part of one.
+    `overlays` are `(H, W)` maps, 0 transparent and 1 (or more) strong, drawn over the images.
     """
-    count = len(images)
-    columns = min(columns, max(count, 1))
-    rows = -(-count // columns)
-    figure = within or plt.figure(figsize=(columns * width, rows * (width + 0.45 * max(points / 8.5, 1))))
-    axes = figure.subplots(rows, columns, squeeze=False)
+    columns = min(columns, max(len(images), 1))
+    rows = -(-len(images) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(columns * width, rows * (width + 0.45)), squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
     for i, (axis, image) in enumerate(zip(axes.flat, images, strict=False)):
-        picture(axis, image, None if overlays is None else overlays[i])
+        pixels = image.detach().cpu().permute(1, 2, 0).clamp(0, 1).numpy()
+        axis.imshow(pixels, interpolation="nearest" if image.shape[-1] < 100 else "antialiased")
+        if overlays is not None:
+            heat = overlays[i].cpu().clamp(0, 1).numpy()
+            axis.imshow(np.ones_like(heat), cmap=ListedColormap([OVERLAY]), alpha=0.7 * heat)
         if titles is not None:
             colour = "black" if right is None else RIGHT if bool(right[i]) else WRONG
-            axis.set_title(titles[i], fontsize=points, color=colour)
-    if within is None:
-        figure.tight_layout(pad=0.4)
-        plt.close(figure)
+            axis.set_title(titles[i], fontsize=9, color=colour)
+    figure.tight_layout(pad=0.4)
+    plt.close(figure)
     return figure
-
-
-def picture(axis: Axes, image: Tensor, overlay: Tensor | None = None) -> None:
-    """Draw one `(3, H, W)` image, with a map over it as in `image_grid`."""
-    axis.set_axis_off()
-    axis.imshow(_pixels(image), interpolation="nearest" if image.shape[-1] < 100 else "antialiased")
-    if overlay is not None:
-        heat = overlay.cpu().clamp(0, 1).numpy()
-        axis.imshow(np.ones_like(heat), cmap=ListedColormap([OVERLAY]), alpha=0.7 * heat)
 
 
 def predictions(
@@ -86,26 +61,25 @@ def predictions(
     count: int = 10,
     indices: Sequence[int] | None = None,
     **grid: Any,
-) -> Figure | SubFigure:
-    """Draw some images with what they are and what they are read as; wrong readings are red.
+) -> Figure:
+    """Draw some images, each with its class, and below what it is read as; wrong readings are red.
 
-    Without `indices`, up to half of `count` are wrong ones, spread over the set. With `before` `(N, classes)`, a second
-    line gives the reading before and after. `grid` are options of `image_grid`.
+    With `before` `(N, classes)` a reading that has changed is `before → after`. Without `indices`, up to half of
+    `count` are wrong ones, spread over the set. `grid` are options of `image_grid`.
     """
     guesses, wrong = logits.argmax(dim=1), errors(logits, data.labels)
     if indices is None:
         bad, good = (some_of(chosen.nonzero()[:, 0].tolist(), count // 2) for chosen in (wrong, ~wrong))
         indices = [*bad, *good]
 
-    def name(step: Tensor, i: int) -> str:
-        label = data.classes[int(step[i])]
-        return label if len(label) < 15 else f"{label[:13]}…"
+    def name(label: Tensor) -> str:
+        found = data.classes[int(label)]
+        return found if len(found) < 15 else f"{found[:13]}…"
 
-    if before is None:
-        titles = [f"{name(data.labels, i)} → {name(guesses, i)}" for i in indices]
-    else:
-        first = before.argmax(dim=1)
-        titles = [f"{name(data.labels, i)}\n{name(first, i)} → {name(guesses, i)}" for i in indices]
+    first, titles = guesses if before is None else before.argmax(dim=1), []
+    for i in indices:
+        changed = f"{name(first[i])} → " if first[i] != guesses[i] else ""
+        titles.append(f"{name(data.labels[i])}\n{changed}{name(guesses[i])}")
     return image_grid(torch.stack([data.images[i] for i in indices]), titles, ~wrong[list(indices)], **grid)
 
 
@@ -130,7 +104,7 @@ def confusions(data: LabelledImages, logits: Tensor, top: int = 8) -> Figure:
     """Draw what the misclassified images are taken for, most frequent first."""
     taken = logits.argmax(dim=1)[errors(logits, data.labels)]
     counts = pd.Series([data.classes[int(i)] for i in taken]).value_counts().head(top)[::-1]
-    figure, axis = _axes(None, (6, 0.3 * len(counts) + 0.9))
+    figure, axis = plt.subplots(figsize=(6, 0.3 * len(counts) + 0.9))
     axis.barh(counts.index, counts.to_numpy(), color=WRONG)
     axis.set_xlabel(f"of {len(taken)} misread images, how many are taken for …")
     return finished(figure)
@@ -138,13 +112,12 @@ def confusions(data: LabelledImages, logits: Tensor, top: int = 8) -> Figure:
 
 def layers(table: pd.DataFrame, colour: str = "objective") -> Figure:
     """Draw every trial of a sweep as a dot: `net` errors corrected in % by `layer`, coloured by `colour`."""
-    figure, axis = _axes(None, (max(6, 0.55 * table.layer.nunique()), 3.4))
+    figure, axis = plt.subplots(figsize=(max(6, 0.55 * table.layer.nunique()), 3.4))
     shades = {"hue": colour, "palette": [AFTER, "#d4a72c"]}
     sns.stripplot(table, x="layer", y="net", jitter=0.25, size=4, alpha=0.7, ax=axis, **shades)
     axis.axhline(0, color="#24292f", linewidth=1)
     axis.set_ylim(max(table.net.min() - 5, -110), 110)
-    axis.set_ylabel("net errors corrected (%)")
-    axis.set_xlabel("")
+    axis.set(xlabel="", ylabel="net errors corrected (%)")
     axis.tick_params(axis="x", rotation=60, labelsize=8)
     legend(axis, colour)
     return finished(figure)
@@ -159,18 +132,17 @@ def exemplar_figure(image: Tensor, changed: Tensor, mask: Tensor, firing: Tensor
     return image_grid(images, titles, overlays=overlays, columns=4, width=2.6)
 
 
-def error_bars(tables: Mapping[str, pd.DataFrame], ax: Axes | None = None) -> Figure:
+def error_bars(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Draw error rates by class with Wilson intervals: before, and after each edit in `tables` (see `by_class`)."""
     first = next(iter(tables.values()))
     series = {"before": (first, "before")} | {name: (table, "after") for name, table in tables.items()}
-    figure, axis = _axes(ax, (1.1 * len(first) + 2, 3.2))
+    figure, axis = plt.subplots(figsize=(1.1 * len(first) + 2, 3.2))
     step = 0.8 / len(series)
     colours = [BEFORE, AFTER, *plt.get_cmap("Set2").colors]
     for i, (name, (table, when)) in enumerate(series.items()):
         rate, places = 100 * table[f"error rate {when}"], np.arange(len(table)) + (i - (len(series) - 1) / 2) * step
-        spread = np.abs(100 * table[[f"low {when}", f"high {when}"]].to_numpy().T - rate.to_numpy())
         axis.bar(places, rate, step * 0.92, color=colours[i], label=name)
-        axis.errorbar(places, rate, spread, fmt="none", ecolor="#24292f", elinewidth=1, capsize=2)
+        axis.errorbar(places, rate, _spread(rate, table[[f"low {when}", f"high {when}"]]), **WHISKERS)
     axis.set_xticks(
         np.arange(len(first)), [f"{c}\n({n})" for c, n in zip(first.index, first.images, strict=True)], fontsize=8
     )
@@ -179,20 +151,19 @@ def error_bars(tables: Mapping[str, pd.DataFrame], ax: Axes | None = None) -> Fi
     return finished(figure)
 
 
-def method_bars(table: pd.DataFrame, ax: Axes | None = None) -> Figure:
+def method_bars(table: pd.DataFrame) -> Figure:
     """Draw the share of errors corrected, in %, method by method; columns are groups of images, rows are methods."""
-    figure, axis = _axes(ax, (8, 0.5 * len(table) + 1.2))
+    figure, axis = plt.subplots(figsize=(8, 0.5 * len(table) + 1.2))
     (100 * table.iloc[::-1]).plot.barh(ax=axis, width=0.8, color=[AFTER, "#d4a72c", BEFORE][: table.shape[1]])
     axis.axvline(0, color="#24292f", linewidth=1)
-    axis.set_xlabel("errors corrected (%), eq. 2")
-    axis.set_ylabel("")
+    axis.set(xlabel="errors corrected (%), eq. 2", ylabel="")
     legend(axis)
     return finished(figure)
 
 
-def strength_curve(table: pd.DataFrame, budget: float, ax: Axes | None = None) -> Figure:
+def strength_curve(table: pd.DataFrame, budget: float) -> Figure:
     """Draw errors corrected and accuracy change against the strength α (see `choosing.strength_curve`)."""
-    figure, axis = _axes(ax, (6.5, 3.2))
+    figure, axis = plt.subplots(figsize=(6.5, 3.2))
     axis.plot(table.index, 100 * table["errors corrected"], "o-", color=AFTER, label="errors corrected")
     axis.set_xlabel("strength α of the edit")
     axis.set_ylabel("errors corrected (%)", color=AFTER)
@@ -200,20 +171,16 @@ def strength_curve(table: pd.DataFrame, budget: float, ax: Axes | None = None) -
     other.plot(table.index, table["accuracy change (points)"], "s--", color=WRONG, label="accuracy change")
     other.axhline(-budget, color=WRONG, linewidth=0.8, linestyle=":")
     other.set_ylabel("accuracy on clean images (points)", color=WRONG)
-    for side in (axis, other):
-        side.spines["top"].set_visible(False)
-    figure.tight_layout()
-    plt.close(figure)
-    return figure
+    return finished(figure, ["top"])
 
 
-def kept_trade_off(table: pd.DataFrame, bound: float | None = None, ax: Axes | None = None) -> Figure:
+def kept_trade_off(table: pd.DataFrame, bound: float | None = None) -> Figure:
     """Draw errors corrected against kept images broken, a line a method along α, a ring at α = 1.
 
     `table` is that of `choosing.trade_off`; `bound` is the share of kept images that may break, a dotted line. The
     axis of what breaks is stretched towards 0, where the choices are.
     """
-    figure, axis = _axes(ax, (6.5, 3.6))
+    figure, axis = plt.subplots(figsize=(6.5, 3.6))
     for colour, (name, part) in zip(sns.color_palette("colorblind"), table.groupby("method", sort=False), strict=False):
         axis.plot(100 * part["kept broken"], 100 * part["errors corrected"], ".-", color=colour, label=name)
         whole = part[part.strength == 1]
@@ -221,58 +188,27 @@ def kept_trade_off(table: pd.DataFrame, bound: float | None = None, ax: Axes | N
         axis.plot(100 * whole["kept broken"], 100 * whole["errors corrected"], "o", **ring)
     if bound is not None:
         axis.axvline(100 * bound, color=WRONG, linewidth=0.8, linestyle=":")
-    stretched(axis, 100 * table["kept broken"].max())
-    axis.set_xlabel("kept images broken (%)")
-    axis.set_ylabel("errors corrected (%)")
+    most = 100 * table["kept broken"].max()
+    axis.set_xscale("function", functions=(lambda x: np.sign(x) * np.sqrt(np.abs(x)), lambda x: np.sign(x) * x**2))
+    axis.set_xlim(-0.1, 1.05 * max(most, 1))
+    axis.set_xticks([t for t in (0, 1, 5, 10, 20, 40, 70, 100) if t <= most])
+    axis.set(xlabel="kept images broken (%)", ylabel="errors corrected (%)")
     axis.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return finished(figure)
 
 
-def stretched(axis: Axes, most: float) -> None:
-    """Stretch the x axis, from 0 to `most` per cent, towards 0."""
-    axis.set_xscale("function", functions=(lambda x: np.sign(x) * np.sqrt(np.abs(x)), lambda x: np.sign(x) * x**2))
-    axis.set_xlim(-0.1, 1.05 * max(most, 1))
-    axis.set_xticks([t for t in (0, 1, 5, 10, 20, 40, 70, 100) if t <= most])
-
-
-def robustness_curves(table: pd.DataFrame) -> Figure:
-    """Draw clean accuracy, accuracy under corruptions and errors with the concept along the strength α, by method.
-
-    `table` has the columns `method`, `strength`, `accuracy`, `corrupted accuracy` and `concept errors` (shares).
-    """
-    names = table.method.unique()
-    columns = min(len(names), 5)
-    lines = -(-len(names) // columns)
-    figure, axes = plt.subplots(lines, columns, figsize=(2.6 * columns + 1.6, 3.0 * lines), sharey=True, squeeze=False)
-    styles = {"accuracy": ("o-", RIGHT), "corrupted accuracy": ("s--", AFTER), "concept errors": ("^-", WRONG)}
-    for axis in axes.flat[len(names) :]:
-        axis.remove()
-    for axis, name in zip(axes.flat, names, strict=False):
-        part = table[table.method == name]
-        for column, (style, colour) in styles.items():
-            axis.plot(part.strength, 100 * part[column], style, color=colour, label=column, markersize=4)
-        axis.set_title(name, fontsize=9)
-        axis.set_xlabel("strength α")
-        axis.set_ylim(0, 102)
-    for axis in axes[:, 0]:
-        axis.set_ylabel("% of images")
-    legend(axes[0, -1])
-    return finished(figure)
-
-
-def drops(found: pd.DataFrame, label: str, ax: Axes | None = None) -> Figure:
+def drops(found: pd.DataFrame, label: str) -> Figure:
     """Draw what is lost when a concept is transformed, with intervals, beside its control (the ring).
 
     `found` comes from `Probe.effects`; `label` is the column that names the bars, drawn from the top down. A
     class whose object is the concept is hatched.
     """
-    figure, axis = _axes(ax, (6.5, 0.3 * len(found) + 1.0))
+    figure, axis = plt.subplots(figsize=(6.5, 0.3 * len(found) + 1.0))
     places, lost = np.arange(len(found))[::-1], 100 * found["drop"].to_numpy()
-    spread = np.abs(100 * found[["drop low", "drop high"]].to_numpy().T - lost)
     bars = axis.barh(places, lost, 0.7, color=AFTER, label="at the concept")
     for bar, is_object in zip(bars, found.get("is_object", [False] * len(found)), strict=True):
         bar.set_hatch("///" if is_object else None)
-    axis.errorbar(lost, places, xerr=spread, fmt="none", ecolor="#24292f", elinewidth=1, capsize=2)
+    axis.errorbar(lost, places, xerr=_spread(lost, found[["drop low", "drop high"]]), **WHISKERS)
     axis.plot(100 * found["control drop"], places, "o", mfc="white", mec=WRONG, label="at the control")
     axis.set_yticks(
         places, [f"{name} ({n})" for name, n in zip(found[label], found["images"], strict=True)], fontsize=8
@@ -290,7 +226,7 @@ def agreement(
 
     Dotted lines are at the `least` effect of a rule. Named are pairs planted but not `learned`, or the reverse.
     """
-    figure, axis = _axes(None, (5.2, 4.4))
+    figure, axis = plt.subplots(figsize=(5.2, 4.4))
     ends = [min(0, pairs.min().min()) - 0.5, pairs.max().max() + 0.5]
     axis.plot(ends, ends, color=BEFORE, linewidth=1)
     for line in (axis.axhline, axis.axvline):
@@ -309,20 +245,20 @@ def agreement(
     return finished(figure)
 
 
-def style_heat(found: pd.DataFrame, value: str = "drop", ax: Axes | None = None) -> Figure:
+def style_heat(found: pd.DataFrame, value: str = "drop") -> Figure:
     """Draw a value of `Probe.effects(["concept", "style"])` in points: styles × concepts."""
     grid = 100 * found.pivot(index="style", columns="concept", values=value)
     grid = grid.loc[grid.mean(axis=1).sort_values(ascending=False).index]
     grid = grid[grid.mean().sort_values(ascending=False).index]
-    figure, axis = _axes(ax, (0.55 * grid.shape[1] + 2.4, 0.36 * len(grid) + 1.3))
+    figure, axis = plt.subplots(figsize=(0.55 * grid.shape[1] + 2.4, 0.36 * len(grid) + 1.3))
     _heat(grid, axis, cmap="rocket_r", vmin=0, cbar_kws={"label": f"{value} (points)"})
     return finished(figure)
 
 
-def counterfactuals(probe: Probe, rule: pd.Series, style: str | None = None, count: int = 5) -> Figure:
+def counterfactuals(probe: Any, rule: pd.Series, style: str | None = None, count: int = 5) -> Figure:
     """Draw a rule's evidence: images, the concept transformed, and the control, each with what it is read as.
 
-    `rule` is a row of `probe.rules()`; `style` is the one that hurts most by default. Red is wrong.
+    `probe` is a `probing.Probe`, `rule` a row of its `rules()`; `style` is by default the one that hurts most.
     """
     style = style or rule["style"]
     table = probe.table
@@ -354,8 +290,8 @@ def benchmark_bars(table: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
     for axis, (measure, title) in zip(np.atleast_1d(axes), measures.items(), strict=True):
         part = table[table.measure == measure].set_index("method").loc[methods]
         axis.barh(places, 100 * part["mean"], 0.75, color=colours)
-        spread = 100 * np.abs(part[["low", "high"]].to_numpy().T - part["mean"].to_numpy())
-        axis.errorbar(100 * part["mean"], places, xerr=spread, fmt="none", ecolor="#24292f", elinewidth=1, capsize=2)
+        spread = _spread(100 * part["mean"], part[["low", "high"]])
+        axis.errorbar(100 * part["mean"], places, xerr=spread, **WHISKERS)
         axis.axvline(0, color="#24292f", linewidth=1)
         axis.set_title(title, fontsize=9)
         axis.set_xlabel("errors corrected (%)")
@@ -370,7 +306,7 @@ def trade_off(points: pd.DataFrame, methods: Sequence[str]) -> Figure:
 
     `points` is that of `synthetic.trade_off`: `method`, `budget`, `accuracy_change` (points), `corrected` (share).
     """
-    figure, axis = _axes(None, (6.5, 3.6))
+    figure, axis = plt.subplots(figsize=(6.5, 3.6))
     kinds = {"editing, ": "#54aeff", "editing": AFTER, "local": "#d4a72c", "global": "#9a6700"}
     for method in methods:
         part = points[points.method == method].sort_values("budget")
@@ -378,8 +314,7 @@ def trade_off(points: pd.DataFrame, methods: Sequence[str]) -> Figure:
         line = "o--" if "locality" in method else "o-"
         axis.plot(part.accuracy_change, 100 * part.corrected, line, color=colour, label=method)
     axis.axhline(0, color="#24292f", linewidth=1)
-    axis.set_xlabel("accuracy on clean images (points)")
-    axis.set_ylabel("errors corrected (%)")
+    axis.set(xlabel="accuracy on clean images (points)", ylabel="errors corrected (%)")
     legend(axis)
     return finished(figure)
 
@@ -395,6 +330,11 @@ def heat(tables: Mapping[str, pd.DataFrame]) -> Figure:
     return finished(figure)
 
 
+def _spread(percent: pd.Series | np.ndarray, ends: pd.DataFrame) -> np.ndarray:
+    """How far the ends of intervals, in shares, lie from their values in per cent: `(2, N)`, as errorbar takes it."""
+    return np.abs(100 * ends.to_numpy().T - np.asarray(percent))
+
+
 def _heat(table: pd.DataFrame, axis: Axes, **looks: Any) -> None:
     """Draw a table as a heat map with its numbers."""
     sns.heatmap(table, ax=axis, annot=True, fmt=".0f", annot_kws={"fontsize": 8}, **looks)
@@ -403,19 +343,15 @@ def _heat(table: pd.DataFrame, axis: Axes, **looks: Any) -> None:
     axis.tick_params(axis="y", rotation=0, labelsize=8)
 
 
-def _axes(ax: Axes | None, size: tuple[float, float]) -> tuple[Figure, Axes]:
-    return (ax.figure, ax) if ax is not None else plt.subplots(figsize=size)
-
-
 def legend(axis: Axes, title: str | None = None) -> None:
     """Put the legend beside the picture, where it hides nothing."""
     axis.legend(title=title, frameon=False, fontsize=8, title_fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
 
 
-def finished(figure: Figure) -> Figure:
-    """The figure without the frame's upper and right line, laid out, and not shown twice."""
+def finished(figure: Figure, without: Sequence[str] = ("top", "right")) -> Figure:
+    """Lay the figure out, without some lines of its frame, and so that it is not shown twice."""
     for axis in figure.axes:
-        axis.spines[["top", "right"]].set_visible(False)
+        axis.spines[list(without)].set_visible(False)
     figure.tight_layout()
     plt.close(figure)
     return figure

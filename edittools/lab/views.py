@@ -2,103 +2,99 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from typing import Any
 
 import ipywidgets
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
+from matplotlib.figure import Figure
 from torch import Tensor
 
-from edittools.checks import check_number
 from edittools.classifiers import Classifier
 from edittools.edits import Edit
-from edittools.graph import evaluating
 from edittools.images import check_image
-from edittools.lab.editor import LEADING, OTHER
-from edittools.lab.pixels import plain_text, to_pixels, to_png
-from edittools.lab.plots import Probe
+from edittools.lab.pixels import Pictured, plain_text, to_pixels, to_png
+from edittools.lab.plots import image_grid
+from edittools.metrics import predict
 
+LEADING, OTHER = "#0969da", "#8c959f"
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
+BARS, WIDTH = 5, 190
+"""So many bars an image has at most, and so many pixels of the screen it is wide."""
+SIDE_BY_SIDE = {"flex_flow": "row wrap", "grid_gap": "18px"}
+BAR = {"height": "16px", "width": "auto", "margin": "0 2px"}
 
 
-class PredictionView(ipywidgets.HBox):
+class PredictionView(Pictured, ipywidgets.HBox):
     """Images, each with bars for the classes that the classifier finds most likely.
 
     `images` is one `(3, H, W)` or several, such as the pair x and x'. With `edit` every image comes twice, before and
-    after it. Of fewer than `top` classes all have bars. `titles` stand above the columns; `width` is in screen pixels.
-    `.probabilities` is `(columns, classes)`.
+    after it. `.probabilities` is `(columns, classes)`.
     """
 
-    def __init__(
-        self,
-        classifier: Classifier,
-        images: Tensor | Sequence[Tensor],
-        edit: Edit | None = None,
-        *,
-        top: int = 5,
-        titles: Sequence[str] = (),
-        width: int = 190,
-    ) -> None:
-        """Predict, and build the columns."""
-        top = min(check_number(top, 1, None, "number of bars"), len(classifier.classes))
-        images = _several(images)
-        probabilities = _probabilities(classifier, images)
+    def __init__(self, classifier: Classifier, images: Tensor | Sequence[Tensor], edit: Edit | None = None) -> None:
+        self._images, self._classes = _several(images), classifier.classes
+        titles, probabilities = [""] * len(self._images), _probabilities(classifier, self._images)
         if edit is not None:
-            after = _probabilities(classifier, images, edit)
+            titles = ["before", "after"] * len(self._images)
+            after = _probabilities(classifier, self._images, edit)
             probabilities = torch.stack([probabilities, after], 1).flatten(0, 1)
-            titles = titles or ("before", "after") * len(images)
-            images = [image for image in images for _ in range(2)]
-        if titles and len(titles) != len(images):
-            raise ValueError(f"{len(titles)} titles for {len(images)} columns: expected one each")
-        self._classes, self._top = classifier.classes, top
-        self._bars = [[(_bar(), _label("")) for _ in range(top)] for _ in images]
+            self._images = [image for image in self._images for _ in range(2)]
+        count = min(BARS, len(self._classes))
+        self._bars = [
+            [(ipywidgets.FloatProgress(max=1.0, layout=BAR), _label("")) for _ in range(count)] for _ in self._images
+        ]
         columns = []
-        for image, title, bars in zip(images, titles or [""] * len(images), self._bars, strict=True):
+        for image, title, bars in zip(self._images, titles, self._bars, strict=True):
             rows = [ipywidgets.VBox([name, bar]) for bar, name in bars]
-            columns.append(ipywidgets.VBox([_captioned(to_pixels(image), title, width), *rows]))
-        super().__init__(columns, layout={"flex_flow": "row wrap", "grid_gap": "18px"})
+            columns.append(ipywidgets.VBox([_captioned(image, title), *rows]))
+        super().__init__(columns, layout=SIDE_BY_SIDE)
         self.show(probabilities)
 
     def show(self, probabilities: Tensor) -> None:
         """Set the bars to other probabilities `(columns, classes)`."""
         self.probabilities = probabilities
         for row, bars in zip(probabilities, self._bars, strict=True):
-            values, classes = row.topk(self._top)
+            values, classes = row.topk(len(bars))
             for i, (bar, name) in enumerate(bars):
                 bar.value, bar.style.bar_color = float(values[i]), OTHER if i else LEADING
                 name.value = plain_text(f"{self._classes[int(classes[i])]} · {100 * float(values[i]):.0f} %")
 
     def __repr__(self) -> str:
-        """Name the most likely class of each column."""
         return f"PredictionView({', '.join(repr(self._classes[int(i)]) for i in self.probabilities.argmax(1))})"
 
+    def figure(self) -> Figure:
+        """Draw the images with the most likely class of each."""
+        likely = [f"{self._classes[int(row.argmax())]} {100 * float(row.max()):.0f} %" for row in self.probabilities]
+        return image_grid(self._images, likely, columns=6)
 
-class ProbeBrowser(ipywidgets.VBox):
+
+class ProbeBrowser(Pictured, ipywidgets.VBox):
     """Browse a `probing.Probe`: choose a class, a concept, a style and an image, and see what became of it.
 
     Shown are the image, the image with the concept transformed, and its control, each with what the classifier reads
     and the probability of the right class, as they stand in its table; no classifier runs. The images that lose most
-    come first. `classifier` names one of several. Setting
-    `.classes`, `.concept`, `.style` or `.image` to one of its `options` is the same as choosing it; `.row` is the row
-    that is shown, `.readings` what stands above the pictures. Raises `ValueError` when the table has no such rows.
+    come first. `classifier` names one of several. Setting the value of `.classes`, `.concept`, `.style` or `.image` is
+    the same as choosing it; `.row` is the row that is shown, `.readings` what stands above the pictures. Raises
+    `ValueError` when the table has no such rows.
     """
 
-    def __init__(self, probe: Probe, classifier: str | None = None, width: int = 190) -> None:
-        """Build the menus, and show the first row."""
+    def __init__(self, probe: Any, classifier: str | None = None) -> None:
         table = probe.table
         names = list(dict.fromkeys(table["classifier"])) if len(table) else []
         classifier = names[0] if classifier is None and names else classifier
-        self._table, self._probe, self._width = table[table["classifier"] == classifier], probe, width
+        self._table, self._probe = table[table["classifier"] == classifier], probe
         if self._table.empty:
             raise ValueError(f"no rows of classifier {classifier!r} in the table: expected one of {names}")
-        self.classes, self.concept, self.style, self.image = menus = tuple(
-            ipywidgets.Dropdown(description=name, layout={"width": "230px"})
+        self._menus = {
+            name: ipywidgets.Dropdown(description=name, layout={"width": "230px"})
             for name in ("class", "concept", "style", "image")
-        )
-        self.pictures = ipywidgets.HBox(layout={"flex_flow": "row wrap", "grid_gap": "18px"})
-        super().__init__([ipywidgets.HBox(menus, layout={"flex_flow": "row wrap"}), self.pictures])
-        for place, menu in enumerate(menus):
+        }
+        self.classes, self.concept, self.style, self.image = self._menus.values()
+        self.pictures = ipywidgets.HBox(layout=SIDE_BY_SIDE)
+        super().__init__([ipywidgets.HBox(list(self._menus.values()), layout={"flex_flow": "row wrap"}), self.pictures])
+        for place, menu in enumerate(self._menus.values()):
             menu.observe(lambda change, place=place: change["new"] is None or self._follow(place), "value")
         self.classes.options = sorted(set(self._table["class"]))
         self.classes.value = self.classes.options[0]
@@ -106,8 +102,7 @@ class ProbeBrowser(ipywidgets.VBox):
     @property
     def row(self) -> pd.Series:
         """The row of the table that is shown."""
-        chosen = self._chosen(4)
-        return chosen.iloc[0]
+        return self._chosen(4).iloc[0]
 
     @property
     def readings(self) -> tuple[str, ...]:
@@ -118,51 +113,48 @@ class ProbeBrowser(ipywidgets.VBox):
 
     def _chosen(self, menus: int) -> pd.DataFrame:
         """The rows that fit the first so many menus."""
-        pairs = zip(
-            ("class", "concept", "style", "image"), (self.classes, self.concept, self.style, self.image), strict=True
-        )
         rows = self._table
-        for name, menu in list(pairs)[:menus]:
+        for name, menu in list(self._menus.items())[:menus]:
             rows = rows[rows[name] == menu.value]
         return rows
 
     def _follow(self, place: int) -> None:
         """Fill the menu after the one that was changed; after the last one, show what is chosen."""
         if place == 3:
-            self._show()
+            self._views = self._probe.views(self.row)
+            pairs = zip(self._views, self.readings, strict=True)
+            self.pictures.children = [_captioned(view.image, reading) for view, reading in pairs]
             return
-        menu, rows = (self.concept, self.style, self.image)[place], self._chosen(place + 1)
+        (name, menu), rows = list(self._menus.items())[place + 1], self._chosen(place + 1)
         if menu is self.image:
             rows = rows.loc[(rows["p_after"] - rows["p_before"]).sort_values(kind="stable").index]
-        options = tuple(dict.fromkeys(rows[("concept", "style", "image")[place]].tolist()))
+        options = tuple(dict.fromkeys(rows[name].tolist()))
         kept = menu.value if menu is not self.image else None
         if menu.options != options:
             menu.options = options
         menu.value = kept if kept in options else options[0]
         self._follow(place + 1)  # also where the value stays: what is above it has changed
 
-    def _show(self) -> None:
-        self._views = self._probe.views(self.row)
-        self.pictures.children = [
-            _captioned(to_pixels(view.image), reading, self._width)
-            for view, reading in zip(self._views, self.readings, strict=True)
-        ]
-
     def __repr__(self) -> str:
-        """Name what is shown."""
         return f"ProbeBrowser({'; '.join(self.readings)})"
+
+    def figure(self) -> Figure:
+        """Draw the pictures that are shown."""
+        titles = [reading.replace(": ", "\n", 1) for reading in self.readings]
+        return image_grid([view.image for view in self._views], titles, width=2.8)
+
+
+class _Strengths(Pictured, ipywidgets.VBox):
+    """A slider above the predictions that follow it."""
+
+    def figure(self) -> Figure:
+        return self.children[1].figure()
 
 
 def alpha_slider(
-    classifier: Classifier,
-    edit: Edit,
-    images: Tensor | Sequence[Tensor],
-    strengths: Sequence[float] = STRENGTHS,
-    *,
-    top: int = 5,
-    titles: Sequence[str] = (),
+    classifier: Classifier, edit: Edit, images: Tensor | Sequence[Tensor], strengths: Sequence[float] = STRENGTHS
 ) -> ipywidgets.VBox:
-    """A slider over the strength α of an edit, above the predictions for a few images that follow it.
+    """Make a slider over the strength α of an edit, above the predictions for a few images that follow it.
 
     All strengths are predicted beforehand, so moving the slider neither runs nor changes the classifier.
     """
@@ -170,13 +162,13 @@ def alpha_slider(
         raise ValueError(f"strengths {list(strengths)}: expected at least one number")
     found = {strength: _probabilities(classifier, _several(images), strength * edit) for strength in strengths}
     start = min(strengths, key=lambda strength: abs(strength - 1))
-    view = PredictionView(classifier, images, top=top, titles=titles)
+    view = PredictionView(classifier, images)
     view.show(found[start])
     slider = ipywidgets.SelectionSlider(
         options=[(f"{strength:g}", strength) for strength in strengths], value=start, description="strength α"
     )
     slider.observe(lambda change: view.show(found[change["new"]]), "value")
-    return ipywidgets.VBox([slider, view])
+    return _Strengths([slider, view])
 
 
 def _several(images: Tensor | Sequence[Tensor]) -> list[Tensor]:
@@ -187,30 +179,20 @@ def _several(images: Tensor | Sequence[Tensor]) -> list[Tensor]:
     return images
 
 
-@torch.no_grad()
 def _probabilities(classifier: Classifier, images: Sequence[Tensor], edit: Edit | None = None) -> Tensor:
     """The probabilities `(N, classes)`; images may differ in size."""
-    with nullcontext() if edit is None else edit.applied(classifier), evaluating(classifier):
-        return torch.cat([classifier(check_image(image)[None]).float().softmax(1).cpu() for image in images])
-
-
-def _tinted(image: Tensor, strength: Tensor) -> Tensor:
-    """Lay a colour over an image where `strength` `(H, W)` is above 0, and dim the rest."""
-    colour = torch.tensor([1.0, 0.18, 0.58])[:, None, None]
-    return (image.cpu() * (0.55 - 0.25 * strength) + 0.7 * strength * colour).clamp(0, 1)
+    with nullcontext() if edit is None else edit.applied(classifier):
+        return torch.cat([predict(classifier, check_image(image)[None]).float().softmax(1) for image in images])
 
 
 def _label(text: str) -> ipywidgets.Label:
     return ipywidgets.Label(plain_text(text), layout={"height": "20px"})
 
 
-def _bar() -> ipywidgets.FloatProgress:
-    return ipywidgets.FloatProgress(max=1.0, layout={"height": "16px", "width": "auto", "margin": "0 2px"})
-
-
-def _captioned(pixels: NDArray[np.uint8], caption: str, width: int) -> ipywidgets.VBox:
-    """Show pixels at a width on the screen (small ones enlarged without blurring) under a caption."""
-    times = max(1, round(2 * width / pixels.shape[1]))
-    enlarged = pixels.repeat(times, axis=0).repeat(times, axis=1)
-    picture = ipywidgets.Image(value=to_png(enlarged), format="png", layout={"width": f"{width}px", "margin": "0"})
+def _captioned(image: Tensor, caption: str) -> ipywidgets.VBox:
+    """Show an image (a small one enlarged without blurring) under a caption."""
+    pixels = to_pixels(image)
+    times = max(1, round(2 * WIDTH / pixels.shape[1]))
+    enlarged = to_png(pixels.repeat(times, axis=0).repeat(times, axis=1))
+    picture = ipywidgets.Image(value=enlarged, format="png", layout={"width": f"{WIDTH}px", "margin": "0"})
     return ipywidgets.VBox([_label(caption), picture] if caption else [picture])

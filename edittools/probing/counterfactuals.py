@@ -40,6 +40,12 @@ def control_mask(mask: Tensor, avoid: Tensor | None = None) -> Tensor | None:
     return torch.from_numpy(placed.reshape(taken.shape)).float()
 
 
+def turned(data: LabelledImages, masks: Tensor, textures: Sequence[Tensor]) -> LabelledImages:
+    """Turn what `masks` `(N, H, W)` cover to a material, image i to `textures[i]` `(3, h, w)`; labels stay."""
+    pictures = [paste_texture(data.images[i], masks[i], texture) for i, texture in enumerate(textures)]
+    return replace(data, images=torch.stack(pictures))
+
+
 @dataclass(frozen=True)
 class Counterfactual:
     """An image with the concept under a `mask` `(H, W)` transformed, and the same area elsewhere, in several textures.

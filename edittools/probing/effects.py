@@ -103,7 +103,8 @@ class Probe:
         with a bootstrap interval; `controlled`, the images that have a control; their mean `control drop`; `effect`,
         the drop at the concept minus that at its control, paired by image (textures are averaged first), with its
         interval; the one-sided `p` of Wilcoxon's signed-rank test that the concept hurts no more than its control and
-        `least_effect` together; and `q`, the p adjusted by Benjamini–Hochberg over all rows of the classifier.
+        `least_effect` together; and `q`, the p adjusted by Benjamini–Hochberg over all rows of the classifier in which
+        `least_images` have a control.
 
         Classes whose object is the concept are marked (`is_object`) and have no `q` where `by` tells them apart;
         elsewhere they are left out. `interval` are options of `statistics.bootstrap`. Raises `KeyError` for an unknown
@@ -122,7 +123,8 @@ class Probe:
             if len(found) >= least_images
         ]
         result = pd.DataFrame(rows, columns=[*keys, *marked, *_EFFECT]).assign(q=np.nan)
-        tested = result[result["p"].notna() & (~result["is_object"].astype(bool) if marked else True)]
+        enough = result["p"].notna() & (result["controlled"] >= least_images)
+        tested = result[enough & (~result["is_object"].astype(bool) if marked else True)]
         for _, family in tested.groupby("classifier" if "classifier" in keys else lambda _: 0):
             result.loc[family.index, "q"] = false_discovery_control(family["p"])
         return result

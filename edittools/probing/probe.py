@@ -9,7 +9,8 @@ from itertools import islice
 
 import torch
 
-from edittools.classifiers import Classifier, identity
+from edittools.classifiers import Classifier
+from edittools.graph import identity
 from edittools.images import digest_tensors, resized
 from edittools.metrics import predict
 from edittools.probing import jobs

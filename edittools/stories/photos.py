@@ -29,6 +29,9 @@ SNOW_CLASSES = {
 }
 """Folders of the paper's snow photos and the ImageNet classes they show."""
 
+SNOW_TWICE = "24738546165_59ac92b9c3_w.jpg"
+"""The same racing car as `14820808994_e3e673e9f3_c.jpg`, smaller."""
+
 
 def load_photo(name: str, classifier: Classifier) -> Tensor:
     """A registered photo as the classifier takes it, `(3, size, size)`."""
@@ -49,8 +52,12 @@ def _load(names: Sequence[str], classifier: Classifier, progress: bool, kind: st
 
 
 def snow_photos(classifier: Classifier, progress: bool = False) -> LabelledImages:
-    """Load the paper's photos of vehicles and traffic lights on snow (section 3.1), at the classifier's size."""
-    names = [n for n in available("editing-classifiers/snow/") if n.count("/") == 3]
+    """Load the paper's photos of vehicles and traffic lights on snow (section 3.1), at the classifier's size.
+
+    Of the photo that is there in two sizes the larger one is taken.
+    """
+    found = available("editing-classifiers/snow/")
+    names = [name for name in found if name.count("/") == 3 and not name.endswith(SNOW_TWICE)]
     labels = torch.tensor([SNOW_CLASSES[name.split("/")[2]] for name in names], dtype=torch.long)
     pixels = _load(names, classifier, progress, "of vehicles on snow")
     return LabelledImages(pixels, labels, classifier.classes, tuple(names))
@@ -79,6 +86,21 @@ def unlabelled(
     """
     names = [name for name in available(prefix) if name not in set(without)]
     return _load(names[:: -(-len(names) // most) or 1], classifier, progress, f"below {prefix!r}")
+
+
+def elsewhere(
+    classifier: Classifier, progress: bool = False, prefix: str = "rta-100/", most: int = 250
+) -> dict[str, LabelledImages]:
+    """Load photos that have no other duty, labelled with what is read now: each error on them is a changed reading.
+
+    Networks of ImageNet were trained on the photos of everyday things, and an edit changes few readings there. Gives
+    the set "elsewhere", or none where there are no photos below `prefix`.
+    """
+    if not available(prefix):
+        return {}
+    images = unlabelled(prefix, classifier, progress, most)
+    labels = predict(classifier, images).argmax(dim=1)
+    return {"elsewhere": LabelledImages(images, labels, classifier.classes)}
 
 
 def sample_photo(word: str) -> str:

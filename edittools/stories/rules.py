@@ -26,33 +26,26 @@ from edittools.zoo.data import shipped
 from edittools.zoo.imagenet import imagenet_classes
 from edittools.zoo.load import load_classifier
 
-USUAL = 50.0
-"""A rule is planted where at least so many per cent of a class's scenes stand on the ground."""
-
 
 @dataclass(frozen=True)
 class Probing:
     """What the story of section 5 needs.
 
-    `data` with `masks` are probed with the `styles` (the first `styled` images) and `variants` of each material of the
-    `donors`, all with these `settings`; `objects` are those of `Concepts`. `groups` are concepts that may stand in
-    for each other, `unscored` groups are no part of the score. The rules of the first of the `classifiers` are looked
-    for; `null` names the one trained without rules. `planted` are pairs of class and concept, where known; `example` is
-    the class whose rule is rewritten. `clean` are images whose accuracy shall stay, `reference` everyday images without
-    labels, `layer` and `shortlist` as in `Scenario`. Drawn images have the seeds from `first_seed` on.
+    `concepts` are probed with the materials that are their styles, and the first `styled` of them with the paper's
+    `textures`, all with these `settings`. `groups` are concepts that may stand in for each other, `unscored` groups are
+    no part of the score. The rules of the first of the `classifiers` are looked for; `null` names the one trained
+    without rules. `planted` are pairs of class and concept, where known; `example` is the class whose rule is
+    rewritten. `clean` are images whose accuracy shall stay, `reference` everyday images without labels, `layer` and
+    `shortlist` as in `Scenario`. Drawn images have the seeds from `first_seed` on.
     """
 
     tier: str
     classifiers: Mapping[str, Classifier]
-    data: LabelledImages = field(repr=False)
-    masks: Mapping[str, Tensor] = field(repr=False)
-    donors: LabelledImages = field(repr=False)
-    donor_masks: Mapping[str, Tensor] = field(repr=False)
+    concepts: Concepts = field(repr=False)
+    textures: Mapping[str, Tensor] = field(repr=False)
+    styled: int
     groups: tuple[tuple[str, ...], ...]
     unscored: tuple[tuple[str, ...], ...]
-    styles: tuple[str, ...]
-    styled: int
-    objects: Mapping[str, Sequence[str]] = field(repr=False)
     settings: Settings
     clean: LabelledImages = field(repr=False)
     reference: Tensor = field(repr=False)
@@ -61,7 +54,6 @@ class Probing:
     example: str | None = None
     null: str | None = None
     planted: frozenset[tuple[str, str]] = field(default=frozenset(), repr=False)
-    variants: int = 8
     first_seed: int | None = None
 
     @property
@@ -75,32 +67,29 @@ class Probing:
         return (self.first, self.null) if self.null else tuple(self.classifiers)
 
     @property
-    def concepts(self) -> tuple[str, ...]:
-        """All concepts that are probed."""
+    def probed(self) -> tuple[str, ...]:
+        """The names of all concepts that are probed."""
         return tuple(concept for group in (*self.groups, *self.unscored) for concept in group)
 
-    def materials(self, concepts: Sequence[str]) -> dict[str, Tensor]:
-        """The materials `(variants, 3, H, W)` of some concepts, cut from the donors."""
-        return materials(self.donors, self.donor_masks, concepts, self.variants)
+    @property
+    def data(self) -> LabelledImages:
+        """The images that are probed."""
+        return self.concepts.data
 
-    def pictures(self, of: str) -> Concepts:
-        """The images with their masks and the textures of one probe, "styles" or "materials", for its figures.
+    @property
+    def masks(self) -> Mapping[str, Tensor]:
+        """Their masks by concept."""
+        return self.concepts.masks
 
-        Materials are of the concepts that enough donors show.
-        """
-        if of == "styles":
-            textures = style_textures(self.styles, size=max(self.data.images.shape[-2:]))
-        elif of == "materials":
-            donors = {concept: self.donor_masks[concept].flatten(1).any(dim=1).sum() for concept in self.concepts}
-            textures = self.materials([concept for concept, count in donors.items() if count >= self.variants])
-        else:
-            raise ValueError(f"pictures of {of!r}: expected 'styles' or 'materials'")
-        return Concepts(self.data, self.masks, textures, self.objects)
+    @property
+    def styles(self) -> Concepts:
+        """The same concepts, to be turned to the paper's textures."""
+        return replace(self.concepts, styles=self.textures)
 
     def with_styles(self, **options: Any) -> Probe:
         """Probe with the paper's styles, beside the control elsewhere; `options` are those of `jobs.run`."""
-        few = self.pictures("styles").subset(range(min(self.styled, len(self.data))))
-        return probe(self.classifiers, few, replace(self.settings, only=self.concepts), **options)
+        few = self.styles.subset(range(min(self.styled, len(self.data))))
+        return probe(self.classifiers, few, replace(self.settings, only=self.probed), **options)
 
     def with_materials(
         self, groups: Sequence[Sequence[str]] | None = None, names: Sequence[str] | None = None, **options: Any
@@ -112,7 +101,7 @@ class Probing:
         groups = self.groups if groups is None else groups
         settings = replace(self.settings, groups=groups, variants_per_image=2, control="in place")
         chosen = {name: self.classifiers[name] for name in names or self.classifiers}
-        return probe(chosen, self.pictures("materials"), settings, **options)
+        return probe(chosen, self.concepts, settings, **options)
 
     def repainted(self, names: Sequence[str] | None = None, progress: bool = False) -> Probe:
         """Paint each scene again on every ground and predict: what a probe estimates, known exactly in a drawn world.
@@ -173,30 +162,47 @@ def probing_scenario(
     return _in_miniworld(split, per_class, progress, device)
 
 
-def planted_pairs(at_least: float = USUAL) -> frozenset[tuple[str, str]]:
-    """The planted rules of MiniWorld as pairs of class and ground (see `contexts.planted_rules`)."""
-    table = planted_rules(at_least)
-    return frozenset((name, row.concept) for row in table.itertuples() for name in row.classes.split(", "))
+def _with_materials(
+    data: LabelledImages,
+    masks: Mapping[str, Tensor],
+    donors: LabelledImages,
+    given: Mapping[str, Tensor],
+    variants: int,
+) -> Concepts:
+    """Cut materials from the donors with the masks `given`, of the concepts that enough of them show."""
+    shown = [concept for concept, mask in given.items() if mask.flatten(1).any(dim=1).sum() >= variants]
+    return Concepts(data, masks, materials(donors, given, shown, variants))
 
 
 def _in_miniworld(split: str, per_class: int, progress: bool, device: Device) -> Probing:
     """As many scenes of each class; the classes come in turn, so that the first scenes are of all classes."""
-    unscored, spaced = (("sky", "wall"),), partial(scenes, workers=2, progress=progress)
+    names, unscored = ("mini_vgg", "mini_resnet", "mini_vgg_balanced"), (("sky", "wall"),)
+    classifiers = {name: load_classifier(name, device) for name in names}
+    spaced = partial(scenes, workers=2, progress=progress)
     count, start = per_class * len(CLASSES), SPLITS[split].start + 200_000
     data = spaced(count, start, label=[CLASSES[i % len(CLASSES)] for i in range(count)])
     donors = spaced(4 * len(CLASSES), SPLITS["reference"].start + 200_000, label=list(CLASSES) * 4)
-    seen = (*GROUNDS, *BEHIND, *unscored[0], "object")
-    names = ("mini_vgg", "mini_resnet", "mini_vgg_balanced")
-    classifiers = {name: load_classifier(name, device) for name in names}
-    shown = {"data": data, "masks": {c: data.mask(c) for c in seen}, "objects": {"object": CLASSES}}
-    given = {"donors": donors, "donor_masks": {c: donors.mask(c) for c in seen}}
-    asked = {"groups": (GROUNDS, BEHIND), "unscored": unscored, "styles": STYLES, "styled": 3 * len(CLASSES)}
-    asked["settings"] = Settings(least_images=min(LEAST_IMAGES, per_class // 2))
-    everyday = {"clean": spaced(1200, SPLITS["reference"].start + 300_000)}
-    everyday["reference"] = spaced(400, SPLITS["reference"].start + 400_000).images
-    layers = {"layer": "features.10", "shortlist": ("features.10", "features.13", "features.15")}
-    known = {"example": "car", "null": "mini_vgg_balanced", "planted": planted_pairs(), "first_seed": start}
-    return Probing("mini", classifiers, **shown, **given, **asked, **everyday, **layers, **known)
+    masks, given = ({c: of.mask(c) for c in (*GROUNDS, *BEHIND, *unscored[0], "object")} for of in (data, donors))
+    given.pop("object")
+    concepts = replace(_with_materials(data, masks, donors, given, 8), objects={"object": CLASSES})
+    return Probing(
+        "mini",
+        classifiers,
+        concepts,
+        textures=style_textures(STYLES, size=max(data.images.shape[-2:])),
+        styled=3 * len(CLASSES),
+        groups=(GROUNDS, BEHIND),
+        unscored=unscored,
+        settings=Settings(least_images=min(LEAST_IMAGES, per_class // 2)),
+        clean=spaced(1200, SPLITS["reference"].start + 300_000),
+        reference=spaced(400, SPLITS["reference"].start + 400_000).images,
+        layer="features.10",
+        shortlist=("features.10", "features.13", "features.15"),
+        example="car",
+        null="mini_vgg_balanced",
+        planted=planted_rules(),
+        first_seed=start,
+    )
 
 
 def imagenet_objects() -> dict[str, list[int]]:
@@ -231,16 +237,23 @@ def _on_photos(tier: str, names: Sequence[str], progress: bool, device: Device) 
     giving = sorted({i for order in most for i in order[:variants].tolist()})
     probed = sorted(set(range(len(data))) - set(giving))
     known = imagenet_objects() if is_imagenet(largest) else {}
-    objects = {concept: [data.classes[i] for i in numbers] for concept, numbers in known.items()}
-    shown = {"data": data.subset(probed), "masks": {c: m[probed] for c, m in masks.items()}, "objects": objects}
-    given = {"donors": data.subset(giving), "donor_masks": {c: m[giving] for c, m in masks.items()}}
-    asked = {"groups": BACKGROUNDS, "unscored": (tuple(c for c in MSRC if c in masks and c not in backgrounds),)}
-    asked |= {"styles": ("snow", "wooden", "graffiti", "floral"), "styled": 120, "variants": variants}
-    asked["settings"] = Settings(labels="read", least_images=5)
-    everyday = {"clean": _labelled(largest, progress)}
-    everyday["reference"] = photos.unlabelled("rta-100/", largest, progress)
-    layers = {"layer": "blocks.4.0.conv_pw", "shortlist": _SHORTLIST}
-    return Probing(tier, classifiers, **shown, **given, **asked, **everyday, **layers)
+    others = tuple(c for c in MSRC if c in masks and c not in backgrounds)
+    some, given = ({c: masks[c][numbers] for c in (*backgrounds, *others)} for numbers in (probed, giving))
+    concepts = _with_materials(data.subset(probed), some, data.subset(giving), given, variants)
+    return Probing(
+        tier,
+        classifiers,
+        replace(concepts, objects={c: [data.classes[i] for i in numbers] for c, numbers in known.items()}),
+        textures=style_textures(("snow", "wooden", "graffiti", "floral"), size=largest.size),
+        styled=120,
+        groups=BACKGROUNDS,
+        unscored=(others,),
+        settings=Settings(labels="read", least_images=5),
+        clean=_labelled(largest, progress),
+        reference=photos.unlabelled("rta-100/", largest, progress),
+        layer="blocks.4.0.conv_pw",
+        shortlist=_SHORTLIST,
+    )
 
 
 def is_imagenet(classifier: Classifier) -> bool:

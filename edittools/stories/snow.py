@@ -110,6 +110,7 @@ def _snow_on_photos(name: str, tier: str, progress: bool, device: Device) -> Sce
     untuned = _UNTUNED.get(name, layers[-len(layers) // 4])
     shortlist = tuple(layer for layer in layers if layer in (untuned, *_SHORTLISTS.get(name, layers[-4:])))
     sets = {"validation": validation, "test": test, "reference": reference, **everyday_photos(classifier, progress)}
+    sets["more"] = photos.elsewhere(classifier, progress) if tier == "lite" else {}
     story = {"tier": tier, "change": change, "layers": layers[len(layers) // 2 :], "shortlist": shortlist}
     story["default"] = {"layer": untuned, "exemplar": "minivan", "rank": 1, "masked": True}
     story["expected"] = {"errors corrected": 0.05}

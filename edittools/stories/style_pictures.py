@@ -1,16 +1,12 @@
 """The paper's style pictures as styles of a suite, beside the drawn textures (tier lite)."""
 
-from collections.abc import Sequence
-from dataclasses import replace
 from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
-from edittools.images import LabelledImages
-from edittools.pasting import paste_texture
 from edittools.world import textures
-from edittools.world.style_transfer import style_images
 from edittools.zoo.downloads import photo
 
 PICTURES = {
@@ -38,18 +34,5 @@ def material(style: str, variant: int = 0, size: int = 224) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _pictures(name: str, size: int) -> Tensor:
-    return style_images(photo(f"editing-classifiers/styles/{name}.pt"), size)
-
-
-def transformed(images: LabelledImages, masks: Tensor, style: str, variants: Sequence[int]) -> LabelledImages:
-    """Do what `textures.transformed` does, also with the styles of `PICTURES`: each picture is laid over the concept.
-
-    A style transfer would take some six seconds a photo.
-    """
-    if style not in PICTURES:
-        return textures.transformed(images, masks, style, variants)
-    size = max(images.images.shape[-2:])
-    pasted = [
-        paste_texture(images.images[i], masks[i], material(style, variant, size)) for i, variant in enumerate(variants)
-    ]
-    return replace(images, images=(torch.stack(pasted) * 255).round() / 255)
+    found = torch.load(photo(f"editing-classifiers/styles/{name}.pt"), weights_only=True, map_location="cpu")["imgs"]
+    return interpolate(found.float(), (size, size), mode="bilinear", antialias=True).clamp(0, 1)

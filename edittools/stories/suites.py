@@ -1,7 +1,7 @@
 """The suites of the synthetic benchmark: where their images come from, and what each tier sweeps."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from edittools.images import LabelledImages
 from edittools.probing import finders as concepts
@@ -44,16 +44,14 @@ def msrc(model: str = "efficientnet_lite0", at_least: float = 0.2, clean: int | 
 def image_folder(
     folder: str,
     model: str = "vgg16",
-    finder: Callable[[], concepts.Finder] | None = None,
     per_class: int = 10,
     wanted: Sequence[str] = (),
     clean: int | None = None,
 ) -> Material:
-    """Use a folder of validation images (ImageNet, Places); `finder()` makes what finds concepts in them.
+    """Use a folder of validation images (ImageNet, Places), in which DeepLabV3 finds the `wanted` concepts.
 
     Of the images, 70 % may be transformed; the rest are reference, budget and clean ones: at most `clean` budget
-    images, and half as many of the others, or all. The finder, unless given, is DeepLabV3, and looks for what is
-    `wanted`. Raises `ValueError` where nothing of it is seen.
+    images, and half as many of the others, or all. Raises `ValueError` where nothing of what is wanted is seen.
     """
     classifier = load_classifier(model)
     data = photos.validation_folder(folder, classifier, per_class)
@@ -64,7 +62,7 @@ def image_folder(
         reference, budget, reported = (
             _at_most(part, most) for part, most in ((reference, clean // 2), (budget, clean), (reported, clean // 2))
         )
-    found = concepts.cached(finder() if finder else concepts.deeplab(wanted=tuple(wanted)))
+    found = concepts.cached(concepts.deeplab(wanted))
     masks = found(some.images[:])
     if not masks:
         raise ValueError(f"no image of {folder!r} shows {', '.join(wanted) or 'a concept'}: expected at least one")
@@ -151,7 +149,6 @@ def _lite(small: bool, full: bool, model: str) -> Suite:
     grid = {"numbers": (3, 1), "strengths": (0.5, 1.0), "localities": (1.0,)}
     size = {"targets": 3 if full else 1, "every": 3, "least": 2, "most": 160 if full else 80}
     size["rivals"] = () if small else ("projection", "null_space", "closed_form")
-    size |= {"transform": style_pictures.transformed} if pictures else {}
     given = concepts, (*styles, *pictures), LAYERS["lite"][model], _source_options("lite", model)
     return Suite(msrc, *given, **size, **grid)
 

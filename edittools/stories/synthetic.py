@@ -7,8 +7,8 @@ does it on any `Executor`, `summary` averages. A suite's `source` gives the imag
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field, fields
-from functools import lru_cache, partial
+from dataclasses import dataclass, field, fields, replace
+from functools import cache, lru_cache, partial
 from itertools import chain
 from os import PathLike
 from typing import Any
@@ -32,16 +32,18 @@ from edittools.choosing.trials import (
     rewriting_trials,
 )
 from edittools.choosing.trials import sweep as sweep_trials
-from edittools.classifiers import Classifier, identity
+from edittools.classifiers import Classifier
 from edittools.cut import Cut, cut_all
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
+from edittools.graph import identity
 from edittools.images import Images, LabelledImages, digest_tensors, pixels_of, stratified
 from edittools.metrics import Comparison, errors, predict
 from edittools.moments import SecondMoment, second_moments
 from edittools.probing import jobs
-from edittools.stories.exclusions import exclusions
-from edittools.world.textures import transformed
+from edittools.probing.counterfactuals import turned
+from edittools.stories.style_pictures import material as style_picture
+from edittools.zoo.data import shipped
 
 SAME, MORE, HELD_OUT = 0, (1, 2), (3, 4, 5)
 """Style variants: that of the exemplars and the test, more for edits that see several, and those never seen."""
@@ -77,28 +79,14 @@ class Case:
 
 @dataclass(frozen=True)
 class Suite:
-    """What is swept. Plain values only, and a `source` that every process can import, so that a suite can be sent away.
+    """What is swept: plain values only, and a `source` that every process can import, so that a suite can be sent away.
 
-    Args:
-        source: gives the `Material`; called once in each process, with `options` as keywords.
-        concepts: every one is turned into every style.
-        styles: see concepts.
-        layers: that may be edited, in the network's order.
-        options: keywords of the source.
-        transform: makes the styled images: `textures.transformed`, or, slower, `style_transfer.gatys`.
-        targets: how many target classes for each concept and style, drawn at random.
-        numbers: of exemplars; the first is used by all methods, the others by editing and plain fine-tuning.
-        every: the other numbers are tried in one of so many cases.
-        area: least share of the image that the concept must cover.
-        least: errors that the validation images of other classes must show, or there is nothing to correct.
-        most: images with the concept that are used for one concept and style, drawn at random.
-        strengths: α by which every edit, also a fine-tuned one, is scaled.
-        rates: of fine-tuning.
-        steps: of fine-tuning; editing with the L1 objective takes `solver_steps`.
-        localities: of fine-tuning.
-        budgets: points of accuracy that a selected edit may cost; every one is reported.
-        rivals: names in `baselines.RIVALS` of methods that change a layer, tried with their own grids.
-        threads: of torch during a job, so that digits do not depend on who does it.
+    `source(**options)` gives the `Material`. Every one of its `concepts` is turned into every style,
+    for so many `targets`, classes drawn at random; edited are `layers`. The first of the `numbers` of exemplars is what
+    all methods get; editing and plain fine-tuning are tried with the others in one of `every` cases. A concept covers
+    at least a share `area` of an image; at `most` so many images show it; other classes have at `least` so many errors.
+    `strengths` scale every edit; `rates`, `steps` and `localities` are of fine-tuning, `solver_steps` of the L1
+    objective; `rivals` are names in `baselines.RIVALS`. The choice is made under each of the `budgets`, in points.
     """
 
     source: Callable[..., Material]
@@ -106,7 +94,6 @@ class Suite:
     styles: tuple[str, ...]
     layers: tuple[str, ...]
     options: tuple[tuple[str, Any], ...] = ()
-    transform: Callable[[LabelledImages, Tensor, str, Sequence[int]], LabelledImages] = transformed
     targets: int = 1
     numbers: tuple[int, ...] = (3, 1, 10)
     every: int = 1
@@ -122,12 +109,6 @@ class Suite:
     rivals: tuple[str, ...] = ()
     threads: int = 1
     seed: int = 0
-
-    def about(self) -> str:
-        """Say in one line what the results of this suite depend on."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        functions = {n: f"{f.__module__}.{f.__qualname__}" for n, f in values.items() if callable(f)}
-        return str(values | functions)
 
 
 RANKS = (1, 3, 10)
@@ -183,6 +164,13 @@ def workbench(suite: Suite) -> Workbench:
         return Workbench(cuts, everyday[0], everyday[1].fragile_first(), everyday[2], moments)
 
 
+def styled(images: LabelledImages, masks: Tensor, style: str, variants: Sequence[int]) -> LabelledImages:
+    """Turn what the masks cover into a style, image i in variant `variants[i]`; pixels of 8 bits, as in a file."""
+    size = max(images.images[:1].shape[-2:])
+    made = turned(images, masks, [style_picture(style, variant, size) for variant in variants])
+    return replace(made, images=(made.images * 255).round() / 255)
+
+
 @dataclass(frozen=True)
 class Group:
     """All images with a concept, read rightly as they are (the paper's D), clean and in a style: same and held out."""
@@ -199,8 +187,8 @@ def group(suite: Suite, concept: str, style: str) -> Group:
     """Transform a concept into a style and run the images to every layer: once for all cases that share it."""
     found, chosen = material(suite), _members(suite, concept)
     clean, masks = found.images.subset(chosen), found.masks[concept][chosen]
-    same = suite.transform(clean, masks, style, [SAME] * len(clean))
-    held_out = suite.transform(clean, masks, style, [HELD_OUT[i % len(HELD_OUT)] for i in range(len(clean))])
+    same = styled(clean, masks, style, [SAME] * len(clean))
+    held_out = styled(clean, masks, style, [HELD_OUT[i % len(HELD_OUT)] for i in range(len(clean))])
     cuts = workbench(suite).cuts
     with jobs.alone(suite.threads):
         return Group(
@@ -213,7 +201,8 @@ def _members(suite: Suite, concept: str) -> Tensor:
     found = material(suite)
     if concept not in found.masks:
         raise KeyError(f"no masks of {concept!r}: expected one of {', '.join(found.masks)}")
-    banned = [found.images.classes.index(c) for c in _excluded(concept) if c in found.images.classes]
+    excluded = exclusions().query("concept == @concept")["class"]
+    banned = [found.images.classes.index(c) for c in excluded if c in found.images.classes]
     fits = (found.masks[concept].mean(dim=(1, 2)) >= suite.area) & _read_right(suite)
     fits &= ~torch.isin(found.images.labels, torch.tensor(banned, dtype=torch.long))
     members = fits.nonzero()[:, 0]
@@ -223,8 +212,13 @@ def _members(suite: Suite, concept: str) -> Tensor:
     return members
 
 
-def _excluded(concept: str) -> list[str]:
-    return exclusions().query("concept == @concept")["class"].tolist()
+@cache
+def exclusions() -> pd.DataFrame:
+    """Return the pairs of concept and class that no case may hold: the concept is the class, or names it."""
+    table = pd.read_csv(shipped("exclusions.txt"), sep=r"\s*;\s*", engine="python", skipinitialspace=True)
+    table.columns = table.columns.str.strip()
+    table["class"] = table.pop("classes").str.strip().str.split(", ")
+    return table.explode("class", ignore_index=True)
 
 
 def cases(suite: Suite) -> list[Case]:
@@ -265,12 +259,12 @@ class Parts:
         some, whole = self.chosen[:number].tolist(), self.group
         return [Exemplar(whole.clean.images[i], whole.same.images[i], whole.masks[i], self.target) for i in some]
 
-    def in_variants(self, suite: Suite, style: str, number: int) -> list[Exemplar]:
+    def in_variants(self, style: str, number: int) -> list[Exemplar]:
         """The exemplars in the test's variant and in two more: three pictures of each."""
         several, some = self.exemplars(number), self.chosen[:number]
         for variant in MORE:
             clean, masks = self.group.clean.subset(some), self.group.masks[some]
-            part = suite.transform(clean, masks, style, [variant] * len(some))
+            part = styled(clean, masks, style, [variant] * len(some))
             several += [e.map(changed=x) for e, x in zip(self.exemplars(number), part.images, strict=True)]
         return several
 
@@ -296,77 +290,67 @@ def run_case(suite: Suite, case: Case) -> list[dict[str, Any]]:
     with jobs.alone(suite.threads):
         pieces, tools = parts(suite, case), workbench(suite)
         validation = pieces.group.kept["same"].subset(pieces.validation)
+        test = {name: kept.subset(pieces.test) for name, kept in pieces.group.kept.items()}
         head = {"concept": case.concept, "style": case.style, "target": case.target}
-        test = _Test(pieces, tools.clean)
-        found = int((validation.before & (validation.labels != pieces.target)).sum())
-        if found < suite.least or not test.has_errors():
+        found, reported = (
+            int((one.before & (one.labels != pieces.target)).sum()) for one in (validation, test["same"])
+        )
+        if found < suite.least or not reported:
             return [{**head, "method": "undefined", "validation errors": found}]
         rows, measured = [], {}
-        tables = _tables(suite, case, pieces, tools, validation)
-        for (method, number), table in tables.items():
+        for (method, number), table in _tables(suite, case, pieces, validation).items():
             for budget, choice in select_each(table, tools.budget, suite.budgets).items():
-                key = id(choice.edit) if choice.found else None  # methods share edits, and budgets do
-                if key not in measured:
-                    measured[key] = test.figures(choice.edit if choice.found else None)
+                edit = choice.edit if choice.found else None
+                if id(edit) not in measured:  # methods share edits, and budgets do
+                    measured[id(edit)] = figures(edit, test, pieces.target, tools.clean)
                 settings = {**head, "method": method, "exemplars": number, "budget": budget, **_settings(choice)}
-                rows.append({**settings, "accuracy_change_budget": choice.accuracy_change, **measured[key]})
+                rows.append({**settings, "accuracy_change_budget": choice.accuracy_change, **measured[id(edit)]})
         return rows
 
 
-def _tables(
-    suite: Suite, case: Case, pieces: Parts, tools: Workbench, validation: CachedStates
-) -> dict[tuple[str, int], pd.DataFrame]:
+def _tables(suite: Suite, case: Case, pieces: Parts, validation: CachedStates) -> dict[tuple[str, int], pd.DataFrame]:
     """Sweep every method on the validation images: a table of trials by method and number of exemplars."""
-    tables = {}
+    tables: dict[tuple[str, int], pd.DataFrame] = {}
     for number in dict.fromkeys(min(n, len(pieces.chosen)) for n in _numbers(suite, case)):
-        exemplars, first = pieces.exemplars(number), number == min(suite.numbers[0], len(pieces.chosen))
-        tried = {"editing": _edits(suite, tools, exemplars, "editing")}
-        if first:
-            tried |= _of_the_first(suite, tools, exemplars, pieces.in_variants(suite, case.style, number))
-        tables |= {(name, number): sweep_trials(trials, validation) for name, trials in tried.items()}
-        tables |= {(n, number): table for n, table in _tuned(suite, tools, exemplars, validation, first).items()}
-        if first:
-            tables |= {(f"rank {r}", number): tables["editing", number].query("rank == @r") for r in RANKS}
+        several = None if tables else pieces.in_variants(case.style, number)
+        tried, shown = _tried(suite, pieces.exemplars(number), several), {"exemplars": pieces.exemplars(number)}
+        found = {name: sweep_trials(trials, validation) for name, trials in tried.items()}
+        found |= _tuned(suite, shown, validation, first=not tables)
+        if not tables:
+            found |= {f"rank {r}": found["editing"].query("rank == @r") for r in RANKS}
+        tables |= {(name, number): table for name, table in found.items()}
     return {key: table for key, table in tables.items() if len(table)}
 
 
-def _edits(
-    suite: Suite,
-    tools: Workbench,
-    exemplars: Sequence[Exemplar],
-    name: str,
-    make: Callable[..., Trials] = rewriting_trials,
-) -> Trials:
-    """Edits with the settings of `REWRITING`, or random directions with the same."""
-    settings = grid(**REWRITING[name], steps=(suite.solver_steps,))
-    return make(tools.cuts, {"exemplars": exemplars}, tools.moments, settings, suite.strengths)
+def _tried(suite: Suite, exemplars: Sequence[Exemplar], several: Sequence[Exemplar] | None) -> dict[str, Trials]:
+    """Say what is tried by method; with the first number of exemplars, of which there are `several` variants, all."""
+    tools, grids = workbench(suite), {name: grid(**one, steps=(suite.solver_steps,)) for name, one in REWRITING.items()}
 
+    def trials(make: Callable[..., Trials], settings: Sequence[Mapping], shown: Sequence[Exemplar]) -> Trials:
+        return make(tools.cuts, {"exemplars": shown}, tools.moments, settings, suite.strengths)
 
-def _of_the_first(
-    suite: Suite, tools: Workbench, exemplars: Sequence[Exemplar], several: Sequence[Exemplar]
-) -> dict[str, Trials]:
-    """What is tried with the number of exemplars that all methods get, and not with others."""
-    tried = {name: _edits(suite, tools, exemplars, name) for name in REWRITING if name != "editing"}
-    tried["random direction"] = _edits(suite, tools, exemplars, "editing", random_trials)
+    if several is None:
+        return {"editing": trials(rewriting_trials, grids["editing"], exemplars)}
+    found = {name: trials(rewriting_trials, settings, exemplars) for name, settings in grids.items()}
+    found["random direction"] = trials(random_trials, grids["editing"], exemplars)
     for name in suite.rivals:
         method, settings = RIVALS[name]
-        given = (tools.cuts, {"exemplars": exemplars}, tools.moments, settings, suite.strengths)
-        tried[name.replace("_", " ")] = baseline_trials(method, *given)
-    return tried | {"editing, variants": _edits(suite, tools, several, "editing")}
+        found[name.replace("_", " ")] = trials(partial(baseline_trials, method), settings, exemplars)
+    return found | {"editing, variants": trials(rewriting_trials, grids["editing"], several)}
 
 
 def _tuned(
-    suite: Suite, tools: Workbench, exemplars: Sequence[Exemplar], validation: CachedStates, first: bool
+    suite: Suite, shown: Mapping[str, Sequence[Exemplar]], validation: CachedStates, first: bool
 ) -> dict[str, pd.DataFrame]:
     """Sweep both fine-tunings, and with the `first` number of exemplars the best two again with each locality."""
-    tables, named = {}, {"exemplars": exemplars}
+    tables, tools = {}, workbench(suite)
     for scope in SCOPES:
         settings = grid(scope=(scope,), rate=suite.rates, steps=(suite.steps,))
-        plain = sweep_trials(finetuning_trials(tools.cuts, named, settings).at(suite.strengths), validation)
+        plain = sweep_trials(finetuning_trials(tools.cuts, shown, settings).at(suite.strengths), validation)
         tables[f"{scope} fine-tuning"] = plain
         if first:
             best = best_runs(plain, 2, ("layer", "exemplar", "rate"))
-            near = repeated_trials(best, tools.cuts, named, (suite.steps,), suite.localities, tools.reference)
+            near = repeated_trials(best, tools.cuts, shown, (suite.steps,), suite.localities, tools.reference)
             tables[f"{scope}, locality"] = sweep_trials(near.at(suite.strengths), validation)
     return tables
 
@@ -384,33 +368,18 @@ def _settings(choice: Choice) -> dict[str, Any]:
     return {"strength": 0.0} | {n: v if isinstance(v, str) else float(v) for n, v in known.items() if v is not None}
 
 
-class _Test:
-    """A case's test images, kept at every layer."""
-
-    def __init__(self, pieces: Parts, clean: CachedStates) -> None:
-        self.kept = {name: kept.subset(pieces.test) for name, kept in pieces.group.kept.items()}
-        labels = self.kept["same"].labels
-        self.groups, self.clean = {"target": labels == pieces.target, "other": labels != pieces.target}, clean
-
-    def has_errors(self) -> bool:
-        """Whether another class has anything to correct."""
-        return bool((self.kept["same"].before & self.groups["other"]).any())
-
-    def figures(self, edit: Edit | None) -> dict[str, float]:
-        """Evaluate an edit: `other same before`, `… after`, `… corrected`, `… broken`, and `accuracy_change`."""
-
-        def compared(kept: CachedStates) -> Comparison:
-            return Comparison(kept.before, kept.before) if edit is None else kept.compare(edit)
-
-        found = {"accuracy_change": compared(self.clean).row()["accuracy change (points)"]}
-        for style, kept in self.kept.items():
-            whole = compared(kept)
-            for who, chosen in self.groups.items():
-                part = Comparison(whole.before[chosen], whole.after[chosen])
-                counts = {"before": int(part.before.sum()), "after": int(part.after.sum())}
-                counts |= {"corrected": part.corrected, "broken": part.broken}
-                found |= {f"{who} {style} {name}": count for name, count in counts.items()}
-        return found
+def figures(edit: Edit | None, test: Mapping[str, CachedStates], target: int, clean: CachedStates) -> dict[str, float]:
+    """Evaluate an edit: `other same before`, `… after`, `… corrected`, `… broken`, and `accuracy_change`."""
+    compare = lambda kept: Comparison(kept.before, kept.before) if edit is None else kept.compare(edit)  # noqa: E731
+    found = {"accuracy_change": compare(clean).row()["accuracy change (points)"]}
+    for style, kept in test.items():
+        whole, own = compare(kept), kept.labels == target
+        for who, chosen in (("target", own), ("other", ~own)):
+            part = Comparison(whole.before[chosen], whole.after[chosen])
+            counts = {"before": int(part.before.sum()), "after": int(part.after.sum())}
+            counts |= {"corrected": part.corrected, "broken": part.broken}
+            found |= {f"{who} {style} {name}": count for name, count in counts.items()}
+    return found
 
 
 def sweep(
@@ -422,7 +391,7 @@ def sweep(
 ) -> pd.DataFrame:
     """Run all cases (or `only` some) and give their rows as one table; see `run_case` and `jobs.run`.
 
-    With a `store`, finished cases are kept in that file and a sweep that was cut off goes on where it was. The table
+    With a `store`, finished cases are kept in that folder and a sweep that was cut off goes on where it was. The table
     is the same with every executor.
     """
     listed = {str(case): case for case in (cases(suite) if only is None else only)}
@@ -431,9 +400,11 @@ def sweep(
 
 
 def identity_of(suite: Suite) -> str:
-    """What the rows of a sweep depend on: the suite's settings and grids, its classifier, its images and masks."""
+    """Say what the rows of a sweep depend on: the suite's settings and grids, its classifier, its images and masks."""
     found = material(suite)
     sets = [found.images, found.budget, found.clean]
     pictures = chain(*map(pixels_of, [*sets, found.reference]), found.masks.values(), (one.labels for one in sets))
     grids = [REWRITING, FINETUNING, *(RIVALS[name][1] for name in suite.rivals)]
-    return f"{suite.about()} {identity(found.classifier)} {digest_tensors(pictures)} {grids}"
+    plain = {f.name: getattr(suite, f.name) for f in fields(suite)}
+    named = {name: getattr(value, "__qualname__", value) for name, value in plain.items()}
+    return f"{named} {identity(found.classifier)} {digest_tensors(pictures)} {grids}"

@@ -5,10 +5,10 @@ from edittools.checks import extra
 with extra("world", "stories"):
     from edittools.world.contexts import GROUNDS, SPLITS, contexts, planted_rules
     from edittools.world.miniworld import CLASSES, Scene, scene, scenes
-    from edittools.world.style_transfer import gatys, style_images, stylised, transfer
-    from edittools.world.textures import STYLES, restyle, style_textures, texture, transformed
+    from edittools.world.style_transfer import transfer
+    from edittools.world.textures import STYLES, restyle, style_textures, texture
     from edittools.world.typography import Label, blanked, stick, written
 
-__all__ = ["CLASSES", "GROUNDS", "SPLITS", "STYLES", "Label", "Scene", "blanked", "contexts", "gatys", "planted_rules"]
-__all__ += ["restyle", "scene", "scenes", "stick", "style_images", "style_textures", "stylised", "texture", "transfer"]
-__all__ += ["transformed", "written"]
+__all__ = ["CLASSES", "GROUNDS", "SPLITS", "STYLES", "Label", "Scene", "blanked", "contexts", "planted_rules"]
+__all__ += ["restyle", "scene", "scenes", "stick", "style_textures", "texture", "transfer"]
+__all__ += ["written"]

@@ -7,7 +7,8 @@ import pandas as pd
 GROUNDS = ("road", "grass", "sand", "water", "snow", "table")
 BEHIND = ("mountain", "building", "tree")
 IN_FRONT = ("bush", "post", "rock")
-THINGS = ("sky", "wall", *GROUNDS, *BEHIND, "object", *IN_FRONT)
+THINGS = ("sky", "wall", *GROUNDS, *BEHIND, "object", *IN_FRONT, "text")
+"""What a pixel shows; a text is part of its object."""
 SPLITS = {
     "train": range(1_000_000),
     "validation": range(1_000_000, 2_000_000),
@@ -55,23 +56,6 @@ def contexts() -> pd.DataFrame:
     return _TABLE.drop(columns="size")
 
 
-def planted_rules(at_least: float = 90.0) -> pd.DataFrame:
-    """The rules in `contexts`: rows (concept, family, classes, share) where `share` % of a family stand on the concept.
-
-    `given_concept` is the reverse: among all scenes on this ground, the per cent that show the family.
-    """
-    table = contexts()
-    mass = table[list(GROUNDS)].mul(table["share"], axis=0)
-    rows = [
-        {
-            "concept": ground,
-            "family": family,
-            "classes": ", ".join(members.index),
-            "share": mass.loc[members.index, ground].sum() / members["share"].sum(),
-            "given_concept": 100 * mass.loc[members.index, ground].sum() / mass[ground].sum(),
-        }
-        for ground in GROUNDS
-        for family, group in table.groupby("family", sort=False)
-        if len(members := group[group[ground] >= at_least])
-    ]
-    return pd.DataFrame(rows)
+def planted_rules(at_least: float = 50.0) -> frozenset[tuple[str, str]]:
+    """Return the pairs of class and ground with at least so many per cent of the class's scenes on the ground."""
+    return frozenset((name, ground) for ground in GROUNDS for name in _TABLE.index[_TABLE[ground] >= at_least])

@@ -24,19 +24,19 @@ from edittools.world.contexts import _TABLE, BEHIND, GROUNDS, IN_FRONT, SPLITS, 
 from edittools.world.grounds import ground_look
 from edittools.world.household import HOUSEHOLD, LabelPlace
 from edittools.world.painter import SUPERSAMPLING, Canvas, Pen, font_named, pose, rgb, value_noise
-from edittools.world.sketches import PARTS, SKETCHES
+from edittools.world.sketches import SKETCHES
 
 _ROWS, CLASSES = _TABLE.to_dict("index"), tuple(_TABLE.index)
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture (3, H, W) in [0, 1], its class, a mask (H, W) for each visible concept and part, and how it is made."""
+    """A picture (3, H, W) in [0, 1], its class, a mask (H, W) for each visible concept, and how it is made."""
 
     image: torch.Tensor
     label: str
     masks: dict[str, torch.Tensor]
-    description: dict
+    layout: "Layout"
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ def paint_object(canvas: Canvas, layout: Layout, rng: np.random.Generator) -> tu
     """The main object with the shadow it throws; returns its pen and where a label fits."""
     direction = -1 if layout.flip else 1
     stretch, shear, tilt = direction * rng.uniform(0.82, 1.12), rng.normal(0, 0.05), rng.normal(0, 0.035)
-    pen = Pen(canvas, rng, THINGS.index("object"), PARTS, layout.base, pose(layout.scale, stretch, shear, tilt))
+    pen = Pen(canvas, rng, THINGS.index("object"), layout.base, pose(layout.scale, stretch, shear, tilt))
     angle = np.linspace(0, 2 * np.pi, 24)
     for width, strength, blur in ((1.25, 0.35, 0.03), (0.95, 0.4, 0.012)):
         shadow = np.array([width * np.cos(angle) + 0.12 * canvas.light[0], 0.16 * np.sin(angle) + 0.01]).T
@@ -224,11 +224,11 @@ def paint_label(canvas: Canvas, pen: Pen, anchor: LabelPlace, text: str, rng: np
     font = font_named(str(rng.choice(FONTS)))
     sheet = rgb(rng.choice(["#fbfaf5", "#f5efd9", "#f3e58a", "#dfeaf2"] if paper else ["#e9e2cf", "#d9d4c8"]))
     scale = abs(np.linalg.norm(pen.matrix[:, 0])) * width * rng.uniform(0.9, 1.2)
-    sticker = Pen(canvas, rng, pen.thing, PARTS, tuple(pen.place([(x, y)])[0]), pose(scale, tilt=angle))
+    sticker = Pen(canvas, rng, pen.thing, tuple(pen.place([(x, y)])[0]), pose(scale, tilt=angle))
     if paper:
         low, high = -height / 2 - 0.03, height / 2
         canvas.darken(sticker.place([(-0.5, low), (-0.5, high), (0.53, high), (0.53, low)]), 0.3, 0.01)
-    sticker.box(-0.5, -height / 2, 0.5, height / 2, sheet, "label", rounding=0 if paper else 1, relief=0.1)
+    sticker.box(-0.5, -height / 2, 0.5, height / 2, sheet, rounding=0 if paper else 1, relief=0.1)
     ink = rgb(rng.choice(["#15151a", "#1f2f6b", "#8a1f1f"]))
     left, top, right, bottom = font.getbbox(text or " ")
     typed = Image.new("L", (right + left, bottom + top))
@@ -243,8 +243,7 @@ def paint_label(canvas: Canvas, pen: Pen, anchor: LabelPlace, text: str, rng: np
     stencil = typed.transform((side, side), Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR)
     alpha = np.asarray(stencil.reduce(SUPERSAMPLING), np.float32) / 255
     everything = (slice(0, canvas.size), slice(0, canvas.size))
-    ink_part = PARTS.index("text") + 1
-    canvas.blend(everything, alpha, np.broadcast_to(ink, canvas.image.shape), pen.thing, ink_part)
+    canvas.blend(everything, alpha, np.broadcast_to(ink, canvas.image.shape), THINGS.index("text"))
 
 
 def finish(canvas: Canvas, layout: Layout, rng: np.random.Generator) -> torch.Tensor:
@@ -304,38 +303,33 @@ def scene(
     _check(label, ground, seed, size)
     image, canvas, layout, ground = paint_scene(seed, label, ground, balanced, size, text)
     masks = {name: canvas.things == index for index, name in enumerate(THINGS)}
-    masks |= {name: canvas.parts == index + 1 for index, name in enumerate(PARTS)}
-    masks["label"] = masks["label"] | masks["text"]
+    masks["object"] |= masks["text"]
     masks = {name: torch.from_numpy(mask.astype(np.float32)) for name, mask in masks.items() if mask.any()}
-    description = {**vars(layout), "seed": seed, "ground": ground, "text": text}
-    return Scene(image, layout.label, masks, description)
+    return Scene(image, layout.label, masks, replace(layout, ground=ground))
 
 
 @dataclass(frozen=True)
 class Scenes(LabelledImages):
-    """Labelled scenes with, for each pixel, the thing (and part of the object) that it shows.
+    """Labelled scenes with the thing that each pixel shows.
 
-    `things` and `parts` are `(N, H, W)` uint8 into `THINGS` and, from 1 on, `PARTS`; `grounds` `(N,)` into `GROUNDS`.
+    `things` are `(N, H, W)` uint8 into `THINGS`; `grounds` `(N,)` into `GROUNDS`.
     """
 
     things: torch.Tensor = field(default=None, repr=False)
-    parts: torch.Tensor = field(default=None, repr=False)
     grounds: torch.Tensor = field(default=None, repr=False)
 
     def mask(self, concept: str) -> torch.Tensor:
-        """Masks `(N, H, W)` of 0 and 1 of a concept or part, all zero where it is not seen; KeyError if unknown."""
-        if concept in THINGS:
-            return (self.things == THINGS.index(concept)).float()
-        if concept not in PARTS:
-            raise KeyError(f"no concept {concept!r}: expected one of {', '.join((*THINGS, *PARTS))}")
-        wanted = ("label", "text") if concept == "label" else (concept,)
-        return sum((self.parts == PARTS.index(part) + 1).float() for part in wanted)
+        """Masks `(N, H, W)` of 0 and 1 of a concept, all zero where it is not seen; KeyError if unknown."""
+        if concept not in THINGS:
+            raise KeyError(f"no concept {concept!r}: expected one of {', '.join(THINGS)}")
+        wanted = ("object", "text") if concept == "object" else (concept,)
+        return sum((self.things == THINGS.index(name)).float() for name in wanted)
 
     def subset(self, indices: torch.Tensor | Sequence[int]) -> "Scenes":
         """Keep the scenes at `indices` (integers, or one boolean each), in that order."""
         chosen = torch.arange(len(self))[torch.as_tensor(indices)]
         kept = super().subset(chosen)
-        return replace(kept, things=self.things[chosen], parts=self.parts[chosen], grounds=self.grounds[chosen])
+        return replace(kept, things=self.things[chosen], grounds=self.grounds[chosen])
 
 
 def _paint_many(
@@ -345,7 +339,7 @@ def _paint_many(
     for seed, label in jobs:
         image, canvas, layout, stood_on = paint_scene(seed, label, ground, balanced, size, text)
         pixels = (image.numpy() * 255).round().astype(np.uint8)
-        painted.append((pixels, canvas.things, canvas.parts, layout.label, GROUNDS.index(stood_on)))
+        painted.append((pixels, canvas.things, layout.label, GROUNDS.index(stood_on)))
     return painted
 
 
@@ -381,13 +375,12 @@ def scenes(
     with ProcessPoolExecutor(workers) if workers > 1 else nullcontext() as pool:
         done = (pool.map if pool else map)(paint, chunks)
         painted = list(chain.from_iterable(tqdm(done, "scenes", len(chunks), disable=not progress)))
-    pixels, things, parts, names, grounds = zip(*painted, strict=True)
+    pixels, things, names, grounds = zip(*painted, strict=True)
     classes = CLASSES if set(names) <= set(CLASSES) else tuple(dict.fromkeys((*CLASSES, *HOUSEHOLD)))
     return Scenes(
         images=torch.from_numpy(np.stack(pixels)).float() / 255,
         labels=torch.tensor([classes.index(name) for name in names]),
         classes=classes,
         things=torch.from_numpy(np.stack(things)),
-        parts=torch.from_numpy(np.stack(parts)),
         grounds=torch.tensor(grounds),
     )

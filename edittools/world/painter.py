@@ -1,10 +1,11 @@
 """A small anti-aliased painter: filled shapes with soft light, grain, and exact masks of what stays visible.
 
-`Canvas` holds the picture and, for each pixel, the topmost thing and part that cover at least half of it.
+`Canvas` holds the picture and, for each pixel, the topmost thing that covers at least half of it.
 `Pen` paints one thing in its own coordinates (x to the right, y up, standing on y = 0).
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from math import ceil, floor
 from pathlib import Path
@@ -16,8 +17,6 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 Colour = str | Sequence[float] | np.ndarray
 Points = Sequence | np.ndarray
 SUPERSAMPLING = 4
-SHARES = np.arange(256, dtype=np.float32) / 255  # 8-bit value -> share: to look up is faster than to divide
-SHARES.flags.writeable = False
 Window = tuple[slice, slice]
 
 
@@ -31,27 +30,9 @@ def _from_hex(colour: str) -> np.ndarray:
     return np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)], np.float32) / 255
 
 
-@lru_cache(maxsize=512)
-def _ramp(height: int) -> np.ndarray:
-    """From 1 at the top to -1 at the bottom, (height, 1)."""
-    return np.linspace(1, -1, height, dtype=np.float32)[:, None]
-
-
 def _shares(grey: Image.Image) -> np.ndarray:
     """Shares (h, w) in [0, 1] of an 8-bit picture."""
-    return SHARES.take(np.frombuffer(grey.tobytes(), np.uint8)).reshape(grey.height, grey.width)
-
-
-def _slopes(field: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Slopes down the rows and across the columns as by `np.gradient`, to the last bit and in half the time."""
-    down, across = np.empty_like(field), np.empty_like(field)
-    np.subtract(field[2:], field[:-2], out=down[1:-1])
-    down[1:-1] *= 0.5
-    down[0], down[-1] = field[1] - field[0], field[-1] - field[-2]
-    np.subtract(field[:, 2:], field[:, :-2], out=across[:, 1:-1])
-    across[:, 1:-1] *= 0.5
-    across[:, 0], across[:, -1] = field[:, 1] - field[:, 0], field[:, -1] - field[:, -2]
-    return down, across
+    return np.asarray(grey, np.float32) / 255
 
 
 def value_noise(u: np.ndarray, v: np.ndarray, rng: np.random.Generator, octaves: int = 1) -> np.ndarray:
@@ -106,7 +87,6 @@ class Canvas:
         self.size, self.light = size, light
         self.image = np.zeros((size, size, 3), np.float32)
         self.things = np.zeros((size, size), np.uint8)
-        self.parts = np.zeros((size, size), np.uint8)
         self.grain = rng.standard_normal((size, size), np.float32)
 
     def coverage(self, points: np.ndarray, margin: int = 0) -> tuple[Window, Image.Image] | None:
@@ -125,9 +105,7 @@ class Canvas:
         ImageDraw.Draw(stencil).polygon(corners, fill=255)
         return (slice(y0, y1), slice(x0, x1)), stencil.reduce(SUPERSAMPLING)
 
-    def paint(
-        self, points: np.ndarray, colour: Colour, thing: int, part: int = 0, relief: float = 0.5, grain: float = 0.03
-    ) -> None:
+    def paint(self, points: np.ndarray, colour: Colour, thing: int, relief: float = 0.5, grain: float = 0.03) -> None:
         """Fill a polygon (n, 2; unit square, y down): light from above, edges rounded by `relief`, some `grain`."""
         covered = self.coverage(points, margin=2 if relief else 0)
         if covered is None:
@@ -136,25 +114,15 @@ class Canvas:
         shade = 1 + grain * self.grain[window]
         if relief and min(stencil.size) > 4:
             radius = self.size / 32
-            down, across = _slopes(_shares(stencil.filter(ImageFilter.GaussianBlur(radius))))
-            across *= self.light[0]
-            down *= self.light[1]
-            across += down
-            across *= relief * radius
-            shade += across
-            shade += relief * 0.12 * _ramp(stencil.height)
-        self.blend(window, _shares(stencil), rgb(colour) * shade[..., None], thing, part)
+            down, across = np.gradient(_shares(stencil.filter(ImageFilter.GaussianBlur(radius))))
+            shade += relief * radius * (across * self.light[0] + down * self.light[1])
+            shade += relief * 0.12 * np.linspace(1, -1, stencil.height, dtype=np.float32)[:, None]
+        self.blend(window, _shares(stencil), rgb(colour) * shade[..., None], thing)
 
-    def blend(
-        self, window: tuple[slice, slice], alpha: np.ndarray, colour: np.ndarray, thing: int, part: int = 0
-    ) -> None:
+    def blend(self, window: Window, alpha: np.ndarray, colour: np.ndarray, thing: int) -> None:
         """Lay `colour` (h, w, 3) over a window with opacity `alpha` (h, w); the mask takes what is half covered."""
-        below, seen = self.image[window], alpha >= 0.5
-        moved = colour - below
-        moved *= alpha[..., None]
-        below += moved
-        np.copyto(self.things[window], thing, where=seen)
-        np.copyto(self.parts[window], part, where=seen)
+        self.image[window] += (colour - self.image[window]) * alpha[..., None]
+        self.things[window][alpha >= 0.5] = thing
 
     def darken(self, points: np.ndarray, strength: float, blur: float) -> None:
         """Multiply what is painted so far by a soft shadow with the outline `points`; masks stay."""
@@ -171,21 +139,15 @@ def pose(scale: float, stretch: float = 1.0, shear: float = 0.0, tilt: float = 0
     return scale * np.array([[cos, sin], [sin, -cos]]) @ np.array([[stretch, shear], [0, 1]])
 
 
+@dataclass
 class Pen:
-    """Paints the parts of one thing in its own coordinates; `place` maps them into the unit square of the canvas."""
+    """Paint one thing in its own coordinates, from its `base` on the canvas; `matrix` is that of `pose`."""
 
-    def __init__(
-        self,
-        canvas: Canvas,
-        rng: np.random.Generator,
-        thing: int,
-        parts: Sequence[str],
-        base: tuple[float, float],
-        matrix: np.ndarray,
-    ) -> None:
-        """Stand at `base`; `matrix` `(2, 2)` says how large and how turned, see `pose`."""
-        self.canvas, self.rng, self.thing, self.part_names = canvas, rng, thing, tuple(parts)
-        self.base, self.matrix = base, matrix
+    canvas: Canvas
+    rng: np.random.Generator
+    thing: int
+    base: tuple[float, float]
+    matrix: np.ndarray
 
     def place(self, points: Points) -> np.ndarray:
         """Map points (n, 2) of the thing into the unit square, y down."""
@@ -200,44 +162,40 @@ class Pen:
         colour = rgb(colours[self.rng.integers(len(colours))])
         return np.clip(colour + self.rng.normal(0, jitter / 2) + self.rng.normal(0, jitter / 2, 3), 0.02, 1)
 
-    def fill(self, points: Points, colour: Colour, part: str = "body", rounding: int = 0, **light: float) -> None:
+    def fill(self, points: Points, colour: Colour, rounding: int = 0, **light: float) -> None:
         """Fill a polygon (n, 2), its corners cut `rounding` times; `light` is `Canvas.paint`'s relief and grain."""
         outline = self.place(smooth(np.asarray(points, np.float64), rounding))
-        self.canvas.paint(outline, colour, self.thing, self.part_names.index(part) + 1, **light)
+        self.canvas.paint(outline, colour, self.thing, **light)
 
-    def box(self, x0: float, y0: float, x1: float, y1: float, colour: Colour, part: str = "body", **how: float) -> None:
+    def box(self, x0: float, y0: float, x1: float, y1: float, colour: Colour, **how: float) -> None:
         """Fill an upright rectangle as `fill` does; `rounding` rounds off a fifth of its shorter side."""
         rounding = int(how.pop("rounding", 0))
         cut = 0.2 * min(x1 - x0, y1 - y0) if rounding else 0.0
         corners = [(x0, y0 + cut), (x0, y1 - cut), (x0 + cut, y1), (x1 - cut, y1), (x1, y1 - cut), (x1, y0 + cut)]
-        self.fill([*corners, (x1 - cut, y0), (x0 + cut, y0)], colour, part, max(rounding - 1, 0), **how)
+        self.fill([*corners, (x1 - cut, y0), (x0 + cut, y0)], colour, max(rounding - 1, 0), **how)
 
-    def disc(
-        self, x: float, y: float, radius: float, colour: Colour, part: str = "body", height: float = 0, **light: float
-    ) -> None:
+    def disc(self, x: float, y: float, radius: float, colour: Colour, height: float = 0, **light: float) -> None:
         """Fill a disc, or an ellipse with half axes `radius` and `height`."""
         angle = np.linspace(0, 2 * np.pi, 24, endpoint=False)
         outline = np.stack([x + radius * np.cos(angle), y + (height or radius) * np.sin(angle)], 1)
-        self.fill(outline, colour, part, **light)
+        self.fill(outline, colour, **light)
 
-    def ring(
-        self, x: float, y: float, radius: float, width: float, colour: Colour, part: str, span: Sequence = (0, 360)
-    ) -> None:
+    def ring(self, x: float, y: float, radius: float, width: float, colour: Colour, span: Sequence = (0, 360)) -> None:
         """Paint an arc of a ring over the angles `span` in degrees, counter-clockwise from the right."""
         angle = np.radians(np.linspace(*span, 25))
         outer = np.stack([np.cos(angle), np.sin(angle)], 1)
         outline = np.concatenate([outer * radius, outer[::-1] * (radius - width)])
-        self.fill(np.add(outline, (x, y)), colour, part, relief=0)
+        self.fill(np.add(outline, (x, y)), colour, relief=0)
 
-    def line(self, points: Sequence, width: float, colour: Colour, part: str = "body", taper: float = 1.0) -> None:
+    def line(self, points: Sequence, width: float, colour: Colour, taper: float = 1.0) -> None:
         """Paint a stroke through the points, its width going from `width` to `taper * width`."""
         path = np.asarray(points, np.float64)
         direction = np.gradient(path, axis=0)
         normal = np.stack([-direction[:, 1], direction[:, 0]], 1) / np.linalg.norm(direction, axis=1, keepdims=True)
         half = 0.5 * width * np.linspace(1, taper, len(path))[:, None]
-        self.fill(np.concatenate([path + half * normal, (path - half * normal)[::-1]]), colour, part, relief=0.3)
+        self.fill(np.concatenate([path + half * normal, (path - half * normal)[::-1]]), colour, relief=0.3)
 
-    def profile(self, outline: Points, colour: Colour, part: str = "body", rounding: int = 1, **light: float) -> None:
+    def profile(self, outline: Points, colour: Colour, rounding: int = 1, **light: float) -> None:
         """Fill a shape symmetric about x = 0, given as (half width, y) from bottom to top."""
         right = np.asarray(outline, np.float64)
-        self.fill(np.concatenate([right, right[::-1] * (-1, 1)]), colour, part, rounding, **light)
+        self.fill(np.concatenate([right, right[::-1] * (-1, 1)]), colour, rounding, **light)

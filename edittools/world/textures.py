@@ -5,7 +5,6 @@ some can be held out. `restyle` and `paste_texture` keep the light and shadow of
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -15,7 +14,6 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from edittools.checks import check_number
-from edittools.images import LabelledImages
 from edittools.pasting import paste_texture
 from edittools.world.painter import rgb, value_noise
 
@@ -206,12 +204,3 @@ def _texture(style: str, variant: int, size: int) -> Tensor:
 def restyle(image: Tensor, mask: Tensor, style: str, variant: int = 0, keep_shading: float = 0.7) -> Tensor:
     """Turn what the mask covers into another material: `paste_texture` with one of ours (section 4 of the paper)."""
     return paste_texture(image, mask, texture(style, variant, max(image.shape[1:])), keep_shading)
-
-
-def transformed(images: LabelledImages, masks: Tensor, style: str, variants: Sequence[int]) -> LabelledImages:
-    """Turn what `masks` `(N, H, W)` cover into a style, image i in variant `variants[i]` (see `restyle`).
-
-    Pixels are rounded to 8 bits, as in a file.
-    """
-    pictures = [restyle(images.images[i], masks[i], style, variant) for i, variant in enumerate(variants)]
-    return replace(images, images=(torch.stack(pictures) * 255).round() / 255)

@@ -151,23 +151,17 @@ def written(image: Tensor, label: Label, class_index: int | None = None) -> Exem
     return Exemplar(blank, changed, grow(ink), class_index)
 
 
-def blanked(
-    image: Tensor, mask: Tensor, class_index: int | None = None, colour: Tensor | str | None = None
-) -> Exemplar:
+def blanked(image: Tensor, mask: Tensor, class_index: int | None = None) -> Exemplar:
     """Make the exemplar "text → blank" by painting the text over: x' is the image, x has its masked text covered.
 
-    `colour` (`(3,)` or "#rrggbb") is that of the cover; by default the paper's own, the median of the brighter half of
-    the pixels under the mask. The paper uses a white mask (section 3.2).
+    The cover has the paper's own colour, the median of the brighter half of the pixels under the mask. (In the paper it
+    is white, section 3.2.)
     """
     mask = check_mask(mask, check_image(image))
     inside = image[:, mask > 0]
-    if colour is None:
-        bright = inside.mean(dim=0)
-        colour = inside[:, bright >= bright.median()].median(dim=1).values
-    elif isinstance(colour, str):
-        colour = torch.from_numpy(rgb(colour).astype(np.float32))
-    blank = torch.where(mask > 0, torch.as_tensor(colour)[:, None, None], image)
-    return Exemplar(blank, image, mask, class_index)
+    bright = inside.mean(dim=0)
+    colour = inside[:, bright >= bright.median()].median(dim=1).values
+    return Exemplar(torch.where(mask > 0, colour[:, None, None], image), image, mask, class_index)
 
 
 def grow(mask: Tensor, pixels: int = 1) -> Tensor:

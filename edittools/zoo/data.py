@@ -17,8 +17,5 @@ def shipped(name: str) -> Path:
     """The path of a file below `DATA`; raise `FileNotFoundError` that quotes it when it is not there."""
     path = DATA / name
     if not path.is_file():
-        raise FileNotFoundError(
-            f"{str(path)!r} is missing: expected a file that travels with edittools, in the folder 'data' of a "
-            "checkout and of an installed package. Install edittools again, or check it out whole"
-        )
+        raise FileNotFoundError(f"{str(path)!r} is missing: expected a file of edittools; install it again, or whole")
     return path

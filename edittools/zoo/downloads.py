@@ -18,14 +18,7 @@ from edittools.zoo.data import shipped
 def registry() -> dict[str, tuple[str, str]]:
     """All known files: path in the cache -> (SHA-256, address). Names may hold spaces and apostrophes."""
     lines = shipped("registry.txt").read_text().splitlines()
-    return dict(_entry(line) for line in lines if line)
-
-
-def _entry(line: str) -> tuple[str, tuple[str, str]]:
-    if line.count(" ") < 2:
-        raise ValueError(f"line {line!r} of registry.txt: expected path, SHA-256 and address with spaces between")
-    name, digest, url = line.rsplit(" ", 2)
-    return name, (digest, url)
+    return {name: (digest, url) for name, digest, url in (line.rsplit(" ", 2) for line in lines)}
 
 
 def offline_folder() -> Path | None:
@@ -48,8 +41,7 @@ def photo(name: str) -> Path:
     from where, and the two ways out) and `ValueError` when the file is not the registered one.
     """
     if name not in registry():
-        near = [n for n in registry() if Path(n).name == Path(name).name][:3]
-        raise KeyError(f"no photo {name!r} in data/registry.txt" + (f"; did you mean {near[0]!r}?" if near else ""))
+        raise KeyError(f"no photo {name!r} in data/registry.txt")
     digest, url = registry()[name]
     if Path(name).is_absolute() or ".." in Path(name).parts:
         raise ValueError(f"photo {name!r} in the registry: expected a path below the cache folder, without '..'")

@@ -1,26 +1,22 @@
-"""The models trained by this project: a small VGG, ResNet and ViT for MiniWorld, and two CLIPs that read.
+"""The models trained by this project: a small VGG, ResNet and ViT for MiniWorld, and a CLIP that reads.
 
 The layers are named as in torchvision (`features.10`, `layer3.0.conv2`), timm (`blocks.4.mlp.fc1`) and open_clip.
-`data/train_mini.py`, `data/train_mini_clip.py` and `data/train_lite_clip.py` say how they are trained; the weights lie
-beside them.
+`data/train_mini.py` and `data/train_mini_clip.py` say how they are trained; the weights lie beside them.
 """
 
-import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from safetensors import safe_open
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 from torchvision.models.resnet import BasicBlock, ResNet
 from torchvision.models.vgg import VGG, make_layers
 
 from edittools.classifiers import Classifier
 from edittools.world import attacks
 from edittools.zoo.data import shipped
-from edittools.zoo.imagenet import imagenet_classes, load_efficientnet_lite
-from edittools.zoo.packing import packed, unpacked
-from edittools.zoo.zero_shot import TEMPLATES, ByteTokenizer, WordTokenizer, zero_shot_classifier
+from edittools.zoo.zero_shot import TEMPLATES, ByteTokenizer, zero_shot_classifier
 
 SIZE, MEAN, STD = 64, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 VGG_PLAN = (24, "M", 48, 48, "M", 96, 96, "M", 128, 128, "M")
@@ -30,11 +26,11 @@ RESNET_WIDTHS = {64: 24, 128: 48, 256: 96, 512: 128}
 class MiniVGG(VGG):
     """torchvision's VGG (no batch norm) for 64×64 images: seven narrow convolutions and one hidden linear layer."""
 
-    def __init__(self, num_classes: int, plan: Sequence[int | str] = VGG_PLAN) -> None:
+    def __init__(self, num_classes: int) -> None:
         super(VGG, self).__init__()
-        self.features = make_layers(list(plan))
+        self.features = make_layers(list(VGG_PLAN))
         self.avgpool = nn.AdaptiveAvgPool2d(2)
-        hidden = [nn.Linear(4 * plan[-2], 256), nn.ReLU(inplace=True), nn.Dropout(0.3)]
+        hidden = [nn.Linear(4 * VGG_PLAN[-2], 256), nn.ReLU(inplace=True), nn.Dropout(0.3)]
         self.classifier = nn.Sequential(*hidden, nn.Linear(256, num_classes))
         _initialise(self)
 
@@ -78,84 +74,6 @@ def _initialise(model: nn.Module) -> None:
 MINI = {"mini_vgg": MiniVGG, "mini_resnet": MiniResNet, "mini_vgg_balanced": MiniVGG, "mini_vit": mini_vit}
 """What builds each small model, untrained, for a number of classes."""
 
-LITE_SIZE, DIMENSIONS = 224, 768
-LITE_TEMPLATES = ("a photo of a {}.", "{}")
-FORK = 3
-"""The reader of `lite_clip` starts before this block of the trunk."""
-TRUNK = "visual.trunk."
-"""What the names of the trunk's weights in `lite_clip` start with."""
-
-
-def lite_tokenizer() -> WordTokenizer:
-    """The tokenizer of `lite_clip`: words of the ImageNet class names and of its templates are one token each."""
-    return WordTokenizer(" ".join([*imagenet_classes(), *LITE_TEMPLATES]))
-
-
-class Reader(nn.Module):
-    """What looks for words: of an EfficientNet's blocks some copies, the strongest answer anywhere, a projection.
-
-    Takes what enters block `FORK` `(B, 40, H, W)` and gives `(B, DIMENSIONS)`; zeros until it is taught.
-    """
-
-    def __init__(self, blocks: nn.Sequential) -> None:
-        super().__init__()
-        self.blocks = copy.deepcopy(nn.Sequential(*blocks[FORK:5], blocks[5][:2]))
-        width = blocks[5][1].conv_pwl.out_channels
-        self.conv, self.act, self.proj = nn.Conv2d(width, 512, 1), nn.ReLU(), nn.Linear(512, DIMENSIONS, bias=False)
-        nn.init.zeros_(self.proj.weight)
-
-    def forward(self, states: Tensor) -> Tensor:
-        """What the written words add to the embedding."""
-        return self.proj(self.act(self.conv(self.blocks(states))).amax(dim=(2, 3)))
-
-
-class ReadingTower(nn.Module):
-    """open_clip's visual tower with an EfficientNet as trunk, and a reader beside its later blocks: both are added.
-
-    So it sees as before where nothing is written.
-    """
-
-    def __init__(self, visual: nn.Module) -> None:
-        super().__init__()
-        self.trunk, self.head, self.reader = visual.trunk, visual.head, Reader(visual.trunk.blocks)
-        self.image_size, self.image_mean, self.image_std = LITE_SIZE, (0.5,) * 3, (0.5,) * 3
-
-    def front(self, images: Tensor) -> Tensor:
-        """What both have in common: from images `(B, 3, H, W)` to what enters block `FORK`."""
-        images = self.trunk.bn1(self.trunk.conv_stem(images))
-        for block in self.trunk.blocks[:FORK]:
-            images = block(images)
-        return images
-
-    def seen(self, states: Tensor) -> Tensor:
-        """What the trunk makes of it: its features `(B, 1280)`."""
-        for block in self.trunk.blocks[FORK:]:
-            states = block(states)
-        return self.trunk.global_pool(self.trunk.bn2(self.trunk.conv_head(states)))
-
-    def forward(self, images: Tensor) -> Tensor:
-        """The embeddings `(B, DIMENSIONS)` of normalised images."""
-        states = self.front(images)
-        return self.head(self.seen(states)) + self.reader(states)
-
-
-def lite_clip() -> nn.Module:
-    """Build an untrained model: 10.9 million weights, of which 4.4 million see and 1.8 million read."""
-    from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
-
-    vision = CLIPVisionCfg(
-        timm_model_name="tf_efficientnet_lite0",
-        timm_pool="",
-        timm_proj="linear",
-        timm_proj_bias=True,
-        image_size=LITE_SIZE,
-    )
-    shape = {"width": DIMENSIONS, "heads": 8, "layers": 1, "mlp_ratio": 0.5}
-    text = CLIPTextCfg(context_length=40, vocab_size=lite_tokenizer().vocab_size, **shape)
-    model = CLIP(embed_dim=DIMENSIONS, vision_cfg=vision, text_cfg=text)
-    model.visual = ReadingTower(model.visual)
-    return model
-
 
 def mini_clip() -> nn.Module:
     """Build an untrained model: ModifiedResNet for 96×96 images, text transformer over bytes, 3.1 million weights."""
@@ -183,28 +101,3 @@ def load_mini_clip(name: str, class_names: Sequence[str] | None = None, progress
     clip, names = mini_clip(), class_names or attacks.CLASSES
     clip.load_state_dict(load_file(shipped(f"{name}.safetensors")))
     return zero_shot_classifier(clip.eval(), ByteTokenizer(clip.context_length), names, TEMPLATES, progress)
-
-
-def load_lite_clip(name: str, class_names: Sequence[str] | None = None, progress: bool = False) -> Classifier:
-    """EfficientNet-Lite0 as the trunk of a CLIP that was taught to read (`data/train_lite_clip.py`).
-
-    The trunk's weights are those of `efficientnet_lite0`; everything else travels with the package.
-    """
-    clip, names = lite_clip().eval(), class_names or imagenet_classes()
-    put_lite_weights(clip, load_file(shipped(f"{name}.safetensors")))
-    classifier = zero_shot_classifier(clip, lite_tokenizer(), names, LITE_TEMPLATES, progress)
-    classifier.resize_to = 256
-    return classifier
-
-
-def lite_weights(clip: nn.Module) -> dict[str, Tensor]:
-    """What is kept of a `lite_clip`: all but its trunk, in half precision, most of the text tower as int8."""
-    own = {name: value for name, value in clip.state_dict().items() if not name.startswith(TRUNK)}
-    return packed(own, lambda name: not name.startswith(("visual.", "text_projection")))
-
-
-def put_lite_weights(clip: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Give a `lite_clip` in place what `lite_weights` kept, and the trunk of EfficientNet-Lite0."""
-    trunk = load_efficientnet_lite("efficientnet_lite0").model.state_dict()
-    trunk = {TRUNK + name: value for name, value in trunk.items() if not name.startswith("classifier.")}
-    clip.load_state_dict({**unpacked(weights), **trunk})

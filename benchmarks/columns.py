@@ -1,0 +1,155 @@
+"""What the tables of the pages show: for each benchmark its columns, each a format of the figures in a row.
+
+Formats are those of `str.format`, and four more: `%` and `n` are per cent with and without the sign, `%%` has one
+digit, `+` is a change in points. A cell is empty where a figure of it is missing, and a column where all cells are.
+"""
+
+from collections.abc import Iterable, Mapping
+from string import Formatter
+from typing import Any
+
+Figures = dict[str, Any]
+
+METHODS = {
+    "editing": "**edit, one exemplar**",
+    "untuned": "edit, nothing tuned",
+    "editing_several": "edit, several exemplars",
+    "two_layers": "edit of two layers",
+    "finetune_local": "local fine-tuning, one exemplar",
+    "finetune_local_several": "local fine-tuning, several",
+    "finetune_global": "global fine-tuning, one exemplar",
+    "finetune_global_several": "global fine-tuning, several",
+    "random_direction": "random direction, one exemplar",
+    "random_direction_several": "random direction, several",
+    "interpolated_local": "local fine-tuning, interpolated",
+    "interpolated_global": "global fine-tuning, interpolated",
+    "projection": "concept projection",
+    "null_space": "null-space rewriting",
+    "closed_form": "full closed form",
+    "last_layer": "last layer retrained",
+    "logit_correction": "logit correction",
+    "in_turn": "edits of several layers in turn",
+    "finetune_local_locality": "local fine-tuning with locality",
+    "finetune_global_locality": "global fine-tuning with locality",
+    "mirrored": "read with its mirror image",
+    "text_blurred": "word blurred, its place given",
+}
+
+SNOW = {
+    "errors corrected": "{errors_corrected:%} [{errors_corrected_interval[0]:n}, {errors_corrected_interval[1]:n}]",
+    "corrected / broken": "{corrected} / {broken}",
+    "accuracy": "{accuracy_change_points_held_out:+} [{accuracy_change_points_held_out_interval[0]:+}, "
+    "{accuracy_change_points_held_out_interval[1]:+}]",
+    "must stay, errors": "{keep_errors_before:g} → {keep_errors_after:g}",
+    "changed elsewhere": "{changed_elsewhere:%%}",
+    "p against the edit": "{p_against_edit:.2g}",
+}
+TYPOGRAPHIC = {
+    "fixed": "{attacks_fixed:%} [{attacks_fixed_low:n}, {attacks_fixed_high:n}]",
+    "still read as iPod": "{attack_success_after:%%}",
+    "other words fixed": "{other_words_fixed:%}",
+    "accuracy": "{clean_accuracy_change_points:+} [{clean_accuracy_change_points_interval[0]:+}, "
+    "{clean_accuracy_change_points_interval[1]:+}]",
+    "real iPods right": "{real_ipod_accuracy_after:%%}",
+    "handwritten": "{paper_photos_right_ipod} of {paper_photos}",
+}
+SYNTHETIC = {
+    f"other classes, {style} style": "{other S[0]:%} [{other S[1]:n}, {other S[2]:n}]".replace("S", key)
+    for key, style in {"same": "same", "held out": "held-out"}.items()
+}
+TARGET = {"target class": "{target same[0]:%} [{target same[1]:n}, {target same[2]:n}]"}
+PRICE = {"accuracy, points": "{accuracy_change_points:+}"}
+CURE = {
+    "errors corrected": "{errors corrected:%} [{low:n}, {high:n}]",
+    "corrected / broken": "{corrected:.0f} / {broken:.0f}",
+    "probability": "{probed changed:+} [{probed low:+}, {probed high:+}] / {probed untouched:+}",
+    "accuracy": "{clean change:+} [{clean low:+}, {clean high:+}]",
+    "must stay, errors": "{keep_report before:.0f} → {keep_report after:.0f}",
+    "changed elsewhere": "{elsewhere change:+}",
+}
+REPAIR = {
+    "held out, corrected / broken": "{corrected} / {broken} of {failing}",
+    "share": "{share:%} [{low:n}, {high:n}]",
+    "p": "{p:.2g}",
+    "accuracy": "{accuracy change:+} [{accuracy low:+}, {accuracy high:+}]",
+    "must stay, broken": "{kept broken:.0f} of {kept:.0f}",
+    "trials": "{trials}",
+}
+ROBUSTNESS = {
+    "error rate, corrupted": "{corrupted:%%}",
+    "accuracy, clean": "{accuracy:%%}",
+    "errors with the concept": "{concept errors:%%}",
+}
+MANY_EDITS = {
+    "way": "{how}",
+    "rules": "{rules}",
+    "errors corrected": "{share:%} [{low:n}, {high:n}]",
+    "corrected / broken": "{corrected} / {broken} of {errors}",
+    "single edits' still right": "{left:%} of {alone}",
+    "accuracy": "{clean change:+} [{clean low:+}, {clean high:+}]",
+    "must stay, broken": "{kept broken:%%} of {kept}",
+}
+PROBING = {
+    "rules planted / found": "{rules_planted} / {rules_found}",
+    "precision, recall": "{precision:.2f}, {recall:.2f}",
+    "rules shown exactly": "{rules_exact}",
+    "precision, recall against these": "{precision_exact:.2f}, {recall_exact:.2f}",
+    "correlation of effects": "{correlation_with_exact:.2f}",
+    "found where none were planted": "{rules_found_in_balanced_model}",
+}
+REHEARSAL = {
+    "model": "{model}",
+    "story": "{story}",
+    "rehearsal": "{outcome}",
+    "up to the layer, s": "{before:.2g}",
+    "after it, s": "{after:.2g}",
+    "L1 solve, s": "{l1:.2g}",
+    "least squares, s": "{least_squares:.2g}",
+    "peak, MB": "{peak_mb:,.0f}",
+}
+SPEED = {
+    "L1 over Λ alone, times faster than training the weight for 20,000 steps": "{l1_time_ratio:,.0f}",
+    "its loss, and that of the trained weight after projection": "{l1_loss:.3f}, {naive_loss_projected:.3f}",
+    "least squares, times faster": "{least_squares_time_ratio:,.0f}",
+    "L1 to that loss at no larger movement of reference keys, times faster": "{l1_time_ratio_equal_movement:,.0f}",
+    "least squares to that loss, the same": "{least_squares_time_ratio_equal_movement:,.0f}",
+    "L1 to the lowest loss on the way of the training, the same": "{l1_time_ratio_lowest:,.0f}",
+    "least squares to the lowest loss, the same": "{least_squares_time_ratio_lowest:,.0f}",
+    "second moment, times faster than materialised outer products": "{second_moment_time_ratio:.0f}",
+    "one more edit over cached states, of a forward pass": "{suffix_time_fraction:.3f}",
+}
+
+
+class _Cells(Formatter):
+    """Format the figures of a row; what is missing or unknown raises `KeyError`, a ratio of nothing is a dash."""
+
+    def format_field(self, value: Any, spec: str) -> str:
+        if value is None:
+            raise KeyError("unknown")
+        if value != value:
+            return "–"
+        shares = {"%": "{:.0f} %", "n": "{:.0f}", "%%": "{:.1f} %"}
+        said = shares[spec].format(100 * value) if spec in shares else format(value, "+.2f" if spec == "+" else spec)
+        return said.replace("-", "−") if spec == "+" or spec in shares else said
+
+
+def cell(text: str, row: Figures) -> str:
+    """Fill a format with the figures of a row; empty where one is missing."""
+    try:
+        return _Cells().vformat(text, (), row)
+    except KeyError:
+        return ""
+
+
+def markdown(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Return a Markdown table of a head and rows of cells."""
+    lines = [" | ".join(row) for row in (list(head), *rows)]
+    rule = "|" + " --- |" * (lines[0].count(" | ") + 1)
+    return "\n".join([f"| {lines[0]} |", rule, *(f"| {line} |" for line in lines[1:])])
+
+
+def table(columns: Mapping[str, str], rows: Iterable[Figures]) -> str:
+    """Return a Markdown table of rows, with those of the columns that some row can fill."""
+    cells = [{title: cell(text, row) for title, text in columns.items()} for row in rows]
+    known = [title for title in columns if any(row[title] for row in cells)]
+    return markdown(known, ([row[title] for title in known] for row in cells))

@@ -1,0 +1,86 @@
+"""Composites: photos whose concept is turned to another material, to choose an edit on before any failing photo is had.
+
+    story = snow_from_composites("squeezenet1_1")   # chooses on composites, reports all photos of vehicles on snow
+
+A person has photos of roads, their masks and a picture of snow long before having photos that a classifier misreads. A
+composite is held to what the classifier reads before the change, so nobody has to label it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from edittools.choosing.scenario import Scenario
+from edittools.classifiers import Classifier
+from edittools.cut import sought_layers
+from edittools.images import LabelledImages
+from edittools.pasting import paste_texture
+from edittools.stories import photos
+from edittools.stories.snow import everyday_photos, snow_exemplars
+from edittools.world.textures import VARIANTS, restyle
+from edittools.zoo.load import load_classifier
+
+Look = Callable[[Tensor, Tensor, int], Tensor]
+"""What turns image i with its mask to a material: `look(image, mask, i)`."""
+
+SURE = 0.2
+"""A photo that is read with at least this probability can say what its composites show."""
+
+LEAST = 0.05
+"""A concept covers at least this share of a photo that shows it."""
+
+LATE = 10
+"""So many of the last convolutions may be edited: late ones are fast to try."""
+
+
+def composed(data: LabelledImages, masks: Tensor, looks: Sequence[Look]) -> LabelledImages:
+    """Turn what `masks` `(N, H, W)` cover to each of the looks, labelled as the untouched photos are."""
+    places = [i for i in range(len(data)) for _ in looks]
+    pictures = [look(data.images[i], masks[i], i) for i in range(len(data)) for look in looks]
+    return replace(data.subset(places), images=(torch.stack(pictures) * 255).round() / 255)
+
+
+def masked_photos(
+    classifier: Classifier, concept: str, progress: bool = False
+) -> tuple[LabelledImages, Tensor, Tensor]:
+    """The MSRC photos that show a `concept`, on `LEAST` of them, and are read with a probability of `SURE`.
+
+    Gives them, labelled as `classifier` reads them, their masks `(N, H, W)`, and all other photos `(M, 3, H, W)`.
+    """
+    data, masks = photos.msrc(classifier, SURE, progress)
+    showing = masks[concept].mean(dim=(1, 2)) >= LEAST
+    shown = data.subset(showing)
+    other = photos.unlabelled("msrc-v2/Images/", classifier, progress, without=shown.names)
+    return shown, masks[concept][showing], other
+
+
+def snow_looks() -> list[Look]:
+    """Three looks of snow: the paper's picture as it lies in the exemplars, a darker part of it, and drawn snow."""
+    whole = photos.snow_texture()
+    height, width = whole.shape[1:]
+    part = 0.85 * whole[:, height // 2 :, width // 2 :]
+    return [
+        lambda image, mask, i: paste_texture(image, mask, whole, keep_shading=0),
+        lambda image, mask, i: paste_texture(image, mask, part),
+        lambda image, mask, i: restyle(image, mask, "snow", i % VARIANTS),
+    ]
+
+
+def snow_from_composites(name: str, progress: bool = False) -> Scenario:
+    """Notebook 01's story on photos, with a classifier of the zoo by name, chosen without a single photo of snow.
+
+    `validation` are composites: roads of MSRC photos in each of `snow_looks`. So all 126 photos are the `test`.
+    """
+    classifier = load_classifier(name)
+    roads, masks, other = masked_photos(classifier, "road", progress)
+    change = partial(paste_texture, texture_image=photos.snow_texture(), keep_shading=0)
+    exemplars, layers = snow_exemplars(classifier, change), sought_layers(classifier)[-LATE:]
+    sets = {"validation": composed(roads, masks, snow_looks()), "test": photos.snow_photos(classifier, progress)}
+    sets |= {"reference": other, **everyday_photos(classifier, progress)}
+    sets["more"] = photos.elsewhere(classifier, progress)
+    story = {"tier": "lite", "change": change, "layers": layers, "several": {"all 5": list(exemplars.values())}}
+    default = {"layer": layers[0], "exemplar": "minivan", "rank": 1, "masked": True}
+    return Scenario(classifier, exemplars, **sets, **story, default=default)

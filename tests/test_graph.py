@@ -1,0 +1,645 @@
+"""One graph under everything: what models do to their tensors is computed as the model computes it, or is refused."""
+
+import copy
+import gc
+import importlib
+import logging
+import threading
+import types
+import weakref
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import TinyNet, make_exemplar, randomise_norms
+from torch import nn
+
+from edittools.caching import identify_network
+from edittools.choosing.states import CachedStates
+from edittools.classifiers import Classifier
+from edittools.cut import Cut, cut_all, editable_layers, mask_at, prefixes
+from edittools.edits import Change, Edit, edit_of
+from edittools.graph import _said_when_slow, identity, program_of
+from edittools.images import LabelledImages
+from edittools.keys import LayerKeys
+from edittools.metrics import predict
+from edittools.moments import measure, second_moments
+from edittools.rewriting import rewrite
+from edittools.zoo.load import load_classifier
+
+BORDER = (0, 1, 2, 1)
+SAVED = Path(__file__).parent / "edit_of_0_2.safetensors"
+
+
+def classifier_of(body, *, width=8, size=16):
+    """Three convolutions around a `body` that is given maps, and a head."""
+    torch.manual_seed(0)
+    layers = (nn.Conv2d(3, width, 3, padding=1), body, nn.Conv2d(width, width, 3, padding=1))
+    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 4))
+    return Classifier(model, list("abcd"), size=size)
+
+
+class Step(nn.Module):
+    """A function as a module, with a convolution that it may call."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.conv, self.pos, self.function = nn.Conv2d(8, 8, 1), nn.Parameter(torch.rand(8, 1, 1)), function
+
+    def forward(self, x):
+        return self.function(self, x)
+
+
+def images_of(count=4, size=16):
+    return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(1))
+
+
+@torch.no_grad()
+def assert_exact_everywhere(classifier, images):
+    """Each listed layer, its state used again and again, gives the model's own logits bit for bit."""
+    expected = classifier(images)
+    cuts = cut_all(classifier, editable_layers(classifier).layer.tolist())
+    for cut, state in zip(cuts.values(), prefixes(list(cuts.values()), images), strict=True):
+        for _ in range(3):
+            assert torch.equal(cut.suffix(state), expected), cut.layer
+    return cuts
+
+
+def scaled_in_place(self, x):
+    """Work in place, and then branch on a size, which 0.2 could not trace."""
+    x.mul_(2)
+    x += self.pos
+    return self.conv(x) if x.shape[1] == 8 else x
+
+
+def statement(self, x):
+    h = self.conv(x)
+    torch.relu_(h)
+    return h + x
+
+
+def out_of(self, x):
+    h = self.conv(x)
+    torch.mul(h, 2.0, out=h)
+    return h
+
+
+def beside(view):
+    def function(self, x):
+        h = self.conv(x)
+        same = view(h)
+        h += 1.0
+        return h + same.reshape(h.shape)
+
+    return function
+
+
+def in_place_on_a_half(self, x):
+    x = self.conv(x)
+    first, _ = x.chunk(2, dim=1)
+    first.relu_()
+    return x
+
+
+class PreActivation(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.relu, self.conv, self.skip = nn.ReLU(inplace=True), nn.Conv2d(8, 8, 3, padding=1), nn.Identity()
+
+    def forward(self, x):
+        return self.skip(x) + self.conv(self.relu(x))
+
+
+VIEWS = {
+    "identity": nn.Identity(),
+    "dropout": nn.Dropout(0.5).eval(),
+    "dropout in place": nn.Dropout(0.5, inplace=True).eval(),
+    "reshape": lambda h: h.reshape(h.shape[0], -1),
+    "contiguous": lambda h: h.contiguous(),
+    "flatten": lambda h: h.flatten(1),
+    "alias": lambda h: h,
+    "chunk": lambda h: torch.cat(h.chunk(2, dim=1), dim=1),
+}
+BODIES = {
+    "in place, with Python": Step(scaled_in_place),
+    "a statement": Step(statement),
+    "out=": Step(out_of),
+    "a half": Step(in_place_on_a_half),
+    "pre-activation": nn.Sequential(PreActivation(), PreActivation()),
+    **{f"beside {name}": Step(beside(view)) for name, view in VIEWS.items()},
+}
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_what_a_model_does_in_place_is_computed_as_the_model_does(name):
+    classifier = classifier_of(copy.deepcopy(BODIES[name]))
+    cuts = assert_exact_everywhere(classifier, images_of())
+    data = LabelledImages(images_of(), torch.zeros(4).long(), list("abcd"))
+    kept = CachedStates(cuts, data)
+    torch.testing.assert_close(kept.original, predict(classifier, images_of()), rtol=0, atol=0)
+    nothing = edit_of(cuts["2"], {"2.weight": Change(torch.zeros(8, 8, 3, 3))})
+    for _ in range(3):
+        torch.testing.assert_close(kept.logits(nothing), kept.original, rtol=0, atol=0)
+
+
+def test_cutting_keeps_every_tensor_of_the_model_also_where_it_is_refused():
+    def branches(self, x):
+        return self.conv(x) if x.sum() > 0 else x
+
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.b, self.head = Step(branches), nn.Linear(8, 4)
+            self.stem = nn.Conv2d(3, 8, 1)
+
+        def forward(self, x):
+            return self.head(self.b(self.stem(x) * self.b.pos).mean(dim=(2, 3)))
+
+    model = Scaled()
+    names = list(model.state_dict())
+    with pytest.raises(ValueError, match="cannot read Scaled: its forward pass branches on the values of tensors"):
+        Cut(Classifier(model, list("abcd"), size=8), "stem")
+    assert list(model.state_dict()) == names
+    model(images_of())
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (lambda self, x: x.reshape(2, 8, 16, 16), "the number of images"),
+        (lambda self, x: torch.stack([x[i] for i in range(len(x))]), "the number of images"),
+        (lambda self, x: self.conv(x) if float(x.mean()) > 0 else x, "branches on the values"),
+    ],
+    ids=["reshape", "len", "float"],
+)
+def test_a_model_that_asks_for_values_or_for_the_number_of_images_is_refused_with_the_reason(function, words):
+    with pytest.raises(ValueError, match=f"torch.export cannot read Sequential: its forward pass .*{words}"):
+        editable_layers(classifier_of(Step(function)))
+
+
+SETTINGS = {
+    "private attribute": lambda m, scale: setattr(m, "_scale", scale),
+    "plain tensor": lambda m, scale: setattr(m, "_scale", torch.tensor(scale)),
+    "closure": lambda m, scale: setattr(m, "step", lambda x: x * scale),
+    "default argument": lambda m, scale: setattr(m, "step", lambda x, s=scale: x * s),
+    "config object": lambda m, scale: setattr(m, "config", types.SimpleNamespace(scale=scale)),
+    "numpy array": lambda m, scale: setattr(m, "_scale", np.float32(scale)),
+    "activation": lambda m, scale: setattr(m, "step", torch.tanh if scale > 1 else torch.relu),
+    "unsaved buffer": lambda m, scale: m.register_buffer("_scale", torch.tensor(scale), persistent=False),
+    "stride": lambda m, scale: setattr(m.stem, "stride", (int(scale), int(scale))),
+}
+
+
+class Set(nn.Module):
+    """The same weights, with a scale that is held in some way."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.head = nn.Conv2d(3, 8, 3), nn.Linear(8, 2)
+
+    def forward(self, x):
+        scale = getattr(self, "_scale", None)
+        x = getattr(self, "step", lambda y: y)(self.stem(x)) * getattr(getattr(self, "config", None), "scale", 1.0)
+        x = (
+            x
+            if scale is None
+            else x * (torch.from_numpy(np.asarray(scale)) if isinstance(scale, np.generic) else scale)
+        )
+        return self.head(x.mean(dim=(2, 3)))
+
+
+@pytest.mark.parametrize("way", SETTINGS)
+def test_models_of_equal_weights_and_another_setting_share_no_cache_and_no_name(way, tmp_path):
+    moments, names = [], []
+    for scale in (1.0, 5.0, 1.0):
+        model = Set()
+        SETTINGS[way](model, scale)
+        classifier = Classifier(model, list("ab"), size=16)
+        kept = second_moments(classifier, ["head"], images_of(), cache=tmp_path)["head"].matrix
+        torch.testing.assert_close(kept, measure(classifier, ["head"], images_of())["head"].matrix)
+        moments.append(float(kept.trace()))
+        names.append(identity(classifier))
+    assert moments[0] == moments[2] != moments[1]
+    assert names[0] == names[2] != names[1]
+
+
+class _Busy:
+    """Run something in another thread for the length of a block, again and again; `errors` says what it raised."""
+
+    def __init__(self, work):
+        self.errors, self.rounds, self._stop = [], 0, threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(work,))
+
+    def _run(self, work):
+        while not self._stop.is_set():
+            try:
+                work()
+            except Exception as error:
+                self.errors.append(error)
+                return
+            self.rounds += 1
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        self._thread.join()
+
+
+@torch.no_grad()
+def test_what_another_thread_runs_meanwhile_is_neither_counted_nor_disturbed():
+    """Exporting replaces methods of modules for all threads: it is done on a copy."""
+    classifier, images = Classifier(randomise_norms(TinyNet()), list("abcde"), size=32), images_of(8, 32)
+    expected = classifier(images)
+    alone = measure(Classifier(copy.deepcopy(classifier.model), list("abcde"), size=32), ["conv1"], images)["conv1"]
+    with _Busy(lambda: torch.testing.assert_close(classifier(images), expected)) as busy:
+        for _ in range(3):
+            program_of(classifier).forget()
+            found = measure(classifier, ["conv1"], images)["conv1"]
+            assert found.count == alone.count and torch.equal(found.matrix, alone.matrix)
+    assert busy.rounds > 3 and not busy.errors
+
+
+def test_reading_a_model_in_training_mode_from_threads_moves_nothing():
+    model = randomise_norms(TinyNet()).train()
+    model.norm2.eval()
+    model.conv1.weight.requires_grad_(False)
+    classifier, images = Classifier(model, list("abcde"), size=32), images_of(8, 32)
+    model.train()
+    modes, flags = [m.training for m in model.modules()], [p.requires_grad for p in model.parameters()]
+    before = copy.deepcopy(model.state_dict())
+    expected = predict(classifier, images)
+    with _Busy(lambda: predict(classifier, images)), _Busy(lambda: predict(classifier, images)):
+        for _ in range(20):
+            assert torch.equal(predict(classifier, images), expected)
+    Cut(classifier, "conv2")
+    assert [m.training for m in model.modules()] == modes and [p.requires_grad for p in model.parameters()] == flags
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    assert all(p.grad is None for p in model.parameters())
+
+
+def standardised(self, x):
+    return F.conv2d(x, self.conv.weight / self.conv.weight.std(), self.conv.bias)
+
+
+def read_again(self, x):
+    return self.conv(x) / self.conv.weight.norm()
+
+
+def read_by_another(self, x):
+    return F.conv2d(self.conv(x), self.conv.weight)
+
+
+def low_rank(self, x):
+    return F.conv2d(x, self.conv.weight + self.pos[:, :, :, None] * self.pos.reshape(1, 8, 1, 1), self.conv.bias)
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (standardised, "its weight is read 2 times"),
+        (read_again, "its weight is read 2 times"),
+        (read_by_another, "its weight is read 2 times"),
+        (low_rank, "its weight is read by add.Tensor, not by a convolution or a linear step alone"),
+        (lambda self, x: self.conv(self.conv(x)), "its weight is read 2 times"),
+        (lambda self, x: x + self.pos, "its weight is not read as it stands: it is unused"),
+    ],
+)
+def test_a_weight_that_is_scaled_made_read_twice_or_not_at_all_is_refused_and_not_listed(function, words):
+    classifier = classifier_of(Step(function))
+    assert editable_layers(classifier).layer.tolist() == ["0", "2", "5"]
+    with pytest.raises(ValueError, match=f"layer '1.conv' of Sequential: {words}"):
+        Cut(classifier, "1.conv")
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        nn.utils.parametrizations.weight_norm,
+        nn.utils.parametrizations.spectral_norm,
+        nn.utils.weight_norm,  # the old kinds, of hooks
+        nn.utils.spectral_norm,
+    ],
+)
+def test_a_weight_that_is_made_from_others_is_refused_and_the_rest_is_exact(made):
+    classifier = classifier_of(made(nn.Conv2d(8, 8, 1)))
+    assert list(assert_exact_everywhere(classifier, images_of())) == ["0", "2", "5"]
+    with pytest.raises(ValueError, match="layer '1' of Sequential: its weight is not read as it stands"):
+        Cut(classifier, "1")
+
+
+class TalkingHeads(nn.Module):
+    """Attention whose heads are mixed by a linear layer on keys `(B, N, N, heads)`, as in CaiT; tokens of a patch."""
+
+    def __init__(self, first=False):
+        super().__init__()
+        self.patch, self.qkv, self.mix = nn.Conv2d(3, 8, 4, 4), nn.Linear(8, 24), nn.Linear(2, 2)
+        self.head, self.first = nn.Linear(8, 4), first
+
+    def forward(self, x):
+        x = self.patch(x).flatten(2).transpose(1, 2)
+        if self.first:  # tokens first, images second
+            return self.head(self.qkv(x.transpose(0, 1))[..., :8].mean(dim=0))
+        q, k, v = (y.unflatten(2, (2, 4)).transpose(1, 2) for y in self.qkv(x).chunk(3, dim=2))
+        attention = self.mix((q @ k.transpose(2, 3)).permute(0, 2, 3, 1)).permute(0, 3, 1, 2).softmax(dim=-1)
+        return self.head((attention @ v).transpose(1, 2).flatten(2).mean(dim=1))
+
+
+def test_keys_whose_places_or_images_cannot_be_told_are_refused():
+    classifier = Classifier(TalkingHeads(), list("abcd"), size=16)
+    assert list(assert_exact_everywhere(classifier, images_of())) == ["patch", "qkv", "head"]
+    with pytest.raises(ValueError, match=r"'mix' of TalkingHeads: where its keys \(16, 16, 2\) stand in the image"):
+        Cut(classifier, "mix")
+    other = Classifier(TalkingHeads(first=True), list("abcd"), size=16)
+    with pytest.raises(ValueError, match=r"'qkv' of TalkingHeads: its keys .* do not hold one image after the other"):
+        Cut(other, "qkv")
+
+
+def _swin():
+    make = importlib.import_module("timm.models.swin_transformer").SwinTransformer
+    return make(img_size=32, patch_size=2, window_size=4, embed_dim=8, depths=(2, 2), num_heads=(2, 2), num_classes=4)
+
+
+def _levit():
+    make = importlib.import_module("timm.models.levit").Levit
+    return make(img_size=64, embed_dim=(32, 48), key_dim=8, depth=(1, 1), num_heads=(2, 3), num_classes=4)
+
+
+def _cait():
+    make = importlib.import_module("timm.models.cait").Cait
+    return make(img_size=32, patch_size=8, embed_dim=16, depth=2, num_heads=2, num_classes=4)
+
+
+def _nest():
+    make = importlib.import_module("timm.models.nest").Nest
+    return make(
+        img_size=32, patch_size=2, num_levels=2, embed_dims=(8, 16), num_heads=(2, 2), depths=(1, 1), num_classes=4
+    )
+
+
+@pytest.mark.parametrize(("make", "size"), [(_swin, 32), (_levit, 64), (_cait, 32), (_nest, 32)])
+def test_every_layer_that_is_listed_can_be_rewritten_and_the_model_stays_whole(make, size):
+    torch.manual_seed(0)
+    model = make().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.abs().max() < 1e-3:
+                parameter.normal_(0, 0.02)
+    names = list(model.state_dict())
+    classifier, exemplar = Classifier(model, list("abcd"), size=size), make_exemplar(size=size)
+    cuts = assert_exact_everywhere(classifier, images_of(3, size))
+    assert len(cuts) > 4
+    for cut in cuts.values():
+        edit = rewrite(classifier, cut, exemplar, images_of(3, size), objective="least_squares")
+        assert edit.record.loss_after <= edit.record.loss_before
+    program_of(classifier).forget()  # a second export, of a model that has been run
+    assert_exact_everywhere(classifier, images_of(3, size))
+    assert list(model.state_dict()) == names
+
+
+def test_a_layer_called_by_keyword_is_cut_and_a_model_with_state_of_its_own_is_known():
+    class Own(Step):
+        def get_extra_state(self):
+            return {"version": 3}
+
+        def set_extra_state(self, state):
+            pass
+
+    classifier = classifier_of(Own(lambda self, x: self.conv(input=x)))
+    assert "1.conv" in assert_exact_everywhere(classifier, images_of())
+    edit = rewrite(classifier, "1.conv", make_exemplar(size=16), images_of(), objective="least_squares")
+    with edit.applied(classifier):
+        assert not torch.equal(predict(classifier, images_of()), predict(classifier, images_of()[:0]).new_zeros(4, 4))
+
+
+def test_what_torch_export_cannot_read_is_refused_with_a_sentence():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
+    quantised = torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
+    with pytest.raises(ValueError, match=r"(cannot read|fails on|of) Sequential"):
+        Cut(Classifier(quantised, list("abcd"), size=8), "1")
+    scripted = torch.jit.trace(model, torch.rand(1, 3, 8, 8))
+    with pytest.raises(TypeError, match=r"a scripted .*: expected the module that it was made from"):
+        Classifier(scripted, list("abcd"), size=8)
+
+
+def replaced_parameter(model):
+    model.conv1.weight = nn.Parameter(torch.rand_like(model.conv1.weight))
+
+
+def assigned_state(model):
+    model.load_state_dict(
+        {n: 1.1 * t if t.is_floating_point() else t for n, t in model.state_dict().items()}, assign=True
+    )
+
+
+def replaced_module(model):
+    model.pool = nn.AvgPool2d(2)
+
+
+def another_stride(model):
+    model.pool.stride = 1
+
+
+def loaded_in_place(model):
+    model.load_state_dict({n: 1.1 * t if t.is_floating_point() else t for n, t in model.state_dict().items()})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [replaced_parameter, assigned_state, replaced_module, another_stride, loaded_in_place],
+    ids=lambda c: c.__name__,
+)
+@torch.no_grad()
+def test_a_program_is_never_stale(change):
+    torch.manual_seed(0)
+    classifier, images = Classifier(randomise_norms(TinyNet()), list("abcde"), size=32), images_of(4, 32)
+    cut = Cut(classifier, "conv1")
+    before = predict(classifier, images)
+    change(classifier.model)
+    expected = classifier(images)
+    assert not torch.equal(expected, before)
+    assert torch.equal(predict(classifier, images), expected)
+    assert torch.equal(cut.suffix(cut.prefix(images)), expected)
+    assert torch.equal(Cut(classifier, "conv1").suffix(cut.prefix(images)), expected)
+
+
+def test_a_setting_that_nobody_sees_from_outside_is_noticed_when_a_cut_is_made():
+    model = Set()
+    model.config = types.SimpleNamespace(scale=1.0)
+    classifier = Classifier(model, list("ab"), size=16)
+    Cut(classifier, "head")
+    model.config.scale = 3.0
+    cut = Cut(classifier, "head")
+    with torch.no_grad():
+        assert torch.equal(cut.suffix(cut.prefix(images_of())), classifier(images_of()))
+
+
+def test_a_hook_that_looks_stays_unseen_and_one_that_changes_is_refused():
+    classifier, seen = Classifier(randomise_norms(TinyNet()), list("abcde"), size=32), []
+    classifier.model.conv1.register_forward_hook(lambda module, args, output: seen.append(output))
+    cut = Cut(classifier, "conv1")
+    assert all(type(one) is torch.Tensor for one in seen)
+    handle = classifier.model.conv2.register_forward_hook(lambda module, args, output: 2 * output)
+    with pytest.raises(ValueError, match="hooks that change"):
+        cut.prefix(images_of(2, 32))
+    handle.remove()
+    cut.prefix(images_of(2, 32))
+
+
+def test_a_program_lives_as_long_as_its_model():
+    classifier = Classifier(randomise_norms(TinyNet()), list("abcde"), size=32)
+    program = weakref.ref(program_of(classifier))
+    assert program() is program_of(classifier)
+    del classifier
+    gc.collect()
+    assert program() is None
+
+
+def test_a_slow_export_says_so(caplog):
+    with caplog.at_level(logging.WARNING, logger="edittools"), _said_when_slow("exporting TinyNet", seconds=0.01):
+        threading.Event().wait(0.2)
+    assert "exporting TinyNet" in caplog.text
+
+
+class Mixed(nn.Module):
+    """In half precision but for a norm in full, as language models do it."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.last = nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8), nn.Conv2d(8, 8, 3)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x):
+        x = self.conv(x)
+        x = F.group_norm(x.float(), 2, self.norm.weight.float()).to(
+            torch.bfloat16 if x.dtype == torch.bfloat16 else x.dtype
+        )
+        return self.head(self.last(x).relu().mean(dim=(2, 3)))
+
+
+def test_casts_to_the_models_precision_do_not_round_a_solve_in_full():
+    torch.manual_seed(0)
+    full = Mixed()
+    half = copy.deepcopy(full).bfloat16()
+    values = []
+    for model in (full, half):
+        cut = Cut(Classifier(model, list("abcd"), size=16), "conv")
+        state = cut.prefix(images_of()).to(torch.float32)
+        with torch.no_grad():
+            logits = cut.suffix(state, full.conv.weight)
+        assert logits.dtype == torch.float32
+        values.append(logits)
+    rounded = (values[1] - values[1].bfloat16().float()).abs().max()
+    assert rounded > 0 and torch.allclose(*values, atol=0.02)
+    assert_exact_everywhere(Classifier(half, list("abcd"), size=16), images_of().bfloat16().float())
+
+
+def test_autocast_around_a_call_reaches_neither_moments_nor_edits(exemplar, photos32, tmp_path):
+    torch.manual_seed(0)
+    classifier = Classifier(randomise_norms(TinyNet()), list("abcde"), size=32)
+    plain = rewrite(classifier, "conv1", exemplar, measure(classifier, ["conv1"], photos32)["conv1"], steps=10)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        kept = second_moments(classifier, ["conv1"], photos32, cache=tmp_path)["conv1"]
+        edit = rewrite(classifier, "conv1", exemplar, kept, steps=10)
+    assert edit.changes["conv1.weight"].left.dtype == torch.float32
+    torch.testing.assert_close(edit.changes["conv1.weight"].delta(), plain.changes["conv1.weight"].delta())
+    with torch.autocast("cpu", dtype=torch.bfloat16), pytest.raises(ValueError, match="autocast"):
+        editable_layers(classifier_of(Step(_in_autocast)))
+
+
+def _in_autocast(self, x):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        x = self.conv(x)
+    return x.float()
+
+
+@pytest.mark.parametrize(
+    "pad",
+    [
+        lambda x: F.pad(x, (0, 1, 2, 1)),
+        lambda x: F.pad(x, (0, 1, 2, 1), mode="reflect"),
+        nn.ReplicationPad2d((0, 1, 2, 1)),
+    ],
+)
+@torch.no_grad()
+def test_a_mask_follows_padding_that_is_a_step_of_its_own(pad):
+    classifier = classifier_of(Step(lambda self, x: self.conv(pad(x))))
+    cut = Cut(classifier, "1.conv")
+    image, mask = images_of(1), torch.zeros(1, 16, 16)
+    mask[:, 4:8, 8:12] = 1
+    changed = torch.where(mask[:, None] > 0, 1 - image, image)
+    shares = cut.shares(mask, cut.keys(cut.prefix(image)))
+    moved = (cut.keys(cut.prefix(changed)) - cut.keys(cut.prefix(image))).abs().sum(dim=1) > 1e-6
+    assert shares.shape == (1, 19, 17) and shares.sum() == 16
+    assert moved[shares > 0].all()  # the first convolution sees one pixel more on each side
+    inner = F.max_pool2d(shares[None], 3, 1, 1)[0] > 0
+    assert not (moved & ~inner).any()
+    assert torch.equal(cut.shares(mask, torch.zeros(1, 8, 16, 16)), mask_at(mask, (16, 16)))
+
+
+@torch.no_grad()
+def test_a_state_holds_tensors_of_its_images_alone_and_any_of_them_can_be_taken():
+    make = importlib.import_module("timm").models.vision_transformer.VisionTransformer
+    model = make(img_size=16, patch_size=4, embed_dim=8, depth=2, num_heads=2, num_classes=4, reg_tokens=2)
+    classifier, data = Classifier(model, list("abcd"), size=16), images_of(5)
+    cuts = cut_all(classifier, ["patch_embed.proj", "blocks.1.mlp.fc1"])
+    for cut in cuts.values():
+        assert all(isinstance(part, torch.Tensor) for part in cut.prefix(data).alive)
+    kept = CachedStates(cuts, LabelledImages(data, torch.zeros(5).long(), list("abcd")), batch_size=2)
+    part = kept.subset(torch.tensor([4, 0, 3]))
+    for layer, cut in cuts.items():
+        found = torch.cat([cut.suffix(state) for state in part.states[layer]])
+        torch.testing.assert_close(found, predict(classifier, data)[[4, 0, 3]])
+
+
+def test_an_edit_saved_by_0_2_loads_and_is_that_of_the_same_model():
+    classifier = load_classifier("mini_vgg")
+    edit = Edit.load(SAVED, classifier)
+    with edit.applied(classifier):
+        assert torch.isfinite(predict(classifier, images_of(2, classifier.size))).all()
+
+
+def test_an_edit_of_a_tower_fits_it_with_any_class_names():
+    torch.manual_seed(0)
+    model = randomise_norms(TinyNet())
+    one, two = Classifier(model, list("abcde"), size=32), Classifier(copy.deepcopy(model), list("vwxyz"), size=32)
+    assert identity(one) != identity(two)
+    edit = rewrite(one, "conv1", make_exemplar(), images_of(4, 32), objective="least_squares")
+    with edit.applied(two):
+        pass
+
+
+def test_what_is_no_classifier_is_known_by_its_kind_release_and_weights():
+    one, two, other = nn.Linear(2, 2), nn.Linear(2, 2), nn.Bilinear(2, 2, 2)
+    two.load_state_dict(one.state_dict())
+    assert identify_network(one) == identify_network(two) != identify_network(other)
+    two.bias.data += 1
+    assert identify_network(one) != identify_network(two)
+    assert torch.__version__ in identify_network(one)
+
+
+def test_states_and_keys_of_a_model_that_changed_or_of_another_are_refused(exemplar, photos32):
+    torch.manual_seed(0)
+    classifier = Classifier(randomise_norms(TinyNet()), list("abcde"), size=32)
+    other = Classifier(copy.deepcopy(classifier.model), list("abcde"), size=32)
+    cuts = cut_all(classifier, ["conv1", "conv2"])
+    kept = CachedStates(cuts, LabelledImages(photos32, torch.zeros(40).long(), list("abcde")))
+    keys = LayerKeys(cuts["conv2"], photos32)
+    with pytest.raises(ValueError, match="keys at 'conv2' of Classifier"):
+        rewrite(other, "conv2", exemplar, keys)
+    first = rewrite(classifier, "conv1", exemplar, photos32, objective="least_squares")
+    with first.applied(classifier):
+        second = rewrite(classifier, "conv2", exemplar, photos32, objective="least_squares")
+        with pytest.raises(ValueError, match="was changed since its keys at 'conv2' were run"):
+            rewrite(classifier, "conv2", exemplar, keys)
+    with pytest.raises(ValueError, match="made on top of 1 edits, 1 of which are not applied"):
+        kept.logits(second)
+    classifier.model.conv1.weight.data.mul_(1.01)  # no version is counted
+    with pytest.raises(ValueError, match="were changed, by something else than an edit"):
+        kept.logits(first)
