@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from edittools.choosing.scenario import Scenario
+from edittools.choosing.trials import candidate_layers
 from edittools.classifiers import Classifier
-from edittools.cut import sought_layers
 from edittools.images import LabelledImages
 from edittools.pasting import paste_texture
 from edittools.stories import photos
@@ -77,7 +77,7 @@ def snow_from_composites(name: str, progress: bool = False) -> Scenario:
     classifier = load_classifier(name)
     roads, masks, other = masked_photos(classifier, "road", progress)
     change = partial(paste_texture, texture_image=photos.snow_texture(), keep_shading=0)
-    exemplars, layers = snow_exemplars(classifier, change), sought_layers(classifier)[-LATE:]
+    exemplars, layers = snow_exemplars(classifier, change), candidate_layers(classifier)[-LATE:]
     sets = {"validation": composed(roads, masks, snow_looks()), "test": photos.snow_photos(classifier, progress)}
     sets |= {"reference": other, **everyday_photos(classifier, progress)}
     sets["more"] = photos.elsewhere(classifier, progress)

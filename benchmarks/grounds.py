@@ -7,8 +7,8 @@ import numpy as np
 
 from edittools.checks import check_number
 from edittools.choosing.scenario import Scenario
+from edittools.choosing.trials import candidate_layers
 from edittools.classifiers import Classifier
-from edittools.cut import sought_layers
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
 from edittools.world.contexts import GROUNDS, SPLITS, contexts
@@ -58,7 +58,7 @@ def balanced_scenario(
     clean ones, half as many the reference.
     """
     classifier = load_classifier(model)
-    layers, shown = sought_layers(classifier), ground_exemplars(classifier, max(counts))
+    layers, shown = candidate_layers(classifier), ground_exemplars(classifier, max(counts))
 
     def painted(images: int, split: str, skip: int, balanced: bool = False) -> LabelledImages:
         return scenes(images, _FIRST[split] + skip, balanced=balanced, workers=workers, progress=progress)

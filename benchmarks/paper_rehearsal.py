@@ -31,8 +31,9 @@ from typographic import figures, read_blurred, read_mirrored, read_with
 
 from edittools.baselines import RIVALS, SCOPES
 from edittools.choosing import Plan, Protocol, Scenario, grid, repair
+from edittools.choosing.trials import candidate_layers
 from edittools.classifiers import Classifier
-from edittools.cut import Cut, cut_all, sought_layers
+from edittools.cut import Cut, cut_all
 from edittools.images import load_image
 from edittools.metrics import predict
 from edittools.moments import SecondMoment, second_moments
@@ -116,7 +117,7 @@ STORIES: dict[str, Callable[[str], Scenario]] = {
 }
 
 
-def _few(story: Scenario, name: Callable[[Classifier], Sequence[str]] = sought_layers) -> Any:
+def _few(story: Scenario, name: Callable[[Classifier], Sequence[str]] = candidate_layers) -> Any:
     """The story in its default layer and the last one, with its default exemplar and few reference images."""
     layers = tuple(n for n in name(story.classifier) if n in (story.default["layer"], name(story.classifier)[-1]))
     one = story.default["exemplar"]

@@ -141,9 +141,9 @@ class Cut:
             site = self._sites[tuple(size)] = _Site(program, self.layer)
         return site
 
-    def _known_site(self, state: State) -> _Site:
-        """The layer in the program that gave a state, unchecked: solvers ask often."""
-        return self._sites.get(state.size) or self._site(state.size)
+    def _known_site(self, size: Sequence[int]) -> _Site:
+        """The layer in the last program for images of a size, unchecked: solvers ask often."""
+        return self._sites.get(tuple(size)) or self._site(size)
 
     @property
     def weight(self) -> nn.Parameter:
@@ -172,7 +172,7 @@ class Cut:
 
     def output(self, state: State, weight: Tensor | None = None) -> Tensor:
         """What the layer alone makes of the keys, with its own weight or with `weight`."""
-        part, keys = self._known_site(state).own, self.keys(state)
+        part, keys = self._known_site(state.size).own, self.keys(state)
         parameters = self._in_precision(part, keys)
         if weight is not None:
             parameters[f"{self.layer}.weight"] = weight.to(keys.dtype)
@@ -180,7 +180,7 @@ class Cut:
 
     def image_axes(self, state: State) -> list[int]:
         """Give the dimension of each part of a state that counts the images; raise `ValueError` where none does."""
-        site = self._known_site(state)
+        site = self._known_site(state.size)
         counts = site.program.counts_images
         axes = [[i for i, n in enumerate(x.meta["val"].shape) if counts(n)] for x in site.alive]
         if any(len(found) != 1 for found in axes):
@@ -213,11 +213,11 @@ class Cut:
 
     def value(self, state: State, output: Tensor) -> Tensor:
         """Go on from the layer's output to the value."""
-        return self._go_on(self._known_site(state), "value", state, output)
+        return self._go_on(self._known_site(state.size), "value", state, output)
 
     def affine(self, state: State, output: Tensor) -> Tensor:
         """Go on from the layer's output through the steps that scale and shift each channel, up to the activation."""
-        return self._go_on(self._known_site(state), "affine", state, output)
+        return self._go_on(self._known_site(state.size), "affine", state, output)
 
     def logits(self, state: State, output: Tensor) -> Tensor:
         """Go on from the layer's output to the logits `(B, classes)`."""
@@ -281,7 +281,7 @@ class Cut:
         """
         if like.ndim == 2:
             return masks.mean(dim=(1, 2))
-        site = self._site(masks.shape[1:])
+        site = self._known_site(masks.shape[1:])
         size, grid = self._positions(like), site.program.grids[site.call]
         if not self.is_linear and (size != shape_of(site.alive[0])[1:] or size == (grid.height, grid.width)):
             return mask_at(masks, size)
@@ -291,7 +291,7 @@ class Cut:
         """Lay out one number a position of the outputs of `(B, 3, H, W)` images, as in `shares`, as maps."""
         if values.ndim == 1:
             return values[:, None, None]
-        site = self._site(images.shape[2:])
+        site = self._known_site(images.shape[2:])
         return site.program.grids[site.call].cells(values.flatten(1)) if self.is_linear else values
 
     def _positions(self, tensor: Tensor) -> torch.Size:
@@ -385,28 +385,6 @@ def cut_all(classifier: Classifier, layers: Sequence[str | nn.Module]) -> dict[s
     images = check_classifier(classifier).normalise(probe_images((classifier.size, classifier.size)))
     logits = logits_now(classifier.model, images)
     return {(cut := Cut(classifier, layer, logits=logits)).layer: cut for layer in layers}
-
-
-def sought(table: "pd.DataFrame") -> "pd.DataFrame":
-    """The rows of `editable_layers` in which a rule is sought: the convolutions, as in the paper.
-
-    Of a model that has more linear layers on tokens or maps than convolutions, such as a transformer, it is those.
-    """
-    placed = table[~table.in_paper & (table["keys"].map(len) > 1)]
-    convolved = table[table.in_paper]
-    return placed if len(placed) > len(convolved) else convolved if len(convolved) else table
-
-
-def sought_layers(classifier: Classifier) -> tuple[str, ...]:
-    """Name the layers in which a rule is sought, from first to last, see `sought`."""
-    return tuple(sought(editable_layers(classifier)).layer)
-
-
-def later_layers(table: "pd.DataFrame", most: int = 10) -> list[str]:
-    """Of the layers in which a rule is `sought` the later half, evenly spread, the last one among them."""
-    names = list(sought(table).layer)
-    later = names[len(names) // 2 :]
-    return later[:: -max(1, -(-len(later) // most))][::-1]
 
 
 def cut_at(classifier: Classifier, layer: "str | nn.Module | Cut", size: Sequence[int] | None = None) -> Cut:

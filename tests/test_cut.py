@@ -7,8 +7,9 @@ import torchvision
 from conftest import randomise_norms
 from torch import nn
 
+from edittools.choosing.trials import candidate_layers
 from edittools.classifiers import Classifier
-from edittools.cut import Cut, cut_all, editable_layers, find_layer, prefixes, sought
+from edittools.cut import Cut, cut_all, editable_layers, find_layer, prefixes
 from edittools.zoo.embedded import mini_vit
 
 SIZE = 64  # as much to see as at 224, in a twelfth of the time
@@ -171,7 +172,7 @@ def test_editable_layers_lists_kind_shapes_and_position(tiny):
 
 def test_a_rule_is_sought_in_convolutions_and_in_a_transformer_in_its_linear_layers_on_tokens():
     def found(model, size=SIZE):
-        return sought(editable_layers(Classifier(model, list("abcde"), size=size))).layer.tolist()
+        return list(candidate_layers(Classifier(model, list("abcde"), size=size)))
 
     vgg = torchvision.models.vgg11(num_classes=5)
     assert found(vgg) == [name for name, module in vgg.named_modules() if isinstance(module, nn.Conv2d)]

@@ -14,8 +14,9 @@ from edittools.choosing import most_broken, repair, select, trade_off
 from edittools.choosing.choice import about_keep
 from edittools.choosing.repair import _Bounds, _folds
 from edittools.choosing.states import cache_states
+from edittools.choosing.trials import candidate_layers, later_layers
 from edittools.classifiers import Classifier
-from edittools.cut import Cut, cut_all, editable_layers, later_layers, rows, sought_layers
+from edittools.cut import Cut, cut_all, rows
 from edittools.edits import Edit
 from edittools.images import LabelledImages
 from edittools.keys import LayerKeys, layer_keys, windows_of
@@ -164,7 +165,7 @@ def test_what_shall_stay_is_checked(tiny, photos32, exemplar, options, words):
 
 
 def test_keys_of_another_layer_are_refused(tiny, photos32, exemplar):
-    with pytest.raises(ValueError, match="of layer 'conv2' for layer 'conv1'|second moment of"):
+    with pytest.raises(ValueError, match="keys at 'conv2' of Classifier.* for 'conv1'"):
         rewrite(tiny, "conv1", exemplar, LayerKeys(Cut(tiny, "conv2"), photos32[:4]), **EXACT)
 
 
@@ -247,7 +248,7 @@ def call(story):
         "keep": story.keep,
         "progress": False,
         "strengths": (1.0,),
-        "layers": sought_layers(story.classifier)[-4::2],
+        "layers": candidate_layers(story.classifier)[-4::2],
     }
 
 
@@ -285,12 +286,11 @@ def test_repair_holds_each_part_out_of_its_own_choice(story, call, fix):
 
 
 def test_repair_proposes_the_later_half_of_the_convolutions(story):
-    found = sought_layers(story.classifier)
-    table = editable_layers(story.classifier)
-    assert later_layers(table) == list(found[len(found) // 2 :])
-    assert later_layers(table, most=2) == [found[-3], found[-1]]
+    found = candidate_layers(story.classifier)
+    assert later_layers(story.classifier) == list(found[len(found) // 2 :])
+    assert later_layers(story.classifier, most=2) == [found[-3], found[-1]]
     small = torchvision.models.VisionTransformer(32, 8, 4, 2, 16, 32, num_classes=5)
-    proposed = later_layers(editable_layers(Classifier(small, list("abcde"), size=32)))
+    proposed = later_layers(Classifier(small, list("abcde"), size=32))
     assert proposed and all("mlp" in layer or "head" in layer for layer in proposed)
 
 

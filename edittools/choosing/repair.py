@@ -26,10 +26,9 @@ from edittools.choosing.duties import distinct, shared_images
 from edittools.choosing.protocol import Protocol
 from edittools.choosing.scenario import Scenario
 from edittools.choosing.states import CachedStates
-from edittools.choosing.trials import Settings, Trial, Trials, grid, table_of
+from edittools.choosing.trials import Settings, Trial, Trials, grid, later_layers, table_of
 from edittools.choosing.verdict import Method, verdict
 from edittools.classifiers import Classifier, by_name
-from edittools.cut import editable_layers, later_layers
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
 from edittools.images import Images, LabelledImages, LazyImages, stratified
@@ -207,7 +206,7 @@ def _story(
     reference, rest = labelled["everyday"].split(1 / 4, plan.seed)
     budget, clean = rest.split(2 / 3, plan.seed)
     kept, reported = _halves(labelled["keep"], plan.seed)
-    layers = tuple(plan.layers or later_layers(editable_layers(classifier)))
+    layers = tuple(plan.layers or later_layers(classifier))
     sets = {"validation": failing, "reference": reference.images, "budget": budget, "clean": clean}
     return Scenario(classifier, exemplars, **sets, keep=kept, keep_report=reported, layers=layers)
 

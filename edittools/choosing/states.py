@@ -221,8 +221,9 @@ def _in_states(cut: Cut) -> set[int]:
 
 def _check_behind(cut: Cut, edit: Edit) -> None:
     """Refuse an edit of what comes before a cut, or beside it, and is in its states already."""
+    later = cut.later_parameters
     for name in edit.changes:
-        if name not in cut.later_parameters and name.rpartition(".")[0] != cut.layer:
+        if name not in later and name.rpartition(".")[0] != cut.layer:
             raise ValueError(
                 f"{edit} also changes {name!r}, which is not behind {cut.layer!r}, the first of its layers kept here: "
                 f"keep the images at {name.rpartition('.')[0]!r} as well"

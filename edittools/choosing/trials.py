@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from edittools.baselines.finetuning import STEPS, finetune_path
 from edittools.choosing.states import CachedStates
 from edittools.classifiers import Classifier
-from edittools.cut import Cut
+from edittools.cut import Cut, editable_layers
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
@@ -29,6 +29,23 @@ Trial = tuple[dict[str, Any], Edit]
 Exemplars = Mapping[str, Exemplar | Sequence[Exemplar]]
 Settings = Sequence[Mapping[str, Any]]
 RANKS = {"loss": {"loss": True}, "net": {"net": False, "loss": True}}  # by what trials are ranked: columns, rising?
+
+
+def candidate_layers(classifier: Classifier) -> tuple[str, ...]:
+    """Name the layers in which a rule is sought, from first to last: the convolutions, as in the paper.
+
+    Of a model that has more linear layers on tokens or maps than convolutions, such as a transformer, it is those.
+    """
+    table = editable_layers(classifier)
+    convolved, placed = table[table.in_paper], table[~table.in_paper & (table["keys"].map(len) > 1)]
+    return tuple((placed if len(placed) > len(convolved) else convolved if len(convolved) else table).layer)
+
+
+def later_layers(classifier: Classifier, most: int = 10) -> list[str]:
+    """Name the later half of the candidate layers, evenly spread, the last one among them."""
+    names = candidate_layers(classifier)
+    later = list(names[len(names) // 2 :])
+    return later[:: -max(1, -(-len(later) // most))][::-1]
 
 
 class Trials(Iterable[Trial]):

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from edittools.choosing import BUDGET, CachedStates, Repair, cache_states, most_broken, repair
 from edittools.choosing.duties import distinct, shared_images
+from edittools.choosing.trials import later_layers
 from edittools.classifiers import Classifier, by_name, check_classifier
-from edittools.cut import Cut, editable_layers, later_layers
+from edittools.cut import Cut, editable_layers
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages, LazyImages, resized, stratified
@@ -66,8 +67,7 @@ class DeskSets:
             spared[0] |= not spared.any()
             self.reference = self.given["everyday"].images[spared]
             self.everyday = None if spared.all() else self.given["everyday"].subset(~spared)
-        table = editable_layers(self.classifier)
-        self.layers, self.later = tuple(table.layer), tuple(later_layers(table))
+        self.layers, self.later = tuple(editable_layers(self.classifier).layer), tuple(later_layers(self.classifier))
         self.read()
 
     def __repr__(self) -> str:

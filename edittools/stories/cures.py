@@ -18,8 +18,8 @@ import pandas as pd
 from torch import Tensor
 
 from edittools.choosing.scenario import Scenario
+from edittools.choosing.trials import candidate_layers
 from edittools.classifiers import Classifier
-from edittools.cut import sought_layers
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages, resized, stratified
@@ -193,7 +193,7 @@ def _split(numbers: Tensor, labels: Tensor, target: int) -> dict[str, tuple[int,
 
 def _layers(story: Probing, classifier: Classifier) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
     """The layer for an untuned edit, those of the second half, and the shortlist; the story's where it has them."""
-    names = sought_layers(classifier)
+    names = candidate_layers(classifier)
     later = names[len(names) // 2 :]
     if {story.layer, *story.shortlist} <= set(names):  # of the story's first classifier
         return story.layer, later, story.shortlist

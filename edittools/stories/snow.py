@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from edittools.choosing.scenario import Scenario
+from edittools.choosing.trials import candidate_layers
 from edittools.classifiers import Classifier
-from edittools.cut import sought_layers
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
 from edittools.pasting import paste_texture
@@ -70,7 +70,7 @@ def _snow_in_miniworld(name: str, progress: bool, device: Device, share: float) 
     others = [c for c in CLASSES if family[c] == "vehicle" and c != "car"]
     polar = [c for c in CLASSES if family[c] == "polar"]
     start = {split: seeds.start + 100_000 for split, seeds in SPLITS.items()}
-    layers = sought_layers(classifier)
+    layers = candidate_layers(classifier)
     writing = tuple(layer for layer in layers if layer.endswith((".attn.proj", ".mlp.fc2")))
     later = writing or layers[len(layers) // 2 :]
     validation, test, own, clean = (_part(count, share) for count in (240, 1080, 120, 1200))
@@ -105,7 +105,7 @@ def _snow_on_photos(name: str, tier: str, progress: bool, device: Device) -> Sce
     classifier = load_classifier(name, device)
     validation, test = photos.snow_photos(classifier, progress).split(0.3, seed=0)
     reference = photos.unlabelled("msrc-v2/Images/", classifier, progress)
-    layers = sought_layers(classifier)
+    layers = candidate_layers(classifier)
     change = partial(paste_texture, texture_image=photos.snow_texture(), keep_shading=0)
     untuned = _UNTUNED.get(name, layers[-len(layers) // 4])
     shortlist = tuple(layer for layer in layers if layer in (untuned, *_SHORTLISTS.get(name, layers[-4:])))

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from edittools.choosing.scenario import Scenario
+from edittools.choosing.trials import candidate_layers
 from edittools.classifiers import Classifier
-from edittools.cut import sought_layers
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
 from edittools.metrics import predict
@@ -70,7 +70,7 @@ def paint_over(image: Tensor, mask: Tensor) -> Tensor:
 
 def last_convolutions(classifier: Classifier) -> tuple[str, ...]:
     """Name the last convolution of each residual block of a ModifiedResNet, its `conv3`."""
-    return tuple(n for n in sought_layers(classifier) if re.search(r"layer\d+\.\d+\.conv3$", n))
+    return tuple(n for n in candidate_layers(classifier) if re.search(r"layer\d+\.\d+\.conv3$", n))
 
 
 def _attack_in_miniworld(name: str, progress: bool, device: Device, share: float) -> Scenario:
