@@ -33,6 +33,7 @@ from safetensors.torch import save_file
 from edittools import caching, edits, moments
 from edittools.baselines.finetuning import finetune
 from edittools.classifiers import Classifier, fingerprint
+from edittools.cut import Cut
 from edittools.edits import Edit, applied_edits
 from edittools.images import cache_folder, load_image, save_image
 from edittools.lab.editor import MaskEditor
@@ -357,6 +358,7 @@ def test_ctrl_c_in_a_sweep_keeps_the_finished_jobs_and_the_next_run_goes_on(tmp_
     ids=["fine-tuning", "rewriting"],
 )
 def test_ctrl_c_in_training_leaves_the_classifier_as_it_was(tiny, exemplar, call):
+    Cut(tiny, "conv1")  # exported before the key is pressed
     tiny.model.norm.train()
     mark, modes = fingerprint(tiny), [module.training for module in tiny.modules()]
     timer = threading.Timer(0.5, press_ctrl_c)
