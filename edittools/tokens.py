@@ -102,7 +102,10 @@ class _Follower(fx.Interpreter):
         args, kwargs = self.fetch_args_kwargs_from_env(n)
         if n in self.found:
             self.found[n] = args[0]
-        found = _step(n, args, kwargs)
+        try:
+            found = _step(n, args, kwargs)
+        except (IndexError, RuntimeError, TypeError):  # an operation that places alone do not suffice for
+            found = torch.full(_sizes(n.meta.get("val")), torch.nan)
         return found.cpu() if isinstance(found, Tensor) else found
 
 
