@@ -24,7 +24,7 @@ MODULES = {
 MAY_USE = {  # the top is the paper; stories use everything
     "top": set(),
     "baselines": {"top"},
-    "probing": {"top"},
+    "probing": {"top", "zoo"},
     "world": {"top"},
     "zoo": {"top", "world"},
     "choosing": {"top", "baselines"},
