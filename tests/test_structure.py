@@ -28,7 +28,7 @@ MAY_USE = {  # the top is the paper; stories use everything
     "world": {"top"},
     "zoo": {"top", "world"},
     "choosing": {"top", "baselines"},
-    "lab": {"top", "choosing", "world"},
+    "lab": {"top", "choosing", "probing", "world"},
     "stories": {"top", "baselines", "probing", "world", "zoo", "choosing", "lab"},
 }
 
