@@ -251,7 +251,7 @@ def rehearsing(name: str, folder: Path, images: int) -> Iterator[None]:
         patches.enter_context(patch.dict("os.environ", {key: str(folder / part) for key, part in places.items()}))
         for module in (downloads, photos):
             patches.enter_context(patch.object(module, "registry", lambda: known))
-        patches.enter_context(patch.object(suites.concepts, "deeplab", lambda wanted: finder))
+        patches.enter_context(patch.object(suites.concepts, "deeplab", lambda name, wanted: finder))
         patches.enter_context(patch.object(suites.concepts, "cached", lambda found: found))
         patches.enter_context(patch.dict(ZOO, {name: lambda *given, **options: classifier}))
         yield

@@ -1,5 +1,6 @@
 """Finders: concept masks from stored files, from hand-made segmentations and from segmentation networks."""
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -11,9 +12,10 @@ from scipy.io import savemat
 
 from edittools.images import load_image
 from edittools.probing import finders as concepts
-from edittools.probing.finders import Segmenter, cached
+from edittools.probing.finders import PASCAL, Segmenter, Vouched, cached, deeplab
 from edittools.stories import photos
 from edittools.stories.photos import MSRC, fit_map, msrc
+from edittools.zoo.downloads import photo
 from edittools.zoo.load import load_classifier
 
 
@@ -43,67 +45,96 @@ def test_msrc_masks_cover_what_their_name_says_and_labels_are_the_clean_predicti
 def test_a_stored_segmentation_of_msrc_gives_the_class_of_every_pixel_and_0_where_nobody_said(tmp_path):
     regions = np.array([[1, 1, 2], [0, 3, 9]], np.uint8)  # region 9 has no label
     savemat(tmp_path / "a_GT.mat", {"newseg": regions, "newlabels": np.array([[2, 7, 2]], np.uint8)})
-    assert photos._msrc_classes(tmp_path / "a_GT.mat").tolist() == [[2, 2, 7], [0, 2, 0]]
+    assert photos.msrc_classes(tmp_path / "a_GT.mat").tolist() == [[2, 2, 7], [0, 2, 0]]
     assert MSRC[2 - 1] == "grass" and MSRC[7 - 1] == "sky"
 
 
-class Scores(torch.nn.Module):
-    """A network that finds the same anywhere: logits `(concepts, H, W)`, so many for each image."""
-
-    def __init__(self, logits):
-        super().__init__()
-        self.logits = torch.nn.Parameter(logits)
-
-    def forward(self, images):
-        return {"out": self.logits.expand(len(images), -1, -1, -1)}
+def numbers(images):
+    """A network that sees class 7 on the left half of each image and class 9 at its last pixel."""
+    found = torch.zeros(len(images), 8, 8, dtype=torch.long)
+    found[:, :, :4], found[:, -1, -1] = 7, 9
+    return found
 
 
-def _scores(side=8):
-    """Nothing on the right, "road" surely on the left, "speck" at one pixel."""
-    logits = torch.zeros(3, side, side)
-    logits[0, :, side // 2 :], logits[1, :, : side // 2], logits[2, -1, -1] = 9, 9, 30
-    return Scores(logits)
+def seeing(*concepts):
+    """A finder that sees these concepts everywhere in the first of its images only."""
+    first = lambda images: (torch.arange(len(images)) == 0).long()[:, None, None].expand(-1, 8, 8)  # noqa: E731
+    return Segmenter(first, dict.fromkeys(concepts, (1,)), "the first")
 
 
-NAMES = ("nothing", "road", "speck")
-
-
-def test_a_concept_is_where_its_probability_is_high_and_on_enough_of_the_image():
-    find = Segmenter(_scores(), NAMES, least_area=0.05)
-    found = find(torch.zeros(5, 3, 8, 8))
-    assert list(found) == ["nothing", "road"] and found["road"].shape == (5, 8, 8)
-    assert found["road"][:, :, :4].all() and not found["road"][:, :, 4:].any()
-    assert "speck" in Segmenter(_scores(), NAMES, least_area=0)(torch.zeros(1, 3, 8, 8))
+def test_a_concept_is_where_the_network_says_its_numbers_and_on_enough_of_the_image():
+    find = Segmenter(numbers, {"road": (7, 8), "speck": (9,), "sea": (1,)}, "halves", least_area=0.05)
+    found = find(torch.zeros(5, 3, 16, 16))
+    assert list(found) == ["road"] and found["road"].shape == (5, 16, 16)
+    assert found["road"][:, :, :8].all() and not found["road"][:, :, 8:].any()
+    assert list(replace(find, least_area=0)(torch.zeros(1, 3, 8, 8))) == ["road", "speck"]
     assert find(torch.zeros(0, 3, 8, 8)) == {}
 
 
-def test_only_what_is_wanted_is_looked_for():
-    whole, some = Segmenter(_scores(), NAMES), Segmenter(_scores(), NAMES, wanted=("road",))
-    images = torch.zeros(2, 3, 8, 8)
-    assert list(some(images)) == ["road"] and torch.equal(some(images)["road"], whole(images)["road"])
-    with pytest.raises(KeyError, match="'car': expected one of nothing, road, speck"):
-        Segmenter(_scores(), NAMES, wanted=("car",))
+def test_a_doubtful_concept_is_believed_where_another_finder_sees_a_thing_that_vouches_for_it():
+    everywhere, images = lambda images: torch.ones(len(images), 8, 8), torch.zeros(2, 3, 8, 8)
+    street = Segmenter(everywhere, dict.fromkeys(("road", "sky", "car"), (1,)), "all")
+    found = Vouched(street, seeing("car", "cow"))(images)
+    assert {name: masks.amax(dim=(1, 2)).tolist() for name, masks in found.items()} == {
+        "road": [1, 0],  # where the car is
+        "sky": [1, 1],  # not doubted
+        "car": [1, 0],  # known by the witness too, who is believed
+        "cow": [1, 0],
+    }
+    assert "road" not in Vouched(street, seeing("cow"))(images)
 
 
-def test_a_finder_is_known_by_its_network_its_weights_and_its_settings():
-    about = Segmenter(_scores(), NAMES).about
-    assert about == Segmenter(_scores(), NAMES).about
-    others = [Segmenter(_scores(), NAMES, wanted=("road",)), Segmenter(_scores(), NAMES, least_area=0)]
-    others.append(Segmenter(Scores(_scores().logits + 1), NAMES))
-    assert all(other.about != about for other in others)
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: deeplab("ade20k"), "no DeepLab 'ade20k': expected one of cityscapes, pascal, resnet50"),
+        (lambda: deeplab("pascal", ["road"]), "concept 'road': expected one of aeroplane, bicycle"),
+    ],
+)
+def test_a_network_or_concept_that_is_not_known_is_refused(call, says):
+    with pytest.raises(KeyError, match=says):
+        call()
 
 
-def test_deeplab_gives_masks_of_the_images_size(monkeypatch):
+@needs_photos
+def test_deeplab_sees_the_car_and_the_road_of_a_photograph_by_hand(monkeypatch):
+    """Beside MSRC's hand-made masks; and a picture of 20 × 20 pixels is no error."""
+    pytest.importorskip("ai_edge_litert", reason="no ai-edge-litert here: pip install 'edittools[concepts]'")
+    name = "msrc-v2/Images/7_9_s.bmp"
+    truth = photos.msrc_classes(photo(name.replace("Images/", "newsegmentations_mats/")[:-4] + "_GT.mat"))
+    find = Vouched(deeplab("cityscapes", ["road", "sky"]), deeplab("pascal"))
+    found = find(load_image(photo(name))[None])
+    for concept in ("car", "road"):
+        seen, shown = found[concept][0].numpy() > 0, truth == MSRC.index(concept) + 1
+        assert (seen & shown).sum() / (seen | shown).sum() > 0.7, concept
+    assert set(find(torch.rand(1, 3, 20, 20))) <= {"sky", *PASCAL}
+    assert "road" in find.about and find.about != deeplab("pascal").about
+
+
+def test_a_damaged_file_of_weights_and_a_missing_package_are_named(monkeypatch, tmp_path):
+    monkeypatch.setenv("EDITTOOLS_PHOTOS", str(tmp_path))
+    file = tmp_path / "weights" / "deeplab" / "pascal.tflite"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"damaged")
+    with pytest.raises(ValueError, match="pascal.tflite' is not the registered one"):
+        deeplab("pascal")
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
+    monkeypatch.setattr(concepts, "photo", lambda name: file)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'edittools\[concepts\]'"):
+        deeplab("pascal")(torch.rand(1, 3, 8, 8))
+
+
+def test_torchvisions_deeplab_gives_masks_of_the_images_size(monkeypatch):
     from torchvision.models import segmentation
 
     made = segmentation.deeplabv3_mobilenet_v3_large
     monkeypatch.setattr(
         segmentation, "deeplabv3_resnet50", lambda weights: made(weights=None, weights_backbone=None, num_classes=21)
     )
-    find = concepts.deeplab(("car", "person"))
-    assert find.wanted == ("car", "person") and not find.network.training
-    found = replace(find, least_score=0.01, least_area=0)(torch.rand(2, 3, 40, 48))
-    assert set(found) <= {"car", "person"} and all(masks.shape == (2, 40, 48) for masks in found.values())
+    find = deeplab("resnet50", ("car", "person"))
+    assert set(find.concepts) == {"car", "person"} and not find.network.network.training
+    found = replace(deeplab("resnet50"), least_area=0)(torch.rand(2, 3, 40, 48))
+    assert set(found) <= set(PASCAL) and all(masks.shape == (2, 40, 48) for masks in found.values())
 
 
 def test_found_masks_are_kept_on_disk_by_image_and_finder(tmp_path):

@@ -37,13 +37,13 @@ def test_a_folder_gives_at_most_so_many_everyday_images(monkeypatch, tiny, clean
     monkeypatch.setattr(
         suites.concepts,
         "deeplab",
-        lambda wanted: lambda given: {name: torch.ones(len(given), 32, 32) for name in wanted},
+        lambda name, wanted: lambda given: {name: torch.ones(len(given), 32, 32) for name in wanted},
     )
     found = suites.image_folder("somewhere", wanted=("car",), clean=clean)
     assert len(found.images) == 70 and found.masks["car"].shape == (70, 32, 32)
     counts = [len(part) for part in (found.reference, found.budget, found.clean)]
     assert sum(counts) == 30 if clean is None else all(n <= m for n, m in zip(counts, (2, 4, 2), strict=True))
-    monkeypatch.setattr(suites.concepts, "deeplab", lambda wanted: lambda given: {})
+    monkeypatch.setattr(suites.concepts, "deeplab", lambda name, wanted: lambda given: {})
     with pytest.raises(ValueError, match="no image of 'somewhere' shows car, boat"):
         suites.image_folder("somewhere", wanted=("car", "boat"))
 

@@ -24,11 +24,11 @@ MODULES = {
 MAY_USE = {  # the top is the paper; stories use everything
     "top": set(),
     "baselines": {"top"},
-    "probing": {"top"},
+    "probing": {"top", "zoo"},
     "world": {"top"},
     "zoo": {"top", "world"},
     "choosing": {"top", "baselines"},
-    "lab": {"top", "choosing", "world"},
+    "lab": {"top", "choosing", "probing", "world"},
     "stories": {"top", "baselines", "probing", "world", "zoo", "choosing", "lab"},
 }
 

@@ -58,6 +58,17 @@ def test_masks_go_by_name(editor):
             editor.add(name)
 
 
+def test_what_a_finder_sees_is_suggested_the_largest_first_and_what_is_missing_is_said(monkeypatch, tmp_path):
+    seen = {"speck": corner(1, 1)[None], "road": corner()[None]}
+    editor = MaskEditor(torch.rand(3, *SHAPE), finder=lambda images: seen)
+    assert list(editor.suggest()) == ["road", "speck"] and torch.equal(editor.suggest()["road"], corner())
+    monkeypatch.setenv("EDITTOOLS_PHOTOS", str(tmp_path))
+    usual = MaskEditor(torch.rand(3, *SHAPE))
+    for asked, said in ((editor, ""), (usual, "'weights/deeplab/cityscapes.tflite' is not in EDITTOOLS_PHOTOS")):
+        asked._asked = True
+        assert asked._said.startswith(said) and len(asked._suggested) == 2 * (asked is editor)
+
+
 def test_a_large_image_is_shown_reduced_and_masked_at_full_size():
     editor = MaskEditor(torch.rand(3, 1, 1).expand(3, 2400, 3000))
     picture = Image.open(io.BytesIO(base64.b64decode(editor._picture)))

@@ -3,7 +3,7 @@
 import base64
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from edittools.checks import extra
 from edittools.images import atomic_path, check_mask, load_mask, save_mask
 from edittools.lab.pixels import Pictured, to_pixels, to_png
 from edittools.lab.plots import image_grid
+from edittools.probing.finders import Vouched, deeplab
 
 PICTURE_PIXELS = 3_000_000  # a larger image is shown smaller
 SEGMENT_PIXELS = 400_000  # superpixels are computed on at most this many
@@ -34,7 +35,8 @@ class MaskEditor(Pictured, anywidget.AnyWidget):
     `.masks` holds all, `.active` names the one that is drawn on.
 
     A drawn mask reaches Python between cells: draw, then run the next cell. An image of more than 3 megapixels is
-    shown at a reduced size; the mask always has the full one.
+    shown at a reduced size; the mask always has the full one. `finder` suggests masks of what it sees in the image, see
+    `probing.finders`; by default both DeepLabs do, where they are installed.
 
     Raises `TypeError` or `ValueError` for an image of another shape, type or range and for a mask that does not fit.
     """
@@ -45,11 +47,19 @@ class MaskEditor(Pictured, anywidget.AnyWidget):
     _picture = traitlets.Unicode().tag(sync=True)
     _segments = traitlets.Dict().tag(sync=True)
     _masks = traitlets.List().tag(sync=True)
+    _asked = traitlets.Bool(help="whether the browser asks for suggestions").tag(sync=True)
+    _suggested = traitlets.List(help="name and run lengths of each").tag(sync=True)
+    _said = traitlets.Unicode(help="why there is no suggestion").tag(sync=True)
     active = traitlets.Unicode(help="name of the mask that is drawn on").tag(sync=True)
 
-    def __init__(self, image: Tensor, mask: Tensor | Mapping[str, Tensor | None] | None = None) -> None:
+    def __init__(
+        self,
+        image: Tensor,
+        mask: Tensor | Mapping[str, Tensor | None] | None = None,
+        finder: Callable[[Tensor], dict[str, Tensor]] | None = None,
+    ) -> None:
         pixels = to_pixels(image)
-        self._image, self._shape = image, pixels.shape[:2]
+        self._image, self._shape, self._finder = image, pixels.shape[:2], finder
         named = mask if isinstance(mask, Mapping) else {"mask": mask}
         if not named:
             raise ValueError("no mask in the dictionary: expected at least one name, with None for an empty mask")
@@ -84,6 +94,12 @@ class MaskEditor(Pictured, anywidget.AnyWidget):
         """Add a mask under a new name and draw on it from now on; `ValueError` for a name that is taken."""
         self._masks = [*self._masks, [name, self._text(mask)]]
         self.active = name
+
+    def suggest(self) -> dict[str, Tensor]:
+        """Find concepts in the image: masks `(H, W)` of 0 and 1 by name, the largest first."""
+        finder = self._finder or Vouched(deeplab("cityscapes"), deeplab("pascal"), doubtful=())
+        found = {name: masks[0] for name, masks in finder(self._image[None]).items()}
+        return dict(sorted(found.items(), key=lambda pair: -float(pair[1].sum())))
 
     def save(self, path: str | os.PathLike) -> None:
         """Save the mask as a grey PNG (`.png`), or as COCO run lengths (`.json`), for which pycocotools is needed."""
@@ -120,6 +136,17 @@ class MaskEditor(Pictured, anywidget.AnyWidget):
         if tuple(mask.shape) != self._shape:
             raise ValueError(f"mask of shape {tuple(mask.shape)} does not fit the image: expected {self._shape}")
         return encode_runs(check_mask(mask.detach().cpu(), allow_empty=True).numpy() > 0)
+
+    @traitlets.observe("_asked")
+    def _answer(self, change: dict) -> None:
+        """Send the suggestions that the browser asked for, or why there are none."""
+        try:
+            found = self.suggest()
+        except (ImportError, OSError, ValueError) as error:
+            found, self._said = {}, str(error)
+        else:
+            self._said = "" if found else "Nothing that is known is seen in this picture."
+        self._suggested = [[name, self._text(mask)] for name, mask in found.items()]
 
     @traitlets.validate("_masks")
     def _check_masks(self, proposal: dict) -> list:

@@ -131,6 +131,7 @@ class Document {
     this.load();
     model.on("change:_masks", () => this.receive());
     model.on("change:active", () => this.select());
+    for (const name of ["_suggested", "_said"]) model.on(`change:${name}`, () => this.views.forEach((view) => view.listSuggestions()));
     this.picture = new Image();
     this.picture.src = "data:image/png;base64," + model.get("_picture");
     this.ready = this.picture.decode();
@@ -211,12 +212,9 @@ class Document {
     this.notify();
   }
 
-  undo() {
-    if (this.past.length) this.put(this.past.at(-1), true);
-  }
-
-  redo() {
-    if (this.future.length) this.put(this.future.at(-1), false);
+  step(back) {
+    const steps = back ? this.past : this.future;
+    if (steps.length) this.put(steps.at(-1), back);
   }
 
   notify(message) {
@@ -229,7 +227,7 @@ class Document {
 const TOOLS = {
   brush: ["Brush", "B", "Drag to paint.", "M9.5 14.5 19 5a2 2 0 0 0-3-3l-9 9.5M9.5 14.5c2 3-.5 6.5-6.5 6 2-1.5 1-3 2-5 1-1.5 3-2 4.5-1z"],
   eraser: ["Eraser", "E", "Drag to erase.", "M8 20h12M5 13 14 4l6 6-9 9H8l-3-3a2 2 0 0 1 0-3zM9.5 8.5l6 6"],
-  polygon: ["Polygon", "P", "Click the corners; click the first or last one again to close. Backspace takes one back.", "M12 3l9 7-3.5 10h-11L3 10z"],
+  polygon: ["Polygon", "P", "Click the corners; click the first or last one again to close.", "M12 3l9 7-3.5 10h-11L3 10z"],
   lasso: ["Lasso", "O", "Drag around the area.", "M7 16c-6-2-5-12 5-12s11 10 3 12c-4 1-6-1-8-1-3 0-3 4 0 4 2 0 2 2 1 3"],
   rectangle: ["Rectangle", "R", "Drag from corner to corner.", "M4 6h16v12H4z"],
   smart: ["Smart select", "S", "Click, or drag over, the segments that belong to it.", "M14 10 4 20l-1-1 10-10zM17 2v4M15 4h4M20 9v4M18 11h4M9 3v3M7.5 4.5h3"],
@@ -242,22 +240,20 @@ const ICONS = {
   clear: "M4 4h16v16H4zM9 9l6 6M15 9l-6 6",
   undo: "M8 4 4 8l4 4M4 8h10a6 6 0 0 1 0 12H8",
   redo: "M16 4l4 4-4 4M20 8H10a6 6 0 0 0 0 12h6",
-  zoomIn: "M4 10.5a6.5 6.5 0 1 0 13 0 6.5 6.5 0 1 0-13 0M15.5 15.5 21 21M10.5 7.5v6M7.5 10.5h6",
-  zoomOut: "M4 10.5a6.5 6.5 0 1 0 13 0 6.5 6.5 0 1 0-13 0M15.5 15.5 21 21M7.5 10.5h6",
-  fit: "M4 9V4h5M20 9V4h-5M4 15v5h5M20 15v5h-5",
+  suggest: "M12 3l2 6 6 2-6 2-2 6-2-6-6-2 6-2zM19 3v4M17 5h4",
   help: "M3 12a9 9 0 1 0 18 0 9 9 0 1 0-18 0M9.5 9.5a2.5 2.5 0 1 1 3.5 2.3c-.7.4-1 .9-1 1.7M12 16.5v.3",
 };
 
 // What is painted over the image: red, green, blue and opacity in one number, as ImageData has them.
 const rgba = (r, g, b, a) => ((Math.round(255 * a) << 24) | (b << 16) | (g << 8) | r) >>> 0;
 const COLOURS = {
-  line: rgba(255, 45, 149, 1), fill: rgba(255, 45, 149, 0.45), rim: rgba(255, 255, 255, 0.9), mesh: rgba(255, 255, 255, 0.45), glow: rgba(255, 255, 255, 0.3),
+  line: rgba(255, 45, 149, 1), fill: rgba(255, 45, 149, 0.45), rim: rgba(255, 255, 255, 0.9), mesh: rgba(255, 255, 255, 0.45), glow: rgba(255, 255, 255, 0.3), suggested: rgba(255, 214, 0, 1),
 };
 
 const SHORTCUTS = [
   ["B E P O R S", "tools"], ["Alt or right button", "take away (eraser: add)"], ["[ ] or Shift+wheel", "brush size"],
   ["G, Shift+G", "grow, shrink"], ["I", "invert"], ["Delete", "clear"], ["Ctrl+Z, Ctrl+Shift+Z", "undo, redo"],
-  ["+ − 0, Ctrl+wheel", "zoom"], ["Space+drag, wheel", "pan when zoomed in"], ["H held", "hide the mask"], ["N", "next mask"],
+  ["+ − 0, Ctrl+wheel", "zoom"], ["Space+drag, wheel", "pan when zoomed in"], ["H held", "hide the mask"],
   ["Arrows (Shift: 10), Home …", "move the cursor"], ["Enter", "press, release there"], ["Esc", "cancel"], ["?", "this list"],
 ];
 
@@ -338,10 +334,11 @@ class View {
     this.tools = Object.entries(TOOLS).map(([name, [label, key, , path]]) =>
       this.button(label, key, path, () => this.choose(name), { "data-tool": name }));
     this.size = this.range("Size", 0, Math.max(20, Math.ceil(Math.max(doc.w, doc.h) / 8)), this.radius, (value) => this.setRadius(value));
-    this.undo = this.button("Undo", "Ctrl+Z", ICONS.undo, () => this.history("undo"));
-    this.redo = this.button("Redo", "Ctrl+Shift+Z", ICONS.redo, () => this.history("redo"));
-    this.helpButton = this.button("Shortcuts", "?", ICONS.help, () => this.toggleHelp(), { "aria-expanded": "false" });
-    this.names = make("select", { "aria-label": "Mask to draw on", title: "Mask to draw on (N: next)", onchange: () => doc.set("active", this.names.value) });
+    this.undo = this.button("Undo", "Ctrl+Z", ICONS.undo, () => this.history(true));
+    this.redo = this.button("Redo", "Ctrl+Shift+Z", ICONS.redo, () => this.history(false));
+    this.suggest = this.button("Suggest", "", ICONS.suggest, () => this.toggleSuggestions(), { "aria-expanded": "false" });
+    this.helpButton = this.button("Shortcuts", "?", ICONS.help, () => this.toggle(this.helpButton, this.help), { "aria-expanded": "false" });
+    this.names = make("select", { "aria-label": "Mask to draw on", title: "Mask to draw on", onchange: () => doc.set("active", this.names.value) });
     this.naming = make("label", { class: "et-names" }, make("span", {}, "Mask"), this.names);
     const toolbar = make("div", { class: "et-toolbar", role: "toolbar", "aria-label": "Mask tools" },
       group("Tools", ...this.tools),
@@ -351,10 +348,7 @@ class View {
         this.button(`Shrink by ${this.step} px`, "Shift+G", ICONS.shrink, edit((mask) => shrink(mask, this.step)), { "data-action": "shrink" }),
         this.button("Invert", "I", ICONS.invert, edit(invert), { "data-action": "invert" }),
         this.button("Clear", "Delete", ICONS.clear, edit((mask) => mask.data.fill(0)), { "data-action": "clear" })),
-      group("Zoom",
-        this.button("Zoom out", "−", ICONS.zoomOut, () => this.zoom(1 / 1.5)), this.button("Zoom in", "+", ICONS.zoomIn, () => this.zoom(1.5)),
-        this.button("Fit the whole image", "0", ICONS.fit, () => this.fit())),
-      group("Help", this.helpButton), this.size, this.naming);
+      group("Help", this.suggest, this.helpButton), this.size, this.naming);
     this.layers = ["image", "mask", "marks"].map((name) => make("canvas", { class: `et-${name}` }));
     [this.base, this.over, this.top] = this.layers;
     for (const [name, value] of Object.entries({ tabindex: 0, role: "application", "aria-label": `Drawing area, ${doc.w} by ${doc.h} pixels` })) this.top.setAttribute(name, value);
@@ -364,12 +358,14 @@ class View {
     this.place = make("span", { class: "et-place" });
     this.hint = make("div", { class: "et-hint" });
     this.help = make("dl", { class: "et-help", hidden: "" }, ...SHORTCUTS.map(([keys, what]) => make("div", {}, make("dt", {}, keys), make("dd", {}, what))));
+    this.suggestions = make("div", { class: "et-suggestions", role: "status", hidden: "" });
     this.root = make("div", { class: "et-editor", "data-jp-suppress-context-menu": "" },
-      toolbar, this.stage, make("div", { class: "et-status" }, this.status, this.place), this.hint, this.help);
+      toolbar, this.suggestions, this.stage, make("div", { class: "et-status" }, this.status, this.place), this.hint, this.help);
     const listen = (target, handlers) => Object.entries(handlers).forEach(([type, handler]) => target.addEventListener(type, handler.bind(this), { passive: false }));
     listen(this.root, { keydown: this.keydown, keyup: this.keyup });
     listen(this.top, {
-      pointerdown: this.pointerdown, pointermove: this.pointermove, pointerup: this.pointerup, pointercancel: this.pointercancel, wheel: this.wheel,
+      pointerdown: this.pointerdown, pointermove: this.pointermove, pointerup: this.pointerup, wheel: this.wheel,
+      pointercancel() { this.panning = null; this.cancel(); },
       pointerleave() { this.hover = null; this.drawMarks(); }, contextmenu: (e) => e.preventDefault(),
       focus: this.drawMarks, blur() { this.space = false; this.hide(false); this.drawMarks(); } });
     el.append(this.root);
@@ -391,9 +387,26 @@ class View {
     this.drawMarks();
   }
 
-  toggleHelp() {
-    this.help.hidden = !this.help.hidden;
-    this.helpButton.setAttribute("aria-expanded", !this.help.hidden);
+  toggle(button, part) {
+    part.hidden = !part.hidden;
+    button.setAttribute("aria-expanded", !part.hidden);
+  }
+
+  // Ask Python once which concepts it sees.
+  toggleSuggestions() {
+    this.toggle(this.suggest, this.suggestions);
+    if (!this.doc.model.get("_asked")) this.doc.set("_asked", true);
+    this.listSuggestions("Looking …");
+  }
+
+  // A button a concept: it outlines what it would cover, a click lays the mask.
+  listSuggestions(waiting) {
+    const { doc } = this, suggested = doc.model.get("_suggested");
+    const show = (data) => { this.outlined = data; this.paint(); };
+    this.suggestions.replaceChildren(doc.model.get("_said") || (suggested.length ? "Suggested:" : waiting), ...suggested.map(([name, text]) => {
+      const data = decode(text, doc.w * doc.h), on = () => show(data), off = () => show(null);
+      return make("button", { type: "button", onpointerenter: on, onfocus: on, onpointerleave: off, onblur: off, onclick: () => this.edit((mask) => mask.data.set(data)) }, name);
+    }));
   }
 
   hide(hidden) {
@@ -402,9 +415,9 @@ class View {
     this.paint();
   }
 
-  history(direction) {
+  history(back) {
     this.cancel();
-    this.doc[direction]();
+    this.doc.step(back);
   }
 
   edit(change) {
@@ -546,11 +559,6 @@ class View {
     this.drawMarks();
   }
 
-  pointercancel(event) {
-    this.panning = null;
-    this.cancel();
-  }
-
   wheel(event) {
     const turn = event.deltaY || event.deltaX;
     if (event.ctrlKey || event.metaKey) this.zoom(Math.exp(-Math.max(-60, Math.min(60, turn)) / 150), this.position(event));
@@ -571,16 +579,16 @@ class View {
       "[": () => this.setRadius(this.radius - bigger), "]": () => this.setRadius(this.radius + bigger),
       g: () => mask((m) => (shiftKey ? shrink : grow)(m, this.step)), i: () => mask(invert), delete: () => mask((m) => m.data.fill(0)),
       "+": () => this.zoom(1.5), "=": () => this.zoom(1.5), "-": () => this.zoom(1 / 1.5), 0: () => this.fit(),
-      h: () => this.hide(true), n: () => this.nextMask(), "?": () => this.toggleHelp(),
+      h: () => this.hide(true), "?": () => this.toggle(this.helpButton, this.help),
     };
     const [w, h] = [this.doc.w, this.doc.h], far = shiftKey ? 10 : 1, page = Math.max(1, Math.round(h / 8));
     const onImage = {
       arrowleft: () => this.go(-far, 0), arrowright: () => this.go(far, 0), arrowup: () => this.go(0, -far), arrowdown: () => this.go(0, far),
       home: () => this.go(-w, 0), end: () => this.go(w, 0), pageup: () => this.go(0, -page), pagedown: () => this.go(0, page),
-      enter: () => !event.repeat && this.act(event.altKey), escape: () => this.cancel(), backspace: () => this.takeBack(), " ": () => (this.space = true),
+      enter: () => !event.repeat && this.act(event.altKey), escape: () => this.cancel(), " ": () => (this.space = true),
     };
     let action;
-    if (command) action = { z: () => this.history(shiftKey ? "redo" : "undo"), y: () => this.history("redo") }[letter];
+    if (command) action = { z: () => this.history(!shiftKey), y: () => this.history(false) }[letter];
     else if (tool && !event.altKey) action = () => this.choose(tool);
     else action = anywhere[letter] ?? (event.target === this.top ? onImage[letter] : undefined);
     if (!action) return;
@@ -592,11 +600,6 @@ class View {
   keyup(event) {
     if (event.key.toLowerCase() === "h") this.hide(false);
     if (event.key === " ") this.space = false;
-  }
-
-  nextMask() {
-    const names = this.doc.masks.map(([name]) => name);
-    this.doc.set("active", names[(names.indexOf(this.doc.active) + 1) % names.length]);
   }
 
   go(dx, dy) {
@@ -620,13 +623,6 @@ class View {
       if (this.tool === "smart") this.release();
       else if (this.gesture) this.update(this.tool === "polygon" ? "Enter twice at the last corner to close, Esc to cancel." : "Enter again to finish, Esc to cancel.");
     }
-    this.drawMarks();
-  }
-
-  takeBack() {
-    if (this.gesture?.tool !== "polygon") return;
-    if (this.gesture.points.length > 1) this.gesture.points.pop();
-    else this.gesture = null;
     this.drawMarks();
   }
 
@@ -684,7 +680,7 @@ class View {
 
   // Every screen pixel looks up its mask pixel, so the cost is the screen's and the outline is equally thin at any zoom.
   paintNow() {
-    const { doc, dpr, over } = this, { segments, data, w, h } = doc, { width, height } = over;
+    const { doc, dpr, over, outlined } = this, { segments, data, w, h } = doc, { width, height } = over;
     const context = over.getContext("2d");
     if (this.hidden) return context.clearRect(0, 0, width, height);
     const image = context.createImageData(width, height), out = new Uint32Array(image.data.buffer);
@@ -692,6 +688,7 @@ class View {
     const lit = smart && this.hover && this.covers(this.hover) ? this.segment(this.hover) : -1;
     const look = (X, offset) => Math.floor(((X + 0.5) / dpr - offset) / this.scale);
     const inside = (value, size) => Math.max(0, Math.min(size - 1, value));
+    const differs = (grid, at, around) => around.some((place) => grid[place] !== grid[at]);
     const columns = Int32Array.from({ length: width + 2 * edge }, (_, i) => look(i - edge, this.left));
     const near = columns.map((x) => inside(x, w)), cells = near.map((x) => Math.floor((x * segments.w) / w));
     for (let Y = 0; Y < height; Y++) {
@@ -704,8 +701,9 @@ class View {
         const x = columns[i];
         if (x < 0 || x >= w) continue;
         const m = data[row + x], cell = segments.data[cellRow + cells[i]];
-        const rim = [row + near[i - edge], row + near[i + edge], above + x, below + x].some((place) => data[place] !== m);
-        if (rim) out[o] = m ? COLOURS.line : COLOURS.rim;
+        const around = [row + near[i - edge], row + near[i + edge], above + x, below + x];
+        if (outlined && differs(outlined, row + x, around)) out[o] = COLOURS.suggested;
+        else if (differs(data, row + x, around)) out[o] = m ? COLOURS.line : COLOURS.rim;
         else if (smart && (cell !== segments.data[cellRow + cells[i + 1]] || cell !== segments.data[cellBelow + cells[i]])) out[o] = COLOURS.mesh;
         else if (m) out[o] = COLOURS.fill;
         else if (smart && cell === lit) out[o] = COLOURS.glow;

@@ -1,77 +1,173 @@
 """Find concepts in images (section 4.1 of the paper, step 1).
 
-A finder is any callable `images (N, 3, H, W) -> {concept: masks (N, H, W) float of 0 and 1}`. `deeplab()` makes one of
-torchvision's DeepLabV3; `cached` keeps on disk what a finder found.
+    find = Vouched(deeplab("cityscapes"), deeplab("pascal"))     # a street is believed where a vehicle is seen
+    masks = cached(find)(images)
+
+A finder is any callable `images (N, 3, H, W) -> {concept: masks (N, H, W) float of 0 and 1}`. Cityscapes' network has
+no background, so it sees a street in pictures of anything: its masks are suggestions, to a person or to `Vouched`.
 """
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.transforms.functional import normalize
 
 from edittools.caching import identify_network, load_or_compute
+from edittools.checks import extra
 from edittools.classifiers import IMAGENET_MEAN, IMAGENET_STD
 from edittools.images import digest_tensors, in_batches
+from edittools.zoo.downloads import photo, registry
 
 Finder = Callable[[Tensor], dict[str, Tensor]]
+
+CITYSCAPES = {
+    "road": (0, 1),
+    "building": (2,),
+    "wall": (3,),
+    "fence": (4,),
+    "pole": (5,),
+    "traffic light": (6,),
+    "sign": (7,),
+    "tree": (8,),
+    "grass": (9,),
+    "sky": (10,),
+    "person": (11, 12),
+    "car": (13,),
+    "truck": (14,),
+    "bus": (15,),
+    "train": (16,),
+    "motorbike": (17,),
+    "bicycle": (18,),
+}
+"""Concepts by the numbers of Cityscapes' classes: a road has its sidewalk, a rider is a person."""
+
+_PASCAL = (
+    "aeroplane bicycle bird boat bottle bus car cat chair cow table dog horse motorbike person plant sheep sofa train"
+)
+PASCAL = {name: (number,) for number, name in enumerate([*_PASCAL.split(), "screen"], 1)}
+
+STREET = ("road", "building", "wall", "fence", "pole", "traffic light", "sign", "tree", "truck")
+VEHICLES = ("bicycle", "bus", "car", "motorbike", "train")
 
 
 @dataclass(frozen=True)
 class Segmenter:
-    """Find concepts with one of torchvision's semantic segmentation networks, in eval mode.
+    """Find concepts with a network that gives each pixel the number of a class.
 
-    A pixel shows a concept where its probability is at least `least_score`; a mask that covers less than the share
-    `least_area` of its image is dropped. Only the `wanted` concepts are looked for (default: all).
+    `network` maps images `(B, 3, H, W)` in [0, 1] to numbers `(B, h, w)`; `concepts` go by name, each with its numbers.
+    A mask that covers less than the share `least_area` of its image is dropped. `about` says what network it is.
     """
 
-    network: nn.Module
-    concepts: tuple[str, ...]
-    wanted: tuple[str, ...] = ()
-    least_score: float = 0.5
+    network: Callable[[Tensor], Tensor] = field(repr=False)
+    concepts: Mapping[str, Sequence[int]]
+    about: str = field(repr=False)
     least_area: float = 0.01
 
-    def __post_init__(self) -> None:
-        """Refuse to look for what the network does not know."""
-        if unknown := [concept for concept in self.wanted if concept not in self.concepts]:
-            raise KeyError(f"concept {unknown[0]!r}: expected one of {', '.join(self.concepts)}")
-
     @torch.no_grad()
-    def __call__(self, images: Tensor) -> dict[str, Tensor]:
-        """Find the concepts: `(N, H, W)` of 0 and 1 for each that is seen in some image."""
-        names = self.wanted or self.concepts
-        found = [self._masks(some, [self.concepts.index(name) for name in names]) for some in in_batches(images, 4)]
-        masks = torch.cat(found) if found else torch.zeros(0, len(names), *images.shape[-2:])
-        return {name: masks[:, i] for i, name in enumerate(names) if masks[:, i].any()}
+    def __call__(self, images: Tensor, progress: bool = False) -> dict[str, Tensor]:
+        """Find the concepts: masks for each that is seen in some image."""
+        found, size = {name: [] for name in self.concepts}, images.shape[-2:]
+        for some in in_batches(images, 4, "photos", progress):
+            numbers = F.interpolate(self.network(some)[:, None].float(), size, mode="nearest")[:, 0]
+            for name, masks in found.items():
+                seen = torch.isin(numbers, torch.tensor(self.concepts[name]).to(numbers))
+                masks.append(seen & (seen.float().mean(dim=(1, 2), keepdim=True) >= self.least_area))
+        whole = {name: torch.cat(masks).float() for name, masks in found.items() if masks}
+        return {name: masks for name, masks in whole.items() if masks.any()}
 
-    def _masks(self, images: Tensor, places: Sequence[int]) -> Tensor:
-        mean, std = (images.new_tensor(one)[:, None, None] for one in (IMAGENET_MEAN, IMAGENET_STD))
-        scaled = ((images - mean) / std).to(next(self.network.parameters()).device)
-        scores = self.network(scaled)["out"].softmax(dim=1)[:, places].cpu()
-        masks = F.interpolate(scores, images.shape[-2:], mode="bilinear", align_corners=False) >= self.least_score
-        return (masks & (masks.float().mean(dim=(2, 3), keepdim=True) >= self.least_area)).float()
+
+@dataclass(frozen=True)
+class _LiteRT:
+    """A segmentation network in a tflite file: bytes of pixels in, numbers of classes out."""
+
+    path: Path
+
+    def __call__(self, images: Tensor) -> Tensor:
+        with extra("probing.finders", "concepts"):
+            from ai_edge_litert.interpreter import Interpreter
+        network = Interpreter(str(self.path))  # not shared: it holds what it computes, and threads would mix it up
+        network.allocate_tensors()
+        [given], [read] = network.get_input_details(), network.get_output_details()
+        sized = F.interpolate(images.cpu(), tuple(given["shape"][1:3]), mode="bilinear", antialias=True)
+        pixels, numbers = (sized * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy(), []
+        for one in pixels:
+            network.set_tensor(given["index"], one[None])
+            network.invoke()
+            numbers.append(torch.from_numpy(network.get_tensor(read["index"])[0]))
+        return torch.stack(numbers)
+
+
+@dataclass(frozen=True)
+class _Torchvision:
+    """A segmentation network of torchvision in eval mode: the class of highest score at each pixel."""
+
+    network: nn.Module
+
+    def __call__(self, images: Tensor) -> Tensor:
+        device = next(self.network.parameters()).device
+        scores = self.network(normalize(images, IMAGENET_MEAN, IMAGENET_STD).to(device))["out"]
+        return F.interpolate(scores, images.shape[-2:], mode="bilinear", align_corners=False).argmax(dim=1).cpu()
+
+
+def deeplab(name: str = "pascal", wanted: Sequence[str] = ()) -> Segmenter:
+    """Load a DeepLab: "cityscapes" (a street's concepts), "pascal" (20 things), or torchvision's larger "resnet50".
+
+    Only the `wanted` concepts are looked for (default: all that the network knows). The first two are of 2 MB and need
+    the package ai-edge-litert, `edittools[concepts]`. Raises `KeyError` for another name or an unknown concept.
+    """
+    known = {"cityscapes": CITYSCAPES, "pascal": PASCAL, "resnet50": PASCAL}
+    if name not in known:
+        raise KeyError(f"no DeepLab {name!r}: expected one of {', '.join(known)}")
+    if unknown := [concept for concept in wanted if concept not in known[name]]:
+        raise KeyError(f"concept {unknown[0]!r}: expected one of {', '.join(known[name])}")
+    concepts = {concept: known[name][concept] for concept in wanted or known[name]}
+    if name != "resnet50":
+        file = f"weights/deeplab/{name}.tflite"
+        return Segmenter(_LiteRT(photo(file)), concepts, f"{registry()[file][0][:12]} {list(concepts)}")
+    from torchvision.models.segmentation import DeepLabV3_ResNet50_Weights, deeplabv3_resnet50
+
+    network = deeplabv3_resnet50(weights=DeepLabV3_ResNet50_Weights.DEFAULT).eval()
+    return Segmenter(_Torchvision(network), concepts, f"{identify_network(network)} {list(concepts)}")
+
+
+@dataclass(frozen=True)
+class Vouched:
+    """A finder whose `doubtful` concepts are believed only in images in which `witness` finds one of `things`.
+
+    Concepts that both know are those of `witness`. `benchmarks/finders.py` measures what is gained and what is lost.
+    """
+
+    finder: Segmenter
+    witness: Segmenter
+    doubtful: Sequence[str] = STREET
+    things: Sequence[str] = VEHICLES
+
+    def __call__(self, images: Tensor, progress: bool = False) -> dict[str, Tensor]:
+        """Find the concepts; masks of a doubtful one are empty in images in which nobody vouches for it."""
+        seen = self.witness(images, progress)
+        vouching = [masks.flatten(1).any(dim=1) for name, masks in seen.items() if name in self.things]
+        believed = torch.stack(vouching).any(dim=0) if vouching else torch.zeros(len(images), dtype=torch.bool)
+        found = self.finder(images, progress)
+        kept = {n: m * believed[:, None, None] if n in self.doubtful else m for n, m in found.items()}
+        known = {name: masks for name, masks in kept.items() if name not in self.witness.concepts} | seen
+        return {name: masks for name, masks in known.items() if masks.any()}
 
     @property
     def about(self) -> str:
         """Say what the masks depend on."""
-        names = self.wanted or self.concepts
-        return f"{identify_network(self.network)} {names} {self.least_score} {self.least_area}"
-
-
-def deeplab(wanted: Sequence[str] = ()) -> Segmenter:
-    """Load torchvision's DeepLabV3 with its weights for 20 things of Pascal VOC (person, car, bird, …)."""
-    from torchvision.models.segmentation import DeepLabV3_ResNet50_Weights, deeplabv3_resnet50
-
-    weights = DeepLabV3_ResNet50_Weights.DEFAULT
-    return Segmenter(deeplabv3_resnet50(weights=weights).eval(), tuple(weights.meta["categories"]), tuple(wanted))
+        return f"{self.finder.about} {self.witness.about} {self.doubtful} {self.things}"
 
 
 def cached(finder: Finder, about: str | None = None, cache: str | os.PathLike | None = None) -> Finder:
     """Keep what a finder found below `cache` (default: the cache folder), under a hash of the images and the finder.
 
-    `about` says what the masks depend on; a `Segmenter` knows that itself. Raises `ValueError` where nobody says.
+    `about` says what the masks depend on; finders of this module know that themselves. Raises `ValueError` where nobody
+    says.
     """
     about = about or getattr(finder, "about", None)
     if about is None:

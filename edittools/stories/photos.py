@@ -168,7 +168,7 @@ def msrc(
     for name in tqdm(names, desc="photos", unit="photo", disable=not progress, leave=False):
         pixels.append(load_photo(name, classifier))
         truth = name.replace("Images/", "newsegmentations_mats/").replace(".bmp", "_GT.mat")
-        maps.append(fit_map(_msrc_classes(photo(truth)), classifier.size, classifier.resize_to))
+        maps.append(fit_map(msrc_classes(photo(truth)), classifier.size, classifier.resize_to))
     images, numbers = torch.stack(pixels), torch.from_numpy(np.stack(maps))
     confidence, labels = predict(classifier, images, progress=progress).softmax(dim=1).max(dim=1)
     sure = confidence >= at_least
@@ -177,7 +177,7 @@ def msrc(
     return data, {concept: masks for concept, masks in found.items() if masks.any()}
 
 
-def _msrc_classes(path: Path) -> np.ndarray:
+def msrc_classes(path: Path) -> np.ndarray:
     """The class number (1 … 23) of each pixel, 0 where nobody said; regions above the last label are such."""
     truth = loadmat(path)
     table = np.zeros(256, np.uint8)

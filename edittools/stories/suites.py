@@ -62,7 +62,7 @@ def image_folder(
         reference, budget, reported = (
             _at_most(part, most) for part, most in ((reference, clean // 2), (budget, clean), (reported, clean // 2))
         )
-    found = concepts.cached(concepts.deeplab(wanted))
+    found = concepts.cached(concepts.deeplab("resnet50", wanted))
     masks = found(some.images[:])
     if not masks:
         raise ValueError(f"no image of {folder!r} shows {', '.join(wanted) or 'a concept'}: expected at least one")

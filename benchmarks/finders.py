@@ -1,0 +1,62 @@
+"""How well DeepLab finds concepts in MSRC v2's photos, against masks made by hand; with and without a voucher."""
+
+import time
+
+import numpy as np
+import pandas as pd
+import torch
+from common import finish, parser, start
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from edittools.images import load_image
+from edittools.probing.finders import Vouched, deeplab
+from edittools.stories.photos import MSRC, msrc_classes
+from edittools.zoo.downloads import available, photo
+
+LEAST_AREA = 0.02
+"""A concept is shown, or seen, where it covers at least this share of a photo."""
+
+
+def truth_of(name: str) -> Tensor:
+    """The class number that was given by hand to each pixel of a photo."""
+    return torch.from_numpy(msrc_classes(photo(name.replace("Images/", "newsegmentations_mats/")[:-4] + "_GT.mat")))
+
+
+def row_of(concept: str, seen: list[Tensor], shown: list[Tensor]) -> dict[str, float]:
+    """Count photos in which a concept is seen and shown; where it is shown, the IoU, mean and median over photos."""
+    pairs = list(zip(seen, shown, strict=True))
+    overlap = [float((s & t).sum() / (s | t).sum()) for s, t in pairs if t.any()]
+    sees, shows = (np.array([float(mask.float().mean()) >= LEAST_AREA for mask in masks]) for masks in (seen, shown))
+    right = int((sees & shows).sum())
+    counts = {"photos": int(shows.sum()), "seen": int(sees.sum()), "rightly": right}
+    shares = {"precision": right / max(int(sees.sum()), 1), "recall": right / max(int(shows.sum()), 1)}
+    return {"concept": concept, "IoU": np.mean(overlap), "median": np.median(overlap)} | counts | shares
+
+
+def main() -> None:
+    """Find concepts in each photo and print the tables."""
+    arguments = parser(__doc__)
+    given = arguments.parse_args()
+    start(given)
+    street, things = deeplab("cityscapes"), deeplab("pascal")
+    finders = {"cityscapes": street, "pascal": things, "both, vouched": Vouched(street, things)}
+    photos = {name: load_image(photo(name))[None] for name in available("msrc-v2/Images/")}
+    truths, rows, seconds = [truth_of(name) for name in photos], [], {}
+    for label, finder in finders.items():
+        started = time.perf_counter()
+        found = [finder(picture) for picture in tqdm(photos.values(), label, unit="photo", leave=False)]
+        seconds[label] = (time.perf_counter() - started) / len(photos)
+        for number, concept in enumerate(MSRC, 1):
+            if any(concept in one for one in found):
+                shown = [truth == number for truth in truths]
+                seen = [one.get(concept, torch.zeros(1, *t.shape))[0] > 0 for one, t in zip(found, truths, strict=True)]
+                rows.append({"finder": label} | row_of(concept, seen, shown))
+    table = pd.DataFrame(rows)
+    print(table.round(2).to_string(index=False))
+    print("\nseconds a photo:", ", ".join(f"{label} {one:.2f}" for label, one in seconds.items()))
+    finish(given, {"photos": len(photos), "seconds_a_photo": seconds, "finders": rows})
+
+
+if __name__ == "__main__":
+    main()
