@@ -81,7 +81,8 @@ def test_suffix_of_prefix_is_the_plain_forward_pass_at_early_middle_and_late_lay
     classifier = Classifier(model, [str(i) for i in range(logits)], size=SIZE)
     images = torch.rand(2, 3, SIZE, SIZE)
     expected = classifier(images)
-    layers = editable_layers(classifier).layer.tolist()
+    ends = editable_layers(classifier).set_index("layer").value
+    layers = ends.index.tolist()
     last_spatial = [layer for layer in layers if (name, layer) in VALUE_ENDS]
     cuts = cut_all(classifier, [layers[0], layers[len(layers) // 2], *last_spatial, layers[-1]])
     states = prefixes(list(cuts.values()), images)
@@ -90,7 +91,7 @@ def test_suffix_of_prefix_is_the_plain_forward_pass_at_early_middle_and_late_lay
         assert torch.equal(cut.suffix(state, cut.weight.detach().clone()), cut.suffix(state)), cut.layer
         assert torch.equal(cut.logits(state, cut.output(state)), cut.suffix(state)), cut.layer
     for layer in last_spatial:
-        assert cuts[layer].value_name.rstrip("_0123456789") == VALUE_ENDS[name, layer].rstrip("0123456789")
+        assert ends[layer].rstrip("_0123456789") == VALUE_ENDS[name, layer].rstrip("0123456789")
 
 
 @pytest.mark.parametrize("layer", ["stem", "conv1", "conv2", "head"])

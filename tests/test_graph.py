@@ -103,6 +103,22 @@ def in_place_on_a_half(self, x):
     return x
 
 
+def in_place_beside_dropout(self, x):
+    """Where a write is left, the graph is made functional by torch, to which dropout would be a fresh tensor."""
+    x = self.conv(x)
+    same = F.dropout(x, training=self.training)
+    first, _ = same.chunk(2, dim=1)
+    first.relu_()
+    return x + same
+
+
+def without_autocast(self, x):
+    with torch.autocast("cpu", enabled=False):
+        y = F.dropout(self.conv(x).relu_(), training=self.training)
+        z = y.float() + self.pos
+    return y + z
+
+
 class PreActivation(nn.Module):
     def __init__(self):
         super().__init__()
@@ -127,6 +143,8 @@ BODIES = {
     "a statement": Step(statement),
     "out=": Step(out_of),
     "a half": Step(in_place_on_a_half),
+    "a half beside dropout": Step(in_place_beside_dropout),
+    "without autocast": Step(without_autocast),
     "pre-activation": nn.Sequential(PreActivation(), PreActivation()),
     **{f"beside {name}": Step(beside(view)) for name, view in VIEWS.items()},
 }
@@ -259,7 +277,7 @@ def test_what_another_thread_runs_meanwhile_is_neither_counted_nor_disturbed():
     alone = measure(Classifier(copy.deepcopy(classifier.model), list("abcde"), size=32), ["conv1"], images)["conv1"]
     with _Busy(lambda: torch.testing.assert_close(classifier(images), expected)) as busy:
         for _ in range(3):
-            program_of(classifier).forget()
+            program_of(classifier).marks = None
             found = measure(classifier, ["conv1"], images)["conv1"]
             assert found.count == alone.count and torch.equal(found.matrix, alone.matrix)
     assert busy.rounds > 3 and not busy.errors
@@ -398,7 +416,7 @@ def test_every_layer_that_is_listed_can_be_rewritten_and_the_model_stays_whole(m
     for cut in cuts.values():
         edit = rewrite(classifier, cut, exemplar, images_of(3, size), objective="least_squares")
         assert edit.record.loss_after <= edit.record.loss_before
-    program_of(classifier).forget()  # a second export, of a model that has been run
+    program_of(classifier).marks = None  # a second export, of a model that has been run
     assert_exact_everywhere(classifier, images_of(3, size))
     assert list(model.state_dict()) == names
 
