@@ -12,6 +12,7 @@ The state is kept, so one more weight of the layer costs the suffix only. `edita
 
 import difflib
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -37,8 +38,6 @@ from edittools.tokens import op_name
 if TYPE_CHECKING:
     import pandas as pd
 
-COLUMNS = ("layer", "kind", "weight", "stride", "value", "position", "in_paper", "keys", "output")
-"""Of `editable_layers`: what pandas leaves out where it has 80 characters stands in the middle."""
 _IN_BLOCK = "relu relu6 hardtanh gelu silu hardswish hardsigmoid leaky_relu elu selu celu mish tanh sigmoid prelu "
 _IN_BLOCK = {*(_IN_BLOCK + "softplus max_pool2d avg_pool2d").split()}
 """What may stand between a layer and its value, beside what scales and shifts: activations and pooling."""
@@ -333,18 +332,22 @@ def editable_layers(classifier: Classifier, size: int | None = None) -> "pd.Data
     `position` (0 first … 1 last), `in_paper` (true of convolutions alone), `keys` and `output` (shapes without the
     batch).
     """
-    program = program_of(classifier, (size, size) if size else None)
-    layers, found = program.layers, []
-    for i, (name, call) in enumerate(layers.items()):
-        weight = program.module.get_parameter(f"{name}.weight")
-        kind = "linear" if call.target is LINEAR else "conv {}x{}".format(*weight.shape[2:])
-        stride = call.args[3][0] if len(call.args) > 3 else 1
-        shapes = (shape_of(call.args[0]), shape_of(call))
-        value, position = _follow(program, call, _IN_BLOCK).name, i / max(len(layers) - 1, 1)
-        found.append((name, kind, tuple(weight.shape), stride, value, position, kind != "linear", *shapes))
     import pandas as pd
 
-    return pd.DataFrame(found, columns=COLUMNS)
+    program, calls = program_of(classifier, (size, size) if size else None), {}
+    for call in program.grids:
+        with suppress(ValueError):
+            name = str(call.args[1].target).removesuffix(".weight")
+            calls[name] = program.call_of(name)
+    found = []
+    for i, (name, call) in enumerate(calls.items()):
+        weight = tuple(program.module.get_parameter(f"{name}.weight").shape)
+        kind = "linear" if call.target is LINEAR else "conv {}x{}".format(*weight[2:])
+        stride, value = call.args[3][0] if len(call.args) > 3 else 1, _follow(program, call, _IN_BLOCK).name
+        shapes, position = (shape_of(call.args[0]), shape_of(call)), i / max(len(calls) - 1, 1)
+        found.append((name, kind, weight, stride, value, position, kind != "linear", *shapes))
+    columns = ("layer", "kind", "weight", "stride", "value", "position", "in_paper", "keys", "output")
+    return pd.DataFrame(found, columns=columns)
 
 
 def cut_all(classifier: Classifier, layers: Sequence[str | nn.Module]) -> dict[str, Cut]:

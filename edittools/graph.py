@@ -13,7 +13,7 @@ import logging
 import operator
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cached_property, wraps
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -29,8 +29,7 @@ _ATEN = torch.ops.aten
 LINEAR = _ATEN.linear.default
 _LAYERS = {_ATEN.conv2d.default, _ATEN.conv2d.padding, LINEAR}
 _CHECKS = {_ATEN._assert_tensor_metadata.default, _ATEN._assert_scalar.default}
-_KINDS = ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
-_DROPOUTS = {getattr(_ATEN, kind + end).default for kind in _KINDS for end in ("", "_")}
+_DROPOUTS = {"dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"}
 """They give back their input in eval mode, which their schema does not say."""
 DIFFERS = (
     "{} does not compute the model's own logits: expected a model without hooks that change what it computes, whose "
@@ -40,8 +39,7 @@ _REASONS = {
     "data-dependent": "its forward pass branches on the values of tensors",
     "onstraints violated": "its forward pass fixes the number of images (as len(x), or a number in a reshape)",
 }
-_OUR_AND_TORCH_S = {*vars(nn.Module()), "_edittools_applied"}
-"""What a module holds beside the settings of its own."""
+_NOT_READ = {"training", "_edittools_applied"}
 _PROGRAMS: WeakKeyDictionary[nn.Module, dict[tuple, "Program"]] = WeakKeyDictionary()
 _EXPORTING = threading.RLock()
 
@@ -126,16 +124,6 @@ class Program:
                 found.add(node)
                 todo += getattr(node, step)
         return found.difference(stop)
-
-    @property
-    def layers(self) -> dict[str, fx.Node]:
-        """The layers that can be edited, in the order in which they run, each with its operation."""
-        found = {}
-        for call in self.grids:
-            with suppress(ValueError):
-                layer = str(call.args[1].target).removesuffix(".weight")
-                found[layer] = self.call_of(layer)
-        return found
 
     def call_of(self, layer: str) -> fx.Node:
         """Find the operation of a layer that can be edited; raise `ValueError` with the reason for any other.
@@ -233,13 +221,10 @@ def shape_of(node: fx.Node) -> tuple[int, ...]:
 
 
 def _marks(model: nn.Module) -> list:
-    """Note what a program rests on: tensors, modules, hooks and what modules hold, numbers by value."""
-    marks = [id(tensor) for tensor in (*model.parameters(), *model.buffers())]
-    for module in model.modules():
-        marks += [id(module), *map(id, module._forward_hooks.values()), *map(id, module._forward_pre_hooks.values())]
-        held = [value for name, value in vars(module).items() if name not in _OUR_AND_TORCH_S]
-        marks += [value if isinstance(value, int | float | str) else id(value) for value in held]
-    return marks
+    """Note what a program rests on: all that modules hold (tensors, modules, hooks, settings), numbers by value."""
+    held = [vars(module)[name] for module in model.modules() for name in vars(module) if name not in _NOT_READ]
+    parts = [part for one in held for part in (one.values() if isinstance(one, dict) else [one])]
+    return [part if isinstance(part, int | float | str) else id(part) for part in parts]
 
 
 class _Logits(nn.Module):
@@ -302,8 +287,10 @@ def _straighten(module: fx.GraphModule) -> None:
             graph.erase_node(user)
         graph.erase_node(region)
     for node in graph.nodes:
-        if node.target in _DROPOUTS:
+        if op_name(node).removesuffix("_") in _DROPOUTS:
             node.replace_all_uses_with(node.args[0], lambda user: user.op != "output")
+            if not node.users:
+                graph.erase_node(node)
 
 
 def _cleaned(module: fx.GraphModule, model: nn.Module) -> fx.GraphModule:
