@@ -85,7 +85,7 @@ class _Site:
         """Compute a node on from the layer's `output` or, without it, with the layer and what runs beside it."""
         known = dict(zip(self.alive, state.alive, strict=True))
         if output is None:
-            known = {node: part for node, part in known.items() if node not in self.beside}
+            known = {one: part for one, part in known.items() if one not in self.beside}
         else:
             known = {self.call: output} | known
         return self.program.compute([node], known, weights)[0]
@@ -107,11 +107,13 @@ class Layer:
         self.channels = -1 if self.is_linear else 1
         """The dimension of the channels in keys, outputs and values."""
 
-    def _site(self, size: Sequence[int], program: Program | None = None) -> _Site:
-        """The layer in a program for images of a size: one that is given, or the last one."""
+    def _site(self, size: Sequence[int], fresh: bool = False) -> _Site:
+        """Find the layer in the last program for images of a size or, `fresh`, in that of the model as it is now."""
         site = self._sites.get(size := tuple(size))
-        if site is None or (program and site.program is not program):
-            site = self._sites[size] = _Site(program or program_of(self.classifier, size), self.layer)
+        if site is None or fresh:
+            program = program_of(self.classifier, size)
+            if site is None or site.program is not program:
+                site = self._sites[size] = _Site(program, self.layer)
         return site
 
     @property
@@ -203,12 +205,12 @@ class Cut(Layer):
 
     def output(self, state: State, weight: Tensor | None = None) -> Tensor:
         """Run the layer alone on its keys, with its own weight or with `weight`."""
-        site, keys = self._site(state.size), self.keys(state)
+        site, keys = self._site(state.size, fresh=True), self.keys(state)
         weights = {} if weight is None else {f"{self.layer}.weight": weight.to(keys.dtype)}
         return site.program.compute([site.call], {site.alive[0]: keys}, weights)[0]
 
     def value(self, state: State, output: Tensor) -> Tensor:
-        """Go on from the layer's output to the value."""
+        """Go on from the layer's output to the value; it is asked for in every step of a solver."""
         site = self._site(state.size)
         return site.compute(site.value, state, output)
 
@@ -219,7 +221,7 @@ class Cut(Layer):
 
     def logits(self, state: State, output: Tensor) -> Tensor:
         """Go on from the layer's output to the logits `(B, classes)`."""
-        site = self._site(state.size)
+        site = self._site(state.size, fresh=True)
         return site.compute(site.logits, state, output)
 
     def block(self, state: State, weight: Tensor | None = None) -> Tensor:
@@ -235,7 +237,7 @@ class Cut(Layer):
 
         What runs beside the layer (see `later_parameters`) is run again, so its parameters may be among them.
         """
-        site = self._site(state.size)
+        site = self._site(state.size, fresh=True)
         return site.compute(site.logits, state, weights=parameters)
 
     def keys_at(self, state: State, layer: str) -> Tensor:
@@ -247,7 +249,7 @@ class Cut(Layer):
     def state_parameters(self) -> dict[str, nn.Parameter]:
         """The parameters, by name, on which a state depends."""
         site = self._site(self.size)
-        before = {node.target for node in site.earlier | site.beside}
+        before = {node.target for node in site.program.reached(site.alive, "all_input_nodes")}
         return {name: parameter for name, parameter in self.model.named_parameters() if name in before}
 
     @property
@@ -307,9 +309,8 @@ def prefixes(cuts: Sequence[Cut], images: Tensor) -> list[State]:
     classifier, size = cuts[0].classifier, tuple(images.shape[2:])
     if any(cut.classifier is not classifier for cut in cuts):
         raise ValueError("cuts of several classifiers: expected cuts of one, see cut_all")
-    inputs, program = classifier.normalise(images), program_of(classifier, size)
-    sites = [cut._site(size, program) for cut in cuts]
-    wanted = list(dict.fromkeys(node for site in sites for node in site.alive))
+    inputs, sites = classifier.normalise(images), [cut._site(size, fresh=True) for cut in cuts]
+    program, wanted = sites[0].program, list(dict.fromkeys(node for site in sites for node in site.alive))
     values = dict(zip(wanted, program.compute(wanted, {program.images: inputs}), strict=True))
     return [State(tuple(values[node] for node in site.alive), size) for site in sites]
 

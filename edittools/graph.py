@@ -263,7 +263,8 @@ def _export(model: nn.Module, images: Tensor) -> fx.GraphModule:
             program = torch.export.export(_Logits(model, hooks=False), (images,), dynamic_shapes=shapes, strict=False)
         except Exception as error:  # code fails in any way on what stands for a tensor
             known = next((reason for sign, reason in _REASONS.items() if sign in str(error)), None)
-            reason = known or f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+            first, *_ = str(error).strip().splitlines() or ["no reason given"]
+            reason = known or f"{type(error).__name__}: {first}"
             raise ValueError(
                 f"torch.export cannot read {kind}: {reason}. Expected a model whose steps do not depend on the values "
                 "of its images or on their number"

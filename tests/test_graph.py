@@ -422,11 +422,12 @@ def test_a_program_is_never_stale(change):
     torch.manual_seed(0)
     classifier, images = Classifier(randomise_norms(TinyNet()), list("abcde"), size=32), images_of(4, 32)
     cut = Cut(classifier, "conv1")
-    before = predict(classifier, images)
+    before, state = predict(classifier, images), cut.prefix(images)
     CHANGES[change](classifier.model)
     expected = classifier(images)
     assert not torch.equal(expected, before)
     assert torch.equal(predict(classifier, images), expected)
+    assert "state is" in change or torch.equal(cut.suffix(state), expected)  # else the state itself was another
     assert torch.equal(cut.suffix(cut.prefix(images)), expected)
     assert torch.equal(Cut(classifier, "conv1").suffix(cut.prefix(images)), expected)
 
