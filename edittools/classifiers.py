@@ -15,9 +15,9 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class Classifier(nn.Module):
     """An image classifier: images `(B, 3, H, W)` in [0, 1] to logits `(B, classes)`, normalisation inside.
 
-    `model`, any torch module that maps normalised images to logits, is used as it is, without a wrapper (see
-    `unwrapped`), and put into eval mode. `size` is the side of the images it expects, `resize_to` the short side before
-    the centre crop (see `load_image`). A class name that is there twice gets its number: "crane (134)".
+    `model`, any torch module that maps normalised images to logits, is put into eval mode, without a wrapper around it
+    (see `unwrapped`). `size` is the side of the images it expects, `resize_to` the short side before the centre crop
+    (see `load_image`). A class name that is there twice gets its number: "crane (134)".
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class Classifier(nn.Module):
         size: int = 224,
         resize_to: int | None = None,
     ) -> None:
-        """Wrap `model`; raise `TypeError` when it is no module, `ValueError` for other arguments that cannot be."""
+        """Wrap `model`; raise `TypeError` where it is no module, `ValueError` for other wrong arguments."""
         super().__init__()
         model = unwrapped(model)
         if any(parameter.is_inference() for parameter in model.parameters()):
@@ -51,11 +51,11 @@ class Classifier(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the model's weights are."""
+        """The device of the model's weights."""
         return next((p.device for p in self.model.parameters()), self.mean.device)
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Check a batch of images and scale it the way the model was trained; moves it to the model's device."""
+        """Check images in [0, 1], scale them as in training and move them to the model's device and precision."""
         if not isinstance(images, Tensor):
             raise TypeError(f"images are a {type(images).__name__}: expected a torch tensor (B, 3, H, W)")
         if images.ndim != 4 or images.shape[1] != 3:
@@ -71,7 +71,7 @@ class Classifier(nn.Module):
         return ((images - self.mean.to(images.device)) / self.std.to(images.device)).to(dtype)
 
     def forward(self, images: Tensor) -> Tensor:
-        """The logits `(B, classes)` of images `(B, 3, H, W)` in [0, 1]; `ValueError` when they are none."""
+        """Compute the logits `(B, classes)` of images `(B, 3, H, W)` in [0, 1]; refuse a model that gives none."""
         logits = self.model(self.normalise(images))
         logits = getattr(logits, "logits", logits)  # `ModelOutput` of transformers
         wanted = (len(images), len(self.classes))
@@ -81,7 +81,7 @@ class Classifier(nn.Module):
         return logits
 
     def index(self, name: str) -> int:
-        """The number of a class by its name; raise `KeyError` with near names."""
+        """Give the number of a class by its name; raise `KeyError` with near names."""
         if name in self.classes:
             return self.classes.index(name)
         near = [c for c in self.classes if str(name).lower() in c.lower()][:5]
@@ -93,10 +93,7 @@ class Classifier(nn.Module):
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The model inside a `Classifier`, `DataParallel` or a compiled module: the one whose layers can be read.
-
-    What is applied to its weights is seen through the wrapper. Raises `TypeError` when it is no module.
-    """
+    """Take the model out of a `Classifier`, `DataParallel` or compiled module, which see its edits as well."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"model is a {type(model).__name__}: expected a torch.nn.Module")
     if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
@@ -117,9 +114,9 @@ def check_classifier(classifier: Classifier) -> Classifier:
 
 
 def fingerprint(model: nn.Module, base: Mapping[str, Tensor] | None = None) -> str:
-    """A SHA-256 over the names, shapes, types and values of all weights: by it an edit knows its model.
+    """Hash the names, shapes, types and values of all weights: by this SHA-256 an edit knows its model.
 
-    `base` holds, by name, values to be taken instead of the model's own (those before an edit).
+    `base` holds, by name, values to take in place of the model's own (those before an edit).
     """
     weights = {name: tensor for name, tensor in model.state_dict().items() if isinstance(tensor, Tensor)}
     values = ((base or {}).get(name, tensor) for name, tensor in weights.items())

@@ -7,7 +7,6 @@ far a change moves their outputs depends on what a kernel sees at once, since ne
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,43 +23,39 @@ class LayerKeys(list[State]):
     """Images at a layer: a list of their states, and the second `moment` of their keys, or of more if given."""
 
     def __init__(
-        self,
-        cut: Cut,
-        images: Images | Sequence[State],
-        moment: SecondMoment | None = None,
-        batch_size: int = 64,
+        self, cut: Cut, images: Images | Sequence[State], moment: SecondMoment | None = None, batch_size: int = 64
     ) -> None:
         """Run images up to the layer, or take their states there; `ValueError` without any image."""
         if not len(images):
             raise ValueError(f"no images at layer {cut.layer!r}: expected at least one")
         known = isinstance(pixels_of(images)[0], State)
         super().__init__(images if known else map(cut.prefix, in_batches(images, batch_size)))
-        self.cut, self._moment, self._sums = cut, moment, _sums(cut)
+        self.cut, self._sums = cut, _sums(cut)
+        if moment is not None:
+            self.moment = moment
         self._windows: list[tuple[Tensor, Tensor]] = []
 
     def check_at(self, cut: Cut) -> None:
-        """Raise `ValueError` unless these are the keys of the model and layer of `cut`, as the model is now."""
+        """Refuse a cut of another model or layer, and a model that was changed since."""
         if (self.cut.layer, self.cut.model) != (cut.layer, cut.model):
             found = f"{self.cut.layer!r} of {self.cut.classifier}"
             raise ValueError(f"keys at {found} for {cut.layer!r} of {cut.classifier}: expected those of the latter")
         if self._sums != _sums(cut):
             raise ValueError(f"the model was changed since its keys at {cut.layer!r} were run: run them again")
 
-    @property
+    @cached_property
     def moment(self) -> SecondMoment:
-        """The uncentred second moment of the keys."""
-        if self._moment is None:
-            keys = [rows(self.cut.keys(state), self.cut.is_linear).double() for state in self]
-            count = sum(map(len, keys))
-            self._moment = SecondMoment((sum(k.T @ k for k in keys) / count).cpu(), count)
-        return self._moment
+        """The uncentred second moment of the keys, or the one that was given."""
+        keys = [rows(self.cut.keys(state), self.cut.is_linear).double() for state in self]
+        count = sum(map(len, keys))
+        return SecondMoment((sum(k.T @ k for k in keys) / count).cpu(), count)
 
     @torch.no_grad()
     def windows(self, basis: Tensor | None) -> Tensor:
-        """The mean of w wᵀ over all positions, w what the kernel sees of the keys along `basis`, see `Cut.windows`.
+        """Return the mean of w wᵀ over all positions, w what the kernel sees of the keys along `basis` (`Cut.windows`).
 
         `(rank * kh * kw,) * 2` float64. A change Λ along the basis moves the outputs by tr Λ (w wᵀ) Λᵀ in the mean
-        square, summed over channels. Those of the last bases are kept, since settings tried in turn share theirs.
+        square, summed over channels. Results for the last bases are cached: settings tried in turn share a basis.
         """
         for known, found in self._windows:
             if basis is not None and known.dtype == basis.dtype and torch.equal(known, basis.to(known.device)):
@@ -73,7 +68,7 @@ class LayerKeys(list[State]):
 
 
 def _sums(cut: Cut) -> list[float]:
-    """Sum each parameter that keys depend on; an edit that was applied and undone leaves them as they were."""
+    """Sum each parameter that keys depend on; an edit that is applied and undone leaves the sums as they were."""
     return [total for _, _, total in marks_of(cut.state_parameters.values())]
 
 
@@ -82,10 +77,7 @@ Reference = Images | SecondMoment | LayerKeys
 
 
 class ExemplarStates(list[Exemplar]):
-    """Exemplars at a layer: a list of them, with the states of x (`image`) and x' (`changed`), run when asked for.
-
-    `masks` are `(B, H, W)`. Raises `ValueError` or `TypeError` for what `stack` refuses.
-    """
+    """Exemplars at a layer: a list, their `masks` `(B, H, W)`, and the states of x and x', run when asked for."""
 
     def __init__(self, cut: Cut, exemplars: Exemplar | Sequence[Exemplar]) -> None:
         super().__init__([exemplars] if isinstance(exemplars, Exemplar) else exemplars)
@@ -103,7 +95,7 @@ class ExemplarStates(list[Exemplar]):
 
 
 def exemplars_at(cut: Cut, exemplars: Exemplar | Sequence[Exemplar]) -> ExemplarStates:
-    """Exemplars at a layer; `ExemplarStates` come back as they are. Raises `ValueError` for those at another layer."""
+    """Take exemplars to a layer; refuse `ExemplarStates` at another one."""
     if not isinstance(exemplars, ExemplarStates):
         return ExemplarStates(cut, exemplars)
     if exemplars.cut is not cut and (exemplars.cut.layer, exemplars.cut.model) != (cut.layer, cut.model):
@@ -112,54 +104,40 @@ def exemplars_at(cut: Cut, exemplars: Exemplar | Sequence[Exemplar]) -> Exemplar
 
 
 def layer_keys(
-    cuts: Mapping[str, Cut],
-    images: Images,
-    moments: Mapping[str, SecondMoment] | None = None,
-    batch_size: int = 64,
+    cuts: Mapping[str, Cut], images: Images, moments: Mapping[str, SecondMoment] | None = None, batch_size: int = 64
 ) -> dict[str, LayerKeys]:
-    """The keys of images at layers, in one run; `cuts` come from one `cut_all`, `moments` may be of more keys."""
+    """Run images once for their keys at several layers; `moments` may be of more images."""
     found = states_at(cuts, images, batch_size)
     return {layer: LayerKeys(cuts[layer], states, (moments or {}).get(layer)) for layer, states in found.items()}
 
 
 def windows_of(moment: SecondMoment, basis: Tensor | None, kernel: int) -> Tensor:
-    """What `LayerKeys.windows` gives, as far as a second moment tells: the keys under a window are taken as unrelated.
-
-    `kernel` is how many places the window has.
-    """
+    """Estimate `LayerKeys.windows` from a second moment, as if the `kernel` keys under a window were unrelated."""
     matrix = moment.matrix
-    if basis is not None:
-        basis = basis.to(matrix)
-        matrix = basis @ matrix @ basis.T
-    return torch.kron(matrix, torch.eye(kernel).to(matrix))
+    basis = torch.eye(len(matrix)).to(matrix) if basis is None else basis.to(matrix)
+    return torch.kron(basis @ matrix @ basis.T, torch.eye(kernel).to(matrix))
 
 
-def reference_moment(cut: Cut, reference: Reference | None, **how: Any) -> SecondMoment:
-    """The second moment of a layer's reference keys: the one given, or that of images, measured as `how` says.
-
-    `how` goes to `second_moments`. Raises `ValueError` without any, and for one of another width than the layer's keys.
-    """
+def reference_moment(cut: Cut, reference: Reference | None) -> SecondMoment:
+    """Give the second moment of a layer's reference keys, measured where it is not known; refuse another width."""
     if reference is None:
         raise ValueError("no reference images: expected images whose keys the edit shall spare, or a SecondMoment")
     if isinstance(reference, LayerKeys):
         reference.check_at(cut)
-    moment, width = reference.moment if isinstance(reference, LayerKeys) else reference, cut.weight.shape[1]
-    if not isinstance(moment, SecondMoment):
-        return second_moments(cut.classifier, [cut.layer], moment, **how)[cut.layer]
-    if len(moment.matrix) != width:
-        found = f"a second moment of {len(moment.matrix)} channels for layer {cut.layer!r}"
-        raise ValueError(f"{found}: expected {width}, its keys'")
-    return moment
+        return reference.moment
+    if not isinstance(reference, SecondMoment):
+        return second_moments(cut.classifier, [cut.layer], reference)[cut.layer]
+    found, width = len(reference.matrix), cut.weight.shape[1]
+    if found != width:
+        raise ValueError(f"a second moment of {found} channels for layer {cut.layer!r}: expected {width}, its keys'")
+    return reference
 
 
 @torch.no_grad()
 def described(
     cut: Cut, change: Change, moved: Tensor, keys: Tensor, masks: Tensor, moment: SecondMoment | None = None
 ) -> Change:
-    """A change of the layer's weight with its `response`, by what it `moved`, and `leverage` where a moment tells it.
-
-    `keys` are those of x', `masks` `(B, H, W)`.
-    """
+    """Note in a change its `response`, by what it `moved` at the `masks`, and its `leverage`, by the `keys` of x'."""
     weight = cut.shares(masks.to(moved.device), moved)
     strength = ((moved.square().mean(dim=cut.channels) * weight).sum() / weight.sum()).sqrt()
     if moment is None:

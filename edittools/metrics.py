@@ -11,7 +11,7 @@ from torch import Tensor
 
 from edittools.checks import check_number
 from edittools.classifiers import Classifier, by_name, check_classifier
-from edittools.graph import program_of, run
+from edittools.graph import program_of
 from edittools.images import Images, LabelledImages, in_batches
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ def predict(classifier: Classifier, images: Images, batch_size: int = 64, progre
 
 def logits_of(classifier: Classifier, images: Tensor) -> Tensor:
     """Compute the logits `(B, classes)` of one batch of images on their device; gradients flow."""
-    inputs = classifier.normalise(images)
-    return run(program_of(classifier, images.shape[2:]).whole, inputs)[0]
+    inputs, program = classifier.normalise(images), program_of(classifier, images.shape[2:])
+    return program.compute([program.logits], {program.images: inputs})[0]
 
 
 def errors(logits: Tensor, labels: Tensor) -> Tensor:

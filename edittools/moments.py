@@ -16,21 +16,22 @@ from torch import Tensor, fx, nn
 from edittools.caching import Tensors, load_or_compute_all
 from edittools.classifiers import Classifier, check_classifier
 from edittools.cut import find_layer, rows
-from edittools.graph import LINEAR, Program, program_of, without_autocast
+from edittools.graph import LINEAR, Program, identity, program_of, without_autocast
 from edittools.images import Images, LabelledImages, in_batches
+
+LEAST_EIGENVALUE = 1e-4
+"""Smaller eigenvalues of a second moment, relative to the largest, are raised to this before it is inverted."""
 
 
 @dataclass(frozen=True)
 class SecondMoment:
     """The mean of k kᵀ over `count` keys k: `matrix` is `(n, n)` float64, symmetric, positive semi-definite.
 
-    Eigenvalues below `clamp` times the largest are raised to it before anything is inverted. Raises `ValueError` for
-    what is no square matrix of finite numbers.
+    Raises `ValueError` for what is no square matrix of finite numbers.
     """
 
     matrix: Tensor
     count: int
-    clamp: float = 1e-4
 
     def __post_init__(self) -> None:
         if self.matrix.ndim != 2 or self.matrix.shape[0] != self.matrix.shape[1]:
@@ -40,10 +41,11 @@ class SecondMoment:
 
     @cached_property
     def eigen(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The eigenvalues as they are, the same raised for inversion, and the eigenvectors."""
+        """The eigenvalues, the same raised to at least `LEAST_EIGENVALUE` times the largest, and the eigenvectors."""
         values, vectors = torch.linalg.eigh(self.matrix)
         values = values.clamp_min(0)  # below 0 by rounding only
-        return values, values.clamp_min(self.clamp * values[-1].clamp_min(torch.finfo(values.dtype).tiny)), vectors
+        least = LEAST_EIGENVALUE * values[-1].clamp_min(torch.finfo(values.dtype).tiny)
+        return values, values.clamp_min(least), vectors
 
     @cached_property
     def whitener(self) -> Tensor:
@@ -88,17 +90,12 @@ def directions(keys: Tensor, weights: Tensor, rank: int, moment: SecondMoment) -
 
 
 class _Sums(fx.Interpreter):
-    """Run a program and add up k kᵀ of the keys of some layers; what is no longer needed is freed on the way."""
+    """Run a program, add up k kᵀ of the keys of some layers, and free on the way what is no longer needed."""
 
     def __init__(self, program: Program, layers: Sequence[str]) -> None:
         super().__init__(program.module)
         self.calls = {program.call_of(name): name for name in layers}
         self.sums: dict[str, tuple[Tensor | float, int]] = dict.fromkeys(layers, (0.0, 0))
-
-    @without_autocast
-    def add(self, images: Tensor) -> None:
-        """Run normalised images."""
-        self.run(images)
 
     def run_node(self, n: fx.Node) -> object:
         """Look at what goes into a layer."""
@@ -110,6 +107,7 @@ class _Sums(fx.Interpreter):
 
 
 @torch.no_grad()
+@without_autocast
 def measure(
     classifier: Classifier,
     layers: Sequence[str],
@@ -124,7 +122,7 @@ def measure(
     for some in in_batches(images, batch_size, "second moments", progress):
         inputs = classifier.normalise(some)
         sums = sums or _Sums(program_of(classifier, some.shape[2:]), layers)
-        sums.add(inputs)
+        sums.run(inputs)
     return {name: SecondMoment((total / count).cpu(), count) for name, (total, count) in sums.sums.items()}
 
 
@@ -136,10 +134,10 @@ def second_moments(
     progress: bool = False,
     cache: str | Path | None = None,
 ) -> dict[str, SecondMoment]:
-    """The second moments of all `layers` over reference `images`, from the disk cache where they are known.
+    """Measure the second moments of all `layers` over reference `images`, or take them from the disk cache.
 
-    What is missing is measured in one pass. What is kept is found by a hash of all that it depends on, see `caching`;
-    `cache` is the folder (default: `EDITTOOLS_CACHE` or the user's cache folder), `cache=""` uses none.
+    They are found there by a hash of all that they depend on; `cache` is the folder (default: `EDITTOOLS_CACHE` or the
+    user's cache folder), `cache=""` uses none.
     """
     names = [find_layer(check_classifier(classifier).model, layer) for layer in layers]
     if cache == "":
@@ -149,13 +147,7 @@ def second_moments(
         measured = measure(classifier, missing, images, batch_size, progress)
         return {name: {"matrix": m.matrix, "count": torch.tensor(m.count)} for name, m in measured.items()}
 
-    content = _content(classifier, images)
+    data = images if isinstance(images, LabelledImages) else LabelledImages.unlabelled(images, ["-"])
+    content = f"{identity(classifier, data.images[:1].shape[2:])} {data.digest()}"
     found = load_or_compute_all("second_moments", {name: f"{content} {name}" for name in names}, compute, cache)
     return {name: SecondMoment(found[name]["matrix"], int(found[name]["count"])) for name in names}
-
-
-def _content(classifier: Classifier, images: Images) -> str:
-    data = images if isinstance(images, LabelledImages) else LabelledImages.unlabelled(images, ["-"])
-    scaling = (classifier.mean.flatten().tolist(), classifier.std.flatten().tolist())
-    program = program_of(classifier, data.images[:1].shape[2:])
-    return f"{program.identity} {scaling} {data.digest()}"

@@ -5,7 +5,6 @@ down and one across, as shares of the image, are followed through the graph: vie
 neighbours average them, and what has no place (a class token, padding) is NaN.
 """
 
-import operator
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,14 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx
 
-_ATEN = torch.ops.aten
-_MOVES = "reshape flatten unflatten permute transpose t movedim swapaxes squeeze unsqueeze expand "
-_MOVES += "expand_as repeat cat stack slice select narrow split split_with_sizes chunk unbind roll flip index "
-_MOVES += "index_select clone contiguous alias detach pixel_shuffle pixel_unshuffle channel_shuffle getitem sym_size "
-_MOVES += "reflection_pad2d replication_pad2d pad"
-_POOLS = "conv2d max_pool2d avg_pool2d adaptive_avg_pool2d adaptive_max_pool2d upsample_nearest2d upsample_bilinear2d "
-_POOLS += "upsample_bicubic2d"
-_MOVES, _POOLS = set(_MOVES.split()), set(_POOLS.split())
+_MOVES = "reshape flatten unflatten permute transpose t movedim swapaxes squeeze unsqueeze expand expand_as repeat cat "
+_MOVES += "stack slice select narrow split split_with_sizes chunk unbind roll flip index index_select clone contiguous "
+_MOVES += "sym_size alias detach pixel_shuffle pixel_unshuffle channel_shuffle reflection_pad2d replication_pad2d pad"
+_MOVES = {"", *_MOVES.split()}  # "": takes one of several results
 _MIXES = {"linear", "matmul", "bmm", "scaled_dot_product_attention"}
 
 
@@ -49,10 +44,21 @@ class TokenGrid:
 @torch.no_grad()
 def token_grids(module: fx.GraphModule, calls: Collection[fx.Node]) -> dict[fx.Node, TokenGrid | None]:
     """Find the grid of the keys that go into each of `calls`; None where places cannot be told."""
-    [images] = [node for node in module.graph.nodes if node.op == "placeholder"]
-    follower = _Follower(module, calls)
-    follower.run(_plain(images.meta["val"].shape[2:]).expand(2, *images.meta["val"].shape[1:]))
-    return {call: _grid(keys, call.target is _ATEN.linear.default) for call, keys in follower.found.items()}
+    [images] = module.graph.find_nodes(op="placeholder")
+    shape, follower = sizes(images.meta["val"]), _Follower(module, calls)
+    follower.run(_plain(shape[2:]).expand(shape))
+    return {call: _grid(keys, op_name(call) == "linear") for call, keys in follower.found.items()}
+
+
+def op_name(node: fx.Node) -> str:
+    """Name the ATen operation of a node, without its overload; "" of any other node."""
+    return node.target._schema.name.split("::")[1] if isinstance(node.target, torch._ops.OpOverload) else ""
+
+
+def sizes(value: Any) -> tuple[int, ...]:
+    """Give the shape of what stands for a tensor, for two images; () of anything else."""
+    shape = value.shape if isinstance(value, Tensor) else ()
+    return tuple(size.node.hint if isinstance(size, torch.SymInt) else size for size in shape)
 
 
 def _plain(size: Sequence[int]) -> Tensor:
@@ -78,13 +84,6 @@ def _grid(keys: Tensor, linear: bool) -> TokenGrid | None:
     return TokenGrid(len(ys), len(xs), numbers)
 
 
-def _along(places: Tensor) -> Tensor:
-    """Give the mean place over the last dimension; NaN where what lies along it comes from far apart."""
-    low, high = places.nan_to_num(torch.inf).amin(dim=-1), places.nan_to_num(-torch.inf).amax(dim=-1)
-    cells = places[0].isfinite().any(dim=-1).sum().clamp_min(1)
-    return torch.where(high - low <= 2 / cells.sqrt(), places.nanmean(dim=-1), torch.nan)
-
-
 class _Follower(fx.Interpreter):
     """Run a graph on places and note those of the keys that go into `calls`."""
 
@@ -94,39 +93,46 @@ class _Follower(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         """Move, pool or pass on places, as the operation does with values."""
-        if n.op == "placeholder" or n.op == "output":
-            return super().run_node(n)
-        if n.op == "get_attr":
-            tensor = operator.attrgetter(n.target)(self.module)
-            return torch.full(tensor.shape, torch.nan) if tensor.is_floating_point() else tensor.cpu()
-        args, kwargs = self.fetch_args_kwargs_from_env(n)
-        if n in self.found:
-            self.found[n] = args[0]
-        try:
-            found = _step(n, args, kwargs)
-        except (IndexError, RuntimeError, TypeError):  # an operation that places alone do not suffice for
-            found = torch.full(_sizes(n.meta.get("val")), torch.nan)
+        found = super().run_node(n) if n.op != "call_function" else None
+        if n.op == "get_attr" and found.is_floating_point():
+            found = torch.full(found.shape, torch.nan)
+        if n.op == "call_function":
+            args, kwargs = self.fetch_args_kwargs_from_env(n)
+            if n in self.found:
+                self.found[n] = args[0]
+            try:
+                found = _step(n, args, kwargs)
+            except (IndexError, RuntimeError, TypeError):  # an operation that places alone do not suffice for
+                found = torch.full(sizes(n.meta.get("val")), torch.nan)
         return found.cpu() if isinstance(found, Tensor) else found
 
 
 def _step(node: fx.Node, args: tuple, kwargs: dict) -> Any:
-    value, tensors, shape = node.meta.get("val"), _tensors(args), _sizes(node.meta.get("val"))
-    name = node.target._schema.name.split("::")[1] if isinstance(node.target, torch._ops.OpOverload) else "getitem"
+    value, name = node.meta.get("val"), op_name(node)
+    parts = [part for one in args for part in (one if isinstance(one, list | tuple) else [one])]
+    places, shape = [one for one in parts if isinstance(one, Tensor) and one.is_floating_point()], sizes(value)
     if name == "constant_pad_nd" or (name == "pad" and args[2:3] in ((), ("constant",))):
         return F.pad(*args[:2], value=torch.nan)
     if name in ("view", "_unsafe_view"):  # what is expanded has no view
         return args[0].reshape(args[1])
-    if name in _MOVES or not any(t.is_floating_point() for t in _tensors([value, *tensors])):
+    if name in _MOVES or not (places or (isinstance(value, Tensor) and value.is_floating_point())):
         return node.target(*args, **kwargs)
     if isinstance(value, tuple | list):
-        return tuple(_passed(tensors, _sizes(one)) for one in value)
-    if name in _POOLS and len(shape) == 4:
+        return tuple(_passed(places, sizes(one)) for one in value)
+    if len(shape) == 4 and any(kind in name for kind in ("conv", "pool", "upsample")):
         return _pooled(args[0], shape)
     if name in _MIXES:
         return _along(args[0])[..., None].expand(shape)
     if name == "mean" and args[1:]:
         return args[0].nanmean(*args[1:3])
-    return _passed(tensors, shape)
+    return _passed(places, shape)
+
+
+def _along(places: Tensor) -> Tensor:
+    """Give the mean place over the last dimension; NaN where what lies along it comes from far apart."""
+    low, high = places.nan_to_num(torch.inf).amin(dim=-1), places.nan_to_num(-torch.inf).amax(dim=-1)
+    cells = places[0].isfinite().any(dim=-1).sum().clamp_min(1)
+    return torch.where(high - low <= 2 / cells.sqrt(), places.nanmean(dim=-1), torch.nan)
 
 
 def _pooled(places: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -139,20 +145,11 @@ def _pooled(places: Tensor, shape: tuple[int, ...]) -> Tensor:
     return (plain if covers else pooled).expand(shape)
 
 
-def _passed(tensors: Sequence[Tensor], shape: tuple[int, ...]) -> Tensor:
+def _passed(places: Sequence[Tensor], shape: tuple[int, ...]) -> Tensor:
     """Pass on the places of tensors of the result's shape; NaN where they contradict each other."""
-    known = [t for t in tensors if t.shape == shape and t.is_floating_point()]
-    found = known[0] if known else torch.full((), torch.nan).expand(shape)
-    for other in known[1:]:
-        same = found.isnan() | other.isnan() | ((found - other).abs() < 1e-4)
-        found = torch.where(same, torch.where(found.isnan(), other, found), torch.nan)
+    found = torch.full(shape, torch.nan)
+    for other in places:
+        if other.shape == shape:
+            agree = found.isnan() | other.isnan() | ((found - other).abs() < 1e-4)
+            found = torch.where(agree, torch.where(found.isnan(), other, found), torch.nan)
     return found
-
-
-def _sizes(value: Any) -> tuple[int, ...]:
-    return tuple(map(int, value.shape)) if isinstance(value, Tensor) else ()
-
-
-def _tensors(args: Sequence[Any]) -> list[Tensor]:
-    parts = [part for one in args for part in (one if isinstance(one, list | tuple) else [one])]
-    return [part for part in parts if isinstance(part, Tensor)]

@@ -34,20 +34,9 @@ def test_what_is_no_batch_of_images_is_refused(tiny, images, error, words):
         tiny(images)
 
 
-def test_bad_classifiers_are_refused():
-    with pytest.raises(TypeError, match="model is a str"):
-        Classifier("vgg16", "ab")
-    with pytest.raises(ValueError, match="std above 0"):
-        Classifier(nn.Identity(), "ab", std=(1, 1, 0))
+def test_a_class_that_is_not_there_is_answered_with_near_names():
     with pytest.raises(KeyError, match=r"no class 'snow' among 2; did you mean one of \['snowplow'\]"):
         Classifier(nn.Identity(), ["snowplow", "ski"]).index("snow")
-
-
-def test_unknown_names_are_answered_with_the_zoo():
-    with pytest.raises(
-        KeyError, match=r"no classifier 'resnet19'; did you mean 'resnet18'\? known: .*efficientnet_lite0"
-    ):
-        load_classifier("resnet19")
 
 
 def test_the_environment_names_the_device_and_an_argument_comes_before_it(monkeypatch):
@@ -64,13 +53,6 @@ def test_a_device_that_is_not_here_is_refused(name, monkeypatch):
     monkeypatch.setenv("EDITTOOLS_DEVICE", name)
     with pytest.raises(ValueError, match=f"EDITTOOLS_DEVICE='{name}': expected a device that is here"):
         load_classifier("mini_vgg")
-
-
-def test_a_fingerprint_sees_every_weight(tiny):
-    first = fingerprint(tiny.model)
-    with torch.no_grad():
-        tiny.model.norm.running_var[3] += 1e-5
-    assert fingerprint(tiny.model) != first
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -42,14 +44,14 @@ def test_whitened_reference_keys_are_white(tiny, photos32):
 
 
 def test_small_eigenvalues_are_clamped_relative_to_the_largest():
-    moment = SecondMoment(torch.diag(torch.tensor([4.0, 1.0, 0.0], dtype=torch.float64)), 10, clamp=1e-2)
-    assert torch.allclose(moment.whitener.diagonal().sort().values, torch.tensor([0.5, 1.0, 5.0], dtype=torch.float64))
+    moment = SecondMoment(torch.diag(torch.tensor([4.0, 1.0, 0.0], dtype=torch.float64)), 10)
+    assert torch.allclose(moment.whitener.diagonal().sort().values, torch.tensor([0.5, 1.0, 50.0], dtype=torch.float64))
 
 
 def test_directions_are_orthonormal_and_rank_one_is_the_inverse_moment_times_the_key():
     generator = torch.Generator().manual_seed(0)
     root = torch.randn(6, 6, generator=generator, dtype=torch.float64)
-    moment = SecondMoment(root @ root.T, 100, clamp=1e-12)
+    moment = SecondMoment(root @ root.T + torch.eye(6), 100)
     key = torch.randn(6, generator=generator, dtype=torch.float64)
     found = directions(key[None].repeat(3, 1), torch.ones(3), 1, moment)[0]
     expected = torch.linalg.solve(moment.matrix, key)
@@ -58,26 +60,13 @@ def test_directions_are_orthonormal_and_rank_one_is_the_inverse_moment_times_the
     assert torch.allclose(several @ several.T, torch.eye(4, dtype=torch.float64), atol=1e-9)
 
 
-@pytest.mark.parametrize(("rank", "error"), [(2, RankError), (np.int64(7), RankError), (0, ValueError)])
-def test_a_rank_beyond_what_the_keys_span_is_refused(rank, error):
-    moment = SecondMoment(torch.eye(6, dtype=torch.float64), 1)
-    with pytest.raises(error, match=rf"rank {rank!r}: expected 1 to 1".replace("(", r"\(").replace(")", r"\)")):
-        directions(torch.ones(5, 6), torch.ones(5), rank, moment)
-
-
-@pytest.mark.parametrize("rank", [0, -1, 1.5, "1", True, None])
-def test_what_is_no_rank_is_not_taken_for_one_that_is_too_high(rank):
+@pytest.mark.parametrize("rank", [2, np.int64(7), 0, -1, 1.5, "1", True, None])
+def test_a_rank_beyond_what_the_keys_span_is_refused_and_one_that_is_none_is_told_apart(rank):
     """A sweep leaves out ranks that are too high; a wrong one is to be heard of."""
     moment = SecondMoment(torch.eye(6, dtype=torch.float64), 1)
-    with pytest.raises(ValueError, match=r"rank .*: expected 1 to 1") as caught:
+    with pytest.raises(ValueError, match=rf"{re.escape(f'rank {rank!r}')}: expected 1 to 1") as caught:
         directions(torch.ones(5, 6), torch.ones(5), rank, moment)
-    assert caught.type is ValueError
-
-
-def test_a_rank_of_numpy_is_a_rank():
-    keys = torch.rand(9, 6, generator=torch.Generator().manual_seed(0))
-    moment = SecondMoment(torch.eye(6, dtype=torch.float64), 1)
-    assert torch.equal(*(directions(keys, torch.ones(9), rank, moment) for rank in (2, np.int64(2))))
+    assert caught.type is (RankError if rank in (2, 7) else ValueError)
 
 
 def test_the_leverage_of_reference_keys_is_one_on_average_also_where_they_do_not_fill_the_space():
@@ -110,13 +99,3 @@ def test_the_cache_is_used_for_the_same_content_and_for_nothing_else(tiny, photo
     second_moments(tiny, ["conv1", "head"], photos32, cache=tmp_path)
     assert len(passes) == made + 3
     assert not list((tmp_path / "second_moments").glob(".*"))
-
-
-def test_no_hook_is_left_behind_even_after_an_exception(tiny, photos32):
-    tiny.train()
-    with pytest.raises(ValueError, match="expected \\(B, 3, H, W\\)"):
-        measure(tiny, ["conv1", "head"], photos32[:, :2])
-    with pytest.raises(ValueError, match="no reference images"):
-        measure(tiny, ["conv1"], photos32[:0])
-    assert not any(module._forward_pre_hooks for module in tiny.modules())
-    assert tiny.model.norm.training

@@ -4,12 +4,12 @@ import importlib
 
 import pytest
 import torch
-import torchvision
 from torch import nn
+from torchvision.models import VisionTransformer
 
-from edittools.classifiers import Classifier, fingerprint
+from edittools.classifiers import Classifier
 from edittools.cut import Cut, mask_at
-from edittools.edits import Change, Edit, edit_of
+from edittools.edits import Change, edit_of
 from edittools.exemplars import Exemplar
 from edittools.moments import SecondMoment
 from edittools.rewriting import fits, pose, rewrite, solve_least_squares
@@ -21,10 +21,6 @@ def _timm(**options):
     return importlib.import_module("timm").models.vision_transformer.VisionTransformer(
         img_size=(HEIGHT, WIDTH), patch_size=PATCH, embed_dim=8, depth=2, num_heads=2, num_classes=5, **options
     )
-
-
-def _torchvision():
-    return torchvision.models.VisionTransformer(16, PATCH, 2, 2, 8, 16, num_classes=5)
 
 
 class Tokens(nn.Module):
@@ -70,7 +66,11 @@ def _exemplar():
         (lambda: _timm(reg_tokens=3), "blocks.0.attn.qkv", (HEIGHT, WIDTH)),
         (lambda: _timm(class_token=False, global_pool="avg"), "blocks.0.attn.qkv", (HEIGHT, WIDTH)),
         (lambda: _timm(reg_tokens=1), "blocks.1.mlp.fc1", (HEIGHT, WIDTH)),
-        (_torchvision, "encoder.layers.encoder_layer_0.mlp.0", (16, 16)),
+        (
+            lambda: VisionTransformer(16, PATCH, 2, 2, 8, 16, num_classes=5),
+            "encoder.layers.encoder_layer_0.mlp.0",
+            (16, 16),
+        ),
         (lambda: Tokens(0), "fc", (HEIGHT, WIDTH)),
         (lambda: Tokens(2, order=torch.randperm(24)), "fc", (HEIGHT, WIDTH)),
     ],
@@ -135,29 +135,6 @@ def test_least_squares_sees_through_the_residual_sum_of_a_transformer(layer, opt
     assert loss_after < 1e-4 * loss_before
 
 
-@pytest.mark.parametrize("layer", ["attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"])
-def test_l1_fits_the_values_of_every_layer_of_a_transformers_block(layer):
-    """Through GELU, layer scale and the residual sum; each value is what the rest of the model reads."""
-    torch.manual_seed(0)
-    classifier, exemplar = Classifier(_timm(init_values=0.5), list("abcde"), size=WIDTH), _exemplar()
-    cut = Cut(classifier, f"blocks.1.{layer}", (HEIGHT, WIDTH))
-    edit = rewrite(classifier, cut, exemplar, rank=None, steps=300)
-    before, after = (cut.prefix(one[None]) for one in (exemplar.image, exemplar.changed))
-    weight = cut.shares(exemplar.mask[None], cut.keys(after)).sqrt()
-
-    def distance():
-        apart = (cut.block(after) - value).abs().mean(dim=2)
-        return float((apart * weight).sum() / weight.sum())
-
-    with torch.no_grad():
-        value = cut.block(before)
-        start = distance()
-        with edit.applied(classifier):
-            assert distance() == pytest.approx(edit.record.loss_after, rel=1e-3, abs=1e-6)
-    assert start == pytest.approx(edit.record.loss_before, rel=1e-4)
-    assert edit.record.loss_after < 0.9 * start
-
-
 class Mixed(Tokens):
     """Tokens that are mixed into fewer, of which no place can be said."""
 
@@ -178,25 +155,10 @@ class Windows(Tokens):
         return self.head(self.fc(x.reshape(-1, 6, 8)).reshape(-1, 24, 12).mean(dim=1))
 
 
-class Unfolded(Tokens):
-    """Patches without a convolution."""
-
-    def __init__(self):
-        super().__init__()
-        self.embed = nn.Linear(48, 8)
-
-    def forward(self, x):
-        x = nn.functional.unfold(x, PATCH, stride=PATCH).transpose(1, 2)
-        return self.head(self.fc(self.embed(x)).mean(dim=1))
-
-
-@pytest.mark.parametrize("make", [Mixed, Windows, Unfolded])
+@pytest.mark.parametrize("make", [Mixed, Windows])
 def test_tokens_without_a_known_place_are_refused(make):
     torch.manual_seed(0)
     classifier, exemplar = Classifier(make(), list("abcde"), size=WIDTH), _exemplar()
     moment = SecondMoment(torch.eye(8).double(), 9)
     with pytest.raises(ValueError, match=rf"'fc' of {make.__name__}: (its|where its) keys"):
         rewrite(classifier, "fc", exemplar, moment)
-    edit = Edit({"fc.weight": Change(torch.rand(12, 8))}, fingerprint(classifier.model))
-    with pytest.raises(ValueError, match=rf"'fc' of {make.__name__}: (its|where its) keys"):
-        edit.firing_map(classifier, exemplar.changed)
