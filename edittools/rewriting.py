@@ -7,14 +7,14 @@ The layer maps the keys of x' at the mask to the values of x, by W' = W + Λ D�
 
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
-from edittools.checks import check_amount, check_number
+from edittools.checks import check_amount, check_number, one_of
 from edittools.classifiers import Classifier
 from edittools.cut import Cut, State, cut_at, rows
 from edittools.edits import Change, Edit, Record, edit_of
@@ -255,18 +255,19 @@ def rewrite(
     `ValueError` for a mask that covers no key, a rank that is too high, an unknown objective, a `Cut` of another
     classifier, a weight below 0, or tokens whose places cannot be told.
     """
-    if objective not in OBJECTIVES:
-        raise ValueError(f"objective {objective!r}: expected one of {', '.join(OBJECTIVES)}")
+    one_of(objective, OBJECTIVES, "objective")
     steps, weight = check_number(steps, 0, None, "steps"), check_amount(reference_weight, "reference_weight", 0)
     cut = cut_at(classifier, layer, size_of(exemplars))
     exemplars = exemplars_at(cut, exemplars)
     needed = isinstance(reference, SecondMoment | LayerKeys) or (rank is not None and basis is None)
     moment = reference_moment(cut, reference) if needed else None
-    everyday = _everyday(cut, reference, moment, weight)
+    if weight and reference is None:
+        raise ValueError(f"reference_weight {weight} without reference: expected images, or a SecondMoment")
+    if weight and isinstance(reference, Images):
+        reference = LayerKeys(cut, spread(reference, SAMPLE))
     started = time.perf_counter()
     problem = pose(cut, exemplars, rank, masked, moment, basis)
-    looked_at = weight or problem.shape[1:].numel() <= LOOKED_AT
-    windows = everyday(problem.basis) if everyday and looked_at else None
+    windows = _everyday(problem, reference, moment) if weight or problem.shape[1:].numel() <= LOOKED_AT else None
     problem = replace(problem, elsewhere=weight * windows.cpu() if weight else None)
     exact = objective == "least_squares"
     unknown, taken, converged = (solve_least_squares(problem), 1, True) if exact else solve_l1(problem, steps)
@@ -277,43 +278,26 @@ def rewrite(
             "or what follows scales no channel, such as a batch norm without running statistics (try another layer)",
             stacklevel=2,
         )
-    record = Record(objective, *fitted, taken, seconds, converged, **_movements(problem, unknown, windows))
-    return _as_edit(problem, unknown, moment, exemplars.masks, record)
+    change = Change(unknown.detach(), problem.basis)
+    movement = None if windows is None else _movement(problem, unknown, windows)
+    record = Record(objective, *fitted, taken, seconds, converged, movement, float(change.delta().norm()))
+    moved, keys = problem.shift(change.left), cut.keys(problem.changed)
+    return edit_of(cut, {f"{cut.layer}.weight": described(cut, change, moved, keys, exemplars.masks, moment)}, record)
 
 
-def _everyday(
-    cut: Cut,
-    reference: Reference | None,
-    moment: SecondMoment | None,
-    weight: float,
-) -> Callable[[Tensor | None], Tensor] | None:
-    """What tells how far a change along a basis moves reference keys: their windows, or their second moment alone."""
+def _everyday(problem: Problem, reference: Reference | None, moment: SecondMoment | None) -> Tensor | None:
+    """What a kernel sees of reference keys along the basis: their windows, or as much as their moment tells of them."""
     if isinstance(reference, LayerKeys):
-        return reference.windows
-    if weight and isinstance(reference, Images):
-        return LayerKeys(cut, spread(reference, SAMPLE)).windows
-    if weight and moment is None:
-        raise ValueError(f"reference_weight {weight} without reference: expected images, or a SecondMoment")
-    return None if moment is None else partial(windows_of, moment, kernel=cut.weight.shape[2:].numel())
+        return reference.windows(problem.basis)
+    return None if moment is None else windows_of(moment, problem.basis, problem.cut.weight.shape[2:].numel())
 
 
 @torch.no_grad()
-def _movements(problem: Problem, unknown: Tensor, windows: Tensor | None) -> dict[str, float]:
-    """How far Λ moves everyday outputs, as a share of how far it moves those at the mask (root mean squares); |ΔW|."""
-    found = {"weight_change": float(Change(unknown, problem.basis).delta().norm())}
-    if windows is not None:
-        design, share = _system(problem)
-        at_mask = quadratic(unknown, (design * share[:, None]).T @ design / share.sum())
-        found["reference_movement"] = float((quadratic(unknown, windows) / at_mask).clamp_min(0).sqrt())
-    return found
-
-
-@torch.no_grad()
-def _as_edit(problem: Problem, unknown: Tensor, moment: SecondMoment | None, masks: Tensor, record: Record) -> Edit:
-    """Wrap a solution with what is worth knowing about it."""
-    cut, keys = problem.cut, problem.cut.keys(problem.changed)
-    moved, change = problem.shift(unknown), Change(unknown.detach(), problem.basis)
-    return edit_of(cut, {f"{cut.layer}.weight": described(cut, change, moved, keys, masks, moment)}, record)
+def _movement(problem: Problem, unknown: Tensor, windows: Tensor) -> float:
+    """How far Λ moves everyday outputs, as a share of how far it moves those at the mask (root mean squares)."""
+    design, share = _system(problem)
+    at_mask = quadratic(unknown, (design * share[:, None]).T @ design / share.sum())
+    return float((quadratic(unknown, windows) / at_mask).clamp_min(0).sqrt())
 
 
 @torch.no_grad()

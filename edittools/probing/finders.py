@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edittools.caching import identify_network, load_or_compute
-from edittools.classifiers import IMAGENET_MEAN, IMAGENET_STD
-from edittools.images import digest_tensors, in_batches
+from edittools.caching import digest_tensors, load_or_compute
+from edittools.classifiers import IMAGENET_MEAN, IMAGENET_STD, identify_network
+from edittools.images import in_batches
 
 Finder = Callable[[Tensor], dict[str, Tensor]]
 
