@@ -10,11 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn.functional import interpolate
@@ -116,22 +114,8 @@ def check_mask(mask: Tensor, image: Tensor | None = None, allow_empty: bool = Fa
     return mask.float()
 
 
-def positions(index: Any, count: int) -> int | list[int]:
-    """Say which of `count` things an index means in a tensor: the place of one, or of several; else `IndexError`."""
-    if isinstance(index, slice):
-        return list(range(count)[index])
-    given = np.asarray(index.cpu() if isinstance(index, Tensor) else index)
-    given = given if given.size or given.dtype == bool else given.astype(int)  # an empty list counts as one of floats
-    whole = given.dtype.kind in "iu" and given.ndim < 2 and bool(((-count <= given) & (given < count)).all())
-    if not whole and not (given.dtype == bool and given.shape == (count,)):
-        raise IndexError(
-            f"index {index!r}: expected whole numbers from {-count} to {count - 1}, a slice, or {count} booleans"
-        )
-    return np.arange(count)[given].tolist()
-
-
 class LazyImages(Sequence):
-    """Image files that are read when they are asked for; behaves like a tensor `(N, 3, size, size)` when indexed."""
+    """Image files that are read when they are asked for, by any index of images that a tensor takes."""
 
     def __init__(self, paths: Sequence[str | os.PathLike], size: int, resize_to: int | None = None) -> None:
         self.paths, self.size, self.resize_to = [Path(path) for path in paths], size, resize_to
@@ -139,11 +123,9 @@ class LazyImages(Sequence):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, index: int | slice | Sequence[int] | Sequence[bool] | NDArray | Tensor) -> Tensor:
-        """Read one image for a whole number, else a batch; raise `IndexError` for what is neither."""
-        if isinstance(index, tuple):
-            raise IndexError(f"index {index!r}: expected one index, of images; pixels are had as images[number][…]")
-        places = positions(index, len(self))
+    def __getitem__(self, index: int | slice | Sequence[int] | Sequence[bool] | Tensor) -> Tensor:
+        """Read one image `(3, size, size)` for a whole number, else a batch; pixels are had as `images[number][…]`."""
+        places = torch.arange(len(self))[index].tolist()
         if isinstance(places, int):
             return load_image(self.paths[places], self.size, self.resize_to)
         return torch.stack([self[i] for i in places]) if places else torch.zeros(0, 3, self.size, self.size)
@@ -198,7 +180,7 @@ class LabelledImages:
 
     def subset(self, indices: Tensor | Sequence[int]) -> "LabelledImages":
         """Keep the images at `indices`, whole numbers or booleans, in that order."""
-        indices = torch.tensor(positions(indices, len(self)), dtype=torch.long)
+        indices = torch.arange(len(self))[indices]
         if isinstance(self.images, LazyImages):
             images = LazyImages([self.images.paths[i] for i in indices], self.images.size, self.images.resize_to)
         else:

@@ -53,17 +53,13 @@ def error_rate(classifier: Classifier, images: LabelledImages, batch_size: int =
     return float(errors(predict(classifier, images, batch_size), images.labels).float().mean())
 
 
-def errors_corrected(before: Tensor, after: Tensor, considered: Tensor | None = None) -> float:
-    """Eq. (2) of the paper: (errors before − errors after) / errors before, over the set D.
+def errors_corrected(before: Tensor, after: Tensor) -> float:
+    """Eq. (2) of the paper: (errors before − errors after) / errors before, of `(N,)` booleans (see `errors`).
 
-    `before` and `after` are `(N,)` booleans (see `errors`); `considered` marks D, the images that were read correctly
-    before the transformation (default: all). Below 0 when more was broken than corrected; NaN when nothing was wrong.
+    Below 0 when more was broken than corrected; NaN when nothing was wrong.
     """
-    if before.shape != after.shape:
-        raise ValueError(f"errors of shapes {tuple(before.shape)} and {tuple(after.shape)}: expected one image each")
-    chosen = torch.ones_like(before) if considered is None else considered
-    wrong = int(before[chosen].sum())
-    return (wrong - int(after[chosen].sum())) / wrong if wrong else float("nan")
+    found, wrong = Comparison(before, after), int(before.sum())
+    return (found.corrected - found.broken) / wrong if wrong else float("nan")
 
 
 def wilson(count: int, total: int) -> tuple[float, float]:
@@ -171,8 +167,8 @@ def corrected_interval(found: Sequence[Comparison]) -> tuple[float, float]:
     """The 95 % interval of the errors that edits of several classifiers corrected on the same images, see eq. (2).
 
     Newcombe's square-and-add joins Clopper and Pearson's interval of the share corrected with that of how many
-    readings break for each that was wrong. Where all were wrong, as in a set picked for it, none can break. Images are
-    the sample: readings of one image that go together count as fewer. NaN where nothing was wrong before.
+    readings break for each that was wrong. Where all were wrong none can break. Images are the sample: readings of one
+    image that go together count as fewer.
     """
     before, after = (torch.stack([getattr(one, when) for one in found]) for when in ("before", "after"))
     wrong, fixed, lost = (cells.sum(dim=0).double() for cells in (before, before & ~after, ~before & after))

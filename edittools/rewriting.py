@@ -71,9 +71,9 @@ class Problem:
     @torch.no_grad()
     def _unit(self) -> float:
         """The loss without an edit over the mean square by which outputs at the mask must move."""
-        (_, share), missing = _system(self), rows(preactivation_target(self) - self.start, self.cut.is_linear)
-        wanted = float((missing.double().square() * share[:, None]).sum() / share.sum())
-        return float(self.l1(torch.zeros(self.shape).to(self.start))) / max(wanted, 1e-30)
+        nothing, (_, share) = torch.zeros(self.shape).to(self.start), _system(self)
+        wanted = float((_missing(self, nothing).square() * share[:, None]).sum() / share.sum())
+        return float(self.l1(nothing)) / max(wanted, 1e-30)
 
     def l1(self, unknown: Tensor) -> Tensor:
         """The objective of eq. (1): mean distance of values, weighted by the square root of the pooled mask."""
@@ -91,17 +91,13 @@ def pose(
     moment: SecondMoment | None = None,
     basis: Tensor | None = None,
 ) -> Problem:
-    """State eq. (1) for exemplars; the directions come from the masked keys of x', whatever is constrained.
-
-    Raises `ValueError` for a `basis` that is not `(rank, in)` or holds NaN.
-    """
+    """State eq. (1) for exemplars; the directions come from the masked keys of x', whatever is constrained."""
     width = cut.weight.shape[1]
     if basis is not None and (basis.ndim != 2 or basis.shape[1] != width or not basis.isfinite().all()):
         raise ValueError(f"basis of shape {tuple(basis.shape)}: expected (rank, {width}) without NaN")
     given = exemplars_at(cut, exemplars)
-    before, after = given.image, given.changed
-    precision = torch.promote_types(cut.keys(after).dtype, torch.float32)  # half precision has no room for a solver
-    before, after = before.to(precision), after.to(precision)
+    precision = torch.promote_types(cut.weight.dtype, torch.float32)  # half precision has no room for a solver
+    before, after = given.image.to(precision), given.changed.to(precision)
     keys = cut.keys(after)
     masks = given.masks.to(keys.device)
     if basis is None and rank is not None:
@@ -128,8 +124,7 @@ def solve_least_squares(problem: Problem, ridge: float = 1e-3) -> Tensor:
     """
     design, share = _system(problem)
     weight, size = share.sqrt()[:, None], design.shape[1]
-    wanted = rows(preactivation_target(problem) - problem.start, problem.cut.is_linear).double()
-    design, wanted = design * weight, wanted * weight
+    design, wanted = design * weight, _missing(problem, torch.zeros(problem.shape).to(problem.start)) * weight
     loading = ridge * design.square().sum() / size + torch.finfo(torch.float32).tiny
     if len(design) < size and problem.elsewhere is None:  # the same by way of the smaller system
         gram = design @ design.T
@@ -148,6 +143,12 @@ def _system(problem: Problem) -> tuple[Tensor, Tensor]:
     return design, problem.cut.shares(problem.share, problem.start).flatten().double()
 
 
+def _missing(problem: Problem, unknown: Tensor) -> Tensor:
+    """What the layer's output on x' with Λ lacks of its target, `(positions, out)`."""
+    missing = preactivation_target(problem) - problem.start - problem.shift(unknown)
+    return rows(missing, problem.cut.is_linear).double()
+
+
 @torch.no_grad()
 def preactivation_target(problem: Problem) -> Tensor:
     """What the layer's output on x' must be for the pre-activation to equal that of x.
@@ -163,18 +164,18 @@ def preactivation_target(problem: Problem) -> Tensor:
     return torch.where(steerable, (wanted - offset) / torch.where(steerable, scale, 1), start)
 
 
-def solve_l1(problem: Problem, steps: int = 200, rate: float = 0.25) -> tuple[Tensor, int, bool]:
+def solve_l1(problem: Problem, steps: int = 200) -> tuple[Tensor, int, bool]:
     """Minimise the objective over Λ by Adam, from the better of 0 and the least-squares solution.
 
-    A step is `rate` times how far a channel's output at the mask is from its target, over the norm of the keys there.
+    A step is a quarter of how far a channel's output at the mask is from its target, over the norm of the keys there.
     There are two rounds, of a third and of two thirds of `steps`; each measures that anew, and its rate falls along a
     cosine. Where the first gains less than 1 % the second takes steps of a tenth. Gives the best Λ met, the steps
     taken, and whether it converged: the second round lowered the loss by less than 1 %.
     """
-    squares = solve_least_squares(problem)
+    squares, rate, taken = solve_least_squares(problem), 0.25, 0
     with torch.no_grad():
         best = min(torch.zeros_like(squares), squares, key=lambda candidate: float(problem.objective(candidate)))
-        losses, taken = [float(problem.objective(best))], 0
+        losses = [float(problem.objective(best))]
     for length in (steps // 3, steps - steps // 3):
         if losses[-1] > 0:
             best, lowest = _descend(problem, best, length, rate)
@@ -212,8 +213,7 @@ def _metric(problem: Problem, unknown: Tensor) -> tuple[Tensor, Tensor]:
     """
     design, share = _system(problem)
     design = design * share.sqrt()[:, None]
-    missing = preactivation_target(problem) - problem.start - problem.shift(unknown)
-    squares = (rows(missing, problem.cut.is_linear).double().square() * share[:, None]).sum(dim=0)
+    squares = (_missing(problem, unknown).square() * share[:, None]).sum(dim=0)
     squares = squares.clamp_min(squares.mean()) / design.square().sum().clamp_min(torch.finfo(torch.float32).tiny)
     axes = torch.eye(design.shape[1]).to(design) if problem.basis is None else torch.linalg.eigh(design.T @ design)[1]
     return axes.to(unknown.dtype), squares.sqrt().clamp_min(1e-12)[:, None].to(unknown.dtype)
@@ -237,10 +237,9 @@ def rewrite(
 
     Args:
         classifier: the classifier; it is not changed.
-        layer: name, module, or a `Cut` of it (which saves tracing it again).
+        layer: name, module, or a `Cut` of it.
         exemplars: one or several; no labels are used.
         reference: images whose keys shall move least, their `SecondMoment` or `LayerKeys`; not needed with `rank=None`.
-            The second moment of images is cached, see `second_moments`.
         rank: of the change; None lifts the low-rank restriction ('-proj' in the paper's ablation).
         masked: constrain the values at the mask; False constrains those of the whole image ('-mask').
         objective: "l1", the paper's, or "least_squares" on the pre-activation, exact and in one solve.
@@ -251,9 +250,8 @@ def rewrite(
             keys under one kernel as unrelated.
         steps: of the optimiser, with "l1".
 
-    Returns an `Edit` with a `Record`, solved in float32 or better. Warns where nothing is missing at the mask. Raises
-    `ValueError` for a mask that covers no key, a rank that is too high, an unknown objective, a `Cut` of another
-    classifier, a weight below 0, or tokens whose places cannot be told.
+    Warns where nothing is missing at the mask. Raises `ValueError` for a mask that covers no key, a rank that is too
+    high, and other arguments that are none of the above.
     """
     one_of(objective, OBJECTIVES, "objective")
     steps, weight = check_number(steps, 0, None, "steps"), check_amount(reference_weight, "reference_weight", 0)
@@ -306,6 +304,5 @@ def fits(problem: Problem, objective: str, unknown: Tensor) -> tuple[float, floa
     pair = torch.zeros_like(unknown), unknown
     if objective == "l1":
         return tuple(float(problem.l1(one)) for one in pair)
-    errors = [problem.start + problem.shift(one) - preactivation_target(problem) for one in pair]
-    weight = problem.cut.shares(problem.share, errors[0])
-    return tuple(float((e.square().mean(dim=problem.cut.channels) * weight).sum() / weight.sum()) for e in errors)
+    _, share = _system(problem)
+    return tuple(float(_missing(problem, one).square().mean(dim=1) @ share / share.sum()) for one in pair)
