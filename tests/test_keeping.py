@@ -151,24 +151,6 @@ def test_a_record_says_how_far_everyday_outputs_move(tiny, photos32, exemplar):
     assert record.weight_change == pytest.approx(float(change.delta().norm()), rel=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"reference_weight": float("nan")}, "reference_weight nan: expected a finite number"),
-        ({"reference": None, "rank": None, "reference_weight": 1.0}, "reference_weight 1.0 without reference"),
-    ],
-)
-def test_what_shall_stay_is_checked(tiny, photos32, exemplar, options, words):
-    given = {"reference": photos32[:20]} | EXACT | options
-    with pytest.raises(ValueError, match=words):
-        rewrite(tiny, "conv1", exemplar, **given)
-
-
-def test_keys_of_another_layer_are_refused(tiny, photos32, exemplar):
-    with pytest.raises(ValueError, match="keys at 'conv2' of Classifier.* for 'conv1'"):
-        rewrite(tiny, "conv1", exemplar, LayerKeys(Cut(tiny, "conv2"), photos32[:4]), **EXACT)
-
-
 def test_the_most_that_may_break_is_what_the_exact_limit_allows():
     from scipy.stats import binom
 
