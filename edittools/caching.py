@@ -23,7 +23,7 @@ Tensors = dict[str, Tensor]
 
 
 def cache_folder() -> Path:
-    """Where downloads and second moments are kept: `EDITTOOLS_CACHE`, or `edittools` in the user's cache folder."""
+    """Say where results and downloads are kept: `EDITTOOLS_CACHE`, or `edittools` in the user's cache folder."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("EDITTOOLS_CACHE") or Path(home) / "edittools")
 
@@ -47,7 +47,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def digest_tensors(tensors: Iterable[Tensor], names: Iterable[str] | None = None) -> str:
-    """A SHA-256 over shapes, types and contents of some tensors, and over their `names`."""
+    """Hash shapes, types and contents of some tensors, and their `names`, by SHA-256."""
     digest = hashlib.sha256()
     for name, tensor in zip(repeat("") if names is None else names, tensors, strict=names is not None):
         tensor = tensor.detach().cpu().contiguous()
@@ -69,7 +69,7 @@ def load_or_compute_all(
     compute: Callable[[list[str]], Mapping[str, Tensors]],
     cache: str | os.PathLike | None = None,
 ) -> dict[str, Tensors]:
-    """Named tensors for each key, from the disk where they are known, else computed and kept there.
+    """Give named tensors for each key, from the disk where they are known, else computed and kept there.
 
     `contents` says, by key, all that its tensors depend on. `compute` makes those that are missing, contiguous and on
     the CPU, in one call. They are kept in the subfolder `kind` of `cache` (default: `cache_folder()`).

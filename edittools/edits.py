@@ -51,7 +51,7 @@ class Record:
 
     @property
     def share_left(self) -> float | None:
-        """The share of the loss that is left, 0 where there was none; None where it is not known."""
+        """Return the share of the loss that is left, 0 where there was none; None where it is not known."""
         if self.loss_after is None:
             return None
         return self.loss_after / self.loss_before if self.loss_before else 0.0
@@ -77,7 +77,7 @@ class Change:
             raise ValueError(f"factors of shapes {left} and {right}: expected (out, rank, …) and (rank, in)")
 
     def delta(self) -> Tensor:
-        """The change as one tensor of the parameter's shape."""
+        """Return the change as one tensor of the parameter's shape."""
         return self.left if self.right is None else torch.einsum("or...,rn->on...", self.left, self.right)
 
     def __mul__(self, factor: float) -> "Change":
@@ -118,7 +118,7 @@ class Edit:
 
     @property
     def leverage(self) -> float:
-        """How far the edited keys lie outside the span of the reference keys; 1 means as usual as those."""
+        """Say how far the edited keys lie outside the span of the reference keys; 1 means as usual as those."""
         return float(np.fmax.reduce([change.leverage for change in self.changes.values()]))
 
     def _tensors(self) -> dict[str, Tensor]:
@@ -127,7 +127,7 @@ class Edit:
 
     @cached_property
     def digest(self) -> str:
-        """A SHA-256 of what it changes, by which it is known in a copy, in a file, and to edits made on top of it."""
+        """Hash what it changes: so it is known in a copy, in a file, and to edits made on top of it."""
         tensors = self._tensors()
         return digest_tensors(tensors.values(), [name[: name.rindex("/") + 2] for name in tensors])
 
@@ -313,7 +313,7 @@ class Edit:
 
 
 def edit_of(cut: Cut, changes: Mapping[str, Change], record: Record | None = None) -> Edit:
-    """An edit of the model that is cut, as it is now: on top of the edits that are applied to it."""
+    """Make an edit of the model that is cut, as it is now: on top of the edits that are applied to it."""
     marks = marks_of((*cut.model.parameters(), *cut.model.buffers()))
     if cut.known[0] != marks:  # hashing takes longer than a solve
         cut.known = marks, unedited_fingerprint(cut.model)
@@ -321,12 +321,12 @@ def edit_of(cut: Cut, changes: Mapping[str, Change], record: Record | None = Non
 
 
 def added(cut: Cut, keys: Tensor, change: Change) -> Tensor:
-    """What a change of the layer's weight adds to its output; of low rank, the keys are projected first."""
+    """Compute what a change of the layer's weight adds to its output; of low rank, the keys are projected first."""
     return cut.convolve(cut.along(keys, change.right), change.left.to(cut.weight))
 
 
 def applied_edits(model: nn.Module) -> tuple[Edit, ...]:
-    """The edits that are applied to a classifier or model now, oldest first.
+    """List the edits that are applied to a classifier or model now, oldest first.
 
     Raises `ValueError` when something else changed the edited parameters meanwhile.
     """
@@ -334,7 +334,7 @@ def applied_edits(model: nn.Module) -> tuple[Edit, ...]:
 
 
 def unedited_fingerprint(model: nn.Module) -> str:
-    """The `fingerprint` that a model has without the edits applied to it now; `ValueError` as in `applied_edits`."""
+    """Compute the `fingerprint` that a model has without the edits applied to it now; raise as `applied_edits` does."""
     model = unwrapped(model)
     base = {id(model.get_parameter(name)): weight for name, weight in _ledger(model).base.items()}
     shared = model.named_parameters(remove_duplicate=False)  # a weight of two layers has two names
@@ -354,7 +354,7 @@ class _Ledger:
 
 
 def _ledger(model: nn.Module) -> _Ledger:
-    """The ledger of a model; an empty one where there is none, or all its originals were loaded back."""
+    """Find the ledger of a model; give an empty one where there is none, or all its originals were loaded back."""
     ledger = model.__dict__.get(_LEDGER) or _Ledger()
     changed = [name for name, weight in ledger.edited.items() if not _holds(model, name, weight)]
     if not changed:
@@ -370,7 +370,7 @@ def _ledger(model: nn.Module) -> _Ledger:
 
 
 def _holds(model: nn.Module, name: str, weight: Tensor) -> bool:
-    """Whether a parameter has a value, in the precision and at the place that the parameter has now."""
+    """Tell whether a parameter has a value, in the precision and at the place that the parameter has now."""
     parameter = model.get_parameter(name)
     weight = weight.to(parameter)
     return parameter.shape == weight.shape and torch.allclose(parameter, weight, rtol=0, atol=0, equal_nan=True)
@@ -378,7 +378,7 @@ def _holds(model: nn.Module, name: str, weight: Tensor) -> bool:
 
 @torch.no_grad()
 def _settle(model: nn.Module, ledger: _Ledger, edits: Sequence[Edit], names: Mapping[str, Change]) -> None:
-    """Have `edits` applied and no others: set each of some parameters to the original plus their changes, in order."""
+    """Set parameters to what they are with `edits` and no others: the original plus their changes, in order."""
     object.__setattr__(model, _LEDGER, ledger)
     ledger.edits = list(edits)
     for name in names:

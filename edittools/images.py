@@ -132,7 +132,7 @@ class LazyImages(Sequence):
 
     @cached_property
     def thumbnails(self) -> Tensor:
-        """The images' `thumbnails`; the files are read once for them."""
+        """Shrink the images, see the function `thumbnails`; the files are read once for it."""
         return _shrunk(self)
 
 
@@ -172,7 +172,7 @@ class LabelledImages:
 
     @classmethod
     def unlabelled(cls, images: Tensor | LazyImages, classes: Sequence[str]) -> "LabelledImages":
-        """Images of which no label is read: all have the first class."""
+        """Give images the first class, where no label is read."""
         return cls(images, torch.zeros(len(images), dtype=torch.long), classes)
 
     def __len__(self) -> int:
@@ -196,7 +196,7 @@ class LabelledImages:
         return self.subset(chosen), self.subset(~chosen)
 
     def digest(self) -> str:
-        """A SHA-256 of the image contents, by which caches know them."""
+        """Hash the contents of the images, by which caches know them."""
         return digest_tensors(in_batches(self))
 
 
@@ -213,7 +213,7 @@ Images = LabelledImages | Tensor | LazyImages
 
 
 def pixels_of(images: Images) -> Tensor | LazyImages:
-    """The images `(N, 3, H, W)` alone, without labels."""
+    """Take the images `(N, 3, H, W)` alone, without labels."""
     return images.images if isinstance(images, LabelledImages) else images
 
 
@@ -225,7 +225,7 @@ def in_batches(images: Images, size: int = 64, bar: str = "", progress: bool = F
 
 
 def spread(images: Images, count: int) -> Tensor:
-    """At most `count` of the images, at even steps of their order; shuffle images whose classes come in turn first."""
+    """Take at most `count` of the images, at even steps; shuffle images whose classes come in turn first."""
     pixels = pixels_of(images)
     return pixels[:: -(-len(pixels) // count)]
 
@@ -242,7 +242,7 @@ def _shrunk(images: Tensor | LazyImages) -> Tensor:
 
 
 def resized(images: Tensor, size: int) -> Tensor:
-    """Images `(N, C, H, W)` of any size at a classifier's; those that have it come back as they are."""
+    """Resize images `(N, C, H, W)` to a classifier's `size`; those that have it come back as they are."""
     if images.shape[-2:] == (size, size):
         return images
     return interpolate(images, size, mode="bilinear", antialias=True).clamp(0, 1)

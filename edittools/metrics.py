@@ -54,7 +54,7 @@ def error_rate(classifier: Classifier, images: LabelledImages, batch_size: int =
 
 
 def errors_corrected(before: Tensor, after: Tensor) -> float:
-    """Eq. (2) of the paper: (errors before − errors after) / errors before, of `(N,)` booleans (see `errors`).
+    """Compute (errors before − errors after) / errors before, eq. (2) of the paper, of `(N,)` booleans.
 
     Below 0 when more was broken than corrected; NaN when nothing was wrong.
     """
@@ -63,7 +63,7 @@ def errors_corrected(before: Tensor, after: Tensor) -> float:
 
 
 def wilson(count: int, total: int) -> tuple[float, float]:
-    """The 95 % Wilson score interval of a share `count / total`; the whole of [0, 1] when `total` is 0."""
+    """Give the 95 % Wilson score interval of a share `count / total`; the whole of [0, 1] when `total` is 0."""
     if total == 0:
         return 0.0, 1.0
     from scipy.stats import binomtest
@@ -73,7 +73,7 @@ def wilson(count: int, total: int) -> tuple[float, float]:
 
 
 def _clopper_pearson(count: float, total: float) -> tuple[float, float]:
-    """The exact interval of a share, also of counts that are no whole numbers."""
+    """Give the exact interval of a share, also of counts that are no whole numbers."""
     from scipy.special import betaincinv
 
     low = float(betaincinv(count, total - count + 1, 0.025)) if count else 0.0
@@ -81,14 +81,14 @@ def _clopper_pearson(count: float, total: float) -> tuple[float, float]:
 
 
 def mcnemar(corrected: int, broken: int) -> float:
-    """The p-value of the exact McNemar test that an edit corrects as often as it breaks."""
+    """Give the p-value of the exact McNemar test that an edit corrects as often as it breaks."""
     from scipy.stats import binomtest
 
     return float(binomtest(corrected, corrected + broken).pvalue) if corrected + broken else 1.0
 
 
 def attack_row(before: Tensor, after: Tensor, labels: Tensor, goal: int) -> dict[str, float]:
-    """What an edit did to an attack that makes images be read as class `goal` (section 3.2), as a table row.
+    """Tell as a table row what an edit did to an attack that makes images be read as class `goal` (section 3.2).
 
     `before` and `after` are `(N, classes)` logits. Success is the share read as `goal`; of the images that were
     `fooled`, `fixed` are read as their own class afterwards, `share fixed` comes with its 95 % Wilson interval.
@@ -122,21 +122,21 @@ class Comparison:
 
     @property
     def corrected(self) -> int:
-        """How many were wrong and are right."""
+        """Count what was wrong and is right."""
         return int((self.before & ~self.after).sum())
 
     @property
     def broken(self) -> int:
-        """How many were right and are wrong."""
+        """Count what was right and is wrong."""
         return int((~self.before & self.after).sum())
 
     @property
     def accuracy_change(self) -> float:
-        """Accuracy after − before, in points."""
+        """Return accuracy after − before, in points."""
         return 100 * (self.corrected - self.broken) / max(len(self.before), 1)
 
     def accuracy_interval(self) -> tuple[float, float]:
-        """The 95 % interval of `accuracy_change` in points: Bonett and Price's for paired shares.
+        """Give the 95 % interval of `accuracy_change` in points: Bonett and Price's for paired shares.
 
         It adds one image to what was corrected and to what was broken, so it is no point even where nothing changed.
         """
@@ -146,11 +146,11 @@ class Comparison:
         return 100 * max(up - down - spread, -1.0), 100 * min(up - down + spread, 1.0)
 
     def corrected_interval(self) -> tuple[float, float]:
-        """The 95 % interval of `errors_corrected`; NaN where nothing was wrong before."""
+        """Give the 95 % interval of `errors_corrected`; NaN where nothing was wrong before."""
         return corrected_interval([self])
 
     def row(self) -> dict[str, float]:
-        """The figures as a table row: counts, errors corrected (eq. 2), McNemar's p, accuracy in points."""
+        """Give the figures as a table row: counts, errors corrected (eq. 2), McNemar's p, accuracy in points."""
         return {
             "images": len(self.before),
             "errors before": int(self.before.sum()),
@@ -164,7 +164,7 @@ class Comparison:
 
 
 def corrected_interval(found: Sequence[Comparison]) -> tuple[float, float]:
-    """The 95 % interval of the errors that edits of several classifiers corrected on the same images, see eq. (2).
+    """Bound the share of errors that edits of several classifiers corrected on the same images (eq. 2), at 95 %.
 
     Newcombe's square-and-add joins Clopper and Pearson's interval of the share corrected with that of how many
     readings break for each that was wrong. Where all were wrong none can break. Images are the sample: readings of one
@@ -185,7 +185,7 @@ def corrected_interval(found: Sequence[Comparison]) -> tuple[float, float]:
 
 
 def _independent(counts: Tensor, totals: Tensor) -> tuple[float, float]:
-    """A share of readings, `(N,)` counts of totals an image, and how many independent ones say as much."""
+    """Give a share of readings, `(N,)` counts of totals an image, and how many independent ones say as much."""
     share, total = float(counts.sum() / totals.sum()), float(totals.sum())
     most, alone = float(totals.square().sum()) / total, share * (1 - share) * total
     spread = float((counts - share * totals).square().sum()) / alone if alone else most

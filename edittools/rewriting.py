@@ -53,13 +53,13 @@ class Problem:
 
     @property
     def shape(self) -> torch.Size:
-        """The shape of Λ."""
+        """Give the shape of Λ."""
         weight = self.cut.weight
         rank = weight.shape[1] if self.basis is None else len(self.basis)
         return torch.Size((weight.shape[0], rank, *weight.shape[2:]))
 
     def shift(self, unknown: Tensor) -> Tensor:
-        """What Λ adds to the layer's output on x'."""
+        """Compute what Λ adds to the layer's output on x'."""
         return self.cut.convolve(self.coordinates, unknown)
 
     def objective(self, unknown: Tensor) -> Tensor:
@@ -70,13 +70,13 @@ class Problem:
     @cached_property
     @torch.no_grad()
     def _unit(self) -> float:
-        """The loss without an edit over the mean square by which outputs at the mask must move."""
+        """Divide the loss without an edit by the mean square by which outputs at the mask must move."""
         nothing, (_, share) = torch.zeros(self.shape).to(self.start), _system(self)
         wanted = float((_missing(self, nothing).square() * share[:, None]).sum() / share.sum())
         return float(self.l1(nothing)) / max(wanted, 1e-30)
 
     def l1(self, unknown: Tensor) -> Tensor:
-        """The objective of eq. (1): mean distance of values, weighted by the square root of the pooled mask."""
+        """Return the objective of eq. (1): mean distance of values, weighted by the square root of the pooled mask."""
         value = self.cut.value(self.changed, self.start + self.shift(unknown))
         distance = (value - self.target).abs().mean(dim=self.cut.channels)
         weight = self.cut.shares(self.share, value).sqrt()
@@ -111,7 +111,7 @@ def pose(
 
 
 def quadratic(unknown: Tensor, matrix: Tensor) -> Tensor:
-    """The trace of Λ M Λᵀ, for Λ `(out, rank, kh, kw)` and M `(rank * kh * kw,) * 2`."""
+    """Compute the trace of Λ M Λᵀ, for Λ `(out, rank, kh, kw)` and M `(rank * kh * kw,) * 2`."""
     flat = unknown.flatten(1)
     return ((flat @ matrix.to(flat)) * flat).sum()
 
@@ -138,20 +138,20 @@ def solve_least_squares(problem: Problem, ridge: float = 1e-3) -> Tensor:
 
 
 def _system(problem: Problem) -> tuple[Tensor, Tensor]:
-    """The keys under the kernel's window, `(positions, rank * kh * kw)`, and the mask's share of each position."""
+    """Give the keys under the kernel's window, `(positions, rank * kh * kw)`, and the mask's share of each position."""
     design = problem.cut.windows(problem.coordinates)
     return design, problem.cut.shares(problem.share, problem.start).flatten().double()
 
 
 def _missing(problem: Problem, unknown: Tensor) -> Tensor:
-    """What the layer's output on x' with Λ lacks of its target, `(positions, out)`."""
+    """Compute what the layer's output on x' with Λ lacks of its target, `(positions, out)`."""
     missing = preactivation_target(problem) - problem.start - problem.shift(unknown)
     return rows(missing, problem.cut.is_linear).double()
 
 
 @torch.no_grad()
 def preactivation_target(problem: Problem) -> Tensor:
-    """What the layer's output on x' must be for the pre-activation to equal that of x.
+    """Compute what the layer's output on x' must be for the pre-activation to equal that of x.
 
     Up to the activation every channel is scaled and shifted only, so two evaluations tell both. A channel whose scale
     is nearly 0 cannot be steered and keeps its output.
@@ -185,7 +185,7 @@ def solve_l1(problem: Problem, steps: int = 200) -> tuple[Tensor, int, bool]:
 
 
 def _descend(problem: Problem, best: Tensor, steps: int, rate: float) -> tuple[Tensor, float]:
-    """One round of `solve_l1` from Λ `best`: the best Λ met, and its loss."""
+    """Take one round of `solve_l1` from Λ `best`; give the best Λ met, and its loss."""
     lowest, (axes, unit) = float("inf"), _metric(problem, best)
     unknown = (best.flatten(1) @ axes / unit).requires_grad_()
     optimiser = torch.optim.Adam([unknown], lr=rate, eps=1e-12)  # gradients of a loss over many channels are small
@@ -205,11 +205,11 @@ def _descend(problem: Problem, best: Tensor, steps: int, rate: float) -> tuple[T
 
 @torch.no_grad()
 def _metric(problem: Problem, unknown: Tensor) -> tuple[Tensor, Tensor]:
-    """The axes of the keys at the mask `(rank * kh * kw,) * 2`, and what is missing there `(out, 1)`, as Λ counts it.
+    """Give the axes of the keys at the mask `(rank * kh * kw,) * 2`, and the size of a step in Λ `(out, 1)`.
 
-    What is missing is how far each channel's output is from its target, over the norm of the keys (root mean squares);
-    a channel that is nearer than the mean counts as the mean. Without that, or in steps that see the keys whitened, the
-    loss falls faster, and edits of the same cost elsewhere correct less. The keys of the whole space keep their axes.
+    That is how far each channel's output is from its target, over the norm of the keys (root mean squares); a channel
+    that is nearer than the mean counts as the mean. Without that, or in steps that see the keys whitened, the loss
+    falls faster, and edits of the same cost elsewhere correct less. The keys of the whole space keep their axes.
     """
     design, share = _system(problem)
     design = design * share.sqrt()[:, None]
@@ -284,7 +284,7 @@ def rewrite(
 
 
 def _everyday(problem: Problem, reference: Reference | None, moment: SecondMoment | None) -> Tensor | None:
-    """What a kernel sees of reference keys along the basis: their windows, or as much as their moment tells of them."""
+    """Say what a kernel sees of reference keys along the basis: their windows, or as much as their moment tells."""
     if isinstance(reference, LayerKeys):
         return reference.windows(problem.basis)
     return None if moment is None else windows_of(moment, problem.basis, problem.cut.weight.shape[2:].numel())
@@ -292,7 +292,7 @@ def _everyday(problem: Problem, reference: Reference | None, moment: SecondMomen
 
 @torch.no_grad()
 def _movement(problem: Problem, unknown: Tensor, windows: Tensor) -> float:
-    """How far Λ moves everyday outputs, as a share of how far it moves those at the mask (root mean squares)."""
+    """Say how far Λ moves everyday outputs, as a share of how far it moves those at the mask (root mean squares)."""
     design, share = _system(problem)
     at_mask = quadratic(unknown, (design * share[:, None]).T @ design / share.sum())
     return float((quadratic(unknown, windows) / at_mask).clamp_min(0).sqrt())
@@ -300,7 +300,7 @@ def _movement(problem: Problem, unknown: Tensor, windows: Tensor) -> float:
 
 @torch.no_grad()
 def fits(problem: Problem, objective: str, unknown: Tensor) -> tuple[float, float]:
-    """How far the layer's values of x' are from those of x, without Λ and with `unknown` as Λ."""
+    """Measure how far the layer's values of x' are from those of x, without Λ and with `unknown` as Λ."""
     pair = torch.zeros_like(unknown), unknown
     if objective == "l1":
         return tuple(float(problem.l1(one)) for one in pair)

@@ -25,7 +25,7 @@ from edittools.classifiers import Classifier, fingerprint
 from edittools.cut import Cut, cut_all, editable_layers, prefixes
 from edittools.edits import Change, Edit, applied_edits
 from edittools.exemplars import Exemplar
-from edittools.images import LabelledImages, LazyImages, load_image, load_mask, save_image, save_mask
+from edittools.images import LabelledImages, LazyImages, load_image, save_image, save_mask
 from edittools.keys import LayerKeys
 from edittools.lab.editor import MaskEditor
 from edittools.lab.views import PredictionView, alpha_slider
@@ -87,20 +87,16 @@ NAN = float("nan")
 
 IMAGES = {
     "no such file": (lambda w: load_image(w.folder / "absent.png"), FileNotFoundError, "absent.png"),
-    "a folder": (lambda w: load_image(w.folder), IsADirectoryError, "world"),
     "an empty file": (lambda w: load_image(w.folder / "empty.png"), ValueError, "empty.png' is not a readable image"),
-    "a text file": (lambda w: load_image(w.folder / "text.png"), ValueError, "text.png' is not a readable image"),
     "a cut-off file": (lambda w: load_image(w.folder / "cut.png"), ValueError, "cut.png' is not a readable image"),
     "size as text": (lambda w: load_image(w.folder / "good.png", size="32"), ValueError, "size '32': expected"),
     "resize_to below size": (lambda w: load_image(w.folder / "good.png", 32, 16), ValueError, "resize_to 16: .* from"),
-    "saved: a batch": (lambda w: save_image(w.folder / "x.png", w.images), ValueError, r"\(6, 3, 32, 32\): expected"),
     "saved: unknown kind": (lambda w: save_image(w.folder / "x.pic", w.image), ValueError, r"'.pic', expected .*\.png"),
     "saved: below a file": (lambda w: save_image(w.folder / "good.png" / "x.png", w.image), OSError, "good.png"),
     "x is an array": (lambda w: Exemplar(w.image.numpy(), w.image, w.mask), TypeError, "x is a ndarray: expected"),
     "x is grey": (lambda w: Exemplar(w.image[:1], w.image, w.mask), ValueError, r"\(1, 32, 32\): expected \(3, H"),
     "x in 8 bits": (lambda w: Exemplar((w.image * 255).byte(), w.image, w.mask), TypeError, "uint8: expected float"),
     "x up to 255": (lambda w: Exemplar(w.image * 255, w.image, w.mask), ValueError, r"to 25\d.*: expected \[0"),
-    "x with NaN": (lambda w: Exemplar(w.image * NAN, w.image, w.mask), ValueError, "from nan to nan"),
     "x' normalised": (lambda w: Exemplar(w.image, w.image * 4 - 2, w.mask), ValueError, "x' has .*before any norm"),
     "x and x' differ": (lambda w: Exemplar(w.image, w.image[:, 1:], w.mask), ValueError, r"x' of \(3, 31, 32\)"),
     "classified: one image": (lambda w: w.classifier(w.image), ValueError, r"\(3, 32, 32\): expected.*\[None\]"),
@@ -110,13 +106,11 @@ IMAGES = {
 }
 
 MASKS = {
-    "no such file": (lambda w: load_mask(w.folder / "absent.png"), FileNotFoundError, "absent.png"),
     "saved: greys": (lambda w: save_mask(w.folder / "m.png", w.image[0]), ValueError, "expected 0 and 1 only"),
     "none": (lambda w: Exemplar(w.image, w.image, None), TypeError, "NoneType: expected a torch tensor"),
     "empty": (lambda w: Exemplar(w.image, w.image, w.mask * 0), ValueError, "mask is empty: expected at least"),
     "a stack": (lambda w: Exemplar(w.image, w.image, w.mask[None]), ValueError, r"\(1, 32, 32\): expected \(H, W\)"),
     "another size": (lambda w: Exemplar(w.image, w.image, torch.ones(16, 16)), ValueError, r"fit.*expected \(32, 32\)"),
-    "NaN": (lambda w: Exemplar(w.image, w.image, w.mask * NAN), ValueError, "nan.*expected 0 and 1"),
     "0 and 255": (lambda w: Exemplar(w.image, w.image, w.mask * 255), ValueError, "255.*expected 0 and 1 only"),
 }
 
@@ -125,7 +119,6 @@ LABELS = {
     "floats": (lambda w: LabelledImages(w.images, torch.rand(6), "abcde"), TypeError, "float32: expected whole"),
     "too few": (lambda w: LabelledImages(w.images, w.labels[:4], "abcde"), ValueError, r"6 images.*\(4,\): expected"),
     "too high": (lambda w: LabelledImages(w.images, w.labels, "abc"), ValueError, "from 0 to 4: expected 0 to 2"),
-    "negative": (lambda w: LabelledImages(w.images, w.labels - 1, "abcde"), ValueError, "from -1 to 3: expected 0"),
     "names too few": (lambda w: LabelledImages(w.images, w.labels, "abcde", ("a",)), ValueError, "6 images with 1"),
     "images as an array": (lambda w: LabelledImages(w.images.numpy(), w.labels, "abcde"), TypeError, "ndarray: exp"),
     "grey images": (lambda w: LabelledImages(w.images[:, :1], w.labels, "abcde"), ValueError, r"expected \(N, 3, H"),
@@ -136,7 +129,6 @@ LABELS = {
 
 LAYERS = {
     "a typo": (lambda w: Cut(w.classifier, "conv11"), KeyError, "'conv11' not found in TinyNet; did you mean 'conv1"),
-    "nonsense": (lambda w: Cut(w.classifier, "xyz"), KeyError, "'xyz' not found.*see editable_layers"),
     "empty": (lambda w: Cut(w.classifier, ""), ValueError, "layer '' of TinyNet: its weight is not read"),
     "a number": (lambda w: Cut(w.classifier, 3), TypeError, "layer 3 is a int: expected a name or a module"),
     "a norm": (lambda w: Cut(w.classifier, "norm"), ValueError, "'norm' of TinyNet: its weight is read by batch_n"),
@@ -147,7 +139,6 @@ LAYERS = {
     "one of several is a typo": (lambda w: cut_all(w.classifier, ["conv1", "conf2"]), KeyError, "'conf2' not found"),
     "cuts of two classifiers": (_two_classifiers, ValueError, "cuts of several classifiers: expected"),
     "a bare model is cut": (lambda w: Cut(w.classifier.model, "conv1"), TypeError, "TinyNet: expected .*Classifier"),
-    "layers of a bare model": (lambda w: editable_layers(w.classifier.model), TypeError, "TinyNet: expected .*Classif"),
     "images too small": (lambda w: editable_layers(w.classifier, size=1), ValueError, "fails on images of 1 × 1 pix"),
 }
 
@@ -155,33 +146,28 @@ REWRITES = {
     "rank 0": (lambda w: w.rewrite(rank=0), ValueError, "rank 0: expected 1 to"),
     "rank 999": (lambda w: w.rewrite(rank=999), ValueError, "rank 999: expected 1 to 7"),
     "rank 1.5": (lambda w: w.rewrite(rank=1.5), ValueError, "rank 1.5: expected 1 to 7"),
-    "rank as text": (lambda w: w.rewrite(rank="1"), ValueError, "rank '1': expected 1 to 7"),
     "an unknown objective": (lambda w: w.rewrite(objective="l2"), ValueError, "'l2': expected one of l1, least"),
     "steps -1": (lambda w: w.rewrite(steps=-1), ValueError, "steps -1: expected a whole number from 0"),
     "a basis of another width": (lambda w: w.rewrite(basis=torch.eye(3)[:1]), ValueError, r"\(1, 3\): .*\(rank, 8"),
     "a basis with NaN": (lambda w: w.rewrite(basis=torch.full((1, 8), NAN)), ValueError, "basis.*NaN"),
     "weight NaN": (lambda w: w.rewrite(reference_weight=NAN), ValueError, "reference_weight nan: expected a finite"),
-    "a weight alone": (lambda w: w.rewrite(None, None, rank=None, reference_weight=1), ValueError, "1.0 without"),
+    "a weight alone": (lambda w: w.rewrite(reference=None, rank=None, reference_weight=1), ValueError, "1.0 without"),
     "no exemplar": (lambda w: w.rewrite([]), ValueError, "no exemplar: expected at least one"),
     "a tensor as exemplar": (lambda w: w.rewrite(w.images), TypeError, "Tensor is no Exemplar: expected"),
     "exemplars of two sizes": (lambda w: w.rewrite([w.exemplar, make_exemplar(size=24)]), ValueError, "expected one"),
     "no reference": (lambda w: w.rewrite(reference=None), ValueError, "no reference images: expected"),
-    "an empty reference": (lambda w: w.rewrite(reference=w.images[:0]), ValueError, "no reference images: expected"),
     "one image as reference": (lambda w: w.rewrite(reference=w.image), ValueError, r"\(3, 32, 32\): expected"),
     "NaN in the reference": (lambda w: w.rewrite(reference=w.images * NAN), ValueError, r"nan.*expected \[0, 1\]"),
-    "a path as reference": (lambda w: w.rewrite(reference="photos/"), TypeError, "str: expected a torch tensor"),
     "another layer's moment": (lambda w: w.rewrite(reference=_moment(5)), ValueError, "moment of 5 .*'conv1'"),
     "another layer's keys": (lambda w: w.rewrite(reference=_keys(w, "conv2")), ValueError, "keys at 'conv2'"),
     "a cut of another classifier": (lambda w: _rewritten_elsewhere(w), ValueError, "at 'conv1' for another classifier"),
     "a moment that is no square": (lambda w: SecondMoment(torch.rand(3, 4), 9), ValueError, r"\(3, 4\): expected \(n"),
-    "a moment with NaN": (lambda w: SecondMoment(torch.full((3, 3), NAN), 9), ValueError, "NaN"),
     "moments of no layer": (lambda w: second_moments(w.classifier, ["nope"], w.images), KeyError, "'nope' not found"),
     "moments in batches of 0": (lambda w: measure(w.classifier, ["conv1"], w.images, 0), ValueError, "batch size 0"),
     "a bare model": (lambda w: rewrite(w.classifier.model, "conv1", w.exemplar, w.images), TypeError, "TinyNet"),
     "fine-tuning: scope": (lambda w: w.finetune(scope="all"), ValueError, "scope 'all': expected one of local, global"),
     "fine-tuning: no label": (lambda w: w.finetune(make_exemplar(label=None)), ValueError, "without a label: .*label="),
     "fine-tuning: label too high": (lambda w: w.finetune(make_exemplar(label=99)), ValueError, "99.*expected 0 to 4"),
-    "fine-tuning: label as text": (lambda w: w.finetune(make_exemplar(label="a")), ValueError, "'a'.*expected 0 to 4"),
     "fine-tuning: locality alone": (lambda w: w.finetune(locality=1.0), ValueError, "locality=1.0 without reference"),
     "fine-tuning: steps -2": (lambda w: w.finetune(steps=-2), ValueError, "steps -2: expected a whole number from 0"),
     "fine-tuning: no images": (lambda w: w.finetune(locality=1.0, reference=w.images[:0]), ValueError, "0 images for"),
@@ -191,7 +177,6 @@ REWRITES = {
 
 EDITS = {
     "strength infinite": (lambda w: w.edit * float("inf"), ValueError, "strength inf: expected a finite number"),
-    "strength as text": (lambda w: w.edit * "half", ValueError, "strength 'half': expected a finite number"),
     "added: a number": (lambda w: w.edit + 1, TypeError, r"\+.*'Edit' and 'int'"),
     "added: of another model": (lambda w: w.edit + w.other, ValueError, "edits of two models .*: expected two"),
     "applied: to another model": (lambda w: w.other.apply_(w.classifier), ValueError, "same layers, other weights"),
@@ -203,12 +188,9 @@ EDITS = {
     "firing map of another layer": (lambda w: w.edit.firing_map(w.classifier, w.image, "stem"), KeyError, "it changes"),
     "saved below a file": (lambda w: w.edit.save(w.folder / "good.png" / "e.safetensors"), OSError, "good.png"),
     "no such file": (lambda w: Edit.load(w.folder / "absent.safetensors"), FileNotFoundError, "absent.safetensors"),
-    "a folder": (lambda w: Edit.load(w.folder), ValueError, "world' is no edit"),
     "a picture": (lambda w: Edit.load(w.folder / "good.png"), ValueError, "good.png' is no edit saved by"),
-    "an empty file": (lambda w: Edit.load(w.folder / "empty.png"), ValueError, "empty.png' is no edit saved by"),
     "of another format": (lambda w: _loaded(w, format="x"), ValueError, "'x', expected 'edittools edit"),
     "a header that lies": (lambda w: _loaded(w, numbers='{"a": [1, 2]}'), ValueError, "no edit.*a/left"),
-    "a header of another kind": (lambda w: _loaded(w, numbers="[1]"), ValueError, "is no edit saved"),
     "a record of another kind": (lambda w: _loaded(w, record='{"a": 1}'), ValueError, "is no edit.*'a'"),
     "no fingerprint": (lambda w: _loaded(w, fingerprint=None), ValueError, "is no edit.*fingerprint"),
     "another model's": (lambda w: Edit.load(w.folder / "other.safetensors", w.classifier), ValueError, "this TinyNet"),
@@ -218,7 +200,6 @@ MODELS = {
     "no module": (lambda w: Classifier("resnet.pt", "ab"), TypeError, "model is a str: expected a torch.nn.Module"),
     "no class": (lambda w: _classifier(classes=()), ValueError, "no class names: expected one"),
     "class names as one text": (lambda w: _classifier(classes="ant, bee"), ValueError, "'ant, bee'.*expected"),
-    "two means": (lambda w: _classifier(mean=(0, 1)), ValueError, r"mean \(0, 1\).*expected three"),
     "std NaN": (lambda w: _classifier(std=(1, NAN, 1)), ValueError, "std .*expected three.*above 0"),
     "size 0": (lambda w: _classifier(size=0), ValueError, "size 0: expected a whole number from 1"),
     "fewer names than logits": (lambda w: _classifier(classes="abc".split())(w.images), ValueError, "expected .6, 1.,"),
@@ -256,11 +237,8 @@ WORLD = {
     "size 0": (lambda w: miniworld.scene(0, size=0), ValueError, "size 0: expected a whole number from"),
     "a seed below 0": (lambda w: miniworld.scene(-1), ValueError, "seed -1: expected a whole number from 0"),
     "an unknown split": (lambda w: miniworld.scenes(2, "dev"), KeyError, "'dev': expected one of train"),
-    "no scene": (lambda w: miniworld.scenes(0), ValueError, "count 0: expected a whole number from 1"),
-    "labels too few": (lambda w: miniworld.scenes(3, label=["car"]), ValueError, "1 labels for 3 scenes: expected"),
     "an unknown concept": (lambda w: miniworld.scenes(1).mask("lava"), KeyError, "'lava': expected one of"),
     "an unknown style": (lambda w: textures.texture("lava"), KeyError, "'lava': expected one of snow"),
-    "variant 9": (lambda w: textures.texture("snow", 9), ValueError, "variant 9 of style 'snow': expected 0 to 5"),
     "a mask that does not fit": (lambda w: textures.restyle(w.image, w.mask[1:], "snow"), ValueError, "does not fit"),
     "a texture up to 255": (lambda w: paste_texture(w.image, w.mask, w.image * 255), ValueError, "texture has pixels"),
 }
@@ -331,7 +309,6 @@ def _write_files(folder):
     Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(folder / "good.png")
     (folder / "cut.png").write_bytes((folder / "good.png").read_bytes()[:60])
     (folder / "empty.png").write_bytes(b"")
-    (folder / "text.png").write_text("no picture")
     (folder / "bad.json").write_text('{"a": 1}')
 
 
