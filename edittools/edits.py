@@ -6,7 +6,6 @@ edit.apply_(classifier); edit.undo_(classifier)
 edit.save("snow.safetensors");  Edit.load("snow.safetensors", classifier)
 """
 
-import copy
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -107,10 +106,6 @@ class Edit:
     on_top_of: tuple[str, ...] = ()
     added: tuple[str, ...] = ()
 
-    def __post_init__(self) -> None:
-        if not self.changes:
-            raise ValueError("an edit with no change: expected at least one parameter, {'layer.weight': Change(…)}")
-
     @property
     def layers(self) -> tuple[str, ...]:
         """Name the layers whose parameters it changes."""
@@ -121,23 +116,11 @@ class Edit:
         """Say how far the edited keys lie outside the span of the reference keys; 1 means as usual as those."""
         return float(np.fmax.reduce([change.leverage for change in self.changes.values()]))
 
-    def _tensors(self) -> dict[str, Tensor]:
-        factors = {f"{n}/{side}": getattr(c, side) for n, c in self.changes.items() for side in ("left", "right")}
-        return {name: factor for name, factor in factors.items() if factor is not None}
-
     @cached_property
     def digest(self) -> str:
         """Hash what it changes: so it is known in a copy, in a file, and to edits made on top of it."""
-        tensors = self._tensors()
-        return digest_tensors(tensors.values(), [name[: name.rindex("/") + 2] for name in tensors])
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Edit):
-            return NotImplemented
-        return self is other or (self.fingerprint, self.digest) == (other.fingerprint, other.digest)
-
-    def __hash__(self) -> int:
-        return hash(self.digest)
+        factors = _factors(self.changes)
+        return digest_tensors(factors.values(), [name[: name.rindex("/") + 2] for name in factors])
 
     def __repr__(self) -> str:
         ranks = [c.left.shape[1] if c.right is not None else "full" for c in self.changes.values()]
@@ -219,7 +202,7 @@ class Edit:
         """Take the edit back, bit for bit, whatever else is applied; `ValueError` when it is not applied."""
         model = unwrapped(model)
         ledger = _ledger(model)
-        places = [place for place, edit in enumerate(ledger.edits) if edit == self]
+        places = [place for place, edit in enumerate(ledger.edits) if edit is self or edit.digest == self.digest]
         if not places:
             found = type(model).__name__
             raise ValueError(f"{self} is not applied to this {found}: nothing to undo, see applied_edits(model)")
@@ -241,28 +224,16 @@ class Edit:
             if applied_edits(model):  # else the weights of before were loaded meanwhile
                 self.undo_(model)
 
-    def edited(self, classifier: Classifier) -> Classifier:
-        """Apply the edit to a copy of a classifier."""
-        copied = copy.deepcopy(classifier)
-        self.apply_(copied)
-        return copied
-
-    def firing_map(self, classifier: Classifier, image: Tensor, layer: str | None = None) -> Tensor:
-        """Show where in an image the edited key would fire: `(H, W)`, see `firing_maps`."""
-        return self.firing_maps(classifier, image[None], layer)[0]
-
     @torch.no_grad()
-    def firing_maps(self, classifier: Classifier, images: Tensor, layer: str | None = None) -> Tensor:
-        """Show where in `(B, 3, H, W)` images the edited key would fire: `(B, H, W)`, 1 as at the exemplar's mask.
+    def firing_map(self, classifier: Classifier, images: Tensor) -> Tensor:
+        """Show where in one image or `(B, 3, H, W)` the edited key would fire: `(H, W)` or `(B, H, W)`.
 
-        It is the root mean square, over channels, of what the edit adds to the output of `layer` (default: the first),
-        scaled up to the image. Raises `KeyError` for a layer it does not change, `ValueError` where the places of
-        tokens cannot be told.
+        It is the root mean square, over channels, of what the edit adds to the output of its first layer, scaled up to
+        the image: 1 as at the exemplar's mask.
         """
-        name = f"{layer}.weight" if layer else next(name for name in self.changes if name.endswith(".weight"))
-        if name not in self.changes:
-            raise KeyError(f"the edit does not change layer {layer!r}; it changes {', '.join(self.layers)}")
-        cut, change = Cut(classifier, name.removesuffix(".weight"), images.shape[2:]), self.changes[name]
+        if images.ndim == 3:
+            return self.firing_map(classifier, images[None])[0]
+        cut, change = Cut(classifier, self.layers[0], images.shape[2:]), self.changes[f"{self.layers[0]}.weight"]
         moved = added(cut, cut.keys(cut.prefix(images)), change).square().mean(dim=cut.channels).sqrt()
         strength = cut.maps(moved, images)[:, None]
         most = strength.amax(dim=(1, 2, 3), keepdim=True).clamp_min(1e-12)
@@ -280,7 +251,7 @@ class Edit:
         header = {"format": _FORMAT, "fingerprint": self.fingerprint}
         header |= {name: json.dumps(value) for name, value in about.items()}
         with atomic_path(path) as temporary:
-            save_file({n: t.detach().cpu().contiguous() for n, t in self._tensors().items()}, temporary, header)
+            save_file({n: t.detach().cpu().contiguous() for n, t in _factors(self.changes).items()}, temporary, header)
 
     @classmethod
     def load(cls, path: str | PathLike, model: nn.Module | None = None) -> "Edit":
@@ -310,6 +281,11 @@ class Edit:
         if model is not None:
             edit.check_fits(model)
         return edit
+
+
+def _factors(changes: Mapping[str, Change]) -> dict[str, Tensor]:
+    factors = {f"{n}/{side}": getattr(c, side) for n, c in changes.items() for side in ("left", "right")}
+    return {name: factor for name, factor in factors.items() if factor is not None}
 
 
 def edit_of(cut: Cut, changes: Mapping[str, Change], record: Record | None = None) -> Edit:

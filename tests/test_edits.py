@@ -202,7 +202,9 @@ def test_save_and_load_give_the_same_edit(tiny, edit, other, tmp_path):
         value.save(tmp_path / "a.safetensors")
         with other.applied(tiny):  # which does not make it another model
             loaded = Edit.load(tmp_path / "a.safetensors", tiny)
-        assert loaded == value and loaded.fingerprint == value.fingerprint and loaded.record == value.record
+        assert (
+            loaded.digest == value.digest and loaded.fingerprint == value.fingerprint and loaded.record == value.record
+        )
         assert loaded.changes.keys() == value.changes.keys()
         for name, change in value.changes.items():
             assert torch.equal(loaded.changes[name].delta(), change.delta())
@@ -231,18 +233,17 @@ def test_the_firing_map_is_strong_at_the_exemplars_mask_and_weak_elsewhere():
         inside, outside = firing[car.mask > 0].square().mean().sqrt(), firing[car.mask == 0].mean()
         assert float(inside) == pytest.approx(1, abs=0.2) and float(outside) < 0.5 * float(inside)
         assert torch.allclose((0.5 * edit).firing_map(classifier, car.changed), firing, atol=1e-4)
-        both = edit.firing_maps(classifier, torch.stack([car.image, car.changed]))
+        both = edit.firing_map(classifier, torch.stack([car.image, car.changed]))
         torch.testing.assert_close(both[0], edit.firing_map(classifier, car.image))
         torch.testing.assert_close(both[1], firing)
-    with pytest.raises(KeyError, match="does not change layer 'features.2'; it changes features.10"):
-        edit.firing_map(classifier, car.changed, "features.2")
 
 
-def test_an_edited_copy_is_independent_of_a_model_to_which_others_are_applied(tiny, edit, other):
+def test_a_copy_is_independent_of_its_model_to_which_others_are_applied(tiny, edit, other):
     other.apply_(tiny)
-    before, copied = _weights(tiny), edit.edited(tiny)
+    before, copied = _weights(tiny), copy.deepcopy(tiny)
+    edit.apply_(copied)
     other.undo_(copied)
-    assert _same(before, tiny) and applied_edits(tiny) == (other,) and applied_edits(copied) == (edit,)
+    assert _same(before, tiny) and applied_edits(tiny) == (other,) and len(applied_edits(copied)) == 1
     other.undo_(tiny)
     edit.apply_(tiny)
     assert _same(_weights(copied), tiny)
@@ -330,7 +331,7 @@ def test_an_edit_on_top_of_others_knows_them_adds_up_and_is_refused_without_them
     assert first.fingerprint == second.fingerprint == third.fingerprint == fingerprint(tiny.model)
     second.save(tmp_path / "second.safetensors")
     read = Edit.load(tmp_path / "second.safetensors", tiny)
-    assert read == second and read.on_top_of == second.on_top_of
+    assert read.digest == second.digest and read.on_top_of == second.on_top_of
     for edit in (second, read, 0.5 * second):
         with pytest.raises(ValueError, match="made on top of 1 edits, 1 of which are not applied"):
             edit.apply_(tiny)
