@@ -37,7 +37,7 @@ def _as_rgb(path: str | os.PathLike, behind: str) -> Image.Image:
         raise ValueError(f"{os.fspath(path)!r} is not a readable image: {error}") from error
     if picture.mode.startswith(("I", "F")):
         grey = np.asarray(picture) / 65535
-        if picture.mode == "F" or grey.max() > 1:
+        if picture.mode == "F" or not 0 <= grey.min() <= grey.max() <= 1:
             raise ValueError(f"{os.fspath(path)!r} holds pixels of kind {picture.mode!r}: expected 8 or 16 bits")
         picture = Image.fromarray((grey * 255).round().astype(np.uint8))
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:

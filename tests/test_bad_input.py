@@ -20,7 +20,7 @@ from torch import nn
 from edittools import stories
 from edittools.baselines.finetuning import finetune
 from edittools.choosing import select, sweep
-from edittools.choosing.states import CachedStates, cache_states
+from edittools.choosing.states import CachedStates
 from edittools.classifiers import Classifier, fingerprint
 from edittools.cut import Cut, cut_all, editable_layers, prefixes
 from edittools.edits import Change, Edit, applied_edits
@@ -138,7 +138,6 @@ LAYERS = {
     "a shared weight": (lambda w: Cut(_classifier(Tied(), size=32), "one"), ValueError, "'one' of Tied.* read 2 times"),
     "one of several is a typo": (lambda w: cut_all(w.classifier, ["conv1", "conf2"]), KeyError, "'conf2' not found"),
     "cuts of two classifiers": (_two_classifiers, ValueError, "cuts of several classifiers: expected"),
-    "a bare model is cut": (lambda w: Cut(w.classifier.model, "conv1"), TypeError, "TinyNet: expected .*Classifier"),
     "images too small": (lambda w: editable_layers(w.classifier, size=1), ValueError, "fails on images of 1 × 1 pix"),
 }
 
@@ -205,7 +204,6 @@ MODELS = {
     "an unknown device": (lambda w: load_classifier("mini_vgg", device="tpu9"), RuntimeError, "tpu9"),
     "weights that are not there": (lambda w: _places(w), FileNotFoundError, "absent.tar.*weights=that file"),
     "a bare model is asked": (lambda w: predict(w.classifier.model, w.images), TypeError, "TinyNet: expected"),
-    "predictions in batches of -1": (lambda w: predict(w.classifier, w.images, -1), ValueError, "batch size -1: exp"),
 }
 
 METRICS = {
@@ -213,7 +211,6 @@ METRICS = {
     "of two lengths": (lambda w: Comparison(_none(3), _none(4)), ValueError, r"\(3,\).*\(4,\): expected"),
     "corrected of two lengths": (lambda w: errors_corrected(_none(3), _none(4)), ValueError, r"\(3,\).*\(4,\)"),
     "kept: an edit of another layer": (lambda w: w.kept("conv2").logits(w.edit), KeyError, "none of the layers kept"),
-    "kept: a typo": (lambda w: cache_states(w.classifier, ["conv9"], a=w.data), KeyError, "'conv9' not found"),
     "selected from no trial": (lambda w: select(sweep([], w.kept()), w.kept()), ValueError, "no trial: expected"),
 }
 

@@ -80,10 +80,6 @@ def test_weights_that_something_else_changed_under_an_edit_are_refused_with_the_
         rewrite(tiny, "conv2", make_exemplar(7), photos32)
 
 
-def _copied(classifier):
-    return copy.deepcopy(classifier)
-
-
 def _pickled(classifier):
     file = io.BytesIO()
     torch.save(classifier, file)
@@ -91,7 +87,7 @@ def _pickled(classifier):
     return torch.load(file, weights_only=False)
 
 
-@pytest.mark.parametrize("another", [_copied, _pickled])
+@pytest.mark.parametrize("another", [copy.deepcopy, _pickled])
 def test_an_applied_edit_goes_with_its_model_and_is_undone_in_each(tiny, edit, other, photos32, another):
     before = _weights(tiny)
     edit.apply_(tiny)
@@ -202,13 +198,8 @@ def test_save_and_load_give_the_same_edit(tiny, edit, other, tmp_path):
         value.save(tmp_path / "a.safetensors")
         with other.applied(tiny):  # which does not make it another model
             loaded = Edit.load(tmp_path / "a.safetensors", tiny)
-        assert (
-            loaded.digest == value.digest and loaded.fingerprint == value.fingerprint and loaded.record == value.record
-        )
-        assert loaded.changes.keys() == value.changes.keys()
-        for name, change in value.changes.items():
-            assert torch.equal(loaded.changes[name].delta(), change.delta())
-            assert loaded.changes[name].leverage == change.leverage
+        for part in ("digest", "fingerprint", "record", "leverage"):
+            assert getattr(loaded, part) == getattr(value, part)
     edit.save(tmp_path / "one.safetensors")
     assert (tmp_path / "one.safetensors").stat().st_size < 6000
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.safetensors", "one.safetensors"]

@@ -9,7 +9,6 @@ from edittools.exemplars import Exemplar
 from edittools.images import (
     LabelledImages,
     LazyImages,
-    atomic_path,
     load_image,
     load_mask,
     save_image,
@@ -105,15 +104,6 @@ def test_images_survive_a_file(tmp_path):
     image = (torch.rand(3, 5, 7) * 255).round() / 255
     save_image(tmp_path / "a.png", image)
     assert torch.allclose(load_image(tmp_path / "a.png"), image)
-
-
-def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path):
-    path = tmp_path / "a.txt"
-    path.write_text("old")
-    with pytest.raises(KeyboardInterrupt), atomic_path(path) as temporary:
-        temporary.write_text("half")
-        raise KeyboardInterrupt
-    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
 def test_lazy_images_are_the_files_and_a_set_of_them_behaves_like_a_tensor(tmp_path):
