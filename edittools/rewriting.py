@@ -253,7 +253,7 @@ def rewrite(
     Warns where nothing is missing at the mask. Raises `ValueError` for a mask that covers no key, a rank that is too
     high, and other arguments that are none of the above.
     """
-    one_of(objective, OBJECTIVES, "objective")
+    exact = one_of(objective, OBJECTIVES, "objective") == "least_squares"
     steps, weight = check_number(steps, 0, None, "steps"), check_amount(reference_weight, "reference_weight", 0)
     cut = cut_at(classifier, layer, size_of(exemplars))
     exemplars = exemplars_at(cut, exemplars)
@@ -267,20 +267,19 @@ def rewrite(
     problem = pose(cut, exemplars, rank, masked, moment, basis)
     windows = _everyday(problem, reference, moment) if weight or problem.shape[1:].numel() <= LOOKED_AT else None
     problem = replace(problem, elsewhere=weight * windows.cpu() if weight else None)
-    exact = objective == "least_squares"
     unknown, taken, converged = (solve_least_squares(problem), 1, True) if exact else solve_l1(problem, steps)
     seconds, fitted = time.perf_counter() - started, fits(problem, objective, unknown)
     if fitted[0] <= 1e-9 * float(problem.start.square().mean()):
         warnings.warn(
-            f"nothing is missing at the mask in {cut.layer!r}, so the edit changes nothing: x and x' are alike there, "
-            "or what follows scales no channel, such as a batch norm without running statistics (try another layer)",
+            f"nothing is missing at the mask in {cut.layer!r}: x and x' are alike there (try another layer), or what "
+            "follows scales no channel, as a batch norm without running statistics; the edit changes nothing",
             stacklevel=2,
         )
     change = Change(unknown.detach(), problem.basis)
     movement = None if windows is None else _movement(problem, unknown, windows)
     record = Record(objective, *fitted, taken, seconds, converged, movement, float(change.delta().norm()))
-    moved, keys = problem.shift(change.left), cut.keys(problem.changed)
-    return edit_of(cut, {f"{cut.layer}.weight": described(cut, change, moved, keys, exemplars.masks, moment)}, record)
+    seen = problem.shift(change.left), cut.keys(problem.changed), exemplars.masks
+    return edit_of(cut, {f"{cut.layer}.weight": described(cut, change, *seen, moment)}, record)
 
 
 def _everyday(problem: Problem, reference: Reference | None, moment: SecondMoment | None) -> Tensor | None:
