@@ -28,7 +28,7 @@ def before_after(story: et.choosing.Scenario, test: et.choosing.CachedStates, ed
     chosen = corrected[torch.linspace(0, len(corrected) - 1, min(len(corrected), 4)).long()].tolist()
     images = [example.image, example.changed, *(story.test.images[i] for i in chosen)]
     titles = ["x: road", "x': snow", *(f"{names[before[i]]}\n→ {names[after[i]]}" for i in chosen)]
-    firing = edit.firing_maps(story.classifier, torch.stack(images))
+    firing = edit.firing_map(story.classifier, torch.stack(images))
     marks = [*(0 * one for one in firing), *firing]
     titles += [""] * len(images)
     figure = plots.image_grid([*images, *images], titles, overlays=marks, columns=6)

@@ -7,19 +7,53 @@ is a warning; then the tensors are computed again, and replace the damaged file 
 import hashlib
 import json
 import os
-import sys
+import tempfile
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from itertools import repeat
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
-
-from edittools.classifiers import fingerprint
-from edittools.images import atomic_path, cache_folder, digest_tensors
+from torch import Tensor
 
 Tensors = dict[str, Tensor]
+
+
+def cache_folder() -> Path:
+    """Say where results and downloads are kept: `EDITTOOLS_CACHE`, or `edittools` in the user's cache folder."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("EDITTOOLS_CACHE") or Path(home) / "edittools")
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it replaces `path` in one step, on failure it is removed."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    umask = os.umask(0)
+    os.umask(umask)
+    try:
+        yield Path(name)
+        os.chmod(name, 0o666 & ~umask)  # temporary files are private; ours are as shareable as any other
+        os.replace(name, path)
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(name)
+
+
+def digest_tensors(tensors: Iterable[Tensor], names: Iterable[str] | None = None) -> str:
+    """Hash shapes, types and contents of some tensors, and their `names`, by SHA-256."""
+    digest = hashlib.sha256()
+    for name, tensor in zip(repeat("") if names is None else names, tensors, strict=names is not None):
+        tensor = tensor.detach().cpu().contiguous()
+        digest.update(f"{name}{tuple(tensor.shape)} {tensor.dtype};".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def load_or_compute(
@@ -35,32 +69,26 @@ def load_or_compute_all(
     compute: Callable[[list[str]], Mapping[str, Tensors]],
     cache: str | os.PathLike | None = None,
 ) -> dict[str, Tensors]:
-    """Named tensors for each key, from the disk where they are known, else computed and kept there.
+    """Give named tensors for each key, from the disk where they are known, else computed and kept there.
 
     `contents` says, by key, all that its tensors depend on. `compute` makes those that are missing, contiguous and on
     the CPU, in one call. They are kept in the subfolder `kind` of `cache` (default: `cache_folder()`).
     """
     folder = Path(cache or cache_folder()) / kind
-    paths = {
-        key: folder / f"{hashlib.sha256(f'v2 {content}'.encode()).hexdigest()}.safetensors"
-        for key, content in contents.items()
-    }
+    names = {key: hashlib.sha256(f"v2 {content}".encode()).hexdigest() for key, content in contents.items()}
+    paths = {key: folder / f"{name}.safetensors" for key, name in names.items()}
     known = {key: found for key in paths if (found := _read(paths[key], contents[key])) is not None}
     missing = [key for key in paths if key not in known]
     known |= compute(missing) if missing else {}
     for key in missing:
+        header = {"names": json.dumps(list(known[key])), "digest": _digest(contents[key], known[key])}
         try:
-            _write(paths[key], contents[key], known[key])
+            with atomic_path(paths[key]) as temporary:
+                save_file(known[key], temporary, header)
         except (OSError, SafetensorError) as error:  # a full disk or a folder without permission costs no result
             warnings.warn(f"what was computed could not be kept in {str(folder)!r}: {error}", stacklevel=2)
             break
     return known
-
-
-def _write(path: Path, content: str, tensors: Tensors) -> None:
-    header = {"names": json.dumps(list(tensors)), "digest": _digest(content, tensors)}
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, header)
 
 
 def _read(path: Path, content: str) -> Tensors | None:
@@ -81,10 +109,3 @@ def _read(path: Path, content: str) -> Tensors | None:
 
 def _digest(content: str, tensors: Tensors) -> str:
     return digest_tensors(tensors.values(), [f"{content} {name} " for name in tensors])
-
-
-def identify_network(network: nn.Module) -> str:
-    """Name a network that is no image classifier: its package's version, its modules and its weights."""
-    package = type(network).__module__.partition(".")[0]
-    version = getattr(sys.modules[package], "__version__", "")
-    return f"{package} {version} {network} {fingerprint(network)}"

@@ -1,13 +1,15 @@
 """Classifiers: any torch model with its normalisation and class names."""
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
+from edittools.caching import digest_tensors
 from edittools.checks import check_number
-from edittools.images import LabelledImages, digest_tensors, numbered
+from edittools.images import LabelledImages, check_image, numbered
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -55,17 +57,8 @@ class Classifier(nn.Module):
         return next((p.device for p in self.model.parameters()), self.mean.device)
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Check images in [0, 1], scale them as in training and move them to the model's device and precision."""
-        if not isinstance(images, Tensor):
-            raise TypeError(f"images are a {type(images).__name__}: expected a torch tensor (B, 3, H, W)")
-        if images.ndim != 4 or images.shape[1] != 3:
-            raise ValueError(f"images of shape {tuple(images.shape)}: expected (B, 3, H, W); image[None] makes a batch")
-        if not images.is_floating_point():
-            raise TypeError(f"images hold {images.dtype}: expected float in [0, 1]")
-        low, high = images.aminmax() if images.numel() else (0.0, 1.0)
-        if not (low >= -1e-4 and high <= 1 + 1e-4):  # refuses NaN as well; resizing may overshoot by a rounding error
-            span = f"from {low:.5g} to {high:.5g}"
-            raise ValueError(f"images with pixels {span}: expected [0, 1], before any normalisation")
+        """Check a batch of images and scale it the way the model was trained; moves it to the model's device."""
+        check_image(images, "the batch of images", 4)
         dtype = next((p.dtype for p in self.model.parameters()), images.dtype)
         images = images.to(self.device)
         return ((images - self.mean.to(images.device)) / self.std.to(images.device)).to(dtype)
@@ -121,6 +114,13 @@ def fingerprint(model: nn.Module, base: Mapping[str, Tensor] | None = None) -> s
     weights = {name: tensor for name, tensor in model.state_dict().items() if isinstance(tensor, Tensor)}
     values = ((base or {}).get(name, tensor) for name, tensor in weights.items())
     return digest_tensors(values, (f"{name} " for name in weights))
+
+
+def identify_network(network: nn.Module) -> str:
+    """Name a network that is no image classifier: its package's version, its modules and its weights."""
+    package = type(network).__module__.partition(".")[0]
+    version = getattr(sys.modules[package], "__version__", "")
+    return f"{package} {version} {network} {fingerprint(network)}"
 
 
 @torch.no_grad()

@@ -6,9 +6,8 @@ edit.apply_(classifier); edit.undo_(classifier)
 edit.save("snow.safetensors");  Edit.load("snow.safetensors", classifier)
 """
 
-import copy
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -22,10 +21,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from edittools.caching import atomic_path, digest_tensors
 from edittools.checks import check_amount
 from edittools.classifiers import Classifier, fingerprint, marks_of, unwrapped
 from edittools.cut import Cut
-from edittools.images import atomic_path, check_image, digest_tensors
 
 _FORMAT = "edittools edit 1"
 _LEDGER = "_edittools_applied"
@@ -33,11 +32,11 @@ _LEDGER = "_edittools_applied"
 
 @dataclass(frozen=True)
 class Record:
-    """How an edit was found: its objective before and after, the optimiser's steps that were taken, and seconds.
+    """How an edit was found; None is what nobody looked at, as what loss a scaled edit leaves.
 
     `converged`: more steps would hardly lower the loss, which does not say that the edit is good. `reference_movement`
     says how far outputs move on reference keys, as a share of how far they move at the exemplar's mask (root mean
-    squares); `weight_change` is |ΔW|. None where nobody looked, as at the loss of an edit that was scaled.
+    squares); `weight_change` is |ΔW|.
     """
 
     objective: str
@@ -51,17 +50,10 @@ class Record:
 
     @property
     def share_left(self) -> float | None:
-        """The share of the loss that is left, 0 where there was none; None where it is not known."""
+        """Return the share of the loss that is left, 0 where there was none; None where it is not known."""
         if self.loss_after is None:
             return None
         return self.loss_after / self.loss_before if self.loss_before else 0.0
-
-    def __mul__(self, factor: float) -> "Record":
-        """What is known of the edit times `factor`: all where that is 1, else not what loss is left."""
-        if factor == 1:
-            return self
-        size = None if self.weight_change is None else self.weight_change * abs(factor)
-        return replace(self, loss_after=None, converged=None, weight_change=size)
 
 
 @dataclass(frozen=True)
@@ -69,10 +61,8 @@ class Change:
     """The change of one parameter: `left` in full, or Λ Dᵀ: `left` Λ `(out, rank, kh, kw)`, `right` D `(rank, in)`.
 
     `leverage` says how far the exemplar's keys lie outside the span of the reference keys (1: as usual as those),
-    `response` how far the change moves the layer's output at the exemplar's mask (root mean square over channels).
-
-    Of a sum, `leverage` is the higher one, and `response` the highest response of a part times how much of that part
-    is in the sum (the sum projected on it): e + e has twice that of e, e - e none.
+    `response` how far the change moves the layer's output at the exemplar's mask (root mean square over channels). A
+    sum has the higher one of its parts.
     """
 
     left: Tensor
@@ -86,69 +76,19 @@ class Change:
             raise ValueError(f"factors of shapes {left} and {right}: expected (out, rank, …) and (rank, in)")
 
     def delta(self) -> Tensor:
-        """The change as one tensor of the parameter's shape."""
+        """Return the change as one tensor of the parameter's shape."""
         return self.left if self.right is None else torch.einsum("or...,rn->on...", self.left, self.right)
 
     def __mul__(self, factor: float) -> "Change":
-        if factor == 0:  # also of what is not finite
-            return replace(self, left=torch.zeros_like(self.left), response=0.0)
-        return replace(self, left=self.left * factor, response=self.response * abs(factor))
+        left = self.left * factor if factor else torch.zeros_like(self.left)  # 0 of what is not finite is 0
+        return replace(self, left=left, response=self.response * abs(factor))
 
     def __add__(self, other: "Change") -> "Change":
-        left, right = self.delta(), other.delta()
-        leverage = float(np.fmax(self.leverage, other.leverage))  # NaN, of a fine-tuning, counts as unknown
-        parts = ((self.response, left), (other.response, right))
-        response = float(np.fmax.reduce([known * _share(left + right, part) for known, part in parts]))
+        known = np.fmax(self.leverage, other.leverage), np.fmax(self.response, other.response)  # NaN is unknown
         if self.right is None or other.right is None:
-            return Change(left + right, None, leverage, response)
-        return Change(torch.cat([self.left, other.left], 1), torch.cat([self.right, other.right]), leverage, response)
-
-
-def _share(total: Tensor, part: Tensor) -> float:
-    """How much of a change is in a sum of it and others: 1 where the others have nothing in common with it."""
-    total, part = total.flatten().double(), part.flatten().double()
-    return float((total @ part).abs() / (part @ part)) if part.any() else 0.0
-
-
-@dataclass
-class _Ledger:
-    """What is applied to a model: the original parameters, the edits in order, and the parameters with the edits.
-
-    It goes with a model that is copied or pickled. One that was moved or converted since is set in its own precision.
-    """
-
-    base: dict[str, Tensor] = field(default_factory=dict)
-    edits: list["Edit"] = field(default_factory=list)
-    edited: dict[str, Tensor] = field(default_factory=dict)
-
-
-def applied_edits(model: nn.Module) -> tuple["Edit", ...]:
-    """The edits that are applied to a classifier or model now, oldest first."""
-    ledger = _ledger(unwrapped(model))
-    return tuple(ledger.edits) if ledger else ()
-
-
-def unedited_fingerprint(model: nn.Module) -> str:
-    """The `fingerprint` that a model has without the edits applied to it now.
-
-    Raises `ValueError` when something else changed the edited parameters meanwhile.
-    """
-    model = unwrapped(model)
-    ledger = _ledger(model)
-    if ledger is None:
-        return fingerprint(model)
-    _check_untouched(model, ledger)
-    names = {id(model.get_parameter(name)): name for name in ledger.base}
-    shared = model.named_parameters(remove_duplicate=False)  # a weight of two layers has two names
-    return fingerprint(model, {name: ledger.base[names[id(p)]].to(p) for name, p in shared if id(p) in names})
-
-
-def edit_of(cut: Cut, changes: Mapping[str, Change], record: Record | None = None) -> "Edit":
-    """An edit of the model that is cut, as it is now: on top of the edits that are applied to it."""
-    marks = marks_of((*cut.model.parameters(), *cut.model.buffers()))
-    if cut.known[0] != marks:  # hashing takes longer than a solve
-        cut.known = marks, unedited_fingerprint(cut.model)
-    return Edit(changes, cut.known[1], record, tuple(e.digest for e in applied_edits(cut.model)))
+            return Change(self.delta() + other.delta(), None, *map(float, known))
+        left, right = torch.cat([self.left, other.left], 1), torch.cat([self.right, other.right])
+        return Change(left, right, *map(float, known))
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,38 +106,21 @@ class Edit:
     on_top_of: tuple[str, ...] = ()
     added: tuple[str, ...] = ()
 
-    def __post_init__(self) -> None:
-        if not self.changes:
-            raise ValueError("an edit with no change: expected at least one parameter, {'layer.weight': Change(…)}")
-
     @property
     def layers(self) -> tuple[str, ...]:
         """Name the layers whose parameters it changes."""
         return tuple(dict.fromkeys(name.rpartition(".")[0] for name in self.changes))
 
-    @cached_property
-    def digest(self) -> str:
-        """A SHA-256 of what it changes, by which edits made on top of it know it."""
-        factors = [(f"{n}/{side}", t) for n, c in self.changes.items() for side, t in (("l", c.left), ("r", c.right))]
-        names, tensors = zip(*[(name, t) for name, t in factors if t is not None], strict=True)
-        return digest_tensors(tensors, names)
-
     @property
     def leverage(self) -> float:
-        """How far the edited keys lie outside the span of the reference keys; 1 means as usual as those."""
+        """Say how far the edited keys lie outside the span of the reference keys; 1 means as usual as those."""
         return float(np.fmax.reduce([change.leverage for change in self.changes.values()]))
 
-    def __deepcopy__(self, memo: dict) -> "Edit":
-        """Give itself: a value is not copied with the model that it is applied to."""
-        return self
-
-    def _is(self, other: "Edit") -> bool:
-        """Whether another edit is this one, or the same read back from a file or a pickle."""
-        if self is other:
-            return True
-        if self.fingerprint != other.fingerprint or self.changes.keys() != other.changes.keys():
-            return False
-        return all(torch.equal(c.delta().cpu(), other.changes[n].delta().cpu()) for n, c in self.changes.items())
+    @cached_property
+    def digest(self) -> str:
+        """Hash what it changes: so it is known in a copy, in a file, and to edits made on top of it."""
+        factors = _factors(self.changes)
+        return digest_tensors(factors.values(), [name[: name.rindex("/") + 2] for name in factors])
 
     def __repr__(self) -> str:
         ranks = [c.left.shape[1] if c.right is not None else "full" for c in self.changes.values()]
@@ -205,14 +128,15 @@ class Edit:
         return f"Edit({parts if len(ranks) < 4 else f'{len(ranks)} parameters of {len(self.layers)} layers'})"
 
     def __mul__(self, factor: float) -> "Edit":
-        """Scale the edit: 0 is none, 1 the whole, -1 its opposite; `ValueError` for what is no finite number.
-
-        What loss a scaled edit leaves is not known: its record's `loss_after` is None.
-        """
+        """Scale the edit: 0 is none, 1 the whole, -1 its opposite; `ValueError` for what is no finite number."""
         factor = check_amount(factor, "strength")
-        added = self.added if factor == 1 else ()
-        changes = {name: change * factor for name, change in self.changes.items()}
-        return replace(self, changes=changes, record=self.record and self.record * factor, added=added)
+        if factor == 1:
+            return self
+        record, changes = self.record, {name: change * factor for name, change in self.changes.items()}
+        if record is not None:
+            size = record.weight_change and record.weight_change * abs(factor)
+            record = replace(record, loss_after=None, converged=None, weight_change=size)
+        return replace(self, changes=changes, record=record, added=())
 
     __rmul__ = __mul__
 
@@ -236,19 +160,16 @@ class Edit:
     def check_fits(self, model: nn.Module) -> None:
         """Raise `ValueError` unless `model` is the one the edit was made for (edits applied to it now do not count)."""
         model = unwrapped(model)
-        parameters = dict(model.named_parameters(remove_duplicate=False))
+        parameters, kind = dict(model.named_parameters(remove_duplicate=False)), type(model).__name__
         for name, change in self.changes.items():
-            shape = tuple(change.delta().shape)
-            if name not in parameters:
-                found = type(model).__name__
-                raise ValueError(f"the edit changes {name!r}, which {found} has not: made for another model")
-            if shape != (here := tuple(parameters[name].shape)):
-                raise ValueError(f"the edit changes {name!r} of shape {shape}, here {here}: another model")
+            shape, here = tuple(change.delta().shape), tuple(parameters[name].shape) if name in parameters else "none"
+            if shape != here:
+                raise ValueError(f"the edit changes {name!r} of shape {shape}, this {kind} has {here}: another model")
         found = unedited_fingerprint(model)
         if found != self.fingerprint:
             raise ValueError(
-                f"the edit was made for a model with fingerprint {self.fingerprint[:12]}…, this "
-                f"{type(model).__name__} has {found[:12]}…: same layers, other weights; edit this model anew"
+                f"the edit was made for a model with fingerprint {self.fingerprint[:12]}…, this {kind} has "
+                f"{found[:12]}…: same layers, other weights; edit this model anew"
             )
 
     def check_beneath(self, model: nn.Module) -> None:
@@ -260,48 +181,37 @@ class Edit:
                 f"this {type(model).__name__}: apply them first, or add them up (edit + other)"
             )
 
-    @torch.no_grad()
     def apply_(self, model: nn.Module) -> "Edit":
-        """Add the edit to the weights of a classifier or model, in place; several can be applied. Gives itself back."""
+        """Add the edit to the weights of a classifier or model, in place; several can be applied. Gives itself back.
+
+        Raises `ValueError` for another model, and where the edits are missing that it was made on top of.
+        """
         self.check_fits(model)
-        model = unwrapped(model)
-        ledger = _ledger(model) or _Ledger()
         self.check_beneath(model)
-        _check_untouched(model, ledger)
-        for name in self.changes:
-            ledger.base.setdefault(name, model.get_parameter(name).detach().clone())
-        ledger.edits.append(self)
-        object.__setattr__(model, _LEDGER, ledger)
+        model = unwrapped(model)
+        ledger = _ledger(model)
+        before = ledger.edits
         try:
-            _settle(model, ledger, self.changes)
+            _settle(model, ledger, [*before, self], self.changes)
         except BaseException:  # an interrupt half-way
-            self.undo_(model)
+            _settle(model, ledger, before, self.changes)
             raise
         return self
 
-    @torch.no_grad()
     def undo_(self, model: nn.Module) -> "Edit":
-        """Take the edit back, bit for bit, whatever else is applied; `ValueError` when it is not applied.
-
-        Where the original weights were loaded meanwhile, it is taken back already.
-        """
+        """Take the edit back, bit for bit, whatever else is applied; `ValueError` when it is not applied."""
         model = unwrapped(model)
-        ledger = model.__dict__.get(_LEDGER)
-        positions = [i for i, edit in enumerate(ledger.edits if ledger else ()) if self._is(edit)]
-        if not positions:
+        ledger = _ledger(model)
+        places = [place for place, edit in enumerate(ledger.edits) if edit is self or edit.digest == self.digest]
+        if not places:
             found = type(model).__name__
             raise ValueError(f"{self} is not applied to this {found}: nothing to undo, see applied_edits(model)")
-        restored = _ledger(model) is None
-        if not restored:
-            _check_untouched(model, ledger)
-        del ledger.edits[positions[-1]]
+        others = ledger.edits[: places[-1]] + ledger.edits[places[-1] + 1 :]
         try:
-            _settle(model, ledger, {} if restored else self.changes)
-        except KeyboardInterrupt:  # comes through once the weights are back
-            _settle(model, ledger, {} if restored else self.changes)
+            _settle(model, ledger, others, self.changes)
+        except BaseException:  # an interrupt comes through once the weights are back
+            _settle(model, ledger, others, self.changes)
             raise
-        finally:
-            _forget(model, ledger)
         return self
 
     @contextmanager
@@ -311,37 +221,20 @@ class Edit:
         try:
             yield model
         finally:
-            self.undo_(model)
-
-    def edited(self, classifier: Classifier) -> Classifier:
-        """Copy a classifier and apply the edit to the copy. Weights that no applied edit changes are shared."""
-        names = {name for edit in (self, *applied_edits(classifier)) for name in edit.changes}
-        every = classifier.model.named_parameters(remove_duplicate=False)
-        changed = {id(parameter) for name, parameter in every if name in names}
-        own = [*classifier.parameters(), *classifier.buffers()]
-        copied = copy.deepcopy(classifier, {id(tensor): tensor for tensor in own if id(tensor) not in changed})
-        self.apply_(copied)
-        return copied
-
-    def firing_map(self, classifier: Classifier, image: Tensor, layer: str | None = None) -> Tensor:
-        """Show where in an image the edited key would fire: `(H, W)`, see `firing_maps`."""
-        return self.firing_maps(classifier, check_image(image)[None], layer)[0]
+            if applied_edits(model):  # else the weights of before were loaded meanwhile
+                self.undo_(model)
 
     @torch.no_grad()
-    def firing_maps(self, classifier: Classifier, images: Tensor, layer: str | None = None) -> Tensor:
-        """Show where in `(B, 3, H, W)` images the edited key would fire: `(B, H, W)`, 1 as at the exemplar's mask.
+    def firing_map(self, classifier: Classifier, images: Tensor) -> Tensor:
+        """Show where in one image or `(B, 3, H, W)` the edited key would fire: `(H, W)` or `(B, H, W)`.
 
-        It is the root mean square, over channels, of what the edit adds to the output of `layer` (default: the first),
-        scaled up to the image. Raises `KeyError` for a layer it does not change, `ValueError` where the places of
-        tokens cannot be told.
+        It is the root mean square, over channels, of what the edit adds to the output of its first layer, scaled up to
+        the image: 1 as at the exemplar's mask.
         """
-        names = [name for name in self.changes if name.endswith(".weight")]
-        name = f"{layer}.weight" if layer else names[0]
-        if name not in self.changes:
-            raise KeyError(f"the edit does not change layer {layer!r}; it changes {', '.join(self.layers)}")
-        cut = Cut(classifier, name.removesuffix(".weight"), images.shape[2:])
-        change = self.changes[name]
-        moved = response(cut, cut.keys(cut.prefix(images)), change.delta().to(cut.weight))
+        if images.ndim == 3:
+            return self.firing_map(classifier, images[None])[0]
+        cut, change = Cut(classifier, self.layers[0], images.shape[2:]), self.changes[f"{self.layers[0]}.weight"]
+        moved = added(cut, cut.keys(cut.prefix(images)), change).square().mean(dim=cut.channels).sqrt()
         strength = cut.maps(moved, images)[:, None]
         most = strength.amax(dim=(1, 2, 3), keepdim=True).clamp_min(1e-12)
         strength = strength / (change.response if change.response > 0 else most)
@@ -349,14 +242,16 @@ class Edit:
 
     def save(self, path: str | PathLike) -> None:
         """Write the edit as a safetensors file, in one step."""
-        factors = {f"{n}/{side}": getattr(c, side) for n, c in self.changes.items() for side in ("left", "right")}
-        tensors = {name: t.detach().cpu().contiguous() for name, t in factors.items() if t is not None}
-        numbers = {n: [c.leverage, c.response] for n, c in self.changes.items()}
-        record = json.dumps(asdict(self.record) if self.record else None)
-        header = {"format": _FORMAT, "fingerprint": self.fingerprint, "numbers": json.dumps(numbers), "record": record}
-        header |= {"on_top_of": json.dumps(self.on_top_of), "added": json.dumps(self.added)}
+        about = {
+            "numbers": {n: [c.leverage, c.response] for n, c in self.changes.items()},
+            "record": asdict(self.record) if self.record else None,
+            "on_top_of": self.on_top_of,
+            "added": self.added,
+        }
+        header = {"format": _FORMAT, "fingerprint": self.fingerprint}
+        header |= {name: json.dumps(value) for name, value in about.items()}
         with atomic_path(path) as temporary:
-            save_file(tensors, temporary, header)
+            save_file({n: t.detach().cpu().contiguous() for n, t in _factors(self.changes).items()}, temporary, header)
 
     @classmethod
     def load(cls, path: str | PathLike, model: nn.Module | None = None) -> "Edit":
@@ -369,78 +264,107 @@ class Edit:
                 header, tensors = file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             if header.get("format") != _FORMAT:
                 raise ValueError(f"its format is {header.get('format')!r}, expected {_FORMAT!r}")
-            numbers, record = json.loads(header["numbers"]), json.loads(header["record"])
-            pairs = {n: (tensors[f"{n}/left"], tensors.get(f"{n}/right")) for n in numbers}
-            changes = {n: Change(*pair, *map(float, numbers[n])) for n, pair in pairs.items()}
             if not all(tensor.is_floating_point() and tensor.isfinite().all() for tensor in tensors.values()):
                 raise ValueError("it holds NaN, infinite or whole numbers")
+            changes = {
+                name: Change(tensors[f"{name}/left"], tensors.get(f"{name}/right"), *map(float, known))
+                for name, known in json.loads(header["numbers"]).items()
+            }
+            record = json.loads(header["record"]) or {}
+            record.pop("kept_movement", None)  # until 0.2
             digests = [tuple(map(str, json.loads(header.get(name, "[]")))) for name in ("on_top_of", "added")]
-            known = {name: value for name, value in (record or {}).items() if name != "kept_movement"}  # until 0.2
-            edit = cls(changes, header["fingerprint"], Record(**known) if known else None, *digests)
+            edit = cls(changes, header["fingerprint"], Record(**record) if record else None, *digests)
         except FileNotFoundError:
             raise
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        except (OSError, SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{fspath(path)!r} is no edit saved by edittools: {error}") from error
         if model is not None:
             edit.check_fits(model)
         return edit
 
 
-def response(cut: Cut, keys: Tensor, delta: Tensor) -> Tensor:
-    """How far a weight change `delta` moves the layer's output at each position, root mean square over channels.
+def _factors(changes: Mapping[str, Change]) -> dict[str, Tensor]:
+    factors = {f"{n}/{side}": getattr(c, side) for n, c in changes.items() for side in ("left", "right")}
+    return {name: factor for name, factor in factors.items() if factor is not None}
 
-    `(B, h, w)` of maps, `(B, N)` of tokens, see `Cut.maps`.
-    """
-    return cut.convolve(keys, delta).square().mean(dim=cut.channels).sqrt()
+
+def edit_of(cut: Cut, changes: Mapping[str, Change], record: Record | None = None) -> Edit:
+    """Make an edit of the model that is cut, as it is now: on top of the edits that are applied to it."""
+    marks = marks_of((*cut.model.parameters(), *cut.model.buffers()))
+    if cut.known[0] != marks:  # hashing takes longer than a solve
+        cut.known = marks, unedited_fingerprint(cut.model)
+    return Edit(changes, cut.known[1], record, tuple(e.digest for e in applied_edits(cut.model)))
 
 
 def added(cut: Cut, keys: Tensor, change: Change) -> Tensor:
-    """What a change of the layer's weight adds to its output; of low rank, the keys are projected first."""
+    """Compute what a change of the layer's weight adds to its output; of low rank, the keys are projected first."""
     return cut.convolve(cut.along(keys, change.right), change.left.to(cut.weight))
 
 
-def _ledger(model: nn.Module) -> _Ledger | None:
-    """The ledger of a model without wrapper; None as well when all its originals were loaded back."""
-    ledger = model.__dict__.get(_LEDGER)
-    untouched = ledger is None or all(_is_at(model, name, weight) for name, weight in ledger.edited.items())
-    restored = not untouched and all(_is_at(model, name, weight) for name, weight in ledger.base.items())
-    return None if restored else ledger
+def applied_edits(model: nn.Module) -> tuple[Edit, ...]:
+    """List the edits that are applied to a classifier or model now, oldest first.
+
+    Raises `ValueError` when something else changed the edited parameters meanwhile.
+    """
+    return tuple(_ledger(unwrapped(model)).edits)
 
 
-def _is_at(model: nn.Module, name: str, weight: Tensor) -> bool:
-    """Whether a parameter has a value, in the precision and at the place that the parameter has now."""
+def unedited_fingerprint(model: nn.Module) -> str:
+    """Compute the `fingerprint` that a model has without the edits applied to it now; raise as `applied_edits` does."""
+    model = unwrapped(model)
+    base = {id(model.get_parameter(name)): weight for name, weight in _ledger(model).base.items()}
+    shared = model.named_parameters(remove_duplicate=False)  # a weight of two layers has two names
+    return fingerprint(model, {name: base[id(p)].to(p) for name, p in shared if id(p) in base})
+
+
+@dataclass
+class _Ledger:
+    """What is applied to a model: the edits in order, and the parameters they change, before them and with them.
+
+    It goes with a model that is copied or pickled. One that was moved or converted since is set in its own precision.
+    """
+
+    edits: list[Edit] = field(default_factory=list)
+    base: dict[str, Tensor] = field(default_factory=dict)
+    edited: dict[str, Tensor] = field(default_factory=dict)
+
+
+def _ledger(model: nn.Module) -> _Ledger:
+    """Find the ledger of a model; give an empty one where there is none, or all its originals were loaded back."""
+    ledger = model.__dict__.get(_LEDGER) or _Ledger()
+    changed = [name for name, weight in ledger.edited.items() if not _holds(model, name, weight)]
+    if not changed:
+        return ledger
+    if all(_holds(model, name, weight) for name, weight in ledger.base.items()):
+        object.__delattr__(model, _LEDGER)
+        return _Ledger()
+    raise ValueError(
+        f"{changed[0]!r} was changed by something else while an edit was applied to it: undoing would lose that. "
+        "Undo edits before training, before loading other weights and before rounding (.half().float()); to go on, "
+        "load the weights of before the edit, or make the model anew"
+    )
+
+
+def _holds(model: nn.Module, name: str, weight: Tensor) -> bool:
+    """Tell whether a parameter has a value, in the precision and at the place that the parameter has now."""
     parameter = model.get_parameter(name)
     weight = weight.to(parameter)
     return parameter.shape == weight.shape and torch.allclose(parameter, weight, rtol=0, atol=0, equal_nan=True)
 
 
-def _check_untouched(model: nn.Module, ledger: _Ledger) -> None:
-    """Refuse when somebody else changed edited parameters: undoing would throw that change away."""
-    for name, weight in ledger.edited.items():
-        if not _is_at(model, name, weight):
-            raise ValueError(
-                f"{name!r} was changed by something else while an edit was applied to it: undoing would lose that. "
-                "Undo edits before training, before loading other weights and before rounding (.half().float()); to go "
-                "on, load the weights of before the edit, or make the model anew"
-            )
-
-
-def _settle(model: nn.Module, ledger: _Ledger, names: Mapping[str, Change]) -> None:
-    """Set each parameter to the original plus the edits that are applied, in order."""
+@torch.no_grad()
+def _settle(model: nn.Module, ledger: _Ledger, edits: Sequence[Edit], names: Mapping[str, Change]) -> None:
+    """Set parameters to what they are with `edits` and no others: the original plus their changes, in order."""
+    object.__setattr__(model, _LEDGER, ledger)
+    ledger.edits = list(edits)
     for name in names:
-        weight = ledger.base[name]
-        changes = [edit.changes[name] for edit in ledger.edits if name in edit.changes]
+        parameter, changes = model.get_parameter(name), [e.changes[name] for e in edits if name in e.changes]
+        weight = ledger.base.setdefault(name, parameter.detach().clone())
         for change in changes:
             weight = weight + change.delta().to(weight)
-        ledger.edited.pop(name, None)
-        model.get_parameter(name).copy_(weight)
+        parameter.copy_(weight)
         ledger.edited[name] = weight
-
-
-def _forget(model: nn.Module, ledger: _Ledger) -> None:
-    """Drop the originals of parameters that no applied edit changes, and the ledger when there is none."""
-    for name in set(ledger.base) - {n for edit in ledger.edits for n in edit.changes}:
-        del ledger.base[name]
-        ledger.edited.pop(name, None)
-    if not ledger.edits:
+        if not changes:
+            del ledger.base[name], ledger.edited[name]
+    if not edits:
         object.__delattr__(model, _LEDGER)

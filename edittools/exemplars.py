@@ -41,14 +41,11 @@ class Exemplar:
         return cls(image, paste_texture(image, mask, texture, keep_shading), mask, label)
 
     def map(self, **changes: Tensor | int | None) -> "Exemplar":
-        """A copy with some parts replaced."""
+        """Replace some parts."""
         return replace(self, **changes)
 
     def sized(self, size: int) -> "Exemplar":
-        """Give it at another size, such as a classifier's; the mask stays 0 and 1.
-
-        Raises `ValueError` for no whole number of pixels, and for one at which nothing is left of the mask.
-        """
+        """Give it at another size, such as a classifier's; `ValueError` where nothing is left of the mask."""
         size = check_number(size, 1, None, "size")
         image, changed = resized(torch.stack([self.image, self.changed]), size)
         mask = (resized(self.mask[None, None], size)[0, 0] > 0.5).float()
@@ -64,10 +61,7 @@ def size_of(exemplars: Exemplar | Sequence[Exemplar]) -> torch.Size | None:
 
 
 def stack(exemplars: Sequence[Exemplar]) -> tuple[Tensor, Tensor, Tensor]:
-    """Stack exemplars as batches: images `(B, 3, H, W)`, changed `(B, 3, H, W)`, masks `(B, H, W)`.
-
-    Raises `ValueError` when there is none or their sizes differ, `TypeError` when one is no `Exemplar`.
-    """
+    """Stack exemplars as batches: images `(B, 3, H, W)`, changed `(B, 3, H, W)`, masks `(B, H, W)`."""
     if not exemplars:
         raise ValueError("no exemplar: expected at least one")
     for exemplar in exemplars:

@@ -21,8 +21,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, fx, nn
 
+from edittools.caching import digest_tensors
 from edittools.classifiers import Classifier, check_classifier
-from edittools.images import digest_tensors
 from edittools.tokens import TokenGrid, op_name, sizes, token_grids
 
 _ATEN = torch.ops.aten

@@ -3,81 +3,46 @@
 An image is a tensor `(3, H, W)` float32 in [0, 1]; a mask is `(H, W)` float32 of zeros and ones.
 """
 
-import hashlib
 import os
-import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import repeat
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn.functional import interpolate
 from torchvision.transforms.functional import center_crop, resize
 from tqdm.auto import tqdm
 
+from edittools.caching import atomic_path, digest_tensors
 from edittools.checks import check_number
 
 
-def cache_folder() -> Path:
-    """Where downloads and second moments are kept: `EDITTOOLS_CACHE`, or `edittools` in the user's cache folder."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("EDITTOOLS_CACHE") or Path(home) / "edittools")
-
-
-@contextmanager
-def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it replaces `path` in one step, on failure it is removed."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    umask = os.umask(0)
-    os.umask(umask)
-    try:
-        yield Path(name)
-        os.chmod(name, 0o666 & ~umask)  # temporary files are private; ours are as shareable as any other
-        os.replace(name, path)
-    finally:
-        with suppress(FileNotFoundError):
-            os.unlink(name)
-
-
-def open_image(path: str | os.PathLike) -> Image.Image:
-    """Read an image file upright (EXIF applied); raise `ValueError` naming the file when it is not a whole image."""
+def _as_rgb(path: str | os.PathLike, behind: str) -> Image.Image:
+    """Read an image file upright as 8-bit RGB: 16 bits are scaled, what is transparent shows the colour `behind`."""
     try:
         with warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning):
             picture = Image.open(path)
         with picture:
             picture.load()
-            return ImageOps.exif_transpose(picture)
+            picture = ImageOps.exif_transpose(picture)
+    except (FileNotFoundError, IsADirectoryError, PermissionError):
+        raise
     except (OSError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        if isinstance(error, FileNotFoundError | IsADirectoryError | PermissionError):
-            raise
         raise ValueError(f"{os.fspath(path)!r} is not a readable image: {error}") from error
-
-
-def _as_rgb(path: str | os.PathLike, behind: str) -> Image.Image:
-    """Read an image file as 8-bit RGB: 16 bits and floats are scaled, what is transparent shows the colour `behind`."""
-    picture = open_image(path)
-    if picture.mode.startswith("I") or picture.mode == "F":
-        grey = np.asarray(picture, dtype=np.float64) / (1 if picture.mode == "F" else 65535)
-        if grey.size and not (grey.min() >= -1e-4 and grey.max() <= 1 + 1e-4):
-            span = f"pixels from {grey.min():.5g} to {grey.max():.5g}"
-            raise ValueError(f"{os.fspath(path)!r} has {span} of white: expected 8 or 16 bits, or floats in [0, 1]")
-        return Image.fromarray((grey.clip(0, 1) * 255).round().astype(np.uint8)).convert("RGB")
+    if picture.mode.startswith(("I", "F")):
+        grey = np.asarray(picture) / 65535
+        if picture.mode == "F" or not 0 <= grey.min() <= grey.max() <= 1:
+            raise ValueError(f"{os.fspath(path)!r} holds pixels of kind {picture.mode!r}: expected 8 or 16 bits")
+        picture = Image.fromarray((grey * 255).round().astype(np.uint8))
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
         layer = picture.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, behind), layer).convert("RGB")
+        picture = Image.alpha_composite(Image.new("RGBA", layer.size, behind), layer)
     return picture.convert("RGB")
 
 
@@ -118,24 +83,23 @@ def save_mask(path: str | os.PathLike, mask: Tensor) -> None:
         Image.fromarray(pixels).save(temporary, format="PNG", optimize=True)
 
 
-def check_image(image: Tensor, name: str = "image") -> Tensor:
-    """Return `image` if it is `(3, H, W)` float in [0, 1] without NaN; raise `ValueError` or `TypeError` if not."""
+def check_image(image: Tensor, name: str = "image", dimensions: int = 3) -> Tensor:
+    """Return an image `(3, H, W)`, or a batch of 4 `dimensions`, if it holds floats in [0, 1]; raise if not."""
     if not isinstance(image, Tensor):
-        raise TypeError(f"{name} is a {type(image).__name__}: expected a torch tensor (3, H, W), see load_image")
-    if image.ndim != 3 or image.shape[0] != 3:
-        raise ValueError(f"{name} of shape {tuple(image.shape)}: expected (3, H, W)")
+        raise TypeError(f"{name} is a {type(image).__name__}: expected a torch tensor, see load_image")
+    if image.ndim != dimensions or image.shape[-3] != 3:
+        wanted = "(3, H, W)" if dimensions == 3 else "(B, 3, H, W); image[None] makes a batch"
+        raise ValueError(f"{name} of shape {tuple(image.shape)}: expected {wanted}")
     if not image.is_floating_point():
         raise TypeError(f"{name} holds {image.dtype}: expected float in [0, 1] (divide 8-bit pixels by 255)")
-    if not torch.isfinite(image).all():
-        raise ValueError(f"{name} holds NaN or infinite pixels: expected float in [0, 1]")
-    low, high = float(image.min()), float(image.max())
-    if low < -1e-4 or high > 1 + 1e-4:  # resizing may overshoot by a rounding error
+    low, high = image.aminmax() if image.numel() else (0.0, 1.0)
+    if not (low >= -1e-4 and high <= 1 + 1e-4):  # refuses NaN as well; resizing may overshoot by a rounding error
         raise ValueError(f"{name} has pixels from {low:.5g} to {high:.5g}: expected [0, 1], before any normalisation")
     return image
 
 
 def check_mask(mask: Tensor, image: Tensor | None = None, allow_empty: bool = False) -> Tensor:
-    """Return `mask` as float if it is `(H, W)` of zeros and ones, not empty, and fits `image`; raise if not."""
+    """Return a mask as float if it is `(H, W)` of zeros and ones, not empty, and fits `image`; raise if not."""
     if not isinstance(mask, Tensor):
         raise TypeError(f"the mask is a {type(mask).__name__}: expected a torch tensor (H, W) of 0 and 1")
     if mask.ndim != 2:
@@ -143,33 +107,15 @@ def check_mask(mask: Tensor, image: Tensor | None = None, allow_empty: bool = Fa
     if image is not None and mask.shape != image.shape[-2:]:
         shape, whole = tuple(mask.shape), tuple(image.shape)
         raise ValueError(f"mask of shape {shape} does not fit the image {whole}: expected {whole[-2:]}")
-    values = mask.unique()
-    if not all(value in (0, 1) for value in values.tolist()):
-        raise ValueError(f"mask with the values {values[:5].tolist()}…: expected 0 and 1 only")
+    if not ((mask == 0) | (mask == 1)).all():
+        raise ValueError(f"mask with the values {mask.unique()[:5].tolist()}…: expected 0 and 1 only")
     if not allow_empty and not mask.any():
         raise ValueError("the mask is empty: expected at least one pixel set to 1")
     return mask.float()
 
 
-def positions(index: Any, count: int) -> int | list[int]:
-    """Say which of `count` things an index means, as it would in a tensor: the place of one, or of several.
-
-    An index is a whole number, a slice, or several whole numbers or booleans. Raises `IndexError` for anything else.
-    """
-    if isinstance(index, slice):
-        return list(range(count)[index])
-    given = np.asarray(index.cpu() if isinstance(index, Tensor) else index)
-    given = given if given.size or given.dtype == bool else given.astype(int)  # an empty list counts as one of floats
-    whole = given.dtype.kind in "iu" and given.ndim < 2 and bool(((-count <= given) & (given < count)).all())
-    if not whole and not (given.dtype == bool and given.shape == (count,)):
-        raise IndexError(
-            f"index {index!r}: expected whole numbers from {-count} to {count - 1}, a slice, or {count} booleans"
-        )
-    return np.arange(count)[given].tolist()
-
-
 class LazyImages(Sequence):
-    """Image files that are read when they are asked for; behaves like a tensor `(N, 3, size, size)` when indexed."""
+    """Image files that are read when they are asked for, by any index of images that a tensor takes."""
 
     def __init__(self, paths: Sequence[str | os.PathLike], size: int, resize_to: int | None = None) -> None:
         self.paths, self.size, self.resize_to = [Path(path) for path in paths], size, resize_to
@@ -177,18 +123,16 @@ class LazyImages(Sequence):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, index: int | slice | Sequence[int] | Sequence[bool] | NDArray | Tensor) -> Tensor:
-        """Read one image for a whole number, else a batch (see `positions`); raise `IndexError` for what is neither."""
-        if isinstance(index, tuple):
-            raise IndexError(f"index {index!r}: expected one index, of images; pixels are had as images[number][…]")
-        places = positions(index, len(self))
+    def __getitem__(self, index: int | slice | Sequence[int] | Sequence[bool] | Tensor) -> Tensor:
+        """Read one image `(3, size, size)` for a whole number, else a batch; pixels are had as `images[number][…]`."""
+        places = torch.arange(len(self))[index].tolist()
         if isinstance(places, int):
             return load_image(self.paths[places], self.size, self.resize_to)
         return torch.stack([self[i] for i in places]) if places else torch.zeros(0, 3, self.size, self.size)
 
     @cached_property
     def thumbnails(self) -> Tensor:
-        """The images' `thumbnails`; the files are read once for them."""
+        """Shrink the images, see the function `thumbnails`; the files are read once for it."""
         return _shrunk(self)
 
 
@@ -228,15 +172,15 @@ class LabelledImages:
 
     @classmethod
     def unlabelled(cls, images: Tensor | LazyImages, classes: Sequence[str]) -> "LabelledImages":
-        """Images of which no label is read: all have the first class."""
+        """Give images the first class, where no label is read."""
         return cls(images, torch.zeros(len(images), dtype=torch.long), classes)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def subset(self, indices: Tensor | Sequence[int]) -> "LabelledImages":
-        """Keep the images at `indices` (see `positions`), in that order."""
-        indices = torch.tensor(positions(indices, len(self)), dtype=torch.long)
+        """Keep the images at `indices`, whole numbers or booleans, in that order."""
+        indices = torch.arange(len(self))[indices]
         if isinstance(self.images, LazyImages):
             images = LazyImages([self.images.paths[i] for i in indices], self.images.size, self.images.resize_to)
         else:
@@ -251,14 +195,9 @@ class LabelledImages:
         chosen = stratified(self.labels, fraction, seed)
         return self.subset(chosen), self.subset(~chosen)
 
-    def batches(self, size: int = 64, device: str | torch.device | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield `(images, labels)` in order, `size` at a time."""
-        for start in range(0, len(self), check_number(size, 1, None, "batch size")):
-            yield self.images[start : start + size].to(device), self.labels[start : start + size].to(device)
-
     def digest(self) -> str:
-        """A SHA-256 of the image contents, by which caches know them."""
-        return digest_tensors(images for images, _ in self.batches())
+        """Hash the contents of the images, by which caches know them."""
+        return digest_tensors(in_batches(self))
 
 
 def numbered(names: Sequence[str]) -> Sequence[str]:
@@ -274,7 +213,7 @@ Images = LabelledImages | Tensor | LazyImages
 
 
 def pixels_of(images: Images) -> Tensor | LazyImages:
-    """The images `(N, 3, H, W)` alone, without labels."""
+    """Take the images `(N, 3, H, W)` alone, without labels."""
     return images.images if isinstance(images, LabelledImages) else images
 
 
@@ -286,7 +225,7 @@ def in_batches(images: Images, size: int = 64, bar: str = "", progress: bool = F
 
 
 def spread(images: Images, count: int) -> Tensor:
-    """At most `count` of the images, at even steps of their order; shuffle images whose classes come in turn first."""
+    """Take at most `count` of the images, at even steps; shuffle images whose classes come in turn first."""
     pixels = pixels_of(images)
     return pixels[:: -(-len(pixels) // count)]
 
@@ -303,7 +242,7 @@ def _shrunk(images: Tensor | LazyImages) -> Tensor:
 
 
 def resized(images: Tensor, size: int) -> Tensor:
-    """Images `(N, C, H, W)` of any size at a classifier's; those that have it come back as they are."""
+    """Resize images `(N, C, H, W)` to a classifier's `size`; those that have it come back as they are."""
     if images.shape[-2:] == (size, size):
         return images
     return interpolate(images, size, mode="bilinear", antialias=True).clamp(0, 1)
@@ -321,13 +260,3 @@ def stratified(labels: Tensor, fraction: float, seed: int) -> Tensor:
         owed -= take
         chosen[members[torch.randperm(len(members), generator=generator)[:take]]] = True
     return chosen
-
-
-def digest_tensors(tensors: Iterable[Tensor], names: Iterable[str] | None = None) -> str:
-    """A SHA-256 over shapes, types and contents of some tensors, and over their `names`."""
-    digest = hashlib.sha256()
-    for name, tensor in zip(repeat("") if names is None else names, tensors, strict=names is not None):
-        tensor = tensor.detach().cpu().contiguous()
-        digest.update(f"{name}{tuple(tensor.shape)} {tensor.dtype};".encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()

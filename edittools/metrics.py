@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from edittools.checks import check_number
 from edittools.classifiers import Classifier, by_name, check_classifier
 from edittools.graph import program_of
 from edittools.images import Images, LabelledImages, in_batches
@@ -20,16 +19,13 @@ if TYPE_CHECKING:
 
 @torch.no_grad()
 def predict(classifier: Classifier, images: Images, batch_size: int = 64, progress: bool = False) -> Tensor:
-    """Compute the logits `(N, classes)` on the CPU, as in eval mode, by the classifier's graph."""
+    """Compute the logits `(N, classes)` of images on the CPU, as in eval mode."""
     check_classifier(classifier)
-    parts = [logits_of(classifier, some).cpu() for some in in_batches(images, batch_size, "predictions", progress)]
+    parts = []
+    for some in in_batches(images, batch_size, "predictions", progress):
+        program = program_of(classifier, some.shape[2:])
+        parts.append(program.compute([program.logits], {program.images: classifier.normalise(some)})[0].cpu())
     return torch.cat(parts) if parts else torch.zeros(0, len(classifier.classes))
-
-
-def logits_of(classifier: Classifier, images: Tensor) -> Tensor:
-    """Compute the logits `(B, classes)` of one batch of images on their device; gradients flow."""
-    inputs, program = classifier.normalise(images), program_of(classifier, images.shape[2:])
-    return program.compute([program.logits], {program.images: inputs})[0]
 
 
 def errors(logits: Tensor, labels: Tensor) -> Tensor:
@@ -57,50 +53,42 @@ def error_rate(classifier: Classifier, images: LabelledImages, batch_size: int =
     return float(errors(predict(classifier, images, batch_size), images.labels).float().mean())
 
 
-def errors_corrected(before: Tensor, after: Tensor, considered: Tensor | None = None) -> float:
-    """Eq. (2) of the paper: (errors before − errors after) / errors before, over the set D.
+def errors_corrected(before: Tensor, after: Tensor) -> float:
+    """Compute (errors before − errors after) / errors before, eq. (2) of the paper, of `(N,)` booleans.
 
-    `before` and `after` are `(N,)` booleans (see `errors`); `considered` marks D, the images that were read correctly
-    before the transformation (default: all). Below 0 when more was broken than corrected; NaN when nothing was wrong.
+    Below 0 when more was broken than corrected; NaN when nothing was wrong.
     """
-    if before.shape != after.shape:
-        raise ValueError(f"errors of shapes {tuple(before.shape)} and {tuple(after.shape)}: expected one image each")
-    chosen = torch.ones_like(before) if considered is None else considered
-    wrong = int(before[chosen].sum())
-    return (wrong - int(after[chosen].sum())) / wrong if wrong else float("nan")
+    found, wrong = Comparison(before, after), int(before.sum())
+    return (found.corrected - found.broken) / wrong if wrong else float("nan")
 
 
-def wilson(count: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
-    """The Wilson score interval of a share `count / total`; the whole of [0, 1] when `total` is 0."""
-    if not 0 <= count <= total:
-        raise ValueError(f"{count} of {total}: expected a count between 0 and the total")
+def wilson(count: int, total: int) -> tuple[float, float]:
+    """Give the 95 % Wilson score interval of a share `count / total`; the whole of [0, 1] when `total` is 0."""
     if total == 0:
         return 0.0, 1.0
     from scipy.stats import binomtest
 
-    interval = binomtest(int(count), int(total)).proportion_ci(confidence, method="wilson")
+    interval = binomtest(count, total).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)
 
 
-def clopper_pearson(count: float, total: float, confidence: float = 0.95) -> tuple[float, float]:
-    """The exact interval of a share `count / total`, wider than Wilson's, for few images."""
+def _clopper_pearson(count: float, total: float) -> tuple[float, float]:
+    """Give the exact interval of a share, also of counts that are no whole numbers."""
     from scipy.special import betaincinv
 
-    tail = (1 - confidence) / 2
-    low = float(betaincinv(count, total - count + 1, tail)) if count else 0.0
-    return low, float(betaincinv(count + 1, total - count, 1 - tail)) if count < total else 1.0
+    low = float(betaincinv(count, total - count + 1, 0.025)) if count else 0.0
+    return low, float(betaincinv(count + 1, total - count, 0.975)) if count < total else 1.0
 
 
 def mcnemar(corrected: int, broken: int) -> float:
-    """The p-value of the exact McNemar test that an edit corrects as often as it breaks."""
-    check_number(corrected, 0, None, "corrected"), check_number(broken, 0, None, "broken")
+    """Give the p-value of the exact McNemar test that an edit corrects as often as it breaks."""
     from scipy.stats import binomtest
 
-    return float(binomtest(int(corrected), int(corrected + broken)).pvalue) if corrected + broken else 1.0
+    return float(binomtest(corrected, corrected + broken).pvalue) if corrected + broken else 1.0
 
 
 def attack_row(before: Tensor, after: Tensor, labels: Tensor, goal: int) -> dict[str, float]:
-    """What an edit did to an attack that makes images be read as class `goal` (section 3.2), as a table row.
+    """Tell as a table row what an edit did to an attack that makes images be read as class `goal` (section 3.2).
 
     `before` and `after` are `(N, classes)` logits. Success is the share read as `goal`; of the images that were
     `fooled`, `fixed` are read as their own class afterwards, `share fixed` comes with its 95 % Wilson interval.
@@ -134,35 +122,35 @@ class Comparison:
 
     @property
     def corrected(self) -> int:
-        """How many were wrong and are right."""
+        """Count what was wrong and is right."""
         return int((self.before & ~self.after).sum())
 
     @property
     def broken(self) -> int:
-        """How many were right and are wrong."""
+        """Count what was right and is wrong."""
         return int((~self.before & self.after).sum())
 
     @property
     def accuracy_change(self) -> float:
-        """Accuracy after − before, in points."""
+        """Return accuracy after − before, in points."""
         return 100 * (self.corrected - self.broken) / max(len(self.before), 1)
 
-    def accuracy_interval(self, confidence: float = 0.95) -> tuple[float, float]:
-        """The interval of `accuracy_change` in points, for a sample of images: Bonett and Price's for paired shares.
+    def accuracy_interval(self) -> tuple[float, float]:
+        """Give the 95 % interval of `accuracy_change` in points: Bonett and Price's for paired shares.
 
         It adds one image to what was corrected and to what was broken, so it is no point even where nothing changed.
         """
         count = len(self.before) + 2
         up, down = (self.corrected + 1) / count, (self.broken + 1) / count
-        spread = NormalDist().inv_cdf((1 + confidence) / 2) * sqrt((up + down - (up - down) ** 2) / count)
+        spread = NormalDist().inv_cdf(0.975) * sqrt((up + down - (up - down) ** 2) / count)
         return 100 * max(up - down - spread, -1.0), 100 * min(up - down + spread, 1.0)
 
-    def corrected_interval(self, confidence: float = 0.95) -> tuple[float, float]:
-        """The interval of `errors_corrected`, for a sample of images; NaN where nothing was wrong before."""
-        return corrected_interval([self], confidence)
+    def corrected_interval(self) -> tuple[float, float]:
+        """Give the 95 % interval of `errors_corrected`; NaN where nothing was wrong before."""
+        return corrected_interval([self])
 
     def row(self) -> dict[str, float]:
-        """The figures as a table row: counts, errors corrected (eq. 2), McNemar's p, accuracy in points."""
+        """Give the figures as a table row: counts, errors corrected (eq. 2), McNemar's p, accuracy in points."""
         return {
             "images": len(self.before),
             "errors before": int(self.before.sum()),
@@ -175,29 +163,29 @@ class Comparison:
         }
 
 
-def corrected_interval(found: Sequence[Comparison], confidence: float = 0.95) -> tuple[float, float]:
-    """The interval of the errors that edits of several classifiers corrected on the same images, see eq. (2).
+def corrected_interval(found: Sequence[Comparison]) -> tuple[float, float]:
+    """Bound the share of errors that edits of several classifiers corrected on the same images (eq. 2), at 95 %.
 
     Newcombe's square-and-add joins Clopper and Pearson's interval of the share corrected with that of how many
-    readings break for each that was wrong. Where all were wrong, as in a set picked for it, none can break. Images are
-    the sample: readings of one image that go together count as fewer. NaN where nothing was wrong before.
+    readings break for each that was wrong. Where all were wrong none can break. Images are the sample: readings of one
+    image that go together count as fewer.
     """
     before, after = (torch.stack([getattr(one, when) for one in found]) for when in ("before", "after"))
     wrong, fixed, lost = (cells.sum(dim=0).double() for cells in (before, before & ~after, ~before & after))
     if not before.any():
         return float("nan"), float("nan")
     share, size = _independent(fixed, wrong)
-    low, high = clopper_pearson(share * size, size, confidence)
+    low, high = _clopper_pearson(share * size, size)
     broken, least, most = float(lost.sum() / wrong.sum()), 0.0, 0.0
     if not before.all():
         part, size = _independent(lost, lost + wrong)
-        least, most = (p / (1 - p) for p in clopper_pearson(part * size, size, confidence))
+        least, most = (p / (1 - p) for p in _clopper_pearson(part * size, size))
     net = share - broken
     return net - hypot(share - low, most - broken), net + hypot(high - share, broken - least)
 
 
 def _independent(counts: Tensor, totals: Tensor) -> tuple[float, float]:
-    """A share of readings, `(N,)` counts of totals an image, and how many independent ones say as much."""
+    """Give a share of readings, `(N,)` counts of totals an image, and how many independent ones say as much."""
     share, total = float(counts.sum() / totals.sum()), float(totals.sum())
     most, alone = float(totals.square().sum()) / total, share * (1 - share) * total
     spread = float((counts - share * totals).square().sum()) / alone if alone else most

@@ -9,13 +9,13 @@ from edittools.images import check_image, check_mask
 
 
 def luminance(image: Tensor) -> Tensor:
-    """Brightness `(..., H, W)` of an image `(..., 3, H, W)`, Rec. 601 weights."""
+    """Compute the brightness `(..., H, W)` of an image `(..., 3, H, W)`, Rec. 601 weights."""
     red, green, blue = image.unbind(-3)
     return 0.299 * red + 0.587 * green + 0.114 * blue
 
 
 def shading(image: Tensor, mask: Tensor, blur: float = 1 / 32) -> Tensor:
-    """Light and shadow `(H, W)` on what the mask covers: its blurred brightness relative to the mean, 1 outside.
+    """Find light and shadow `(H, W)` on what the mask covers: blurred brightness relative to the mean, 1 outside.
 
     `blur` is in image heights; only masked pixels are averaged, so that neighbours do not bleed in.
     """
@@ -41,12 +41,10 @@ def paste_texture(image: Tensor, mask: Tensor, texture_image: Tensor, keep_shadi
 
     `texture_image` `(3, h, w)` is resized to cover the image; with several, `(S, 3, h, w)`, each is laid over the same
     image, which gives `(S, 3, H, W)`. `keep_shading` is how much of the light and shadow of the covered concept stays:
-    0 none (the bare texture), 1 all. Raises ValueError or TypeError for misfits.
+    0 none (the bare texture), 1 all.
     """
-    for one in texture_image if texture_image.ndim == 4 else [texture_image]:
-        check_image(one, "texture")
-    check_image(image)
-    mask = check_mask(mask, image)
+    check_image(texture_image, "texture", 4 if texture_image.ndim == 4 else 3)
+    mask = check_mask(mask, check_image(image))
     height, width = image.shape[1:]
     tall, wide = texture_image.shape[-2:]
     scale = max(height / tall, width / wide)

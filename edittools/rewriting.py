@@ -7,14 +7,14 @@ The layer maps the keys of x' at the mask to the values of x, by W' = W + Λ D�
 
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
-from edittools.checks import check_amount, check_number
+from edittools.checks import check_amount, check_number, one_of
 from edittools.classifiers import Classifier
 from edittools.cut import Cut, State, cut_at, rows
 from edittools.edits import Change, Edit, Record, edit_of
@@ -53,13 +53,13 @@ class Problem:
 
     @property
     def shape(self) -> torch.Size:
-        """The shape of Λ."""
+        """Give the shape of Λ."""
         weight = self.cut.weight
         rank = weight.shape[1] if self.basis is None else len(self.basis)
         return torch.Size((weight.shape[0], rank, *weight.shape[2:]))
 
     def shift(self, unknown: Tensor) -> Tensor:
-        """What Λ adds to the layer's output on x'."""
+        """Compute what Λ adds to the layer's output on x'."""
         return self.cut.convolve(self.coordinates, unknown)
 
     def objective(self, unknown: Tensor) -> Tensor:
@@ -70,13 +70,13 @@ class Problem:
     @cached_property
     @torch.no_grad()
     def _unit(self) -> float:
-        """The loss without an edit over the mean square by which outputs at the mask must move."""
-        (_, share), missing = _system(self), rows(preactivation_target(self) - self.start, self.cut.is_linear)
-        wanted = float((missing.double().square() * share[:, None]).sum() / share.sum())
-        return float(self.l1(torch.zeros(self.shape).to(self.start))) / max(wanted, 1e-30)
+        """Divide the loss without an edit by the mean square by which outputs at the mask must move."""
+        nothing, (_, share) = torch.zeros(self.shape).to(self.start), _system(self)
+        wanted = float((_missing(self, nothing).square() * share[:, None]).sum() / share.sum())
+        return float(self.l1(nothing)) / max(wanted, 1e-30)
 
     def l1(self, unknown: Tensor) -> Tensor:
-        """The objective of eq. (1): mean distance of values, weighted by the square root of the pooled mask."""
+        """Return the objective of eq. (1): mean distance of values, weighted by the square root of the pooled mask."""
         value = self.cut.value(self.changed, self.start + self.shift(unknown))
         distance = (value - self.target).abs().mean(dim=self.cut.channels)
         weight = self.cut.shares(self.share, value).sqrt()
@@ -91,17 +91,13 @@ def pose(
     moment: SecondMoment | None = None,
     basis: Tensor | None = None,
 ) -> Problem:
-    """State eq. (1) for exemplars; the directions come from the masked keys of x', whatever is constrained.
-
-    Raises `ValueError` for a `basis` that is not `(rank, in)` or holds NaN.
-    """
+    """State eq. (1) for exemplars; the directions come from the masked keys of x', whatever is constrained."""
     width = cut.weight.shape[1]
     if basis is not None and (basis.ndim != 2 or basis.shape[1] != width or not basis.isfinite().all()):
         raise ValueError(f"basis of shape {tuple(basis.shape)}: expected (rank, {width}) without NaN")
     given = exemplars_at(cut, exemplars)
-    before, after = given.image, given.changed
-    precision = torch.promote_types(cut.keys(after).dtype, torch.float32)  # half precision has no room for a solver
-    before, after = before.to(precision), after.to(precision)
+    precision = torch.promote_types(cut.weight.dtype, torch.float32)  # half precision has no room for a solver
+    before, after = given.image.to(precision), given.changed.to(precision)
     keys = cut.keys(after)
     masks = given.masks.to(keys.device)
     if basis is None and rank is not None:
@@ -115,7 +111,7 @@ def pose(
 
 
 def quadratic(unknown: Tensor, matrix: Tensor) -> Tensor:
-    """The trace of Λ M Λᵀ, for Λ `(out, rank, kh, kw)` and M `(rank * kh * kw,) * 2`."""
+    """Compute the trace of Λ M Λᵀ, for Λ `(out, rank, kh, kw)` and M `(rank * kh * kw,) * 2`."""
     flat = unknown.flatten(1)
     return ((flat @ matrix.to(flat)) * flat).sum()
 
@@ -128,8 +124,7 @@ def solve_least_squares(problem: Problem, ridge: float = 1e-3) -> Tensor:
     """
     design, share = _system(problem)
     weight, size = share.sqrt()[:, None], design.shape[1]
-    wanted = rows(preactivation_target(problem) - problem.start, problem.cut.is_linear).double()
-    design, wanted = design * weight, wanted * weight
+    design, wanted = design * weight, _missing(problem, torch.zeros(problem.shape).to(problem.start)) * weight
     loading = ridge * design.square().sum() / size + torch.finfo(torch.float32).tiny
     if len(design) < size and problem.elsewhere is None:  # the same by way of the smaller system
         gram = design @ design.T
@@ -143,14 +138,20 @@ def solve_least_squares(problem: Problem, ridge: float = 1e-3) -> Tensor:
 
 
 def _system(problem: Problem) -> tuple[Tensor, Tensor]:
-    """The keys under the kernel's window, `(positions, rank * kh * kw)`, and the mask's share of each position."""
+    """Give the keys under the kernel's window, `(positions, rank * kh * kw)`, and the mask's share of each position."""
     design = problem.cut.windows(problem.coordinates)
     return design, problem.cut.shares(problem.share, problem.start).flatten().double()
 
 
+def _missing(problem: Problem, unknown: Tensor) -> Tensor:
+    """Compute what the layer's output on x' with Λ lacks of its target, `(positions, out)`."""
+    missing = preactivation_target(problem) - problem.start - problem.shift(unknown)
+    return rows(missing, problem.cut.is_linear).double()
+
+
 @torch.no_grad()
 def preactivation_target(problem: Problem) -> Tensor:
-    """What the layer's output on x' must be for the pre-activation to equal that of x.
+    """Compute what the layer's output on x' must be for the pre-activation to equal that of x.
 
     Up to the activation every channel is scaled and shifted only, so two evaluations tell both. A channel whose scale
     is nearly 0 cannot be steered and keeps its output.
@@ -163,18 +164,18 @@ def preactivation_target(problem: Problem) -> Tensor:
     return torch.where(steerable, (wanted - offset) / torch.where(steerable, scale, 1), start)
 
 
-def solve_l1(problem: Problem, steps: int = 200, rate: float = 0.25) -> tuple[Tensor, int, bool]:
+def solve_l1(problem: Problem, steps: int = 200) -> tuple[Tensor, int, bool]:
     """Minimise the objective over Λ by Adam, from the better of 0 and the least-squares solution.
 
-    A step is `rate` times how far a channel's output at the mask is from its target, over the norm of the keys there.
+    A step is a quarter of how far a channel's output at the mask is from its target, over the norm of the keys there.
     There are two rounds, of a third and of two thirds of `steps`; each measures that anew, and its rate falls along a
     cosine. Where the first gains less than 1 % the second takes steps of a tenth. Gives the best Λ met, the steps
     taken, and whether it converged: the second round lowered the loss by less than 1 %.
     """
-    squares = solve_least_squares(problem)
+    squares, rate, taken = solve_least_squares(problem), 0.25, 0
     with torch.no_grad():
         best = min(torch.zeros_like(squares), squares, key=lambda candidate: float(problem.objective(candidate)))
-        losses, taken = [float(problem.objective(best))], 0
+        losses = [float(problem.objective(best))]
     for length in (steps // 3, steps - steps // 3):
         if losses[-1] > 0:
             best, lowest = _descend(problem, best, length, rate)
@@ -184,7 +185,7 @@ def solve_l1(problem: Problem, steps: int = 200, rate: float = 0.25) -> tuple[Te
 
 
 def _descend(problem: Problem, best: Tensor, steps: int, rate: float) -> tuple[Tensor, float]:
-    """One round of `solve_l1` from Λ `best`: the best Λ met, and its loss."""
+    """Take one round of `solve_l1` from Λ `best`; give the best Λ met, and its loss."""
     lowest, (axes, unit) = float("inf"), _metric(problem, best)
     unknown = (best.flatten(1) @ axes / unit).requires_grad_()
     optimiser = torch.optim.Adam([unknown], lr=rate, eps=1e-12)  # gradients of a loss over many channels are small
@@ -204,16 +205,15 @@ def _descend(problem: Problem, best: Tensor, steps: int, rate: float) -> tuple[T
 
 @torch.no_grad()
 def _metric(problem: Problem, unknown: Tensor) -> tuple[Tensor, Tensor]:
-    """The axes of the keys at the mask `(rank * kh * kw,) * 2`, and what is missing there `(out, 1)`, as Λ counts it.
+    """Give the axes of the keys at the mask `(rank * kh * kw,) * 2`, and the size of a step in Λ `(out, 1)`.
 
-    What is missing is how far each channel's output is from its target, over the norm of the keys (root mean squares);
-    a channel that is nearer than the mean counts as the mean. Without that, or in steps that see the keys whitened, the
-    loss falls faster, and edits of the same cost elsewhere correct less. The keys of the whole space keep their axes.
+    That is how far each channel's output is from its target, over the norm of the keys (root mean squares); a channel
+    that is nearer than the mean counts as the mean. Without that, or in steps that see the keys whitened, the loss
+    falls faster, and edits of the same cost elsewhere correct less. The keys of the whole space keep their axes.
     """
     design, share = _system(problem)
     design = design * share.sqrt()[:, None]
-    missing = preactivation_target(problem) - problem.start - problem.shift(unknown)
-    squares = (rows(missing, problem.cut.is_linear).double().square() * share[:, None]).sum(dim=0)
+    squares = (_missing(problem, unknown).square() * share[:, None]).sum(dim=0)
     squares = squares.clamp_min(squares.mean()) / design.square().sum().clamp_min(torch.finfo(torch.float32).tiny)
     axes = torch.eye(design.shape[1]).to(design) if problem.basis is None else torch.linalg.eigh(design.T @ design)[1]
     return axes.to(unknown.dtype), squares.sqrt().clamp_min(1e-12)[:, None].to(unknown.dtype)
@@ -237,10 +237,9 @@ def rewrite(
 
     Args:
         classifier: the classifier; it is not changed.
-        layer: name, module, or a `Cut` of it (which saves tracing it again).
+        layer: name, module, or a `Cut` of it.
         exemplars: one or several; no labels are used.
         reference: images whose keys shall move least, their `SecondMoment` or `LayerKeys`; not needed with `rank=None`.
-            The second moment of images is cached, see `second_moments`.
         rank: of the change; None lifts the low-rank restriction ('-proj' in the paper's ablation).
         masked: constrain the values at the mask; False constrains those of the whole image ('-mask').
         objective: "l1", the paper's, or "least_squares" on the pre-activation, exact and in one solve.
@@ -251,77 +250,58 @@ def rewrite(
             keys under one kernel as unrelated.
         steps: of the optimiser, with "l1".
 
-    Returns an `Edit` with a `Record`, solved in float32 or better. Warns where nothing is missing at the mask. Raises
-    `ValueError` for a mask that covers no key, a rank that is too high, an unknown objective, a `Cut` of another
-    classifier, a weight below 0, or tokens whose places cannot be told.
+    Warns where nothing is missing at the mask. Raises `ValueError` for a mask that covers no key, a rank that is too
+    high, and other arguments that are none of the above.
     """
-    if objective not in OBJECTIVES:
-        raise ValueError(f"objective {objective!r}: expected one of {', '.join(OBJECTIVES)}")
+    exact = one_of(objective, OBJECTIVES, "objective") == "least_squares"
     steps, weight = check_number(steps, 0, None, "steps"), check_amount(reference_weight, "reference_weight", 0)
     cut = cut_at(classifier, layer, size_of(exemplars))
     exemplars = exemplars_at(cut, exemplars)
     needed = isinstance(reference, SecondMoment | LayerKeys) or (rank is not None and basis is None)
     moment = reference_moment(cut, reference) if needed else None
-    everyday = _everyday(cut, reference, moment, weight)
+    if weight and reference is None:
+        raise ValueError(f"reference_weight {weight} without reference: expected images, or a SecondMoment")
+    if weight and isinstance(reference, Images):
+        reference = LayerKeys(cut, spread(reference, SAMPLE))
     started = time.perf_counter()
     problem = pose(cut, exemplars, rank, masked, moment, basis)
-    looked_at = weight or problem.shape[1:].numel() <= LOOKED_AT
-    windows = everyday(problem.basis) if everyday and looked_at else None
+    windows = _everyday(problem, reference, moment) if weight or problem.shape[1:].numel() <= LOOKED_AT else None
     problem = replace(problem, elsewhere=weight * windows.cpu() if weight else None)
-    exact = objective == "least_squares"
     unknown, taken, converged = (solve_least_squares(problem), 1, True) if exact else solve_l1(problem, steps)
     seconds, fitted = time.perf_counter() - started, fits(problem, objective, unknown)
     if fitted[0] <= 1e-9 * float(problem.start.square().mean()):
         warnings.warn(
-            f"nothing is missing at the mask in {cut.layer!r}, so the edit changes nothing: x and x' are alike there, "
-            "or what follows scales no channel, such as a batch norm without running statistics (try another layer)",
+            f"nothing is missing at the mask in {cut.layer!r}: x and x' are alike there (try another layer), or what "
+            "follows scales no channel, as a batch norm without running statistics; the edit changes nothing",
             stacklevel=2,
         )
-    record = Record(objective, *fitted, taken, seconds, converged, **_movements(problem, unknown, windows))
-    return _as_edit(problem, unknown, moment, exemplars.masks, record)
+    change = Change(unknown.detach(), problem.basis)
+    movement = None if windows is None else _movement(problem, unknown, windows)
+    record = Record(objective, *fitted, taken, seconds, converged, movement, float(change.delta().norm()))
+    seen = problem.shift(change.left), cut.keys(problem.changed), exemplars.masks
+    return edit_of(cut, {f"{cut.layer}.weight": described(cut, change, *seen, moment)}, record)
 
 
-def _everyday(
-    cut: Cut,
-    reference: Reference | None,
-    moment: SecondMoment | None,
-    weight: float,
-) -> Callable[[Tensor | None], Tensor] | None:
-    """What tells how far a change along a basis moves reference keys: their windows, or their second moment alone."""
+def _everyday(problem: Problem, reference: Reference | None, moment: SecondMoment | None) -> Tensor | None:
+    """Say what a kernel sees of reference keys along the basis: their windows, or as much as their moment tells."""
     if isinstance(reference, LayerKeys):
-        return reference.windows
-    if weight and isinstance(reference, Images):
-        return LayerKeys(cut, spread(reference, SAMPLE)).windows
-    if weight and moment is None:
-        raise ValueError(f"reference_weight {weight} without reference: expected images, or a SecondMoment")
-    return None if moment is None else partial(windows_of, moment, kernel=cut.weight.shape[2:].numel())
+        return reference.windows(problem.basis)
+    return None if moment is None else windows_of(moment, problem.basis, problem.cut.weight.shape[2:].numel())
 
 
 @torch.no_grad()
-def _movements(problem: Problem, unknown: Tensor, windows: Tensor | None) -> dict[str, float]:
-    """How far Λ moves everyday outputs, as a share of how far it moves those at the mask (root mean squares); |ΔW|."""
-    found = {"weight_change": float(Change(unknown, problem.basis).delta().norm())}
-    if windows is not None:
-        design, share = _system(problem)
-        at_mask = quadratic(unknown, (design * share[:, None]).T @ design / share.sum())
-        found["reference_movement"] = float((quadratic(unknown, windows) / at_mask).clamp_min(0).sqrt())
-    return found
-
-
-@torch.no_grad()
-def _as_edit(problem: Problem, unknown: Tensor, moment: SecondMoment | None, masks: Tensor, record: Record) -> Edit:
-    """Wrap a solution with what is worth knowing about it."""
-    cut, keys = problem.cut, problem.cut.keys(problem.changed)
-    moved, change = problem.shift(unknown), Change(unknown.detach(), problem.basis)
-    return edit_of(cut, {f"{cut.layer}.weight": described(cut, change, moved, keys, masks, moment)}, record)
+def _movement(problem: Problem, unknown: Tensor, windows: Tensor) -> float:
+    """Say how far Λ moves everyday outputs, as a share of how far it moves those at the mask (root mean squares)."""
+    design, share = _system(problem)
+    at_mask = quadratic(unknown, (design * share[:, None]).T @ design / share.sum())
+    return float((quadratic(unknown, windows) / at_mask).clamp_min(0).sqrt())
 
 
 @torch.no_grad()
 def fits(problem: Problem, objective: str, unknown: Tensor) -> tuple[float, float]:
-    """How far the layer's values of x' are from those of x, without Λ and with `unknown` as Λ."""
+    """Measure how far the layer's values of x' are from those of x, without Λ and with `unknown` as Λ."""
     pair = torch.zeros_like(unknown), unknown
     if objective == "l1":
         return tuple(float(problem.l1(one)) for one in pair)
-    errors = [problem.start + problem.shift(one) - preactivation_target(problem) for one in pair]
-    weight = problem.cut.shares(problem.share, errors[0])
-    return tuple(float((e.square().mean(dim=problem.cut.channels) * weight).sum() / weight.sum()) for e in errors)
+    _, share = _system(problem)
+    return tuple(float(_missing(problem, one).square().mean(dim=1) @ share / share.sum()) for one in pair)

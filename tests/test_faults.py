@@ -1,41 +1,34 @@
 """Faults that are really produced: nothing finished is lost, nothing half-written is read, nothing hostile is run.
 
-Where a fault needs a process of its own (a kill, a quota, another user, no network) it is forked; it does no more than
-read and write there.
+Where a fault needs a process of its own (a kill, a quota) it is forked; it does no more than read and write there.
 """
 
-import ctypes
 import hashlib
 import http.server
-import json
 import os
 import pickle
 import resource
-import shutil
 import signal
 import struct
-import sys
 import tempfile
 import threading
 import time
 import zlib
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import TinyNet, make_exemplar
+from conftest import TinyNet
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from edittools import caching, edits, moments
-from edittools.baselines.finetuning import finetune
+from edittools import caching, moments
+from edittools.caching import cache_folder
 from edittools.classifiers import Classifier, fingerprint
-from edittools.cut import Cut
-from edittools.edits import Edit, applied_edits
-from edittools.images import cache_folder, load_image, save_image
+from edittools.edits import Change, Edit, applied_edits
+from edittools.images import load_image, save_image
 from edittools.lab.editor import MaskEditor
 from edittools.lab.views import PredictionView
 from edittools.moments import SecondMoment, second_moments
@@ -43,8 +36,6 @@ from edittools.probing import jobs
 from edittools.rewriting import rewrite
 from edittools.stories import photos
 from edittools.zoo import downloads
-
-FOLDER_OF_NOBODY = 65534
 
 
 def in_child(work, prepare=lambda: None):
@@ -73,35 +64,6 @@ def quota(size):
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
-def become_nobody():
-    """Give up root's rights, to which folders are never read-only."""
-    if os.geteuid() == 0:
-        os.setegid(FOLDER_OF_NOBODY)
-        os.seteuid(FOLDER_OF_NOBODY)
-
-
-def cut_the_network():
-    """Move this process to a network of its own, which has no connection at all."""
-    if ctypes.CDLL(None, use_errno=True).unshare(0x40000000):
-        raise PermissionError(ctypes.get_errno(), "unshare")
-
-
-@contextmanager
-def hearing_ctrl_c():
-    """Let SIGINT raise `KeyboardInterrupt`: a shell starts what runs in the background with that signal ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-@pytest.fixture(autouse=True)
-def ctrl_c():
-    with hearing_ctrl_c():
-        yield
-
-
 def files(folder):
     return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -116,28 +78,21 @@ def picture(tmp_path):
 
 @pytest.fixture
 def server(picture):
-    """A server on loopback whose answer is named by the path: good, truncated, corrupt, slow, cut, missing, broken."""
+    """A server on loopback whose answer is named by the path: good, corrupt, slow, cut, missing."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             served.append(self.path)
             kind = self.path.strip("/").removesuffix(".png")
-            if kind in ("missing", "broken"):
-                return self.send_error(404 if kind == "missing" else 503)
+            if kind == "missing":
+                return self.send_error(404)
             if kind == "slow":
                 return time.sleep(1.5)
-            body = {"corrupt": picture[:-9] + bytes(9), "truncated": picture[:99]}.get(kind, picture)
+            body = picture[:-9] + bytes(9) if kind == "corrupt" else picture
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(
-                body[:500]
-                if kind == "cut" or (first := served.count(self.path) == 1 and kind == "interrupted")
-                else body
-            )
-            if kind == "interrupted" and first:
-                self.wfile.flush()
-                os.kill(os.getpid(), signal.SIGINT)
+            self.wfile.write(body[:500] if kind == "cut" else body)
             if kind == "two":
                 time.sleep(0.2)
 
@@ -155,7 +110,7 @@ def server(picture):
 def cache(monkeypatch, tmp_path, server, picture):
     """A cache of its own, in which each kind of answer is a registered photo."""
     digest = hashlib.sha256(picture).hexdigest()
-    kinds = ("good", "truncated", "corrupt", "slow", "cut", "missing", "broken", "two", "interrupted")
+    kinds = ("good", "corrupt", "slow", "cut", "missing", "two")
     monkeypatch.setattr(downloads, "registry", lambda: {f"{k}.png": (digest, f"{server[0]}/{k}.png") for k in kinds})
     monkeypatch.setenv("EDITTOOLS_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("EDITTOOLS_PHOTOS", raising=False)
@@ -165,7 +120,7 @@ def cache(monkeypatch, tmp_path, server, picture):
 # --- downloads ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["truncated", "corrupt", "slow", "cut", "missing", "broken"])
+@pytest.mark.parametrize("kind", ["corrupt", "slow", "cut", "missing"])
 def test_a_download_that_fails_says_from_where_and_leaves_no_file(cache, monkeypatch, kind):
     patient = downloads.pooch.HTTPDownloader
     monkeypatch.setattr(downloads.pooch, "HTTPDownloader", lambda timeout: patient(timeout=min(timeout, 0.5)))
@@ -177,38 +132,11 @@ def test_a_download_that_fails_says_from_where_and_leaves_no_file(cache, monkeyp
 
 
 def test_two_processes_fill_one_cache(cache, picture):
-    reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
-        try:
-            os.write(writing, photos.photo("two.png").read_bytes())
-        finally:
-            os._exit(0)
-    os.close(writing)
-    ours = photos.photo("two.png").read_bytes()
-    with os.fdopen(reading, "rb") as pipe:
-        theirs = pipe.read()
-    os.waitpid(child, 0)
-    assert ours == theirs == picture and files(cache) == {"two.png": picture}
-
-
-def test_an_interrupted_download_leaves_no_file_and_the_next_one_works(cache, server, picture):
-    with pytest.raises(KeyboardInterrupt):
-        photos.photo("interrupted.png")
-        time.sleep(5)  # the signal may come a moment after the connection is closed
-    assert files(cache) == {}
-    assert photos.photo("interrupted.png").read_bytes() == picture
-
-
-def test_without_any_network_what_is_in_the_cache_still_works(cache, picture):
-    photos.photo("good.png")
-    said, _ = in_child(
-        lambda: (photos.photo("good.png").read_bytes() == picture, photos.photo("two.png")), cut_the_network
-    )
-    if said.startswith("PermissionError"):
-        pytest.skip(f"this machine lets no process give up its network: {said}")
-    assert "FileNotFoundError: 'two.png' is not on this machine and could not be downloaded" in said
-    assert "etwork is unreachable" in said and "EDITTOOLS_PHOTOS" in said
+        os._exit(photos.photo("two.png").read_bytes() != picture)
+    assert photos.photo("two.png").read_bytes() == picture
+    assert os.waitpid(child, 0)[1] == 0 and files(cache) == {"two.png": picture}
 
 
 # --- writing -----------------------------------------------------------------------------------------------------
@@ -239,20 +167,6 @@ def test_a_process_killed_while_it_writes_the_cache_leaves_nothing_that_is_read(
     assert not calls
 
 
-def test_two_processes_fill_one_cache_of_second_moments(tiny, photos32, tmp_path):
-    child = os.fork()
-    if child == 0:
-        try:
-            torch.set_num_threads(1)
-            second_moments(tiny, ["conv1", "conv2"], photos32, cache=tmp_path)
-        finally:
-            os._exit(0)
-    ours = second_moments(tiny, ["conv1", "conv2"], photos32, cache=tmp_path)
-    os.waitpid(child, 0)
-    kept = second_moments(tiny, ["conv1", "conv2"], photos32, cache=tmp_path)
-    assert all(torch.allclose(ours[name].matrix, kept[name].matrix) for name in ours) and len(files(tmp_path)) == 2
-
-
 def test_on_a_full_disk_the_old_file_stays_and_the_error_comes_through(edit, photos32, tmp_path):
     edit.save(tmp_path / "edit.safetensors")
     save_image(tmp_path / "image.png", photos32[0])
@@ -267,27 +181,6 @@ def test_on_a_full_disk_the_old_file_stays_and_the_error_comes_through(edit, pho
         assert files(tmp_path) == before
 
 
-def test_on_a_full_disk_second_moments_are_given_all_the_same_with_a_warning(tiny, photos32, tmp_path):
-    def work():
-        with pytest.warns(UserWarning, match=r"could not be kept in .*File too large"):
-            return second_moments(tiny, ["conv1"], photos32, cache=tmp_path)["conv1"].count
-
-    said, _ = in_child(work, lambda: quota(100))
-    assert said == str(second_moments(tiny, ["conv1"], photos32, cache="")["conv1"].count)
-    assert files(tmp_path) == {}
-
-
-def test_on_a_full_disk_a_sweep_keeps_what_was_finished_and_resumes(tmp_path):
-    work = lambda number: [{"number": number, "text": "x" * (600 if number == 3 else 50)}]  # noqa: E731
-    todo = {f"job {i}": i for i in range(6)}
-    said, _ = in_child(lambda: jobs.run(work, todo, tmp_path / "store"), lambda: quota(300))
-    assert "File too large" in said
-    assert len(list((tmp_path / "store").iterdir())) == 3
-    seen = []
-    table = jobs.run(lambda n: seen.append(n) or work(n), todo, tmp_path / "store")
-    assert table.number.tolist() == list(range(6)) and seen == [3, 4, 5]
-
-
 def test_on_a_full_disk_a_download_is_refused_and_leaves_no_file(cache):
     cache.mkdir(parents=True)
     said, _ = in_child(lambda: photos.photo("good.png"), lambda: quota(2000))
@@ -295,110 +188,37 @@ def test_on_a_full_disk_a_download_is_refused_and_leaves_no_file(cache):
     assert files(cache) == {}
 
 
-def test_in_a_read_only_folder_what_is_there_works_and_what_cannot_be_written_says_so(
-    cache, tiny, edit, photos32, picture, monkeypatch
-):
-    folder = Path(tempfile.mkdtemp(dir="/tmp"))  # which another user may enter
-    try:
-        (folder / "good.png").write_bytes(picture)
-        folder.chmod(0o555)
-        known = second_moments(tiny, ["conv1"], photos32, cache="")["conv1"].count
-        said, _ = in_child(lambda: os.access(folder, os.W_OK, effective_ids=True), become_nobody)
-        if said != "False":
-            pytest.skip(f"no user here to whom a folder is read-only: {said}")
-
-        def measured():
-            with pytest.warns(UserWarning, match="could not be kept in .*Permission denied"):
-                return second_moments(tiny, ["conv1"], photos32, cache=folder)["conv1"].count
-
-        monkeypatch.setenv("EDITTOOLS_PHOTOS", str(folder))
-        assert in_child(lambda: photos.photo("good.png"), become_nobody)[0] == str(folder / "good.png")
-        monkeypatch.delenv("EDITTOOLS_PHOTOS")
-        monkeypatch.setenv("EDITTOOLS_CACHE", str(folder))
-        assert in_child(measured, become_nobody)[0] == str(known)
-        assert "Permission denied" in in_child(lambda: photos.photo("good.png"), become_nobody)[0]
-        assert "Permission denied" in in_child(lambda: edit.save(folder / "e.safetensors"), become_nobody)[0]
-        assert files(folder) == {"good.png": picture}
-    finally:
-        folder.chmod(0o755)
-        shutil.rmtree(folder)
-
-
 # --- Ctrl-C ------------------------------------------------------------------------------------------------------
-
-
-def test_ctrl_c_is_heard_where_the_tests_were_started_with_it_ignored():
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell starts what runs in the background
-    with hearing_ctrl_c(), pytest.raises(KeyboardInterrupt):
-        press_ctrl_c()
-    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-
-
-def press_ctrl_c(*args):
-    os.kill(os.getpid(), signal.SIGINT)
-    time.sleep(1)
 
 
 def test_ctrl_c_in_a_sweep_keeps_the_finished_jobs_and_the_next_run_goes_on(tmp_path):
     todo, seen = {f"job {i}": i for i in range(5)}, []
-    with pytest.raises(KeyboardInterrupt):
-        jobs.run(lambda n: press_ctrl_c() if n == 3 else [{"n": n}], todo, tmp_path / "store.jsonl")
-    table = jobs.run(lambda n: seen.append(n) or [{"n": n}], todo, tmp_path / "store.jsonl")
-    assert seen == [3, 4] and table.n.tolist() == [0, 1, 2, 3, 4]
 
-
-@pytest.mark.parametrize(
-    "call",
-    [
-        lambda classifier, exemplar: finetune(classifier, "conv1", exemplar, scope="global", steps=10**7),
-        lambda classifier, exemplar: rewrite(
-            classifier, "conv1", exemplar, SecondMoment(torch.eye(8).double(), 9), steps=10**7
-        ),
-    ],
-    ids=["fine-tuning", "rewriting"],
-)
-def test_ctrl_c_in_training_leaves_the_classifier_as_it_was(tiny, exemplar, call):
-    Cut(tiny, "conv1")  # exported before the key is pressed
-    tiny.model.norm.train()
-    mark, modes = fingerprint(tiny), [module.training for module in tiny.modules()]
-    timer = threading.Timer(0.5, press_ctrl_c)
-    with pytest.raises(KeyboardInterrupt):
-        timer.start()
-        call(tiny, exemplar)
-    timer.join()
-    assert fingerprint(tiny) == mark and [module.training for module in tiny.modules()] == modes
-    assert all(parameter.grad is None for parameter in tiny.parameters())
-
-
-def test_ctrl_c_while_second_moments_are_measured_leaves_no_hook_and_no_file(tiny, photos32, tmp_path):
-    hook = tiny.model.head.register_forward_hook(press_ctrl_c)
-    with pytest.raises(KeyboardInterrupt):
-        second_moments(tiny, ["conv1"], photos32, cache=tmp_path)
-    hook.remove()
-    assert not any(module._forward_hooks or module._forward_pre_hooks for module in tiny.modules())
-    assert files(tmp_path) == {}
-
-
-@pytest.mark.parametrize("line", range(12))
-def test_ctrl_c_at_any_line_of_applying_or_undoing_leaves_the_weights_bit_for_bit(tiny, edit, line):
-    mark, count = fingerprint(tiny), iter(range(100))
-
-    def watch(frame, event, arg):
-        if frame.f_code is not edits._settle.__code__:
-            return None
-        if event == "line" and next(count) == line:
+    def work(number):
+        seen.append(number)
+        if seen == [0, 1, 2, 3]:
             raise KeyboardInterrupt
-        return watch
+        return [{"n": number}]
 
-    old = sys.gettrace()
     with pytest.raises(KeyboardInterrupt):
-        sys.settrace(watch)
-        try:
-            with edit.applied(tiny):
-                pass
-        finally:
-            sys.settrace(old)
-    assert fingerprint(tiny) == mark and applied_edits(tiny) == ()
+        jobs.run(work, todo, tmp_path / "store")
+    assert jobs.run(work, todo, tmp_path / "store").n.tolist() == [0, 1, 2, 3, 4] and seen == [0, 1, 2, 3, 3, 4]
+
+
+@pytest.mark.parametrize("at", [1, 3], ids=["applying", "undoing"])
+def test_ctrl_c_half_way_leaves_the_weights_bit_for_bit(tiny, edit, monkeypatch, at):
+    both, mark = edit + Edit({"conv1.bias": Change(torch.ones(12))}, edit.fingerprint), fingerprint(tiny)
+    copy, copied = torch.Tensor.copy_, []
+
+    def interrupted(*given):
+        copied.append(copy(*given))
+        if len(copied) == at:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch.Tensor, "copy_", interrupted)
+    with pytest.raises(KeyboardInterrupt), both.applied(tiny):
+        pass
+    assert len(copied) > at and fingerprint(tiny) == mark and applied_edits(tiny) == ()
 
 
 # --- hostile files and names -------------------------------------------------------------------------------------
@@ -427,44 +247,29 @@ def test_a_pickle_in_place_of_an_edit_or_of_weights_is_not_executed(tiny, tmp_pa
     assert not HIT.exists()
 
 
-def _with_header(path, header, body=b""):
-    text = header if isinstance(header, bytes) else json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(text)) + text + body)
-    return path
+LIES = {"longer than the file": lambda raw: struct.pack("<Q", 2**40) + raw[8:], "cut off": lambda raw: raw[:-20]}
 
 
-TENSOR = {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}
-LYING_HEADERS = {
-    "longer than the file": lambda p: p.write_bytes(struct.pack("<Q", 2**40) + b"{}"),
-    "no JSON": lambda p: _with_header(p, b"{no json"),
-    "data beyond the file": lambda p: _with_header(p, {"a/left": TENSOR | {"data_offsets": [0, 10**9]}}, bytes(16)),
-    "a shape of more than the data": lambda p: _with_header(p, {"a/left": TENSOR | {"shape": [10**9]}}, bytes(16)),
-    "overlapping data": lambda p: _with_header(p, {"a": TENSOR, "b": TENSOR}, bytes(16)),
-    "an unknown type": lambda p: _with_header(p, {"a/left": TENSOR | {"dtype": "PICKLE"}}, bytes(16)),
-    "no metadata": lambda p: _with_header(p, {"a/left": TENSOR}, bytes(16)),
-}
-
-
-@pytest.mark.parametrize("lie", LYING_HEADERS)
-def test_a_header_that_lies_is_refused_by_name(tiny, tmp_path, lie):
-    LYING_HEADERS[lie](tmp_path / "edit.safetensors")
+@pytest.mark.parametrize("lie", LIES)
+def test_a_header_that_lies_is_refused_by_name(edit, tmp_path, lie):
+    edit.save(tmp_path / "edit.safetensors")
+    raw = (tmp_path / "edit.safetensors").read_bytes()
+    (tmp_path / "edit.safetensors").write_bytes(LIES[lie](raw))
     with pytest.raises(ValueError, match=r"edit.safetensors' is no edit saved by edittools"):
-        Edit.load(tmp_path / "edit.safetensors", tiny)
+        Edit.load(tmp_path / "edit.safetensors")
 
 
 DAMAGES = {
     "NaN": (lambda tensors, header: tensors["conv1.weight/left"].fill_(float("nan")), "NaN"),
-    "infinite": (lambda tensors, header: tensors["conv1.weight/right"].fill_(float("inf")), "NaN, infinite"),
     "ranks that differ": (lambda tensors, header: tensors.update({"conv1.weight/right": torch.ones(3, 8)}), "factors"),
     "another shape": (
         lambda tensors, header: tensors.update({"conv1.weight/right": torch.ones(1, 9)}),
-        r"shape \(12, 9, 3, 3\), here \(12, 8, 3, 3\)",
+        r"shape \(12, 9, 3, 3\), this TinyNet has \(12, 8, 3, 3\)",
     ),
     "whole numbers": (
         lambda tensors, header: tensors.update({"conv1.weight/left": torch.ones(12, 1, 3, 3).long()}),
         "whole numbers",
     ),
-    "another model": (lambda tensors, header: header.update(fingerprint="0" * 64), "fingerprint 000000000000"),
     "a parameter that is none": (
         lambda tensors, header: header.update(numbers=header["numbers"].replace("conv1.weight", "../etc/passwd")),
         "etc/passwd",
@@ -498,7 +303,7 @@ def _png_that_claims(width, height):
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(999))) + chunk(b"IEND", b"")
 
 
-@pytest.mark.parametrize("side", [12_000, 50_000, 2**31 - 1])
+@pytest.mark.parametrize("side", [12_000, 2**31 - 1])
 def test_an_image_bomb_is_refused_before_it_takes_memory(tmp_path, side):
     (tmp_path / "bomb.png").write_bytes(_png_that_claims(side, side))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -507,10 +312,7 @@ def test_an_image_bomb_is_refused_before_it_takes_memory(tmp_path, side):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kilobytes
 
 
-NAMES = ("<img src=x onerror=alert(1)>", "two\nlines", "../../up", "$x^2$", "a" * 500, "\x00\u202e")
-
-
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["<img src=x onerror=alert(1)>", "../../up", "\x00\u202e"])
 def test_a_strange_class_or_mask_name_is_shown_as_text_and_written_nowhere(name, photos32, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     classifier = Classifier(TinyNet(), [f"{name}{i}" for i in range(5)], size=32)
@@ -536,9 +338,7 @@ def test_a_registered_name_cannot_leave_the_cache(cache, server, name, monkeypat
     assert server[1] == [] and not (cache_folder() / "up.png").exists()
 
 
-def test_an_edit_changes_what_its_names_say_and_no_attribute_beside(tiny):
-    """A name is looked up among parameters only, never as an attribute path."""
-    hostile = Edit({"norm.running_mean": edits.Change(torch.ones(8))}, fingerprint(tiny.model))
-    with pytest.raises(ValueError, match=r"'norm.running_mean', which TinyNet has not"):
+def test_an_edit_changes_parameters_and_no_attribute_beside(tiny):
+    hostile = Edit({"norm.running_mean": Change(torch.ones(8))}, fingerprint(tiny.model))
+    with pytest.raises(ValueError, match=r"'norm.running_mean' of shape \(8,\), this TinyNet has none"):
         hostile.apply_(tiny)
-    assert make_exemplar().mask.any() and applied_edits(tiny) == ()

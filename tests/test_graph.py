@@ -19,9 +19,8 @@ from conftest import TinyNet, make_exemplar, randomise_norms
 from torch import nn
 from torch.nn.utils import parametrizations, spectral_norm, weight_norm  # the last two are of hooks
 
-from edittools.caching import identify_network
 from edittools.choosing.states import CachedStates
-from edittools.classifiers import Classifier
+from edittools.classifiers import Classifier, identify_network
 from edittools.cut import Cut, cut_all, editable_layers, mask_at, prefixes
 from edittools.edits import Change, Edit, edit_of
 from edittools.graph import _said_when_slow, identity, program_of

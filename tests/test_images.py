@@ -1,5 +1,3 @@
-import re
-
 import numpy as np
 import pytest
 import torch
@@ -7,13 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from edittools.exemplars import Exemplar, stack
+from edittools.exemplars import Exemplar
 from edittools.images import (
     LabelledImages,
     LazyImages,
-    atomic_path,
-    check_image,
-    check_mask,
     load_image,
     load_mask,
     save_image,
@@ -30,14 +25,11 @@ def _write(path, array, **options):
 RAMP = np.linspace(0, 255, 12).astype(np.uint8).reshape(3, 4)
 
 
-def test_an_rgb_file_is_loaded_as_it_is(tmp_path):
+def test_an_rgb_file_is_loaded_as_it_is_and_a_grey_one_as_three_equal_channels(tmp_path):
     pixels = np.arange(36, dtype=np.uint8).reshape(3, 4, 3)
     image = load_image(_write(tmp_path / "a.png", pixels))
     assert image.shape == (3, 3, 4) and image.dtype == torch.float32
     assert torch.equal((image * 255).round().byte(), torch.from_numpy(pixels).permute(2, 0, 1))
-
-
-def test_a_grey_file_becomes_three_equal_channels(tmp_path):
     image = load_image(_write(tmp_path / "grey.png", RAMP))
     assert torch.equal(image[0], image[1]) and torch.equal((image[0] * 255).round().byte(), torch.from_numpy(RAMP))
 
@@ -50,25 +42,17 @@ def test_a_16_bit_file_keeps_its_range_also_where_it_is_dark(tmp_path, most):
     assert torch.equal(load_mask(path), torch.from_numpy(deep > 32767).float())
 
 
-def test_a_file_of_floats_is_taken_in_0_to_1_and_refused_beyond(tmp_path):
-    image = load_image(_write(tmp_path / "float.tiff", RAMP.astype(np.float32) / 255))
-    assert torch.equal((image[0] * 255).round().byte(), torch.from_numpy(RAMP))
-    path = _write(tmp_path / "beyond.tiff", RAMP.astype(np.float32))
-    with pytest.raises(ValueError, match=r"beyond.tiff' has pixels from 0 to 255 of white: expected 8 or 16 bits"):
-        load_image(path)
+def test_a_file_of_floats_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"float.tiff' holds pixels of kind 'F': expected 8 or 16 bits"):
+        load_image(_write(tmp_path / "float.tiff", RAMP.astype(np.float32)))
 
 
-def test_what_is_transparent_is_no_part_of_a_mask(tmp_path):
-    ink = np.full((4, 4, 4), 255, np.uint8)
-    ink[1:, :, 3] = 0
-    assert load_mask(_write(tmp_path / "ink.png", ink)).mean() == 0.25
-
-
-def test_transparency_is_laid_over_white(tmp_path):
+def test_transparency_is_laid_over_white_and_is_no_part_of_a_mask(tmp_path):
     pixels = np.zeros((2, 2, 4), np.uint8)
-    pixels[0, 0] = (255, 0, 0, 255)
-    image = load_image(_write(tmp_path / "clear.png", pixels))
-    assert image[:, 0, 0].tolist() == [1, 0, 0] and image[:, 1, 1].tolist() == [1, 1, 1]
+    pixels[0, 0] = (255, 255, 0, 255)
+    path = _write(tmp_path / "clear.png", pixels)
+    assert load_image(path)[:, 0, 0].tolist() == [1, 1, 0] and load_image(path)[:, 1, 1].tolist() == [1, 1, 1]
+    assert load_mask(path).tolist() == [[1, 0], [0, 0]]
 
 
 def test_exif_orientation_is_applied(tmp_path):
@@ -89,71 +73,10 @@ def test_with_a_size_the_short_side_is_resized_and_the_centre_kept(tmp_path):
     assert image[:, :, 13:15].mean() > 0.9 and image[:, :, :8].mean() < 0.05
 
 
-@pytest.mark.parametrize("content", [b"", b"not an image", "truncated"])
-def test_a_broken_file_is_named_in_the_error(tmp_path, content):
-    path = tmp_path / "broken.jpg"
-    _write(path, np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8))
-    path.write_bytes(path.read_bytes()[:300] if content == "truncated" else content)
-    with pytest.raises(ValueError, match=r"broken.jpg' is not a readable image"):
-        load_image(path)
-    with pytest.raises(FileNotFoundError):
-        load_image(tmp_path / "absent.jpg")
-
-
-@pytest.mark.parametrize(
-    ("image", "error", "words"),
-    [
-        (np.zeros((3, 4, 4)), TypeError, "image is a ndarray"),
-        (torch.zeros(4, 4), ValueError, r"image of shape \(4, 4\): expected \(3, H, W\)"),
-        (torch.zeros(4, 4, 3), ValueError, r"of shape \(4, 4, 3\)"),
-        (torch.zeros(3, 4, 4, dtype=torch.uint8), TypeError, "holds torch.uint8: expected float"),
-        (torch.full((3, 4, 4), float("nan")), ValueError, "NaN"),
-        (torch.full((3, 4, 4), 255.0), ValueError, "pixels from 255 to 255: expected"),
-        (torch.full((3, 4, 4), -1.0), ValueError, "pixels from -1 to -1"),
-    ],
-)
-def test_what_is_no_image_is_refused(image, error, words):
-    with pytest.raises(error, match=words):
-        check_image(image)
-    with pytest.raises(error):
-        Exemplar(image, image, torch.ones(4, 4))
-
-
-@pytest.mark.parametrize(
-    ("mask", "error", "words"),
-    [
-        (np.ones((4, 4)), TypeError, "the mask is a ndarray"),
-        (torch.zeros(4, 4), ValueError, "the mask is empty"),
-        (torch.ones(1, 4, 4), ValueError, r"mask of shape \(1, 4, 4\): expected \(H, W\)"),
-        (torch.ones(4, 5), ValueError, r"mask of shape \(4, 5\) does not fit the image \(3, 4, 4\): expected \(4, 4\)"),
-        (torch.full((4, 4), 0.5), ValueError, "values .0.5.*expected 0 and 1 only"),
-        (torch.full((4, 4), 255.0), ValueError, "expected 0 and 1 only"),
-        (torch.full((4, 4), float("nan")), ValueError, "expected 0 and 1 only"),
-    ],
-)
-def test_what_is_no_mask_is_refused(mask, error, words):
-    with pytest.raises(error, match=words):
-        check_mask(mask, torch.zeros(3, 4, 4))
-    with pytest.raises(error, match=words):
-        Exemplar(torch.zeros(3, 4, 4), torch.zeros(3, 4, 4), mask)
-
-
-def test_masks_of_other_number_types_are_taken():
-    for dtype in (torch.bool, torch.uint8, torch.float64):
-        assert (
-            Exemplar(torch.zeros(3, 4, 4), torch.zeros(3, 4, 4), torch.ones(4, 4, dtype=dtype)).mask.dtype
-            == torch.float32
-        )
-
-
-def test_x_and_x_prime_of_different_sizes_are_refused():
-    with pytest.raises(ValueError, match=r"x of shape \(3, 4, 4\), x' of \(3, 4, 5\)"):
-        Exemplar(torch.zeros(3, 4, 4), torch.zeros(3, 4, 5), torch.ones(4, 4))
-    a, b = (Exemplar(torch.zeros(3, n, n), torch.zeros(3, n, n), torch.ones(n, n)) for n in (4, 5))
-    with pytest.raises(ValueError, match=r"different sizes \[\(4, 4\), \(5, 5\)\]"):
-        stack([a, b])
-    with pytest.raises(TypeError, match="Tensor is no Exemplar"):
-        stack([torch.zeros(3)])
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.float64])
+def test_masks_of_other_number_types_are_taken(dtype):
+    exemplar = Exemplar(torch.zeros(3, 4, 4), torch.zeros(3, 4, 4), torch.ones(4, 4, dtype=dtype))
+    assert exemplar.mask.dtype == torch.float32
 
 
 @settings(max_examples=25, deadline=None)
@@ -183,15 +106,6 @@ def test_images_survive_a_file(tmp_path):
     assert torch.allclose(load_image(tmp_path / "a.png"), image)
 
 
-def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path):
-    path = tmp_path / "a.txt"
-    path.write_text("old")
-    with pytest.raises(KeyboardInterrupt), atomic_path(path) as temporary:
-        temporary.write_text("half")
-        raise KeyboardInterrupt
-    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
-
-
 def test_lazy_images_are_the_files_and_a_set_of_them_behaves_like_a_tensor(tmp_path):
     paths = [_write(tmp_path / f"{i}.png", np.full((16, 16, 3), 20 * i, np.uint8)) for i in range(7)]
     lazy = LabelledImages(LazyImages(paths, 8), torch.arange(7) % 3, "abc", tuple(map(str, range(7))))
@@ -200,49 +114,11 @@ def test_lazy_images_are_the_files_and_a_set_of_them_behaves_like_a_tensor(tmp_p
     for some in (lazy.subset([4, 1]), eager.subset([4, 1])):
         assert some.names == ("4", "1") and some.labels.tolist() == [1, 1]
         assert torch.allclose(some.images[0], torch.full((3, 8, 8), 80 / 255))
-    assert [len(labels) for _, labels in lazy.batches(3)] == [3, 3, 1]
 
 
-INDICES = [
-    3,
-    -2,
-    np.int64(4),
-    np.int32(-7),
-    torch.tensor(2),
-    slice(2, 5),
-    slice(None, None, 3),
-    slice(5, 2),
-    [4, 1],
-    [-1, 0, 0],
-    range(1, 4),
-    np.array([6, 2]),
-    torch.tensor([0, -3]),
-    [],
-    torch.tensor([], dtype=torch.long),
-    [True, False, True, False, False, False, True],
-    np.arange(7) % 2 == 0,
-    torch.arange(7) > 4,
-    [False] * 7,
-]
-BAD_INDICES = [
-    7,
-    -8,
-    [0, 7],
-    [True, False],
-    np.ones(6, bool),
-    torch.ones(8, dtype=torch.bool),
-    torch.zeros(0, dtype=torch.bool),
-    1.0,
-    [0.5],
-    "3",
-    None,
-    True,
-    [[0, 1]],
-    torch.zeros(7, 7, dtype=torch.bool),
-    (0, 1),
-    (slice(None), 0),
-    ...,
-]
+INDICES = [3, np.int64(-7), torch.tensor(2), slice(None, None, 3), slice(5, 2), [4, 1], [-1, 0, 0], range(1, 4), []]
+INDICES += [np.array([6, 2]), torch.tensor([0, -3]), np.arange(7) % 2 == 0, torch.arange(7) > 4, [False] * 7]
+BAD_INDICES = [7, -8, [0, 7], [True, False], np.ones(6, bool), torch.zeros(0, dtype=torch.bool), 1.0, (0, 1)]
 
 
 @pytest.fixture(scope="module")
@@ -263,12 +139,9 @@ def test_lazy_images_give_for_any_index_what_a_tensor_gives(lazy, index):
 
 
 @pytest.mark.parametrize("index", BAD_INDICES, ids=repr)
-def test_an_index_that_names_no_images_is_quoted(lazy, index):
-    with pytest.raises(IndexError, match=re.escape(f"index {index!r}: expected")):
+def test_an_index_that_names_no_images_is_refused(lazy, index):
+    with pytest.raises(IndexError):
         lazy[index]
-    if not isinstance(index, tuple):
-        with pytest.raises(IndexError, match="from -7 to 6, a slice, or 7 booleans"):
-            LabelledImages(torch.zeros(7, 3, 2, 2), torch.arange(7), "abcdefg").subset(index)
 
 
 @settings(max_examples=30, deadline=None)
@@ -280,15 +153,3 @@ def test_a_split_is_stratified_complete_and_reproducible(labels, fraction, seed)
     assert abs(int(chosen.sum()) - fraction * len(labels)) <= 1
     for label in labels.unique():
         assert abs(int(chosen[labels == label].sum()) - fraction * int((labels == label).sum())) <= 1
-
-
-def test_labels_that_do_not_fit_are_refused():
-    images = torch.zeros(3, 3, 4, 4)
-    with pytest.raises(ValueError, match=r"3 images with labels of shape \(2,\)"):
-        LabelledImages(images, torch.zeros(2).long(), "ab")
-    with pytest.raises(ValueError, match="labels from 0 to 2: expected 0 to 1"):
-        LabelledImages(images, torch.tensor([0, 1, 2]), "ab")
-    with pytest.raises(ValueError, match="3 images with 1 names"):
-        LabelledImages(images, torch.tensor([0, 1, 1]), "ab", ("x",))
-    with pytest.raises(ValueError, match="split fraction 1.5"):
-        LabelledImages(images, torch.tensor([0, 1, 1]), "ab").split(1.5)

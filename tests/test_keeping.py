@@ -62,14 +62,10 @@ def test_windows_are_what_unfolding_the_keys_gives(tiny, photos32, layer):
 
 def test_windows_along_several_bases_in_turn_are_each_their_own(tiny, photos32):
     cut = Cut(tiny, "conv1")
-    bases = torch.eye(cut.weight.shape[1]).split(1)
-    keys, known = LayerKeys(cut, photos32[:6]), {}
-    for number in (0, 1, 0, 2, 3, 4, 5, 0, 1):
-        found = keys.windows(bases[number].clone())
-        alone = known.setdefault(number, LayerKeys(cut, photos32[:6]).windows(bases[number]))
-        assert torch.equal(found, alone)
-    assert keys.windows(bases[1]) is found  # a basis that was met lately is not gone through again
-    assert not torch.equal(known[0], known[1])
+    bases, keys = torch.eye(cut.weight.shape[1]).split(1), LayerKeys(cut, photos32[:6])
+    alone = [LayerKeys(cut, photos32[:6]).windows(basis) for basis in bases]
+    assert all(torch.equal(keys.windows(bases[i].clone()), alone[i]) for i in (0, 1, 0, 2, 3, 4, 5, 0, 1))
+    assert keys.windows(bases[1]) is keys.windows(bases[1])  # a basis that was met lately is not gone through again
 
 
 def test_a_second_moment_alone_takes_the_keys_under_a_window_as_unrelated(tiny, photos32):
@@ -149,24 +145,6 @@ def test_a_record_says_how_far_everyday_outputs_move(tiny, photos32, exemplar):
     everyday = (_moved(tiny, edit, photos32[:20]) / at_mask) ** 0.5
     assert record.reference_movement == pytest.approx(everyday, rel=1e-3)
     assert record.weight_change == pytest.approx(float(change.delta().norm()), rel=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"reference_weight": float("nan")}, "reference_weight nan: expected a finite number"),
-        ({"reference": None, "rank": None, "reference_weight": 1.0}, "reference_weight 1.0 without reference"),
-    ],
-)
-def test_what_shall_stay_is_checked(tiny, photos32, exemplar, options, words):
-    given = {"reference": photos32[:20]} | EXACT | options
-    with pytest.raises(ValueError, match=words):
-        rewrite(tiny, "conv1", exemplar, **given)
-
-
-def test_keys_of_another_layer_are_refused(tiny, photos32, exemplar):
-    with pytest.raises(ValueError, match="keys at 'conv2' of Classifier.* for 'conv1'"):
-        rewrite(tiny, "conv1", exemplar, LayerKeys(Cut(tiny, "conv2"), photos32[:4]), **EXACT)
 
 
 def test_the_most_that_may_break_is_what_the_exact_limit_allows():
@@ -294,11 +272,6 @@ def test_repair_proposes_the_later_half_of_the_convolutions(story):
     assert proposed and all("mlp" in layer or "head" in layer for layer in proposed)
 
 
-def test_repair_gives_the_same_edit_again(story, call, fix):
-    again = repair(story.classifier, story.exemplars["car 1"], baselines=False, **call)
-    assert fix.edit._is(again.edit) and list(again.table.index) == ["edit"]
-
-
 def test_the_costs_of_a_repair_are_those_that_its_bound_counted(fix):
     trials, keep, costs = fix.methods["edit"].trials, fix.protocol.states["keep"], fix.costs()
     losses = trials.losses.map(lambda one: float(one.mean()))
@@ -369,7 +342,7 @@ def test_repair_takes_labels_into_other_classes_by_name(story, call, fix):
     failing, names = call["failing"], story.classifier.classes[::-1]
     turned = LabelledImages(failing.images, len(names) - 1 - failing.labels, names)
     again = repair(story.classifier, story.exemplars["car 1"], **call | {"failing": turned, "baselines": False})
-    assert again.table.loc["edit"].equals(fix.table.loc["edit"])
+    assert again.edit.digest == fix.edit.digest and again.table.loc["edit"].equals(fix.table.loc["edit"])
     strange = LabelledImages(failing.images, torch.zeros(len(failing)).long(), ["hovercraft"])
     with pytest.raises(ValueError, match="failing: no class 'hovercraft'.*expected names of the classifier's classes"):
         repair(story.classifier, story.exemplars["car 1"], **call | {"failing": strange})

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import torch
-from conftest import needs_photos
 from draw_masks import MASKS, SIZE, drawn, outlines
 from PIL import Image
 
@@ -30,13 +29,6 @@ def test_a_mask_is_what_its_outline_draws(name):
     assert differ.sum() <= 10  # Pillow's versions may round an edge differently
 
 
-@pytest.mark.parametrize("name", outlines())
-def test_corners_lie_in_the_picture(name):
-    for polygon in outlines()[name]:
-        [corners] = polygon.values()
-        assert len(corners) >= 3 and all(0 <= value <= SIZE for corner in corners for value in corner)
-
-
 def test_a_rectangle_with_a_hole_is_drawn_to_the_pixel():
     def box(x0, y0, x1, y1):
         return [[x0, y0], [x1, y0], [x1, y1], [x0, y1]]
@@ -49,12 +41,6 @@ def test_a_rectangle_with_a_hole_is_drawn_to_the_pixel():
     assert torch.equal(drawn([{"add": box(10, 20, 100.2, 60.4)}, {"remove": box(50.2, 30, 69.8, 40)}]), expected)
 
 
-def test_polygons_are_drawn_in_their_order():
-    corners = [[0, 0], [224, 0], [224, 224]]
-    assert drawn([{"add": corners}, {"remove": corners}]).sum() == 0
-    assert drawn([{"remove": corners}, {"add": corners}]).mean() == pytest.approx(0.5, abs=0.01)
-
-
 def test_an_unknown_kind_of_polygon_is_named():
     with pytest.raises(ValueError, match="'subtract': expected 'add' or 'remove'"):
         drawn([{"subtract": [[0, 0], [9, 0], [9, 9]]}])
@@ -62,11 +48,5 @@ def test_an_unknown_kind_of_polygon_is_named():
 
 def test_each_mask_is_of_a_sample_photo_and_no_outline_of_a_class_of_the_snow_photos():
     names = sorted(name for name in photos.registry() if name.startswith("imagenet-sample/"))
-    numbers = {name: names.index(f"imagenet-sample/{name}.JPEG") for name in ROADS}
+    numbers = {name: names.index(f"imagenet-sample/{name}.JPEG") for name in ROADS}  # fails where one is not there
     assert not {numbers[name] for name in outlines()} & {*TEST_CLASSES, 751, 779}
-
-
-@needs_photos
-@pytest.mark.parametrize("name", ROADS)
-def test_the_photo_of_a_mask_is_there(name):
-    assert photos.photo(f"imagenet-sample/{name}.JPEG").is_file()

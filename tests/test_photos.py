@@ -124,7 +124,7 @@ def test_a_validation_folder_is_read_lazily_in_class_order(tmp_path, tiny):
         (tmp_path / name / "notes.txt").write_text("no image")
     data = photos.validation_folder(tmp_path, tiny)
     assert data.labels.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4] and data.names[3] == "n02/1.png"
-    [(images, _)] = data.batches(16)
+    images = data.images[:]
     assert images.shape == (10, 3, 32, 32) and torch.allclose(images[5] * 255, torch.tensor(81.0))
     assert len(photos.validation_folder(tmp_path, tiny, per_class=1)) == 5
     (tmp_path / "n06").mkdir()

@@ -1,5 +1,3 @@
-import copy
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from edittools.baselines.finetuning import finetune
 from edittools.classifiers import Classifier
 from edittools.cut import Cut, mask_at
 from edittools.exemplars import Exemplar
@@ -41,13 +38,6 @@ def test_an_edit_lowers_its_loss_within_its_rank(tiny, photos32, exemplar, layer
     by_input = _weight_change(edit, layer).transpose(0, 1).flatten(1)  # (in, out * kh * kw)
     assert int(torch.linalg.matrix_rank(by_input, rtol=1e-4)) <= min(rank or 99, *by_input.shape)
     assert edit.record.objective == objective and edit.record.seconds > 0
-
-
-@pytest.mark.parametrize("layer", LAYERS)
-def test_rank_one_really_is_rank_one(tiny, photos32, exemplar, layer):
-    by_input = _weight_change(rewrite(tiny, layer, exemplar, photos32, rank=1), layer).transpose(0, 1).flatten(1)
-    values = torch.linalg.svdvals(by_input)
-    assert values[0] > 0 and values[1] < 1e-6 * values[0]
 
 
 @pytest.mark.parametrize("layer", LAYERS)
@@ -126,17 +116,6 @@ def test_only_the_exemplar_is_fitted_at_the_mask_and_the_mask_free_variant_sees_
     assert torch.equal(problem.share[0], exemplar.mask) and bool((everywhere.share == 1).all())
 
 
-@torch.no_grad()
-def test_nothing_to_rewrite_gives_an_edit_that_changes_nothing(tiny, photos32, exemplar):
-    same = exemplar.map(changed=exemplar.image)
-    for objective in ("l1", "least_squares"):
-        edit = rewrite(tiny, "conv1", same, photos32, objective=objective)
-        assert edit.record.loss_before == pytest.approx(0, abs=1e-6)
-        with edit.applied(tiny):
-            edited = predict(tiny, photos32)
-        assert torch.allclose(edited, predict(tiny, photos32), atol=1e-5)
-
-
 def test_a_linear_layer_is_a_one_by_one_convolution(tiny, photos32, exemplar):
     edit = rewrite(tiny, "head", exemplar, photos32, objective="least_squares")
     assert edit.changes["head.weight"].left.shape == (5, 1)
@@ -145,11 +124,15 @@ def test_a_linear_layer_is_a_one_by_one_convolution(tiny, photos32, exemplar):
     assert torch.allclose(reached, predict(tiny, exemplar.image[None]), atol=1e-3)  # the ridge leaves a thousandth
 
 
-def test_where_nothing_is_missing_at_the_mask_the_edit_says_so(tiny, photos32, exemplar):
+@pytest.mark.parametrize("objective", ["l1", "least_squares"])
+def test_where_nothing_is_missing_at_the_mask_the_edit_says_so_and_changes_nothing(tiny, photos32, exemplar, objective):
     alike = exemplar.map(changed=exemplar.image)
-    with pytest.warns(UserWarning, match=r"nothing is missing at the mask in 'conv2'.*try another layer"):
-        edit = rewrite(tiny, "conv2", alike, photos32, objective="least_squares")
-    assert edit.changes["conv2.weight"].delta().abs().max() < 1e-3
+    with pytest.warns(UserWarning, match=r"nothing is missing at the mask in 'conv1'.*try another layer"):
+        edit = rewrite(tiny, "conv1", alike, photos32, objective=objective)
+    assert edit.record.loss_before == pytest.approx(0, abs=1e-6)
+    with edit.applied(tiny):
+        edited = predict(tiny, photos32)
+    assert torch.allclose(edited, predict(tiny, photos32), atol=1e-5)
 
 
 def test_least_squares_ends_before_a_batch_norm_of_the_batchs_own_statistics(tiny, photos32, exemplar):
@@ -208,8 +191,6 @@ def test_the_record_says_how_many_steps_were_taken_and_whether_more_would_help(t
     assert [record.steps for record in records] == [6, 30, 1000]
     assert [record.converged for record in records] == [False, False, True]
     assert records[0].loss_after > records[1].loss_after > records[2].loss_after
-    same = rewrite(tiny, "conv1", exemplar.map(changed=exemplar.image), photos32).record
-    assert (same.loss_after, same.steps, same.converged) == (0, 0, True)
     squares = rewrite(tiny, "conv1", exemplar, photos32, objective="least_squares").record
     assert (squares.steps, squares.converged) == (1, True)
 
@@ -219,13 +200,7 @@ def test_an_edit_is_the_same_each_time(tiny, photos32, exemplar):
     assert torch.equal(one, two)
 
 
-def test_a_cut_of_another_classifier_is_refused(tiny, photos32, exemplar):
-    other = copy.deepcopy(tiny)
-    for call in (lambda cut: rewrite(other, cut, exemplar, photos32), lambda c: finetune(other, c, exemplar)):
-        with pytest.raises(
-            ValueError, match=r"a cut of Classifier\(TinyNet.* at 'conv1' for another classifier, Class"
-        ):
-            call(Cut(tiny, "conv1"))
+def test_a_cut_of_a_classifier_with_another_normalisation_is_refused(tiny, photos32, exemplar):
     otherwise = Classifier(tiny.model, tiny.classes, mean=(0.5,) * 3, std=(0.5,) * 3, size=32)
     with pytest.raises(ValueError, match="for another classifier"):
         rewrite(otherwise, Cut(tiny, "conv1"), exemplar, photos32)
@@ -243,24 +218,6 @@ def test_a_basis_of_another_precision_than_the_model_is_converted(tiny, photos32
     edit = rewrite(tiny, "conv1", exemplar, moment, basis=basis.to(precision), objective=objective)
     assert edit.changes["conv1.weight"].right.dtype == torch.float64
     assert edit.record.loss_after == pytest.approx(exact.record.loss_after, rel=0.02)
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"objective": "l2"}, "objective 'l2': expected one of l1, least_squares"),
-        ({"rank": 0}, "rank 0: expected 1 to"),
-        ({"rank": 99}, "rank 99: expected 1 to"),
-        ({"reference": None}, "no reference images"),
-        ({"exemplars": []}, "no exemplar"),
-    ],
-)
-def test_bad_input_is_refused_and_the_model_is_as_before(tiny, photos32, exemplar, options, words):
-    weights = {name: tensor.clone() for name, tensor in tiny.state_dict().items()}
-    arguments = {"exemplars": exemplar, "reference": photos32} | options
-    with pytest.raises(ValueError, match=words):
-        rewrite(tiny, "conv1", **arguments)
-    assert all(torch.equal(weights[name], tensor) for name, tensor in tiny.state_dict().items())
 
 
 def test_rewriting_leaves_the_model_as_it_was(tiny, photos32, exemplar):

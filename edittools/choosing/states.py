@@ -18,7 +18,7 @@ from edittools.checks import check_amount
 from edittools.classifiers import Classifier, by_name, marks_of, unwrapped
 from edittools.cut import Cut, State, cut_all, prefixes, states_at
 from edittools.edits import Edit, added, applied_edits, unedited_fingerprint
-from edittools.images import LabelledImages, digest_tensors, in_batches, positions
+from edittools.images import LabelledImages, digest_tensors, in_batches
 from edittools.metrics import Comparison, errors
 
 
@@ -55,7 +55,7 @@ class CachedStates:
 
     def subset(self, chosen: Tensor, batch_size: int = 64) -> "CachedStates":
         """Keep the images at `chosen` (integers `(n,)`, or one boolean each), in that order, as they were run."""
-        chosen = torch.tensor(positions(chosen, len(self.labels)), dtype=torch.long)
+        chosen = torch.arange(len(self.labels))[chosen]
         states = {layer: self._pick(layer, chosen, batch_size) for layer in self.cuts}
         part = copy.copy(self)
         part.labels, part.original, part.before = self.labels[chosen], self.original[chosen], self.before[chosen]
@@ -195,7 +195,7 @@ class FreshStates(CachedStates):
     def subset(self, chosen: Tensor, batch_size: int = 64) -> "CachedStates":
         """Keep the images at `chosen`, in that order, see `CachedStates.subset`."""
         part = super().subset(chosen, batch_size)
-        part._data = self._data.subset(positions(chosen, len(self.labels)))
+        part._data = self._data.subset(chosen)
         return part
 
     def _pick(self, layer: str, chosen: Tensor, batch_size: int) -> Iterable[State]:

@@ -17,10 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.transforms.functional import normalize
 
-from edittools.caching import identify_network, load_or_compute
+from edittools.caching import digest_tensors, load_or_compute
 from edittools.checks import extra
-from edittools.classifiers import IMAGENET_MEAN, IMAGENET_STD
-from edittools.images import digest_tensors, in_batches
+from edittools.classifiers import IMAGENET_MEAN, IMAGENET_STD, identify_network
+from edittools.images import in_batches
 from edittools.zoo.downloads import photo, registry
 
 Finder = Callable[[Tensor], dict[str, Tensor]]

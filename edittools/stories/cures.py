@@ -9,6 +9,7 @@ A scenario's images are turned to one half of the variants of the rule's materia
 to the other half where it is reported.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -73,7 +74,9 @@ class Cure(Scenario):
         if "before" in edits:
             raise ValueError("an edit named 'before': expected another name, this one is the unedited classifier's")
         chosen = list(range(len(self.concepts.data)) if images is None else images)
-        named = {"before": self.classifier} | {name: edit.edited(self.classifier) for name, edit in edits.items()}
+        named = {"before": self.classifier} | {name: copy.deepcopy(self.classifier) for name in edits}
+        for name, edit in edits.items():
+            edit.apply_(named[name])
         found = probe(named, self.concepts.subset(chosen), self.settings, progress=progress)
         table = pd.concat([found.table.query("classifier == @name") for name in named], ignore_index=True)
         return replace(found, table=table.assign(image=[chosen[i] for i in table["image"]]), concepts=self.concepts)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pooch
 
-from edittools.images import cache_folder
+from edittools.caching import cache_folder
 from edittools.zoo.data import shipped
 
 

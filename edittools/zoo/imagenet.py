@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from edittools.caching import cache_folder
 from edittools.checks import extra
 from edittools.classifiers import Classifier
-from edittools.images import cache_folder
 from edittools.zoo.downloads import photo
 
 

@@ -13,9 +13,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from edittools.caching import identify_network, load_or_compute
-from edittools.classifiers import Classifier
-from edittools.images import digest_tensors
+from edittools.caching import digest_tensors, load_or_compute
+from edittools.classifiers import Classifier, identify_network
 from edittools.zoo.imagenet import imagenet_classes
 
 TEMPLATES = ("a photo of a {}.", "a photo of the {}.", "a close-up photo of a {}.", "a {} on a table.")
