@@ -17,7 +17,7 @@ from edittools.classifiers import Classifier
 from edittools.cut import Cut, cut_at
 from edittools.edits import Change, Edit, Record, added, edit_of
 from edittools.exemplars import Exemplar, size_of
-from edittools.keys import Reference, described, exemplars_at, reference_moment
+from edittools.keys import LayerKeys, Reference, described, exemplars_at, reference_moment
 from edittools.moments import RankError, SecondMoment
 
 DIRECTIONS = ("mean", "probe", "leace")
@@ -70,7 +70,7 @@ def project_concept(
     ridge, cut = check_amount(ridge, "ridge", 0), cut_at(classifier, layer, size_of(exemplars))
     if mode == "shift" and cut.bias is None:
         raise ValueError(f"layer {cut.layer!r} has no bias to shift: expected mode='erase', or a layer with one")
-    known = direction == "leace" or isinstance(reference, SecondMoment)
+    known = direction == "leace" or isinstance(reference, SecondMoment | LayerKeys)
     moment = reference_moment(cut, reference) if known else None
     exemplars, started = exemplars_at(cut, exemplars), time.perf_counter()
     plain, weights = masked_keys(cut, exemplars.image, exemplars.masks)
