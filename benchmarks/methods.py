@@ -5,7 +5,7 @@ from dataclasses import replace
 from itertools import product
 
 from edittools.baselines import RIVALS, SCOPES
-from edittools.choosing.choice import Choice, choice_of
+from edittools.choosing.choice import Choice
 from edittools.choosing.protocol import Plan, Protocol
 from edittools.rewriting import rewrite
 
@@ -43,7 +43,8 @@ def choose_untuned(protocol: Protocol) -> Choice:
     edit = rewrite(protocol.story.classifier, protocol.cuts[layer], exemplar, protocol.everyday[layer], **settings)
     table = protocol.sweep([(dict(protocol.story.default), edit)])
     budget, kept = (states and states.compare(edit) for states in map(protocol.states.get, ("budget", "keep")))
-    return replace(choice_of(table.iloc[0], budget, kept, table), seconds=time.perf_counter() - started)
+    figures = table[["corrected", "broken", "loss"]].iloc[0].to_dict()
+    return Choice(edit, protocol.story.default, figures, budget, kept, 1, time.perf_counter() - started, table)
 
 
 def _light(choice: Choice) -> Choice:

@@ -165,9 +165,7 @@ def test_fine_tuning_in_half_precision_moves_by_steps_too_small_for_it(tiny, exe
     ("method", "options", "error", "words"),
     [
         (project_concept, {"direction": "up"}, ValueError, "direction 'up': expected one of mean, probe, leace"),
-        (project_concept, {"mode": "drop"}, ValueError, "mode 'drop': expected one of erase, shift"),
         (project_concept, {"ridge": -1}, ValueError, "ridge -1: expected a finite number from 0"),
-        (project_concept, {"mode": "shift", "layer": "conv2"}, ValueError, "'conv2' has no bias to shift"),
         (project_concept, {"exemplars": UNCHANGED}, ValueError, "same mean key at the mask, at layer 'conv1'"),
         (project_concept, {"direction": "leace", "reference": None}, ValueError, "no reference images"),
         (rewrite_in_null_space, {"share": 1.0}, ValueError, "share 1.0: expected a number above 0 and below 1"),
@@ -237,16 +235,6 @@ def test_the_mean_key_of_x_is_read_as_before_where_the_layer_has_a_bias(exact, p
     assert set(project_concept(exact, "conv2", exemplar, photos32, direction=direction).changes) == {"conv2.weight"}
 
 
-def test_a_shift_reads_the_mean_key_of_changed_images_as_that_of_x_and_needs_a_bias(exact, exemplar):
-    plain, other = (
-        keys.mean(dim=0)[None, :, None, None].expand(1, -1, 6, 6) for keys in masked(exact, "conv1", exemplar)
-    )
-    edit = project_concept(exact, "conv1", exemplar, None, mode="shift")
-    assert set(edit.changes) == {"conv1.bias"}
-    inside = (..., slice(1, -1), slice(1, -1))
-    torch.testing.assert_close(output_of(exact, "conv1", other, edit)[inside], output_of(exact, "conv1", plain)[inside])
-
-
 def test_the_probe_is_the_ridge_regression_that_tells_the_keys_apart(exact, exemplar):
     plain, other = masked(exact, "conv1", exemplar)
     edit = project_concept(exact, "conv1", exemplar, None, direction="probe", ridge=0.1)
@@ -303,14 +291,15 @@ def test_keys_of_a_reference_of_low_rank_are_read_as_before(exact, exemplar, ran
     assert edit.record.loss_after < edit.record.loss_before
 
 
-def test_the_null_space_holds_what_is_left_of_the_energy():
-    turn = torch.linalg.qr(torch.rand(4, 4, generator=torch.Generator().manual_seed(0)).double()).Q
-    moment = SecondMoment(turn @ torch.diag(torch.tensor([8.0, 1.5, 0.4, 0.1]).double()) @ turn.T, 1)
-    for share, left in ((0.5, 3), (0.9, 2), (0.97, 1)):
-        basis = null_space.null_space(moment, share)
-        torch.testing.assert_close(basis.T @ basis, turn[:, 4 - left :] @ turn[:, 4 - left :].T)
-    with pytest.raises(RankError, match="share 0.999: all 4 directions"):
-        null_space.null_space(moment, 0.999)
+def test_the_null_space_holds_what_is_left_of_the_energy(exact, exemplar):
+    turn = torch.linalg.qr(torch.rand(8, 8, generator=torch.Generator().manual_seed(0)).double()).Q
+    energy = torch.tensor([8.0, 1.5, 0.4, 0.1, *[1e-9] * 4]).double()
+    moment = SecondMoment(turn @ torch.diag(energy) @ turn.T, 1)
+    for share, left in ((0.5, 7), (0.9, 6), (0.97, 5)):
+        basis = rewrite_in_null_space(exact, "conv1", exemplar, moment, share=share).changes["conv1.weight"].right
+        torch.testing.assert_close(basis.T @ basis, turn[:, 8 - left :] @ turn[:, 8 - left :].T)
+    with pytest.raises(RankError, match="share 0.99: all 8 directions"):
+        rewrite_in_null_space(exact, "conv1", exemplar, SecondMoment(torch.eye(8).double(), 1), share=0.99)
 
 
 # --- closed form ---

@@ -63,9 +63,8 @@ def retrain_head(
 
     The loss is `share` times the mean cross-entropy on x', plus the rest times KL(original ‖ retrained) on the
     reference images, plus `ridge` / 2 times the squared change of weight and bias. It is convex, and minimised by
-    L-BFGS in float64.
-
-    What all baselines take is said in `inputs`; exemplars need a `label`, and the layer only says where states stand.
+    L-BFGS in float64. What all baselines take is said in `inputs`; exemplars need a `label`, and the layer only says
+    where states stand.
 
     Args:
         reference: images that shall be read as now, or batches of them as (state at the layer, anything); no labels
@@ -154,9 +153,8 @@ def correct_logits(
     z_c + margin − z_t, where it is above 0, is closed by lowering c ("lowered"), by raising t ("raised"), or by raising
     t by half of the largest gap and lowering what is still above ("both"). Of several exemplars each class takes the
     largest raise and the largest lowering that one of them asks for. So x' may not be read as x where exemplars
-    contradict each other; the loss of the `Record`, the share of exemplars whose x' is not, shows it.
-
-    What all baselines take is said in `inputs`; the reference is not used, and the layer only says where states stand.
+    contradict each other; the loss of the `Record`, the share of exemplars whose x' is not, shows it. The reference is
+    not used, and the layer only says where states stand.
 
     Args:
         classes: "lowered", "raised" or "both".

@@ -124,7 +124,10 @@ class Bounds:
         order = table.sort_values("loss", kind="stable")
         for _, row in order[order.net > 0].iterrows():
             if measured := self.measure(row.edit, budget):
-                return choice_of(row, *measured, table)
+                missing = [name for name, value in row.items() if isinstance(value, float) and value != value]
+                settings = row.drop([name for name in row.index if name in MEASURED or name in missing]).to_dict()
+                figures = row[["corrected", "broken", "loss"]].to_dict()
+                return Choice(row.edit, settings, figures, *measured, len(table), table=table)
         unchanged = [one and Comparison(one.before, one.before) for one in (self.budget_images, self.kept_images)]
         figures = {"corrected": 0, "broken": 0, "loss": float("nan")}
         return Choice(0 * order.edit.iloc[0], {}, figures, *unchanged, len(table), table=table)
@@ -182,14 +185,6 @@ def most_broken(images: int, points: float = KEEP) -> int:
 
     counts = range(1, images)
     return next((count - 1 for count in counts if 100 * beta.ppf(0.95, count + 1, images - count) > points), 0)
-
-
-def choice_of(row: pd.Series, compared: Comparison, kept: Comparison | None, table: pd.DataFrame) -> Choice:
-    """Take a row of a table of `sweep` as the choice."""
-    missing = [name for name, value in row.items() if isinstance(value, float) and value != value]
-    settings = row.drop([name for name in row.index if name in MEASURED or name in missing]).to_dict()
-    figures = {name: row[name] for name in ("corrected", "broken", "loss")}
-    return Choice(row.edit, settings, figures, compared, kept, len(table), table=table)
 
 
 def about_budget(images: int, budget: float = BUDGET) -> str:

@@ -26,8 +26,12 @@ from edittools.choosing.scenario import Scenario
 from edittools.choosing.states import CachedStates, cache_states
 from edittools.choosing.trials import (
     MEASURED,
+    USUAL,
     Exemplars,
+    Layers,
     Settings,
+    Shown,
+    Strengths,
     Trial,
     Trials,
     finetuning_trials,
@@ -85,11 +89,7 @@ class Protocol:
     """
 
     def __init__(
-        self,
-        story: Scenario,
-        layers: Sequence[str] | None = None,
-        progress: bool = False,
-        shared: "Protocol | None" = None,
+        self, story: Scenario, layers: Layers = None, progress: bool = False, shared: "Protocol | None" = None
     ) -> None:
         """Run every set of the story up to `layers` (default: its shortlist, or all) once.
 
@@ -101,17 +101,15 @@ class Protocol:
         layers = tuple(layers or story.shortlist or story.layers)
         if shared is not None and (shared.story.classifier is not story.classifier or tuple(shared.cuts) != layers):
             raise ValueError("a protocol of another classifier or of other layers: no states can be shared with it")
-        sets = story.sets | ({"keep": story.keep} if story.keep is not None and len(story.keep) else {})
-        often = [name for name in ("validation", "keep", "budget") if name in sets]
-        self._sets = {name: sets[name] for name in dict.fromkeys([*often, *sets])}
+        kept = {"keep": story.keep} if story.keep else {}
+        self._sets = {"validation": story.validation, **kept, **story.sets}  # those that are read most often first
         known = {n: s for n, s in shared.states.items() if self._sets.get(n) is shared._sets[n]} if shared else {}
         new = {name: data for name, data in self._sets.items() if name not in known}
         self.head = _head(story.classifier, story.budget.images[:1].shape[2:])
         everywhere = [*layers, self.head] if self.head and self.head not in layers else layers
         cuts = shared._everywhere if shared else None
         self._everywhere, states = cache_states(story.classifier, everywhere, progress, cuts=cuts, **new)
-        if "budget" in new:
-            states["budget"] = states["budget"].fragile_first()
+        states |= {"budget": states["budget"].fragile_first()} if "budget" in new else {}
         self.states: dict[str, CachedStates] = {name: known.get(name) or states[name] for name in self._sets}
         self.bounds = Bounds(self.states["budget"], self.states.get("keep"))
         self.cuts = {layer: self._everywhere[layer] for layer in layers}
@@ -124,9 +122,9 @@ class Protocol:
     def rewriting(
         self,
         settings: Settings,
-        strengths: Sequence[float] = (0.5, 1.0),
-        exemplars: Exemplars | None = None,
-        layers: Sequence[str] | None = None,
+        strengths: Strengths = USUAL,
+        exemplars: Shown = None,
+        layers: Layers = None,
     ) -> Trials:
         """Rewrite with each of `settings`, at each strength α."""
         return self.rival(rewrite, strengths, exemplars, layers, settings)
@@ -134,9 +132,9 @@ class Protocol:
     def random_directions(
         self,
         settings: Settings,
-        strengths: Sequence[float] = (0.5, 1.0),
-        exemplars: Exemplars | None = None,
-        layers: Sequence[str] | None = None,
+        strengths: Strengths = USUAL,
+        exemplars: Shown = None,
+        layers: Layers = None,
     ) -> Trials:
         """Try the same as `rewriting` along random directions, as a control. Settings of full rank are left out."""
         ranked = [setting for setting in settings if setting.get("rank", 1) is not None]
@@ -145,12 +143,12 @@ class Protocol:
     def rival(
         self,
         method: str | Callable[..., Edit],
-        strengths: Sequence[float] = (0.5, 1.0),
-        exemplars: Exemplars | None = None,
-        layers: Sequence[str] | None = None,
+        strengths: Strengths = USUAL,
+        exemplars: Shown = None,
+        layers: Layers = None,
         settings: Settings | None = None,
     ) -> Trials:
-        """Try another method: one of `baselines.RIVALS` with its settings, or a function of that shape and yours.
+        """Try a method at each strength α: one of `baselines.RIVALS` with its settings, or a function of that shape.
 
         Raises `KeyError` for a name that is none of them.
         """
@@ -164,9 +162,7 @@ class Protocol:
         shown, settings = exemplars or self.story.exemplars, usual if settings is None else settings
         return method_trials(made, among, shown, reference, settings, strengths)
 
-    def finetuning(
-        self, settings: Settings, exemplars: Exemplars | None = None, layers: Sequence[str] | None = None
-    ) -> Trials:
+    def finetuning(self, settings: Settings, exemplars: Shown = None, layers: Layers = None) -> Trials:
         """Fine-tune with each of `settings`; a locality is of a sample of the reference images."""
         among = self._among(layers)
         near = self.everyday_states(among) if any(setting.get("locality") for setting in settings) else None
@@ -182,7 +178,7 @@ class Protocol:
             settings = grid(**same, steps=steps)
             yield from self.finetuning(settings, {row["exemplar"]: exemplars[row["exemplar"]]}, [row["layer"]])
 
-    def choose_finetuning(self, scope: str, plan: Plan, exemplars: Exemplars | None = None) -> Choice:
+    def choose_finetuning(self, scope: str, plan: Plan, exemplars: Shown = None) -> Choice:
         """Choose among fine-tunings as among edits, in the three rounds of a `Plan`."""
         exemplars, started = exemplars or self.story.exemplars, time.perf_counter()
         first = grid(scope=(scope,), rate=plan.rates, momentum=plan.momenta, locality=(0.0,), steps=plan.steps[:1])
@@ -203,7 +199,7 @@ class Protocol:
         chosen = self.choose(_and(tuned.table.assign(strength=1.0), between))
         return replace(chosen, seconds=tuned.seconds + time.perf_counter() - started)
 
-    def _among(self, layers: Sequence[str] | None) -> dict[str, Any]:
+    def _among(self, layers: Layers) -> dict[str, Any]:
         return {layer: self.cuts[layer] for layer in layers or self.cuts}
 
     def everyday_states(self, layers: Iterable[str]) -> CachedStates:

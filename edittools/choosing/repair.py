@@ -10,7 +10,6 @@ other parts choose. The edit that comes back is chosen on all of them.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from typing import Any
 
 import pandas as pd
@@ -21,14 +20,14 @@ from edittools.choosing.choice import BUDGET, Choice, cross_validated, folds_of
 from edittools.choosing.duties import check_apart, distinct
 from edittools.choosing.protocol import Protocol
 from edittools.choosing.scenario import Scenario
-from edittools.choosing.trials import Settings, Trial, Trials, grid, later_layers, tabulated, tried
+from edittools.choosing.trials import Settings, Trial, Trials, counted, grid, later_layers, table_of, tried
 from edittools.choosing.verdict import verdict
 from edittools.classifiers import Classifier, by_name
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
 from edittools.images import Images, LabelledImages, LazyImages
 from edittools.metrics import errors, predict
-from edittools.rewriting import Problem, fits, pose
+from edittools.rewriting import fits, pose
 
 SETTINGS = tuple(
     grid(rank=(1, 3), masked=(True, False), objective=("least_squares",), reference_weight=(0.0, 10.0, 100.0))
@@ -97,23 +96,23 @@ def repair(
     search = _Search(**search)
     layers = tuple(search.layers or later_layers(classifier))
     story = _story(classifier, _named(exemplars), failing, everyday, keep, layers)
-    protocol, methods, finished = Protocol(story, layers, progress=progress is True), {}, True
-    for name, trials in _tries(protocol, search).items():
-        rows, whole = _rows(trials, protocol, name, progress)
-        if not rows and name == "edit":
-            raise _nothing_tried(search) if whole else KeyboardInterrupt
-        try:
-            methods |= {name: _chosen(rows, protocol)} if rows else {}
-        except KeyboardInterrupt:
-            if "edit" not in methods:
-                raise
-            whole = False
-        finished &= whole
-        if not whole:
-            break
+    protocol, rows, methods, finished = Protocol(story, layers, progress=progress is True), {}, {}, False
+    try:
+        for name, trials in _tries(protocol, search).items():
+            rows[name] = []
+            for row in tried(_told(trials, name, progress), protocol.states["validation"], name * (progress is True)):
+                rows[name].append(row)
+            if not rows["edit"]:
+                raise _nothing_tried(search)
+            methods |= {name: _chosen(rows[name], protocol)} if rows[name] else {}
+        finished = True
+    except KeyboardInterrupt:
+        if not rows.get("edit"):
+            raise
+        methods = {"edit": _chosen(rows["edit"], protocol)} | methods
     methods["edit"] = _with_losses(methods["edit"], protocol)
-    rows = {name: _row(method, protocol) for name, method in methods.items()}
-    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
+    figures = {name: _row(method, protocol) for name, method in methods.items()}
+    table = pd.DataFrame.from_dict(figures, orient="index").rename_axis("method")
     return Repair(methods["edit"].edit, table, methods, protocol, finished)
 
 
@@ -141,13 +140,10 @@ def _tries(protocol: Protocol, search: _Search) -> dict[str, Trials]:
 
 def _nothing_tried(search: _Search) -> ValueError:
     """Say why a search that nobody ended has no trial."""
-    if not search.settings or not search.strengths:
-        found = f"{len(search.settings)} settings and {len(search.strengths)} strengths"
-        return ValueError(f"{found}: expected one or more of each")
     ranks = ", ".join(dict.fromkeys(str(setting.get("rank", 1)) for setting in search.settings))
     return ValueError(
-        f"rank {ranks}: in no layer do the keys at the mask span so many directions; expected a lower rank among the "
-        "settings, or a mask that covers more of the image"
+        f"no trial of {len(search.settings)} settings of rank {ranks} at {len(search.strengths)} strengths: expected "
+        "one or more of each, and a lower rank, which the keys at the mask span in some layer, or a larger mask"
     )
 
 
@@ -204,8 +200,8 @@ def _labelled(name: str, images: Images, classifier: Classifier) -> LabelledImag
     return distinct(name, LabelledImages(images, predict(classifier, images).argmax(dim=1), classifier.classes))
 
 
-def _rows(trials: Trials, protocol: Protocol, name: str, progress: bool | Told) -> tuple[list[dict[str, Any]], bool]:
-    """Try each edit on the failing images; give what was tried, and whether nobody ended it."""
+def _told(trials: Trials, name: str, progress: bool | Told) -> Trials:
+    """Call `progress`, where it is a function, before each trial."""
 
     def announced() -> Iterator[Trial]:
         for done, trial in enumerate(trials):
@@ -213,41 +209,32 @@ def _rows(trials: Trials, protocol: Protocol, name: str, progress: bool | Told) 
                 progress(name, done, len(trials))
             yield trial
 
-    rows, failing = [], protocol.states["validation"]
-    try:
-        for row in tried(Trials(announced, len(trials)), failing, name if progress is True else ""):
-            rows.append(row)
-    except KeyboardInterrupt:
-        return rows, False
-    return rows, True
+    return Trials(announced, len(trials))
 
 
 def _chosen(rows: Sequence[Mapping[str, Any]], protocol: Protocol) -> Choice:
     """Choose by cross-validation. One budget image may be lost where `BUDGET` is less than one."""
     failing = protocol.states["validation"]
     budget = max(BUDGET, 100 / len(protocol.story.budget))
-    table = tabulated(rows, failing)
+    table = counted(table_of(rows), failing.before)
     return cross_validated(table, failing.before, folds_of(failing.labels), protocol.bounds, budget)
 
 
 def _with_losses(choice: Choice, protocol: Protocol) -> Choice:
     """Let the record of the chosen edit, or of all where none was, say what loss is left at its strength."""
 
-    @lru_cache(2)
-    def posed(layer: str, exemplar: str, masked: bool) -> Problem:
-        return pose(protocol.cuts[layer], protocol.story.exemplars[exemplar], None, masked)
-
-    def told(row: Mapping[str, Any]) -> Edit:
-        edit, record = row["edit"], row["edit"].record
-        if record.loss_after is not None:
+    def told(edit: Edit, settings: Mapping[str, Any]) -> Edit:
+        if edit.record.loss_after is not None:
             return edit
-        problem = posed(row["layer"], row["exemplar"], bool(row.get("masked", True)))
-        _, left = fits(problem, record.objective, edit.changes[f"{row['layer']}.weight"].delta())
-        return replace(edit, record=replace(record, loss_after=left))
+        cut, exemplar = protocol.cuts[settings["layer"]], protocol.story.exemplars[settings["exemplar"]]
+        problem = pose(cut, exemplar, None, bool(settings.get("masked", True)))
+        _, left = fits(problem, edit.record.objective, edit.changes[f"{cut.layer}.weight"].delta())
+        return replace(edit, record=replace(edit.record, loss_after=left))
 
     if choice.found:
-        return replace(choice, edit=told(choice.settings | {"edit": choice.edit}))
-    return replace(choice, table=choice.table.assign(edit=list(map(told, choice.table.to_dict("records")))))
+        return replace(choice, edit=told(choice.edit, choice.settings))
+    edits = [told(row["edit"], row) for row in choice.table.to_dict("records")]
+    return replace(choice, table=choice.table.assign(edit=edits))
 
 
 def _row(choice: Choice, protocol: Protocol) -> dict[str, Any]:

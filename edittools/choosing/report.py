@@ -9,13 +9,6 @@ from edittools.choosing.states import CachedStates
 from edittools.edits import Edit
 
 
-def strength_curve(edit: Edit, strengths: Sequence[float], target: CachedStates, clean: CachedStates) -> pd.DataFrame:
-    """Follow an edit from α = 0 up: errors corrected on `target` and accuracy change on `clean`, by strength."""
-    rows = {a: target.compare(a * edit).row() | {"cost": clean.compare(a * edit).accuracy_change} for a in strengths}
-    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("strength")
-    return table[["errors corrected", "cost"]].rename(columns={"cost": "accuracy change (points)"})
-
-
 def trade_off(
     edits: Mapping[str, Edit], strengths: Sequence[float], target: CachedStates, kept: CachedStates
 ) -> pd.DataFrame:

@@ -8,7 +8,6 @@ from itertools import product
 from typing import Any
 
 import pandas as pd
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -26,7 +25,13 @@ from edittools.moments import RankError
 
 Trial = tuple[dict[str, Any], Edit]
 Exemplars = Mapping[str, Exemplar | Sequence[Exemplar]]
+Shown = Exemplars | None
 Settings = Sequence[Mapping[str, Any]]
+Strengths = Sequence[float]
+Layers = Sequence[str] | None
+USUAL = (0.5, 1.0)
+"""Strengths of an edit to try."""
+
 MEASURED = ("corrected", "broken", "net", "loss", "edit", "losses", "wrong")
 """Columns of a table of `sweep` that are no settings."""
 
@@ -63,7 +68,7 @@ class Trials(Iterable[Trial]):
     def __len__(self) -> int:
         return self._count
 
-    def at(self, strengths: Sequence[float]) -> "Trials":
+    def at(self, strengths: Strengths) -> "Trials":
         """Try each edit at several strengths α: α times what it changes."""
         scaled = lambda: (({**s, "strength": a}, a * edit) for s, edit in self for a in strengths)  # noqa: E731
         return Trials(scaled, len(self) * len(strengths))
@@ -80,7 +85,7 @@ def method_trials(
     exemplars: Exemplars,
     reference: Mapping[str, Any],
     settings: Settings,
-    strengths: Sequence[float] = (0.5, 1.0),
+    strengths: Strengths = USUAL,
 ) -> Trials:
     """Try `method(classifier, cut, exemplars, reference, **setting)` in each layer, at each strength α.
 
@@ -136,7 +141,7 @@ def sweep(trials: Iterable[Trial], validation: CachedStates, progress: bool = Fa
     One row a trial: its settings, `corrected`, `broken`, `net` (corrected − broken), `loss` (mean cross-entropy), the
     `edit` itself, and of each image its cross-entropy (`losses`) and whether it is misread (`wrong`).
     """
-    return tabulated(list(tried(trials, validation, "trials" if progress else "")), validation)
+    return counted(table_of(list(tried(trials, validation, "trials" if progress else ""))), validation.before)
 
 
 def tried(trials: Iterable[Trial], validation: CachedStates, bar: str = "") -> Iterator[dict[str, Any]]:
@@ -148,13 +153,8 @@ def tried(trials: Iterable[Trial], validation: CachedStates, bar: str = "") -> I
         yield {**settings, "edit": edit, "losses": losses, "wrong": errors(logits, validation.labels)}
 
 
-def tabulated(rows: Sequence[Mapping[str, Any]], validation: CachedStates) -> pd.DataFrame:
-    """Tabulate what was tried, with the figures of all validation images, see `sweep`."""
-    return counted(table_of(rows), validation.before, torch.ones_like(validation.before))
-
-
-def counted(table: pd.DataFrame, before: Tensor, images: Tensor) -> pd.DataFrame:
-    """Count and average what trials did on some of the validation images, `images` `(N,)` booleans."""
+def counted(table: pd.DataFrame, before: Tensor, images: Tensor | slice = slice(None)) -> pd.DataFrame:
+    """Count and average what trials did to the validation images, or to some of them, `(N,)` booleans."""
     if table.empty:
         return table
     right = int(before[images].sum())
