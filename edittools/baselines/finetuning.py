@@ -73,16 +73,7 @@ def finetune_path(
     without a label or with one of no class, a locality without reference images, steps that do not rise, or a `Cut` of
     another classifier.
     """
-    if scope not in SCOPES:
-        raise ValueError(f"scope {scope!r}: expected one of {', '.join(SCOPES)}")
-    if locality and reference is None:
-        raise ValueError(f"locality={locality} without reference images: expected images whose predictions shall stay")
-    check_amount(locality, "locality", 0), check_amount(rate, "rate", 0)
-    if check_amount(momentum, "momentum", 0) >= 1:
-        raise ValueError(f"momentum {momentum}: expected a number from 0 up and below 1")
-    stops = [check_number(step, 0, None, "steps") for step in steps]
-    if not stops or sorted(set(stops)) != stops:
-        raise ValueError(f"steps {tuple(steps)!r}: expected one number of steps or more, each higher than the last")
+    stops = _checked(scope, rate, momentum, locality, reference is not None, steps)
     cut = cut_at(classifier, layer, size_of(exemplars))
     exemplars, started, first = exemplars_at(cut, exemplars), time.perf_counter(), None
     labels, state, parameters = class_labels(exemplars, classifier, "fine-tuning"), exemplars.changed, {}
@@ -102,6 +93,21 @@ def finetune_path(
         with torch.enable_grad():
             loss = loss + locality * _distance(cut, *next(near), parameters) if near else loss
         _descend(optimiser, list(parameters.values()), loss)
+
+
+def _checked(scope: str, rate: float, momentum: float, locality: float, stays: bool, steps: Sequence[int]) -> list[int]:
+    """Check the settings of `finetune_path`, and give the steps after which there is an edit."""
+    if scope not in SCOPES:
+        raise ValueError(f"scope {scope!r}: expected one of {', '.join(SCOPES)}")
+    if locality and not stays:
+        raise ValueError(f"locality={locality} without reference images: expected images whose predictions shall stay")
+    check_amount(locality, "locality", 0), check_amount(rate, "rate", 0)
+    if check_amount(momentum, "momentum", 0) >= 1:
+        raise ValueError(f"momentum {momentum}: expected a number from 0 up and below 1")
+    stops = [check_number(step, 0, None, "steps") for step in steps]
+    if not stops or sorted(set(stops)) != stops:
+        raise ValueError(f"steps {tuple(steps)!r}: expected one number of steps or more, each higher than the last")
+    return stops
 
 
 def forward(cut: Cut, state: State, parameters: dict[str, Tensor]) -> Tensor:

@@ -80,35 +80,24 @@ def retrain_head(
         raise ValueError(f"share {share!r}: expected a number above 0 and up to 1")
     if check_amount(ridge, "ridge", 0) == 0:
         raise ValueError(f"ridge {ridge!r}: expected a number above 0, or the head has no single best value")
-    if reference is None or isinstance(reference, SecondMoment):
-        raise TypeError(
-            f"reference is a {type(reference).__name__}: expected images, which the head is trained on: keys alone do "
-            "not say how they are read"
-        )
-    if not len(reference):
-        raise ValueError("no reference images: expected at least one")
     cut = cut_at(classifier, layer, size_of(exemplars))
     exemplars = exemplars_at(cut, exemplars)
     labels, started = class_labels(exemplars, classifier, "retraining the head"), time.perf_counter()
     name = find_head(classifier, cut.size)
-    head, batched = cut.model.get_submodule(name), isinstance(reference, list | tuple)
-    states = (s for s, _ in reference) if batched else map(cut.prefix, in_batches(reference, 32))
-    with torch.no_grad():
-        own, others = (
-            torch.cat([cut.keys_at(s, name) for s in some]).double() for some in ([exemplars.changed], states)
-        )
-    scale = float(torch.cat([own, others]).square().mean().clamp_min(torch.finfo(torch.float32).tiny))
-    weight = head.weight.detach().double()
+    head, features = cut.model.get_submodule(name), _features(cut, name, exemplars.changed, reference)
+    scale = float(features.square().mean().clamp_min(torch.finfo(torch.float32).tiny))
+    weight, shown = head.weight.detach().double(), len(labels)
     if head.bias is not None:
         weight = torch.cat([weight, head.bias.detach().double()[:, None]], dim=1)
-        own, others = (F.pad(features, (0, 1), value=1.0) for features in (own, others))
-    axes = torch.linalg.qr(torch.cat([own, others]).T).Q  # the best change lies in the span of the features
-    (own, now), (others, original) = ((one @ axes, one @ weight.T) for one in (own, others))
+        features = F.pad(features, (0, 1), value=1.0)
+    axes = torch.linalg.qr(features.T).Q  # the best change lies in the span of the features
+    logits, features = features @ weight.T, features @ axes
 
     def loss(change: Tensor) -> Tensor:
-        wrong = F.cross_entropy(now + own @ change.T, labels)
-        after, before = (original + others @ change.T).log_softmax(dim=1), original.log_softmax(dim=1)
-        moved = F.kl_div(after, before, reduction="batchmean", log_target=True)
+        after = logits + features @ change.T
+        wrong = F.cross_entropy(after[:shown], labels)
+        now, before = (z[shown:].log_softmax(dim=1) for z in (after, logits))
+        moved = F.kl_div(now, before, reduction="batchmean", log_target=True)
         return share * wrong + (1 - share) * moved + ridge * scale / 2 * change.square().sum()
 
     change, record = _minimised(loss, axes.new_zeros(len(weight), axes.shape[1]), started)
@@ -116,6 +105,19 @@ def retrain_head(
     parts = {f"{name}.weight": change[:, : head.in_features]}
     parts |= {} if head.bias is None else {f"{name}.bias": change[:, -1]}
     return edit_of(cut, {part: Change(moved) for part, moved in parts.items()}, record)
+
+
+@torch.no_grad()
+def _features(cut: Cut, head: str, shown: State, reference: Images | Sequence[tuple[State, Tensor]]) -> Tensor:
+    """What goes into the head `(N, width)`, of x' first, then of the reference images, in float64."""
+    if reference is None or isinstance(reference, SecondMoment):
+        found = f"reference is a {type(reference).__name__}"
+        raise TypeError(f"{found}: expected images, since keys alone do not say how they are read")
+    if not len(reference):
+        raise ValueError("no reference images: expected at least one")
+    batched = isinstance(reference, list | tuple)
+    states = [state for state, _ in reference] if batched else map(cut.prefix, in_batches(reference, 32))
+    return torch.cat([cut.keys_at(state, head) for state in (shown, *states)]).double()
 
 
 def _minimised(loss: Callable[[Tensor], Tensor], start: Tensor, started: float) -> tuple[Tensor, Record]:
@@ -132,7 +134,7 @@ def _minimised(loss: Callable[[Tensor], Tensor], start: Tensor, started: float) 
         value.backward()
         return value
 
-    before, after = float(optimiser.step(closure)), float(closure())
+    before, after = optimiser.step(closure).item(), closure().item()
     taken, slope = optimiser.state[change]["n_iter"], float(change.grad.abs().max())
     seconds = time.perf_counter() - started
     return change.detach(), Record("head retraining", before, after, taken, seconds, slope < 1e-6)
