@@ -267,15 +267,6 @@ def test_after_leace_no_linear_probe_of_the_layers_reading_beats_chance(exact, p
     assert difference.norm() > 0.01 and (said - 0.5).abs().max() > 0.1
 
 
-def test_leace_moves_the_other_keys_less_than_the_projection_on_the_difference_of_means(exact, photos32, exemplar):
-    moment, moved = measure(exact, ["conv2"], photos32)["conv2"], []
-    for direction in ("mean", "leace"):
-        change = project_concept(exact, "conv2", exemplar, moment, direction=direction).changes["conv2.weight"]
-        delta = change.delta().flatten(1)
-        moved.append(float((delta @ moment.matrix @ delta.T).trace()))
-    assert moved[1] < 0.8 * moved[0]
-
-
 # --- null space ---
 
 
@@ -327,15 +318,6 @@ def test_the_closed_form_is_the_least_squares_of_an_augmented_system(exact, exem
     augmented = torch.cat([design, spared]), torch.cat([wanted, torch.zeros(72, wanted.shape[1])])
     solution = torch.linalg.lstsq(*augmented).solution.T.reshape(12, 8, 3, 3)
     torch.testing.assert_close(edit.changes["conv1.weight"].delta(), solution, rtol=1e-6, atol=1e-9)
-
-
-@pytest.mark.parametrize("layer", ["conv1", "head"])
-def test_with_no_weight_on_everyday_keys_the_closed_form_fits_the_targets(exact, photos32, exemplar, layer):
-    edits = [rewrite_in_closed_form(exact, layer, small_mask(exemplar, 8), photos32, weight=w) for w in (1e-10, 100.0)]
-    assert edits[0].record.loss_after < 1e-6 * edits[0].record.loss_before
-    assert 1e3 * edits[0].record.loss_after < edits[1].record.loss_after < edits[1].record.loss_before
-    moved = [float(edit.changes[f"{layer}.weight"].delta().norm()) for edit in edits]
-    assert moved[1] < moved[0]
 
 
 # --- the head ---

@@ -8,8 +8,9 @@ A dozen failing images is usual, so they choose and report by cross-validation: 
 other parts choose. The edit that comes back is chosen on all of them.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -20,7 +21,7 @@ from edittools.choosing.choice import BUDGET, Choice, cross_validated, folds_of
 from edittools.choosing.duties import check_apart, distinct
 from edittools.choosing.protocol import Protocol
 from edittools.choosing.scenario import Scenario
-from edittools.choosing.trials import Settings, Trial, Trials, counted, grid, later_layers, table_of, tried
+from edittools.choosing.trials import Settings, Trials, counted, grid, later_layers, table_of, tried
 from edittools.choosing.verdict import verdict
 from edittools.classifiers import Classifier, by_name
 from edittools.edits import Edit
@@ -33,8 +34,6 @@ SETTINGS = tuple(
     grid(rank=(1, 3), masked=(True, False), objective=("least_squares",), reference_weight=(0.0, 10.0, 100.0))
 )
 """Settings of `rewrite` that `repair` tries, in every layer; the exact objective, since it takes milliseconds."""
-
-Told = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +67,7 @@ def repair(
     everyday: Images,
     keep: Images | None = None,
     *,
-    progress: bool | Told = True,
+    progress: bool | Callable[[str, int, int], None] = True,
     **search: Any,
 ) -> Repair:
     """Find the layer, exemplar, settings and strength that correct the failing images within two bounds.
@@ -99,8 +98,8 @@ def repair(
     protocol, rows, methods, finished = Protocol(story, layers, progress=progress is True), {}, {}, False
     try:
         for name, trials in _tries(protocol, search).items():
-            rows[name] = []
-            for row in tried(_told(trials, name, progress), protocol.states["validation"], name * (progress is True)):
+            rows[name], told = [], partial(progress, name) if callable(progress) else None
+            for row in tried(trials, protocol.states["validation"], name * (progress is True), told):
                 rows[name].append(row)
             if not rows["edit"]:
                 raise _nothing_tried(search)
@@ -198,18 +197,6 @@ def _labelled(name: str, images: Images, classifier: Classifier) -> LabelledImag
     if not isinstance(images, Tensor | LazyImages):
         raise TypeError(f"{name} images are a {type(images).__name__}: expected a tensor, LazyImages or LabelledImages")
     return distinct(name, LabelledImages(images, predict(classifier, images).argmax(dim=1), classifier.classes))
-
-
-def _told(trials: Trials, name: str, progress: bool | Told) -> Trials:
-    """Call `progress`, where it is a function, before each trial."""
-
-    def announced() -> Iterator[Trial]:
-        for done, trial in enumerate(trials):
-            if callable(progress):
-                progress(name, done, len(trials))
-            yield trial
-
-    return Trials(announced, len(trials))
 
 
 def _chosen(rows: Sequence[Mapping[str, Any]], protocol: Protocol) -> Choice:

@@ -29,6 +29,7 @@ Shown = Exemplars | None
 Settings = Sequence[Mapping[str, Any]]
 Strengths = Sequence[float]
 Layers = Sequence[str] | None
+Told = Callable[[int, int | None], None]
 USUAL = (0.5, 1.0)
 """Strengths of an edit to try."""
 
@@ -144,10 +145,17 @@ def sweep(trials: Iterable[Trial], validation: CachedStates, progress: bool = Fa
     return counted(table_of(list(tried(trials, validation, "trials" if progress else ""))), validation.before)
 
 
-def tried(trials: Iterable[Trial], validation: CachedStates, bar: str = "") -> Iterator[dict[str, Any]]:
-    """Try each edit on the validation images, one after the other, beside a progress `bar` of that name."""
+def tried(
+    trials: Iterable[Trial], validation: CachedStates, bar: str = "", told: Told | None = None
+) -> Iterator[dict[str, Any]]:
+    """Try each edit on the validation images, one after the other, beside a progress `bar` of that name.
+
+    `told` is called before each with how many are done and how many there are.
+    """
     total = len(trials) if hasattr(trials, "__len__") else None
-    for settings, edit in tqdm(trials, bar, total, unit="trial", disable=not bar, leave=False):
+    for done, (settings, edit) in enumerate(tqdm(trials, bar, total, unit="trial", disable=not bar, leave=False)):
+        if told is not None:
+            told(done, total)
         logits = validation.logits(edit)
         losses = F.cross_entropy(logits, validation.labels, reduction="none").nan_to_num(nan=float("inf"))
         yield {**settings, "edit": edit, "losses": losses, "wrong": errors(logits, validation.labels)}
