@@ -24,6 +24,7 @@ from edittools.baselines import (
     rewrite_in_closed_form,
     rewrite_in_null_space,
 )
+from edittools.choosing.states import CachedStates
 from edittools.classifiers import Classifier
 from edittools.cut import Cut, State, rows
 from edittools.edits import Edit
@@ -147,6 +148,13 @@ def test_a_model_in_half_precision_gets_an_edit_in_float32(tiny, photos32, exemp
     tiny.to(torch.bfloat16)
     edit = edited(name, tiny, exemplar, photos32)
     assert all(c.delta().dtype == torch.float32 and c.delta().isfinite().all() for c in edit.changes.values())
+
+
+def test_locality_by_kept_states_is_that_by_images(tiny, photos32, exemplar):
+    data, settings = LabelledImages(photos32, torch.zeros(40).long(), tiny.classes), {"steps": 4, "locality": 3.0}
+    kept = CachedStates({"conv1": Cut(tiny, "conv1")}, data).batches("conv1", 32)
+    one, two = (finetune(tiny, "conv1", exemplar, reference=near, **settings) for near in (kept, photos32))
+    torch.testing.assert_close(one.changes["conv1.weight"].delta(), two.changes["conv1.weight"].delta())
 
 
 @pytest.mark.parametrize("scope", SCOPES)

@@ -290,16 +290,6 @@ def test_images_picked_from_kept_states_are_as_if_kept_alone():
     assert torch.equal(part.labels, alone.labels) and torch.equal(part.before, alone.before)
 
 
-def test_locality_by_kept_states_is_that_by_images():
-    tools, found = syn.workbench(SUITE), syn.material(SUITE)
-    exemplars = syn.parts(SUITE, syn.cases(SUITE)[0]).exemplars(2)
-    settings = {"scope": "local", "rate": 0.05, "steps": 4, "locality": 3.0}
-    count = len(found.reference)
-    kept = finetune(found.classifier, "conv1", exemplars, reference=tools.reference.batches("conv1", count), **settings)
-    images = finetune(found.classifier, "conv1", exemplars, reference=found.reference, **settings)
-    torch.testing.assert_close(kept.changes["conv1.weight"].left, images.changes["conv1.weight"].left)
-
-
 def test_selection_under_several_budgets_is_selection_under_each():
     tools, case = syn.workbench(SUITE), syn.cases(SUITE)[0]
     parts = syn.parts(SUITE, case)
