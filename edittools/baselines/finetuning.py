@@ -8,6 +8,7 @@ depends on stays, so it runs once. Both give an `Edit`, like rewriting.
 
 import time
 from collections.abc import Iterator, Sequence
+from itertools import cycle
 from typing import Any
 
 import torch
@@ -80,7 +81,7 @@ def finetune_path(
     for name, parameter in _trained(cut, scope).items():
         parameters[name] = _precise(parameter.detach()).clone().requires_grad_()
     optimiser = torch.optim.SGD(parameters.values(), lr=rate, momentum=momentum)
-    near = _endless(_batches(cut, reference)) if locality else None
+    near = cycle(_batches(cut, reference)) if locality else None
     for step in range(stops[-1] + 1):
         with torch.enable_grad():
             loss = F.cross_entropy(forward(cut, state, parameters), labels)
@@ -139,12 +140,6 @@ def _batches(cut: Cut, reference: Images | Sequence[tuple[State, Tensor]]) -> Se
         return images
     states = map(cut.prefix, in_batches(images, 32))
     return [(state, cut.suffix(state).log_softmax(dim=1)) for state in states]
-
-
-def _endless(batches: Sequence[tuple[State, Tensor]]) -> Iterator[tuple[State, Tensor]]:
-    generator = torch.Generator().manual_seed(0)
-    while True:
-        yield from (batches[i] for i in torch.randperm(len(batches), generator=generator).tolist())
 
 
 def _distance(cut: Cut, state: State, original: Tensor, parameters: dict[str, Tensor]) -> Tensor:

@@ -97,7 +97,7 @@ class Choice:
 class Bounds:
     """What a chosen edit may cost: points of accuracy on budget images, and `most_broken` of the kept images.
 
-    Each edit is measured once, however often it is asked for.
+    Each edit is measured once for a budget, however often it is asked for.
     """
 
     def __init__(self, budget_images: CachedStates, kept_images: CachedStates | None = None) -> None:
@@ -124,8 +124,8 @@ class Bounds:
         order = table.sort_values("loss", kind="stable")
         for _, row in order[order.net > 0].iterrows():
             if measured := self.measure(row.edit, budget):
-                missing = [name for name, value in row.items() if isinstance(value, float) and value != value]
-                settings = row.drop([name for name in row.index if name in MEASURED or name in missing]).to_dict()
+                tried = row.drop(row.index.intersection(MEASURED)).to_dict()
+                settings = {name: value for name, value in tried.items() if value == value}  # NaN: another trial's
                 figures = row[["corrected", "broken", "loss"]].to_dict()
                 return Choice(row.edit, settings, figures, *measured, len(table), table=table)
         unchanged = [one and Comparison(one.before, one.before) for one in (self.budget_images, self.kept_images)]
