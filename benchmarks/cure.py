@@ -12,6 +12,7 @@ import time
 
 import pandas as pd
 from common import finish, parser, show_choices, start
+from methods import choose_all
 from snow_photos import FAST, RATES, SLOW, STRENGTHS, effort
 
 from edittools.choosing.protocol import Plan, Protocol
@@ -39,7 +40,7 @@ def main() -> None:
         if options.tier != "mini"
         else {}
     )
-    chosen = protocol.choose_all(Plan(edited=cure.shortlist, **slow))
+    chosen = choose_all(protocol, Plan(edited=cure.shortlist, **slow))
     edits = {name: choice.edit for name, choice in chosen.items()}
     show_choices(protocol, chosen)
     table = protocol.report(edits).join(pd.DataFrame({name: effort(c) for name, c in chosen.items()}).T)

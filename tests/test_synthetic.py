@@ -15,7 +15,7 @@ import torch
 from conftest import TinyNet, needs_photos, randomise_norms
 
 from edittools.baselines.finetuning import finetune
-from edittools.choosing.choice import select, select_each
+from edittools.choosing.choice import Bounds, select
 from edittools.choosing.states import CachedStates
 from edittools.classifiers import Classifier
 from edittools.cut import editable_layers
@@ -290,22 +290,13 @@ def test_images_picked_from_kept_states_are_as_if_kept_alone():
     assert torch.equal(part.labels, alone.labels) and torch.equal(part.before, alone.before)
 
 
-def test_locality_by_kept_states_is_that_by_images():
-    tools, found = syn.workbench(SUITE), syn.material(SUITE)
-    exemplars = syn.parts(SUITE, syn.cases(SUITE)[0]).exemplars(2)
-    settings = {"scope": "local", "rate": 0.05, "steps": 4, "locality": 3.0}
-    count = len(found.reference)
-    kept = finetune(found.classifier, "conv1", exemplars, reference=tools.reference.batches("conv1", count), **settings)
-    images = finetune(found.classifier, "conv1", exemplars, reference=found.reference, batch_size=count, **settings)
-    torch.testing.assert_close(kept.changes["conv1.weight"].left, images.changes["conv1.weight"].left)
-
-
 def test_selection_under_several_budgets_is_selection_under_each():
     tools, case = syn.workbench(SUITE), syn.cases(SUITE)[0]
     parts = syn.parts(SUITE, case)
     validation = parts.group.kept["same"].subset(parts.validation)
     [trials, *_] = syn._tables(SUITE, case, parts, validation).values()
-    for budget, choice in select_each(trials, tools.budget, (0.25, 2.0, 100.0)).items():
+    bounds = Bounds(tools.budget)
+    for budget, choice in ((budget, bounds.choose(trials, budget)) for budget in (0.25, 2.0, 100.0)):
         alone = select(trials, tools.budget, budget)
         assert choice.settings == alone.settings and choice.accuracy_change == alone.accuracy_change
 

@@ -18,19 +18,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from edittools.baselines import RIVALS, SCOPES
-from edittools.choosing.choice import BUDGET, Choice, select_each
+from edittools.baselines import RIVALS, SCOPES, rewrite_at_random
+from edittools.choosing.choice import BUDGET, Bounds, Choice
+from edittools.choosing.protocol import best_runs
 from edittools.choosing.states import CachedStates
-from edittools.choosing.trials import (
-    Trials,
-    baseline_trials,
-    best_runs,
-    finetuning_trials,
-    grid,
-    random_trials,
-    repeated_trials,
-    rewriting_trials,
-)
+from edittools.choosing.trials import Trials, finetuning_trials, grid, method_trials
 from edittools.choosing.trials import sweep as sweep_trials
 from edittools.classifiers import Classifier
 from edittools.cut import Cut, cut_all
@@ -42,6 +34,7 @@ from edittools.metrics import Comparison, errors, predict
 from edittools.moments import SecondMoment, second_moments
 from edittools.probing import jobs
 from edittools.probing.counterfactuals import turned
+from edittools.rewriting import rewrite
 from edittools.stories.style_pictures import material as style_picture
 from edittools.zoo.data import shipped
 
@@ -297,9 +290,10 @@ def run_case(suite: Suite, case: Case) -> list[dict[str, Any]]:
         )
         if found < suite.least or not reported:
             return [{**head, "method": "undefined", "validation errors": found}]
-        rows, measured = [], {}
+        rows, measured, bounds = [], {}, Bounds(tools.budget)
         for (method, number), table in _tables(suite, case, pieces, validation).items():
-            for budget, choice in select_each(table, tools.budget, suite.budgets).items():
+            for budget in suite.budgets:
+                choice = bounds.choose(table, budget)
                 edit = choice.edit if choice.found else None
                 if id(edit) not in measured:  # methods share edits, and budgets do
                     measured[id(edit)] = figures(edit, test, pieces.target, tools.clean)
@@ -326,17 +320,17 @@ def _tried(suite: Suite, exemplars: Sequence[Exemplar], several: Sequence[Exempl
     """Say what is tried by method; with the first number of exemplars, of which there are `several` variants, all."""
     tools, grids = workbench(suite), {name: grid(**one, steps=(suite.solver_steps,)) for name, one in REWRITING.items()}
 
-    def trials(make: Callable[..., Trials], settings: Sequence[Mapping], shown: Sequence[Exemplar]) -> Trials:
-        return make(tools.cuts, {"exemplars": shown}, tools.moments, settings, suite.strengths)
+    def trials(method: Callable[..., Edit], settings: Sequence[Mapping], shown: Sequence[Exemplar]) -> Trials:
+        return method_trials(method, tools.cuts, {"exemplars": shown}, tools.moments, settings, suite.strengths)
 
     if several is None:
-        return {"editing": trials(rewriting_trials, grids["editing"], exemplars)}
-    found = {name: trials(rewriting_trials, settings, exemplars) for name, settings in grids.items()}
-    found["random direction"] = trials(random_trials, grids["editing"], exemplars)
+        return {"editing": trials(rewrite, grids["editing"], exemplars)}
+    found = {name: trials(rewrite, settings, exemplars) for name, settings in grids.items()}
+    found["random direction"] = trials(rewrite_at_random, grids["editing"], exemplars)
     for name in suite.rivals:
         method, settings = RIVALS[name]
-        found[name.replace("_", " ")] = trials(partial(baseline_trials, method), settings, exemplars)
-    return found | {"editing, variants": trials(rewriting_trials, grids["editing"], several)}
+        found[name.replace("_", " ")] = trials(method, settings, exemplars)
+    return found | {"editing, variants": trials(rewrite, grids["editing"], several)}
 
 
 def _tuned(
@@ -350,8 +344,12 @@ def _tuned(
         tables[f"{scope} fine-tuning"] = plain
         if first:
             best = best_runs(plain, 2, ("layer", "exemplar", "rate"))
-            near = repeated_trials(best, tools.cuts, shown, (suite.steps,), suite.localities, tools.reference)
-            tables[f"{scope}, locality"] = sweep_trials(near.at(suite.strengths), validation)
+            parts = []
+            for row in best.itertuples():
+                near = grid(scope=(scope,), rate=(row.rate,), steps=(suite.steps,), locality=suite.localities)
+                again = finetuning_trials({row.layer: tools.cuts[row.layer]}, shown, near, tools.reference)
+                parts.append(sweep_trials(again.at(suite.strengths), validation))
+            tables[f"{scope}, locality"] = pd.concat(parts, ignore_index=True)
     return tables
 
 
