@@ -153,5 +153,4 @@ def _photo_exemplar(wnid: str, classifier: Classifier, change: Callable[[Tensor,
     if path is None:
         raise FileNotFoundError(f"no road mask of {name!r}: expected {wnid}_<name>_road.png in {str(DATA / 'masks')!r}")
     mask = photos.load_mask_for(image, path)
-    names = sorted(known for known in photos.registry() if known.startswith("imagenet-sample/"))
-    return Exemplar(image, change(image, mask), mask, names.index(name))
+    return Exemplar(image, change(image, mask), mask, photos.sample_labels()[name])

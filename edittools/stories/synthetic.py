@@ -49,7 +49,7 @@ Case = dict[str, Any]
 LEAST_AREA, MOST_IMAGES, LEAST_ERRORS, EXEMPLARS = 0.05, 120, 3, 3
 """A concept covers so much of an image; of more images some are drawn; fewer errors are not worth correcting."""
 
-BUDGETS, STRENGTHS, RANKS = (BUDGET, 1.0, 100.0), (0.25, 0.5, 1.0), (1, 3, 10)
+BUDGETS, STRENGTHS, RANKS = (BUDGET, 100.0), (0.25, 0.5, 1.0), (1, 3, 10)
 EDITING = {
     "editing": grid(rank=RANKS, objective=("l1",), steps=(40,)),
     "editing -mask": grid(rank=RANKS, objective=("l1",), masked=(False,), steps=(40,)),
@@ -90,7 +90,7 @@ def synthetic_story(tier: str, model: str, small: bool) -> Story:
     data, masks, everyday = {"mini": _scenes, "lite": _photos, "paper": _folder}[tier](classifier, wanted, small)
     styles = ("graffiti", "snow") if small else STYLES
     concepts = Concepts(data, masks, style_textures(styles, range(VARIANTS), classifier.size))
-    return classifier, concepts, everyday | {"layers": tuple(later_layers(classifier, 4)), "tier": tier}
+    return classifier, concepts, everyday | {"layers": tuple(later_layers(classifier, 3)), "tier": tier}
 
 
 def _scenes(classifier: Classifier, wanted: Sequence[str], small: bool) -> Images:
@@ -186,16 +186,17 @@ def case_protocol(source: Source, case: Case) -> Protocol:
     Beside the sets of `scenario_for` there are "same" and "own same": the test images, and those of the exemplars'
     class, in the look of the first exemplar.
     """
-    return _protocol(source, case, _first_protocol(source))
+    return _protocol(story_of(source), case, _first_protocol(source, story_of(source)[0]))
 
 
 @lru_cache(maxsize=1)
-def _first_protocol(source: Source) -> Protocol:
-    return _protocol(source, cases(source)[0])
+def _first_protocol(source: Source, classifier: Classifier) -> Protocol:
+    """Make the protocol of the first case, once for a classifier."""
+    return _protocol(story_of(source), cases(source)[0])
 
 
-def _protocol(source: Source, case: Case, shared: Protocol | None = None) -> Protocol:
-    classifier, concepts, everyday = story_of(source)
+def _protocol(story: Story, case: Case, shared: Protocol | None = None) -> Protocol:
+    classifier, concepts, everyday = story
     some = concepts.subset(case["images"])
     rule = case | {"evidence": [case["images"].index(number) for number in case["evidence"]]}
     scenario, numbers = scenario_for(classifier, some, rule, everyday, EXEMPLARS)
