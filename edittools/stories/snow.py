@@ -1,4 +1,4 @@
-"""Notebook 01's story, vehicles on snow (section 3.1 of the paper): an exemplar maps snow to road."""
+"""The story of notebooks 01 and 05, vehicles on snow (section 3.1 of the paper): an exemplar maps snow to road."""
 
 import os
 from collections.abc import Callable
@@ -154,3 +154,23 @@ def _photo_exemplar(wnid: str, classifier: Classifier, change: Callable[[Tensor,
         raise FileNotFoundError(f"no road mask of {name!r}: expected {wnid}_<name>_road.png in {str(DATA / 'masks')!r}")
     mask = photos.load_mask_for(image, path)
     return Exemplar(image, change(image, mask), mask, photos.sample_labels()[name])
+
+
+def desk_story(tier: str | None = None, progress: bool = False) -> tuple[Classifier, dict[str, LabelledImages]]:
+    """Notebook 05's story: a classifier and pictures for the desk, vehicles on snow.
+
+    The sets are `images`, of which some are misread, `everyday` ones, ones to `keep`, and `test` for later. The tier
+    `paper` takes those of `lite`.
+    """
+    if current_tier(tier) != "mini":
+        classifier = load_classifier("efficientnet_lite0")
+        images, test = photos.snow_photos(classifier, progress).split(0.5, seed=0)
+        others = everyday_photos(classifier, progress)
+        return classifier, {"images": images, "everyday": others["budget"], "keep": others["keep"], "test": test}
+    paint, validation, test = partial(scenes, progress=progress), SPLITS["validation"].start, SPLITS["test"].start
+    return load_classifier("mini_vgg"), {
+        "images": paint(48, validation + 100_000, label=in_turn(VEHICLES, 48), ground="snow"),
+        "everyday": paint(240, "validation"),
+        "keep": paint(60, validation + 50_000, label=in_turn(POLAR, 60)),
+        "test": paint(120, test + 100_000, label=in_turn(VEHICLES, 120), ground="snow"),
+    }
