@@ -23,7 +23,6 @@ from edittools.baselines import RIVALS, SCOPES
 from edittools.choosing.choice import BUDGET, Choice
 from edittools.choosing.protocol import Plan, Protocol
 from edittools.choosing.trials import grid, later_layers
-from edittools.choosing.trials import sweep as sweep_trials
 from edittools.classifiers import Classifier
 from edittools.edits import Edit
 from edittools.graph import identity
@@ -49,7 +48,7 @@ Case = dict[str, Any]
 LEAST_AREA, MOST_IMAGES, LEAST_ERRORS, EXEMPLARS = 0.05, 120, 3, 3
 """A concept covers so much of an image; of more images some are drawn; fewer errors are not worth correcting."""
 
-BUDGETS, STRENGTHS, RANKS = (BUDGET, 100.0), (0.25, 0.5, 1.0), (1, 3, 10)
+BUDGETS, STRENGTHS, RANKS = (BUDGET, 1.0, 100.0), (0.25, 0.5, 1.0), (1, 3, 10)
 EDITING = {
     "editing": grid(rank=RANKS, objective=("l1",), steps=(40,)),
     "editing -mask": grid(rank=RANKS, objective=("l1",), masked=(False,), steps=(40,)),
@@ -236,7 +235,7 @@ def _tables(protocol: Protocol) -> dict[str, pd.DataFrame]:
     tried["random direction"] = protocol.random_directions(plain, STRENGTHS, exemplars)
     tried |= {name.replace("_", " "): protocol.rival(name, STRENGTHS, exemplars) for name in TRIED}
     tried["editing, variants"] = protocol.rewriting(plain, STRENGTHS, variants)
-    tables = {name: sweep_trials(trials, protocol.states["validation"]) for name, trials in tried.items()}
+    tables = {name: protocol.sweep(trials) for name, trials in tried.items()}
     for scope, name in zip(SCOPES, FINETUNING, strict=True):
         tables[name] = protocol.interpolated(protocol.choose_finetuning(scope, TUNING, exemplars)).table
     return tables | {f"rank {rank}": tables["editing"].query("rank == @rank") for rank in RANKS}
