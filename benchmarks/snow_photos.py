@@ -15,10 +15,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from math import sqrt
 from pathlib import Path
-from statistics import mean
+from statistics import NormalDist, mean
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from common import finish, parser, show_choices, start
@@ -32,9 +34,9 @@ from edittools.choosing.protocol import Plan, Protocol
 from edittools.choosing.scenario import Scenario
 from edittools.choosing.trials import Trials, grid
 from edittools.graph import identity
-from edittools.metrics import Comparison, mcnemar
+from edittools.metrics import Comparison, corrected_interval, mcnemar
 from edittools.probing.jobs import run
-from edittools.probing.statistics import pooled_row, signed_rank
+from edittools.probing.statistics import signed_rank
 from edittools.stories import photos
 from edittools.stories.snow import snow_scenario
 from edittools.zoo.downloads import available, registry
@@ -100,6 +102,36 @@ def pooled(found: Sequence[Compared]) -> dict[str, Any]:
         "errors_corrected_interval": (test["low"], test["high"]),
         "p": test["p"],
         **_costs(found),
+    }
+
+
+def pooled_row(found: Sequence[Comparison]) -> dict[str, float]:
+    """What edits of several classifiers did to the same images, as one table row: counts are sums over classifiers.
+
+    Images are the sample, not classifiers × images: `low` and `high` bound the errors corrected (eq. 2), p is
+    Wilcoxon's that an image is misread by as many classifiers before as after, the accuracy change is the classifiers'
+    mean. Raises `ValueError` where the numbers of images differ.
+    """
+    if len({len(one.before) for one in found}) != 1:
+        raise ValueError(f"{[len(one.before) for one in found]} images: expected the same ones for each classifier")
+    wrong = np.sum([one.before.numpy() for one in found], axis=0)
+    gain = wrong - np.sum([one.after.numpy() for one in found], axis=0)
+    low, high = corrected_interval(found)
+    change = np.append(gain / len(found), [1, -1])
+    spread = NormalDist().inv_cdf(0.975) * change.std() / sqrt(len(change))
+    return {
+        "images": len(wrong),
+        "errors before": int(wrong.sum()),
+        "errors after": int(wrong.sum() - gain.sum()),
+        "corrected": sum(one.corrected for one in found),
+        "broken": sum(one.broken for one in found),
+        "errors corrected": float(gain.sum() / wrong.sum()) if wrong.any() else float("nan"),
+        "low": low,
+        "high": high,
+        "p": signed_rank(gain),
+        "accuracy change (points)": 100 * float(gain.mean()) / len(found),
+        "accuracy low": 100 * max(change.mean() - spread, -1.0),
+        "accuracy high": 100 * min(change.mean() + spread, 1.0),
     }
 
 

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import rankdata, wilcoxon
+from snow_photos import pooled_row
 
 from edittools.choosing.states import CachedStates
 from edittools.cut import cut_all
@@ -24,7 +25,7 @@ from edittools.metrics import (
     predict,
     wilson,
 )
-from edittools.probing.statistics import pooled_row, signed_rank
+from edittools.probing.statistics import signed_rank
 
 
 def _bools(text):
