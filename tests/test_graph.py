@@ -306,7 +306,6 @@ REFUSED = {
     "standardised": (Step(standardised), "its weight is read 2 times"),
     "read again": (Step(read_again), "its weight is read 2 times"),
     "read by another": (Step(read_by_another), "its weight is read 2 times"),
-    "run twice": (Step(lambda self, x: self.conv(self.conv(x))), "its weight is read 2 times"),
     "low rank": (Step(low_rank), "its weight is read by add.Tensor, not by a convolution or a linear step alone"),
     "unused": (Step(lambda self, x: x + self.pos), "its weight is not read as it stands: it is unused"),
     **{
