@@ -30,6 +30,7 @@ LINEAR = _ATEN.linear.default
 _LAYERS = {_ATEN.conv2d.default, _ATEN.conv2d.padding, LINEAR}
 _CHECKS = {_ATEN._assert_tensor_metadata.default, _ATEN._assert_scalar.default}
 _DROPOUTS = {"dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"}
+_DROPOUTS |= {f"{name}_" for name in _DROPOUTS}
 """They give back their input in eval mode, which their schema does not say."""
 DIFFERS = (
     "{} does not compute the model's own logits: expected a model without hooks that change what it computes, whose "
@@ -288,7 +289,7 @@ def _straighten(module: fx.GraphModule) -> None:
             graph.erase_node(user)
         graph.erase_node(region)
     for node in graph.nodes:
-        if op_name(node).removesuffix("_") in _DROPOUTS:
+        if op_name(node) in _DROPOUTS:
             node.replace_all_uses_with(node.args[0], lambda user: user.op != "output")
             if not node.users:
                 graph.erase_node(node)
@@ -304,7 +305,9 @@ def _cleaned(module: fx.GraphModule, model: nn.Module) -> fx.GraphModule:
     for node in graph.nodes:
         if isinstance(node.target, torch._ops.HigherOrderOperator):
             raise ValueError(f"{node.target} in {type(model).__name__}: expected a model that uses no autocast inside")
-        if node.op == "call_module" or node.target in _CHECKS:
+        if op_name(node) in _DROPOUTS:
+            node.replace_all_uses_with(node.args[0])
+        if node.op == "call_module" or node.target in _CHECKS or op_name(node) in _DROPOUTS:
             graph.erase_node(node)
     graph.eliminate_dead_code()
     for node in graph.find_nodes(op="get_attr"):

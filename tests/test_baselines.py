@@ -315,7 +315,7 @@ def test_the_closed_form_is_the_least_squares_of_an_augmented_system(exact, exem
     cut, exemplar = Cut(exact, "conv1"), [small_mask(exemplar, side), small_mask(make_exemplar(3), side)]
     root = torch.rand(20, 8, generator=torch.Generator().manual_seed(0)).double()
     matrix = root.T @ root / 20
-    edit = rewrite_in_closed_form(exact, cut, exemplar, SecondMoment(matrix, 20, 1e-9), weight=0.3)
+    edit = rewrite_in_closed_form(exact, cut, exemplar, SecondMoment(matrix, 20), weight=0.3)
     changed, masks = (torch.stack([getattr(e, n) for e in exemplar]) for n in ("changed", "mask"))
     problem = pose(cut, exemplar, rank=None)
     at = cut.shares(masks, problem.start).flatten() > 0

@@ -125,12 +125,7 @@ def test_data_lies_beside_the_package_in_a_checkout_and_inside_it_once_installed
 
 
 @pytest.mark.parametrize(
-    "load",
-    [
-        lambda: load_classifier("mini_vgg"),
-        lambda: load_classifier("mini_clip"),
-        photos.registry.__wrapped__,
-    ],
+    "load", [lambda: load_classifier("mini_vgg"), lambda: load_classifier("mini_clip"), photos.registry.__wrapped__]
 )
 def test_a_file_that_should_have_travelled_with_the_package_is_named_when_it_is_missing(load, monkeypatch, tmp_path):
     monkeypatch.setattr(models, "DATA", tmp_path / "data")

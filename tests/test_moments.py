@@ -9,19 +9,14 @@ from edittools.images import LabelledImages
 from edittools.moments import RankError, SecondMoment, directions, measure, second_moments
 
 
-def _keys(tiny, photos, layer):
-    found = []
-    handle = tiny.model.get_submodule(layer).register_forward_pre_hook(
-        lambda module, args: found.append(args[0].clone())
-    )
-    with torch.no_grad():
-        tiny(photos)
-    handle.remove()
-    return found[0]
+@torch.no_grad()
+def _keys_of_conv1(tiny, photos):
+    net = tiny.model
+    return net.relu(net.norm(net.stem(tiny.normalise(photos)))).permute(0, 2, 3, 1).reshape(-1, 8).double()
 
 
 def test_second_moment_is_the_mean_outer_product_of_the_keys(tiny, photos32):
-    keys = _keys(tiny, photos32, "conv1").permute(0, 2, 3, 1).reshape(-1, 8).double()
+    keys = _keys_of_conv1(tiny, photos32)
     expected = torch.einsum("pi,pj->pij", keys, keys).mean(dim=0)
     moment = measure(tiny, ["conv1"], photos32, batch_size=7)["conv1"]
     assert moment.count == len(keys) == 40 * 16 * 16
@@ -37,7 +32,7 @@ def test_all_layers_in_one_pass_are_the_same_as_one_by_one(tiny, photos32):
 
 def test_whitened_reference_keys_are_white(tiny, photos32):
     moment = measure(tiny, ["conv1"], photos32)["conv1"]
-    keys = _keys(tiny, photos32, "conv1").permute(0, 2, 3, 1).reshape(-1, 8).double()
+    keys = _keys_of_conv1(tiny, photos32)
     white = keys @ moment.whitener
     assert torch.allclose(white.T @ white / len(white), torch.eye(8, dtype=torch.float64), atol=1e-6)
     assert moment.leverage(keys).mean() == pytest.approx(1, abs=1e-6)
