@@ -347,7 +347,9 @@ def _tuned(
             parts = []
             for row in best.itertuples():
                 near = grid(scope=(scope,), rate=(row.rate,), steps=(suite.steps,), locality=suite.localities)
-                again = finetuning_trials({row.layer: tools.cuts[row.layer]}, shown, near, tools.reference)
+                again = finetuning_trials(
+                    {row.layer: tools.cuts[row.layer]}, shown, near, dict.fromkeys(tools.cuts, tools.reference)
+                )
                 parts.append(sweep_trials(again.at(suite.strengths), validation))
             tables[f"{scope}, locality"] = pd.concat(parts, ignore_index=True)
     return tables
