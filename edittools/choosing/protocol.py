@@ -114,10 +114,11 @@ class Protocol:
         self.bounds = Bounds(self.states["budget"], self.states.get("keep"))
         self.cuts = {layer: self._everywhere[layer] for layer in layers}
         if shared and shared.story.reference is story.reference:
-            self.moments, self.everyday = shared.moments, shared.everyday
+            self.moments, self.everyday, self._sampled = shared.moments, shared.everyday, shared._sampled
         else:
             self.moments = second_moments(story.classifier, list(self.cuts), story.reference, progress=progress)
             self.everyday = layer_keys(self.cuts, spread(story.reference, SAMPLE), self.moments)
+            self._sampled: dict[str, CachedStates] = {}
 
     def rewriting(
         self,
@@ -158,15 +159,16 @@ class Protocol:
         among, reference = self._among(layers), self.everyday
         if method in OF_THE_HEAD:  # whatever layer states stand at
             among = dict(list(among.items())[-1:]) if self.head else {}
-            reference = {layer: self.everyday_states([layer]).batches(layer) for layer in among}
+            reference = {layer: self.everyday_states(layer).batches(layer) for layer in among}
         shown, settings = exemplars or self.story.exemplars, usual if settings is None else settings
         return method_trials(made, among, shown, reference, settings, strengths)
 
     def finetuning(self, settings: Settings, exemplars: Shown = None, layers: Layers = None) -> Trials:
         """Fine-tune with each of `settings`; a locality is of a sample of the reference images."""
         among = self._among(layers)
-        near = self.everyday_states(among) if any(setting.get("locality") for setting in settings) else None
-        return finetuning_trials(among, exemplars or self.story.exemplars, settings, near)
+        near = any(setting.get("locality") for setting in settings)
+        reference = {layer: self.everyday_states(layer) for layer in among} if near else None
+        return finetuning_trials(among, exemplars or self.story.exemplars, settings, reference)
 
     def again(
         self, tuned: pd.DataFrame, exemplars: Exemplars, steps: Sequence[int], localities: Sequence[float] = ()
@@ -202,11 +204,12 @@ class Protocol:
     def _among(self, layers: Layers) -> dict[str, Any]:
         return {layer: self.cuts[layer] for layer in layers or self.cuts}
 
-    def everyday_states(self, layers: Iterable[str]) -> CachedStates:
-        """Run a sample of the reference images up to `layers`."""
-        cuts = {layer: cut for layer, cut in self.cuts.items() if layer in set(layers)}
-        sample = spread(self.story.reference, 4 * SAMPLE)
-        return CachedStates(cuts, LabelledImages.unlabelled(sample, self.story.classifier.classes))
+    def everyday_states(self, layer: str) -> CachedStates:
+        """Run a sample of the reference images up to a layer, once."""
+        if layer not in self._sampled:
+            sample = LabelledImages.unlabelled(spread(self.story.reference, 4 * SAMPLE), self.story.classifier.classes)
+            self._sampled[layer] = CachedStates({layer: self.cuts[layer]}, sample)
+        return self._sampled[layer]
 
     def sweep(self, trials: Iterable[Trial]) -> pd.DataFrame:
         """Try the trials on the validation images, see `choosing.sweep`."""

@@ -18,7 +18,6 @@ from edittools.classifiers import Classifier
 from edittools.cut import Cut, editable_layers
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
-from edittools.images import LabelledImages
 from edittools.keys import ExemplarStates
 from edittools.metrics import errors
 from edittools.moments import RankError
@@ -109,12 +108,12 @@ def finetuning_trials(
     cuts: Mapping[str, Cut],
     exemplars: Exemplars,
     settings: Settings,
-    reference: LabelledImages | CachedStates | None = None,
+    reference: Mapping[str, CachedStates] | None = None,
 ) -> Trials:
     """Fine-tune in each layer, with each exemplar and setting of `finetune`.
 
-    Settings that differ in `steps` alone are one run, see `finetune_path`. `reference` images for the locality term may
-    come as `CachedStates`; then they are not run up to the layer again.
+    Settings that differ in `steps` alone are one run, see `finetune_path`. `reference` images for the locality term go
+    by layer.
     """
     runs: dict[tuple, set[int]] = {}
     for setting in settings:
@@ -123,7 +122,7 @@ def finetuning_trials(
 
     def make() -> Iterator[Trial]:
         for (layer, name, shown), (setting, steps) in product(_at_layers(cuts, exemplars), runs.items()):
-            near = reference.batches(layer) if isinstance(reference, CachedStates) else reference
+            near = None if reference is None else reference[layer].batches(layer)
             path = finetune_path(shown.cut.classifier, shown.cut, shown, sorted(steps), reference=near, **dict(setting))
             for count, edit in zip(sorted(steps), path, strict=True):
                 yield {"layer": layer, "exemplar": name, **dict(setting), "steps": count}, edit
