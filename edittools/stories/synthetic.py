@@ -89,7 +89,7 @@ def synthetic_story(tier: str, model: str, small: bool) -> Story:
     data, masks, everyday = {"mini": _scenes, "lite": _photos, "paper": _folder}[tier](classifier, wanted, small)
     styles = ("graffiti", "snow") if small else STYLES
     concepts = Concepts(data, masks, style_textures(styles, range(VARIANTS), classifier.size))
-    return classifier, concepts, everyday | {"layers": tuple(later_layers(classifier, 3)), "tier": tier}
+    return classifier, concepts, everyday | {"layers": tuple(later_layers(classifier, 4)), "tier": tier}
 
 
 def _scenes(classifier: Classifier, wanted: Sequence[str], small: bool) -> Images:
