@@ -313,8 +313,7 @@ class Scenes(LabelledImages):
         """Masks `(N, H, W)` of 0 and 1 of a concept, all zero where it is not seen; KeyError if unknown."""
         if concept not in THINGS:
             raise KeyError(f"no concept {concept!r}: expected one of {', '.join(THINGS)}")
-        wanted = ("object", "text") if concept == "object" else (concept,)
-        return sum((self.things == THINGS.index(name)).float() for name in wanted)
+        return (self.things == THINGS.index(concept)).float()
 
     def subset(self, indices: torch.Tensor | Sequence[int]) -> "Scenes":
         """Keep the scenes at `indices` (integers, or one boolean each), in that order."""
@@ -323,12 +322,10 @@ class Scenes(LabelledImages):
         return replace(kept, things=self.things[chosen], grounds=self.grounds[chosen])
 
 
-def _paint_many(
-    jobs: Sequence[tuple[int, str | None]], ground: str | None, balanced: bool, size: int, text: str | None
-) -> list:
+def _paint_many(jobs: Sequence[tuple[int, str | None]], ground: str | None, balanced: bool, size: int) -> list:
     painted = []
     for seed, label in jobs:
-        image, canvas, layout, stood_on = paint_scene(seed, label, ground, balanced, size, text)
+        image, canvas, layout, stood_on = paint_scene(seed, label, ground, balanced, size, text=None)
         pixels = (image.numpy() * 255).round().astype(np.uint8)
         painted.append((pixels, canvas.things, layout.label, GROUNDS.index(stood_on)))
     return painted
@@ -341,7 +338,6 @@ def scenes(
     ground: str | None = None,
     balanced: bool = False,
     size: int = 64,
-    text: str | None = None,
     workers: int = 1,
     progress: bool = False,
 ) -> Scenes:
@@ -362,7 +358,7 @@ def scenes(
         _check(name, ground, first, size)
     jobs = list(zip(range(first, first + count), labels, strict=True))
     chunks = [jobs[start : start + 64] for start in range(0, count, 64)]
-    paint = partial(_paint_many, ground=ground, balanced=balanced, size=size, text=text)
+    paint = partial(_paint_many, ground=ground, balanced=balanced, size=size)
     with ProcessPoolExecutor(workers) if workers > 1 else nullcontext() as pool:
         done = (pool.map if pool else map)(paint, chunks)
         painted = list(chain.from_iterable(tqdm(done, "scenes", len(chunks), disable=not progress)))
