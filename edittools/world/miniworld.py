@@ -177,7 +177,7 @@ def _paint_ground(canvas: Canvas, layout: Layout, ground: str, rng: np.random.Ge
 
 
 def _paint_object(canvas: Canvas, layout: Layout, rng: np.random.Generator) -> tuple[Pen, LabelPlace | None]:
-    """The main object with the shadow it throws; returns its pen and where a label fits."""
+    """Paint the main object with the shadow it throws; returns its pen and where a label fits."""
     direction = -1 if layout.flip else 1
     stretch, shear, tilt = direction * rng.uniform(0.82, 1.12), rng.normal(0, 0.05), rng.normal(0, 0.035)
     pen = Pen(canvas, rng, THINGS.index("object"), layout.base, pose(layout.scale, stretch, shear, tilt))
@@ -210,7 +210,7 @@ FONTS += ("DejaVuSans-Oblique", "STIXGeneralBol", "STIXGeneralItalic")
 
 
 def _paint_label(canvas: Canvas, pen: Pen, anchor: LabelPlace, text: str, rng: np.random.Generator) -> None:
-    """A sheet of paper stuck on the object, or a band printed on it, with `text` typed on it ("" leaves it blank)."""
+    """Stick a sheet of paper on the object, or print a band on it, with `text` typed on it ("" leaves it blank)."""
     x, y, width = anchor
     angle, height, paper = rng.normal(0, 0.16), rng.uniform(0.36, 0.5), rng.random() < 0.7
     font = font_named(str(rng.choice(FONTS)))
@@ -310,7 +310,7 @@ class Scenes(LabelledImages):
     grounds: torch.Tensor = field(default=None, repr=False)
 
     def mask(self, concept: str) -> torch.Tensor:
-        """Masks `(N, H, W)` of 0 and 1 of a concept, all zero where it is not seen; KeyError if unknown."""
+        """Return masks `(N, H, W)` of 0 and 1 of a concept, zero where it is not seen; `KeyError` if unknown."""
         if concept not in THINGS:
             raise KeyError(f"no concept {concept!r}: expected one of {', '.join(THINGS)}")
         return (self.things == THINGS.index(concept)).float()
