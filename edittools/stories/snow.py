@@ -129,7 +129,7 @@ def _snow_on_photos(name: str, tier: str, progress: bool) -> Scenario:
 
 
 def everyday_photos(classifier: Classifier, progress: bool = False) -> dict[str, LabelledImages]:
-    """Part the ImageNet sample without the exemplars: "budget", "clean", and of what lives on snow "keep", "keep_report".
+    """Part the ImageNet sample, without exemplars: "budget", "clean", and of what lives on snow "keep", "keep_report".
 
     Every second photo of each kind is of the other set.
     """
