@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 def bootstrap(
     values: Sequence[float] | NDArray, rng: np.random.Generator | int = 0, resamples: int = 2000
 ) -> tuple[float, float]:
-    """The 95 % percentile bootstrap interval of a mean, drawn from `rng` (or a seed); NaN without any value."""
+    """Return the 95 % percentile bootstrap interval of a mean, drawn from `rng` or a seed; NaN without any value."""
     values, rng = np.asarray(values, float), np.random.default_rng(rng)
     if not len(values):
         return float("nan"), float("nan")
@@ -19,7 +19,7 @@ def bootstrap(
 
 
 def signed_rank(differences: Sequence[float] | NDArray, alternative: str = "two-sided") -> float:
-    """The p-value of Wilcoxon's signed-rank test that differences lie about 0, zeros left out.
+    """Return the p-value of Wilcoxon's signed-rank test that differences lie about 0, zeros left out.
 
     Exact, also with ties, for up to 50 that are not zero, asymptotic for more; 1 where all are zero, NaN where there is
     none. `alternative` is "two-sided", or "greater": that they lie above 0.

@@ -34,12 +34,12 @@ SNOW_TWICE = "24738546165_59ac92b9c3_w.jpg"
 
 
 def load_photo(name: str, classifier: Classifier) -> Tensor:
-    """A registered photo as the classifier takes it, `(3, size, size)`."""
+    """Load a registered photo as the classifier takes it, `(3, size, size)`."""
     return load_image(photo(name), classifier.size, classifier.resize_to)
 
 
 def load_mask_for(image: Tensor, path: Path) -> Tensor:
-    """A hand-drawn mask `(H, W)`, at the size of an image."""
+    """Load a hand-drawn mask `(H, W)`, at the size of an image."""
     mask = load_mask(path)
     return mask if mask.shape == image.shape[1:] else (resize(mask[None], list(image.shape[1:]))[0] > 0.5).float()
 
@@ -177,7 +177,7 @@ def msrc(
 
 
 def msrc_classes(path: Path) -> np.ndarray:
-    """The class number (1 … 23) of each pixel, 0 where nobody said; regions above the last label are such."""
+    """Read the class number (1 … 23) of each pixel, 0 where nobody said, as in regions above the last label."""
     truth = loadmat(path)
     table = np.zeros(256, np.uint8)
     table[1 : truth["newlabels"].size + 1] = truth["newlabels"].ravel()

@@ -45,10 +45,10 @@ Images = tuple[LabelledImages, dict[str, Tensor], dict[str, Any]]
 Source = tuple[Any, ...]
 Case = dict[str, Any]
 
-LEAST_AREA, MOST_IMAGES, LEAST_ERRORS, EXEMPLARS = 0.05, 120, 3, 3
+LEAST_AREA, MOST_IMAGES, LEAST_ERRORS, EXEMPLARS = 0.05, 80, 3, 3
 """A concept covers so much of an image; of more images some are drawn; fewer errors are not worth correcting."""
 
-BUDGETS, STRENGTHS, RANKS = (BUDGET, 1.0, 100.0), (0.25, 0.5, 1.0), (1, 3, 10)
+BUDGETS, STRENGTHS, RANKS = (BUDGET, 1.0, 100.0), (0.25, 0.5, 1.0), (1, 3)
 EDITING = {
     "editing": grid(rank=RANKS, objective=("l1",), steps=(40,)),
     "editing -mask": grid(rank=RANKS, objective=("l1",), masked=(False,), steps=(40,)),
@@ -242,7 +242,7 @@ def _tables(protocol: Protocol) -> dict[str, pd.DataFrame]:
 
 
 def _settings(choice: Choice) -> dict[str, Any]:
-    """What was chosen, as JSON values; nothing where no trial kept the budget."""
+    """Give what was chosen, as JSON values; nothing where no trial kept the budget."""
     known = {n: choice.settings[n] for n in ("layer", "rank", "rate", "locality", "strength") if n in choice.settings}
     return {"strength": 0.0} | {n: v if isinstance(v, str) else float(v) for n, v in known.items() if v is not None}
 

@@ -177,7 +177,7 @@ def _paint_ground(canvas: Canvas, layout: Layout, ground: str, rng: np.random.Ge
 
 
 def _paint_object(canvas: Canvas, layout: Layout, rng: np.random.Generator) -> tuple[Pen, LabelPlace | None]:
-    """The main object with the shadow it throws; returns its pen and where a label fits."""
+    """Paint the main object with the shadow it throws; returns its pen and where a label fits."""
     direction = -1 if layout.flip else 1
     stretch, shear, tilt = direction * rng.uniform(0.82, 1.12), rng.normal(0, 0.05), rng.normal(0, 0.035)
     pen = Pen(canvas, rng, THINGS.index("object"), layout.base, pose(layout.scale, stretch, shear, tilt))
@@ -210,7 +210,7 @@ FONTS += ("DejaVuSans-Oblique", "STIXGeneralBol", "STIXGeneralItalic")
 
 
 def _paint_label(canvas: Canvas, pen: Pen, anchor: LabelPlace, text: str, rng: np.random.Generator) -> None:
-    """A sheet of paper stuck on the object, or a band printed on it, with `text` typed on it ("" leaves it blank)."""
+    """Stick a sheet of paper on the object, or print a band on it, with `text` typed on it ("" leaves it blank)."""
     x, y, width = anchor
     angle, height, paper = rng.normal(0, 0.16), rng.uniform(0.36, 0.5), rng.random() < 0.7
     font = font_named(str(rng.choice(FONTS)))
@@ -310,11 +310,10 @@ class Scenes(LabelledImages):
     grounds: torch.Tensor = field(default=None, repr=False)
 
     def mask(self, concept: str) -> torch.Tensor:
-        """Masks `(N, H, W)` of 0 and 1 of a concept, all zero where it is not seen; KeyError if unknown."""
+        """Return masks `(N, H, W)` of 0 and 1 of a concept, zero where it is not seen; `KeyError` if unknown."""
         if concept not in THINGS:
             raise KeyError(f"no concept {concept!r}: expected one of {', '.join(THINGS)}")
-        wanted = ("object", "text") if concept == "object" else (concept,)
-        return sum((self.things == THINGS.index(name)).float() for name in wanted)
+        return (self.things == THINGS.index(concept)).float()
 
     def subset(self, indices: torch.Tensor | Sequence[int]) -> "Scenes":
         """Keep the scenes at `indices` (integers, or one boolean each), in that order."""
@@ -323,12 +322,10 @@ class Scenes(LabelledImages):
         return replace(kept, things=self.things[chosen], grounds=self.grounds[chosen])
 
 
-def _paint_many(
-    jobs: Sequence[tuple[int, str | None]], ground: str | None, balanced: bool, size: int, text: str | None
-) -> list:
+def _paint_many(jobs: Sequence[tuple[int, str | None]], ground: str | None, balanced: bool, size: int) -> list:
     painted = []
     for seed, label in jobs:
-        image, canvas, layout, stood_on = paint_scene(seed, label, ground, balanced, size, text)
+        image, canvas, layout, stood_on = paint_scene(seed, label, ground, balanced, size, text=None)
         pixels = (image.numpy() * 255).round().astype(np.uint8)
         painted.append((pixels, canvas.things, layout.label, GROUNDS.index(stood_on)))
     return painted
@@ -341,7 +338,6 @@ def scenes(
     ground: str | None = None,
     balanced: bool = False,
     size: int = 64,
-    text: str | None = None,
     workers: int = 1,
     progress: bool = False,
 ) -> Scenes:
@@ -362,7 +358,7 @@ def scenes(
         _check(name, ground, first, size)
     jobs = list(zip(range(first, first + count), labels, strict=True))
     chunks = [jobs[start : start + 64] for start in range(0, count, 64)]
-    paint = partial(_paint_many, ground=ground, balanced=balanced, size=size, text=text)
+    paint = partial(_paint_many, ground=ground, balanced=balanced, size=size)
     with ProcessPoolExecutor(workers) if workers > 1 else nullcontext() as pool:
         done = (pool.map if pool else map)(paint, chunks)
         painted = list(chain.from_iterable(tqdm(done, "scenes", len(chunks), disable=not progress)))

@@ -67,7 +67,7 @@ def random_label(text: str, rng: np.random.Generator, handwritten: float = 0.3, 
 
 
 def typed(text: str, font: str) -> np.ndarray:
-    """The ink `(h, w)` in [0, 1] of a word in a font, cut to its edges, 48 pixels an em."""
+    """Draw the ink `(h, w)` in [0, 1] of a word in a font, cut to its edges, 48 pixels an em."""
     left, top, right, bottom = font_named(font).getbbox(text)
     picture = Image.new("L", (max(right - left, 1), max(bottom - top, 1)))
     ImageDraw.Draw(picture).text((-left, -top), text, fill=255, font=font_named(font))
@@ -75,7 +75,7 @@ def typed(text: str, font: str) -> np.ndarray:
 
 
 def handwritten(text: str, hand: int) -> np.ndarray:
-    """The ink `(h, w)` in [0, 1] of a word as a pen would draw it: the middle lines of the letters of a font.
+    """Draw the ink `(h, w)` in [0, 1] of a word as a pen would draw it: the middle lines of the letters of a font.
 
     `hand` seeds slant, size, drift of the line and thickness of the pen; each letter differs a little from the last.
     """
