@@ -152,21 +152,6 @@ def repair(found: Figures) -> str:
     return f"{words}\n\n{body}\n\nThe edit on all test images of the story: {test} of their errors corrected."
 
 
-def many_exemplars(found: Figures) -> str:
-    """Balanced and natural accuracy by method, a pair of columns for each number of exemplars."""
-    known = pd.DataFrame(found["rows"])
-    text = "{balanced_accuracy:.1f} / {natural_accuracy:.1f}, {seconds:.0f} s"
-    known["said"] = [cell(text, row) for row in found["rows"]]
-    named = METHODS | {"editing": "**edit of one layer**", "random_direction": "random direction"}
-    wide = known.pivot(index="method", columns="exemplars", values="said").fillna("")
-    trials = known.groupby("method").trials.last().astype(str)
-    rows = ([named.get(name, name), *wide.loc[name], trials[name]] for name in dict.fromkeys(known.method))
-    before = f"{found['balanced_accuracy_before']:.1f} / {found['natural_accuracy_before']:.1f}"
-    words = "Accuracy (%) on balanced / on natural test scenes, and seconds, by number of exemplars."
-    words += f" Without an edit {before}; natural accuracy may cost {found['budget_points']:g} points."
-    return f"{words}\n\n{markdown(('method', *(f'{n:,}' for n in wide.columns), 'trials each'), rows)}"
-
-
 def many_edits(found: Figures) -> str:
     """Edits of several rules, added up and one on top of the other."""
     return table(columns.MANY_EDITS, found["steps"])
@@ -183,7 +168,7 @@ def paper_rehearsal(found: Figures) -> str:
     return table(columns.REHEARSAL, found["rows"])
 
 
-_SHOWN = (snow, typographic, synthetic, cure, probing, robustness, repair, many_edits, many_exemplars, edit_speed)
+_SHOWN = (snow, typographic, synthetic, cure, probing, robustness, repair, many_edits, edit_speed)
 KINDS: dict[str, Callable[[Figures], str]] = {one.__name__: one for one in (*_SHOWN, paper_rehearsal)}
 
 

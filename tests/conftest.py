@@ -18,7 +18,7 @@ needs_photos = pytest.mark.skipif(
     reason="no photographs here: set EDITTOOLS_PHOTOS to a folder of them (see docs/tiers.md)",
 )
 LONG = ("notebooks", "desk_browser", "browser", "composites", "scenarios", "cures", "synthetic", "counterfactuals")
-LONG += ("keeping", "cut", "docs", "edits", "many_exemplars", "miniworld", "models", "zero_shot")
+LONG += ("keeping", "cut", "docs", "edits", "miniworld", "models", "zero_shot")
 """Files that take longest: they start first, so that no process works on one of them when the others are done."""
 
 

@@ -212,7 +212,7 @@ def test_a_result_names_its_call_without_the_files_of_the_machine_it_ran_on(monk
         assert "/" not in json.loads(path.read_text())["call"].replace("benchmarks/", "", 1), path.name
 
 
-SHARED = ("columns", "common", "composites", "figures", "grounds", "methods")
+SHARED = ("columns", "common", "composites", "figures", "methods")
 SCRIPTS = [path for path in sorted((ROOT / "benchmarks").glob("*.py")) if path.stem not in SHARED]
 
 
