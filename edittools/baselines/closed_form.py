@@ -26,7 +26,6 @@ def rewrite_in_closed_form(
     reference: Reference,
     *,
     weight: float = 1.0,
-    masked: bool = True,
 ) -> Edit:
     """Change all of W at once: Δ = R K*ᵀ (K*K*ᵀ + λ C)⁻¹, the change that moves everyday keys least.
 
@@ -37,7 +36,6 @@ def rewrite_in_closed_form(
 
     Args:
         weight: λ, relative: 1 gives λ C the trace of K*K*ᵀ.
-        masked: constrain the output at the mask; False constrains that of the whole image.
 
     Returns an `Edit` of the whole weight; the loss of its `Record` is that of `rewrite` with "least_squares". Raises
     `ValueError` for a negative weight, or what `rewrite` refuses.
@@ -45,11 +43,11 @@ def rewrite_in_closed_form(
     relative, cut = check_amount(weight, "weight", 0), cut_at(classifier, layer, size_of(exemplars))
     moment, exemplars = reference_moment(cut, reference), exemplars_at(cut, exemplars)
     started, whitener = time.perf_counter(), moment.whitener
-    plain, white = _traces(cut, exemplars, masked, whitener)
+    plain, white = _traces(cut, exemplars, whitener)
     # In whitened keys λ C is the identity: that is solved, in the smaller dimension, with its ridge relative to their
     # trace in place of that of the plain keys.
     mean = float(moment.matrix.trace()) / len(moment.matrix)
-    problem = pose(cut, exemplars, masked=masked, basis=whitener)
+    problem = pose(cut, exemplars, basis=whitener)
     unknown = solve_least_squares(problem, relative * plain / (mean * white) if mean * white else relative)
     delta = torch.einsum("or...,rn->on...", unknown.double(), whitener.to(unknown.device))
     change = Change(delta.to(solver_precision(cut.weight)))
@@ -60,12 +58,10 @@ def rewrite_in_closed_form(
 
 
 @torch.no_grad()
-def _traces(cut: Cut, exemplars: ExemplarStates, masked: bool, whitener: Tensor) -> tuple[float, float]:
+def _traces(cut: Cut, exemplars: ExemplarStates, whitener: Tensor) -> tuple[float, float]:
     """The trace of K*K*ᵀ, of the plain and of the whitened keys of x' under the kernel's window."""
-    keys, masks = cut.keys(exemplars.changed).double(), exemplars.masks
-    masks = masks if masked else torch.ones_like(masks)
-    white = cut.along(keys, whitener)
+    keys = cut.keys(exemplars.changed).double()
     ones = torch.ones_like(cut.weight[:1], dtype=torch.float64)
-    sums = [cut.convolve(k.square(), ones) for k in (keys, white)]
-    shares = cut.shares(masks.to(keys.device), sums[0]).flatten()
+    sums = [cut.convolve(k.square(), ones) for k in (keys, cut.along(keys, whitener))]
+    shares = cut.shares(exemplars.masks.to(keys.device), sums[0]).flatten()
     return tuple(float(total.flatten() @ shares.double()) for total in sums)

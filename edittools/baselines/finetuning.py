@@ -56,15 +56,12 @@ def finetune_path(
 ) -> Iterator[Edit]:
     """Fine-tune on the changed images x' with their labels, once, and give the edit after each of the rising `steps`.
 
-    The loss is cross-entropy, batch norm is in eval mode. Edits come one by one, so a caller who has seen enough can
-    stop.
+    The loss is cross-entropy, batch norm is in eval mode. Each exemplar needs a `label`. Edits come one by one, so a
+    caller who has seen enough can stop.
 
     Args:
-        classifier: the classifier; it is not changed.
-        layer: the layer trained ("local"), or from which on all is trained ("global").
-        exemplars: one or several, each with its `label`.
         steps: numbers of full-batch steps.
-        scope: "local" or "global"; global includes what runs beside the layer, see `Cut.later_parameters`.
+        scope: "local" trains the layer, "global" all from it on, also what runs beside it (`Cut.later_parameters`).
         rate: learning rate of SGD.
         momentum: of SGD, in [0, 1).
         locality: weight of a term that keeps `reference` images as they are: KL(original ‖ fine-tuned).

@@ -121,21 +121,13 @@ class Protocol:
             self._sampled: dict[str, CachedStates] = {}
 
     def rewriting(
-        self,
-        settings: Settings,
-        strengths: Strengths = USUAL,
-        exemplars: Shown = None,
-        layers: Layers = None,
+        self, settings: Settings, strengths: Strengths = USUAL, exemplars: Shown = None, layers: Layers = None
     ) -> Trials:
         """Rewrite with each of `settings`, at each strength α."""
         return self.rival(rewrite, strengths, exemplars, layers, settings)
 
     def random_directions(
-        self,
-        settings: Settings,
-        strengths: Strengths = USUAL,
-        exemplars: Shown = None,
-        layers: Layers = None,
+        self, settings: Settings, strengths: Strengths = USUAL, exemplars: Shown = None, layers: Layers = None
     ) -> Trials:
         """Try the same as `rewriting` along random directions, as a control. Settings of full rank are left out."""
         ranked = [setting for setting in settings if setting.get("rank", 1) is not None]
