@@ -6,7 +6,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from edittools.lab.plots import AFTER, BEFORE, RIGHT, WRONG, finished, legend
+from edittools.lab.plots import BEFORE, finished, legend
 
 
 def many_edits(table: pd.DataFrame) -> Figure:
@@ -59,29 +59,4 @@ def methods_by_story(table: pd.DataFrame) -> Figure:
     axis.set_yticks(range(len(stories)), stories)
     axis.grid(axis="x", linewidth=0.4)
     axis.legend(frameon=False, fontsize=9, ncols=4, loc="lower left", bbox_to_anchor=(-0.2, 1.0))
-    return finished(figure)
-
-
-def robustness_curves(table: pd.DataFrame) -> Figure:
-    """Draw clean accuracy, accuracy under corruptions and errors with the concept along the strength α, by method.
-
-    `table` has the columns `method`, `strength`, `accuracy`, `corrupted accuracy` and `concept errors` (shares).
-    """
-    names = table.method.unique()
-    columns = min(len(names), 5)
-    lines = -(-len(names) // columns)
-    figure, axes = plt.subplots(lines, columns, figsize=(2.6 * columns + 1.6, 3.0 * lines), sharey=True, squeeze=False)
-    styles = {"accuracy": ("o-", RIGHT), "corrupted accuracy": ("s--", AFTER), "concept errors": ("^-", WRONG)}
-    for axis in axes.flat[len(names) :]:
-        axis.remove()
-    for axis, name in zip(axes.flat, names, strict=False):
-        part = table[table.method == name]
-        for column, (style, colour) in styles.items():
-            axis.plot(part.strength, 100 * part[column], style, color=colour, label=column, markersize=4)
-        axis.set_title(name, fontsize=9)
-        axis.set_xlabel("strength α")
-        axis.set_ylim(0, 102)
-    for axis in axes[:, 0]:
-        axis.set_ylabel("% of images")
-    legend(axes[0, -1])
     return finished(figure)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from itertools import product
 
 from edittools.baselines import RIVALS, SCOPES
-from edittools.choosing.choice import Choice
+from edittools.choosing.choice import MEASURED, Choice
 from edittools.choosing.protocol import Plan, Protocol
 from edittools.rewriting import rewrite
 
@@ -14,8 +14,8 @@ def choose_all(protocol: Protocol, plan: Plan | None = None) -> dict[str, Choice
     """Choose for every method, by name, each in the same way.
 
     They are an edit that nobody tuned, one from one exemplar and its control along random directions, one from several
-    exemplars and its control, local and global fine-tuning from one exemplar and from several, the first two also
-    interpolated with the classifier (WiSE-FT, PAINT), and the rivals of `baselines`.
+    exemplars and its control, an edit of two layers, local and global fine-tuning from one exemplar and from several,
+    the first two also interpolated with the classifier (WiSE-FT, PAINT), and the rivals of `baselines`.
     """
     plan, singles = plan or Plan(), protocol.story.exemplars
     several = {f"all {len(singles)}": list(singles.values()), **protocol.story.several}
@@ -24,6 +24,7 @@ def choose_all(protocol: Protocol, plan: Plan | None = None) -> dict[str, Choice
         tried = (plan.settings, plan.strengths, exemplars, plan.edited)
         found[f"editing{suffix}"] = protocol.choose(protocol.rewriting(*tried))
         found[f"random_direction{suffix}"] = protocol.choose(protocol.random_directions(*tried))
+    found["two_layers"] = choose_second_layer(protocol, found["editing"])
     for scope, (suffix, exemplars) in product(SCOPES, {"": singles, "_several": several}.items()):
         tuned = protocol.choose_finetuning(scope, plan, exemplars)
         if not suffix:
@@ -45,6 +46,18 @@ def choose_untuned(protocol: Protocol) -> Choice:
     budget, kept = (states and states.compare(edit) for states in map(protocol.states.get, ("budget", "keep")))
     figures = table[["corrected", "broken", "loss"]].iloc[0].to_dict()
     return Choice(edit, protocol.story.default, figures, budget, kept, 1, time.perf_counter() - started, table)
+
+
+def choose_second_layer(protocol: Protocol, first: Choice, among: int = 40) -> Choice:
+    """Add to a chosen edit the trial of another layer that helps most on top of it, of the best that were tried."""
+    others = first.table[~first.table.layer.isin(first.edit.layers) & (first.table.net > 0)]
+    best = others.sort_values("loss", kind="stable").head(among)
+    words = best.drop(columns=best.columns.intersection(MEASURED)).to_dict("records")
+    added = [(tried, first.edit + edit) for tried, edit in zip(words, best.edit, strict=True)]
+    chosen = protocol.choose(protocol.sweep([({"layer": ""}, first.edit), *added]))
+    layer = f"{first} + {chosen}" if chosen.settings.get("layer") else f"{first}, alone"
+    effort = {"trials": first.trials + chosen.trials, "seconds": first.seconds + chosen.seconds}
+    return replace(chosen, settings=chosen.settings and {"layer": layer}, **effort)
 
 
 def _light(choice: Choice) -> Choice:
