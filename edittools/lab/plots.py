@@ -278,7 +278,7 @@ def benchmark_bars(table: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
         1, len(measures), figsize=(3 * len(measures) + 1.6, 0.3 * len(methods) + 1), sharey=True
     )
     places = np.arange(len(methods))[::-1]
-    kinds = {"fine-tuning": "#d4a72c", "locality": "#d4a72c", "random": BEFORE} | dict.fromkeys(RIVALS, "#8250df")
+    kinds = {"fine-tuning": "#d4a72c", "random": BEFORE} | dict.fromkeys(RIVALS, "#8250df")
     colours = [next((colour for kind, colour in kinds.items() if kind in method), AFTER) for method in methods]
     for axis, (measure, title) in zip(np.atleast_1d(axes), measures.items(), strict=True):
         part = table[table.measure == measure].set_index("method").loc[methods]
@@ -295,7 +295,7 @@ def benchmark_bars(table: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
 def trade_off(points: pd.DataFrame, methods: Sequence[str]) -> Figure:
     """Draw errors corrected against the accuracy that it cost, a line a method, a dot for each accuracy budget.
 
-    Blue is editing, yellow local and brown global fine-tuning, dashed with a locality term, grey anything else.
+    Blue is editing, yellow local and brown global fine-tuning, grey anything else.
 
     `points` is that of `synthetic.trade_off`: `method`, `budget`, `accuracy_change` (points), `corrected` (share).
     """
@@ -304,8 +304,7 @@ def trade_off(points: pd.DataFrame, methods: Sequence[str]) -> Figure:
     for method in methods:
         part = points[points.method == method].sort_values("budget")
         colour = next((shade for kind, shade in kinds.items() if method.startswith(kind)), BEFORE)
-        line = "o--" if "locality" in method else "o-"
-        axis.plot(part.accuracy_change, 100 * part.corrected, line, color=colour, label=method)
+        axis.plot(part.accuracy_change, 100 * part.corrected, "o-", color=colour, label=method)
     axis.axhline(0, color="#24292f", linewidth=1)
     axis.set(xlabel="accuracy on clean images (points)", ylabel="errors corrected (%)")
     legend(axis)
