@@ -1,7 +1,7 @@
 """From the diagnosis to the cure: a rule that a probe finds is rewritten by one edit, and probed again (section 5).
 
 The strongest rule that `probing` finds in the first classifier (of the tier's example class, where it has one) becomes
-a scenario (`cures.scenario_for`). Layer, exemplar, rank, mask, objective and strength are chosen as in
+a scenario (`turned.scenario_for`). Layer, exemplar, rank, mask, objective and strength are chosen as in
 `snow_photos.py`, under the same accuracy budget and beside the same baselines, and reported once, in variants of the
 material that the choice has not seen. Errors are of images that are read rightly until the concept is changed; then the
 probability of the right class changes, for the same images as they are, at the control in place, and where the concept
@@ -9,14 +9,16 @@ is changed. Tier mini: MiniWorld; tiers lite and paper: MSRC v2 photos, whose la
 """
 
 import time
+from dataclasses import replace
 
 import pandas as pd
 from common import finish, parser, show_choices, start
 from snow_photos import FAST, RATES, SLOW, STRENGTHS, effort
 
 from edittools.choosing.protocol import Plan, Protocol
-from edittools.stories.cures import scenario_for, shown_rule
-from edittools.stories.rules import probing_scenario
+from edittools.probing.probe import probe
+from edittools.stories.rules import probing_story, shown_rule
+from edittools.stories.turned import scenario_for
 
 
 def main() -> None:
@@ -28,11 +30,13 @@ def main() -> None:
     options = arguments.parse_args()
     start(options)
     started = time.perf_counter()
-    story = probing_scenario(options.tier, per_class=options.per_class, progress=True, models=options.models)
-    rule, found = shown_rule(story, story.with_materials(names=[story.first], progress=True))
+    given = probing_story(options.tier, per_class=options.per_class, progress=True, models=options.models)
+    classifiers, concepts, settings, everyday = given
+    classifier = next(iter(classifiers.values()))
+    rule, found = shown_rule(probe(classifier, concepts, settings, progress=True))
     shown = rule[["class", "concept", "style", "images", "effect", "low", "high", "q"]].to_dict()
     print("rule found:" if found else "no rule at this false-discovery rate; the strongest suspicion:", shown, "\n")
-    cure = scenario_for(story, rule, progress=True)
+    cure, numbers = scenario_for(classifier, concepts, rule, everyday)
     protocol = Protocol(cure, cure.layers, progress=True)
     slow = (
         {"tuned": cure.shortlist, "settings": FAST, "strengths": STRENGTHS, "rates": RATES, **SLOW}
@@ -43,7 +47,9 @@ def main() -> None:
     edits = {name: choice.edit for name, choice in chosen.items()}
     show_choices(protocol, chosen)
     table = protocol.report(edits).join(pd.DataFrame({name: effort(c) for name, c in chosen.items()}).T)
-    again = cure.probe_again(edits, cure.numbers["test"], progress=True).changes()
+    _, unseen = concepts.parted(rule["concept"], rule["style"])
+    named = {"before": classifier} | {name: edit.edited(classifier) for name, edit in edits.items()}
+    again = probe(named, unseen.subset(numbers["test"]), replace(settings, labels="given"), progress=True).changes()
     print("\n" + table.T.to_string(float_format="{:.3f}".format))
     print("\nchange of the right class's probability, and its effect beyond the control, on the same images:")
     print(again.to_string(float_format="{:.3f}".format))

@@ -15,6 +15,7 @@ from dataclasses import replace
 from functools import reduce
 from operator import add
 from pathlib import Path
+from typing import Any
 
 import figures
 import pandas as pd
@@ -24,61 +25,62 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from edittools.choosing import Choice, Protocol, Scenario, grid
+from edittools.classifiers import Classifier
 from edittools.edits import Edit
 from edittools.images import LabelledImages
 from edittools.metrics import Comparison, errors, predict
-from edittools.probing.counterfactuals import LEAST_AREA
-from edittools.stories import cures
-from edittools.stories.rules import Probing, probing_scenario
+from edittools.probing.counterfactuals import LEAST_AREA, Concepts
+from edittools.probing.probe import probe
+from edittools.stories.rules import probing_story
+from edittools.stories.turned import scenario_for
 
 FIGURE = Path("out") / "many_edits.png"
 SETTINGS = grid(rank=(1,), masked=(True,), objective=("least_squares",), reference_weight=(0.0, 10.0, 100.0))
 
 
-def cures_for(story: Probing, report: Probing, rules: pd.DataFrame, exemplars: int = 3) -> dict[str, Scenario]:
-    """A scenario for each row of `rules` of the story's first classifier, named "class: concept → style".
+def cures_for(
+    classifier: Classifier,
+    concepts: Concepts,
+    report: Concepts,
+    rules: pd.DataFrame,
+    everyday: Mapping[str, Any],
+    exemplars: int = 3,
+) -> dict[str, Scenario]:
+    """A scenario for each row of `rules`, named "class: concept → style".
 
     Each turns the images of the rule's class that show the concept and are read rightly to the style, and keeps those
     of all other rules' classes and those that show what the style is made of. Exemplars, `validation` and `keep` are of
-    the `story` that the rules were found in; `test`, in unseen variants, and `keep_report` are of `report`. So no
+    the `concepts` that the rules were found in; `test`, in unseen variants, and `keep_report` are of `report`. So no
     scenario reports what another chose on. Raises `ValueError` for a rule without images.
     """
-    classifier, found = story.classifiers[story.first], {}
-    shared = cures.everyday(story, classifier)
-    named = torch.tensor(sorted({classifier.index(name) for name in rules["class"]}))
-    read = [cures.as_read(one, classifier) for one in (story, report)]
+    found, named = {}, torch.tensor(sorted({classifier.index(name) for name in rules["class"]}))
     for _, rule in rules.iterrows():
-        _, concept, style = cures.of_story(story, rule)
-        known, held_out = cures.halves(story, style)
-        used, several = list(rule["evidence"][:exemplars]), min(cures.SEVERAL, len(known))
-        validation, keep = _parted(story, read[0], rule, named, used, known, several)
-        test, keep_report = _parted(report, read[1], rule, named, [], held_out, 1)
-        sets = {"validation": validation, "keep": keep, "test": test, "keep_report": keep_report}
-        made = cures.shown(story, rule, exemplars)
-        found[f"{rule['class']}: {concept} → {style}"] = Scenario(classifier, **made, **sets, **shared)
+        concept, style = rule["concept"], rule["style"]
+        made, _ = scenario_for(classifier, concepts, rule, everyday, exemplars)
+        known, held_out = concepts.parted(concept, style)[0], report.parted(concept, style)[1]
+        used, several = list(rule["evidence"][:exemplars]), min(3, len(known.styles[style]))
+        own, others = _parted(classifier, concepts, rule, named, used)
+        reported, kept = _parted(classifier, report, rule, named, [])
+        sets = {"validation": known.turned(own, concept, style, several), "keep": concepts.data.subset(others)}
+        sets |= {"test": held_out.turned(reported, concept, style), "keep_report": report.data.subset(kept)}
+        found[f"{rule['class']}: {concept} → {style}"] = replace(made, **sets, own=None)
     return found
 
 
 def _parted(
-    story: Probing,
-    read: tuple[LabelledImages, Tensor, Tensor],
-    rule: pd.Series,
-    named: Tensor,
-    used: list[int],
-    textures: Tensor,
-    several: int,
-) -> tuple[LabelledImages, LabelledImages]:
-    """The class's images turned to `textures`, without the `used` ones; and those of others that must stay."""
-    data, images, right = read
-    own = data.labels == list(data.classes).index(rule["class"])
-    shows, exceptions = (story.masks[rule[name]].mean(dim=(1, 2)) >= LEAST_AREA for name in ("concept", "style"))
+    classifier: Classifier, concepts: Concepts, rule: pd.Series, named: Tensor, used: list[int]
+) -> tuple[list[int], list[int]]:
+    """The class's images that show the concept, without the `used` ones; and those of others that must stay."""
+    data = concepts.data
+    right = predict(classifier, data).argmax(dim=1) == data.labels
+    own = data.labels == classifier.index(rule["class"])
+    shows, exceptions = (concepts.masks[rule[name]].mean(dim=(1, 2)) >= LEAST_AREA for name in ("concept", "style"))
     chosen = right & own & shows
     chosen[used] = False
     if not chosen.any():
         raise ValueError(f"rule {rule['class']!r} on {rule['concept']!r}: no image left that is read rightly")
-    numbers, masks = chosen.nonzero()[:, 0].tolist(), story.masks[rule["concept"]]
-    kept = replace(data, images=images).subset(right & ~own & (torch.isin(data.labels, named) | exceptions))
-    return cures.in_variants(data, masks, images.shape[-1], textures, numbers, several), kept
+    kept = right & ~own & (torch.isin(data.labels, named) | exceptions)
+    return chosen.nonzero()[:, 0].tolist(), kept.nonzero()[:, 0].tolist()
 
 
 def choose(cure: Scenario) -> Choice:
@@ -160,10 +162,12 @@ def main() -> None:
     options = arguments.parse_args()
     start(options)
     started = time.perf_counter()
-    story, test = (probing_scenario("mini", split, options.per_class, True) for split in ("validation", "test"))
-    rules = story.with_materials(names=[story.first], progress=True).rules()
+    stories = [probing_story("mini", split, options.per_class, True) for split in ("validation", "test")]
+    (classifiers, concepts, settings, everyday), (_, test, _, _) = stories
+    classifier = next(iter(classifiers.values()))
+    rules = probe(classifier, concepts, settings, progress=True).rules()
     rules = rules.sort_values("effect", ascending=False, kind="stable").head(options.rules or len(rules))
-    found = cures_for(story, test, rules, exemplars=2)
+    found = cures_for(classifier, concepts, test, rules, everyday, exemplars=2)
     report, names = Report(found, test.data), list(found)
     single = {name: choose(cure) for name, cure in tqdm(found.items(), "alone", unit="rule", leave=False)}
     each = {name: report.compare(single[name].edit) for name in tqdm(names, "reported", unit="rule", leave=False)}

@@ -37,8 +37,9 @@ from edittools.cut import Cut, cut_all
 from edittools.images import load_image
 from edittools.metrics import predict
 from edittools.moments import SecondMoment, second_moments
+from edittools.probing import finders, probe
 from edittools.rewriting import rewrite
-from edittools.stories import photos, probing_scenario, scenario_for, shown_rule, suites
+from edittools.stories import photos, probing_story, scenario_for, shown_rule
 from edittools.stories import synthetic as syn
 from edittools.stories.snow import LIVES_ON_SNOW, SNOW_EXEMPLARS, snow_scenario
 from edittools.stories.typographic import ATTACK, HOUSEHOLD_PHOTOS, last_convolutions, typographic_scenario
@@ -84,31 +85,34 @@ def typographic(model: str) -> Scenario:
 
 def synthetic(model: str) -> Scenario:
     """Notebook 03: the cases of a folder of validation images, by every method."""
-    whole = suites.suite("paper", "small", model)
-    options = {**dict(whole.options), "per_class": 6, "clean": 6}
-    few = {"styles": whole.styles[:1], "layers": whole.layers[-2:], "numbers": (1,), "strengths": (1.0,), "least": 1}
-    few |= {"rates": (1e-2,), "steps": 2, "solver_steps": 3, "localities": (1.0,), "options": tuple(options.items())}
-    suite = replace(whole, **few)
-    found = syn.material(suite)
-    assert (syn.sweep(suite).method != "undefined").any()
-    shown = {"exemplar": syn.parts(suite, syn.cases(suite)[0]).exemplars(1)[0]}
-    sets = {"validation": found.images, "budget": found.budget, "test": found.clean}
-    return Scenario(found.classifier, shown, reference=found.reference.images[:], layers=suite.layers, **sets)
+    source = syn.synthetic_source("paper", model, small=True)
+    classifier, concepts, everyday = syn.story_of(source)
+    few = replace(concepts, styles=dict([*concepts.styles.items()][:1]))
+    few = classifier, few, everyday | {"layers": everyday["layers"][-2:]}
+    quick = {"EXEMPLARS": 1, "LEAST_ERRORS": 1, "STRENGTHS": (1.0,), "RANKS": (1,), "TUNING": Plan(**TUNING)}
+    quick["EDITING"] = {name: [settings[0] | {"steps": 3}] for name, settings in syn.EDITING.items()}
+    with ExitStack() as patches:
+        for name, value in (quick | {"story_of": lambda source: few}).items():
+            patches.enter_context(patch.object(syn, name, value))
+        listed = syn.cases(source)
+        assert (syn.sweep(source, listed).method != "undefined").any()
+        return syn.case_protocol(source, listed[0]).story
 
 
 def cure(model: str) -> Scenario:
-    """Notebook 04: styles and materials probed, the strongest suspicion rewritten and probed again."""
-    story = probing_scenario("paper", models=[model])
-    story = replace(story, textures=dict([*story.textures.items()][:1]), styled=3)
-    probe = story.with_materials()
-    assert len(story.with_styles().table)
+    """Notebook 04: materials probed, the strongest suspicion rewritten and probed again."""
+    classifiers, concepts, settings, everyday = probing_story("paper", models=[model])
+    classifier, found = classifiers[model], probe(classifiers, concepts, settings)
     try:
-        rule = shown_rule(story, probe)[0]
+        rule = shown_rule(found)[0]
     except ValueError:  # drawn photos say nothing: take the one whose effect goes the wrong way
-        rule = probe.rules(fdr=1, least_effect=-100.0).iloc[0]
-    scenario = _few(scenario_for(story, rule))
+        rule = found.rules(fdr=1, least_effect=-100.0).iloc[0]
+    whole, numbers = scenario_for(classifier, concepts, rule, everyday)
+    scenario = _few(whole)
     edit = _choose(Protocol(scenario, scenario.layers))["editing"].edit
-    assert len(scenario.probe_again({"edited": edit}, scenario.numbers["test"]).changes())
+    unseen = concepts.parted(rule["concept"], rule["style"])[1].subset(numbers["test"])
+    named = {"before": classifier, "edited": edit.edited(classifier)}
+    assert len(probe(named, unseen, replace(settings, labels="given")).changes())
     return scenario
 
 
@@ -251,8 +255,8 @@ def rehearsing(name: str, folder: Path, images: int) -> Iterator[None]:
         patches.enter_context(patch.dict("os.environ", {key: str(folder / part) for key, part in places.items()}))
         for module in (downloads, photos):
             patches.enter_context(patch.object(module, "registry", lambda: known))
-        patches.enter_context(patch.object(suites.concepts, "deeplab", lambda wanted: finder))
-        patches.enter_context(patch.object(suites.concepts, "cached", lambda found: found))
+        patches.enter_context(patch.object(finders, "deeplab", lambda wanted: finder))
+        patches.enter_context(patch.object(finders, "cached", lambda found: found))
         patches.enter_context(patch.dict(ZOO, {name: lambda *given, **options: classifier}))
         yield
 

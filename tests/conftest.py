@@ -91,14 +91,14 @@ def probing_story():
     def make(split):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(rules, "scenes", few)
-            return rules.probing_scenario("mini", split, per_class=4)
+            return rules.probing_story("mini", split, per_class=4)
 
     return make
 
 
 @pytest.fixture(scope="session")
 def story(probing_story):
-    """The story on validation scenes. No test changes it; `replace` makes others."""
+    """The story on validation scenes. No test changes it."""
     return probing_story("validation")
 
 

@@ -85,14 +85,6 @@ def test_only_what_is_wanted_is_looked_for():
         Segmenter(_scores(), NAMES, wanted=("car",))
 
 
-def test_a_finder_is_known_by_its_network_its_weights_and_its_settings():
-    about = Segmenter(_scores(), NAMES).about
-    assert about == Segmenter(_scores(), NAMES).about
-    others = [Segmenter(_scores(), NAMES, wanted=("road",)), Segmenter(_scores(), NAMES, least_area=0)]
-    others.append(Segmenter(Scores(_scores().logits + 1), NAMES))
-    assert all(other.about != about for other in others)
-
-
 def test_deeplab_gives_masks_of_the_images_size(monkeypatch):
     from torchvision.models import segmentation
 

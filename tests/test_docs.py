@@ -5,7 +5,6 @@ import re
 import runpy
 import sys
 import tomllib
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -358,30 +357,17 @@ def test_a_cell_is_empty_where_a_figure_is_missing_and_a_column_where_all_are(mo
     ]
 
 
-@dataclass(frozen=True)
-class TwoNetworks:
-    """A story of which a probe finds one rule of the first network, and painting again shows one of both."""
-
-    classifiers: tuple = ()
-    null: str | None = "balanced"
-    planted: frozenset = frozenset({("ship", "grass"), ("ship", "sand")})
-
-    def with_materials(self, **options):
-        return edittools.probing.Probe(pd.concat([probed("one", 20), probed("two", 0)], ignore_index=True))
-
-    def repainted(self, **options):
-        assert list(self.classifiers) == ["one", "two"] and self.null is None
-        return edittools.probing.Probe(pd.concat([probed("one", 20), probed("two", 20)], ignore_index=True))
-
-
 def test_networks_of_miniworld_are_scored_each_against_what_itself_shows(monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     import probing
     import tables
 
-    monkeypatch.setattr(probing, "load_classifier", str)
-    found = probing.mini_networks(TwoNetworks(), ["one", "two"], None)
-    _, _, *body = tables.probing(found).splitlines()
+    found, painted = (
+        edittools.probing.Probe(pd.concat([probed("one", 20), probed("two", hurt)], ignore_index=True))
+        for hurt in (0, 20)
+    )
+    monkeypatch.setattr(probing, "planted_rules", lambda: frozenset({("ship", "grass"), ("ship", "sand")}))
+    _, _, *body = tables.probing(probing.mini_networks(found, painted)).splitlines()
     assert body == [
         "| one | 2 / 1 | 1.00, 0.50 | 1 | 1.00, 1.00 | 1.00 |",
         "| two | 2 / 0 | –, 0.00 | 1 | –, 0.00 | -1.00 |",

@@ -65,9 +65,3 @@ def test_a_failure_in_a_pool_comes_through_and_finished_jobs_are_kept(tmp_path):
     seen = []
     run(lambda n: seen.append(n) or square(n), JOBS, tmp_path)
     assert 0 not in seen and 3 in seen
-
-
-def test_rows_that_json_cannot_hold_are_refused(tmp_path):
-    with pytest.raises(TypeError, match="not JSON serializable"):
-        run(lambda n: [{"value": {1, 2}}], {"a": 1}, tmp_path)
-    assert not list(tmp_path.iterdir())

@@ -96,13 +96,6 @@ def test_an_offline_folder_is_used_checked_and_never_written(cache, monkeypatch,
         photos.photo("a's good one.png")
 
 
-def test_without_network_the_error_names_file_address_and_ways_out(cache, monkeypatch):
-    digest = downloads.registry()["cut"][0]
-    monkeypatch.setattr(downloads, "registry", lambda: {"x.jpg": (digest, "http://127.0.0.1:9/x.jpg")})
-    with pytest.raises(FileNotFoundError, match=r"'x.jpg' .*http://127.0.0.1:9/x.jpg .*EDITTOOLS_PHOTOS"):
-        photos.photo("x.jpg")
-
-
 def test_the_registry_is_whole():
     known = photos.registry()
     assert len(known) == 3384

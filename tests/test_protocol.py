@@ -297,6 +297,23 @@ def test_every_method_is_chosen_by_the_same_rule_within_the_budget_and_says_its_
     assert table.loc["untuned", "budget change"] == pytest.approx(chosen["untuned"].accuracy_change)
 
 
+def test_a_protocol_takes_over_what_its_story_shares_with_that_of_another(story, photos32, exemplar, monkeypatch):
+    first, runs = Protocol(story), []
+    run = CachedStates._run
+    monkeypatch.setattr(CachedStates, "_run", lambda *given: runs.append(given[1]) or run(*given))
+    other = SimpleNamespace(**vars(story) | {"exemplars": {"two": make_exemplar(8)}})
+    other.sets = story.sets | {"test": replace(story.test, images=photos32.flip(2)[30:])}
+    second = Protocol(other, shared=first)
+    assert [len(data) for data in runs] == [10] and second.states["budget"] is first.states["budget"]
+    assert all(second.cuts[layer] is cut for layer, cut in first.cuts.items())
+    tried = grid(rank=(1,), objective=("least_squares",))
+    alone, together = (p.choose(p.rewriting(tried)) for p in (Protocol(other), second))
+    assert alone.table.drop(columns="edit").equals(together.table.drop(columns="edit"))
+    assert torch.equal(Protocol(other).states["test"].original, second.states["test"].original)
+    with pytest.raises(ValueError, match="another classifier or of other layers"):
+        Protocol(other, ["conv1"], shared=first)
+
+
 def test_budget_images_that_are_misread_most_easily_come_first(story):
     budget, logits = Protocol(story).states["budget"], predict(story.classifier, story.budget)
     labels = story.budget.labels

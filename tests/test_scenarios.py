@@ -9,8 +9,7 @@ from conftest import needs_photos
 import edittools as et
 from edittools.choosing.choice import FEW
 from edittools.choosing.duties import check_duties
-from edittools.images import LabelledImages
-from edittools.stories import probing_scenario, rules, snow, snow_scenario, typographic, typographic_scenario
+from edittools.stories import snow, snow_scenario, typographic, typographic_scenario
 from edittools.stories.snow import LIVES_ON_SNOW, SNOW_EXEMPLARS
 from edittools.stories.typographic import OTHER_ATTACKS
 from edittools.world import attacks, miniworld
@@ -177,24 +176,3 @@ def test_a_share_of_the_scenes_that_choose_and_report_is_painted_and_all_of_the_
     with painting(most=6) as painters:
         typographic_scenario("mini", share=0.5)
     assert sorted(map(len, painters.asked)) == [150, 150, 150, 150, 500, 650, 650, 1300]
-
-
-class Loaded(Exception):
-    """Stops a scenario at the classifier."""
-
-
-@pytest.mark.parametrize("tier", ["mini", "lite", "paper"])
-@pytest.mark.parametrize("story", [snow_scenario, typographic_scenario, probing_scenario])
-def test_every_scenario_puts_its_classifier_where_it_is_told(story, tier, monkeypatch):
-    def load(name, device=None, **options):
-        raise Loaded(device)
-
-    if story is typographic_scenario and tier == "lite":
-        pytest.skip("has no tier lite yet")
-    for module in (snow, typographic, rules):
-        monkeypatch.setattr(module, "load_classifier", load)
-    monkeypatch.setattr(
-        rules, "scenes", lambda *args, **options: LabelledImages(torch.zeros(0, 3, 8, 8), torch.zeros(0).long(), ())
-    )
-    with pytest.raises(Loaded, match="^there$"):
-        story(tier, device="there")

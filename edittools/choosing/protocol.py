@@ -92,21 +92,41 @@ class Protocol:
     """
 
     def __init__(
-        self, story: Scenario, layers: Sequence[str] | None = None, progress: bool = False, rank_by: str = "loss"
+        self,
+        story: Scenario,
+        layers: Sequence[str] | None = None,
+        progress: bool = False,
+        rank_by: str = "loss",
+        shared: "Protocol | None" = None,
     ) -> None:
-        """Run every set of the story up to `layers` (default: its shortlist, or all) once."""
+        """Run every set of the story up to `layers` (default: its shortlist, or all) once.
+
+        Of a `shared` protocol at the same layers the cuts are taken over, the keys of the reference images and the
+        states of each set that is the same object in both stories.
+        """
         check_duties(story)
         self.story, self.progress, self.rank_by = story, progress, rank_by
-        layers, sets = layers or story.shortlist or story.layers, dict(story.sets)
-        sets |= {"keep": story.keep} if story.keep is not None and len(story.keep) else {}
+        layers = tuple(layers or story.shortlist or story.layers)
+        if shared is not None and (shared.story.classifier is not story.classifier or tuple(shared.cuts) != layers):
+            raise ValueError("a protocol of another classifier or of other layers: no states can be shared with it")
         self.head = _head(story.classifier, story.budget.images[:1].shape[2:])
         everywhere = [*layers, self.head] if self.head and self.head not in layers else layers
-        often = {name: sets.pop(name) for name in ("validation", "keep", "budget") if name in sets}
-        cuts, self.states = cache_states(story.classifier, everywhere, progress, **often, **sets)
-        self.states["budget"] = _fragile_first(self.states["budget"])
-        self.cuts = {layer: cut for layer, cut in cuts.items() if layer != self.head or layer in layers}
-        self.moments = second_moments(story.classifier, list(self.cuts), story.reference, progress=progress)
-        self.everyday = layer_keys(self.cuts, spread(story.reference, SAMPLE), self.moments)
+        sets = story.sets | ({"keep": story.keep} if story.keep is not None and len(story.keep) else {})
+        often = [name for name in ("validation", "keep", "budget") if name in sets]
+        self._sets = {name: sets[name] for name in dict.fromkeys([*often, *sets])}
+        known = {n: s for n, s in shared.states.items() if self._sets.get(n) is shared._sets[n]} if shared else {}
+        new = {name: data for name, data in self._sets.items() if name not in known}
+        cuts = shared._everywhere if shared else None
+        self._everywhere, states = cache_states(story.classifier, everywhere, progress, cuts=cuts, **new)
+        if "budget" in new:
+            states["budget"] = _fragile_first(states["budget"])
+        self.states = {name: known.get(name) or states[name] for name in self._sets}
+        self.cuts = {layer: self._everywhere[layer] for layer in layers}
+        if shared and shared.story.reference is story.reference:
+            self.moments, self.everyday = shared.moments, shared.everyday
+        else:
+            self.moments = second_moments(story.classifier, list(self.cuts), story.reference, progress=progress)
+            self.everyday = layer_keys(self.cuts, spread(story.reference, SAMPLE), self.moments)
 
     def _among(self, layers: Sequence[str] | None) -> dict[str, Any]:
         return {layer: self.cuts[layer] for layer in layers or self.cuts}

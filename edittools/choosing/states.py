@@ -235,14 +235,16 @@ def cache_states(
     layers: Sequence[str],
     progress: bool = False,
     most_gb: float | None = None,
+    cuts: Mapping[str, Cut] | None = None,
     **data: LabelledImages,
-) -> tuple[dict[str, Cut], dict[str, CachedStates]]:
+) -> tuple[Mapping[str, Cut], dict[str, CachedStates]]:
     """Cut a classifier at `layers` and keep each named set of images at them: `(cuts, {name: CachedStates})`.
 
-    Name those first that are read most often: what does not fit into `most_gb` GB of memory is run from the start for
-    each edit, see `FreshStates`. The default is `memory_for_states`.
+    `cuts` at these layers may be given where they are known. Name those first that are read most often: what does not
+    fit into `most_gb` GB of memory is run from the start for each edit, see `FreshStates`. The default is
+    `memory_for_states`.
     """
-    cuts, states = cut_all(classifier, layers), {}
+    cuts, states = cuts or cut_all(classifier, layers), {}
     left = 1e9 * (memory_for_states(classifier.device) if most_gb is None else most_gb)
     for name, images in data.items():
         needed = len(images) * bytes_of_states(cuts, images.images[:1]) if len(images) else 0

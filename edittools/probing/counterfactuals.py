@@ -1,16 +1,16 @@
-"""One counterfactual: a concept of an image is transformed, beside a control of the same size."""
+"""Concepts of images, turned to other materials: one at a time, beside a control, or many at once."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from edittools.exemplars import Exemplar
-from edittools.images import LabelledImages, check_mask
+from edittools.images import LabelledImages
 from edittools.pasting import paste_texture
 
 LEAST_AREA = 0.02
@@ -40,38 +40,23 @@ def control_mask(mask: Tensor, avoid: Tensor | None = None) -> Tensor | None:
     return torch.from_numpy(placed.reshape(taken.shape)).float()
 
 
-def turned(data: LabelledImages, masks: Tensor, textures: Sequence[Tensor]) -> LabelledImages:
-    """Turn what `masks` `(N, H, W)` cover to a material, image i to `textures[i]` `(3, h, w)`; labels stay."""
-    pictures = [paste_texture(data.images[i], masks[i], texture) for i, texture in enumerate(textures)]
-    return replace(data, images=torch.stack(pictures))
-
-
-@dataclass(frozen=True)
-class Counterfactual:
-    """An image with the concept under a `mask` `(H, W)` transformed, and the same area elsewhere, in several textures.
-
-    `changed` and `control` are `(S, 3, H, W)`; `control` is None when none is wanted or the area does not fit there.
-    """
-
-    changed: Tensor
-    mask: Tensor
-    control: Tensor | None
-
-
 @dataclass(frozen=True)
 class Concepts:
     """Images with the masks of their concepts, and the styles that a concept is turned to.
 
     `masks` are `(N, H, W)` of 0 and 1 by concept, all zero where it is not seen. `styles` are textures `(V, 3, h, w)`
     by name, such as `world.style_textures()` or `materials`: V variants each. `objects` names, by concept, the classes
-    whose object it is, such as "jeep" for cars: controls in their images avoid it. Raises `ValueError` when masks do
-    not fit the images or there is no texture, `TypeError` for styles that are no textures.
+    whose object it is, such as "jeep" for cars: controls in their images avoid it. `groups` are concepts that may stand
+    in for each other, such as grounds: each is turned to the styles named as its group is, so to itself as well.
+    Without groups each is turned to every style. Raises `ValueError` when masks do not fit the images or there is no
+    texture, `TypeError` for styles that are no textures, `KeyError` for a group of what has no masks or no texture.
     """
 
     data: LabelledImages
     masks: Mapping[str, Tensor]
     styles: Mapping[str, Tensor]
     objects: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    groups: Sequence[Sequence[str]] = ()
 
     def __post_init__(self) -> None:
         fit = (len(self.data), *self.data.images[:1].shape[-2:])
@@ -82,43 +67,69 @@ class Concepts:
             raise TypeError(f"styles {self.styles!r}: expected textures (V, 3, h, w) by name, such as style_textures()")
         if not any(len(textures) for textures in self.styles.values()):
             raise ValueError(f"styles {self.styles!r}: expected at least one texture")
+        for known, what in ((self.masks, "masks"), (self.styles, "styles")):
+            for concept in (concept for group in self.groups for concept in group):
+                if concept not in known:
+                    raise KeyError(f"no concept {concept!r} among the {what}: expected some of {', '.join(known)}")
 
     def subset(self, indices: Sequence[int]) -> "Concepts":
         """The images at `indices`."""
         masks = {concept: mask[list(indices)] for concept, mask in self.masks.items()}
         return replace(self, data=self.data.subset(indices), masks=masks)
 
+    def parted(self, concept: str, style: str) -> "tuple[Concepts, Concepts]":
+        """Keep one concept and one style, with one half of its variants, to make and choose an edit, and the other.
+
+        The second half reports. A style named as the concept, to which it is turned for control, stays whole. Raises
+        `KeyError` for a concept or a style that is not among these.
+        """
+        for what, name, known in (("concept", concept, self.masks), ("style", style, self.styles)):
+            if name not in known:
+                raise KeyError(f"no {what} {name!r}: expected one of {', '.join(known)}")
+        textures, control = self.styles[style], {concept: self.styles[concept]} if concept in self.styles else {}
+        first, second = textures.tensor_split([(len(textures) + 1) // 2])
+        one = replace(self, masks={concept: self.masks[concept]}, groups=())
+        return replace(one, styles={**control, style: first}), replace(one, styles={**control, style: second})
+
+    def turned(self, numbers: Sequence[int], concept: str, style: str, variants: int = 1) -> LabelledImages:
+        """Turn a concept of the images `numbers` to a style, each in so many of its variants, in rotation."""
+        textures = self.styles[style]
+        places = [(i, (i + v) % len(textures)) for i in numbers for v in range(variants)]
+        pictures = [paste_texture(self.data.images[i], self.masks[concept][i], textures[v]) for i, v in places]
+        return replace(self.data.subset([i for i, _ in places]), images=torch.stack(pictures))
+
     def is_object(self, concept: str, name: str) -> bool:
         """Say whether `concept` is the object of the class `name`."""
         return name in self.objects.get(concept, ())
 
-    def textures(
-        self, number: int = 0, per_image: int | None = None, only: Sequence[str] | None = None
-    ) -> list[tuple[str, int]]:
+    def textures(self, number: int = 0, per_image: int | None = None) -> list[tuple[str, int]]:
         """The textures (style, variant) of image `number`: all, or `per_image` variants of each style in rotation."""
-        counts = {style: len(variants) for style, variants in self.styles.items() if only is None or style in only}
+        counts = {style: len(variants) for style, variants in self.styles.items()}
         pairs = [(style, variant) for style, count in counts.items() for variant in range(count)]
         return [(s, v) for s, v in pairs if per_image is None or (v - number) % counts[s] < per_image]
 
     def counterfactual(
-        self, index: int, concept: str, textures: Sequence[tuple[str, int]] | None = None, control: bool = True
-    ) -> Counterfactual:
-        """Transform a concept of one image, in all textures or in those given as (style, variant)."""
-        mask = check_mask(self.masks[concept][index])
+        self, index: int, concept: str, textures: Sequence[tuple[str, int]], control: bool = True
+    ) -> tuple[Tensor, Tensor | None]:
+        """Transform a concept of one image in textures given as (style, variant), and the same area elsewhere.
+
+        Returns both as `(S, 3, H, W)`. There is no control where none is wanted or the area does not fit.
+        """
+        mask = self.masks[concept][index]
         name = self.data.classes[int(self.data.labels[index])]
         avoided = [self.masks[c][index] for c in self.masks if c != concept and self.is_object(c, name)]
-        chosen = torch.stack([self.styles[style][variant] for style, variant in textures or self.textures()])
+        chosen = torch.stack([self.styles[style][variant] for style, variant in textures])
         image = self.data.images[index]
         elsewhere = control_mask(mask, sum(avoided).clamp(max=1) if avoided else None) if control else None
         beside = None if elsewhere is None else paste_texture(image, elsewhere, chosen)
-        return Counterfactual(paste_texture(image, mask, chosen), mask, beside)
+        return paste_texture(image, mask, chosen), beside
 
-    def exemplar(self, rule: pd.Series, variant: int = 0, place: int = 0) -> Exemplar:
+    def exemplar(self, rule: Mapping[str, Any], variant: int = 0, place: int = 0) -> Exemplar:
         """The exemplar that `rewrite` needs to weaken a row of `rules`: the changed concept shall be read as it was.
 
         x is the image of the rule's `evidence` at `place`, x' the same with the concept turned to a variant of the
-        rule's `style`. Raises `ValueError` for evidence that the rule has not or a variant that the style has not,
-        `KeyError` for a style that is not among these.
+        rule's `style`. Raises `ValueError` for evidence that the rule has not, `KeyError` for a style that is not among
+        these.
         """
         evidence, style = rule["evidence"], rule["style"]
         if place not in range(len(evidence)):
@@ -128,29 +139,24 @@ class Concepts:
             )
         if style not in self.styles:
             raise KeyError(f"no style {style!r} in {', '.join(self.styles)}: expected a rule of the same probe")
-        if variant not in range(len(self.styles[style])):
-            raise ValueError(f"variant {variant!r} of style {style!r}: expected 0 to {len(self.styles[style]) - 1}")
-        case = self.counterfactual(evidence[place], rule["concept"], [(style, variant)], control=False)
+        number, concept = evidence[place], rule["concept"]
+        changed, _ = self.counterfactual(number, concept, [(style, variant)], control=False)
         label = list(self.data.classes).index(rule["class"])
-        return Exemplar(self.data.images[evidence[place]], case.changed[0], case.mask, label)
+        return Exemplar(self.data.images[number], changed[0], self.masks[concept][number], label)
 
 
-def materials(
-    data: LabelledImages, masks: Mapping[str, Tensor], concepts: Sequence[str], variants: int = 2
-) -> dict[str, Tensor]:
-    """Textures `(variants, 3, H, W)` by concept, cut from the images where each concept covers most.
+def materials(data: LabelledImages, masks: Mapping[str, Tensor], variants: int = 2) -> dict[str, Tensor]:
+    """Cut textures `(variants, 3, H, W)` by concept from the images where each covers most.
 
     Beyond the concept's mask each is continued by the nearest pixels. A concept that is turned to such a material stays
-    a thing that the classifier knows, which a fancy style is not. Raises `ValueError` for a concept that is seen in
-    fewer images.
+    a thing that the classifier knows, which a fancy style is not. Concepts seen in fewer images give none.
     """
     found = {}
-    for concept in concepts:
-        areas = masks[concept].flatten(1).mean(dim=1)
-        if int((areas > 0).sum()) < variants:
-            raise ValueError(f"{concept!r} is seen in {int((areas > 0).sum())} images: expected at least {variants}")
-        chosen = areas.argsort(descending=True, stable=True)[:variants].tolist()
-        found[concept] = torch.stack([_continued(data.images[i], masks[concept][i]) for i in chosen])
+    for concept, mask in masks.items():
+        areas = mask.flatten(1).mean(dim=1)
+        if int((areas > 0).sum()) >= variants:
+            chosen = areas.argsort(descending=True, stable=True)[:variants].tolist()
+            found[concept] = torch.stack([_continued(data.images[i], mask[i]) for i in chosen])
     return found
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import expit, logit
+from scipy.special import logit
 from scipy.stats import false_discovery_control
 from torch import Tensor
 
@@ -33,6 +33,9 @@ LEAST_IMAGES = 10
 
 SATURATED = 1e-3
 """Log-odds are those of a probability kept this far from 0 and 1, where they would say more than is known."""
+
+EVIDENCE = 6
+"""A rule names at most so many images."""
 
 CONTROLS = ("elsewhere", "in place")
 
@@ -93,7 +96,6 @@ class Probe:
         measure: str = "accuracy",
         least_effect: float = 0.0,
         least_images: int = 1,
-        **interval: Any,
     ) -> pd.DataFrame:
         """Drops and effects by one or several columns of the table (and by classifier, where there are several).
 
@@ -107,8 +109,7 @@ class Probe:
         `least_images` have a control.
 
         Classes whose object is the concept are marked (`is_object`) and have no `q` where `by` tells them apart;
-        elsewhere they are left out. `interval` are options of `statistics.bootstrap`. Raises `KeyError` for an unknown
-        column, `ValueError` for an unknown measure.
+        elsewhere they are left out. Raises `KeyError` for an unknown column, `ValueError` for an unknown measure.
         """
         keys = [by] if isinstance(by, str) else list(by)
         self._check(keys)
@@ -116,7 +117,7 @@ class Probe:
             keys = ["classifier", *keys]
         marked = ["is_object"] if {"class", "concept"} <= set(keys) else []
         units = self._by_image(self.table if marked else self.table[~self.table["is_object"]], keys, measure)
-        spread = _bootstrap(interval)
+        spread = _bootstrap()
         rows = [
             [*group, *(found[name].any() for name in marked), *_effect(found, spread, least_effect)]
             for group, found in units.groupby(keys, sort=False)
@@ -153,41 +154,30 @@ class Probe:
         groups = scored.groupby([*dict.fromkeys((*keys, "image"))], sort=False)
         return groups[[*names, "paired", "is_object"]].mean().reset_index()
 
-    def rules(
-        self,
-        fdr: float = FALSE_DISCOVERY_RATE,
-        least_effect: float | None = None,
-        least_images: int | None = None,
-        measure: str = "log-odds",
-        evidence: int = 6,
-    ) -> pd.DataFrame:
+    def rules(self, fdr: float = FALSE_DISCOVERY_RATE, least_effect: float = LEAST_EFFECT) -> pd.DataFrame:
         """The concepts that each class relies on, strongest first, class by class.
 
-        A rule is a class and a concept, not its object, whose `effect` (see `effects`) is more than `least_effect`, in
-        the mean and by a test with q ≤ `fdr`. With images enough hardly any concept has no effect: the edge of a
-        texture costs a little too. By default it is `LEAST_EFFECT` of log-odds, else what that takes from a probability
-        of a half, 0.12; `least_images` are the probe's. Beside the columns of `effects` a rule has the `classifier`,
-        the `style` that hurts most and, as `evidence`, the numbers of the rightly read images that lose most.
+        A rule is a class and a concept, not its object, whose `effect` on the log-odds (see `effects`) is more than
+        `least_effect`, in the mean and by a test with q ≤ `fdr`. With images enough hardly any concept has no effect:
+        the edge of a texture costs a little too. Beside the columns of `effects` a rule has the `classifier`, the
+        `style` that hurts most and, as `evidence`, the numbers of the rightly read images that lose most.
         """
-        if least_effect is None:
-            least_effect = LEAST_EFFECT if measure == "log-odds" else 0.5 - expit(-LEAST_EFFECT)
-        least = {"least_images": self.least_images if least_images is None else least_images}
-        found = self.effects(["classifier", "class", "concept"], measure, least_effect=least_effect, **least)
+        found = self.effects(["classifier", "class", "concept"], "log-odds", least_effect, self.least_images)
         found = found[(found["q"] <= fdr) & (found["effect"] >= least_effect)].drop(columns="is_object")
-        shown = [self._evidence(rule, evidence) for _, rule in found.iterrows()]
+        shown = [self._evidence(rule) for _, rule in found.iterrows()]
         found["style"], found["evidence"] = [style for style, _ in shown], [images for _, images in shown]
         found["strongest"] = found.groupby(["classifier", "class"])["effect"].transform("max")
         order, ascending = ["classifier", "strongest", "class", "effect"], [True, False, True, False]
         found = found.sort_values(order, ascending=ascending, kind="stable", ignore_index=True)
         return found.drop(columns="strongest")
 
-    def _evidence(self, rule: pd.Series, count: int) -> tuple[str, tuple[int, ...]]:
+    def _evidence(self, rule: pd.Series) -> tuple[str, tuple[int, ...]]:
         keys = ["classifier", "class", "concept"]
         rows = self.table[(self.table[keys] == rule[keys]).all(axis=1) & (self.table["style"] != rule["concept"])]
         rows = rows.assign(lost=rows["p_before"] - rows["p_after"])
         right = rows[rows["before"] == rows["class"]].groupby("image")["lost"].mean().sort_values(ascending=False)
         style = rows.groupby("style", sort=False)["lost"].mean().idxmax()
-        return style, tuple(int(image) for image in right.index[:count])
+        return style, tuple(int(image) for image in right.index[:EVIDENCE])
 
     def exemplar(self, rule: pd.Series, variant: int = 0, place: int = 0) -> Exemplar:
         """The exemplar of a row of `rules`, see `Concepts.exemplar`; `ValueError` for a probe without pictures."""
@@ -202,19 +192,19 @@ class Probe:
         concepts, table = self._pictures(), self.table
         number, concept, style = int(row["image"]), row["concept"], row["style"]
         has_control = pd.notna(row["p_control"])
-        case = concepts.counterfactual(number, concept, [(style, int(row["variant"]))], has_control)
+        changed, elsewhere = concepts.counterfactual(number, concept, [(style, int(row["variant"]))], has_control)
         found = [
             View("original", concepts.data.images[number], row["before"], row["p_before"]),
-            View(f"{concept} → {style}", case.changed[0], row["after"], row["p_after"]),
+            View(f"{concept} → {style}", changed[0], row["after"], row["p_after"]),
         ]
         if has_control:
-            return [*found, View(f"elsewhere → {style}", case.control[0], row["control"], row["p_control"])]
+            return [*found, View(f"elsewhere → {style}", elsewhere[0], row["control"], row["p_control"])]
         same = ["classifier", "image", "class", "concept"]
         in_place = table[(table[same] == row[same]).all(axis=1) & (table["style"] == concept)]
         for _, other in in_place.head(1).iterrows():
             texture = [(concept, int(other["variant"]))]
-            picture = concepts.counterfactual(number, concept, texture, control=False).changed[0]
-            found.append(View(f"another {concept}", picture, other["after"], other["p_after"]))
+            picture, _ = concepts.counterfactual(number, concept, texture, control=False)
+            found.append(View(f"another {concept}", picture[0], other["after"], other["p_after"]))
         return found
 
     def _pictures(self) -> Concepts:
@@ -222,15 +212,15 @@ class Probe:
             raise ValueError("a probe whose pictures are not known: expected one that pasted textures, as probe() does")
         return self.concepts
 
-    def changes(self, before: str = "before", measure: str = "probability", **interval: Any) -> pd.DataFrame:
-        """What each classifier gained on the one named `before`, such as edited ones on the unedited.
+    def changes(self, before: str = "before") -> pd.DataFrame:
+        """What the probability of the right class gained in each classifier on the one named `before`.
 
-        One row each, over the `images` that both have: the change of the measure on pictures as they are, `untouched`,
-        at the `control` and where the concept is `changed` (with its bootstrap interval and the two-sided p of
-        Wilcoxon's signed-rank test), and the mean effect before and after. An effect also falls when a classifier loses
-        everything: a rule is weaker where `changed` rises and the others do not fall. `measure` and `interval` are as
-        in `effects`. Raises `KeyError` for `before` not in the table, `ValueError` for classifiers with no image with a
-        control in common, or held to different classes.
+        One row each, over the `images` that both have: the change on pictures as they are, `untouched`, at the
+        `control` and where the concept is `changed` (with its bootstrap interval and the two-sided p of Wilcoxon's
+        signed-rank test), and the mean effect before and after. An effect also falls when a classifier loses
+        everything: a rule is weaker where `changed` rises and the others do not fall. Raises `KeyError` for `before`
+        not in the table, `ValueError` for classifiers with no image with a control in common, or held to different
+        classes.
         """
         names = list(self.table["classifier"].unique())
         if before not in names:
@@ -238,9 +228,9 @@ class Probe:
         rows = self.table[~self.table["is_object"]]
         if (rows.groupby("image")["class"].nunique() > 1).any():
             raise ValueError("classifiers held to different classes of an image: expected a probe with the same labels")
-        units = self._by_image(rows, ["classifier"], measure).dropna(subset="controlled")
+        units = self._by_image(rows, ["classifier"], "probability").dropna(subset="controlled")
         units = units.drop(columns="changed").rename(columns={"paired": "changed"})
-        units, spread, found = units.set_index(["classifier", "image"]), _bootstrap(interval), {}
+        units, spread, found = units.set_index(["classifier", "image"]), _bootstrap(), {}
         for name in [name for name in names if name != before]:
             known = [units.loc[one] for one in (before, name) if one in units.index]
             images = known[0].index.intersection(known[-1].index) if len(known) == 2 else []
@@ -257,28 +247,30 @@ class Probe:
         columns = ["images", "untouched", "control", "changed", "low", "high", "p", "effect before", "effect after"]
         return pd.DataFrame.from_dict(found, orient="index", columns=columns).rename_axis("classifier")
 
-    def agreement(self, exact: "Probe", measure: str = "log-odds", **options: Any) -> pd.DataFrame:
-        """The effects of one classifier's concepts, class by class, in this probe and another, such as an exact one.
+    def agreement(self, exact: "Probe") -> pd.DataFrame:
+        """The effects of one classifier's concepts on the log-odds, in this probe and another, such as an exact one.
 
-        `options` are those of `effects`. One row a class and concept that both have: the effects `probe` and `exact`.
-        Raises `ValueError` for probes of several classifiers, or that have no such pair in common.
+        One row a class and concept that both have: the effects `probe` and `exact`. Raises `ValueError` for probes of
+        several classifiers, or that have no such pair in common.
         """
         names = sorted({*self.table["classifier"], *exact.table["classifier"]})
         if len(names) > 1:
             raise ValueError(f"tables of the classifiers {', '.join(names)}: expected the rows of one")
-        keys, options = ["class", "concept"], {"least_images": self.least_images, **options}
-        found = [one.effects(keys, measure, **options).set_index(keys)["effect"] for one in (self, exact)]
+        keys, least = ["class", "concept"], self.least_images
+        found = [p.effects(keys, "log-odds", least_images=least).set_index(keys)["effect"] for p in (self, exact)]
         both = pd.concat(found, axis=1, keys=["probe", "exact"]).dropna()
         if both.empty:
-            raise ValueError(f"no class and concept has an effect in both tables with {options}: expected at least one")
+            raise ValueError(
+                f"no class and concept has an effect on {least} images in both tables: expected at least one"
+            )
         return both
 
 
 _EFFECT = "images;before;drop;drop low;drop high;controlled;control drop;effect;low;high;p".split(";")
 
 
-def _bootstrap(options: dict[str, Any]) -> partial:
-    return partial(bootstrap, **{"rng": np.random.default_rng(0), "resamples": 1000, **options})
+def _bootstrap() -> partial:
+    return partial(bootstrap, rng=np.random.default_rng(0), resamples=1000)
 
 
 def _effect(found: pd.DataFrame, spread: partial, least: float) -> list[float]:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, as_completed
 from contextlib import contextmanager
 from pathlib import Path
-from threading import RLock
 from typing import Any
 
 import pandas as pd
@@ -77,17 +76,12 @@ def _read(path: Path) -> list[dict[str, Any]] | None:
         return None
 
 
-_ALONE = RLock()  # a model is edited in place now and then, so threads of one process take turns
-
-
 @contextmanager
-def alone(count: int) -> Iterator[None]:
-    """Hold the process, with so many threads of torch, that digits do not depend on who computes."""
-    _ALONE.acquire()
+def one_thread() -> Iterator[None]:
+    """Let torch compute with one thread, so that digits do not depend on who computes."""
     before = torch.get_num_threads()
-    torch.set_num_threads(count)
+    torch.set_num_threads(1)
     try:
         yield
     finally:
         torch.set_num_threads(before)
-        _ALONE.release()

@@ -1,11 +1,11 @@
 """The probe: transform every concept of every image in several textures, and predict again (section 5 of the paper)."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Executor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
+from typing import Any
 
 import torch
 
@@ -14,40 +14,36 @@ from edittools.graph import identity
 from edittools.images import digest_tensors, resized
 from edittools.metrics import predict
 from edittools.probing import jobs
-from edittools.probing.counterfactuals import LEAST_AREA, Concepts, Counterfactual
+from edittools.probing.counterfactuals import LEAST_AREA, Concepts
 from edittools.probing.effects import CONTROLS, LEAST_IMAGES, Probe
+
+CHUNK = 16
+"""So many images are one job."""
 
 
 @dataclass(frozen=True)
 class Settings:
     """What a probe transforms, and what it compares.
 
-    Every concept in `only` (default: all that have masks) is turned to every style. `groups`, instead of `only`, are
-    concepts that may stand in for each other, such as grounds: each is turned to the styles named as its group is, so
-    to itself as well. One image is turned to `variants_per_image` of each style (default: all), in rotation, so that no
-    odd variant passes for an effect. Concepts that cover less than the share `least_area` of an image are left. A rule
-    needs `least_images`; a job has `chunk` images.
+    Where concepts have no groups, `only` some of them are transformed (default: all that have masks). One image is
+    turned to `variants_per_image` of each style (default: all), in rotation, so that no odd variant passes for an
+    effect. A rule needs `least_images`.
 
     `control` is "elsewhere", the same change beside the concept, or "in place", the concept turned to itself: same
     area, same edges, half the work. The right class is the label "given", or what each classifier "read" in the
-    untouched image (`labels`). Raises `ValueError` for other words, and for `only` with `groups`.
+    untouched image (`labels`). Raises `ValueError` for other words.
     """
 
     only: Sequence[str] | None = None
-    groups: Sequence[Sequence[str]] = ()
     variants_per_image: int | None = None
     control: str = "elsewhere"
     labels: str = "given"
-    least_area: float = LEAST_AREA
     least_images: int = field(default=LEAST_IMAGES, repr=False)
-    chunk: int = 16
 
     def __post_init__(self) -> None:
         for name, words in {"control": CONTROLS, "labels": ("given", "read")}.items():
             if getattr(self, name) not in words:
                 raise ValueError(f"{name} {getattr(self, name)!r}: expected {' or '.join(map(repr, words))}")
-        if self.groups and self.only is not None:
-            raise ValueError(f"only {self.only!r} with groups {self.groups!r}: expected one of the two")
 
 
 DEFAULT = Settings()
@@ -59,33 +55,33 @@ def probe(
     settings: Settings = DEFAULT,
     *,
     store: str | os.PathLike | None = None,
-    executor: Executor | None = None,
     progress: bool = False,
 ) -> Probe:
     """What every classifier makes of each image when each concept that is seen in it is transformed.
 
     `classifiers` are one, or several by name, which see the same pictures, resized to the size that each expects.
-    `store`, `executor` and `progress` are those of `jobs.run`. Raises `KeyError` for a concept without masks, or of a
-    group without a style, and `ValueError` when no image shows a concept.
+    Concepts that cover less than the share `LEAST_AREA` of an image are left. `store` and `progress` are those of
+    `jobs.run`. Raises `KeyError` for a concept without masks, or of a group without a style, and `ValueError` when no
+    image shows a concept.
     """
     named = classifiers if isinstance(classifiers, Mapping) else {"classifier": classifiers}
-    groups = settings.groups or [tuple(concepts.masks if settings.only is None else settings.only)]
-    wanted, parts = [concept for group in groups for concept in group], {}
-    for known, what in ((concepts.masks, "masks"), (concepts.styles if settings.groups else wanted, "styles")):
-        if missing := [concept for concept in wanted if concept not in known]:
-            raise KeyError(f"no concept {missing[0]!r} among the {what}: expected some of {', '.join(known)}")
+    groups, parts = concepts.groups or [tuple(settings.only or concepts.masks)], {}
+    wanted = [concept for group in groups for concept in group]
+    if missing := [concept for concept in wanted if concept not in concepts.masks]:
+        raise KeyError(f"no concept {missing[0]!r} among the masks: expected some of {', '.join(concepts.masks)}")
     for group in groups:
-        needed = concepts.masks if settings.control == "elsewhere" else group  # which objects a control must spare
-        part = replace(concepts, masks={concept: concepts.masks[concept] for concept in needed})
-        for first in range(0, len(part.data), settings.chunk):
-            images = range(first, min(first + settings.chunk, len(part.data)))
+        masks = concepts.masks if settings.control == "elsewhere" else group  # which objects a control must spare
+        styles = group if concepts.groups else concepts.styles
+        named_only = {"masks": {name: concepts.masks[name] for name in masks}, "groups": ()}
+        part = replace(concepts, **named_only, styles={name: concepts.styles[name] for name in styles})
+        for first in range(0, len(part.data), CHUNK):
+            images = range(first, min(first + CHUNK, len(part.data)))
             parts[f"{', '.join(group)}: images from {first}"] = (first, group, part.subset(images))
     about = "" if store is None else f"probe {_identity(named, concepts)} {settings}"
     work = partial(_probe_images, classifiers=named, settings=settings)
-    table = jobs.run(work, parts, store, executor, progress, about)
+    table = jobs.run(work, parts, store, progress=progress, about=about)
     if table.empty:
-        share = f"{settings.least_area:.0%}"
-        raise ValueError(f"no image shows one of {', '.join(wanted)} on {share} of its area or more")
+        raise ValueError(f"no image shows one of {', '.join(wanted)} on {LEAST_AREA:.0%} of its area or more")
     return Probe(table.drop(columns="job"), settings.control, settings.least_images, concepts)
 
 
@@ -93,8 +89,8 @@ def _identity(classifiers: Mapping[str, Classifier], concepts: Concepts) -> str:
     """Name what a probe depends on: classifiers, images, labels, masks, textures."""
     weights = ", ".join(f"{name} {identity(c)}" for name, c in classifiers.items())
     tensors = digest_tensors([concepts.data.labels, *concepts.masks.values(), *concepts.styles.values()])
-    names = f"{list(concepts.masks)} {list(concepts.styles)} {dict(concepts.objects)} {concepts.data.classes}"
-    return f"{weights}; {concepts.data.digest()[:12]} {tensors[:12]} {names}"
+    names = f"{list(concepts.masks)} {list(concepts.styles)} {dict(concepts.objects)} {concepts.groups}"
+    return f"{weights}; {concepts.data.digest()[:12]} {tensors[:12]} {names} {concepts.data.classes}"
 
 
 def _probe_images(
@@ -104,11 +100,11 @@ def _probe_images(
     first, group, concepts = part
     rows = []
     for i, image in enumerate(concepts.data.images):
-        shown = [c for c in group if 0 < float(concepts.masks[c][i].mean()) >= settings.least_area]
-        textures = concepts.textures(first + i, settings.variants_per_image, group if settings.groups else None)
+        shown = [c for c in group if concepts.masks[c][i].mean() >= LEAST_AREA]
+        textures = concepts.textures(first + i, settings.variants_per_image)
         elsewhere = settings.control == "elsewhere"
         cases = {concept: concepts.counterfactual(i, concept, textures, elsewhere) for concept in shown}
-        pictures = [part for case in cases.values() for part in (case.changed, case.control) if part is not None]
+        pictures = [part for case in cases.values() for part in case if part is not None]
         for name, classifier in classifiers.items() if shown else ():
             batch = resized(torch.cat([image[None], *pictures]), classifier.size)
             chances = predict(classifier, batch).softmax(dim=1)
@@ -116,25 +112,22 @@ def _probe_images(
             label = read[0] if settings.labels == "read" else concepts.data.classes[int(concepts.data.labels[i])]
             known = {"classifier": name, "image": first + i, "class": label}
             readings = zip(read, chances[:, classifier.index(label)].tolist(), strict=True)
-            for concept, row in _rows(cases, textures, readings):
-                rows.append({**known, "concept": concept, "is_object": concepts.is_object(concept, label), **row})
+            before, p_before = next(readings)
+            for concept, (_, control) in cases.items():
+                known |= {"concept": concept, "is_object": concepts.is_object(concept, label)}
+                known |= {"area": float(concepts.masks[concept][i].mean()), "before": before, "p_before": p_before}
+                after = list(islice(readings, len(textures)))
+                beside = [(None, None)] * len(textures) if control is None else list(islice(readings, len(textures)))
+                rows += _rows(known, textures, after, beside)
     return rows
 
 
 def _rows(
-    cases: Mapping[str, Counterfactual], textures: Sequence[tuple[str, int]], readings: Iterator[tuple[str, float]]
-) -> Iterator[tuple[str, dict]]:
-    """Sort what is read (of the image, then for each concept its changed pictures and its controls) into rows."""
-    before, p_before = next(readings)
-    for concept, case in cases.items():
-        changed = list(islice(readings, len(textures)))
-        controls = [(None, None)] * len(textures) if case.control is None else list(islice(readings, len(textures)))
-        for (style, variant), (after, p), (control, p_control) in zip(textures, changed, controls, strict=True):
-            row = {
-                "area": float(case.mask.mean()),
-                "style": style,
-                "variant": variant,
-                "before": before,
-                "after": after,
-            }
-            yield concept, row | {"control": control, "p_before": p_before, "p_after": p, "p_control": p_control}
+    known: Mapping[str, Any], textures: Sequence[tuple[str, int]], changed: Sequence[tuple], beside: Sequence[tuple]
+) -> list[dict]:
+    """One row for each texture that a concept of an image is turned to, with the control `beside` it."""
+    return [
+        {**known, "style": style, "variant": variant, "after": after, "control": control}
+        | {"p_after": p, "p_control": p_control}
+        for (style, variant), (after, p), (control, p_control) in zip(textures, changed, beside, strict=True)
+    ]

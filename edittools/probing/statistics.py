@@ -11,17 +11,14 @@ from edittools.metrics import Comparison, corrected_interval
 
 
 def bootstrap(
-    values: Sequence[float] | NDArray,
-    rng: np.random.Generator | int = 0,
-    resamples: int = 2000,
-    confidence: float = 0.95,
+    values: Sequence[float] | NDArray, rng: np.random.Generator | int = 0, resamples: int = 2000
 ) -> tuple[float, float]:
-    """The percentile bootstrap interval of a mean, drawn from `rng` (or a seed); NaN without any value."""
+    """The 95 % percentile bootstrap interval of a mean, drawn from `rng` (or a seed); NaN without any value."""
     values, rng = np.asarray(values, float), np.random.default_rng(rng)
     if not len(values):
         return float("nan"), float("nan")
     means = values[rng.integers(len(values), size=(resamples, len(values)))].mean(axis=1)
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high)
 
 

@@ -14,7 +14,7 @@ from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
 from edittools.pasting import paste_texture
 from edittools.stories import photos
-from edittools.stories.tiers import Device, _in_turn, _part, current_tier
+from edittools.stories.tiers import current_tier, in_turn, part_of
 from edittools.world.contexts import SPLITS, contexts
 from edittools.world.miniworld import CLASSES, scene, scenes
 from edittools.world.textures import restyle
@@ -38,51 +38,62 @@ LIVES_ON_SNOW = tuple(
 )
 """ImageNet classes that are often photographed on snow or ice, or are made for it."""
 
+_FAMILIES = contexts().family
+VEHICLES = tuple(name for name in CLASSES if _FAMILIES[name] == "vehicle" and name != "car")
+POLAR = tuple(name for name in CLASSES if _FAMILIES[name] == "polar")
+"""What MiniWorld shows on snow in the test, and what lives there."""
 
 MANY = 12
 """Of more layers than these only the later half is tried; of the ViT all that its blocks write, in every block."""
 
+_UNTUNED = {  # a layer in the middle of the second half, chosen before anything was measured
+    "mini_vgg": "features.10",
+    "mini_resnet": "layer3.0.conv2",
+    "mini_vit": "blocks.3.mlp.fc2",
+    "efficientnet_lite0": "blocks.4.0.conv_pw",
+    "vgg16": "features.26",
+}
+_SHORTLISTS = {  # layers in which some edit corrected at least 3 net of the 11 errors on the validation photos
+    "efficientnet_lite0": (
+        *("blocks.4.0.conv_pwl", "blocks.5.0.conv_pw", "blocks.5.1.conv_pwl", "blocks.6.0.conv_pwl"),
+        "conv_head",
+    ),
+}
+
 
 def snow_scenario(
-    tier: str | None = None,
-    model: str | None = None,
-    progress: bool = False,
-    device: Device = None,
-    share: float = 1.0,
+    tier: str | None = None, model: str | None = None, progress: bool = False, share: float = 1.0
 ) -> Scenario:
     """Notebook 01's story, vehicles on snow (section 3.1): an exemplar maps snow to road.
 
-    `tier` is that of `EDITTOOLS_TIER` by default; `model` names another classifier of the zoo than the tier's first,
-    and `device` where it runs, that of `EDITTOOLS_DEVICE` by default. Of MiniWorld's scenes that choose or report
-    ("validation", "test", "own", "clean") only a `share` is painted. Raises `ValueError` for one not in (0, 1].
+    `tier` is that of `EDITTOOLS_TIER` by default; `model` names another classifier of the zoo than the tier's first.
+    Of MiniWorld's scenes that choose or report ("validation", "test", "own", "clean") only a `share` is painted. Raises
+    `ValueError` for one not in (0, 1].
     """
     tier = current_tier(tier)
     if tier == "mini":
-        return _snow_in_miniworld(model or "mini_vgg", progress, device, share)
-    return _snow_on_photos(model or {"lite": "efficientnet_lite0", "paper": "vgg16"}[tier], tier, progress, device)
+        return _snow_in_miniworld(model or "mini_vgg", progress, share)
+    return _snow_on_photos(model or {"lite": "efficientnet_lite0", "paper": "vgg16"}[tier], tier, progress)
 
 
-def _snow_in_miniworld(name: str, progress: bool, device: Device, share: float) -> Scenario:
+def _snow_in_miniworld(name: str, progress: bool, share: float) -> Scenario:
     """Cars in their MiniWorld are the exemplars, the other vehicles the test; seeds of no set meet those of another."""
-    classifier = load_classifier(name, device)
+    classifier = load_classifier(name)
     paint = partial(scenes, workers=min(os.cpu_count() or 1, 4), progress=progress)
-    family = contexts().family
-    others = [c for c in CLASSES if family[c] == "vehicle" and c != "car"]
-    polar = [c for c in CLASSES if family[c] == "polar"]
     start = {split: seeds.start + 100_000 for split, seeds in SPLITS.items()}
     layers = candidate_layers(classifier)
     writing = tuple(layer for layer in layers if layer.endswith((".attn.proj", ".mlp.fc2")))
     later = writing or layers[len(layers) // 2 :]
-    validation, test, own, clean = (_part(count, share) for count in (240, 1080, 120, 1200))
+    validation, test, own, clean = (part_of(count, share) for count in (240, 1080, 120, 1200))
     sets = {
-        "validation": paint(validation, start["validation"], label=_in_turn(others, validation), ground="snow"),
-        "test": paint(test, start["test"], label=_in_turn(others, test), ground="snow"),
+        "validation": paint(validation, start["validation"], label=in_turn(VEHICLES, validation), ground="snow"),
+        "test": paint(test, start["test"], label=in_turn(VEHICLES, test), ground="snow"),
         "own": paint(own, start["test"] + 60_000, label="car", ground="snow"),
         "budget": paint(1200, "validation"),
         "clean": paint(clean, start["test"] + 500_000),
         "reference": paint(600, start["reference"]),
-        "keep": paint(450, start["validation"] + 50_000, label=_in_turn(polar, 450)),
-        "keep_report": paint(150, start["test"] + 50_000, label=_in_turn(polar, 150)),
+        "keep": paint(450, start["validation"] + 50_000, label=in_turn(POLAR, 450)),
+        "keep_report": paint(150, start["test"] + 50_000, label=in_turn(POLAR, 150)),
     }
     story = {"tier": "mini", "change": partial(restyle, style="snow"), "expected": {"errors corrected": 0.5}}
     story |= {"layers": layers if len(layers) <= MANY else later, "shortlist": later}
@@ -101,8 +112,8 @@ def car_exemplars(classifier: Classifier, count: int = 3) -> dict[str, Exemplar]
     return exemplars
 
 
-def _snow_on_photos(name: str, tier: str, progress: bool, device: Device) -> Scenario:
-    classifier = load_classifier(name, device)
+def _snow_on_photos(name: str, tier: str, progress: bool) -> Scenario:
+    classifier = load_classifier(name)
     validation, test = photos.snow_photos(classifier, progress).split(0.3, seed=0)
     reference = photos.unlabelled("msrc-v2/Images/", classifier, progress)
     layers = candidate_layers(classifier)
@@ -128,23 +139,6 @@ def everyday_photos(classifier: Classifier, progress: bool = False) -> dict[str,
     on_snow = torch.isin(sample.labels, lives)
     names = {("budget", "clean"): sample.subset(~on_snow), ("keep", "keep_report"): sample.subset(on_snow)}
     return {name: data.subset(range(i, len(data), 2)) for pair, data in names.items() for i, name in enumerate(pair)}
-
-
-_UNTUNED = {  # a layer in the middle of the second half, chosen before anything was measured
-    "mini_vgg": "features.10",
-    "mini_resnet": "layer3.0.conv2",
-    "mini_vit": "blocks.3.mlp.fc2",
-    "efficientnet_lite0": "blocks.4.0.conv_pw",
-    "vgg16": "features.26",
-}
-
-
-_SHORTLISTS = {  # layers in which some edit corrected at least 3 net of the 11 errors on the validation photos
-    "efficientnet_lite0": (
-        *("blocks.4.0.conv_pwl", "blocks.5.0.conv_pw", "blocks.5.1.conv_pwl", "blocks.6.0.conv_pwl"),
-        "conv_head",
-    ),
-}
 
 
 def snow_exemplars(classifier: Classifier, change: Callable[[Tensor, Tensor], Tensor]) -> dict[str, Exemplar]:

@@ -1,16 +1,17 @@
-"""The large synthetic benchmark (section 4 of the paper): many small edits, tried by every method, at any scale.
+"""Notebook 03's story (section 4 of the paper): many small edits, tried by every method, at any scale.
 
-A case is a concept, a style and a target class: everywhere the concept is seen it is turned into the style; some images
-of the target class are the exemplars, all others with the concept are the test. `Suite` says what is swept, `sweep`
-does it on any `Executor`, `summary` averages. A suite's `source` gives the images, as a `Material`.
+A case is a rule made on purpose: a concept, a style and a class. Everywhere the concept is seen it is turned to the
+style; some images of the class are the exemplars, see `scenario_for`. A source is a function and what it is given: it
+makes a classifier, its `Concepts` and everyday images, once in each process. `cases` lists the cases of a source, and
+`sweep` tries all of them on any `Executor`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import replace
 from functools import cache, lru_cache, partial
 from itertools import chain
-from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -19,197 +20,125 @@ import torch
 from torch import Tensor
 
 from edittools.baselines import RIVALS, SCOPES
-from edittools.choosing.choice import BUDGET, Choice, select_each
-from edittools.choosing.states import CachedStates
-from edittools.choosing.trials import (
-    Trials,
-    baseline_trials,
-    best_runs,
-    finetuning_trials,
-    grid,
-    random_trials,
-    repeated_trials,
-    rewriting_trials,
-)
+from edittools.choosing.choice import BUDGET, Choice
+from edittools.choosing.protocol import Plan, Protocol
+from edittools.choosing.trials import grid, later_layers
 from edittools.choosing.trials import sweep as sweep_trials
 from edittools.classifiers import Classifier
-from edittools.cut import Cut, cut_all
 from edittools.edits import Edit
-from edittools.exemplars import Exemplar
 from edittools.graph import identity
-from edittools.images import Images, LabelledImages, digest_tensors, pixels_of, stratified
-from edittools.metrics import Comparison, errors, predict
-from edittools.moments import SecondMoment, second_moments
-from edittools.probing import jobs
-from edittools.probing.counterfactuals import turned
-from edittools.stories.style_pictures import material as style_picture
+from edittools.images import LabelledImages, digest_tensors, pixels_of, stratified
+from edittools.metrics import Comparison, predict
+from edittools.probing import finders, jobs
+from edittools.probing.counterfactuals import Concepts
+from edittools.probing.statistics import bootstrap
+from edittools.stories import photos
+from edittools.stories.tiers import current_tier
+from edittools.stories.turned import scenario_for
+from edittools.world.contexts import SPLITS
+from edittools.world.miniworld import scenes
+from edittools.world.textures import STYLES, VARIANTS, style_textures
 from edittools.zoo.data import shipped
+from edittools.zoo.load import load_classifier
 
-SAME, MORE, HELD_OUT = 0, (1, 2), (3, 4, 5)
-"""Style variants: that of the exemplars and the test, more for edits that see several, and those never seen."""
+Story = tuple[Classifier, Concepts, dict[str, Any]]
+Images = tuple[LabelledImages, dict[str, Tensor], dict[str, Any]]
+Source = tuple[Any, ...]
+Case = dict[str, Any]
 
+LEAST_AREA, MOST_IMAGES, LEAST_ERRORS, EXEMPLARS = 0.05, 120, 3, 3
+"""A concept covers so much of an image; of more images some are drawn; fewer errors are not worth correcting."""
 
-@dataclass(frozen=True)
-class Material:
-    """What a suite is made of: a classifier, images with concept masks, and three disjoint sets of everyday images.
-
-    `masks` go by concept, `(N, H, W)` of 0 and 1. Edits spare the keys of `reference` images, which need no labels,
-    keep the accuracy of `budget` images, and are reported on `clean` ones.
-    """
-
-    classifier: Classifier
-    images: LabelledImages
-    masks: Mapping[str, Tensor]
-    reference: Images
-    budget: LabelledImages
-    clean: LabelledImages
-
-
-@dataclass(frozen=True, order=True)
-class Case:
-    """One concept in one style, rewritten with exemplars of one class."""
-
-    concept: str
-    style: str
-    target: str
-
-    def __str__(self) -> str:
-        return f"{self.concept} → {self.style}, {self.target}"
-
-
-@dataclass(frozen=True)
-class Suite:
-    """What is swept: plain values only, and a `source` that every process can import, so that a suite can be sent away.
-
-    `source(**options)` gives the `Material`. Every one of its `concepts` is turned into every style,
-    for so many `targets`, classes drawn at random; edited are `layers`. The first of the `numbers` of exemplars is what
-    all methods get; editing and plain fine-tuning are tried with the others in one of `every` cases. A concept covers
-    at least a share `area` of an image; at `most` so many images show it; other classes have at `least` so many errors.
-    `strengths` scale every edit; `rates`, `steps` and `localities` are of fine-tuning, `solver_steps` of the L1
-    objective; `rivals` are names in `baselines.RIVALS`. The choice is made under each of the `budgets`, in points.
-    """
-
-    source: Callable[..., Material]
-    concepts: tuple[str, ...]
-    styles: tuple[str, ...]
-    layers: tuple[str, ...]
-    options: tuple[tuple[str, Any], ...] = ()
-    targets: int = 1
-    numbers: tuple[int, ...] = (3, 1, 10)
-    every: int = 1
-    area: float = 0.05
-    least: int = 3
-    most: int = 160
-    strengths: tuple[float, ...] = (0.25, 0.5, 1.0)
-    rates: tuple[float, ...] = (3e-4, 3e-3, 3e-2)
-    steps: int = 20
-    solver_steps: int = 40
-    localities: tuple[float, ...] = (1.0, 10.0)
-    budgets: tuple[float, ...] = (BUDGET, 1.0, 100.0)
-    rivals: tuple[str, ...] = ()
-    threads: int = 1
-    seed: int = 0
-
-
-RANKS = (1, 3, 10)
-REWRITING: dict[str, dict[str, tuple]] = {
-    "editing": {"rank": RANKS, "masked": (True,), "objective": ("l1",)},
-    "editing -mask": {"rank": RANKS, "masked": (False,), "objective": ("l1",)},
-    "editing -proj": {"rank": (None,), "masked": (True,), "objective": ("l1",)},
-    "least squares": {"rank": RANKS, "masked": (True,), "objective": ("least_squares",)},
+BUDGETS, STRENGTHS, RANKS = (BUDGET, 1.0, 100.0), (0.25, 0.5, 1.0), (1, 3, 10)
+EDITING = {
+    "editing": grid(rank=RANKS, objective=("l1",), steps=(40,)),
+    "editing -mask": grid(rank=RANKS, objective=("l1",), masked=(False,), steps=(40,)),
+    "editing -proj": grid(rank=(None,), objective=("l1",), steps=(40,)),
+    "least squares": grid(rank=RANKS, objective=("least_squares",)),
 }
 """The settings of `rewrite` that each method chooses from; "-proj" lifts the low-rank restriction."""
 
-FINETUNING = ("local fine-tuning", "global fine-tuning", "local, locality", "global, locality")
+TUNING = Plan(rates=(3e-4, 3e-3, 3e-2), momenta=(0.0,), steps=(20,), localities=(1.0, 10.0), top=2, long=())
+FINETUNING = tuple(f"{scope} fine-tuning" for scope in SCOPES)
+TRIED = ("projection", "null_space", "closed_form")
+"""Those of `RIVALS` that are tried."""
+
+MEASURES = {"other same": "same", "other held out": "test", "target same": "own same", "target held out": "own"}
+"""What is reported, by classes (other than the exemplars', or the same) and by look, and the set it is counted on."""
+
+MODELS = {"mini": "mini_vgg", "lite": "efficientnet_lite0", "paper": "vgg16"}
+CONCEPTS = {
+    "mini": ("road", "grass", "sand", "water", "wall", "table", "mountain"),
+    "lite": ("grass", "road", "water", "sky", "tree", "building"),
+    "paper": ("car", "bicycle", "boat"),
+}
 
 
-@lru_cache(maxsize=1)
-def material(suite: Suite) -> Material:
-    """A suite's material."""
-    return suite.source(**dict(suite.options))
+def synthetic_source(tier: str | None = None, model: str | None = None, small: bool = False) -> Source:
+    """Name the source of a tier: MiniWorld, MSRC v2 photos, or the folder that `EDITTOOLS_IMAGENET` names.
 
-
-@lru_cache(maxsize=1)
-def _read_right(suite: Suite) -> Tensor:
-    found = material(suite)
-    with jobs.alone(suite.threads):
-        return ~errors(predict(found.classifier, found.images), found.images.labels)
-
-
-@dataclass(frozen=True)
-class Workbench:
-    """A classifier cut at the suite's layers, everyday images kept there, and the keys' second moments.
-
-    The `budget` images come in the order that tells costly edits soonest.
+    `model` is a classifier of the zoo, the tier's own by default; a `small` source has fewer concepts, styles and
+    images.
     """
+    tier = current_tier(tier)
+    return synthetic_story, tier, model or MODELS[tier], small
 
-    cuts: Mapping[str, Cut]
-    reference: CachedStates
-    budget: CachedStates
-    clean: CachedStates
-    moments: Mapping[str, SecondMoment]
+
+def synthetic_story(tier: str, model: str, small: bool) -> Story:
+    """Make a tier's source: each style is drawn in six variants, of which half are held out."""
+    classifier, wanted = load_classifier(model), CONCEPTS[tier][: 3 if small else None]
+    data, masks, everyday = {"mini": _scenes, "lite": _photos, "paper": _folder}[tier](classifier, wanted, small)
+    styles = ("graffiti", "snow") if small else STYLES
+    concepts = Concepts(data, masks, style_textures(styles, range(VARIANTS), classifier.size))
+    return classifier, concepts, everyday | {"layers": tuple(later_layers(classifier, 4)), "tier": tier}
+
+
+def _scenes(classifier: Classifier, wanted: Sequence[str], small: bool) -> Images:
+    """Paint scenes with their exact masks."""
+    first = {split: seeds.start + 300_000 for split, seeds in SPLITS.items()}
+    count, clean = (500, 400) if small else (900, 800)
+    data = scenes(count, first["test"])
+    everyday = {"reference": scenes(clean // 2, first["reference"]), "budget": scenes(clean, first["validation"])}
+    everyday["clean"] = scenes(clean // 2, first["test"] + 100_000)
+    return data, {concept: data.mask(concept) for concept in wanted}, everyday
+
+
+def _photos(classifier: Classifier, wanted: Sequence[str], small: bool) -> Images:
+    """Load MSRC v2 photos with their hand-made masks, labelled as the classifier reads them if it is sure.
+
+    Halves of the ImageNet sample are the budget and clean images, RTA-100's photos the reference.
+    """
+    data, masks = photos.msrc(classifier, at_least=0.2)
+    sample = photos.imagenet_sample(classifier)
+    everyday = {name: sample.subset(range(i, len(sample), 2)) for i, name in enumerate(("budget", "clean"))}
+    everyday["reference"] = photos.unlabelled("rta-100/", classifier)
+    return data, {concept: masks[concept] for concept in wanted}, everyday
+
+
+def _folder(classifier: Classifier, wanted: Sequence[str], small: bool) -> Images:
+    """Use a folder of validation images (ImageNet, Places), ten of a class, in which DeepLabV3 finds the concepts.
+
+    Of the images, 70 % may be transformed; of the rest at most 200 (`small`) or 400 are budget images, and half as many
+    reference and clean ones. Raises `ValueError` where no concept is seen.
+    """
+    folder, most = os.environ.get("EDITTOOLS_IMAGENET", "imagenet/val"), 200 if small else 400
+    data, everyday = photos.validation_folder(folder, classifier, per_class=10).split(0.7)
+    reference, labelled = everyday.split(0.2)
+    budget, clean = labelled.split(0.5)
+    sets = {"reference": (reference, most // 2), "budget": (budget, most), "clean": (clean, most // 2)}
+    everyday = {name: one.subset(range(0, len(one), -(-len(one) // count))) for name, (one, count) in sets.items()}
+    data = replace(data, images=data.images[:])
+    masks = finders.cached(finders.deeplab(wanted))(data.images)
+    if not masks:
+        raise ValueError(f"no image of {folder!r} shows {', '.join(wanted)}: expected at least one")
+    return data, masks, everyday
 
 
 @lru_cache(maxsize=1)
-def workbench(suite: Suite) -> Workbench:
-    """Prepare what all cases of a suite share."""
-    found = material(suite)
-    with jobs.alone(suite.threads):
-        cuts = cut_all(found.classifier, suite.layers)
-        moments = second_moments(found.classifier, list(cuts), found.reference)
-        reference = found.reference
-        if not isinstance(reference, LabelledImages):
-            reference = LabelledImages.unlabelled(reference, found.classifier.classes)
-        everyday = [CachedStates(cuts, data) for data in (reference, found.budget, found.clean)]
-        return Workbench(cuts, everyday[0], everyday[1].fragile_first(), everyday[2], moments)
-
-
-def styled(images: LabelledImages, masks: Tensor, style: str, variants: Sequence[int]) -> LabelledImages:
-    """Turn what the masks cover into a style, image i in variant `variants[i]`; pixels of 8 bits, as in a file."""
-    size = max(images.images[:1].shape[-2:])
-    made = turned(images, masks, [style_picture(style, variant, size) for variant in variants])
-    return replace(made, images=(made.images * 255).round() / 255)
-
-
-@dataclass(frozen=True)
-class Group:
-    """All images with a concept, read rightly as they are (the paper's D), clean and in a style: same and held out."""
-
-    clean: LabelledImages = field(repr=False)
-    masks: Tensor = field(repr=False)
-    same: LabelledImages = field(repr=False)
-    held_out: LabelledImages = field(repr=False)
-    kept: Mapping[str, CachedStates] = field(repr=False)
-
-
-@lru_cache(maxsize=1)
-def group(suite: Suite, concept: str, style: str) -> Group:
-    """Transform a concept into a style and run the images to every layer: once for all cases that share it."""
-    found, chosen = material(suite), _members(suite, concept)
-    clean, masks = found.images.subset(chosen), found.masks[concept][chosen]
-    same = styled(clean, masks, style, [SAME] * len(clean))
-    held_out = styled(clean, masks, style, [HELD_OUT[i % len(HELD_OUT)] for i in range(len(clean))])
-    cuts = workbench(suite).cuts
-    with jobs.alone(suite.threads):
-        return Group(
-            clean, masks, same, held_out, {"same": CachedStates(cuts, same), "held out": CachedStates(cuts, held_out)}
-        )
-
-
-def _members(suite: Suite, concept: str) -> Tensor:
-    """Which images show enough of a concept and are read rightly, without excluded classes: integers, sorted."""
-    found = material(suite)
-    if concept not in found.masks:
-        raise KeyError(f"no masks of {concept!r}: expected one of {', '.join(found.masks)}")
-    excluded = exclusions().query("concept == @concept")["class"]
-    banned = [found.images.classes.index(c) for c in excluded if c in found.images.classes]
-    fits = (found.masks[concept].mean(dim=(1, 2)) >= suite.area) & _read_right(suite)
-    fits &= ~torch.isin(found.images.labels, torch.tensor(banned, dtype=torch.long))
-    members = fits.nonzero()[:, 0]
-    if len(members) > suite.most:
-        chosen = stratified(found.images.labels[members], suite.most / len(members), suite.seed)
-        members = members[chosen]
-    return members
+def story_of(source: Source) -> Story:
+    """Make what a source gives."""
+    make, *given = source
+    return make(*given)
 
 
 @cache
@@ -221,145 +150,95 @@ def exclusions() -> pd.DataFrame:
     return table.explode("class", ignore_index=True)
 
 
-def cases(suite: Suite) -> list[Case]:
-    """List a suite's cases: for each concept and style, target classes with images enough, drawn at random.
+def cases(source: Source, targets: int = 1) -> list[Case]:
+    """List the cases: for each concept and style so many classes, drawn at random, and their exemplars.
 
-    Enough is one more than the exemplars that every method gets; with the larger `numbers`, a class gives what it has.
+    Images count that show the concept on `LEAST_AREA`, are read rightly and are of no excluded class. A case names
+    `concept`, `style` and `class`, the `evidence`, so many images of the class as there are `EXEMPLARS`, and all
+    `images` that count.
     """
-    found, listed = material(suite), []
-    for concept in suite.concepts:
-        labels = found.images.labels[_members(suite, concept)]
-        counts = {label: int((labels == label).sum()) for label in labels.unique().tolist()}
-        able = [label for label, count in counts.items() if suite.numbers[0] < count < len(labels)]
-        for style in suite.styles:
-            order = _generator(suite, concept, style).permutation(able)[: suite.targets]
-            listed += [Case(concept, style, found.images.classes[label]) for label in order]
+    classifier, concepts, _ = story_of(source)
+    data, listed = concepts.data, []
+    right = predict(classifier, data).argmax(dim=1) == data.labels
+    for concept, masks in concepts.masks.items():
+        banned = exclusions().query("concept == @concept")["class"]
+        allowed = torch.tensor([data.classes[label] not in set(banned) for label in data.labels.tolist()])
+        members = (right & allowed & (masks.mean(dim=(1, 2)) >= LEAST_AREA)).nonzero()[:, 0]
+        if len(members) > MOST_IMAGES:
+            members = members[stratified(data.labels[members], MOST_IMAGES / len(members), 0)]
+        labels = data.labels[members]
+        able = [label for label in labels.unique().tolist() if EXEMPLARS < int((labels == label).sum()) < len(labels)]
+        for style in concepts.styles:
+            for label in _random(concept, style).permutation(able)[:targets]:
+                case = {"concept": concept, "style": style, "class": data.classes[label]}
+                own = _random(*case.values()).permutation(members[labels == label].numpy())
+                listed.append(case | {"evidence": own[:EXEMPLARS].tolist(), "images": members.tolist()})
     return listed
 
 
-def _generator(suite: Suite, *names: str) -> np.random.Generator:
-    return np.random.default_rng([suite.seed, *"|".join(names).encode()])
+def _random(*names: str) -> np.random.Generator:
+    return np.random.default_rng([0, *"|".join(names).encode()])
 
 
-@dataclass(frozen=True)
-class Parts:
-    """A case taken apart: exemplars, and the other images split into 30 % validation and 70 % test.
+def case_protocol(source: Source, case: Case) -> Protocol:
+    """Make a case's scenario and run its images up to all layers; what all cases share is run once.
 
-    `validation` and `test` are integers into the group; `target` is the class's number.
+    Beside the sets of `scenario_for` there are "same" and "own same": the test images, and those of the exemplars'
+    class, in the look of the first exemplar.
     """
-
-    group: Group = field(repr=False)
-    target: int
-    chosen: Tensor
-    validation: Tensor
-    test: Tensor
-
-    def exemplars(self, number: int) -> list[Exemplar]:
-        """The first `number` exemplars (or what there is), in the style variant of the test."""
-        some, whole = self.chosen[:number].tolist(), self.group
-        return [Exemplar(whole.clean.images[i], whole.same.images[i], whole.masks[i], self.target) for i in some]
-
-    def in_variants(self, style: str, number: int) -> list[Exemplar]:
-        """The exemplars in the test's variant and in two more: three pictures of each."""
-        several, some = self.exemplars(number), self.chosen[:number]
-        for variant in MORE:
-            clean, masks = self.group.clean.subset(some), self.group.masks[some]
-            part = styled(clean, masks, style, [variant] * len(some))
-            several += [e.map(changed=x) for e, x in zip(self.exemplars(number), part.images, strict=True)]
-        return several
+    return _protocol(source, case, _first_protocol(source))
 
 
-def parts(suite: Suite, case: Case) -> Parts:
-    """Draw a case's exemplars and split the rest, the same whenever it is asked for."""
-    whole = group(suite, case.concept, case.style)
-    target = whole.clean.classes.index(case.target)
-    own = (whole.clean.labels == target).nonzero()[:, 0].numpy()
-    room = max(suite.numbers[0], min(max(suite.numbers), len(own) // 2))
-    chosen = torch.from_numpy(_generator(suite, str(case)).permutation(own)[:room])
-    rest = torch.tensor([i for i in range(len(whole.clean)) if i not in set(chosen.tolist())])
-    first = stratified(whole.clean.labels[rest], 0.3, suite.seed)
-    return Parts(whole, target, chosen, rest[first], rest[~first])
+@lru_cache(maxsize=1)
+def _first_protocol(source: Source) -> Protocol:
+    return _protocol(source, cases(source)[0])
 
 
-def run_case(suite: Suite, case: Case) -> list[dict[str, Any]]:
-    """Try every method on one case: choose on validation images, evaluate the chosen edits once on the test images.
+def _protocol(source: Source, case: Case, shared: Protocol | None = None) -> Protocol:
+    classifier, concepts, everyday = story_of(source)
+    some = concepts.subset(case["images"])
+    rule = case | {"evidence": [case["images"].index(number) for number in case["evidence"]]}
+    scenario, numbers = scenario_for(classifier, some, rule, everyday, EXEMPLARS)
+    first = replace(some, styles={case["style"]: some.styles[case["style"]][:1]})
+    turn = {"same": numbers["test"], "own same": numbers["own"]}
+    more = {name: first.turned(of, case["concept"], case["style"]) for name, of in turn.items() if of}
+    return Protocol(replace(scenario, more=more), scenario.layers, shared=shared)
 
-    One row for each method, number of exemplars and budget: errors before and after on (target, other) × (same, held
-    out), and accuracy changes in points. A case without errors enough to correct gives one row, of method "undefined".
+
+def run_case(source: Source, case: Case) -> list[dict[str, Any]]:
+    """Try every method on one case: choose on validation images, evaluate the chosen edits once on the others.
+
+    One row for each method and budget: errors before and after on each of `MEASURES`, and accuracy changes in points. A
+    case without errors enough to correct gives one row, of method "undefined".
     """
-    with jobs.alone(suite.threads):
-        pieces, tools = parts(suite, case), workbench(suite)
-        validation = pieces.group.kept["same"].subset(pieces.validation)
-        test = {name: kept.subset(pieces.test) for name, kept in pieces.group.kept.items()}
-        head = {"concept": case.concept, "style": case.style, "target": case.target}
-        found, reported = (
-            int((one.before & (one.labels != pieces.target)).sum()) for one in (validation, test["same"])
-        )
-        if found < suite.least or not reported:
+    with jobs.one_thread():
+        protocol = case_protocol(source, case)
+        head = {"concept": case["concept"], "style": case["style"], "target": case["class"]}
+        found = int(protocol.states["validation"].before.sum())
+        if found < LEAST_ERRORS or not protocol.states["test"].before.any():
             return [{**head, "method": "undefined", "validation errors": found}]
-        rows, measured = [], {}
-        for (method, number), table in _tables(suite, case, pieces, validation).items():
-            for budget, choice in select_each(table, tools.budget, suite.budgets).items():
-                edit = choice.edit if choice.found else None
-                if id(edit) not in measured:  # methods share edits, and budgets do
-                    measured[id(edit)] = figures(edit, test, pieces.target, tools.clean)
-                settings = {**head, "method": method, "exemplars": number, "budget": budget, **_settings(choice)}
-                rows.append({**settings, "accuracy_change_budget": choice.accuracy_change, **measured[id(edit)]})
+        rows, figures = [], cache(partial(_figures, protocol))
+        for method, table in _tables(protocol).items():
+            for budget in BUDGETS if len(table) else ():
+                choice = protocol.choose(table, budget)
+                settings = {**head, "method": method, "budget": budget, **_settings(choice)}
+                rows.append({**settings, "accuracy_change_budget": choice.accuracy_change, **figures(choice.edit)})
         return rows
 
 
-def _tables(suite: Suite, case: Case, pieces: Parts, validation: CachedStates) -> dict[tuple[str, int], pd.DataFrame]:
-    """Sweep every method on the validation images: a table of trials by method and number of exemplars."""
-    tables: dict[tuple[str, int], pd.DataFrame] = {}
-    for number in dict.fromkeys(min(n, len(pieces.chosen)) for n in _numbers(suite, case)):
-        several = None if tables else pieces.in_variants(case.style, number)
-        tried, shown = _tried(suite, pieces.exemplars(number), several), {"exemplars": pieces.exemplars(number)}
-        found = {name: sweep_trials(trials, validation) for name, trials in tried.items()}
-        found |= _tuned(suite, shown, validation, first=not tables)
-        if not tables:
-            found |= {f"rank {r}": found["editing"].query("rank == @r") for r in RANKS}
-        tables |= {(name, number): table for name, table in found.items()}
-    return {key: table for key, table in tables.items() if len(table)}
-
-
-def _tried(suite: Suite, exemplars: Sequence[Exemplar], several: Sequence[Exemplar] | None) -> dict[str, Trials]:
-    """Say what is tried by method; with the first number of exemplars, of which there are `several` variants, all."""
-    tools, grids = workbench(suite), {name: grid(**one, steps=(suite.solver_steps,)) for name, one in REWRITING.items()}
-
-    def trials(make: Callable[..., Trials], settings: Sequence[Mapping], shown: Sequence[Exemplar]) -> Trials:
-        return make(tools.cuts, {"exemplars": shown}, tools.moments, settings, suite.strengths)
-
-    if several is None:
-        return {"editing": trials(rewriting_trials, grids["editing"], exemplars)}
-    found = {name: trials(rewriting_trials, settings, exemplars) for name, settings in grids.items()}
-    found["random direction"] = trials(random_trials, grids["editing"], exemplars)
-    for name in suite.rivals:
-        method, settings = RIVALS[name]
-        found[name.replace("_", " ")] = trials(partial(baseline_trials, method), settings, exemplars)
-    return found | {"editing, variants": trials(rewriting_trials, grids["editing"], several)}
-
-
-def _tuned(
-    suite: Suite, shown: Mapping[str, Sequence[Exemplar]], validation: CachedStates, first: bool
-) -> dict[str, pd.DataFrame]:
-    """Sweep both fine-tunings, and with the `first` number of exemplars the best two again with each locality."""
-    tables, tools = {}, workbench(suite)
-    for scope in SCOPES:
-        settings = grid(scope=(scope,), rate=suite.rates, steps=(suite.steps,))
-        plain = sweep_trials(finetuning_trials(tools.cuts, shown, settings).at(suite.strengths), validation)
-        tables[f"{scope} fine-tuning"] = plain
-        if first:
-            best = best_runs(plain, 2, ("layer", "exemplar", "rate"))
-            near = repeated_trials(best, tools.cuts, shown, (suite.steps,), suite.localities, tools.reference)
-            tables[f"{scope}, locality"] = sweep_trials(near.at(suite.strengths), validation)
-    return tables
-
-
-def _numbers(suite: Suite, case: Case) -> tuple[int, ...]:
-    """Say which numbers of exemplars a case tries: all of them in one of `every` cases."""
-    listed = cases(suite)
-    place = listed.index(case) if case in listed else 0
-    return suite.numbers if place % suite.every == 0 else suite.numbers[:1]
+def _tables(protocol: Protocol) -> dict[str, pd.DataFrame]:
+    """Try every method on the validation images: a table of trials by method."""
+    story, plain = protocol.story, EDITING["editing"]
+    exemplars = {"exemplars": list(story.exemplars.values())}
+    variants = {"variants": list(chain.from_iterable(story.several.values()))}
+    tried = {name: protocol.rewriting(settings, STRENGTHS, exemplars) for name, settings in EDITING.items()}
+    tried["random direction"] = protocol.random_directions(plain, STRENGTHS, exemplars)
+    tried |= {name.replace("_", " "): protocol.rival(name, STRENGTHS, exemplars) for name in TRIED}
+    tried["editing, variants"] = protocol.rewriting(plain, STRENGTHS, variants)
+    tables = {name: sweep_trials(trials, protocol.states["validation"]) for name, trials in tried.items()}
+    for scope, name in zip(SCOPES, FINETUNING, strict=True):
+        tables[name] = protocol.interpolated(protocol.choose_finetuning(scope, TUNING, exemplars)).table
+    return tables | {f"rank {rank}": tables["editing"].query("rank == @rank") for rank in RANKS}
 
 
 def _settings(choice: Choice) -> dict[str, Any]:
@@ -368,24 +247,22 @@ def _settings(choice: Choice) -> dict[str, Any]:
     return {"strength": 0.0} | {n: v if isinstance(v, str) else float(v) for n, v in known.items() if v is not None}
 
 
-def figures(edit: Edit | None, test: Mapping[str, CachedStates], target: int, clean: CachedStates) -> dict[str, float]:
+def _figures(protocol: Protocol, edit: Edit) -> dict[str, float]:
     """Evaluate an edit: `other same before`, `… after`, `… corrected`, `… broken`, and `accuracy_change`."""
-    compare = lambda kept: Comparison(kept.before, kept.before) if edit is None else kept.compare(edit)  # noqa: E731
-    found = {"accuracy_change": compare(clean).row()["accuracy change (points)"]}
-    for style, kept in test.items():
-        whole, own = compare(kept), kept.labels == target
-        for who, chosen in (("target", own), ("other", ~own)):
-            part = Comparison(whole.before[chosen], whole.after[chosen])
-            counts = {"before": int(part.before.sum()), "after": int(part.after.sum())}
-            counts |= {"corrected": part.corrected, "broken": part.broken}
-            found |= {f"{who} {style} {name}": count for name, count in counts.items()}
-    return found
+    figures = {"accuracy_change": protocol.states["clean"].compare(edit).accuracy_change}
+    for measure, name in MEASURES.items():
+        nothing = torch.zeros(0, dtype=torch.bool)
+        part = protocol.states[name].compare(edit) if name in protocol.states else Comparison(nothing, nothing)
+        counts = {"before": int(part.before.sum()), "after": int(part.after.sum())}
+        counts |= {"corrected": part.corrected, "broken": part.broken}
+        figures |= {f"{measure} {what}": count for what, count in counts.items()}
+    return figures
 
 
 def sweep(
-    suite: Suite,
+    source: Source,
     only: Sequence[Case] | None = None,
-    store: str | PathLike | None = None,
+    store: str | os.PathLike | None = None,
     executor: Executor | None = None,
     progress: bool = False,
 ) -> pd.DataFrame:
@@ -394,17 +271,66 @@ def sweep(
     With a `store`, finished cases are kept in that folder and a sweep that was cut off goes on where it was. The table
     is the same with every executor.
     """
-    listed = {str(case): case for case in (cases(suite) if only is None else only)}
-    about = "" if store is None else identity_of(suite)
-    return jobs.run(partial(run_case, suite), listed, store, executor, progress, about)
+    listed = {said(case): case for case in (cases(source) if only is None else only)}
+    about = "" if store is None else identity_of(source)
+    return jobs.run(partial(run_case, source), listed, store, executor, progress, about)
 
 
-def identity_of(suite: Suite) -> str:
-    """Say what the rows of a sweep depend on: the suite's settings and grids, its classifier, its images and masks."""
-    found = material(suite)
-    sets = [found.images, found.budget, found.clean]
-    pictures = chain(*map(pixels_of, [*sets, found.reference]), found.masks.values(), (one.labels for one in sets))
-    grids = [REWRITING, FINETUNING, *(RIVALS[name][1] for name in suite.rivals)]
-    plain = {f.name: getattr(suite, f.name) for f in fields(suite)}
-    named = {name: getattr(value, "__qualname__", value) for name, value in plain.items()}
-    return f"{named} {identity(found.classifier)} {digest_tensors(pictures)} {grids}"
+def said(case: Case) -> str:
+    """Name a case in words."""
+    return f"{case['concept']} → {case['style']}, {case['class']}"
+
+
+def identity_of(source: Source) -> str:
+    """Say what the rows of a sweep depend on: grids, classifier, images, masks and styles."""
+    classifier, concepts, everyday = story_of(source)
+    sets = [concepts.data, everyday["budget"], everyday["clean"]]
+    tensors = chain(*map(pixels_of, [*sets, everyday["reference"]]), (one.labels for one in sets))
+    named = chain(concepts.masks.values(), concepts.styles.values())
+    grids = [EDITING, TUNING, STRENGTHS, EXEMPLARS, BUDGETS, *(RIVALS[name][1] for name in TRIED)]
+    names = f"{list(concepts.masks)} {list(concepts.styles)} {everyday['layers']}"
+    return f"{identity(classifier)} {digest_tensors(chain(tensors, named))} {names} {grids}"
+
+
+# --- tables ---
+
+
+def per_case(table: pd.DataFrame) -> pd.DataFrame:
+    """Add eq. (2) for each of `MEASURES` as columns; NaN where there was nothing to correct. Undefined cases go."""
+    table = table[table.method != "undefined"].copy()
+    for name in MEASURES:
+        before = table[f"{name} before"].where(table[f"{name} before"] > 0)
+        table[name] = (before - table[f"{name} after"]) / before
+    return table
+
+
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """Average over cases, one row for each method and measure: mean of eq. (2), 95 % `low` and `high`, and `cases`.
+
+    `pooled` is eq. (2) over all images of all cases together, in which a case with many errors weighs more;
+    `accuracy_change` is the mean, in points. The rows are those of the usual budget.
+    """
+    chosen, rows = per_case(table).query("budget == @BUDGET"), []
+    for method, part in chosen.groupby("method", sort=False):
+        for name in MEASURES:
+            low, high = bootstrap(part[name].dropna())
+            total = part[f"{name} before"].sum()
+            counts = {what: int(part[f"{name} {what}"].sum()) for what in ("corrected", "broken")}
+            row = {"method": method, "measure": name, "mean": part[name].mean(), "low": low, "high": high}
+            row |= {"cases": int(part[name].notna().sum()), "undefined": int(part[name].isna().sum())}
+            row["pooled"] = (total - part[f"{name} after"].sum()) / total if total else float("nan")
+            rows.append({**row, **counts, "accuracy_change": part.accuracy_change.mean()})
+    return pd.DataFrame(rows)
+
+
+def by(table: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Break eq. (2) on other classes down: mean over cases by method and a column, such as `concept` or `budget`."""
+    chosen = per_case(table)
+    chosen = chosen if column == "budget" else chosen.query("budget == @BUDGET")
+    return chosen.pivot_table("other same", "method", column).reindex(dict.fromkeys(chosen.method))
+
+
+def trade_off(table: pd.DataFrame) -> pd.DataFrame:
+    """Give, for each method and budget, the mean accuracy change in points and the mean share of errors `corrected`."""
+    groups = per_case(table).groupby(["method", "budget"], sort=False)
+    return groups.agg(accuracy_change=("accuracy_change", "mean"), corrected=("other same", "mean")).reset_index()

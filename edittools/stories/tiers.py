@@ -3,12 +3,9 @@
 import os
 from collections.abc import Sequence
 
-import torch
-
 from edittools.checks import check_amount
 
 TIERS = ("mini", "lite", "paper")
-Device = str | torch.device | None
 
 
 def current_tier(tier: str | None = None) -> str:
@@ -19,12 +16,13 @@ def current_tier(tier: str | None = None) -> str:
     return tier
 
 
-def _in_turn(names: Sequence[str], count: int) -> list[str]:
+def in_turn(names: Sequence[str], count: int) -> list[str]:
+    """Repeat the names, one after the other, up to so many."""
     return [names[i % len(names)] for i in range(count)]
 
 
-def _part(count: int, share: float) -> int:
-    """So many scenes in place of `count`; raise `ValueError` for a share that is not above 0 and at most 1."""
+def part_of(count: int, share: float) -> int:
+    """A share of `count` scenes; raise `ValueError` for one that is not above 0 and at most 1."""
     if not 0 < check_amount(share, "share") <= 1:
         raise ValueError(f"share {share!r}: expected a number above 0, at most 1")
     return max(round(share * count), 1)

@@ -16,7 +16,7 @@ from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
 from edittools.metrics import predict
 from edittools.stories import photos
-from edittools.stories.tiers import Device, _in_turn, _part, current_tier
+from edittools.stories.tiers import current_tier, in_turn, part_of
 from edittools.world.attacks import ATTACKED, OBJECTS, attacks, label_on
 from edittools.world.contexts import SPLITS
 from edittools.world.miniworld import FONTS, scene, scenes
@@ -41,11 +41,7 @@ BY_HAND = "kettle"
 
 
 def typographic_scenario(
-    tier: str | None = None,
-    model: str | None = None,
-    progress: bool = False,
-    device: Device = None,
-    share: float = 1.0,
+    tier: str | None = None, model: str | None = None, progress: bool = False, share: float = 1.0
 ) -> Scenario:
     """Notebook 02's story, the typographic attack (section 3.2): an exemplar maps "iPod" to a blank label.
 
@@ -59,8 +55,8 @@ def typographic_scenario(
     if tier == "lite":
         raise ValueError("the typographic story has no tier 'lite' yet: expected EDITTOOLS_TIER 'mini' or 'paper'")
     if tier == "mini":
-        return _attack_in_miniworld(model or "mini_clip", progress, device, share)
-    return _attack_on_photos(model or "clip_rn50", progress, device)
+        return _attack_in_miniworld(model or "mini_clip", progress, share)
+    return _attack_on_photos(model or "clip_rn50", progress)
 
 
 def paint_over(image: Tensor, mask: Tensor) -> Tensor:
@@ -73,18 +69,18 @@ def last_convolutions(classifier: Classifier) -> tuple[str, ...]:
     return tuple(n for n in candidate_layers(classifier) if re.search(r"layer\d+\.\d+\.conv3$", n))
 
 
-def _attack_in_miniworld(name: str, progress: bool, device: Device, share: float) -> Scenario:
+def _attack_in_miniworld(name: str, progress: bool, share: float) -> Scenario:
     """Six objects are attacked; the exemplars are of three others, and training has seen words on those only."""
-    classifier = load_classifier(name, device)
+    classifier = load_classifier(name)
     classes, workers = classifier.classes, min(os.cpu_count() or 1, 4)
     truth = torch.tensor([classes.index(ATTACKED[i % len(ATTACKED)]) for i in range(1000)])
 
     def attacked(count: int, split: str, *words: str | None) -> list[LabelledImages]:
-        sets = attacks(_part(count, share), split, words, workers=workers)
+        sets = attacks(part_of(count, share), split, words, workers=workers)
         return [LabelledImages(images, truth[: len(images)], classes) for images in sets.values()]
 
     def bare(count: int, split: str, names: Sequence[str], skip: int = 0) -> LabelledImages:
-        first, shown = SPLITS[split].start + 820_000 + skip, _in_turn(names, count)
+        first, shown = SPLITS[split].start + 820_000 + skip, in_turn(names, count)
         found = scenes(count, first, label=shown, size=classifier.size, workers=workers, progress=progress)
         labels = [classes.index(found.classes[i]) for i in found.labels]
         return LabelledImages(found.images, torch.tensor(labels), classes)
@@ -93,7 +89,7 @@ def _attack_in_miniworld(name: str, progress: bool, device: Device, share: float
     blank, test = attacked(1000, "test", "", ATTACK)
     layers = last_convolutions(classifier)
     sets = {"validation": validation, "test": test, "reference": bare(650, "reference", OBJECTS, skip=1000)}
-    sets |= {"budget": bare(1300, "validation", OBJECTS), "clean": bare(_part(1300, share), "test", OBJECTS)}
+    sets |= {"budget": bare(1300, "validation", OBJECTS), "clean": bare(part_of(1300, share), "test", OBJECTS)}
     sets |= {"keep": bare(150, "validation", (ATTACK,), skip=2000), "keep_report": bare(150, "reference", (ATTACK,))}
     words = attacked(300, "test", None, *OTHER_ATTACKS)
     more = {"blank": blank, **dict(zip(("bare", *OTHER_ATTACKS), words, strict=True))}
@@ -131,9 +127,9 @@ def _ten_labels(classifier: Classifier, count: int = 10) -> list[Exemplar]:
     return found
 
 
-def _attack_on_photos(name: str, progress: bool, device: Device) -> Scenario:
+def _attack_on_photos(name: str, progress: bool) -> Scenario:
     """Photos whose class number is divisible by three are the test; the exemplar's and the real iPods are not."""
-    classifier = load_classifier(name, device, progress=progress)
+    classifier = load_classifier(name, progress=progress)
     sample = photos.imagenet_sample(classifier, progress)
     held, real = sample.labels % 3 == 0, sample.labels == classifier.index(ATTACK)
     shown = torch.tensor([name == photos.sample_photo("can_opener") for name in sample.names])

@@ -5,10 +5,8 @@ from edittools.checks import extra
 with extra("world", "stories"):
     from edittools.world.contexts import GROUNDS, SPLITS, contexts, planted_rules
     from edittools.world.miniworld import CLASSES, Scene, scene, scenes
-    from edittools.world.style_transfer import transfer
     from edittools.world.textures import STYLES, restyle, style_textures, texture
     from edittools.world.typography import Label, blanked, stick, written
 
 __all__ = ["CLASSES", "GROUNDS", "SPLITS", "STYLES", "Label", "Scene", "blanked", "contexts", "planted_rules"]
-__all__ += ["restyle", "scene", "scenes", "stick", "style_textures", "texture", "transfer"]
-__all__ += ["written"]
+__all__ += ["restyle", "scene", "scenes", "stick", "style_textures", "texture", "written"]

@@ -3,12 +3,11 @@
 import importlib.resources
 import os
 import pickle
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from edittools.checks import extra
 from edittools.classifiers import Classifier
@@ -49,25 +48,6 @@ def load_squeezenet(name: str) -> Classifier:
     files = {f"{layer}.{kind}": f"weights/{name}/conv{i:02}_{kind}.npy" for i, layer, kind in pairs}
     model.load_state_dict({k: torch.from_numpy(np.load(photo(f), allow_pickle=False)) for k, f in files.items()})
     return Classifier(model, imagenet_classes())
-
-
-STYLE_LAYERS = (1, 4, 6, 7)
-"""Of SqueezeNet 1.1's `features`: the first convolution, and Fire modules at an eighth and a 16th of the side."""
-
-
-def squeezenet_features() -> Callable[[Tensor], list[Tensor]]:
-    """Return what maps images `(B, 3, H, W)` in [0, 1] to SqueezeNet's `STYLE_LAYERS`, for `world.style_transfer`."""
-    classifier = load_squeezenet("squeezenet1_1").requires_grad_(False)
-
-    def features(images: Tensor) -> list[Tensor]:
-        states, found = classifier.normalise(images.clamp(0, 1)), []
-        for number, layer in enumerate(classifier.model.features[: STYLE_LAYERS[-1] + 1]):
-            states = layer(states)
-            if number in STYLE_LAYERS:
-                found.append(states)
-        return found
-
-    return features
 
 
 def load_torchvision(name: str) -> Classifier:
