@@ -18,7 +18,7 @@ class Pictured:
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict, dict]:
         bundle, file = super()._repr_mimebundle_(**kwargs), io.BytesIO()
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
-        self.figure().savefig(file, format="png")
+        self.figure().savefig(file, format="png", bbox_inches="tight")
         return data | {"image/png": base64.b64encode(file.getvalue()).decode()}, metadata
 
 

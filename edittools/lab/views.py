@@ -141,7 +141,7 @@ class ProbeBrowser(Pictured, ipywidgets.VBox):
     def figure(self) -> Figure:
         """Draw the pictures that are shown."""
         name = self.row["class"]
-        titles = [f"{view.title}\n{reading(name, view.read)}, {name} {100 * view.chance:.0f} %" for view in self._views]
+        titles = [f"{view.title}, {name} {100 * view.chance:.0f} %\n{reading(name, view.read)}" for view in self._views]
         right = [view.read == name for view in self._views]
         return image_grid([view.image for view in self._views], titles, right, width=2.8)
 
