@@ -55,7 +55,7 @@ def main() -> None:
     print(table[columns].to_string())
     clean, exceptions = (protocol.states[name].compare(best.edit) for name in ("clean", "keep_report"))
     print(f"\nclean images: {clean.accuracy_change:+.2f} points of accuracy")
-    print(f"classes that live on snow: {int(exceptions.before.sum())} → {int(exceptions.after.sum())} errors")
+    print(f"classes that rightly rely on snow: {int(exceptions.before.sum())} → {int(exceptions.after.sum())} errors")
 
     FIGURE.parent.mkdir(exist_ok=True)
     exemplar = best.settings.get("exemplar", story.default["exemplar"])
