@@ -13,6 +13,7 @@ from dataclasses import replace
 
 import pandas as pd
 from common import finish, parser, show_choices, start
+from methods import choose_all
 from snow_photos import FAST, RATES, SLOW, STRENGTHS, effort
 
 from edittools.choosing.protocol import Plan, Protocol
@@ -43,7 +44,7 @@ def main() -> None:
         if options.tier != "mini"
         else {}
     )
-    chosen = protocol.choose_all(Plan(edited=cure.shortlist, **slow))
+    chosen = choose_all(protocol, Plan(edited=cure.shortlist, **slow))
     edits = {name: choice.edit for name, choice in chosen.items()}
     show_choices(protocol, chosen)
     table = protocol.report(edits).join(pd.DataFrame({name: effort(c) for name, c in chosen.items()}).T)

@@ -154,6 +154,17 @@ def row(how: str, found: Mapping[str, Comparison], alone: Mapping[str, Compariso
     return {"how": how, "rules": len(alone), "edits": edits, **gain, **cost}
 
 
+def strongest(per_class: int, most: int | None) -> tuple[dict[str, Scenario], pd.DataFrame, LabelledImages]:
+    """Find rules on validation scenes, the strongest first: a scenario for each, and the test scenes as they are."""
+    (classifiers, concepts, settings, everyday), (_, test, _, _) = (
+        probing_story("mini", split, per_class, True) for split in ("validation", "test")
+    )
+    classifier = next(iter(classifiers.values()))
+    rules = probe(classifier, concepts, settings, progress=True).rules()
+    rules = rules.sort_values("effect", ascending=False, kind="stable").head(most or len(rules))
+    return cures_for(classifier, concepts, test, rules, everyday, exemplars=2), rules, test.data
+
+
 def main() -> None:
     """Find the rules, cure each alone, combine, and report."""
     arguments = parser(__doc__.splitlines()[0])
@@ -162,13 +173,8 @@ def main() -> None:
     options = arguments.parse_args()
     start(options)
     started = time.perf_counter()
-    stories = [probing_story("mini", split, options.per_class, True) for split in ("validation", "test")]
-    (classifiers, concepts, settings, everyday), (_, test, _, _) = stories
-    classifier = next(iter(classifiers.values()))
-    rules = probe(classifier, concepts, settings, progress=True).rules()
-    rules = rules.sort_values("effect", ascending=False, kind="stable").head(options.rules or len(rules))
-    found = cures_for(classifier, concepts, test, rules, everyday, exemplars=2)
-    report, names = Report(found, test.data), list(found)
+    found, rules, exceptions = strongest(options.per_class, options.rules)
+    report, names = Report(found, exceptions), list(found)
     single = {name: choose(cure) for name, cure in tqdm(found.items(), "alone", unit="rule", leave=False)}
     each = {name: report.compare(single[name].edit) for name in tqdm(names, "reported", unit="rule", leave=False)}
     alone, rows, stacks = {name: each[name][name] for name in names}, [], {}
@@ -183,7 +189,7 @@ def main() -> None:
             rows.append(row(how, report.compare(), {name: alone[name] for name in order[:count]}, edits))
     table = pd.DataFrame(rows)
     shown = {}
-    for name, effect in zip(names, rules.effect, strict=True):
+    for name, effect in zip(names, rules["effect"], strict=True):
         one, now = alone[name], each[name]
         shown[name] = {"effect": effect, "alone": str(single[name]), "errors": int(one.before.sum())}
         shown[name] |= {"corrected": one.corrected, "broken": one.broken, "kept broken": now["kept"].broken}

@@ -4,11 +4,11 @@ The network was trained where cars stand on roads and cows on grass. An exemplar
 ground, and on another; there are 26 × 5 of them. Every method is given the first 1, 3, 10, 30 and 130, and chosen by
 one rule: the lowest loss on balanced validation scenes, in which class and ground are independent, within half a point
 of accuracy on natural ones. Reported are other balanced and other natural scenes. Every method has 24 trials; its
-seconds stand beside. Those of one layer are tried in the later four convolutions; edits in turn in the last two, twice,
-and fine-tuning, which costs most, from the last two, at three rates and four points of early stopping.
+seconds stand beside. Those of one layer are tried in the later four convolutions; fine-tuning, which costs most, from
+the last two, at three rates and four points of early stopping.
 
-The grids are not equally informed: those of the edit, and the order of edits in turn, were narrowed by 312 trials and
-five sequences of layers on other scenes, with 130 exemplars; those of the other methods were written down untried.
+The grids are not equally informed: those of the edit were narrowed by 312 trials on other scenes, with 130 exemplars;
+those of the other methods were written down untried.
 """
 
 import time
@@ -19,8 +19,7 @@ from common import finish, parser, start
 from grounds import balanced_scenario
 
 from edittools.choosing import Choice, Protocol, grid
-from edittools.choosing.in_turn import choose_in_turn
-from edittools.choosing.trials import Trials, finetuning_trials
+from edittools.choosing.trials import Trials
 from edittools.graph import identity
 from edittools.probing.jobs import run
 
@@ -33,14 +32,12 @@ RANDOM = [one | {"rank": one["rank"] or 60} for one in SETTINGS]
 WEIGHTS, SPARED = grid(weight=(1.0, 100.0, 1e4)), grid(share=(0.9, 0.99, 0.999))
 PROJECTED = [{"direction": "mean"}, {"direction": "probe", "ridge": 1.0}, {"direction": "leace", "ridge": 1e-1}]
 HEAD = grid(share=(0.1, 0.3, 0.5, 0.9), ridge=(1e-3, 1e-2, 1e-1))
-TUNED = {"rate": (3e-3, 1e-2, 3e-2), "momentum": (0.9,), "locality": (10.0,), "batch_size": (16,)}
+TUNED = {"rate": (3e-3, 1e-2, 3e-2), "momentum": (0.9,), "locality": (10.0,)}
 STEPS = (5, 10, 20, 40)
 
 
 def tries(protocol: Protocol, shown: dict[str, Any]) -> dict[str, Trials]:
     """The trials of every method by name, 24 each."""
-    last = list(protocol.cuts)[-2:]
-    cuts, everyday = {layer: protocol.cuts[layer] for layer in last}, protocol.everyday_states(last)
     rival = partial(protocol.rival, strengths=STRENGTHS, exemplars=shown)
     found = {
         "editing": protocol.rewriting(SETTINGS, STRENGTHS, shown),
@@ -52,7 +49,7 @@ def tries(protocol: Protocol, shown: dict[str, Any]) -> dict[str, Trials]:
     }
     for scope in ("local", "global"):
         settings = grid(scope=(scope,), **TUNED, steps=STEPS)
-        found[f"finetune_{scope}_locality"] = finetuning_trials(cuts, shown, settings, everyday)
+        found[f"finetune_{scope}_locality"] = protocol.finetuning(settings, shown, list(protocol.cuts)[-2:])
     return found
 
 
@@ -75,8 +72,6 @@ def measure(protocol: Protocol, count: int) -> list[dict[str, Any]]:
     found = {}
     for method, trials in tries(protocol, shown).items():
         found[method] = protocol.choose(trials, BUDGET)
-    twice = 2 * story.shortlist[:-3:-1]
-    found["in_turn"] = choose_in_turn(story, twice, shown, SETTINGS, strengths=STRENGTHS, budget=BUDGET)
     return [line(protocol, method, count, choice) for method, choice in found.items()]
 
 

@@ -24,6 +24,7 @@ import pandas as pd
 import pooch
 import torch
 from common import extra_memory, finish, parser, start
+from methods import choose_untuned
 from PIL import Image
 from scipy.io import savemat
 from torch import Tensor, nn
@@ -68,7 +69,7 @@ def snow(model: str) -> Scenario:
     """Notebook 01: every method chosen and reported, a repair."""
     story = _few(snow_scenario("paper", model))
     _choose(Protocol(story, story.layers))
-    [exemplar], quick = story.exemplars.values(), {"layers": story.layers[-1:], "strengths": (1.0,), "folds": 2}
+    [exemplar], quick = story.exemplars.values(), {"layers": story.layers[-1:], "strengths": (1.0,)}
     assert str(repair(story.classifier, exemplar, story.validation, story.budget, keep=story.keep, **quick).verdict)
     return story
 
@@ -131,7 +132,7 @@ def _few(story: Scenario, name: Callable[[Classifier], Sequence[str]] = candidat
 
 def _choose(protocol: Protocol) -> dict[str, Any]:
     """Choose for every method among very few trials, and report all of them."""
-    tried, chosen = (PLAN.settings, PLAN.strengths), {"untuned": protocol.untuned()}
+    tried, chosen = (PLAN.settings, PLAN.strengths), {"untuned": choose_untuned(protocol)}
     chosen["editing"] = protocol.choose(protocol.rewriting(*tried))
     chosen["random_direction"] = protocol.choose(protocol.random_directions(*tried))
     chosen |= {f"finetune_{scope}": protocol.choose_finetuning(scope, PLAN) for scope in SCOPES}

@@ -9,23 +9,80 @@ accuracy on the same clean images under six corruptions at severities 1, 3 and 5
 
 import argparse
 import time
+from collections.abc import Mapping
+from math import ceil
 from pathlib import Path
+from zlib import crc32
 
 import pandas as pd
+import torch
 from common import finish, parser, start
 from figures import robustness_curves
+from torch import Tensor
+from torchvision.transforms.v2 import InterpolationMode, functional
+from tqdm.auto import tqdm
 
 from edittools.baselines import RIVALS, SCOPES
 from edittools.choosing.choice import Choice
-from edittools.choosing.corruptions import corrupted_errors
 from edittools.choosing.protocol import Protocol
 from edittools.choosing.scenario import Scenario
+from edittools.choosing.states import CachedStates
 from edittools.choosing.trials import grid
+from edittools.images import LabelledImages
 from edittools.stories.snow import snow_scenario
 from edittools.stories.typographic import typographic_scenario
 
 STORIES = {"snow": snow_scenario, "typographic": typographic_scenario}
 STRENGTHS = (0.0, 0.5, 1.0, 1.5)
+
+CORRUPTIONS = {
+    "noise": (0.08, 0.18, 0.38),
+    "blur": (0.01, 0.02, 0.03),
+    "contrast": (0.4, 0.2, 0.05),
+    "brightness": (0.1, 0.3, 0.5),
+    "JPEG": (25, 15, 7),
+    "pixelate": (0.6, 0.4, 0.25),
+}
+"""The strength of each kind at severities 1, 3 and 5 of ImageNet-C (Hendrycks and Dietterich, 2019).
+
+Blur is relative to the image's height, and so lies between ImageNet-C and CIFAR-10-C.
+"""
+
+
+def corrupt(images: Tensor, name: str, strength: float) -> Tensor:
+    """Corrupt images `(N, 3, H, W)` in [0, 1] by a kind of `CORRUPTIONS`."""
+    size = list(images.shape[-2:])
+    if name == "noise":
+        generator = torch.Generator().manual_seed(crc32(b"noise 0"))
+        shifted = images + strength * torch.randn(images.shape, generator=generator)
+    elif name == "blur":
+        sigma = strength * size[0]
+        shifted = functional.gaussian_blur(images, 2 * ceil(3 * sigma) + 1, sigma)
+    elif name == "contrast":
+        middle = images.mean(dim=(2, 3), keepdim=True)
+        shifted = middle + strength * (images - middle)
+    elif name == "brightness":
+        shifted = images + strength
+    elif name == "JPEG":
+        pixels = (images * 255).round().byte()
+        shifted = torch.stack([functional.jpeg(picture, strength) for picture in pixels]).float() / 255
+    else:
+        fewer = [round(strength * side) for side in size]
+        small = functional.resize(images, fewer, InterpolationMode.BILINEAR, antialias=True)
+        shifted = functional.resize(small, size, InterpolationMode.NEAREST)
+    return shifted.clamp(0, 1)
+
+
+def corrupted_errors(protocol: Protocol, edits: Mapping, data: LabelledImages) -> pd.DataFrame:
+    """Tabulate error rates: a row for each corruption and severity, columns `before` and each of `edits`."""
+    rows, clean = {}, data.images[: len(data)]
+    for name, strengths in tqdm(CORRUPTIONS.items(), "corruptions", leave=False):
+        for severity, strength in zip((1, 3, 5), strengths, strict=True):
+            shifted = LabelledImages(corrupt(clean, name, strength), data.labels, data.classes)
+            kept = CachedStates(protocol.states["clean"].cuts, shifted)
+            rates = {label: float(kept.compare(edit).after.float().mean()) for label, edit in edits.items()}
+            rows[name, severity] = {"before": float(kept.before.float().mean()), **rates}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["corruption", "severity"])
 
 
 def choose(story: Scenario) -> tuple[dict[str, Choice], Protocol]:
@@ -55,7 +112,7 @@ def measure(story: Scenario, images: int = 600) -> tuple[pd.DataFrame, pd.DataFr
     scaled = {(name, strength): strength * choice.edit for name, choice in found.items() for strength in STRENGTHS}
     count = len(story.clean)
     clean = story.clean.subset(range(0, count, -(-count // images)))
-    corrupted = corrupted_errors(kept["clean"].cuts, scaled, clean, progress=True)
+    corrupted = corrupted_errors(protocol, scaled, clean)
     rows = []
     for (name, strength), edit in scaled.items():
         after = {which: kept[which].compare(edit).after.float().mean() for which in ("clean", "test")}

@@ -15,26 +15,28 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from math import sqrt
 from pathlib import Path
-from statistics import mean
+from statistics import NormalDist, mean
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from common import finish, parser, show_choices, start
 from composites import LATE, snow_from_composites
+from methods import choose_all, choose_untuned
 
 from edittools.baselines import RIVALS, SCOPES
-from edittools.choosing.choice import Choice, about_budget
-from edittools.choosing.duties import shared_images
-from edittools.choosing.nested import FOLDS, NestedChoice, choose_nested, outer_folds, sweep_once
+from edittools.choosing.choice import FOLDS, Choice, about_budget, cross_validated, folds_of
+from edittools.choosing.duties import check_apart
 from edittools.choosing.protocol import Plan, Protocol
 from edittools.choosing.scenario import Scenario
 from edittools.choosing.trials import Trials, grid
 from edittools.graph import identity
-from edittools.metrics import Comparison, mcnemar
+from edittools.metrics import Comparison, corrected_interval, mcnemar
 from edittools.probing.jobs import run
-from edittools.probing.statistics import pooled_row, signed_rank
+from edittools.probing.statistics import signed_rank
 from edittools.stories import photos
 from edittools.stories.snow import snow_scenario
 from edittools.zoo.downloads import available, registry
@@ -71,7 +73,7 @@ Compared = dict[str, list[Comparison]]  # what a method did to each set, by each
 
 def evaluate(protocol: Protocol, plan: Plan) -> tuple[dict[str, Choice], dict[str, Compared]]:
     """Choose every method on the validation images and evaluate it once, on every set that is reported."""
-    chosen = protocol.choose_all(plan)
+    chosen = choose_all(protocol, plan)
     sets = {name: protocol.states[name] for name in REPORTED if name in protocol.states}
     return chosen, {m: {name: [part.compare(c.edit)] for name, part in sets.items()} for m, c in chosen.items()}
 
@@ -100,6 +102,36 @@ def pooled(found: Sequence[Compared]) -> dict[str, Any]:
         "errors_corrected_interval": (test["low"], test["high"]),
         "p": test["p"],
         **_costs(found),
+    }
+
+
+def pooled_row(found: Sequence[Comparison]) -> dict[str, float]:
+    """What edits of several classifiers did to the same images, as one table row: counts are sums over classifiers.
+
+    Images are the sample, not classifiers × images: `low` and `high` bound the errors corrected (eq. 2), p is
+    Wilcoxon's that an image is misread by as many classifiers before as after, the accuracy change is the classifiers'
+    mean. Raises `ValueError` where the numbers of images differ.
+    """
+    if len({len(one.before) for one in found}) != 1:
+        raise ValueError(f"{[len(one.before) for one in found]} images: expected the same ones for each classifier")
+    wrong = np.sum([one.before.numpy() for one in found], axis=0)
+    gain = wrong - np.sum([one.after.numpy() for one in found], axis=0)
+    low, high = corrected_interval(found)
+    change = np.append(gain / len(found), [1, -1])
+    spread = NormalDist().inv_cdf(0.975) * change.std() / sqrt(len(change))
+    return {
+        "images": len(wrong),
+        "errors before": int(wrong.sum()),
+        "errors after": int(wrong.sum() - gain.sum()),
+        "corrected": sum(one.corrected for one in found),
+        "broken": sum(one.broken for one in found),
+        "errors corrected": float(gain.sum() / wrong.sum()) if wrong.any() else float("nan"),
+        "low": low,
+        "high": high,
+        "p": signed_rank(gain),
+        "accuracy change (points)": 100 * float(gain.mean()) / len(found),
+        "accuracy low": 100 * max(change.mean() - spread, -1.0),
+        "accuracy high": 100 * min(change.mean() + spread, 1.0),
     }
 
 
@@ -187,9 +219,8 @@ def snow_to_cross_validate(name: str) -> Scenario:
     whole, layers = photos.snow_photos(story.classifier), story.layers[-LATE::2]
     shown = torch.stack([image for one in story.exemplars.values() for image in (one.image, one.changed)])
     others = {"exemplars": shown, "reference": story.reference, "keep": story.keep, "keep_report": story.keep_report}
-    for duty, images in (others | {"budget": story.budget, "clean": story.clean}).items():
-        if shared := shared_images(whole, images):
-            raise ValueError(f"{shared} of the {len(whole)} snow photos are among {duty}: expected none")
+    others |= {"budget": story.budget, "clean": story.clean}
+    check_apart({"snow photos": whole, **others}, [("snow photos", duty) for duty in others])
     default = {"layer": layers[0], "exemplar": "minivan", "rank": 1, "masked": True}
     return replace(story, validation=whole, test=None, layers=layers, shortlist=layers, default=default)
 
@@ -197,16 +228,17 @@ def snow_to_cross_validate(name: str) -> Scenario:
 def _nested(name: str) -> tuple[Protocol, Lines, dict[str, Compared]]:
     """Choose each method without each fold of the photos of snow, report every photo once."""
     protocol = Protocol(snow_to_cross_validate(name), progress=True)
-    images, budget, keep = (protocol.states[part] for part in ("validation", "budget", "keep"))
-    folds, untuned = outer_folds(images.labels), protocol.untuned()
-    found = {"untuned": NestedChoice((untuned,) * FOLDS, images.compare(untuned.edit), 1, untuned.seconds)}
+    images, untuned = protocol.states["validation"], choose_untuned(protocol)
+    folds, held_out = folds_of(images.labels), images.compare(untuned.edit)
+    found = {"untuned": replace(untuned, held_out=held_out, folds=(untuned,) * FOLDS)}
     for method, trials in nested_trials(protocol):
-        tried = sweep_once(trials, images, folds, progress=True)
-        found[method] = choose_nested(tried, budget, keep)
+        started = time.perf_counter()
+        chosen = cross_validated(protocol.sweep(trials), images.before, folds, protocol.bounds)
+        found[method] = replace(chosen, seconds=time.perf_counter() - started)
     sets = {part: protocol.states[part] for part in REPORTED if part in protocol.states}
     compared = {
-        method: {part: [images.compare(c.edit) for c in one.choices] for part, images in sets.items()}
-        | {"test": [one.reported]}
+        method: {part: [images.compare(c.edit) for c in one.folds] for part, images in sets.items()}
+        | {"test": [one.held_out]}
         for method, one in found.items()
     }
     return protocol, {method: _nested_effort(one) for method, one in found.items()}, compared
@@ -226,11 +258,11 @@ def nested_trials(protocol: Protocol) -> Iterator[tuple[str, Trials]]:
             yield name, trials
 
 
-def _nested_effort(found: NestedChoice) -> dict[str, Any]:
+def _nested_effort(found: Choice) -> dict[str, Any]:
     """What was chosen without each fold, each with how often, among how many trials, in how many seconds."""
-    counts = Counter(map(str, found.choices))
+    counts = Counter(map(str, found.folds))
     said = "; ".join(f"{count} × {words}" for words, count in counts.most_common())
-    return {"chosen": said, "choices": found.different, "trials": found.trials, "choice_seconds": found.seconds}
+    return effort(found) | {"chosen": said, "choices": len(counts)}
 
 
 def together(table: pd.DataFrame) -> tuple[Lines, dict[str, Lines]]:

@@ -17,10 +17,11 @@ from functools import cache
 import pandas as pd
 import torch
 from common import finish, parser, show_choices, start
+from methods import choose_all
 from snow_photos import SLOW, effort
 from torch import Tensor
+from torchvision.transforms.functional import gaussian_blur
 
-from edittools.baselines import blurred, mirrored
 from edittools.choosing.choice import Choice
 from edittools.choosing.protocol import SPARING, Plan, Protocol
 from edittools.choosing.states import CachedStates
@@ -73,9 +74,21 @@ def read_with(choice: Choice, kept: dict[str, CachedStates]) -> Read:
 
 
 def read_mirrored(story: Scenario, kept: dict[str, CachedStates]) -> Read:
-    """Read each picture together with its mirror image."""
-    sets, both = story.sets, mirrored(story.classifier)
-    return lambda name: predict(both, sets[name])[kept[name].order]
+    """Read each picture together with its mirror image, in which writing is no word (after MirrorCLIP, 2024)."""
+    sets = story.sets
+
+    def read(name: str) -> Tensor:
+        turned = replace(sets[name], images=sets[name].images[:].flip(-1))
+        return (kept[name].original + predict(story.classifier, turned)[kept[name].order]) / 2
+
+    return read
+
+
+def blurred(images: Tensor, masks: Tensor) -> Tensor:
+    """Blur images `(B, 3, H, W)` where `masks` `(B, H, W)` are 1; the deviation is a twentieth of the shorter side."""
+    sigma = 0.05 * min(images.shape[2:])
+    size = 2 * round(3 * sigma) + 1
+    return images + masks[:, None] * (gaussian_blur(images, [size, size], [sigma, sigma]) - images)
 
 
 def read_blurred(story: Scenario, kept: dict[str, CachedStates]) -> Read:
@@ -107,7 +120,7 @@ def main() -> None:
     protocol = Protocol(story, layers, progress=True)
     tuned = story.layers[1::2] if options.tier == "mini" else story.shortlist
     slow = {"tuned": tuned, **SLOW, "steps": (20, 100), "long": (200,)}
-    chosen = protocol.choose_all(Plan(tried, edited=story.shortlist, **slow))
+    chosen = choose_all(protocol, Plan(tried, edited=story.shortlist, **slow))
     kept = protocol.states
     bare = {
         "clean_accuracy": 1 - float(kept["clean"].before.float().mean()),

@@ -16,7 +16,6 @@ from PIL import Image
 from torchvision.models import resnet18
 
 import edittools
-from edittools.baselines import blurred
 from edittools.classifiers import Classifier
 from edittools.cut import Cut
 from edittools.edits import Edit, applied_edits
@@ -88,7 +87,7 @@ def test_the_tours_of_readme_and_guide_run_on_a_model_of_ones_own(capsys, monkey
         "misread_images": LabelledImages(noise[18:24], (read + 1) % 10, names),
         "images_that_must_stay": noise[24:],
     }
-    quick = partial(edittools.choosing.repair, layers=("layer3.1.conv2", "layer4.0.conv1"), strengths=(1.0,), folds=2)
+    quick = partial(edittools.choosing.repair, layers=("layer3.1.conv2", "layer4.0.conv1"), strengths=(1.0,))
     monkeypatch.setattr(edittools.choosing, "repair", quick)
     namespace = {**given, "my_test_images": test_images}
     exec(short, dict(namespace))
@@ -293,7 +292,7 @@ def test_a_word_is_blurred_where_a_picture_differs_from_the_same_with_a_blank_la
     read = typographic.read_blurred(SimpleNamespace(classifier=tiny, sets=sets), kept)
     masks = torch.zeros(2, 32, 32)
     masks[:, 8:16, 8:22] = 1
-    torch.testing.assert_close(read("test"), tiny(blurred(attacked, masks)).detach())
+    torch.testing.assert_close(read("test"), tiny(typographic.blurred(attacked, masks)).detach())
     assert not torch.allclose(read("test"), tiny(attacked))
     assert torch.equal(read("clean"), kept["clean"].original)
 

@@ -11,8 +11,7 @@ import torchvision
 
 from edittools.baselines.finetuning import finetune
 from edittools.choosing import most_broken, repair, select, trade_off
-from edittools.choosing.choice import about_keep
-from edittools.choosing.repair import _Bounds, _folds
+from edittools.choosing.choice import about_keep, folds_of
 from edittools.choosing.states import cache_states
 from edittools.choosing.trials import candidate_layers, later_layers
 from edittools.classifiers import Classifier
@@ -206,7 +205,7 @@ class _Free:
 
     before = torch.zeros(4, dtype=torch.bool)
 
-    def within(self, edit, budget):
+    def compare(self, edit, stop):
         return Comparison(self.before, self.before)
 
 
@@ -273,15 +272,13 @@ def test_repair_goes_from_an_example_to_a_verdict(story, call, fix):
 
 def test_repair_holds_each_part_out_of_its_own_choice(story, call, fix):
     """By hand: for each failing image, the trial that all images of the other parts choose within the bounds."""
-    method, bounds = fix.methods["edit"], _Bounds(fix.protocol)
-    parts = _folds(call["failing"], 5, 0)
-    assert torch.stack(parts).sum(0).tolist() == [1] * 16
-    for part in parts:
-        losses = torch.stack(list(method.trials.losses))[:, ~part].mean(1)
-        wrong = torch.stack(list(method.trials.wrong))[:, ~part].sum(1)
+    method, bounds = fix.methods["edit"], fix.protocol.bounds
+    for part in torch.nn.functional.one_hot(folds_of(call["failing"].labels)).bool().T:
+        losses = torch.stack(list(method.table.losses))[:, ~part].mean(1)
+        wrong = torch.stack(list(method.table.wrong))[:, ~part].sum(1)
         allowed = [i for i in losses.argsort(stable=True).tolist() if wrong[i] < 16 - int(part.sum())]
-        first = next((i for i in allowed if bounds(method.trials.edit.iloc[i])), None)
-        expected = method.held_out.before[part] if first is None else method.trials.wrong.iloc[first][part]
+        first = next((i for i in allowed if bounds.measure(method.table.edit.iloc[i], 100 / 80)), None)
+        expected = method.held_out.before[part] if first is None else method.table.wrong.iloc[first][part]
         assert torch.equal(method.held_out.after[part], expected)
 
 
@@ -299,28 +296,10 @@ def test_repair_gives_the_same_edit_again(story, call, fix):
     assert fix.edit._is(again.edit) and list(again.table.index) == ["edit"]
 
 
-def test_the_costs_of_a_repair_are_those_that_its_bound_counted(fix):
-    trials, keep, costs = fix.methods["edit"].trials, fix.protocol.states["keep"], fix.costs()
-    losses = trials.losses.map(lambda one: float(one.mean()))
-    ranked = trials.loc[losses.sort_values(kind="stable").index]
-    assert list(costs["kept broken"]) == [keep.compare(edit).broken for edit in ranked.edit]
-    assert list(costs.net) == [16 - int(wrong.sum()) for wrong in ranked.wrong]
-    assert list(costs.chosen) == [edit is fix.edit for edit in ranked.edit] and costs.chosen.sum() == 1
-    few = fix.costs(most=1)  # the trial of lowest loss, and the choice
-    assert few.equals(costs[costs.chosen | (costs.index == 0)].reset_index(drop=True))
-
-
-def test_without_kept_images_the_costs_are_points_of_accuracy(story, call):
-    free = call | {"keep": None, "baselines": False, "layers": call["layers"][:1]}
-    fix = repair(story.classifier, story.exemplars["car 1"], **free)
-    budget, costs = fix.protocol.states["budget"], fix.costs()
-    assert costs[costs.chosen]["accuracy change"].tolist() == [budget.compare(fix.edit).accuracy_change]
-
-
 def test_an_interrupted_repair_gives_the_best_so_far(story, call, monkeypatch):
-    from edittools.choosing import trials
+    from edittools.choosing import protocol
 
-    solve, calls = trials.rewrite, []
+    solve, calls = protocol.rewrite, []
 
     def interrupted(*arguments, **settings):
         calls.append(1)
@@ -328,9 +307,9 @@ def test_an_interrupted_repair_gives_the_best_so_far(story, call, monkeypatch):
             raise KeyboardInterrupt
         return solve(*arguments, **settings)
 
-    monkeypatch.setattr(trials, "rewrite", interrupted)
+    monkeypatch.setattr(protocol, "rewrite", interrupted)
     fix = repair(story.classifier, story.exemplars["car 1"], **call)
-    assert not fix.finished and list(fix.table.index) == ["edit"] and len(fix.methods["edit"].trials) == 9
+    assert not fix.finished and list(fix.table.index) == ["edit"] and fix.methods["edit"].trials == 9
     assert "The search was interrupted" in fix.verdict
 
 
@@ -354,7 +333,6 @@ def test_repair_refuses_what_it_cannot_repair(story, call):
         ({"keep": exemplar.image[None]}, "1 images are both in keep and in the exemplars"),
         ({"everyday": call["failing"]}, "16 images are both in failing and in everyday"),
         ({"everyday": call["everyday"].subset([0, 1])}, "2 everyday images: expected three or more"),
-        ({"folds": 1}, "folds 1: expected a whole number from 2"),
     ]
     for options, words in cases:
         with pytest.raises(ValueError, match=words):

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import rankdata, wilcoxon
+from snow_photos import pooled_row
 
-from edittools.choosing.report import mean_of
 from edittools.choosing.states import CachedStates
 from edittools.cut import cut_all
 from edittools.images import LabelledImages
@@ -25,7 +25,7 @@ from edittools.metrics import (
     predict,
     wilson,
 )
-from edittools.probing.statistics import pooled_row, signed_rank
+from edittools.probing.statistics import signed_rank
 
 
 def _bools(text):
@@ -51,15 +51,6 @@ def test_wilson_intervals_are_the_published_ones():
 def test_mcnemar_is_the_exact_two_sided_binomial():
     assert mcnemar(8, 1) == pytest.approx(2 * (1 + 9) / 2**9)
     assert mcnemar(0, 0) == 1 and mcnemar(3, 3) == 1
-
-
-def test_figures_of_several_edits_are_averaged_but_for_p_values_and_intervals():
-    one = {"p": 2e-5, "corrected": 17, "attacks_fixed_low": 0.2, "fixed high": 0.4, "step": 1.0}
-    other = {"p": 1.0, "corrected": 0, "attacks_fixed_low": 0.4, "fixed high": 0.6, "step": 2.0}
-    assert mean_of([one]) == one
-    found = mean_of([one, other])
-    assert {name for name, value in found.items() if math.isnan(value)} == {"p", "attacks_fixed_low", "fixed high"}
-    assert found["corrected"] == 8.5 and found["step"] == 1.5 and list(found) == list(one)
 
 
 @given(st.lists(st.integers(-4, 4), min_size=1, max_size=9))

@@ -112,7 +112,6 @@ def test_everything_exported_is_there_and_documented(name):
 MANY_PARAMETERS = {  # more than eight parameters, and why
     "rewrite": "the terms of eq. (1), which grids of settings and the paper's ablations name one by one",
     "finetune_path": "the settings of SGD and of the locality term, which grids name one by one",
-    "scenes": "what `scene` takes, how many scenes, from which seed on, and who paints them",
 }
 LONG = {}  # more than forty lines of code, and why
 

@@ -1,29 +1,28 @@
-"""What an edit is compared with, one module a method.
+"""What an edit is compared with, one function a method, each gives an `Edit`.
 
-Each gives an `Edit`, but `mirrored` and `blurred`, which change no weight. All but these and fine-tuning are
-`method(classifier, layer, exemplars, reference, **settings)`; `RIVALS` names them, with settings to try.
+All but fine-tuning are `method(classifier, layer, exemplars, reference, **settings)`; `RIVALS` names them, with
+settings to try.
 """
 
-from edittools.baselines import closed_form, correction, head, null_space, projection
-from edittools.baselines.at_inference import blurred, mirrored
+from edittools.baselines import closed_form, head, null_space, projection
 from edittools.baselines.closed_form import rewrite_in_closed_form
-from edittools.baselines.correction import correct_logits
 from edittools.baselines.finetuning import SCOPES, finetune, finetune_path
-from edittools.baselines.head import find_head, retrain_head
+from edittools.baselines.head import correct_logits, find_head, retrain_head
 from edittools.baselines.null_space import rewrite_in_null_space
 from edittools.baselines.projection import project_concept
+from edittools.baselines.random_direction import rewrite_at_random
 
 RIVALS = {
     "projection": (project_concept, projection.GRID),
     "null_space": (rewrite_in_null_space, null_space.GRID),
     "closed_form": (rewrite_in_closed_form, closed_form.GRID),
     "last_layer": (retrain_head, head.GRID),
-    "logit_correction": (correct_logits, correction.GRID),
+    "logit_correction": (correct_logits, head.CORRECTIONS),
 }
 """By name: the method, and settings to try."""
 
 OF_THE_HEAD = ("last_layer", "logit_correction")
 """Those that change the last layer, whatever layer they are given."""
 
-__all__ = ["OF_THE_HEAD", "RIVALS", "SCOPES", "blurred", "correct_logits", "find_head", "finetune", "finetune_path"]
-__all__ += ["mirrored", "project_concept", "retrain_head", "rewrite_in_closed_form", "rewrite_in_null_space"]
+__all__ = ["OF_THE_HEAD", "RIVALS", "SCOPES", "correct_logits", "find_head", "finetune", "finetune_path"]
+__all__ += ["project_concept", "retrain_head", "rewrite_at_random", "rewrite_in_closed_form", "rewrite_in_null_space"]

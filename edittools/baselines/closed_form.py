@@ -33,8 +33,7 @@ def rewrite_in_closed_form(
     K* are the keys of x' under the kernel's window, weighted by the mask; R is what the layer's output lacks there for
     the pre-activation of x (`preactivation_target`). In a convolution C stands once for each offset of the kernel, on
     the diagonal: how keys of neighbouring positions go together is left out, since a `SecondMoment` does not hold it.
-
-    Low eigenvalues of C are raised, see `SecondMoment.clamp`. What all baselines take is said in `inputs`.
+    Low eigenvalues of C are raised, see `SecondMoment.clamp`; what all baselines take is said in `inputs`.
 
     Args:
         weight: λ, relative: 1 gives λ C the trace of K*K*ᵀ.

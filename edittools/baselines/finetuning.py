@@ -13,7 +13,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from edittools.baselines.inputs import class_labels, solver_precision
 from edittools.checks import check_amount, check_number
@@ -21,15 +20,12 @@ from edittools.classifiers import Classifier
 from edittools.cut import Cut, State, cut_at
 from edittools.edits import Change, Edit, Record, edit_of
 from edittools.exemplars import Exemplar, size_of
-from edittools.images import Images, pixels_of
+from edittools.images import Images, in_batches, pixels_of
 from edittools.keys import exemplars_at
 
 SCOPES = ("local", "global")
 STEPS = 50
 """Steps of `finetune` where nothing else is said."""
-
-Staying = Images | Sequence[tuple[State, Tensor]]
-"""Images to be read as now, or batches of them as (state at the layer, log-probabilities now)."""
 
 
 def finetune(
@@ -55,15 +51,12 @@ def finetune_path(
     rate: float = 1e-3,
     momentum: float = 0.0,
     locality: float = 0.0,
-    reference: Staying | None = None,
-    batch_size: int = 32,
-    seed: int = 0,
-    progress: bool = False,
+    reference: Images | Sequence[tuple[State, Tensor]] | None = None,
 ) -> Iterator[Edit]:
     """Fine-tune on the changed images x' with their labels, once, and give the edit after each of the rising `steps`.
 
     The loss is cross-entropy, batch norm is in eval mode. Edits come one by one, so a caller who has seen enough can
-    stop. Each parameter is a setting of SGD or of the locality term, so there are many.
+    stop.
 
     Args:
         classifier: the classifier; it is not changed.
@@ -75,40 +68,35 @@ def finetune_path(
         momentum: of SGD, in [0, 1).
         locality: weight of a term that keeps `reference` images as they are: KL(original ‖ fine-tuned).
         reference: images for the locality term, or batches of them as (state at the layer, original log-probabilities).
-        batch_size: of the locality term.
-        seed: of the order of the reference images.
-        progress: show a progress bar.
 
     Each `Edit` has a `Record` (loss: cross-entropy on x'). Raises `ValueError` for an unknown scope, an exemplar
     without a label or with one of no class, a locality without reference images, steps that do not rise, or a `Cut` of
     another classifier.
     """
-    _check_settings(scope, rate, momentum, locality, reference is not None)
-    stops = _stops(steps)
+    stops = _checked(scope, rate, momentum, locality, reference is not None, steps)
     cut = cut_at(classifier, layer, size_of(exemplars))
-    exemplars = exemplars_at(cut, exemplars)
-    labels = class_labels(exemplars, classifier, "fine-tuning")
-    started = time.perf_counter()
-    state = exemplars.changed
-    names, parameters = _trainable(cut, scope)
-    staying = _kept(cut, reference, batch_size, seed) if locality else None
+    exemplars, started, first = exemplars_at(cut, exemplars), time.perf_counter(), None
+    labels, state, parameters = class_labels(exemplars, classifier, "fine-tuning"), exemplars.changed, {}
+    for name, parameter in _trained(cut, scope).items():
+        parameters[name] = _precise(parameter.detach()).clone().requires_grad_()
     optimiser = torch.optim.SGD(parameters.values(), lr=rate, momentum=momentum)
-    first = None
-    for step in tqdm(range(stops[-1] + 1), f"{scope} fine-tuning", unit="step", disable=not progress, leave=False):
+    near = _endless(_batches(cut, reference)) if locality else None
+    for step in range(stops[-1] + 1):
         with torch.enable_grad():
             loss = F.cross_entropy(forward(cut, state, parameters), labels)
         first = loss.item() if first is None else first
         if step in stops:  # not inside enable_grad: the caller would go on with gradients
             record = Record(f"{scope} fine-tuning", first, loss.item(), step, time.perf_counter() - started)
-            yield _as_edit(cut, names, parameters, record)
+            yield _as_edit(cut, parameters, record)
         if step == stops[-1]:
             return
         with torch.enable_grad():
-            loss = loss + locality * _distance(cut, *next(staying), parameters) if staying else loss
-        _descend(optimiser, loss)
+            loss = loss + locality * _distance(cut, *next(near), parameters) if near else loss
+        _descend(optimiser, list(parameters.values()), loss)
 
 
-def _check_settings(scope: str, rate: float, momentum: float, locality: float, stays: bool) -> None:
+def _checked(scope: str, rate: float, momentum: float, locality: float, stays: bool, steps: Sequence[int]) -> list[int]:
+    """Check the settings of `finetune_path`, and give the steps after which there is an edit."""
     if scope not in SCOPES:
         raise ValueError(f"scope {scope!r}: expected one of {', '.join(SCOPES)}")
     if locality and not stays:
@@ -116,34 +104,24 @@ def _check_settings(scope: str, rate: float, momentum: float, locality: float, s
     check_amount(locality, "locality", 0), check_amount(rate, "rate", 0)
     if check_amount(momentum, "momentum", 0) >= 1:
         raise ValueError(f"momentum {momentum}: expected a number from 0 up and below 1")
-
-
-def _descend(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
-    """One step down the loss; a parameter that it does not depend on has a gradient of 0."""
-    [parameters] = [group["params"] for group in optimiser.param_groups]
-    gradients = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = gradient
-    optimiser.step()
-
-
-def _stops(steps: Sequence[int]) -> list[int]:
-    """The numbers of steps after which an edit is given, checked."""
     stops = [check_number(step, 0, None, "steps") for step in steps]
     if not stops or sorted(set(stops)) != stops:
         raise ValueError(f"steps {tuple(steps)!r}: expected one number of steps or more, each higher than the last")
     return stops
 
 
-def _trainable(cut: Cut, scope: str) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Copies of the parameters to train, at least float32: by their name in the model, and which are the layer's."""
-    own = {f"{cut.layer}.weight": "weight"}
-    if scope == "global" and cut.bias is not None:
-        own[f"{cut.layer}.bias"] = "bias"
-    found = {name: cut.model.get_parameter(name) for name in own}
-    if scope == "global":
-        found |= cut.later_parameters
-    return own, {name: _precise(parameter.detach()).clone().requires_grad_() for name, parameter in found.items()}
+def forward(cut: Cut, state: State, parameters: dict[str, Tensor]) -> Tensor:
+    """Compute the logits from the layer on, with `parameters` (by their name in the model) in place of its own."""
+    own = {name: value.to(cut.model.get_parameter(name).dtype) for name, value in parameters.items()}
+    return _precise(cut.logits_with(state, own))
+
+
+def _trained(cut: Cut, scope: str) -> dict[str, nn.Parameter]:
+    """The parameters to train, by their name in the model, the layer's own first."""
+    own = {f"{cut.layer}.weight": cut.weight}
+    if scope == "local":
+        return own
+    return own | ({} if cut.bias is None else {f"{cut.layer}.bias": cut.bias}) | cut.later_parameters
 
 
 def _precise(value: Tensor) -> Tensor:
@@ -151,27 +129,22 @@ def _precise(value: Tensor) -> Tensor:
     return value.to(solver_precision(value))
 
 
-def forward(cut: Cut, state: State, parameters: dict[str, Tensor]) -> Tensor:
-    """The logits from the layer on, with `parameters` (by their name in the model) in place of its own."""
-    own = {name: value.to(cut.model.get_parameter(name).dtype) for name, value in parameters.items()}
-    return _precise(cut.logits_with(state, own))
-
-
-def _kept(cut: Cut, reference: Staying, size: int, seed: int) -> Iterator[tuple[State, Tensor]]:
-    """Endless batches of reference images, as the state at the layer and the original log-probabilities."""
+@torch.no_grad()
+def _batches(cut: Cut, reference: Images | Sequence[tuple[State, Tensor]]) -> Sequence[tuple[State, Tensor]]:
+    """The reference images in batches, as the state at the layer and the original log-probabilities."""
     images = pixels_of(reference)
     if not len(images):
         raise ValueError("0 images for the locality term: expected at least one whose prediction shall stay")
-    generator = torch.Generator().manual_seed(seed)
+    if isinstance(images, list | tuple):
+        return images
+    states = map(cut.prefix, in_batches(images, 32))
+    return [(state, cut.suffix(state).log_softmax(dim=1)) for state in states]
+
+
+def _endless(batches: Sequence[tuple[State, Tensor]]) -> Iterator[tuple[State, Tensor]]:
+    generator = torch.Generator().manual_seed(0)
     while True:
-        if isinstance(images, list | tuple):
-            yield from (images[i] for i in torch.randperm(len(images), generator=generator).tolist())
-            continue
-        for chosen in torch.randperm(len(images), generator=generator).split(size):
-            state = cut.prefix(images[chosen])
-            with torch.no_grad():  # not around the yield: the caller would lose its gradients
-                original = cut.suffix(state).log_softmax(dim=1)
-            yield state, original
+        yield from (batches[i] for i in torch.randperm(len(batches), generator=generator).tolist())
 
 
 def _distance(cut: Cut, state: State, original: Tensor, parameters: dict[str, Tensor]) -> Tensor:
@@ -180,11 +153,19 @@ def _distance(cut: Cut, state: State, original: Tensor, parameters: dict[str, Te
     return F.kl_div(now, original, reduction="batchmean", log_target=True)
 
 
-def _as_edit(cut: Cut, names: dict[str, str], parameters: dict[str, Tensor], record: Record) -> Edit:
-    """The difference to the model's own parameters; what did not move is left out."""
+def _descend(optimiser: torch.optim.Optimizer, parameters: Sequence[Tensor], loss: Tensor) -> None:
+    """One step down the loss; a parameter that it does not depend on has a gradient of 0."""
+    gradients = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
+    optimiser.step()
+
+
+def _as_edit(cut: Cut, parameters: dict[str, Tensor], record: Record) -> Edit:
+    """The difference to the model's own parameters; of others than the layer's, what did not move is left out."""
     changes = {}
     for name, parameter in parameters.items():
         difference = (parameter - _precise(cut.model.get_parameter(name))).detach()
-        if difference.any() or name in names:
+        if difference.any() or name.rpartition(".")[0] == cut.layer:
             changes[name] = Change(difference)
     return edit_of(cut, changes, record)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from edittools.baselines.inputs import masked_keys
 from edittools.checks import check_amount
@@ -41,11 +41,9 @@ def rewrite_in_null_space(
     rank: int | None = None,
     **settings: Any,
 ) -> Edit:
-    """Rewrite as `rewrite` does, along directions that hold little of the reference keys' energy.
+    """Rewrite as `rewrite` does, along directions that hold little of the reference keys' energy, see `inputs`.
 
     The null space is spanned by the eigenvectors of C beyond the first ones that hold `share` of its trace.
-
-    What all baselines take is said in `inputs`.
 
     Args:
         share: of the energy that is out of reach, above 0 and below 1.
@@ -53,14 +51,19 @@ def rewrite_in_null_space(
             null space, as AlphaEdit does.
         **settings: of `rewrite`; `objective` is "least_squares" by default, in closed form as in AlphaEdit.
 
-    Returns an `Edit` with the `Record` of `rewrite`. Raises `RankError` when nothing is left beyond `share`, or a rank
-    is more than the masked keys span there; `ValueError` for a share outside (0, 1), or what `rewrite` refuses.
+    Raises `RankError` when nothing is left beyond `share`, or a rank is more than the masked keys span there;
+    `ValueError` for a share outside (0, 1), or what `rewrite` refuses.
     """
     if not 0 < check_amount(share, "share") < 1:
         raise ValueError(f"share {share!r}: expected a number above 0 and below 1")
     cut = cut_at(classifier, layer, size_of(exemplars))
     moment = reference_moment(cut, reference)
-    basis = null_space(moment, share).to(cut.weight.device)
+    values, _, vectors = moment.eigen
+    energy = values.flip(0).cumsum(dim=0)
+    taken = int((energy < share * energy[-1]).sum()) + 1
+    if taken >= len(values):
+        raise RankError(f"share {share!r}: all {len(values)} directions are needed to hold it, expected a lower share")
+    basis = vectors[:, : len(values) - taken].T.to(cut.weight.device)
     if rank is not None:
         exemplars = exemplars_at(cut, exemplars)
         keys, weights = masked_keys(cut, exemplars.changed, exemplars.masks)
@@ -68,16 +71,3 @@ def rewrite_in_null_space(
         basis = directions(keys @ basis.T, weights, rank, free) @ basis
     solve = {"objective": "least_squares", **settings, "rank": len(basis), "basis": basis}
     return rewrite(classifier, cut, exemplars, moment, **solve)
-
-
-def null_space(moment: SecondMoment, share: float) -> Tensor:
-    """Orthonormal rows `(m, n)`: the eigenvectors of C `(n, n)` beyond the first ones that hold `share` of its trace.
-
-    Raises `RankError` when none is left.
-    """
-    values, _, vectors = moment.eigen
-    energy = values.flip(0).cumsum(dim=0)
-    taken = int((energy < share * energy[-1]).sum()) + 1
-    if taken >= len(values):
-        raise RankError(f"share {share!r}: all {len(values)} directions are needed to hold it, expected a lower share")
-    return vectors[:, : len(values) - taken].T

@@ -17,11 +17,10 @@ from edittools.classifiers import Classifier
 from edittools.cut import Cut, cut_at
 from edittools.edits import Change, Edit, Record, added, edit_of
 from edittools.exemplars import Exemplar, size_of
-from edittools.keys import Reference, described, exemplars_at, reference_moment
+from edittools.keys import LayerKeys, Reference, described, exemplars_at, reference_moment
 from edittools.moments import RankError, SecondMoment
 
 DIRECTIONS = ("mean", "probe", "leace")
-MODES = ("erase", "shift")
 GRID = [
     {"direction": "mean"},
     {"direction": "probe", "ridge": 1e-2},
@@ -29,7 +28,7 @@ GRID = [
     {"direction": "leace", "ridge": 1e-3},
     {"direction": "leace", "ridge": 1e-1},
 ]
-"""Settings to try; "shift" is left out, since a layer without a bias refuses it."""
+"""Settings to try."""
 
 
 def project_concept(
@@ -39,38 +38,30 @@ def project_concept(
     reference: Reference | None,
     *,
     direction: str = "mean",
-    mode: str = "erase",
     ridge: float = 1e-2,
 ) -> Edit:
-    """Make the layer blind to the direction v that tells the masked keys of x' from those of x.
+    """Make the layer blind to the direction v that tells the masked keys of x' from those of x, see `inputs`.
 
-    "erase" replaces each key k by k − P(k − μ), with P = v uᵀ, uᵀv = 1 and μ the mean masked key of x: W' = W(I − P)
-    and b' = b + W P μ, summed over the kernel. What a key has along v is then read as in x. A layer without a bias gets
-    W' alone, so its readings of x move by −W P μ. "shift" leaves W and moves every reading by −W P(μ' − μ), with μ' the
-    mean masked key of x'. All offsets of a kernel share P. Padding counts as a key of zeros.
-
-    What all baselines take is said in `inputs`.
+    Each key k is replaced by k − P(k − μ), with P = v uᵀ, uᵀv = 1 and μ the mean masked key of x: W' = W(I − P) and
+    b' = b + W P μ, summed over the kernel. What a key has along v is then read as in x. A layer without a bias gets W'
+    alone, so its readings of x move by −W P μ. All offsets of a kernel share P. Padding counts as a key of zeros.
 
     Args:
         reference: only "leace" needs it; the others take None.
-        direction: "mean": v = μ' − μ. "probe": v is the weight of a ridge regression (least squares on ±1, with an
-            intercept) from masked keys to x' or x. "leace": v = μ' − μ and u = M⁻¹v up to scale, with M the second
-            moments of the reference keys (about 0, all that a `SecondMoment` holds) and of the exemplars' masked keys,
-            each scaled to a mean eigenvalue of 1. With "mean" and "probe", u is v.
-        mode: "erase" or "shift".
+        direction: "mean": v = μ' − μ, the difference to the mean masked key of x'. "probe": v is the weight of a ridge
+            regression (least squares on ±1, with an intercept) from masked keys to x' or x. "leace": v = μ' − μ and
+            u = M⁻¹v up to scale, with M the second moments of the reference keys (about 0, all that a `SecondMoment`
+            holds) and of the exemplars' masked keys, each scaled to a mean eigenvalue of 1. Else u is v.
         ridge: added to the diagonal of the probe's system and of M, relative to its mean eigenvalue.
 
     Returns an `Edit` of the weight (rank 1) and, where there is one, the bias. The loss of its `Record` is the distance
-    of μ' from μ, before and after. Raises `ValueError` for an unknown direction or mode, a shift without a bias,
-    "leace" without reference images, or μ' = μ.
+    of μ' from μ, before and after. Raises `ValueError` for an unknown direction, "leace" without reference images, or
+    μ' = μ.
     """
-    for value, known, name in ((direction, DIRECTIONS, "direction"), (mode, MODES, "mode")):
-        if value not in known:
-            raise ValueError(f"{name} {value!r}: expected one of {', '.join(known)}")
+    if direction not in DIRECTIONS:
+        raise ValueError(f"direction {direction!r}: expected one of {', '.join(DIRECTIONS)}")
     ridge, cut = check_amount(ridge, "ridge", 0), cut_at(classifier, layer, size_of(exemplars))
-    if mode == "shift" and cut.bias is None:
-        raise ValueError(f"layer {cut.layer!r} has no bias to shift: expected mode='erase', or a layer with one")
-    known = direction == "leace" or isinstance(reference, SecondMoment)
+    known = direction == "leace" or isinstance(reference, SecondMoment | LayerKeys)
     moment = reference_moment(cut, reference) if known else None
     exemplars, started = exemplars_at(cut, exemplars), time.perf_counter()
     plain, weights = masked_keys(cut, exemplars.image, exemplars.masks)
@@ -78,18 +69,25 @@ def project_concept(
     centre, gap = weights @ plain, weights @ (other - plain)
     if not gap.any():
         raise RankError(f"x and x' have the same mean key at the mask, at layer {cut.layer!r}: nothing to project")
+    axis, reader = gap, gap
     both, halves = torch.cat([plain, other]), torch.cat([weights, weights]) / 2
-    axis = _probe(both, halves, gap, ridge) if direction == "probe" else gap
-    origin = torch.zeros_like(centre) if cut.bias is None else centre
-    spared = [moment.matrix.to(gap), _spread(both - origin, halves)] if direction == "leace" else []
-    reader = _reader(axis, spared, ridge)
-    changes = _changes(cut, axis, reader, centre if mode == "erase" else -gap, mode)
-    if (name := f"{cut.layer}.weight") in changes:
-        keys = cut.keys(exemplars.changed)
-        moved = added(cut, keys, changes[name])
-        changes[name] = described(cut, changes[name], moved, keys, exemplars.masks, moment)
+    if direction == "probe":
+        spread = _loaded(_spread(both - halves @ both, halves), ridge)
+        axis = reader = torch.linalg.solve(spread, gap)
+    elif direction == "leace":
+        origin = torch.zeros_like(centre) if cut.bias is None else centre
+        spared = (moment.matrix.to(gap), _spread(both - origin, halves))
+        reader = torch.linalg.solve(sum(_loaded(part, ridge) for part in spared), axis)
+    reader = reader / (reader @ axis)
+    precision, seen = solver_precision(cut.weight), torch.einsum("on...,n->o...", cut.weight.detach().double(), axis)
+    change, keys = Change(-seen[:, None].to(precision), reader[None].to(precision)), cut.keys(exemplars.changed)
+    change = described(cut, change, added(cut, keys, change), keys, exemplars.masks, moment)
+    changes = {f"{cut.layer}.weight": change}
+    if cut.bias is not None:
+        total = seen.reshape(len(seen), -1).sum(dim=1)
+        changes[f"{cut.layer}.bias"] = Change((total * (reader @ centre)).to(precision))
     apart = [float(difference.norm()) for difference in (gap, gap - axis * (reader @ gap))]
-    record = Record(f"concept projection ({direction}, {mode})", *apart, 1, time.perf_counter() - started)
+    record = Record(f"concept projection ({direction})", *apart, 1, time.perf_counter() - started)
     return edit_of(cut, changes, record)
 
 
@@ -102,27 +100,3 @@ def _loaded(matrix: Tensor, ridge: float) -> Tensor:
     """A matrix with a mean eigenvalue of 1, plus `ridge` on the diagonal; never singular."""
     matrix = matrix * (len(matrix) / matrix.trace().clamp_min(torch.finfo(matrix.dtype).tiny))
     return matrix + max(ridge, 1e-10) * torch.eye(len(matrix)).to(matrix)
-
-
-def _probe(keys: Tensor, weights: Tensor, gap: Tensor, ridge: float) -> Tensor:
-    """The direction of the ridge regression that tells two sets of keys apart whose means differ by `gap`."""
-    return torch.linalg.solve(_loaded(_spread(keys - weights @ keys, weights), ridge), gap)
-
-
-def _reader(axis: Tensor, spared: Sequence[Tensor], ridge: float) -> Tensor:
-    """The u of the projection v uᵀ, with uᵀv = 1: v itself, or the one that moves spared keys least."""
-    reader = axis if not spared else torch.linalg.solve(sum(_loaded(part, ridge) for part in spared), axis)
-    return reader / (reader @ axis)
-
-
-def _changes(cut: Cut, axis: Tensor, reader: Tensor, point: Tensor, mode: str) -> dict[str, Change]:
-    """−W P of the weight, as Λ Dᵀ, and W P `point` of the bias, summed over the kernel."""
-    precision = solver_precision(cut.weight)
-    seen = torch.einsum("on...,n->o...", cut.weight.detach().double(), axis)
-    changes = {}
-    if mode == "erase":
-        changes[f"{cut.layer}.weight"] = Change(-seen[:, None].to(precision), reader[None].to(precision))
-    if cut.bias is not None:
-        total = seen.reshape(len(seen), -1).sum(dim=1)
-        changes[f"{cut.layer}.bias"] = Change((total * (reader @ point)).to(precision))
-    return changes

@@ -1,14 +1,18 @@
 """The rule of choice: the best trial on validation images within an accuracy budget and a bound on kept images."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 import pandas as pd
+import torch
+from torch import Tensor
 
 from edittools.choosing.states import CachedStates
-from edittools.choosing.trials import ranked, sweep
+from edittools.choosing.trials import MEASURED, counted
 from edittools.edits import Edit
+from edittools.images import stratified
 from edittools.metrics import Comparison
 
 BUDGET = 0.25
@@ -20,8 +24,10 @@ FEW = 400
 KEEP = 3.0
 """Points of the kept images that a chosen edit may break, at most, with 95 % confidence."""
 
-_WORDS = ("batch_size", "scope", "masked")
-_MEASURED = ("corrected", "broken", "net", "loss", "edit")
+FOLDS = 5
+"""Parts of the images for cross-validation."""
+
+_WORDS = ("scope", "masked")
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,8 +36,9 @@ class Choice:
 
     `validation` holds `corrected`, `broken` and `loss`. `budget` compares the budget images before and after, `kept`
     the kept ones that bound the choice. `trials` were tried in `seconds`; `table` has one row for each. Where no trial
-    with a net gain kept the budget, the edit is scaled by 0 and there are no settings. Of many fine-tunings only the
-    best keep their `edit` in the table.
+    with a net gain kept the bounds, the edit is scaled by 0 and there are no settings.
+
+    By cross-validation `held_out` compares each validation image with the edit chosen without it, see `folds`.
     """
 
     edit: Edit
@@ -42,10 +49,12 @@ class Choice:
     trials: int = 0
     seconds: float = float("nan")
     table: pd.DataFrame | None = field(default=None, repr=False)
+    held_out: Comparison | None = field(default=None, repr=False)
+    folds: "tuple[Choice, ...]" = field(default=(), repr=False)
 
     @property
     def found(self) -> bool:
-        """Whether any trial helped within the budget."""
+        """Whether any trial helped within the bounds."""
         return bool(self.settings)
 
     @property
@@ -63,7 +72,7 @@ class Choice:
         return self.budget.accuracy_change
 
     def row(self) -> pd.Series:
-        """The choice as a table column: settings, validation figures, accuracy change with its 95 % interval."""
+        """Give the choice as a table column: settings, validation figures, accuracy change with its 95 % interval."""
         low, high = self.budget.accuracy_interval()
         change = {"accuracy change": self.accuracy_change, "low": low, "high": high, "trials": self.trials}
         return pd.Series({**self.settings, **self.validation, **change}, dtype=object, name="chosen")
@@ -85,53 +94,90 @@ class Choice:
         return ", ".join(words) + (f" (edge of the grid: {', '.join(self.edges)})" if self.edges else "")
 
 
+class Bounds:
+    """What a chosen edit may cost: points of accuracy on budget images, and `most_broken` of the kept images.
+
+    Each edit is measured once, however often it is asked for.
+    """
+
+    def __init__(self, budget_images: CachedStates, kept_images: CachedStates | None = None) -> None:
+        self.budget_images, self.kept_images = budget_images, kept_images
+        self.measure = cache(self._measure)
+
+    def _measure(self, edit: Edit, budget: float) -> tuple[Comparison, Comparison | None] | None:
+        """Compare the budget and the kept images, before and after an edit; None where it costs more than it may."""
+        kept, read = None, self.budget_images.before
+        if self.kept_images is not None:
+            wrong = self.kept_images.before
+            most = most_broken(len(wrong))
+            kept = self.kept_images.compare(edit, lambda after: int((after & ~wrong[: len(after)]).sum()) > most)
+            if kept is None:
+                return None
+        costly = lambda after: 100 * (int(read.sum()) - int(after.sum())) / len(read) < -budget  # noqa: E731
+        compared = self.budget_images.compare(edit, costly)
+        return None if compared is None else (compared, kept)
+
+    def choose(self, table: pd.DataFrame, budget: float = BUDGET) -> Choice:
+        """Choose a row of a table of `sweep`, see `select`."""
+        if table.empty:
+            raise ValueError("a table with no trial: expected at least one row, see sweep")
+        order = table.sort_values("loss", kind="stable")
+        for _, row in order[order.net > 0].iterrows():
+            if measured := self.measure(row.edit, budget):
+                missing = [name for name, value in row.items() if isinstance(value, float) and value != value]
+                settings = row.drop([name for name in row.index if name in MEASURED or name in missing]).to_dict()
+                figures = row[["corrected", "broken", "loss"]].to_dict()
+                return Choice(row.edit, settings, figures, *measured, len(table), table=table)
+        unchanged = [one and Comparison(one.before, one.before) for one in (self.budget_images, self.kept_images)]
+        figures = {"corrected": 0, "broken": 0, "loss": float("nan")}
+        return Choice(0 * order.edit.iloc[0], {}, figures, *unchanged, len(table), table=table)
+
+
 def select(
     table: pd.DataFrame,
     budget_images: CachedStates,
     budget: float = BUDGET,
     kept_images: CachedStates | None = None,
-    rank_by: str = "loss",
 ) -> Choice:
     """Choose the trial of lowest validation loss that corrects more than it breaks and costs at most `budget` points.
 
     Where there are `kept_images`, it may break at most `most_broken` of them. The loss ranks, not the count of
     corrections: among few validation images many trials have the same count, and the most fortunate of hundreds is not
-    the best. `rank_by="net"` ranks by that count, and among equals by the loss. When no trial with a net gain keeps
-    both bounds, the choice is the edit that changes nothing, so that a method that cannot help is reported as such.
+    the best. When no trial with a net gain keeps both bounds, the choice is the edit that changes nothing, so that a
+    method that cannot help is reported as such.
     """
-    return select_each(table, budget_images, [budget], kept_images, rank_by)[budget]
+    return Bounds(budget_images, kept_images).choose(table, budget)
 
 
-def select_each(
-    table: pd.DataFrame,
-    budget_images: CachedStates,
-    budgets: Sequence[float],
-    kept_images: CachedStates | None = None,
-    rank_by: str = "loss",
-) -> dict[float, Choice]:
-    """Select as `select` does under each of several budgets; each trial is run on the budget images at most once."""
-    if table.empty:
-        raise ValueError("a table with no trial: expected at least one row, see sweep")
-    order, found, kept = ranked(table, rank_by), {}, None
-    most = most_broken(len(kept_images.labels)) if kept_images else 0
-    for _, row in order[order.net > 0].iterrows():
-        missing = [budget for budget in budgets if budget not in found]
-        if not missing:
-            break
-        if kept_images and (kept := kept_images.sparing(row.edit, most)) is None:
-            continue
-        compared = budget_images.within(row.edit, max(missing))
-        for budget in missing:
-            if compared is not None and compared.accuracy_change >= -budget:
-                found[budget] = choice_of(row, compared, kept, len(table))
-    unchanged, kept = (one and Comparison(one.before, one.before) for one in (budget_images, kept_images))
-    figures = {"corrected": 0, "broken": 0, "loss": float("nan")}
-    nothing = Choice(0 * order.edit.iloc[0], {}, figures, unchanged, kept, len(table))
-    return {budget: found.get(budget, nothing) for budget in budgets}
+def cross_validated(
+    table: pd.DataFrame, before: Tensor, folds: Tensor, bounds: Bounds, budget: float = BUDGET
+) -> Choice:
+    """Choose on all validation images, and for each fold of them on the others, which alone read it.
+
+    `table` is one of `sweep`, `before` `(N,)` says which images are misread unedited, `folds` `(N,)` numbers the fold
+    of each. Where no trial can be chosen without a fold, its images are held out as they were.
+    """
+    after, choices = before.clone(), []
+    for fold in folds.unique().tolist():
+        here = folds == fold
+        choices.append(choice := bounds.choose(counted(table, before, ~here), budget))
+        if choice.found:
+            wrong = next(wrong for edit, wrong in zip(table.edit, table.wrong, strict=True) if edit is choice.edit)
+            after[here] = wrong[here]
+    return replace(bounds.choose(table, budget), held_out=Comparison(before, after), folds=tuple(choices))
+
+
+def folds_of(labels: Tensor, count: int = FOLDS) -> Tensor:
+    """Part images into folds at random, class by class: the number of each image's fold, `(N,)`."""
+    folds, count = torch.full((len(labels),), -1), min(count, len(labels))
+    for number in range(count - 1):
+        left = (folds < 0).nonzero()[:, 0]
+        folds[left[stratified(labels[left], 1 / (count - number), seed=0)]] = number
+    return torch.where(folds < 0, count - 1, folds)
 
 
 def most_broken(images: int, points: float = KEEP) -> int:
-    """The most of so many kept images that an edit may break: at 95 % confidence no more than `points` in a hundred.
+    """Return how many kept images an edit may break: at 95 % confidence no more than `points` in a hundred.
 
     The limit is Clopper and Pearson's, one-sided. Fewer than 99 images cannot show 3 points: there it is none.
     """
@@ -139,38 +185,6 @@ def most_broken(images: int, points: float = KEEP) -> int:
 
     counts = range(1, images)
     return next((count - 1 for count in counts if 100 * beta.ppf(0.95, count + 1, images - count) > points), 0)
-
-
-def choice_of(row: pd.Series, compared: Comparison, kept: Comparison | None, trials: int) -> Choice:
-    """A row of a table of `sweep` as the choice among so many `trials`."""
-    settings = {name: value for name, value in row.items() if name not in _MEASURED and not _is_missing(value)}
-    figures = {name: row[name] for name in ("corrected", "broken", "loss")}
-    return Choice(row.edit, settings, figures, compared, kept, trials)
-
-
-def _is_missing(value: Any) -> bool:
-    return isinstance(value, float) and value != value
-
-
-def add_layer(
-    first: Edit,
-    table: pd.DataFrame,
-    validation: CachedStates,
-    budget_images: CachedStates,
-    kept_images: CachedStates | None = None,
-    among: int = 40,
-    progress: bool = False,
-    rank_by: str = "loss",
-) -> Choice:
-    """Add to `first` the trial of `table`, in another layer, that helps most on top of it.
-
-    The `among` best trials of other layers are tried, and `first` alone, whose layer is ""; the rule is `select`'s.
-    """
-    others = ranked(table[~table.layer.isin(first.layers) & (table.net > 0)], rank_by).head(among)
-    found = others.columns.intersection(_MEASURED)
-    trials = [(row.drop(found).to_dict(), first + row.edit) for _, row in others.iterrows()]
-    tried = sweep([({"layer": ""}, first), *trials], validation, progress)
-    return select(tried, budget_images, kept_images=kept_images, rank_by=rank_by)
 
 
 def about_budget(images: int, budget: float = BUDGET) -> str:

@@ -4,6 +4,7 @@ Images are compared by thumbnails, so that a photograph in another size, precisi
 """
 
 import warnings
+from collections.abc import Iterable, Mapping
 from itertools import chain, combinations, product
 
 import torch
@@ -24,15 +25,23 @@ def _alike(one: Tensor, other: Tensor) -> Tensor:
     return torch.cdist(one, other) <= ALIKE * one.shape[1] ** 0.5
 
 
+def shared_images(one: Images, other: Images) -> int:
+    """Return how many images are in both of two sets."""
+    return _shared(thumbnails(one), thumbnails(other))
+
+
 def _shared(one: Tensor, other: Tensor) -> int:
     """Count the other images whose thumbnails are among these."""
     found = [_alike(some, other).any(dim=0) for some in one.split(1024)]
     return int(torch.stack(found).any(dim=0).sum()) if found else 0
 
 
-def shared_images(one: Images, other: Images) -> int:
-    """Return how many images are in both of two sets."""
-    return _shared(thumbnails(one), thumbnails(other))
+def check_apart(sets: Mapping[str, Images], pairs: Iterable[tuple[str, str]]) -> None:
+    """Raise `ValueError` for an image that is in both sets of a pair; the sets go by name."""
+    known = {name: thumbnails(images) for name, images in sets.items()}
+    for one, other in pairs:
+        if shared := _shared(known[one], known[other]):
+            raise ValueError(f"{shared} images are both in {one} and in {other}: expected each in one set")
 
 
 def distinct(name: str, data: LabelledImages) -> LabelledImages:
@@ -58,11 +67,5 @@ def check_duties(story: Scenario) -> None:
     solved = {"reference": story.reference, **{name: torch.stack(images) for name, images in shown.items() if images}}
     bounds = {name: data for name in ("validation", "budget", "keep") if (data := getattr(story, name)) is not None}
     reported = {name: data for name, data in story.sets.items() if name not in bounds}
-    sets = {**solved, **bounds, **reported}
-    known = {name: thumbnails(images) for name, images in sets.items()}
-    for one, other in chain(
-        product(solved, {**bounds, **reported}), combinations(bounds, 2), product(bounds, reported)
-    ):
-        shared = _shared(known[one], known[other])
-        if shared and (one, other) != ("x", "validation"):
-            raise ValueError(f"{shared} of the {len(sets[other])} {other} images are {one} images: expected none")
+    pairs = chain(product(solved, {**bounds, **reported}), combinations(bounds, 2), product(bounds, reported))
+    check_apart({**solved, **bounds, **reported}, [pair for pair in pairs if pair != ("x", "validation")])

@@ -11,33 +11,32 @@ paper, and a bound on kept images).
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
 import pandas as pd
 
-from edittools.baselines import OF_THE_HEAD, RIVALS, find_head
-from edittools.baselines.finetuning import SCOPES
-from edittools.choosing.choice import BUDGET, Choice, about_budget, about_keep, add_layer, choice_of, select
+from edittools.baselines import OF_THE_HEAD, RIVALS, find_head, rewrite_at_random
+from edittools.choosing.choice import BUDGET, Bounds, Choice, about_budget, about_keep
 from edittools.choosing.duties import check_duties
 from edittools.choosing.report import report
 from edittools.choosing.scenario import Scenario
 from edittools.choosing.states import CachedStates, cache_states
 from edittools.choosing.trials import (
+    MEASURED,
+    USUAL,
     Exemplars,
+    Layers,
     Settings,
+    Shown,
+    Strengths,
     Trial,
     Trials,
-    baseline_trials,
-    best_runs,
     finetuning_trials,
     grid,
-    random_trials,
-    ranked,
-    repeated_trials,
-    rewriting_trials,
+    method_trials,
     sweep,
 )
 from edittools.classifiers import Classifier
@@ -46,9 +45,6 @@ from edittools.images import LabelledImages, spread
 from edittools.keys import layer_keys
 from edittools.moments import second_moments
 from edittools.rewriting import SAMPLE, rewrite
-
-SLIM = 100
-"""So many fine-tuned edits stay in the table of a choice: all that are tried would fill the memory."""
 
 SPARING = (0.0, 10.0, 30.0, 100.0)
 """Values of λ to try: what it costs to move everyday keys, see `rewrite`."""
@@ -86,18 +82,14 @@ class Protocol:
     """A story's images as states at its layers, the second moments of its reference images, and the rule of choice.
 
     `cuts`, `moments` and `everyday` go by layer, `states` by the name of the set. `everyday` holds the keys of a sample
-    of the reference images; in `states["budget"]` the images that are misread most easily come first. All trials are
-    ranked by the validation "loss", or the "net" gain, see `ranked`.
-    Raises `ValueError` for an image with two duties, see `check_duties`.
+    of the reference images; in `states["budget"]` the images that are misread most easily come first. `bounds` are what
+    a choice may cost. Raises `ValueError` for an image with two duties, see `check_duties`.
+
+    Trials are of the story's `exemplars` (default: the single ones) in `layers` (default: all).
     """
 
     def __init__(
-        self,
-        story: Scenario,
-        layers: Sequence[str] | None = None,
-        progress: bool = False,
-        rank_by: str = "loss",
-        shared: "Protocol | None" = None,
+        self, story: Scenario, layers: Layers = None, progress: bool = False, shared: "Protocol | None" = None
     ) -> None:
         """Run every set of the story up to `layers` (default: its shortlist, or all) once.
 
@@ -105,22 +97,21 @@ class Protocol:
         states of each set that is the same object in both stories.
         """
         check_duties(story)
-        self.story, self.progress, self.rank_by = story, progress, rank_by
+        self.story, self.progress = story, progress
         layers = tuple(layers or story.shortlist or story.layers)
         if shared is not None and (shared.story.classifier is not story.classifier or tuple(shared.cuts) != layers):
             raise ValueError("a protocol of another classifier or of other layers: no states can be shared with it")
-        self.head = _head(story.classifier, story.budget.images[:1].shape[2:])
-        everywhere = [*layers, self.head] if self.head and self.head not in layers else layers
-        sets = story.sets | ({"keep": story.keep} if story.keep is not None and len(story.keep) else {})
-        often = [name for name in ("validation", "keep", "budget") if name in sets]
-        self._sets = {name: sets[name] for name in dict.fromkeys([*often, *sets])}
+        kept = {"keep": story.keep} if story.keep else {}
+        self._sets = {"validation": story.validation, **kept, **story.sets}  # those that are read most often first
         known = {n: s for n, s in shared.states.items() if self._sets.get(n) is shared._sets[n]} if shared else {}
         new = {name: data for name, data in self._sets.items() if name not in known}
+        self.head = _head(story.classifier, story.budget.images[:1].shape[2:])
+        everywhere = [*layers, self.head] if self.head and self.head not in layers else layers
         cuts = shared._everywhere if shared else None
         self._everywhere, states = cache_states(story.classifier, everywhere, progress, cuts=cuts, **new)
-        if "budget" in new:
-            states["budget"] = _fragile_first(states["budget"])
-        self.states = {name: known.get(name) or states[name] for name in self._sets}
+        states |= {"budget": states["budget"].fragile_first()} if "budget" in new else {}
+        self.states: dict[str, CachedStates] = {name: known.get(name) or states[name] for name in self._sets}
+        self.bounds = Bounds(self.states["budget"], self.states.get("keep"))
         self.cuts = {layer: self._everywhere[layer] for layer in layers}
         if shared and shared.story.reference is story.reference:
             self.moments, self.everyday = shared.moments, shared.everyday
@@ -128,64 +119,88 @@ class Protocol:
             self.moments = second_moments(story.classifier, list(self.cuts), story.reference, progress=progress)
             self.everyday = layer_keys(self.cuts, spread(story.reference, SAMPLE), self.moments)
 
-    def _among(self, layers: Sequence[str] | None) -> dict[str, Any]:
-        return {layer: self.cuts[layer] for layer in layers or self.cuts}
-
-    def _given(self, layers: Sequence[str] | None, exemplars: Exemplars | None) -> tuple:
-        return self._among(layers), exemplars or self.story.exemplars, self.everyday
-
     def rewriting(
         self,
         settings: Settings,
-        strengths: Sequence[float] = (0.5, 1.0),
-        exemplars: Exemplars | None = None,
-        layers: Sequence[str] | None = None,
+        strengths: Strengths = USUAL,
+        exemplars: Shown = None,
+        layers: Layers = None,
     ) -> Trials:
-        """Edits of the story's `exemplars` (default: the single ones) in `layers` (default: all)."""
-        return rewriting_trials(*self._given(layers, exemplars), settings, strengths)
+        """Rewrite with each of `settings`, at each strength α."""
+        return self.rival(rewrite, strengths, exemplars, layers, settings)
 
     def random_directions(
         self,
         settings: Settings,
-        strengths: Sequence[float] = (0.5, 1.0),
-        exemplars: Exemplars | None = None,
-        layers: Sequence[str] | None = None,
-        seed: int = 0,
+        strengths: Strengths = USUAL,
+        exemplars: Shown = None,
+        layers: Layers = None,
     ) -> Trials:
-        """The same trials as `rewriting` along random directions: the control."""
-        return random_trials(*self._given(layers, exemplars), settings, strengths, seed)
-
-    def finetuning(
-        self, settings: Settings, exemplars: Exemplars | None = None, layers: Sequence[str] | None = None
-    ) -> Trials:
-        """Fine-tunings with each of `settings`."""
-        return finetuning_trials(self._among(layers), exemplars or self.story.exemplars, settings)
+        """Try the same as `rewriting` along random directions, as a control. Settings of full rank are left out."""
+        ranked = [setting for setting in settings if setting.get("rank", 1) is not None]
+        return self.rival(rewrite_at_random, strengths, exemplars, layers, ranked)
 
     def rival(
         self,
-        name: str | Callable[..., Edit],
-        strengths: Sequence[float] = (0.5, 1.0),
-        exemplars: Exemplars | None = None,
-        layers: Sequence[str] | None = None,
+        method: str | Callable[..., Edit],
+        strengths: Strengths = USUAL,
+        exemplars: Shown = None,
+        layers: Layers = None,
         settings: Settings | None = None,
     ) -> Trials:
-        """Edits by another method: one of `baselines.RIVALS` with its settings, or a function of that shape and yours.
+        """Try a method at each strength α: one of `baselines.RIVALS` with its settings, or a function of that shape.
 
         Raises `KeyError` for a name that is none of them.
         """
-        if isinstance(name, str) and name not in RIVALS:
-            raise KeyError(f"method {name!r}: expected one of {', '.join(RIVALS)}, or a function")
-        method, usual = RIVALS[name] if isinstance(name, str) else (name, [{}])
-        settings = usual if settings is None else settings
-        among, exemplars = self._among(layers), exemplars or self.story.exemplars
-        if name not in OF_THE_HEAD:
-            return baseline_trials(method, among, exemplars, self.moments, settings, strengths)
-        if self.head is None:
-            return Trials(lambda: (), 0)
-        last = {layer: among[layer] for layer in list(among)[-1:]}
-        everyday = self.everyday_states(last)
-        batches = {layer: everyday.batches(layer) for layer in last}
-        return baseline_trials(method, last, exemplars, batches, settings, strengths)
+        if isinstance(method, str) and method not in RIVALS:
+            raise KeyError(f"method {method!r}: expected one of {', '.join(RIVALS)}, or a function")
+        made, usual = RIVALS[method] if isinstance(method, str) else (method, [{}])
+        among, reference = self._among(layers), self.everyday
+        if method in OF_THE_HEAD:  # whatever layer states stand at
+            among = dict(list(among.items())[-1:]) if self.head else {}
+            reference = {layer: self.everyday_states([layer]).batches(layer) for layer in among}
+        shown, settings = exemplars or self.story.exemplars, usual if settings is None else settings
+        return method_trials(made, among, shown, reference, settings, strengths)
+
+    def finetuning(self, settings: Settings, exemplars: Shown = None, layers: Layers = None) -> Trials:
+        """Fine-tune with each of `settings`; a locality is of a sample of the reference images."""
+        among = self._among(layers)
+        near = self.everyday_states(among) if any(setting.get("locality") for setting in settings) else None
+        return finetuning_trials(among, exemplars or self.story.exemplars, settings, near)
+
+    def again(
+        self, tuned: pd.DataFrame, exemplars: Exemplars, steps: Sequence[int], localities: Sequence[float] = ()
+    ) -> Iterator[Trial]:
+        """Repeat fine-tunings, rows of a table of `sweep`, for other `steps` and with each locality (default: own)."""
+        for row in tuned.to_dict("records"):
+            same = {name: (row.get(name, 0.0),) for name in ("scope", "rate", "momentum", "locality")}
+            same |= {"locality": localities} if localities else {}
+            settings = grid(**same, steps=steps)
+            yield from self.finetuning(settings, {row["exemplar"]: exemplars[row["exemplar"]]}, [row["layer"]])
+
+    def choose_finetuning(self, scope: str, plan: Plan, exemplars: Shown = None) -> Choice:
+        """Choose among fine-tunings as among edits, in the three rounds of a `Plan`."""
+        exemplars, started = exemplars or self.story.exemplars, time.perf_counter()
+        first = grid(scope=(scope,), rate=plan.rates, momentum=plan.momenta, locality=(0.0,), steps=plan.steps[:1])
+        tried = self.sweep(self.finetuning(first, exemplars, plan.tuned))
+        best = best_runs(tried, plan.top)
+        for steps, localities in ((plan.steps[1:], (0.0,)), (plan.steps, plan.localities)):
+            tried = _and(tried, self.sweep(self.again(best, exemplars, steps, localities)))
+        best = best_runs(tried, plan.longest, ("layer", "locality"))
+        chosen = self.choose(_and(tried, self.sweep(self.again(best, exemplars, plan.long))))
+        return replace(chosen, seconds=time.perf_counter() - started)
+
+    def interpolated(self, tuned: Choice, among: int = 20) -> Choice:
+        """Choose among fine-tunings and what lies between the best of them and the classifier (WiSE-FT, PAINT)."""
+        started, best = time.perf_counter(), tuned.table.sort_values("loss", kind="stable").head(among)
+        named = best.drop(columns=best.columns.intersection(MEASURED)).to_dict("records")
+        pairs = product(zip(named, best.edit, strict=True), (0.25, 0.5, 0.75))
+        between = self.sweep([({**settings, "strength": a}, a * edit) for (settings, edit), a in pairs])
+        chosen = self.choose(_and(tuned.table.assign(strength=1.0), between))
+        return replace(chosen, seconds=tuned.seconds + time.perf_counter() - started)
+
+    def _among(self, layers: Layers) -> dict[str, Any]:
+        return {layer: self.cuts[layer] for layer in layers or self.cuts}
 
     def everyday_states(self, layers: Iterable[str]) -> CachedStates:
         """Run a sample of the reference images up to `layers`."""
@@ -193,97 +208,15 @@ class Protocol:
         sample = spread(self.story.reference, 4 * SAMPLE)
         return CachedStates(cuts, LabelledImages.unlabelled(sample, self.story.classifier.classes))
 
-    def interpolated(self, tuned: Choice, strengths: Sequence[float] = (0.25, 0.5, 0.75), among: int = 20) -> Choice:
-        """Choose among fine-tunings and what lies between the best of them and the classifier (WiSE-FT, PAINT)."""
-        started, everything = time.perf_counter(), tuned.table.assign(strength=1.0)
-        table = everything[everything["edit"].notna()]
-        best = ranked(table, self.rank_by).head(among)
-        measured = ["corrected", "broken", "net", "loss", "edit", "strength"]
-        between = [
-            ({**row.drop(measured).to_dict(), "strength": a}, a * row.edit)
-            for _, row in best.iterrows()
-            for a in strengths
-        ]
-        between = self._swept(between)
-        chosen = self.choose(pd.concat([table, between], ignore_index=True))
-        seconds, tried = tuned.seconds + time.perf_counter() - started, tuned.trials + len(between)
-        everything = pd.concat([everything, between], ignore_index=True)
-        return replace(chosen, table=everything, trials=tried, seconds=seconds)
+    def sweep(self, trials: Iterable[Trial]) -> pd.DataFrame:
+        """Try the trials on the validation images, see `choosing.sweep`."""
+        return sweep(trials, self.states["validation"], self.progress)
 
     def choose(self, trials: Iterable[Trial] | pd.DataFrame, budget: float = BUDGET) -> Choice:
         """Try the trials on the validation images (a table of `sweep` has been tried) and `select` one."""
         started = time.perf_counter()
-        tried = isinstance(trials, pd.DataFrame)
-        table = trials if tried else self._swept(trials)
-        chosen = select(table, self.states["budget"], budget, self.states.get("keep"), self.rank_by)
-        return replace(chosen, table=table, seconds=time.perf_counter() - started)
-
-    def choose_finetuning(self, scope: str, plan: Plan | None = None, exemplars: Exemplars | None = None) -> Choice:
-        """Choose among fine-tunings as among edits, in the three rounds of a `Plan`."""
-        plan, exemplars, started = plan or Plan(), exemplars or self.story.exemplars, time.perf_counter()
-        settings = grid(scope=(scope,), rate=plan.rates, momentum=plan.momenta, steps=plan.steps[:1])
-        tried = self._swept(self.finetuning(settings, exemplars, plan.tuned)).assign(locality=0.0)
-        best = best_runs(tried, plan.top, rank_by=self.rank_by)
-        for steps, localities in ((plan.steps[1:], (0.0,)), (plan.steps, plan.localities), (plan.long, ())):
-            best = best if localities else best_runs(tried, plan.longest, ("layer", "locality"), self.rank_by)
-            again = repeated_trials(best, self.cuts, exemplars, steps, localities, self.everyday_states(best.layer))
-            tried = pd.concat([tried, self._swept(again)], ignore_index=True) if len(again) else tried
-        chosen = self.choose(tried)
-        best = tried.index.isin(ranked(tried, self.rank_by).head(SLIM).index)
-        tried["edit"] = tried["edit"].where(best | tried["edit"].map(lambda edit: edit is chosen.edit))
-        return replace(chosen, table=tried, seconds=time.perf_counter() - started)
-
-    def _swept(self, trials: Iterable[Trial]) -> pd.DataFrame:
-        return sweep(trials, self.states["validation"], self.progress)
-
-    def untuned(self) -> Choice:
-        """The edit with the story's default settings, which nobody tuned."""
-        settings, started = dict(self.story.default), time.perf_counter()
-        layer, exemplar = settings.pop("layer"), self.story.exemplars[settings.pop("exemplar")]
-        edit = rewrite(self.story.classifier, self.cuts[layer], exemplar, self.everyday[layer], **settings)
-        table = self._swept([(dict(self.story.default), edit)])
-        kept = self.states["keep"].compare(edit) if "keep" in self.states else None
-        chosen = choice_of(table.iloc[0], self.states["budget"].compare(edit), kept, 1)
-        return replace(chosen, table=table, seconds=time.perf_counter() - started)
-
-    def choose_all(self, plan: Plan | None = None) -> dict[str, Choice]:
-        """Choose for every method, by name, each in the same way.
-
-        They are an edit that nobody tuned, one from one exemplar and its control along random directions, one from
-        several exemplars and its control, an edit of two layers, local and global fine-tuning from one exemplar and
-        from several, the first two also interpolated, and the rivals of `baselines`.
-        """
-        plan, singles = plan or Plan(), self.story.exemplars
-        several: Exemplars = {f"all {len(singles)}": list(singles.values()), **self.story.several}
-        found = {"untuned": self.untuned()}
-        for suffix, exemplars in {"": singles, "_several": several}.items():
-            tried = (plan.settings, plan.strengths, exemplars, plan.edited)
-            found[f"editing{suffix}"] = self.choose(self.rewriting(*tried))
-            found[f"random_direction{suffix}"] = self.choose(self.random_directions(*tried))
-        found["two_layers"] = self._second_layer(found["editing"], found["editing_several"])
-        for scope, (suffix, exemplars) in product(SCOPES, {"": singles, "_several": several}.items()):
-            found[f"finetune_{scope}{suffix}"] = self.choose_finetuning(scope, plan, exemplars)
-        found |= {f"interpolated_{scope}": self.interpolated(found[f"finetune_{scope}"]) for scope in SCOPES}
-        for name in RIVALS:
-            trials = self.rival(name, layers=plan.edited)
-            found |= {name: self.choose(trials)} if len(trials) else {}
-        return found
-
-    def _second_layer(self, one: Choice, more: Choice) -> Choice:
-        """Add a layer to the edit of one exemplar, or to that of several where the story has made them for it."""
-        started = time.perf_counter()
-        found = pd.DataFrame([one.validation, more.validation]).eval("net = corrected - broken")
-        base = (one, more)[ranked(found, self.rank_by).index[0]] if self.story.several else one
-        table = pd.concat([one.table, more.table])
-        validation, budget, keep = (self.states.get(name) for name in ("validation", "budget", "keep"))
-        chosen = add_layer(base.edit, table, validation, budget, keep, progress=self.progress, rank_by=self.rank_by)
-        return replace(
-            chosen,
-            settings=chosen.settings
-            and {"layer": f"{base} + {chosen}" if chosen.settings["layer"] else f"{base}, alone"},
-            trials=one.trials + more.trials + chosen.trials,
-            seconds=one.seconds + more.seconds + time.perf_counter() - started,
-        )
+        table = trials if isinstance(trials, pd.DataFrame) else self.sweep(trials)
+        return replace(self.bounds.choose(table, budget), seconds=time.perf_counter() - started)
 
     def report(self, edits: Mapping[str, Edit]) -> pd.DataFrame:
         """Evaluate edits by name on every set of the story, see `choosing.report`."""
@@ -295,12 +228,13 @@ class Protocol:
         return f"{said}; {about_keep(len(self.states['keep'].labels))}" if "keep" in self.states else said
 
 
-def _fragile_first(states: CachedStates) -> CachedStates:
-    """The budget images in an order in which an edit that costs too much is soon given up; as they are, if need be."""
-    try:
-        return states.fragile_first()
-    except ValueError:  # states that do not say where an image begins cannot be put into another order
-        return states
+def best_runs(tried: pd.DataFrame, count: int, by: Sequence[str] = ("layer",)) -> pd.DataFrame:
+    """Take the `count` best fine-tunings in a table of `sweep`, one for each value of the columns `by`."""
+    return tried.sort_values("loss", kind="stable").drop_duplicates(list(by)).head(count)
+
+
+def _and(tried: pd.DataFrame, more: pd.DataFrame) -> pd.DataFrame:
+    return pd.concat([tried, more], ignore_index=True) if len(more) else tried
 
 
 def _head(classifier: Classifier, size: Sequence[int]) -> str | None:

@@ -18,7 +18,7 @@ LEAST_AREA = 0.02
 
 
 def control_mask(mask: Tensor, avoid: Tensor | None = None) -> Tensor | None:
-    """A mask `(H, W)` of the shape and area of `mask` where neither it nor `avoid` is; None where it does not fit.
+    """Place a mask `(H, W)` of the area of `mask` where neither it nor `avoid` is; None where it does not fit.
 
     Of the mask turned over or moved by half an image the version with most free pixels is taken; what falls on the
     mask or on `avoid` goes to the nearest free pixels instead.
@@ -73,7 +73,7 @@ class Concepts:
                     raise KeyError(f"no concept {concept!r} among the {what}: expected some of {', '.join(known)}")
 
     def subset(self, indices: Sequence[int]) -> "Concepts":
-        """The images at `indices`."""
+        """Keep the images at `indices`."""
         masks = {concept: mask[list(indices)] for concept, mask in self.masks.items()}
         return replace(self, data=self.data.subset(indices), masks=masks)
 
@@ -103,7 +103,7 @@ class Concepts:
         return name in self.objects.get(concept, ())
 
     def textures(self, number: int = 0, per_image: int | None = None) -> list[tuple[str, int]]:
-        """The textures (style, variant) of image `number`: all, or `per_image` variants of each style in rotation."""
+        """List textures (style, variant) for image `number`: all, or `per_image` variants of each style in rotation."""
         counts = {style: len(variants) for style, variants in self.styles.items()}
         pairs = [(style, variant) for style, count in counts.items() for variant in range(count)]
         return [(s, v) for s, v in pairs if per_image is None or (v - number) % counts[s] < per_image]
@@ -125,7 +125,7 @@ class Concepts:
         return paste_texture(image, mask, chosen), beside
 
     def exemplar(self, rule: Mapping[str, Any], variant: int = 0, place: int = 0) -> Exemplar:
-        """The exemplar that `rewrite` needs to weaken a row of `rules`: the changed concept shall be read as it was.
+        """Make the exemplar that weakens a row of `rules`: the changed concept shall be read as it was.
 
         x is the image of the rule's `evidence` at `place`, x' the same with the concept turned to a variant of the
         rule's `style`. Raises `ValueError` for evidence that the rule has not, `KeyError` for a style that is not among

@@ -1,6 +1,6 @@
 """What a probe found: the effect of each concept beside a control, and the rules that follow (section 5).
 
-    found = probe(classifier, data, masks, styles)  # its `table`: a row for each image, concept, style and variant
+    found = probe(classifier, concepts)  # its `table`: a row for each image, concept, style and variant
     found.effects(["class", "concept"])             # accuracy drops, beside a control, with intervals and q-values
     rules = found.rules()                           # the concepts that each class relies on
     found.exemplar(rules.iloc[0])                   # what `rewrite` needs for the first of them
@@ -61,7 +61,7 @@ class Probe:
 
     The `control` is the same change "elsewhere" in the image, or "in place": the concept turned to another variant of
     itself, the rows whose style is the concept. A rule needs `least_images`. `concepts` make the pictures, None where
-    pasting did not. Raises `ValueError` for another control.
+    pasting did not.
     """
 
     table: pd.DataFrame = field(repr=False)
@@ -69,12 +69,8 @@ class Probe:
     least_images: int = LEAST_IMAGES
     concepts: Concepts | None = field(default=None, repr=False)
 
-    def __post_init__(self) -> None:
-        if self.control not in CONTROLS:
-            raise ValueError(f"control {self.control!r}: expected 'elsewhere' or 'in place'")
-
     def where(self, column: str, *values: Any) -> "Probe":
-        """The same probe, of the rows only that have one of the `values` in a column of the table.
+        """Keep the rows only that have one of the `values` in a column of the table.
 
         Raises `KeyError` for an unknown column and `ValueError` when no row is left.
         """
@@ -97,7 +93,7 @@ class Probe:
         least_effect: float = 0.0,
         least_images: int = 1,
     ) -> pd.DataFrame:
-        """Drops and effects by one or several columns of the table (and by classifier, where there are several).
+        """Tabulate drops and effects by columns of the table (and by classifier, where there are several).
 
         `measure` is "accuracy", the paper's, or of the right class the "probability", which shows more with few images,
         or the "log-odds" (see `SATURATED`), which compare classes read with more and with less certainty. One row a
@@ -155,7 +151,7 @@ class Probe:
         return groups[[*names, "paired", "is_object"]].mean().reset_index()
 
     def rules(self, fdr: float = FALSE_DISCOVERY_RATE, least_effect: float = LEAST_EFFECT) -> pd.DataFrame:
-        """The concepts that each class relies on, strongest first, class by class.
+        """List the concepts that each class relies on, strongest first, class by class.
 
         A rule is a class and a concept, not its object, whose `effect` on the log-odds (see `effects`) is more than
         `least_effect`, in the mean and by a test with q ≤ `fdr`. With images enough hardly any concept has no effect:
@@ -180,11 +176,11 @@ class Probe:
         return style, tuple(int(image) for image in right.index[:EVIDENCE])
 
     def exemplar(self, rule: pd.Series, variant: int = 0, place: int = 0) -> Exemplar:
-        """The exemplar of a row of `rules`, see `Concepts.exemplar`; `ValueError` for a probe without pictures."""
+        """Make the exemplar of a row of `rules`, see `Concepts.exemplar`; `ValueError` without pictures."""
         return self._pictures().exemplar(rule, variant, place)
 
     def views(self, row: pd.Series) -> list[View]:
-        """The pictures of one row of the table: the original, the concept transformed, and the control.
+        """Make the pictures of one row of the table: the original, the concept transformed, and the control.
 
         The control is the one elsewhere; where there is none, the one in place, if the table has it; where there is
         neither, two views come back. Raises `ValueError` for a probe without pictures.
@@ -213,7 +209,7 @@ class Probe:
         return self.concepts
 
     def changes(self, before: str = "before") -> pd.DataFrame:
-        """What the probability of the right class gained in each classifier on the one named `before`.
+        """Say what the probability of the right class gained in each classifier on the one named `before`.
 
         One row each, over the `images` that both have: the change on pictures as they are, `untouched`, at the
         `control` and where the concept is `changed` (with its bootstrap interval and the two-sided p of Wilcoxon's
@@ -248,7 +244,7 @@ class Probe:
         return pd.DataFrame.from_dict(found, orient="index", columns=columns).rename_axis("classifier")
 
     def agreement(self, exact: "Probe") -> pd.DataFrame:
-        """The effects of one classifier's concepts on the log-odds, in this probe and another, such as an exact one.
+        """Pair the effects of one classifier's concepts on the log-odds in this probe and in an exact one.
 
         One row a class and concept that both have: the effects `probe` and `exact`. Raises `ValueError` for probes of
         several classifiers, or that have no such pair in common.
@@ -284,12 +280,12 @@ def _effect(found: pd.DataFrame, spread: partial, least: float) -> list[float]:
 
 
 def pairs(rules: pd.DataFrame) -> set[tuple[str, str]]:
-    """The pairs of class and concept in a table of rules."""
+    """Return the pairs of class and concept in a table of rules."""
     return set(zip(rules["class"], rules["concept"], strict=True))
 
 
 def score(rules: pd.DataFrame, planted: Collection[tuple[str, str]]) -> dict[str, float]:
-    """Precision and recall of the rules found, against pairs of class and concept that were planted; and the counts.
+    """Give precision and recall of rules against pairs of class and concept that were planted; and the counts.
 
     Precision is NaN when nothing was found, recall when nothing was planted.
     """

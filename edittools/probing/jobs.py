@@ -53,7 +53,7 @@ def run(
 
 
 def _path(store: str | os.PathLike, about: str, name: str) -> Path:
-    """The file of a job, below the folder of all."""
+    """Name the file of a job, below the folder of all."""
     return Path(store) / f"{hashlib.sha256(json.dumps([about, name]).encode()).hexdigest()[:32]}.json"
 
 
@@ -69,7 +69,7 @@ def _there(executor: Executor, work: Callable[[Any], Rows], jobs: Mapping[str, A
 
 
 def _read(path: Path) -> list[dict[str, Any]] | None:
-    """The rows of a finished job; None where there are none, or the file is damaged."""
+    """Read the rows of a finished job; None where there are none, or the file is damaged."""
     try:
         return json.loads(path.read_text())["rows"]
     except (FileNotFoundError, ValueError, TypeError, KeyError):

@@ -57,7 +57,7 @@ def probe(
     store: str | os.PathLike | None = None,
     progress: bool = False,
 ) -> Probe:
-    """What every classifier makes of each image when each concept that is seen in it is transformed.
+    """Ask what every classifier makes of each image when each concept that is seen in it is transformed.
 
     `classifiers` are one, or several by name, which see the same pictures, resized to the size that each expects.
     Concepts that cover less than the share `LEAST_AREA` of an image are left. `store` and `progress` are those of
@@ -96,7 +96,7 @@ def _identity(classifiers: Mapping[str, Classifier], concepts: Concepts) -> str:
 def _probe_images(
     part: tuple[int, Sequence[str], Concepts], classifiers: Mapping[str, Classifier], settings: Settings
 ) -> list[dict]:
-    """The rows of some images; all pictures of an image go through each classifier in one batch."""
+    """Make the rows of some images; all pictures of an image go through each classifier in one batch."""
     first, group, concepts = part
     rows = []
     for i, image in enumerate(concepts.data.images):
@@ -125,7 +125,7 @@ def _probe_images(
 def _rows(
     known: Mapping[str, Any], textures: Sequence[tuple[str, int]], changed: Sequence[tuple], beside: Sequence[tuple]
 ) -> list[dict]:
-    """One row for each texture that a concept of an image is turned to, with the control `beside` it."""
+    """Make one row for each texture that a concept of an image is turned to, with the control `beside` it."""
     return [
         {**known, "style": style, "variant": variant, "after": after, "control": control}
         | {"p_after": p, "p_control": p_control}

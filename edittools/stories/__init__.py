@@ -3,9 +3,8 @@
 from edittools.checks import extra
 
 with extra("stories", "stories"):
-    from edittools.stories.own_model import desk_story
     from edittools.stories.rules import probing_story, repainted, shown_rule
-    from edittools.stories.snow import snow_scenario
+    from edittools.stories.snow import desk_story, snow_scenario
     from edittools.stories.tiers import current_tier
     from edittools.stories.turned import scenario_for
     from edittools.stories.typographic import typographic_scenario

@@ -34,12 +34,12 @@ SNOW_TWICE = "24738546165_59ac92b9c3_w.jpg"
 
 
 def load_photo(name: str, classifier: Classifier) -> Tensor:
-    """A registered photo as the classifier takes it, `(3, size, size)`."""
+    """Load a registered photo as the classifier takes it, `(3, size, size)`."""
     return load_image(photo(name), classifier.size, classifier.resize_to)
 
 
 def load_mask_for(image: Tensor, path: Path) -> Tensor:
-    """A hand-drawn mask `(H, W)`, at the size of an image."""
+    """Load a hand-drawn mask `(H, W)`, at the size of an image."""
     mask = load_mask(path)
     return mask if mask.shape == image.shape[1:] else (resize(mask[None], list(image.shape[1:]))[0] > 0.5).float()
 
@@ -68,10 +68,14 @@ def snow_texture() -> torch.Tensor:
     return load_image(photo("editing-classifiers/snow/snow_texture.jpg"))
 
 
+def sample_labels() -> dict[str, int]:
+    """Number the classes of the ImageNet sample's photos: the registry has one of each class, in their order."""
+    return {name: i for i, name in enumerate(sorted(n for n in registry() if n.startswith("imagenet-sample/")))}
+
+
 def imagenet_sample(classifier: Classifier, progress: bool = False) -> LabelledImages:
     """Load one photo of each ImageNet class (of those that can be had), at the classifier's size."""
-    order = {name: i for i, name in enumerate(sorted(n for n in registry() if n.startswith("imagenet-sample/")))}
-    names = available("imagenet-sample/")
+    order, names = sample_labels(), available("imagenet-sample/")
     labels = torch.tensor([order[name] for name in names], dtype=torch.long)
     pixels = _load(names, classifier, progress, "of the ImageNet sample")
     return LabelledImages(pixels, labels, classifier.classes, tuple(names))
@@ -105,7 +109,7 @@ def elsewhere(
 
 def sample_photo(word: str) -> str:
     """Find the one ImageNet sample photo whose name holds `word`, such as a WordNet id; else raise `KeyError`."""
-    found = [name for name in registry() if name.startswith("imagenet-sample/") and word in name]
+    found = [name for name in sample_labels() if word in name]
     if len(found) != 1:
         raise KeyError(f"{word!r} fits {len(found)} sample photos: expected one, such as 'n04335435'")
     return found[0]
@@ -116,9 +120,8 @@ def validation_folder(
 ) -> LabelledImages:
     """Use a folder of validation images, one subfolder a class in class order (ImageNet or Places); read lazily.
 
-    The order is that of the subfolders' names; names that are all numbers count as numbers.
-
-    Raises `FileNotFoundError` when it is none and `ValueError` when it has not as many subfolders as there are classes.
+    The order is that of the subfolders' names; names that are all numbers count as numbers. Raises `FileNotFoundError`
+    when it is none and `ValueError` when it has not as many subfolders as there are classes.
     """
     root = Path(folder)
     if not root.is_dir():
@@ -128,14 +131,11 @@ def validation_folder(
         groups.sort(key=lambda path: int(path.name))
     if len(groups) != len(classifier.classes):
         raise ValueError(f"{str(root)!r} has {len(groups)} subfolders: expected {len(classifier.classes)}, one a class")
-    pairs = [(p, label) for label, g in enumerate(groups) for p in _image_files(g)[:per_class]]
+    files = [sorted(path for path in group.iterdir() if path.suffix.lower() in IMG_EXTENSIONS) for group in groups]
+    pairs = [(path, label) for label, paths in enumerate(files) for path in paths[:per_class]]
     images = LazyImages([path for path, _ in pairs], classifier.size, classifier.resize_to)
     labels = torch.tensor([label for _, label in pairs], dtype=torch.long)
     return LabelledImages(images, labels, classifier.classes, tuple(str(path.relative_to(root)) for path, _ in pairs))
-
-
-def _image_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMG_EXTENSIONS)
 
 
 MSRC = tuple(
@@ -158,10 +158,9 @@ def msrc(
 ) -> tuple[LabelledImages, dict[str, Tensor]]:
     """Load the MSRC v2 photos that can be had, with their hand-made masks, prepared as `load_image` prepares them.
 
-    The photos have no ImageNet labels: the label is the *classifier's own prediction* on the clean photo, and with
-    `at_least` only photos are kept where its probability is at least that. So no clean photo counts as an error, and
-    what is measured is whether a change of the photo changes the reading. Gives the images and, for each concept seen
-    in one of them, masks `(N, H, W)` of 0 and 1.
+    The label is the *classifier's own prediction* on the clean photo, and with `at_least` only photos are kept where
+    its probability is at least that: what is measured is whether a change of the photo changes the reading. Gives the
+    images and, for each concept seen in one of them, masks `(N, H, W)` of 0 and 1.
     """
     names = available("msrc-v2/Images/")
     pixels, maps = [], []
@@ -178,7 +177,7 @@ def msrc(
 
 
 def _msrc_classes(path: Path) -> np.ndarray:
-    """The class number (1 … 23) of each pixel, 0 where nobody said; regions above the last label are such."""
+    """Read the class number (1 … 23) of each pixel, 0 where nobody said, as in regions above the last label."""
     truth = loadmat(path)
     table = np.zeros(256, np.uint8)
     table[1 : truth["newlabels"].size + 1] = truth["newlabels"].ravel()

@@ -49,7 +49,7 @@ def probing_story(
     progress: bool = False,
     models: Sequence[str] = (),
 ) -> Story:
-    """Notebook 04's story: classifiers by name, concepts with materials, how to probe them, and everyday images.
+    """Give notebook 04's story: classifiers by name, concepts with materials, how to probe them, everyday images.
 
     The rules of the first classifier are looked for. `groups` of the concepts may stand in for each other; `settings`
     are of `probe`. Everyday are a reference, budget and clean images of the first classifier, and its layers, as
@@ -109,7 +109,7 @@ def repainted(
 
 
 def _readings(classifier: Classifier, data: LabelledImages) -> tuple[list[str], list[float]]:
-    """What each image is read as, and the probability of its label."""
+    """Say what each image is read as, and the probability of its label."""
     chances = predict(classifier, data).softmax(dim=1)
     return [classifier.classes[i] for i in chances.argmax(dim=1)], chances.gather(1, data.labels[:, None])[
         :, 0
@@ -121,7 +121,7 @@ def _first_seed(split: str) -> int:
 
 
 def _in_miniworld(split: str, per_class: int, progress: bool) -> Story:
-    """As many scenes of each class; the classes come in turn, so that the first scenes are of all classes."""
+    """Paint as many scenes of each class; the classes come in turn, so that the first scenes are of all classes."""
     classifiers = {name: load_classifier(name) for name in ("mini_vgg", "mini_resnet", "mini_vgg_balanced")}
     painted = partial(scenes, workers=2, progress=progress)
     count, reference = per_class * len(CLASSES), SPLITS["reference"].start
@@ -137,7 +137,7 @@ def _in_miniworld(split: str, per_class: int, progress: bool) -> Story:
 
 
 def _everyday(tier: str, classifier: Classifier, clean: LabelledImages, reference: torch.Tensor) -> dict[str, Any]:
-    """What all scenarios of a classifier share; half of the `clean` images are the budget."""
+    """Give what all scenarios of a classifier share; half of the `clean` images are the budget."""
     sets = {name: clean.subset(range(first, len(clean), 2)) for first, name in enumerate(("budget", "clean"))}
     names = candidate_layers(classifier)
     later = names[len(names) // 2 :]
@@ -149,7 +149,7 @@ def _everyday(tier: str, classifier: Classifier, clean: LabelledImages, referenc
 
 
 def _on_photos(tier: str, names: Sequence[str], progress: bool) -> Story:
-    """All photos at the size of the largest classifier; those that show most of a background give the materials."""
+    """Load all photos at the largest classifier's size; those that show most of a background give the materials."""
     classifiers = {name: load_classifier(name) for name in names}
     first, largest = classifiers[names[0]], max(classifiers.values(), key=lambda c: c.size)
     data, masks = photos.msrc(largest, progress=progress)
@@ -171,7 +171,7 @@ def _on_photos(tier: str, names: Sequence[str], progress: bool) -> Story:
 
 
 def imagenet_objects() -> dict[str, list[int]]:
-    """By concept of MSRC v2, the numbers of the ImageNet classes whose object it is."""
+    """Number, by concept of MSRC v2, the ImageNet classes whose object it is."""
     found = {}
     for line in shipped("msrc_objects.txt").read_text().splitlines():
         concept, *spans = line.split()
@@ -181,12 +181,12 @@ def imagenet_objects() -> dict[str, list[int]]:
 
 
 def is_imagenet(classifier: Classifier) -> bool:
-    """Whether a classifier's classes are ImageNet's."""
+    """Say whether a classifier's classes are ImageNet's."""
     return tuple(classifier.classes) == imagenet_classes()
 
 
 def _labelled(classifier: Classifier, progress: bool) -> LabelledImages:
-    """Everyday photos with their labels: the ImageNet sample, or two a class of the user's own folder."""
+    """Load everyday photos with their labels: the ImageNet sample, or two a class of the user's own folder."""
     if is_imagenet(classifier):
         return photos.imagenet_sample(classifier, progress)
     folder = os.environ.get("EDITTOOLS_IMAGENET")

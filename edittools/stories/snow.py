@@ -1,4 +1,4 @@
-"""Notebook 01's story, vehicles on snow (section 3.1 of the paper): an exemplar maps snow to road."""
+"""The story of notebooks 01 and 05, vehicles on snow (section 3.1 of the paper): an exemplar maps snow to road."""
 
 import os
 from collections.abc import Callable
@@ -64,7 +64,7 @@ _SHORTLISTS = {  # layers in which some edit corrected at least 3 net of the 11 
 def snow_scenario(
     tier: str | None = None, model: str | None = None, progress: bool = False, share: float = 1.0
 ) -> Scenario:
-    """Notebook 01's story, vehicles on snow (section 3.1): an exemplar maps snow to road.
+    """Make notebook 01's story, vehicles on snow (section 3.1): an exemplar maps snow to road.
 
     `tier` is that of `EDITTOOLS_TIER` by default; `model` names another classifier of the zoo than the tier's first.
     Of MiniWorld's scenes that choose or report ("validation", "test", "own", "clean") only a `share` is painted. Raises
@@ -129,9 +129,9 @@ def _snow_on_photos(name: str, tier: str, progress: bool) -> Scenario:
 
 
 def everyday_photos(classifier: Classifier, progress: bool = False) -> dict[str, LabelledImages]:
-    """The ImageNet sample without the exemplars: "budget" and "clean", and of what lives on snow "keep" and the rest.
+    """Part the ImageNet sample, without exemplars: "budget", "clean", and of what lives on snow "keep", "keep_report".
 
-    Every second photo of each kind is of the other set; the rest is "keep_report".
+    Every second photo of each kind is of the other set.
     """
     sample = photos.imagenet_sample(classifier, progress)
     ours = [i for i, path in enumerate(sample.names) if not any(w in path for w in SNOW_EXEMPLARS.values())]
@@ -153,5 +153,24 @@ def _photo_exemplar(wnid: str, classifier: Classifier, change: Callable[[Tensor,
     if path is None:
         raise FileNotFoundError(f"no road mask of {name!r}: expected {wnid}_<name>_road.png in {str(DATA / 'masks')!r}")
     mask = photos.load_mask_for(image, path)
-    names = sorted(known for known in photos.registry() if known.startswith("imagenet-sample/"))
-    return Exemplar(image, change(image, mask), mask, names.index(name))
+    return Exemplar(image, change(image, mask), mask, photos.sample_labels()[name])
+
+
+def desk_story(tier: str | None = None, progress: bool = False) -> tuple[Classifier, dict[str, LabelledImages]]:
+    """Give notebook 05's story: a classifier and pictures for the desk, vehicles on snow.
+
+    The sets are `images`, of which some are misread, `everyday` ones, ones to `keep`, and `test` for later. The tier
+    `paper` takes those of `lite`.
+    """
+    if current_tier(tier) != "mini":
+        classifier = load_classifier("efficientnet_lite0")
+        images, test = photos.snow_photos(classifier, progress).split(0.5, seed=0)
+        others = everyday_photos(classifier, progress)
+        return classifier, {"images": images, "everyday": others["budget"], "keep": others["keep"], "test": test}
+    paint, validation, test = partial(scenes, progress=progress), SPLITS["validation"].start, SPLITS["test"].start
+    return load_classifier("mini_vgg"), {
+        "images": paint(48, validation + 100_000, label=in_turn(VEHICLES, 48), ground="snow"),
+        "everyday": paint(240, "validation"),
+        "keep": paint(60, validation + 50_000, label=in_turn(POLAR, 60)),
+        "test": paint(120, test + 100_000, label=in_turn(VEHICLES, 120), ground="snow"),
+    }

@@ -23,7 +23,6 @@ from edittools.baselines import RIVALS, SCOPES
 from edittools.choosing.choice import BUDGET, Choice
 from edittools.choosing.protocol import Plan, Protocol
 from edittools.choosing.trials import grid, later_layers
-from edittools.choosing.trials import sweep as sweep_trials
 from edittools.classifiers import Classifier
 from edittools.edits import Edit
 from edittools.graph import identity
@@ -46,10 +45,10 @@ Images = tuple[LabelledImages, dict[str, Tensor], dict[str, Any]]
 Source = tuple[Any, ...]
 Case = dict[str, Any]
 
-LEAST_AREA, MOST_IMAGES, LEAST_ERRORS, EXEMPLARS = 0.05, 120, 3, 3
+LEAST_AREA, MOST_IMAGES, LEAST_ERRORS, EXEMPLARS = 0.05, 80, 3, 3
 """A concept covers so much of an image; of more images some are drawn; fewer errors are not worth correcting."""
 
-BUDGETS, STRENGTHS, RANKS = (BUDGET, 1.0, 100.0), (0.25, 0.5, 1.0), (1, 3, 10)
+BUDGETS, STRENGTHS, RANKS = (BUDGET, 1.0, 100.0), (0.25, 0.5, 1.0), (1, 3)
 EDITING = {
     "editing": grid(rank=RANKS, objective=("l1",), steps=(40,)),
     "editing -mask": grid(rank=RANKS, objective=("l1",), masked=(False,), steps=(40,)),
@@ -90,7 +89,7 @@ def synthetic_story(tier: str, model: str, small: bool) -> Story:
     data, masks, everyday = {"mini": _scenes, "lite": _photos, "paper": _folder}[tier](classifier, wanted, small)
     styles = ("graffiti", "snow") if small else STYLES
     concepts = Concepts(data, masks, style_textures(styles, range(VARIANTS), classifier.size))
-    return classifier, concepts, everyday | {"layers": tuple(later_layers(classifier, 4)), "tier": tier}
+    return classifier, concepts, everyday | {"layers": tuple(later_layers(classifier, 3)), "tier": tier}
 
 
 def _scenes(classifier: Classifier, wanted: Sequence[str], small: bool) -> Images:
@@ -186,16 +185,17 @@ def case_protocol(source: Source, case: Case) -> Protocol:
     Beside the sets of `scenario_for` there are "same" and "own same": the test images, and those of the exemplars'
     class, in the look of the first exemplar.
     """
-    return _protocol(source, case, _first_protocol(source))
+    return _protocol(story_of(source), case, _first_protocol(source, story_of(source)[0]))
 
 
 @lru_cache(maxsize=1)
-def _first_protocol(source: Source) -> Protocol:
-    return _protocol(source, cases(source)[0])
+def _first_protocol(source: Source, classifier: Classifier) -> Protocol:
+    """Make the protocol of the first case, once for a classifier."""
+    return _protocol(story_of(source), cases(source)[0])
 
 
-def _protocol(source: Source, case: Case, shared: Protocol | None = None) -> Protocol:
-    classifier, concepts, everyday = story_of(source)
+def _protocol(story: Story, case: Case, shared: Protocol | None = None) -> Protocol:
+    classifier, concepts, everyday = story
     some = concepts.subset(case["images"])
     rule = case | {"evidence": [case["images"].index(number) for number in case["evidence"]]}
     scenario, numbers = scenario_for(classifier, some, rule, everyday, EXEMPLARS)
@@ -235,14 +235,14 @@ def _tables(protocol: Protocol) -> dict[str, pd.DataFrame]:
     tried["random direction"] = protocol.random_directions(plain, STRENGTHS, exemplars)
     tried |= {name.replace("_", " "): protocol.rival(name, STRENGTHS, exemplars) for name in TRIED}
     tried["editing, variants"] = protocol.rewriting(plain, STRENGTHS, variants)
-    tables = {name: sweep_trials(trials, protocol.states["validation"]) for name, trials in tried.items()}
+    tables = {name: protocol.sweep(trials) for name, trials in tried.items()}
     for scope, name in zip(SCOPES, FINETUNING, strict=True):
         tables[name] = protocol.interpolated(protocol.choose_finetuning(scope, TUNING, exemplars)).table
     return tables | {f"rank {rank}": tables["editing"].query("rank == @rank") for rank in RANKS}
 
 
 def _settings(choice: Choice) -> dict[str, Any]:
-    """What was chosen, as JSON values; nothing where no trial kept the budget."""
+    """Give what was chosen, as JSON values; nothing where no trial kept the budget."""
     known = {n: choice.settings[n] for n in ("layer", "rank", "rate", "locality", "strength") if n in choice.settings}
     return {"strength": 0.0} | {n: v if isinstance(v, str) else float(v) for n, v in known.items() if v is not None}
 

@@ -71,11 +71,11 @@ def scenario_for(
 
 
 def at_size(data: LabelledImages, classifier: Classifier) -> LabelledImages:
-    """The same images as the classifier takes them."""
+    """Resize images to what the classifier takes."""
     return replace(data, images=resized(data.images, classifier.size))
 
 
 def _exemplars(known: Concepts, rule: Mapping[str, Any], place: int, count: int, size: int) -> list[Exemplar]:
-    """One image of a rule's evidence in several variants of the style, another one first for each place."""
+    """Turn one image of a rule's evidence to several variants of the style, another one first for each place."""
     variants = len(known.styles[rule["style"]])
     return [known.exemplar(rule, (place + v) % variants, place).sized(size) for v in range(count)]

@@ -43,7 +43,7 @@ BY_HAND = "kettle"
 def typographic_scenario(
     tier: str | None = None, model: str | None = None, progress: bool = False, share: float = 1.0
 ) -> Scenario:
-    """Notebook 02's story, the typographic attack (section 3.2): an exemplar maps "iPod" to a blank label.
+    """Make notebook 02's story, the typographic attack (section 3.2): an exemplar maps "iPod" to a blank label.
 
     `validation` and `test` show objects with an "iPod" label, labelled with what they are; `keep` and `keep_report` are
     bare iPods. `more` holds the test scenes `"bare"` and with a `"blank"` label, and with other words (`"orange"`, …);
@@ -102,7 +102,7 @@ def _attack_in_miniworld(name: str, progress: bool, share: float) -> Scenario:
 
 
 def _word_exemplars(classifier: Classifier) -> dict[str, Exemplar]:
-    """A word typed on a picture; a handwritten one and one of the world's own labels, painted over."""
+    """Type a word on a picture; paint over a handwritten one and one of the world's own labels."""
     first, size, exemplars = SPLITS["reference"].start + 830_000, classifier.size, {}
     jar, book = (scene(first + i, label=thing, size=size) for i, thing in enumerate(("jar", "book")))
     rng = np.random.default_rng(first)
@@ -168,7 +168,7 @@ def _household_photos(classifier: Classifier, kind: str, without: str | None = N
 
 
 def _photo_word_exemplars(classifier: Classifier) -> dict[str, Exemplar]:
-    """The paper's two: typed text pasted on a can opener, and its photo of a teapot whose handwriting is covered."""
+    """Make the paper's two: text typed on a can opener, and its photo of a teapot whose handwriting is covered."""
     opener = photos.load_photo(photos.sample_photo("can_opener"), classifier)
     typed = Label(ATTACK, centre=(0.5, 0.62), width=0.5, font="DejaVuSans")
     kettle = photos.load_photo(f"editing-classifiers/typographic/{BY_HAND}_ipod.jpg", classifier)

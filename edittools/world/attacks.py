@@ -30,15 +30,13 @@ CLASSES = (*OBJECTS, *OTHER_WORDS[:2], "toaster", "library", "piano")
 """The names that `load_classifier("mini_clip")` chooses from: all objects, and five things seen as words only."""
 
 
-def attacks(
-    count: int, split: str | int, words: Sequence[str | None], things: Sequence[str] = ATTACKED, workers: int = 1
-) -> dict[str | None, Tensor]:
-    """Paint `things` in turn with a label on them, a set `(N, 3, 96, 96)` for each word; "" is blank, None no label.
+def attacks(count: int, split: str | int, words: Sequence[str | None], workers: int = 1) -> dict[str | None, Tensor]:
+    """Paint `ATTACKED` in turn with a label on them, a set `(N, 3, 96, 96)` for each word; "" is blank, None no label.
 
     The sets show the same scenes; object, font and place of the label are none that training has seen.
     """
     first = (SPLITS[split].start if isinstance(split, str) else split) + 800_000
-    shown = [things[i % len(things)] for i in range(count)]
+    shown = [ATTACKED[i % len(ATTACKED)] for i in range(count)]
     with ProcessPoolExecutor(workers) as pool:
         paint = partial(_attacked, words=tuple(words))
         painted = list(pool.map(paint, range(first, first + count), shown, chunksize=50))

@@ -52,7 +52,7 @@ _TABLE = pd.read_csv(io.StringIO(CONTEXTS), sep=r"\s+", index_col="class")
 
 
 def contexts() -> pd.DataFrame:
-    """The planted statistics: class × (family, share, share on each ground, share with each thing behind), per cent."""
+    """Return what is planted, in per cent: class × (family, share, share on each ground, with each thing behind)."""
     return _TABLE.drop(columns="size")
 
 

@@ -8,7 +8,7 @@ from edittools.world.painter import rgb, value_noise
 
 
 def ground_look(ground: str, t: np.ndarray, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Colour (h, w, 3) of a ground seen in perspective; `t` (h, 1) runs from 0 at the horizon to 1 at the viewer."""
+    """Paint (h, w, 3) a ground seen in perspective; `t` (h, 1) runs from 0 at the horizon to 1 at the viewer."""
     z = 1 / (t + 0.12)
     u, v = (x - 0.5) * z * 4 + rng.uniform(0, 64), z * 6 + rng.uniform(0, 64)
     near = np.clip(3 * t, 0, 1)

@@ -1,6 +1,5 @@
 """MiniWorld: procedural scenes with exact concept masks and planted context rules.
 
-contexts()                      which class stands on which ground, how often: the rules a classifier can learn
 scene(seed)                     one picture with its masks and description
 scene(seed, ground="snow")      the same picture, only the look of the ground differs
 scenes(1000, "test")            a labelled set from a named, disjoint range of seeds
@@ -91,8 +90,7 @@ def draw_layout(rng: np.random.Generator, label: str | None, balanced: bool) -> 
     )
 
 
-def paint_sky(canvas: Canvas, layout: Layout, rng: np.random.Generator) -> None:
-    """A gradient with clouds, or indoors a plain, striped or panelled wall."""
+def _paint_sky(canvas: Canvas, layout: Layout, rng: np.random.Generator) -> None:
     y, x = np.mgrid[0 : canvas.size, 0 : canvas.size].astype(np.float32) / canvas.size
     if layout.indoor:
         base = rgb(rng.choice(["#d9cdb8", "#b9c7c4", "#c9b0a0", "#a8b3c4", "#d6d0c6", "#8f9f8a"]))
@@ -110,8 +108,7 @@ def paint_sky(canvas: Canvas, layout: Layout, rng: np.random.Generator) -> None:
     canvas.things[:] = THINGS.index("sky")
 
 
-def paint_mountain(canvas: Canvas, layout: Layout, rng: np.random.Generator) -> None:
-    """One or two ridges, hazy in the distance."""
+def _paint_mountain(canvas: Canvas, layout: Layout, rng: np.random.Generator) -> None:
     haze = rgb(LIGHTS[layout.light][1])
     for distance in (0.6, 0.35)[: rng.integers(1, 3)]:
         x = np.linspace(-0.05, 1.05, 48)
@@ -122,8 +119,7 @@ def paint_mountain(canvas: Canvas, layout: Layout, rng: np.random.Generator) -> 
         canvas.paint(outline, rock * (1 - distance) + haze * distance, THINGS.index("mountain"), relief=0.9)
 
 
-def paint_building(canvas: Canvas, layout: Layout, rng: np.random.Generator) -> None:
-    """A row of houses with lit and dark windows."""
+def _paint_building(canvas: Canvas, layout: Layout, rng: np.random.Generator) -> None:
     haze, thing = rgb(LIGHTS[layout.light][1]), THINGS.index("building")
     x, end = rng.uniform(-0.1, 0.4), rng.uniform(0.6, 1.1)
     while x < end:
@@ -139,10 +135,9 @@ def paint_building(canvas: Canvas, layout: Layout, rng: np.random.Generator) -> 
         x += width + rng.uniform(-0.01, 0.06)
 
 
-def crown(
+def _crown(
     canvas: Canvas, x: float, y: float, radius: float, colour: np.ndarray, rng: np.random.Generator, thing: int
 ) -> None:
-    """A bunch of leaves: a few overlapping lumps, lit from above."""
     angle = np.arange(0, 2 * np.pi, 0.4)
     for lump in range(5):
         centre = np.array([x, y]) + radius * (rng.normal(0, 0.32, 2) - (0, 0.12 * lump))
@@ -151,8 +146,7 @@ def crown(
         canvas.paint(outline, colour * (0.75 + 0.09 * lump), thing, relief=0.6, grain=0.09)
 
 
-def paint_tree(canvas: Canvas, layout: Layout, rng: np.random.Generator) -> None:
-    """Round or pointed trees along the horizon."""
+def _paint_tree(canvas: Canvas, layout: Layout, rng: np.random.Generator) -> None:
     thing, haze = THINGS.index("tree"), rgb(LIGHTS[layout.light][1])
     pointed, leaf = rng.random() < 0.35, rgb(rng.choice(["#3f6b2f", "#2f5a3a", "#5a7a2f", "#6b6a2a", "#4a6f4a"]))
     for x in rng.uniform(0, 1, rng.integers(2, 6)):
@@ -166,11 +160,10 @@ def paint_tree(canvas: Canvas, layout: Layout, rng: np.random.Generator) -> None
                 tier = np.array([(0, tip), (0.45 + 0.18 * level, foot), (-0.45 - 0.18 * level, foot)])
                 canvas.paint(tier * size + (x, base), colour * 0.8, thing, relief=0.6, grain=0.08)
         else:
-            crown(canvas, x, base - 1.9 * size, size, colour, rng, thing)
+            _crown(canvas, x, base - 1.9 * size, size, colour, rng, thing)
 
 
-def paint_ground(canvas: Canvas, layout: Layout, ground: str, rng: np.random.Generator) -> None:
-    """Fill everything below the horizon; hazy far away."""
+def _paint_ground(canvas: Canvas, layout: Layout, ground: str, rng: np.random.Generator) -> None:
     first = int(np.floor(layout.horizon * canvas.size))
     rows = (np.arange(first, canvas.size, dtype=np.float32) + 0.5) / canvas.size
     t = np.clip((rows - layout.horizon) / (1 - layout.horizon), 0, 1)[:, None]
@@ -183,8 +176,8 @@ def paint_ground(canvas: Canvas, layout: Layout, ground: str, rng: np.random.Gen
     canvas.blend((slice(first, canvas.size), slice(0, canvas.size)), alpha, look, THINGS.index(ground))
 
 
-def paint_object(canvas: Canvas, layout: Layout, rng: np.random.Generator) -> tuple[Pen, LabelPlace | None]:
-    """The main object with the shadow it throws; returns its pen and where a label fits."""
+def _paint_object(canvas: Canvas, layout: Layout, rng: np.random.Generator) -> tuple[Pen, LabelPlace | None]:
+    """Paint the main object with the shadow it throws; returns its pen and where a label fits."""
     direction = -1 if layout.flip else 1
     stretch, shear, tilt = direction * rng.uniform(0.82, 1.12), rng.normal(0, 0.05), rng.normal(0, 0.035)
     pen = Pen(canvas, rng, THINGS.index("object"), layout.base, pose(layout.scale, stretch, shear, tilt))
@@ -195,14 +188,13 @@ def paint_object(canvas: Canvas, layout: Layout, rng: np.random.Generator) -> tu
     return pen, SKETCHES[layout.label](pen)
 
 
-def paint_in_front(canvas: Canvas, layout: Layout, rng: np.random.Generator) -> None:
-    """Something that covers part of the object: a bush, a post or a rock."""
+def _paint_in_front(canvas: Canvas, layout: Layout, rng: np.random.Generator) -> None:
     thing = THINGS.index(layout.in_front)
     x = layout.base[0] + layout.scale * rng.choice((-1, 1)) * rng.uniform(0.35, 0.95)
     y, size = layout.base[1] + rng.uniform(0.02, 0.08), layout.scale * rng.uniform(0.35, 0.7)
     if layout.in_front == "bush":
         leaf = rgb(rng.choice(["#4a7a35", "#3a5f3a", "#7a8a3a", "#8a6a3a"]))
-        crown(canvas, x, y - 0.7 * size, size, leaf, rng, thing)
+        _crown(canvas, x, y - 0.7 * size, size, leaf, rng, thing)
     elif layout.in_front == "post":
         wood = rgb(rng.choice(["#7a5a3a", "#8a8d90", "#4a3a2f"]))
         canvas.paint(np.array([(-0.11, 0), (-0.1, -3.4), (0.1, -3.4), (0.11, 0)]) * size + (x, y), wood, thing)
@@ -217,8 +209,8 @@ FONTS = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSerif", "DejaVuSerif-Bold", "De
 FONTS += ("DejaVuSans-Oblique", "STIXGeneralBol", "STIXGeneralItalic")
 
 
-def paint_label(canvas: Canvas, pen: Pen, anchor: LabelPlace, text: str, rng: np.random.Generator) -> None:
-    """A sheet of paper stuck on the object, or a band printed on it, with `text` typed on it ("" leaves it blank)."""
+def _paint_label(canvas: Canvas, pen: Pen, anchor: LabelPlace, text: str, rng: np.random.Generator) -> None:
+    """Stick a sheet of paper on the object, or print a band on it, with `text` typed on it ("" leaves it blank)."""
     x, y, width = anchor
     angle, height, paper = rng.normal(0, 0.16), rng.uniform(0.36, 0.5), rng.random() < 0.7
     font = font_named(str(rng.choice(FONTS)))
@@ -246,8 +238,7 @@ def paint_label(canvas: Canvas, pen: Pen, anchor: LabelPlace, text: str, rng: np
     canvas.blend(everything, alpha, np.broadcast_to(ink, canvas.image.shape), THINGS.index("text"))
 
 
-def finish(canvas: Canvas, layout: Layout, rng: np.random.Generator) -> torch.Tensor:
-    """Light, tint, vignette and sensor noise; returns the picture (3, size, size) in [0, 1]."""
+def _finish(canvas: Canvas, layout: Layout, rng: np.random.Generator) -> torch.Tensor:
     y, x = np.mgrid[-1 : 1 : canvas.size * 1j, -1 : 1 : canvas.size * 1j].astype(np.float32)
     _, _, tint, brightness = LIGHTS["noon" if layout.indoor else layout.light]
     falloff = 1 - rng.uniform(0, 0.12) * (x**2 + y**2) + rng.normal(0, 0.05) * x
@@ -264,17 +255,17 @@ def paint_scene(
     layout, last = draw_layout(stream(0), label, balanced), stream(7)
     ground = ground or layout.ground
     canvas = Canvas(size, last, light=(float(last.uniform(-0.6, 0.6)), 1.0))
-    paint_sky(canvas, layout, stream(1))
+    _paint_sky(canvas, layout, stream(1))
     behind = stream(2) if layout.behind else None
     for name in layout.behind:
-        {"mountain": paint_mountain, "building": paint_building, "tree": paint_tree}[name](canvas, layout, behind)
-    paint_ground(canvas, layout, ground, stream(3))
-    pen, anchor = paint_object(canvas, layout, stream(4))
+        {"mountain": _paint_mountain, "building": _paint_building, "tree": _paint_tree}[name](canvas, layout, behind)
+    _paint_ground(canvas, layout, ground, stream(3))
+    pen, anchor = _paint_object(canvas, layout, stream(4))
     if text is not None:
-        paint_label(canvas, pen, anchor or (0, 0.4, 0.7), text, stream(6))
+        _paint_label(canvas, pen, anchor or (0, 0.4, 0.7), text, stream(6))
     if layout.in_front:
-        paint_in_front(canvas, layout, stream(5))
-    return finish(canvas, layout, last), canvas, layout, ground
+        _paint_in_front(canvas, layout, stream(5))
+    return _finish(canvas, layout, last), canvas, layout, ground
 
 
 def _check(label: str | None, ground: str | None, seed: int, size: int) -> None:
@@ -319,11 +310,10 @@ class Scenes(LabelledImages):
     grounds: torch.Tensor = field(default=None, repr=False)
 
     def mask(self, concept: str) -> torch.Tensor:
-        """Masks `(N, H, W)` of 0 and 1 of a concept, all zero where it is not seen; KeyError if unknown."""
+        """Return masks `(N, H, W)` of 0 and 1 of a concept, zero where it is not seen; `KeyError` if unknown."""
         if concept not in THINGS:
             raise KeyError(f"no concept {concept!r}: expected one of {', '.join(THINGS)}")
-        wanted = ("object", "text") if concept == "object" else (concept,)
-        return sum((self.things == THINGS.index(name)).float() for name in wanted)
+        return (self.things == THINGS.index(concept)).float()
 
     def subset(self, indices: torch.Tensor | Sequence[int]) -> "Scenes":
         """Keep the scenes at `indices` (integers, or one boolean each), in that order."""
@@ -332,12 +322,10 @@ class Scenes(LabelledImages):
         return replace(kept, things=self.things[chosen], grounds=self.grounds[chosen])
 
 
-def _paint_many(
-    jobs: Sequence[tuple[int, str | None]], ground: str | None, balanced: bool, size: int, text: str | None
-) -> list:
+def _paint_many(jobs: Sequence[tuple[int, str | None]], ground: str | None, balanced: bool, size: int) -> list:
     painted = []
     for seed, label in jobs:
-        image, canvas, layout, stood_on = paint_scene(seed, label, ground, balanced, size, text)
+        image, canvas, layout, stood_on = paint_scene(seed, label, ground, balanced, size, text=None)
         pixels = (image.numpy() * 255).round().astype(np.uint8)
         painted.append((pixels, canvas.things, layout.label, GROUNDS.index(stood_on)))
     return painted
@@ -350,7 +338,6 @@ def scenes(
     ground: str | None = None,
     balanced: bool = False,
     size: int = 64,
-    text: str | None = None,
     workers: int = 1,
     progress: bool = False,
 ) -> Scenes:
@@ -371,7 +358,7 @@ def scenes(
         _check(name, ground, first, size)
     jobs = list(zip(range(first, first + count), labels, strict=True))
     chunks = [jobs[start : start + 64] for start in range(0, count, 64)]
-    paint = partial(_paint_many, ground=ground, balanced=balanced, size=size, text=text)
+    paint = partial(_paint_many, ground=ground, balanced=balanced, size=size)
     with ProcessPoolExecutor(workers) if workers > 1 else nullcontext() as pool:
         done = (pool.map if pool else map)(paint, chunks)
         painted = list(chain.from_iterable(tqdm(done, "scenes", len(chunks), disable=not progress)))

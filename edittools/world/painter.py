@@ -36,7 +36,7 @@ def _shares(grey: Image.Image) -> np.ndarray:
 
 
 def value_noise(u: np.ndarray, v: np.ndarray, rng: np.random.Generator, octaves: int = 1) -> np.ndarray:
-    """Smooth random field in [0, 1] at the coordinates (u, v), one grain per unit, each octave twice as fine."""
+    """Make a smooth random field in [0, 1] at the coordinates (u, v), one grain per unit, each octave twice as fine."""
     total, weight = np.zeros(np.broadcast_shapes(u.shape, v.shape), np.float32), 0.0
     for octave in range(octaves):
         lattice = _lattice(rng)
@@ -65,7 +65,7 @@ def _lattice(rng: np.random.Generator) -> np.ndarray:
 
 @cache
 def font_named(name: str) -> ImageFont.FreeTypeFont:
-    """A font that comes with matplotlib, 48 pixels an em; `KeyError` for another name."""
+    """Return a font that comes with matplotlib, 48 pixels an em; `KeyError` for another name."""
     path = Path(matplotlib.get_data_path(), "fonts", "ttf", f"{name}.ttf")
     if not path.exists():
         raise KeyError(f"no font {name!r}: expected one that comes with matplotlib, such as DejaVuSansMono")
@@ -134,7 +134,7 @@ class Canvas:
 
 
 def pose(scale: float, stretch: float = 1.0, shear: float = 0.0, tilt: float = 0.0) -> np.ndarray:
-    """The matrix `(2, 2)` from a thing's own coordinates, y up, to the unit square, y down; `tilt` is in radians."""
+    """Map a thing's own coordinates, y up, to the unit square, y down: a matrix `(2, 2)`; `tilt` is in radians."""
     cos, sin = np.cos(tilt), np.sin(tilt)
     return scale * np.array([[cos, sin], [sin, -cos]]) @ np.array([[stretch, shear], [0, 1]])
 

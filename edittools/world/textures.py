@@ -30,11 +30,11 @@ class _Brush:
         self.x, self.y = x + self.rng.uniform(0, 64), y + self.rng.uniform(0, 64)
 
     def noise(self, across: float = 1.0, down: float | None = None, octaves: int = 3) -> Field:
-        """Noise in [-0.5, 0.5] with so many grains per unit across and down."""
+        """Make noise in [-0.5, 0.5] with so many grains per unit across and down."""
         return value_noise(self.x * across, self.y * (across if down is None else down), self.rng, octaves) - 0.5
 
     def speckle(self) -> Field:
-        """Independent noise for each pixel, smoothed to the same grain at any size."""
+        """Make independent noise for each pixel, smoothed to the same grain at any size."""
         noise = self.rng.standard_normal((self.size, self.size))
         return gaussian_filter(noise, self.size / 500) * max(1, self.size / 160)
 
@@ -44,7 +44,7 @@ class _Brush:
         return first * (1 - share) + second * share
 
     def cells(self, density: float) -> tuple[Field, Field, Field]:
-        """Scattered cells: distance to the nearest seed and to the next, in grains, and a random number per cell."""
+        """Scatter cells: distance to the nearest seed and to the next, in grains, and a random number per cell."""
         count = max(int(density * (np.ptp(self.x) + 2) * (np.ptp(self.y) + 2)), 3)
         points = np.stack(
             [side.min() - 1 + self.rng.random(count) * (np.ptp(side) + 2) for side in (self.x, self.y)], 1
@@ -54,7 +54,7 @@ class _Brush:
         return nearest, second, self.rng.random(count)[index[:, 0]].reshape(self.size, self.size)
 
     def lit(self, height: Field, strength: float) -> np.ndarray:
-        """Light from the upper left on a relief: a factor (H, W, 1) around 1."""
+        """Light a relief from the upper left: a factor (H, W, 1) around 1."""
         down, right = np.gradient(height * self.size / 64)
         return np.clip(1 + strength * (down + right), 0.3, 1.8)[..., None]
 

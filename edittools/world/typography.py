@@ -35,7 +35,7 @@ class Label:
 
     `centre` (x, y) and `width` are shares of the image's width and height, `height` a share of the label's width,
     `angle` is in degrees, counter-clockwise. `font` is the name of a font file of matplotlib. `hand` from 1 on writes
-    by hand, each number another hand; 0 is typed. `paper` None writes on the image itself.
+    by hand, each number another hand; 0 is typed.
     """
 
     text: str
@@ -46,7 +46,7 @@ class Label:
     font: str = "DejaVuSans-BoldOblique"
     hand: int = 0
     ink: str = "#15151a"
-    paper: str | None = "#fbfaf5"
+    paper: str = "#fbfaf5"
 
 
 def random_label(text: str, rng: np.random.Generator, handwritten: float = 0.3, width: tuple = (0.3, 0.6)) -> Label:
@@ -66,27 +66,27 @@ def random_label(text: str, rng: np.random.Generator, handwritten: float = 0.3, 
     )
 
 
-def typed(text: str, font: str = FONTS[0]) -> np.ndarray:
-    """The ink `(h, w)` in [0, 1] of a word in a font, cut to its edges, 48 pixels an em."""
+def typed(text: str, font: str) -> np.ndarray:
+    """Draw the ink `(h, w)` in [0, 1] of a word in a font, cut to its edges, 48 pixels an em."""
     left, top, right, bottom = font_named(font).getbbox(text)
     picture = Image.new("L", (max(right - left, 1), max(bottom - top, 1)))
     ImageDraw.Draw(picture).text((-left, -top), text, fill=255, font=font_named(font))
     return np.asarray(picture, np.float32) / 255
 
 
-def handwritten(text: str, hand: int, font: str = "DejaVuSans") -> np.ndarray:
-    """The ink `(h, w)` in [0, 1] of a word as a pen would draw it: the middle lines of the letters of a font.
+def handwritten(text: str, hand: int) -> np.ndarray:
+    """Draw the ink `(h, w)` in [0, 1] of a word as a pen would draw it: the middle lines of the letters of a font.
 
     `hand` seeds slant, size, drift of the line and thickness of the pen; each letter differs a little from the last.
     """
-    rng = np.random.default_rng((hand, len(text)))
+    rng, font = np.random.default_rng((hand, len(text))), font_named("DejaVuSans")
     slant, tall, drift = rng.normal(0, 0.18), rng.uniform(0.85, 1.2), rng.normal(0, 0.04)
     squeeze, pen = rng.uniform(0.75, 1.1), int(rng.choice((5, 7, 9)))
     page, x = Image.new("L", (44 * len(text) + 60, 120)), 24.0
     for letter in text:
-        advance = font_named(font).getlength(letter) * squeeze
+        advance = font.getlength(letter) * squeeze
         glyph = Image.new("L", page.size)
-        ImageDraw.Draw(glyph).text((0, 0), letter, fill=255, font=font_named(font))
+        ImageDraw.Draw(glyph).text((0, 0), letter, fill=255, font=font)
         lines = Image.fromarray((skeletonize(np.asarray(glyph) > 96) * 255).astype(np.uint8))
         lean, size = slant + rng.normal(0, 0.06), tall * rng.normal(1, 0.05)
         y = 30 + drift * x + rng.normal(0, 1.5)
@@ -108,12 +108,11 @@ def stick(image: Tensor, label: Label) -> tuple[Tensor, Tensor, Tensor]:
     tall = label.width * label.height * width  # pixels
     sheet = _placed(np.ones((8, 8), np.float32), label, label.width * width, tall, (height, width))
     pixels = image.numpy().transpose(1, 2, 0)
-    if label.paper is not None:
-        lower = replace(label, centre=(label.centre[0] + 0.008, label.centre[1] + 0.012))
-        shadow = _placed(np.ones((8, 8), np.float32), lower, label.width * width, tall, (height, width))
-        pixels = pixels * (1 - 0.3 * shadow[..., None])
-        light = np.clip(pixels.mean(), 0.35, 0.5) / 0.5 * 0.25 + 0.72  # paper is as bright as its surroundings allow
-        pixels = pixels + sheet[..., None] * (rgb(label.paper) * light - pixels)
+    lower = replace(label, centre=(label.centre[0] + 0.008, label.centre[1] + 0.012))
+    shadow = _placed(np.ones((8, 8), np.float32), lower, label.width * width, tall, (height, width))
+    pixels = pixels * (1 - 0.3 * shadow[..., None])
+    light = np.clip(pixels.mean(), 0.35, 0.5) / 0.5 * 0.25 + 0.72  # paper is as bright as its surroundings allow
+    pixels = pixels + sheet[..., None] * (rgb(label.paper) * light - pixels)
     ink = np.zeros((height, width), np.float32)
     if label.text.strip():
         word = handwritten(label.text, label.hand) if label.hand else typed(label.text, label.font)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def _data_folder() -> Path:
-    """Where the files lie that travel with the package: inside it once installed, beside it in a checkout."""
+    """Find the files that travel with the package: inside it once installed, beside it in a checkout."""
     package = Path(str(importlib.resources.files("edittools")))
     return package / "data" if (package / "data").is_dir() else package.parent / "data"
 
@@ -14,7 +14,7 @@ DATA = _data_folder()
 
 
 def shipped(name: str) -> Path:
-    """The path of a file below `DATA`; raise `FileNotFoundError` that quotes it when it is not there."""
+    """Return the path of a file below `DATA`; raise `FileNotFoundError` that quotes it when it is not there."""
     path = DATA / name
     if not path.is_file():
         raise FileNotFoundError(f"{str(path)!r} is missing: expected a file of edittools; install it again, or whole")

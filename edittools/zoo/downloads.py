@@ -16,13 +16,13 @@ from edittools.zoo.data import shipped
 
 @cache
 def registry() -> dict[str, tuple[str, str]]:
-    """All known files: path in the cache -> (SHA-256, address). Names may hold spaces and apostrophes."""
+    """List all known files: path in the cache -> (SHA-256, address). Names may hold spaces and apostrophes."""
     lines = shipped("registry.txt").read_text().splitlines()
     return {name: (digest, url) for name, digest, url in (line.rsplit(" ", 2) for line in lines)}
 
 
 def offline_folder() -> Path | None:
-    """The folder named by `EDITTOOLS_PHOTOS`, or None; raise `FileNotFoundError` when it does not exist."""
+    """Return the folder named by `EDITTOOLS_PHOTOS`, or None; raise `FileNotFoundError` when it does not exist."""
     named = os.environ.get("EDITTOOLS_PHOTOS")
     if not named:
         return None
@@ -35,7 +35,7 @@ def offline_folder() -> Path | None:
 
 
 def photo(name: str) -> Path:
-    """The local path of a registered photograph or weight, downloading it once if need be; its hash is checked.
+    """Give the local path of a registered photograph or weight; download it once if need be, and check its hash.
 
     Raises `KeyError` for an unknown name, `FileNotFoundError` when it is neither here nor to be had (the message says
     from where, and the two ways out) and `ValueError` when the file is not the registered one.

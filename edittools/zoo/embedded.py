@@ -55,7 +55,7 @@ class MiniResNet(ResNet):
 
 
 def mini_vit(num_classes: int) -> nn.Module:
-    """timm's VisionTransformer for 64×64 images: 8 × 8 patches, five blocks of width 128, the mean of tokens."""
+    """Build timm's VisionTransformer for 64×64 images: 8 × 8 patches, five blocks of width 128, mean of tokens."""
     from timm.models.vision_transformer import VisionTransformer
 
     shape = {"img_size": SIZE, "patch_size": 8, "embed_dim": 128, "depth": 5, "num_heads": 4, "mlp_ratio": 2}
@@ -87,7 +87,7 @@ def mini_clip() -> nn.Module:
 
 
 def load_mini(name: str) -> Classifier:
-    """A small model trained by this project on MiniWorld (`data/train_mini.py`)."""
+    """Load a small model trained by this project on MiniWorld (`data/train_mini.py`)."""
     path = shipped(f"{name}.safetensors")
     with safe_open(path, "pt") as file:
         classes = json.loads(file.metadata()["classes"])
@@ -97,7 +97,7 @@ def load_mini(name: str) -> Classifier:
 
 
 def load_mini_clip(name: str, class_names: Sequence[str] | None = None, progress: bool = False) -> Classifier:
-    """A small CLIP trained by this project to see and to read (`data/train_mini_clip.py`)."""
+    """Load a small CLIP trained by this project to see and to read (`data/train_mini_clip.py`)."""
     clip, names = mini_clip(), class_names or attacks.CLASSES
     clip.load_state_dict(load_file(shipped(f"{name}.safetensors")))
     return zero_shot_classifier(clip.eval(), ByteTokenizer(clip.context_length), names, TEMPLATES, progress)

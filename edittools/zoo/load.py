@@ -24,7 +24,7 @@ ZOO: dict[str, Callable[..., Classifier]] = {
 
 
 def current_device() -> torch.device:
-    """The device that `EDITTOOLS_DEVICE` names ("cpu" by default); raise `ValueError` for one that is not here."""
+    """Return the device that `EDITTOOLS_DEVICE` names ("cpu" by default); `ValueError` for one that is not here."""
     name = os.environ.get("EDITTOOLS_DEVICE") or "cpu"
     try:
         device = torch.device(name)

@@ -35,7 +35,7 @@ class ByteTokenizer:
         self.length = length
 
     def __call__(self, texts: str | Sequence[str]) -> Tensor:
-        """The tokens of one or several texts."""
+        """Return the tokens of one or several texts."""
         texts = [texts] if isinstance(texts, str) else texts
         tokens = torch.zeros(len(texts), self.length, dtype=torch.long)
         for row, text in zip(tokens, texts, strict=True):
@@ -56,7 +56,7 @@ class ZeroShot(nn.Module):
         self.register_buffer("embeddings", embeddings, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """The logits of normalised images."""
+        """Return the logits of normalised images."""
         return self.scale * F.normalize(self.visual(images), dim=-1) @ self.embeddings.T.to(images)
 
 
@@ -120,7 +120,7 @@ def load_clip(
     class_names: Sequence[str] | None = None,
     progress: bool = False,
 ) -> Classifier:
-    """OpenAI's CLIP RN50 through open_clip, from its hub or a checkpoint file; it was trained with QuickGELU."""
+    """Load OpenAI's CLIP RN50 through open_clip, from its hub or a file; it was trained with QuickGELU."""
     import open_clip
 
     source = os.fspath(weights) if weights else "openai"

@@ -1,0 +1,52 @@
+"""Every method on a story, chosen in the same way: an edit, its controls, fine-tuning and the rivals."""
+
+import time
+from dataclasses import replace
+from itertools import product
+
+from edittools.baselines import RIVALS, SCOPES
+from edittools.choosing.choice import Choice
+from edittools.choosing.protocol import Plan, Protocol
+from edittools.rewriting import rewrite
+
+
+def choose_all(protocol: Protocol, plan: Plan | None = None) -> dict[str, Choice]:
+    """Choose for every method, by name, each in the same way.
+
+    They are an edit that nobody tuned, one from one exemplar and its control along random directions, one from several
+    exemplars and its control, local and global fine-tuning from one exemplar and from several, the first two also
+    interpolated with the classifier (WiSE-FT, PAINT), and the rivals of `baselines`.
+    """
+    plan, singles = plan or Plan(), protocol.story.exemplars
+    several = {f"all {len(singles)}": list(singles.values()), **protocol.story.several}
+    found, interpolated = {"untuned": choose_untuned(protocol)}, {}
+    for suffix, exemplars in {"": singles, "_several": several}.items():
+        tried = (plan.settings, plan.strengths, exemplars, plan.edited)
+        found[f"editing{suffix}"] = protocol.choose(protocol.rewriting(*tried))
+        found[f"random_direction{suffix}"] = protocol.choose(protocol.random_directions(*tried))
+    for scope, (suffix, exemplars) in product(SCOPES, {"": singles, "_several": several}.items()):
+        tuned = protocol.choose_finetuning(scope, plan, exemplars)
+        if not suffix:
+            interpolated[f"interpolated_{scope}"] = _light(protocol.interpolated(tuned))
+        found[f"finetune_{scope}{suffix}"] = _light(tuned)
+    found |= interpolated
+    for name in RIVALS:
+        trials = protocol.rival(name, layers=plan.edited)
+        found |= {name: protocol.choose(trials)} if len(trials) else {}
+    return found
+
+
+def choose_untuned(protocol: Protocol) -> Choice:
+    """Make the edit with the story's default settings, which nobody tuned."""
+    settings, started = dict(protocol.story.default), time.perf_counter()
+    layer, exemplar = settings.pop("layer"), protocol.story.exemplars[settings.pop("exemplar")]
+    edit = rewrite(protocol.story.classifier, protocol.cuts[layer], exemplar, protocol.everyday[layer], **settings)
+    table = protocol.sweep([(dict(protocol.story.default), edit)])
+    budget, kept = (states and states.compare(edit) for states in map(protocol.states.get, ("budget", "keep")))
+    figures = table[["corrected", "broken", "loss"]].iloc[0].to_dict()
+    return Choice(edit, protocol.story.default, figures, budget, kept, 1, time.perf_counter() - started, table)
+
+
+def _light(choice: Choice) -> Choice:
+    """Leave hundreds of fine-tuned weights out of the table."""
+    return replace(choice, table=choice.table.drop(columns=["edit", "losses", "wrong"]))

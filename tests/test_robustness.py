@@ -1,0 +1,64 @@
+"""The benchmark of robustness: corruptions of pictures, and errors on them, which are the edited model's own."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import figures
+import pandas as pd
+import pytest
+import robustness
+import torch
+from robustness import CORRUPTIONS, corrupt
+
+from edittools.baselines import RIVALS
+from edittools.choosing import CachedStates, Scenario
+from edittools.cut import cut_all
+from edittools.images import LabelledImages
+from edittools.metrics import error_rate
+from edittools.moments import SecondMoment
+from edittools.rewriting import rewrite
+
+
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_each_corruption_stays_in_range_and_grows_with_severity(name):
+    x = torch.linspace(0, 1, 32)
+    disc = (((x[:, None] - 0.5) ** 2 + (x - 0.5) ** 2) < 0.1).float() * 0.5 + 0.25
+    smooth = torch.stack([(0.2 + 0.6 * x).expand(32, 32), disc, disc.flip(0)])[None]
+    shifted = [corrupt(smooth, name, strength) for strength in CORRUPTIONS[name]]
+    distances = [float((one - smooth).abs().mean()) for one in shifted]
+    assert distances == sorted(distances) and distances[0] > 0
+    assert all(one.shape == smooth.shape and one.min() >= 0 and one.max() <= 1 for one in shifted)
+
+
+def test_error_rates_are_those_of_the_edited_classifier_on_the_corrupted_images(tiny, photos32, exemplar):
+    data = LabelledImages(photos32, torch.arange(40) % 5, tiny.classes)
+    edit = 3 * rewrite(tiny, "conv1", exemplar, SecondMoment(torch.eye(8).double(), 9), objective="least_squares")
+    protocol = SimpleNamespace(states={"clean": CachedStates(cut_all(tiny, ["conv1", "conv2"]), data)})
+    table = robustness.corrupted_errors(protocol, {"edit": edit}, data)
+    assert table.index.tolist() == [(name, severity) for name in CORRUPTIONS for severity in (1, 3, 5)]
+    for name, strengths in CORRUPTIONS.items():
+        shifted = replace(data, images=corrupt(photos32, name, strengths[1]))
+        assert table.loc[(name, 3), "before"] == pytest.approx(error_rate(tiny, shifted))
+        with edit.applied(tiny):
+            assert table.loc[(name, 3), "edit"] == pytest.approx(error_rate(tiny, shifted))
+
+
+def test_the_benchmark_runs_on_any_scenario(tiny, photos32, exemplar, monkeypatch, tmp_path):
+    monkeypatch.setenv("EDITTOOLS_CACHE", str(tmp_path))
+    data = LabelledImages(photos32, torch.arange(40) % 5, tiny.classes)
+    turned = {"validation": (2,), "budget": (3,), "test": (), "clean": (2, 3)}
+    sets = {name: replace(data, images=photos32.flip(axes) if axes else photos32) for name, axes in turned.items()}
+    story = Scenario(tiny, {"one": exemplar}, reference=1 - photos32, **sets, layers=("conv1", "conv2"))
+    curves, whole, chosen = robustness.measure(story, images=20)
+    names = ["edit", "random direction", "local fine-tuning", "global fine-tuning"]
+    names += [name.replace("_", " ") for name in RIVALS]
+    assert list(chosen) == names == curves.method.unique().tolist() and all("trials" in c for c in chosen.values())
+    assert len(whole) == 3 * len(CORRUPTIONS) and whole.before.between(0, 1).all()
+    unedited = curves[curves.strength == 0]
+    assert unedited.accuracy.nunique() == unedited["corrupted accuracy"].nunique() == 1
+    assert unedited["corrupted accuracy"].iloc[0] == pytest.approx(1 - whole.before.mean())
+    few = pd.concat([curves[curves.method == name] for name in names[:2]])
+    for table in (few, curves):
+        drawn = figures.robustness_curves(table).axes
+        assert [axis.get_title() for axis in drawn] == table.method.unique().tolist()
+        assert all(len(axis.lines) == 3 for axis in drawn)
