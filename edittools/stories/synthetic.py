@@ -48,12 +48,13 @@ Case = dict[str, Any]
 LEAST_AREA, MOST_IMAGES, LEAST_ERRORS, EXEMPLARS = 0.05, 80, 3, 3
 """A concept covers so much of an image; of more images some are drawn; fewer errors are not worth correcting."""
 
-BUDGETS, STRENGTHS, RANKS = (BUDGET, 1.0, 100.0), (0.25, 0.5, 1.0), (1, 3)
+BUDGETS, STRENGTHS, RANKS = (BUDGET, 1.0, 100.0), (0.5, 1.0, 1.5), (1, 3)
+QUICK = {"objective": ("least_squares",), "reference_weight": (0.0, 10.0, 30.0)}
 EDITING = {
-    "editing": grid(rank=RANKS, objective=("l1",), steps=(40,)),
-    "editing -mask": grid(rank=RANKS, objective=("l1",), masked=(False,), steps=(40,)),
-    "editing -proj": grid(rank=(None,), objective=("l1",), steps=(40,)),
-    "least squares": grid(rank=RANKS, objective=("least_squares",)),
+    "editing": grid(rank=RANKS, **QUICK),
+    "editing -mask": grid(rank=RANKS, masked=(False,), **QUICK),
+    "editing -proj": grid(rank=(None,), **QUICK),
+    "editing, L1": grid(rank=RANKS, objective=("l1",), steps=(40,)),
 }
 """The settings of `rewrite` that each method chooses from; "-proj" lifts the low-rank restriction."""
 
