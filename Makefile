@@ -3,6 +3,10 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
 DONE = $(VENV)/.installed
+DEMO = $(VENV)/.installed-demo
+# Without a GPU the build of torch for CPUs is taken: 0.2 GB to download instead of several.
+CPU_BUILDS = https://download.pytorch.org/whl/cpu
+PIP = $(BIN)/python -m pip install --progress-bar on
 JOBS ?= 2
 # Processes side by side use the cores better than threads do: those of a small operation wait for each other, by
 # spinning unless the policy is passive, and for ever where another program has the core.
@@ -16,15 +20,23 @@ ONE_THREAD = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-$(DONE): pyproject.toml
+$(VENV)/.torch:
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --progress-bar on --editable '.[all,test,lint]'
-	touch $(DONE)
+	nvidia-smi >/dev/null 2>&1 || $(PIP) --retries 0 --timeout 15 --index-url $(CPU_BUILDS) torch torchvision 2>/dev/null || true
+	touch $@
+
+$(DEMO): pyproject.toml | $(VENV)/.torch
+	$(PIP) --editable '.[demo]'
+	touch $(DEMO)
+
+$(DONE): pyproject.toml | $(VENV)/.torch
+	$(PIP) --editable '.[all,test,lint]'
+	touch $(DEMO) $(DONE)
 
 install: $(DONE) ## create .venv and install the package with all it needs
 
-demo: $(DONE) ## edit a classifier from one example: before/after table and a figure in out/
+demo: $(DEMO) ## edit a classifier from one example: before/after table and a figure in out/
 	$(BIN)/python benchmarks/demo.py
 
 test: unit notebooks lint ## unit tests, notebooks (nbval), linting

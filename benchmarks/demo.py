@@ -21,21 +21,18 @@ FIGURE = Path("out") / "snow_on_road.png"
 
 
 def before_after(story: et.choosing.Scenario, test: et.choosing.CachedStates, edit: et.Edit, exemplar: str) -> Figure:
-    """Draw the exemplar, where its key fires, and some test images before and after the edit."""
+    """Draw the exemplar, some test images with what is read before → after, and where the edit acts in each."""
     example, names = story.exemplars[exemplar], story.classifier.classes
     before, after = (logits.argmax(dim=1) for logits in (test.logits(), test.logits(edit)))
     corrected = (test.before & (after == test.labels)).nonzero()[:, 0]
     chosen = corrected[torch.linspace(0, len(corrected) - 1, min(len(corrected), 4)).long()].tolist()
-    images = [example.image, example.changed, *(story.test.images[i] for i in chosen)]
-    titles = ["x: road", "x': snow", *(f"{names[before[i]]}\n→ {names[after[i]]}" for i in chosen)]
-    firing = edit.firing_map(story.classifier, torch.stack(images))
-    marks = [*(0 * one for one in firing), *firing]
-    titles += [""] * len(images)
-    figure = plots.image_grid([*images, *images], titles, overlays=marks, columns=6)
-    figure.set_size_inches(12, 5.7)
-    for axis in figure.axes:
-        axis.title.set_fontsize(16)
-    figure.tight_layout(pad=0.4)
+    images = torch.stack([example.image, example.changed, *(story.test.images[i] for i in chosen)])
+    read = [[names[one[i]] for one in (test.labels, before, after)] for i in chosen]
+    titles = ["x: road", "x': snow", *(plots.reading(*one).replace(": ", ":\n") for one in read)]
+    figure = plots.firing_figure(images, edit.firing_map(story.classifier, images), titles)
+    figure.set_size_inches(12, 5)
+    for axis in figure.axes[: len(images)]:
+        axis.title.set(fontsize=14, color=plots.RIGHT if "→" in axis.get_title() else "black")
     return figure
 
 
@@ -58,7 +55,7 @@ def main() -> None:
     print(table[columns].to_string())
     clean, exceptions = (protocol.states[name].compare(best.edit) for name in ("clean", "keep_report"))
     print(f"\nclean images: {clean.accuracy_change:+.2f} points of accuracy")
-    print(f"classes that live on snow: {int(exceptions.before.sum())} → {int(exceptions.after.sum())} errors")
+    print(f"classes that rightly rely on snow: {int(exceptions.before.sum())} → {int(exceptions.after.sum())} errors")
 
     FIGURE.parent.mkdir(exist_ok=True)
     exemplar = best.settings.get("exemplar", story.default["exemplar"])

@@ -1,7 +1,6 @@
 """Figures of what the benchmarks found. Each gives a Figure."""
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
@@ -33,30 +32,36 @@ def many_edits(table: pd.DataFrame) -> Figure:
     return finished(figure)
 
 
+KINDS = {"edit": AFTER, "fine-tuning": "#d4a72c", "interpolated": "#d4a72c", "random": BEFORE}
+"""The colour of the methods whose name holds a word; all others are violet."""
+
+
 def methods_by_story(table: pd.DataFrame) -> Figure:
-    """Draw the share of errors corrected with its interval, a row a story, a dot a method, always in the same order.
+    """Draw the share of errors corrected with its interval: a panel a story, a named row a method, best first.
 
     `table` has the columns `story`, `method`, `share`, `low`, `high` and `holds`: "yes" (filled) where an edit keeps
     its bounds on held-out images, "no" (hollow), or "unknown" (half filled) where one of them was not measured.
     """
-    stories, methods = table.story.unique(), table.method.unique()
-    step = 1 / (len(methods) + 2)
-    figure, axis = plt.subplots(figsize=(9, 0.12 * len(stories) * (len(methods) + 2) + 1.7))
+    stories = {name: part.sort_values("share") for name, part in table.groupby("story", sort=False)}
+    lines = -(-len(stories) // 2)
+    figure, axes = plt.subplots(lines, 2, figsize=(10, 2.6 * lines + 0.6), sharex=True, squeeze=False)
     looks = {"yes": ("full", "bounds hold"), "unknown": ("left", "one is unknown"), "no": ("none", "one does not hold")}
-    colours = [*sns.color_palette("colorblind", 8), *sns.color_palette("dark")]  # without the yellow
-    for k, (method, colour) in enumerate(zip(methods, colours, strict=False)):
-        for row in table[table.method == method].itertuples():
-            place = list(stories).index(row.story) + (k - (len(methods) - 1) / 2) * step
+    for axis, (story, part) in zip(axes.flat, stories.items(), strict=False):
+        for place, row in enumerate(part.itertuples()):
+            colour = next((shade for word, shade in KINDS.items() if word in row.method), "#8250df")
             axis.plot([100 * row.low, 100 * row.high], [place, place], color=colour, linewidth=1.3)
             dot = {"fillstyle": looks[row.holds][0], "markerfacecoloralt": "white", "markersize": 6.5}
             axis.plot(100 * row.share, place, "o", color=colour, **dot)
-        axis.plot([], [], "o", color=colour, label=method)
+        axis.set_yticks(range(len(part)), part.method, fontsize=9)
+        axis.set_title(story.replace("\n", " "), fontsize=11, loc="left")
+        axis.axvline(0, color="#24292f", linewidth=1)
+        axis.grid(axis="x", linewidth=0.4)
+        axis.tick_params(labelbottom=True)
+    for axis in axes.flat[len(stories) :]:
+        axis.set_visible(False)
+    last = axes.flat[len(stories) - 1]
+    last.set_xlabel("errors corrected, less those made (%)")
     for style, label in looks.values():
-        axis.plot([], [], "o", color="#24292f", fillstyle=style, markerfacecoloralt="white", label=label)
-    axis.hlines(np.arange(len(stories) - 1) + 0.5, 0, 1, BEFORE, linewidth=0.6, transform=axis.get_yaxis_transform())
-    axis.axvline(0, color="#24292f", linewidth=1)
-    axis.set(ylim=(len(stories) - 0.5, -0.5), xlabel="errors corrected, less those made (%)")
-    axis.set_yticks(range(len(stories)), stories)
-    axis.grid(axis="x", linewidth=0.4)
-    axis.legend(frameon=False, fontsize=9, ncols=4, loc="lower left", bbox_to_anchor=(-0.2, 1.0))
+        last.plot([], [], "o", color="#24292f", fillstyle=style, markerfacecoloralt="white", label=label)
+    figure.legend(frameon=False, ncols=3, loc="lower right")
     return finished(figure)

@@ -4,6 +4,7 @@ Formulas become MathML here, so a page asks no other machine for a script.
 """
 
 import ast
+import posixpath
 import re
 from html import unescape
 from pathlib import Path
@@ -35,6 +36,7 @@ FORMULA = re.compile(
     r"(<(pre|code|script|style)\b.*?</\2>|<[^>]*>)|\$\$(?P<block>[^$<]+)\$\$|\$(?P<inline>[^$<\n]+)\$", re.DOTALL
 )
 """A tag, with all that is inside of it where that is code, or a formula."""
+LINK = re.compile(r'(?<=href=")[^":#]+\.(?:ipynb|md)(?=["#])')
 
 
 @event_priority(100)  # before the plugin that turns notebooks into pages
@@ -50,9 +52,18 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Write a notebook's formulas as MathML, in place of scripts of other machines that would."""
+    """Write a notebook's formulas as MathML, in place of scripts of other machines, and lead its links to pages."""
     if not page.file.src_uri.endswith(".ipynb"):
         return html
+    folder = posixpath.dirname(page.file.src_uri)
+
+    def linked(found: re.Match) -> str:
+        target = files.get_file_from_path(posixpath.normpath(posixpath.join(folder, found[0])))
+        if target is None:
+            raise PluginError(f"{page.file.src_uri} links to {found[0]}, which is no page")
+        return target.url_relative_to(page.file)
+
+    html = LINK.sub(linked, html)
     return FORMULA.sub(_mathml, FOREIGN_SCRIPT.sub("", MATHJAX.sub("", html)))
 
 

@@ -2,10 +2,12 @@
 
     python notebooks/refresh.py [01_snow_on_road.ipynb ...]
 
-Widget state (which repeats every image), progress bars and the interpreter's version are dropped; a notebook of 1 MB or
-more, with an error or without outputs, is refused and the old file stays.
+Widget state (which repeats every image), progress bars and the interpreter's version are dropped, and pictures keep 256
+colours; a notebook of 1 MB or more, with an error or without outputs, is refused and the old file stays.
 """
 
+import base64
+import io
 import os
 import re
 import sys
@@ -16,6 +18,7 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode
+from PIL import Image
 
 LIMIT = 1_000_000
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -41,7 +44,7 @@ def refresh(path: Path) -> str:
 
 
 def strip(notebook: NotebookNode) -> None:
-    """Drop widget state, the interpreter's version, execution times and progress bars."""
+    """Drop widget state, the interpreter's version, execution times and progress bars; make pictures small."""
     notebook.metadata.pop("widgets", None)
     notebook.metadata.pop("language_info", None)
     for cell in notebook.cells:
@@ -50,6 +53,15 @@ def strip(notebook: NotebookNode) -> None:
             cell.outputs = [output for output in lasting(cell.outputs) if output.get("name") != "stderr"]
             for data in (output.data for output in cell.outputs if "image/png" in output.get("data", {})):
                 data.pop(WIDGET, None)  # without its state it would be an error where the picture can be
+                data["image/png"] = smaller(data["image/png"])
+
+
+def smaller(picture: str) -> str:
+    """Keep 256 colours of a PNG, which takes a third of the room."""
+    file = io.BytesIO()
+    whole = Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB")
+    whole.quantize(256, kmeans=3).save(file, format="PNG", optimize=True)
+    return base64.b64encode(file.getvalue()).decode()
 
 
 def lasting(outputs: Sequence[NotebookNode]) -> list[NotebookNode]:

@@ -482,7 +482,7 @@ def test_figures_name_what_they_show(looker, world):
     grid = plots.counterfactuals(probed, probed.rules().iloc[0], count=3)
     titles = [axis.get_title() for axis in grid.axes]
     assert titles[::3] == [
-        "original\nship (ship 100 %)",
-        "sea → green\nhouse (ship 0 %)",
-        "elsewhere → green\nship (ship 100 %)",
+        "original\nship",
+        "sea → green\nship: house",
+        "elsewhere → green\nship",
     ]

@@ -16,7 +16,6 @@ FOLDER = Path(__file__).parent.parent / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("[0-9]*.ipynb"))
 
 FEWER_CONTROLS = """
-from functools import partial
 from edittools import choosing
 
 def with_one(method):
@@ -27,7 +26,6 @@ def with_one(method):
 
 for name in ("random_directions", "finetuning", "rival"):
     setattr(choosing.Protocol, name, with_one(getattr(choosing.Protocol, name)))
-choosing.corrupted_errors = partial(choosing.corrupted_errors, severities=(3,))
 """
 
 
@@ -37,7 +35,7 @@ def test_notebook_01_holds_its_claim_on_real_photos(monkeypatch):
 
     The notebook itself asserts that the budget is kept on the photos it was chosen on; that random directions correct
     less it asserts in tier mini only, where there are errors enough. So the rivals, of which nothing is asserted here,
-    are tried with one exemplar instead of five, and corruptions in one strength; the edit is chosen among all trials.
+    are tried with one exemplar instead of five; the edit is chosen among all trials.
     """
     monkeypatch.setenv("EDITTOOLS_TIER", "lite")
     monkeypatch.setenv("EDITTOOLS_PHOTOS", str(Path(SHARED_PHOTOS).resolve()))  # the kernel runs in another folder
@@ -65,6 +63,18 @@ def test_a_notebook_is_committed_as_it_ran_from_top_to_bottom(path):
     assert "widgets" not in notebook.metadata and path.stat().st_size < 1_000_000
     assert not re.search(r"/(home|root|tmp|work)/", path.read_text())
     assert not re.search(r"\d+%\|.*\d\d:\d\d<", path.read_text())  # no progress bar
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_is_read_in_a_quarter_of_an_hour_and_checks_its_claim(path):
+    cells = nbformat.read(path, 4).cells
+    code = [cell.source.splitlines() for cell in cells if cell.cell_type == "code"]
+    prose = " ".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    assert len([word for word in prose.split() if re.search(r"\w", word)]) <= 1000
+    assert max(len(line) for lines in code for line in lines) <= 72
+    assert max(sum(map(bool, lines)) for lines in code) <= 12
+    assert any(line.lstrip().startswith("assert ") for lines in code[-4:] for line in lines)
+    assert re.search(r"\d½? minutes?\b", cells[0].source)  # what it takes
 
 
 BAR = new_output("display_data", {"text/plain": "states:   0%|          | 0/4 [00:00<?, ?batch/s]"})

@@ -79,7 +79,7 @@ def test_importing_the_library_loads_torch_and_nothing_heavy():
 
 
 def test_a_room_without_its_packages_names_the_extra_that_brings_them():
-    code = "import sys; sys.modules['ipywidgets'] = None; import edittools; edittools.lab"
+    code = "import sys; sys.modules['ipywidgets'] = None; import edittools; edittools.lab.MaskEditor"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False).stderr
     assert "edittools.lab needs the package 'ipywidgets': pip install 'edittools[lab]'" in said
 

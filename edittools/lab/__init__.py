@@ -1,12 +1,19 @@
-"""Eyes and hands: the desk, the mask editor, views of predictions and probes, plots."""
+"""Eyes and hands: the desk, the mask editor, views of predictions and probes, plots. Each loads when first used."""
+
+import importlib
+from typing import Any
 
 from edittools.checks import extra
 
-with extra("lab", "lab"):
-    from edittools.lab import plots
-    from edittools.lab.desk import Desk
-    from edittools.lab.editor import MaskEditor
-    from edittools.lab.folders import read_folder
-    from edittools.lab.views import PredictionView, ProbeBrowser, alpha_slider
+_IN = {"Desk": "desk", "MaskEditor": "editor", "read_folder": "folders"}
+_IN |= dict.fromkeys(("PredictionView", "ProbeBrowser", "alpha_slider"), "views")
 
 __all__ = ["Desk", "MaskEditor", "PredictionView", "ProbeBrowser", "alpha_slider", "plots", "read_folder"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'edittools.lab' has no attribute {name!r}; it has {', '.join(__all__)}")
+    with extra("lab", "lab"):
+        module = importlib.import_module(f"edittools.lab.{_IN.get(name, name)}")
+    return getattr(module, name) if name in _IN else module

@@ -18,10 +18,8 @@ class Pictured:
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict, dict]:
         bundle, file = super()._repr_mimebundle_(**kwargs), io.BytesIO()
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
-        self.figure().savefig(file, format="png", dpi=80)
-        small = io.BytesIO()
-        Image.open(file).convert("RGB").quantize(128).save(small, format="PNG", optimize=True)
-        return data | {"image/png": base64.b64encode(small.getvalue()).decode()}, metadata
+        self.figure().savefig(file, format="png", bbox_inches="tight")
+        return data | {"image/png": base64.b64encode(file.getvalue()).decode()}, metadata
 
 
 def to_pixels(image: Tensor, name: str = "image") -> NDArray[np.uint8]:

@@ -13,9 +13,8 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from edittools.classifiers import Classifier
 from edittools.images import LabelledImages
-from edittools.metrics import errors, predict
+from edittools.metrics import errors
 
 RIGHT, WRONG, BEFORE, AFTER = "#1a7f37", "#cf222e", "#8c959f", "#0969da"
 RIVALS = ("projection", "null space", "closed form")
@@ -48,10 +47,20 @@ def image_grid(
             axis.imshow(np.ones_like(heat), cmap=ListedColormap([OVERLAY]), alpha=0.7 * heat)
         if titles is not None:
             colour = "black" if right is None else RIGHT if bool(right[i]) else WRONG
-            axis.set_title(titles[i], fontsize=9, color=colour)
+            longest = max(len(line) for line in titles[i].split("\n"))
+            title = titles[i] if longest < 14 * width else titles[i].replace(": ", ":\n")
+            axis.set_title(title, fontsize=9, color=colour)
     figure.tight_layout(pad=0.4)
     plt.close(figure)
     return figure
+
+
+def reading(truth: str, before: str, after: str | None = None) -> str:
+    """Title an image: `truth` where it is read rightly, else `truth: read`; with an edit `truth: before → after`."""
+    truth, before, after = (name if len(name) < 15 else f"{name[:13]}…" for name in (truth, before, after or before))
+    if before != after:
+        return f"{truth}: {before} → {after}"
+    return truth if before == truth else f"{truth}: {before}"
 
 
 def predictions(
@@ -62,37 +71,28 @@ def predictions(
     indices: Sequence[int] | None = None,
     **grid: Any,
 ) -> Figure:
-    """Draw some images, each with its class, and below what it is read as; wrong readings are red.
+    """Draw some images, each under its `reading`; wrong ones are red. `before` are the logits before an edit.
 
-    With `before` `(N, classes)` a reading that has changed is `before → after`. Without `indices`, up to half of
-    `count` are wrong ones, spread over the set. `grid` are options of `image_grid`.
+    Without `indices`, up to half of `count` are wrong ones, spread over the set. `grid` are options of `image_grid`.
     """
-    guesses, wrong = logits.argmax(dim=1), errors(logits, data.labels)
+    wrong, first = errors(logits, data.labels), logits if before is None else before
     if indices is None:
         bad, good = (some_of(chosen.nonzero()[:, 0].tolist(), count // 2) for chosen in (wrong, ~wrong))
         indices = [*bad, *good]
-
-    def name(label: Tensor) -> str:
-        found = data.classes[int(label)]
-        return found if len(found) < 15 else f"{found[:13]}…"
-
-    first, titles = guesses if before is None else before.argmax(dim=1), []
-    for i in indices:
-        changed = f"{name(first[i])} → " if first[i] != guesses[i] else ""
-        titles.append(f"{name(data.labels[i])}\n{changed}{name(guesses[i])}")
+    shown = zip(*(one[list(indices)].tolist() for one in (data.labels, first.argmax(1), logits.argmax(1))), strict=True)
+    titles = [reading(*(data.classes[label] for label in labels)) for labels in shown]
     return image_grid(torch.stack([data.images[i] for i in indices]), titles, ~wrong[list(indices)], **grid)
 
 
-def attack_grid(classifier: Classifier, sets: Mapping[str, LabelledImages], indices: Sequence[int]) -> Figure:
-    """Draw the same objects bare, with a blank label, with a word …: one row a set, with what each is read as."""
+def attack_grid(sets: Mapping[str, tuple[LabelledImages, Tensor]], count: int = 6) -> Figure:
+    """Draw the same objects bare, with a blank label, with a word …: a row for each set of images and its logits."""
     images, titles, right = [], [], []
-    for name, data in sets.items():
-        chosen = torch.stack([data.images[i] for i in indices])
-        shares = predict(classifier, chosen).softmax(dim=1)
-        images += list(chosen)
-        titles += [f"{name}:\n{classifier.classes[int(s.argmax())][:18]} {100 * s.max():.0f} %" for s in shares]
-        right += (shares.argmax(dim=1) == data.labels[list(indices)]).tolist()
-    return image_grid(images, titles, right, columns=len(indices), width=1.1)
+    for name, (data, logits) in sets.items():
+        images += [data.images[i] for i in range(count)]
+        pairs = zip(data.labels[:count].tolist(), logits[:count].argmax(1).tolist(), strict=True)
+        titles += [f"{name}\n{reading(*(data.classes[label] for label in pair))}" for pair in pairs]
+        right += (~errors(logits, data.labels)[:count]).tolist()
+    return image_grid(images, titles, right, columns=count, width=1.4)
 
 
 def some_of(items: Sequence[int], count: int) -> list[int]:
@@ -110,26 +110,37 @@ def confusions(data: LabelledImages, logits: Tensor, top: int = 8) -> Figure:
     return finished(figure)
 
 
-def layers(table: pd.DataFrame, colour: str = "objective") -> Figure:
-    """Draw every trial of a sweep as a dot: `net` errors corrected in % by `layer`, coloured by `colour`."""
+def layers(table: pd.DataFrame) -> Figure:
+    """Draw every trial of a sweep as a dot: `net` errors corrected in % by `layer`, coloured by `objective`."""
     figure, axis = plt.subplots(figsize=(max(6, 0.55 * table.layer.nunique()), 3.4))
-    shades = {"hue": colour, "palette": [AFTER, "#d4a72c"]}
+    shades = {"hue": "objective", "palette": [AFTER, "#d4a72c"]}
     sns.stripplot(table, x="layer", y="net", jitter=0.25, size=4, alpha=0.7, ax=axis, **shades)
     axis.axhline(0, color="#24292f", linewidth=1)
     axis.set_ylim(max(table.net.min() - 5, -110), 110)
     axis.set(xlabel="", ylabel="net errors corrected (%)")
-    axis.tick_params(axis="x", rotation=60, labelsize=8)
-    legend(axis, colour)
+    axis.tick_params(axis="x", rotation=60, labelsize=9)
+    legend(axis, "objective")
     return finished(figure)
 
 
-def exemplar_figure(image: Tensor, changed: Tensor, mask: Tensor, firing: Tensor | None = None) -> Figure:
-    """Draw x, the mask, x' and, if given, where the edited key fires in x'."""
-    images, titles = [image, image, changed], ["x", "mask", "x'"]
-    overlays = [mask * 0, mask, mask * 0]
-    if firing is not None:
-        images, titles, overlays = [*images, changed], [*titles, "where the key fires"], [*overlays, firing]
-    return image_grid(images, titles, overlays=overlays, columns=4, width=2.6)
+def exemplar_figure(image: Tensor, changed: Tensor, mask: Tensor) -> Figure:
+    """Draw x, the mask and x'."""
+    return image_grid([image, image, changed], ["x", "mask", "x'"], overlays=[0 * mask, mask, 0 * mask], width=2.6)
+
+
+def firing_figure(images: Sequence[Tensor] | Tensor, firing: Tensor, titles: Sequence[str]) -> Figure:
+    """Draw images and, below each, where an edit acts in it: its `firing_maps`, 1 as at the exemplar's mask."""
+    size = (1.5 * len(images) + 1, 3.4)
+    figure, axes = plt.subplots(2, len(images), figsize=size, squeeze=False, layout="constrained")
+    for (above, below), image, one, title in zip(axes.T, images, firing, titles, strict=True):
+        above.imshow(image.detach().cpu().permute(1, 2, 0).clamp(0, 1).numpy(), interpolation="nearest")
+        drawn = below.imshow(one.cpu().numpy(), cmap="magma", vmin=0, vmax=2, interpolation="nearest")
+        above.set_title(title, fontsize=9)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    figure.colorbar(drawn, ax=axes, ticks=(0, 1, 2), label="firing (1: as at the mask)")
+    plt.close(figure)
+    return figure
 
 
 def error_bars(tables: Mapping[str, pd.DataFrame]) -> Figure:
@@ -144,37 +155,25 @@ def error_bars(tables: Mapping[str, pd.DataFrame]) -> Figure:
         axis.bar(places, rate, step * 0.92, color=colours[i], label=name)
         axis.errorbar(places, rate, _spread(rate, table[[f"low {when}", f"high {when}"]]), **WHISKERS)
     axis.set_xticks(
-        np.arange(len(first)), [f"{c}\n({n})" for c, n in zip(first.index, first.images, strict=True)], fontsize=8
+        np.arange(len(first)), [f"{c}\n({n})" for c, n in zip(first.index, first.images, strict=True)], fontsize=9
     )
     axis.set_ylabel("error rate (%)")
     legend(axis)
     return finished(figure)
 
 
-def method_bars(table: pd.DataFrame) -> Figure:
-    """Draw the share of errors corrected, in %, method by method; columns are groups of images, rows are methods."""
+def method_bars(table: pd.DataFrame, label: str = "errors corrected, less those made (%)") -> Figure:
+    """Draw shares in %, method by method; columns are groups of images, rows are methods."""
     figure, axis = plt.subplots(figsize=(8, 0.5 * len(table) + 1.2))
-    (100 * table.iloc[::-1]).plot.barh(ax=axis, width=0.8, color=[AFTER, "#d4a72c", BEFORE][: table.shape[1]])
+    colours = [AFTER, "#d4a72c"][: table.shape[1]]
+    (100 * table.iloc[::-1, ::-1]).plot.barh(ax=axis, width=0.8, color=colours[::-1])
     axis.axvline(0, color="#24292f", linewidth=1)
-    axis.set(xlabel="errors corrected (%), eq. 2", ylabel="")
-    legend(axis)
+    axis.set(xlabel=label, ylabel="")
+    legend(axis, reverse=True)
     return finished(figure)
 
 
-def strength_curve(table: pd.DataFrame, budget: float) -> Figure:
-    """Draw errors corrected and accuracy change against the strength α (see `choosing.strength_curve`)."""
-    figure, axis = plt.subplots(figsize=(6.5, 3.2))
-    axis.plot(table.index, 100 * table["errors corrected"], "o-", color=AFTER, label="errors corrected")
-    axis.set_xlabel("strength α of the edit")
-    axis.set_ylabel("errors corrected (%)", color=AFTER)
-    other = axis.twinx()
-    other.plot(table.index, table["accuracy change (points)"], "s--", color=WRONG, label="accuracy change")
-    other.axhline(-budget, color=WRONG, linewidth=0.8, linestyle=":")
-    other.set_ylabel("accuracy on clean images (points)", color=WRONG)
-    return finished(figure, ["top"])
-
-
-def kept_trade_off(table: pd.DataFrame, bound: float | None = None) -> Figure:
+def kept_trade_off(table: pd.DataFrame, bound: float) -> Figure:
     """Draw errors corrected against kept images broken, a line a method along α, a ring at α = 1.
 
     `table` is that of `choosing.trade_off`; `bound` is the share of kept images that may break, a dotted line. The
@@ -186,14 +185,13 @@ def kept_trade_off(table: pd.DataFrame, bound: float | None = None) -> Figure:
         whole = part[part.strength == 1]
         ring = {"color": colour, "markersize": 9, "markerfacecolor": "none", "markeredgewidth": 1.8}
         axis.plot(100 * whole["kept broken"], 100 * whole["errors corrected"], "o", **ring)
-    if bound is not None:
-        axis.axvline(100 * bound, color=WRONG, linewidth=0.8, linestyle=":")
+    axis.axvline(100 * bound, color=WRONG, linewidth=0.8, linestyle=":")
     most = 100 * table["kept broken"].max()
     axis.set_xscale("function", functions=(lambda x: np.sign(x) * np.sqrt(np.abs(x)), lambda x: np.sign(x) * x**2))
     axis.set_xlim(-0.1, 1.05 * max(most, 1))
     axis.set_xticks([t for t in (0, 1, 5, 10, 20, 40, 70, 100) if t <= most])
     axis.set(xlabel="kept images broken (%)", ylabel="errors corrected (%)")
-    axis.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    axis.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
     return finished(figure)
 
 
@@ -211,7 +209,7 @@ def drops(found: pd.DataFrame, label: str) -> Figure:
     axis.errorbar(lost, places, xerr=_spread(lost, found[["drop low", "drop high"]]), **WHISKERS)
     axis.plot(100 * found["control drop"], places, "o", mfc="white", mec=WRONG, label="at the control")
     axis.set_yticks(
-        places, [f"{name} ({n})" for name, n in zip(found[label], found["images"], strict=True)], fontsize=8
+        places, [f"{name} ({n})" for name, n in zip(found[label], found["images"], strict=True)], fontsize=9
     )
     axis.axvline(0, color="#24292f", linewidth=1)
     axis.set_xlabel("drop (points)")
@@ -237,7 +235,7 @@ def agreement(
             axis.scatter(some["exact"], some["probe"], 34, facecolors=face, edgecolors=AFTER, label=label)
     named = pairs[known != [pair in learned for pair in pairs.index]].sort_values("probe")
     for row, (pair, effects) in enumerate(named.iterrows()):  # below the diagonal there is room, one name above another
-        beside = {"xytext": (0.5, 0.05 + 0.055 * row), "textcoords": "axes fraction", "fontsize": 8, "va": "center"}
+        beside = {"xytext": (0.5, 0.05 + 0.055 * row), "textcoords": "axes fraction", "fontsize": 9, "va": "center"}
         line = {"arrowstyle": "-", "color": BEFORE, "linewidth": 0.6, "shrinkB": 4}
         axis.annotate(" on ".join(pair), effects[["exact", "probe"]], arrowprops=line, **beside)
     axis.set(xlabel="effect, painted again (log-odds)", ylabel="effect, probed", xlim=ends, ylim=ends, aspect="equal")
@@ -245,32 +243,27 @@ def agreement(
     return finished(figure)
 
 
-def style_heat(found: pd.DataFrame, value: str = "drop") -> Figure:
-    """Draw a value of `Probe.effects(["concept", "style"])` in points: styles × concepts."""
-    grid = 100 * found.pivot(index="style", columns="concept", values=value)
+def style_heat(found: pd.DataFrame) -> Figure:
+    """Draw the drops of `Probe.effects(["concept", "style"])` in points: styles × concepts."""
+    grid = 100 * found.pivot(index="style", columns="concept", values="drop")
     grid = grid.loc[grid.mean(axis=1).sort_values(ascending=False).index]
     grid = grid[grid.mean().sort_values(ascending=False).index]
     figure, axis = plt.subplots(figsize=(0.55 * grid.shape[1] + 2.4, 0.36 * len(grid) + 1.3))
-    _heat(grid, axis, cmap="rocket_r", vmin=0, cbar_kws={"label": f"{value} (points)"})
+    _heat(grid, axis, cmap="rocket_r", vmin=0, cbar_kws={"label": "drop (points)"})
     return finished(figure)
 
 
-def counterfactuals(probe: Any, rule: pd.Series, style: str | None = None, count: int = 5) -> Figure:
-    """Draw a rule's evidence: images, the concept transformed, and the control, each with what it is read as.
+def counterfactuals(probe: Any, rule: pd.Series, count: int = 5) -> Figure:
+    """Draw a rule's evidence: images, the concept transformed, and the control, each with its `reading`.
 
-    `probe` is a `probing.Probe`, `rule` a row of its `rules()`; `style` is by default the one that hurts most.
+    `probe` is a `probing.Probe`, `rule` a row of its `rules()`.
     """
-    style = style or rule["style"]
-    table = probe.table
-    chosen = table[
-        (table["concept"] == rule["concept"]) & (table["style"] == style) & (table["class"] == rule["class"])
-    ]
-    if "classifier" in rule:
-        chosen = chosen[chosen["classifier"] == rule["classifier"]]
+    same = ["classifier", "class", "concept", "style"]
+    chosen = probe.table[(probe.table[same] == rule[same]).all(axis=1)]
     chosen = chosen.drop_duplicates("image").set_index("image", drop=False).loc[list(rule["evidence"][:count])]
     shown = [probe.views(row) for _, row in chosen.iterrows()]
     flat = [view for line in zip(*shown, strict=False) for view in line]
-    titles = [f"{view.title}\n{view.read} ({rule['class']} {100 * view.chance:.0f} %)" for view in flat]
+    titles = [f"{view.title}\n{reading(rule['class'], view.read)}" for view in flat]
     right = [view.read == rule["class"] for view in flat]
     return image_grid([view.image for view in flat], titles, right, columns=len(shown), width=1.75)
 
@@ -285,7 +278,7 @@ def benchmark_bars(table: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
         1, len(measures), figsize=(3 * len(measures) + 1.6, 0.3 * len(methods) + 1), sharey=True
     )
     places = np.arange(len(methods))[::-1]
-    kinds = {"fine-tuning": "#d4a72c", "locality": "#d4a72c", "random": BEFORE} | dict.fromkeys(RIVALS, "#8250df")
+    kinds = {"fine-tuning": "#d4a72c", "random": BEFORE} | dict.fromkeys(RIVALS, "#8250df")
     colours = [next((colour for kind, colour in kinds.items() if kind in method), AFTER) for method in methods]
     for axis, (measure, title) in zip(np.atleast_1d(axes), measures.items(), strict=True):
         part = table[table.measure == measure].set_index("method").loc[methods]
@@ -302,7 +295,7 @@ def benchmark_bars(table: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
 def trade_off(points: pd.DataFrame, methods: Sequence[str]) -> Figure:
     """Draw errors corrected against the accuracy that it cost, a line a method, a dot for each accuracy budget.
 
-    Blue is editing, yellow local and brown global fine-tuning, dashed with a locality term, grey anything else.
+    Blue is editing, yellow local and brown global fine-tuning, grey anything else.
 
     `points` is that of `synthetic.trade_off`: `method`, `budget`, `accuracy_change` (points), `corrected` (share).
     """
@@ -311,8 +304,7 @@ def trade_off(points: pd.DataFrame, methods: Sequence[str]) -> Figure:
     for method in methods:
         part = points[points.method == method].sort_values("budget")
         colour = next((shade for kind, shade in kinds.items() if method.startswith(kind)), BEFORE)
-        line = "o--" if "locality" in method else "o-"
-        axis.plot(part.accuracy_change, 100 * part.corrected, line, color=colour, label=method)
+        axis.plot(part.accuracy_change, 100 * part.corrected, "o-", color=colour, label=method)
     axis.axhline(0, color="#24292f", linewidth=1)
     axis.set(xlabel="accuracy on clean images (points)", ylabel="errors corrected (%)")
     legend(axis)
@@ -337,15 +329,16 @@ def _spread(percent: pd.Series | np.ndarray, ends: pd.DataFrame) -> np.ndarray:
 
 def _heat(table: pd.DataFrame, axis: Axes, **looks: Any) -> None:
     """Draw a table as a heat map with its numbers."""
-    sns.heatmap(table, ax=axis, annot=True, fmt=".0f", annot_kws={"fontsize": 8}, **looks)
+    sns.heatmap(table, ax=axis, annot=True, fmt=".0f", annot_kws={"fontsize": 9}, **looks)
     axis.set(xlabel="", ylabel="")
-    axis.tick_params(axis="x", rotation=40, labelsize=8)
-    axis.tick_params(axis="y", rotation=0, labelsize=8)
+    axis.tick_params(axis="x", rotation=40, labelsize=9)
+    axis.tick_params(axis="y", rotation=0, labelsize=9)
 
 
-def legend(axis: Axes, title: str | None = None) -> None:
+def legend(axis: Axes, title: str | None = None, reverse: bool = False) -> None:
     """Put the legend beside the picture, where it hides nothing."""
-    axis.legend(title=title, frameon=False, fontsize=8, title_fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    looks = {"frameon": False, "fontsize": 9, "title_fontsize": 9, "loc": "upper left", "bbox_to_anchor": (1, 1)}
+    axis.legend(title=title, reverse=reverse, **looks)
 
 
 def finished(figure: Figure, without: Sequence[str] = ("top", "right")) -> Figure:

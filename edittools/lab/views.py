@@ -15,7 +15,7 @@ from edittools.classifiers import Classifier
 from edittools.edits import Edit
 from edittools.images import check_image
 from edittools.lab.pixels import Pictured, plain_text, to_pixels, to_png
-from edittools.lab.plots import image_grid
+from edittools.lab.plots import image_grid, reading
 from edittools.metrics import predict
 
 LEADING, OTHER = "#0969da", "#8c959f"
@@ -140,8 +140,10 @@ class ProbeBrowser(Pictured, ipywidgets.VBox):
 
     def figure(self) -> Figure:
         """Draw the pictures that are shown."""
-        titles = [reading.replace(": ", "\n", 1) for reading in self.readings]
-        return image_grid([view.image for view in self._views], titles, width=2.8)
+        name = self.row["class"]
+        titles = [f"{view.title}, {name} {100 * view.chance:.0f} %\n{reading(name, view.read)}" for view in self._views]
+        right = [view.read == name for view in self._views]
+        return image_grid([view.image for view in self._views], titles, right, width=2.8)
 
 
 class _Strengths(Pictured, ipywidgets.VBox):
