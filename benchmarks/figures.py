@@ -5,7 +5,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from edittools.lab.plots import BEFORE, finished, legend
+from edittools.lab.plots import AFTER, BEFORE, finished, legend
 
 
 def many_edits(table: pd.DataFrame) -> Figure:

@@ -129,7 +129,7 @@ def exemplar_figure(image: Tensor, changed: Tensor, mask: Tensor) -> Figure:
 
 
 def firing_figure(images: Sequence[Tensor] | Tensor, firing: Tensor, titles: Sequence[str]) -> Figure:
-    """Draw images and, below each, where an edit acts in it: its `firing_maps`, 1 as at the exemplar's mask."""
+    """Draw images and, below each, where an edit acts in it: its `firing_map`, 1 as at the exemplar's mask."""
     size = (1.5 * len(images) + 1, 3.4)
     figure, axes = plt.subplots(2, len(images), figsize=size, squeeze=False, layout="constrained")
     for (above, below), image, one, title in zip(axes.T, images, firing, titles, strict=True):
