@@ -1,5 +1,6 @@
 """Models as people have them: the usual way through works, or the error says why it does not and what would."""
 
+import re
 import unicodedata
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import torch
 from conftest import TinyNet, randomise_norms
 from torch import nn
 
+import edittools
 from edittools.baselines.finetuning import finetune
 from edittools.choosing import repair
 from edittools.classifiers import Classifier, fingerprint
@@ -17,7 +19,10 @@ from edittools.images import LabelledImages, save_image
 from edittools.lab import Desk
 from edittools.lab.folders import read_folder
 from edittools.metrics import error_rate, predict
+from edittools.probing import finders
+from edittools.probing.finders import Segmenter
 from edittools.rewriting import rewrite
+from edittools.world import scene
 
 CLASSES = ("ant", "bee", "cat", "dog", "elk")
 
@@ -200,3 +205,36 @@ def test_the_way_through_readme_works_on_a_model_of_transformers_as_it_is(make, 
     desk = Desk(classifier, misread, everyday=everyday, keep=keep)
     desk.wait(60)
     assert torch.equal(predict(classifier, photos32), before)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Cars, most of them on roads, and cows on grass, as files in a folder a class; and their exact masks."""
+    folder, masks = tmp_path_factory.mktemp("pictures"), {"road": [], "grass": []}
+    for number, name in enumerate(("car", "cow")):
+        for i in range(16):
+            shown = scene(2_000_000 + 100 * number + i, label=name, ground=("road", "grass")[number])
+            (folder / name).mkdir(exist_ok=True)
+            save_image(folder / name / f"{i:02}.png", shown.image)
+            for concept, found in masks.items():
+                found.append(shown.masks.get(concept, torch.zeros(64, 64)))
+    return folder, {concept: torch.stack(found) for concept, found in masks.items()}
+
+
+def test_from_a_folder_without_masks_or_failing_pictures_to_a_repair(pictures, capsys, tmp_path, monkeypatch):
+    """The ten lines of the guide, with exact masks in place of a segmenter's."""
+    monkeypatch.setenv("EDITTOOLS_CACHE", str(tmp_path))
+    folder, masks = pictures
+    monkeypatch.setattr(finders, "deeplab", lambda name: Segmenter(None, {}, name))
+    monkeypatch.setattr(finders, "cached", lambda found: lambda images: masks)
+    guide = (Path(__file__).parents[1] / "docs" / "own_model.md").read_text()
+    [lines] = [block for block in re.findall("```python\n(.*?)```", guide, re.DOTALL) if "read_folder" in block]
+    lines = lines.replace("my_pictures", str(folder))
+    given = {"et": edittools, "classifier": edittools.load_classifier("mini_vgg")}
+    exec(lines, given | {"everyday_images": edittools.world.scenes(120, "validation")})
+    said = capsys.readouterr().out
+    assert "Held out:" in said or "No edit helps" in said
+    blank = {concept: 0 * found for concept, found in masks.items()}
+    monkeypatch.setattr(finders, "cached", lambda found: lambda images: blank)
+    with pytest.raises(ValueError, match="expected at least one texture"):
+        exec(lines, dict(given))

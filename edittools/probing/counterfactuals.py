@@ -160,6 +160,21 @@ def materials(data: LabelledImages, masks: Mapping[str, Tensor], variants: int =
     return found
 
 
+def with_materials(
+    data: LabelledImages, masks: Mapping[str, Tensor], giving: Sequence[str] = (), variants: int = 2, **options: Any
+) -> Concepts:
+    """Make concepts to probe, whose styles are materials cut from the images themselves.
+
+    Of each concept `giving` one (default: all) so many images, those that show most of it, give the materials and are
+    not probed. `options` are other fields of `Concepts`.
+    """
+    most = (masks[c].flatten(1).mean(dim=1).argsort(descending=True, stable=True) for c in giving or masks)
+    donors = sorted({i for order in most for i in order[:variants].tolist()})
+    probed = sorted(set(range(len(data))) - set(donors))
+    some, given = ({name: mask[numbers] for name, mask in masks.items()} for numbers in (probed, donors))
+    return Concepts(data.subset(probed), some, materials(data.subset(donors), given, variants), **options)
+
+
 def _continued(image: Tensor, mask: Tensor) -> Tensor:
     _, (rows, columns) = distance_transform_edt(mask.numpy() == 0, return_indices=True)
     return image[:, torch.from_numpy(rows), torch.from_numpy(columns)]

@@ -13,7 +13,7 @@ from edittools.choosing.trials import candidate_layers
 from edittools.classifiers import Classifier
 from edittools.images import LabelledImages
 from edittools.metrics import predict
-from edittools.probing.counterfactuals import Concepts, materials
+from edittools.probing.counterfactuals import Concepts, materials, with_materials
 from edittools.probing.effects import LEAST_IMAGES, Probe
 from edittools.probing.probe import Settings
 from edittools.stories import photos
@@ -154,15 +154,11 @@ def _on_photos(tier: str, names: Sequence[str], progress: bool) -> Story:
     first, largest = classifiers[names[0]], max(classifiers.values(), key=lambda c: c.size)
     data, masks = photos.msrc(largest, progress=progress)
     data = replace(data, labels=predict(first, at_size(data, first), progress=progress).argmax(dim=1))
-    variants, backgrounds = 3, [concept for group in BACKGROUNDS for concept in group]
-    most = (masks[c].flatten(1).mean(dim=1).argsort(descending=True, stable=True) for c in backgrounds)
-    giving = sorted({i for order in most for i in order[:variants].tolist()})
-    probed = sorted(set(range(len(data))) - set(giving))
-    some, given = ({c: masks[c][numbers] for c in (*backgrounds, *masks)} for numbers in (probed, giving))
     objects = imagenet_objects() if is_imagenet(first) else {}
     objects = {concept: [data.classes[i] for i in numbers] for concept, numbers in objects.items()}
-    cut = materials(data.subset(giving), given, variants)
-    concepts = Concepts(data.subset(probed), some, cut, objects, BACKGROUNDS)
+    backgrounds = [concept for group in BACKGROUNDS for concept in group]
+    masks = {concept: masks[concept] for concept in (*backgrounds, *masks)}
+    concepts = with_materials(data, masks, backgrounds, 3, objects=objects, groups=BACKGROUNDS)
     settings = Settings(variants_per_image=2, control="in place", labels="read", least_images=5)
     reference = photos.unlabelled("rta-100/", first, progress)
     everyday = _everyday(tier, first, _labelled(first, progress), reference)
