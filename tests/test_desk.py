@@ -137,16 +137,6 @@ def test_an_edit_is_that_of_rewrite_and_counts_are_those_of_the_edited_classifie
 KEPT = ("keep", "everyday")
 
 
-def test_labels_into_other_classes_are_taken_by_name(tiny, given):
-    images, everyday, _ = given
-    other = ("yak", *reversed(tiny.classes))
-    turned_round = [LabelledImages(one.images, 5 - one.labels, other) for one in (images, everyday)]
-    sets = DeskSets(tiny, *turned_round)
-    assert sets.images.labels.tolist() == images.labels.tolist() and sets.images.classes == tiny.classes
-    with pytest.raises(ValueError, match="images: no class 'yak' among 5"):
-        lab.Desk(tiny, LabelledImages(images.images, torch.zeros(12, dtype=torch.long), other))
-
-
 def test_large_sets_other_sizes_and_sets_without_labels_are_read_and_it_is_said(tiny, monkeypatch):
     monkeypatch.setattr(desk_sets, "PIXELS", 20 * 32 * 32)
     sets = DeskSets(tiny, noise(50, size=48))

@@ -219,14 +219,6 @@ def test_the_story_by_keyboard_alone(story, page):
     assert lab.wait_until(lambda: story.ask("print(desk.edit.digest)") != before)
 
 
-def test_keys_that_mean_something_to_jupyterlab_leave_the_cells_alone(story, page):
-    for focused in (story.root.get_by_role("option").first, story.button("Rewrite"), story.root.get_by_label("layer")):
-        focused.focus()
-        for key in ("d", "d", "a", "y", "m", "x"):
-            page.keyboard.press(key)
-    assert page.evaluate("jupyterapp.shell.currentWidget.content.widgets.map(cell => cell.model.type)") == ["code"] * 2
-
-
 def test_a_folder_with_a_broken_picture_says_so_and_names_are_text(other, page):
     assert "images: 1 files left out (bee/broken.png" in other.root.inner_text()
     other.root.get_by_label("it shows").fill(HOSTILE)
@@ -258,17 +250,6 @@ def test_pictures_of_both_themes_and_widths_are_kept_and_nothing_is_cut_off(stor
     story.root.screenshot(path=ARTEFACTS / f"desk-{theme.lower()}-{width}.png")
     assert story.root.evaluate(WIDER_THAN_ITSELF) == []
     page.set_viewport_size({"width": 1366, "height": 850})
-
-
-def test_after_a_restart_of_the_kernel_the_cell_makes_a_new_desk(story, page):
-    page.evaluate("""async () => { const s = jupyterapp.shell.currentWidget.sessionContext;
-                     await s.restartKernel(); await s.session.kernel.info; }""")
-    assert lab.run_cell(page, 0), lab.cell_text(page, 0)
-    panel = Panel(page, 0, "desk")
-    panel.root.locator(".et-editor .et-stage[data-view]").wait_for()
-    marked(panel, ((0, 40), (63, 63)))
-    panel.button("Rewrite").click()
-    assert panel.says("misread pictures are corrected")
 
 
 def test_no_request_left_the_machine(page, outside):
