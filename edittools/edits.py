@@ -6,6 +6,7 @@ edit.apply_(classifier); edit.undo_(classifier)
 edit.save("snow.safetensors");  Edit.load("snow.safetensors", classifier)
 """
 
+import copy
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -223,6 +224,12 @@ class Edit:
         finally:
             if applied_edits(model):  # else the weights of before were loaded meanwhile
                 self.undo_(model)
+
+    def edited(self, classifier: Classifier) -> Classifier:
+        """Copy a classifier and apply the edit to the copy."""
+        copied = copy.deepcopy(classifier)
+        self.apply_(copied)
+        return copied
 
     @torch.no_grad()
     def firing_map(self, classifier: Classifier, images: Tensor) -> Tensor:

@@ -73,7 +73,7 @@ def test_the_tours_of_readme_and_guide_run_on_a_model_of_ones_own(capsys, monkey
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("EDITTOOLS_CACHE", str(tmp_path / "cache"))
     [short] = blocks("README.md", "python")
-    tour, choice, _ = blocks("docs/own_model.md", "python")
+    tour, choice, *_ = blocks("docs/own_model.md", "python")
     noise = torch.rand(30, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     save_image("van.jpg", noise[0])
     save_image("snow.jpg", noise[1])
