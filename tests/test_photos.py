@@ -98,8 +98,8 @@ def test_an_offline_folder_is_used_checked_and_never_written(cache, monkeypatch,
 
 def test_the_registry_is_whole():
     known = photos.registry()
-    assert len(known) == 3384
-    counts = {"imagenet-sample/": 1000, "rta-100/": 1000, "weights/squeezenet1_1/": 52}
+    assert len(known) == 3386
+    counts = {"imagenet-sample/": 1000, "rta-100/": 1000, "weights/squeezenet1_1/": 52, "weights/deeplab/": 2}
     assert {prefix: sum(name.startswith(prefix) for name in known) for prefix in counts} == counts
     assert "imagenet-sample/n03590841_jack-o'-lantern.JPEG" in known
     assert all(len(digest) == 64 and url.startswith("https://") for digest, url in known.values())

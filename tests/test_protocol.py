@@ -259,7 +259,11 @@ def test_every_method_is_chosen_by_the_same_rule_within_the_budget_and_says_its_
     chosen = choose_all(protocol, Plan(grid(rank=(1,), objective=("l1", "least_squares"), steps=(5,)), **rounds))
     edits = [f"{name}{suffix}" for suffix in ("", "_several") for name in ("editing", "random_direction")]
     tuned = [f"finetune_{scope}{suffix}" for scope in ("local", "global") for suffix in ("", "_several")]
-    assert list(chosen) == ["untuned", *edits, *tuned, "interpolated_local", "interpolated_global", *RIVALS]
+    interpolated = ["interpolated_local", "interpolated_global"]
+    assert list(chosen) == ["untuned", *edits, "two_layers", *tuned, *interpolated, *RIVALS]
+    first, both = chosen["editing"], chosen.pop("two_layers")
+    assert both.trials == first.trials + len(both.table)
+    assert not first.found or (both.validation["loss"] <= first.validation["loss"] and str(first) in str(both))
     assert all(choice.seconds > 0 and choice.trials == len(choice.table) for choice in chosen.values())
     for name in (*edits, *RIVALS):
         helping = chosen[name].table.query("net > 0").sort_values("loss", kind="stable")

@@ -6,14 +6,13 @@ from types import SimpleNamespace
 import pytest
 import robustness
 import torch
-from methods import choose_all
 from robustness import CORRUPTIONS, corrupt
 
 from edittools.baselines import RIVALS
-from edittools.choosing import CachedStates, Plan, Protocol, Scenario, grid
+from edittools.choosing import CachedStates, Scenario
 from edittools.cut import cut_all
 from edittools.images import LabelledImages
-from edittools.metrics import error_rate, predict
+from edittools.metrics import error_rate
 from edittools.moments import SecondMoment
 from edittools.rewriting import rewrite
 
@@ -42,17 +41,12 @@ def test_error_rates_are_those_of_the_edited_classifier_on_the_corrupted_images(
             assert table.loc[(name, 3), "edit"] == pytest.approx(error_rate(tiny, shifted))
 
 
-@pytest.fixture
-def story(tiny, photos32, exemplar, monkeypatch, tmp_path):
+def test_the_benchmark_runs_on_any_scenario(tiny, photos32, exemplar, monkeypatch, tmp_path):
     monkeypatch.setenv("EDITTOOLS_CACHE", str(tmp_path))
     data = LabelledImages(photos32, torch.arange(40) % 5, tiny.classes)
     turned = {"validation": (2,), "budget": (3,), "test": (), "clean": (2, 3)}
     sets = {name: replace(data, images=photos32.flip(axes) if axes else photos32) for name, axes in turned.items()}
-    default = {"layer": "conv1", "exemplar": "one"}
-    return Scenario(tiny, {"one": exemplar}, reference=1 - photos32, **sets, layers=("conv1", "conv2"), default=default)
-
-
-def test_the_benchmark_runs_on_any_scenario(story):
+    story = Scenario(tiny, {"one": exemplar}, reference=1 - photos32, **sets, layers=("conv1", "conv2"))
     curves, whole, chosen = robustness.measure(story, images=20)
     names = ["edit", "random direction", "local fine-tuning", "global fine-tuning"]
     names += [name.replace("_", " ") for name in RIVALS]
@@ -61,25 +55,3 @@ def test_the_benchmark_runs_on_any_scenario(story):
     unedited = curves[curves.strength == 0]
     assert unedited.accuracy.nunique() == unedited["corrupted accuracy"].nunique() == 1
     assert unedited["corrupted accuracy"].iloc[0] == pytest.approx(1 - whole.before.mean())
-
-
-def test_every_method_is_chosen_and_a_second_layer_is_added_where_it_helps(story):
-    tuning = {"rates": (1e-2,), "momenta": (0.9,), "steps": (2,), "localities": (1.0,), "top": 1, "long": (3,)}
-    plan = Plan(grid(objective=("least_squares",), reference_weight=(0.0, 10.0)), (10.0, 20.0), longest=1, **tuning)
-    [shown] = story.exemplars.values()
-    edits = [rewrite(story.classifier, one, shown, story.reference, objective="least_squares") for one in story.layers]
-    sets = {}
-    with (20 * edits[0]).applied(story.classifier), (20 * edits[1]).applied(story.classifier):  # as wanted
-        for name in ("validation", "budget"):
-            data = getattr(story, name)
-            sets[name] = replace(data, labels=predict(story.classifier, data).argmax(dim=1))
-    protocol = Protocol(replace(story, **sets))
-    protocol.bounds.measure = lambda edit, budget: (protocol.states["budget"].compare(edit), None)  # all may be chosen
-    chosen = choose_all(protocol, plan)
-    twice = ("editing", "random_direction", "finetune_local", "finetune_global")
-    once = {"untuned", "two_layers", "interpolated_local", "interpolated_global", *RIVALS}
-    assert chosen.keys() == once | {f"{name}{many}" for name in twice for many in ("", "_several")}
-    first, both = chosen["editing"], chosen["two_layers"]
-    assert first.found and both.validation["loss"] <= first.validation["loss"]
-    assert both.edit.layers == first.edit.layers or set(both.edit.layers) == {"conv1", "conv2"}
-    assert both.trials > first.trials and str(first) in str(both)
