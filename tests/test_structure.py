@@ -165,7 +165,7 @@ MOST_LINES = {
     "data": 500,
 }
 STILL_ABOVE = {
-    "top": 2810,
+    "top": 2817,
     "choosing": 1361,
     "baselines": 693,
     "stories": 1192,
