@@ -20,8 +20,8 @@ from edittools import choosing
 
 def with_one(method):
     def tried(protocol, *given, **options):
-        first = dict(list(protocol.story.exemplars.items())[:1])
-        return method(protocol, *given, **{"exemplars": first, **options})
+        first = {"exemplars": dict(list(protocol.story.exemplars.items())[:1])}
+        return method(protocol, *given, **(options if len(given) > 2 else first | options))  # given: by a method
     return tried
 
 for name in ("random_directions", "finetuning", "rival"):
