@@ -9,9 +9,9 @@ Nodes are ATen operations. The model is read, never run in another mode, hooked 
 
 import copy
 import hashlib
-import logging
 import operator
 import threading
+import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property, wraps
@@ -349,8 +349,8 @@ def _is_view(node: fx.Node) -> bool:
 
 @contextmanager
 def _said_when_slow(what: str, seconds: float = 2.0) -> Iterator[None]:
-    """Log what is being done where it takes longer than `seconds`."""
-    timer = threading.Timer(seconds, logging.getLogger("edittools").warning, (what,))
+    """Warn that something is being done where it takes longer than `seconds`."""
+    timer = threading.Timer(seconds, warnings.warn, (what,))
     timer.daemon = True
     timer.start()
     try:
