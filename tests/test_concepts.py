@@ -10,8 +10,9 @@ from conftest import needs_photos
 from PIL import Image
 from scipy.io import savemat
 
-from edittools.images import load_image
+from edittools.images import LabelledImages, load_image
 from edittools.probing import finders as concepts
+from edittools.probing import with_materials
 from edittools.probing.finders import PASCAL, Segmenter, Vouched, cached, deeplab
 from edittools.stories import photos
 from edittools.stories.photos import MSRC, fit_map, msrc
@@ -154,3 +155,13 @@ def test_found_masks_are_kept_on_disk_by_image_and_finder(tmp_path):
     assert torch.equal(again["bright"], first) and list(again) == ["bright", "a dark one"] and calls == [4]
     find(images[:2]), cached(finder, "another", tmp_path)(images)
     assert calls == [4, 2, 4]
+
+
+@pytest.mark.parametrize(
+    ("masks", "says"),
+    [(3, "3 masks of 'road' for 2 images: expected one an image"), (2, "all 2 images give a material: expected more")],
+)
+def test_pictures_that_give_materials_need_a_mask_each_and_others_beside_them(masks, says):
+    data = LabelledImages(torch.rand(2, 3, 8, 8), torch.zeros(2, dtype=torch.long), ("ship",))
+    with pytest.raises(ValueError, match=says):
+        with_materials(data, {"road": torch.ones(masks, 8, 8)})

@@ -166,11 +166,17 @@ def with_materials(
     """Make concepts to probe, whose styles are materials cut from the images themselves.
 
     Of each concept `giving` one (default: all) so many images, those that show most of it, give the materials and are
-    not probed. `options` are other fields of `Concepts`.
+    not probed. `options` are other fields of `Concepts`. Raises `ValueError` for masks that are not one an image, and
+    where no image is left to probe.
     """
+    for name, mask in masks.items():
+        if len(mask) != len(data):
+            raise ValueError(f"{len(mask)} masks of {name!r} for {len(data)} images: expected one an image")
     most = (masks[c].flatten(1).mean(dim=1).argsort(descending=True, stable=True) for c in giving or masks)
     donors = sorted({i for order in most for i in order[:variants].tolist()})
     probed = sorted(set(range(len(data))) - set(donors))
+    if not probed:
+        raise ValueError(f"all {len(data)} images give a material: expected more images, or fewer variants")
     some, given = ({name: mask[numbers] for name, mask in masks.items()} for numbers in (probed, donors))
     return Concepts(data.subset(probed), some, materials(data.subset(donors), given, variants), **options)
 
