@@ -8,14 +8,12 @@ edit.save("snow.safetensors");  Edit.load("snow.safetensors", classifier)
 
 import copy
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
-from math import nan
 from os import PathLike, fspath
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
@@ -33,21 +31,16 @@ _LEDGER = "_edittools_applied"
 
 @dataclass(frozen=True)
 class Record:
-    """How an edit was found; None is what nobody looked at, as what loss a scaled edit leaves.
+    """How an edit was found; None is what nobody measured, as what loss a scaled edit leaves.
 
-    `converged`: more steps would hardly lower the loss, which does not say that the edit is good. `reference_movement`
-    says how far outputs move on reference keys, as a share of how far they move at the exemplar's mask (root mean
-    squares); `weight_change` is |ΔW|.
+    `response` says how far it moves the layer's output at the exemplar's mask (root mean square over channels).
     """
 
     objective: str
     loss_before: float
     loss_after: float | None
     steps: int
-    seconds: float
-    converged: bool | None = None
-    reference_movement: float | None = None
-    weight_change: float | None = None
+    response: float | None = None
 
     @property
     def share_left(self) -> float | None:
@@ -59,17 +52,10 @@ class Record:
 
 @dataclass(frozen=True)
 class Change:
-    """The change of one parameter: `left` in full, or Λ Dᵀ: `left` Λ `(out, rank, kh, kw)`, `right` D `(rank, in)`.
-
-    `leverage` says how far the exemplar's keys lie outside the span of the reference keys (1: as usual as those),
-    `response` how far the change moves the layer's output at the exemplar's mask (root mean square over channels). A
-    sum has the higher one of its parts.
-    """
+    """The change of one parameter: `left` in full, or Λ Dᵀ: `left` Λ `(out, rank, kh, kw)`, `right` D `(rank, in)`."""
 
     left: Tensor
     right: Tensor | None = None
-    leverage: float = nan
-    response: float = nan
 
     def __post_init__(self) -> None:
         left, right = tuple(self.left.shape), () if self.right is None else tuple(self.right.shape)
@@ -82,14 +68,12 @@ class Change:
 
     def __mul__(self, factor: float) -> "Change":
         left = self.left * factor if factor else torch.zeros_like(self.left)  # 0 of what is not finite is 0
-        return replace(self, left=left, response=self.response * abs(factor))
+        return Change(left, self.right)
 
     def __add__(self, other: "Change") -> "Change":
-        known = np.fmax(self.leverage, other.leverage), np.fmax(self.response, other.response)  # NaN is unknown
         if self.right is None or other.right is None:
-            return Change(self.delta() + other.delta(), None, *map(float, known))
-        left, right = torch.cat([self.left, other.left], 1), torch.cat([self.right, other.right])
-        return Change(left, right, *map(float, known))
+            return Change(self.delta() + other.delta())
+        return Change(torch.cat([self.left, other.left], 1), torch.cat([self.right, other.right]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,15 +91,14 @@ class Edit:
     on_top_of: tuple[str, ...] = ()
     added: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        if not self.changes:
+            raise ValueError("an edit with no change: expected at least one parameter, {'layer.weight': Change(…)}")
+
     @property
     def layers(self) -> tuple[str, ...]:
         """Name the layers whose parameters it changes."""
         return tuple(dict.fromkeys(name.rpartition(".")[0] for name in self.changes))
-
-    @property
-    def leverage(self) -> float:
-        """Say how far the edited keys lie outside the span of the reference keys; 1 means as usual as those."""
-        return float(np.fmax.reduce([change.leverage for change in self.changes.values()]))
 
     @cached_property
     def digest(self) -> str:
@@ -135,8 +118,8 @@ class Edit:
             return self
         record, changes = self.record, {name: change * factor for name, change in self.changes.items()}
         if record is not None:
-            size = record.weight_change and record.weight_change * abs(factor)
-            record = replace(record, loss_after=None, converged=None, weight_change=size)
+            response = record.response and record.response * abs(factor)
+            record = replace(record, loss_after=None, response=response)
         return replace(self, changes=changes, record=record, added=())
 
     __rmul__ = __mul__
@@ -173,46 +156,26 @@ class Edit:
                 f"{found[:12]}…: same layers, other weights; edit this model anew"
             )
 
-    def check_beneath(self, model: nn.Module) -> None:
-        """Raise `ValueError` unless the edits that it was made on top of are applied to `model`."""
-        here = {digest for edit in applied_edits(model) for digest in (edit.digest, *edit.added)}
-        if missing := set(self.on_top_of) - here:
-            raise ValueError(
-                f"{self} was made on top of {len(self.on_top_of)} edits, {len(missing)} of which are not applied to "
-                f"this {type(model).__name__}: apply them first, or add them up (edit + other)"
-            )
-
     def apply_(self, model: nn.Module) -> "Edit":
         """Add the edit to the weights of a classifier or model, in place; several can be applied. Gives itself back.
 
         Raises `ValueError` for another model, and where the edits are missing that it was made on top of.
         """
         self.check_fits(model)
-        self.check_beneath(model)
-        model = unwrapped(model)
-        ledger = _ledger(model)
-        before = ledger.edits
-        try:
-            _settle(model, ledger, [*before, self], self.changes)
-        except BaseException:  # an interrupt half-way
-            _settle(model, ledger, before, self.changes)
-            raise
+        check_beneath(self, model)
+        before = _ledger(model := unwrapped(model)).edits
+        _settle(model, self.changes, [*before, self], otherwise=before)
         return self
 
     def undo_(self, model: nn.Module) -> "Edit":
         """Take the edit back, bit for bit, whatever else is applied; `ValueError` when it is not applied."""
-        model = unwrapped(model)
-        ledger = _ledger(model)
-        places = [place for place, edit in enumerate(ledger.edits) if edit is self or edit.digest == self.digest]
+        edits = _ledger(model := unwrapped(model)).edits
+        places = [place for place, edit in enumerate(edits) if edit is self or edit.digest == self.digest]
         if not places:
             found = type(model).__name__
             raise ValueError(f"{self} is not applied to this {found}: nothing to undo, see applied_edits(model)")
-        others = ledger.edits[: places[-1]] + ledger.edits[places[-1] + 1 :]
-        try:
-            _settle(model, ledger, others, self.changes)
-        except BaseException:  # an interrupt comes through once the weights are back
-            _settle(model, ledger, others, self.changes)
-            raise
+        others = edits[: places[-1]] + edits[places[-1] + 1 :]
+        _settle(model, self.changes, others, otherwise=others)
         return self
 
     @contextmanager
@@ -244,19 +207,15 @@ class Edit:
         moved = added(cut, cut.keys(cut.prefix(images)), change).square().mean(dim=cut.channels).sqrt()
         strength = cut.maps(moved, images)[:, None]
         most = strength.amax(dim=(1, 2, 3), keepdim=True).clamp_min(1e-12)
-        strength = strength / (change.response if change.response > 0 else most)
+        strength = strength / ((self.record and self.record.response) or most)
         return F.interpolate(strength, images.shape[2:], mode="bilinear", align_corners=False)[:, 0].cpu()
 
     def save(self, path: str | PathLike) -> None:
         """Write the edit as a safetensors file, in one step."""
-        about = {
-            "numbers": {n: [c.leverage, c.response] for n, c in self.changes.items()},
-            "record": asdict(self.record) if self.record else None,
-            "on_top_of": self.on_top_of,
-            "added": self.added,
-        }
-        header = {"format": _FORMAT, "fingerprint": self.fingerprint}
-        header |= {name: json.dumps(value) for name, value in about.items()}
+        record = asdict(self.record) if self.record else None
+        about = {"changes": list(self.changes), "record": record, "on_top_of": self.on_top_of, "added": self.added}
+        header = {name: json.dumps(value) for name, value in about.items()}
+        header |= {"format": _FORMAT, "fingerprint": self.fingerprint}
         with atomic_path(path) as temporary:
             save_file({n: t.detach().cpu().contiguous() for n, t in _factors(self.changes).items()}, temporary, header)
 
@@ -273,14 +232,15 @@ class Edit:
                 raise ValueError(f"its format is {header.get('format')!r}, expected {_FORMAT!r}")
             if not all(tensor.is_floating_point() and tensor.isfinite().all() for tensor in tensors.values()):
                 raise ValueError("it holds NaN, infinite or whole numbers")
-            changes = {
-                name: Change(tensors[f"{name}/left"], tensors.get(f"{name}/right"), *map(float, known))
-                for name, known in json.loads(header["numbers"]).items()
-            }
-            record = json.loads(header["record"]) or {}
-            record.pop("kept_movement", None)  # until 0.2
+            names = json.loads(header["changes"] if "changes" in header else header["numbers"])
+            changes = {n: Change(tensors[f"{n}/left"], tensors.get(f"{n}/right")) for n in names}
+            known = json.loads(header["record"])
+            if known and "changes" not in header:  # until 0.2
+                response = next(iter(names.values()))[1]
+                known = {**known, "response": response if response > 0 else None}
+            record = Record(**{field.name: known[field.name] for field in fields(Record)}) if known else None
             digests = [tuple(map(str, json.loads(header.get(name, "[]")))) for name in ("on_top_of", "added")]
-            edit = cls(changes, header["fingerprint"], Record(**record) if record else None, *digests)
+            edit = cls(changes, header["fingerprint"], record, *digests)
         except FileNotFoundError:
             raise
         except (OSError, SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
@@ -293,6 +253,16 @@ class Edit:
 def _factors(changes: Mapping[str, Change]) -> dict[str, Tensor]:
     factors = {f"{n}/{side}": getattr(c, side) for n, c in changes.items() for side in ("left", "right")}
     return {name: factor for name, factor in factors.items() if factor is not None}
+
+
+def check_beneath(edit: Edit, model: nn.Module) -> None:
+    """Raise `ValueError` unless the edits that an edit was made on top of are applied to `model`."""
+    here = {digest for other in applied_edits(model) for digest in (other.digest, *other.added)}
+    if missing := set(edit.on_top_of) - here:
+        raise ValueError(
+            f"{edit} was made on top of {len(edit.on_top_of)} edits, {len(missing)} of which are not applied to "
+            f"this {type(model).__name__}: apply them first, or add them up (edit + other)"
+        )
 
 
 def edit_of(cut: Cut, changes: Mapping[str, Change], record: Record | None = None) -> Edit:
@@ -359,9 +329,19 @@ def _holds(model: nn.Module, name: str, weight: Tensor) -> bool:
     return parameter.shape == weight.shape and torch.allclose(parameter, weight, rtol=0, atol=0, equal_nan=True)
 
 
+def _settle(model: nn.Module, names: Iterable[str], edits: Sequence[Edit], otherwise: Sequence[Edit]) -> None:
+    """Set parameters to what they are with `edits` and no others; an interrupt half-way leaves those of `otherwise`."""
+    ledger = _ledger(model)
+    try:
+        _set(model, ledger, names, edits)
+    except BaseException:
+        _set(model, ledger, names, otherwise)
+        raise
+
+
 @torch.no_grad()
-def _settle(model: nn.Module, ledger: _Ledger, edits: Sequence[Edit], names: Mapping[str, Change]) -> None:
-    """Set parameters to what they are with `edits` and no others: the original plus their changes, in order."""
+def _set(model: nn.Module, ledger: _Ledger, names: Iterable[str], edits: Sequence[Edit]) -> None:
+    """Set parameters to their originals plus the changes of `edits`, in order."""
     object.__setattr__(model, _LEDGER, ledger)
     ledger.edits = list(edits)
     for name in names:

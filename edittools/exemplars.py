@@ -58,16 +58,3 @@ def size_of(exemplars: Exemplar | Sequence[Exemplar]) -> torch.Size | None:
     """Give the size (H, W) of the first exemplar; None where there is none."""
     first = exemplars if isinstance(exemplars, Exemplar) else next(iter(exemplars), None)
     return first.image.shape[1:] if isinstance(first, Exemplar) else None
-
-
-def stack(exemplars: Sequence[Exemplar]) -> tuple[Tensor, Tensor, Tensor]:
-    """Stack exemplars as batches: images `(B, 3, H, W)`, changed `(B, 3, H, W)`, masks `(B, H, W)`."""
-    if not exemplars:
-        raise ValueError("no exemplar: expected at least one")
-    for exemplar in exemplars:
-        if not isinstance(exemplar, Exemplar):
-            raise TypeError(f"{type(exemplar).__name__} is no Exemplar: expected Exemplar(image, changed, mask)")
-    sizes = {tuple(e.image.shape[1:]) for e in exemplars}
-    if len(sizes) > 1:
-        raise ValueError(f"exemplars of different sizes {sorted(sizes)}: expected one size")
-    return tuple(torch.stack(parts) for parts in zip(*((e.image, e.changed, e.mask) for e in exemplars), strict=True))

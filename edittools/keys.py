@@ -4,17 +4,15 @@ Reference images say which keys are seen every day. Their second moment says whi
 far a change moves their outputs depends on what a kernel sees at once, since neighbours are alike.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from edittools.classifiers import marks_of
-from edittools.cut import Cut, State, rows, states_at
-from edittools.edits import Change
-from edittools.exemplars import Exemplar, stack
+from edittools.cut import Cut, State, rows
+from edittools.exemplars import Exemplar
 from edittools.images import Images, in_batches, pixels_of
 from edittools.moments import SecondMoment, second_moments
 
@@ -22,14 +20,12 @@ from edittools.moments import SecondMoment, second_moments
 class LayerKeys(list[State]):
     """Images at a layer: a list of their states, and the second `moment` of their keys, or of more if given."""
 
-    def __init__(
-        self, cut: Cut, images: Images | Sequence[State], moment: SecondMoment | None = None, batch_size: int = 64
-    ) -> None:
+    def __init__(self, cut: Cut, images: Images | Sequence[State], moment: SecondMoment | None = None) -> None:
         """Run images up to the layer, or take their states there; `ValueError` without any image."""
         if not len(images):
             raise ValueError(f"no images at layer {cut.layer!r}: expected at least one")
         known = isinstance(pixels_of(images)[0], State)
-        super().__init__(images if known else map(cut.prefix, in_batches(images, batch_size)))
+        super().__init__(images if known else map(cut.prefix, in_batches(images)))
         self.cut, self._sums = cut, _sums(cut)
         if moment is not None:
             self.moment = moment
@@ -81,17 +77,24 @@ class ExemplarStates(list[Exemplar]):
 
     def __init__(self, cut: Cut, exemplars: Exemplar | Sequence[Exemplar]) -> None:
         super().__init__([exemplars] if isinstance(exemplars, Exemplar) else exemplars)
-        self.cut, (self._images, self._changed, self.masks) = cut, stack(self)
+        if not self:
+            raise ValueError("no exemplar: expected at least one")
+        for exemplar in self:
+            if not isinstance(exemplar, Exemplar):
+                raise TypeError(f"{type(exemplar).__name__} is no Exemplar: expected Exemplar(image, changed, mask)")
+        if len(sizes := {tuple(exemplar.mask.shape) for exemplar in self}) > 1:
+            raise ValueError(f"exemplars of different sizes {sorted(sizes)}: expected one size")
+        self.cut, self.masks = cut, torch.stack([exemplar.mask for exemplar in self])
 
     @cached_property
     def image(self) -> State:
         """The state of the images x."""
-        return self.cut.prefix(self._images)
+        return self.cut.prefix(torch.stack([exemplar.image for exemplar in self]))
 
     @cached_property
     def changed(self) -> State:
         """The state of the changed images x'."""
-        return self.cut.prefix(self._changed)
+        return self.cut.prefix(torch.stack([exemplar.changed for exemplar in self]))
 
 
 def exemplars_at(cut: Cut, exemplars: Exemplar | Sequence[Exemplar]) -> ExemplarStates:
@@ -101,21 +104,6 @@ def exemplars_at(cut: Cut, exemplars: Exemplar | Sequence[Exemplar]) -> Exemplar
     if exemplars.cut is not cut and (exemplars.cut.layer, exemplars.cut.model) != (cut.layer, cut.model):
         raise ValueError(f"exemplars at layer {exemplars.cut.layer!r}: expected them at {cut.layer!r} of this model")
     return exemplars
-
-
-def layer_keys(
-    cuts: Mapping[str, Cut], images: Images, moments: Mapping[str, SecondMoment] | None = None, batch_size: int = 64
-) -> dict[str, LayerKeys]:
-    """Run images once for their keys at several layers; `moments` may be of more images."""
-    found = states_at(cuts, images, batch_size)
-    return {layer: LayerKeys(cuts[layer], states, (moments or {}).get(layer)) for layer, states in found.items()}
-
-
-def windows_of(moment: SecondMoment, basis: Tensor | None, kernel: int) -> Tensor:
-    """Estimate `LayerKeys.windows` from a second moment, as if the `kernel` keys under a window were unrelated."""
-    matrix = moment.matrix
-    basis = torch.eye(len(matrix)).to(matrix) if basis is None else basis.to(matrix)
-    return torch.kron(basis @ matrix @ basis.T, torch.eye(kernel).to(matrix))
 
 
 def reference_moment(cut: Cut, reference: Reference | None) -> SecondMoment:
@@ -134,14 +122,7 @@ def reference_moment(cut: Cut, reference: Reference | None) -> SecondMoment:
 
 
 @torch.no_grad()
-def described(
-    cut: Cut, change: Change, moved: Tensor, keys: Tensor, masks: Tensor, moment: SecondMoment | None = None
-) -> Change:
-    """Note in a change its `response`, by what it `moved` at the `masks`, and its `leverage`, by the `keys` of x'."""
+def response_at(cut: Cut, moved: Tensor, masks: Tensor) -> float:
+    """Measure how far the layer's outputs `moved` at the masks: the root mean square over channels."""
     weight = cut.shares(masks.to(moved.device), moved)
-    strength = ((moved.square().mean(dim=cut.channels) * weight).sum() / weight.sum()).sqrt()
-    if moment is None:
-        return replace(change, response=float(strength))
-    at_mask = cut.shares(masks.to(keys.device), keys).flatten() > 0
-    leverage = moment.leverage(rows(keys, cut.is_linear)[at_mask]).mean()
-    return replace(change, response=float(strength), leverage=float(leverage))
+    return float(((moved.square().mean(dim=cut.channels) * weight).sum() / weight.sum()).sqrt())

@@ -40,31 +40,17 @@ class SecondMoment:
             raise ValueError("the second moment holds NaN or infinite numbers: expected finite keys")
 
     @cached_property
-    def eigen(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The eigenvalues, the same raised to at least `LEAST_EIGENVALUE` times the largest, and the eigenvectors."""
+    def eigen(self) -> tuple[Tensor, Tensor]:
+        """The eigenvalues, from low to high, and the eigenvectors."""
         values, vectors = torch.linalg.eigh(self.matrix)
-        values = values.clamp_min(0)  # below 0 by rounding only
-        least = LEAST_EIGENVALUE * values[-1].clamp_min(torch.finfo(values.dtype).tiny)
-        return values, values.clamp_min(least), vectors
+        return values.clamp_min(0), vectors  # below 0 by rounding only
 
     @cached_property
     def whitener(self) -> Tensor:
-        """The ZCA whitening matrix C^(-1/2), `(n, n)` float64."""
-        _, values, vectors = self.eigen
-        return vectors * values.rsqrt() @ vectors.T
-
-    @cached_property
-    def dimensions(self) -> float:
-        """How many dimensions the keys fill: the mean of kᵀ C⁻¹ k over the reference keys, n if nothing was raised."""
-        values, raised, _ = self.eigen
-        return float((values / raised).sum())
-
-    def leverage(self, keys: Tensor) -> Tensor:
-        """Say how far `(P, n)` keys lie outside the span of the reference keys: kᵀ C⁻¹ k / `dimensions`, `(P,)`.
-
-        The reference keys have 1 on average; much more means that nothing like a key was seen.
-        """
-        return (keys.double() @ self.whitener.to(keys.device)).square().sum(dim=1) / self.dimensions
+        """The ZCA whitening matrix C^(-1/2), `(n, n)` float64, of eigenvalues of at least `LEAST_EIGENVALUE`."""
+        values, vectors = self.eigen
+        least = LEAST_EIGENVALUE * values[-1].clamp_min(torch.finfo(values.dtype).tiny)
+        return vectors * values.clamp_min(least).rsqrt() @ vectors.T
 
 
 class RankError(ValueError):

@@ -5,7 +5,6 @@ The layer maps the keys of x' at the mask to the values of x, by W' = W + Λ D�
 `rank` channels in place of all of them.
 """
 
-import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,14 +20,12 @@ from edittools.edits import Change, Edit, Record, edit_of
 from edittools.exemplars import Exemplar, size_of
 from edittools.graph import without_autocast
 from edittools.images import Images, spread
-from edittools.keys import LayerKeys, Reference, described, exemplars_at, reference_moment, windows_of
+from edittools.keys import LayerKeys, Reference, exemplars_at, reference_moment, response_at
 from edittools.moments import SecondMoment, directions
 
 OBJECTIVES = ("l1", "least_squares")
 SAMPLE = 64
 """So many reference images say how far an edit moves what a kernel sees of them."""
-LOOKED_AT = 1024
-"""Up to so many keys under a kernel's window an edit's `Record` says how far it moves others, whatever that costs."""
 
 
 @dataclass(frozen=True)
@@ -164,24 +161,24 @@ def preactivation_target(problem: Problem) -> Tensor:
     return torch.where(steerable, (wanted - offset) / torch.where(steerable, scale, 1), start)
 
 
-def solve_l1(problem: Problem, steps: int = 200) -> tuple[Tensor, int, bool]:
+def solve_l1(problem: Problem, steps: int = 200) -> tuple[Tensor, int]:
     """Minimise the objective over Λ by Adam, from the better of 0 and the least-squares solution.
 
     A step is a quarter of how far a channel's output at the mask is from its target, over the norm of the keys there.
     There are two rounds, of a third and of two thirds of `steps`; each measures that anew, and its rate falls along a
-    cosine. Where the first gains less than 1 % the second takes steps of a tenth. Gives the best Λ met, the steps
-    taken, and whether it converged: the second round lowered the loss by less than 1 %.
+    cosine. Where the first gains less than 1 % the second takes steps of a tenth. Gives the best Λ met and the steps
+    taken.
     """
     squares, rate, taken = solve_least_squares(problem), 0.25, 0
     with torch.no_grad():
         best = min(torch.zeros_like(squares), squares, key=lambda candidate: float(problem.objective(candidate)))
-        losses = [float(problem.objective(best))]
+        loss = float(problem.objective(best))
     for length in (steps // 3, steps - steps // 3):
-        if losses[-1] > 0:
+        if loss > 0:
             best, lowest = _descend(problem, best, length, rate)
-            rate = rate / 10 if lowest >= 0.99 * losses[-1] else rate
-            taken, losses = taken + length, [*losses, lowest]
-    return best, taken, losses[-1] == 0 or (steps >= 3 and losses[-1] >= 0.99 * losses[-2])
+            rate = rate / 10 if lowest >= 0.99 * loss else rate
+            taken, loss = taken + length, lowest
+    return best, taken
 
 
 def _descend(problem: Problem, best: Tensor, steps: int, rate: float) -> tuple[Tensor, float]:
@@ -246,8 +243,7 @@ def rewrite(
         basis: D `(rank, in)`, orthonormal rows, to edit along in place of those found from the keys (for controls).
         reference_weight: λ, the cost of moving outputs of reference keys; 0, as in the paper, is none. At 1, moving
             them as far as is missing at the mask (mean squares) costs as much as leaving the mask unedited. They move
-            far less than that, so 10 to 100 are worth trying. Of images a sample of 64 is used; a `SecondMoment` takes
-            keys under one kernel as unrelated.
+            far less than that, so 10 to 100 are worth trying. It needs images; a sample of 64 is used.
         steps: of the optimiser, with "l1".
 
     Warns where nothing is missing at the mask. Raises `ValueError` for a mask that covers no key, a rank that is too
@@ -255,20 +251,18 @@ def rewrite(
     """
     exact = one_of(objective, OBJECTIVES, "objective") == "least_squares"
     steps, weight = check_number(steps, 0, None, "steps"), check_amount(reference_weight, "reference_weight", 0)
+    if weight and not isinstance(reference, Images | LayerKeys):
+        raise ValueError(f"reference_weight {weight} without reference images: expected images whose keys count")
     cut = cut_at(classifier, layer, size_of(exemplars))
     exemplars = exemplars_at(cut, exemplars)
-    needed = isinstance(reference, SecondMoment | LayerKeys) or (rank is not None and basis is None)
-    moment = reference_moment(cut, reference) if needed else None
-    if weight and reference is None:
-        raise ValueError(f"reference_weight {weight} without reference: expected images, or a SecondMoment")
-    if weight and isinstance(reference, Images):
-        reference = LayerKeys(cut, spread(reference, SAMPLE))
-    started = time.perf_counter()
+    moment = reference_moment(cut, reference) if rank is not None and basis is None else None
     problem = pose(cut, exemplars, rank, masked, moment, basis)
-    windows = _everyday(problem, reference, moment) if weight or problem.shape[1:].numel() <= LOOKED_AT else None
-    problem = replace(problem, elsewhere=weight * windows.cpu() if weight else None)
-    unknown, taken, converged = (solve_least_squares(problem), 1, True) if exact else solve_l1(problem, steps)
-    seconds, fitted = time.perf_counter() - started, fits(problem, objective, unknown)
+    if weight:
+        keys = reference if isinstance(reference, LayerKeys) else LayerKeys(cut, spread(reference, SAMPLE))
+        keys.check_at(cut)
+        problem = replace(problem, elsewhere=weight * keys.windows(problem.basis).cpu())
+    unknown, taken = (solve_least_squares(problem), 1) if exact else solve_l1(problem, steps)
+    fitted = fits(problem, objective, unknown)
     if fitted[0] <= 1e-9 * float(problem.start.square().mean()):
         warnings.warn(
             f"nothing is missing at the mask in {cut.layer!r}: x and x' are alike there (try another layer), or what "
@@ -276,25 +270,8 @@ def rewrite(
             stacklevel=2,
         )
     change = Change(unknown.detach(), problem.basis)
-    movement = None if windows is None else _movement(problem, unknown, windows)
-    record = Record(objective, *fitted, taken, seconds, converged, movement, float(change.delta().norm()))
-    seen = problem.shift(change.left), cut.keys(problem.changed), exemplars.masks
-    return edit_of(cut, {f"{cut.layer}.weight": described(cut, change, *seen, moment)}, record)
-
-
-def _everyday(problem: Problem, reference: Reference | None, moment: SecondMoment | None) -> Tensor | None:
-    """Say what a kernel sees of reference keys along the basis: their windows, or as much as their moment tells."""
-    if isinstance(reference, LayerKeys):
-        return reference.windows(problem.basis)
-    return None if moment is None else windows_of(moment, problem.basis, problem.cut.weight.shape[2:].numel())
-
-
-@torch.no_grad()
-def _movement(problem: Problem, unknown: Tensor, windows: Tensor) -> float:
-    """Say how far Λ moves everyday outputs, as a share of how far it moves those at the mask (root mean squares)."""
-    design, share = _system(problem)
-    at_mask = quadratic(unknown, (design * share[:, None]).T @ design / share.sum())
-    return float((quadratic(unknown, windows) / at_mask).clamp_min(0).sqrt())
+    record = Record(objective, *fitted, taken, response_at(cut, problem.shift(change.left), exemplars.masks))
+    return edit_of(cut, {f"{cut.layer}.weight": change}, record)
 
 
 @torch.no_grad()

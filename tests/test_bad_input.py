@@ -187,8 +187,9 @@ EDITS = {
     "no such file": (lambda w: Edit.load(w.folder / "absent.safetensors"), FileNotFoundError, "absent.safetensors"),
     "a picture": (lambda w: Edit.load(w.folder / "good.png"), ValueError, "good.png' is no edit saved by"),
     "of another format": (lambda w: _loaded(w, format="x"), ValueError, "'x', expected 'edittools edit"),
-    "a header that lies": (lambda w: _loaded(w, numbers='{"a": [1, 2]}'), ValueError, "no edit.*a/left"),
-    "a record of another kind": (lambda w: _loaded(w, record='{"a": 1}'), ValueError, "is no edit.*'a'"),
+    "no change": (lambda w: Edit({}, w.edit.fingerprint), ValueError, "an edit with no change: expected at least one"),
+    "a header that lies": (lambda w: _loaded(w, changes='["a"]'), ValueError, "no edit.*a/left"),
+    "a record of another kind": (lambda w: _loaded(w, record='{"a": 1}'), ValueError, "is no edit.*'objective'"),
     "no fingerprint": (lambda w: _loaded(w, fingerprint=None), ValueError, "is no edit.*fingerprint"),
     "another model's": (lambda w: Edit.load(w.folder / "other.safetensors", w.classifier), ValueError, "this TinyNet"),
 }

@@ -1,6 +1,6 @@
 import copy
 import io
-from math import isnan
+from dataclasses import replace
 
 import pytest
 import torch
@@ -171,22 +171,17 @@ def test_scaling_and_adding_act_on_the_weights(tiny, edit, other):
     assert all(torch.allclose(together[name], tensor, atol=1e-6) for name, tensor in tiny.state_dict().items())
 
 
-def test_a_sum_holds_a_full_change_and_has_the_higher_leverage_and_response_of_its_parts(tiny, edit, exemplar):
+def test_a_sum_holds_a_full_change(tiny, edit, exemplar):
     full = finetune(tiny, "conv1", exemplar, rate=0.1, steps=3)
     [one], [two], [both] = (value.changes.values() for value in (edit, full, edit + full))
     assert torch.allclose(both.delta(), one.delta() + two.delta())
-    assert isnan(full.leverage) and both.leverage == (two + one).leverage == one.leverage
-    assert (one + one * 2).response == (one * 2 + one).response == 2 * one.response
 
 
 @pytest.mark.parametrize("factor", [0.5, -1.5, 0.0])
 def test_the_record_of_a_scaled_edit_says_no_more_than_is_known(tiny, edit, factor, tmp_path):
     whole, scaled = edit.record, factor * edit
-    size = float(scaled.changes["conv1.weight"].delta().norm())
-    assert scaled.record.weight_change == pytest.approx(size, rel=1e-5, abs=1e-9)
-    assert scaled.record.loss_after is scaled.record.share_left is scaled.record.converged is None
-    assert scaled.record.loss_before == whole.loss_before
-    assert scaled.record.reference_movement == whole.reference_movement  # a share, which scaling leaves as it is
+    assert scaled.record == replace(whole, loss_after=None, response=abs(factor) * whole.response)
+    assert scaled.record.share_left is None
     assert (1 * edit).record == whole and whole.share_left == whole.loss_after / whole.loss_before
     scaled.save(tmp_path / "scaled.safetensors")
     assert Edit.load(tmp_path / "scaled.safetensors", tiny).record == scaled.record
@@ -198,7 +193,7 @@ def test_save_and_load_give_the_same_edit(tiny, edit, other, tmp_path):
         value.save(tmp_path / "a.safetensors")
         with other.applied(tiny):  # which does not make it another model
             loaded = Edit.load(tmp_path / "a.safetensors", tiny)
-        for part in ("digest", "fingerprint", "record", "leverage"):
+        for part in ("digest", "fingerprint", "record"):
             assert getattr(loaded, part) == getattr(value, part)
     edit.save(tmp_path / "one.safetensors")
     assert (tmp_path / "one.safetensors").stat().st_size < 6000

@@ -166,7 +166,7 @@ def test_a_budget_says_how_many_images_it_is():
 def test_an_edit_that_diverged_times_zero_changes_nothing(tiny, exemplar):
     edit = rewrite(tiny, "conv1", exemplar, rank=None, steps=2)
     broken = replace(edit, changes={k: replace(c, left=c.left * float("inf")) for k, c in edit.changes.items()})
-    assert all(not change.delta().any() and change.response == 0 for change in (0 * broken).changes.values())
+    assert all(not change.delta().any() for change in (0 * broken).changes.values())
 
 
 # --- cross-validation ---

@@ -37,7 +37,7 @@ def test_an_edit_lowers_its_loss_within_its_rank(tiny, photos32, exemplar, layer
         assert edit.record.loss_after < edit.record.loss_before
     by_input = _weight_change(edit, layer).transpose(0, 1).flatten(1)  # (in, out * kh * kw)
     assert int(torch.linalg.matrix_rank(by_input, rtol=1e-4)) <= min(rank or 99, *by_input.shape)
-    assert edit.record.objective == objective and edit.record.seconds > 0
+    assert edit.record.objective == objective
 
 
 @pytest.mark.parametrize("layer", LAYERS)
@@ -142,13 +142,6 @@ def test_least_squares_ends_before_a_batch_norm_of_the_batchs_own_statistics(tin
     assert 0 <= edit.record.loss_after < 0.99 * edit.record.loss_before
 
 
-def test_leverage_is_high_for_keys_unlike_the_reference(tiny, photos32, exemplar):
-    reference = 0.5 + 0.02 * photos32
-    usual = Exemplar(reference[0], reference[1], torch.ones(32, 32))
-    assert rewrite(tiny, "stem", usual, reference).leverage < 2
-    assert rewrite(tiny, "stem", exemplar, reference).leverage > 4
-
-
 @settings(max_examples=20, deadline=None)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 9), st.integers(1, 9), st.randoms())
 def test_a_pooled_mask_is_the_share_of_each_cell(height, width, rows, columns, random):
@@ -182,17 +175,14 @@ def test_l1_does_not_stay_at_its_least_squares_start():
     classifier, exemplar, reference = _narrow()
     start = rewrite(classifier, "2", exemplar, reference, rank=3, steps=0).record
     record = rewrite(classifier, "2", exemplar, reference, rank=3).record
-    assert start.steps == 0 and not start.converged
+    assert start.steps == 0
     assert record.loss_after < 0.6 * start.loss_after < start.loss_before
 
 
-def test_the_record_says_how_many_steps_were_taken_and_whether_more_would_help(tiny, photos32, exemplar):
+def test_more_steps_leave_less_of_the_loss(tiny, photos32, exemplar):
     records = [rewrite(tiny, "conv1", exemplar, photos32, steps=n).record for n in (6, 30, 1000)]
     assert [record.steps for record in records] == [6, 30, 1000]
-    assert [record.converged for record in records] == [False, False, True]
     assert records[0].loss_after > records[1].loss_after > records[2].loss_after
-    squares = rewrite(tiny, "conv1", exemplar, photos32, objective="least_squares").record
-    assert (squares.steps, squares.converged) == (1, True)
 
 
 def test_an_edit_is_the_same_each_time(tiny, photos32, exemplar):
@@ -237,4 +227,3 @@ def test_reference_images_may_be_files(tiny, photos32, exemplar, tmp_path):
     settings = {"objective": "least_squares", "reference_weight": 1.0}
     one, two = (rewrite(tiny, "conv1", exemplar, images, **settings) for images in (files, files[:]))
     assert torch.equal(one.changes["conv1.weight"].delta(), two.changes["conv1.weight"].delta())
-    assert one.record.reference_movement == two.record.reference_movement > 0

@@ -1,6 +1,5 @@
 """Rewriting all of a weight in closed form: MEMIT (Meng et al., "Mass-editing memory", arXiv 2210.07229)."""
 
-import time
 from collections.abc import Sequence
 
 import torch
@@ -12,7 +11,7 @@ from edittools.classifiers import Classifier
 from edittools.cut import Cut, cut_at
 from edittools.edits import Change, Edit, Record, edit_of
 from edittools.exemplars import Exemplar, size_of
-from edittools.keys import ExemplarStates, Reference, described, exemplars_at, reference_moment
+from edittools.keys import ExemplarStates, Reference, exemplars_at, reference_moment, response_at
 from edittools.rewriting import fits, pose, solve_least_squares
 
 GRID = [{"weight": weight} for weight in (0.1, 1.0, 10.0, 100.0, 1e3, 1e4)]
@@ -32,7 +31,7 @@ def rewrite_in_closed_form(
     K* are the keys of x' under the kernel's window, weighted by the mask; R is what the layer's output lacks there for
     the pre-activation of x (`preactivation_target`). In a convolution C stands once for each offset of the kernel, on
     the diagonal: how keys of neighbouring positions go together is left out, since a `SecondMoment` does not hold it.
-    Low eigenvalues of C are raised, see `SecondMoment.eigen`; what all baselines take is said in `inputs`.
+    Low eigenvalues of C are raised, see `SecondMoment.whitener`; what all baselines take is said in `inputs`.
 
     Args:
         weight: λ, relative: 1 gives λ C the trace of K*K*ᵀ.
@@ -42,7 +41,7 @@ def rewrite_in_closed_form(
     """
     relative, cut = check_amount(weight, "weight", 0), cut_at(classifier, layer, size_of(exemplars))
     moment, exemplars = reference_moment(cut, reference), exemplars_at(cut, exemplars)
-    started, whitener = time.perf_counter(), moment.whitener
+    whitener = moment.whitener
     plain, white = _traces(cut, exemplars, whitener)
     # In whitened keys λ C is the identity: that is solved, in the smaller dimension, with its ridge relative to their
     # trace in place of that of the plain keys.
@@ -51,9 +50,8 @@ def rewrite_in_closed_form(
     unknown = solve_least_squares(problem, relative * plain / (mean * white) if mean * white else relative)
     delta = torch.einsum("or...,rn->on...", unknown.double(), whitener.to(unknown.device))
     change = Change(delta.to(solver_precision(cut.weight)))
-    change = described(cut, change, problem.shift(unknown), cut.keys(problem.changed), exemplars.masks, moment)
-    fitted, seconds = fits(problem, "least_squares", unknown), time.perf_counter() - started
-    record = Record("closed form", *fitted, 1, seconds, True, weight_change=float(delta.norm()))
+    response = response_at(cut, problem.shift(unknown), exemplars.masks)
+    record = Record("closed form", *fits(problem, "least_squares", unknown), 1, response)
     return edit_of(cut, {f"{cut.layer}.weight": change}, record)
 
 

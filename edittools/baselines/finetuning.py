@@ -6,7 +6,6 @@ bias and the branches that run in parallel to it, such as the downsampling branc
 depends on stays, so it runs once. Both give an `Edit`, like rewriting.
 """
 
-import time
 from collections.abc import Iterator, Sequence
 from itertools import cycle
 from typing import Any
@@ -73,7 +72,7 @@ def finetune_path(
     """
     stops = _checked(scope, rate, momentum, locality, reference is not None, steps)
     cut = cut_at(classifier, layer, size_of(exemplars))
-    exemplars, started, first = exemplars_at(cut, exemplars), time.perf_counter(), None
+    exemplars, first = exemplars_at(cut, exemplars), None
     labels, state, parameters = class_labels(exemplars, classifier, "fine-tuning"), exemplars.changed, {}
     for name, parameter in _trained(cut, scope).items():
         parameters[name] = _precise(parameter.detach()).clone().requires_grad_()
@@ -84,7 +83,7 @@ def finetune_path(
             loss = F.cross_entropy(forward(cut, state, parameters), labels)
         first = loss.item() if first is None else first
         if step in stops:  # not inside enable_grad: the caller would go on with gradients
-            record = Record(f"{scope} fine-tuning", first, loss.item(), step, time.perf_counter() - started)
+            record = Record(f"{scope} fine-tuning", first, loss.item(), step)
             yield _as_edit(cut, parameters, record)
         if step == stops[-1]:
             return

@@ -58,7 +58,7 @@ def rewrite_in_null_space(
         raise ValueError(f"share {share!r}: expected a number above 0 and below 1")
     cut = cut_at(classifier, layer, size_of(exemplars))
     moment = reference_moment(cut, reference)
-    values, _, vectors = moment.eigen
+    values, vectors = moment.eigen
     energy = values.flip(0).cumsum(dim=0)
     taken = int((energy < share * energy[-1]).sum()) + 1
     if taken >= len(values):

@@ -5,7 +5,6 @@ Three ways to find it: the difference of means, the fast concept vector; a linea
 moves the other keys least.
 """
 
-import time
 from collections.abc import Sequence
 
 import torch
@@ -17,8 +16,8 @@ from edittools.classifiers import Classifier
 from edittools.cut import Cut, cut_at
 from edittools.edits import Change, Edit, Record, added, edit_of
 from edittools.exemplars import Exemplar, size_of
-from edittools.keys import LayerKeys, Reference, described, exemplars_at, reference_moment
-from edittools.moments import RankError, SecondMoment
+from edittools.keys import Reference, exemplars_at, reference_moment, response_at
+from edittools.moments import RankError
 
 DIRECTIONS = ("mean", "probe", "leace")
 GRID = [
@@ -61,9 +60,8 @@ def project_concept(
     if direction not in DIRECTIONS:
         raise ValueError(f"direction {direction!r}: expected one of {', '.join(DIRECTIONS)}")
     ridge, cut = check_amount(ridge, "ridge", 0), cut_at(classifier, layer, size_of(exemplars))
-    known = direction == "leace" or isinstance(reference, SecondMoment | LayerKeys)
-    moment = reference_moment(cut, reference) if known else None
-    exemplars, started = exemplars_at(cut, exemplars), time.perf_counter()
+    moment = reference_moment(cut, reference) if direction == "leace" else None
+    exemplars = exemplars_at(cut, exemplars)
     plain, weights = masked_keys(cut, exemplars.image, exemplars.masks)
     other, _ = masked_keys(cut, exemplars.changed, exemplars.masks)
     centre, gap = weights @ plain, weights @ (other - plain)
@@ -81,13 +79,13 @@ def project_concept(
     reader = reader / (reader @ axis)
     precision, seen = solver_precision(cut.weight), torch.einsum("on...,n->o...", cut.weight.detach().double(), axis)
     change, keys = Change(-seen[:, None].to(precision), reader[None].to(precision)), cut.keys(exemplars.changed)
-    change = described(cut, change, added(cut, keys, change), keys, exemplars.masks, moment)
+    response = response_at(cut, added(cut, keys, change), exemplars.masks)
     changes = {f"{cut.layer}.weight": change}
     if cut.bias is not None:
         total = seen.reshape(len(seen), -1).sum(dim=1)
         changes[f"{cut.layer}.bias"] = Change((total * (reader @ centre)).to(precision))
     apart = [float(difference.norm()) for difference in (gap, gap - axis * (reader @ gap))]
-    record = Record(f"concept projection ({direction})", *apart, 1, time.perf_counter() - started)
+    record = Record(f"concept projection ({direction})", *apart, 1, response)
     return edit_of(cut, changes, record)
 
 

@@ -40,9 +40,10 @@ from edittools.choosing.trials import (
     sweep,
 )
 from edittools.classifiers import Classifier
+from edittools.cut import states_at
 from edittools.edits import Edit
 from edittools.images import LabelledImages, spread
-from edittools.keys import layer_keys
+from edittools.keys import LayerKeys
 from edittools.moments import second_moments
 from edittools.rewriting import SAMPLE, rewrite
 
@@ -117,7 +118,8 @@ class Protocol:
             self.moments, self.everyday, self._sampled = shared.moments, shared.everyday, shared._sampled
         else:
             self.moments = second_moments(story.classifier, list(self.cuts), story.reference, progress=progress)
-            self.everyday = layer_keys(self.cuts, spread(story.reference, SAMPLE), self.moments)
+            sample = states_at(self.cuts, spread(story.reference, SAMPLE))
+            self.everyday = {n: LayerKeys(cut, sample[n], self.moments[n]) for n, cut in self.cuts.items()}
             self._sampled: dict[str, CachedStates] = {}
 
     def rewriting(

@@ -18,7 +18,7 @@ from edittools.baselines.finetuning import forward
 from edittools.checks import check_amount
 from edittools.classifiers import Classifier, by_name, marks_of, unwrapped
 from edittools.cut import Cut, State, cut_all, prefixes, states_at
-from edittools.edits import Edit, added, applied_edits, unedited_fingerprint
+from edittools.edits import Edit, added, applied_edits, check_beneath, unedited_fingerprint
 from edittools.images import LabelledImages, digest_tensors, in_batches
 from edittools.metrics import Comparison, errors
 
@@ -147,7 +147,7 @@ class CachedStates:
         cut, change = self.cuts[start], edit.changes.get(f"{start}.weight")
         if edit.fingerprint != self._fingerprints[0]:
             edit.check_fits(self._classifier)
-        edit.check_beneath(self._classifier)
+        check_beneath(edit, self._classifier)
         if change is None or len(edit.changes) > 1:
             _check_behind(cut, edit)
             parameters = {n: (p := cut.model.get_parameter(n)) + c.delta().to(p) for n, c in edit.changes.items()}

@@ -12,7 +12,7 @@ TAKEN = 0.5
 def verdict(choice: Choice, table: pd.DataFrame, story: Scenario, finished: bool) -> str:
     """Say all about the edit that a repair chose, of its `table` and its story, one sentence a line."""
     if choice.found:
-        said = [_took(choice), *_fires(choice, story), *_figures(table)]
+        said = [_took(choice), _fires(choice, story), *_figures(table)]
     else:
         said = [f"No edit helps within the bounds, among {choice.trials} trials.", _limit(choice)]
     said += [] if finished else ["The search was interrupted: this is the best of what was tried."]
@@ -28,14 +28,11 @@ def _took(choice: Choice) -> str:
     return f"Chosen: {words}. {taken}: {1 - left:.0%} of the loss at the exemplar is gone."
 
 
-def _fires(choice: Choice, story: Scenario) -> list[str]:
-    exemplar, moved = story.exemplars[choice.settings["exemplar"]], choice.edit.record.reference_movement
+def _fires(choice: Choice, story: Scenario) -> str:
+    exemplar = story.exemplars[choice.settings["exemplar"]]
     firing, covered = choice.edit.firing_map(story.classifier, exemplar.changed), float(exemplar.mask.mean())
     inside = float((firing * exemplar.mask.to(firing)).sum() / firing.sum().clamp_min(1e-12))
-    said = [f"{inside:.0%} of its firing in x' is inside the mask, which covers {covered:.0%} of the image."]
-    if moved is not None:
-        said.append(f"It moves the layer's outputs of everyday images {moved:.0%} as far as those at the mask.")
-    return said
+    return f"{inside:.0%} of its firing in x' is inside the mask, which covers {covered:.0%} of the image."
 
 
 def _figures(table: pd.DataFrame) -> list[str]:
