@@ -114,17 +114,18 @@ def pooled_row(found: Sequence[Comparison]) -> dict[str, float]:
     """
     if len({len(one.before) for one in found}) != 1:
         raise ValueError(f"{[len(one.before) for one in found]} images: expected the same ones for each classifier")
-    wrong = np.sum([one.before.numpy() for one in found], axis=0)
-    gain = wrong - np.sum([one.after.numpy() for one in found], axis=0)
-    low, high = corrected_interval(found)
+    before, after = (np.array([getattr(one, when).numpy() for one in found]) for when in ("before", "after"))
+    wrong, fixed, lost = before.sum(axis=0), (before & ~after).sum(axis=0), (~before & after).sum(axis=0)
+    gain, either = fixed - lost, (0.0, 0.0) if before.all() else _independent(lost, lost + wrong)
+    low, high = corrected_interval(*_independent(fixed, wrong), *either)
     change = np.append(gain / len(found), [1, -1])
     spread = NormalDist().inv_cdf(0.975) * change.std() / sqrt(len(change))
     return {
         "images": len(wrong),
         "errors before": int(wrong.sum()),
         "errors after": int(wrong.sum() - gain.sum()),
-        "corrected": sum(one.corrected for one in found),
-        "broken": sum(one.broken for one in found),
+        "corrected": int(fixed.sum()),
+        "broken": int(lost.sum()),
         "errors corrected": float(gain.sum() / wrong.sum()) if wrong.any() else float("nan"),
         "low": low,
         "high": high,
@@ -133,6 +134,15 @@ def pooled_row(found: Sequence[Comparison]) -> dict[str, float]:
         "accuracy low": 100 * max(change.mean() - spread, -1.0),
         "accuracy high": 100 * min(change.mean() + spread, 1.0),
     }
+
+
+def _independent(counts: np.ndarray, totals: np.ndarray) -> tuple[float, float]:
+    """How many independent readings, and of how many, say as much as `(N,)` counts of totals an image."""
+    share, most = counts.sum() / max(totals.sum(), 1), np.square(totals).sum() / max(totals.sum(), 1)
+    alone = share * (1 - share) * totals.sum()
+    spread = np.square(counts - share * totals).sum() / alone if alone else most
+    size = float(totals.sum() / max(min(max(spread, 1.0), most), 1.0))
+    return float(share) * size, size
 
 
 def _costs(found: Sequence[Compared]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import json
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import repeat
 from pathlib import Path
@@ -59,36 +59,23 @@ def digest_tensors(tensors: Iterable[Tensor], names: Iterable[str] | None = None
 def load_or_compute(
     kind: str, content: str, compute: Callable[[], Tensors], cache: str | os.PathLike | None = None
 ) -> Tensors:
-    """Do what `load_or_compute_all` does for one result."""
-    return load_or_compute_all(kind, {"": content}, lambda _: {"": compute()}, cache)[""]
+    """Give named tensors from the disk where they are known, else compute and keep them there.
 
-
-def load_or_compute_all(
-    kind: str,
-    contents: Mapping[str, str],
-    compute: Callable[[list[str]], Mapping[str, Tensors]],
-    cache: str | os.PathLike | None = None,
-) -> dict[str, Tensors]:
-    """Give named tensors for each key, from the disk where they are known, else computed and kept there.
-
-    `contents` says, by key, all that its tensors depend on. `compute` makes those that are missing, contiguous and on
-    the CPU, in one call. They are kept in the subfolder `kind` of `cache` (default: `cache_folder()`).
+    `content` says all that they depend on; `compute` makes them, contiguous and on the CPU. They are kept in the
+    subfolder `kind` of `cache` (default: `cache_folder()`).
     """
     folder = Path(cache or cache_folder()) / kind
-    names = {key: hashlib.sha256(f"v2 {content}".encode()).hexdigest() for key, content in contents.items()}
-    paths = {key: folder / f"{name}.safetensors" for key, name in names.items()}
-    known = {key: found for key in paths if (found := _read(paths[key], contents[key])) is not None}
-    missing = [key for key in paths if key not in known]
-    known |= compute(missing) if missing else {}
-    for key in missing:
-        header = {"names": json.dumps(list(known[key])), "digest": _digest(contents[key], known[key])}
-        try:
-            with atomic_path(paths[key]) as temporary:
-                save_file(known[key], temporary, header)
-        except (OSError, SafetensorError) as error:  # a full disk or a folder without permission costs no result
-            warnings.warn(f"what was computed could not be kept in {str(folder)!r}: {error}", stacklevel=2)
-            break
-    return known
+    path = folder / f"{hashlib.sha256(f'v2 {content}'.encode()).hexdigest()}.safetensors"
+    if (found := _read(path, content)) is not None:
+        return found
+    found = compute()
+    header = {"names": json.dumps(list(found)), "digest": _digest(content, found)}
+    try:
+        with atomic_path(path) as temporary:
+            save_file(found, temporary, header)
+    except (OSError, SafetensorError) as error:  # a full disk or a folder without permission costs no result
+        warnings.warn(f"what was computed could not be kept in {str(folder)!r}: {error}", stacklevel=2)
+    return found
 
 
 def _read(path: Path, content: str) -> Tensors | None:

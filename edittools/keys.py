@@ -43,8 +43,7 @@ class LayerKeys(list[State]):
     def moment(self) -> SecondMoment:
         """The uncentred second moment of the keys, or the one that was given."""
         keys = [rows(self.cut.keys(state), self.cut.is_linear).double() for state in self]
-        count = sum(map(len, keys))
-        return SecondMoment((sum(k.T @ k for k in keys) / count).cpu(), count)
+        return SecondMoment((sum(k.T @ k for k in keys) / sum(map(len, keys))).cpu())
 
     @torch.no_grad()
     def windows(self, basis: Tensor | None) -> Tensor:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import hypot, sqrt
+from math import hypot, nan, sqrt
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
@@ -44,22 +44,13 @@ def readings(logits: Tensor) -> Tensor:
     return logits.argmax(dim=1).masked_fill(logits.isnan().any(dim=1), -1)
 
 
-def error_rate(classifier: Classifier, images: LabelledImages, batch_size: int = 64) -> float:
+def error_rate(classifier: Classifier, images: LabelledImages) -> float:
     """Return the share of images that are misclassified, in [0, 1].
 
     Labels into other classes than the classifier's are taken by name; `ValueError` for a name that it does not have.
     """
     images = by_name("images", images, classifier)
-    return float(errors(predict(classifier, images, batch_size), images.labels).float().mean())
-
-
-def errors_corrected(before: Tensor, after: Tensor) -> float:
-    """Compute (errors before − errors after) / errors before, eq. (2) of the paper, of `(N,)` booleans.
-
-    Below 0 when more was broken than corrected; NaN when nothing was wrong.
-    """
-    found, wrong = Comparison(before, after), int(before.sum())
-    return (found.corrected - found.broken) / wrong if wrong else float("nan")
+    return float(errors(predict(classifier, images), images.labels).float().mean())
 
 
 def wilson(count: int, total: int) -> tuple[float, float]:
@@ -72,14 +63,6 @@ def wilson(count: int, total: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def _clopper_pearson(count: float, total: float) -> tuple[float, float]:
-    """Give the exact interval of a share, also of counts that are no whole numbers."""
-    from scipy.special import betaincinv
-
-    low = float(betaincinv(count, total - count + 1, 0.025)) if count else 0.0
-    return low, float(betaincinv(count + 1, total - count, 0.975)) if count < total else 1.0
-
-
 def mcnemar(corrected: int, broken: int) -> float:
     """Give the p-value of the exact McNemar test that an edit corrects as often as it breaks."""
     from scipy.stats import binomtest
@@ -90,22 +73,17 @@ def mcnemar(corrected: int, broken: int) -> float:
 def attack_row(before: Tensor, after: Tensor, labels: Tensor, goal: int) -> dict[str, float]:
     """Tell as a table row what an edit did to an attack that makes images be read as class `goal` (section 3.2).
 
-    `before` and `after` are `(N, classes)` logits. Success is the share read as `goal`; of the images that were
-    `fooled`, `fixed` are read as their own class afterwards, `share fixed` comes with its 95 % Wilson interval.
+    `before` and `after` are `(N, classes)` logits. Of the images that were `fooled`, `fixed` are read as their own
+    class afterwards; `low` and `high` bound their share.
     """
     first, last = readings(before), readings(after)
     fooled = (first == goal) & (labels != goal)
     count, fixed = int(fooled.sum()), int((fooled & (last == labels)).sum())
-    low, high = wilson(fixed, count)
-    return {
-        "success before": float((first == goal).float().mean()),
-        "success after": float((last == goal).float().mean()),
-        "fooled": count,
-        "fixed": fixed,
-        "share fixed": fixed / count if count else float("nan"),
-        "low": low,
-        "high": high,
+    row = {
+        f"success {when}": float((read == goal).float().mean()) for when, read in (("before", first), ("after", last))
     }
+    row |= {"fooled": count, "fixed": fixed, "share fixed": fixed / count if count else nan}
+    return row | dict(zip(("low", "high"), wilson(fixed, count), strict=True))
 
 
 @dataclass(frozen=True)
@@ -131,6 +109,11 @@ class Comparison:
         return int((~self.before & self.after).sum())
 
     @property
+    def errors_corrected(self) -> float:
+        """Compute (errors before − errors after) / errors before, eq. (2) of the paper; NaN when nothing was wrong."""
+        return (self.corrected - self.broken) / int(self.before.sum()) if self.before.any() else nan
+
+    @property
     def accuracy_change(self) -> float:
         """Return accuracy after − before, in points."""
         return 100 * (self.corrected - self.broken) / max(len(self.before), 1)
@@ -147,7 +130,8 @@ class Comparison:
 
     def corrected_interval(self) -> tuple[float, float]:
         """Give the 95 % interval of `errors_corrected`; NaN where nothing was wrong before."""
-        return corrected_interval([self])
+        wrong = int(self.before.sum())
+        return corrected_interval(self.corrected, wrong, self.broken, 0 if self.before.all() else wrong + self.broken)
 
     def row(self) -> dict[str, float]:
         """Give the figures as a table row: counts, errors corrected (eq. 2), McNemar's p, accuracy in points."""
@@ -157,39 +141,33 @@ class Comparison:
             "errors after": int(self.after.sum()),
             "corrected": self.corrected,
             "broken": self.broken,
-            "errors corrected": errors_corrected(self.before, self.after),
+            "errors corrected": self.errors_corrected,
             "p": mcnemar(self.corrected, self.broken),
             "accuracy change (points)": self.accuracy_change,
         }
 
 
-def corrected_interval(found: Sequence[Comparison]) -> tuple[float, float]:
-    """Bound the share of errors that edits of several classifiers corrected on the same images (eq. 2), at 95 %.
+def corrected_interval(fixed: float, wrong: float, lost: float, either: float) -> tuple[float, float]:
+    """Bound the errors corrected less those made, as a share of those that were `wrong` (eq. 2), at 95 %.
 
-    Newcombe's square-and-add joins Clopper and Pearson's interval of the share corrected with that of how many
-    readings break for each that was wrong. Where all were wrong none can break. Images are the sample: readings of one
-    image that go together count as fewer.
+    Newcombe's square-and-add joins the interval of the share `fixed` with that of how many were `lost` for each that
+    was wrong. `either` counts what was wrong or lost; it is 0 where all were wrong, so that none can be lost.
     """
-    before, after = (torch.stack([getattr(one, when) for one in found]) for when in ("before", "after"))
-    wrong, fixed, lost = (cells.sum(dim=0).double() for cells in (before, before & ~after, ~before & after))
-    if not before.any():
-        return float("nan"), float("nan")
-    share, size = _independent(fixed, wrong)
-    low, high = _clopper_pearson(share * size, size)
-    broken, least, most = float(lost.sum() / wrong.sum()), 0.0, 0.0
-    if not before.all():
-        part, size = _independent(lost, lost + wrong)
-        least, most = (p / (1 - p) for p in _clopper_pearson(part * size, size))
+    if not wrong:
+        return nan, nan
+    share, (low, high) = fixed / wrong, _clopper_pearson(fixed, wrong)
+    parts = (lost / either, *_clopper_pearson(lost, either)) if either else (0.0, 0.0, 0.0)
+    broken, least, most = (part / (1 - part) for part in parts)
     net = share - broken
     return net - hypot(share - low, most - broken), net + hypot(high - share, broken - least)
 
 
-def _independent(counts: Tensor, totals: Tensor) -> tuple[float, float]:
-    """Give a share of readings, `(N,)` counts of totals an image, and how many independent ones say as much."""
-    share, total = float(counts.sum() / totals.sum()), float(totals.sum())
-    most, alone = float(totals.square().sum()) / total, share * (1 - share) * total
-    spread = float((counts - share * totals).square().sum()) / alone if alone else most
-    return share, total / min(max(spread, 1.0), most)
+def _clopper_pearson(count: float, total: float) -> tuple[float, float]:
+    """Give the exact interval of a share, also of counts that are no whole numbers."""
+    from scipy.special import betaincinv
+
+    low = float(betaincinv(count, total - count + 1, 0.025)) if count else 0.0
+    return low, float(betaincinv(count + 1, total - count, 0.975)) if count < total else 1.0
 
 
 def by_class(comparison: Comparison, labels: Tensor, classes: Sequence[str]) -> "pd.DataFrame":
@@ -201,8 +179,9 @@ def by_class(comparison: Comparison, labels: Tensor, classes: Sequence[str]) -> 
     for name, chosen in [*groups, ("all", torch.ones_like(labels, dtype=torch.bool))]:
         part = Comparison(comparison.before[chosen], comparison.after[chosen])
         row = {"class": name, **part.row()}
-        for when, wrong in (("before", part.before), ("after", part.after)):
-            row[f"error rate {when}"] = float(wrong.float().mean())
-            row[f"low {when}"], row[f"high {when}"] = wilson(int(wrong.sum()), len(wrong))
+        for when in ("before", "after"):
+            wrong, total = row[f"errors {when}"], row["images"]
+            row[f"error rate {when}"] = wrong / total
+            row[f"low {when}"], row[f"high {when}"] = wilson(wrong, total)
         rows.append(row)
     return pd.DataFrame(rows).set_index("class")

@@ -13,11 +13,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, fx, nn
 
-from edittools.caching import Tensors, load_or_compute_all
+from edittools.caching import Tensors, digest_tensors, load_or_compute
 from edittools.classifiers import Classifier, check_classifier
 from edittools.cut import find_layer, rows
 from edittools.graph import LINEAR, Program, identity, program_of, without_autocast
-from edittools.images import Images, LabelledImages, in_batches
+from edittools.images import Images, in_batches, pixels_of
 
 LEAST_EIGENVALUE = 1e-4
 """Smaller eigenvalues of a second moment, relative to the largest, are raised to this before it is inverted."""
@@ -25,13 +25,12 @@ LEAST_EIGENVALUE = 1e-4
 
 @dataclass(frozen=True)
 class SecondMoment:
-    """The mean of k kᵀ over `count` keys k: `matrix` is `(n, n)` float64, symmetric, positive semi-definite.
+    """The mean of k kᵀ over keys k: `matrix` is `(n, n)` float64, symmetric, positive semi-definite.
 
     Raises `ValueError` for what is no square matrix of finite numbers.
     """
 
     matrix: Tensor
-    count: int
 
     def __post_init__(self) -> None:
         if self.matrix.ndim != 2 or self.matrix.shape[0] != self.matrix.shape[1]:
@@ -109,7 +108,7 @@ def measure(
         inputs = classifier.normalise(some)
         sums = sums or _Sums(program_of(classifier, some.shape[2:]), layers)
         sums.run(inputs)
-    return {name: SecondMoment((total / count).cpu(), count) for name, (total, count) in sums.sums.items()}
+    return {name: SecondMoment((total / count).cpu()) for name, (total, count) in sums.sums.items()}
 
 
 def second_moments(
@@ -122,18 +121,17 @@ def second_moments(
 ) -> dict[str, SecondMoment]:
     """Measure the second moments of all `layers` over reference `images`, or take them from the disk cache.
 
-    They are found there by a hash of all that they depend on; `cache` is the folder (default: `EDITTOOLS_CACHE` or the
-    user's cache folder), `cache=""` uses none.
+    `cache` is the folder (default: `EDITTOOLS_CACHE` or the user's cache folder), `cache=""` uses none.
     """
     names = [find_layer(check_classifier(classifier).model, layer) for layer in layers]
+
+    def compute() -> Tensors:
+        measured = measure(classifier, names, images, batch_size, progress)
+        return {name: moment.matrix for name, moment in measured.items()}
+
     if cache == "":
-        return measure(classifier, names, images, batch_size, progress)
-
-    def compute(missing: list[str]) -> dict[str, Tensors]:
-        measured = measure(classifier, missing, images, batch_size, progress)
-        return {name: {"matrix": m.matrix, "count": torch.tensor(m.count)} for name, m in measured.items()}
-
-    data = images if isinstance(images, LabelledImages) else LabelledImages.unlabelled(images, ["-"])
-    content = f"{identity(classifier, data.images[:1].shape[2:])} {data.digest()}"
-    found = load_or_compute_all("second_moments", {name: f"{content} {name}" for name in names}, compute, cache)
-    return {name: SecondMoment(found[name]["matrix"], int(found[name]["count"])) for name in names}
+        found = compute()
+    else:
+        known = f"{identity(classifier, pixels_of(images)[:1].shape[2:])} {digest_tensors(in_batches(images))}"
+        found = load_or_compute("second_moments", f"{known} {sorted(names)}", compute, cache)
+    return {name: SecondMoment(found[name]) for name in names}

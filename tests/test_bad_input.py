@@ -29,7 +29,7 @@ from edittools.images import LabelledImages, LazyImages, load_image, save_image,
 from edittools.keys import LayerKeys
 from edittools.lab.editor import MaskEditor
 from edittools.lab.views import PredictionView, alpha_slider
-from edittools.metrics import Comparison, errors, errors_corrected, predict
+from edittools.metrics import Comparison, errors, predict
 from edittools.moments import SecondMoment, measure, second_moments
 from edittools.pasting import paste_texture
 from edittools.probing import jobs
@@ -160,7 +160,7 @@ REWRITES = {
     "another layer's moment": (lambda w: w.rewrite(reference=_moment(5)), ValueError, "moment of 5 .*'conv1'"),
     "another layer's keys": (lambda w: w.rewrite(reference=_keys(w, "conv2")), ValueError, "keys at 'conv2'"),
     "a cut of another classifier": (lambda w: _rewritten_elsewhere(w), ValueError, "at 'conv1' for another classifier"),
-    "a moment that is no square": (lambda w: SecondMoment(torch.rand(3, 4), 9), ValueError, r"\(3, 4\): expected \(n"),
+    "a moment that is no square": (lambda w: SecondMoment(torch.rand(3, 4)), ValueError, r"\(3, 4\): expected \(n"),
     "moments of no layer": (lambda w: second_moments(w.classifier, ["nope"], w.images), KeyError, "'nope' not found"),
     "moments in batches of 0": (lambda w: measure(w.classifier, ["conv1"], w.images, 0), ValueError, "batch size 0"),
     "a bare model": (lambda w: rewrite(w.classifier.model, "conv1", w.exemplar, w.images), TypeError, "TinyNet"),
@@ -210,7 +210,6 @@ MODELS = {
 METRICS = {
     "labels too few": (lambda w: errors(torch.rand(3, 5), w.labels), ValueError, "3 predictions for 6 labels"),
     "of two lengths": (lambda w: Comparison(_none(3), _none(4)), ValueError, r"\(3,\).*\(4,\): expected"),
-    "corrected of two lengths": (lambda w: errors_corrected(_none(3), _none(4)), ValueError, r"\(3,\).*\(4,\)"),
     "kept: an edit of another layer": (lambda w: w.kept("conv2").logits(w.edit), KeyError, "none of the layers kept"),
     "selected from no trial": (lambda w: select(sweep([], w.kept()), w.kept()), ValueError, "no trial: expected"),
 }
@@ -251,7 +250,7 @@ WIDGETS = {
 
 
 def _moment(channels):
-    return SecondMoment(torch.eye(channels).double(), 9)
+    return SecondMoment(torch.eye(channels).double())
 
 
 def _keys(w, layer):
@@ -314,7 +313,7 @@ def made():
     torch.manual_seed(0)
     classifier = Classifier(randomise_norms(TinyNet()), ("ant", "bee", "cat", "dog", "elk"), size=32)
     other = Classifier(TinyNet(), list("abcde"), size=32)
-    exemplar, moment = make_exemplar(), SecondMoment(torch.eye(8).double(), 9)
+    exemplar, moment = make_exemplar(), SecondMoment(torch.eye(8).double())
     edits = [rewrite(c, "conv1", exemplar, moment, objective="least_squares") for c in (classifier, other)]
     return classifier, exemplar, *edits
 

@@ -181,13 +181,13 @@ def test_fine_tuning_in_half_precision_moves_by_steps_too_small_for_it(tiny, exe
         (rewrite_in_null_space, {"reference": None}, ValueError, "no reference images"),
         (rewrite_in_closed_form, {"weight": -1}, ValueError, "weight -1: expected a finite number from 0"),
         (rewrite_in_closed_form, {"layer": "conv9"}, KeyError, "conv9"),
-        (rewrite_in_closed_form, {"reference": SecondMoment(torch.eye(3), 1)}, ValueError, "moment of 3 channels"),
+        (rewrite_in_closed_form, {"reference": SecondMoment(torch.eye(3))}, ValueError, "moment of 3 channels"),
         (retrain_head, {"share": 0}, ValueError, "share 0: expected a number above 0 and up to 1"),
         (retrain_head, {"ridge": 0}, ValueError, "ridge 0: expected a number above 0"),
         (retrain_head, {"exemplars": make_exemplar(label=None)}, ValueError, "retraining the head needs the class"),
         (retrain_head, {"exemplars": make_exemplar(label=9)}, ValueError, "label 9: expected 0 to 4"),
         (retrain_head, {"reference": torch.zeros(0, 3, 32, 32)}, ValueError, "no reference images"),
-        (retrain_head, {"reference": SecondMoment(torch.eye(8), 1)}, TypeError, "a SecondMoment: expected images"),
+        (retrain_head, {"reference": SecondMoment(torch.eye(8))}, TypeError, "a SecondMoment: expected images"),
         (correct_logits, {"classes": "all"}, ValueError, "classes 'all': expected one of lowered, both, raised"),
         (correct_logits, {"margin": float("nan")}, ValueError, "margin nan"),
     ],
@@ -282,7 +282,7 @@ def test_after_leace_no_linear_probe_of_the_layers_reading_beats_chance(exact, p
 @pytest.mark.parametrize("objective", ["l1", "least_squares"])
 def test_keys_of_a_reference_of_low_rank_are_read_as_before(exact, exemplar, rank, objective):
     everyday = torch.linalg.qr(torch.rand(8, 3, generator=torch.Generator().manual_seed(0)).double()).Q.T
-    moment = SecondMoment(everyday.T @ everyday, 3)
+    moment = SecondMoment(everyday.T @ everyday)
     edit = rewrite_in_null_space(exact, "conv1", exemplar, moment, rank=rank, objective=objective, share=0.999)
     assert edit.changes["conv1.weight"].right.shape[0] == (5 if rank is None else rank)
     keys = torch.einsum("brhw,rn->bnhw", torch.rand(2, 3, 6, 6).double(), everyday)
@@ -293,12 +293,12 @@ def test_keys_of_a_reference_of_low_rank_are_read_as_before(exact, exemplar, ran
 def test_the_null_space_holds_what_is_left_of_the_energy(exact, exemplar):
     turn = torch.linalg.qr(torch.rand(8, 8, generator=torch.Generator().manual_seed(0)).double()).Q
     energy = torch.tensor([8.0, 1.5, 0.4, 0.1, *[1e-9] * 4]).double()
-    moment = SecondMoment(turn @ torch.diag(energy) @ turn.T, 1)
+    moment = SecondMoment(turn @ torch.diag(energy) @ turn.T)
     for share, left in ((0.5, 7), (0.9, 6), (0.97, 5)):
         basis = rewrite_in_null_space(exact, "conv1", exemplar, moment, share=share).changes["conv1.weight"].right
         torch.testing.assert_close(basis.T @ basis, turn[:, 8 - left :] @ turn[:, 8 - left :].T)
     with pytest.raises(RankError, match="share 0.99: all 8 directions"):
-        rewrite_in_null_space(exact, "conv1", exemplar, SecondMoment(torch.eye(8).double(), 1), share=0.99)
+        rewrite_in_null_space(exact, "conv1", exemplar, SecondMoment(torch.eye(8).double()), share=0.99)
 
 
 # --- closed form ---
@@ -315,7 +315,7 @@ def test_the_closed_form_is_the_least_squares_of_an_augmented_system(exact, exem
     cut, exemplar = Cut(exact, "conv1"), [small_mask(exemplar, side), small_mask(make_exemplar(3), side)]
     root = torch.rand(20, 8, generator=torch.Generator().manual_seed(0)).double()
     matrix = root.T @ root / 20
-    edit = rewrite_in_closed_form(exact, cut, exemplar, SecondMoment(matrix, 20), weight=0.3)
+    edit = rewrite_in_closed_form(exact, cut, exemplar, SecondMoment(matrix), weight=0.3)
     changed, masks = (torch.stack([getattr(e, n) for e in exemplar]) for n in ("changed", "mask"))
     problem = pose(cut, exemplar, rank=None)
     at = cut.shares(masks, problem.start).flatten() > 0

@@ -144,7 +144,7 @@ def test_two_processes_fill_one_cache(cache, picture):
 
 @pytest.fixture
 def edit(tiny, exemplar):
-    return rewrite(tiny, "conv1", exemplar, SecondMoment(torch.eye(8).double(), 9), objective="least_squares")
+    return rewrite(tiny, "conv1", exemplar, SecondMoment(torch.eye(8).double()), objective="least_squares")
 
 
 def test_a_process_killed_while_it_writes_the_cache_leaves_nothing_that_is_read(tiny, photos32, tmp_path, monkeypatch):

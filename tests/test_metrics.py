@@ -17,10 +17,8 @@ from edittools.metrics import (
     Comparison,
     attack_row,
     by_class,
-    corrected_interval,
     error_rate,
     errors,
-    errors_corrected,
     mcnemar,
     predict,
     wilson,
@@ -34,9 +32,9 @@ def _bools(text):
 
 def test_errors_corrected_is_equation_2():
     before, after = _bools("xxxx..."), _bools("x...x..")
-    assert errors_corrected(before, after) == pytest.approx((4 - 2) / 4)
-    assert errors_corrected(_bools("x.."), _bools("xxx")) == -2
-    assert math.isnan(errors_corrected(_bools("..."), _bools("x..")))
+    assert Comparison(before, after).errors_corrected == pytest.approx((4 - 2) / 4)
+    assert Comparison(_bools("x.."), _bools("xxx")).errors_corrected == -2
+    assert math.isnan(Comparison(_bools("..."), _bools("x..")).errors_corrected)
 
 
 def test_wilson_intervals_are_the_published_ones():
@@ -178,7 +176,8 @@ def test_images_are_pooled_not_classifiers_times_images():
     for name in ("errors corrected", "low", "high", "p", "accuracy low", "accuracy high"):
         assert same[name] == pytest.approx(one[name])
     assert apart["high"] - apart["low"] < 0.7 * (one["high"] - one["low"])
-    low, _ = corrected_interval([_with_cells(5, 0, 0, 40)] * 4)
-    assert low == pytest.approx(_with_cells(5, 0, 0, 40).corrected_interval()[0])  # five images, not twenty
+    assert pooled_row([_with_cells(5, 0, 0, 40)] * 4)["low"] == pytest.approx(
+        _with_cells(5, 0, 0, 40).corrected_interval()[0]
+    )
     with pytest.raises(ValueError, match=r"\[127, 126\] images: expected the same"):
         pooled_row([found[0], Comparison(found[1].before[1:], found[1].after[1:])])

@@ -30,7 +30,7 @@ def test_each_corruption_stays_in_range_and_grows_with_severity(name):
 
 def test_error_rates_are_those_of_the_edited_classifier_on_the_corrupted_images(tiny, photos32, exemplar):
     data = LabelledImages(photos32, torch.arange(40) % 5, tiny.classes)
-    edit = 3 * rewrite(tiny, "conv1", exemplar, SecondMoment(torch.eye(8).double(), 9), objective="least_squares")
+    edit = 3 * rewrite(tiny, "conv1", exemplar, SecondMoment(torch.eye(8).double()), objective="least_squares")
     protocol = SimpleNamespace(states={"clean": CachedStates(cut_all(tiny, ["conv1", "conv2"]), data)})
     table = robustness.corrupted_errors(protocol, {"edit": edit}, data)
     assert table.index.tolist() == [(name, severity) for name in CORRUPTIONS for severity in (1, 3, 5)]

@@ -98,7 +98,7 @@ def test_a_mask_covers_the_tokens_that_its_pixels_go_into(make, layer, size):
 def test_an_edit_of_tokens_on_an_oblong_grid_is_that_of_the_same_model_with_maps(objective, prefix):
     torch.manual_seed(0)
     tokens = Tokens(prefix)
-    moment, exemplar = SecondMoment(torch.diag(torch.rand(8).double() + 0.1), 9), _exemplar()
+    moment, exemplar = SecondMoment(torch.diag(torch.rand(8).double() + 0.1)), _exemplar()
     one, two = (Classifier(model, list("abcde"), size=WIDTH) for model in (tokens, Maps(tokens)))
     edits = [rewrite(c, "fc", exemplar, moment, objective=objective, steps=60) for c in (one, two)]
     deltas = [edit.changes["fc.weight"].delta().flatten(1) for edit in edits]
@@ -158,6 +158,6 @@ class Windows(Tokens):
 def test_tokens_without_a_known_place_are_refused(make):
     torch.manual_seed(0)
     classifier, exemplar = Classifier(make(), list("abcde"), size=WIDTH), _exemplar()
-    moment = SecondMoment(torch.eye(8).double(), 9)
+    moment = SecondMoment(torch.eye(8).double())
     with pytest.raises(ValueError, match=rf"'fc' of {make.__name__}: (its|where its) keys"):
         rewrite(classifier, "fc", exemplar, moment)

@@ -67,7 +67,7 @@ def rewrite_in_null_space(
     if rank is not None:
         exemplars = exemplars_at(cut, exemplars)
         keys, weights = masked_keys(cut, exemplars.changed, exemplars.masks)
-        free = SecondMoment(torch.eye(len(basis), dtype=torch.float64, device=keys.device), 1)
+        free = SecondMoment(torch.eye(len(basis), dtype=torch.float64, device=keys.device))
         basis = directions(keys @ basis.T, weights, rank, free) @ basis
     solve = {"objective": "least_squares", **settings, "rank": len(basis), "basis": basis}
     return rewrite(classifier, cut, exemplars, moment, **solve)
