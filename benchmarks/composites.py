@@ -16,8 +16,8 @@ from torch import Tensor
 from edittools.choosing.scenario import Scenario
 from edittools.choosing.trials import candidate_layers
 from edittools.classifiers import Classifier
+from edittools.exemplars import paste_texture
 from edittools.images import LabelledImages
-from edittools.pasting import paste_texture
 from edittools.stories import photos
 from edittools.stories.snow import everyday_photos, snow_exemplars
 from edittools.world.textures import VARIANTS, restyle

@@ -7,12 +7,12 @@ is a warning; then the tensors are computed again, and replace the damaged file 
 import hashlib
 import json
 import os
-import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import repeat
 from pathlib import Path
+from uuid import uuid4
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -33,17 +33,12 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it replaces `path` in one step, on failure it is removed."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    umask = os.umask(0)
-    os.umask(umask)
+    temporary = path.with_name(f".{uuid4().hex}{path.suffix}")
     try:
-        yield Path(name)
-        os.chmod(name, 0o666 & ~umask)  # temporary files are private; ours are as shareable as any other
-        os.replace(name, path)
+        yield temporary
+        os.replace(temporary, path)
     finally:
-        with suppress(FileNotFoundError):
-            os.unlink(name)
+        temporary.unlink(missing_ok=True)
 
 
 def digest_tensors(tensors: Iterable[Tensor], names: Iterable[str] | None = None) -> str:

@@ -1,17 +1,16 @@
 """Checks of plain values and of what is installed; the error quotes what was given and says what would be right."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from math import inf, isfinite
 from numbers import Integral, Real
 from typing import Any
 
 
-def check_number(value: Any, low: int, high: int | None, name: str) -> int:
-    """Return a whole number in `[low, high]` (`high=None`: without end); raise `ValueError` otherwise."""
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < low or (high is not None and value > high):
-        span = f"from {low} to {high}" if high is not None else f"from {low} up"
-        raise ValueError(f"{name} {value!r}: expected a whole number {span}")
+def check_number(value: Any, low: int, name: str) -> int:
+    """Return a whole number from `low` up; raise `ValueError` otherwise."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < low:
+        raise ValueError(f"{name} {value!r}: expected a whole number from {low} up")
     return int(value)
 
 
@@ -21,13 +20,6 @@ def check_amount(value: Any, name: str, low: float = -inf) -> float:
     if not isinstance(given, Real) or not isfinite(given) or given < low:
         raise ValueError(f"{name} {given!r}: expected a finite number{f' from {low:g} up' if low > -inf else ''}")
     return float(given)
-
-
-def one_of(value: Any, known: Collection[str], name: str, error: type[Exception] = ValueError) -> Any:
-    """Return a value that is one of those `known`; raise `error` otherwise."""
-    if value not in known:
-        raise error(f"{name} {value!r}: expected one of {', '.join(known)}")
-    return value
 
 
 @contextmanager

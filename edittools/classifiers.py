@@ -1,6 +1,5 @@
 """Classifiers: any torch model with its normalisation and class names."""
 
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -43,10 +42,10 @@ class Classifier(nn.Module):
             raise ValueError(f"mean {tuple(mean)} and std {tuple(std)}: expected three numbers each, std above 0")
         if isinstance(classes, str):
             raise ValueError(f"class names {classes!r}: expected a sequence of names, not one text")
-        self.model, self.classes, self.size = model, tuple(numbered(classes)), check_number(size, 1, None, "size")
+        self.model, self.classes, self.size = model, tuple(numbered(classes)), check_number(size, 1, "size")
         if not self.classes:
             raise ValueError("no class names: expected one for each logit, in order")
-        self.resize_to = check_number(resize_to or round(size * 8 / 7), size, None, "resize_to")
+        self.resize_to = check_number(resize_to or round(size * 8 / 7), size, "resize_to")
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
         self.eval()
@@ -114,13 +113,6 @@ def fingerprint(model: nn.Module, base: Mapping[str, Tensor] | None = None) -> s
     weights = {name: tensor for name, tensor in model.state_dict().items() if isinstance(tensor, Tensor)}
     values = ((base or {}).get(name, tensor) for name, tensor in weights.items())
     return digest_tensors(values, (f"{name} " for name in weights))
-
-
-def identify_network(network: nn.Module) -> str:
-    """Name a network that is no image classifier: its package's version, its modules and its weights."""
-    package = type(network).__module__.partition(".")[0]
-    version = getattr(sys.modules[package], "__version__", "")
-    return f"{package} {version} {network} {fingerprint(network)}"
 
 
 @torch.no_grad()

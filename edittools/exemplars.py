@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
-from edittools.checks import check_number
 from edittools.images import check_image, check_mask, resized
-from edittools.pasting import paste_texture
 
 
 @dataclass(frozen=True)
@@ -40,21 +40,52 @@ class Exemplar:
         """Make x' by laying `texture` `(3, h, w)` over `image` at `mask`, see `paste_texture`."""
         return cls(image, paste_texture(image, mask, texture, keep_shading), mask, label)
 
-    def map(self, **changes: Tensor | int | None) -> "Exemplar":
-        """Replace some parts."""
-        return replace(self, **changes)
-
     def sized(self, size: int) -> "Exemplar":
         """Give it at another size, such as a classifier's; `ValueError` where nothing is left of the mask."""
-        size = check_number(size, 1, None, "size")
         image, changed = resized(torch.stack([self.image, self.changed]), size)
         mask = (resized(self.mask[None, None], size)[0, 0] > 0.5).float()
-        if not mask.any():
-            raise ValueError(f"nothing is left of the mask at {size} × {size} pixels: expected a larger mask or size")
-        return self.map(image=image, changed=changed, mask=mask)
+        return replace(self, image=image, changed=changed, mask=mask)
 
 
 def size_of(exemplars: Exemplar | Sequence[Exemplar]) -> torch.Size | None:
     """Give the size (H, W) of the first exemplar; None where there is none."""
     first = exemplars if isinstance(exemplars, Exemplar) else next(iter(exemplars), None)
     return first.image.shape[1:] if isinstance(first, Exemplar) else None
+
+
+def shading(image: Tensor, mask: Tensor) -> Tensor:
+    """Find light and shadow `(H, W)` on what the mask covers: blurred brightness relative to the mean, 1 outside.
+
+    Only masked pixels are averaged, so that neighbours do not bleed in.
+    """
+    from scipy.ndimage import gaussian_filter
+
+    red, green, blue = image.unbind(-3)
+    sigma, inside = image.shape[-2] / 32, mask.numpy().astype(np.float64)
+    near = np.maximum(gaussian_filter(inside, sigma), 1e-6)
+    bright = gaussian_filter((0.299 * red + 0.587 * green + 0.114 * blue).numpy() * inside, sigma) / near
+    level = (bright * inside).sum() / max(inside.sum(), 1)
+    return torch.from_numpy(np.where(inside > 0, bright / max(level, 1e-3), 1.0).astype(np.float32))
+
+
+def paste_texture(image: Tensor, mask: Tensor, texture_image: Tensor, keep_shading: float = 0.7) -> Tensor:
+    """Lay a texture over what the mask covers: returns `(3, H, W)`, unchanged outside the mask.
+
+    `texture_image` `(3, h, w)` is resized to cover the image; with several, `(S, 3, h, w)`, each is laid over the same
+    image, which gives `(S, 3, H, W)`. `keep_shading` is how much of the light and shadow of the covered concept stays:
+    0 none (the bare texture), 1 all.
+    """
+    from scipy.ndimage import distance_transform_edt
+
+    check_image(texture_image, "texture", 4 if texture_image.ndim == 4 else 3)
+    mask = check_mask(mask, check_image(image))
+    height, width = image.shape[1:]
+    tall, wide = texture_image.shape[-2:]
+    scale = max(height / tall, width / wide)
+    sides = [max(round(tall * scale), height), max(round(wide * scale), width)]
+    cover = interpolate(texture_image.reshape(-1, 3, tall, wide), sides, mode="bilinear", antialias=True)
+    cover = cover[..., :height, :width].reshape(*texture_image.shape[:-2], height, width)
+    lit = cover * shading(image, mask).clamp(0.25, 1.9) ** keep_shading
+    depth = distance_transform_edt(mask.numpy())  # the edge is soft inside
+    alpha = torch.from_numpy(np.clip(depth / (height / 128 + 0.5), 0, 1).astype(np.float32)) * mask
+    return torch.where(mask > 0, image + alpha * (lit.clamp(0, 1) - image), image)

@@ -8,8 +8,6 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,12 +17,12 @@ from torch.nn.functional import interpolate
 from torchvision.transforms.functional import center_crop, resize
 from tqdm.auto import tqdm
 
-from edittools.caching import atomic_path, digest_tensors
+from edittools.caching import atomic_path
 from edittools.checks import check_number
 
 
 def _as_rgb(path: str | os.PathLike, behind: str) -> Image.Image:
-    """Read an image file upright as 8-bit RGB: 16 bits are scaled, what is transparent shows the colour `behind`."""
+    """Read an image file upright as 8-bit RGB; what is transparent shows the colour `behind`."""
     try:
         with warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning):
             picture = Image.open(path)
@@ -36,10 +34,7 @@ def _as_rgb(path: str | os.PathLike, behind: str) -> Image.Image:
     except (OSError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"{os.fspath(path)!r} is not a readable image: {error}") from error
     if picture.mode.startswith(("I", "F")):
-        grey = np.asarray(picture) / 65535
-        if picture.mode == "F" or not 0 <= grey.min() <= grey.max() <= 1:
-            raise ValueError(f"{os.fspath(path)!r} holds pixels of kind {picture.mode!r}: expected 8 or 16 bits")
-        picture = Image.fromarray((grey * 255).round().astype(np.uint8))
+        raise ValueError(f"{os.fspath(path)!r} holds pixels of kind {picture.mode!r}: expected 8 bits a channel")
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
         layer = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", layer.size, behind), layer)
@@ -53,22 +48,12 @@ def load_image(path: str | os.PathLike, size: int | None = None, resize_to: int 
     and the centre `size × size` pixels are kept. Raises `FileNotFoundError`, or `ValueError` for a broken file.
     """
     if size is not None:
-        usual = round(check_number(size, 1, None, "size") * 8 / 7)
-        resize_to = check_number(resize_to or usual, size, None, "resize_to")
+        usual = round(check_number(size, 1, "size") * 8 / 7)
+        resize_to = check_number(resize_to or usual, size, "resize_to")
     picture = _as_rgb(path, "white")
     if size is not None:
         picture = center_crop(resize(picture, resize_to, interpolation=Image.BICUBIC), [size, size])
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
-
-
-def save_image(path: str | os.PathLike, image: Tensor) -> None:
-    """Write a `(3, H, W)` image in [0, 1] as a file of the kind that its name ends in, in one step."""
-    if Path(path).suffix.lower() not in Image.registered_extensions():
-        end = Path(path).suffix
-        raise ValueError(f"{os.fspath(path)!r}: no kind of picture ends in {end!r}, expected .png or .jpg")
-    pixels = (check_image(image).permute(1, 2, 0) * 255).round().byte().cpu().numpy()
-    with atomic_path(path) as temporary:
-        Image.fromarray(pixels).save(temporary)
 
 
 def load_mask(path: str | os.PathLike) -> Tensor:
@@ -114,11 +99,13 @@ def check_mask(mask: Tensor, image: Tensor | None = None, allow_empty: bool = Fa
     return mask.float()
 
 
+@dataclass(frozen=True, eq=False)
 class LazyImages(Sequence):
     """Image files that are read when they are asked for, by any index of images that a tensor takes."""
 
-    def __init__(self, paths: Sequence[str | os.PathLike], size: int, resize_to: int | None = None) -> None:
-        self.paths, self.size, self.resize_to = [Path(path) for path in paths], size, resize_to
+    paths: Sequence[str | os.PathLike] = field(repr=False)
+    size: int
+    resize_to: int | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -129,11 +116,6 @@ class LazyImages(Sequence):
         if isinstance(places, int):
             return load_image(self.paths[places], self.size, self.resize_to)
         return torch.stack([self[i] for i in places]) if places else torch.zeros(0, 3, self.size, self.size)
-
-    @cached_property
-    def thumbnails(self) -> Tensor:
-        """Shrink the images, see the function `thumbnails`; the files are read once for it."""
-        return _shrunk(self)
 
 
 @dataclass(frozen=True)
@@ -182,7 +164,7 @@ class LabelledImages:
         """Keep the images at `indices`, whole numbers or booleans, in that order."""
         indices = torch.arange(len(self))[indices]
         if isinstance(self.images, LazyImages):
-            images = LazyImages([self.images.paths[i] for i in indices], self.images.size, self.images.resize_to)
+            images = replace(self.images, paths=[self.images.paths[i] for i in indices])
         else:
             images = self.images[indices]
         names = tuple(self.names[i] for i in indices) if self.names else ()
@@ -194,10 +176,6 @@ class LabelledImages:
             raise ValueError(f"split fraction {fraction}: expected a number between 0 and 1")
         chosen = stratified(self.labels, fraction, seed)
         return self.subset(chosen), self.subset(~chosen)
-
-    def digest(self) -> str:
-        """Hash the contents of the images, by which caches know them."""
-        return digest_tensors(in_batches(self))
 
 
 def numbered(names: Sequence[str]) -> Sequence[str]:
@@ -219,7 +197,7 @@ def pixels_of(images: Images) -> Tensor | LazyImages:
 
 def in_batches(images: Images, size: int = 64, bar: str = "", progress: bool = False) -> Iterator[Tensor]:
     """Yield images `(B, 3, H, W)` in order, `size` at a time, under a progress `bar` of that name when asked for."""
-    pixels, size = pixels_of(images), check_number(size, 1, None, "batch size")
+    pixels, size = pixels_of(images), check_number(size, 1, "batch size")
     for start in tqdm(range(0, len(pixels), size), bar, unit="batch", disable=not progress, leave=False):
         yield pixels[start : start + size]
 
@@ -228,17 +206,6 @@ def spread(images: Images, count: int) -> Tensor:
     """Take at most `count` of the images, at even steps; shuffle images whose classes come in turn first."""
     pixels = pixels_of(images)
     return pixels[:: -(-len(pixels) // count)]
-
-
-def thumbnails(images: Images) -> Tensor:
-    """Shrink images to 16 × 16 pixels, `(N, 768)`, by which a photograph is known in another size or precision."""
-    pixels = pixels_of(images)
-    return pixels.thumbnails if isinstance(pixels, LazyImages) else _shrunk(pixels)
-
-
-def _shrunk(images: Tensor | LazyImages) -> Tensor:
-    small = [interpolate(some.float(), 16, mode="bilinear", antialias=True) for some in in_batches(images)]
-    return torch.cat(small).flatten(1).cpu() if small else torch.zeros(0, 768)
 
 
 def resized(images: Tensor, size: int) -> Tensor:

@@ -17,7 +17,7 @@ from edittools.caching import Tensors, digest_tensors, load_or_compute
 from edittools.classifiers import Classifier, check_classifier
 from edittools.cut import find_layer, rows
 from edittools.graph import LINEAR, Program, identity, program_of, without_autocast
-from edittools.images import Images, in_batches, pixels_of
+from edittools.images import Images, LabelledImages, in_batches
 
 LEAST_EIGENVALUE = 1e-4
 """Smaller eigenvalues of a second moment, relative to the largest, are raised to this before it is inverted."""
@@ -130,8 +130,9 @@ def second_moments(
         return {name: moment.matrix for name, moment in measured.items()}
 
     if cache == "":
-        found = compute()
-    else:
-        known = f"{identity(classifier, pixels_of(images)[:1].shape[2:])} {digest_tensors(in_batches(images))}"
-        found = load_or_compute("second_moments", f"{known} {sorted(names)}", compute, cache)
+        return measure(classifier, names, images, batch_size, progress)
+    data = images if isinstance(images, LabelledImages) else LabelledImages.unlabelled(images, ["-"])
+    known = identity(classifier, data.images[:1].shape[2:])
+    content = f"{known} {digest_tensors(in_batches(data))} {sorted(names)}"
+    found = load_or_compute("second_moments", content, compute, cache)
     return {name: SecondMoment(found[name]) for name in names}

@@ -86,6 +86,8 @@ def inside() -> None:
 
 def tour(et, scenes) -> None:
     """Run README's tour: MiniWorld's roads turn to snow, and its scenes are what the tour takes as given."""
+    from torchvision.utils import save_image
+
     from edittools.world.textures import texture
 
     [code] = re.findall(r"^```python\n([^`]*my_model.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
@@ -93,9 +95,9 @@ def tour(et, scenes) -> None:
         assert told in code, f"README's tour no longer holds {told!r}"
         code = code.replace(told, run)
     van, on_snow = scenes(1, 7, "van", "road"), scenes(100, "test", "car", "snow")
-    et.save_image("van.jpg", van.images[0])
+    save_image(van.images[0], "van.jpg")
     et.save_mask("road.png", van.mask("road")[0])
-    et.save_image("snow.jpg", texture("snow", size=64))
+    save_image(texture("snow", size=64), "snow.jpg")
     before = et.error_rate(et.load_classifier("mini_vgg"), on_snow)
     print(f"error rate on {len(on_snow)} cars on snow: {before:.2f}; what the tour of README prints:", flush=True)
     exec(code, {"everyday_images": scenes(200, "reference").images, "my_test_images": on_snow})

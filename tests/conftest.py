@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 from edittools.classifiers import Classifier
@@ -109,6 +110,12 @@ def make_exemplar(seed=2, size=32, label=1):
     mask[size // 2 :, size // 8 : -size // 8] = 1
     snow = 0.7 + 0.3 * torch.rand(3, size, size, generator=generator)
     return Exemplar(image, torch.where(mask > 0, snow, image), mask, label)
+
+
+def save_image(path, image):
+    """Write a `(3, H, W)` image as a file of the kind that its name ends in."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    torchvision.utils.save_image(image, path)
 
 
 @pytest.fixture

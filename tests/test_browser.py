@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import save_image
 from scipy.ndimage import distance_transform_edt
 from skimage.draw import polygon
 
-from edittools.images import load_image, save_image
+from edittools.images import load_image
 from edittools.lab.editor import MaskEditor, decode_runs
 
 pytest.importorskip("playwright", reason="the browser tests need playwright: pip install 'edittools[test]'")

@@ -7,12 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import TinyNet, make_exemplar
+from conftest import TinyNet, make_exemplar, save_image
 
 import edittools as et
 from edittools import lab
 from edittools.classifiers import Classifier, fingerprint
-from edittools.images import LabelledImages, LazyImages, save_image
+from edittools.images import LabelledImages, LazyImages
 from edittools.lab import desk_sets
 from edittools.lab.desk_sets import DeskSets
 from edittools.lab.materials import AROUND, BLANK, MATERIALS, painted_out, turned

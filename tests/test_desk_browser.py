@@ -30,6 +30,9 @@ desk = lab.Desk(classifier, images, sets["everyday"], sets["keep"])
 desk
 """
 SMALL = f"""
+from pathlib import Path
+from torchvision.utils import save_image
+Path("pictures/bee").mkdir(parents=True)
 torch.manual_seed(0)
 net = torch.nn.Sequential(
     torch.nn.Conv2d(3, 8, 3, 2), torch.nn.ReLU(), torch.nn.Conv2d(8, 12, 3), torch.nn.ReLU(),
@@ -38,10 +41,10 @@ net = torch.nn.Sequential(
 small = et.Classifier(net, ["ant", "bee", "{HOSTILE}"], size=32)
 torch.manual_seed(1)
 for i in range(6):
-    et.save_image(f"pictures/bee/{{i}}.png", torch.rand(3, 32, 32))
+    save_image(torch.rand(3, 32, 32), f"pictures/bee/{{i}}.png")
 open("pictures/bee/broken.png", "w").write("no picture")
 other = lab.Desk(small, "pictures")
-et.save_image("pictures/extra.png", torch.rand(3, 32, 32))
+save_image(torch.rand(3, 32, 32), "pictures/extra.png")
 other
 """
 

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 import torch
+from conftest import save_image
 from PIL import Image
 from torchvision.models import resnet18
 
@@ -19,7 +20,7 @@ import edittools
 from edittools.classifiers import Classifier
 from edittools.cut import Cut
 from edittools.edits import Edit, applied_edits
-from edittools.images import LabelledImages, save_image, save_mask
+from edittools.images import LabelledImages, save_mask
 from edittools.keys import LayerKeys
 from edittools.metrics import Comparison
 from edittools.rewriting import pose, rewrite, solve_least_squares

@@ -224,17 +224,6 @@ def test_the_firing_map_is_strong_at_the_exemplars_mask_and_weak_elsewhere():
         torch.testing.assert_close(both[1], firing)
 
 
-def test_a_copy_is_independent_of_its_model_to_which_others_are_applied(tiny, edit, other):
-    other.apply_(tiny)
-    before, copied = _weights(tiny), copy.deepcopy(tiny)
-    edit.apply_(copied)
-    other.undo_(copied)
-    assert _same(before, tiny) and applied_edits(tiny) == (other,) and len(applied_edits(copied)) == 1
-    other.undo_(tiny)
-    edit.apply_(tiny)
-    assert _same(_weights(copied), tiny)
-
-
 def test_a_model_is_hashed_once_for_many_edits_of_a_cut_and_anew_when_a_weight_changed(tiny, exemplar, monkeypatch):
     counted, own, cut = [], edits.unedited_fingerprint, Cut(tiny, "conv1")
     monkeypatch.setattr(edits, "unedited_fingerprint", lambda model: counted.append(1) or own(model))

@@ -3,39 +3,30 @@
 Where a fault needs a process of its own (a kill, a quota) it is forked; it does no more than read and write there.
 """
 
-import hashlib
-import http.server
 import os
 import pickle
 import resource
 import signal
 import struct
 import tempfile
-import threading
-import time
 import zlib
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from conftest import TinyNet
-from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from edittools import caching, moments
-from edittools.caching import cache_folder
 from edittools.classifiers import Classifier, fingerprint
 from edittools.edits import Change, Edit, applied_edits
-from edittools.images import load_image, save_image
+from edittools.images import load_image, save_mask
 from edittools.lab.editor import MaskEditor
 from edittools.lab.views import PredictionView
 from edittools.moments import SecondMoment, second_moments
 from edittools.probing import jobs
 from edittools.rewriting import rewrite
-from edittools.stories import photos
-from edittools.zoo import downloads
 
 
 def in_child(work, prepare=lambda: None):
@@ -68,77 +59,6 @@ def files(folder):
     return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.fixture
-def picture(tmp_path):
-    path = tmp_path / "made.png"
-    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
-    Image.fromarray(noise).save(path)
-    return path.read_bytes()
-
-
-@pytest.fixture
-def server(picture):
-    """A server on loopback whose answer is named by the path: good, corrupt, slow, cut, missing."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            served.append(self.path)
-            kind = self.path.strip("/").removesuffix(".png")
-            if kind == "missing":
-                return self.send_error(404)
-            if kind == "slow":
-                return time.sleep(1.5)
-            body = picture[:-9] + bytes(9) if kind == "corrupt" else picture
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body[:500] if kind == "cut" else body)
-            if kind == "two":
-                time.sleep(0.2)
-
-        def log_message(self, *args):
-            pass
-
-    served = []
-    httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=httpd.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{httpd.server_port}", served
-    httpd.shutdown()
-
-
-@pytest.fixture
-def cache(monkeypatch, tmp_path, server, picture):
-    """A cache of its own, in which each kind of answer is a registered photo."""
-    digest = hashlib.sha256(picture).hexdigest()
-    kinds = ("good", "corrupt", "slow", "cut", "missing", "two")
-    monkeypatch.setattr(downloads, "registry", lambda: {f"{k}.png": (digest, f"{server[0]}/{k}.png") for k in kinds})
-    monkeypatch.setenv("EDITTOOLS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("EDITTOOLS_PHOTOS", raising=False)
-    return tmp_path / "cache" / "photos"
-
-
-# --- downloads ---------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", ["corrupt", "slow", "cut", "missing"])
-def test_a_download_that_fails_says_from_where_and_leaves_no_file(cache, monkeypatch, kind):
-    patient = downloads.pooch.HTTPDownloader
-    monkeypatch.setattr(downloads.pooch, "HTTPDownloader", lambda timeout: patient(timeout=min(timeout, 0.5)))
-    with pytest.raises(
-        FileNotFoundError, match=rf"'{kind}.png' .*could not be downloaded from http://127.*Two ways out"
-    ):
-        photos.photo(f"{kind}.png")
-    assert files(cache) == {}
-
-
-def test_two_processes_fill_one_cache(cache, picture):
-    child = os.fork()
-    if child == 0:
-        os._exit(photos.photo("two.png").read_bytes() != picture)
-    assert photos.photo("two.png").read_bytes() == picture
-    assert os.waitpid(child, 0)[1] == 0 and files(cache) == {"two.png": picture}
-
-
 # --- writing -----------------------------------------------------------------------------------------------------
 
 
@@ -167,25 +87,17 @@ def test_a_process_killed_while_it_writes_the_cache_leaves_nothing_that_is_read(
     assert not calls
 
 
-def test_on_a_full_disk_the_old_file_stays_and_the_error_comes_through(edit, photos32, tmp_path):
+def test_on_a_full_disk_the_old_file_stays_and_the_error_comes_through(edit, tmp_path):
     edit.save(tmp_path / "edit.safetensors")
-    save_image(tmp_path / "image.png", photos32[0])
-    before = files(tmp_path)
+    save_mask(tmp_path / "mask.png", torch.ones(64, 64))
+    before, noise = files(tmp_path), (torch.rand(99, 99) > 0.5).float()
     for write in (
         lambda: (0.5 * edit).save(tmp_path / "edit.safetensors"),
-        lambda: save_image(tmp_path / "image.png", photos32[1]),
-        lambda: save_image(tmp_path / "new.png", photos32[1]),
+        lambda: save_mask(tmp_path / "mask.png", noise),
     ):
         said, code = in_child(write, lambda: quota(500))
         assert code == 0 and "File too large" in said
         assert files(tmp_path) == before
-
-
-def test_on_a_full_disk_a_download_is_refused_and_leaves_no_file(cache):
-    cache.mkdir(parents=True)
-    said, _ = in_child(lambda: photos.photo("good.png"), lambda: quota(2000))
-    assert "FileNotFoundError" in said and "File too large" in said and "Two ways out" in said
-    assert files(cache) == {}
 
 
 # --- Ctrl-C ------------------------------------------------------------------------------------------------------
@@ -270,10 +182,10 @@ DAMAGES = {
         lambda tensors, header: tensors.update({"conv1.weight/left": torch.ones(12, 1, 3, 3).long()}),
         "whole numbers",
     ),
-    "a parameter that is none": (
-        lambda tensors, header: header.update(changes='["../etc/passwd"]'),
-        "etc/passwd",
-    ),
+    "a parameter that is none": (lambda tensors, header: header.update(changes='["../etc/passwd"]'), "etc/passwd"),
+    "another format": (lambda tensors, header: header.update(format="x"), "'x', expected 'edittools edit"),
+    "a record of another kind": (lambda tensors, header: header.update(record='{"a": 1}'), "is no edit.*'objective'"),
+    "no fingerprint": (lambda tensors, header: header.pop("fingerprint"), "is no edit.*fingerprint"),
 }
 
 
@@ -323,15 +235,6 @@ def test_a_strange_class_or_mask_name_is_shown_as_text_and_written_nowhere(name,
 
 def _all_widgets(widget):
     return [widget, *(inner for child in getattr(widget, "children", ()) for inner in _all_widgets(child))]
-
-
-@pytest.mark.parametrize("name", ["../up.png", "/absolute.png", "a/../../up.png"])
-def test_a_registered_name_cannot_leave_the_cache(cache, server, name, monkeypatch):
-    known = downloads.registry()["good.png"]
-    monkeypatch.setattr(downloads, "registry", lambda: {name: known})
-    with pytest.raises(ValueError, match="expected a path below the cache folder"):
-        photos.photo(name)
-    assert server[1] == [] and not (cache_folder() / "up.png").exists()
 
 
 def test_an_edit_changes_parameters_and_no_attribute_beside(tiny):

@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, spectral_norm, weight_norm  # the last two are of hooks
 
 from edittools.choosing.states import CachedStates
-from edittools.classifiers import Classifier, identify_network
+from edittools.classifiers import Classifier
 from edittools.cut import Cut, cut_all, editable_layers, mask_at, prefixes
 from edittools.edits import Change, Edit, edit_of
 from edittools.graph import _said_when_slow, identity, program_of
@@ -29,6 +29,7 @@ from edittools.metrics import predict
 from edittools.moments import measure, second_moments
 from edittools.rewriting import rewrite
 from edittools.zoo.load import load_classifier
+from edittools.zoo.zero_shot import identify_network
 
 BORDER = (0, 1, 2, 1)
 SAVED = Path(__file__).parent / "edit_of_0_2.safetensors"

@@ -11,7 +11,6 @@ from edittools.images import (
     LazyImages,
     load_image,
     load_mask,
-    save_image,
     save_mask,
     stratified,
 )
@@ -34,17 +33,10 @@ def test_an_rgb_file_is_loaded_as_it_is_and_a_grey_one_as_three_equal_channels(t
     assert torch.equal(image[0], image[1]) and torch.equal((image[0] * 255).round().byte(), torch.from_numpy(RAMP))
 
 
-@pytest.mark.parametrize("most", [255, 65535])
-def test_a_16_bit_file_keeps_its_range_also_where_it_is_dark(tmp_path, most):
-    deep = (RAMP.astype(np.float64) / 255 * most).astype(np.uint16)
-    path = _write(tmp_path / "deep.png", deep)
-    assert torch.allclose(load_image(path)[0], torch.from_numpy(deep / 65535).float(), atol=0.003)
-    assert torch.equal(load_mask(path), torch.from_numpy(deep > 32767).float())
-
-
-def test_a_file_of_floats_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"float.tiff' holds pixels of kind 'F': expected 8 or 16 bits"):
-        load_image(_write(tmp_path / "float.tiff", RAMP.astype(np.float32)))
+@pytest.mark.parametrize(("kind", "dtype"), [("F", np.float32), ("I;16", np.uint16)])
+def test_a_file_of_more_than_8_bits_is_refused(tmp_path, kind, dtype):
+    with pytest.raises(ValueError, match=rf"deep.tiff' holds pixels of kind '{kind}': expected 8 bits a channel"):
+        load_image(_write(tmp_path / "deep.tiff", RAMP.astype(dtype)))
 
 
 def test_transparency_is_laid_over_white_and_is_no_part_of_a_mask(tmp_path):
@@ -100,17 +92,11 @@ def test_masks_survive_a_file(tmp_path_factory, height, width, random):
     assert torch.equal(load_mask(path), mask)
 
 
-def test_images_survive_a_file(tmp_path):
-    image = (torch.rand(3, 5, 7) * 255).round() / 255
-    save_image(tmp_path / "a.png", image)
-    assert torch.allclose(load_image(tmp_path / "a.png"), image)
-
-
 def test_lazy_images_are_the_files_and_a_set_of_them_behaves_like_a_tensor(tmp_path):
     paths = [_write(tmp_path / f"{i}.png", np.full((16, 16, 3), 20 * i, np.uint8)) for i in range(7)]
     lazy = LabelledImages(LazyImages(paths, 8), torch.arange(7) % 3, "abc", tuple(map(str, range(7))))
     eager = LabelledImages(lazy.images[:], lazy.labels, "abc", lazy.names)
-    assert eager.images.shape == (7, 3, 8, 8) and lazy.digest() == eager.digest()
+    assert eager.images.shape == (7, 3, 8, 8) and torch.equal(lazy.images[:], eager.images)
     for some in (lazy.subset([4, 1]), eager.subset([4, 1])):
         assert some.names == ("4", "1") and some.labels.tolist() == [1, 1]
         assert torch.allclose(some.images[0], torch.full((3, 8, 8), 80 / 255))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TinyNet, randomise_norms
+from conftest import TinyNet, randomise_norms, save_image
 from torch import nn
 
 import edittools
@@ -15,7 +15,7 @@ from edittools.choosing import repair
 from edittools.classifiers import Classifier, fingerprint
 from edittools.cut import Cut, cut_all, editable_layers
 from edittools.edits import Edit
-from edittools.images import LabelledImages, save_image
+from edittools.images import LabelledImages
 from edittools.lab import Desk
 from edittools.lab.folders import read_folder
 from edittools.metrics import error_rate, predict

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import save_image
 
-from edittools.images import save_image
 from edittools.stories import photos, probing_story, rules
 from edittools.zoo import downloads
 

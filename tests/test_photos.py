@@ -1,12 +1,15 @@
 import hashlib
 import http.server
+import os
 import threading
+import time
 
 import numpy as np
 import pytest
 import torch
 from conftest import needs_photos
 from PIL import Image
+from test_faults import in_child, quota
 
 from edittools.choosing.duties import distinct
 from edittools.classifiers import Classifier
@@ -24,12 +27,14 @@ def picture(tmp_path):
 
 @pytest.fixture
 def server(picture):
-    """A server on loopback that answers well, with another file, cut off, or not at all, by path."""
+    """A server on loopback that answers well, with another file, cut off, late or not at all, by path."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             if "missing" in self.path:
                 return self.send_error(404)
+            if "slow" in self.path:
+                return time.sleep(1.5)
             served.append(self.path)
             body = {"corrupt": picture[:-4] + b"\0\0\0\0"}.get(self.path.strip("/"), picture)
             self.send_response(200)
@@ -49,9 +54,9 @@ def server(picture):
 
 @pytest.fixture
 def cache(monkeypatch, tmp_path, server, picture):
-    """A photo cache of its own with four registered photos."""
+    """A photo cache of its own with some registered photos."""
     digest = hashlib.sha256(picture).hexdigest()
-    names = ("a's good one.png", "corrupt", "cut", "missing")
+    names = ("a's good one.png", "corrupt", "cut", "missing", "slow")
     known = {name: (digest, f"{server[0]}/{name.replace(' ', '%20')}") for name in names}
     monkeypatch.setattr(downloads, "registry", lambda: known)
     monkeypatch.setenv("EDITTOOLS_CACHE", str(tmp_path / "cache"))
@@ -66,11 +71,37 @@ def test_a_photo_is_downloaded_once_and_checked(cache, server, picture):
     assert len(server[1]) == 1
 
 
-@pytest.mark.parametrize("name", ["corrupt", "cut", "missing"])
-def test_a_broken_download_is_an_error_and_leaves_no_file(cache, name):
+@pytest.mark.parametrize("name", ["corrupt", "cut", "missing", "slow"])
+def test_a_broken_download_is_an_error_and_leaves_no_file(cache, name, monkeypatch):
+    patient = downloads.pooch.HTTPDownloader
+    monkeypatch.setattr(downloads.pooch, "HTTPDownloader", lambda timeout: patient(timeout=min(timeout, 0.5)))
     with pytest.raises(FileNotFoundError, match=rf"'{name}' .* could not be downloaded from http://127.*Two ways out"):
         photos.photo(name)
     assert not [path for path in cache.rglob("*") if path.is_file()]
+
+
+def test_two_processes_fill_one_cache(cache, picture):
+    same = lambda: photos.photo("a's good one.png").read_bytes() == picture  # noqa: E731
+    child = os.fork()
+    if child == 0:
+        os._exit(not same())
+    assert same() and os.waitpid(child, 0)[1] == 0 and len(list(cache.iterdir())) == 1
+
+
+def test_on_a_full_disk_a_download_is_refused_and_leaves_no_file(cache):
+    cache.mkdir(parents=True)
+    said, _ = in_child(lambda: photos.photo("a's good one.png"), lambda: quota(30))
+    assert "FileNotFoundError" in said and "File too large" in said and "Two ways out" in said
+    assert not list(cache.iterdir())
+
+
+@pytest.mark.parametrize("name", ["../up.png", "/absolute.png", "a/../../up.png"])
+def test_a_registered_name_cannot_leave_the_cache(cache, server, name, monkeypatch):
+    known = downloads.registry()["a's good one.png"]
+    monkeypatch.setattr(downloads, "registry", lambda: {name: known})
+    with pytest.raises(ValueError, match="expected a path below the cache folder"):
+        photos.photo(name)
+    assert server[1] == [] and not (cache.parent / "up.png").exists()
 
 
 def test_a_damaged_file_in_the_cache_is_downloaded_anew(cache, picture):

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import make_exemplar
+from conftest import make_exemplar, save_image
 from torch import nn
 
 from edittools.baselines import RIVALS
@@ -15,7 +15,7 @@ from edittools.choosing.repair import _story
 from edittools.classifiers import Classifier
 from edittools.cut import Cut
 from edittools.exemplars import Exemplar
-from edittools.images import LabelledImages, LazyImages, resized, save_image
+from edittools.images import LabelledImages, LazyImages, resized
 from edittools.metrics import predict
 from edittools.probing.jobs import run
 from edittools.rewriting import pose, preactivation_target

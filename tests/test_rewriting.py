@@ -1,7 +1,9 @@
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import make_exemplar
+from conftest import make_exemplar, save_image
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -9,7 +11,7 @@ from torch import nn
 from edittools.classifiers import Classifier
 from edittools.cut import Cut, mask_at
 from edittools.exemplars import Exemplar
-from edittools.images import LazyImages, save_image
+from edittools.images import LazyImages
 from edittools.metrics import predict
 from edittools.moments import measure
 from edittools.rewriting import pose, preactivation_target, rewrite, solve_least_squares
@@ -126,7 +128,7 @@ def test_a_linear_layer_is_a_one_by_one_convolution(tiny, photos32, exemplar):
 
 @pytest.mark.parametrize("objective", ["l1", "least_squares"])
 def test_where_nothing_is_missing_at_the_mask_the_edit_says_so_and_changes_nothing(tiny, photos32, exemplar, objective):
-    alike = exemplar.map(changed=exemplar.image)
+    alike = replace(exemplar, changed=exemplar.image)
     with pytest.warns(UserWarning, match=r"nothing is missing at the mask in 'conv1'.*try another layer"):
         edit = rewrite(tiny, "conv1", alike, photos32, objective=objective)
     assert edit.record.loss_before == pytest.approx(0, abs=1e-6)

@@ -101,7 +101,7 @@ def _checked(scope: str, rate: float, momentum: float, locality: float, stays: b
     check_amount(locality, "locality", 0), check_amount(rate, "rate", 0)
     if check_amount(momentum, "momentum", 0) >= 1:
         raise ValueError(f"momentum {momentum}: expected a number from 0 up and below 1")
-    stops = [check_number(step, 0, None, "steps") for step in steps]
+    stops = [check_number(step, 0, "steps") for step in steps]
     if not stops or sorted(set(stops)) != stops:
         raise ValueError(f"steps {tuple(steps)!r}: expected one number of steps or more, each higher than the last")
     return stops

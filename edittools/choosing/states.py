@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from edittools.baselines.finetuning import forward
+from edittools.caching import digest_tensors
 from edittools.checks import check_amount
 from edittools.classifiers import Classifier, by_name, marks_of, unwrapped
 from edittools.cut import Cut, State, cut_all, prefixes, states_at
 from edittools.edits import Edit, added, applied_edits, check_beneath, unedited_fingerprint
-from edittools.images import LabelledImages, digest_tensors, in_batches
+from edittools.images import LabelledImages, in_batches
 from edittools.metrics import Comparison, errors
 
 

@@ -7,7 +7,7 @@ import torch
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 from torch import Tensor
 
-from edittools.pasting import paste_texture
+from edittools.exemplars import paste_texture
 from edittools.world.textures import STYLES, restyle
 from edittools.world.typography import blanked
 

@@ -9,9 +9,8 @@ import torch
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
-from edittools.exemplars import Exemplar
+from edittools.exemplars import Exemplar, paste_texture
 from edittools.images import LabelledImages
-from edittools.pasting import paste_texture
 
 LEAST_AREA = 0.02
 """Concepts that cover less than this share of an image are not transformed."""

@@ -19,7 +19,7 @@ from torchvision.transforms.functional import normalize
 
 from edittools.caching import digest_tensors, load_or_compute
 from edittools.checks import extra
-from edittools.classifiers import IMAGENET_MEAN, IMAGENET_STD, identify_network
+from edittools.classifiers import IMAGENET_MEAN, IMAGENET_STD, fingerprint
 from edittools.images import in_batches
 from edittools.zoo.downloads import photo, registry
 
@@ -132,7 +132,7 @@ def deeplab(name: str = "pascal", wanted: Sequence[str] = ()) -> Segmenter:
     from torchvision.models.segmentation import DeepLabV3_ResNet50_Weights, deeplabv3_resnet50
 
     network = deeplabv3_resnet50(weights=DeepLabV3_ResNet50_Weights.DEFAULT).eval()
-    return Segmenter(_Torchvision(network), concepts, f"{identify_network(network)} {list(concepts)}")
+    return Segmenter(_Torchvision(network), concepts, f"{fingerprint(network)} {list(concepts)}")
 
 
 @dataclass(frozen=True)

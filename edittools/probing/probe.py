@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
+from edittools.caching import digest_tensors
 from edittools.classifiers import Classifier
 from edittools.graph import identity
-from edittools.images import digest_tensors, resized
+from edittools.images import in_batches, resized
 from edittools.metrics import predict
 from edittools.probing import jobs
 from edittools.probing.counterfactuals import LEAST_AREA, Concepts
@@ -90,7 +91,7 @@ def _identity(classifiers: Mapping[str, Classifier], concepts: Concepts) -> str:
     weights = ", ".join(f"{name} {identity(c)}" for name, c in classifiers.items())
     tensors = digest_tensors([concepts.data.labels, *concepts.masks.values(), *concepts.styles.values()])
     names = f"{list(concepts.masks)} {list(concepts.styles)} {dict(concepts.objects)} {concepts.groups}"
-    return f"{weights}; {concepts.data.digest()[:12]} {tensors[:12]} {names} {concepts.data.classes}"
+    return f"{weights}; {digest_tensors(in_batches(concepts.data))[:12]} {tensors[:12]} {names} {concepts.data.classes}"
 
 
 def _probe_images(

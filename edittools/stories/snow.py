@@ -10,9 +10,8 @@ from torch import Tensor
 from edittools.choosing.scenario import Scenario
 from edittools.choosing.trials import candidate_layers
 from edittools.classifiers import Classifier
-from edittools.exemplars import Exemplar
+from edittools.exemplars import Exemplar, paste_texture
 from edittools.images import LabelledImages
-from edittools.pasting import paste_texture
 from edittools.stories import photos
 from edittools.stories.tiers import current_tier, in_turn, part_of
 from edittools.world.contexts import SPLITS, contexts

@@ -20,13 +20,14 @@ import torch
 from torch import Tensor
 
 from edittools.baselines import RIVALS, SCOPES
+from edittools.caching import digest_tensors
 from edittools.choosing.choice import BUDGET, Choice
 from edittools.choosing.protocol import Plan, Protocol
 from edittools.choosing.trials import grid, later_layers
 from edittools.classifiers import Classifier
 from edittools.edits import Edit
 from edittools.graph import identity
-from edittools.images import LabelledImages, digest_tensors, pixels_of, stratified
+from edittools.images import LabelledImages, pixels_of, stratified
 from edittools.metrics import Comparison, predict
 from edittools.probing import finders, jobs
 from edittools.probing.counterfactuals import Concepts

@@ -123,7 +123,7 @@ def _ten_labels(classifier: Classifier, count: int = 10) -> list[Exemplar]:
         hand = int(rng.integers(1, 10**6)) if rng.random() < 0.3 else 0
         label = replace(label_on(picture, rng, hand), text=ATTACK, font=str(rng.choice(FONTS_TO_TYPE)))
         exemplar = written(picture.image, label, classifier.index("jar"))
-        found.append(exemplar.map(mask=grow(exemplar.mask, 5)))
+        found.append(replace(exemplar, mask=grow(exemplar.mask, 5)))
     return found
 
 

@@ -269,7 +269,7 @@ def paint_scene(
 
 
 def _check(label: str | None, ground: str | None, seed: int, size: int) -> None:
-    check_number(seed, 0, None, "seed"), check_number(size, 8, None, "size")
+    check_number(seed, 0, "seed"), check_number(size, 8, "size")
     if label is not None and label not in SKETCHES:
         raise KeyError(f"no sketch of {label!r}: expected one of {', '.join(SKETCHES)}")
     if ground is not None and ground not in GROUNDS:
@@ -349,7 +349,7 @@ def scenes(
     """
     if isinstance(split, str) and split not in SPLITS:
         raise KeyError(f"no split {split!r}: expected one of {', '.join(SPLITS)}, or a first seed")
-    check_number(count, 1, None, "count")
+    check_number(count, 1, "count")
     first = SPLITS[split].start if isinstance(split, str) else split
     labels = [label] * count if label is None or isinstance(label, str) else list(label)
     if len(labels) != count:

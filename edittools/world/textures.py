@@ -14,7 +14,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from edittools.checks import check_number
-from edittools.pasting import paste_texture
+from edittools.exemplars import paste_texture
 from edittools.world.painter import rgb, value_noise
 
 VARIANTS = 6
@@ -184,7 +184,7 @@ def texture(style: str, variant: int = 0, size: int = 224) -> Tensor:
         raise KeyError(f"no style {style!r}: expected one of {', '.join(STYLES)}")
     if not 0 <= variant < VARIANTS:
         raise ValueError(f"variant {variant} of style {style!r}: expected 0 to {VARIANTS - 1}")
-    return _texture(style, variant, check_number(size, 1, None, "size")).clone()
+    return _texture(style, variant, check_number(size, 1, "size")).clone()
 
 
 def style_textures(

@@ -5,6 +5,7 @@ named `visual.…` (the paper edits the last convolution of a bottleneck, `conv3
 """
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from edittools.caching import digest_tensors, load_or_compute
-from edittools.classifiers import Classifier, identify_network
+from edittools.classifiers import Classifier, fingerprint
 from edittools.zoo.imagenet import imagenet_classes
 
 TEMPLATES = ("a photo of a {}.", "a photo of the {}.", "a close-up photo of a {}.", "a {} on a table.")
@@ -57,6 +58,13 @@ class ZeroShot(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits of normalised images."""
         return self.scale * F.normalize(self.visual(images), dim=-1) @ self.embeddings.T.to(images)
+
+
+def identify_network(network: nn.Module) -> str:
+    """Name a network that is no image classifier: its package's version, its modules and its weights."""
+    package = type(network).__module__.partition(".")[0]
+    version = getattr(sys.modules[package], "__version__", "")
+    return f"{package} {version} {network} {fingerprint(network)}"
 
 
 @torch.no_grad()
