@@ -1,6 +1,6 @@
 """Checks of plain values and of what is installed; the error quotes what was given and says what would be right."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from math import inf, isfinite
 from numbers import Integral, Real
@@ -20,6 +20,13 @@ def check_amount(value: Any, name: str, low: float = -inf) -> float:
     if not isinstance(given, Real) or not isfinite(given) or given < low:
         raise ValueError(f"{name} {given!r}: expected a finite number{f' from {low:g} up' if low > -inf else ''}")
     return float(given)
+
+
+def one_of(value: Any, known: Collection[str], name: str, error: type[Exception] = ValueError) -> Any:
+    """Return a value that is one of those `known`; raise `error` otherwise."""
+    if value not in known:
+        raise error(f"{name} {value!r}: expected one of {', '.join(known)}")
+    return value
 
 
 @contextmanager

@@ -81,15 +81,14 @@ class Edit:
     """A change of a model's weights. `changes` goes by parameter name; `fingerprint` is of the unedited model.
 
     One that was made while others are applied is meant on top of them: `on_top_of` holds their digests, and where they
-    are not applied it is refused. Apply it there, or add them up (`edit + other`): `added` are digests of the parts.
-    An applied edit goes with its model into a copy or a pickle, and through `.to(…)`: it can be undone there as well.
+    are not applied it is refused. An applied edit goes with its model into a copy or a pickle, and through `.to(…)`:
+    it can be undone there as well.
     """
 
     changes: Mapping[str, Change]
     fingerprint: str
     record: Record | None = None
     on_top_of: tuple[str, ...] = ()
-    added: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.changes:
@@ -120,7 +119,7 @@ class Edit:
         if record is not None:
             response = record.response and record.response * abs(factor)
             record = replace(record, loss_after=None, response=response)
-        return replace(self, changes=changes, record=record, added=())
+        return replace(self, changes=changes, record=record)
 
     __rmul__ = __mul__
 
@@ -128,7 +127,7 @@ class Edit:
         return self * -1.0
 
     def __add__(self, other: "Edit") -> "Edit":
-        """Add two edits of one model, of the same or of other layers; `ValueError` when their models differ."""
+        """Add two edits of one model; `ValueError` for those of two, and for one that was made on top of others."""
         if not isinstance(other, Edit):
             return NotImplemented
         if other.fingerprint != self.fingerprint:
@@ -136,13 +135,13 @@ class Edit:
                 f"edits of two models (fingerprints {self.fingerprint[:12]}… and {other.fingerprint[:12]}…): "
                 "expected two edits of one model"
             )
+        if other.on_top_of != self.on_top_of:
+            raise ValueError("one edit was made on top of others: apply them one after the other, they cannot be added")
         both = {n: c + other.changes[n] if n in other.changes else c for n, c in self.changes.items()}
-        added = (self.digest, other.digest, *self.added, *other.added)
-        beneath = tuple(d for d in dict.fromkeys((*self.on_top_of, *other.on_top_of)) if d not in added)
-        return Edit({**other.changes, **both}, self.fingerprint, on_top_of=beneath, added=added)
+        return Edit({**other.changes, **both}, self.fingerprint, on_top_of=self.on_top_of)
 
     def check_fits(self, model: nn.Module) -> None:
-        """Raise `ValueError` unless `model` is the one the edit was made for (edits applied to it now do not count)."""
+        """Raise `ValueError` unless `model` is the one the edit was made for, whatever else is applied to it now."""
         model = unwrapped(model)
         parameters, kind = dict(model.named_parameters(remove_duplicate=False)), type(model).__name__
         for name, change in self.changes.items():
@@ -155,6 +154,11 @@ class Edit:
                 f"the edit was made for a model with fingerprint {self.fingerprint[:12]}…, this {kind} has "
                 f"{found[:12]}…: same layers, other weights; edit this model anew"
             )
+        if missing := set(self.on_top_of) - {edit.digest for edit in applied_edits(model)}:
+            raise ValueError(
+                f"{self} was made on top of {len(self.on_top_of)} edits, {len(missing)} of which are not applied to "
+                f"this {kind}: apply them first"
+            )
 
     def apply_(self, model: nn.Module) -> "Edit":
         """Add the edit to the weights of a classifier or model, in place; several can be applied. Gives itself back.
@@ -162,7 +166,6 @@ class Edit:
         Raises `ValueError` for another model, and where the edits are missing that it was made on top of.
         """
         self.check_fits(model)
-        check_beneath(self, model)
         before = _ledger(model := unwrapped(model)).edits
         _settle(model, self.changes, [*before, self], otherwise=before)
         return self
@@ -206,14 +209,15 @@ class Edit:
         cut, change = Cut(classifier, self.layers[0], images.shape[2:]), self.changes[f"{self.layers[0]}.weight"]
         moved = added(cut, cut.keys(cut.prefix(images)), change).square().mean(dim=cut.channels).sqrt()
         strength = cut.maps(moved, images)[:, None]
+        usual = self.record.response if self.record else None
         most = strength.amax(dim=(1, 2, 3), keepdim=True).clamp_min(1e-12)
-        strength = strength / ((self.record and self.record.response) or most)
+        strength = strength / (usual if usual and usual > 0 else most)  # NaN in files of 0.2 is unknown
         return F.interpolate(strength, images.shape[2:], mode="bilinear", align_corners=False)[:, 0].cpu()
 
     def save(self, path: str | PathLike) -> None:
         """Write the edit as a safetensors file, in one step."""
         record = asdict(self.record) if self.record else None
-        about = {"changes": list(self.changes), "record": record, "on_top_of": self.on_top_of, "added": self.added}
+        about = {"changes": list(self.changes), "record": record, "on_top_of": self.on_top_of}
         header = {name: json.dumps(value) for name, value in about.items()}
         header |= {"format": _FORMAT, "fingerprint": self.fingerprint}
         with atomic_path(path) as temporary:
@@ -221,7 +225,7 @@ class Edit:
 
     @classmethod
     def load(cls, path: str | PathLike, model: nn.Module | None = None) -> "Edit":
-        """Read an edit; with `model`, raise `ValueError` at once unless it was made for it.
+        """Read an edit; with `model`, raise `ValueError` at once where `apply_` would.
 
         Raises `FileNotFoundError`, or `ValueError` when the file is no edit or holds NaN. Nothing in it is executed.
         """
@@ -236,11 +240,9 @@ class Edit:
             changes = {n: Change(tensors[f"{n}/left"], tensors.get(f"{n}/right")) for n in names}
             known = json.loads(header["record"])
             if known and "changes" not in header:  # until 0.2
-                response = next(iter(names.values()))[1]
-                known = {**known, "response": response if response > 0 else None}
+                known["response"] = next(iter(names.values()))[1]
             record = Record(**{field.name: known[field.name] for field in fields(Record)}) if known else None
-            digests = [tuple(map(str, json.loads(header.get(name, "[]")))) for name in ("on_top_of", "added")]
-            edit = cls(changes, header["fingerprint"], record, *digests)
+            edit = cls(changes, header["fingerprint"], record, tuple(json.loads(header.get("on_top_of", "[]"))))
         except FileNotFoundError:
             raise
         except (OSError, SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
@@ -253,16 +255,6 @@ class Edit:
 def _factors(changes: Mapping[str, Change]) -> dict[str, Tensor]:
     factors = {f"{n}/{side}": getattr(c, side) for n, c in changes.items() for side in ("left", "right")}
     return {name: factor for name, factor in factors.items() if factor is not None}
-
-
-def check_beneath(edit: Edit, model: nn.Module) -> None:
-    """Raise `ValueError` unless the edits that an edit was made on top of are applied to `model`."""
-    here = {digest for other in applied_edits(model) for digest in (other.digest, *other.added)}
-    if missing := set(edit.on_top_of) - here:
-        raise ValueError(
-            f"{edit} was made on top of {len(edit.on_top_of)} edits, {len(missing)} of which are not applied to "
-            f"this {type(model).__name__}: apply them first, or add them up (edit + other)"
-        )
 
 
 def edit_of(cut: Cut, changes: Mapping[str, Change], record: Record | None = None) -> Edit:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from edittools.classifiers import Classifier, by_name, check_classifier
+from edittools.classifiers import Classifier, by_name
 from edittools.graph import program_of
 from edittools.images import Images, LabelledImages, in_batches
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 @torch.no_grad()
 def predict(classifier: Classifier, images: Images, batch_size: int = 64, progress: bool = False) -> Tensor:
     """Compute the logits `(N, classes)` of images on the CPU, as in eval mode."""
-    check_classifier(classifier)
     parts = []
     for some in in_batches(images, batch_size, "predictions", progress):
         program = program_of(classifier, some.shape[2:])

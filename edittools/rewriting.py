@@ -13,7 +13,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from edittools.checks import check_amount, check_number
+from edittools.checks import check_amount, check_number, one_of
 from edittools.classifiers import Classifier
 from edittools.cut import Cut, State, cut_at, rows
 from edittools.edits import Change, Edit, Record, edit_of
@@ -249,8 +249,7 @@ def rewrite(
     Warns where nothing is missing at the mask. Raises `ValueError` for a mask that covers no key, a rank that is too
     high, and other arguments that are none of the above.
     """
-    if objective not in OBJECTIVES:
-        raise ValueError(f"objective {objective!r}: expected one of {', '.join(OBJECTIVES)}")
+    exact = one_of(objective, OBJECTIVES, "objective") == "least_squares"
     steps, weight = check_number(steps, 0, "steps"), check_amount(reference_weight, "reference_weight", 0)
     if weight and not isinstance(reference, Images | LayerKeys):
         raise ValueError(f"reference_weight {weight} without reference images: expected images whose keys count")
@@ -262,7 +261,7 @@ def rewrite(
         keys = reference if isinstance(reference, LayerKeys) else LayerKeys(cut, spread(reference, SAMPLE))
         keys.check_at(cut)
         problem = replace(problem, elsewhere=weight * keys.windows(problem.basis).cpu())
-    unknown, taken = solve_l1(problem, steps) if objective == "l1" else (solve_least_squares(problem), 1)
+    unknown, taken = (solve_least_squares(problem), 1) if exact else solve_l1(problem, steps)
     fitted = fits(problem, objective, unknown)
     if fitted[0] <= 1e-9 * float(problem.start.square().mean()):
         warnings.warn(

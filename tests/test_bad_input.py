@@ -287,13 +287,11 @@ def world(tmp_path, monkeypatch, made):
     monkeypatch.setenv("EDITTOOLS_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("EDITTOOLS_PHOTOS", raising=False)
     _write_files(tmp_path / "world")
-    (tmp_path / "aside").mkdir()
     classifier, exemplar, edit, other = made
     classifier = copy.deepcopy(classifier)
     images = torch.rand(6, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     w = SimpleNamespace(
         folder=tmp_path / "world",
-        aside=tmp_path / "aside",
         classifier=classifier,
         exemplar=exemplar,
         mask=exemplar.mask,
@@ -310,7 +308,6 @@ def world(tmp_path, monkeypatch, made):
         classifier, "conv1", exemplars, reference, **{"steps": 1} | options
     )
     w.finetune = lambda exemplars=exemplar, **options: finetune(classifier, "conv1", exemplars, **options)
-    w.edit.save(w.folder / "edit.safetensors")
     w.other.save(w.folder / "other.safetensors")
     classifier.model.norm.train()
     classifier.model.stem.weight.requires_grad_(False)

@@ -294,7 +294,7 @@ def test_a_locality_term_keeps_reference_predictions_nearer(tiny, photos32, exem
     assert drift(kept) < 0.5 * drift(free)
 
 
-def test_an_edit_on_top_of_others_knows_them_adds_up_and_is_refused_without_them(tiny, photos32, exemplar, tmp_path):
+def test_an_edit_on_top_of_others_knows_them_and_is_refused_without_them(tiny, photos32, exemplar, tmp_path):
     first = rewrite(tiny, "conv1", exemplar, photos32, objective="least_squares")
     with first.applied(tiny):
         second = rewrite(tiny, "conv2", exemplar, photos32, objective="least_squares")
@@ -305,15 +305,13 @@ def test_an_edit_on_top_of_others_knows_them_adds_up_and_is_refused_without_them
     assert [edit.on_top_of for edit in (first, second, third)] == [(), (first.digest,), (first.digest, second.digest)]
     assert first.fingerprint == second.fingerprint == third.fingerprint == fingerprint(tiny.model)
     second.save(tmp_path / "second.safetensors")
-    read = Edit.load(tmp_path / "second.safetensors", tiny)
+    read = Edit.load(tmp_path / "second.safetensors")
     assert read.digest == second.digest and read.on_top_of == second.on_top_of
     for edit in (second, read, 0.5 * second):
         with pytest.raises(ValueError, match="made on top of 1 edits, 1 of which are not applied"):
             edit.apply_(tiny)
+    with pytest.raises(ValueError, match="on top of others: apply them one after the other"):
+        first + second
     with first.applied(tiny), read.applied(tiny), third.applied(tiny):
         assert _same(stacked, tiny)
-    with (first + second + third).applied(tiny):
-        assert all(torch.allclose(stacked[name], weight, atol=1e-6) for name, weight in _weights(tiny).items())
-    with (first + second).applied(tiny), third.applied(tiny):
-        assert all(torch.allclose(stacked[name], weight, atol=1e-6) for name, weight in _weights(tiny).items())
-    assert (0.5 * first + second).on_top_of == (first.digest,) and applied_edits(tiny) == ()
+    assert applied_edits(tiny) == ()

@@ -19,7 +19,7 @@ from edittools.caching import digest_tensors
 from edittools.checks import check_amount
 from edittools.classifiers import Classifier, by_name, marks_of, unwrapped
 from edittools.cut import Cut, State, cut_all, prefixes, states_at
-from edittools.edits import Edit, added, applied_edits, check_beneath, unedited_fingerprint
+from edittools.edits import Edit, added, applied_edits, unedited_fingerprint
 from edittools.images import LabelledImages, in_batches
 from edittools.metrics import Comparison, errors
 
@@ -146,9 +146,8 @@ class CachedStates:
             raise KeyError(f"{edit} changes none of the layers kept here: {', '.join(layers)}")
         self._check_states(start)
         cut, change = self.cuts[start], edit.changes.get(f"{start}.weight")
-        if edit.fingerprint != self._fingerprints[0]:
+        if edit.fingerprint != self._fingerprints[0] or edit.on_top_of:
             edit.check_fits(self._classifier)
-        check_beneath(edit, self._classifier)
         if change is None or len(edit.changes) > 1:
             _check_behind(cut, edit)
             parameters = {n: (p := cut.model.get_parameter(n)) + c.delta().to(p) for n, c in edit.changes.items()}
