@@ -6,14 +6,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from edittools.exemplars import Exemplar
-from edittools.images import (
-    LabelledImages,
-    LazyImages,
-    load_image,
-    load_mask,
-    save_mask,
-    stratified,
-)
+from edittools.images import LabelledImages, LazyImages, load_image, load_mask, save_mask, stratified
 
 
 def _write(path, array, **options):

@@ -13,16 +13,7 @@ from snow_photos import pooled_row
 from edittools.choosing.states import CachedStates
 from edittools.cut import cut_all
 from edittools.images import LabelledImages
-from edittools.metrics import (
-    Comparison,
-    attack_row,
-    by_class,
-    error_rate,
-    errors,
-    mcnemar,
-    predict,
-    wilson,
-)
+from edittools.metrics import Comparison, attack_row, by_class, error_rate, errors, mcnemar, predict, wilson
 from edittools.probing.statistics import signed_rank
 
 

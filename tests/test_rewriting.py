@@ -111,13 +111,6 @@ def test_l1_is_as_low_as_a_naive_optimiser_of_the_full_weight_gets(tiny, photos3
         assert edit.record.loss_after <= float(naive_loss(weight)) * 1.01
 
 
-def test_only_the_exemplar_is_fitted_at_the_mask_and_the_mask_free_variant_sees_the_rest(tiny, photos32, exemplar):
-    problem = _pose(tiny, photos32, "conv1", exemplar, masked=True)
-    everywhere = _pose(tiny, photos32, "conv1", exemplar, masked=False)
-    assert torch.equal(problem.basis, everywhere.basis)
-    assert torch.equal(problem.share[0], exemplar.mask) and bool((everywhere.share == 1).all())
-
-
 def test_a_linear_layer_is_a_one_by_one_convolution(tiny, photos32, exemplar):
     edit = rewrite(tiny, "head", exemplar, photos32, objective="least_squares")
     assert edit.changes["head.weight"].left.shape == (5, 1)

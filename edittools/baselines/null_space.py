@@ -70,4 +70,4 @@ def rewrite_in_null_space(
         free = SecondMoment(torch.eye(len(basis), dtype=torch.float64, device=keys.device))
         basis = directions(keys @ basis.T, weights, rank, free) @ basis
     solve = {"objective": "least_squares", **settings, "rank": len(basis), "basis": basis}
-    return rewrite(classifier, cut, exemplars, moment, **solve)
+    return rewrite(classifier, cut, exemplars, reference, **solve)
