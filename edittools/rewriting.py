@@ -252,7 +252,7 @@ def rewrite(
     exact = one_of(objective, OBJECTIVES, "objective") == "least_squares"
     steps, weight = check_number(steps, 0, "steps"), check_amount(reference_weight, "reference_weight", 0)
     if weight and not isinstance(reference, Images | LayerKeys):
-        raise ValueError(f"reference_weight {weight} without images: expected reference images, whose outputs shall stay")
+        raise ValueError(f"reference_weight {weight} without images: expected those whose outputs shall stay")
     cut = cut_at(classifier, layer, size_of(exemplars))
     exemplars = exemplars_at(cut, exemplars)
     moment = reference_moment(cut, reference) if rank is not None and basis is None else None
