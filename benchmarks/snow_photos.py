@@ -80,18 +80,8 @@ def evaluate(protocol: Protocol, plan: Plan) -> tuple[dict[str, Choice], dict[st
 
 def figures(compared: Compared) -> dict[str, Any]:
     """What a method did to the test photos, to clean photos and to classes that live on snow."""
-    [test] = compared["test"]
-    row = test.row()
-    return {
-        "errors_before": row["errors before"],
-        "errors_after": row["errors after"],
-        "corrected": test.corrected,
-        "broken": test.broken,
-        "errors_corrected": row["errors corrected"],
-        "errors_corrected_interval": test.corrected_interval(),
-        "p": row["p"],
-        **_costs([compared]),
-    } | ({"own_class_errors_corrected": compared["own"][0].row()["errors corrected"]} if "own" in compared else {})
+    own = {"own_class_errors_corrected": compared["own"][0].errors_corrected} if "own" in compared else {}
+    return pooled([compared]) | own
 
 
 def pooled(found: Sequence[Compared]) -> dict[str, Any]:
