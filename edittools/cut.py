@@ -4,13 +4,14 @@
     state = cut.prefix(images)              # everything that is alive at the layer, its keys among them
     cut.keys(state)                         # what goes into the layer
     cut.output(state, weight)               # what the layer makes of it, with its own or another weight
-    cut.block(state, weight)                # the value: the layer and what follows up to it (the paper's f)
+    cut.value(state, output)                # the value: what follows the layer's output up to it (the paper's f)
     cut.suffix(state, weight)               # the logits
 
 The state is kept, so one more weight of the layer costs the suffix only. `editable_layers` lists what can be cut.
 """
 
 import difflib
+import operator
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -21,17 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from edittools.classifiers import Classifier, check_classifier
-from edittools.graph import (
-    DIFFERS,
-    LINEAR,
-    Program,
-    logits_now,
-    probe_images,
-    program_of,
-    same,
-    shape_of,
-    without_autocast,
-)
+from edittools.graph import LINEAR, Program, check_logits, probe_images, program_of, shape_of, without_autocast
 from edittools.images import Images, in_batches
 from edittools.tokens import op_name
 
@@ -55,7 +46,7 @@ def mask_at(mask: Tensor, size: Sequence[int]) -> Tensor:
 
 @dataclass(frozen=True)
 class State:
-    """What is alive where a classifier was cut on images of `size`: the layer's keys first and, say, a skip."""
+    """What the steps before a layer hand on for images of `size`: the layer's keys first and, say, a skip."""
 
     alive: tuple[Tensor, ...]
     size: tuple[int, int]
@@ -71,23 +62,17 @@ class _Site:
     def __init__(self, program: Program, layer: str) -> None:
         self.program, self.call, self.logits = program, program.call_of(layer), program.logits
         self.value, self.affine = (_follow(program, self.call, steps) for steps in (_IN_BLOCK, set()))
-        keys, behind = self.call.args[0], program.reached([self.call], "users")
-        self.earlier = program.reached([keys], "all_input_nodes")
-        self.beside = program.seen - behind - self.earlier
-        """What neither leads to the layer nor depends on it, such as a skip's downsampling."""
-        crossing = [n for n in program.order if n in program.seen - behind and behind.intersection(n.users)]
-        entering = [n for n in program.order if n in self.earlier & program.seen and self.beside.intersection(n.users)]
-        self.alive = list(dict.fromkeys([keys, *crossing, *entering]))
+        self.earlier = program.reached(self.call.args[:1], "all_input_nodes")
+        later = program.seen - self.earlier
+        handed_on = [n for n in program.order if n in program.seen - later and later.intersection(n.users)]
+        self.alive = list(dict.fromkeys([*self.call.args[:1], *handed_on]))
 
     def compute(
         self, node: fx.Node, state: State, output: Tensor | None = None, weights: Mapping[str, Tensor] | None = None
     ) -> Tensor:
-        """Compute a node on from the layer's `output` or, without it, with the layer and what runs beside it."""
+        """Compute a node on from a state, and from the layer's `output` where it is known."""
         known = dict(zip(self.alive, state.alive, strict=True))
-        if output is None:
-            known = {one: part for one, part in known.items() if one not in self.beside}
-        else:
-            known = {self.call: output} | known
+        known = known if output is None else {self.call: output} | known
         return self.program.compute([node], known, weights)[0]
 
 
@@ -171,29 +156,25 @@ class Cut(Layer):
 
     What follows the layer is computed in the precision of what it is given, images in the model's. The cut is checked
     on two images: it computes the model's logits bit for bit (to 1e-4 of the largest on a GPU and with the fast path of
-    `nn.MultiheadAttention`, which rounds differently). Raises `KeyError`, `TypeError` or `ValueError` for no such
-    layer, one that cannot be edited, a model that cannot be exported, or a cut that computes something else.
+    `nn.MultiheadAttention`, which rounds differently). Raises what `Layer` does, and `ValueError` for a cut that
+    computes something else.
     """
 
-    def __init__(
-        self,
-        classifier: Classifier,
-        layer: str | nn.Module,
-        size: Sequence[int] | None = None,
-        logits: Tensor | None = None,
-    ) -> None:
-        """Cut `classifier` at `layer`; `logits` are what the model makes of `probe_images(size)`, where it is known."""
+    def __init__(self, classifier: Classifier, layer: str | nn.Module, size: Sequence[int] | None = None) -> None:
         super().__init__(classifier, layer, size)
         self.known: tuple[list, str] = ([], "")
         """Marks of the weights and the fingerprint that went with them."""
-        images = probe_images(self.size)
-        expected = logits_now(self.model, classifier.normalise(images)) if logits is None else logits
-        for _ in range(2):
-            with torch.no_grad():
-                if same(self.suffix(self.prefix(images)), expected, self.model):
-                    return
-            self._site(self.size).program.marks = None  # export anew: what it holds was changed, as a scale somewhere
-        raise ValueError(DIFFERS.format(f"{type(self.model).__name__} cut at {self.layer!r}"))
+        try:
+            self._check()
+        except ValueError:  # what the program holds was changed, as a scale somewhere: exported anew
+            self._site(self.size).program.marks = None
+            self._check()
+
+    @torch.no_grad()
+    def _check(self) -> None:
+        images, what = probe_images(self.size), f"{type(self.model).__name__} cut at {self.layer!r}"
+        logits = self.suffix(self.prefix(images))
+        check_logits(logits, self.model, self.classifier.normalise(images), what)
 
     def prefix(self, images: Tensor) -> State:
         """Run `(B, 3, H, W)` images up to the layer; no gradient is recorded."""
@@ -206,16 +187,16 @@ class Cut(Layer):
     def output(self, state: State, weight: Tensor | None = None) -> Tensor:
         """Run the layer alone on its keys, with its own weight or with `weight`."""
         site, keys = self._site(state.size, fresh=True), self.keys(state)
-        weights = {} if weight is None else {f"{self.layer}.weight": weight.to(keys.dtype)}
+        weights = {} if weight is None else {f"{self.layer}.weight": weight.to(keys)}
         return site.program.compute([site.call], {site.alive[0]: keys}, weights)[0]
 
-    def value(self, state: State, output: Tensor) -> Tensor:
-        """Go on from the layer's output to the value; it is asked for in every step of a solver."""
-        site = self._site(state.size)
+    def value(self, state: State, output: Tensor | None = None) -> Tensor:
+        """Go on from a layer's output (default: its own) to the value, the paper's f: norm, activation, pooling."""
+        site = self._site(state.size)  # not fresh: it is asked for in every step of a solver
         return site.compute(site.value, state, output)
 
-    def affine(self, state: State, output: Tensor) -> Tensor:
-        """Go on from the layer's output through the steps that scale and shift each channel, up to the activation."""
+    def affine(self, state: State, output: Tensor | None = None) -> Tensor:
+        """Go on from the output through the steps that scale and shift each channel, up to the activation."""
         site = self._site(state.size)
         return site.compute(site.affine, state, output)
 
@@ -224,19 +205,12 @@ class Cut(Layer):
         site = self._site(state.size, fresh=True)
         return site.compute(site.logits, state, output)
 
-    def block(self, state: State, weight: Tensor | None = None) -> Tensor:
-        """Compute the paper's f: the layer and what follows up to the value (norm, activation, sum, pooling)."""
-        return self.value(state, self.output(state, weight))
-
     def suffix(self, state: State, weight: Tensor | None = None) -> Tensor:
-        """Compute the logits `(B, classes)`, from the layer on."""
-        return self.logits(state, self.output(state, weight))
+        """Compute the logits `(B, classes)`, from the layer on, with its own weight or with `weight`."""
+        return self.logits_with(state, {} if weight is None else {f"{self.layer}.weight": weight.to(state.alive[0])})
 
     def logits_with(self, state: State, parameters: Mapping[str, Tensor]) -> Tensor:
-        """Compute the logits with `parameters` (by name) in place of the model's own, from the layer on.
-
-        What runs beside the layer (see `later_parameters`) is run again, so its parameters may be among them.
-        """
+        """Compute the logits with `parameters` (by name) in place of the model's own: the layer's or later ones."""
         site = self._site(state.size, fresh=True)
         return site.compute(site.logits, state, weights=parameters)
 
@@ -247,14 +221,13 @@ class Cut(Layer):
 
     @property
     def state_parameters(self) -> dict[str, nn.Parameter]:
-        """The parameters, by name, on which a state depends."""
-        site = self._site(self.size)
-        before = {node.target for node in site.program.reached(site.alive, "all_input_nodes")}
-        return {name: parameter for name, parameter in self.model.named_parameters() if name in before}
+        """The parameters, by name in the model, on which a state depends."""
+        earlier = {node.target for node in self._site(self.size).earlier}
+        return {name: parameter for name, parameter in self.model.named_parameters() if name in earlier}
 
     @property
     def later_parameters(self) -> dict[str, nn.Parameter]:
-        """The parameters, by name in the model, on which the layer's keys do not depend, without the layer's own.
+        """All other parameters that the logits depend on, but for the layer's own.
 
         They are those of what follows the layer and of what runs beside it, such as a skip's downsampling.
         """
@@ -280,7 +253,7 @@ def _follow(program: Program, node: fx.Node, steps: Collection[str]) -> fx.Node:
         name = op_name(user)
         scales = name == "mul" and sum(one in program.seen for one in user.args) == 1
         norm = name == "_native_batch_norm_legit_no_training" or (name == "batch_norm" and not user.args[5])
-        if not (name in steps or name == "add" or scales or norm):
+        if not (name in steps or name == "add" or scales or norm or user.target is operator.getitem):
             break
         node = user
     return node
@@ -353,9 +326,7 @@ def editable_layers(classifier: Classifier, size: int | None = None) -> "pd.Data
 
 def cut_all(classifier: Classifier, layers: Sequence[str | nn.Module]) -> dict[str, Cut]:
     """Cut a classifier at several layers."""
-    images = check_classifier(classifier).normalise(probe_images((classifier.size, classifier.size)))
-    logits = logits_now(classifier.model, images)
-    return {(cut := Cut(classifier, layer, logits=logits)).layer: cut for layer in layers}
+    return {(cut := Cut(classifier, layer)).layer: cut for layer in layers}
 
 
 def cut_at(classifier: Classifier, layer: "str | nn.Module | Cut", size: Sequence[int] | None = None) -> Cut:

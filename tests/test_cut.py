@@ -99,7 +99,7 @@ def test_the_block_ends_after_norm_residual_sum_activation_and_pooling(tiny, pho
     x = net.relu(net.norm(net.stem(tiny.normalise(photos32))))
     y = net.norm2(net.conv2(net.relu(net.conv1(x)))) + x
     assert torch.allclose(cut.affine(state, cut.output(state)), y, atol=1e-5)
-    assert torch.allclose(cut.block(state), net.pool(net.relu(y)), atol=1e-5)
+    assert torch.allclose(cut.value(state), net.pool(net.relu(y)), atol=1e-5)
 
 
 def test_an_unknown_layer_is_answered_with_the_nearest_name():
@@ -164,7 +164,7 @@ def test_a_scale_of_each_channel_belongs_to_the_pre_activation_and_a_square_does
         state = cut.prefix(images)
         output = cut.output(state)
         expected = output if squared else 2 * output * cut.model.gamma
-        assert torch.equal(cut.affine(state, output), expected) and torch.equal(cut.block(state), expected)
+        assert torch.equal(cut.affine(state, output), expected) and torch.equal(cut.value(state), expected)
 
 
 def test_a_model_that_fails_on_its_images_is_answered_with_a_sentence():
@@ -172,7 +172,7 @@ def test_a_model_that_fails_on_its_images_is_answered_with_a_sentence():
         def forward(self, x):
             return (x + torch.ones(3, 9, 9)).mean(dim=(2, 3))
 
-    with pytest.raises(ValueError, match=r"Picky fails on images of 8 × 8 pixels \(RuntimeError: (.|\n)*another size"):
+    with pytest.raises(ValueError, match=r"Picky for images of 8 × 8 pixels: RuntimeError: .* the model's size"):
         editable_layers(Classifier(Picky(), list("ab"), size=8))
 
 

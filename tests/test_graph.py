@@ -22,7 +22,7 @@ from edittools.choosing.states import CachedStates
 from edittools.classifiers import Classifier, identify_network
 from edittools.cut import Cut, cut_all, editable_layers, mask_at, prefixes
 from edittools.edits import Change, Edit, edit_of
-from edittools.graph import _said_when_slow, identity, program_of
+from edittools.graph import identity, program_of
 from edittools.images import LabelledImages
 from edittools.keys import LayerKeys
 from edittools.metrics import predict
@@ -189,7 +189,7 @@ class Scaled(Step):
 def test_a_model_that_asks_for_values_or_for_the_number_of_images_is_refused_and_stays_whole(function, words):
     classifier = classifier_of(nn.Sequential(Scaled(), Step(function)))
     names = list(classifier.state_dict())
-    with pytest.raises(ValueError, match=f"torch.export cannot read Sequential: its forward pass .*{words}"):
+    with pytest.raises(ValueError, match=f"torch.export cannot read Sequential for .*: its forward pass .*{words}"):
         editable_layers(classifier)
     assert list(classifier.state_dict()) == names
 
@@ -385,7 +385,7 @@ def test_every_layer_that_is_listed_can_be_rewritten_and_the_model_stays_whole(n
 def test_what_torch_export_cannot_read_is_refused_with_a_sentence():
     model = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
     quantised = torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
-    with pytest.raises(ValueError, match=r"(cannot read|fails on|of) Sequential"):
+    with pytest.raises(ValueError, match=r"(cannot read|of) Sequential"):
         Cut(Classifier(quantised, list("abcd"), size=8), "1")
     scripted = torch.jit.trace(model, torch.rand(1, 3, 8, 8))
     with pytest.raises(TypeError, match=r"a scripted .*: expected the module that it was made from"):
@@ -453,9 +453,10 @@ def test_a_program_lives_as_long_as_its_model():
     assert program() is None
 
 
-def test_a_slow_export_says_so():
-    with pytest.warns(UserWarning, match="exporting TinyNet"), _said_when_slow("exporting TinyNet", seconds=0.01):
-        threading.Event().wait(0.2)
+def test_a_slow_export_says_so(monkeypatch):
+    monkeypatch.setattr("edittools.graph.SLOW", 0.0)
+    with pytest.warns(UserWarning, match="exporting Sequential for images of 16 × 16 pixels, once"):
+        program_of(classifier_of(nn.Identity()))
 
 
 class Mixed(nn.Module):

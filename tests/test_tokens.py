@@ -129,8 +129,8 @@ def test_least_squares_sees_through_the_residual_sum_of_a_transformer(layer, opt
     at_mask = cut.shares(mask[None], cut.keys(after))[0] > 0
     assert at_mask.sum() == 4 and not torch.allclose(before.alive[1], after.alive[1])
     with edit.applied(classifier):
-        found = cut.block(after)[0, at_mask]
-    torch.testing.assert_close(found, cut.block(before)[0, at_mask], rtol=1e-3, atol=1e-3)
+        found = cut.value(after)[0, at_mask]
+    torch.testing.assert_close(found, cut.value(before)[0, at_mask], rtol=1e-3, atol=1e-3)
     loss_before, loss_after = fits(problem, "least_squares", unknown)
     assert loss_after < 1e-4 * loss_before
 
