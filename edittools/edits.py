@@ -242,7 +242,7 @@ class Edit:
             return self.firing_map(classifier, images[None])[0]
         cut, change = Cut(classifier, self.layers[0], images.shape[2:]), self.changes[f"{self.layers[0]}.weight"]
         moved = added(cut, cut.keys(cut.prefix(images)), change).square().mean(dim=cut.channels).sqrt()
-        strength = cut.maps(moved, images)[:, None]
+        strength = cut.maps(moved)[:, None]
         most = strength.amax(dim=(1, 2, 3), keepdim=True).clamp_min(1e-12)
         strength = strength / (change.response if change.response > 0 else most)
         return F.interpolate(strength, images.shape[2:], mode="bilinear", align_corners=False)[:, 0].cpu()

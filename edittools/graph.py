@@ -74,7 +74,7 @@ class Program:
         finally:
             slow.cancel()
         graph = self.module.graph
-        self.order = {node: i for i, node in enumerate(graph.nodes)}
+        self.nodes = list(graph.nodes)
         [self.images] = graph.find_nodes(op="placeholder")
         [self.logits] = graph.output_node().args[0]
         self._count = self.images.meta["val"].shape[0].node.expr
@@ -111,7 +111,8 @@ class Program:
                 times = self.times(node.meta.get("val"))
                 return graph.call_function(operator.mul, (count, times)) if times else copied[node]
 
-            for node in sorted(self.reached(nodes, "all_input_nodes", known), key=self.order.get):
+            wanted = self.reached(nodes, "all_input_nodes", known)
+            for node in filter(wanted.__contains__, self.nodes):
                 copied[node] = new = graph.node_copy(node, copy_of)
                 if node.target in _CASTS and self.images.meta["val"].dtype in (*node.args, *node.kwargs.values()):
                     new.target, new.args, new.kwargs = _ATEN.type_as.default, (new.args[0], first), {}
@@ -163,7 +164,7 @@ class Program:
     @cached_property
     def grids(self) -> dict[fx.Node, TokenGrid | None]:
         """By convolution or linear step, where its keys stand in the image; None where that cannot be told."""
-        return token_grids(self.module, [node for node in self.order if node.target in _LAYERS])
+        return token_grids(self.module, [node for node in self.nodes if node.target in _LAYERS])
 
 
 def program_of(classifier: Classifier, size: Sequence[int] | None = None) -> Program:

@@ -71,6 +71,7 @@ def assert_exact_everywhere(classifier, images):
     for cut, state in zip(cuts.values(), prefixes(list(cuts.values()), images), strict=True):
         for _ in range(3):
             assert torch.equal(cut.suffix(state), expected), cut.layer
+        assert len(cut.value(state)) == len(images)
     return cuts
 
 
@@ -126,6 +127,17 @@ def without_autocast(self, x):
     return y + z
 
 
+class NormBesideAHalf(nn.Module):
+    """A norm that torch makes functional, as one of several results."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8)
+
+    def forward(self, x):
+        return self.norm(self.conv(x)).relu() + in_place_on_a_half(self, x)
+
+
 class PreActivation(nn.Module):
     def __init__(self):
         super().__init__()
@@ -153,6 +165,7 @@ BODIES = {
     "a layer called by keyword": Step(lambda self, x: self.conv(input=x)),
     "a half beside dropout": Step(in_place_beside_dropout),
     "without autocast": Step(without_autocast),
+    "a norm beside a half": NormBesideAHalf(),
     "pre-activation": nn.Sequential(PreActivation(), PreActivation()),
     **{f"beside {name}": Step(beside(view)) for name, view in VIEWS.items()},
 }
@@ -499,14 +512,19 @@ def test_autocast_around_a_call_reaches_neither_moments_nor_edits(exemplar, phot
         edit = rewrite(classifier, "conv1", exemplar, kept, steps=10)
     assert edit.changes["conv1.weight"].left.dtype == torch.float32
     torch.testing.assert_close(edit.changes["conv1.weight"].delta(), plain.changes["conv1.weight"].delta())
-    with torch.autocast("cpu", dtype=torch.bfloat16), pytest.raises(ValueError, match="autocast"):
-        editable_layers(classifier_of(Step(_in_autocast)))
 
 
 def _in_autocast(self, x):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         x = self.conv(x)
     return x.float()
+
+
+def test_a_region_under_autocast_is_computed_as_it_is_and_its_layers_are_refused():
+    classifier = classifier_of(Step(_in_autocast))
+    assert list(assert_exact_everywhere(classifier, images_of())) == ["0", "2", "5"]
+    with pytest.raises(ValueError, match="its weight is read by _to_copy.default"):
+        Cut(classifier, "1.conv")
 
 
 @pytest.mark.parametrize(
@@ -541,7 +559,15 @@ def test_a_state_holds_tensors_of_its_images_alone_one_after_the_other():
     cuts = cut_all(classifier, ["patch_embed.proj", "blocks.1.mlp.fc1"])
     for cut in cuts.values():
         assert all(isinstance(part, torch.Tensor) for part in cut.prefix(data).alive)
-        assert set(cut.image_axes(cut.prefix(data))) == {0}
+        cut.check_images_first()
+        assert all(len(part) == 5 for part in cut.prefix(data).alive)
+    state = Cut(classifier_of(Step(_a_half)), "1.conv").prefix(data)
+    assert [part.shape for part in state.to(torch.float64).alive] == [(5, 8, 16, 16)] * 2
+
+
+def _a_half(self, x):
+    one, other = torch.cat([x, 2 * x], dim=1).chunk(2, dim=1)
+    return self.conv(one) + other
 
 
 def test_an_edit_saved_by_0_2_loads_and_is_that_of_the_same_model():

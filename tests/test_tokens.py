@@ -90,7 +90,7 @@ def test_a_mask_covers_the_tokens_that_its_pixels_go_into(make, layer, size):
             moved = (cut.keys(after) - cut.keys(before)).abs().sum(dim=2)
             moved = moved == moved.max() if attention else moved > 1e-6  # attention came before: the own token most
             assert torch.equal(cut.shares(mask, cut.keys(before)), moved.float())
-            assert torch.equal(cut.maps(moved.float(), image), mask_at(mask, (size[0] // PATCH, size[1] // PATCH)))
+            assert torch.equal(cut.maps(moved.float()), mask_at(mask, (size[0] // PATCH, size[1] // PATCH)))
 
 
 @pytest.mark.parametrize("objective", ["l1", "least_squares"])
