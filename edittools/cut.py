@@ -1,7 +1,7 @@
 """Cut an unmodified classifier at one layer.
 
     cut = Cut(classifier, "features.28")    # a name or a module
-    state = cut.prefix(images)              # everything that is alive at the layer, its keys among them
+    state = cut.prefix(images)              # what the steps before the layer hand on: its keys and, say, a skip
     cut.keys(state)                         # what goes into the layer
     cut.output(state, weight)               # what the layer makes of it, with its own or another weight
     cut.value(state, output)                # the value: what follows the layer's output up to it (the paper's f)
@@ -263,7 +263,7 @@ def prefixes(cuts: Sequence[Cut], images: Tensor) -> list[State]:
     if any(cut.classifier is not first.classifier for cut in cuts):
         raise ValueError("cuts of several classifiers: expected cuts of one, see cut_all")
     if any(cut.size != size for cut in cuts):
-        raise ValueError(f"images of {size} pixels at {first.layer!r} cut for {first.size}: expected a cut for them")
+        raise ValueError(f"images of {size} pixels, {first.layer!r} cut for {first.size}: expected Cut(…, size={size})")
     inputs, (program, *_) = first.classifier.normalise(images), [cut._find() for cut in cuts]
     wanted = list(dict.fromkeys(node for cut in cuts for node in cut._alive))
     values = dict(zip(wanted, program.compute(wanted, {program.images: inputs}), strict=True))
