@@ -187,11 +187,12 @@ def program_of(classifier: Classifier, size: Sequence[int] | None = None) -> Pro
 
 def identity(classifier: Classifier, size: Sequence[int] | None = None) -> str:
     """Digest all that a classifier's readings of images of `size` depend on: its program, scaling and class names."""
-    module = program_of(classifier, size).module
-    tensors = dict(module.named_parameters()) | dict(module.named_buffers())
+    program = program_of(classifier, size)
+    whole = program.part((program.images,), (program.logits,))
+    tensors = dict(whole.named_parameters()) | dict(whole.named_buffers())
     values = digest_tensors(tensors.values(), (f"{name} " for name in tensors))
     scaling = classifier.mean.flatten().tolist(), classifier.std.flatten().tolist(), classifier.size
-    return hashlib.sha256(f"{module.code} {values} {scaling} {classifier.classes}".encode()).hexdigest()[:24]
+    return hashlib.sha256(f"{whole.code} {values} {scaling} {classifier.classes}".encode()).hexdigest()[:24]
 
 
 @torch.no_grad()
