@@ -125,10 +125,12 @@ class CachedStates:
         states = self.states[layer]
         if isinstance(states, _Batches):
             return _Batches(states.cut, states.data.subset(chosen), batch_size)
-        self.cuts[layer].check_images_first()
-        whole = [torch.cat(part) for part in zip(*(state.alive for state in states), strict=True)]
-        parts = chosen.split(batch_size)
-        return [State(tuple(part[some.to(part.device)] for part in whole)) for some in parts]
+        axes, parts = self.cuts[layer].image_axes(), zip(*(state.alive for state in states), strict=True)
+        whole = [(torch.cat(part, axis), axis) for part, axis in zip(parts, axes, strict=True)]
+        return [
+            State(tuple(part.index_select(axis, some.to(part.device)) for part, axis in whole))
+            for some in chosen.split(batch_size)
+        ]
 
     @torch.no_grad()
     def _parts(self, edit: Edit | None) -> Iterator[Tensor]:
