@@ -87,7 +87,7 @@ def naive_solve(problem: Problem, steps: int, rate: float = 1e-3) -> Naive:
 
 def naive_loss(problem: Problem, weight: Tensor) -> Tensor:
     """The same objective as `Problem.l1`, written for a full weight."""
-    value = problem.cut.block(problem.changed, weight)
+    value = problem.cut.value(problem.changed, problem.cut.output(problem.changed, weight))
     share = F.adaptive_avg_pool2d(problem.share[:, None], value.shape[-2:]).sqrt()
     return ((value - problem.target).abs() * share).sum() / share.sum() / value.shape[1]
 

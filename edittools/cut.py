@@ -1,19 +1,20 @@
 """Cut an unmodified classifier at one layer.
 
     cut = Cut(classifier, "features.28")    # a name or a module
-    state = cut.prefix(images)              # everything that is alive at the layer, its keys among them
+    state = cut.prefix(images)              # what the steps before the layer hand on: its keys and, say, a skip
     cut.keys(state)                         # what goes into the layer
     cut.output(state, weight)               # what the layer makes of it, with its own or another weight
-    cut.block(state, weight)                # the value: the layer and what follows up to it (the paper's f)
+    cut.value(state, output)                # the value: what follows the layer's output up to it (the paper's f)
     cut.suffix(state, weight)               # the logits
 
 The state is kept, so one more weight of the layer costs the suffix only. `editable_layers` lists what can be cut.
 """
 
 import difflib
+import operator
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,17 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from edittools.classifiers import Classifier, check_classifier
-from edittools.graph import (
-    DIFFERS,
-    LINEAR,
-    Program,
-    logits_now,
-    probe_images,
-    program_of,
-    same,
-    shape_of,
-    without_autocast,
-)
+from edittools.graph import LINEAR, Program, check_logits, probe_images, program_of, shape_of, without_autocast
 from edittools.images import Images, in_batches
 from edittools.tokens import op_name
 
@@ -55,44 +46,17 @@ def mask_at(mask: Tensor, size: Sequence[int]) -> Tensor:
 
 @dataclass(frozen=True)
 class State:
-    """What is alive where a classifier was cut on images of `size`: the layer's keys first and, say, a skip."""
+    """What the steps before a layer hand on: the layer's keys first and, say, a skip."""
 
     alive: tuple[Tensor, ...]
-    size: tuple[int, int]
 
     def to(self, dtype: torch.dtype) -> "State":
         """Give it in another precision; what holds no floating-point numbers stays as it is."""
-        return replace(self, alive=tuple(x.to(dtype) if x.is_floating_point() else x for x in self.alive))
-
-
-class _Site:
-    """One layer in a program: the nodes where it is cut."""
-
-    def __init__(self, program: Program, layer: str) -> None:
-        self.program, self.call, self.logits = program, program.call_of(layer), program.logits
-        self.value, self.affine = (_follow(program, self.call, steps) for steps in (_IN_BLOCK, set()))
-        keys, behind = self.call.args[0], program.reached([self.call], "users")
-        self.earlier = program.reached([keys], "all_input_nodes")
-        self.beside = program.seen - behind - self.earlier
-        """What neither leads to the layer nor depends on it, such as a skip's downsampling."""
-        crossing = [n for n in program.order if n in program.seen - behind and behind.intersection(n.users)]
-        entering = [n for n in program.order if n in self.earlier & program.seen and self.beside.intersection(n.users)]
-        self.alive = list(dict.fromkeys([keys, *crossing, *entering]))
-
-    def compute(
-        self, node: fx.Node, state: State, output: Tensor | None = None, weights: Mapping[str, Tensor] | None = None
-    ) -> Tensor:
-        """Compute a node on from the layer's `output` or, without it, with the layer and what runs beside it."""
-        known = dict(zip(self.alive, state.alive, strict=True))
-        if output is None:
-            known = {one: part for one, part in known.items() if one not in self.beside}
-        else:
-            known = {self.call: output} | known
-        return self.program.compute([node], known, weights)[0]
+        return State(tuple(part.to(dtype) if part.is_floating_point() else part for part in self.alive))
 
 
 class Layer:
-    """One layer of a classifier, for images of `size` (H, W) or any other: what it makes of keys, and where they stand.
+    """One layer of a classifier, for images of one `size` (H, W): what it makes of keys, and where they stand.
 
     Raises `KeyError`, `TypeError` or `ValueError` for no such layer, one that cannot be edited, or a model that cannot
     be exported.
@@ -102,19 +66,24 @@ class Layer:
         self.classifier, self.model = check_classifier(classifier), classifier.model
         self.layer = find_layer(self.model, layer)
         self.size = tuple(size or (classifier.size, classifier.size))
-        self._sites: dict[tuple[int, ...], _Site] = {}
-        self.is_linear = self._site(self.size).call.target is LINEAR
+        self._find()
+        self.is_linear = self._call.target is LINEAR
         self.channels = -1 if self.is_linear else 1
         """The dimension of the channels in keys, outputs and values."""
 
-    def _site(self, size: Sequence[int], fresh: bool = False) -> _Site:
-        """Find the layer in the last program for images of a size or, `fresh`, in that of the model as it is now."""
-        site = self._sites.get(size := tuple(size))
-        if site is None or fresh:
-            program = program_of(self.classifier, size)
-            if site is None or site.program is not program:
-                site = self._sites[size] = _Site(program, self.layer)
-        return site
+    def _find(self) -> Program:
+        """Find the layer, and where its block ends, in the program of the model as it is now."""
+        program = program_of(self.classifier, self.size)
+        if program is not getattr(self, "_program", None):
+            self._program, self._call = program, program.call_of(self.layer)
+            self._grid, keys = program.grids[self._call], self._call.args[0]
+            self._value, self._affine = (_follow(program, self._call, steps) for steps in (_IN_BLOCK, set()))
+            earlier = program.reached([keys], "all_input_nodes")
+            self._earlier = earlier | {u for n in earlier for u in n.users if u.target is operator.getitem}
+            later = program.seen - self._earlier
+            handed_on = [n for n in program.nodes if n in program.seen - later and later.intersection(n.users)]
+            self._alive = list(dict.fromkeys([keys, *handed_on]))
+        return program
 
     @property
     def weight(self) -> nn.Parameter:
@@ -136,8 +105,7 @@ class Layer:
     @without_autocast
     def convolve(self, keys: Tensor, weight: Tensor) -> Tensor:
         """Run the layer on keys of any number of channels, with `weight` in place of its own and without bias."""
-        call = self._site(self.size).call
-        return call.target(keys, weight, None, *call.args[3:])
+        return self._call.target(keys, weight, None, *self._call.args[3:])
 
     @torch.no_grad()
     def windows(self, keys: Tensor) -> Tensor:
@@ -154,46 +122,40 @@ class Layer:
 
         `(B, h, w)` of maps, `(B, N)` of tokens (0 for a class token), `(B,)` of vectors; 0 for padding.
         """
-        site, size = self._site(masks.shape[1:]), like.shape[1:-1] if self.is_linear else like.shape[2:]
-        if not self.is_linear and size != shape_of(site.call.args[0])[1:]:
+        size = like.shape[1:-1] if self.is_linear else like.shape[2:]
+        if not self.is_linear and size != shape_of(self._call.args[0])[1:]:
             return mask_at(masks, size)
-        grid = site.program.grids[site.call]
-        return grid.tokens(mask_at(masks, (grid.height, grid.width))).reshape(-1, *size)
+        return self._grid.tokens(mask_at(masks, (self._grid.height, self._grid.width))).reshape(-1, *size)
 
-    def maps(self, values: Tensor, images: Tensor) -> Tensor:
-        """Lay out one number a position of the outputs of `(B, 3, H, W)` images, as in `shares`, as maps."""
-        site = self._site(images.shape[2:])
-        return site.program.grids[site.call].cells(values.reshape(len(values), -1)) if self.is_linear else values
+    def maps(self, values: Tensor) -> Tensor:
+        """Lay out one number a position of keys or outputs, as in `shares`, as maps `(B, h, w)`."""
+        return self._grid.cells(values.reshape(len(values), -1)) if self.is_linear else values
 
 
 class Cut(Layer):
-    """A classifier cut at one layer, by name or module, for images of `size` (H, W) or any other.
+    """A classifier cut at one layer, by name or module, for images of one `size` (H, W), by default the classifier's.
 
     What follows the layer is computed in the precision of what it is given, images in the model's. The cut is checked
     on two images: it computes the model's logits bit for bit (to 1e-4 of the largest on a GPU and with the fast path of
-    `nn.MultiheadAttention`, which rounds differently). Raises `KeyError`, `TypeError` or `ValueError` for no such
-    layer, one that cannot be edited, a model that cannot be exported, or a cut that computes something else.
+    `nn.MultiheadAttention`, which rounds differently). Raises what `Layer` does, and `ValueError` for a cut that
+    computes something else.
     """
 
-    def __init__(
-        self,
-        classifier: Classifier,
-        layer: str | nn.Module,
-        size: Sequence[int] | None = None,
-        logits: Tensor | None = None,
-    ) -> None:
-        """Cut `classifier` at `layer`; `logits` are what the model makes of `probe_images(size)`, where it is known."""
+    def __init__(self, classifier: Classifier, layer: str | nn.Module, size: Sequence[int] | None = None) -> None:
         super().__init__(classifier, layer, size)
         self.known: tuple[list, str] = ([], "")
         """Marks of the weights and the fingerprint that went with them."""
-        images = probe_images(self.size)
-        expected = logits_now(self.model, classifier.normalise(images)) if logits is None else logits
-        for _ in range(2):
-            with torch.no_grad():
-                if same(self.suffix(self.prefix(images)), expected, self.model):
-                    return
-            self._site(self.size).program.marks = None  # export anew: what it holds was changed, as a scale somewhere
-        raise ValueError(DIFFERS.format(f"{type(self.model).__name__} cut at {self.layer!r}"))
+        try:
+            self._check()
+        except ValueError:  # what the program holds was changed, as a scale somewhere: exported anew
+            self._program.marks = None
+            self._check()
+
+    @torch.no_grad()
+    def _check(self) -> None:
+        images, what = probe_images(self.size), f"{type(self.model).__name__} cut at {self.layer!r}"
+        logits = self.suffix(self.prefix(images))
+        check_logits(logits, self.model, self.classifier.normalise(images), what)
 
     def prefix(self, images: Tensor) -> State:
         """Run `(B, 3, H, W)` images up to the layer; no gradient is recorded."""
@@ -205,71 +167,63 @@ class Cut(Layer):
 
     def output(self, state: State, weight: Tensor | None = None) -> Tensor:
         """Run the layer alone on its keys, with its own weight or with `weight`."""
-        site, keys = self._site(state.size, fresh=True), self.keys(state)
-        weights = {} if weight is None else {f"{self.layer}.weight": weight.to(keys.dtype)}
-        return site.program.compute([site.call], {site.alive[0]: keys}, weights)[0]
+        keys, program = self.keys(state), self._find()
+        weights = {} if weight is None else {f"{self.layer}.weight": weight.to(keys)}
+        return program.compute([self._call], {self._alive[0]: keys}, weights)[0]
 
-    def value(self, state: State, output: Tensor) -> Tensor:
-        """Go on from the layer's output to the value; it is asked for in every step of a solver."""
-        site = self._site(state.size)
-        return site.compute(site.value, state, output)
+    def _compute(
+        self, node: fx.Node, state: State, output: Tensor | None = None, weights: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
+        """Compute a node on from a state, and from the layer's `output` where it is known."""
+        known = dict(zip(self._alive, state.alive, strict=True))
+        known = known if output is None else {self._call: output} | known
+        return self._program.compute([node], known, weights)[0]
 
-    def affine(self, state: State, output: Tensor) -> Tensor:
-        """Go on from the layer's output through the steps that scale and shift each channel, up to the activation."""
-        site = self._site(state.size)
-        return site.compute(site.affine, state, output)
+    def value(self, state: State, output: Tensor | None = None) -> Tensor:
+        """Go on from the layer's output (default: its own) to the value, the paper's f: norm, activation, pooling."""
+        return self._compute(self._value, state, output)
+
+    def affine(self, state: State, output: Tensor | None = None) -> Tensor:
+        """Go on from the output through the steps that scale and shift each channel, up to the activation."""
+        return self._compute(self._affine, state, output)
 
     def logits(self, state: State, output: Tensor) -> Tensor:
         """Go on from the layer's output to the logits `(B, classes)`."""
-        site = self._site(state.size, fresh=True)
-        return site.compute(site.logits, state, output)
-
-    def block(self, state: State, weight: Tensor | None = None) -> Tensor:
-        """Compute the paper's f: the layer and what follows up to the value (norm, activation, sum, pooling)."""
-        return self.value(state, self.output(state, weight))
+        return self._compute(self._find().logits, state, output)
 
     def suffix(self, state: State, weight: Tensor | None = None) -> Tensor:
-        """Compute the logits `(B, classes)`, from the layer on."""
-        return self.logits(state, self.output(state, weight))
+        """Compute the logits `(B, classes)`, from the layer on, with its own weight or with `weight`."""
+        return self.logits_with(state, {} if weight is None else {f"{self.layer}.weight": weight.to(state.alive[0])})
 
     def logits_with(self, state: State, parameters: Mapping[str, Tensor]) -> Tensor:
-        """Compute the logits with `parameters` (by name) in place of the model's own, from the layer on.
-
-        What runs beside the layer (see `later_parameters`) is run again, so its parameters may be among them.
-        """
-        site = self._site(state.size, fresh=True)
-        return site.compute(site.logits, state, weights=parameters)
+        """Compute the logits with `parameters` (by name) in place of the model's own: the layer's or later ones."""
+        return self._compute(self._find().logits, state, weights=parameters)
 
     def keys_at(self, state: State, layer: str) -> Tensor:
         """Compute the keys of a later `layer` from a state."""
-        site = self._site(state.size)
-        return site.compute(site.program.call_of(layer).args[0], state)
+        return self._compute(self._program.call_of(layer).args[0], state)
 
     @property
     def state_parameters(self) -> dict[str, nn.Parameter]:
-        """The parameters, by name, on which a state depends."""
-        site = self._site(self.size)
-        before = {node.target for node in site.program.reached(site.alive, "all_input_nodes")}
-        return {name: parameter for name, parameter in self.model.named_parameters() if name in before}
+        """The parameters, by name in the model, on which a state depends."""
+        earlier = {node.target for node in self._earlier}
+        return {name: parameter for name, parameter in self.model.named_parameters() if name in earlier}
 
     @property
     def later_parameters(self) -> dict[str, nn.Parameter]:
-        """The parameters, by name in the model, on which the layer's keys do not depend, without the layer's own.
+        """All other parameters that the logits depend on, but for the layer's own.
 
         They are those of what follows the layer and of what runs beside it, such as a skip's downsampling.
         """
-        site = self._site(self.size)
-        own = {node.target for node in (*site.earlier, *site.call.all_input_nodes)}
-        later = {node.target for node in site.program.order} - own
+        own = {node.target for node in (*self._earlier, *self._call.all_input_nodes)}
+        later = {node.target for node in self._program.nodes} - own
         return {name: parameter for name, parameter in self.model.named_parameters() if name in later}
 
-    def image_axes(self, state: State) -> list[int]:
+    def image_axes(self) -> list[int]:
         """Give the dimension of each part of a state that counts the images; raise `ValueError` where none does."""
-        site = self._site(state.size)
-        times = [[site.program.times(size) for size in node.meta["val"].shape] for node in site.alive]
+        times = [[self._program.times(size) for size in node.meta["val"].shape] for node in self._alive]
         if any(counts.count(1) != 1 for counts in times):
-            shapes = [tuple(part.shape) for part in state.alive]
-            raise ValueError(f"states of shapes {shapes} at {self.layer!r} do not hold one image after the other")
+            raise ValueError(f"states at {self.layer!r} do not hold one image after the other: they cannot be parted")
         return [counts.index(1) for counts in times]
 
 
@@ -280,7 +234,7 @@ def _follow(program: Program, node: fx.Node, steps: Collection[str]) -> fx.Node:
         name = op_name(user)
         scales = name == "mul" and sum(one in program.seen for one in user.args) == 1
         norm = name == "_native_batch_norm_legit_no_training" or (name == "batch_norm" and not user.args[5])
-        if not (name in steps or name == "add" or scales or norm):
+        if not (name in steps or name == "add" or scales or norm or user.target is operator.getitem):
             break
         node = user
     return node
@@ -306,13 +260,15 @@ def find_layer(model: nn.Module, layer: str | nn.Module) -> str:
 @torch.no_grad()
 def prefixes(cuts: Sequence[Cut], images: Tensor) -> list[State]:
     """Run `(B, 3, H, W)` images once and give the state at every cut; the cuts are of one classifier."""
-    classifier, size = cuts[0].classifier, tuple(images.shape[2:])
-    if any(cut.classifier is not classifier for cut in cuts):
+    first, size = cuts[0], tuple(images.shape[2:])
+    if any(cut.classifier is not first.classifier for cut in cuts):
         raise ValueError("cuts of several classifiers: expected cuts of one, see cut_all")
-    inputs, sites = classifier.normalise(images), [cut._site(size, fresh=True) for cut in cuts]
-    program, wanted = sites[0].program, list(dict.fromkeys(node for site in sites for node in site.alive))
+    if any(cut.size != size for cut in cuts):
+        raise ValueError(f"images of {size} pixels, {first.layer!r} cut for {first.size}: expected Cut(…, size={size})")
+    inputs, (program, *_) = first.classifier.normalise(images), [cut._find() for cut in cuts]
+    wanted = list(dict.fromkeys(node for cut in cuts for node in cut._alive))
     values = dict(zip(wanted, program.compute(wanted, {program.images: inputs}), strict=True))
-    return [State(tuple(values[node] for node in site.alive), size) for site in sites]
+    return [State(tuple(values[node] for node in cut._alive)) for cut in cuts]
 
 
 def states_at(
@@ -353,9 +309,7 @@ def editable_layers(classifier: Classifier, size: int | None = None) -> "pd.Data
 
 def cut_all(classifier: Classifier, layers: Sequence[str | nn.Module]) -> dict[str, Cut]:
     """Cut a classifier at several layers."""
-    images = check_classifier(classifier).normalise(probe_images((classifier.size, classifier.size)))
-    logits = logits_now(classifier.model, images)
-    return {(cut := Cut(classifier, layer, logits=logits)).layer: cut for layer in layers}
+    return {(cut := Cut(classifier, layer)).layer: cut for layer in layers}
 
 
 def cut_at(classifier: Classifier, layer: "str | nn.Module | Cut", size: Sequence[int] | None = None) -> Cut:

@@ -208,7 +208,7 @@ class Edit:
             return self.firing_map(classifier, images[None])[0]
         cut, change = Cut(classifier, self.layers[0], images.shape[2:]), self.changes[f"{self.layers[0]}.weight"]
         moved = added(cut, cut.keys(cut.prefix(images)), change).square().mean(dim=cut.channels).sqrt()
-        strength = cut.maps(moved, images)[:, None]
+        strength = cut.maps(moved)[:, None]
         usual = self.record.response if self.record else None
         most = strength.amax(dim=(1, 2, 3), keepdim=True).clamp_min(1e-12)
         strength = strength / (usual if usual and usual > 0 else most)  # NaN in files of 0.2 is unknown

@@ -12,8 +12,7 @@ import hashlib
 import operator
 import threading
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property, wraps
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -30,12 +29,7 @@ LINEAR = _ATEN.linear.default
 _LAYERS = {_ATEN.conv2d.default, _ATEN.conv2d.padding, LINEAR}
 _CHECKS = {_ATEN._assert_tensor_metadata.default, _ATEN._assert_scalar.default}
 _DROPOUTS = {"dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"}
-_DROPOUTS |= {f"{name}_" for name in _DROPOUTS}
-"""They give back their input in eval mode, which their schema does not say."""
-DIFFERS = (
-    "{} does not compute the model's own logits: expected a model without hooks that change what it computes, whose "
-    "steps are the same each time"
-)
+_CASTS = {_ATEN.to.dtype, _ATEN._to_copy.default}
 _REASONS = {
     "data-dependent": "its forward pass branches on the values of tensors",
     "onstraints violated": "its forward pass fixes the number of images (as len(x), or a number in a reshape)",
@@ -43,6 +37,8 @@ _REASONS = {
 _NOT_READ = {"training", "_edittools_applied"}
 _PROGRAMS: WeakKeyDictionary[nn.Module, dict[tuple, "Program"]] = WeakKeyDictionary()
 _EXPORTING = threading.RLock()
+SLOW = 2.0
+"""An export that takes more seconds says so."""
 
 
 def without_autocast(function: Callable) -> Callable:
@@ -61,19 +57,31 @@ class Program:
 
     def __init__(self, model: nn.Module, images: Tensor) -> None:
         """Export `model` for images like these two and check it on them; raise `ValueError` where that fails."""
-        logits = logits_now(model, images)
         self.name, self.marks = type(model).__name__, _marks(model)
-        self.module = _export(model, images)
+        what = f"{self.name} for images of {images.shape[2]} × {images.shape[3]} pixels"
+        slow = threading.Timer(SLOW, warnings.warn, (f"exporting {what}, once",))
+        slow.start()
+        try:
+            self.module = _export(model, images)
+        except Exception as error:  # models fail in any way on what they were not made for
+            known = next((reason for sign, reason in _REASONS.items() if sign in str(error)), None)
+            first, *_ = str(error).strip().splitlines() or ["no reason given"]
+            raise ValueError(
+                f"torch.export cannot read {what}: {known or f'{type(error).__name__}: {first}'}. Expected images of "
+                "the model's size, Classifier(model, classes, size=…), and steps that do not depend on the values of "
+                "images or on their number"
+            ) from error
+        finally:
+            slow.cancel()
         graph = self.module.graph
-        self.order = {node: i for i, node in enumerate(graph.nodes)}
+        self.nodes = list(graph.nodes)
         [self.images] = graph.find_nodes(op="placeholder")
         [self.logits] = graph.output_node().args[0]
         self._count = self.images.meta["val"].shape[0].node.expr
         self.seen = self.reached([self.images], "users")
         """What depends on the images, and not on their number alone."""
         self._parts: dict[tuple, fx.GraphModule] = {}
-        if not same(self.compute([self.logits], {self.images: images})[0], logits, model):
-            raise ValueError(DIFFERS.format(f"the graph of {self.name}"))
+        check_logits(self.compute([self.logits], {self.images: images})[0], model, images, f"the graph of {self.name}")
 
     @without_autocast
     def compute(
@@ -103,10 +111,11 @@ class Program:
                 times = self.times(node.meta.get("val"))
                 return graph.call_function(operator.mul, (count, times)) if times else copied[node]
 
-            for node in sorted(self.reached(nodes, "all_input_nodes", known), key=self.order.get):
+            wanted = self.reached(nodes, "all_input_nodes", known)
+            for node in filter(wanted.__contains__, self.nodes):
                 copied[node] = new = graph.node_copy(node, copy_of)
-                if node.target is _ATEN.to.dtype and node.args[1] is self.images.meta["val"].dtype:
-                    new.target, new.args = _ATEN.type_as.default, (new.args[0], first)
+                if node.target in _CASTS and self.images.meta["val"].dtype in (*node.args, *node.kwargs.values()):
+                    new.target, new.args, new.kwargs = _ATEN.type_as.default, (new.args[0], first), {}
             graph.output(tuple(copied[node] for node in nodes))
             graph.eliminate_dead_code()
             self._parts[known, nodes] = fx.GraphModule(self.module, graph)
@@ -155,7 +164,7 @@ class Program:
     @cached_property
     def grids(self) -> dict[fx.Node, TokenGrid | None]:
         """By convolution or linear step, where its keys stand in the image; None where that cannot be told."""
-        return token_grids(self.module, [node for node in self.order if node.target in _LAYERS])
+        return token_grids(self.module, [node for node in self.nodes if node.target in _LAYERS])
 
 
 def program_of(classifier: Classifier, size: Sequence[int] | None = None) -> Program:
@@ -188,27 +197,19 @@ def identity(classifier: Classifier, size: Sequence[int] | None = None) -> str:
 
 @torch.no_grad()
 @without_autocast
-def logits_now(model: nn.Module, images: Tensor) -> Tensor:
-    """Run a model by its own code, in eval mode; raise `ValueError` where it fails or gives no logits."""
-    kind, size = type(model).__name__, " × ".join(map(str, images.shape[2:]))
-    try:
-        logits = _Logits(model, hooks=True)(images)
-    except Exception as error:  # models fail in any way on what they were not made for
-        raise ValueError(
-            f"{kind} fails on images of {size} pixels ({type(error).__name__}: {error}): "
-            "expected another size, Classifier(model, classes, size=…)"
-        ) from error
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images):
-        found = f"a tensor {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(f"{kind} gives {found}: expected logits (B, classes), alone or as `.logits`")
-    return logits
+def check_logits(found: Tensor, model: nn.Module, images: Tensor, what: str) -> None:
+    """Raise `ValueError` unless logits are those of the model's own code, with its hooks and in eval mode.
 
-
-def same(found: Tensor, expected: Tensor, model: nn.Module) -> bool:
-    """Say whether logits are equal, bit for bit where hardware and attention's fast path allow it."""
+    They are compared bit for bit, where hardware and attention's fast path allow it.
+    """
+    expected = _Logits(model)(images)
     rounded = found.is_cuda or any(isinstance(module, nn.MultiheadAttention) for module in model.modules())
     near = 1e-4 * float(expected.abs().max()) if rounded else 0.0
-    return torch.allclose(found, expected, rtol=0, atol=near, equal_nan=True)
+    if not torch.allclose(found, expected, rtol=0, atol=near, equal_nan=True):
+        raise ValueError(
+            f"{what} does not compute the model's own logits: expected a model without hooks that change what it "
+            "computes, whose steps are the same each time"
+        )
 
 
 def probe_images(size: Sequence[int]) -> Tensor:
@@ -229,85 +230,74 @@ def _marks(model: nn.Module) -> list:
 
 
 class _Logits(nn.Module):
-    """A copy of a model in eval mode that shares its tensors and gives logits alone, not a `ModelOutput`.
+    """A copy of a model in eval mode that shares its tensors and gives logits alone, not a `ModelOutput`."""
 
-    Without `hooks` it has only those of torch that make weights.
-    """
-
-    def __init__(self, model: nn.Module, hooks: bool) -> None:
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()
         held = [value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor)]
         shared = {id(t): t for t in (*model.parameters(), *model.buffers())} | {id(t): t.detach() for t in held}
         self.model = copy.deepcopy(model, shared).eval()
-        for module in self.model.modules():
-            for kept in () if hooks else (module._forward_hooks, module._forward_pre_hooks):
-                for key, hook in list(kept.items()):
-                    if not type(hook).__module__.startswith("torch.nn.utils"):
-                        del kept[key]
 
     def forward(self, images: Tensor) -> Tensor:
         answer = self.model(images)
-        return getattr(answer, "logits", answer)
+        logits = getattr(answer, "logits", answer)
+        if isinstance(logits, Tensor):
+            return logits
+        raise TypeError(f"it gives {type(logits).__name__}: expected logits (B, classes), alone or as `.logits`")
 
 
+@torch.inference_mode(False)
+@torch.no_grad()
 @without_autocast
 def _export(model: nn.Module, images: Tensor) -> fx.GraphModule:
-    """Export a copy of a model, since exporting replaces methods of its modules for all threads."""
-    kind, size = type(model).__name__, " × ".join(map(str, images.shape[2:]))
-    shapes = ({0: torch.export.Dim("batch", min=2, max=2**20)},)
-    with (
-        torch.inference_mode(False),
-        torch.no_grad(),
-        _said_when_slow(f"exporting {kind} for images of {size} pixels, once"),
-    ):
-        try:
-            program = torch.export.export(_Logits(model, hooks=False), (images,), dynamic_shapes=shapes, strict=False)
-        except Exception as error:  # code fails in any way on what stands for a tensor
-            known = next((reason for sign, reason in _REASONS.items() if sign in str(error)), None)
-            first, *_ = str(error).strip().splitlines() or ["no reason given"]
-            reason = known or f"{type(error).__name__}: {first}"
-            raise ValueError(
-                f"torch.export cannot read {kind}: {reason}. Expected a model whose steps do not depend on the values "
-                "of its images or on their number"
-            ) from error
-        _straighten(program.graph_module)
-        module = program.module()
-        return _cleaned(module if _replace_writes(module.graph) else program.run_decompositions({}).module(), model)
+    """Export a copy of a model, since exporting replaces methods of its modules for all threads.
+
+    Hooks are left out, but for those of torch that make weights.
+    """
+    copied, shapes = _Logits(model), ({0: torch.export.Dim("batch", min=2, max=2**20)},)
+    for module in copied.modules():
+        for hooks in (module._forward_hooks, module._forward_pre_hooks):
+            for key in [k for k, hook in hooks.items() if not type(hook).__module__.startswith("torch.nn.utils")]:
+                del hooks[key]
+    program = torch.export.export(copied, (images,), dynamic_shapes=shapes, strict=False)
+    functional = _replace_writes(program.graph)
+    return _cleaned((program if functional else program.run_decompositions({})).module(), model)
 
 
-def _straighten(module: fx.GraphModule) -> None:
-    """Put the steps of regions without autocast in their place, and leave out dropouts."""
-    graph = module.graph
-    for region in graph.find_nodes(op="call_function", target=torch.ops.higher_order.wrap_with_autocast):
-        if region.args[2]:  # autocast is on there; off, it is as wherever a program computes
-            continue
-        inside, given = getattr(module, region.args[4].target).graph, region.args[5:]
-        with graph.inserting_before(region):
-            results = graph.graph_copy(inside, dict(zip(inside.find_nodes(op="placeholder"), given, strict=True)))
-        for user in list(region.users):  # each takes one of the results
-            user.replace_all_uses_with(results[user.args[1]])
-            graph.erase_node(user)
-        graph.erase_node(region)
+def _replace_writes(graph: fx.Graph) -> bool:
+    """Replace `op_` by `op` where nothing else reads its tensor; say whether no write and no region is left.
+
+    Dropouts leave first: in eval mode they give back their input, which their schema does not say.
+    """
     for node in graph.nodes:
-        if op_name(node) in _DROPOUTS:
+        if (name := op_name(node).removesuffix("_")) in _DROPOUTS:
             node.replace_all_uses_with(node.args[0], lambda user: user.op != "output")
             if not node.users:
                 graph.erase_node(node)
+        elif op_name(node).endswith("_") and _is_fresh(node.args[0]):
+            node.target = getattr(getattr(_ATEN, name, None), node.target._overloadname, node.target)
+    return not any(map(_writes, graph.nodes))
+
+
+def _writes(node: fx.Node) -> bool:
+    """Say whether a step writes to its arguments by its schema, or is a region of steps."""
+    if isinstance(node.target, torch._ops.OpOverload):
+        return node.target._schema.is_mutable
+    return isinstance(node.target, torch._ops.HigherOrderOperator)
+
+
+def _is_fresh(node: fx.Node) -> bool:
+    """Say whether what a step computes shares no memory with its arguments and has one reader."""
+    computed = isinstance(node.target, torch._ops.OpOverload)
+    return computed and len(node.users) == 1 and not any(one.alias_info for one in node.target._schema.returns)
 
 
 def _cleaned(module: fx.GraphModule, model: nn.Module) -> fx.GraphModule:
-    """Drop what only checks, and call tensors as the model does, by the first of their names.
-
-    Raises `ValueError` for regions with rules of their own, as under autocast.
-    """
+    """Drop what only checks, and call tensors as the model does, by the first of their names."""
     own = {id(t): name for name, t in (*model.named_parameters(), *model.named_buffers())}
     graph, held = module.graph, {}
     for node in graph.nodes:
-        if isinstance(node.target, torch._ops.HigherOrderOperator):
-            raise ValueError(f"{node.target} in {type(model).__name__}: expected a model that uses no autocast inside")
-        if op_name(node) in _DROPOUTS:
-            node.replace_all_uses_with(node.args[0])
-        if node.op == "call_module" or node.target in _CHECKS or op_name(node) in _DROPOUTS:
+        if node.op == "call_module" or node.target in _CHECKS:
             graph.erase_node(node)
     graph.eliminate_dead_code()
     for node in graph.find_nodes(op="get_attr"):
@@ -316,44 +306,3 @@ def _cleaned(module: fx.GraphModule, model: nn.Module) -> fx.GraphModule:
         held[node.target] = tensor
     graph.set_codegen(fx.graph.CodeGen())
     return fx.GraphModule(held, graph)
-
-
-def _replace_writes(graph: fx.Graph) -> bool:
-    """Replace `op_` by `op` where its tensor is fresh and no view of it is older; say whether no write is left."""
-    order = {node: i for i, node in enumerate(graph.nodes)}
-    for node in graph.nodes:
-        if not (places := _aliased(node, written=True)):
-            continue
-        source = node.args[places[0]] if places[0] < len(node.args) else None  # None: out=
-        twin = getattr(_ATEN, op_name(node).removesuffix("_"), None)
-        twin = getattr(twin, node.target._overloadname, None)
-        if len(places) > 1 or twin is None or source is None or source.op != "call_function" or _is_view(source):
-            return False
-        if any(_is_view(user) and order[user] < order[node] for user in source.users):
-            return False
-        node.target = twin
-        for user in [user for user in source.users if order[user] > order[node]]:
-            user.replace_input_with(source, node)
-    return True
-
-
-def _aliased(node: fx.Node, written: bool) -> list[int]:
-    """List the arguments that an operation writes, or those whose memory its result may share, by its schema."""
-    arguments = node.target._schema.arguments if isinstance(node.target, torch._ops.OpOverload) else ()
-    return [i for i, one in enumerate(arguments) if one.alias_info and one.alias_info.is_write == written]
-
-
-def _is_view(node: fx.Node) -> bool:
-    return node.target is operator.getitem or bool(_aliased(node, written=False))
-
-
-@contextmanager
-def _said_when_slow(what: str, seconds: float = 2.0) -> Iterator[None]:
-    """Warn that something is being done where it takes longer than `seconds`."""
-    timer = threading.Timer(seconds, warnings.warn, (what,))
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()

@@ -104,7 +104,7 @@ def pose(
     with torch.no_grad():
         coordinates = cut.along(keys, basis)
         share = masks if masked else torch.ones_like(masks)
-        return Problem(cut, before, after, basis, coordinates, cut.output(after), cut.block(before), share)
+        return Problem(cut, before, after, basis, coordinates, cut.output(after), cut.value(before), share)
 
 
 def quadratic(unknown: Tensor, matrix: Tensor) -> Tensor:

@@ -106,6 +106,8 @@ LAYERS = {
     "a shared weight": (lambda w: Cut(_classifier(Tied(), size=32), "one"), ValueError, "'one' of Tied.* read 2 times"),
     "one of several is a typo": (lambda w: cut_all(w.classifier, ["conv1", "conf2"]), KeyError, "'conf2' not found"),
     "cuts of two classifiers": (_two_classifiers, ValueError, "cuts of several classifiers: expected"),
+    "another size": (lambda w: Cut(w.classifier, "conv1", (16, 16)).prefix(w.images), ValueError, "'conv1' cut for"),
+    "images too small": (lambda w: editable_layers(w.classifier, size=1), ValueError, "for images of 1 × 1 pixels"),
 }
 
 REWRITES = {

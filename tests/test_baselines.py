@@ -214,9 +214,9 @@ def output_of(classifier, layer, keys, edit=None):
     cut = Cut(classifier, layer)
     with torch.no_grad():
         if edit is None:
-            return cut.output(State((keys,), (32, 32)))
+            return cut.output(State((keys,)))
         with edit.applied(classifier):
-            return cut.output(State((keys,), (32, 32)))
+            return cut.output(State((keys,)))
 
 
 @pytest.mark.parametrize("layer", ["conv1", "conv2"])

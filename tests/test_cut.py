@@ -8,7 +8,7 @@ from torch import nn
 
 from edittools.choosing.trials import candidate_layers
 from edittools.classifiers import Classifier
-from edittools.cut import Cut, cut_all, editable_layers, find_layer, prefixes
+from edittools.cut import Cut, cut_all, editable_layers, prefixes
 from edittools.zoo.embedded import mini_vit
 
 SIZE = 64  # as much to see as at 224, in a twelfth of the time
@@ -99,29 +99,7 @@ def test_the_block_ends_after_norm_residual_sum_activation_and_pooling(tiny, pho
     x = net.relu(net.norm(net.stem(tiny.normalise(photos32))))
     y = net.norm2(net.conv2(net.relu(net.conv1(x)))) + x
     assert torch.allclose(cut.affine(state, cut.output(state)), y, atol=1e-5)
-    assert torch.allclose(cut.block(state), net.pool(net.relu(y)), atol=1e-5)
-
-
-def test_an_unknown_layer_is_answered_with_the_nearest_name():
-    with torch.device("meta"):  # no weights needed
-        model = torchvision.models.vgg11()
-    with pytest.raises(KeyError, match=r"'feature.18' not found in VGG; did you mean 'features.18'"):
-        find_layer(model, "feature.18")
-
-
-@pytest.mark.parametrize(
-    ("layer", "error", "words"),
-    [
-        ("grouped", ValueError, "'grouped' of TinyNet: it is a convolution with 8 groups"),
-        ("norm", ValueError, "'norm' of TinyNet: its weight is read by batch_norm.default, not by a convolution"),
-        ("relu", ValueError, "'relu' of TinyNet: its weight is not read as it stands"),
-        (nn.Conv2d(3, 3, 1), KeyError, "this Conv2d is no layer of the TinyNet"),
-        (3, TypeError, "layer 3 is a int"),
-    ],
-)
-def test_what_cannot_be_edited_is_refused_with_the_reason(tiny, layer, error, words):
-    with pytest.raises(error, match=words):
-        Cut(tiny, layer)
+    assert torch.allclose(cut.value(state), net.pool(net.relu(y)), atol=1e-5)
 
 
 def test_editable_layers_lists_kind_shapes_and_position(tiny):
@@ -164,16 +142,7 @@ def test_a_scale_of_each_channel_belongs_to_the_pre_activation_and_a_square_does
         state = cut.prefix(images)
         output = cut.output(state)
         expected = output if squared else 2 * output * cut.model.gamma
-        assert torch.equal(cut.affine(state, output), expected) and torch.equal(cut.block(state), expected)
-
-
-def test_a_model_that_fails_on_its_images_is_answered_with_a_sentence():
-    class Picky(nn.Module):
-        def forward(self, x):
-            return (x + torch.ones(3, 9, 9)).mean(dim=(2, 3))
-
-    with pytest.raises(ValueError, match=r"Picky fails on images of 8 × 8 pixels \(RuntimeError: (.|\n)*another size"):
-        editable_layers(Classifier(Picky(), list("ab"), size=8))
+        assert torch.equal(cut.affine(state, output), expected) and torch.equal(cut.value(state), expected)
 
 
 def test_what_runs_beside_a_layer_is_among_the_later_parameters():

@@ -126,10 +126,10 @@ class CachedStates:
         states = self.states[layer]
         if isinstance(states, _Batches):
             return _Batches(states.cut, states.data.subset(chosen), batch_size)
-        axes, parts = self.cuts[layer].image_axes(states[0]), zip(*(state.alive for state in states), strict=True)
+        axes, parts = self.cuts[layer].image_axes(), zip(*(state.alive for state in states), strict=True)
         whole = [(torch.cat(part, axis), axis) for part, axis in zip(parts, axes, strict=True)]
         return [
-            State(tuple(part.index_select(axis, some.to(part.device)) for part, axis in whole), states[0].size)
+            State(tuple(part.index_select(axis, some.to(part.device)) for part, axis in whole))
             for some in chosen.split(batch_size)
         ]
 
