@@ -20,7 +20,7 @@ from edittools.baselines.finetuning import finetune
 from edittools.choosing import select, sweep
 from edittools.choosing.states import CachedStates
 from edittools.classifiers import Classifier, fingerprint
-from edittools.cut import Cut, cut_all, prefixes
+from edittools.cut import Cut, cut_all, editable_layers, prefixes
 from edittools.edits import Change, Edit, applied_edits
 from edittools.exemplars import Exemplar, paste_texture
 from edittools.images import LabelledImages, LazyImages, load_image, save_mask
