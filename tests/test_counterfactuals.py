@@ -354,6 +354,8 @@ def test_agreement_pairs_the_effects_of_two_tables(looker, world):
     assert set(both.index) == {("ship", "sea"), ("ship", "sky")}
     drawn = plots.agreement(both, {("ship", "sky")}, {("ship", "sky"), ("ship", "sea")}, 0.5)
     assert [text.get_text() for text in drawn.axes[0].texts] == ["ship on sea"]  # learned, not planted
+    with pytest.raises(ValueError, match="no class and concept has an effect on 10 images in both tables"):
+        replace(one, control="in place").agreement(replace(other, control="in place"))  # none was probed
     with pytest.raises(ValueError, match="tables of the classifiers classifier, second: expected the rows of one"):
         one.agreement(replace(other, table=other.table.assign(classifier="second")))
 

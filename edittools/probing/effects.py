@@ -217,7 +217,10 @@ class Probe:
             raise ValueError(f"tables of the classifiers {', '.join(sorted(names))}: expected the rows of one")
         keys, least = ["class", "concept"], self.least_images
         found = [p.effects(keys, "log-odds", least_images=least).set_index(keys)["effect"] for p in (self, exact)]
-        return pd.concat(found, axis=1, keys=["probe", "exact"]).dropna()
+        both = pd.concat(found, axis=1, keys=["probe", "exact"]).dropna()
+        if both.empty:
+            raise ValueError(f"no class and concept has an effect on {least} images in both tables: expected one")
+        return both
 
 
 _EFFECT = "images;before;drop;drop low;drop high;controlled;control drop;effect;low;high;p".split(";")

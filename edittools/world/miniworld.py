@@ -268,8 +268,9 @@ def scene(
     blank one) and changes nothing else: each step of painting, from back to front, has its own random numbers.
     """
     check_number(seed, 0, None, "seed"), check_number(size, 8, None, "size")
-    one_of(label or "car", SKETCHES, "label", KeyError)
-    one_of(ground or "road", GROUNDS, "ground", KeyError)
+    for name, given, known in (("label", label, SKETCHES), ("ground", ground, GROUNDS)):
+        if given is not None:
+            one_of(given, known, name, KeyError)
     stream = lambda step: np.random.default_rng((seed, step))  # noqa: E731
     layout, last = draw_layout(stream(0), label, balanced), stream(7)
     ground = ground or layout.ground
