@@ -92,7 +92,7 @@ def tour(et, scenes) -> None:
     for told, run in ON_MINI_VGG.items():
         assert told in code, f"README's tour no longer holds {told!r}"
         code = code.replace(told, run)
-    van, on_snow = scenes(1, 7, "van", "road"), scenes(100, "test", "car", "snow")
+    van, on_snow = scenes(1, 7, "van", ground="road"), scenes(100, "test", "car", ground="snow")
     et.save_image("van.jpg", van.images[0])
     et.save_mask("road.png", van.mask("road")[0])
     et.save_image("snow.jpg", texture("snow", size=64))

@@ -135,15 +135,13 @@ def validation_folder(
         groups.sort(key=lambda path: int(path.name))
     if len(groups) != len(classifier.classes):
         raise ValueError(f"{str(root)!r} has {len(groups)} subfolders: expected {len(classifier.classes)}, one a class")
-    labels = {}
+    names, labels = [], []
     for label, group in enumerate(groups):
-        files = sorted(path for path in group.iterdir() if path.suffix.lower() in IMG_EXTENSIONS)
-        labels |= dict.fromkeys(files[:per_class], label)
-    images, names = (
-        LazyImages(list(labels), classifier.size, classifier.resize_to),
-        [path.relative_to(root) for path in labels],
-    )
-    return LabelledImages(images, torch.tensor(list(labels.values())), classifier.classes, tuple(map(str, names)))
+        files = sorted(path for path in group.iterdir() if path.suffix.lower() in IMG_EXTENSIONS)[:per_class]
+        names += [f"{group.name}/{path.name}" for path in files]
+        labels += [label] * len(files)
+    images = LazyImages([root / name for name in names], classifier.size, classifier.resize_to)
+    return LabelledImages(images, torch.tensor(labels, dtype=torch.long), classifier.classes, tuple(names))
 
 
 MSRC = (

@@ -91,7 +91,7 @@ def repainted(
     data, tables = concepts.data, []
     labels, grounds = [data.classes[i] for i in data.labels], [GROUNDS[i] for i in data.grounds]
     first = SPLITS[split].start + OF_THE_PROBE
-    painted = {ground: scenes(len(data), first, labels, ground, workers=2) for ground in GROUNDS}
+    painted = {ground: scenes(len(data), first, labels, workers=2, ground=ground) for ground in GROUNDS}
     if not all(torch.equal(painted[ground].images[i], data.images[i]) for i, ground in enumerate(grounds)):
         raise ValueError(f"these are not the scenes of {split!r} from {first} on: expected all of the story's images")
     known = pd.DataFrame({"image": range(len(data)), "class": labels, "concept": grounds})

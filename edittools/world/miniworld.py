@@ -10,6 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -310,11 +311,9 @@ class Scenes(LabelledImages):
         return replace(kept, things=self.things[chosen], grounds=self.grounds[chosen])
 
 
-def _painted(
-    seed: int, label: str | None, ground: str | None, balanced: bool, size: int
-) -> tuple[np.ndarray, np.ndarray, str, int]:
+def _painted(seed: int, label: str | None, **look: Any) -> tuple[np.ndarray, np.ndarray, str, int]:
     """Paint a scene as a set keeps it: 8-bit pixels, things, class and the number of the ground."""
-    made = scene(seed, label, ground, balanced, size)
+    made = scene(seed, label, **look)
     pixels = (made.image.numpy() * 255).round().astype(np.uint8)
     return pixels, made.things.numpy(), made.label, GROUNDS.index(made.layout.ground)
 
@@ -323,23 +322,21 @@ def scenes(
     count: int,
     split: str | int = "train",
     label: str | Sequence[str] | None = None,
-    ground: str | None = None,
-    balanced: bool = False,
-    size: int = 64,
     workers: int = 1,
     progress: bool = False,
+    **look: Any,
 ) -> Scenes:
     """Paint `count` scenes with the seeds of a `split` (see `SPLITS`), or from the seed `split` on.
 
-    `label` is one class for all or one for each scene; the other arguments are those of `scene`. Pixels are rounded to
-    8 bits, as in a file. `workers` are processes.
+    `label` is one class for all or one for each scene; `look` is what else `scene` takes, such as `ground`. Pixels are
+    rounded to 8 bits, as in a file. `workers` are processes.
     """
     check_number(count, 1, None, "count")
     first = SPLITS[one_of(split, SPLITS, "split", KeyError)].start if isinstance(split, str) else split
     labels = [label] * count if label is None or isinstance(label, str) else list(label)
     if len(labels) != count:
         raise ValueError(f"{len(labels)} labels for {count} scenes: expected one each")
-    paint, seeds = partial(_painted, ground=ground, balanced=balanced, size=size), range(first, first + count)
+    paint, seeds = partial(_painted, **look), range(first, first + count)
     with ProcessPoolExecutor(workers) if workers > 1 else nullcontext() as pool:
         done = pool.map(paint, seeds, labels, chunksize=64) if pool else map(paint, seeds, labels)
         painted = list(tqdm(done, "scenes", count, disable=not progress))
