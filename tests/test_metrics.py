@@ -25,7 +25,7 @@ from edittools.metrics import (
     predict,
     wilson,
 )
-from edittools.probing.statistics import signed_rank
+from edittools.probing.effects import signed_rank
 
 
 def _bools(text):

@@ -31,7 +31,7 @@ from edittools.images import LabelledImages, digest_tensors, pixels_of, stratifi
 from edittools.metrics import errors_corrected, predict
 from edittools.probing import finders, jobs
 from edittools.probing.counterfactuals import Concepts
-from edittools.probing.statistics import bootstrap
+from edittools.probing.effects import bootstrap
 from edittools.stories import photos
 from edittools.stories.tiers import current_tier
 from edittools.stories.turned import scenario_for
