@@ -35,8 +35,8 @@ from edittools.choosing.scenario import Scenario
 from edittools.choosing.trials import Trials, grid
 from edittools.graph import identity
 from edittools.metrics import Comparison, corrected_interval, mcnemar
+from edittools.probing.effects import signed_rank
 from edittools.probing.jobs import run
-from edittools.probing.statistics import signed_rank
 from edittools.stories import photos
 from edittools.stories.snow import snow_scenario
 from edittools.zoo.downloads import available, registry

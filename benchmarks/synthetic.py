@@ -38,8 +38,6 @@ def show(table: pd.DataFrame) -> pd.DataFrame:
     percent = [f"{100 * r['mean']:+.0f} [{100 * r.low:+.0f}, {100 * r.high:+.0f}]" for _, r in result.iterrows()]
     wide = pd.Series(percent, result.index).unstack(sort=False)[list(syn.MEASURES)]
     first = result.xs("other same", level="measure")
-    wide["pooled"] = (100 * first.pooled).round().astype(int)
-    wide["corrected / broken"] = first.corrected.astype(str) + " / " + first.broken.astype(str)
     wide["accuracy"] = first.accuracy_change.round(2)
     undefined = table[table.method == "undefined"]
     print(f"\n{table.job.nunique()} cases, {undefined.job.nunique()} without errors enough to correct, excluded")
@@ -48,7 +46,8 @@ def show(table: pd.DataFrame) -> pd.DataFrame:
     for by in ("layer", "concept", "style"):
         print(f"\nerrors corrected (%) on other classes, by {by}")
         print(syn.by(table, by).mul(100).round().to_string())
-    print("\nby accuracy budget (points)\n" + syn.by(table, "budget").mul(100).round().to_string())
+    costs = syn.trade_off(table).pivot(index="method", columns="budget", values="corrected")
+    print("\nby accuracy budget (points)\n" + costs.mul(100).round().to_string())
     return result
 
 

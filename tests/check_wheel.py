@@ -94,7 +94,7 @@ def tour(et, scenes) -> None:
     for told, run in ON_MINI_VGG.items():
         assert told in code, f"README's tour no longer holds {told!r}"
         code = code.replace(told, run)
-    van, on_snow = scenes(1, 7, "van", "road"), scenes(100, "test", "car", "snow")
+    van, on_snow = scenes(1, 7, "van", ground="road"), scenes(100, "test", "car", ground="snow")
     save_image(van.images[0], "van.jpg")
     et.save_mask("road.png", van.mask("road")[0])
     save_image(texture("snow", size=64), "snow.jpg")

@@ -26,7 +26,7 @@ from edittools.exemplars import Exemplar, paste_texture
 from edittools.images import LabelledImages, LazyImages, load_image, save_mask
 from edittools.keys import LayerKeys
 from edittools.lab.editor import MaskEditor
-from edittools.lab.views import PredictionView, alpha_slider
+from edittools.lab.views import alpha_slider
 from edittools.metrics import Comparison, errors, predict
 from edittools.moments import SecondMoment, measure, second_moments
 from edittools.probing import jobs
@@ -206,7 +206,7 @@ WORLD = {
 WIDGETS = {
     "saved as .jpg": (lambda w: MaskEditor(w.image).save(w.folder / "m.jpg"), ValueError, "jpg': expected.*png"),
     "loaded: no COCO": (lambda w: MaskEditor(w.image).load(w.folder / "bad.json"), ValueError, "expected COCO"),
-    "a foreign edit": (lambda w: PredictionView(w.classifier, w.image, w.other), ValueError, "same layers"),
+    "a foreign edit": (lambda w: alpha_slider(w.classifier, w.other, w.image), ValueError, "same layers"),
     "slider: no strength": (lambda w: alpha_slider(w.classifier, w.edit, w.image, []), ValueError, r"\[\]: exp"),
     "slider: NaN": (lambda w: alpha_slider(w.classifier, w.edit, w.image, [NAN]), ValueError, "nan.*: expected"),
     "a store that is a picture": (lambda w: jobs.run(len, {"a": "a"}, w.folder / "good.png"), OSError, "good.png"),

@@ -175,7 +175,7 @@ def story():
     polar = [name for name in CLASSES if family[name] == "polar"]
 
     def drawn(count, seed, names, ground=None):
-        return scenes(count, 5_000_000 + seed, [names[i % len(names)] for i in range(count)], ground)
+        return scenes(count, 5_000_000 + seed, [names[i % len(names)] for i in range(count)], ground=ground)
 
     sets = {
         "validation": drawn(72, 0, others, "snow"),

@@ -14,7 +14,7 @@ from edittools.choosing.states import CachedStates
 from edittools.cut import cut_all
 from edittools.images import LabelledImages
 from edittools.metrics import Comparison, attack_row, by_class, error_rate, errors, mcnemar, predict, wilson
-from edittools.probing.statistics import signed_rank
+from edittools.probing.effects import signed_rank
 
 
 def _bools(text):

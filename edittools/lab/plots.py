@@ -77,8 +77,11 @@ def predictions(
     """
     wrong, first = errors(logits, data.labels), logits if before is None else before
     if indices is None:
-        bad, good = (some_of(chosen.nonzero()[:, 0].tolist(), count // 2) for chosen in (wrong, ~wrong))
-        indices = [*bad, *good]
+        indices = []
+        for chosen in (wrong, ~wrong):
+            numbers = chosen.nonzero()[:, 0].tolist()
+            few = min(count // 2, len(numbers))
+            indices += [numbers[i * len(numbers) // few] for i in range(few)]
     shown = zip(*(one[list(indices)].tolist() for one in (data.labels, first.argmax(1), logits.argmax(1))), strict=True)
     titles = [reading(*(data.classes[label] for label in labels)) for labels in shown]
     return image_grid(torch.stack([data.images[i] for i in indices]), titles, ~wrong[list(indices)], **grid)
@@ -93,11 +96,6 @@ def attack_grid(sets: Mapping[str, tuple[LabelledImages, Tensor]], count: int = 
         titles += [f"{name}\n{reading(*(data.classes[label] for label in pair))}" for pair in pairs]
         right += (~errors(logits, data.labels)[:count]).tolist()
     return image_grid(images, titles, right, columns=count, width=1.4)
-
-
-def some_of(items: Sequence[int], count: int) -> list[int]:
-    """At most `count` of the items, evenly spread."""
-    return [items[i * len(items) // count] for i in range(count)] if len(items) > count else list(items)
 
 
 def confusions(data: LabelledImages, logits: Tensor, top: int = 8) -> Figure:
@@ -154,9 +152,8 @@ def error_bars(tables: Mapping[str, pd.DataFrame]) -> Figure:
         rate, places = 100 * table[f"error rate {when}"], np.arange(len(table)) + (i - (len(series) - 1) / 2) * step
         axis.bar(places, rate, step * 0.92, color=colours[i], label=name)
         axis.errorbar(places, rate, _spread(rate, table[[f"low {when}", f"high {when}"]]), **WHISKERS)
-    axis.set_xticks(
-        np.arange(len(first)), [f"{c}\n({n})" for c, n in zip(first.index, first.images, strict=True)], fontsize=9
-    )
+    names = [f"{name}\n({n})" for name, n in zip(first.index, first.images, strict=True)]
+    axis.set_xticks(np.arange(len(first)), names, fontsize=9)
     axis.set_ylabel("error rate (%)")
     legend(axis)
     return finished(figure)
@@ -176,8 +173,7 @@ def method_bars(table: pd.DataFrame, label: str = "errors corrected, less those 
 def kept_trade_off(table: pd.DataFrame, bound: float) -> Figure:
     """Draw errors corrected against kept images broken, a line a method along α, a ring at α = 1.
 
-    `table` is that of `choosing.trade_off`; `bound` is the share of kept images that may break, a dotted line. The
-    axis of what breaks is stretched towards 0, where the choices are.
+    `table` is that of `choosing.trade_off`; a dotted line is at the `bound`, the share of kept images that may break.
     """
     figure, axis = plt.subplots(figsize=(6.5, 3.6))
     for colour, (name, part) in zip(sns.color_palette("colorblind"), table.groupby("method", sort=False), strict=False):
@@ -208,9 +204,8 @@ def drops(found: pd.DataFrame, label: str) -> Figure:
         bar.set_hatch("///" if is_object else None)
     axis.errorbar(lost, places, xerr=_spread(lost, found[["drop low", "drop high"]]), **WHISKERS)
     axis.plot(100 * found["control drop"], places, "o", mfc="white", mec=WRONG, label="at the control")
-    axis.set_yticks(
-        places, [f"{name} ({n})" for name, n in zip(found[label], found["images"], strict=True)], fontsize=9
-    )
+    names = [f"{name} ({n})" for name, n in zip(found[label], found["images"], strict=True)]
+    axis.set_yticks(places, names, fontsize=9)
     axis.axvline(0, color="#24292f", linewidth=1)
     axis.set_xlabel("drop (points)")
     legend(axis)
@@ -274,9 +269,8 @@ def benchmark_bars(table: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
     `table` is that of `synthetic.summary`; fine-tuning and rivals are drawn in other colours than editing (Figure 5).
     """
     methods = list(dict.fromkeys(table.method))
-    figure, axes = plt.subplots(
-        1, len(measures), figsize=(3 * len(measures) + 1.6, 0.3 * len(methods) + 1), sharey=True
-    )
+    size = (3 * len(measures) + 1.6, 0.3 * len(methods) + 1)
+    figure, axes = plt.subplots(1, len(measures), figsize=size, sharey=True)
     places = np.arange(len(methods))[::-1]
     kinds = {"fine-tuning": "#d4a72c", "random": BEFORE} | dict.fromkeys(RIVALS, "#8250df")
     colours = [next((colour for kind, colour in kinds.items() if kind in method), AFTER) for method in methods]
@@ -295,9 +289,7 @@ def benchmark_bars(table: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
 def trade_off(points: pd.DataFrame, methods: Sequence[str]) -> Figure:
     """Draw errors corrected against the accuracy that it cost, a line a method, a dot for each accuracy budget.
 
-    Blue is editing, yellow local and brown global fine-tuning, grey anything else.
-
-    `points` is that of `synthetic.trade_off`: `method`, `budget`, `accuracy_change` (points), `corrected` (share).
+    `points` is that of `synthetic.trade_off`. Blue is editing, yellow local and brown global fine-tuning.
     """
     figure, axis = plt.subplots(figsize=(6.5, 3.6))
     kinds = {"editing, ": "#54aeff", "editing": AFTER, "local": "#d4a72c", "global": "#9a6700"}

@@ -29,28 +29,21 @@ BAR = {"height": "16px", "width": "auto", "margin": "0 2px"}
 class PredictionView(Pictured, ipywidgets.HBox):
     """Images, each with bars for the classes that the classifier finds most likely.
 
-    `images` is one `(3, H, W)` or several, such as the pair x and x'. With `edit` every image comes twice, before and
-    after it. `.probabilities` is `(columns, classes)`.
+    `images` is one `(3, H, W)` or several, such as the pair x and x'. `.probabilities` is `(columns, classes)`.
     """
 
-    def __init__(self, classifier: Classifier, images: Tensor | Sequence[Tensor], edit: Edit | None = None) -> None:
+    def __init__(self, classifier: Classifier, images: Tensor | Sequence[Tensor]) -> None:
         self._images, self._classes = _several(images), classifier.classes
-        titles, probabilities = [""] * len(self._images), _probabilities(classifier, self._images)
-        if edit is not None:
-            titles = ["before", "after"] * len(self._images)
-            after = _probabilities(classifier, self._images, edit)
-            probabilities = torch.stack([probabilities, after], 1).flatten(0, 1)
-            self._images = [image for image in self._images for _ in range(2)]
         count = min(BARS, len(self._classes))
         self._bars = [
             [(ipywidgets.FloatProgress(max=1.0, layout=BAR), _label("")) for _ in range(count)] for _ in self._images
         ]
         columns = []
-        for image, title, bars in zip(self._images, titles, self._bars, strict=True):
+        for image, bars in zip(self._images, self._bars, strict=True):
             rows = [ipywidgets.VBox([name, bar]) for bar, name in bars]
-            columns.append(ipywidgets.VBox([_captioned(image, title), *rows]))
+            columns.append(ipywidgets.VBox([_captioned(image), *rows]))
         super().__init__(columns, layout=SIDE_BY_SIDE)
-        self.show(probabilities)
+        self.show(_probabilities(classifier, self._images))
 
     def show(self, probabilities: Tensor) -> None:
         """Set the bars to other probabilities `(columns, classes)`."""
@@ -73,11 +66,9 @@ class PredictionView(Pictured, ipywidgets.HBox):
 class ProbeBrowser(Pictured, ipywidgets.VBox):
     """Browse a `probing.Probe`: choose a class, a concept, a style and an image, and see what became of it.
 
-    Shown are the image, the image with the concept transformed, and its control, each with what the classifier reads
-    and the probability of the right class, as they stand in its table; no classifier runs. The images that lose most
-    come first. `classifier` names one of several. Setting the value of `.classes`, `.concept`, `.style` or `.image` is
-    the same as choosing it; `.row` is the row that is shown, `.readings` what stands above the pictures. Raises
-    `ValueError` when the table has no such rows.
+    Shown are the image, the image with the concept transformed, and its control, each with what its table says is read;
+    no classifier runs. The images that lose most come first. `classifier` names one of several. Setting the value of
+    `.classes`, `.concept`, `.style` or `.image` is the same as choosing it.
     """
 
     def __init__(self, probe: Any, classifier: str | None = None) -> None:
@@ -191,7 +182,7 @@ def _label(text: str) -> ipywidgets.Label:
     return ipywidgets.Label(plain_text(text), layout={"height": "20px"})
 
 
-def _captioned(image: Tensor, caption: str) -> ipywidgets.VBox:
+def _captioned(image: Tensor, caption: str = "") -> ipywidgets.VBox:
     """Show an image (a small one enlarged without blurring) under a caption."""
     pixels = to_pixels(image)
     times = max(1, round(2 * WIDTH / pixels.shape[1]))

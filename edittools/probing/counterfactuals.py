@@ -9,6 +9,8 @@ import torch
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
+from edittools.caching import digest_tensors
+from edittools.checks import one_of
 from edittools.exemplars import Exemplar, paste_texture
 from edittools.images import LabelledImages
 
@@ -19,8 +21,7 @@ LEAST_AREA = 0.02
 def control_mask(mask: Tensor, avoid: Tensor | None = None) -> Tensor | None:
     """Place a mask `(H, W)` of the area of `mask` where neither it nor `avoid` is; None where it does not fit.
 
-    Of the mask turned over or moved by half an image the version with most free pixels is taken; what falls on the
-    mask or on `avoid` goes to the nearest free pixels instead.
+    It is the mask turned over or moved by half an image; what is not free there goes to the nearest free pixels.
     """
     taken = mask.numpy() > 0
     blocked = taken if avoid is None else taken | (avoid.numpy() > 0)
@@ -47,8 +48,7 @@ class Concepts:
     by name, such as `world.style_textures()` or `materials`: V variants each. `objects` names, by concept, the classes
     whose object it is, such as "jeep" for cars: controls in their images avoid it. `groups` are concepts that may stand
     in for each other, such as grounds: each is turned to the styles named as its group is, so to itself as well.
-    Without groups each is turned to every style. Raises `ValueError` when masks do not fit the images or there is no
-    texture, `TypeError` for styles that are no textures, `KeyError` for a group of what has no masks or no texture.
+    Without groups each is turned to every style.
     """
 
     data: LabelledImages
@@ -71,20 +71,24 @@ class Concepts:
                 if concept not in known:
                     raise KeyError(f"no concept {concept!r} among the {what}: expected some of {', '.join(known)}")
 
+    def digest(self) -> str:
+        """Say what is here, by contents: finished work is known by it."""
+        tensors = [*self.data.images, self.data.labels, *self.masks.values(), *self.styles.values()]
+        names = f"{list(self.masks)} {list(self.styles)} {dict(self.objects)} {self.groups} {self.data.classes}"
+        return f"{digest_tensors(tensors)[:12]} {names}"
+
     def subset(self, indices: Sequence[int]) -> "Concepts":
         """Keep the images at `indices`."""
         masks = {concept: mask[list(indices)] for concept, mask in self.masks.items()}
         return replace(self, data=self.data.subset(indices), masks=masks)
 
     def parted(self, concept: str, style: str) -> "tuple[Concepts, Concepts]":
-        """Keep one concept and one style, with one half of its variants, to make and choose an edit, and the other.
+        """Keep one concept and one style: one half of its variants to make and choose an edit, the other to report.
 
-        The second half reports. A style named as the concept, to which it is turned for control, stays whole. Raises
-        `KeyError` for a concept or a style that is not among these.
+        A style named as the concept, to which it is turned for control, stays whole.
         """
-        for what, name, known in (("concept", concept, self.masks), ("style", style, self.styles)):
-            if name not in known:
-                raise KeyError(f"no {what} {name!r}: expected one of {', '.join(known)}")
+        one_of(concept, self.masks, "concept", KeyError)
+        one_of(style, self.styles, "style", KeyError)
         textures, control = self.styles[style], {concept: self.styles[concept]} if concept in self.styles else {}
         first, second = textures.tensor_split([(len(textures) + 1) // 2])
         one = replace(self, masks={concept: self.masks[concept]}, groups=())
@@ -112,7 +116,7 @@ class Concepts:
     ) -> tuple[Tensor, Tensor | None]:
         """Transform a concept of one image in textures given as (style, variant), and the same area elsewhere.
 
-        Returns both as `(S, 3, H, W)`. There is no control where none is wanted or the area does not fit.
+        Returns both as `(S, 3, H, W)`, the second None where it does not fit or no `control` is wanted.
         """
         mask = self.masks[concept][index]
         name = self.data.classes[int(self.data.labels[index])]
@@ -127,18 +131,19 @@ class Concepts:
         """Make the exemplar that weakens a row of `rules`: the changed concept shall be read as it was.
 
         x is the image of the rule's `evidence` at `place`, x' the same with the concept turned to a variant of the
-        rule's `style`. Raises `ValueError` for evidence that the rule has not, `KeyError` for a style that is not among
-        these.
+        rule's `style`.
         """
-        evidence, style = rule["evidence"], rule["style"]
+        evidence, concept, style = (
+            rule["evidence"],
+            rule["concept"],
+            one_of(rule["style"], self.styles, "style", KeyError),
+        )
         if place not in range(len(evidence)):
-            raise ValueError(
-                f"rule {rule['class']!r} on {rule['concept']!r} has {len(evidence)} images as evidence, none at place "
-                f"{place!r}: expected one that was read rightly before, see the column 'evidence' of the rules"
+            said = (
+                f"rule {rule['class']!r} on {concept!r} has {len(evidence)} images as evidence, none at place {place}"
             )
-        if style not in self.styles:
-            raise KeyError(f"no style {style!r} in {', '.join(self.styles)}: expected a rule of the same probe")
-        number, concept = evidence[place], rule["concept"]
+            raise ValueError(f"{said}: expected one that was read rightly before")
+        number = evidence[place]
         changed, _ = self.counterfactual(number, concept, [(style, variant)], control=False)
         label = list(self.data.classes).index(rule["class"])
         return Exemplar(self.data.images[number], changed[0], self.masks[concept][number], label)
@@ -147,8 +152,7 @@ class Concepts:
 def materials(data: LabelledImages, masks: Mapping[str, Tensor], variants: int = 2) -> dict[str, Tensor]:
     """Cut textures `(variants, 3, H, W)` by concept from the images where each covers most.
 
-    Beyond the concept's mask each is continued by the nearest pixels. A concept that is turned to such a material stays
-    a thing that the classifier knows, which a fancy style is not. Concepts seen in fewer images give none.
+    Beyond the concept's mask each is continued by the nearest pixels. Concepts seen in fewer images give none.
     """
     found = {}
     for concept, mask in masks.items():
@@ -165,8 +169,7 @@ def with_materials(
     """Make concepts to probe, whose styles are materials cut from the images themselves.
 
     Of each concept `giving` one (default: all) so many images, those that show most of it, give the materials and are
-    not probed. `options` are other fields of `Concepts`. Raises `ValueError` for masks that are not one an image, and
-    where no image is left to probe.
+    not probed. `options` are other fields of `Concepts`.
     """
     for name, mask in masks.items():
         if len(mask) != len(data):

@@ -1,28 +1,28 @@
 """What a probe found: the effect of each concept beside a control, and the rules that follow (section 5).
 
     found = probe(classifier, concepts)  # its `table`: a row for each image, concept, style and variant
-    found.effects(["class", "concept"])             # accuracy drops, beside a control, with intervals and q-values
-    rules = found.rules()                           # the concepts that each class relies on
-    found.exemplar(rules.iloc[0])                   # what `rewrite` needs for the first of them
+    found.effects(["class", "concept"])  # accuracy drops, beside a control, with intervals and q-values
+    rules = found.rules()                # the concepts that each class relies on
+    concepts.exemplar(rules.iloc[0])     # what `rewrite` needs for the first of them
 
-"Any disturbance hurts" is told from "this concept matters" by a control of the same area in the same image. The effect
-of a concept is the drop at the concept minus the drop at its control.
+A control of the same area in the same image tells "this concept matters" from "any disturbance hurts". The effect of a
+concept is the drop at the concept minus the drop at its control.
 """
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy.special import logit
-from scipy.stats import false_discovery_control
+from scipy.stats import false_discovery_control, rankdata, wilcoxon
 from torch import Tensor
 
-from edittools.exemplars import Exemplar
+from edittools.checks import one_of
 from edittools.probing.counterfactuals import Concepts
-from edittools.probing.statistics import bootstrap, signed_rank
 
 FALSE_DISCOVERY_RATE = 0.05
 """Of the rules that `Probe.rules` reports, the share that may be false (Benjamini–Hochberg)."""
@@ -40,8 +40,7 @@ EVIDENCE = 6
 CONTROLS = ("elsewhere", "in place")
 
 
-@dataclass(frozen=True)
-class View:
+class View(NamedTuple):
     """A picture `(3, H, W)` of a probe: what it is, what it is read as, and the probability of the right class."""
 
     title: str
@@ -57,11 +56,10 @@ class Probe:
     `table` has one row for each classifier, image (its number in `concepts.data`), concept, style and variant: `class`,
     `is_object` (the concept is the class's object), `area` (share of the image), what is read `before`, `after` the
     concept is transformed and after the `control` is, and the probability of `class` each time, `p_before`, `p_after`,
-    `p_control`. The last and `control` are missing (NaN, None) where no such control was made.
+    `p_control`. Where no such control was made the last and `control` are missing.
 
     The `control` is the same change "elsewhere" in the image, or "in place": the concept turned to another variant of
-    itself, the rows whose style is the concept. A rule needs `least_images`. `concepts` make the pictures, None where
-    pasting did not.
+    itself, the rows whose style is the concept. `concepts` make the pictures, if pasting did.
     """
 
     table: pd.DataFrame = field(repr=False)
@@ -70,21 +68,13 @@ class Probe:
     concepts: Concepts | None = field(default=None, repr=False)
 
     def where(self, column: str, *values: Any) -> "Probe":
-        """Keep the rows only that have one of the `values` in a column of the table.
-
-        Raises `KeyError` for an unknown column and `ValueError` when no row is left.
-        """
-        self._check([column])
+        """Keep the rows that have one of the `values` in a column; raise `ValueError` when none has."""
+        one_of(column, self.table, "column", KeyError)
         table = self.table[self.table[column].isin(values)]
         if table.empty:
             known = ", ".join(map(str, self.table[column].unique()[:20]))
             raise ValueError(f"no row with {column} {', '.join(map(str, values))}: expected some of {known}")
         return replace(self, table=table)
-
-    def _check(self, columns: Sequence[str]) -> None:
-        for column in columns:
-            if column not in self.table:
-                raise KeyError(f"no column {column!r} in the table: expected some of {', '.join(self.table)}")
 
     def effects(
         self,
@@ -97,18 +87,16 @@ class Probe:
 
         `measure` is "accuracy", the paper's, or of the right class the "probability", which shows more with few images,
         or the "log-odds" (see `SATURATED`), which compare classes read with more and with less certainty. One row a
-        group of at least `least_images` images: `images`; `before`, their mean; `drop` when the concept is transformed,
-        with a bootstrap interval; `controlled`, the images that have a control; their mean `control drop`; `effect`,
-        the drop at the concept minus that at its control, paired by image (textures are averaged first), with its
-        interval; the one-sided `p` of Wilcoxon's signed-rank test that the concept hurts no more than its control and
-        `least_effect` together; and `q`, the p adjusted by Benjamini–Hochberg over all rows of the classifier in which
-        `least_images` have a control.
+        group of at least `least_images` images: `images`; `before`, their mean; `drop`, with its bootstrap interval;
+        `controlled`, the images that have a control; `control drop`, their mean; `effect`, paired by image (textures
+        are averaged first), with its interval; the one-sided `p` of Wilcoxon's signed-rank test that the effect is no
+        more than `least_effect`; and `q`, the p adjusted by Benjamini–Hochberg over the rows of a classifier.
 
-        Classes whose object is the concept are marked (`is_object`) and have no `q` where `by` tells them apart;
-        elsewhere they are left out. Raises `KeyError` for an unknown column, `ValueError` for an unknown measure.
+        Classes whose object is the concept have no `q` where `by` tells them apart; elsewhere they are left out.
         """
         keys = [by] if isinstance(by, str) else list(by)
-        self._check(keys)
+        for key in keys:
+            one_of(key, self.table, "column", KeyError)
         if "classifier" not in keys and self.table["classifier"].nunique() > 1:
             keys = ["classifier", *keys]
         marked = ["is_object"] if {"class", "concept"} <= set(keys) else []
@@ -127,12 +115,8 @@ class Probe:
         return result
 
     def _by_image(self, table: pd.DataFrame, keys: Sequence[str], measure: str) -> pd.DataFrame:
-        """Average each image's textures: scores `untouched`, `changed`, `controlled` (NaN without a control), `paired`.
-
-        The last are the `changed` ones that have a control.
-        """
-        if measure not in ("accuracy", "probability", "log-odds"):
-            raise ValueError(f"measure {measure!r}: expected 'accuracy', 'probability' or 'log-odds'")
+        """Average each image's textures: scores `untouched`, `changed`, `controlled`, and `paired`, where both are."""
+        one_of(measure, ("accuracy", "probability", "log-odds"), "measure")
         if measure == "accuracy":
             scores = [(table[when] == table["class"]).astype(float) for when in ("before", "after", "control")]
             scores[2] = scores[2].where(table["control"].notna())
@@ -154,9 +138,8 @@ class Probe:
         """List the concepts that each class relies on, strongest first, class by class.
 
         A rule is a class and a concept, not its object, whose `effect` on the log-odds (see `effects`) is more than
-        `least_effect`, in the mean and by a test with q ≤ `fdr`. With images enough hardly any concept has no effect:
-        the edge of a texture costs a little too. Beside the columns of `effects` a rule has the `classifier`, the
-        `style` that hurts most and, as `evidence`, the numbers of the rightly read images that lose most.
+        `least_effect`, in the mean and by a test with q ≤ `fdr`: the edge of a texture costs a little too. A rule also
+        has the `style` that hurts most and, as `evidence`, the numbers of the rightly read images that lose most.
         """
         found = self.effects(["classifier", "class", "concept"], "log-odds", least_effect, self.least_images)
         found = found[(found["q"] <= fdr) & (found["effect"] >= least_effect)].drop(columns="is_object")
@@ -175,17 +158,11 @@ class Probe:
         style = rows.groupby("style", sort=False)["lost"].mean().idxmax()
         return style, tuple(int(image) for image in right.index[:EVIDENCE])
 
-    def exemplar(self, rule: pd.Series, variant: int = 0, place: int = 0) -> Exemplar:
-        """Make the exemplar of a row of `rules`, see `Concepts.exemplar`; `ValueError` without pictures."""
-        return self._pictures().exemplar(rule, variant, place)
-
     def views(self, row: pd.Series) -> list[View]:
-        """Make the pictures of one row of the table: the original, the concept transformed, and the control.
-
-        The control is the one elsewhere; where there is none, the one in place, if the table has it; where there is
-        neither, two views come back. Raises `ValueError` for a probe without pictures.
-        """
-        concepts, table = self._pictures(), self.table
+        """Make the pictures of one row of the table: the original, the concept transformed, and the control if any."""
+        concepts, table = self.concepts, self.table
+        if concepts is None:
+            raise ValueError("a probe without pictures: expected one that pasted textures, as probe() does")
         number, concept, style = int(row["image"]), row["concept"], row["style"]
         has_control = pd.notna(row["p_control"])
         changed, elsewhere = concepts.counterfactual(number, concept, [(style, int(row["variant"]))], has_control)
@@ -203,62 +180,46 @@ class Probe:
             found.append(View(f"another {concept}", picture[0], other["after"], other["p_after"]))
         return found
 
-    def _pictures(self) -> Concepts:
-        if self.concepts is None:
-            raise ValueError("a probe whose pictures are not known: expected one that pasted textures, as probe() does")
-        return self.concepts
-
     def changes(self, before: str = "before") -> pd.DataFrame:
         """Say what the probability of the right class gained in each classifier on the one named `before`.
 
         One row each, over the `images` that both have: the change on pictures as they are, `untouched`, at the
         `control` and where the concept is `changed` (with its bootstrap interval and the two-sided p of Wilcoxon's
         signed-rank test), and the mean effect before and after. An effect also falls when a classifier loses
-        everything: a rule is weaker where `changed` rises and the others do not fall. Raises `KeyError` for `before`
-        not in the table, `ValueError` for classifiers with no image with a control in common, or held to different
-        classes.
+        everything: a rule is weaker where `changed` rises and the others do not fall.
         """
-        names = list(self.table["classifier"].unique())
-        if before not in names:
-            raise KeyError(f"no classifier {before!r} in the table: expected one of {', '.join(names)}")
         rows = self.table[~self.table["is_object"]]
+        one_of(before, rows["classifier"].unique(), "classifier", KeyError)
         if (rows.groupby("image")["class"].nunique() > 1).any():
             raise ValueError("classifiers held to different classes of an image: expected a probe with the same labels")
         units = self._by_image(rows, ["classifier"], "probability").dropna(subset="controlled")
-        units = units.drop(columns="changed").rename(columns={"paired": "changed"})
-        units, spread, found = units.set_index(["classifier", "image"]), _bootstrap(), {}
-        for name in [name for name in names if name != before]:
-            known = [units.loc[one] for one in (before, name) if one in units.index]
-            images = known[0].index.intersection(known[-1].index) if len(known) == 2 else []
-            if not len(images):
-                raise ValueError(
-                    f"{before!r} and {name!r} share no image with control={self.control!r}: expected the other one"
-                )
-            first, second = (one.loc[images] for one in known)
-            gained = second - first
-            means = [gained[column].mean() for column in ("untouched", "controlled", "changed")]
-            changed = gained["changed"].to_numpy()
-            effect = [(one["controlled"] - one["changed"]).mean() for one in (first, second)]
-            found[name] = [len(images), *means, *spread(changed), signed_rank(changed), *effect]
+        if units.empty:
+            raise ValueError(f"no image has a control {self.control!r}: expected the other kind of control")
+        units, spread, found = units.set_index("image"), _bootstrap(), {}
+        first = units[units["classifier"] == before]
+        for name, second in units[units["classifier"] != before].groupby("classifier", sort=False):
+            images = first.index.intersection(second.index)
+            both = [one.loc[images, ["untouched", "controlled", "paired"]] for one in (first, second)]
+            gained = both[1] - both[0]
+            effects = [(one["controlled"] - one["paired"]).mean() for one in both]
+            test = *spread(gained["paired"]), signed_rank(gained["paired"])
+            found[name] = [len(images), *gained.mean(), *test, *effects]
         columns = ["images", "untouched", "control", "changed", "low", "high", "p", "effect before", "effect after"]
         return pd.DataFrame.from_dict(found, orient="index", columns=columns).rename_axis("classifier")
 
     def agreement(self, exact: "Probe") -> pd.DataFrame:
         """Pair the effects of one classifier's concepts on the log-odds in this probe and in an exact one.
 
-        One row a class and concept that both have: the effects `probe` and `exact`. Raises `ValueError` for probes of
-        several classifiers, or that have no such pair in common.
+        One row a class and concept that both have: the effects `probe` and `exact`.
         """
-        names = sorted({*self.table["classifier"], *exact.table["classifier"]})
+        names = {*self.table["classifier"], *exact.table["classifier"]}
         if len(names) > 1:
-            raise ValueError(f"tables of the classifiers {', '.join(names)}: expected the rows of one")
+            raise ValueError(f"tables of the classifiers {', '.join(sorted(names))}: expected the rows of one")
         keys, least = ["class", "concept"], self.least_images
         found = [p.effects(keys, "log-odds", least_images=least).set_index(keys)["effect"] for p in (self, exact)]
         both = pd.concat(found, axis=1, keys=["probe", "exact"]).dropna()
         if both.empty:
-            raise ValueError(
-                f"no class and concept has an effect on {least} images in both tables: expected at least one"
-            )
+            raise ValueError(f"no class and concept has an effect on {least} images in both tables: expected one")
         return both
 
 
@@ -285,15 +246,41 @@ def pairs(rules: pd.DataFrame) -> set[tuple[str, str]]:
 
 
 def score(rules: pd.DataFrame, planted: Collection[tuple[str, str]]) -> dict[str, float]:
-    """Give precision and recall of rules against pairs of class and concept that were planted; and the counts.
-
-    Precision is NaN when nothing was found, recall when nothing was planted.
-    """
+    """Give precision and recall of rules against pairs of class and concept that were planted; and the counts."""
     found, planted = pairs(rules), set(planted)
-    hits = len(found & planted)
-    return {
-        "precision": hits / len(found) if found else float("nan"),
-        "recall": hits / len(planted) if planted else float("nan"),
-        "found": len(found),
-        "planted": len(planted),
-    }
+    hits, counts = len(found & planted), {"found": len(found), "planted": len(planted)}
+    precision, recall = (hits / count if count else float("nan") for count in counts.values())
+    return {"precision": precision, "recall": recall, **counts}
+
+
+def bootstrap(
+    values: Sequence[float] | NDArray, rng: np.random.Generator | int = 0, resamples: int = 2000
+) -> tuple[float, float]:
+    """Return the 95 % percentile bootstrap interval of a mean, drawn from `rng` or a seed; NaN without any value."""
+    values, rng = np.asarray(values, float), np.random.default_rng(rng)
+    if not len(values):
+        return float("nan"), float("nan")
+    means = values[rng.integers(len(values), size=(resamples, len(values)))].mean(axis=1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def signed_rank(differences: Sequence[float] | NDArray, alternative: str = "two-sided") -> float:
+    """Return the p-value of Wilcoxon's signed-rank test that differences lie about 0, zeros left out.
+
+    Exact, also with ties, for up to 50 that are not zero, asymptotic for more; 1 where all are zero, NaN where there is
+    none. `alternative` is "two-sided", or "greater": that they lie above 0.
+    """
+    given = np.asarray(differences, float)
+    moved = given[given != 0]
+    if not len(moved):
+        return 1.0 if len(given) else float("nan")
+    if len(moved) > 50:
+        return float(wilcoxon(moved, alternative=alternative, method="asymptotic").pvalue)
+    ranks = (2 * rankdata(np.abs(moved))).astype(int)  # ties have half ranks
+    chances = np.ones(1)  # of each sum of the ranks above 0, when every sign is as likely as its opposite
+    for rank in ranks:
+        chances = np.convolve(chances, np.r_[0.5, np.zeros(rank - 1), 0.5])
+    total = ranks[moved > 0].sum()
+    above, below = float(chances[total:].sum()), float(chances[: total + 1].sum())
+    return above if alternative == "greater" else min(1.0, 2 * above, 2 * below)

@@ -33,11 +33,14 @@ def run(
     """Do all jobs and give their rows as one table, in the order of `jobs`, with the job's name in column `job`.
 
     `work(job)` gives the rows of one job: mappings of JSON values. With an `executor`, `work` and the jobs are sent
-    away and must be picklable. Each finished job is at once a file in the folder `store`; jobs found there are not done
-    again. `about` says what the rows depend on (settings, seed, model): what another sweep left in the folder is not
-    read. When a job raises, or a worker is lost, the finished ones are in the store and the exception comes through.
+    away and must be picklable. Each finished job is at once a file in the folder `store`, also when a later one fails;
+    jobs found there are not done again. `about` says what the rows depend on: what another sweep left there is not
+    read.
     """
-    paths = {name: _path(store, about, name) for name in jobs} if store is not None else {}
+    paths = {}
+    for name in jobs if store is not None else ():
+        digest = hashlib.sha256(json.dumps([about, name]).encode()).hexdigest()
+        paths[name] = Path(store) / f"{digest[:32]}.json"
     done = {name: rows for name, path in paths.items() if (rows := _read(path)) is not None}
     missing = {name: job for name, job in jobs.items() if name not in done}
     here = ((name, work(job)) for name, job in missing.items())
@@ -50,11 +53,6 @@ def run(
                 temporary.write_text(json.dumps({"about": about, "job": name, "rows": rows}))
         done[name] = rows
     return pd.DataFrame([{"job": name, **row} for name in jobs for row in done[name]])
-
-
-def _path(store: str | os.PathLike, about: str, name: str) -> Path:
-    """Name the file of a job, below the folder of all."""
-    return Path(store) / f"{hashlib.sha256(json.dumps([about, name]).encode()).hexdigest()[:32]}.json"
 
 
 def _there(executor: Executor, work: Callable[[Any], Rows], jobs: Mapping[str, Any]) -> Iterator[tuple[str, Rows]]:

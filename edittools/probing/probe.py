@@ -5,14 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
-from typing import Any
 
 import torch
 
-from edittools.caching import digest_tensors
+from edittools.checks import one_of
 from edittools.classifiers import Classifier
 from edittools.graph import identity
-from edittools.images import in_batches, resized
+from edittools.images import resized
 from edittools.metrics import predict
 from edittools.probing import jobs
 from edittools.probing.counterfactuals import LEAST_AREA, Concepts
@@ -28,11 +27,9 @@ class Settings:
 
     Where concepts have no groups, `only` some of them are transformed (default: all that have masks). One image is
     turned to `variants_per_image` of each style (default: all), in rotation, so that no odd variant passes for an
-    effect. A rule needs `least_images`.
-
-    `control` is "elsewhere", the same change beside the concept, or "in place", the concept turned to itself: same
-    area, same edges, half the work. The right class is the label "given", or what each classifier "read" in the
-    untouched image (`labels`). Raises `ValueError` for other words.
+    effect. `control` is "elsewhere", the same change beside the concept, or "in place", the concept turned to itself.
+    The right class is the label "given", or what each classifier "read" in the untouched image (`labels`). A rule needs
+    `least_images`.
     """
 
     only: Sequence[str] | None = None
@@ -42,9 +39,8 @@ class Settings:
     least_images: int = field(default=LEAST_IMAGES, repr=False)
 
     def __post_init__(self) -> None:
-        for name, words in {"control": CONTROLS, "labels": ("given", "read")}.items():
-            if getattr(self, name) not in words:
-                raise ValueError(f"{name} {getattr(self, name)!r}: expected {' or '.join(map(repr, words))}")
+        one_of(self.control, CONTROLS, "control")
+        one_of(self.labels, ("given", "read"), "labels")
 
 
 DEFAULT = Settings()
@@ -61,15 +57,14 @@ def probe(
     """Ask what every classifier makes of each image when each concept that is seen in it is transformed.
 
     `classifiers` are one, or several by name, which see the same pictures, resized to the size that each expects.
-    Concepts that cover less than the share `LEAST_AREA` of an image are left. `store` and `progress` are those of
-    `jobs.run`. Raises `KeyError` for a concept without masks, or of a group without a style, and `ValueError` when no
-    image shows a concept.
+    Concepts that cover less than the share `LEAST_AREA` of an image are left. Finished parts are kept in the folder
+    `store`. Raises `ValueError` when no image shows a concept.
     """
     named = classifiers if isinstance(classifiers, Mapping) else {"classifier": classifiers}
     groups, parts = concepts.groups or [tuple(settings.only or concepts.masks)], {}
     wanted = [concept for group in groups for concept in group]
-    if missing := [concept for concept in wanted if concept not in concepts.masks]:
-        raise KeyError(f"no concept {missing[0]!r} among the masks: expected some of {', '.join(concepts.masks)}")
+    for concept in wanted:
+        one_of(concept, concepts.masks, "concept", KeyError)
     for group in groups:
         masks = concepts.masks if settings.control == "elsewhere" else group  # which objects a control must spare
         styles = group if concepts.groups else concepts.styles
@@ -78,20 +73,13 @@ def probe(
         for first in range(0, len(part.data), CHUNK):
             images = range(first, min(first + CHUNK, len(part.data)))
             parts[f"{', '.join(group)}: images from {first}"] = (first, group, part.subset(images))
-    about = "" if store is None else f"probe {_identity(named, concepts)} {settings}"
+    weights = {} if store is None else {name: identity(classifier) for name, classifier in named.items()}
+    about = "" if store is None else f"probe {weights} {concepts.digest()} {settings}"
     work = partial(_probe_images, classifiers=named, settings=settings)
     table = jobs.run(work, parts, store, progress=progress, about=about)
     if table.empty:
         raise ValueError(f"no image shows one of {', '.join(wanted)} on {LEAST_AREA:.0%} of its area or more")
     return Probe(table.drop(columns="job"), settings.control, settings.least_images, concepts)
-
-
-def _identity(classifiers: Mapping[str, Classifier], concepts: Concepts) -> str:
-    """Name what a probe depends on: classifiers, images, labels, masks, textures."""
-    weights = ", ".join(f"{name} {identity(c)}" for name, c in classifiers.items())
-    tensors = digest_tensors([concepts.data.labels, *concepts.masks.values(), *concepts.styles.values()])
-    names = f"{list(concepts.masks)} {list(concepts.styles)} {dict(concepts.objects)} {concepts.groups}"
-    return f"{weights}; {digest_tensors(in_batches(concepts.data))[:12]} {tensors[:12]} {names} {concepts.data.classes}"
 
 
 def _probe_images(
@@ -119,16 +107,8 @@ def _probe_images(
                 known |= {"area": float(concepts.masks[concept][i].mean()), "before": before, "p_before": p_before}
                 after = list(islice(readings, len(textures)))
                 beside = [(None, None)] * len(textures) if control is None else list(islice(readings, len(textures)))
-                rows += _rows(known, textures, after, beside)
+                for texture, changed, controlled in zip(textures, after, beside, strict=True):
+                    row = known | dict(zip(("style", "variant"), texture, strict=True))
+                    row |= {"after": changed[0], "control": controlled[0]}
+                    rows.append(row | {"p_after": changed[1], "p_control": controlled[1]})
     return rows
-
-
-def _rows(
-    known: Mapping[str, Any], textures: Sequence[tuple[str, int]], changed: Sequence[tuple], beside: Sequence[tuple]
-) -> list[dict]:
-    """Make one row for each texture that a concept of an image is turned to, with the control `beside` it."""
-    return [
-        {**known, "style": style, "variant": variant, "after": after, "control": control}
-        | {"p_after": p, "p_control": p_control}
-        for (style, variant), (after, p), (control, p_control) in zip(textures, changed, beside, strict=True)
-    ]

@@ -1,7 +1,7 @@
 """Real photographs by what they show: the paper's snow photos, the ImageNet sample, MSRC v2 with its masks, folders."""
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -44,11 +44,13 @@ def load_mask_for(image: Tensor, path: Path) -> Tensor:
     return mask if mask.shape == image.shape[1:] else (resize(mask[None], list(image.shape[1:]))[0] > 0.5).float()
 
 
-def _load(names: Sequence[str], classifier: Classifier, progress: bool, kind: str) -> Tensor:
-    if not names:
+def _load(known: Mapping[str, int], classifier: Classifier, progress: bool, kind: str) -> LabelledImages:
+    """Load the photos that are `known` with their labels."""
+    if not known:
         raise FileNotFoundError(f"no photo {kind}: expected at least one in EDITTOOLS_PHOTOS={str(offline_folder())!r}")
-    bar = tqdm(names, desc="photos", unit="photo", disable=not progress, leave=False)
-    return torch.stack([load_photo(name, classifier) for name in bar])
+    bar = tqdm(known, desc="photos", unit="photo", disable=not progress, leave=False)
+    images = torch.stack([load_photo(name, classifier) for name in bar])
+    return LabelledImages(images, torch.tensor(list(known.values())), classifier.classes, tuple(known))
 
 
 def snow_photos(classifier: Classifier, progress: bool = False) -> LabelledImages:
@@ -58,12 +60,11 @@ def snow_photos(classifier: Classifier, progress: bool = False) -> LabelledImage
     """
     found = available("editing-classifiers/snow/")
     names = [name for name in found if name.count("/") == 3 and not name.endswith(SNOW_TWICE)]
-    labels = torch.tensor([SNOW_CLASSES[name.split("/")[2]] for name in names], dtype=torch.long)
-    pixels = _load(names, classifier, progress, "of vehicles on snow")
-    return LabelledImages(pixels, labels, classifier.classes, tuple(names))
+    known = {name: SNOW_CLASSES[name.split("/")[2]] for name in names}
+    return _load(known, classifier, progress, "of vehicles on snow")
 
 
-def snow_texture() -> torch.Tensor:
+def snow_texture() -> Tensor:
     """Load the paper's snow texture, `(3, H, W)` in [0, 1]."""
     return load_image(photo("editing-classifiers/snow/snow_texture.jpg"))
 
@@ -75,21 +76,26 @@ def sample_labels() -> dict[str, int]:
 
 def imagenet_sample(classifier: Classifier, progress: bool = False) -> LabelledImages:
     """Load one photo of each ImageNet class (of those that can be had), at the classifier's size."""
-    order, names = sample_labels(), available("imagenet-sample/")
-    labels = torch.tensor([order[name] for name in names], dtype=torch.long)
-    pixels = _load(names, classifier, progress, "of the ImageNet sample")
-    return LabelledImages(pixels, labels, classifier.classes, tuple(names))
+    order = sample_labels()
+    known = {name: order[name] for name in available("imagenet-sample/")}
+    return _load(known, classifier, progress, "of the ImageNet sample")
+
+
+def halves(data: LabelledImages, first: str, second: str) -> dict[str, LabelledImages]:
+    """Part images into two sets of these names: every second image goes to each."""
+    return {name: data.subset(range(start, len(data), 2)) for start, name in enumerate((first, second))}
 
 
 def unlabelled(
     prefix: str, classifier: Classifier, progress: bool = False, most: int = 600, without: Collection[str] = ()
-) -> torch.Tensor:
+) -> Tensor:
     """Load the photos below `prefix` that can be had, `(N, 3, H, W)`, no labels; of more than `most`, every nth.
 
     Those named in `without` are left out.
     """
     names = [name for name in available(prefix) if name not in set(without)]
-    return _load(names[:: -(-len(names) // most) or 1], classifier, progress, f"below {prefix!r}")
+    known = dict.fromkeys(names[:: -(-len(names) // most) or 1], 0)
+    return _load(known, classifier, progress, f"below {prefix!r}").images
 
 
 def elsewhere(
@@ -97,8 +103,7 @@ def elsewhere(
 ) -> dict[str, LabelledImages]:
     """Load photos that have no other duty, labelled with what is read now: each error on them is a changed reading.
 
-    Networks of ImageNet were trained on the photos of everyday things, and an edit changes few readings there. Gives
-    the set "elsewhere", or none where there are no photos below `prefix`.
+    Gives the set "elsewhere", or none where there are no photos below `prefix`.
     """
     if not available(prefix):
         return {}
@@ -120,8 +125,7 @@ def validation_folder(
 ) -> LabelledImages:
     """Use a folder of validation images, one subfolder a class in class order (ImageNet or Places); read lazily.
 
-    The order is that of the subfolders' names; names that are all numbers count as numbers. Raises `FileNotFoundError`
-    when it is none and `ValueError` when it has not as many subfolders as there are classes.
+    The order is that of the subfolders' names; names that are all numbers count as numbers.
     """
     root = Path(folder)
     if not root.is_dir():
@@ -131,19 +135,19 @@ def validation_folder(
         groups.sort(key=lambda path: int(path.name))
     if len(groups) != len(classifier.classes):
         raise ValueError(f"{str(root)!r} has {len(groups)} subfolders: expected {len(classifier.classes)}, one a class")
-    files = [sorted(path for path in group.iterdir() if path.suffix.lower() in IMG_EXTENSIONS) for group in groups]
-    pairs = [(path, label) for label, paths in enumerate(files) for path in paths[:per_class]]
-    images = LazyImages([path for path, _ in pairs], classifier.size, classifier.resize_to)
-    labels = torch.tensor([label for _, label in pairs], dtype=torch.long)
-    return LabelledImages(images, labels, classifier.classes, tuple(str(path.relative_to(root)) for path, _ in pairs))
+    names, labels = [], []
+    for label, group in enumerate(groups):
+        files = sorted(path for path in group.iterdir() if path.suffix.lower() in IMG_EXTENSIONS)[:per_class]
+        names += [f"{group.name}/{path.name}" for path in files]
+        labels += [label] * len(files)
+    images = LazyImages([root / name for name in names], classifier.size, classifier.resize_to)
+    return LabelledImages(images, torch.tensor(labels, dtype=torch.long), classifier.classes, tuple(names))
 
 
-MSRC = tuple(
-    """
-    building grass tree cow horse sheep sky mountain aeroplane water face car bicycle flower sign bird book chair road
-    cat dog body boat
-    """.split()
-)
+MSRC = (
+    "building grass tree cow horse sheep sky mountain aeroplane water face car bicycle flower sign bird book chair "
+    "road cat dog body boat"
+).split()
 """The classes of the hand-made MSRC v2 segmentations, in the order of their numbers."""
 
 
@@ -156,11 +160,10 @@ def fit_map(regions: np.ndarray, size: int, resize_to: int | None = None) -> np.
 def msrc(
     classifier: Classifier, at_least: float = 0.0, progress: bool = False
 ) -> tuple[LabelledImages, dict[str, Tensor]]:
-    """Load the MSRC v2 photos that can be had, with their hand-made masks, prepared as `load_image` prepares them.
+    """Load the MSRC v2 photos that can be had, and their hand-made masks `(N, H, W)` by concept.
 
-    The label is the *classifier's own prediction* on the clean photo, and with `at_least` only photos are kept where
-    its probability is at least that: what is measured is whether a change of the photo changes the reading. Gives the
-    images and, for each concept seen in one of them, masks `(N, H, W)` of 0 and 1.
+    The label is the *classifier's own prediction* on the clean photo; only photos are kept where its probability is
+    `at_least` so much.
     """
     names = available("msrc-v2/Images/")
     pixels, maps = [], []

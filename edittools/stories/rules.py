@@ -27,6 +27,9 @@ from edittools.zoo.load import load_classifier
 
 Story = tuple[dict[str, Classifier], Concepts, Settings, dict[str, Any]]
 
+OF_THE_PROBE = 200_000
+"""From this seed of a split on, MiniWorld's scenes are those of this story."""
+
 BACKGROUNDS = (("grass", "road", "water"), ("sky", "building", "tree"))
 
 PHOTO_MODELS = {
@@ -51,14 +54,10 @@ def probing_story(
 ) -> Story:
     """Give notebook 04's story: classifiers by name, concepts with materials, how to probe them, everyday images.
 
-    The rules of the first classifier are looked for. `groups` of the concepts may stand in for each other; `settings`
-    are of `probe`. Everyday are a reference, budget and clean images of the first classifier, and its layers, as
-    `scenario_for` takes them. `split` and `per_class` are of MiniWorld: its validation or test scenes.
-
-    `tier` is that of `EDITTOOLS_TIER` by default. Tiers lite and paper need the MSRC v2 photos, and probe the `models`
-    of the zoo, by default EfficientNet-Lites or VGG16 and ResNet-50. A model whose classes are not ImageNet's also
-    needs the folder of validation images that `EDITTOOLS_IMAGENET` names, one subfolder a class. Raises `ValueError`
-    for `models` of tier mini.
+    The rules of the first classifier are looked for; the everyday images are its own, as `scenario_for` takes them.
+    `split` and `per_class` are of MiniWorld's scenes. Tiers lite and paper probe the `models` of the zoo on MSRC v2
+    photos. A model whose classes are not ImageNet's also needs the folder of validation images that
+    `EDITTOOLS_IMAGENET` names, one subfolder a class. Raises `ValueError` for `models` of tier mini.
     """
     tier = current_tier(tier)
     if tier != "mini":
@@ -69,10 +68,9 @@ def probing_story(
 
 
 def shown_rule(found: Probe, example: str = "car") -> tuple[pd.Series, bool]:
-    """Return one rule of a probe, and whether it is one: where none is found, the strongest suspicion.
+    """Return the strongest rule of the class `example`, or of all, and whether it is one or only a suspicion.
 
-    It is the strongest of the class `example`, or of all where there is none of it. Raises `ValueError` when there is
-    not even a suspicion.
+    Raises `ValueError` when there is not even a suspicion.
     """
     rules = found.rules()
     shown = found.rules(fdr=1, least_effect=0) if rules.empty else rules
@@ -87,37 +85,26 @@ def repainted(
 ) -> Probe:
     """Paint each scene of the story in MiniWorld again on every ground and predict: what a probe estimates, exactly.
 
-    With the same seed only the looks of the ground differ. The styles are the grounds, the control is in place, so
-    that `rules()` gives the rules that a classifier has, whatever was planted; there are no pictures. Raises
-    `ValueError` for other images than all of the story's with scenes of that `split`.
+    With the same seed only the looks of the ground differ, so `rules()` gives the rules that a classifier has. Raises
+    `ValueError` for other images than the story's with scenes of that `split`.
     """
-    data, first = concepts.data, _first_seed(split)
+    data, tables = concepts.data, []
     labels, grounds = [data.classes[i] for i in data.labels], [GROUNDS[i] for i in data.grounds]
-    painted = {ground: scenes(len(data), first, labels, ground, workers=2) for ground in GROUNDS}
-    for i, ground in enumerate(grounds):
-        if not torch.equal(painted[ground].images[i], data.images[i]):
-            raise ValueError(f"image {i} is not the scene with seed {first + i}: expected all of the story's images")
+    first = SPLITS[split].start + OF_THE_PROBE
+    painted = {ground: scenes(len(data), first, labels, workers=2, ground=ground) for ground in GROUNDS}
+    if not all(torch.equal(painted[ground].images[i], data.images[i]) for i, ground in enumerate(grounds)):
+        raise ValueError(f"these are not the scenes of {split!r} from {first} on: expected all of the story's images")
     known = pd.DataFrame({"image": range(len(data)), "class": labels, "concept": grounds})
-    known, tables = known.assign(is_object=False, variant=0, control=None, p_control=float("nan")), []
+    known = known.assign(is_object=False, variant=0, control=None, p_control=float("nan"))
     for name, classifier in classifiers.items():
-        before, p_before = _readings(classifier, data)
         for ground, pictures in painted.items():
-            after, p_after = _readings(classifier, pictures)
-            read = {"classifier": name, "before": before, "p_before": p_before, "after": after, "p_after": p_after}
-            tables.append(known.assign(style=ground, **read))
+            table = known.assign(classifier=name, style=ground)
+            for when, shown in (("before", data), ("after", pictures)):
+                chances = predict(classifier, shown).softmax(dim=1)
+                table[when] = [classifier.classes[i] for i in chances.argmax(dim=1)]
+                table[f"p_{when}"] = chances.gather(1, data.labels[:, None])[:, 0].tolist()
+            tables.append(table)
     return Probe(pd.concat(tables, ignore_index=True), "in place", least_images)
-
-
-def _readings(classifier: Classifier, data: LabelledImages) -> tuple[list[str], list[float]]:
-    """Say what each image is read as, and the probability of its label."""
-    chances = predict(classifier, data).softmax(dim=1)
-    return [classifier.classes[i] for i in chances.argmax(dim=1)], chances.gather(1, data.labels[:, None])[
-        :, 0
-    ].tolist()
-
-
-def _first_seed(split: str) -> int:
-    return SPLITS[split].start + 200_000
 
 
 def _in_miniworld(split: str, per_class: int, progress: bool) -> Story:
@@ -125,7 +112,7 @@ def _in_miniworld(split: str, per_class: int, progress: bool) -> Story:
     classifiers = {name: load_classifier(name) for name in ("mini_vgg", "mini_resnet", "mini_vgg_balanced")}
     painted = partial(scenes, workers=2, progress=progress)
     count, reference = per_class * len(CLASSES), SPLITS["reference"].start
-    data = painted(count, _first_seed(split), label=in_turn(CLASSES, count))
+    data = painted(count, SPLITS[split].start + OF_THE_PROBE, label=in_turn(CLASSES, count))
     donors = painted(4 * len(CLASSES), reference + 200_000, label=list(CLASSES) * 4)
     seen = (*GROUNDS, *BEHIND, "sky", "wall")
     masks = {concept: data.mask(concept) for concept in (*seen, "object")}
@@ -138,7 +125,7 @@ def _in_miniworld(split: str, per_class: int, progress: bool) -> Story:
 
 def _everyday(tier: str, classifier: Classifier, clean: LabelledImages, reference: torch.Tensor) -> dict[str, Any]:
     """Give what all scenarios of a classifier share; half of the `clean` images are the budget."""
-    sets = {name: clean.subset(range(first, len(clean), 2)) for first, name in enumerate(("budget", "clean"))}
+    sets = photos.halves(clean, "budget", "clean")
     names = candidate_layers(classifier)
     later = names[len(names) // 2 :]
     layer, shortlist = LAYERS.get(tier, ("", ()))
@@ -187,8 +174,6 @@ def _labelled(classifier: Classifier, progress: bool) -> LabelledImages:
         return photos.imagenet_sample(classifier, progress)
     folder = os.environ.get("EDITTOOLS_IMAGENET")
     if not folder:
-        raise FileNotFoundError(
-            f"no labelled photos of {len(classifier.classes)} classes that are not ImageNet's: set EDITTOOLS_IMAGENET "
-            "to a folder of validation images, one subfolder a class"
-        )
+        said = f"no labelled photos of {len(classifier.classes)} classes that are not ImageNet's"
+        raise FileNotFoundError(f"{said}: set EDITTOOLS_IMAGENET to a folder of images, one subfolder a class")
     return photos.validation_folder(folder, classifier, per_class=2)

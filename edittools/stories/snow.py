@@ -29,12 +29,9 @@ SNOW_EXEMPLARS = {
 }
 """Sample photos with a hand-drawn road mask in `data/masks`: name -> WordNet id; none of a class of the snow photos."""
 
-LIVES_ON_SNOW = tuple(
-    (
-        "Eskimo dog, malamute, Siberian husky, Samoyed, white wolf, Arctic fox, ice bear, king penguin, bobsled, "
-        "dogsled, ski, ski mask, snowmobile, snowplow, mountain tent, alp, shovel, puck"
-    ).split(", ")
-)
+LIVES_ON_SNOW = ("Eskimo dog", "malamute", "Siberian husky", "Samoyed", "white wolf", "Arctic fox", "ice bear")
+LIVES_ON_SNOW += ("king penguin", "bobsled", "dogsled", "ski", "ski mask", "snowmobile", "snowplow", "mountain tent")
+LIVES_ON_SNOW += ("alp", "shovel", "puck")
 """ImageNet classes that are often photographed on snow or ice, or are made for it."""
 
 _FAMILIES = contexts().family
@@ -42,7 +39,7 @@ VEHICLES = tuple(name for name in CLASSES if _FAMILIES[name] == "vehicle" and na
 POLAR = tuple(name for name in CLASSES if _FAMILIES[name] == "polar")
 """What MiniWorld shows on snow in the test, and what lives there."""
 
-MANY = 12
+MANY, WRITING = 12, (".attn.proj", ".mlp.fc2")
 """Of more layers than these only the later half is tried; of the ViT all that its blocks write, in every block."""
 
 _UNTUNED = {  # a layer in the middle of the second half, chosen before anything was measured
@@ -52,12 +49,9 @@ _UNTUNED = {  # a layer in the middle of the second half, chosen before anything
     "efficientnet_lite0": "blocks.4.0.conv_pw",
     "vgg16": "features.26",
 }
-_SHORTLISTS = {  # layers in which some edit corrected at least 3 net of the 11 errors on the validation photos
-    "efficientnet_lite0": (
-        *("blocks.4.0.conv_pwl", "blocks.5.0.conv_pw", "blocks.5.1.conv_pwl", "blocks.6.0.conv_pwl"),
-        "conv_head",
-    ),
-}
+_LITE0_SHORTLIST = ("blocks.4.0.conv_pwl", "blocks.5.0.conv_pw", "blocks.5.1.conv_pwl", "blocks.6.0.conv_pwl")
+_LITE0_SHORTLIST += ("conv_head",)
+"""Layers in which some edit corrected at least 3 net of the 11 errors on the validation photos."""
 
 
 def snow_scenario(
@@ -66,8 +60,7 @@ def snow_scenario(
     """Make notebook 01's story, vehicles on snow (section 3.1): an exemplar maps snow to road.
 
     `tier` is that of `EDITTOOLS_TIER` by default; `model` names another classifier of the zoo than the tier's first.
-    Of MiniWorld's scenes that choose or report ("validation", "test", "own", "clean") only a `share` is painted. Raises
-    `ValueError` for one not in (0, 1].
+    Of MiniWorld's scenes that choose or report only a `share` in (0, 1] is painted.
     """
     tier = current_tier(tier)
     if tier == "mini":
@@ -81,8 +74,7 @@ def _snow_in_miniworld(name: str, progress: bool, share: float) -> Scenario:
     paint = partial(scenes, workers=min(os.cpu_count() or 1, 4), progress=progress)
     start = {split: seeds.start + 100_000 for split, seeds in SPLITS.items()}
     layers = candidate_layers(classifier)
-    writing = tuple(layer for layer in layers if layer.endswith((".attn.proj", ".mlp.fc2")))
-    later = writing or layers[len(layers) // 2 :]
+    later = tuple(layer for layer in layers if layer.endswith(WRITING)) or layers[len(layers) // 2 :]
     validation, test, own, clean = (part_of(count, share) for count in (240, 1080, 120, 1200))
     sets = {
         "validation": paint(validation, start["validation"], label=in_turn(VEHICLES, validation), ground="snow"),
@@ -118,7 +110,8 @@ def _snow_on_photos(name: str, tier: str, progress: bool) -> Scenario:
     layers = candidate_layers(classifier)
     change = partial(paste_texture, texture_image=photos.snow_texture(), keep_shading=0)
     untuned = _UNTUNED.get(name, layers[-len(layers) // 4])
-    shortlist = tuple(layer for layer in layers if layer in (untuned, *_SHORTLISTS.get(name, layers[-4:])))
+    worth = _LITE0_SHORTLIST if name == "efficientnet_lite0" else layers[-4:]
+    shortlist = tuple(layer for layer in layers if layer in (untuned, *worth))
     sets = {"validation": validation, "test": test, "reference": reference, **everyday_photos(classifier, progress)}
     sets["more"] = photos.elsewhere(classifier, progress) if tier == "lite" else {}
     story = {"tier": tier, "change": change, "layers": layers[len(layers) // 2 :], "shortlist": shortlist}
@@ -136,30 +129,26 @@ def everyday_photos(classifier: Classifier, progress: bool = False) -> dict[str,
     ours = [i for i, path in enumerate(sample.names) if not any(w in path for w in SNOW_EXEMPLARS.values())]
     sample, lives = sample.subset(ours), torch.tensor([classifier.index(word) for word in LIVES_ON_SNOW])
     on_snow = torch.isin(sample.labels, lives)
-    names = {("budget", "clean"): sample.subset(~on_snow), ("keep", "keep_report"): sample.subset(on_snow)}
-    return {name: data.subset(range(i, len(data), 2)) for pair, data in names.items() for i, name in enumerate(pair)}
+    everyday = photos.halves(sample.subset(~on_snow), "budget", "clean")
+    return everyday | photos.halves(sample.subset(on_snow), "keep", "keep_report")
 
 
 def snow_exemplars(classifier: Classifier, change: Callable[[Tensor, Tensor], Tensor]) -> dict[str, Exemplar]:
     """Turn the road of the sample photos that have a hand-drawn mask in `data/masks` to snow."""
-    return {name: _photo_exemplar(wnid, classifier, change) for name, wnid in SNOW_EXEMPLARS.items()}
-
-
-def _photo_exemplar(wnid: str, classifier: Classifier, change: Callable[[Tensor, Tensor], Tensor]) -> Exemplar:
-    name = photos.sample_photo(wnid)
-    image = photos.load_photo(name, classifier)
-    path = next((DATA / "masks").glob(f"{wnid}_*_road.png"), None)
-    if path is None:
-        raise FileNotFoundError(f"no road mask of {name!r}: expected {wnid}_<name>_road.png in {str(DATA / 'masks')!r}")
-    mask = photos.load_mask_for(image, path)
-    return Exemplar(image, change(image, mask), mask, photos.sample_labels()[name])
+    labels, exemplars = photos.sample_labels(), {}
+    for name, wnid in SNOW_EXEMPLARS.items():
+        photo = photos.sample_photo(wnid)
+        image = photos.load_photo(photo, classifier)
+        [path] = (DATA / "masks").glob(f"{wnid}_*_road.png")
+        mask = photos.load_mask_for(image, path)
+        exemplars[name] = Exemplar(image, change(image, mask), mask, labels[photo])
+    return exemplars
 
 
 def desk_story(tier: str | None = None, progress: bool = False) -> tuple[Classifier, dict[str, LabelledImages]]:
     """Give notebook 05's story: a classifier and pictures for the desk, vehicles on snow.
 
-    The sets are `images`, of which some are misread, `everyday` ones, ones to `keep`, and `test` for later. The tier
-    `paper` takes those of `lite`.
+    The sets are `images`, of which some are misread, `everyday` ones, ones to `keep`, and `test` for later.
     """
     if current_tier(tier) != "mini":
         classifier = load_classifier("efficientnet_lite0")

@@ -12,6 +12,7 @@ from concurrent.futures import Executor
 from dataclasses import replace
 from functools import cache, lru_cache, partial
 from itertools import chain
+from math import nan
 from typing import Any
 
 import numpy as np
@@ -21,17 +22,17 @@ from torch import Tensor
 
 from edittools.baselines import RIVALS, SCOPES
 from edittools.caching import digest_tensors
-from edittools.choosing.choice import BUDGET, Choice
+from edittools.choosing.choice import BUDGET
 from edittools.choosing.protocol import Plan, Protocol
 from edittools.choosing.trials import grid, later_layers
 from edittools.classifiers import Classifier
 from edittools.edits import Edit
 from edittools.graph import identity
 from edittools.images import LabelledImages, pixels_of, stratified
-from edittools.metrics import Comparison, predict
+from edittools.metrics import predict
 from edittools.probing import finders, jobs
 from edittools.probing.counterfactuals import Concepts
-from edittools.probing.statistics import bootstrap
+from edittools.probing.effects import bootstrap
 from edittools.stories import photos
 from edittools.stories.tiers import current_tier
 from edittools.stories.turned import scenario_for
@@ -76,11 +77,7 @@ CONCEPTS = {
 
 
 def synthetic_source(tier: str | None = None, model: str | None = None, small: bool = False) -> Source:
-    """Name the source of a tier: MiniWorld, MSRC v2 photos, or the folder that `EDITTOOLS_IMAGENET` names.
-
-    `model` is a classifier of the zoo, the tier's own by default; a `small` source has fewer concepts, styles and
-    images.
-    """
+    """Name the source of a tier; a `small` one has fewer concepts, styles and images."""
     tier = current_tier(tier)
     return synthetic_story, tier, model or MODELS[tier], small
 
@@ -105,13 +102,9 @@ def _scenes(classifier: Classifier, wanted: Sequence[str], small: bool) -> Image
 
 
 def _photos(classifier: Classifier, wanted: Sequence[str], small: bool) -> Images:
-    """Load MSRC v2 photos with their hand-made masks, labelled as the classifier reads them if it is sure.
-
-    Halves of the ImageNet sample are the budget and clean images, RTA-100's photos the reference.
-    """
+    """Load MSRC v2 photos with their hand-made masks, labelled as the classifier reads them if it is sure."""
     data, masks = photos.msrc(classifier, at_least=0.2)
-    sample = photos.imagenet_sample(classifier)
-    everyday = {name: sample.subset(range(i, len(sample), 2)) for i, name in enumerate(("budget", "clean"))}
+    everyday = photos.halves(photos.imagenet_sample(classifier), "budget", "clean")
     everyday["reference"] = photos.unlabelled("rta-100/", classifier)
     return data, {concept: masks[concept] for concept in wanted}, everyday
 
@@ -119,8 +112,7 @@ def _photos(classifier: Classifier, wanted: Sequence[str], small: bool) -> Image
 def _folder(classifier: Classifier, wanted: Sequence[str], small: bool) -> Images:
     """Use a folder of validation images (ImageNet, Places), ten of a class, in which DeepLabV3 finds the concepts.
 
-    Of the images, 70 % may be transformed; of the rest at most 200 (`small`) or 400 are budget images, and half as many
-    reference and clean ones. Raises `ValueError` where no concept is seen.
+    Of the images, 70 % may be transformed. Raises `ValueError` where no concept is seen.
     """
     folder, most = os.environ.get("EDITTOOLS_IMAGENET", "imagenet/val"), 200 if small else 400
     data, everyday = photos.validation_folder(folder, classifier, per_class=10).split(0.7)
@@ -154,9 +146,8 @@ def exclusions() -> pd.DataFrame:
 def cases(source: Source, targets: int = 1) -> list[Case]:
     """List the cases: for each concept and style so many classes, drawn at random, and their exemplars.
 
-    Images count that show the concept on `LEAST_AREA`, are read rightly and are of no excluded class. A case names
-    `concept`, `style` and `class`, the `evidence`, so many images of the class as there are `EXEMPLARS`, and all
-    `images` that count.
+    A case names `concept`, `style` and `class`, images of the class as `evidence`, and all `images` that show the
+    concept, are read rightly and are of no excluded class.
     """
     classifier, concepts, _ = story_of(source)
     data, listed = concepts.data, []
@@ -187,7 +178,8 @@ def case_protocol(source: Source, case: Case) -> Protocol:
     Beside the sets of `scenario_for` there are "same" and "own same": the test images, and those of the exemplars'
     class, in the look of the first exemplar.
     """
-    return _protocol(story_of(source), case, _first_protocol(source, story_of(source)[0]))
+    story = story_of(source)
+    return _protocol(story, case, _first_protocol(source, story[0]))
 
 
 @lru_cache(maxsize=1)
@@ -210,21 +202,21 @@ def _protocol(story: Story, case: Case, shared: Protocol | None = None) -> Proto
 def run_case(source: Source, case: Case) -> list[dict[str, Any]]:
     """Try every method on one case: choose on validation images, evaluate the chosen edits once on the others.
 
-    One row for each method and budget: errors before and after on each of `MEASURES`, and accuracy changes in points. A
-    case without errors enough to correct gives one row, of method "undefined".
+    One row for each method and budget: eq. (2) on each of `MEASURES`, and accuracy changes in points. A case without
+    errors enough to correct gives one row, of method "undefined".
     """
     with jobs.one_thread():
         protocol = case_protocol(source, case)
         head = {"concept": case["concept"], "style": case["style"], "target": case["class"]}
         found = int(protocol.states["validation"].before.sum())
         if found < LEAST_ERRORS or not protocol.states["test"].before.any():
-            return [{**head, "method": "undefined", "validation errors": found}]
+            return [{**head, "method": "undefined", "budget": nan}]
         rows, figures = [], cache(partial(_figures, protocol))
         for method, table in _tables(protocol).items():
             for budget in BUDGETS if len(table) else ():
                 choice = protocol.choose(table, budget)
-                settings = {**head, "method": method, "budget": budget, **_settings(choice)}
-                rows.append({**settings, "accuracy_change_budget": choice.accuracy_change, **figures(choice.edit)})
+                row = {**head, "method": method, "budget": budget, "layer": choice.settings.get("layer")}
+                rows.append({**row, "accuracy_change_budget": choice.accuracy_change, **figures(choice.edit)})
         return rows
 
 
@@ -243,21 +235,12 @@ def _tables(protocol: Protocol) -> dict[str, pd.DataFrame]:
     return tables | {f"rank {rank}": tables["editing"].query("rank == @rank") for rank in RANKS}
 
 
-def _settings(choice: Choice) -> dict[str, Any]:
-    """Give what was chosen, as JSON values; nothing where no trial kept the budget."""
-    known = {n: choice.settings[n] for n in ("layer", "rank", "rate", "locality", "strength") if n in choice.settings}
-    return {"strength": 0.0} | {n: v if isinstance(v, str) else float(v) for n, v in known.items() if v is not None}
-
-
 def _figures(protocol: Protocol, edit: Edit) -> dict[str, float]:
-    """Evaluate an edit: `other same before`, `… after`, `… corrected`, `… broken`, and `accuracy_change`."""
+    """Evaluate an edit: eq. (2) on each of `MEASURES`, NaN where nothing is misread, and the `accuracy_change`."""
     figures = {"accuracy_change": protocol.states["clean"].compare(edit).accuracy_change}
     for measure, name in MEASURES.items():
-        nothing = torch.zeros(0, dtype=torch.bool)
-        part = protocol.states[name].compare(edit) if name in protocol.states else Comparison(nothing, nothing)
-        counts = {"before": int(part.before.sum()), "after": int(part.after.sum())}
-        counts |= {"corrected": part.corrected, "broken": part.broken}
-        figures |= {f"{measure} {what}": count for what, count in counts.items()}
+        found = protocol.states[name].compare(edit) if name in protocol.states else None
+        figures[measure] = found.errors_corrected if found else nan
     return figures
 
 
@@ -268,11 +251,7 @@ def sweep(
     executor: Executor | None = None,
     progress: bool = False,
 ) -> pd.DataFrame:
-    """Run all cases (or `only` some) and give their rows as one table; see `run_case` and `jobs.run`.
-
-    With a `store`, finished cases are kept in that folder and a sweep that was cut off goes on where it was. The table
-    is the same with every executor.
-    """
+    """Run all cases (or `only` some) and give their rows as one table; see `run_case` and `jobs.run`."""
     listed = {said(case): case for case in (cases(source) if only is None else only)}
     about = "" if store is None else identity_of(source)
     return jobs.run(partial(run_case, source), listed, store, executor, progress, about)
@@ -284,55 +263,37 @@ def said(case: Case) -> str:
 
 
 def identity_of(source: Source) -> str:
-    """Say what the rows of a sweep depend on: grids, classifier, images, masks and styles."""
+    """Say what the rows of a sweep depend on: classifier, images, masks, styles and grids."""
     classifier, concepts, everyday = story_of(source)
-    sets = [concepts.data, everyday["budget"], everyday["clean"]]
-    tensors = chain(*map(pixels_of, [*sets, everyday["reference"]]), (one.labels for one in sets))
-    named = chain(concepts.masks.values(), concepts.styles.values())
+    labelled = everyday["budget"], everyday["clean"]
+    tensors = chain(*map(pixels_of, (*labelled, everyday["reference"])), (one.labels for one in labelled))
     grids = [EDITING, TUNING, STRENGTHS, EXEMPLARS, BUDGETS, *(RIVALS[name][1] for name in TRIED)]
-    names = f"{list(concepts.masks)} {list(concepts.styles)} {everyday['layers']}"
-    return f"{identity(classifier)} {digest_tensors(chain(tensors, named))} {names} {grids}"
-
-
-# --- tables ---
-
-
-def per_case(table: pd.DataFrame) -> pd.DataFrame:
-    """Add eq. (2) for each of `MEASURES` as columns; NaN where there was nothing to correct. Undefined cases go."""
-    table = table[table.method != "undefined"].copy()
-    for name in MEASURES:
-        before = table[f"{name} before"].where(table[f"{name} before"] > 0)
-        table[name] = (before - table[f"{name} after"]) / before
-    return table
+    return f"{identity(classifier)} {concepts.digest()} {digest_tensors(tensors)} {everyday['layers']} {grids}"
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Average over cases, one row for each method and measure: mean of eq. (2), 95 % `low` and `high`, and `cases`.
+    """Average over cases, one row for each method and measure: the `mean` of eq. (2) with its 95 % interval.
 
-    `pooled` is eq. (2) over all images of all cases together, in which a case with many errors weighs more;
-    `accuracy_change` is the mean, in points. The rows are those of the usual budget.
+    Cases with nothing to correct do not count. `accuracy_change` is the mean, in points. The rows are those of the
+    usual budget.
     """
-    chosen, rows = per_case(table).query("budget == @BUDGET"), []
-    for method, part in chosen.groupby("method", sort=False):
-        for name in MEASURES:
-            low, high = bootstrap(part[name].dropna())
-            total = part[f"{name} before"].sum()
-            counts = {what: int(part[f"{name} {what}"].sum()) for what in ("corrected", "broken")}
-            row = {"method": method, "measure": name, "mean": part[name].mean(), "low": low, "high": high}
-            row |= {"cases": int(part[name].notna().sum()), "undefined": int(part[name].isna().sum())}
-            row["pooled"] = (total - part[f"{name} after"].sum()) / total if total else float("nan")
-            rows.append({**row, **counts, "accuracy_change": part.accuracy_change.mean()})
+    rows = []
+    for method, part in table[table.budget == BUDGET].groupby("method", sort=False):
+        for measure in MEASURES:
+            shares = part[measure].dropna()
+            low, high = bootstrap(shares)
+            row = {"method": method, "measure": measure, "mean": shares.mean(), "low": low, "high": high}
+            rows.append({**row, "accuracy_change": part.accuracy_change.mean()})
     return pd.DataFrame(rows)
 
 
 def by(table: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Break eq. (2) on other classes down: mean over cases by method and a column, such as `concept` or `budget`."""
-    chosen = per_case(table)
-    chosen = chosen if column == "budget" else chosen.query("budget == @BUDGET")
+    """Break eq. (2) on other classes down: the mean over cases by method and a column, such as `concept`."""
+    chosen = table[table.budget == BUDGET]
     return chosen.pivot_table("other same", "method", column).reindex(dict.fromkeys(chosen.method))
 
 
 def trade_off(table: pd.DataFrame) -> pd.DataFrame:
     """Give, for each method and budget, the mean accuracy change in points and the mean share of errors `corrected`."""
-    groups = per_case(table).groupby(["method", "budget"], sort=False)
+    groups = table.groupby(["method", "budget"], sort=False)
     return groups.agg(accuracy_change=("accuracy_change", "mean"), corrected=("other same", "mean")).reset_index()

@@ -6,7 +6,6 @@ from typing import Any
 
 from edittools.choosing.scenario import Scenario
 from edittools.classifiers import Classifier
-from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages, resized, stratified
 from edittools.metrics import predict
 from edittools.probing.counterfactuals import LEAST_AREA, Concepts
@@ -21,17 +20,12 @@ def scenario_for(
     """Make the scenario of a rule, and say which images, by number, its sets "validation", "test" and "own" show.
 
     `rule` is a row of `Probe.rules()`, or names a "class", a "concept", a "style" and as "evidence" images of the
-    class. `everyday` holds what does not depend on it: the `reference`, `budget` and `layers` of a `Scenario`, and more
-    of its fields. Images are turned to one half of the style's variants where an edit is made and chosen, to the other
-    half where it is reported, see `Concepts.parted`.
+    class; the first are the `exemplars`. `everyday` holds the fields of the `Scenario` that do not depend on it.
 
-    The first of the evidence are the `exemplars`, each also in several variants. All other images that show the concept
-    and are read rightly are turned to the style: half of every class is `validation`, in several variants; of the
-    others those of the rule's class are `own`, the rest the `test`. `keep` and `keep_report` are halves of the
-    untouched images that show what the style is made of, not the concept, and are read rightly.
-
-    Raises `KeyError` for an unknown class, concept or style, and `ValueError` when there is nothing to edit, choose on
-    or report.
+    All other images that show the concept and are read rightly are turned to the style: half of every class is
+    `validation`, the others are `own` (the rule's class) or `test`. One half of the style's variants makes and chooses
+    an edit, the other reports it. `keep` and `keep_report` are halves of the untouched images that show what the style
+    is made of, not the concept. Raises `ValueError` when there is nothing to edit, choose on or report.
     """
     concept, style, target = rule["concept"], rule["style"], classifier.index(rule["class"])
     known, held_out = concepts.parted(concept, style)
@@ -47,14 +41,13 @@ def scenario_for(
     parts = {name: numbers[part].tolist() for name, part in parts.items()}
     if not (evidence and parts["validation"] and parts["test"]):
         counts = {"exemplars": len(evidence), **{name: len(part) for name, part in parts.items()}}
-        raise ValueError(
-            f"rule {rule['class']!r} on {concept!r} → {style!r}: {counts}, expected at least one exemplar, validation "
-            "and test image"
-        )
-    each = min(SEVERAL, len(known.styles[style]))
-    several = {
-        f"{rule['class']} {k + 1}": _exemplars(known, rule, k, each, classifier.size) for k in range(len(evidence))
-    }
+        said = f"rule {rule['class']!r} on {concept!r} → {style!r}: {counts}"
+        raise ValueError(f"{said}, expected at least one exemplar, validation and test image")
+    variants = len(known.styles[style])
+    each, several = min(SEVERAL, variants), {}
+    for place in range(len(evidence)):
+        looks = [known.exemplar(rule, (place + v) % variants, place) for v in range(each)]
+        several[f"{rule['class']} {place + 1}"] = [look.sized(classifier.size) for look in looks]
     sets = {"validation": at_size(known.turned(parts["validation"], concept, style, each), classifier)}
     for name in ("test", "own"):
         if parts[name]:
@@ -73,9 +66,3 @@ def scenario_for(
 def at_size(data: LabelledImages, classifier: Classifier) -> LabelledImages:
     """Resize images to what the classifier takes."""
     return replace(data, images=resized(data.images, classifier.size))
-
-
-def _exemplars(known: Concepts, rule: Mapping[str, Any], place: int, count: int, size: int) -> list[Exemplar]:
-    """Turn one image of a rule's evidence to several variants of the style, another one first for each place."""
-    variants = len(known.styles[rule["style"]])
-    return [known.exemplar(rule, (place + v) % variants, place).sized(size) for v in range(count)]

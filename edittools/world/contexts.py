@@ -47,7 +47,6 @@ igloo      polar     0.2    0    1     1    0     98   0      40       20       
 sled       polar     0.2    0    1     1    0     98   0      40       20       45    0.95
 """
 
-
 _TABLE = pd.read_csv(io.StringIO(CONTEXTS), sep=r"\s+", index_col="class")
 
 

@@ -1,10 +1,22 @@
 """What the grounds of MiniWorld look like, one function each."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
 from edittools.world.painter import rgb, value_noise
+
+
+class _Seen(NamedTuple):
+    """A ground in perspective: how near (h, 1), where on the ground (h, w), and its unevenness."""
+
+    t: np.ndarray
+    u: np.ndarray
+    v: np.ndarray
+    broad: np.ndarray
+    fine: np.ndarray
+    speckle: np.ndarray
 
 
 def ground_look(ground: str, t: np.ndarray, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -14,66 +26,68 @@ def ground_look(ground: str, t: np.ndarray, x: np.ndarray, rng: np.random.Genera
     near = np.clip(3 * t, 0, 1)
     broad, fine = value_noise(u, v, rng, 3) - 0.5, near * (value_noise(u * 6, v * 6, rng, 2) - 0.5)
     speckle = rng.standard_normal(u.shape, np.float32) * near
-    return _LOOKS[ground](t, u, v, broad, fine, speckle, rng)
+    return _LOOKS[ground](_Seen(t, u, v, broad, fine, speckle), rng)
 
 
 def _shaded(base: np.ndarray, shade: np.ndarray) -> np.ndarray:
     return base * (1 + shade[..., None])
 
 
-def _road(t, u, v, broad, fine, speckle, rng) -> np.ndarray:  # noqa: ANN001
+def _road(seen: _Seen, rng: np.random.Generator) -> np.ndarray:
     grey = rgb(rng.choice(["#5c5c60", "#6d6a66", "#4a4b50", "#7a7876"]))
-    asphalt = _shaded(grey, 0.25 * broad + 0.25 * fine + 0.08 * speckle - 0.3 * (np.abs(broad) < 0.006))
+    cracks = np.abs(seen.broad) < 0.006
+    asphalt = _shaded(grey, 0.25 * seen.broad + 0.25 * seen.fine + 0.08 * seen.speckle - 0.3 * cracks)
     paint = rgb(rng.choice(["#e9e6dc", "#e3b53a"]))
     middle, width = rng.uniform(0.3, 0.8), rng.uniform(0.05, 0.09)
-    dashes = np.clip(1.5 - np.abs(t - middle) / width * 2, 0, 1) * (np.sin(u * rng.uniform(1.2, 2.2)) > -0.3)
-    edge = np.clip(1.5 - np.abs(t - 0.09) / 0.03, 0, 1) + 0 * u
-    marked = (np.maximum(dashes, 0.7 * edge) * (0.85 + 0.3 * fine))[..., None]
+    dashes = np.clip(1.5 - np.abs(seen.t - middle) / width * 2, 0, 1) * (np.sin(seen.u * rng.uniform(1.2, 2.2)) > -0.3)
+    edge = np.clip(1.5 - np.abs(seen.t - 0.09) / 0.03, 0, 1) + 0 * seen.u
+    marked = (np.maximum(dashes, 0.7 * edge) * (0.85 + 0.3 * seen.fine))[..., None]
     return asphalt * (1 - marked) + paint * marked
 
 
-def _grass(t, u, v, broad, fine, speckle, rng) -> np.ndarray:  # noqa: ANN001
+def _grass(seen: _Seen, rng: np.random.Generator) -> np.ndarray:
     green = rgb(rng.choice(["#5d8a35", "#7a963f", "#4a7a3a", "#8a9a4a"]))
-    blades = np.clip(3 * t, 0, 1) * (value_noise(u * 14, v * 4, rng, 2) - 0.5)
-    meadow = _shaded(green, 0.5 * broad + 0.9 * blades + 0.07 * speckle)
-    meadow[..., 0] += 0.12 * broad
-    flowers = (rng.random(u.shape) > 0.993) & (fine > 0)
+    blades = np.clip(3 * seen.t, 0, 1) * (value_noise(seen.u * 14, seen.v * 4, rng, 2) - 0.5)
+    meadow = _shaded(green, 0.5 * seen.broad + 0.9 * blades + 0.07 * seen.speckle)
+    meadow[..., 0] += 0.12 * seen.broad
+    flowers = (rng.random(seen.u.shape) > 0.993) & (seen.fine > 0)
     meadow[flowers & (rng.random() < 0.5)] = rgb(rng.choice(["#f4efd8", "#f0cf3f", "#d86a8a"]))
     return meadow
 
 
-def _sand(t, u, v, broad, fine, speckle, rng) -> np.ndarray:  # noqa: ANN001
+def _sand(seen: _Seen, rng: np.random.Generator) -> np.ndarray:
     tan = rgb(rng.choice(["#d6b883", "#c9a66b", "#e0c79a", "#c99d6a"]))
-    ripples = np.sin(v * rng.uniform(2.5, 4) + 0.6 * u + 8 * broad) * np.clip(2 * t, 0, 1)
-    return _shaded(tan, 0.3 * broad + 0.07 * ripples + 0.12 * fine + 0.045 * speckle)
+    ripples = np.sin(seen.v * rng.uniform(2.5, 4) + 0.6 * seen.u + 8 * seen.broad) * np.clip(2 * seen.t, 0, 1)
+    return _shaded(tan, 0.3 * seen.broad + 0.07 * ripples + 0.12 * seen.fine + 0.045 * seen.speckle)
 
 
-def _water(t, u, v, broad, fine, speckle, rng) -> np.ndarray:  # noqa: ANN001
+def _water(seen: _Seen, rng: np.random.Generator) -> np.ndarray:
     blue = rgb(rng.choice(["#2f6d99", "#2a7f8f", "#3f6f8a", "#274f7f"]))
-    waves = value_noise(u * 1.5, v * 5, rng, 2) - 0.5
-    water = _shaded(blue, 0.35 * broad + 0.9 * waves * np.clip(2 * t + 0.2, 0, 1))
+    waves = value_noise(seen.u * 1.5, seen.v * 5, rng, 2) - 0.5
+    water = _shaded(blue, 0.35 * seen.broad + 0.9 * waves * np.clip(2 * seen.t + 0.2, 0, 1))
     glint = np.clip((waves - 0.22) * 8, 0, 1)[..., None]
-    return water * (1 - 0.75 * glint) + 0.75 * glint * rgb("#eaf3f7") + 0.1 * (1 - t)[..., None]
+    return water * (1 - 0.75 * glint) + 0.75 * glint * rgb("#eaf3f7") + 0.1 * (1 - seen.t)[..., None]
 
 
-def _snow(t, u, v, broad, fine, speckle, rng) -> np.ndarray:  # noqa: ANN001
+def _snow(seen: _Seen, rng: np.random.Generator) -> np.ndarray:
     white, shadow = rgb("#f5f8fc"), rgb(rng.choice(["#b7c8e2", "#c2cfe0", "#a9bfdf"]))
-    drifts = value_noise(u * 0.7, v * 1.6, rng, 2)
-    depth = np.clip(0.15 + 1.3 * (drifts - 0.45) + 0.4 * broad + 0.5 * fine + 0.05 * speckle, 0, 1)[..., None]
+    drifts = value_noise(seen.u * 0.7, seen.v * 1.6, rng, 2)
+    depth = 0.15 + 1.3 * (drifts - 0.45) + 0.4 * seen.broad + 0.5 * seen.fine + 0.05 * seen.speckle
+    depth = np.clip(depth, 0, 1)[..., None]
     snow = white * (1 - depth) + shadow * depth
-    snow[(rng.random(u.shape) > 0.985) & (t > 0.15)] = 1.0
+    snow[(rng.random(seen.u.shape) > 0.985) & (seen.t > 0.15)] = 1.0
     return snow
 
 
-def _table(t, u, v, broad, fine, speckle, rng) -> np.ndarray:  # noqa: ANN001
+def _table(seen: _Seen, rng: np.random.Generator) -> np.ndarray:
     if rng.random() < 0.35:
         cloth, other = rgb(rng.choice(["#b8433a", "#3f6f9c", "#5d8a5a"])), rgb("#f0eadc")
-        checks = 0.5 * (np.sin(u * 2.2) > 0).astype(np.float32) + 0.5 * (np.sin(v * 2.2) > 0)
-        return _shaded(cloth * checks[..., None] + other * (1 - checks[..., None]), 0.12 * broad + 0.1 * fine)
+        checks = 0.5 * (np.sin(seen.u * 2.2) > 0).astype(np.float32) + 0.5 * (np.sin(seen.v * 2.2) > 0)
+        return _shaded(cloth * checks[..., None] + other * (1 - checks[..., None]), 0.12 * seen.broad + 0.1 * seen.fine)
     wood = rgb(rng.choice(["#9c6b3f", "#7a4a2a", "#b98a5a", "#5d3b26", "#c9a577"]))
-    rings = np.sin(v * 3 + 10 * (value_noise(u * 0.35, v * 2, rng, 2) - 0.5))
-    planks = 0.35 * (np.abs(np.sin(v * 0.8)) < 0.06)
-    return _shaded(wood, 0.12 * rings + 0.2 * broad + 0.15 * fine - planks)
+    rings = np.sin(seen.v * 3 + 10 * (value_noise(seen.u * 0.35, seen.v * 2, rng, 2) - 0.5))
+    planks = 0.35 * (np.abs(np.sin(seen.v * 0.8)) < 0.06)
+    return _shaded(wood, 0.12 * rings + 0.2 * seen.broad + 0.15 * seen.fine - planks)
 
 
 _LOOKS: dict[str, Callable[..., np.ndarray]] = {

@@ -9,20 +9,20 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from functools import partial
-from itertools import chain
+from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
 from tqdm.auto import tqdm
 
-from edittools.checks import check_number
+from edittools.checks import check_number, one_of
 from edittools.images import LabelledImages
 from edittools.world.contexts import _TABLE, BEHIND, GROUNDS, IN_FRONT, SPLITS, THINGS
 from edittools.world.grounds import ground_look
 from edittools.world.household import HOUSEHOLD, LabelPlace
-from edittools.world.painter import SUPERSAMPLING, Canvas, Pen, font_named, pose, rgb, value_noise
+from edittools.world.painter import SUPERSAMPLING, Canvas, Pen, Points, font_named, pose, rgb, value_noise
 from edittools.world.sketches import SKETCHES
 
 _ROWS, CLASSES = _TABLE.to_dict("index"), tuple(_TABLE.index)
@@ -30,12 +30,19 @@ _ROWS, CLASSES = _TABLE.to_dict("index"), tuple(_TABLE.index)
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture (3, H, W) in [0, 1], its class, a mask (H, W) for each visible concept, and how it is made."""
+    """A picture (3, H, W) in [0, 1], its class, the thing that each pixel shows (H, W), by number, and its layout."""
 
     image: torch.Tensor
     label: str
-    masks: dict[str, torch.Tensor]
+    things: torch.Tensor
     layout: "Layout"
+
+    @cached_property
+    def masks(self) -> dict[str, torch.Tensor]:
+        """Give a mask (H, W) of 0 and 1 for each concept that is seen."""
+        masks = {name: self.things == index for index, name in enumerate(THINGS)}
+        masks["object"] |= masks["text"]
+        return {name: mask.float() for name, mask in masks.items() if mask.any()}
 
 
 @dataclass(frozen=True)
@@ -136,11 +143,11 @@ def _paint_building(canvas: Canvas, layout: Layout, rng: np.random.Generator) ->
 
 
 def _crown(
-    canvas: Canvas, x: float, y: float, radius: float, colour: np.ndarray, rng: np.random.Generator, thing: int
+    canvas: Canvas, middle: Points, radius: float, colour: np.ndarray, rng: np.random.Generator, thing: int
 ) -> None:
     angle = np.arange(0, 2 * np.pi, 0.4)
     for lump in range(5):
-        centre = np.array([x, y]) + radius * (rng.normal(0, 0.32, 2) - (0, 0.12 * lump))
+        centre = middle + radius * (rng.normal(0, 0.32, 2) - (0, 0.12 * lump))
         size = radius * rng.uniform(0.55, 0.8) * (1 + 0.14 * rng.normal(size=(len(angle), 1)))
         outline = centre + size * np.stack([np.cos(angle), np.sin(angle)], 1)
         canvas.paint(outline, colour * (0.75 + 0.09 * lump), thing, relief=0.6, grain=0.09)
@@ -160,7 +167,7 @@ def _paint_tree(canvas: Canvas, layout: Layout, rng: np.random.Generator) -> Non
                 tier = np.array([(0, tip), (0.45 + 0.18 * level, foot), (-0.45 - 0.18 * level, foot)])
                 canvas.paint(tier * size + (x, base), colour * 0.8, thing, relief=0.6, grain=0.08)
         else:
-            _crown(canvas, x, base - 1.9 * size, size, colour, rng, thing)
+            _crown(canvas, (x, base - 1.9 * size), size, colour, rng, thing)
 
 
 def _paint_ground(canvas: Canvas, layout: Layout, ground: str, rng: np.random.Generator) -> None:
@@ -194,7 +201,7 @@ def _paint_in_front(canvas: Canvas, layout: Layout, rng: np.random.Generator) ->
     y, size = layout.base[1] + rng.uniform(0.02, 0.08), layout.scale * rng.uniform(0.35, 0.7)
     if layout.in_front == "bush":
         leaf = rgb(rng.choice(["#4a7a35", "#3a5f3a", "#7a8a3a", "#8a6a3a"]))
-        _crown(canvas, x, y - 0.7 * size, size, leaf, rng, thing)
+        _crown(canvas, (x, y - 0.7 * size), size, leaf, rng, thing)
     elif layout.in_front == "post":
         wood = rgb(rng.choice(["#7a5a3a", "#8a8d90", "#4a3a2f"]))
         canvas.paint(np.array([(-0.11, 0), (-0.1, -3.4), (0.1, -3.4), (0.11, 0)]) * size + (x, y), wood, thing)
@@ -209,9 +216,9 @@ FONTS = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSerif", "DejaVuSerif-Bold", "De
 FONTS += ("DejaVuSans-Oblique", "STIXGeneralBol", "STIXGeneralItalic")
 
 
-def _paint_label(canvas: Canvas, pen: Pen, anchor: LabelPlace, text: str, rng: np.random.Generator) -> None:
+def _paint_label(pen: Pen, anchor: LabelPlace, text: str, rng: np.random.Generator) -> None:
     """Stick a sheet of paper on the object, or print a band on it, with `text` typed on it ("" leaves it blank)."""
-    x, y, width = anchor
+    canvas, (x, y, width) = pen.canvas, anchor
     angle, height, paper = rng.normal(0, 0.16), rng.uniform(0.36, 0.5), rng.random() < 0.7
     font = font_named(str(rng.choice(FONTS)))
     sheet = rgb(rng.choice(["#fbfaf5", "#f5efd9", "#f3e58a", "#dfeaf2"] if paper else ["#e9e2cf", "#d9d4c8"]))
@@ -247,35 +254,6 @@ def _finish(canvas: Canvas, layout: Layout, rng: np.random.Generator) -> torch.T
     return torch.from_numpy(np.ascontiguousarray(np.clip(image, 0, 1).transpose(2, 0, 1), np.float32))
 
 
-def paint_scene(
-    seed: int, label: str | None, ground: str | None, balanced: bool, size: int, text: str | None
-) -> tuple[torch.Tensor, Canvas, Layout, str]:
-    """Paint from back to front; each step has its own random stream, so that none depends on another."""
-    stream = lambda step: np.random.default_rng((seed, step))  # noqa: E731
-    layout, last = draw_layout(stream(0), label, balanced), stream(7)
-    ground = ground or layout.ground
-    canvas = Canvas(size, last, light=(float(last.uniform(-0.6, 0.6)), 1.0))
-    _paint_sky(canvas, layout, stream(1))
-    behind = stream(2) if layout.behind else None
-    for name in layout.behind:
-        {"mountain": _paint_mountain, "building": _paint_building, "tree": _paint_tree}[name](canvas, layout, behind)
-    _paint_ground(canvas, layout, ground, stream(3))
-    pen, anchor = _paint_object(canvas, layout, stream(4))
-    if text is not None:
-        _paint_label(canvas, pen, anchor or (0, 0.4, 0.7), text, stream(6))
-    if layout.in_front:
-        _paint_in_front(canvas, layout, stream(5))
-    return _finish(canvas, layout, last), canvas, layout, ground
-
-
-def _check(label: str | None, ground: str | None, seed: int, size: int) -> None:
-    check_number(seed, 0, "seed"), check_number(size, 8, "size")
-    if label is not None and label not in SKETCHES:
-        raise KeyError(f"no sketch of {label!r}: expected one of {', '.join(SKETCHES)}")
-    if ground is not None and ground not in GROUNDS:
-        raise KeyError(f"no ground {ground!r}: expected one of {', '.join(GROUNDS)}")
-
-
 def scene(
     seed: int,
     label: str | None = None,
@@ -287,16 +265,29 @@ def scene(
     """Paint one scene, the same for the same arguments whatever was painted before.
 
     Class and ground follow `contexts()`, or are independent and uniform if `balanced`. `label` fixes the class (any of
-    `CLASSES` or `HOUSEHOLD`). `ground` changes only how the ground looks: with the same seed everything else, light and
-    noise included, stays. `text` sticks a label on the object ("" a blank one); scenes with different texts differ
-    only there. Raises KeyError for an unknown class or ground.
+    `CLASSES` or `HOUSEHOLD`). `ground` changes only how the ground looks, `text` sticks a label on the object ("" a
+    blank one) and changes nothing else: each step of painting, from back to front, has its own random numbers.
     """
-    _check(label, ground, seed, size)
-    image, canvas, layout, ground = paint_scene(seed, label, ground, balanced, size, text)
-    masks = {name: canvas.things == index for index, name in enumerate(THINGS)}
-    masks["object"] |= masks["text"]
-    masks = {name: torch.from_numpy(mask.astype(np.float32)) for name, mask in masks.items() if mask.any()}
-    return Scene(image, layout.label, masks, replace(layout, ground=ground))
+    check_number(seed, 0, "seed"), check_number(size, 8, "size")
+    for name, given, known in (("label", label, SKETCHES), ("ground", ground, GROUNDS)):
+        if given is not None:
+            one_of(given, known, name, KeyError)
+    stream = lambda step: np.random.default_rng((seed, step))  # noqa: E731
+    layout, last = draw_layout(stream(0), label, balanced), stream(7)
+    ground = ground or layout.ground
+    canvas = Canvas(size, last, light=(float(last.uniform(-0.6, 0.6)), 1.0))
+    _paint_sky(canvas, layout, stream(1))
+    behind = stream(2)
+    for name in layout.behind:
+        {"mountain": _paint_mountain, "building": _paint_building, "tree": _paint_tree}[name](canvas, layout, behind)
+    _paint_ground(canvas, layout, ground, stream(3))
+    pen, anchor = _paint_object(canvas, layout, stream(4))
+    if text is not None:
+        _paint_label(pen, anchor or (0, 0.4, 0.7), text, stream(6))
+    if layout.in_front:
+        _paint_in_front(canvas, layout, stream(5))
+    image, things = _finish(canvas, layout, last), torch.from_numpy(canvas.things)
+    return Scene(image, layout.label, things, replace(layout, ground=ground))
 
 
 @dataclass(frozen=True)
@@ -310,10 +301,8 @@ class Scenes(LabelledImages):
     grounds: torch.Tensor = field(default=None, repr=False)
 
     def mask(self, concept: str) -> torch.Tensor:
-        """Return masks `(N, H, W)` of 0 and 1 of a concept, zero where it is not seen; `KeyError` if unknown."""
-        if concept not in THINGS:
-            raise KeyError(f"no concept {concept!r}: expected one of {', '.join(THINGS)}")
-        return (self.things == THINGS.index(concept)).float()
+        """Return masks `(N, H, W)` of 0 and 1 of a concept, zero where it is not seen."""
+        return (self.things == THINGS.index(one_of(concept, THINGS, "concept", KeyError))).float()
 
     def subset(self, indices: torch.Tensor | Sequence[int]) -> "Scenes":
         """Keep the scenes at `indices` (integers, or one boolean each), in that order."""
@@ -322,52 +311,37 @@ class Scenes(LabelledImages):
         return replace(kept, things=self.things[chosen], grounds=self.grounds[chosen])
 
 
-def _paint_many(jobs: Sequence[tuple[int, str | None]], ground: str | None, balanced: bool, size: int) -> list:
-    painted = []
-    for seed, label in jobs:
-        image, canvas, layout, stood_on = paint_scene(seed, label, ground, balanced, size, text=None)
-        pixels = (image.numpy() * 255).round().astype(np.uint8)
-        painted.append((pixels, canvas.things, layout.label, GROUNDS.index(stood_on)))
-    return painted
+def _painted(seed: int, label: str | None, **look: Any) -> tuple[np.ndarray, np.ndarray, str, int]:
+    """Paint a scene as a set keeps it: 8-bit pixels, things, class and the number of the ground."""
+    made = scene(seed, label, **look)
+    pixels = (made.image.numpy() * 255).round().astype(np.uint8)
+    return pixels, made.things.numpy(), made.label, GROUNDS.index(made.layout.ground)
 
 
 def scenes(
     count: int,
     split: str | int = "train",
     label: str | Sequence[str] | None = None,
-    ground: str | None = None,
-    balanced: bool = False,
-    size: int = 64,
     workers: int = 1,
     progress: bool = False,
+    **look: Any,
 ) -> Scenes:
     """Paint `count` scenes with the seeds of a `split` (see `SPLITS`), or from the seed `split` on.
 
-    `label` is one class for all or one for each scene; the other arguments are those of `scene`. Pixels are rounded to
-    8 bits, as in a file. The result depends neither on `workers` (processes) nor on `count` of earlier scenes. Raises
-    KeyError for an unknown split, class or ground, ValueError when labels and count differ.
+    `label` is one class for all or one for each scene; `look` is what else `scene` takes, such as `ground`. Pixels are
+    rounded to 8 bits, as in a file. `workers` are processes.
     """
-    if isinstance(split, str) and split not in SPLITS:
-        raise KeyError(f"no split {split!r}: expected one of {', '.join(SPLITS)}, or a first seed")
     check_number(count, 1, "count")
-    first = SPLITS[split].start if isinstance(split, str) else split
+    first = SPLITS[one_of(split, SPLITS, "split", KeyError)].start if isinstance(split, str) else split
     labels = [label] * count if label is None or isinstance(label, str) else list(label)
     if len(labels) != count:
         raise ValueError(f"{len(labels)} labels for {count} scenes: expected one each")
-    for name in set(labels):
-        _check(name, ground, first, size)
-    jobs = list(zip(range(first, first + count), labels, strict=True))
-    chunks = [jobs[start : start + 64] for start in range(0, count, 64)]
-    paint = partial(_paint_many, ground=ground, balanced=balanced, size=size)
+    paint, seeds = partial(_painted, **look), range(first, first + count)
     with ProcessPoolExecutor(workers) if workers > 1 else nullcontext() as pool:
-        done = (pool.map if pool else map)(paint, chunks)
-        painted = list(chain.from_iterable(tqdm(done, "scenes", len(chunks), disable=not progress)))
+        done = pool.map(paint, seeds, labels, chunksize=64) if pool else map(paint, seeds, labels)
+        painted = list(tqdm(done, "scenes", count, disable=not progress))
     pixels, things, names, grounds = zip(*painted, strict=True)
     classes = CLASSES if set(names) <= set(CLASSES) else tuple(dict.fromkeys((*CLASSES, *HOUSEHOLD)))
-    return Scenes(
-        images=torch.from_numpy(np.stack(pixels)).float() / 255,
-        labels=torch.tensor([classes.index(name) for name in names]),
-        classes=classes,
-        things=torch.from_numpy(np.stack(things)),
-        grounds=torch.tensor(grounds),
-    )
+    images, labels = torch.from_numpy(np.stack(pixels)).float() / 255, [classes.index(name) for name in names]
+    places = {"things": torch.from_numpy(np.stack(things)), "grounds": torch.tensor(grounds)}
+    return Scenes(images, torch.tensor(labels), classes, **places)

@@ -39,7 +39,10 @@ def value_noise(u: np.ndarray, v: np.ndarray, rng: np.random.Generator, octaves:
     """Make a smooth random field in [0, 1] at the coordinates (u, v), one grain per unit, each octave twice as fine."""
     total, weight = np.zeros(np.broadcast_shapes(u.shape, v.shape), np.float32), 0.0
     for octave in range(octaves):
-        lattice = _lattice(rng)
+        lattice = np.empty((65, 65), np.float32)  # the first row and column come again after the last
+        lattice[:64, :64] = rng.random((64, 64), np.float32)
+        lattice[64], lattice[:, 64] = lattice[0], lattice[:, 0]
+        lattice = lattice.ravel()  # the right neighbour of number k is k + 1, the lower one k + 65
         x, y = u * 2**octave, v * 2**octave
         i, j = np.floor(x), np.floor(y)
         f, g = x - i, y - j
@@ -50,17 +53,6 @@ def value_noise(u: np.ndarray, v: np.ndarray, rng: np.random.Generator, octaves:
         total += (upper * (1 - g) + lower * g) * 0.5**octave
         weight += 0.5**octave
     return total / weight
-
-
-def _lattice(rng: np.random.Generator) -> np.ndarray:
-    """Draw 64 × 64 random numbers and repeat the first row and column after the last: (65 * 65,).
-
-    So the right neighbour of number k is k + 1, the lower one k + 65.
-    """
-    lattice = np.empty((65, 65), np.float32)
-    lattice[:64, :64] = rng.random((64, 64), np.float32)
-    lattice[64], lattice[:, 64] = lattice[0], lattice[:, 0]
-    return lattice.ravel()
 
 
 @cache
@@ -90,10 +82,7 @@ class Canvas:
         self.grain = rng.standard_normal((size, size), np.float32)
 
     def coverage(self, points: np.ndarray, margin: int = 0) -> tuple[Window, Image.Image] | None:
-        """Cover the pixels inside the polygon (n, 2; unit square, y down): their window and an 8-bit picture of it.
-
-        255 is a pixel that lies inside as a whole. None if the polygon is outside of the canvas.
-        """
+        """Cover the pixels inside the polygon (n, 2; unit square, y down): their window and an 8-bit picture of it."""
         points = points * self.size
         across, down = points.T.tolist()  # of so few numbers Python finds the ends sooner
         x0, y0 = max(floor(min(across)) - margin, 0), max(floor(min(down)) - margin, 0)

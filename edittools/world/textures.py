@@ -13,7 +13,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from edittools.checks import check_number
+from edittools.checks import check_number, one_of
 from edittools.exemplars import paste_texture
 from edittools.world.painter import rgb, value_noise
 
@@ -46,9 +46,8 @@ class _Brush:
     def cells(self, density: float) -> tuple[Field, Field, Field]:
         """Scatter cells: distance to the nearest seed and to the next, in grains, and a random number per cell."""
         count = max(int(density * (np.ptp(self.x) + 2) * (np.ptp(self.y) + 2)), 3)
-        points = np.stack(
-            [side.min() - 1 + self.rng.random(count) * (np.ptp(side) + 2) for side in (self.x, self.y)], 1
-        )
+        sides = self.x, self.y
+        points = np.stack([side.min() - 1 + self.rng.random(count) * (np.ptp(side) + 2) for side in sides], 1)
         distance, index = cKDTree(points).query(np.stack([self.x.ravel(), self.y.ravel()], 1), k=2)
         nearest, second = distance.T.reshape(2, self.size, self.size)
         return nearest, second, self.rng.random(count)[index[:, 0]].reshape(self.size, self.size)
@@ -176,12 +175,8 @@ STYLES = tuple(_MAKERS)
 
 
 def texture(style: str, variant: int = 0, size: int = 224) -> Tensor:
-    """Make a texture `(3, size, size)` in [0, 1]; the same for the same arguments, and alike at every size.
-
-    Raises KeyError for an unknown style and ValueError for a variant outside 0 … `VARIANTS` - 1.
-    """
-    if style not in _MAKERS:
-        raise KeyError(f"no style {style!r}: expected one of {', '.join(STYLES)}")
+    """Make a texture `(3, size, size)` in [0, 1]; the same for the same arguments, and alike at every size."""
+    one_of(style, STYLES, "style", KeyError)
     if not 0 <= variant < VARIANTS:
         raise ValueError(f"variant {variant} of style {style!r}: expected 0 to {VARIANTS - 1}")
     return _texture(style, variant, check_number(size, 1, "size")).clone()

@@ -17,12 +17,9 @@ from edittools.exemplars import Exemplar
 from edittools.images import check_image, check_mask
 from edittools.world.painter import font_named, rgb
 
-FONTS = tuple(
-    """
-    DejaVuSans-BoldOblique DejaVuSansMono DejaVuSansMono-Oblique DejaVuSansMono-BoldOblique DejaVuSerif-Italic
-    DejaVuSerif-BoldItalic STIXGeneral STIXGeneralBolIta cmr10 cmb10 cmss10 cmtt10 cmti10
-    """.split()
-)
+FONTS = ("DejaVuSans-BoldOblique", "DejaVuSansMono", "DejaVuSansMono-Oblique", "DejaVuSansMono-BoldOblique")
+FONTS += ("DejaVuSerif-Italic", "DejaVuSerif-BoldItalic", "STIXGeneral", "STIXGeneralBolIta", "cmr10", "cmb10")
+FONTS += ("cmss10", "cmtt10", "cmti10")
 """Fonts that come with matplotlib; those of MiniWorld's own labels (`miniworld.FONTS`) are others."""
 
 INKS = ("#15151a", "#1f2f6b", "#8a1f1f", "#1f5a36", "#3a3a40")
@@ -101,16 +98,14 @@ def handwritten(text: str, hand: int) -> np.ndarray:
 def stick(image: Tensor, label: Label) -> tuple[Tensor, Tensor, Tensor]:
     """Stick a label on an image: gives the new image `(3, H, W)` and masks `(H, W)` of the paper and of the ink.
 
-    Paper throws a faint shadow. Labels that differ only in their text differ only at the ink. Raises `ValueError` for
-    an image that is none, `KeyError` for a font that is not there.
+    Labels that differ only in their text differ only at the ink.
     """
     height, width = check_image(image).shape[1:]
     tall = label.width * label.height * width  # pixels
-    sheet = _placed(np.ones((8, 8), np.float32), label, label.width * width, tall, (height, width))
-    pixels = image.numpy().transpose(1, 2, 0)
     lower = replace(label, centre=(label.centre[0] + 0.008, label.centre[1] + 0.012))
-    shadow = _placed(np.ones((8, 8), np.float32), lower, label.width * width, tall, (height, width))
-    pixels = pixels * (1 - 0.3 * shadow[..., None])
+    whole = np.ones((8, 8), np.float32)
+    sheet, shadow = (_placed(whole, one, label.width * width, tall, (height, width)) for one in (label, lower))
+    pixels = image.numpy().transpose(1, 2, 0) * (1 - 0.3 * shadow[..., None])
     light = np.clip(pixels.mean(), 0.35, 0.5) / 0.5 * 0.25 + 0.72  # paper is as bright as its surroundings allow
     pixels = pixels + sheet[..., None] * (rgb(label.paper) * light - pixels)
     ink = np.zeros((height, width), np.float32)
@@ -153,8 +148,7 @@ def written(image: Tensor, label: Label, class_index: int | None = None) -> Exem
 def blanked(image: Tensor, mask: Tensor, class_index: int | None = None) -> Exemplar:
     """Make the exemplar "text → blank" by painting the text over: x' is the image, x has its masked text covered.
 
-    The cover has the paper's own colour, the median of the brighter half of the pixels under the mask. (In the paper it
-    is white, section 3.2.)
+    The cover has the colour of the paper under the text, the median of the brighter half of the masked pixels.
     """
     mask = check_mask(mask, check_image(image))
     inside = image[:, mask > 0]
