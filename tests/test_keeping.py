@@ -10,7 +10,7 @@ import torch
 import torchvision
 
 from edittools.baselines.finetuning import finetune
-from edittools.choosing import most_broken, repair, select, trade_off
+from edittools.choosing import Bounds, most_broken, repair, trade_off
 from edittools.choosing.choice import about_keep, folds_of
 from edittools.choosing.states import cache_states
 from edittools.choosing.trials import candidate_layers, later_layers
@@ -171,10 +171,10 @@ def test_the_choice_breaks_no_more_kept_images_than_it_may(tiny, photos32, exemp
     table = pd.DataFrame({"edit": edits, "loss": 1.0, "net": 1, "corrected": 1, "broken": 0, "layer": "conv1"})
     table.loc[worst, "loss"] = 0.5
     free = _Free()
-    assert select(table, free).edit is edits[worst]
-    chosen = select(table, free, kept_images=states["keep"])
+    assert Bounds(free).choose(table).edit is edits[worst]
+    chosen = Bounds(free, states["keep"]).choose(table)
     assert chosen.edit is not edits[worst] and chosen.kept.broken == 0
-    nothing = select(table.loc[[worst]], free, kept_images=states["keep"])
+    nothing = Bounds(free, states["keep"]).choose(table.loc[[worst]])
     assert not nothing.found and nothing.kept.broken == 0
 
 

@@ -51,8 +51,7 @@ def rewrite_in_null_space(
             null space, as AlphaEdit does.
         **settings: of `rewrite`; `objective` is "least_squares" by default, in closed form as in AlphaEdit.
 
-    Raises `RankError` when nothing is left beyond `share`, or a rank is more than the masked keys span there;
-    `ValueError` for a share outside (0, 1), or what `rewrite` refuses.
+    Raises `RankError` when nothing is left beyond `share`, or a rank is more than the masked keys span there.
     """
     if not 0 < check_amount(share, "share") < 1:
         raise ValueError(f"share {share!r}: expected a number above 0 and below 1")

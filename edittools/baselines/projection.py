@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from edittools.baselines.inputs import masked_keys, solver_precision
-from edittools.checks import check_amount
+from edittools.checks import check_amount, one_of
 from edittools.classifiers import Classifier
 from edittools.cut import Cut, cut_at
 from edittools.edits import Change, Edit, Record, added, edit_of
@@ -54,12 +54,9 @@ def project_concept(
             holds) and of the exemplars' masked keys, each scaled to a mean eigenvalue of 1. Else u is v.
         ridge: added to the diagonal of the probe's system and of M, relative to its mean eigenvalue.
 
-    Returns an `Edit` of the weight (rank 1) and, where there is one, the bias. The loss of its `Record` is the distance
-    of μ' from μ, before and after. Raises `ValueError` for an unknown direction, "leace" without reference images, or
-    μ' = μ.
+    The loss of the `Record` is the distance of μ' from μ, before and after. Raises `RankError` where there is none.
     """
-    if direction not in DIRECTIONS:
-        raise ValueError(f"direction {direction!r}: expected one of {', '.join(DIRECTIONS)}")
+    one_of(direction, DIRECTIONS, "direction")
     ridge, cut = check_amount(ridge, "ridge", 0), cut_at(classifier, layer, size_of(exemplars))
     known = direction == "leace" or isinstance(reference, SecondMoment | LayerKeys)
     moment = reference_moment(cut, reference) if known else None

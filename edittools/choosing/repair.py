@@ -21,7 +21,7 @@ from edittools.choosing.choice import BUDGET, Choice, cross_validated, folds_of
 from edittools.choosing.duties import check_apart, distinct
 from edittools.choosing.protocol import Protocol
 from edittools.choosing.scenario import Scenario
-from edittools.choosing.trials import Settings, Trials, counted, grid, later_layers, table_of, tried
+from edittools.choosing.trials import Settings, Trials, counted, grid, later_layers, tried
 from edittools.choosing.verdict import verdict
 from edittools.classifiers import Classifier, by_name
 from edittools.edits import Edit
@@ -109,7 +109,7 @@ def repair(
         if not rows.get("edit"):
             raise
         methods = {"edit": _chosen(rows["edit"], protocol)} | methods
-    methods["edit"] = _with_losses(methods["edit"], protocol)
+    methods["edit"] = _with_loss(methods["edit"], protocol)
     figures = {name: _row(method, protocol) for name, method in methods.items()}
     table = pd.DataFrame.from_dict(figures, orient="index").rename_axis("method")
     return Repair(methods["edit"].edit, table, methods, protocol, finished)
@@ -132,7 +132,7 @@ def _tries(protocol: Protocol, search: _Search) -> dict[str, Trials]:
         found["random direction"] = protocol.random_directions(search.settings, search.strengths)
         if all(exemplar.label is not None for exemplar in protocol.story.exemplars.values()):
             tuned = grid(scope=("local",), rate=(1e-3, 1e-2), steps=(20,))
-            found["local fine-tuning"] = protocol.finetuning(tuned).at(search.strengths)
+            found["local fine-tuning"] = protocol.finetuning(tuned, strengths=search.strengths)
         found |= {name.replace("_", " "): protocol.rival(name) for name in ("projection", "logit_correction")}
     return found
 
@@ -169,25 +169,22 @@ def _story(
         raise TypeError(f"failing images are a {found}: expected LabelledImages(images, labels, classes)")
     given = {"failing": failing, "everyday": everyday} | ({} if keep is None else {"keep": keep})
     sets = {name: _labelled(name, images, classifier) for name, images in given.items()}
-    for name, least, usual in (
-        ("failing", 2, "two or more, a dozen is"),
-        ("everyday", 3, "three or more, hundreds are"),
-    ):
-        if len(sets[name]) < least:
-            raise ValueError(f"{len(sets[name])} {name} images: expected {usual} usual")
-    failing = sets["failing"]
-    if not errors(predict(classifier, failing), failing.labels).any():
+    if len(sets["failing"]) < 2:
+        raise ValueError(f"{len(sets['failing'])} failing images: expected two or more, a dozen is usual")
+    if len(sets["everyday"]) < 3:
+        raise ValueError(f"{len(sets['everyday'])} everyday images: expected three or more, hundreds are usual")
+    if not errors(predict(classifier, sets["failing"]), sets["failing"].labels).any():
         raise ValueError(f"all {len(failing)} failing images are read as they are labelled: nothing to repair")
     changed = torch.stack([one.changed for one in exemplars.values()])
     shown = {"the exemplars": torch.cat([changed, *(one.image[None] for one in exemplars.values())])}
     pairs = [("keep", other) for other in ("failing", "the exemplars", "everyday")] if "keep" in sets else []
     pairs += [("everyday", "the exemplars"), ("failing", "everyday"), ("failing", "the exemplars' x'")]
     check_apart(sets | shown | {"the exemplars' x'": changed}, pairs)
-    reference, rest = sets["everyday"].split(1 / 4, seed=0)
-    budget, clean = rest.split(2 / 3, seed=0)
+    reference, rest = sets["everyday"].split(1 / 4)
+    budget, clean = rest.split(2 / 3)
     kept = sets.get("keep")
-    halves = kept.split(0.5, seed=0) if kept is not None and len(kept) > 1 else (kept, None)
-    duties = {"validation": failing, "reference": reference.images, "budget": budget, "clean": clean}
+    halves = kept.split(0.5) if kept is not None and len(kept) > 1 else (kept, None)
+    duties = {"validation": sets["failing"], "reference": reference.images, "budget": budget, "clean": clean}
     return Scenario(classifier, exemplars, **duties, keep=halves[0], keep_report=halves[1], layers=layers)
 
 
@@ -203,25 +200,19 @@ def _chosen(rows: Sequence[Mapping[str, Any]], protocol: Protocol) -> Choice:
     """Choose by cross-validation. One budget image may be lost where `BUDGET` is less than one."""
     failing = protocol.states["validation"]
     budget = max(BUDGET, 100 / len(protocol.story.budget))
-    table = counted(table_of(rows), failing.before)
+    table = counted(rows, failing.before)
     return cross_validated(table, failing.before, folds_of(failing.labels), protocol.bounds, budget)
 
 
-def _with_losses(choice: Choice, protocol: Protocol) -> Choice:
-    """Let the record of the chosen edit, or of all where none was, say what loss is left at its strength."""
-
-    def told(edit: Edit, settings: Mapping[str, Any]) -> Edit:
-        if edit.record.loss_after is not None:
-            return edit
-        cut, exemplar = protocol.cuts[settings["layer"]], protocol.story.exemplars[settings["exemplar"]]
-        problem = pose(cut, exemplar, None, bool(settings.get("masked", True)))
-        _, left = fits(problem, edit.record.objective, edit.changes[f"{cut.layer}.weight"].delta())
-        return replace(edit, record=replace(edit.record, loss_after=left))
-
-    if choice.found:
-        return replace(choice, edit=told(choice.edit, choice.settings))
-    edits = [told(row["edit"], row) for row in choice.table.to_dict("records")]
-    return replace(choice, table=choice.table.assign(edit=edits))
+def _with_loss(choice: Choice, protocol: Protocol) -> Choice:
+    """Let the record of a chosen edit say what loss is left at its strength."""
+    edit, settings = choice.edit, choice.settings
+    if not choice.found or edit.record.loss_after is not None:
+        return choice
+    cut, exemplar = protocol.cuts[settings["layer"]], protocol.story.exemplars[settings["exemplar"]]
+    problem = pose(cut, exemplar, None, bool(settings.get("masked", True)))
+    _, left = fits(problem, edit.record.objective, edit.changes[f"{cut.layer}.weight"].delta())
+    return replace(choice, edit=replace(edit, record=replace(edit.record, loss_after=left)))
 
 
 def _row(choice: Choice, protocol: Protocol) -> dict[str, Any]:

@@ -5,7 +5,6 @@ states["test"].compare(edit)
 report({"edit": edit}, states)
 """
 
-import copy
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -40,7 +39,7 @@ class CachedStates:
 
     Edits that are applied to the model meanwhile are part of the states. When others are applied later, only layers
     before them can still be evaluated; beyond, `ValueError` is raised, as it is when anything else (training, loading
-    weights) has changed a parameter or buffer in place or replaced it. `order` says which of the images given each is.
+    weights) has changed a parameter or buffer in place or replaced it.
     """
 
     def __init__(
@@ -61,7 +60,7 @@ class CachedStates:
             raise ValueError("no images to keep: expected at least one")
         self._classifier = next(iter(cuts.values())).classifier
         data = by_name("images to keep", data, self._classifier)
-        self.cuts, self.labels, self.order = cuts, data.labels, torch.arange(len(data))
+        self.cuts, self.labels = cuts, data.labels
         self._applied, self._versions = applied_edits(self._classifier), self._marks()
         self._fingerprints = self._fingerprints_now()
         self.states: Mapping[str, Iterable[State]] = (
@@ -73,37 +72,12 @@ class CachedStates:
         self.original = self.logits()
         self.before = errors(self.original, self.labels)
 
-    def subset(self, chosen: Tensor, batch_size: int = 64) -> "CachedStates":
-        """Keep the images at `chosen` (integers `(n,)`, or one boolean each), in that order, as they were run."""
-        chosen = torch.arange(len(self.labels))[chosen]
-        part = copy.copy(self)
-        part.labels, part.original, part.before = self.labels[chosen], self.original[chosen], self.before[chosen]
-        part.states = {layer: self._pick(layer, chosen, batch_size) for layer in self.cuts}
-        part._outputs, part.order = {}, self.order[chosen]
-        return part
-
-    def fragile_first(self) -> "CachedStates":
-        """Order the images by how nearly they are misread, so that a comparison soon shows what a costly edit costs."""
-        own = self.original.gather(1, self.labels[:, None])[:, 0]
-        best = self.original.scatter(1, self.labels[:, None], float("-inf")).max(dim=1).values
-        try:
-            return self.subset((own - best).argsort(stable=True))
-        except ValueError:  # states that do not say where an image begins stay in their order
-            return self
-
-    def batches(self, layer: str, size: int = 16) -> list[tuple[State, Tensor]]:
-        """The states at a layer with the original log-probabilities: what `finetune` takes as a reference."""
-        self._check_states(layer)
-        states = self._pick(layer, torch.arange(len(self.labels)), size)
-        parts = self.original.log_softmax(dim=1).to(self._classifier.device).split(size)
-        return list(zip(states, parts, strict=True))
-
     def logits(self, edit: Edit | None = None) -> Tensor:
         """Return the logits `(N, classes)` with `edit` applied, computed from the first layer that it changes on.
 
         For an edit of one layer's weight, that layer's unedited output is kept as well, and only what the edit adds to
-        it is computed. Raises `KeyError` for an edit of no layer that is kept, and `ValueError` for one of another
-        model, one that also changes a layer before those that are kept, and states that are no longer the model's.
+        it is computed. Raises `ValueError` for an edit of another model, one that changes anything before the layers
+        that are kept, and states that are no longer the model's.
         """
         return torch.cat(list(self._parts(edit)))
 
@@ -120,34 +94,20 @@ class CachedStates:
                     return None
         return Comparison(self.before, after)
 
-    def _pick(self, layer: str, chosen: Tensor, batch_size: int) -> Iterable[State]:
-        """Take the images at `chosen` out of the batches kept at a layer."""
-        states = self.states[layer]
-        if isinstance(states, _Batches):
-            return _Batches(states.cut, states.data.subset(chosen), batch_size)
-        axes, parts = self.cuts[layer].image_axes(states[0]), zip(*(state.alive for state in states), strict=True)
-        whole = [(torch.cat(part, axis), axis) for part, axis in zip(parts, axes, strict=True)]
-        return [
-            State(tuple(part.index_select(axis, some.to(part.device)) for part, axis in whole), states[0].size)
-            for some in chosen.split(batch_size)
-        ]
-
     @torch.no_grad()
     def _parts(self, edit: Edit | None) -> Iterator[Tensor]:
         """Compute the logits batch by batch."""
         layers = list(self.cuts)
-        if edit is None:
-            self._check_states(layers[-1])
-            yield from (self.cuts[layers[-1]].suffix(state).cpu() for state in self.states[layers[-1]])
-            return
-        start = next((layer for layer in layers if layer in edit.layers), None)
-        if start is None:
-            raise KeyError(f"{edit} changes none of the layers kept here: {', '.join(layers)}")
+        start = next((layer for layer in layers if edit and layer in edit.layers), layers[-1])
+        cut = self.cuts[start]
         self._check_states(start)
-        cut, change = self.cuts[start], edit.changes.get(f"{start}.weight")
+        if edit is None:
+            yield from (cut.suffix(state).cpu() for state in self.states[start])
+            return
         if edit.fingerprint != self._fingerprints[0]:
             edit.check_fits(self._classifier)
         edit.check_beneath(self._classifier)
+        change = edit.changes.get(f"{start}.weight")
         if change is None or len(edit.changes) > 1:
             _check_behind(cut, edit)
             parameters = {n: (p := cut.model.get_parameter(n)) + c.delta().to(p) for n, c in edit.changes.items()}
@@ -199,8 +159,8 @@ def _check_behind(cut: Cut, edit: Edit) -> None:
     for name in edit.changes:
         if name not in later and name.rpartition(".")[0] != cut.layer:
             raise ValueError(
-                f"{edit} also changes {name!r}, which is not behind {cut.layer!r}, the first of its layers kept here: "
-                f"keep the images at {name.rpartition('.')[0]!r} as well"
+                f"{edit} changes {name!r}, which is not behind {cut.layer!r}, where the images are kept: keep them at "
+                f"{name.rpartition('.')[0]!r} as well"
             )
 
 
@@ -216,7 +176,7 @@ def cache_states(
     `cuts` at these layers may be given where they are known. Name those sets first that are read most often: what does
     not fit into memory, see `memory_for_states`, is run from the start for each edit.
     """
-    cuts, states, left = cuts or cut_all(classifier, layers), {}, 1e9 * memory_for_states(classifier.device)
+    cuts, states, left = cuts or cut_all(classifier, layers), {}, memory_for_states(classifier.device)
     for name, images in data.items():
         needed = len(images) * bytes_of_states(cuts, images.images[:1]) if len(images) else 0
         states[name] = CachedStates(cuts, images, progress=progress, in_memory=needed <= left)
@@ -234,12 +194,12 @@ def bytes_of_states(cuts: Mapping[str, Cut], image: Tensor) -> int:
 
 
 def memory_for_states(device: torch.device) -> float:
-    """Return how many GB states may take: what `EDITTOOLS_MEMORY` says, else half of the machine's or the device's."""
+    """Return how many bytes states may take: what `EDITTOOLS_MEMORY` says in GB, else half of the device's memory."""
     if said := os.environ.get("EDITTOOLS_MEMORY"):
-        return check_amount(float(said) if said.replace(".", "", 1).isdigit() else said, "EDITTOOLS_MEMORY", 0)
+        return 1e9 * check_amount(float(said) if said.replace(".", "", 1).isdigit() else said, "EDITTOOLS_MEMORY", 0)
     if device.type == "cuda":
-        return torch.cuda.get_device_properties(device).total_memory / 2e9
+        return torch.cuda.get_device_properties(device).total_memory / 2
     try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2e9
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2
     except (AttributeError, OSError, ValueError):  # a system that does not say
-        return 8.0
+        return 8e9

@@ -53,7 +53,7 @@ def _figures(table: pd.DataFrame) -> list[str]:
 def _limit(choice: Choice) -> str:
     """Say what stands in the way of a choice: the layer or exemplar, what the key sees, or the bounds."""
     records = [edit.record for edit in choice.table.edit if edit.record is not None and edit.record.loss_before]
-    left = min((record.share_left for record in records if record.share_left is not None), default=1.0)
+    left = min((record.share_left for record in records if record.share_left is not None), default=0)
     if left > TAKEN:
         return (
             f"It did not take: in no layer was more than {1 - left:.0%} of the loss at the exemplar gone. Try other "
@@ -61,8 +61,8 @@ def _limit(choice: Choice) -> str:
         )
     if (most := choice.table.net.max()) <= 0:
         return (
-            f"The edits took ({1 - left:.0%} of the loss at the exemplar is gone), and no failing image is read better "
-            "on the whole: what they show is not what the exemplar changes, or they are misread for another reason."
+            "No edit reads the failing images better on the whole: what they show is not what the exemplar changes, or "
+            "they are misread for another reason."
         )
     return (
         f"Edits correct up to {most} of {int(choice.held_out.before.sum())} misread images, but none within {BUDGET:g} "
