@@ -51,8 +51,7 @@ def finetune(
         momentum: of SGD, in [0, 1).
         locality: weight of a term that keeps `reference` images as they are: KL(original ‖ fine-tuned).
 
-    The loss of the `Record` is the cross-entropy on x'. Raises `ValueError` for an unknown scope, an exemplar without a
-    label or with one of no class, and a locality without reference images.
+    The loss of the `Record` is the cross-entropy on x'.
     """
     one_of(scope, SCOPES, "scope")
     steps, locality = check_number(steps, 0, None, "steps"), check_amount(locality, "locality", 0)
@@ -92,7 +91,7 @@ def forward(cut: Cut, state: State, parameters: Mapping[str, Tensor]) -> Tensor:
 
 
 def _precise(value: Tensor) -> Tensor:
-    """Give a tensor in float32 or better: small steps are lost to rounding in half precision, and so is a loss."""
+    """Give a tensor in float32 or better; small steps are lost to rounding in half precision."""
     return value.to(solver_precision(value))
 
 

@@ -69,8 +69,7 @@ def retrain_head(
         share: of the exemplars in the loss, above 0 and up to 1.
         ridge: relative to the mean square of the features; above 0.
 
-    Raises `ValueError` when the logits do not come straight from a linear layer, and for an exemplar without a label;
-    `TypeError` for a `SecondMoment`, which holds no images.
+    Raises `ValueError` when the logits do not come straight from a linear layer, and for an exemplar without a label.
     """
     if not 0 < check_amount(share, "share") <= 1:
         raise ValueError(f"share {share!r}: expected a number above 0 and up to 1")

@@ -119,7 +119,9 @@ class Bounds:
         the edit that changes nothing, so that a method that cannot help is reported as such.
         """
         if table.empty:
-            raise ValueError("a table with no trial: expected at least one row, see sweep")
+            raise ValueError(
+                "no trial: expected settings and strengths, and a rank that the keys at the mask span in some layer"
+            )
         order = table.sort_values("loss", kind="stable")
         for _, row in order[order.net > 0].iterrows():
             if measured := self.measure(row.edit, budget):
@@ -150,37 +152,33 @@ def cross_validated(
     return replace(bounds.choose(table, budget), held_out=Comparison(before, after), folds=tuple(choices))
 
 
-def folds_of(labels: Tensor, count: int = FOLDS) -> Tensor:
+def folds_of(labels: Tensor) -> Tensor:
     """Part images into folds at random, class by class: the number of each image's fold, `(N,)`."""
-    folds, count = torch.full((len(labels),), -1), min(count, len(labels))
+    folds, count = torch.full((len(labels),), -1), min(FOLDS, len(labels))
     for number in range(count - 1):
         left = (folds < 0).nonzero()[:, 0]
         folds[left[stratified(labels[left], 1 / (count - number), seed=0)]] = number
     return torch.where(folds < 0, count - 1, folds)
 
 
-def most_broken(images: int, points: float = KEEP) -> int:
-    """Return how many kept images an edit may break: at 95 % confidence no more than `points` in a hundred.
+def most_broken(images: int) -> int:
+    """Return how many kept images an edit may break: at 95 % confidence no more than `KEEP` in a hundred.
 
     The limit is Clopper and Pearson's, one-sided. Fewer than 99 images cannot show 3 points: there it is none.
     """
     from scipy.stats import beta
 
     counts = range(1, images)
-    return next((count - 1 for count in counts if 100 * beta.ppf(0.95, count + 1, images - count) > points), 0)
+    return next((count - 1 for count in counts if 100 * beta.ppf(0.95, count + 1, images - count) > KEEP), 0)
 
 
-def about_budget(images: int, budget: float = BUDGET) -> str:
-    """Say how fine a budget of so many points is on so many images, and when they are too few to keep it."""
+def about_budget(images: int, kept: int | None = None) -> str:
+    """Say how fine the budget is on so many images, how many kept ones may break, and when either are too few."""
     coarse = f"; fewer than {FEW}, so it is coarse" if images < FEW else ""
-    allowed = int(budget * images / 100 + 1e-9)
-    return (
-        f"budget of {budget:g} points on {images:,} images: one is {100 / max(images, 1):.2f} points, "
-        f"{allowed or 'none'} may be lost{coarse}"
-    )
-
-
-def about_keep(images: int) -> str:
-    """Say how many of so many kept images a chosen edit may break, and when they are too few to tell."""
-    few = "" if images >= 99 else f", and so few cannot show that no more than {KEEP:g} in a hundred break"
-    return f"{images:,} kept images: {most_broken(images) or 'none'} may break{few}"
+    allowed = int(BUDGET * images / 100 + 1e-9)
+    said = f"budget of {BUDGET:g} points on {images:,} images: one is {100 / max(images, 1):.2f} points, "
+    said += f"{allowed or 'none'} may be lost{coarse}"
+    if kept is None:
+        return said
+    few = "" if kept >= 99 else f", and so few cannot show that no more than {KEEP:g} in a hundred break"
+    return f"{said}; {kept:,} kept images: {most_broken(kept) or 'none'} may break{few}"

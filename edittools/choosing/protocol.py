@@ -5,9 +5,8 @@
     control = protocol.choose(protocol.random_directions(grid(rank=(1, 3))))
     protocol.report({"edit": best.edit, "random direction": control.edit})
 
-Reference images say which keys are everyday ones, validation images choose, budget images must stay accurate, kept ones
-must stay as they are read; what is reported was used for neither. The rule of choice is that of `Bounds` (section 4.2
-of the paper, and a bound on kept images).
+What each set of images is for says `Scenario`; the rule of choice is that of `Bounds` (section 4.2 of the paper, and a
+bound on kept images).
 """
 
 import time
@@ -21,7 +20,7 @@ import pandas as pd
 from edittools.baselines import OF_THE_HEAD, RIVALS, find_head, finetune, rewrite_at_random
 from edittools.baselines.inputs import Batches, reference_batches
 from edittools.checks import one_of
-from edittools.choosing.choice import BUDGET, Bounds, Choice, about_budget, about_keep
+from edittools.choosing.choice import BUDGET, Bounds, Choice, about_budget
 from edittools.choosing.duties import check_duties
 from edittools.choosing.report import report
 from edittools.choosing.scenario import Scenario
@@ -142,10 +141,7 @@ class Protocol:
         layers: Layers = None,
         settings: Settings | None = None,
     ) -> Trials:
-        """Try a method at each strength α: one of `baselines.RIVALS` with its settings, or a function of that shape.
-
-        Raises `KeyError` for a name that is none of them.
-        """
+        """Try a method at each strength α: one of `baselines.RIVALS` with its settings, or a function of that shape."""
         among, reference = {layer: self.cuts[layer] for layer in layers or self.cuts}, self.everyday
         made, usual = RIVALS[one_of(method, RIVALS, "method", KeyError)] if isinstance(method, str) else (method, [{}])
         settings = usual if settings is None else settings
@@ -170,9 +166,9 @@ class Protocol:
         chosen = self.choose(pd.concat(tried, ignore_index=True))
         return replace(chosen, seconds=time.perf_counter() - started)
 
-    def interpolated(self, tuned: Choice, among: int = 20) -> Choice:
+    def interpolated(self, tuned: Choice) -> Choice:
         """Choose among fine-tunings and what lies between the best of them and the classifier (WiSE-FT, PAINT)."""
-        started, best = time.perf_counter(), tuned.table.sort_values("loss", kind="stable").head(among)
+        started, best = time.perf_counter(), tuned.table.sort_values("loss", kind="stable").head(20)
         named = best.drop(columns=best.columns.intersection(MEASURED)).to_dict("records")
         pairs = product(zip(named, best.edit, strict=True), (0.25, 0.5, 0.75))
         between = self.sweep([({**settings, "strength": a}, a * edit) for (settings, edit), a in pairs])
@@ -201,9 +197,8 @@ class Protocol:
         return report(edits, self.states)
 
     def about_budget(self) -> str:
-        """Say how fine the budget is on this story's budget images, see `about_budget`."""
-        said = about_budget(len(self.story.budget))
-        return f"{said}; {about_keep(len(self.states['keep'].labels))}" if "keep" in self.states else said
+        """Say how fine the bounds are on this story's images."""
+        return about_budget(len(self.story.budget), len(self.story.keep) if self.story.keep else None)
 
 
 def fragile_first(data: LabelledImages, classifier: Classifier) -> LabelledImages:

@@ -56,9 +56,6 @@ class Repair:
         """What was found, with numbers, and what limits it."""
         return verdict(self.methods["edit"], self.table, self.protocol.story, self.finished)
 
-    def __str__(self) -> str:
-        return self.verdict
-
 
 def repair(
     classifier: Classifier,
@@ -89,8 +86,7 @@ def repair(
 
     An interrupt (Ctrl-C) ends the search; the best so far comes back, `finished` is False. An image that is in a set
     more than once is used once, with a warning. Raises `ValueError` for fewer than two failing images or none that is
-    misread, for images that are in two sets (only x of an exemplar may be a failing image as well), and where no trial
-    can be made; `TypeError` for failing images without labels, and for what is no images.
+    misread, and for images that are in two sets (only x of an exemplar may be a failing image as well).
     """
     search = _Search(**search)
     layers = tuple(search.layers or later_layers(classifier))
@@ -101,9 +97,8 @@ def repair(
             rows[name], told = [], partial(progress, name) if callable(progress) else None
             for row in tried(trials, protocol.states["validation"], name * (progress is True), told):
                 rows[name].append(row)
-            if not rows["edit"]:
-                raise _nothing_tried(search)
-            methods |= {name: _chosen(rows[name], protocol)} if rows[name] else {}
+            if rows[name] or name == "edit":
+                methods[name] = _chosen(rows[name], protocol)
         finished = True
     except KeyboardInterrupt:
         if not rows.get("edit"):
@@ -135,15 +130,6 @@ def _tries(protocol: Protocol, search: _Search) -> dict[str, Trials]:
             found["local fine-tuning"] = protocol.finetuning(tuned, strengths=search.strengths)
         found |= {name.replace("_", " "): protocol.rival(name) for name in ("projection", "logit_correction")}
     return found
-
-
-def _nothing_tried(search: _Search) -> ValueError:
-    """Say why a search that nobody ended has no trial."""
-    ranks = ", ".join(dict.fromkeys(str(setting.get("rank", 1)) for setting in search.settings))
-    return ValueError(
-        f"no trial of {len(search.settings)} settings of rank {ranks} at {len(search.strengths)} strengths: expected "
-        "one or more of each, and a lower rank, which the keys at the mask span in some layer, or a larger mask"
-    )
 
 
 def _named(exemplars: Exemplar | Sequence[Exemplar] | Mapping[str, Exemplar]) -> dict[str, Exemplar]:
@@ -222,8 +208,8 @@ def _row(choice: Choice, protocol: Protocol) -> dict[str, Any]:
     found = {"failing": figures["errors before"], "corrected": held.corrected, "broken": held.broken}
     found |= {"share": figures["errors corrected"], "low": low, "high": high, "p": figures["p"]}
     clean = protocol.states["clean"].compare(choice.edit)
-    found |= {"accuracy change": clean.accuracy_change}
-    found |= dict(zip(("accuracy low", "accuracy high"), clean.accuracy_interval(), strict=True))
+    low, high = clean.accuracy_interval()
+    found |= {"accuracy change": clean.accuracy_change, "accuracy low": low, "accuracy high": high}
     if "keep_report" in protocol.states:
         kept = protocol.states["keep_report"].compare(choice.edit)
         found |= {"kept": len(kept.before), "kept broken": kept.broken}

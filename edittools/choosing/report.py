@@ -38,8 +38,8 @@ def report(edits: Mapping[str, Edit], states: Mapping[str, CachedStates]) -> pd.
         row.pop("accuracy change (points)")
         for other in [name for name in states if name != "test"]:
             found = states[other].compare(edit)
+            low, high = found.accuracy_interval()
             row |= {f"{other} before": int(found.before.sum()), f"{other} after": int(found.after.sum())}
-            row |= {f"{other} change": found.accuracy_change}
-            row |= dict(zip((f"{other} low", f"{other} high"), found.accuracy_interval(), strict=True))
+            row |= {f"{other} change": found.accuracy_change, f"{other} low": low, f"{other} high": high}
         rows[name] = row
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")

@@ -8,7 +8,6 @@ report({"edit": edit}, states)
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -22,24 +21,11 @@ from edittools.images import LabelledImages, digest_tensors, in_batches
 from edittools.metrics import Comparison, errors
 
 
-@dataclass(frozen=True)
-class _Batches(Iterable[State]):
-    """The states of images at a layer, run anew whenever they are gone through."""
-
-    cut: Cut
-    data: LabelledImages
-    size: int
-
-    def __iter__(self) -> Iterator[State]:
-        return (self.cut.prefix(some) for some in in_batches(self.data, self.size))
-
-
 class CachedStates:
     """Labelled images kept as their states at several layers, so that an edit is evaluated from its layer on.
 
     Edits that are applied to the model meanwhile are part of the states. When others are applied later, only layers
-    before them can still be evaluated; beyond, `ValueError` is raised, as it is when anything else (training, loading
-    weights) has changed a parameter or buffer in place or replaced it.
+    before them can still be evaluated; beyond, and when anything else has changed the model, `ValueError` is raised.
     """
 
     def __init__(
@@ -60,14 +46,10 @@ class CachedStates:
             raise ValueError("no images to keep: expected at least one")
         self._classifier = next(iter(cuts.values())).classifier
         data = by_name("images to keep", data, self._classifier)
-        self.cuts, self.labels = cuts, data.labels
+        self.cuts, self.labels, self._data, self._batch_size = cuts, data.labels, data, batch_size
         self._applied, self._versions = applied_edits(self._classifier), self._marks()
         self._fingerprints = self._fingerprints_now()
-        self.states: Mapping[str, Iterable[State]] = (
-            states_at(cuts, data, batch_size, progress)
-            if in_memory
-            else {layer: _Batches(cut, data, batch_size) for layer, cut in cuts.items()}
-        )
+        self.states = states_at(cuts, data, batch_size, progress) if in_memory else None
         self._outputs: dict[str, tuple[tuple[int, ...], list[Tensor]]] = {}
         self.original = self.logits()
         self.before = errors(self.original, self.labels)
@@ -76,8 +58,7 @@ class CachedStates:
         """Return the logits `(N, classes)` with `edit` applied, computed from the first layer that it changes on.
 
         For an edit of one layer's weight, that layer's unedited output is kept as well, and only what the edit adds to
-        it is computed. Raises `ValueError` for an edit of another model, one that changes anything before the layers
-        that are kept, and states that are no longer the model's.
+        it is computed. Raises `ValueError` for an edit of another model, and one of what comes before the layers kept.
         """
         return torch.cat(list(self._parts(edit)))
 
@@ -98,11 +79,11 @@ class CachedStates:
     def _parts(self, edit: Edit | None) -> Iterator[Tensor]:
         """Compute the logits batch by batch."""
         layers = list(self.cuts)
-        start = next((layer for layer in layers if edit and layer in edit.layers), layers[-1])
+        start = next((layer for layer in layers if edit is not None and layer in edit.layers), layers[-1])
         cut = self.cuts[start]
         self._check_states(start)
         if edit is None:
-            yield from (cut.suffix(state).cpu() for state in self.states[start])
+            yield from (cut.suffix(state).cpu() for state in self._states_at(start))
             return
         if edit.fingerprint != self._fingerprints[0]:
             edit.check_fits(self._classifier)
@@ -111,15 +92,20 @@ class CachedStates:
         if change is None or len(edit.changes) > 1:
             _check_behind(cut, edit)
             parameters = {n: (p := cut.model.get_parameter(n)) + c.delta().to(p) for n, c in edit.changes.items()}
-            yield from (forward(cut, state, parameters).cpu() for state in self.states[start])
+            yield from (forward(cut, state, parameters).cpu() for state in self._states_at(start))
             return
         pairs = self._unedited(start)
         yield from (cut.logits(s, output + added(cut, cut.keys(s), change)).cpu() for s, output in pairs)
 
+    def _states_at(self, layer: str) -> Iterable[State]:
+        if self.states is not None:
+            return self.states[layer]
+        return map(self.cuts[layer].prefix, in_batches(self._data, self._batch_size))
+
     def _unedited(self, layer: str) -> Iterable[tuple[State, Tensor]]:
         """Pair the states with what the layer makes of their keys with the weight and bias that it has now."""
-        cut, states = self.cuts[layer], self.states[layer]
-        if isinstance(states, _Batches):
+        cut, states = self.cuts[layer], self._states_at(layer)
+        if self.states is None:
             return ((state, cut.output(state)) for state in states)
         version = tuple(p._version for p in (cut.weight, cut.bias) if p is not None)
         if self._outputs.get(layer, (None,))[0] != version:
@@ -173,8 +159,7 @@ def cache_states(
 ) -> tuple[Mapping[str, Cut], dict[str, CachedStates]]:
     """Cut a classifier at `layers` and keep each named set of images at them: `(cuts, {name: CachedStates})`.
 
-    `cuts` at these layers may be given where they are known. Name those sets first that are read most often: what does
-    not fit into memory, see `memory_for_states`, is run from the start for each edit.
+    Name those sets first that are read most often: what does not fit into memory is run from the start for each edit.
     """
     cuts, states, left = cuts or cut_all(classifier, layers), {}, memory_for_states(classifier.device)
     for name, images in data.items():
