@@ -6,8 +6,7 @@ from torch import nn
 
 from edittools.baselines.finetuning import finetune
 from edittools.choosing import states as bench
-from edittools.choosing.report import report
-from edittools.choosing.states import bytes_of_states, memory_for_states
+from edittools.choosing.states import bytes_of_states, memory_for_states, report
 from edittools.classifiers import Classifier, fingerprint
 from edittools.cut import cut_all
 from edittools.edits import Change, Edit, applied_edits

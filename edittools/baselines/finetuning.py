@@ -55,8 +55,6 @@ def finetune(
     """
     one_of(scope, SCOPES, "scope")
     steps, locality = check_number(steps, 0, None, "steps"), check_amount(locality, "locality", 0)
-    if locality and reference is None:
-        raise ValueError(f"locality={locality} without reference images: expected images whose predictions shall stay")
     if check_amount(momentum, "momentum", 0) >= 1:
         raise ValueError(f"momentum {momentum}: expected a number from 0 up and below 1")
     cut, started = cut_at(classifier, layer, size_of(exemplars)), time.perf_counter()

@@ -7,7 +7,7 @@ least that an edit must beat: what x' is read as gets harder to say everywhere, 
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -88,27 +88,35 @@ def retrain_head(
         features = F.pad(features, (0, 1), value=1.0)
     axes = torch.linalg.qr(features.T).Q  # the best change lies in the span of the features
     logits, features = features @ weight.T, features @ axes
-    before = logits[shown:].log_softmax(dim=1)
-    change = axes.new_zeros(len(weight), axes.shape[1]).requires_grad_()
-    settings = {"tolerance_grad": 1e-9, "tolerance_change": 0, "line_search_fn": "strong_wolfe"}
-    optimiser = torch.optim.LBFGS([change], max_iter=200, **settings)
+    before, change = logits[shown:].log_softmax(dim=1), axes.new_zeros(len(weight), axes.shape[1])
 
-    @torch.enable_grad()
     def loss() -> Tensor:
         after = logits + features @ change.T
         wrong = F.cross_entropy(after[:shown], labels)
         moved = F.kl_div(after[shown:].log_softmax(dim=1), before, reduction="batchmean", log_target=True)
-        total = share * wrong + (1 - share) * moved + ridge * scale / 2 * change.square().sum()
-        (change.grad,) = torch.autograd.grad(total, [change])
-        return total.detach()
+        return share * wrong + (1 - share) * moved + ridge * scale / 2 * change.square().sum()
 
-    losses = [float(optimiser.step(loss)), float(loss())]
-    converged, taken = float(change.grad.abs().max()) < 1e-6, optimiser.state[change]["n_iter"]
+    *losses, taken, converged = _minimise(loss, change)
     record = Record("head retraining", *losses, taken, time.perf_counter() - started, converged)
     change = (change.detach() @ axes.T).to(solver_precision(head.weight))
     parts = {f"{name}.weight": change[:, : head.in_features]}
     parts |= {} if head.bias is None else {f"{name}.bias": change[:, -1]}
     return edit_of(cut, {part: Change(moved) for part, moved in parts.items()}, record)
+
+
+def _minimise(loss: Callable[[], Tensor], change: Tensor) -> tuple[float, float, int, bool]:
+    """Minimise a smooth, convex loss of `change` by L-BFGS: give both losses, the steps, and if it converged."""
+    settings = {"tolerance_grad": 1e-9, "tolerance_change": 0, "line_search_fn": "strong_wolfe"}
+    optimiser = torch.optim.LBFGS([change.requires_grad_()], max_iter=200, **settings)
+
+    @torch.enable_grad()
+    def closure() -> Tensor:
+        value = loss()
+        (change.grad,) = torch.autograd.grad(value, [change])
+        return value.detach()
+
+    before, after = float(optimiser.step(closure)), float(closure())
+    return before, after, optimiser.state[change]["n_iter"], float(change.grad.abs().max()) < 1e-6
 
 
 def correct_logits(

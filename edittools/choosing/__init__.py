@@ -3,9 +3,8 @@
 from edittools.choosing.choice import BUDGET, Bounds, Choice, about_budget, cross_validated, most_broken
 from edittools.choosing.protocol import SPARING, Plan, Protocol
 from edittools.choosing.repair import Repair, repair
-from edittools.choosing.report import report, trade_off
 from edittools.choosing.scenario import Scenario
-from edittools.choosing.states import CachedStates, cache_states
+from edittools.choosing.states import CachedStates, cache_states, report, trade_off
 from edittools.choosing.trials import Trials, grid, sweep
 
 __all__ = ["BUDGET", "SPARING", "Bounds", "CachedStates", "Choice", "Plan", "Protocol", "Repair", "Scenario", "Trials"]

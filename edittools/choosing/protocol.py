@@ -22,9 +22,8 @@ from edittools.baselines.inputs import Batches, reference_batches
 from edittools.checks import one_of
 from edittools.choosing.choice import BUDGET, Bounds, Choice, about_budget
 from edittools.choosing.duties import check_duties
-from edittools.choosing.report import report
 from edittools.choosing.scenario import Scenario
-from edittools.choosing.states import CachedStates, cache_states
+from edittools.choosing.states import CachedStates, cache_states, report
 from edittools.choosing.trials import (
     MEASURED,
     USUAL,
