@@ -34,7 +34,6 @@ SETTINGS = tuple(
 )
 """Settings of `rewrite` that `repair` tries, in every layer; the exact objective, since it takes milliseconds."""
 
-
 TAKEN = 0.5
 """An edit has taken where at most this share of the loss at the exemplar is left."""
 
