@@ -45,7 +45,7 @@ def choose_untuned(protocol: Protocol) -> Choice:
     table = protocol.sweep([(dict(protocol.story.default), edit)])
     budget, kept = (states and states.compare(edit) for states in map(protocol.states.get, ("budget", "keep")))
     figures = table[["corrected", "broken", "loss"]].iloc[0].to_dict()
-    return Choice(edit, protocol.story.default, figures, budget, kept, 1, time.perf_counter() - started, table)
+    return Choice(edit, protocol.story.default, figures, budget, kept, table, 1, time.perf_counter() - started)
 
 
 def choose_second_layer(protocol: Protocol, first: Choice, among: int = 40) -> Choice:

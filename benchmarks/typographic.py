@@ -23,7 +23,7 @@ from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
 from edittools.choosing.choice import Choice
-from edittools.choosing.protocol import SPARING, Plan, Protocol
+from edittools.choosing.protocol import SPARING, Plan, Protocol, fragile_first
 from edittools.choosing.states import CachedStates
 from edittools.choosing.trials import grid
 from edittools.metrics import Comparison, attack_row, errors, predict
@@ -75,11 +75,11 @@ def read_with(choice: Choice, kept: dict[str, CachedStates]) -> Read:
 
 def read_mirrored(story: Scenario, kept: dict[str, CachedStates]) -> Read:
     """Read each picture together with its mirror image, in which writing is no word (after MirrorCLIP, 2024)."""
-    sets = story.sets
+    sets = story.sets | {"budget": fragile_first(story.budget, story.classifier)}
 
     def read(name: str) -> Tensor:
         turned = replace(sets[name], images=sets[name].images[:].flip(-1))
-        return (kept[name].original + predict(story.classifier, turned)[kept[name].order]) / 2
+        return (kept[name].original + predict(story.classifier, turned)) / 2
 
     return read
 
@@ -119,7 +119,7 @@ def main() -> None:
     layers = story.layers if options.tier == "mini" else story.shortlist
     protocol = Protocol(story, layers, progress=True)
     tuned = story.layers[1::2] if options.tier == "mini" else story.shortlist
-    slow = {"tuned": tuned, **SLOW, "steps": (20, 100), "long": (200,)}
+    slow = {"tuned": tuned, **SLOW, "steps": (20, 100)}
     chosen = choose_all(protocol, Plan(tried, edited=story.shortlist, **slow))
     kept = protocol.states
     bare = {

@@ -17,7 +17,7 @@ from torch import nn
 
 from edittools import stories
 from edittools.baselines.finetuning import finetune
-from edittools.choosing import select, sweep
+from edittools.choosing import Bounds, sweep
 from edittools.choosing.states import CachedStates
 from edittools.classifiers import Classifier, fingerprint
 from edittools.cut import Cut, cut_all, editable_layers, prefixes
@@ -136,9 +136,13 @@ REWRITES = {
     "fine-tuning: scope": (lambda w: w.finetune(scope="all"), ValueError, "scope 'all': expected one of local, global"),
     "fine-tuning: no label": (lambda w: w.finetune(make_exemplar(label=None)), ValueError, "without a label: .*label="),
     "fine-tuning: label too high": (lambda w: w.finetune(make_exemplar(label=99)), ValueError, "99.*expected 0 to 4"),
-    "fine-tuning: locality alone": (lambda w: w.finetune(locality=1.0), ValueError, "locality=1.0 without reference"),
+    "fine-tuning: locality alone": (lambda w: w.finetune(locality=1.0), TypeError, "a NoneType: expected images"),
     "fine-tuning: steps -2": (lambda w: w.finetune(steps=-2), ValueError, "steps -2: expected a whole number from 0"),
-    "fine-tuning: no images": (lambda w: w.finetune(locality=1.0, reference=w.images[:0]), ValueError, "0 images for"),
+    "fine-tuning: no images": (
+        lambda w: w.finetune(locality=1.0, reference=w.images[:0]),
+        ValueError,
+        "no reference im",
+    ),
     "fine-tuning: rate NaN": (lambda w: w.finetune(rate=NAN), ValueError, "rate nan: expected a finite number from 0"),
     "fine-tuning: momentum 1": (lambda w: w.finetune(momentum=1.0), ValueError, "momentum 1.0: expected a number from"),
 }
@@ -175,8 +179,12 @@ MODELS = {
 METRICS = {
     "labels too few": (lambda w: errors(torch.rand(3, 5), w.labels), ValueError, "3 predictions for 6 labels"),
     "of two lengths": (lambda w: Comparison(_none(3), _none(4)), ValueError, r"\(3,\).*\(4,\): expected"),
-    "kept: an edit of another layer": (lambda w: w.kept("conv2").logits(w.edit), KeyError, "none of the layers kept"),
-    "selected from no trial": (lambda w: select(sweep([], w.kept()), w.kept()), ValueError, "no trial: expected"),
+    "kept: an edit of another layer": (lambda w: w.kept("conv2").logits(w.edit), ValueError, "not behind 'conv2'"),
+    "selected from no trial": (
+        lambda w: Bounds(w.kept()).choose(sweep([], w.kept())),
+        ValueError,
+        "no trial: expected",
+    ),
 }
 
 PHOTOS = {

@@ -1,21 +1,18 @@
 import copy
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from edittools.baselines.finetuning import finetune
 from edittools.choosing import states as bench
-from edittools.choosing.report import report
-from edittools.choosing.states import _Batches, bytes_of_states, memory_for_states
+from edittools.choosing.states import bytes_of_states, memory_for_states, report
 from edittools.classifiers import Classifier, fingerprint
 from edittools.cut import cut_all
 from edittools.edits import Change, Edit, applied_edits
 from edittools.images import LabelledImages
 from edittools.metrics import errors, predict
 from edittools.rewriting import rewrite
-from edittools.zoo.load import load_classifier
 
 LAYERS = ["stem", "conv1", "conv2"]
 
@@ -37,7 +34,7 @@ def test_kept_states_give_what_the_edited_model_gives(
 ):
     monkeypatch.setenv("EDITTOOLS_MEMORY", memory)
     _, kept = bench.cache_states(tiny, LAYERS, **sets)
-    assert isinstance(kept["validation"].states[layer], _Batches) == (memory == "0")
+    assert (kept["validation"].states is None) == (memory == "0")
     edit = (
         finetune(tiny, layer, exemplar, scope=scope, rate=0.1, steps=3)
         if scope
@@ -59,7 +56,6 @@ def test_a_comparison_is_that_of_all_images_or_is_given_up_when_told_to(tiny, se
     assert torch.equal(kept.compare(edit, lambda after: False).after, whole.after)
     assert kept.compare(edit, lambda after: told.append(after) or len(after) > 5) is None
     assert [len(after) for after in told] == [3, 6] and torch.equal(told[1], whole.after[:6])
-    assert kept.fragile_first().compare(edit).accuracy_change == pytest.approx(whole.accuracy_change)
 
 
 def test_an_edit_of_two_layers_starts_at_the_first(tiny, photos32, sets, exemplar):
@@ -141,20 +137,16 @@ def test_states_beyond_an_edit_applied_since_are_refused(tiny, photos32, sets, e
         kept["clean"].logits(second)
 
 
-def test_an_edit_of_a_layer_that_is_not_kept_is_refused(tiny, photos32, sets, exemplar):
-    _, kept = bench.cache_states(tiny, ["conv2"], **sets)
-    with pytest.raises(KeyError, match="changes none of the layers kept here: conv2"):
-        kept["clean"].logits(rewrite(tiny, "stem", exemplar, photos32))
-
-
 @pytest.mark.parametrize("earlier", ["stem", "conv2"])
-def test_an_edit_that_also_changes_a_layer_before_those_kept_is_refused(tiny, photos32, sets, exemplar, earlier):
+def test_an_edit_behind_the_layers_kept_is_read_from_the_last_of_them(tiny, photos32, sets, exemplar, earlier):
     """`conv2` stands in for a layer that is kept in vain: what an edit changes must be behind the first of its own."""
     first, second = (rewrite(tiny, layer, exemplar, photos32, objective="least_squares") for layer in (earlier, "head"))
-    _, kept = bench.cache_states(tiny, ["head"], **sets)
-    with pytest.raises(ValueError, match=rf"also changes '{earlier}.weight', which is not behind 'head'.*keep the im"):
-        kept["clean"].logits(first + second)
-    assert torch.isfinite(kept["clean"].logits(second)).all()
+    _, late = bench.cache_states(tiny, ["head"], **sets)
+    for edit in (first, first + second):
+        with pytest.raises(ValueError, match=rf"changes '{earlier}.weight', which is not behind 'head'.*keep them at"):
+            late["clean"].logits(edit)
+    _, kept = bench.cache_states(tiny, ["conv1", "conv2"], **sets)
+    assert torch.allclose(late["clean"].logits(second), kept["clean"].logits(second), atol=1e-5)
 
 
 def _step(model, optimiser):
@@ -193,12 +185,7 @@ def test_states_of_a_model_that_was_changed_in_place_are_refused_until_it_is_as_
     clean, edit = kept["clean"], finetune(tiny, "conv1", exemplar, rate=0.1, steps=3)
     before, weights, mean = clean.logits(edit), copy.deepcopy(tiny.model.state_dict()), tiny.mean.clone()
     CHANGES[change](tiny)
-    for use in (
-        clean.logits,
-        lambda: clean.logits(edit),
-        lambda: clean.subset([0]).compare(edit),
-        lambda: clean.batches("conv2"),
-    ):
+    for use in (clean.logits, lambda: clean.compare(edit)):
         with pytest.raises(ValueError, match="of the TinyNet were changed, by something else than an edit.*keep them"):
             use()
     tiny.float().model.load_state_dict(weights)
@@ -217,100 +204,28 @@ def test_a_change_in_place_under_an_applied_edit_is_refused_too(tiny, photos32, 
         kept["clean"].logits()
 
 
-class Awkward(nn.Module):
-    """Alive at `second` beside its keys: a place for each token, tokens with images in second place, their number."""
-
-    def __init__(self):
-        super().__init__()
-        self.first, self.second, self.head = nn.Conv2d(3, 6, 8, 8), nn.Linear(6, 6), nn.Linear(6, 5)
-        self.place = nn.Parameter(torch.rand(16, 6))
-
-    def forward(self, x):
-        count, place = x.shape[0], self.place * 2
-        tokens = self.first(x).flatten(2).permute(2, 0, 1)
-        y = self.second(tokens.transpose(0, 1))
-        return self.head((y + tokens.transpose(0, 1) + place).reshape(count, 16, 6).mean(dim=1))
-
-
-class Windows(nn.Module):
-    """Keys in which each image is four entries."""
-
-    def __init__(self):
-        super().__init__()
-        self.first, self.second = nn.Conv2d(3, 6, 8, 8), nn.Linear(6, 5)
-
-    def forward(self, x):
-        windows = self.first(x).flatten(2).transpose(1, 2).reshape(-1, 4, 6)
-        return self.second(windows).reshape(x.shape[0], 16, 5).mean(dim=1)
-
-
-@pytest.mark.parametrize("in_memory", [True, False])
-@pytest.mark.parametrize("name", ["awkward", "mini_clip"])
-def test_a_subset_of_kept_images_is_what_keeping_them_gives(name, in_memory):
-    torch.manual_seed(0)
-    if name == "awkward":
-        classifier, layers = Classifier(Awkward(), list("abcde"), size=32), ["first", "second"]
-    else:
-        classifier, layers = load_classifier("mini_clip"), ["visual.layer4.0.conv3", "visual.layer4.1.conv3"]
-    images = torch.rand(7, 3, classifier.size, classifier.size)
-    data = LabelledImages(images, torch.arange(7) % 5, classifier.classes)
-    cuts = cut_all(classifier, layers)
-    kept = bench.CachedStates(cuts, data, batch_size=3, in_memory=in_memory)
-    change = torch.rand_like(cuts[layers[1]].weight) / 10
-    edit = Edit({f"{layers[1]}.weight": Change(change)}, fingerprint(classifier.model))
-    chosen = [5, 0, 6, 2]
-    expected = bench.CachedStates(cuts, data.subset(chosen))
-    for part in (kept.subset(chosen, batch_size=3), kept.subset(torch.tensor(chosen)).subset(np.arange(4))):
-        for one in (None, edit):
-            torch.testing.assert_close(part.logits(one), expected.logits(one))
-        assert torch.equal(part.labels, expected.labels) and torch.equal(part.before, expected.before)
-    mask = torch.tensor([i in chosen for i in range(7)])
-    torch.testing.assert_close(kept.subset(mask).logits(edit), kept.logits(edit)[mask])
-    fragile = kept.fragile_first()
-    torch.testing.assert_close(fragile.logits(), kept.logits()[fragile.order])
-    assert sorted(fragile.order.tolist()) == kept.order.tolist() == list(range(7))
-    assert kept.subset(chosen).subset([1, 3]).order.tolist() == [0, 2]
-    for layer in layers:
-        parts = kept.batches(layer, 2)
-        torch.testing.assert_close(torch.cat([cuts[layer].suffix(state) for state, _ in parts]), kept.logits())
-        assert [len(part) for _, part in parts] == [2, 2, 2, 1]
-    with pytest.raises(IndexError, match="index 7 is out of bounds"):
-        kept.subset([7])
-
-
-def test_a_layer_is_refused_where_an_image_cannot_be_told_from_the_next():
-    classifier = Classifier(Windows(), list("abcde"), size=32)
-    assert cut_all(classifier, ["first"]).keys() == {"first"}
-    with pytest.raises(
-        ValueError, match=r"'second' of Windows: its keys \(4, 6\) do not hold one image after the other"
-    ):
-        cut_all(classifier, ["second"])
-
-
 def test_what_does_not_fit_into_memory_is_run_anew_those_read_most_often_last(tiny, sets, monkeypatch):
     cuts = cut_all(tiny, LAYERS)
     one = bytes_of_states(cuts, sets["clean"].images[:1])
     states = {layer: cut.prefix(sets["clean"].images[:1]) for layer, cut in cuts.items()}
     assert one >= sum(cuts[layer].output(state).nbytes for layer, state in states.items())
-    both = 1e-9 * one * (len(sets["validation"]) + len(sets["clean"]))
+    both = 1e-9 * one * (len(sets["validation"]) + len(sets["clean"]))  # in GB
     for most, kinds in {both: (False, False), 0.99 * both: (False, True), 0.4 * both: (True, True)}.items():
         monkeypatch.setenv("EDITTOOLS_MEMORY", f"{most:.12f}")
         _, kept = bench.cache_states(tiny, LAYERS, **sets)
-        assert [isinstance(part.states["stem"], _Batches) for part in kept.values()] == list(kinds)
+        assert [part.states is None for part in kept.values()] == list(kinds)
     monkeypatch.setenv("EDITTOOLS_MEMORY", "much")
     with pytest.raises(ValueError, match="EDITTOOLS_MEMORY 'much': expected a finite number from 0 up"):
         bench.cache_states(tiny, LAYERS, **sets)
     monkeypatch.delenv("EDITTOOLS_MEMORY")
-    assert memory_for_states(torch.device("cpu")) > 0.1
+    assert memory_for_states(torch.device("cpu")) > 1e8
 
 
-@pytest.mark.parametrize("in_memory", [True, False])
-def test_states_made_anew_keep_no_output_and_know_when_the_model_was_changed(tiny, sets, exemplar, in_memory):
+def test_states_made_anew_keep_no_output_and_know_when_the_model_was_changed(tiny, sets, exemplar):
     cuts, edit = cut_all(tiny, LAYERS), finetune(tiny, "conv1", exemplar, scope="local", rate=0.1, steps=3)
-    kept = bench.CachedStates(cuts, sets["clean"], batch_size=3, in_memory=in_memory)
-    expected = kept.compare(edit).after
-    assert bool(kept._outputs) == in_memory
-    assert torch.equal(kept.fragile_first().compare(edit).after.sort().values, expected.sort().values)
+    kept = bench.CachedStates(cuts, sets["clean"], batch_size=3, in_memory=False)
+    kept.compare(edit)
+    assert not kept._outputs
     with edit.applied(tiny), pytest.raises(ValueError, match="keep them again"):
         kept.compare(finetune(tiny, "conv2", exemplar, rate=0.1, steps=1))
     nn.init.constant_(tiny.model.conv2.weight, 0.1)

@@ -9,7 +9,7 @@ from conftest import make_exemplar, randomise_norms
 from torch import nn
 
 from edittools import edits
-from edittools.baselines.finetuning import finetune, finetune_path
+from edittools.baselines.finetuning import finetune
 from edittools.classifiers import Classifier, fingerprint
 from edittools.cut import Cut
 from edittools.edits import Change, Edit, applied_edits, unedited_fingerprint
@@ -266,20 +266,6 @@ def test_global_finetuning_of_a_resnet_is_what_plain_sgd_does_to_all_but_what_co
     images = torch.rand(8, 3, 32, 32)
     with edit.applied(classifier), torch.no_grad():
         torch.testing.assert_close(classifier(images).softmax(1), plain(images).softmax(1), rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("locality", [0.0, 2.0])
-def test_the_edits_on_a_path_are_those_of_so_many_steps(tiny, photos32, exemplar, locality):
-    settings = {"rate": 0.05, "locality": locality, "reference": photos32}
-    path = list(finetune_path(tiny, "conv1", exemplar, (0, 2, 5), **settings))
-    for steps, edit in zip((0, 2, 5), path, strict=True):
-        alone = finetune(tiny, "conv1", exemplar, steps=steps, **settings)
-        assert torch.equal(edit.changes["conv1.weight"].delta(), alone.changes["conv1.weight"].delta())
-        assert (edit.record.steps, edit.record.loss_after) == (steps, alone.record.loss_after)
-    assert torch.is_grad_enabled() and not path[0].changes["conv1.weight"].delta().any()
-    for wrong in ((), (3, 2), (2, 2)):
-        with pytest.raises(ValueError, match="each higher than the last"):
-            next(finetune_path(tiny, "conv1", exemplar, wrong))
 
 
 def test_a_locality_term_keeps_reference_predictions_nearer(tiny, photos32, exemplar):

@@ -111,7 +111,7 @@ def test_everything_exported_is_there_and_documented(name):
 
 MANY_PARAMETERS = {  # more than eight parameters, and why
     "rewrite": "the terms of eq. (1), which grids of settings and the paper's ablations name one by one",
-    "finetune_path": "the settings of SGD and of the locality term, which grids name one by one",
+    "finetune": "the settings of SGD and of the locality term, which grids name one by one",
 }
 LONG = {}  # more than forty lines of code, and why
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from edittools.baselines.inputs import solver_precision
 from edittools.checks import check_amount
@@ -11,7 +11,7 @@ from edittools.classifiers import Classifier
 from edittools.cut import Cut, cut_at
 from edittools.edits import Change, Edit, Record, edit_of
 from edittools.exemplars import Exemplar, size_of
-from edittools.keys import ExemplarStates, Reference, exemplars_at, reference_moment, response_at
+from edittools.keys import Reference, exemplars_at, reference_moment, response_at
 from edittools.rewriting import fits, pose, solve_least_squares
 
 GRID = [{"weight": weight} for weight in (0.1, 1.0, 10.0, 100.0, 1e3, 1e4)]
@@ -35,31 +35,20 @@ def rewrite_in_closed_form(
 
     Args:
         weight: λ, relative: 1 gives λ C the trace of K*K*ᵀ.
-
-    Returns an `Edit` of the whole weight; the loss of its `Record` is that of `rewrite` with "least_squares". Raises
-    `ValueError` for a negative weight, or what `rewrite` refuses.
     """
     relative, cut = check_amount(weight, "weight", 0), cut_at(classifier, layer, size_of(exemplars))
     moment, exemplars = reference_moment(cut, reference), exemplars_at(cut, exemplars)
     whitener = moment.whitener
-    plain, white = _traces(cut, exemplars, whitener)
     # In whitened keys λ C is the identity: that is solved, in the smaller dimension, with its ridge relative to their
     # trace in place of that of the plain keys.
+    problem, ones = pose(cut, exemplars, basis=whitener), torch.ones_like(cut.weight[:1], dtype=torch.float64)
+    pair = (cut.keys(problem.changed), problem.coordinates)
+    squares = [cut.convolve(keys.double().square(), ones) for keys in pair]
+    plain, white = (float((cut.shares(problem.share, one) * one.squeeze(cut.channels)).sum()) for one in squares)
     mean = float(moment.matrix.trace()) / len(moment.matrix)
-    problem = pose(cut, exemplars, basis=whitener)
     unknown = solve_least_squares(problem, relative * plain / (mean * white) if mean * white else relative)
     delta = torch.einsum("or...,rn->on...", unknown.double(), whitener.to(unknown.device))
     change = Change(delta.to(solver_precision(cut.weight)))
     response = response_at(cut, problem.shift(unknown), exemplars.masks)
     record = Record("closed form", *fits(problem, "least_squares", unknown), 1, response)
     return edit_of(cut, {f"{cut.layer}.weight": change}, record)
-
-
-@torch.no_grad()
-def _traces(cut: Cut, exemplars: ExemplarStates, whitener: Tensor) -> tuple[float, float]:
-    """The trace of K*K*ᵀ, of the plain and of the whitened keys of x' under the kernel's window."""
-    keys = cut.keys(exemplars.changed).double()
-    ones = torch.ones_like(cut.weight[:1], dtype=torch.float64)
-    sums = [cut.convolve(k.square(), ones) for k in (keys, cut.along(keys, whitener))]
-    shares = cut.shares(exemplars.masks.to(keys.device), sums[0]).flatten()
-    return tuple(float(total.flatten() @ shares.double()) for total in sums)

@@ -1,10 +1,9 @@
-"""What all baselines take, checked: class labels, the exemplars' keys at the mask.
+"""What all baselines take, checked: class labels, the exemplars' keys at the mask, reference images in batches.
 
-All but fine-tuning are called in one way, `method(classifier, layer, exemplars, reference, **settings)`, and have
-settings to try beside them, `GRID`. The classifier is not changed. `layer` is a name, a module, or a `Cut` of it,
-`exemplars` are one or several, whose labels are not used unless a method says so. `reference`, images or their
-`SecondMoment`, says which keys are everyday ones. A method gives an `Edit` with a `Record`, and refuses a `Cut` of
-another classifier.
+All are called in one way, `method(classifier, layer, exemplars, reference, **settings)`, and give an `Edit` with a
+`Record`; the classifier is not changed. `layer` is a name, a module, or a `Cut` of it, `exemplars` are one or several,
+whose labels are not used unless a method says so. `reference`, images or their `SecondMoment`, says which keys are
+everyday ones.
 """
 
 from collections.abc import Sequence
@@ -16,10 +15,15 @@ from torch import Tensor
 from edittools.classifiers import Classifier
 from edittools.cut import Cut, State, rows
 from edittools.exemplars import Exemplar
+from edittools.images import Images, in_batches
+from edittools.keys import LayerKeys
+
+Batches = Sequence[tuple[State, Tensor]]
+"""Images in batches: their state at a layer, and their log-probabilities."""
 
 
 def class_labels(exemplars: Sequence[Exemplar], classifier: Classifier, method: str) -> Tensor:
-    """The labels `(B,)` of exemplars; `ValueError`, which names the method, for one without a label or of no class."""
+    """Return the labels `(B,)` of exemplars; raise `ValueError`, which names the method, where one has no class."""
     if any(exemplar.label is None for exemplar in exemplars):
         raise ValueError(f"an exemplar without a label: {method} needs the class of x', Exemplar(..., label=…)")
     last = len(classifier.classes) - 1
@@ -30,7 +34,7 @@ def class_labels(exemplars: Sequence[Exemplar], classifier: Classifier, method: 
 
 
 def masked_keys(cut: Cut, state: State, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """The keys at masks `(B, H, W)`: `(P, n)` and their weights `(P,)`, which add up to 1, both in float64.
+    """Return the keys at masks `(B, H, W)`, `(P, n)`, and their weights `(P,)`, which add up to 1, in float64.
 
     A weight is the share of the position that the mask covers.
     """
@@ -40,6 +44,20 @@ def masked_keys(cut: Cut, state: State, masks: Tensor) -> tuple[Tensor, Tensor]:
     return rows(keys, cut.is_linear)[chosen].double(), weights[chosen] / weights.sum()
 
 
+@torch.no_grad()
+def reference_batches(cut: Cut, reference: Images | Batches) -> Batches:
+    """Run reference images up to a layer, and read them; what has been run comes back as it is."""
+    if isinstance(reference, LayerKeys) or not isinstance(reference, Images | list | tuple):
+        kind = type(reference).__name__
+        raise TypeError(f"reference is a {kind}: expected images, since keys alone do not say how they are read")
+    if not len(reference):
+        raise ValueError("no reference images: expected at least one whose prediction shall stay")
+    if isinstance(reference, list | tuple):
+        return reference
+    states = map(cut.prefix, in_batches(reference, 16))
+    return [(state, cut.suffix(state).log_softmax(dim=1)) for state in states]
+
+
 def solver_precision(tensor: Tensor) -> torch.dtype:
-    """The precision that changes are kept in: float32, or better where the weights are."""
+    """Return the precision that changes are kept in: float32, or better where the weights are."""
     return torch.promote_types(tensor.dtype, torch.float32)

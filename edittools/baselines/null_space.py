@@ -19,15 +19,8 @@ from edittools.keys import Reference, exemplars_at, reference_moment
 from edittools.moments import RankError, SecondMoment, directions
 from edittools.rewriting import rewrite
 
-GRID = [
-    {"share": share, **settings}
-    for share in (0.9, 0.99, 0.999)
-    for settings in (
-        {"rank": None, "objective": "least_squares"},
-        {"rank": 1, "objective": "l1"},
-        {"rank": 3, "objective": "l1"},
-    )
-]
+RANKS = {None: "least_squares", 1: "l1", 3: "l1"}
+GRID = [{"share": s, "rank": r, "objective": o} for s in (0.9, 0.99, 0.999) for r, o in RANKS.items()]
 """Settings to try; a rank that the keys at a small mask do not span raises `RankError`."""
 
 
@@ -47,12 +40,11 @@ def rewrite_in_null_space(
 
     Args:
         share: of the energy that is out of reach, above 0 and below 1.
-        rank: of the change: the top directions of the masked keys of x' within the null space. None takes all of the
-            null space, as AlphaEdit does.
-        **settings: of `rewrite`; `objective` is "least_squares" by default, in closed form as in AlphaEdit.
+        rank: of the change: the top directions of the masked keys of x' within the null space; None takes all of it,
+            as AlphaEdit does.
+        **settings: of `rewrite`; `objective` is "least_squares" by default, as in AlphaEdit.
 
-    Raises `RankError` when nothing is left beyond `share`, or a rank is more than the masked keys span there;
-    `ValueError` for a share outside (0, 1), or what `rewrite` refuses.
+    Raises `RankError` when nothing is left beyond `share`, or a rank is more than the masked keys span there.
     """
     if not 0 < check_amount(share, "share") < 1:
         raise ValueError(f"share {share!r}: expected a number above 0 and below 1")

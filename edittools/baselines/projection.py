@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from edittools.baselines.inputs import masked_keys, solver_precision
-from edittools.checks import check_amount
+from edittools.checks import check_amount, one_of
 from edittools.classifiers import Classifier
 from edittools.cut import Cut, cut_at
 from edittools.edits import Change, Edit, Record, added, edit_of
@@ -47,18 +47,14 @@ def project_concept(
 
     Args:
         reference: only "leace" needs it; the others take None.
-        direction: "mean": v = μ' − μ, the difference to the mean masked key of x'. "probe": v is the weight of a ridge
-            regression (least squares on ±1, with an intercept) from masked keys to x' or x. "leace": v = μ' − μ and
-            u = M⁻¹v up to scale, with M the second moments of the reference keys (about 0, all that a `SecondMoment`
-            holds) and of the exemplars' masked keys, each scaled to a mean eigenvalue of 1. Else u is v.
+        direction: "mean": v = μ' − μ, with μ' the mean masked key of x'. "probe": v is the weight of a ridge regression
+            from masked keys to x' or x. "leace": v = μ' − μ and u = M⁻¹v up to scale, with M the second moments of the
+            reference keys and of the exemplars' masked keys, each scaled to a mean eigenvalue of 1. Else u is v.
         ridge: added to the diagonal of the probe's system and of M, relative to its mean eigenvalue.
 
-    Returns an `Edit` of the weight (rank 1) and, where there is one, the bias. The loss of its `Record` is the distance
-    of μ' from μ, before and after. Raises `ValueError` for an unknown direction, "leace" without reference images, or
-    μ' = μ.
+    The loss of the `Record` is the distance of μ' from μ, before and after. Raises `RankError` where there is none.
     """
-    if direction not in DIRECTIONS:
-        raise ValueError(f"direction {direction!r}: expected one of {', '.join(DIRECTIONS)}")
+    one_of(direction, DIRECTIONS, "direction")
     ridge, cut = check_amount(ridge, "ridge", 0), cut_at(classifier, layer, size_of(exemplars))
     moment = reference_moment(cut, reference) if direction == "leace" else None
     exemplars = exemplars_at(cut, exemplars)
@@ -90,11 +86,11 @@ def project_concept(
 
 
 def _spread(keys: Tensor, weights: Tensor) -> Tensor:
-    """The weighted second moment of keys `(P, n)`."""
+    """Compute the weighted second moment of keys `(P, n)`."""
     return keys.T @ (keys * weights[:, None])
 
 
 def _loaded(matrix: Tensor, ridge: float) -> Tensor:
-    """A matrix with a mean eigenvalue of 1, plus `ridge` on the diagonal; never singular."""
+    """Scale a matrix to a mean eigenvalue of 1, and add `ridge` to the diagonal; it is never singular."""
     matrix = matrix * (len(matrix) / matrix.trace().clamp_min(torch.finfo(matrix.dtype).tiny))
     return matrix + max(ridge, 1e-10) * torch.eye(len(matrix)).to(matrix)

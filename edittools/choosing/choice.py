@@ -27,16 +27,14 @@ KEEP = 3.0
 FOLDS = 5
 """Parts of the images for cross-validation."""
 
-_WORDS = ("scope", "masked")
-
 
 @dataclass(frozen=True, eq=False)
 class Choice:
     """The trial that was chosen: its edit, settings, and what it did to the validation and the budget images.
 
     `validation` holds `corrected`, `broken` and `loss`. `budget` compares the budget images before and after, `kept`
-    the kept ones that bound the choice. `trials` were tried in `seconds`; `table` has one row for each. Where no trial
-    with a net gain kept the bounds, the edit is scaled by 0 and there are no settings.
+    the kept ones that bound the choice. `table` has one row for each of the `trials`. Where no trial with a net gain
+    kept the bounds, the edit is scaled by 0 and there are no settings.
 
     By cross-validation `held_out` compares each validation image with the edit chosen without it, see `folds`.
     """
@@ -45,10 +43,10 @@ class Choice:
     settings: Mapping[str, Any]
     validation: Mapping[str, float]
     budget: Comparison = field(repr=False)
-    kept: Comparison | None = field(default=None, repr=False)
-    trials: int = 0
+    kept: Comparison | None = field(repr=False)
+    table: pd.DataFrame = field(repr=False)
+    trials: int
     seconds: float = float("nan")
-    table: pd.DataFrame | None = field(default=None, repr=False)
     held_out: Comparison | None = field(default=None, repr=False)
     folds: "tuple[Choice, ...]" = field(default=(), repr=False)
 
@@ -60,38 +58,34 @@ class Choice:
     @property
     def edges(self) -> tuple[str, ...]:
         """Name the settings whose value is the least or the largest that was tried; 0 and rank 1 have none below."""
-        names = [n for n, v in self.settings.items() if isinstance(v, int | float) and n not in _WORDS]
-        known = [] if self.table is None else [n for n in names if n in self.table]
-        tried = {name: pd.to_numeric(self.table[name], errors="coerce").dropna() for name in known}
-        found = {n: v for n, v in tried.items() if v.nunique() > 1 and self.settings[n] in (v.min(), v.max())}
-        return tuple(name for name in found if self.settings[name] and (name, self.settings[name]) != ("rank", 1))
+        found = []
+        for name in self.table.columns.intersection(list(self.settings), sort=False):
+            value, tried = self.settings[name], pd.to_numeric(self.table[name], errors="coerce").dropna()
+            outermost = tried.nunique() > 1 and value in (tried.min(), tried.max())
+            if outermost and value and (name, value) != ("rank", 1) and name != "masked":
+                found.append(name)
+        return tuple(found)
 
     @property
     def accuracy_change(self) -> float:
         """The accuracy change on the budget images, in points."""
         return self.budget.accuracy_change
 
-    def row(self) -> pd.Series:
-        """Give the choice as a table column: settings, validation figures, accuracy change with its 95 % interval."""
-        low, high = self.budget.accuracy_interval()
-        change = {"accuracy change": self.accuracy_change, "low": low, "high": high, "trials": self.trials}
-        return pd.Series({**self.settings, **self.validation, **change}, dtype=object, name="chosen")
-
     def __str__(self) -> str:
         if not self.found:
             return "nothing"
-        known = dict(self.settings)
-        words = [str(known.pop(name)) for name in ("layer", "exemplar") if known.get(name)]
-        if (masked := known.pop("masked", None)) is not None:
-            words.append("mask" if masked else "no mask")
-        if objective := known.pop("objective", None):
-            words.append(objective)
-        strength, rank = known.pop("strength", None), known.get("rank", 0)
-        words += [v for n, v in known.items() if n not in _WORDS and isinstance(v, str) and v]
-        words += ["full rank"] if rank is None else []
-        words += [f"{n} {v:g}" for n, v in known.items() if n not in _WORDS and isinstance(v, int | float)]
-        words += [] if strength is None else [f"α {strength:g}"]
-        return ", ".join(words) + (f" (edge of the grid: {', '.join(self.edges)})" if self.edges else "")
+        in_order = sorted(self.settings.items(), key=lambda setting: isinstance(setting[1], int | float))
+        said = ", ".join(filter(None, (_said(name, value) for name, value in in_order)))
+        return said + (f" (edge of the grid: {', '.join(self.edges)})" if self.edges else "")
+
+
+def _said(name: str, value: Any) -> str:
+    """Say one setting in words."""
+    if name == "masked":
+        return "mask" if value else "no mask"
+    if value is None:
+        return f"full {name}"
+    return value if isinstance(value, str) else f"{'α' if name == 'strength' else name} {value:g}"
 
 
 class Bounds:
@@ -118,35 +112,26 @@ class Bounds:
         return None if compared is None else (compared, kept)
 
     def choose(self, table: pd.DataFrame, budget: float = BUDGET) -> Choice:
-        """Choose a row of a table of `sweep`, see `select`."""
+        """Choose the trial of lowest loss in a table of `sweep` that has a net gain and costs at most `budget` points.
+
+        The loss ranks, not the count of corrections: among few validation images many trials have the same count, and
+        the most fortunate of hundreds is not the best. When no trial with a net gain keeps the bounds, the choice is
+        the edit that changes nothing, so that a method that cannot help is reported as such.
+        """
         if table.empty:
-            raise ValueError("a table with no trial: expected at least one row, see sweep")
+            raise ValueError(
+                "no trial: expected settings and strengths, and a rank that the keys at the mask span in some layer"
+            )
         order = table.sort_values("loss", kind="stable")
         for _, row in order[order.net > 0].iterrows():
             if measured := self.measure(row.edit, budget):
                 tried = row.drop(row.index.intersection(MEASURED)).to_dict()
                 settings = {name: value for name, value in tried.items() if value == value}  # NaN: another trial's
                 figures = row[["corrected", "broken", "loss"]].to_dict()
-                return Choice(row.edit, settings, figures, *measured, len(table), table=table)
+                return Choice(row.edit, settings, figures, *measured, table, len(table))
         unchanged = [one and Comparison(one.before, one.before) for one in (self.budget_images, self.kept_images)]
         figures = {"corrected": 0, "broken": 0, "loss": float("nan")}
-        return Choice(0 * order.edit.iloc[0], {}, figures, *unchanged, len(table), table=table)
-
-
-def select(
-    table: pd.DataFrame,
-    budget_images: CachedStates,
-    budget: float = BUDGET,
-    kept_images: CachedStates | None = None,
-) -> Choice:
-    """Choose the trial of lowest validation loss that corrects more than it breaks and costs at most `budget` points.
-
-    Where there are `kept_images`, it may break at most `most_broken` of them. The loss ranks, not the count of
-    corrections: among few validation images many trials have the same count, and the most fortunate of hundreds is not
-    the best. When no trial with a net gain keeps both bounds, the choice is the edit that changes nothing, so that a
-    method that cannot help is reported as such.
-    """
-    return Bounds(budget_images, kept_images).choose(table, budget)
+        return Choice(0 * order.edit.iloc[0], {}, figures, *unchanged, table, len(table))
 
 
 def cross_validated(
@@ -167,37 +152,33 @@ def cross_validated(
     return replace(bounds.choose(table, budget), held_out=Comparison(before, after), folds=tuple(choices))
 
 
-def folds_of(labels: Tensor, count: int = FOLDS) -> Tensor:
+def folds_of(labels: Tensor) -> Tensor:
     """Part images into folds at random, class by class: the number of each image's fold, `(N,)`."""
-    folds, count = torch.full((len(labels),), -1), min(count, len(labels))
+    folds, count = torch.full((len(labels),), -1), min(FOLDS, len(labels))
     for number in range(count - 1):
         left = (folds < 0).nonzero()[:, 0]
         folds[left[stratified(labels[left], 1 / (count - number), seed=0)]] = number
     return torch.where(folds < 0, count - 1, folds)
 
 
-def most_broken(images: int, points: float = KEEP) -> int:
-    """Return how many kept images an edit may break: at 95 % confidence no more than `points` in a hundred.
+def most_broken(images: int) -> int:
+    """Return how many kept images an edit may break: at 95 % confidence no more than `KEEP` in a hundred.
 
     The limit is Clopper and Pearson's, one-sided. Fewer than 99 images cannot show 3 points: there it is none.
     """
     from scipy.stats import beta
 
     counts = range(1, images)
-    return next((count - 1 for count in counts if 100 * beta.ppf(0.95, count + 1, images - count) > points), 0)
+    return next((count - 1 for count in counts if 100 * beta.ppf(0.95, count + 1, images - count) > KEEP), 0)
 
 
-def about_budget(images: int, budget: float = BUDGET) -> str:
-    """Say how fine a budget of so many points is on so many images, and when they are too few to keep it."""
+def about_budget(images: int, kept: int | None = None) -> str:
+    """Say how fine the budget is on so many images, how many kept ones may break, and when either are too few."""
     coarse = f"; fewer than {FEW}, so it is coarse" if images < FEW else ""
-    allowed = int(budget * images / 100 + 1e-9)
-    return (
-        f"budget of {budget:g} points on {images:,} images: one is {100 / max(images, 1):.2f} points, "
-        f"{allowed or 'none'} may be lost{coarse}"
-    )
-
-
-def about_keep(images: int) -> str:
-    """Say how many of so many kept images a chosen edit may break, and when they are too few to tell."""
-    few = "" if images >= 99 else f", and so few cannot show that no more than {KEEP:g} in a hundred break"
-    return f"{images:,} kept images: {most_broken(images) or 'none'} may break{few}"
+    allowed = int(BUDGET * images / 100 + 1e-9)
+    said = f"budget of {BUDGET:g} points on {images:,} images: one is {100 / max(images, 1):.2f} points, "
+    said += f"{allowed or 'none'} may be lost{coarse}"
+    if kept is None:
+        return said
+    few = "" if kept >= 99 else f", and so few cannot show that no more than {KEEP:g} in a hundred break"
+    return f"{said}; {kept:,} kept images: {most_broken(kept) or 'none'} may break{few}"

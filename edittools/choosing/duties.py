@@ -21,7 +21,6 @@ ALIKE = 0.01
 One photograph in two sizes: 0.003. The most similar two of 4,000 scenes of MiniWorld: 0.04.
 """
 
-
 _OF_FILES: WeakKeyDictionary[LazyImages, Tensor] = WeakKeyDictionary()
 
 
@@ -37,20 +36,9 @@ def thumbnails(images: Images) -> Tensor:
     return found
 
 
-def _alike(one: Tensor, other: Tensor) -> Tensor:
-    """Say which thumbnails `(N, n)` are those of the same image as which others `(M, n)`: `(N, M)`."""
-    return torch.cdist(one, other) <= ALIKE * one.shape[1] ** 0.5
-
-
 def shared_images(one: Images, other: Images) -> int:
     """Return how many images are in both of two sets."""
     return _shared(thumbnails(one), thumbnails(other))
-
-
-def _shared(one: Tensor, other: Tensor) -> int:
-    """Count the other images whose thumbnails are among these."""
-    found = [_alike(some, other).any(dim=0) for some in one.split(1024)]
-    return int(torch.stack(found).any(dim=0).sum()) if found else 0
 
 
 def check_apart(sets: Mapping[str, Images], pairs: Iterable[tuple[str, str]]) -> None:
@@ -64,9 +52,9 @@ def check_apart(sets: Mapping[str, Images], pairs: Iterable[tuple[str, str]]) ->
 def distinct(name: str, data: LabelledImages) -> LabelledImages:
     """Take each image of the set once; warn when some are there more than once, and call the set by its `name`."""
     known = thumbnails(data)
-    starts = range(0, len(known), 1024)
-    rows = [_alike(known[i : i + 1024], known[: i + 1024]).tril(i - 1).any(dim=1) for i in starts]
-    again = torch.cat(rows) if rows else torch.zeros(0, dtype=torch.bool)
+    again = torch.zeros(len(known), dtype=torch.bool)
+    for i in range(0, len(known), 1024):
+        again[i : i + 1024] = _alike(known[i : i + 1024], known[: i + 1024]).tril(i - 1).any(dim=1)
     if not again.any():
         return data
     warnings.warn(f"{int(again.sum())} {name} images are there before: each is used once", stacklevel=4)
@@ -86,3 +74,16 @@ def check_duties(story: Scenario) -> None:
     reported = {name: data for name, data in story.sets.items() if name not in bounds}
     pairs = chain(product(solved, {**bounds, **reported}), combinations(bounds, 2), product(bounds, reported))
     check_apart({**solved, **bounds, **reported}, [pair for pair in pairs if pair != ("x", "validation")])
+
+
+def _alike(one: Tensor, other: Tensor) -> Tensor:
+    """Say which thumbnails `(N, n)` are those of the same image as which others `(M, n)`: `(N, M)`."""
+    return torch.cdist(one, other) <= ALIKE * one.shape[1] ** 0.5
+
+
+def _shared(one: Tensor, other: Tensor) -> int:
+    """Count the other images whose thumbnails are among these."""
+    found = torch.zeros(len(other), dtype=torch.bool)
+    for some in one.split(1024):
+        found |= _alike(some, other).any(dim=0)
+    return int(found.sum())

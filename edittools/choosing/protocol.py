@@ -5,45 +5,43 @@
     control = protocol.choose(protocol.random_directions(grid(rank=(1, 3))))
     protocol.report({"edit": best.edit, "random direction": control.edit})
 
-Reference images say which keys are everyday ones, validation images choose, budget images must stay accurate, kept ones
-must stay as they are read; what is reported was used for neither. The rule of choice is `select`'s (section 4.2 of the
-paper, and a bound on kept images).
+What each set of images is for says `Scenario`; the rule of choice is that of `Bounds` (section 4.2 of the paper, and a
+bound on kept images).
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import product
-from typing import Any
 
 import pandas as pd
 
-from edittools.baselines import OF_THE_HEAD, RIVALS, find_head, rewrite_at_random
-from edittools.choosing.choice import BUDGET, Bounds, Choice, about_budget, about_keep
+from edittools.baselines import OF_THE_HEAD, RIVALS, find_head, finetune, rewrite_at_random
+from edittools.baselines.inputs import Batches, reference_batches
+from edittools.checks import one_of
+from edittools.choosing.choice import BUDGET, Bounds, Choice, about_budget
 from edittools.choosing.duties import check_duties
-from edittools.choosing.report import report
 from edittools.choosing.scenario import Scenario
-from edittools.choosing.states import CachedStates, cache_states
+from edittools.choosing.states import CachedStates, cache_states, report
 from edittools.choosing.trials import (
     MEASURED,
     USUAL,
-    Exemplars,
     Layers,
     Settings,
     Shown,
     Strengths,
     Trial,
     Trials,
-    finetuning_trials,
     grid,
-    method_trials,
     sweep,
 )
-from edittools.classifiers import Classifier
+from edittools.classifiers import Classifier, by_name
 from edittools.cut import states_at
 from edittools.edits import Edit
 from edittools.images import LabelledImages, spread
 from edittools.keys import LayerKeys
+from edittools.metrics import predict
 from edittools.moments import second_moments
 from edittools.rewriting import SAMPLE, rewrite
 
@@ -55,10 +53,9 @@ SPARING = (0.0, 10.0, 30.0, 100.0)
 class Plan:
     """What every method may try on a story: settings of `rewrite`, strengths α and layers; grids of fine-tuning.
 
-    `edited` and `tuned` are the layers tried by rewriting and by fine-tuning (default: all that are cut). Fine-tunings
-    are tried in three rounds: every rate and momentum, for the first of `steps`; the best of the `top` best layers on
-    to the others, and again with each locality; of all these the `longest` best, of different layer or locality, on to
-    the steps of `long`. The one of lowest loss is taken of all that is seen on the way: that is early stopping.
+    `edited` and `tuned` are the layers tried by rewriting and by fine-tuning (default: all that are cut). Fine-tuning
+    is tried in two rounds: every rate and momentum, for the first of `steps`; then the best of the `top` best layers,
+    for all `steps`, without and with each locality. The one of lowest loss counts (early stopping).
     """
 
     settings: Settings = field(
@@ -67,16 +64,14 @@ class Plan:
             *grid(rank=(1, 3), masked=(True, False), objective=("least_squares",), reference_weight=SPARING),
         ]
     )
-    strengths: Sequence[float] = (0.5, 1.0, 1.5)
+    strengths: Strengths = (0.5, 1.0, 1.5)
     edited: Sequence[str] = ()
     tuned: Sequence[str] = ()
     rates: Sequence[float] = (1e-4, 1e-3, 3e-3, 1e-2, 1e-1)
     momenta: Sequence[float] = (0.0, 0.9)
-    steps: Sequence[int] = (20, 100)
+    steps: Sequence[int] = (20, 100, 200)
     localities: Sequence[float] = (1.0, 10.0, 30.0, 100.0)
     top: int = 4
-    long: Sequence[int] = (200, 500)
-    longest: int = 2
 
 
 class Protocol:
@@ -106,21 +101,19 @@ class Protocol:
         self._sets = {"validation": story.validation, **kept, **story.sets}  # those that are read most often first
         known = {n: s for n, s in shared.states.items() if self._sets.get(n) is shared._sets[n]} if shared else {}
         new = {name: data for name, data in self._sets.items() if name not in known}
-        self.head = _head(story.classifier, story.budget.images[:1].shape[2:])
-        everywhere = [*layers, self.head] if self.head and self.head not in layers else layers
-        cuts = shared._everywhere if shared else None
-        self._everywhere, states = cache_states(story.classifier, everywhere, progress, cuts=cuts, **new)
-        states |= {"budget": states["budget"].fragile_first()} if "budget" in new else {}
+        if "budget" in new:
+            new["budget"] = fragile_first(story.budget, story.classifier)
+        cuts = shared.cuts if shared else None
+        self.cuts, states = cache_states(story.classifier, layers, progress, cuts=cuts, **new)
         self.states: dict[str, CachedStates] = {name: known.get(name) or states[name] for name in self._sets}
         self.bounds = Bounds(self.states["budget"], self.states.get("keep"))
-        self.cuts = {layer: self._everywhere[layer] for layer in layers}
         if shared and shared.story.reference is story.reference:
             self.moments, self.everyday, self._sampled = shared.moments, shared.everyday, shared._sampled
         else:
             self.moments = second_moments(story.classifier, list(self.cuts), story.reference, progress=progress)
             sample = states_at(self.cuts, spread(story.reference, SAMPLE))
             self.everyday = {n: LayerKeys(cut, sample[n], self.moments[n]) for n, cut in self.cuts.items()}
-            self._sampled: dict[str, CachedStates] = {}
+            self._sampled: dict[str, Batches] = {}
 
     def rewriting(
         self, settings: Settings, strengths: Strengths = USUAL, exemplars: Shown = None, layers: Layers = None
@@ -135,6 +128,12 @@ class Protocol:
         ranked = [setting for setting in settings if setting.get("rank", 1) is not None]
         return self.rival(rewrite_at_random, strengths, exemplars, layers, ranked)
 
+    def finetuning(
+        self, settings: Settings, exemplars: Shown = None, layers: Layers = None, strengths: Strengths = (1.0,)
+    ) -> Trials:
+        """Fine-tune with each of `settings`; a locality is of a sample of the reference images."""
+        return self.rival(finetune, strengths, exemplars, layers, settings)
+
     def rival(
         self,
         method: str | Callable[..., Edit],
@@ -143,66 +142,45 @@ class Protocol:
         layers: Layers = None,
         settings: Settings | None = None,
     ) -> Trials:
-        """Try a method at each strength α: one of `baselines.RIVALS` with its settings, or a function of that shape.
-
-        Raises `KeyError` for a name that is none of them.
-        """
-        if isinstance(method, str) and method not in RIVALS:
-            raise KeyError(f"method {method!r}: expected one of {', '.join(RIVALS)}, or a function")
-        made, usual = RIVALS[method] if isinstance(method, str) else (method, [{}])
-        among, reference = self._among(layers), self.everyday
+        """Try a method at each strength α: one of `baselines.RIVALS` with its settings, or a function of that shape."""
+        among, reference = {layer: self.cuts[layer] for layer in layers or self.cuts}, self.everyday
+        made, usual = RIVALS[one_of(method, RIVALS, "method", KeyError)] if isinstance(method, str) else (method, [{}])
+        settings = usual if settings is None else settings
         if method in OF_THE_HEAD:  # whatever layer states stand at
-            among = dict(list(among.items())[-1:]) if self.head else {}
-            reference = {layer: self.everyday_states(layer).batches(layer) for layer in among}
-        shown, settings = exemplars or self.story.exemplars, usual if settings is None else settings
-        return method_trials(made, among, shown, reference, settings, strengths)
-
-    def finetuning(self, settings: Settings, exemplars: Shown = None, layers: Layers = None) -> Trials:
-        """Fine-tune with each of `settings`; a locality is of a sample of the reference images."""
-        among = self._among(layers)
-        near = any(setting.get("locality") for setting in settings)
-        reference = {layer: self.everyday_states(layer) for layer in among} if near else None
-        return finetuning_trials(among, exemplars or self.story.exemplars, settings, reference)
-
-    def again(
-        self, tuned: pd.DataFrame, exemplars: Exemplars, steps: Sequence[int], localities: Sequence[float] = ()
-    ) -> Iterator[Trial]:
-        """Repeat fine-tunings, rows of a table of `sweep`, for other `steps` and with each locality (default: own)."""
-        for row in tuned.to_dict("records"):
-            same = {name: (row.get(name, 0.0),) for name in ("scope", "rate", "momentum", "locality")}
-            same |= {"locality": localities} if localities else {}
-            settings = grid(**same, steps=steps)
-            yield from self.finetuning(settings, {row["exemplar"]: exemplars[row["exemplar"]]}, [row["layer"]])
+            among = dict(list(among.items())[-1:]) if _has_head(self.story.classifier) else {}
+        if method in OF_THE_HEAD or any(setting.get("locality") for setting in settings):
+            reference = {layer: self.everyday_batches(layer) for layer in among}
+        return Trials(made, among, exemplars or self.story.exemplars, reference, settings, strengths)
 
     def choose_finetuning(self, scope: str, plan: Plan, exemplars: Shown = None) -> Choice:
-        """Choose among fine-tunings as among edits, in the three rounds of a `Plan`."""
+        """Choose among fine-tunings as among edits, in the two rounds of a `Plan`."""
         exemplars, started = exemplars or self.story.exemplars, time.perf_counter()
         first = grid(scope=(scope,), rate=plan.rates, momentum=plan.momenta, locality=(0.0,), steps=plan.steps[:1])
-        tried = self.sweep(self.finetuning(first, exemplars, plan.tuned))
-        best = best_runs(tried, plan.top)
-        for steps, localities in ((plan.steps[1:], (0.0,)), (plan.steps, plan.localities)):
-            tried = _and(tried, self.sweep(self.again(best, exemplars, steps, localities)))
-        best = best_runs(tried, plan.longest, ("layer", "locality"))
-        chosen = self.choose(_and(tried, self.sweep(self.again(best, exemplars, plan.long))))
+        tried = [self.sweep(self.finetuning(first, exemplars, plan.tuned))]
+        best = tried[0].sort_values("loss", kind="stable").drop_duplicates("layer").head(plan.top)
+        for run in best.to_dict("records"):
+            same = {name: (run[name],) for name in ("scope", "rate", "momentum")}
+            longer = grid(**same, locality=(0.0,), steps=plan.steps[1:])
+            nearer = grid(**same, locality=plan.localities, steps=plan.steps)
+            shown = {run["exemplar"]: exemplars[run["exemplar"]]}
+            tried.append(self.sweep(self.finetuning([*longer, *nearer], shown, [run["layer"]])))
+        chosen = self.choose(pd.concat(tried, ignore_index=True))
         return replace(chosen, seconds=time.perf_counter() - started)
 
-    def interpolated(self, tuned: Choice, among: int = 20) -> Choice:
+    def interpolated(self, tuned: Choice) -> Choice:
         """Choose among fine-tunings and what lies between the best of them and the classifier (WiSE-FT, PAINT)."""
-        started, best = time.perf_counter(), tuned.table.sort_values("loss", kind="stable").head(among)
+        started, best = time.perf_counter(), tuned.table.sort_values("loss", kind="stable").head(20)
         named = best.drop(columns=best.columns.intersection(MEASURED)).to_dict("records")
         pairs = product(zip(named, best.edit, strict=True), (0.25, 0.5, 0.75))
         between = self.sweep([({**settings, "strength": a}, a * edit) for (settings, edit), a in pairs])
-        chosen = self.choose(_and(tuned.table.assign(strength=1.0), between))
+        chosen = self.choose(pd.concat([tuned.table, between], ignore_index=True))
         return replace(chosen, seconds=tuned.seconds + time.perf_counter() - started)
 
-    def _among(self, layers: Layers) -> dict[str, Any]:
-        return {layer: self.cuts[layer] for layer in layers or self.cuts}
-
-    def everyday_states(self, layer: str) -> CachedStates:
-        """Run a sample of the reference images up to a layer, once."""
+    def everyday_batches(self, layer: str) -> Batches:
+        """Run a sample of the reference images up to a layer, once: its states and original log-probabilities."""
         if layer not in self._sampled:
-            sample = LabelledImages.unlabelled(spread(self.story.reference, 4 * SAMPLE), self.story.classifier.classes)
-            self._sampled[layer] = CachedStates({layer: self.cuts[layer]}, sample)
+            sample = spread(self.story.reference, 4 * SAMPLE)
+            self._sampled[layer] = reference_batches(self.cuts[layer], sample)
         return self._sampled[layer]
 
     def sweep(self, trials: Iterable[Trial]) -> pd.DataFrame:
@@ -210,7 +188,7 @@ class Protocol:
         return sweep(trials, self.states["validation"], self.progress)
 
     def choose(self, trials: Iterable[Trial] | pd.DataFrame, budget: float = BUDGET) -> Choice:
-        """Try the trials on the validation images (a table of `sweep` has been tried) and `select` one."""
+        """Try the trials on the validation images (a table of `sweep` has been tried) and choose one."""
         started = time.perf_counter()
         table = trials if isinstance(trials, pd.DataFrame) else self.sweep(trials)
         return replace(self.bounds.choose(table, budget), seconds=time.perf_counter() - started)
@@ -220,23 +198,19 @@ class Protocol:
         return report(edits, self.states)
 
     def about_budget(self) -> str:
-        """Say how fine the budget is on this story's budget images, see `about_budget`."""
-        said = about_budget(len(self.story.budget))
-        return f"{said}; {about_keep(len(self.states['keep'].labels))}" if "keep" in self.states else said
+        """Say how fine the bounds are on this story's images."""
+        return about_budget(len(self.story.budget), len(self.story.keep) if self.story.keep else None)
 
 
-def best_runs(tried: pd.DataFrame, count: int, by: Sequence[str] = ("layer",)) -> pd.DataFrame:
-    """Take the `count` best fine-tunings in a table of `sweep`, one for each value of the columns `by`."""
-    return tried.sort_values("loss", kind="stable").drop_duplicates(list(by)).head(count)
+def fragile_first(data: LabelledImages, classifier: Classifier) -> LabelledImages:
+    """Order images by how nearly they are misread, so that a comparison soon shows what a costly edit costs."""
+    data = by_name("budget", data, classifier)
+    logits, labels = predict(classifier, data), data.labels[:, None]
+    best = logits.scatter(1, labels, float("-inf")).max(dim=1).values
+    return data.subset((logits.gather(1, labels)[:, 0] - best).argsort(stable=True))
 
 
-def _and(tried: pd.DataFrame, more: pd.DataFrame) -> pd.DataFrame:
-    return pd.concat([tried, more], ignore_index=True) if len(more) else tried
-
-
-def _head(classifier: Classifier, size: Sequence[int]) -> str | None:
-    """Name the linear layer whose output is the logits, None where there is none."""
-    try:
-        return find_head(classifier, size)
-    except ValueError:
-        return None
+def _has_head(classifier: Classifier) -> bool:
+    with suppress(ValueError):
+        return bool(find_head(classifier))
+    return False

@@ -21,8 +21,7 @@ from edittools.choosing.choice import BUDGET, Choice, cross_validated, folds_of
 from edittools.choosing.duties import check_apart, distinct
 from edittools.choosing.protocol import Protocol
 from edittools.choosing.scenario import Scenario
-from edittools.choosing.trials import Settings, Trials, counted, grid, later_layers, table_of, tried
-from edittools.choosing.verdict import verdict
+from edittools.choosing.trials import Settings, Trials, counted, grid, later_layers, tried
 from edittools.classifiers import Classifier, by_name
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
@@ -34,6 +33,9 @@ SETTINGS = tuple(
     grid(rank=(1, 3), masked=(True, False), objective=("least_squares",), reference_weight=(0.0, 10.0, 100.0))
 )
 """Settings of `rewrite` that `repair` tries, in every layer; the exact objective, since it takes milliseconds."""
+
+TAKEN = 0.5
+"""An edit has taken where at most this share of the loss at the exemplar is left."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,10 +56,7 @@ class Repair:
     @property
     def verdict(self) -> str:
         """What was found, with numbers, and what limits it."""
-        return verdict(self.methods["edit"], self.table, self.protocol.story, self.finished)
-
-    def __str__(self) -> str:
-        return self.verdict
+        return _verdict(self.methods["edit"], self.table, self.protocol.story, self.finished)
 
 
 def repair(
@@ -89,8 +88,7 @@ def repair(
 
     An interrupt (Ctrl-C) ends the search; the best so far comes back, `finished` is False. An image that is in a set
     more than once is used once, with a warning. Raises `ValueError` for fewer than two failing images or none that is
-    misread, for images that are in two sets (only x of an exemplar may be a failing image as well), and where no trial
-    can be made; `TypeError` for failing images without labels, and for what is no images.
+    misread, and for images that are in two sets (only x of an exemplar may be a failing image as well).
     """
     search = _Search(**search)
     layers = tuple(search.layers or later_layers(classifier))
@@ -101,15 +99,14 @@ def repair(
             rows[name], told = [], partial(progress, name) if callable(progress) else None
             for row in tried(trials, protocol.states["validation"], name * (progress is True), told):
                 rows[name].append(row)
-            if not rows["edit"]:
-                raise _nothing_tried(search)
-            methods |= {name: _chosen(rows[name], protocol)} if rows[name] else {}
+            if rows[name] or name == "edit":
+                methods[name] = _chosen(rows[name], protocol)
         finished = True
     except KeyboardInterrupt:
         if not rows.get("edit"):
             raise
         methods = {"edit": _chosen(rows["edit"], protocol)} | methods
-    methods["edit"] = _with_losses(methods["edit"], protocol)
+    methods["edit"] = _with_loss(methods["edit"], protocol)
     figures = {name: _row(method, protocol) for name, method in methods.items()}
     table = pd.DataFrame.from_dict(figures, orient="index").rename_axis("method")
     return Repair(methods["edit"].edit, table, methods, protocol, finished)
@@ -132,18 +129,9 @@ def _tries(protocol: Protocol, search: _Search) -> dict[str, Trials]:
         found["random direction"] = protocol.random_directions(search.settings, search.strengths)
         if all(exemplar.label is not None for exemplar in protocol.story.exemplars.values()):
             tuned = grid(scope=("local",), rate=(1e-3, 1e-2), steps=(20,))
-            found["local fine-tuning"] = protocol.finetuning(tuned).at(search.strengths)
+            found["local fine-tuning"] = protocol.finetuning(tuned, strengths=search.strengths)
         found |= {name.replace("_", " "): protocol.rival(name) for name in ("projection", "logit_correction")}
     return found
-
-
-def _nothing_tried(search: _Search) -> ValueError:
-    """Say why a search that nobody ended has no trial."""
-    ranks = ", ".join(dict.fromkeys(str(setting.get("rank", 1)) for setting in search.settings))
-    return ValueError(
-        f"no trial of {len(search.settings)} settings of rank {ranks} at {len(search.strengths)} strengths: expected "
-        "one or more of each, and a lower rank, which the keys at the mask span in some layer, or a larger mask"
-    )
 
 
 def _named(exemplars: Exemplar | Sequence[Exemplar] | Mapping[str, Exemplar]) -> dict[str, Exemplar]:
@@ -169,25 +157,22 @@ def _story(
         raise TypeError(f"failing images are a {found}: expected LabelledImages(images, labels, classes)")
     given = {"failing": failing, "everyday": everyday} | ({} if keep is None else {"keep": keep})
     sets = {name: _labelled(name, images, classifier) for name, images in given.items()}
-    for name, least, usual in (
-        ("failing", 2, "two or more, a dozen is"),
-        ("everyday", 3, "three or more, hundreds are"),
-    ):
-        if len(sets[name]) < least:
-            raise ValueError(f"{len(sets[name])} {name} images: expected {usual} usual")
-    failing = sets["failing"]
-    if not errors(predict(classifier, failing), failing.labels).any():
+    if len(sets["failing"]) < 2:
+        raise ValueError(f"{len(sets['failing'])} failing images: expected two or more, a dozen is usual")
+    if len(sets["everyday"]) < 3:
+        raise ValueError(f"{len(sets['everyday'])} everyday images: expected three or more, hundreds are usual")
+    if not errors(predict(classifier, sets["failing"]), sets["failing"].labels).any():
         raise ValueError(f"all {len(failing)} failing images are read as they are labelled: nothing to repair")
     changed = torch.stack([one.changed for one in exemplars.values()])
     shown = {"the exemplars": torch.cat([changed, *(one.image[None] for one in exemplars.values())])}
     pairs = [("keep", other) for other in ("failing", "the exemplars", "everyday")] if "keep" in sets else []
     pairs += [("everyday", "the exemplars"), ("failing", "everyday"), ("failing", "the exemplars' x'")]
     check_apart(sets | shown | {"the exemplars' x'": changed}, pairs)
-    reference, rest = sets["everyday"].split(1 / 4, seed=0)
-    budget, clean = rest.split(2 / 3, seed=0)
+    reference, rest = sets["everyday"].split(1 / 4)
+    budget, clean = rest.split(2 / 3)
     kept = sets.get("keep")
-    halves = kept.split(0.5, seed=0) if kept is not None and len(kept) > 1 else (kept, None)
-    duties = {"validation": failing, "reference": reference.images, "budget": budget, "clean": clean}
+    halves = kept.split(0.5) if kept is not None and len(kept) > 1 else (kept, None)
+    duties = {"validation": sets["failing"], "reference": reference.images, "budget": budget, "clean": clean}
     return Scenario(classifier, exemplars, **duties, keep=halves[0], keep_report=halves[1], layers=layers)
 
 
@@ -203,25 +188,19 @@ def _chosen(rows: Sequence[Mapping[str, Any]], protocol: Protocol) -> Choice:
     """Choose by cross-validation. One budget image may be lost where `BUDGET` is less than one."""
     failing = protocol.states["validation"]
     budget = max(BUDGET, 100 / len(protocol.story.budget))
-    table = counted(table_of(rows), failing.before)
+    table = counted(rows, failing.before)
     return cross_validated(table, failing.before, folds_of(failing.labels), protocol.bounds, budget)
 
 
-def _with_losses(choice: Choice, protocol: Protocol) -> Choice:
-    """Let the record of the chosen edit, or of all where none was, say what loss is left at its strength."""
-
-    def told(edit: Edit, settings: Mapping[str, Any]) -> Edit:
-        if edit.record.loss_after is not None:
-            return edit
-        cut, exemplar = protocol.cuts[settings["layer"]], protocol.story.exemplars[settings["exemplar"]]
-        problem = pose(cut, exemplar, None, bool(settings.get("masked", True)))
-        _, left = fits(problem, edit.record.objective, edit.changes[f"{cut.layer}.weight"].delta())
-        return replace(edit, record=replace(edit.record, loss_after=left))
-
-    if choice.found:
-        return replace(choice, edit=told(choice.edit, choice.settings))
-    edits = [told(row["edit"], row) for row in choice.table.to_dict("records")]
-    return replace(choice, table=choice.table.assign(edit=edits))
+def _with_loss(choice: Choice, protocol: Protocol) -> Choice:
+    """Let the record of a chosen edit say what loss is left at its strength."""
+    edit, settings = choice.edit, choice.settings
+    if not choice.found or edit.record.loss_after is not None:
+        return choice
+    cut, exemplar = protocol.cuts[settings["layer"]], protocol.story.exemplars[settings["exemplar"]]
+    problem = pose(cut, exemplar, None, bool(settings.get("masked", True)))
+    _, left = fits(problem, edit.record.objective, edit.changes[f"{cut.layer}.weight"].delta())
+    return replace(choice, edit=replace(edit, record=replace(edit.record, loss_after=left)))
 
 
 def _row(choice: Choice, protocol: Protocol) -> dict[str, Any]:
@@ -231,9 +210,70 @@ def _row(choice: Choice, protocol: Protocol) -> dict[str, Any]:
     found = {"failing": figures["errors before"], "corrected": held.corrected, "broken": held.broken}
     found |= {"share": figures["errors corrected"], "low": low, "high": high, "p": figures["p"]}
     clean = protocol.states["clean"].compare(choice.edit)
-    found |= {"accuracy change": clean.accuracy_change}
-    found |= dict(zip(("accuracy low", "accuracy high"), clean.accuracy_interval(), strict=True))
+    low, high = clean.accuracy_interval()
+    found |= {"accuracy change": clean.accuracy_change, "accuracy low": low, "accuracy high": high}
     if "keep_report" in protocol.states:
         kept = protocol.states["keep_report"].compare(choice.edit)
         found |= {"kept": len(kept.before), "kept broken": kept.broken}
     return found | {"trials": choice.trials, "layer": choice.settings.get("layer", "")}
+
+
+# --- the verdict ---
+
+
+def _verdict(choice: Choice, table: pd.DataFrame, story: Scenario, finished: bool) -> str:
+    """Say all about the edit that a repair chose, of its `table` and its story, one sentence a line."""
+    if choice.found:
+        said = [_took(choice), _fires(choice, story), *_figures(table)]
+    else:
+        said = [f"No edit helps within the bounds, among {choice.trials} trials.", _limit(choice)]
+    said += [] if finished else ["The search was interrupted: this is the best of what was tried."]
+    return "\n".join(said)
+
+
+def _took(choice: Choice) -> str:
+    settings, left = choice.settings, choice.edit.record.share_left
+    rank = settings.get("rank", 1)  # what is not among the settings tried is as `rewrite` has it
+    words = f"{settings['layer']}, {settings['exemplar']}, {'full rank' if rank is None else f'rank {rank:g}'}, "
+    words += f"{'mask' if settings.get('masked', True) else 'no mask'}, α {settings['strength']:g}"
+    taken = "It took" if left <= TAKEN else "It took only in part"
+    return f"Chosen: {words}. {taken}: {1 - left:.0%} of the loss at the exemplar is gone."
+
+
+def _fires(choice: Choice, story: Scenario) -> str:
+    exemplar = story.exemplars[choice.settings["exemplar"]]
+    firing, covered = choice.edit.firing_map(story.classifier, exemplar.changed), float(exemplar.mask.mean())
+    inside = float((firing * exemplar.mask.to(firing)).sum() / firing.sum().clamp_min(1e-12))
+    return f"{inside:.0%} of its firing in x' is inside the mask, which covers {covered:.0%} of the image."
+
+
+def _figures(table: pd.DataFrame) -> list[str]:
+    row, others = table.loc["edit"], table.drop(index="edit")
+    corrected = f"Held out: {row.corrected} of {row.failing} misread images corrected, {row.broken} broken "
+    corrected += f"({row.share:.0%} [{row.low:.0%}, {row.high:.0%}], p {row.p:.2g})."
+    cost = f"Cost: {row['accuracy change']:+.2f} points [{row['accuracy low']:+.2f}, {row['accuracy high']:+.2f}]"
+    kept = f"; {row['kept broken']:.0f} of {row.kept:.0f} kept images broke" if "kept" in row else ""
+    said = [corrected + (" So few images cannot tell more." if row.p > 0.05 else "")]
+    said.append(f"{cost} of accuracy on everyday images{kept}.")
+    beside = ", ".join(f"{name} {other.corrected} / {other.broken}" for name, other in others.iterrows())
+    return said + ([f"Beside it, corrected / broken: {beside}."] if beside else [])
+
+
+def _limit(choice: Choice) -> str:
+    """Say what stands in the way of a choice: the layer or exemplar, what the key sees, or the bounds."""
+    records = [edit.record for edit in choice.table.edit if edit.record is not None and edit.record.loss_before]
+    left = min((record.share_left for record in records if record.share_left is not None), default=0)
+    if left > TAKEN:
+        return (
+            f"It did not take: in no layer was more than {1 - left:.0%} of the loss at the exemplar gone. Try other "
+            "layers, a higher rank, or a mask that covers all of the change."
+        )
+    if (most := choice.table.net.max()) <= 0:
+        return (
+            "No edit reads the failing images better on the whole: what they show is not what the exemplar changes, or "
+            "they are misread for another reason."
+        )
+    return (
+        f"Edits correct up to {most} of {int(choice.held_out.before.sum())} misread images, but none within {BUDGET:g} "
+        "points of accuracy and the bound on kept images. Try more of both, another exemplar, or a smaller change."
+    )

@@ -5,12 +5,12 @@ states["test"].compare(edit)
 report({"edit": edit}, states)
 """
 
-import copy
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from itertools import product
 
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -24,24 +24,11 @@ from edittools.images import LabelledImages, in_batches
 from edittools.metrics import Comparison, errors
 
 
-@dataclass(frozen=True)
-class _Batches(Iterable[State]):
-    """The states of images at a layer, run anew whenever they are gone through."""
-
-    cut: Cut
-    data: LabelledImages
-    size: int
-
-    def __iter__(self) -> Iterator[State]:
-        return (self.cut.prefix(some) for some in in_batches(self.data, self.size))
-
-
 class CachedStates:
     """Labelled images kept as their states at several layers, so that an edit is evaluated from its layer on.
 
     Edits that are applied to the model meanwhile are part of the states. When others are applied later, only layers
-    before them can still be evaluated; beyond, `ValueError` is raised, as it is when anything else (training, loading
-    weights) has changed a parameter or buffer in place or replaced it. `order` says which of the images given each is.
+    before them can still be evaluated; beyond, and when anything else has changed the model, `ValueError` is raised.
     """
 
     def __init__(
@@ -62,49 +49,19 @@ class CachedStates:
             raise ValueError("no images to keep: expected at least one")
         self._classifier = next(iter(cuts.values())).classifier
         data = by_name("images to keep", data, self._classifier)
-        self.cuts, self.labels, self.order = cuts, data.labels, torch.arange(len(data))
+        self.cuts, self.labels, self._data, self._batch_size = cuts, data.labels, data, batch_size
         self._applied, self._versions = applied_edits(self._classifier), self._marks()
         self._fingerprints = self._fingerprints_now()
-        self.states: Mapping[str, Iterable[State]] = (
-            states_at(cuts, data, batch_size, progress)
-            if in_memory
-            else {layer: _Batches(cut, data, batch_size) for layer, cut in cuts.items()}
-        )
+        self.states = states_at(cuts, data, batch_size, progress) if in_memory else None
         self._outputs: dict[str, tuple[tuple[int, ...], list[Tensor]]] = {}
         self.original = self.logits()
         self.before = errors(self.original, self.labels)
-
-    def subset(self, chosen: Tensor, batch_size: int = 64) -> "CachedStates":
-        """Keep the images at `chosen` (integers `(n,)`, or one boolean each), in that order, as they were run."""
-        chosen = torch.arange(len(self.labels))[chosen]
-        part = copy.copy(self)
-        part.labels, part.original, part.before = self.labels[chosen], self.original[chosen], self.before[chosen]
-        part.states = {layer: self._pick(layer, chosen, batch_size) for layer in self.cuts}
-        part._outputs, part.order = {}, self.order[chosen]
-        return part
-
-    def fragile_first(self) -> "CachedStates":
-        """Order the images by how nearly they are misread, so that a comparison soon shows what a costly edit costs."""
-        own = self.original.gather(1, self.labels[:, None])[:, 0]
-        best = self.original.scatter(1, self.labels[:, None], float("-inf")).max(dim=1).values
-        try:
-            return self.subset((own - best).argsort(stable=True))
-        except ValueError:  # states that do not say where an image begins stay in their order
-            return self
-
-    def batches(self, layer: str, size: int = 16) -> list[tuple[State, Tensor]]:
-        """The states at a layer with the original log-probabilities: what `finetune` takes as a reference."""
-        self._check_states(layer)
-        states = self._pick(layer, torch.arange(len(self.labels)), size)
-        parts = self.original.log_softmax(dim=1).to(self._classifier.device).split(size)
-        return list(zip(states, parts, strict=True))
 
     def logits(self, edit: Edit | None = None) -> Tensor:
         """Return the logits `(N, classes)` with `edit` applied, computed from the first layer that it changes on.
 
         For an edit of one layer's weight, that layer's unedited output is kept as well, and only what the edit adds to
-        it is computed. Raises `KeyError` for an edit of no layer that is kept, and `ValueError` for one of another
-        model, one that also changes a layer before those that are kept, and states that are no longer the model's.
+        it is computed. Raises `ValueError` for an edit of another model, and one of what comes before the layers kept.
         """
         return torch.cat(list(self._parts(edit)))
 
@@ -121,45 +78,36 @@ class CachedStates:
                     return None
         return Comparison(self.before, after)
 
-    def _pick(self, layer: str, chosen: Tensor, batch_size: int) -> Iterable[State]:
-        """Take the images at `chosen` out of the batches kept at a layer."""
-        states = self.states[layer]
-        if isinstance(states, _Batches):
-            return _Batches(states.cut, states.data.subset(chosen), batch_size)
-        axes, parts = self.cuts[layer].image_axes(), zip(*(state.alive for state in states), strict=True)
-        whole = [(torch.cat(part, axis), axis) for part, axis in zip(parts, axes, strict=True)]
-        return [
-            State(tuple(part.index_select(axis, some.to(part.device)) for part, axis in whole))
-            for some in chosen.split(batch_size)
-        ]
-
     @torch.no_grad()
     def _parts(self, edit: Edit | None) -> Iterator[Tensor]:
         """Compute the logits batch by batch."""
         layers = list(self.cuts)
-        if edit is None:
-            self._check_states(layers[-1])
-            yield from (self.cuts[layers[-1]].suffix(state).cpu() for state in self.states[layers[-1]])
-            return
-        start = next((layer for layer in layers if layer in edit.layers), None)
-        if start is None:
-            raise KeyError(f"{edit} changes none of the layers kept here: {', '.join(layers)}")
+        start = next((layer for layer in layers if edit is not None and layer in edit.layers), layers[-1])
+        cut = self.cuts[start]
         self._check_states(start)
-        cut, change = self.cuts[start], edit.changes.get(f"{start}.weight")
+        if edit is None:
+            yield from (cut.suffix(state).cpu() for state in self._states_at(start))
+            return
         if edit.fingerprint != self._fingerprints[0] or edit.on_top_of:
             edit.check_fits(self._classifier)
+        change = edit.changes.get(f"{start}.weight")
         if change is None or len(edit.changes) > 1:
             _check_behind(cut, edit)
             parameters = {n: (p := cut.model.get_parameter(n)) + c.delta().to(p) for n, c in edit.changes.items()}
-            yield from (forward(cut, state, parameters).cpu() for state in self.states[start])
+            yield from (forward(cut, state, parameters).cpu() for state in self._states_at(start))
             return
         pairs = self._unedited(start)
         yield from (cut.logits(s, output + added(cut, cut.keys(s), change)).cpu() for s, output in pairs)
 
+    def _states_at(self, layer: str) -> Iterable[State]:
+        if self.states is not None:
+            return self.states[layer]
+        return map(self.cuts[layer].prefix, in_batches(self._data, self._batch_size))
+
     def _unedited(self, layer: str) -> Iterable[tuple[State, Tensor]]:
         """Pair the states with what the layer makes of their keys with the weight and bias that it has now."""
-        cut, states = self.cuts[layer], self.states[layer]
-        if isinstance(states, _Batches):
+        cut, states = self.cuts[layer], self._states_at(layer)
+        if self.states is None:
             return ((state, cut.output(state)) for state in states)
         version = tuple(p._version for p in (cut.weight, cut.bias) if p is not None)
         if self._outputs.get(layer, (None,))[0] != version:
@@ -199,8 +147,8 @@ def _check_behind(cut: Cut, edit: Edit) -> None:
     for name in edit.changes:
         if name not in later and name.rpartition(".")[0] != cut.layer:
             raise ValueError(
-                f"{edit} also changes {name!r}, which is not behind {cut.layer!r}, the first of its layers kept here: "
-                f"keep the images at {name.rpartition('.')[0]!r} as well"
+                f"{edit} changes {name!r}, which is not behind {cut.layer!r}, where the images are kept: keep them at "
+                f"{name.rpartition('.')[0]!r} as well"
             )
 
 
@@ -213,10 +161,9 @@ def cache_states(
 ) -> tuple[Mapping[str, Cut], dict[str, CachedStates]]:
     """Cut a classifier at `layers` and keep each named set of images at them: `(cuts, {name: CachedStates})`.
 
-    `cuts` at these layers may be given where they are known. Name those sets first that are read most often: what does
-    not fit into memory, see `memory_for_states`, is run from the start for each edit.
+    Name those sets first that are read most often: what does not fit into memory is run from the start for each edit.
     """
-    cuts, states, left = cuts or cut_all(classifier, layers), {}, 1e9 * memory_for_states(classifier.device)
+    cuts, states, left = cuts or cut_all(classifier, layers), {}, memory_for_states(classifier.device)
     for name, images in data.items():
         needed = len(images) * bytes_of_states(cuts, images.images[:1]) if len(images) else 0
         states[name] = CachedStates(cuts, images, progress=progress, in_memory=needed <= left)
@@ -234,12 +181,48 @@ def bytes_of_states(cuts: Mapping[str, Cut], image: Tensor) -> int:
 
 
 def memory_for_states(device: torch.device) -> float:
-    """Return how many GB states may take: what `EDITTOOLS_MEMORY` says, else half of the machine's or the device's."""
+    """Return how many bytes states may take: what `EDITTOOLS_MEMORY` says in GB, else half of the device's memory."""
     if said := os.environ.get("EDITTOOLS_MEMORY"):
-        return check_amount(float(said) if said.replace(".", "", 1).isdigit() else said, "EDITTOOLS_MEMORY", 0)
+        return 1e9 * check_amount(float(said) if said.replace(".", "", 1).isdigit() else said, "EDITTOOLS_MEMORY", 0)
     if device.type == "cuda":
-        return torch.cuda.get_device_properties(device).total_memory / 2e9
+        return torch.cuda.get_device_properties(device).total_memory / 2
     try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2e9
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2
     except (AttributeError, OSError, ValueError):  # a system that does not say
-        return 8.0
+        return 8e9
+
+
+def trade_off(
+    edits: Mapping[str, Edit], strengths: Sequence[float], target: CachedStates, kept: CachedStates
+) -> pd.DataFrame:
+    """Follow each edit from α = 0 up: what it corrects against what it breaks of the images that must stay.
+
+    One row a method and strength: `method`, `strength`, `errors corrected` on `target` and `kept broken`, both shares.
+    """
+    rows = []
+    for (name, edit), strength in product(edits.items(), strengths):
+        gained, lost = target.compare(strength * edit).row(), kept.compare(strength * edit)
+        row = {"method": name, "strength": strength, "errors corrected": gained["errors corrected"]}
+        rows.append({**row, "kept broken": lost.broken / len(lost.before)})
+    return pd.DataFrame(rows)
+
+
+def report(edits: Mapping[str, Edit], states: Mapping[str, CachedStates]) -> pd.DataFrame:
+    """Put methods beside each other: one row a method, evaluated on every set of images in `states`.
+
+    `states["test"]` gives the errors before and after, corrected, broken, errors corrected (eq. 2) with its 95 %
+    interval (`low`, `high`) and McNemar's p. Of every other set the columns are its `… before` and `… after` errors and
+    its accuracy change in points with its interval (`… change`, `… low`, `… high`).
+    """
+    rows = {}
+    for name, edit in edits.items():
+        test = states["test"].compare(edit)
+        row = test.row() | dict(zip(("low", "high"), test.corrected_interval(), strict=True))
+        row.pop("accuracy change (points)")
+        for other in [name for name in states if name != "test"]:
+            found = states[other].compare(edit)
+            low, high = found.accuracy_interval()
+            row |= {f"{other} before": int(found.before.sum()), f"{other} after": int(found.after.sum())}
+            row |= {f"{other} change": found.accuracy_change, f"{other} low": low, f"{other} high": high}
+        rows[name] = row
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")

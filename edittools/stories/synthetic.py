@@ -60,7 +60,7 @@ EDITING = {
 }
 """The settings of `rewrite` that each method chooses from; "-proj" lifts the low-rank restriction."""
 
-TUNING = Plan(rates=(3e-4, 3e-3, 3e-2), momenta=(0.0,), steps=(20,), localities=(1.0, 10.0), top=2, long=())
+TUNING = Plan(rates=(3e-4, 3e-3, 3e-2), momenta=(0.0,), steps=(20,), localities=(1.0, 10.0), top=2)
 FINETUNING = tuple(f"{scope} fine-tuning" for scope in SCOPES)
 TRIED = ("projection", "null_space", "closed_form")
 """Those of `RIVALS` that are tried."""
