@@ -153,3 +153,9 @@ def table(columns: Mapping[str, str], rows: Iterable[Figures]) -> str:
     cells = [{title: cell(text, row) for title, text in columns.items()} for row in rows]
     known = [title for title in columns if any(row[title] for row in cells)]
     return markdown(known, ([row[title] for title in known] for row in cells))
+
+
+def by_method(columns: Mapping[str, str], methods: Mapping[str, Figures]) -> str:
+    """Return a Markdown table with a row for each method."""
+    named = (one | {"method": METHODS.get(name, name)} for name, one in methods.items())
+    return table({"method": "{method}", **columns}, named)
