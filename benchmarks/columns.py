@@ -101,10 +101,7 @@ REHEARSAL = {
     "model": "{model}",
     "story": "{story}",
     "rehearsal": "{outcome}",
-    "up to the layer, s": "{before:.2g}",
-    "after it, s": "{after:.2g}",
-    "L1 solve, s": "{l1:.2g}",
-    "least squares, s": "{least_squares:.2g}",
+    "seconds": "{seconds:.0f}",
     "peak, MB": "{peak_mb:,.0f}",
 }
 SPEED = {
