@@ -101,10 +101,7 @@ REHEARSAL = {
     "model": "{model}",
     "story": "{story}",
     "rehearsal": "{outcome}",
-    "up to the layer, s": "{before:.2g}",
-    "after it, s": "{after:.2g}",
-    "L1 solve, s": "{l1:.2g}",
-    "least squares, s": "{least_squares:.2g}",
+    "seconds": "{seconds:.0f}",
     "peak, MB": "{peak_mb:,.0f}",
 }
 SPEED = {
@@ -153,3 +150,9 @@ def table(columns: Mapping[str, str], rows: Iterable[Figures]) -> str:
     cells = [{title: cell(text, row) for title, text in columns.items()} for row in rows]
     known = [title for title in columns if any(row[title] for row in cells)]
     return markdown(known, ([row[title] for title in known] for row in cells))
+
+
+def by_method(columns: Mapping[str, str], methods: Mapping[str, Figures]) -> str:
+    """Return a Markdown table with a row for each method."""
+    named = (one | {"method": METHODS.get(name, name)} for name, one in methods.items())
+    return table({"method": "{method}", **columns}, named)

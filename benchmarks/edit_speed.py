@@ -10,14 +10,13 @@ solver comes by lower losses than its last one, so the same is done for the lowe
 (b) The naive second moment materialises the outer product of every key.
 """
 
-import multiprocessing
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import pandas as pd
 import torch
-from common import extra_memory, finish, parser, seconds, start
+from common import finish, parser, seconds, start
+from tables import edit_speed
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.models import vgg16
@@ -27,16 +26,12 @@ from edittools.classifiers import Classifier
 from edittools.cut import Cut
 from edittools.exemplars import Exemplar
 from edittools.keys import LayerKeys
-from edittools.moments import SecondMoment
-from edittools.rewriting import Problem, pose, quadratic, rewrite, solve_l1, solve_least_squares
+from edittools.rewriting import Problem, pose, quadratic, solve_l1, solve_least_squares
 
 NAIVE_TOTAL = 20_000
 PATH = (300.0, 100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.0)
 LAYER = "features.28"
-MEASURED = ("naive", "l1", "least_squares", "outer products", "streaming", "rewrite", "suffix")
-
-Found = tuple[dict[str, float | None], list[tuple]]
-"""Figures by name, and rows of the table."""
+SOLVERS = {"l1": lambda problem: solve_l1(problem)[0], "least_squares": solve_least_squares}
 
 
 def setting(seed: int = 0) -> tuple[Classifier, Exemplar, LayerKeys]:
@@ -112,48 +107,31 @@ def reach(
 @torch.no_grad()
 def at_equal_movement(
     problem: Problem, windows: Tensor, weight: Tensor, naive_time: float, named: str = "equal_movement"
-) -> Found:
-    """The figures, and rows of the table, of reaching the loss of a naive `weight` at no larger movement than its own.
+) -> dict[str, float | None]:
+    """How much faster ours reach the loss of a naive `weight` at no larger movement than its own, None if never.
 
     The weight took the naive solver `naive_time` seconds.
     """
     loss = float(naive_loss(problem, weight))
     most = movement(torch.einsum("onhw,rn->orhw", weight - problem.cut.weight, problem.basis), windows)
     figures: dict[str, float | None] = {f"naive_movement_{named}": most, f"naive_loss_{named}": loss}
-    rows = []
-    for name, solve in {"l1": lambda one: solve_l1(one)[0], "least_squares": solve_least_squares}.items():
+    for name, solve in SOLVERS.items():
         found = reach(problem, windows, solve, loss, most)
         took = seconds(lambda solve=solve: reach(problem, windows, solve, loss, most))
         figures[f"{name}_time_ratio_{named}"] = naive_time / took if found else None
         if found:
             reached, moved = float(problem.l1(found[1])), movement(found[1], windows)
             figures |= {f"{name}_movement_{named}": moved, f"{name}_loss_{named}": reached}
-        said = f"λ {found[0]:g}, movement {moved:.3g}, naive {most:.3g}" if found else "no λ does both"
-        ratio = f"{naive_time / took:,.0f} × faster" if found else "not reached"
-        rows.append((f"{name} to the naive loss {loss:.3g}, {said}", took, reached if found else None, None, ratio))
-    return figures, rows
+    return figures
 
 
-def outer_products(positions: int = 196, width: int = 512) -> Callable[[], Tensor]:
-    """The naive second moment of one image's keys: every outer product is made, in float64 as ours is."""
-    keys = torch.rand(positions, width)
-
-    def work() -> Tensor:
-        rows = keys.double()
-        return torch.einsum("pi,pj->pij", rows, rows).sum(dim=0)
-
-    return work
-
-
-def streaming(positions: int = 16 * 196, width: int = 512) -> Callable[[], Tensor]:
-    """Our second moment of a batch of 16 images' keys, as `moments` computes it."""
-    keys = torch.rand(positions, width)
-
-    def work() -> Tensor:
-        rows = keys.double()
-        return rows.T @ rows
-
-    return work
+def moment_ratio(positions: int = 196, width: int = 512) -> float:
+    """Time of a second moment by outer products of one image's keys, a position, over that of ours, of 16 images."""
+    many = torch.rand(16 * positions, width)
+    one = many[:positions].double()
+    slow = seconds(lambda: torch.einsum("pi,pj->pij", one, one).sum(dim=0))
+    fast = seconds(lambda: (rows := many.double()).T @ rows)
+    return 16 * slow / fast
 
 
 def suffix_fraction(classifier: Classifier, layer: str, images: Tensor) -> float:
@@ -165,83 +143,21 @@ def suffix_fraction(classifier: Classifier, layer: str, images: Tensor) -> float
         return seconds(lambda: cut.suffix(state, weight)) / seconds(lambda: classifier(images))
 
 
-def memory_of(name: str) -> float:
-    """Run one step in a process of its own and give the MB that it takes beyond its input."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_memory_of, (name,))
-
-
-def _memory_of(name: str) -> float:
-    classifier, exemplar, reference = setting()
-    cut, moment = Cut(classifier, LAYER), reference.moment
-    problem = pose(cut, exemplar, 1, True, moment)
-    state = cut.prefix(exemplar.image[None])
-    work = {
-        "naive": lambda: naive_solve(problem, 5),
-        "l1": lambda: solve_l1(problem),
-        "least_squares": lambda: solve_least_squares(problem),
-        "outer products": outer_products(),
-        "streaming": streaming(),
-        "rewrite": lambda: rewrite(classifier, cut, exemplar, moment),
-        "suffix": lambda: cut.suffix(state, cut.weight.detach()),
-    }[name]
-    return extra_memory(work)
-
-
-def solvers(problem: Problem, windows: Tensor, steps: int, memory: dict[str, float]) -> Found:
+def solvers(problem: Problem, windows: Tensor, steps: int) -> dict[str, float | None]:
     """Ours against `steps` steps of the naive solver, and to its losses at no larger movement."""
     naive_solve(problem, 5)  # to warm up
     started = time.perf_counter()
     naive = naive_solve(problem, steps)
     step_time = (time.perf_counter() - started) / steps
     naive_time = step_time * NAIVE_TOTAL
-    equal, lines = at_equal_movement(problem, windows, naive.last, naive_time)
-    lowest, more = at_equal_movement(problem, windows, naive.best, step_time * naive.step, "lowest")
-    projected = equal["naive_loss_equal_movement"]
+    figures = at_equal_movement(problem, windows, naive.last, naive_time)
+    figures |= at_equal_movement(problem, windows, naive.best, step_time * naive.step, "lowest")
     with torch.no_grad():
-        before = float(problem.l1(torch.zeros(problem.shape)))
-    extrapolated = "" if steps == NAIVE_TOTAL else f" (extrapolated from {steps} steps)"
-    rows = [(f"naive solver, 20,000 steps{extrapolated}", naive_time, projected, memory["naive"], "1")]
-    figures = {"naive_loss_projected": projected, "loss_before": before, **equal, **lowest}
-    for name, solve in {
-        "l1": lambda: solve_l1(problem)[0],
-        "least_squares": lambda: solve_least_squares(problem),
-    }.items():
-        took, title = seconds(solve), {"l1": "l1, Λ alone", "least_squares": "least squares"}[name]
-        with torch.no_grad():
-            loss = float(problem.l1(solve()))
-        rows.append((title, took, loss, memory[name], f"{naive_time / took:,.0f} × faster"))
-        figures |= {f"{name}_time_ratio": naive_time / took, f"{name}_loss": loss}
-    return figures | {"naive_steps_to_lowest": naive.step}, [*rows, *lines, *more]
-
-
-def moments(memory: dict[str, float]) -> Found:
-    """The streaming second moment against outer products, for each position."""
-    slow, fast = seconds(outer_products()) / 196, seconds(streaming()) / (16 * 196)
-    rows = [
-        ("second moment, outer products, a position", slow, None, memory["outer products"], "1"),
-        ("second moment, ours, a position", fast, None, memory["streaming"], f"{slow / fast:,.0f} × faster"),
-    ]
-    return {"second_moment_time_ratio": slow / fast}, rows
-
-
-def whole_edits(classifier: Classifier, exemplar: Exemplar, moment: SecondMoment, memory: dict[str, float]) -> Found:
-    """`rewrite` against a forward and a backward pass, and one more edit over kept states against a forward pass."""
-    fraction = suffix_fraction(classifier, LAYER, torch.rand(16, 3, 224, 224))
-    pair = torch.stack([exemplar.image, exemplar.changed])
-
-    def forward_backward() -> None:
-        classifier(pair).sum().backward()
-        classifier.zero_grad(set_to_none=True)
-
-    edits = []
-    took = seconds(lambda: edits.append(rewrite(classifier, LAYER, exemplar, moment)))
-    passes, loss = took / seconds(forward_backward), edits[-1].record.loss_after
-    rows = [
-        ("rewrite, layer already measured", took, loss, memory["rewrite"], f"{passes:.2f} forward-backwards"),
-        ("one more edit over kept states", None, None, memory["suffix"], f"{fraction:.3f} of a forward pass"),
-    ]
-    return {"suffix_time_fraction": fraction, "rewrite_in_forward_backwards": passes}, rows
+        figures |= {"loss_before": float(problem.l1(torch.zeros(problem.shape))), "naive_steps_to_lowest": naive.step}
+        for name, solve in SOLVERS.items():
+            took = seconds(lambda solve=solve: solve(problem))
+            figures |= {f"{name}_time_ratio": naive_time / took, f"{name}_loss": float(problem.l1(solve(problem)))}
+    return figures | {"naive_loss_projected": figures["naive_loss_equal_movement"]}
 
 
 def main() -> None:
@@ -254,16 +170,10 @@ def main() -> None:
     classifier, exemplar, reference = setting()
     problem = pose(Cut(classifier, LAYER), exemplar, 1, True, reference.moment)
     steps = NAIVE_TOTAL if arguments.naive_full else arguments.naive_steps
-    memory = {name: memory_of(name) for name in tqdm(MEASURED, desc="memory", leave=False)}
-    parts = (
-        solvers(problem, reference.windows(problem.basis), steps, memory),
-        moments(memory),
-        whole_edits(classifier, exemplar, reference.moment, memory),
-    )
-    figures = {name: figure for found, _ in parts for name, figure in found.items()}
-    rows = [row for _, found in parts for row in found]
-    table = pd.DataFrame(rows, columns=["what", "seconds", "l1 loss", "peak memory (MB)", "ratio"])
-    print(table.to_string(index=False, na_rep="", float_format=lambda x: f"{x:.4g}"))
+    figures = solvers(problem, reference.windows(problem.basis), steps)
+    figures["second_moment_time_ratio"] = moment_ratio()
+    figures["suffix_time_fraction"] = suffix_fraction(classifier, LAYER, torch.rand(16, 3, 224, 224))
+    print(edit_speed(figures))
     print(f"\nl1 loss before any edit {figures['loss_before']:.4g}; naive losses are read after a projection, ", end="")
     print(f"the lowest {figures['naive_loss_lowest']:.4g} after {figures['naive_steps_to_lowest']:,} steps")
     finish(arguments, figures)

@@ -5,15 +5,14 @@
 
 Weights are random, photos are drawn, and the last layer is fitted to them, so that some are read rightly and there is
 something to choose on. A story is run through with few images, layers and trials, and says nothing about how well an
-edit does. Measured are seconds a step at 224 px, of this process on one core: a forward pass of one image up to the
-layer and after it, and one solve, means over two layers.
+edit does. Measured are the seconds of one core and the peak of memory.
 """
 
 import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,15 +30,13 @@ from torch import Tensor, nn
 from typographic import figures, read_blurred, read_mirrored, read_with
 
 from edittools.baselines import RIVALS, SCOPES
-from edittools.choosing import Plan, Protocol, Scenario, grid, repair
+from edittools.choosing import Protocol, Scenario, grid, repair
 from edittools.choosing.trials import candidate_layers
 from edittools.classifiers import Classifier
-from edittools.cut import Cut, cut_all
+from edittools.cut import Cut
 from edittools.images import load_image
 from edittools.metrics import predict
-from edittools.moments import SecondMoment, second_moments
 from edittools.probing import finders, probe
-from edittools.rewriting import rewrite
 from edittools.stories import photos, probing_story, scenario_for, shown_rule
 from edittools.stories import synthetic as syn
 from edittools.stories.snow import LIVES_ON_SNOW, SNOW_EXEMPLARS, snow_scenario
@@ -60,47 +57,35 @@ MODELS = {
 SEGMENTED = 3 * [(below, above) for below in ("grass", "road", "water") for above in ("sky", "building", "tree")]
 """What is below and above in each drawn MSRC photo."""
 
-TUNING = {"rates": (1e-2,), "momenta": (0.9,), "steps": (2,), "localities": (1.0,), "top": 1}
-PLAN = Plan(grid(objective=("least_squares",)) + grid(objective=("l1",), steps=(3,)), (1.0,), **TUNING)
+SETTINGS = grid(objective=("least_squares",)) + grid(objective=("l1",), steps=(3,))
 """Of every method next to nothing is tried."""
 
 
-def snow(model: str) -> Scenario:
+def snow(model: str) -> None:
     """Notebook 01: every method chosen and reported, a repair."""
     story = _few(snow_scenario("paper", model))
     _choose(Protocol(story, story.layers))
     [exemplar], quick = story.exemplars.values(), {"layers": story.layers[-1:], "strengths": (1.0,)}
     assert str(repair(story.classifier, exemplar, story.validation, story.budget, keep=story.keep, **quick).verdict)
-    return story
 
 
-def typographic(model: str) -> Scenario:
+def typographic(model: str) -> None:
     """Notebook 02: every method chosen, words and real iPods reported."""
     story = _few(typographic_scenario("paper", model), last_convolutions)
     protocol = Protocol(story, story.layers)
     chosen, kept = _choose(protocol), protocol.states
     for read in (read_with(chosen["editing"], kept), read_mirrored(story, kept), read_blurred(story, kept)):
         assert figures(read, kept, story)
-    return story
 
 
-def synthetic(model: str) -> Scenario:
-    """Notebook 03: the cases of a folder of validation images, by every method."""
+def synthetic(model: str) -> None:
+    """Notebook 03: the cases of a folder of validation images, edited."""
     source = syn.synthetic_source("paper", model, small=True)
-    classifier, concepts, everyday = syn.story_of(source)
-    few = replace(concepts, styles=dict([*concepts.styles.items()][:1]))
-    few = classifier, few, everyday | {"layers": everyday["layers"][-2:]}
-    quick = {"EXEMPLARS": 1, "LEAST_ERRORS": 1, "STRENGTHS": (1.0,), "RANKS": (1,), "TUNING": Plan(**TUNING)}
-    quick["EDITING"] = {name: [settings[0] | {"steps": 3}] for name, settings in syn.EDITING.items()}
-    with ExitStack() as patches:
-        for name, value in (quick | {"story_of": lambda source: few}).items():
-            patches.enter_context(patch.object(syn, name, value))
-        listed = syn.cases(source)
-        assert (syn.sweep(source, listed).method != "undefined").any()
-        return syn.case_protocol(source, listed[0]).story
+    with patch.multiple(syn, EXEMPLARS=1, LEAST_ERRORS=1, STRENGTHS=(1.0,), EDITING={"editing": SETTINGS}):
+        assert (syn.sweep(source, methods=["editing"]).method != "undefined").any()
 
 
-def cure(model: str) -> Scenario:
+def cure(model: str) -> None:
     """Notebook 04: materials probed, the strongest suspicion rewritten and probed again."""
     classifiers, concepts, settings, everyday = probing_story("paper", models=[model])
     classifier, found = classifiers[model], probe(classifiers, concepts, settings)
@@ -114,12 +99,9 @@ def cure(model: str) -> Scenario:
     unseen = concepts.parted(rule["concept"], rule["style"])[1].subset(numbers["test"])
     named = {"before": classifier, "edited": edit.edited(classifier)}
     assert len(probe(named, unseen, replace(settings, labels="given")).changes())
-    return scenario
 
 
-STORIES: dict[str, Callable[[str], Scenario]] = {
-    story.__name__: story for story in (snow, typographic, synthetic, cure)
-}
+STORIES = {story.__name__: story for story in (snow, typographic, synthetic, cure)}
 
 
 def _few(story: Scenario, name: Callable[[Classifier], Sequence[str]] = candidate_layers) -> Any:
@@ -132,12 +114,14 @@ def _few(story: Scenario, name: Callable[[Classifier], Sequence[str]] = candidat
 
 def _choose(protocol: Protocol) -> dict[str, Any]:
     """Choose for every method among very few trials, and report all of them."""
-    tried, chosen = (PLAN.settings, PLAN.strengths), {"untuned": choose_untuned(protocol)}
+    tried, chosen = (SETTINGS, (1.0,)), {"untuned": choose_untuned(protocol)}
     chosen["editing"] = protocol.choose(protocol.rewriting(*tried))
     chosen["random_direction"] = protocol.choose(protocol.random_directions(*tried))
-    chosen |= {f"finetune_{scope}": protocol.choose_finetuning(scope, PLAN) for scope in SCOPES}
+    for scope in SCOPES:
+        tuned = protocol.finetuning(grid(scope=(scope,), rate=(1e-2,), steps=(3,)))
+        chosen[f"finetune_{scope}"] = protocol.choose(tuned)
     for name, (_, settings) in RIVALS.items():
-        trials = protocol.rival(name, PLAN.strengths, settings=settings[:1])
+        trials = protocol.rival(name, (1.0,), settings=settings[:1])
         chosen |= {name: protocol.choose(trials)} if len(trials) else {}
     assert len(protocol.report({name: choice.edit for name, choice in chosen.items()})) == len(chosen)
     return chosen
@@ -252,45 +236,14 @@ def rehearsing(name: str, folder: Path, images: int) -> Iterator[None]:
         third = (3 * torch.arange(given.shape[-1]) // given.shape[-1]).expand(given[:, 0].shape)
         return {name: (third == i).float() for i, name in enumerate(("car", "bicycle", "boat"))}
 
-    with ExitStack() as patches:
-        patches.enter_context(patch.dict("os.environ", {key: str(folder / part) for key, part in places.items()}))
-        for module in (downloads, photos):
-            patches.enter_context(patch.object(module, "registry", lambda: known))
-        patches.enter_context(patch.object(finders, "deeplab", lambda name, wanted: finder))
-        patches.enter_context(patch.object(finders, "cached", lambda found: found))
-        patches.enter_context(patch.dict(ZOO, {name: lambda *given, **options: classifier}))
+    with (
+        patch.dict("os.environ", {key: str(folder / part) for key, part in places.items()}),
+        patch.object(downloads, "registry", lambda: known),
+        patch.object(photos, "registry", lambda: known),
+        patch.multiple(finders, deeplab=lambda name, wanted: finder, cached=lambda found: found),
+        patch.dict(ZOO, {name: lambda *given, **options: classifier}),
+    ):
         yield
-
-
-def _seconds(work: Callable[[], Any], repeats: int = 2) -> float:
-    """The least processor time of `work` in `repeats`: on one thread, whatever else the machine does."""
-    times = []
-    for _ in range(repeats):
-        started = time.process_time()
-        work()
-        times.append(time.process_time() - started)
-    return min(times)
-
-
-def measure(story: Scenario) -> dict[str, float]:
-    """Seconds a step, means over the layers."""
-    cuts, [exemplar, *_] = cut_all(story.classifier, story.layers), story.exemplars.values()
-    moments = second_moments(story.classifier, list(cuts), story.reference[:2], cache="")
-    rows = [_steps(cut, exemplar, moments[layer]) for layer, cut in cuts.items()]
-    forward = _seconds(lambda: predict(story.classifier, exemplar.image[None]))
-    return pd.DataFrame(rows).mean().to_dict() | {"forward": forward}
-
-
-def _steps(cut: Cut, exemplar: Any, moment: SecondMoment) -> dict[str, float]:
-    def solve(**settings: Any) -> float:
-        return _seconds(lambda: rewrite(cut.classifier, cut, exemplar, moment, **settings))
-
-    first, more = solve(steps=2), solve(steps=12)  # of 200
-    with torch.no_grad():
-        state = cut.prefix(exemplar.image[None])
-        before, after = _seconds(lambda: cut.prefix(exemplar.image[None])), _seconds(lambda: cut.suffix(state))
-    l1 = first + 198 * max(more - first, 0) / 10
-    return {"before": before, "after": after, "l1": l1, "least_squares": solve(objective="least_squares")}
 
 
 def rehearse(model: str, story: str) -> dict[str, Any]:
@@ -300,15 +253,14 @@ def rehearse(model: str, story: str) -> dict[str, Any]:
 
     def work() -> None:
         try:
-            row["ran"] = STORIES[story](model)
+            STORIES[story](model)
         except Exception as error:
             traceback.print_exc()
             row["outcome"] = f"{type(error).__name__}: {error}".splitlines()[0].replace("|", "\\|")
 
     row["peak_mb"] = extra_memory(work)
     row["seconds"] = time.process_time() - started
-    ran = row.pop("ran", None)
-    return row | (measure(ran) if ran else {})
+    return row
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ between `<!-- table: name -->` and `<!-- end -->`; `headline` is the one of all 
 import argparse
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from hashlib import sha1
 from itertools import product
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any
 
 import columns
 import pandas as pd
-from columns import METHODS, Figures, cell, markdown, table
+from columns import METHODS, Figures, by_method, cell, markdown, table
 from PIL import Image
 
 from edittools.images import atomic_path
@@ -32,29 +32,12 @@ def lines(found: Figures) -> dict[str, Figures]:
     return {"editing": found} | {name: figure for name, figure in found.items() if name in METHODS}
 
 
-def points(value: float) -> str:
-    """An accuracy change in points."""
-    return cell("{value:+}", {"value": value})
-
-
-def share(value: float, low: float, high: float) -> str:
-    """A share in per cent, with its interval."""
-    return cell("{value:%} [{low:n}, {high:n}]", {"value": value, "low": low, "high": high})
-
-
-def by_method(shown: Mapping[str, str], methods: Mapping[str, Figures]) -> str:
-    """A table with a row for each method."""
-    named = (one | {"method": METHODS.get(name, name)} for name, one in methods.items())
-    return table({"method": "{method}", **shown}, named)
-
-
 def snow(found: Figures) -> str:
     """Vehicles on snow; of several networks together, then network by network."""
     body = by_method(columns.SNOW, lines(found) | {"editing": found | {"p_against_edit": None}})
     if "networks" not in found:
         return body
     said = "{corrected} / {broken} of {errors_before}, {accuracy_change_points_held_out:+}"
-    said += f", {{choices}} of {found['folds']}" if "folds" in found else ""
     networks = found["networks"]
     names = dict.fromkeys(name for methods in networks.values() for name in methods)
     rows = [
@@ -62,8 +45,7 @@ def snow(found: Figures) -> str:
         for n in names
     ]
     heads = (network.removeprefix("efficientnet_") for network in networks)
-    title = "By network, corrected / broken of all errors and the accuracy held out, in points"
-    title += ", and how many different choices the folds made:" if "folds" in found else ":"
+    title = "By network, corrected / broken of all errors and the accuracy held out, in points:"
     return f"{body}\n\n{title}\n\n{markdown(('method', *heads), rows)}"
 
 
@@ -147,9 +129,9 @@ def robustness(found: Figures) -> str:
 def repair(found: Figures) -> str:
     """What one call finds."""
     words = "\n".join(f"> {line}" for line in found["verdict"].splitlines())
-    test = share(found["test_errors_corrected"], *found["test_errors_corrected_interval"])
-    body = by_method(columns.REPAIR, found["methods"])
-    return f"{words}\n\n{body}\n\nThe edit on all test images of the story: {test} of their errors corrected."
+    shown = "{test_errors_corrected:%} [{test_errors_corrected_interval[0]:n}, {test_errors_corrected_interval[1]:n}]"
+    said = f"The edit on all test images of the story: {cell(shown, found)} of their errors corrected."
+    return f"{words}\n\n{by_method(columns.REPAIR, found['methods'])}\n\n{said}"
 
 
 def many_edits(found: Figures) -> str:
@@ -175,60 +157,65 @@ KINDS: dict[str, Callable[[Figures], str]] = {one.__name__: one for one in (*_SH
 def headline() -> str:
     """The table of all stories: the edit of one exemplar beside the best of all other methods, by its name."""
     head = ["story", "misread", "edit", "best rival", "accuracy; must stay"]
-    known = ((title, read, read_results(name)) for name, (title, read) in STORIES.items())
-    return markdown(head, ((title, *read(found)) for title, read, found in known if found))
+    rows = []
+    for name, (title, misread) in STORIES.items():
+        if found := read_results(name):
+            rows.append([title, cell(misread, found), *_beside(tidy(name, found))])
+    return markdown(head, rows)
 
 
-def _beside(methods: dict[str, Figures], fixed: Callable[[Figures], Sequence[float]]) -> list[str]:
-    """The shares of the edit and, by its name, of the best other method of any exemplars."""
-    rivals = {name: fixed(one) for name, one in methods.items() if not name.startswith(NO_RIVALS)}
-    best = max(rivals, key=lambda name: rivals[name][0])
+def _beside(methods: dict[str, Figures]) -> list[str]:
+    """The share of the edit, that of the best other method of any exemplars, and what the edit costs."""
+    rivals = {name: one for name, one in methods.items() if not name.startswith(NO_RIVALS)}
+    best = max(rivals, key=lambda name: rivals[name]["share"])
     named = METHODS.get(best, best).removesuffix(", one exemplar")
-    return [share(*fixed(methods["editing"])), f"{named}: {share(*rivals[best])}"]
+    share, edit = "{share:%} [{low:n}, {high:n}]", methods["editing"]
+    return [cell(share, edit), f"{named}: {cell(share, rivals[best])}", cell("{accuracy:+}{stays}", edit)]
 
 
-def _of_snow(found: Figures) -> list[str]:
-    costs = found["keep_errors_before"], found["keep_errors_after"]
-    return [
-        f"{found['errors_before']}",
-        *_beside(lines(found), lambda one: (one["errors_corrected"], *one["errors_corrected_interval"])),
-        f"{points(found['accuracy_change_points_held_out'])}; {costs[0]} → {costs[1]}",
-    ]
+def tidy(name: str, found: Figures) -> dict[str, Figures]:
+    """What the table and the picture of all stories show of each method, under one set of names for all stories.
+
+    They are the `share` corrected with its `low` and `high`, the change of `accuracy` held out and of what must stay
+    (`kept`, NaN where nothing must), both in points, and the latter in words.
+    """
+    read, names = TIDY[name.split("_")[0]], ("share", "low", "high", "accuracy", "kept", "stays")
+    known = found.get("methods") or (lines(found) if found else {})
+    return {method: dict(zip(names, read(found | one), strict=True)) for method, one in known.items()}
 
 
-def _of_attacks(found: Figures) -> list[str]:
-    fixed = ("attacks_fixed", "attacks_fixed_low", "attacks_fixed_high")
-    return [
-        f"{found['attacked']}",
-        *_beside(lines(found), lambda one: tuple(one[name] for name in fixed)),
-        f"{points(found['clean_accuracy_change_points'])}; iPods right "
-        f"{100 * found['real_ipod_accuracy_before']:.0f} → {100 * found['real_ipod_accuracy_after']:.0f} %",
-    ]
+def _snow(one: Figures) -> tuple:
+    before, after = one["keep_errors_before"], one["keep_errors_after"]
+    kept, accuracy = 100 * (before - after) / one["keep_images"], one["accuracy_change_points_held_out"]
+    return one["errors_corrected"], *one["errors_corrected_interval"], accuracy, kept, f"; {before} → {after}"
 
 
-def _of_cases(found: Figures) -> list[str]:
-    shown = _beside(found["methods"], lambda one: one["other same"])
-    cost = points(found["methods"]["editing"]["accuracy_change_points"])
-    return [f"{found['cases']} cases", *shown, cost]
+def _typographic(one: Figures) -> tuple:
+    before, after = (100 * one[f"real_ipod_accuracy_{when}"] for when in ("before", "after"))
+    shares = [one[f"attacks_fixed{which}"] for which in ("", "_low", "_high")]
+    said = f"; iPods right {before:.0f} → {after:.0f} %"
+    return *shares, one["clean_accuracy_change_points"], after - before, said
 
 
-def _of_cure(found: Figures) -> list[str]:
-    costs = found["keep_report before"], found["keep_report after"]
-    return [
-        f"{found['errors before']:.0f}",
-        *_beside(lines(found), lambda one: (one["errors corrected"], one["low"], one["high"])),
-        f"{points(found['clean change'])}; {costs[0]:.0f} → {costs[1]:.0f}",
-    ]
+def _synthetic(one: Figures) -> tuple:
+    return *one["other same"], one["accuracy_change_points"], float("nan"), ""
 
 
-STORIES = {
-    "snow_miniworld": ("vehicles on snow, MiniWorld", _of_snow),
-    "snow_photos": ("vehicles on snow, photographs", _of_snow),
-    "typographic_miniworld": ('an "iPod" label, MiniWorld', _of_attacks),
-    "synthetic_miniworld": ("concepts × styles, MiniWorld", _of_cases),
-    "synthetic_photos": ("concepts × styles, photographs", _of_cases),
-    "cure_miniworld": ("a rule that a probe found, MiniWorld", _of_cure),
-    "cure_photos": ("a rule that a probe found, photographs", _of_cure),
+def _cure(one: Figures) -> tuple:
+    said = f"; {one['keep_report before']:.0f} → {one['keep_report after']:.0f}"
+    shares = [one[name] for name in ("errors corrected", "low", "high")]
+    return *shares, one["clean change"], one["keep_report change"], said
+
+
+TIDY = {"snow": _snow, "typographic": _typographic, "synthetic": _synthetic, "cure": _cure}
+STORIES = {  # the file: its title, and how many are misread
+    "snow_miniworld": ("vehicles on snow, MiniWorld", "{errors_before}"),
+    "snow_photos": ("vehicles on snow, photographs", "{errors_before}"),
+    "typographic_miniworld": ('an "iPod" label, MiniWorld', "{attacked}"),
+    "synthetic_miniworld": ("concepts × styles, MiniWorld", "{cases} cases"),
+    "synthetic_photos": ("concepts × styles, photographs", "{cases} cases"),
+    "cure_miniworld": ("a rule that a probe found, MiniWorld", "{errors before:.0f}"),
+    "cure_photos": ("a rule that a probe found, photographs", "{errors before:.0f}"),
 }
 NO_RIVALS = ("editing", "untuned", "two_layers", "in_turn", "rank ", "least squares", "mirrored", "text_blurred")
 """What the table of all stories leaves out as a rival: edits, and what changes pictures in place of weights."""
@@ -250,21 +237,6 @@ TITLES |= {"synthetic": "concepts\n× styles", "cure": "a rule that\na probe fou
 PICTURE = FOLDER / "results.png"
 
 
-def _of_picture(kind: str, one: Figures) -> tuple[list[float], float, float]:
-    """Of a method: the share corrected with its interval, accuracy held out and kept in points, NaN for unknown."""
-    if kind == "snow":
-        kept = 100 * (one["keep_errors_before"] - one["keep_errors_after"]) / one["keep_images"]
-        shares = [one["errors_corrected"], *one["errors_corrected_interval"]]
-        return shares, one["accuracy_change_points_held_out"], kept
-    if kind == "typographic":
-        kept = 100 * (one["real_ipod_accuracy_after"] - one["real_ipod_accuracy_before"])
-        shares = [one[name] for name in ("attacks_fixed", "attacks_fixed_low", "attacks_fixed_high")]
-        return shares, one["clean_accuracy_change_points"], kept
-    if kind == "cure":
-        return [one[n] for n in ("errors corrected", "low", "high")], one["clean change"], one["keep_report change"]
-    return one["other same"], one["accuracy_change_points"], float("nan")
-
-
 def read_results(name: str) -> Figures:
     """What a benchmark wrote to the file of this name, nothing where there is no such file."""
     path = FOLDER / "results" / f"{name}.json"
@@ -275,14 +247,12 @@ def dots(read: Callable[[str], Figures] = read_results) -> list[dict[str, Any]]:
     """A row for each dot of the picture: story, method, share with its interval, and whether both bounds hold."""
     rows = []
     for (kind, title), (end, world) in product(TITLES.items(), {"miniworld": "MiniWorld", "photos": "photos"}.items()):
-        found = read(f"{kind}_{end}")
-        bare = {name: value for name, value in found.items() if name == "real_ipod_accuracy_before"}
-        known = found.get("methods") or (lines(found) if found else {})
-        for method, name in ((m, n) for m, names in DOTS.items() for n in names if n in known):
-            (share, low, high), accuracy, kept = _of_picture(kind, bare | known[name])
-            holds = "no" if accuracy < -0.25 or kept < -3 else "yes" if kept == kept else "unknown"
-            dot = {"story": f"{title},\n{world}", "method": method, "share": share, "low": low, "high": high}
-            rows.append(dot | {"holds": holds})
+        known = tidy(kind, read(f"{kind}_{end}"))
+        for method, one in ((m, known[n]) for m, names in DOTS.items() for n in names if n in known):
+            unknown = one["kept"] != one["kept"]
+            holds = "no" if one["accuracy"] < -0.25 or one["kept"] < -3 else "unknown" if unknown else "yes"
+            dot = {"story": f"{title},\n{world}", "method": method}
+            rows.append(dot | {name: one[name] for name in ("share", "low", "high")} | {"holds": holds})
     return rows
 
 

@@ -23,7 +23,6 @@ pytestmark = pytest.mark.skipif(
     reason="no chromium here: apt-get install chromium, to test the mask editor in a browser",
 )
 ARTEFACTS = Path(__file__).parent / "artefacts"
-NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 WIDTH, HEIGHT = 96, 64
 HOSTILE = "<img src=x onerror='window.hacked=1'>"
 CELLS = (
@@ -434,49 +433,6 @@ def test_the_drawing_survives_a_reload_of_the_page(drawn):
     drawn.press("r")
     drawn.drag((0, 0), (9, 9))
     assert drawn.shows(stroke(STROKE) | box(0, 0, 9, 9))
-
-
-FEW_SCENES = """
-from edittools.stories import snow
-paint = snow.scenes
-snow.scenes = lambda count, split, label=None, **options: paint(
-    min(count, 100), split, label if isinstance(label, str | None) else label[:100], **options
-)
-"""
-
-
-def test_notebook_01_runs_on_from_a_mask_drawn_in_its_editor(page, folder):
-    """Run to the editor, replace the road by a drawn rectangle, run on: the edit is that of the drawing.
-
-    With 100 scenes of a set, since this is about the mask; `make notebooks` runs it with all.
-    """
-    shutil.copy(NOTEBOOKS / "01_snow_on_road.ipynb", folder)
-    lab.open_notebook(page, page.base, "01_snow_on_road.ipynb")
-    lab.in_kernel(page, FEW_SCENES)
-    shown = lab.find_cell(page, "et.MaskEditor(")
-    result = lab.find_cell(page, "by_hand = et.rewrite(")
-    kinds = page.evaluate("jupyterapp.shell.currentWidget.content.widgets.map(cell => cell.model.type)")
-    for index in range(shown + 1):
-        assert kinds[index] != "code" or lab.run_cell(page, index), lab.cell_text(page, index)
-    page.wait_for_selector(".et-editor .et-stage[data-view]")
-    view = Drawn(page)
-    view.canvas.scroll_into_view_if_needed()
-    view.python("editor.mask = None")
-    assert lab.wait_until(lambda: view.count() == 0)
-    view.press("r")
-    view.drag((4, 40), (59, 63))
-    assert lab.wait_until(lambda: view.count() == 56 * 24)
-    assert lab.wait_until(lambda: lab.in_kernel(page, "print(int(editor.mask.sum()))") == str(56 * 24))
-    for index in range(shown + 1, result + 1):
-        assert kinds[index] != "code" or lab.run_cell(page, index), lab.cell_text(page, index)
-    page.screenshot(path=ARTEFACTS / "notebook-01.png")
-    again = """
-mask = torch.zeros(64, 64); mask[40:64, 4:60] = 1
-check = et.rewrite(classifier, layer, et.Exemplar(x, story.change(x, mask), mask), story.reference)
-[ours], [theirs] = check.changes.values(), by_hand.changes.values()
-print(torch.equal(ours.left, theirs.left) and torch.equal(ours.right, theirs.right))
-"""
-    assert lab.in_kernel(page, again) == "True"
 
 
 def test_no_request_left_the_machine(page, outside):

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
-import pandas as pd
 import pytest
 import torch
 from conftest import save_image
@@ -18,12 +17,9 @@ from torchvision.models import resnet18
 
 import edittools
 from edittools.classifiers import Classifier
-from edittools.cut import Cut
 from edittools.edits import Edit, applied_edits
 from edittools.images import LabelledImages, save_mask
-from edittools.keys import LayerKeys
 from edittools.metrics import Comparison
-from edittools.rewriting import pose, rewrite, solve_least_squares
 
 ROOT = Path(__file__).resolve().parent.parent
 PATTERNS = ("*.md", "docs/**/*.md", "data/**/*.md")
@@ -182,21 +178,6 @@ def test_a_dot_is_filled_where_both_bounds_hold_on_held_out_images(monkeypatch):
     }
 
 
-def test_the_picture_has_a_named_dot_a_method_and_says_by_its_filling_what_holds(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import figures
-
-    rows = [("a", "edit", 0.8, "yes"), ("a", "tuning", 0.5, "no"), ("b", "edit", 0.1, "unknown")]
-    table = pd.DataFrame(
-        [{"story": s, "method": m, "share": x, "low": x - 0.1, "high": x + 0.1, "holds": h} for s, m, x, h in rows]
-    )
-    first, second = figures.methods_by_story(table).axes
-    dots = [line for line in first.lines if line.get_marker() == "o"]
-    assert [(line.get_xdata()[0], line.get_fillstyle()) for line in dots] == [(50, "none"), (80, "full")]
-    assert [label.get_text() for label in first.get_yticklabels()] == ["tuning", "edit"]
-    assert [axis.get_title(loc="left") for axis in (first, second)] == ["a", "b"]
-
-
 def test_a_result_names_its_call_without_the_files_of_the_machine_it_ran_on(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     from common import _without_files
@@ -236,9 +217,7 @@ def test_the_version_is_the_same_everywhere():
 
 def test_what_is_left_of_single_edits_is_counted_image_by_image(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import figures
     import many_edits
-    import tables
 
     assert [many_edits.counts(n) for n in (1, 4, 5)] == [[1], [1, 2, 4], [1, 2, 4, 5]]
 
@@ -253,32 +232,6 @@ def test_what_is_left_of_single_edits_is_counted_image_by_image(monkeypatch):
     assert (row["corrected"], row["broken"], row["share"]) == (5, 1, 4 / 7)
     assert row["alone"] == 4 and row["left"] == 2 / 4 and row["below half"] == 1  # one image of a's three, and b's
     assert (row["budget change"], row["clean change"], row["kept broken"], row["kept"]) == (-25, 25, 0.5, 4)
-    [line] = [line for line in tables.many_edits({"steps": [row]}).splitlines() if line.startswith("| added |")]
-    assert "| 5 / 1 of 7 |" in line and "| 50 % of 4 |" in line and line.endswith("| 50.0 % of 4 |")
-    drawn = figures.many_edits(pd.DataFrame([row, row | {"rules": 1, "left": 1.0}]))
-    shown = [axis.lines[0].get_xydata().tolist() for axis in drawn.axes]
-    assert shown == [[[3, 50], [1, 100]], [[3, 50], [1, 50]], [[3, 25], [1, 25]]]
-
-
-def test_the_naive_loss_is_reached_at_no_larger_movement_by_the_first_weight_that_does(monkeypatch, tiny, exemplar):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import edit_speed
-
-    noise = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    reference = LayerKeys(Cut(tiny, "conv1"), noise)
-    problem = pose(reference.cut, exemplar, 1, True, reference.moment)
-    windows = reference.windows(problem.basis)
-    limits = {}
-    for weight in edit_speed.PATH:
-        edit = rewrite(tiny, reference.cut, exemplar, reference, objective="least_squares", reference_weight=weight)
-        change = edit.changes["conv1.weight"]
-        limits[weight] = float(problem.l1(change.left)), edit_speed.movement(change.left, windows)
-        moved = torch.cat([reference.cut.convolve(reference.cut.keys(one), change.delta()) for one in reference])
-        assert limits[weight][1] == pytest.approx(float(moved.square().sum(dim=1).mean().sqrt()), rel=1e-3)
-    loss, most = limits[1.0]
-    weight, _ = edit_speed.reach(problem, windows, solve_least_squares, loss + 1e-6, most + 1e-6)
-    assert weight == 1.0
-    assert edit_speed.reach(problem, windows, solve_least_squares, loss, most / 2) is None
 
 
 def test_a_word_is_blurred_where_a_picture_differs_from_the_same_with_a_blank_label(monkeypatch, tiny):
@@ -298,51 +251,6 @@ def test_a_word_is_blurred_where_a_picture_differs_from_the_same_with_a_blank_la
     assert torch.equal(read("clean"), kept["clean"].original)
 
 
-def probed(classifier, hurt):
-    """Twenty images with grass and twelve with road: so many are misread when the grass is changed, one the road."""
-    return pd.DataFrame(
-        {"classifier": classifier, "image": i, "class": "ship", "concept": concept, "before": "ship"}
-        | {"after": "house" if i < count else "ship", "control": "ship", "style": "snow", "variant": 0}
-        | {"is_object": False, "area": 0.3, "p_before": 0.9, "p_after": 0.9 - 0.5 * (i < count), "p_control": 0.9}
-        for concept, images, count in (("road", 12, 1), ("grass", 20, hurt))
-        for i in range(images)
-    )
-
-
-def test_the_probe_on_photographs_writes_each_effect_and_the_table_marks_those_beyond_chance(monkeypatch, capsys):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import probing
-    import tables
-
-    both = edittools.probing.Probe(pd.concat([probed("one", 10), probed("two", 0)], ignore_index=True))
-    found = json.loads(json.dumps(probing.lite(edittools.probing.Probe(probed("one", 10)), both)))
-    rows = {(row["classifier"], row["concept"]): row for row in found["effects"]["styles"]}
-    assert rows["one", "grass"]["effect"] == 0.5 and rows["one", "grass"]["images"] == 20
-    assert rows["two", "grass"]["effect"] == 0 and rows["one", "road"]["images"] == 12
-    assert [row["classifier"] for row in found["effects"]["materials"]] == ["one", "one"]  # one network has its column
-    assert "nan" not in json.dumps(found).lower()
-    styles, _ = tables.probing(found).split("Turned to materials")
-    [head, _, first, second] = [line for line in styles.splitlines() if line.startswith("|")]
-    assert head == "| concept | photos | one | two |"
-    assert first.startswith("| grass | 20 | **+50 % [") and first.endswith("]** | +0 % [+0, +0] |")
-    assert second.startswith("| road | 12 | +8 % [") and "**" not in second
-    assert "rules by class" in capsys.readouterr().out
-
-
-def test_the_table_of_effects_leaves_out_what_a_network_has_not(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import tables
-
-    row = {"concept": "sky", "classifier": "one", "images": 30, "effect": 0.1, "low": 0.0, "high": 0.2, "q": 0.04}
-    rows = [row, row | {"classifier": "two", "images": 25, "q": None}, row | {"concept": "sea", "effect": None}]
-    rows.append(row | {"concept": "road", "classifier": "two", "effect": 0.3})
-    _, _, *body = tables._by_concept(rows, 0.05).splitlines()
-    assert body == [
-        "| road | 30 |  | **+30 % [+0, +20]** |",
-        "| sky | 25 to 30 | **+10 % [+0, +20]** | +10 % [+0, +20] |",
-    ]
-
-
 def test_a_cell_is_empty_where_a_figure_is_missing_and_a_column_where_all_are(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     from columns import table
@@ -355,32 +263,3 @@ def test_a_cell_is_empty_where_a_figure_is_missing_and_a_column_where_all_are(mo
         "| −12 % [−20] | −1.50 |  |",
         "|  | – | 1e-09 |",
     ]
-
-
-def test_networks_of_miniworld_are_scored_each_against_what_itself_shows(monkeypatch, capsys):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import probing
-    import tables
-
-    found, painted = (
-        edittools.probing.Probe(pd.concat([probed("one", 20), probed("two", hurt)], ignore_index=True))
-        for hurt in (0, 20)
-    )
-    monkeypatch.setattr(probing, "planted_rules", lambda: frozenset({("ship", "grass"), ("ship", "sand")}))
-    _, _, *body = tables.probing(probing.mini_networks(found, painted)).splitlines()
-    assert body == [
-        "| one | 2 / 1 | 1.00, 0.50 | 1 | 1.00, 1.00 | 1.00 |",
-        "| two | 2 / 0 | –, 0.00 | 1 | –, 0.00 | -1.00 |",
-    ]
-    assert "planted but not learned: none" in capsys.readouterr().out
-
-
-def test_a_result_that_is_not_there_yet_is_said_to_be_missing(monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import tables
-
-    page = tmp_path / "docs" / "results" / "speed.md"
-    page.parent.mkdir(parents=True)
-    page.write_text(text := "Speed:\n\n<!-- table: edit_speed -->\n\n<!-- end -->\n\nThat is all.\n")
-    monkeypatch.setattr(tables, "FOLDER", tmp_path / "docs")
-    assert tables.pages() == {page: text.replace("\n\n<!-- end", "\n\n*Not measured yet.*\n\n<!-- end")}

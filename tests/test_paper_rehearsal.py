@@ -22,8 +22,7 @@ def test_snow_on_a_resnet_runs_through_with_random_weights(monkeypatch, capsys):
     runpy.run_path(str(BENCHMARKS / "paper_rehearsal.py"), run_name="__main__")
     [row] = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]
     assert (row["model"], row["story"], row["outcome"]) == ("resnet18", "snow", "passed")
-    assert all(row[name] > 0 for name in ("before", "after", "l1", "least_squares", "peak_mb"))
-    assert row["before"] + row["after"] == pytest.approx(row["forward"], rel=1)
+    assert row["seconds"] > 0 and row["peak_mb"] > 0
     assert "EDITTOOLS_PHOTOS" not in os.environ and photos.registry() is downloads.registry()  # as before
 
 

@@ -5,11 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import make_exemplar, save_image
+from conftest import save_image
 from torch import nn
 
-from edittools.baselines import RIVALS
-from edittools.choosing import Scenario, grid, repair
+from edittools.choosing import grid, repair
 from edittools.choosing.duties import shared_images
 from edittools.choosing.repair import _story
 from edittools.classifiers import Classifier
@@ -17,7 +16,6 @@ from edittools.cut import Cut
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages, LazyImages, resized
 from edittools.metrics import predict
-from edittools.probing.jobs import run
 from edittools.rewriting import pose, preactivation_target
 
 CLASSES = ("ant", "bee", "cat", "dog")
@@ -212,57 +210,3 @@ def test_an_interrupt_while_a_control_is_chosen_leaves_the_edit(case, monkeypatc
     monkeypatch.setattr(repair_module, "_chosen", chosen)
     fix = _repaired(case, baselines=True)
     assert not fix.finished and list(fix.table.index) == ["edit"] and fix.edit.layers == ("6",)
-
-
-@pytest.fixture
-def small_story(tiny):
-    """Random images in place of the photos of snow: 20 of five classes, mostly misread."""
-    noise = torch.Generator().manual_seed(5)
-    names = {"validation": 20, "budget": 24, "clean": 24, "keep": 6, "keep_report": 6}
-    sets = {
-        name: LabelledImages(torch.rand(count, 3, 32, 32, generator=noise), torch.arange(count) % 5, tiny.classes)
-        for name, count in names.items()
-    }
-    sets["reference"] = torch.rand(30, 3, 32, 32, generator=noise)
-    shown = {"minivan": make_exemplar(), "truck": make_exemplar(seed=7, label=2)}
-    default = {"layer": "conv1", "exemplar": "minivan", "rank": 1, "masked": True}
-    return Scenario(tiny, shown, **sets, layers=("conv1", "conv2"), shortlist=("conv1", "conv2"), default=default)
-
-
-def test_the_benchmark_reports_every_photo_once_and_costs_as_means_over_the_chosen_edits(monkeypatch, small_story):
-    import snow_photos
-    import tables
-
-    monkeypatch.setattr(snow_photos, "snow_to_cross_validate", lambda name: small_story)
-    monkeypatch.setattr(snow_photos, "FAST", snow_photos.FAST[:2])
-    monkeypatch.setattr(snow_photos, "STEPS", (2, 5))
-    monkeypatch.setattr(snow_photos, "RIVALS", rivals := {name: RIVALS[name] for name in ("projection", "last_layer")})
-    rows = snow_photos.network("nested", "one")
-    methods = [row["method"] for row in rows]
-    assert methods[:3] == ["untuned", "editing", "random_direction"] and methods[-2:] == list(rivals)
-    for row in rows:
-        assert [len(row[part]) for part in ("test", "budget", "clean", "keep_report")] == [2, 6, 6, 6]
-        assert len(row["test"][0]) == len(row["test"][1]) == 20 and 1 <= row["choices"] <= 5
-    table = run(lambda name: rows, {"one": "one", "two": "two"})
-    lines, networks = snow_photos.together(table)
-    editing, row = lines["editing"], rows[methods.index("editing")]
-    before, *after = row["clean"]
-    costs = [100 * (sum(before) - sum(one)) / 24 for one in after]
-    assert editing["accuracy_change_points_held_out"] == pytest.approx(sum(costs) / 5)
-    assert editing["keep_errors_after"] == pytest.approx(2 * sum(map(sum, row["keep_report"][1:])) / 5)
-    assert editing["choices"] == 2 * row["choices"] and editing["errors_before"] == 2 * sum(row["test"][0])
-    said = tables.snow(editing | lines | {"networks": networks, "folds": 5})
-    assert f", {row['choices']} of 5 |" in said
-
-
-def test_a_photo_that_has_another_duty_is_refused(monkeypatch, small_story):
-    import snow_photos
-
-    monkeypatch.setattr(snow_photos, "snow_scenario", lambda *given, **more: small_story)
-    monkeypatch.setattr(snow_photos.photos, "snow_photos", lambda classifier: photos)
-    photos = small_story.validation
-    story = snow_photos.snow_to_cross_validate("one")
-    assert story.test is None and len(story.validation) == 20 and story.default["layer"] == story.layers[0]
-    photos = small_story.clean.subset(range(4))
-    with pytest.raises(ValueError, match="4 images are both in snow photos and in clean"):
-        snow_photos.snow_to_cross_validate("one")

@@ -69,12 +69,6 @@ def test_what_a_finder_sees_is_suggested_the_largest_first_and_what_is_missing_i
         assert asked._said.startswith(said) and len(asked._suggested) == 2 * (asked is editor)
 
 
-def test_a_large_image_is_shown_reduced_and_masked_at_full_size():
-    editor = MaskEditor(torch.rand(3, 1, 1).expand(3, 2400, 3000))
-    picture = Image.open(io.BytesIO(base64.b64decode(editor._picture)))
-    assert picture.size[0] * picture.size[1] <= 3_000_000 and editor.mask.shape == (2400, 3000)
-
-
 @given(any_mask)
 def test_run_lengths_give_the_mask_back(mask):
     assert (decode_runs(encode_runs(mask), mask.shape) == mask).all()

@@ -200,15 +200,14 @@ def test_rn50_at_random_weights_on_the_papers_photos(tmp_path, monkeypatch):
     for photos in data.values():
         assert isinstance(photos, LabelledImages) and photos.images.shape == (6, 3, 224, 224)
         assert [classifier.classes[i] for i in photos.labels] == list(HOUSEHOLD_PHOTOS.values())
-    shown = _photo_word_exemplars(classifier)["handwritten on a teapot"].changed
+    exemplar = _photo_word_exemplars(classifier)["handwritten on a teapot"]
     reported = _household_photos(classifier, "ipod", BY_HAND)
-    assert len(reported) == 5 and not shared_images(reported, shown[None])  # an exemplar is not reported
+    assert len(reported) == 5 and not shared_images(reported, exemplar.changed[None])  # an exemplar is not reported
     kettle = data["ipod"].images[0]
     paper, metal = kettle[:, 170:184, 89:98].mean(), kettle[:, 150:160, 100:130].mean()
     assert paper > 1.4 * metal  # the label is where it is in the upright photo
-    for name, exemplar in _photo_word_exemplars(classifier).items():
-        edit = rewrite(classifier, "visual.layer4.2.conv3", exemplar, data["clean"].images, steps=8)
-        assert edit.record.loss_after < edit.record.loss_before, name
+    edit = rewrite(classifier, "visual.layer4.2.conv3", exemplar, data["clean"].images[:2], steps=8)
+    assert edit.record.loss_after < edit.record.loss_before
 
 
 def test_without_the_package_of_its_weights_a_model_names_the_extra(monkeypatch):

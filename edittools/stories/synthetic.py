@@ -199,7 +199,7 @@ def _protocol(story: Story, case: Case, shared: Protocol | None = None) -> Proto
     return Protocol(replace(scenario, more=more), scenario.layers, shared=shared)
 
 
-def run_case(source: Source, case: Case) -> list[dict[str, Any]]:
+def run_case(source: Source, case: Case, methods: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Try every method on one case: choose on validation images, evaluate the chosen edits once on the others.
 
     One row for each method and budget: eq. (2) on each of `MEASURES`, and accuracy changes in points. A case without
@@ -212,7 +212,7 @@ def run_case(source: Source, case: Case) -> list[dict[str, Any]]:
         if found < LEAST_ERRORS or not protocol.states["test"].before.any():
             return [{**head, "method": "undefined", "budget": nan}]
         rows, figures = [], cache(partial(_figures, protocol))
-        for method, table in _tables(protocol).items():
+        for method, table in _tables(protocol, methods).items():
             for budget in BUDGETS if len(table) else ():
                 choice = protocol.choose(table, budget)
                 row = {**head, "method": method, "budget": budget, "layer": choice.settings.get("layer")}
@@ -220,8 +220,12 @@ def run_case(source: Source, case: Case) -> list[dict[str, Any]]:
         return rows
 
 
-def _tables(protocol: Protocol) -> dict[str, pd.DataFrame]:
-    """Try every method on the validation images: a table of trials by method."""
+def _tables(protocol: Protocol, methods: Sequence[str]) -> dict[str, pd.DataFrame]:
+    """Try every method (or those named) on the validation images: a table of trials by method."""
+
+    def wanted(name: str) -> bool:
+        return not methods or name in methods
+
     story, plain = protocol.story, EDITING["editing"]
     exemplars = {"exemplars": list(story.exemplars.values())}
     variants = {"variants": list(chain.from_iterable(story.several.values()))}
@@ -229,10 +233,12 @@ def _tables(protocol: Protocol) -> dict[str, pd.DataFrame]:
     tried["random direction"] = protocol.random_directions(plain, STRENGTHS, exemplars)
     tried |= {name.replace("_", " "): protocol.rival(name, STRENGTHS, exemplars) for name in TRIED}
     tried["editing, variants"] = protocol.rewriting(plain, STRENGTHS, variants)
-    tables = {name: protocol.sweep(trials) for name, trials in tried.items()}
+    tables = {name: protocol.sweep(trials) for name, trials in tried.items() if wanted(name)}
     for scope, name in zip(SCOPES, FINETUNING, strict=True):
-        tables[name] = protocol.interpolated(protocol.choose_finetuning(scope, TUNING, exemplars)).table
-    return tables | {f"rank {rank}": tables["editing"].query("rank == @rank") for rank in RANKS}
+        if wanted(name):
+            tables[name] = protocol.interpolated(protocol.choose_finetuning(scope, TUNING, exemplars)).table
+    ranks = [rank for rank in RANKS if wanted(f"rank {rank}")]
+    return tables | {f"rank {rank}": tables["editing"].query("rank == @rank") for rank in ranks}
 
 
 def _figures(protocol: Protocol, edit: Edit) -> dict[str, float]:
@@ -250,11 +256,12 @@ def sweep(
     store: str | os.PathLike | None = None,
     executor: Executor | None = None,
     progress: bool = False,
+    methods: Sequence[str] = (),
 ) -> pd.DataFrame:
-    """Run all cases (or `only` some) and give their rows as one table; see `run_case` and `jobs.run`."""
+    """Run all cases (or `only` some) by all `methods` as one table; see `run_case` and `jobs.run`."""
     listed = {said(case): case for case in (cases(source) if only is None else only)}
-    about = "" if store is None else identity_of(source)
-    return jobs.run(partial(run_case, source), listed, store, executor, progress, about)
+    about = "" if store is None else f"{identity_of(source)} {list(methods)}"
+    return jobs.run(partial(run_case, source, methods=methods), listed, store, executor, progress, about)
 
 
 def said(case: Case) -> str:
