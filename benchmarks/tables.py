@@ -72,6 +72,21 @@ def typographic(found: Figures) -> str:
     return by_method(columns.TYPOGRAPHIC, lines(found))
 
 
+def watermark(found: Figures) -> str:
+    """A watermark: methods on all networks together, then mark by mark, then network by network."""
+    methods, networks = lines(found), found["networks"]
+    body = by_method(columns.WATERMARK, methods | {"editing": found | {"p_against_edit": None}})
+    marks = by_method({mark: "{marks[M]:%}".replace("M", mark) for mark in found["marks"]}, methods)
+    said = "{share_restored:%}, {corrected} / {broken}; {layers[0]}"
+    heads = ["method", *(network.removeprefix("efficientnet_") for network in networks)]
+    rows = [
+        [METHODS[m], *(cell(said, one[m]) if m in one else "no such layer" for one in networks.values())]
+        for m in methods
+    ]
+    titles = ("Restored, by the mark that was never shown:", "Restored, corrected / broken and the layer, by network:")
+    return f"{body}\n\n{titles[0]}\n\n{marks}\n\n{titles[1]}\n\n{markdown(heads, rows)}"
+
+
 def synthetic(found: Figures) -> str:
     """The synthetic benchmark, by method; of several networks the edit, the best fine-tuning, chance, one rival."""
     if "networks" not in found:
@@ -168,7 +183,7 @@ def paper_rehearsal(found: Figures) -> str:
     return table(columns.REHEARSAL, found["rows"])
 
 
-_SHOWN = (snow, typographic, synthetic, cure, probing, robustness, repair, many_edits, edit_speed)
+_SHOWN = (snow, typographic, watermark, synthetic, cure, probing, robustness, repair, many_edits, edit_speed)
 KINDS: dict[str, Callable[[Figures], str]] = {one.__name__: one for one in (*_SHOWN, paper_rehearsal)}
 
 
@@ -221,16 +236,32 @@ def _of_cure(found: Figures) -> list[str]:
     ]
 
 
+def _of_watermark(found: Figures) -> list[str]:
+    shown = _beside(lines(found), lambda one: (one["share_restored"], *one["share_restored_interval"]))
+    return [f"{found['broken_by_the_mark']}", *shown, points(found["accuracy_change_points_held_out"])]
+
+
 STORIES = {
     "snow_miniworld": ("vehicles on snow, MiniWorld", _of_snow),
     "snow_photos": ("vehicles on snow, photographs", _of_snow),
     "typographic_miniworld": ('an "iPod" label, MiniWorld', _of_attacks),
+    "watermark_photos": ("a watermark, photographs", _of_watermark),
     "synthetic_miniworld": ("concepts × styles, MiniWorld", _of_cases),
     "synthetic_photos": ("concepts × styles, photographs", _of_cases),
     "cure_miniworld": ("a rule that a probe found, MiniWorld", _of_cure),
     "cure_photos": ("a rule that a probe found, photographs", _of_cure),
 }
-NO_RIVALS = ("editing", "untuned", "two_layers", "in_turn", "rank ", "least squares", "mirrored", "text_blurred")
+NO_RIVALS = (
+    "editing",
+    "untuned",
+    "two_layers",
+    "in_turn",
+    "rank ",
+    "least squares",
+    "mirrored",
+    "text_blurred",
+    "mark_",
+)
 """What the table of all stories leaves out as a rival: edits, and what changes pictures in place of weights."""
 DOTS = {  # what the picture shows, by its name there: its names in the files
     "edit, one exemplar": ("editing",),
