@@ -18,8 +18,8 @@ from edittools.zoo.data import shipped
 from edittools.zoo.load import load_classifier
 
 OPACITY = 0.8
-DUTIES = {"candidates": 60, "reference": 100, "validation": 200, "budget": 296}
-"""So many of the ImageNet sample's photos have each duty, taken at random; all others are the test."""
+DUTIES = {"candidates": 60, "reference": 100, "test": 200, "budget": 296}
+"""So many of the ImageNet sample's photos have each duty, taken at random; all others are the validation."""
 
 NARROW = tuple(f"blocks.{i}.0.conv_pwl" for i in range(2, 6)) + tuple(f"features.{i}.squeeze" for i in (6, 7, 9, 11))
 """Layers that may be edited: convolutions to few channels at four depths of EfficientNet-Lite, and of SqueezeNet."""
@@ -77,8 +77,8 @@ def watermark_scenario(model: str = "efficientnet_lite0", progress: bool = False
     order = torch.randperm(len(sample), generator=torch.Generator().manual_seed(0))
     *first, rest = order.tensor_split(torch.tensor(list(DUTIES.values())).cumsum(0))
     parts = {name: sample.subset(numbers) for name, numbers in zip(DUTIES, first, strict=True)}
-    clean, exemplars = sample.subset(rest), _exemplars(classifier, parts["candidates"])
-    sets = {"reference": parts["reference"].images, "validation": SHOWN.on(parts["validation"])}
+    clean, exemplars = parts["test"], _exemplars(classifier, parts["candidates"])
+    sets = {"reference": parts["reference"].images, "validation": SHOWN.on(sample.subset(rest))}
     sets |= {"budget": parts["budget"], "test": SHOWN.on(clean), "clean": clean}
     more = {name: mark.on(clean.subset(range(i % 3, len(clean), 3))) for i, (name, mark) in enumerate(UNSEEN.items())}
     layers = tuple(layer for layer in candidate_layers(classifier) if layer in NARROW)
