@@ -33,6 +33,8 @@ METHODS = {
     "finetune_global_locality": "global fine-tuning with locality",
     "mirrored": "read with its mirror image",
     "text_blurred": "word blurred, its place given",
+    "mark_blurred": "mark blurred, its place given",
+    "mark_inpainted": "mark inpainted, its place given",
 }
 
 SNOW = {
@@ -42,6 +44,16 @@ SNOW = {
     "{accuracy_change_points_held_out_interval[1]:+}]",
     "must stay, errors": "{keep_errors_before:g} → {keep_errors_after:g}",
     "changed elsewhere": "{changed_elsewhere:%%}",
+    "p against the edit": "{p_against_edit:.2g}",
+}
+WATERMARK = {
+    "restored": "{share_restored:%} [{share_restored_interval[0]:n}, {share_restored_interval[1]:n}]",
+    "restored, marks never shown": "{share_restored_unseen_marks:%} [{share_restored_unseen_marks_interval[0]:n}, "
+    "{share_restored_unseen_marks_interval[1]:n}]",
+    "corrected / broken": "{corrected} / {broken}",
+    "accuracy": "{accuracy_change_points_held_out:+} [{accuracy_change_points_held_out_interval[0]:+}, "
+    "{accuracy_change_points_held_out_interval[1]:+}]",
+    "the exemplar right": "{exemplar_right:%}",
     "p against the edit": "{p_against_edit:.2g}",
 }
 TYPOGRAPHIC = {

@@ -1,6 +1,7 @@
 """Every method on a story, chosen in the same way: an edit, its controls, fine-tuning and the rivals."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import product
 
@@ -10,8 +11,10 @@ from edittools.choosing.protocol import Plan, Protocol
 from edittools.rewriting import rewrite
 
 
-def choose_all(protocol: Protocol, plan: Plan | None = None) -> dict[str, Choice]:
-    """Choose for every method, by name, each in the same way.
+def choose_all(
+    protocol: Protocol, plan: Plan | None = None, fewer: Mapping[str, slice] | None = None
+) -> dict[str, Choice]:
+    """Choose for every method, by name, each in the same way; of a rival's settings `fewer` may be tried, by its name.
 
     They are an edit that nobody tuned, one from one exemplar and its control along random directions, one from several
     exemplars and its control, an edit of two layers, local and global fine-tuning from one exemplar and from several,
@@ -31,8 +34,9 @@ def choose_all(protocol: Protocol, plan: Plan | None = None) -> dict[str, Choice
             interpolated[f"interpolated_{scope}"] = _light(protocol.interpolated(tuned))
         found[f"finetune_{scope}{suffix}"] = _light(tuned)
     found |= interpolated
-    for name in RIVALS:
-        trials = protocol.rival(name, layers=plan.edited)
+    for name, (_, settings) in RIVALS.items():
+        among = settings[(fewer or {}).get(name, slice(None))]
+        trials = protocol.rival(name, plan.strengths, layers=plan.edited, settings=among)
         found |= {name: protocol.choose(trials)} if len(trials) else {}
     return found
 
