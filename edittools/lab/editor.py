@@ -141,12 +141,12 @@ class MaskEditor(Pictured, anywidget.AnyWidget):
     def _answer(self, change: dict) -> None:
         """Send the suggestions that the browser asked for, or why there are none."""
         try:
-            found = self.suggest()
-        except (ImportError, OSError, ValueError) as error:
-            found, self._said = {}, str(error)
+            found = [[name, self._text(mask)] for name, mask in self.suggest().items()]
+        except Exception as error:  # a finder of one's own raises any kind
+            found, self._said = [], f"{type(error).__name__}: {error}"
         else:
             self._said = "" if found else "Nothing that is known is seen in this picture."
-        self._suggested = [[name, self._text(mask)] for name, mask in found.items()]
+        self._suggested = found
 
     @traitlets.validate("_masks")
     def _check_masks(self, proposal: dict) -> list:
