@@ -85,12 +85,22 @@ def test_a_rule_is_found_with_its_evidence_and_leads_to_an_exemplar(looker, worl
     assert pairs(found) == {("ship", "sea")}
     assert list(zip(found["class"], found.concept, strict=True)) == [("ship", "sea")]
     rule = found.iloc[0]
-    assert len(rule.evidence) == 6 and rule["style"] in FLAT
+    assert len(rule.evidence) == 12 and rule["style"] in FLAT
     exemplar = probed.exemplar(rule)
     assert torch.equal(exemplar.mask, half(1)) and exemplar.label == 0
     assert torch.equal(exemplar.image, data.images[rule.evidence[0]])
     assert torch.allclose(exemplar.changed[:, SIZE // 2 :], FLAT[rule["style"]][0][:, SIZE // 2 :])
     assert torch.equal(exemplar.changed[:, : SIZE // 2], RED[:, : SIZE // 2])
+
+
+def test_classes_of_few_images_have_a_rule_together(looker, world):
+    probed = probe(looker, Concepts(*world, FLAT))
+    names = probed.table["image"].map(lambda number: ("ship", "boat")[number % 2])
+    mixed = replace(probed, table=probed.table.assign(**{"class": names, "before": names}))
+    assert mixed.rules().empty  # each has six images
+    [rule] = mixed.rules(pooled=True).to_dict("records")
+    assert (rule["concept"], rule["images"], len(rule["evidence"])) == ("sea", 12, 12)
+    assert rule["class"] == names[probed.table["image"] == rule["evidence"][0]].iloc[0]
 
 
 def test_an_exemplar_is_of_the_evidence_and_the_styles_of_its_own_probe(looker, world):
@@ -103,8 +113,8 @@ def test_an_exemplar_is_of_the_evidence_and_the_styles_of_its_own_probe(looker, 
         assert torch.allclose(probed.exemplar(rule, variant).changed[:, SIZE // 2 :], texture[:, SIZE // 2 :])
     with pytest.raises(KeyError, match="no style 'meadow' in green, blue: expected a rule of the same probe"):
         Concepts(data, masks, FLAT).exemplar(rule)
-    with pytest.raises(ValueError, match="'ship' on 'sea' has 6 images as evidence, none at place 6"):
-        probed.exemplar(rule, place=6)
+    with pytest.raises(ValueError, match="'ship' on 'sea' has 12 images as evidence, none at place 12"):
+        probed.exemplar(rule, place=12)
     wrong = replace(probed, table=probed.table.assign(before="house")).rules().iloc[0]
     with pytest.raises(ValueError, match="has 0 images as evidence.*expected one that was read rightly before"):
         probed.exemplar(wrong)

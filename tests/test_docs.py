@@ -314,13 +314,15 @@ def test_the_probe_on_photographs_writes_each_effect_and_the_table_marks_those_b
     import tables
 
     both = edittools.probing.Probe(pd.concat([probed("one", 10), probed("two", 0)], ignore_index=True))
-    found = json.loads(json.dumps(probing.lite(edittools.probing.Probe(probed("one", 10)), both)))
+    found = json.loads(
+        json.dumps(probing.lite({"materials": edittools.probing.Probe(probed("one", 10)), "styles": both}))
+    )
     rows = {(row["classifier"], row["concept"]): row for row in found["effects"]["styles"]}
     assert rows["one", "grass"]["effect"] == 0.5 and rows["one", "grass"]["images"] == 20
     assert rows["two", "grass"]["effect"] == 0 and rows["one", "road"]["images"] == 12
     assert [row["classifier"] for row in found["effects"]["materials"]] == ["one", "one"]  # one network has its column
     assert "nan" not in json.dumps(found).lower()
-    styles, _ = tables.probing(found).split("Turned to materials")
+    _, styles = tables.probing(found).split("Turned to the paper")
     [head, _, first, second] = [line for line in styles.splitlines() if line.startswith("|")]
     assert head == "| concept | photos | one | two |"
     assert first.startswith("| grass | 20 | **+50 % [") and first.endswith("]** | +0 % [+0, +0] |")
@@ -366,7 +368,7 @@ def test_networks_of_miniworld_are_scored_each_against_what_itself_shows(monkeyp
         for hurt in (0, 20)
     )
     monkeypatch.setattr(probing, "planted_rules", lambda: frozenset({("ship", "grass"), ("ship", "sand")}))
-    _, _, *body = tables.probing(probing.mini_networks(found, painted)).splitlines()
+    _, _, *body = tables.probing(probing.mini(found, painted)).splitlines()
     assert body == [
         "| one | 2 / 1 | 1.00, 0.50 | 1 | 1.00, 1.00 | 1.00 |",
         "| two | 2 / 0 | –, 0.00 | 1 | –, 0.00 | -1.00 |",
