@@ -14,7 +14,6 @@ import time
 from dataclasses import replace
 from typing import Any
 
-import pandas as pd
 import torch
 from common import finish, parser, start
 
@@ -74,24 +73,17 @@ def against_painted(probe: Probe, painted: Probe) -> dict[str, float]:
     return _rounded(figures, "_exact") | {"rules_exact": len(learned), "correlation_with_exact": correlation}
 
 
-def styled(concepts: Concepts, settings: Settings) -> tuple[Concepts, Settings]:
-    """The same photos, to be turned to some of the paper's styles, beside the control elsewhere."""
-    textures = style_textures(("snow", "wooden", "graffiti", "floral"), size=concepts.data.images.shape[-1])
-    asked = Settings(labels=settings.labels, least_images=settings.least_images)
-    return replace(concepts, styles=textures, groups=()), asked
-
-
 def by_masks(size_of: Classifier) -> dict[str, Concepts]:
-    """MSRC's photos with masks made by hand, the same with found ones, and found ones of the ImageNet sample too."""
+    """MSRC's photos with masks made by hand; these and the ImageNet sample with found ones."""
     concepts = [concept for group in FOUND for concept in group]
     msrc, made = photos.msrc(size_of, progress=True)
-    images = torch.cat([msrc.images, photos.imagenet_sample(size_of, progress=True).images])
+    sample = photos.imagenet_sample(size_of, progress=True)
+    images = torch.cat([msrc.images, sample.images])
     found = cached(Vouched(deeplab("cityscapes", concepts), deeplab("pascal", VEHICLES)))(images)
-    both = LabelledImages(images, torch.zeros(len(images), dtype=torch.long), msrc.classes)  # labels are what is read
-    several = {"made": (msrc, made), "found": (msrc, found), "found in more photos": (both, found)}
+    both = LabelledImages(images, torch.cat([msrc.labels, sample.labels]), msrc.classes, (*msrc.names, *sample.names))
     return {
-        kind: with_materials(data, {name: masks[name][: len(data)] for name in concepts}, variants=3, groups=FOUND)
-        for kind, (data, masks) in several.items()
+        kind: with_materials(data, {name: masks[name] for name in concepts}, variants=3, groups=FOUND)
+        for kind, (data, masks) in {"made": (msrc, made), "found": (both, found)}.items()
     }
 
 
@@ -105,14 +97,9 @@ def lite(probes: dict[str, Probe]) -> dict[str, Any]:
         print(table.round(3).to_string(index=False))
         print(f"rules by class (at least {one.least_images} photos of it):")
         print(one.rules()[["classifier", *SHOWN]].round(3).to_string(index=False), "\n")
-        effects[kind] = records(table)
+        rounded = table.round(5).astype(object)
+        effects[kind] = rounded.where(table.notna(), None).to_dict("records")
     return {"false_discovery_rate": FALSE_DISCOVERY_RATE, "effects": effects}
-
-
-def records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows of a table as JSON has them: five decimals, None for what is not known."""
-    rounded = table.round(5).astype(object)
-    return rounded.where(table.notna(), None).to_dict("records")
 
 
 def on_miniworld(options: argparse.Namespace) -> dict[str, Any]:
@@ -130,13 +117,20 @@ def on_photos(options: argparse.Namespace) -> dict[str, Any]:
     """Probe photographs, by what their concepts are turned to, or by where their masks come from."""
     if options.masks == "made":
         classifiers, concepts, settings, _ = probing_story(options.tier, progress=True, models=options.models)
-        asked = {"materials": (concepts, settings), "styles": styled(concepts, settings)}
+        textures = style_textures(("snow", "wooden", "graffiti", "floral"), size=concepts.data.images.shape[-1])
+        styled = replace(concepts, styles=textures, groups=())
+        beside = replace(settings, control="elsewhere", variants_per_image=None)
+        asked = {"materials": (concepts, settings), "styles": (styled, beside)}
     else:
         classifiers = {name: load_classifier(name) for name in options.models or PHOTO_MODELS[options.tier]}
         settings = Settings(variants_per_image=2, control="in place", labels="read", least_images=5)
         largest = max(classifiers.values(), key=lambda classifier: classifier.size)
         asked = {kind: (concepts, settings) for kind, concepts in by_masks(largest).items()}
     probes = {kind: probe(classifiers, *one, store=options.store, progress=True) for kind, one in asked.items()}
+    if "found" in probes:
+        names = probes["found"].concepts.data.names
+        known = [number for number, name in enumerate(names) if name.startswith("msrc-v2/")]
+        probes["found, MSRC alone"] = probes["found"].where("image", *known)
     return lite(probes) | {"images": {kind: len(concepts.data) for kind, (concepts, _) in asked.items()}}
 
 

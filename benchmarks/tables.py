@@ -113,8 +113,8 @@ def probing(found: Figures) -> str:
         "styles": "Turned to the paper's styles, beside the control elsewhere in the photo:",
         "materials": "Turned to materials of other photos, beside another look of its own material:",
         "made": "MSRC's photos, masks made by hand:",
-        "found": "MSRC's photos, masks found:",
-        "found in more photos": "MSRC's photos and the ImageNet sample, masks found:",
+        "found": "MSRC's photos and the ImageNet sample, masks found:",
+        "found, MSRC alone": "Of these MSRC's photos alone:",
     }
     least = found["false_discovery_rate"]
     return "\n\n".join(f"{titles[kind]}\n\n{_by_concept(rows, least)}" for kind, rows in found["effects"].items())

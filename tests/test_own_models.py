@@ -277,20 +277,33 @@ def test_what_a_folder_a_machine_or_a_cache_lacks_is_named_by_the_ten_lines(
         lines_of_the_guide(folder, edittools.load_classifier("mini_vgg"), None)
 
 
+UNDER_THE_SKY = """
+airliner airship balloon castle church container_ship dam fountain beacon liner mosque obelisk palace parachute pier
+schooner steel_arch_bridge suspension_bridge viaduct warplane wing yawl wreck breakwater bell_cote dome flagpole
+monastery stupa triumphal_arch megalith water_tower drilling_platform catamaran trimaran aircraft_carrier alp cliff
+volcano seashore valley lakeside barn boathouse worm_fence
+"""
+
+
 @needs_photos
 def test_from_a_folder_of_photographs_to_a_repair(tmp_path, monkeypatch, capsys):
-    """The sample's hoofed animals, bears and big cats in folders by class, one of them of 20 × 20 pixels."""
+    """Found masks of the sky, in folders by class; one picture more has 20 × 20 pixels, and one is broken."""
     pytest.importorskip("ai_edge_litert", reason="no ai-edge-litert here: pip install 'edittools[concepts]'")
+    monkeypatch.setenv("EDITTOOLS_CACHE", str(tmp_path / "cache"))
     classifier = edittools.load_classifier("squeezenet1_1")
     for name, label in photos.sample_labels().items():
-        if 286 <= label < 360 and name in photos.available("imagenet-sample/"):
-            folder = tmp_path / classifier.classes[label]
-            folder.mkdir()
-            (folder / "a.jpg").symlink_to(photos.photo(name))
+        if name.split("_", 1)[1][:-5] in UNDER_THE_SKY.split() and name in photos.available("imagenet-sample/"):
+            folder = tmp_path / "pictures" / str(label)
+            folder.mkdir(parents=True)
+            (folder / "a.jpg").symlink_to(photos.photo(name).resolve())
     save_image(folder / "b.png", torch.rand(3, 20, 20))
+    (folder / "c.png").write_bytes(b"broken")
     few = partial(repair, layers=later_layers(classifier)[-2:], baselines=False)
     monkeypatch.setattr(edittools, "repair", few)
-    everyday = photos.unlabelled("rta-100/", classifier, most=80)
-    lines_of_the_guide(tmp_path, classifier, everyday)
+    everyday = photos.unlabelled("rta-100/", classifier, most=60)
+    named = lines_of_the_guide(tmp_path / "pictures", classifier, everyday)
+    assert len(named["data"]) == len(list((tmp_path / "pictures").iterdir())) + 1 > 30
+    assert [told.partition(": ")[0] for told in named["left_out"]] == [f"{folder.name}/c.png"]
+    assert named["rule"]["concept"] == "sky" and len(named["failing"]) > 10
     said = capsys.readouterr().out
     assert "Held out:" in said or "No edit helps" in said
