@@ -53,7 +53,7 @@ def main() -> None:
     table = pd.DataFrame(rows)
     print(table.round(2).to_string(index=False))
     print("\nseconds a photo:", ", ".join(f"{label} {one:.2f}" for label, one in seconds.items()))
-    finish(given, {"photos": len(photos), "seconds_a_photo": seconds, "finders": rows})
+    finish(given, {"photos": len(photos), "finders": rows})
 
 
 if __name__ == "__main__":
