@@ -109,6 +109,14 @@ PROBING = {
     "correlation of effects": "{correlation_with_exact:.2f}",
     "found where none were planted": "{rules_found_in_balanced_model}",
 }
+FINDERS = {
+    "finder": "{finder}",
+    "concept": "{concept}",
+    "IoU where shown, mean (median)": "{IoU:.2f} ({median:.2f})",
+    "photos that show it": "{photos}",
+    "seen in": "{seen}",
+    "precision, recall": "{precision:.2f}, {recall:.2f}",
+}
 REHEARSAL = {
     "model": "{model}",
     "story": "{story}",

@@ -3,10 +3,10 @@
 Tier mini: the rules of a small VGG against those that were planted, and none may be found in the same network trained
 without them. Drops and effects are of log-odds. The measure, the least effect and the number of scenes were chosen on
 `--split validation`; `test` is for once. A planted rule need not be learned: the rules found are also scored against
-those that the network shows when each scene is painted again on other grounds (`stories.repainted`). With `--models` in
-tier mini the rules of each model are scored in both ways, and no network without rules is looked at.
+those that the network shows when each scene is painted again on other grounds (`stories.repainted`).
 Tier lite: EfficientNet-Lite0, -Lite1 and -Lite2 on MSRC v2 photos with hand-made masks (see README, 'Tiers'); tier
-paper: VGG16 and ResNet-50. No rules are known there; the JSON line has each concept's effect on each network.
+paper: VGG16 and ResNet-50. No rules are known there; the JSON line has each concept's effect on each network. With
+`--masks found` segmenters find the masks, in MSRC's photos and those of the ImageNet sample, beside the hand-made ones.
 """
 
 import argparse
@@ -14,13 +14,17 @@ import time
 from dataclasses import replace
 from typing import Any
 
-import pandas as pd
+import torch
 from common import finish, parser, start
 
-from edittools.probing.counterfactuals import Concepts
+from edittools.classifiers import Classifier
+from edittools.images import LabelledImages
+from edittools.probing.counterfactuals import Concepts, with_materials
 from edittools.probing.effects import FALSE_DISCOVERY_RATE, LEAST_EFFECT, Probe, pairs, score
+from edittools.probing.finders import VEHICLES, Vouched, cached, deeplab
 from edittools.probing.probe import Settings, probe
-from edittools.stories.rules import probing_story, repainted
+from edittools.stories import photos
+from edittools.stories.rules import PHOTO_MODELS, probing_story, repainted
 from edittools.world.contexts import GROUNDS, planted_rules
 from edittools.world.textures import style_textures
 from edittools.zoo.load import load_classifier
@@ -28,27 +32,27 @@ from edittools.zoo.load import load_classifier
 SHOWN = ["class", "concept", "images", "before", "drop", "control drop", "effect", "low", "high", "q"]
 BALANCED = "mini_vgg_balanced"
 """The network that saw class and surroundings independently of each other."""
+FOUND = (("grass", "road"), ("sky", "building", "tree"))
+"""Backgrounds that MSRC's hand-made masks and Cityscapes' network both have."""
 
 
-def mini(probe: Probe, painted: Probe) -> dict[str, float]:
-    """Score the rules of the first classifier, and count those of the one that has none."""
-    first = probe.table["classifier"].iloc[0]
-    one, other = (probe.where("classifier", name) for name in (first, BALANCED))
-    found, null, planted = one.rules(), other.rules(), planted_rules()
-    usual, strict = score(found, planted), score(found, planted_rules(90))
-    print(f"rules of {first} (planted: at least half of the class's scenes):")
-    known = [pair in planted for pair in zip(found["class"], found["concept"], strict=True)]
-    print(found[SHOWN].assign(planted=known).round(3).to_string(index=False))
-    print(f"\nmissed: {sorted(planted - pairs(found)) or 'none'}\nrules of {BALANCED}: {len(null)}")
-    print(null[SHOWN].round(3).to_string(index=False) if len(null) else "")
-    for least in (0.0, 0.25, 0.5, 0.75, 1.0):
-        figures, none = score(one.rules(least_effect=least), planted), len(other.rules(least_effect=least))
-        scored = f"precision {figures['precision']:.2f}, recall {figures['recall']:.2f}"
-        print(f"  least effect {least:4}: {scored}, {none} in {BALANCED}")
-    counts = {"rules_found": usual["found"], "rules_planted": usual["planted"]}
-    counts |= {"rules_found_in_balanced_model": len(null)}
-    counts |= _rounded(usual) | _rounded(strict, "_at_90") | against_painted(one, painted.where("classifier", first))
-    return counts | {"rules_exact_in_balanced_model": len(painted.where("classifier", BALANCED).rules())}
+def mini(probe: Probe, painted: Probe) -> dict[str, Any]:
+    """Score the rules of each network against what was planted and what itself shows; count those without reason."""
+    networks, planted, without = {}, planted_rules(), {}
+    for name in probe.table["classifier"].unique():
+        mine, shown = (one.where("classifier", name) for one in (probe, painted))
+        found = mine.rules()
+        known = [pair in planted for pair in zip(found["class"], found["concept"], strict=True)]
+        print(f"\nrules of {name} (planted: at least half of the class's scenes):")
+        print(found[SHOWN].assign(planted=known).round(3).to_string(index=False))
+        if name == BALANCED:
+            without = {"rules_found_in_balanced_model": len(found)}
+            continue
+        print(f"\nmissed: {sorted(planted - pairs(found)) or 'none'}")
+        figures = score(found, planted)
+        counts = {"rules_found": figures["found"], "rules_planted": figures["planted"]}
+        networks[name] = counts | _rounded(figures) | against_painted(mine, shown)
+    return {"networks": {name: counts | without for name, counts in networks.items()}}
 
 
 def _rounded(figures: dict[str, float], of: str = "") -> dict[str, float]:
@@ -69,48 +73,33 @@ def against_painted(probe: Probe, painted: Probe) -> dict[str, float]:
     return _rounded(figures, "_exact") | {"rules_exact": len(learned), "correlation_with_exact": correlation}
 
 
-def mini_networks(probe: Probe, painted: Probe) -> dict[str, Any]:
-    """Score the rules of several networks, each against what was planted and against what itself shows."""
-    networks = {}
-    for name in probe.table["classifier"].unique():
-        mine, shown = (one.where("classifier", name) for one in (probe, painted))
-        planted = score(mine.rules(), planted_rules())
-        print(f"\n{name}")
-        counts = {"rules_found": planted["found"], "rules_planted": planted["planted"]}
-        networks[name] = counts | _rounded(planted) | against_painted(mine, shown)
-    print("\n" + pd.DataFrame(networks).T.to_string())
-    return {"networks": networks}
+def by_masks(size_of: Classifier) -> dict[str, Concepts]:
+    """MSRC's photos with masks made by hand; these and the ImageNet sample with found ones."""
+    concepts = [concept for group in FOUND for concept in group]
+    msrc, made = photos.msrc(size_of, progress=True)
+    sample = photos.imagenet_sample(size_of, progress=True)
+    images = torch.cat([msrc.images, sample.images])
+    found = cached(Vouched(deeplab("cityscapes", concepts), deeplab("pascal", VEHICLES)))(images)
+    both = LabelledImages(images, torch.cat([msrc.labels, sample.labels]), msrc.classes, (*msrc.names, *sample.names))
+    return {
+        kind: with_materials(data, {name: masks[name] for name in concepts}, variants=3, groups=FOUND)
+        for kind, (data, masks) in {"made": (msrc, made), "found": (both, found)}.items()
+    }
 
 
-def styled(concepts: Concepts, settings: Settings) -> tuple[Concepts, Settings]:
-    """The same photos, to be turned to some of the paper's styles, beside the control elsewhere."""
-    textures = style_textures(("snow", "wooden", "graffiti", "floral"), size=concepts.data.images.shape[-1])
-    asked = Settings(labels=settings.labels, least_images=settings.least_images)
-    return replace(concepts, styles=textures, groups=()), asked
-
-
-def lite(probe: Probe, styled: Probe) -> dict[str, Any]:
+def lite(probes: dict[str, Probe]) -> dict[str, Any]:
     """Tabulate what each classifier loses, concept by concept: no rules are known here, so none are scored."""
     columns = ["classifier", "concept", "images", "drop", "drop low", "drop high", "control drop"]
-    columns += ["effect", "low", "high", "q"]
-    probes = {"styles": styled, "materials": probe}
-    effects = {kind: one.effects(columns[:2], least_images=10)[columns] for kind, one in probes.items()}
-    print("styles, beside the control elsewhere (share of readings that change):")
-    print(effects["styles"].round(3).to_string(index=False))
-    print("\nmaterials of other photos, beside the control in place:")
-    print(effects["materials"].round(3).to_string(index=False))
-    found = styled.rules()
-    print(f"\nrules by class (styles; at least {styled.least_images} photos of it): {len(found)}")
-    print(found[["classifier", *SHOWN]].round(3).to_string(index=False) if len(found) else "", "\n")
-    known = {"precision": None, "recall": None, "rules_found_in_balanced_model": None, "rules_found": len(found)}
-    by_kind = {kind: records(table) for kind, table in effects.items()}
-    return {**known, "false_discovery_rate": FALSE_DISCOVERY_RATE, "effects": by_kind}
-
-
-def records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows of a table as JSON has them: five decimals, None for what is not known."""
-    rounded = table.round(5).astype(object)
-    return rounded.where(table.notna(), None).to_dict("records")
+    columns, effects = [*columns, "effect", "low", "high", "q"], {}
+    for kind, one in probes.items():
+        table = one.effects(columns[:2], least_images=10)[columns]
+        print(f"{kind}, beside the control {one.control} (share of readings that change):")
+        print(table.round(3).to_string(index=False))
+        print(f"rules by class (at least {one.least_images} photos of it):")
+        print(one.rules()[["classifier", *SHOWN]].round(3).to_string(index=False), "\n")
+        rounded = table.round(5).astype(object)
+        effects[kind] = rounded.where(table.notna(), None).to_dict("records")
+    return {"false_discovery_rate": FALSE_DISCOVERY_RATE, "effects": effects}
 
 
 def on_miniworld(options: argparse.Namespace) -> dict[str, Any]:
@@ -121,7 +110,28 @@ def on_miniworld(options: argparse.Namespace) -> dict[str, Any]:
     found = probe(searched, concepts, settings, store=options.store, progress=True)
     painted = repainted(searched, concepts, options.split, settings.least_images)
     print(f"{len(found.table):,} counterfactual predictions\n")
-    return (mini_networks if options.models else mini)(found, painted) | {"images": len(concepts.data)}
+    return mini(found, painted) | {"images": len(concepts.data)}
+
+
+def on_photos(options: argparse.Namespace) -> dict[str, Any]:
+    """Probe photographs, by what their concepts are turned to, or by where their masks come from."""
+    if options.masks == "made":
+        classifiers, concepts, settings, _ = probing_story(options.tier, progress=True, models=options.models)
+        textures = style_textures(("snow", "wooden", "graffiti", "floral"), size=concepts.data.images.shape[-1])
+        styled = replace(concepts, styles=textures, groups=())
+        beside = replace(settings, control="elsewhere", variants_per_image=None)
+        asked = {"materials": (concepts, settings), "styles": (styled, beside)}
+    else:
+        classifiers = {name: load_classifier(name) for name in options.models or PHOTO_MODELS[options.tier]}
+        settings = Settings(variants_per_image=2, control="in place", labels="read", least_images=5)
+        largest = max(classifiers.values(), key=lambda classifier: classifier.size)
+        asked = {kind: (concepts, settings) for kind, concepts in by_masks(largest).items()}
+    probes = {kind: probe(classifiers, *one, store=options.store, progress=True) for kind, one in asked.items()}
+    if "found" in probes:
+        names = probes["found"].concepts.data.names
+        known = [number for number, name in enumerate(names) if name.startswith("msrc-v2/")]
+        probes["found, MSRC alone"] = probes["found"].where("image", *known)
+    return lite(probes) | {"images": {kind: len(concepts.data) for kind, (concepts, _) in asked.items()}}
 
 
 def main() -> None:
@@ -129,6 +139,7 @@ def main() -> None:
     arguments = parser(__doc__.splitlines()[0])
     arguments.add_argument("--tier", default="mini", choices=("mini", "lite", "paper"))
     arguments.add_argument("--models", nargs="+", default=(), metavar="NAME", help="of the tier")
+    arguments.add_argument("--masks", default="made", choices=("made", "found"), help="of photographs")
     arguments.add_argument("--split", default="test", choices=("validation", "test"), help="of MiniWorld's scenes")
     arguments.add_argument("--per-class", type=int, default=40, help="MiniWorld scenes of each class")
     arguments.add_argument("--store", help="folder to keep finished jobs in, and to resume from")
@@ -136,13 +147,7 @@ def main() -> None:
     start(options)
     started = time.perf_counter()
     print(f"false-discovery rate {FALSE_DISCOVERY_RATE}, least effect {LEAST_EFFECT}\n")
-    if options.tier == "mini":
-        figures = on_miniworld(options)
-    else:
-        classifiers, concepts, settings, _ = probing_story(options.tier, progress=True, models=options.models)
-        asked = {"materials": (concepts, settings), "styles": styled(concepts, settings)}
-        found = {kind: probe(classifiers, *one, store=options.store, progress=True) for kind, one in asked.items()}
-        figures = lite(found["materials"], found["styles"]) | {"images": len(concepts.data)}
+    figures = on_miniworld(options) if options.tier == "mini" else on_photos(options)
     seconds = time.perf_counter() - started
     print(f"{seconds:.0f} s")
     finish(options, {**figures, "seconds": round(seconds, 1)})

@@ -109,9 +109,17 @@ def probing(found: Figures) -> str:
     titles = {
         "styles": "Turned to the paper's styles, beside the control elsewhere in the photo:",
         "materials": "Turned to materials of other photos, beside another look of its own material:",
+        "made": "MSRC's photos, masks made by hand:",
+        "found": "MSRC's photos and the ImageNet sample, masks found:",
+        "found, MSRC alone": "Of these MSRC's photos alone:",
     }
     least = found["false_discovery_rate"]
     return "\n\n".join(f"{titles[kind]}\n\n{_by_concept(rows, least)}" for kind, rows in found["effects"].items())
+
+
+def finders(found: Figures) -> str:
+    """What segmenters see in photos, against masks made by hand."""
+    return table(columns.FINDERS, found["finders"])
 
 
 def _by_concept(rows: list[Figures], least: float) -> str:
@@ -165,7 +173,7 @@ def paper_rehearsal(found: Figures) -> str:
     return table(columns.REHEARSAL, found["rows"])
 
 
-_SHOWN = (snow, typographic, watermark, synthetic, cure, probing, robustness, repair, many_edits, edit_speed)
+_SHOWN = (snow, typographic, watermark, synthetic, cure, probing, finders, robustness, repair, many_edits, edit_speed)
 KINDS: dict[str, Callable[[Figures], str]] = {one.__name__: one for one in (*_SHOWN, paper_rehearsal)}
 
 

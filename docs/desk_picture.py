@@ -1,4 +1,4 @@
-"""Draw docs/desk.png: the desk in a real JupyterLab, on MiniWorld, after a few strokes.
+"""Draw docs/desk.png and docs/mask_editor.png: the desk and the mask editor in a real JupyterLab, on MiniWorld.
 
     python docs/desk_picture.py
 
@@ -11,12 +11,13 @@ import tempfile
 from pathlib import Path
 
 from PIL import Image
+from playwright.sync_api import Locator, Page
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 import lab  # noqa: E402
 
-CELL = """
+DESK = """
 import torch
 from edittools import lab, stories
 classifier, sets = stories.desk_story("mini")
@@ -29,30 +30,51 @@ desk.rewrite()
 desk.wait()
 desk
 """
-SIZE = {"width": 1366, "height": 850}
+EDITOR = """
+from edittools import MaskEditor
+from edittools.world import scene
+shown = scene(11, label="tractor", ground="snow")
+MaskEditor(shown.image, finder=lambda images: {name: mask[None] for name, mask in shown.masks.items()})
+"""
 LIMIT = 300_000
 
 
 def main() -> None:
-    """Run the cell, take the picture, and write it with as many colours as fit in 300 kB."""
+    """Run both cells and draw what they show; in the editor a suggested mask is laid."""
     folder = Path(tempfile.mkdtemp())
-    lab.write_notebook(folder / "desk.ipynb", CELL)
+    lab.write_notebook(folder / "pictures.ipynb", DESK, EDITOR)
     with (
         lab.jupyterlab(folder, folder / "lab.log", {"PYTHONPATH": str(ROOT)}) as base,
         lab.browser_page(base, []) as page,
     ):
         page.set_default_timeout(300_000)
-        page.set_viewport_size(SIZE)
-        lab.open_notebook(page, base, "desk.ipynb")
+        page.set_viewport_size({"width": 1366, "height": 850})
+        lab.open_notebook(page, base, "pictures.ipynb")
         page.evaluate("jupyterapp.commands.execute('application:toggle-left-area')")
-        if not lab.run_cell(page, 0):
-            raise RuntimeError(lab.cell_text(page, 0))
-        page.wait_for_selector(".et-desk .et-editor .et-stage[data-view]")
-        page.wait_for_timeout(3000)
-        picture = Image.open(io.BytesIO(page.locator(".et-desk").screenshot())).convert("RGB")
+        draw(run(page, 0, ".et-desk"), "desk.png")
+        page.set_viewport_size({"width": 1000, "height": 850})
+        editor = run(page, 1, ".et-editor")
+        editor.get_by_role("button", name="Suggest").click()
+        editor.locator(".et-suggestions button", has_text="snow").click()
+        draw(editor, "mask_editor.png")
+
+
+def run(page: Page, number: int, part: str) -> Locator:
+    """Run a cell and wait for its part of the page."""
+    if not lab.run_cell(page, number):
+        raise RuntimeError(lab.cell_text(page, number))
+    shown = page.locator(".jp-Cell").nth(number).locator(part).first
+    shown.locator(".et-stage[data-view]").wait_for()
+    return shown
+
+
+def draw(part: Locator, name: str) -> None:
+    """Write the picture of a part of the page with as many colours as fit in 300 kB."""
+    part.page.wait_for_timeout(3000)
+    picture = Image.open(io.BytesIO(part.screenshot())).convert("RGB")
     for colours in (256, 160, 96, 64):
-        picture.quantize(colours, Image.Quantize.MEDIANCUT).save(ROOT / "docs" / "desk.png", optimize=True)
-        if (ROOT / "docs" / "desk.png").stat().st_size < LIMIT:
+        picture.quantize(colours, Image.Quantize.MEDIANCUT).save(ROOT / "docs" / name, optimize=True)
+        if (ROOT / "docs" / name).stat().st_size < LIMIT:
             break
 
 

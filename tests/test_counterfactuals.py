@@ -86,7 +86,7 @@ def test_a_rule_is_found_with_its_evidence_and_leads_to_an_exemplar(looker, worl
     found = probed.rules()
     assert pairs(found) == {("ship", "sea")} and len(found) == 1
     rule = found.iloc[0]
-    assert len(rule.evidence) == 6 and rule["style"] == "meadow"
+    assert len(rule.evidence) == 12 and rule["style"] == "meadow"
     for variant, texture in enumerate((GREEN, BLUE)):
         exemplar = concepts.exemplar(rule, variant)
         assert torch.equal(exemplar.mask, half(1)) and exemplar.label == 0
@@ -95,9 +95,19 @@ def test_a_rule_is_found_with_its_evidence_and_leads_to_an_exemplar(looker, worl
         assert torch.equal(exemplar.changed[:, : SIZE // 2], RED[:, : SIZE // 2])
     with pytest.raises(KeyError, match="style 'meadow': expected one of green, blue"):
         Concepts(data, masks, FLAT).exemplar(rule)
-    with pytest.raises(ValueError, match="'ship' on 'sea' has 6 images as evidence, none at place 6"):
-        concepts.exemplar(rule, place=6)
+    with pytest.raises(ValueError, match="'ship' on 'sea' has 12 images as evidence, none at place 12"):
+        concepts.exemplar(rule, place=12)
     assert replace(probed, table=probed.table.assign(before="house")).rules().iloc[0]["evidence"] == ()
+
+
+def test_classes_of_few_images_have_a_rule_together(looker, world):
+    probed = probe(looker, Concepts(*world, FLAT))
+    names = probed.table["image"].map(lambda number: ("ship", "boat")[number % 2])
+    mixed = replace(probed, table=probed.table.assign(**{"class": names, "before": names}))
+    assert mixed.rules().empty  # each has six images
+    [rule] = mixed.rules(pooled=True).to_dict("records")
+    assert (rule["concept"], rule["images"], len(rule["evidence"])) == ("sea", 12, 12)
+    assert rule["class"] == names[probed.table["image"] == rule["evidence"][0]].iloc[0]
 
 
 def test_images_are_turned_in_rotation_and_a_style_parts_into_known_and_held_out_variants(world):

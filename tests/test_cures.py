@@ -155,7 +155,7 @@ def test_the_rule_shown_is_the_examples_else_the_strongest_else_a_suspicion(stor
         among = suspects[suspects["class"] == example] if example == "car" else suspects
         assert sure is not found.empty and shown.equals(among.iloc[0])
     for table in (probed.table[:0], probed.table):
-        with pytest.raises(ValueError, match="no class with 99 images loses anything"):
+        with pytest.raises(ValueError, match="nothing with 99 images loses anything"):
             shown_rule(replace(probed, table=table, least_images=99))
 
 

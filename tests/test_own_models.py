@@ -1,17 +1,20 @@
 """Models as people have them: the usual way through works, or the error says why it does not and what would."""
 
 import re
+import sys
 import unicodedata
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import TinyNet, randomise_norms, save_image
+from conftest import TinyNet, needs_photos, randomise_norms, save_image
 from torch import nn
 
 import edittools
 from edittools.baselines.finetuning import finetune
 from edittools.choosing import repair
+from edittools.choosing.trials import later_layers
 from edittools.classifiers import Classifier, fingerprint
 from edittools.cut import Cut, cut_all, editable_layers
 from edittools.edits import Edit
@@ -22,6 +25,7 @@ from edittools.metrics import error_rate, predict
 from edittools.probing import finders
 from edittools.probing.finders import Segmenter
 from edittools.rewriting import rewrite
+from edittools.stories import photos
 from edittools.world import scene
 
 CLASSES = ("ant", "bee", "cat", "dog", "elk")
@@ -221,20 +225,85 @@ def pictures(tmp_path_factory):
     return folder, {concept: torch.stack(found) for concept, found in masks.items()}
 
 
-def test_from_a_folder_without_masks_or_failing_pictures_to_a_repair(pictures, capsys, tmp_path, monkeypatch):
-    """The ten lines of the guide, with exact masks in place of a segmenter's."""
-    monkeypatch.setenv("EDITTOOLS_CACHE", str(tmp_path))
-    folder, masks = pictures
-    monkeypatch.setattr(finders, "deeplab", lambda name: Segmenter(None, {}, name))
-    monkeypatch.setattr(finders, "cached", lambda found: lambda images: masks)
+def lines_of_the_guide(folder, classifier, everyday):
+    """Run the ten lines from a folder to a verdict; give what they name."""
     guide = (Path(__file__).parents[1] / "docs" / "own_model.md").read_text()
     [lines] = [block for block in re.findall("```python\n(.*?)```", guide, re.DOTALL) if "read_folder" in block]
-    lines = lines.replace("my_pictures", str(folder))
-    given = {"et": edittools, "classifier": edittools.load_classifier("mini_vgg")}
-    exec(lines, given | {"everyday_images": edittools.world.scenes(120, "validation")})
+    named = {"et": edittools, "classifier": classifier, "everyday_images": everyday}
+    exec(lines.replace("my_pictures", str(folder)), named)
+    return named
+
+
+@pytest.fixture
+def exact(pictures, monkeypatch, tmp_path):
+    """Let exact masks stand for a segmenter's; they may be changed."""
+    monkeypatch.setenv("EDITTOOLS_CACHE", str(tmp_path))
+    monkeypatch.setattr(finders, "deeplab", lambda name, wanted=(): Segmenter(None, {}, name))
+    masks = dict(pictures[1])
+    monkeypatch.setattr(finders, "cached", lambda found: lambda images: masks)
+    return masks
+
+
+def test_from_a_folder_without_masks_or_failing_pictures_to_a_repair(pictures, exact, capsys):
+    classifier = edittools.load_classifier("mini_vgg")
+    lines_of_the_guide(pictures[0], classifier, edittools.world.scenes(120, "validation"))
     said = capsys.readouterr().out
     assert "Held out:" in said or "No edit helps" in said
-    blank = {concept: 0 * found for concept, found in masks.items()}
-    monkeypatch.setattr(finders, "cached", lambda found: lambda images: blank)
-    with pytest.raises(ValueError, match="expected at least one texture"):
-        exec(lines, dict(given))
+    exact.update({concept: 0 * found for concept, found in exact.items()})
+    with pytest.raises(ValueError, match="road, grass seen in 32 images: expected a concept in 2 of them"):
+        lines_of_the_guide(pictures[0], classifier, None)
+
+
+@pytest.mark.parametrize(
+    ("missing", "error", "says"),
+    [
+        ("pictures", ValueError, "holds no picture: expected .png, .jpg and the like"),
+        ("package", ModuleNotFoundError, r"pip install 'edittools\[concepts\]'"),
+        ("weights", ValueError, r"cityscapes.tflite' is not the registered one .*: copy it anew"),
+    ],
+)
+def test_what_a_folder_a_machine_or_a_cache_lacks_is_named_by_the_ten_lines(
+    missing, error, says, pictures, tmp_path, monkeypatch
+):
+    file = tmp_path / "weights" / "deeplab" / "cityscapes.tflite"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"damaged")
+    monkeypatch.setenv("EDITTOOLS_PHOTOS", str(tmp_path))
+    if missing == "package":
+        monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
+        monkeypatch.setattr(finders, "photo", lambda name: file)
+    folder = file.parent if missing == "pictures" else pictures[0]
+    with pytest.raises(error, match=says):
+        lines_of_the_guide(folder, edittools.load_classifier("mini_vgg"), None)
+
+
+UNDER_THE_SKY = """
+airliner airship balloon castle church container_ship dam fountain beacon liner mosque obelisk palace parachute pier
+schooner steel_arch_bridge suspension_bridge viaduct warplane wing yawl wreck breakwater bell_cote dome flagpole
+monastery stupa triumphal_arch megalith water_tower drilling_platform catamaran trimaran aircraft_carrier alp cliff
+volcano seashore valley lakeside barn boathouse worm_fence
+"""
+
+
+@needs_photos
+def test_from_a_folder_of_photographs_to_a_repair(tmp_path, monkeypatch, capsys):
+    """Found masks of the sky, in folders by class; one picture more has 20 × 20 pixels, and one is broken."""
+    pytest.importorskip("ai_edge_litert", reason="no ai-edge-litert here: pip install 'edittools[concepts]'")
+    monkeypatch.setenv("EDITTOOLS_CACHE", str(tmp_path / "cache"))
+    classifier = edittools.load_classifier("squeezenet1_1")
+    for name, label in photos.sample_labels().items():
+        if name.split("_", 1)[1][:-5] in UNDER_THE_SKY.split() and name in photos.available("imagenet-sample/"):
+            folder = tmp_path / "pictures" / str(label)
+            folder.mkdir(parents=True)
+            (folder / "a.jpg").symlink_to(photos.photo(name).resolve())
+    save_image(folder / "b.png", torch.rand(3, 20, 20))
+    (folder / "c.png").write_bytes(b"broken")
+    few = partial(repair, layers=later_layers(classifier)[-2:], baselines=False)
+    monkeypatch.setattr(edittools, "repair", few)
+    everyday = photos.unlabelled("rta-100/", classifier, most=60)
+    named = lines_of_the_guide(tmp_path / "pictures", classifier, everyday)
+    assert len(named["data"]) == len(list((tmp_path / "pictures").iterdir())) + 1 > 30
+    assert [told.partition(": ")[0] for told in named["left_out"]] == [f"{folder.name}/c.png"]
+    assert named["rule"]["concept"] == "sky" and len(named["failing"]) > 10
+    said = capsys.readouterr().out
+    assert "Held out:" in said or "No edit helps" in said

@@ -21,7 +21,7 @@ from edittools.checks import extra
 from edittools.images import atomic_path, check_mask, load_mask, save_mask
 from edittools.lab.pixels import Pictured, to_pixels, to_png
 from edittools.lab.plots import image_grid
-from edittools.probing.finders import Vouched, deeplab
+from edittools.probing.finders import deeplab
 
 PICTURE_PIXELS = 3_000_000  # a larger image is shown smaller
 SEGMENT_PIXELS = 400_000  # superpixels are computed on at most this many
@@ -97,8 +97,9 @@ class MaskEditor(Pictured, anywidget.AnyWidget):
 
     def suggest(self) -> dict[str, Tensor]:
         """Find concepts in the image: masks `(H, W)` of 0 and 1 by name, the largest first."""
-        finder = self._finder or Vouched(deeplab("cityscapes"), deeplab("pascal"), doubtful=())
-        found = {name: masks[0] for name, masks in finder(self._image[None]).items()}
+        finders, found = [self._finder] if self._finder else [deeplab("cityscapes"), deeplab("pascal")], {}
+        for finder in finders:
+            found |= {name: masks[0] for name, masks in finder(self._image[None]).items()}
         return dict(sorted(found.items(), key=lambda pair: -float(pair[1].sum())))
 
     def save(self, path: str | os.PathLike) -> None:
@@ -141,12 +142,12 @@ class MaskEditor(Pictured, anywidget.AnyWidget):
     def _answer(self, change: dict) -> None:
         """Send the suggestions that the browser asked for, or why there are none."""
         try:
-            found = self.suggest()
-        except (ImportError, OSError, ValueError) as error:
-            found, self._said = {}, str(error)
+            found = [[name, self._text(mask)] for name, mask in self.suggest().items()]
+        except Exception as error:  # a finder of one's own raises any kind
+            found, self._said = [], f"{type(error).__name__}: {error}"
         else:
             self._said = "" if found else "Nothing that is known is seen in this picture."
-        self._suggested = [[name, self._text(mask)] for name, mask in found.items()]
+        self._suggested = found
 
     @traitlets.validate("_masks")
     def _check_masks(self, proposal: dict) -> list:

@@ -169,7 +169,8 @@ def with_materials(
     """Make concepts to probe, whose styles are materials cut from the images themselves.
 
     Of each concept `giving` one (default: all) so many images, those that show most of it, give the materials and are
-    not probed. `options` are other fields of `Concepts`.
+    not probed. `options` are other fields of `Concepts`. Raises `ValueError` for masks that are not one an image, where
+    no concept is seen often enough, and where no image is left to probe.
     """
     for name, mask in masks.items():
         if len(mask) != len(data):
@@ -180,7 +181,13 @@ def with_materials(
     if not probed:
         raise ValueError(f"all {len(data)} images give a material: expected more images, or fewer variants")
     some, given = ({name: mask[numbers] for name, mask in masks.items()} for numbers in (probed, donors))
-    return Concepts(data.subset(probed), some, materials(data.subset(donors), given, variants), **options)
+    styles = materials(data.subset(donors), given, variants)
+    if not styles:
+        seen = ", ".join(masks) or "nothing"
+        raise ValueError(
+            f"{seen} seen in {len(data)} images: expected a concept in {variants} of them, to cut materials from"
+        )
+    return Concepts(data.subset(probed), some, styles, **options)
 
 
 def _continued(image: Tensor, mask: Tensor) -> Tensor:

@@ -34,9 +34,6 @@ LEAST_IMAGES = 10
 SATURATED = 1e-3
 """Log-odds are those of a probability kept this far from 0 and 1, where they would say more than is known."""
 
-EVIDENCE = 6
-"""A rule names at most so many images."""
-
 CONTROLS = ("elsewhere", "in place")
 
 
@@ -134,29 +131,36 @@ class Probe:
         groups = scored.groupby([*dict.fromkeys((*keys, "image"))], sort=False)
         return groups[[*names, "paired", "is_object"]].mean().reset_index()
 
-    def rules(self, fdr: float = FALSE_DISCOVERY_RATE, least_effect: float = LEAST_EFFECT) -> pd.DataFrame:
+    def rules(
+        self, fdr: float = FALSE_DISCOVERY_RATE, least_effect: float = LEAST_EFFECT, pooled: bool = False
+    ) -> pd.DataFrame:
         """List the concepts that each class relies on, strongest first, class by class.
 
         A rule is a class and a concept, not its object, whose `effect` on the log-odds (see `effects`) is more than
         `least_effect`, in the mean and by a test with q ≤ `fdr`: the edge of a texture costs a little too. A rule also
-        has the `style` that hurts most and, as `evidence`, the numbers of the rightly read images that lose most.
+        has the `style` that hurts most and, as `evidence`, the numbers of the rightly read images, those that lose most
+        first. Where each class has few images, `pooled` rules are concepts that all classes together rely on; the
+        `class` is then that of the first of the evidence.
         """
-        found = self.effects(["classifier", "class", "concept"], "log-odds", least_effect, self.least_images)
-        found = found[(found["q"] <= fdr) & (found["effect"] >= least_effect)].drop(columns="is_object")
-        shown = [self._evidence(rule) for _, rule in found.iterrows()]
-        found["style"], found["evidence"] = [style for style, _ in shown], [images for _, images in shown]
+        keys = ["classifier", "concept"] if pooled else ["classifier", "class", "concept"]
+        found = self.effects(keys, "log-odds", least_effect, self.least_images)
+        found = found[(found["q"] <= fdr) & (found["effect"] >= least_effect)]
+        shown = [self._evidence(rule[keys]) for _, rule in found.iterrows()]
+        found = found.assign(**{name: [one[name] for one in shown] for name in ("class", "style", "evidence")})
+        found = found[["classifier", "class", "concept", *_EFFECT, "q", "style", "evidence"]]
         found["strongest"] = found.groupby(["classifier", "class"])["effect"].transform("max")
         order, ascending = ["classifier", "strongest", "class", "effect"], [True, False, True, False]
         found = found.sort_values(order, ascending=ascending, kind="stable", ignore_index=True)
         return found.drop(columns="strongest")
 
-    def _evidence(self, rule: pd.Series) -> tuple[str, tuple[int, ...]]:
-        keys = ["classifier", "class", "concept"]
-        rows = self.table[(self.table[keys] == rule[keys]).all(axis=1) & (self.table["style"] != rule["concept"])]
-        rows = rows.assign(lost=rows["p_before"] - rows["p_after"])
+    def _evidence(self, rule: pd.Series) -> dict[str, Any]:
+        """Name the style that hurts most, the rightly read images, and the class of the first of these."""
+        rows = self.table[(self.table[rule.index] == rule).all(axis=1) & (self.table["style"] != rule["concept"])]
+        rows = rows[~rows["is_object"]].assign(lost=rows["p_before"] - rows["p_after"])
         right = rows[rows["before"] == rows["class"]].groupby("image")["lost"].mean().sort_values(ascending=False)
         style = rows.groupby("style", sort=False)["lost"].mean().idxmax()
-        return style, tuple(int(image) for image in right.index[:EVIDENCE])
+        first = rows[rows["image"] == right.index[0]] if len(right) else rows
+        return {"class": first["class"].iloc[0], "style": style, "evidence": tuple(map(int, right.index))}
 
     def views(self, row: pd.Series) -> list[View]:
         """Make the pictures of one row of the table: the original, the concept transformed, and the control if any."""

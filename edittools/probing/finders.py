@@ -139,7 +139,7 @@ def deeplab(name: str = "pascal", wanted: Sequence[str] = ()) -> Segmenter:
 class Vouched:
     """A finder whose `doubtful` concepts are believed only in images in which `witness` finds one of `things`.
 
-    Concepts that both know are those of `witness`. `benchmarks/finders.py` measures what is gained and what is lost.
+    `benchmarks/finders.py` measures what is gained and what is lost.
     """
 
     finder: Segmenter
@@ -154,8 +154,7 @@ class Vouched:
         believed = torch.stack(vouching).any(dim=0) if vouching else torch.zeros(len(images), dtype=torch.bool)
         found = self.finder(images, progress)
         kept = {n: m * believed[:, None, None] if n in self.doubtful else m for n, m in found.items()}
-        known = {name: masks for name, masks in kept.items() if name not in self.witness.concepts} | seen
-        return {name: masks for name, masks in known.items() if masks.any()}
+        return {name: masks for name, masks in kept.items() if masks.any()}
 
     @property
     def about(self) -> str:

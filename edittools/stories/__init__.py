@@ -4,10 +4,10 @@ from edittools.checks import extra
 
 with extra("stories", "stories"):
     from edittools.stories.rules import probing_story, repainted, shown_rule
-    from edittools.stories.snow import desk_story, snow_scenario
+    from edittools.stories.snow import desk_story, folder_story, snow_scenario
     from edittools.stories.tiers import current_tier
     from edittools.stories.turned import scenario_for
     from edittools.stories.typographic import typographic_scenario
 
 __all__ = ["current_tier", "desk_story", "probing_story", "repainted", "scenario_for", "shown_rule", "snow_scenario"]
-__all__ += ["typographic_scenario"]
+__all__ += ["folder_story", "typographic_scenario"]

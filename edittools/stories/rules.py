@@ -67,15 +67,15 @@ def probing_story(
     return _in_miniworld(split, per_class, progress)
 
 
-def shown_rule(found: Probe, example: str = "car") -> tuple[pd.Series, bool]:
+def shown_rule(found: Probe, example: str = "car", pooled: bool = False) -> tuple[pd.Series, bool]:
     """Return the strongest rule of the class `example`, or of all, and whether it is one or only a suspicion.
 
-    Raises `ValueError` when there is not even a suspicion.
+    `pooled` is that of `rules`. Raises `ValueError` when there is not even a suspicion.
     """
-    rules = found.rules()
-    shown = found.rules(fdr=1, least_effect=0) if rules.empty else rules
+    rules = found.rules(pooled=pooled)
+    shown = found.rules(fdr=1, least_effect=0, pooled=pooled) if rules.empty else rules
     if shown.empty:
-        raise ValueError(f"no class with {found.least_images} images loses anything: expected a probe of more images")
+        raise ValueError(f"nothing with {found.least_images} images loses anything: expected a probe of more images")
     of_example = shown[shown["class"] == example]
     return (shown if of_example.empty else of_example).iloc[0], not rules.empty
 

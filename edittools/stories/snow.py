@@ -12,9 +12,11 @@ from edittools.choosing.trials import candidate_layers
 from edittools.classifiers import Classifier
 from edittools.exemplars import Exemplar, paste_texture
 from edittools.images import LabelledImages
+from edittools.probing.finders import VEHICLES as VOUCHERS
+from edittools.probing.finders import Finder, Vouched, cached, deeplab
 from edittools.stories import photos
 from edittools.stories.tiers import current_tier, in_turn, part_of
-from edittools.world.contexts import SPLITS, contexts
+from edittools.world.contexts import GROUNDS, SPLITS, contexts
 from edittools.world.miniworld import CLASSES, scene, scenes
 from edittools.world.textures import restyle
 from edittools.zoo.data import DATA
@@ -162,3 +164,13 @@ def desk_story(tier: str | None = None, progress: bool = False) -> tuple[Classif
         "keep": paint(60, validation + 50_000, label=in_turn(POLAR, 60)),
         "test": paint(120, test + 100_000, label=in_turn(VEHICLES, 120), ground="snow"),
     }
+
+
+def folder_story(tier: str | None = None, progress: bool = False) -> tuple[LabelledImages, Finder]:
+    """Give a folder's pictures for notebook 05, none of which the desk has, and a finder: exact masks in MiniWorld."""
+    if current_tier(tier) == "mini":
+        painted = scenes(240, SPLITS["validation"].start + 200_000, progress=progress)
+        return painted, lambda images: {ground: painted.mask(ground) for ground in GROUNDS}
+    street = deeplab("cityscapes", ("road", "grass", "sky", "building", "tree"))
+    pictures = everyday_photos(load_classifier("efficientnet_lite0"), progress)["clean"]
+    return pictures, cached(Vouched(street, deeplab("pascal", VOUCHERS)))
