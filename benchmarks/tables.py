@@ -246,17 +246,7 @@ STORIES = {  # the file: its title, and how many are misread
     "cure_miniworld": ("a rule that a probe found, MiniWorld", "{errors before:.0f}"),
     "cure_photos": ("a rule that a probe found, photographs", "{errors before:.0f}"),
 }
-NO_RIVALS = (
-    "editing",
-    "untuned",
-    "two_layers",
-    "in_turn",
-    "rank ",
-    "least squares",
-    "mirrored",
-    "text_blurred",
-    "mark_",
-)
+NO_RIVALS = ("editing", "untuned", "two_layers", "rank ", "least squares", "mirrored", "text_blurred", "mark_")
 """What the table of all stories leaves out as a rival: edits, and what changes pictures in place of weights."""
 DOTS = {  # what the picture shows, by its name there: its names in the files
     "edit, one exemplar": ("editing",),

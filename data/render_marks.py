@@ -1,6 +1,6 @@
 """Render the watermarks in `marks` from a font: how opaque each pixel is, as small grey PNGs.
 
-python data/render_marks.py FONT [--output FOLDER]
+python data/render_marks.py FONT
 
 Those in `marks` are of Noto Sans SC Regular, copyright Adobe, under the SIL Open Font License 1.1, which lets pictures
 of its letters be used freely. The font is not in this repository: `pip download pylopdf-fonts-zh-cn==0.1.1` brings
@@ -27,17 +27,13 @@ def rendered(text: str, font: ImageFont.FreeTypeFont) -> Image.Image:
 
 
 def main() -> None:
-    """Render all marks; print the size of each."""
+    """Render all marks."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("font", type=Path)
-    parser.add_argument("--output", type=Path, default=MARKS)
-    options = parser.parse_args()
-    options.output.mkdir(parents=True, exist_ok=True)
-    font = ImageFont.truetype(str(options.font), EM)
+    font = ImageFont.truetype(str(parser.parse_args().font), EM)
     for name, text in TEXTS.items():
         picture = rendered(text, font)
-        picture.save(options.output / f"{name}.png", optimize=True)
-        print(f"{name}.png: {picture.width} × {picture.height}")
+        picture.save(MARKS / f"{name}.png", optimize=True)
 
 
 if __name__ == "__main__":
