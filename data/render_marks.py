@@ -14,8 +14,6 @@ from PIL import Image, ImageDraw, ImageFont
 
 MARKS = Path(__file__).parent / "marks"
 TEXTS = {"shown": "捷径捷径捷径", "other": "版权所有图片", "latin": "Stock photo"}
-EM = 36
-"""The height of a character in pixels, on a picture of 224."""
 
 
 def rendered(text: str, font: ImageFont.FreeTypeFont) -> Image.Image:
@@ -30,7 +28,7 @@ def main() -> None:
     """Render all marks."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("font", type=Path)
-    font = ImageFont.truetype(str(parser.parse_args().font), EM)
+    font = ImageFont.truetype(str(parser.parse_args().font), 36)  # pixels high, on a picture of 224
     for name, text in TEXTS.items():
         picture = rendered(text, font)
         picture.save(MARKS / f"{name}.png", optimize=True)
