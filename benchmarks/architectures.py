@@ -93,9 +93,11 @@ def checked(model: nn.Module, size: int, most: int | None) -> dict[str, object]:
     before = model(images)
     one, other = getattr(before, "logits", before)
     if (one - other).abs().max() < 1e-6:  # so small are the weights that some begin with
-        for weight in model.parameters():
+        for name, weight in model.named_parameters():
             if weight.ndim > 1:
                 nn.init.kaiming_normal_(weight)
+            elif name.endswith("weight"):
+                nn.init.ones_(weight)
     classifier = Classifier(model, [str(i) for i in range(getattr(before, "logits", before).shape[1])], size=size)
     started = time.perf_counter()
     layers = editable_layers(classifier).layer.tolist()
