@@ -30,9 +30,7 @@ desk = lab.Desk(classifier, images, sets["everyday"], sets["keep"])
 desk
 """
 SMALL = f"""
-from pathlib import Path
 from torchvision.utils import save_image
-Path("pictures/bee").mkdir(parents=True)
 torch.manual_seed(0)
 net = torch.nn.Sequential(
     torch.nn.Conv2d(3, 8, 3, 2), torch.nn.ReLU(), torch.nn.Conv2d(8, 12, 3), torch.nn.ReLU(),
