@@ -59,9 +59,8 @@ def methods_by_story(table: pd.DataFrame) -> Figure:
         axis.tick_params(labelbottom=True)
     for axis in axes.flat[len(stories) :]:
         axis.set_visible(False)
-    last = axes.flat[len(stories) - 1]
-    last.set_xlabel("errors corrected, less those made (%)")
+    axes[-1, 0].set_xlabel("errors corrected, less those made (%)")
     for style, label in looks.values():
-        last.plot([], [], "o", color="#24292f", fillstyle=style, markerfacecoloralt="white", label=label)
+        axes[-1, 0].plot([], [], "o", color="#24292f", fillstyle=style, markerfacecoloralt="white", label=label)
     figure.legend(frameon=False, ncols=3, loc="lower right")
     return finished(figure)
