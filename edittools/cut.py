@@ -219,13 +219,6 @@ class Cut(Layer):
         later = {node.target for node in self._program.nodes} - own
         return {name: parameter for name, parameter in self.model.named_parameters() if name in later}
 
-    def image_axes(self) -> list[int]:
-        """Give the dimension of each part of a state that counts the images; raise `ValueError` where none does."""
-        times = [[self._program.times(size) for size in node.meta["val"].shape] for node in self._alive]
-        if any(counts.count(1) != 1 for counts in times):
-            raise ValueError(f"states at {self.layer!r} do not hold one image after the other: they cannot be parted")
-        return [counts.index(1) for counts in times]
-
 
 def _follow(program: Program, node: fx.Node, steps: Collection[str]) -> fx.Node:
     """Walk on while the only user is one of `steps`, or scales and shifts each channel."""
