@@ -254,6 +254,7 @@ def _export(model: nn.Module, images: Tensor) -> fx.GraphModule:
 
     Hooks are left out, but for those of torch that make weights.
     """
+    _Logits(model)(images)  # a size that the model does not take fails here, in the model's words
     copied, shapes = _Logits(model), ({0: torch.export.Dim("batch", min=2, max=2**20)},)
     for module in copied.modules():
         for hooks in (module._forward_hooks, module._forward_pre_hooks):

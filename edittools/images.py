@@ -162,7 +162,7 @@ class LabelledImages:
 
     def subset(self, indices: Tensor | Sequence[int]) -> "LabelledImages":
         """Keep the images at `indices`, whole numbers or booleans, in that order."""
-        indices = torch.arange(len(self))[indices]
+        indices = torch.arange(len(self))[indices if len(indices) else slice(0)]
         if isinstance(self.images, LazyImages):
             images = replace(self.images, paths=[self.images.paths[i] for i in indices])
         else:

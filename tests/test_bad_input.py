@@ -136,7 +136,7 @@ REWRITES = {
     "fine-tuning: scope": (lambda w: w.finetune(scope="all"), ValueError, "scope 'all': expected one of local, global"),
     "fine-tuning: no label": (lambda w: w.finetune(make_exemplar(label=None)), ValueError, "without a label: .*label="),
     "fine-tuning: label too high": (lambda w: w.finetune(make_exemplar(label=99)), ValueError, "99.*expected 0 to 4"),
-    "fine-tuning: locality alone": (lambda w: w.finetune(locality=1.0), TypeError, "a NoneType: expected images"),
+    "fine-tuning: locality alone": (lambda w: w.finetune(locality=1.0), ValueError, "no reference images: expected"),
     "fine-tuning: steps -2": (lambda w: w.finetune(steps=-2), ValueError, "steps -2: expected a whole number from 0"),
     "fine-tuning: no images": (
         lambda w: w.finetune(locality=1.0, reference=w.images[:0]),

@@ -47,10 +47,10 @@ def masked_keys(cut: Cut, state: State, masks: Tensor) -> tuple[Tensor, Tensor]:
 @torch.no_grad()
 def reference_batches(cut: Cut, reference: Images | Batches) -> Batches:
     """Run reference images up to a layer, and read them; what has been run comes back as it is."""
-    if isinstance(reference, LayerKeys) or not isinstance(reference, Images | list | tuple):
+    if isinstance(reference, LayerKeys) or not isinstance(reference, Images | list | tuple | None):
         kind = type(reference).__name__
         raise TypeError(f"reference is a {kind}: expected images, since keys alone do not say how they are read")
-    if not len(reference):
+    if reference is None or not len(reference):
         raise ValueError("no reference images: expected at least one whose prediction shall stay")
     if isinstance(reference, list | tuple):
         return reference

@@ -306,7 +306,7 @@ class Scenes(LabelledImages):
 
     def subset(self, indices: torch.Tensor | Sequence[int]) -> "Scenes":
         """Keep the scenes at `indices` (integers, or one boolean each), in that order."""
-        chosen = torch.arange(len(self))[torch.as_tensor(indices)]
+        chosen = torch.arange(len(self))[torch.as_tensor(indices) if len(indices) else slice(0)]
         kept = super().subset(chosen)
         return replace(kept, things=self.things[chosen], grounds=self.grounds[chosen])
 
