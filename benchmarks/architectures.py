@@ -39,7 +39,14 @@ SHALLOW = "deepseek_vit_412m gemma4_vit_167m qwen3_vit_88m naflexvit_base_patch1
 """So large that two of their blocks, which are all alike, are looked at."""
 SMALL = 64
 """Convolutional networks of torchvision see images of so many pixels: as much to check, in a twelfth of the time."""
-SIZES = {"inception_v3": 96, "googlenet": 96, "maxvit_t": 224, "vit_h_14": 56}
+SIZES = {
+    "inception_v3": 96,
+    "googlenet": 96,
+    "maxvit_t": 224,
+    "vit_h_14": 56,
+    "halonet_h1": 256,
+    "deepseek_vit_412m": 224,
+}
 
 
 def from_torchvision(name: str) -> tuple[nn.Module, int]:
@@ -58,7 +65,8 @@ def from_timm(name: str) -> tuple[nn.Module, int]:
 
     model = timm.create_model(name, pretrained=False, num_classes=10, **({"depth": 2} if name in SHALLOW else {}))
     usual = model.pretrained_cfg["input_size"][-1]
-    return model, usual if model.pretrained_cfg["fixed_input_size"] else min(usual, 2 * SMALL)
+    size = usual if model.pretrained_cfg["fixed_input_size"] else min(usual, 2 * SMALL)
+    return model, SIZES.get(name, size)
 
 
 def from_transformers(name: str) -> tuple[nn.Module, int]:
