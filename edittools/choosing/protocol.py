@@ -160,8 +160,8 @@ class Protocol:
         best = tried[0].sort_values("loss", kind="stable").drop_duplicates("layer").head(plan.top)
         for run in best.to_dict("records"):
             same = {name: (run[name],) for name in ("scope", "rate", "momentum")}
-            longer = grid(**same, locality=(0.0,), steps=plan.steps[1:])
-            nearer = grid(**same, locality=plan.localities, steps=plan.steps)
+            longer = grid(**same, locality=(0.0,), steps=(tuple(plan.steps[1:]),)) if plan.steps[1:] else []
+            nearer = grid(**same, locality=plan.localities, steps=(tuple(plan.steps),))
             shown = {run["exemplar"]: exemplars[run["exemplar"]]}
             tried.append(self.sweep(self.finetuning([*longer, *nearer], shown, [run["layer"]])))
         chosen = self.choose(pd.concat(tried, ignore_index=True))

@@ -62,10 +62,11 @@ class Trials(Iterable[Trial]):
     """Try `method(classifier, cut, exemplars, reference, **setting)` in each layer, at each strength α.
 
     `method` is `rewrite` or a baseline; `reference`, what it takes, goes by layer. Each iteration makes the edits anew,
-    one by one. The length is the most there can be: a rank that the keys at a small mask do not span gives no trial.
+    one by one; several `steps` in a setting are one run. The length is the most there can be: a rank that the keys at
+    a small mask do not span gives no trial.
     """
 
-    method: Callable[..., Edit]
+    method: Callable[..., Edit | list[Edit]]
     cuts: Mapping[str, Cut]
     exemplars: Exemplars
     reference: Mapping[str, Any]
@@ -73,18 +74,25 @@ class Trials(Iterable[Trial]):
     strengths: Strengths = USUAL
 
     def __len__(self) -> int:
-        return len(self.cuts) * len(self.exemplars) * len(self.settings) * len(self.strengths)
+        edits = sum(len(_one_by_one(setting)) for setting in self.settings)
+        return len(self.cuts) * len(self.exemplars) * edits * len(self.strengths)
 
     def __iter__(self) -> Iterator[Trial]:
         for (layer, cut), name in product(self.cuts.items(), self.exemplars):
             shown = ExemplarStates(cut, self.exemplars[name])  # run up to the layer once
             for setting in self.settings:
                 try:
-                    edit = self.method(cut.classifier, cut, shown, self.reference[layer], **setting)
+                    made = self.method(cut.classifier, cut, shown, self.reference[layer], **setting)
                 except RankError:
                     continue
-                for strength in self.strengths:
-                    yield {"layer": layer, "exemplar": name, **setting, "strength": strength}, strength * edit
+                edits = made if isinstance(made, list) else [made]
+                for (one, edit), strength in product(zip(_one_by_one(setting), edits, strict=True), self.strengths):
+                    yield {"layer": layer, "exemplar": name, **one, "strength": strength}, strength * edit
+
+
+def _one_by_one(setting: Mapping[str, Any]) -> list[dict[str, Any]]:
+    steps = setting.get("steps")
+    return [{**setting, "steps": stop} for stop in steps] if isinstance(steps, tuple) else [dict(setting)]
 
 
 def sweep(trials: Iterable[Trial], validation: CachedStates, progress: bool = False) -> pd.DataFrame:
