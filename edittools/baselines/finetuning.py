@@ -73,7 +73,10 @@ def finetune(
         if step in stops:
             edits[step] = _edit(cut, trained, values, Record(f"{scope} fine-tuning", losses[0], losses[-1], step))
         if step < max(stops):
-            loss = loss + locality * _distance(cut, *next(near), values) if near else loss
+            if near:
+                everyday, original = next(near)
+                now = forward(cut, everyday, values).log_softmax(dim=1)
+                loss = loss + locality * F.kl_div(now, original, reduction="batchmean", log_target=True)
             gradients = torch.autograd.grad(loss, list(values.values()), allow_unused=True, materialize_grads=True)
             for value, gradient in zip(values.values(), gradients, strict=True):
                 value.grad = gradient
@@ -97,9 +100,3 @@ def forward(cut: Cut, state: State, parameters: Mapping[str, Tensor]) -> Tensor:
 def _precise(value: Tensor) -> Tensor:
     """Give a tensor in float32 or better; small steps are lost to rounding in half precision."""
     return value.to(solver_precision(value))
-
-
-def _distance(cut: Cut, state: State, original: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
-    """Compute KL(original ‖ fine-tuned), the mean over a batch of reference images."""
-    now = forward(cut, state, parameters).log_softmax(dim=1)
-    return F.kl_div(now, original, reduction="batchmean", log_target=True)

@@ -1,7 +1,4 @@
-"""Edits to try: every combination of layer, exemplar, settings and strength, and what each does on validation images.
-
-A trial is a pair: its settings, and the edit they give.
-"""
+"""Trials: every combination of layer, exemplar, settings and strength, and what its edit does on validation images."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -110,15 +107,12 @@ def tried(
     bar: str = "",
     told: Callable[[int, int | None], None] | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Try each edit on the validation images, one after the other, beside a progress `bar` of that name.
-
-    `told` is called before each with how many are done and how many there are.
-    """
+    """Try each edit on the validation images; `told`, before each, how many are done and how many there are."""
     total = len(trials) if hasattr(trials, "__len__") else None
     for done, (settings, edit) in enumerate(tqdm(trials, bar, total, unit="trial", disable=not bar, leave=False)):
         if told is not None:
             told(done, total)
-        logits = validation.logits(edit)
+        logits = validation.logits(edit, checked=done > 0)
         losses = F.cross_entropy(logits, validation.labels, reduction="none").nan_to_num(nan=float("inf"))
         yield {**settings, "edit": edit, "losses": losses, "wrong": errors(logits, validation.labels)}
 
