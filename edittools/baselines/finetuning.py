@@ -73,10 +73,7 @@ def finetune(
         if step in stops:
             edits[step] = _edit(cut, trained, values, Record(f"{scope} fine-tuning", losses[0], losses[-1], step))
         if step < max(stops):
-            if near:
-                everyday, original = next(near)
-                now = forward(cut, everyday, values).log_softmax(dim=1)
-                loss = loss + locality * F.kl_div(now, original, reduction="batchmean", log_target=True)
+            loss = loss + locality * _moved(cut, *next(near), values) if near else loss
             gradients = torch.autograd.grad(loss, list(values.values()), allow_unused=True, materialize_grads=True)
             for value, gradient in zip(values.values(), gradients, strict=True):
                 value.grad = gradient
@@ -95,6 +92,12 @@ def forward(cut: Cut, state: State, parameters: Mapping[str, Tensor]) -> Tensor:
     """Compute the logits from the layer on, with `parameters` (by their name in the model) in place of its own."""
     own = {name: value.to(cut.model.get_parameter(name).dtype) for name, value in parameters.items()}
     return _precise(cut.logits_with(state, own))
+
+
+def _moved(cut: Cut, state: State, original: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
+    """Compute KL(original ‖ fine-tuned), the mean over a batch of reference images."""
+    now = forward(cut, state, parameters).log_softmax(dim=1)
+    return F.kl_div(now, original, reduction="batchmean", log_target=True)
 
 
 def _precise(value: Tensor) -> Tensor:

@@ -82,7 +82,7 @@ class Concepts:
         return replace(self, data=self.data.subset(indices), masks=masks)
 
     def parted(self, concept: str, style: str) -> "tuple[Concepts, Concepts]":
-        """Keep one concept and one style: one half of its variants to make and choose an edit, the other to report.
+        """Keep one concept, and one style by halves: variants to make and choose an edit, and others to report.
 
         A style named as the concept, to which it is turned for control, stays whole.
         """
@@ -170,9 +170,7 @@ def with_materials(
     styles = materials(data.subset(donors), given, variants)
     if not styles:
         seen = ", ".join(masks) or "nothing"
-        raise ValueError(
-            f"{seen} seen in {len(data)} images: expected a concept in {variants} of them, to cut materials from"
-        )
+        raise ValueError(f"{seen} seen in {len(data)} images: expected a concept in {variants} of them, as materials")
     return Concepts(data.subset(probed), some, styles, **options)
 
 
