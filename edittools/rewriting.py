@@ -48,11 +48,6 @@ class Problem:
     share: Tensor
     elsewhere: Tensor | None = None
 
-    @cached_property
-    def target_output(self) -> Tensor:
-        """What the layer's output on x' must be, see `preactivation_target`."""
-        return preactivation_target(self)
-
     @property
     def shape(self) -> torch.Size:
         """Give the shape of Λ."""
@@ -147,7 +142,7 @@ def _system(problem: Problem) -> tuple[Tensor, Tensor]:
 
 def _missing(problem: Problem, unknown: Tensor) -> Tensor:
     """Compute what the layer's output on x' with Λ lacks of its target, `(positions, out)`."""
-    missing = problem.target_output - problem.start - problem.shift(unknown)
+    missing = preactivation_target(problem) - problem.start - problem.shift(unknown)
     return rows(missing, problem.cut.is_linear).double()
 
 
