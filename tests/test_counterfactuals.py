@@ -284,7 +284,7 @@ def test_bad_input_is_named(looker, world):
     concepts = Concepts(data, masks, FLAT)
     with pytest.raises(KeyError, match="concept 'lake': expected one of sea, sky, mast"):
         probe(looker, concepts, Settings(only=["lake"]))
-    with pytest.raises(KeyError, match="no concept 'sea' among the styles: expected some of green, blue"):
+    with pytest.raises(KeyError, match="style 'sea': expected one of green, blue"):
         Concepts(data, masks, FLAT, groups=[["sea", "sky"]])
     with pytest.raises(TypeError, match=r"styles \['tartan'\]: expected textures"):
         Concepts(data, masks, ["tartan"])

@@ -9,6 +9,7 @@ from conftest import make_exemplar, randomise_norms
 from torch import nn
 
 from edittools import edits
+from edittools.baselines import finetuning
 from edittools.baselines.finetuning import finetune
 from edittools.classifiers import Classifier, fingerprint
 from edittools.cut import Cut
@@ -278,6 +279,18 @@ def test_a_locality_term_keeps_reference_predictions_nearer(tiny, photos32, exem
     free = finetune(tiny, "conv1", exemplar, scope="global", rate=0.1, steps=40)
     kept = finetune(tiny, "conv1", exemplar, scope="global", rate=0.1, steps=40, locality=10, reference=photos32)
     assert drift(kept) < 0.5 * drift(free)
+
+
+def test_fine_tuning_for_several_numbers_of_steps_is_one_run(tiny, photos32, exemplar, monkeypatch):
+    settings = {"rate": 0.1, "momentum": 0.9, "locality": 1.0}
+    alone = [finetune(tiny, "conv1", exemplar, photos32, steps=steps, **settings) for steps in (5, 2)]
+    runs, forward = [], finetuning.forward
+    monkeypatch.setattr(finetuning, "forward", lambda *a: runs.append(1) or forward(*a))
+    together = finetune(tiny, "conv1", exemplar, photos32, steps=(5, 2), **settings)
+    assert len(runs) == 6 + 5  # a loss after each step, and a distance before each
+    for one, other in zip(together, alone, strict=True):
+        assert torch.equal(one.changes["conv1.weight"].delta(), other.changes["conv1.weight"].delta())
+        assert one.record == other.record
 
 
 def test_an_edit_on_top_of_others_knows_them_and_is_refused_without_them(tiny, photos32, exemplar, tmp_path):

@@ -54,11 +54,10 @@ def test_a_sweep_has_one_row_a_trial_and_says_what_changed(tiny, photos32, sets,
     assert part.loss.tolist() == pytest.approx(expected.loss.tolist(), rel=1e-5)
 
 
-def test_random_directions_are_seeded_and_of_the_same_rank(tiny, photos32, exemplar):
+def test_random_directions_are_the_same_each_time_and_of_the_same_rank(tiny, photos32, exemplar):
     given = tiny, "conv1", exemplar, measure(tiny, ["conv1"], photos32)["conv1"]
-    settings = {"rank": 2, "objective": "least_squares"}
-    one, same, new = (rewrite_at_random(*given, seed=seed, **settings).changes["conv1.weight"] for seed in (0, 0, 1))
-    assert torch.equal(one.right, same.right) and not torch.equal(one.right, new.right)
+    one, same = (rewrite_at_random(*given, rank=2, objective="least_squares").changes["conv1.weight"] for _ in "ab")
+    assert torch.equal(one.right, same.right)
     assert torch.allclose(one.right @ one.right.T, torch.eye(2), atol=1e-5)
 
 

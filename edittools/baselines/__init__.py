@@ -1,19 +1,17 @@
 """What an edit is compared with: each is `method(classifier, layer, exemplars, reference, **settings)` → `Edit`."""
 
-from edittools.baselines import closed_form, head, null_space, projection
-from edittools.baselines.closed_form import rewrite_in_closed_form
+from edittools.baselines import variants
 from edittools.baselines.finetuning import SCOPES, finetune
-from edittools.baselines.head import correct_logits, find_head, retrain_head
-from edittools.baselines.null_space import rewrite_in_null_space
-from edittools.baselines.projection import project_concept
-from edittools.baselines.random_direction import rewrite_at_random
+from edittools.baselines.head import CORRECTIONS, RETRAININGS, correct_logits, find_head, retrain_head
+from edittools.baselines.projection import PROJECTIONS, project_concept
+from edittools.baselines.variants import rewrite_at_random, rewrite_in_closed_form, rewrite_in_null_space
 
 RIVALS = {
-    "projection": (project_concept, projection.GRID),
-    "null_space": (rewrite_in_null_space, null_space.GRID),
-    "closed_form": (rewrite_in_closed_form, closed_form.GRID),
-    "last_layer": (retrain_head, head.GRID),
-    "logit_correction": (correct_logits, head.CORRECTIONS),
+    "projection": (project_concept, PROJECTIONS),
+    "null_space": (rewrite_in_null_space, variants.NULL_SPACES),
+    "closed_form": (rewrite_in_closed_form, variants.WEIGHTS),
+    "last_layer": (retrain_head, RETRAININGS),
+    "logit_correction": (correct_logits, CORRECTIONS),
 }
 """The rivals of an edit by name, each with settings to try; beside them stands fine-tuning."""
 

@@ -32,19 +32,19 @@ def finetune(
     exemplars: Exemplar | Sequence[Exemplar],
     reference: Images | Batches | None = None,
     *,
-    steps: int = 50,
+    steps: int | tuple[int, ...] = 50,
     scope: str = "local",
     rate: float = 1e-3,
     momentum: float = 0.0,
     locality: float = 0.0,
-) -> Edit:
+) -> Edit | list[Edit]:
     """Fine-tune on the changed images x' with their labels: cross-entropy, with batch norm in eval mode.
 
     What all baselines take is said in `inputs`; each exemplar needs a `label`.
 
     Args:
         reference: images for the locality term, or batches of them as (state at the layer, original log-probabilities).
-        steps: number of full-batch steps.
+        steps: number of full-batch steps; several give a list with an edit for each, from one run.
         scope: "local" trains the layer, "global" all from it on, also what runs beside it (`Cut.later_parameters`).
         rate: learning rate of SGD.
         momentum: of SGD, in [0, 1).
@@ -53,7 +53,8 @@ def finetune(
     The loss of the `Record` is the cross-entropy on x'.
     """
     one_of(scope, SCOPES, "scope")
-    steps, locality = check_number(steps, 0, "steps"), check_amount(locality, "locality", 0)
+    stops = [check_number(stop, 0, "steps") for stop in (steps if isinstance(steps, tuple) else [steps])]
+    locality = check_amount(locality, "locality", 0)
     if check_amount(momentum, "momentum", 0) >= 1:
         raise ValueError(f"momentum {momentum}: expected a number from 0 up and below 1")
     cut = cut_at(classifier, layer, size_of(exemplars))
@@ -65,20 +66,26 @@ def finetune(
     values = {name: _precise(parameter.detach()).clone().requires_grad_() for name, parameter in trained.items()}
     optimiser = torch.optim.SGD(values.values(), lr=check_amount(rate, "rate", 0), momentum=momentum)
     near = cycle(reference_batches(cut, reference)) if locality else None
-    losses = []
-    for step in range(steps + 1):
+    losses, edits = [], {}
+    for step in range(max(stops) + 1):
         loss = F.cross_entropy(forward(cut, state, values), labels)
         losses.append(loss.item())
-        if step < steps:
-            loss = loss + locality * _distance(cut, *next(near), values) if near else loss
+        if step in stops:
+            edits[step] = _edit(cut, trained, values, Record(f"{scope} fine-tuning", losses[0], losses[-1], step))
+        if step < max(stops):
+            loss = loss + locality * _moved(cut, *next(near), values) if near else loss
             gradients = torch.autograd.grad(loss, list(values.values()), allow_unused=True, materialize_grads=True)
             for value, gradient in zip(values.values(), gradients, strict=True):
                 value.grad = gradient
             optimiser.step()
+    found = [edits[stop] for stop in stops]
+    return found if isinstance(steps, tuple) else found[0]
+
+
+def _edit(cut: Cut, trained: Mapping[str, Tensor], values: Mapping[str, Tensor], record: Record) -> Edit:
+    """Make an edit of what has moved, and of the layer in any case."""
     changes = {name: Change((value - _precise(trained[name])).detach()) for name, value in values.items()}
-    moved = {n: c for n, c in changes.items() if c.left.any() or n.rpartition(".")[0] == cut.layer}
-    record = Record(f"{scope} fine-tuning", losses[0], losses[-1], steps)
-    return edit_of(cut, moved, record)
+    return edit_of(cut, {n: c for n, c in changes.items() if c.left.any() or n.rpartition(".")[0] == cut.layer}, record)
 
 
 def forward(cut: Cut, state: State, parameters: Mapping[str, Tensor]) -> Tensor:
@@ -87,12 +94,12 @@ def forward(cut: Cut, state: State, parameters: Mapping[str, Tensor]) -> Tensor:
     return _precise(cut.logits_with(state, own))
 
 
-def _precise(value: Tensor) -> Tensor:
-    """Give a tensor in float32 or better; small steps are lost to rounding in half precision."""
-    return value.to(solver_precision(value))
-
-
-def _distance(cut: Cut, state: State, original: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
+def _moved(cut: Cut, state: State, original: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
     """Compute KL(original ‖ fine-tuned), the mean over a batch of reference images."""
     now = forward(cut, state, parameters).log_softmax(dim=1)
     return F.kl_div(now, original, reduction="batchmean", log_target=True)
+
+
+def _precise(value: Tensor) -> Tensor:
+    """Give a tensor in float32 or better; small steps are lost to rounding in half precision."""
+    return value.to(solver_precision(value))

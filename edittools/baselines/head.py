@@ -22,7 +22,7 @@ from edittools.graph import LINEAR, program_of
 from edittools.images import Images
 from edittools.keys import Reference, exemplars_at
 
-GRID = [{"share": share, "ridge": ridge} for share in (0.1, 0.5) for ridge in (1e-3, 1e-2, 1e-1, 1.0)]
+RETRAININGS = [{"share": share, "ridge": ridge} for share in (0.1, 0.5) for ridge in (1e-3, 1e-2, 1e-1, 1.0)]
 """Settings of `retrain_head` to try."""
 
 RAISED = {"lowered": 0.0, "both": 0.5, "raised": 1.0}

@@ -20,13 +20,9 @@ from edittools.keys import Reference, exemplars_at, reference_moment, response_a
 from edittools.moments import RankError
 
 DIRECTIONS = ("mean", "probe", "leace")
-GRID = [
-    {"direction": "mean"},
-    {"direction": "probe", "ridge": 1e-2},
-    {"direction": "probe", "ridge": 1.0},
-    {"direction": "leace", "ridge": 1e-3},
-    {"direction": "leace", "ridge": 1e-1},
-]
+PROJECTIONS = [{"direction": "mean"}]
+PROJECTIONS += [{"direction": "probe", "ridge": ridge} for ridge in (1e-2, 1.0)]
+PROJECTIONS += [{"direction": "leace", "ridge": ridge} for ridge in (1e-3, 1e-1)]
 """Settings to try."""
 
 

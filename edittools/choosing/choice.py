@@ -114,9 +114,8 @@ class Bounds:
     def choose(self, table: pd.DataFrame, budget: float = BUDGET) -> Choice:
         """Choose the trial of lowest loss in a table of `sweep` that has a net gain and costs at most `budget` points.
 
-        The loss ranks, not the count of corrections: among few validation images many trials have the same count, and
-        the most fortunate of hundreds is not the best. When no trial with a net gain keeps the bounds, the choice is
-        the edit that changes nothing, so that a method that cannot help is reported as such.
+        The loss ranks, not the count of corrections, which many trials share: the most fortunate of hundreds is not the
+        best. Where no such trial keeps the bounds, the choice is the edit that changes nothing.
         """
         if table.empty:
             raise ValueError(
@@ -139,8 +138,8 @@ def cross_validated(
 ) -> Choice:
     """Choose on all validation images, and for each fold of them on the others, which alone read it.
 
-    `table` is one of `sweep`, `before` `(N,)` says which images are misread unedited, `folds` `(N,)` numbers the fold
-    of each. Where no trial can be chosen without a fold, its images are held out as they were.
+    `before` `(N,)` says which images are misread unedited, `folds` `(N,)` numbers the fold of each. Where no trial can
+    be chosen without a fold, its images are held out as they were.
     """
     after, choices = before.clone(), []
     for fold in folds.unique().tolist():

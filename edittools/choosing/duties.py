@@ -5,8 +5,8 @@ Images are compared by thumbnails, so that a photograph in another size, precisi
 
 import warnings
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from itertools import chain, combinations, product
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -21,19 +21,19 @@ ALIKE = 0.01
 One photograph in two sizes: 0.003. The most similar two of 4,000 scenes of MiniWorld: 0.04.
 """
 
-_OF_FILES: WeakKeyDictionary[LazyImages, Tensor] = WeakKeyDictionary()
-
 
 def thumbnails(images: Images) -> Tensor:
-    """Shrink images to 16 × 16 pixels, `(N, 768)`; files are read once for it."""
+    """Shrink images to 16 × 16 pixels, `(N, 768)`."""
     pixels = pixels_of(images)
-    if isinstance(pixels, LazyImages) and pixels in _OF_FILES:
-        return _OF_FILES[pixels]
+    return _of_files(pixels) if isinstance(pixels, LazyImages) else _shrunk(pixels)
+
+
+def _shrunk(pixels: Tensor | LazyImages) -> Tensor:
     small = [interpolate(some.float(), 16, mode="bilinear", antialias=True) for some in in_batches(pixels)]
-    found = torch.cat(small).flatten(1).cpu() if small else torch.zeros(0, 768)
-    if isinstance(pixels, LazyImages):
-        _OF_FILES[pixels] = found
-    return found
+    return torch.cat(small).flatten(1).cpu() if small else torch.zeros(0, 768)
+
+
+_of_files = lru_cache(16)(_shrunk)  # files are read once for it
 
 
 def shared_images(one: Images, other: Images) -> int:

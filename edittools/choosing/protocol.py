@@ -1,12 +1,9 @@
 """How an edit is chosen, fairly: on validation images, under an accuracy budget, every method in the same way.
 
-    protocol = Protocol(story, story.shortlist)                # all sets as states at the layers, second moments
-    best = protocol.choose(protocol.rewriting(grid(rank=(1, 3))))
-    control = protocol.choose(protocol.random_directions(grid(rank=(1, 3))))
-    protocol.report({"edit": best.edit, "random direction": control.edit})
-
-What each set of images is for says `Scenario`; the rule of choice is that of `Bounds` (section 4.2 of the paper, and a
-bound on kept images).
+protocol = Protocol(story, story.shortlist)                # all sets as states at the layers, second moments
+best = protocol.choose(protocol.rewriting(grid(rank=(1, 3))))
+control = protocol.choose(protocol.random_directions(grid(rank=(1, 3))))
+protocol.report({"edit": best.edit, "random direction": control.edit})
 """
 
 import time
@@ -24,18 +21,7 @@ from edittools.choosing.choice import BUDGET, Bounds, Choice, about_budget
 from edittools.choosing.duties import check_duties
 from edittools.choosing.scenario import Scenario
 from edittools.choosing.states import CachedStates, cache_states, report
-from edittools.choosing.trials import (
-    MEASURED,
-    USUAL,
-    Layers,
-    Settings,
-    Shown,
-    Strengths,
-    Trial,
-    Trials,
-    grid,
-    sweep,
-)
+from edittools.choosing.trials import MEASURED, USUAL, Layers, Settings, Shown, Strengths, Trial, Trials, grid, sweep
 from edittools.classifiers import Classifier, by_name
 from edittools.cut import states_at
 from edittools.edits import Edit
@@ -53,9 +39,9 @@ SPARING = (0.0, 10.0, 30.0, 100.0)
 class Plan:
     """What every method may try on a story: settings of `rewrite`, strengths α and layers; grids of fine-tuning.
 
-    `edited` and `tuned` are the layers tried by rewriting and by fine-tuning (default: all that are cut). Fine-tuning
-    is tried in two rounds: every rate and momentum, for the first of `steps`; then the best of the `top` best layers,
-    for all `steps`, without and with each locality. The one of lowest loss counts (early stopping).
+    `edited` and `tuned` are the layers tried by rewriting and by fine-tuning (default: all). There are two rounds of
+    fine-tuning: every rate and momentum, for the first of `steps`; then the best of the `top` best layers, for all
+    `steps`, without and with each locality.
     """
 
     settings: Settings = field(
@@ -77,10 +63,8 @@ class Plan:
 class Protocol:
     """A story's images as states at its layers, the second moments of its reference images, and the rule of choice.
 
-    `cuts`, `moments` and `everyday` go by layer, `states` by the name of the set. `everyday` holds the keys of a sample
-    of the reference images; in `states["budget"]` the images that are misread most easily come first. `bounds` are what
-    a choice may cost. Raises `ValueError` for an image with two duties, see `check_duties`.
-
+    `cuts`, `moments` and `everyday` (keys of a sample of the reference images) go by layer, `states` by the name of the
+    set; those of the budget that are misread most easily come first. Raises `ValueError` for an image with two duties.
     Trials are of the story's `exemplars` (default: the single ones) in `layers` (default: all).
     """
 
@@ -89,8 +73,7 @@ class Protocol:
     ) -> None:
         """Run every set of the story up to `layers` (default: its shortlist, or all) once.
 
-        Of a `shared` protocol at the same layers the cuts are taken over, the keys of the reference images and the
-        states of each set that is the same object in both stories.
+        What a `shared` protocol at the same layers has of the same sets is taken over.
         """
         check_duties(story)
         self.story, self.progress = story, progress
@@ -146,8 +129,10 @@ class Protocol:
         among, reference = {layer: self.cuts[layer] for layer in layers or self.cuts}, self.everyday
         made, usual = RIVALS[one_of(method, RIVALS, "method", KeyError)] if isinstance(method, str) else (method, [{}])
         settings = usual if settings is None else settings
-        if method in OF_THE_HEAD:  # whatever layer states stand at
-            among = dict(list(among.items())[-1:]) if _has_head(self.story.classifier) else {}
+        if method in OF_THE_HEAD:  # whatever layer states stand at; a model without a head has no such trials
+            last, among = list(among.items())[-1:], {}
+            with suppress(ValueError):
+                among = dict(last) if find_head(self.story.classifier) else {}
         if method in OF_THE_HEAD or any(setting.get("locality") for setting in settings):
             reference = {layer: self.everyday_batches(layer) for layer in among}
         return Trials(made, among, exemplars or self.story.exemplars, reference, settings, strengths)
@@ -160,8 +145,8 @@ class Protocol:
         best = tried[0].sort_values("loss", kind="stable").drop_duplicates("layer").head(plan.top)
         for run in best.to_dict("records"):
             same = {name: (run[name],) for name in ("scope", "rate", "momentum")}
-            longer = grid(**same, locality=(0.0,), steps=plan.steps[1:])
-            nearer = grid(**same, locality=plan.localities, steps=plan.steps)
+            longer = grid(**same, locality=(0.0,), steps=(tuple(plan.steps[1:]),)) if plan.steps[1:] else []
+            nearer = grid(**same, locality=plan.localities, steps=(tuple(plan.steps),))
             shown = {run["exemplar"]: exemplars[run["exemplar"]]}
             tried.append(self.sweep(self.finetuning([*longer, *nearer], shown, [run["layer"]])))
         chosen = self.choose(pd.concat(tried, ignore_index=True))
@@ -208,9 +193,3 @@ def fragile_first(data: LabelledImages, classifier: Classifier) -> LabelledImage
     logits, labels = predict(classifier, data), data.labels[:, None]
     best = logits.scatter(1, labels, float("-inf")).max(dim=1).values
     return data.subset((logits.gather(1, labels)[:, 0] - best).argsort(stable=True))
-
-
-def _has_head(classifier: Classifier) -> bool:
-    with suppress(ValueError):
-        return bool(find_head(classifier))
-    return False

@@ -1,8 +1,4 @@
-"""One call from an example to a verdict, for people with a model of their own.
-
-    fix = repair(classifier, exemplar, failing=…, everyday=…, keep=…)
-    fix.edit, fix.table
-    print(fix.verdict)
+"""One call from an example to a verdict: `print(repair(classifier, exemplar, failing, everyday).verdict)`.
 
 A dozen failing images is usual, so they choose and report by cross-validation: each part is read by the edit that the
 other parts choose. The edit that comes back is chosen on all of them.
@@ -55,8 +51,14 @@ class Repair:
 
     @property
     def verdict(self) -> str:
-        """What was found, with numbers, and what limits it."""
-        return _verdict(self.methods["edit"], self.table, self.protocol.story, self.finished)
+        """Say what was found, with numbers, and what limits it, one sentence a line."""
+        choice = self.methods["edit"]
+        if choice.found:
+            said = [_took(choice), _fires(choice, self.protocol.story), *_figures(self.table)]
+        else:
+            said = [f"No edit helps within the bounds, among {choice.trials} trials.", _limit(choice)]
+        said += [] if self.finished else ["The search was interrupted: this is the best of what was tried."]
+        return "\n".join(said)
 
 
 def repair(
@@ -65,8 +67,6 @@ def repair(
     failing: LabelledImages,
     everyday: Images,
     keep: Images | None = None,
-    *,
-    progress: bool | Callable[[str, int, int], None] = True,
     **search: Any,
 ) -> Repair:
     """Find the layer, exemplar, settings and strength that correct the failing images within two bounds.
@@ -79,19 +79,19 @@ def repair(
         everyday: images whose accuracy must stay; without labels they are held to what is read now. Half of them are
             the budget, a quarter says which keys are everyday ones, a quarter reports, of each class at random.
         keep: images that must stay as they are, labelled or held to what is read now. Half of them report.
-        progress: show progress bars with the time left; or a function that is told the method, the trials done and all
-            of them before each trial, and ends the search by raising `KeyboardInterrupt`.
         **search: what is tried:
             `layers` (default: convolutions of the later half, ten at most; of a transformer linear layers on tokens);
             `settings` of `rewrite` (default: `SETTINGS`) and `strengths` α;
-            `baselines`: choose a random direction, a fine-tuning, a projection and a logit correction in the same way.
+            `baselines`: choose a random direction, a fine-tuning, a projection and a logit correction in the same way;
+            `progress`: show progress bars with the time left; or a function that is told the method, the trials done
+            and all of them before each trial, and ends the search by raising `KeyboardInterrupt`.
 
     An interrupt (Ctrl-C) ends the search; the best so far comes back, `finished` is False. An image that is in a set
     more than once is used once, with a warning. Raises `ValueError` for fewer than two failing images or none that is
     misread, and for images that are in two sets (only x of an exemplar may be a failing image as well).
     """
     search = _Search(**search)
-    layers = tuple(search.layers or later_layers(classifier))
+    layers, progress = tuple(search.layers or later_layers(classifier)), search.progress
     story = _story(classifier, _named(exemplars), failing, everyday, keep, layers)
     protocol, rows, methods, finished = Protocol(story, layers, progress=progress is True), {}, {}, False
     try:
@@ -120,6 +120,7 @@ class _Search:
     settings: Settings = SETTINGS
     strengths: Sequence[float] = (0.5, 1.0, 1.5)
     baselines: bool = True
+    progress: bool | Callable[[str, int, int], None] = True
 
 
 def _tries(protocol: Protocol, search: _Search) -> dict[str, Trials]:
@@ -219,16 +220,6 @@ def _row(choice: Choice, protocol: Protocol) -> dict[str, Any]:
 
 
 # --- the verdict ---
-
-
-def _verdict(choice: Choice, table: pd.DataFrame, story: Scenario, finished: bool) -> str:
-    """Say all about the edit that a repair chose, of its `table` and its story, one sentence a line."""
-    if choice.found:
-        said = [_took(choice), _fires(choice, story), *_figures(table)]
-    else:
-        said = [f"No edit helps within the bounds, among {choice.trials} trials.", _limit(choice)]
-    said += [] if finished else ["The search was interrupted: this is the best of what was tried."]
-    return "\n".join(said)
 
 
 def _took(choice: Choice) -> str:

@@ -1,9 +1,4 @@
-"""Cached states: images run up to several layers once, and one more edit costs what follows its layer.
-
-cuts, states = cache_states(classifier, layers, test=data)
-states["test"].compare(edit)
-report({"edit": edit}, states)
-"""
+"""Cached states: images run up to several layers once, and one more edit costs what follows its layer."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -27,8 +22,8 @@ from edittools.metrics import Comparison, errors
 class CachedStates:
     """Labelled images kept as their states at several layers, so that an edit is evaluated from its layer on.
 
-    Edits that are applied to the model meanwhile are part of the states. When others are applied later, only layers
-    before them can still be evaluated; beyond, and when anything else has changed the model, `ValueError` is raised.
+    Edits that are applied to the model meanwhile are part of the states. `ValueError` is raised beyond a layer that was
+    edited later, and when anything else has changed the model.
     """
 
     def __init__(
@@ -57,13 +52,14 @@ class CachedStates:
         self.original = self.logits()
         self.before = errors(self.original, self.labels)
 
-    def logits(self, edit: Edit | None = None) -> Tensor:
+    def logits(self, edit: Edit | None = None, checked: bool = False) -> Tensor:
         """Return the logits `(N, classes)` with `edit` applied, computed from the first layer that it changes on.
 
         For an edit of one layer's weight, that layer's unedited output is kept as well, and only what the edit adds to
-        it is computed. Raises `ValueError` for an edit of another model, and one of what comes before the layers kept.
+        it is computed. Where the model was `checked` a moment ago, its weights are not summed up again. Raises
+        `ValueError` for an edit of another model, and one of what comes before the layers kept.
         """
-        return torch.cat(list(self._parts(edit)))
+        return torch.cat(list(self._parts(edit, checked)))
 
     def compare(self, edit: Edit, stop: Callable[[Tensor], bool] | None = None) -> Comparison | None:
         """Compare which images are misread before and with an edit.
@@ -79,12 +75,12 @@ class CachedStates:
         return Comparison(self.before, after)
 
     @torch.no_grad()
-    def _parts(self, edit: Edit | None) -> Iterator[Tensor]:
+    def _parts(self, edit: Edit | None, checked: bool = False) -> Iterator[Tensor]:
         """Compute the logits batch by batch."""
         layers = list(self.cuts)
         start = next((layer for layer in layers if edit is not None and layer in edit.layers), layers[-1])
         cut = self.cuts[start]
-        self._check_states(start)
+        self._check_states(start, checked)
         if edit is None:
             yield from (cut.suffix(state).cpu() for state in self._states_at(start))
             return
@@ -92,7 +88,11 @@ class CachedStates:
             edit.check_fits(self._classifier)
         change = edit.changes.get(f"{start}.weight")
         if change is None or len(edit.changes) > 1:
-            _check_behind(cut, edit)
+            later = cut.later_parameters
+            for name in edit.changes:
+                if name not in later and (layer := name.rpartition(".")[0]) != start:
+                    where = f"which is not behind {start!r}, where the images are kept: keep them at {layer!r} as well"
+                    raise ValueError(f"{edit} changes {name!r}, {where}")
             parameters = {n: (p := cut.model.get_parameter(n)) + c.delta().to(p) for n, c in edit.changes.items()}
             yield from (forward(cut, state, parameters).cpu() for state in self._states_at(start))
             return
@@ -114,9 +114,9 @@ class CachedStates:
             self._outputs[layer] = version, [cut.output(state) for state in states]
         return zip(states, self._outputs[layer][1], strict=True)
 
-    def _check_states(self, start: str) -> None:
+    def _check_states(self, start: str, checked: bool) -> None:
         """Refuse states at a layer before which the model is no longer the same, or that edits alone do not explain."""
-        if (versions := self._marks()) != self._versions:
+        if not checked and (versions := self._marks()) != self._versions:
             if self._fingerprints_now() != self._fingerprints:
                 raise ValueError(
                     f"weights or buffers of the {type(self.cuts[start].model).__name__} were changed, by something "
@@ -141,17 +141,6 @@ class CachedStates:
         return unedited_fingerprint(self._classifier), digest_tensors(self._classifier.buffers())
 
 
-def _check_behind(cut: Cut, edit: Edit) -> None:
-    """Refuse an edit of what comes before a cut, or beside it, and is in its states already."""
-    later = cut.later_parameters
-    for name in edit.changes:
-        if name not in later and name.rpartition(".")[0] != cut.layer:
-            raise ValueError(
-                f"{edit} changes {name!r}, which is not behind {cut.layer!r}, where the images are kept: keep them at "
-                f"{name.rpartition('.')[0]!r} as well"
-            )
-
-
 def cache_states(
     classifier: Classifier,
     layers: Sequence[str],
@@ -165,8 +154,10 @@ def cache_states(
     """
     cuts, states, left = cuts or cut_all(classifier, layers), {}, memory_for_states(classifier.device)
     for name, images in data.items():
+        bounds = name in ("budget", "keep")  # an edit that breaks one is given up after a few images
+        size = min(64, max(8, len(images) // 16)) if bounds else 64
         needed = len(images) * bytes_of_states(cuts, images.images[:1]) if len(images) else 0
-        states[name] = CachedStates(cuts, images, progress=progress, in_memory=needed <= left)
+        states[name] = CachedStates(cuts, images, size, progress, in_memory=needed <= left)
         left -= needed if needed <= left else 0
     return cuts, states
 
@@ -195,10 +186,7 @@ def memory_for_states(device: torch.device) -> float:
 def trade_off(
     edits: Mapping[str, Edit], strengths: Sequence[float], target: CachedStates, kept: CachedStates
 ) -> pd.DataFrame:
-    """Follow each edit from α = 0 up: what it corrects against what it breaks of the images that must stay.
-
-    One row a method and strength: `method`, `strength`, `errors corrected` on `target` and `kept broken`, both shares.
-    """
+    """Tabulate by `method` and `strength` the shares `errors corrected` on `target` and `kept broken` on `kept`."""
     rows = []
     for (name, edit), strength in product(edits.items(), strengths):
         gained, lost = target.compare(strength * edit).row(), kept.compare(strength * edit)
@@ -210,9 +198,8 @@ def trade_off(
 def report(edits: Mapping[str, Edit], states: Mapping[str, CachedStates]) -> pd.DataFrame:
     """Put methods beside each other: one row a method, evaluated on every set of images in `states`.
 
-    `states["test"]` gives the errors before and after, corrected, broken, errors corrected (eq. 2) with its 95 %
-    interval (`low`, `high`) and McNemar's p. Of every other set the columns are its `… before` and `… after` errors and
-    its accuracy change in points with its interval (`… change`, `… low`, `… high`).
+    `states["test"]` gives the figures of `Comparison.row` and the interval of errors corrected (`low`, `high`), every
+    other set its `… before` and `… after` errors and its accuracy change in points (`… change`, `… low`, `… high`).
     """
     rows = {}
     for name, edit in edits.items():

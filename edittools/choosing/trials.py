@@ -1,7 +1,4 @@
-"""Edits to try: every combination of layer, exemplar, settings and strength, and what each does on validation images.
-
-A trial is a pair: its settings, and the edit they give.
-"""
+"""Trials: every combination of layer, exemplar, settings and strength, and what its edit does on validation images."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -62,10 +59,11 @@ class Trials(Iterable[Trial]):
     """Try `method(classifier, cut, exemplars, reference, **setting)` in each layer, at each strength α.
 
     `method` is `rewrite` or a baseline; `reference`, what it takes, goes by layer. Each iteration makes the edits anew,
-    one by one. The length is the most there can be: a rank that the keys at a small mask do not span gives no trial.
+    one by one; several `steps` in a setting are one run. The length is the most there can be: a rank that the keys at
+    a small mask do not span gives no trial.
     """
 
-    method: Callable[..., Edit]
+    method: Callable[..., Edit | list[Edit]]
     cuts: Mapping[str, Cut]
     exemplars: Exemplars
     reference: Mapping[str, Any]
@@ -73,18 +71,25 @@ class Trials(Iterable[Trial]):
     strengths: Strengths = USUAL
 
     def __len__(self) -> int:
-        return len(self.cuts) * len(self.exemplars) * len(self.settings) * len(self.strengths)
+        edits = sum(len(_one_by_one(setting)) for setting in self.settings)
+        return len(self.cuts) * len(self.exemplars) * edits * len(self.strengths)
 
     def __iter__(self) -> Iterator[Trial]:
         for (layer, cut), name in product(self.cuts.items(), self.exemplars):
             shown = ExemplarStates(cut, self.exemplars[name])  # run up to the layer once
             for setting in self.settings:
                 try:
-                    edit = self.method(cut.classifier, cut, shown, self.reference[layer], **setting)
+                    made = self.method(cut.classifier, cut, shown, self.reference[layer], **setting)
                 except RankError:
                     continue
-                for strength in self.strengths:
-                    yield {"layer": layer, "exemplar": name, **setting, "strength": strength}, strength * edit
+                edits = made if isinstance(made, list) else [made]
+                for (one, edit), strength in product(zip(_one_by_one(setting), edits, strict=True), self.strengths):
+                    yield {"layer": layer, "exemplar": name, **one, "strength": strength}, strength * edit
+
+
+def _one_by_one(setting: Mapping[str, Any]) -> list[dict[str, Any]]:
+    steps = setting.get("steps")
+    return [{**setting, "steps": stop} for stop in steps] if isinstance(steps, tuple) else [dict(setting)]
 
 
 def sweep(trials: Iterable[Trial], validation: CachedStates, progress: bool = False) -> pd.DataFrame:
@@ -102,15 +107,12 @@ def tried(
     bar: str = "",
     told: Callable[[int, int | None], None] | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Try each edit on the validation images, one after the other, beside a progress `bar` of that name.
-
-    `told` is called before each with how many are done and how many there are.
-    """
+    """Try each edit on the validation images; `told`, before each, how many are done and how many there are."""
     total = len(trials) if hasattr(trials, "__len__") else None
     for done, (settings, edit) in enumerate(tqdm(trials, bar, total, unit="trial", disable=not bar, leave=False)):
         if told is not None:
             told(done, total)
-        logits = validation.logits(edit)
+        logits = validation.logits(edit, checked=done > 0)
         losses = F.cross_entropy(logits, validation.labels, reduction="none").nan_to_num(nan=float("inf"))
         yield {**settings, "edit": edit, "losses": losses, "wrong": errors(logits, validation.labels)}
 

@@ -35,10 +35,7 @@ from edittools.metrics import predict
 SHOWN = 60  # so many pictures are shown, the most wrong ones
 PAIR = {
     (True, False): "x is read rightly and x' is not: what is marked misleads. Rewrite!",
-    (
-        True,
-        True,
-    ): "Both are read rightly: what is marked hardly misleads. Try another picture, material or a larger mask.",
+    (True, True): "Both are read rightly: what is marked hardly misleads. Try another picture, material or mask.",
     (False, True): "x is misread and x' is not: try another material.",
     (False, False): "Both are misread: mark all that misleads, or try another material.",
 }

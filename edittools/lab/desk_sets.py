@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from edittools.choosing import BUDGET, CachedStates, Repair, cache_states, most_broken, repair
-from edittools.choosing.duties import distinct, shared_images
+from edittools.choosing.duties import check_apart, distinct
 from edittools.choosing.trials import later_layers
 from edittools.classifiers import Classifier, by_name, check_classifier
 from edittools.cut import Cut, editable_layers
@@ -59,7 +59,7 @@ class DeskSets:
         self.classifier, self.notes = check_classifier(classifier), []
         given = {"images": images, "everyday": everyday, "keep": keep}
         self.given = {n: read_set(n, one, classifier, self.notes) for n, one in given.items() if one is not None}
-        check_apart(self.given)
+        check_apart(self.given, combinations(self.given, 2))
         self.images, self.keep, self.everyday = self.given["images"], self.given.get("keep"), None
         self.reference = self.images.images
         if "everyday" in self.given:
@@ -104,7 +104,8 @@ class DeskSets:
     def add(self, picture: Tensor) -> int:
         """Add an image `(3, size, size)`, held to what is read now, and give its place; `ValueError` if it is there."""
         new = read_set("picture", picture[None], self.classifier, [])
-        check_apart({**self.given, "images": self.images, "picture": new})
+        sets = {**self.given, "images": self.images, "picture": new}
+        check_apart(sets, combinations(sets, 2))
         pixels, labels = (torch.cat([getattr(one, n) for one in (self.images, new)]) for n in ("images", "labels"))
         self.images = LabelledImages(pixels, labels, self.classifier.classes)
         self.read()
@@ -175,13 +176,6 @@ def read_set(name: str, given: Source, classifier: Classifier, notes: list[str])
         data = distinct(name, data)
     notes += [f"{one.message}." for one in said]
     return data
-
-
-def check_apart(sets: dict[str, LabelledImages]) -> None:
-    """Raise `ValueError` for an image that is in two sets."""
-    for (one, data), (other, more) in combinations(sets.items(), 2):
-        if shared := shared_images(data, more):
-            raise ValueError(f"{shared} images are both in {one} and in {other}: expected each in one set")
 
 
 def verdict(found: Result) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -44,11 +45,10 @@ def control_mask(mask: Tensor, avoid: Tensor | None = None) -> Tensor | None:
 class Concepts:
     """Images with the masks of their concepts, and the styles that a concept is turned to.
 
-    `masks` are `(N, H, W)` of 0 and 1 by concept, all zero where it is not seen. `styles` are textures `(V, 3, h, w)`
-    by name, such as `world.style_textures()` or `materials`: V variants each. `objects` names, by concept, the classes
-    whose object it is, such as "jeep" for cars: controls in their images avoid it. `groups` are concepts that may stand
-    in for each other, such as grounds: each is turned to the styles named as its group is, so to itself as well.
-    Without groups each is turned to every style.
+    `masks` are `(N, H, W)` of 0 and 1 by concept. `styles` are textures `(V, 3, h, w)` by name, such as `materials`: V
+    variants each. `objects` names, by concept, the classes whose object it is, such as "jeep" for cars: controls in
+    their images avoid it. `groups` are concepts that may stand in for each other, such as grounds: each is turned to
+    the styles named as its group is, so to itself as well; without groups to every style.
     """
 
     data: LabelledImages
@@ -66,10 +66,9 @@ class Concepts:
             raise TypeError(f"styles {self.styles!r}: expected textures (V, 3, h, w) by name, such as style_textures()")
         if not any(len(textures) for textures in self.styles.values()):
             raise ValueError(f"styles {self.styles!r}: expected at least one texture")
-        for known, what in ((self.masks, "masks"), (self.styles, "styles")):
-            for concept in (concept for group in self.groups for concept in group):
-                if concept not in known:
-                    raise KeyError(f"no concept {concept!r} among the {what}: expected some of {', '.join(known)}")
+        for concept in chain.from_iterable(self.groups):
+            one_of(concept, self.masks, "concept", KeyError)
+            one_of(concept, self.styles, "style", KeyError)
 
     def digest(self) -> str:
         """Say what is here, by contents: finished work is known by it."""
@@ -83,7 +82,7 @@ class Concepts:
         return replace(self, data=self.data.subset(indices), masks=masks)
 
     def parted(self, concept: str, style: str) -> "tuple[Concepts, Concepts]":
-        """Keep one concept and one style: one half of its variants to make and choose an edit, the other to report.
+        """Keep one concept, and one style by halves: variants to make and choose an edit, and others to report.
 
         A style named as the concept, to which it is turned for control, stays whole.
         """
@@ -101,10 +100,6 @@ class Concepts:
         pictures = [paste_texture(self.data.images[i], self.masks[concept][i], textures[v]) for i, v in places]
         return replace(self.data.subset([i for i, _ in places]), images=torch.stack(pictures))
 
-    def is_object(self, concept: str, name: str) -> bool:
-        """Say whether `concept` is the object of the class `name`."""
-        return name in self.objects.get(concept, ())
-
     def textures(self, number: int = 0, per_image: int | None = None) -> list[tuple[str, int]]:
         """List textures (style, variant) for image `number`: all, or `per_image` variants of each style in rotation."""
         counts = {style: len(variants) for style, variants in self.styles.items()}
@@ -120,7 +115,7 @@ class Concepts:
         """
         mask = self.masks[concept][index]
         name = self.data.classes[int(self.data.labels[index])]
-        avoided = [self.masks[c][index] for c in self.masks if c != concept and self.is_object(c, name)]
+        avoided = [self.masks[c][index] for c in self.masks if c != concept and name in self.objects.get(c, ())]
         chosen = torch.stack([self.styles[style][variant] for style, variant in textures])
         image = self.data.images[index]
         elsewhere = control_mask(mask, sum(avoided).clamp(max=1) if avoided else None) if control else None
@@ -128,21 +123,12 @@ class Concepts:
         return paste_texture(image, mask, chosen), beside
 
     def exemplar(self, rule: Mapping[str, Any], variant: int = 0, place: int = 0) -> Exemplar:
-        """Make the exemplar that weakens a row of `rules`: the changed concept shall be read as it was.
-
-        x is the image of the rule's `evidence` at `place`, x' the same with the concept turned to a variant of the
-        rule's `style`.
-        """
-        evidence, concept, style = (
-            rule["evidence"],
-            rule["concept"],
-            one_of(rule["style"], self.styles, "style", KeyError),
-        )
+        """Make an exemplar of a row of `rules`: x is its `evidence` at `place`, x' that in a variant of its `style`."""
+        evidence, concept = rule["evidence"], rule["concept"]
+        style = one_of(rule["style"], self.styles, "style", KeyError)
         if place not in range(len(evidence)):
-            said = (
-                f"rule {rule['class']!r} on {concept!r} has {len(evidence)} images as evidence, none at place {place}"
-            )
-            raise ValueError(f"{said}: expected one that was read rightly before")
+            said = f"rule {rule['class']!r} on {concept!r} has {len(evidence)} images as evidence"
+            raise ValueError(f"{said}, none at place {place}: expected one that was read rightly before")
         number = evidence[place]
         changed, _ = self.counterfactual(number, concept, [(style, variant)], control=False)
         label = list(self.data.classes).index(rule["class"])
@@ -169,8 +155,8 @@ def with_materials(
     """Make concepts to probe, whose styles are materials cut from the images themselves.
 
     Of each concept `giving` one (default: all) so many images, those that show most of it, give the materials and are
-    not probed. `options` are other fields of `Concepts`. Raises `ValueError` for masks that are not one an image, where
-    no concept is seen often enough, and where no image is left to probe.
+    not probed. `options` are other fields of `Concepts`. Raises `ValueError` where no image is left to probe, and
+    where no concept is seen often enough.
     """
     for name, mask in masks.items():
         if len(mask) != len(data):
@@ -184,9 +170,7 @@ def with_materials(
     styles = materials(data.subset(donors), given, variants)
     if not styles:
         seen = ", ".join(masks) or "nothing"
-        raise ValueError(
-            f"{seen} seen in {len(data)} images: expected a concept in {variants} of them, to cut materials from"
-        )
+        raise ValueError(f"{seen} seen in {len(data)} images: expected a concept in {variants} of them, as materials")
     return Concepts(data.subset(probed), some, styles, **options)
 
 

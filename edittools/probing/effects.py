@@ -3,15 +3,12 @@
     found = probe(classifier, concepts)  # its `table`: a row for each image, concept, style and variant
     found.effects(["class", "concept"])  # accuracy drops, beside a control, with intervals and q-values
     rules = found.rules()                # the concepts that each class relies on
-    concepts.exemplar(rules.iloc[0])     # what `rewrite` needs for the first of them
 
-A control of the same area in the same image tells "this concept matters" from "any disturbance hurts". The effect of a
-concept is the drop at the concept minus the drop at its control.
+The effect of a concept is the drop where it is changed minus the drop at a control of the same area: any change hurts.
 """
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,10 +50,8 @@ class Probe:
     `table` has one row for each classifier, image (its number in `concepts.data`), concept, style and variant: `class`,
     `is_object` (the concept is the class's object), `area` (share of the image), what is read `before`, `after` the
     concept is transformed and after the `control` is, and the probability of `class` each time, `p_before`, `p_after`,
-    `p_control`. Where no such control was made the last and `control` are missing.
-
-    The `control` is the same change "elsewhere" in the image, or "in place": the concept turned to another variant of
-    itself, the rows whose style is the concept. `concepts` make the pictures, if pasting did.
+    `p_control`; what no control was made for is missing. The `control` is the same change "elsewhere" in the image, or
+    "in place": the rows whose style is the concept itself. `concepts` make the pictures, if pasting did.
     """
 
     table: pd.DataFrame = field(repr=False)
@@ -83,13 +78,11 @@ class Probe:
         """Tabulate drops and effects by columns of the table (and by classifier, where there are several).
 
         `measure` is "accuracy", the paper's, or of the right class the "probability", which shows more with few images,
-        or the "log-odds" (see `SATURATED`), which compare classes read with more and with less certainty. One row a
-        group of at least `least_images` images: `images`; `before`, their mean; `drop`, with its bootstrap interval;
-        `controlled`, the images that have a control; `control drop`, their mean; `effect`, paired by image (textures
-        are averaged first), with its interval; the one-sided `p` of Wilcoxon's signed-rank test that the effect is no
-        more than `least_effect`; and `q`, the p adjusted by Benjamini–Hochberg over the rows of a classifier.
-
-        Classes whose object is the concept have no `q` where `by` tells them apart; elsewhere they are left out.
+        or the "log-odds" (see `SATURATED`), which compare classes read with more and with less certainty. A group of at
+        least `least_images` images has a row: `before`, the mean of its `images`; `drop`, with its bootstrap interval;
+        `control drop` of the `controlled` ones; `effect`, paired by image, with its interval; `p`, one-sided, of
+        Wilcoxon's signed-rank test that the effect is no more than `least_effect`; and `q`, adjusted by
+        Benjamini–Hochberg over the rows of a classifier. Classes whose object is the concept have no `q`.
         """
         keys = [by] if isinstance(by, str) else list(by)
         for key in keys:
@@ -98,9 +91,9 @@ class Probe:
             keys = ["classifier", *keys]
         marked = ["is_object"] if {"class", "concept"} <= set(keys) else []
         units = self._by_image(self.table if marked else self.table[~self.table["is_object"]], keys, measure)
-        spread = _bootstrap()
+        rng = np.random.default_rng(0)
         rows = [
-            [*group, *(found[name].any() for name in marked), *_effect(found, spread, least_effect)]
+            [*group, *(found[name].any() for name in marked), *_effect(found, rng, least_effect)]
             for group, found in units.groupby(keys, sort=False)
             if len(found) >= least_images
         ]
@@ -136,11 +129,10 @@ class Probe:
     ) -> pd.DataFrame:
         """List the concepts that each class relies on, strongest first, class by class.
 
-        A rule is a class and a concept, not its object, whose `effect` on the log-odds (see `effects`) is more than
-        `least_effect`, in the mean and by a test with q ≤ `fdr`: the edge of a texture costs a little too. A rule also
-        has the `style` that hurts most and, as `evidence`, the numbers of the rightly read images, those that lose most
-        first. Where each class has few images, `pooled` rules are concepts that all classes together rely on; the
-        `class` is then that of the first of the evidence.
+        The `effect` of a rule on the log-odds (see `effects`) is more than `least_effect`, in the mean and by a test
+        with q ≤ `fdr`. A rule also has the `style` that hurts most and, as `evidence`, the numbers of the rightly read
+        images, those that lose most first. Where each class has few images, `pooled` rules are concepts that all
+        classes together rely on; the `class` is then that of the first of the evidence.
         """
         keys = ["classifier", "concept"] if pooled else ["classifier", "class", "concept"]
         found = self.effects(keys, "log-odds", least_effect, self.least_images)
@@ -188,9 +180,8 @@ class Probe:
         """Say what the probability of the right class gained in each classifier on the one named `before`.
 
         One row each, over the `images` that both have: the change on pictures as they are, `untouched`, at the
-        `control` and where the concept is `changed` (with its bootstrap interval and the two-sided p of Wilcoxon's
-        signed-rank test), and the mean effect before and after. An effect also falls when a classifier loses
-        everything: a rule is weaker where `changed` rises and the others do not fall.
+        `control` and where the concept is `changed` (with its interval and two-sided p), and the mean effects. A rule
+        is weaker where `changed` rises and the others do not fall.
         """
         rows = self.table[~self.table["is_object"]]
         one_of(before, rows["classifier"].unique(), "classifier", KeyError)
@@ -199,23 +190,20 @@ class Probe:
         units = self._by_image(rows, ["classifier"], "probability").dropna(subset="controlled")
         if units.empty:
             raise ValueError(f"no image has a control {self.control!r}: expected the other kind of control")
-        units, spread, found = units.set_index("image"), _bootstrap(), {}
+        units, rng, found = units.set_index("image"), np.random.default_rng(0), {}
         first = units[units["classifier"] == before]
         for name, second in units[units["classifier"] != before].groupby("classifier", sort=False):
             images = first.index.intersection(second.index)
             both = [one.loc[images, ["untouched", "controlled", "paired"]] for one in (first, second)]
             gained = both[1] - both[0]
             effects = [(one["controlled"] - one["paired"]).mean() for one in both]
-            test = *spread(gained["paired"]), signed_rank(gained["paired"])
+            test = *bootstrap(gained["paired"], rng, 1000), signed_rank(gained["paired"])
             found[name] = [len(images), *gained.mean(), *test, *effects]
         columns = ["images", "untouched", "control", "changed", "low", "high", "p", "effect before", "effect after"]
         return pd.DataFrame.from_dict(found, orient="index", columns=columns).rename_axis("classifier")
 
     def agreement(self, exact: "Probe") -> pd.DataFrame:
-        """Pair the effects of one classifier's concepts on the log-odds in this probe and in an exact one.
-
-        One row a class and concept that both have: the effects `probe` and `exact`.
-        """
+        """Pair one classifier's effects on the log-odds, by class and concept, in this `probe` and an `exact` one."""
         names = {*self.table["classifier"], *exact.table["classifier"]}
         if len(names) > 1:
             raise ValueError(f"tables of the classifiers {', '.join(sorted(names))}: expected the rows of one")
@@ -230,18 +218,14 @@ class Probe:
 _EFFECT = "images;before;drop;drop low;drop high;controlled;control drop;effect;low;high;p".split(";")
 
 
-def _bootstrap() -> partial:
-    return partial(bootstrap, rng=np.random.default_rng(0), resamples=1000)
-
-
-def _effect(found: pd.DataFrame, spread: partial, least: float) -> list[float]:
+def _effect(found: pd.DataFrame, rng: np.random.Generator, least: float) -> list[float]:
     drop = (found["untouched"] - found["changed"]).to_numpy()
     both = found.dropna(subset="controlled")
     effect = (both["controlled"] - both["paired"]).to_numpy()
-    drops = len(found), found["untouched"].mean(), drop.mean(), *spread(drop)  # first: both intervals share one rng
+    drops = len(found), found["untouched"].mean(), drop.mean(), *bootstrap(drop, rng, 1000)
     control = len(both), (both["untouched"] - both["controlled"]).mean()
-    effects = effect.mean() if len(both) else np.nan, *spread(effect), signed_rank(effect - least, "greater")
-    return [*drops, *control, *effects]
+    mean = effect.mean() if len(both) else np.nan
+    return [*drops, *control, mean, *bootstrap(effect, rng, 1000), signed_rank(effect - least, "greater")]
 
 
 def pairs(rules: pd.DataFrame) -> set[tuple[str, str]]:
@@ -272,8 +256,7 @@ def bootstrap(
 def signed_rank(differences: Sequence[float] | NDArray, alternative: str = "two-sided") -> float:
     """Return the p-value of Wilcoxon's signed-rank test that differences lie about 0, zeros left out.
 
-    Exact, also with ties, for up to 50 that are not zero, asymptotic for more; 1 where all are zero, NaN where there is
-    none. `alternative` is "two-sided", or "greater": that they lie above 0.
+    Exact, also with ties, for up to 50, asymptotic for more; `alternative` is "two-sided", or "greater" than 0.
     """
     given = np.asarray(differences, float)
     moved = given[given != 0]

@@ -3,13 +3,13 @@
     find = Vouched(deeplab("cityscapes"), deeplab("pascal"))     # a street is believed where a vehicle is seen
     masks = cached(find)(images)
 
-A finder is any callable `images (N, 3, H, W) -> {concept: masks (N, H, W) float of 0 and 1}`. Cityscapes' network has
-no background, so it sees a street in pictures of anything: its masks are suggestions, to a person or to `Vouched`.
+A finder is any callable `images (N, 3, H, W) -> {concept: masks (N, H, W) float of 0 and 1}`. Cityscapes' network
+sees a street in pictures of anything: its masks are suggestions, to a person or to `Vouched`.
 """
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,38 +18,32 @@ from torch import Tensor, nn
 from torchvision.transforms.functional import normalize
 
 from edittools.caching import digest_tensors, load_or_compute
-from edittools.checks import extra
+from edittools.checks import extra, one_of
 from edittools.classifiers import IMAGENET_MEAN, IMAGENET_STD, fingerprint
 from edittools.images import in_batches
 from edittools.zoo.downloads import photo, registry
 
 Finder = Callable[[Tensor], dict[str, Tensor]]
 
-CITYSCAPES = {
-    "road": (0, 1),
-    "building": (2,),
-    "wall": (3,),
-    "fence": (4,),
-    "pole": (5,),
-    "traffic light": (6,),
-    "sign": (7,),
-    "tree": (8,),
-    "grass": (9,),
-    "sky": (10,),
-    "person": (11, 12),
-    "car": (13,),
-    "truck": (14,),
-    "bus": (15,),
-    "train": (16,),
-    "motorbike": (17,),
-    "bicycle": (18,),
-}
+
+def _numbered(names: str, first: int) -> dict[str, tuple[int, ...]]:
+    """Give each concept the numbers of the classes that are called so."""
+    listed = names.split(", ")
+    return {name: tuple(i for i, other in enumerate(listed, first) if other == name) for name in listed}
+
+
+CITYSCAPES = _numbered(
+    "road, road, building, wall, fence, pole, traffic light, sign, tree, grass, sky, person, person, car, truck, bus, "
+    "train, motorbike, bicycle",
+    first=0,
+)
 """Concepts by the numbers of Cityscapes' classes: a road has its sidewalk, a rider is a person."""
 
-_PASCAL = (
-    "aeroplane bicycle bird boat bottle bus car cat chair cow table dog horse motorbike person plant sheep sofa train"
+PASCAL = _numbered(
+    "aeroplane, bicycle, bird, boat, bottle, bus, car, cat, chair, cow, table, dog, horse, motorbike, person, plant, "
+    "sheep, sofa, train, screen",
+    first=1,
 )
-PASCAL = {name: (number,) for number, name in enumerate([*_PASCAL.split(), "screen"], 1)}
 
 STREET = ("road", "building", "wall", "fence", "pole", "traffic light", "sign", "tree", "truck")
 VEHICLES = ("bicycle", "bus", "car", "motorbike", "train")
@@ -69,10 +63,10 @@ class Segmenter:
     least_area: float = 0.01
 
     @torch.no_grad()
-    def __call__(self, images: Tensor, progress: bool = False) -> dict[str, Tensor]:
+    def __call__(self, images: Tensor) -> dict[str, Tensor]:
         """Find the concepts: masks for each that is seen in some image."""
         found, size = {name: [] for name in self.concepts}, images.shape[-2:]
-        for some in in_batches(images, 4, "photos", progress):
+        for some in in_batches(images, 4):
             numbers = F.interpolate(self.network(some)[:, None].float(), size, mode="nearest")[:, 0]
             for name, masks in found.items():
                 seen = torch.isin(numbers, torch.tensor(self.concepts[name]).to(numbers))
@@ -81,78 +75,62 @@ class Segmenter:
         return {name: masks for name, masks in whole.items() if masks.any()}
 
 
-@dataclass(frozen=True)
-class _LiteRT:
-    """A segmentation network in a tflite file: bytes of pixels in, numbers of classes out."""
-
-    path: Path
-
-    def __call__(self, images: Tensor) -> Tensor:
-        with extra("probing.finders", "concepts"):
-            from ai_edge_litert.interpreter import Interpreter
-        network = Interpreter(str(self.path))  # not shared: it holds what it computes, and threads would mix it up
-        network.allocate_tensors()
-        [given], [read] = network.get_input_details(), network.get_output_details()
-        sized = F.interpolate(images.cpu(), tuple(given["shape"][1:3]), mode="bilinear", antialias=True)
-        pixels, numbers = (sized * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy(), []
-        for one in pixels:
-            network.set_tensor(given["index"], one[None])
-            network.invoke()
-            numbers.append(torch.from_numpy(network.get_tensor(read["index"])[0]))
-        return torch.stack(numbers)
+def _read_tflite(path: Path, images: Tensor) -> Tensor:
+    """Run the segmentation network of a tflite file: bytes of pixels in, numbers of classes out."""
+    with extra("probing.finders", "concepts"):
+        from ai_edge_litert.interpreter import Interpreter
+    network = Interpreter(str(path))  # not shared: it holds what it computes, and threads would mix it up
+    network.allocate_tensors()
+    [given], [read] = network.get_input_details(), network.get_output_details()
+    sized = F.interpolate(images.cpu(), tuple(given["shape"][1:3]), mode="bilinear", antialias=True)
+    pixels, numbers = (sized * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy(), []
+    for one in pixels:
+        network.set_tensor(given["index"], one[None])
+        network.invoke()
+        numbers.append(torch.from_numpy(network.get_tensor(read["index"])[0]))
+    return torch.stack(numbers)
 
 
-@dataclass(frozen=True)
-class _Torchvision:
-    """A segmentation network of torchvision in eval mode: the class of highest score at each pixel."""
-
-    network: nn.Module
-
-    def __call__(self, images: Tensor) -> Tensor:
-        device = next(self.network.parameters()).device
-        scores = self.network(normalize(images, IMAGENET_MEAN, IMAGENET_STD).to(device))["out"]
-        return F.interpolate(scores, images.shape[-2:], mode="bilinear", align_corners=False).argmax(dim=1).cpu()
+def _read_torchvision(network: nn.Module, images: Tensor) -> Tensor:
+    """Run a segmentation network of torchvision: the class of highest score at each pixel."""
+    device = next(network.parameters()).device
+    scores = network(normalize(images, IMAGENET_MEAN, IMAGENET_STD).to(device))["out"]
+    return F.interpolate(scores, images.shape[-2:], mode="bilinear", align_corners=False).argmax(dim=1).cpu()
 
 
 def deeplab(name: str = "pascal", wanted: Sequence[str] = ()) -> Segmenter:
     """Load a DeepLab: "cityscapes" (a street's concepts), "pascal" (20 things), or torchvision's larger "resnet50".
 
-    Only the `wanted` concepts are looked for (default: all that the network knows). The first two are of 2 MB and need
-    the package ai-edge-litert, `edittools[concepts]`. Raises `KeyError` for another name or an unknown concept.
+    Only the `wanted` concepts are looked for (default: all that it knows). The first two, of 2 MB, need the package
+    ai-edge-litert, `edittools[concepts]`. Raises `KeyError` for another name or concept.
     """
     known = {"cityscapes": CITYSCAPES, "pascal": PASCAL, "resnet50": PASCAL}
-    if name not in known:
-        raise KeyError(f"no DeepLab {name!r}: expected one of {', '.join(known)}")
-    if unknown := [concept for concept in wanted if concept not in known[name]]:
-        raise KeyError(f"concept {unknown[0]!r}: expected one of {', '.join(known[name])}")
-    concepts = {concept: known[name][concept] for concept in wanted or known[name]}
+    listed = known[one_of(name, known, "DeepLab", KeyError)]
+    concepts = {concept: listed[one_of(concept, listed, "concept", KeyError)] for concept in wanted or listed}
     if name != "resnet50":
         file = f"weights/deeplab/{name}.tflite"
-        return Segmenter(_LiteRT(photo(file)), concepts, f"{registry()[file][0][:12]} {list(concepts)}")
+        return Segmenter(partial(_read_tflite, photo(file)), concepts, f"{registry()[file][0][:12]} {list(concepts)}")
     from torchvision.models.segmentation import DeepLabV3_ResNet50_Weights, deeplabv3_resnet50
 
     network = deeplabv3_resnet50(weights=DeepLabV3_ResNet50_Weights.DEFAULT).eval()
-    return Segmenter(_Torchvision(network), concepts, f"{fingerprint(network)} {list(concepts)}")
+    return Segmenter(partial(_read_torchvision, network), concepts, f"{fingerprint(network)} {list(concepts)}")
 
 
 @dataclass(frozen=True)
 class Vouched:
-    """A finder whose `doubtful` concepts are believed only in images in which `witness` finds one of `things`.
-
-    `benchmarks/finders.py` measures what is gained and what is lost.
-    """
+    """A finder whose `doubtful` concepts are believed only in images in which `witness` finds one of `things`."""
 
     finder: Segmenter
     witness: Segmenter
     doubtful: Sequence[str] = STREET
     things: Sequence[str] = VEHICLES
 
-    def __call__(self, images: Tensor, progress: bool = False) -> dict[str, Tensor]:
+    def __call__(self, images: Tensor) -> dict[str, Tensor]:
         """Find the concepts; masks of a doubtful one are empty in images in which nobody vouches for it."""
-        seen = self.witness(images, progress)
+        seen = self.witness(images)
         vouching = [masks.flatten(1).any(dim=1) for name, masks in seen.items() if name in self.things]
         believed = torch.stack(vouching).any(dim=0) if vouching else torch.zeros(len(images), dtype=torch.bool)
-        found = self.finder(images, progress)
+        found = self.finder(images)
         kept = {n: m * believed[:, None, None] if n in self.doubtful else m for n, m in found.items()}
         return {name: masks for name, masks in kept.items() if masks.any()}
 
@@ -162,11 +140,10 @@ class Vouched:
         return f"{self.finder.about} {self.witness.about} {self.doubtful} {self.things}"
 
 
-def cached(finder: Finder, about: str | None = None, cache: str | os.PathLike | None = None) -> Finder:
-    """Keep what a finder found below `cache` (default: the cache folder), under a hash of the images and the finder.
+def cached(finder: Finder, about: str | None = None) -> Finder:
+    """Keep what a finder found in the cache folder, under a hash of the images and the finder.
 
-    `about` says what the masks depend on; finders of this module know that themselves. Raises `ValueError` where nobody
-    says.
+    `about` says what the masks depend on; finders of this module know it, for others it must be given.
     """
     about = about or getattr(finder, "about", None)
     if about is None:
@@ -174,7 +151,7 @@ def cached(finder: Finder, about: str | None = None, cache: str | os.PathLike | 
 
     def find(images: Tensor) -> dict[str, Tensor]:
         compute = lambda: {concept: masks.bool() for concept, masks in finder(images).items()}  # noqa: E731
-        found = load_or_compute("concepts", f"{about} {digest_tensors([images])}", compute, cache)
+        found = load_or_compute("concepts", f"{about} {digest_tensors([images])}", compute)
         return {concept: masks.float() for concept, masks in found.items()}
 
     return find

@@ -1,7 +1,6 @@
 """Many independent jobs on any `concurrent.futures.Executor`, finished ones kept on disk, so that a sweep can resume.
 
-A job is a name and what `work` needs to know; it gives rows of a table. The same jobs give the same table whatever the
-executor: in this process (`executor=None`), a process pool, or machines that Dask knows (`Client.get_executor()`).
+The same jobs give the same table in this process, in a process pool, or on machines of Dask (`Client.get_executor()`).
 """
 
 import hashlib
@@ -9,7 +8,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, as_completed
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +31,16 @@ def run(
 ) -> pd.DataFrame:
     """Do all jobs and give their rows as one table, in the order of `jobs`, with the job's name in column `job`.
 
-    `work(job)` gives the rows of one job: mappings of JSON values. With an `executor`, `work` and the jobs are sent
-    away and must be picklable. Each finished job is at once a file in the folder `store`, also when a later one fails;
-    jobs found there are not done again. `about` says what the rows depend on: what another sweep left there is not
-    read.
+    `work(job)` gives the rows of one job: mappings of JSON values; with an `executor` both must be picklable. Each
+    finished job is at once a file in the folder `store`, and is not done again. `about` says what the rows depend on:
+    what another sweep left there is not read.
     """
-    paths = {}
+    paths, done = {}, {}
     for name in jobs if store is not None else ():
         digest = hashlib.sha256(json.dumps([about, name]).encode()).hexdigest()
         paths[name] = Path(store) / f"{digest[:32]}.json"
-    done = {name: rows for name, path in paths.items() if (rows := _read(path)) is not None}
+        with suppress(FileNotFoundError, ValueError, TypeError, KeyError):  # not done, or a damaged file
+            done[name] = json.loads(paths[name].read_text())["rows"]
     missing = {name: job for name, job in jobs.items() if name not in done}
     here = ((name, work(job)) for name, job in missing.items())
     finished = here if executor is None else _there(executor, work, missing)
@@ -64,14 +63,6 @@ def _there(executor: Executor, work: Callable[[Any], Rows], jobs: Mapping[str, A
     finally:
         for future in names:
             future.cancel()
-
-
-def _read(path: Path) -> list[dict[str, Any]] | None:
-    """Read the rows of a finished job; None where there are none, or the file is damaged."""
-    try:
-        return json.loads(path.read_text())["rows"]
-    except (FileNotFoundError, ValueError, TypeError, KeyError):
-        return None
 
 
 @contextmanager

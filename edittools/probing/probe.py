@@ -25,11 +25,10 @@ CHUNK = 16
 class Settings:
     """What a probe transforms, and what it compares.
 
-    Where concepts have no groups, `only` some of them are transformed (default: all that have masks). One image is
-    turned to `variants_per_image` of each style (default: all), in rotation, so that no odd variant passes for an
-    effect. `control` is "elsewhere", the same change beside the concept, or "in place", the concept turned to itself.
-    The right class is the label "given", or what each classifier "read" in the untouched image (`labels`). A rule needs
-    `least_images`.
+    Where concepts have no groups, `only` some of them are transformed (default: all). Each image is turned to
+    `variants_per_image` of each style (default: all), in rotation. `control` is "elsewhere", the same change beside the
+    concept, or "in place", the concept turned to itself. The right class is the label "given", or what each classifier
+    "read" in the untouched image (`labels`). A rule needs `least_images`.
     """
 
     only: Sequence[str] | None = None
@@ -43,13 +42,10 @@ class Settings:
         one_of(self.labels, ("given", "read"), "labels")
 
 
-DEFAULT = Settings()
-
-
 def probe(
     classifiers: Classifier | Mapping[str, Classifier],
     concepts: Concepts,
-    settings: Settings = DEFAULT,
+    settings: Settings | None = None,
     *,
     store: str | os.PathLike | None = None,
     progress: bool = False,
@@ -60,6 +56,7 @@ def probe(
     Concepts that cover less than the share `LEAST_AREA` of an image are left. Finished parts are kept in the folder
     `store`. Raises `ValueError` when no image shows a concept.
     """
+    settings = settings or Settings()
     named = classifiers if isinstance(classifiers, Mapping) else {"classifier": classifiers}
     groups, parts = concepts.groups or [tuple(settings.only or concepts.masks)], {}
     wanted = [concept for group in groups for concept in group]
@@ -103,7 +100,7 @@ def _probe_images(
             readings = zip(read, chances[:, classifier.index(label)].tolist(), strict=True)
             before, p_before = next(readings)
             for concept, (_, control) in cases.items():
-                known |= {"concept": concept, "is_object": concepts.is_object(concept, label)}
+                known |= {"concept": concept, "is_object": label in concepts.objects.get(concept, ())}
                 known |= {"area": float(concepts.masks[concept][i].mean()), "before": before, "p_before": p_before}
                 after = list(islice(readings, len(textures)))
                 beside = [(None, None)] * len(textures) if control is None else list(islice(readings, len(textures)))
