@@ -64,9 +64,8 @@ def test_a_photo_is_taken_where_it_shows_the_concept_and_is_read_surely():
 
 
 def test_networks_are_pooled_by_photo_and_a_method_without_a_layer_changes_nothing(monkeypatch):
-    import pandas as pd
-
     monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "benchmarks"))
+    import networks as several
     import snow_photos
     import tables
 
@@ -75,15 +74,12 @@ def test_networks_are_pooled_by_photo_and_a_method_without_a_layer_changes_nothi
         sets["elsewhere"] = [[0, 0, 0, 0], after]  # held to what is read before
         return {"job": job, "method": method, "chosen": "x", "trials": 3, "choice_seconds": 2.0, **sets}
 
-    found, networks = snow_photos.together(
-        pd.DataFrame(
-            [
-                row("one", "editing", [1, 1, 0, 0], [0, 1, 0, 0]),
-                row("one", "last_layer", [1, 1, 0, 0], [0, 0, 0, 1]),
-                row("two", "editing", [1, 0, 1, 0], [0, 0, 1, 0]),
-            ]
-        )
-    )
+    rows = [
+        row("one", "editing", [1, 1, 0, 0], [0, 1, 0, 0]),
+        row("one", "last_layer", [1, 1, 0, 0], [0, 0, 0, 1]),
+        row("two", "editing", [1, 0, 1, 0], [0, 0, 1, 0]),
+    ]
+    found, networks = several.together(rows, snow_photos.figures)
     assert list(networks) == ["one", "two"] and "last_layer" not in networks["two"]
     counts = {
         name: [one[key] for key in ("errors_before", "corrected", "broken", "trials")] for name, one in found.items()
