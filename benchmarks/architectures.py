@@ -178,8 +178,7 @@ def main() -> None:
     arguments.add_argument("--page", type=Path, help="file to write the page of docs to")
     arguments.add_argument("--names", nargs="*", help="only these")
     arguments.add_argument("--layers", type=int, help="check at so many layers at most (default: at all)")
-    given = arguments.parse_args()
-    start(given)
+    given = start(arguments)
     jobs = [(package, name, given.layers) for package in given.packages for name in networks(package)]
     jobs = [job for job in jobs if not given.names or job[1] in given.names]
     with get_context("spawn").Pool(given.workers, maxtasksperchild=8) as workers:

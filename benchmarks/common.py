@@ -5,14 +5,13 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from edittools.choosing.protocol import Protocol
 from edittools.images import atomic_path
 
 
@@ -25,30 +24,26 @@ def parser(description: str) -> argparse.ArgumentParser:
     return arguments
 
 
-def start(arguments: argparse.Namespace) -> None:
-    """Set the threads and say what machine this is."""
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
+def start(arguments: argparse.ArgumentParser) -> argparse.Namespace:
+    """Read the command line, set the threads, say what machine this is, and begin to count the seconds."""
+    options = arguments.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
     print(f"{date.today()}, {platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}\n")
+    options.started = time.perf_counter()
+    return options
 
 
-def show_choices(protocol: Protocol, chosen: Mapping[str, object]) -> None:
-    """Print a story's sets with their errors, how fine its budget is, and what was chosen for each method."""
-    sets = protocol.states.items()
-    counts = [f"{name.replace('_', ' ')} {len(one.labels)} ({int(one.before.sum())} errors)" for name, one in sets]
-    print("Images:", ", ".join(counts))
-    print(protocol.about_budget(), "\n")
-    print("\n".join(f"  {name:<25}{choice}" for name, choice in chosen.items()))
-
-
-def finish(arguments: argparse.Namespace, figures: dict[str, Any]) -> None:
-    """Print the figures as one JSON line and write them to a file, when asked to, with the day and the call."""
+def finish(options: argparse.Namespace, figures: dict[str, Any]) -> None:
+    """Print the seconds and, when asked to, write the figures as one JSON line, with the day and the call."""
+    seconds = round(time.perf_counter() - options.started, 1)
+    print(f"\n{seconds:.0f} s in all")
     call = " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *_without_files(sys.argv[1:])])
-    line = json.dumps(figures | {"date": str(date.today()), "call": call})
-    if arguments.json:
+    line = json.dumps({"seconds": seconds} | figures | {"date": str(date.today()), "call": call})
+    if options.json:
         print(line)
-    if arguments.output:
-        with atomic_path(arguments.output) as temporary:
+    if options.output:
+        with atomic_path(options.output) as temporary:
             temporary.write_text(line + "\n")
 
 

@@ -8,13 +8,11 @@ probability of the right class changes, for the same images as they are, at the 
 is changed. Tier mini: MiniWorld; tiers lite and paper: MSRC v2 photos, whose labels are the classifier's own readings.
 """
 
-import time
 from dataclasses import replace
 
 import pandas as pd
-from common import finish, parser, show_choices, start
-from methods import choose_all
-from snow_photos import FAST, RATES, SLOW, STRENGTHS, effort
+from common import finish, parser, start
+from methods import FAST, RATES, SLOW, STRENGTHS, choose_all, effort
 
 from edittools.choosing.protocol import Plan, Protocol
 from edittools.probing.probe import probe
@@ -28,9 +26,7 @@ def main() -> None:
     arguments.add_argument("--tier", default="mini", choices=("mini", "lite", "paper"))
     arguments.add_argument("--models", nargs="+", default=(), metavar="NAME", help="of tiers lite and paper")
     arguments.add_argument("--per-class", type=int, default=40, help="MiniWorld scenes of each class")
-    options = arguments.parse_args()
-    start(options)
-    started = time.perf_counter()
+    options = start(arguments)
     given = probing_story(options.tier, per_class=options.per_class, progress=True, models=options.models)
     classifiers, concepts, settings, everyday = given
     classifier = next(iter(classifiers.values()))
@@ -46,7 +42,6 @@ def main() -> None:
     )
     chosen = choose_all(protocol, Plan(edited=cure.shortlist, **slow))
     edits = {name: choice.edit for name, choice in chosen.items()}
-    show_choices(protocol, chosen)
     table = protocol.report(edits).join(pd.DataFrame({name: effort(c) for name, c in chosen.items()}).T)
     _, unseen = concepts.parted(rule["concept"], rule["style"])
     named = {"before": classifier} | {name: edit.edited(classifier) for name, edit in edits.items()}
@@ -54,11 +49,9 @@ def main() -> None:
     print("\n" + table.T.to_string(float_format="{:.3f}".format))
     print("\nchange of the right class's probability, and its effect beyond the control, on the same images:")
     print(again.to_string(float_format="{:.3f}".format))
-    seconds = time.perf_counter() - started
-    print(f"\n{seconds:.0f} s in all")
     rows = table.join(again.add_prefix("probed ")).to_dict(orient="index")
     rule = {"rule_found": found, "rule": f"{rule['class']}: {rule['concept']} -> {rule['style']}"}
-    finish(options, rule | rows.pop("editing") | rows | {"seconds": seconds, "budget": protocol.about_budget()})
+    finish(options, rule | rows.pop("editing") | rows | {"budget": protocol.about_budget()})
 
 
 if __name__ == "__main__":

@@ -165,8 +165,7 @@ def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--naive-steps", type=int, default=200, help="steps of the naive solver (default 200)")
     arguments.add_argument("--naive-full", action="store_true", help="run all 20,000 steps (about ten minutes)")
-    arguments = arguments.parse_args()
-    start(arguments)
+    arguments = start(arguments)
     classifier, exemplar, reference = setting()
     problem = pose(Cut(classifier, LAYER), exemplar, 1, True, reference.moment)
     steps = NAIVE_TOTAL if arguments.naive_full else arguments.naive_steps

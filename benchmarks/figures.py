@@ -1,36 +1,10 @@
-"""Figures of what the benchmarks found. Each gives a Figure."""
+"""The figure of what the benchmarks found."""
 
 import matplotlib.pyplot as plt
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
 
-from edittools.lab.plots import AFTER, BEFORE, finished, legend
-
-
-def many_edits(table: pd.DataFrame) -> Figure:
-    """Draw what is left of single edits' corrections when more are in, and what breaks: a line for each way to combine.
-
-    `table` has the columns `how`, `rules`, `left`, `kept broken` (shares) and `clean change` (points).
-    """
-    titles = {
-        "left": "corrected by single edits, still right (%)",
-        "kept broken": "kept report broken (%)",
-        "clean change": "accuracy, held out (points)",
-    }
-    figure, axes = plt.subplots(1, len(titles), figsize=(11, 3.0))
-    for axis, (column, title) in zip(axes, titles.items(), strict=True):
-        for colour, (how, part) in zip(sns.color_palette("colorblind"), table.groupby("how", sort=False), strict=False):
-            scale = 1 if column == "clean change" else 100
-            axis.plot(part.rules, scale * part[column], "o-", color=colour, label=how)
-        axis.set_xscale("log", base=2)
-        counts = sorted(table.rules.unique())
-        axis.set_xticks(counts, counts)
-        axis.set(xlabel="rules cured", title=title)
-        axis.title.set_fontsize(9)
-    legend(axes[-1])
-    return finished(figure)
-
+from edittools.lab.plots import AFTER, BEFORE, finished
 
 KINDS = {"edit": AFTER, "fine-tuning": "#d4a72c", "interpolated": "#d4a72c", "random": BEFORE}
 """The colour of the methods whose name holds a word; all others are violet."""

@@ -8,16 +8,13 @@ own test images, how much of what each single edit corrects is still right (`lef
 scenes as they are break. Rules are found and edits chosen on validation scenes; all is reported on test scenes.
 """
 
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from functools import reduce
 from operator import add
-from pathlib import Path
 from typing import Any
 
-import figures
 import pandas as pd
 import torch
 from common import finish, parser, start
@@ -34,7 +31,6 @@ from edittools.probing.probe import probe
 from edittools.stories.rules import probing_story
 from edittools.stories.turned import scenario_for
 
-FIGURE = Path("out") / "many_edits.png"
 SETTINGS = grid(rank=(1,), masked=(True,), objective=("least_squares",), reference_weight=(0.0, 10.0, 100.0))
 
 
@@ -170,9 +166,7 @@ def main() -> None:
     arguments = parser(__doc__.splitlines()[0])
     arguments.add_argument("--per-class", type=int, default=24, help="MiniWorld scenes of each class, of each split")
     arguments.add_argument("--rules", type=int, help="only so many of the strongest rules")
-    options = arguments.parse_args()
-    start(options)
-    started = time.perf_counter()
+    options = start(arguments)
     found, rules, exceptions = strongest(options.per_class, options.rules)
     report, names = Report(found, exceptions), list(found)
     single = {name: choose(cure) for name, cure in tqdm(found.items(), "alone", unit="rule", leave=False)}
@@ -187,7 +181,6 @@ def main() -> None:
         for count in stacked({name: found[name] for name in order}, stacks[how]):
             edits = sum(choice.found for choice in stacks[how].values())
             rows.append(row(how, report.compare(), {name: alone[name] for name in order[:count]}, edits))
-    table = pd.DataFrame(rows)
     shown = {}
     for name, effect in zip(names, rules["effect"], strict=True):
         one, now = alone[name], each[name]
@@ -196,12 +189,8 @@ def main() -> None:
         shown[name] |= {"clean change": now["clean"].accuracy_change}
         shown[name] |= {how: str(chosen[name]) for how, chosen in stacks.items()}
     print(pd.DataFrame(shown).T.to_string(float_format="{:.2f}".format), "\n")
-    print(table.to_string(index=False, float_format="{:.2f}".format))
-    FIGURE.parent.mkdir(exist_ok=True)
-    figures.many_edits(table).savefig(FIGURE, dpi=110)
-    seconds = time.perf_counter() - started
-    print(f"\nfigure: {FIGURE}   ({seconds:.0f} s)")
-    finish(options, {"steps": rows, "rules": shown, "seconds": seconds})
+    print(pd.DataFrame(rows).to_string(index=False, float_format="{:.2f}".format))
+    finish(options, {"steps": rows, "rules": shown})
 
 
 if __name__ == "__main__":

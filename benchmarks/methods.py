@@ -4,21 +4,32 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import product
+from typing import Any
 
 from edittools.baselines import RIVALS, SCOPES
 from edittools.choosing.choice import MEASURED, Choice
 from edittools.choosing.protocol import Plan, Protocol
+from edittools.choosing.trials import grid
 from edittools.rewriting import rewrite
+
+FAST = grid(rank=(1, 3), masked=(True, False), objective=("least_squares",), reference_weight=(0.0, 30.0))
+"""Settings of an edit that is solved at once: the paper's, and those that spare everyday keys."""
+STRENGTHS, RATES = (0.5, 1.0), (1e-4, 1e-3, 1e-2, 1e-1)
+SLOW = {"steps": (20, 100), "localities": (1.0, 10.0, 100.0), "top": 2}
+"""Rounds of fine-tuning on photographs, where a step takes a second."""
+UNCHOSEN = {"chosen": "no weight", "trials": 1, "choice_seconds": 0.0}
+"""The effort of a way to read pictures that changes no weight."""
 
 
 def choose_all(
     protocol: Protocol, plan: Plan | None = None, fewer: Mapping[str, slice] | None = None
 ) -> dict[str, Choice]:
-    """Choose for every method, by name, each in the same way; of a rival's settings `fewer` may be tried, by its name.
+    """Choose for every method, by name, each in the same way, and print the sets, the budget and the choices.
 
     They are an edit that nobody tuned, one from one exemplar and its control along random directions, one from several
     exemplars and its control, an edit of two layers, local and global fine-tuning from one exemplar and from several,
-    the first two also interpolated with the classifier (WiSE-FT, PAINT), and the rivals of `baselines`.
+    the first two also interpolated with the classifier (WiSE-FT, PAINT), and the rivals of `baselines`, of whose
+    settings `fewer` may be tried, by their name.
     """
     plan, singles = plan or Plan(), protocol.story.exemplars
     several = {f"all {len(singles)}": list(singles.values()), **protocol.story.several}
@@ -38,7 +49,16 @@ def choose_all(
         among = settings[(fewer or {}).get(name, slice(None))]
         trials = protocol.rival(name, plan.strengths, layers=plan.edited, settings=among)
         found |= {name: protocol.choose(trials)} if len(trials) else {}
+    sets = protocol.states.items()
+    print("Images:", ", ".join(f"{name} {len(one.labels)} ({int(one.before.sum())} errors)" for name, one in sets))
+    print(protocol.about_budget(), "\n")
+    print("\n".join(f"  {name:<25}{choice}" for name, choice in found.items()))
     return found
+
+
+def effort(choice: Choice) -> dict[str, Any]:
+    """Say what was chosen, in words, among how many trials, in how many seconds."""
+    return {"chosen": str(choice), "trials": choice.trials, "choice_seconds": choice.seconds}
 
 
 def choose_untuned(protocol: Protocol) -> Choice:

@@ -270,8 +270,7 @@ def main() -> None:
     arguments.add_argument("--story", nargs="+", choices=STORIES, default=list(STORIES), metavar="NAME")
     arguments.add_argument("--images", type=int, default=7, help="drawn photos of each kind")
     arguments.set_defaults(threads=1)
-    options = arguments.parse_args()
-    start(options)
+    options = start(arguments)
     rows = []
     for model in options.model:
         for story in (story for story in MODELS[model] if story in options.story):

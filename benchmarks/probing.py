@@ -10,7 +10,6 @@ paper: VGG16 and ResNet-50. No rules are known there; the JSON line has each con
 """
 
 import argparse
-import time
 from dataclasses import replace
 from typing import Any
 
@@ -143,14 +142,9 @@ def main() -> None:
     arguments.add_argument("--split", default="test", choices=("validation", "test"), help="of MiniWorld's scenes")
     arguments.add_argument("--per-class", type=int, default=40, help="MiniWorld scenes of each class")
     arguments.add_argument("--store", help="folder to keep finished jobs in, and to resume from")
-    options = arguments.parse_args()
-    start(options)
-    started = time.perf_counter()
+    options = start(arguments)
     print(f"false-discovery rate {FALSE_DISCOVERY_RATE}, least effect {LEAST_EFFECT}\n")
-    figures = on_miniworld(options) if options.tier == "mini" else on_photos(options)
-    seconds = time.perf_counter() - started
-    print(f"{seconds:.0f} s")
-    finish(options, {**figures, "seconds": round(seconds, 1)})
+    finish(options, on_miniworld(options) if options.tier == "mini" else on_photos(options))
 
 
 if __name__ == "__main__":

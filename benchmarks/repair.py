@@ -31,8 +31,7 @@ def main() -> None:
     """Repair, print the verdict, read the test images once."""
     arguments = parser(__doc__)
     arguments.add_argument("--tier", choices=("mini", "lite"), default="mini")
-    options = arguments.parse_args()
-    start(options)
+    options = start(arguments)
     story = snow_scenario(options.tier, progress=True)
     exemplar = story.exemplars[story.default["exemplar"]]
     everyday = story.budget.subset(range(min(EVERYDAY[options.tier], len(story.budget))))

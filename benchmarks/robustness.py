@@ -7,8 +7,6 @@ under six corruptions at severities 1, 3 and 5, and its errors on test images wi
 does the same for the other story, `--tier lite` on photographs.
 """
 
-import argparse
-import time
 from collections.abc import Mapping
 from math import ceil
 from zlib import crc32
@@ -121,42 +119,29 @@ def measure(story: Scenario, images: int = 600) -> tuple[pd.DataFrame, pd.DataFr
     return pd.DataFrame(rows), whole, {name: f"{c}; {c.trials} trials" for name, c in found.items()}
 
 
-def conclude(
-    arguments: argparse.Namespace, curves: pd.DataFrame, whole: pd.DataFrame, chosen: dict[str, str], started: float
-) -> None:
-    """Print the tables and, when asked for, the JSON line."""
-    by_kind = 100 * whole.groupby(level="corruption", sort=False).mean()
-    print("Error rate (%) under each corruption, mean of its severities:\n")
-    print(pd.concat([by_kind, (100 * whole).mean().to_frame("all").T]).round(1).to_string())
-    print("\nBefore (strength 0) and with each edit (%):\n")
-    print(curves.set_index(["method", "strength"]).mul(100).round(1).to_string())
-    seconds = time.perf_counter() - started
-    print(f"\n{seconds:.0f} s in all")
-    means = whole.mean()
-    figures = {
-        "story": arguments.story,
-        "corrupted_error_rate": means.to_dict(),
-        "corrupted_error_change_points": (100 * (means - means["before"])).drop("before").to_dict(),
-        "chosen": chosen,
-        "by_corruption": {kind: row.to_dict() for kind, row in (by_kind / 100).iterrows()},
-        "curves": curves.to_dict("records"),
-        "seconds": seconds,
-    }
-    finish(arguments, figures)
-
-
 def main() -> None:
     """Choose, corrupt, report."""
     arguments = parser(__doc__)
     arguments.add_argument("--story", default="snow", choices=STORIES)
     arguments.add_argument("--tier", default="mini", choices=("mini", "lite"))
     arguments.add_argument("--images", type=int, default=600, help="clean images that are corrupted, at most")
-    arguments = arguments.parse_args()
-    start(arguments)
-    started = time.perf_counter()
+    arguments = start(arguments)
     curves, whole, chosen = measure(STORIES[arguments.story](arguments.tier, progress=True), arguments.images)
     print("\n".join(f"  {name:<20}{words}" for name, words in chosen.items()), "\n")
-    conclude(arguments, curves, whole, chosen, started)
+    by_kind, means = whole.groupby(level="corruption", sort=False).mean(), whole.mean()
+    print("Error rate (%) under each corruption, mean of its severities:\n")
+    print(pd.concat([by_kind, means.to_frame("all").T]).mul(100).round(1).to_string())
+    print("\nBefore (strength 0) and with each edit (%):\n")
+    print(curves.set_index(["method", "strength"]).mul(100).round(1).to_string())
+    figures = {
+        "story": arguments.story,
+        "corrupted_error_rate": means.to_dict(),
+        "corrupted_error_change_points": (100 * (means - means["before"])).drop("before").to_dict(),
+        "chosen": chosen,
+        "by_corruption": by_kind.to_dict("index"),
+        "curves": curves.to_dict("records"),
+    }
+    finish(arguments, figures)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ this process.
 import argparse
 import multiprocessing
 import os
-import time
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
@@ -96,15 +95,13 @@ def main() -> None:
     arguments.add_argument("--targets", type=int, default=1, help="classes by concept and style")
     arguments.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (0: in this one)")
     arguments.add_argument("--store", type=Path, help="folder for finished cases")
-    arguments = arguments.parse_args()
-    start(arguments)
-    started = time.perf_counter()
+    arguments = start(arguments)
     if arguments.models:
         found = {"networks": {model: one_model(arguments, model)[0] for model in arguments.models}}
     else:
         found, result = one_model(arguments, None)
         found |= figures(result)
-    finish(arguments, found | {"seconds": round(time.perf_counter() - started, 1)})
+    finish(arguments, found)
 
 
 if __name__ == "__main__":

@@ -38,15 +38,18 @@ def snow(found: Figures) -> str:
     if "networks" not in found:
         return body
     said = "{corrected} / {broken} of {errors_before}, {accuracy_change_points_held_out:+}"
-    networks = found["networks"]
+    title = "By network, corrected / broken of all errors and the accuracy held out, in points:"
+    return f"{body}\n\n{title}\n\n{_by_network(found['networks'], said)}"
+
+
+def _by_network(networks: dict[str, dict[str, Figures]], said: str) -> str:
+    """A row for each method, a column for each network."""
     names = dict.fromkeys(name for methods in networks.values() for name in methods)
     rows = [
         [METHODS[n], *(cell(said, methods[n]) if n in methods else "no such layer" for methods in networks.values())]
         for n in names
     ]
-    heads = (network.removeprefix("efficientnet_") for network in networks)
-    title = "By network, corrected / broken of all errors and the accuracy held out, in points:"
-    return f"{body}\n\n{title}\n\n{markdown(('method', *heads), rows)}"
+    return markdown(("method", *(network.removeprefix("efficientnet_") for network in networks)), rows)
 
 
 def typographic(found: Figures) -> str:
@@ -56,17 +59,13 @@ def typographic(found: Figures) -> str:
 
 def watermark(found: Figures) -> str:
     """A watermark: methods on all networks together, then mark by mark, then network by network."""
-    methods, networks = lines(found), found["networks"]
+    methods = lines(found)
     body = by_method(columns.WATERMARK, methods | {"editing": found | {"p_against_edit": None}})
     marks = by_method({mark: "{marks[M]:%}".replace("M", mark) for mark in found["marks"]}, methods)
     said = "{share_restored:%}, {corrected} / {broken}; {layers[0]}"
-    heads = ["method", *(network.removeprefix("efficientnet_") for network in networks)]
-    rows = [
-        [METHODS[m], *(cell(said, one[m]) if m in one else "no such layer" for one in networks.values())]
-        for m in methods
-    ]
+    by_network = _by_network(found["networks"], said)
     titles = ("Restored, by the mark that was never shown:", "Restored, corrected / broken and the layer, by network:")
-    return f"{body}\n\n{titles[0]}\n\n{marks}\n\n{titles[1]}\n\n{markdown(heads, rows)}"
+    return f"{body}\n\n{titles[0]}\n\n{marks}\n\n{titles[1]}\n\n{by_network}"
 
 
 def synthetic(found: Figures) -> str:

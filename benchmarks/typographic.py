@@ -9,16 +9,15 @@ Two lines change no weight, and nothing is chosen for them: each picture read to
 word blurred before it is read, at its exact place, as a detector that never errs would give it.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 
 import pandas as pd
 import torch
-from common import finish, parser, show_choices, start
-from methods import choose_all
-from snow_photos import SLOW, effort
+from common import finish, parser, start
+from methods import SLOW, UNCHOSEN, choose_all, effort
+from networks import edit_first
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
@@ -29,8 +28,6 @@ from edittools.choosing.trials import grid
 from edittools.metrics import Comparison, attack_row, errors, predict
 from edittools.stories.typographic import ATTACK, OTHER_ATTACKS, Scenario, typographic_scenario
 from edittools.world.typography import grow
-
-UNCHOSEN = {"chosen": "no weight", "trials": 1, "choice_seconds": 0.0}
 
 Read = Callable[[str], Tensor]
 """The logits of a set by its name."""
@@ -110,9 +107,7 @@ def main() -> None:
     """Choose on the validation images, report the test images once."""
     arguments = parser(__doc__)
     arguments.add_argument("--tier", choices=("mini", "paper"), default="mini")
-    options = arguments.parse_args()
-    start(options)
-    started = time.perf_counter()
+    options = start(arguments)
     story = typographic_scenario(options.tier, progress=True)
     tried = grid(rank=(1, 3, 10), masked=(True,), objective=("least_squares",), reference_weight=SPARING)
     tried += grid(rank=(1,), masked=(True,), objective=("l1",), reference_weight=SPARING[::2])
@@ -136,13 +131,9 @@ def main() -> None:
     results = {name: figures(read_with(c, kept), kept, story) | effort(c) for name, c in chosen.items()}
     results["mirrored"] = figures(cache(read_mirrored(story, kept)), kept, story) | UNCHOSEN
     results["text_blurred"] = figures(cache(read_blurred(story, kept)), kept, story) | UNCHOSEN
-    show_choices(protocol, chosen)
     print("\nBefore:", ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in bare.items()))
     print("\n" + pd.DataFrame(results).to_string(float_format="{:.3f}".format))
-    seconds = time.perf_counter() - started
-    print(f"\n{seconds:.0f} s in all")
-    others = {name: figure for name, figure in results.items() if name != "editing"}
-    finish(options, bare | results["editing"] | others | {"seconds": seconds, "budget": protocol.about_budget()})
+    finish(options, bare | edit_first(results) | {"budget": protocol.about_budget()})
 
 
 if __name__ == "__main__":

@@ -12,30 +12,24 @@ FOLDER` finished networks are kept: a run that was cut off goes on where it was.
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from columns import WATERMARK, by_method
-from common import finish, parser, show_choices, start
-from methods import choose_all
-from snow_photos import effort, pooled_row
+from columns import WATERMARK
+from common import finish
+from methods import UNCHOSEN, choose_all, effort
+from networks import Rows, comparisons, options, photos, pooled_row, sweep
 from torch import Tensor
-from typographic import UNCHOSEN, blurred
+from typographic import blurred
 
 from edittools.choosing.choice import Choice, about_budget
 from edittools.choosing.protocol import Plan, Protocol
 from edittools.choosing.scenario import Scenario
 from edittools.choosing.states import CachedStates
 from edittools.choosing.trials import grid
-from edittools.graph import identity
-from edittools.metrics import Comparison, errors, predict
-from edittools.probing.effects import signed_rank
-from edittools.probing.jobs import run
+from edittools.metrics import errors, predict
 from edittools.stories.watermark import DUTIES, SHOWN, UNSEEN, watermark_scenario
-from edittools.zoo.downloads import available, registry
-from edittools.zoo.load import load_classifier
 
 NETWORKS = ("efficientnet_lite0", "squeezenet1_1", "efficientnet_lite1", "efficientnet_lite2")
 
@@ -54,8 +48,6 @@ UNKNOWN = float("nan")
 DRAWS = 2000
 """Samples of the photos for an interval."""
 
-Rows = Sequence[dict[str, Any]]
-
 
 def network(name: str) -> Rows:
     """One row a method on a network: its effort; of each set who was misread before and after, and which photos."""
@@ -63,7 +55,6 @@ def network(name: str) -> Rows:
     story = watermark_scenario(name, progress=True)
     protocol = Protocol(replace(story, test=None, clean=None, more={}), progress=True)
     chosen = choose_all(protocol, Plan(tuned=story.layers[1::2], **TRIED), FEWER)
-    show_choices(protocol, chosen)
     rows = {method: effort(choice) | made(choice, story) for method, choice in chosen.items()}
     ways = {"mark_blurred": blurred, "mark_inpainted": inpainted}
     rows |= {way: UNCHOSEN | {"layer": "none", "exemplar_right": UNKNOWN} for way in ways}
@@ -124,15 +115,11 @@ def restored(rows: Rows, parts: Sequence[str]) -> dict[str, Any]:
 
 def figures(rows: Rows) -> dict[str, Any]:
     """The figures of one method on one network, or on several together."""
-    compared = {part: [Comparison(*torch.tensor(row[part][:2]).bool()) for row in rows] for part in ("test", "clean")}
-    test, clean = map(pooled_row, compared.values())
+    test, clean = (pooled_row(comparisons(rows, part)) for part in ("test", "clean"))
     shown, unseen = restored(rows, ["test"]), restored(rows, list(UNSEEN))
-    success = [right for row in rows if (right := row["exemplar_right"]) == right]
+    success = [right for row in rows if (right := row.get("exemplar_right", UNKNOWN)) == right]
     return {
-        "chosen": "; ".join(row["chosen"] for row in rows),
-        "layers": [row["layer"] for row in rows],
-        "trials": sum(row["trials"] for row in rows),
-        "choice_seconds": sum(row["choice_seconds"] for row in rows),
+        "layers": [row.get("layer", "no such layer") for row in rows],
         **{name.replace(" ", "_"): test[name] for name in ("images", "errors before", "corrected", "broken")},
         "broken_by_the_mark": shown["fooled"],
         "share_restored": shown["share"],
@@ -147,46 +134,12 @@ def figures(rows: Rows) -> dict[str, Any]:
     }
 
 
-def together(rows: Rows) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The figures of each method on all networks, and by network; one that a network has no layer for changes nothing.
-
-    `p_against_edit` is Wilcoxon's that a photo is misread by as many networks with the edit as with the method.
-    """
-    names, methods = (list(dict.fromkeys(row[key] for row in rows)) for key in ("job", "method"))
-    known, found = {(row["job"], row["method"]): row for row in rows}, {}
-    edited = {name: known[name, "editing"] for name in names}
-    for method in methods:
-        ones = [known.get((name, method)) or unchanged(edited[name]) for name in names]
-        apart = sum(np.subtract(one["test"][1], edited[one["job"]]["test"][1]) for one in ones)
-        found[method] = figures(ones) | {"p_against_edit": signed_rank(apart)}
-    return found, {name: {m: figures([known[name, m]]) for m in methods if (name, m) in known} for name in names}
-
-
-def unchanged(row: dict[str, Any]) -> dict[str, Any]:
-    """The row of a method that changes nothing, made from that of another one."""
-    parts = {part: [row[part][0], *row[part][::2]] for part in ("test", "clean", *UNSEEN)}
-    return row | UNCHOSEN | parts | {"layer": "no such layer", "exemplar_right": UNKNOWN}
-
-
 def main() -> None:
     """Choose for each network, report the test photos once, pool the networks."""
-    arguments = parser(__doc__)
-    arguments.add_argument("--networks", nargs="+", default=NETWORKS, metavar="NAME", help="classifiers of the zoo")
-    arguments.add_argument("--store", type=Path, help="folder for finished networks")
-    options = arguments.parse_args()
-    start(options)
-    known = [(name, registry()[name][0]) for name in available("imagenet-sample/")]  # fewer photos are another sweep
-    about, rows = f"watermark {known} {TRIED} {FEWER} {DUTIES} {SHOWN} {UNSEEN}", []
-    for name in options.networks:
-        weights = identity(load_classifier(name))
-        rows += run(network, {name: name}, options.store, about=f"{about} {weights}").to_dict("records")
-        pooled, networks = together(rows)
-        print(f"\n{', '.join(networks)}\n\n{by_method(WATERMARK, pooled)}", flush=True)
-    seconds = sum(row["network_seconds"] for row in rows if row["method"] == "editing")
-    print(f"\n{seconds:.0f} s in all")
-    others = {method: one for method, one in pooled.items() if method != "editing"}
-    run_as = {"networks": networks, "seconds": seconds, "budget": about_budget(DUTIES["budget"])}
-    finish(options, pooled["editing"] | others | run_as)
+    given = options(__doc__, NETWORKS)
+    about = f"watermark {photos('imagenet-sample/')} {TRIED} {FEWER} {DUTIES} {SHOWN} {UNSEEN}"
+    _, found = sweep(network, figures, WATERMARK, given, about)
+    finish(given, found | {"budget": about_budget(DUTIES["budget"])})
 
 
 if __name__ == "__main__":

@@ -18,8 +18,8 @@ needs_photos = pytest.mark.skipif(
     not SHARED_PHOTOS or not Path(SHARED_PHOTOS).is_dir(),
     reason="no photographs here: set EDITTOOLS_PHOTOS to a folder of them (see docs/tiers.md)",
 )
-LONG = ("notebooks", "scenarios", "synthetic", "desk_browser", "browser", "desk_pages", "composites", "cures")
-LONG += ("counterfactuals", "zero_shot", "paper_rehearsal", "keeping", "cut", "docs", "edits", "miniworld", "models")
+LONG = ("notebooks", "scenarios", "synthetic", "desk_browser", "browser", "desk_pages", "composites", "zero_shot")
+LONG += ("cures", "counterfactuals", "cut", "own_models", "graph", "paper_rehearsal", "docs", "miniworld", "models")
 """Files that take longest: they start first, so that no process works on one of them when the others are done."""
 
 

@@ -1,5 +1,6 @@
 """Choosing on composites: what they show, what they are held to, and that no photo has two duties."""
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,6 @@ from edittools.choosing.duties import shared_images
 from edittools.images import LabelledImages
 from edittools.stories import photos
 from edittools.stories.snow import SNOW_EXEMPLARS
-from edittools.zoo.load import load_classifier
 
 
 def test_composites_show_each_look_at_the_mask_alone_and_are_labelled_as_the_photo(tiny, photos32):
@@ -33,7 +33,9 @@ def test_composites_show_each_look_at_the_mask_alone_and_are_labelled_as_the_pho
 
 @pytest.fixture(scope="module")
 def story():
-    return snow_from_composites("squeezenet1_1")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(photos, "msrc", cache(photos.msrc))  # loaded once for all tests here
+        yield snow_from_composites("squeezenet1_1")
 
 
 @needs_photos
@@ -53,8 +55,8 @@ def test_the_story_chooses_on_composites_and_reports_every_photo_of_snow(story):
 
 
 @needs_photos
-def test_a_photo_is_taken_where_it_shows_the_concept_and_is_read_surely():
-    classifier = load_classifier("squeezenet1_1")
+def test_a_photo_is_taken_where_it_shows_the_concept_and_is_read_surely(story):
+    classifier = story.classifier
     data, masks, other = masked_photos(classifier, "water")
     assert (masks.mean(dim=(1, 2)) >= LEAST).all()
     with torch.no_grad():
@@ -64,9 +66,8 @@ def test_a_photo_is_taken_where_it_shows_the_concept_and_is_read_surely():
 
 
 def test_networks_are_pooled_by_photo_and_a_method_without_a_layer_changes_nothing(monkeypatch):
-    import pandas as pd
-
     monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "benchmarks"))
+    import networks as several
     import snow_photos
     import tables
 
@@ -75,15 +76,12 @@ def test_networks_are_pooled_by_photo_and_a_method_without_a_layer_changes_nothi
         sets["elsewhere"] = [[0, 0, 0, 0], after]  # held to what is read before
         return {"job": job, "method": method, "chosen": "x", "trials": 3, "choice_seconds": 2.0, **sets}
 
-    found, networks = snow_photos.together(
-        pd.DataFrame(
-            [
-                row("one", "editing", [1, 1, 0, 0], [0, 1, 0, 0]),
-                row("one", "last_layer", [1, 1, 0, 0], [0, 0, 0, 1]),
-                row("two", "editing", [1, 0, 1, 0], [0, 0, 1, 0]),
-            ]
-        )
-    )
+    rows = [
+        row("one", "editing", [1, 1, 0, 0], [0, 1, 0, 0]),
+        row("one", "last_layer", [1, 1, 0, 0], [0, 0, 0, 1]),
+        row("two", "editing", [1, 0, 1, 0], [0, 0, 1, 0]),
+    ]
+    found, networks = several.together(rows, snow_photos.figures)
     assert list(networks) == ["one", "two"] and "last_layer" not in networks["two"]
     counts = {
         name: [one[key] for key in ("errors_before", "corrected", "broken", "trials")] for name, one in found.items()

@@ -189,7 +189,7 @@ def test_a_result_names_its_call_without_the_files_of_the_machine_it_ran_on(monk
         assert "/" not in json.loads(path.read_text())["call"].replace("benchmarks/", "", 1), path.name
 
 
-SHARED = ("columns", "common", "composites", "figures", "methods")
+SHARED = ("columns", "common", "composites", "figures", "methods", "networks")
 SCRIPTS = [path for path in sorted((ROOT / "benchmarks").glob("*.py")) if path.stem not in SHARED]
 
 

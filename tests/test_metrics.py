@@ -7,8 +7,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from networks import pooled_row
 from scipy.stats import rankdata, wilcoxon
-from snow_photos import pooled_row
 
 from edittools.choosing.states import CachedStates
 from edittools.cut import cut_all

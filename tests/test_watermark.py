@@ -3,7 +3,8 @@
 import pytest
 import torch
 from conftest import needs_photos
-from watermark import figures, inpainted, restored, together
+from networks import together
+from watermark import figures, inpainted, restored
 
 from edittools.images import LabelledImages
 from edittools.rewriting import rewrite
@@ -61,7 +62,7 @@ def test_restored_is_what_the_mark_broke_and_is_right_again_less_what_is_newly_b
 def test_a_method_that_a_network_has_no_layer_for_changes_nothing_there():
     bare, before = [0, 0, 0], [1, 1, 0]
     made = [("a", "editing"), ("a", "other"), ("b", "editing")]
-    pooled, networks = together([row(job, method, bare, before, bare) for job, method in made])
+    pooled, networks = together([row(job, method, bare, before, bare) for job, method in made], figures)
     assert {m: one["share_restored"] for m, one in pooled.items()} == {"editing": 1.0, "other": 0.5}
     assert list(networks) == ["a", "b"] and list(networks["b"]) == ["editing"]
 

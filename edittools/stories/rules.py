@@ -97,10 +97,11 @@ def repainted(
     known = pd.DataFrame({"image": range(len(data)), "class": labels, "concept": grounds})
     known = known.assign(is_object=False, variant=0, control=None, p_control=float("nan"))
     for name, classifier in classifiers.items():
+        before = predict(classifier, data)
         for ground, pictures in painted.items():
             table = known.assign(classifier=name, style=ground)
-            for when, shown in (("before", data), ("after", pictures)):
-                chances = predict(classifier, shown).softmax(dim=1)
+            for when, logits in (("before", before), ("after", predict(classifier, pictures))):
+                chances = logits.softmax(dim=1)
                 table[when] = [classifier.classes[i] for i in chances.argmax(dim=1)]
                 table[f"p_{when}"] = chances.gather(1, data.labels[:, None])[:, 0].tolist()
             tables.append(table)
