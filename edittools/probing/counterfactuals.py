@@ -82,14 +82,11 @@ class Concepts:
         return replace(self, data=self.data.subset(indices), masks=masks)
 
     def parted(self, concept: str, style: str) -> "tuple[Concepts, Concepts]":
-        """Keep one concept, and one style by halves: variants to make and choose an edit, and others to report.
-
-        A style named as the concept, to which it is turned for control, stays whole.
-        """
+        """Keep one concept, and of a style half of the variants, to choose an edit, and the other half, to report."""
         one_of(concept, self.masks, "concept", KeyError)
         one_of(style, self.styles, "style", KeyError)
-        textures, control = self.styles[style], {concept: self.styles[concept]} if concept in self.styles else {}
-        first, second = textures.tensor_split([(len(textures) + 1) // 2])
+        control = {concept: self.styles[concept]} if concept in self.styles else {}  # in place, whole in both halves
+        first, second = self.styles[style].tensor_split([(len(self.styles[style]) + 1) // 2])
         one = replace(self, masks={concept: self.masks[concept]}, groups=())
         return replace(one, styles={**control, style: first}), replace(one, styles={**control, style: second})
 

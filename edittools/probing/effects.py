@@ -142,8 +142,7 @@ class Probe:
         found = found[["classifier", "class", "concept", *_EFFECT, "q", "style", "evidence"]]
         found["strongest"] = found.groupby(["classifier", "class"])["effect"].transform("max")
         order, ascending = ["classifier", "strongest", "class", "effect"], [True, False, True, False]
-        found = found.sort_values(order, ascending=ascending, kind="stable", ignore_index=True)
-        return found.drop(columns="strongest")
+        return found.sort_values(order, ascending=ascending, kind="stable", ignore_index=True).drop(columns="strongest")
 
     def _evidence(self, rule: pd.Series) -> dict[str, Any]:
         """Name the style that hurts most, the rightly read images, and the class of the first of these."""
