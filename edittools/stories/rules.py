@@ -51,9 +51,8 @@ def probing_story(
     """Give notebook 04's story: classifiers by name, concepts with materials, how to probe them, everyday images.
 
     The rules of the first classifier are looked for; the everyday images are its own, as `scenario_for` takes them.
-    `split` and `per_class` are of MiniWorld's scenes. Tiers lite and paper probe the `models` of the zoo on MSRC v2
-    photos. A model whose classes are not ImageNet's also needs the folder of validation images that
-    `EDITTOOLS_IMAGENET` names, one subfolder a class. Raises `ValueError` for `models` of tier mini.
+    Tier mini paints `per_class` scenes of each class, of a `split`. The others probe `models` of the zoo on MSRC v2
+    photos. Raises `ValueError` for `models` of tier mini.
     """
     tier = current_tier(tier)
     if tier != "mini":

@@ -1,9 +1,8 @@
 """Notebook 03's story (section 4 of the paper): many small edits, tried by every method, at any scale.
 
 A case is a rule made on purpose: a concept, a style and a class. Everywhere the concept is seen it is turned to the
-style; some images of the class are the exemplars, see `scenario_for`. A source is a function and what it is given: it
-makes a classifier, its `Concepts` and everyday images, once in each process. `cases` lists the cases of a source, and
-`sweep` tries all of them on any `Executor`.
+style; some images of the class are the exemplars, see `scenario_for`. A source is a function and its arguments: it
+makes a classifier, its `Concepts` and everyday images, once in each process.
 """
 
 import os
@@ -87,11 +86,9 @@ def synthetic_story(tier: str, model: str, small: bool) -> Story:
     classifier, wanted = load_classifier(model), CONCEPTS[tier][: 3 if small else None]
     if tier == "mini":
         count, some = (500, 400) if small else (900, 800)
-        parts = {"reference": ("reference", 0, some // 2), "budget": ("validation", 0, some)}
-        parts["clean"] = ("test", 100_000, some // 2)
         paint = partial(painted, workers=1)  # cases may run in processes that may not start others
-        everyday = {name: paint(many, split, 300_000 + skip) for name, (split, skip, many) in parts.items()}
-        data = paint(count, "test", 300_000)
+        data, everyday = paint(count, "test", 300_000), {"reference": paint(some // 2, "reference", 300_000)}
+        everyday |= {"budget": paint(some, "validation", 300_000), "clean": paint(some // 2, "test", 400_000)}
         masks = {concept: data.mask(concept) for concept in wanted}
     else:
         everyday = photos.everyday(classifier)
@@ -265,8 +262,7 @@ def identity_of(source: Source) -> str:
 def summary(table: pd.DataFrame) -> pd.DataFrame:
     """Average over cases, one row for each method and measure: the `mean` of eq. (2) with its 95 % interval.
 
-    Cases with nothing to correct do not count. `accuracy_change` is the mean, in points. The rows are those of the
-    usual budget.
+    Only the usual budget counts, and only cases with something to correct. `accuracy_change` is the mean, in points.
     """
     rows = []
     for method, part in table[table.budget == BUDGET].groupby("method", sort=False):

@@ -82,11 +82,11 @@ def _attack_in_miniworld(name: str, progress: bool, share: float) -> Scenario:
 
     [validation] = attacked(300, "validation", ATTACK)
     blank, test = attacked(1000, "test", "", ATTACK)
-    words = attacked(300, "test", None, *OTHER_ATTACKS)
-    more = {"blank": blank, **dict(zip(("bare", *OTHER_ATTACKS), words, strict=True))}
     sets = {"validation": validation, "test": test, "reference": bare(650, "reference", OBJECTS, 821_000)}
     sets |= {"budget": bare(1300, "validation", OBJECTS), "clean": bare(part_of(1300, share), "test", OBJECTS)}
     sets |= {"keep": bare(150, "validation", [ATTACK], 822_000), "keep_report": bare(150, "reference", [ATTACK])}
+    words = attacked(300, "test", None, *OTHER_ATTACKS)
+    more = {"blank": blank, **dict(zip(("bare", *OTHER_ATTACKS), words, strict=True))}
     layers = last_convolutions(classifier)
     story = {"tier": "mini", "change": paint_over, "layers": layers, "expected": {"attacks fixed": 0.7}}
     story["shortlist"] = tuple(layer for layer in layers if layer.endswith(("2.1.conv3", "3.1.conv3")))

@@ -6,7 +6,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from math import ceil, floor
 from pathlib import Path
 
@@ -43,9 +43,7 @@ def _slope(heights: np.ndarray) -> np.ndarray:
     return slope
 
 
-@cache
-def _from_above(rows: int) -> np.ndarray:
-    return np.linspace(1, -1, rows, dtype=np.float32)[:, None]
+_from_above = cache(partial(np.linspace, 1, -1, dtype=np.float32))
 
 
 def value_noise(u: np.ndarray, v: np.ndarray, rng: np.random.Generator, octaves: int = 1) -> np.ndarray:
@@ -119,7 +117,7 @@ class Canvas:
             heights = _shares(stencil.filter(ImageFilter.GaussianBlur(radius)))
             down, across = _slope(heights), _slope(heights.T).T
             shade += relief * radius * (across * self.light[0] + down * self.light[1])
-            shade += relief * 0.12 * _from_above(stencil.height)
+            shade += relief * 0.12 * _from_above(stencil.height)[:, None]
         self.blend(window, _shares(stencil), rgb(colour) * shade[..., None], thing)
 
     def blend(self, window: Window, alpha: np.ndarray, colour: np.ndarray, thing: int) -> None:
