@@ -189,7 +189,9 @@ def test_the_summary_averages_eq_2_over_cases_and_leaves_out_those_with_nothing_
 def test_a_folder_gives_the_photos_that_are_no_everyday_ones(monkeypatch, tiny):
     images = LabelledImages(torch.rand(35, 3, 32, 32), torch.arange(35) % 5, tiny.classes, tuple(map(str, range(35))))
     monkeypatch.setattr(syn, "load_classifier", lambda name: tiny)
-    monkeypatch.setattr(photos, "own_folder", lambda classifier, per_class: images.subset(range(5 * per_class)))
+    monkeypatch.setattr(
+        photos, "validation_folder", lambda folder, tiny, per_class: images.subset(range(5 * per_class))
+    )
     monkeypatch.setattr(photos, "unlabelled", lambda *given: images.images[:2])
     monkeypatch.setattr(syn.finders, "cached", lambda finder: finder)
     find = lambda name, wanted: lambda given: {name: torch.ones(len(given), 32, 32) for name in wanted}  # noqa: E731

@@ -98,7 +98,9 @@ def everyday(classifier: Classifier, progress: bool = False) -> dict[str, Labell
 
     For other classes than ImageNet's the sample is two photos a class of the user's own folder.
     """
-    sample = imagenet_sample(classifier, progress) if is_imagenet(classifier) else own_folder(classifier, per_class=2)
+    sample = (
+        imagenet_sample(classifier, progress) if is_imagenet(classifier) else validation_folder(None, classifier, 2)
+    )
     return {**halves(sample, "budget", "clean"), "reference": unlabelled("rta-100/", classifier, progress)}
 
 
@@ -136,22 +138,17 @@ def sample_photo(word: str) -> str:
     return found[0]
 
 
-def own_folder(classifier: Classifier, per_class: int) -> LabelledImages:
-    """Use the folder that `EDITTOOLS_IMAGENET` names, see `validation_folder`."""
-    folder = os.environ.get("EDITTOOLS_IMAGENET")
+def validation_folder(
+    folder: str | os.PathLike | None, classifier: Classifier, per_class: int | None = None
+) -> LabelledImages:
+    """Use a folder of validation images (None: that of `EDITTOOLS_IMAGENET`), one subfolder a class; read lazily.
+
+    The classes are in the order of the subfolders' names; names that are all numbers count as numbers.
+    """
+    folder = folder or os.environ.get("EDITTOOLS_IMAGENET")
     if not folder:
         said = f"no labelled photos of {len(classifier.classes)} classes"
         raise FileNotFoundError(f"{said}: set EDITTOOLS_IMAGENET to a folder of images, one subfolder a class")
-    return validation_folder(folder, classifier, per_class)
-
-
-def validation_folder(
-    folder: str | os.PathLike, classifier: Classifier, per_class: int | None = None
-) -> LabelledImages:
-    """Use a folder of validation images, one subfolder a class in class order (ImageNet or Places); read lazily.
-
-    The order is that of the subfolders' names; names that are all numbers count as numbers.
-    """
     root = Path(folder)
     if not root.is_dir():
         raise FileNotFoundError(f"validation folder {str(root)!r} does not exist: expected one subfolder a class")

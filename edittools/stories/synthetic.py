@@ -96,7 +96,7 @@ def synthetic_story(tier: str, model: str, small: bool) -> Story:
             data, masks = photos.msrc(classifier, at_least=0.2)
         else:
             taken = {*everyday["budget"].names, *everyday["clean"].names}
-            data = photos.own_folder(classifier, per_class=7)
+            data = photos.validation_folder(None, classifier, per_class=7)
             data = data.subset([i for i, name in enumerate(data.names) if name not in taken])
             data = replace(data, images=data.images[:])
             masks = finders.cached(finders.deeplab("resnet50", wanted))(data.images)

@@ -44,10 +44,9 @@ def typographic_scenario(
     """Make notebook 02's story, the typographic attack (section 3.2): an exemplar maps "iPod" to a blank label.
 
     `validation` and `test` show objects with an "iPod" label, labelled with what they are; `keep` and `keep_report` are
-    bare iPods. `more` holds the test scenes `"bare"` and with a `"blank"` label, and with other words (`"orange"`, …);
-    in tier paper also the paper's photographs: `"photos clean"`, `"photos white"`, `"photos ipod"`. Of MiniWorld's
-    scenes that choose or report (all but `reference`, `budget` and the iPods) only a `share` is painted. Raises
-    `ValueError` for a share not in (0, 1], and for tier lite, which has no such story yet.
+    bare iPods. `more` holds the test objects `"bare"`, with a `"blank"` label and with other words (`"orange"`, …); in
+    tier paper also the paper's photographs, such as `"photos ipod"`. Of MiniWorld's scenes that choose or report a
+    `share` in (0, 1] is painted. Raises `ValueError` for tier lite, which has no such story yet.
     """
     tier = current_tier(tier)
     if tier == "lite":
