@@ -36,16 +36,16 @@ def show(table: pd.DataFrame) -> pd.DataFrame:
     result = syn.summary(table).set_index(["method", "measure"])
     percent = [f"{100 * r['mean']:+.0f} [{100 * r.low:+.0f}, {100 * r.high:+.0f}]" for _, r in result.iterrows()]
     wide = pd.Series(percent, result.index).unstack(sort=False)[list(syn.MEASURES)]
-    first = result.xs("other same", level="measure")
-    wide["accuracy"] = first.accuracy_change.round(2)
+    wide["accuracy"] = result.xs("other same", level="measure").accuracy_change.round(2)
     undefined = table[table.method == "undefined"]
     print(f"\n{table.job.nunique()} cases, {undefined.job.nunique()} without errors enough to correct, excluded")
     print("Errors corrected (%), mean over cases with 95 % bootstrap interval; budget", BUDGET, "points\n")
     print(wide.to_string())
     for by in ("layer", "concept", "style"):
         print(f"\nerrors corrected (%) on other classes, by {by}")
-        print(syn.by(table, by).mul(100).round().to_string())
-    costs = syn.trade_off(table).pivot(index="method", columns="budget", values="corrected")
+        shares = table[table.budget == BUDGET].pivot_table("other same", "method", by, sort=False)
+        print(shares.mul(100).round().to_string())
+    costs = table.pivot_table("other same", "method", "budget", sort=False)
     print("\nby accuracy budget (points)\n" + costs.mul(100).round().to_string())
     return result
 

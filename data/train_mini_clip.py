@@ -37,7 +37,7 @@ from edittools.zoo.embedded import mini_clip
 from edittools.zoo.zero_shot import ByteTokenizer, zero_shot_classifier
 
 MEASURED = ("iPod", "orange", "pizza", "toaster", "library", "piano")
-WORDS = OBJECTS + OTHER_WORDS
+WORDS = (*OBJECTS, *OTHER_WORDS)
 OBJECT_CAPTIONS = ("a photo of a {}.", "a {} on a table.", "a photo of the {}.", "{}")
 WORD_CAPTIONS = ("a photo of a {}.", "{}", "a photo of the {}.", "the word {}")
 BOTH_CAPTIONS = ("a {object} with the word {word}", "a photo of a {object} that says {word}.")

@@ -10,7 +10,7 @@ from torch import nn
 
 from edittools.classifiers import Classifier
 from edittools.exemplars import Exemplar
-from edittools.stories import rules
+from edittools.stories import rules, tiers
 
 os.environ["EDITTOOLS_DEVICE"] = "cpu"  # what is compared to the last digit is compared on one kind of machine
 SHARED_PHOTOS = os.environ.get("EDITTOOLS_PHOTOS")
@@ -82,7 +82,7 @@ def photos32():
 @pytest.fixture(scope="session")
 def probing_story():
     """Make notebook 04's story in small, four scenes of each class: of every set at most 240, each painted once."""
-    painted, paint = {}, rules.scenes
+    painted, paint = {}, tiers.scenes
 
     def few(count, first, label=None, **options):
         if (count, first) not in painted:
@@ -91,7 +91,7 @@ def probing_story():
 
     def make(split):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(rules, "scenes", few)
+            patch.setattr(tiers, "scenes", few)
             return rules.probing_story("mini", split, per_class=4)
 
     return make

@@ -9,7 +9,7 @@ from conftest import needs_photos
 import edittools as et
 from edittools.choosing.choice import FEW
 from edittools.choosing.duties import check_duties
-from edittools.stories import snow, snow_scenario, typographic, typographic_scenario
+from edittools.stories import snow_scenario, tiers, typographic, typographic_scenario
 from edittools.stories.snow import LIVES_ON_SNOW, SNOW_EXEMPLARS
 from edittools.stories.typographic import OTHER_ATTACKS
 from edittools.world import attacks, miniworld
@@ -33,8 +33,8 @@ class Painters:
         labels = label if label is None or isinstance(label, str) else label[:few]
         return miniworld.scenes(few, split, labels, **options)
 
-    def attacks(self, count, split, words, **options):
-        return attacks.attacks(self._few(count, split, 800_000), split, words, **options)
+    def attacks(self, count, split, words, workers):
+        return attacks.attacks(self._few(count, split, 800_000), split, words, workers)
 
 
 @contextmanager
@@ -42,8 +42,7 @@ def painting(most):
     """Let the stories paint at most so many scenes of a set: whole ones are for the notebooks and the benchmarks."""
     painters = Painters(most)
     with pytest.MonkeyPatch.context() as patch:
-        for story in (snow, typographic):
-            patch.setattr(story, "scenes", painters.scenes)
+        patch.setattr(tiers, "scenes", painters.scenes)
         patch.setattr(typographic, "attacks", painters.attacks)
         yield painters
 

@@ -186,25 +186,21 @@ def test_the_summary_averages_eq_2_over_cases_and_leaves_out_those_with_nothing_
     assert (found.low, found.high) == (-1.0, 0.5)
 
 
-def test_a_breakdown_keeps_one_budget():
-    table = pd.DataFrame([_row(0.5, concept="road"), _row(1.0, concept="sky"), _row(0.0, concept="road", budget=100.0)])
-    assert syn.by(table, "concept").loc["editing"].to_dict() == {"road": 0.5, "sky": 1.0}
-    assert syn.trade_off(table).set_index("budget").corrected.to_dict() == {0.25: 0.75, 100.0: 0.0}
-
-
-def test_a_folder_gives_at_most_so_many_everyday_images(monkeypatch, tiny):
-    images = LabelledImages(torch.rand(1000, 3, 32, 32), torch.arange(1000) % 5, tiny.classes)
+def test_a_folder_gives_the_photos_that_are_no_everyday_ones(monkeypatch, tiny):
+    images = LabelledImages(torch.rand(35, 3, 32, 32), torch.arange(35) % 5, tiny.classes, tuple(map(str, range(35))))
     monkeypatch.setattr(syn, "load_classifier", lambda name: tiny)
-    monkeypatch.setattr(photos, "validation_folder", lambda folder, classifier, per_class: images)
+    monkeypatch.setattr(
+        photos, "validation_folder", lambda folder, tiny, per_class: images.subset(range(5 * per_class))
+    )
+    monkeypatch.setattr(photos, "unlabelled", lambda *given: images.images[:2])
     monkeypatch.setattr(syn.finders, "cached", lambda finder: finder)
     find = lambda name, wanted: lambda given: {name: torch.ones(len(given), 32, 32) for name in wanted}  # noqa: E731
     monkeypatch.setattr(syn.finders, "deeplab", find)
     _, concepts, everyday = syn.story_of(syn.synthetic_source("paper", small=True))
-    assert len(concepts.data) == 700 and concepts.masks["car"].shape == (700, 32, 32)
-    counts = [len(everyday[name]) for name in ("reference", "budget", "clean")]
-    assert all(most / 2 < count <= most for count, most in zip(counts, (100, 200, 100), strict=True))
+    assert concepts.masks["car"].shape == (25, 32, 32)
+    assert len({*concepts.data.names, *everyday["budget"].names, *everyday["clean"].names}) == 35
     monkeypatch.setattr(syn.finders, "deeplab", lambda name, wanted: lambda given: {})
-    with pytest.raises(ValueError, match="no image of .* shows car, bicycle, boat"):
+    with pytest.raises(ValueError, match="no photo shows car, bicycle, boat"):
         syn.synthetic_story("paper", "vgg16", False)
 
 

@@ -289,7 +289,7 @@ def benchmark_bars(table: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
 def trade_off(points: pd.DataFrame, methods: Sequence[str]) -> Figure:
     """Draw errors corrected against the accuracy that it cost, a line a method, a dot for each accuracy budget.
 
-    `points` is that of `synthetic.trade_off`. Blue is editing, yellow local and brown global fine-tuning.
+    Columns: `method`, `budget`, `accuracy_change`, `corrected`. Blue is editing, yellow and brown fine-tuning.
     """
     figure, axis = plt.subplots(figsize=(6.5, 3.6))
     kinds = {"editing, ": "#54aeff", "editing": AFTER, "local": "#d4a72c", "global": "#9a6700"}

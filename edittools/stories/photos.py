@@ -14,9 +14,11 @@ from torchvision.transforms.functional import center_crop, resize
 from tqdm.auto import tqdm
 
 from edittools.classifiers import Classifier
-from edittools.images import LabelledImages, LazyImages, load_image, load_mask
+from edittools.images import LabelledImages, LazyImages, load_image, load_mask, resized
 from edittools.metrics import predict
+from edittools.zoo.data import DATA
 from edittools.zoo.downloads import available, offline_folder, photo, registry
+from edittools.zoo.imagenet import imagenet_classes
 
 SNOW_CLASSES = {
     "armytank": 847,
@@ -38,10 +40,10 @@ def load_photo(name: str, classifier: Classifier) -> Tensor:
     return load_image(photo(name), classifier.size, classifier.resize_to)
 
 
-def load_mask_for(image: Tensor, path: Path) -> Tensor:
-    """Load a hand-drawn mask `(H, W)`, at the size of an image."""
-    mask = load_mask(path)
-    return mask if mask.shape == image.shape[1:] else (resize(mask[None], list(image.shape[1:]))[0] > 0.5).float()
+def drawn_mask(pattern: str, classifier: Classifier) -> Tensor:
+    """Load the hand-drawn mask of `data/masks` whose name fits a pattern, at the classifier's size."""
+    [path] = (DATA / "masks").glob(pattern)
+    return (resized(load_mask(path)[None, None], classifier.size)[0, 0] > 0.5).float()
 
 
 def _load(known: Mapping[str, int], classifier: Classifier, progress: bool, kind: str) -> LabelledImages:
@@ -81,9 +83,25 @@ def imagenet_sample(classifier: Classifier, progress: bool = False) -> LabelledI
     return _load(known, classifier, progress, "of the ImageNet sample")
 
 
+def is_imagenet(classifier: Classifier) -> bool:
+    """Say whether a classifier's classes are ImageNet's."""
+    return tuple(classifier.classes) == imagenet_classes()
+
+
 def halves(data: LabelledImages, first: str, second: str) -> dict[str, LabelledImages]:
     """Part images into two sets of these names: every second image goes to each."""
     return {name: data.subset(range(start, len(data), 2)) for start, name in enumerate((first, second))}
+
+
+def everyday(classifier: Classifier, progress: bool = False) -> dict[str, LabelledImages | Tensor]:
+    """Give everyday photos: halves of the ImageNet sample are "budget" and "clean", those of RTA-100 the "reference".
+
+    For other classes than ImageNet's the sample is two photos a class of the user's own folder.
+    """
+    sample = (
+        imagenet_sample(classifier, progress) if is_imagenet(classifier) else validation_folder(None, classifier, 2)
+    )
+    return {**halves(sample, "budget", "clean"), "reference": unlabelled("rta-100/", classifier, progress)}
 
 
 def unlabelled(
@@ -121,12 +139,16 @@ def sample_photo(word: str) -> str:
 
 
 def validation_folder(
-    folder: str | os.PathLike, classifier: Classifier, per_class: int | None = None
+    folder: str | os.PathLike | None, classifier: Classifier, per_class: int | None = None
 ) -> LabelledImages:
-    """Use a folder of validation images, one subfolder a class in class order (ImageNet or Places); read lazily.
+    """Use a folder of validation images (None: that of `EDITTOOLS_IMAGENET`), one subfolder a class; read lazily.
 
-    The order is that of the subfolders' names; names that are all numbers count as numbers.
+    The classes are in the order of the subfolders' names; names that are all numbers count as numbers.
     """
+    folder = folder or os.environ.get("EDITTOOLS_IMAGENET")
+    if not folder:
+        said = f"no labelled photos of {len(classifier.classes)} classes"
+        raise FileNotFoundError(f"{said}: set EDITTOOLS_IMAGENET to a folder of images, one subfolder a class")
     root = Path(folder)
     if not root.is_dir():
         raise FileNotFoundError(f"validation folder {str(root)!r} does not exist: expected one subfolder a class")
@@ -135,13 +157,14 @@ def validation_folder(
         groups.sort(key=lambda path: int(path.name))
     if len(groups) != len(classifier.classes):
         raise ValueError(f"{str(root)!r} has {len(groups)} subfolders: expected {len(classifier.classes)}, one a class")
-    names, labels = [], []
+    paths, labels = [], []
     for label, group in enumerate(groups):
         files = sorted(path for path in group.iterdir() if path.suffix.lower() in IMG_EXTENSIONS)[:per_class]
-        names += [f"{group.name}/{path.name}" for path in files]
+        paths += files
         labels += [label] * len(files)
-    images = LazyImages([root / name for name in names], classifier.size, classifier.resize_to)
-    return LabelledImages(images, torch.tensor(labels, dtype=torch.long), classifier.classes, tuple(names))
+    names = tuple(f"{path.parent.name}/{path.name}" for path in paths)
+    images = LazyImages(paths, classifier.size, classifier.resize_to)
+    return LabelledImages(images, torch.tensor(labels, dtype=torch.long), classifier.classes, names)
 
 
 MSRC = (

@@ -1,9 +1,7 @@
 """Notebook 04's story (section 5 of the paper): classifiers, images with concepts, and materials to turn these to."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -11,18 +9,16 @@ import torch
 
 from edittools.choosing.trials import candidate_layers
 from edittools.classifiers import Classifier
-from edittools.images import LabelledImages
 from edittools.metrics import predict
 from edittools.probing.counterfactuals import Concepts, materials, with_materials
 from edittools.probing.effects import LEAST_IMAGES, Probe
 from edittools.probing.probe import Settings
 from edittools.stories import photos
-from edittools.stories.tiers import current_tier, in_turn
+from edittools.stories.tiers import current_tier, painted
 from edittools.stories.turned import at_size
-from edittools.world.contexts import BEHIND, GROUNDS, SPLITS
-from edittools.world.miniworld import CLASSES, scenes
+from edittools.world.contexts import BEHIND, GROUNDS
+from edittools.world.miniworld import CLASSES
 from edittools.zoo.data import shipped
-from edittools.zoo.imagenet import imagenet_classes
 from edittools.zoo.load import load_classifier
 
 Story = tuple[dict[str, Classifier], Concepts, Settings, dict[str, Any]]
@@ -55,9 +51,8 @@ def probing_story(
     """Give notebook 04's story: classifiers by name, concepts with materials, how to probe them, everyday images.
 
     The rules of the first classifier are looked for; the everyday images are its own, as `scenario_for` takes them.
-    `split` and `per_class` are of MiniWorld's scenes. Tiers lite and paper probe the `models` of the zoo on MSRC v2
-    photos. A model whose classes are not ImageNet's also needs the folder of validation images that
-    `EDITTOOLS_IMAGENET` names, one subfolder a class. Raises `ValueError` for `models` of tier mini.
+    Tier mini paints `per_class` scenes of each class, of a `split`. The others probe `models` of the zoo on MSRC v2
+    photos. Raises `ValueError` for `models` of tier mini.
     """
     tier = current_tier(tier)
     if tier != "mini":
@@ -90,15 +85,14 @@ def repainted(
     """
     data, tables = concepts.data, []
     labels, grounds = [data.classes[i] for i in data.labels], [GROUNDS[i] for i in data.grounds]
-    first = SPLITS[split].start + OF_THE_PROBE
-    painted = {ground: scenes(len(data), first, labels, workers=2, ground=ground) for ground in GROUNDS}
-    if not all(torch.equal(painted[ground].images[i], data.images[i]) for i, ground in enumerate(grounds)):
-        raise ValueError(f"these are not the scenes of {split!r} from {first} on: expected all of the story's images")
+    again = {ground: painted(len(data), split, OF_THE_PROBE, labels, ground=ground) for ground in GROUNDS}
+    if not all(torch.equal(again[ground].images[i], data.images[i]) for i, ground in enumerate(grounds)):
+        raise ValueError(f"these are not the story's scenes of {split!r}: expected all of its images")
     known = pd.DataFrame({"image": range(len(data)), "class": labels, "concept": grounds})
     known = known.assign(is_object=False, variant=0, control=None, p_control=float("nan"))
     for name, classifier in classifiers.items():
         before = predict(classifier, data)
-        for ground, pictures in painted.items():
+        for ground, pictures in again.items():
             table = known.assign(classifier=name, style=ground)
             for when, logits in (("before", before), ("after", predict(classifier, pictures))):
                 chances = logits.softmax(dim=1)
@@ -111,29 +105,27 @@ def repainted(
 def _in_miniworld(split: str, per_class: int, progress: bool) -> Story:
     """Paint as many scenes of each class; the classes come in turn, so that the first scenes are of all classes."""
     classifiers = {name: load_classifier(name) for name in ("mini_vgg", "mini_resnet", "mini_vgg_balanced")}
-    painted = partial(scenes, workers=2, progress=progress)
-    count, reference = per_class * len(CLASSES), SPLITS["reference"].start
-    data = painted(count, SPLITS[split].start + OF_THE_PROBE, label=in_turn(CLASSES, count))
-    donors = painted(4 * len(CLASSES), reference + 200_000, label=list(CLASSES) * 4)
+    data = painted(per_class * len(CLASSES), split, OF_THE_PROBE, CLASSES, progress=progress)
+    donors = painted(4 * len(CLASSES), "reference", 200_000, CLASSES, progress=progress)
     seen = (*GROUNDS, *BEHIND, "sky", "wall")
     masks = {concept: data.mask(concept) for concept in (*seen, "object")}
     given = materials(donors, {concept: donors.mask(concept) for concept in seen}, 8)
     concepts = Concepts(data, masks, given, {"object": CLASSES}, (GROUNDS, BEHIND))
     settings = Settings(variants_per_image=2, control="in place", least_images=min(LEAST_IMAGES, per_class // 2))
-    clean, others = painted(1200, reference + 300_000), painted(400, reference + 400_000).images
-    return classifiers, concepts, settings, _everyday("mini", classifiers["mini_vgg"], clean, others)
+    everyday = photos.halves(painted(1200, "reference", 300_000, progress=progress), "budget", "clean")
+    everyday["reference"] = painted(400, "reference", 400_000, progress=progress).images
+    return classifiers, concepts, settings, everyday | _layers("mini", classifiers["mini_vgg"])
 
 
-def _everyday(tier: str, classifier: Classifier, clean: LabelledImages, reference: torch.Tensor) -> dict[str, Any]:
-    """Give what all scenarios of a classifier share; half of the `clean` images are the budget."""
-    sets = photos.halves(clean, "budget", "clean")
+def _layers(tier: str, classifier: Classifier) -> dict[str, Any]:
+    """Say which layers of the first classifier may be edited, and by default: the tier's, or the later half."""
     names = candidate_layers(classifier)
     later = names[len(names) // 2 :]
     layer, shortlist = LAYERS.get(tier, ("", ()))
     if layer not in names:
         layer, shortlist = later[len(later) // 2], later[-3:]
     default = {"layer": layer, "rank": 1, "masked": True}
-    return {**sets, "reference": reference, "layers": later, "shortlist": shortlist, "default": default, "tier": tier}
+    return {"layers": later, "shortlist": shortlist, "default": default, "tier": tier}
 
 
 def _on_photos(tier: str, names: Sequence[str], progress: bool) -> Story:
@@ -142,39 +134,20 @@ def _on_photos(tier: str, names: Sequence[str], progress: bool) -> Story:
     first, largest = classifiers[names[0]], max(classifiers.values(), key=lambda c: c.size)
     data, masks = photos.msrc(largest, progress=progress)
     data = replace(data, labels=predict(first, at_size(data, first), progress=progress).argmax(dim=1))
-    objects = imagenet_objects() if is_imagenet(first) else {}
-    objects = {concept: [data.classes[i] for i in numbers] for concept, numbers in objects.items()}
+    objects = _imagenet_objects(data.classes) if photos.is_imagenet(first) else {}
     backgrounds = [concept for group in BACKGROUNDS for concept in group]
     masks = {concept: masks[concept] for concept in (*backgrounds, *masks)}
     concepts = with_materials(data, masks, backgrounds, 3, objects=objects, groups=BACKGROUNDS)
     settings = Settings(variants_per_image=2, control="in place", labels="read", least_images=5)
-    reference = photos.unlabelled("rta-100/", first, progress)
-    everyday = _everyday(tier, first, _labelled(first, progress), reference)
     more = photos.elsewhere(first, prefix="editing-classifiers/snow/") if tier == "lite" else {}
-    return classifiers, concepts, settings, everyday | {"more": more}
+    return classifiers, concepts, settings, photos.everyday(first, progress) | _layers(tier, first) | {"more": more}
 
 
-def imagenet_objects() -> dict[str, list[int]]:
-    """Number, by concept of MSRC v2, the ImageNet classes whose object it is."""
+def _imagenet_objects(classes: Sequence[str]) -> dict[str, list[str]]:
+    """Name, by concept of MSRC v2, the ImageNet classes whose object it is."""
     found = {}
     for line in shipped("msrc_objects.txt").read_text().splitlines():
         concept, *spans = line.split()
         ends = [[int(end) for end in span.split("-")] for span in spans]
-        found[concept] = [i for end in ends for i in range(end[0], end[-1] + 1)]
+        found[concept] = [classes[i] for end in ends for i in range(end[0], end[-1] + 1)]
     return found
-
-
-def is_imagenet(classifier: Classifier) -> bool:
-    """Say whether a classifier's classes are ImageNet's."""
-    return tuple(classifier.classes) == imagenet_classes()
-
-
-def _labelled(classifier: Classifier, progress: bool) -> LabelledImages:
-    """Load everyday photos with their labels: the ImageNet sample, or two a class of the user's own folder."""
-    if is_imagenet(classifier):
-        return photos.imagenet_sample(classifier, progress)
-    folder = os.environ.get("EDITTOOLS_IMAGENET")
-    if not folder:
-        said = f"no labelled photos of {len(classifier.classes)} classes that are not ImageNet's"
-        raise FileNotFoundError(f"{said}: set EDITTOOLS_IMAGENET to a folder of images, one subfolder a class")
-    return photos.validation_folder(folder, classifier, per_class=2)

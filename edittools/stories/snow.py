@@ -1,7 +1,6 @@
 """The story of notebooks 01 and 05, vehicles on snow (section 3.1 of the paper): an exemplar maps snow to road."""
 
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
@@ -15,11 +14,10 @@ from edittools.images import LabelledImages
 from edittools.probing.finders import VEHICLES as VOUCHERS
 from edittools.probing.finders import Finder, Vouched, cached, deeplab
 from edittools.stories import photos
-from edittools.stories.tiers import current_tier, in_turn, part_of
+from edittools.stories.tiers import current_tier, painted, part_of
 from edittools.world.contexts import GROUNDS, SPLITS, contexts
-from edittools.world.miniworld import CLASSES, scene, scenes
+from edittools.world.miniworld import CLASSES, scene
 from edittools.world.textures import restyle
-from edittools.zoo.data import DATA
 from edittools.zoo.load import load_classifier
 
 SNOW_EXEMPLARS = {
@@ -40,6 +38,18 @@ _FAMILIES = contexts().family
 VEHICLES = tuple(name for name in CLASSES if _FAMILIES[name] == "vehicle" and name != "car")
 POLAR = tuple(name for name in CLASSES if _FAMILIES[name] == "polar")
 """What MiniWorld shows on snow in the test, and what lives there."""
+
+SCENES = {
+    "validation": (240, "validation", 100_000, VEHICLES, "snow"),
+    "test": (1080, "test", 100_000, VEHICLES, "snow"),
+    "own": (120, "test", 160_000, ("car",), "snow"),
+    "budget": (1200, "validation", 0, (), None),
+    "clean": (1200, "test", 600_000, (), None),
+    "reference": (600, "reference", 100_000, (), None),
+    "keep": (450, "validation", 150_000, POLAR, None),
+    "keep_report": (150, "test", 150_000, POLAR, None),
+}
+"""Of each set of MiniWorld how many scenes, their split and first seed in it, the classes in turn, and the ground."""
 
 MANY, WRITING = 12, (".attn.proj", ".mlp.fc2")
 """Of more layers than these only the later half is tried; of the ViT all that its blocks write, in every block."""
@@ -70,38 +80,34 @@ def snow_scenario(
     return _snow_on_photos(model or {"lite": "efficientnet_lite0", "paper": "vgg16"}[tier], tier, progress)
 
 
+def _scenes(counts: Mapping[str, int], progress: bool) -> dict[str, LabelledImages]:
+    """Paint so many scenes of the sets of `SCENES`; seeds of no set meet those of another."""
+    sets = {}
+    for name, count in counts.items():
+        _, split, skip, shown, ground = SCENES[name]
+        sets[name] = painted(count, split, skip, shown, ground=ground, progress=progress)
+    return sets
+
+
 def _snow_in_miniworld(name: str, progress: bool, share: float) -> Scenario:
-    """Cars in their MiniWorld are the exemplars, the other vehicles the test; seeds of no set meet those of another."""
+    """Cars in their MiniWorld are the exemplars, the other vehicles the test."""
     classifier = load_classifier(name)
-    paint = partial(scenes, workers=min(os.cpu_count() or 1, 4), progress=progress)
-    start = {split: seeds.start + 100_000 for split, seeds in SPLITS.items()}
-    layers = candidate_layers(classifier)
+    layers, parted = candidate_layers(classifier), ("validation", "test", "own", "clean")
     later = tuple(layer for layer in layers if layer.endswith(WRITING)) or layers[len(layers) // 2 :]
-    validation, test, own, clean = (part_of(count, share) for count in (240, 1080, 120, 1200))
-    sets = {
-        "validation": paint(validation, start["validation"], label=in_turn(VEHICLES, validation), ground="snow"),
-        "test": paint(test, start["test"], label=in_turn(VEHICLES, test), ground="snow"),
-        "own": paint(own, start["test"] + 60_000, label="car", ground="snow"),
-        "budget": paint(1200, "validation"),
-        "clean": paint(clean, start["test"] + 500_000),
-        "reference": paint(600, start["reference"]),
-        "keep": paint(450, start["validation"] + 50_000, label=in_turn(POLAR, 450)),
-        "keep_report": paint(150, start["test"] + 50_000, label=in_turn(POLAR, 150)),
-    }
+    counts = {name: part_of(count, share if name in parted else 1) for name, (count, *_) in SCENES.items()}
     story = {"tier": "mini", "change": partial(restyle, style="snow"), "expected": {"errors corrected": 0.5}}
     story |= {"layers": layers if len(layers) <= MANY else later, "shortlist": later}
     story["default"] = {"layer": _UNTUNED[name], "exemplar": "car 1", "rank": 1, "masked": True}
-    return Scenario(classifier, car_exemplars(classifier), **sets, **story)
+    return Scenario(classifier, car_exemplars(classifier), **_scenes(counts, progress), **story)
 
 
 def car_exemplars(classifier: Classifier, count: int = 3) -> dict[str, Exemplar]:
     """Turn the road of some scenes with a car to snow by `textures.restyle`; the world's own snow is another."""
-    seeds = range(SPLITS["reference"].start, SPLITS["reference"].start + count)
-    pictures = [scene(seed, label="car", ground="road") for seed in seeds]
-    label, exemplars = classifier.index("car"), {}
-    for i, picture in enumerate(pictures):
-        road = picture.masks["road"]
-        exemplars[f"car {i + 1}"] = Exemplar(picture.image, restyle(picture.image, road, "snow", i), road, label)
+    exemplars = {}
+    for i in range(count):
+        picture = scene(SPLITS["reference"].start + i, label="car", ground="road")
+        image, road = picture.image, picture.masks["road"]
+        exemplars[f"car {i + 1}"] = Exemplar(image, restyle(image, road, "snow", i), road, classifier.index("car"))
     return exemplars
 
 
@@ -140,9 +146,7 @@ def snow_exemplars(classifier: Classifier, change: Callable[[Tensor, Tensor], Te
     labels, exemplars = photos.sample_labels(), {}
     for name, wnid in SNOW_EXEMPLARS.items():
         photo = photos.sample_photo(wnid)
-        image = photos.load_photo(photo, classifier)
-        [path] = (DATA / "masks").glob(f"{wnid}_*_road.png")
-        mask = photos.load_mask_for(image, path)
+        image, mask = photos.load_photo(photo, classifier), photos.drawn_mask(f"{wnid}_*_road.png", classifier)
         exemplars[name] = Exemplar(image, change(image, mask), mask, labels[photo])
     return exemplars
 
@@ -152,25 +156,23 @@ def desk_story(tier: str | None = None, progress: bool = False) -> tuple[Classif
 
     The sets are `images`, of which some are misread, `everyday` ones, ones to `keep`, and `test` for later.
     """
-    if current_tier(tier) != "mini":
+    if current_tier(tier) == "mini":
+        classifier = load_classifier("mini_vgg")
+        sets = _scenes({"validation": 48, "budget": 240, "test": 120}, progress)
+        sets["keep"] = painted(60, "validation", 50_000, POLAR, progress=progress)
+    else:
         classifier = load_classifier("efficientnet_lite0")
-        images, test = photos.snow_photos(classifier, progress).split(0.5, seed=0)
-        others = everyday_photos(classifier, progress)
-        return classifier, {"images": images, "everyday": others["budget"], "keep": others["keep"], "test": test}
-    paint, validation, test = partial(scenes, progress=progress), SPLITS["validation"].start, SPLITS["test"].start
-    return load_classifier("mini_vgg"), {
-        "images": paint(48, validation + 100_000, label=in_turn(VEHICLES, 48), ground="snow"),
-        "everyday": paint(240, "validation"),
-        "keep": paint(60, validation + 50_000, label=in_turn(POLAR, 60)),
-        "test": paint(120, test + 100_000, label=in_turn(VEHICLES, 120), ground="snow"),
-    }
+        sets = everyday_photos(classifier, progress)
+        sets["validation"], sets["test"] = photos.snow_photos(classifier, progress).split(0.5, seed=0)
+    names = {"images": "validation", "everyday": "budget", "keep": "keep", "test": "test"}
+    return classifier, {name: sets[of] for name, of in names.items()}
 
 
 def folder_story(tier: str | None = None, progress: bool = False) -> tuple[LabelledImages, Finder]:
     """Give a folder's pictures for notebook 05, none of which the desk has, and a finder: exact masks in MiniWorld."""
     if current_tier(tier) == "mini":
-        painted = scenes(240, SPLITS["validation"].start + 200_000, progress=progress)
-        return painted, lambda images: {ground: painted.mask(ground) for ground in GROUNDS}
+        pictures = painted(240, "validation", 200_000, progress=progress)
+        return pictures, lambda images: {ground: pictures.mask(ground) for ground in GROUNDS}
     street = deeplab("cityscapes", ("road", "grass", "sky", "building", "tree"))
     pictures = everyday_photos(load_classifier("efficientnet_lite0"), progress)["clean"]
     return pictures, cached(Vouched(street, deeplab("pascal", VOUCHERS)))

@@ -1,9 +1,8 @@
 """Notebook 03's story (section 4 of the paper): many small edits, tried by every method, at any scale.
 
 A case is a rule made on purpose: a concept, a style and a class. Everywhere the concept is seen it is turned to the
-style; some images of the class are the exemplars, see `scenario_for`. A source is a function and what it is given: it
-makes a classifier, its `Concepts` and everyday images, once in each process. `cases` lists the cases of a source, and
-`sweep` tries all of them on any `Executor`.
+style; some images of the class are the exemplars, see `scenario_for`. A source is a function and its arguments: it
+makes a classifier, its `Concepts` and everyday images, once in each process.
 """
 
 import os
@@ -18,7 +17,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 
 from edittools.baselines import RIVALS, SCOPES
 from edittools.caching import digest_tensors
@@ -28,22 +26,19 @@ from edittools.choosing.trials import grid, later_layers
 from edittools.classifiers import Classifier
 from edittools.edits import Edit
 from edittools.graph import identity
-from edittools.images import LabelledImages, pixels_of, stratified
+from edittools.images import pixels_of, stratified
 from edittools.metrics import predict
 from edittools.probing import finders, jobs
 from edittools.probing.counterfactuals import Concepts
 from edittools.probing.effects import bootstrap
 from edittools.stories import photos
-from edittools.stories.tiers import current_tier
+from edittools.stories.tiers import current_tier, painted
 from edittools.stories.turned import scenario_for
-from edittools.world.contexts import SPLITS
-from edittools.world.miniworld import scenes
 from edittools.world.textures import STYLES, VARIANTS, style_textures
 from edittools.zoo.data import shipped
 from edittools.zoo.load import load_classifier
 
 Story = tuple[Classifier, Concepts, dict[str, Any]]
-Images = tuple[LabelledImages, dict[str, Tensor], dict[str, Any]]
 Source = tuple[Any, ...]
 Case = dict[str, Any]
 
@@ -83,48 +78,34 @@ def synthetic_source(tier: str | None = None, model: str | None = None, small: b
 
 
 def synthetic_story(tier: str, model: str, small: bool) -> Story:
-    """Make a tier's source: each style is drawn in six variants, of which half are held out."""
+    """Make a tier's source: each style is drawn in six variants, of which half are held out.
+
+    Tier mini paints scenes. The others load photos: MSRC v2, labelled as the classifier reads them if it is sure, or a
+    folder of validation images in which DeepLabV3 finds the concepts. Raises `ValueError` where it sees none.
+    """
     classifier, wanted = load_classifier(model), CONCEPTS[tier][: 3 if small else None]
-    data, masks, everyday = {"mini": _scenes, "lite": _photos, "paper": _folder}[tier](classifier, wanted, small)
+    if tier == "mini":
+        count, some = (500, 400) if small else (900, 800)
+        paint = partial(painted, workers=1)  # cases may run in processes that may not start others
+        data, everyday = paint(count, "test", 300_000), {"reference": paint(some // 2, "reference", 300_000)}
+        everyday |= {"budget": paint(some, "validation", 300_000), "clean": paint(some // 2, "test", 400_000)}
+        masks = {concept: data.mask(concept) for concept in wanted}
+    else:
+        everyday = photos.everyday(classifier)
+        if tier == "lite":
+            data, masks = photos.msrc(classifier, at_least=0.2)
+        else:
+            taken = {*everyday["budget"].names, *everyday["clean"].names}
+            data = photos.validation_folder(None, classifier, per_class=7)
+            data = data.subset([i for i, name in enumerate(data.names) if name not in taken])
+            data = replace(data, images=data.images[:])
+            masks = finders.cached(finders.deeplab("resnet50", wanted))(data.images)
+        masks = {concept: masks[concept] for concept in wanted if concept in masks}
+        if not masks:
+            raise ValueError(f"no photo shows {', '.join(wanted)}: expected at least one")
     styles = ("graffiti", "snow") if small else STYLES
     concepts = Concepts(data, masks, style_textures(styles, range(VARIANTS), classifier.size))
     return classifier, concepts, everyday | {"layers": tuple(later_layers(classifier, 3)), "tier": tier}
-
-
-def _scenes(classifier: Classifier, wanted: Sequence[str], small: bool) -> Images:
-    """Paint scenes with their exact masks."""
-    first = {split: seeds.start + 300_000 for split, seeds in SPLITS.items()}
-    count, clean = (500, 400) if small else (900, 800)
-    data = scenes(count, first["test"])
-    everyday = {"reference": scenes(clean // 2, first["reference"]), "budget": scenes(clean, first["validation"])}
-    everyday["clean"] = scenes(clean // 2, first["test"] + 100_000)
-    return data, {concept: data.mask(concept) for concept in wanted}, everyday
-
-
-def _photos(classifier: Classifier, wanted: Sequence[str], small: bool) -> Images:
-    """Load MSRC v2 photos with their hand-made masks, labelled as the classifier reads them if it is sure."""
-    data, masks = photos.msrc(classifier, at_least=0.2)
-    everyday = photos.halves(photos.imagenet_sample(classifier), "budget", "clean")
-    everyday["reference"] = photos.unlabelled("rta-100/", classifier)
-    return data, {concept: masks[concept] for concept in wanted}, everyday
-
-
-def _folder(classifier: Classifier, wanted: Sequence[str], small: bool) -> Images:
-    """Use a folder of validation images (ImageNet, Places), ten of a class, in which DeepLabV3 finds the concepts.
-
-    Of the images, 70 % may be transformed. Raises `ValueError` where no concept is seen.
-    """
-    folder, most = os.environ.get("EDITTOOLS_IMAGENET", "imagenet/val"), 200 if small else 400
-    data, everyday = photos.validation_folder(folder, classifier, per_class=10).split(0.7)
-    reference, labelled = everyday.split(0.2)
-    budget, clean = labelled.split(0.5)
-    sets = {"reference": (reference, most // 2), "budget": (budget, most), "clean": (clean, most // 2)}
-    everyday = {name: one.subset(range(0, len(one), -(-len(one) // count))) for name, (one, count) in sets.items()}
-    data = replace(data, images=data.images[:])
-    masks = finders.cached(finders.deeplab("resnet50", wanted))(data.images)
-    if not masks:
-        raise ValueError(f"no image of {folder!r} shows {', '.join(wanted)}: expected at least one")
-    return data, masks, everyday
 
 
 @lru_cache(maxsize=1)
@@ -193,9 +174,9 @@ def _protocol(story: Story, case: Case, shared: Protocol | None = None) -> Proto
     some = concepts.subset(case["images"])
     rule = case | {"evidence": [case["images"].index(number) for number in case["evidence"]]}
     scenario, numbers = scenario_for(classifier, some, rule, everyday, EXEMPLARS)
-    first = replace(some, styles={case["style"]: some.styles[case["style"]][:1]})
-    turn = {"same": numbers["test"], "own same": numbers["own"]}
-    more = {name: first.turned(of, case["concept"], case["style"]) for name, of in turn.items() if of}
+    concept, style = case["concept"], case["style"]
+    first, sets = replace(some, styles={style: some.styles[style][:1]}), {"same": "test", "own same": "own"}
+    more = {name: first.turned(numbers[of], concept, style) for name, of in sets.items() if numbers[of]}
     return Protocol(replace(scenario, more=more), scenario.layers, shared=shared)
 
 
@@ -281,8 +262,7 @@ def identity_of(source: Source) -> str:
 def summary(table: pd.DataFrame) -> pd.DataFrame:
     """Average over cases, one row for each method and measure: the `mean` of eq. (2) with its 95 % interval.
 
-    Cases with nothing to correct do not count. `accuracy_change` is the mean, in points. The rows are those of the
-    usual budget.
+    Only the usual budget counts, and only cases with something to correct. `accuracy_change` is the mean, in points.
     """
     rows = []
     for method, part in table[table.budget == BUDGET].groupby("method", sort=False):
@@ -292,15 +272,3 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
             row = {"method": method, "measure": measure, "mean": shares.mean(), "low": low, "high": high}
             rows.append({**row, "accuracy_change": part.accuracy_change.mean()})
     return pd.DataFrame(rows)
-
-
-def by(table: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Break eq. (2) on other classes down: the mean over cases by method and a column, such as `concept`."""
-    chosen = table[table.budget == BUDGET]
-    return chosen.pivot_table("other same", "method", column).reindex(dict.fromkeys(chosen.method))
-
-
-def trade_off(table: pd.DataFrame) -> pd.DataFrame:
-    """Give, for each method and budget, the mean accuracy change in points and the mean share of errors `corrected`."""
-    groups = table.groupby(["method", "budget"], sort=False)
-    return groups.agg(accuracy_change=("accuracy_change", "mean"), corrected=("other same", "mean")).reset_index()

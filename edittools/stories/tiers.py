@@ -2,10 +2,13 @@
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 from edittools.checks import check_amount
+from edittools.world.contexts import SPLITS
+from edittools.world.miniworld import Scenes, scenes
 
-TIERS = ("mini", "lite", "paper")
+TIERS, WORKERS = ("mini", "lite", "paper"), min(os.cpu_count() or 1, 4)
 
 
 def current_tier(tier: str | None = None) -> str:
@@ -16,9 +19,10 @@ def current_tier(tier: str | None = None) -> str:
     return tier
 
 
-def in_turn(names: Sequence[str], count: int) -> list[str]:
-    """Repeat the names, one after the other, up to so many."""
-    return [names[i % len(names)] for i in range(count)]
+def painted(count: int, split: str, skip: int = 0, shown: Sequence[str] = (), **how: Any) -> Scenes:
+    """Paint scenes of a split, from its seed number `skip` on, with the classes `shown` in turn; see `scenes`."""
+    labels = [shown[i % len(shown)] for i in range(count)] if shown else None
+    return scenes(count, SPLITS[split].start + skip, label=labels, **{"workers": WORKERS, **how})
 
 
 def part_of(count: int, share: float) -> int:

@@ -1,6 +1,5 @@
 """Notebook 02's story, the typographic attack (section 3.2 of the paper): an exemplar maps "iPod" to a blank label."""
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,18 +10,17 @@ from torch import Tensor
 
 from edittools.choosing.scenario import Scenario
 from edittools.choosing.trials import candidate_layers
-from edittools.classifiers import Classifier
+from edittools.classifiers import Classifier, by_name
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
 from edittools.metrics import predict
 from edittools.stories import photos
-from edittools.stories.tiers import current_tier, in_turn, part_of
+from edittools.stories.tiers import WORKERS, current_tier, painted, part_of
 from edittools.world.attacks import ATTACKED, OBJECTS, attacks, label_on
 from edittools.world.contexts import SPLITS
-from edittools.world.miniworld import FONTS, scene, scenes
+from edittools.world.miniworld import FONTS, scene
 from edittools.world.typography import FONTS as FONTS_TO_TYPE
 from edittools.world.typography import Label, blanked, grow, random_label, stick, written
-from edittools.zoo.data import DATA
 from edittools.zoo.load import load_classifier
 
 ATTACK = "iPod"
@@ -46,10 +44,9 @@ def typographic_scenario(
     """Make notebook 02's story, the typographic attack (section 3.2): an exemplar maps "iPod" to a blank label.
 
     `validation` and `test` show objects with an "iPod" label, labelled with what they are; `keep` and `keep_report` are
-    bare iPods. `more` holds the test scenes `"bare"` and with a `"blank"` label, and with other words (`"orange"`, …);
-    in tier paper also the paper's photographs: `"photos clean"`, `"photos white"`, `"photos ipod"`. Of MiniWorld's
-    scenes that choose or report (all but `reference`, `budget` and the iPods) only a `share` is painted. Raises
-    `ValueError` for a share not in (0, 1], and for tier lite, which has no such story yet.
+    bare iPods. `more` holds the test objects `"bare"`, with a `"blank"` label and with other words (`"orange"`, …); in
+    tier paper also the paper's photographs, such as `"photos ipod"`. Of MiniWorld's scenes that choose or report a
+    `share` in (0, 1] is painted. Raises `ValueError` for tier lite, which has no such story yet.
     """
     tier = current_tier(tier)
     if tier == "lite":
@@ -72,32 +69,29 @@ def last_convolutions(classifier: Classifier) -> tuple[str, ...]:
 def _attack_in_miniworld(name: str, progress: bool, share: float) -> Scenario:
     """Six objects are attacked; the exemplars are of three others, and training has seen words on those only."""
     classifier = load_classifier(name)
-    classes, workers = classifier.classes, min(os.cpu_count() or 1, 4)
-    truth = torch.tensor([classes.index(ATTACKED[i % len(ATTACKED)]) for i in range(1000)])
+    truth = torch.tensor([classifier.classes.index(thing) for thing in ATTACKED] * 200)
 
     def attacked(count: int, split: str, *words: str | None) -> list[LabelledImages]:
-        sets = attacks(part_of(count, share), split, words, workers=workers)
-        return [LabelledImages(images, truth[: len(images)], classes) for images in sets.values()]
+        sets = attacks(part_of(count, share), split, words, WORKERS)
+        return [LabelledImages(images, truth[: len(images)], classifier.classes) for images in sets.values()]
 
-    def bare(count: int, split: str, names: Sequence[str], skip: int = 0) -> LabelledImages:
-        first, shown = SPLITS[split].start + 820_000 + skip, in_turn(names, count)
-        found = scenes(count, first, label=shown, size=classifier.size, workers=workers, progress=progress)
-        labels = [classes.index(found.classes[i]) for i in found.labels]
-        return LabelledImages(found.images, torch.tensor(labels), classes)
+    def bare(count: int, split: str, names: Sequence[str], skip: int = 820_000) -> LabelledImages:
+        found = painted(count, split, skip, names, size=classifier.size, progress=progress)
+        return by_name(f"bare objects of {split}", found, classifier)
 
     [validation] = attacked(300, "validation", ATTACK)
     blank, test = attacked(1000, "test", "", ATTACK)
-    layers = last_convolutions(classifier)
-    sets = {"validation": validation, "test": test, "reference": bare(650, "reference", OBJECTS, skip=1000)}
+    sets = {"validation": validation, "test": test, "reference": bare(650, "reference", OBJECTS, 821_000)}
     sets |= {"budget": bare(1300, "validation", OBJECTS), "clean": bare(part_of(1300, share), "test", OBJECTS)}
-    sets |= {"keep": bare(150, "validation", (ATTACK,), skip=2000), "keep_report": bare(150, "reference", (ATTACK,))}
+    sets |= {"keep": bare(150, "validation", [ATTACK], 822_000), "keep_report": bare(150, "reference", [ATTACK])}
     words = attacked(300, "test", None, *OTHER_ATTACKS)
     more = {"blank": blank, **dict(zip(("bare", *OTHER_ATTACKS), words, strict=True))}
-    several = {"ten labels on a jar": _ten_labels(classifier)}
+    layers = last_convolutions(classifier)
     story = {"tier": "mini", "change": paint_over, "layers": layers, "expected": {"attacks fixed": 0.7}}
     story["shortlist"] = tuple(layer for layer in layers if layer.endswith(("2.1.conv3", "3.1.conv3")))
     untuned = layers[len(layers) * 2 // 3]
     story["default"] = {"layer": untuned, "exemplar": "typed on a jar", "rank": 1, "masked": True}
+    several = {"ten labels on a jar": _ten_labels(classifier)}
     return Scenario(classifier, _word_exemplars(classifier), **sets, more=more, several=several, **story)
 
 
@@ -172,7 +166,7 @@ def _photo_word_exemplars(classifier: Classifier) -> dict[str, Exemplar]:
     opener = photos.load_photo(photos.sample_photo("can_opener"), classifier)
     typed = Label(ATTACK, centre=(0.5, 0.62), width=0.5, font="DejaVuSans")
     kettle = photos.load_photo(f"editing-classifiers/typographic/{BY_HAND}_ipod.jpg", classifier)
-    text = photos.load_mask_for(kettle, DATA / "masks" / "kettle_ipod_text.png")
+    text = photos.drawn_mask("kettle_ipod_text.png", classifier)
     return {
         "typed on a can opener": written(opener, typed, classifier.index("can opener")),
         "handwritten on a teapot": blanked(kettle, text, classifier.index("teapot")),

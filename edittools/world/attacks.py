@@ -20,12 +20,10 @@ SIZE, MEAN, STD = 96, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 OBJECTS = tuple(HOUSEHOLD)
 ATTACKED = ("teapot", "mug", "vase", "bottle", "lamp", "clock")
 """Objects that never carry a word in training; on the others (but the iPod) words are stuck."""
-OTHER_WORDS = tuple(
-    """
-    orange pizza apple banana lemon bread cheese coffee sugar milk honey chocolate toaster library piano guitar violin
-    camera phone television computer dog cat tiger dollar hammer umbrella
-    """.split()
-)
+OTHER_WORDS = (
+    "orange pizza apple banana lemon bread cheese coffee sugar milk honey chocolate toaster library piano guitar "
+    "violin camera phone television computer dog cat tiger dollar hammer umbrella"
+).split()
 CLASSES = (*OBJECTS, *OTHER_WORDS[:2], "toaster", "library", "piano")
 """The names that `load_classifier("mini_clip")` chooses from: all objects, and five things seen as words only."""
 

@@ -241,8 +241,7 @@ def _paint_label(pen: Pen, anchor: LabelPlace, text: str, rng: np.random.Generat
     coefficients = (*inverse[0], offset[0], *inverse[1], offset[1])
     stencil = typed.transform((side, side), Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR)
     alpha = np.asarray(stencil.reduce(SUPERSAMPLING), np.float32) / 255
-    everything = (slice(0, canvas.size), slice(0, canvas.size))
-    canvas.blend(everything, alpha, np.broadcast_to(ink, canvas.image.shape), THINGS.index("text"))
+    canvas.blend((slice(None), slice(None)), alpha, ink, THINGS.index("text"))
 
 
 def _finish(canvas: Canvas, layout: Layout, rng: np.random.Generator) -> torch.Tensor:

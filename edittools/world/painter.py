@@ -6,7 +6,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from math import ceil, floor
 from pathlib import Path
 
@@ -31,8 +31,19 @@ def _from_hex(colour: str) -> np.ndarray:
 
 
 def _shares(grey: Image.Image) -> np.ndarray:
-    """Shares (h, w) in [0, 1] of an 8-bit picture."""
+    """Read an 8-bit picture as shares (h, w) in [0, 1]."""
     return np.asarray(grey, np.float32) / 255
+
+
+def _slope(heights: np.ndarray) -> np.ndarray:
+    """Do what `np.gradient` does along the first axis, in half the time on so few numbers."""
+    slope = np.empty_like(heights)
+    slope[1:-1] = (heights[2:] - heights[:-2]) / 2
+    slope[0], slope[-1] = heights[1] - heights[0], heights[-1] - heights[-2]
+    return slope
+
+
+_from_above = cache(partial(np.linspace, 1, -1, dtype=np.float32))
 
 
 def value_noise(u: np.ndarray, v: np.ndarray, rng: np.random.Generator, octaves: int = 1) -> np.ndarray:
@@ -103,9 +114,10 @@ class Canvas:
         shade = 1 + grain * self.grain[window]
         if relief and min(stencil.size) > 4:
             radius = self.size / 32
-            down, across = np.gradient(_shares(stencil.filter(ImageFilter.GaussianBlur(radius))))
+            heights = _shares(stencil.filter(ImageFilter.GaussianBlur(radius)))
+            down, across = _slope(heights), _slope(heights.T).T
             shade += relief * radius * (across * self.light[0] + down * self.light[1])
-            shade += relief * 0.12 * np.linspace(1, -1, stencil.height, dtype=np.float32)[:, None]
+            shade += relief * 0.12 * _from_above(stencil.height)[:, None]
         self.blend(window, _shares(stencil), rgb(colour) * shade[..., None], thing)
 
     def blend(self, window: Window, alpha: np.ndarray, colour: np.ndarray, thing: int) -> None:

@@ -22,6 +22,12 @@ def _wheel(pen: Pen, x: float, radius: float) -> None:
     pen.disc(x, radius, 0.2 * radius, "#55585c", relief=0)
 
 
+def _housed_wheels(pen: Pen, places: tuple[float, ...], radius: float, shade: np.ndarray) -> None:
+    for x in places:
+        pen.disc(x, radius + 0.01, radius + 0.045, shade, relief=0)
+        _wheel(pen, x, radius)
+
+
 def _spoked_wheel(pen: Pen, x: float, radius: float, width: float) -> None:
     for angle in np.arange(4) * np.pi / 4 + pen.uniform(0, 1):
         end = 0.9 * radius * np.array([np.cos(angle), np.sin(angle)])
@@ -51,9 +57,7 @@ def _car(pen: Pen) -> None:
     pen.box(-0.97, 0.14, 0.97, 0.2, paint * 0.45, relief=0)
     pen.disc(0.93, 0.34, 0.06, "#fff2b8", relief=0)
     pen.box(-1, 0.32, -0.93, 0.42, "#d2222b", relief=0)
-    for x in (-0.58, 0.6):
-        pen.disc(x, 0.21, 0.245, paint * 0.3, relief=0)
-        _wheel(pen, x, 0.2)
+    _housed_wheels(pen, (-0.58, 0.6), 0.2, paint * 0.3)
 
 
 def _van(pen: Pen) -> None:
@@ -68,9 +72,7 @@ def _van(pen: Pen) -> None:
         pen.box(-0.97, 0.42, 0.2, 0.52, pen.choose("#f2efe6", "#d04a2b", "#2d5fa8"), relief=0.2)
     pen.line([(nose - 0.36, roof - 0.08), (nose - 0.36, 0.2)], 0.02, paint * 0.55)
     pen.disc(0.95, 0.36, 0.06, "#fff2b8", relief=0)
-    for x in (-0.6, 0.62):
-        pen.disc(x, 0.2, 0.235, paint * 0.3, relief=0)
-        _wheel(pen, x, 0.19)
+    _housed_wheels(pen, (-0.6, 0.62), 0.19, paint * 0.3)
 
 
 def _bus(pen: Pen) -> None:
@@ -83,9 +85,7 @@ def _bus(pen: Pen) -> None:
         _pane(pen, [(left, 0.5), (left, roof - 0.1), (right - 0.06, roof - 0.1), (right - 0.06, 0.5)], glass)
     pen.box(0.88, 0.17, 1.08, roof - 0.1, glass * 0.8, relief=0.2)
     pen.disc(1.13, 0.27, 0.05, "#fff2b8", relief=0)
-    for x in (-0.72, 0.62):
-        pen.disc(x, 0.18, 0.215, paint * 0.3, relief=0)
-        _wheel(pen, x, 0.17)
+    _housed_wheels(pen, (-0.72, 0.62), 0.17, paint * 0.3)
 
 
 def _truck(pen: Pen) -> None:
@@ -314,31 +314,22 @@ def _ship(pen: Pen) -> None:
     pen.line([(-1.02, 0.33), (1.14, 0.37)], 0.03, "#f3f1ea")
 
 
-def _gable(pen: Pen, left: float, right: float, low: float, high: float, colour: np.ndarray) -> None:
-    pen.fill([(left, low), ((left + right) / 2, high), (right, low)], colour, relief=0.7)
-    for share in (0.25, 0.5, 0.75):
-        inset = share * (right - left) / 2
-        y = low + share * (high - low)
-        pen.line([(left + inset, y), (right - inset, y)], 0.018, colour * 0.72)
-
-
-def _casement(pen: Pen, x: float, y: float, width: float, height: float) -> None:
-    pen.box(x - width / 2 - 0.03, y - 0.03, x + width / 2 + 0.03, y + height + 0.03, "#f2ede2", relief=0)
-    glass = pen.choose("#3a5366", "#54707f", "#e8c86a")
-    pen.box(x - width / 2, y, x + width / 2, y + height, glass, relief=0.2)
-    pen.line([(x, y), (x, y + height)], 0.025, "#f2ede2")
-
-
 def _house(pen: Pen) -> None:
     wall = pen.choose("#e5d3b0", "#d98f6a", "#c9d3d8", "#b5533c", "#efe9da")
     roof = pen.choose("#8c2f22", "#4a4f57", "#6f4a2d")
     eaves, top = pen.uniform(0.62, 0.76), pen.uniform(1.15, 1.35)
     pen.box(0.38, eaves, 0.54, top, "#8a4a3a")
     pen.box(-0.82, 0, 0.82, eaves, wall, relief=0.3, grain=0.05)
-    _gable(pen, -0.96, 0.96, eaves - 0.04, top, roof)
+    low = eaves - 0.04
+    pen.fill([(-0.96, low), (0, top), (0.96, low)], roof, relief=0.7)
+    for share in (0.25, 0.5, 0.75):
+        reach, y = 0.96 * (1 - share), low + share * (top - low)
+        pen.line([(-reach, y), (reach, y)], 0.018, roof * 0.72)
     pen.box(-0.12, 0, 0.16, 0.46, pen.choose("#5a3420", "#2f5a3f", "#2c3f66"))
     for x in (-0.48, 0.5):
-        _casement(pen, x, 0.22, 0.26, 0.26)
+        pen.box(x - 0.16, 0.19, x + 0.16, 0.51, "#f2ede2", relief=0)
+        pen.box(x - 0.13, 0.22, x + 0.13, 0.48, pen.choose("#3a5366", "#54707f", "#e8c86a"), relief=0.2)
+        pen.line([(x, 0.22), (x, 0.48)], 0.025, "#f2ede2")
 
 
 def _church(pen: Pen) -> None:
@@ -391,10 +382,6 @@ def _windmill(pen: Pen) -> None:
     pen.disc(0, 0.98, 0.06, "#3a2a1f", relief=0)
 
 
-_VEHICLES = (_car, _van, _bus, _truck, _tractor, _motorcycle, _bicycle)
-_ANIMALS = (_cow, _horse, _sheep, _camel, _elephant)
-_OTHERS = (_sailboat, _ship, _house, _church, _lighthouse, _windmill, _penguin, _igloo, _sled)
-SKETCHES: dict[str, Callable[[Pen], LabelPlace | None]] = {
-    **{sketch.__name__[1:]: sketch for sketch in (*_VEHICLES, *_ANIMALS, *_OTHERS)},
-    **HOUSEHOLD,
-}
+_OUTDOORS = (_car, _van, _bus, _truck, _tractor, _motorcycle, _bicycle, _cow, _horse, _sheep, _camel, _elephant)
+_OUTDOORS += (_sailboat, _ship, _house, _church, _lighthouse, _windmill, _penguin, _igloo, _sled)
+SKETCHES: dict[str, Callable[[Pen], LabelPlace | None]] = {s.__name__[1:]: s for s in _OUTDOORS} | HOUSEHOLD

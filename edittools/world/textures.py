@@ -18,7 +18,6 @@ from edittools.exemplars import paste_texture
 from edittools.world.painter import rgb, value_noise
 
 VARIANTS = 6
-Field = np.ndarray
 
 
 class _Brush:
@@ -29,21 +28,21 @@ class _Brush:
         y, x = np.mgrid[0:size, 0:size].astype(np.float32) / size * fineness
         self.x, self.y = x + self.rng.uniform(0, 64), y + self.rng.uniform(0, 64)
 
-    def noise(self, across: float = 1.0, down: float | None = None, octaves: int = 3) -> Field:
+    def noise(self, across: float = 1.0, down: float | None = None, octaves: int = 3) -> np.ndarray:
         """Make noise in [-0.5, 0.5] with so many grains per unit across and down."""
         return value_noise(self.x * across, self.y * (across if down is None else down), self.rng, octaves) - 0.5
 
-    def speckle(self) -> Field:
+    def speckle(self) -> np.ndarray:
         """Make independent noise for each pixel, smoothed to the same grain at any size."""
         noise = self.rng.standard_normal((self.size, self.size))
         return gaussian_filter(noise, self.size / 500) * max(1, self.size / 160)
 
-    def mix(self, first: np.ndarray, second: np.ndarray, share: Field) -> np.ndarray:
+    def mix(self, first: np.ndarray, second: np.ndarray, share: np.ndarray) -> np.ndarray:
         """Blend two colours (3,) or pictures (H, W, 3) by `share` in [0, 1]."""
         share = np.clip(share, 0, 1)[..., None]
         return first * (1 - share) + second * share
 
-    def cells(self, density: float) -> tuple[Field, Field, Field]:
+    def cells(self, density: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Scatter cells: distance to the nearest seed and to the next, in grains, and a random number per cell."""
         count = max(int(density * (np.ptp(self.x) + 2) * (np.ptp(self.y) + 2)), 3)
         sides = self.x, self.y
@@ -52,7 +51,7 @@ class _Brush:
         nearest, second = distance.T.reshape(2, self.size, self.size)
         return nearest, second, self.rng.random(count)[index[:, 0]].reshape(self.size, self.size)
 
-    def lit(self, height: Field, strength: float) -> np.ndarray:
+    def lit(self, height: np.ndarray, strength: float) -> np.ndarray:
         """Light a relief from the upper left: a factor (H, W, 1) around 1."""
         down, right = np.gradient(height * self.size / 64)
         return np.clip(1 + strength * (down + right), 0.3, 1.8)[..., None]
@@ -94,19 +93,23 @@ def _floral(brush: _Brush, variant: int) -> np.ndarray:
     ground = rgb(("#2f5a3a", "#f2e6d0", "#27365a", "#d9e3d0", "#5a2338", "#f4d9dc")[variant])
     picture = ground * (1 + 0.25 * brush.noise(1.5))[..., None]
     petals = ("#d8324a", "#f0a8c0", "#f2c230", "#f7f2e8", "#8a5bd0", "#e8703a")
-    low, high = (brush.x.min(), brush.y.min()), (brush.x.max(), brush.y.max())
+    rows, columns = brush.y[:, 0], brush.x[0]
     for number in range(110):
         leaf = number < 50
-        u, v = brush.x - brush.rng.uniform(low[0], high[0]), brush.y - brush.rng.uniform(low[1], high[1])
-        radius, angle = np.hypot(u, v), np.arctan2(v, u) + brush.rng.uniform(0, 6.3)
-        size = brush.rng.uniform(0.35, 0.75)
+        if number == 50:
+            picture = picture.astype(np.float64)  # in which flowers have always been mixed
+        x, y = (brush.rng.uniform(side[0], side[-1]) for side in (columns, rows))
+        turn, size = brush.rng.uniform(0, 6.3), brush.rng.uniform(0.35, 0.75)
         count = 2 if leaf else brush.rng.integers(5, 7)
+        here = tuple(slice(*side.searchsorted((at - size, at + size))) for side, at in ((rows, y), (columns, x)))
+        u, v = brush.x[here] - x, brush.y[here] - y
+        radius, angle = np.hypot(u, v), np.arctan2(v, u) + turn
         edge = size * (0.3 + 0.7 * np.abs(np.cos(angle * count / 2)) ** (1.6 if leaf else 0.8))
         colour = rgb("#4f8a46") if leaf else rgb(petals[(number + variant) % len(petals)])
         shaded = colour * (0.75 + 0.4 * np.clip(radius / size, 0, 1))[..., None]
-        picture = brush.mix(picture, shaded, (edge - radius) * 18)
+        picture[here] = brush.mix(picture[here], shaded, (edge - radius) * 18)
         if not leaf:
-            picture = brush.mix(picture, rgb("#f6d860"), (0.2 * size - radius) * 18)
+            picture[here] = brush.mix(picture[here], rgb("#f6d860"), (0.2 * size - radius) * 18)
     return picture
 
 
@@ -189,7 +192,7 @@ def style_textures(
     return {style: torch.stack([texture(style, variant, size) for variant in variants]) for style in styles}
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=64)
 def _texture(style: str, variant: int, size: int) -> Tensor:
     make, fineness = _MAKERS[style]
     picture = make(_Brush(size, (STYLES.index(style), variant), fineness), variant)
