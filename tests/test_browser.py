@@ -114,7 +114,7 @@ class Drawn:
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("notebooks")
     save_image(folder / "scene.png", scene())
-    large = torch.nn.functional.interpolate(scene()[None], (1600, 2400), mode="bilinear")[0].clamp(0, 1)
+    large = torch.nn.functional.interpolate(scene()[None], (3000, 4000), mode="bilinear")[0].clamp(0, 1)
     save_image(folder / "large.png", large)
     lab.write_notebook(folder / "draw.ipynb", *CELLS)
     return folder
@@ -380,10 +380,10 @@ def test_a_large_image_is_shown_reduced_and_masked_at_full_size(drawn):
     view = Drawn(page, page.locator(".et-editor").count() - 1, "large")
     view.canvas.scroll_into_view_if_needed()
     view.press("r")
-    view.drag((200, 300), (1800, 700))
-    rows, columns = np.nonzero(view.mask(1600, 2400))
-    left, upper, right, lower = map(int, (columns.min(), rows.min(), columns.max(), rows.max()))
-    assert [left, upper, right, lower] == pytest.approx([200, 300, 1800, 700], abs=5)
+    view.drag((200, 300), (3000, 700))
+    upper, left = (int(numbers.min()) for numbers in np.nonzero(view.mask(3000, 4000)))
+    lower, right = (int(numbers.max()) for numbers in np.nonzero(view.mask(3000, 4000)))
+    assert [left, upper, right, lower] == pytest.approx([200, 300, 3000, 700], abs=5)
     assert view.count() == (right - left + 1) * (lower - upper + 1)
     page.evaluate("jupyterapp.shell.currentWidget.content.widgets.forEach(cell => (cell.outputHidden = false))")
 

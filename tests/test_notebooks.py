@@ -22,8 +22,8 @@ from edittools import stories
 def smaller(*given, whole=stories.snow_scenario, **options):
     story = whole(*given, **options)
     shown = dict([*story.exemplars.items()][2::2])
-    layers = ("blocks.5.0.conv_pw", "blocks.5.1.conv_pwl")
-    return replace(story, exemplars=shown, shortlist=layers, more={})
+    layers, everyday = (story.default["layer"], "blocks.5.1.conv_pwl"), story.reference[::3]
+    return replace(story, exemplars=shown, shortlist=layers, reference=everyday, more={})
 
 stories.snow_scenario = smaller
 """
