@@ -64,7 +64,7 @@ def test_a_rank_beyond_what_the_keys_span_is_refused_and_one_that_is_none_is_tol
 
 def test_the_cache_is_used_for_the_same_content_and_for_nothing_else(tiny, photos32, tmp_path, monkeypatch):
     passes = []
-    monkeypatch.setattr(moments, "measure", lambda *given: passes.append(1) or measure(*given))
+    monkeypatch.setattr(moments, "measure", lambda *given, **more: passes.append(1) or measure(*given))
     first = second_moments(tiny, ["conv1", "conv2"], photos32, cache=tmp_path)
     made = len(passes)
     again = second_moments(

@@ -8,10 +8,10 @@ from torch import nn
 from edittools.baselines.inputs import solver_precision
 from edittools.checks import check_amount
 from edittools.classifiers import Classifier
-from edittools.cut import Cut, cut_at
+from edittools.cut import Cut
 from edittools.edits import Change, Edit, Record, edit_of
-from edittools.exemplars import Exemplar, size_of
-from edittools.keys import Reference, exemplars_at, reference_moment, response_at
+from edittools.exemplars import Exemplar, exemplars_at
+from edittools.moments import Reference, reference_moment
 from edittools.rewriting import fits, pose, solve_least_squares
 
 GRID = [{"weight": weight} for weight in (0.1, 1.0, 10.0, 100.0, 1e3, 1e4)]
@@ -36,8 +36,8 @@ def rewrite_in_closed_form(
     Args:
         weight: λ, relative: 1 gives λ C the trace of K*K*ᵀ.
     """
-    relative, cut = check_amount(weight, "weight", 0), cut_at(classifier, layer, size_of(exemplars))
-    moment, exemplars = reference_moment(cut, reference), exemplars_at(cut, exemplars)
+    relative, exemplars = check_amount(weight, "weight", 0), exemplars_at(classifier, layer, exemplars)
+    cut, moment = exemplars.cut, reference_moment(exemplars.cut, reference)
     whitener = moment.whitener
     # In whitened keys λ C is the identity: that is solved, in the smaller dimension, with its ridge relative to their
     # trace in place of that of the plain keys.
@@ -49,6 +49,6 @@ def rewrite_in_closed_form(
     unknown = solve_least_squares(problem, relative * plain / (mean * white) if mean * white else relative)
     delta = torch.einsum("or...,rn->on...", unknown.double(), whitener.to(unknown.device))
     change = Change(delta.to(solver_precision(cut.weight)))
-    response = response_at(cut, problem.shift(unknown), exemplars.masks)
+    response = exemplars.response(problem.shift(unknown))
     record = Record("closed form", *fits(problem, "least_squares", unknown), 1, response)
     return edit_of(cut, {f"{cut.layer}.weight": change}, record)

@@ -12,11 +12,10 @@ from torch import nn
 from edittools.baselines.inputs import masked_keys
 from edittools.checks import check_amount
 from edittools.classifiers import Classifier
-from edittools.cut import Cut, cut_at
+from edittools.cut import Cut
 from edittools.edits import Edit
-from edittools.exemplars import Exemplar, size_of
-from edittools.keys import Reference, exemplars_at, reference_moment
-from edittools.moments import RankError, SecondMoment, directions
+from edittools.exemplars import Exemplar, exemplars_at
+from edittools.moments import RankError, Reference, SecondMoment, directions, reference_moment
 from edittools.rewriting import rewrite
 
 RANKS = {None: "least_squares", 1: "l1", 3: "l1"}
@@ -48,7 +47,8 @@ def rewrite_in_null_space(
     """
     if not 0 < check_amount(share, "share") < 1:
         raise ValueError(f"share {share!r}: expected a number above 0 and below 1")
-    cut = cut_at(classifier, layer, size_of(exemplars))
+    exemplars = exemplars_at(classifier, layer, exemplars)
+    cut = exemplars.cut
     moment = reference_moment(cut, reference)
     values, vectors = moment.eigen
     energy = values.flip(0).cumsum(dim=0)
@@ -57,7 +57,6 @@ def rewrite_in_null_space(
         raise RankError(f"share {share!r}: all {len(values)} directions are needed to hold it, expected a lower share")
     basis = vectors[:, : len(values) - taken].T.to(cut.weight.device)
     if rank is not None:
-        exemplars = exemplars_at(cut, exemplars)
         keys, weights = masked_keys(cut, exemplars.changed, exemplars.masks)
         free = SecondMoment(torch.eye(len(basis), dtype=torch.float64, device=keys.device))
         basis = directions(keys @ basis.T, weights, rank, free) @ basis

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from edittools.classifiers import Classifier
-from edittools.cut import Cut, cut_at
+from edittools.cut import Cut
 from edittools.edits import Edit
-from edittools.exemplars import Exemplar, size_of
-from edittools.keys import Reference
+from edittools.exemplars import Exemplar, exemplars_at
+from edittools.moments import Reference
 from edittools.rewriting import rewrite
 
 
@@ -25,7 +25,8 @@ def rewrite_at_random(
     **settings: Any,
 ) -> Edit:
     """Rewrite along `rank` orthonormal directions that depend on the seed, the layer's width and the rank alone."""
-    cut = cut_at(classifier, layer, size_of(exemplars))
+    exemplars = exemplars_at(classifier, layer, exemplars)
+    cut = exemplars.cut
     noise = torch.randn((rank, cut.weight.shape[1]), generator=torch.Generator().manual_seed(seed))
     basis = torch.linalg.qr(noise.T).Q.T.to(cut.weight)
     return rewrite(classifier, cut, exemplars, reference, rank=rank, basis=basis, **settings)
