@@ -4,7 +4,6 @@ An image is a tensor `(3, H, W)` float32 in [0, 1]; a mask is `(H, W)` float32 o
 """
 
 import os
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,14 +24,12 @@ from edittools.checks import check_number
 def _opened(path: str | os.PathLike) -> Image.Image:
     """Read an image file upright."""
     try:
-        with warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning):
-            picture = Image.open(path)
-        with picture:
+        with Image.open(path) as picture:
             picture.load()
             picture = ImageOps.exif_transpose(picture)
     except (FileNotFoundError, IsADirectoryError, PermissionError):
         raise
-    except (OSError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{os.fspath(path)!r} is not a readable image: {error}") from error
     if picture.mode.startswith(("I", "F")):
         raise ValueError(f"{os.fspath(path)!r} holds pixels of kind {picture.mode!r}: expected 8 bits a channel")

@@ -7,13 +7,13 @@ C says which keys the classifier sees every day. An edit along C⁻¹d moves the
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from numbers import Integral
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from edittools.caching import digest_tensors, load_or_compute
+from edittools.checks import check_number
 from edittools.classifiers import Classifier, check_classifier
 from edittools.cut import Cut, find_layer, rows
 from edittools.graph import LINEAR, identity, program_of
@@ -55,7 +55,7 @@ class SecondMoment:
 
 
 class RankError(ValueError):
-    """A rank that the keys at the mask do not span."""
+    """A rank that the keys at the mask do not span: a sweep leaves it out."""
 
 
 def directions(keys: Tensor, weights: Tensor, rank: int, moment: SecondMoment) -> Tensor:
@@ -69,10 +69,8 @@ def directions(keys: Tensor, weights: Tensor, rank: int, moment: SecondMoment) -
     white = (keys.double() * weights.double().sqrt()[:, None]) @ whitener
     _, values, vectors = torch.linalg.svd(white, full_matrices=False)
     available = int((values > 1e-9 * values[0]).sum()) if values[0] > 0 else 0
-    whole = isinstance(rank, Integral) and not isinstance(rank, bool) and rank >= 1
-    if not whole or rank > available:
-        error = RankError if whole else ValueError  # a sweep leaves out ranks that are too high, not wrong ones
-        raise error(f"rank {rank!r}: expected 1 to {available}, as many directions as the keys at the mask span")
+    if check_number(rank, 1, "rank") > available:
+        raise RankError(f"rank {rank!r}: expected 1 to {available}, as many directions as the keys at the mask span")
     return torch.linalg.qr((vectors[:rank] @ whitener).T).Q.T.to(keys.dtype)
 
 

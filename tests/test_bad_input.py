@@ -114,9 +114,9 @@ LAYERS = {
 }
 
 REWRITES = {
-    "rank 0": (lambda w: w.rewrite(rank=0), ValueError, "rank 0: expected 1 to"),
+    "rank 0": (lambda w: w.rewrite(rank=0), ValueError, "rank 0: expected a whole number from 1"),
     "rank 999": (lambda w: w.rewrite(rank=999), ValueError, "rank 999: expected 1 to 7"),
-    "rank 1.5": (lambda w: w.rewrite(rank=1.5), ValueError, "rank 1.5: expected 1 to 7"),
+    "rank 1.5": (lambda w: w.rewrite(rank=1.5), ValueError, "rank 1.5: expected a whole number from 1"),
     "an unknown objective": (lambda w: w.rewrite(objective="l2"), ValueError, "'l2': expected one of l1, least"),
     "steps -1": (lambda w: w.rewrite(steps=-1), ValueError, "steps -1: expected a whole number from 0"),
     "a basis of another width": (lambda w: w.rewrite(basis=torch.eye(3)[:1]), ValueError, r"\(1, 3\): .*\(rank, 8"),

@@ -57,7 +57,7 @@ def test_directions_are_orthonormal_and_rank_one_is_the_inverse_moment_times_the
 def test_a_rank_beyond_what_the_keys_span_is_refused_and_one_that_is_none_is_told_apart(rank):
     """A sweep leaves out ranks that are too high; a wrong one is to be heard of."""
     moment = SecondMoment(torch.eye(6, dtype=torch.float64))
-    with pytest.raises(ValueError, match=rf"{re.escape(f'rank {rank!r}')}: expected 1 to 1") as caught:
+    with pytest.raises(ValueError, match=rf"{re.escape(f'rank {rank!r}')}: expected (1 to 1|a whole)") as caught:
         directions(torch.ones(5, 6), torch.ones(5), rank, moment)
     assert caught.type is (RankError if rank in (2, 7) else ValueError)
 
