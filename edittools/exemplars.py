@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from edittools.classifiers import Classifier
-from edittools.cut import Cut, State
+from edittools.cut import Cut
 from edittools.images import check_image, check_mask, resized
 
 
@@ -51,21 +50,13 @@ class Exemplar:
 
 
 class ExemplarStates(list[Exemplar]):
-    """Exemplars at a layer: a list, their `masks` `(B, H, W)`, and the states of x and x', run when asked for."""
+    """Exemplars at a layer: a list, their `masks` `(B, H, W)`, and the states of x (`image`) and x' (`changed`)."""
 
     def __init__(self, cut: Cut, exemplars: Sequence[Exemplar]) -> None:
         super().__init__(exemplars)
         self.cut, self.masks = cut, torch.stack([exemplar.mask for exemplar in self])
-
-    @cached_property
-    def image(self) -> State:
-        """The state of the images x."""
-        return self.cut.prefix(torch.stack([exemplar.image for exemplar in self]))
-
-    @cached_property
-    def changed(self) -> State:
-        """The state of the changed images x'."""
-        return self.cut.prefix(torch.stack([exemplar.changed for exemplar in self]))
+        self.image = cut.prefix(torch.stack([exemplar.image for exemplar in self]))
+        self.changed = cut.prefix(torch.stack([exemplar.changed for exemplar in self]))
 
     @torch.no_grad()
     def response(self, moved: Tensor) -> float:

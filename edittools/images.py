@@ -91,9 +91,9 @@ def check_mask(mask: Tensor, image: Tensor | None = None, allow_empty: bool = Fa
 
 def _said(given: Any) -> str:
     """Describe what was given in place of a tensor of another kind."""
-    return (
-        f"of shape {tuple(given.shape)}, {given.dtype}" if isinstance(given, Tensor) else f"is a {type(given).__name__}"
-    )
+    if isinstance(given, Tensor):
+        return f"of shape {tuple(given.shape)}, {given.dtype}"
+    return f"is a {type(given).__name__}"
 
 
 @dataclass(frozen=True, eq=False)

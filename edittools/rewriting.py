@@ -77,6 +77,21 @@ class Problem:
         share = self.cut.shares(self.share, self.start)
         return self.cut.windows(self.coordinates), share.flatten().double()
 
+    @cached_property
+    @torch.no_grad()
+    def target_output(self) -> Tensor:
+        """What the layer's output on x' must be for the pre-activation, after norm and skip, to equal that of x.
+
+        Up to the activation every channel is scaled and shifted only, so two evaluations tell both. A channel whose
+        scale is nearly 0 cannot be steered and keeps its output.
+        """
+        cut, start = self.cut, self.start
+        wanted = cut.affine(self.image, cut.output(self.image))
+        offset = cut.affine(self.changed, torch.zeros_like(start))
+        scale = cut.affine(self.changed, torch.ones_like(start)) - offset
+        steerable = scale.abs() > 1e-3 * scale.abs().max()
+        return torch.where(steerable, (wanted - offset) / torch.where(steerable, scale, 1), start)
+
     @torch.no_grad()
     def windows(self, sample: Sequence[Tensor]) -> Tensor:
         """Return the mean of w wᵀ over a sample of keys, w what the kernel sees of them: see `quadratic`."""
@@ -85,7 +100,7 @@ class Problem:
 
     def missing(self, unknown: Tensor) -> Tensor:
         """Compute what the layer's output on x' with Λ lacks of its target, `(positions, out)`."""
-        return rows(preactivation_target(self) - self.start - self.shift(unknown), self.cut.is_linear).double()
+        return rows(self.target_output - self.start - self.shift(unknown), self.cut.is_linear).double()
 
     def l1(self, unknown: Tensor) -> Tensor:
         """Return the objective of eq. (1): mean distance of values, weighted by the square root of the pooled mask."""
@@ -131,8 +146,7 @@ def quadratic(unknown: Tensor, matrix: Tensor) -> Tensor:
 def solve_least_squares(problem: Problem, ridge: float = 1e-3) -> Tensor:
     """Solve for Λ exactly on the pre-activation: one ridge system, shared by all output channels.
 
-    The target is what the layer's output on x' would have to be for the pre-activation (after batch norm and the
-    residual sum) to equal that of x. `ridge` is relative to the mean diagonal of the system.
+    `ridge` is relative to the mean diagonal of the system.
     """
     design, share = problem.system
     weight, size = share.sqrt()[:, None], design.shape[1]
@@ -147,21 +161,6 @@ def solve_least_squares(problem: Problem, ridge: float = 1e-3) -> Tensor:
             gram = gram + share.sum() * problem.elsewhere.to(gram)
         solution = torch.linalg.solve(gram + loading * torch.eye(len(gram)).to(gram), design.T @ wanted)
     return solution.T.reshape(problem.shape).to(problem.start.dtype)
-
-
-@torch.no_grad()
-def preactivation_target(problem: Problem) -> Tensor:
-    """Compute what the layer's output on x' must be for the pre-activation to equal that of x.
-
-    Up to the activation every channel is scaled and shifted only, so two evaluations tell both. A channel whose scale
-    is nearly 0 cannot be steered and keeps its output.
-    """
-    cut, start = problem.cut, problem.start
-    wanted = cut.affine(problem.image, cut.output(problem.image))
-    offset = cut.affine(problem.changed, torch.zeros_like(start))
-    scale = cut.affine(problem.changed, torch.ones_like(start)) - offset
-    steerable = scale.abs() > 1e-3 * scale.abs().max()
-    return torch.where(steerable, (wanted - offset) / torch.where(steerable, scale, 1), start)
 
 
 def solve_l1(problem: Problem, steps: int = 200) -> tuple[Tensor, int]:

@@ -21,7 +21,7 @@ from edittools.edits import Edit
 from edittools.images import LabelledImages
 from edittools.metrics import Comparison, errors, predict
 from edittools.moments import keys_of, measure
-from edittools.rewriting import pose, preactivation_target, rewrite, solve_least_squares
+from edittools.rewriting import pose, rewrite, solve_least_squares
 from edittools.stories.snow import car_exemplars
 from edittools.world.contexts import contexts
 from edittools.world.miniworld import CLASSES, scenes
@@ -104,7 +104,7 @@ def test_least_squares_with_two_terms_solves_the_normal_equations(tiny, photos32
     at_mask = cut.shares(exemplar.mask[None], cut.output(cut.prefix(exemplar.changed[None]))).flatten().double().sqrt()
     top, seen = design(exemplar.changed[None]) * at_mask[:, None], design(photos32[:20])
     problem = pose(cut, exemplar, basis=basis)
-    wanted = rows(preactivation_target(problem) - problem.start, False).double() * at_mask[:, None]
+    wanted = rows(problem.target_output - problem.start, False).double() * at_mask[:, None]
     scale = (0.5 * at_mask.square().sum() / len(seen)).sqrt()
     stacked = torch.cat([top, scale * seen])
     targets = torch.cat([wanted, torch.zeros(len(seen), wanted.shape[1]).double()])

@@ -29,7 +29,7 @@ def rewrite_in_closed_form(
     """Change all of W at once: Δ = R K*ᵀ (K*K*ᵀ + λ C)⁻¹, the change that moves everyday keys least.
 
     K* are the keys of x' under the kernel's window, weighted by the mask; R is what the layer's output lacks there for
-    the pre-activation of x (`preactivation_target`). In a convolution C stands once for each offset of the kernel, on
+    the pre-activation of x (`Problem.target_output`). In a convolution C stands once for each offset of the kernel, on
     the diagonal: how keys of neighbouring positions go together is left out, since a `SecondMoment` does not hold it.
     Low eigenvalues of C are raised, see `SecondMoment.whitener`; what all baselines take is said in `inputs`.
 
