@@ -277,10 +277,7 @@ def unedited_fingerprint(model: nn.Module) -> str:
 
 
 def _ledger(model: nn.Module) -> tuple[tuple[Edit, ...], dict[str, Tensor]]:
-    """Give the edits applied to a model, in order, and what the parameters that they change were before.
-
-    Both go with a model that is copied or pickled. Where all originals were loaded back, nothing is applied.
-    """
+    """Give the edits applied to a model, in order, and the originals of what they change; none once those are back."""
     edits, base = vars(model).get(_LEDGER, ((), {}))
     changed = [name for name, weight in base.items() if not _holds(model, name, _edited(name, weight, edits))]
     if not changed:

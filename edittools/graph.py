@@ -245,10 +245,7 @@ class _Logits(nn.Module):
 @torch.no_grad()
 @without_autocast
 def _export(model: nn.Module, images: Tensor) -> fx.GraphModule:
-    """Export a copy of a model, since exporting replaces methods of its modules for all threads.
-
-    Hooks are left out, but for those of torch that make weights.
-    """
+    """Export a copy without the user's hooks: exporting replaces methods of modules for all threads."""
     _Logits(model)(images)  # a size that the model does not take fails here, in the model's words
     copied, shapes = _Logits(model), ({0: torch.export.Dim("batch", min=2, max=2**20)},)
     for module in copied.modules():
