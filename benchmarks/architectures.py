@@ -16,7 +16,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from edittools.classifiers import Classifier
-from edittools.cut import cut_all, editable_layers, prefixes
+from edittools.cut import cut_all, editable_layers, states_at
 from edittools.graph import probe_images
 
 TIMM = """beit_base_patch16_224 halonet_h1 mobileone_s1 cait_xxs24_224 coat_tiny convit_tiny convmixer_768_32
@@ -114,7 +114,7 @@ def checked(model: nn.Module, size: int, most: int | None) -> dict[str, object]:
     assert (expected[0] - expected[1]).abs().max() > 0, "logits that are all the same compare nothing"
     modules = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear) and getattr(m, "groups", 1) == 1]
     cuts = cut_all(classifier, layers[:: -(-len(layers) // (most or len(layers)))])
-    for (_, cut), state in zip(cuts.items(), prefixes(list(cuts.values()), images), strict=True):
+    for cut, [state] in zip(cuts.values(), states_at(cuts, images).values(), strict=True):
         for _ in range(2):
             worst = max(worst, float((cut.suffix(state) - expected).abs().max()))
     fast = any(isinstance(module, nn.MultiheadAttention) for module in model.modules())

@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 from edittools.classifiers import Classifier
 from edittools.cut import Cut
 from edittools.exemplars import Exemplar
-from edittools.keys import LayerKeys
+from edittools.moments import keys_of, measure
 from edittools.rewriting import Problem, pose, quadratic, solve_l1, solve_least_squares
 
 NAIVE_TOTAL = 20_000
@@ -34,16 +34,15 @@ LAYER = "features.28"
 SOLVERS = {"l1": lambda problem: solve_l1(problem)[0], "least_squares": solve_least_squares}
 
 
-def setting(seed: int = 0) -> tuple[Classifier, Exemplar, LayerKeys]:
-    """Make VGG16 at random weights, one exemplar, and the reference keys of its last convolution."""
+def setting(seed: int = 0) -> tuple[Classifier, Exemplar, Tensor]:
+    """Make VGG16 at random weights, one exemplar, and reference images."""
     torch.manual_seed(seed)
     classifier = Classifier(vgg16(), [str(i) for i in range(1000)])
     image = F.interpolate(torch.rand(1, 3, 28, 28), (224, 224), mode="bicubic").clamp(0, 1)[0]
     mask = torch.zeros(224, 224)
     mask[120:, 20:200] = 1
     exemplar = Exemplar.paste(image, mask, 0.75 + 0.25 * torch.rand(3, 224, 224), label=1, keep_shading=0)
-    cut = Cut(classifier, LAYER)
-    return classifier, exemplar, LayerKeys(cut, torch.rand(4, 3, 224, 224))
+    return classifier, exemplar, torch.rand(4, 3, 224, 224)
 
 
 @dataclass
@@ -155,7 +154,7 @@ def solvers(problem: Problem, windows: Tensor, steps: int) -> dict[str, float | 
     with torch.no_grad():
         figures |= {"loss_before": float(problem.l1(torch.zeros(problem.shape))), "naive_steps_to_lowest": naive.step}
         for name, solve in SOLVERS.items():
-            took = seconds(lambda solve=solve: solve(problem))
+            took = seconds(lambda solve=solve: solve(replace(problem)))  # which knows nothing yet
             figures |= {f"{name}_time_ratio": naive_time / took, f"{name}_loss": float(problem.l1(solve(problem)))}
     return figures | {"naive_loss_projected": figures["naive_loss_equal_movement"]}
 
@@ -166,10 +165,10 @@ def main() -> None:
     arguments.add_argument("--naive-steps", type=int, default=200, help="steps of the naive solver (default 200)")
     arguments.add_argument("--naive-full", action="store_true", help="run all 20,000 steps (about ten minutes)")
     arguments = start(arguments)
-    classifier, exemplar, reference = setting()
-    problem = pose(Cut(classifier, LAYER), exemplar, 1, True, reference.moment)
+    classifier, exemplar, images = setting()
+    problem = pose(Cut(classifier, LAYER), exemplar, 1, True, measure(classifier, [LAYER], images)[LAYER])
     steps = NAIVE_TOTAL if arguments.naive_full else arguments.naive_steps
-    figures = solvers(problem, reference.windows(problem.basis), steps)
+    figures = solvers(problem, problem.windows(keys_of(problem.cut, images)), steps)
     figures["second_moment_time_ratio"] = moment_ratio()
     figures["suffix_time_fraction"] = suffix_fraction(classifier, LAYER, torch.rand(16, 3, 224, 224))
     print(edit_speed(figures))

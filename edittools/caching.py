@@ -1,4 +1,4 @@
-"""Results kept on disk: written in one step, checked when they are read, and never needed.
+"""Results kept on disk: written in one step, and never needed.
 
 A file is found by a hash of everything that its tensors depend on. A damaged one, or a folder that cannot be written,
 is a warning; then the tensors are computed again, and replace the damaged file where that can be done.
@@ -18,8 +18,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-
-Tensors = dict[str, Tensor]
 
 
 def cache_folder() -> Path:
@@ -52,42 +50,26 @@ def digest_tensors(tensors: Iterable[Tensor], names: Iterable[str] | None = None
 
 
 def load_or_compute(
-    kind: str, content: str, compute: Callable[[], Tensors], cache: str | os.PathLike | None = None
-) -> Tensors:
+    kind: str, content: str, compute: Callable[[], dict[str, Tensor]], cache: str | os.PathLike | None = None
+) -> dict[str, Tensor]:
     """Give named tensors from the disk where they are known, else compute and keep them there.
 
     `content` says all that they depend on; `compute` makes them, contiguous and on the CPU. They are kept in the
     subfolder `kind` of `cache` (default: `cache_folder()`).
     """
     folder = Path(cache or cache_folder()) / kind
-    path = folder / f"{hashlib.sha256(f'v2 {content}'.encode()).hexdigest()}.safetensors"
-    if (found := _read(path, content)) is not None:
-        return found
+    path = folder / f"{hashlib.sha256(f'v3 {content}'.encode()).hexdigest()}.safetensors"
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in json.loads(file.metadata()["names"])}
+    except FileNotFoundError:
+        pass
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        warnings.warn(f"{str(path)!r} is damaged ({error}): computed again", stacklevel=2)
     found = compute()
-    header = {"names": json.dumps(list(found)), "digest": _digest(content, found)}
     try:
         with atomic_path(path) as temporary:
-            save_file(found, temporary, header)
+            save_file(found, temporary, {"names": json.dumps(list(found))})
     except (OSError, SafetensorError) as error:  # a full disk or a folder without permission costs no result
         warnings.warn(f"what was computed could not be kept in {str(folder)!r}: {error}", stacklevel=2)
     return found
-
-
-def _read(path: Path, content: str) -> Tensors | None:
-    try:
-        with safe_open(path, "pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in json.loads(header["names"])}
-        if header["digest"] == _digest(content, tensors):
-            return tensors
-        problem = "its checksum is another one"
-    except FileNotFoundError:
-        return None
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        problem = str(error)
-    warnings.warn(f"{str(path)!r} is damaged ({problem}): computed again", stacklevel=2)
-    return None
-
-
-def _digest(content: str, tensors: Tensors) -> str:
-    return digest_tensors(tensors.values(), [f"{content} {name} " for name in tensors])

@@ -64,11 +64,10 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Compute the logits `(B, classes)` of images `(B, 3, H, W)` in [0, 1]; refuse a model that gives none."""
-        logits = self.model(self.normalise(images))
-        logits = getattr(logits, "logits", logits)  # `ModelOutput` of transformers
-        wanted = (len(images), len(self.classes))
-        if not isinstance(logits, Tensor) or tuple(logits.shape) != wanted:
-            found = f"logits of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+        answer, wanted = self.model(self.normalise(images)), (len(images), len(self.classes))
+        logits = getattr(answer, "logits", answer)  # `ModelOutput` of transformers
+        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        if found != wanted:
             raise ValueError(f"{type(self.model).__name__} gives {found}: expected {wanted}, one logit a class name")
         return logits
 
@@ -118,9 +117,7 @@ def fingerprint(model: nn.Module, base: Mapping[str, Tensor] | None = None) -> s
 @torch.no_grad()
 def marks_of(tensors: Iterable[Tensor]) -> list[tuple[int, int, float]]:
     """Mark weights so that each change shows: in place, by way of `.data`, or by another tensor."""
-    tensors = list(tensors)
-    sums = [float(t.sum(dtype=torch.float64)) for t in tensors]
-    return [(id(t), t._version, total) for t, total in zip(tensors, sums, strict=True)]
+    return [(id(t), t._version, float(t.sum(dtype=torch.float64))) for t in tensors]
 
 
 def by_name(what: str, data: LabelledImages, classifier: Classifier) -> LabelledImages:
@@ -130,10 +127,9 @@ def by_name(what: str, data: LabelledImages, classifier: Classifier) -> Labelled
     """
     if tuple(data.classes) == classifier.classes:
         return data
-    numbers = torch.zeros(len(data.classes), dtype=torch.long)
-    for label in data.labels.unique().tolist():
-        try:
-            numbers[label] = classifier.index(data.classes[label])
-        except KeyError as error:
-            raise ValueError(f"{what}: {error.args[0]}; expected names of the classifier's classes") from error
-    return replace(data, labels=numbers[data.labels.cpu().long()], classes=classifier.classes)
+    try:
+        numbers = {label: classifier.index(data.classes[label]) for label in data.labels.unique().tolist()}
+    except KeyError as error:
+        raise ValueError(f"{what}: {error.args[0]}; expected names of the classifier's classes") from error
+    labels = torch.tensor([numbers[label] for label in data.labels.tolist()], dtype=torch.long)
+    return replace(data, labels=labels, classes=classifier.classes)

@@ -56,11 +56,7 @@ class State:
 
 
 class Layer:
-    """One layer of a classifier, for images of one `size` (H, W): what it makes of keys, and where they stand.
-
-    Raises `KeyError`, `TypeError` or `ValueError` for no such layer, one that cannot be edited, or a model that cannot
-    be exported.
-    """
+    """One layer of a classifier, for images of one `size` (H, W): what it makes of keys, and where they stand."""
 
     def __init__(self, classifier: Classifier, layer: str | nn.Module, size: Sequence[int] | None = None) -> None:
         self.classifier, self.model = check_classifier(classifier), classifier.model
@@ -136,15 +132,12 @@ class Cut(Layer):
     """A classifier cut at one layer, by name or module, for images of one `size` (H, W), by default the classifier's.
 
     What follows the layer is computed in the precision of what it is given, images in the model's. The cut is checked
-    on two images: it computes the model's logits bit for bit (to 1e-4 of the largest on a GPU and with the fast path of
-    `nn.MultiheadAttention`, which rounds differently). Raises what `Layer` does, and `ValueError` for a cut that
-    computes something else.
+    on two images, see `check_logits`. Raises `KeyError` or `TypeError` for no such layer, and `ValueError` for one that
+    cannot be edited, a model that cannot be exported, or a cut that computes something else.
     """
 
     def __init__(self, classifier: Classifier, layer: str | nn.Module, size: Sequence[int] | None = None) -> None:
         super().__init__(classifier, layer, size)
-        self.known: tuple[list, str] = ([], "")
-        """Marks of the weights and the fingerprint that went with them."""
         try:
             self._check()
         except ValueError:  # what the program holds was changed, as a scale somewhere: exported anew
@@ -159,7 +152,7 @@ class Cut(Layer):
 
     def prefix(self, images: Tensor) -> State:
         """Run `(B, 3, H, W)` images up to the layer; no gradient is recorded."""
-        return prefixes([self], images)[0]
+        return states_at({self.layer: self}, images, len(images))[self.layer][0]
 
     def keys(self, state: State) -> Tensor:
         """Give what goes into the layer, as the layer takes it."""
@@ -167,9 +160,29 @@ class Cut(Layer):
 
     def output(self, state: State, weight: Tensor | None = None) -> Tensor:
         """Run the layer alone on its keys, with its own weight or with `weight`."""
-        keys, program = self.keys(state), self._find()
-        weights = {} if weight is None else {f"{self.layer}.weight": weight.to(keys)}
-        return program.compute([self._call], {self._alive[0]: keys}, weights)[0]
+        program, keys = self._find(), self.keys(state)
+        return program.compute([self._call], {self._alive[0]: keys}, self._named(weight, keys))[0]
+
+    def value(self, state: State, output: Tensor | None = None) -> Tensor:
+        """Go on from the layer's output (default: its own) to the value, the paper's f: norm, activation, pooling."""
+        return self._compute(self._value, state, output)
+
+    def affine(self, state: State, output: Tensor) -> Tensor:
+        """Go on from the layer's output to the pre-activation: what scales, shifts and adds, such as norm and skip."""
+        return self._compute(self._affine, state, output)
+
+    def logits(
+        self, state: State, output: Tensor | None = None, parameters: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
+        """Go on from the layer's output to the logits `(B, classes)`, maybe with other `parameters`, by name."""
+        return self._compute(self._find().logits, state, output, parameters)
+
+    def suffix(self, state: State, weight: Tensor | None = None) -> Tensor:
+        """Compute the logits `(B, classes)`, from the layer on, with its own weight or with `weight`."""
+        return self.logits(state, parameters=self._named(weight, self.keys(state)))
+
+    def _named(self, weight: Tensor | None, like: Tensor) -> dict[str, Tensor]:
+        return {} if weight is None else {f"{self.layer}.weight": weight.to(like)}
 
     def _compute(
         self, node: fx.Node, state: State, output: Tensor | None = None, weights: Mapping[str, Tensor] | None = None
@@ -178,26 +191,6 @@ class Cut(Layer):
         known = dict(zip(self._alive, state.alive, strict=True))
         known = known if output is None else {self._call: output} | known
         return self._program.compute([node], known, weights)[0]
-
-    def value(self, state: State, output: Tensor | None = None) -> Tensor:
-        """Go on from the layer's output (default: its own) to the value, the paper's f: norm, activation, pooling."""
-        return self._compute(self._value, state, output)
-
-    def affine(self, state: State, output: Tensor | None = None) -> Tensor:
-        """Go on from the output through the steps that scale and shift each channel, up to the activation."""
-        return self._compute(self._affine, state, output)
-
-    def logits(self, state: State, output: Tensor) -> Tensor:
-        """Go on from the layer's output to the logits `(B, classes)`."""
-        return self._compute(self._find().logits, state, output)
-
-    def suffix(self, state: State, weight: Tensor | None = None) -> Tensor:
-        """Compute the logits `(B, classes)`, from the layer on, with its own weight or with `weight`."""
-        return self.logits_with(state, {} if weight is None else {f"{self.layer}.weight": weight.to(state.alive[0])})
-
-    def logits_with(self, state: State, parameters: Mapping[str, Tensor]) -> Tensor:
-        """Compute the logits with `parameters` (by name) in place of the model's own: the layer's or later ones."""
-        return self._compute(self._find().logits, state, weights=parameters)
 
     def keys_at(self, state: State, layer: str) -> Tensor:
         """Compute the keys of a later `layer` from a state."""
@@ -211,10 +204,7 @@ class Cut(Layer):
 
     @property
     def later_parameters(self) -> dict[str, nn.Parameter]:
-        """All other parameters that the logits depend on, but for the layer's own.
-
-        They are those of what follows the layer and of what runs beside it, such as a skip's downsampling.
-        """
+        """The others, but for the layer's own: of what follows it and runs beside it, such as a skip's downsampling."""
         own = {node.target for node in (*self._earlier, *self._call.all_input_nodes)}
         later = {node.target for node in self._program.nodes} - own
         return {name: parameter for name, parameter in self.model.named_parameters() if name in later}
@@ -235,88 +225,59 @@ def _follow(program: Program, node: fx.Node, steps: Collection[str]) -> fx.Node:
 
 def find_layer(model: nn.Module, layer: str | nn.Module) -> str:
     """Name a layer given by name or as a module; raise `KeyError` or `TypeError` for what is none of the model's."""
-    modules = dict(model.named_modules())
-    if isinstance(layer, nn.Module):
-        names = [name for name, module in modules.items() if module is layer]
-        if not names:
-            raise KeyError(f"this {type(layer).__name__} is no layer of the {type(model).__name__}")
-        return names[0]
+    modules, kind = dict(model.named_modules()), type(model).__name__
+    for name, module in modules.items():
+        if layer is module or layer == name:
+            return name
     if not isinstance(layer, str):
-        raise TypeError(f"layer {layer!r} is a {type(layer).__name__}: expected a name or a module")
-    if layer not in modules:
-        near = difflib.get_close_matches(layer, [n for n, m in modules.items() if "weight" in m._parameters], n=3)
-        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "see editable_layers(classifier)"
-        raise KeyError(f"layer {layer!r} not found in {type(model).__name__}; {hint}")
-    return layer
+        raise TypeError(f"this {type(layer).__name__} is no layer of the {kind}: expected a name or one of its modules")
+    near = difflib.get_close_matches(layer, [n for n, m in modules.items() if "weight" in m._parameters], n=3)
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "see editable_layers(classifier)"
+    raise KeyError(f"layer {layer!r} not found in {kind}; {hint}")
 
 
 @torch.no_grad()
-def prefixes(cuts: Sequence[Cut], images: Tensor) -> list[State]:
-    """Run `(B, 3, H, W)` images once and give the state at every cut; the cuts are of one classifier."""
-    first, size = cuts[0], tuple(images.shape[2:])
-    if any(cut.classifier is not first.classifier for cut in cuts):
-        raise ValueError("cuts of several classifiers: expected cuts of one, see cut_all")
-    if any(cut.size != size for cut in cuts):
-        raise ValueError(f"images of {size} pixels, {first.layer!r} cut for {first.size}: expected Cut(…, size={size})")
-    inputs, (program, *_) = first.classifier.normalise(images), [cut._find() for cut in cuts]
-    wanted = list(dict.fromkeys(node for cut in cuts for node in cut._alive))
-    values = dict(zip(wanted, program.compute(wanted, {program.images: inputs}), strict=True))
-    return [State(tuple(values[node] for node in cut._alive)) for cut in cuts]
-
-
 def states_at(
     cuts: Mapping[str, Cut], images: Images, batch_size: int = 64, progress: bool = False
 ) -> dict[str, list[State]]:
-    """By layer the states of images, one a batch, in one run; the cuts are of one classifier."""
-    found: dict[str, list[State]] = {layer: [] for layer in cuts}
+    """Run images `(N, 3, H, W)` once; give by layer their states, one a batch. The cuts are of one classifier."""
+    classifier, found = next(iter(cuts.values())).classifier, {layer: [] for layer in cuts}
+    if any(cut.classifier is not classifier for cut in cuts.values()):
+        raise ValueError("cuts of several classifiers: expected cuts of one, see cut_all")
     for some in in_batches(images, batch_size, "states", progress):
-        for layer, state in zip(cuts, prefixes(list(cuts.values()), some), strict=True):
-            found[layer].append(state)
+        size = tuple(some.shape[2:])
+        for cut in cuts.values():
+            if cut.size != size:
+                raise ValueError(f"images of {size} pixels, {cut.layer!r} cut for {cut.size}: expected Cut(…, {size})")
+            program = cut._find()
+        wanted = list(dict.fromkeys(node for cut in cuts.values() for node in cut._alive))
+        values = program.compute(wanted, {program.images: classifier.normalise(some)})
+        values = dict(zip(wanted, values, strict=True))
+        for layer, cut in cuts.items():
+            found[layer].append(State(tuple(values[node] for node in cut._alive)))
     return found
 
 
 def editable_layers(classifier: Classifier, size: int | None = None) -> "pd.DataFrame":
     """List the layers that can be edited, from first to last.
 
-    One row a layer: `layer` (name), `kind`, `weight` (shape), `stride`, `value` (the step where its block ends),
-    `position` (0 first … 1 last), `in_paper` (true of convolutions alone), `keys` and `output` (shapes without the
-    batch).
+    One row a layer: `layer` (name), `kind`, `weight` (shape), `value` (the step where its block ends), `in_paper` (true
+    of convolutions alone), `keys` and `output` (shapes without the batch).
     """
     import pandas as pd
 
-    program, calls = program_of(classifier, (size, size) if size else None), {}
-    for call in program.grids:
+    program, found = program_of(classifier, (size, size) if size else None), []
+    for node in program.grids:
         with suppress(ValueError):
-            name = str(call.args[1].target).removesuffix(".weight")
-            calls[name] = program.call_of(name)
-    found = []
-    for i, (name, call) in enumerate(calls.items()):
-        weight = tuple(program.module.get_parameter(f"{name}.weight").shape)
-        kind = "linear" if call.target is LINEAR else "conv {}x{}".format(*weight[2:])
-        stride, value = call.args[3][0] if len(call.args) > 3 else 1, _follow(program, call, _IN_BLOCK).name
-        shapes, position = (shape_of(call.args[0]), shape_of(call)), i / max(len(calls) - 1, 1)
-        found.append((name, kind, weight, stride, value, position, kind != "linear", *shapes))
-    columns = ("layer", "kind", "weight", "stride", "value", "position", "in_paper", "keys", "output")
-    return pd.DataFrame(found, columns=columns)
+            name = str(node.args[1].target).removesuffix(".weight")
+            call = program.call_of(name)
+            weight = tuple(program.module.get_parameter(f"{name}.weight").shape)
+            kind = "linear" if call.target is LINEAR else "conv {}x{}".format(*weight[2:])
+            value, shapes = _follow(program, call, _IN_BLOCK).name, (shape_of(call.args[0]), shape_of(call))
+            found.append((name, kind, weight, value, kind != "linear", *shapes))
+    return pd.DataFrame(found, columns=("layer", "kind", "weight", "value", "in_paper", "keys", "output"))
 
 
 def cut_all(classifier: Classifier, layers: Sequence[str | nn.Module]) -> dict[str, Cut]:
     """Cut a classifier at several layers."""
     return {(cut := Cut(classifier, layer)).layer: cut for layer in layers}
-
-
-def cut_at(classifier: Classifier, layer: "str | nn.Module | Cut", size: Sequence[int] | None = None) -> Cut:
-    """Cut a classifier at a layer for images of `size`; a `Cut` comes back as it is.
-
-    Raises `ValueError` for a `Cut` of another classifier, and what `Cut` raises.
-    """
-    if not isinstance(layer, Cut):
-        return Cut(classifier, layer, size)
-    other = layer.classifier
-    same_scale = all(getattr(other, n).tolist() == getattr(classifier, n).tolist() for n in ("mean", "std"))
-    if other.model is not check_classifier(classifier).model or not same_scale:
-        raise ValueError(
-            f"a cut of {other} at {layer.layer!r} for another classifier, {classifier}: expected a cut of the latter, "
-            f"Cut(classifier, {layer.layer!r}), or the layer's name"
-        )
-    return layer

@@ -8,11 +8,12 @@ edit.save("snow.safetensors");  Edit.load("snow.safetensors", classifier)
 
 import copy
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from os import PathLike, fspath
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +28,7 @@ from edittools.cut import Cut
 
 _FORMAT = "edittools edit 1"
 _LEDGER = "_edittools_applied"
+_HASHED: WeakKeyDictionary[nn.Module, tuple[list, str]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -80,9 +82,8 @@ class Change:
 class Edit:
     """A change of a model's weights. `changes` goes by parameter name; `fingerprint` is of the unedited model.
 
-    One that was made while others are applied is meant on top of them: `on_top_of` holds their digests, and where they
-    are not applied it is refused. An applied edit goes with its model into a copy or a pickle, and through `.to(…)`:
-    it can be undone there as well.
+    `on_top_of` holds the digests of those that were applied when it was made: without them it is refused. An applied
+    edit goes with its model into a copy or a pickle, and through `.to(…)`, and can be undone there as well.
     """
 
     changes: Mapping[str, Change]
@@ -101,7 +102,7 @@ class Edit:
 
     @cached_property
     def digest(self) -> str:
-        """Hash what it changes: so it is known in a copy, in a file, and to edits made on top of it."""
+        """Hash what it changes: so it is known in a copy and in a file."""
         factors = _factors(self.changes)
         return digest_tensors(factors.values(), [name[: name.rindex("/") + 2] for name in factors])
 
@@ -130,13 +131,11 @@ class Edit:
         """Add two edits of one model; `ValueError` for those of two, and for one that was made on top of others."""
         if not isinstance(other, Edit):
             return NotImplemented
-        if other.fingerprint != self.fingerprint:
+        if (other.fingerprint, other.on_top_of) != (self.fingerprint, self.on_top_of):
             raise ValueError(
-                f"edits of two models (fingerprints {self.fingerprint[:12]}… and {other.fingerprint[:12]}…): "
-                "expected two edits of one model"
+                f"edits of two models (fingerprints {self.fingerprint[:12]}… and {other.fingerprint[:12]}…) or one on "
+                "top of others: expected two of one model; one on top of others is applied after them"
             )
-        if other.on_top_of != self.on_top_of:
-            raise ValueError("one edit was made on top of others: apply them one after the other, they cannot be added")
         both = {n: c + other.changes[n] if n in other.changes else c for n, c in self.changes.items()}
         return Edit({**other.changes, **both}, self.fingerprint, on_top_of=self.on_top_of)
 
@@ -161,24 +160,19 @@ class Edit:
             )
 
     def apply_(self, model: nn.Module) -> "Edit":
-        """Add the edit to the weights of a classifier or model, in place; several can be applied. Gives itself back.
-
-        Raises `ValueError` for another model, and where the edits are missing that it was made on top of.
-        """
+        """Add the edit to the weights of a classifier or model, in place, where it fits; several can be applied."""
         self.check_fits(model)
-        before = _ledger(model := unwrapped(model)).edits
-        _settle(model, self.changes, [*before, self], otherwise=before)
+        _apply(unwrapped(model), (*applied_edits(model), self))
         return self
 
     def undo_(self, model: nn.Module) -> "Edit":
         """Take the edit back, bit for bit, whatever else is applied; `ValueError` when it is not applied."""
-        edits = _ledger(model := unwrapped(model)).edits
+        edits = applied_edits(model)
         places = [place for place, edit in enumerate(edits) if edit is self or edit.digest == self.digest]
         if not places:
-            found = type(model).__name__
+            found = type(unwrapped(model)).__name__
             raise ValueError(f"{self} is not applied to this {found}: nothing to undo, see applied_edits(model)")
-        others = edits[: places[-1]] + edits[places[-1] + 1 :]
-        _settle(model, self.changes, others, otherwise=others)
+        _apply(unwrapped(model), edits[: places[-1]] + edits[places[-1] + 1 :])
         return self
 
     @contextmanager
@@ -201,8 +195,7 @@ class Edit:
     def firing_map(self, classifier: Classifier, images: Tensor) -> Tensor:
         """Show where in one image or `(B, 3, H, W)` the edited key would fire: `(H, W)` or `(B, H, W)`.
 
-        It is the root mean square, over channels, of what the edit adds to the output of its first layer, scaled up to
-        the image: 1 as at the exemplar's mask.
+        It is the root mean square, over channels, of what the edit adds to its first layer's output: 1 as at the mask.
         """
         if images.ndim == 3:
             return self.firing_map(classifier, images[None])[0]
@@ -210,9 +203,9 @@ class Edit:
         moved = added(cut, cut.keys(cut.prefix(images)), change).square().mean(dim=cut.channels).sqrt()
         strength = cut.maps(moved)[:, None]
         usual = self.record.response if self.record else None
-        most = strength.amax(dim=(1, 2, 3), keepdim=True).clamp_min(1e-12)
-        strength = strength / (usual if usual and usual > 0 else most)  # NaN in files of 0.2 is unknown
-        return F.interpolate(strength, images.shape[2:], mode="bilinear", align_corners=False)[:, 0].cpu()
+        if not usual or not usual > 0:  # NaN in files of 0.2 is unknown
+            usual = strength.amax(dim=(1, 2, 3), keepdim=True).clamp_min(1e-12)
+        return F.interpolate(strength / usual, images.shape[2:], mode="bilinear")[:, 0].cpu()
 
     def save(self, path: str | PathLike) -> None:
         """Write the edit as a safetensors file, in one step."""
@@ -225,10 +218,7 @@ class Edit:
 
     @classmethod
     def load(cls, path: str | PathLike, model: nn.Module | None = None) -> "Edit":
-        """Read an edit; with `model`, raise `ValueError` at once where `apply_` would.
-
-        Raises `FileNotFoundError`, or `ValueError` when the file is no edit or holds NaN. Nothing in it is executed.
-        """
+        """Read an edit; raise `ValueError` for another file or NaN, and with `model` at once where `apply_` would."""
         try:
             with safe_open(path, "pt") as file:
                 header, tensors = file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
@@ -259,10 +249,7 @@ def _factors(changes: Mapping[str, Change]) -> dict[str, Tensor]:
 
 def edit_of(cut: Cut, changes: Mapping[str, Change], record: Record | None = None) -> Edit:
     """Make an edit of the model that is cut, as it is now: on top of the edits that are applied to it."""
-    marks = marks_of((*cut.model.parameters(), *cut.model.buffers()))
-    if cut.known[0] != marks:  # hashing takes longer than a solve
-        cut.known = marks, unedited_fingerprint(cut.model)
-    return Edit(changes, cut.known[1], record, tuple(e.digest for e in applied_edits(cut.model)))
+    return Edit(changes, unedited_fingerprint(cut.model), record, tuple(e.digest for e in applied_edits(cut.model)))
 
 
 def added(cut: Cut, keys: Tensor, change: Change) -> Tensor:
@@ -275,43 +262,41 @@ def applied_edits(model: nn.Module) -> tuple[Edit, ...]:
 
     Raises `ValueError` when something else changed the edited parameters meanwhile.
     """
-    return tuple(_ledger(unwrapped(model)).edits)
+    return _ledger(unwrapped(model))[0]
 
 
 def unedited_fingerprint(model: nn.Module) -> str:
     """Compute the `fingerprint` that a model has without the edits applied to it now; raise as `applied_edits` does."""
     model = unwrapped(model)
-    base = {id(model.get_parameter(name)): weight for name, weight in _ledger(model).base.items()}
-    shared = model.named_parameters(remove_duplicate=False)  # a weight of two layers has two names
-    return fingerprint(model, {name: base[id(p)].to(p) for name, p in shared if id(p) in base})
+    marks = marks_of((*model.parameters(), *model.buffers()))
+    if _HASHED.get(model, ([], ""))[0] != marks:  # hashing takes longer than a solve
+        base = {id(model.get_parameter(name)): weight for name, weight in _ledger(model)[1].items()}
+        shared = model.named_parameters(remove_duplicate=False)  # a weight of two layers has two names
+        _HASHED[model] = marks, fingerprint(model, {name: base[id(p)].to(p) for name, p in shared if id(p) in base})
+    return _HASHED[model][1]
 
 
-@dataclass
-class _Ledger:
-    """What is applied to a model: the edits in order, and the parameters they change, before them and with them.
-
-    It goes with a model that is copied or pickled. One that was moved or converted since is set in its own precision.
-    """
-
-    edits: list[Edit] = field(default_factory=list)
-    base: dict[str, Tensor] = field(default_factory=dict)
-    edited: dict[str, Tensor] = field(default_factory=dict)
-
-
-def _ledger(model: nn.Module) -> _Ledger:
-    """Find the ledger of a model; give an empty one where there is none, or all its originals were loaded back."""
-    ledger = model.__dict__.get(_LEDGER) or _Ledger()
-    changed = [name for name, weight in ledger.edited.items() if not _holds(model, name, weight)]
+def _ledger(model: nn.Module) -> tuple[tuple[Edit, ...], dict[str, Tensor]]:
+    """Give the edits applied to a model, in order, and the originals of what they change; none once those are back."""
+    edits, base = vars(model).get(_LEDGER, ((), {}))
+    changed = [name for name, weight in base.items() if not _holds(model, name, _edited(name, weight, edits))]
     if not changed:
-        return ledger
-    if all(_holds(model, name, weight) for name, weight in ledger.base.items()):
+        return edits, base
+    if all(_holds(model, name, weight) for name, weight in base.items()):
         object.__delattr__(model, _LEDGER)
-        return _Ledger()
+        return (), {}
     raise ValueError(
         f"{changed[0]!r} was changed by something else while an edit was applied to it: undoing would lose that. "
         "Undo edits before training, before loading other weights and before rounding (.half().float()); to go on, "
         "load the weights of before the edit, or make the model anew"
     )
+
+
+def _edited(name: str, weight: Tensor, edits: Iterable[Edit]) -> Tensor:
+    """Add the changes of `edits`, in order, to the original of a parameter."""
+    for edit in edits:
+        weight = weight + edit.changes[name].delta().to(weight) if name in edit.changes else weight
+    return weight
 
 
 def _holds(model: nn.Module, name: str, weight: Tensor) -> bool:
@@ -321,29 +306,24 @@ def _holds(model: nn.Module, name: str, weight: Tensor) -> bool:
     return parameter.shape == weight.shape and torch.allclose(parameter, weight, rtol=0, atol=0, equal_nan=True)
 
 
-def _settle(model: nn.Module, names: Iterable[str], edits: Sequence[Edit], otherwise: Sequence[Edit]) -> None:
-    """Set parameters to what they are with `edits` and no others; an interrupt half-way leaves those of `otherwise`."""
-    ledger = _ledger(model)
+def _apply(model: nn.Module, edits: tuple[Edit, ...]) -> None:
+    """Apply these edits and no others; an interrupt half-way leaves the fewer of them and those of before."""
+    before, base = _ledger(model)
+    new = {name for edit in edits for name in edit.changes if name not in base}
+    base = base | {name: model.get_parameter(name).detach().clone() for name in new}
     try:
-        _set(model, ledger, names, edits)
+        _write(model, base, edits)
     except BaseException:
-        _set(model, ledger, names, otherwise)
+        _write(model, base, min(before, edits, key=len))
         raise
 
 
 @torch.no_grad()
-def _set(model: nn.Module, ledger: _Ledger, names: Iterable[str], edits: Sequence[Edit]) -> None:
-    """Set parameters to their originals plus the changes of `edits`, in order."""
-    object.__setattr__(model, _LEDGER, ledger)
-    ledger.edits = list(edits)
-    for name in names:
-        parameter, changes = model.get_parameter(name), [e.changes[name] for e in edits if name in e.changes]
-        weight = ledger.base.setdefault(name, parameter.detach().clone())
-        for change in changes:
-            weight = weight + change.delta().to(weight)
-        parameter.copy_(weight)
-        ledger.edited[name] = weight
-        if not changes:
-            del ledger.base[name], ledger.edited[name]
-    if not edits:
-        object.__delattr__(model, _LEDGER)
+def _write(model: nn.Module, base: Mapping[str, Tensor], edits: tuple[Edit, ...]) -> None:
+    """Set parameters to their originals plus the changes of `edits`, and note what is applied."""
+    for name, weight in base.items():
+        model.get_parameter(name).copy_(_edited(name, weight, edits))
+    still = {name: weight for name, weight in base.items() if any(name in edit.changes for edit in edits)}
+    vars(model).pop(_LEDGER, None)
+    if edits:
+        object.__setattr__(model, _LEDGER, (edits, still))

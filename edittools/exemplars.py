@@ -5,9 +5,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from edittools.classifiers import Classifier
+from edittools.cut import Cut
 from edittools.images import check_image, check_mask, resized
 
 
@@ -47,10 +49,42 @@ class Exemplar:
         return replace(self, image=image, changed=changed, mask=mask)
 
 
-def size_of(exemplars: Exemplar | Sequence[Exemplar]) -> torch.Size | None:
-    """Give the size (H, W) of the first exemplar; None where there is none."""
-    first = exemplars if isinstance(exemplars, Exemplar) else next(iter(exemplars), None)
-    return first.image.shape[1:] if isinstance(first, Exemplar) else None
+class ExemplarStates(list[Exemplar]):
+    """Exemplars at a layer: a list, their `masks` `(B, H, W)`, and the states of x (`image`) and x' (`changed`)."""
+
+    def __init__(self, cut: Cut, exemplars: Sequence[Exemplar]) -> None:
+        super().__init__(exemplars)
+        self.cut, self.masks = cut, torch.stack([exemplar.mask for exemplar in self])
+        self.image = cut.prefix(torch.stack([exemplar.image for exemplar in self]))
+        self.changed = cut.prefix(torch.stack([exemplar.changed for exemplar in self]))
+
+    @torch.no_grad()
+    def response(self, moved: Tensor) -> float:
+        """Measure how far the layer's outputs `moved` at the masks: the root mean square over channels."""
+        weight = self.cut.shares(self.masks.to(moved.device), moved)
+        return float(((moved.square().mean(dim=self.cut.channels) * weight).sum() / weight.sum()).sqrt())
+
+
+def exemplars_at(
+    classifier: Classifier, layer: str | nn.Module | Cut, exemplars: Exemplar | Sequence[Exemplar]
+) -> ExemplarStates:
+    """Take exemplars to a layer: a name, a module or a `Cut`; those that are there already come back as they are."""
+    if isinstance(exemplars, ExemplarStates) and exemplars.cut is layer:
+        return exemplars
+    given = [exemplars] if isinstance(exemplars, Exemplar) else list(exemplars)
+    if not given:
+        raise ValueError("no exemplar: expected at least one")
+    for exemplar in given:
+        if not isinstance(exemplar, Exemplar):
+            raise TypeError(f"{type(exemplar).__name__} is no Exemplar: expected Exemplar(image, changed, mask)")
+    if len(sizes := {tuple(exemplar.mask.shape) for exemplar in given}) > 1:
+        raise ValueError(f"exemplars of different sizes {sorted(sizes)}: expected one size")
+    cut = layer if isinstance(layer, Cut) else Cut(classifier, layer, given[0].mask.shape)
+    if cut.classifier is not classifier:
+        raise ValueError(
+            f"a cut of {cut.classifier} at {cut.layer!r} for another classifier: expected one of the latter"
+        )
+    return ExemplarStates(cut, given)
 
 
 def shading(image: Tensor, mask: Tensor) -> Tensor:

@@ -4,10 +4,10 @@ An image is a tensor `(3, H, W)` float32 in [0, 1]; a mask is `(H, W)` float32 o
 """
 
 import os
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,28 +21,23 @@ from edittools.caching import atomic_path
 from edittools.checks import check_number
 
 
-def _as_rgb(path: str | os.PathLike, behind: str) -> Image.Image:
-    """Read an image file upright as 8-bit RGB; what is transparent shows the colour `behind`."""
+def _opened(path: str | os.PathLike) -> Image.Image:
+    """Read an image file upright."""
     try:
-        with warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning):
-            picture = Image.open(path)
-        with picture:
+        with Image.open(path) as picture:
             picture.load()
             picture = ImageOps.exif_transpose(picture)
     except (FileNotFoundError, IsADirectoryError, PermissionError):
         raise
-    except (OSError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{os.fspath(path)!r} is not a readable image: {error}") from error
     if picture.mode.startswith(("I", "F")):
         raise ValueError(f"{os.fspath(path)!r} holds pixels of kind {picture.mode!r}: expected 8 bits a channel")
-    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
-        layer = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", layer.size, behind), layer)
-    return picture.convert("RGB")
+    return picture
 
 
 def load_image(path: str | os.PathLike, size: int | None = None, resize_to: int | None = None) -> Tensor:
-    """Load a photograph as a `(3, H, W)` float tensor in [0, 1], upright, in RGB, what is transparent white.
+    """Load a photograph as a `(3, H, W)` float tensor in [0, 1], upright, in RGB.
 
     With `size`, the short side is resized to `resize_to` (default `size * 8 / 7`, the usual 256 for 224; bicubic)
     and the centre `size × size` pixels are kept. Raises `FileNotFoundError`, or `ValueError` for a broken file.
@@ -50,15 +45,15 @@ def load_image(path: str | os.PathLike, size: int | None = None, resize_to: int 
     if size is not None:
         usual = round(check_number(size, 1, "size") * 8 / 7)
         resize_to = check_number(resize_to or usual, size, "resize_to")
-    picture = _as_rgb(path, "white")
+    picture = _opened(path).convert("RGB")
     if size is not None:
         picture = center_crop(resize(picture, resize_to, interpolation=Image.BICUBIC), [size, size])
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
 
 
 def load_mask(path: str | os.PathLike) -> Tensor:
-    """Load a mask as `(H, W)` float of 0 and 1: a pixel belongs to it when it is brighter than half, and opaque."""
-    return (torch.from_numpy(np.array(_as_rgb(path, "black").convert("L"))) > 127).float()
+    """Load a mask as `(H, W)` float of 0 and 1: a pixel belongs to it when it is brighter than half."""
+    return (torch.from_numpy(np.array(_opened(path).convert("L"))) > 127).float()
 
 
 def save_mask(path: str | os.PathLike, mask: Tensor) -> None:
@@ -70,13 +65,10 @@ def save_mask(path: str | os.PathLike, mask: Tensor) -> None:
 
 def check_image(image: Tensor, name: str = "image", dimensions: int = 3) -> Tensor:
     """Return an image `(3, H, W)`, or a batch of 4 `dimensions`, if it holds floats in [0, 1]; raise if not."""
-    if not isinstance(image, Tensor):
-        raise TypeError(f"{name} is a {type(image).__name__}: expected a torch tensor, see load_image")
-    if image.ndim != dimensions or image.shape[-3] != 3:
+    shape = tuple(image.shape) if isinstance(image, Tensor) else ()
+    if len(shape) != dimensions or shape[-3] != 3 or not image.is_floating_point():
         wanted = "(3, H, W)" if dimensions == 3 else "(B, 3, H, W); image[None] makes a batch"
-        raise ValueError(f"{name} of shape {tuple(image.shape)}: expected {wanted}")
-    if not image.is_floating_point():
-        raise TypeError(f"{name} holds {image.dtype}: expected float in [0, 1] (divide 8-bit pixels by 255)")
+        raise ValueError(f"{name} {_said(image)}: expected floats in [0, 1], a torch tensor {wanted}")
     low, high = image.aminmax() if image.numel() else (0.0, 1.0)
     if not (low >= -1e-4 and high <= 1 + 1e-4):  # refuses NaN as well; resizing may overshoot by a rounding error
         raise ValueError(f"{name} has pixels from {low:.5g} to {high:.5g}: expected [0, 1], before any normalisation")
@@ -85,10 +77,8 @@ def check_image(image: Tensor, name: str = "image", dimensions: int = 3) -> Tens
 
 def check_mask(mask: Tensor, image: Tensor | None = None, allow_empty: bool = False) -> Tensor:
     """Return a mask as float if it is `(H, W)` of zeros and ones, not empty, and fits `image`; raise if not."""
-    if not isinstance(mask, Tensor):
-        raise TypeError(f"the mask is a {type(mask).__name__}: expected a torch tensor (H, W) of 0 and 1")
-    if mask.ndim != 2:
-        raise ValueError(f"mask of shape {tuple(mask.shape)}: expected (H, W)")
+    if not isinstance(mask, Tensor) or mask.ndim != 2:
+        raise ValueError(f"mask {_said(mask)}: expected 0 and 1, a torch tensor (H, W)")
     if image is not None and mask.shape != image.shape[-2:]:
         shape, whole = tuple(mask.shape), tuple(image.shape)
         raise ValueError(f"mask of shape {shape} does not fit the image {whole}: expected {whole[-2:]}")
@@ -97,6 +87,13 @@ def check_mask(mask: Tensor, image: Tensor | None = None, allow_empty: bool = Fa
     if not allow_empty and not mask.any():
         raise ValueError("the mask is empty: expected at least one pixel set to 1")
     return mask.float()
+
+
+def _said(given: Any) -> str:
+    """Describe what was given in place of a tensor of another kind."""
+    if isinstance(given, Tensor):
+        return f"of shape {tuple(given.shape)}, {given.dtype}"
+    return f"is a {type(given).__name__}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +121,7 @@ class LabelledImages:
 
     `images` is `(N, 3, H, W)` float in [0, 1] (or `LazyImages`), `labels` is `(N,)` int64 into `classes`, `names`
     (optional) says where each comes from. Class names that are there twice get their numbers, see `numbered`. Raises
-    `TypeError` or `ValueError` for anything else.
+    `ValueError` for anything else.
     """
 
     images: Tensor | LazyImages
@@ -133,23 +130,16 @@ class LabelledImages:
     names: tuple[str, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.images, Tensor | LazyImages):
-            kind = type(self.images).__name__
-            raise TypeError(f"the images are a {kind}: expected a torch tensor (N, 3, H, W) or LazyImages")
-        if isinstance(self.images, Tensor) and (self.images.ndim != 4 or self.images.shape[1] != 3):
-            raise ValueError(f"images of shape {tuple(self.images.shape)}: expected (N, 3, H, W)")
-        if not isinstance(self.labels, Tensor):
-            raise TypeError(f"the labels are a {type(self.labels).__name__}: expected a torch tensor (N,)")
-        if self.labels.is_floating_point() or self.labels.dtype == torch.bool:
-            raise TypeError(f"the labels hold {self.labels.dtype}: expected whole numbers, the classes' indices")
-        count = len(self.images)
-        if self.labels.shape != (count,):
-            raise ValueError(f"{count} images with labels of shape {tuple(self.labels.shape)}: expected ({count},)")
+        images, labels, count = self.images, self.labels, len(self.images)
+        shape = tuple(images.shape) if isinstance(images, Tensor) else ()
+        if not isinstance(images, LazyImages) and (len(shape) != 4 or shape[1] != 3):
+            raise ValueError(f"images {_said(images)}: expected a torch tensor (N, 3, H, W) or LazyImages")
+        if not isinstance(labels, Tensor) or labels.dtype.is_floating_point or labels.shape != (count,):
+            raise ValueError(f"labels {_said(labels)}: expected {count} whole numbers, a torch tensor ({count},)")
         if self.names and len(self.names) != count:
             raise ValueError(f"{count} images with {len(self.names)} names: expected one each")
-        if count and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.classes):
-            low, high = self.labels.aminmax()
-            raise ValueError(f"labels from {low} to {high}: expected 0 to {len(self.classes) - 1}")
+        if count and not 0 <= labels.min() <= labels.max() < len(self.classes):
+            raise ValueError(f"labels from {labels.min()} to {labels.max()}: expected 0 to {len(self.classes) - 1}")
         object.__setattr__(self, "classes", numbered(self.classes))
 
     @classmethod

@@ -28,14 +28,10 @@ def predict(classifier: Classifier, images: Images, batch_size: int = 64, progre
 
 
 def errors(logits: Tensor, labels: Tensor) -> Tensor:
-    """Say which of N images are misclassified: `(N,)` boolean, from `(N, classes)` logits or `(N,)` predictions.
-
-    Logits that hold NaN are never right.
-    """
-    predictions = readings(logits) if logits.ndim == 2 else logits
-    if predictions.shape != labels.shape:
-        raise ValueError(f"{len(predictions)} predictions for {len(labels)} labels: expected one each")
-    return predictions != labels.to(predictions.device)
+    """Say which of N images `(N, classes)` logits misread: `(N,)` boolean; those that hold NaN are never right."""
+    if len(logits) != len(labels):
+        raise ValueError(f"{len(logits)} predictions for {len(labels)} labels: expected one each")
+    return readings(logits) != labels.to(logits.device)
 
 
 def readings(logits: Tensor) -> Tensor:
@@ -78,11 +74,13 @@ def attack_row(before: Tensor, after: Tensor, labels: Tensor, goal: int) -> dict
     first, last = readings(before), readings(after)
     fooled = (first == goal) & (labels != goal)
     count, fixed = int(fooled.sum()), int((fooled & (last == labels)).sum())
-    row = {
-        f"success {when}": float((read == goal).float().mean()) for when, read in (("before", first), ("after", last))
+    low, high = wilson(fixed, count)
+    found = {
+        "success before": float((first == goal).float().mean()),
+        "success after": float((last == goal).float().mean()),
     }
-    row |= {"fooled": count, "fixed": fixed, "share fixed": fixed / count if count else nan}
-    return row | dict(zip(("low", "high"), wilson(fixed, count), strict=True))
+    found |= {"fooled": count, "fixed": fixed, "share fixed": fixed / count if count else nan}
+    return found | {"low": low, "high": high}
 
 
 @dataclass(frozen=True)

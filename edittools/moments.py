@@ -1,22 +1,22 @@
 """The uncentred second moment C of a layer's keys over reference images, and the directions it makes rare.
 
 C says which keys the classifier sees every day. An edit along C⁻¹d moves the key d and those as little as possible
-(section 2.1 of the paper). It is measured once for a layer, for all wanted layers in one pass, and kept on disk.
+(section 2.1 of the paper). It is measured for all wanted layers in one pass, and kept on disk.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from numbers import Integral
 from pathlib import Path
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
-from edittools.caching import Tensors, digest_tensors, load_or_compute
+from edittools.caching import digest_tensors, load_or_compute
+from edittools.checks import check_number
 from edittools.classifiers import Classifier, check_classifier
-from edittools.cut import find_layer, rows
-from edittools.graph import LINEAR, Program, identity, program_of, without_autocast
+from edittools.cut import Cut, find_layer, rows
+from edittools.graph import LINEAR, identity, program_of
 from edittools.images import Images, LabelledImages, in_batches
 
 LEAST_EIGENVALUE = 1e-4
@@ -27,10 +27,12 @@ LEAST_EIGENVALUE = 1e-4
 class SecondMoment:
     """The mean of k kᵀ over keys k: `matrix` is `(n, n)` float64, symmetric, positive semi-definite.
 
-    Raises `ValueError` for what is no square matrix of finite numbers.
+    `sample` holds some of the keys, in batches, as the layer takes them: what a kernel sees of them at once says how
+    far an edit moves their outputs. Raises `ValueError` for what is no square matrix of finite numbers.
     """
 
     matrix: Tensor
+    sample: Sequence[Tensor] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         if self.matrix.ndim != 2 or self.matrix.shape[0] != self.matrix.shape[1]:
@@ -53,7 +55,7 @@ class SecondMoment:
 
 
 class RankError(ValueError):
-    """A rank that the keys at the mask do not span."""
+    """A rank that the keys at the mask do not span: a sweep leaves it out."""
 
 
 def directions(keys: Tensor, weights: Tensor, rank: int, moment: SecondMoment) -> Tensor:
@@ -67,55 +69,33 @@ def directions(keys: Tensor, weights: Tensor, rank: int, moment: SecondMoment) -
     white = (keys.double() * weights.double().sqrt()[:, None]) @ whitener
     _, values, vectors = torch.linalg.svd(white, full_matrices=False)
     available = int((values > 1e-9 * values[0]).sum()) if values[0] > 0 else 0
-    whole = isinstance(rank, Integral) and not isinstance(rank, bool) and rank >= 1
-    if not whole or rank > available:
-        error = RankError if whole else ValueError  # a sweep leaves out ranks that are too high, not wrong ones
-        raise error(f"rank {rank!r}: expected 1 to {available}, as many directions as the keys at the mask span")
+    if check_number(rank, 1, "rank") > available:
+        raise RankError(f"rank {rank!r}: expected 1 to {available}, as many directions as the keys at the mask span")
     return torch.linalg.qr((vectors[:rank] @ whitener).T).Q.T.to(keys.dtype)
 
 
-class _Sums(fx.Interpreter):
-    """Run a program, add up k kᵀ of the keys of some layers, and free on the way what is no longer needed."""
-
-    def __init__(self, program: Program, layers: Sequence[str]) -> None:
-        super().__init__(program.module)
-        self.calls = {program.call_of(name): name for name in layers}
-        self.sums: dict[str, tuple[Tensor | float, int]] = dict.fromkeys(layers, (0.0, 0))
-
-    def run_node(self, n: fx.Node) -> object:
-        """Look at what goes into a layer."""
-        if n in self.calls:
-            keys = rows(self.fetch_args_kwargs_from_env(n)[0][0], n.target is LINEAR).double()
-            total, count = self.sums[self.calls[n]]
-            self.sums[self.calls[n]] = total + keys.T @ keys, count + len(keys)
-        return super().run_node(n)
-
-
 @torch.no_grad()
-@without_autocast
 def measure(
-    classifier: Classifier,
-    layers: Sequence[str],
-    images: Images,
-    batch_size: int = 64,
-    progress: bool = False,
+    classifier: Classifier, layers: Sequence[str], images: Images, batch_size: int = 16, progress: bool = False
 ) -> dict[str, SecondMoment]:
     """Measure the second moments of all `layers` over `images` in one pass, in float64, without the cache."""
     if not len(images):
         raise ValueError("no reference images: expected at least one")
-    sums = None
+    sums, counts = dict.fromkeys(layers, 0.0), dict.fromkeys(layers, 0)
     for some in in_batches(images, batch_size, "second moments", progress):
-        inputs = classifier.normalise(some)
-        sums = sums or _Sums(program_of(classifier, some.shape[2:]), layers)
-        sums.run(inputs)
-    return {name: SecondMoment((total / count).cpu()) for name, (total, count) in sums.sums.items()}
+        program = program_of(classifier, some.shape[2:])
+        calls = [program.call_of(name) for name in layers]
+        found = program.compute([call.args[0] for call in calls], {program.images: classifier.normalise(some)})
+        for name, call, tensor in zip(layers, calls, found, strict=True):
+            keys = rows(tensor, call.target is LINEAR).double()
+            sums[name], counts[name] = sums[name] + keys.T @ keys, counts[name] + len(keys)
+    return {name: SecondMoment((sums[name] / counts[name]).cpu()) for name in layers}
 
 
 def second_moments(
     classifier: Classifier,
     layers: Sequence[str | nn.Module],
     images: Images,
-    batch_size: int = 64,
     progress: bool = False,
     cache: str | Path | None = None,
 ) -> dict[str, SecondMoment]:
@@ -124,15 +104,35 @@ def second_moments(
     `cache` is the folder (default: `EDITTOOLS_CACHE` or the user's cache folder), `cache=""` uses none.
     """
     names = [find_layer(check_classifier(classifier).model, layer) for layer in layers]
-
-    def compute() -> Tensors:
-        measured = measure(classifier, names, images, batch_size, progress)
-        return {name: moment.matrix for name, moment in measured.items()}
-
     if cache == "":
-        return measure(classifier, names, images, batch_size, progress)
+        return measure(classifier, names, images, progress=progress)
     data = images if isinstance(images, LabelledImages) else LabelledImages.unlabelled(images, ["-"])
     known = identity(classifier, data.images[:1].shape[2:])
-    content = f"{known} {digest_tensors(in_batches(data))} {sorted(names)}"
-    found = load_or_compute("second_moments", content, compute, cache)
+    found = load_or_compute(
+        "second_moments",
+        f"{known} {digest_tensors(in_batches(data))} {sorted(names)}",
+        lambda: {n: one.matrix for n, one in measure(classifier, names, images, progress=progress).items()},
+        cache,
+    )
     return {name: SecondMoment(found[name]) for name in names}
+
+
+def keys_of(cut: Cut, images: Images) -> list[Tensor]:
+    """Run images up to a layer: their keys there, batch by batch."""
+    return [cut.keys(cut.prefix(some)) for some in in_batches(images)]
+
+
+Reference = Images | SecondMoment
+"""What says which keys are everyday ones."""
+
+
+def reference_moment(cut: Cut, reference: Reference | None) -> SecondMoment:
+    """Give the second moment of a layer's reference keys, measured where it is not known; refuse another width."""
+    if reference is None:
+        raise ValueError("no reference images: expected images whose keys the edit shall spare, or a SecondMoment")
+    if isinstance(reference, Images):
+        return second_moments(cut.classifier, [cut.layer], reference)[cut.layer]
+    found, width = len(reference.matrix), cut.weight.shape[1]
+    if found != width:
+        raise ValueError(f"a second moment of {found} channels for layer {cut.layer!r}: expected {width}, its keys'")
+    return reference

@@ -15,13 +15,12 @@ from torch import Tensor, nn
 
 from edittools.checks import check_amount, check_number, one_of
 from edittools.classifiers import Classifier
-from edittools.cut import Cut, State, cut_at, rows
+from edittools.cut import Cut, State, rows
 from edittools.edits import Change, Edit, Record, edit_of
-from edittools.exemplars import Exemplar, size_of
+from edittools.exemplars import Exemplar, exemplars_at
 from edittools.graph import without_autocast
 from edittools.images import Images, spread
-from edittools.keys import LayerKeys, Reference, exemplars_at, reference_moment, response_at
-from edittools.moments import SecondMoment, directions
+from edittools.moments import Reference, SecondMoment, directions, keys_of, reference_moment
 
 OBJECTIVES = ("l1", "least_squares")
 SAMPLE = 64
@@ -68,9 +67,40 @@ class Problem:
     @torch.no_grad()
     def _unit(self) -> float:
         """Divide the loss without an edit by the mean square by which outputs at the mask must move."""
-        nothing, (_, share) = torch.zeros(self.shape).to(self.start), _system(self)
-        wanted = float((_missing(self, nothing).square() * share[:, None]).sum() / share.sum())
+        nothing, (_, share) = torch.zeros(self.shape).to(self.start), self.system
+        wanted = float((self.missing(nothing).square() * share[:, None]).sum() / share.sum())
         return float(self.l1(nothing)) / max(wanted, 1e-30)
+
+    @cached_property
+    def system(self) -> tuple[Tensor, Tensor]:
+        """The keys under the kernel's window, `(positions, rank * kh * kw)`, and each position's share of the mask."""
+        share = self.cut.shares(self.share, self.start)
+        return self.cut.windows(self.coordinates), share.flatten().double()
+
+    @cached_property
+    @torch.no_grad()
+    def target_output(self) -> Tensor:
+        """What the layer's output on x' must be for the pre-activation, after norm and skip, to equal that of x.
+
+        Up to the activation every channel is scaled and shifted only, so two evaluations tell both. A channel whose
+        scale is nearly 0 cannot be steered and keeps its output.
+        """
+        cut, start = self.cut, self.start
+        wanted = cut.affine(self.image, cut.output(self.image))
+        offset = cut.affine(self.changed, torch.zeros_like(start))
+        scale = cut.affine(self.changed, torch.ones_like(start)) - offset
+        steerable = scale.abs() > 1e-3 * scale.abs().max()
+        return torch.where(steerable, (wanted - offset) / torch.where(steerable, scale, 1), start)
+
+    @torch.no_grad()
+    def windows(self, sample: Sequence[Tensor]) -> Tensor:
+        """Return the mean of w wᵀ over a sample of keys, w what the kernel sees of them: see `quadratic`."""
+        seen = [self.cut.windows(self.cut.along(keys, self.basis)) for keys in sample]
+        return sum(one.T @ one for one in seen) / sum(map(len, seen))
+
+    def missing(self, unknown: Tensor) -> Tensor:
+        """Compute what the layer's output on x' with Λ lacks of its target, `(positions, out)`."""
+        return rows(self.target_output - self.start - self.shift(unknown), self.cut.is_linear).double()
 
     def l1(self, unknown: Tensor) -> Tensor:
         """Return the objective of eq. (1): mean distance of values, weighted by the square root of the pooled mask."""
@@ -88,11 +118,11 @@ def pose(
     moment: SecondMoment | None = None,
     basis: Tensor | None = None,
 ) -> Problem:
-    """State eq. (1) for exemplars; the directions come from the masked keys of x', whatever is constrained."""
+    """State eq. (1) for exemplars; the directions come from the masked keys of x'."""
     width = cut.weight.shape[1]
     if basis is not None and (basis.ndim != 2 or basis.shape[1] != width or not basis.isfinite().all()):
         raise ValueError(f"basis of shape {tuple(basis.shape)}: expected (rank, {width}) without NaN")
-    given = exemplars_at(cut, exemplars)
+    given = exemplars_at(cut.classifier, cut, exemplars)
     precision = torch.promote_types(cut.weight.dtype, torch.float32)  # half precision has no room for a solver
     before, after = given.image.to(precision), given.changed.to(precision)
     keys = cut.keys(after)
@@ -116,12 +146,11 @@ def quadratic(unknown: Tensor, matrix: Tensor) -> Tensor:
 def solve_least_squares(problem: Problem, ridge: float = 1e-3) -> Tensor:
     """Solve for Λ exactly on the pre-activation: one ridge system, shared by all output channels.
 
-    The target is what the layer's output on x' would have to be for the pre-activation (after batch norm and the
-    residual sum) to equal that of x. `ridge` is relative to the mean diagonal of the system.
+    `ridge` is relative to the mean diagonal of the system.
     """
-    design, share = _system(problem)
+    design, share = problem.system
     weight, size = share.sqrt()[:, None], design.shape[1]
-    design, wanted = design * weight, _missing(problem, torch.zeros(problem.shape).to(problem.start)) * weight
+    design, wanted = design * weight, problem.missing(torch.zeros(problem.shape).to(problem.start)) * weight
     loading = ridge * design.square().sum() / size + torch.finfo(torch.float32).tiny
     if len(design) < size and problem.elsewhere is None:  # the same by way of the smaller system
         gram = design @ design.T
@@ -132,33 +161,6 @@ def solve_least_squares(problem: Problem, ridge: float = 1e-3) -> Tensor:
             gram = gram + share.sum() * problem.elsewhere.to(gram)
         solution = torch.linalg.solve(gram + loading * torch.eye(len(gram)).to(gram), design.T @ wanted)
     return solution.T.reshape(problem.shape).to(problem.start.dtype)
-
-
-def _system(problem: Problem) -> tuple[Tensor, Tensor]:
-    """Give the keys under the kernel's window, `(positions, rank * kh * kw)`, and the mask's share of each position."""
-    design = problem.cut.windows(problem.coordinates)
-    return design, problem.cut.shares(problem.share, problem.start).flatten().double()
-
-
-def _missing(problem: Problem, unknown: Tensor) -> Tensor:
-    """Compute what the layer's output on x' with Λ lacks of its target, `(positions, out)`."""
-    missing = preactivation_target(problem) - problem.start - problem.shift(unknown)
-    return rows(missing, problem.cut.is_linear).double()
-
-
-@torch.no_grad()
-def preactivation_target(problem: Problem) -> Tensor:
-    """Compute what the layer's output on x' must be for the pre-activation to equal that of x.
-
-    Up to the activation every channel is scaled and shifted only, so two evaluations tell both. A channel whose scale
-    is nearly 0 cannot be steered and keeps its output.
-    """
-    cut, start = problem.cut, problem.start
-    wanted = cut.affine(problem.image, cut.output(problem.image))
-    offset = cut.affine(problem.changed, torch.zeros_like(start))
-    scale = cut.affine(problem.changed, torch.ones_like(start)) - offset
-    steerable = scale.abs() > 1e-3 * scale.abs().max()
-    return torch.where(steerable, (wanted - offset) / torch.where(steerable, scale, 1), start)
 
 
 def solve_l1(problem: Problem, steps: int = 200) -> tuple[Tensor, int]:
@@ -208,9 +210,9 @@ def _metric(problem: Problem, unknown: Tensor) -> tuple[Tensor, Tensor]:
     that is nearer than the mean counts as the mean. Without that, or in steps that see the keys whitened, the loss
     falls faster, and edits of the same cost elsewhere correct less. The keys of the whole space keep their axes.
     """
-    design, share = _system(problem)
+    design, share = problem.system
     design = design * share.sqrt()[:, None]
-    squares = (_missing(problem, unknown).square() * share[:, None]).sum(dim=0)
+    squares = (problem.missing(unknown).square() * share[:, None]).sum(dim=0)
     squares = squares.clamp_min(squares.mean()) / design.square().sum().clamp_min(torch.finfo(torch.float32).tiny)
     axes = torch.eye(design.shape[1]).to(design) if problem.basis is None else torch.linalg.eigh(design.T @ design)[1]
     return axes.to(unknown.dtype), squares.sqrt().clamp_min(1e-12)[:, None].to(unknown.dtype)
@@ -236,7 +238,7 @@ def rewrite(
         classifier: the classifier; it is not changed.
         layer: name, module, or a `Cut` of it.
         exemplars: one or several; no labels are used.
-        reference: images whose keys shall move least, their `SecondMoment` or `LayerKeys`; not needed with `rank=None`.
+        reference: images whose keys shall move least, or their `SecondMoment`; not needed with `rank=None`.
         rank: of the change; None lifts the low-rank restriction ('-proj' in the paper's ablation).
         masked: constrain the values at the mask; False constrains those of the whole image ('-mask').
         objective: "l1", the paper's, or "least_squares" on the pre-activation, exact and in one solve.
@@ -251,16 +253,15 @@ def rewrite(
     """
     exact = one_of(objective, OBJECTIVES, "objective") == "least_squares"
     steps, weight = check_number(steps, 0, "steps"), check_amount(reference_weight, "reference_weight", 0)
-    if weight and not isinstance(reference, Images | LayerKeys):
+    if weight and not (isinstance(reference, Images) or getattr(reference, "sample", ())):
         raise ValueError(f"reference_weight {weight} without images: expected those whose outputs shall stay")
-    cut = cut_at(classifier, layer, size_of(exemplars))
-    exemplars = exemplars_at(cut, exemplars)
+    shown = exemplars_at(classifier, layer, exemplars)
+    cut = shown.cut
     moment = reference_moment(cut, reference) if rank is not None and basis is None else None
-    problem = pose(cut, exemplars, rank, masked, moment, basis)
+    problem = pose(cut, shown, rank, masked, moment, basis)
     if weight:
-        keys = reference if isinstance(reference, LayerKeys) else LayerKeys(cut, spread(reference, SAMPLE))
-        keys.check_at(cut)
-        problem = replace(problem, elsewhere=weight * keys.windows(problem.basis).cpu())
+        sample = reference.sample if isinstance(reference, SecondMoment) else keys_of(cut, spread(reference, SAMPLE))
+        problem = replace(problem, elsewhere=weight * problem.windows(sample).cpu())
     unknown, taken = (solve_least_squares(problem), 1) if exact else solve_l1(problem, steps)
     fitted = fits(problem, objective, unknown)
     if fitted[0] <= 1e-9 * float(problem.start.square().mean()):
@@ -270,7 +271,7 @@ def rewrite(
             stacklevel=2,
         )
     change = Change(unknown.detach(), problem.basis)
-    record = Record(objective, *fitted, taken, response_at(cut, problem.shift(change.left), exemplars.masks))
+    record = Record(objective, *fitted, taken, shown.response(problem.shift(change.left)))
     return edit_of(cut, {f"{cut.layer}.weight": change}, record)
 
 
@@ -280,5 +281,5 @@ def fits(problem: Problem, objective: str, unknown: Tensor) -> tuple[float, floa
     pair = torch.zeros_like(unknown), unknown
     if objective == "l1":
         return tuple(float(problem.l1(one)) for one in pair)
-    _, share = _system(problem)
-    return tuple(float(_missing(problem, one).square().mean(dim=1) @ share / share.sum()) for one in pair)
+    _, share = problem.system
+    return tuple(float(problem.missing(one).square().mean(dim=1) @ share / share.sum()) for one in pair)

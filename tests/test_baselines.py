@@ -29,7 +29,7 @@ from edittools.cut import Cut, State, rows
 from edittools.edits import Edit
 from edittools.images import LabelledImages
 from edittools.moments import RankError, SecondMoment, measure
-from edittools.rewriting import pose, preactivation_target
+from edittools.rewriting import pose
 
 METHODS = {
     "projection": ("projection", {}),
@@ -302,7 +302,7 @@ def test_the_closed_form_is_the_least_squares_of_an_augmented_system(exact, exem
     problem = pose(cut, exemplar, rank=None)
     at = cut.shares(masks, problem.start).flatten() > 0
     design = F.unfold(cut.keys(cut.prefix(changed)), 3, padding=1).movedim(1, -1).flatten(0, -2)[at]
-    wanted = rows(preactivation_target(problem) - problem.start, False)[at].detach()
+    wanted = rows(problem.target_output - problem.start, False)[at].detach()
     relative = 0.3 * design.square().sum() / (9 * matrix.trace())
     spared = torch.kron(torch.linalg.cholesky(matrix).T.contiguous(), torch.eye(9).double()) * relative.sqrt()
     augmented = torch.cat([design, spared]), torch.cat([wanted, torch.zeros(72, wanted.shape[1])])

@@ -48,7 +48,6 @@ DAMAGES = {
     "emptied": lambda raw: b"",
     "cut in its header": lambda raw: raw[:20],
     "one byte short": lambda raw: raw[:-1],
-    "a byte of the numbers flipped": lambda raw: raw[:-1] + bytes([raw[-1] ^ 1]),
     "a byte of the header flipped": lambda raw: raw[:40] + bytes([raw[40] ^ 1]) + raw[41:],
     "something else": lambda raw: b"not a file of tensors",
 }
@@ -66,19 +65,6 @@ def test_a_damaged_file_is_a_warning_computed_again_and_replaced(result, damage)
     with warnings.catch_warnings(action="error"):
         assert torch.equal(give(), expected)
     assert len(calls) == 2 and list(folder.iterdir()) == [path]
-
-
-def test_a_file_under_the_name_of_another_is_not_taken_for_it(result):
-    folder, give, _ = result
-    expected = give()
-    [path] = folder.iterdir()
-    with warnings.catch_warnings(action="ignore"):
-        second = cached(lambda images: {"bright": images[:, 0]}, "something else")
-        second(torch.rand(2, 3, 32, 32))
-    [other] = [p for p in folder.parent.rglob("*.safetensors") if p != path]
-    path.write_bytes(other.read_bytes())
-    with pytest.warns(UserWarning, match="its checksum is another one"):
-        assert torch.equal(give(), expected)
 
 
 @pytest.mark.parametrize("blocked", ["the cache", "its subfolder"])

@@ -8,7 +8,7 @@ from torch import nn
 
 from edittools.choosing.trials import candidate_layers
 from edittools.classifiers import Classifier
-from edittools.cut import Cut, cut_all, editable_layers, prefixes
+from edittools.cut import Cut, cut_all, editable_layers, states_at
 from edittools.zoo.embedded import mini_vit
 
 SIZE = 64  # as much to see as at 224, in a twelfth of the time
@@ -70,8 +70,7 @@ def test_suffix_of_prefix_is_the_plain_forward_pass_at_early_middle_and_late_lay
     layers = ends.index.tolist()
     last_spatial = [layer for layer in layers if (name, layer) in VALUE_ENDS]
     cuts = cut_all(classifier, [layers[0], layers[len(layers) // 2], *last_spatial, layers[-1]])
-    states = prefixes(list(cuts.values()), images)
-    for cut, state in zip(cuts.values(), states, strict=True):
+    for cut, [state] in zip(cuts.values(), states_at(cuts, images).values(), strict=True):
         assert torch.allclose(cut.suffix(state), expected, atol=1e-5, rtol=1e-4), cut.layer
         assert torch.equal(cut.suffix(state, cut.weight.detach().clone()), cut.suffix(state)), cut.layer
         assert torch.equal(cut.logits(state, cut.output(state)), cut.suffix(state)), cut.layer
@@ -102,13 +101,12 @@ def test_the_block_ends_after_norm_residual_sum_activation_and_pooling(tiny, pho
     assert torch.allclose(cut.value(state), net.pool(net.relu(y)), atol=1e-5)
 
 
-def test_editable_layers_lists_kind_shapes_and_position(tiny):
+def test_editable_layers_lists_kinds_and_shapes(tiny):
     table = editable_layers(tiny).set_index("layer")
     assert list(table.index) == ["stem", "conv1", "conv2", "head"]
-    stem = table.loc["stem", ["kind", "weight", "stride", "keys", "output"]]
-    assert stem.tolist() == ["conv 3x3", (8, 3, 3, 3), 2, (3, 32, 32), (8, 16, 16)]
+    stem = table.loc["stem", ["kind", "weight", "keys", "output"]]
+    assert stem.tolist() == ["conv 3x3", (8, 3, 3, 3), (3, 32, 32), (8, 16, 16)]
     assert table.kind.tolist() == ["conv 3x3", "conv 3x3", "conv 1x1", "linear"]
-    assert table.position.tolist() == [0, 1 / 3, 2 / 3, 1]
 
 
 def test_a_rule_is_sought_in_convolutions_and_in_a_transformer_in_its_linear_layers_on_tokens():
@@ -158,7 +156,7 @@ def test_what_runs_beside_a_layer_is_among_the_later_parameters():
             changed = {name: torch.rand_like(p) for name, p in cut.later_parameters.items()}
             expected = torch.func.functional_call(model, changed, (classifier.normalise(images),))
             state = cut.prefix(images)
-            found = cut.logits_with(state, changed)
+            found = cut.logits(state, parameters=changed)
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -177,6 +175,6 @@ def test_a_bare_parameter_beside_the_layer_is_a_later_one_unless_it_works_before
     classifier, images = Classifier(Gated(), list("ab"), size=8), torch.rand(2, 3, 8, 8)
     cut = Cut(classifier, "conv")
     assert set(cut.later_parameters) == {"gain", "head.weight", "head.bias"}
-    found = cut.logits_with(cut.prefix(images), {"gain": torch.zeros(1)})
+    found = cut.logits(cut.prefix(images), parameters={"gain": torch.zeros(1)})
     classifier.model.gain.zero_()
     torch.testing.assert_close(found, classifier(images))

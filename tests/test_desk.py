@@ -148,7 +148,7 @@ def test_large_sets_other_sizes_and_sets_without_labels_are_read_and_it_is_said(
 @pytest.mark.parametrize(
     ("given", "error", "said"),
     [
-        (noise(4)[:, :1], ValueError, r"images of shape \(4, 1, 32, 32\): expected \(N, 3, H, W\)"),
+        (noise(4)[:, :1], ValueError, r"images of shape \(4, 1, 32, 32\), .*: expected a torch tensor \(N, 3, H"),
         (3, TypeError, "images are a int: expected LabelledImages, a tensor .* or a folder's path"),
         ("no/such/folder", FileNotFoundError, "no folder 'no/such/folder'"),
     ],

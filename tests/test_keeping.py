@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 import torchvision
+from conftest import make_exemplar
 
 from edittools.baselines.finetuning import finetune
 from edittools.choosing import Bounds, most_broken, repair, trade_off
@@ -18,16 +19,23 @@ from edittools.classifiers import Classifier
 from edittools.cut import Cut, rows
 from edittools.edits import Edit
 from edittools.images import LabelledImages
-from edittools.keys import LayerKeys
 from edittools.metrics import Comparison, errors, predict
-from edittools.moments import measure
-from edittools.rewriting import pose, preactivation_target, rewrite, solve_least_squares
+from edittools.moments import keys_of, measure
+from edittools.rewriting import pose, rewrite, solve_least_squares
 from edittools.stories.snow import car_exemplars
 from edittools.world.contexts import contexts
 from edittools.world.miniworld import CLASSES, scenes
 from edittools.zoo import load_classifier
 
 EXACT = {"objective": "least_squares"}
+
+
+def _everyday(cut, images):
+    return replace(measure(cut.classifier, [cut.layer], images)[cut.layer], sample=keys_of(cut, images))
+
+
+def _windows(cut, images, basis):
+    return pose(cut, make_exemplar(), basis=basis).windows(keys_of(cut, images))
 
 
 def _moved(classifier, edit, images):
@@ -48,7 +56,6 @@ def _moved(classifier, edit, images):
 def test_windows_are_what_unfolding_the_keys_gives(tiny, photos32, layer):
     cut = Cut(tiny, layer)
     basis = torch.linalg.qr(torch.randn(cut.weight.shape[1], 2, generator=torch.Generator().manual_seed(0))).Q.T
-    keys = LayerKeys(cut, [cut.prefix(some) for some in photos32[:6].split(4)])
     seen = []
     for image in photos32[:6]:
         maps = torch.einsum("rn,bnhw->brhw", basis, cut.keys(cut.prefix(image[None])))
@@ -56,20 +63,12 @@ def test_windows_are_what_unfolding_the_keys_gives(tiny, photos32, layer):
         unfolded = torch.nn.functional.unfold(maps, conv.kernel_size, conv.dilation, conv.padding, conv.stride)
         seen.append(unfolded[0].T.double())
     seen = torch.cat(seen)
-    torch.testing.assert_close(keys.windows(basis), seen.T @ seen / len(seen), rtol=1e-4, atol=1e-7)
-
-
-def test_windows_along_several_bases_in_turn_are_each_their_own(tiny, photos32):
-    cut = Cut(tiny, "conv1")
-    bases, keys = torch.eye(cut.weight.shape[1]).split(1), LayerKeys(cut, photos32[:6])
-    alone = [LayerKeys(cut, photos32[:6]).windows(basis) for basis in bases]
-    assert all(torch.equal(keys.windows(bases[i].clone()), alone[i]) for i in (0, 1, 0, 2, 3, 4, 5, 0, 1))
-    assert keys.windows(bases[1]) is keys.windows(bases[1])  # a basis that was met lately is not gone through again
+    torch.testing.assert_close(_windows(cut, photos32[:6], basis), seen.T @ seen / len(seen), rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize("objective", ["least_squares", "l1"])
 def test_everyday_outputs_move_less_the_more_they_weigh(tiny, photos32, exemplar, objective):
-    reference = LayerKeys(Cut(tiny, "conv1"), photos32[:20])
+    reference = _everyday(Cut(tiny, "conv1"), photos32[:20])
     settings = {"objective": objective, "steps": 60}
     edits = [rewrite(tiny, "conv1", exemplar, reference, reference_weight=w, **settings) for w in (0.0, 1.0, 10.0)]
     moved = [_moved(tiny, edit, photos32[:20]) for edit in edits]
@@ -83,7 +82,7 @@ def test_at_weight_1_everyday_outputs_cost_as_much_as_what_is_missing_at_the_mas
     cut = Cut(tiny, "conv2")
     [basis] = cut.weight.new_tensor(torch.eye(cut.weight.shape[1])[:1].tolist()).split(1)
     for images in (photos32[:20], 0.1 * photos32[:20], torch.zeros(4, 3, 32, 32)):
-        reference = LayerKeys(cut, images)
+        reference = _everyday(cut, images)
         free, held = (
             rewrite(tiny, cut, exemplar, reference, basis=basis, reference_weight=w, **EXACT) for w in (0.0, 5.0)
         )
@@ -96,7 +95,7 @@ def test_at_weight_1_everyday_outputs_cost_as_much_as_what_is_missing_at_the_mas
 def test_least_squares_with_two_terms_solves_the_normal_equations(tiny, photos32, exemplar):
     """An independent oracle: rows of everyday windows with target 0, stacked under those at the mask."""
     cut = Cut(tiny, "conv1")
-    plain = rewrite(tiny, cut, exemplar, LayerKeys(cut, photos32[:20]), rank=2, **EXACT)
+    plain = rewrite(tiny, cut, exemplar, _everyday(cut, photos32[:20]), rank=2, **EXACT)
     basis = plain.changes["conv1.weight"].right
 
     def design(images):
@@ -105,12 +104,12 @@ def test_least_squares_with_two_terms_solves_the_normal_equations(tiny, photos32
     at_mask = cut.shares(exemplar.mask[None], cut.output(cut.prefix(exemplar.changed[None]))).flatten().double().sqrt()
     top, seen = design(exemplar.changed[None]) * at_mask[:, None], design(photos32[:20])
     problem = pose(cut, exemplar, basis=basis)
-    wanted = rows(preactivation_target(problem) - problem.start, False).double() * at_mask[:, None]
+    wanted = rows(problem.target_output - problem.start, False).double() * at_mask[:, None]
     scale = (0.5 * at_mask.square().sum() / len(seen)).sqrt()
     stacked = torch.cat([top, scale * seen])
     targets = torch.cat([wanted, torch.zeros(len(seen), wanted.shape[1]).double()])
     expected = torch.linalg.lstsq(stacked, targets, driver="gelsd").solution.T.reshape(problem.shape)
-    windows = LayerKeys(cut, photos32[:20]).windows(basis)
+    windows = _windows(cut, photos32[:20], basis)
     found = solve_least_squares(replace(problem, elsewhere=0.5 * windows), ridge=0.0)
     torch.testing.assert_close(found.double(), expected, rtol=1e-3, atol=1e-6)
 

@@ -57,14 +57,14 @@ def test_directions_are_orthonormal_and_rank_one_is_the_inverse_moment_times_the
 def test_a_rank_beyond_what_the_keys_span_is_refused_and_one_that_is_none_is_told_apart(rank):
     """A sweep leaves out ranks that are too high; a wrong one is to be heard of."""
     moment = SecondMoment(torch.eye(6, dtype=torch.float64))
-    with pytest.raises(ValueError, match=rf"{re.escape(f'rank {rank!r}')}: expected 1 to 1") as caught:
+    with pytest.raises(ValueError, match=rf"{re.escape(f'rank {rank!r}')}: expected (1 to 1|a whole)") as caught:
         directions(torch.ones(5, 6), torch.ones(5), rank, moment)
     assert caught.type is (RankError if rank in (2, 7) else ValueError)
 
 
 def test_the_cache_is_used_for_the_same_content_and_for_nothing_else(tiny, photos32, tmp_path, monkeypatch):
     passes = []
-    monkeypatch.setattr(moments, "measure", lambda *given: passes.append(1) or measure(*given))
+    monkeypatch.setattr(moments, "measure", lambda *given, **more: passes.append(1) or measure(*given))
     first = second_moments(tiny, ["conv1", "conv2"], photos32, cache=tmp_path)
     made = len(passes)
     again = second_moments(

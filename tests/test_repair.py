@@ -16,7 +16,7 @@ from edittools.cut import Cut
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages, LazyImages, resized
 from edittools.metrics import predict
-from edittools.rewriting import pose, preactivation_target
+from edittools.rewriting import pose
 
 CLASSES = ("ant", "bee", "cat", "dog")
 repair_module = sys.modules["edittools.choosing.repair"]  # the package's attribute of that name is the function
@@ -97,7 +97,7 @@ def _share_left(case, fix):
     cut, settings = Cut(case.classifier, fix.edit.layers[0]), fix.methods["edit"].settings
     problem = pose(cut, case.exemplar, None, settings.get("masked", True))
     change = fix.edit.changes[f"{cut.layer}.weight"].delta()
-    missing = preactivation_target(problem) - problem.start
+    missing = problem.target_output - problem.start
     weight = cut.shares(problem.share, missing)
     before, after = (float((one.square().mean(1) * weight).sum()) for one in (missing, missing - problem.shift(change)))
     return after / before

@@ -16,11 +16,10 @@ from torch import Tensor, nn
 from edittools.baselines.inputs import Batches, class_labels, reference_batches, solver_precision
 from edittools.checks import check_amount, check_number, one_of
 from edittools.classifiers import Classifier
-from edittools.cut import Cut, State, cut_at
+from edittools.cut import Cut, State
 from edittools.edits import Change, Edit, Record, edit_of
-from edittools.exemplars import Exemplar, size_of
+from edittools.exemplars import Exemplar, exemplars_at
 from edittools.images import Images
-from edittools.keys import exemplars_at
 
 SCOPES = ("local", "global")
 
@@ -57,8 +56,8 @@ def finetune(
     locality = check_amount(locality, "locality", 0)
     if check_amount(momentum, "momentum", 0) >= 1:
         raise ValueError(f"momentum {momentum}: expected a number from 0 up and below 1")
-    cut = cut_at(classifier, layer, size_of(exemplars))
-    exemplars = exemplars_at(cut, exemplars)
+    exemplars = exemplars_at(classifier, layer, exemplars)
+    cut = exemplars.cut
     labels, state = class_labels(exemplars, classifier, "fine-tuning"), exemplars.changed
     trained = {f"{cut.layer}.weight": cut.weight}
     if scope == "global":
@@ -91,7 +90,7 @@ def _edit(cut: Cut, trained: Mapping[str, Tensor], values: Mapping[str, Tensor],
 def forward(cut: Cut, state: State, parameters: Mapping[str, Tensor]) -> Tensor:
     """Compute the logits from the layer on, with `parameters` (by their name in the model) in place of its own."""
     own = {name: value.to(cut.model.get_parameter(name).dtype) for name, value in parameters.items()}
-    return _precise(cut.logits_with(state, own))
+    return _precise(cut.logits(state, parameters=own))
 
 
 def _moved(cut: Cut, state: State, original: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from edittools.baselines.inputs import Batches, class_labels, reference_batches, solver_precision
 from edittools.checks import check_amount, one_of
 from edittools.classifiers import Classifier
-from edittools.cut import Cut, cut_at
+from edittools.cut import Cut
 from edittools.edits import Change, Edit, Record, edit_of
-from edittools.exemplars import Exemplar, size_of
+from edittools.exemplars import Exemplar, exemplars_at
 from edittools.graph import LINEAR, program_of
 from edittools.images import Images
-from edittools.keys import Reference, exemplars_at
+from edittools.moments import Reference
 
 RETRAININGS = [{"share": share, "ridge": ridge} for share in (0.1, 0.5) for ridge in (1e-3, 1e-2, 1e-1, 1.0)]
 """Settings of `retrain_head` to try."""
@@ -74,8 +74,8 @@ def retrain_head(
         raise ValueError(f"share {share!r}: expected a number above 0 and up to 1")
     if check_amount(ridge, "ridge", 0) == 0:
         raise ValueError(f"ridge {ridge!r}: expected a number above 0, or the head has no single best value")
-    cut = cut_at(classifier, layer, size_of(exemplars))
-    exemplars, name = exemplars_at(cut, exemplars), find_head(classifier, cut.size)
+    exemplars = exemplars_at(classifier, layer, exemplars)
+    cut, name = exemplars.cut, find_head(classifier, exemplars.cut.size)
     labels, head = class_labels(exemplars, classifier, "retraining the head"), cut.model.get_submodule(name)
     states = [exemplars.changed, *(state for state, _ in reference_batches(cut, reference))]
     weight, shown = head.weight.detach().double(), len(labels)
@@ -137,8 +137,8 @@ def correct_logits(
     Raises `ValueError` when the logits do not come straight from a linear layer with a bias.
     """
     raised, margin = RAISED[one_of(classes, RAISED, "classes")], check_amount(margin, "margin", 0)
-    cut = cut_at(classifier, layer, size_of(exemplars))
-    exemplars, name = exemplars_at(cut, exemplars), find_head(classifier, cut.size)
+    exemplars = exemplars_at(classifier, layer, exemplars)
+    cut, name = exemplars.cut, find_head(classifier, exemplars.cut.size)
     head = cut.model.get_submodule(name)
     if head.bias is None:
         raise ValueError(f"the last layer {name!r} has no bias: expected one, since nothing else is changed")

@@ -16,7 +16,6 @@ from edittools.classifiers import Classifier
 from edittools.cut import Cut, State, rows
 from edittools.exemplars import Exemplar
 from edittools.images import Images, in_batches
-from edittools.keys import LayerKeys
 
 Batches = Sequence[tuple[State, Tensor]]
 """Images in batches: their state at a layer, and their log-probabilities."""
@@ -47,7 +46,7 @@ def masked_keys(cut: Cut, state: State, masks: Tensor) -> tuple[Tensor, Tensor]:
 @torch.no_grad()
 def reference_batches(cut: Cut, reference: Images | Batches) -> Batches:
     """Run reference images up to a layer, and read them; what has been run comes back as it is."""
-    if isinstance(reference, LayerKeys) or not isinstance(reference, Images | list | tuple | None):
+    if not isinstance(reference, Images | list | tuple | None):
         kind = type(reference).__name__
         raise TypeError(f"reference is a {kind}: expected images, since keys alone do not say how they are read")
     if reference is None or not len(reference):

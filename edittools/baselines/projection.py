@@ -13,11 +13,10 @@ from torch import Tensor, nn
 from edittools.baselines.inputs import masked_keys, solver_precision
 from edittools.checks import check_amount, one_of
 from edittools.classifiers import Classifier
-from edittools.cut import Cut, cut_at
+from edittools.cut import Cut
 from edittools.edits import Change, Edit, Record, added, edit_of
-from edittools.exemplars import Exemplar, size_of
-from edittools.keys import Reference, exemplars_at, reference_moment, response_at
-from edittools.moments import RankError
+from edittools.exemplars import Exemplar, exemplars_at
+from edittools.moments import RankError, Reference, reference_moment
 
 DIRECTIONS = ("mean", "probe", "leace")
 PROJECTIONS = [{"direction": "mean"}]
@@ -51,9 +50,9 @@ def project_concept(
     The loss of the `Record` is the distance of μ' from μ, before and after. Raises `RankError` where there is none.
     """
     one_of(direction, DIRECTIONS, "direction")
-    ridge, cut = check_amount(ridge, "ridge", 0), cut_at(classifier, layer, size_of(exemplars))
+    ridge, exemplars = check_amount(ridge, "ridge", 0), exemplars_at(classifier, layer, exemplars)
+    cut = exemplars.cut
     moment = reference_moment(cut, reference) if direction == "leace" else None
-    exemplars = exemplars_at(cut, exemplars)
     plain, weights = masked_keys(cut, exemplars.image, exemplars.masks)
     other, _ = masked_keys(cut, exemplars.changed, exemplars.masks)
     centre, gap = weights @ plain, weights @ (other - plain)
@@ -71,7 +70,7 @@ def project_concept(
     reader = reader / (reader @ axis)
     precision, seen = solver_precision(cut.weight), torch.einsum("on...,n->o...", cut.weight.detach().double(), axis)
     change, keys = Change(-seen[:, None].to(precision), reader[None].to(precision)), cut.keys(exemplars.changed)
-    response = response_at(cut, added(cut, keys, change), exemplars.masks)
+    response = exemplars.response(added(cut, keys, change))
     changes = {f"{cut.layer}.weight": change}
     if cut.bias is not None:
         total = seen.reshape(len(seen), -1).sum(dim=1)

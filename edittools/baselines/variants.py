@@ -9,11 +9,10 @@ from torch import nn
 from edittools.baselines.inputs import masked_keys, solver_precision
 from edittools.checks import check_amount
 from edittools.classifiers import Classifier
-from edittools.cut import Cut, cut_at
+from edittools.cut import Cut
 from edittools.edits import Change, Edit, Record, edit_of
-from edittools.exemplars import Exemplar, size_of
-from edittools.keys import Reference, exemplars_at, reference_moment, response_at
-from edittools.moments import RankError, SecondMoment, directions
+from edittools.exemplars import Exemplar, exemplars_at
+from edittools.moments import RankError, Reference, SecondMoment, directions, reference_moment
 from edittools.rewriting import fits, pose, rewrite, solve_least_squares
 
 NULL_SPACES = [{"share": share, "rank": rank} for share in (0.9, 0.99, 0.999) for rank in (None, 1, 3)]
@@ -33,7 +32,8 @@ def rewrite_at_random(
     **settings: Any,
 ) -> Edit:
     """Rewrite along `rank` orthonormal directions that depend on the layer's width and the rank alone: the control."""
-    cut = cut_at(classifier, layer, size_of(exemplars))
+    exemplars = exemplars_at(classifier, layer, exemplars)
+    cut = exemplars.cut
     noise = torch.randn((rank, cut.weight.shape[1]), generator=torch.Generator().manual_seed(0))
     basis = torch.linalg.qr(noise.T).Q.T.to(cut.weight)
     return rewrite(classifier, cut, exemplars, reference, rank=rank, basis=basis, **settings)
@@ -62,8 +62,9 @@ def rewrite_in_null_space(
     """
     if not 0 < check_amount(share, "share") < 1:
         raise ValueError(f"share {share!r}: expected a number above 0 and below 1")
-    cut = cut_at(classifier, layer, size_of(exemplars))
-    moment, exemplars = reference_moment(cut, reference), exemplars_at(cut, exemplars)
+    exemplars = exemplars_at(classifier, layer, exemplars)
+    cut = exemplars.cut
+    moment = reference_moment(cut, reference)
     values, vectors = moment.eigen
     energy = values.flip(0).cumsum(dim=0)
     taken = int((energy < share * energy[-1]).sum()) + 1
@@ -89,15 +90,16 @@ def rewrite_in_closed_form(
     """Change all of W at once: Δ = R K*ᵀ (K*K*ᵀ + λ C)⁻¹, as MEMIT (Meng et al., arXiv 2210.07229).
 
     K* are the keys of x' under the kernel's window, weighted by the mask; R is what the layer's output lacks there for
-    the pre-activation of x (`preactivation_target`). In a convolution C stands once for each offset of the kernel, on
+    the pre-activation of x (`Problem.target_output`). In a convolution C stands once for each offset of the kernel, on
     the diagonal: how keys of neighbouring positions go together is left out, since a `SecondMoment` does not hold it.
     Low eigenvalues of C are raised, see `SecondMoment.whitener`; what all baselines take is said in `inputs`.
 
     Args:
         weight: λ, relative: 1 gives λ C the trace of K*K*ᵀ.
     """
-    relative, cut = check_amount(weight, "weight", 0), cut_at(classifier, layer, size_of(exemplars))
-    moment, exemplars = reference_moment(cut, reference), exemplars_at(cut, exemplars)
+    relative, exemplars = check_amount(weight, "weight", 0), exemplars_at(classifier, layer, exemplars)
+    cut = exemplars.cut
+    moment = reference_moment(cut, reference)
     whitener = moment.whitener
     # In whitened keys λ C is the identity: that is solved, in the smaller dimension, with its ridge relative to their
     # trace in place of that of the plain keys.
@@ -109,6 +111,6 @@ def rewrite_in_closed_form(
     unknown = solve_least_squares(problem, relative * plain / (mean * white) if mean * white else relative)
     delta = torch.einsum("or...,rn->on...", unknown.double(), whitener.to(unknown.device))
     change = Change(delta.to(solver_precision(cut.weight)))
-    response = response_at(cut, problem.shift(unknown), exemplars.masks)
+    response = exemplars.response(problem.shift(unknown))
     record = Record("closed form", *fits(problem, "least_squares", unknown), 1, response)
     return edit_of(cut, {f"{cut.layer}.weight": change}, record)

@@ -26,7 +26,6 @@ from edittools.classifiers import Classifier, by_name
 from edittools.cut import states_at
 from edittools.edits import Edit
 from edittools.images import LabelledImages, spread
-from edittools.keys import LayerKeys
 from edittools.metrics import predict
 from edittools.moments import second_moments
 from edittools.rewriting import SAMPLE, rewrite
@@ -95,7 +94,8 @@ class Protocol:
         else:
             self.moments = second_moments(story.classifier, list(self.cuts), story.reference, progress=progress)
             sample = states_at(self.cuts, spread(story.reference, SAMPLE))
-            self.everyday = {n: LayerKeys(cut, sample[n], self.moments[n]) for n, cut in self.cuts.items()}
+            keys = {name: [cut.keys(state) for state in sample[name]] for name, cut in self.cuts.items()}
+            self.everyday = {name: replace(self.moments[name], sample=keys[name]) for name in self.cuts}
             self._sampled: dict[str, Batches] = {}
 
     def rewriting(

@@ -13,7 +13,7 @@ from edittools.baselines.finetuning import forward
 from edittools.caching import digest_tensors
 from edittools.checks import check_amount
 from edittools.classifiers import Classifier, by_name, marks_of, unwrapped
-from edittools.cut import Cut, State, cut_all, prefixes, states_at
+from edittools.cut import Cut, State, cut_all, states_at
 from edittools.edits import Edit, added, applied_edits, unedited_fingerprint
 from edittools.images import LabelledImages, in_batches
 from edittools.metrics import Comparison, errors
@@ -165,7 +165,7 @@ def cache_states(
 @torch.no_grad()
 def bytes_of_states(cuts: Mapping[str, Cut], image: Tensor) -> int:
     """Count the bytes that keeping an image `(1, 3, H, W)` at all cuts takes, with what each layer makes of it."""
-    states = prefixes(list(cuts.values()), image)
+    states = [state for [state] in states_at(cuts, image).values()]
     kept = [part for state in states for part in state.alive if isinstance(part, Tensor)]
     outputs = [cut.output(state) for cut, state in zip(cuts.values(), states, strict=True)]
     return sum({part.data_ptr(): part.nbytes for part in (*kept, *outputs)}.values())

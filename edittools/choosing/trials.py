@@ -14,8 +14,7 @@ from edittools.choosing.states import CachedStates
 from edittools.classifiers import Classifier
 from edittools.cut import Cut, editable_layers
 from edittools.edits import Edit
-from edittools.exemplars import Exemplar
-from edittools.keys import ExemplarStates
+from edittools.exemplars import Exemplar, exemplars_at
 from edittools.metrics import errors
 from edittools.moments import RankError
 
@@ -76,7 +75,7 @@ class Trials(Iterable[Trial]):
 
     def __iter__(self) -> Iterator[Trial]:
         for (layer, cut), name in product(self.cuts.items(), self.exemplars):
-            shown = ExemplarStates(cut, self.exemplars[name])  # run up to the layer once
+            shown = exemplars_at(cut.classifier, cut, self.exemplars[name])  # run up to the layer once
             for setting in self.settings:
                 try:
                     made = self.method(cut.classifier, cut, shown, self.reference[layer], **setting)

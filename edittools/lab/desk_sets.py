@@ -16,10 +16,10 @@ from edittools.classifiers import Classifier, by_name, check_classifier
 from edittools.cut import Cut, editable_layers
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
-from edittools.images import LabelledImages, LazyImages, resized, stratified
-from edittools.keys import LayerKeys
+from edittools.images import LabelledImages, LazyImages, resized, spread, stratified
 from edittools.lab.folders import pictures_in, read_folder
 from edittools.metrics import Comparison, errors, predict
+from edittools.moments import SecondMoment, keys_of, measure
 from edittools.rewriting import SAMPLE, rewrite
 
 Source = LabelledImages | LazyImages | Tensor | str | os.PathLike
@@ -92,7 +92,7 @@ class DeskSets:
     def read(self) -> None:
         """Read the images."""
         self.before = predict(self.classifier, self.images).float()
-        self._kept: dict[str, tuple[Cut, LayerKeys, dict[str, CachedStates]]] = {}
+        self._kept: dict[str, tuple[Cut, SecondMoment, dict[str, CachedStates]]] = {}
 
     def relabel(self, index: int, name: str) -> None:
         """Say what an image shows, by the class's name; `KeyError` with near names where there is no such class."""
@@ -111,13 +111,13 @@ class DeskSets:
         self.read()
         return len(self.images) - 1
 
-    def at(self, layer: str) -> tuple[Cut, LayerKeys, dict[str, CachedStates]]:
+    def at(self, layer: str) -> tuple[Cut, SecondMoment, dict[str, CachedStates]]:
         """The sets at a layer: its cut, the keys that are spared, and the states by set. Those of a few layers stay."""
         if layer not in self._kept:
             sets = {"images": self.images, "keep": self.keep, "everyday": self.everyday}
             cuts, states = cache_states(self.classifier, [layer], **{n: one for n, one in sets.items() if one})
-            moment = LayerKeys(cuts[layer], self.reference).moment
-            keys = LayerKeys(cuts[layer], self.reference[:: -(-len(self.reference) // SAMPLE)], moment)
+            moment = measure(self.classifier, [layer], self.reference)[layer]
+            keys = replace(moment, sample=keys_of(cuts[layer], spread(self.reference, SAMPLE)))
             self._kept = dict(list(self._kept.items())[1 - LAYERS_KEPT :])
             self._kept[layer] = cuts[layer], keys, states
         return self._kept[layer]
