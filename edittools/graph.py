@@ -30,6 +30,10 @@ _LAYERS = {_ATEN.conv2d.default, _ATEN.conv2d.padding, LINEAR}
 _CHECKS = {_ATEN._assert_tensor_metadata.default, _ATEN._assert_scalar.default}
 _DROPOUTS = {"dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"}
 _CASTS = {_ATEN.to.dtype, _ATEN._to_copy.default}
+_REASONS = {
+    "data-dependent": "its forward pass branches on the values of tensors",
+    "onstraints violated": "its forward pass fixes the number of images (as len(x), or a number in a reshape)",
+}
 _NOT_READ = {"training", "_edittools_applied"}
 _PROGRAMS: WeakKeyDictionary[nn.Module, dict[tuple, "Program"]] = WeakKeyDictionary()
 _EXPORTING = threading.RLock()
@@ -60,10 +64,12 @@ class Program:
         try:
             self.module = _export(model, images)
         except Exception as error:  # models fail in any way on what they were not made for
-            first = str(error).strip().partition("\n")[0]
+            first, *_ = str(error).strip().splitlines() or ["no reason given"]
+            known = next((reason for sign, reason in _REASONS.items() if sign in str(error)), None)
             raise ValueError(
-                f"torch.export cannot read {what}: expected images of the model's size, Classifier(…, size=…), and "
-                f"steps that do not depend on the values of images or on their number. {type(error).__name__}: {first}"
+                f"torch.export cannot read {what}: {known or f'{type(error).__name__}: {first}'}. Expected images of "
+                "the model's size, Classifier(…, size=…), and steps that do not depend on the values of images or on "
+                "their number"
             ) from error
         finally:
             slow.cancel()
