@@ -21,8 +21,8 @@ from edittools.caching import atomic_path
 from edittools.checks import check_number
 
 
-def _opened(path: str | os.PathLike) -> Image.Image:
-    """Read an image file upright."""
+def _as_rgb(path: str | os.PathLike, behind: str) -> Image.Image:
+    """Read an image file upright as 8-bit RGB; what is transparent shows the colour `behind`."""
     try:
         with Image.open(path) as picture:
             picture.load()
@@ -33,11 +33,12 @@ def _opened(path: str | os.PathLike) -> Image.Image:
         raise ValueError(f"{os.fspath(path)!r} is not a readable image: {error}") from error
     if picture.mode.startswith(("I", "F")):
         raise ValueError(f"{os.fspath(path)!r} holds pixels of kind {picture.mode!r}: expected 8 bits a channel")
-    return picture
+    layer = picture.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", layer.size, behind), layer).convert("RGB")
 
 
 def load_image(path: str | os.PathLike, size: int | None = None, resize_to: int | None = None) -> Tensor:
-    """Load a photograph as a `(3, H, W)` float tensor in [0, 1], upright, in RGB.
+    """Load a photograph as a `(3, H, W)` float tensor in [0, 1], upright, in RGB, what is transparent white.
 
     With `size`, the short side is resized to `resize_to` (default `size * 8 / 7`, the usual 256 for 224; bicubic)
     and the centre `size × size` pixels are kept. Raises `FileNotFoundError`, or `ValueError` for a broken file.
@@ -45,15 +46,15 @@ def load_image(path: str | os.PathLike, size: int | None = None, resize_to: int 
     if size is not None:
         usual = round(check_number(size, 1, "size") * 8 / 7)
         resize_to = check_number(resize_to or usual, size, "resize_to")
-    picture = _opened(path).convert("RGB")
+    picture = _as_rgb(path, "white")
     if size is not None:
         picture = center_crop(resize(picture, resize_to, interpolation=Image.BICUBIC), [size, size])
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
 
 
 def load_mask(path: str | os.PathLike) -> Tensor:
-    """Load a mask as `(H, W)` float of 0 and 1: a pixel belongs to it when it is brighter than half."""
-    return (torch.from_numpy(np.array(_opened(path).convert("L"))) > 127).float()
+    """Load a mask as `(H, W)` float of 0 and 1: a pixel belongs to it when it is brighter than half, and opaque."""
+    return (torch.from_numpy(np.array(_as_rgb(path, "black").convert("L"))) > 127).float()
 
 
 def save_mask(path: str | os.PathLike, mask: Tensor) -> None:

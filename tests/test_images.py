@@ -32,6 +32,14 @@ def test_a_file_of_more_than_8_bits_is_refused(tmp_path, kind, dtype):
         load_image(_write(tmp_path / "deep.tiff", RAMP.astype(dtype)))
 
 
+def test_transparency_is_laid_over_white_and_is_no_part_of_a_mask(tmp_path):
+    pixels = np.zeros((2, 2, 4), np.uint8)
+    pixels[0, 0] = (255, 255, 0, 255)
+    path = _write(tmp_path / "clear.png", pixels)
+    assert load_image(path)[:, 0, 0].tolist() == [1, 1, 0] and load_image(path)[:, 1, 1].tolist() == [1, 1, 1]
+    assert load_mask(path).tolist() == [[1, 0], [0, 0]]
+
+
 def test_exif_orientation_is_applied(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by 90 degrees
