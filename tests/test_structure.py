@@ -109,9 +109,10 @@ def test_everything_exported_is_there_and_documented(name):
 
 # --- how long, how many ---
 
-MANY_PARAMETERS = {  # more than eight parameters, and why
+MANY_PARAMETERS = {  # more than six parameters, and why
     "rewrite": "the terms of eq. (1), which grids of settings and the paper's ablations name one by one",
     "finetune": "the settings of SGD and of the locality term, which grids name one by one",
+    "train": "the recipe of the small CLIP, a name for each of its settings",
 }
 LONG = {}  # more than forty lines of code, and why
 
@@ -139,7 +140,7 @@ def code_lines(function):
     return function.end_lineno - function.lineno + 1 - documented * (first.end_lineno - first.lineno + 1)
 
 
-@pytest.mark.parametrize(("measure", "most", "reasons"), [(parameters, 8, MANY_PARAMETERS), (code_lines, 40, LONG)])
+@pytest.mark.parametrize(("measure", "most", "reasons"), [(parameters, 6, MANY_PARAMETERS), (code_lines, 40, LONG)])
 def test_a_function_above_the_limit_has_a_reason(measure, most, reasons):
     above = {function.name: path.name for path, function in functions() if measure(function) > most}
     assert above.keys() == reasons.keys(), above
@@ -151,11 +152,12 @@ def test_no_module_is_longer_than_450_lines(module):
 
 
 MOST_LINES = {
+    "edittools": 10_000,
     "top": 1800,
     "choosing": 1150,
     "baselines": 550,
-    "probing": 1000,
-    "lab": 1650,
+    "probing": 800,
+    "lab": 1600,
     "stories": 1000,
     "zoo": 500,
     "world": 1600,
@@ -174,7 +176,7 @@ def lines_of(place):
     elif place == "browser":
         paths = [path for pattern in ("*.js", "*.css") for path in (FOLDER / "lab").glob(pattern)]
     else:
-        paths = (ROOT / place).glob("*.py")
+        paths = (ROOT / place).rglob("*.py")
     return sum(len(path.read_text().splitlines()) for path in paths)
 
 
