@@ -119,7 +119,8 @@ def checked(model: nn.Module, size: int, most: int | None) -> dict[str, object]:
             worst = max(worst, float((cut.suffix(state) - expected).abs().max()))
     fast = any(isinstance(module, nn.MultiheadAttention) for module in model.modules())
     why = "attention's fast path rounds differently" if worst and fast else ""
-    return {"layers": len(layers), "of": len(modules), "seconds": round(seconds, 1), "off by": worst, "why": why}
+    counts = {"checked": len(cuts), "layers": len(layers), "of": len(modules)}
+    return counts | {"seconds": round(seconds, 1), "off by": worst, "why": why}
 
 
 def row_of(job: tuple[str, str, int | None]) -> dict[str, object]:
@@ -152,7 +153,8 @@ def page(rows: list[dict[str, object]], call: str) -> str:
         longest=("seconds", "max"),
     )
     failed = table[~table.exact][["package", "network", "off by", "why"]].astype(str)
-    cut = table[table.exact][["package", "network", "layers", "of", "seconds"]].astype({"layers": int, "of": int})
+    cut = table[table.exact][["package", "network", "checked", "layers", "of", "seconds"]]
+    cut = cut.astype(dict.fromkeys(("checked", "layers", "of"), int))
     parts = [
         "# Which architectures can be cut",
         f"Written by `{call}`, torch {torch.__version__}, one thread. Random weights; those of 0, which would hide a "
@@ -163,8 +165,9 @@ def page(rows: list[dict[str, object]], call: str) -> str:
         "## Those that are not exact, and why",
         _markdown(failed) if len(failed) else "None.",
         "## Those that are",
-        "*Layers* that are listed, *of* all convolutions without groups and linear layers. The others see windows or "
-        "pooled tokens, whose place in the image is not known, or have a weight that is made or read twice.",
+        "So many of the *layers* that are listed were *checked*; listed are so many *of* all convolutions without "
+        "groups and linear layers. The others see windows or pooled tokens, whose place in the image is not known, or "
+        "have a weight that is made or read twice.",
         _markdown(cut),
     ]
     return "\n\n".join(parts) + "\n"

@@ -117,6 +117,14 @@ FINDERS = {
     "seen in": "{seen}",
     "precision, recall": "{precision:.2f}, {recall:.2f}",
 }
+WOKEN = {
+    "rules before": "{rules}",
+    "still there": "{still there}",
+    "woken": "{woken}",
+    "effect of the edited concept": "{effect before:.2f} → {effect after:.2f}",
+    "effects of others moved": "{others moved:+} [{low:+}, {high:+}]",
+    "largest rise": "{largest rise:+}",
+}
 REHEARSAL = {
     "model": "{model}",
     "story": "{story}",

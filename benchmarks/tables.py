@@ -148,6 +148,11 @@ def robustness(found: Figures) -> str:
     return by_method(columns.ROBUSTNESS, rows)
 
 
+def woken(found: Figures) -> str:
+    """All rules of a classifier before and after the edit of one."""
+    return by_method(columns.WOKEN, found["methods"])
+
+
 def repair(found: Figures) -> str:
     """What one call finds."""
     words = "\n".join(f"> {line}" for line in found["verdict"].splitlines())
@@ -172,8 +177,8 @@ def paper_rehearsal(found: Figures) -> str:
     return table(columns.REHEARSAL, found["rows"])
 
 
-_SHOWN = (snow, typographic, watermark, synthetic, cure, probing, finders, robustness, repair, many_edits, edit_speed)
-KINDS: dict[str, Callable[[Figures], str]] = {one.__name__: one for one in (*_SHOWN, paper_rehearsal)}
+_SHOWN = (snow, typographic, watermark, synthetic, cure, woken, probing, finders, robustness, repair, many_edits)
+KINDS: dict[str, Callable[[Figures], str]] = {one.__name__: one for one in (*_SHOWN, edit_speed, paper_rehearsal)}
 
 
 def headline() -> str:

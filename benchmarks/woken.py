@@ -34,8 +34,8 @@ def edited(protocol: Protocol) -> dict[str, Any]:
 def woken(found: Probe, concept: str, pooled: bool) -> pd.DataFrame:
     """Compare the rules of each edited classifier with those of the one named "before", a row each.
 
-    `moved` is how far the effects of concepts other than the edited one moved, in log-odds, the mean over classes and
-    concepts with its interval; `largest` the largest rise among them.
+    Effects are in log-odds, means over classes: of the edited `concept` before and after, and how far those of other
+    concepts moved, with the interval over classes and concepts and the largest rise.
     """
     keys, parts = ["concept"] if pooled else ["class", "concept"], {}
     for name in found.table["classifier"].unique():
@@ -48,8 +48,8 @@ def woken(found: Probe, concept: str, pooled: bool) -> pd.DataFrame:
         of_concept = effects.index.get_level_values("concept") == concept
         moved = (effects - first)[~of_concept]
         low, high = bootstrap(moved)
-        rows[name] = {"rules before": len(known), "still there": len(rules & known), "woken": len(rules - known)}
-        rows[name] |= {"edited concept, effect before": first[of_concept].mean(), "after": effects[of_concept].mean()}
+        rows[name] = {"rules": len(known), "still there": len(rules & known), "woken": len(rules - known)}
+        rows[name] |= {"effect before": first[of_concept].mean(), "effect after": effects[of_concept].mean()}
         rows[name] |= {"others moved": moved.mean(), "low": low, "high": high, "largest rise": moved.max()}
     return pd.DataFrame.from_dict(rows, orient="index")
 
@@ -68,9 +68,9 @@ def main() -> None:
     mini = options.tier == "mini"
     again = repainted(named, concepts) if mini else probe(named, concepts, settings, progress=True)
     table = woken(again, rule["concept"], pooled=not mini)
-    table.insert(0, "chosen", [str(choice) for choice in chosen.values()])
     words = f"{rule['class']}: {rule['concept']} -> {rule['style']}"
     print(f"edited {'rule' if is_rule else 'suspicion'}: {words}\n\n{table.T.to_string(float_format='{:.3f}'.format)}")
+    table["chosen"] = [str(choice) for choice in chosen.values()]
     finish(options, {"rule": words, "rule_found": is_rule, "methods": table.to_dict("index")})
 
 
