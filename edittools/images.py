@@ -131,11 +131,12 @@ class LabelledImages:
     names: tuple[str, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
-        images, labels, count = self.images, self.labels, len(self.images)
+        images, labels = self.images, self.labels
         shape = tuple(images.shape) if isinstance(images, Tensor) else ()
         if not isinstance(images, LazyImages) and (len(shape) != 4 or shape[1] != 3):
             raise ValueError(f"images {_said(images)}: expected a torch tensor (N, 3, H, W) or LazyImages")
-        if not isinstance(labels, Tensor) or labels.dtype.is_floating_point or labels.shape != (count,):
+        count, whole = len(images), isinstance(labels, Tensor) and not labels.is_floating_point()
+        if not whole or labels.dtype == torch.bool or labels.shape != (count,):
             raise ValueError(f"labels {_said(labels)}: expected {count} whole numbers, a torch tensor ({count},)")
         if self.names and len(self.names) != count:
             raise ValueError(f"{count} images with {len(self.names)} names: expected one each")

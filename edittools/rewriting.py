@@ -95,6 +95,9 @@ class Problem:
     @torch.no_grad()
     def windows(self, sample: Sequence[Tensor]) -> Tensor:
         """Return the mean of w wᵀ over a sample of keys, w what the kernel sees of them: see `quadratic`."""
+        wide = {rows(keys, self.cut.is_linear).shape[1] for keys in sample}
+        if wide != {width := self.cut.weight.shape[1]}:
+            raise ValueError(f"a sample of keys of {wide} channels for {self.cut.layer!r}: expected {width}, its keys'")
         seen = [self.cut.windows(self.cut.along(keys, self.basis)) for keys in sample]
         return sum(one.T @ one for one in seen) / sum(map(len, seen))
 

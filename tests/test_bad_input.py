@@ -16,6 +16,7 @@ from PIL import Image
 from torch import nn
 
 from edittools import stories
+from edittools.baselines import rewrite_at_random
 from edittools.baselines.finetuning import finetune
 from edittools.choosing import Bounds, sweep
 from edittools.choosing.states import CachedStates
@@ -60,6 +61,11 @@ def _two_classifiers(w):
     return states_at({"one": Cut(w.classifier, "conv1"), "two": Cut(copy.deepcopy(w.classifier), "conv2")}, w.images)
 
 
+def _with_keys(w, channels):
+    moment = SecondMoment(torch.eye(8).double(), [torch.rand(2, channels, 9, 9)])
+    return w.rewrite(reference=moment, reference_weight=1.0)
+
+
 NAN = float("nan")
 
 IMAGES = {
@@ -91,6 +97,8 @@ MASKS = {
 LABELS = {
     "a list": (lambda w: LabelledImages(w.images, [0] * 6, "abcde"), ValueError, "labels is a list: expected 6 whole"),
     "floats": (lambda w: LabelledImages(w.images, torch.rand(6), "abcde"), ValueError, "float32: expected 6 whole"),
+    "booleans": (lambda w: LabelledImages(w.images, w.labels > 0, "abcde"), ValueError, "torch.bool: expected 6 whole"),
+    "no images": (lambda w: LabelledImages(None, w.labels, "abcde"), ValueError, "images is a NoneType: expected a"),
     "too few": (lambda w: LabelledImages(w.images, w.labels[:4], "abcde"), ValueError, r"\(4,\), .*: expected 6 whole"),
     "too high": (lambda w: LabelledImages(w.images, w.labels, "abc"), ValueError, "from 0 to 4: expected 0 to 2"),
     "names too few": (lambda w: LabelledImages(w.images, w.labels, "abcde", ("a",)), ValueError, "6 images with 1"),
@@ -118,6 +126,12 @@ REWRITES = {
     "rank 999": (lambda w: w.rewrite(rank=999), ValueError, "rank 999: expected 1 to 7"),
     "rank 1.5": (lambda w: w.rewrite(rank=1.5), ValueError, "rank 1.5: expected a whole number from 1"),
     "an unknown objective": (lambda w: w.rewrite(objective="l2"), ValueError, "'l2': expected one of l1, least"),
+    "keys of another layer": (lambda w: _with_keys(w, 3), ValueError, r"keys of \{3\} channels for .*: expected 8"),
+    "random directions of rank 0": (
+        lambda w: rewrite_at_random(w.classifier, "conv2", w.exemplar, w.images, rank=0),
+        ValueError,
+        "rank 0: expected a whole number from 1",
+    ),
     "steps -1": (lambda w: w.rewrite(steps=-1), ValueError, "steps -1: expected a whole number from 0"),
     "a basis of another width": (lambda w: w.rewrite(basis=torch.eye(3)[:1]), ValueError, r"\(1, 3\): .*\(rank, 8"),
     "a basis with NaN": (lambda w: w.rewrite(basis=torch.full((1, 8), NAN)), ValueError, "basis.*NaN"),
@@ -139,6 +153,7 @@ REWRITES = {
     "fine-tuning: no label": (lambda w: w.finetune(make_exemplar(label=None)), ValueError, "without a label: .*label="),
     "fine-tuning: label too high": (lambda w: w.finetune(make_exemplar(label=99)), ValueError, "99.*expected 0 to 4"),
     "fine-tuning: locality alone": (lambda w: w.finetune(locality=1.0), ValueError, "no reference images: expected"),
+    "fine-tuning: no steps": (lambda w: w.finetune(steps=()), ValueError, r"steps \(\): expected at least one"),
     "fine-tuning: steps -2": (lambda w: w.finetune(steps=-2), ValueError, "steps -2: expected a whole number from 0"),
     "fine-tuning: no images": (
         lambda w: w.finetune(locality=1.0, reference=w.images[:0]),

@@ -31,7 +31,7 @@ def finetune(
     exemplars: Exemplar | Sequence[Exemplar],
     reference: Images | Batches | None = None,
     *,
-    steps: int | tuple[int, ...] = 50,
+    steps: int | Sequence[int] = 50,
     scope: str = "local",
     rate: float = 1e-3,
     momentum: float = 0.0,
@@ -52,7 +52,8 @@ def finetune(
     The loss of the `Record` is the cross-entropy on x'.
     """
     one_of(scope, SCOPES, "scope")
-    stops = [check_number(stop, 0, "steps") for stop in (steps if isinstance(steps, tuple) else [steps])]
+    if not (stops := [check_number(stop, 0, "steps") for stop in (steps if isinstance(steps, Sequence) else [steps])]):
+        raise ValueError(f"steps {steps!r}: expected at least one number")
     locality = check_amount(locality, "locality", 0)
     if check_amount(momentum, "momentum", 0) >= 1:
         raise ValueError(f"momentum {momentum}: expected a number from 0 up and below 1")
@@ -77,8 +78,7 @@ def finetune(
             for value, gradient in zip(values.values(), gradients, strict=True):
                 value.grad = gradient
             optimiser.step()
-    found = [edits[stop] for stop in stops]
-    return found if isinstance(steps, tuple) else found[0]
+    return [edits[stop] for stop in stops] if isinstance(steps, Sequence) else edits[steps]
 
 
 def _edit(cut: Cut, trained: Mapping[str, Tensor], values: Mapping[str, Tensor], record: Record) -> Edit:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from edittools.baselines.inputs import masked_keys, solver_precision
-from edittools.checks import check_amount
+from edittools.checks import check_amount, check_number
 from edittools.classifiers import Classifier
 from edittools.cut import Cut
 from edittools.edits import Change, Edit, Record, edit_of
@@ -34,7 +34,8 @@ def rewrite_at_random(
     """Rewrite along `rank` orthonormal directions that depend on the layer's width and the rank alone: the control."""
     exemplars = exemplars_at(classifier, layer, exemplars)
     cut = exemplars.cut
-    noise = torch.randn((rank, cut.weight.shape[1]), generator=torch.Generator().manual_seed(0))
+    shape = check_number(rank, 1, "rank"), cut.weight.shape[1]
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     basis = torch.linalg.qr(noise.T).Q.T.to(cut.weight)
     return rewrite(classifier, cut, exemplars, reference, rank=rank, basis=basis, **settings)
 

@@ -88,7 +88,7 @@ class Trials(Iterable[Trial]):
 
 def _one_by_one(setting: Mapping[str, Any]) -> list[dict[str, Any]]:
     steps = setting.get("steps")
-    return [{**setting, "steps": stop} for stop in steps] if isinstance(steps, tuple) else [dict(setting)]
+    return [{**setting, "steps": stop} for stop in steps] if isinstance(steps, Sequence) else [dict(setting)]
 
 
 def sweep(trials: Iterable[Trial], validation: CachedStates, progress: bool = False) -> pd.DataFrame:
