@@ -265,6 +265,16 @@ def applied_edits(model: nn.Module) -> tuple[Edit, ...]:
     return _ledger(unwrapped(model))[0]
 
 
+def check_same_before(cut: Cut, applied: Iterable[Edit], what: str) -> None:
+    """Refuse what was run up to a layer while other edits of the steps before it were applied than are now."""
+    earlier = {id(parameter) for parameter in cut.state_parameters.values()}
+    for edit in {*applied} ^ {*applied_edits(cut.model)}:
+        for name in edit.changes:
+            if id(unwrapped(cut.model).get_parameter(name)) in earlier:
+                changed = f"{edit} was applied or undone, which changes {name.rpartition('.')[0]!r}"
+                raise ValueError(f"{what} at {cut.layer!r} before {changed}: do it again")
+
+
 def unedited_fingerprint(model: nn.Module) -> str:
     """Compute the `fingerprint` that a model has without the edits applied to it now; raise as `applied_edits` does."""
     model = unwrapped(model)

@@ -16,6 +16,7 @@ from edittools.caching import digest_tensors, load_or_compute
 from edittools.checks import check_number
 from edittools.classifiers import Classifier, check_classifier
 from edittools.cut import Cut, find_layer, rows
+from edittools.edits import Edit, applied_edits, check_same_before
 from edittools.graph import LINEAR, identity, program_of
 from edittools.images import Images, LabelledImages, in_batches
 
@@ -28,11 +29,13 @@ class SecondMoment:
     """The mean of k kᵀ over keys k: `matrix` is `(n, n)` float64, symmetric, positive semi-definite.
 
     `sample` holds some of the keys, in batches, as the layer takes them: what a kernel sees of them at once says how
-    far an edit moves their outputs. Raises `ValueError` for what is no square matrix of finite numbers.
+    far an edit moves their outputs. `measured` names the layer, and the edits that were applied then, where that is
+    known. Raises `ValueError` for what is no square matrix of finite numbers.
     """
 
     matrix: Tensor
     sample: Sequence[Tensor] = field(default=(), repr=False)
+    measured: tuple[str, tuple[Edit, ...]] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.matrix.ndim != 2 or self.matrix.shape[0] != self.matrix.shape[1]:
@@ -89,7 +92,8 @@ def measure(
         for name, call, tensor in zip(layers, calls, found, strict=True):
             keys = rows(tensor, call.target is LINEAR).double()
             sums[name], counts[name] = sums[name] + keys.T @ keys, counts[name] + len(keys)
-    return {name: SecondMoment((sums[name] / counts[name]).cpu()) for name in layers}
+    applied = applied_edits(classifier)
+    return {name: SecondMoment((sums[name] / counts[name]).cpu(), (), (name, applied)) for name in layers}
 
 
 def second_moments(
@@ -114,7 +118,7 @@ def second_moments(
         lambda: {n: one.matrix for n, one in measure(classifier, names, images, progress=progress).items()},
         cache,
     )
-    return {name: SecondMoment(found[name]) for name in names}
+    return {name: SecondMoment(found[name], (), (name, applied_edits(classifier))) for name in names}
 
 
 def keys_of(cut: Cut, images: Images) -> list[Tensor]:
@@ -127,7 +131,7 @@ Reference = Images | SecondMoment
 
 
 def reference_moment(cut: Cut, reference: Reference | None) -> SecondMoment:
-    """Give the second moment of a layer's reference keys, measured where it is not known; refuse another width."""
+    """Give the second moment of a layer's reference keys, measured where it is not known; refuse that of other keys."""
     if reference is None:
         raise ValueError("no reference images: expected images whose keys the edit shall spare, or a SecondMoment")
     if isinstance(reference, Images):
@@ -135,4 +139,9 @@ def reference_moment(cut: Cut, reference: Reference | None) -> SecondMoment:
     found, width = len(reference.matrix), cut.weight.shape[1]
     if found != width:
         raise ValueError(f"a second moment of {found} channels for layer {cut.layer!r}: expected {width}, its keys'")
+    if reference.measured is not None:
+        layer, applied = reference.measured
+        if layer != cut.layer:
+            raise ValueError(f"the second moment was measured at {layer!r}: expected that of the keys of {cut.layer!r}")
+        check_same_before(cut, applied, "the second moment was measured")
     return reference

@@ -260,7 +260,8 @@ def rewrite(
         raise ValueError(f"reference_weight {weight} without images: expected those whose outputs shall stay")
     shown = exemplars_at(classifier, layer, exemplars)
     cut = shown.cut
-    moment = reference_moment(cut, reference) if rank is not None and basis is None else None
+    needed = isinstance(reference, SecondMoment) or (rank is not None and basis is None)
+    moment = reference_moment(cut, reference) if needed else None
     problem = pose(cut, shown, rank, masked, moment, basis)
     if weight:
         sample = reference.sample if isinstance(reference, SecondMoment) else keys_of(cut, spread(reference, SAMPLE))

@@ -114,7 +114,7 @@ def test_states_are_refused_by_the_order_in_which_layers_run(photos32, sets, exe
     )
     with first.applied(classifier):
         if refused:
-            with pytest.raises(ValueError, match=f"kept at 'late' before Edit.*which changes '{changed}': keep them"):
+            with pytest.raises(ValueError, match=f"kept at 'late' before Edit.*which changes '{changed}': do it"):
                 kept.logits(second)
             return
         found = kept.logits(second)
@@ -133,7 +133,7 @@ def test_states_beyond_an_edit_applied_since_are_refused(tiny, photos32, sets, e
         _, kept = bench.cache_states(tiny, LAYERS, **sets)
         both = kept["clean"].logits(second)
     assert torch.allclose(both, plain["clean"].logits(first + second), atol=1e-5)
-    with pytest.raises(ValueError, match="keep them again"):
+    with pytest.raises(ValueError, match="applied or undone"):
         kept["clean"].logits(second)
 
 
@@ -226,7 +226,7 @@ def test_states_made_anew_keep_no_output_and_know_when_the_model_was_changed(tin
     kept = bench.CachedStates(cuts, sets["clean"], batch_size=3, in_memory=False)
     kept.compare(edit)
     assert not kept._outputs
-    with edit.applied(tiny), pytest.raises(ValueError, match="keep them again"):
+    with edit.applied(tiny), pytest.raises(ValueError, match="applied or undone"):
         kept.compare(finetune(tiny, "conv2", exemplar, rate=0.1, steps=1))
     nn.init.constant_(tiny.model.conv2.weight, 0.1)
     with pytest.raises(ValueError, match=r"changed.* by something else"):

@@ -253,6 +253,21 @@ def test_a_protocol_takes_over_what_its_story_shares_with_that_of_another(story,
         Protocol(other, ["conv1"], shared=first)
 
 
+def test_everyday_keys_of_before_an_edit_or_of_another_layer_are_refused(story, tiny, photos32, exemplar):
+    """Some settings need the second moment, some the sample of keys alone, some both."""
+    protocol = Protocol(story)
+    first, last = (rewrite(tiny, layer, exemplar, photos32) for layer in ("conv1", "head"))
+    for rank, weight in ((1, 0), (None, 1), (1, 1)):
+        setting = {"objective": "least_squares", "rank": rank, "reference_weight": weight}
+        trials = protocol.rewriting([setting], (1.0,), layers=["conv2"])
+        with first.applied(tiny), pytest.raises(ValueError, match=r"measured at 'conv2' before Edit.* changes 'conv1'"):
+            list(trials)
+        with last.applied(tiny):
+            assert len(list(trials)) == 1
+        with pytest.raises(ValueError, match="measured at 'conv1': expected .* of 'head'"):
+            rewrite(tiny, "head", exemplar, protocol.everyday["conv1"], **setting)
+
+
 def test_budget_images_that_are_misread_most_easily_come_first(story):
     budget = Protocol(story).states["budget"]
     right, best = budget.original[range(10), budget.labels], budget.original.topk(2).values

@@ -62,9 +62,9 @@ class Plan:
 class Protocol:
     """A story's images as states at its layers, the second moments of its reference images, and the rule of choice.
 
-    `cuts`, `moments` and `everyday` (keys of a sample of the reference images) go by layer, `states` by the name of the
-    set; those of the budget that are misread most easily come first. Raises `ValueError` for an image with two duties.
-    Trials are of the story's `exemplars` (default: the single ones) in `layers` (default: all).
+    `cuts` and `everyday` (second moments with a sample of the keys) go by layer, `states` by the name of the set; those
+    of the budget that are misread most easily come first. Raises `ValueError` for an image with two duties. Trials are
+    of the story's `exemplars` (default: the single ones) in `layers` (default: all).
     """
 
     def __init__(
@@ -90,12 +90,12 @@ class Protocol:
         self.states: dict[str, CachedStates] = {name: known.get(name) or states[name] for name in self._sets}
         self.bounds = Bounds(self.states["budget"], self.states.get("keep"))
         if shared and shared.story.reference is story.reference:
-            self.moments, self.everyday, self._sampled = shared.moments, shared.everyday, shared._sampled
+            self.everyday, self._sampled = shared.everyday, shared._sampled
         else:
-            self.moments = second_moments(story.classifier, list(self.cuts), story.reference, progress=progress)
+            moments = second_moments(story.classifier, list(self.cuts), story.reference, progress=progress)
             sample = states_at(self.cuts, spread(story.reference, SAMPLE))
             keys = {name: [cut.keys(state) for state in sample[name]] for name, cut in self.cuts.items()}
-            self.everyday = {name: replace(self.moments[name], sample=keys[name]) for name in self.cuts}
+            self.everyday = {name: replace(moments[name], sample=keys[name]) for name in self.cuts}
             self._sampled: dict[str, Batches] = {}
 
     def rewriting(

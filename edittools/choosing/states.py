@@ -12,9 +12,9 @@ from torch import Tensor
 from edittools.baselines.finetuning import forward
 from edittools.caching import digest_tensors
 from edittools.checks import check_amount
-from edittools.classifiers import Classifier, by_name, marks_of, unwrapped
+from edittools.classifiers import Classifier, by_name, marks_of
 from edittools.cut import Cut, State, cut_all, states_at
-from edittools.edits import Edit, added, applied_edits, unedited_fingerprint
+from edittools.edits import Edit, added, applied_edits, check_same_before, unedited_fingerprint
 from edittools.images import LabelledImages, in_batches
 from edittools.metrics import Comparison, errors
 
@@ -123,15 +123,7 @@ class CachedStates:
                     "else than an edit, since the images were kept: keep them again"
                 )
             self._versions = versions
-        if not (others := set(applied_edits(self._classifier)) ^ set(self._applied)):
-            return
-        model, earlier = unwrapped(self.cuts[start].model), self.cuts[start].state_parameters.values()
-        for edit, name in [(other, name) for other in others for name in other.changes]:
-            if any(model.get_parameter(name) is parameter for parameter in earlier):
-                raise ValueError(
-                    f"the images were kept at {start!r} before {edit} was applied or undone, which changes "
-                    f"{name.rpartition('.')[0]!r}: keep them again"
-                )
+        check_same_before(self.cuts[start], self._applied, "the images were kept")
 
     def _marks(self) -> list[tuple[int, int, float]]:
         return marks_of((*self._classifier.parameters(), *self._classifier.buffers()))
