@@ -37,6 +37,12 @@ METHODS = {
     "mark_inpainted": "mark inpainted, its place given",
 }
 
+REPORTED = {
+    "success": "{success:%}",
+    "generalisation": "{share:%} [{low:n}, {high:n}]",
+    "locality": "{locality:%} of {near:g}",
+    "of the nearest": "{locality_nearest:%} of {nearest:g}",
+}
 SNOW = {
     "errors corrected": "{errors_corrected:%} [{errors_corrected_interval[0]:n}, {errors_corrected_interval[1]:n}]",
     "corrected / broken": "{corrected} / {broken}",
@@ -53,7 +59,7 @@ WATERMARK = {
     "corrected / broken": "{corrected} / {broken}",
     "accuracy": "{accuracy_change_points_held_out:+} [{accuracy_change_points_held_out_interval[0]:+}, "
     "{accuracy_change_points_held_out_interval[1]:+}]",
-    "the exemplar right": "{exemplar_right:%}",
+    "the exemplar right": "{success:%}",
     "p against the edit": "{p_against_edit:.2g}",
 }
 TYPOGRAPHIC = {
@@ -63,7 +69,7 @@ TYPOGRAPHIC = {
     "accuracy": "{clean_accuracy_change_points:+} [{clean_accuracy_change_points_interval[0]:+}, "
     "{clean_accuracy_change_points_interval[1]:+}]",
     "real iPods right": "{real_ipod_accuracy_after:%%}",
-    "handwritten": "{paper_photos_right_ipod} of {paper_photos}",
+    "handwritten": "{paper_photos_ipod_accuracy_after:%}",
 }
 SYNTHETIC = {
     f"other classes, {style} style": "{other S[0]:%} [{other S[1]:n}, {other S[2]:n}]".replace("S", key)

@@ -5,6 +5,7 @@ import json
 import platform
 import sys
 import time
+import timeit
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -58,13 +59,7 @@ def _without_files(words: list[str]) -> list[str]:
 
 def seconds(work: Callable[[], Any], repeats: int = 3) -> float:
     """The least of `repeats` times of `work`, after one run to warm up."""
-    work()
-    times = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - started)
-    return min(times)
+    return min(timeit.repeat(work, number=1, repeat=1 + repeats)[1:])
 
 
 def extra_memory(work: Callable[[], Any]) -> float:

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import pandas as pd
 from common import finish, parser, start
-from methods import FAST, RATES, SLOW, STRENGTHS, choose_all, effort
+from methods import FAST, LOCALITY, RATES, SLOW, STRENGTHS, choose_all, effort, locality, with_near
 
 from edittools.choosing.protocol import Plan, Protocol
 from edittools.probing.probe import probe
@@ -34,7 +34,7 @@ def main() -> None:
     shown = rule[["class", "concept", "style", "images", "effect", "low", "high", "q"]].to_dict()
     print("rule found:" if found else "no rule at this false-discovery rate; the strongest suspicion:", shown, "\n")
     cure, numbers = scenario_for(classifier, concepts, rule, everyday)
-    protocol = Protocol(cure, cure.layers, progress=True)
+    protocol = Protocol(with_near(cure), cure.layers, progress=True)
     slow = (
         {"tuned": cure.shortlist, "settings": FAST, "strengths": STRENGTHS, "rates": RATES, **SLOW}
         if options.tier != "mini"
@@ -42,7 +42,10 @@ def main() -> None:
     )
     chosen = choose_all(protocol, Plan(edited=cure.shortlist, **slow))
     edits = {name: choice.edit for name, choice in chosen.items()}
-    table = protocol.report(edits).join(pd.DataFrame({name: effort(c) for name, c in chosen.items()}).T)
+    close = {name: protocol.states[name] for name in LOCALITY if name in protocol.states}
+    local = lambda edit: locality({name: [states.compare(edit)] for name, states in close.items()})  # noqa: E731
+    said = {name: effort(c, cure) | local(c.edit) for name, c in chosen.items()}
+    table = protocol.report(edits).join(pd.DataFrame.from_dict(said, orient="index"))
     _, unseen = concepts.parted(rule["concept"], rule["style"])
     named = {"before": classifier} | {name: edit.edited(classifier) for name, edit in edits.items()}
     again = probe(named, unseen.subset(numbers["test"]), replace(settings, labels="given"), progress=True).changes()

@@ -12,7 +12,7 @@ solver comes by lower losses than its last one, so the same is done for the lowe
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from common import finish, parser, seconds, start
@@ -45,22 +45,15 @@ def setting(seed: int = 0) -> tuple[Classifier, Exemplar, Tensor]:
     return classifier, exemplar, torch.rand(4, 3, 224, 224)
 
 
-@dataclass
-class Naive:
-    """The weight the naive solver ends with, and the projected one of lowest `loss` on the way, after `step` steps."""
+def naive_solve(problem: Problem, steps: int, rate: float = 1e-3) -> tuple[Tensor, Tensor, int]:
+    """Train the whole weight, projecting its change on the directions every 10 steps (and at the end).
 
-    last: Tensor
-    best: Tensor
-    loss: float
-    step: int
-
-
-def naive_solve(problem: Problem, steps: int, rate: float = 1e-3) -> Naive:
-    """Train the whole weight, projecting its change on the directions every 10 steps (and at the end)."""
+    Give the last weight, the projected one of lowest loss on the way, and after how many steps that was.
+    """
     cut, basis = problem.cut, problem.basis
     weight = cut.weight.detach().clone().requires_grad_()
     optimiser = torch.optim.Adam([weight], lr=rate)
-    found = Naive(weight, weight.detach().clone(), float("inf"), 0)
+    best, lowest, best_step = weight.detach().clone(), float("inf"), 0
 
     def project() -> None:
         with torch.no_grad():
@@ -69,14 +62,14 @@ def naive_solve(problem: Problem, steps: int, rate: float = 1e-3) -> Naive:
 
     for step in tqdm(range(steps), desc="naive solver", unit="step", leave=False):
         loss = naive_loss(problem, weight)
-        if step % 10 == 0 and loss.item() < found.loss:  # just projected
-            found = Naive(weight, weight.detach().clone(), loss.item(), step)
+        if step % 10 == 0 and loss.item() < lowest:  # just projected
+            best, lowest, best_step = weight.detach().clone(), loss.item(), step
         weight.grad = torch.autograd.grad(loss, weight)[0]
         optimiser.step()
         if step % 10 == 9:
             project()
     project()
-    return replace(found, last=weight.detach())
+    return weight.detach(), best, best_step
 
 
 def naive_loss(problem: Problem, weight: Tensor) -> Tensor:
@@ -146,13 +139,13 @@ def solvers(problem: Problem, windows: Tensor, steps: int) -> dict[str, float | 
     """Ours against `steps` steps of the naive solver, and to its losses at no larger movement."""
     naive_solve(problem, 5)  # to warm up
     started = time.perf_counter()
-    naive = naive_solve(problem, steps)
+    last, best, best_step = naive_solve(problem, steps)
     step_time = (time.perf_counter() - started) / steps
     naive_time = step_time * NAIVE_TOTAL
-    figures = at_equal_movement(problem, windows, naive.last, naive_time)
-    figures |= at_equal_movement(problem, windows, naive.best, step_time * naive.step, "lowest")
+    figures = at_equal_movement(problem, windows, last, naive_time)
+    figures |= at_equal_movement(problem, windows, best, step_time * best_step, "lowest")
     with torch.no_grad():
-        figures |= {"loss_before": float(problem.l1(torch.zeros(problem.shape))), "naive_steps_to_lowest": naive.step}
+        figures |= {"loss_before": float(problem.l1(torch.zeros(problem.shape))), "naive_steps_to_lowest": best_step}
         for name, solve in SOLVERS.items():
             took = seconds(lambda solve=solve: solve(replace(problem)))  # which knows nothing yet
             figures |= {f"{name}_time_ratio": naive_time / took, f"{name}_loss": float(problem.l1(solve(problem)))}

@@ -150,7 +150,7 @@ def row(how: str, found: Mapping[str, Comparison], alone: Mapping[str, Compariso
     return {"how": how, "rules": len(alone), "edits": edits, **gain, **cost}
 
 
-def strongest(per_class: int, most: int | None) -> tuple[dict[str, Scenario], pd.DataFrame, LabelledImages]:
+def strongest(per_class: int, most: int | None) -> tuple[dict[str, Scenario], LabelledImages]:
     """Find rules on validation scenes, the strongest first: a scenario for each, and the test scenes as they are."""
     (classifiers, concepts, settings, everyday), (_, test, _, _) = (
         probing_story("mini", split, per_class, True) for split in ("validation", "test")
@@ -158,7 +158,7 @@ def strongest(per_class: int, most: int | None) -> tuple[dict[str, Scenario], pd
     classifier = next(iter(classifiers.values()))
     rules = probe(classifier, concepts, settings, progress=True).rules()
     rules = rules.sort_values("effect", ascending=False, kind="stable").head(most or len(rules))
-    return cures_for(classifier, concepts, test, rules, everyday, exemplars=2), rules, test.data
+    return cures_for(classifier, concepts, test, rules, everyday, exemplars=2), test.data
 
 
 def main() -> None:
@@ -167,30 +167,22 @@ def main() -> None:
     arguments.add_argument("--per-class", type=int, default=24, help="MiniWorld scenes of each class, of each split")
     arguments.add_argument("--rules", type=int, help="only so many of the strongest rules")
     options = start(arguments)
-    found, rules, exceptions = strongest(options.per_class, options.rules)
+    found, exceptions = strongest(options.per_class, options.rules)
     report, names = Report(found, exceptions), list(found)
     single = {name: choose(cure) for name, cure in tqdm(found.items(), "alone", unit="rule", leave=False)}
-    each = {name: report.compare(single[name].edit) for name in tqdm(names, "reported", unit="rule", leave=False)}
-    alone, rows, stacks = {name: each[name][name] for name in names}, [], {}
+    reported = tqdm(single.items(), "reported", unit="rule", leave=False)
+    alone, rows = {name: report.compare(choice.edit)[name] for name, choice in reported}, []
     for count in counts(len(names)):
         edits = [single[name].edit for name in names[:count] if single[name].found]
         now = report.compare(reduce(add, edits) if edits else None)
         rows.append(row("added", now, dict(list(alone.items())[:count]), len(edits)))
     for how, order in {"on top, strongest first": names, "on top, weakest first": names[::-1]}.items():
-        stacks[how] = {}
-        for count in stacked({name: found[name] for name in order}, stacks[how]):
-            edits = sum(choice.found for choice in stacks[how].values())
+        chosen: dict[str, Choice] = {}
+        for count in stacked({name: found[name] for name in order}, chosen):
+            edits = sum(choice.found for choice in chosen.values())
             rows.append(row(how, report.compare(), {name: alone[name] for name in order[:count]}, edits))
-    shown = {}
-    for name, effect in zip(names, rules["effect"], strict=True):
-        one, now = alone[name], each[name]
-        shown[name] = {"effect": effect, "alone": str(single[name]), "errors": int(one.before.sum())}
-        shown[name] |= {"corrected": one.corrected, "broken": one.broken, "kept broken": now["kept"].broken}
-        shown[name] |= {"clean change": now["clean"].accuracy_change}
-        shown[name] |= {how: str(chosen[name]) for how, chosen in stacks.items()}
-    print(pd.DataFrame(shown).T.to_string(float_format="{:.2f}".format), "\n")
     print(pd.DataFrame(rows).to_string(index=False, float_format="{:.2f}".format))
-    finish(options, {"steps": rows, "rules": shown})
+    finish(options, {"steps": rows, "rules": {name: str(choice) for name, choice in single.items()}})
 
 
 if __name__ == "__main__":

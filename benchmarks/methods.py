@@ -1,15 +1,21 @@
 """Every method on a story, chosen in the same way: an edit, its controls, fine-tuning and the rivals."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from edittools.baselines import RIVALS, SCOPES
 from edittools.choosing.choice import MEASURED, Choice
 from edittools.choosing.protocol import Plan, Protocol
+from edittools.choosing.scenario import Scenario
 from edittools.choosing.trials import grid
+from edittools.edits import Edit
+from edittools.metrics import Comparison, errors, predict
 from edittools.rewriting import rewrite
 
 FAST = grid(rank=(1, 3), masked=(True, False), objective=("least_squares",), reference_weight=(0.0, 30.0))
@@ -17,8 +23,12 @@ FAST = grid(rank=(1, 3), masked=(True, False), objective=("least_squares",), ref
 STRENGTHS, RATES = (0.5, 1.0), (1e-4, 1e-3, 1e-2, 1e-1)
 SLOW = {"steps": (20, 100), "localities": (1.0, 10.0, 100.0), "top": 2}
 """Rounds of fine-tuning on photographs, where a step takes a second."""
-UNCHOSEN = {"chosen": "no weight", "trials": 1, "choice_seconds": 0.0}
+UNCHOSEN = {"chosen": "no weight", "trials": 1, "choice_seconds": 0.0, "success": None}
 """The effort of a way to read pictures that changes no weight."""
+MARGIN, NEAREST = 0.05, 50
+"""Near the boundary are images whose two likeliest classes differ by less than this share; the nearest are so many."""
+LOCALITY = {"near": "locality", "nearest": "locality_nearest"}
+"""Sets of clean images, and the share of each that is read as before."""
 
 
 def choose_all(
@@ -56,9 +66,47 @@ def choose_all(
     return found
 
 
-def effort(choice: Choice) -> dict[str, Any]:
-    """Say what was chosen, in words, among how many trials, in how many seconds."""
-    return {"chosen": str(choice), "trials": choice.trials, "choice_seconds": choice.seconds}
+def effort(choice: Choice, story: Scenario) -> dict[str, Any]:
+    """Say what was chosen, in words, among how many trials, in how many seconds, and its `success`."""
+    said = {"chosen": str(choice), "trials": choice.trials, "choice_seconds": choice.seconds}
+    return said | {"success": success(choice.edit, story, choice.settings.get("exemplar"))}
+
+
+def success(edit: Edit, story: Scenario, exemplar: str | None = None) -> float:
+    """Give the share of its exemplars' own pictures x' that are right with an edit; unnamed, those of all single ones.
+
+    "Learning Where to Edit Vision Transformers" (NeurIPS 2024) reports it beside generalisation and `locality`.
+    """
+    named = {name: [one] for name, one in story.exemplars.items()} | dict(story.several)
+    shown = named.get(exemplar) or list(story.exemplars.values())
+    with edit.applied(story.classifier):
+        logits = predict(story.classifier, torch.stack([one.changed for one in shown]))
+    return 1 - float(errors(logits, torch.tensor([one.label for one in shown])).float().mean())
+
+
+def near(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """Number the images that are read rightly, but near the boundary, and the nearest, from logits `(N, classes)`."""
+    first, second = logits.softmax(dim=1).topk(2).values.T
+    margin = (first - second).where(~errors(logits, labels), float("inf"))
+    order = margin.argsort(stable=True)[: int(margin.isfinite().sum())]
+    return {"near": order[margin[order] < MARGIN], "nearest": order[:NEAREST]}
+
+
+def with_near(story: Scenario) -> Scenario:
+    """Let a story report the clean images near the boundary as well."""
+    numbers = near(predict(story.classifier, story.clean), story.clean.labels)
+    sets = {name: story.clean.subset(some) for name, some in numbers.items() if len(some)}
+    return replace(story, more={**story.more, **sets})
+
+
+def locality(found: Mapping[str, Sequence[Comparison]]) -> dict[str, float | None]:
+    """Count the images of each of `LOCALITY`, on one network or on several, and give the share still read rightly."""
+    figures = {}
+    for name, share in LOCALITY.items():
+        count = sum(len(one.before) for one in found.get(name, ()))
+        broken = sum(one.broken for one in found.get(name, ()))
+        figures |= {name: count, share: 1 - broken / count if count else None}
+    return figures
 
 
 def choose_untuned(protocol: Protocol) -> Choice:

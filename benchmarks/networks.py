@@ -11,9 +11,11 @@ from statistics import NormalDist
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from columns import by_method
 from common import parser, start
+from methods import LOCALITY, locality
 
 from edittools.graph import identity
 from edittools.metrics import Comparison, corrected_interval, mcnemar
@@ -92,8 +94,15 @@ def edit_first(found: Lines) -> dict[str, Any]:
 
 
 def comparisons(rows: Rows, part: str) -> list[Comparison]:
-    """Compare what was misread of a set, row by row."""
-    return [Comparison(*torch.tensor(row[part][:2]).bool()) for row in rows]
+    """Compare what was misread of a set, row by row, in those rows that have it."""
+    return [Comparison(*torch.tensor(row[part][:2]).bool()) for row in rows if isinstance(row.get(part), list)]
+
+
+def reported(rows: Rows) -> dict[str, Any]:
+    """Give what others report of a method: its mean `success`, and its `locality` on all networks together."""
+    known = pd.Series([row.get("success") for row in rows], dtype=float).dropna()
+    local = locality({name: comparisons(rows, name) for name in LOCALITY})
+    return {"success": float(known.mean()) if len(known) else None} | local
 
 
 def pooled_row(found: Sequence[Comparison]) -> dict[str, float]:

@@ -23,14 +23,14 @@ import pandas as pd
 import pooch
 import torch
 from common import extra_memory, finish, parser, start
-from methods import choose_untuned
+from methods import choose_all
 from PIL import Image
 from scipy.io import savemat
 from torch import Tensor, nn
 from typographic import figures, read_blurred, read_mirrored, read_with
 
-from edittools.baselines import RIVALS, SCOPES
-from edittools.choosing import Protocol, Scenario, grid, repair
+from edittools.baselines import RIVALS
+from edittools.choosing import Plan, Protocol, Scenario, grid, repair
 from edittools.choosing.trials import candidate_layers
 from edittools.classifiers import Classifier
 from edittools.cut import Cut
@@ -114,15 +114,8 @@ def _few(story: Scenario, name: Callable[[Classifier], Sequence[str]] = candidat
 
 def _choose(protocol: Protocol) -> dict[str, Any]:
     """Choose for every method among very few trials, and report all of them."""
-    tried, chosen = (SETTINGS, (1.0,)), {"untuned": choose_untuned(protocol)}
-    chosen["editing"] = protocol.choose(protocol.rewriting(*tried))
-    chosen["random_direction"] = protocol.choose(protocol.random_directions(*tried))
-    for scope in SCOPES:
-        tuned = protocol.finetuning(grid(scope=(scope,), rate=(1e-2,), steps=(3,)))
-        chosen[f"finetune_{scope}"] = protocol.choose(tuned)
-    for name, (_, settings) in RIVALS.items():
-        trials = protocol.rival(name, (1.0,), settings=settings[:1])
-        chosen |= {name: protocol.choose(trials)} if len(trials) else {}
+    few = Plan(SETTINGS, (1.0,), rates=(1e-2,), momenta=(0.0,), steps=(3,), localities=(), top=1)
+    chosen = choose_all(protocol, few, dict.fromkeys(RIVALS, slice(1)))
     assert len(protocol.report({name: choice.edit for name, choice in chosen.items()})) == len(chosen)
     return chosen
 
@@ -215,9 +208,8 @@ def _fitted(keys: Tensor, labels: Tensor, classes: int) -> Tensor:
     """The least weights `(classes, D + 1)`, the last for a bias, that give each key 1 for its label and else 0."""
     keys, scale = keys.double(), keys.double().norm(dim=1).mean()
     padded = torch.cat([keys / scale, torch.ones(len(keys), 1, dtype=torch.double)], dim=1)
-    gram = padded @ padded.T
-    ridge = 1e-6 * gram.diagonal().mean() * torch.eye(len(gram), dtype=torch.double)
-    found = (padded.T @ torch.linalg.solve(gram + ridge, nn.functional.one_hot(labels, classes).double())).T
+    wanted = nn.functional.one_hot(labels, classes).double()
+    found = torch.linalg.lstsq(padded, wanted, driver="gelsd").solution.T
     return torch.cat([found[:, :-1] / scale, found[:, -1:]], dim=1).float()
 
 

@@ -61,14 +61,9 @@ def _rounded(figures: dict[str, float], of: str = "") -> dict[str, float]:
 
 def against_painted(probe: Probe, painted: Probe) -> dict[str, float]:
     """Score the rules of one classifier, of grounds, against those that it shows on scenes that are painted again."""
-    found, learned, planted = probe.rules(), pairs(painted.rules()), planted_rules()
+    found, learned = probe.rules(), pairs(painted.rules())
     figures = score(found[found["concept"].isin(GROUNDS)], learned)
-    both = probe.agreement(painted)
-    shown = both.assign(planted=both.index.isin(planted), rule=both.index.isin(learned))
-    print("\neffect of a ground, as probed and exactly, painted again:")
-    print(shown.sort_values("exact", ascending=False).round(2).to_string())
-    print(f"planted but not learned: {sorted((planted - learned) & set(both.index)) or 'none'}")
-    correlation = round(float(both.corr().iloc[0, 1]), 3)
+    correlation = round(float(probe.agreement(painted).corr().iloc[0, 1]), 3)
     return _rounded(figures, "_exact") | {"rules_exact": len(learned), "correlation_with_exact": correlation}
 
 

@@ -1,8 +1,8 @@
 """Does an edit cost robustness? Error rates before and after on corrupted images, for an edit and what it is beside.
 
 The edit, a random direction, both fine-tunings and the rivals of `edittools.baselines` are chosen by one rule, on the
-validation images, within the accuracy budget and the bound on kept images, from the same exemplars. Beside the
-unedited classifier (strength 0) each has its accuracy on clean images that nothing was chosen on and on the same images
+validation images, within the accuracy budget and the bound on kept images, from the same exemplars. As the unedited
+classifier (strength 0), each has its accuracy on clean images that nothing was chosen on and on the same images
 under six corruptions at severities 1, 3 and 5, and its errors on test images with the concept. `--story typographic`
 does the same for the other story, `--tier lite` on photographs.
 """
@@ -14,6 +14,7 @@ from zlib import crc32
 import pandas as pd
 import torch
 from common import finish, parser, start
+from tables import robustness
 from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode, functional
 from tqdm.auto import tqdm
@@ -29,7 +30,6 @@ from edittools.stories.snow import snow_scenario
 from edittools.stories.typographic import typographic_scenario
 
 STORIES = {"snow": snow_scenario, "typographic": typographic_scenario}
-STRENGTHS = (0.0, 1.0)
 
 CORRUPTIONS = {
     "noise": (0.08, 0.18, 0.38),
@@ -84,39 +84,31 @@ def corrupted_errors(protocol: Protocol, edits: Mapping, data: LabelledImages) -
 def choose(story: Scenario) -> tuple[dict[str, Choice], Protocol]:
     """Choose for every method on the validation images, as the notebooks do."""
     protocol = Protocol(story, progress=True)
-    settings = grid(rank=(1, 3), masked=(True,), objective=("l1", "least_squares"))
-    settings += [{"rank": 10, "masked": True, "objective": "least_squares"}] if story.several else []
-    settings = [one | {"reference_weight": 30.0} for one in settings] if story.keep is not None else settings
-    exemplars, strengths = {**story.exemplars, **story.several}, (0.5, 1.0, 1.5) if story.several else (0.5, 1.0)
-    layers = list(protocol.cuts)
-    few = layers[:: 2 if len(layers) > 3 else 1]
+    exemplars, strengths = {**story.exemplars, **story.several}, (0.5, 1.0, 1.5)
+    settings = grid(rank=(1, 3), masked=(True,), objective=("l1", "least_squares"), reference_weight=(30.0,))
     tries = {
         "edit": protocol.rewriting(settings, strengths, exemplars),
         "random direction": protocol.random_directions(settings, strengths, exemplars),
     }
     for scope in SCOPES:
         rates = grid(scope=(scope,), rate=(1e-3, 1e-2, 1e-1), steps=(20,))
-        tries[f"{scope} fine-tuning"] = protocol.finetuning(rates, exemplars, few)
+        tries[f"{scope} fine-tuning"] = protocol.finetuning(rates, exemplars, list(protocol.cuts)[::2])
     tries |= {name.replace("_", " "): protocol.rival(name, strengths, exemplars) for name in RIVALS}
     return {name: protocol.choose(trials) for name, trials in tries.items() if len(trials)}, protocol
 
 
-def measure(story: Scenario, images: int = 600) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, str]]:
-    """The curves (method, strength, shares), error rates by corruption at strength 1, and what was chosen, in words."""
+def measure(story: Scenario, images: int = 600) -> tuple[list[dict], pd.DataFrame, dict[str, str]]:
+    """A row a method of shares, the unedited classifier first; error rates by corruption; what was chosen, in words."""
     found, protocol = choose(story)
-    kept = protocol.states
-    scaled = {(name, strength): strength * choice.edit for name, choice in found.items() for strength in STRENGTHS}
     count = len(story.clean)
     clean = story.clean.subset(range(0, count, -(-count // images)))
-    corrupted = corrupted_errors(protocol, scaled, clean)
-    rows = []
-    for (name, strength), edit in scaled.items():
-        after = {which: kept[which].compare(edit).after.float().mean() for which in ("clean", "test")}
-        row = {"method": name, "strength": strength, "accuracy": 1 - float(after["clean"])}
-        row |= {"corrupted accuracy": 1 - float(corrupted[name, strength].mean())}
-        rows.append(row | {"concept errors": float(after["test"])})
-    whole = corrupted[["before", *((name, 1.0) for name in found)]].set_axis(["before", *found], axis=1)
-    return pd.DataFrame(rows), whole, {name: f"{c}; {c.trials} trials" for name, c in found.items()}
+    whole, rows = corrupted_errors(protocol, {name: choice.edit for name, choice in found.items()}, clean), []
+    for name in whole:
+        edit = found[name].edit if name in found else 0 * found["edit"].edit
+        wrong = {which: float(protocol.states[which].compare(edit).after.float().mean()) for which in ("clean", "test")}
+        row = {"method": name, "strength": float(name in found), "accuracy": 1 - wrong["clean"]}
+        rows.append(row | {"corrupted accuracy": 1 - whole[name].mean(), "concept errors": wrong["test"]})
+    return rows, whole, {name: f"{c}; {c.trials} trials" for name, c in found.items()}
 
 
 def main() -> None:
@@ -128,19 +120,10 @@ def main() -> None:
     arguments = start(arguments)
     curves, whole, chosen = measure(STORIES[arguments.story](arguments.tier, progress=True), arguments.images)
     print("\n".join(f"  {name:<20}{words}" for name, words in chosen.items()), "\n")
-    by_kind, means = whole.groupby(level="corruption", sort=False).mean(), whole.mean()
-    print("Error rate (%) under each corruption, mean of its severities:\n")
-    print(pd.concat([by_kind, means.to_frame("all").T]).mul(100).round(1).to_string())
-    print("\nBefore (strength 0) and with each edit (%):\n")
-    print(curves.set_index(["method", "strength"]).mul(100).round(1).to_string())
-    figures = {
-        "story": arguments.story,
-        "corrupted_error_rate": means.to_dict(),
-        "corrupted_error_change_points": (100 * (means - means["before"])).drop("before").to_dict(),
-        "chosen": chosen,
-        "by_corruption": by_kind.to_dict("index"),
-        "curves": curves.to_dict("records"),
-    }
+    by_kind = whole.groupby(level="corruption", sort=False).mean()
+    figures = {"story": arguments.story, "corrupted_error_rate": whole.mean().to_dict(), "chosen": chosen}
+    figures |= {"by_corruption": by_kind.to_dict("index"), "curves": curves}
+    print(robustness(figures))
     finish(arguments, figures)
 
 

@@ -8,31 +8,32 @@ The first table pools the networks, its intervals are over photos. Needs the pho
 """
 
 import time
+from collections.abc import Mapping
 from statistics import mean
 from typing import Any
 
 from columns import SNOW
 from common import finish
 from composites import snow_from_composites
-from methods import FAST, RATES, SLOW, STRENGTHS, choose_all, effort
-from networks import Rows, comparisons, options, photos, pooled_row, sweep
+from methods import FAST, LOCALITY, RATES, SLOW, STRENGTHS, choose_all, effort, with_near
+from networks import Rows, comparisons, options, photos, pooled_row, reported, sweep
 
 from edittools.baselines import RIVALS
-from edittools.choosing.choice import about_budget
+from edittools.choosing.choice import Choice, about_budget
 from edittools.choosing.protocol import Plan, Protocol
 
 NETWORKS = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2", "squeezenet1_1")
 
-REPORTED = ("test", "budget", "clean", "keep_report", "own", "elsewhere")
+REPORTED = ("test", "budget", "clean", *LOCALITY, "keep_report", "elsewhere")
 
 
-def measure(protocol: Protocol, plan: Plan) -> list[dict[str, Any]]:
-    """Choose every method on the validation images and read each set once: a row a method, see `networks`."""
-    chosen, rows = choose_all(protocol, plan), []
+def measure(protocol: Protocol, chosen: Mapping[str, Choice]) -> list[dict[str, Any]]:
+    """Read each set once with what was chosen on the validation images: a row a method, see `networks`."""
+    rows = []
     for method, choice in chosen.items():
         found = {name: protocol.states[name].compare(choice.edit) for name in REPORTED if name in protocol.states}
         wrong = {name: [one.before.int().tolist(), one.after.int().tolist()] for name, one in found.items()}
-        rows.append({"method": method, **effort(choice), **wrong})
+        rows.append({"method": method, **effort(choice, protocol.story), **wrong})
     return rows
 
 
@@ -54,19 +55,19 @@ def figures(rows: Rows) -> dict[str, Any]:
         "keep_errors_after": sum(int(one.after.sum()) for one in found["keep_report"]),
         "keep_images": sum(len(one.before) for one in found["keep_report"]),
     }
+    known |= reported(rows)
     if "elsewhere" in found:
         known["changed_elsewhere"] = mean(one.broken / len(one.before) for one in found["elsewhere"])
-    if "own" in found:
-        known["own_class_errors_corrected"] = mean(one.errors_corrected for one in found["own"])
     return known
 
 
 def network(name: str) -> list[dict[str, Any]]:
     """Choose and read on one network."""
     started = time.perf_counter()
-    story = snow_from_composites(name, progress=True)
+    story = with_near(snow_from_composites(name, progress=True))
     protocol = Protocol(story, progress=True)
-    rows = measure(protocol, Plan(FAST, STRENGTHS, tuned=story.layers[::2], rates=RATES, **SLOW))
+    plan = Plan(FAST, STRENGTHS, tuned=story.layers[::2], rates=RATES, **SLOW)
+    rows = measure(protocol, choose_all(protocol, plan))
     return [{**row, "network_seconds": time.perf_counter() - started} for row in rows]
 
 

@@ -13,12 +13,19 @@ import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 from common import finish, parser, start
+from methods import LOCALITY, locality, near, success
+from tables import synthetic as shown
 
 from edittools.choosing.choice import BUDGET, about_budget
+from edittools.choosing.protocol import Protocol
+from edittools.edits import Edit
+from edittools.metrics import Comparison
+from edittools.probing.jobs import run
 from edittools.stories import synthetic as syn
 
 
@@ -26,64 +33,44 @@ def sweep(source: syn.Source, targets: int, workers: int, store: Path | None) ->
     """Run all cases, in this process or in several."""
     spawn = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=spawn) if workers else nullcontext()
+    cases = {syn.said(case): case for case in syn.cases(source, targets)}
+    about = f"{syn.identity_of(source)} {LOCALITY}"
     with pool as executor:
-        return syn.sweep(source, syn.cases(source, targets), store=store, executor=executor, progress=True)
+        return run(partial(syn.run_case, source, read=read), cases, store, executor, True, about)
 
 
-def show(table: pd.DataFrame) -> pd.DataFrame:
-    """Print the results by method, by layer, concept and style; give the first."""
-    pd.options.display.width, pd.options.display.max_columns = 220, 30
+def read(protocol: Protocol, edit: Edit) -> dict[str, float | None]:
+    """Evaluate an edit on a case's sets, on its exemplars and near the boundary."""
+    clean, after = protocol.states["clean"], protocol.states["clean"].compare(edit).after
+    close = near(clean.original, clean.labels)
+    local = locality({name: [Comparison(clean.before[some], after[some])] for name, some in close.items()})
+    return syn.figures_of(protocol, edit) | {"success": success(edit, protocol.story)} | local
+
+
+def methods(table: pd.DataFrame) -> dict[str, dict[str, object]]:
+    """Summarise cases by method: of each measure the mean with its interval, of what others report the mean."""
     result = syn.summary(table).set_index(["method", "measure"])
-    percent = [f"{100 * r['mean']:+.0f} [{100 * r.low:+.0f}, {100 * r.high:+.0f}]" for _, r in result.iterrows()]
-    wide = pd.Series(percent, result.index).unstack(sort=False)[list(syn.MEASURES)]
-    wide["accuracy"] = result.xs("other same", level="measure").accuracy_change.round(2)
-    undefined = table[table.method == "undefined"]
-    print(f"\n{table.job.nunique()} cases, {undefined.job.nunique()} without errors enough to correct, excluded")
-    print("Errors corrected (%), mean over cases with 95 % bootstrap interval; budget", BUDGET, "points\n")
-    print(wide.to_string())
-    for by in ("layer", "concept", "style"):
-        print(f"\nerrors corrected (%) on other classes, by {by}")
-        shares = table[table.budget == BUDGET].pivot_table("other same", "method", by, sort=False)
-        print(shares.mul(100).round().to_string())
-    costs = table.pivot_table("other same", "method", "budget", sort=False)
-    print("\nby accuracy budget (points)\n" + costs.mul(100).round().to_string())
-    return result
-
-
-def methods(result: pd.DataFrame) -> dict[str, dict[str, object]]:
-    """The summary by method: of each measure the mean with its interval, and the accuracy change in points."""
+    known = table[table.budget == BUDGET]
+    means = known[["success", *LOCALITY, *LOCALITY.values()]].astype(float).groupby(known.method).mean()
     return {
         method: {name: list(row) for name, row in part.droplevel(0)[["mean", "low", "high"]].iterrows()}
         | {"accuracy_change_points": part.accuracy_change.iloc[0]}
+        | {name: None if mean != mean else mean for name, mean in means.loc[method].items()}
         for method, part in result.groupby(level=0, sort=False)
     }
 
 
-def figures(result: pd.DataFrame) -> dict[str, object]:
-    """The edit's share of errors corrected, by measure, beside the best fine-tuning's."""
-    same = result.xs("other same", level="measure")
-    best = same["mean"][list(syn.FINETUNING)].idxmax()
-    return {
-        "editing_other_classes": same.loc["editing", "mean"],
-        "editing_other_classes_interval": same.loc["editing", ["low", "high"]].tolist(),
-        "editing_other_classes_held_out_style": result.loc[("editing", "other held out"), "mean"],
-        "editing_target_class": result.loc[("editing", "target same"), "mean"],
-        "best_finetuning_other_classes": same.loc[best, "mean"],
-        "best_finetuning_other_classes_interval": same.loc[best, ["low", "high"]].tolist(),
-        "accuracy_change_points": same.loc["editing", "accuracy_change"],
-    }
-
-
-def one_model(arguments: argparse.Namespace, model: str | None) -> tuple[dict[str, object], pd.DataFrame]:
+def one_model(arguments: argparse.Namespace, model: str | None) -> dict[str, object]:
     """Sweep one model and print the tables: the cases, those without errors enough, the budget and the methods."""
     source = syn.synthetic_source(arguments.tier, model, arguments.small)
     _, _, everyday = syn.story_of(source)
     print(f"\n{model or source[1]}, layers {', '.join(everyday['layers'])}")
     table = sweep(source, arguments.targets, arguments.workers, arguments.store)
-    without, result = table[table.method == "undefined"].job.nunique(), show(table)
-    counts = {"cases": table.job.nunique() - without, "cases_without_errors": without}
-    counts["budget"] = about_budget(len(everyday["budget"]))
-    return {**counts, "layers": everyday["layers"], "methods": methods(result)}, result
+    without = table[table.method == "undefined"].job.nunique()
+    found = {"cases": table.job.nunique() - without, "cases_without_errors": without}
+    found |= {"budget": about_budget(len(everyday["budget"])), "layers": everyday["layers"], "methods": methods(table)}
+    print(f"{found['cases']} cases, {without} without errors enough to correct; {found['budget']}\n\n{shown(found)}")
+    return found
 
 
 def main() -> None:
@@ -97,10 +84,9 @@ def main() -> None:
     arguments.add_argument("--store", type=Path, help="folder for finished cases")
     arguments = start(arguments)
     if arguments.models:
-        found = {"networks": {model: one_model(arguments, model)[0] for model in arguments.models}}
+        found = {"networks": {model: one_model(arguments, model) for model in arguments.models}}
     else:
-        found, result = one_model(arguments, None)
-        found |= figures(result)
+        found = one_model(arguments, None)
     finish(arguments, found)
 
 

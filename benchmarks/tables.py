@@ -1,8 +1,8 @@
 """The tables of README.md and of the pages in docs, from what the benchmarks wrote.
 
     python benchmarks/snow_miniworld.py --output docs/results/snow_miniworld.json
-    python benchmarks/tables.py            writes the tables of all pages, and docs/results.png
-    python benchmarks/tables.py --check    fails where a page or the picture is not what the files say
+    python benchmarks/tables.py            writes the tables of all pages, and the pictures in docs
+    python benchmarks/tables.py --check    fails where a page or a picture is not what the files say
 
 Each file in docs/results holds the line that one benchmark printed, with its day and its call. A page has its table
 between `<!-- table: name -->` and `<!-- end -->`; `headline` is the one of all stories.
@@ -52,11 +52,6 @@ def _by_network(networks: dict[str, dict[str, Figures]], said: str) -> str:
     return markdown(("method", *(network.removeprefix("efficientnet_") for network in networks)), rows)
 
 
-def typographic(found: Figures) -> str:
-    """Typographic attacks."""
-    return by_method(columns.TYPOGRAPHIC, lines(found))
-
-
 def watermark(found: Figures) -> str:
     """A watermark: methods on all networks together, then mark by mark, then network by network."""
     methods = lines(found)
@@ -69,34 +64,16 @@ def watermark(found: Figures) -> str:
 
 
 def synthetic(found: Figures) -> str:
-    """The synthetic benchmark, by method; of several networks the edit, the best fine-tuning, chance, one rival."""
+    """The synthetic benchmark, by method; of several networks those that are `compared`."""
     if "networks" not in found:
         named = {f"**{m}**" if m == "editing" else m: one for m, one in found["methods"].items()}
         return by_method(columns.SYNTHETIC | columns.TARGET | columns.PRICE, named)
     rows = []
     for network, one in found["networks"].items():
-        best = best_finetuning(one["methods"])
-        titles = {
-            "editing": "**edit**",
-            best: best,
-            "random direction": "random direction",
-            "closed form": "full closed form",
-        }
         known = {"network": network, "cases": one["cases"]}
-        rows += [known | {"method": t} | one["methods"][n] for n, t in titles.items() if n in one["methods"]]
+        rows += [known | {"method": short(n)} | one["methods"][n] for n in compared(tidy("synthetic", one))]
     head = {"network": "{network}", "cases": "{cases}", "method": "{method}"}
     return table(head | columns.SYNTHETIC | columns.PRICE, rows)
-
-
-def best_finetuning(methods: Figures) -> str:
-    """Of the methods of a synthetic benchmark, the fine-tuning that corrects most on other classes."""
-    tuned = [name for name in methods if "fine-tuning" in name or "locality" in name]
-    return max(tuned, key=lambda name: methods[name]["other same"][0])
-
-
-def cure(found: Figures) -> str:
-    """From a found rule to its cure."""
-    return by_method(columns.CURE, lines(found))
 
 
 def probing(found: Figures) -> str:
@@ -114,11 +91,6 @@ def probing(found: Figures) -> str:
     }
     least = found["false_discovery_rate"]
     return "\n\n".join(f"{titles[kind]}\n\n{_by_concept(rows, least)}" for kind, rows in found["effects"].items())
-
-
-def finders(found: Figures) -> str:
-    """What segmenters see in photos, against masks made by hand."""
-    return table(columns.FINDERS, found["finders"])
 
 
 def _by_concept(rows: list[Figures], least: float) -> str:
@@ -148,11 +120,6 @@ def robustness(found: Figures) -> str:
     return by_method(columns.ROBUSTNESS, rows)
 
 
-def woken(found: Figures) -> str:
-    """All rules of a classifier before and after the edit of one."""
-    return by_method(columns.WOKEN, found["methods"])
-
-
 def repair(found: Figures) -> str:
     """What one call finds."""
     words = "\n".join(f"> {line}" for line in found["verdict"].splitlines())
@@ -161,24 +128,28 @@ def repair(found: Figures) -> str:
     return f"{words}\n\n{by_method(columns.REPAIR, found['methods'])}\n\n{said}"
 
 
-def many_edits(found: Figures) -> str:
-    """Edits of several rules, added up and one on top of the other."""
-    return table(columns.MANY_EDITS, found["steps"])
-
-
 def edit_speed(found: Figures) -> str:
     """The solvers against training the full weight, and one more edit against a forward pass."""
     rows = ([title, cell(text, found)] for title, text in columns.SPEED.items())
     return markdown(("what", "ratio"), (row for row in rows if row[1]))
 
 
-def paper_rehearsal(found: Figures) -> str:
-    """What tier paper costs."""
-    return table(columns.REHEARSAL, found["rows"])
-
-
-_SHOWN = (snow, typographic, watermark, synthetic, cure, woken, probing, finders, robustness, repair, many_edits)
-KINDS: dict[str, Callable[[Figures], str]] = {one.__name__: one for one in (*_SHOWN, edit_speed, paper_rehearsal)}
+KINDS: dict[str, Callable[[Figures], str]] = {
+    "snow": snow,
+    "typographic": lambda found: by_method(columns.TYPOGRAPHIC, lines(found)),
+    "watermark": watermark,
+    "synthetic": synthetic,
+    "cure": lambda found: by_method(columns.CURE, lines(found)),
+    "woken": lambda found: by_method(columns.WOKEN, found["methods"]),
+    "probing": probing,
+    "finders": lambda found: table(columns.FINDERS, found["finders"]),
+    "robustness": robustness,
+    "repair": repair,
+    "many_edits": lambda found: table(columns.MANY_EDITS, found["steps"]),
+    "edit_speed": edit_speed,
+    "paper_rehearsal": lambda found: table(columns.REHEARSAL, found["rows"]),
+}
+"""What makes the table of a file, by the first words of its name."""
 
 
 def headline() -> str:
@@ -193,22 +164,46 @@ def headline() -> str:
 
 def _beside(methods: dict[str, Figures]) -> list[str]:
     """The share of the edit, that of the best other method of any exemplars, and what the edit costs."""
-    rivals = {name: one for name, one in methods.items() if not name.startswith(NO_RIVALS)}
-    best = max(rivals, key=lambda name: rivals[name]["share"])
-    named = METHODS.get(best, best).removesuffix(", one exemplar")
-    share, edit = "{share:%} [{low:n}, {high:n}]", methods["editing"]
-    return [cell(share, edit), f"{named}: {cell(share, rivals[best])}", cell("{accuracy:+}{stays}", edit)]
+    share, (_, best, *_) = columns.REPORTED["generalisation"], compared(methods)
+    edit = methods["editing"]
+    return [cell(share, edit), f"{short(best)}: {cell(share, methods[best])}", cell("{accuracy:+}{stays}", edit)]
+
+
+def short(method: str) -> str:
+    """Name a method where the page says how many exemplars it has."""
+    return METHODS.get(method, method).replace(", one exemplar", "")
+
+
+def compared(methods: dict[str, Figures]) -> list[str]:
+    """Name the edit, its best rival, the best fine-tuning and the random direction, each once."""
+    rivals = [name for name in methods if not name.startswith(NO_RIVALS)]
+    tuned = [name for name in rivals if any(word in name for word in ("tun", "interpolated", "locality"))]
+    best = [max(names, key=lambda name: methods[name]["share"]) for names in (rivals, tuned) if names]
+    chance = [name for name in rivals if name in ("random_direction", "random direction")]
+    return list(dict.fromkeys(["editing", *best, *chance]))
+
+
+def others() -> str:
+    """The table of what others report of a method, and the picture of the exchange along its strength."""
+    head, rows = ["story", "method", *columns.REPORTED], []
+    for name, (title, _) in STORIES.items():
+        methods = tidy(name, read_results(name))
+        for method in compared(methods) if methods else ():
+            cells = [cell(text, methods[method]) or "–" for text in columns.REPORTED.values()]
+            rows.append([title, short(method), *cells])
+    picture = "![Errors corrected against locality, a line a method](../locality.png)"
+    return markdown(head, rows) + (f"\n\n{picture}" if curve() else "")
 
 
 def tidy(name: str, found: Figures) -> dict[str, Figures]:
     """What the table and the picture of all stories show of each method, under one set of names for all stories.
 
     They are the `share` corrected with its `low` and `high`, the change of `accuracy` held out and of what must stay
-    (`kept`, NaN where nothing must), both in points, and the latter in words.
+    (`kept`, NaN where nothing must), both in points, and the latter in words. What others report is as in the file.
     """
     read, names = TIDY[name.split("_")[0]], ("share", "low", "high", "accuracy", "kept", "stays")
     known = found.get("methods") or (lines(found) if found else {})
-    return {method: dict(zip(names, read(found | one), strict=True)) for method, one in known.items()}
+    return {method: one | dict(zip(names, read(found | one), strict=True)) for method, one in known.items()}
 
 
 def _snow(one: Figures) -> tuple:
@@ -267,7 +262,6 @@ DOTS = {  # what the picture shows, by its name there: its names in the files
 }
 TITLES = {"snow": "vehicles\non snow", "typographic": "an iPod label", "watermark": "a watermark"}
 TITLES |= {"synthetic": "concepts\n× styles", "cure": "a rule that\na probe found"}
-PICTURE = FOLDER / "results.png"
 
 
 def read_results(name: str) -> Figures:
@@ -294,11 +288,29 @@ def drawn(rows: list[dict[str, Any]]) -> str:
     return sha1(json.dumps(rows).encode()).hexdigest()
 
 
-def draw(rows: list[dict[str, Any]]) -> None:
-    """Draw the picture, marked with its rows."""
+def curve(read: Callable[[str], Figures] = read_results) -> list[dict[str, Any]]:
+    """Give the methods of `DOTS` on drawn snow at several strengths: what they correct, and their locality."""
+    names = {name: method for method, names in DOTS.items() for name in names}
+    known = [row for row in read("snow_miniworld").get("curve", []) if row["method"] in names]
+    return [row | {"method": names[row["method"]]} for row in known]
+
+
+PICTURES = {"results.png": (dots, "methods_by_story"), "locality.png": (curve, "generalisation_by_locality")}
+"""The pictures in docs, which are marked with their rows: what reads the rows, and what draws them in `figures`."""
+
+
+def stale(name: str) -> bool:
+    """Say whether a picture is not that of its rows."""
+    rows, path = PICTURES[name][0](), FOLDER / name
+    return bool(rows) and not (path.exists() and Image.open(path).text.get("Rows") == drawn(rows))
+
+
+def draw(name: str) -> None:
+    """Draw a picture, marked with its rows."""
     import figures
 
-    figures.methods_by_story(pd.DataFrame(rows)).savefig(PICTURE, dpi=100, metadata={"Rows": drawn(rows)})
+    rows, made = PICTURES[name][0](), getattr(figures, PICTURES[name][1])
+    made(pd.DataFrame(rows)).savefig(FOLDER / name, dpi=100, metadata={"Rows": drawn(rows)})
 
 
 TABLE = re.compile(r"(<!-- table: (\w+) -->\n\n).*?\n*(<!-- end -->)", re.DOTALL)
@@ -306,8 +318,8 @@ TABLE = re.compile(r"(<!-- table: (\w+) -->\n\n).*?\n*(<!-- end -->)", re.DOTALL
 
 def filled(name: str) -> str:
     """The table of the file of a name with its call and day, or that it is missing."""
-    if name == "headline":
-        return headline()
+    if name in ("headline", "others"):
+        return headline() if name == "headline" else others()
     found = read_results(name)
     if not found:
         return "*Not measured yet.*"
@@ -335,16 +347,15 @@ def main() -> None:
     arguments.add_argument("--check", action="store_true", help="only compare the pages with the files")
     check = arguments.parse_args().check
     if check:
-        stale = [path.name for path, text in pages().items() if path.read_text() != text]
-        if not PICTURE.exists() or Image.open(PICTURE).text.get("Rows") != drawn(dots()):
-            stale.append(PICTURE.name)
-        if stale:
-            raise SystemExit(f"{', '.join(stale)}: not what docs/results says, run python benchmarks/tables.py")
+        other = [path.name for path, text in pages().items() if path.read_text() != text]
+        if other := other + list(filter(stale, PICTURES)):
+            raise SystemExit(f"{', '.join(other)}: not what docs/results says, run python benchmarks/tables.py")
         return
     for path, text in pages().items():
         with atomic_path(path) as temporary:
             temporary.write_text(text)
-    draw(dots())
+    for name in filter(stale, PICTURES):
+        draw(name)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from functools import cache
 import pandas as pd
 import torch
 from common import finish, parser, start
-from methods import SLOW, UNCHOSEN, choose_all, effort
+from methods import LOCALITY, SLOW, UNCHOSEN, choose_all, effort, locality, with_near
 from networks import edit_first
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
@@ -31,6 +31,9 @@ from edittools.world.typography import grow
 
 Read = Callable[[str], Tensor]
 """The logits of a set by its name."""
+RIGHT = {"keep_report": "real_ipod_accuracy", "blank": "blank_label_accuracy"}
+RIGHT |= {f"photos {kind}": f"paper_photos_{kind}_accuracy" for kind in ("clean", "white", "ipod")}
+"""Sets of which the accuracy is told before and after."""
 
 
 def figures(read: Read, kept: dict[str, CachedStates], story: Scenario) -> dict[str, float]:
@@ -43,7 +46,8 @@ def figures(read: Read, kept: dict[str, CachedStates], story: Scenario) -> dict[
     attack, others = found[ATTACK], pd.DataFrame([found[word] for word in OTHER_ATTACKS])
     compare = lambda name: Comparison(kept[name].before, errors(read(name), kept[name].labels))  # noqa: E731
     clean = compare("clean")
-    return {
+    known = {
+        "clean_accuracy": 1 - float(clean.before.float().mean()),
         "attack_success_before": attack["success before"],
         "attack_success_after": attack["success after"],
         "attacked": attack["fooled"],
@@ -53,16 +57,16 @@ def figures(read: Read, kept: dict[str, CachedStates], story: Scenario) -> dict[
         "clean_accuracy_change_points": clean.accuracy_change,
         "clean_accuracy_change_points_interval": clean.accuracy_interval(),
         "clean_accuracy_change_points_budget": compare("budget").accuracy_change,
-        "real_ipod_accuracy_after": 1 - float(compare("keep_report").after.float().mean()),
-        "blank_label_accuracy_after": 1 - float(compare("blank").after.float().mean()),
         "other_words_success_before": others["success before"].mean(),
         "other_words_success_after": others["success after"].mean(),
         "other_words_fixed": others["fixed"].sum() / max(others["fooled"].sum(), 1),
-    } | {
-        f"paper_photos_right_{kind}": int((~compare(f"photos {kind}").after).sum())
-        for kind in ("clean", "white", "ipod")
-        if f"photos {kind}" in kept
+        **locality({name: [compare(name)] for name in LOCALITY if name in kept}),
     }
+    for name in RIGHT.keys() & kept.keys():
+        one = compare(name)
+        for when, wrong in {"before": one.before, "after": one.after}.items():
+            known[f"{RIGHT[name]}_{when}"] = 1 - float(wrong.float().mean())
+    return known
 
 
 def read_with(choice: Choice, kept: dict[str, CachedStates]) -> Read:
@@ -108,7 +112,7 @@ def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--tier", choices=("mini", "paper"), default="mini")
     options = start(arguments)
-    story = typographic_scenario(options.tier, progress=True)
+    story = with_near(typographic_scenario(options.tier, progress=True))
     tried = grid(rank=(1, 3, 10), masked=(True,), objective=("least_squares",), reference_weight=SPARING)
     tried += grid(rank=(1,), masked=(True,), objective=("l1",), reference_weight=SPARING[::2])
     layers = story.layers if options.tier == "mini" else story.shortlist
@@ -117,23 +121,11 @@ def main() -> None:
     slow = {"tuned": tuned, **SLOW, "steps": (20, 100)}
     chosen = choose_all(protocol, Plan(tried, edited=story.shortlist, **slow))
     kept = protocol.states
-    bare = {
-        "clean_accuracy": 1 - float(kept["clean"].before.float().mean()),
-        "real_ipod_accuracy_before": 1 - float(kept["keep_report"].before.float().mean()),
-        "blank_label_accuracy_before": 1 - float(kept["blank"].before.float().mean()),
-    } | {
-        f"paper_photos_right_{kind}_before": int((~kept[f"photos {kind}"].before).sum())
-        for kind in ("clean", "white", "ipod")
-        if f"photos {kind}" in kept
-    }
-    if "photos ipod" in kept:
-        bare["paper_photos"] = len(kept["photos ipod"].labels)
-    results = {name: figures(read_with(c, kept), kept, story) | effort(c) for name, c in chosen.items()}
+    results = {name: figures(read_with(c, kept), kept, story) | effort(c, story) for name, c in chosen.items()}
     results["mirrored"] = figures(cache(read_mirrored(story, kept)), kept, story) | UNCHOSEN
     results["text_blurred"] = figures(cache(read_blurred(story, kept)), kept, story) | UNCHOSEN
-    print("\nBefore:", ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in bare.items()))
     print("\n" + pd.DataFrame(results).to_string(float_format="{:.3f}".format))
-    finish(options, bare | edit_first(results) | {"budget": protocol.about_budget()})
+    finish(options, edit_first(results) | {"budget": protocol.about_budget()})
 
 
 if __name__ == "__main__":

@@ -18,14 +18,13 @@ import numpy as np
 import torch
 from columns import WATERMARK
 from common import finish
-from methods import UNCHOSEN, choose_all, effort
-from networks import Rows, comparisons, options, photos, pooled_row, sweep
+from methods import LOCALITY, UNCHOSEN, choose_all, effort, with_near
+from networks import Rows, comparisons, options, photos, pooled_row, reported, sweep
 from torch import Tensor
 from typographic import blurred
 
-from edittools.choosing.choice import Choice, about_budget
+from edittools.choosing.choice import about_budget
 from edittools.choosing.protocol import Plan, Protocol
-from edittools.choosing.scenario import Scenario
 from edittools.choosing.states import CachedStates
 from edittools.choosing.trials import grid
 from edittools.metrics import errors, predict
@@ -52,36 +51,27 @@ DRAWS = 2000
 def network(name: str) -> Rows:
     """One row a method on a network: its effort; of each set who was misread before and after, and which photos."""
     started = time.perf_counter()
-    story = watermark_scenario(name, progress=True)
+    story = with_near(watermark_scenario(name, progress=True))
     protocol = Protocol(replace(story, test=None, clean=None, more={}), progress=True)
     chosen = choose_all(protocol, Plan(tuned=story.layers[1::2], **TRIED), FEWER)
-    rows = {method: effort(choice) | made(choice, story) for method, choice in chosen.items()}
+    rows = {method: effort(choice, story) for method, choice in chosen.items()}
+    for method, choice in chosen.items():
+        rows[method]["layer"] = ", ".join(choice.edit.layers) if choice.found else "nothing"
     ways = {"mark_blurred": blurred, "mark_inpainted": inpainted}
-    rows |= {way: UNCHOSEN | {"layer": "none", "exemplar_right": UNKNOWN} for way in ways}
+    rows |= {way: UNCHOSEN | {"layer": "none"} for way in ways}
     for part, data in {"clean": story.clean, "test": story.test, **story.more}.items():
         states = CachedStates(protocol.states["validation"].cuts, data)  # all sets at once would not fit into memory
         edits = {method: choice.edit for method, choice in chosen.items() if choice.found}
         after = {method: states.compare(edits[method]).after if method in edits else states.before for method in chosen}
         masks = UNSEEN.get(part, SHOWN).mask(story.classifier.size).expand(len(data), -1, -1)
         for way, repair in ways.items():
-            seen = data if part == "clean" else replace(data, images=repair(data.images, masks))
+            seen = data if part in ("clean", *LOCALITY) else replace(data, images=repair(data.images, masks))
             after[way] = errors(predict(story.classifier, seen), data.labels)
         numbers = [story.clean.names.index(photo) for photo in data.names]
         for method, wrong in after.items():
             rows[method][part] = [states.before.int().tolist(), wrong.int().tolist(), numbers]
     seconds = time.perf_counter() - started
     return [{"method": method, **row, "network_seconds": seconds} for method, row in rows.items()]
-
-
-def made(choice: Choice, story: Scenario) -> dict[str, Any]:
-    """Say in which layer a method was chosen, and which share of its exemplars' own photos is right with it."""
-    named = choice.settings.get("exemplar")
-    shown = [story.exemplars[named]] if named in story.exemplars else list(story.exemplars.values())
-    with choice.edit.applied(story.classifier):
-        logits = predict(story.classifier, torch.stack([one.changed for one in shown]))
-    right = ~errors(logits, torch.tensor([one.label for one in shown]))
-    layer = ", ".join(choice.edit.layers) if choice.found else "nothing"
-    return {"layer": layer, "exemplar_right": float(right.float().mean())}
 
 
 def inpainted(images: Tensor, masks: Tensor) -> Tensor:
@@ -117,7 +107,6 @@ def figures(rows: Rows) -> dict[str, Any]:
     """The figures of one method on one network, or on several together."""
     test, clean = (pooled_row(comparisons(rows, part)) for part in ("test", "clean"))
     shown, unseen = restored(rows, ["test"]), restored(rows, list(UNSEEN))
-    success = [right for row in rows if (right := row.get("exemplar_right", UNKNOWN)) == right]
     return {
         "layers": [row.get("layer", "no such layer") for row in rows],
         **{name.replace(" ", "_"): test[name] for name in ("images", "errors before", "corrected", "broken")},
@@ -130,7 +119,7 @@ def figures(rows: Rows) -> dict[str, Any]:
         "marks": {mark: restored(rows, [mark])["share"] for mark in UNSEEN},
         "accuracy_change_points_held_out": clean["accuracy change (points)"],
         "accuracy_change_points_held_out_interval": (clean["accuracy low"], clean["accuracy high"]),
-        "exemplar_right": float(np.mean(success)) if success else None,
+        **reported(rows),
     }
 
 

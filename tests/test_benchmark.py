@@ -2,16 +2,19 @@ import copy
 
 import pytest
 import torch
+from methods import MARGIN, NEAREST, locality, near, success, with_near
 from torch import nn
 
 from edittools.baselines.finetuning import finetune
+from edittools.choosing import Scenario
 from edittools.choosing import states as bench
 from edittools.choosing.states import bytes_of_states, memory_for_states, report
 from edittools.classifiers import Classifier, fingerprint
 from edittools.cut import cut_all
 from edittools.edits import Change, Edit, applied_edits
+from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
-from edittools.metrics import errors, predict
+from edittools.metrics import Comparison, errors, predict
 from edittools.rewriting import rewrite
 
 LAYERS = ["stem", "conv1", "conv2"]
@@ -246,3 +249,34 @@ def test_the_report_agrees_with_the_comparison(tiny, photos32, sets, exemplar):
     found = kept["test"].compare(edit)
     assert result.loc["edit", "errors after"] == int(found.after.sum())
     assert result.loc["edit", "p"] == found.row()["p"] and result.loc["edit"].notna().all()
+
+
+def test_near_the_boundary_are_right_images_whose_two_likeliest_classes_are_close_the_nearest_first():
+    margins = torch.linspace(0.9, 0.001, 60)
+    shares = torch.stack([(1 - margins) / 2, (1 + margins) / 2, torch.zeros(60)], dim=1)
+    labels = torch.ones(60, dtype=torch.long)
+    labels[-1] = 0  # the closest of all is wrong
+    found = near(shares.log(), labels)
+    assert found["near"].tolist() == [i for i in range(58, -1, -1) if margins[i] < MARGIN] != []
+    assert found["nearest"].tolist() == list(range(58, 58 - NEAREST, -1))
+    assert near(shares[-1:].log(), labels[-1:])["nearest"].tolist() == []
+
+
+def test_locality_is_the_share_of_images_near_the_boundary_that_stay_right_on_all_networks_together():
+    one, other = (Comparison(torch.zeros(len(after)).bool(), torch.tensor(after).bool()) for after in ([0, 1], [0] * 6))
+    expected = {"near": 8, "locality": 7 / 8, "nearest": 0, "locality_nearest": None}
+    assert locality({"near": [one, other]}) == expected
+
+
+def test_success_is_the_share_of_the_exemplars_own_pictures_that_are_right_with_the_edit(tiny, photos32, sets):
+    read = predict(tiny, photos32[:2]).argmax(1).tolist()
+    labels, mask = {"right": read[0], "wrong": (read[1] + 1) % 5}, torch.ones(32, 32)
+    shown = {name: Exemplar(photos32[2], photos32[i], mask, labels[name]) for i, name in enumerate(labels)}
+    several, given = {"both": list(shown.values())}, {**sets, "budget": sets["clean"], "reference": photos32}
+    story = Scenario(tiny, shown, several=several, layers=("conv1",), **given)
+    none = Edit({"conv1.bias": Change(torch.zeros(12))}, fingerprint(tiny.model))
+    assert [success(none, story, name) for name in ("right", "wrong", "both", None)] == [1, 0, 0.5, 0.5]
+    blind = Edit({"head.bias": Change(1000 * torch.eye(5)[(read[0] + 1) % 5])}, fingerprint(tiny.model))
+    assert success(blind, story, "right") == 0
+    reported = with_near(story).more
+    assert len(reported["nearest"]) == int((~errors(predict(tiny, sets["clean"]), sets["clean"].labels)).sum())

@@ -103,7 +103,7 @@ def test_a_case_is_a_scenario_that_also_shows_the_look_of_the_exemplars_and_shar
 def test_counts_in_the_table_are_those_of_full_forward_passes(table):
     protocol = syn.case_protocol(SOURCE, road()[0])
     edit = protocol.choose(protocol.finetuning(grid(scope=("global",), rate=(0.05,), steps=(3,))), 100.0).table.edit[0]
-    found = syn._figures(protocol, edit)
+    found = syn.figures_of(protocol, edit)
     for measure, name in syn.MEASURES.items():
         data = protocol.story.sets[name]
         before = int(errors(predict(protocol.story.classifier, data), data.labels).sum())
@@ -211,7 +211,7 @@ def test_several_models_are_swept_one_after_the_other_in_one_store(table, monkey
     monkeypatch.setattr(syn, "synthetic_source", lambda tier, model, small: SOURCE)
     monkeypatch.setattr(syn, "cases", lambda source, targets=1, cases=syn.cases: cases(source, targets)[:1])
     given = {"tier": "lite", "small": True, "targets": 1, "workers": 0, "store": tmp_path / "a.store"}
-    found = {name: synthetic.one_model(SimpleNamespace(**given), name)[0] for name in ("one", "two")}
+    found = {name: synthetic.one_model(SimpleNamespace(**given), name) for name in ("one", "two")}
     table = syn.sweep(SOURCE, store=tmp_path / "a.store")
     assert found["one"]["cases"] == table.job.nunique() == 1 and found["one"]["cases_without_errors"] == 0
     mean = syn.summary(table).set_index(["method", "measure"]).loc[("editing", "other same"), "mean"]

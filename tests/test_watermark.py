@@ -43,7 +43,7 @@ def test_inpainting_continues_what_lies_around_the_mark():
 def row(job, method, bare, before, after):
     numbers = list(range(len(bare)))
     sets = {part: [before, after, numbers] for part in ("test", *UNSEEN)}
-    effort = {"chosen": "x", "layer": "l", "trials": 3, "choice_seconds": 2.0, "exemplar_right": 1.0}
+    effort = {"chosen": "x", "layer": "l", "trials": 3, "choice_seconds": 2.0, "success": 1.0}
     return {"job": job, "method": method, "clean": [bare, bare, numbers], **sets, **effort}
 
 
@@ -56,7 +56,7 @@ def test_restored_is_what_the_mark_broke_and_is_right_again_less_what_is_newly_b
     assert low < 1 / 3 < high <= 1 and found == restored([one], ["test"])
     assert restored([one, one], ["test", "black"])["fooled"] == 12
     figure = figures([one])
-    assert (figure["corrected"], figure["broken"], figure["errors_before"], figure["exemplar_right"]) == (3, 1, 4, 1)
+    assert (figure["corrected"], figure["broken"], figure["errors_before"], figure["success"]) == (3, 1, 4, 1)
 
 
 def test_a_method_that_a_network_has_no_layer_for_changes_nothing_there():

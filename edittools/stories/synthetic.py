@@ -6,7 +6,7 @@ makes a classifier, its `Concepts` and everyday images, once in each process.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 from functools import cache, lru_cache, partial
@@ -41,6 +41,7 @@ from edittools.zoo.load import load_classifier
 Story = tuple[Classifier, Concepts, dict[str, Any]]
 Source = tuple[Any, ...]
 Case = dict[str, Any]
+Read = Callable[[Protocol, Edit], dict[str, float]]
 
 LEAST_AREA, MOST_IMAGES, LEAST_ERRORS, EXEMPLARS = 0.05, 80, 3, 3
 """A concept covers so much of an image; of more images some are drawn; fewer errors are not worth correcting."""
@@ -180,11 +181,11 @@ def _protocol(story: Story, case: Case, shared: Protocol | None = None) -> Proto
     return Protocol(replace(scenario, more=more), scenario.layers, shared=shared)
 
 
-def run_case(source: Source, case: Case, methods: Sequence[str] = ()) -> list[dict[str, Any]]:
+def run_case(source: Source, case: Case, methods: Sequence[str] = (), read: Read | None = None) -> list[dict[str, Any]]:
     """Try every method on one case: choose on validation images, evaluate the chosen edits once on the others.
 
-    One row for each method and budget: eq. (2) on each of `MEASURES`, and accuracy changes in points. A case without
-    errors enough to correct gives one row, of method "undefined".
+    One row for each method and budget: accuracy changes in points, and what `read` says (default: `figures_of`). A case
+    without errors enough to correct gives one row, of method "undefined".
     """
     with jobs.one_thread():
         protocol = case_protocol(source, case)
@@ -192,7 +193,7 @@ def run_case(source: Source, case: Case, methods: Sequence[str] = ()) -> list[di
         found = int(protocol.states["validation"].before.sum())
         if found < LEAST_ERRORS or not protocol.states["test"].before.any():
             return [{**head, "method": "undefined", "budget": nan}]
-        rows, figures = [], cache(partial(_figures, protocol))
+        rows, figures = [], cache(partial(read or figures_of, protocol))
         for method, table in _tables(protocol, methods).items():
             for budget in BUDGETS if len(table) else ():
                 choice = protocol.choose(table, budget)
@@ -222,12 +223,11 @@ def _tables(protocol: Protocol, methods: Sequence[str]) -> dict[str, pd.DataFram
     return tables | {f"rank {rank}": tables["editing"].query("rank == @rank") for rank in ranks}
 
 
-def _figures(protocol: Protocol, edit: Edit) -> dict[str, float]:
+def figures_of(protocol: Protocol, edit: Edit) -> dict[str, float]:
     """Evaluate an edit: eq. (2) on each of `MEASURES`, NaN where nothing is misread, and the `accuracy_change`."""
     figures = {"accuracy_change": protocol.states["clean"].compare(edit).accuracy_change}
     for measure, name in MEASURES.items():
-        found = protocol.states[name].compare(edit) if name in protocol.states else None
-        figures[measure] = found.errors_corrected if found else nan
+        figures[measure] = protocol.states[name].compare(edit).errors_corrected if name in protocol.states else nan
     return figures
 
 
