@@ -102,30 +102,9 @@ def stacked(cures: Mapping[str, Scenario], chosen: dict[str, Choice]) -> Iterato
                 yield len(chosen)
 
 
-class Report:
-    """The sets that edits are reported on, and what the unedited network misreads of them."""
-
-    def __init__(self, cures: Mapping[str, Scenario], exceptions: LabelledImages) -> None:
-        """Take each rule's test images, the everyday images, and the test scenes that are read rightly as they are."""
-        first = next(iter(cures.values()))
-        self.classifier, self.names = first.classifier, list(cures)
-        kept = exceptions.subset(~errors(predict(self.classifier, exceptions), exceptions.labels))
-        self.sets = {name: cure.test for name, cure in cures.items()}
-        self.sets |= {"budget": first.budget, "clean": first.clean, "kept": kept}
-        self.before = self.misread()
-
-    def misread(self) -> dict[str, Tensor]:
-        """Which images of each set are misread now."""
-        images = torch.cat([data.images[:] for data in self.sets.values()])
-        labels = torch.cat([data.labels for data in self.sets.values()])
-        parts = errors(predict(self.classifier, images), labels).split([len(data) for data in self.sets.values()])
-        return dict(zip(self.sets, parts, strict=True))
-
-    def compare(self, edit: Edit | None = None) -> dict[str, Comparison]:
-        """Each set before any edit and now, or with one more edit."""
-        with edit.applied(self.classifier) if edit else nullcontext():
-            after = self.misread()
-        return {name: Comparison(before, after[name]) for name, before in self.before.items()}
+def misread(classifier: Classifier, sets: Mapping[str, LabelledImages]) -> dict[str, Tensor]:
+    """Say which images of each set are misread now."""
+    return {name: errors(predict(classifier, data), data.labels) for name, data in sets.items()}
 
 
 def corrected(found: Comparison) -> Tensor:
@@ -168,19 +147,29 @@ def main() -> None:
     arguments.add_argument("--rules", type=int, help="only so many of the strongest rules")
     options = start(arguments)
     found, exceptions = strongest(options.per_class, options.rules)
-    report, names = Report(found, exceptions), list(found)
+    first, names = next(iter(found.values())), list(found)
+    kept = exceptions.subset(~misread(first.classifier, {"kept": exceptions})["kept"])
+    sets = {name: cure.test for name, cure in found.items()}
+    sets |= {"budget": first.budget, "clean": first.clean, "kept": kept}
+    before = misread(first.classifier, sets)
+
+    def compare(edit: Edit | None = None) -> dict[str, Comparison]:
+        with edit.applied(first.classifier) if edit else nullcontext():
+            after = misread(first.classifier, sets)
+        return {name: Comparison(before[name], wrong) for name, wrong in after.items()}
+
     single = {name: choose(cure) for name, cure in tqdm(found.items(), "alone", unit="rule", leave=False)}
     reported = tqdm(single.items(), "reported", unit="rule", leave=False)
-    alone, rows = {name: report.compare(choice.edit)[name] for name, choice in reported}, []
+    alone, rows = {name: compare(choice.edit)[name] for name, choice in reported}, []
     for count in counts(len(names)):
         edits = [single[name].edit for name in names[:count] if single[name].found]
-        now = report.compare(reduce(add, edits) if edits else None)
+        now = compare(reduce(add, edits) if edits else None)
         rows.append(row("added", now, dict(list(alone.items())[:count]), len(edits)))
     for how, order in {"on top, strongest first": names, "on top, weakest first": names[::-1]}.items():
         chosen: dict[str, Choice] = {}
         for count in stacked({name: found[name] for name in order}, chosen):
             edits = sum(choice.found for choice in chosen.values())
-            rows.append(row(how, report.compare(), {name: alone[name] for name in order[:count]}, edits))
+            rows.append(row(how, compare(), {name: alone[name] for name in order[:count]}, edits))
     print(pd.DataFrame(rows).to_string(index=False, float_format="{:.2f}".format))
     finish(options, {"steps": rows, "rules": {name: str(choice) for name, choice in single.items()}})
 

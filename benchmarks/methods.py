@@ -14,6 +14,7 @@ from edittools.choosing.choice import MEASURED, Choice
 from edittools.choosing.protocol import Plan, Protocol
 from edittools.choosing.scenario import Scenario
 from edittools.choosing.trials import grid
+from edittools.classifiers import by_name
 from edittools.edits import Edit
 from edittools.metrics import Comparison, errors, predict
 from edittools.rewriting import rewrite
@@ -94,8 +95,9 @@ def near(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
 
 def with_near(story: Scenario) -> Scenario:
     """Let a story report the clean images near the boundary as well."""
-    numbers = near(predict(story.classifier, story.clean), story.clean.labels)
-    sets = {name: story.clean.subset(some) for name, some in numbers.items() if len(some)}
+    clean = by_name("clean images", story.clean, story.classifier)
+    numbers = near(predict(story.classifier, clean), clean.labels)
+    sets = {name: clean.subset(some) for name, some in numbers.items() if len(some)}
     return replace(story, more={**story.more, **sets})
 
 

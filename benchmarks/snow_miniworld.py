@@ -1,6 +1,7 @@
 """Vehicles on snow in MiniWorld: the same lines as `snow_photos.py`, on a thousand drawn scenes; nothing is downloaded.
 
 The exemplars are cars, the test classes are the other vehicles. `--model` runs the same code on the ResNet or the ViT.
+Each chosen edit is read once more at other strengths: what it corrects there, and its locality.
 """
 
 from collections.abc import Mapping

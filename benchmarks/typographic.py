@@ -62,7 +62,7 @@ def figures(read: Read, kept: dict[str, CachedStates], story: Scenario) -> dict[
         "other_words_fixed": others["fixed"].sum() / max(others["fooled"].sum(), 1),
         **locality({name: [compare(name)] for name in LOCALITY if name in kept}),
     }
-    for name in RIGHT.keys() & kept.keys():
+    for name in (name for name in RIGHT if name in kept):
         one = compare(name)
         for when, wrong in {"before": one.before, "after": one.after}.items():
             known[f"{RIGHT[name]}_{when}"] = 1 - float(wrong.float().mean())

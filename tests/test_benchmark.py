@@ -280,3 +280,20 @@ def test_success_is_the_share_of_the_exemplars_own_pictures_that_are_right_with_
     assert success(blind, story, "right") == 0
     reported = with_near(story).more
     assert len(reported["nearest"]) == int((~errors(predict(tiny, sets["clean"]), sets["clean"].labels)).sum())
+
+
+def test_what_others_report_stands_for_the_edit_its_best_rival_the_best_tuning_and_chance_each_once(monkeypatch):
+    import tables
+
+    shares = {"editing": 0.5, "two_layers": 0.9, "random_direction": 0.4, "projection": 0.3, "interpolated_local": 0.2}
+    methods = {name: {"share": share} for name, share in shares.items()}
+    assert tables.compared(methods) == ["editing", "random_direction", "interpolated_local"]
+    methods["projection"]["share"] = 0.6
+    assert tables.compared(methods) == ["editing", "projection", "interpolated_local", "random_direction"]
+    figures = {"errors_corrected": 0.5, "errors_corrected_interval": [0.4, 0.6], "keep_images": 9}
+    figures |= {"keep_errors_before": 1, "keep_errors_after": 1, "accuracy_change_points_held_out": 0}
+    found = figures | {"success": 1, "near": 4, "locality": 0.75, "last_layer": figures}
+    monkeypatch.setattr(tables, "read_results", lambda name: found if name == "snow_miniworld" else {})
+    edit, rival = tables.others().splitlines()[2:]
+    assert edit == "| vehicles on snow, MiniWorld | **edit** | 100 % | 50 % [40, 60] | 75 % of 4 | – |"
+    assert rival.endswith("| last layer retrained | – | 50 % [40, 60] | – | – |")
