@@ -97,7 +97,7 @@ def _snow_in_miniworld(name: str, progress: bool, share: float) -> Scenario:
     counts = {name: part_of(count, share if name in parted else 1) for name, (count, *_) in SCENES.items()}
     story = {"tier": "mini", "change": partial(restyle, style="snow"), "expected": {"errors corrected": 0.5}}
     story |= {"layers": layers if len(layers) <= MANY else later, "shortlist": later}
-    story["default"] = {"layer": _UNTUNED[name], "exemplar": "car 1", "rank": 1, "masked": True}
+    story["default"] = {"layer": _UNTUNED[name], "exemplar": "car 1"}
     return Scenario(classifier, car_exemplars(classifier), **_scenes(counts, progress), **story)
 
 
@@ -123,7 +123,7 @@ def _snow_on_photos(name: str, tier: str, progress: bool) -> Scenario:
     sets = {"validation": validation, "test": test, "reference": reference, **everyday_photos(classifier, progress)}
     sets["more"] = photos.elsewhere(classifier, progress) if tier == "lite" else {}
     story = {"tier": tier, "change": change, "layers": layers[len(layers) // 2 :], "shortlist": shortlist}
-    story["default"] = {"layer": untuned, "exemplar": "minivan", "rank": 1, "masked": True}
+    story["default"] = {"layer": untuned, "exemplar": "minivan"}
     story["expected"] = {"errors corrected": 0.05}
     return Scenario(classifier, snow_exemplars(classifier, change), **sets, **story)
 

@@ -224,11 +224,10 @@ def _tables(protocol: Protocol, methods: Sequence[str]) -> dict[str, pd.DataFram
 
 def _figures(protocol: Protocol, edit: Edit) -> dict[str, float]:
     """Evaluate an edit: eq. (2) on each of `MEASURES`, NaN where nothing is misread, and the `accuracy_change`."""
-    figures = {"accuracy_change": protocol.states["clean"].compare(edit).accuracy_change}
-    for measure, name in MEASURES.items():
-        found = protocol.states[name].compare(edit) if name in protocol.states else None
-        figures[measure] = found.errors_corrected if found else nan
-    return figures
+    names = [name for name in ("clean", *MEASURES.values()) if name in protocol.states]
+    found = {name: protocol.states[name].compare(edit) for name in names}
+    shares = {measure: found[name].errors_corrected if name in found else nan for measure, name in MEASURES.items()}
+    return {"accuracy_change": found["clean"].accuracy_change, **shares}
 
 
 def sweep(
