@@ -14,7 +14,7 @@ from edittools.probing.counterfactuals import Concepts, materials, with_material
 from edittools.probing.effects import LEAST_IMAGES, Probe
 from edittools.probing.probe import Settings
 from edittools.stories import photos
-from edittools.stories.tiers import current_tier, painted
+from edittools.stories.tiers import UNTUNED, current_tier, painted
 from edittools.stories.turned import at_size
 from edittools.world.contexts import BEHIND, GROUNDS
 from edittools.world.miniworld import CLASSES
@@ -35,11 +35,11 @@ MODELS = {
 }
 """What is probed by default; the rules of the first are looked for."""
 
-LAYERS = {
-    "mini_vgg": ("features.10", ("features.10", "features.13", "features.15")),
-    "efficientnet_lite0": ("blocks.4.0.conv_pw", ("blocks.4.0.conv_pwl", "blocks.5.0.conv_pw", "blocks.5.0.conv_pwl")),
+SHORTLISTS = {
+    "mini_vgg": ("features.10", "features.13", "features.15"),
+    "efficientnet_lite0": ("blocks.4.0.conv_pwl", "blocks.5.0.conv_pw", "blocks.5.0.conv_pwl"),
 }
-"""For some classifiers the layer that nobody tuned, and a shortlist that validation images gave."""
+"""The layers that validation images gave."""
 
 
 def probing_story(
@@ -65,8 +65,8 @@ def probing_story(
         everyday["more"] = photos.elsewhere(first, prefix="editing-classifiers/snow/")
     layers = candidate_layers(first)
     later = layers[len(layers) // 2 :]
-    layer, shortlist = LAYERS.get(name, (later[len(later) // 2], later[-3:]))
-    story = {"tier": tier, "layers": later, "shortlist": shortlist, "default": {"layer": layer}}
+    story = {"tier": tier, "layers": later, "shortlist": SHORTLISTS.get(name, later[-3:])}
+    story["default"] = {"layer": UNTUNED.get(name, later[len(later) // 2])}
     return classifiers, concepts, settings, everyday | story
 
 
