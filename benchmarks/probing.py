@@ -23,7 +23,7 @@ from edittools.probing.effects import FALSE_DISCOVERY_RATE, LEAST_EFFECT, Probe,
 from edittools.probing.finders import VEHICLES, Vouched, cached, deeplab
 from edittools.probing.probe import Settings, probe
 from edittools.stories import photos
-from edittools.stories.rules import PHOTO_MODELS, probing_story, repainted
+from edittools.stories.rules import MODELS, probing_story, repainted
 from edittools.world.contexts import GROUNDS, planted_rules
 from edittools.world.textures import style_textures
 from edittools.zoo.load import load_classifier
@@ -98,9 +98,8 @@ def lite(probes: dict[str, Probe]) -> dict[str, Any]:
 
 def on_miniworld(options: argparse.Namespace) -> dict[str, Any]:
     """Probe scenes with materials, and paint them again."""
-    classifiers, concepts, settings, _ = probing_story("mini", options.split, options.per_class, True)
     names = options.models or ("mini_vgg", BALANCED)
-    searched = {name: classifiers.get(name) or load_classifier(name) for name in names}
+    searched, concepts, settings, _ = probing_story("mini", options.split, options.per_class, True, names)
     found = probe(searched, concepts, settings, store=options.store, progress=True)
     painted = repainted(searched, concepts, options.split, settings.least_images)
     print(f"{len(found.table):,} counterfactual predictions\n")
@@ -116,7 +115,7 @@ def on_photos(options: argparse.Namespace) -> dict[str, Any]:
         beside = replace(settings, control="elsewhere", variants_per_image=None)
         asked = {"materials": (concepts, settings), "styles": (styled, beside)}
     else:
-        classifiers = {name: load_classifier(name) for name in options.models or PHOTO_MODELS[options.tier]}
+        classifiers = {name: load_classifier(name) for name in options.models or MODELS[options.tier]}
         settings = Settings(variants_per_image=2, control="in place", labels="read", least_images=5)
         largest = max(classifiers.values(), key=lambda classifier: classifier.size)
         asked = {kind: (concepts, settings) for kind, concepts in by_masks(largest).items()}

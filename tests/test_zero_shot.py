@@ -20,7 +20,7 @@ from edittools.metrics import attack_row, predict
 from edittools.rewriting import rewrite
 from edittools.stories.typographic import BY_HAND, HOUSEHOLD_PHOTOS, last_convolutions
 from edittools.world.attacks import ATTACKED, CLASSES, OBJECTS, attacks
-from edittools.world.miniworld import FONTS as WORLD_FONTS
+from edittools.world.attacks import FONTS as WORLD_FONTS
 from edittools.world.typography import FONTS, Label, written
 from edittools.zoo.load import load_classifier
 from edittools.zoo.zero_shot import ByteTokenizer, text_embeddings, zero_shot_classifier

@@ -116,16 +116,14 @@ def unlabelled(
     return _load(known, classifier, progress, f"below {prefix!r}").images
 
 
-def elsewhere(
-    classifier: Classifier, progress: bool = False, prefix: str = "rta-100/", most: int = 250
-) -> dict[str, LabelledImages]:
-    """Load photos that have no other duty, labelled with what is read now: each error on them is a changed reading.
+def elsewhere(classifier: Classifier, progress: bool = False, prefix: str = "rta-100/") -> dict[str, LabelledImages]:
+    """Load 250 photos that have no other duty, labelled with what is read now: each error on them is a changed reading.
 
     Gives the set "elsewhere", or none where there are no photos below `prefix`.
     """
     if not available(prefix):
         return {}
-    images = unlabelled(prefix, classifier, progress, most)
+    images = unlabelled(prefix, classifier, progress, 250)
     labels = predict(classifier, images).argmax(dim=1)
     return {"elsewhere": LabelledImages(images, labels, classifier.classes)}
 

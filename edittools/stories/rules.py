@@ -14,7 +14,7 @@ from edittools.probing.counterfactuals import Concepts, materials, with_material
 from edittools.probing.effects import LEAST_IMAGES, Probe
 from edittools.probing.probe import Settings
 from edittools.stories import photos
-from edittools.stories.tiers import current_tier, painted
+from edittools.stories.tiers import UNTUNED, current_tier, painted
 from edittools.stories.turned import at_size
 from edittools.world.contexts import BEHIND, GROUNDS
 from edittools.world.miniworld import CLASSES
@@ -28,17 +28,18 @@ OF_THE_PROBE = 200_000
 
 BACKGROUNDS = (("grass", "road", "water"), ("sky", "building", "tree"))
 
-PHOTO_MODELS = {
+MODELS = {
+    "mini": ("mini_vgg", "mini_resnet", "mini_vgg_balanced"),
     "lite": ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"),
     "paper": ("vgg16", "resnet50"),
 }
 """What is probed by default; the rules of the first are looked for."""
 
-LAYERS = {
-    "mini": ("features.10", ("features.10", "features.13", "features.15")),
-    "lite": ("blocks.4.0.conv_pw", ("blocks.4.0.conv_pwl", "blocks.5.0.conv_pw", "blocks.5.0.conv_pwl")),
+SHORTLISTS = {
+    "mini_vgg": ("features.10", "features.13", "features.15"),
+    "efficientnet_lite0": ("blocks.4.0.conv_pwl", "blocks.5.0.conv_pw", "blocks.5.0.conv_pwl"),
 }
-"""Of a tier's first classifier the layer that nobody tuned, and a shortlist, in tier lite of validation photos."""
+"""The layers that validation images gave."""
 
 
 def probing_story(
@@ -51,15 +52,22 @@ def probing_story(
     """Give notebook 04's story: classifiers by name, concepts with materials, how to probe them, everyday images.
 
     The rules of the first classifier are looked for; the everyday images are its own, as `scenario_for` takes them.
-    Tier mini paints `per_class` scenes of each class, of a `split`. The others probe `models` of the zoo on MSRC v2
-    photos. Raises `ValueError` for `models` of tier mini.
+    `models` of the zoo replace the tier's. Tier mini paints `per_class` scenes of each class; others take MSRC v2.
     """
     tier = current_tier(tier)
-    if tier != "mini":
-        return _on_photos(tier, models or PHOTO_MODELS[tier], progress)
-    if models:
-        raise ValueError(f"models {', '.join(models)}: expected none, those of tier 'mini' are given")
-    return _in_miniworld(split, per_class, progress)
+    classifiers = {name: load_classifier(name) for name in models or MODELS[tier]}
+    name, first = next(iter(classifiers.items()))
+    if tier == "mini":
+        concepts, settings, everyday = _in_miniworld(split, per_class, progress)
+    else:
+        concepts, settings, everyday = _on_photos(list(classifiers.values()), progress)
+    if tier == "lite":
+        everyday["more"] = photos.elsewhere(first, prefix="editing-classifiers/snow/")
+    layers = candidate_layers(first)
+    later = layers[len(layers) // 2 :]
+    story = {"tier": tier, "layers": later, "shortlist": SHORTLISTS.get(name, later[-3:])}
+    story["default"] = {"layer": UNTUNED.get(name, later[len(later) // 2])}
+    return classifiers, concepts, settings, everyday | story
 
 
 def shown_rule(found: Probe, example: str = "car", pooled: bool = False) -> tuple[pd.Series, bool]:
@@ -102,9 +110,8 @@ def repainted(
     return Probe(pd.concat(tables, ignore_index=True), "in place", least_images)
 
 
-def _in_miniworld(split: str, per_class: int, progress: bool) -> Story:
+def _in_miniworld(split: str, per_class: int, progress: bool) -> tuple[Concepts, Settings, dict[str, Any]]:
     """Paint as many scenes of each class; the classes come in turn, so that the first scenes are of all classes."""
-    classifiers = {name: load_classifier(name) for name in ("mini_vgg", "mini_resnet", "mini_vgg_balanced")}
     data = painted(per_class * len(CLASSES), split, OF_THE_PROBE, CLASSES, progress=progress)
     donors = painted(4 * len(CLASSES), "reference", 200_000, CLASSES, progress=progress)
     seen = (*GROUNDS, *BEHIND, "sky", "wall")
@@ -113,25 +120,12 @@ def _in_miniworld(split: str, per_class: int, progress: bool) -> Story:
     concepts = Concepts(data, masks, given, {"object": CLASSES}, (GROUNDS, BEHIND))
     settings = Settings(variants_per_image=2, control="in place", least_images=min(LEAST_IMAGES, per_class // 2))
     everyday = photos.halves(painted(1200, "reference", 300_000, progress=progress), "budget", "clean")
-    everyday["reference"] = painted(400, "reference", 400_000, progress=progress).images
-    return classifiers, concepts, settings, everyday | _layers("mini", classifiers["mini_vgg"])
+    return concepts, settings, everyday | {"reference": painted(400, "reference", 400_000, progress=progress).images}
 
 
-def _layers(tier: str, classifier: Classifier) -> dict[str, Any]:
-    """Say which layers of the first classifier may be edited, and by default: the tier's, or the later half."""
-    names = candidate_layers(classifier)
-    later = names[len(names) // 2 :]
-    layer, shortlist = LAYERS.get(tier, ("", ()))
-    if layer not in names:
-        layer, shortlist = later[len(later) // 2], later[-3:]
-    default = {"layer": layer, "rank": 1, "masked": True}
-    return {"layers": later, "shortlist": shortlist, "default": default, "tier": tier}
-
-
-def _on_photos(tier: str, names: Sequence[str], progress: bool) -> Story:
+def _on_photos(classifiers: Sequence[Classifier], progress: bool) -> tuple[Concepts, Settings, dict[str, Any]]:
     """Load all photos at the largest classifier's size; those that show most of a background give the materials."""
-    classifiers = {name: load_classifier(name) for name in names}
-    first, largest = classifiers[names[0]], max(classifiers.values(), key=lambda c: c.size)
+    first, largest = classifiers[0], max(classifiers, key=lambda classifier: classifier.size)
     data, masks = photos.msrc(largest, progress=progress)
     data = replace(data, labels=predict(first, at_size(data, first), progress=progress).argmax(dim=1))
     objects = _imagenet_objects(data.classes) if photos.is_imagenet(first) else {}
@@ -139,8 +133,7 @@ def _on_photos(tier: str, names: Sequence[str], progress: bool) -> Story:
     masks = {concept: masks[concept] for concept in (*backgrounds, *masks)}
     concepts = with_materials(data, masks, backgrounds, 3, objects=objects, groups=BACKGROUNDS)
     settings = Settings(variants_per_image=2, control="in place", labels="read", least_images=5)
-    more = photos.elsewhere(first, prefix="editing-classifiers/snow/") if tier == "lite" else {}
-    return classifiers, concepts, settings, photos.everyday(first, progress) | _layers(tier, first) | {"more": more}
+    return concepts, settings, photos.everyday(first, progress)
 
 
 def _imagenet_objects(classes: Sequence[str]) -> dict[str, list[str]]:

@@ -14,7 +14,7 @@ from edittools.images import LabelledImages
 from edittools.probing.finders import VEHICLES as VOUCHERS
 from edittools.probing.finders import Finder, Vouched, cached, deeplab
 from edittools.stories import photos
-from edittools.stories.tiers import current_tier, painted, part_of
+from edittools.stories.tiers import MODELS, UNTUNED, current_tier, painted, part_of
 from edittools.world.contexts import GROUNDS, SPLITS, contexts
 from edittools.world.miniworld import CLASSES, scene
 from edittools.world.textures import restyle
@@ -54,13 +54,6 @@ SCENES = {
 MANY, WRITING = 12, (".attn.proj", ".mlp.fc2")
 """Of more layers than these only the later half is tried; of the ViT all that its blocks write, in every block."""
 
-_UNTUNED = {  # a layer in the middle of the second half, chosen before anything was measured
-    "mini_vgg": "features.10",
-    "mini_resnet": "layer3.0.conv2",
-    "mini_vit": "blocks.3.mlp.fc2",
-    "efficientnet_lite0": "blocks.4.0.conv_pw",
-    "vgg16": "features.26",
-}
 _LITE0_SHORTLIST = ("blocks.4.0.conv_pwl", "blocks.5.0.conv_pw", "blocks.5.1.conv_pwl", "blocks.6.0.conv_pwl")
 _LITE0_SHORTLIST += ("conv_head",)
 """Layers in which some edit corrected at least 3 net of the 11 errors on the validation photos."""
@@ -75,9 +68,10 @@ def snow_scenario(
     Of MiniWorld's scenes that choose or report only a `share` in (0, 1] is painted.
     """
     tier = current_tier(tier)
+    name = model or MODELS[tier]
     if tier == "mini":
-        return _snow_in_miniworld(model or "mini_vgg", progress, share)
-    return _snow_on_photos(model or {"lite": "efficientnet_lite0", "paper": "vgg16"}[tier], tier, progress)
+        return _snow_in_miniworld(name, progress, share)
+    return _snow_on_photos(name, tier, progress)
 
 
 def _scenes(counts: Mapping[str, int], progress: bool) -> dict[str, LabelledImages]:
@@ -97,7 +91,7 @@ def _snow_in_miniworld(name: str, progress: bool, share: float) -> Scenario:
     counts = {name: part_of(count, share if name in parted else 1) for name, (count, *_) in SCENES.items()}
     story = {"tier": "mini", "change": partial(restyle, style="snow"), "expected": {"errors corrected": 0.5}}
     story |= {"layers": layers if len(layers) <= MANY else later, "shortlist": later}
-    story["default"] = {"layer": _UNTUNED[name], "exemplar": "car 1", "rank": 1, "masked": True}
+    story["default"] = {"layer": UNTUNED[name], "exemplar": "car 1"}
     return Scenario(classifier, car_exemplars(classifier), **_scenes(counts, progress), **story)
 
 
@@ -117,13 +111,13 @@ def _snow_on_photos(name: str, tier: str, progress: bool) -> Scenario:
     reference = photos.unlabelled("msrc-v2/Images/", classifier, progress)
     layers = candidate_layers(classifier)
     change = partial(paste_texture, texture_image=photos.snow_texture(), keep_shading=0)
-    untuned = _UNTUNED.get(name, layers[-len(layers) // 4])
+    untuned = UNTUNED.get(name, layers[-len(layers) // 4])
     worth = _LITE0_SHORTLIST if name == "efficientnet_lite0" else layers[-4:]
     shortlist = tuple(layer for layer in layers if layer in (untuned, *worth))
     sets = {"validation": validation, "test": test, "reference": reference, **everyday_photos(classifier, progress)}
     sets["more"] = photos.elsewhere(classifier, progress) if tier == "lite" else {}
     story = {"tier": tier, "change": change, "layers": layers[len(layers) // 2 :], "shortlist": shortlist}
-    story["default"] = {"layer": untuned, "exemplar": "minivan", "rank": 1, "masked": True}
+    story["default"] = {"layer": untuned, "exemplar": "minivan"}
     story["expected"] = {"errors corrected": 0.05}
     return Scenario(classifier, snow_exemplars(classifier, change), **sets, **story)
 

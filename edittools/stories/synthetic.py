@@ -32,7 +32,7 @@ from edittools.probing import finders, jobs
 from edittools.probing.counterfactuals import Concepts
 from edittools.probing.effects import bootstrap
 from edittools.stories import photos
-from edittools.stories.tiers import current_tier, painted
+from edittools.stories.tiers import MODELS, current_tier, painted
 from edittools.stories.turned import scenario_for
 from edittools.world.textures import STYLES, VARIANTS, style_textures
 from edittools.zoo.data import shipped
@@ -64,7 +64,6 @@ TRIED = ("projection", "null_space", "closed_form")
 MEASURES = {"other same": "same", "other held out": "test", "target same": "own same", "target held out": "own"}
 """What is reported, by classes (other than the exemplars', or the same) and by look, and the set it is counted on."""
 
-MODELS = {"mini": "mini_vgg", "lite": "efficientnet_lite0", "paper": "vgg16"}
 CONCEPTS = {
     "mini": ("road", "grass", "sand", "water", "wall", "table", "mountain"),
     "lite": ("grass", "road", "water", "sky", "tree", "building"),

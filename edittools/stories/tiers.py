@@ -8,14 +8,26 @@ from edittools.checks import check_amount
 from edittools.world.contexts import SPLITS
 from edittools.world.miniworld import Scenes, scenes
 
-TIERS, WORKERS = ("mini", "lite", "paper"), min(os.cpu_count() or 1, 4)
+WORKERS = min(os.cpu_count() or 1, 4)
+
+MODELS = {"mini": "mini_vgg", "lite": "efficientnet_lite0", "paper": "vgg16"}
+"""The first classifier of each tier."""
+
+UNTUNED = {
+    "mini_vgg": "features.10",
+    "mini_resnet": "layer3.0.conv2",
+    "mini_vit": "blocks.3.mlp.fc2",
+    "efficientnet_lite0": "blocks.4.0.conv_pw",
+    "vgg16": "features.26",
+}
+"""A layer in the middle of the second half, chosen before anything was measured."""
 
 
 def current_tier(tier: str | None = None) -> str:
     """Return the `tier` given, or else the one that `EDITTOOLS_TIER` names; raise `ValueError` for an unknown one."""
     name, tier = ("tier ", tier) if tier else ("EDITTOOLS_TIER=", os.environ.get("EDITTOOLS_TIER", "mini"))
-    if tier not in TIERS:
-        raise ValueError(f"{name}{tier!r}: expected one of {', '.join(TIERS)}")
+    if tier not in MODELS:
+        raise ValueError(f"{name}{tier!r}: expected one of {', '.join(MODELS)}")
     return tier
 
 

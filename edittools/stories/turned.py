@@ -56,8 +56,8 @@ def scenario_for(
         keep, sets["keep_report"] = data.subset(exceptions).split(0.5)
         sets |= {"keep": keep} if len(keep) else {}
     layers = everyday["layers"]
-    default = {"layer": layers[len(layers) // 2], "rank": 1, "masked": True} | dict(everyday.get("default", {}))
-    sets |= {"default": default | {"exemplar": next(iter(several))}}
+    default = {"layer": layers[len(layers) // 2], "exemplar": next(iter(several))}
+    sets |= {"default": default | dict(everyday.get("default", {}))}
     sets |= {"several": {f"{name} in {each} variants": some for name, some in several.items()}}
     singles = {name: some[0] for name, some in several.items()}
     return Scenario(classifier, singles, **dict(everyday) | sets), parts

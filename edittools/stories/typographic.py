@@ -16,9 +16,9 @@ from edittools.images import LabelledImages
 from edittools.metrics import predict
 from edittools.stories import photos
 from edittools.stories.tiers import WORKERS, current_tier, painted, part_of
-from edittools.world.attacks import ATTACKED, OBJECTS, attacks, label_on
+from edittools.world.attacks import ATTACKED, FONTS, OBJECTS, attacks, label_on
 from edittools.world.contexts import SPLITS
-from edittools.world.miniworld import FONTS, scene
+from edittools.world.miniworld import scene
 from edittools.world.typography import FONTS as FONTS_TO_TYPE
 from edittools.world.typography import Label, blanked, grow, random_label, stick, written
 from edittools.zoo.load import load_classifier
@@ -46,14 +46,11 @@ def typographic_scenario(
     `validation` and `test` show objects with an "iPod" label, labelled with what they are; `keep` and `keep_report` are
     bare iPods. `more` holds the test objects `"bare"`, with a `"blank"` label and with other words (`"orange"`, …); in
     tier paper also the paper's photographs, such as `"photos ipod"`. Of MiniWorld's scenes that choose or report a
-    `share` in (0, 1] is painted. Raises `ValueError` for tier lite, which has no such story yet.
+    `share` in (0, 1] is painted. Tier lite shows these as well; its photographs bear a watermark, see `watermark`.
     """
-    tier = current_tier(tier)
-    if tier == "lite":
-        raise ValueError("the typographic story has no tier 'lite' yet: expected EDITTOOLS_TIER 'mini' or 'paper'")
-    if tier == "mini":
-        return _attack_in_miniworld(model or "mini_clip", progress, share)
-    return _attack_on_photos(model or "clip_rn50", progress)
+    if current_tier(tier) == "paper":
+        return _attack_on_photos(model or "clip_rn50", progress)
+    return _attack_in_miniworld(model or "mini_clip", progress, share)
 
 
 def paint_over(image: Tensor, mask: Tensor) -> Tensor:
@@ -89,31 +86,29 @@ def _attack_in_miniworld(name: str, progress: bool, share: float) -> Scenario:
     layers = last_convolutions(classifier)
     story = {"tier": "mini", "change": paint_over, "layers": layers, "expected": {"attacks fixed": 0.7}}
     story["shortlist"] = tuple(layer for layer in layers if layer.endswith(("2.1.conv3", "3.1.conv3")))
-    untuned = layers[len(layers) * 2 // 3]
-    story["default"] = {"layer": untuned, "exemplar": "typed on a jar", "rank": 1, "masked": True}
+    story["default"] = {"layer": layers[len(layers) * 2 // 3], "exemplar": "typed on a jar"}
     several = {"ten labels on a jar": _ten_labels(classifier)}
     return Scenario(classifier, _word_exemplars(classifier), **sets, more=more, several=several, **story)
 
 
 def _word_exemplars(classifier: Classifier) -> dict[str, Exemplar]:
-    """Type a word on a picture; paint over a handwritten one and one of the world's own labels."""
-    first, size, exemplars = SPLITS["reference"].start + 830_000, classifier.size, {}
-    jar, book = (scene(first + i, label=thing, size=size) for i, thing in enumerate(("jar", "book")))
+    """Type a word on a picture; paint over a handwritten one."""
+    first = SPLITS["reference"].start + 830_000
+    jar, book = (scene(first + i, label=thing, size=classifier.size) for i, thing in enumerate(("jar", "book")))
     rng = np.random.default_rng(first)
     typed = replace(label_on(jar, rng), text=ATTACK)
-    exemplars["typed on a jar"] = written(jar.image, typed, classifier.index("jar"))
     by_hand, _, ink = stick(book.image, replace(label_on(book, rng, hand=5), text=ATTACK))
-    exemplars["handwritten on a book"] = blanked(by_hand, grow(ink), classifier.index("book"))
-    radio = scene(first + 2, label="radio", size=size, text=ATTACK)
-    exemplars["printed on a radio"] = blanked(radio.image, grow(radio.masks["text"]), classifier.index("radio"))
-    return exemplars
+    return {
+        "typed on a jar": written(jar.image, typed, classifier.index("jar")),
+        "handwritten on a book": blanked(by_hand, grow(ink), classifier.index("book")),
+    }
 
 
-def _ten_labels(classifier: Classifier, count: int = 10) -> list[Exemplar]:
+def _ten_labels(classifier: Classifier) -> list[Exemplar]:
     """Stick the word on one picture in several places, in fonts of `typography` and by hand; masks go past the ink."""
     first, found = SPLITS["reference"].start + 830_000, []
     picture, rng = scene(first, label="jar", size=classifier.size), np.random.default_rng(0)
-    for _ in range(count):
+    for _ in range(10):
         hand = int(rng.integers(1, 10**6)) if rng.random() < 0.3 else 0
         label = replace(label_on(picture, rng, hand), text=ATTACK, font=str(rng.choice(FONTS_TO_TYPE)))
         exemplar = written(picture.image, label, classifier.index("jar"))
@@ -138,8 +133,8 @@ def _attack_on_photos(name: str, progress: bool) -> Scenario:
     more = {"bare": test, "blank": label_all(test, "", 2), **{word: label_all(test, word, 2) for word in OTHER_ATTACKS}}
     more |= {f"photos {kind}": _household_photos(classifier, kind, BY_HAND) for kind in ("clean", "white", "ipod")}
     story = {"tier": "paper", "change": paint_over, "layers": layers[len(layers) // 3 :], "shortlist": layers[-6:]}
-    default = {"layer": layers[-len(layers) // 4], "exemplar": "typed on a can opener", "rank": 1, "masked": True}
-    story |= {"default": default, "expected": {"attacks fixed": 0.25}}
+    story["default"] = {"layer": layers[-len(layers) // 4], "exemplar": "typed on a can opener"}
+    story["expected"] = {"attacks fixed": 0.25}
     return Scenario(classifier, _photo_word_exemplars(classifier), **sets, more=more, **story)
 
 

@@ -1,4 +1,4 @@
-"""Notebook 02's story in tier lite: a half-transparent watermark makes real networks misread photos (ImageNet-W)."""
+"""The photographs of notebook 02: a half-transparent watermark makes real networks misread them (ImageNet-W)."""
 
 from dataclasses import dataclass, replace
 
@@ -82,7 +82,7 @@ def watermark_scenario(model: str = "efficientnet_lite0", progress: bool = False
     sets |= {"budget": parts["budget"], "test": SHOWN.on(clean), "clean": clean}
     more = {name: mark.on(clean.subset(range(i % 3, len(clean), 3))) for i, (name, mark) in enumerate(UNSEEN.items())}
     layers = tuple(layer for layer in candidate_layers(classifier) if layer in NARROW)
-    default = {"layer": layers[len(layers) // 2], "exemplar": next(iter(exemplars)), "rank": 1, "masked": True}
+    default = {"layer": layers[len(layers) // 2], "exemplar": next(iter(exemplars))}
     return Scenario(classifier, exemplars, **sets, more=more, tier="lite", layers=layers, default=default)
 
 

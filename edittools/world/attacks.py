@@ -13,13 +13,16 @@ import torch
 from torch import Tensor
 
 from edittools.world.contexts import SPLITS
-from edittools.world.miniworld import FONTS, HOUSEHOLD, Scene, scene
+from edittools.world.miniworld import HOUSEHOLD, Scene, scene
 from edittools.world.typography import Label, random_label, stick
 
 SIZE, MEAN, STD = 96, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 OBJECTS = tuple(HOUSEHOLD)
 ATTACKED = ("teapot", "mug", "vase", "bottle", "lamp", "clock")
 """Objects that never carry a word in training; on the others (but the iPod) words are stuck."""
+FONTS = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSerif", "DejaVuSerif-Bold", "DejaVuSansMono-Bold")
+FONTS += ("DejaVuSans-Oblique", "STIXGeneralBol", "STIXGeneralItalic")
+"""Fonts of the labels on them; training has seen others, `typography.FONTS`."""
 OTHER_WORDS = (
     "orange pizza apple banana lemon bread cheese coffee sugar milk honey chocolate toaster library piano guitar "
     "violin camera phone television computer dog cat tiger dollar hammer umbrella"
@@ -42,7 +45,7 @@ def attacks(count: int, split: str | int, words: Sequence[str | None], workers: 
 
 
 def label_on(picture: Scene, rng: np.random.Generator, hand: int = 0) -> Label:
-    """Draw a blank label on the middle of the object, in a font of `miniworld.FONTS` or written by hand."""
+    """Draw a blank label on the middle of the object, in one of `FONTS` or written by hand."""
     rows, columns = picture.masks["object"].nonzero().float().mean(dim=0).tolist()
     middle = (np.clip(columns / SIZE, 0.26, 0.74), np.clip(rows / SIZE + rng.uniform(-0.02, 0.08), 0.15, 0.85))
     font = str(rng.choice(FONTS))

@@ -7,8 +7,8 @@ import pandas as pd
 GROUNDS = ("road", "grass", "sand", "water", "snow", "table")
 BEHIND = ("mountain", "building", "tree")
 IN_FRONT = ("bush", "post", "rock")
-THINGS = ("sky", "wall", *GROUNDS, *BEHIND, "object", *IN_FRONT, "text")
-"""What a pixel shows; a text is part of its object."""
+THINGS = ("sky", "wall", *GROUNDS, *BEHIND, "object", *IN_FRONT)
+"""What a pixel shows."""
 SPLITS = {
     "train": range(1_000_000),
     "validation": range(1_000_000, 2_000_000),

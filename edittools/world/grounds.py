@@ -1,32 +1,26 @@
 """What the grounds of MiniWorld look like, one function each."""
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 
 from edittools.world.painter import rgb, value_noise
 
 
-class _Seen(NamedTuple):
-    """A ground in perspective: how near (h, 1), where on the ground (h, w), and its unevenness."""
+class _Seen:
+    """A ground in perspective: `t` says how near, `u` and `v` where on the ground; and how uneven it is there."""
 
-    t: np.ndarray
-    u: np.ndarray
-    v: np.ndarray
-    broad: np.ndarray
-    fine: np.ndarray
-    speckle: np.ndarray
+    def __init__(self, t: np.ndarray, x: np.ndarray, rng: np.random.Generator) -> None:
+        z, near = 1 / (t + 0.12), np.clip(3 * t, 0, 1)
+        self.t, self.u, self.v = t, (x - 0.5) * z * 4 + rng.uniform(0, 64), z * 6 + rng.uniform(0, 64)
+        self.broad = value_noise(self.u, self.v, rng, 3) - 0.5
+        self.fine = near * (value_noise(self.u * 6, self.v * 6, rng, 2) - 0.5)
+        self.speckle = rng.standard_normal(self.u.shape, np.float32) * near
 
 
 def ground_look(ground: str, t: np.ndarray, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Paint (h, w, 3) a ground seen in perspective; `t` (h, 1) runs from 0 at the horizon to 1 at the viewer."""
-    z = 1 / (t + 0.12)
-    u, v = (x - 0.5) * z * 4 + rng.uniform(0, 64), z * 6 + rng.uniform(0, 64)
-    near = np.clip(3 * t, 0, 1)
-    broad, fine = value_noise(u, v, rng, 3) - 0.5, near * (value_noise(u * 6, v * 6, rng, 2) - 0.5)
-    speckle = rng.standard_normal(u.shape, np.float32) * near
-    return _LOOKS[ground](_Seen(t, u, v, broad, fine, speckle), rng)
+    return _LOOKS[ground](_Seen(t, x, rng), rng)
 
 
 def _shaded(base: np.ndarray, shade: np.ndarray) -> np.ndarray:

@@ -1,13 +1,10 @@
-"""The household things of MiniWorld, one function each; a label fits on every one of them."""
+"""The household things of MiniWorld, one function each."""
 
 from collections.abc import Callable
 
 import numpy as np
 
 from edittools.world.painter import Pen, rgb
-
-LabelPlace = tuple[float, float, float]
-"""Where a label fits on a thing: x, y, width."""
 
 STEEL = "#b9bec4"
 
@@ -16,26 +13,24 @@ def _glaze(pen: Pen) -> np.ndarray:
     return pen.choose("#e9e4d8", "#2f6c9c", "#b8432f", "#d9a441", "#3f7f6a", "#7a4f8a", "#d98aa0", "#4a4f58")
 
 
-def _teapot(pen: Pen) -> LabelPlace:
+def _teapot(pen: Pen) -> None:
     colour = _glaze(pen)
     pen.ring(-0.6, 0.48, 0.36, 0.1, colour * 0.85, (60, 300))
     pen.line([(0.46, 0.36), (0.78, 0.5), (0.84, 0.76), (1.0, 0.86)], 0.24, colour * 0.9, 0.45)
     pen.disc(0, 0.44, 0.66, colour, height=0.44, relief=1)
     pen.disc(0, 0.86, 0.3, colour * 0.8, 0.09)
     pen.disc(0, 0.97, 0.09, colour)
-    return 0, 0.44, 0.9
 
 
-def _mug(pen: Pen) -> LabelPlace:
+def _mug(pen: Pen) -> None:
     colour, wide = _glaze(pen), pen.uniform(0.42, 0.54)
     pen.ring(wide, 0.5, 0.32, 0.11, colour * 0.85, (-100, 100))
     pen.profile([(wide * 0.8, 0), (wide * 0.95, 0.06), (wide, 0.3), (wide, 0.95)], colour, relief=1)
     pen.disc(0, 0.92, wide * 0.97, colour * 0.6, height=0.1, relief=0)
     pen.disc(0, 0.9, wide * 0.82, "#3d2416", height=0.06, relief=0)
-    return 0, 0.44, 1.6 * wide
 
 
-def _vase(pen: Pen) -> LabelPlace:
+def _vase(pen: Pen) -> None:
     colour, belly = _glaze(pen), pen.uniform(0.36, 0.5)
     for x in (-0.24, -0.04, 0.2):
         end = (x * 1.5, pen.uniform(1.1, 1.4))
@@ -45,26 +40,23 @@ def _vase(pen: Pen) -> LabelPlace:
             pen.disc(end[0] + 0.09 * np.cos(angle), end[1] + 0.09 * np.sin(angle), 0.075, petal, relief=0.3)
         pen.disc(*end, 0.05, "#6b4a1a", relief=0)
     pen.profile([(0.2, 0), (0.26, 0.06), (belly, 0.36), (0.16, 0.68), (0.24, 0.84)], colour, rounding=2, relief=1)
-    return 0, 0.34, 1.5 * belly
 
 
-def _bottle(pen: Pen) -> LabelPlace:
+def _bottle(pen: Pen) -> None:
     colour = pen.choose("#1f5a36", "#5a3a1a", "#2a4f86", "#8fb9b0", "#7a1f2a")
     wide, neck = pen.uniform(0.24, 0.32), pen.uniform(0.08, 0.11)
     pen.box(-neck * 0.8, 1.28, neck * 0.8, 1.4, "#b98d5a")
     pen.profile([(wide, 0), (wide, 0.7), (wide, 0.84), (neck, 1.0), (neck, 1.32)], colour, relief=1)
     pen.box(-0.6 * wide, 0.08, -0.35 * wide, 0.75, colour * 0.6 + 0.35, relief=0)
-    return 0, 0.4, 1.7 * wide
 
 
-def _lamp(pen: Pen) -> LabelPlace:
+def _lamp(pen: Pen) -> None:
     shade, base = pen.choose("#f3d48a", "#e8b9a0", "#cfe0c4", "#f0e6d2"), _glaze(pen)
     pen.profile([(0.36, 0), (0.3, 0.1), (0.14, 0.18), (0.2, 0.42), (0.06, 0.62)], base, 2, relief=1)
     pen.profile([(pen.uniform(0.56, 0.68), 0.58), (pen.uniform(0.26, 0.36), 1.3)], shade, 0, relief=0.6)
-    return 0, 0.86, 0.8
 
 
-def _ipod(pen: Pen) -> LabelPlace:
+def _ipod(pen: Pen) -> None:
     case = pen.choose("#f4f3f0", "#c9ccd1", "#2c2d30", "#4a90c2", "#d85a86", "#7fae4a")
     pen.box(-0.42, 0, 0.42, 1.36, case, rounding=1, relief=0.6)
     pen.box(-0.32, 0.74, 0.32, 1.24, pen.choose("#9fc4d6", "#c9d8b0", "#27405a"), relief=0.2)
@@ -72,10 +64,9 @@ def _ipod(pen: Pen) -> LabelPlace:
         pen.line([(-0.24, y), (pen.uniform(-0.05, 0.22), y)], 0.035, "#2a333b")
     pen.disc(0, 0.38, 0.27, case * 0.8 + 0.1, relief=0.2)
     pen.disc(0, 0.38, 0.1, case, relief=0.2)
-    return 0, 0.99, 0.6
 
 
-def _clock(pen: Pen) -> LabelPlace:
+def _clock(pen: Pen) -> None:
     colour = _glaze(pen)
     for side in (-1, 1):
         pen.line([(side * 0.3, 0.2), (side * 0.42, 0)], 0.1, colour * 0.6)
@@ -87,37 +78,33 @@ def _clock(pen: Pen) -> LabelPlace:
     for length, width in ((0.2, 0.06), (0.32, 0.045)):
         angle = pen.uniform(0, 2 * np.pi)
         pen.line([(0, 0.6), (length * np.cos(angle), 0.6 + length * np.sin(angle))], width, "#1d1d20")
-    return 0, 0.45, 0.6
 
 
-def _bowl(pen: Pen) -> LabelPlace:
+def _bowl(pen: Pen) -> None:
     colour = _glaze(pen)
     for x in (-0.42, 0.4, -0.14, 0.16):
         fruit = pen.choose("#c8322b", "#e3a11f", "#7fae3a", "#d9772b")
         pen.disc(x, pen.uniform(0.62, 0.78), 0.24, fruit, relief=1)
     pen.profile([(0.24, 0), (0.3, 0.06), (0.66, 0.24), (0.86, 0.62)], colour, rounding=1, relief=1)
     pen.box(-0.88, 0.57, 0.88, 0.64, colour * 0.85, relief=0)
-    return 0, 0.34, 1.0
 
 
-def _jar(pen: Pen) -> LabelPlace:
+def _jar(pen: Pen) -> None:
     jam, wide = pen.choose("#8c1f2f", "#d9852b", "#4a2a5a", "#c9a23a", "#6b8f3a"), pen.uniform(0.38, 0.48)
     pen.profile([(wide * 0.86, 0), (wide, 0.08), (wide, 0.72), (0.76 * wide, 0.9)], "#c8d6d6", relief=0.8)
     pen.profile([(wide * 0.9, 0.05), (wide * 0.9, 0.68)], jam, relief=0.8)
     pen.box(-0.84 * wide, 0.88, 0.84 * wide, 1.06, pen.choose("#c9a53a", "#b8bcc2", "#c0392b"))
-    return 0, 0.36, 1.6 * wide
 
 
-def _book(pen: Pen) -> LabelPlace:
+def _book(pen: Pen) -> None:
     cover = pen.choose("#7a1f2a", "#1f3f6b", "#2f5a3a", "#6b4a2a", "#c98a2a", "#3a2f55")
     pen.fill([(0.42, 0.0), (0.42, 1.16), (0.56, 1.22), (0.56, 0.07)], "#efe6cf", relief=0.2)
     pen.box(-0.46, 0, 0.44, 1.18, cover, relief=0.4)
     pen.box(-0.46, 0, -0.34, 1.18, cover * 0.7, relief=0)
     pen.line([(-0.24, 0.98), (0.34, 0.98)], 0.06, "#e3c67a")
-    return 0.05, 0.56, 0.66
 
 
-def _candle(pen: Pen) -> LabelPlace:
+def _candle(pen: Pen) -> None:
     wax = pen.choose("#f2e8cf", "#c23a3a", "#e3c67a", "#7a9fb5")
     top, wide = pen.uniform(0.75, 1.0), pen.uniform(0.17, 0.24)
     pen.disc(0, 0.07, 0.5, "#b08a3a", 0.09)
@@ -126,10 +113,9 @@ def _candle(pen: Pen) -> LabelPlace:
     flame = np.array([(0, 0), (-0.09, 0.12), (0, 0.34), (0.09, 0.12)])
     pen.fill(np.add(flame, (0, top + 0.04)), "#ffb52e", 2, relief=0)
     pen.fill(0.55 * flame + (0, top + 0.06), "#fff3b8", 2, relief=0)
-    return 0, 0.42, 1.9 * wide
 
 
-def _plant(pen: Pen) -> LabelPlace:
+def _plant(pen: Pen) -> None:
     green = pen.choose("#3f7f3a", "#2f6a45", "#6b9a3a")
     for angle in np.linspace(0.3, np.pi - 0.3, int(pen.rng.integers(6, 9))):
         end = np.array([0.62 * np.cos(angle), 0.55 + 0.75 * np.sin(angle)]) * pen.uniform(0.85, 1.1)
@@ -138,10 +124,9 @@ def _plant(pen: Pen) -> LabelPlace:
         pen.fill([(0, 0.45), middle + across, end, middle - across], tone, 2, relief=0.8)
     pen.profile([(0.28, 0), (0.4, 0.44)], pen.choose("#b5623a", "#d9d2c4", "#3f5f7a"), rounding=0, relief=1)
     pen.box(-0.45, 0.4, 0.45, 0.52, "#a8552f")
-    return 0, 0.2, 0.6
 
 
-def _radio(pen: Pen) -> LabelPlace:
+def _radio(pen: Pen) -> None:
     case = pen.choose("#8a4f2a", "#c94a3a", "#3f7f7a", "#e6dcc4", "#2f3136")
     pen.line([(0.6, 0.8), (0.86, 1.36)], 0.03, STEEL)
     pen.box(-0.86, 0, 0.86, 0.84, case, rounding=1, relief=0.6)
@@ -150,8 +135,7 @@ def _radio(pen: Pen) -> LabelPlace:
     pen.box(0.06, 0.5, 0.72, 0.7, "#efe3b5", relief=0)
     for x in (0.2, 0.56):
         pen.disc(x, 0.24, 0.11, case * 0.5 + 0.3)
-    return 0.38, 0.3, 0.8
 
 
 _SKETCHES = (_teapot, _mug, _vase, _bottle, _lamp, _ipod, _clock, _bowl, _jar, _book, _candle, _plant, _radio)
-HOUSEHOLD: dict[str, Callable[[Pen], LabelPlace]] = {s.__name__[1:].replace("ipod", "iPod"): s for s in _SKETCHES}
+HOUSEHOLD: dict[str, Callable[[Pen], None]] = {s.__name__[1:].replace("ipod", "iPod"): s for s in _SKETCHES}

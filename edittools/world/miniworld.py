@@ -14,15 +14,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
 from tqdm.auto import tqdm
 
 from edittools.checks import check_number, one_of
 from edittools.images import LabelledImages
 from edittools.world.contexts import _TABLE, BEHIND, GROUNDS, IN_FRONT, SPLITS, THINGS
 from edittools.world.grounds import ground_look
-from edittools.world.household import HOUSEHOLD, LabelPlace
-from edittools.world.painter import SUPERSAMPLING, Canvas, Pen, Points, font_named, pose, rgb, value_noise
+from edittools.world.household import HOUSEHOLD
+from edittools.world.painter import Canvas, Pen, Points, pose, rgb, value_noise
 from edittools.world.sketches import SKETCHES
 
 _ROWS, CLASSES = _TABLE.to_dict("index"), tuple(_TABLE.index)
@@ -30,10 +29,9 @@ _ROWS, CLASSES = _TABLE.to_dict("index"), tuple(_TABLE.index)
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture (3, H, W) in [0, 1], its class, the thing that each pixel shows (H, W), by number, and its layout."""
+    """A picture (3, H, W) in [0, 1], the thing that each pixel shows (H, W), by number, and its layout."""
 
     image: torch.Tensor
-    label: str
     things: torch.Tensor
     layout: "Layout"
 
@@ -41,17 +39,15 @@ class Scene:
     def masks(self) -> dict[str, torch.Tensor]:
         """Give a mask (H, W) of 0 and 1 for each concept that is seen."""
         masks = {name: self.things == index for index, name in enumerate(THINGS)}
-        masks["object"] |= masks["text"]
         return {name: mask.float() for name, mask in masks.items() if mask.any()}
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What is drawn before anything is painted, so that a change of ground or text changes nothing else."""
+    """What is drawn before anything is painted, so that a change of ground changes nothing else."""
 
     label: str
     ground: str
-    indoor: bool
     horizon: float
     base: tuple[float, float]
     scale: float
@@ -86,7 +82,6 @@ def draw_layout(rng: np.random.Generator, label: str | None, balanced: bool) -> 
     return Layout(
         label=label,
         ground=ground,
-        indoor=ground == "table",
         horizon=horizon,
         base=(rng.uniform(0.36, 0.64), horizon + (1 - horizon) * depth),
         scale=(0.2 + 0.16 * depth) * rng.uniform(0.85, 1.15) * row["size"],
@@ -99,7 +94,7 @@ def draw_layout(rng: np.random.Generator, label: str | None, balanced: bool) -> 
 
 def _paint_sky(canvas: Canvas, layout: Layout, rng: np.random.Generator) -> None:
     y, x = np.mgrid[0 : canvas.size, 0 : canvas.size].astype(np.float32) / canvas.size
-    if layout.indoor:
+    if layout.ground == "table":
         base = rgb(rng.choice(["#d9cdb8", "#b9c7c4", "#c9b0a0", "#a8b3c4", "#d6d0c6", "#8f9f8a"]))
         stripes = 0.05 * np.sin(x * rng.uniform(20, 60)) * (rng.random() < 0.5)
         glow = 0.25 * np.exp(-((x - rng.uniform(0, 1)) ** 2 + (y - 0.1) ** 2) / 0.3)
@@ -176,15 +171,15 @@ def _paint_ground(canvas: Canvas, layout: Layout, ground: str, rng: np.random.Ge
     t = np.clip((rows - layout.horizon) / (1 - layout.horizon), 0, 1)[:, None]
     x = ((np.arange(canvas.size, dtype=np.float32) + 0.5) / canvas.size)[None]
     look = ground_look(ground, t, x, rng)
-    haze = 0.0 if layout.indoor else 0.4 * (1 - t[..., None]) ** 4
+    haze = 0.0 if layout.ground == "table" else 0.4 * (1 - t[..., None]) ** 4
     look = look * (1 - haze) + rgb(LIGHTS[layout.light][1]) * haze
     alpha = np.ones((len(rows), canvas.size), np.float32)
     alpha[0] = first + 1 - layout.horizon * canvas.size
     canvas.blend((slice(first, canvas.size), slice(0, canvas.size)), alpha, look, THINGS.index(ground))
 
 
-def _paint_object(canvas: Canvas, layout: Layout, rng: np.random.Generator) -> tuple[Pen, LabelPlace | None]:
-    """Paint the main object with the shadow it throws; returns its pen and where a label fits."""
+def _paint_object(canvas: Canvas, layout: Layout, rng: np.random.Generator) -> None:
+    """Paint the main object with the shadow it throws."""
     direction = -1 if layout.flip else 1
     stretch, shear, tilt = direction * rng.uniform(0.82, 1.12), rng.normal(0, 0.05), rng.normal(0, 0.035)
     pen = Pen(canvas, rng, THINGS.index("object"), layout.base, pose(layout.scale, stretch, shear, tilt))
@@ -192,7 +187,7 @@ def _paint_object(canvas: Canvas, layout: Layout, rng: np.random.Generator) -> t
     for width, strength, blur in ((1.25, 0.35, 0.03), (0.95, 0.4, 0.012)):
         shadow = np.array([width * np.cos(angle) + 0.12 * canvas.light[0], 0.16 * np.sin(angle) + 0.01]).T
         canvas.darken(layout.base + layout.scale * shadow * (1, -1), strength, blur)
-    return pen, SKETCHES[layout.label](pen)
+    SKETCHES[layout.label](pen)
 
 
 def _paint_in_front(canvas: Canvas, layout: Layout, rng: np.random.Generator) -> None:
@@ -212,41 +207,9 @@ def _paint_in_front(canvas: Canvas, layout: Layout, rng: np.random.Generator) ->
         canvas.paint(outline * size + (x, y), stone, thing, relief=0.9, grain=0.08)
 
 
-FONTS = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSerif", "DejaVuSerif-Bold", "DejaVuSansMono-Bold")
-FONTS += ("DejaVuSans-Oblique", "STIXGeneralBol", "STIXGeneralItalic")
-
-
-def _paint_label(pen: Pen, anchor: LabelPlace, text: str, rng: np.random.Generator) -> None:
-    """Stick a sheet of paper on the object, or print a band on it, with `text` typed on it ("" leaves it blank)."""
-    canvas, (x, y, width) = pen.canvas, anchor
-    angle, height, paper = rng.normal(0, 0.16), rng.uniform(0.36, 0.5), rng.random() < 0.7
-    font = font_named(str(rng.choice(FONTS)))
-    sheet = rgb(rng.choice(["#fbfaf5", "#f5efd9", "#f3e58a", "#dfeaf2"] if paper else ["#e9e2cf", "#d9d4c8"]))
-    scale = abs(np.linalg.norm(pen.matrix[:, 0])) * width * rng.uniform(0.9, 1.2)
-    sticker = Pen(canvas, rng, pen.thing, tuple(pen.place([(x, y)])[0]), pose(scale, tilt=angle))
-    if paper:
-        low, high = -height / 2 - 0.03, height / 2
-        canvas.darken(sticker.place([(-0.5, low), (-0.5, high), (0.53, high), (0.53, low)]), 0.3, 0.01)
-    sticker.box(-0.5, -height / 2, 0.5, height / 2, sheet, rounding=0 if paper else 1, relief=0.1)
-    ink = rgb(rng.choice(["#15151a", "#1f2f6b", "#8a1f1f"]))
-    left, top, right, bottom = font.getbbox(text or " ")
-    typed = Image.new("L", (right + left, bottom + top))
-    ImageDraw.Draw(typed).text((0, 0), text, fill=255, font=font)
-    per_pixel = max((right - left) / 0.88, (bottom - top) / (0.8 * height))
-    inverse = np.linalg.inv(sticker.matrix) * (1, 1) / (canvas.size * SUPERSAMPLING) * per_pixel
-    inverse[1] *= -1
-    centre = np.array(sticker.base) * canvas.size * SUPERSAMPLING
-    offset = np.array([(left + right) / 2, (top + bottom) / 2]) - inverse @ centre
-    side = canvas.size * SUPERSAMPLING
-    coefficients = (*inverse[0], offset[0], *inverse[1], offset[1])
-    stencil = typed.transform((side, side), Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR)
-    alpha = np.asarray(stencil.reduce(SUPERSAMPLING), np.float32) / 255
-    canvas.blend((slice(None), slice(None)), alpha, ink, THINGS.index("text"))
-
-
 def _finish(canvas: Canvas, layout: Layout, rng: np.random.Generator) -> torch.Tensor:
     y, x = np.mgrid[-1 : 1 : canvas.size * 1j, -1 : 1 : canvas.size * 1j].astype(np.float32)
-    _, _, tint, brightness = LIGHTS["noon" if layout.indoor else layout.light]
+    _, _, tint, brightness = LIGHTS["noon" if layout.ground == "table" else layout.light]
     falloff = 1 - rng.uniform(0, 0.12) * (x**2 + y**2) + rng.normal(0, 0.05) * x
     image = canvas.image * rgb(tint) * (brightness * rng.uniform(0.88, 1.1) * falloff)[..., None]
     image = image + rng.standard_normal(image.shape, np.float32) * rng.choice((0.006, 0.012, 0.022))
@@ -254,18 +217,13 @@ def _finish(canvas: Canvas, layout: Layout, rng: np.random.Generator) -> torch.T
 
 
 def scene(
-    seed: int,
-    label: str | None = None,
-    ground: str | None = None,
-    balanced: bool = False,
-    size: int = 64,
-    text: str | None = None,
+    seed: int, label: str | None = None, ground: str | None = None, balanced: bool = False, size: int = 64
 ) -> Scene:
     """Paint one scene, the same for the same arguments whatever was painted before.
 
     Class and ground follow `contexts()`, or are independent and uniform if `balanced`. `label` fixes the class (any of
-    `CLASSES` or `HOUSEHOLD`). `ground` changes only how the ground looks, `text` sticks a label on the object ("" a
-    blank one) and changes nothing else: each step of painting, from back to front, has its own random numbers.
+    `CLASSES` or `HOUSEHOLD`). `ground` changes only how the ground looks: each step of painting, from back to front,
+    has its own random numbers.
     """
     check_number(seed, 0, "seed"), check_number(size, 8, "size")
     for name, given, known in (("label", label, SKETCHES), ("ground", ground, GROUNDS)):
@@ -280,21 +238,16 @@ def scene(
     for name in layout.behind:
         {"mountain": _paint_mountain, "building": _paint_building, "tree": _paint_tree}[name](canvas, layout, behind)
     _paint_ground(canvas, layout, ground, stream(3))
-    pen, anchor = _paint_object(canvas, layout, stream(4))
-    if text is not None:
-        _paint_label(pen, anchor or (0, 0.4, 0.7), text, stream(6))
+    _paint_object(canvas, layout, stream(4))
     if layout.in_front:
         _paint_in_front(canvas, layout, stream(5))
     image, things = _finish(canvas, layout, last), torch.from_numpy(canvas.things)
-    return Scene(image, layout.label, things, replace(layout, ground=ground))
+    return Scene(image, things, replace(layout, ground=ground))
 
 
 @dataclass(frozen=True)
 class Scenes(LabelledImages):
-    """Labelled scenes with the thing that each pixel shows.
-
-    `things` are `(N, H, W)` uint8 into `THINGS`; `grounds` `(N,)` into `GROUNDS`.
-    """
+    """Labelled scenes; `things` `(N, H, W)` says what each pixel shows in `THINGS`, `grounds` `(N,)` in `GROUNDS`."""
 
     things: torch.Tensor = field(default=None, repr=False)
     grounds: torch.Tensor = field(default=None, repr=False)
@@ -314,7 +267,7 @@ def _painted(seed: int, label: str | None, **look: Any) -> tuple[np.ndarray, np.
     """Paint a scene as a set keeps it: 8-bit pixels, things, class and the number of the ground."""
     made = scene(seed, label, **look)
     pixels = (made.image.numpy() * 255).round().astype(np.uint8)
-    return pixels, made.things.numpy(), made.label, GROUNDS.index(made.layout.ground)
+    return pixels, made.things.numpy(), made.layout.label, GROUNDS.index(made.layout.ground)
 
 
 def scenes(

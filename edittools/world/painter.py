@@ -1,38 +1,25 @@
-"""A small anti-aliased painter: filled shapes with soft light, grain, and exact masks of what stays visible.
-
-`Canvas` holds the picture and, for each pixel, the topmost thing that covers at least half of it.
-`Pen` paints one thing in its own coordinates (x to the right, y up, standing on y = 0).
-"""
+"""A small anti-aliased painter: filled shapes with soft light, grain, and exact masks of what stays visible."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache, partial
+from functools import cache, partial
 from math import ceil, floor
 from pathlib import Path
 
 import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFilter, ImageFont
 
 Colour = str | Sequence[float] | np.ndarray
 Points = Sequence | np.ndarray
 SUPERSAMPLING = 4
-Window = tuple[slice, slice]
 
 
 def rgb(colour: Colour) -> np.ndarray:
     """Turn `"#rrggbb"` (or three numbers in [0, 1]) into an array (3,) of float32."""
-    return _from_hex(colour).copy() if isinstance(colour, str) else np.asarray(colour, np.float32)
-
-
-@lru_cache(maxsize=512)
-def _from_hex(colour: str) -> np.ndarray:
-    return np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)], np.float32) / 255
-
-
-def _shares(grey: Image.Image) -> np.ndarray:
-    """Read an 8-bit picture as shares (h, w) in [0, 1]."""
-    return np.asarray(grey, np.float32) / 255
+    if isinstance(colour, str):
+        return np.array(ImageColor.getrgb(colour), np.float32) / 255
+    return np.asarray(colour, np.float32)
 
 
 def _slope(heights: np.ndarray) -> np.ndarray:
@@ -84,7 +71,7 @@ def smooth(points: np.ndarray, times: int) -> np.ndarray:
 
 
 class Canvas:
-    """A square picture (size, size, 3) in [0, 1] under construction, painted from back to front."""
+    """A square picture (size, size, 3) in [0, 1], painted from back to front, and the topmost thing at each pixel."""
 
     def __init__(self, size: int, rng: np.random.Generator, light: tuple[float, float] = (0.5, 1.0)) -> None:
         self.size, self.light = size, light
@@ -92,7 +79,7 @@ class Canvas:
         self.things = np.zeros((size, size), np.uint8)
         self.grain = rng.standard_normal((size, size), np.float32)
 
-    def coverage(self, points: np.ndarray, margin: int = 0) -> tuple[Window, Image.Image] | None:
+    def coverage(self, points: np.ndarray, margin: int = 0) -> tuple[tuple[slice, slice], Image.Image] | None:
         """Cover the pixels inside the polygon (n, 2; unit square, y down): their window and an 8-bit picture of it."""
         points = points * self.size
         across, down = points.T.tolist()  # of so few numbers Python finds the ends sooner
@@ -114,13 +101,13 @@ class Canvas:
         shade = 1 + grain * self.grain[window]
         if relief and min(stencil.size) > 4:
             radius = self.size / 32
-            heights = _shares(stencil.filter(ImageFilter.GaussianBlur(radius)))
+            heights = np.asarray(stencil.filter(ImageFilter.GaussianBlur(radius)), np.float32) / 255
             down, across = _slope(heights), _slope(heights.T).T
             shade += relief * radius * (across * self.light[0] + down * self.light[1])
             shade += relief * 0.12 * _from_above(stencil.height)[:, None]
-        self.blend(window, _shares(stencil), rgb(colour) * shade[..., None], thing)
+        self.blend(window, np.asarray(stencil, np.float32) / 255, rgb(colour) * shade[..., None], thing)
 
-    def blend(self, window: Window, alpha: np.ndarray, colour: np.ndarray, thing: int) -> None:
+    def blend(self, window: tuple[slice, slice], alpha: np.ndarray, colour: np.ndarray, thing: int) -> None:
         """Lay `colour` (h, w, 3) over a window with opacity `alpha` (h, w); the mask takes what is half covered."""
         self.image[window] += (colour - self.image[window]) * alpha[..., None]
         self.things[window][alpha >= 0.5] = thing
@@ -142,7 +129,7 @@ def pose(scale: float, stretch: float = 1.0, shear: float = 0.0, tilt: float = 0
 
 @dataclass
 class Pen:
-    """Paint one thing in its own coordinates, from its `base` on the canvas; `matrix` is that of `pose`."""
+    """Paint one thing in its own coordinates, y up from its `base` on the canvas; `matrix` is that of `pose`."""
 
     canvas: Canvas
     rng: np.random.Generator

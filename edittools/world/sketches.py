@@ -1,6 +1,6 @@
 """The things of MiniWorld, one function each: a few proportions drawn at random, then parts from back to front.
 
-Each sketch fits in about x in [-1, 1], y in [0, 1.3] and returns where a label fits: (x, y, width), or None.
+Each sketch fits in about x in [-1, 1], y in [0, 1.3].
 """
 
 from collections.abc import Callable
@@ -8,12 +8,12 @@ from itertools import pairwise
 
 import numpy as np
 
-from edittools.world.household import HOUSEHOLD, STEEL, LabelPlace
+from edittools.world.household import HOUSEHOLD, STEEL
 from edittools.world.painter import Pen
 
 CAR_PAINT = ("#b3202a", "#1f4e9c", "#e8e6e1", "#2b2d33", "#d9a521", "#2f7d4f", "#8a97a6", "#c65a1e", "#6b2f6e")
 GLASS = ("#2e4a5e", "#49687c", "#6f93a8")
-RUBBER, WOOD = "#1d1d20", "#7a4d2b"
+RUBBER = "#1d1d20"
 
 
 def _wheel(pen: Pen, x: float, radius: float) -> None:
@@ -384,4 +384,4 @@ def _windmill(pen: Pen) -> None:
 
 _OUTDOORS = (_car, _van, _bus, _truck, _tractor, _motorcycle, _bicycle, _cow, _horse, _sheep, _camel, _elephant)
 _OUTDOORS += (_sailboat, _ship, _house, _church, _lighthouse, _windmill, _penguin, _igloo, _sled)
-SKETCHES: dict[str, Callable[[Pen], LabelPlace | None]] = {s.__name__[1:]: s for s in _OUTDOORS} | HOUSEHOLD
+SKETCHES: dict[str, Callable[[Pen], None]] = {s.__name__[1:]: s for s in _OUTDOORS} | HOUSEHOLD

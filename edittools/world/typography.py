@@ -1,7 +1,6 @@
 """Written words in images: typed or handwritten labels to stick on an image, and the exemplars made of them.
 
-Section 3.2 of the paper: text on a piece of paper makes a classifier read the word instead of the object. `Label` says
-what is written and where; `stick` puts it on an image and tells which pixels are paper and which are ink.
+Section 3.2 of the paper: text on a piece of paper makes a classifier read the word instead of the object.
 """
 
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ from edittools.world.painter import font_named, rgb
 FONTS = ("DejaVuSans-BoldOblique", "DejaVuSansMono", "DejaVuSansMono-Oblique", "DejaVuSansMono-BoldOblique")
 FONTS += ("DejaVuSerif-Italic", "DejaVuSerif-BoldItalic", "STIXGeneral", "STIXGeneralBolIta", "cmr10", "cmb10")
 FONTS += ("cmss10", "cmtt10", "cmti10")
-"""Fonts that come with matplotlib; those of MiniWorld's own labels (`miniworld.FONTS`) are others."""
+"""Fonts that come with matplotlib; those of the attacks (`attacks.FONTS`) are others."""
 
 INKS = ("#15151a", "#1f2f6b", "#8a1f1f", "#1f5a36", "#3a3a40")
 PAPERS = ("#fbfaf5", "#f5efd9", "#f3e58a", "#dfeaf2", "#f6dfe4", "#e9e2cf", "#ffffff")
@@ -134,10 +133,7 @@ def _placed(stencil: np.ndarray, label: Label, wide: float, tall: float, shape: 
 
 
 def written(image: Tensor, label: Label, class_index: int | None = None) -> Exemplar:
-    """Make the exemplar "text → blank" by typing: x is the image with a blank label, x' has the word on it (Fig. 1c).
-
-    The mask is the ink, grown by a pixel.
-    """
+    """Make the exemplar "text → blank" by typing (Fig. 1c): x has a blank label, x' the word, and the mask its ink."""
     changed, _, ink = stick(image, label)
     if not ink.any():
         raise ValueError(f"label {label.text!r} leaves no ink on the image: expected a word, inside the image")
