@@ -152,7 +152,7 @@ def page(rows: list[dict[str, object]], call: str) -> str:
         seconds=("seconds", "median"),
         longest=("seconds", "max"),
     )
-    failed = table[~table.exact][["package", "network", "off by", "why"]].astype(str)
+    failed = table[~table.exact][["package", "network", "off by", "why"]].round(8).astype(str)
     cut = table[table.exact][["package", "network", "checked", "layers", "of", "seconds"]]
     cut = cut.astype(dict.fromkeys(("checked", "layers", "of"), int))
     parts = [
@@ -161,7 +161,7 @@ def page(rows: list[dict[str, object]], call: str) -> str:
         "difference, are made random. *Exact*: at each layer that was checked, prefix and suffix put together, a state "
         "used twice, give the model's own logits bit for bit. *Seconds* are those of the export and of finding where "
         "keys stand, beside other work.",
-        _markdown(summary.reset_index()),
+        _markdown(summary.round(1).reset_index()),
         "## Those that are not exact, and why",
         _markdown(failed) if len(failed) else "None.",
         "## Those that are",
