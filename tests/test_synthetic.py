@@ -217,7 +217,10 @@ def test_several_models_are_swept_one_after_the_other_in_one_store(table, monkey
     mean = syn.summary(table).set_index(["method", "measure"]).loc[("editing", "other same"), "mean"]
     assert found["two"]["methods"]["editing"]["other same"][0] == mean
     rows = pages.synthetic({"networks": found}).splitlines()[2:]
-    assert [row.split(" | ")[0] for row in rows] == ["| one"] * 4 + ["| two"] * 4
+    compared = pages.compared(pages.tidy("synthetic", found["one"]))
+    assert [row.split(" | ")[0] for row in rows] == ["| one"] * len(compared) + ["| two"] * len(compared)
+    one = found["one"]["methods"]["editing"]
+    assert one["nearest"] > 0 and 0 <= one["locality_nearest"] <= 1 and 0 <= one["success"] <= 1
     assert f"| 1 | **edit** | {100 * mean:.0f} % [" in rows[0].replace("−", "-")
     assert "layers conv1, conv2" in capsys.readouterr().out
 
