@@ -91,14 +91,14 @@ def test_l1_is_as_low_as_a_naive_optimiser_of_the_full_weight_gets(tiny, photos3
     problem = _pose(tiny, photos32, layer, exemplar)
     cut, basis = problem.cut, problem.basis
     weight = cut.weight.detach().clone().requires_grad_()
-    optimiser = torch.optim.Adam([weight], lr=3e-3)
+    optimiser = torch.optim.Adam([weight], lr=5e-3)
 
     def naive_loss(full):
         value = cut.value(problem.changed, cut.output(problem.changed, full))
         share = F.adaptive_avg_pool2d(exemplar.mask[None, None], value.shape[-2:]).sqrt()
         return ((value - problem.target).abs() * share).sum() / share.sum() / value.shape[1]
 
-    for _ in range(1500):
+    for _ in range(700):
         optimiser.zero_grad()
         weight.grad = torch.autograd.grad(naive_loss(weight), weight)[0]
         optimiser.step()
@@ -175,8 +175,8 @@ def test_l1_does_not_stay_at_its_least_squares_start():
 
 
 def test_more_steps_leave_less_of_the_loss(tiny, photos32, exemplar):
-    records = [rewrite(tiny, "conv1", exemplar, photos32, steps=n).record for n in (6, 30, 1000)]
-    assert [record.steps for record in records] == [6, 30, 1000]
+    records = [rewrite(tiny, "conv1", exemplar, photos32, steps=n).record for n in (6, 30, 300)]
+    assert [record.steps for record in records] == [6, 30, 300]
     assert records[0].loss_after > records[1].loss_after > records[2].loss_after
 
 
