@@ -94,7 +94,7 @@ def page(tmp_path_factory, outside):
         lab.browser_page(base, outside) as page,
     ):
         page.set_viewport_size({"width": 1366, "height": 850})
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(180_000)
         lab.open_notebook(page, base, "desk.ipynb")
         page.folder, page.base = folder, base
         yield page
