@@ -9,10 +9,11 @@ CPU_BUILDS = https://download.pytorch.org/whl/cpu
 PIP = $(BIN)/python -m pip install --progress-bar on
 JOBS ?= 2
 # Processes side by side use the cores better than threads do: those of a small operation wait for each other, by
-# spinning unless the policy is passive, and for ever where another program has the core.
-# Files are given out in the order of `LONG` in tests/conftest.py, and notebooks in that of their numbers: long ones first.
-SIDE_BY_SIDE = -n $(JOBS) --dist loadfile --no-loadscope-reorder
+# spinning unless the policy is passive, and for ever where another program has the core. One thread, the same digits.
+# Files are given out in the order of `LONG` in tests/conftest.py: long ones first.
 ONE_THREAD = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(KEEP_MEMORY)
+PYTEST = $(ONE_THREAD) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+NOTEBOOKS = --nbval --nbval-current-env --nbval-sanitize-with tests/sanitize.cfg --nbval-cell-timeout 3600 notebooks/[0-9]*.ipynb
 # What a large tensor gives back is kept for the next one: to fetch it anew from Linux takes longer than to compute it.
 KEEP_MEMORY = MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=1073741824
 
@@ -41,14 +42,14 @@ install: $(DONE) ## create .venv and install the package with all it needs
 demo: $(DEMO) ## edit a classifier from one example: before/after table and a figure in out/
 	$(KEEP_MEMORY) $(BIN)/python benchmarks/demo.py
 
-test: unit notebooks lint ## unit tests, notebooks (nbval), linting
+test: lint ## linting, unit tests, notebooks (nbval)
+	$(PYTEST) $(NOTEBOOKS) tests
 
 unit: $(DONE) ## unit tests only
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} OMP_WAIT_POLICY=passive $(KEEP_MEMORY) $(BIN)/python -m pytest $(SIDE_BY_SIDE) tests
+	$(PYTEST) tests
 
-# What a slow machine says while it exports a model is no output of a notebook.
-notebooks: $(DONE) ## run every notebook, compare its outputs with the committed ones (1 thread: the same digits)
-	PYTHONWARNINGS=ignore:exporting EDITTOOLS_TIER=mini EDITTOOLS_DEVICE=cpu $(ONE_THREAD) $(BIN)/python -m pytest $(SIDE_BY_SIDE) --nbval --nbval-current-env --nbval-sanitize-with tests/sanitize.cfg --nbval-cell-timeout 3600 notebooks/[0-9]*.ipynb
+notebooks: $(DONE) ## run every notebook, compare its outputs with the committed ones
+	$(PYTEST) $(NOTEBOOKS)
 
 refresh: $(DONE) ## execute the notebooks in tier mini and store their outputs
 	EDITTOOLS_TIER=mini EDITTOOLS_DEVICE=cpu $(ONE_THREAD) $(BIN)/python notebooks/refresh.py

@@ -1,6 +1,7 @@
 """Small models and exemplars that need no download, made once a session."""
 
 import os
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,11 @@ import torch
 import torchvision
 from torch import nn
 
+from edittools.caching import digest_tensors
 from edittools.classifiers import Classifier
+from edittools.edits import _LEDGER
 from edittools.exemplars import Exemplar
+from edittools.graph import _marks
 from edittools.stories import rules, tiers
 
 os.environ["EDITTOOLS_DEVICE"] = "cpu"  # what is compared to the last digit is compared on one kind of machine
@@ -18,14 +22,15 @@ needs_photos = pytest.mark.skipif(
     not SHARED_PHOTOS or not Path(SHARED_PHOTOS).is_dir(),
     reason="no photographs here: set EDITTOOLS_PHOTOS to a folder of them (see docs/tiers.md)",
 )
-LONG = ("notebooks", "scenarios", "synthetic", "desk_browser", "browser", "desk_pages", "composites", "zero_shot")
-LONG += ("cures", "counterfactuals", "cut", "own_models", "graph", "paper_rehearsal", "docs", "miniworld", "models")
+LONG = ("02_typographic_attacks", "01_snow_on_road", "03_synthetic_benchmark", "test_notebooks")
+LONG += ("04_counterfactual_probing", "test_synthetic", "test_browser", "test_desk_browser", "test_scenarios")
+LONG += ("05_your_own_model", "test_own_models", "test_paper_rehearsal", "test_cures", "test_composites")
+LONG += ("test_desk_pages", "test_graph", "test_zero_shot", "test_docs", "test_cut", "test_miniworld", "test_models")
 """Files that take longest: they start first, so that no process works on one of them when the others are done."""
 
 
 def pytest_collection_modifyitems(items):
-    files = [f"test_{name}.py" for name in LONG]
-    items.sort(key=lambda item: files.index(item.path.name) if item.path.name in files else len(files))
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
 
 
 class TinyNet(nn.Module):
@@ -68,10 +73,31 @@ def randomise_norms(model, seed=0):
     return model
 
 
+@cache
+def made_tiny():
+    """Make the classifier of `tiny`; its condition and torch's random numbers are those of that moment."""
+    torch.manual_seed(0)
+    classifier = Classifier(randomise_norms(TinyNet()), ("ant", "bee", "cat", "dog", "elk"), size=32)
+    return classifier, condition(classifier), torch.get_rng_state()
+
+
+def condition(classifier):
+    """Whatever a test may change: tensors, modules, hooks, settings, modes, gradients, applied edits."""
+    values = digest_tensors([*classifier.parameters(), *classifier.buffers()])
+    flags = [(parameter.requires_grad, parameter.grad is None) for parameter in classifier.parameters()]
+    modes = [(module.training, _LEDGER in vars(module)) for module in classifier.modules()]
+    return values, _marks(classifier), flags, modes
+
+
 @pytest.fixture
 def tiny():
-    torch.manual_seed(0)
-    return Classifier(randomise_norms(TinyNet()), ("ant", "bee", "cat", "dog", "elk"), size=32)
+    """Give the small classifier as it was made: exported once for all tests that leave it so."""
+    classifier, before, numbers = made_tiny()
+    if condition(classifier) != before:
+        made_tiny.cache_clear()
+        classifier, _, numbers = made_tiny()
+    torch.set_rng_state(numbers)
+    return classifier
 
 
 @pytest.fixture

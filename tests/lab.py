@@ -47,17 +47,11 @@ def write_notebook(path: Path, *cells: str) -> None:
 
 @contextmanager
 def jupyterlab(root: Path, log: Path, env: dict[str, str] | None = None) -> Iterator[str]:
-    """Serve the notebooks in `root` by JupyterLab; yields the address."""
-    options = [f"--ServerApp.root_dir={root}", "--LabApp.expose_app_in_browser=True"]
-    with _serving(["jupyterlab", *SERVER, *options, "--LabApp.extension_manager=readonly"], log, env) as base:
-        yield base
-
-
-@contextmanager
-def classic(root: Path, log: Path, env: dict[str, str] | None = None) -> Iterator[str]:
-    """Serve the notebooks in `root` by Notebook 7; yields the address."""
-    options = [f"--ServerApp.root_dir={root}", "--JupyterNotebookApp.expose_app_in_browser=True"]
-    with _serving(["notebook", *SERVER, *options], log, env) as base:
+    """Serve the notebooks in `root` by JupyterLab, and by Notebook 7 where it is installed; yields the address."""
+    options = [f"--ServerApp.root_dir={root}", "--LabApp.extension_manager=readonly"]
+    options += [f"--{app}.expose_app_in_browser=True" for app in ("LabApp", "JupyterNotebookApp")]
+    options += ["--ServerApp.jpserver_extensions=notebook=True"]
+    with _serving(["jupyterlab", *SERVER, *options], log, env) as base:
         yield base
 
 
@@ -148,7 +142,7 @@ def browser_page(base: str, outside: list[str]) -> Iterator[Page]:
 def open_notebook(page: Page, base: str, name: str, app: str = "lab/tree") -> None:
     """Open a notebook and wait until its kernel is connected: a cell run before that would silently not run."""
     page.goto(f"{base}/{app}/{name}?reset", wait_until="domcontentloaded")
-    page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=60000)
+    page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=180_000)
     page.evaluate(
         """async () => { const s = jupyterapp.shell.currentWidget.sessionContext; await s.ready;
            await s.session.kernel.info; }"""

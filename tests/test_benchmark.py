@@ -41,7 +41,7 @@ def test_kept_states_give_what_the_edited_model_gives(
     edit = (
         finetune(tiny, layer, exemplar, scope=scope, rate=0.1, steps=3)
         if scope
-        else rewrite(tiny, layer, exemplar, photos32)
+        else rewrite(tiny, layer, exemplar, photos32, objective="least_squares")
     )
     with edit.applied(tiny):
         expected = predict(tiny, sets["validation"])
@@ -63,7 +63,9 @@ def test_a_comparison_is_that_of_all_images_or_is_given_up_when_told_to(tiny, se
 
 def test_an_edit_of_two_layers_starts_at_the_first(tiny, photos32, sets, exemplar):
     _, kept = bench.cache_states(tiny, LAYERS, **sets)
-    both = rewrite(tiny, "conv2", exemplar, photos32) + rewrite(tiny, "conv1", exemplar, photos32)
+    both = rewrite(tiny, "conv2", exemplar, photos32, objective="least_squares") + rewrite(
+        tiny, "conv1", exemplar, photos32, objective="least_squares"
+    )
     with both.applied(tiny):
         expected = predict(tiny, sets["clean"])
     assert torch.allclose(kept["clean"].logits(both), expected, atol=1e-5)
@@ -72,7 +74,7 @@ def test_an_edit_of_two_layers_starts_at_the_first(tiny, photos32, sets, exempla
 def test_an_edit_is_evaluated_on_top_of_one_that_is_applied_meanwhile(tiny, photos32, sets, exemplar):
     _, kept = bench.cache_states(tiny, LAYERS, **sets)
     first = finetune(tiny, "conv1", exemplar, rate=0.1, steps=3)
-    second = rewrite(tiny, "conv1", exemplar, photos32)
+    second = rewrite(tiny, "conv1", exemplar, photos32, objective="least_squares")
     alone = kept["clean"].logits(second)
     with first.applied(tiny):
         both = kept["clean"].logits(second)
@@ -83,7 +85,7 @@ def test_an_edit_is_evaluated_on_top_of_one_that_is_applied_meanwhile(tiny, phot
 @pytest.mark.parametrize("in_memory", [True, False])
 def test_an_edit_is_evaluated_on_top_of_one_of_its_layers_bias(tiny, photos32, sets, exemplar, in_memory):
     kept = bench.CachedStates(cut_all(tiny, ["conv1"]), sets["clean"], in_memory=in_memory)
-    edit = rewrite(tiny, "conv1", exemplar, photos32)
+    edit = rewrite(tiny, "conv1", exemplar, photos32, objective="least_squares")
     alone = kept.logits(edit)
     with Edit({"conv1.bias": Change(torch.linspace(-3, 3, 12))}, fingerprint(tiny.model)).applied(tiny):
         found = kept.logits(edit)
@@ -127,7 +129,7 @@ def test_states_are_refused_by_the_order_in_which_layers_run(photos32, sets, exe
 
 def test_states_beyond_an_edit_applied_since_are_refused(tiny, photos32, sets, exemplar):
     first = finetune(tiny, "conv1", exemplar, rate=0.1, steps=3)
-    second = rewrite(tiny, "conv2", exemplar, photos32)
+    second = rewrite(tiny, "conv2", exemplar, photos32, objective="least_squares")
     _, plain = bench.cache_states(tiny, LAYERS, **sets)
     with first.applied(tiny):
         for edit in (second, None):
@@ -244,7 +246,7 @@ def test_no_images_cannot_be_kept(tiny, sets):
 def test_the_report_agrees_with_the_comparison(tiny, photos32, sets, exemplar):
     _, kept = bench.cache_states(tiny, LAYERS, **sets)
     kept["test"] = kept.pop("validation")
-    edit = rewrite(tiny, "conv1", exemplar, photos32)
+    edit = rewrite(tiny, "conv1", exemplar, photos32, objective="least_squares")
     result = report({"edit": edit}, kept)
     found = kept["test"].compare(edit)
     assert result.loc["edit", "errors after"] == int(found.after.sum())

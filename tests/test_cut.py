@@ -9,7 +9,7 @@ from torch import nn
 from edittools.choosing.trials import candidate_layers
 from edittools.classifiers import Classifier
 from edittools.cut import Cut, cut_all, editable_layers, states_at
-from edittools.zoo.embedded import mini_vit
+from edittools.zoo.embedded import MiniVGG, mini_vit
 
 SIZE = 64  # as much to see as at 224, in a twelfth of the time
 
@@ -27,29 +27,43 @@ def _vit(num_classes, **options):
 
 
 def _clip_visual():
-    return importlib.import_module("open_clip").create_model("RN50", pretrained=None, force_image_size=SIZE).visual
+    tower = importlib.import_module("open_clip.modified_resnet").ModifiedResNet
+    return tower(layers=(1, 1, 1, 1), output_dim=1000, heads=4, image_size=SIZE, width=8)
 
 
-MODELS = {
-    "vgg16": torchvision.models.vgg16,
+def _densenet():
+    return torchvision.models.DenseNet(growth_rate=8, block_config=(2, 2), num_init_features=16)
+
+
+def _convnext():
+    block = torchvision.models.convnext.CNBlockConfig
+    return torchvision.models.ConvNeXt([block(16, 32, 1), block(32, None, 2)], layer_scale=1.0)
+
+
+def _torchvision_vit():
+    return torchvision.models.VisionTransformer(SIZE, 16, num_layers=2, num_heads=2, hidden_dim=32, mlp_dim=64)
+
+
+MODELS = {  # the code of well-known networks, with few and narrow blocks
     "resnet18": torchvision.models.resnet18,
-    "densenet121": torchvision.models.densenet121,
-    "convnext_tiny": torchvision.models.convnext_tiny,
-    "vit_b_16": lambda: torchvision.models.vit_b_16(image_size=SIZE),
+    "densenet": _densenet,
+    "convnext": _convnext,
+    "torchvision's ViT": _torchvision_vit,
     "tf_efficientnet_lite0": lambda: _timm("tf_efficientnet_lite0"),
-    "open_clip RN50": _clip_visual,
+    "open_clip's ResNet": _clip_visual,
+    "mini_vgg": lambda: MiniVGG(1000),
     "mini_vit": lambda: mini_vit(1000),
     "timm ViT with layer scale": lambda: _vit(num_classes=1000),
 }
 VALUE_ENDS = {  # where the block of a layer ends, read off the models' definitions
-    ("vgg16", "features.28"): "max_pool2d",
+    ("mini_vgg", "features.15"): "max_pool2d",
     ("resnet18", "layer2.0.conv1"): "relu",
     ("resnet18", "layer4.1.conv2"): "relu",
-    ("densenet121", "features.denseblock4.denselayer16.conv1"): "relu",
-    ("convnext_tiny", "features.7.2.block.3"): "gelu",
-    ("vit_b_16", "encoder.layers.encoder_layer_11.mlp.3"): "add",
+    ("densenet", "features.denseblock2.denselayer2.conv1"): "relu",
+    ("convnext", "features.3.1.block.3"): "gelu",
+    ("torchvision's ViT", "encoder.layers.encoder_layer_1.mlp.3"): "add",
     ("tf_efficientnet_lite0", "blocks.4.0.conv_pw"): "hardtanh",
-    ("open_clip RN50", "layer4.2.conv3"): "relu",
+    ("open_clip's ResNet", "layer4.0.conv3"): "relu",
     ("mini_vit", "blocks.3.mlp.fc1"): "gelu",
     ("mini_vit", "blocks.3.attn.proj"): "add",
     ("timm ViT with layer scale", "blocks.0.attn.proj"): "add",
@@ -62,8 +76,7 @@ VALUE_ENDS = {  # where the block of a layer ends, read off the models' definiti
 def test_suffix_of_prefix_is_the_plain_forward_pass_at_early_middle_and_late_layers(name):
     torch.manual_seed(0)
     model = randomise_norms(MODELS[name]())
-    logits = 1024 if name == "open_clip RN50" else 1000
-    classifier = Classifier(model, [str(i) for i in range(logits)], size=SIZE)
+    classifier = Classifier(model, [str(i) for i in range(1000)], size=SIZE)
     images = torch.rand(2, 3, SIZE, SIZE)
     expected = classifier(images)
     ends = editable_layers(classifier).set_index("layer").value
@@ -113,7 +126,7 @@ def test_a_rule_is_sought_in_convolutions_and_in_a_transformer_in_its_linear_lay
     def found(model, size=SIZE):
         return list(candidate_layers(Classifier(model, list("abcde"), size=size)))
 
-    vgg = torchvision.models.vgg11(num_classes=5)
+    vgg = MiniVGG(5)
     assert found(vgg) == [name for name, module in vgg.named_modules() if isinstance(module, nn.Conv2d)]
     parts = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
     assert found(_vit(num_classes=5)) == [f"blocks.{i}.{part}" for i in range(2) for part in parts]  # no stem, no head

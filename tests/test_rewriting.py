@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import make_exemplar, save_image
+from conftest import condition, make_exemplar, save_image
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -91,14 +91,14 @@ def test_l1_is_as_low_as_a_naive_optimiser_of_the_full_weight_gets(tiny, photos3
     problem = _pose(tiny, photos32, layer, exemplar)
     cut, basis = problem.cut, problem.basis
     weight = cut.weight.detach().clone().requires_grad_()
-    optimiser = torch.optim.Adam([weight], lr=3e-3)
+    optimiser = torch.optim.Adam([weight], lr=5e-3)
 
     def naive_loss(full):
         value = cut.value(problem.changed, cut.output(problem.changed, full))
         share = F.adaptive_avg_pool2d(exemplar.mask[None, None], value.shape[-2:]).sqrt()
         return ((value - problem.target).abs() * share).sum() / share.sum() / value.shape[1]
 
-    for _ in range(1500):
+    for _ in range(700):
         optimiser.zero_grad()
         weight.grad = torch.autograd.grad(naive_loss(weight), weight)[0]
         optimiser.step()
@@ -175,8 +175,8 @@ def test_l1_does_not_stay_at_its_least_squares_start():
 
 
 def test_more_steps_leave_less_of_the_loss(tiny, photos32, exemplar):
-    records = [rewrite(tiny, "conv1", exemplar, photos32, steps=n).record for n in (6, 30, 1000)]
-    assert [record.steps for record in records] == [6, 30, 1000]
+    records = [rewrite(tiny, "conv1", exemplar, photos32, steps=n).record for n in (6, 30, 300)]
+    assert [record.steps for record in records] == [6, 30, 300]
     assert records[0].loss_after > records[1].loss_after > records[2].loss_after
 
 
@@ -205,12 +205,9 @@ def test_a_basis_of_another_precision_than_the_model_is_converted(tiny, photos32
 
 def test_rewriting_leaves_the_model_as_it_was(tiny, photos32, exemplar):
     tiny.train()
-    weights = {name: tensor.clone() for name, tensor in tiny.state_dict().items()}
+    before = condition(tiny)
     rewrite(tiny, "conv2", exemplar, photos32)
-    assert all(torch.equal(weights[name], tensor) for name, tensor in tiny.state_dict().items())
-    assert all(module.training for module in tiny.modules())
-    assert all(parameter.requires_grad and parameter.grad is None for parameter in tiny.parameters())
-    assert not any(module._forward_hooks or module._forward_pre_hooks for module in tiny.modules())
+    assert condition(tiny) == before
 
 
 def test_reference_images_may_be_files(tiny, photos32, exemplar, tmp_path):

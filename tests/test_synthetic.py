@@ -26,6 +26,7 @@ from edittools.world.textures import style_textures
 syn.EXEMPLARS, syn.BUDGETS, syn.STRENGTHS, syn.RANKS, syn.LEAST_ERRORS = 2, (0.25, 100.0), (0.5,), (1, 3), 1
 syn.EDITING = {name: grid(rank=(1, 3), objective=("l1",), steps=(2,)) for name in syn.EDITING}
 syn.TUNING = Plan(rates=(1e-2,), momenta=(0.0,), steps=(2,), localities=(1.0,), top=1)
+syn.TRIED = ("projection", "closed_form")
 """Few of everything is tried here, also in processes that load this file."""
 
 
