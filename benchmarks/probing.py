@@ -20,10 +20,10 @@ from edittools.classifiers import Classifier
 from edittools.images import LabelledImages
 from edittools.probing.counterfactuals import Concepts, with_materials
 from edittools.probing.effects import FALSE_DISCOVERY_RATE, LEAST_EFFECT, Probe, pairs, score
+from edittools.probing.finders import VEHICLES, Vouched, cached, deeplab
 from edittools.probing.probe import Settings, probe
 from edittools.stories import photos
 from edittools.stories.rules import PHOTO_MODELS, probing_story, repainted
-from edittools.stories.snow import street_finder
 from edittools.world.contexts import GROUNDS, planted_rules
 from edittools.world.textures import style_textures
 from edittools.zoo.load import load_classifier
@@ -78,7 +78,7 @@ def by_masks(size_of: Classifier) -> dict[str, Concepts]:
     msrc, made = photos.msrc(size_of, progress=True)
     sample = photos.imagenet_sample(size_of, progress=True)
     images = torch.cat([msrc.images, sample.images])
-    found = street_finder()(images)
+    found = cached(Vouched(deeplab("cityscapes", concepts), deeplab("pascal", VEHICLES)))(images)
     both = LabelledImages(images, torch.cat([msrc.labels, sample.labels]), msrc.classes, (*msrc.names, *sample.names))
     return {
         kind: with_materials(data, {name: masks[name] for name in concepts}, variants=3, groups=FOUND)

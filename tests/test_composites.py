@@ -3,7 +3,6 @@
 from functools import cache
 from pathlib import Path
 
-import composites
 import pytest
 import torch
 from composites import LEAST, SURE, composed, masked_photos, snow_from_composites
@@ -64,21 +63,6 @@ def test_a_photo_is_taken_where_it_shows_the_concept_and_is_read_surely(story):
         sure, read = classifier(data.images).softmax(dim=1).max(dim=1)
     assert (sure >= SURE - 1e-5).all() and torch.equal(read, data.labels)
     assert not shared_images(data, other)
-
-
-def test_everyday_photos_with_a_found_road_leave_their_sets_labelled_as_they_are_read(tiny, photos32, monkeypatch):
-    data = LabelledImages(photos32[:8], torch.zeros(8, dtype=torch.long), tiny.classes, tuple("abcdefgh"))
-    halves = {"budget": data.subset(range(0, 8, 2)), "clean": data.subset(range(1, 8, 2))}
-    road = torch.zeros(4, 32, 32)
-    road[[0, 3], 16:] = 1
-    monkeypatch.setattr(composites, "everyday_photos", lambda *given: dict(halves))
-    monkeypatch.setattr(composites, "street_finder", lambda: lambda images: {"road": road})
-    monkeypatch.setattr(composites, "FEW", 3)
-    monkeypatch.setattr(composites, "SURE", 0.0)
-    roads, masks, sets = composites.found_roads(tiny, progress=False)
-    assert (roads.names, sets["budget"].names, sets["clean"].names) == (tuple("agbh"), tuple("ced"), tuple("f"))
-    assert torch.equal(roads.labels, tiny(roads.images).argmax(dim=1)) and torch.equal(masks, road[[0, 3, 0, 3]])
-    assert torch.equal(roads.images, photos32[[0, 6, 1, 7]])
 
 
 def test_networks_are_pooled_by_photo_and_a_method_without_a_layer_changes_nothing(monkeypatch):

@@ -173,10 +173,6 @@ def folder_story(tier: str | None = None, progress: bool = False) -> tuple[Label
     if current_tier(tier) == "mini":
         pictures = painted(240, "validation", 200_000, progress=progress)
         return pictures, lambda images: {ground: pictures.mask(ground) for ground in GROUNDS}
-    return everyday_photos(load_classifier("efficientnet_lite0"), progress)["clean"], street_finder()
-
-
-def street_finder() -> Finder:
-    """Load a finder of roads and backgrounds in photographs; for some of them a vehicle must vouch."""
     street = deeplab("cityscapes", ("road", "grass", "sky", "building", "tree"))
-    return cached(Vouched(street, deeplab("pascal", VOUCHERS)))
+    pictures = everyday_photos(load_classifier("efficientnet_lite0"), progress)["clean"]
+    return pictures, cached(Vouched(street, deeplab("pascal", VOUCHERS)))
