@@ -10,16 +10,14 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from edittools.images import load_image
+from edittools.probing.counterfactuals import LEAST_AREA
 from edittools.probing.finders import Vouched, deeplab
 from edittools.stories.photos import MSRC, msrc_classes
 from edittools.zoo.downloads import available, photo
 
-LEAST_AREA = 0.02
-"""A concept is shown, or seen, where it covers at least this share of a photo."""
-
 
 def row_of(concept: str, seen: list[Tensor], shown: list[Tensor]) -> dict[str, float]:
-    """Count photos in which a concept is seen and shown; where it is shown, the IoU, mean and median over photos."""
+    """Count photos in which a concept is seen and shown, on `LEAST_AREA`, and take the IoU where it is shown."""
     pairs = list(zip(seen, shown, strict=True))
     overlap = [float((s & t).sum() / (s | t).sum()) for s, t in pairs if t.any()]
     sees, shows = (np.array([float(mask.float().mean()) >= LEAST_AREA for mask in masks]) for masks in (seen, shown))

@@ -34,7 +34,12 @@ CELLS = (
     "fifths = (5 * torch.arange(96) // 96).expand(1, 64, 96)\n"
     "find = Segmenter(lambda images: fifths, {'sea': (0,), 'sky': (2, 3, 4)}, 'fifths')\n"
     "found = MaskEditor(load_image('scene.png'), finder=find)\nfound",
+    "bare = MaskEditor(load_image('scene.png'))\nbare",
 )
+LACKING = {
+    "package": "import sys; sys.modules['ai_edge_litert.interpreter'] = None; finders.photo = lambda name: 'a.tflite'",
+    "weights": "import os; os.environ['EDITTOOLS_PHOTOS'] = 'photos'",
+}
 
 
 def scene():
@@ -116,6 +121,9 @@ def folder(tmp_path_factory):
     save_image(folder / "scene.png", scene())
     large = torch.nn.functional.interpolate(scene()[None], (3000, 4000), mode="bilinear")[0].clamp(0, 1)
     save_image(folder / "large.png", large)
+    damaged = folder / "photos" / "weights" / "deeplab" / "cityscapes.tflite"
+    damaged.parent.mkdir(parents=True)
+    damaged.write_bytes(b"damaged")
     lab.write_notebook(folder / "draw.ipynb", *CELLS)
     return folder
 
@@ -406,6 +414,31 @@ def test_a_suggested_mask_is_outlined_then_laid_by_a_click_and_can_be_taken_back
     assert view.shows(box(39, 0, 95, 63))
     view.press("Control+z")
     assert view.shows(box(1, 1, 0, 0))
+
+
+@pytest.mark.parametrize(
+    ("lacking", "says"),
+    [
+        ("weights", "cityscapes.tflite' is not the registered one"),
+        ("package", "pip install 'edittools[concepts]'"),
+    ],
+)
+def test_why_nothing_is_suggested_stands_in_the_menu_and_the_editor_goes_on(drawn, lacking, says):
+    page = drawn.page
+    drawn.python(f"from edittools.probing import finders\n{LACKING[lacking]}")
+    assert lab.run_cell(page, 4), lab.cell_text(page, 4)
+    page.locator(".jp-Cell").nth(4).locator(".et-stage[data-view]").wait_for()
+    view = Drawn(page, page.locator(".et-editor").count() - 1, "bare")
+    view.canvas.scroll_into_view_if_needed()
+    view.root.get_by_role("button", name="Suggest").click()
+    menu = view.root.locator(".et-suggestions")
+    assert lab.wait_until(lambda: says in menu.inner_text()), menu.inner_text()
+    assert menu.evaluate("menu => menu.scrollWidth <= menu.clientWidth") and menu.locator("button").count() == 0
+    page.wait_for_timeout(300)  # what is below has moved, and is painted again
+    view.root.screenshot(path=ARTEFACTS / f"editor-no-{lacking}.png")
+    view.press("r")
+    view.drag((10, 10), (50, 50))
+    assert view.shows(box(10, 10, 50, 50))
 
 
 def test_pictures_of_both_themes_are_kept_and_follow_the_theme(drawn):
