@@ -33,7 +33,7 @@ def measure(protocol: Protocol, chosen: Mapping[str, Choice]) -> list[dict[str, 
     for method, choice in chosen.items():
         found = {name: protocol.states[name].compare(choice.edit) for name in REPORTED if name in protocol.states}
         wrong = {name: [one.before.int().tolist(), one.after.int().tolist()] for name, one in found.items()}
-        rows.append({"method": method, **effort(choice, protocol.story), **wrong})
+        rows.append({"method": method, **effort(choice, protocol), **wrong})
     return rows
 
 
