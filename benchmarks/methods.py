@@ -28,6 +28,8 @@ FAST = grid(rank=(1, 3), masked=(True, False), objective=("least_squares",), ref
 STRENGTHS, RATES = (0.5, 1.0), (1e-4, 1e-3, 1e-2, 1e-1)
 SLOW = {"steps": (20, 100), "localities": (1.0, 10.0, 100.0), "top": 2}
 """Rounds of fine-tuning on photographs, where a step takes a second."""
+OTHERS = {name: (name, settings) for name, (_, settings) in RIVALS.items()} | {"reactive": (react, REACTIONS)}
+"""The rivals of `baselines` and a reactive projection, each with settings to try."""
 UNCHOSEN = {"chosen": "no weight", "trials": 1, "choice_seconds": 0.0, "success": None}
 """The effort of a way to read pictures that changes no weight."""
 MARGIN, NEAREST = 0.05, 50
@@ -43,8 +45,8 @@ def choose_all(
 
     They are an edit that nobody tuned, one from one exemplar and its control along random directions, one from several
     exemplars and its control, an edit of two layers, local and global fine-tuning from one exemplar and from several,
-    the first two also interpolated with the classifier (WiSE-FT, PAINT), the rivals of `baselines`, and a reactive
-    projection. Of the settings of these `fewer` may be tried, by their name.
+    the first two also interpolated with the classifier (WiSE-FT, PAINT), and `OTHERS`, of whose settings `fewer` may be
+    tried, by their name.
     """
     plan, singles = plan or Plan(), protocol.story.exemplars
     several = {f"all {len(singles)}": list(singles.values()), **protocol.story.several}
@@ -60,8 +62,7 @@ def choose_all(
             interpolated[f"interpolated_{scope}"] = _light(protocol.interpolated(tuned))
         found[f"finetune_{scope}{suffix}"] = _light(tuned)
     found |= interpolated
-    rivals = {name: (name, settings) for name, (_, settings) in RIVALS.items()} | {"reactive": (react, REACTIONS)}
-    for name, (method, settings) in rivals.items():
+    for name, (method, settings) in OTHERS.items():
         among = settings[(fewer or {}).get(name, slice(None))]
         trials = protocol.rival(method, plan.strengths, layers=plan.edited, settings=among)
         found |= {name: protocol.choose(trials)} if len(trials) else {}

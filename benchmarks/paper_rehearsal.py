@@ -23,13 +23,12 @@ import pandas as pd
 import pooch
 import torch
 from common import finish, parser, start
-from methods import choose_all
+from methods import OTHERS, choose_all
 from PIL import Image
 from scipy.io import savemat
 from torch import Tensor, nn
 from typographic import figures, read_blurred, read_with
 
-from edittools.baselines import RIVALS
 from edittools.choosing import Plan, Protocol, Scenario, grid, repair
 from edittools.choosing.trials import candidate_layers
 from edittools.classifiers import Classifier
@@ -115,7 +114,7 @@ def _few(story: Scenario, name: Callable[[Classifier], Sequence[str]] = candidat
 def _choose(protocol: Protocol) -> dict[str, Any]:
     """Choose for every method among very few trials, and report all of them."""
     few = Plan(SETTINGS, (1.0,), rates=(1e-2,), momenta=(0.0,), steps=(3,), localities=(), top=1)
-    chosen = choose_all(protocol, few, dict.fromkeys((*RIVALS, "reactive"), slice(1)))
+    chosen = choose_all(protocol, few, dict.fromkeys(OTHERS, slice(1)))
     assert len(protocol.report({name: choice.edit for name, choice in chosen.items()})) == len(chosen)
     return chosen
 
