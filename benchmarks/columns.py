@@ -24,6 +24,7 @@ METHODS = {
     "interpolated_local": "local fine-tuning, interpolated",
     "interpolated_global": "global fine-tuning, interpolated",
     "projection": "concept projection",
+    "reactive": "projection where the concept is (R-ClArC)",
     "null_space": "null-space rewriting",
     "closed_form": "full closed form",
     "last_layer": "last layer retrained",
@@ -31,7 +32,6 @@ METHODS = {
     "in_turn": "edits of several layers in turn",
     "finetune_local_locality": "local fine-tuning with locality",
     "finetune_global_locality": "global fine-tuning with locality",
-    "mirrored": "read with its mirror image",
     "text_blurred": "word blurred, its place given",
     "mark_blurred": "mark blurred, its place given",
     "mark_inpainted": "mark inpainted, its place given",
@@ -136,7 +136,6 @@ REHEARSAL = {
     "story": "{story}",
     "rehearsal": "{outcome}",
     "seconds": "{seconds:.0f}",
-    "peak, MB": "{peak_mb:,.0f}",
 }
 SPEED = {
     "L1 over Λ alone, times faster than training the weight for 20,000 steps": "{l1_time_ratio:,.0f}",

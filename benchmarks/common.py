@@ -1,4 +1,4 @@
-"""What the benchmarks share: tables on stdout, one JSON line at the end, times and memory in one run."""
+"""What the benchmarks share: tables on stdout, one JSON line at the end, times in one run."""
 
 import argparse
 import json
@@ -39,7 +39,11 @@ def finish(options: argparse.Namespace, figures: dict[str, Any]) -> None:
     """Print the seconds and, when asked to, write the figures as one JSON line, with the day and the call."""
     seconds = round(time.perf_counter() - options.started, 1)
     print(f"\n{seconds:.0f} s in all")
-    call = " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *_without_files(sys.argv[1:])])
+    here = argparse.ArgumentParser(add_help=False, allow_abbrev=False)  # what says nothing of what was measured
+    here.add_argument("--json", action="store_true")
+    for name in ("--output", "--store"):
+        here.add_argument(name)
+    call = " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *here.parse_known_args()[1]])
     line = json.dumps({"seconds": seconds} | figures | {"date": str(date.today()), "call": call})
     if options.json:
         print(line)
@@ -48,30 +52,6 @@ def finish(options: argparse.Namespace, figures: dict[str, Any]) -> None:
             temporary.write_text(line + "\n")
 
 
-def _without_files(words: list[str]) -> list[str]:
-    """The words of a call that say what was measured, without the files of this machine that it wrote to."""
-    files = ("--output", "--store")
-    named = [i for i, word in enumerate(words) if word in files]
-    left_out = {*named, *(i + 1 for i in named)}
-    kept = [word for i, word in enumerate(words) if i not in left_out]
-    return [word for word in kept if word != "--json" and not word.startswith(tuple(f"{name}=" for name in files))]
-
-
 def seconds(work: Callable[[], Any], repeats: int = 3) -> float:
     """The least of `repeats` times of `work`, after one run to warm up."""
     return min(timeit.repeat(work, number=1, repeat=1 + repeats)[1:])
-
-
-def extra_memory(work: Callable[[], Any]) -> float:
-    """The MB by which `work` raises this process's memory at its peak (Linux; NaN elsewhere)."""
-    status, clear = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-    if not clear.exists():
-        return float("nan")
-    clear.write_text("5")  # the peak is counted from now on
-    before = _kilobytes(status, "VmRSS")
-    work()
-    return (_kilobytes(status, "VmHWM") - before) / 1024
-
-
-def _kilobytes(status: Path, field: str) -> int:
-    return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith(field))

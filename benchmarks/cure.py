@@ -13,6 +13,7 @@ from dataclasses import replace
 import pandas as pd
 from common import finish, parser, start
 from methods import FAST, LOCALITY, RATES, SLOW, STRENGTHS, choose_all, effort, locality, with_near
+from reactive import reacting
 
 from edittools.choosing.protocol import Plan, Protocol
 from edittools.probing.probe import probe
@@ -44,10 +45,12 @@ def main() -> None:
     edits = {name: choice.edit for name, choice in chosen.items()}
     close = {name: protocol.states[name] for name in LOCALITY if name in protocol.states}
     local = lambda edit: locality({name: [states.compare(edit)] for name, states in close.items()})  # noqa: E731
-    said = {name: effort(c, cure) | local(c.edit) for name, c in chosen.items()}
+    said = {name: effort(c, protocol) | local(c.edit) for name, c in chosen.items()}
     table = protocol.report(edits).join(pd.DataFrame.from_dict(said, orient="index"))
     _, unseen = concepts.parted(rule["concept"], rule["style"])
-    named = {"before": classifier} | {name: edit.edited(classifier) for name, edit in edits.items()}
+    reactive = edits.pop("reactive")
+    named = {"before": classifier, "reactive": reacting(reactive, protocol.cuts[reactive.layers[0]])}
+    named |= {name: edit.edited(classifier) for name, edit in edits.items()}
     again = probe(named, unseen.subset(numbers["test"]), replace(settings, labels="given"), progress=True).changes()
     print("\n" + table.T.to_string(float_format="{:.3f}".format))
     print("\nchange of the right class's probability, and its effect beyond the control, on the same images:")

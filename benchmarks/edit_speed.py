@@ -117,24 +117,6 @@ def at_equal_movement(
     return figures
 
 
-def moment_ratio(positions: int = 196, width: int = 512) -> float:
-    """Time of a second moment by outer products of one image's keys, a position, over that of ours, of 16 images."""
-    many = torch.rand(16 * positions, width)
-    one = many[:positions].double()
-    slow = seconds(lambda: torch.einsum("pi,pj->pij", one, one).sum(dim=0))
-    fast = seconds(lambda: (rows := many.double()).T @ rows)
-    return 16 * slow / fast
-
-
-def suffix_fraction(classifier: Classifier, layer: str, images: Tensor) -> float:
-    """Time of one more edit of a layer over kept states, as a share of a full forward pass."""
-    cut = Cut(classifier, layer)
-    state = cut.prefix(images)
-    weight = cut.weight.detach().clone()
-    with torch.no_grad():
-        return seconds(lambda: cut.suffix(state, weight)) / seconds(lambda: classifier(images))
-
-
 def solvers(problem: Problem, windows: Tensor, steps: int) -> dict[str, float | None]:
     """Ours against `steps` steps of the naive solver, and to its losses at no larger movement."""
     naive_solve(problem, 5)  # to warm up
@@ -162,8 +144,15 @@ def main() -> None:
     problem = pose(Cut(classifier, LAYER), exemplar, 1, True, measure(classifier, [LAYER], images)[LAYER])
     steps = NAIVE_TOTAL if arguments.naive_full else arguments.naive_steps
     figures = solvers(problem, problem.windows(keys_of(problem.cut, images)), steps)
-    figures["second_moment_time_ratio"] = moment_ratio()
-    figures["suffix_time_fraction"] = suffix_fraction(classifier, LAYER, torch.rand(16, 3, 224, 224))
+    keys = torch.rand(16 * 196, 512)  # of 16 images; outer products of one fill 400 MB
+    one = keys[:196].double()
+    slow = seconds(lambda: torch.einsum("pi,pj->pij", one, one).sum(dim=0))
+    fast = seconds(lambda: (rows := keys.double()).T @ rows)
+    figures["second_moment_time_ratio"] = 16 * slow / fast
+    many, cut = torch.rand(16, 3, 224, 224), problem.cut
+    state, weight = cut.prefix(many), cut.weight.detach().clone()
+    with torch.no_grad():  # one more edit over kept states, as a share of a full forward pass
+        figures["suffix_time_fraction"] = seconds(lambda: cut.suffix(state, weight)) / seconds(lambda: classifier(many))
     print(edit_speed(figures))
     print(f"\nl1 loss before any edit {figures['loss_before']:.4g}; naive losses are read after a projection, ", end="")
     print(f"the lowest {figures['naive_loss_lowest']:.4g} after {figures['naive_steps_to_lowest']:,} steps")

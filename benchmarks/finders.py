@@ -29,8 +29,7 @@ def row_of(concept: str, seen: list[Tensor], shown: list[Tensor]) -> dict[str, f
 
 def main() -> None:
     """Find concepts in each photo and print the tables."""
-    arguments = parser(__doc__)
-    given = start(arguments)
+    given = start(parser(__doc__))
     photos = {name: load_image(photo(name))[None] for name in available("msrc-v2/Images/")}
     files = [photo(name.replace("Images/", "newsegmentations_mats/")[:-4] + "_GT.mat") for name in photos]
     truths, rows, seconds, seen_by = [torch.from_numpy(msrc_classes(file)) for file in files], [], {}, {}

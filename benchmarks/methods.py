@@ -7,15 +7,19 @@ from itertools import product
 from typing import Any
 
 import torch
+from reactive import REACTIONS, react
 from torch import Tensor
 
 from edittools.baselines import RIVALS, SCOPES
 from edittools.choosing.choice import MEASURED, Choice
 from edittools.choosing.protocol import Plan, Protocol
 from edittools.choosing.scenario import Scenario
+from edittools.choosing.states import CachedStates
 from edittools.choosing.trials import grid
 from edittools.classifiers import by_name
+from edittools.cut import Cut
 from edittools.edits import Edit
+from edittools.images import LabelledImages
 from edittools.metrics import Comparison, errors, predict
 from edittools.rewriting import rewrite
 
@@ -24,6 +28,8 @@ FAST = grid(rank=(1, 3), masked=(True, False), objective=("least_squares",), ref
 STRENGTHS, RATES = (0.5, 1.0), (1e-4, 1e-3, 1e-2, 1e-1)
 SLOW = {"steps": (20, 100), "localities": (1.0, 10.0, 100.0), "top": 2}
 """Rounds of fine-tuning on photographs, where a step takes a second."""
+OTHERS = {name: (name, settings) for name, (_, settings) in RIVALS.items()} | {"reactive": (react, REACTIONS)}
+"""The rivals of `baselines` and a reactive projection, each with settings to try."""
 UNCHOSEN = {"chosen": "no weight", "trials": 1, "choice_seconds": 0.0, "success": None}
 """The effort of a way to read pictures that changes no weight."""
 MARGIN, NEAREST = 0.05, 50
@@ -39,8 +45,8 @@ def choose_all(
 
     They are an edit that nobody tuned, one from one exemplar and its control along random directions, one from several
     exemplars and its control, an edit of two layers, local and global fine-tuning from one exemplar and from several,
-    the first two also interpolated with the classifier (WiSE-FT, PAINT), and the rivals of `baselines`, of whose
-    settings `fewer` may be tried, by their name.
+    the first two also interpolated with the classifier (WiSE-FT, PAINT), and `OTHERS`, of whose settings `fewer` may be
+    tried, by their name.
     """
     plan, singles = plan or Plan(), protocol.story.exemplars
     several = {f"all {len(singles)}": list(singles.values()), **protocol.story.several}
@@ -56,9 +62,9 @@ def choose_all(
             interpolated[f"interpolated_{scope}"] = _light(protocol.interpolated(tuned))
         found[f"finetune_{scope}{suffix}"] = _light(tuned)
     found |= interpolated
-    for name, (_, settings) in RIVALS.items():
+    for name, (method, settings) in OTHERS.items():
         among = settings[(fewer or {}).get(name, slice(None))]
-        trials = protocol.rival(name, plan.strengths, layers=plan.edited, settings=among)
+        trials = protocol.rival(method, plan.strengths, layers=plan.edited, settings=among)
         found |= {name: protocol.choose(trials)} if len(trials) else {}
     sets = protocol.states.items()
     print("Images:", ", ".join(f"{name} {len(one.labels)} ({int(one.before.sum())} errors)" for name, one in sets))
@@ -67,22 +73,22 @@ def choose_all(
     return found
 
 
-def effort(choice: Choice, story: Scenario) -> dict[str, Any]:
+def effort(choice: Choice, protocol: Protocol) -> dict[str, Any]:
     """Say what was chosen, in words, among how many trials, in how many seconds, and its `success`."""
     said = {"chosen": str(choice), "trials": choice.trials, "choice_seconds": choice.seconds}
-    return said | {"success": success(choice.edit, story, choice.settings.get("exemplar"))}
+    return said | {"success": success(choice.edit, protocol.story, protocol.cuts, choice.settings.get("exemplar"))}
 
 
-def success(edit: Edit, story: Scenario, exemplar: str | None = None) -> float:
+def success(edit: Edit, story: Scenario, cuts: Mapping[str, Cut], exemplar: str | None = None) -> float:
     """Give the share of its exemplars' own pictures x' that are right with an edit; unnamed, those of all single ones.
 
     "Learning Where to Edit Vision Transformers" (NeurIPS 2024) reports it beside generalisation and `locality`.
     """
     named = {name: [one] for name, one in story.exemplars.items()} | dict(story.several)
     shown = named.get(exemplar) or list(story.exemplars.values())
-    with edit.applied(story.classifier):
-        logits = predict(story.classifier, torch.stack([one.changed for one in shown]))
-    return 1 - float(errors(logits, torch.tensor([one.label for one in shown])).float().mean())
+    pictures, labels = torch.stack([one.changed for one in shown]), torch.tensor([one.label for one in shown])
+    found = CachedStates(cuts, LabelledImages(pictures, labels, story.classifier.classes)).compare(edit)
+    return 1 - float(found.after.float().mean())
 
 
 def near(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:

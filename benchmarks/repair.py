@@ -11,20 +11,14 @@ import time
 import torch
 from common import finish, parser, start
 
-from edittools.choosing import repair
-from edittools.images import LabelledImages
-from edittools.metrics import Comparison, errors, predict
+from edittools.choosing import CachedStates, repair
+from edittools.cut import cut_all
+from edittools.metrics import errors, predict
 from edittools.stories.snow import snow_scenario
 
 FAILING = {"mini": 24, "lite": 12}
 EVERYDAY = {"mini": 600, "lite": 300}
 KEEP = 150
-
-
-def misread(story, count: int) -> LabelledImages:
-    """The first `count` validation images that are misread."""
-    wrong = errors(predict(story.classifier, story.validation), story.validation.labels)
-    return story.validation.subset(wrong.nonzero()[:count, 0])
 
 
 def main() -> None:
@@ -36,17 +30,14 @@ def main() -> None:
     exemplar = story.exemplars[story.default["exemplar"]]
     everyday = story.budget.subset(range(min(EVERYDAY[options.tier], len(story.budget))))
     keep = story.keep.subset(range(min(KEEP, len(story.keep))))
-    failing = misread(story, FAILING[options.tier])
+    misread = errors(predict(story.classifier, story.validation), story.validation.labels).nonzero()[:, 0]
+    failing = story.validation.subset(misread[: FAILING[options.tier]])
     started = time.perf_counter()
     fix = repair(story.classifier, exemplar, failing, everyday, keep)
     seconds = time.perf_counter() - started
     print(fix.verdict, "\n")
     print(fix.table.T.to_string(float_format="{:.3f}".format))
-    before = predict(story.classifier, story.test)
-    with fix.edit.applied(story.classifier):
-        after = predict(story.classifier, story.test)
-    test = Comparison(*(errors(logits, story.test.labels) for logits in (before, after)))
-    row = test.row() | dict(zip(("low", "high"), test.corrected_interval(), strict=True))
+    test = CachedStates(cut_all(story.classifier, fix.edit.layers), story.test).compare(fix.edit)
     said = f"{test.corrected} corrected, {test.broken} broken of {int(test.before.sum())} misread"
     print(f"\ntest images: {said}; {seconds:.1f} s with {torch.get_num_threads()} threads")
     figures = {
@@ -55,8 +46,8 @@ def main() -> None:
         "test_errors_before": int(test.before.sum()),
         "test_corrected": test.corrected,
         "test_broken": test.broken,
-        "test_errors_corrected": row["errors corrected"],
-        "test_errors_corrected_interval": (row["low"], row["high"]),
+        "test_errors_corrected": test.row()["errors corrected"],
+        "test_errors_corrected_interval": test.corrected_interval(),
         "methods": fix.table.to_dict(orient="index"),
     }
     finish(options, figures)

@@ -15,10 +15,9 @@ from typing import Any
 from columns import SNOW
 from common import finish
 from composites import snow_from_composites
-from methods import FAST, LOCALITY, RATES, SLOW, STRENGTHS, choose_all, effort, with_near
+from methods import FAST, LOCALITY, OTHERS, RATES, SLOW, STRENGTHS, choose_all, effort, with_near
 from networks import Rows, comparisons, options, photos, pooled_row, reported, sweep
 
-from edittools.baselines import RIVALS
 from edittools.choosing.choice import Choice, about_budget
 from edittools.choosing.protocol import Plan, Protocol
 
@@ -33,7 +32,7 @@ def measure(protocol: Protocol, chosen: Mapping[str, Choice]) -> list[dict[str, 
     for method, choice in chosen.items():
         found = {name: protocol.states[name].compare(choice.edit) for name in REPORTED if name in protocol.states}
         wrong = {name: [one.before.int().tolist(), one.after.int().tolist()] for name, one in found.items()}
-        rows.append({"method": method, **effort(choice, protocol.story), **wrong})
+        rows.append({"method": method, **effort(choice, protocol), **wrong})
     return rows
 
 
@@ -74,7 +73,7 @@ def network(name: str) -> list[dict[str, Any]]:
 def main() -> None:
     """Choose for each network, report the test photos once, pool the networks."""
     given = options(__doc__, NETWORKS)
-    rivals = {name: settings for name, (_, settings) in RIVALS.items()}
+    rivals = {name: settings for name, (_, settings) in OTHERS.items()}
     about = f"snow {photos()} {[SLOW, RATES, FAST, STRENGTHS, rivals]}"
     rows, found = sweep(network, figures, SNOW, given, about)
     finish(given, found | {"budget": about_budget(len(rows[0]["budget"][0]))})

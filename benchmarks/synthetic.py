@@ -44,7 +44,7 @@ def read(protocol: Protocol, edit: Edit) -> dict[str, float | None]:
     clean, after = protocol.states["clean"], protocol.states["clean"].compare(edit).after
     close = near(clean.original, clean.labels)
     local = locality({name: [Comparison(clean.before[some], after[some])] for name, some in close.items()})
-    return syn.figures_of(protocol, edit) | {"success": success(edit, protocol.story)} | local
+    return syn.figures_of(protocol, edit) | {"success": success(edit, protocol.story, protocol.cuts)} | local
 
 
 def methods(table: pd.DataFrame) -> dict[str, dict[str, object]]:

@@ -5,8 +5,8 @@ last convolution of a residual block), exemplar, rank, mask, objective and stren
 under an accuracy budget of 0.25 points on bare ones; every line is then evaluated once. Edits and random directions are
 tried in the scenario's shortlist of layers, fine-tuning in tier mini in the last layer of each stage.
 
-Two lines change no weight, and nothing is chosen for them: each picture read together with its mirror image, and the
-word blurred before it is read, at its exact place, as a detector that never errs would give it.
+One line changes no weight, and nothing is chosen for it: the word blurred before it is read, at its exact place, as a
+detector that never errs would give it.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
 from edittools.choosing.choice import Choice
-from edittools.choosing.protocol import SPARING, Plan, Protocol, fragile_first
+from edittools.choosing.protocol import SPARING, Plan, Protocol
 from edittools.choosing.states import CachedStates
 from edittools.choosing.trials import grid
 from edittools.metrics import Comparison, attack_row, errors, predict
@@ -74,17 +74,6 @@ def read_with(choice: Choice, kept: dict[str, CachedStates]) -> Read:
     return lambda name: kept[name].logits(choice.edit)
 
 
-def read_mirrored(story: Scenario, kept: dict[str, CachedStates]) -> Read:
-    """Read each picture together with its mirror image, in which writing is no word (after MirrorCLIP, 2024)."""
-    sets = story.sets | {"budget": fragile_first(story.budget, story.classifier)}
-
-    def read(name: str) -> Tensor:
-        turned = replace(sets[name], images=sets[name].images[:].flip(-1))
-        return (kept[name].original + predict(story.classifier, turned)) / 2
-
-    return read
-
-
 def blurred(images: Tensor, masks: Tensor) -> Tensor:
     """Blur images `(B, 3, H, W)` where `masks` `(B, H, W)` are 1; the deviation is a twentieth of the shorter side."""
     sigma = 0.05 * min(images.shape[2:])
@@ -121,8 +110,7 @@ def main() -> None:
     slow = {"tuned": tuned, **SLOW, "steps": (20, 100)}
     chosen = choose_all(protocol, Plan(tried, edited=story.shortlist, **slow))
     kept = protocol.states
-    results = {name: figures(read_with(c, kept), kept, story) | effort(c, story) for name, c in chosen.items()}
-    results["mirrored"] = figures(cache(read_mirrored(story, kept)), kept, story) | UNCHOSEN
+    results = {name: figures(read_with(c, kept), kept, story) | effort(c, protocol) for name, c in chosen.items()}
     results["text_blurred"] = figures(cache(read_blurred(story, kept)), kept, story) | UNCHOSEN
     print("\n" + pd.DataFrame(results).to_string(float_format="{:.3f}".format))
     finish(options, edit_first(results) | {"budget": protocol.about_budget()})

@@ -40,7 +40,7 @@ TRIED |= {"rates": (1e-3, 1e-2, 1e-1), "momenta": (0.9,), "steps": (20,), "local
 """What every method may try, see `Plan`; fine-tuning in every second layer."""
 
 FEWER = {"projection": slice(0, None, 4), "closed_form": slice(1, None, 2), "null_space": slice(3, 4)}
-FEWER |= {"last_layer": slice(5, 7)}
+FEWER |= {"last_layer": slice(5, 7), "reactive": slice(0, None, 2)}
 """Which of the rivals' settings are tried: means and LEACE, three weights, full rank of the null space, two ridges."""
 
 UNKNOWN = float("nan")
@@ -54,7 +54,7 @@ def network(name: str) -> Rows:
     story = with_near(watermark_scenario(name, progress=True))
     protocol = Protocol(replace(story, test=None, clean=None, more={}), progress=True)
     chosen = choose_all(protocol, Plan(tuned=story.layers[1::2], **TRIED), FEWER)
-    rows = {method: effort(choice, story) for method, choice in chosen.items()}
+    rows = {method: effort(choice, protocol) for method, choice in chosen.items()}
     for method, choice in chosen.items():
         rows[method]["layer"] = ", ".join(choice.edit.layers) if choice.found else "nothing"
     ways = {"mark_blurred": blurred, "mark_inpainted": inpainted}

@@ -68,9 +68,13 @@ class Change:
         """Return the change as one tensor of the parameter's shape."""
         return self.left if self.right is None else torch.einsum("or...,rn->on...", self.left, self.right)
 
+    def added(self, cut: Cut, keys: Tensor) -> Tensor:
+        """Compute what a change of the layer's weight adds to its output; of low rank, the keys are projected first."""
+        return cut.convolve(cut.along(keys, self.right), self.left.to(cut.weight))
+
     def __mul__(self, factor: float) -> "Change":
         left = self.left * factor if factor else torch.zeros_like(self.left)  # 0 of what is not finite is 0
-        return Change(left, self.right)
+        return replace(self, left=left)
 
     def __add__(self, other: "Change") -> "Change":
         if self.right is None or other.right is None:
@@ -200,7 +204,7 @@ class Edit:
         if images.ndim == 3:
             return self.firing_map(classifier, images[None])[0]
         cut, change = Cut(classifier, self.layers[0], images.shape[2:]), self.changes[f"{self.layers[0]}.weight"]
-        moved = added(cut, cut.keys(cut.prefix(images)), change).square().mean(dim=cut.channels).sqrt()
+        moved = change.added(cut, cut.keys(cut.prefix(images))).square().mean(dim=cut.channels).sqrt()
         strength = cut.maps(moved)[:, None]
         usual = self.record.response if self.record else None
         if not usual or not usual > 0:  # NaN in files of 0.2 is unknown
@@ -250,11 +254,6 @@ def _factors(changes: Mapping[str, Change]) -> dict[str, Tensor]:
 def edit_of(cut: Cut, changes: Mapping[str, Change], record: Record | None = None) -> Edit:
     """Make an edit of the model that is cut, as it is now: on top of the edits that are applied to it."""
     return Edit(changes, unedited_fingerprint(cut.model), record, tuple(e.digest for e in applied_edits(cut.model)))
-
-
-def added(cut: Cut, keys: Tensor, change: Change) -> Tensor:
-    """Compute what a change of the layer's weight adds to its output; of low rank, the keys are projected first."""
-    return cut.convolve(cut.along(keys, change.right), change.left.to(cut.weight))
 
 
 def applied_edits(model: nn.Module) -> tuple[Edit, ...]:

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import TinyNet, condition, make_exemplar, randomise_norms
+from reactive import REACTIONS, react, reacting
 from scipy.optimize import minimize
 from torch import nn
 
@@ -24,11 +25,14 @@ from edittools.baselines import (
     rewrite_in_null_space,
 )
 from edittools.baselines.inputs import reference_batches
+from edittools.choosing import CachedStates
 from edittools.classifiers import Classifier
 from edittools.cut import Cut, State, rows
 from edittools.edits import Edit
+from edittools.exemplars import exemplars_at
 from edittools.images import LabelledImages
-from edittools.moments import RankError, SecondMoment, measure
+from edittools.metrics import predict
+from edittools.moments import RankError, SecondMoment, keys_of, measure
 from edittools.rewriting import pose
 
 METHODS = {
@@ -247,6 +251,35 @@ def test_the_probe_is_the_ridge_regression_that_tells_the_keys_apart(exact, exem
     found = edit.changes["conv1.weight"].right[0]
     torch.testing.assert_close(found / found.norm(), weight / weight.norm())
     assert 0 < edit.record.loss_after < edit.record.loss_before
+
+
+@pytest.mark.parametrize("setting", REACTIONS)
+def test_a_reaction_projects_keys_beyond_halfway_and_leaves_all_others_bit_for_bit(exact, photos32, exemplar, setting):
+    cut, (plain, other) = Cut(exact, "conv2"), masked(exact, "conv2", exemplar)
+    everyday = replace(measure(exact, ["conv2"], photos32)["conv2"], sample=keys_of(cut, photos32))
+    edit = react(exact, cut, exemplars_at(exact, cut, exemplar), everyday, **setting)
+    v, u = other.mean(dim=0) - plain.mean(dim=0), edit.changes["conv2.weight"].right[0].double()
+    usual = torch.cat([rows(keys, False) for keys in everyday.sample]).mean(dim=0)
+    keys = usual + torch.tensor([[0.49], [0.51], [-3.0]]) * v  # before, beyond, and on the other side
+    wanted = torch.stack([keys[0], usual, keys[2]])
+    keys, wanted = (part.T[None, :, None] for part in (keys, wanted))  # positions of one image
+    output = cut.output(State((keys,)))
+    found = output + edit.changes["conv2.weight"].added(cut, keys)
+    torch.testing.assert_close(found, cut.output(State((wanted,))), rtol=0, atol=1e-6)
+    assert torch.equal(found[..., [0, 2]], output[..., [0, 2]]) and u @ v == pytest.approx(1)
+    with pytest.raises(TypeError, match="no change of weights"):
+        edit.apply_(exact)
+
+
+@pytest.mark.parametrize("layer", ["conv1", "head"])
+def test_states_say_what_a_classifier_says_whose_layer_reacts(tiny, photos32, exemplar, layer):
+    cut, labels = Cut(tiny, layer), torch.zeros(40, dtype=torch.long)
+    everyday = replace(measure(tiny, [layer], photos32)[layer], sample=keys_of(cut, photos32))
+    edit = 2 * react(tiny, cut, exemplars_at(tiny, cut, exemplar), everyday, direction="mean")
+    images = torch.stack([*photos32[1:], exemplar.changed])
+    states = CachedStates({layer: cut}, LabelledImages(images, labels, tiny.classes))
+    torch.testing.assert_close(states.logits(edit), predict(reacting(edit, cut), images))
+    assert not torch.equal(states.logits(edit), states.original)
 
 
 # --- null space ---

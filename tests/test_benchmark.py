@@ -276,10 +276,11 @@ def test_success_is_the_share_of_the_exemplars_own_pictures_that_are_right_with_
     shown = {name: Exemplar(photos32[2], photos32[i], mask, labels[name]) for i, name in enumerate(labels)}
     several, given = {"both": list(shown.values())}, {**sets, "budget": sets["clean"], "reference": photos32}
     story = Scenario(tiny, shown, several=several, layers=("conv1",), **given)
+    cuts = cut_all(tiny, ["conv1"])
     none = Edit({"conv1.bias": Change(torch.zeros(12))}, fingerprint(tiny.model))
-    assert [success(none, story, name) for name in ("right", "wrong", "both", None)] == [1, 0, 0.5, 0.5]
+    assert [success(none, story, cuts, name) for name in ("right", "wrong", "both", None)] == [1, 0, 0.5, 0.5]
     blind = Edit({"head.bias": Change(1000 * torch.eye(5)[(read[0] + 1) % 5])}, fingerprint(tiny.model))
-    assert success(blind, story, "right") == 0
+    assert success(blind, story, cuts, "right") == 0
     reported = with_near(story).more
     assert len(reported["nearest"]) == int((~errors(predict(tiny, sets["clean"]), sets["clean"].labels)).sum())
 

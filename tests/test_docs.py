@@ -178,18 +178,20 @@ def test_a_dot_is_filled_where_both_bounds_hold_on_held_out_images(monkeypatch):
     }
 
 
-def test_a_result_names_its_call_without_the_files_of_the_machine_it_ran_on(monkeypatch):
+def test_a_result_names_its_call_without_the_files_of_the_machine_it_ran_on(monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    from common import _without_files
+    from common import finish
 
     words = "--tier mini --store /a/b.store --json --output=/a/c.json --workers 0 --output /a/d.json --threads 1"
-    assert _without_files(words.split()) == ["--tier", "mini", "--workers", "0", "--threads", "1"]
-    assert _without_files(["--threads", "1", "--store"]) == ["--threads", "1"]
+    monkeypatch.setattr(sys, "argv", ["/a/speed.py", *words.split()])
+    finish(SimpleNamespace(started=0, json=True, output=None), {})
+    call = json.loads(capsys.readouterr().out.splitlines()[-1])["call"]
+    assert call == "python benchmarks/speed.py --tier mini --workers 0 --threads 1"
     for path in (ROOT / "docs" / "results").glob("*.json"):
         assert "/" not in json.loads(path.read_text())["call"].replace("benchmarks/", "", 1), path.name
 
 
-SHARED = ("columns", "common", "composites", "figures", "methods", "networks")
+SHARED = ("columns", "common", "composites", "figures", "methods", "networks", "reactive")
 SCRIPTS = [path for path in sorted((ROOT / "benchmarks").glob("*.py")) if path.stem not in SHARED]
 
 

@@ -22,7 +22,7 @@ def test_snow_on_a_resnet_runs_through_with_random_weights(monkeypatch, capsys):
     runpy.run_path(str(BENCHMARKS / "paper_rehearsal.py"), run_name="__main__")
     [row] = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]
     assert (row["model"], row["story"], row["outcome"]) == ("resnet18", "snow", "passed")
-    assert row["seconds"] > 0 and row["peak_mb"] > 0
+    assert row["seconds"] > 0
     assert "EDITTOOLS_PHOTOS" not in os.environ and photos.registry() is downloads.registry()  # as before
 
 

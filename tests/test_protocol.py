@@ -215,12 +215,12 @@ def test_every_method_is_chosen_by_the_same_rule_within_the_budget_and_says_its_
     edits = [f"{name}{suffix}" for suffix in ("", "_several") for name in ("editing", "random_direction")]
     tuned = [f"finetune_{scope}{suffix}" for scope in ("local", "global") for suffix in ("", "_several")]
     interpolated = ["interpolated_local", "interpolated_global"]
-    assert list(chosen) == ["untuned", *edits, "two_layers", *tuned, *interpolated, *RIVALS]
+    assert list(chosen) == ["untuned", *edits, "two_layers", *tuned, *interpolated, *RIVALS, "reactive"]
     first, both = chosen["editing"], chosen.pop("two_layers")
     assert both.trials == first.trials + len(both.table)
     assert not first.found or (both.validation["loss"] <= first.validation["loss"] and str(first) in str(both))
     assert all(choice.seconds > 0 and choice.trials == len(choice.table) for choice in chosen.values())
-    for name in (*edits, *RIVALS):
+    for name in (*edits, *RIVALS, "reactive"):
         helping = chosen[name].table.query("net > 0").sort_values("loss", kind="stable")
         changes = ((edit, protocol.states["budget"].compare(edit).accuracy_change) for edit in helping.edit)
         first = next((edit for edit, change in changes if change >= -0.25), None)

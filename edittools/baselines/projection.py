@@ -14,7 +14,7 @@ from edittools.baselines.inputs import masked_keys, solver_precision
 from edittools.checks import check_amount, one_of
 from edittools.classifiers import Classifier
 from edittools.cut import Cut
-from edittools.edits import Change, Edit, Record, added, edit_of
+from edittools.edits import Change, Edit, Record, edit_of
 from edittools.exemplars import Exemplar, exemplars_at
 from edittools.moments import RankError, Reference, reference_moment
 
@@ -70,7 +70,7 @@ def project_concept(
     reader = reader / (reader @ axis)
     precision, seen = solver_precision(cut.weight), torch.einsum("on...,n->o...", cut.weight.detach().double(), axis)
     change, keys = Change(-seen[:, None].to(precision), reader[None].to(precision)), cut.keys(exemplars.changed)
-    response = exemplars.response(added(cut, keys, change))
+    response = exemplars.response(change.added(cut, keys))
     changes = {f"{cut.layer}.weight": change}
     if cut.bias is not None:
         total = seen.reshape(len(seen), -1).sum(dim=1)

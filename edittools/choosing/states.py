@@ -14,7 +14,7 @@ from edittools.caching import digest_tensors
 from edittools.checks import check_amount
 from edittools.classifiers import Classifier, by_name, marks_of
 from edittools.cut import Cut, State, cut_all, states_at
-from edittools.edits import Edit, added, applied_edits, check_same_before, unedited_fingerprint
+from edittools.edits import Edit, applied_edits, check_same_before, unedited_fingerprint
 from edittools.images import LabelledImages, in_batches
 from edittools.metrics import Comparison, errors
 
@@ -97,7 +97,7 @@ class CachedStates:
             yield from (forward(cut, state, parameters).cpu() for state in self._states_at(start))
             return
         pairs = self._unedited(start)
-        yield from (cut.logits(s, output + added(cut, cut.keys(s), change)).cpu() for s, output in pairs)
+        yield from (cut.logits(s, output + change.added(cut, cut.keys(s))).cpu() for s, output in pairs)
 
     def _states_at(self, layer: str) -> Iterable[State]:
         if self.states is not None:
