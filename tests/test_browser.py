@@ -396,13 +396,19 @@ def test_a_large_image_is_shown_reduced_and_masked_at_full_size(drawn):
     page.evaluate("jupyterapp.shell.currentWidget.content.widgets.forEach(cell => (cell.outputHidden = false))")
 
 
-def test_a_suggested_mask_is_outlined_then_laid_by_a_click_and_can_be_taken_back(drawn):
-    page = drawn.page
-    assert lab.run_cell(page, 3), lab.cell_text(page, 3)
-    page.locator(".jp-Cell").nth(3).locator(".et-stage[data-view]").wait_for()
-    view = Drawn(page, page.locator(".et-editor").count() - 1, "found")
+def suggesting(page, cell, name):
+    """Run a cell that shows an editor by that name, and ask it for masks."""
+    assert lab.run_cell(page, cell), lab.cell_text(page, cell)
+    page.locator(".jp-Cell").nth(cell).locator(".et-stage[data-view]").wait_for()
+    view = Drawn(page, page.locator(".et-editor").count() - 1, name)
     view.canvas.scroll_into_view_if_needed()
     view.root.get_by_role("button", name="Suggest").click()
+    return view
+
+
+def test_a_suggested_mask_is_outlined_then_laid_by_a_click_and_can_be_taken_back(drawn):
+    page = drawn.page
+    view = suggesting(page, 3, "found")
     names = view.root.locator(".et-suggestions button")
     assert lab.wait_until(lambda: names.all_text_contents() == ["sky", "sea"])  # the largest first
     page.wait_for_timeout(300)  # what is below has moved, and is painted again
@@ -424,17 +430,12 @@ def test_a_suggested_mask_is_outlined_then_laid_by_a_click_and_can_be_taken_back
     ],
 )
 def test_why_nothing_is_suggested_stands_in_the_menu_and_the_editor_goes_on(drawn, lacking, says):
-    page = drawn.page
     drawn.python(f"from edittools.probing import finders\n{LACKING[lacking]}")
-    assert lab.run_cell(page, 4), lab.cell_text(page, 4)
-    page.locator(".jp-Cell").nth(4).locator(".et-stage[data-view]").wait_for()
-    view = Drawn(page, page.locator(".et-editor").count() - 1, "bare")
-    view.canvas.scroll_into_view_if_needed()
-    view.root.get_by_role("button", name="Suggest").click()
+    view = suggesting(drawn.page, 4, "bare")
     menu = view.root.locator(".et-suggestions")
     assert lab.wait_until(lambda: says in menu.inner_text()), menu.inner_text()
     assert menu.evaluate("menu => menu.scrollWidth <= menu.clientWidth") and menu.locator("button").count() == 0
-    page.wait_for_timeout(300)  # what is below has moved, and is painted again
+    view.page.wait_for_timeout(300)  # what is below has moved, and is painted again
     view.root.screenshot(path=ARTEFACTS / f"editor-no-{lacking}.png")
     view.press("r")
     view.drag((10, 10), (50, 50))

@@ -235,15 +235,20 @@ def test_a_folder_with_a_broken_picture_says_so_and_names_are_text(other, page):
     assert not page.evaluate("window.hacked")
 
 
+def pictured(panel, name, theme, width, height):
+    """Keep a picture of a desk in a theme and a width; nothing on it is cut off."""
+    panel.page.evaluate(f"jupyterapp.commands.execute('apputils:change-theme', {{theme: 'JupyterLab {theme}'}})")
+    panel.page.wait_for_function(f"document.body.dataset.jpThemeName === 'JupyterLab {theme}'")
+    panel.page.set_viewport_size({"width": width, "height": height})
+    panel.page.wait_for_timeout(900)
+    panel.root.screenshot(path=ARTEFACTS / f"{name}-{theme.lower()}-{width}.png")
+    assert panel.root.evaluate(WIDER_THAN_ITSELF) == []
+
+
 @pytest.mark.parametrize("theme", ["Dark", "Light"])
 @pytest.mark.parametrize("width", [900, 1366])
 def test_pictures_of_both_themes_and_widths_are_kept_and_nothing_is_cut_off(story, page, theme, width):
-    page.evaluate(f"jupyterapp.commands.execute('apputils:change-theme', {{theme: 'JupyterLab {theme}'}})")
-    page.wait_for_function(f"document.body.dataset.jpThemeName === 'JupyterLab {theme}'")
-    page.set_viewport_size({"width": width, "height": 1500})
-    page.wait_for_timeout(900)
-    story.root.screenshot(path=ARTEFACTS / f"desk-{theme.lower()}-{width}.png")
-    assert story.root.evaluate(WIDER_THAN_ITSELF) == []
+    pictured(story, "desk", theme, width, 1500)
     page.set_viewport_size({"width": 1366, "height": 850})
 
 
@@ -257,12 +262,7 @@ def test_the_desk_is_at_home_in_notebook_7(story, page):
     fresh.root.locator(".et-editor .et-stage[data-view]").wait_for()
     the_story_by_hand(fresh)
     for theme, width in (("Dark", 900), ("Light", 1600)):
-        page.evaluate(f"jupyterapp.commands.execute('apputils:change-theme', {{theme: 'JupyterLab {theme}'}})")
-        page.wait_for_function(f"document.body.dataset.jpThemeName === 'JupyterLab {theme}'")
-        page.set_viewport_size({"width": width, "height": 2400})
-        page.wait_for_timeout(900)
-        fresh.root.screenshot(path=ARTEFACTS / f"desk-notebook7-{theme.lower()}-{width}.png")
-        assert fresh.root.evaluate(WIDER_THAN_ITSELF) == []
+        pictured(fresh, "desk-notebook7", theme, width, 2400)
 
 
 def test_no_request_left_the_machine(page, outside):
