@@ -284,10 +284,10 @@ def drawn(rows: list[dict[str, Any]]) -> str:
     return sha1(json.dumps(rows).encode()).hexdigest()
 
 
-def curve(read: Callable[[str], Figures] = read_results) -> list[dict[str, Any]]:
+def curve() -> list[dict[str, Any]]:
     """Give the methods of `DOTS` on drawn snow at several strengths: what they correct, and their locality."""
     names = {name: method for method, names in DOTS.items() for name in names}
-    known = [row for row in read("snow_miniworld").get("curve", []) if row["method"] in names]
+    known = [row for row in read_results("snow_miniworld").get("curve", []) if row["method"] in names]
     return [row | {"method": names[row["method"]]} for row in known]
 
 
