@@ -1,6 +1,6 @@
 """Classifiers: any torch model with its normalisation and class names."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -112,12 +112,6 @@ def fingerprint(model: nn.Module, base: Mapping[str, Tensor] | None = None) -> s
     weights = {name: tensor for name, tensor in model.state_dict().items() if isinstance(tensor, Tensor)}
     values = ((base or {}).get(name, tensor) for name, tensor in weights.items())
     return digest_tensors(values, (f"{name} " for name in weights))
-
-
-@torch.no_grad()
-def marks_of(tensors: Iterable[Tensor]) -> list[tuple[int, int, float]]:
-    """Mark weights so that each change shows: in place, by way of `.data`, or by another tensor."""
-    return [(id(t), t._version, float(t.sum(dtype=torch.float64))) for t in tensors]
 
 
 def by_name(what: str, data: LabelledImages, classifier: Classifier) -> LabelledImages:

@@ -14,7 +14,6 @@ import difflib
 import operator
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -34,25 +33,13 @@ _IN_BLOCK = {*(_IN_BLOCK + "softplus max_pool2d avg_pool2d").split()}
 """What may stand between a layer and its value, beside what scales and shifts: activations and pooling."""
 
 
+State = tuple[Tensor, ...]
+"""What the steps before a layer hand on: the layer's keys first and, say, a skip."""
+
+
 def rows(tensor: Tensor, linear: bool) -> Tensor:
     """See keys, outputs or values as rows `(P, C)`, one a position: of maps `(B, C, H, W)`, or of a linear layer."""
     return (tensor if linear else tensor.movedim(1, -1)).flatten(0, -2)
-
-
-def mask_at(mask: Tensor, size: Sequence[int]) -> Tensor:
-    """Pool masks `(B, H, W)` to maps of `size` `(h, w)`: shares in [0, 1], `(B, h, w)`."""
-    return F.adaptive_avg_pool2d(mask[:, None], tuple(size))[:, 0]
-
-
-@dataclass(frozen=True)
-class State:
-    """What the steps before a layer hand on: the layer's keys first and, say, a skip."""
-
-    alive: tuple[Tensor, ...]
-
-    def to(self, dtype: torch.dtype) -> "State":
-        """Give it in another precision; what holds no floating-point numbers stays as it is."""
-        return State(tuple(part.to(dtype) if part.is_floating_point() else part for part in self.alive))
 
 
 class Layer:
@@ -120,8 +107,9 @@ class Layer:
         """
         size = like.shape[1:-1] if self.is_linear else like.shape[2:]
         if not self.is_linear and size != shape_of(self._call.args[0])[1:]:
-            return mask_at(masks, size)
-        return self._grid.tokens(mask_at(masks, (self._grid.height, self._grid.width))).reshape(-1, *size)
+            return F.adaptive_avg_pool2d(masks, size)
+        cells = F.adaptive_avg_pool2d(masks, (self._grid.height, self._grid.width))
+        return self._grid.tokens(cells).reshape(-1, *size)
 
     def maps(self, values: Tensor) -> Tensor:
         """Lay out one number a position of keys or outputs, as in `shares`, as maps `(B, h, w)`."""
@@ -156,7 +144,7 @@ class Cut(Layer):
 
     def keys(self, state: State) -> Tensor:
         """Give what goes into the layer, as the layer takes it."""
-        return state.alive[0]
+        return state[0]
 
     def output(self, state: State, weight: Tensor | None = None) -> Tensor:
         """Run the layer alone on its keys, with its own weight or with `weight`."""
@@ -188,7 +176,7 @@ class Cut(Layer):
         self, node: fx.Node, state: State, output: Tensor | None = None, weights: Mapping[str, Tensor] | None = None
     ) -> Tensor:
         """Compute a node on from a state, and from the layer's `output` where it is known."""
-        known = dict(zip(self._alive, state.alive, strict=True))
+        known = dict(zip(self._alive, state, strict=True))
         known = known if output is None else {self._call: output} | known
         return self._program.compute([node], known, weights)[0]
 
@@ -254,7 +242,7 @@ def states_at(
         values = program.compute(wanted, {program.images: classifier.normalise(some)})
         values = dict(zip(wanted, values, strict=True))
         for layer, cut in cuts.items():
-            found[layer].append(State(tuple(values[node] for node in cut._alive)))
+            found[layer].append(tuple(values[node] for node in cut._alive))
     return found
 
 

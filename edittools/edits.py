@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from edittools.caching import atomic_path, digest_tensors
 from edittools.checks import check_amount
-from edittools.classifiers import Classifier, fingerprint, marks_of, unwrapped
+from edittools.classifiers import Classifier, fingerprint, unwrapped
 from edittools.cut import Cut
 
 _FORMAT = "edittools edit 1"
@@ -277,7 +277,8 @@ def check_same_before(cut: Cut, applied: Iterable[Edit], what: str) -> None:
 def unedited_fingerprint(model: nn.Module) -> str:
     """Compute the `fingerprint` that a model has without the edits applied to it now; raise as `applied_edits` does."""
     model = unwrapped(model)
-    marks = marks_of((*model.parameters(), *model.buffers()))
+    tensors = (*model.parameters(), *model.buffers())  # marked so that each change shows, also by way of `.data`
+    marks = [(id(t), t._version, float(t.detach().sum(dtype=torch.float64))) for t in tensors]
     if _HASHED.get(model, ([], ""))[0] != marks:  # hashing takes longer than a solve
         base = {id(model.get_parameter(name)): weight for name, weight in _ledger(model)[1].items()}
         shared = model.named_parameters(remove_duplicate=False)  # a weight of two layers has two names

@@ -275,14 +275,8 @@ def _replace_writes(graph: fx.Graph) -> bool:
                 graph.erase_node(node)
         elif op_name(node).endswith("_") and _is_fresh(node.args[0]):
             node.target = getattr(getattr(_ATEN, name, None), node.target._overloadname, node.target)
-    return not any(map(_writes, graph.nodes))
-
-
-def _writes(node: fx.Node) -> bool:
-    """Say whether a step writes to its arguments by its schema, or is a region of steps."""
-    if isinstance(node.target, torch._ops.OpOverload):
-        return node.target._schema.is_mutable
-    return isinstance(node.target, torch._ops.HigherOrderOperator)
+    steps = [node.target for node in graph.nodes if isinstance(node.target, torch._ops.OperatorBase)]
+    return not any(isinstance(step, torch._ops.HigherOrderOperator) or step._schema.is_mutable for step in steps)
 
 
 def _is_fresh(node: fx.Node) -> bool:

@@ -60,8 +60,10 @@ class Problem:
 
     def objective(self, unknown: Tensor) -> Tensor:
         """Return the objective of eq. (1) and, in its unit, the cost of moving everyday outputs."""
-        fit = self.l1(unknown)
-        return fit if self.elsewhere is None else fit + self._unit * quadratic(unknown, self.elsewhere)
+        fit, flat = self.l1(unknown), unknown.flatten(1)
+        if self.elsewhere is None:
+            return fit
+        return fit + self._unit * ((flat @ self.elsewhere.to(flat)) * flat).sum()
 
     @cached_property
     @torch.no_grad()
@@ -94,7 +96,7 @@ class Problem:
 
     @torch.no_grad()
     def windows(self, sample: Sequence[Tensor]) -> Tensor:
-        """Return the mean of w wᵀ over a sample of keys, w what the kernel sees of them: see `quadratic`."""
+        """Return the mean of w wᵀ over a sample of keys, w what the kernel sees of them."""
         wide = {rows(keys, self.cut.is_linear).shape[1] for keys in sample}
         if wide != {width := self.cut.weight.shape[1]}:
             raise ValueError(f"a sample of keys of {wide} channels for {self.cut.layer!r}: expected {width}, its keys'")
@@ -127,7 +129,8 @@ def pose(
         raise ValueError(f"basis of shape {tuple(basis.shape)}: expected (rank, {width}) without NaN")
     given = exemplars_at(cut.classifier, cut, exemplars)
     precision = torch.promote_types(cut.weight.dtype, torch.float32)  # half precision has no room for a solver
-    before, after = given.image.to(precision), given.changed.to(precision)
+    states = given.image, given.changed
+    before, after = (tuple(t.to(precision) if t.is_floating_point() else t for t in state) for state in states)
     keys = cut.keys(after)
     masks = given.masks.to(keys.device)
     if basis is None and rank is not None:
@@ -138,12 +141,6 @@ def pose(
         coordinates = cut.along(keys, basis)
         share = masks if masked else torch.ones_like(masks)
         return Problem(cut, before, after, basis, coordinates, cut.output(after), cut.value(before), share)
-
-
-def quadratic(unknown: Tensor, matrix: Tensor) -> Tensor:
-    """Compute the trace of Λ M Λᵀ, for Λ `(out, rank, kh, kw)` and M `(rank * kh * kw,) * 2`."""
-    flat = unknown.flatten(1)
-    return ((flat @ matrix.to(flat)) * flat).sum()
 
 
 def solve_least_squares(problem: Problem, ridge: float = 1e-3) -> Tensor:

@@ -34,11 +34,9 @@ class TokenGrid:
         return padded[:, self.places.to(cells.device)]
 
     def cells(self, tokens: Tensor) -> Tensor:
-        """Give each cell the mean of what its keys have: `(B, N)` to `(B, h, w)`."""
-        places = self.places.to(tokens.device)
-        chosen, count = places >= 0, self.height * self.width
-        total = tokens.new_zeros(len(tokens), count).index_add(1, places[chosen], tokens[:, chosen])
-        return (total / places[chosen].bincount(minlength=count)).unflatten(1, (self.height, self.width))
+        """Give each cell what its key has: `(B, N)` to `(B, h, w)`; a linear layer's keys have a cell of their own."""
+        order = self.places.argsort()[-self.height * self.width :]  # those without a cell, -1, come first
+        return tokens[:, order.to(tokens.device)].unflatten(1, (self.height, self.width))
 
 
 @torch.no_grad()

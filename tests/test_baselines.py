@@ -27,7 +27,7 @@ from edittools.baselines import (
 from edittools.baselines.inputs import reference_batches
 from edittools.choosing import CachedStates
 from edittools.classifiers import Classifier
-from edittools.cut import Cut, State, rows
+from edittools.cut import Cut, rows
 from edittools.edits import Edit
 from edittools.exemplars import exemplars_at
 from edittools.images import LabelledImages
@@ -210,9 +210,9 @@ def output_of(classifier, layer, keys, edit=None):
     cut = Cut(classifier, layer)
     with torch.no_grad():
         if edit is None:
-            return cut.output(State((keys,)))
+            return cut.output((keys,))
         with edit.applied(classifier):
-            return cut.output(State((keys,)))
+            return cut.output((keys,))
 
 
 @pytest.mark.parametrize("layer", ["conv1", "conv2"])
@@ -263,9 +263,9 @@ def test_a_reaction_projects_keys_beyond_halfway_and_leaves_all_others_bit_for_b
     keys = usual + torch.tensor([[0.49], [0.51], [-3.0]]) * v  # before, beyond, and on the other side
     wanted = torch.stack([keys[0], usual, keys[2]])
     keys, wanted = (part.T[None, :, None] for part in (keys, wanted))  # positions of one image
-    output = cut.output(State((keys,)))
+    output = cut.output((keys,))
     found = output + edit.changes["conv2.weight"].added(cut, keys)
-    torch.testing.assert_close(found, cut.output(State((wanted,))), rtol=0, atol=1e-6)
+    torch.testing.assert_close(found, cut.output((wanted,)), rtol=0, atol=1e-6)
     assert torch.equal(found[..., [0, 2]], output[..., [0, 2]]) and u @ v == pytest.approx(1)
     with pytest.raises(TypeError, match="no change of weights"):
         edit.apply_(exact)

@@ -4,12 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import condition, make_exemplar, save_image
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 
 from edittools.classifiers import Classifier
-from edittools.cut import Cut, mask_at
+from edittools.cut import Cut
 from edittools.exemplars import Exemplar
 from edittools.images import LazyImages
 from edittools.metrics import predict
@@ -68,7 +66,7 @@ def test_least_squares_is_what_lstsq_finds_on_the_unfolded_problem(tiny, photos3
     columns = F.unfold(problem.coordinates, module.kernel_size, padding=module.padding, stride=module.stride)
     design = columns.transpose(1, 2).flatten(0, 1).double()
     wanted = (problem.target_output - problem.start).permute(0, 2, 3, 1).flatten(0, 2).double()
-    weight = mask_at(problem.share, problem.start.shape[2:]).flatten().sqrt()[:, None].double()
+    weight = F.adaptive_avg_pool2d(problem.share, problem.start.shape[2:]).flatten().sqrt()[:, None].double()
     expected = torch.linalg.lstsq(design * weight, wanted * weight, driver="gelsd").solution.T.reshape(found.shape)
     residual = lambda x: ((design @ x.flatten(1).T - wanted) * weight).square().sum()  # noqa: E731
     assert residual(found) <= residual(expected) * (1 + 1e-5) + 1e-9
@@ -135,17 +133,6 @@ def test_least_squares_ends_before_a_batch_norm_of_the_batchs_own_statistics(tin
     tiny.model.norm2 = torch.nn.BatchNorm2d(8, track_running_stats=False)
     edit = rewrite(tiny, "conv2", exemplar, photos32, objective="least_squares")
     assert 0 <= edit.record.loss_after < 0.99 * edit.record.loss_before
-
-
-@settings(max_examples=20, deadline=None)
-@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 9), st.integers(1, 9), st.randoms())
-def test_a_pooled_mask_is_the_share_of_each_cell(height, width, rows, columns, random):
-    mask = torch.tensor([[random.randint(0, 1) for _ in range(width)] for _ in range(height)]).float()
-    pooled = mask_at(mask[None], (rows, columns + 1))[0]
-    assert pooled.shape == (rows, columns + 1)
-    assert float(pooled.min()) >= 0 and float(pooled.max()) <= 1
-    if height % rows == 0 and width % (columns + 1) == 0:
-        assert float(pooled.mean()) == pytest.approx(float(mask.mean()), abs=1e-5)
 
 
 def _narrow(seed=0):

@@ -12,7 +12,7 @@ from torch import Tensor
 from edittools.baselines.finetuning import forward
 from edittools.caching import digest_tensors
 from edittools.checks import check_amount
-from edittools.classifiers import Classifier, by_name, marks_of
+from edittools.classifiers import Classifier, by_name
 from edittools.cut import Cut, State, cut_all, states_at
 from edittools.edits import Edit, applied_edits, check_same_before, unedited_fingerprint
 from edittools.images import LabelledImages, in_batches
@@ -45,8 +45,7 @@ class CachedStates:
         self._classifier = next(iter(cuts.values())).classifier
         data = by_name("images to keep", data, self._classifier)
         self.cuts, self.labels, self._data, self._batch_size = cuts, data.labels, data, batch_size
-        self._applied, self._versions = applied_edits(self._classifier), self._marks()
-        self._fingerprints = self._fingerprints_now()
+        self._applied, self._fingerprints = applied_edits(self._classifier), self._fingerprints_now()
         self.states = states_at(cuts, data, batch_size, progress) if in_memory else None
         self._outputs: dict[str, tuple[tuple[int, ...], list[Tensor]]] = {}
         self.original = self.logits()
@@ -116,17 +115,12 @@ class CachedStates:
 
     def _check_states(self, start: str, checked: bool) -> None:
         """Refuse states at a layer before which the model is no longer the same, or that edits alone do not explain."""
-        if not checked and (versions := self._marks()) != self._versions:
-            if self._fingerprints_now() != self._fingerprints:
-                raise ValueError(
-                    f"weights or buffers of the {type(self.cuts[start].model).__name__} were changed, by something "
-                    "else than an edit, since the images were kept: keep them again"
-                )
-            self._versions = versions
+        if not checked and self._fingerprints_now() != self._fingerprints:
+            raise ValueError(
+                f"weights or buffers of the {type(self.cuts[start].model).__name__} were changed, by something "
+                "else than an edit, since the images were kept: keep them again"
+            )
         check_same_before(self.cuts[start], self._applied, "the images were kept")
-
-    def _marks(self) -> list[tuple[int, int, float]]:
-        return marks_of((*self._classifier.parameters(), *self._classifier.buffers()))
 
     def _fingerprints_now(self) -> tuple[str, str]:
         """Hash the weights without the edits applied now, and all buffers, also those not saved with weights."""
@@ -158,7 +152,7 @@ def cache_states(
 def bytes_of_states(cuts: Mapping[str, Cut], image: Tensor) -> int:
     """Count the bytes that keeping an image `(1, 3, H, W)` at all cuts takes, with what each layer makes of it."""
     states = [state for [state] in states_at(cuts, image).values()]
-    kept = [part for state in states for part in state.alive if isinstance(part, Tensor)]
+    kept = [part for state in states for part in state]
     outputs = [cut.output(state) for cut, state in zip(cuts.values(), states, strict=True)]
     return sum({part.data_ptr(): part.nbytes for part in (*kept, *outputs)}.values())
 
