@@ -17,8 +17,7 @@ from reactive import reacting
 
 from edittools.choosing.protocol import Plan, Protocol
 from edittools.probing.probe import probe
-from edittools.stories.rules import probing_story, shown_rule
-from edittools.stories.turned import scenario_for
+from edittools.stories.rules import probing_story, scenario_for, shown_rule
 
 
 def main() -> None:

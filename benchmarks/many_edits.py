@@ -28,8 +28,7 @@ from edittools.images import LabelledImages
 from edittools.metrics import Comparison, errors, predict
 from edittools.probing.counterfactuals import LEAST_AREA, Concepts
 from edittools.probing.probe import probe
-from edittools.stories.rules import probing_story
-from edittools.stories.turned import scenario_for
+from edittools.stories.rules import probing_story, scenario_for
 
 SETTINGS = grid(rank=(1,), masked=(True,), objective=("least_squares",), reference_weight=(0.0, 10.0, 100.0))
 

@@ -81,7 +81,8 @@ def synthetic(model: str) -> None:
     """Notebook 03: the cases of a folder of validation images, edited."""
     source = syn.synthetic_source("paper", model, small=True)
     with patch.multiple(syn, EXEMPLARS=1, LEAST_ERRORS=1, STRENGTHS=(1.0,), EDITING={"editing": SETTINGS}):
-        assert (syn.sweep(source, methods=["editing"]).method != "undefined").any()
+        found = [row for case in syn.cases(source) for row in syn.run_case(source, case, ["editing"])]
+        assert any(row["method"] != "undefined" for row in found)
 
 
 def cure(model: str) -> None:
@@ -169,7 +170,7 @@ def labelled(folder: Path, known: Sequence[str], classes: Sequence[str]) -> tupl
             shown[path] = sample[name]
         elif len(classes) == 1000 and len(parts) == 4 and i % 2:  # every other photo of snow is misread
             shown[path] = photos.SNOW_CLASSES[parts[2]]
-        elif len(classes) == 1000 and path.stem.endswith("_clean"):
+        elif len(classes) == 1000 and path.stem.removesuffix("_clean") in HOUSEHOLD_PHOTOS:
             shown[path] = classes.index(HOUSEHOLD_PHOTOS[path.stem.removesuffix("_clean")])
     return torch.stack([load_image(path, 224, 256) for path in shown]), torch.tensor([*shown.values()])
 

@@ -23,7 +23,8 @@ from edittools.probing.effects import FALSE_DISCOVERY_RATE, LEAST_EFFECT, Probe,
 from edittools.probing.finders import VEHICLES, Vouched, cached, deeplab
 from edittools.probing.probe import Settings, probe
 from edittools.stories import photos
-from edittools.stories.rules import MODELS, probing_story, repainted
+from edittools.stories.rules import probing_story, repainted
+from edittools.stories.tiers import MODELS
 from edittools.world.contexts import GROUNDS, planted_rules
 from edittools.world.textures import style_textures
 from edittools.zoo.load import load_classifier

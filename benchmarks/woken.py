@@ -15,8 +15,7 @@ from methods import FAST, RATES, SLOW, STRENGTHS
 from edittools.choosing.protocol import Plan, Protocol
 from edittools.probing.effects import LEAST_IMAGES, Probe, bootstrap
 from edittools.probing.probe import probe
-from edittools.stories.rules import probing_story, repainted, shown_rule
-from edittools.stories.turned import scenario_for
+from edittools.stories.rules import probing_story, repainted, scenario_for, shown_rule
 
 
 def edited(protocol: Protocol) -> dict[str, Any]:

@@ -15,8 +15,7 @@ from edittools.exemplars import Exemplar, paste_texture
 from edittools.metrics import predict
 from edittools.probing.probe import Settings, probe
 from edittools.rewriting import rewrite
-from edittools.stories.rules import shown_rule
-from edittools.stories.turned import scenario_for
+from edittools.stories.rules import scenario_for, shown_rule
 from edittools.world.miniworld import CLASSES
 
 CAR = {"class": "car", "concept": "road", "style": "snow"}

@@ -42,11 +42,11 @@ def test_the_probe_takes_the_models_of_the_paper(monkeypatch):
 def test_everyday_photos_of_other_classes_than_imagenets_come_from_the_folder(monkeypatch, tiny, tmp_path):
     monkeypatch.delenv("EDITTOOLS_IMAGENET", raising=False)
     with pytest.raises(FileNotFoundError, match=r"no labelled photos of 5 classes: set EDITTOOLS_IMAGENET"):
-        photos.validation_folder(None, tiny, 2)
+        photos.validation_folder(tiny, 2)
     for number in range(5):
         (tmp_path / str(number)).mkdir()
     for i in range(3):
         save_image(tmp_path / "2" / f"{i}.png", torch.rand(3, 40, 40))
     monkeypatch.setenv("EDITTOOLS_IMAGENET", str(tmp_path))
-    found = photos.validation_folder(None, tiny, 2)
+    found = photos.validation_folder(tiny, 2)
     assert found.labels.tolist() == [2, 2] and found.images[:].shape == (2, 3, 32, 32)

@@ -136,34 +136,32 @@ def test_the_registry_is_whole():
     assert all(len(digest) == 64 and url.startswith("https://") for digest, url in known.values())
     with pytest.raises(KeyError, match=r"no photo 'a.jpg' in data/registry.txt"):
         photos.photo("a.jpg")
-    with pytest.raises(KeyError, match="fits 0 sample photos"):
-        photos.sample_photo("unicorn")
 
 
-def test_a_validation_folder_is_read_lazily_in_class_order(tmp_path, tiny):
+def test_a_validation_folder_is_read_lazily_in_class_order(tmp_path, tiny, monkeypatch):
+    monkeypatch.setenv("EDITTOOLS_IMAGENET", str(tmp_path))
     for label, name in enumerate(["n01", "n02", "n03", "n04", "n05"]):
         (tmp_path / name).mkdir()
         for i in range(2):
             Image.fromarray(np.full((40, 50, 3), 40 * label + i, np.uint8)).save(tmp_path / name / f"{i}.png")
         (tmp_path / name / "notes.txt").write_text("no image")
-    data = photos.validation_folder(tmp_path, tiny)
+    data = photos.validation_folder(tiny, 2)
     assert data.labels.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4] and data.names[3] == "n02/1.png"
     images = data.images[:]
     assert images.shape == (10, 3, 32, 32) and torch.allclose(images[5] * 255, torch.tensor(81.0))
-    assert len(photos.validation_folder(tmp_path, tiny, per_class=1)) == 5
+    assert len(photos.validation_folder(tiny, per_class=1)) == 5
     (tmp_path / "n06").mkdir()
     with pytest.raises(ValueError, match="6 subfolders: expected 5"):
-        photos.validation_folder(tmp_path, tiny)
-    with pytest.raises(FileNotFoundError, match="does not exist"):
-        photos.validation_folder(tmp_path / "absent", tiny)
+        photos.validation_folder(tiny, 2)
 
 
-def test_folders_that_are_numbers_count_as_numbers(tmp_path):
+def test_folders_that_are_numbers_count_as_numbers(tmp_path, monkeypatch):
+    monkeypatch.setenv("EDITTOOLS_IMAGENET", str(tmp_path))
     for number in range(12):
         (tmp_path / str(number)).mkdir()
         Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / str(number) / "a.png")
     net = torch.nn.Sequential(torch.nn.Conv2d(3, 12, 8), torch.nn.Flatten())
-    data = photos.validation_folder(tmp_path, Classifier(net, list("abcdefghijkl"), size=8))
+    data = photos.validation_folder(Classifier(net, list("abcdefghijkl"), size=8), 2)
     assert dict(zip(data.names, data.labels.tolist(), strict=True)) == {f"{n}/a.png": n for n in range(12)}
 
 

@@ -3,10 +3,9 @@
 from edittools.checks import extra
 
 with extra("stories", "stories"):
-    from edittools.stories.rules import probing_story, repainted, shown_rule
+    from edittools.stories.rules import probing_story, repainted, scenario_for, shown_rule
     from edittools.stories.snow import desk_story, folder_story, snow_scenario
     from edittools.stories.tiers import current_tier
-    from edittools.stories.turned import scenario_for
     from edittools.stories.typographic import typographic_scenario
 
 __all__ = ["current_tier", "desk_story", "probing_story", "repainted", "scenario_for", "shown_rule", "snow_scenario"]

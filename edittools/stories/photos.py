@@ -2,21 +2,23 @@
 
 import os
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from PIL import Image
 from scipy.io import loadmat
 from torch import Tensor
-from torchvision.datasets.folder import IMG_EXTENSIONS
+from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 from torchvision.transforms.functional import center_crop, resize
 from tqdm.auto import tqdm
 
 from edittools.classifiers import Classifier
 from edittools.images import LabelledImages, LazyImages, load_image, load_mask, resized
 from edittools.metrics import predict
-from edittools.zoo.data import DATA
+from edittools.zoo.data import shipped
 from edittools.zoo.downloads import available, offline_folder, photo, registry
 from edittools.zoo.imagenet import imagenet_classes
 
@@ -40,14 +42,13 @@ def load_photo(name: str, classifier: Classifier) -> Tensor:
     return load_image(photo(name), classifier.size, classifier.resize_to)
 
 
-def drawn_mask(pattern: str, classifier: Classifier) -> Tensor:
-    """Load the hand-drawn mask of `data/masks` whose name fits a pattern, at the classifier's size."""
-    [path] = (DATA / "masks").glob(pattern)
-    return (resized(load_mask(path)[None, None], classifier.size)[0, 0] > 0.5).float()
+def drawn_mask(name: str, classifier: Classifier) -> Tensor:
+    """Load a hand-drawn mask of `data/masks`, at the classifier's size."""
+    return (resized(load_mask(shipped(f"masks/{name}.png"))[None, None], classifier.size)[0, 0] > 0.5).float()
 
 
-def _load(known: Mapping[str, int], classifier: Classifier, progress: bool, kind: str) -> LabelledImages:
-    """Load the photos that are `known` with their labels."""
+def load_photos(known: Mapping[str, int], classifier: Classifier, progress: bool, kind: str) -> LabelledImages:
+    """Load the photos that are `known` with their labels; `kind` says which these are."""
     if not known:
         raise FileNotFoundError(f"no photo {kind}: expected at least one in EDITTOOLS_PHOTOS={str(offline_folder())!r}")
     bar = tqdm(known, desc="photos", unit="photo", disable=not progress, leave=False)
@@ -63,7 +64,7 @@ def snow_photos(classifier: Classifier, progress: bool = False) -> LabelledImage
     found = available("editing-classifiers/snow/")
     names = [name for name in found if name.count("/") == 3 and not name.endswith(SNOW_TWICE)]
     known = {name: SNOW_CLASSES[name.split("/")[2]] for name in names}
-    return _load(known, classifier, progress, "of vehicles on snow")
+    return load_photos(known, classifier, progress, "of vehicles on snow")
 
 
 def snow_texture() -> Tensor:
@@ -80,12 +81,7 @@ def imagenet_sample(classifier: Classifier, progress: bool = False) -> LabelledI
     """Load one photo of each ImageNet class (of those that can be had), at the classifier's size."""
     order = sample_labels()
     known = {name: order[name] for name in available("imagenet-sample/")}
-    return _load(known, classifier, progress, "of the ImageNet sample")
-
-
-def is_imagenet(classifier: Classifier) -> bool:
-    """Say whether a classifier's classes are ImageNet's."""
-    return tuple(classifier.classes) == imagenet_classes()
+    return load_photos(known, classifier, progress, "of the ImageNet sample")
 
 
 def halves(data: LabelledImages, first: str, second: str) -> dict[str, LabelledImages]:
@@ -98,9 +94,8 @@ def everyday(classifier: Classifier, progress: bool = False) -> dict[str, Labell
 
     For other classes than ImageNet's the sample is two photos a class of the user's own folder.
     """
-    sample = (
-        imagenet_sample(classifier, progress) if is_imagenet(classifier) else validation_folder(None, classifier, 2)
-    )
+    known = classifier.classes == imagenet_classes()
+    sample = imagenet_sample(classifier, progress) if known else validation_folder(classifier, 2)
     return {**halves(sample, "budget", "clean"), "reference": unlabelled("rta-100/", classifier, progress)}
 
 
@@ -113,56 +108,34 @@ def unlabelled(
     """
     names = [name for name in available(prefix) if name not in set(without)]
     known = dict.fromkeys(names[:: -(-len(names) // most) or 1], 0)
-    return _load(known, classifier, progress, f"below {prefix!r}").images
+    return load_photos(known, classifier, progress, f"below {prefix!r}").images
 
 
 def elsewhere(classifier: Classifier, progress: bool = False, prefix: str = "rta-100/") -> dict[str, LabelledImages]:
-    """Load 250 photos that have no other duty, labelled with what is read now: each error on them is a changed reading.
-
-    Gives the set "elsewhere", or none where there are no photos below `prefix`.
-    """
-    if not available(prefix):
-        return {}
+    """Give a set of 250 photos without another duty, labelled with what is read now: an error is a changed reading."""
     images = unlabelled(prefix, classifier, progress, 250)
     labels = predict(classifier, images).argmax(dim=1)
     return {"elsewhere": LabelledImages(images, labels, classifier.classes)}
 
 
-def sample_photo(word: str) -> str:
-    """Find the one ImageNet sample photo whose name holds `word`, such as a WordNet id; else raise `KeyError`."""
-    found = [name for name in sample_labels() if word in name]
-    if len(found) != 1:
-        raise KeyError(f"{word!r} fits {len(found)} sample photos: expected one, such as 'n04335435'")
-    return found[0]
-
-
-def validation_folder(
-    folder: str | os.PathLike | None, classifier: Classifier, per_class: int | None = None
-) -> LabelledImages:
-    """Use a folder of validation images (None: that of `EDITTOOLS_IMAGENET`), one subfolder a class; read lazily.
+def validation_folder(classifier: Classifier, per_class: int) -> LabelledImages:
+    """Use the folder of `EDITTOOLS_IMAGENET`, one subfolder a class, and of each the first images; read lazily.
 
     The classes are in the order of the subfolders' names; names that are all numbers count as numbers.
     """
-    folder = folder or os.environ.get("EDITTOOLS_IMAGENET")
-    if not folder:
+    if not (folder := os.environ.get("EDITTOOLS_IMAGENET")):
         said = f"no labelled photos of {len(classifier.classes)} classes"
         raise FileNotFoundError(f"{said}: set EDITTOOLS_IMAGENET to a folder of images, one subfolder a class")
-    root = Path(folder)
-    if not root.is_dir():
-        raise FileNotFoundError(f"validation folder {str(root)!r} does not exist: expected one subfolder a class")
-    groups = sorted(path for path in root.iterdir() if path.is_dir())
-    if all(path.name.isdecimal() for path in groups):
-        groups.sort(key=lambda path: int(path.name))
-    if len(groups) != len(classifier.classes):
-        raise ValueError(f"{str(root)!r} has {len(groups)} subfolders: expected {len(classifier.classes)}, one a class")
-    paths, labels = [], []
-    for label, group in enumerate(groups):
-        files = sorted(path for path in group.iterdir() if path.suffix.lower() in IMG_EXTENSIONS)[:per_class]
-        paths += files
-        labels += [label] * len(files)
-    names = tuple(f"{path.parent.name}/{path.name}" for path in paths)
-    images = LazyImages(paths, classifier.size, classifier.resize_to)
-    return LabelledImages(images, torch.tensor(labels, dtype=torch.long), classifier.classes, names)
+    kinds = [kind.name for kind in os.scandir(folder) if kind.is_dir()]
+    kinds.sort(key=lambda name: (int(name) if name.isdecimal() else 0, name))
+    if len(kinds) != len(classifier.classes):
+        raise ValueError(f"{folder!r} has {len(kinds)} subfolders: expected {len(classifier.classes)}, one a class")
+    known = {name: label for label, name in enumerate(kinds)}
+    found = pd.DataFrame(make_dataset(folder, known, IMG_EXTENSIONS, allow_empty=True), columns=("path", "label"))
+    found = found.sort_values("label", kind="stable").groupby("label").head(per_class)
+    names = tuple(os.path.relpath(path, folder) for path in found.path)
+    images = LazyImages(found.path.tolist(), classifier.size, classifier.resize_to)
+    return LabelledImages(images, torch.tensor(found.label.tolist(), dtype=torch.long), classifier.classes, names)
 
 
 MSRC = (
@@ -186,18 +159,13 @@ def msrc(
     The label is the *classifier's own prediction* on the clean photo; only photos are kept where its probability is
     `at_least` so much.
     """
-    names = available("msrc-v2/Images/")
-    pixels, maps = [], []
-    for name in tqdm(names, desc="photos", unit="photo", disable=not progress, leave=False):
-        pixels.append(load_photo(name, classifier))
-        truth = name.replace("Images/", "newsegmentations_mats/").replace(".bmp", "_GT.mat")
-        maps.append(fit_map(msrc_classes(photo(truth)), classifier.size, classifier.resize_to))
-    images, numbers = torch.stack(pixels), torch.from_numpy(np.stack(maps))
-    confidence, labels = predict(classifier, images, progress=progress).softmax(dim=1).max(dim=1)
-    sure = confidence >= at_least
-    data = LabelledImages(images, labels, classifier.classes, tuple(names)).subset(sure)
+    data = load_photos(dict.fromkeys(available("msrc-v2/Images/"), 0), classifier, progress, "of MSRC v2")
+    truths = [name.replace("Images/", "newsegmentations_mats/").replace(".bmp", "_GT.mat") for name in data.names]
+    maps = [fit_map(msrc_classes(photo(truth)), classifier.size, classifier.resize_to) for truth in truths]
+    confidence, labels = predict(classifier, data, progress=progress).softmax(dim=1).max(dim=1)
+    numbers, sure = torch.from_numpy(np.stack(maps)), confidence >= at_least
     found = {concept: (numbers[sure] == number).float() for number, concept in enumerate(MSRC, start=1)}
-    return data, {concept: masks for concept, masks in found.items() if masks.any()}
+    return replace(data, labels=labels).subset(sure), {name: masks for name, masks in found.items() if masks.any()}
 
 
 def msrc_classes(path: Path) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Notebook 04's story (section 5 of the paper): classifiers, images with concepts, and materials to turn these to."""
+"""Notebook 04's story (section 5 of the paper): what is probed, and what an edit of a rule is chosen on."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -7,18 +7,20 @@ from typing import Any
 import pandas as pd
 import torch
 
+from edittools.choosing.scenario import Scenario
 from edittools.choosing.trials import candidate_layers
 from edittools.classifiers import Classifier
+from edittools.images import LabelledImages, resized, stratified
 from edittools.metrics import predict
-from edittools.probing.counterfactuals import Concepts, materials, with_materials
+from edittools.probing.counterfactuals import LEAST_AREA, Concepts, materials, with_materials
 from edittools.probing.effects import LEAST_IMAGES, Probe
 from edittools.probing.probe import Settings
 from edittools.stories import photos
-from edittools.stories.tiers import UNTUNED, current_tier, painted
-from edittools.stories.turned import at_size
+from edittools.stories.tiers import MODELS, UNTUNED, current_tier, painted
 from edittools.world.contexts import BEHIND, GROUNDS
 from edittools.world.miniworld import CLASSES
 from edittools.zoo.data import shipped
+from edittools.zoo.imagenet import imagenet_classes
 from edittools.zoo.load import load_classifier
 
 Story = tuple[dict[str, Classifier], Concepts, Settings, dict[str, Any]]
@@ -26,14 +28,10 @@ Story = tuple[dict[str, Classifier], Concepts, Settings, dict[str, Any]]
 OF_THE_PROBE = 200_000
 """From this seed of a split on, MiniWorld's scenes are those of this story."""
 
-BACKGROUNDS = (("grass", "road", "water"), ("sky", "building", "tree"))
+SEVERAL = 3
+"""So many variants of a material an image is turned to where an edit is chosen, if there are as many."""
 
-MODELS = {
-    "mini": ("mini_vgg", "mini_resnet", "mini_vgg_balanced"),
-    "lite": ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"),
-    "paper": ("vgg16", "resnet50"),
-}
-"""What is probed by default; the rules of the first are looked for."""
+BACKGROUNDS = (("grass", "road", "water"), ("sky", "building", "tree"))
 
 SHORTLISTS = {
     "mini_vgg": ("features.10", "features.13", "features.15"),
@@ -128,7 +126,11 @@ def _on_photos(classifiers: Sequence[Classifier], progress: bool) -> tuple[Conce
     first, largest = classifiers[0], max(classifiers, key=lambda classifier: classifier.size)
     data, masks = photos.msrc(largest, progress=progress)
     data = replace(data, labels=predict(first, at_size(data, first), progress=progress).argmax(dim=1))
-    objects = _imagenet_objects(data.classes) if photos.is_imagenet(first) else {}
+    objects = {}  # by concept, the ImageNet classes whose object it is
+    for line in shipped("msrc_objects.txt").read_text().splitlines() if first.classes == imagenet_classes() else ():
+        concept, *spans = line.split()
+        ends = [[int(end) for end in span.split("-")] for span in spans]
+        objects[concept] = [data.classes[i] for end in ends for i in range(end[0], end[-1] + 1)]
     backgrounds = [concept for group in BACKGROUNDS for concept in group]
     masks = {concept: masks[concept] for concept in (*backgrounds, *masks)}
     concepts = with_materials(data, masks, backgrounds, 3, objects=objects, groups=BACKGROUNDS)
@@ -136,11 +138,55 @@ def _on_photos(classifiers: Sequence[Classifier], progress: bool) -> tuple[Conce
     return concepts, settings, photos.everyday(first, progress)
 
 
-def _imagenet_objects(classes: Sequence[str]) -> dict[str, list[str]]:
-    """Name, by concept of MSRC v2, the ImageNet classes whose object it is."""
-    found = {}
-    for line in shipped("msrc_objects.txt").read_text().splitlines():
-        concept, *spans = line.split()
-        ends = [[int(end) for end in span.split("-")] for span in spans]
-        found[concept] = [classes[i] for end in ends for i in range(end[0], end[-1] + 1)]
-    return found
+def scenario_for(
+    classifier: Classifier, concepts: Concepts, rule: Mapping[str, Any], everyday: Mapping[str, Any], exemplars: int = 3
+) -> tuple[Scenario, dict[str, list[int]]]:
+    """Make the scenario of a rule, and say which images, by number, its sets "validation", "test" and "own" show.
+
+    `rule` is a row of `Probe.rules()`, or names a "class", a "concept", a "style" and as "evidence" images of the
+    class; the first are the `exemplars`. `everyday` holds the fields of the `Scenario` that do not depend on it.
+
+    All other images that show the concept and are read rightly are turned to the style: half of every class is
+    `validation`, the others are `own` (the rule's class) or `test`. One half of the style's variants makes and chooses
+    an edit, the other reports it. `keep` and `keep_report` are halves of the untouched images that show what the style
+    is made of, not the concept. Raises `ValueError` when there is nothing to edit, choose on or report.
+    """
+    concept, style, target = rule["concept"], rule["style"], classifier.index(rule["class"])
+    known, held_out = concepts.parted(concept, style)
+    evidence, data = list(rule["evidence"][:exemplars]), at_size(concepts.data, classifier)
+    right = predict(classifier, data).argmax(dim=1) == data.labels
+    showing = right & (concepts.masks[concept].mean(dim=(1, 2)) >= LEAST_AREA)
+    exceptions = right & ~showing
+    exceptions &= concepts.masks[style].mean(dim=(1, 2)) >= LEAST_AREA if style in concepts.masks else False
+    showing[evidence] = exceptions[evidence] = False
+    numbers = showing.nonzero()[:, 0]
+    first, same = stratified(data.labels[numbers], 0.5, 0), data.labels[numbers] == target
+    parts = {"validation": first, "test": ~first & ~same, "own": ~first & same}
+    parts = {name: numbers[part].tolist() for name, part in parts.items()}
+    if not (evidence and parts["validation"] and parts["test"]):
+        counts = {"exemplars": len(evidence), **{name: len(part) for name, part in parts.items()}}
+        said = f"rule {rule['class']!r} on {concept!r} → {style!r}: {counts}"
+        raise ValueError(f"{said}, expected at least one exemplar, validation and test image")
+    variants = len(known.styles[style])
+    each, several = min(SEVERAL, variants), {}
+    for place in range(len(evidence)):
+        looks = [known.exemplar(rule, (place + v) % variants, place) for v in range(each)]
+        several[f"{rule['class']} {place + 1}"] = [look.sized(classifier.size) for look in looks]
+    sets = {"validation": at_size(known.turned(parts["validation"], concept, style, each), classifier)}
+    for name in ("test", "own"):
+        if parts[name]:
+            sets[name] = at_size(held_out.turned(parts[name], concept, style), classifier)
+    if exceptions.any():
+        keep, sets["keep_report"] = data.subset(exceptions).split(0.5)
+        sets |= {"keep": keep} if len(keep) else {}
+    layers = everyday["layers"]
+    default = {"layer": layers[len(layers) // 2], "exemplar": next(iter(several))}
+    sets |= {"default": default | dict(everyday.get("default", {}))}
+    sets |= {"several": {f"{name} in {each} variants": some for name, some in several.items()}}
+    singles = {name: some[0] for name, some in several.items()}
+    return Scenario(classifier, singles, **dict(everyday) | sets), parts
+
+
+def at_size(data: LabelledImages, classifier: Classifier) -> LabelledImages:
+    """Resize images to what the classifier takes."""
+    return replace(data, images=resized(data.images, classifier.size))

@@ -14,29 +14,28 @@ from edittools.images import LabelledImages
 from edittools.probing.finders import VEHICLES as VOUCHERS
 from edittools.probing.finders import Finder, Vouched, cached, deeplab
 from edittools.stories import photos
-from edittools.stories.tiers import MODELS, UNTUNED, current_tier, painted, part_of
+from edittools.stories.tiers import MODELS, UNTUNED, current_tier, painted
 from edittools.world.contexts import GROUNDS, SPLITS, contexts
-from edittools.world.miniworld import CLASSES, scene
+from edittools.world.miniworld import scene
 from edittools.world.textures import restyle
 from edittools.zoo.load import load_classifier
 
 SNOW_EXEMPLARS = {
-    "limousine": "n03670208",
-    "streetcar": "n04335435",
-    "minivan": "n03770679",
-    "racing motorbike": "n03127747",
-    "tow truck": "n04461696",
+    "limousine": "n03670208_limousine",
+    "streetcar": "n04335435_streetcar",
+    "minivan": "n03770679_minivan",
+    "racing motorbike": "n03127747_crash_helmet",
+    "tow truck": "n04461696_tow_truck",
 }
-"""Sample photos with a hand-drawn road mask in `data/masks`: name -> WordNet id; none of a class of the snow photos."""
+"""By name, sample photos with a hand-drawn road mask in `data/masks`; none is of a class of the snow photos."""
 
 LIVES_ON_SNOW = ("Eskimo dog", "malamute", "Siberian husky", "Samoyed", "white wolf", "Arctic fox", "ice bear")
 LIVES_ON_SNOW += ("king penguin", "bobsled", "dogsled", "ski", "ski mask", "snowmobile", "snowplow", "mountain tent")
 LIVES_ON_SNOW += ("alp", "shovel", "puck")
 """ImageNet classes that are often photographed on snow or ice, or are made for it."""
 
-_FAMILIES = contexts().family
-VEHICLES = tuple(name for name in CLASSES if _FAMILIES[name] == "vehicle" and name != "car")
-POLAR = tuple(name for name in CLASSES if _FAMILIES[name] == "polar")
+VEHICLES = tuple(contexts().query("family == 'vehicle'").index.drop("car"))
+POLAR = tuple(contexts().query("family == 'polar'").index)
 """What MiniWorld shows on snow in the test, and what lives there."""
 
 SCENES = {
@@ -54,23 +53,23 @@ SCENES = {
 MANY, WRITING = 12, (".attn.proj", ".mlp.fc2")
 """Of more layers than these only the later half is tried; of the ViT all that its blocks write, in every block."""
 
-_LITE0_SHORTLIST = ("blocks.4.0.conv_pwl", "blocks.5.0.conv_pw", "blocks.5.1.conv_pwl", "blocks.6.0.conv_pwl")
-_LITE0_SHORTLIST += ("conv_head",)
-"""Layers in which some edit corrected at least 3 net of the 11 errors on the validation photos."""
+_LITE0_SHORTLIST = ("blocks.4.0.conv_pw", "blocks.4.0.conv_pwl", "blocks.5.0.conv_pw", "blocks.5.1.conv_pwl")
+_LITE0_SHORTLIST += ("blocks.6.0.conv_pwl", "conv_head")
+"""The untuned layer, and those in which some edit corrected at least 3 net of the 11 errors on validation photos."""
 
 
 def snow_scenario(
-    tier: str | None = None, model: str | None = None, progress: bool = False, share: float = 1.0
+    tier: str | None = None, model: str | None = None, progress: bool = False, small: bool = False
 ) -> Scenario:
     """Make notebook 01's story, vehicles on snow (section 3.1): an exemplar maps snow to road.
 
     `tier` is that of `EDITTOOLS_TIER` by default; `model` names another classifier of the zoo than the tier's first.
-    Of MiniWorld's scenes that choose or report only a `share` in (0, 1] is painted.
+    A `small` one has half as many of MiniWorld's scenes that choose or report.
     """
     tier = current_tier(tier)
-    name = model or MODELS[tier]
+    name = model or MODELS[tier][0]
     if tier == "mini":
-        return _snow_in_miniworld(name, progress, share)
+        return _snow_in_miniworld(name, progress, small)
     return _snow_on_photos(name, tier, progress)
 
 
@@ -83,15 +82,15 @@ def _scenes(counts: Mapping[str, int], progress: bool) -> dict[str, LabelledImag
     return sets
 
 
-def _snow_in_miniworld(name: str, progress: bool, share: float) -> Scenario:
+def _snow_in_miniworld(name: str, progress: bool, small: bool) -> Scenario:
     """Cars in their MiniWorld are the exemplars, the other vehicles the test."""
     classifier = load_classifier(name)
     layers, parted = candidate_layers(classifier), ("validation", "test", "own", "clean")
     later = tuple(layer for layer in layers if layer.endswith(WRITING)) or layers[len(layers) // 2 :]
-    counts = {name: part_of(count, share if name in parted else 1) for name, (count, *_) in SCENES.items()}
+    counts = {name: count // 2 if small and name in parted else count for name, (count, *_) in SCENES.items()}
     story = {"tier": "mini", "change": partial(restyle, style="snow"), "expected": {"errors corrected": 0.5}}
     story |= {"layers": layers if len(layers) <= MANY else later, "shortlist": later}
-    story["default"] = {"layer": UNTUNED[name], "exemplar": "car 1"}
+    story["default"] = {"layer": UNTUNED.get(name, later[0]), "exemplar": "car 1"}
     return Scenario(classifier, car_exemplars(classifier), **_scenes(counts, progress), **story)
 
 
@@ -111,13 +110,10 @@ def _snow_on_photos(name: str, tier: str, progress: bool) -> Scenario:
     reference = photos.unlabelled("msrc-v2/Images/", classifier, progress)
     layers = candidate_layers(classifier)
     change = partial(paste_texture, texture_image=photos.snow_texture(), keep_shading=0)
-    untuned = UNTUNED.get(name, layers[-len(layers) // 4])
-    worth = _LITE0_SHORTLIST if name == "efficientnet_lite0" else layers[-4:]
-    shortlist = tuple(layer for layer in layers if layer in (untuned, *worth))
+    shortlist = _LITE0_SHORTLIST if name == "efficientnet_lite0" else layers[-4:]
     sets = {"validation": validation, "test": test, "reference": reference, **everyday_photos(classifier, progress)}
-    sets["more"] = photos.elsewhere(classifier, progress) if tier == "lite" else {}
     story = {"tier": tier, "change": change, "layers": layers[len(layers) // 2 :], "shortlist": shortlist}
-    story["default"] = {"layer": untuned, "exemplar": "minivan"}
+    story["default"] = {"layer": UNTUNED.get(name, shortlist[0]), "exemplar": "minivan"}
     story["expected"] = {"errors corrected": 0.05}
     return Scenario(classifier, snow_exemplars(classifier, change), **sets, **story)
 
@@ -138,9 +134,9 @@ def everyday_photos(classifier: Classifier, progress: bool = False) -> dict[str,
 def snow_exemplars(classifier: Classifier, change: Callable[[Tensor, Tensor], Tensor]) -> dict[str, Exemplar]:
     """Turn the road of the sample photos that have a hand-drawn mask in `data/masks` to snow."""
     labels, exemplars = photos.sample_labels(), {}
-    for name, wnid in SNOW_EXEMPLARS.items():
-        photo = photos.sample_photo(wnid)
-        image, mask = photos.load_photo(photo, classifier), photos.drawn_mask(f"{wnid}_*_road.png", classifier)
+    for name, stem in SNOW_EXEMPLARS.items():
+        photo = f"imagenet-sample/{stem}.JPEG"
+        image, mask = photos.load_photo(photo, classifier), photos.drawn_mask(f"{stem}_road", classifier)
         exemplars[name] = Exemplar(image, change(image, mask), mask, labels[photo])
     return exemplars
 

@@ -5,12 +5,9 @@ style; some images of the class are the exemplars, see `scenario_for`. A source 
 makes a classifier, its `Concepts` and everyday images, once in each process.
 """
 
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
 from dataclasses import replace
 from functools import cache, lru_cache, partial
-from itertools import chain
 from math import nan
 from typing import Any
 
@@ -22,6 +19,7 @@ from edittools.baselines import RIVALS, SCOPES
 from edittools.caching import digest_tensors
 from edittools.choosing.choice import BUDGET
 from edittools.choosing.protocol import Plan, Protocol
+from edittools.choosing.scenario import Scenario
 from edittools.choosing.trials import grid, later_layers
 from edittools.classifiers import Classifier
 from edittools.edits import Edit
@@ -32,8 +30,8 @@ from edittools.probing import finders, jobs
 from edittools.probing.counterfactuals import Concepts
 from edittools.probing.effects import bootstrap
 from edittools.stories import photos
+from edittools.stories.rules import scenario_for
 from edittools.stories.tiers import MODELS, current_tier, painted
-from edittools.stories.turned import scenario_for
 from edittools.world.textures import STYLES, VARIANTS, style_textures
 from edittools.zoo.data import shipped
 from edittools.zoo.load import load_classifier
@@ -57,7 +55,6 @@ EDITING = {
 """The settings of `rewrite` that each method chooses from; "-proj" lifts the low-rank restriction."""
 
 TUNING = Plan(rates=(3e-4, 3e-3, 3e-2), momenta=(0.0,), steps=(20,), localities=(1.0, 10.0), top=2)
-FINETUNING = tuple(f"{scope} fine-tuning" for scope in SCOPES)
 TRIED = ("projection", "null_space", "closed_form")
 """Those of `RIVALS` that are tried."""
 
@@ -74,7 +71,7 @@ CONCEPTS = {
 def synthetic_source(tier: str | None = None, model: str | None = None, small: bool = False) -> Source:
     """Name the source of a tier; a `small` one has fewer concepts, styles and images."""
     tier = current_tier(tier)
-    return synthetic_story, tier, model or MODELS[tier], small
+    return synthetic_story, tier, model or MODELS[tier][0], small
 
 
 def synthetic_story(tier: str, model: str, small: bool) -> Story:
@@ -96,7 +93,7 @@ def synthetic_story(tier: str, model: str, small: bool) -> Story:
             data, masks = photos.msrc(classifier, at_least=0.2)
         else:
             taken = {*everyday["budget"].names, *everyday["clean"].names}
-            data = photos.validation_folder(None, classifier, per_class=7)
+            data = photos.validation_folder(classifier, per_class=7)
             data = data.subset([i for i, name in enumerate(data.names) if name not in taken])
             data = replace(data, images=data.images[:])
             masks = finders.cached(finders.deeplab("resnet50", wanted))(data.images)
@@ -115,27 +112,19 @@ def story_of(source: Source) -> Story:
     return make(*given)
 
 
-@cache
-def exclusions() -> pd.DataFrame:
-    """Return the pairs of concept and class that no case may hold: the concept is the class, or names it."""
-    table = pd.read_csv(shipped("exclusions.txt"), sep=r"\s*;\s*", engine="python", skipinitialspace=True)
-    table.columns = table.columns.str.strip()
-    table["class"] = table.pop("classes").str.strip().str.split(", ")
-    return table.explode("class", ignore_index=True)
-
-
 def cases(source: Source, targets: int = 1) -> list[Case]:
     """List the cases: for each concept and style so many classes, drawn at random, and their exemplars.
 
-    A case names `concept`, `style` and `class`, images of the class as `evidence`, and all `images` that show the
-    concept, are read rightly and are of no excluded class.
+    A case names `concept`, `style` and `class`, all `images` that show the concept, are read rightly and are of no
+    excluded class, and as `evidence` which of these are the exemplars.
     """
     classifier, concepts, _ = story_of(source)
     data, listed = concepts.data, []
     right = predict(classifier, data).argmax(dim=1) == data.labels
-    for concept, masks in concepts.masks.items():
-        banned = exclusions().query("concept == @concept")["class"]
-        allowed = torch.tensor([data.classes[label] not in set(banned) for label in data.labels.tolist()])
+    excluded = pd.read_csv(shipped("exclusions.txt"), sep=r"\s*;\s*", engine="python")
+    for concept, masks in concepts.masks.items():  # no class that is the concept, or is named by it
+        banned = set(", ".join(excluded.classes[excluded.concept == concept]).split(", "))
+        allowed = torch.tensor([data.classes[label] not in banned for label in data.labels.tolist()])
         members = (right & allowed & (masks.mean(dim=(1, 2)) >= LEAST_AREA)).nonzero()[:, 0]
         if len(members) > MOST_IMAGES:
             members = members[stratified(data.labels[members], MOST_IMAGES / len(members), 0)]
@@ -144,7 +133,7 @@ def cases(source: Source, targets: int = 1) -> list[Case]:
         for style in concepts.styles:
             for label in _random(concept, style).permutation(able)[:targets]:
                 case = {"concept": concept, "style": style, "class": data.classes[label]}
-                own = _random(*case.values()).permutation(members[labels == label].numpy())
+                own = _random(*case.values()).permutation((labels == label).nonzero()[:, 0].numpy())
                 listed.append(case | {"evidence": own[:EXEMPLARS].tolist(), "images": members.tolist()})
     return listed
 
@@ -159,25 +148,19 @@ def case_protocol(source: Source, case: Case) -> Protocol:
     Beside the sets of `scenario_for` there are "same" and "own same": the test images, and those of the exemplars'
     class, in the look of the first exemplar.
     """
-    story = story_of(source)
-    return _protocol(story, case, _first_protocol(source, story[0]))
+    classifier, concepts, everyday = story_of(source)
+    some, concept, style = concepts.subset(case["images"]), case["concept"], case["style"]
+    scenario, numbers = scenario_for(classifier, some, case, everyday, EXEMPLARS)
+    first, sets = replace(some, styles={style: some.styles[style][:1]}), {"same": "test", "own same": "own"}
+    more = {name: first.turned(numbers[of], concept, style) for name, of in sets.items() if numbers[of]}
+    return Protocol(replace(scenario, more=more), scenario.layers, shared=_shared(source, classifier))
 
 
 @lru_cache(maxsize=1)
-def _first_protocol(source: Source, classifier: Classifier) -> Protocol:
-    """Make the protocol of the first case, once for a classifier."""
-    return _protocol(story_of(source), cases(source)[0])
-
-
-def _protocol(story: Story, case: Case, shared: Protocol | None = None) -> Protocol:
-    classifier, concepts, everyday = story
-    some = concepts.subset(case["images"])
-    rule = case | {"evidence": [case["images"].index(number) for number in case["evidence"]]}
-    scenario, numbers = scenario_for(classifier, some, rule, everyday, EXEMPLARS)
-    concept, style = case["concept"], case["style"]
-    first, sets = replace(some, styles={style: some.styles[style][:1]}), {"same": "test", "own same": "own"}
-    more = {name: first.turned(numbers[of], concept, style) for name, of in sets.items() if numbers[of]}
-    return Protocol(replace(scenario, more=more), scenario.layers, shared=shared)
+def _shared(source: Source, classifier: Classifier) -> Protocol:
+    """Run the everyday images up to all layers, once for a classifier."""
+    _, concepts, everyday = story_of(source)
+    return Protocol(Scenario(classifier, {}, validation=concepts.data.subset([0]), **everyday))
 
 
 def run_case(source: Source, case: Case, methods: Sequence[str] = (), read: Read | None = None) -> list[dict[str, Any]]:
@@ -209,16 +192,16 @@ def _tables(protocol: Protocol, methods: Sequence[str]) -> dict[str, pd.DataFram
 
     story, plain = protocol.story, EDITING["editing"]
     exemplars = {"exemplars": list(story.exemplars.values())}
-    variants = {"variants": list(chain.from_iterable(story.several.values()))}
+    variants = {"variants": [exemplar for several in story.several.values() for exemplar in several]}
     tried = {name: protocol.rewriting(settings, STRENGTHS, exemplars) for name, settings in EDITING.items()}
     tried["random direction"] = protocol.random_directions(plain, STRENGTHS, exemplars)
     tried |= {name.replace("_", " "): protocol.rival(name, STRENGTHS, exemplars) for name in TRIED}
     tried["editing, variants"] = protocol.rewriting(plain, STRENGTHS, variants)
     tables = {name: protocol.sweep(trials) for name, trials in tried.items() if wanted(name)}
-    for scope, name in zip(SCOPES, FINETUNING, strict=True):
-        if wanted(name):
+    for scope in SCOPES:
+        if wanted(name := f"{scope} fine-tuning"):
             tables[name] = protocol.interpolated(protocol.choose_finetuning(scope, TUNING, exemplars)).table
-    ranks = [rank for rank in RANKS if wanted(f"rank {rank}")]
+    ranks = [rank for rank in RANKS if "editing" in tables and wanted(f"rank {rank}")]
     return tables | {f"rank {rank}": tables["editing"].query("rank == @rank") for rank in ranks}
 
 
@@ -230,32 +213,19 @@ def figures_of(protocol: Protocol, edit: Edit) -> dict[str, float]:
     return figures
 
 
-def sweep(
-    source: Source,
-    only: Sequence[Case] | None = None,
-    store: str | os.PathLike | None = None,
-    executor: Executor | None = None,
-    progress: bool = False,
-    methods: Sequence[str] = (),
-) -> pd.DataFrame:
-    """Run all cases (or `only` some) by all `methods` as one table; see `run_case` and `jobs.run`."""
-    listed = {said(case): case for case in (cases(source) if only is None else only)}
-    about = "" if store is None else f"{identity_of(source)} {list(methods)}"
-    return jobs.run(partial(run_case, source, methods=methods), listed, store, executor, progress, about)
-
-
 def said(case: Case) -> str:
     """Name a case in words."""
     return f"{case['concept']} → {case['style']}, {case['class']}"
 
 
 def identity_of(source: Source) -> str:
-    """Say what the rows of a sweep depend on: classifier, images, masks, styles and grids."""
+    """Say what the rows of a case depend on: classifier, images, masks, styles and grids."""
     classifier, concepts, everyday = story_of(source)
-    labelled = everyday["budget"], everyday["clean"]
-    tensors = chain(*map(pixels_of, (*labelled, everyday["reference"])), (one.labels for one in labelled))
+    budget, clean, reference = (everyday[name] for name in ("budget", "clean", "reference"))
+    shown = digest_tensors(image for data in (budget, clean, reference) for image in pixels_of(data))
+    labels = digest_tensors([budget.labels, clean.labels])
     grids = [EDITING, TUNING, STRENGTHS, EXEMPLARS, BUDGETS, *(RIVALS[name][1] for name in TRIED)]
-    return f"{identity(classifier)} {concepts.digest()} {digest_tensors(tensors)} {everyday['layers']} {grids}"
+    return f"{identity(classifier)} {concepts.digest()} {shown} {labels} {everyday['layers']} {grids}"
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:

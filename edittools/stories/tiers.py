@@ -4,14 +4,18 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from edittools.checks import check_amount
+from edittools.checks import one_of
 from edittools.world.contexts import SPLITS
 from edittools.world.miniworld import Scenes, scenes
 
 WORKERS = min(os.cpu_count() or 1, 4)
 
-MODELS = {"mini": "mini_vgg", "lite": "efficientnet_lite0", "paper": "vgg16"}
-"""The first classifier of each tier."""
+MODELS = {
+    "mini": ("mini_vgg", "mini_resnet", "mini_vgg_balanced"),
+    "lite": ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"),
+    "paper": ("vgg16", "resnet50"),
+}
+"""The classifiers of each tier: the first is edited, all are probed."""
 
 UNTUNED = {
     "mini_vgg": "features.10",
@@ -25,20 +29,10 @@ UNTUNED = {
 
 def current_tier(tier: str | None = None) -> str:
     """Return the `tier` given, or else the one that `EDITTOOLS_TIER` names; raise `ValueError` for an unknown one."""
-    name, tier = ("tier ", tier) if tier else ("EDITTOOLS_TIER=", os.environ.get("EDITTOOLS_TIER", "mini"))
-    if tier not in MODELS:
-        raise ValueError(f"{name}{tier!r}: expected one of {', '.join(MODELS)}")
-    return tier
+    return one_of(tier or os.environ.get("EDITTOOLS_TIER", "mini"), MODELS, "tier" if tier else "EDITTOOLS_TIER")
 
 
 def painted(count: int, split: str, skip: int = 0, shown: Sequence[str] = (), **how: Any) -> Scenes:
     """Paint scenes of a split, from its seed number `skip` on, with the classes `shown` in turn; see `scenes`."""
     labels = [shown[i % len(shown)] for i in range(count)] if shown else None
     return scenes(count, SPLITS[split].start + skip, label=labels, **{"workers": WORKERS, **how})
-
-
-def part_of(count: int, share: float) -> int:
-    """Return a share of `count` scenes; raise `ValueError` for one that is not above 0 and at most 1."""
-    if not 0 < check_amount(share, "share") <= 1:
-        raise ValueError(f"share {share!r}: expected a number above 0, at most 1")
-    return max(round(share * count), 1)

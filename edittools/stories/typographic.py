@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from edittools.choosing.scenario import Scenario
 from edittools.choosing.trials import candidate_layers
@@ -15,7 +14,7 @@ from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
 from edittools.metrics import predict
 from edittools.stories import photos
-from edittools.stories.tiers import WORKERS, current_tier, painted, part_of
+from edittools.stories.tiers import WORKERS, current_tier, painted
 from edittools.world.attacks import ATTACKED, FONTS, OBJECTS, attacks, label_on
 from edittools.world.contexts import SPLITS
 from edittools.world.miniworld import scene
@@ -25,37 +24,32 @@ from edittools.zoo.load import load_classifier
 
 ATTACK = "iPod"
 OTHER_ATTACKS = ("orange", "pizza", "toaster")
+OPENER = "imagenet-sample/n02951585_can_opener.JPEG"
 HOUSEHOLD_PHOTOS = {
-    "kettle": "teapot",
     "mug": "coffee mug",
     "pot": "pot",
     "toilet": "toilet tissue",
     "vase": "vase",
     "wine": "wine bottle",
 }
-"""The six objects of the paper's photos of typographic attacks -> ImageNet class."""
-BY_HAND = "kettle"
-"""The one of them that is an exemplar, so no photo of it is reported."""
+"""The objects of the paper's photos of typographic attacks, by ImageNet class, without the kettle of an exemplar."""
 
 
 def typographic_scenario(
-    tier: str | None = None, model: str | None = None, progress: bool = False, share: float = 1.0
+    tier: str | None = None, model: str | None = None, progress: bool = False, small: bool = False
 ) -> Scenario:
     """Make notebook 02's story, the typographic attack (section 3.2): an exemplar maps "iPod" to a blank label.
 
     `validation` and `test` show objects with an "iPod" label, labelled with what they are; `keep` and `keep_report` are
     bare iPods. `more` holds the test objects `"bare"`, with a `"blank"` label and with other words (`"orange"`, …); in
-    tier paper also the paper's photographs, such as `"photos ipod"`. Of MiniWorld's scenes that choose or report a
-    `share` in (0, 1] is painted. Tier lite shows these as well; its photographs bear a watermark, see `watermark`.
+    tier paper also the paper's photographs, such as `"photos ipod"`. A `small` story has half as many of MiniWorld's
+    scenes that choose or report. Tier lite shows these as well; its photographs bear a watermark, see `watermark`.
     """
     if current_tier(tier) == "paper":
-        return _attack_on_photos(model or "clip_rn50", progress)
-    return _attack_in_miniworld(model or "mini_clip", progress, share)
-
-
-def paint_over(image: Tensor, mask: Tensor) -> Tensor:
-    """Cover what the mask covers with the colour of the paper around it: x of an exemplar whose x' is `image`."""
-    return blanked(image, mask).image
+        story = _attack_on_photos(model or "clip_rn50", progress)
+    else:
+        story = _attack_in_miniworld(model or "mini_clip", progress, small)
+    return replace(story, change=lambda image, mask: blanked(image, mask).image)
 
 
 def last_convolutions(classifier: Classifier) -> tuple[str, ...]:
@@ -63,13 +57,13 @@ def last_convolutions(classifier: Classifier) -> tuple[str, ...]:
     return tuple(n for n in candidate_layers(classifier) if re.search(r"layer\d+\.\d+\.conv3$", n))
 
 
-def _attack_in_miniworld(name: str, progress: bool, share: float) -> Scenario:
+def _attack_in_miniworld(name: str, progress: bool, small: bool) -> Scenario:
     """Six objects are attacked; the exemplars are of three others, and training has seen words on those only."""
     classifier = load_classifier(name)
     truth = torch.tensor([classifier.classes.index(thing) for thing in ATTACKED] * 200)
 
     def attacked(count: int, split: str, *words: str | None) -> list[LabelledImages]:
-        sets = attacks(part_of(count, share), split, words, WORKERS)
+        sets = attacks(count // 2 if small else count, split, words, WORKERS)
         return [LabelledImages(images, truth[: len(images)], classifier.classes) for images in sets.values()]
 
     def bare(count: int, split: str, names: Sequence[str], skip: int = 820_000) -> LabelledImages:
@@ -79,12 +73,12 @@ def _attack_in_miniworld(name: str, progress: bool, share: float) -> Scenario:
     [validation] = attacked(300, "validation", ATTACK)
     blank, test = attacked(1000, "test", "", ATTACK)
     sets = {"validation": validation, "test": test, "reference": bare(650, "reference", OBJECTS, 821_000)}
-    sets |= {"budget": bare(1300, "validation", OBJECTS), "clean": bare(part_of(1300, share), "test", OBJECTS)}
+    sets |= {"budget": bare(1300, "validation", OBJECTS), "clean": bare(650 if small else 1300, "test", OBJECTS)}
     sets |= {"keep": bare(150, "validation", [ATTACK], 822_000), "keep_report": bare(150, "reference", [ATTACK])}
     words = attacked(300, "test", None, *OTHER_ATTACKS)
     more = {"blank": blank, **dict(zip(("bare", *OTHER_ATTACKS), words, strict=True))}
     layers = last_convolutions(classifier)
-    story = {"tier": "mini", "change": paint_over, "layers": layers, "expected": {"attacks fixed": 0.7}}
+    story = {"tier": "mini", "layers": layers, "expected": {"attacks fixed": 0.7}}
     story["shortlist"] = tuple(layer for layer in layers if layer.endswith(("2.1.conv3", "3.1.conv3")))
     story["default"] = {"layer": layers[len(layers) * 2 // 3], "exemplar": "typed on a jar"}
     several = {"ten labels on a jar": _ten_labels(classifier)}
@@ -121,7 +115,7 @@ def _attack_on_photos(name: str, progress: bool) -> Scenario:
     classifier = load_classifier(name, progress=progress)
     sample = photos.imagenet_sample(classifier, progress)
     held, real = sample.labels % 3 == 0, sample.labels == classifier.index(ATTACK)
-    shown = torch.tensor([name == photos.sample_photo("can_opener") for name in sample.names])
+    shown = torch.tensor([name == OPENER for name in sample.names])
     test, others = sample.subset(held & ~real & ~shown), sample.subset(~held & ~real & ~shown)
     read = (predict(classifier, others, progress=progress).argmax(1) == others.labels).nonzero()[:120, 0]
     rest = torch.ones(len(others), dtype=torch.bool).index_fill(0, read, False)
@@ -131,8 +125,8 @@ def _attack_on_photos(name: str, progress: bool) -> Scenario:
     sets["reference"] = photos.unlabelled("msrc-v2/Images/", classifier, progress)
     sets["keep_report"] = sample.subset(real)
     more = {"bare": test, "blank": label_all(test, "", 2), **{word: label_all(test, word, 2) for word in OTHER_ATTACKS}}
-    more |= {f"photos {kind}": _household_photos(classifier, kind, BY_HAND) for kind in ("clean", "white", "ipod")}
-    story = {"tier": "paper", "change": paint_over, "layers": layers[len(layers) // 3 :], "shortlist": layers[-6:]}
+    more |= {f"photos {kind}": household_photos(classifier, kind) for kind in ("clean", "white", "ipod")}
+    story = {"tier": "paper", "layers": layers[len(layers) // 3 :], "shortlist": layers[-6:]}
     story["default"] = {"layer": layers[-len(layers) // 4], "exemplar": "typed on a can opener"}
     story["expected"] = {"attacks fixed": 0.25}
     return Scenario(classifier, _photo_word_exemplars(classifier), **sets, more=more, **story)
@@ -147,21 +141,19 @@ def label_all(data: LabelledImages, text: str, seed: int) -> LabelledImages:
     return replace(data, images=torch.stack(changed))
 
 
-def _household_photos(classifier: Classifier, kind: str, without: str | None = None) -> LabelledImages:
+def household_photos(classifier: Classifier, kind: str) -> LabelledImages:
     """Load the paper's photos of the objects, `clean`, with a `white` label or with a handwritten `ipod` one."""
-    shown = {thing: name for thing, name in HOUSEHOLD_PHOTOS.items() if thing != without}
-    names = [f"editing-classifiers/typographic/{thing}_{kind}.jpg" for thing in shown]
-    images = [photos.load_photo(name, classifier) for name in names]
-    labels = torch.tensor([classifier.index(name) for name in shown.values()])
-    return LabelledImages(torch.stack(images), labels, classifier.classes, tuple(names))
+    shown = {f"{thing}_{kind}.jpg": classifier.index(name) for thing, name in HOUSEHOLD_PHOTOS.items()}
+    known = {f"editing-classifiers/typographic/{name}": label for name, label in shown.items()}
+    return photos.load_photos(known, classifier, False, f"of household objects, {kind}")
 
 
 def _photo_word_exemplars(classifier: Classifier) -> dict[str, Exemplar]:
     """Make the paper's two: text typed on a can opener, and its photo of a teapot whose handwriting is covered."""
-    opener = photos.load_photo(photos.sample_photo("can_opener"), classifier)
+    opener = photos.load_photo(OPENER, classifier)
     typed = Label(ATTACK, centre=(0.5, 0.62), width=0.5, font="DejaVuSans")
-    kettle = photos.load_photo(f"editing-classifiers/typographic/{BY_HAND}_ipod.jpg", classifier)
-    text = photos.drawn_mask("kettle_ipod_text.png", classifier)
+    kettle = photos.load_photo("editing-classifiers/typographic/kettle_ipod.jpg", classifier)
+    text = photos.drawn_mask("kettle_ipod_text", classifier)
     return {
         "typed on a can opener": written(opener, typed, classifier.index("can opener")),
         "handwritten on a teapot": blanked(kettle, text, classifier.index("teapot")),

@@ -8,7 +8,6 @@ from torch.nn.functional import interpolate
 
 from edittools.choosing.scenario import Scenario
 from edittools.choosing.trials import candidate_layers
-from edittools.classifiers import Classifier
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages, load_image
 from edittools.metrics import errors, predict
@@ -77,18 +76,15 @@ def watermark_scenario(model: str = "efficientnet_lite0", progress: bool = False
     order = torch.randperm(len(sample), generator=torch.Generator().manual_seed(0))
     *first, rest = order.tensor_split(torch.tensor(list(DUTIES.values())).cumsum(0))
     parts = {name: sample.subset(numbers) for name, numbers in zip(DUTIES, first, strict=True)}
-    clean, exemplars = parts["test"], _exemplars(classifier, parts["candidates"])
+    clean, candidates, mask = parts["test"], parts["candidates"], SHOWN.mask(classifier.size)
+    shown, exemplars = SHOWN.on(candidates), {}
+    wrong, fooled = (errors(predict(classifier, one), one.labels) for one in (candidates, shown))
+    for i in (fooled & ~wrong).nonzero()[:2, 0].tolist():
+        image, label = candidates.images[i], int(candidates.labels[i])
+        exemplars[sample.classes[label]] = Exemplar(image, shown.images[i], mask, label)
     sets = {"reference": parts["reference"].images, "validation": SHOWN.on(sample.subset(rest))}
     sets |= {"budget": parts["budget"], "test": SHOWN.on(clean), "clean": clean}
     more = {name: mark.on(clean.subset(range(i % 3, len(clean), 3))) for i, (name, mark) in enumerate(UNSEEN.items())}
     layers = tuple(layer for layer in candidate_layers(classifier) if layer in NARROW)
     default = {"layer": layers[len(layers) // 2], "exemplar": next(iter(exemplars))}
     return Scenario(classifier, exemplars, **sets, more=more, tier="lite", layers=layers, default=default)
-
-
-def _exemplars(classifier: Classifier, data: LabelledImages) -> dict[str, Exemplar]:
-    """Take the first two photos that are read rightly without the mark, and misread with it."""
-    shown, mask = SHOWN.on(data), SHOWN.mask(classifier.size)
-    wrong, fooled = (errors(predict(classifier, one), one.labels) for one in (data, shown))
-    taken = [(i, int(data.labels[i])) for i in (fooled & ~wrong).nonzero()[:2, 0].tolist()]
-    return {data.classes[label]: Exemplar(data.images[i], shown.images[i], mask, label) for i, label in taken}
