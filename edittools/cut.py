@@ -85,7 +85,7 @@ class Layer:
         basis = basis.to(keys)
         return keys @ basis.T if self.is_linear else torch.einsum("rn,bnhw->brhw", basis, keys)
 
-    @without_autocast
+    @without_autocast()
     def convolve(self, keys: Tensor, weight: Tensor) -> Tensor:
         """Run the layer on keys of any number of channels, with `weight` in place of its own and without bias."""
         return self._call.target(keys, weight, None, *self._call.args[3:])

@@ -12,8 +12,9 @@ import hashlib
 import operator
 import threading
 import warnings
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from functools import cached_property, wraps
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -41,15 +42,11 @@ SLOW = 2.0
 """An export that takes more seconds says so."""
 
 
-def without_autocast(function: Callable) -> Callable:
-    """Let a function compute in the precision of what it is given, also where its caller computes under autocast."""
-
-    @wraps(function)
-    def wrapped(*given: Any, **settings: Any) -> Any:
-        with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
-            return function(*given, **settings)
-
-    return wrapped
+@contextmanager
+def without_autocast() -> Iterator[None]:
+    """Compute in the precision of what is given, also where the caller computes under autocast."""
+    with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+        yield
 
 
 class Program:
@@ -83,7 +80,7 @@ class Program:
         self._parts: dict[tuple, fx.GraphModule] = {}
         check_logits(self.compute([self.logits], {self.images: images})[0], model, images, f"the graph of {self.name}")
 
-    @without_autocast
+    @without_autocast()
     def compute(
         self, nodes: Iterable[fx.Node], known: Mapping[fx.Node, Tensor], weights: Mapping[str, Tensor] | None = None
     ) -> tuple[Tensor, ...]:
@@ -196,7 +193,7 @@ def identity(classifier: Classifier, size: Sequence[int] | None = None) -> str:
 
 
 @torch.no_grad()
-@without_autocast
+@without_autocast()
 def check_logits(found: Tensor, model: nn.Module, images: Tensor, what: str) -> None:
     """Raise `ValueError` unless logits are those of the model's own code, with its hooks and in eval mode.
 
@@ -249,7 +246,7 @@ class _Logits(nn.Module):
 
 @torch.inference_mode(False)
 @torch.no_grad()
-@without_autocast
+@without_autocast()
 def _export(model: nn.Module, images: Tensor) -> fx.GraphModule:
     """Export a copy without the user's hooks: exporting replaces methods of modules for all threads."""
     _Logits(model)(images)  # a size that the model does not take fails here, in the model's words

@@ -218,7 +218,7 @@ def _metric(problem: Problem, unknown: Tensor) -> tuple[Tensor, Tensor]:
     return axes.to(unknown.dtype), squares.sqrt().clamp_min(1e-12)[:, None].to(unknown.dtype)
 
 
-@without_autocast
+@without_autocast()
 def rewrite(
     classifier: Classifier,
     layer: str | nn.Module | Cut,
