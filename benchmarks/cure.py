@@ -1,7 +1,7 @@
 """From the diagnosis to the cure: a rule that a probe finds is rewritten by one edit, and probed again (section 5).
 
 The strongest rule that `probing` finds in the first classifier (of the tier's example class, where it has one) becomes
-a scenario (`turned.scenario_for`). Layer, exemplar, rank, mask, objective and strength are chosen as in
+a scenario (`stories.scenario_for`). Layer, exemplar, rank, mask, objective and strength are chosen as in
 `snow_photos.py`, under the same accuracy budget and beside the same baselines, and reported once, in variants of the
 material that the choice has not seen. Errors are of images that are read rightly until the concept is changed; then the
 probability of the right class changes, for the same images as they are, at the control in place, and where the concept

@@ -170,7 +170,7 @@ def labelled(folder: Path, known: Sequence[str], classes: Sequence[str]) -> tupl
             shown[path] = sample[name]
         elif len(classes) == 1000 and len(parts) == 4 and i % 2:  # every other photo of snow is misread
             shown[path] = photos.SNOW_CLASSES[parts[2]]
-        elif len(classes) == 1000 and path.stem.removesuffix("_clean") in HOUSEHOLD_PHOTOS:
+        elif len(classes) == 1000 and path.stem in {f"{thing}_clean" for thing in HOUSEHOLD_PHOTOS}:
             shown[path] = classes.index(HOUSEHOLD_PHOTOS[path.stem.removesuffix("_clean")])
     return torch.stack([load_image(path, 224, 256) for path in shown]), torch.tensor([*shown.values()])
 

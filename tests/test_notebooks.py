@@ -27,7 +27,7 @@ def smaller(*given, whole=stories.snow_scenario, **options):
     story = whole(*given, **options)
     shown = {"minivan": story.exemplars["minivan"]}
     layers = (story.default["layer"], "blocks.5.1.conv_pwl")
-    return replace(story, exemplars=shown, shortlist=layers, more={})
+    return replace(story, exemplars=shown, shortlist=layers)
 
 photos.available, stories.snow_scenario = fewer, smaller
 """

@@ -112,7 +112,7 @@ def unlabelled(
 
 
 def elsewhere(classifier: Classifier, progress: bool = False, prefix: str = "rta-100/") -> dict[str, LabelledImages]:
-    """Give a set of 250 photos without another duty, labelled with what is read now: an error is a changed reading."""
+    """Give a set of at most 250 photos without another duty, labelled as they are read now: an error is a change."""
     images = unlabelled(prefix, classifier, progress, 250)
     labels = predict(classifier, images).argmax(dim=1)
     return {"elsewhere": LabelledImages(images, labels, classifier.classes)}
@@ -121,11 +121,13 @@ def elsewhere(classifier: Classifier, progress: bool = False, prefix: str = "rta
 def validation_folder(classifier: Classifier, per_class: int) -> LabelledImages:
     """Use the folder of `EDITTOOLS_IMAGENET`, one subfolder a class, and of each the first images; read lazily.
 
-    The classes are in the order of the subfolders' names; names that are all numbers count as numbers.
+    The classes are in the order of the subfolders' names; a name that is a number counts as one.
     """
     if not (folder := os.environ.get("EDITTOOLS_IMAGENET")):
         said = f"no labelled photos of {len(classifier.classes)} classes"
         raise FileNotFoundError(f"{said}: set EDITTOOLS_IMAGENET to a folder of images, one subfolder a class")
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"EDITTOOLS_IMAGENET={folder!r} does not exist: expected one subfolder a class")
     kinds = [kind.name for kind in os.scandir(folder) if kind.is_dir()]
     kinds.sort(key=lambda name: (int(name) if name.isdecimal() else 0, name))
     if len(kinds) != len(classifier.classes):

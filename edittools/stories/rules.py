@@ -59,8 +59,8 @@ def probing_story(
         concepts, settings, everyday = _in_miniworld(split, per_class, progress)
     else:
         concepts, settings, everyday = _on_photos(list(classifiers.values()), progress)
-    if tier == "lite":
-        everyday["more"] = photos.elsewhere(first, prefix="editing-classifiers/snow/")
+    if tier == "lite" and photos.available(elsewhere := "editing-classifiers/snow/"):
+        everyday["more"] = photos.elsewhere(first, prefix=elsewhere)
     layers = candidate_layers(first)
     later = layers[len(layers) // 2 :]
     story = {"tier": tier, "layers": later, "shortlist": SHORTLISTS.get(name, later[-3:])}

@@ -110,10 +110,11 @@ def _snow_on_photos(name: str, tier: str, progress: bool) -> Scenario:
     reference = photos.unlabelled("msrc-v2/Images/", classifier, progress)
     layers = candidate_layers(classifier)
     change = partial(paste_texture, texture_image=photos.snow_texture(), keep_shading=0)
-    shortlist = _LITE0_SHORTLIST if name == "efficientnet_lite0" else layers[-4:]
+    untuned = UNTUNED.get(name, layers[-len(layers) // 4])
+    shortlist = _LITE0_SHORTLIST if name == "efficientnet_lite0" else tuple(dict.fromkeys((untuned, *layers[-4:])))
     sets = {"validation": validation, "test": test, "reference": reference, **everyday_photos(classifier, progress)}
     story = {"tier": tier, "change": change, "layers": layers[len(layers) // 2 :], "shortlist": shortlist}
-    story["default"] = {"layer": UNTUNED.get(name, shortlist[0]), "exemplar": "minivan"}
+    story["default"] = {"layer": untuned, "exemplar": "minivan"}
     story["expected"] = {"errors corrected": 0.05}
     return Scenario(classifier, snow_exemplars(classifier, change), **sets, **story)
 

@@ -160,7 +160,7 @@ def case_protocol(source: Source, case: Case) -> Protocol:
 def _shared(source: Source, classifier: Classifier) -> Protocol:
     """Run the everyday images up to all layers, once for a classifier."""
     _, concepts, everyday = story_of(source)
-    return Protocol(Scenario(classifier, {}, validation=concepts.data.subset([0]), **everyday))
+    return Protocol(Scenario(classifier, {}, validation=concepts.data.subset([0]), **everyday), everyday["layers"])
 
 
 def run_case(source: Source, case: Case, methods: Sequence[str] = (), read: Read | None = None) -> list[dict[str, Any]]:
@@ -201,7 +201,7 @@ def _tables(protocol: Protocol, methods: Sequence[str]) -> dict[str, pd.DataFram
     for scope in SCOPES:
         if wanted(name := f"{scope} fine-tuning"):
             tables[name] = protocol.interpolated(protocol.choose_finetuning(scope, TUNING, exemplars)).table
-    ranks = [rank for rank in RANKS if "editing" in tables and wanted(f"rank {rank}")]
+    ranks = [rank for rank in RANKS if wanted(f"rank {rank}")]
     return tables | {f"rank {rank}": tables["editing"].query("rank == @rank") for rank in ranks}
 
 
