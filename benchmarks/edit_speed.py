@@ -26,7 +26,7 @@ from edittools.classifiers import Classifier
 from edittools.cut import Cut
 from edittools.exemplars import Exemplar
 from edittools.moments import keys_of, measure
-from edittools.rewriting import Problem, pose, solve_l1, solve_least_squares
+from edittools.rewriting import Problem, pose, quadratic, solve_l1, solve_least_squares
 
 NAIVE_TOTAL = 20_000
 PATH = (300.0, 100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.0)
@@ -81,8 +81,7 @@ def naive_loss(problem: Problem, weight: Tensor) -> Tensor:
 
 def movement(unknown: Tensor, windows: Tensor) -> float:
     """How far Λ moves the outputs of reference keys: root mean square over positions, of all channels together."""
-    flat = unknown.double().flatten(1)
-    return float(((flat @ windows) * flat).sum().clamp_min(0).sqrt())
+    return float(quadratic(unknown.double(), windows).clamp_min(0).sqrt())
 
 
 @torch.no_grad()

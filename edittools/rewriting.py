@@ -60,10 +60,8 @@ class Problem:
 
     def objective(self, unknown: Tensor) -> Tensor:
         """Return the objective of eq. (1) and, in its unit, the cost of moving everyday outputs."""
-        fit, flat = self.l1(unknown), unknown.flatten(1)
-        if self.elsewhere is None:
-            return fit
-        return fit + self._unit * ((flat @ self.elsewhere.to(flat)) * flat).sum()
+        fit = self.l1(unknown)
+        return fit if self.elsewhere is None else fit + self._unit * quadratic(unknown, self.elsewhere)
 
     @cached_property
     @torch.no_grad()
@@ -96,7 +94,7 @@ class Problem:
 
     @torch.no_grad()
     def windows(self, sample: Sequence[Tensor]) -> Tensor:
-        """Return the mean of w wᵀ over a sample of keys, w what the kernel sees of them."""
+        """Return the mean of w wᵀ over a sample of keys, w what the kernel sees of them: see `quadratic`."""
         wide = {rows(keys, self.cut.is_linear).shape[1] for keys in sample}
         if wide != {width := self.cut.weight.shape[1]}:
             raise ValueError(f"a sample of keys of {wide} channels for {self.cut.layer!r}: expected {width}, its keys'")
@@ -141,6 +139,12 @@ def pose(
         coordinates = cut.along(keys, basis)
         share = masks if masked else torch.ones_like(masks)
         return Problem(cut, before, after, basis, coordinates, cut.output(after), cut.value(before), share)
+
+
+def quadratic(unknown: Tensor, matrix: Tensor) -> Tensor:
+    """Compute the trace of Λ M Λᵀ, for Λ `(out, rank, kh, kw)` and M `(rank * kh * kw,) * 2`."""
+    flat = unknown.flatten(1)
+    return ((flat @ matrix.to(flat)) * flat).sum()
 
 
 def solve_least_squares(problem: Problem, ridge: float = 1e-3) -> Tensor:

@@ -211,7 +211,7 @@ PHOTOS = {
     "no validation folder": (
         lambda w: _validation(w, w.folder / "val"),
         FileNotFoundError,
-        "val' does not exist",
+        "val' is no folder",
     ),
     "one of other classes": (lambda w: _validation(w, w.folder), ValueError, "has 0 subfolders: expected 5"),
 }

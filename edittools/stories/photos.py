@@ -127,7 +127,7 @@ def validation_folder(classifier: Classifier, per_class: int) -> LabelledImages:
         said = f"no labelled photos of {len(classifier.classes)} classes"
         raise FileNotFoundError(f"{said}: set EDITTOOLS_IMAGENET to a folder of images, one subfolder a class")
     if not os.path.isdir(folder):
-        raise FileNotFoundError(f"EDITTOOLS_IMAGENET={folder!r} does not exist: expected one subfolder a class")
+        raise FileNotFoundError(f"EDITTOOLS_IMAGENET={folder!r} is no folder: expected one subfolder a class")
     kinds = [kind.name for kind in os.scandir(folder) if kind.is_dir()]
     kinds.sort(key=lambda name: (int(name) if name.isdecimal() else 0, name))
     if len(kinds) != len(classifier.classes):

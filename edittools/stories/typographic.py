@@ -32,7 +32,7 @@ HOUSEHOLD_PHOTOS = {
     "vase": "vase",
     "wine": "wine bottle",
 }
-"""The objects of the paper's photos of typographic attacks, by ImageNet class, without the kettle of an exemplar."""
+"""Objects of the paper's photos of typographic attacks -> ImageNet class; its kettle is an exemplar."""
 
 
 def typographic_scenario(
