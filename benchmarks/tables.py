@@ -173,7 +173,7 @@ def short(method: str) -> str:
 def compared(methods: dict[str, Figures]) -> list[str]:
     """Name the edit, its best rival, the best fine-tuning and the random direction, each once."""
     rivals = [name for name in methods if not name.startswith(NO_RIVALS)]
-    tuned = [name for name in rivals if any(word in name for word in ("tun", "interpolated", "locality"))]
+    tuned = [name for name in rivals if any(word in name for word in ("tun", "interpolated"))]
     best = [max(names, key=lambda name: methods[name]["share"]) for names in (rivals, tuned) if names]
     chance = [name for name in rivals if name in ("random_direction", "random direction")]
     return list(dict.fromkeys(["editing", *best, *chance]))
@@ -241,19 +241,19 @@ STORIES = {  # the file: its title, and how many are misread
     "cure_miniworld": ("a rule that a probe found, MiniWorld", "{errors before:.0f}"),
     "cure_photos": ("a rule that a probe found, photographs", "{errors before:.0f}"),
 }
-NO_RIVALS = ("editing", "untuned", "two_layers", "rank ", "least squares", "reactive", "text_blurred", "mark_")
+NO_RIVALS = ("editing", "untuned", "two_layers", "rank ", "reactive", "text_blurred", "mark_")
 """What the table of all stories leaves out as a rival: edits, and what changes no weights but how pictures are read."""
 DOTS = {  # what the picture shows, by its name there: its names in the files
-    "edit, one exemplar": ("editing",),
-    "local fine-tuning": ("finetune_local", "local, locality"),
-    "global fine-tuning": ("finetune_global", "global, locality"),
-    "local, interpolated": ("interpolated_local",),
-    "global, interpolated": ("interpolated_global",),
+    "edit": ("editing",),
+    "local fine-tuning": ("finetune_local",),
+    "global fine-tuning": ("finetune_global",),
+    "local, interpolated": ("interpolated_local", "local fine-tuning"),
+    "global, interpolated": ("interpolated_global", "global fine-tuning"),
     "concept projection": ("projection",),
     "null-space rewriting": ("null_space", "null space"),
     "full closed form": ("closed_form", "closed form"),
-    "last layer retrained": ("last_layer", "last layer"),
-    "logit correction": ("logit_correction", "logit correction"),
+    "last layer retrained": ("last_layer",),
+    "logit correction": ("logit_correction",),
     "random direction": ("random_direction", "random direction"),
 }
 TITLES = {"snow": "vehicles\non snow", "typographic": "an iPod label", "watermark": "a watermark"}

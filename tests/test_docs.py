@@ -161,21 +161,34 @@ def test_a_dot_is_filled_where_both_bounds_hold_on_held_out_images(monkeypatch):
         one = {"accuracy_change_points_held_out": accuracy, "keep_errors_before": 2, "keep_errors_after": after}
         monkeypatch.setattr(tables, "TITLES", {kind: "on snow"})
         found = tables.dots(read=lambda name: {**shares, **one} if name == "snow_miniworld" else {})
-        assert [(row["method"], row["low"]) for row in found] == [("edit, one exemplar", 0.7)]
+        assert [(row["method"], row["low"]) for row in found] == [("edit", 0.7)]
         return found[0]["holds"]
 
     assert holds(-0.25, 5) == "yes" and holds(-0.26, 2) == holds(0.0, 6) == "no"
-    case = {"methods": {"local, locality": {"other same": [0.2, 0.1, 0.3], "accuracy_change_points": 0.0}}}
+    case = {"methods": {"local fine-tuning": {"other same": [0.2, 0.1, 0.3], "accuracy_change_points": 0.0}}}
     monkeypatch.setattr(tables, "TITLES", {"synthetic": "cases"})
     [row] = tables.dots(read=lambda name: case if name == "synthetic_photos" else {})
     assert row == {
         "story": "cases,\nphotos",
-        "method": "local fine-tuning",
+        "method": "local, interpolated",
         "share": 0.2,
         "low": 0.1,
         "high": 0.3,
         "holds": "unknown",
     }
+
+
+def test_the_picture_of_all_stories_knows_every_name_in_the_files(monkeypatch):
+    """A method that a file names otherwise would silently be missing."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import tables
+
+    found = {method for name in tables.STORIES for method in tables.tidy(name, tables.read_results(name))}
+    assert {name for names in tables.DOTS.values() for name in names} <= found
+    shown = {(row["story"], row["method"]) for row in tables.dots()}
+    for story in {story for story, _ in shown}:
+        methods = {method for one, method in shown if one == story}
+        assert methods >= {"edit", "full closed form", "local, interpolated", "random direction"}, story
 
 
 def test_a_result_names_its_call_without_the_files_of_the_machine_it_ran_on(monkeypatch, capsys):
