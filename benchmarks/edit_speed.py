@@ -29,7 +29,7 @@ from edittools.moments import keys_of, measure
 from edittools.rewriting import Problem, pose, quadratic, solve_l1, solve_least_squares
 
 NAIVE_TOTAL = 20_000
-PATH = (300.0, 100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.0)
+PATH = (3000.0, 1000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.0)
 LAYER = "features.28"
 SOLVERS = {"l1": lambda problem: solve_l1(problem)[0], "least_squares": solve_least_squares}
 
