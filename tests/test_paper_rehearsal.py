@@ -26,6 +26,13 @@ def test_snow_on_a_resnet_runs_through_with_random_weights(monkeypatch, capsys):
     assert "EDITTOOLS_PHOTOS" not in os.environ and photos.registry() is downloads.registry()  # as before
 
 
+def test_every_set_of_the_papers_attack_on_photos_has_images(tmp_path):
+    rehearsal = runpy.run_path(str(BENCHMARKS / "paper_rehearsal.py"))
+    with rehearsal["rehearsing"](rehearsal["CLIP"], tmp_path, 7):
+        story = rehearsal["typographic_scenario"]("paper")
+    assert min(map(len, (story.validation, *story.sets.values()))) > 0
+
+
 def test_the_probe_takes_the_models_of_the_paper(monkeypatch):
     class Loaded(Exception):
         pass

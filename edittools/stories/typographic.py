@@ -117,13 +117,13 @@ def _attack_on_photos(name: str, progress: bool) -> Scenario:
     held, real = sample.labels % 3 == 0, sample.labels == classifier.index(ATTACK)
     shown = torch.tensor([name == OPENER for name in sample.names])
     test, others = sample.subset(held & ~real & ~shown), sample.subset(~held & ~real & ~shown)
-    read = (predict(classifier, others, progress=progress).argmax(1) == others.labels).nonzero()[:120, 0]
+    right = predict(classifier, others, progress=progress).argmax(1) == others.labels
+    read = right.nonzero()[: min(120, len(others) // 2), 0]  # these choose; the rest bounds the choice
     rest = torch.ones(len(others), dtype=torch.bool).index_fill(0, read, False)
     layers = last_convolutions(classifier)
     sets = {"validation": label_all(others.subset(read), ATTACK, 1), "test": label_all(test, ATTACK, 2)}
-    sets |= {"budget": others.subset(rest), "clean": test}
-    sets["reference"] = photos.unlabelled("msrc-v2/Images/", classifier, progress)
-    sets["keep_report"] = sample.subset(real)
+    reference = photos.unlabelled("msrc-v2/Images/", classifier, progress)
+    sets |= {"budget": others.subset(rest), "clean": test, "reference": reference, "keep_report": sample.subset(real)}
     more = {"bare": test, "blank": label_all(test, "", 2), **{word: label_all(test, word, 2) for word in OTHER_ATTACKS}}
     more |= {f"photos {kind}": household_photos(classifier, kind) for kind in ("clean", "white", "ipod")}
     story = {"tier": "paper", "layers": layers[len(layers) // 3 :], "shortlist": layers[-6:]}
