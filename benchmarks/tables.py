@@ -243,7 +243,7 @@ STORIES = {  # the file: its title, and how many are misread
 }
 NO_RIVALS = ("editing", "untuned", "two_layers", "rank ", "reactive", "text_blurred", "mark_")
 """What the table of all stories leaves out as a rival: edits, and what changes no weights but how pictures are read."""
-DOTS = {  # what the picture shows, by its name there: its names in the files
+DOTS = {  # what the picture shows, by its name there: its names in the files (concepts × styles always interpolates)
     "edit": ("editing",),
     "local fine-tuning": ("finetune_local",),
     "global fine-tuning": ("finetune_global",),
