@@ -69,15 +69,11 @@ def test_a_notebook_is_committed_as_it_ran_from_top_to_bottom(path):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_is_read_in_a_quarter_of_an_hour_and_checks_its_claim(path):
+def test_a_notebook_states_its_run_time_and_checks_its_claim(path):
     cells = nbformat.read(path, 4).cells
     code = [cell.source.splitlines() for cell in cells if cell.cell_type == "code"]
-    prose = " ".join(cell.source for cell in cells if cell.cell_type == "markdown")
-    assert len([word for word in prose.split() if re.search(r"\w", word)]) <= 1000
-    assert max(len(line) for lines in code for line in lines) <= 72
-    assert max(sum(map(bool, lines)) for lines in code) <= 12
     assert any(line.lstrip().startswith("assert ") for lines in code[-4:] for line in lines)
-    assert re.search(r"\d½? minutes?\b", cells[0].source)  # what it takes
+    assert re.search(r"\d½? minutes?\b", cells[0].source)
 
 
 BAR = new_output("display_data", {"text/plain": "states:   0%|          | 0/4 [00:00<?, ?batch/s]"})
