@@ -15,9 +15,9 @@ from common import finish, parser, start
 from torch import nn
 from tqdm.auto import tqdm
 
+from edittools._graph import probe_images
 from edittools.classifiers import Classifier
 from edittools.cut import cut_all, editable_layers, states_at
-from edittools.graph import probe_images
 
 TIMM = """beit_base_patch16_224 halonet_h1 mobileone_s1 cait_xxs24_224 coat_tiny convit_tiny convmixer_768_32
 convnext_atto_rms cpubone_nano crossvit_tiny_240 csatv2 cs3darknet_focus_s cspnext_tiny davit_tiny deepseek_vit_412m

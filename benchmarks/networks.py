@@ -17,7 +17,7 @@ from columns import by_method
 from common import parser, start
 from methods import LOCALITY, locality
 
-from edittools.graph import identity
+from edittools._identity import identity
 from edittools.metrics import Comparison, corrected_interval, mcnemar
 from edittools.probing.effects import signed_rank
 from edittools.probing.jobs import run

@@ -30,7 +30,7 @@ class Reaction(Change):
 
     def added(self, cut: Cut, keys: Tensor) -> Tensor:
         """Compute what it adds to the layer's output."""
-        beyond = cut.along(keys, self.right) - self.usual
+        beyond = cut.project(keys, self.right) - self.usual
         return cut.convolve(torch.where(beyond > 0.5, beyond, 0.0), self.left.to(cut.weight))
 
     def delta(self) -> Tensor:
@@ -42,7 +42,7 @@ def react(classifier: Classifier, cut: Cut, exemplars: ExemplarStates, reference
     """Project the concept out of the keys that show it; the usual key is the mean of the reference's sample."""
     projection, name = project_concept(classifier, cut, exemplars, reference, **setting), f"{cut.layer}.weight"
     change = projection.changes[name]
-    usual = torch.cat([cut.along(keys, change.right).flatten() for keys in reference.sample]).mean()
+    usual = torch.cat([cut.project(keys, change.right).flatten() for keys in reference.sample]).mean()
     return replace(projection, changes={name: Reaction(change.left, change.right, float(usual))})
 
 

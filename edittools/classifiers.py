@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from edittools._inference import check_logits_shape
 from edittools.caching import digest_tensors
 from edittools.checks import check_number
 from edittools.images import LabelledImages, check_image, numbered
@@ -64,12 +65,7 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Compute the logits `(B, classes)` of images `(B, 3, H, W)` in [0, 1]; refuse a model that gives none."""
-        answer, wanted = self.model(self.normalise(images)), (len(images), len(self.classes))
-        logits = getattr(answer, "logits", answer)  # `ModelOutput` of transformers
-        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        if found != wanted:
-            raise ValueError(f"{type(self.model).__name__} gives {found}: expected {wanted}, one logit a class name")
-        return logits
+        return check_logits_shape(self.model(self.normalise(images)), len(images), len(self.classes), self.model)
 
     def index(self, name: str) -> int:
         """Give the number of a class by its name; raise `KeyError` with near names."""

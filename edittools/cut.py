@@ -2,9 +2,9 @@
 
     cut = Cut(classifier, "features.28")    # a name or a module
     state = cut.prefix(images)              # what the steps before the layer hand on: its keys and, say, a skip
-    cut.keys(state)                         # what goes into the layer
-    cut.output(state, weight)               # what the layer makes of it, with its own or another weight
-    cut.value(state, output)                # the value: what follows the layer's output up to it (the paper's f)
+    cut.keys(state)                         # the layer's input
+    cut.output(state, weight)               # the layer's output, with its own or another weight
+    cut.value(state, output)                # the value: what follows the output up to the end of the block (paper: f)
     cut.suffix(state, weight)               # the logits
 
 The state is kept, so one more weight of the layer costs the suffix only. `editable_layers` lists what can be cut.
@@ -14,59 +14,83 @@ import difflib
 import operator
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from edittools._graph import LINEAR, ExportedModel, check_logits, export_of, probe_images, shape_of
+from edittools._inference import without_autocast
+from edittools._positions import Window, image_range, op_name, windows_of
 from edittools.classifiers import Classifier, check_classifier
-from edittools.graph import LINEAR, Program, check_logits, probe_images, program_of, shape_of, without_autocast
 from edittools.images import Images, in_batches
-from edittools.tokens import op_name
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_IN_BLOCK = "relu relu6 hardtanh gelu silu hardswish hardsigmoid leaky_relu elu selu celu mish tanh sigmoid prelu "
-_IN_BLOCK = {*(_IN_BLOCK + "softplus max_pool2d avg_pool2d").split()}
-"""What may stand between a layer and its value, beside what scales and shifts: activations and pooling."""
-
+_POOLINGS = {"max_pool2d", "avg_pool2d"}
+_ACTIVATIONS = set(
+    """relu relu6 hardtanh gelu silu hardswish hardsigmoid leaky_relu elu selu celu mish tanh sigmoid prelu
+    softplus""".split()
+)
+_IN_BLOCK = _ACTIVATIONS | _POOLINGS
+"""What may be between a layer and its value, beside operations that scale and shift: activations and pooling."""
 
 State = tuple[Tensor, ...]
 """What the steps before a layer hand on: the layer's keys first and, say, a skip."""
 
+Place = Literal["keys", "output", "value"]
+"""Where positions are counted: in the layer's input, in its output, or in the value."""
+
 
 def rows(tensor: Tensor, linear: bool) -> Tensor:
-    """See keys, outputs or values as rows `(P, C)`, one a position: of maps `(B, C, H, W)`, or of a linear layer."""
+    """See keys, outputs or values as rows `(P, C)`, one per position: of maps `(B, C, H, W)`, or of a linear layer."""
     return (tensor if linear else tensor.movedim(1, -1)).flatten(0, -2)
 
 
 class Layer:
-    """One layer of a classifier, for images of one `size` (H, W): what it makes of keys, and where they stand."""
+    """One layer of a classifier, for images of one `size` (H, W): what it makes of keys, and where they are.
+
+    Args:
+        classifier: the classifier.
+        layer: name of the layer, or the module.
+        size: of the images, by default the classifier's.
+    """
 
     def __init__(self, classifier: Classifier, layer: str | nn.Module, size: Sequence[int] | None = None) -> None:
-        self.classifier, self.model = check_classifier(classifier), classifier.model
+        self.classifier = check_classifier(classifier)
+        self.model = classifier.model
         self.layer = find_layer(self.model, layer)
         self.size = tuple(size or (classifier.size, classifier.size))
+        self._exported: ExportedModel | None = None
         self._find()
-        self.is_linear = self._call.target is LINEAR
+        self.is_linear = self._node.target is LINEAR
         self.channels = -1 if self.is_linear else 1
         """The dimension of the channels in keys, outputs and values."""
 
-    def _find(self) -> Program:
-        """Find the layer, and where its block ends, in the program of the model as it is now."""
-        program = program_of(self.classifier, self.size)
-        if program is not getattr(self, "_program", None):
-            self._program, self._call = program, program.call_of(self.layer)
-            self._grid, keys = program.grids[self._call], self._call.args[0]
-            self._value, self._affine = (_follow(program, self._call, steps) for steps in (_IN_BLOCK, set()))
-            earlier = program.reached([keys], "all_input_nodes")
-            self._earlier = earlier | {u for n in earlier for u in n.users if u.target is operator.getitem}
-            later = program.seen - self._earlier
-            handed_on = [n for n in program.nodes if n in program.seen - later and later.intersection(n.users)]
-            self._alive = list(dict.fromkeys([keys, *handed_on]))
-        return program
+    def _find(self) -> ExportedModel:
+        """Find the layer, and where its block ends, in the graph of the model as it is now."""
+        exported = export_of(self.classifier, self.size)
+        if exported is self._exported:
+            return exported
+        node = exported.layer_node(self.layer)
+        keys = node.args[0]
+        before = exported.reached([keys], "all_input_nodes")
+        parts = {user for node in before for user in node.users if user.target is operator.getitem}
+        self._node = node
+        self._earlier = before | parts
+        after = exported.seen - self._earlier
+        handed_on = [n for n in exported.nodes if n in exported.seen - after and after.intersection(n.users)]
+        self._alive = list(dict.fromkeys([keys, *handed_on]))
+        """The nodes of a state: the keys and whatever else the steps from the layer on read."""
+        path = _follow(exported, node, _IN_BLOCK)
+        self._value = path[-1]
+        self._pre_activation = _follow(exported, node, set())[-1]
+        self._grid = exported.grids[node]
+        poolings = [step for step in path[1:] if op_name(step) in _POOLINGS]
+        self._windows = {"output": [windows_of(node)], "value": [windows_of(step) for step in (node, *poolings)]}
+        self._exported = exported
+        return exported
 
     @property
     def weight(self) -> nn.Parameter:
@@ -74,12 +98,18 @@ class Layer:
         return self.model.get_parameter(f"{self.layer}.weight")
 
     @property
-    def bias(self) -> nn.Parameter | None:
-        """The layer's own bias `(out,)`, where it has one."""
-        return self.model.get_submodule(self.layer)._parameters.get("bias")
+    def bias_name(self) -> str | None:
+        """The name of the bias that the layer adds, which a tied layer may have from another module."""
+        bias = self._node.args[2] if len(self._node.args) > 2 else None
+        return None if bias is None or bias.op != "get_attr" else str(bias.target)
 
-    def along(self, keys: Tensor, basis: Tensor | None) -> Tensor:
-        """Project keys on the rows of `basis` `(rank, in)`, which become their channels; without one, keep them."""
+    @property
+    def bias(self) -> nn.Parameter | None:
+        """The bias `(out,)` that the layer adds, where it has one."""
+        return None if self.bias_name is None else self._exported.tensor(self.bias_name)
+
+    def project(self, keys: Tensor, basis: Tensor | None) -> Tensor:
+        """Project keys onto the rows of `basis` `(rank, in)`, which become their channels; without one, keep them."""
         if basis is None:
             return keys
         basis = basis.to(keys)
@@ -87,86 +117,144 @@ class Layer:
 
     @without_autocast()
     def convolve(self, keys: Tensor, weight: Tensor) -> Tensor:
-        """Run the layer on keys of any number of channels, with `weight` in place of its own and without bias."""
-        return self._call.target(keys, weight, None, *self._call.args[3:])
+        """Run the layer on keys of any number of channels, with `weight` instead of its own and without bias."""
+        return self._node.target(keys, weight, None, *self._node.args[3:])
 
     @torch.no_grad()
-    def windows(self, keys: Tensor) -> Tensor:
-        """Give what the layer's kernel sees at each position, `(positions, channels * kh * kw)` float64.
+    def unfold(self, keys: Tensor) -> Tensor:
+        """Return what the layer's kernel sees at each position, `(positions, channels * kh * kw)` float64.
 
-        `keys` may be those along a basis; stride, padding and dilation are the layer's.
+        `keys` may be those projected onto a basis; stride, padding and dilation are the layer's.
         """
-        channels, kernel = keys.shape[self.channels], self.weight.shape[2:]
+        channels = keys.shape[self.channels]
+        kernel = self.weight.shape[2:]
         probes = torch.eye(channels * kernel.numel()).to(keys).reshape(-1, channels, *kernel)
         return rows(self.convolve(keys, probes), self.is_linear).double()
 
-    def shares(self, masks: Tensor, like: Tensor) -> Tensor:
-        """Pool masks `(B, H, W)` of image size to the positions of keys, outputs or values: shares in [0, 1].
+    def pool_mask(self, masks: Tensor, at: Place = "keys") -> Tensor:
+        """Pool masks `(B, H, W)` of image size to positions: the share of each that the mask covers, in [0, 1].
 
-        `(B, h, w)` of maps, `(B, N)` of tokens (0 for a class token), `(B,)` of vectors; 0 for padding.
+        Args:
+            masks: of images of the size that the layer is cut for.
+            at: the positions: those of the keys, of the layer's output, or of its value.
+
+        Returns:
+            `(B, h, w)` for maps, `(B, N)` for tokens, `(B,)` for vectors; 0 for a class token and for padding.
         """
-        size = like.shape[1:-1] if self.is_linear else like.shape[2:]
-        if not self.is_linear and size != shape_of(self._call.args[0])[1:]:
-            return F.adaptive_avg_pool2d(masks, size)
-        cells = F.adaptive_avg_pool2d(masks, (self._grid.height, self._grid.width))
-        return self._grid.tokens(cells).reshape(-1, *size)
+        keys_shape = shape_of(self._node.args[0])
+        if self.is_linear:
+            return self._grid.at_positions(self._grid.pool(masks)).reshape(-1, *keys_shape[:-1])
+        if at == "keys":
+            return self._grid.at_positions(self._grid.pool(masks)).reshape(-1, *keys_shape[1:])
+        windows = self._windows[at]
+        if self._divides_evenly(windows):
+            return self._grid.pool(masks, tuple(window.outputs for window in windows[-1]))
+        shares = self.pool_mask(masks)
+        for window, (first, last) in zip(windows, self._ranges(windows), strict=True):
+            down, across = (w.overlaps(*r).to(shares) for w, r in zip(window, (first, last), strict=True))
+            shares = down @ shares @ across.T
+        return shares
 
-    def maps(self, values: Tensor) -> Tensor:
-        """Lay out one number a position of keys or outputs, as in `shares`, as maps `(B, h, w)`."""
-        return self._grid.cells(values.reshape(len(values), -1)) if self.is_linear else values
+    def to_image(self, values: Tensor) -> Tensor:
+        """Lay out one number per position of the layer's output over the images: `(B, H, W)`, 0 where there is none.
+
+        Args:
+            values: `(B, h, w)` for maps, `(B, N)` for tokens, `(B,)` for vectors.
+        """
+        windows = self._windows["output"]
+        if not self.is_linear and self._divides_evenly(windows):
+            return self._grid.to_image(values, self.size)
+        if not self.is_linear:
+            [window] = windows
+            [(first, last)] = self._ranges(windows)
+            down, across = (w.overlaps(*r).to(values) for w, r in zip(window, (first, last), strict=True))
+            covered = down.T @ torch.ones_like(values) @ across
+            values = down.T @ values @ across / covered.clamp_min(1e-12)
+        return self._grid.to_image(self._grid.at_cells(values.reshape(len(values), -1)), self.size)
+
+    def _ranges(self, windows: Sequence[tuple[Window, Window]]) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+        """Say, for each of several windows in turn, which of its input rows and columns hold parts of the image."""
+        known = (self._grid.cells >= 0).reshape(shape_of(self._node.args[0])[1:])
+        ranges = []
+        for down, across in windows:
+            rows_known, columns_known = image_range(known.any(dim=1)), image_range(known.any(dim=0))
+            ranges.append((rows_known, columns_known))
+            seen = down.overlaps(*rows_known) @ known.float() @ across.overlaps(*columns_known).T
+            known = seen > 0
+        return ranges
+
+    def _divides_evenly(self, windows: Sequence[tuple[Window, Window]]) -> bool:
+        """Whether the last of several windows divides the rectangle of the keys among its outputs, row by row."""
+        if not self._grid.in_order:
+            return False
+        ranges = self._ranges(windows)
+        pairs = [pair for window, ends in zip(windows, ranges, strict=True) for pair in zip(window, ends, strict=True)]
+        return all(window.tiles(*end) and end == (0, window.inputs) for window, end in pairs)
 
 
 class Cut(Layer):
-    """A classifier cut at one layer, by name or module, for images of one `size` (H, W), by default the classifier's.
+    """A classifier cut at one layer.
 
-    What follows the layer is computed in the precision of what it is given, images in the model's. The cut is checked
-    on two images, see `check_logits`. Raises `KeyError` or `TypeError` for no such layer, and `ValueError` for one that
-    cannot be edited, a model that cannot be exported, or a cut that computes something else.
+    What follows the layer is computed in the precision of the state, images in the model's. The cut is checked on two
+    images when it is made, see `check_logits`.
+
+    Args:
+        classifier: the classifier.
+        layer: name of the layer, or the module.
+        size: of the images (H, W), by default the classifier's.
+
+    Raises:
+        KeyError: if the model has no layer of that name.
+        TypeError: if the module is none of the model's.
+        ValueError: for a layer that cannot be edited, a model that cannot be exported, or a cut that computes something
+            else than the model.
     """
 
     def __init__(self, classifier: Classifier, layer: str | nn.Module, size: Sequence[int] | None = None) -> None:
         super().__init__(classifier, layer, size)
         try:
             self._check()
-        except ValueError:  # what the program holds was changed, as a scale somewhere: exported anew
-            self._program.marks = None
+        except ValueError:  # the graph is stale: something changed that cannot be compared, such as a class attribute
+            self._exported.state = None
             self._check()
 
     @torch.no_grad()
     def _check(self) -> None:
-        images, what = probe_images(self.size), f"{type(self.model).__name__} cut at {self.layer!r}"
+        images = probe_images(self.size)
         logits = self.suffix(self.prefix(images))
-        check_logits(logits, self.model, self.classifier.normalise(images), what)
+        what = f"{type(self.model).__name__} cut at {self.layer!r}"
+        check_logits(logits, self.model, self.classifier.normalise(images), len(self.classifier.classes), what)
 
     def prefix(self, images: Tensor) -> State:
-        """Run `(B, 3, H, W)` images up to the layer; no gradient is recorded."""
+        """Run images `(B, 3, H, W)` up to the layer; no gradient is recorded."""
         return states_at({self.layer: self}, images, len(images))[self.layer][0]
 
     def keys(self, state: State) -> Tensor:
-        """Give what goes into the layer, as the layer takes it."""
+        """Return the layer's input, as the layer takes it: maps `(B, C, H, W)`, tokens `(B, …, C)` or `(B, C)`."""
         return state[0]
 
     def output(self, state: State, weight: Tensor | None = None) -> Tensor:
         """Run the layer alone on its keys, with its own weight or with `weight`."""
-        program, keys = self._find(), self.keys(state)
-        return program.compute([self._call], {self._alive[0]: keys}, self._named(weight, keys))[0]
+        exported = self._find()
+        keys = self.keys(state)
+        return exported.compute([self._node], {self._alive[0]: keys}, self._named(weight, keys))[0]
 
     def value(self, state: State, output: Tensor | None = None) -> Tensor:
-        """Go on from the layer's output (default: its own) to the value, the paper's f: norm, activation, pooling."""
+        """Continue from the layer's output (default: its own) to the value (paper: f): norm, activation, pooling."""
         return self._compute(self._value, state, output)
 
-    def affine(self, state: State, output: Tensor) -> Tensor:
-        """Go on from the layer's output to the pre-activation: what scales, shifts and adds, such as norm and skip."""
-        return self._compute(self._affine, state, output)
+    def pre_activation(self, state: State, output: Tensor) -> Tensor:
+        """Continue from the layer's output up to the activation: through what scales, shifts and adds."""
+        return self._compute(self._pre_activation, state, output)
 
     def logits(
         self, state: State, output: Tensor | None = None, parameters: Mapping[str, Tensor] | None = None
     ) -> Tensor:
-        """Go on from the layer's output to the logits `(B, classes)`, maybe with other `parameters`, by name."""
+        """Continue from the layer's output to the logits `(B, classes)`, if given with other `parameters`, by name."""
         return self._compute(self._find().logits, state, output, parameters)
 
     def suffix(self, state: State, weight: Tensor | None = None) -> Tensor:
-        """Compute the logits `(B, classes)`, from the layer on, with its own weight or with `weight`."""
+        """Compute the logits `(B, classes)` from the layer on, with its own weight or with `weight`."""
         return self.logits(state, parameters=self._named(weight, self.keys(state)))
 
     def _named(self, weight: Tensor | None, like: Tensor) -> dict[str, Tensor]:
@@ -175,14 +263,15 @@ class Cut(Layer):
     def _compute(
         self, node: fx.Node, state: State, output: Tensor | None = None, weights: Mapping[str, Tensor] | None = None
     ) -> Tensor:
-        """Compute a node on from a state, and from the layer's `output` where it is known."""
+        """Compute a node from a state, and from the layer's `output` where it is known."""
         known = dict(zip(self._alive, state, strict=True))
-        known = known if output is None else {self._call: output} | known
-        return self._program.compute([node], known, weights)[0]
+        if output is not None:
+            known = {self._node: output} | known
+        return self._exported.compute([node], known, weights)[0]
 
     def keys_at(self, state: State, layer: str) -> Tensor:
         """Compute the keys of a later `layer` from a state."""
-        return self._compute(self._program.call_of(layer).args[0], state)
+        return self._compute(self._exported.layer_node(layer).args[0], state)
 
     @property
     def state_parameters(self) -> dict[str, nn.Parameter]:
@@ -192,33 +281,35 @@ class Cut(Layer):
 
     @property
     def later_parameters(self) -> dict[str, nn.Parameter]:
-        """The others, but for the layer's own: of what follows it and runs beside it, such as a skip's downsampling."""
-        own = {node.target for node in (*self._earlier, *self._call.all_input_nodes)}
-        later = {node.target for node in self._program.nodes} - own
+        """The other parameters but the layer's own: of what follows it or runs in parallel, such as on a skip."""
+        own = {node.target for node in (*self._earlier, *self._node.all_input_nodes)}
+        later = {node.target for node in self._exported.nodes} - own
         return {name: parameter for name, parameter in self.model.named_parameters() if name in later}
 
 
-def _follow(program: Program, node: fx.Node, steps: Collection[str]) -> fx.Node:
-    """Walk on while the only user is one of `steps`, or scales and shifts each channel."""
-    while len(node.users) == 1:
-        [user] = node.users
+def _follow(exported: ExportedModel, node: fx.Node, operations: Collection[str]) -> list[fx.Node]:
+    """List a node and those after it, while the only user is one of `operations`, or scales and shifts each channel."""
+    path = [node]
+    while len(path[-1].users) == 1:
+        [user] = path[-1].users
         name = op_name(user)
-        scales = name == "mul" and sum(one in program.seen for one in user.args) == 1
+        scales = name == "mul" and sum(argument in exported.seen for argument in user.args) == 1
         norm = name == "_native_batch_norm_legit_no_training" or (name == "batch_norm" and not user.args[5])
-        if not (name in steps or name == "add" or scales or norm or user.target is operator.getitem):
+        if not (name in operations or name == "add" or scales or norm or user.target is operator.getitem):
             break
-        node = user
-    return node
+        path.append(user)
+    return path
 
 
 def find_layer(model: nn.Module, layer: str | nn.Module) -> str:
     """Name a layer given by name or as a module; raise `KeyError` or `TypeError` for what is none of the model's."""
-    modules, kind = dict(model.named_modules()), type(model).__name__
+    modules = dict(model.named_modules())
+    kind = type(model).__name__
     for name, module in modules.items():
         if layer is module or layer == name:
             return name
     if not isinstance(layer, str):
-        raise TypeError(f"this {type(layer).__name__} is no layer of the {kind}: expected a name or one of its modules")
+        raise TypeError(f"this {type(layer).__name__} is not a layer of the {kind}; pass a name or one of its modules")
     near = difflib.get_close_matches(layer, [n for n, m in modules.items() if "weight" in m._parameters], n=3)
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "see editable_layers(classifier)"
     raise KeyError(f"layer {layer!r} not found in {kind}; {hint}")
@@ -228,44 +319,77 @@ def find_layer(model: nn.Module, layer: str | nn.Module) -> str:
 def states_at(
     cuts: Mapping[str, Cut], images: Images, batch_size: int = 64, progress: bool = False
 ) -> dict[str, list[State]]:
-    """Run images `(N, 3, H, W)` once; give by layer their states, one a batch. The cuts are of one classifier."""
-    classifier, found = next(iter(cuts.values())).classifier, {layer: [] for layer in cuts}
+    """Run images `(N, 3, H, W)` once, up to several layers.
+
+    Args:
+        cuts: by layer, all of one classifier.
+        images: of the size that the cuts are for.
+        batch_size: images per batch.
+        progress: show a progress bar.
+
+    Returns:
+        By layer the states, one per batch.
+
+    Raises:
+        ValueError: for cuts of several classifiers, and images of another size.
+    """
+    classifier = next(iter(cuts.values())).classifier
+    states: dict[str, list[State]] = {layer: [] for layer in cuts}
     if any(cut.classifier is not classifier for cut in cuts.values()):
-        raise ValueError("cuts of several classifiers: expected cuts of one, see cut_all")
-    for some in in_batches(images, batch_size, "states", progress):
-        size = tuple(some.shape[2:])
+        raise ValueError("the cuts are of several classifiers; pass cuts of one, as cut_all makes them")
+    for batch in in_batches(images, batch_size, "states", progress):
+        size = tuple(batch.shape[2:])
         for cut in cuts.values():
             if cut.size != size:
-                raise ValueError(f"images of {size} pixels, {cut.layer!r} cut for {cut.size}: expected Cut(…, {size})")
-            program = cut._find()
+                raise ValueError(
+                    f"images of {size} pixels do not fit {cut.layer!r}, which is cut for {cut.size}; use "
+                    f"Cut(classifier, {cut.layer!r}, {size})"
+                )
+            exported = cut._find()
         wanted = list(dict.fromkeys(node for cut in cuts.values() for node in cut._alive))
-        values = program.compute(wanted, {program.images: classifier.normalise(some)})
-        values = dict(zip(wanted, values, strict=True))
+        computed = exported.compute(wanted, {exported.images: classifier.normalise(batch)})
+        values = dict(zip(wanted, computed, strict=True))
         for layer, cut in cuts.items():
-            found[layer].append(tuple(values[node] for node in cut._alive))
-    return found
+            states[layer].append(tuple(values[node] for node in cut._alive))
+    return states
 
 
 def editable_layers(classifier: Classifier, size: int | None = None) -> "pd.DataFrame":
     """List the layers that can be edited, from first to last.
 
-    One row a layer: `layer` (name), `kind`, `weight` (shape), `value` (the step where its block ends), `in_paper` (true
-    of convolutions alone), `keys` and `output` (shapes without the batch).
+    Args:
+        classifier: the classifier.
+        size: side of the images, by default the classifier's.
+
+    Returns:
+        One row per layer: `layer` (name), `kind`, `weight` (shape), `value` (the step where its block ends), `in_paper`
+        (true of convolutions alone), `keys` and `output` (shapes without the batch).
     """
     import pandas as pd
 
-    program, found = program_of(classifier, (size, size) if size else None), []
-    for node in program.grids:
+    exported = export_of(classifier, (size, size) if size else None)
+    table = []
+    for node in exported.grids:
         with suppress(ValueError):
             name = str(node.args[1].target).removesuffix(".weight")
-            call = program.call_of(name)
-            weight = tuple(program.module.get_parameter(f"{name}.weight").shape)
-            kind = "linear" if call.target is LINEAR else "conv {}x{}".format(*weight[2:])
-            value, shapes = _follow(program, call, _IN_BLOCK).name, (shape_of(call.args[0]), shape_of(call))
-            found.append((name, kind, weight, value, kind != "linear", *shapes))
-    return pd.DataFrame(found, columns=("layer", "kind", "weight", "value", "in_paper", "keys", "output"))
+            exported.layer_node(name)
+            weight = tuple(exported.tensor(f"{name}.weight").shape)
+            is_linear = node.target is LINEAR
+            table.append(
+                {
+                    "layer": name,
+                    "kind": "linear" if is_linear else "conv {}x{}".format(*weight[2:]),
+                    "weight": weight,
+                    "value": _follow(exported, node, _IN_BLOCK)[-1].name,
+                    "in_paper": not is_linear,
+                    "keys": shape_of(node.args[0]),
+                    "output": shape_of(node),
+                }
+            )
+    return pd.DataFrame(table, columns=("layer", "kind", "weight", "value", "in_paper", "keys", "output"))
 
 
 def cut_all(classifier: Classifier, layers: Sequence[str | nn.Module]) -> dict[str, Cut]:
-    """Cut a classifier at several layers."""
-    return {(cut := Cut(classifier, layer)).layer: cut for layer in layers}
+    """Cut a classifier at several layers: cuts by name of the layer."""
+    cuts = [Cut(classifier, layer) for layer in layers]
+    return {cut.layer: cut for cut in cuts}

@@ -16,7 +16,6 @@ from os import PathLike, fspath
 from weakref import WeakKeyDictionary
 
 import torch
-import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -70,7 +69,7 @@ class Change:
 
     def added(self, cut: Cut, keys: Tensor) -> Tensor:
         """Compute what a change of the layer's weight adds to its output; of low rank, the keys are projected first."""
-        return cut.convolve(cut.along(keys, self.right), self.left.to(cut.weight))
+        return cut.convolve(cut.project(keys, self.right), self.left.to(cut.weight))
 
     def __mul__(self, factor: float) -> "Change":
         left = self.left * factor if factor else torch.zeros_like(self.left)  # 0 of what is not finite is 0
@@ -205,11 +204,10 @@ class Edit:
             return self.firing_map(classifier, images[None])[0]
         cut, change = Cut(classifier, self.layers[0], images.shape[2:]), self.changes[f"{self.layers[0]}.weight"]
         moved = change.added(cut, cut.keys(cut.prefix(images))).square().mean(dim=cut.channels).sqrt()
-        strength = cut.maps(moved)[:, None]
         usual = self.record.response if self.record else None
         if not usual or not usual > 0:  # NaN in files of 0.2 is unknown
-            usual = strength.amax(dim=(1, 2, 3), keepdim=True).clamp_min(1e-12)
-        return F.interpolate(strength / usual, images.shape[2:], mode="bilinear")[:, 0].cpu()
+            usual = moved.flatten(1).amax(dim=1).clamp_min(1e-12).view(-1, *[1] * (moved.ndim - 1))
+        return cut.to_image(moved / usual).cpu()
 
     def save(self, path: str | PathLike) -> None:
         """Write the edit as a safetensors file, in one step."""

@@ -54,14 +54,21 @@ class ExemplarStates(list[Exemplar]):
 
     def __init__(self, cut: Cut, exemplars: Sequence[Exemplar]) -> None:
         super().__init__(exemplars)
-        self.cut, self.masks = cut, torch.stack([exemplar.mask for exemplar in self])
+        self.cut = cut
+        self.masks = torch.stack([exemplar.mask for exemplar in self])
+        for number, share in enumerate(cut.pool_mask(self.masks).reshape(len(self), -1).sum(dim=1)):
+            if share == 0:
+                raise ValueError(
+                    f"the mask of exemplar {number} covers no key of layer {cut.layer!r}: the model crops that part of "
+                    "the image away; mark what is inside of the crop"
+                )
         self.image = cut.prefix(torch.stack([exemplar.image for exemplar in self]))
         self.changed = cut.prefix(torch.stack([exemplar.changed for exemplar in self]))
 
     @torch.no_grad()
     def response(self, moved: Tensor) -> float:
         """Measure how far the layer's outputs `moved` at the masks: the root mean square over channels."""
-        weight = self.cut.shares(self.masks.to(moved.device), moved)
+        weight = self.cut.pool_mask(self.masks.to(moved.device), "output")
         return float(((moved.square().mean(dim=self.cut.channels) * weight).sum() / weight.sum()).sqrt())
 
 

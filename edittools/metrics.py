@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from edittools.classifiers import Classifier, by_name
-from edittools.graph import program_of
+from edittools._inference import check_logits_shape, eval_copy, without_autocast
+from edittools.classifiers import Classifier, by_name, check_classifier
 from edittools.images import Images, LabelledImages, in_batches
 
 if TYPE_CHECKING:
@@ -18,13 +18,30 @@ if TYPE_CHECKING:
 
 
 @torch.no_grad()
+@without_autocast()
 def predict(classifier: Classifier, images: Images, batch_size: int = 64, progress: bool = False) -> Tensor:
-    """Compute the logits `(N, classes)` of images on the CPU, as in eval mode."""
-    parts = []
-    for some in in_batches(images, batch_size, "predictions", progress):
-        program = program_of(classifier, some.shape[2:])
-        parts.append(program.compute([program.logits], {program.images: classifier.normalise(some)})[0].cpu())
-    return torch.cat(parts) if parts else torch.zeros(0, len(classifier.classes))
+    """Compute the logits of images by the model's own forward pass in eval mode; the model is left as it is.
+
+    Args:
+        classifier: the classifier.
+        images: `(N, 3, H, W)` in [0, 1], with or without labels.
+        batch_size: images per batch.
+        progress: show a progress bar.
+
+    Returns:
+        The logits `(N, classes)`, on the CPU; their `argmax(dim=1)` is the predicted class.
+
+    Raises:
+        ValueError: for images that are not in [0, 1], and a model that does not return one logit per class.
+    """
+    model = check_classifier(classifier).model
+    classes = len(classifier.classes)
+    parts = [torch.zeros(0, classes)]
+    with eval_copy(model) as copied:
+        for batch in in_batches(images, batch_size, "predictions", progress):
+            answer = copied(classifier.normalise(batch))
+            parts.append(check_logits_shape(answer, len(batch), classes, model).cpu())
+    return torch.cat(parts[1:] or parts)
 
 
 def errors(logits: Tensor, labels: Tensor) -> Tensor:

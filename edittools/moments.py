@@ -12,12 +12,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from edittools._graph import LINEAR, export_of
+from edittools._identity import identity
 from edittools.caching import digest_tensors, load_or_compute
 from edittools.checks import check_number
 from edittools.classifiers import Classifier, check_classifier
 from edittools.cut import Cut, find_layer, rows
 from edittools.edits import Edit, applied_edits, check_same_before
-from edittools.graph import LINEAR, identity, program_of
 from edittools.images import Images, LabelledImages, in_batches
 
 LEAST_EIGENVALUE = 1e-4
@@ -86,9 +87,9 @@ def measure(
         raise ValueError("no reference images: expected at least one")
     sums, counts = dict.fromkeys(layers, 0.0), dict.fromkeys(layers, 0)
     for some in in_batches(images, batch_size, "second moments", progress):
-        program = program_of(classifier, some.shape[2:])
-        calls = [program.call_of(name) for name in layers]
-        found = program.compute([call.args[0] for call in calls], {program.images: classifier.normalise(some)})
+        exported = export_of(classifier, some.shape[2:])
+        calls = [exported.layer_node(name) for name in layers]
+        found = exported.compute([call.args[0] for call in calls], {exported.images: classifier.normalise(some)})
         for name, call, tensor in zip(layers, calls, found, strict=True):
             keys = rows(tensor, call.target is LINEAR).double()
             sums[name], counts[name] = sums[name] + keys.T @ keys, counts[name] + len(keys)
@@ -111,7 +112,7 @@ def second_moments(
     if cache == "":
         return measure(classifier, names, images, progress=progress)
     data = images if isinstance(images, LabelledImages) else LabelledImages.unlabelled(images, ["-"])
-    known = identity(classifier, data.images[:1].shape[2:])
+    known = identity(classifier)
     found = load_or_compute(
         "second_moments",
         f"{known} {digest_tensors(in_batches(data))} {sorted(names)}",

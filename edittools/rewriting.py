@@ -13,12 +13,12 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
+from edittools._inference import without_autocast
 from edittools.checks import check_amount, check_number, one_of
 from edittools.classifiers import Classifier
 from edittools.cut import Cut, State, rows
 from edittools.edits import Change, Edit, Record, edit_of
 from edittools.exemplars import Exemplar, exemplars_at
-from edittools.graph import without_autocast
 from edittools.images import Images, spread
 from edittools.moments import Reference, SecondMoment, directions, keys_of, reference_moment
 
@@ -74,8 +74,8 @@ class Problem:
     @cached_property
     def system(self) -> tuple[Tensor, Tensor]:
         """The keys under the kernel's window, `(positions, rank * kh * kw)`, and each position's share of the mask."""
-        share = self.cut.shares(self.share, self.start)
-        return self.cut.windows(self.coordinates), share.flatten().double()
+        share = self.cut.pool_mask(self.share, "output")
+        return self.cut.unfold(self.coordinates), share.flatten().double()
 
     @cached_property
     @torch.no_grad()
@@ -86,9 +86,9 @@ class Problem:
         scale is nearly 0 cannot be steered and keeps its output.
         """
         cut, start = self.cut, self.start
-        wanted = cut.affine(self.image, cut.output(self.image))
-        offset = cut.affine(self.changed, torch.zeros_like(start))
-        scale = cut.affine(self.changed, torch.ones_like(start)) - offset
+        wanted = cut.pre_activation(self.image, cut.output(self.image))
+        offset = cut.pre_activation(self.changed, torch.zeros_like(start))
+        scale = cut.pre_activation(self.changed, torch.ones_like(start)) - offset
         steerable = scale.abs() > 1e-3 * scale.abs().max()
         return torch.where(steerable, (wanted - offset) / torch.where(steerable, scale, 1), start)
 
@@ -98,7 +98,7 @@ class Problem:
         wide = {rows(keys, self.cut.is_linear).shape[1] for keys in sample}
         if wide != {width := self.cut.weight.shape[1]}:
             raise ValueError(f"a sample of keys of {wide} channels for {self.cut.layer!r}: expected {width}, its keys'")
-        seen = [self.cut.windows(self.cut.along(keys, self.basis)) for keys in sample]
+        seen = [self.cut.unfold(self.cut.project(keys, self.basis)) for keys in sample]
         return sum(one.T @ one for one in seen) / sum(map(len, seen))
 
     def missing(self, unknown: Tensor) -> Tensor:
@@ -109,7 +109,7 @@ class Problem:
         """Return the objective of eq. (1): mean distance of values, weighted by the square root of the pooled mask."""
         value = self.cut.value(self.changed, self.start + self.shift(unknown))
         distance = (value - self.target).abs().mean(dim=self.cut.channels)
-        weight = self.cut.shares(self.share, value).sqrt()
+        weight = self.cut.pool_mask(self.share, "value").sqrt()
         return (distance * weight).sum() / weight.sum()
 
 
@@ -132,11 +132,11 @@ def pose(
     keys = cut.keys(after)
     masks = given.masks.to(keys.device)
     if basis is None and rank is not None:
-        weights = cut.shares(masks, keys).flatten()
+        weights = cut.pool_mask(masks).flatten()
         basis = directions(rows(keys, cut.is_linear)[weights > 0], weights[weights > 0], rank, moment)
     basis = basis if basis is None else basis.to(keys)
     with torch.no_grad():
-        coordinates = cut.along(keys, basis)
+        coordinates = cut.project(keys, basis)
         share = masks if masked else torch.ones_like(masks)
         return Problem(cut, before, after, basis, coordinates, cut.output(after), cut.value(before), share)
 

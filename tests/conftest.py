@@ -9,11 +9,11 @@ import torch
 import torchvision
 from torch import nn
 
+from edittools._graph import _state_of
 from edittools.caching import digest_tensors
 from edittools.classifiers import Classifier
 from edittools.edits import _LEDGER
 from edittools.exemplars import Exemplar
-from edittools.graph import _marks
 from edittools.stories import rules, tiers
 
 os.environ["EDITTOOLS_DEVICE"] = "cpu"  # what is compared to the last digit is compared on one kind of machine
@@ -86,7 +86,7 @@ def condition(classifier):
     values = digest_tensors([*classifier.parameters(), *classifier.buffers()])
     flags = [(parameter.requires_grad, parameter.grad is None) for parameter in classifier.parameters()]
     modes = [(module.training, _LEDGER in vars(module)) for module in classifier.modules()]
-    return values, _marks(classifier), flags, modes
+    return values, _state_of(classifier), flags, modes
 
 
 @pytest.fixture

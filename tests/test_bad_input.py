@@ -116,8 +116,12 @@ LAYERS = {
     "empty": (lambda w: Cut(w.classifier, ""), ValueError, "layer '' of TinyNet: its weight is not read"),
     "a shared weight": (lambda w: Cut(_classifier(Tied(), size=32), "one"), ValueError, "'one' of Tied.* read 2 times"),
     "one of several is a typo": (lambda w: cut_all(w.classifier, ["conv1", "conf2"]), KeyError, "'conf2' not found"),
-    "cuts of two classifiers": (_two_classifiers, ValueError, "cuts of several classifiers: expected"),
-    "another size": (lambda w: Cut(w.classifier, "conv1", (16, 16)).prefix(w.images), ValueError, "'conv1' cut for"),
+    "cuts of two classifiers": (_two_classifiers, ValueError, "cuts are of several classifiers"),
+    "another size": (
+        lambda w: Cut(w.classifier, "conv1", (16, 16)).prefix(w.images),
+        ValueError,
+        "'conv1', which is cut",
+    ),
     "images too small": (lambda w: editable_layers(w.classifier, size=1), ValueError, "for images of 1 × 1 pixels"),
 }
 
@@ -186,7 +190,11 @@ MODELS = {
     "class names as one text": (lambda w: _classifier(classes="ant, bee"), ValueError, "'ant, bee'.*expected"),
     "std NaN": (lambda w: _classifier(std=(1, NAN, 1)), ValueError, "std .*expected three.*above 0"),
     "size 0": (lambda w: _classifier(size=0), ValueError, "size 0: expected a whole number from 1"),
-    "fewer names than logits": (lambda w: _classifier(classes="abc".split())(w.images), ValueError, "expected .6, 1.,"),
+    "fewer names than logits": (
+        lambda w: _classifier(classes="abc".split())(w.images),
+        ValueError,
+        ".6, 5. for 6",
+    ),
     "an unknown name": (lambda w: load_classifier("mini_vg"), KeyError, "'mini_vg'; did you mean 'mini_vgg'.*known"),
     "an unknown device": (lambda w: load_classifier("mini_vgg", device="tpu9"), RuntimeError, "tpu9"),
     "weights that are not there": (lambda w: _places(w), FileNotFoundError, "absent.tar.*weights=that file"),

@@ -202,7 +202,7 @@ def masked(classifier, layer, exemplar):
     cut, found = Cut(classifier, layer), []
     for image in (exemplar.image, exemplar.changed):
         keys = cut.keys(cut.prefix(image[None]))
-        found.append(rows(keys, False)[cut.shares(exemplar.mask[None], keys).flatten() > 0])
+        found.append(rows(keys, False)[cut.pool_mask(exemplar.mask[None]).flatten() > 0])
     return found
 
 
@@ -325,7 +325,7 @@ def test_the_closed_form_is_the_least_squares_of_an_augmented_system(exact, exem
     edit = rewrite_in_closed_form(exact, cut, exemplar, SecondMoment(matrix), weight=0.3)
     changed, masks = (torch.stack([getattr(e, n) for e in exemplar]) for n in ("changed", "mask"))
     problem = pose(cut, exemplar, rank=None)
-    at = cut.shares(masks, problem.start).flatten() > 0
+    at = cut.pool_mask(masks, "output").flatten() > 0
     design = F.unfold(cut.keys(cut.prefix(changed)), 3, padding=1).movedim(1, -1).flatten(0, -2)[at]
     wanted = rows(problem.target_output - problem.start, False)[at].detach()
     relative = 0.3 * design.square().sum() / (9 * matrix.trace())

@@ -110,7 +110,7 @@ def test_the_block_ends_after_norm_residual_sum_activation_and_pooling(tiny, pho
     state = cut.prefix(photos32)
     x = net.relu(net.norm(net.stem(tiny.normalise(photos32))))
     y = net.norm2(net.conv2(net.relu(net.conv1(x)))) + x
-    assert torch.allclose(cut.affine(state, cut.output(state)), y, atol=1e-5)
+    assert torch.allclose(cut.pre_activation(state, cut.output(state)), y, atol=1e-5)
     assert torch.allclose(cut.value(state), net.pool(net.relu(y)), atol=1e-5)
 
 
@@ -153,7 +153,7 @@ def test_a_scale_of_each_channel_belongs_to_the_pre_activation_and_a_square_does
         state = cut.prefix(images)
         output = cut.output(state)
         expected = output if squared else 2 * output * cut.model.gamma
-        assert torch.equal(cut.affine(state, output), expected) and torch.equal(cut.value(state), expected)
+        assert torch.equal(cut.pre_activation(state, output), expected) and torch.equal(cut.value(state), expected)
 
 
 def test_what_runs_beside_a_layer_is_among_the_later_parameters():

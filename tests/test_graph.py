@@ -18,11 +18,12 @@ from conftest import TinyNet, make_exemplar, randomise_norms
 from torch import nn
 from torch.nn.utils import parametrizations, spectral_norm, weight_norm  # the last two are of hooks
 
+from edittools._graph import export_of
+from edittools._identity import identity
 from edittools.choosing.states import CachedStates
 from edittools.classifiers import Classifier
 from edittools.cut import Cut, cut_all, editable_layers, states_at
 from edittools.edits import Change, Edit, edit_of
-from edittools.graph import identity, program_of
 from edittools.images import LabelledImages
 from edittools.metrics import predict
 from edittools.moments import measure, second_moments
@@ -274,7 +275,7 @@ def test_what_another_thread_runs_meanwhile_is_neither_counted_nor_disturbed():
     alone = measure(Classifier(copy.deepcopy(classifier.model), list("abcde"), size=32), ["conv1"], images)["conv1"]
     with meanwhile(lambda: torch.testing.assert_close(classifier(images), expected)) as rounds:
         for _ in range(3):
-            program_of(classifier).marks = None
+            export_of(classifier).state = None
             found = measure(classifier, ["conv1"], images)["conv1"]
             assert torch.equal(found.matrix, alone.matrix)
     assert len(rounds) > 3
@@ -317,10 +318,10 @@ REFUSED = {
     "standardised": (Step(standardised), "its weight is read 2 times"),
     "read again": (Step(read_again), "its weight is read 2 times"),
     "read by another": (Step(read_by_another), "its weight is read 2 times"),
-    "low rank": (Step(low_rank), "its weight is read by add.Tensor, not by a convolution or a linear step alone"),
-    "unused": (Step(lambda self, x: x + self.pos), "its weight is not read as it stands: it is unused"),
+    "low rank": (Step(low_rank), "its weight is read by add.Tensor, not by a convolution or a linear layer alone"),
+    "unused": (Step(lambda self, x: x + self.pos), "its weight is not read as it is: it is unused"),
     **{
-        f"{made.__module__}.{made.__name__}": (made(nn.Conv2d(8, 8, 1)), "its weight is not read as it stands")
+        f"{made.__module__}.{made.__name__}": (made(nn.Conv2d(8, 8, 1)), "its weight is not read as it is")
         for made in (parametrizations.weight_norm, parametrizations.spectral_norm, weight_norm, spectral_norm)
     },
 }
@@ -356,7 +357,7 @@ class TalkingHeads(nn.Module):
 def test_keys_whose_places_or_images_cannot_be_told_are_refused():
     classifier = Classifier(TalkingHeads(), list("abcd"), size=16)
     assert list(assert_exact_everywhere(classifier, images_of())) == ["patch", "qkv", "head"]
-    with pytest.raises(ValueError, match=r"'mix' of TalkingHeads: where its keys \(16, 16, 2\) stand in the image"):
+    with pytest.raises(ValueError, match=r"'mix' of TalkingHeads: the positions of its keys \(16, 16, 2\)"):
         Cut(classifier, "mix")
     other = Classifier(TalkingHeads(first=True), list("abcd"), size=16)
     with pytest.raises(ValueError, match=r"'qkv' of TalkingHeads: its keys .* do not hold one image after the other"):
@@ -390,7 +391,7 @@ def test_every_layer_that_is_listed_can_be_rewritten_and_the_model_stays_whole(n
     for cut in cuts.values():
         edit = rewrite(classifier, cut, exemplar, images_of(3, size), objective="least_squares")
         assert edit.record.loss_after <= edit.record.loss_before
-    program_of(classifier).marks = None  # a second export, of a model that has been run
+    export_of(classifier).state = None  # a second export, of a model that has been run
     assert_exact_everywhere(classifier, images_of(3, size))
     assert list(model.state_dict()) == names
 
@@ -459,17 +460,17 @@ def test_a_hook_that_looks_stays_unseen_and_one_that_changes_is_refused():
 
 def test_a_program_lives_as_long_as_its_model():
     classifier = Classifier(randomise_norms(TinyNet()), list("abcde"), size=32)
-    program = weakref.ref(program_of(classifier))
-    assert program() is program_of(classifier)
+    program = weakref.ref(export_of(classifier))
+    assert program() is export_of(classifier)
     del classifier
     gc.collect()
     assert program() is None
 
 
 def test_a_slow_export_says_so(monkeypatch):
-    monkeypatch.setattr("edittools.graph.SLOW", 0.0)
+    monkeypatch.setattr("edittools._graph.SLOW", 0.0)
     with pytest.warns(UserWarning, match="exporting Sequential for images of 16 × 16 pixels, once"):
-        program_of(classifier_of(nn.Identity()))
+        export_of(classifier_of(nn.Identity()))
 
 
 class Mixed(nn.Module):
@@ -542,13 +543,13 @@ def test_a_mask_follows_padding_that_is_a_step_of_its_own(pad):
     image, mask = images_of(1), torch.zeros(1, 16, 16)
     mask[:, 4:8, 8:12] = 1
     changed = torch.where(mask[:, None] > 0, 1 - image, image)
-    shares = cut.shares(mask, cut.keys(cut.prefix(image)))
+    shares = cut.pool_mask(mask)
     moved = (cut.keys(cut.prefix(changed)) - cut.keys(cut.prefix(image))).abs().sum(dim=1) > 1e-6
     assert shares.shape == (1, 19, 17) and shares.sum() == 16
     assert moved[shares > 0].all()  # the first convolution sees one pixel more on each side
     inner = F.max_pool2d(shares[None], 3, 1, 1)[0] > 0
     assert not (moved & ~inner).any()
-    assert torch.equal(cut.shares(mask, torch.zeros(1, 8, 16, 16)), F.adaptive_avg_pool2d(mask, (16, 16)))
+    assert torch.equal(cut.pool_mask(mask, "output"), shares)
 
 
 @torch.no_grad()

@@ -99,9 +99,9 @@ def test_least_squares_with_two_terms_solves_the_normal_equations(tiny, photos32
     basis = plain.changes["conv1.weight"].right
 
     def design(images):
-        return cut.windows(cut.along(cut.keys(cut.prefix(images)), basis))
+        return cut.unfold(cut.project(cut.keys(cut.prefix(images)), basis))
 
-    at_mask = cut.shares(exemplar.mask[None], cut.output(cut.prefix(exemplar.changed[None]))).flatten().double().sqrt()
+    at_mask = cut.pool_mask(exemplar.mask[None], "output").flatten().double().sqrt()
     top, seen = design(exemplar.changed[None]) * at_mask[:, None], design(photos32[:20])
     problem = pose(cut, exemplar, basis=basis)
     wanted = rows(problem.target_output - problem.start, False).double() * at_mask[:, None]

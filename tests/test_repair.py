@@ -98,7 +98,7 @@ def _share_left(case, fix):
     problem = pose(cut, case.exemplar, None, settings.get("masked", True))
     change = fix.edit.changes[f"{cut.layer}.weight"].delta()
     missing = problem.target_output - problem.start
-    weight = cut.shares(problem.share, missing)
+    weight = cut.pool_mask(problem.share, "output")
     before, after = (float((one.square().mean(1) * weight).sum()) for one in (missing, missing - problem.shift(change)))
     return after / before
 

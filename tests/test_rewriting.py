@@ -78,8 +78,8 @@ def test_least_squares_is_what_lstsq_finds_on_the_unfolded_problem(tiny, photos3
 def test_the_target_of_a_residual_block_makes_the_preactivation_that_of_x(tiny, photos32, exemplar):
     problem = _pose(tiny, photos32, "conv2", exemplar)
     cut = problem.cut
-    reached = cut.affine(problem.changed, problem.target_output)
-    assert torch.allclose(reached, cut.affine(problem.image, cut.output(problem.image)), atol=1e-4)
+    reached = cut.pre_activation(problem.changed, problem.target_output)
+    assert torch.allclose(reached, cut.pre_activation(problem.image, cut.output(problem.image)), atol=1e-4)
 
 
 @pytest.mark.parametrize("layer", LAYERS)

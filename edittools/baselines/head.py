@@ -12,13 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edittools._graph import LINEAR, export_of
 from edittools.baselines.inputs import Batches, class_labels, reference_batches, solver_precision
 from edittools.checks import check_amount, one_of
 from edittools.classifiers import Classifier
 from edittools.cut import Cut
 from edittools.edits import Change, Edit, Record, edit_of
 from edittools.exemplars import Exemplar, exemplars_at
-from edittools.graph import LINEAR, program_of
 from edittools.images import Images
 from edittools.moments import Reference
 
@@ -37,14 +37,15 @@ def find_head(classifier: Classifier, size: Sequence[int] | None = None) -> str:
 
     Raises `ValueError` when there is none, or one that cannot be edited.
     """
-    program = program_of(classifier, size)
-    weight = program.logits.args[1] if program.logits.target is LINEAR else None
+    exported = export_of(classifier, size)
+    weight = exported.logits.args[1] if exported.logits.target is LINEAR else None
     if weight is None or not str(weight.target).endswith(".weight"):
         raise ValueError(
-            f"the logits of {program.name} do not come straight from a linear layer: expected a model "
+            f"the logits of {exported.name} do not come straight from a linear layer: expected a model "
             "whose last step is one; this one has no head to change"
         )
-    program.call_of(name := weight.target.removesuffix(".weight"))
+    name = weight.target.removesuffix(".weight")
+    exported.layer_node(name)
     return name
 
 

@@ -38,7 +38,7 @@ def masked_keys(cut: Cut, state: State, masks: Tensor) -> tuple[Tensor, Tensor]:
     A weight is the share of the position that the mask covers.
     """
     keys = cut.keys(state)
-    weights = cut.shares(masks.to(keys.device), keys).flatten().double()
+    weights = cut.pool_mask(masks.to(keys.device)).flatten().double()
     chosen = weights > 0
     return rows(keys, cut.is_linear)[chosen].double(), weights[chosen] / weights.sum()
 

@@ -107,7 +107,8 @@ def rewrite_in_closed_form(
     problem, ones = pose(cut, exemplars, basis=whitener), torch.ones_like(cut.weight[:1], dtype=torch.float64)
     pair = (cut.keys(problem.changed), problem.coordinates)
     squares = [cut.convolve(keys.double().square(), ones) for keys in pair]
-    plain, white = (float((cut.shares(problem.share, one) * one.squeeze(cut.channels)).sum()) for one in squares)
+    covered = cut.pool_mask(problem.share, "output")
+    plain, white = (float((covered * square.squeeze(cut.channels)).sum()) for square in squares)
     mean = float(moment.matrix.trace()) / len(moment.matrix)
     unknown = solve_least_squares(problem, relative * plain / (mean * white) if mean * white else relative)
     delta = torch.einsum("or...,rn->on...", unknown.double(), whitener.to(unknown.device))

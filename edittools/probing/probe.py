@@ -8,9 +8,9 @@ from itertools import islice
 
 import torch
 
+from edittools._identity import identity
 from edittools.checks import one_of
 from edittools.classifiers import Classifier
-from edittools.graph import identity
 from edittools.images import resized
 from edittools.metrics import predict
 from edittools.probing import jobs

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from edittools._identity import identity
 from edittools.baselines import RIVALS, SCOPES
 from edittools.caching import digest_tensors
 from edittools.choosing.choice import BUDGET
@@ -23,7 +24,6 @@ from edittools.choosing.scenario import Scenario
 from edittools.choosing.trials import grid, later_layers
 from edittools.classifiers import Classifier
 from edittools.edits import Edit
-from edittools.graph import identity
 from edittools.images import pixels_of, stratified
 from edittools.metrics import predict
 from edittools.probing import finders, jobs

@@ -1,0 +1,424 @@
+"""The graph that `torch.export` makes of a model: it serves `Cut` alone, which computes parts of it.
+
+    exported = export_of(classifier, (224, 224))       # exported once, kept as long as the model lives
+    layer = exported.layer_node("features.28")         # the one operation that reads the layer's weight
+    exported.compute([layer], {exported.images: x})    # the values of some nodes from those of others
+
+Nodes are ATen operations without side effects. The graph holds no weights: each computation takes those that the model
+has at that moment, or others, as inputs. So two threads can compute with different weights of one layer.
+"""
+
+import operator
+import threading
+import warnings
+import weakref
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, fx, nn
+
+from edittools._inference import NotIsolatedError, check_logits_shape, eval_copy, shallow_copy, without_autocast
+from edittools._positions import Grid, grids_of, op_name, sizes
+from edittools.classifiers import Classifier, check_classifier
+
+_ATEN = torch.ops.aten
+LINEAR = _ATEN.linear.default
+_LAYERS = {_ATEN.conv2d.default, _ATEN.conv2d.padding, LINEAR}
+_CHECKS = {_ATEN._assert_tensor_metadata.default, _ATEN._assert_scalar.default}
+_DROPOUTS = {"dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"}
+_CASTS = {_ATEN.to.dtype, _ATEN._to_copy.default}
+_REASONS = {
+    "data-dependent": "its forward pass branches on the values of tensors",
+    "onstraints violated": "its forward pass fixes the number of images (as len(x), or a number in a reshape)",
+}
+_NOT_READ = {"training", "_edittools_applied", "_parameters", "_buffers", "_non_persistent_buffers_set"}
+_EXPORTED: WeakKeyDictionary[nn.Module, dict[tuple, "ExportedModel"]] = WeakKeyDictionary()
+_EXPORTING = threading.RLock()
+SLOW = 2.0
+"""An export that takes more seconds says so."""
+
+
+class ExportedModel:
+    """A model as one functional graph from normalized images `(B, 3, H, W)` to logits, for one image size."""
+
+    def __init__(self, model: nn.Module, images: Tensor, classes: int) -> None:
+        """Export `model` for images like these two and check it on them; raise `ValueError` where that fails."""
+        self.name = type(model).__name__
+        self.state = _state_of(model)
+        self._model = weakref.ref(model)
+        size = f"{images.shape[2]} × {images.shape[3]} pixels"
+        slow = threading.Timer(SLOW, warnings.warn, (f"exporting {self.name} for images of {size}, once",))
+        slow.start()
+        try:
+            module = _export(model, images)
+        except Exception as error:  # models fail in any way on what they were not made for
+            reason = _reason_of(error)
+            raise ValueError(
+                f"torch.export cannot read {self.name} for images of {size}: "
+                f"{reason}. Its logits can be computed, but it cannot be "
+                "edited; pass images of the model's size, Classifier(…, size=…), and a model whose steps do not depend "
+                "on the values of images or on their number"
+            ) from error
+        finally:
+            slow.cancel()
+        self._constants = _name_tensors(module, model)
+        graph = _without_module(module.graph)
+        self.nodes = list(graph.nodes)
+        [self.images] = graph.find_nodes(op="placeholder")
+        [self.logits] = graph.output_node().args[0]
+        self._count = self.images.meta["val"].shape[0].node.expr
+        self.seen = self.reached([self.images], "users")
+        """What depends on the images, and not on their number alone."""
+        self._subgraphs: dict[tuple, tuple[fx.GraphModule, tuple[str, ...]]] = {}
+        self._grids: tuple[list, dict[fx.Node, Grid | str]] | None = None
+        self._graph = graph
+        for batch in (images, images[:1]):
+            with torch.no_grad():  # with gradients, attention is computed another way
+                logits = self.compute([self.logits], {self.images: batch})[0]
+            check_logits(logits, model, batch, classes, f"the graph of {self.name} for {len(batch)} image(s)")
+
+    def tensor(self, name: str) -> Tensor:
+        """Return a tensor of the graph by name: the model's own, as it is now, or a constant of its forward pass."""
+        if name in self._constants:
+            return self._constants[name]
+        return operator.attrgetter(name)(self._model())
+
+    @without_autocast()
+    def compute(
+        self, nodes: Iterable[fx.Node], known: Mapping[fx.Node, Tensor], weights: Mapping[str, Tensor] | None = None
+    ) -> tuple[Tensor, ...]:
+        """Compute nodes from the values of others.
+
+        Args:
+            nodes: what is wanted.
+            known: values of other nodes; the first also says how many images there are, and its precision is that of
+                the computation.
+            weights: tensors to take instead of the model's own, by name.
+        """
+        first, value = next(iter(known.items()))
+        function, names = self._subgraph(tuple(known), tuple(nodes))
+        weights = weights or {}
+        tensors = [weights[name] if name in weights else self.tensor(name) for name in names]
+        if value.dtype != first.meta["val"].dtype:
+            tensors = [tensor.to(value.dtype) if tensor.is_floating_point() else tensor for tensor in tensors]
+        return function(*known.values(), *tensors)
+
+    def _subgraph(self, known: tuple[fx.Node, ...], nodes: tuple[fx.Node, ...]) -> tuple[fx.GraphModule, tuple]:
+        """Build the function that computes `nodes` from `known` and from tensors, once; name these tensors."""
+        with _EXPORTING:
+            if (known, nodes) not in self._subgraphs:
+                self._subgraphs[known, nodes] = self._build(known, nodes)
+            return self._subgraphs[known, nodes]
+
+    def _build(self, known: tuple[fx.Node, ...], nodes: tuple[fx.Node, ...]) -> tuple[fx.GraphModule, tuple]:
+        graph = fx.Graph()
+        copies = {node: graph.placeholder(node.name) for node in known}
+        wanted = self.reached(nodes, "all_input_nodes", known)
+        names = tuple(dict.fromkeys(node.target for node in self.nodes if node in wanted and node.op == "get_attr"))
+        inputs = {name: graph.placeholder(f"tensor_{number}") for number, name in enumerate(names)}
+        first = copies[known[0]]
+        count = graph.call_function(_ATEN.sym_size.int, (first, 0))
+
+        def copy_of(node: fx.Node) -> fx.Node:
+            times = self.times(node.meta.get("val"))
+            return graph.call_function(operator.mul, (count, times)) if times else copies[node]
+
+        for node in filter(wanted.__contains__, self.nodes):
+            if node.op == "get_attr":
+                copies[node] = inputs[node.target]
+                continue
+            copies[node] = copied = graph.node_copy(node, copy_of)
+            if node.target in _CASTS and self.images.meta["val"].dtype in (*node.args, *node.kwargs.values()):
+                copied.target = _ATEN.type_as.default
+                copied.args = (copied.args[0], first)
+                copied.kwargs = {}
+        graph.output(tuple(copies[node] for node in nodes))
+        graph.eliminate_dead_code()
+        return fx.GraphModule(nn.Module(), graph), names
+
+    @property
+    def code(self) -> str:
+        """The whole computation as Python code, with the names of its tensors: what it is but for their values."""
+        module, names = self._subgraph((self.images,), (self.logits,))
+        return f"{module.code} {names}"
+
+    def times(self, size: Any) -> int:
+        """Say how many times the number of images a size is; 0 of what is no such size."""
+        times = size.node.expr / self._count if isinstance(size, torch.SymInt) else 0
+        return int(times) if times and times.is_Integer else 0
+
+    def reached(self, nodes: Iterable[fx.Node], step: str, stop: Collection[fx.Node] = ()) -> set[fx.Node]:
+        """Give nodes and all that `step` leads to, "users" or "all_input_nodes"; sizes and `stop` are left out."""
+        reached = set(stop)
+        todo = list(nodes)
+        while todo:
+            node = todo.pop()
+            if node not in reached and not self.times(node.meta.get("val")):
+                reached.add(node)
+                todo += getattr(node, step)
+        return reached.difference(stop)
+
+    def layer_node(self, layer: str) -> fx.Node:
+        """Find the operation of a layer that can be edited.
+
+        Its weight is read once, as it is, by a convolution without groups or a linear layer; its keys are `(B, C)`,
+        maps `(B, C, H, W)` or tokens `(B, …, C)` whose positions in the image are known.
+
+        Raises:
+            ValueError: for any other layer, with the reason.
+        """
+        name = f"{layer}.weight"
+        readers = [user for node in self._graph.find_nodes(op="get_attr", target=name) for user in node.users]
+        operations = ", ".join(str(node.target).removeprefix("aten.") for node in readers)
+        problem = None
+        if not readers:
+            problem = "its weight is not read as it is: it is unused, or made from other tensors first"
+        elif len(readers) > 1:
+            problem = f"its weight is read {len(readers)} times (by {operations}), so an edit would change each of them"
+        elif readers[0].target not in _LAYERS or readers[0].args[1].target != name:
+            problem = f"its weight is read by {operations}, not by a convolution or a linear layer alone"
+        else:
+            problem = self._problem_of_keys(readers[0])
+        if problem:
+            raise ValueError(f"layer {layer!r} of {self.name}: {problem}; see editable_layers(classifier)")
+        return readers[0]
+
+    def _problem_of_keys(self, node: fx.Node) -> str | None:
+        """Say why a convolution or linear layer cannot be edited, if it cannot."""
+        groups = node.args[6] if len(node.args) > 6 else 1
+        if groups != 1:
+            return f"it is a convolution with {groups} groups, each of which sees channels of its own"
+        if self.times(node.args[0].meta["val"].shape[0]) != 1:
+            return f"its keys {shape_of(node.args[0])} do not hold one image after the other"
+        grid = self.grids[node]
+        if isinstance(grid, str):
+            return f"the positions of its keys {shape_of(node.args[0])} in the image are unknown: {grid}"
+        return None
+
+    @property
+    def grids(self) -> dict[fx.Node, Grid | str]:
+        """By convolution or linear layer, the grid of its keys, or why there is none.
+
+        They are computed again when whole numbers that the graph reads, such as an index, have changed.
+        """
+        names = {node.target for node in self.nodes if node.op == "get_attr"}
+        indices = [tensor for tensor in map(self.tensor, sorted(names)) if not tensor.is_floating_point()]
+        versions = [(id(tensor), tensor._version) for tensor in indices]
+        if self._grids is None or self._grids[0] != versions:
+            layers = [node for node in self.nodes if node.target in _LAYERS]
+            self._grids = versions, grids_of(self.nodes, self.images, self.tensor, layers)
+        return self._grids[1]
+
+
+def export_of(classifier: Classifier, size: Sequence[int] | None = None) -> ExportedModel:
+    """Give the exported model of a classifier for images of `size` (H, W), exported again where it has changed.
+
+    Raises:
+        ValueError: for a model that cannot be exported, or that does not give one logit per class.
+    """
+    model = check_classifier(classifier).model
+    size = tuple(size or (classifier.size, classifier.size))
+    like = classifier.normalise(torch.zeros(0, 3, *size))
+    key = (size, like.dtype, like.device)
+    with _EXPORTING:
+        exported = _EXPORTED.setdefault(model, {})
+        found = exported.get(key)
+        if found is None or found.state != _state_of(model):
+            images = classifier.normalise(probe_images(size))
+            exported[key] = found = ExportedModel(model, images, len(classifier.classes))
+    return found
+
+
+@torch.no_grad()
+@without_autocast()
+def check_logits(logits: Tensor, model: nn.Module, images: Tensor, classes: int, what: str) -> None:
+    """Check that logits are those of the model's own code, with its hooks and in eval mode.
+
+    They are compared bit for bit, but to 1e-4 of the largest on a GPU and with the fast path of
+    `nn.MultiheadAttention`, which round differently.
+
+    Raises:
+        ValueError: if they differ.
+    """
+    with eval_copy(model) as copied:
+        own = copied(images)
+    own = check_logits_shape(own, len(images), classes, model)
+    rounded = logits.is_cuda or any(isinstance(module, nn.MultiheadAttention) for module in model.modules())
+    near = 1e-4 * float(own.abs().max()) if rounded else 0.0
+    if logits.shape != own.shape or not torch.allclose(logits, own, rtol=0, atol=near, equal_nan=True):
+        raise ValueError(
+            f"{what} does not compute the model's own logits; pass a model without hooks that change what it "
+            "computes, whose steps are the same each time and for any number of images"
+        )
+
+
+def probe_images(size: Sequence[int]) -> Tensor:
+    """Make two images `(2, 3, H, W)` that differ, the same each time."""
+    return torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
+
+
+def shape_of(node: fx.Node) -> tuple[int, ...]:
+    """Give the shape of what a node computes, without the images' dimension."""
+    return sizes(node.meta["val"])[1:]
+
+
+def _reason_of(error: Exception) -> str:
+    """Say in words why an export failed."""
+    for sign, reason in _REASONS.items():
+        if sign in str(error):
+            return reason
+    first_line, *_ = str(error).strip().splitlines() or ["no reason given"]
+    return first_line if isinstance(error, NotIsolatedError) else f"{type(error).__name__}: {first_line}"
+
+
+class _Reference:
+    """An object that is compared by identity, and kept from being replaced by another at its address."""
+
+    def __init__(self, held: Any) -> None:
+        try:
+            self._held = weakref.ref(held)
+        except TypeError:
+            self._held = lambda: held
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Reference) and self._held() is not None and self._held() is other._held()
+
+    __hash__ = None
+
+
+def _state_of(model: nn.Module) -> list:
+    """Note what a graph depends on: the modules, their hooks and settings, and the kinds of their tensors."""
+    state: list = []
+    numbers: dict[int, int] = {}
+    noted: set[int] = set()
+    for module in model.modules():
+        state.append(_Reference(module))
+        for name, tensor in (*module._parameters.items(), *module._buffers.items()):
+            kind = None if tensor is None else (tuple(tensor.shape), tensor.dtype, tensor.device)
+            state.append((name, kind, numbers.setdefault(id(tensor), len(numbers))))
+        remade = {getattr(hook, "name", None) for hook in module._forward_pre_hooks.values() if _is_of_torch(hook)}
+        for name, value in vars(module).items():
+            if name not in _NOT_READ and name not in remade:
+                state.append((name, _noted(value, noted)))
+    return state
+
+
+def _is_of_torch(hook: Any) -> bool:
+    """Tell whether a hook is one of torch's own, such as that of `weight_norm`, which makes a weight from others."""
+    return type(hook).__module__.startswith("torch.nn.utils")
+
+
+def _noted(value: Any, noted: set[int], depth: int = 3) -> Any:
+    """Note a setting so that a change of it shows: numbers and text by value, containers by item, the rest by object.
+
+    The attributes of an object that many modules hold, such as a configuration, are noted once.
+    """
+    if isinstance(value, int | float | str | bytes | type(None)):
+        return value
+    if isinstance(value, Tensor):
+        return (_Reference(value), value.data_ptr())
+    if not depth or isinstance(value, nn.Module | type) or callable(value) or id(value) in noted:
+        return _Reference(value)
+    if isinstance(value, dict):
+        return [(str(key), _noted(item, noted, depth - 1)) for key, item in value.items()]
+    if isinstance(value, list | tuple):
+        return [_noted(item, noted, depth - 1) for item in value]
+    noted.add(id(value))
+    attributes = getattr(value, "__dict__", {})
+    return (_Reference(value), [(name, _noted(item, noted, depth - 1)) for name, item in attributes.items()])
+
+
+class _Logits(nn.Module):
+    """A copy of a model in eval mode that shares its parameters and gives logits alone, not a `ModelOutput`."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = shallow_copy(model).eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        answer = self.model(images)
+        logits = getattr(answer, "logits", answer)
+        if isinstance(logits, Tensor):
+            return logits
+        raise TypeError(f"it returned a {type(logits).__name__}, not logits (B, classes), alone or as `.logits`")
+
+
+@torch.inference_mode(False)
+@torch.no_grad()
+@without_autocast()
+def _export(model: nn.Module, images: Tensor) -> fx.GraphModule:
+    """Export a copy without the user's hooks: exporting replaces methods of modules for all threads."""
+    _Logits(model)(images)  # a size that the model does not take fails here, in the model's words
+    copied = _Logits(model)
+    for module in copied.modules():
+        for hooks in (module._forward_hooks, module._forward_pre_hooks):
+            for key in [key for key, hook in hooks.items() if not _is_of_torch(hook)]:
+                del hooks[key]
+    shapes = ({0: torch.export.Dim("batch", min=2, max=2**20)},)
+    program = torch.export.export(copied, (images,), dynamic_shapes=shapes, strict=False)
+    if not _replace_writes(program.graph):
+        program = program.run_decompositions({})
+    return _cleaned(program.module())
+
+
+def _replace_writes(graph: fx.Graph) -> bool:
+    """Replace `op_` by `op` where nothing else reads its tensor; say whether no write and no region is left.
+
+    Dropouts leave first: in eval mode they give back their input, which their schema does not say.
+    """
+    for node in graph.nodes:
+        name = op_name(node).removesuffix("_")
+        if name in _DROPOUTS:
+            node.replace_all_uses_with(node.args[0], lambda user: user.op != "output")
+            if not node.users:
+                graph.erase_node(node)
+        elif op_name(node).endswith("_") and _is_fresh(node.args[0]):
+            node.target = getattr(getattr(_ATEN, name, None), node.target._overloadname, node.target)
+    steps = [node.target for node in graph.nodes if isinstance(node.target, torch._ops.OperatorBase)]
+    return not any(isinstance(step, torch._ops.HigherOrderOperator) or step._schema.is_mutable for step in steps)
+
+
+def _is_fresh(node: fx.Node) -> bool:
+    """Say whether what a step computes shares no memory with its arguments and has one reader."""
+    computed = isinstance(node.target, torch._ops.OpOverload)
+    return computed and len(node.users) == 1 and not any(one.alias_info for one in node.target._schema.returns)
+
+
+def _cleaned(module: fx.GraphModule) -> fx.GraphModule:
+    """Drop what only checks, and a dropout that is the model's last step."""
+    graph = module.graph
+    for node in graph.nodes:
+        if op_name(node) in _DROPOUTS:
+            node.replace_all_uses_with(node.args[0])
+        if node.op == "call_module" or node.target in _CHECKS:
+            graph.erase_node(node)
+    graph.eliminate_dead_code()
+    return module
+
+
+def _name_tensors(module: fx.GraphModule, model: nn.Module) -> dict[str, Tensor]:
+    """Call the tensors of a graph as the model does, by the first of their names; return the others, its constants."""
+    first_names = {id(tensor): name for name, tensor in (*model.named_parameters(), *model.named_buffers())}
+    own = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
+    constants = {}
+    for node in module.graph.find_nodes(op="get_attr"):
+        tensor = operator.attrgetter(node.target)(module)
+        name = node.target.removeprefix("model.")
+        if id(tensor) in first_names:
+            node.target = first_names[id(tensor)]
+        elif name in own:  # a buffer, of which the exported copy has its own
+            node.target = first_names[id(own[name])]
+        else:
+            node.target = name
+            constants[name] = tensor
+    return constants
+
+
+def _without_module(graph: fx.Graph) -> fx.Graph:
+    """Copy a graph without the module that owns it, which holds the weights it was exported with."""
+    copied = fx.Graph()
+    result = copied.graph_copy(graph, {})
+    copied.output(result)
+    return copied

@@ -1,0 +1,486 @@
+"""Where the keys of a layer are in the image.
+
+Sixteen tokens are 4 × 4 or 2 × 8 cells; their number does not tell. So the coordinates of the pixels are followed
+through the graph, by an explicit list of operations whose effect on coordinates is known. Any other operation makes
+positions unknown, and a layer behind it is refused with the name of that operation.
+
+Coordinates are real numbers in pixels: row 0 of the image covers 0 to 1. A position without coordinates, such as a
+class token or padding, holds NaN.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx
+
+_MOVES = set(
+    """view _unsafe_view reshape _reshape_copy view_as reshape_as flatten unflatten ravel permute transpose t numpy_T mT
+    matrix_H adjoint movedim moveaxis swapaxes swapdims squeeze unsqueeze expand expand_as broadcast_to repeat tile
+    repeat_interleave cat concat concatenate stack hstack vstack slice select narrow split split_with_sizes
+    tensor_split chunk unbind roll flip fliplr flipud rot90 index index_select gather take_along_dim scatter index_put
+    index_copy slice_scatter select_scatter unfold clone contiguous alias detach lift_fresh_copy copy pixel_shuffle
+    pixel_unshuffle channel_shuffle reflection_pad2d replication_pad2d""".split()
+)
+"""They move, copy or leave out elements: what they do to an image, they do to coordinates."""
+
+_ELEMENTWISE = set(
+    """absolute divide multiply subtract negative rsub true_divide where masked_fill fill hardswish log_sigmoid prelu
+    _prelu_kernel relu6 special_erf special_expit dropout feature_dropout alpha_dropout feature_alpha_dropout to
+    _to_copy type_as batch_norm _native_batch_norm_legit_no_training layer_norm native_layer_norm group_norm
+    native_group_norm instance_norm rms_norm _fused_rms_norm softmax _softmax log_softmax _log_softmax""".split()
+)
+"""Besides what torch tags as pointwise: each element of the result is where those of the arguments are."""
+
+_WINDOWS = {"conv2d", "convolution", "max_pool2d", "max_pool2d_with_indices", "avg_pool2d"}
+_RESIZES = set(
+    """adaptive_avg_pool2d _adaptive_avg_pool2d adaptive_max_pool2d upsample_nearest2d _upsample_nearest_exact2d
+    upsample_bilinear2d upsample_bicubic2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa conv_transpose2d""".split()
+)
+_REDUCTIONS = {"mean", "sum", "amax", "amin", "max", "min", "var", "std", "logsumexp", "linalg_vector_norm", "norm"}
+_LINEAR = {"linear", "addmm", "matmul", "mm", "bmm", "scaled_dot_product_attention"}
+
+_NEW = set("zeros_like ones_like empty_like full_like rand_like new_zeros new_ones new_empty new_full".split())
+"""They take the shape of an image, and nothing else of it."""
+
+_FINENESS = 64
+"""Coordinates that differ by less than one in so many pixels are the same."""
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """What stands for a tensor whose coordinates are not known, and the operation that made it so."""
+
+    operation: str
+    shape: tuple[int, ...]
+    is_floating_point: bool
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A rectangle of the image divided into cells, and the cell of each position of a layer.
+
+    Args:
+        top: upper edge of the rectangle in pixels; likewise `bottom`, `left` and `right`.
+        height: number of rows of cells; `width` is that of columns.
+        cells: `(N,)`, the cell of each position, row by row, or -1 for a position without coordinates.
+    """
+
+    top: float
+    bottom: float
+    left: float
+    right: float
+    height: int
+    width: int
+    cells: Tensor
+
+    @property
+    def in_order(self) -> bool:
+        """Whether the positions are the cells, row by row."""
+        return torch.equal(self.cells, torch.arange(self.height * self.width))
+
+    def pool(self, masks: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """Average masks `(B, H, W)` over the cells, or over `size` cells of the same rectangle: `(B, h, w)`."""
+        height, width = size or (self.height, self.width)
+        edges = (self.top, self.bottom, self.left, self.right)
+        is_inside = min(edges) >= 0 and self.bottom <= masks.shape[1] and self.right <= masks.shape[2]
+        if is_inside and all(float(edge).is_integer() for edge in edges):
+            top, bottom, left, right = map(int, edges)
+            return F.adaptive_avg_pool2d(masks[:, top:bottom, left:right], (height, width))
+        down = _overlaps(self.top, self.bottom, height, masks.shape[1]).to(masks)
+        across = _overlaps(self.left, self.right, width, masks.shape[2]).to(masks)
+        return down @ masks @ across.T
+
+    def at_positions(self, cells: Tensor) -> Tensor:
+        """Give each position the number of its cell: `(B, h, w)` to `(B, N)`; a position without a cell gets 0."""
+        padded = torch.cat([cells.flatten(1), cells.new_zeros(len(cells), 1)], dim=1)
+        return padded[:, self.cells.to(cells.device)]
+
+    def at_cells(self, positions: Tensor) -> Tensor:
+        """Give each cell the mean of its positions: `(B, N)` to `(B, h, w)`."""
+        known = self.cells >= 0
+        cells = self.cells[known].to(positions.device)
+        sums = positions.new_zeros(len(positions), self.height * self.width)
+        sums.index_add_(1, cells, positions[:, known.to(positions.device)])
+        counts = torch.bincount(cells, minlength=self.height * self.width).clamp_min(1)
+        return (sums / counts).unflatten(1, (self.height, self.width))
+
+    def to_image(self, cells: Tensor, size: Sequence[int]) -> Tensor:
+        """Lay numbers of cells `(B, h, w)`, for any h and w, over images of `size`: `(B, H, W)`, 0 outside."""
+        rows = (torch.arange(size[0], device=cells.device) + 0.5 - self.top) / (self.bottom - self.top)
+        columns = (torch.arange(size[1], device=cells.device) + 0.5 - self.left) / (self.right - self.left)
+        inside = ((rows > 0) & (rows < 1))[:, None] & ((columns > 0) & (columns < 1))
+        if (self.top, self.left, self.bottom, self.right) == (0, 0, *size):
+            return F.interpolate(cells[:, None], tuple(size), mode="bilinear")[:, 0]
+        points = torch.stack(torch.meshgrid(rows, columns, indexing="ij")[::-1], dim=-1) * 2 - 1
+        points = points.to(cells).expand(len(cells), -1, -1, -1)
+        return F.grid_sample(cells[:, None], points, padding_mode="border", align_corners=False)[:, 0] * inside
+
+
+@dataclass(frozen=True)
+class Window:
+    """A convolution or pooling along one axis: output i sees inputs from `i * stride - padding` on.
+
+    `padding` is a real number since that of `padding="same"` may be uneven. A resize has stride 0.
+    """
+
+    inputs: int
+    outputs: int
+    kernel: int = 1
+    stride: int = 0
+    padding: float = 0.0
+    dilation: int = 1
+
+    def tiles(self, first: int, last: int) -> bool:
+        """Whether the outputs divide inputs `first` to `last` (exclusive) among themselves.
+
+        With a stride, the center of what an output sees drifts by up to a cell against an even division; the even
+        division, which resizing makes as well, is taken then.
+        """
+        if self.stride == 0:
+            return True
+        drift = (self._exact_centers() - self._even_centers(first, last)).abs().max()
+        cell = (last - first) / self.outputs
+        return float(drift) <= (cell if self.stride > 1 else 1e-6 * cell)
+
+    def centers(self, first: int, last: int) -> Tensor:
+        """Return the input index, a real number, at the center of each output; `first` to `last` hold the image."""
+        return self._even_centers(first, last) if self.tiles(first, last) else self._exact_centers()
+
+    def overlaps(self, first: int, last: int) -> Tensor:
+        """Return the share `(outputs, inputs)` that each input has of each output's cell."""
+        half = (last - first) / self.outputs / 2 if self.tiles(first, last) else self.stride / 2
+        middles = self.centers(first, last) + 0.5
+        return _overlaps_of(middles - half, middles + half, self.inputs)
+
+    def _exact_centers(self) -> Tensor:
+        return torch.arange(self.outputs) * self.stride - self.padding + self.dilation * (self.kernel - 1) / 2
+
+    def _even_centers(self, first: int, last: int) -> Tensor:
+        return first + (torch.arange(self.outputs) + 0.5) * (last - first) / self.outputs - 0.5
+
+
+def _overlaps(start: float, end: float, count: int, pixels: int) -> Tensor:
+    """Return the share `(count, pixels)` that each pixel has of each of `count` cells from `start` to `end`."""
+    edges = start + (end - start) * torch.arange(count + 1) / count
+    return _overlaps_of(edges[:-1], edges[1:], pixels)
+
+
+def _overlaps_of(starts: Tensor, ends: Tensor, pixels: int) -> Tensor:
+    """Return the share `(cells, pixels)` that pixel p, from p to p + 1, has of each cell."""
+    left = torch.arange(pixels)
+    common = torch.minimum(ends[:, None], left + 1) - torch.maximum(starts[:, None], left)
+    return common.clamp_min(0) / (ends - starts)[:, None]
+
+
+def windows_of(node: fx.Node) -> tuple[Window, Window]:
+    """Read off a convolution, pooling or resize what it does along both axes of the image."""
+    inputs = sizes(node.args[0].meta["val"])[-2:]
+    value = node.meta["val"]
+    outputs = sizes(value[0] if isinstance(value, tuple | list) else value)[-2:]
+    name = op_name(node)
+    if name not in _WINDOWS or (name == "convolution" and node.args[6]):
+        return tuple(Window(*ends) for ends in zip(inputs, outputs, strict=True))
+    if name in ("conv2d", "convolution"):
+        kernel = sizes(node.args[1].meta["val"])[-2:]
+        settings = dict(zip(("stride", "padding", "dilation"), node.args[3:6], strict=False))
+    else:
+        kernel = _pair(node.args[1])
+        names = ("stride", "padding", "dilation") if name.startswith("max") else ("stride", "padding")
+        settings = dict(zip(names, node.args[2:5], strict=False))
+    stride = _pair(settings.get("stride") or (kernel if name.endswith("pool2d") or "indices" in name else 1))
+    dilation = _pair(settings.get("dilation", 1))
+    padding = settings.get("padding", 0)
+    if padding == "same":
+        padding = [one * (size - 1) // 2 for one, size in zip(dilation, kernel, strict=True)]
+    padding = _pair(0 if padding == "valid" else padding)
+    return tuple(map(Window, inputs, outputs, kernel, stride, padding, dilation))
+
+
+def _pair(value: int | Sequence[int]) -> tuple[int, int]:
+    """Return a setting of two axes that may be given as one number."""
+    values = [value] if isinstance(value, int) else list(value)
+    return (values[0], values[-1])
+
+
+def op_name(node: fx.Node) -> str:
+    """Name the ATen operation of a node, without its overload; "" of any other node."""
+    return node.target._schema.name.split("::")[1] if isinstance(node.target, torch._ops.OpOverload) else ""
+
+
+def sizes(value: Any) -> tuple[int, ...]:
+    """Give the shape of what stands for a tensor, for two images; () of anything else."""
+    shape = value.shape if isinstance(value, Tensor) else ()
+    return tuple(size.node.hint if isinstance(size, torch.SymInt) else size for size in shape)
+
+
+@torch.no_grad()
+def grids_of(
+    nodes: Sequence[fx.Node], images: fx.Node, tensor: Callable[[str], Tensor], layers: Collection[fx.Node]
+) -> dict[fx.Node, Grid | str]:
+    """Find the grid of the keys that go into each of `layers`.
+
+    Args:
+        nodes: the nodes of the graph in order.
+        images: the node of the images.
+        tensor: gives a tensor of the graph by name.
+        layers: convolutions and linear layers among the nodes.
+
+    Returns:
+        By layer its grid, or why there is none.
+    """
+    shape = sizes(images.meta["val"])
+    rows = torch.arange(shape[2]) + 0.5
+    columns = torch.arange(shape[3]) + 0.5
+    pixels = torch.stack(torch.meshgrid(rows, columns, indexing="ij"))[:, None].expand(shape)
+    values: dict[fx.Node, Any] = {images: pixels}
+    for node in nodes:
+        if node.op == "get_attr":
+            values[node] = _without_coordinates(tensor(node.target))
+        elif node.op == "call_function":
+            values[node] = _followed(node, values)
+    return {node: _grid(values[node.args[0]], op_name(node) == "linear", shape[2:]) for node in layers}
+
+
+def _without_coordinates(constant: Tensor) -> Tensor:
+    """Return whole numbers, such as an index, as they are, and NaN for what is not of the image."""
+    if constant.is_floating_point():
+        return torch.full(constant.shape, torch.nan)
+    return constant.detach().cpu()
+
+
+def _followed(node: fx.Node, values: dict[fx.Node, Any]) -> Any:
+    """Compute the coordinates that a node's result has; `Unknown` where the operation's effect on them is not known."""
+    meta = node.meta.get("val")
+    if isinstance(meta, torch.SymInt):
+        return meta.node.hint
+    args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
+    tensors = [one for one in _leaves((args, kwargs)) if isinstance(one, Tensor | Unknown)]
+    coordinates = [one for one in tensors if isinstance(one, Unknown) or one.is_floating_point()]
+    if not coordinates and not _is_floating(meta):
+        return _on_cpu(node, args, kwargs)
+    try:
+        result = _step(node, args, kwargs, coordinates)
+    except (IndexError, RuntimeError, TypeError, ValueError):  # an operation that coordinates alone do not suffice for
+        result = None
+    may_be_empty = op_name(node) in _MOVES | _NEW or not op_name(node)  # a slice of padding has no coordinates
+    if any(one is None for one in _leaves(result)) or (_lost(result, coordinates) and not may_be_empty):
+        return _unknown(node, tensors)
+    return result
+
+
+def _step(node: fx.Node, args: tuple, kwargs: dict, coordinates: list[Tensor | Unknown]) -> Any:
+    """Apply one operation to coordinates; None where its effect on them is not known."""
+    name = op_name(node)
+    meta = node.meta.get("val")
+    if not name:  # takes one of several results, or computes with sizes
+        return None if isinstance(args[0], Unknown) else node.target(*args, **kwargs)
+    if name in _ELEMENTWISE or torch.Tag.pointwise in node.target.tags:
+        parts = args[1:] if name == "where" else args
+        return _at_each(meta, lambda shape: _agreed(parts, shape))
+    if name in _NEW or _are_constants(coordinates):
+        return _at_each(meta, lambda shape: torch.full(shape, torch.nan))  # made of constants alone
+    if any(isinstance(one, Unknown) for one in _leaves((args, kwargs))):
+        return None
+    if not _is_floating(meta):
+        return None  # whole numbers that depend on the image
+    if name in ("constant_pad_nd", "pad"):
+        is_constant = name == "constant_pad_nd" or args[2:3] in ((), ("constant",))
+        return F.pad(args[0], args[1], value=torch.nan) if is_constant else node.target(*args, **kwargs)
+    if name in ("view", "_unsafe_view"):  # what is expanded has no view
+        return args[0].reshape(args[1])
+    if name in _MOVES:
+        return node.target(*args, **kwargs)
+    if name in _WINDOWS or name in _RESIZES:
+        return _at_each(meta, lambda shape: _windowed(args[0], windows_of(node)).expand(shape))
+    if name in _LINEAR:
+        return _mixed(name, args, sizes(meta))
+    if name in _REDUCTIONS and len(args) > 1:
+        dims, keep = args[-2:] if isinstance(args[-1], bool) else (args[-1], False)
+        if name in ("var", "std", "norm", "linalg_vector_norm"):
+            dims, keep = _axes_left_out(args[0].shape, sizes(meta))
+        if isinstance(meta, tuple | list):
+            return None
+        return args[0].nanmean(dims, keep)
+    return None
+
+
+def _are_constants(coordinates: Sequence[Tensor | Unknown]) -> bool:
+    """Tell whether no argument has coordinates, known or unknown."""
+    return not any(isinstance(one, Unknown) or bool(one.isfinite().any()) for one in coordinates)
+
+
+def _axes_left_out(before: Sequence[int], after: Sequence[int]) -> tuple[list[int], bool]:
+    """Tell which axes a reduction took, and whether it kept them with length 1, from the shapes."""
+    if len(before) == len(after):
+        return [axis for axis, (old, new) in enumerate(zip(before, after, strict=True)) if old != new], True
+    taken = [axis for axis in range(len(before)) if (*before[:axis], *before[axis + 1 :]) == tuple(after)]
+    if len(taken) != 1:
+        raise ValueError("several axes could have been reduced")
+    return taken, False
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """List what stands in nested tuples, lists and dictionaries."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, tuple | list):
+        for item in value:
+            yield from _leaves(item)
+    else:
+        yield value
+
+
+def _is_floating(meta: Any) -> bool:
+    """Tell whether a node's result, or the first of several, holds real numbers."""
+    first = meta[0] if isinstance(meta, tuple | list) and meta else meta
+    return isinstance(first, Tensor) and first.is_floating_point()
+
+
+def _on_cpu(node: fx.Node, args: tuple, kwargs: dict) -> Any:
+    """Run an operation on whole numbers, such as the index of a permutation."""
+    result = node.target(*args, **{name: value for name, value in kwargs.items() if name != "device"})
+    return result.cpu() if isinstance(result, Tensor) else result
+
+
+def _at_each(meta: Any, compute: Callable[[tuple[int, ...]], Tensor]) -> Any:
+    """Compute coordinates for a result, or for each of several."""
+    if isinstance(meta, tuple | list):
+        return tuple(compute(sizes(one)) for one in meta)
+    return compute(sizes(meta))
+
+
+def _unknown(node: fx.Node, tensors: Sequence[Tensor | Unknown]) -> Any:
+    """Say that coordinates are unknown from this operation on, or since an earlier one."""
+    earlier = next((one.operation for one in tensors if isinstance(one, Unknown)), None)
+    operation = earlier or op_name(node) or str(node.target)
+    meta = node.meta.get("val")
+    if isinstance(meta, tuple | list):
+        return tuple(Unknown(operation, sizes(one), _is_floating(one)) for one in meta)
+    return Unknown(operation, sizes(meta), _is_floating(meta))
+
+
+def _lost(result: Any, coordinates: Sequence[Tensor | Unknown]) -> bool:
+    """Tell whether an operation left no coordinates of all that it was given."""
+    floating = [one for one in _leaves(result) if isinstance(one, Tensor) and one.is_floating_point()]
+    return bool(floating) and _are_constants(floating) and not _are_constants(coordinates)
+
+
+def _agreed(parts: Sequence[Any], shape: tuple[int, ...]) -> Tensor | None:
+    """Pass on the coordinates of arguments of the result's shape; NaN where they contradict each other."""
+    same = [one for one in _leaves(list(parts)) if isinstance(one, Tensor | Unknown) and tuple(one.shape) == shape]
+    if any(isinstance(one, Unknown) and one.is_floating_point for one in same):
+        return None
+    places = [one for one in same if isinstance(one, Tensor) and one.is_floating_point()]
+    stacked = torch.stack([torch.full(shape, torch.nan), *places])
+    mean = stacked.nanmean(dim=0)
+    apart = (stacked - mean).abs().nan_to_num(0).amax(dim=0)
+    return torch.where(apart < 1 / _FINENESS, mean, torch.nan)
+
+
+def _together(coordinates: Tensor) -> Tensor:
+    """Average coordinates along the last axis; NaN where they are of more than two cells."""
+    low = coordinates.nan_to_num(torch.inf).amin(dim=-1)
+    high = coordinates.nan_to_num(-torch.inf).amax(dim=-1)
+    count = coordinates[0].isfinite().any(dim=-1).sum().clamp_min(1)
+    finite = coordinates[coordinates.isfinite()]
+    extent = finite.max() - finite.min() + 1 if len(finite) else 1.0
+    return torch.where(high - low <= 2 * extent / count.sqrt(), coordinates.nanmean(dim=-1), torch.nan)
+
+
+def _mixed(name: str, args: tuple, shape: tuple[int, ...]) -> Tensor:
+    """Follow a product that mixes channels: each row of the first factor, or column of the second, keeps its place."""
+    first = args[1] if name == "addmm" else args[0]
+    second = args[2] if name == "addmm" else args[1]
+    if first.isfinite().any() or name in ("linear", "scaled_dot_product_attention"):
+        return _together(first)[..., None].expand(shape)
+    return _together(second.transpose(-1, -2))[..., None, :].expand(shape)
+
+
+def _windowed(coordinates: Tensor, windows: tuple[Window, Window]) -> Tensor:
+    """Follow a convolution, pooling or resize of maps `(2, C, h, w)`: `(2, 1, h', w')`."""
+    maps = _together(coordinates.movedim(1, -1))
+    for axis, window in zip((1, 2), windows, strict=True):
+        maps = _sampled(maps, axis, window)
+    return maps[:, None]
+
+
+def image_range(known: Tensor) -> tuple[int, int]:
+    """Return the first index of a boolean vector that is true, and one after the last."""
+    indices = known.nonzero()[:, 0]
+    return (int(indices[0]), int(indices[-1]) + 1) if len(indices) else (0, len(known))
+
+
+def _sampled(maps: Tensor, axis: int, window: Window) -> Tensor:
+    """Take coordinates `(2, h, w)` at the centers of a window's outputs along one axis."""
+    maps = maps.movedim(axis, 0)
+    first, last = image_range(maps.isfinite().flatten(1).any(dim=1))
+    centers = window.centers(first, last)
+    low = centers.floor().clamp(first, max(last - 2, first)).long()
+    high = (low + 1).clamp(max=last - 1)
+    share = (centers - low).view(-1, 1, 1)
+    step = maps[high] - maps[low]
+    usual = (maps[1:] - maps[:-1]).abs().amax(dim=1).nan_to_num(0).median() if len(maps) > 1 else torch.tensor(0.0)
+    is_near = (step.abs().amax(dim=1, keepdim=True) <= 2 * usual + 1 / _FINENESS).expand_as(step)
+    between = torch.where(is_near, maps[low] + share * step, torch.nan)
+    sampled = torch.where(share == 0, maps[low], torch.where(share == 1, maps[high], between))
+    inside = (centers >= first - 0.5) & (centers <= last - 0.5)
+    return torch.where(inside.view(-1, 1, 1), sampled, torch.nan).movedim(0, axis)
+
+
+def _grid(keys: Tensor | Unknown, is_linear: bool, size: Sequence[int]) -> Grid | str:
+    """Make a grid of the coordinates of keys, or say why there is none."""
+    if len(keys.shape) == 2:
+        return Grid(0, size[0], 0, size[1], 1, 1, torch.zeros(1, dtype=torch.long))
+    if isinstance(keys, Unknown):
+        return f"the operation {keys.operation!r} comes before it, whose effect on positions is not known"
+    no_grid = "they are no grid of cells, such as tokens of several parts of the image"
+    places = _together(keys if is_linear else keys.movedim(1, -1)).flatten(1)
+    known = places.isfinite().all(dim=0)
+    if len(places) != 2 or not known.any():
+        return no_grid
+    rows = _axis_of(places[0, known], size[0])
+    columns = _axis_of(places[1, known], size[1])
+    if rows is None or columns is None:
+        return no_grid
+    count = rows.count * columns.count
+    cells = rows.index * columns.count + columns.index
+    if len(cells.unique()) < count or (count == 1 < len(cells)) or (is_linear and count < len(cells)):
+        return no_grid
+    numbers = torch.full((len(known),), -1)
+    numbers[known] = cells
+    return Grid(rows.start, rows.end, columns.start, columns.end, rows.count, columns.count, numbers)
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """Evenly spaced coordinates: where their cells start and end, how many there are, and the `index` of each key."""
+
+    start: float
+    end: float
+    count: int
+    index: Tensor
+
+
+def _axis_of(coordinates: Tensor, size: int) -> _Axis | None:
+    """Number coordinates `(N,)` from low to high; None where they are not evenly spaced."""
+    values, index = (coordinates * _FINENESS).round().unique(return_inverse=True)
+    values = values / _FINENESS
+    if len(values) == 1:
+        half = min(float(values), size - float(values))
+        return _Axis(float(values) - half, float(values) + half, 1, index)
+    spacing = float(values[-1] - values[0]) / (len(values) - 1)
+    if float((values.diff() - spacing).abs().max()) > 4 / _FINENESS:
+        return None
+    start = _whole_if_near(float(values[0]) - spacing / 2)
+    end = _whole_if_near(float(values[-1]) + spacing / 2)
+    if end - start == size and abs(start) <= spacing:  # every second cell, as of a strided slice, stands for two
+        start, end = 0.0, float(size)
+    return _Axis(start, end, len(values), index)
+
+
+def _whole_if_near(value: float) -> float:
+    """Round an edge that is a whole pixel but for rounding."""
+    return float(round(value)) if abs(value - round(value)) < 2 / _FINENESS else value
