@@ -161,11 +161,11 @@ class CachedStates:
     def _edited_parameters(self, edit: Edit, layer: str) -> dict[str, Tensor]:
         """Compute the parameters that an edit changes, all of which must be at the layer or after it."""
         cut = self.cuts[layer]
-        later = cut.later_parameters
+        allowed = {*cut.later_parameters, cut.bias_name}
         parameters = {}
         for name, change in edit.changes.items():
             changed_layer = name.rpartition(".")[0]
-            if name not in later and changed_layer != layer:
+            if name not in allowed and changed_layer != layer:
                 raise ValueError(
                     f"{edit} changes {name!r}, which does not come after {layer!r}, where the images are cached; "
                     f"cache them at {changed_layer!r} as well"
