@@ -13,6 +13,7 @@ import copy
 import hashlib
 import json
 import threading
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
@@ -245,10 +246,10 @@ class Edit:
                 f"The edit was made for a model with fingerprint {self.fingerprint[:12]}, but this {kind} has "
                 f"{found[:12]}: the same layers with other weights; make an edit of this model"
             )
-        missing = set(self.on_top_of) - {edit.digest for edit in edits}
+        missing = Counter(self.on_top_of) - Counter(edit.digest for edit in edits)
         if missing:
             raise ValueError(
-                f"{self} was made on top of {len(self.on_top_of)} edits, of which {len(missing)} are not applied to "
+                f"{self} was made on top of {len(self.on_top_of)} edits, of which {missing.total()} are not applied to "
                 f"this {kind}; apply them first"
             )
 

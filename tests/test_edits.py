@@ -464,3 +464,13 @@ def test_apply_of_edits_that_call_a_shared_weight_by_its_two_names():
             assert unedited_fingerprint(model) == first.fingerprint
         assert torch.equal(model[2].weight, original + 2)
     assert torch.equal(model[1].weight, original) and applied_edits(model) == ()
+
+
+def test_apply_on_top_of_an_edit_that_was_applied_twice(tiny, edit, exemplar, photos32):
+    with edit.applied(tiny):
+        with edit.applied(tiny):
+            second = rewrite(tiny, "conv2", exemplar, photos32, objective="least_squares")
+        with pytest.raises(ValueError, match="on top of 2 edits, of which 1 "):
+            second.apply_(tiny)
+        with edit.applied(tiny), second.applied(tiny):
+            assert applied_edits(tiny) == (edit, edit, second)
