@@ -4,15 +4,22 @@ with edit.applied(classifier): ...      # undone at the end, bit for bit, also a
 edit.apply_(classifier); edit.undo_(classifier)
 0.5 * edit;  -edit;  edit + other
 edit.save("snow.safetensors");  Edit.load("snow.safetensors", classifier)
+
+A model keeps a ledger of the edits that are applied to it, with the originals of the parameters that they change. One
+lock per model makes every step that reads or writes both atomic, so threads can apply and undo edits of one model.
 """
 
 import copy
+import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import threading
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from os import PathLike, fspath
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -20,21 +27,35 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from edittools.caching import atomic_path, digest_tensors
+from edittools._inference import without_autocast
+from edittools.caching import atomic_path, checksum_tensor, digest_tensors
 from edittools.checks import check_amount
 from edittools.classifiers import Classifier, fingerprint, unwrapped
 from edittools.cut import Cut
 
 _FORMAT = "edittools edit 1"
 _LEDGER = "_edittools_applied"
-_HASHED: WeakKeyDictionary[nn.Module, tuple[list, str]] = WeakKeyDictionary()
+
+Mark = tuple[tuple[int, ...], torch.dtype, int]
+"""What a tensor is recognized by: its shape, type and checksum."""
+
+_HASHED: WeakKeyDictionary[nn.Module, tuple[dict[str, Mark], str]] = WeakKeyDictionary()
+"""The fingerprint of each unedited model, with the marks of the weights that were hashed."""
+
+_LOCKS: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
+_LOCKS_GUARD = threading.Lock()
 
 
 @dataclass(frozen=True)
 class Record:
-    """How an edit was found; None is what nobody measured, as what loss a scaled edit leaves.
+    """How an edit was found. What was not measured is None, such as the loss that a scaled edit leaves.
 
-    `response` says how far it moves the layer's output at the exemplar's mask (root mean square over channels).
+    Attributes:
+        objective: name of the objective or method.
+        loss_before: loss without the edit.
+        loss_after: loss with the edit.
+        steps: number of steps that the solver took.
+        response: how far the edit moves the layer's output at the exemplar's mask, as a root mean square over channels.
     """
 
     objective: str
@@ -45,48 +66,80 @@ class Record:
 
     @property
     def share_left(self) -> float | None:
-        """Return the share of the loss that is left, 0 where there was none; None where it is not known."""
+        """Return the share of the loss that is left: 0 if there was none, None if it is unknown."""
         if self.loss_after is None:
             return None
-        return self.loss_after / self.loss_before if self.loss_before else 0.0
+        if not self.loss_before:
+            return 0.0
+        return self.loss_after / self.loss_before
 
 
 @dataclass(frozen=True)
 class Change:
-    """The change of one parameter: `left` in full, or Λ Dᵀ: `left` Λ `(out, rank, kh, kw)`, `right` D `(rank, in)`."""
+    """The change of one parameter, in full or as the product Λ Dᵀ.
+
+    Attributes:
+        left: the change of the parameter's shape or, with `right`, Λ of shape `(out, rank, kh, kw)`.
+        right: D of shape `(rank, in)`, or None.
+    """
 
     left: Tensor
     right: Tensor | None = None
 
     def __post_init__(self) -> None:
-        left, right = tuple(self.left.shape), () if self.right is None else tuple(self.right.shape)
-        if self.right is not None and (len(left) < 2 or len(right) != 2 or left[1] != right[0]):
-            raise ValueError(f"factors of shapes {left} and {right}: expected (out, rank, …) and (rank, in)")
+        if self.right is None:
+            return
+        left_shape = tuple(self.left.shape)
+        right_shape = tuple(self.right.shape)
+        if len(left_shape) < 2 or len(right_shape) != 2 or left_shape[1] != right_shape[0]:
+            raise ValueError(
+                f"The factors of a change have the shapes {left_shape} and {right_shape}, which do not fit; "
+                "pass (out, rank, ...) and (rank, in)"
+            )
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return the shape of the parameter that is changed."""
+        if self.right is None:
+            return tuple(self.left.shape)
+        return (self.left.shape[0], self.right.shape[1], *self.left.shape[2:])
+
+    @without_autocast()
     def delta(self) -> Tensor:
-        """Return the change as one tensor of the parameter's shape."""
-        return self.left if self.right is None else torch.einsum("or...,rn->on...", self.left, self.right)
+        """Return the change as one tensor of the parameter's shape, in the precision of its factors."""
+        if self.right is None:
+            return self.left
+        return torch.einsum("or...,rn->on...", self.left, self.right)
 
+    @without_autocast()
     def added(self, cut: Cut, keys: Tensor) -> Tensor:
-        """Compute what a change of the layer's weight adds to its output; of low rank, the keys are projected first."""
+        """Compute what a change of the layer's weight adds to its output; a low-rank one projects the keys first."""
         return cut.convolve(cut.project(keys, self.right), self.left.to(cut.weight))
 
     def __mul__(self, factor: float) -> "Change":
-        left = self.left * factor if factor else torch.zeros_like(self.left)  # 0 of what is not finite is 0
-        return replace(self, left=left)
+        if factor == 0:
+            return replace(self, left=torch.zeros_like(self.left))  # 0 times infinity is 0 here
+        return replace(self, left=self.left * factor)
 
     def __add__(self, other: "Change") -> "Change":
         if self.right is None or other.right is None:
             return Change(self.delta() + other.delta())
-        return Change(torch.cat([self.left, other.left], 1), torch.cat([self.right, other.right]))
+        left = torch.cat([self.left, other.left], dim=1)
+        return Change(left, torch.cat([self.right, other.right]))
 
 
 @dataclass(frozen=True, eq=False)
 class Edit:
-    """A change of a model's weights. `changes` goes by parameter name; `fingerprint` is of the unedited model.
+    """A change of a model's weights.
 
-    `on_top_of` holds the digests of those that were applied when it was made: without them it is refused. An applied
-    edit goes with its model into a copy or a pickle, and through `.to(…)`, and can be undone there as well.
+    An applied edit goes with its model into a copy or a pickle, and through `.to(...)`, and can be undone there as
+    well. All methods that take a model accept a `Classifier`, a bare model, or a wrapper around one.
+
+    Attributes:
+        changes: the change of each parameter, by the parameter's name.
+        fingerprint: the `fingerprint` of the unedited model.
+        record: how the edit was found, if that is known.
+        on_top_of: digests of the edits that were applied when this one was made; without them it is refused.
     """
 
     changes: Mapping[str, Change]
@@ -96,32 +149,42 @@ class Edit:
 
     def __post_init__(self) -> None:
         if not self.changes:
-            raise ValueError("an edit with no change: expected at least one parameter, {'layer.weight': Change(…)}")
+            raise ValueError("An edit with 0 changes; pass at least one, {'layer.weight': Change(...)}")
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """Name the layers whose parameters it changes."""
-        return tuple(dict.fromkeys(name.rpartition(".")[0] for name in self.changes))
+        """Name the layers whose parameters are changed."""
+        return tuple(dict.fromkeys(_layer_of(name) for name in self.changes))
 
     @cached_property
     def digest(self) -> str:
-        """Hash what it changes: so it is known in a copy and in a file."""
+        """Hash what is changed, so that the edit is recognized in a copy and in a file."""
         factors = _factors(self.changes)
-        return digest_tensors(factors.values(), [name[: name.rindex("/") + 2] for name in factors])
+        sides = [name[: name.rindex("/") + 2] for name in factors]
+        return digest_tensors(factors.values(), sides)
 
     def __repr__(self) -> str:
-        ranks = [c.left.shape[1] if c.right is not None else "full" for c in self.changes.values()]
-        parts = ", ".join(f"{n} (rank {r})" for n, r in zip(self.changes, ranks, strict=True))
-        return f"Edit({parts if len(ranks) < 4 else f'{len(ranks)} parameters of {len(self.layers)} layers'})"
+        if len(self.changes) > 3:
+            return f"Edit({len(self.changes)} parameters of {len(self.layers)} layers)"
+        parts = []
+        for name, change in self.changes.items():
+            rank = "full" if change.right is None else change.left.shape[1]
+            parts.append(f"{name} (rank {rank})")
+        return f"Edit({', '.join(parts)})"
 
     def __mul__(self, factor: float) -> "Edit":
-        """Scale the edit: 0 is none, 1 the whole, -1 its opposite; `ValueError` for what is no finite number."""
+        """Scale the edit: 0 gives no change, 1 the edit itself, -1 its opposite.
+
+        Raises:
+            ValueError: if the factor is not a finite number.
+        """
         factor = check_amount(factor, "strength")
         if factor == 1:
             return self
-        record, changes = self.record, {name: change * factor for name, change in self.changes.items()}
+        changes = {name: change * factor for name, change in self.changes.items()}
+        record = self.record
         if record is not None:
-            response = record.response and record.response * abs(factor)
+            response = None if record.response is None else record.response * abs(factor)
             record = replace(record, loss_after=None, response=response)
         return replace(self, changes=changes, record=record)
 
@@ -131,207 +194,463 @@ class Edit:
         return self * -1.0
 
     def __add__(self, other: "Edit") -> "Edit":
-        """Add two edits of one model; `ValueError` for those of two, and for one that was made on top of others."""
+        """Add two edits of one model.
+
+        Raises:
+            ValueError: if they are of two models, or made on top of different edits.
+        """
         if not isinstance(other, Edit):
             return NotImplemented
-        if (other.fingerprint, other.on_top_of) != (self.fingerprint, self.on_top_of):
+        if other.fingerprint != self.fingerprint:
             raise ValueError(
-                f"edits of two models (fingerprints {self.fingerprint[:12]}… and {other.fingerprint[:12]}…) or one on "
-                "top of others: expected two of one model; one on top of others is applied after them"
+                f"The edits belong to two models, with fingerprints {self.fingerprint[:12]} and "
+                f"{other.fingerprint[:12]}; add edits of one model"
             )
-        both = {n: c + other.changes[n] if n in other.changes else c for n, c in self.changes.items()}
-        return Edit({**other.changes, **both}, self.fingerprint, on_top_of=self.on_top_of)
+        if other.on_top_of != self.on_top_of:
+            raise ValueError(
+                f"The edits were made on top of {len(self.on_top_of)} and {len(other.on_top_of)} other edits, which "
+                "differ; apply one after the other instead"
+            )
+        changes = dict(other.changes)
+        for name, change in self.changes.items():
+            changes[name] = change + other.changes[name] if name in other.changes else change
+        return Edit(changes, self.fingerprint, on_top_of=self.on_top_of)
 
     def check_fits(self, model: nn.Module) -> None:
-        """Raise `ValueError` unless `model` is the one the edit was made for, whatever else is applied to it now."""
+        """Check that the edit was made for this model, whatever else is applied to it now.
+
+        Raises:
+            ValueError: if a parameter is missing or has another shape, if the unedited weights are others, or if an
+                edit that this one was made on top of is not applied.
+        """
         model = unwrapped(model)
-        parameters, kind = dict(model.named_parameters(remove_duplicate=False)), type(model).__name__
+        with _lock_of(model):
+            edits, originals = _ledger(model)
+            self._check_fits(model, edits, originals)
+
+    def _check_fits(self, model: nn.Module, edits: Iterable["Edit"], originals: Mapping[str, Tensor]) -> None:
+        kind = type(model).__name__
+        parameters = dict(model.named_parameters(remove_duplicate=False))
         for name, change in self.changes.items():
-            shape, here = tuple(change.delta().shape), tuple(parameters[name].shape) if name in parameters else "none"
-            if shape != here:
-                raise ValueError(f"the edit changes {name!r} of shape {shape}, this {kind} has {here}: another model")
-        found = unedited_fingerprint(model)
+            shape = tuple(parameters[name].shape) if name in parameters else None
+            if shape != change.shape:
+                there = "has no such parameter" if shape is None else f"has {shape}"
+                raise ValueError(
+                    f"The edit changes {name!r} of shape {change.shape}, but this {kind} {there}; "
+                    "apply it to the model that it was made for"
+                )
+        found = _fingerprint_without(model, originals)
         if found != self.fingerprint:
             raise ValueError(
-                f"the edit was made for a model with fingerprint {self.fingerprint[:12]}…, this {kind} has "
-                f"{found[:12]}…: same layers, other weights; edit this model anew"
+                f"The edit was made for a model with fingerprint {self.fingerprint[:12]}, but this {kind} has "
+                f"{found[:12]}: the same layers with other weights; make an edit of this model"
             )
-        if missing := set(self.on_top_of) - {edit.digest for edit in applied_edits(model)}:
+        missing = Counter(self.on_top_of) - Counter(edit.digest for edit in edits)
+        if missing:
             raise ValueError(
-                f"{self} was made on top of {len(self.on_top_of)} edits, {len(missing)} of which are not applied to "
-                f"this {kind}: apply them first"
+                f"{self} was made on top of {len(self.on_top_of)} edits, of which {missing.total()} are not applied to "
+                f"this {kind}; apply them first"
             )
 
     def apply_(self, model: nn.Module) -> "Edit":
-        """Add the edit to the weights of a classifier or model, in place, where it fits; several can be applied."""
-        self.check_fits(model)
-        _apply(unwrapped(model), (*applied_edits(model), self))
+        """Add the edit to the weights of a model, in place. Several edits can be applied.
+
+        Raises:
+            ValueError: if the edit does not fit the model, see `check_fits`.
+        """
+        model = unwrapped(model)
+        with _lock_of(model):
+            edits, originals = _ledger(model)
+            self._check_fits(model, edits, originals)
+            _replace_edits(model, edits, originals, (*edits, self))
         return self
 
     def undo_(self, model: nn.Module) -> "Edit":
-        """Take the edit back, bit for bit, whatever else is applied; `ValueError` when it is not applied."""
-        edits = applied_edits(model)
-        places = [place for place, edit in enumerate(edits) if edit is self or edit.digest == self.digest]
-        if not places:
-            found = type(unwrapped(model)).__name__
-            raise ValueError(f"{self} is not applied to this {found}: nothing to undo, see applied_edits(model)")
-        _apply(unwrapped(model), edits[: places[-1]] + edits[places[-1] + 1 :])
+        """Take the edit back, bit for bit, whatever else is applied.
+
+        Raises:
+            ValueError: if the edit is not applied.
+        """
+        model = unwrapped(model)
+        with _lock_of(model):
+            edits, originals = _ledger(model)
+            places = [place for place, edit in enumerate(edits) if edit is self or edit.digest == self.digest]
+            if not places:
+                raise ValueError(
+                    f"{self} is not applied to this {type(model).__name__}; see applied_edits(model) for those that are"
+                )
+            last = places[-1]
+            _replace_edits(model, edits, originals, edits[:last] + edits[last + 1 :])
         return self
 
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[nn.Module]:
-        """Apply the edit for the length of a `with` block; the weights are as before afterwards, bit for bit."""
+        """Apply the edit within a `with` block; afterwards the weights are as before, bit for bit."""
         self.apply_(model)
         try:
             yield model
         finally:
-            if applied_edits(model):  # else the weights of before were loaded meanwhile
-                self.undo_(model)
+            with _lock_of(unwrapped(model)):
+                if applied_edits(model):  # none if the original weights were loaded within the block
+                    self.undo_(model)
 
     def edited(self, classifier: Classifier) -> Classifier:
         """Copy a classifier and apply the edit to the copy."""
-        copied = copy.deepcopy(classifier)
+        model = unwrapped(classifier)
+        with _lock_of(model):
+            copied = copy.deepcopy(classifier)
+            if model in _HASHED:  # checked against the copy's weights before it is used
+                _HASHED[unwrapped(copied)] = _HASHED[model]
         self.apply_(copied)
         return copied
 
     @torch.no_grad()
     def firing_map(self, classifier: Classifier, images: Tensor) -> Tensor:
-        """Show where in one image or `(B, 3, H, W)` the edited key would fire: `(H, W)` or `(B, H, W)`.
+        """Show where in images the edit acts, and how strongly.
 
-        It is the root mean square, over channels, of what the edit adds to its first layer's output: 1 as at the mask.
+        Args:
+            classifier: the classifier that the edit was made for.
+            images: one image `(3, H, W)`, or `(B, 3, H, W)`.
+
+        Returns:
+            `(H, W)` or `(B, H, W)`: the root mean square, over channels, of what the edit adds to the output of its
+            first layer, relative to that at the exemplar's mask.
         """
         if images.ndim == 3:
             return self.firing_map(classifier, images[None])[0]
-        cut, change = Cut(classifier, self.layers[0], images.shape[2:]), self.changes[f"{self.layers[0]}.weight"]
-        moved = change.added(cut, cut.keys(cut.prefix(images))).square().mean(dim=cut.channels).sqrt()
-        usual = self.record.response if self.record else None
-        if not usual or not usual > 0:  # NaN in files of 0.2 is unknown
-            usual = moved.flatten(1).amax(dim=1).clamp_min(1e-12).view(-1, *[1] * (moved.ndim - 1))
-        return cut.to_image(moved / usual).cpu()
+        layer = self.layers[0]
+        size = images.shape[2:]
+        cut = Cut(classifier, layer, size)
+        keys = cut.keys(cut.prefix(images))
+        added = self.changes[f"{layer}.weight"].added(cut, keys)
+        strength = added.square().mean(dim=cut.channels).sqrt()
+        unit = None if self.record is None else self.record.response
+        if unit is None or not unit > 0:  # files of 0.2 may hold NaN
+            unit = strength.flatten(1).amax(dim=1).clamp_min(1e-12).view(-1, *[1] * (strength.ndim - 1))
+        return cut.to_image(strength / unit).cpu()
 
     def save(self, path: str | PathLike) -> None:
-        """Write the edit as a safetensors file, in one step."""
-        record = asdict(self.record) if self.record else None
-        about = {"changes": list(self.changes), "record": record, "on_top_of": self.on_top_of}
-        header = {name: json.dumps(value) for name, value in about.items()}
-        header |= {"format": _FORMAT, "fingerprint": self.fingerprint}
+        """Write the edit as a safetensors file, in one step. A digest in its header covers all that it holds."""
+        record = None if self.record is None else asdict(self.record)
+        tensors = {name: factor.detach().cpu().contiguous() for name, factor in _factors(self.changes).items()}
+        header = {
+            "format": _FORMAT,
+            "fingerprint": self.fingerprint,
+            "changes": json.dumps(list(self.changes)),
+            "record": json.dumps(record),
+            "on_top_of": json.dumps(self.on_top_of),
+        }
+        header["digest"] = _file_digest(tensors, header)
         with atomic_path(path) as temporary:
-            save_file({n: t.detach().cpu().contiguous() for n, t in _factors(self.changes).items()}, temporary, header)
+            save_file(tensors, temporary, header)
 
     @classmethod
     def load(cls, path: str | PathLike, model: nn.Module | None = None) -> "Edit":
-        """Read an edit; raise `ValueError` for another file or NaN, and with `model` at once where `apply_` would."""
+        """Read an edit from a file.
+
+        Args:
+            path: a file that `save` wrote. Those of version 0.2, and others without a digest, are read as well.
+            model: the model that the edit is meant for, if it should be checked at once.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if the file is not an edit, is damaged, or holds numbers that are not finite; and where
+                `check_fits(model)` raises it.
+        """
         try:
-            with safe_open(path, "pt") as file:
-                header, tensors = file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            if header.get("format") != _FORMAT:
-                raise ValueError(f"its format is {header.get('format')!r}, expected {_FORMAT!r}")
-            if not all(tensor.is_floating_point() and tensor.isfinite().all() for tensor in tensors.values()):
-                raise ValueError("it holds NaN, infinite or whole numbers")
-            names = json.loads(header["changes"] if "changes" in header else header["numbers"])
-            changes = {n: Change(tensors[f"{n}/left"], tensors.get(f"{n}/right")) for n in names}
-            known = json.loads(header["record"])
-            if known and "changes" not in header:  # until 0.2
-                known["response"] = next(iter(names.values()))[1]
-            record = Record(**{field.name: known[field.name] for field in fields(Record)}) if known else None
-            edit = cls(changes, header["fingerprint"], record, tuple(json.loads(header.get("on_top_of", "[]"))))
+            header, tensors = _read_file(path)
+            edit = cls(
+                changes=_read_changes(header, tensors),
+                fingerprint=header["fingerprint"],
+                record=_read_record(header),
+                on_top_of=tuple(json.loads(header.get("on_top_of", "[]"))),
+            )
         except FileNotFoundError:
             raise
-        except (OSError, SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{fspath(path)!r} is no edit saved by edittools: {error}") from error
+        except (OSError, SafetensorError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{fspath(path)!r} cannot be read as an edit: {error}; pass an undamaged file that Edit.save wrote"
+            ) from error
         if model is not None:
             edit.check_fits(model)
         return edit
 
 
-def _factors(changes: Mapping[str, Change]) -> dict[str, Tensor]:
-    factors = {f"{n}/{side}": getattr(c, side) for n, c in changes.items() for side in ("left", "right")}
-    return {name: factor for name, factor in factors.items() if factor is not None}
-
-
 def edit_of(cut: Cut, changes: Mapping[str, Change], record: Record | None = None) -> Edit:
     """Make an edit of the model that is cut, as it is now: on top of the edits that are applied to it."""
-    return Edit(changes, unedited_fingerprint(cut.model), record, tuple(e.digest for e in applied_edits(cut.model)))
+    model = cut.model
+    with _lock_of(model):
+        edits, originals = _ledger(model)
+        on_top_of = tuple(edit.digest for edit in edits)
+        return Edit(changes, _fingerprint_without(model, originals), record, on_top_of)
 
 
 def applied_edits(model: nn.Module) -> tuple[Edit, ...]:
-    """List the edits that are applied to a classifier or model now, oldest first.
+    """List the edits that are applied to a model now, oldest first.
 
-    Raises `ValueError` when something else changed the edited parameters meanwhile.
+    Raises:
+        ValueError: if something else has changed the edited parameters.
     """
-    return _ledger(unwrapped(model))[0]
+    model = unwrapped(model)
+    with _lock_of(model):
+        edits, _ = _ledger(model)
+    return edits
 
 
-def check_same_before(cut: Cut, applied: Iterable[Edit], what: str) -> None:
-    """Refuse what was run up to a layer while other edits of the steps before it were applied than are now."""
-    earlier = {id(parameter) for parameter in cut.state_parameters.values()}
-    for edit in {*applied} ^ {*applied_edits(cut.model)}:
+def check_same_before(cut: Cut, applied: Sequence[Edit], what: str) -> None:
+    """Check that the steps before a layer are under the same edits now as at an earlier time.
+
+    Args:
+        cut: the layer.
+        applied: the edits that were applied then, oldest first.
+        what: says in the error what was computed then, such as "the images were cached".
+
+    Raises:
+        ValueError: if an edit that changes those steps was applied or undone since then, also a second time.
+    """
+    changed = first_changed(cut, applied)
+    if changed is not None:
+        raise ValueError(
+            f"{what} at {cut.layer!r}, but edits that change {_layer_of(changed)!r} before it were applied or undone "
+            "since then; compute them again"
+        )
+
+
+def first_changed(cut: Cut, applied: Sequence[Edit]) -> str | None:
+    """Name a parameter before a layer that is under other edits now than when `applied` were; None if there is none."""
+    now = applied_edits(cut.model)
+    if [edit.digest for edit in applied] == [edit.digest for edit in now]:
+        return None
+    digests_then = _digests_by_parameter(cut.model, applied)
+    digests_now = _digests_by_parameter(cut.model, now)
+    for name, parameter in cut.state_parameters.items():
+        if digests_then.get(id(parameter)) != digests_now.get(id(parameter)):
+            return name
+    return None
+
+
+def _digests_by_parameter(model: nn.Module, edits: Iterable[Edit]) -> dict[int, list[str]]:
+    """List, by the parameter's `id`, the edits that change it, in order: the order decides how sums are rounded."""
+    digests: dict[int, list[str]] = {}
+    for edit in edits:
         for name in edit.changes:
-            if id(unwrapped(cut.model).get_parameter(name)) in earlier:
-                changed = f"{edit} was applied or undone, which changes {name.rpartition('.')[0]!r}"
-                raise ValueError(f"{what} at {cut.layer!r} before {changed}: do it again")
+            digests.setdefault(id(model.get_parameter(name)), []).append(edit.digest)
+    return digests
 
 
 def unedited_fingerprint(model: nn.Module) -> str:
-    """Compute the `fingerprint` that a model has without the edits applied to it now; raise as `applied_edits` does."""
+    """Compute the `fingerprint` that a model has without the edits that are applied to it now.
+
+    All weights are hashed the first time. Afterwards their checksums tell whether they are still the same, whichever
+    way they may have been changed.
+
+    Raises:
+        ValueError: if something else has changed the edited parameters.
+    """
     model = unwrapped(model)
-    tensors = (*model.parameters(), *model.buffers())  # marked so that each change shows, also by way of `.data`
-    marks = [(id(t), t._version, float(t.detach().sum(dtype=torch.float64))) for t in tensors]
-    if _HASHED.get(model, ([], ""))[0] != marks:  # hashing takes longer than a solve
-        base = {id(model.get_parameter(name)): weight for name, weight in _ledger(model)[1].items()}
-        shared = model.named_parameters(remove_duplicate=False)  # a weight of two layers has two names
-        _HASHED[model] = marks, fingerprint(model, {name: base[id(p)].to(p) for name, p in shared if id(p) in base})
-    return _HASHED[model][1]
+    with _lock_of(model):
+        _, originals = _ledger(model)
+        return _fingerprint_without(model, originals)
+
+
+def unedited_marks(model: nn.Module, names: Iterable[str] | None = None) -> dict[str, Mark]:
+    """Mark weights and buffers, all or some of them by name, as they are without the edits that are applied now.
+
+    Raises:
+        ValueError: if something else has changed the edited parameters.
+    """
+    model = unwrapped(model)
+    with _lock_of(model):
+        _, originals = _ledger(model)
+        weights = _weights_without(model, originals)
+        if names is not None:
+            weights = {name: weights[name] for name in names}
+        return _marks(weights)
+
+
+def _fingerprint_without(model: nn.Module, originals: Mapping[str, Tensor]) -> str:
+    """Give the fingerprint of a model with the originals of its edited parameters; hash only what is new."""
+    weights = _weights_without(model, originals)
+    marks = _marks(weights)
+    known_marks, known_fingerprint = _HASHED.get(model, ({}, ""))
+    if marks == known_marks:
+        return known_fingerprint
+    hashed = fingerprint(model, weights)
+    _HASHED[model] = marks, hashed
+    return hashed
+
+
+def _weights_without(model: nn.Module, originals: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """List weights and buffers by name, with the originals of edited parameters under all names that they have."""
+    unedited = {}
+    for name, original in originals.items():
+        parameter = model.get_parameter(name)
+        unedited[id(parameter)] = original.to(parameter)
+    tensors = dict(model.named_parameters(remove_duplicate=False))
+    tensors.update(model.named_buffers(remove_duplicate=False))
+    tensors.update(model.state_dict(keep_vars=True))
+    return {name: unedited.get(id(tensor), tensor) for name, tensor in tensors.items() if isinstance(tensor, Tensor)}
+
+
+def _marks(weights: Mapping[str, Tensor]) -> dict[str, Mark]:
+    """Mark tensors by name; one that has several names is summed up once."""
+    marks: dict[int, Mark] = {}
+    for tensor in weights.values():
+        if id(tensor) not in marks:
+            marks[id(tensor)] = (tuple(tensor.shape), tensor.dtype, checksum_tensor(tensor))
+    return {name: marks[id(tensor)] for name, tensor in weights.items()}
+
+
+# The ledger
+
+
+def _lock_of(model: nn.Module) -> threading.RLock:
+    """Give the lock that guards the weights and the ledger of a model."""
+    with _LOCKS_GUARD:
+        return _LOCKS.setdefault(model, threading.RLock())
 
 
 def _ledger(model: nn.Module) -> tuple[tuple[Edit, ...], dict[str, Tensor]]:
-    """Give the edits applied to a model, in order, and the originals of what they change; none once those are back."""
-    edits, base = vars(model).get(_LEDGER, ((), {}))
-    changed = [name for name, weight in base.items() if not _holds(model, name, _edited(name, weight, edits))]
-    if not changed:
-        return edits, base
-    if all(_holds(model, name, weight) for name, weight in base.items()):
+    """Give the edits that are applied to a model, in order, and the originals of the parameters that they change.
+
+    Both are empty once the original weights were loaded.
+
+    Raises:
+        ValueError: if something else has changed an edited parameter.
+    """
+    edits, originals = vars(model).get(_LEDGER, ((), {}))
+    changes = _changes_by_original(model, originals, edits)
+    changed = None
+    for name, original in originals.items():
+        if not _holds(model, name, _edited(original, changes[name])):
+            changed = name
+            break
+    if changed is None:
+        return edits, originals
+    if all(_holds(model, name, original) for name, original in originals.items()):
         object.__delattr__(model, _LEDGER)
         return (), {}
     raise ValueError(
-        f"{changed[0]!r} was changed by something else while an edit was applied to it: undoing would lose that. "
-        "Undo edits before training, before loading other weights and before rounding (.half().float()); to go on, "
-        "load the weights of before the edit, or make the model anew"
+        f"{changed!r} was changed by something else while an edit was applied to it, and undoing the edit would lose "
+        "that change. Undo edits before training, loading other weights or rounding (.half().float()); to go on, load "
+        "the weights from before the edit, or create the model again"
     )
 
 
-def _edited(name: str, weight: Tensor, edits: Iterable[Edit]) -> Tensor:
-    """Add the changes of `edits`, in order, to the original of a parameter."""
-    for edit in edits:
-        weight = weight + edit.changes[name].delta().to(weight) if name in edit.changes else weight
-    return weight
-
-
-def _holds(model: nn.Module, name: str, weight: Tensor) -> bool:
-    """Tell whether a parameter has a value, in the precision and at the place that the parameter has now."""
-    parameter = model.get_parameter(name)
-    weight = weight.to(parameter)
-    return parameter.shape == weight.shape and torch.allclose(parameter, weight, rtol=0, atol=0, equal_nan=True)
-
-
-def _apply(model: nn.Module, edits: tuple[Edit, ...]) -> None:
-    """Apply these edits and no others; an interrupt half-way leaves the fewer of them and those of before."""
-    before, base = _ledger(model)
-    new = {name for edit in edits for name in edit.changes if name not in base}
-    base = base | {name: model.get_parameter(name).detach().clone() for name in new}
+def _replace_edits(
+    model: nn.Module, before: tuple[Edit, ...], originals: Mapping[str, Tensor], after: tuple[Edit, ...]
+) -> None:
+    """Apply the edits `after` and no others; an interrupt leaves them or those of `before`, whichever are fewer."""
+    originals = dict(originals)
+    shared = {id(model.get_parameter(name)): name for name in originals}
+    for edit in after:
+        for name in edit.changes:
+            parameter = model.get_parameter(name)
+            if id(parameter) not in shared:  # a weight of two layers has two names, but one original
+                shared[id(parameter)] = name
+                originals[name] = parameter.detach().clone()
     try:
-        _write(model, base, edits)
+        _write(model, originals, after)
     except BaseException:
-        _write(model, base, min(before, edits, key=len))
+        _write(model, originals, min(before, after, key=len))
         raise
 
 
 @torch.no_grad()
-def _write(model: nn.Module, base: Mapping[str, Tensor], edits: tuple[Edit, ...]) -> None:
-    """Set parameters to their originals plus the changes of `edits`, and note what is applied."""
-    for name, weight in base.items():
-        model.get_parameter(name).copy_(_edited(name, weight, edits))
-    still = {name: weight for name, weight in base.items() if any(name in edit.changes for edit in edits)}
+def _write(model: nn.Module, originals: Mapping[str, Tensor], edits: tuple[Edit, ...]) -> None:
+    """Set parameters to their originals plus the changes of `edits`, and note in the ledger what is applied."""
+    changes = _changes_by_original(model, originals, edits)
+    for name, original in originals.items():
+        model.get_parameter(name).copy_(_edited(original, changes[name]))
     vars(model).pop(_LEDGER, None)
     if edits:
-        object.__setattr__(model, _LEDGER, (edits, still))
+        edited = {name: original for name, original in originals.items() if changes[name]}
+        object.__setattr__(model, _LEDGER, (edits, edited))
+
+
+def _changes_by_original(model: nn.Module, originals: Iterable[str], edits: Iterable[Edit]) -> dict[str, list[Change]]:
+    """List the changes of each parameter in the ledger, in order, whichever of its names an edit gives it."""
+    names = {id(model.get_parameter(name)): name for name in originals}
+    changes: dict[str, list[Change]] = {name: [] for name in originals}
+    for edit in edits:
+        for name, change in edit.changes.items():
+            original = names.get(id(model.get_parameter(name)), name)
+            changes.setdefault(original, []).append(change)
+    return changes
+
+
+def _edited(original: Tensor, changes: Iterable[Change]) -> Tensor:
+    """Add changes, in order, to the original of a parameter."""
+    weight = original
+    for change in changes:
+        weight = weight + change.delta().to(weight)
+    return weight
+
+
+def _holds(model: nn.Module, name: str, weight: Tensor) -> bool:
+    """Tell whether a parameter has a value, in the precision and on the device that the parameter has now."""
+    parameter = model.get_parameter(name)
+    weight = weight.to(parameter)
+    if torch.equal(parameter, weight):
+        return True
+    return parameter.shape == weight.shape and torch.allclose(parameter, weight, rtol=0, atol=0, equal_nan=True)
+
+
+# Files
+
+
+def _layer_of(parameter: str) -> str:
+    """Name the layer that a parameter belongs to."""
+    return parameter.rpartition(".")[0]
+
+
+def _factors(changes: Mapping[str, Change]) -> dict[str, Tensor]:
+    """Name the factors of all changes as they are named in a file."""
+    factors = {}
+    for name, change in changes.items():
+        factors[f"{name}/left"] = change.left
+        if change.right is not None:
+            factors[f"{name}/right"] = change.right
+    return factors
+
+
+def _file_digest(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> str:
+    """Hash all that a file holds: its tensors, and its header but for the digest."""
+    names = sorted(tensors)
+    contents = digest_tensors([tensors[name] for name in names], names)
+    entries = {name: value for name, value in header.items() if name != "digest"}
+    return hashlib.sha256(f"{json.dumps(entries, sort_keys=True)} {contents}".encode()).hexdigest()
+
+
+def _read_file(path: str | PathLike) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Read the header and the tensors of an edit's file; raise `ValueError` if they are not what was written."""
+    with safe_open(path, "pt") as file:
+        header = file.metadata() or {}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if header.get("format") != _FORMAT:
+        raise ValueError(f"its format is {header.get('format')!r} instead of {_FORMAT!r}")
+    if "digest" in header and header["digest"] != _file_digest(tensors, header):
+        raise ValueError(f"its contents do not match its digest {header['digest'][:12]!r}")
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            raise ValueError(f"{name!r} holds numbers of type {tensor.dtype}")
+        if not tensor.isfinite().all():
+            raise ValueError(f"{name!r} holds NaN or infinite numbers")
+    return header, tensors
+
+
+def _read_changes(header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> dict[str, Change]:
+    """Read the changes of an edit's file; 0.2 called their names "numbers"."""
+    names = json.loads(header["changes"] if "changes" in header else header["numbers"])
+    return {name: Change(tensors[f"{name}/left"], tensors.get(f"{name}/right")) for name in names}
+
+
+def _read_record(header: Mapping[str, str]) -> Record | None:
+    """Read the record of an edit's file."""
+    values: dict[str, Any] | None = json.loads(header["record"])
+    if not values:
+        return None
+    if "changes" not in header:  # 0.2 kept the response next to the name of each change
+        first, *_ = json.loads(header["numbers"]).values()
+        values["response"] = first[1]
+    return Record(**{field.name: values[field.name] for field in fields(Record)})

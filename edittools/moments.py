@@ -1,10 +1,10 @@
-"""The uncentred second moment C of a layer's keys over reference images, and the directions it makes rare.
+"""The uncentered second moment C of a layer's keys over reference images, and the directions along which to edit.
 
-C says which keys the classifier sees every day. An edit along C⁻¹d moves the key d and those as little as possible
-(section 2.1 of the paper). It is measured for all wanted layers in one pass, and kept on disk.
+C says which keys the classifier usually sees. An edit along C⁻¹d moves the output of the key d, and those of usual keys
+as little as possible (section 2.1 of the paper). C is measured for all wanted layers in one pass, and kept on disk.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ from edittools.caching import digest_tensors, load_or_compute
 from edittools.checks import check_number
 from edittools.classifiers import Classifier, check_classifier
 from edittools.cut import Cut, find_layer, rows
-from edittools.edits import Edit, applied_edits, check_same_before
+from edittools.edits import Edit, Mark, applied_edits, check_same_before, unedited_marks
 from edittools.images import Images, LabelledImages, in_batches
 
 LEAST_EIGENVALUE = 1e-4
@@ -26,27 +26,72 @@ LEAST_EIGENVALUE = 1e-4
 
 
 @dataclass(frozen=True)
-class SecondMoment:
-    """The mean of k kᵀ over keys k: `matrix` is `(n, n)` float64, symmetric, positive semi-definite.
+class Measurement:
+    """What the keys of a layer were measured on.
 
-    `sample` holds some of the keys, in batches, as the layer takes them: what a kernel sees of them at once says how
-    far an edit moves their outputs. `measured` names the layer, and the edits that were applied then, where that is
-    known. Raises `ValueError` for what is no square matrix of finite numbers.
+    Attributes:
+        layer: name of the layer.
+        applied: the edits that were applied then, oldest first.
+        marks: marks of all weights and buffers, by name, without those edits.
+        scaling: mean and standard deviation with which images were scaled.
+    """
+
+    layer: str
+    applied: tuple[Edit, ...]
+    marks: Mapping[str, Mark]
+    scaling: tuple[list[float], list[float]]
+
+    def check(self, cut: Cut) -> None:
+        """Check that the keys of a layer are still those that were measured.
+
+        Raises:
+            ValueError: if they are keys of another layer, or if the scaling of images, the weights before the layer or
+                a buffer, or the edits applied to them have changed.
+        """
+        what = f"The second moment was measured at {self.layer!r}"
+        if self.layer != cut.layer:
+            raise ValueError(f"{what}, but the layer is {cut.layer!r}; measure it there")
+        scaling = _scaling(cut.classifier)
+        if scaling != self.scaling:
+            raise ValueError(
+                f"{what} with mean and std {self.scaling}, but the classifier has {scaling}; measure it again"
+            )
+        check_same_before(cut, self.applied, "The second moment was measured")
+        names = [*cut.state_parameters, *dict(cut.model.named_buffers())]
+        marks = unedited_marks(cut.model, names)
+        for name in names:
+            if marks[name] != self.marks.get(name):
+                raise ValueError(f"{what}, but {name!r} was changed since then; measure it again")
+
+
+@dataclass(frozen=True)
+class SecondMoment:
+    """The mean of k kᵀ over keys k.
+
+    Attributes:
+        matrix: `(n, n)` float64, symmetric, positive semi-definite.
+        sample: some of the keys, in batches, as the layer takes them. What a kernel sees of them at once says how far
+            an edit moves their outputs.
+        measured: what the keys were measured on. None, as in a bare `SecondMoment(matrix)`, is not checked.
+
+    Raises:
+        ValueError: if the matrix is not square, or holds a number that is not finite.
     """
 
     matrix: Tensor
     sample: Sequence[Tensor] = field(default=(), repr=False)
-    measured: tuple[str, tuple[Edit, ...]] | None = field(default=None, repr=False)
+    measured: Measurement | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        if self.matrix.ndim != 2 or self.matrix.shape[0] != self.matrix.shape[1]:
-            raise ValueError(f"second moment of shape {tuple(self.matrix.shape)}: expected (n, n)")
+        shape = tuple(self.matrix.shape)
+        if len(shape) != 2 or shape[0] != shape[1]:
+            raise ValueError(f"The second moment has shape {shape}; pass a square matrix (n, n)")
         if not self.matrix.isfinite().all():
-            raise ValueError("the second moment holds NaN or infinite numbers: expected finite keys")
+            raise ValueError("The second moment holds NaN or infinite numbers; measure it from keys that are finite")
 
     @cached_property
     def eigen(self) -> tuple[Tensor, Tensor]:
-        """The eigenvalues, from low to high, and the eigenvectors."""
+        """The eigenvalues in ascending order, and the eigenvectors."""
         values, vectors = torch.linalg.eigh(self.matrix)
         return values.clamp_min(0), vectors  # below 0 by rounding only
 
@@ -54,27 +99,43 @@ class SecondMoment:
     def whitener(self) -> Tensor:
         """The ZCA whitening matrix C^(-1/2), `(n, n)` float64, of eigenvalues of at least `LEAST_EIGENVALUE`."""
         values, vectors = self.eigen
-        least = LEAST_EIGENVALUE * values[-1].clamp_min(torch.finfo(values.dtype).tiny)
-        return vectors * values.clamp_min(least).rsqrt() @ vectors.T
+        largest = values[-1].clamp_min(torch.finfo(values.dtype).tiny)
+        raised = values.clamp_min(LEAST_EIGENVALUE * largest)
+        return vectors * raised.rsqrt() @ vectors.T
 
 
 class RankError(ValueError):
-    """A rank that the keys at the mask do not span: a sweep leaves it out."""
+    """A rank that the keys at the mask do not span: a search leaves it out."""
 
 
 def directions(keys: Tensor, weights: Tensor, rank: int, moment: SecondMoment) -> Tensor:
-    """Find `(rank, n)` orthonormal directions along which to edit: C⁻¹d of eq. (1), for the top `rank` keys d.
+    """Find the directions along which to edit: C⁻¹d of eq. (1), for the top `rank` keys d.
 
-    The `(P, n)` keys, weighted by the square root of `(P,)` `weights`, are whitened; their top right singular vectors
-    are whitened once more, which carries them back to C⁻¹d, and orthonormalised. Raises `RankError` when rank is more
-    than the keys span, `ValueError` when it is no whole number from 1 up.
+    The keys, weighted by the square roots of `weights`, are whitened. Their top right singular vectors are whitened
+    once more, which carries them back to C⁻¹d, and orthonormalized.
+
+    Args:
+        keys: `(P, n)`.
+        weights: `(P,)`, the share of the mask at each position.
+        rank: number of directions.
+        moment: the second moment of the reference keys.
+
+    Returns:
+        Orthonormal rows `(rank, n)`.
+
+    Raises:
+        RankError: if the keys span fewer directions.
+        ValueError: if the rank is not a whole number from 1 up.
     """
     whitener = moment.whitener.to(keys.device)
-    white = (keys.double() * weights.double().sqrt()[:, None]) @ whitener
-    _, values, vectors = torch.linalg.svd(white, full_matrices=False)
+    weighted = keys.double() * weights.double().sqrt()[:, None]
+    _, values, vectors = torch.linalg.svd(weighted @ whitener, full_matrices=False)
     available = int((values > 1e-9 * values[0]).sum()) if values[0] > 0 else 0
     if check_number(rank, 1, "rank") > available:
-        raise RankError(f"rank {rank!r}: expected 1 to {available}, as many directions as the keys at the mask span")
+        raise RankError(
+            f"rank {rank!r} is more than the {available} directions that the keys at the mask span; "
+            "lower the rank or enlarge the mask"
+        )
     return torch.linalg.qr((vectors[:rank] @ whitener).T).Q.T.to(keys.dtype)
 
 
@@ -93,8 +154,8 @@ def measure(
         for name, call, tensor in zip(layers, calls, found, strict=True):
             keys = rows(tensor, call.target is LINEAR).double()
             sums[name], counts[name] = sums[name] + keys.T @ keys, counts[name] + len(keys)
-    applied = applied_edits(classifier)
-    return {name: SecondMoment((sums[name] / counts[name]).cpu(), (), (name, applied)) for name in layers}
+    measured = measurements(classifier, layers)
+    return {name: SecondMoment((sums[name] / counts[name]).cpu(), (), measured[name]) for name in layers}
 
 
 def second_moments(
@@ -104,45 +165,73 @@ def second_moments(
     progress: bool = False,
     cache: str | Path | None = None,
 ) -> dict[str, SecondMoment]:
-    """Measure the second moments of all `layers` over reference `images`, or take them from the disk cache.
+    """Measure the second moments of all `layers` over reference images, or take them from the disk cache.
 
-    `cache` is the folder (default: `EDITTOOLS_CACHE` or the user's cache folder), `cache=""` uses none.
+    Args:
+        classifier: the classifier, with the edits that are applied to it now.
+        layers: names or modules.
+        images: the reference images; labels are not used.
+        progress: show a progress bar.
+        cache: folder of the cache (default: `EDITTOOLS_CACHE` or the user's cache folder); "" uses none.
+
+    Returns:
+        The second moment of each layer, by name.
     """
     names = [find_layer(check_classifier(classifier).model, layer) for layer in layers]
     if cache == "":
         return measure(classifier, names, images, progress=progress)
     data = images if isinstance(images, LabelledImages) else LabelledImages.unlabelled(images, ["-"])
-    known = identity(classifier)
-    found = load_or_compute(
-        "second_moments",
-        f"{known} {digest_tensors(in_batches(data))} {sorted(names)}",
-        lambda: {n: one.matrix for n, one in measure(classifier, names, images, progress=progress).items()},
-        cache,
-    )
-    return {name: SecondMoment(found[name], (), (name, applied_edits(classifier))) for name in names}
+    model_identity = identity(classifier)
+
+    def compute() -> dict[str, Tensor]:
+        moments = measure(classifier, names, images, progress=progress)
+        return {name: moment.matrix for name, moment in moments.items()}
+
+    content = f"{model_identity} {digest_tensors(in_batches(data))} {sorted(names)}"
+    matrices = load_or_compute("second_moments", content, compute, cache)
+    measured = measurements(classifier, names)
+    return {name: SecondMoment(matrices[name], (), measured[name]) for name in names}
+
+
+def measurements(classifier: Classifier, layers: Sequence[str]) -> dict[str, Measurement]:
+    """Note, by layer, what keys that are measured now are measured on."""
+    applied = applied_edits(classifier)
+    marks = unedited_marks(classifier)
+    scaling = _scaling(classifier)
+    return {layer: Measurement(layer, applied, marks, scaling) for layer in layers}
+
+
+def _scaling(classifier: Classifier) -> tuple[list[float], list[float]]:
+    """Give the mean and the standard deviation with which images are scaled."""
+    return classifier.mean.flatten().tolist(), classifier.std.flatten().tolist()
 
 
 def keys_of(cut: Cut, images: Images) -> list[Tensor]:
     """Run images up to a layer: their keys there, batch by batch."""
-    return [cut.keys(cut.prefix(some)) for some in in_batches(images)]
+    return [cut.keys(cut.prefix(batch)) for batch in in_batches(images)]
 
 
 Reference = Images | SecondMoment
-"""What says which keys are everyday ones."""
+"""What says which keys are usual: reference images, or the second moment of their keys."""
 
 
 def reference_moment(cut: Cut, reference: Reference | None) -> SecondMoment:
-    """Give the second moment of a layer's reference keys, measured where it is not known; refuse that of other keys."""
+    """Give the second moment of a layer's reference keys; measure it if images are given.
+
+    Raises:
+        ValueError: if there is no reference, or if the second moment is of other keys, see `Measurement.check`.
+    """
     if reference is None:
-        raise ValueError("no reference images: expected images whose keys the edit shall spare, or a SecondMoment")
+        raise ValueError("No reference images; pass images whose keys should move least, or their SecondMoment")
     if isinstance(reference, Images):
         return second_moments(cut.classifier, [cut.layer], reference)[cut.layer]
-    found, width = len(reference.matrix), cut.weight.shape[1]
-    if found != width:
-        raise ValueError(f"a second moment of {found} channels for layer {cut.layer!r}: expected {width}, its keys'")
+    channels = len(reference.matrix)
+    width = cut.weight.shape[1]
+    if channels != width:
+        raise ValueError(
+            f"The second moment of {channels} channels does not fit layer {cut.layer!r}, whose keys have {width}; "
+            "measure it at this layer"
+        )
     if reference.measured is not None:
-        layer, applied = reference.measured
-        if layer != cut.layer:
-            raise ValueError(f"the second moment was measured at {layer!r}: expected that of the keys of {cut.layer!r}")
-        check_same_before(cut, applied, "the second moment was measured")
+        reference.measured.check(cut)
     return reference

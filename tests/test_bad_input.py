@@ -127,7 +127,7 @@ LAYERS = {
 
 REWRITES = {
     "rank 0": (lambda w: w.rewrite(rank=0), ValueError, "rank 0: expected a whole number from 1"),
-    "rank 999": (lambda w: w.rewrite(rank=999), ValueError, "rank 999: expected 1 to 7"),
+    "rank 999": (lambda w: w.rewrite(rank=999), ValueError, "rank 999 .* 7 "),
     "rank 1.5": (lambda w: w.rewrite(rank=1.5), ValueError, "rank 1.5: expected a whole number from 1"),
     "an unknown objective": (lambda w: w.rewrite(objective="l2"), ValueError, "'l2': expected one of l1, least"),
     "keys of another layer": (lambda w: _with_keys(w, 3), ValueError, r"keys of \{3\} channels for .*: expected 8"),
@@ -144,12 +144,12 @@ REWRITES = {
     "no exemplar": (lambda w: w.rewrite([]), ValueError, "no exemplar: expected at least one"),
     "a tensor as exemplar": (lambda w: w.rewrite(w.images), TypeError, "Tensor is no Exemplar: expected"),
     "exemplars of two sizes": (lambda w: w.rewrite([w.exemplar, make_exemplar(size=24)]), ValueError, "expected one"),
-    "no reference": (lambda w: w.rewrite(reference=None), ValueError, "no reference images: expected"),
+    "no reference": (lambda w: w.rewrite(reference=None), ValueError, "No reference images"),
     "one image as reference": (lambda w: w.rewrite(reference=w.image), ValueError, r"\(3, 32, 32\), .*: expected"),
     "NaN in the reference": (lambda w: w.rewrite(reference=w.images * NAN), ValueError, r"nan.*expected \[0, 1\]"),
     "another layer's moment": (lambda w: w.rewrite(reference=_moment(5)), ValueError, "moment of 5 .*'conv1'"),
     "a cut of another classifier": (lambda w: _rewritten_elsewhere(w), ValueError, "at 'conv1' for another classifier"),
-    "a moment that is no square": (lambda w: SecondMoment(torch.rand(3, 4)), ValueError, r"\(3, 4\): expected \(n"),
+    "a moment that is no square": (lambda w: SecondMoment(torch.rand(3, 4)), ValueError, r"\(3, 4\)"),
     "moments of no layer": (lambda w: second_moments(w.classifier, ["nope"], w.images), KeyError, "'nope' not found"),
     "moments in batches of 0": (lambda w: measure(w.classifier, ["conv1"], w.images, 0), ValueError, "batch size 0"),
     "a bare model": (lambda w: rewrite(w.classifier.model, "conv1", w.exemplar, w.images), TypeError, "TinyNet"),
@@ -171,16 +171,24 @@ REWRITES = {
 EDITS = {
     "strength infinite": (lambda w: w.edit * float("inf"), ValueError, "strength inf: expected a finite number"),
     "added: a number": (lambda w: w.edit + 1, TypeError, r"\+.*'Edit' and 'int'"),
-    "added: of another model": (lambda w: w.edit + w.other, ValueError, "edits of two models .*: expected two"),
-    "applied: to another model": (lambda w: w.other.apply_(w.classifier), ValueError, "same layers, other weights"),
+    "added: of another model": (lambda w: w.edit + w.other, ValueError, "two models"),
+    "applied: to another model": (
+        lambda w: w.other.apply_(w.classifier),
+        ValueError,
+        "made for a model with fingerprint",
+    ),
     "applied: to another kind": (lambda w: w.edit.apply_(nn.Linear(2, 2)), ValueError, "'conv1.weight' .* Linear has"),
     "applied: to no model": (lambda w: w.edit.apply_("model.pt"), TypeError, "str: expected"),
     "undone: never applied": (lambda w: w.edit.undo_(w.classifier), ValueError, "not applied to this TinyNet"),
-    "factors that do not fit": (lambda w: Change(torch.ones(12, 2), torch.ones(1, 8)), ValueError, "factors of shapes"),
+    "factors that do not fit": (
+        lambda w: Change(torch.ones(12, 2), torch.ones(1, 8)),
+        ValueError,
+        r"\(12, 2\) and \(1, 8\)",
+    ),
     "saved below a file": (lambda w: w.edit.save(w.folder / "good.png" / "e.safetensors"), OSError, "good.png"),
     "no such file": (lambda w: Edit.load(w.folder / "absent.safetensors"), FileNotFoundError, "absent.safetensors"),
-    "a picture": (lambda w: Edit.load(w.folder / "good.png"), ValueError, "good.png' is no edit saved by"),
-    "no change": (lambda w: Edit({}, w.edit.fingerprint), ValueError, "an edit with no change: expected at least one"),
+    "a picture": (lambda w: Edit.load(w.folder / "good.png"), ValueError, "good.png' cannot"),
+    "no change": (lambda w: Edit({}, w.edit.fingerprint), ValueError, "0 changes"),
     "another model's": (lambda w: Edit.load(w.folder / "other.safetensors", w.classifier), ValueError, "this TinyNet"),
 }
 
@@ -204,7 +212,7 @@ MODELS = {
 METRICS = {
     "labels too few": (lambda w: errors(torch.rand(3, 5), w.labels), ValueError, "3 predictions for 6 labels"),
     "of two lengths": (lambda w: Comparison(_none(3), _none(4)), ValueError, r"\(3,\).*\(4,\): expected"),
-    "kept: an edit of another layer": (lambda w: w.kept("conv2").logits(w.edit), ValueError, "not behind 'conv2'"),
+    "kept: an edit of another layer": (lambda w: w.kept("conv2").logits(w.edit), ValueError, "'conv1.weight'.*'conv2'"),
     "selected from no trial": (
         lambda w: Bounds(w.kept()).choose(sweep([], w.kept())),
         ValueError,

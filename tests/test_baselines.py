@@ -172,9 +172,9 @@ def test_fine_tuning_in_half_precision_moves_by_steps_too_small_for_it(tiny, exe
         (project_concept, {"direction": "up"}, ValueError, "direction 'up': expected one of mean, probe, leace"),
         (project_concept, {"ridge": -1}, ValueError, "ridge -1: expected a finite number from 0"),
         (project_concept, {"exemplars": UNCHANGED}, ValueError, "same mean key at the mask, at layer 'conv1'"),
-        (project_concept, {"direction": "leace", "reference": None}, ValueError, "no reference images"),
+        (project_concept, {"direction": "leace", "reference": None}, ValueError, "No reference images"),
         (rewrite_in_null_space, {"share": 1.0}, ValueError, "share 1.0: expected a number above 0 and below 1"),
-        (rewrite_in_null_space, {"reference": None}, ValueError, "no reference images"),
+        (rewrite_in_null_space, {"reference": None}, ValueError, "No reference images"),
         (rewrite_in_closed_form, {"weight": -1}, ValueError, "weight -1: expected a finite number from 0"),
         (rewrite_in_closed_form, {"layer": "conv9"}, KeyError, "conv9"),
         (rewrite_in_closed_form, {"reference": SecondMoment(torch.eye(3))}, ValueError, "moment of 3 channels"),
@@ -237,6 +237,54 @@ def test_the_mean_key_of_x_is_read_as_before_where_the_layer_has_a_bias(exact, p
     torch.testing.assert_close(after[inside], before[inside])
     assert set(edit.changes) == {"conv1.weight", "conv1.bias"}
     assert set(project_concept(exact, "conv2", exemplar, photos32, direction=direction).changes) == {"conv2.weight"}
+
+
+class Tied(nn.Module):
+    """The decoder is never called: its weight is read by the encoder, with the encoder's own bias."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 1)
+        self.decoder = nn.Conv2d(8, 8, 1)
+        self.encoder = nn.Conv2d(8, 8, 1)
+        self.encoder.weight = self.decoder.weight
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x):
+        return self.head(self.encoder(self.stem(x)).relu().mean((2, 3)))
+
+
+@pytest.fixture
+def tied():
+    torch.manual_seed(0)
+    return Classifier(Tied().double(), list("abcde"), size=32)
+
+
+def test_project_concept_with_a_tied_weight_changes_the_bias_that_the_call_reads(tied, exemplar):
+    edit = project_concept(tied, "decoder", exemplar, None)
+    assert set(edit.changes) == {"decoder.weight", "encoder.bias"}
+    outputs = []
+    hook = tied.model.encoder.register_forward_hook(lambda module, given, output: outputs.append(output))
+    with torch.no_grad():
+        tied(exemplar.image[None])
+        with edit.applied(tied):
+            tied(exemplar.image[None])
+    hook.remove()
+    before, after = (output[0][:, exemplar.mask > 0].mean(dim=1) for output in outputs)
+    torch.testing.assert_close(after, before)
+
+
+def test_logits_of_an_edit_with_a_tied_weight(tied, exemplar, photos32):
+    data = LabelledImages(photos32, torch.zeros(40).long(), tied.classes)
+    states = CachedStates({"decoder": Cut(tied, "decoder")}, data)
+    for edit in (
+        project_concept(tied, "decoder", exemplar, None),
+        finetune(tied, "decoder", exemplar, scope="global", rate=0.1, steps=2),
+    ):
+        assert "encoder.bias" in edit.changes and "decoder.bias" not in edit.changes
+        with edit.applied(tied):
+            expected = predict(tied, photos32)
+        torch.testing.assert_close(states.logits(edit), expected)
 
 
 def test_the_probe_is_the_ridge_regression_that_tells_the_keys_apart(exact, exemplar):

@@ -119,7 +119,7 @@ def test_states_are_refused_by_the_order_in_which_layers_run(photos32, sets, exe
     )
     with first.applied(classifier):
         if refused:
-            with pytest.raises(ValueError, match=f"kept at 'late' before Edit.*which changes '{changed}': do it"):
+            with pytest.raises(ValueError, match=f"'late'.*'{changed}'"):
                 kept.logits(second)
             return
         found = kept.logits(second)
@@ -132,9 +132,9 @@ def test_states_beyond_an_edit_applied_since_are_refused(tiny, photos32, sets, e
     second = rewrite(tiny, "conv2", exemplar, photos32, objective="least_squares")
     _, plain = bench.cache_states(tiny, LAYERS, **sets)
     with first.applied(tiny):
-        for edit in (second, None):
-            with pytest.raises(ValueError, match=r"kept at 'conv2' before Edit\(conv1.*changes 'conv1'"):
-                plain["clean"].logits(edit)
+        with pytest.raises(ValueError, match="'conv2'.*'conv1'"):
+            plain["clean"].logits(second)
+        torch.testing.assert_close(plain["clean"].logits(), predict(tiny, sets["clean"]))  # from conv1 on
         _, kept = bench.cache_states(tiny, LAYERS, **sets)
         both = kept["clean"].logits(second)
     assert torch.allclose(both, plain["clean"].logits(first + second), atol=1e-5)
@@ -148,7 +148,7 @@ def test_an_edit_behind_the_layers_kept_is_read_from_the_last_of_them(tiny, phot
     first, second = (rewrite(tiny, layer, exemplar, photos32, objective="least_squares") for layer in (earlier, "head"))
     _, late = bench.cache_states(tiny, ["head"], **sets)
     for edit in (first, first + second):
-        with pytest.raises(ValueError, match=rf"changes '{earlier}.weight', which is not behind 'head'.*keep them at"):
+        with pytest.raises(ValueError, match=rf"'{earlier}.weight'.*'head'"):
             late["clean"].logits(edit)
     _, kept = bench.cache_states(tiny, ["conv1", "conv2"], **sets)
     assert torch.allclose(late["clean"].logits(second), kept["clean"].logits(second), atol=1e-5)
@@ -191,7 +191,7 @@ def test_states_of_a_model_that_was_changed_in_place_are_refused_until_it_is_as_
     before, weights, mean = clean.logits(edit), copy.deepcopy(tiny.model.state_dict()), tiny.mean.clone()
     CHANGES[change](tiny)
     for use in (clean.logits, lambda: clean.compare(edit)):
-        with pytest.raises(ValueError, match="of the TinyNet were changed, by something else than an edit.*keep them"):
+        with pytest.raises(ValueError, match="of the TinyNet were changed"):
             use()
     tiny.float().model.load_state_dict(weights)
     tiny.mean.copy_(mean)
@@ -239,7 +239,7 @@ def test_states_made_anew_keep_no_output_and_know_when_the_model_was_changed(tin
 
 
 def test_no_images_cannot_be_kept(tiny, sets):
-    with pytest.raises(ValueError, match="no images to keep: expected at least one"):
+    with pytest.raises(ValueError, match="No images"):
         bench.cache_states(tiny, LAYERS, none=sets["clean"].subset([]))
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from edittools import moments
+from edittools.caching import checksum_tensor
 from edittools.moments import second_moments
 from edittools.probing.finders import cached
 from edittools.zoo.zero_shot import ByteTokenizer, text_embeddings
@@ -79,3 +80,57 @@ def test_where_nothing_can_be_written_there_is_one_warning_and_the_result(result
         assert torch.equal(give(), expected)
     assert len(found) == 1 and len(calls) == 2
     assert stump.read_text() == "a file where a folder is expected"
+
+
+CHECKED = [
+    torch.float32,
+    torch.float64,
+    torch.float16,
+    torch.bfloat16,
+    torch.complex64,
+    torch.int8,
+    torch.int64,
+    torch.bool,
+]
+
+
+@pytest.mark.parametrize("dtype", CHECKED)
+def test_checksum_tensor_of_permuted_entries(dtype):
+    tensor = torch.randn(3, 20_001, generator=torch.Generator().manual_seed(0)).mul(3)
+    tensor = tensor > 0 if dtype == torch.bool else tensor.to(dtype)
+    checksum = checksum_tensor(tensor)
+    assert checksum == checksum_tensor(tensor.clone()) == checksum_tensor(tensor.T.contiguous().T)
+    assert checksum != checksum_tensor(tensor.flip(0))
+    assert checksum != checksum_tensor(tensor.flip(1))
+    swapped = tensor.flatten()
+    different = int((swapped != swapped[0]).nonzero()[-1])
+    swapped[[0, different]] = swapped[[different, 0]]
+    assert checksum != checksum_tensor(swapped.view_as(tensor))
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (3,), (5, 7), (2**14 + 1,)])
+@pytest.mark.parametrize("bit", [0, 7])
+def test_checksum_tensor_of_one_changed_bit(shape, bit):
+    tensor = torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
+    checksum = checksum_tensor(tensor)
+    contents = tensor.flatten().view(torch.uint8)
+    for place in {0, len(contents) // 2, len(contents) - 1}:
+        contents[place] ^= 1 << bit
+        assert checksum_tensor(contents.view(torch.bfloat16).reshape(shape)) != checksum
+        contents[place] ^= 1 << bit
+    assert checksum_tensor(contents.view(torch.bfloat16).reshape(shape)) == checksum
+
+
+def test_checksum_tensor_of_swapped_signs():
+    """Plus and minus one differ in the highest bit alone, which multiples of 2 would lose."""
+    tensor = torch.ones(50_000)
+    tensor[::2] = -1
+    for one, other in [(0, 1), (2**14 + 2, 2**15 + 1), (7, 2**15 + 8)]:
+        swapped = tensor.clone()
+        swapped[one], swapped[other] = -tensor[one], -tensor[other]
+        assert checksum_tensor(swapped) != checksum_tensor(tensor)
+
+
+def test_checksum_tensor_of_empty_and_meta_tensors():
+    assert checksum_tensor(torch.zeros(0)) == checksum_tensor(torch.zeros(0, 3))
+    assert checksum_tensor(torch.zeros(2, 3, device="meta")) == 0

@@ -150,7 +150,7 @@ def test_a_pickle_in_place_of_an_edit_or_of_weights_is_not_executed(tiny, tmp_pa
     monkeypatch.setenv("EDITTOOLS_CACHE", str(tmp_path))
     (tmp_path / "edit.safetensors").write_bytes(pickle.dumps(Bomb()))
     torch.save({"state_dict": Bomb()}, tmp_path / "weights.tar")
-    with pytest.raises(ValueError, match=r"edit.safetensors' is no edit saved by edittools"):
+    with pytest.raises(ValueError, match="edit.safetensors' cannot"):
         Edit.load(tmp_path / "edit.safetensors", tiny)
     from edittools.zoo.load import load_classifier
 
@@ -167,25 +167,28 @@ def test_a_header_that_lies_is_refused_by_name(edit, tmp_path, lie):
     edit.save(tmp_path / "edit.safetensors")
     raw = (tmp_path / "edit.safetensors").read_bytes()
     (tmp_path / "edit.safetensors").write_bytes(LIES[lie](raw))
-    with pytest.raises(ValueError, match=r"edit.safetensors' is no edit saved by edittools"):
+    with pytest.raises(ValueError, match="edit.safetensors' cannot"):
         Edit.load(tmp_path / "edit.safetensors")
 
 
 DAMAGES = {
     "NaN": (lambda tensors, header: tensors["conv1.weight/left"].fill_(float("nan")), "NaN"),
-    "ranks that differ": (lambda tensors, header: tensors.update({"conv1.weight/right": torch.ones(3, 8)}), "factors"),
+    "ranks that differ": (
+        lambda tensors, header: tensors.update({"conv1.weight/right": torch.ones(3, 8)}),
+        r"\(3, 8\)",
+    ),
     "another shape": (
         lambda tensors, header: tensors.update({"conv1.weight/right": torch.ones(1, 9)}),
-        r"shape \(12, 9, 3, 3\), this TinyNet has \(12, 8, 3, 3\)",
+        r"\(12, 9, 3, 3\), but this TinyNet has \(12, 8, 3, 3\)",
     ),
     "whole numbers": (
         lambda tensors, header: tensors.update({"conv1.weight/left": torch.ones(12, 1, 3, 3).long()}),
-        "whole numbers",
+        "int64",
     ),
     "a parameter that is none": (lambda tensors, header: header.update(changes='["../etc/passwd"]'), "etc/passwd"),
-    "another format": (lambda tensors, header: header.update(format="x"), "'x', expected 'edittools edit"),
-    "a record of another kind": (lambda tensors, header: header.update(record='{"a": 1}'), "is no edit.*'objective'"),
-    "no fingerprint": (lambda tensors, header: header.pop("fingerprint"), "is no edit.*fingerprint"),
+    "another format": (lambda tensors, header: header.update(format="x"), "'x'"),
+    "a record of another kind": (lambda tensors, header: header.update(record='{"a": 1}'), "'objective'"),
+    "no fingerprint": (lambda tensors, header: header.pop("fingerprint"), "'fingerprint'"),
 }
 
 
@@ -196,6 +199,7 @@ def test_a_damaged_edit_is_refused_and_the_model_is_as_before(tiny, edit, tmp_pa
         tensors, header = {key: file.get_tensor(key).clone() for key in file.keys()}, dict(file.metadata())  # noqa: SIM118
     change, says = DAMAGES[damage]
     change(tensors, header)
+    header.pop("digest")  # a file that was written like this, and not damaged later
     save_file(tensors, tmp_path / "bad.safetensors", header)
     mark = fingerprint(tiny)
     with pytest.raises(ValueError, match=says):
@@ -239,5 +243,5 @@ def _all_widgets(widget):
 
 def test_an_edit_changes_parameters_and_no_attribute_beside(tiny):
     hostile = Edit({"norm.running_mean": Change(torch.ones(8))}, fingerprint(tiny.model))
-    with pytest.raises(ValueError, match=r"'norm.running_mean' of shape \(8,\), this TinyNet has none"):
+    with pytest.raises(ValueError, match="'norm.running_mean'"):
         hostile.apply_(tiny)

@@ -149,6 +149,7 @@ def test_the_choice_breaks_no_more_kept_images_than_it_may(tiny, photos32, exemp
 class _Free:
     """Budget images that no edit costs."""
 
+    applied = ()
     before = torch.zeros(4, dtype=torch.bool)
 
     def compare(self, edit, stop):

@@ -1,3 +1,4 @@
+import copy
 import re
 
 import numpy as np
@@ -5,8 +6,10 @@ import pytest
 import torch
 
 from edittools import moments
+from edittools.classifiers import Classifier
 from edittools.images import LabelledImages
 from edittools.moments import RankError, SecondMoment, directions, measure, second_moments
+from edittools.rewriting import rewrite
 
 
 @torch.no_grad()
@@ -57,7 +60,7 @@ def test_directions_are_orthonormal_and_rank_one_is_the_inverse_moment_times_the
 def test_a_rank_beyond_what_the_keys_span_is_refused_and_one_that_is_none_is_told_apart(rank):
     """A sweep leaves out ranks that are too high; a wrong one is to be heard of."""
     moment = SecondMoment(torch.eye(6, dtype=torch.float64))
-    with pytest.raises(ValueError, match=rf"{re.escape(f'rank {rank!r}')}: expected (1 to 1|a whole)") as caught:
+    with pytest.raises(ValueError, match=re.escape(f"rank {rank!r}")) as caught:
         directions(torch.ones(5, 6), torch.ones(5), rank, moment)
     assert caught.type is (RankError if rank in (2, 7) else ValueError)
 
@@ -83,3 +86,63 @@ def test_the_cache_is_used_for_the_same_content_and_for_nothing_else(tiny, photo
     second_moments(tiny, ["conv1", "head"], photos32, cache=tmp_path)
     assert len(passes) == made + 3
     assert not list((tmp_path / "second_moments").glob(".*"))
+
+
+def _rewritten(classifier, exemplar, moment):
+    return rewrite(classifier, "conv1", exemplar, moment, objective="least_squares")
+
+
+@pytest.mark.parametrize("cache", ["", None])
+@pytest.mark.parametrize("name", ["stem.weight", "norm.weight", "norm.running_mean"])
+def test_reference_moment_after_weights_before_the_layer_changed(tiny, photos32, exemplar, name, cache, tmp_path):
+    folder = tmp_path if cache is None else cache
+    moment = second_moments(tiny, ["conv1"], photos32, cache=folder)["conv1"]
+    _rewritten(tiny, exemplar, moment)
+    tensor = tiny.model.state_dict()[name]
+    before = tensor.clone()
+    tensor.copy_(tensor.flip(0))
+    with pytest.raises(ValueError, match=name):
+        _rewritten(tiny, exemplar, moment)
+    tensor.copy_(before)
+    _rewritten(tiny, exemplar, moment)
+
+
+def test_reference_moment_after_later_weights_changed(tiny, photos32, exemplar):
+    moment = measure(tiny, ["conv1"], photos32)["conv1"]
+    with torch.no_grad():
+        tiny.model.conv1.weight.mul_(2)
+        tiny.model.head.weight.mul_(2)
+    _rewritten(tiny, exemplar, moment)
+
+
+@pytest.mark.parametrize("scaling", [{"mean": (0.0, 0.0, 0.0)}, {"std": (0.1, 0.2, 0.3)}])
+def test_reference_moment_with_another_mean_or_std(tiny, photos32, exemplar, scaling):
+    moment = measure(tiny, ["conv1"], photos32)["conv1"]
+    another = Classifier(tiny.model, tiny.classes, size=32, **scaling)
+    with pytest.raises(ValueError, match="'conv1' with mean and std"):
+        _rewritten(another, exemplar, moment)
+    _rewritten(Classifier(tiny.model, list("vwxyz"), size=32), exemplar, moment)
+
+
+def test_reference_moment_of_an_edit_that_was_applied_twice(tiny, photos32, exemplar):
+    edit = rewrite(tiny, "stem", exemplar, photos32, objective="least_squares")
+    with edit.applied(tiny):
+        with edit.applied(tiny):
+            moment = measure(tiny, ["conv1"], photos32)["conv1"]
+            _rewritten(tiny, exemplar, moment)
+        with pytest.raises(ValueError, match="'stem'"):
+            _rewritten(tiny, exemplar, moment)
+
+
+def test_reference_moment_in_a_copy_of_the_classifier(tiny, photos32, exemplar):
+    """An applied edit is known by its digest, also where the copy holds a copy of it."""
+    with rewrite(tiny, "stem", exemplar, photos32, objective="least_squares").applied(tiny):
+        moment = measure(tiny, ["conv1"], photos32)["conv1"]
+        copied = copy.deepcopy(tiny)
+    _rewritten(copied, exemplar, moment)
+
+
+def test_reference_moment_of_a_bare_matrix(tiny, exemplar):
+    with torch.no_grad():
+        tiny.model.stem.weight.mul_(2)
+    assert _rewritten(tiny, exemplar, SecondMoment(torch.eye(8).double())).layers == ("conv1",)

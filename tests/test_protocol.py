@@ -79,6 +79,7 @@ class _Images:
 
     def __init__(self, broken, count=400):
         self.broken, self.asked, self.before = broken, [], torch.zeros(count, dtype=torch.bool)
+        self.applied = ()
 
     def compare(self, edit, stop=None):
         self.asked.append(edit)
@@ -260,11 +261,11 @@ def test_everyday_keys_of_before_an_edit_or_of_another_layer_are_refused(story, 
     for rank, weight in ((1, 0), (None, 1), (1, 1)):
         setting = {"objective": "least_squares", "rank": rank, "reference_weight": weight}
         trials = protocol.rewriting([setting], (1.0,), layers=["conv2"])
-        with first.applied(tiny), pytest.raises(ValueError, match=r"measured at 'conv2' before Edit.* changes 'conv1'"):
+        with first.applied(tiny), pytest.raises(ValueError, match="'conv2'.*'conv1'"):
             list(trials)
         with last.applied(tiny):
             assert len(list(trials)) == 1
-        with pytest.raises(ValueError, match="measured at 'conv1': expected .* of 'head'"):
+        with pytest.raises(ValueError, match="'conv1'.*'head'"):
             rewrite(tiny, "head", exemplar, protocol.everyday["conv1"], **setting)
 
 

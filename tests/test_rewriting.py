@@ -184,6 +184,7 @@ def test_a_basis_of_another_precision_than_the_model_is_converted(tiny, photos32
     moment = measure(tiny, ["conv1"], photos32)["conv1"]
     basis = rewrite(tiny, "conv1", exemplar, moment).changes["conv1.weight"].right
     tiny.double()
+    moment = measure(tiny, ["conv1"], photos32)["conv1"]
     exact = rewrite(tiny, "conv1", exemplar, moment, basis=basis.double(), objective=objective)
     edit = rewrite(tiny, "conv1", exemplar, moment, basis=basis.to(precision), objective=objective)
     assert edit.changes["conv1.weight"].right.dtype == torch.float64

@@ -62,7 +62,9 @@ def finetune(
     labels, state = class_labels(exemplars, classifier, "fine-tuning"), exemplars.changed
     trained = {f"{cut.layer}.weight": cut.weight}
     if scope == "global":
-        trained |= ({} if cut.bias is None else {f"{cut.layer}.bias": cut.bias}) | cut.later_parameters
+        if cut.bias is not None:
+            trained[cut.bias_name] = cut.bias
+        trained |= cut.later_parameters
     values = {name: _precise(parameter.detach()).clone().requires_grad_() for name, parameter in trained.items()}
     optimiser = torch.optim.SGD(values.values(), lr=check_amount(rate, "rate", 0), momentum=momentum)
     near = cycle(reference_batches(cut, reference)) if locality else None

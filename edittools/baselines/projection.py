@@ -74,7 +74,7 @@ def project_concept(
     changes = {f"{cut.layer}.weight": change}
     if cut.bias is not None:
         total = seen.reshape(len(seen), -1).sum(dim=1)
-        changes[f"{cut.layer}.bias"] = Change((total * (reader @ centre)).to(precision))
+        changes[cut.bias_name] = Change((total * (reader @ centre)).to(precision))
     apart = [float(difference.norm()) for difference in (gap, gap - axis * (reader @ gap))]
     record = Record(f"concept projection ({direction})", *apart, 1, response)
     return edit_of(cut, changes, record)

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache
 from typing import Any
 
 import pandas as pd
@@ -89,26 +88,43 @@ def _said(name: str, value: Any) -> str:
 
 
 class Bounds:
-    """What a chosen edit may cost: points of accuracy on budget images, and `most_broken` of the kept images.
+    """What a selected edit may cost: points of accuracy on budget images, and `most_broken` of the kept images.
 
-    Each edit is measured once for a budget, however often it is asked for.
+    Each edit is measured once for a budget under the same applied edits, however often it is asked for.
     """
 
     def __init__(self, budget_images: CachedStates, kept_images: CachedStates | None = None) -> None:
-        self.budget_images, self.kept_images = budget_images, kept_images
-        self.measure = cache(self._measure)
+        self.budget_images = budget_images
+        self.kept_images = kept_images
+        self._measured: dict[tuple, tuple[Comparison, Comparison | None] | None] = {}
+
+    def measure(self, edit: Edit, budget: float) -> tuple[Comparison, Comparison | None] | None:
+        """Compare the budget and the kept images before and after an edit; None if it costs more than it may."""
+        key = (edit, budget, self.budget_images.applied)
+        if key not in self._measured:
+            self._measured[key] = self._measure(edit, budget)
+        return self._measured[key]
 
     def _measure(self, edit: Edit, budget: float) -> tuple[Comparison, Comparison | None] | None:
-        """Compare the budget and the kept images, before and after an edit; None where it costs more than it may."""
-        kept, read = None, self.budget_images.before
+        kept = None
         if self.kept_images is not None:
-            wrong = self.kept_images.before
-            most = most_broken(len(wrong))
-            kept = self.kept_images.compare(edit, lambda after: int((after & ~wrong[: len(after)]).sum()) > most)
+            kept_before = self.kept_images.before
+            most = most_broken(len(kept_before))
+
+            def breaks_too_many(after: Tensor) -> bool:
+                broken = after & ~kept_before[: len(after)]
+                return int(broken.sum()) > most
+
+            kept = self.kept_images.compare(edit, breaks_too_many)
             if kept is None:
                 return None
-        costly = lambda after: 100 * (int(read.sum()) - int(after.sum())) / len(read) < -budget  # noqa: E731
-        compared = self.budget_images.compare(edit, costly)
+        errors_before = int(self.budget_images.before.sum())
+        images = len(self.budget_images.before)
+
+        def costs_too_much(after: Tensor) -> bool:
+            return 100 * (errors_before - int(after.sum())) / images < -budget
+
+        compared = self.budget_images.compare(edit, costs_too_much)
         return None if compared is None else (compared, kept)
 
     def choose(self, table: pd.DataFrame, budget: float = BUDGET) -> Choice:
@@ -128,9 +144,17 @@ class Bounds:
                 settings = {name: value for name, value in tried.items() if value == value}  # NaN: another trial's
                 figures = row[["corrected", "broken", "loss"]].to_dict()
                 return Choice(row.edit, settings, figures, *measured, table, len(table))
-        unchanged = [one and Comparison(one.before, one.before) for one in (self.budget_images, self.kept_images)]
         figures = {"corrected": 0, "broken": 0, "loss": float("nan")}
-        return Choice(0 * order.edit.iloc[0], {}, figures, *unchanged, table, len(table))
+        nothing = 0 * order.edit.iloc[0]
+        budget_images = _unchanged(self.budget_images)
+        kept_images = None if self.kept_images is None else _unchanged(self.kept_images)
+        return Choice(nothing, {}, figures, budget_images, kept_images, table, len(table))
+
+
+def _unchanged(images: CachedStates) -> Comparison:
+    """Compare images with themselves."""
+    before = images.before
+    return Comparison(before, before)
 
 
 def cross_validated(
