@@ -54,13 +54,20 @@ class Segmenter:
     """Find concepts with a network that gives each pixel the number of a class.
 
     `network` maps images `(B, 3, H, W)` in [0, 1] to numbers `(B, h, w)`; `concepts` go by name, each with its numbers.
-    A mask that covers less than the share `least_area` of its image is dropped. `about` says what network it is.
+    A mask that covers less than the share `least_area` of its image is dropped. `about` identifies the network, and
+    only the network.
     """
 
     network: Callable[[Tensor], Tensor] = field(repr=False)
     concepts: Mapping[str, Sequence[int]]
     about: str = field(repr=False)
     least_area: float = 0.01
+
+    @property
+    def cache_key(self) -> str:
+        """Identify the masks: the network, the numbers of each concept and the least area."""
+        numbers = {concept: [int(number) for number in classes] for concept, classes in self.concepts.items()}
+        return f"{self.about} {numbers} {float(self.least_area)!r}"
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
@@ -109,11 +116,11 @@ def deeplab(name: str = "pascal", wanted: Sequence[str] = ()) -> Segmenter:
     concepts = {concept: listed[one_of(concept, listed, "concept", KeyError)] for concept in wanted or listed}
     if name != "resnet50":
         file = f"weights/deeplab/{name}.tflite"
-        return Segmenter(partial(_read_tflite, photo(file)), concepts, f"{registry()[file][0][:12]} {list(concepts)}")
+        return Segmenter(partial(_read_tflite, photo(file)), concepts, about=registry()[file][0])
     from torchvision.models.segmentation import DeepLabV3_ResNet50_Weights, deeplabv3_resnet50
 
     network = deeplabv3_resnet50(weights=DeepLabV3_ResNet50_Weights.DEFAULT).eval()
-    return Segmenter(partial(_read_torchvision, network), concepts, f"{fingerprint(network)} {list(concepts)}")
+    return Segmenter(partial(_read_torchvision, network), concepts, about=fingerprint(network))
 
 
 @dataclass(frozen=True)
@@ -136,22 +143,34 @@ class Vouched:
 
     @property
     def about(self) -> str:
-        """Say what the masks depend on."""
-        return f"{self.finder.about} {self.witness.about} {self.doubtful} {self.things}"
+        """Identify the masks: both finders, with all that decides their masks, and which concepts are gated by what."""
+        return f"{_cache_key(self.finder)} {_cache_key(self.witness)} {list(self.doubtful)} {list(self.things)}"
+
+
+def _cache_key(finder: Finder) -> str | None:
+    """Return what a finder says its masks depend on, or None where it says nothing."""
+    return getattr(finder, "cache_key", None) or getattr(finder, "about", None)
 
 
 def cached(finder: Finder, about: str | None = None) -> Finder:
-    """Keep what a finder found in the cache folder, under a hash of the images and the finder.
+    """Keep the masks of a finder in the cache folder, under a hash of the images and of all that decides a mask.
 
-    `about` says what the masks depend on; finders of this module know it, for others it must be given.
+    Args:
+        finder: the finder. Those of this module identify their masks themselves.
+        about: a text that identifies the masks, required for any other callable; for a finder of this module it is
+            added to what the finder says.
+
+    Raises:
+        ValueError: if neither `about` nor the finder identifies the masks.
     """
-    about = about or getattr(finder, "about", None)
-    if about is None:
+    known = [text for text in (about, _cache_key(finder)) if text]
+    if not known:
         raise ValueError(f"{finder!r} does not say what its masks depend on: give about='…', unique to it")
+    key = " ".join(known)
 
     def find(images: Tensor) -> dict[str, Tensor]:
         compute = lambda: {concept: masks.bool() for concept, masks in finder(images).items()}  # noqa: E731
-        found = load_or_compute("concepts", f"{about} {digest_tensors([images])}", compute)
+        found = load_or_compute("concepts", f"{key} {digest_tensors([images])}", compute)
         return {concept: masks.float() for concept, masks in found.items()}
 
     return find
