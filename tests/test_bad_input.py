@@ -236,7 +236,12 @@ WIDGETS = {
     "a foreign edit": (lambda w: alpha_slider(w.classifier, w.other, w.image), ValueError, "same layers"),
     "slider: no strength": (lambda w: alpha_slider(w.classifier, w.edit, w.image, []), ValueError, r"\[\]: exp"),
     "slider: NaN": (lambda w: alpha_slider(w.classifier, w.edit, w.image, [NAN]), ValueError, "nan.*: expected"),
-    "a store that is a picture": (lambda w: jobs.run(len, {"a": "a"}, w.folder / "good.png"), OSError, "good.png"),
+    "a store that is a picture": (
+        lambda w: jobs.run(len, {"a": "a"}, w.folder / "good.png", about="lengths"),
+        OSError,
+        "good.png",
+    ),
+    "a store without about": (lambda w: jobs.run(len, {"a": "a"}, w.folder / "rows"), ValueError, "rows.*about"),
     "rows that are no mappings": (lambda w: jobs.run(lambda job: [job], {"a": 1}), TypeError, "int"),
 }
 

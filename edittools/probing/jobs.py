@@ -29,12 +29,27 @@ def run(
     progress: bool = False,
     about: str = "",
 ) -> pd.DataFrame:
-    """Do all jobs and give their rows as one table, in the order of `jobs`, with the job's name in column `job`.
+    """Run all jobs and return their rows as one table, in the order of `jobs`, with the job's name in column `job`.
 
-    `work(job)` gives the rows of one job: mappings of JSON values; with an `executor` both must be picklable. Each
-    finished job is at once a file in the folder `store`, and is not done again. `about` says what the rows depend on:
-    what another sweep left there is not read.
+    Args:
+        work: returns the rows of one job, mappings of JSON values.
+        jobs: what `work` is called with, by name.
+        store: folder that keeps the rows of each job as soon as it is finished. A job whose rows are there is not run
+            again.
+        executor: runs the jobs; `work` and the jobs must be picklable. Without one they run in this process.
+        progress: show a progress bar.
+        about: identifies everything that the rows depend on except the job's name: the function and its settings, the
+            models and the images. Required with a `store`, which keeps the rows under it: a run with another `about`
+            does not see them. Neither `work` nor the jobs are compared.
+
+    Raises:
+        ValueError: if there is a `store` but no `about`.
     """
+    if store is not None and not about:
+        raise ValueError(
+            f"store={os.fspath(store)!r} without about: rows of other work in that folder would be returned; "
+            "pass about='…', a text that changes with the function, its settings and its data"
+        )
     paths, done = {}, {}
     for name in jobs if store is not None else ():
         digest = hashlib.sha256(json.dumps([about, name]).encode()).hexdigest()
