@@ -325,9 +325,9 @@ def test_the_closed_form_is_the_least_squares_of_an_augmented_system(exact, exem
     edit = rewrite_in_closed_form(exact, cut, exemplar, SecondMoment(matrix), weight=0.3)
     changed, masks = (torch.stack([getattr(e, n) for e in exemplar]) for n in ("changed", "mask"))
     problem = pose(cut, exemplar, rank=None)
-    at = cut.shares(masks, problem.start).flatten() > 0
+    at = cut.shares(masks, problem.base_output).flatten() > 0
     design = F.unfold(cut.keys(cut.prefix(changed)), 3, padding=1).movedim(1, -1).flatten(0, -2)[at]
-    wanted = rows(problem.target_output - problem.start, False)[at].detach()
+    wanted = rows(problem.target_output - problem.base_output, False)[at].detach()
     relative = 0.3 * design.square().sum() / (9 * matrix.trace())
     spared = torch.kron(torch.linalg.cholesky(matrix).T.contiguous(), torch.eye(9).double()) * relative.sqrt()
     augmented = torch.cat([design, spared]), torch.cat([wanted, torch.zeros(72, wanted.shape[1])])

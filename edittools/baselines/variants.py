@@ -105,13 +105,13 @@ def rewrite_in_closed_form(
     # In whitened keys λ C is the identity: that is solved, in the smaller dimension, with its ridge relative to their
     # trace in place of that of the plain keys.
     problem, ones = pose(cut, exemplars, basis=whitener), torch.ones_like(cut.weight[:1], dtype=torch.float64)
-    pair = (cut.keys(problem.changed), problem.coordinates)
+    pair = (cut.keys(problem.changed), problem.projected_keys)
     squares = [cut.convolve(keys.double().square(), ones) for keys in pair]
     plain, white = (float((cut.shares(problem.share, one) * one.squeeze(cut.channels)).sum()) for one in squares)
     mean = float(moment.matrix.trace()) / len(moment.matrix)
     unknown = solve_least_squares(problem, relative * plain / (mean * white) if mean * white else relative)
     delta = torch.einsum("or...,rn->on...", unknown.double(), whitener.to(unknown.device))
     change = Change(delta.to(solver_precision(cut.weight)))
-    response = exemplars.response(problem.shift(unknown))
+    response = exemplars.response(problem.delta_output(unknown))
     record = Record("closed form", *fits(problem, "least_squares", unknown), 1, response)
     return edit_of(cut, {f"{cut.layer}.weight": change}, record)
