@@ -133,7 +133,7 @@ def test_found_masks_are_kept_on_disk_by_image_and_finder(tmp_path, monkeypatch)
         return {"bright": bright, "a dark one": 1 - bright}
 
     images = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    with pytest.raises(ValueError, match="does not say what its masks depend on"):
+    with pytest.raises(ValueError, match="about="):
         cached(finder)
     find = cached(finder, "brighter than half")
     first = find(images)["bright"]
@@ -198,7 +198,7 @@ def test_cached_with_about_and_a_changed_segmenter_finds_again(tmp_path, monkeyp
 
 @pytest.mark.parametrize(
     ("masks", "says"),
-    [(3, "3 masks of 'road' for 2 images: expected one an image"), (2, "all 2 images give a material: expected more")],
+    [(3, "3 masks of 'road' for 2 images"), (2, "all 2 images")],
 )
 def test_pictures_that_give_materials_need_a_mask_each_and_others_beside_them(masks, says):
     data = LabelledImages(torch.rand(2, 3, 8, 8), torch.zeros(2, dtype=torch.long), ("ship",))
