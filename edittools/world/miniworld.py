@@ -24,7 +24,8 @@ from edittools.world.household import HOUSEHOLD
 from edittools.world.painter import Canvas, Pen, Points, pose, rgb, value_noise
 from edittools.world.sketches import SKETCHES
 
-_ROWS, CLASSES = _TABLE.to_dict("index"), tuple(_TABLE.index)
+_ROWS = _TABLE.to_dict("index")
+CLASSES = tuple(_TABLE.index)
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ def draw_layout(rng: np.random.Generator, label: str | None, balanced: bool) -> 
     behind = tuple(
         thing for thing, chance in zip(BEHIND, chances, strict=False) if 100 * chance < (40 if balanced else row[thing])
     )
-    horizon, depth = rng.uniform(0.42, 0.62), rng.uniform(0.3, 0.85)
+    horizon = rng.uniform(0.42, 0.62)
+    depth = rng.uniform(0.3, 0.85)
     return Layout(
         label=label,
         ground=ground,
@@ -102,7 +104,7 @@ def _paint_sky(canvas: Canvas, layout: Layout, rng: np.random.Generator) -> None
         canvas.image[:] = base * shade[..., None]
         canvas.things[:] = THINGS.index("wall")
         return
-    above, below = (rgb(colour) for colour in LIGHTS[layout.light][:2])
+    above, below = (rgb(color) for color in LIGHTS[layout.light][:2])
     height = np.clip(y / layout.horizon, 0, 1)[..., None] ** 1.3
     cloud = value_noise(x * 3 + 9, y * 7, rng, 4) + 0.1 * rng.normal()
     cover = np.clip((cloud - 0.5) * 4, 0, 0.85)[..., None]
@@ -122,10 +124,13 @@ def _paint_mountain(canvas: Canvas, layout: Layout, rng: np.random.Generator) ->
 
 
 def _paint_building(canvas: Canvas, layout: Layout, rng: np.random.Generator) -> None:
-    haze, thing = rgb(LIGHTS[layout.light][1]), THINGS.index("building")
-    x, end = rng.uniform(-0.1, 0.4), rng.uniform(0.6, 1.1)
+    haze = rgb(LIGHTS[layout.light][1])
+    thing = THINGS.index("building")
+    x = rng.uniform(-0.1, 0.4)
+    end = rng.uniform(0.6, 1.1)
     while x < end:
-        width, height = rng.uniform(0.1, 0.2), rng.uniform(0.1, 0.34)
+        width = rng.uniform(0.1, 0.2)
+        height = rng.uniform(0.1, 0.34)
         wall = rgb(rng.choice(["#a8917c", "#8f9aa3", "#b5755a", "#c4b79f", "#7f7a80"])) * 0.75 + haze * 0.2
         top = layout.horizon - height
         corners = np.array([(x, layout.horizon + 0.02), (x, top), (x + width, top), (x + width, layout.horizon + 0.02)])
@@ -138,31 +143,35 @@ def _paint_building(canvas: Canvas, layout: Layout, rng: np.random.Generator) ->
 
 
 def _crown(
-    canvas: Canvas, middle: Points, radius: float, colour: np.ndarray, rng: np.random.Generator, thing: int
+    canvas: Canvas, middle: Points, radius: float, color: np.ndarray, rng: np.random.Generator, thing: int
 ) -> None:
     angle = np.arange(0, 2 * np.pi, 0.4)
     for lump in range(5):
-        centre = middle + radius * (rng.normal(0, 0.32, 2) - (0, 0.12 * lump))
+        center = middle + radius * (rng.normal(0, 0.32, 2) - (0, 0.12 * lump))
         size = radius * rng.uniform(0.55, 0.8) * (1 + 0.14 * rng.normal(size=(len(angle), 1)))
-        outline = centre + size * np.stack([np.cos(angle), np.sin(angle)], 1)
-        canvas.paint(outline, colour * (0.75 + 0.09 * lump), thing, relief=0.6, grain=0.09)
+        outline = center + size * np.stack([np.cos(angle), np.sin(angle)], 1)
+        canvas.paint(outline, color * (0.75 + 0.09 * lump), thing, relief=0.6, grain=0.09)
 
 
 def _paint_tree(canvas: Canvas, layout: Layout, rng: np.random.Generator) -> None:
-    thing, haze = THINGS.index("tree"), rgb(LIGHTS[layout.light][1])
-    pointed, leaf = rng.random() < 0.35, rgb(rng.choice(["#3f6b2f", "#2f5a3a", "#5a7a2f", "#6b6a2a", "#4a6f4a"]))
+    thing = THINGS.index("tree")
+    haze = rgb(LIGHTS[layout.light][1])
+    pointed = rng.random() < 0.35
+    leaf = rgb(rng.choice(["#3f6b2f", "#2f5a3a", "#5a7a2f", "#6b6a2a", "#4a6f4a"]))
     for x in rng.uniform(0, 1, rng.integers(2, 6)):
-        size, base = rng.uniform(0.06, 0.13), layout.horizon + rng.uniform(0, 0.03)
-        colour = (leaf * rng.uniform(0.8, 1.2)) * 0.85 + haze * 0.12
+        size = rng.uniform(0.06, 0.13)
+        base = layout.horizon + rng.uniform(0, 0.03)
+        color = (leaf * rng.uniform(0.8, 1.2)) * 0.85 + haze * 0.12
         trunk = np.array([(-0.12, 0), (-0.08, -1.4), (0.08, -1.4), (0.12, 0)]) * size + (x, base)
         canvas.paint(trunk, "#5a4330", thing, relief=0.3)
         if pointed:
             for level in range(3):
-                tip, foot = -2.9 + 0.55 * level, -1.7 + 0.6 * level
+                tip = -2.9 + 0.55 * level
+                foot = -1.7 + 0.6 * level
                 tier = np.array([(0, tip), (0.45 + 0.18 * level, foot), (-0.45 - 0.18 * level, foot)])
-                canvas.paint(tier * size + (x, base), colour * 0.8, thing, relief=0.6, grain=0.08)
+                canvas.paint(tier * size + (x, base), color * 0.8, thing, relief=0.6, grain=0.08)
         else:
-            _crown(canvas, (x, base - 1.9 * size), size, colour, rng, thing)
+            _crown(canvas, (x, base - 1.9 * size), size, color, rng, thing)
 
 
 def _paint_ground(canvas: Canvas, layout: Layout, ground: str, rng: np.random.Generator) -> None:
@@ -181,7 +190,9 @@ def _paint_ground(canvas: Canvas, layout: Layout, ground: str, rng: np.random.Ge
 def _paint_object(canvas: Canvas, layout: Layout, rng: np.random.Generator) -> None:
     """Paint the main object with the shadow it throws."""
     direction = -1 if layout.flip else 1
-    stretch, shear, tilt = direction * rng.uniform(0.82, 1.12), rng.normal(0, 0.05), rng.normal(0, 0.035)
+    stretch = direction * rng.uniform(0.82, 1.12)
+    shear = rng.normal(0, 0.05)
+    tilt = rng.normal(0, 0.035)
     pen = Pen(canvas, rng, THINGS.index("object"), layout.base, pose(layout.scale, stretch, shear, tilt))
     angle = np.linspace(0, 2 * np.pi, 24)
     for width, strength, blur in ((1.25, 0.35, 0.03), (0.95, 0.4, 0.012)):
@@ -193,7 +204,8 @@ def _paint_object(canvas: Canvas, layout: Layout, rng: np.random.Generator) -> N
 def _paint_in_front(canvas: Canvas, layout: Layout, rng: np.random.Generator) -> None:
     thing = THINGS.index(layout.in_front)
     x = layout.base[0] + layout.scale * rng.choice((-1, 1)) * rng.uniform(0.35, 0.95)
-    y, size = layout.base[1] + rng.uniform(0.02, 0.08), layout.scale * rng.uniform(0.35, 0.7)
+    y = layout.base[1] + rng.uniform(0.02, 0.08)
+    size = layout.scale * rng.uniform(0.35, 0.7)
     if layout.in_front == "bush":
         leaf = rgb(rng.choice(["#4a7a35", "#3a5f3a", "#7a8a3a", "#8a6a3a"]))
         _crown(canvas, (x, y - 0.7 * size), size, leaf, rng, thing)
@@ -230,7 +242,8 @@ def scene(
         if given is not None:
             one_of(given, known, name, KeyError)
     stream = lambda step: np.random.default_rng((seed, step))  # noqa: E731
-    layout, last = draw_layout(stream(0), label, balanced), stream(7)
+    layout = draw_layout(stream(0), label, balanced)
+    last = stream(7)
     ground = ground or layout.ground
     canvas = Canvas(size, last, light=(float(last.uniform(-0.6, 0.6)), 1.0))
     _paint_sky(canvas, layout, stream(1))
@@ -241,7 +254,8 @@ def scene(
     _paint_object(canvas, layout, stream(4))
     if layout.in_front:
         _paint_in_front(canvas, layout, stream(5))
-    image, things = _finish(canvas, layout, last), torch.from_numpy(canvas.things)
+    image = _finish(canvas, layout, last)
+    things = torch.from_numpy(canvas.things)
     return Scene(image, things, replace(layout, ground=ground))
 
 
@@ -288,12 +302,14 @@ def scenes(
     labels = [label] * count if label is None or isinstance(label, str) else list(label)
     if len(labels) != count:
         raise ValueError(f"{len(labels)} labels for {count} scenes: expected one each")
-    paint, seeds = partial(_painted, **look), range(first, first + count)
+    paint = partial(_painted, **look)
+    seeds = range(first, first + count)
     with ProcessPoolExecutor(workers) if workers > 1 else nullcontext() as pool:
         done = pool.map(paint, seeds, labels, chunksize=64) if pool else map(paint, seeds, labels)
         painted = list(tqdm(done, "scenes", count, disable=not progress))
     pixels, things, names, grounds = zip(*painted, strict=True)
     classes = CLASSES if set(names) <= set(CLASSES) else tuple(dict.fromkeys((*CLASSES, *HOUSEHOLD)))
-    images, labels = torch.from_numpy(np.stack(pixels)).float() / 255, [classes.index(name) for name in names]
+    images = torch.from_numpy(np.stack(pixels)).float() / 255
+    labels = [classes.index(name) for name in names]
     places = {"things": torch.from_numpy(np.stack(things)), "grounds": torch.tensor(grounds)}
     return Scenes(images, torch.tensor(labels), classes, **places)

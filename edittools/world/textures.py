@@ -24,9 +24,11 @@ class _Brush:
     """Coordinates of a texture in grains (`fineness` across), its random numbers, and noise on both."""
 
     def __init__(self, size: int, seed: tuple[int, ...], fineness: float) -> None:
-        self.rng, self.size = np.random.default_rng(seed), size
+        self.rng = np.random.default_rng(seed)
+        self.size = size
         y, x = np.mgrid[0:size, 0:size].astype(np.float32) / size * fineness
-        self.x, self.y = x + self.rng.uniform(0, 64), y + self.rng.uniform(0, 64)
+        self.x = x + self.rng.uniform(0, 64)
+        self.y = y + self.rng.uniform(0, 64)
 
     def noise(self, across: float = 1.0, down: float | None = None, octaves: int = 3) -> np.ndarray:
         """Make noise in [-0.5, 0.5] with so many grains per unit across and down."""
@@ -38,7 +40,7 @@ class _Brush:
         return gaussian_filter(noise, self.size / 500) * max(1, self.size / 160)
 
     def mix(self, first: np.ndarray, second: np.ndarray, share: np.ndarray) -> np.ndarray:
-        """Blend two colours (3,) or pictures (H, W, 3) by `share` in [0, 1]."""
+        """Blend two colors (3,) or pictures (H, W, 3) by `share` in [0, 1]."""
         share = np.clip(share, 0, 1)[..., None]
         return first * (1 - share) + second * share
 
@@ -58,7 +60,8 @@ class _Brush:
 
 
 def _snow(brush: _Brush, variant: int) -> np.ndarray:
-    drifts, crust = brush.noise(0.35, 0.8, 3), brush.noise(3, octaves=3)
+    drifts = brush.noise(0.35, 0.8, 3)
+    crust = brush.noise(3, octaves=3)
     shadow = rgb(("#b9c9e2", "#a9bfdf", "#c4d0e0", "#b0c4e6", "#c9d2dc", "#a3b8d8")[variant])
     depth = 0.18 + (0.9 + 0.25 * (variant % 3)) * drifts + 0.55 * crust + 0.04 * brush.speckle()
     snow = brush.mix(rgb("#f6f9fd"), shadow, depth)
@@ -93,20 +96,24 @@ def _floral(brush: _Brush, variant: int) -> np.ndarray:
     ground = rgb(("#2f5a3a", "#f2e6d0", "#27365a", "#d9e3d0", "#5a2338", "#f4d9dc")[variant])
     picture = ground * (1 + 0.25 * brush.noise(1.5))[..., None]
     petals = ("#d8324a", "#f0a8c0", "#f2c230", "#f7f2e8", "#8a5bd0", "#e8703a")
-    rows, columns = brush.y[:, 0], brush.x[0]
+    rows = brush.y[:, 0]
+    columns = brush.x[0]
     for number in range(110):
         leaf = number < 50
         if number == 50:
             picture = picture.astype(np.float64)  # in which flowers have always been mixed
         x, y = (brush.rng.uniform(side[0], side[-1]) for side in (columns, rows))
-        turn, size = brush.rng.uniform(0, 6.3), brush.rng.uniform(0.35, 0.75)
+        turn = brush.rng.uniform(0, 6.3)
+        size = brush.rng.uniform(0.35, 0.75)
         count = 2 if leaf else brush.rng.integers(5, 7)
         here = tuple(slice(*side.searchsorted((at - size, at + size))) for side, at in ((rows, y), (columns, x)))
-        u, v = brush.x[here] - x, brush.y[here] - y
-        radius, angle = np.hypot(u, v), np.arctan2(v, u) + turn
+        u = brush.x[here] - x
+        v = brush.y[here] - y
+        radius = np.hypot(u, v)
+        angle = np.arctan2(v, u) + turn
         edge = size * (0.3 + 0.7 * np.abs(np.cos(angle * count / 2)) ** (1.6 if leaf else 0.8))
-        colour = rgb("#4f8a46") if leaf else rgb(petals[(number + variant) % len(petals)])
-        shaded = colour * (0.75 + 0.4 * np.clip(radius / size, 0, 1))[..., None]
+        color = rgb("#4f8a46") if leaf else rgb(petals[(number + variant) % len(petals)])
+        shaded = color * (0.75 + 0.4 * np.clip(radius / size, 0, 1))[..., None]
         picture[here] = brush.mix(picture[here], shaded, (edge - radius) * 18)
         if not leaf:
             picture[here] = brush.mix(picture[here], rgb("#f6d860"), (0.2 * size - radius) * 18)
@@ -125,7 +132,8 @@ def _gravel(brush: _Brush, variant: int) -> np.ndarray:
 def _furry(brush: _Brush, variant: int) -> np.ndarray:
     coat = rgb(("#7a4a28", "#b98a5a", "#4a4a50", "#e6ddcf", "#a8652f", "#2a2522")[variant])
     tip = rgb(("#d9a872", "#f0dcb8", "#a8a8b0", "#fffaf0", "#f0b878", "#6b5a50")[variant])
-    across, along = brush.x + 2 * brush.noise(0.5, octaves=2), brush.y + brush.noise(0.7, octaves=2)
+    across = brush.x + 2 * brush.noise(0.5, octaves=2)
+    along = brush.y + brush.noise(0.7, octaves=2)
     hairs = value_noise(across * 6, along * 0.9, brush.rng, 2) + 0.7 * value_noise(across * 15, along * 1.8, brush.rng)
     tufts = brush.noise(1.2, 0.7, octaves=2)
     fur = brush.mix(coat, tip, 1.3 * (hairs - 0.85) + 1.1 * tufts + 0.4) * brush.lit(0.12 * hairs + 0.3 * tufts, 0.6)
@@ -134,23 +142,24 @@ def _furry(brush: _Brush, variant: int) -> np.ndarray:
     return fur
 
 
-def _fall_colours(brush: _Brush, variant: int) -> np.ndarray:
+def _fall_colors(brush: _Brush, variant: int) -> np.ndarray:
     leaves = (rgb(c) for c in ("#c9421e", "#e0861e", "#e8b52a", "#8a2f1a", "#a8581e", "#d9a03a", "#7a6a2a"))
     leaves = np.stack(list(leaves))[np.roll(np.arange(7), variant)]
     picture = np.broadcast_to(rgb("#4a3018"), (brush.size, brush.size, 3)) * (1 + 0.4 * brush.noise(2))[..., None]
     for _ in range(3):
         near, second, tone = brush.cells(1.6 + 0.3 * (variant % 3))
         edge = 0.42 + 0.25 * brush.noise(2.5, octaves=2)
-        colour = leaves[(tone * 97).astype(int) % len(leaves[: 5 + variant % 3])]
+        color = leaves[(tone * 97).astype(int) % len(leaves[: 5 + variant % 3])]
         vein = np.abs(np.sin((brush.x * np.cos(tone * 20) + brush.y * np.sin(tone * 20)) * 9)) < 0.12
         shade = 0.8 + 0.5 * (tone * 31 % 1) - 0.18 * vein + 0.25 * brush.noise(3)
         picture = brush.mix(picture, picture * 0.45, (edge + 0.08 - near) * 9)
-        picture = brush.mix(picture, colour * shade[..., None], np.minimum(edge - near, second - near + 0.1) * 16)
+        picture = brush.mix(picture, color * shade[..., None], np.minimum(edge - near, second - near + 0.1) * 16)
     return picture
 
 
 def _black_and_white(brush: _Brush, variant: int) -> np.ndarray:
-    x, y = brush.x, brush.y
+    x = brush.x
+    y = brush.y
     warp = 1.5 * brush.noise(0.4, octaves=2)
     patterns = (
         lambda: np.sin((x + 2.5 * warp) * 4.5) * 4,
@@ -160,8 +169,8 @@ def _black_and_white(brush: _Brush, variant: int) -> np.ndarray:
         lambda: (0.12 - np.abs(brush.noise(0.7, octaves=4))) * 18,
         lambda: brush.noise(0.6, octaves=2) * 25,
     )
-    grey = 0.5 + 0.42 * np.tanh(patterns[variant]()) + 0.12 * brush.noise(3)
-    return np.repeat(grey[..., None], 3, axis=-1)
+    gray = 0.5 + 0.42 * np.tanh(patterns[variant]()) + 0.12 * brush.noise(3)
+    return np.repeat(gray[..., None], 3, axis=-1)
 
 
 _MAKERS: dict[str, tuple[Callable[[_Brush, int], np.ndarray], float]] = {
@@ -171,7 +180,7 @@ _MAKERS: dict[str, tuple[Callable[[_Brush, int], np.ndarray], float]] = {
     "floral": (_floral, 6),
     "gravel": (_gravel, 9),
     "furry": (_furry, 9),
-    "fall colours": (_fall_colours, 7),
+    "fall colours": (_fall_colors, 7),
     "black and white": (_black_and_white, 7),
 }
 STYLES = tuple(_MAKERS)

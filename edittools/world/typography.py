@@ -46,9 +46,10 @@ class Label:
 
 
 def random_label(text: str, rng: np.random.Generator, handwritten: float = 0.3, width: tuple = (0.3, 0.6)) -> Label:
-    """Draw place, size, angle, colours and font or, in a share of the cases, a hand."""
+    """Draw place, size, angle, colors and font or, in a share of the cases, a hand."""
     size = float(rng.uniform(*width))
-    low, high = size / 2 * 0.9, 1 - size / 2 * 0.9
+    low = size / 2 * 0.9
+    high = 1 - size / 2 * 0.9
     return Label(
         text,
         centre=(float(rng.uniform(low, high)), float(rng.uniform(max(low, 0.3), min(high, 0.8)))),
@@ -75,16 +76,22 @@ def handwritten(text: str, hand: int) -> np.ndarray:
 
     `hand` seeds slant, size, drift of the line and thickness of the pen; each letter differs a little from the last.
     """
-    rng, font = np.random.default_rng((hand, len(text))), font_named("DejaVuSans")
-    slant, tall, drift = rng.normal(0, 0.18), rng.uniform(0.85, 1.2), rng.normal(0, 0.04)
-    squeeze, pen = rng.uniform(0.75, 1.1), int(rng.choice((5, 7, 9)))
-    page, x = Image.new("L", (44 * len(text) + 60, 120)), 24.0
+    rng = np.random.default_rng((hand, len(text)))
+    font = font_named("DejaVuSans")
+    slant = rng.normal(0, 0.18)
+    tall = rng.uniform(0.85, 1.2)
+    drift = rng.normal(0, 0.04)
+    squeeze = rng.uniform(0.75, 1.1)
+    pen = int(rng.choice((5, 7, 9)))
+    page = Image.new("L", (44 * len(text) + 60, 120))
+    x = 24.0
     for letter in text:
         advance = font.getlength(letter) * squeeze
         glyph = Image.new("L", page.size)
         ImageDraw.Draw(glyph).text((0, 0), letter, fill=255, font=font)
         lines = Image.fromarray((skeletonize(np.asarray(glyph) > 96) * 255).astype(np.uint8))
-        lean, size = slant + rng.normal(0, 0.06), tall * rng.normal(1, 0.05)
+        lean = slant + rng.normal(0, 0.06)
+        size = tall * rng.normal(1, 0.05)
         y = 30 + drift * x + rng.normal(0, 1.5)
         inverse = (1 / squeeze, lean, -x / squeeze - lean * (y + 40), 0, 1 / size, -y / size)
         page.paste(255, mask=lines.transform(page.size, Image.Transform.AFFINE, inverse, Image.Resampling.BILINEAR))
@@ -121,10 +128,16 @@ def _placed(stencil: np.ndarray, label: Label, wide: float, tall: float, shape: 
     """Scale a stencil to `wide` × `tall` pixels, turn it and put its middle at the label's centre: `(H, W)`."""
     source = Image.fromarray((stencil * 255).astype(np.uint8))
     turn = np.deg2rad(label.angle)
-    columns, rows = 2.0 * shape[1], 2.0 * shape[0]  # twice as fine, then averaged
-    x, y = label.centre[0] * columns, label.centre[1] * rows
-    across, down = source.width / (2 * wide), source.height / (2 * tall)
-    a, b, d, e = across * np.cos(turn), -across * np.sin(turn), down * np.sin(turn), down * np.cos(turn)
+    columns = 2.0 * shape[1]
+    rows = 2.0 * shape[0]  # twice as fine, then averaged
+    x = label.centre[0] * columns
+    y = label.centre[1] * rows
+    across = source.width / (2 * wide)
+    down = source.height / (2 * tall)
+    a = across * np.cos(turn)
+    b = -across * np.sin(turn)
+    d = down * np.sin(turn)
+    e = down * np.cos(turn)
     inverse = (a, b, source.width / 2 - a * x - b * y, d, e, source.height / 2 - d * x - e * y)
     if max(across, down) > 1.5:  # a word much smaller than its stencil would lose its thin lines
         source = source.filter(ImageFilter.GaussianBlur(max(across, down) / 3))
@@ -144,13 +157,13 @@ def written(image: Tensor, label: Label, class_index: int | None = None) -> Exem
 def blanked(image: Tensor, mask: Tensor, class_index: int | None = None) -> Exemplar:
     """Make the exemplar "text → blank" by painting the text over: x' is the image, x has its masked text covered.
 
-    The cover has the colour of the paper under the text, the median of the brighter half of the masked pixels.
+    The cover has the color of the paper under the text, the median of the brighter half of the masked pixels.
     """
     mask = check_mask(mask, check_image(image))
     inside = image[:, mask > 0]
     bright = inside.mean(dim=0)
-    colour = inside[:, bright >= bright.median()].median(dim=1).values
-    return Exemplar(torch.where(mask > 0, colour[:, None, None], image), image, mask, class_index)
+    color = inside[:, bright >= bright.median()].median(dim=1).values
+    return Exemplar(torch.where(mask > 0, color[:, None, None], image), image, mask, class_index)
 
 
 def grow(mask: Tensor, pixels: int = 1) -> Tensor:
