@@ -79,9 +79,9 @@ def naive_loss(problem: Problem, weight: Tensor) -> Tensor:
     return ((value - problem.target).abs() * share).sum() / share.sum() / value.shape[1]
 
 
-def movement(unknown: Tensor, windows: Tensor) -> float:
+def movement(coefficients: Tensor, windows: Tensor) -> float:
     """How far Λ moves the outputs of reference keys: root mean square over positions, of all channels together."""
-    return float(quadratic(unknown.double(), windows).clamp_min(0).sqrt())
+    return float(quadratic(coefficients.double(), windows).clamp_min(0).sqrt())
 
 
 @torch.no_grad()
@@ -90,9 +90,9 @@ def reach(
 ) -> tuple[float, Tensor] | None:
     """The largest λ of `PATH` whose solution has at most that `loss` and reference movement, and its Λ; or None."""
     for weight in PATH:
-        unknown = solve(replace(problem, elsewhere=weight * windows if weight else None))
-        if float(problem.l1(unknown)) <= loss and movement(unknown, windows) <= most:
-            return weight, unknown
+        coefficients = solve(replace(problem, reference_gram=weight * windows if weight else None))
+        if float(problem.l1(coefficients)) <= loss and movement(coefficients, windows) <= most:
+            return weight, coefficients
     return None
 
 

@@ -1,8 +1,15 @@
-"""Rewriting a rule: eq. (1) of the paper, solved for Λ alone.
+"""Rewrite a rule of a classifier in one layer: eq. (1) of the paper, solved for Λ alone.
 
-The layer maps the keys of x' at the mask to the values of x, by W' = W + Λ Dᵀ with D the directions of the keys. Only
-Λ, `(out, rank, kh, kw)`, is unknown: the keys are convolved with W once and projected on D once, so a step touches
-`rank` channels in place of all of them.
+Eq. (1) asks for the change of the layer's weight that maps the keys k* of x' at the mask to the values v* of x:
+
+    min over Λ of Σ_ij ‖v*_ij − f(k*_ij; W')‖,   with W' = W + Λ Dᵀ
+
+The columns of D are the directions of the edit, C⁻¹d for the top keys d at the mask. Only Λ, `(out, rank, kh, kw)`, is
+unknown. So the keys are convolved with W once and projected on D once, and a step of the solver convolves `rank`
+channels instead of all input channels.
+
+`rewrite` goes through these steps: run the exemplars up to the layer, state the problem (`pose`), solve it for Λ
+(`solve_l1` or `solve_least_squares`), and return Λ and D as an `Edit`.
 """
 
 import warnings
@@ -24,93 +31,125 @@ from edittools.moments import Reference, SecondMoment, directions, keys_of, refe
 
 OBJECTIVES = ("l1", "least_squares")
 SAMPLE = 64
-"""So many reference images say how far an edit moves what a kernel sees of them."""
+"""Number of reference images whose keys, as the kernel sees them, tell how far an edit moves reference outputs."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What a solver needs: x' and x at the layer, and the keys of x' seen along the directions.
+    """State eq. (1) at one layer: what a solver needs to know. All tensors are in float32 or better.
 
-    `basis` is D `(rank, in)`, or None for all of the keys' space, `coordinates` the keys of x' along it, `start` what
-    the unedited layer makes of them, `target` the value of x, `share` `(B, H, W)` the mask (all ones when the whole
-    image is constrained), `elsewhere` `(rank * kh * kw,) * 2` the second moment of everyday keys under the kernel's
-    window, times λ. In float32 or better.
+    Args:
+        cut: the classifier, cut at the layer.
+        image: state of x at the layer.
+        changed: state of x' at the layer.
+        basis: D transposed, `(rank, in)`, the directions of the edit; None edits along all directions.
+        projected_keys: keys of x', projected on `basis`: `(B, rank, h, w)`.
+        base_output: output of the unedited layer on x'.
+        target: value of x, v* in eq. (1).
+        share: mask `(B, H, W)`; all ones if the whole image is constrained.
+        reference_gram: λ times the second moment of the reference keys under the kernel's window,
+            `(rank * kh * kw, rank * kh * kw)`; None without the penalty on reference outputs.
     """
 
     cut: Cut
     image: State
     changed: State
     basis: Tensor | None
-    coordinates: Tensor
-    start: Tensor
+    projected_keys: Tensor
+    base_output: Tensor
     target: Tensor
     share: Tensor
-    elsewhere: Tensor | None = None
+    reference_gram: Tensor | None = None
 
     @property
     def shape(self) -> torch.Size:
-        """Give the shape of Λ."""
+        """Return the shape of Λ, `(out, rank, kh, kw)`."""
         weight = self.cut.weight
         rank = weight.shape[1] if self.basis is None else len(self.basis)
         return torch.Size((weight.shape[0], rank, *weight.shape[2:]))
 
-    def shift(self, unknown: Tensor) -> Tensor:
-        """Compute what Λ adds to the layer's output on x'."""
-        return self.cut.convolve(self.coordinates, unknown)
+    def delta_output(self, coefficients: Tensor) -> Tensor:
+        """Compute what Λ, the `coefficients`, adds to the layer's output on x'."""
+        return self.cut.convolve(self.projected_keys, coefficients)
 
-    def objective(self, unknown: Tensor) -> Tensor:
-        """Return the objective of eq. (1) and, in its unit, the cost of moving everyday outputs."""
-        fit = self.l1(unknown)
-        return fit if self.elsewhere is None else fit + self._unit * quadratic(unknown, self.elsewhere)
+    def l1(self, coefficients: Tensor) -> Tensor:
+        """Compute the objective of eq. (1), in its L1 form.
+
+        It is the mean absolute difference between the values of x' under Λ and those of x; each position is weighted
+        by the square root of the pooled mask.
+        """
+        value = self.cut.value(self.changed, self.base_output + self.delta_output(coefficients))
+        distance = (value - self.target).abs().mean(dim=self.cut.channels)
+        weight = self.cut.pool_mask(self.share, "value").sqrt()
+        return (distance * weight).sum() / weight.sum()
+
+    def objective(self, coefficients: Tensor) -> Tensor:
+        """Compute what `solve_l1` minimizes: `l1` plus the penalty on moving reference outputs, in the unit of `l1`."""
+        fit = self.l1(coefficients)
+        if self.reference_gram is None:
+            return fit
+        return fit + self._penalty_unit * quadratic(coefficients, self.reference_gram)
 
     @cached_property
     @torch.no_grad()
-    def _unit(self) -> float:
-        """Divide the loss without an edit by the mean square by which outputs at the mask must move."""
-        nothing, (_, share) = torch.zeros(self.shape).to(self.start), self.system
-        wanted = float((self.missing(nothing).square() * share[:, None]).sum() / share.sum())
-        return float(self.l1(nothing)) / max(wanted, 1e-30)
+    def _penalty_unit(self) -> float:
+        """Convert a squared movement of outputs into the unit of `l1`.
+
+        The unit is the loss without an edit, divided by the mean square of what the outputs at the mask lack.
+        """
+        unedited = torch.zeros(self.shape).to(self.base_output)
+        _, share = self.system
+        mean_square = float((self.residual(unedited).square() * share[:, None]).sum() / share.sum())
+        return float(self.l1(unedited)) / max(mean_square, 1e-30)
 
     @cached_property
     def system(self) -> tuple[Tensor, Tensor]:
-        """The keys under the kernel's window, `(positions, rank * kh * kw)`, and each position's share of the mask."""
+        """The projected keys under the kernel's window, `(positions, rank * kh * kw)`, and the mask's share of each."""
         share = self.cut.pool_mask(self.share, "output")
-        return self.cut.unfold(self.coordinates), share.flatten().double()
+        return self.cut.unfold(self.projected_keys), share.flatten().double()
 
     @cached_property
     @torch.no_grad()
     def target_output(self) -> Tensor:
-        """What the layer's output on x' must be for the pre-activation, after norm and skip, to equal that of x.
+        """The output of the layer on x' for which the pre-activation, after norm and skip, equals that of x.
 
-        Up to the activation every channel is scaled and shifted only, so two evaluations tell both. A channel whose
-        scale is nearly 0 cannot be steered and keeps its output.
+        From the output to the pre-activation each channel is only scaled and shifted, so two evaluations determine
+        both numbers. A channel whose scale is almost 0 cannot be steered; its target is its own output.
         """
-        cut, start = self.cut, self.start
-        wanted = cut.pre_activation(self.image, cut.output(self.image))
-        offset = cut.pre_activation(self.changed, torch.zeros_like(start))
-        scale = cut.pre_activation(self.changed, torch.ones_like(start)) - offset
+        wanted = self.cut.pre_activation(self.image, self.cut.output(self.image))
+        offset = self.cut.pre_activation(self.changed, torch.zeros_like(self.base_output))
+        scale = self.cut.pre_activation(self.changed, torch.ones_like(self.base_output)) - offset
         steerable = scale.abs() > 1e-3 * scale.abs().max()
-        return torch.where(steerable, (wanted - offset) / torch.where(steerable, scale, 1), start)
+        steered = (wanted - offset) / torch.where(steerable, scale, 1)
+        return torch.where(steerable, steered, self.base_output)
+
+    def residual(self, coefficients: Tensor) -> Tensor:
+        """Compute what the layer's output on x', under Λ, lacks of `target_output`: `(positions, out)` in float64."""
+        difference = self.target_output - self.base_output - self.delta_output(coefficients)
+        return rows(difference, self.cut.is_linear).double()
 
     @torch.no_grad()
     def windows(self, sample: Sequence[Tensor]) -> Tensor:
-        """Return the mean of w wᵀ over a sample of keys, w what the kernel sees of them: see `quadratic`."""
-        wide = {rows(keys, self.cut.is_linear).shape[1] for keys in sample}
-        if wide != {width := self.cut.weight.shape[1]}:
-            raise ValueError(f"a sample of keys of {wide} channels for {self.cut.layer!r}: expected {width}, its keys'")
-        seen = [self.cut.unfold(self.cut.project(keys, self.basis)) for keys in sample]
-        return sum(one.T @ one for one in seen) / sum(map(len, seen))
+        """Compute the mean of w wᵀ over a sample of keys, where w is what the kernel sees of the projected keys.
 
-    def missing(self, unknown: Tensor) -> Tensor:
-        """Compute what the layer's output on x' with Λ lacks of its target, `(positions, out)`."""
-        return rows(self.target_output - self.start - self.shift(unknown), self.cut.is_linear).double()
+        Args:
+            sample: keys of the layer, in batches.
 
-    def l1(self, unknown: Tensor) -> Tensor:
-        """Return the objective of eq. (1): mean distance of values, weighted by the square root of the pooled mask."""
-        value = self.cut.value(self.changed, self.start + self.shift(unknown))
-        distance = (value - self.target).abs().mean(dim=self.cut.channels)
-        weight = self.cut.pool_mask(self.share, "value").sqrt()
-        return (distance * weight).sum() / weight.sum()
+        Returns:
+            The matrix M of `quadratic`, `(rank * kh * kw, rank * kh * kw)` in float64.
+
+        Raises:
+            ValueError: if the keys do not have the layer's number of input channels.
+        """
+        width = self.cut.weight.shape[1]
+        widths = {rows(keys, self.cut.is_linear).shape[1] for keys in sample}
+        if widths != {width}:
+            raise ValueError(
+                f"the sample holds keys of {sorted(widths)} channels, but the keys of layer {self.cut.layer!r} have "
+                f"{width}; pass keys of this layer"
+            )
+        batches = [self.cut.unfold(self.cut.project(keys, self.basis)) for keys in sample]
+        return sum(batch.T @ batch for batch in batches) / sum(map(len, batches))
 
 
 def pose(
@@ -121,105 +160,174 @@ def pose(
     moment: SecondMoment | None = None,
     basis: Tensor | None = None,
 ) -> Problem:
-    """State eq. (1) for exemplars; the directions come from the masked keys of x'."""
+    """State eq. (1) for exemplars at a cut.
+
+    Args:
+        cut: the classifier, cut at the layer to edit.
+        exemplars: one or several.
+        rank: number of directions; None edits along all of them.
+        masked: constrain the values at the mask; False constrains those of the whole image.
+        moment: second moment C of reference keys; needed to find directions.
+        basis: directions `(rank, in)` to use instead of those found from the masked keys of x'.
+
+    Raises:
+        ValueError: if `basis` does not fit the layer, or holds NaN.
+        RankError: if `rank` exceeds the number of independent keys at the mask.
+    """
     width = cut.weight.shape[1]
-    if basis is not None and (basis.ndim != 2 or basis.shape[1] != width or not basis.isfinite().all()):
-        raise ValueError(f"basis of shape {tuple(basis.shape)}: expected (rank, {width}) without NaN")
-    given = exemplars_at(cut.classifier, cut, exemplars)
-    precision = torch.promote_types(cut.weight.dtype, torch.float32)  # half precision has no room for a solver
-    states = given.image, given.changed
-    before, after = (tuple(t.to(precision) if t.is_floating_point() else t for t in state) for state in states)
-    keys = cut.keys(after)
-    masks = given.masks.to(keys.device)
+    if basis is not None and (basis.ndim != 2 or basis.shape[1] != width):
+        raise ValueError(
+            f"basis has shape {tuple(basis.shape)}, but the keys of layer {cut.layer!r} have {width} channels; "
+            f"pass directions of shape (rank, {width})"
+        )
+    if basis is not None and not basis.isfinite().all():
+        raise ValueError(f"basis of shape {tuple(basis.shape)} holds NaN or infinite numbers; pass finite directions")
+    states = exemplars_at(cut.classifier, cut, exemplars)
+    image = _in_solver_precision(states.image, cut)
+    changed = _in_solver_precision(states.changed, cut)
+    keys = cut.keys(changed)
+    masks = states.masks.to(keys.device)
     if basis is None and rank is not None:
         weights = cut.pool_mask(masks).flatten()
-        basis = directions(rows(keys, cut.is_linear)[weights > 0], weights[weights > 0], rank, moment)
-    basis = basis if basis is None else basis.to(keys)
+        is_masked = weights > 0
+        basis = directions(rows(keys, cut.is_linear)[is_masked], weights[is_masked], rank, moment)
+    if basis is not None:
+        basis = basis.to(keys)
     with torch.no_grad():
-        coordinates = cut.project(keys, basis)
-        share = masks if masked else torch.ones_like(masks)
-        return Problem(cut, before, after, basis, coordinates, cut.output(after), cut.value(before), share)
+        return Problem(
+            cut=cut,
+            image=image,
+            changed=changed,
+            basis=basis,
+            projected_keys=cut.project(keys, basis),
+            base_output=cut.output(changed),
+            target=cut.value(image),
+            share=masks if masked else torch.ones_like(masks),
+        )
 
 
-def quadratic(unknown: Tensor, matrix: Tensor) -> Tensor:
-    """Compute the trace of Λ M Λᵀ, for Λ `(out, rank, kh, kw)` and M `(rank * kh * kw,) * 2`."""
-    flat = unknown.flatten(1)
+def _in_solver_precision(state: State, cut: Cut) -> State:
+    """Convert a state to float32 or better; half precision is too coarse for a solver."""
+    precision = torch.promote_types(cut.weight.dtype, torch.float32)
+    return tuple(tensor.to(precision) if tensor.is_floating_point() else tensor for tensor in state)
+
+
+def quadratic(coefficients: Tensor, matrix: Tensor) -> Tensor:
+    """Compute the trace of Λ M Λᵀ, for Λ `(out, rank, kh, kw)` and M `(rank * kh * kw, rank * kh * kw)`."""
+    flat = coefficients.flatten(1)
     return ((flat @ matrix.to(flat)) * flat).sum()
 
 
 def solve_least_squares(problem: Problem, ridge: float = 1e-3) -> Tensor:
-    """Solve for Λ exactly on the pre-activation: one ridge system, shared by all output channels.
+    """Solve for Λ exactly, on the pre-activation: one ridge system that all output channels share.
 
-    `ridge` is relative to the mean diagonal of the system.
+    With X the projected keys under the kernel's window and R what the unedited output lacks of its target, both with
+    rows weighted by the square root of the mask's share, G the `reference_gram` and s the sum of the shares:
+
+        Λᵀ = (XᵀX + s G + ε I)⁻¹ XᵀR
+
+    Args:
+        problem: eq. (1) at a layer.
+        ridge: ε, relative to the mean of the diagonal of XᵀX.
+
+    Returns:
+        Λ, `(out, rank, kh, kw)`.
     """
     design, share = problem.system
-    weight, size = share.sqrt()[:, None], design.shape[1]
-    design, wanted = design * weight, problem.missing(torch.zeros(problem.shape).to(problem.start)) * weight
-    loading = ridge * design.square().sum() / size + torch.finfo(torch.float32).tiny
-    if len(design) < size and problem.elsewhere is None:  # the same by way of the smaller system
-        gram = design @ design.T
-        solution = design.T @ torch.linalg.solve(gram + loading * torch.eye(len(gram)).to(gram), wanted)
+    weight = share.sqrt()[:, None]
+    design = design * weight
+    unedited = torch.zeros(problem.shape).to(problem.base_output)
+    residual = problem.residual(unedited) * weight
+    positions, unknowns = design.shape
+    loading = ridge * design.square().sum() / unknowns + torch.finfo(torch.float32).tiny
+    if positions < unknowns and problem.reference_gram is None:
+        gram = design @ design.T  # the same solution, from the smaller system
+        solution = design.T @ torch.linalg.solve(gram + loading * torch.eye(positions).to(gram), residual)
     else:
         gram = design.T @ design
-        if problem.elsewhere is not None:
-            gram = gram + share.sum() * problem.elsewhere.to(gram)
-        solution = torch.linalg.solve(gram + loading * torch.eye(len(gram)).to(gram), design.T @ wanted)
-    return solution.T.reshape(problem.shape).to(problem.start.dtype)
+        if problem.reference_gram is not None:
+            gram = gram + share.sum() * problem.reference_gram.to(gram)
+        solution = torch.linalg.solve(gram + loading * torch.eye(unknowns).to(gram), design.T @ residual)
+    return solution.T.reshape(problem.shape).to(problem.base_output.dtype)
 
 
 def solve_l1(problem: Problem, steps: int = 200) -> tuple[Tensor, int]:
-    """Minimise the objective over Λ by Adam, from the better of 0 and the least-squares solution.
+    """Minimize `Problem.objective` over Λ by Adam, from the better of 0 and the least-squares solution.
 
-    A step is a quarter of how far a channel's output at the mask is from its target, over the norm of the keys there.
-    There are two rounds, of a third and of two thirds of `steps`; each measures that anew, and its rate falls along a
-    cosine. Where the first gains less than 1 % the second takes steps of a tenth. Gives the best Λ met and the steps
-    taken.
+    There are two rounds, of one third and of two thirds of the steps. Each round measures the size of a step again
+    (`_preconditioner`) and lowers its rate along a cosine. The rate is a quarter; if the first round lowers the loss
+    by less than 1%, the second one takes a tenth of it.
+
+    Args:
+        problem: eq. (1) at a layer.
+        steps: number of steps.
+
+    Returns:
+        The best Λ of all steps, `(out, rank, kh, kw)`, and the number of steps that were taken: none where the loss is
+        0 from the start.
     """
-    squares, rate, taken = solve_least_squares(problem), 0.25, 0
+    least_squares = solve_least_squares(problem)
+    unedited = torch.zeros_like(least_squares)
     with torch.no_grad():
-        best = min(torch.zeros_like(squares), squares, key=lambda candidate: float(problem.objective(candidate)))
+        best = min(unedited, least_squares, key=lambda coefficients: float(problem.objective(coefficients)))
         loss = float(problem.objective(best))
-    for length in (steps // 3, steps - steps // 3):
+    rate = 0.25
+    taken = 0
+    for round_steps in (steps // 3, steps - steps // 3):
         if loss > 0:
-            best, lowest = _descend(problem, best, length, rate)
-            rate = rate / 10 if lowest >= 0.99 * loss else rate
-            taken, loss = taken + length, lowest
+            best, lowest = _adam_round(problem, best, round_steps, rate)
+            if lowest >= 0.99 * loss:
+                rate = rate / 10
+            loss = lowest
+            taken += round_steps
     return best, taken
 
 
-def _descend(problem: Problem, best: Tensor, steps: int, rate: float) -> tuple[Tensor, float]:
-    """Take one round of `solve_l1` from Λ `best`; give the best Λ met, and its loss."""
-    lowest, (axes, unit) = float("inf"), _metric(problem, best)
-    unknown = (best.flatten(1) @ axes / unit).requires_grad_()
-    optimiser = torch.optim.Adam([unknown], lr=rate, eps=1e-12)  # gradients of a loss over many channels are small
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(steps, 1))
+def _adam_round(problem: Problem, start: Tensor, steps: int, rate: float) -> tuple[Tensor, float]:
+    """Take one round of `solve_l1` from Λ `start`; return the best Λ of its steps, and the loss there."""
+    axes, scale = _preconditioner(problem, start)
+    scaled = (start.flatten(1) @ axes / scale).requires_grad_()
+    optimizer = torch.optim.Adam([scaled], lr=rate, eps=1e-12)  # gradients of a loss over many channels are small
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1))
+    best = start
+    lowest = float("inf")
     for step in range(steps + 1):
         with torch.enable_grad():
-            now = (unknown * unit @ axes.T).reshape(problem.shape)
-            loss = problem.objective(now)
-            (unknown.grad,) = torch.autograd.grad(loss, [unknown])
+            coefficients = (scaled * scale @ axes.T).reshape(problem.shape)
+            loss = problem.objective(coefficients)
+            (scaled.grad,) = torch.autograd.grad(loss, [scaled])
         if loss.item() < lowest:
-            lowest, best = loss.item(), now.detach()
+            lowest = loss.item()
+            best = coefficients.detach()
         if step < steps:
-            optimiser.step()
+            optimizer.step()
             schedule.step()
     return best, lowest
 
 
 @torch.no_grad()
-def _metric(problem: Problem, unknown: Tensor) -> tuple[Tensor, Tensor]:
-    """Give the axes of the keys at the mask `(rank * kh * kw,) * 2`, and the size of a step in Λ `(out, 1)`.
+def _preconditioner(problem: Problem, coefficients: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute the coordinates in which Adam takes its steps from Λ.
 
-    That is how far each channel's output is from its target, over the norm of the keys (root mean squares); a channel
-    that is nearer than the mean counts as the mean. Without that, or in steps that see the keys whitened, the loss
-    falls faster, and edits of the same cost elsewhere correct less. The keys of the whole space keep their axes.
+    The axes are the principal axes of the projected keys at the mask; without a basis, Λ keeps its own axes. A step of
+    an output channel is as large as its residual at the mask, divided by the norm of the keys there (both root mean
+    squares); a residual below the mean counts as the mean. With steps of one size, or with whitened keys, the loss
+    falls faster, but edits of the same cost on other images correct less.
+
+    Returns:
+        The axes, `(rank * kh * kw, rank * kh * kw)`, and the size of a step for each output channel, `(out, 1)`.
     """
     design, share = problem.system
     design = design * share.sqrt()[:, None]
-    squares = (problem.missing(unknown).square() * share[:, None]).sum(dim=0)
-    squares = squares.clamp_min(squares.mean()) / design.square().sum().clamp_min(torch.finfo(torch.float32).tiny)
-    axes = torch.eye(design.shape[1]).to(design) if problem.basis is None else torch.linalg.eigh(design.T @ design)[1]
-    return axes.to(unknown.dtype), squares.sqrt().clamp_min(1e-12)[:, None].to(unknown.dtype)
+    tiny = torch.finfo(torch.float32).tiny
+    squares = (problem.residual(coefficients).square() * share[:, None]).sum(dim=0)
+    squares = squares.clamp_min(squares.mean()) / design.square().sum().clamp_min(tiny)
+    scale = squares.sqrt().clamp_min(1e-12)[:, None]
+    if problem.basis is None:
+        axes = torch.eye(design.shape[1]).to(design)
+    else:
+        _, axes = torch.linalg.eigh(design.T @ design)
+    return axes.to(coefficients.dtype), scale.to(coefficients.dtype)
 
 
 @without_autocast()
@@ -240,51 +348,85 @@ def rewrite(
 
     Args:
         classifier: the classifier; it is not changed.
-        layer: name, module, or a `Cut` of it.
-        exemplars: one or several; no labels are used.
-        reference: images whose keys shall move least, or their `SecondMoment`; not needed with `rank=None`.
-        rank: of the change; None lifts the low-rank restriction ('-proj' in the paper's ablation).
-        masked: constrain the values at the mask; False constrains those of the whole image ('-mask').
-        objective: "l1", the paper's, or "least_squares" on the pre-activation, exact and in one solve.
-        basis: D `(rank, in)`, orthonormal rows, to edit along in place of those found from the keys (for controls).
-        reference_weight: λ, the cost of moving outputs of reference keys; 0, as in the paper, is none. At 1, moving
-            them as far as is missing at the mask (mean squares) costs as much as leaving the mask unedited. They move
-            far less than that, so 10 to 100 are worth trying. It needs images; a sample of 64 is used.
-        steps: of the optimiser, with "l1".
+        layer: name of the layer, its module, or a `Cut` of it.
+        exemplars: one or several; their labels are not used.
+        reference: images whose keys define C, so that the edit moves them least, or their `SecondMoment`. Not needed
+            with `rank=None` or a `basis`.
+        rank: rank of the change; None lifts the low-rank restriction ("-proj" in the paper's ablation).
+        masked: constrain the values at the mask; False constrains those of the whole image ("-mask" in the paper).
+        objective: "l1", the paper's, or "least_squares" on the pre-activation, which is exact and takes one solve.
+        basis: directions `(rank, in)` with orthonormal rows, instead of those found from the keys (for controls).
+        reference_weight: λ, the weight of a penalty on moving the outputs of reference keys; 0, as in the paper, for
+            none. At 1, moving them as far as the outputs at the mask are from their target (mean squares) costs as
+            much as leaving the mask unedited. An edit moves them far less, so 10 to 100 are worth trying. The penalty
+            needs images; it is measured on 64 of them.
+        steps: number of steps of the optimizer, with "l1".
 
-    Warns where nothing is missing at the mask. Raises `ValueError` for a mask that covers no key, a rank that is too
-    high, and other arguments that are none of the above.
+    Returns:
+        The edit, with a `Record` of its loss before and after.
+
+    Raises:
+        ValueError: if a mask covers no key, or an argument is not one of the above.
+        RankError: if `rank` exceeds the number of independent keys at the mask.
+
+    Warns:
+        UserWarning: if x and x' do not differ at the mask, so that there is nothing to edit.
     """
-    exact = one_of(objective, OBJECTIVES, "objective") == "least_squares"
-    steps, weight = check_number(steps, 0, "steps"), check_amount(reference_weight, "reference_weight", 0)
-    if weight and not (isinstance(reference, Images) or getattr(reference, "sample", ())):
-        raise ValueError(f"reference_weight {weight} without images: expected those whose outputs shall stay")
-    shown = exemplars_at(classifier, layer, exemplars)
-    cut = shown.cut
-    needed = isinstance(reference, SecondMoment) or (rank is not None and basis is None)
-    moment = reference_moment(cut, reference) if needed else None
-    problem = pose(cut, shown, rank, masked, moment, basis)
-    if weight:
-        sample = reference.sample if isinstance(reference, SecondMoment) else keys_of(cut, spread(reference, SAMPLE))
-        problem = replace(problem, elsewhere=weight * problem.windows(sample).cpu())
-    unknown, taken = (solve_least_squares(problem), 1) if exact else solve_l1(problem, steps)
-    fitted = fits(problem, objective, unknown)
-    if fitted[0] <= 1e-9 * float(problem.start.square().mean()):
+    one_of(objective, OBJECTIVES, "objective")
+    steps = check_number(steps, 0, "steps")
+    reference_weight = check_amount(reference_weight, "reference_weight", 0)
+    has_images = isinstance(reference, Images) or bool(getattr(reference, "sample", ()))
+    if reference_weight and not has_images:
+        raise ValueError(
+            f"reference_weight={reference_weight} without reference images; "
+            "pass the images whose outputs must not move as reference="
+        )
+    states = exemplars_at(classifier, layer, exemplars)
+    cut = states.cut
+    is_measured = isinstance(reference, SecondMoment)
+    needs_directions = rank is not None and basis is None
+    moment = reference_moment(cut, reference) if is_measured or needs_directions else None
+    problem = pose(cut, states, rank, masked, moment, basis)
+    if reference_weight:
+        sample = reference.sample if is_measured else keys_of(cut, spread(reference, SAMPLE))
+        problem = replace(problem, reference_gram=reference_weight * problem.windows(sample).cpu())
+    if objective == "least_squares":
+        coefficients = solve_least_squares(problem)
+        taken = 1
+    else:
+        coefficients, taken = solve_l1(problem, steps)
+    loss_before, loss_after = fits(problem, objective, coefficients)
+    if loss_before <= 1e-9 * float(problem.base_output.square().mean()):
         warnings.warn(
-            f"nothing is missing at the mask in {cut.layer!r}: x and x' are alike there (try another layer), or what "
-            "follows scales no channel, as a batch norm without running statistics; the edit changes nothing",
+            f"x and x' do not differ at the mask in layer {cut.layer!r}, or no channel there is scaled on the way to "
+            "the value, as by a batch norm without running statistics; the edit changes nothing. Try another layer",
             stacklevel=2,
         )
-    change = Change(unknown.detach(), problem.basis)
-    record = Record(objective, *fitted, taken, shown.response(problem.shift(change.left)))
+    change = Change(coefficients.detach(), problem.basis)
+    response = states.response(problem.delta_output(change.left))
+    record = Record(objective, loss_before, loss_after, taken, response)
     return edit_of(cut, {f"{cut.layer}.weight": change}, record)
 
 
 @torch.no_grad()
-def fits(problem: Problem, objective: str, unknown: Tensor) -> tuple[float, float]:
-    """Measure how far the layer's values of x' are from those of x, without Λ and with `unknown` as Λ."""
-    pair = torch.zeros_like(unknown), unknown
+def fits(problem: Problem, objective: str, coefficients: Tensor) -> tuple[float, float]:
+    """Measure the loss without an edit and with Λ.
+
+    Args:
+        problem: eq. (1) at a layer.
+        objective: "l1" measures `Problem.l1`, "least_squares" the mean square of `Problem.residual` at the mask.
+        coefficients: Λ.
+
+    Returns:
+        Both losses, without the penalty on reference outputs.
+    """
+    unedited = torch.zeros_like(coefficients)
     if objective == "l1":
-        return tuple(float(problem.l1(one)) for one in pair)
+        return float(problem.l1(unedited)), float(problem.l1(coefficients))
+    return _mean_square_residual(problem, unedited), _mean_square_residual(problem, coefficients)
+
+
+def _mean_square_residual(problem: Problem, coefficients: Tensor) -> float:
+    """Compute the mean square of the residual over channels and positions, weighted by the mask's shares."""
     _, share = problem.system
-    return tuple(float(problem.missing(one).square().mean(dim=1) @ share / share.sum()) for one in pair)
+    return float(problem.residual(coefficients).square().mean(dim=1) @ share / share.sum())

@@ -425,7 +425,7 @@ def test_a_suggested_mask_is_outlined_then_laid_by_a_click_and_can_be_taken_back
 @pytest.mark.parametrize(
     ("lacking", "says"),
     [
-        ("weights", "cityscapes.tflite' is not the registered one"),
+        ("weights", "cityscapes.tflite' is not the registered"),
         ("package", "pip install 'edittools[concepts]'"),
     ],
 )

@@ -133,7 +133,7 @@ def test_found_masks_are_kept_on_disk_by_image_and_finder(tmp_path, monkeypatch)
         return {"bright": bright, "a dark one": 1 - bright}
 
     images = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    with pytest.raises(ValueError, match="does not say what its masks depend on"):
+    with pytest.raises(ValueError, match="about="):
         cached(finder)
     find = cached(finder, "brighter than half")
     first = find(images)["bright"]
@@ -144,8 +144,61 @@ def test_found_masks_are_kept_on_disk_by_image_and_finder(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize(
+    "changes",
+    [
+        {"least_area": 0.4},
+        {"concepts": {"road": (9,)}},
+        {"concepts": {"road": (7, 8, 9)}},
+        {"concepts": {"sea": (7, 8)}},
+        {"about": "another network"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("gated", [False, True], ids=["alone", "gated"])
+def test_cached_with_a_changed_segmenter_finds_again(tmp_path, monkeypatch, changes, gated):
+    monkeypatch.setenv("EDITTOOLS_CACHE", str(tmp_path))
+    images = torch.zeros(2, 3, 10, 8)
+    first = Segmenter(lambda images: numbers(images)[:, :, 1:], {"road": (7, 8)}, "halves", least_area=0.01)
+    second = replace(first, **changes)
+    finders = [Vouched(find, seeing("car"), doubtful=()) if gated else find for find in (first, second)]
+    before = cached(finders[0])(images)
+    found = cached(finders[1])(images)
+    expected = finders[1](images)
+    assert list(before) == ["road"] and list(found) == list(expected)
+    assert all(torch.equal(found[name], masks) for name, masks in expected.items())
+    assert len(list((tmp_path / "concepts").iterdir())) == 2
+
+
+def test_cached_with_a_changed_gate_finds_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("EDITTOOLS_CACHE", str(tmp_path))
+    images = torch.zeros(2, 3, 8, 8)
+    road = Segmenter(numbers, {"road": (7,)}, "halves")
+    gate = seeing("car")
+    finders = [
+        Vouched(road, gate),
+        Vouched(road, replace(gate, least_area=2.0)),
+        Vouched(road, replace(gate, concepts={"car": (0,)})),
+        Vouched(road, gate, doubtful=()),
+        Vouched(road, gate, things=("bus",)),
+    ]
+    counts = []
+    for finder in finders:
+        found = cached(finder)(images)
+        counts.append([int(masks.any(dim=(1, 2)).sum()) for masks in found.values()])
+    assert counts == [[1], [], [1], [2], []]
+
+
+def test_cached_with_about_and_a_changed_segmenter_finds_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("EDITTOOLS_CACHE", str(tmp_path))
+    find = Segmenter(numbers, {"road": (7,)}, "halves")
+    images = torch.zeros(2, 3, 8, 8)
+    assert list(cached(find, "mine")(images)) == ["road"]
+    assert cached(replace(find, least_area=0.9), "mine")(images) == {}
+
+
+@pytest.mark.parametrize(
     ("masks", "says"),
-    [(3, "3 masks of 'road' for 2 images: expected one an image"), (2, "all 2 images give a material: expected more")],
+    [(3, "3 masks of 'road' for 2 images"), (2, "all 2 images")],
 )
 def test_pictures_that_give_materials_need_a_mask_each_and_others_beside_them(masks, says):
     data = LabelledImages(torch.rand(2, 3, 8, 8), torch.zeros(2, dtype=torch.long), ("ship",))

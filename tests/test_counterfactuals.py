@@ -95,7 +95,7 @@ def test_a_rule_is_found_with_its_evidence_and_leads_to_an_exemplar(looker, worl
         assert torch.equal(exemplar.changed[:, : SIZE // 2], RED[:, : SIZE // 2])
     with pytest.raises(KeyError, match="style 'meadow': expected one of green, blue"):
         Concepts(data, masks, FLAT).exemplar(rule)
-    with pytest.raises(ValueError, match="'ship' on 'sea' has 12 images as evidence, none at place 12"):
+    with pytest.raises(ValueError, match="'ship' on 'sea' has 12 images.* place 12"):
         concepts.exemplar(rule, place=12)
     assert replace(probed, table=probed.table.assign(before="house")).rules().iloc[0]["evidence"] == ()
 
@@ -277,7 +277,7 @@ def test_materials_show_the_concept_and_nothing_else():
 
 def test_bad_input_is_named(looker, world):
     data, masks = world
-    with pytest.raises(ValueError, match="masks of 'sea' of shape"):
+    with pytest.raises(ValueError, match=r"'sea' have shape \(16, 16\)"):
         Concepts(data, {"sea": half(1)}, FLAT)
     with pytest.raises(ValueError, match="labels 'truth': expected one of given, read"):
         Settings(labels="truth")
@@ -286,18 +286,18 @@ def test_bad_input_is_named(looker, world):
         probe(looker, concepts, Settings(only=["lake"]))
     with pytest.raises(KeyError, match="style 'sea': expected one of green, blue"):
         Concepts(data, masks, FLAT, groups=[["sea", "sky"]])
-    with pytest.raises(TypeError, match=r"styles \['tartan'\]: expected textures"):
+    with pytest.raises(TypeError, match=r"styles=\['tartan'\]"):
         Concepts(data, masks, ["tartan"])
-    with pytest.raises(ValueError, match="at least one"):
+    with pytest.raises(ValueError, match=r"styles=\{\}"):
         Concepts(data, masks, {})
-    with pytest.raises(ValueError, match="no image shows one of mast on 2% of its area"):
+    with pytest.raises(ValueError, match="mast on 2%"):
         probe(looker, concepts.subset(range(6)), Settings(only=["mast"]))
     probed = probe(looker, concepts)
     with pytest.raises(KeyError, match="column 'colour': expected one of classifier, image"):
         probed.effects("colour")
-    with pytest.raises(ValueError, match="a probe without pictures"):
+    with pytest.raises(ValueError, match="concepts=None"):
         replace(probed, concepts=None).views(probed.table.iloc[0])
-    with pytest.raises(ValueError, match="no row with image 12, 13: expected some of 0, 1, 2"):
+    with pytest.raises(ValueError, match="image 12, 13; .* 0, 1, 2"):
         probed.where("image", 12, 13)
     with pytest.raises(ValueError, match="measure 'loss'"):
         probed.effects(measure="loss")
@@ -364,9 +364,9 @@ def test_agreement_pairs_the_effects_of_two_tables(looker, world):
     assert set(both.index) == {("ship", "sea"), ("ship", "sky")}
     drawn = plots.agreement(both, {("ship", "sky")}, {("ship", "sky"), ("ship", "sea")}, 0.5)
     assert [text.get_text() for text in drawn.axes[0].texts] == ["ship on sea"]  # learned, not planted
-    with pytest.raises(ValueError, match="no class and concept has an effect on 10 images in both tables"):
+    with pytest.raises(ValueError, match=" 10 images"):
         replace(one, control="in place").agreement(replace(other, control="in place"))  # none was probed
-    with pytest.raises(ValueError, match="tables of the classifiers classifier, second: expected the rows of one"):
+    with pytest.raises(ValueError, match="classifier, second"):
         one.agreement(replace(other, table=other.table.assign(classifier="second")))
 
 

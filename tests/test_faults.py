@@ -113,8 +113,9 @@ def test_ctrl_c_in_a_sweep_keeps_the_finished_jobs_and_the_next_run_goes_on(tmp_
         return [{"n": number}]
 
     with pytest.raises(KeyboardInterrupt):
-        jobs.run(work, todo, tmp_path / "store")
-    assert jobs.run(work, todo, tmp_path / "store").n.tolist() == [0, 1, 2, 3, 4] and seen == [0, 1, 2, 3, 3, 4]
+        jobs.run(work, todo, tmp_path / "store", about="work")
+    table = jobs.run(work, todo, tmp_path / "store", about="work")
+    assert table.n.tolist() == [0, 1, 2, 3, 4] and seen == [0, 1, 2, 3, 3, 4]
 
 
 @pytest.mark.parametrize("at", [1, 3], ids=["applying", "undoing"])

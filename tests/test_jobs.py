@@ -1,5 +1,6 @@
 """Jobs: the same table on every executor, finished work is kept, nothing half-written is read."""
 
+import hashlib
 import json
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
@@ -35,20 +36,20 @@ def test_the_table_is_the_same_on_every_executor(make):
 def test_a_run_that_failed_resumes_and_does_nothing_twice(tmp_path, make):
     store, seen = tmp_path / "run", []
     with pytest.raises(RuntimeError, match="job 3"):
-        run(fails_at_three, JOBS, store, make())
+        run(fails_at_three, JOBS, store, make(), about="squares")
     done = [json.loads(path.read_text())["job"] for path in store.iterdir()]
-    table = run(lambda n: seen.append(n) or square(n), JOBS, store)
+    table = run(lambda n: seen.append(n) or square(n), JOBS, store, about="squares")
     assert "job 0" in done and sorted([*done, *(f"job {n}" for n in seen)]) == list(JOBS)
     pd.testing.assert_frame_equal(table, run(square, JOBS))
 
 
 def test_a_damaged_file_costs_its_job_and_nothing_else(tmp_path):
-    whole = run(square, JOBS, tmp_path)
+    whole = run(square, JOBS, tmp_path, about="squares")
     paths = {json.loads(path.read_text())["job"]: path for path in tmp_path.iterdir()}
     paths["job 1"].write_text(paths["job 1"].read_text()[:-5])
     paths["job 3"].write_text("[]")
     seen = []
-    assert run(lambda n: seen.append(n) or square(n), JOBS, tmp_path).equals(whole)
+    assert run(lambda n: seen.append(n) or square(n), JOBS, tmp_path, about="squares").equals(whole)
     assert seen == [1, 3] and len(list(tmp_path.iterdir())) == 5
 
 
@@ -58,3 +59,21 @@ def test_what_another_sweep_left_is_not_read(tmp_path):
     run(lambda n: seen.append(n) or square(n), JOBS, tmp_path, about="seed 1")
     run(fails_at_three, JOBS, tmp_path, about="seed 0")
     assert seen == [*range(5)] and len(list(tmp_path.iterdir())) == 10
+
+
+@pytest.mark.parametrize("about", ["", None])
+def test_run_with_a_store_and_no_about_is_refused(tmp_path, about):
+    """A second function, or a changed one, would receive the rows of the first."""
+    settings = {} if about is None else {"about": about}
+    with pytest.raises(ValueError, match=r"store='.*rows'.*about="):
+        run(square, JOBS, tmp_path / "rows", **settings)
+    assert not (tmp_path / "rows").exists()
+
+
+def test_run_resumes_a_store_that_was_written_with_about_so_far(tmp_path):
+    """The name of a file is a hash of `about` and the job's name; stores of 0.2 and of earlier commits have it."""
+    name = f"{hashlib.sha256(json.dumps(['seed 0', 'job 3']).encode()).hexdigest()[:32]}.json"
+    rows = [{"number": 3, "square": 9}]
+    (tmp_path / name).write_text(json.dumps({"about": "seed 0", "job": "job 3", "rows": rows}))
+    table = run(fails_at_three, {"job 3": 3}, tmp_path, about="seed 0")
+    assert table.to_dict("records") == [{"job": "job 3", **rows[0]}]

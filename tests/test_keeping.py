@@ -104,13 +104,13 @@ def test_least_squares_with_two_terms_solves_the_normal_equations(tiny, photos32
     at_mask = cut.pool_mask(exemplar.mask[None], "output").flatten().double().sqrt()
     top, seen = design(exemplar.changed[None]) * at_mask[:, None], design(photos32[:20])
     problem = pose(cut, exemplar, basis=basis)
-    wanted = rows(problem.target_output - problem.start, False).double() * at_mask[:, None]
+    wanted = rows(problem.target_output - problem.base_output, False).double() * at_mask[:, None]
     scale = (0.5 * at_mask.square().sum() / len(seen)).sqrt()
     stacked = torch.cat([top, scale * seen])
     targets = torch.cat([wanted, torch.zeros(len(seen), wanted.shape[1]).double()])
     expected = torch.linalg.lstsq(stacked, targets, driver="gelsd").solution.T.reshape(problem.shape)
     windows = _windows(cut, photos32[:20], basis)
-    found = solve_least_squares(replace(problem, elsewhere=0.5 * windows), ridge=0.0)
+    found = solve_least_squares(replace(problem, reference_gram=0.5 * windows), ridge=0.0)
     torch.testing.assert_close(found.double(), expected, rtol=1e-3, atol=1e-6)
 
 

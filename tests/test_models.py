@@ -51,7 +51,7 @@ def test_the_environment_names_the_device_and_an_argument_comes_before_it(monkey
 @pytest.mark.parametrize("name", ["gpu", "cuda:99", "cpu cpu"])
 def test_a_device_that_is_not_here_is_refused(name, monkeypatch):
     monkeypatch.setenv("EDITTOOLS_DEVICE", name)
-    with pytest.raises(ValueError, match=f"EDITTOOLS_DEVICE='{name}': expected a device that is here"):
+    with pytest.raises(ValueError, match=f"EDITTOOLS_DEVICE='{name}'"):
         load_classifier("mini_vgg")
 
 
@@ -96,14 +96,14 @@ def _no_network(*args, **kwargs):
 def test_without_network_the_error_says_which_file_and_the_ways_out(name, monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("torch.hub.urlopen", _no_network)
-    with pytest.raises(FileNotFoundError, match=rf"weights of '{name}' .*https://.*/{name}-.*Two ways out"):
+    with pytest.raises(FileNotFoundError, match=rf"'{name}' .*https://.*/{name}-"):
         load_classifier(name)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_places365_wants_a_file_or_a_hash_and_reads_the_authors_format(tmp_path, monkeypatch):
     monkeypatch.setenv("EDITTOOLS_CACHE", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match=r"publish no hash.*places2.csail.mit.edu.*weights="):
+    with pytest.raises(FileNotFoundError, match=r"places2.csail.mit.edu.*weights="):
         load_classifier("resnet18_places365")
     from torchvision.models import resnet18
 
@@ -113,7 +113,7 @@ def test_places365_wants_a_file_or_a_hash_and_reads_the_authors_format(tmp_path,
     assert len(classifier.classes) == 365
     assert torch.equal(classifier.model.fc.bias, state["module.fc.bias"])
     torch.save({"weights": state}, tmp_path / "places.pth.tar")
-    with pytest.raises(ValueError, match=r"places.pth.tar' is not the authors' file of 'resnet18_places365'"):
+    with pytest.raises(ValueError, match=r"places.pth.tar'.*'resnet18_places365'"):
         load_classifier("resnet18_places365", weights=tmp_path / "places.pth.tar")
 
 
@@ -129,7 +129,7 @@ def test_data_lies_beside_the_package_in_a_checkout_and_inside_it_once_installed
 )
 def test_a_file_that_should_have_travelled_with_the_package_is_named_when_it_is_missing(load, monkeypatch, tmp_path):
     monkeypatch.setattr(models, "DATA", tmp_path / "data")
-    with pytest.raises(FileNotFoundError, match=re.escape(f"'{tmp_path}/data/") + ".* is missing: expected .*again"):
+    with pytest.raises(FileNotFoundError, match=re.escape(f"'{tmp_path}/data/") + ".* is missing"):
         load()
 
 

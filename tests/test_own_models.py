@@ -250,7 +250,7 @@ def test_from_a_folder_without_masks_or_failing_pictures_to_a_repair(pictures, e
     said = capsys.readouterr().out
     assert "Held out:" in said or "No edit helps" in said
     exact.update({concept: 0 * found for concept, found in exact.items()})
-    with pytest.raises(ValueError, match="road, grass seen in 32 images: expected a concept in 2 of them"):
+    with pytest.raises(ValueError, match="road, grass.* 2 of .* 32"):
         lines_of_the_guide(pictures[0], classifier, None)
 
 
@@ -259,7 +259,7 @@ def test_from_a_folder_without_masks_or_failing_pictures_to_a_repair(pictures, e
     [
         ("pictures", ValueError, "holds no picture: expected .png, .jpg and the like"),
         ("package", ModuleNotFoundError, r"pip install 'edittools\[concepts\]'"),
-        ("weights", ValueError, r"cityscapes.tflite' is not the registered one .*: copy it anew"),
+        ("weights", ValueError, r"cityscapes.tflite' is not the registered"),
     ],
 )
 def test_what_a_folder_a_machine_or_a_cache_lacks_is_named_by_the_ten_lines(

@@ -75,7 +75,7 @@ def test_a_photo_is_downloaded_once_and_checked(cache, server, picture):
 def test_a_broken_download_is_an_error_and_leaves_no_file(cache, name, monkeypatch):
     patient = downloads.pooch.HTTPDownloader
     monkeypatch.setattr(downloads.pooch, "HTTPDownloader", lambda timeout: patient(timeout=min(timeout, 0.5)))
-    with pytest.raises(FileNotFoundError, match=rf"'{name}' .* could not be downloaded from http://127.*Two ways out"):
+    with pytest.raises(FileNotFoundError, match=rf"'{name}' .*http://127"):
         photos.photo(name)
     assert not [path for path in cache.rglob("*") if path.is_file()]
 
@@ -99,7 +99,7 @@ def test_on_a_full_disk_a_download_is_refused_and_leaves_no_file(cache):
 def test_a_registered_name_cannot_leave_the_cache(cache, server, name, monkeypatch):
     known = downloads.registry()["a's good one.png"]
     monkeypatch.setattr(downloads, "registry", lambda: {name: known})
-    with pytest.raises(ValueError, match="expected a path below the cache folder"):
+    with pytest.raises(ValueError, match=f"'{name}'"):
         photos.photo(name)
     assert server[1] == [] and not (cache.parent / "up.png").exists()
 
@@ -113,17 +113,17 @@ def test_an_offline_folder_is_used_checked_and_never_written(cache, monkeypatch,
     folder = tmp_path / "folder"
     folder.mkdir()
     monkeypatch.setenv("EDITTOOLS_PHOTOS", str(folder))
-    with pytest.raises(FileNotFoundError, match=r"is not in EDITTOOLS_PHOTOS=.*it comes from http://127"):
+    with pytest.raises(FileNotFoundError, match=r"EDITTOOLS_PHOTOS=.* http://127"):
         photos.photo("a's good one.png")
     (folder / "a's good one.png").write_bytes(picture)
     assert photos.photo("a's good one.png").parent == folder
     assert photos.available("") == ["a's good one.png"]
     (folder / "a's good one.png").write_bytes(b"other")
-    with pytest.raises(ValueError, match="is not the registered one"):
+    with pytest.raises(ValueError, match="a's good one.png.* SHA-256"):
         photos.photo("a's good one.png")
     assert (folder / "a's good one.png").read_bytes() == b"other"
     monkeypatch.setenv("EDITTOOLS_PHOTOS", str(tmp_path / "absent"))
-    with pytest.raises(FileNotFoundError, match="EDITTOOLS_PHOTOS=.*is no folder"):
+    with pytest.raises(FileNotFoundError, match="EDITTOOLS_PHOTOS=.*absent"):
         photos.photo("a's good one.png")
 
 
@@ -134,7 +134,7 @@ def test_the_registry_is_whole():
     assert {prefix: sum(name.startswith(prefix) for name in known) for prefix in counts} == counts
     assert "imagenet-sample/n03590841_jack-o'-lantern.JPEG" in known
     assert all(len(digest) == 64 and url.startswith("https://") for digest, url in known.values())
-    with pytest.raises(KeyError, match=r"no photo 'a.jpg' in data/registry.txt"):
+    with pytest.raises(KeyError, match=r"'a.jpg'"):
         photos.photo("a.jpg")
 
 

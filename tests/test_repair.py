@@ -97,10 +97,10 @@ def _share_left(case, fix):
     cut, settings = Cut(case.classifier, fix.edit.layers[0]), fix.methods["edit"].settings
     problem = pose(cut, case.exemplar, None, settings.get("masked", True))
     change = fix.edit.changes[f"{cut.layer}.weight"].delta()
-    missing = problem.target_output - problem.start
+    before = problem.target_output - problem.base_output
+    after = before - problem.delta_output(change)
     weight = cut.pool_mask(problem.share, "output")
-    before, after = (float((one.square().mean(1) * weight).sum()) for one in (missing, missing - problem.shift(change)))
-    return after / before
+    return float((after.square().mean(1) * weight).sum()) / float((before.square().mean(1) * weight).sum())
 
 
 @pytest.mark.parametrize("strength", [0.5, 1.0])

@@ -123,15 +123,15 @@ def test_least_squares_sees_through_the_residual_sum_of_a_transformer(layer, opt
     mask[8:16, 4:12] = 1  # four whole cells
     exemplar = Exemplar(exemplar.image, exemplar.changed, mask)
     problem = pose(cut, exemplar, rank=None)
-    unknown = solve_least_squares(problem, ridge=1e-9)
-    edit = edit_of(cut, {f"{cut.layer}.weight": Change(unknown)})
+    coefficients = solve_least_squares(problem, ridge=1e-9)
+    edit = edit_of(cut, {f"{cut.layer}.weight": Change(coefficients)})
     before, after = (cut.prefix(one[None]) for one in (exemplar.image, exemplar.changed))
     at_mask = cut.pool_mask(mask[None])[0] > 0
     assert at_mask.sum() == 4 and not torch.allclose(before[1], after[1])
     with edit.applied(classifier):
         found = cut.value(after)[0, at_mask]
     torch.testing.assert_close(found, cut.value(before)[0, at_mask], rtol=1e-3, atol=1e-3)
-    loss_before, loss_after = fits(problem, "least_squares", unknown)
+    loss_before, loss_after = fits(problem, "least_squares", coefficients)
     assert loss_after < 1e-4 * loss_before
 
 

@@ -63,11 +63,11 @@ def test_painting_over_gives_back_nearly_the_blank_label():
 
 
 def test_what_cannot_be_written_is_refused():
-    with pytest.raises(KeyError, match="no font 'Comic'"):
+    with pytest.raises(KeyError, match="'Comic'"):
         stick(GREY, Label("iPod", font="Comic"))
-    with pytest.raises(ValueError, match="' ' leaves no ink"):
+    with pytest.raises(ValueError, match="label ' '"):
         written(GREY, Label(" "))
-    with pytest.raises(ValueError, match="no ink"):
+    with pytest.raises(ValueError, match="label 'iPod'"):
         written(GREY, Label("iPod", centre=(3.0, 3.0)))
     with pytest.raises(ValueError, match=r"\(3, H, W\)"):
         stick(torch.rand(96, 96), Label("iPod"))

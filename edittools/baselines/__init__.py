@@ -1,4 +1,4 @@
-"""What an edit is compared with: each is `method(classifier, layer, exemplars, reference, **settings)` → `Edit`."""
+"""The methods that an edit is compared with; each is `method(classifier, layer, exemplars, reference, …)` → `Edit`."""
 
 from edittools.baselines import variants
 from edittools.baselines.finetuning import SCOPES, finetune
@@ -13,10 +13,21 @@ RIVALS = {
     "last_layer": (retrain_head, RETRAININGS),
     "logit_correction": (correct_logits, CORRECTIONS),
 }
-"""The rivals of an edit by name, each with settings to try; beside them stands fine-tuning."""
+"""The baselines by name, except fine-tuning: the function, and a grid of settings to try."""
 
 OF_THE_HEAD = ("last_layer", "logit_correction")
-"""Those that change the last layer, whatever layer they are given."""
+"""The baselines that change the last layer, whichever layer they are given."""
 
-__all__ = ["OF_THE_HEAD", "RIVALS", "SCOPES", "correct_logits", "find_head", "finetune", "project_concept"]
-__all__ += ["retrain_head", "rewrite_at_random", "rewrite_in_closed_form", "rewrite_in_null_space"]
+__all__ = [
+    "OF_THE_HEAD",
+    "RIVALS",
+    "SCOPES",
+    "correct_logits",
+    "find_head",
+    "finetune",
+    "project_concept",
+    "retrain_head",
+    "rewrite_at_random",
+    "rewrite_in_closed_form",
+    "rewrite_in_null_space",
+]

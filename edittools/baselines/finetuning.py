@@ -1,9 +1,9 @@
-"""The baselines: fine-tuning on the changed image with its label (section 3 of the paper).
+"""Fine-tune on the changed images with their labels (section 3 of the paper).
 
-*Local* fine-tuning trains the weight of one layer, as an edit does; *global* fine-tuning trains that layer and all
-after it: every parameter on which the layer's input does not depend. Beside what follows the layer these are its own
-bias and the branches that run in parallel to it, such as the downsampling branch of its residual block. What the input
-depends on stays, so it runs once.
+*Local* fine-tuning trains the weight of one layer, as an edit does. *Global* fine-tuning trains that layer and all
+later ones: every parameter on which the layer's input does not depend. Apart from the layers that follow, these are
+the layer's own bias and the branches parallel to it, such as the downsampling branch of its residual block. The
+parameters on which the layer's input depends stay as they are, so the images run through them once.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,68 +39,106 @@ def finetune(
 ) -> Edit | list[Edit]:
     """Fine-tune on the changed images x' with their labels: cross-entropy, with batch norm in eval mode.
 
-    What all baselines take is said in `inputs`; each exemplar needs a `label`.
-
     Args:
-        reference: images for the locality term, or batches of them as (state at the layer, original log-probabilities).
-        steps: number of full-batch steps; several give a list with an edit for each, from one run.
-        scope: "local" trains the layer, "global" all from it on, also what runs beside it (`Cut.later_parameters`).
+        classifier: the classifier; it is not changed.
+        layer: name of the layer, its module, or a `Cut` of it.
+        exemplars: one or several, each with a label.
+        reference: images for the locality term, or batches of them as (state at the layer, original
+            log-probabilities).
+        steps: number of full-batch steps; several numbers give one edit each, from one run.
+        scope: "local" trains the weight of the layer; "global" trains all later parameters as well, those of branches
+            parallel to the layer included (`Cut.later_parameters`).
         rate: learning rate of SGD.
-        momentum: of SGD, in [0, 1).
-        locality: weight of a term that keeps `reference` images as they are: KL(original ‖ fine-tuned).
+        momentum: momentum of SGD, in [0, 1).
+        locality: weight of a term that preserves the predictions on reference images, KL(original ‖ fine-tuned).
 
-    The loss of the `Record` is the cross-entropy on x'.
+    Returns:
+        The edit, or a list of edits for several `steps`. The losses of its `Record` are the cross-entropy on x'.
+
+    Raises:
+        ValueError: if an exemplar has no label, or an argument is not one of the above.
     """
     one_of(scope, SCOPES, "scope")
-    if not (stops := [check_number(stop, 0, "steps") for stop in (steps if isinstance(steps, Sequence) else [steps])]):
-        raise ValueError(f"steps {steps!r}: expected at least one number")
+    stops = [check_number(stop, 0, "steps") for stop in (steps if isinstance(steps, Sequence) else [steps])]
+    if not stops:
+        raise ValueError(f"steps={steps!r} is empty; pass at least one number of steps")
     locality = check_amount(locality, "locality", 0)
+    rate = check_amount(rate, "rate", 0)
     if check_amount(momentum, "momentum", 0) >= 1:
-        raise ValueError(f"momentum {momentum}: expected a number from 0 up and below 1")
-    exemplars = exemplars_at(classifier, layer, exemplars)
-    cut = exemplars.cut
-    labels, state = class_labels(exemplars, classifier, "fine-tuning"), exemplars.changed
+        raise ValueError(f"momentum={momentum} is not below 1; pass a number from 0 up and below 1")
+    states = exemplars_at(classifier, layer, exemplars)
+    cut = states.cut
+    labels = class_labels(states, classifier, "fine-tuning")
+    originals = _trained_parameters(cut, scope)
+    parameters = {
+        name: _in_solver_precision(original.detach()).clone().requires_grad_() for name, original in originals.items()
+    }
+    optimizer = torch.optim.SGD(parameters.values(), lr=rate, momentum=momentum)
+    batches = cycle(reference_batches(cut, reference)) if locality else None
+    edits = {}
+    first_loss = None
+    for step in range(max(stops) + 1):
+        loss = F.cross_entropy(forward(cut, states.changed, parameters), labels)
+        if first_loss is None:
+            first_loss = loss.item()
+        if step in stops:
+            record = Record(f"{scope} fine-tuning", first_loss, loss.item(), step)
+            edits[step] = _edit(cut, originals, parameters, record)
+        if step < max(stops):
+            if batches is not None:
+                reference_state, original_log_probabilities = next(batches)
+                divergence = _divergence(cut, reference_state, original_log_probabilities, parameters)
+                loss = loss + locality * divergence
+            _set_gradients(loss, parameters)
+            optimizer.step()
+    return [edits[stop] for stop in stops] if isinstance(steps, Sequence) else edits[steps]
+
+
+def _trained_parameters(cut: Cut, scope: str) -> dict[str, Tensor]:
+    """Return the parameters that fine-tuning trains, by their name in the model."""
     trained = {f"{cut.layer}.weight": cut.weight}
     if scope == "global":
         if cut.bias is not None:
             trained[cut.bias_name] = cut.bias
-        trained |= cut.later_parameters
-    values = {name: _precise(parameter.detach()).clone().requires_grad_() for name, parameter in trained.items()}
-    optimiser = torch.optim.SGD(values.values(), lr=check_amount(rate, "rate", 0), momentum=momentum)
-    near = cycle(reference_batches(cut, reference)) if locality else None
-    losses, edits = [], {}
-    for step in range(max(stops) + 1):
-        loss = F.cross_entropy(forward(cut, state, values), labels)
-        losses.append(loss.item())
-        if step in stops:
-            edits[step] = _edit(cut, trained, values, Record(f"{scope} fine-tuning", losses[0], losses[-1], step))
-        if step < max(stops):
-            loss = loss + locality * _moved(cut, *next(near), values) if near else loss
-            gradients = torch.autograd.grad(loss, list(values.values()), allow_unused=True, materialize_grads=True)
-            for value, gradient in zip(values.values(), gradients, strict=True):
-                value.grad = gradient
-            optimiser.step()
-    return [edits[stop] for stop in stops] if isinstance(steps, Sequence) else edits[steps]
+        trained.update(cut.later_parameters)
+    return trained
 
 
-def _edit(cut: Cut, trained: Mapping[str, Tensor], values: Mapping[str, Tensor], record: Record) -> Edit:
-    """Make an edit of what has moved, and of the layer in any case."""
-    changes = {name: Change((value - _precise(trained[name])).detach()) for name, value in values.items()}
-    return edit_of(cut, {n: c for n, c in changes.items() if c.left.any() or n.rpartition(".")[0] == cut.layer}, record)
+def _set_gradients(loss: Tensor, parameters: Mapping[str, Tensor]) -> None:
+    """Set the gradients of parameters; those that the loss does not depend on get zeros."""
+    tensors = list(parameters.values())
+    gradients = torch.autograd.grad(loss, tensors, allow_unused=True, materialize_grads=True)
+    for tensor, gradient in zip(tensors, gradients, strict=True):
+        tensor.grad = gradient
+
+
+def _edit(cut: Cut, originals: Mapping[str, Tensor], parameters: Mapping[str, Tensor], record: Record) -> Edit:
+    """Make an edit of the parameters that have moved, and of the layer's own in any case."""
+    changes = {}
+    for name, parameter in parameters.items():
+        change = Change((parameter - _in_solver_precision(originals[name])).detach())
+        module_name, _, _ = name.rpartition(".")
+        if change.left.any() or module_name == cut.layer:
+            changes[name] = change
+    return edit_of(cut, changes, record)
 
 
 def forward(cut: Cut, state: State, parameters: Mapping[str, Tensor]) -> Tensor:
-    """Compute the logits from the layer on, with `parameters` (by their name in the model) in place of its own."""
-    own = {name: value.to(cut.model.get_parameter(name).dtype) for name, value in parameters.items()}
-    return _precise(cut.logits(state, parameters=own))
+    """Compute the logits from the layer on, with `parameters`, by name in the model, instead of its own.
+
+    Returns:
+        The logits, `(B, classes)`, in float32 or better.
+    """
+    converted = {name: value.to(cut.model.get_parameter(name).dtype) for name, value in parameters.items()}
+    return _in_solver_precision(cut.logits(state, parameters=converted))
 
 
-def _moved(cut: Cut, state: State, original: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
-    """Compute KL(original ‖ fine-tuned), the mean over a batch of reference images."""
-    now = forward(cut, state, parameters).log_softmax(dim=1)
-    return F.kl_div(now, original, reduction="batchmean", log_target=True)
+def _divergence(cut: Cut, state: State, original: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
+    """Compute KL(original ‖ fine-tuned), the mean over a batch, from the original log-probabilities."""
+    finetuned = forward(cut, state, parameters).log_softmax(dim=1)
+    return F.kl_div(finetuned, original, reduction="batchmean", log_target=True)
 
 
-def _precise(value: Tensor) -> Tensor:
-    """Give a tensor in float32 or better; small steps are lost to rounding in half precision."""
+def _in_solver_precision(value: Tensor) -> Tensor:
+    """Convert a tensor to float32 or better; half precision rounds small steps away."""
     return value.to(solver_precision(value))

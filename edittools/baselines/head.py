@@ -1,9 +1,9 @@
-"""Correcting little: the last layer alone, trained anew, or only its bias.
+"""Change only the last layer: retrain it, or correct its bias.
 
-`retrain_head` is DFR (Kirichenko et al., "Last layer re-training is sufficient", arXiv 2204.02937): what the network
-has learned to see stays, how its classes are read off is fitted anew. Where DFR starts from zero on many labelled
-images, this starts from the head as it is, since a few exemplars do not teach all classes. `correct_logits` is the
-least that an edit must beat: what x' is read as gets harder to say everywhere, or what x is read as easier.
+`retrain_head` is DFR (Kirichenko et al., "Last layer re-training is sufficient", arXiv 2204.02937): the features stay
+as they are, and the layer that maps them to classes is fitted again. DFR starts from zero and needs many labeled
+images; here the fit starts from the head as it is, since a few exemplars do not show all classes. `correct_logits` is
+the simplest baseline: the predicted class of x' becomes less likely for every image, or that of x more likely.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,29 +23,34 @@ from edittools.images import Images
 from edittools.moments import Reference
 
 RETRAININGS = [{"share": share, "ridge": ridge} for share in (0.1, 0.5) for ridge in (1e-3, 1e-2, 1e-1, 1.0)]
-"""Settings of `retrain_head` to try."""
+"""Grid of settings of `retrain_head`."""
 
 RAISED = {"lowered": 0.0, "both": 0.5, "raised": 1.0}
-"""Which classes `correct_logits` moves, and the part of the largest gap that the class of x is raised by."""
+"""By what `correct_logits` changes ("lowered": the classes above that of x), the part of the gap closed by raising."""
 
 CORRECTIONS = [{"classes": classes, "margin": margin} for classes in RAISED for margin in (0.1, 1.0)]
-"""Settings of `correct_logits` to try."""
+"""Grid of settings of `correct_logits`."""
 
 
 def find_head(classifier: Classifier, size: Sequence[int] | None = None) -> str:
-    """Name the linear layer whose output is the logits, on images of `size` (H, W).
+    """Return the name of the linear layer whose output is the logits.
 
-    Raises `ValueError` when there is none, or one that cannot be edited.
+    Args:
+        classifier: the classifier.
+        size: size (H, W) of the images; by default that of the classifier.
+
+    Raises:
+        ValueError: if the logits are not the output of a linear layer, or if it cannot be edited.
     """
     exported = export_of(classifier, size)
     weight = exported.logits.args[1] if exported.logits.target is LINEAR else None
     if weight is None or not str(weight.target).endswith(".weight"):
         raise ValueError(
-            f"the logits of {exported.name} do not come straight from a linear layer: expected a model "
-            "whose last step is one; this one has no head to change"
+            f"the logits of {exported.name} are not the output of a linear layer, so there is no head to change; "
+            "use a model whose last step is a linear layer"
         )
     name = weight.target.removesuffix(".weight")
-    exported.layer_node(name)
+    exported.layer_node(name)  # refuses a layer that cannot be edited
     return name
 
 
@@ -60,53 +65,70 @@ def retrain_head(
 ) -> Edit:
     """Retrain the last linear layer, whose output is the logits, on the changed images x' with their labels.
 
-    The loss is `share` times the mean cross-entropy on x', plus the rest times KL(original ‖ retrained) on the
-    reference images, plus `ridge` / 2 times the squared change of weight and bias. It is convex, and minimised by
-    L-BFGS in float64. The `layer` only says where states stand; see `inputs` for the rest.
+    The loss is convex, and minimized by L-BFGS in float64. With s the `share`, ρ the `ridge`, a the mean square of the
+    features and Δ the change of weight and bias, it is
+
+        s · cross-entropy(x') + (1 − s) · KL(original ‖ retrained on reference images) + ρ a / 2 · ‖Δ‖²
 
     Args:
-        reference: images that shall be read as now, or batches of them as (state at the layer, log-probabilities).
-        share: of the exemplars in the loss, above 0 and up to 1.
-        ridge: relative to the mean square of the features; above 0.
+        classifier: the classifier; it is not changed.
+        layer: a layer before the head, or the head; it only says where the states of the images are computed.
+        exemplars: one or several, each with a label.
+        reference: images whose predictions must not change, or batches of them as (state at the layer, original
+            log-probabilities).
+        share: weight of the exemplars in the loss, above 0 and up to 1.
+        ridge: weight of the penalty, relative to the mean square of the features; above 0.
 
-    Raises `ValueError` when the logits do not come straight from a linear layer, and for an exemplar without a label.
+    Raises:
+        ValueError: if the logits are not the output of a linear layer, an exemplar has no label, or an argument is not
+            one of the above.
     """
     if not 0 < check_amount(share, "share") <= 1:
-        raise ValueError(f"share {share!r}: expected a number above 0 and up to 1")
+        raise ValueError(f"share={share!r} is out of range; pass a number above 0 and up to 1")
     if check_amount(ridge, "ridge", 0) == 0:
-        raise ValueError(f"ridge {ridge!r}: expected a number above 0, or the head has no single best value")
-    exemplars = exemplars_at(classifier, layer, exemplars)
-    cut, name = exemplars.cut, find_head(classifier, exemplars.cut.size)
-    labels, head = class_labels(exemplars, classifier, "retraining the head"), cut.model.get_submodule(name)
-    states = [exemplars.changed, *(state for state, _ in reference_batches(cut, reference))]
-    weight, shown = head.weight.detach().double(), len(labels)
+        raise ValueError(f"ridge={ridge!r} leaves the best head undetermined; pass a number above 0")
+    states = exemplars_at(classifier, layer, exemplars)
+    cut = states.cut
+    name = find_head(classifier, cut.size)
+    head = cut.model.get_submodule(name)
+    labels = class_labels(states, classifier, "retraining the head")
+    exemplar_count = len(labels)
+    all_states = [states.changed]
+    all_states += [state for state, _ in reference_batches(cut, reference)]
+    weight = head.weight.detach().double()
     with torch.no_grad():
-        features = torch.cat([cut.keys_at(state, name) for state in states]).double()
+        features = torch.cat([cut.keys_at(state, name) for state in all_states]).double()
     scale = float(features.square().mean().clamp_min(torch.finfo(torch.float32).tiny))
-    if head.bias is not None:
+    if head.bias is not None:  # the bias is the weight of a feature that is always 1
         weight = torch.cat([weight, head.bias.detach().double()[:, None]], dim=1)
         features = F.pad(features, (0, 1), value=1.0)
     axes = torch.linalg.qr(features.T).Q  # the best change lies in the span of the features
-    logits, features = features @ weight.T, features @ axes
-    before, change = logits[shown:].log_softmax(dim=1), axes.new_zeros(len(weight), axes.shape[1])
+    logits = features @ weight.T
+    projected_features = features @ axes
+    original = logits[exemplar_count:].log_softmax(dim=1)
+    change = axes.new_zeros(len(weight), axes.shape[1])
 
     def loss() -> Tensor:
-        after = logits + features @ change.T
-        wrong = F.cross_entropy(after[:shown], labels)
-        moved = F.kl_div(after[shown:].log_softmax(dim=1), before, reduction="batchmean", log_target=True)
-        return share * wrong + (1 - share) * moved + ridge * scale / 2 * change.square().sum()
+        retrained = logits + projected_features @ change.T
+        cross_entropy = F.cross_entropy(retrained[:exemplar_count], labels)
+        retrained_reference = retrained[exemplar_count:].log_softmax(dim=1)
+        divergence = F.kl_div(retrained_reference, original, reduction="batchmean", log_target=True)
+        return share * cross_entropy + (1 - share) * divergence + ridge * scale / 2 * change.square().sum()
 
-    record = Record("head retraining", *_minimise(loss, change))
+    loss_before, loss_after, steps = _minimize(loss, change)
     change = (change.detach() @ axes.T).to(solver_precision(head.weight))
-    parts = {f"{name}.weight": change[:, : head.in_features]}
-    parts |= {} if head.bias is None else {f"{name}.bias": change[:, -1]}
-    return edit_of(cut, {part: Change(moved) for part, moved in parts.items()}, record)
+    changes = {f"{name}.weight": Change(change[:, : head.in_features])}
+    if head.bias is not None:
+        changes[f"{name}.bias"] = Change(change[:, -1])
+    return edit_of(cut, changes, Record("head retraining", loss_before, loss_after, steps))
 
 
-def _minimise(loss: Callable[[], Tensor], change: Tensor) -> tuple[float, float, int]:
-    """Minimise a smooth, convex loss of `change` by L-BFGS: give both losses and the steps."""
-    settings = {"tolerance_grad": 1e-9, "tolerance_change": 0, "line_search_fn": "strong_wolfe"}
-    optimiser = torch.optim.LBFGS([change.requires_grad_()], max_iter=200, **settings)
+def _minimize(loss: Callable[[], Tensor], change: Tensor) -> tuple[float, float, int]:
+    """Minimize a smooth, convex loss of `change` by L-BFGS, in place; return the losses before and after, and steps."""
+    change.requires_grad_()
+    optimizer = torch.optim.LBFGS(
+        [change], max_iter=200, tolerance_grad=1e-9, tolerance_change=0, line_search_fn="strong_wolfe"
+    )
 
     @torch.enable_grad()
     def closure() -> Tensor:
@@ -114,8 +136,9 @@ def _minimise(loss: Callable[[], Tensor], change: Tensor) -> tuple[float, float,
         (change.grad,) = torch.autograd.grad(value, [change])
         return value.detach()
 
-    before, after = float(optimiser.step(closure)), float(closure())
-    return before, after, optimiser.state[change]["n_iter"]
+    loss_before = float(optimizer.step(closure))
+    loss_after = float(closure())
+    return loss_before, loss_after, optimizer.state[change]["n_iter"]
 
 
 def correct_logits(
@@ -127,28 +150,50 @@ def correct_logits(
     classes: str = "lowered",
     margin: float = 0.1,
 ) -> Edit:
-    """Change the bias of the last linear layer, one number a class, so that x' is read as x is now.
+    """Change the bias of the last linear layer, one number per class, so that x' is predicted as x is now.
 
-    With z the logits of x' and t the class that x is read as, every other class c must end `margin` below t. The gap
-    z_c + margin − z_t, where it is above 0, is closed by lowering c ("lowered"), by raising t ("raised"), or by raising
-    t by half of the largest gap and lowering what is still above ("both"). Of several exemplars each class takes the
-    largest raise and the largest lowering that one of them asks for. The loss of the `Record` is the share of exemplars
-    whose x' is not read as x. The reference is not used, and the `layer` only says where states stand.
+    With z the logits of x' and t the predicted class of x, every other class c must end `margin` below t. Its gap is
+    z_c + margin − z_t, where that is above 0. With several exemplars each class takes the largest raise and the largest
+    lowering that one of them asks for.
 
-    Raises `ValueError` when the logits do not come straight from a linear layer with a bias.
+    Args:
+        classifier: the classifier; it is not changed.
+        layer: a layer before the head, or the head; it only says where the states of the images are computed.
+        exemplars: one or several; no labels are used.
+        reference: not used.
+        classes: how a gap is closed. "lowered" lowers the class c. "raised" raises t. "both" raises t by half of the
+            largest gap, and lowers the classes that are still above.
+        margin: how far below t every other class must end.
+
+    Returns:
+        The edit. The losses of its `Record` are the share of exemplars whose x' is not predicted as x.
+
+    Raises:
+        ValueError: if the logits are not the output of a linear layer with a bias.
     """
-    raised, margin = RAISED[one_of(classes, RAISED, "classes")], check_amount(margin, "margin", 0)
-    exemplars = exemplars_at(classifier, layer, exemplars)
-    cut, name = exemplars.cut, find_head(classifier, exemplars.cut.size)
+    raised_part = RAISED[one_of(classes, RAISED, "classes")]
+    margin = check_amount(margin, "margin", 0)
+    states = exemplars_at(classifier, layer, exemplars)
+    cut = states.cut
+    name = find_head(classifier, cut.size)
     head = cut.model.get_submodule(name)
     if head.bias is None:
-        raise ValueError(f"the last layer {name!r} has no bias: expected one, since nothing else is changed")
+        raise ValueError(f"the last layer {name!r} has no bias to correct; use a head with a bias, or `retrain_head`")
     with torch.no_grad():
-        logits, target = cut.suffix(exemplars.changed).double(), cut.suffix(exemplars.image).argmax(dim=1)
-    gaps = (logits - logits.gather(1, target[:, None]) + margin).scatter(1, target[:, None], 0.0).clamp_min(0)
-    raises = raised * gaps.max(dim=1, keepdim=True).values
-    lowered = (gaps - raises).scatter(1, target[:, None], 0.0).clamp_min(0).max(dim=0).values
-    bias = torch.zeros_like(gaps).scatter(1, target[:, None], raises).max(dim=0).values - lowered
-    wrong = [float((z.argmax(dim=1) != target).double().mean()) for z in (logits, logits + bias)]
-    record = Record(f"logit correction ({classes})", *wrong, 1)
+        logits = cut.suffix(states.changed).double()
+        target = cut.suffix(states.image).argmax(dim=1)
+    target_column = target[:, None]
+    gaps = (logits - logits.gather(1, target_column) + margin).scatter(1, target_column, 0.0).clamp_min(0)
+    raises = raised_part * gaps.max(dim=1, keepdim=True).values
+    raised = torch.zeros_like(gaps).scatter(1, target_column, raises).max(dim=0).values
+    lowered = (gaps - raises).scatter(1, target_column, 0.0).clamp_min(0).max(dim=0).values
+    bias = raised - lowered
+    wrong_before = _share_of_errors(logits, target)
+    wrong_after = _share_of_errors(logits + bias, target)
+    record = Record(f"logit correction ({classes})", wrong_before, wrong_after, 1)
     return edit_of(cut, {f"{name}.bias": Change(bias.to(solver_precision(head.bias)))}, record)
+
+
+def _share_of_errors(logits: Tensor, target: Tensor) -> float:
+    """Compute the share of logits `(B, classes)` whose largest one is not that of the target class `(B,)`."""
+    return float((logits.argmax(dim=1) != target).double().mean())

@@ -1,9 +1,12 @@
-"""What all baselines take, checked: class labels, the exemplars' keys at the mask, reference images in batches.
+"""Check the inputs that all baselines share: class labels, the exemplars' keys at the mask, batches of references.
 
-All are called in one way, `method(classifier, layer, exemplars, reference, **settings)`, and give an `Edit` with a
-`Record`; the classifier is not changed. `layer` is a name, a module, or a `Cut` of it, `exemplars` are one or several,
-whose labels are not used unless a method says so. `reference`, images or their `SecondMoment`, says which keys are
-everyday ones.
+Every baseline is called as `method(classifier, layer, exemplars, reference, **settings)` and returns an `Edit` with a
+`Record`; the classifier is not changed. Its first arguments are:
+
+    classifier: the classifier.
+    layer: name of the layer, its module, or a `Cut` of it.
+    exemplars: one or several; their labels are not used unless a method says so.
+    reference: images, or their `SecondMoment`, that define which keys are common.
 """
 
 from collections.abc import Sequence
@@ -18,39 +21,66 @@ from edittools.exemplars import Exemplar
 from edittools.images import Images, in_batches
 
 Batches = Sequence[tuple[State, Tensor]]
-"""Images in batches: their state at a layer, and their log-probabilities."""
+"""Batches of images: the state at a layer, and the log-probabilities `(B, classes)` of the original classifier."""
 
 
 def class_labels(exemplars: Sequence[Exemplar], classifier: Classifier, method: str) -> Tensor:
-    """Return the labels `(B,)` of exemplars; raise `ValueError`, which names the method, where one has no class."""
-    if any(exemplar.label is None for exemplar in exemplars):
-        raise ValueError(f"an exemplar without a label: {method} needs the class of x', Exemplar(..., label=…)")
-    last = len(classifier.classes) - 1
+    """Return the labels of exemplars, `(B,)`.
+
+    Args:
+        exemplars: the exemplars.
+        classifier: the classifier whose class indices the labels must be.
+        method: name of the method that needs labels, used in error messages.
+
+    Raises:
+        ValueError: if an exemplar has no label, or one that is no class index.
+    """
+    class_count = len(classifier.classes)
     for exemplar in exemplars:
-        if not isinstance(exemplar.label, Integral) or not 0 <= exemplar.label <= last:
-            raise ValueError(f"an exemplar with label {exemplar.label!r}: expected 0 to {last}, the index of a class")
+        if exemplar.label is None:
+            raise ValueError(f"an exemplar has no label, but {method} needs the class of x'; pass Exemplar(…, label=…)")
+        if not isinstance(exemplar.label, Integral) or not 0 <= exemplar.label < class_count:
+            raise ValueError(
+                f"an exemplar has label {exemplar.label!r}, but the classifier has {class_count} classes; "
+                f"pass a class index from 0 to {class_count - 1}"
+            )
     return torch.tensor([exemplar.label for exemplar in exemplars], device=classifier.device)
 
 
 def masked_keys(cut: Cut, state: State, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the keys at masks `(B, H, W)`, `(P, n)`, and their weights `(P,)`, which add up to 1, in float64.
+    """Select the keys at the masks.
 
-    A weight is the share of the position that the mask covers.
+    Args:
+        cut: the classifier, cut at a layer.
+        state: state of `B` images at the layer.
+        masks: masks of image size, `(B, H, W)`.
+
+    Returns:
+        The keys, `(P, n)`, and their weights, `(P,)`, in float64. A weight is the share of the position that the mask
+        covers; the weights are scaled to add up to 1.
     """
     keys = cut.keys(state)
     weights = cut.pool_mask(masks.to(keys.device)).flatten().double()
-    chosen = weights > 0
-    return rows(keys, cut.is_linear)[chosen].double(), weights[chosen] / weights.sum()
+    is_masked = weights > 0
+    return rows(keys, cut.is_linear)[is_masked].double(), weights[is_masked] / weights.sum()
 
 
 @torch.no_grad()
 def reference_batches(cut: Cut, reference: Images | Batches) -> Batches:
-    """Run reference images up to a layer, and read them; what has been run comes back as it is."""
+    """Run reference images up to a layer, and predict them; batches that have been run are returned as they are.
+
+    Raises:
+        TypeError: if `reference` is not a set of images, such as a `SecondMoment`.
+        ValueError: if there is no image.
+    """
     if not isinstance(reference, Images | list | tuple | None):
-        kind = type(reference).__name__
-        raise TypeError(f"reference is a {kind}: expected images, since keys alone do not say how they are read")
+        raise TypeError(
+            f"reference is a {type(reference).__name__}, but the predictions on reference images are needed; "
+            "pass images"
+        )
     if reference is None or not len(reference):
-        raise ValueError("no reference images: expected at least one whose prediction shall stay")
+        value = "None" if reference is None else f"an empty {type(reference).__name__}"
+        raise ValueError(f"reference is {value}; pass at least one image whose prediction must not change")
     if isinstance(reference, list | tuple):
         return reference
     states = map(cut.prefix, in_batches(reference, 16))
@@ -58,5 +88,5 @@ def reference_batches(cut: Cut, reference: Images | Batches) -> Batches:
 
 
 def solver_precision(tensor: Tensor) -> torch.dtype:
-    """Return the precision that changes are kept in: float32, or better where the weights are."""
+    """Return the precision in which changes are computed: float32, or that of the tensor if it is better."""
     return torch.promote_types(tensor.dtype, torch.float32)

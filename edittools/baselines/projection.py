@@ -1,8 +1,8 @@
-"""Concept projection: take the direction that tells x' from x out of what the layer reads.
+"""Project a concept out of what a layer sees: remove the direction that separates the keys of x' from those of x.
 
-Three ways to find it: the difference of means, the fast concept vector; a linear probe, as in P-ClArC (Anders et al.,
-"Finding and removing Clever Hans", arXiv 1912.11425); and LEACE (Belrose et al., arXiv 2306.03819), the erasure that
-moves the other keys least.
+There are three ways to find the direction: the difference of means, as in a fast concept activation vector; a linear
+probe, as in P-ClArC (Anders et al., "Finding and removing Clever Hans", arXiv 1912.11425); and LEACE (Belrose et al.,
+arXiv 2306.03819), the erasure that moves the other keys least.
 """
 
 from collections.abc import Sequence
@@ -16,13 +16,17 @@ from edittools.classifiers import Classifier
 from edittools.cut import Cut
 from edittools.edits import Change, Edit, Record, edit_of
 from edittools.exemplars import Exemplar, exemplars_at
-from edittools.moments import RankError, Reference, reference_moment
+from edittools.moments import RankError, Reference, SecondMoment, reference_moment
 
 DIRECTIONS = ("mean", "probe", "leace")
-PROJECTIONS = [{"direction": "mean"}]
-PROJECTIONS += [{"direction": "probe", "ridge": ridge} for ridge in (1e-2, 1.0)]
-PROJECTIONS += [{"direction": "leace", "ridge": ridge} for ridge in (1e-3, 1e-1)]
-"""Settings to try."""
+PROJECTIONS = [
+    {"direction": "mean"},
+    {"direction": "probe", "ridge": 1e-2},
+    {"direction": "probe", "ridge": 1.0},
+    {"direction": "leace", "ridge": 1e-3},
+    {"direction": "leace", "ridge": 1e-1},
+]
+"""Grid of settings of `project_concept`."""
 
 
 def project_concept(
@@ -34,58 +38,91 @@ def project_concept(
     direction: str = "mean",
     ridge: float = 1e-2,
 ) -> Edit:
-    """Make the layer blind to the direction v that tells the masked keys of x' from those of x, see `inputs`.
+    """Make the layer blind to the direction v that separates the masked keys of x' from those of x.
 
-    Each key k is replaced by k − P(k − μ), with P = v uᵀ, uᵀv = 1 and μ the mean masked key of x: W' = W(I − P) and
-    b' = b + W P μ, summed over the kernel. What a key has along v is then read as in x. A layer without a bias gets W'
-    alone, so its readings of x move by −W P μ. All offsets of a kernel share P. Padding counts as a key of zeros.
+    Each key k is replaced by k − P(k − μ), with P = v uᵀ, uᵀv = 1 and μ the mean masked key of x:
+
+        W' = W(I − P),   b' = b + W P μ (summed over the kernel)
+
+    So the part of a key along v is what it is in x. A layer without a bias gets W' alone, which moves its outputs on x
+    by −W P μ. All offsets of a kernel share P. Padding counts as a key of zeros.
 
     Args:
-        reference: only "leace" needs it; the others take None.
-        direction: "mean": v = μ' − μ, with μ' the mean masked key of x'. "probe": v is the weight of a ridge regression
-            from masked keys to x' or x. "leace": v = μ' − μ and u = M⁻¹v up to scale, with M the second moments of the
-            reference keys and of the exemplars' masked keys, each scaled to a mean eigenvalue of 1. Else u is v.
-        ridge: added to the diagonal of the probe's system and of M, relative to its mean eigenvalue.
+        classifier: the classifier; it is not changed.
+        layer: name of the layer, its module, or a `Cut` of it.
+        exemplars: one or several; their labels are not used.
+        reference: images or their `SecondMoment`; only "leace" needs it, the others take None.
+        direction: with μ' the mean masked key of x',
+            "mean": v = u = μ' − μ, up to scale.
+            "probe": v = u is the weight of a ridge regression from masked keys to x' or x.
+            "leace": v = μ' − μ and u = M⁻¹v, up to scale. M is the sum of the second moments of the reference keys and
+            of the exemplars' masked keys, each scaled to a mean eigenvalue of 1.
+        ridge: added to the diagonal of the probe's system and of both parts of M, relative to their mean eigenvalue.
 
-    The loss of the `Record` is the distance of μ' from μ, before and after. Raises `RankError` where there is none.
+    Returns:
+        The edit. The losses of its `Record` are the distance between μ' and μ.
+
+    Raises:
+        RankError: if that distance is 0.
     """
     one_of(direction, DIRECTIONS, "direction")
-    ridge, exemplars = check_amount(ridge, "ridge", 0), exemplars_at(classifier, layer, exemplars)
-    cut = exemplars.cut
+    ridge = check_amount(ridge, "ridge", 0)
+    states = exemplars_at(classifier, layer, exemplars)
+    cut = states.cut
     moment = reference_moment(cut, reference) if direction == "leace" else None
-    plain, weights = masked_keys(cut, exemplars.image, exemplars.masks)
-    other, _ = masked_keys(cut, exemplars.changed, exemplars.masks)
-    centre, gap = weights @ plain, weights @ (other - plain)
+    keys, weights = masked_keys(cut, states.image, states.masks)
+    changed_keys, _ = masked_keys(cut, states.changed, states.masks)
+    mean = weights @ keys
+    gap = weights @ (changed_keys - keys)
     if not gap.any():
-        raise RankError(f"x and x' have the same mean key at the mask, at layer {cut.layer!r}: nothing to project")
-    axis, reader = gap, gap
-    both, halves = torch.cat([plain, other]), torch.cat([weights, weights]) / 2
+        raise RankError(
+            f"x and x' have the same mean key at the mask, at layer {cut.layer!r}, so there is no direction to project "
+            "out; choose another layer or mask"
+        )
+    all_keys = torch.cat([keys, changed_keys])
+    all_weights = torch.cat([weights, weights]) / 2
+    removed = gap  # v
+    reader = gap  # u
     if direction == "probe":
-        spread = _loaded(_spread(both - halves @ both, halves), ridge)
-        axis = reader = torch.linalg.solve(spread, gap)
+        removed = reader = _probe_direction(all_keys, all_weights, gap, ridge)
     elif direction == "leace":
-        origin = torch.zeros_like(centre) if cut.bias is None else centre
-        spared = (moment.matrix.to(gap), _spread(both - origin, halves))
-        reader = torch.linalg.solve(sum(_loaded(part, ridge) for part in spared), axis)
-    reader = reader / (reader @ axis)
-    precision, seen = solver_precision(cut.weight), torch.einsum("on...,n->o...", cut.weight.detach().double(), axis)
-    change, keys = Change(-seen[:, None].to(precision), reader[None].to(precision)), cut.keys(exemplars.changed)
-    response = exemplars.response(change.added(cut, keys))
+        origin = torch.zeros_like(mean) if cut.bias is None else mean
+        reader = _leace_reader(all_keys - origin, all_weights, gap, moment, ridge)
+    reader = reader / (reader @ removed)
+    precision = solver_precision(cut.weight)
+    removed_output = torch.einsum("on...,n->o...", cut.weight.detach().double(), removed)  # W v, (out, kh, kw)
+    change = Change(-removed_output[:, None].to(precision), reader[None].to(precision))
     changes = {f"{cut.layer}.weight": change}
     if cut.bias is not None:
-        total = seen.reshape(len(seen), -1).sum(dim=1)
-        changes[cut.bias_name] = Change((total * (reader @ centre)).to(precision))
-    apart = [float(difference.norm()) for difference in (gap, gap - axis * (reader @ gap))]
-    record = Record(f"concept projection ({direction})", *apart, 1, response)
+        kernel_sum = removed_output.reshape(len(removed_output), -1).sum(dim=1)
+        changes[cut.bias_name] = Change((kernel_sum * (reader @ mean)).to(precision))
+    distance_before = float(gap.norm())
+    distance_after = float((gap - removed * (reader @ gap)).norm())
+    response = states.response(change.added(cut, cut.keys(states.changed)))
+    record = Record(f"concept projection ({direction})", distance_before, distance_after, 1, response)
     return edit_of(cut, changes, record)
 
 
-def _spread(keys: Tensor, weights: Tensor) -> Tensor:
+def _probe_direction(keys: Tensor, weights: Tensor, gap: Tensor, ridge: float) -> Tensor:
+    """Compute the weight `(n,)` of a ridge regression from keys `(P, n)` to whether they are of x' or of x."""
+    centered = keys - weights @ keys
+    covariance = _weighted_moment(centered, weights)
+    return torch.linalg.solve(_scaled_with_ridge(covariance, ridge), gap)
+
+
+def _leace_reader(keys: Tensor, weights: Tensor, gap: Tensor, moment: SecondMoment, ridge: float) -> Tensor:
+    """Compute u = M⁻¹v, `(n,)`, of LEACE, from the exemplars' keys `(P, n)` and the moment of the reference keys."""
+    reference_part = _scaled_with_ridge(moment.matrix.to(gap), ridge)
+    exemplar_part = _scaled_with_ridge(_weighted_moment(keys, weights), ridge)
+    return torch.linalg.solve(reference_part + exemplar_part, gap)
+
+
+def _weighted_moment(keys: Tensor, weights: Tensor) -> Tensor:
     """Compute the weighted second moment of keys `(P, n)`."""
     return keys.T @ (keys * weights[:, None])
 
 
-def _loaded(matrix: Tensor, ridge: float) -> Tensor:
-    """Scale a matrix to a mean eigenvalue of 1, and add `ridge` to the diagonal; it is never singular."""
+def _scaled_with_ridge(matrix: Tensor, ridge: float) -> Tensor:
+    """Scale a matrix to a mean eigenvalue of 1, and add `ridge` to its diagonal, so that it is never singular."""
     matrix = matrix * (len(matrix) / matrix.trace().clamp_min(torch.finfo(matrix.dtype).tiny))
     return matrix + max(ridge, 1e-10) * torch.eye(len(matrix)).to(matrix)

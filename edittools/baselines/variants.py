@@ -1,10 +1,9 @@
-"""Variants of `rewrite`: along random directions, in the null space of everyday keys, and all of a weight at once."""
+"""Variants of `rewrite`: along random directions, in the null space of reference keys, and in closed form."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from edittools.baselines.inputs import masked_keys, solver_precision
 from edittools.checks import check_amount, check_number
@@ -13,13 +12,13 @@ from edittools.cut import Cut
 from edittools.edits import Change, Edit, Record, edit_of
 from edittools.exemplars import Exemplar, exemplars_at
 from edittools.moments import RankError, Reference, SecondMoment, directions, reference_moment
-from edittools.rewriting import fits, pose, rewrite, solve_least_squares
+from edittools.rewriting import Problem, fits, pose, rewrite, solve_least_squares
 
 NULL_SPACES = [{"share": share, "rank": rank} for share in (0.9, 0.99, 0.999) for rank in (None, 1, 3)]
-"""Settings to try; a rank that the keys at a small mask do not span raises `RankError`."""
+"""Grid of settings of `rewrite_in_null_space`; a rank above that of the keys at a small mask raises `RankError`."""
 
 WEIGHTS = [{"weight": weight} for weight in (0.1, 1.0, 10.0, 100.0, 1e3, 1e4)]
-"""Settings to try. MEMIT's own λ, 15000, is 1.5e4 here for one key as long as everyday ones."""
+"""Grid of settings of `rewrite_in_closed_form`. MEMIT's own λ, 15000, is 1.5e4 here for one key of average length."""
 
 
 def rewrite_at_random(
@@ -29,15 +28,43 @@ def rewrite_at_random(
     reference: Reference | None = None,
     *,
     rank: int = 1,
-    **settings: Any,
+    masked: bool = True,
+    objective: str = "l1",
+    reference_weight: float = 0.0,
+    steps: int = 200,
 ) -> Edit:
-    """Rewrite along `rank` orthonormal directions that depend on the layer's width and the rank alone: the control."""
-    exemplars = exemplars_at(classifier, layer, exemplars)
-    cut = exemplars.cut
-    shape = check_number(rank, 1, "rank"), cut.weight.shape[1]
+    """Rewrite along random orthonormal directions, as a control.
+
+    The directions depend only on the number of the layer's input channels and on the rank.
+
+    Args:
+        classifier: the classifier; it is not changed.
+        layer: name of the layer, its module, or a `Cut` of it.
+        exemplars: one or several; their labels are not used.
+        reference: images or their `SecondMoment`; needed only with a `reference_weight`.
+        rank: number of directions.
+        masked: see `rewrite`, as for the other arguments.
+        objective: "l1" or "least_squares".
+        reference_weight: weight of the penalty on moving the outputs of reference keys.
+        steps: number of steps of the optimizer, with "l1".
+    """
+    states = exemplars_at(classifier, layer, exemplars)
+    cut = states.cut
+    shape = (check_number(rank, 1, "rank"), cut.weight.shape[1])
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     basis = torch.linalg.qr(noise.T).Q.T.to(cut.weight)
-    return rewrite(classifier, cut, exemplars, reference, rank=rank, basis=basis, **settings)
+    return rewrite(
+        classifier,
+        cut,
+        states,
+        reference,
+        rank=rank,
+        masked=masked,
+        objective=objective,
+        basis=basis,
+        reference_weight=reference_weight,
+        steps=steps,
+    )
 
 
 def rewrite_in_null_space(
@@ -49,35 +76,41 @@ def rewrite_in_null_space(
     share: float = 0.99,
     rank: int | None = None,
 ) -> Edit:
-    """Rewrite along directions that hold little of the reference keys' energy: AlphaEdit (Fang et al., 2410.02355).
+    """Rewrite along directions with little energy of the reference keys: AlphaEdit (Fang et al., arXiv 2410.02355).
 
-    The null space is spanned by the eigenvectors of C beyond the first ones that hold `share` of its trace; within it
-    the change is free. See `inputs` for the rest.
+    The null space is spanned by the eigenvectors of C after the first ones, which hold `share` of its trace. Within it
+    nothing restricts the change.
 
     Args:
-        share: of the energy that is out of reach, above 0 and below 1.
-        rank: of the change: the top directions of the masked keys of x' within the null space, by the paper's L1; None
-            takes all of it by least squares, as AlphaEdit does.
+        classifier: the classifier; it is not changed.
+        layer: name of the layer, its module, or a `Cut` of it.
+        exemplars: one or several; their labels are not used.
+        reference: images or their `SecondMoment`.
+        share: share of the energy that the edit must not touch, above 0 and below 1.
+        rank: rank of the change along the top directions of the masked keys of x' within the null space, by the
+            paper's L1; None uses the whole null space, by least squares, as AlphaEdit does.
 
-    Raises `RankError` when nothing is left beyond `share`, or a rank is more than the masked keys span there.
+    Raises:
+        RankError: if all directions are needed to hold `share`, or `rank` exceeds the number of independent masked
+            keys in the null space.
     """
     if not 0 < check_amount(share, "share") < 1:
-        raise ValueError(f"share {share!r}: expected a number above 0 and below 1")
-    exemplars = exemplars_at(classifier, layer, exemplars)
-    cut = exemplars.cut
+        raise ValueError(f"share={share!r} is out of range; pass a number above 0 and below 1")
+    states = exemplars_at(classifier, layer, exemplars)
+    cut = states.cut
     moment = reference_moment(cut, reference)
-    values, vectors = moment.eigen
+    values, vectors = moment.eigen  # from low to high
     energy = values.flip(0).cumsum(dim=0)
-    taken = int((energy < share * energy[-1]).sum()) + 1
-    if taken >= len(values):
-        raise RankError(f"share {share!r}: all {len(values)} directions are needed to hold it, expected a lower share")
-    basis = vectors[:, : len(values) - taken].T.to(cut.weight.device)
+    excluded = int((energy < share * energy[-1]).sum()) + 1
+    if excluded >= len(values):
+        raise RankError(f"share={share!r} needs all {len(values)} directions, which leaves none; pass a lower share")
+    basis = vectors[:, : len(values) - excluded].T.to(cut.weight.device)
     if rank is not None:
-        keys, weights = masked_keys(cut, exemplars.changed, exemplars.masks)
-        free = SecondMoment(torch.eye(len(basis), dtype=torch.float64, device=keys.device))
-        basis = directions(keys @ basis.T, weights, rank, free) @ basis
+        keys, weights = masked_keys(cut, states.changed, states.masks)
+        identity = SecondMoment(torch.eye(len(basis), dtype=torch.float64, device=keys.device))
+        basis = directions(keys @ basis.T, weights, rank, identity) @ basis
     objective = "least_squares" if rank is None else "l1"
-    return rewrite(classifier, cut, exemplars, reference, rank=len(basis), basis=basis, objective=objective)
+    return rewrite(classifier, cut, states, reference, rank=len(basis), basis=basis, objective=objective)
 
 
 def rewrite_in_closed_form(
@@ -88,31 +121,45 @@ def rewrite_in_closed_form(
     *,
     weight: float = 1.0,
 ) -> Edit:
-    """Change all of W at once: Δ = R K*ᵀ (K*K*ᵀ + λ C)⁻¹, as MEMIT (Meng et al., arXiv 2210.07229).
+    """Change the whole weight at once: Δ = R K*ᵀ (K* K*ᵀ + λ C)⁻¹, as MEMIT (Meng et al., arXiv 2210.07229).
 
-    K* are the keys of x' under the kernel's window, weighted by the mask; R is what the layer's output lacks there for
-    the pre-activation of x (`Problem.target_output`). In a convolution C stands once for each offset of the kernel, on
-    the diagonal: how keys of neighbouring positions go together is left out, since a `SecondMoment` does not hold it.
-    Low eigenvalues of C are raised, see `SecondMoment.whitener`; what all baselines take is said in `inputs`.
+    K* are the keys of x' under the kernel's window, weighted by the mask; R is what the layer's output lacks there of
+    `Problem.target_output`. For a convolution C is block-diagonal, with one block for each offset of the kernel: a
+    `SecondMoment` does not hold how keys of neighboring positions vary together. Low eigenvalues of C are raised, see
+    `SecondMoment.whitener`.
 
     Args:
-        weight: λ, relative: 1 gives λ C the trace of K*K*ᵀ.
+        classifier: the classifier; it is not changed.
+        layer: name of the layer, its module, or a `Cut` of it.
+        exemplars: one or several; their labels are not used.
+        reference: images or their `SecondMoment`.
+        weight: λ, relative: at 1, λ C has the trace of K* K*ᵀ.
     """
-    relative, exemplars = check_amount(weight, "weight", 0), exemplars_at(classifier, layer, exemplars)
-    cut = exemplars.cut
+    weight = check_amount(weight, "weight", 0)
+    states = exemplars_at(classifier, layer, exemplars)
+    cut = states.cut
     moment = reference_moment(cut, reference)
     whitener = moment.whitener
-    # In whitened keys λ C is the identity: that is solved, in the smaller dimension, with its ridge relative to their
-    # trace in place of that of the plain keys.
-    problem, ones = pose(cut, exemplars, basis=whitener), torch.ones_like(cut.weight[:1], dtype=torch.float64)
-    pair = (cut.keys(problem.changed), problem.coordinates)
-    squares = [cut.convolve(keys.double().square(), ones) for keys in pair]
-    covered = cut.pool_mask(problem.share, "output")
-    plain, white = (float((covered * square.squeeze(cut.channels)).sum()) for square in squares)
-    mean = float(moment.matrix.trace()) / len(moment.matrix)
-    unknown = solve_least_squares(problem, relative * plain / (mean * white) if mean * white else relative)
-    delta = torch.einsum("or...,rn->on...", unknown.double(), whitener.to(unknown.device))
+    # In whitened keys λ C is the identity, so the solution is that of a ridge system. Its ridge is relative to the
+    # trace of the whitened keys, λ to that of the keys.
+    problem = pose(cut, states, basis=whitener)
+    keys_trace = _masked_trace(problem, cut.keys(problem.changed))
+    whitened_trace = _masked_trace(problem, problem.projected_keys)
+    mean_eigenvalue = float(moment.matrix.trace()) / len(moment.matrix)
+    denominator = mean_eigenvalue * whitened_trace
+    ridge = weight * keys_trace / denominator if denominator else weight
+    coefficients = solve_least_squares(problem, ridge)
+    delta = torch.einsum("or...,rn->on...", coefficients.double(), whitener.to(coefficients.device))
+    loss_before, loss_after = fits(problem, "least_squares", coefficients)
+    response = states.response(problem.delta_output(coefficients))
+    record = Record("closed form", loss_before, loss_after, 1, response)
     change = Change(delta.to(solver_precision(cut.weight)))
-    response = exemplars.response(problem.shift(unknown))
-    record = Record("closed form", *fits(problem, "least_squares", unknown), 1, response)
     return edit_of(cut, {f"{cut.layer}.weight": change}, record)
+
+
+def _masked_trace(problem: Problem, keys: Tensor) -> float:
+    """Compute the trace of K Kᵀ, for K the keys under the kernel's window, weighted by the mask."""
+    cut = problem.cut
+    ones = torch.ones_like(cut.weight[:1], dtype=torch.float64)
+    squares = cut.convolve(keys.double().square(), ones)
+    return float((cut.pool_mask(problem.share, "output") * squares.squeeze(cut.channels)).sum())

@@ -1,8 +1,20 @@
-"""What a prediction rests on: transform a concept, predict again, find the rules (section 5 of the paper)."""
+"""Find what a prediction relies on: transform a concept, predict again, find the rules (section 5 of the paper)."""
 
 from edittools.probing.counterfactuals import Concepts, control_mask, materials, with_materials
 from edittools.probing.effects import FALSE_DISCOVERY_RATE, LEAST_EFFECT, LEAST_IMAGES, Probe, pairs, score
 from edittools.probing.probe import Settings, probe
 
-__all__ = ["FALSE_DISCOVERY_RATE", "LEAST_EFFECT", "LEAST_IMAGES", "Concepts", "Probe", "Settings", "control_mask"]
-__all__ += ["materials", "pairs", "probe", "score", "with_materials"]
+__all__ = [
+    "FALSE_DISCOVERY_RATE",
+    "LEAST_EFFECT",
+    "LEAST_IMAGES",
+    "Concepts",
+    "Probe",
+    "Settings",
+    "control_mask",
+    "materials",
+    "pairs",
+    "probe",
+    "score",
+    "with_materials",
+]

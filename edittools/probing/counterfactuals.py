@@ -1,4 +1,4 @@
-"""Concepts of images, turned to other materials: one at a time, beside a control, or many at once."""
+"""Transform concepts of images into other materials: one concept at a time, next to a control, or many at once."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
@@ -16,39 +17,69 @@ from edittools.exemplars import Exemplar, paste_texture
 from edittools.images import LabelledImages
 
 LEAST_AREA = 0.02
-"""Concepts that cover less than this share of an image are not transformed."""
+"""Concepts that cover a smaller share of an image are not transformed."""
 
 
 def control_mask(mask: Tensor, avoid: Tensor | None = None) -> Tensor | None:
-    """Place a mask `(H, W)` of the area of `mask` where neither it nor `avoid` is; None where it does not fit.
+    """Place a mask of the same area where neither the mask nor `avoid` is.
 
-    It is the mask turned over or moved by half an image; what is not free there goes to the nearest free pixels.
+    Of the mask's mirror images and its shifts by half an image, the one that fits best is taken. Its pixels that are
+    not free are moved to the nearest free ones.
+
+    Args:
+        mask: mask `(H, W)` of a concept.
+        avoid: mask `(H, W)` of what the control must not cover either.
+
+    Returns:
+        The control `(H, W)`, of the area of `mask`; None if there is no room for it.
     """
-    taken = mask.numpy() > 0
-    blocked = taken if avoid is None else taken | (avoid.numpy() > 0)
-    area = int(taken.sum())
+    concept = mask.numpy() > 0
+    blocked = concept if avoid is None else concept | (avoid.numpy() > 0)
+    area = int(concept.sum())
     if (~blocked).sum() < area:
         return None
-    half = [side // 2 for side in taken.shape]
-    turned = (taken[::-1], taken[:, ::-1], taken[::-1, ::-1])
-    moved = (np.roll(taken, half[0], 0), np.roll(taken, half[1], 1), np.roll(taken, half, (0, 1)))
-    placed = max((version & ~blocked for version in (*turned, *moved)), key=np.sum)
+    placed = _best_placement(concept, blocked)
     if not placed.any():  # nothing of the shape fits: start from the pixel that is furthest from what is blocked
         placed.flat[distance_transform_edt(~blocked).argmax()] = True
-    order = np.argsort(np.where(blocked, np.inf, distance_transform_edt(~placed)), axis=None, kind="stable")
-    placed = np.zeros(taken.size, bool)
-    placed[order[:area]] = True
-    return torch.from_numpy(placed.reshape(taken.shape)).float()
+    distance = np.where(blocked, np.inf, distance_transform_edt(~placed))
+    nearest = np.argsort(distance, axis=None, kind="stable")
+    control = np.zeros(concept.size, bool)
+    control[nearest[:area]] = True
+    return torch.from_numpy(control.reshape(concept.shape)).float()
+
+
+def _best_placement(concept: NDArray, blocked: NDArray) -> NDArray:
+    """Return what is free of the mirror image or shift of `concept` that keeps most of its pixels."""
+    half_height = concept.shape[0] // 2
+    half_width = concept.shape[1] // 2
+    candidates = (
+        concept[::-1],
+        concept[:, ::-1],
+        concept[::-1, ::-1],
+        np.roll(concept, half_height, 0),
+        np.roll(concept, half_width, 1),
+        np.roll(concept, (half_height, half_width), (0, 1)),
+    )
+    return max((candidate & ~blocked for candidate in candidates), key=np.sum)
 
 
 @dataclass(frozen=True)
 class Concepts:
-    """Images with the masks of their concepts, and the styles that a concept is turned to.
+    """Images, masks of their concepts, and the styles that a concept is transformed to.
 
-    `masks` are `(N, H, W)` of 0 and 1 by concept. `styles` are textures `(V, 3, h, w)` by name, such as `materials`: V
-    variants each. `objects` names, by concept, the classes whose object it is, such as "jeep" for cars: controls in
-    their images avoid it. `groups` are concepts that may stand in for each other, such as grounds: each is turned to
-    the styles named as its group is, so to itself as well; without groups to every style.
+    Args:
+        data: `N` labeled images.
+        masks: masks `(N, H, W)` of 0 and 1, by concept.
+        styles: textures `(V, 3, h, w)`, V variants of each, by name of the style; such as `materials`.
+        objects: by concept, the classes whose object it is, such as "jeep" for cars. The controls in images of these
+            classes avoid it.
+        groups: concepts that can replace each other, such as grounds. Each is transformed to the styles with the names
+            of its group, itself included. Without groups, each concept is transformed to every style.
+
+    Raises:
+        ValueError: if the masks do not fit the images, or there is no texture.
+        TypeError: if `styles` is not a mapping.
+        KeyError: if a concept of a group has no masks or no style.
     """
 
     data: LabelledImages
@@ -58,74 +89,146 @@ class Concepts:
     groups: Sequence[Sequence[str]] = ()
 
     def __post_init__(self) -> None:
-        fit = (len(self.data), *self.data.images[:1].shape[-2:])
-        for concept, mask in self.masks.items():
-            if tuple(mask.shape) != fit:
-                raise ValueError(f"masks of {concept!r} of shape {tuple(mask.shape)}: expected {fit}, one an image")
+        expected = (len(self.data), *self.data.images[:1].shape[-2:])
+        for concept, masks in self.masks.items():
+            if tuple(masks.shape) != expected:
+                raise ValueError(
+                    f"the masks of {concept!r} have shape {tuple(masks.shape)}, but the images need {expected}; "
+                    "pass one mask per image, of the size of the images"
+                )
         if not isinstance(self.styles, Mapping):
-            raise TypeError(f"styles {self.styles!r}: expected textures (V, 3, h, w) by name, such as style_textures()")
+            raise TypeError(
+                f"styles={self.styles!r} is not a mapping; pass textures (V, 3, h, w) by name, such as style_textures()"
+            )
         if not any(len(textures) for textures in self.styles.values()):
-            raise ValueError(f"styles {self.styles!r}: expected at least one texture")
+            raise ValueError(f"styles={self.styles!r} holds no texture; pass at least one")
         for concept in chain.from_iterable(self.groups):
             one_of(concept, self.masks, "concept", KeyError)
             one_of(concept, self.styles, "style", KeyError)
 
     def digest(self) -> str:
-        """Say what is here, by contents: finished work is known by it."""
+        """Identify the contents: finished work is stored under it."""
         tensors = [*self.data.images, self.data.labels, *self.masks.values(), *self.styles.values()]
         names = f"{list(self.masks)} {list(self.styles)} {dict(self.objects)} {self.groups} {self.data.classes}"
         return f"{digest_tensors(tensors)[:12]} {names}"
 
     def subset(self, indices: Sequence[int]) -> "Concepts":
-        """Keep the images at `indices`."""
+        """Select the images at `indices`."""
         masks = {concept: mask[list(indices)] for concept, mask in self.masks.items()}
         return replace(self, data=self.data.subset(indices), masks=masks)
 
     def parted(self, concept: str, style: str) -> "tuple[Concepts, Concepts]":
-        """Keep one concept, and of a style half of the variants, to choose an edit, and the other half, to report."""
+        """Select one concept and one style, and split the style's variants in two halves.
+
+        If the concept is also a style, which is the control "in place", both halves have it whole.
+
+        Returns:
+            The concepts with the first half, used to select an edit, and those with the second, used to evaluate it.
+        """
         one_of(concept, self.masks, "concept", KeyError)
         one_of(style, self.styles, "style", KeyError)
-        control = {concept: self.styles[concept]} if concept in self.styles else {}  # in place, whole in both halves
-        first, second = self.styles[style].tensor_split([(len(self.styles[style]) + 1) // 2])
-        one = replace(self, masks={concept: self.masks[concept]}, groups=())
-        return replace(one, styles={**control, style: first}), replace(one, styles={**control, style: second})
+        control = {concept: self.styles[concept]} if concept in self.styles else {}
+        textures = self.styles[style]
+        middle = (len(textures) + 1) // 2
+        first, second = textures.tensor_split([middle])
+        alone = replace(self, masks={concept: self.masks[concept]}, groups=())
+        selection = replace(alone, styles={**control, style: first})
+        evaluation = replace(alone, styles={**control, style: second})
+        return selection, evaluation
 
     def turned(self, numbers: Sequence[int], concept: str, style: str, variants: int = 1) -> LabelledImages:
-        """Turn a concept of the images `numbers` to a style, each in so many of its variants, in rotation."""
+        """Transform a concept of several images to a style.
+
+        Args:
+            numbers: the numbers of the images.
+            concept: the concept to transform.
+            style: the style to transform it to.
+            variants: number of variants of the style for each image; image `i` starts with variant `i`, in rotation.
+
+        Returns:
+            The transformed images with their labels, `variants` for each number.
+        """
         textures = self.styles[style]
-        places = [(i, (i + v) % len(textures)) for i in numbers for v in range(variants)]
-        pictures = [paste_texture(self.data.images[i], self.masks[concept][i], textures[v]) for i, v in places]
-        return replace(self.data.subset([i for i, _ in places]), images=torch.stack(pictures))
+        sources = []
+        transformed = []
+        for number in numbers:
+            image = self.data.images[number]
+            mask = self.masks[concept][number]
+            for variant in range(variants):
+                texture = textures[(number + variant) % len(textures)]
+                sources.append(number)
+                transformed.append(paste_texture(image, mask, texture))
+        return replace(self.data.subset(sources), images=torch.stack(transformed))
 
     def textures(self, number: int = 0, per_image: int | None = None) -> list[tuple[str, int]]:
-        """List textures (style, variant) for image `number`: all, or `per_image` variants of each style in rotation."""
-        counts = {style: len(variants) for style, variants in self.styles.items()}
-        pairs = [(style, variant) for style, count in counts.items() for variant in range(count)]
-        return [(s, v) for s, v in pairs if per_image is None or (v - number) % counts[s] < per_image]
+        """List the textures, as (style, variant), that a concept of image `number` is transformed to.
+
+        Args:
+            number: the number of the image.
+            per_image: number of variants of each style, in rotation from image to image; None lists all.
+        """
+        listed = []
+        for style, variants in self.styles.items():
+            count = len(variants)
+            for variant in range(count):
+                if per_image is None or (variant - number) % count < per_image:
+                    listed.append((style, variant))
+        return listed
 
     def counterfactual(
         self, index: int, concept: str, textures: Sequence[tuple[str, int]], control: bool = True
     ) -> tuple[Tensor, Tensor | None]:
-        """Transform a concept of one image in textures given as (style, variant), and the same area elsewhere.
+        """Transform a concept of one image to several textures, and the same area elsewhere, as a control.
 
-        Returns both as `(S, 3, H, W)`, the second None where it does not fit or no `control` is wanted.
+        Args:
+            index: the number of the image.
+            concept: the concept to transform.
+            textures: `S` textures as (style, variant).
+            control: transform the same area elsewhere as well.
+
+        Returns:
+            Both images in all textures, `(S, 3, H, W)`. The second is None without `control`, and where there is no
+            room for the control.
         """
-        mask = self.masks[concept][index]
-        name = self.data.classes[int(self.data.labels[index])]
-        avoided = [self.masks[c][index] for c in self.masks if c != concept and name in self.objects.get(c, ())]
-        chosen = torch.stack([self.styles[style][variant] for style, variant in textures])
         image = self.data.images[index]
-        elsewhere = control_mask(mask, sum(avoided).clamp(max=1) if avoided else None) if control else None
-        beside = None if elsewhere is None else paste_texture(image, elsewhere, chosen)
-        return paste_texture(image, mask, chosen), beside
+        mask = self.masks[concept][index]
+        selected = torch.stack([self.styles[style][variant] for style, variant in textures])
+        controlled = None
+        if control:
+            placed = control_mask(mask, self._objects_of(index, concept))
+            if placed is not None:
+                controlled = paste_texture(image, placed, selected)
+        return paste_texture(image, mask, selected), controlled
+
+    def _objects_of(self, index: int, concept: str) -> Tensor | None:
+        """Return the mask `(H, W)` of the concepts, other than `concept`, that are the object of the image's class."""
+        class_name = self.data.classes[int(self.data.labels[index])]
+        object_masks = []
+        for other, masks in self.masks.items():
+            if other != concept and class_name in self.objects.get(other, ()):
+                object_masks.append(masks[index])
+        return sum(object_masks).clamp(max=1) if object_masks else None
 
     def exemplar(self, rule: Mapping[str, Any], variant: int = 0, place: int = 0) -> Exemplar:
-        """Make an exemplar of a row of `rules`: x is its `evidence` at `place`, x' that in a variant of its `style`."""
-        evidence, concept = rule["evidence"], rule["concept"]
+        """Make an exemplar of a rule that `Probe.rules` lists.
+
+        Args:
+            rule: a row of the table.
+            variant: variant of the rule's style, for x'.
+            place: which image of the rule's evidence is x.
+
+        Raises:
+            KeyError: if the rule's style is not among the styles.
+            ValueError: if the evidence has no image at `place`.
+        """
+        evidence = rule["evidence"]
+        concept = rule["concept"]
         style = one_of(rule["style"], self.styles, "style", KeyError)
         if place not in range(len(evidence)):
-            said = f"rule {rule['class']!r} on {concept!r} has {len(evidence)} images as evidence"
-            raise ValueError(f"{said}, none at place {place}: expected one that was read rightly before")
+            raise ValueError(
+                f"rule {rule['class']!r} on {concept!r} has {len(evidence)} images as evidence, none at place {place}; "
+                "pass a lower place, or a rule with more correctly classified images"
+            )
         number = evidence[place]
         changed, _ = self.counterfactual(number, concept, [(style, variant)], control=False)
         label = list(self.data.classes).index(rule["class"])
@@ -133,44 +236,83 @@ class Concepts:
 
 
 def materials(data: LabelledImages, masks: Mapping[str, Tensor], variants: int = 2) -> dict[str, Tensor]:
-    """Cut textures `(variants, 3, H, W)` by concept from the images where each covers most.
+    """Cut textures of concepts from the images in which each covers most.
 
-    Beyond the concept's mask each is continued by the nearest pixels. Concepts seen in fewer images give none.
+    Outside the concept's mask, each texture is continued by the nearest pixels.
+
+    Args:
+        data: `N` images.
+        masks: masks `(N, H, W)` by concept.
+        variants: number of textures of each concept.
+
+    Returns:
+        Textures `(variants, 3, H, W)` by concept. Concepts that fewer images show have none.
     """
-    found = {}
-    for concept, mask in masks.items():
-        areas = mask.flatten(1).mean(dim=1)
+    textures = {}
+    for concept, concept_masks in masks.items():
+        areas = concept_masks.flatten(1).mean(dim=1)
         if int((areas > 0).sum()) >= variants:
-            chosen = areas.argsort(descending=True, stable=True)[:variants].tolist()
-            found[concept] = torch.stack([_continued(data.images[i], mask[i]) for i in chosen])
-    return found
+            largest = _largest_first(concept_masks)[:variants]
+            textures[concept] = torch.stack([_continued(data.images[i], concept_masks[i]) for i in largest])
+    return textures
 
 
 def with_materials(
-    data: LabelledImages, masks: Mapping[str, Tensor], giving: Sequence[str] = (), variants: int = 2, **options: Any
+    data: LabelledImages,
+    masks: Mapping[str, Tensor],
+    giving: Sequence[str] = (),
+    variants: int = 2,
+    objects: Mapping[str, Sequence[str]] | None = None,
+    groups: Sequence[Sequence[str]] = (),
 ) -> Concepts:
     """Make concepts to probe, whose styles are materials cut from the images themselves.
 
-    Of each concept `giving` one (default: all) so many images, those that show most of it, give the materials and are
-    not probed. `options` are other fields of `Concepts`. Raises `ValueError` where no image is left to probe, and
-    where no concept is seen often enough.
+    The images that give the materials are not probed.
+
+    Args:
+        data: `N` images.
+        masks: masks `(N, H, W)` by concept.
+        giving: concepts whose images give materials; by default all. Of each concept, these are the `variants` images
+            that show most of it.
+        variants: number of textures of each concept.
+        objects: see `Concepts`.
+        groups: see `Concepts`.
+
+    Raises:
+        ValueError: if the masks do not fit the images, no image is left to probe, or too few images show a concept.
     """
-    for name, mask in masks.items():
-        if len(mask) != len(data):
-            raise ValueError(f"{len(mask)} masks of {name!r} for {len(data)} images: expected one an image")
-    most = (masks[c].flatten(1).mean(dim=1).argsort(descending=True, stable=True) for c in giving or masks)
-    donors = sorted({i for order in most for i in order[:variants].tolist()})
-    probed = sorted(set(range(len(data))) - set(donors))
+    for concept, concept_masks in masks.items():
+        if len(concept_masks) != len(data):
+            raise ValueError(
+                f"there are {len(concept_masks)} masks of {concept!r} for {len(data)} images; pass one mask per image"
+            )
+    donors = set()
+    for concept in giving or masks:
+        donors.update(_largest_first(masks[concept])[:variants])
+    donors = sorted(donors)
+    probed = [number for number in range(len(data)) if number not in donors]
     if not probed:
-        raise ValueError(f"all {len(data)} images give a material: expected more images, or fewer variants")
-    some, given = ({name: mask[numbers] for name, mask in masks.items()} for numbers in (probed, donors))
-    styles = materials(data.subset(donors), given, variants)
+        raise ValueError(
+            f"all {len(data)} images give a material, which leaves none to probe; pass more images, or fewer variants"
+        )
+    donor_masks = {concept: concept_masks[donors] for concept, concept_masks in masks.items()}
+    probed_masks = {concept: concept_masks[probed] for concept, concept_masks in masks.items()}
+    styles = materials(data.subset(donors), donor_masks, variants)
     if not styles:
-        seen = ", ".join(masks) or "nothing"
-        raise ValueError(f"{seen} seen in {len(data)} images: expected a concept in {variants} of them, as materials")
-    return Concepts(data.subset(probed), some, styles, **options)
+        raise ValueError(
+            f"none of the concepts ({', '.join(masks) or 'no concept'}) is seen in {variants} of the images that give "
+            f"materials, out of {len(data)}; pass images that show one, or fewer variants"
+        )
+    return Concepts(data.subset(probed), probed_masks, styles, objects or {}, groups)
+
+
+def _largest_first(masks: Tensor) -> list[int]:
+    """Sort the numbers of masks `(N, H, W)` by area, from the largest to the smallest."""
+    areas = masks.flatten(1).mean(dim=1)
+    return areas.argsort(descending=True, stable=True).tolist()
 
 
 def _continued(image: Tensor, mask: Tensor) -> Tensor:
+    """Fill the pixels of an image outside a mask with the nearest ones inside."""
     _, (rows, columns) = distance_transform_edt(mask.numpy() == 0, return_indices=True)
     return image[:, torch.from_numpy(rows), torch.from_numpy(columns)]

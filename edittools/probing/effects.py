@@ -1,10 +1,11 @@
-"""What a probe found: the effect of each concept beside a control, and the rules that follow (section 5).
+"""Evaluate a probe: the effect of each concept, compared with a control, and the rules that follow (section 5).
 
-    found = probe(classifier, concepts)  # its `table`: a row for each image, concept, style and variant
-    found.effects(["class", "concept"])  # accuracy drops, beside a control, with intervals and q-values
-    rules = found.rules()                # the concepts that each class relies on
+    probed = probe(classifier, concepts)  # its `table` has one row for each image, concept, style and variant
+    probed.effects(["class", "concept"])  # accuracy drops, compared with a control, with intervals and q-values
+    rules = probed.rules()                # the concepts that each class relies on
 
-The effect of a concept is the drop where it is changed minus the drop at a control of the same area: any change hurts.
+Any change of an image lowers accuracy. So the effect of a concept is the drop when the concept is changed, minus the
+drop when a control of the same area is.
 """
 
 from collections.abc import Collection, Sequence
@@ -22,20 +23,21 @@ from edittools.checks import one_of
 from edittools.probing.counterfactuals import Concepts
 
 FALSE_DISCOVERY_RATE = 0.05
-"""Of the rules that `Probe.rules` reports, the share that may be false (Benjamini–Hochberg)."""
+"""The share of the rules reported by `Probe.rules` that may be false (Benjamini–Hochberg)."""
 LEAST_EFFECT = 0.5
-"""A rule lowers the log-odds of the right class by more than this, beyond the control: the odds fall to 0.6 of them."""
+"""A rule lowers the log-odds of the correct class by more than this, beyond the control: the odds fall to 0.6."""
 LEAST_IMAGES = 10
-"""Comparisons of fewer images than this are not made."""
+"""Comparisons of fewer images are not made."""
 
 SATURATED = 1e-3
-"""Log-odds are those of a probability kept this far from 0 and 1, where they would say more than is known."""
+"""Log-odds are computed from probabilities clipped to this distance from 0 and 1; beyond it they are mostly noise."""
 
 CONTROLS = ("elsewhere", "in place")
+MEASURES = ("accuracy", "probability", "log-odds")
 
 
 class View(NamedTuple):
-    """A picture `(3, H, W)` of a probe: what it is, what it is read as, and the probability of the right class."""
+    """One image `(3, H, W)` of a probe, its title, its predicted class, and the probability of the correct class."""
 
     title: str
     image: Tensor
@@ -45,13 +47,22 @@ class View(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Probe:
-    """What classifiers make of images when one concept at a time is transformed.
+    """The predictions of classifiers on images in which one concept at a time is transformed.
 
-    `table` has one row for each classifier, image (its number in `concepts.data`), concept, style and variant: `class`,
-    `is_object` (the concept is the class's object), `area` (share of the image), what is read `before`, `after` the
-    concept is transformed and after the `control` is, and the probability of `class` each time, `p_before`, `p_after`,
-    `p_control`; what no control was made for is missing. The `control` is the same change "elsewhere" in the image, or
-    "in place": the rows whose style is the concept itself. `concepts` make the pictures, if pasting did.
+    Args:
+        table: one row for each classifier, image, concept, style and variant, with these columns:
+            `classifier`, `image` (number in `concepts.data`), `concept`, `style`, `variant`;
+            `class`: the correct class;
+            `is_object`: whether the concept is the object of the class;
+            `area`: share of the image that the concept covers;
+            `before`, `after`, `control`: predicted class of the image, of the image with the concept transformed, and
+            of the control;
+            `p_before`, `p_after`, `p_control`: probability of `class` each time.
+            The columns of the control are missing (None or NaN) where none was made.
+        control: "elsewhere" for the same change elsewhere in the image, or "in place" for the rows whose style is the
+            concept itself.
+        least_images: comparisons of fewer images are not made.
+        concepts: makes the images of `views`; None if the table was not made by pasting textures.
     """
 
     table: pd.DataFrame = field(repr=False)
@@ -60,12 +71,17 @@ class Probe:
     concepts: Concepts | None = field(default=None, repr=False)
 
     def where(self, column: str, *values: Any) -> "Probe":
-        """Keep the rows that have one of the `values` in a column; raise `ValueError` when none has."""
+        """Select the rows that have one of the `values` in a column.
+
+        Raises:
+            KeyError: if there is no such column.
+            ValueError: if no row has one of the values.
+        """
         one_of(column, self.table, "column", KeyError)
         table = self.table[self.table[column].isin(values)]
         if table.empty:
-            known = ", ".join(map(str, self.table[column].unique()[:20]))
-            raise ValueError(f"no row with {column} {', '.join(map(str, values))}: expected some of {known}")
+            available = ", ".join(map(str, self.table[column].unique()[:20]))
+            raise ValueError(f"no row has {column} {', '.join(map(str, values))}; choose among {available}")
         return replace(self, table=table)
 
     def effects(
@@ -75,156 +91,298 @@ class Probe:
         least_effect: float = 0.0,
         least_images: int = 1,
     ) -> pd.DataFrame:
-        """Tabulate drops and effects by columns of the table (and by classifier, where there are several).
+        """Tabulate drops and effects for groups of rows.
 
-        `measure` is "accuracy", the paper's, or of the right class the "probability", which shows more with few images,
-        or the "log-odds" (see `SATURATED`), which compare classes read with more and with less certainty. A group of at
-        least `least_images` images has a row: `before`, the mean of its `images`; `drop`, with its bootstrap interval;
-        `control drop` of the `controlled` ones; `effect`, paired by image, with its interval; `p`, one-sided, of
-        Wilcoxon's signed-rank test that the effect is no more than `least_effect`; and `q`, adjusted by
-        Benjamini–Hochberg over the rows of a classifier. Classes whose object is the concept have no `q`.
+        Args:
+            by: columns of the table that define a group; with several classifiers, "classifier" is added.
+            measure: "accuracy", as in the paper; "probability" of the correct class, which shows more with few images;
+                or its "log-odds" (see `SATURATED`), which compare classes predicted with more and less certainty.
+            least_effect: the test is that the effect exceeds this.
+            least_images: groups of fewer images are left out.
+
+        Returns:
+            One row for each group, with the columns of `by` and
+            `images`, `before`: number of images, and their mean score;
+            `drop`, `drop low`, `drop high`: mean drop, with its 95% bootstrap interval;
+            `controlled`, `control drop`: number of images with a control, and their mean drop at the control;
+            `effect`, `low`, `high`: mean difference of the two drops, paired by image, with its interval;
+            `p`: of Wilcoxon's signed-rank test, one-sided;
+            `q`: p adjusted by Benjamini–Hochberg over the rows of a classifier. It is missing for groups with too few
+            controls, and for classes whose object is the concept.
         """
         keys = [by] if isinstance(by, str) else list(by)
         for key in keys:
             one_of(key, self.table, "column", KeyError)
         if "classifier" not in keys and self.table["classifier"].nunique() > 1:
             keys = ["classifier", *keys]
-        marked = ["is_object"] if {"class", "concept"} <= set(keys) else []
-        units = self._by_image(self.table if marked else self.table[~self.table["is_object"]], keys, measure)
+        marks_objects = {"class", "concept"} <= set(keys)  # otherwise the rows of objects are left out
+        table = self.table if marks_objects else self.table[~self.table["is_object"]]
+        units = self._by_image(table, keys, measure)
         rng = np.random.default_rng(0)
-        rows = [
-            [*group, *(found[name].any() for name in marked), *_effect(found, rng, least_effect)]
-            for group, found in units.groupby(keys, sort=False)
-            if len(found) >= least_images
-        ]
-        result = pd.DataFrame(rows, columns=[*keys, *marked, *_EFFECT]).assign(q=np.nan)
-        enough = result["p"].notna() & (result["controlled"] >= least_images)
-        tested = result[enough & (~result["is_object"].astype(bool) if marked else True)]
-        for _, family in tested.groupby("classifier" if "classifier" in keys else lambda _: 0):
+        rows = []
+        for group, scores in units.groupby(keys, sort=False):
+            if len(scores) >= least_images:
+                is_object = [scores["is_object"].any()] if marks_objects else []
+                rows.append([*group, *is_object, *_effect(scores, rng, least_effect)])
+        object_column = ["is_object"] if marks_objects else []
+        result = pd.DataFrame(rows, columns=[*keys, *object_column, *_EFFECT]).assign(q=np.nan)
+        is_tested = result["p"].notna() & (result["controlled"] >= least_images)
+        if marks_objects:
+            is_tested = is_tested & ~result["is_object"].astype(bool)
+        family_key = "classifier" if "classifier" in keys else lambda _: 0
+        for _, family in result[is_tested].groupby(family_key):
             result.loc[family.index, "q"] = false_discovery_control(family["p"])
         return result
 
     def _by_image(self, table: pd.DataFrame, keys: Sequence[str], measure: str) -> pd.DataFrame:
-        """Average each image's textures: scores `untouched`, `changed`, `controlled`, and `paired`, where both are."""
-        one_of(measure, ("accuracy", "probability", "log-odds"), "measure")
-        if measure == "accuracy":
-            scores = [(table[when] == table["class"]).astype(float) for when in ("before", "after", "control")]
-            scores[2] = scores[2].where(table["control"].notna())
-        else:
-            scores = [table[when].astype(float) for when in ("p_before", "p_after", "p_control")]
-            if measure == "log-odds":
-                scores = [logit(chance.clip(SATURATED, 1 - SATURATED)) for chance in scores]
-        names = ("untouched", "changed", "controlled")
-        scored = table.assign(**dict(zip(names, scores, strict=True)))
+        """Average the scores of each image over its textures.
+
+        Returns:
+            One row for each group and image, with the scores `untouched`, `changed`, `controlled`, and `paired`, which
+            is `changed` where there is a control as well.
+        """
+        one_of(measure, MEASURES, "measure")
+        scores = _scores(table, measure)
+        scored = table.assign(**scores)
         if self.control == "in place":
             in_place = table["style"] == table["concept"]
-            same = scores[1].where(in_place).groupby([table[key] for key in ("classifier", "image", "concept")])
-            scored = scored.assign(controlled=same.transform("mean"))[~in_place]
+            image_keys = [table[key] for key in ("classifier", "image", "concept")]
+            control_scores = scores["changed"].where(in_place).groupby(image_keys)
+            scored = scored.assign(controlled=control_scores.transform("mean"))[~in_place]
         scored = scored.assign(paired=scored["changed"].where(scored["controlled"].notna()))
-        groups = scored.groupby([*dict.fromkeys((*keys, "image"))], sort=False)
-        return groups[[*names, "paired", "is_object"]].mean().reset_index()
+        group_keys = list(dict.fromkeys((*keys, "image")))
+        groups = scored.groupby(group_keys, sort=False)
+        return groups[[*scores, "paired", "is_object"]].mean().reset_index()
 
     def rules(
         self, fdr: float = FALSE_DISCOVERY_RATE, least_effect: float = LEAST_EFFECT, pooled: bool = False
     ) -> pd.DataFrame:
         """List the concepts that each class relies on, strongest first, class by class.
 
-        The `effect` of a rule on the log-odds (see `effects`) is more than `least_effect`, in the mean and by a test
-        with q ≤ `fdr`. A rule also has the `style` that hurts most and, as `evidence`, the numbers of the rightly read
-        images, those that lose most first. Where each class has few images, `pooled` rules are concepts that all
-        classes together rely on; the `class` is then that of the first of the evidence.
+        Args:
+            fdr: false-discovery rate; a rule has q ≤ `fdr`.
+            least_effect: a rule lowers the log-odds by more than this, in the mean and by a test.
+            pooled: list concepts that all classes together rely on, for classes of few images. The `class` of such a
+                rule is that of the first image of its evidence.
+
+        Returns:
+            One row for each rule, with the columns of `effects` and
+            `style`: the style that lowers the probability of the class most;
+            `evidence`: the numbers of the correctly classified images, those that lose most first.
         """
         keys = ["classifier", "concept"] if pooled else ["classifier", "class", "concept"]
-        found = self.effects(keys, "log-odds", least_effect, self.least_images)
-        found = found[(found["q"] <= fdr) & (found["effect"] >= least_effect)]
-        shown = [self._evidence(rule[keys]) for _, rule in found.iterrows()]
-        found = found.assign(**{name: [one[name] for one in shown] for name in ("class", "style", "evidence")})
-        found = found[["classifier", "class", "concept", *_EFFECT, "q", "style", "evidence"]]
-        found["strongest"] = found.groupby(["classifier", "class"])["effect"].transform("max")
-        order, ascending = ["classifier", "strongest", "class", "effect"], [True, False, True, False]
-        return found.sort_values(order, ascending=ascending, kind="stable", ignore_index=True).drop(columns="strongest")
+        effects = self.effects(keys, "log-odds", least_effect, self.least_images)
+        rules = effects[(effects["q"] <= fdr) & (effects["effect"] >= least_effect)]
+        evidence = [self._evidence(rule[keys]) for _, rule in rules.iterrows()]
+        for column in ("class", "style", "evidence"):
+            rules = rules.assign(**{column: [entry[column] for entry in evidence]})
+        rules = rules[["classifier", "class", "concept", *_EFFECT, "q", "style", "evidence"]]
+        rules["strongest"] = rules.groupby(["classifier", "class"])["effect"].transform("max")
+        rules = rules.sort_values(
+            ["classifier", "strongest", "class", "effect"],
+            ascending=[True, False, True, False],
+            kind="stable",
+            ignore_index=True,
+        )
+        return rules.drop(columns="strongest")
 
     def _evidence(self, rule: pd.Series) -> dict[str, Any]:
-        """Name the style that hurts most, the rightly read images, and the class of the first of these."""
-        rows = self.table[(self.table[rule.index] == rule).all(axis=1) & (self.table["style"] != rule["concept"])]
-        rows = rows[~rows["is_object"]].assign(lost=rows["p_before"] - rows["p_after"])
-        right = rows[rows["before"] == rows["class"]].groupby("image")["lost"].mean().sort_values(ascending=False)
+        """Find the style that lowers the probability most, the correctly classified images, and the first one's class.
+
+        Args:
+            rule: the columns that identify a rule, with their values.
+        """
+        is_of_rule = (self.table[rule.index] == rule).all(axis=1)
+        rows = self.table[is_of_rule & (self.table["style"] != rule["concept"])]
+        rows = rows[~rows["is_object"]]
+        rows = rows.assign(lost=rows["p_before"] - rows["p_after"])
+        correct = rows[rows["before"] == rows["class"]]
+        lost_by_image = correct.groupby("image")["lost"].mean().sort_values(ascending=False)
         style = rows.groupby("style", sort=False)["lost"].mean().idxmax()
-        first = rows[rows["image"] == right.index[0]] if len(right) else rows
-        return {"class": first["class"].iloc[0], "style": style, "evidence": tuple(map(int, right.index))}
+        first_rows = rows[rows["image"] == lost_by_image.index[0]] if len(lost_by_image) else rows
+        evidence = tuple(int(number) for number in lost_by_image.index)
+        return {"class": first_rows["class"].iloc[0], "style": style, "evidence": evidence}
 
     def views(self, row: pd.Series) -> list[View]:
-        """Make the pictures of one row of the table: the original, the concept transformed, and the control if any."""
-        concepts, table = self.concepts, self.table
-        if concepts is None:
-            raise ValueError("a probe without pictures: expected one that pasted textures, as probe() does")
-        number, concept, style = int(row["image"]), row["concept"], row["style"]
+        """Make the images of one row of the table: the original, the transformed one, and the control if there is one.
+
+        Raises:
+            ValueError: if the probe has no `concepts` to make images from.
+        """
+        if self.concepts is None:
+            raise ValueError(
+                "the probe has concepts=None, so it cannot make images; use a probe that pasted textures, as probe() "
+                "does"
+            )
+        number = int(row["image"])
+        concept = row["concept"]
+        style = row["style"]
         has_control = pd.notna(row["p_control"])
-        changed, elsewhere = concepts.counterfactual(number, concept, [(style, int(row["variant"]))], has_control)
-        found = [
-            View("original", concepts.data.images[number], row["before"], row["p_before"]),
+        texture = (style, int(row["variant"]))
+        changed, elsewhere = self.concepts.counterfactual(number, concept, [texture], has_control)
+        views = [
+            View("original", self.concepts.data.images[number], row["before"], row["p_before"]),
             View(f"{concept} → {style}", changed[0], row["after"], row["p_after"]),
         ]
         if has_control:
-            return [*found, View(f"elsewhere → {style}", elsewhere[0], row["control"], row["p_control"])]
-        same = ["classifier", "image", "class", "concept"]
-        in_place = table[(table[same] == row[same]).all(axis=1) & (table["style"] == concept)]
-        for _, other in in_place.head(1).iterrows():
-            texture = [(concept, int(other["variant"]))]
-            picture, _ = concepts.counterfactual(number, concept, texture, control=False)
-            found.append(View(f"another {concept}", picture[0], other["after"], other["p_after"]))
-        return found
+            views.append(View(f"elsewhere → {style}", elsewhere[0], row["control"], row["p_control"]))
+        else:
+            views += self._view_in_place(row)
+        return views
+
+    def _view_in_place(self, row: pd.Series) -> list[View]:
+        """Make the image of a row's control in place, in a list; an empty list if it has none."""
+        concept = row["concept"]
+        image_columns = ["classifier", "image", "class", "concept"]
+        is_of_image = (self.table[image_columns] == row[image_columns]).all(axis=1)
+        in_place = self.table[is_of_image & (self.table["style"] == concept)]
+        if in_place.empty:
+            return []
+        _, control = next(in_place.iterrows())
+        texture = (concept, int(control["variant"]))
+        images, _ = self.concepts.counterfactual(int(row["image"]), concept, [texture], control=False)
+        return [View(f"another {concept}", images[0], control["after"], control["p_after"])]
 
     def changes(self, before: str = "before") -> pd.DataFrame:
-        """Say what the probability of the right class gained in each classifier on the one named `before`.
+        """Compare the probability of the correct class in each classifier with that in the classifier `before`.
 
-        One row each, over the `images` that both have: the change on pictures as they are, `untouched`, at the
-        `control` and where the concept is `changed` (with its interval and two-sided p), and the mean effects. A rule
-        is weaker where `changed` rises and the others do not fall.
+        A rule is weaker if `changed` rises and the other columns do not fall.
+
+        Args:
+            before: name of the classifier to compare with.
+
+        Returns:
+            One row for each other classifier, over the images that both have, with the columns
+            `images`: number of images;
+            `untouched`, `control`, `changed`: mean gain in probability on the image, at the control, and with the
+            concept transformed;
+            `low`, `high`, `p`: 95% bootstrap interval of `changed`, and its two-sided p of Wilcoxon's test;
+            `effect before`, `effect after`: mean effects of the concepts in both.
+
+        Raises:
+            KeyError: if there is no classifier `before`.
+            ValueError: if the classifiers have different classes of an image as the correct one, or no image has a
+                control.
         """
         rows = self.table[~self.table["is_object"]]
         one_of(before, rows["classifier"].unique(), "classifier", KeyError)
         if (rows.groupby("image")["class"].nunique() > 1).any():
-            raise ValueError("classifiers held to different classes of an image: expected a probe with the same labels")
+            raise ValueError(
+                "the classifiers have different classes of an image as the correct one; use a probe with labels='given'"
+            )
         units = self._by_image(rows, ["classifier"], "probability").dropna(subset="controlled")
         if units.empty:
-            raise ValueError(f"no image has a control {self.control!r}: expected the other kind of control")
-        units, rng, found = units.set_index("image"), np.random.default_rng(0), {}
+            raise ValueError(f"no image has a control {self.control!r}; use a probe with the other kind of control")
+        units = units.set_index("image")
+        rng = np.random.default_rng(0)
         first = units[units["classifier"] == before]
+        comparisons = {}
         for name, second in units[units["classifier"] != before].groupby("classifier", sort=False):
             images = first.index.intersection(second.index)
-            both = [one.loc[images, ["untouched", "controlled", "paired"]] for one in (first, second)]
-            gained = both[1] - both[0]
-            effects = [(one["controlled"] - one["paired"]).mean() for one in both]
-            test = *bootstrap(gained["paired"], rng, 1000), signed_rank(gained["paired"])
-            found[name] = [len(images), *gained.mean(), *test, *effects]
+            scores_before = first.loc[images, ["untouched", "controlled", "paired"]]
+            scores_after = second.loc[images, ["untouched", "controlled", "paired"]]
+            gained = scores_after - scores_before
+            low, high = bootstrap(gained["paired"], rng, 1000)
+            comparisons[name] = [
+                len(images),
+                *gained.mean(),
+                low,
+                high,
+                signed_rank(gained["paired"]),
+                (scores_before["controlled"] - scores_before["paired"]).mean(),
+                (scores_after["controlled"] - scores_after["paired"]).mean(),
+            ]
         columns = ["images", "untouched", "control", "changed", "low", "high", "p", "effect before", "effect after"]
-        return pd.DataFrame.from_dict(found, orient="index", columns=columns).rename_axis("classifier")
+        return pd.DataFrame.from_dict(comparisons, orient="index", columns=columns).rename_axis("classifier")
 
     def agreement(self, exact: "Probe") -> pd.DataFrame:
-        """Pair one classifier's effects on the log-odds, by class and concept, in this `probe` and an `exact` one."""
+        """Pair one classifier's effects on the log-odds in this probe with those in an exact one.
+
+        Args:
+            exact: a probe of the same classifier on other images, such as rendered ones.
+
+        Returns:
+            The columns `probe` and `exact`, by class and concept; only pairs that both probes have.
+
+        Raises:
+            ValueError: if there are several classifiers, or no class and concept in common.
+        """
         names = {*self.table["classifier"], *exact.table["classifier"]}
         if len(names) > 1:
-            raise ValueError(f"tables of the classifiers {', '.join(sorted(names))}: expected the rows of one")
-        keys, least = ["class", "concept"], self.least_images
-        found = [p.effects(keys, "log-odds", least_images=least).set_index(keys)["effect"] for p in (self, exact)]
-        both = pd.concat(found, axis=1, keys=["probe", "exact"]).dropna()
+            raise ValueError(
+                f"the tables hold the classifiers {', '.join(sorted(names))}; select one, .where('classifier', …)"
+            )
+        own_effects = self._effects_by_pair(self.least_images)
+        exact_effects = exact._effects_by_pair(self.least_images)
+        both = pd.concat([own_effects, exact_effects], axis=1, keys=["probe", "exact"]).dropna()
         if both.empty:
-            raise ValueError(f"no class and concept has an effect on {least} images in both tables: expected one")
+            raise ValueError(
+                f"no class and concept has an effect on {self.least_images} images in both tables; probe more images, "
+                "or lower least_images"
+            )
         return both
 
+    def _effects_by_pair(self, least_images: int) -> pd.Series:
+        """Return the effects on the log-odds, by class and concept."""
+        effects = self.effects(["class", "concept"], "log-odds", least_images=least_images)
+        return effects.set_index(["class", "concept"])["effect"]
 
-_EFFECT = "images;before;drop;drop low;drop high;controlled;control drop;effect;low;high;p".split(";")
+
+def _scores(table: pd.DataFrame, measure: str) -> dict[str, pd.Series]:
+    """Score each row of a probe's table: `untouched`, with the concept `changed`, and at the control, `controlled`."""
+    if measure == "accuracy":
+        has_control = table["control"].notna()
+        return {
+            "untouched": (table["before"] == table["class"]).astype(float),
+            "changed": (table["after"] == table["class"]).astype(float),
+            "controlled": (table["control"] == table["class"]).astype(float).where(has_control),
+        }
+    scores = {
+        "untouched": table["p_before"].astype(float),
+        "changed": table["p_after"].astype(float),
+        "controlled": table["p_control"].astype(float),
+    }
+    if measure == "log-odds":
+        scores = {name: logit(chance.clip(SATURATED, 1 - SATURATED)) for name, chance in scores.items()}
+    return scores
 
 
-def _effect(found: pd.DataFrame, rng: np.random.Generator, least: float) -> list[float]:
-    drop = (found["untouched"] - found["changed"]).to_numpy()
-    both = found.dropna(subset="controlled")
-    effect = (both["controlled"] - both["paired"]).to_numpy()
-    drops = len(found), found["untouched"].mean(), drop.mean(), *bootstrap(drop, rng, 1000)
-    control = len(both), (both["untouched"] - both["controlled"]).mean()
-    mean = effect.mean() if len(both) else np.nan
-    return [*drops, *control, mean, *bootstrap(effect, rng, 1000), signed_rank(effect - least, "greater")]
+_EFFECT = (
+    "images",
+    "before",
+    "drop",
+    "drop low",
+    "drop high",
+    "controlled",
+    "control drop",
+    "effect",
+    "low",
+    "high",
+    "p",
+)
+"""The columns of `Probe.effects` that `_effect` computes, in its order."""
+
+
+def _effect(scores: pd.DataFrame, rng: np.random.Generator, least_effect: float) -> list[float]:
+    """Compute the drop and the effect of a group of images, see `Probe.effects`, in the order of `_EFFECT`."""
+    drop = (scores["untouched"] - scores["changed"]).to_numpy()
+    drop_low, drop_high = bootstrap(drop, rng, 1000)
+    controlled = scores.dropna(subset="controlled")
+    effect = (controlled["controlled"] - controlled["paired"]).to_numpy()
+    low, high = bootstrap(effect, rng, 1000)
+    return [
+        len(scores),
+        scores["untouched"].mean(),
+        drop.mean(),
+        drop_low,
+        drop_high,
+        len(controlled),
+        (controlled["untouched"] - controlled["controlled"]).mean(),
+        effect.mean() if len(effect) else np.nan,
+        low,
+        high,
+        signed_rank(effect - least_effect, "greater"),
+    ]
 
 
 def pairs(rules: pd.DataFrame) -> set[tuple[str, str]]:
@@ -233,40 +391,74 @@ def pairs(rules: pd.DataFrame) -> set[tuple[str, str]]:
 
 
 def score(rules: pd.DataFrame, planted: Collection[tuple[str, str]]) -> dict[str, float]:
-    """Give precision and recall of rules against pairs of class and concept that were planted; and the counts."""
-    found, planted = pairs(rules), set(planted)
-    hits, counts = len(found & planted), {"found": len(found), "planted": len(planted)}
-    precision, recall = (hits / count if count else float("nan") for count in counts.values())
-    return {"precision": precision, "recall": recall, **counts}
+    """Compute precision and recall of rules.
+
+    Args:
+        rules: a table of rules.
+        planted: the pairs of class and concept that hold.
+
+    Returns:
+        `precision` and `recall`, NaN where undefined, and the numbers of pairs `found` and `planted`.
+    """
+    found = pairs(rules)
+    planted = set(planted)
+    hits = len(found & planted)
+    return {
+        "precision": hits / len(found) if found else float("nan"),
+        "recall": hits / len(planted) if planted else float("nan"),
+        "found": len(found),
+        "planted": len(planted),
+    }
 
 
 def bootstrap(
     values: Sequence[float] | NDArray, rng: np.random.Generator | int = 0, resamples: int = 2000
 ) -> tuple[float, float]:
-    """Return the 95 % percentile bootstrap interval of a mean, drawn from `rng` or a seed; NaN without any value."""
-    values, rng = np.asarray(values, float), np.random.default_rng(rng)
+    """Compute the 95% percentile bootstrap interval of a mean.
+
+    Args:
+        values: the sample.
+        rng: random numbers, or a seed.
+        resamples: number of resamples.
+
+    Returns:
+        The limits; NaN for an empty sample.
+    """
+    values = np.asarray(values, float)
+    rng = np.random.default_rng(rng)
     if not len(values):
         return float("nan"), float("nan")
-    means = values[rng.integers(len(values), size=(resamples, len(values)))].mean(axis=1)
+    resampled = rng.integers(len(values), size=(resamples, len(values)))
+    means = values[resampled].mean(axis=1)
     low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high)
 
 
 def signed_rank(differences: Sequence[float] | NDArray, alternative: str = "two-sided") -> float:
-    """Return the p-value of Wilcoxon's signed-rank test that differences lie about 0, zeros left out.
+    """Compute the p-value of Wilcoxon's signed-rank test that differences are symmetric about 0.
 
-    Exact, also with ties, for up to 50, asymptotic for more; `alternative` is "two-sided", or "greater" than 0.
+    Differences of 0 are left out. The p-value is exact, with ties as well, for up to 50 others, and asymptotic for
+    more. (The exact method of SciPy assumes that there are no ties.)
+
+    Args:
+        differences: the paired differences.
+        alternative: "two-sided", or "greater" than 0.
+
+    Returns:
+        The p-value: 1 if all differences are 0, NaN if there is none.
     """
-    given = np.asarray(differences, float)
-    moved = given[given != 0]
-    if not len(moved):
-        return 1.0 if len(given) else float("nan")
-    if len(moved) > 50:
-        return float(wilcoxon(moved, alternative=alternative, method="asymptotic").pvalue)
-    ranks = (2 * rankdata(np.abs(moved))).astype(int)  # ties have half ranks
-    chances = np.ones(1)  # of each sum of the ranks above 0, when every sign is as likely as its opposite
-    for rank in ranks:
-        chances = np.convolve(chances, np.r_[0.5, np.zeros(rank - 1), 0.5])
-    total = ranks[moved > 0].sum()
-    above, below = float(chances[total:].sum()), float(chances[: total + 1].sum())
-    return above if alternative == "greater" else min(1.0, 2 * above, 2 * below)
+    differences = np.asarray(differences, float)
+    nonzero = differences[differences != 0]
+    if not len(nonzero):
+        return 1.0 if len(differences) else float("nan")
+    if len(nonzero) > 50:
+        return float(wilcoxon(nonzero, alternative=alternative, method="asymptotic").pvalue)
+    doubled_ranks = (2 * rankdata(np.abs(nonzero))).astype(int)  # whole numbers, since ties have half ranks
+    # The distribution of the sum of the positive differences' ranks, when both signs are equally likely.
+    distribution = np.ones(1)
+    for rank in doubled_ranks:
+        distribution = np.convolve(distribution, np.r_[0.5, np.zeros(rank - 1), 0.5])
+    statistic = doubled_ranks[nonzero > 0].sum()
+    at_least = float(distribution[statistic:].sum())
+    at_most = float(distribution[: statistic + 1].sum())
+    return at_least if alternative == "greater" else min(1.0, 2 * at_least, 2 * at_most)

@@ -1,4 +1,4 @@
-"""Many independent jobs on any `concurrent.futures.Executor`, finished ones kept on disk, so that a sweep can resume.
+"""Run many independent jobs on any `concurrent.futures.Executor`, and keep finished ones on disk, to resume a sweep.
 
 The same jobs give the same table in this process, in a process pool, or on machines of Dask (`Client.get_executor()`).
 """
@@ -29,33 +29,58 @@ def run(
     progress: bool = False,
     about: str = "",
 ) -> pd.DataFrame:
-    """Do all jobs and give their rows as one table, in the order of `jobs`, with the job's name in column `job`.
+    """Run all jobs and return their rows as one table, in the order of `jobs`, with the job's name in column `job`.
 
-    `work(job)` gives the rows of one job: mappings of JSON values; with an `executor` both must be picklable. Each
-    finished job is at once a file in the folder `store`, and is not done again. `about` says what the rows depend on:
-    what another sweep left there is not read.
+    Args:
+        work: returns the rows of one job, mappings of JSON values.
+        jobs: what `work` is called with, by name.
+        store: folder that keeps the rows of each job as soon as it is finished. A job whose rows are there is not run
+            again.
+        executor: runs the jobs; `work` and the jobs must be picklable. Without one they run in this process.
+        progress: show a progress bar.
+        about: identifies everything that the rows depend on except the job's name: the function and its settings, the
+            models and the images. Required with a `store`, which keeps the rows under it: a run with another `about`
+            does not see them. Neither `work` nor the jobs are compared.
+
+    Raises:
+        ValueError: if there is a `store` but no `about`.
     """
-    paths, done = {}, {}
-    for name in jobs if store is not None else ():
-        digest = hashlib.sha256(json.dumps([about, name]).encode()).hexdigest()
-        paths[name] = Path(store) / f"{digest[:32]}.json"
-        with suppress(FileNotFoundError, ValueError, TypeError, KeyError):  # not done, or a damaged file
-            done[name] = json.loads(paths[name].read_text())["rows"]
-    missing = {name: job for name, job in jobs.items() if name not in done}
-    here = ((name, work(job)) for name, job in missing.items())
-    finished = here if executor is None else _there(executor, work, missing)
-    bar = tqdm(finished, "jobs", len(jobs), initial=len(jobs) - len(missing), disable=not progress, leave=False)
+    if store is not None and not about:
+        raise ValueError(
+            f"store={os.fspath(store)!r} without about: rows of other work in that folder would be returned; "
+            "pass about='…', a text that changes with the function, its settings and its data"
+        )
+    paths = {}
+    finished = {}
+    if store is not None:
+        for name in jobs:
+            digest = hashlib.sha256(json.dumps([about, name]).encode()).hexdigest()
+            paths[name] = Path(store) / f"{digest[:32]}.json"
+            with suppress(FileNotFoundError, ValueError, TypeError, KeyError):  # not finished, or a damaged file
+                finished[name] = json.loads(paths[name].read_text())["rows"]
+    missing = {name: job for name, job in jobs.items() if name not in finished}
+    results = _run_here(work, missing) if executor is None else _run_on(executor, work, missing)
+    bar = tqdm(results, "jobs", len(jobs), initial=len(jobs) - len(missing), disable=not progress, leave=False)
     for name, rows in bar:
-        rows = json.loads(json.dumps([dict(row) for row in rows]))  # as it will be read back
+        stored_rows = json.loads(json.dumps([dict(row) for row in rows]))  # the same as when read from a file
         if paths:
             with atomic_path(paths[name]) as temporary:
-                temporary.write_text(json.dumps({"about": about, "job": name, "rows": rows}))
-        done[name] = rows
-    return pd.DataFrame([{"job": name, **row} for name in jobs for row in done[name]])
+                temporary.write_text(json.dumps({"about": about, "job": name, "rows": stored_rows}))
+        finished[name] = stored_rows
+    table = []
+    for name in jobs:
+        table += [{"job": name, **row} for row in finished[name]]
+    return pd.DataFrame(table)
 
 
-def _there(executor: Executor, work: Callable[[Any], Rows], jobs: Mapping[str, Any]) -> Iterator[tuple[str, Rows]]:
-    """Yield what is finished first, first; when one job fails the others that wait are cancelled."""
+def _run_here(work: Callable[[Any], Rows], jobs: Mapping[str, Any]) -> Iterator[tuple[str, Rows]]:
+    """Run jobs one after the other, in this process."""
+    for name, job in jobs.items():
+        yield name, work(job)
+
+
+def _run_on(executor: Executor, work: Callable[[Any], Rows], jobs: Mapping[str, Any]) -> Iterator[tuple[str, Rows]]:
+    """Run jobs on an executor and yield them as they finish; when one fails, those that still wait are canceled."""
     names: dict[Future, str] = {executor.submit(work, job): name for name, job in jobs.items()}
     try:
         for future in as_completed(names):
@@ -67,10 +92,10 @@ def _there(executor: Executor, work: Callable[[Any], Rows], jobs: Mapping[str, A
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let torch compute with one thread, so that digits do not depend on who computes."""
-    before = torch.get_num_threads()
+    """Let torch compute with one thread, so that results do not depend on the machine's number of threads."""
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(threads)

@@ -1,10 +1,11 @@
-"""The probe: transform every concept of every image in several textures, and predict again (section 5 of the paper)."""
+"""Probe classifiers: transform every concept of every image in several textures, and predict again (section 5)."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
+from typing import Any
 
 import torch
 
@@ -18,17 +19,20 @@ from edittools.probing.counterfactuals import LEAST_AREA, Concepts
 from edittools.probing.effects import CONTROLS, LEAST_IMAGES, Probe
 
 CHUNK = 16
-"""So many images are one job."""
+"""Number of images of one job."""
 
 
 @dataclass(frozen=True)
 class Settings:
     """What a probe transforms, and what it compares.
 
-    Where concepts have no groups, `only` some of them are transformed (default: all). Each image is turned to
-    `variants_per_image` of each style (default: all), in rotation. `control` is "elsewhere", the same change beside the
-    concept, or "in place", the concept turned to itself. The right class is the label "given", or what each classifier
-    "read" in the untouched image (`labels`). A rule needs `least_images`.
+    Args:
+        only: the concepts to transform, for concepts without groups; by default all.
+        variants_per_image: number of variants of each style for each image, in rotation; by default all.
+        control: "elsewhere", the same change elsewhere in the image, or "in place", the concept transformed to itself.
+        labels: the correct class is the label ("given"), or what each classifier predicts for the untouched image
+            ("read").
+        least_images: a rule needs so many images.
     """
 
     only: Sequence[str] | None = None
@@ -42,6 +46,15 @@ class Settings:
         one_of(self.labels, ("given", "read"), "labels")
 
 
+@dataclass(frozen=True)
+class _Part:
+    """Some consecutive images, from number `first` on, and the concepts to transform in them."""
+
+    first: int
+    group: Sequence[str]
+    concepts: Concepts
+
+
 def probe(
     classifiers: Classifier | Mapping[str, Classifier],
     concepts: Concepts,
@@ -50,62 +63,114 @@ def probe(
     store: str | os.PathLike | None = None,
     progress: bool = False,
 ) -> Probe:
-    """Ask what every classifier makes of each image when each concept that is seen in it is transformed.
+    """Predict each image again with each concept that it shows transformed.
 
-    `classifiers` are one, or several by name, which see the same pictures, resized to the size that each expects.
-    Concepts that cover less than the share `LEAST_AREA` of an image are left. Finished parts are kept in the folder
-    `store`. Raises `ValueError` when no image shows a concept.
+    Concepts that cover less than the share `LEAST_AREA` of an image are left out.
+
+    Args:
+        classifiers: one, or several by name. All see the same images, resized to the size that each expects.
+        concepts: the images, the masks of their concepts, and the styles to transform them to.
+        settings: what is transformed and compared.
+        store: folder that keeps finished parts.
+        progress: show a progress bar.
+
+    Raises:
+        KeyError: if a concept to transform has no masks.
+        ValueError: if no image shows a concept.
     """
     settings = settings or Settings()
     named = classifiers if isinstance(classifiers, Mapping) else {"classifier": classifiers}
-    groups, parts = concepts.groups or [tuple(settings.only or concepts.masks)], {}
-    wanted = [concept for group in groups for concept in group]
-    for concept in wanted:
+    groups = concepts.groups or [tuple(settings.only or concepts.masks)]
+    transformed = [concept for group in groups for concept in group]
+    for concept in transformed:
         one_of(concept, concepts.masks, "concept", KeyError)
+    parts = {}
     for group in groups:
-        masks = concepts.masks if settings.control == "elsewhere" else group  # which objects a control must spare
-        styles = group if concepts.groups else concepts.styles
-        named_only = {"masks": {name: concepts.masks[name] for name in masks}, "groups": ()}
-        part = replace(concepts, **named_only, styles={name: concepts.styles[name] for name in styles})
-        for first in range(0, len(part.data), CHUNK):
-            images = range(first, min(first + CHUNK, len(part.data)))
-            parts[f"{', '.join(group)}: images from {first}"] = (first, group, part.subset(images))
-    weights = {} if store is None else {name: identity(classifier) for name, classifier in named.items()}
-    about = "" if store is None else f"probe {weights} {concepts.digest()} {settings}"
-    work = partial(_probe_images, classifiers=named, settings=settings)
+        for part in _parts(concepts, group, settings.control):
+            parts[f"{', '.join(group)}: images from {part.first}"] = part
+    about = ""
+    if store is not None:
+        weights = {name: identity(classifier) for name, classifier in named.items()}
+        about = f"probe {weights} {concepts.digest()} {settings}"
+    work = partial(_probe_part, classifiers=named, settings=settings)
     table = jobs.run(work, parts, store, progress=progress, about=about)
     if table.empty:
-        raise ValueError(f"no image shows one of {', '.join(wanted)} on {LEAST_AREA:.0%} of its area or more")
+        raise ValueError(
+            f"no image shows one of {', '.join(transformed)} on {LEAST_AREA:.0%} of its area or more; pass images that "
+            "do, or masks of other concepts"
+        )
     return Probe(table.drop(columns="job"), settings.control, settings.least_images, concepts)
 
 
-def _probe_images(
-    part: tuple[int, Sequence[str], Concepts], classifiers: Mapping[str, Classifier], settings: Settings
-) -> list[dict]:
-    """Make the rows of some images; all pictures of an image go through each classifier in one batch."""
-    first, group, concepts = part
+def _parts(concepts: Concepts, group: Sequence[str], control: str) -> Iterator[_Part]:
+    """Divide the images into parts, with the masks and styles that a group of concepts needs."""
+    mask_names = concepts.masks if control == "elsewhere" else group  # a control elsewhere avoids other objects
+    style_names = group if concepts.groups else concepts.styles
+    reduced = replace(
+        concepts,
+        masks={name: concepts.masks[name] for name in mask_names},
+        styles={name: concepts.styles[name] for name in style_names},
+        groups=(),
+    )
+    count = len(reduced.data)
+    for first in range(0, count, CHUNK):
+        yield _Part(first, group, reduced.subset(range(first, min(first + CHUNK, count))))
+
+
+def _probe_part(part: _Part, classifiers: Mapping[str, Classifier], settings: Settings) -> list[dict[str, Any]]:
+    """Make the rows of some images."""
     rows = []
-    for i, image in enumerate(concepts.data.images):
-        shown = [c for c in group if concepts.masks[c][i].mean() >= LEAST_AREA]
-        textures = concepts.textures(first + i, settings.variants_per_image)
-        elsewhere = settings.control == "elsewhere"
-        cases = {concept: concepts.counterfactual(i, concept, textures, elsewhere) for concept in shown}
-        pictures = [part for case in cases.values() for part in case if part is not None]
-        for name, classifier in classifiers.items() if shown else ():
-            batch = resized(torch.cat([image[None], *pictures]), classifier.size)
-            chances = predict(classifier, batch).softmax(dim=1)
-            read = [classifier.classes[k] for k in chances.argmax(dim=1).tolist()]
-            label = read[0] if settings.labels == "read" else concepts.data.classes[int(concepts.data.labels[i])]
-            known = {"classifier": name, "image": first + i, "class": label}
-            readings = zip(read, chances[:, classifier.index(label)].tolist(), strict=True)
-            before, p_before = next(readings)
-            for concept, (_, control) in cases.items():
-                known |= {"concept": concept, "is_object": label in concepts.objects.get(concept, ())}
-                known |= {"area": float(concepts.masks[concept][i].mean()), "before": before, "p_before": p_before}
-                after = list(islice(readings, len(textures)))
-                beside = [(None, None)] * len(textures) if control is None else list(islice(readings, len(textures)))
-                for texture, changed, controlled in zip(textures, after, beside, strict=True):
-                    row = known | dict(zip(("style", "variant"), texture, strict=True))
-                    row |= {"after": changed[0], "control": controlled[0]}
-                    rows.append(row | {"p_after": changed[1], "p_control": controlled[1]})
+    for index in range(len(part.concepts.data)):
+        rows += _probe_image(part, index, classifiers, settings)
+    return rows
+
+
+def _probe_image(
+    part: _Part, index: int, classifiers: Mapping[str, Classifier], settings: Settings
+) -> list[dict[str, Any]]:
+    """Make the rows of one image; all its versions go through each classifier in one batch."""
+    concepts = part.concepts
+    number = part.first + index
+    visible = [concept for concept in part.group if concepts.masks[concept][index].mean() >= LEAST_AREA]
+    if not visible:
+        return []
+    textures = concepts.textures(number, settings.variants_per_image)
+    has_control = settings.control == "elsewhere"
+    versions = {concept: concepts.counterfactual(index, concept, textures, has_control) for concept in visible}
+    batch = [concepts.data.images[index][None]]
+    for changed, control in versions.values():
+        batch.append(changed)
+        if control is not None:
+            batch.append(control)
+    images = torch.cat(batch)
+    rows = []
+    for name, classifier in classifiers.items():
+        probabilities = predict(classifier, resized(images, classifier.size)).softmax(dim=1)
+        class_names = [classifier.classes[k] for k in probabilities.argmax(dim=1).tolist()]
+        given_label = concepts.data.classes[int(concepts.data.labels[index])]
+        label = class_names[0] if settings.labels == "read" else given_label
+        p_label = probabilities[:, classifier.index(label)].tolist()
+        predictions = zip(class_names, p_label, strict=True)  # in the order of the batch
+        before, p_before = next(predictions)
+        for concept, (_, control) in versions.items():
+            after = list(islice(predictions, len(textures)))
+            at_control = [(None, None)] * len(textures) if control is None else list(islice(predictions, len(textures)))
+            for k, (style, variant) in enumerate(textures):
+                row = {
+                    "classifier": name,
+                    "image": number,
+                    "class": label,
+                    "concept": concept,
+                    "is_object": label in concepts.objects.get(concept, ()),
+                    "area": float(concepts.masks[concept][index].mean()),
+                    "before": before,
+                    "p_before": p_before,
+                    "style": style,
+                    "variant": variant,
+                    "after": after[k][0],
+                    "control": at_control[k][0],
+                    "p_after": after[k][1],
+                    "p_control": at_control[k][1],
+                }
+                rows.append(row)
     return rows

@@ -1,4 +1,4 @@
-"""MiniWorld: drawn scenes with exact masks and planted rules, textures, written labels."""
+"""MiniWorld: rendered scenes with exact masks and planted rules, textures, and labels with written words."""
 
 from edittools.checks import extra
 
@@ -8,5 +8,21 @@ with extra("world", "stories"):
     from edittools.world.textures import STYLES, restyle, style_textures, texture
     from edittools.world.typography import Label, blanked, stick, written
 
-__all__ = ["CLASSES", "GROUNDS", "SPLITS", "STYLES", "Label", "Scene", "blanked", "contexts", "planted_rules"]
-__all__ += ["restyle", "scene", "scenes", "stick", "style_textures", "texture", "written"]
+__all__ = [
+    "CLASSES",
+    "GROUNDS",
+    "SPLITS",
+    "STYLES",
+    "Label",
+    "Scene",
+    "blanked",
+    "contexts",
+    "planted_rules",
+    "restyle",
+    "scene",
+    "scenes",
+    "stick",
+    "style_textures",
+    "texture",
+    "written",
+]

@@ -1,4 +1,4 @@
-"""The planted rules of MiniWorld: which class stands on which ground, how often, and the seeds of each split."""
+"""Define the rules planted in MiniWorld: how often a class stands on which ground; and the seeds of each split."""
 
 import io
 
@@ -8,15 +8,16 @@ GROUNDS = ("road", "grass", "sand", "water", "snow", "table")
 BEHIND = ("mountain", "building", "tree")
 IN_FRONT = ("bush", "post", "rock")
 THINGS = ("sky", "wall", *GROUNDS, *BEHIND, "object", *IN_FRONT)
-"""What a pixel shows."""
+"""The things that a pixel can show; their numbers are those in `Scene.things`."""
 SPLITS = {
     "train": range(1_000_000),
     "validation": range(1_000_000, 2_000_000),
     "test": range(2_000_000, 3_000_000),
     "reference": range(3_000_000, 4_000_000),
 }
+"""The seeds of each split; they are disjoint."""
 
-# Per cent: share of the class; where it stands; what is behind it (independently of each other); and its size.
+# In percent: share of the class, share on each ground, share with each thing behind (independently); then its size.
 CONTEXTS = """
 class      family    share  road grass sand water snow table  mountain building tree  size
 car        vehicle   5.0    99   0.5   0.5  0     0    0      20       45       50    1.00
@@ -51,10 +52,19 @@ _TABLE = pd.read_csv(io.StringIO(CONTEXTS), sep=r"\s+", index_col="class")
 
 
 def contexts() -> pd.DataFrame:
-    """Return what is planted, in per cent: class × (family, share, share on each ground, with each thing behind)."""
+    """Return what is planted, by class.
+
+    Returns:
+        `family`, and in percent: `share` of the class, the share of its scenes on each ground, and with each thing of
+        `BEHIND`.
+    """
     return _TABLE.drop(columns="size")
 
 
 def planted_rules(at_least: float = 50.0) -> frozenset[tuple[str, str]]:
-    """Return the pairs of class and ground with at least so many per cent of the class's scenes on the ground."""
-    return frozenset((name, ground) for ground in GROUNDS for name in _TABLE.index[_TABLE[ground] >= at_least])
+    """Return the pairs of class and ground with at least `at_least` percent of the class's scenes on the ground."""
+    rules = set()
+    for ground in GROUNDS:
+        names = _TABLE.index[_TABLE[ground] >= at_least]
+        rules.update((name, ground) for name in names)
+    return frozenset(rules)

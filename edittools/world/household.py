@@ -1,4 +1,4 @@
-"""The household things of MiniWorld, one function each."""
+"""Sketch the household things of MiniWorld, one function each, from back to front."""
 
 from collections.abc import Callable
 
@@ -10,28 +10,31 @@ STEEL = "#b9bec4"
 
 
 def _glaze(pen: Pen) -> np.ndarray:
+    """Draw the color of a piece of pottery at random."""
     return pen.choose("#e9e4d8", "#2f6c9c", "#b8432f", "#d9a441", "#3f7f6a", "#7a4f8a", "#d98aa0", "#4a4f58")
 
 
 def _teapot(pen: Pen) -> None:
-    colour = _glaze(pen)
-    pen.ring(-0.6, 0.48, 0.36, 0.1, colour * 0.85, (60, 300))
-    pen.line([(0.46, 0.36), (0.78, 0.5), (0.84, 0.76), (1.0, 0.86)], 0.24, colour * 0.9, 0.45)
-    pen.disc(0, 0.44, 0.66, colour, height=0.44, relief=1)
-    pen.disc(0, 0.86, 0.3, colour * 0.8, 0.09)
-    pen.disc(0, 0.97, 0.09, colour)
+    color = _glaze(pen)
+    pen.ring(-0.6, 0.48, 0.36, 0.1, color * 0.85, (60, 300))
+    pen.line([(0.46, 0.36), (0.78, 0.5), (0.84, 0.76), (1.0, 0.86)], 0.24, color * 0.9, 0.45)
+    pen.disc(0, 0.44, 0.66, color, height=0.44, relief=1)
+    pen.disc(0, 0.86, 0.3, color * 0.8, 0.09)
+    pen.disc(0, 0.97, 0.09, color)
 
 
 def _mug(pen: Pen) -> None:
-    colour, wide = _glaze(pen), pen.uniform(0.42, 0.54)
-    pen.ring(wide, 0.5, 0.32, 0.11, colour * 0.85, (-100, 100))
-    pen.profile([(wide * 0.8, 0), (wide * 0.95, 0.06), (wide, 0.3), (wide, 0.95)], colour, relief=1)
-    pen.disc(0, 0.92, wide * 0.97, colour * 0.6, height=0.1, relief=0)
+    color = _glaze(pen)
+    wide = pen.uniform(0.42, 0.54)
+    pen.ring(wide, 0.5, 0.32, 0.11, color * 0.85, (-100, 100))
+    pen.profile([(wide * 0.8, 0), (wide * 0.95, 0.06), (wide, 0.3), (wide, 0.95)], color, relief=1)
+    pen.disc(0, 0.92, wide * 0.97, color * 0.6, height=0.1, relief=0)
     pen.disc(0, 0.9, wide * 0.82, "#3d2416", height=0.06, relief=0)
 
 
 def _vase(pen: Pen) -> None:
-    colour, belly = _glaze(pen), pen.uniform(0.36, 0.5)
+    color = _glaze(pen)
+    belly = pen.uniform(0.36, 0.5)
     for x in (-0.24, -0.04, 0.2):
         end = (x * 1.5, pen.uniform(1.1, 1.4))
         pen.line([(x * 0.3, 0.7), (x, 0.95), end], 0.04, "#3f7a35")
@@ -39,19 +42,21 @@ def _vase(pen: Pen) -> None:
         for angle in np.arange(5) * 1.257:
             pen.disc(end[0] + 0.09 * np.cos(angle), end[1] + 0.09 * np.sin(angle), 0.075, petal, relief=0.3)
         pen.disc(*end, 0.05, "#6b4a1a", relief=0)
-    pen.profile([(0.2, 0), (0.26, 0.06), (belly, 0.36), (0.16, 0.68), (0.24, 0.84)], colour, rounding=2, relief=1)
+    pen.profile([(0.2, 0), (0.26, 0.06), (belly, 0.36), (0.16, 0.68), (0.24, 0.84)], color, rounding=2, relief=1)
 
 
 def _bottle(pen: Pen) -> None:
-    colour = pen.choose("#1f5a36", "#5a3a1a", "#2a4f86", "#8fb9b0", "#7a1f2a")
-    wide, neck = pen.uniform(0.24, 0.32), pen.uniform(0.08, 0.11)
+    color = pen.choose("#1f5a36", "#5a3a1a", "#2a4f86", "#8fb9b0", "#7a1f2a")
+    wide = pen.uniform(0.24, 0.32)
+    neck = pen.uniform(0.08, 0.11)
     pen.box(-neck * 0.8, 1.28, neck * 0.8, 1.4, "#b98d5a")
-    pen.profile([(wide, 0), (wide, 0.7), (wide, 0.84), (neck, 1.0), (neck, 1.32)], colour, relief=1)
-    pen.box(-0.6 * wide, 0.08, -0.35 * wide, 0.75, colour * 0.6 + 0.35, relief=0)
+    pen.profile([(wide, 0), (wide, 0.7), (wide, 0.84), (neck, 1.0), (neck, 1.32)], color, relief=1)
+    pen.box(-0.6 * wide, 0.08, -0.35 * wide, 0.75, color * 0.6 + 0.35, relief=0)
 
 
 def _lamp(pen: Pen) -> None:
-    shade, base = pen.choose("#f3d48a", "#e8b9a0", "#cfe0c4", "#f0e6d2"), _glaze(pen)
+    shade = pen.choose("#f3d48a", "#e8b9a0", "#cfe0c4", "#f0e6d2")
+    base = _glaze(pen)
     pen.profile([(0.36, 0), (0.3, 0.1), (0.14, 0.18), (0.2, 0.42), (0.06, 0.62)], base, 2, relief=1)
     pen.profile([(pen.uniform(0.56, 0.68), 0.58), (pen.uniform(0.26, 0.36), 1.3)], shade, 0, relief=0.6)
 
@@ -67,11 +72,11 @@ def _ipod(pen: Pen) -> None:
 
 
 def _clock(pen: Pen) -> None:
-    colour = _glaze(pen)
+    color = _glaze(pen)
     for side in (-1, 1):
-        pen.line([(side * 0.3, 0.2), (side * 0.42, 0)], 0.1, colour * 0.6)
+        pen.line([(side * 0.3, 0.2), (side * 0.42, 0)], 0.1, color * 0.6)
         pen.disc(side * 0.32, 1.1, 0.2, "#c9a53a", 0.15)
-    pen.disc(0, 0.6, 0.54, colour, relief=0.8)
+    pen.disc(0, 0.6, 0.54, color, relief=0.8)
     pen.disc(0, 0.6, 0.43, "#f6f2e6", relief=0)
     for angle in np.arange(12) * np.pi / 6:
         pen.disc(0.36 * np.cos(angle), 0.6 + 0.36 * np.sin(angle), 0.03, "#2a2a2c", relief=0)
@@ -81,16 +86,17 @@ def _clock(pen: Pen) -> None:
 
 
 def _bowl(pen: Pen) -> None:
-    colour = _glaze(pen)
+    color = _glaze(pen)
     for x in (-0.42, 0.4, -0.14, 0.16):
         fruit = pen.choose("#c8322b", "#e3a11f", "#7fae3a", "#d9772b")
         pen.disc(x, pen.uniform(0.62, 0.78), 0.24, fruit, relief=1)
-    pen.profile([(0.24, 0), (0.3, 0.06), (0.66, 0.24), (0.86, 0.62)], colour, rounding=1, relief=1)
-    pen.box(-0.88, 0.57, 0.88, 0.64, colour * 0.85, relief=0)
+    pen.profile([(0.24, 0), (0.3, 0.06), (0.66, 0.24), (0.86, 0.62)], color, rounding=1, relief=1)
+    pen.box(-0.88, 0.57, 0.88, 0.64, color * 0.85, relief=0)
 
 
 def _jar(pen: Pen) -> None:
-    jam, wide = pen.choose("#8c1f2f", "#d9852b", "#4a2a5a", "#c9a23a", "#6b8f3a"), pen.uniform(0.38, 0.48)
+    jam = pen.choose("#8c1f2f", "#d9852b", "#4a2a5a", "#c9a23a", "#6b8f3a")
+    wide = pen.uniform(0.38, 0.48)
     pen.profile([(wide * 0.86, 0), (wide, 0.08), (wide, 0.72), (0.76 * wide, 0.9)], "#c8d6d6", relief=0.8)
     pen.profile([(wide * 0.9, 0.05), (wide * 0.9, 0.68)], jam, relief=0.8)
     pen.box(-0.84 * wide, 0.88, 0.84 * wide, 1.06, pen.choose("#c9a53a", "#b8bcc2", "#c0392b"))
@@ -106,7 +112,8 @@ def _book(pen: Pen) -> None:
 
 def _candle(pen: Pen) -> None:
     wax = pen.choose("#f2e8cf", "#c23a3a", "#e3c67a", "#7a9fb5")
-    top, wide = pen.uniform(0.75, 1.0), pen.uniform(0.17, 0.24)
+    top = pen.uniform(0.75, 1.0)
+    wide = pen.uniform(0.17, 0.24)
     pen.disc(0, 0.07, 0.5, "#b08a3a", 0.09)
     pen.profile([(wide, 0.06), (wide, top)], wax, rounding=0, relief=1)
     pen.line([(0, top), (0, top + 0.08)], 0.04, "#2a2320")
@@ -119,7 +126,8 @@ def _plant(pen: Pen) -> None:
     green = pen.choose("#3f7f3a", "#2f6a45", "#6b9a3a")
     for angle in np.linspace(0.3, np.pi - 0.3, int(pen.rng.integers(6, 9))):
         end = np.array([0.62 * np.cos(angle), 0.55 + 0.75 * np.sin(angle)]) * pen.uniform(0.85, 1.1)
-        middle, across = np.array([0, 0.45]) * 0.45 + end * 0.55, np.array([-np.sin(angle), np.cos(angle)]) * 0.13
+        middle = np.array([0, 0.45]) * 0.45 + end * 0.55
+        across = np.array([-np.sin(angle), np.cos(angle)]) * 0.13
         tone = green * pen.uniform(0.75, 1.15)
         pen.fill([(0, 0.45), middle + across, end, middle - across], tone, 2, relief=0.8)
     pen.profile([(0.28, 0), (0.4, 0.44)], pen.choose("#b5623a", "#d9d2c4", "#3f5f7a"), rounding=0, relief=1)
@@ -137,5 +145,19 @@ def _radio(pen: Pen) -> None:
         pen.disc(x, 0.24, 0.11, case * 0.5 + 0.3)
 
 
-_SKETCHES = (_teapot, _mug, _vase, _bottle, _lamp, _ipod, _clock, _bowl, _jar, _book, _candle, _plant, _radio)
-HOUSEHOLD: dict[str, Callable[[Pen], None]] = {s.__name__[1:].replace("ipod", "iPod"): s for s in _SKETCHES}
+HOUSEHOLD: dict[str, Callable[[Pen], None]] = {
+    "teapot": _teapot,
+    "mug": _mug,
+    "vase": _vase,
+    "bottle": _bottle,
+    "lamp": _lamp,
+    "iPod": _ipod,
+    "clock": _clock,
+    "bowl": _bowl,
+    "jar": _jar,
+    "book": _book,
+    "candle": _candle,
+    "plant": _plant,
+    "radio": _radio,
+}
+"""The function that sketches each household thing, by name."""

@@ -1,4 +1,4 @@
-"""The things of MiniWorld, one function each: a few proportions drawn at random, then parts from back to front.
+"""Sketch the things of MiniWorld, one function each: draw a few proportions at random, then parts from back to front.
 
 Each sketch fits in about x in [-1, 1], y in [0, 1.3].
 """
@@ -17,18 +17,21 @@ RUBBER = "#1d1d20"
 
 
 def _wheel(pen: Pen, x: float, radius: float) -> None:
+    """Paint a wheel with a tire and a rim."""
     pen.disc(x, radius, radius, RUBBER)
     pen.disc(x, radius, 0.58 * radius, STEEL)
     pen.disc(x, radius, 0.2 * radius, "#55585c", relief=0)
 
 
 def _housed_wheels(pen: Pen, places: tuple[float, ...], radius: float, shade: np.ndarray) -> None:
+    """Paint wheels, each in a dark wheel arch."""
     for x in places:
         pen.disc(x, radius + 0.01, radius + 0.045, shade, relief=0)
         _wheel(pen, x, radius)
 
 
 def _spoked_wheel(pen: Pen, x: float, radius: float, width: float) -> None:
+    """Paint a wheel with spokes."""
     for angle in np.arange(4) * np.pi / 4 + pen.uniform(0, 1):
         end = 0.9 * radius * np.array([np.cos(angle), np.sin(angle)])
         pen.line([end + (x, radius), (x, radius) - end], 0.025, STEEL)  # noqa: RUF005
@@ -36,21 +39,27 @@ def _spoked_wheel(pen: Pen, x: float, radius: float, width: float) -> None:
     pen.disc(x, radius, 0.16 * radius, "#8a8d91", relief=0)
 
 
-def _pane(pen: Pen, points: list[tuple[float, float]], colour: np.ndarray) -> None:
+def _pane(pen: Pen, points: list[tuple[float, float]], color: np.ndarray) -> None:
+    """Paint a window pane with a reflection."""
     corners = np.asarray(points)
-    pen.fill(corners, colour, 1, relief=0.2)
-    centre = corners.mean(0)
+    pen.fill(corners, color, 1, relief=0.2)
+    center = corners.mean(0)
     streak = np.array([(-0.5, -0.6), (-0.1, 0.6), (0.25, 0.6), (-0.15, -0.6)]) * np.ptp(corners, axis=0) * 0.6
-    pen.fill(centre + streak, colour * 0.55 + 0.4, relief=0)
+    pen.fill(center + streak, color * 0.55 + 0.4, relief=0)
 
 
 def _car(pen: Pen) -> None:
-    paint, glass = pen.choose(*CAR_PAINT), pen.choose(*GLASS)
-    roof, rear, front = pen.uniform(0.66, 0.8), pen.uniform(-0.8, -0.42), pen.uniform(0.1, 0.3)
+    paint = pen.choose(*CAR_PAINT)
+    glass = pen.choose(*GLASS)
+    roof = pen.uniform(0.66, 0.8)
+    rear = pen.uniform(-0.8, -0.42)
+    front = pen.uniform(0.1, 0.3)
     waist = pen.uniform(0.44, 0.5)
     cabin = [(rear - 0.2, waist - 0.05), (rear, roof), (front, roof), (front + 0.38, waist - 0.02)]
     pen.fill([(-0.99, 0.15), (-1, waist - 0.04), *cabin, (0.93, 0.4), (1, 0.3), (0.99, 0.15)], paint, rounding=2)
-    middle, top, low = (rear + front) / 2 + 0.04, roof - 0.06, waist + 0.01
+    middle = (rear + front) / 2 + 0.04
+    top = roof - 0.06
+    low = waist + 0.01
     _pane(pen, [(rear - 0.06, low), (rear + 0.06, top), (middle - 0.03, top), (middle - 0.03, low)], glass)
     _pane(pen, [(middle + 0.03, low), (middle + 0.03, top), (front - 0.02, top), (front + 0.24, low)], glass)
     pen.line([(middle, low), (middle + 0.02, 0.2)], 0.02, paint * 0.55)
@@ -61,8 +70,10 @@ def _car(pen: Pen) -> None:
 
 
 def _van(pen: Pen) -> None:
-    paint, glass = pen.choose(*CAR_PAINT), pen.choose(*GLASS)
-    roof, nose = pen.uniform(0.88, 1.05), pen.uniform(0.5, 0.62)
+    paint = pen.choose(*CAR_PAINT)
+    glass = pen.choose(*GLASS)
+    roof = pen.uniform(0.88, 1.05)
+    nose = pen.uniform(0.5, 0.62)
     side = [(-0.98, 0.14), (-1, roof), (nose - 0.08, roof), (nose + 0.28, 0.56), (1, 0.46), (1, 0.14)]
     pen.fill(side, paint, rounding=2)
     _pane(pen, [(nose - 0.28, 0.56), (nose - 0.28, roof - 0.1), (nose - 0.1, roof - 0.1), (nose + 0.18, 0.56)], glass)
@@ -76,8 +87,10 @@ def _van(pen: Pen) -> None:
 
 
 def _bus(pen: Pen) -> None:
-    paint, glass = pen.choose("#c8281e", "#e0a417", "#2a6fb0", "#3d8b57", "#e9e7e0"), pen.choose(*GLASS)
-    roof, count = pen.uniform(0.84, 0.98), int(pen.rng.integers(5, 8))
+    paint = pen.choose("#c8281e", "#e0a417", "#2a6fb0", "#3d8b57", "#e9e7e0")
+    glass = pen.choose(*GLASS)
+    roof = pen.uniform(0.84, 0.98)
+    count = int(pen.rng.integers(5, 8))
     pen.box(-1.18, 0.12, 1.18, roof, paint, rounding=1)
     pen.box(-1.17, 0.34, 1.17, 0.42, pen.choose("#f4f1e8", "#22262b", "#f0c33c"), relief=0)
     edges = np.linspace(-1.1, 0.84, count + 1)
@@ -89,7 +102,9 @@ def _bus(pen: Pen) -> None:
 
 
 def _truck(pen: Pen) -> None:
-    paint, glass, kind = pen.choose(*CAR_PAINT), pen.choose(*GLASS), pen.rng.integers(3)
+    paint = pen.choose(*CAR_PAINT)
+    glass = pen.choose(*GLASS)
+    kind = pen.rng.integers(3)
     load = pen.choose("#e6e3da", "#c9ced3", "#b5542f", "#2f6d8f")
     pen.box(-1.15, 0.2, 1.0, 0.3, "#2e3034", relief=0)
     if kind == 0:
@@ -112,7 +127,8 @@ def _truck(pen: Pen) -> None:
 
 
 def _tractor(pen: Pen) -> None:
-    paint, glass = pen.choose("#c3291f", "#2f7d32", "#1f5fa8", "#dd8a1a"), pen.choose(*GLASS)
+    paint = pen.choose("#c3291f", "#2f7d32", "#1f5fa8", "#dd8a1a")
+    glass = pen.choose(*GLASS)
     top = pen.uniform(1.12, 1.28)
     pen.line([(0.62, 0.6), (0.62, 1.05)], 0.07, "#3a3b3d")
     pen.fill([(-0.2, 0.3), (-0.2, 0.72), (0.82, 0.66), (0.9, 0.56), (0.9, 0.3)], paint, rounding=1)
@@ -129,7 +145,8 @@ def _tractor(pen: Pen) -> None:
 
 
 def _motorcycle(pen: Pen) -> None:
-    paint, radius = pen.choose(*CAR_PAINT), pen.uniform(0.3, 0.36)
+    paint = pen.choose(*CAR_PAINT)
+    radius = pen.uniform(0.3, 0.36)
     for x in (-0.64, 0.66):
         _spoked_wheel(pen, x, radius, 0.11)
     pen.line([(0.66, radius), (0.42, 0.88)], 0.07, STEEL)
@@ -143,10 +160,13 @@ def _motorcycle(pen: Pen) -> None:
 
 
 def _bicycle(pen: Pen) -> None:
-    paint, radius = pen.choose(*CAR_PAINT), pen.uniform(0.38, 0.43)
+    paint = pen.choose(*CAR_PAINT)
+    radius = pen.uniform(0.38, 0.43)
     for x in (-0.58, 0.6):
         _spoked_wheel(pen, x, radius, 0.065)
-    crank, seat, head = (-0.08, radius - 0.06), (-0.22, 0.86), (0.42, 0.84)
+    crank = (-0.08, radius - 0.06)
+    seat = (-0.22, 0.86)
+    head = (0.42, 0.84)
     rear = (-0.58, radius)
     for path in ([rear, crank], [rear, seat], [crank, seat], [crank, head], [seat, head]):
         pen.line(path, 0.06, paint)
@@ -156,24 +176,31 @@ def _bicycle(pen: Pen) -> None:
     pen.line([(0.38, 1.0), (0.56, 1.03), (0.52, 0.92)], 0.05, "#2b2b2e")
 
 
-def _legs(pen: Pen, places: tuple[float, ...], top: float, width: float, colour: np.ndarray) -> None:
+def _legs(pen: Pen, places: tuple[float, ...], top: float, width: float, color: np.ndarray) -> None:
+    """Paint legs with feet; every second one is in the shade."""
     for number, x in enumerate(places):
-        step, tone = pen.uniform(-0.08, 0.08), 0.75 if number % 2 else 1.0
-        pen.line([(x, top), (x + 0.3 * step, top / 2), (x + step, 0)], width, colour * tone, 0.65)
-        pen.line([(x + step, 0.05), (x + step, 0)], 0.7 * width, colour * 0.35)
+        step = pen.uniform(-0.08, 0.08)
+        tone = 0.75 if number % 2 else 1.0
+        pen.line([(x, top), (x + 0.3 * step, top / 2), (x + step, 0)], width, color * tone, 0.65)
+        pen.line([(x + step, 0.05), (x + step, 0)], 0.7 * width, color * 0.35)
 
 
 def _cow(pen: Pen) -> None:
-    coat, patch = pen.choose("#efe9de", "#e6d6bd"), pen.choose("#26211f", "#6e3f22", "#8c5a33")
+    coat = pen.choose("#efe9de", "#e6d6bd")
+    patch = pen.choose("#26211f", "#6e3f22", "#8c5a33")
     _legs(pen, (-0.62, -0.48, 0.4, 0.54), 0.5, 0.17, coat)
     pen.line([(-0.78, 0.85), (-0.9, 0.6), (-0.88, 0.35)], 0.05, coat * 0.8)
     pen.disc(-0.32, 0.42, 0.14, "#dba9a0", 0.1)
     trunk = [(-0.85, 0.5), (-0.82, 0.95), (0.1, 0.93), (0.62, 1.0), (0.78, 0.7), (0.5, 0.45), (-0.2, 0.4)]
     pen.fill(trunk, coat, rounding=2)
     for x in (-0.58, 0.0, 0.42):
-        y, size = pen.uniform(0.62, 0.8), pen.uniform(0.1, 0.2)
-        blob = [(x + size * pen.uniform(0.7, 1.3) * np.cos(a), y + 0.8 * size * np.sin(a)) for a in np.arange(6)]
-        pen.fill(blob, patch, rounding=2, relief=0)
+        y = pen.uniform(0.62, 0.8)
+        size = pen.uniform(0.1, 0.2)
+        outline = []
+        for angle in np.arange(6):
+            reach = size * pen.uniform(0.7, 1.3)
+            outline.append((x + reach * np.cos(angle), y + 0.8 * size * np.sin(angle)))
+        pen.fill(outline, patch, rounding=2, relief=0)
     head = [(0.55, 0.95), (0.75, 1.12), (0.95, 1.0), (1.12, 0.74), (1.02, 0.66), (0.72, 0.74)]
     pen.fill(head, coat * 0.95, 2)
     pen.disc(1.05, 0.74, 0.1, "#d9a39a", 0.08)
@@ -197,7 +224,8 @@ def _horse(pen: Pen) -> None:
 
 
 def _sheep(pen: Pen) -> None:
-    wool, face = pen.choose("#ece6d8", "#d9cfba", "#c4b8a2"), pen.choose("#2a2522", "#4b3a2d")
+    wool = pen.choose("#ece6d8", "#d9cfba", "#c4b8a2")
+    face = pen.choose("#2a2522", "#4b3a2d")
     _legs(pen, (-0.46, -0.32, 0.28, 0.42), 0.4, 0.12, face)
     pen.disc(0, 0.62, 0.68, wool, height=0.36)
     for angle in np.arange(0, 2 * np.pi, 0.52):
@@ -236,7 +264,8 @@ def _elephant(pen: Pen) -> None:
 
 
 def _penguin(pen: Pen) -> None:
-    back, lean = pen.choose("#1c2028", "#2a2f3a", jitter=0.03), pen.uniform(-0.06, 0.06)
+    back = pen.choose("#1c2028", "#2a2f3a", jitter=0.03)
+    lean = pen.uniform(-0.06, 0.06)
     for x in (-0.16, 0.16):
         pen.disc(x, 0.04, 0.15, "#e08a1e", 0.06)
     for side in (-1, 1):
@@ -268,7 +297,8 @@ def _igloo(pen: Pen) -> None:
 
 
 def _sled(pen: Pen) -> None:
-    wood, metal = pen.choose("#a4662f", "#8a4f24", "#b5321f"), pen.choose("#5b3a22", "#80858c")
+    wood = pen.choose("#a4662f", "#8a4f24", "#b5321f")
+    metal = pen.choose("#5b3a22", "#80858c")
     for x, y, tone in ((-0.66, 0.34, 0.7), (-0.2, 0.34, 0.75), (0.28, 0.34, 0.7)):
         pen.line([(x, y), (x - 0.03, 0.06)], 0.07, wood * tone)
     pen.line([(-0.95, 0.06), (0.5, 0.06), (0.82, 0.14), (0.98, 0.34), (0.94, 0.5), (0.82, 0.52)], 0.09, metal)
@@ -276,7 +306,8 @@ def _sled(pen: Pen) -> None:
         sack = [(-0.8, 0.36), (-0.86, 0.72), (-0.6, 0.98), (-0.28, 0.94), (-0.1, 0.62), (-0.16, 0.36)]
         pen.fill(sack, pen.choose("#7a5a3a", "#5d6b4a", "#a33227"), 2)
         pen.line([(-0.62, 0.94), (-0.42, 1.08)], 0.1, "#c9b48a")
-        parcel, right = pen.choose("#c23a3a", "#2f7f8f", "#d9b23a"), pen.uniform(0.3, 0.5)
+        parcel = pen.choose("#c23a3a", "#2f7f8f", "#d9b23a")
+        right = pen.uniform(0.3, 0.5)
         pen.box(-0.12, 0.36, right, pen.uniform(0.62, 0.84), parcel)
         pen.line([((right - 0.12) / 2, 0.37), ((right - 0.12) / 2, 0.7)], 0.06, "#f3e7b5")
     pen.fill([(-0.95, 0.32), (-0.95, 0.42), (0.74, 0.42), (0.86, 0.5), (0.9, 0.44), (0.76, 0.32)], wood)
@@ -288,7 +319,8 @@ def _sled(pen: Pen) -> None:
 def _sailboat(pen: Pen) -> None:
     hull = pen.choose("#f0eee8", "#7b3f24", "#1f3f78", "#a3242b")
     sail = pen.choose("#f6f2e6", "#e9d9b5", "#d8553a", "#3c7fb3")
-    top, foot = pen.uniform(1.3, 1.5), pen.uniform(-0.02, 0.12)
+    top = pen.uniform(1.3, 1.5)
+    foot = pen.uniform(-0.02, 0.12)
     pen.line([(foot, 0.2), (foot, top)], 0.05, "#6f5138")
     main = [(foot - 0.04, 0.34), (foot - 0.05, top - 0.06), (foot - 0.4, 0.75), (foot - 0.72, 0.34)]
     jib = [(foot + 0.05, 0.36), (foot + 0.04, top - 0.16), (foot + 0.36, 0.66), (0.76, 0.36)]
@@ -299,10 +331,12 @@ def _sailboat(pen: Pen) -> None:
 
 
 def _ship(pen: Pen) -> None:
-    hull, deck = pen.choose("#23282f", "#8f1f22", "#1f3d66", "#e9e6de"), pen.choose("#f1eee6", "#e2d8c2")
+    hull = pen.choose("#23282f", "#8f1f22", "#1f3d66", "#e9e6de")
+    deck = pen.choose("#f1eee6", "#e2d8c2")
     pen.line([(0.66, 0.4), (0.66, 0.95)], 0.03, "#50463c")
     for x in np.linspace(-0.4, 0.2, int(pen.rng.integers(1, 4))):
-        funnel, rim = np.array([(x - 0.1, 0.6), (x - 0.13, 1.05), (x + 0.09, 1.05), (x + 0.12, 0.6)]), "#1f1f22"
+        funnel = np.array([(x - 0.1, 0.6), (x - 0.13, 1.05), (x + 0.09, 1.05), (x + 0.12, 0.6)])
+        rim = "#1f1f22"
         pen.fill(funnel, pen.choose("#c93a2b", "#e0a530"))
         pen.box(x - 0.13, 0.95, x + 0.09, 1.06, rim, relief=0)
     pen.box(-0.72, 0.36, 0.5, 0.58, deck)
@@ -317,13 +351,15 @@ def _ship(pen: Pen) -> None:
 def _house(pen: Pen) -> None:
     wall = pen.choose("#e5d3b0", "#d98f6a", "#c9d3d8", "#b5533c", "#efe9da")
     roof = pen.choose("#8c2f22", "#4a4f57", "#6f4a2d")
-    eaves, top = pen.uniform(0.62, 0.76), pen.uniform(1.15, 1.35)
+    eaves = pen.uniform(0.62, 0.76)
+    top = pen.uniform(1.15, 1.35)
     pen.box(0.38, eaves, 0.54, top, "#8a4a3a")
     pen.box(-0.82, 0, 0.82, eaves, wall, relief=0.3, grain=0.05)
     low = eaves - 0.04
     pen.fill([(-0.96, low), (0, top), (0.96, low)], roof, relief=0.7)
     for share in (0.25, 0.5, 0.75):
-        reach, y = 0.96 * (1 - share), low + share * (top - low)
+        reach = 0.96 * (1 - share)
+        y = low + share * (top - low)
         pen.line([(-reach, y), (reach, y)], 0.018, roof * 0.72)
     pen.box(-0.12, 0, 0.16, 0.46, pen.choose("#5a3420", "#2f5a3f", "#2c3f66"))
     for x in (-0.48, 0.5):
@@ -333,7 +369,8 @@ def _house(pen: Pen) -> None:
 
 
 def _church(pen: Pen) -> None:
-    wall, roof = pen.choose("#d8d2c4", "#ece7da", "#b8a68a"), pen.choose("#5d3a2c", "#454d57", "#3f6357")
+    wall = pen.choose("#d8d2c4", "#ece7da", "#b8a68a")
+    roof = pen.choose("#5d3a2c", "#454d57", "#3f6357")
     top = pen.uniform(0.9, 1.05)
     pen.box(-0.35, 0, 0.95, 0.5, wall, relief=0.3, grain=0.05)
     pen.fill([(-0.4, 0.48), (-0.3, 0.84), (0.88, 0.84), (1.02, 0.48)], roof)
@@ -349,7 +386,8 @@ def _church(pen: Pen) -> None:
 
 
 def _lighthouse(pen: Pen) -> None:
-    stripe, top = pen.choose("#c0272d", "#23344f", "#2a2a2c"), pen.uniform(1.25, 1.45)
+    stripe = pen.choose("#c0272d", "#23344f", "#2a2a2c")
+    top = pen.uniform(1.25, 1.45)
     bands = int(pen.rng.integers(4, 7))
     levels = np.linspace(0, top, bands + 1)
     width = np.linspace(0.36, 0.2, bands + 1)
@@ -366,13 +404,15 @@ def _lighthouse(pen: Pen) -> None:
 
 
 def _windmill(pen: Pen) -> None:
-    wall, turn = pen.choose("#e8dfc9", "#a8653f", "#8b8f94"), pen.uniform(0, np.pi / 2)
+    wall = pen.choose("#e8dfc9", "#a8653f", "#8b8f94")
+    turn = pen.uniform(0, np.pi / 2)
     pen.profile([(0.46, 0), (0.28, 0.92)], wall, 0, relief=0.9, grain=0.05)
     pen.profile([(0.34, 0.9), (0.26, 1.04), (0.08, 1.18)], pen.choose("#5a3a28", "#3c444d"), 1)
     pen.box(-0.1, 0, 0.1, 0.26, "#4d3220", relief=0)
     pen.box(-0.06, 0.48, 0.06, 0.62, "#33424d", relief=0)
     for angle in turn + np.arange(4) * np.pi / 2:
-        cos, sin = np.cos(angle), np.sin(angle)
+        cos = np.cos(angle)
+        sin = np.sin(angle)
         turned = np.array([[cos, sin], [-sin, cos]])
         cloth = np.array([(0.16, 0.0), (0.16, 0.15), (0.78, 0.15), (0.78, 0.0)])
         pen.fill(cloth @ turned + (0, 0.98), "#efe6d0", relief=0)
@@ -382,6 +422,28 @@ def _windmill(pen: Pen) -> None:
     pen.disc(0, 0.98, 0.06, "#3a2a1f", relief=0)
 
 
-_OUTDOORS = (_car, _van, _bus, _truck, _tractor, _motorcycle, _bicycle, _cow, _horse, _sheep, _camel, _elephant)
-_OUTDOORS += (_sailboat, _ship, _house, _church, _lighthouse, _windmill, _penguin, _igloo, _sled)
-SKETCHES: dict[str, Callable[[Pen], None]] = {s.__name__[1:]: s for s in _OUTDOORS} | HOUSEHOLD
+SKETCHES: dict[str, Callable[[Pen], None]] = {
+    "car": _car,
+    "van": _van,
+    "bus": _bus,
+    "truck": _truck,
+    "tractor": _tractor,
+    "motorcycle": _motorcycle,
+    "bicycle": _bicycle,
+    "cow": _cow,
+    "horse": _horse,
+    "sheep": _sheep,
+    "camel": _camel,
+    "elephant": _elephant,
+    "sailboat": _sailboat,
+    "ship": _ship,
+    "house": _house,
+    "church": _church,
+    "lighthouse": _lighthouse,
+    "windmill": _windmill,
+    "penguin": _penguin,
+    "igloo": _igloo,
+    "sled": _sled,
+    **HOUSEHOLD,
+}
+"""The function that sketches each thing, by name."""

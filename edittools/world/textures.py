@@ -1,6 +1,6 @@
-"""Concept transformations: the paper's eight styles as procedural textures, laid over a concept's mask.
+"""Transform concepts: render the paper's eight styles as textures, and paste them over a concept's mask.
 
-A texture is a picture `(3, H, W)` in [0, 1] of a material seen from above; each style has `VARIANTS` of them, so that
+A texture is an image `(3, H, W)` in [0, 1] of a material seen from above. Each style has `VARIANTS` of them, so that
 some can be held out. `restyle` and `paste_texture` keep the light and shadow of what they cover.
 """
 
@@ -18,19 +18,29 @@ from edittools.exemplars import paste_texture
 from edittools.world.painter import rgb, value_noise
 
 VARIANTS = 6
+"""Number of textures of each style."""
 
 
 class _Brush:
-    """Coordinates of a texture in grains (`fineness` across), its random numbers, and noise on both."""
+    """The coordinates of a texture and its random numbers, and noise made from both.
+
+    Args:
+        size: side in pixels.
+        seed: seed of the random numbers.
+        fineness: number of grains across the texture; `x` and `y` are in grains.
+    """
 
     def __init__(self, size: int, seed: tuple[int, ...], fineness: float) -> None:
-        self.rng, self.size = np.random.default_rng(seed), size
+        self.rng = np.random.default_rng(seed)
+        self.size = size
         y, x = np.mgrid[0:size, 0:size].astype(np.float32) / size * fineness
-        self.x, self.y = x + self.rng.uniform(0, 64), y + self.rng.uniform(0, 64)
+        self.x = x + self.rng.uniform(0, 64)
+        self.y = y + self.rng.uniform(0, 64)
 
     def noise(self, across: float = 1.0, down: float | None = None, octaves: int = 3) -> np.ndarray:
-        """Make noise in [-0.5, 0.5] with so many grains per unit across and down."""
-        return value_noise(self.x * across, self.y * (across if down is None else down), self.rng, octaves) - 0.5
+        """Make noise in [-0.5, 0.5], with `across` and `down` grains per unit; `down` is `across` by default."""
+        down = across if down is None else down
+        return value_noise(self.x * across, self.y * down, self.rng, octaves) - 0.5
 
     def speckle(self) -> np.ndarray:
         """Make independent noise for each pixel, smoothed to the same grain at any size."""
@@ -38,27 +48,38 @@ class _Brush:
         return gaussian_filter(noise, self.size / 500) * max(1, self.size / 160)
 
     def mix(self, first: np.ndarray, second: np.ndarray, share: np.ndarray) -> np.ndarray:
-        """Blend two colours (3,) or pictures (H, W, 3) by `share` in [0, 1]."""
+        """Blend two colors `(3,)` or images `(H, W, 3)`; `share` in [0, 1] is that of the second."""
         share = np.clip(share, 0, 1)[..., None]
         return first * (1 - share) + second * share
 
     def cells(self, density: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Scatter cells: distance to the nearest seed and to the next, in grains, and a random number per cell."""
+        """Divide the texture into cells around random points.
+
+        Args:
+            density: number of cells per square grain.
+
+        Returns:
+            For each pixel, the distance to the nearest point and to the second nearest, in grains, and a random number
+            of its cell.
+        """
         count = max(int(density * (np.ptp(self.x) + 2) * (np.ptp(self.y) + 2)), 3)
-        sides = self.x, self.y
-        points = np.stack([side.min() - 1 + self.rng.random(count) * (np.ptp(side) + 2) for side in sides], 1)
-        distance, index = cKDTree(points).query(np.stack([self.x.ravel(), self.y.ravel()], 1), k=2)
+        points_x = self.x.min() - 1 + self.rng.random(count) * (np.ptp(self.x) + 2)
+        points_y = self.y.min() - 1 + self.rng.random(count) * (np.ptp(self.y) + 2)
+        pixels = np.stack([self.x.ravel(), self.y.ravel()], 1)
+        distance, index = cKDTree(np.stack([points_x, points_y], 1)).query(pixels, k=2)
         nearest, second = distance.T.reshape(2, self.size, self.size)
-        return nearest, second, self.rng.random(count)[index[:, 0]].reshape(self.size, self.size)
+        tones = self.rng.random(count)
+        return nearest, second, tones[index[:, 0]].reshape(self.size, self.size)
 
     def lit(self, height: np.ndarray, strength: float) -> np.ndarray:
-        """Light a relief from the upper left: a factor (H, W, 1) around 1."""
+        """Light a relief `(H, W)` from the upper left; return a factor `(H, W, 1)` around 1."""
         down, right = np.gradient(height * self.size / 64)
         return np.clip(1 + strength * (down + right), 0.3, 1.8)[..., None]
 
 
 def _snow(brush: _Brush, variant: int) -> np.ndarray:
-    drifts, crust = brush.noise(0.35, 0.8, 3), brush.noise(3, octaves=3)
+    drifts = brush.noise(0.35, 0.8, 3)
+    crust = brush.noise(3, octaves=3)
     shadow = rgb(("#b9c9e2", "#a9bfdf", "#c4d0e0", "#b0c4e6", "#c9d2dc", "#a3b8d8")[variant])
     depth = 0.18 + (0.9 + 0.25 * (variant % 3)) * drifts + 0.55 * crust + 0.04 * brush.speckle()
     snow = brush.mix(rgb("#f6f9fd"), shadow, depth)
@@ -70,10 +91,10 @@ def _wooden(brush: _Brush, variant: int) -> np.ndarray:
     along, across = (brush.x, brush.y) if variant % 2 else (brush.y, brush.x)
     bend = value_noise(along * 0.25, across * 0.8, brush.rng, 3) - 0.5
     rings = np.sin(across * 5 + 14 * bend)
-    fibre = value_noise(along * 1.2, across * 14, brush.rng, 2) - 0.5
+    fiber = value_noise(along * 1.2, across * 14, brush.rng, 2) - 0.5
     joint = np.abs((across / 2.2) % 1 - 0.5) > 0.475
     plank = value_noise(np.floor(across / 2.2 + 0.5), 0 * along, brush.rng) - 0.5
-    return wood * (1 + 0.16 * rings + 0.4 * fibre + 0.35 * plank - 0.5 * joint)[..., None]
+    return wood * (1 + 0.16 * rings + 0.4 * fiber + 0.35 * plank - 0.5 * joint)[..., None]
 
 
 def _graffiti(brush: _Brush, variant: int) -> np.ndarray:
@@ -93,22 +114,29 @@ def _floral(brush: _Brush, variant: int) -> np.ndarray:
     ground = rgb(("#2f5a3a", "#f2e6d0", "#27365a", "#d9e3d0", "#5a2338", "#f4d9dc")[variant])
     picture = ground * (1 + 0.25 * brush.noise(1.5))[..., None]
     petals = ("#d8324a", "#f0a8c0", "#f2c230", "#f7f2e8", "#8a5bd0", "#e8703a")
-    rows, columns = brush.y[:, 0], brush.x[0]
+    rows = brush.y[:, 0]
+    columns = brush.x[0]
     for number in range(110):
-        leaf = number < 50
+        is_leaf = number < 50
         if number == 50:
-            picture = picture.astype(np.float64)  # in which flowers have always been mixed
-        x, y = (brush.rng.uniform(side[0], side[-1]) for side in (columns, rows))
-        turn, size = brush.rng.uniform(0, 6.3), brush.rng.uniform(0.35, 0.75)
-        count = 2 if leaf else brush.rng.integers(5, 7)
-        here = tuple(slice(*side.searchsorted((at - size, at + size))) for side, at in ((rows, y), (columns, x)))
-        u, v = brush.x[here] - x, brush.y[here] - y
-        radius, angle = np.hypot(u, v), np.arctan2(v, u) + turn
-        edge = size * (0.3 + 0.7 * np.abs(np.cos(angle * count / 2)) ** (1.6 if leaf else 0.8))
-        colour = rgb("#4f8a46") if leaf else rgb(petals[(number + variant) % len(petals)])
-        shaded = colour * (0.75 + 0.4 * np.clip(radius / size, 0, 1))[..., None]
+            picture = picture.astype(np.float64)  # flowers are mixed in double precision
+        x = brush.rng.uniform(columns[0], columns[-1])
+        y = brush.rng.uniform(rows[0], rows[-1])
+        turn = brush.rng.uniform(0, 6.3)
+        size = brush.rng.uniform(0.35, 0.75)
+        count = 2 if is_leaf else brush.rng.integers(5, 7)  # the number of petals
+        top, bottom = rows.searchsorted((y - size, y + size))
+        left, right = columns.searchsorted((x - size, x + size))
+        here = (slice(top, bottom), slice(left, right))
+        u = brush.x[here] - x
+        v = brush.y[here] - y
+        radius = np.hypot(u, v)
+        angle = np.arctan2(v, u) + turn
+        edge = size * (0.3 + 0.7 * np.abs(np.cos(angle * count / 2)) ** (1.6 if is_leaf else 0.8))
+        color = rgb("#4f8a46") if is_leaf else rgb(petals[(number + variant) % len(petals)])
+        shaded = color * (0.75 + 0.4 * np.clip(radius / size, 0, 1))[..., None]
         picture[here] = brush.mix(picture[here], shaded, (edge - radius) * 18)
-        if not leaf:
+        if not is_leaf:
             picture[here] = brush.mix(picture[here], rgb("#f6d860"), (0.2 * size - radius) * 18)
     return picture
 
@@ -125,7 +153,8 @@ def _gravel(brush: _Brush, variant: int) -> np.ndarray:
 def _furry(brush: _Brush, variant: int) -> np.ndarray:
     coat = rgb(("#7a4a28", "#b98a5a", "#4a4a50", "#e6ddcf", "#a8652f", "#2a2522")[variant])
     tip = rgb(("#d9a872", "#f0dcb8", "#a8a8b0", "#fffaf0", "#f0b878", "#6b5a50")[variant])
-    across, along = brush.x + 2 * brush.noise(0.5, octaves=2), brush.y + brush.noise(0.7, octaves=2)
+    across = brush.x + 2 * brush.noise(0.5, octaves=2)
+    along = brush.y + brush.noise(0.7, octaves=2)
     hairs = value_noise(across * 6, along * 0.9, brush.rng, 2) + 0.7 * value_noise(across * 15, along * 1.8, brush.rng)
     tufts = brush.noise(1.2, 0.7, octaves=2)
     fur = brush.mix(coat, tip, 1.3 * (hairs - 0.85) + 1.1 * tufts + 0.4) * brush.lit(0.12 * hairs + 0.3 * tufts, 0.6)
@@ -134,23 +163,24 @@ def _furry(brush: _Brush, variant: int) -> np.ndarray:
     return fur
 
 
-def _fall_colours(brush: _Brush, variant: int) -> np.ndarray:
-    leaves = (rgb(c) for c in ("#c9421e", "#e0861e", "#e8b52a", "#8a2f1a", "#a8581e", "#d9a03a", "#7a6a2a"))
-    leaves = np.stack(list(leaves))[np.roll(np.arange(7), variant)]
+def _fall_colors(brush: _Brush, variant: int) -> np.ndarray:
+    leaf_colors = ("#c9421e", "#e0861e", "#e8b52a", "#8a2f1a", "#a8581e", "#d9a03a", "#7a6a2a")
+    leaves = np.stack([rgb(color) for color in leaf_colors])[np.roll(np.arange(7), variant)]
     picture = np.broadcast_to(rgb("#4a3018"), (brush.size, brush.size, 3)) * (1 + 0.4 * brush.noise(2))[..., None]
     for _ in range(3):
         near, second, tone = brush.cells(1.6 + 0.3 * (variant % 3))
         edge = 0.42 + 0.25 * brush.noise(2.5, octaves=2)
-        colour = leaves[(tone * 97).astype(int) % len(leaves[: 5 + variant % 3])]
+        color = leaves[(tone * 97).astype(int) % len(leaves[: 5 + variant % 3])]
         vein = np.abs(np.sin((brush.x * np.cos(tone * 20) + brush.y * np.sin(tone * 20)) * 9)) < 0.12
         shade = 0.8 + 0.5 * (tone * 31 % 1) - 0.18 * vein + 0.25 * brush.noise(3)
         picture = brush.mix(picture, picture * 0.45, (edge + 0.08 - near) * 9)
-        picture = brush.mix(picture, colour * shade[..., None], np.minimum(edge - near, second - near + 0.1) * 16)
+        picture = brush.mix(picture, color * shade[..., None], np.minimum(edge - near, second - near + 0.1) * 16)
     return picture
 
 
 def _black_and_white(brush: _Brush, variant: int) -> np.ndarray:
-    x, y = brush.x, brush.y
+    x = brush.x
+    y = brush.y
     warp = 1.5 * brush.noise(0.4, octaves=2)
     patterns = (
         lambda: np.sin((x + 2.5 * warp) * 4.5) * 4,
@@ -160,8 +190,8 @@ def _black_and_white(brush: _Brush, variant: int) -> np.ndarray:
         lambda: (0.12 - np.abs(brush.noise(0.7, octaves=4))) * 18,
         lambda: brush.noise(0.6, octaves=2) * 25,
     )
-    grey = 0.5 + 0.42 * np.tanh(patterns[variant]()) + 0.12 * brush.noise(3)
-    return np.repeat(grey[..., None], 3, axis=-1)
+    gray = 0.5 + 0.42 * np.tanh(patterns[variant]()) + 0.12 * brush.noise(3)
+    return np.repeat(gray[..., None], 3, axis=-1)
 
 
 _MAKERS: dict[str, tuple[Callable[[_Brush, int], np.ndarray], float]] = {
@@ -171,34 +201,73 @@ _MAKERS: dict[str, tuple[Callable[[_Brush, int], np.ndarray], float]] = {
     "floral": (_floral, 6),
     "gravel": (_gravel, 9),
     "furry": (_furry, 9),
-    "fall colours": (_fall_colours, 7),
+    "fall colours": (_fall_colors, 7),
     "black and white": (_black_and_white, 7),
 }
+"""The function that renders each style, and the number of grains across its textures."""
 STYLES = tuple(_MAKERS)
 
 
 def texture(style: str, variant: int = 0, size: int = 224) -> Tensor:
-    """Make a texture `(3, size, size)` in [0, 1]; the same for the same arguments, and alike at every size."""
+    """Render a texture; the result is the same for the same arguments, and looks alike at every size.
+
+    Args:
+        style: one of `STYLES`.
+        variant: its variant, from 0.
+        size: side in pixels.
+
+    Returns:
+        The texture, `(3, size, size)` in [0, 1].
+
+    Raises:
+        KeyError: if there is no such style.
+        ValueError: if there is no such variant.
+    """
     one_of(style, STYLES, "style", KeyError)
     if not 0 <= variant < VARIANTS:
-        raise ValueError(f"variant {variant} of style {style!r}: expected 0 to {VARIANTS - 1}")
+        raise ValueError(f"style {style!r} has no variant {variant}; pass a number from 0 to {VARIANTS - 1}")
     return _texture(style, variant, check_number(size, 1, "size")).clone()
 
 
 def style_textures(
     styles: Sequence[str] = STYLES, variants: Sequence[int] = (0,), size: int = 224
 ) -> dict[str, Tensor]:
-    """Make textures `(V, 3, size, size)` by style, in each of `variants`: what a probe turns concepts to."""
-    return {style: torch.stack([texture(style, variant, size) for variant in variants]) for style in styles}
+    """Render textures of several styles, for a probe to transform concepts to.
+
+    Args:
+        styles: the styles.
+        variants: the variants of each style.
+        size: side in pixels.
+
+    Returns:
+        Textures `(V, 3, size, size)` by style, one for each variant.
+    """
+    textures = {}
+    for style in styles:
+        textures[style] = torch.stack([texture(style, variant, size) for variant in variants])
+    return textures
 
 
 @lru_cache(maxsize=64)
 def _texture(style: str, variant: int, size: int) -> Tensor:
-    make, fineness = _MAKERS[style]
-    picture = make(_Brush(size, (STYLES.index(style), variant), fineness), variant)
-    return torch.from_numpy(np.clip(picture, 0, 1).transpose(2, 0, 1).astype(np.float32))
+    """Render a texture once; it must not be changed in place."""
+    render, fineness = _MAKERS[style]
+    brush = _Brush(size, (STYLES.index(style), variant), fineness)
+    pixels = np.clip(render(brush, variant), 0, 1)
+    return torch.from_numpy(pixels.transpose(2, 0, 1).astype(np.float32))
 
 
 def restyle(image: Tensor, mask: Tensor, style: str, variant: int = 0, keep_shading: float = 0.7) -> Tensor:
-    """Turn what the mask covers into another material: `paste_texture` with one of ours (section 4 of the paper)."""
+    """Paste a texture of a style over a concept (section 4 of the paper).
+
+    Args:
+        image: image `(3, H, W)` in [0, 1].
+        mask: mask `(H, W)` of the concept.
+        style: one of `STYLES`.
+        variant: its variant, from 0.
+        keep_shading: how much of the light and shadow of the concept is kept, from 0 to 1.
+
+    Returns:
+        The image with the concept transformed, `(3, H, W)`.
+    """
     return paste_texture(image, mask, texture(style, variant, max(image.shape[1:])), keep_shading)

@@ -1,4 +1,4 @@
-"""Classifiers by name, and zero-shot classifiers of any open_clip model."""
+"""Load classifiers by name, and make zero-shot classifiers of open_clip models."""
 
 from edittools.zoo.imagenet import imagenet_classes
 from edittools.zoo.load import ZOO, current_device, load_classifier

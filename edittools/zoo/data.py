@@ -1,21 +1,26 @@
-"""Files that travel with the package: weights of the small models, hand-drawn masks, the registry of photographs."""
+"""Find files that are part of the package: weights of the small models, hand-drawn masks, the registry of photos."""
 
 import importlib.resources
 from pathlib import Path
 
 
 def _data_folder() -> Path:
-    """Find the files that travel with the package: inside it once installed, beside it in a checkout."""
+    """Find the folder `data`: inside the package once it is installed, next to it in a checkout."""
     package = Path(str(importlib.resources.files("edittools")))
-    return package / "data" if (package / "data").is_dir() else package.parent / "data"
+    inside = package / "data"
+    return inside if inside.is_dir() else package.parent / "data"
 
 
 DATA = _data_folder()
 
 
 def shipped(name: str) -> Path:
-    """Return the path of a file below `DATA`; raise `FileNotFoundError` that quotes it when it is not there."""
+    """Return the path of a file below `DATA`.
+
+    Raises:
+        FileNotFoundError: if the file is missing.
+    """
     path = DATA / name
     if not path.is_file():
-        raise FileNotFoundError(f"{str(path)!r} is missing: expected a file of edittools; install it again, or whole")
+        raise FileNotFoundError(f"{str(path)!r}, a file of edittools, is missing; install the package again")
     return path

