@@ -7,6 +7,7 @@ the simplest baseline: the predicted class of x' becomes less likely for every i
 """
 
 from collections.abc import Callable, Sequence
+from itertools import product
 
 import torch
 import torch.nn.functional as F
@@ -22,13 +23,13 @@ from edittools.exemplars import Exemplar, exemplars_at
 from edittools.images import Images
 from edittools.moments import Reference
 
-RETRAININGS = [{"share": share, "ridge": ridge} for share in (0.1, 0.5) for ridge in (1e-3, 1e-2, 1e-1, 1.0)]
+RETRAININGS = [{"share": share, "ridge": ridge} for share, ridge in product((0.1, 0.5), (1e-3, 1e-2, 1e-1, 1.0))]
 """Grid of settings of `retrain_head`."""
 
 RAISED = {"lowered": 0.0, "both": 0.5, "raised": 1.0}
 """By what `correct_logits` changes ("lowered": the classes above that of x), the part of the gap closed by raising."""
 
-CORRECTIONS = [{"classes": classes, "margin": margin} for classes in RAISED for margin in (0.1, 1.0)]
+CORRECTIONS = [{"classes": classes, "margin": margin} for classes, margin in product(RAISED, (0.1, 1.0))]
 """Grid of settings of `correct_logits`."""
 
 

@@ -1,6 +1,7 @@
 """Variants of `rewrite`: along random directions, in the null space of reference keys, and in closed form."""
 
 from collections.abc import Sequence
+from itertools import product
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from edittools.exemplars import Exemplar, exemplars_at
 from edittools.moments import RankError, Reference, SecondMoment, directions, reference_moment
 from edittools.rewriting import Problem, fits, pose, rewrite, solve_least_squares
 
-NULL_SPACES = [{"share": share, "rank": rank} for share in (0.9, 0.99, 0.999) for rank in (None, 1, 3)]
+NULL_SPACES = [{"share": share, "rank": rank} for share, rank in product((0.9, 0.99, 0.999), (None, 1, 3))]
 """Grid of settings of `rewrite_in_null_space`; a rank above that of the keys at a small mask raises `RankError`."""
 
 WEIGHTS = [{"weight": weight} for weight in (0.1, 1.0, 10.0, 100.0, 1e3, 1e4)]

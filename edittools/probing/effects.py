@@ -400,13 +400,13 @@ def score(rules: pd.DataFrame, planted: Collection[tuple[str, str]]) -> dict[str
     Returns:
         `precision` and `recall`, NaN where undefined, and the numbers of pairs `found` and `planted`.
     """
-    found = pairs(rules)
+    reported = pairs(rules)
     planted = set(planted)
-    hits = len(found & planted)
+    hits = len(reported & planted)
     return {
-        "precision": hits / len(found) if found else float("nan"),
+        "precision": hits / len(reported) if reported else float("nan"),
         "recall": hits / len(planted) if planted else float("nan"),
-        "found": len(found),
+        "found": len(reported),
         "planted": len(planted),
     }
 

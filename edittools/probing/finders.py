@@ -76,7 +76,7 @@ class Segmenter:
     @property
     def cache_key(self) -> str:
         """Identify the masks: the network, the numbers of each concept and the least area."""
-        numbers = {concept: [int(number) for number in classes] for concept, classes in self.concepts.items()}
+        numbers = {concept: list(map(int, class_numbers)) for concept, class_numbers in self.concepts.items()}
         return f"{self.about} {numbers} {float(self.least_area)!r}"
 
     @torch.no_grad()

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -32,7 +32,7 @@ class Settings:
         control: "elsewhere", the same change elsewhere in the image, or "in place", the concept transformed to itself.
         labels: the correct class is the label ("given"), or what each classifier predicts for the untouched image
             ("read").
-        least_images: a rule needs so many images.
+        least_images: smallest number of images of a rule.
     """
 
     only: Sequence[str] | None = None
@@ -81,7 +81,7 @@ def probe(
     settings = settings or Settings()
     named = classifiers if isinstance(classifiers, Mapping) else {"classifier": classifiers}
     groups = concepts.groups or [tuple(settings.only or concepts.masks)]
-    transformed = [concept for group in groups for concept in group]
+    transformed = list(chain.from_iterable(groups))
     for concept in transformed:
         one_of(concept, concepts.masks, "concept", KeyError)
     parts = {}

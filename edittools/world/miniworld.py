@@ -1,8 +1,10 @@
 """Render MiniWorld: procedural scenes with exact concept masks and planted context rules.
 
-scene(seed)                     # one image with its masks and layout
-scene(seed, ground="snow")      # the same image, in which only the look of the ground differs
-scenes(1000, "test")            # a labeled set, from the seeds of a split
+What can be made:
+
+    scene(seed)                     # one image with its masks and layout
+    scene(seed, ground="snow")      # the same image, in which only the look of the ground differs
+    scenes(1000, "test")            # a labeled set, from the seeds of a split
 """
 
 from collections.abc import Sequence

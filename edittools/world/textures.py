@@ -88,7 +88,9 @@ def _snow(brush: _Brush, variant: int) -> np.ndarray:
 
 def _wooden(brush: _Brush, variant: int) -> np.ndarray:
     wood = rgb(("#9c6b3f", "#6f4426", "#c39a66", "#83502c", "#b5793f", "#5a3a26")[variant])
-    along, across = (brush.x, brush.y) if variant % 2 else (brush.y, brush.x)
+    is_horizontal = bool(variant % 2)
+    along = brush.x if is_horizontal else brush.y
+    across = brush.y if is_horizontal else brush.x
     bend = value_noise(along * 0.25, across * 0.8, brush.rng, 3) - 0.5
     rings = np.sin(across * 5 + 14 * bend)
     fiber = value_noise(along * 1.2, across * 14, brush.rng, 2) - 0.5

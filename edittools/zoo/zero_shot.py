@@ -7,6 +7,7 @@ are named `visual.…` (the paper edits the last convolution of a bottleneck, `c
 import os
 import sys
 from collections.abc import Callable, Sequence
+from itertools import product
 
 import torch
 import torch.nn.functional as F
@@ -95,7 +96,7 @@ def text_embeddings(
     Returns:
         The embeddings, `(classes, D)`.
     """
-    prompts = [template.format(name) for name in class_names for template in templates]
+    prompts = [template.format(name) for name, template in product(class_names, templates)]
     tokens = tokenizer(prompts)
     content = f"{identify_network(clip)} {digest_tensors([tokens])} {len(class_names)} {len(templates)}"
 
