@@ -24,9 +24,9 @@ def test_normalisation_is_inside(tiny, photos32):
 @pytest.mark.parametrize(
     ("images", "words"),
     [
-        (torch.zeros(3, 8, 8), r"images of shape \(3, 8, 8\), .*: expected .* \(B, 3, H, W\); image\[None\]"),
+        (torch.zeros(3, 8, 8), r"\(3, 8, 8\).*image\[None\]"),
         (torch.zeros(2, 1, 8, 8), r"\(2, 1, 8, 8\)"),
-        (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), "torch.uint8: expected floats in"),
+        (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), "torch.uint8"),
     ],
 )
 def test_what_is_no_batch_of_images_is_refused(tiny, images, words):
