@@ -53,10 +53,11 @@ class InputGeometry:
             ValueError: if `size` is not a whole number from 1 up, or if `resize_to` is smaller than `size`.
         """
         if _has_input_size(size):
-            resize_to = resize_to or size.resize_to
+            resize_to = size.resize_to if resize_to is None else resize_to
             size = size.size
         size = check_number(size, 1, "size")
-        resize_to = check_number(resize_to or round(size * 8 / 7), size, "resize_to")
+        usual = round(size * 8 / 7)
+        resize_to = check_number(usual if resize_to is None else resize_to, size, "resize_to")
         return cls(size, resize_to)
 
     def crop(self, photo: Image.Image, interpolation: Image.Resampling) -> Image.Image:
