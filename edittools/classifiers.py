@@ -1,6 +1,6 @@
-"""Classifiers: any torch model with its normalisation and class names."""
+"""Classifiers: any torch model with its normalization and class names."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -9,44 +9,60 @@ from torch import Tensor, nn
 from edittools._inference import check_logits_shape
 from edittools.caching import digest_tensors
 from edittools.checks import check_number
-from edittools.images import LabelledImages, check_image, numbered
+from edittools.images import InputGeometry, LabelledImages, check_image, numbered
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+IMAGENET_SIZE = 224
 
 
 class Classifier(nn.Module):
-    """An image classifier: images `(B, 3, H, W)` in [0, 1] to logits `(B, classes)`, normalisation inside.
+    """An image classifier: images `(B, 3, H, W)` in [0, 1] to logits `(B, classes)`, normalization inside.
 
-    `model`, any torch module that maps normalised images to logits, is put into eval mode, without a wrapper around it
-    (see `unwrapped`). `size` is the side of the images it expects, `resize_to` the short side before the centre crop
-    (see `load_image`). A class name that is there twice gets its number: "crane (134)".
+    Args:
+        model: any torch module that maps normalized images to logits. It is put into eval mode, and taken out of a
+            wrapper such as `DataParallel`, see `unwrapped`. Of another `Classifier`, whatever is not given is kept.
+        classes: one name per logit, in order. A name that occurs twice gets its number: "crane (134)".
+        mean: of each color channel, subtracted from the image; ImageNet's by default.
+        std: of each color channel, by which the image is then divided; ImageNet's by default.
+        size: side of the images that the model expects, in pixels; 224 by default.
+        resize_to: short side of a photo before its center is cropped, see `load_image`; `size * 8 / 7` by default.
+
+    Raises:
+        TypeError: if `model` is not a torch module, or if it is a scripted one.
+        ValueError: if another argument does not fit.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        classes: Sequence[str],
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
-        size: int = 224,
+        classes: Sequence[str] | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        size: int | None = None,
         resize_to: int | None = None,
     ) -> None:
-        """Wrap `model`; raise `TypeError` where it is no module, `ValueError` for other wrong arguments."""
         super().__init__()
+        wrapped = _wrapped_classifier(model)
         model = unwrapped(model)
         if any(parameter.is_inference() for parameter in model.parameters()):
             raise ValueError(
-                f"the {type(model).__name__} was made under torch.inference_mode(), which forbids gradients: "
-                "build or load it outside, torch.no_grad() is enough to run it"
+                f"the {type(model).__name__} was made under torch.inference_mode(), which forbids gradients; build or "
+                "load it outside of it (torch.no_grad() is enough to run it)"
             )
+        if mean is None:
+            mean = IMAGENET_MEAN if wrapped is None else wrapped.mean.flatten().tolist()
+        if std is None:
+            std = IMAGENET_STD if wrapped is None else wrapped.std.flatten().tolist()
         if len(mean) != 3 or len(std) != 3 or not all(deviation > 0 for deviation in std):
-            raise ValueError(f"mean {tuple(mean)} and std {tuple(std)}: expected three numbers each, std above 0")
-        if isinstance(classes, str):
-            raise ValueError(f"class names {classes!r}: expected a sequence of names, not one text")
-        self.model, self.classes, self.size = model, tuple(numbered(classes)), check_number(size, 1, "size")
-        if not self.classes:
-            raise ValueError("no class names: expected one for each logit, in order")
-        self.resize_to = check_number(resize_to or round(size * 8 / 7), size, "resize_to")
+            raise ValueError(
+                f"mean {tuple(mean)} and std {tuple(std)} do not fit; pass three numbers each, std above 0"
+            )
+        geometry = _geometry(wrapped, size, resize_to)
+        self.model = model
+        self.classes = _class_names(wrapped, classes)
+        self.size = geometry.size
+        self.resize_to = geometry.resize_to
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
         self.eval()
@@ -54,72 +70,157 @@ class Classifier(nn.Module):
     @property
     def device(self) -> torch.device:
         """The device of the model's weights."""
-        return next((p.device for p in self.model.parameters()), self.mean.device)
+        return next((parameter.device for parameter in self.model.parameters()), self.mean.device)
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Check a batch of images and scale it the way the model was trained; moves it to the model's device."""
+        """Check a batch of images and scale it the way the model was trained, on the model's device.
+
+        Args:
+            images: `(B, 3, H, W)` in [0, 1].
+
+        Raises:
+            ValueError: if they are anything else.
+        """
         check_image(images, "the batch of images", 4)
-        dtype = next((p.dtype for p in self.model.parameters()), images.dtype)
+        dtype = next((parameter.dtype for parameter in self.model.parameters()), images.dtype)
         images = images.to(self.device)
-        return ((images - self.mean.to(images.device)) / self.std.to(images.device)).to(dtype)
+        centered = images - self.mean.to(images.device)
+        return (centered / self.std.to(images.device)).to(dtype)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Compute the logits `(B, classes)` of images `(B, 3, H, W)` in [0, 1]; refuse a model that gives none."""
-        return check_logits_shape(self.model(self.normalise(images)), len(images), len(self.classes), self.model)
+        """Compute the logits `(B, classes)` of images `(B, 3, H, W)` in [0, 1].
+
+        Raises:
+            ValueError: if the images do not fit, or if the model does not return one logit per class name.
+        """
+        answer = self.model(self.normalise(images))
+        return check_logits_shape(answer, len(images), len(self.classes), self.model)
 
     def index(self, name: str) -> int:
-        """Give the number of a class by its name; raise `KeyError` with near names."""
+        """Return the index of a class by its name.
+
+        Raises:
+            KeyError: if there is no such class; the message lists similar names.
+        """
         if name in self.classes:
             return self.classes.index(name)
-        near = [c for c in self.classes if str(name).lower() in c.lower()][:5]
-        hint = f"; did you mean one of {near}?" if near else ""
+        similar = [known for known in self.classes if str(name).lower() in known.lower()][:5]
+        hint = f"; did you mean one of {similar}?" if similar else ""
         raise KeyError(f"no class {name!r} among {len(self.classes)}{hint}")
 
     def __repr__(self) -> str:
         return f"Classifier({type(self.model).__name__}, {len(self.classes)} classes, {self.size} px)"
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
-    """Take the model out of a `Classifier`, `DataParallel` or compiled module, which see its edits as well."""
+def _geometry(wrapped: Classifier | None, size: int | None, resize_to: int | None) -> InputGeometry:
+    """Return the size and the crop of a classifier; of a wrapped one, those that are not given are kept.
+
+    Another size without another `resize_to` keeps the share of the photo that is seen.
+    """
+    if wrapped is None:
+        return InputGeometry.of(IMAGENET_SIZE if size is None else size, resize_to)
+    size = check_number(wrapped.size if size is None else size, 1, "size")
+    if resize_to is None:
+        resize_to = round(size * wrapped.resize_to / wrapped.size)
+    return InputGeometry.of(size, resize_to)
+
+
+def _class_names(wrapped: Classifier | None, classes: Sequence[str] | None) -> tuple[str, ...]:
+    """Check the class names of a classifier; those of a wrapped one are kept where none are given."""
+    if isinstance(classes, str):
+        raise ValueError(f"the class names are one text, {classes!r}; pass a sequence of names")
+    if classes is None and wrapped is not None:
+        return wrapped.classes
+    if classes is None or not len(classes):
+        raise ValueError("no class names were given; pass one per logit, in order")
+    if wrapped is not None and len(classes) != len(wrapped.classes):
+        raise ValueError(
+            f"{len(classes)} class names were given for a Classifier of {len(wrapped.classes)} classes; pass one name "
+            "per logit, or none to keep its names"
+        )
+    return tuple(numbered(classes))
+
+
+def _unwrapping_steps(model: nn.Module) -> Iterator[nn.Module]:
+    """Yield a model, then what it wraps, and so on until a model that wraps nothing."""
+    while model is not None:
+        yield model
+        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            model = model.module
+        elif isinstance(model, Classifier):
+            model = model.model
+        elif isinstance(model, torch.jit.ScriptModule):
+            model = None
+        else:
+            model = getattr(model, "_orig_mod", None)
+
+
+def _wrapped_classifier(model: nn.Module) -> Classifier | None:
+    """Return the outermost `Classifier` that a model is, or that is inside of it."""
     if not isinstance(model, nn.Module):
-        raise TypeError(f"model is a {type(model).__name__}: expected a torch.nn.Module")
-    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
-        return unwrapped(model.module)
-    if isinstance(model, Classifier):
-        return model.model
-    if isinstance(model, torch.jit.ScriptModule):
-        raise TypeError(f"model is a scripted {type(model).__name__}: expected the module that it was made from")
-    return unwrapped(model._orig_mod) if hasattr(model, "_orig_mod") else model
+        return None
+    return next((step for step in _unwrapping_steps(model) if isinstance(step, Classifier)), None)
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Take the model out of a `Classifier`, a `DataParallel` or a compiled module; these share its weights.
+
+    Raises:
+        TypeError: if it is not a torch module, or if it is a scripted one.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"the model is a {type(model).__name__}; pass a torch.nn.Module")
+    *_, innermost = _unwrapping_steps(model)
+    if isinstance(innermost, torch.jit.ScriptModule):
+        raise TypeError(f"the model is a scripted {type(innermost).__name__}; pass the module that it was made from")
+    return innermost
 
 
 def check_classifier(classifier: Classifier) -> Classifier:
-    """Return a `Classifier`; raise `TypeError` for anything else, such as the bare model."""
+    """Return a `Classifier` as it is.
+
+    Raises:
+        TypeError: if it is anything else, such as a model without class names.
+    """
     if not isinstance(classifier, Classifier):
-        found = type(classifier).__name__
-        raise TypeError(f"classifier is a {found}: expected a model with its class names, Classifier(model, classes)")
+        name = type(classifier).__name__
+        raise TypeError(f"the classifier is a {name}; give it class names, Classifier(model, classes)")
     return classifier
 
 
 def fingerprint(model: nn.Module, base: Mapping[str, Tensor] | None = None) -> str:
-    """Hash the names, shapes, types and values of all weights: by this SHA-256 an edit knows its model.
+    """Hash the names, shapes, types and values of all weights; an edit knows its model by this SHA-256.
 
-    `base` holds, by name, values to take in place of the model's own (those before an edit).
+    Args:
+        model: the model.
+        base: values by name that replace the model's own, such as those before an edit.
     """
     weights = {name: tensor for name, tensor in model.state_dict().items() if isinstance(tensor, Tensor)}
-    values = ((base or {}).get(name, tensor) for name, tensor in weights.items())
-    return digest_tensors(values, (f"{name} " for name in weights))
+    values = [(base or {}).get(name, tensor) for name, tensor in weights.items()]
+    return digest_tensors(values, [f"{name} " for name in weights])
 
 
 def by_name(what: str, data: LabelledImages, classifier: Classifier) -> LabelledImages:
-    """Give a set the classifier's classes: a label into other ones is that of the class of the same name.
+    """Map labels to the classifier's class indices by class name.
 
-    Raises `ValueError`, which calls the set `what`, for a name that the classifier does not have.
+    Args:
+        what: name of the set, used in error messages.
+        data: images with labels into `data.classes`.
+        classifier: the classifier whose class indices are wanted.
+
+    Returns:
+        The images with labels into `classifier.classes`.
+
+    Raises:
+        ValueError: if the class name of a label is not among `classifier.classes`.
     """
     if tuple(data.classes) == classifier.classes:
         return data
-    try:
-        numbers = {label: classifier.index(data.classes[label]) for label in data.labels.unique().tolist()}
-    except KeyError as error:
-        raise ValueError(f"{what}: {error.args[0]}; expected names of the classifier's classes") from error
-    labels = torch.tensor([numbers[label] for label in data.labels.tolist()], dtype=torch.long)
+    indices = {}
+    for label in data.labels.unique().tolist():
+        try:
+            indices[label] = classifier.index(data.classes[label])
+        except KeyError as error:
+            raise ValueError(f"{what}: {error.args[0]}; use the names of the classifier's classes") from error
+    labels = torch.tensor([indices[label] for label in data.labels.tolist()], dtype=torch.long)
     return replace(data, labels=labels, classes=classifier.classes)

@@ -1,4 +1,4 @@
-"""Images, masks and labelled sets of images: what goes into a classifier.
+"""Images, masks and labeled sets of images: what goes into a classifier.
 
 An image is a tensor `(3, H, W)` float32 in [0, 1]; a mask is `(H, W)` float32 of zeros and ones.
 """
@@ -7,7 +7,8 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from numbers import Integral
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -20,109 +21,310 @@ from tqdm.auto import tqdm
 from edittools.caching import atomic_path
 from edittools.checks import check_number
 
+# --- from a photo to an input -----------------------------------------------------------------------------------------
 
-def _as_rgb(path: str | os.PathLike, behind: str) -> Image.Image:
-    """Read an image file upright as 8-bit RGB; what is transparent shows the colour `behind`."""
+
+class HasInputSize(Protocol):
+    """Anything that says which input it takes, such as a `Classifier`."""
+
+    size: int
+    resize_to: int
+
+
+@dataclass(frozen=True)
+class InputGeometry:
+    """The part of a photo that a classifier sees: resize the short side to `resize_to`, keep the center `size × size`.
+
+    Every photo, mask and segmentation goes through this one class, so what fits in the photo also fits in the input.
+    """
+
+    size: int
+    resize_to: int
+
+    @classmethod
+    def of(cls, size: int | HasInputSize, resize_to: int | None = None) -> "InputGeometry":
+        """Take the geometry from a classifier, or from numbers.
+
+        Args:
+            size: side of the input in pixels, or anything with the whole numbers `.size` and `.resize_to`.
+            resize_to: short side before the crop; by default the classifier's, or `size * 8 / 7` (256 for 224).
+
+        Raises:
+            ValueError: if `size` is not a whole number from 1 up, or if `resize_to` is smaller than `size`.
+        """
+        if _has_input_size(size):
+            resize_to = size.resize_to if resize_to is None else resize_to
+            size = size.size
+        size = check_number(size, 1, "size")
+        usual = round(size * 8 / 7)
+        resize_to = check_number(usual if resize_to is None else resize_to, size, "resize_to")
+        return cls(size, resize_to)
+
+    def crop(self, photo: Image.Image, interpolation: Image.Resampling) -> Image.Image:
+        """Resize a photo and keep its center."""
+        resized_photo = resize(photo, self.resize_to, interpolation=interpolation)
+        return center_crop(resized_photo, [self.size, self.size])
+
+    def to_photo(self, positions: Tensor, side: int, short_side: int) -> Tensor:
+        """Map positions along one side of the input to positions along the same side of the photo.
+
+        Args:
+            positions: in pixels of the input, from its left or upper border.
+            side: length of the photo along this side, in pixels.
+            short_side: length of the photo's short side.
+        """
+        resized_side, offset = self._resized_side_and_offset(side, short_side)
+        return (positions + offset) * (side / resized_side)
+
+    def from_photo(self, positions: Tensor, side: int, short_side: int) -> Tensor:
+        """Map positions along one side of the photo to positions in the input; the inverse of `to_photo`."""
+        resized_side, offset = self._resized_side_and_offset(side, short_side)
+        return positions * (resized_side / side) - offset
+
+    def _resized_side_and_offset(self, side: int, short_side: int) -> tuple[int, int]:
+        """Return the length of a side after `resize`, and where `center_crop` starts on it."""
+        resized_side = int(self.resize_to * side / short_side)
+        offset = round((resized_side - self.size) / 2)
+        return resized_side, offset
+
+
+def _has_input_size(thing: Any) -> bool:
+    return isinstance(getattr(thing, "size", None), Integral) and isinstance(
+        getattr(thing, "resize_to", None), Integral
+    )
+
+
+def _load_rgb(path: str | os.PathLike, background: str) -> Image.Image:
+    """Load an image file upright as 8-bit RGB, laid over the color `background` where it is transparent."""
     try:
-        with Image.open(path) as picture:
-            picture.load()
-            picture = ImageOps.exif_transpose(picture)
+        with Image.open(path) as photo:
+            photo.load()
+            photo = ImageOps.exif_transpose(photo)
     except (FileNotFoundError, IsADirectoryError, PermissionError):
         raise
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{os.fspath(path)!r} is not a readable image: {error}") from error
-    if picture.mode.startswith(("I", "F")):
-        raise ValueError(f"{os.fspath(path)!r} holds pixels of kind {picture.mode!r}: expected 8 bits a channel")
-    layer = picture.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", layer.size, behind), layer).convert("RGB")
+    if photo.mode.startswith(("I", "F")):
+        raise ValueError(f"{os.fspath(path)!r} has pixels of mode {photo.mode!r}; save it with 8 bits per channel")
+    layer = photo.convert("RGBA")
+    opaque = Image.alpha_composite(Image.new("RGBA", layer.size, background), layer)
+    return opaque.convert("RGB")
 
 
-def load_image(path: str | os.PathLike, size: int | None = None, resize_to: int | None = None) -> Tensor:
-    """Load a photograph as a `(3, H, W)` float tensor in [0, 1], upright, in RGB, what is transparent white.
+def _cropped(photo: Image.Image, size: int | HasInputSize | None, resize_to: int | None) -> Image.Image:
+    """Crop a photo, or the mask of one, to the input of that size; without a size it stays as it is."""
+    if size is not None:
+        return InputGeometry.of(size, resize_to).crop(photo, Image.Resampling.BICUBIC)
+    if resize_to is not None:
+        raise ValueError(f"resize_to {resize_to} was given without a size; pass the size of the crop as well")
+    return photo
 
-    With `size`, the short side is resized to `resize_to` (default `size * 8 / 7`, the usual 256 for 224; bicubic)
-    and the centre `size × size` pixels are kept. Raises `FileNotFoundError`, or `ValueError` for a broken file.
+
+def load_image(path: str | os.PathLike, size: int | HasInputSize | None = None, resize_to: int | None = None) -> Tensor:
+    """Load a photo as `(3, H, W)` float in [0, 1], upright, in RGB; what is transparent becomes white.
+
+    Args:
+        path: an image file.
+        size: a classifier, or the side of its input in pixels. The short side is then resized to `resize_to`
+            (bicubic) and the center `size × size` is kept. By default the photo keeps its own size.
+        resize_to: short side before the crop; by default the classifier's, or `size * 8 / 7` (256 for 224).
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is not a readable image of 8 bits per channel, or if a size does not fit.
     """
-    if size is not None:
-        usual = round(check_number(size, 1, "size") * 8 / 7)
-        resize_to = check_number(resize_to or usual, size, "resize_to")
-    picture = _as_rgb(path, "white")
-    if size is not None:
-        picture = center_crop(resize(picture, resize_to, interpolation=Image.BICUBIC), [size, size])
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
+    photo = _cropped(_load_rgb(path, "white"), size, resize_to)
+    return torch.from_numpy(np.array(photo)).permute(2, 0, 1).float() / 255
 
 
-def load_mask(path: str | os.PathLike) -> Tensor:
-    """Load a mask as `(H, W)` float of 0 and 1: a pixel belongs to it when it is brighter than half, and opaque."""
-    return (torch.from_numpy(np.array(_as_rgb(path, "black").convert("L"))) > 127).float()
+def load_mask(path: str | os.PathLike, size: int | HasInputSize | None = None, resize_to: int | None = None) -> Tensor:
+    """Load a mask as `(H, W)` float of 0 and 1; a pixel is marked if it is brighter than half, and opaque.
+
+    With a `size`, the file has to be drawn on the whole photo, at the photo's own size. It goes through the same
+    resize and crop as the photo in `load_image`, and then a pixel is marked if it is brighter than half: what is white
+    in the photo and in the mask stays at the same place. A mask that was drawn on an input, as `MaskEditor` does on an
+    image that `load_image` cropped, already fits: load it without a size. A file does not say which of the two it is.
+
+    Args:
+        path: an image file.
+        size: a classifier, or the side of its input in pixels. By default the mask keeps its own size.
+        resize_to: short side before the crop; by default the classifier's, or `size * 8 / 7` (256 for 224).
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is not a readable image of 8 bits per channel, or if a size does not fit.
+    """
+    grays = _cropped(_load_rgb(path, "black").convert("L"), size, resize_to)
+    return (torch.from_numpy(np.array(grays)) > 127).float()
+
+
+def refit_mask(
+    mask: Tensor,
+    photo_size: tuple[int, int],
+    drawn_on: HasInputSize,
+    size: int | HasInputSize,
+    resize_to: int | None = None,
+) -> Tensor:
+    """Fit a mask that was drawn on one input of a photo to another input of the same photo.
+
+    A pixel of the result is marked if at least half of its area is. What lies outside of the drawn input is unmarked.
+
+    Args:
+        mask: `(drawn_on.size, drawn_on.size)` of 0 and 1.
+        photo_size: height and width of the photo's file, after its EXIF orientation.
+        drawn_on: the geometry of the input that the mask was drawn on.
+        size: a classifier, or the side of its input in pixels.
+        resize_to: short side before the crop; by default the classifier's, or `size * 8 / 7` (256 for 224).
+
+    Returns:
+        The mask `(size, size)` float of 0 and 1.
+
+    Raises:
+        ValueError: if the mask does not have the size of the input that it was drawn on.
+    """
+    if tuple(mask.shape) != (drawn_on.size, drawn_on.size):
+        raise ValueError(
+            f"the mask has the shape {tuple(mask.shape)}, but it was drawn on an input of {drawn_on.size} pixels; "
+            "pass the geometry that it was drawn on"
+        )
+    drawn = InputGeometry.of(drawn_on)
+    wanted = InputGeometry.of(size, resize_to)
+    row_shares, column_shares = (_shares(wanted, drawn, side, min(photo_size)) for side in photo_size)
+    marked_share = row_shares @ mask.double() @ column_shares.T
+    return (marked_share >= 0.5 - 1e-9).float()
+
+
+def _shares(wanted: InputGeometry, drawn: InputGeometry, side: int, short_side: int) -> Tensor:
+    """Return which share of each pixel of one input lies in each pixel of another, along one side of their photo.
+
+    Returns:
+        `(wanted.size, drawn.size)` float64.
+    """
+    borders = torch.arange(wanted.size + 1, dtype=torch.float64)
+    borders = drawn.from_photo(wanted.to_photo(borders, side, short_side), side, short_side)
+    starts = borders[:-1, None]
+    ends = borders[1:, None]
+    pixels = torch.arange(drawn.size, dtype=torch.float64)
+    overlaps = torch.minimum(ends, pixels + 1) - torch.maximum(starts, pixels)
+    return overlaps.clamp_min(0) / (ends - starts)
 
 
 def save_mask(path: str | os.PathLike, mask: Tensor) -> None:
-    """Write a `(H, W)` mask of 0 and 1 as an 8-bit grey PNG, in one step."""
+    """Write a mask `(H, W)` of 0 and 1 as an 8-bit gray PNG, in one step."""
     pixels = (check_mask(mask, allow_empty=True) * 255).byte().cpu().numpy()
     with atomic_path(path) as temporary:
         Image.fromarray(pixels).save(temporary, format="PNG", optimize=True)
 
 
+# --- checks -----------------------------------------------------------------------------------------------------------
+
+
 def check_image(image: Tensor, name: str = "image", dimensions: int = 3) -> Tensor:
-    """Return an image `(3, H, W)`, or a batch of 4 `dimensions`, if it holds floats in [0, 1]; raise if not."""
+    """Return an image if it is valid.
+
+    Args:
+        image: `(3, H, W)`, or a batch `(B, 3, H, W)` if `dimensions` is 4.
+        name: what error messages call it.
+        dimensions: 3 for an image, 4 for a batch.
+
+    Raises:
+        ValueError: if it is not a tensor of floats in [0, 1] of that shape.
+    """
     shape = tuple(image.shape) if isinstance(image, Tensor) else ()
     if len(shape) != dimensions or shape[-3] != 3 or not image.is_floating_point():
-        wanted = "(3, H, W)" if dimensions == 3 else "(B, 3, H, W); image[None] makes a batch"
-        raise ValueError(f"{name} {_said(image)}: expected floats in [0, 1], a torch tensor {wanted}")
+        remedy = "of shape (3, H, W)" if dimensions == 3 else "of shape (B, 3, H, W); image[None] makes a batch"
+        raise ValueError(f"{name} {_describe(image)}; pass a torch tensor of floats in [0, 1] {remedy}")
     low, high = image.aminmax() if image.numel() else (0.0, 1.0)
     if not (low >= -1e-4 and high <= 1 + 1e-4):  # refuses NaN as well; resizing may overshoot by a rounding error
-        raise ValueError(f"{name} has pixels from {low:.5g} to {high:.5g}: expected [0, 1], before any normalisation")
+        raise ValueError(f"{name} has pixels from {low:.5g} to {high:.5g}; scale them to [0, 1], without normalization")
     return image
 
 
 def check_mask(mask: Tensor, image: Tensor | None = None, allow_empty: bool = False) -> Tensor:
-    """Return a mask as float if it is `(H, W)` of zeros and ones, not empty, and fits `image`; raise if not."""
+    """Return a mask as float if it is valid.
+
+    Args:
+        mask: `(H, W)` of zeros and ones, of any number type.
+        image: the image `(…, H, W)` that it has to fit.
+        allow_empty: accept a mask without a marked pixel.
+
+    Raises:
+        ValueError: if it is not such a tensor, does not fit the image, or is empty.
+    """
     if not isinstance(mask, Tensor) or mask.ndim != 2:
-        raise ValueError(f"mask {_said(mask)}: expected 0 and 1, a torch tensor (H, W)")
+        raise ValueError(f"mask {_describe(mask)}; pass a torch tensor of shape (H, W) with zeros and ones")
     if image is not None and mask.shape != image.shape[-2:]:
-        shape, whole = tuple(mask.shape), tuple(image.shape)
-        raise ValueError(f"mask of shape {shape} does not fit the image {whole}: expected {whole[-2:]}")
+        raise ValueError(
+            f"a mask of shape {tuple(mask.shape)} does not fit the image of shape {tuple(image.shape)}; load both with "
+            "the same size, such as load_image(path, classifier) and load_mask(path, classifier)"
+        )
     if not ((mask == 0) | (mask == 1)).all():
-        raise ValueError(f"mask with the values {mask.unique()[:5].tolist()}…: expected 0 and 1 only")
+        raise ValueError(f"the mask has the values {mask.unique()[:5].tolist()}…; pass zeros and ones only")
     if not allow_empty and not mask.any():
-        raise ValueError("the mask is empty: expected at least one pixel set to 1")
+        raise ValueError("the mask is empty; set at least one pixel to 1")
     return mask.float()
 
 
-def _said(given: Any) -> str:
-    """Describe what was given in place of a tensor of another kind."""
-    if isinstance(given, Tensor):
-        return f"of shape {tuple(given.shape)}, {given.dtype}"
-    return f"is a {type(given).__name__}"
+def _describe(value: Any) -> str:
+    """Describe a value that is not the tensor that was needed."""
+    if isinstance(value, Tensor):
+        return f"has the shape {tuple(value.shape)} and the type {value.dtype}"
+    return f"is a {type(value).__name__}"
+
+
+# --- sets of images ---------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
 class LazyImages(Sequence):
-    """Image files that are read when they are asked for, by any index of images that a tensor takes."""
+    """Image files that are loaded when they are indexed, by any index that a tensor of images takes.
+
+    Args:
+        paths: the image files.
+        size: a classifier, or the side of its input in pixels, see `load_image`.
+        resize_to: short side before the crop; by default the classifier's, or `size * 8 / 7`.
+
+    Raises:
+        ValueError: if a size does not fit.
+    """
 
     paths: Sequence[str | os.PathLike] = field(repr=False)
-    size: int
+    size: int | HasInputSize
     resize_to: int | None = None
+
+    def __post_init__(self) -> None:
+        geometry = InputGeometry.of(self.size, self.resize_to)
+        object.__setattr__(self, "size", geometry.size)
+        object.__setattr__(self, "resize_to", geometry.resize_to)
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int | slice | Sequence[int] | Sequence[bool] | Tensor) -> Tensor:
-        """Read one image `(3, size, size)` for a whole number, else a batch; pixels are had as `images[number][…]`."""
+        """Load one image `(3, size, size)` for a whole number, and a batch for any other index.
+
+        One index at a time: pixels are `images[number][…]`.
+        """
         places = torch.arange(len(self))[index].tolist()
         if isinstance(places, int):
             return load_image(self.paths[places], self.size, self.resize_to)
-        return torch.stack([self[i] for i in places]) if places else torch.zeros(0, 3, self.size, self.size)
+        if not places:
+            return torch.zeros(0, 3, self.size, self.size)
+        return torch.stack([self[place] for place in places])
 
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Images with the class each one shows.
+    """Images with the class that each one shows.
 
-    `images` is `(N, 3, H, W)` float in [0, 1] (or `LazyImages`), `labels` is `(N,)` int64 into `classes`, `names`
-    (optional) says where each comes from. Class names that are there twice get their numbers, see `numbered`. Raises
-    `ValueError` for anything else.
+    Args:
+        images: `(N, 3, H, W)` float in [0, 1], or `LazyImages`.
+        labels: `(N,)` whole numbers, indices into `classes`.
+        classes: the names of the classes. Names that occur twice get their numbers, see `numbered`.
+        names: where each image comes from, optional.
+
+    Raises:
+        ValueError: for any other type, shape or number.
     """
 
     images: Tensor | LazyImages
@@ -134,26 +336,30 @@ class LabelledImages:
         images, labels = self.images, self.labels
         shape = tuple(images.shape) if isinstance(images, Tensor) else ()
         if not isinstance(images, LazyImages) and (len(shape) != 4 or shape[1] != 3):
-            raise ValueError(f"images {_said(images)}: expected a torch tensor (N, 3, H, W) or LazyImages")
-        count, whole = len(images), isinstance(labels, Tensor) and not labels.is_floating_point()
-        if not whole or labels.dtype == torch.bool or labels.shape != (count,):
-            raise ValueError(f"labels {_said(labels)}: expected {count} whole numbers, a torch tensor ({count},)")
+            raise ValueError(f"images {_describe(images)}; pass a torch tensor of shape (N, 3, H, W) or LazyImages")
+        count = len(images)
+        is_whole = isinstance(labels, Tensor) and not labels.is_floating_point() and labels.dtype != torch.bool
+        if not is_whole or labels.shape != (count,):
+            raise ValueError(f"labels {_describe(labels)}; pass a torch tensor of shape ({count},) with whole numbers")
         if self.names and len(self.names) != count:
-            raise ValueError(f"{count} images with {len(self.names)} names: expected one each")
+            raise ValueError(f"{len(self.names)} names were given for {count} images; pass one name per image")
         if count and not 0 <= labels.min() <= labels.max() < len(self.classes):
-            raise ValueError(f"labels from {labels.min()} to {labels.max()}: expected 0 to {len(self.classes) - 1}")
+            raise ValueError(
+                f"labels range from {labels.min()} to {labels.max()}, but {len(self.classes)} class names were given; "
+                f"pass labels from 0 to {len(self.classes) - 1}"
+            )
         object.__setattr__(self, "classes", numbered(self.classes))
 
     @classmethod
     def unlabelled(cls, images: Tensor | LazyImages, classes: Sequence[str]) -> "LabelledImages":
-        """Give images the first class, where no label is read."""
+        """Give all images the first class, where labels are not used."""
         return cls(images, torch.zeros(len(images), dtype=torch.long), classes)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def subset(self, indices: Tensor | Sequence[int]) -> "LabelledImages":
-        """Keep the images at `indices`, whole numbers or booleans, in that order."""
+        """Take the images at `indices`, whole numbers or booleans, in that order."""
         indices = torch.arange(len(self))[indices if len(indices) else slice(0)]
         if isinstance(self.images, LazyImages):
             images = replace(self.images, paths=[self.images.paths[i] for i in indices])
@@ -163,19 +369,23 @@ class LabelledImages:
         return replace(self, images=images, labels=self.labels[indices], names=names)
 
     def split(self, fraction: float, seed: int = 0) -> tuple["LabelledImages", "LabelledImages"]:
-        """Split at random into about `fraction` and the rest, class by class (stratified); the seed reproduces it."""
+        """Split at random into about `fraction` of the images and the rest, stratified by class.
+
+        Raises:
+            ValueError: if `fraction` is not between 0 and 1.
+        """
         if not 0 < fraction < 1:
-            raise ValueError(f"split fraction {fraction}: expected a number between 0 and 1")
-        chosen = stratified(self.labels, fraction, seed)
-        return self.subset(chosen), self.subset(~chosen)
+            raise ValueError(f"the split fraction is {fraction}; pass a number between 0 and 1")
+        selected = stratified(self.labels, fraction, seed)
+        return self.subset(selected), self.subset(~selected)
 
 
 def numbered(names: Sequence[str]) -> Sequence[str]:
-    """Add their number to names that are there more than once, such as "crane (134)" of ImageNet's two cranes."""
-    seen = Counter(names)
-    if len(seen) == len(names):
+    """Add its number to each name that occurs more than once, such as "crane (134)" of ImageNet's two cranes."""
+    counts = Counter(names)
+    if len(counts) == len(names):
         return names
-    return tuple(f"{name} ({i})" if seen[name] > 1 else name for i, name in enumerate(names))
+    return tuple(f"{name} ({i})" if counts[name] > 1 else name for i, name in enumerate(names))
 
 
 Images = LabelledImages | Tensor | LazyImages
@@ -183,39 +393,64 @@ Images = LabelledImages | Tensor | LazyImages
 
 
 def pixels_of(images: Images) -> Tensor | LazyImages:
-    """Take the images `(N, 3, H, W)` alone, without labels."""
+    """Return the images `(N, 3, H, W)` without labels."""
     return images.images if isinstance(images, LabelledImages) else images
 
 
 def in_batches(images: Images, size: int = 64, bar: str = "", progress: bool = False) -> Iterator[Tensor]:
-    """Yield images `(B, 3, H, W)` in order, `size` at a time, under a progress `bar` of that name when asked for."""
-    pixels, size = pixels_of(images), check_number(size, 1, "batch size")
-    for start in tqdm(range(0, len(pixels), size), bar, unit="batch", disable=not progress, leave=False):
+    """Yield images `(B, 3, H, W)` in order, `size` at a time.
+
+    Args:
+        images: `(N, 3, H, W)`, with or without labels.
+        size: images per batch.
+        bar: name of the progress bar.
+        progress: show the progress bar.
+
+    Raises:
+        ValueError: if `size` is not a whole number from 1 up.
+    """
+    pixels = pixels_of(images)
+    size = check_number(size, 1, "batch size")
+    starts = range(0, len(pixels), size)
+    for start in tqdm(starts, bar, unit="batch", disable=not progress, leave=False):
         yield pixels[start : start + size]
 
 
 def spread(images: Images, count: int) -> Tensor:
     """Take at most `count` of the images, at even steps; shuffle images whose classes come in turn first."""
     pixels = pixels_of(images)
-    return pixels[:: -(-len(pixels) // count)]
+    step = -(-len(pixels) // count)
+    return pixels[::step]
 
 
 def resized(images: Tensor, size: int) -> Tensor:
-    """Resize images `(N, C, H, W)` to a classifier's `size`; those that have it come back as they are."""
+    """Resize images `(N, C, H, W)` to `(N, C, size, size)`; images of that size are returned as they are."""
     if images.shape[-2:] == (size, size):
         return images
     return interpolate(images, size, mode="bilinear", antialias=True).clamp(0, 1)
 
 
 def stratified(labels: Tensor, fraction: float, seed: int) -> Tensor:
-    """Choose about `fraction` of each label at random: a `(N,)` boolean tensor; rounding is settled over all labels."""
+    """Select about `fraction` of each label at random.
+
+    What rounding takes from one label is given to the next, so the total is right as well.
+
+    Args:
+        labels: `(N,)`.
+        fraction: share of the labels that is selected.
+        seed: of the random numbers.
+
+    Returns:
+        `(N,)` booleans.
+    """
     generator = torch.Generator().manual_seed(seed)
-    chosen = torch.zeros(len(labels), dtype=torch.bool)
-    owed = 0.0
+    selected = torch.zeros(len(labels), dtype=torch.bool)
+    remainder = 0.0
     for label in labels.unique():
         members = (labels == label).nonzero()[:, 0]
-        owed += fraction * len(members)
-        take = min(round(owed), len(members))
-        owed -= take
-        chosen[members[torch.randperm(len(members), generator=generator)[:take]]] = True
-    return chosen
+        remainder += fraction * len(members)
+        count = min(round(remainder), len(members))
+        remainder -= count
+        order = torch.randperm(len(members), generator=generator)
+        selected[members[order[:count]]] = True
+    return selected

@@ -129,7 +129,7 @@ def test_an_exemplar_of_another_size_keeps_what_its_mask_covers(concepts, cars):
     assert half.image.shape == (3, 32, 32) and half.label == 3 and exemplar.sized(64).image.equal(exemplar.image)
     assert float(half.mask.mean()) == pytest.approx(float(exemplar.mask.mean()), abs=0.03)
     thin = replace(exemplar, mask=torch.eye(64) * (torch.arange(64) == 20))
-    with pytest.raises(ValueError, match="the mask is empty: expected at least one pixel"):
+    with pytest.raises(ValueError, match="mask is empty"):
         thin.sized(16)
 
 

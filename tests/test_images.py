@@ -5,8 +5,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from edittools.classifiers import Classifier
 from edittools.exemplars import Exemplar
-from edittools.images import LabelledImages, LazyImages, load_image, load_mask, save_mask, stratified
+from edittools.images import (
+    InputGeometry,
+    LabelledImages,
+    LazyImages,
+    load_image,
+    load_mask,
+    refit_mask,
+    save_mask,
+    stratified,
+)
 
 
 def _write(path, array, **options):
@@ -28,7 +38,7 @@ def test_an_rgb_file_is_loaded_as_it_is_and_a_grey_one_as_three_equal_channels(t
 
 @pytest.mark.parametrize(("kind", "dtype"), [("F", np.float32), ("I;16", np.uint16)])
 def test_a_file_of_more_than_8_bits_is_refused(tmp_path, kind, dtype):
-    with pytest.raises(ValueError, match=rf"deep.tiff' holds pixels of kind '{kind}': expected 8 bits a channel"):
+    with pytest.raises(ValueError, match=rf"deep.tiff' has pixels of mode '{kind}'"):
         load_image(_write(tmp_path / "deep.tiff", RAMP.astype(dtype)))
 
 
@@ -56,6 +66,112 @@ def test_with_a_size_the_short_side_is_resized_and_the_centre_kept(tmp_path):
     image = load_image(_write(tmp_path / "wide.png", pixels), size=28)
     assert image.shape == (3, 28, 28)
     assert image[:, :, 13:15].mean() > 0.9 and image[:, :, :8].mean() < 0.05
+
+
+# --- one geometry for images and masks ---
+
+IMAGENET_INPUT = InputGeometry(224, 256)
+PHOTO_SIZES = [(512, 768), (682, 512), (512, 512)]
+"""Twice as large as when their short side is 256; of the second one, sides and offsets of the crop are rounded."""
+
+
+def intersection_over_union(mask, other):
+    return float((mask * other).sum() / (mask + other).clamp(max=1).sum())
+
+
+def classifier_of(size, resize_to=None):
+    return Classifier(torch.nn.Identity(), ("a", "b"), size=size, resize_to=resize_to)
+
+
+@pytest.fixture
+def photo_and_mask(tmp_path):
+    """A photo of 224 × 224 pixels with a white shape on black, and the mask of that shape at the same size."""
+    shape = torch.zeros(224, 224)
+    shape[150:, 20:160] = 1
+    shape[40:90, 100:210] = 1
+    save_mask(tmp_path / "van.png", shape)
+    save_mask(tmp_path / "road.png", shape)
+    return tmp_path / "van.png", tmp_path / "road.png"
+
+
+@pytest.mark.parametrize("size", [224, 96, classifier_of(224), classifier_of(240, 272), InputGeometry(260, 292)])
+def test_load_mask_with_a_size_covers_what_it_covers_in_the_photo(photo_and_mask, size):
+    photo, road = photo_and_mask
+    image = load_image(photo, size)
+    mask = load_mask(road, size)
+    assert mask.shape == image.shape[1:]
+    assert intersection_over_union(mask, (image[0] > 0.5).float()) == 1
+
+
+def test_load_mask_without_a_size_keeps_the_file(photo_and_mask):
+    _, road = photo_and_mask
+    assert load_mask(road).shape == (224, 224)
+    assert load_mask(road).sum() == 74 * 140 + 50 * 110
+
+
+def test_load_image_takes_size_and_crop_from_a_classifier(photo_and_mask):
+    photo, _ = photo_and_mask
+    from_classifier = load_image(photo, classifier_of(240, 272))
+    assert torch.equal(from_classifier, load_image(photo, 240, 272))
+    assert torch.equal(from_classifier, load_image(photo, size=240, resize_to=272))
+    assert not torch.equal(from_classifier, load_image(photo, 240))
+    assert torch.equal(load_image(photo, 224), load_image(photo, size=224, resize_to=256))
+
+
+def test_lazy_images_take_size_and_crop_from_a_classifier(photo_and_mask):
+    lazy = LazyImages(photo_and_mask[:1], classifier_of(240, 272))
+    assert (lazy.size, lazy.resize_to) == (240, 272)
+    assert torch.equal(lazy[0], load_image(photo_and_mask[0], 240, 272))
+    with pytest.raises(ValueError, match="'240'"):
+        LazyImages(photo_and_mask[:1], "240")
+
+
+def rectangle_on_a_photo(photo_size, path):
+    """Write a photo with a white rectangle whose edges lie between pixels of `IMAGENET_INPUT`; return it in there."""
+    top, bottom, left, right = 30, 180, 40, 190
+    height, width = photo_size
+    first_row, first_column = (round((side / 2 - 224) / 2) for side in photo_size)
+    photo = torch.zeros(height, width)
+    photo[
+        2 * (first_row + top) : 2 * (first_row + bottom),
+        2 * (first_column + left) : 2 * (first_column + right),
+    ] = 1
+    save_mask(path, photo)
+    mask = torch.zeros(224, 224)
+    mask[top:bottom, left:right] = 1
+    return mask
+
+
+@pytest.mark.parametrize("photo_size", PHOTO_SIZES)
+@pytest.mark.parametrize("size", [(224, 256), (240, 272), (260, 292), (96, 110)], ids=str)
+def test_refit_mask_gives_edges_at_the_pixel_where_the_photo_has_them(tmp_path, photo_size, size):
+    path = tmp_path / "rectangle.png"
+    drawn = rectangle_on_a_photo(photo_size, path)
+    assert torch.equal(load_mask(path, 224), drawn)
+    refitted = refit_mask(drawn, photo_size, IMAGENET_INPUT, *size)
+    in_photo = (load_image(path, *size)[0] > 0.5).float()
+    middle = size[0] // 2
+    assert torch.equal(refitted[middle], in_photo[middle])
+    assert torch.equal(refitted[:, middle], in_photo[:, middle])
+    assert (refitted != in_photo).sum() <= 4  # corners are rounded by the filter
+
+
+def test_refit_mask_leaves_what_was_not_drawn_on_unmarked():
+    refitted = refit_mask(torch.ones(224, 224), (512, 768), IMAGENET_INPUT, 260, 292)
+    margin = round((260 - 224 * 292 / 256) / 2)
+    assert margin == 2 and refitted[margin:-margin, margin:-margin].all()
+    assert refitted.sum() == (260 - 2 * margin) ** 2
+
+
+def test_refit_mask_to_the_same_input_changes_nothing():
+    mask = (torch.rand(224, 224, generator=torch.Generator().manual_seed(0)) > 0.5).float()
+    for photo_size in (*PHOTO_SIZES, (333, 500), (1201, 801), (257, 256)):
+        assert torch.equal(refit_mask(mask, photo_size, IMAGENET_INPUT, 224), mask)
+
+
+def test_refit_mask_of_another_size_is_refused():
+    with pytest.raises(ValueError, match=r"\(96, 96\)"):
+        refit_mask(torch.ones(96, 96), (512, 768), IMAGENET_INPUT, 224)
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.float64])

@@ -295,5 +295,5 @@ def test_repair_takes_labels_into_other_classes_by_name(story, call, fix):
     again = repair(story.classifier, story.exemplars["car 1"], **call | {"failing": turned, "baselines": False})
     assert again.edit.digest == fix.edit.digest and again.table.loc["edit"].equals(fix.table.loc["edit"])
     strange = LabelledImages(failing.images, torch.zeros(len(failing)).long(), ["hovercraft"])
-    with pytest.raises(ValueError, match="failing: no class 'hovercraft'.*expected names of the classifier's classes"):
+    with pytest.raises(ValueError, match="failing: no class 'hovercraft'"):
         repair(story.classifier, story.exemplars["car 1"], **call | {"failing": strange})

@@ -1,11 +1,16 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
+from conftest import needs_photos
 from draw_masks import MASKS, SIZE, drawn, outlines
 from PIL import Image
 
 from edittools.images import load_mask
 from edittools.stories import photos
+from edittools.stories.snow import SNOW_EXEMPLARS
+from edittools.zoo.downloads import photo
 
 ROADS = sorted(path.name.removesuffix("_road.png") for path in MASKS.glob("*_road.png"))
 TEST_CLASSES = (479, 555, 670, 847, 920)  # of the snow photos; two older masks are of the others, 751 and 779
@@ -50,3 +55,30 @@ def test_each_mask_is_of_a_sample_photo_and_no_outline_of_a_class_of_the_snow_ph
     names = sorted(name for name in photos.registry() if name.startswith("imagenet-sample/"))
     numbers = {name: names.index(f"imagenet-sample/{name}.JPEG") for name in ROADS}  # fails where one is not there
     assert not {numbers[name] for name in outlines()} & {*TEST_CLASSES, 751, 779}
+
+
+def at_pixel_centers(mask, photo_size, size, resize_to):
+    """Look up each pixel of an input in a mask of the 224 × 224 crop, by way of the photo; unmarked outside of it."""
+    looked_up = mask
+    for dimension, side in enumerate(photo_size):
+        resized, drawn = (int(short * side / min(photo_size)) for short in (resize_to, 256))
+        centers = torch.arange(size) + 0.5 + round((resized - size) / 2)
+        pixels = (centers / resized * drawn - round((drawn - 224) / 2)).floor().long()
+        inside = (pixels >= 0) & (pixels < 224)
+        looked_up = looked_up.index_select(dimension, pixels.clamp(0, 223)) * inside.unsqueeze(1 - dimension)
+    return looked_up
+
+
+@needs_photos
+@pytest.mark.parametrize("crop", [(224, 256), (240, 272), (260, 292)], ids=str)
+@pytest.mark.parametrize("name", [*(f"{stem}_road" for stem in SNOW_EXEMPLARS.values()), photos.KETTLE_MASK])
+def test_drawn_mask_covers_the_same_part_of_the_photo_at_every_crop(name, crop):
+    classifier = SimpleNamespace(size=crop[0], resize_to=crop[1])
+    mask = load_mask(MASKS / f"{name}.png")
+    with Image.open(photo(photos.photo_of_mask(name))) as file:
+        width, height = file.size
+    expected = at_pixel_centers(mask, (height, width), *crop)
+    fitted = photos.drawn_mask(name, classifier)
+    overlap = (fitted * expected).sum() / (fitted + expected).clamp(max=1).sum()
+    least = 0.94 if name == photos.KETTLE_MASK else 0.995  # of the small one, a row of pixels is 2%
+    assert overlap == 1 if crop == (224, 256) else overlap > least

@@ -80,11 +80,11 @@ def test_run_lengths_give_the_mask_back(mask):
 @pytest.mark.parametrize(
     ("call", "error", "says"),
     [
-        (lambda e: MaskEditor(torch.rand(5, 6)), ValueError, r"shape \(5, 6\), .*: expected floats"),
+        (lambda e: MaskEditor(torch.rand(5, 6)), ValueError, r"shape \(5, 6\)"),
         (lambda e: MaskEditor(torch.rand(3, 5, 6), torch.zeros(6, 5)), ValueError, r"\(6, 5\) does not fit.*\(5, 6\)"),
-        (lambda e: MaskEditor(torch.rand(3, 5, 6), torch.full((5, 6), 0.5)), ValueError, "0 and 1"),
+        (lambda e: MaskEditor(torch.rand(3, 5, 6), torch.full((5, 6), 0.5)), ValueError, r"values \[0.5"),
         (lambda e: MaskEditor(torch.rand(3, 5, 6), {}), ValueError, "at least one name"),
-        (lambda e: MaskEditor(np.zeros((3, 4, 4))), ValueError, "ndarray: expected floats"),
+        (lambda e: MaskEditor(np.zeros((3, 4, 4))), ValueError, "is a ndarray"),
         (lambda e: setattr(e, "mask", [[0]]), TypeError, "list: expected a torch tensor"),
         (lambda e: setattr(e, "_masks", [["mask", "9"]]), ValueError, "sum 9: expected 768"),
         (lambda e: setattr(e, "_masks", [["mask", "-2 770"]]), ValueError, "run lengths"),

@@ -1,4 +1,4 @@
-"""Folders of pictures as labelled images; what cannot be read is left out and named."""
+"""Folders of image files as labeled images; files that cannot be used are left out and named."""
 
 import os
 import re
@@ -14,63 +14,99 @@ from edittools.metrics import predict
 
 
 def pictures_in(folder: str | os.PathLike) -> list[Path]:
-    """List the pictures below a folder, sorted; links to folders are followed, hidden files are skipped.
+    """List the image files below a folder, sorted; links to folders are followed once, hidden files are skipped.
 
-    Raises `FileNotFoundError` where there is no folder.
+    Raises:
+        FileNotFoundError: if there is no such folder.
     """
     root = Path(folder).expanduser()
     if not root.is_dir():
-        raise FileNotFoundError(f"no folder {os.fspath(folder)!r}: expected one with pictures, or with one a class")
-    found, seen = [], set()
-    for place, folders, files in os.walk(root, followlinks=True):
-        known = os.path.realpath(place) in seen  # a link that leads back
-        seen.add(os.path.realpath(place))
-        folders[:] = [] if known else [name for name in folders if not name.startswith(".")]
-        names = [] if known else [name for name in files if not name.startswith(".")]
-        found += [Path(place, name) for name in names if name.lower().endswith(IMG_EXTENSIONS)]
-    return sorted(found)
+        raise FileNotFoundError(
+            f"no folder {os.fspath(folder)!r}; pass a folder of images, or one with one subfolder per class"
+        )
+    paths = []
+    visited = set()
+    for place, subfolders, files in os.walk(root, followlinks=True):
+        real_place = os.path.realpath(place)
+        if real_place in visited:  # a link that leads back
+            subfolders.clear()
+            continue
+        visited.add(real_place)
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        for name in files:
+            if not name.startswith(".") and name.lower().endswith(IMG_EXTENSIONS):
+                paths.append(Path(place, name))
+    return sorted(paths)
 
 
 def read_folder(folder: str | os.PathLike, classifier: Classifier, step: int = 1) -> tuple[LabelledImages, list[str]]:
-    """Read the pictures below a folder at the classifier's size, one in `step`; name each that is left out.
+    """Load the images below a folder at the classifier's size, and label them by the subfolder that they lie in.
 
-    A picture shows the class that the folder it lies in is named after (`School_bus` is `school bus`, a number is the
-    class of that index); lying in the folder itself it has no label and is held to what is read now. Raises
-    `FileNotFoundError` where there is no such folder, `ValueError` where nothing in it is readable.
+    A subfolder is named after a class (`School_bus` is `school bus`), or has the class index as its name. An image
+    that lies in the folder itself has no label: the current prediction serves as its label.
+
+    Args:
+        folder: the folder.
+        classifier: gives the size, the class names, and predictions for images without a label.
+        step: use one image in `step`.
+
+    Returns:
+        The images, and one line per file that was left out: its name and the reason.
+
+    Raises:
+        FileNotFoundError: if there is no such folder.
+        ValueError: if no image in it can be used.
     """
-    root, paths = Path(folder).expanduser(), pictures_in(folder)[::step]
-    images, labels, names, left_out = [], [], [], []
+    root = Path(folder).expanduser()
+    paths = pictures_in(folder)[::step]
+    images = []
+    labels = []
+    names = []
+    left_out = []
     for path in paths:
-        label = None if path.parent == root else _class_of(path.parent.name, classifier)
-        if label == -1:
-            left_out.append(f"{path.relative_to(root)}: no class {path.parent.name!r} among {len(classifier.classes)}")
-            continue
+        name = str(path.relative_to(root))
+        label = None
+        if path.parent != root:
+            label = _class_of_subfolder(path.parent.name, classifier)
+            if label is None:
+                left_out.append(f"{name}: no class {path.parent.name!r} among {len(classifier.classes)}")
+                continue
         try:
-            images.append(load_image(path, classifier.size, classifier.resize_to))
+            image = load_image(path, classifier)
         except (ValueError, OSError) as error:
-            left_out.append(f"{path.relative_to(root)}: {str(error).partition(': ')[2] or error}")
+            reason = str(error).partition(": ")[2]
+            left_out.append(f"{name}: {reason or error}")
             continue
+        images.append(image)
         labels.append(label)
-        names.append(str(path.relative_to(root)))
+        names.append(name)
     if not images:
-        found = f"{len(paths)} pictures, none of which can be used ({left_out[0]})" if paths else "no picture"
-        raise ValueError(f"folder {os.fspath(folder)!r} holds {found}: expected .png, .jpg and the like")
+        content = f"{len(paths)} pictures, none of which can be used ({left_out[0]})" if paths else "no picture"
+        raise ValueError(f"folder {os.fspath(folder)!r} holds {content}; pass one with .png or .jpg files")
     pixels = torch.stack(images)
     if None in labels:
-        read = predict(classifier, pixels).argmax(dim=1).tolist()
-        labels = [now if label is None else label for label, now in zip(labels, read, strict=True)]
-    return LabelledImages(pixels, torch.tensor(labels), classifier.classes, tuple(names)), left_out
+        predicted = predict(classifier, pixels).argmax(dim=1).tolist()
+        labels = [new if label is None else label for label, new in zip(labels, predicted, strict=True)]
+    data = LabelledImages(pixels, torch.tensor(labels), classifier.classes, tuple(names))
+    return data, left_out
 
 
-def _class_of(name: str, classifier: Classifier) -> int:
-    """The class that a folder is named after; -1 where there is none."""
+def _class_of_subfolder(name: str, classifier: Classifier) -> int | None:
+    """Return the index of the class that a subfolder is named after; None if there is no such class.
+
+    The exact name comes first, then a name that differs in case, spaces or accents only, then a number.
+    """
     if name in classifier.classes:
         return classifier.index(name)
-    known = {_plain(one): i for i, one in reversed(list(enumerate(classifier.classes)))}
-    if _plain(name) in known:
-        return known[_plain(name)]
-    return int(name) if name.isdecimal() and int(name) < len(classifier.classes) else -1
+    for index, class_name in enumerate(classifier.classes):
+        if _simplified(class_name) == _simplified(name):
+            return index
+    if name.isdecimal() and int(name) < len(classifier.classes):
+        return int(name)
+    return None
 
 
-def _plain(name: str) -> str:
-    return re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFC", name)).strip().casefold()
+def _simplified(name: str) -> str:
+    """Write a name in lower case, with composed accents, and with single spaces between its words."""
+    composed = unicodedata.normalize("NFC", name)
+    return re.sub(r"[\s_-]+", " ", composed).strip().casefold()

@@ -12,11 +12,10 @@ from PIL import Image
 from scipy.io import loadmat
 from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
-from torchvision.transforms.functional import center_crop, resize
 from tqdm.auto import tqdm
 
 from edittools.classifiers import Classifier
-from edittools.images import LabelledImages, LazyImages, load_image, load_mask, resized
+from edittools.images import InputGeometry, LabelledImages, LazyImages, load_image, load_mask, refit_mask
 from edittools.metrics import predict
 from edittools.zoo.data import shipped
 from edittools.zoo.downloads import available, offline_folder, photo, registry
@@ -39,12 +38,39 @@ SNOW_TWICE = "24738546165_59ac92b9c3_w.jpg"
 
 def load_photo(name: str, classifier: Classifier) -> Tensor:
     """Load a registered photo as the classifier takes it, `(3, size, size)`."""
-    return load_image(photo(name), classifier.size, classifier.resize_to)
+    return load_image(photo(name), classifier)
+
+
+DRAWN_ON = InputGeometry(size=224, resize_to=256)
+"""The part of its photo that each mask in `data/masks` was drawn on."""
+
+KETTLE_MASK = "kettle_ipod_text"
+"""The one mask in `data/masks` that is not of a photo in the ImageNet sample."""
 
 
 def drawn_mask(name: str, classifier: Classifier) -> Tensor:
-    """Load a hand-drawn mask of `data/masks`, at the classifier's size."""
-    return (resized(load_mask(shipped(f"masks/{name}.png"))[None, None], classifier.size)[0, 0] > 0.5).float()
+    """Load a hand-drawn mask of `data/masks`, fitted to the same photo at the classifier's size and crop.
+
+    Args:
+        name: of the file, without its ending.
+        classifier: the classifier whose input the mask has to fit.
+
+    Returns:
+        The mask `(size, size)` of 0 and 1.
+
+    Raises:
+        FileNotFoundError: if there is no such mask, or if its photo is not available.
+    """
+    mask = load_mask(shipped(f"masks/{name}.png"))
+    height, width = load_image(photo(photo_of_mask(name))).shape[1:]
+    return refit_mask(mask, (height, width), DRAWN_ON, classifier)
+
+
+def photo_of_mask(name: str) -> str:
+    """Return the registered photo that a mask of `data/masks` was drawn for."""
+    if name == KETTLE_MASK:
+        return "editing-classifiers/typographic/kettle_ipod.jpg"
+    return f"imagenet-sample/{name.removesuffix('_road')}.JPEG"
 
 
 def load_photos(known: Mapping[str, int], classifier: Classifier, progress: bool, kind: str) -> LabelledImages:
@@ -136,7 +162,7 @@ def validation_folder(classifier: Classifier, per_class: int) -> LabelledImages:
     found = pd.DataFrame(make_dataset(folder, known, IMG_EXTENSIONS, allow_empty=True), columns=("path", "label"))
     found = found.sort_values("label", kind="stable").groupby("label").head(per_class)
     names = tuple(os.path.relpath(path, folder) for path in found.path)
-    images = LazyImages(found.path.tolist(), classifier.size, classifier.resize_to)
+    images = LazyImages(found.path.tolist(), classifier)
     return LabelledImages(images, torch.tensor(found.label.tolist(), dtype=torch.long), classifier.classes, names)
 
 
@@ -148,9 +174,9 @@ MSRC = (
 
 
 def fit_map(regions: np.ndarray, size: int, resize_to: int | None = None) -> np.ndarray:
-    """Resize and crop a map of region numbers `(H, W)` uint8 as `load_image` does its photo; nearest neighbour."""
-    picture = resize(Image.fromarray(regions), resize_to or round(size * 8 / 7), interpolation=Image.NEAREST)
-    return np.asarray(center_crop(picture, [size, size]))
+    """Resize and crop a map of region numbers `(H, W)` uint8 as `load_image` does its photo; nearest neighbor."""
+    geometry = InputGeometry.of(size, resize_to)
+    return np.asarray(geometry.crop(Image.fromarray(regions), Image.Resampling.NEAREST))
 
 
 def msrc(

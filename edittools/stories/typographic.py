@@ -152,8 +152,8 @@ def _photo_word_exemplars(classifier: Classifier) -> dict[str, Exemplar]:
     """Make the paper's two: text typed on a can opener, and its photo of a teapot whose handwriting is covered."""
     opener = photos.load_photo(OPENER, classifier)
     typed = Label(ATTACK, centre=(0.5, 0.62), width=0.5, font="DejaVuSans")
-    kettle = photos.load_photo("editing-classifiers/typographic/kettle_ipod.jpg", classifier)
-    text = photos.drawn_mask("kettle_ipod_text", classifier)
+    kettle = photos.load_photo(photos.photo_of_mask(photos.KETTLE_MASK), classifier)
+    text = photos.drawn_mask(photos.KETTLE_MASK, classifier)
     return {
         "typed on a can opener": written(opener, typed, classifier.index("can opener")),
         "handwritten on a teapot": blanked(kettle, text, classifier.index("teapot")),

@@ -1,0 +1,227 @@
+"""The session of edits inside the desk: no widgets, and no result of other images, labels or weights."""
+
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import make_exemplar
+
+import edittools as et
+from edittools.images import LabelledImages
+from edittools.lab import desk_sets
+from edittools.lab.materials import MATERIALS, turned
+from edittools.lab.session import EditSession
+from edittools.metrics import errors, predict
+
+MASK = torch.zeros(32, 32)
+MASK[16:, 4:28] = 1
+
+
+def noise(count, size=32, seed=0):
+    return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture
+def session(tiny):
+    """A session on a dozen images, the first half of which is misclassified; the worst one is marked."""
+    with torch.no_grad():
+        tiny.model.head.bias -= predict(tiny, noise(100, seed=5)).mean(0)  # which else predicts one class only
+    pixels = noise(12)
+    predicted = predict(tiny, pixels).argmax(1)
+    labels = torch.where(torch.arange(12) < 6, (predicted + 1) % 5, predicted)
+    session = EditSession(tiny, LabelledImages(pixels, labels, tiny.classes), noise(40, seed=3), noise(10, seed=4))
+    session.mark(MASK)
+    return session
+
+
+def another_class(session, index):
+    return next(name for name in session.sets.classifier.classes if name != session.sets.shows(index))
+
+
+def assert_is_of_now(session, result):
+    """A result holds what the edited classifier predicts, compared with the labels as they are now."""
+    images = session.sets.images
+    classifier = session.sets.classifier
+    with result.edit.applied(classifier):
+        after = predict(classifier, images)
+    torch.testing.assert_close(result.after, after)
+    counted = [index for index in range(len(images)) if index != session.index]
+    assert result.images.before.tolist() == errors(predict(classifier, images), images.labels)[counted].tolist()
+    assert result.images.after.tolist() == errors(after, images.labels)[counted].tolist()
+
+
+def test_session_needs_no_widgets():
+    code = "import sys, edittools.lab.session; print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "edittools.lab.desk_sets" in modules
+    assert not {"ipywidgets", "anywidget", "traitlets"} & set(modules)
+
+
+def test_exemplar_of_a_misclassified_image_has_it_as_changed(session):
+    exemplar = session.exemplar
+    assert session.sets.misread(session.index)
+    assert torch.equal(exemplar.changed, session.image)
+    assert torch.equal(exemplar.image, turned(session.image, MASK, MATERIALS[0], {}))
+    assert exemplar.label == session.sets.images.labels[session.index]
+
+
+def test_exemplar_of_a_correct_image_has_it_as_original(session):
+    session.select(session.sets.order[-1])
+    with pytest.raises(ValueError, match="nothing is marked"):
+        _ = session.exemplar
+    session.mark(MASK)
+    session.material = "snow"
+    assert torch.equal(session.exemplar.image, session.image)
+    assert torch.equal(session.exemplar.changed, turned(session.image, MASK, "snow", {}))
+
+
+def test_marks_stay_with_their_image(session):
+    marked = session.index
+    session.select(session.sets.order[1])
+    assert not session.mask.any()
+    session.select(marked)
+    assert torch.equal(session.mask, MASK)
+
+
+def test_select_and_mark_refuse_what_does_not_fit(session):
+    with pytest.raises(IndexError, match="12"):
+        session.select(12)
+    with pytest.raises(ValueError, match=r"\(16, 16\)"):
+        session.mark(torch.ones(16, 16))
+    assert torch.equal(session.mask, MASK)
+
+
+def test_rewrite_is_that_of_the_library(session, tiny):
+    assert session.result is None and session.edit is None and not session.can_undo
+    result = session.rewrite("conv1", 0.5)
+    whole = et.rewrite(
+        tiny, "conv1", session.exemplar, session.sets.reference, objective="least_squares", reference_weight=30.0
+    )
+    delta = session.edit.changes["conv1.weight"].delta()
+    torch.testing.assert_close(delta, (0.5 * whole).changes["conv1.weight"].delta())
+    assert session.result is result and result.edit is session.edit
+    assert_is_of_now(session, result)
+
+
+def test_relabel_clears_the_result_until_it_is_updated(session):
+    old = session.rewrite("head", 2)
+    index = session.sets.order[-1]
+    session.relabel(index, session.sets.shows(index))
+    assert session.result is old  # it shows that already
+    session.relabel(index, another_class(session, index))
+    assert session.result is None and session.edit is old.edit
+    new = session.update()
+    assert session.result is new and session.update() is new
+    assert int(new.images.before.sum()) == int(old.images.before.sum()) + 1
+    assert_is_of_now(session, new)
+
+
+def test_relabel_to_an_unknown_class_changes_nothing(session):
+    result = session.rewrite("conv2")
+    with pytest.raises(KeyError, match="'fox'"):
+        session.relabel(0, "fox")
+    assert session.result is result
+
+
+def test_add_clears_the_result_until_it_is_updated(session):
+    old = session.rewrite("head", 2)
+    index = session.add(noise(1, seed=8)[0])
+    assert index == 12 and session.result is None
+    new = session.update()
+    assert len(new.after) == 13 and len(new.images.before) == len(old.images.before) + 1
+    assert_is_of_now(session, new)
+    with pytest.raises(ValueError, match="1 images"):
+        session.add(noise(1, seed=8)[0])
+    assert session.result is new
+
+
+def test_undo_goes_back_to_the_edit_before_and_clears_its_result_if_labels_changed(session):
+    first = session.rewrite("conv1")
+    second = session.rewrite("conv2")
+    session.undo()
+    assert session.result is first
+    session.show(second.edit)
+    session.relabel(11, another_class(session, 11))
+    session.undo()
+    assert session.edit is first.edit and session.result is None
+    assert_is_of_now(session, session.update())
+    session.undo()
+    session.undo()
+    assert session.edit is None and session.update() is None
+
+
+def test_result_is_none_after_weights_changed_and_the_edit_can_still_be_saved(session, tiny, tmp_path):
+    session.rewrite("conv1")
+    with torch.no_grad():
+        tiny.model.conv2.weight.mul_(1.5)
+    assert session.result is None
+    calls = (
+        session.update,
+        lambda: session.rewrite("head"),
+        lambda: session.search(),
+        lambda: session.add(noise(1, seed=8)[0]),
+        lambda: session.predictions_of(session.exemplar),
+    )
+    for call in calls:
+        with pytest.raises(ValueError, match="TinyNet"):
+            call()
+    assert session.save(tmp_path / "edit.safetensors").exists()
+    with torch.no_grad():
+        tiny.model.conv2.weight.div_(1.5)
+
+
+@pytest.mark.parametrize("name", ["norm.running_mean", "norm2.running_var"])
+def test_result_is_none_after_a_buffer_changed(session, tiny, name):
+    session.rewrite("conv1")
+    tiny.model.get_buffer(name).add_(0.5)
+    assert session.result is None
+    tiny.model.get_buffer(name).sub_(0.5)
+
+
+def test_result_stays_while_its_own_edit_is_applied_and_not_while_another_is(session, tiny):
+    other = session.rewrite("conv2").edit
+    result = session.rewrite("conv1")
+    with result.edit.applied(tiny):
+        assert session.result is result
+    with other.applied(tiny):
+        assert session.result is None
+        with pytest.raises(ValueError, match="TinyNet"):
+            session.rewrite("conv1")
+    assert session.result is result
+
+
+def test_search_shows_held_out_figures_until_labels_change(session, tiny, monkeypatch):
+    edit = et.rewrite(tiny, "conv2", make_exemplar(), noise(8))
+
+    def repair(classifier, exemplar, failing, everyday, keep, *, progress, **options):
+        progress("edit", 1, 2)
+        assert len(failing) == 11 and len(everyday) == 40 and len(keep) == 10
+        return SimpleNamespace(edit=edit, methods={"edit": SimpleNamespace(found=True)}, verdict="Held out: found.")
+
+    monkeypatch.setattr(desk_sets, "repair", repair)
+    calls = []
+    session.search(progress=lambda *call: calls.append(call))
+    assert calls == [("edit", 1, 2)]
+    assert session.result.held_out and session.result.verdict == "Held out: found."
+    session.relabel(11, another_class(session, 11))
+    result = session.update()
+    assert result.edit is edit and not result.held_out
+    assert result.verdict == session.sets.result(edit, [session.index]).verdict
+
+
+def test_load_shows_a_saved_edit(session, tmp_path):
+    made = session.rewrite("conv1")
+    path = session.save(tmp_path / "edit.safetensors")
+    result = session.load(path)
+    assert session.edit.digest == made.edit.digest and session.result is result
+    torch.testing.assert_close(result.after, made.after)
+    assert len(result.images.before) == 12  # nothing says what it was made from
+    with pytest.raises(FileNotFoundError, match="absent"):
+        session.load(tmp_path / "absent.safetensors")
+
+
+def test_save_without_an_edit_is_refused(session, tmp_path):
+    with pytest.raises(ValueError, match="no edit"):
+        session.save(tmp_path / "edit.safetensors")
