@@ -24,7 +24,7 @@ from edittools.choosing.states import CachedStates, cache_states, report
 from edittools.choosing.trials import MEASURED, USUAL, Layers, Settings, Shown, Strengths, Trial, Trials, grid, sweep
 from edittools.classifiers import Classifier, by_name
 from edittools.cut import states_at
-from edittools.edits import Edit
+from edittools.edits import Edit, applied_edits
 from edittools.images import LabelledImages, spread
 from edittools.metrics import predict
 from edittools.moments import second_moments
@@ -96,7 +96,7 @@ class Protocol:
             sample = states_at(self.cuts, spread(story.reference, SAMPLE))
             keys = {name: [cut.keys(state) for state in sample[name]] for name, cut in self.cuts.items()}
             self.everyday = {name: replace(moments[name], sample=keys[name]) for name in self.cuts}
-            self._sampled: dict[str, Batches] = {}
+            self._sampled: dict[tuple, Batches] = {}
 
     def rewriting(
         self, settings: Settings, strengths: Strengths = USUAL, exemplars: Shown = None, layers: Layers = None
@@ -162,11 +162,15 @@ class Protocol:
         return replace(chosen, seconds=tuned.seconds + time.perf_counter() - started)
 
     def everyday_batches(self, layer: str) -> Batches:
-        """Run a sample of the reference images up to a layer, once: its states and original log-probabilities."""
-        if layer not in self._sampled:
+        """Run a sample of the reference images up to a layer: its states and original log-probabilities.
+
+        They are computed once for the edits that are applied at that moment.
+        """
+        key = (layer, tuple(edit.digest for edit in applied_edits(self.story.classifier)))
+        if key not in self._sampled:
             sample = spread(self.story.reference, 4 * SAMPLE)
-            self._sampled[layer] = reference_batches(self.cuts[layer], sample)
-        return self._sampled[layer]
+            self._sampled[key] = reference_batches(self.cuts[layer], sample)
+        return self._sampled[key]
 
     def sweep(self, trials: Iterable[Trial]) -> pd.DataFrame:
         """Try the trials on the validation images, see `choosing.sweep`."""
