@@ -357,7 +357,7 @@ def test_what_goes_wrong_is_said_below_the_buttons_and_the_desk_goes_on(desk, tm
     other = Classifier(TinyNet(), ("ant", "bee", "cat", "dog", "elk"), size=32)
     et.rewrite(other, "conv1", make_exemplar(), noise(8)).save(tmp_path / "other.safetensors")
     desk.controls.upload.value = (uploaded(tmp_path / "other.safetensors"),)
-    assert said.alarm and "same layers, other weights" in said.text
+    assert said.alarm and "made for a model with fingerprint" in said.text
     assert rewritten(desk) and not said.alarm
 
 

@@ -1,6 +1,6 @@
 """Render MiniWorld: procedural scenes with exact concept masks and planted context rules.
 
-What can be made:
+The main functions:
 
     scene(seed)                     # one image with its masks and layout
     scene(seed, ground="snow")      # the same image, in which only the look of the ground differs
