@@ -402,7 +402,7 @@ def test_what_torch_export_cannot_read_is_refused_with_a_sentence():
     with pytest.raises(ValueError, match=r"(cannot read|of) Sequential"):
         Cut(Classifier(quantised, list("abcd"), size=8), "1")
     scripted = torch.jit.trace(model, torch.rand(1, 3, 8, 8))
-    with pytest.raises(TypeError, match=r"a scripted .*: expected the module that it was made from"):
+    with pytest.raises(TypeError, match=r"is a scripted"):
         Classifier(scripted, list("abcd"), size=8)
 
 
