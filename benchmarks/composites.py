@@ -13,15 +13,15 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from edittools.choosing.scenario import Scenario
-from edittools.choosing.trials import candidate_layers
 from edittools.classifiers import Classifier
 from edittools.exemplars import paste_texture
 from edittools.images import LabelledImages
-from edittools.stories import photos
-from edittools.stories.snow import everyday_photos, snow_exemplars
-from edittools.world.textures import VARIANTS, restyle
-from edittools.zoo.load import load_classifier
+from edittools.miniworld.textures import VARIANTS, restyle
+from edittools.models.load import load_classifier
+from edittools.scenarios import photos
+from edittools.scenarios.snow import everyday_photos, snow_exemplars
+from edittools.selection.scenario import Scenario
+from edittools.selection.trials import candidate_layers
 
 Look = Callable[[Tensor, Tensor, int], Tensor]
 """What turns image i with its mask to a material: `look(image, mask, i)`."""

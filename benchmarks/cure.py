@@ -1,7 +1,7 @@
 """From the diagnosis to the cure: a rule that a probe finds is rewritten by one edit, and probed again (section 5).
 
 The strongest rule that `probing` finds in the first classifier (of the tier's example class, where it has one) becomes
-a scenario (`stories.scenario_for`). Layer, exemplar, rank, mask, objective and strength are chosen as in
+a scenario (`scenarios.scenario_for`). Layer, exemplar, rank, mask, objective and strength are chosen as in
 `snow_photos.py`, under the same accuracy budget and beside the same baselines, and reported once, in variants of the
 material that the choice has not seen. Errors are of images that are read rightly until the concept is changed; then the
 probability of the right class changes, for the same images as they are, at the control in place, and where the concept
@@ -15,9 +15,9 @@ from common import finish, parser, start
 from methods import FAST, LOCALITY, RATES, SLOW, STRENGTHS, choose_all, effort, locality, with_near
 from reactive import reacting
 
-from edittools.choosing.protocol import Plan, Protocol
 from edittools.probing.probe import probe
-from edittools.stories.rules import probing_story, scenario_for, shown_rule
+from edittools.scenarios.rules import probing_story, scenario_for, shown_rule
+from edittools.selection.search import Plan, Protocol
 
 
 def main() -> None:

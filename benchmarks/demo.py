@@ -15,12 +15,12 @@ import torch
 from matplotlib.figure import Figure
 
 import edittools as et
-from edittools.lab import plots
+from edittools import plots
 
 FIGURE = Path("out") / "snow_on_road.png"
 
 
-def before_after(story: et.choosing.Scenario, test: et.choosing.CachedStates, edit: et.Edit, exemplar: str) -> Figure:
+def before_after(story: et.selection.Scenario, test: et.selection.CachedStates, edit: et.Edit, exemplar: str) -> Figure:
     """Draw the exemplar, some test images with what is read before → after, and where the edit acts in each."""
     example, names = story.exemplars[exemplar], story.classifier.classes
     before, after = (logits.argmax(dim=1) for logits in (test.logits(), test.logits(edit)))
@@ -40,10 +40,10 @@ def main() -> None:
     """Run notebook 01's story in short."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter).parse_args()
     started = time.perf_counter()
-    story = et.stories.snow_scenario(progress=True)
+    story = et.scenarios.snow_scenario(progress=True)
     print(f"tier {story.tier}: {story.classifier}")
-    protocol = et.choosing.Protocol(story, progress=True)
-    choices = et.choosing.grid(rank=(1, 3), objective=("least_squares",), reference_weight=(0.0, 30.0))
+    protocol = et.selection.Protocol(story, progress=True)
+    choices = et.selection.grid(rank=(1, 3), objective=("least_squares",), reference_weight=(0.0, 30.0))
     best = protocol.choose(protocol.rewriting(choices, strengths=(0.5, 1.0, 1.5)))
     test = protocol.states["test"]
     print(f"chosen on validation images: {best}\n")

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from edittools.lab.plots import AFTER, BEFORE, finished, legend
+from edittools.plots import AFTER, BEFORE, finished, legend
 
 KINDS = {"edit": AFTER, "fine-tuning": "#d4a72c", "interpolated": "#d4a72c", "random": BEFORE}
 """The colour of the methods whose name holds a word; all others are violet."""

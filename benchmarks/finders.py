@@ -10,10 +10,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from edittools.images import load_image
+from edittools.models.downloads import available, photo
 from edittools.probing.counterfactuals import LEAST_AREA
-from edittools.probing.finders import Vouched, deeplab
-from edittools.stories.photos import MSRC, msrc_classes
-from edittools.zoo.downloads import available, photo
+from edittools.probing.segmentation import Vouched, deeplab
+from edittools.scenarios.photos import MSRC, msrc_classes
 
 
 def row_of(concept: str, seen: list[Tensor], shown: list[Tensor]) -> dict[str, float]:

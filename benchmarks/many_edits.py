@@ -21,14 +21,14 @@ from common import finish, parser, start
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from edittools.choosing import Choice, Protocol, Scenario, grid
 from edittools.classifiers import Classifier
 from edittools.edits import Edit
 from edittools.images import LabelledImages
 from edittools.metrics import Comparison, errors, predict
 from edittools.probing.counterfactuals import LEAST_AREA, Concepts
 from edittools.probing.probe import probe
-from edittools.stories.rules import probing_story, scenario_for
+from edittools.scenarios.rules import probing_story, scenario_for
+from edittools.selection import Choice, Protocol, Scenario, grid
 
 SETTINGS = grid(rank=(1,), masked=(True,), objective=("least_squares",), reference_weight=(0.0, 10.0, 100.0))
 

@@ -11,17 +11,17 @@ from reactive import REACTIONS, react
 from torch import Tensor
 
 from edittools.baselines import RIVALS, SCOPES
-from edittools.choosing.choice import MEASURED, Choice
-from edittools.choosing.protocol import Plan, Protocol
-from edittools.choosing.scenario import Scenario
-from edittools.choosing.states import CachedStates
-from edittools.choosing.trials import grid
 from edittools.classifiers import by_name
 from edittools.cut import Cut
 from edittools.edits import Edit
 from edittools.images import LabelledImages
 from edittools.metrics import Comparison, errors, predict
 from edittools.rewriting import rewrite
+from edittools.selection.activations import CachedStates
+from edittools.selection.constraints import MEASURED, Choice
+from edittools.selection.scenario import Scenario
+from edittools.selection.search import Plan, Protocol
+from edittools.selection.trials import grid
 
 FAST = grid(rank=(1, 3), masked=(True, False), objective=("least_squares",), reference_weight=(0.0, 30.0))
 """Settings of an edit that is solved at once: the paper's, and those that spare everyday keys."""

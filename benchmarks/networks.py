@@ -19,10 +19,10 @@ from methods import LOCALITY, locality
 
 from edittools._identity import identity
 from edittools.metrics import Comparison, corrected_interval, mcnemar
+from edittools.models.downloads import available, registry
+from edittools.models.load import load_classifier
 from edittools.probing.effects import signed_rank
 from edittools.probing.jobs import run
-from edittools.zoo.downloads import available, registry
-from edittools.zoo.load import load_classifier
 
 Rows = Sequence[Mapping[str, Any]]
 Lines = dict[str, dict[str, Any]]  # by method: what was chosen, and its figures

@@ -29,21 +29,21 @@ from scipy.io import savemat
 from torch import Tensor, nn
 from typographic import figures, read_blurred, read_with
 
-from edittools.choosing import Plan, Protocol, Scenario, grid, repair
-from edittools.choosing.trials import candidate_layers
 from edittools.classifiers import Classifier
 from edittools.cut import Cut
 from edittools.images import load_image
 from edittools.metrics import predict
-from edittools.probing import finders, probe
-from edittools.stories import photos, probing_story, scenario_for, shown_rule
-from edittools.stories import synthetic as syn
-from edittools.stories.snow import LIVES_ON_SNOW, SNOW_EXEMPLARS, snow_scenario
-from edittools.stories.typographic import ATTACK, HOUSEHOLD_PHOTOS, last_convolutions, typographic_scenario
-from edittools.world.miniworld import scene
-from edittools.zoo import downloads, imagenet_classes
-from edittools.zoo.load import ZOO
-from edittools.zoo.zero_shot import ZeroShot
+from edittools.miniworld.scenes import scene
+from edittools.models import downloads, imagenet_classes
+from edittools.models.load import ZOO
+from edittools.models.zero_shot import ZeroShot
+from edittools.probing import probe, segmentation
+from edittools.scenarios import photos, probing_story, scenario_for, shown_rule
+from edittools.scenarios import synthetic as syn
+from edittools.scenarios.snow import LIVES_ON_SNOW, SNOW_EXEMPLARS, snow_scenario
+from edittools.scenarios.typographic import ATTACK, HOUSEHOLD_PHOTOS, last_convolutions, typographic_scenario
+from edittools.selection import Plan, Protocol, Scenario, grid, repair
+from edittools.selection.trials import candidate_layers
 
 PLACES, CLIP = "resnet18_places365", "clip_rn50"
 MODELS = {
@@ -232,7 +232,7 @@ def rehearsing(name: str, folder: Path, images: int) -> Iterator[None]:
         patch.dict("os.environ", {key: str(folder / part) for key, part in places.items()}),
         patch.object(downloads, "registry", lambda: known),
         patch.object(photos, "registry", lambda: known),
-        patch.multiple(finders, deeplab=lambda name, wanted: finder, cached=lambda found: found),
+        patch.multiple(segmentation, deeplab=lambda name, wanted: finder, cached=lambda found: found),
         patch.dict(ZOO, {name: lambda *given, **options: classifier}),
     ):
         yield

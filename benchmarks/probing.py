@@ -3,7 +3,7 @@
 Tier mini: the rules of a small VGG against those that were planted, and none may be found in the same network trained
 without them. Drops and effects are of log-odds. The measure, the least effect and the number of scenes were chosen on
 `--split validation`; `test` is for once. A planted rule need not be learned: the rules found are also scored against
-those that the network shows when each scene is painted again on other grounds (`stories.repainted`).
+those that the network shows when each scene is painted again on other grounds (`scenarios.repainted`).
 Tier lite: EfficientNet-Lite0, -Lite1 and -Lite2 on MSRC v2 photos with hand-made masks (see README, 'Tiers'); tier
 paper: VGG16 and ResNet-50. No rules are known there; the JSON line has each concept's effect on each network. With
 `--masks found` segmenters find the masks, in MSRC's photos and those of the ImageNet sample, beside the hand-made ones.
@@ -18,16 +18,16 @@ from common import finish, parser, start
 
 from edittools.classifiers import Classifier
 from edittools.images import LabelledImages
+from edittools.miniworld.contexts import GROUNDS, planted_rules
+from edittools.miniworld.textures import style_textures
+from edittools.models.load import load_classifier
 from edittools.probing.counterfactuals import Concepts, with_materials
 from edittools.probing.effects import FALSE_DISCOVERY_RATE, LEAST_EFFECT, Probe, pairs, score
-from edittools.probing.finders import VEHICLES, Vouched, cached, deeplab
 from edittools.probing.probe import Settings, probe
-from edittools.stories import photos
-from edittools.stories.rules import probing_story, repainted
-from edittools.stories.tiers import MODELS
-from edittools.world.contexts import GROUNDS, planted_rules
-from edittools.world.textures import style_textures
-from edittools.zoo.load import load_classifier
+from edittools.probing.segmentation import VEHICLES, Vouched, cached, deeplab
+from edittools.scenarios import photos
+from edittools.scenarios.rules import probing_story, repainted
+from edittools.scenarios.tiers import MODELS
 
 SHOWN = ["class", "concept", "images", "before", "drop", "control drop", "effect", "low", "high", "q"]
 BALANCED = "mini_vgg_balanced"

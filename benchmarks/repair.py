@@ -11,10 +11,10 @@ import time
 import torch
 from common import finish, parser, start
 
-from edittools.choosing import CachedStates, repair
 from edittools.cut import cut_all
 from edittools.metrics import errors, predict
-from edittools.stories.snow import snow_scenario
+from edittools.scenarios.snow import snow_scenario
+from edittools.selection import CachedStates, repair
 
 FAILING = {"mini": 24, "lite": 12}
 EVERYDAY = {"mini": 600, "lite": 300}

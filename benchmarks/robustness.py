@@ -20,14 +20,14 @@ from torchvision.transforms.v2 import InterpolationMode, functional
 from tqdm.auto import tqdm
 
 from edittools.baselines import RIVALS, SCOPES
-from edittools.choosing.choice import Choice
-from edittools.choosing.protocol import Protocol
-from edittools.choosing.scenario import Scenario
-from edittools.choosing.states import CachedStates
-from edittools.choosing.trials import grid
 from edittools.images import LabelledImages
-from edittools.stories.snow import snow_scenario
-from edittools.stories.typographic import typographic_scenario
+from edittools.scenarios.snow import snow_scenario
+from edittools.scenarios.typographic import typographic_scenario
+from edittools.selection.activations import CachedStates
+from edittools.selection.constraints import Choice
+from edittools.selection.scenario import Scenario
+from edittools.selection.search import Protocol
+from edittools.selection.trials import grid
 
 STORIES = {"snow": snow_scenario, "typographic": typographic_scenario}
 

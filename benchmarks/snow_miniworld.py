@@ -13,10 +13,10 @@ from methods import choose_all, with_near
 from networks import edit_first, together
 from snow_photos import figures, measure
 
-from edittools.choosing.choice import Choice
-from edittools.choosing.protocol import Plan, Protocol
-from edittools.choosing.states import trade_off
-from edittools.stories.snow import snow_scenario
+from edittools.scenarios.snow import snow_scenario
+from edittools.selection.activations import trade_off
+from edittools.selection.constraints import Choice
+from edittools.selection.search import Plan, Protocol
 
 ALONG = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 """Strengths at which each chosen edit is read again, as multiples of the one that was chosen."""

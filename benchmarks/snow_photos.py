@@ -18,8 +18,8 @@ from composites import snow_from_composites
 from methods import FAST, LOCALITY, OTHERS, RATES, SLOW, STRENGTHS, choose_all, effort, with_near
 from networks import Rows, comparisons, options, photos, pooled_row, reported, sweep
 
-from edittools.choosing.choice import Choice, about_budget
-from edittools.choosing.protocol import Plan, Protocol
+from edittools.selection.constraints import Choice, about_budget
+from edittools.selection.search import Plan, Protocol
 
 NETWORKS = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2", "squeezenet1_1")
 

@@ -21,12 +21,12 @@ from common import finish, parser, start
 from methods import LOCALITY, locality, near, success
 from tables import synthetic as shown
 
-from edittools.choosing.choice import BUDGET, about_budget
-from edittools.choosing.protocol import Protocol
 from edittools.edits import Edit
 from edittools.metrics import Comparison
 from edittools.probing.jobs import run
-from edittools.stories import synthetic as syn
+from edittools.scenarios import synthetic as syn
+from edittools.selection.constraints import BUDGET, about_budget
+from edittools.selection.search import Protocol
 
 
 def sweep(source: syn.Source, targets: int, workers: int, store: Path | None) -> pd.DataFrame:

@@ -22,7 +22,7 @@ import pandas as pd
 from columns import METHODS, Figures, by_method, cell, markdown, table
 from PIL import Image
 
-from edittools.caching import atomic_path
+from edittools._caching import atomic_path
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs"
 

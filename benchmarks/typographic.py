@@ -21,13 +21,13 @@ from networks import edit_first
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
-from edittools.choosing.choice import Choice
-from edittools.choosing.protocol import SPARING, Plan, Protocol
-from edittools.choosing.states import CachedStates
-from edittools.choosing.trials import grid
 from edittools.metrics import Comparison, attack_row, errors, predict
-from edittools.stories.typographic import ATTACK, OTHER_ATTACKS, Scenario, typographic_scenario
-from edittools.world.typography import grow
+from edittools.miniworld.typography import grow
+from edittools.scenarios.typographic import ATTACK, OTHER_ATTACKS, Scenario, typographic_scenario
+from edittools.selection.activations import CachedStates
+from edittools.selection.constraints import Choice
+from edittools.selection.search import SPARING, Plan, Protocol
+from edittools.selection.trials import grid
 
 Read = Callable[[str], Tensor]
 """The logits of a set by its name."""

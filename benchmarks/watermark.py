@@ -23,12 +23,12 @@ from networks import Rows, comparisons, options, photos, pooled_row, reported, s
 from torch import Tensor
 from typographic import blurred
 
-from edittools.choosing.choice import about_budget
-from edittools.choosing.protocol import Plan, Protocol
-from edittools.choosing.states import CachedStates
-from edittools.choosing.trials import grid
 from edittools.metrics import errors, predict
-from edittools.stories.watermark import DUTIES, SHOWN, UNSEEN, watermark_scenario
+from edittools.scenarios.watermark import DUTIES, SHOWN, UNSEEN, watermark_scenario
+from edittools.selection.activations import CachedStates
+from edittools.selection.constraints import about_budget
+from edittools.selection.search import Plan, Protocol
+from edittools.selection.trials import grid
 
 NETWORKS = ("efficientnet_lite0", "squeezenet1_1", "efficientnet_lite1", "efficientnet_lite2")
 

@@ -12,10 +12,10 @@ import pandas as pd
 from common import finish, parser, start
 from methods import FAST, RATES, SLOW, STRENGTHS
 
-from edittools.choosing.protocol import Plan, Protocol
 from edittools.probing.effects import LEAST_IMAGES, Probe, bootstrap
 from edittools.probing.probe import probe
-from edittools.stories.rules import probing_story, repainted, scenario_for, shown_rule
+from edittools.scenarios.rules import probing_story, repainted, scenario_for, shown_rule
+from edittools.selection.search import Plan, Protocol
 
 
 def edited(protocol: Protocol) -> dict[str, Any]:

@@ -18,9 +18,9 @@ from tqdm.auto import tqdm
 from edittools.classifiers import Classifier
 from edittools.images import LabelledImages, atomic_path
 from edittools.metrics import error_rate
-from edittools.world.contexts import SPLITS, contexts
-from edittools.world.miniworld import CLASSES, scenes
-from edittools.zoo.embedded import MEAN, MINI, SIZE, STD
+from edittools.miniworld.contexts import SPLITS, contexts
+from edittools.miniworld.scenes import CLASSES, scenes
+from edittools.models.embedded import MEAN, MINI, SIZE, STD
 
 VEHICLES = tuple(contexts().query("family == 'vehicle'").index)
 POLAR = tuple(contexts().query("family == 'polar'").index)

@@ -29,12 +29,12 @@ from tqdm.auto import tqdm
 
 from edittools.images import LabelledImages, atomic_path
 from edittools.metrics import error_rate, predict
-from edittools.world.attacks import ATTACKED, CLASSES, MEAN, OBJECTS, OTHER_WORDS, SIZE, STD, attacks, label_on
-from edittools.world.contexts import SPLITS
-from edittools.world.miniworld import Scene, scene, scenes
-from edittools.world.typography import random_label, stick
-from edittools.zoo.embedded import mini_clip
-from edittools.zoo.zero_shot import ByteTokenizer, zero_shot_classifier
+from edittools.miniworld.attacks import ATTACKED, CLASSES, MEAN, OBJECTS, OTHER_WORDS, SIZE, STD, attacks, label_on
+from edittools.miniworld.contexts import SPLITS
+from edittools.miniworld.scenes import Scene, scene, scenes
+from edittools.miniworld.typography import random_label, stick
+from edittools.models.embedded import mini_clip
+from edittools.models.zero_shot import ByteTokenizer, zero_shot_classifier
 
 MEASURED = ("iPod", "orange", "pizza", "toaster", "library", "piano")
 WORDS = (*OBJECTS, *OTHER_WORDS)

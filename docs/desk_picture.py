@@ -15,13 +15,13 @@ from playwright.sync_api import Locator, Page
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
-import lab  # noqa: E402
+import web  # noqa: E402
 
 DESK = """
 import torch
-from edittools import lab, stories
-classifier, sets = stories.desk_story("mini")
-desk = lab.Desk(classifier, sets["images"], sets["everyday"], sets["keep"])
+from edittools import scenarios, widgets
+classifier, sets = scenarios.desk_story("mini")
+desk = widgets.Desk(classifier, sets["images"], sets["everyday"], sets["keep"])
 mask = torch.zeros(64, 64)
 mask[44:] = 1
 desk.editor.mask = mask
@@ -32,7 +32,7 @@ desk
 """
 EDITOR = """
 from edittools import MaskEditor
-from edittools.world import scene
+from edittools.miniworld import scene
 shown = scene(11, label="tractor", ground="snow")
 MaskEditor(shown.image, finder=lambda images: {name: mask[None] for name, mask in shown.masks.items()})
 """
@@ -42,14 +42,14 @@ LIMIT = 300_000
 def main() -> None:
     """Run both cells and draw what they show; in the editor a suggested mask is laid."""
     folder = Path(tempfile.mkdtemp())
-    lab.write_notebook(folder / "pictures.ipynb", DESK, EDITOR)
+    web.write_notebook(folder / "pictures.ipynb", DESK, EDITOR)
     with (
-        lab.jupyterlab(folder, folder / "lab.log", {"PYTHONPATH": str(ROOT)}) as base,
-        lab.browser_page(base, []) as page,
+        web.jupyterlab(folder, folder / "lab.log", {"PYTHONPATH": str(ROOT)}) as base,
+        web.browser_page(base, []) as page,
     ):
         page.set_default_timeout(300_000)
         page.set_viewport_size({"width": 1366, "height": 850})
-        lab.open_notebook(page, base, "pictures.ipynb")
+        web.open_notebook(page, base, "pictures.ipynb")
         page.evaluate("jupyterapp.commands.execute('application:toggle-left-area')")
         draw(run(page, 0, ".et-desk"), "desk.png")
         page.set_viewport_size({"width": 1000, "height": 850})
@@ -61,8 +61,8 @@ def main() -> None:
 
 def run(page: Page, number: int, part: str) -> Locator:
     """Run a cell and wait for its part of the page."""
-    if not lab.run_cell(page, number):
-        raise RuntimeError(lab.cell_text(page, number))
+    if not web.run_cell(page, number):
+        raise RuntimeError(web.cell_text(page, number))
     shown = page.locator(".jp-Cell").nth(number).locator(part).first
     shown.locator(".et-stage[data-view]").wait_for()
     return shown

@@ -1,4 +1,4 @@
-"""What the site is made of: pages of this repository under their own paths, and a reference page for each room.
+"""What the site is made of: pages of this repository under their own paths, and a reference page for each subpackage.
 
 Formulas become MathML here, so a page asks no other machine for a script.
 """
@@ -44,10 +44,13 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Take the repository's own pages in place of the folder's, and add the reference."""
     found = [path for pattern in PAGES for path in sorted(ROOT.glob(pattern))]
     pages = [File(str(path.relative_to(ROOT)), str(ROOT), config.site_dir, config.use_directory_urls) for path in found]
-    rooms = {"top": PACKAGE} | {
+    subpackages = {"top": PACKAGE} | {
         path.name: path for path in sorted(PACKAGE.iterdir()) if (path / "__init__.py").exists()
     }
-    pages += [File.generated(config, f"api/{room}.md", content=reference(room, path)) for room, path in rooms.items()]
+    pages += [
+        File.generated(config, f"api/{subpackage}.md", content=reference(subpackage, path))
+        for subpackage, path in subpackages.items()
+    ]
     return Files([*(file for file in files if file.src_dir != config.docs_dir), *pages])  # the theme's, then ours
 
 
@@ -85,12 +88,12 @@ def _mathml(found: re.Match) -> str:
     return f'<span style="display: block; overflow-x: auto">{wide}</span>'
 
 
-def reference(room: str, folder: Path) -> str:
-    """The page of a room: its first words, and every module's public names."""
+def reference(subpackage: str, folder: Path) -> str:
+    """The page of a subpackage: its first words, and every module's public names."""
     modules = [path.stem for path in sorted(folder.glob("*.py")) if not path.stem.startswith("_")]
-    shown = FIRST if room == "top" else {}
+    shown = FIRST if subpackage == "top" else {}
     modules.sort(key=lambda module: [*shown, module].index(module))
-    name = "edittools" if room == "top" else f"edittools.{room}"
+    name = "edittools" if subpackage == "top" else f"edittools.{subpackage}"
     said = ast.get_docstring(ast.parse((folder / "__init__.py").read_text())) or ""
     parts = "\n\n".join(f"::: {name}.{module}{_members(shown.get(module))}" for module in modules)
     return f"# {name}\n\n{said}\n\n{parts}\n"

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from edittools._caching import digest_tensors
 from edittools._inference import eval_copy, without_autocast
-from edittools.caching import digest_tensors
 from edittools.classifiers import Classifier
 
 _LIBRARIES = ("torch", "timm", "transformers", "open_clip", "numpy", "builtins")

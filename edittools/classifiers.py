@@ -6,9 +6,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from edittools._caching import digest_tensors
+from edittools._checks import check_number
 from edittools._inference import check_logits_shape
-from edittools.caching import digest_tensors
-from edittools.checks import check_number
 from edittools.images import InputGeometry, LabelledImages, check_image, numbered
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

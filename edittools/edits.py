@@ -27,9 +27,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from edittools._caching import atomic_path, checksum_tensor, digest_tensors
+from edittools._checks import check_amount
 from edittools._inference import without_autocast
-from edittools.caching import atomic_path, checksum_tensor, digest_tensors
-from edittools.checks import check_amount
 from edittools.classifiers import Classifier, fingerprint, unwrapped
 from edittools.cut import Cut
 

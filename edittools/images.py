@@ -18,8 +18,8 @@ from torch.nn.functional import interpolate
 from torchvision.transforms.functional import center_crop, resize
 from tqdm.auto import tqdm
 
-from edittools.caching import atomic_path
-from edittools.checks import check_number
+from edittools._caching import atomic_path
+from edittools._checks import check_number
 
 # --- from a photo to an input -----------------------------------------------------------------------------------------
 

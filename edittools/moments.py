@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from edittools._caching import digest_tensors, load_or_compute
+from edittools._checks import check_number
 from edittools._graph import LINEAR, export_of
 from edittools._identity import identity
-from edittools.caching import digest_tensors, load_or_compute
-from edittools.checks import check_number
 from edittools.classifiers import Classifier, check_classifier
 from edittools.cut import Cut, find_layer, rows
 from edittools.edits import Edit, Mark, applied_edits, check_same_before, unedited_marks

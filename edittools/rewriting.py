@@ -20,8 +20,8 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
+from edittools._checks import check_amount, check_number, one_of
 from edittools._inference import without_autocast
-from edittools.checks import check_amount, check_number, one_of
 from edittools.classifiers import Classifier
 from edittools.cut import Cut, State, rows
 from edittools.edits import Change, Edit, Record, edit_of

@@ -68,9 +68,9 @@ def pip(*arguments: str | Path) -> None:
 def inside() -> None:
     """In the new environment and an empty folder: README's tour on `mini_vgg`, a question to `mini_clip`, the data."""
     import edittools as et
-    from edittools.stories import photos
-    from edittools.world import miniworld
-    from edittools.zoo import data as models
+    from edittools import miniworld
+    from edittools.models import data as models
+    from edittools.scenarios import photos
 
     assert not list(Path().iterdir()), "expected to start in an empty folder"
     for path in (Path(et.__file__), models.DATA):
@@ -88,7 +88,7 @@ def tour(et, scenes) -> None:
     """Run README's tour: MiniWorld's roads turn to snow, and its scenes are what the tour takes as given."""
     from torchvision.utils import save_image
 
-    from edittools.world.textures import texture
+    from edittools.miniworld.textures import texture
 
     [code] = re.findall(r"^```python\n([^`]*my_model.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
     for told, run in ON_MINI_VGG.items():

@@ -9,12 +9,12 @@ import torch
 import torchvision
 from torch import nn
 
+from edittools._caching import digest_tensors
 from edittools._graph import _state_of
-from edittools.caching import digest_tensors
 from edittools.classifiers import Classifier
 from edittools.edits import _LEDGER
 from edittools.exemplars import Exemplar
-from edittools.stories import rules, tiers
+from edittools.scenarios import rules, tiers
 
 os.environ["EDITTOOLS_DEVICE"] = "cpu"  # what is compared to the last digit is compared on one kind of machine
 SHARED_PHOTOS = os.environ.get("EDITTOOLS_PHOTOS")

@@ -15,25 +15,25 @@ from conftest import TinyNet, make_exemplar, randomise_norms
 from PIL import Image
 from torch import nn
 
-from edittools import stories
+from edittools import miniworld, scenarios
 from edittools.baselines import rewrite_at_random
 from edittools.baselines.finetuning import finetune
-from edittools.choosing import Bounds, sweep
-from edittools.choosing.states import CachedStates
 from edittools.classifiers import Classifier, fingerprint
 from edittools.cut import Cut, cut_all, editable_layers, states_at
 from edittools.edits import Change, Edit, applied_edits
 from edittools.exemplars import Exemplar, paste_texture
 from edittools.images import LabelledImages, LazyImages, load_image, save_mask
-from edittools.lab.editor import MaskEditor
-from edittools.lab.views import alpha_slider
 from edittools.metrics import Comparison, errors, predict
+from edittools.miniworld import textures
+from edittools.models.load import load_classifier
 from edittools.moments import SecondMoment, measure, second_moments
 from edittools.probing import jobs
 from edittools.rewriting import rewrite
-from edittools.stories import photos
-from edittools.world import miniworld, textures
-from edittools.zoo.load import load_classifier
+from edittools.scenarios import photos
+from edittools.selection import Bounds, sweep
+from edittools.selection.activations import CachedStates
+from edittools.widgets.editor import MaskEditor
+from edittools.widgets.views import alpha_slider
 
 
 class Tied(nn.Module):
@@ -238,8 +238,8 @@ PHOTOS = {
 }
 
 WORLD = {
-    "an unknown tier": (lambda w: stories.snow_scenario("tiny"), ValueError, "tier 'tiny': expected one of mini"),
-    "an unknown model": (lambda w: stories.snow_scenario("mini", "vgg"), KeyError, "'vgg'.*mini_vgg"),
+    "an unknown tier": (lambda w: scenarios.snow_scenario("tiny"), ValueError, "tier 'tiny': expected one of mini"),
+    "an unknown model": (lambda w: scenarios.snow_scenario("mini", "vgg"), KeyError, "'vgg'.*mini_vgg"),
     "an unknown class": (lambda w: miniworld.scene(0, label="dragon"), KeyError, "'dragon': expected"),
     "an unknown ground": (lambda w: miniworld.scene(0, ground="lava"), KeyError, "'lava': expected one of"),
     "size 0": (lambda w: miniworld.scene(0, size=0), ValueError, "size 0: expected a whole number from"),

@@ -25,7 +25,6 @@ from edittools.baselines import (
     rewrite_in_null_space,
 )
 from edittools.baselines.inputs import reference_batches
-from edittools.choosing import CachedStates
 from edittools.classifiers import Classifier
 from edittools.cut import Cut, rows
 from edittools.edits import Edit
@@ -34,6 +33,7 @@ from edittools.images import LabelledImages
 from edittools.metrics import predict
 from edittools.moments import RankError, SecondMoment, keys_of, measure
 from edittools.rewriting import pose
+from edittools.selection import CachedStates
 
 METHODS = {
     "projection": ("projection", {}),

@@ -6,9 +6,6 @@ from methods import MARGIN, NEAREST, locality, near, success, with_near
 from torch import nn
 
 from edittools.baselines.finetuning import finetune
-from edittools.choosing import Scenario
-from edittools.choosing import states as bench
-from edittools.choosing.states import bytes_of_states, memory_for_states, report
 from edittools.classifiers import Classifier, fingerprint
 from edittools.cut import cut_all
 from edittools.edits import Change, Edit, applied_edits
@@ -16,6 +13,9 @@ from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
 from edittools.metrics import Comparison, errors, predict
 from edittools.rewriting import rewrite
+from edittools.selection import Scenario
+from edittools.selection import activations as bench
+from edittools.selection.activations import bytes_of_states, memory_for_states, report
 
 LAYERS = ["stem", "conv1", "conv2"]
 

@@ -13,10 +13,10 @@ from scipy.ndimage import distance_transform_edt
 from skimage.draw import polygon
 
 from edittools.images import load_image
-from edittools.lab.editor import MaskEditor, decode_runs
+from edittools.widgets.editor import MaskEditor, decode_runs
 
 pytest.importorskip("playwright", reason="the browser tests need playwright: pip install 'edittools[test]'")
-import lab
+import web
 
 pytestmark = pytest.mark.skipif(
     shutil.which("chromium") is None and not os.environ.get("CI"),
@@ -30,14 +30,15 @@ CELLS = (
     f"editor = MaskEditor(load_image('scene.png'), {{'road': None, \"{HOSTILE}\": None}})\neditor",
     "editor",
     "large = MaskEditor(load_image('large.png'))\nlarge",
-    "import torch\nfrom edittools.probing.finders import Segmenter\n"
+    "import torch\nfrom edittools.probing.segmentation import Segmenter\n"
     "fifths = (5 * torch.arange(96) // 96).expand(1, 64, 96)\n"
     "find = Segmenter(lambda images: fifths, {'sea': (0,), 'sky': (2, 3, 4)}, 'fifths')\n"
     "found = MaskEditor(load_image('scene.png'), finder=find)\nfound",
     "bare = MaskEditor(load_image('scene.png'))\nbare",
 )
 LACKING = {
-    "package": "import sys; sys.modules['ai_edge_litert.interpreter'] = None; finders.photo = lambda name: 'a.tflite'",
+    "package": "import sys; sys.modules['ai_edge_litert.interpreter'] = None; "
+    "segmentation.photo = lambda name: 'a.tflite'",
     "weights": "import os; os.environ['EDITTOOLS_PHOTOS'] = 'photos'",
 }
 
@@ -96,18 +97,18 @@ class Drawn:
         return int(self.root.get_attribute("data-count"))
 
     def kernel_masks(self):
-        return json.loads(lab.in_kernel(self.page, f"import json; print(json.dumps({self.name}._masks))"))
+        return json.loads(web.in_kernel(self.page, f"import json; print(json.dumps({self.name}._masks))"))
 
     def python(self, code):
-        lab.in_kernel(self.page, code)
+        web.in_kernel(self.page, code)
 
     def shows(self, expected):
         """Say whether Python's mask, and the count that the view shows, become an expected one `(H, W)`."""
-        return lab.wait_until(lambda: self.count() == expected.sum() and (self.mask(*expected.shape) == expected).all())
+        return web.wait_until(lambda: self.count() == expected.sum() and (self.mask(*expected.shape) == expected).all())
 
     def mask(self, height=HEIGHT, width=WIDTH):
         """The mask that is drawn on, as Python has it."""
-        active = lab.in_kernel(self.page, f"print({self.name}.active)")
+        active = web.in_kernel(self.page, f"print({self.name}.active)")
         return decode_runs(dict(self.kernel_masks())[active], (height, width))
 
     def pixels(self):
@@ -124,7 +125,7 @@ def folder(tmp_path_factory):
     damaged = folder / "photos" / "weights" / "deeplab" / "cityscapes.tflite"
     damaged.parent.mkdir(parents=True)
     damaged.write_bytes(b"damaged")
-    lab.write_notebook(folder / "draw.ipynb", *CELLS)
+    web.write_notebook(folder / "draw.ipynb", *CELLS)
     return folder
 
 
@@ -137,12 +138,12 @@ def outside():
 def page(folder, outside):
     ARTEFACTS.mkdir(exist_ok=True)
     with (
-        lab.jupyterlab(folder, ARTEFACTS / "jupyterlab.log", {"EDITTOOLS_TIER": "mini"}) as base,
-        lab.browser_page(base, outside) as page,
+        web.jupyterlab(folder, ARTEFACTS / "jupyterlab.log", {"EDITTOOLS_TIER": "mini"}) as base,
+        web.browser_page(base, outside) as page,
     ):
         page.set_default_timeout(60_000)
-        lab.open_notebook(page, base, "draw.ipynb")
-        assert lab.run_cell(page, 0), lab.cell_text(page, 0)
+        web.open_notebook(page, base, "draw.ipynb")
+        assert web.run_cell(page, 0), web.cell_text(page, 0)
         page.wait_for_selector(".et-editor .et-stage[data-view]")
         page.base = base
         yield page
@@ -155,7 +156,7 @@ def drawn(page):
     view.python(
         f"editor._masks = [[name, '{WIDTH * HEIGHT}'] for name, _ in editor._masks[:2]]; editor.active = 'road'"
     )
-    assert lab.wait_until(lambda: view.count() == 0)
+    assert web.wait_until(lambda: view.count() == 0)
     view.canvas.scroll_into_view_if_needed()
     view.press("Escape", "0", "b")
     page.wait_for_timeout(150)  # it is painted at the next frame
@@ -266,10 +267,10 @@ def test_escape_takes_back_a_stroke_that_is_being_drawn(drawn):
     drawn.page.mouse.move(*drawn.at(20, 20))
     drawn.page.mouse.down()
     drawn.page.mouse.move(*drawn.at(60, 20))
-    assert lab.wait_until(lambda: drawn.pixels() != before)
+    assert web.wait_until(lambda: drawn.pixels() != before)
     drawn.page.keyboard.press("Escape")
     drawn.page.mouse.up()
-    assert lab.wait_until(lambda: drawn.pixels() == before) and drawn.count() == 0
+    assert web.wait_until(lambda: drawn.pixels() == before) and drawn.count() == 0
 
 
 def test_zoom_keeps_the_point_under_the_mouse_and_strokes_stay_exact(drawn):
@@ -282,7 +283,7 @@ def test_zoom_keeps_the_point_under_the_mouse_and_strokes_stay_exact(drawn):
         drawn.page.mouse.wheel(0, -60)
     drawn.page.keyboard.up("Control")
     fitted = stage.bounding_box()["height"] / HEIGHT
-    assert lab.wait_until(lambda: float(stage.get_attribute("data-view").split()[0]) > 3 * fitted)
+    assert web.wait_until(lambda: float(stage.get_attribute("data-view").split()[0]) > 3 * fitted)
     assert drawn.under(*point) == pytest.approx(under, abs=0.001)
     drawn.drag((28, 38), (32, 41))
     expected = stroke([(28, 38), (32, 41)])
@@ -340,12 +341,12 @@ def test_keys_that_mean_something_to_jupyterlab_leave_the_cells_alone(drawn):
 def test_the_mask_is_hidden_while_h_is_held(drawn):
     blank = drawn.pixels()
     drawn.drag(*STROKE)
-    assert lab.wait_until(lambda: drawn.pixels() != blank)
+    assert web.wait_until(lambda: drawn.pixels() != blank)
     shown = drawn.pixels()
     drawn.page.keyboard.down("h")
-    assert lab.wait_until(lambda: drawn.pixels() == blank)
+    assert web.wait_until(lambda: drawn.pixels() == blank)
     drawn.page.keyboard.up("h")
-    assert lab.wait_until(lambda: drawn.pixels() == shown)
+    assert web.wait_until(lambda: drawn.pixels() == shown)
 
 
 def test_names_are_text_and_a_mask_is_chosen_by_its_name(drawn):
@@ -354,26 +355,26 @@ def test_names_are_text_and_a_mask_is_chosen_by_its_name(drawn):
     drawn.root.get_by_label("Mask to draw on").select_option(HOSTILE)
     drawn.drag((10, 10), (20, 10))
     assert drawn.shows(stroke([(10, 10), (20, 10)]))
-    assert lab.in_kernel(drawn.page, "print(editor.active, editor.masks['road'].any())") == f"{HOSTILE} tensor(False)"
+    assert web.in_kernel(drawn.page, "print(editor.active, editor.masks['road'].any())") == f"{HOSTILE} tensor(False)"
     drawn.python("editor.active = 'road'")
     assert not drawn.page.evaluate("window.hacked")
 
 
 def test_two_views_of_one_editor_stay_equal(drawn):
     page = drawn.page
-    assert lab.run_cell(page, 1)
+    assert web.run_cell(page, 1)
     other = Drawn(page, 1)
     page.wait_for_function("document.querySelectorAll('.et-editor .et-stage[data-view]').length >= 2")
     drawn.drag(*STROKE)
     assert drawn.shows(stroke(STROKE))
-    assert lab.wait_until(lambda: other.count() == drawn.count() and other.pixels() == drawn.pixels())
+    assert web.wait_until(lambda: other.count() == drawn.count() and other.pixels() == drawn.pixels())
     other.canvas.scroll_into_view_if_needed()
     other.press("r")
     other.drag((5, 5), (60, 20))
     assert other.shows(stroke(STROKE) | box(5, 5, 60, 20))
     drawn.press("Control+z")
     assert other.shows(stroke(STROKE))
-    assert lab.wait_until(lambda: other.pixels() == drawn.pixels())
+    assert web.wait_until(lambda: other.pixels() == drawn.pixels())
     other.press("b")
 
 
@@ -382,7 +383,7 @@ def test_a_large_image_is_shown_reduced_and_masked_at_full_size(drawn):
     page.evaluate(
         "jupyterapp.shell.currentWidget.content.widgets.forEach((cell, i) => i < 2 && (cell.outputHidden = true))"
     )
-    assert lab.run_cell(page, 2)
+    assert web.run_cell(page, 2)
     cell = page.locator(".jp-Cell").nth(2)
     cell.locator(".et-stage[data-view]").wait_for()
     view = Drawn(page, page.locator(".et-editor").count() - 1, "large")
@@ -398,7 +399,7 @@ def test_a_large_image_is_shown_reduced_and_masked_at_full_size(drawn):
 
 def suggesting(page, cell, name):
     """Run a cell that shows an editor by that name, and ask it for masks."""
-    assert lab.run_cell(page, cell), lab.cell_text(page, cell)
+    assert web.run_cell(page, cell), web.cell_text(page, cell)
     page.locator(".jp-Cell").nth(cell).locator(".et-stage[data-view]").wait_for()
     view = Drawn(page, page.locator(".et-editor").count() - 1, name)
     view.canvas.scroll_into_view_if_needed()
@@ -410,11 +411,11 @@ def test_a_suggested_mask_is_outlined_then_laid_by_a_click_and_can_be_taken_back
     page = drawn.page
     view = suggesting(page, 3, "found")
     names = view.root.locator(".et-suggestions button")
-    assert lab.wait_until(lambda: names.all_text_contents() == ["sky", "sea"])  # the largest first
+    assert web.wait_until(lambda: names.all_text_contents() == ["sky", "sea"])  # the largest first
     page.wait_for_timeout(300)  # what is below has moved, and is painted again
     bare = view.pixels()
     names.first.hover()
-    assert lab.wait_until(lambda: view.pixels() != bare) and view.count() == 0
+    assert web.wait_until(lambda: view.pixels() != bare) and view.count() == 0
     view.root.screenshot(path=ARTEFACTS / "editor-suggest.png")
     names.first.click()
     assert view.shows(box(39, 0, 95, 63))
@@ -430,10 +431,10 @@ def test_a_suggested_mask_is_outlined_then_laid_by_a_click_and_can_be_taken_back
     ],
 )
 def test_why_nothing_is_suggested_stands_in_the_menu_and_the_editor_goes_on(drawn, lacking, says):
-    drawn.python(f"from edittools.probing import finders\n{LACKING[lacking]}")
+    drawn.python(f"from edittools.probing import segmentation\n{LACKING[lacking]}")
     view = suggesting(drawn.page, 4, "bare")
     menu = view.root.locator(".et-suggestions")
-    assert lab.wait_until(lambda: says in menu.inner_text()), menu.inner_text()
+    assert web.wait_until(lambda: says in menu.inner_text()), menu.inner_text()
     assert menu.evaluate("menu => menu.scrollWidth <= menu.clientWidth") and menu.locator("button").count() == 0
     view.page.wait_for_timeout(300)  # what is below has moved, and is painted again
     view.root.screenshot(path=ARTEFACTS / f"editor-no-{lacking}.png")
@@ -461,7 +462,7 @@ def test_the_drawing_survives_a_reload_of_the_page(drawn):
     drawn.drag(*STROKE)
     assert drawn.shows(stroke(STROKE))
     drawn.page.evaluate("jupyterapp.commands.execute('docmanager:save')")
-    lab.open_notebook(drawn.page, drawn.page.base, "draw.ipynb")
+    web.open_notebook(drawn.page, drawn.page.base, "draw.ipynb")
     drawn.page.wait_for_selector(".et-editor .et-stage[data-view]")
     drawn.canvas.scroll_into_view_if_needed()
     drawn.press("r")

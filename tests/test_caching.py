@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from edittools import moments
-from edittools.caching import checksum_tensor
+from edittools._caching import checksum_tensor
+from edittools.models.zero_shot import ByteTokenizer, text_embeddings
 from edittools.moments import second_moments
-from edittools.probing.finders import cached
-from edittools.zoo.zero_shot import ByteTokenizer, text_embeddings
+from edittools.probing.segmentation import cached
 
 
 class Reader(nn.Module):

@@ -8,11 +8,11 @@ import torch
 from composites import LEAST, SURE, composed, masked_photos, snow_from_composites
 from conftest import needs_photos
 
-from edittools.choosing.duties import shared_images
 from edittools.images import LabelledImages
 from edittools.metrics import error_rate
-from edittools.stories import photos
-from edittools.stories.snow import SNOW_EXEMPLARS
+from edittools.scenarios import photos
+from edittools.scenarios.snow import SNOW_EXEMPLARS
+from edittools.selection.splits import shared_images
 
 
 def test_composites_show_each_look_at_the_mask_alone_and_are_labelled_as_the_photo(tiny, photos32):

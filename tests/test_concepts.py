@@ -10,12 +10,12 @@ from PIL import Image
 from scipy.io import savemat
 
 from edittools.images import LabelledImages, load_image
+from edittools.models.downloads import photo
+from edittools.models.load import load_classifier
 from edittools.probing import with_materials
-from edittools.probing.finders import PASCAL, Segmenter, Vouched, cached, deeplab
-from edittools.stories import photos
-from edittools.stories.photos import MSRC, fit_map, msrc
-from edittools.zoo.downloads import photo
-from edittools.zoo.load import load_classifier
+from edittools.probing.segmentation import PASCAL, Segmenter, Vouched, cached, deeplab
+from edittools.scenarios import photos
+from edittools.scenarios.photos import MSRC, fit_map, msrc
 
 
 def test_a_map_is_resized_and_cropped_as_its_photo_is(tmp_path):

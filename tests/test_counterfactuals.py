@@ -12,18 +12,18 @@ from hypothesis import strategies as st
 from scipy.stats import bootstrap, wilcoxon
 from torch import nn
 
+from edittools import plots
 from edittools.classifiers import Classifier
 from edittools.images import LabelledImages
-from edittools.lab import plots
-from edittools.lab.views import ProbeBrowser
 from edittools.metrics import predict
+from edittools.miniworld.contexts import GROUNDS
+from edittools.miniworld.scenes import CLASSES, scene, scenes
+from edittools.models.load import load_classifier
 from edittools.probing.counterfactuals import Concepts, control_mask, materials
 from edittools.probing.effects import Probe, pairs, score
 from edittools.probing.probe import Settings, probe
-from edittools.stories.rules import repainted
-from edittools.world.contexts import GROUNDS
-from edittools.world.miniworld import CLASSES, scene, scenes
-from edittools.zoo.load import load_classifier
+from edittools.scenarios.rules import repainted
+from edittools.widgets.views import ProbeBrowser
 
 SIZE = 16
 RED, GREEN, BLUE = (colour[:, None, None].expand(3, SIZE, SIZE) for colour in torch.eye(3))

@@ -9,14 +9,14 @@ import torch
 from many_edits import cures_for
 from torch.nn.functional import interpolate
 
-from edittools.choosing.duties import check_duties, shared_images
 from edittools.edits import applied_edits
 from edittools.exemplars import Exemplar, paste_texture
 from edittools.metrics import predict
+from edittools.miniworld.scenes import CLASSES
 from edittools.probing.probe import Settings, probe
 from edittools.rewriting import rewrite
-from edittools.stories.rules import scenario_for, shown_rule
-from edittools.world.miniworld import CLASSES
+from edittools.scenarios.rules import scenario_for, shown_rule
+from edittools.selection.splits import check_duties, shared_images
 
 CAR = {"class": "car", "concept": "road", "style": "snow"}
 

@@ -6,10 +6,10 @@ import torchvision
 from conftest import randomise_norms
 from torch import nn
 
-from edittools.choosing.trials import candidate_layers
 from edittools.classifiers import Classifier
 from edittools.cut import Cut, cut_all, editable_layers, states_at
-from edittools.zoo.embedded import MiniVGG, mini_vit
+from edittools.models.embedded import MiniVGG, mini_vit
+from edittools.selection.trials import candidate_layers
 
 SIZE = 64  # as much to see as at 224, in a twelfth of the time
 

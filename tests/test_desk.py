@@ -11,14 +11,14 @@ import torch
 from conftest import TinyNet, make_exemplar, save_image
 
 import edittools as et
-from edittools import lab
+from edittools import widgets
 from edittools.classifiers import Classifier, fingerprint
 from edittools.images import LabelledImages, LazyImages
-from edittools.lab import desk_sets
-from edittools.lab.desk_sets import DeskSets
-from edittools.lab.materials import AROUND, BLANK, MATERIALS, painted_out, turned
 from edittools.metrics import Comparison, errors, predict
-from edittools.world.typography import blanked
+from edittools.miniworld.typography import blanked
+from edittools.widgets import desk_sets
+from edittools.widgets.desk_sets import DeskSets
+from edittools.widgets.materials import AROUND, BLANK, MATERIALS, painted_out, turned
 
 MASK = torch.zeros(32, 32)
 MASK[16:, 4:28] = 1
@@ -49,7 +49,7 @@ def sets(tiny, given):
 
 @pytest.fixture
 def desk(tiny, given):
-    desk = lab.Desk(tiny, *given)
+    desk = widgets.Desk(tiny, *given)
     desk.controls.layer.value = "conv1"
     desk.editor.mask = MASK
     desk.wait(60)
@@ -62,7 +62,7 @@ def varied_desk(tiny):
     classifier = copy.deepcopy(tiny)
     with torch.no_grad():
         classifier.model.head.bias -= predict(classifier, noise(100, seed=5)).mean(0)
-    desk = lab.Desk(classifier, *image_sets(classifier))
+    desk = widgets.Desk(classifier, *image_sets(classifier))
     desk.controls.layer.value = "head"
     desk.controls.strength.value = 2
     desk.editor.mask = MASK
@@ -176,14 +176,14 @@ def test_large_sets_other_sizes_and_sets_without_labels_are_read_and_it_is_said(
 )
 def test_what_are_no_pictures_is_refused(tiny, given, error, said):
     with pytest.raises(error, match=said):
-        lab.Desk(tiny, given)
+        widgets.Desk(tiny, given)
 
 
 def test_a_model_in_half_precision_with_many_classes_is_edited():
     model = TinyNet()
     model.head = torch.nn.Linear(8, 2000)
     classifier = Classifier(model.to(torch.bfloat16), [f"class {i}" for i in range(2000)], size=32)
-    desk = lab.Desk(classifier, noise(6), everyday=noise(8, seed=1))
+    desk = widgets.Desk(classifier, noise(6), everyday=noise(8, seed=1))
     desk.controls.layer.value = "conv1"
     desk.editor.mask = MASK
     assert rewritten(desk).edit.layers == ("conv1",)
@@ -203,10 +203,10 @@ def folder(tmp_path):
 
 
 def test_a_folder_is_read_by_class_and_what_cannot_be_is_named(folder, tiny):
-    data, left_out = lab.read_folder(folder, tiny)
+    data, left_out = widgets.read_folder(folder, tiny)
     assert data.names == ("3/c.png", "Bee/a.png", "bee/b.jpg") and data.labels.tolist() == [3, 1, 1]
     assert left_out[0].startswith("bee/broken.jpg: ") and left_out[1] == "fox/d.png: no class 'fox' among 5"
-    desk = lab.Desk(tiny, folder)
+    desk = widgets.Desk(tiny, folder)
     assert "images: 2 files left out (bee/broken.jpg" in desk.children[0].value
 
 
@@ -218,17 +218,17 @@ def test_links_to_folders_are_followed_once_and_hidden_files_are_not_read(folder
     save_image(folder / "bee" / ".hidden.png", noise(1, seed=6)[0])
     (folder / ".trash").mkdir()
     save_image(folder / ".trash" / "f.png", noise(1, seed=7)[0])
-    data, _ = lab.read_folder(folder, tiny)
+    data, _ = widgets.read_folder(folder, tiny)
     assert data.names == ("3/c.png", "Bee/a.png", "bee/b.jpg", "cat/e.png")
 
 
 def test_pictures_in_the_folder_itself_are_held_to_what_is_read_now(tmp_path, tiny):
     save_image(tmp_path / "a.png", noise(1)[0])
-    data, left_out = lab.read_folder(str(tmp_path), tiny)
+    data, left_out = widgets.read_folder(str(tmp_path), tiny)
     assert not left_out and data.labels.tolist() == predict(tiny, data).argmax(1).tolist()
     (tmp_path / "a.png").write_bytes(b"")
     with pytest.raises(ValueError, match=r"holds 1 pictures, none of which can be used \(a.png: "):
-        lab.Desk(tiny, tmp_path)
+        widgets.Desk(tiny, tmp_path)
 
 
 def test_pictures_on_disk_are_read(folder, tiny):
@@ -291,7 +291,7 @@ def test_one_undo_after_a_search_goes_back_to_what_was_before(desk, tiny, monkey
 
 
 def test_a_search_is_repair_and_shows_its_verdict(tiny, given):
-    desk = lab.Desk(tiny, *given)
+    desk = widgets.Desk(tiny, *given)
     desk.editor.mask = MASK
     failing = desk.sets.images.subset([i for i in range(12) if i != desk.index])
     fix = et.repair(tiny, desk.exemplar, failing, *given[1:], baselines=False, progress=False)
@@ -319,7 +319,7 @@ def test_a_search_can_be_stopped(desk, tiny, monkeypatch):
 
 
 def test_without_everyday_images_nothing_is_searched_and_the_costs_are_not_known(tiny, given):
-    desk = lab.Desk(tiny, given[0])
+    desk = widgets.Desk(tiny, given[0])
     assert desk.controls.search.disabled and desk.sets.reference is desk.sets.images.images
     desk.editor.mask = MASK
     assert "What it costs elsewhere is not known: give everyday and keep pictures." in rewritten(desk).verdict
@@ -468,11 +468,11 @@ def test_weights_that_were_changed_meanwhile_are_said(desk, tiny):
 
 SCRIPT = """
 import torch
-from edittools import lab
+from edittools import widgets
 from edittools.classifiers import Classifier
 from conftest import TinyNet
 classifier = Classifier(TinyNet(), ("a", "b", "c", "d", "e"), size=32)
-desk = lab.Desk(classifier, torch.rand(12, 3, 32, 32), torch.rand(40, 3, 32, 32))
+desk = widgets.Desk(classifier, torch.rand(12, 3, 32, 32), torch.rand(40, 3, 32, 32))
 desk.editor.mask = torch.ones(32, 32)
 for _ in range(5):
     desk.rewrite()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("playwright", reason="the browser tests need playwright: pip install 'edittools[test]'")
-import lab
+import web
 from test_browser import Drawn
 
 pytestmark = pytest.mark.skipif(
@@ -24,11 +24,11 @@ WIDER_THAN_ITSELF = """root => { const right = (e) => e.getBoundingClientRect().
 STORY = """
 import torch
 import edittools as et
-from edittools import lab, stories
+from edittools import scenarios, widgets
 
-classifier, sets = stories.desk_story("mini")
+classifier, sets = scenarios.desk_story("mini")
 images = sets["images"]
-desk = lab.Desk(classifier, images, sets["everyday"], sets["keep"])
+desk = widgets.Desk(classifier, images, sets["everyday"], sets["keep"])
 desk
 """
 SMALL = f"""
@@ -43,10 +43,10 @@ torch.manual_seed(1)
 for i in range(6):
     save_image(torch.rand(3, 32, 32), f"pictures/bee/{{i}}.png")
 open("pictures/bee/broken.png", "w").write("no picture")
-other = lab.Desk(small, "pictures")
+other = widgets.Desk(small, "pictures")
 other
 """
-FRESH = 'fresh = lab.Desk(classifier, images, sets["everyday"], sets["keep"])\nfresh'
+FRESH = 'fresh = widgets.Desk(classifier, images, sets["everyday"], sets["keep"])\nfresh'
 
 
 class Panel:
@@ -66,7 +66,7 @@ class Panel:
         return drawn
 
     def ask(self, code):
-        return lab.in_kernel(self.page, code.replace("desk.", f"{self.name}."))
+        return web.in_kernel(self.page, code.replace("desk.", f"{self.name}."))
 
     def idle(self):
         self.ask("desk.wait(60)")
@@ -75,7 +75,7 @@ class Panel:
         return self.root.get_by_role("button", name=words, exact=True)
 
     def says(self, text):
-        return lab.wait_until(lambda: text in self.root.inner_text())
+        return web.wait_until(lambda: text in self.root.inner_text())
 
 
 @pytest.fixture(scope="module")
@@ -88,21 +88,21 @@ def page(tmp_path_factory, outside):
     folder = tmp_path_factory.mktemp("desk")
     ARTEFACTS.mkdir(exist_ok=True)
     (folder / "pictures" / "bee").mkdir(parents=True)
-    lab.write_notebook(folder / "desk.ipynb", STORY, SMALL, FRESH)
+    web.write_notebook(folder / "desk.ipynb", STORY, SMALL, FRESH)
     with (
-        lab.jupyterlab(folder, ARTEFACTS / "desk.log", {"EDITTOOLS_TIER": "mini"}) as base,
-        lab.browser_page(base, outside) as page,
+        web.jupyterlab(folder, ARTEFACTS / "desk.log", {"EDITTOOLS_TIER": "mini"}) as base,
+        web.browser_page(base, outside) as page,
     ):
         page.set_viewport_size({"width": 1366, "height": 850})
         page.set_default_timeout(180_000)
-        lab.open_notebook(page, base, "desk.ipynb")
+        web.open_notebook(page, base, "desk.ipynb")
         page.folder, page.base = folder, base
         yield page
 
 
 @pytest.fixture(scope="module")
 def story(page):
-    assert lab.run_cell(page, 0), lab.cell_text(page, 0)
+    assert web.run_cell(page, 0), web.cell_text(page, 0)
     page.wait_for_selector(".et-desk .et-editor .et-stage[data-view]")
     panel = Panel(page, "desk", 0)
     panel.idle()
@@ -111,7 +111,7 @@ def story(page):
 
 @pytest.fixture(scope="module")
 def other(page, story):
-    assert lab.run_cell(page, 1), lab.cell_text(page, 1)
+    assert web.run_cell(page, 1), web.cell_text(page, 1)
     panel = Panel(page, "other", 1)
     panel.root.locator(".et-editor .et-stage[data-view]").wait_for()
     panel.idle()
@@ -136,7 +136,7 @@ def the_story_by_hand(panel):
     drawn.drag((0, 44), (63, 63))
     assert panel.says("what is marked misleads") and drawn.count() == 64 * 20
     panel.button("Rewrite").click()
-    assert lab.wait_until(lambda: re.search(r"\d+ of \d+ misread pictures are corrected", panel.root.inner_text()))
+    assert web.wait_until(lambda: re.search(r"\d+ of \d+ misread pictures are corrected", panel.root.inner_text()))
 
 
 def test_from_a_failing_picture_to_a_saved_edit_by_hand(story, page):
@@ -144,10 +144,10 @@ def test_from_a_failing_picture_to_a_saved_edit_by_hand(story, page):
     options = story.root.get_by_role("option")
     assert options.first.get_attribute("aria-label") == "tractor, read as sled: wrong"
     options.nth(1).click()
-    assert lab.wait_until(lambda: story.ask("print(desk.index == desk.order[1])") == "True")
+    assert web.wait_until(lambda: story.ask("print(desk.index == desk.order[1])") == "True")
     assert options.nth(1).get_attribute("aria-selected") == "true" and story.says("Mark on the picture what misleads.")
     options.first.click()
-    assert lab.wait_until(lambda: story.ask("print(desk.index == desk.order[0])") == "True")
+    assert web.wait_until(lambda: story.ask("print(desk.index == desk.order[0])") == "True")
     page.wait_for_selector(".et-desk .et-editor .et-stage[data-view]")
     marked(story, ((0, 44), (63, 63)))
     assert story.says("x is read rightly and x' is not: what is marked misleads.")
@@ -210,25 +210,25 @@ def test_the_story_by_keyboard_alone(story, page):
     """Choose with arrows, draw a rectangle with the keyboard, and press Rewrite with Enter."""
     story.root.get_by_role("option").first.focus()
     page.keyboard.press("ArrowRight")
-    assert lab.wait_until(lambda: story.ask("print(desk.index == desk.order[1])") == "True")
+    assert web.wait_until(lambda: story.ask("print(desk.index == desk.order[1])") == "True")
     story.idle()
     page.wait_for_timeout(500)  # the editor of the other picture takes its place
     drawn = story.drawn
     drawn.canvas.focus()
     for key in ["r", "Home", "PageDown", "PageDown", "Enter", "End", "PageDown", "PageDown", "Enter"]:
         page.keyboard.press(key)
-    assert lab.wait_until(lambda: drawn.count() > 100)
+    assert web.wait_until(lambda: drawn.count() > 100)
     before = story.ask("print(desk.edit.digest)")
     story.button("Rewrite").focus()
     page.keyboard.press("Enter")
-    assert lab.wait_until(lambda: story.ask("print(desk.edit.digest)") != before)
+    assert web.wait_until(lambda: story.ask("print(desk.edit.digest)") != before)
 
 
 def test_a_folder_with_a_broken_picture_says_so_and_names_are_text(other, page):
     assert "images: 1 files left out (bee/broken.png" in other.root.inner_text()
     other.root.get_by_label("it shows").fill(HOSTILE)
     page.keyboard.press("Tab")
-    assert lab.wait_until(lambda: other.root.locator(".et-caption", has_text="onerror").count() == 1)
+    assert web.wait_until(lambda: other.root.locator(".et-caption", has_text="onerror").count() == 1)
     marked(other, ((2, 2), (30, 20)))
     other.button("Rewrite").click()
     assert other.says("What it costs elsewhere is not known")
@@ -256,8 +256,8 @@ def test_pictures_of_both_themes_and_widths_are_kept_and_nothing_is_cut_off(stor
 def test_the_desk_is_at_home_in_notebook_7(story, page):
     """In its narrow column, light and dark: the same notebook and kernel, and a desk on which nothing was done."""
     page.evaluate("jupyterapp.commands.execute('docmanager:save')")
-    lab.open_notebook(page, page.base, "desk.ipynb", "notebooks")
-    assert lab.run_cell(page, 2), lab.cell_text(page, 2)
+    web.open_notebook(page, page.base, "desk.ipynb", "notebooks")
+    assert web.run_cell(page, 2), web.cell_text(page, 2)
     fresh = Panel(page, "fresh", 2)
     fresh.root.locator(".et-editor .et-stage[data-view]").wait_for()
     the_story_by_hand(fresh)

@@ -10,7 +10,7 @@ import nbformat
 import pytest
 
 pytest.importorskip("playwright", reason="the browser tests need playwright: pip install 'edittools[test]'")
-import lab
+import web
 from test_desk_browser import WIDER_THAN_ITSELF, Panel, the_story_by_hand
 
 pytestmark = pytest.mark.skipif(
@@ -25,7 +25,7 @@ NOTEBOOK = ROOT / "notebooks" / "05_your_own_model.ipynb"
 def head_of_notebook_05(folder):
     """Write notebook 05 up to its first desk, on which no later cell works, so that the page need not run them."""
     notebook = nbformat.read(NOTEBOOK, 4)
-    shown = next(i for i, cell in enumerate(notebook.cells) if "desk = lab.Desk" in cell.source)
+    shown = next(i for i, cell in enumerate(notebook.cells) if "desk = widgets.Desk" in cell.source)
     assert not any(re.search(r"\bdesk\.", cell.source) for cell in notebook.cells[shown + 1 :])
     notebook.cells = notebook.cells[: shown + 1]
     nbformat.write(notebook, folder / NOTEBOOK.name)
@@ -38,14 +38,14 @@ def test_notebook_05_is_a_page_by_voila_with_an_empty_desk_and_no_request_leaves
     outside = []
     ARTEFACTS.mkdir(exist_ok=True)
     with (
-        lab.voila(head_of_notebook_05(tmp_path), ARTEFACTS / "voila.log", {"EDITTOOLS_TIER": "mini"}, ROOT) as base,
-        lab.browser_page(base, outside) as page,
+        web.voila(head_of_notebook_05(tmp_path), ARTEFACTS / "voila.log", {"EDITTOOLS_TIER": "mini"}, ROOT) as base,
+        web.browser_page(base, outside) as page,
     ):
         page.set_default_timeout(300_000)
         page.set_viewport_size({"width": 1366, "height": 850})
         page.goto(base, wait_until="domcontentloaded")
         page.wait_for_selector(".et-desk .et-editor .et-stage[data-view]")
-        assert "stories.desk_story" not in page.locator("#rendered_cells").inner_text()
+        assert "scenarios.desk_story" not in page.locator("#rendered_cells").inner_text()
         the_story_by_hand(Panel(page, "desk"))
         for width in (1366, 900):
             page.set_viewport_size({"width": width, "height": 1500})

@@ -84,8 +84,8 @@ def test_the_tours_of_readme_and_guide_run_on_a_model_of_ones_own(capsys, monkey
         "misread_images": LabelledImages(noise[18:24], (read + 1) % 10, names),
         "images_that_must_stay": noise[24:],
     }
-    quick = partial(edittools.choosing.repair, layers=("layer3.1.conv2", "layer4.0.conv1"), strengths=(1.0,))
-    monkeypatch.setattr(edittools.choosing, "repair", quick)
+    quick = partial(edittools.selection.repair, layers=("layer3.1.conv2", "layer4.0.conv1"), strengths=(1.0,))
+    monkeypatch.setattr(edittools.selection, "repair", quick)
     namespace = {**given, "my_test_images": test_images}
     exec(short, dict(namespace))
     assert "layer3.1.conv2" in capsys.readouterr().out
@@ -122,12 +122,14 @@ def test_a_baseline_of_ones_own_is_chosen_like_every_other():
     for block in blocks("CONTRIBUTING.md", "python")[:2]:
         exec(block, namespace)
     classifier = edittools.load_classifier("mini_vgg")
-    exemplar = edittools.stories.snow.car_exemplars(classifier, 1)
-    given = {n: edittools.world.scenes(20, 100 * i) for i, n in enumerate(("validation", "budget", "test", "clean"))}
-    story = edittools.choosing.Scenario(
-        classifier, exemplar, reference=edittools.world.scenes(20, 900).images, layers=("features.10",), **given
+    exemplar = edittools.scenarios.snow.car_exemplars(classifier, 1)
+    given = {
+        n: edittools.miniworld.scenes(20, 100 * i) for i, n in enumerate(("validation", "budget", "test", "clean"))
+    }
+    story = edittools.selection.Scenario(
+        classifier, exemplar, reference=edittools.miniworld.scenes(20, 900).images, layers=("features.10",), **given
     )
-    chosen = edittools.choosing.Protocol(story).choose(namespace["bias_trials"](edittools.choosing.Protocol(story)))
+    chosen = edittools.selection.Protocol(story).choose(namespace["bias_trials"](edittools.selection.Protocol(story)))
     assert chosen.trials == 2 and set(chosen.edit.changes) == {"features.10.bias"}
 
 

@@ -18,10 +18,10 @@ from edittools.classifiers import Classifier, fingerprint
 from edittools.cut import Cut
 from edittools.edits import Change, Edit, applied_edits, unedited_fingerprint
 from edittools.metrics import predict
+from edittools.miniworld import scenes
+from edittools.models import load_classifier
 from edittools.rewriting import rewrite
-from edittools.stories.snow import car_exemplars
-from edittools.world import scenes
-from edittools.zoo import load_classifier
+from edittools.scenarios.snow import car_exemplars
 
 FOLDER = Path(__file__).parent
 

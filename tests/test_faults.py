@@ -18,15 +18,15 @@ from conftest import TinyNet
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from edittools import caching, moments
+from edittools import _caching, moments
 from edittools.classifiers import Classifier, fingerprint
 from edittools.edits import Change, Edit, applied_edits
 from edittools.images import load_image, save_mask
-from edittools.lab.editor import MaskEditor
-from edittools.lab.views import PredictionView
 from edittools.moments import SecondMoment, second_moments
 from edittools.probing import jobs
 from edittools.rewriting import rewrite
+from edittools.widgets.editor import MaskEditor
+from edittools.widgets.views import PredictionView
 
 
 def in_child(work, prepare=lambda: None):
@@ -76,7 +76,7 @@ def test_a_process_killed_while_it_writes_the_cache_leaves_nothing_that_is_read(
         os.kill(os.getpid(), signal.SIGKILL)
 
     with monkeypatch.context() as patch:
-        patch.setattr(caching, "save_file", half)
+        patch.setattr(_caching, "save_file", half)
         _, code = in_child(lambda: second_moments(tiny, ["conv1"], photos32, cache=tmp_path))
     assert code == -signal.SIGKILL and len(files(tmp_path)) == 1  # the half of a temporary file
     again = second_moments(tiny, ["conv1"], photos32, cache=tmp_path)["conv1"]
@@ -153,7 +153,7 @@ def test_a_pickle_in_place_of_an_edit_or_of_weights_is_not_executed(tiny, tmp_pa
     torch.save({"state_dict": Bomb()}, tmp_path / "weights.tar")
     with pytest.raises(ValueError, match="edit.safetensors' cannot"):
         Edit.load(tmp_path / "edit.safetensors", tiny)
-    from edittools.zoo.load import load_classifier
+    from edittools.models.load import load_classifier
 
     with pytest.raises(ValueError, match=r"weights.tar' .*weights"):
         load_classifier("resnet18_places365", weights=tmp_path / "weights.tar")

@@ -20,16 +20,16 @@ from torch.nn.utils import parametrizations, spectral_norm, weight_norm  # the l
 
 from edittools._graph import export_of
 from edittools._identity import identity
-from edittools.choosing.states import CachedStates
 from edittools.classifiers import Classifier
 from edittools.cut import Cut, cut_all, editable_layers, states_at
 from edittools.edits import Change, Edit, edit_of
 from edittools.images import LabelledImages
 from edittools.metrics import predict
+from edittools.models.load import load_classifier
+from edittools.models.zero_shot import identify_network
 from edittools.moments import measure, second_moments
 from edittools.rewriting import rewrite
-from edittools.zoo.load import load_classifier
-from edittools.zoo.zero_shot import identify_network
+from edittools.selection.activations import CachedStates
 
 BORDER = (0, 1, 2, 1)
 SAVED = Path(__file__).parent / "edit_of_0_2.safetensors"

@@ -14,12 +14,12 @@ from torch import nn
 from edittools._graph import export_of
 from edittools._inference import eval_copy
 from edittools.baselines import finetune
-from edittools.choosing.states import CachedStates
 from edittools.classifiers import Classifier
 from edittools.cut import Cut, cut_all, editable_layers
 from edittools.images import LabelledImages
 from edittools.metrics import predict
 from edittools.rewriting import rewrite
+from edittools.selection.activations import CachedStates
 
 
 def images_of(count=4, size=16):

@@ -8,9 +8,9 @@ from draw_masks import MASKS, SIZE, drawn, outlines
 from PIL import Image
 
 from edittools.images import load_mask
-from edittools.stories import photos
-from edittools.stories.snow import SNOW_EXEMPLARS
-from edittools.zoo.downloads import photo
+from edittools.models.downloads import photo
+from edittools.scenarios import photos
+from edittools.scenarios.snow import SNOW_EXEMPLARS
 
 ROADS = sorted(path.name.removesuffix("_road.png") for path in MASKS.glob("*_road.png"))
 TEST_CLASSES = (479, 555, 670, 847, 920)  # of the snow photos; two older masks are of the others, 751 and 779

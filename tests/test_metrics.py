@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from networks import pooled_row
 from scipy.stats import rankdata, wilcoxon
 
-from edittools.choosing.states import CachedStates
 from edittools.cut import cut_all
 from edittools.images import LabelledImages
 from edittools.metrics import Comparison, attack_row, by_class, error_rate, errors, mcnemar, predict, wilson
 from edittools.probing.effects import signed_rank
+from edittools.selection.activations import CachedStates
 
 
 def _bools(text):

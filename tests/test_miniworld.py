@@ -11,10 +11,10 @@ from train_mini import Recipe, augmented, train
 from edittools import load_classifier
 from edittools.images import check_image
 from edittools.metrics import error_rate
-from edittools.world.contexts import GROUNDS, SPLITS, contexts, planted_rules
-from edittools.world.miniworld import CLASSES, draw_layout, scene, scenes
-from edittools.world.sketches import SKETCHES
-from edittools.zoo import embedded as mini_models
+from edittools.miniworld.contexts import GROUNDS, SPLITS, contexts, planted_rules
+from edittools.miniworld.scenes import CLASSES, draw_layout, scene, scenes
+from edittools.miniworld.sketches import SKETCHES
+from edittools.models import embedded as mini_models
 
 VEHICLES = tuple(contexts().query("family == 'vehicle'").index)
 

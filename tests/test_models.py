@@ -10,9 +10,9 @@ from torch import nn
 
 from edittools.classifiers import Classifier, fingerprint
 from edittools.metrics import errors, predict
-from edittools.stories import photos
-from edittools.zoo import data as models
-from edittools.zoo.load import current_device, load_classifier
+from edittools.models import data as models
+from edittools.models.load import current_device, load_classifier
+from edittools.scenarios import photos
 
 
 def test_normalisation_is_inside(tiny, photos32):

@@ -17,19 +17,19 @@ NOTEBOOKS = sorted(FOLDER.glob("[0-9]*.ipynb"))
 
 SMALLER = """
 from dataclasses import replace
-from edittools import stories
-from edittools.stories import photos
+from edittools import scenarios
+from edittools.scenarios import photos
 
 def fewer(prefix, whole=photos.available):
     return whole(prefix)[:: 1 if "snow" in prefix else 8]
 
-def smaller(*given, whole=stories.snow_scenario, **options):
+def smaller(*given, whole=scenarios.snow_scenario, **options):
     story = whole(*given, **options)
     shown = {"minivan": story.exemplars["minivan"]}
     layers = (story.default["layer"], "blocks.5.1.conv_pwl")
     return replace(story, exemplars=shown, shortlist=layers)
 
-photos.available, stories.snow_scenario = fewer, smaller
+photos.available, scenarios.snow_scenario = fewer, smaller
 """
 
 

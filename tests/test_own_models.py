@@ -13,20 +13,20 @@ from torch import nn
 
 import edittools
 from edittools.baselines.finetuning import finetune
-from edittools.choosing import repair
-from edittools.choosing.trials import later_layers
 from edittools.classifiers import Classifier, fingerprint
 from edittools.cut import Cut, cut_all, editable_layers
 from edittools.edits import Edit
 from edittools.images import LabelledImages
-from edittools.lab import Desk
-from edittools.lab.folders import read_folder
 from edittools.metrics import error_rate, predict
-from edittools.probing import finders
-from edittools.probing.finders import Segmenter
+from edittools.miniworld import scene
+from edittools.probing import segmentation
+from edittools.probing.segmentation import Segmenter
 from edittools.rewriting import rewrite
-from edittools.stories import photos
-from edittools.world import scene
+from edittools.scenarios import photos
+from edittools.selection import repair
+from edittools.selection.trials import later_layers
+from edittools.widgets import Desk
+from edittools.widgets.folders import read_folder
 
 CLASSES = ("ant", "bee", "cat", "dog", "elk")
 
@@ -238,15 +238,15 @@ def lines_of_the_guide(folder, classifier, everyday):
 def exact(pictures, monkeypatch, tmp_path):
     """Let exact masks stand for a segmenter's; they may be changed."""
     monkeypatch.setenv("EDITTOOLS_CACHE", str(tmp_path))
-    monkeypatch.setattr(finders, "deeplab", lambda name, wanted=(): Segmenter(None, {}, name))
+    monkeypatch.setattr(segmentation, "deeplab", lambda name, wanted=(): Segmenter(None, {}, name))
     masks = dict(pictures[1])
-    monkeypatch.setattr(finders, "cached", lambda found: lambda images: masks)
+    monkeypatch.setattr(segmentation, "cached", lambda found: lambda images: masks)
     return masks
 
 
 def test_from_a_folder_without_masks_or_failing_pictures_to_a_repair(pictures, exact, capsys):
     classifier = edittools.load_classifier("mini_vgg")
-    lines_of_the_guide(pictures[0], classifier, edittools.world.scenes(120, "validation"))
+    lines_of_the_guide(pictures[0], classifier, edittools.miniworld.scenes(120, "validation"))
     said = capsys.readouterr().out
     assert "Held out:" in said or "No edit helps" in said
     exact.update({concept: 0 * found for concept, found in exact.items()})
@@ -271,7 +271,7 @@ def test_what_a_folder_a_machine_or_a_cache_lacks_is_named_by_the_ten_lines(
     monkeypatch.setenv("EDITTOOLS_PHOTOS", str(tmp_path))
     if missing == "package":
         monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
-        monkeypatch.setattr(finders, "photo", lambda name: file)
+        monkeypatch.setattr(segmentation, "photo", lambda name: file)
     folder = file.parent if missing == "pictures" else pictures[0]
     with pytest.raises(error, match=says):
         lines_of_the_guide(folder, edittools.load_classifier("mini_vgg"), None)

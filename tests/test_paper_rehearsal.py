@@ -10,8 +10,8 @@ import pytest
 import torch
 from conftest import save_image
 
-from edittools.stories import photos, probing_story, rules
-from edittools.zoo import downloads
+from edittools.models import downloads
+from edittools.scenarios import photos, probing_story, rules
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 

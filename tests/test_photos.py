@@ -11,11 +11,11 @@ from conftest import needs_photos
 from PIL import Image
 from test_faults import in_child, quota
 
-from edittools.choosing.duties import distinct
 from edittools.classifiers import Classifier
-from edittools.stories import photos
-from edittools.zoo import downloads
-from edittools.zoo.load import load_classifier
+from edittools.models import downloads
+from edittools.models.load import load_classifier
+from edittools.scenarios import photos
+from edittools.selection.splits import distinct
 
 
 @pytest.fixture

@@ -8,18 +8,18 @@ import torch
 from conftest import save_image
 from torch import nn
 
-from edittools.choosing import grid, repair
-from edittools.choosing.duties import shared_images
-from edittools.choosing.repair import _story
 from edittools.classifiers import Classifier
 from edittools.cut import Cut
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages, LazyImages, resized
 from edittools.metrics import predict
 from edittools.rewriting import pose
+from edittools.selection import grid, repair
+from edittools.selection.repair import _story
+from edittools.selection.splits import shared_images
 
 CLASSES = ("ant", "bee", "cat", "dog")
-repair_module = sys.modules["edittools.choosing.repair"]  # the package's attribute of that name is the function
+repair_module = sys.modules["edittools.selection.repair"]  # the package's attribute of that name is the function
 EXACT = {"objective": ("least_squares",)}
 
 

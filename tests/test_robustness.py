@@ -9,12 +9,12 @@ import torch
 from robustness import CORRUPTIONS, corrupt
 
 from edittools.baselines import RIVALS
-from edittools.choosing import CachedStates, Scenario
 from edittools.cut import cut_all
 from edittools.images import LabelledImages
 from edittools.metrics import error_rate
 from edittools.moments import SecondMoment
 from edittools.rewriting import rewrite
+from edittools.selection import CachedStates, Scenario
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)

@@ -7,14 +7,15 @@ import torch
 from conftest import needs_photos
 
 import edittools as et
-from edittools.choosing.choice import FEW
-from edittools.choosing.duties import check_duties
-from edittools.stories import snow_scenario, tiers, typographic, typographic_scenario
-from edittools.stories.snow import LIVES_ON_SNOW, SNOW_EXEMPLARS
-from edittools.stories.typographic import OTHER_ATTACKS
-from edittools.world import attacks, miniworld
-from edittools.world.attacks import ATTACKED
-from edittools.world.contexts import SPLITS, contexts
+from edittools import miniworld
+from edittools.miniworld import attacks
+from edittools.miniworld.attacks import ATTACKED
+from edittools.miniworld.contexts import SPLITS, contexts
+from edittools.scenarios import snow_scenario, tiers, typographic, typographic_scenario
+from edittools.scenarios.snow import LIVES_ON_SNOW, SNOW_EXEMPLARS
+from edittools.scenarios.typographic import OTHER_ATTACKS
+from edittools.selection.constraints import FEW
+from edittools.selection.splits import check_duties
 
 
 class Painters:
@@ -69,7 +70,7 @@ def test_unknown_tiers_are_refused(monkeypatch):
     with pytest.raises(ValueError, match="tier 'light': expected one of mini, lite, paper"):
         snow_scenario("light")
     monkeypatch.delenv("EDITTOOLS_TIER")
-    assert et.stories.current_tier() == "mini"
+    assert et.scenarios.current_tier() == "mini"
 
 
 def test_no_image_of_the_mini_story_is_in_two_of_its_sets(painted):
@@ -98,12 +99,12 @@ def test_one_exemplar_mends_half_of_the_errors_of_other_classes_within_the_bound
     story = replace(mini, classifier=et.load_classifier("mini_resnet"))
     layers = [layer for layer in et.editable_layers(story.classifier).layer if layer != "fc"]
     few = {"keep_report": story.keep_report.subset(range(2)), "clean": story.clean.subset(range(2)), "own": None}
-    protocol = et.choosing.Protocol(replace(story, **few), layers[len(layers) // 3 :: 2])
+    protocol = et.selection.Protocol(replace(story, **few), layers[len(layers) // 3 :: 2])
     assert protocol.states["test"].before.float().mean() > 0.3
-    tried, one = et.choosing.grid(objective=("l1", "least_squares")), {"car 2": story.exemplars["car 2"]}
+    tried, one = et.selection.grid(objective=("l1", "least_squares")), {"car 2": story.exemplars["car 2"]}
     best = protocol.choose(protocol.rewriting(tried, (0.5, 1.0), one))
-    assert best.kept.broken <= et.choosing.most_broken(len(best.kept.before))
-    assert best.found and best.accuracy_change >= -et.choosing.BUDGET
+    assert best.kept.broken <= et.selection.most_broken(len(best.kept.before))
+    assert best.found and best.accuracy_change >= -et.selection.BUDGET
     assert protocol.states["test"].compare(best.edit).row()["errors corrected"] >= 0.5
 
 

@@ -10,10 +10,10 @@ from conftest import make_exemplar
 
 import edittools as et
 from edittools.images import LabelledImages
-from edittools.lab import desk_sets
-from edittools.lab.materials import MATERIALS, turned
-from edittools.lab.session import EditSession
 from edittools.metrics import errors, predict
+from edittools.widgets import desk_sets
+from edittools.widgets.materials import MATERIALS, turned
+from edittools.widgets.session import EditSession
 
 MASK = torch.zeros(32, 32)
 MASK[16:, 4:28] = 1
@@ -53,9 +53,9 @@ def assert_is_of_now(session, result):
 
 
 def test_session_needs_no_widgets():
-    code = "import sys, edittools.lab.session; print(*sys.modules)"
+    code = "import sys, edittools.widgets.session; print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert "edittools.lab.desk_sets" in modules
+    assert "edittools.widgets.desk_sets" in modules
     assert not {"ipywidgets", "anywidget", "traitlets"} & set(modules)
 
 

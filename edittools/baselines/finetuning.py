@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edittools._checks import check_amount, check_number, one_of
 from edittools.baselines.inputs import Batches, class_labels, reference_batches, solver_precision
-from edittools.checks import check_amount, check_number, one_of
 from edittools.classifiers import Classifier
 from edittools.cut import Cut, State
 from edittools.edits import Change, Edit, Record, edit_of

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from edittools._checks import check_amount, one_of
 from edittools.baselines.inputs import masked_keys, solver_precision
-from edittools.checks import check_amount, one_of
 from edittools.classifiers import Classifier
 from edittools.cut import Cut
 from edittools.edits import Change, Edit, Record, edit_of

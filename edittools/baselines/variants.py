@@ -6,8 +6,8 @@ from itertools import product
 import torch
 from torch import Tensor, nn
 
+from edittools._checks import check_amount, check_number
 from edittools.baselines.inputs import masked_keys, solver_precision
-from edittools.checks import check_amount, check_number
 from edittools.classifiers import Classifier
 from edittools.cut import Cut
 from edittools.edits import Change, Edit, Record, edit_of

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
-from edittools.caching import digest_tensors
-from edittools.checks import one_of
+from edittools._caching import digest_tensors
+from edittools._checks import one_of
 from edittools.exemplars import Exemplar, paste_texture
 from edittools.images import LabelledImages
 

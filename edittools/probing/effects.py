@@ -19,7 +19,7 @@ from scipy.special import logit
 from scipy.stats import false_discovery_control, rankdata, wilcoxon
 from torch import Tensor
 
-from edittools.checks import one_of
+from edittools._checks import one_of
 from edittools.probing.counterfactuals import Concepts
 
 FALSE_DISCOVERY_RATE = 0.05

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
+from edittools._checks import one_of
 from edittools._identity import identity
-from edittools.checks import one_of
 from edittools.classifiers import Classifier
 from edittools.images import resized
 from edittools.metrics import predict

@@ -1,0 +1,28 @@
+"""MiniWorld: rendered scenes with exact masks and planted rules, textures, and labels with written words."""
+
+from edittools._checks import extra
+
+with extra("miniworld", "scenarios"):
+    from edittools.miniworld.contexts import GROUNDS, SPLITS, contexts, planted_rules
+    from edittools.miniworld.scenes import CLASSES, Scene, scene, scenes
+    from edittools.miniworld.textures import STYLES, restyle, style_textures, texture
+    from edittools.miniworld.typography import Label, blanked, stick, written
+
+__all__ = [
+    "CLASSES",
+    "GROUNDS",
+    "SPLITS",
+    "STYLES",
+    "Label",
+    "Scene",
+    "blanked",
+    "contexts",
+    "planted_rules",
+    "restyle",
+    "scene",
+    "scenes",
+    "stick",
+    "style_textures",
+    "texture",
+    "written",
+]

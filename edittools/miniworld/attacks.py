@@ -1,0 +1,98 @@
+"""Render what the small CLIP is trained on and attacked with: objects of MiniWorld with and without written words.
+
+`data/train_mini_clip.py` trains it; `load_classifier("mini_clip")` gives the trained model.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edittools.miniworld.contexts import SPLITS
+from edittools.miniworld.scenes import HOUSEHOLD, Scene, scene
+from edittools.miniworld.typography import Label, random_label, stick
+
+SIZE = 96
+MEAN = (0.5, 0.5, 0.5)
+STD = (0.25, 0.25, 0.25)
+OBJECTS = tuple(HOUSEHOLD)
+ATTACKED = ("teapot", "mug", "vase", "bottle", "lamp", "clock")
+"""Objects that never carry a word in training; all others, except the iPod, do."""
+FONTS = (
+    "DejaVuSans",
+    "DejaVuSans-Bold",
+    "DejaVuSerif",
+    "DejaVuSerif-Bold",
+    "DejaVuSansMono-Bold",
+    "DejaVuSans-Oblique",
+    "STIXGeneralBol",
+    "STIXGeneralItalic",
+)
+"""Fonts of the labels on attacked objects; training uses others, `typography.FONTS`."""
+OTHER_WORDS = (
+    "orange pizza apple banana lemon bread cheese coffee sugar milk honey chocolate toaster library piano guitar "
+    "violin camera phone television computer dog cat tiger dollar hammer umbrella"
+).split()
+CLASSES = (*OBJECTS, *OTHER_WORDS[:2], "toaster", "library", "piano")
+"""The class names of `load_classifier("mini_clip")`: all objects, and five things that occur only as words."""
+
+
+def attacks(count: int, split: str | int, words: Sequence[str | None], workers: int = 1) -> dict[str | None, Tensor]:
+    """Render the objects `ATTACKED` in turn, with a label on them.
+
+    All sets show the same scenes. In training no attacked object has a label, and the fonts are others.
+
+    Args:
+        count: number of scenes.
+        split: the split whose seeds are used, or the first seed.
+        words: the word of each set; "" for a blank label, None for no label.
+        workers: number of processes.
+
+    Returns:
+        Images `(count, 3, 96, 96)` by word.
+    """
+    start = SPLITS[split].start if isinstance(split, str) else split
+    first_seed = start + 800_000
+    seeds = range(first_seed, first_seed + count)
+    objects = [ATTACKED[i % len(ATTACKED)] for i in range(count)]
+    render = partial(_attacked, words=tuple(words))
+    with ProcessPoolExecutor(workers) as pool:
+        scenes = list(pool.map(render, seeds, objects, chunksize=50))
+    images = {}
+    for number, word in enumerate(words):
+        pixels = np.stack([images_by_word[number] for images_by_word in scenes])
+        images[word] = torch.from_numpy(pixels).float() / 255
+    return images
+
+
+def label_on(picture: Scene, rng: np.random.Generator, hand: int = 0) -> Label:
+    """Make a random blank label on the middle of the object.
+
+    Args:
+        picture: the scene.
+        rng: random numbers.
+        hand: number of a handwriting; 0 for one of `FONTS`.
+    """
+    row, column = picture.masks["object"].nonzero().float().mean(dim=0).tolist()
+    x = np.clip(column / SIZE, 0.26, 0.74)
+    y = np.clip(row / SIZE + rng.uniform(-0.02, 0.08), 0.15, 0.85)
+    font = str(rng.choice(FONTS))
+    label = random_label("", rng, handwritten=0.0, width=(0.36, 0.5))
+    return replace(label, centre=(float(x), float(y)), font=font, hand=hand)
+
+
+def _attacked(seed: int, thing: str, words: Sequence[str | None]) -> list[np.ndarray]:
+    """Render one scene with each word on its object: 8-bit images `(3, 96, 96)`."""
+    picture = scene(seed, label=thing, size=SIZE)
+    label = label_on(picture, np.random.default_rng((seed, 78)))
+    images = []
+    for word in words:
+        image = picture.image
+        if word is not None:
+            image, _, _ = stick(image, replace(label, text=word))
+        images.append((image.numpy() * 255).round().astype(np.uint8))
+    return images

@@ -1,0 +1,93 @@
+"""Load classifiers by name, with their weights."""
+
+import difflib
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from edittools.classifiers import Classifier
+from edittools.models.embedded import load_mini, load_mini_clip
+from edittools.models.imagenet import load_efficientnet_lite, load_places365, load_squeezenet, load_torchvision
+from edittools.models.zero_shot import load_clip
+
+ZOO: dict[str, Callable[..., Classifier]] = {
+    "mini_vgg": load_mini,
+    "mini_resnet": load_mini,
+    "mini_vit": load_mini,
+    "mini_vgg_balanced": load_mini,
+    "mini_clip": load_mini_clip,
+    "clip_rn50": load_clip,
+    "efficientnet_lite0": load_efficientnet_lite,
+    "efficientnet_lite1": load_efficientnet_lite,
+    "efficientnet_lite2": load_efficientnet_lite,
+    "squeezenet1_1": load_squeezenet,
+    "vgg16": load_torchvision,
+    "vgg16_bn": load_torchvision,
+    "resnet18": load_torchvision,
+    "resnet50": load_torchvision,
+    "resnet18_places365": load_places365,
+}
+"""The function that loads each classifier, by name."""
+
+
+def current_device() -> torch.device:
+    """Return the device that `EDITTOOLS_DEVICE` names, "cpu" by default.
+
+    Raises:
+        ValueError: if there is no such device on this machine.
+    """
+    name = os.environ.get("EDITTOOLS_DEVICE") or "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"EDITTOOLS_DEVICE={name!r} is not available on this machine; set it to a device that is, such as 'cpu'"
+        ) from error
+    return device
+
+
+def load_classifier(
+    name: str,
+    device: str | torch.device | None = None,
+    *,
+    weights: str | os.PathLike | None = None,
+    class_names: Sequence[str] | None = None,
+    progress: bool = False,
+) -> Classifier:
+    """Load a classifier by name, with its weights, in eval mode.
+
+    Args:
+        name: one of `ZOO`.
+        device: where it is loaded; `current_device` by default.
+        weights: a local file of weights, for "resnet18_places365" and "clip_rn50".
+        class_names: the names of the classes, for "mini_clip" and "clip_rn50".
+        progress: show the progress of embedding the class names, for "mini_clip" and "clip_rn50".
+
+    Raises:
+        KeyError: if there is no classifier of that name.
+        TypeError: if the classifier does not take one of the arguments.
+        FileNotFoundError: if the weights are not on this machine and cannot be downloaded. The message names the file,
+            its address and what can be done.
+    """
+    if name not in ZOO:
+        near = difflib.get_close_matches(str(name), ZOO, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise KeyError(
+            f"no classifier {name!r}; {hint}Available: {', '.join(ZOO)}. For a model of your own, use "
+            "Classifier(model, class_names)"
+        )
+    options: dict[str, Any] = {}
+    if weights is not None:
+        options["weights"] = weights
+    if class_names is not None:
+        options["class_names"] = class_names
+    if progress:
+        options["progress"] = progress
+    device = torch.device(current_device() if device is None else device)
+    classifier = ZOO[name](name, **options).to(device)
+    if device.type == "cpu":  # pooling and convolutions take up to half the time with the channels last
+        classifier.to(memory_format=torch.channels_last)
+    return classifier

@@ -1,0 +1,222 @@
+"""Find concepts in images with segmentation networks (section 4.1 of the paper, step 1).
+
+    find = Vouched(deeplab("cityscapes"), deeplab("pascal"))     # a street counts only in images that show a vehicle
+    masks = cached(find)(images)
+
+A finder is any callable `images (N, 3, H, W) -> {concept: masks (N, H, W) float of 0 and 1}`. The network for
+Cityscapes sees a street in images of anything: its masks are suggestions, to a person or to `Vouched`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.transforms.functional import normalize
+
+from edittools._caching import digest_tensors, load_or_compute
+from edittools._checks import extra, one_of
+from edittools.classifiers import IMAGENET_MEAN, IMAGENET_STD, fingerprint
+from edittools.images import in_batches
+from edittools.models.downloads import photo, registry
+
+Finder = Callable[[Tensor], dict[str, Tensor]]
+
+
+def _numbered(class_names: str, first: int) -> dict[str, tuple[int, ...]]:
+    """Map each concept to the numbers of the classes with its name.
+
+    Args:
+        class_names: names of all classes of a network, in order, separated by commas.
+        first: number of the first class.
+    """
+    numbers = {}
+    for number, name in enumerate(class_names.split(", "), first):
+        numbers[name] = (*numbers.get(name, ()), number)
+    return numbers
+
+
+CITYSCAPES = _numbered(
+    "road, road, building, wall, fence, pole, traffic light, sign, tree, grass, sky, person, person, car, truck, bus, "
+    "train, motorbike, bicycle",
+    first=0,
+)
+"""Concepts by the numbers of the classes of Cityscapes: a sidewalk is part of the road, a rider is a person."""
+
+PASCAL = _numbered(
+    "aeroplane, bicycle, bird, boat, bottle, bus, car, cat, chair, cow, table, dog, horse, motorbike, person, plant, "
+    "sheep, sofa, train, screen",
+    first=1,
+)
+"""Concepts by the numbers of the classes of Pascal VOC; 0 is the background."""
+
+STREET = ("road", "building", "wall", "fence", "pole", "traffic light", "sign", "tree", "truck")
+VEHICLES = ("bicycle", "bus", "car", "motorbike", "train")
+
+
+@dataclass(frozen=True)
+class Segmenter:
+    """Find concepts with a network that predicts the number of a class for each pixel.
+
+    Args:
+        network: maps images `(B, 3, H, W)` in [0, 1] to class numbers `(B, h, w)`.
+        concepts: the class numbers of each concept, by name.
+        about: identifies the network, and only the network.
+        least_area: a mask that covers a smaller share of its image is dropped.
+    """
+
+    network: Callable[[Tensor], Tensor] = field(repr=False)
+    concepts: Mapping[str, Sequence[int]]
+    about: str = field(repr=False)
+    least_area: float = 0.01
+
+    @property
+    def cache_key(self) -> str:
+        """Identify the masks: the network, the numbers of each concept and the least area."""
+        numbers = {concept: list(map(int, class_numbers)) for concept, class_numbers in self.concepts.items()}
+        return f"{self.about} {numbers} {float(self.least_area)!r}"
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> dict[str, Tensor]:
+        """Find the concepts: masks `(N, H, W)` of each one that some image `(N, 3, H, W)` shows."""
+        size = images.shape[-2:]
+        batches = {concept: [] for concept in self.concepts}
+        for batch in in_batches(images, 4):
+            class_map = self.network(batch)[:, None].float()
+            class_map = F.interpolate(class_map, size, mode="nearest")[:, 0]
+            for concept, numbers in self.concepts.items():
+                masks = torch.isin(class_map, torch.tensor(numbers).to(class_map))
+                areas = masks.float().mean(dim=(1, 2), keepdim=True)
+                batches[concept].append(masks & (areas >= self.least_area))
+        masks_by_concept = {}
+        for concept, parts in batches.items():
+            if any(part.any() for part in parts):
+                masks_by_concept[concept] = torch.cat(parts).float()
+        return masks_by_concept
+
+
+def _run_tflite(path: Path, images: Tensor) -> Tensor:
+    """Run the segmentation network of a tflite file: pixels as bytes in, class numbers out."""
+    with extra("probing.segmentation", "concepts"):
+        from ai_edge_litert.interpreter import Interpreter
+    network = Interpreter(str(path))  # not shared: it holds what it computes, and threads would mix it up
+    network.allocate_tensors()
+    [input_details] = network.get_input_details()
+    [output_details] = network.get_output_details()
+    input_size = tuple(input_details["shape"][1:3])
+    sized = F.interpolate(images.cpu(), input_size, mode="bilinear", antialias=True)
+    pixels = (sized * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
+    class_maps = []
+    for image in pixels:
+        network.set_tensor(input_details["index"], image[None])
+        network.invoke()
+        class_maps.append(torch.from_numpy(network.get_tensor(output_details["index"])[0]))
+    return torch.stack(class_maps)
+
+
+def _run_torchvision(network: nn.Module, images: Tensor) -> Tensor:
+    """Run a segmentation network of torchvision: the class with the highest score at each pixel."""
+    device = next(network.parameters()).device
+    scores = network(normalize(images, IMAGENET_MEAN, IMAGENET_STD).to(device))["out"]
+    return F.interpolate(scores, images.shape[-2:], mode="bilinear", align_corners=False).argmax(dim=1).cpu()
+
+
+def deeplab(name: str = "pascal", wanted: Sequence[str] = ()) -> Segmenter:
+    """Load a DeepLab.
+
+    Args:
+        name: "cityscapes" (concepts of a street) or "pascal" (20 things), of 2 MB each, which need the package
+            ai-edge-litert, `edittools[concepts]`; or "resnet50", the larger network of torchvision for the same things
+            as "pascal".
+        wanted: the concepts to find; by default all that the network knows.
+
+    Raises:
+        KeyError: if there is no such network or concept.
+    """
+    networks = {"cityscapes": CITYSCAPES, "pascal": PASCAL, "resnet50": PASCAL}
+    one_of(name, networks, "DeepLab", KeyError)
+    available = networks[name]
+    concepts = {}
+    for concept in wanted or available:
+        one_of(concept, available, "concept", KeyError)
+        concepts[concept] = available[concept]
+    if name != "resnet50":
+        file = f"weights/deeplab/{name}.tflite"
+        sha256, _ = registry()[file]
+        return Segmenter(partial(_run_tflite, photo(file)), concepts, about=sha256)
+    from torchvision.models.segmentation import DeepLabV3_ResNet50_Weights, deeplabv3_resnet50
+
+    network = deeplabv3_resnet50(weights=DeepLabV3_ResNet50_Weights.DEFAULT).eval()
+    return Segmenter(partial(_run_torchvision, network), concepts, about=fingerprint(network))
+
+
+@dataclass(frozen=True)
+class Vouched:
+    """Gate a finder: its doubtful concepts count only in images in which another finder sees one of some things.
+
+    Args:
+        finder: finds the concepts.
+        witness: finds the things that open the gate.
+        doubtful: the concepts that are gated.
+        things: the concepts of `witness` that open the gate.
+    """
+
+    finder: Segmenter
+    witness: Segmenter
+    doubtful: Sequence[str] = STREET
+    things: Sequence[str] = VEHICLES
+
+    def __call__(self, images: Tensor) -> dict[str, Tensor]:
+        """Find the concepts; the masks of a doubtful one are empty in images in which the gate is closed."""
+        is_open = torch.zeros(len(images), dtype=torch.bool)
+        for thing, masks in self.witness(images).items():
+            if thing in self.things:
+                is_open = is_open | masks.flatten(1).any(dim=1).cpu()
+        gated = {}
+        for concept, masks in self.finder(images).items():
+            if concept in self.doubtful:
+                masks = masks * is_open[:, None, None].to(masks)
+            if masks.any():
+                gated[concept] = masks
+        return gated
+
+    @property
+    def about(self) -> str:
+        """Identify the masks: both finders, with all that decides their masks, and which concepts are gated by what."""
+        return f"{_cache_key(self.finder)} {_cache_key(self.witness)} {list(self.doubtful)} {list(self.things)}"
+
+
+def _cache_key(finder: Finder) -> str | None:
+    """Return what a finder says its masks depend on, or None where it says nothing."""
+    return getattr(finder, "cache_key", None) or getattr(finder, "about", None)
+
+
+def cached(finder: Finder, about: str | None = None) -> Finder:
+    """Keep the masks of a finder in the cache folder, under a hash of the images and of all that decides a mask.
+
+    Args:
+        finder: the finder. Those of this module identify their masks themselves.
+        about: a text that identifies the masks, required for any other callable; for a finder of this module it is
+            added to what the finder says.
+
+    Raises:
+        ValueError: if neither `about` nor the finder identifies the masks.
+    """
+    keys = [key for key in (about, _cache_key(finder)) if key]
+    if not keys:
+        raise ValueError(
+            f"{finder!r} does not say what its masks depend on; pass about='…', a text that is unique to it"
+        )
+    finder_key = " ".join(keys)
+
+    def find(images: Tensor) -> dict[str, Tensor]:
+        def compute() -> dict[str, Tensor]:
+            return {concept: masks.bool() for concept, masks in finder(images).items()}
+
+        stored = load_or_compute("concepts", f"{finder_key} {digest_tensors([images])}", compute)
+        return {concept: masks.float() for concept, masks in stored.items()}
+
+    return find

@@ -1,0 +1,306 @@
+"""A session of edits: what the desk does, without its widgets.
+
+    session = EditSession(classifier, images, everyday=everyday, keep=keep)
+    session.select(3)
+    session.mark(mask)
+    session.rewrite("features.10", strength=0.5)
+    print(session.result.verdict)
+
+A session never returns a result of other images, labels or weights than it holds now: such a result is cleared, and
+`update` computes it again. Nothing here knows of a widget or of a thread. The desk calls whatever takes long from one
+thread of its own, one call after the other.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from edittools.classifiers import Classifier
+from edittools.edits import Edit
+from edittools.exemplars import Exemplar
+from edittools.images import check_mask
+from edittools.metrics import predict
+from edittools.selection import Repair
+from edittools.widgets.desk_sets import DeskSets, Result, Source
+from edittools.widgets.materials import MATERIALS, turned
+
+
+@dataclass(eq=False)
+class _Step:
+    """An edit of the session, the images that it was made from, and its last result."""
+
+    edit: Edit
+    drawn_on: tuple[int, ...]
+    result: Result
+
+
+class EditSession:
+    """Images, the marks on them, and the edits that were made from them, one after the other.
+
+    Args:
+        classifier: the classifier; it is not changed.
+        images: images of which some are misclassified.
+        everyday: images whose accuracy is measured; needed by `search`.
+        keep: images whose predictions should not change.
+        materials: own textures `(3, h, w)` by name, next to `MATERIALS`.
+
+    Each set is `LabelledImages`, a tensor `(N, 3, H, W)`, `LazyImages` or a folder, see `DeskSets`, which also says
+    what is raised. `sets` holds them, `index` is the selected image, `material` what its marks are replaced by.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        images: Source,
+        everyday: Source | None = None,
+        keep: Source | None = None,
+        *,
+        materials: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        self.sets = DeskSets(classifier, images, everyday, keep)
+        self.materials = dict(materials or {})
+        self.material = self.material_names[0]
+        self.index = self.sets.order[0]
+        self._masks: dict[int, Tensor] = {}
+        self._steps: list[_Step] = []
+
+    def __repr__(self) -> str:
+        return f"EditSession({self.description})"
+
+    @property
+    def description(self) -> str:
+        """The classifier, the images and the edit in a few words."""
+        return f"{self.sets}" if self.edit is None else f"{self.sets}; {self.edit}"
+
+    # --- images and marks ---------------------------------------------------------------------------------------------
+
+    @property
+    def image(self) -> Tensor:
+        """The selected image `(3, H, W)`."""
+        return self.sets.images.images[self.index]
+
+    def select(self, index: int) -> None:
+        """Select the image that is marked next.
+
+        Raises:
+            IndexError: if there is no such image.
+        """
+        if not 0 <= index < len(self.sets.images):
+            raise IndexError(f"no picture {index}; pass an index from 0 to {len(self.sets.images) - 1}")
+        self.index = index
+
+    def relabel(self, index: int, name: str) -> None:
+        """Set the class that an image shows, by its name; the result is cleared.
+
+        Raises:
+            KeyError: if there is no such class.
+        """
+        if name != self.sets.shows(index):
+            self.sets.relabel(index, name)
+
+    def add(self, image: Tensor) -> int:
+        """Add an image `(3, H, W)` with the current prediction as its label; the result is cleared.
+
+        Returns:
+            The index of the image.
+
+        Raises:
+            ValueError: if the image is in one of the sets.
+        """
+        return self.sets.add(image)
+
+    @property
+    def mask(self) -> Tensor:
+        """What is marked on the selected image, `(H, W)` of 0 and 1."""
+        return self._masks.get(self.index, torch.zeros(self.image.shape[1:]))
+
+    def mark(self, mask: Tensor) -> None:
+        """Mark what misleads on the selected image, in place of what was marked on it.
+
+        Args:
+            mask: `(H, W)` of 0 and 1; may be empty.
+
+        Raises:
+            ValueError: if it is not such a mask, or if it does not fit the image.
+        """
+        self._masks[self.index] = check_mask(mask, self.image, allow_empty=True)
+
+    # --- the exemplar -------------------------------------------------------------------------------------------------
+
+    @property
+    def material_names(self) -> tuple[str, ...]:
+        """The materials that marks can be replaced by, the own ones first."""
+        return (*self.materials, *MATERIALS)
+
+    @property
+    def exemplar(self) -> Exemplar:
+        """The exemplar that the marks on the selected image make, with `material`.
+
+        A misclassified image is x', and with its marks replaced by the material it is x, as it should look. An image
+        that is classified correctly is x.
+
+        Raises:
+            ValueError: if nothing is marked.
+            KeyError: if there is no such material.
+        """
+        mask = self.mask
+        if not mask.any():
+            raise ValueError("nothing is marked; mark on the picture what misleads")
+        image = self.image
+        changed = turned(image, mask, self.material, self.materials)
+        label = int(self.sets.images.labels[self.index])
+        if self.sets.misread(self.index):
+            return Exemplar(image=changed, changed=image, mask=mask, label=label)
+        return Exemplar(image=image, changed=changed, mask=mask, label=label)
+
+    def predictions_of(self, exemplar: Exemplar) -> tuple[int, int]:
+        """Return the class indices that x and x' are classified as, without an edit.
+
+        Raises:
+            ValueError: if the weights were changed.
+        """
+        self.sets.check_weights()
+        pair = torch.stack([exemplar.image, exemplar.changed])
+        original, changed = predict(self.sets.classifier, pair).argmax(dim=1).tolist()
+        return original, changed
+
+    # --- edits and their results --------------------------------------------------------------------------------------
+
+    @property
+    def edit(self) -> Edit | None:
+        """The last edit; None if there is none."""
+        return self._steps[-1].edit if self._steps else None
+
+    @property
+    def result(self) -> Result | None:
+        """What the last edit does to the images; None if there is no edit, or if `update` has to compute it again."""
+        if not self._steps:
+            return None
+        result = self._steps[-1].result
+        return result if self.sets.is_current(result) else None
+
+    def update(self) -> Result | None:
+        """Compute the result of the last edit again if images or labels have changed; None if there is no edit.
+
+        Figures that were held out are lost, since the search would have to be repeated for them.
+
+        Raises:
+            ValueError: if the weights were changed.
+        """
+        if self._steps and self.result is None:
+            step = self._steps[-1]
+            step.result = self.sets.result(step.edit, step.drawn_on)
+        return self.result
+
+    def prepare(self, layer: str) -> None:
+        """Run the images up to a layer, so that the next rewrite of this layer is fast."""
+        self.sets.at(layer)
+
+    def rewrite(
+        self, layer: str, strength: float = 1.0, exemplar: Exemplar | None = None, drawn_on: int | None = None
+    ) -> Result:
+        """Rewrite one layer by an exemplar; the edit takes the place of the last one.
+
+        Args:
+            layer: name of the layer.
+            strength: α.
+            exemplar: by default, the one that the marks on the selected image make.
+            drawn_on: index of the image that the exemplar was made from, which does not count; the selected one by
+                default.
+
+        Raises:
+            ValueError: if nothing is marked, if an argument cannot be used, or if the weights were changed.
+        """
+        exemplar = self.exemplar if exemplar is None else exemplar
+        drawn_on = self.index if drawn_on is None else drawn_on
+        edit = self.sets.rewrite(exemplar, layer, strength)
+        return self._add_step(edit, (drawn_on,), self.sets.result(edit, (drawn_on,)))
+
+    def search(
+        self,
+        exemplar: Exemplar | None = None,
+        drawn_on: int | None = None,
+        progress: Callable[[str, int, int | None], None] | None = None,
+    ) -> Repair:
+        """Search for the best edit with `repair`; if one is found, it takes the place of the last one.
+
+        Args:
+            exemplar: by default, the one that the marks on the selected image make.
+            drawn_on: index of the image that the exemplar was made from, which is not used; the selected one by
+                default.
+            progress: is called with the method, the number of candidates done, and their total, before each candidate.
+                It ends the search by raising `KeyboardInterrupt`.
+
+        Returns:
+            What was found. Its verdict, on images that were not used to select the edit, is that of the `result`.
+
+        Raises:
+            ValueError: if nothing is marked, if there are no `everyday` images, or if the weights were changed.
+            KeyboardInterrupt: if `progress` ended the search before the first candidate was done.
+        """
+        exemplar = self.exemplar if exemplar is None else exemplar
+        drawn_on = self.index if drawn_on is None else drawn_on
+        progress = _no_progress if progress is None else progress
+        fix = self.sets.search(exemplar, drawn_on, progress)
+        if fix.methods["edit"].found:
+            result = self.sets.result(fix.edit, (drawn_on,))
+            self._add_step(fix.edit, (drawn_on,), replace(result, verdict=fix.verdict, held_out=True))
+        return fix
+
+    def load(self, path: str | os.PathLike) -> Result:
+        """Load a saved edit, which takes the place of the last one.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if it is not an edit of this classifier, or if the weights were changed.
+        """
+        return self.show(self.read_edit(path))
+
+    def read_edit(self, path: str | os.PathLike) -> Edit:
+        """Read a saved edit of this classifier, without using it; raises what `Edit.load` raises."""
+        return Edit.load(Path(path).expanduser(), self.sets.classifier)
+
+    def show(self, edit: Edit) -> Result:
+        """Let an edit that was made elsewhere take the place of the last one.
+
+        Raises:
+            ValueError: if it is of another classifier, or if the weights were changed.
+        """
+        return self._add_step(edit, (), self.sets.result(edit))
+
+    def save(self, path: str | os.PathLike) -> Path:
+        """Write the last edit as a safetensors file.
+
+        Returns:
+            The path of the file.
+
+        Raises:
+            ValueError: if there is no edit.
+        """
+        if self.edit is None:
+            raise ValueError("there is no edit yet; mark a picture and rewrite first")
+        path = Path(path).expanduser()
+        self.edit.save(path)
+        return path
+
+    @property
+    def can_undo(self) -> bool:
+        """Whether there is an edit to go back from."""
+        return bool(self._steps)
+
+    def undo(self) -> None:
+        """Go back to the edit before, if there is one; after a change of images or labels its result is cleared."""
+        if self._steps:
+            self._steps.pop()
+
+    def _add_step(self, edit: Edit, drawn_on: tuple[int, ...], result: Result) -> Result:
+        self._steps.append(_Step(edit, drawn_on, result))
+        return result
+
+
+def _no_progress(method: str, done: int, total: int | None) -> None:
+    """Ignore how far a search is."""

@@ -1,7 +1,0 @@
-"""Load classifiers by name, and make zero-shot classifiers of open_clip models."""
-
-from edittools.zoo.imagenet import imagenet_classes
-from edittools.zoo.load import ZOO, current_device, load_classifier
-from edittools.zoo.zero_shot import ByteTokenizer, zero_shot_classifier
-
-__all__ = ["ZOO", "ByteTokenizer", "current_device", "imagenet_classes", "load_classifier", "zero_shot_classifier"]
