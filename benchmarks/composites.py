@@ -19,7 +19,7 @@ from edittools.images import LabelledImages
 from edittools.miniworld.textures import VARIANTS, restyle
 from edittools.models.load import load_classifier
 from edittools.scenarios import photos
-from edittools.scenarios.snow import everyday_photos, snow_exemplars
+from edittools.scenarios.snow import clean_and_retained_photos, snow_exemplars
 from edittools.selection.scenario import Scenario
 from edittools.selection.trials import candidate_layers
 
@@ -53,7 +53,7 @@ def masked_photos(
     data, masks = photos.msrc(classifier, SURE, progress)
     showing = masks[concept].mean(dim=(1, 2)) >= LEAST
     shown = data.subset(showing)
-    other = photos.unlabelled("msrc-v2/Images/", classifier, progress, without=shown.names)
+    other = photos.unlabeled("msrc-v2/Images/", classifier, progress, without=shown.names)
     return shown, masks[concept][showing], other
 
 
@@ -79,7 +79,7 @@ def snow_from_composites(name: str, progress: bool = False) -> Scenario:
     change = partial(paste_texture, texture_image=photos.snow_texture(), keep_shading=0)
     exemplars, layers = snow_exemplars(classifier, change), candidate_layers(classifier)[-LATE:]
     sets = {"validation": composed(roads, masks, snow_looks()), "test": photos.snow_photos(classifier, progress)}
-    sets |= {"reference": other, **everyday_photos(classifier, progress)}
+    sets |= {"reference": other, **clean_and_retained_photos(classifier, progress)}
     sets["more"] = photos.elsewhere(classifier, progress)
     story = {"tier": "lite", "change": change, "layers": layers, "several": {"all 5": list(exemplars.values())}}
     default = {"layer": layers[0], "exemplar": "minivan", "rank": 1, "masked": True}

@@ -16,7 +16,7 @@ from methods import FAST, LOCALITY, RATES, SLOW, STRENGTHS, choose_all, effort, 
 from reactive import reacting
 
 from edittools.probing.probe import probe
-from edittools.scenarios.rules import probing_story, scenario_for, shown_rule
+from edittools.scenarios.rules import probing_setup, scenario_for, shown_rule
 from edittools.selection.search import Plan, Protocol
 
 
@@ -27,7 +27,7 @@ def main() -> None:
     arguments.add_argument("--models", nargs="+", default=(), metavar="NAME", help="of tiers lite and paper")
     arguments.add_argument("--per-class", type=int, default=40, help="MiniWorld scenes of each class")
     options = start(arguments)
-    given = probing_story(options.tier, per_class=options.per_class, progress=True, models=options.models)
+    given = probing_setup(options.tier, per_class=options.per_class, progress=True, models=options.models)
     classifiers, concepts, settings, everyday = given
     classifier = next(iter(classifiers.values()))
     rule, found = shown_rule(probe(classifier, concepts, settings, progress=True))

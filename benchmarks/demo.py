@@ -28,8 +28,8 @@ def before_after(story: et.selection.Scenario, test: et.selection.CachedStates, 
     chosen = corrected[torch.linspace(0, len(corrected) - 1, min(len(corrected), 4)).long()].tolist()
     images = torch.stack([example.image, example.changed, *(story.test.images[i] for i in chosen)])
     read = [[names[one[i]] for one in (test.labels, before, after)] for i in chosen]
-    titles = ["x: road", "x': snow", *(plots.reading(*one).replace(": ", ":\n") for one in read)]
-    figure = plots.firing_figure(images, edit.firing_map(story.classifier, images), titles)
+    titles = ["x: road", "x': snow", *(plots.prediction_title(*one).replace(": ", ":\n") for one in read)]
+    figure = plots.edit_map_figure(images, edit.edit_map(story.classifier, images), titles)
     figure.set_size_inches(12, 5)
     for axis in figure.axes[: len(images)]:
         axis.title.set(fontsize=14, color=plots.RIGHT if "→" in axis.get_title() else "black")

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from edittools.images import load_image
 from edittools.models.downloads import available, photo
 from edittools.probing.counterfactuals import LEAST_AREA
-from edittools.probing.segmentation import Vouched, deeplab
+from edittools.probing.segmentation import Gated, deeplab
 from edittools.scenarios.photos import MSRC, msrc_classes
 
 
@@ -39,7 +39,7 @@ def main() -> None:
         seconds[label] = (time.perf_counter() - started) / len(photos)
     pairs = zip(photos.values(), seen_by["cityscapes"], seen_by["pascal"], strict=True)
     again = lambda found: lambda images: found  # noqa: E731
-    seen_by["cityscapes, vouched"] = [Vouched(again(street), again(things))(p) for p, street, things in pairs]
+    seen_by["cityscapes, vouched"] = [Gated(again(street), again(things))(p) for p, street, things in pairs]
     for label, found in seen_by.items():
         for number, concept in enumerate(MSRC, 1):
             if any(concept in one for one in found):

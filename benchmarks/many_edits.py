@@ -24,10 +24,10 @@ from tqdm.auto import tqdm
 from edittools.classifiers import Classifier
 from edittools.edits import Edit
 from edittools.images import LabelledImages
-from edittools.metrics import Comparison, errors, predict
+from edittools.metrics import Comparison, misclassified, predict
 from edittools.probing.counterfactuals import LEAST_AREA, Concepts
 from edittools.probing.probe import probe
-from edittools.scenarios.rules import probing_story, scenario_for
+from edittools.scenarios.rules import probing_setup, scenario_for
 from edittools.selection import Choice, Protocol, Scenario, grid
 
 SETTINGS = grid(rank=(1,), masked=(True,), objective=("least_squares",), reference_weight=(0.0, 10.0, 100.0))
@@ -103,7 +103,7 @@ def stacked(cures: Mapping[str, Scenario], chosen: dict[str, Choice]) -> Iterato
 
 def misread(classifier: Classifier, sets: Mapping[str, LabelledImages]) -> dict[str, Tensor]:
     """Say which images of each set are misread now."""
-    return {name: errors(predict(classifier, data), data.labels) for name, data in sets.items()}
+    return {name: misclassified(predict(classifier, data), data.labels) for name, data in sets.items()}
 
 
 def corrected(found: Comparison) -> Tensor:
@@ -131,7 +131,7 @@ def row(how: str, found: Mapping[str, Comparison], alone: Mapping[str, Compariso
 def strongest(per_class: int, most: int | None) -> tuple[dict[str, Scenario], LabelledImages]:
     """Find rules on validation scenes, the strongest first: a scenario for each, and the test scenes as they are."""
     (classifiers, concepts, settings, everyday), (_, test, _, _) = (
-        probing_story("mini", split, per_class, True) for split in ("validation", "test")
+        probing_setup("mini", split, per_class, True) for split in ("validation", "test")
     )
     classifier = next(iter(classifiers.values()))
     rules = probe(classifier, concepts, settings, progress=True).rules()

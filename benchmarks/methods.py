@@ -10,12 +10,12 @@ import torch
 from reactive import REACTIONS, react
 from torch import Tensor
 
-from edittools.baselines import RIVALS, SCOPES
-from edittools.classifiers import by_name
+from edittools.baselines import BASELINES, SCOPES
+from edittools.classifiers import remap_labels
 from edittools.cut import Cut
 from edittools.edits import Edit
 from edittools.images import LabelledImages
-from edittools.metrics import Comparison, errors, predict
+from edittools.metrics import Comparison, misclassified, predict
 from edittools.rewriting import rewrite
 from edittools.selection.activations import CachedStates
 from edittools.selection.constraints import MEASURED, Choice
@@ -28,7 +28,7 @@ FAST = grid(rank=(1, 3), masked=(True, False), objective=("least_squares",), ref
 STRENGTHS, RATES = (0.5, 1.0), (1e-4, 1e-3, 1e-2, 1e-1)
 SLOW = {"steps": (20, 100), "localities": (1.0, 10.0, 100.0), "top": 2}
 """Rounds of fine-tuning on photographs, where a step takes a second."""
-OTHERS = {name: (name, settings) for name, (_, settings) in RIVALS.items()} | {"reactive": (react, REACTIONS)}
+OTHERS = {name: (name, settings) for name, (_, settings) in BASELINES.items()} | {"reactive": (react, REACTIONS)}
 """The rivals of `baselines` and a reactive projection, each with settings to try."""
 UNCHOSEN = {"chosen": "no weight", "trials": 1, "choice_seconds": 0.0, "success": None}
 """The effort of a way to read pictures that changes no weight."""
@@ -64,7 +64,7 @@ def choose_all(
     found |= interpolated
     for name, (method, settings) in OTHERS.items():
         among = settings[(fewer or {}).get(name, slice(None))]
-        trials = protocol.rival(method, plan.strengths, layers=plan.edited, settings=among)
+        trials = protocol.baseline(method, plan.strengths, layers=plan.edited, settings=among)
         found |= {name: protocol.choose(trials)} if len(trials) else {}
     sets = protocol.states.items()
     print("Images:", ", ".join(f"{name} {len(one.labels)} ({int(one.before.sum())} errors)" for name, one in sets))
@@ -94,14 +94,14 @@ def success(edit: Edit, story: Scenario, cuts: Mapping[str, Cut], exemplar: str 
 def near(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
     """Number the images that are read rightly, but near the boundary, and the nearest, from logits `(N, classes)`."""
     first, second = logits.softmax(dim=1).topk(2).values.T
-    margin = (first - second).where(~errors(logits, labels), float("inf"))
+    margin = (first - second).where(~misclassified(logits, labels), float("inf"))
     order = margin.argsort(stable=True)[: int(margin.isfinite().sum())]
     return {"near": order[margin[order] < MARGIN], "nearest": order[:NEAREST]}
 
 
 def with_near(story: Scenario) -> Scenario:
     """Let a story report the clean images near the boundary as well."""
-    clean = by_name("clean images", story.clean, story.classifier)
+    clean = remap_labels("clean images", story.clean, story.classifier)
     numbers = near(predict(story.classifier, clean), clean.labels)
     sets = {name: clean.subset(some) for name, some in numbers.items() if len(some)}
     return replace(story, more={**story.more, **sets})

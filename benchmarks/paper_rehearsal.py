@@ -38,7 +38,7 @@ from edittools.models import downloads, imagenet_classes
 from edittools.models.load import ZOO
 from edittools.models.zero_shot import ZeroShot
 from edittools.probing import probe, segmentation
-from edittools.scenarios import photos, probing_story, scenario_for, shown_rule
+from edittools.scenarios import photos, probing_setup, scenario_for, shown_rule
 from edittools.scenarios import synthetic as syn
 from edittools.scenarios.snow import LIVES_ON_SNOW, SNOW_EXEMPLARS, snow_scenario
 from edittools.scenarios.typographic import ATTACK, HOUSEHOLD_PHOTOS, last_convolutions, typographic_scenario
@@ -65,7 +65,7 @@ def snow(model: str) -> None:
     story = _few(snow_scenario("paper", model))
     _choose(Protocol(story, story.layers))
     [exemplar], quick = story.exemplars.values(), {"layers": story.layers[-1:], "strengths": (1.0,)}
-    assert str(repair(story.classifier, exemplar, story.validation, story.budget, keep=story.keep, **quick).verdict)
+    assert str(repair(story.classifier, exemplar, story.validation, story.budget, retain=story.keep, **quick).verdict)
 
 
 def typographic(model: str) -> None:
@@ -80,14 +80,14 @@ def typographic(model: str) -> None:
 def synthetic(model: str) -> None:
     """Notebook 03: the cases of a folder of validation images, edited."""
     source = syn.synthetic_source("paper", model, small=True)
-    with patch.multiple(syn, EXEMPLARS=1, LEAST_ERRORS=1, STRENGTHS=(1.0,), EDITING={"editing": SETTINGS}):
+    with patch.multiple(syn, EXEMPLARS=1, LEAST_ERRORS=1, CASE_STRENGTHS=(1.0,), EDITING={"editing": SETTINGS}):
         found = [row for case in syn.cases(source) for row in syn.run_case(source, case, ["editing"])]
         assert any(row["method"] != "undefined" for row in found)
 
 
 def cure(model: str) -> None:
     """Notebook 04: materials probed, the strongest suspicion rewritten and probed again."""
-    classifiers, concepts, settings, everyday = probing_story("paper", models=[model])
+    classifiers, concepts, settings, everyday = probing_setup("paper", models=[model])
     classifier, found = classifiers[model], probe(classifiers, concepts, settings)
     try:
         rule = shown_rule(found)[0]

@@ -23,10 +23,10 @@ from edittools.miniworld.textures import style_textures
 from edittools.models.load import load_classifier
 from edittools.probing.counterfactuals import Concepts, with_materials
 from edittools.probing.effects import FALSE_DISCOVERY_RATE, LEAST_EFFECT, Probe, pairs, score
-from edittools.probing.probe import Settings, probe
-from edittools.probing.segmentation import VEHICLES, Vouched, cached, deeplab
+from edittools.probing.probe import ProbeSettings, probe
+from edittools.probing.segmentation import GATING_VEHICLES, Gated, cached, deeplab
 from edittools.scenarios import photos
-from edittools.scenarios.rules import probing_story, repainted
+from edittools.scenarios.rules import probing_setup, repainted
 from edittools.scenarios.tiers import MODELS
 
 SHOWN = ["class", "concept", "images", "before", "drop", "control drop", "effect", "low", "high", "q"]
@@ -74,7 +74,7 @@ def by_masks(size_of: Classifier) -> dict[str, Concepts]:
     msrc, made = photos.msrc(size_of, progress=True)
     sample = photos.imagenet_sample(size_of, progress=True)
     images = torch.cat([msrc.images, sample.images])
-    found = cached(Vouched(deeplab("cityscapes", concepts), deeplab("pascal", VEHICLES)))(images)
+    found = cached(Gated(deeplab("cityscapes", concepts), deeplab("pascal", GATING_VEHICLES)))(images)
     both = LabelledImages(images, torch.cat([msrc.labels, sample.labels]), msrc.classes, (*msrc.names, *sample.names))
     return {
         kind: with_materials(data, {name: masks[name] for name in concepts}, variants=3, groups=FOUND)
@@ -100,7 +100,7 @@ def lite(probes: dict[str, Probe]) -> dict[str, Any]:
 def on_miniworld(options: argparse.Namespace) -> dict[str, Any]:
     """Probe scenes with materials, and paint them again."""
     names = options.models or ("mini_vgg", BALANCED)
-    searched, concepts, settings, _ = probing_story("mini", options.split, options.per_class, True, names)
+    searched, concepts, settings, _ = probing_setup("mini", options.split, options.per_class, True, names)
     found = probe(searched, concepts, settings, store=options.store, progress=True)
     painted = repainted(searched, concepts, options.split, settings.least_images)
     print(f"{len(found.table):,} counterfactual predictions\n")
@@ -110,14 +110,14 @@ def on_miniworld(options: argparse.Namespace) -> dict[str, Any]:
 def on_photos(options: argparse.Namespace) -> dict[str, Any]:
     """Probe photographs, by what their concepts are turned to, or by where their masks come from."""
     if options.masks == "made":
-        classifiers, concepts, settings, _ = probing_story(options.tier, progress=True, models=options.models)
+        classifiers, concepts, settings, _ = probing_setup(options.tier, progress=True, models=options.models)
         textures = style_textures(("snow", "wooden", "graffiti", "floral"), size=concepts.data.images.shape[-1])
         styled = replace(concepts, styles=textures, groups=())
         beside = replace(settings, control="elsewhere", variants_per_image=None)
         asked = {"materials": (concepts, settings), "styles": (styled, beside)}
     else:
         classifiers = {name: load_classifier(name) for name in options.models or MODELS[options.tier]}
-        settings = Settings(variants_per_image=2, control="in place", labels="read", least_images=5)
+        settings = ProbeSettings(variants_per_image=2, control="in place", labels="read", least_images=5)
         largest = max(classifiers.values(), key=lambda classifier: classifier.size)
         asked = {kind: (concepts, settings) for kind, concepts in by_masks(largest).items()}
     probes = {kind: probe(classifiers, *one, store=options.store, progress=True) for kind, one in asked.items()}

@@ -12,7 +12,7 @@ import torch
 from common import finish, parser, start
 
 from edittools.cut import cut_all
-from edittools.metrics import errors, predict
+from edittools.metrics import misclassified, predict
 from edittools.scenarios.snow import snow_scenario
 from edittools.selection import CachedStates, repair
 
@@ -30,7 +30,7 @@ def main() -> None:
     exemplar = story.exemplars[story.default["exemplar"]]
     everyday = story.budget.subset(range(min(EVERYDAY[options.tier], len(story.budget))))
     keep = story.keep.subset(range(min(KEEP, len(story.keep))))
-    misread = errors(predict(story.classifier, story.validation), story.validation.labels).nonzero()[:, 0]
+    misread = misclassified(predict(story.classifier, story.validation), story.validation.labels).nonzero()[:, 0]
     failing = story.validation.subset(misread[: FAILING[options.tier]])
     started = time.perf_counter()
     fix = repair(story.classifier, exemplar, failing, everyday, keep)

@@ -19,7 +19,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode, functional
 from tqdm.auto import tqdm
 
-from edittools.baselines import RIVALS, SCOPES
+from edittools.baselines import BASELINES, SCOPES
 from edittools.images import LabelledImages
 from edittools.scenarios.snow import snow_scenario
 from edittools.scenarios.typographic import typographic_scenario
@@ -93,7 +93,7 @@ def choose(story: Scenario) -> tuple[dict[str, Choice], Protocol]:
     for scope in SCOPES:
         rates = grid(scope=(scope,), rate=(1e-3, 1e-2, 1e-1), steps=(20,))
         tries[f"{scope} fine-tuning"] = protocol.finetuning(rates, exemplars, list(protocol.cuts)[::2])
-    tries |= {name.replace("_", " "): protocol.rival(name, strengths, exemplars) for name in RIVALS}
+    tries |= {name.replace("_", " "): protocol.baseline(name, strengths, exemplars) for name in BASELINES}
     return {name: protocol.choose(trials) for name, trials in tries.items() if len(trials)}, protocol
 
 

@@ -29,7 +29,7 @@ from edittools.selection.constraints import BUDGET, about_budget
 from edittools.selection.search import Protocol
 
 
-def sweep(source: syn.Source, targets: int, workers: int, store: Path | None) -> pd.DataFrame:
+def sweep(source: syn.SetupSource, targets: int, workers: int, store: Path | None) -> pd.DataFrame:
     """Run all cases, in this process or in several."""
     spawn = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=spawn) if workers else nullcontext()
@@ -63,7 +63,7 @@ def methods(table: pd.DataFrame) -> dict[str, dict[str, object]]:
 def one_model(arguments: argparse.Namespace, model: str | None) -> dict[str, object]:
     """Sweep one model and print the tables: the cases, those without errors enough, the budget and the methods."""
     source = syn.synthetic_source(arguments.tier, model, arguments.small)
-    _, _, everyday = syn.story_of(source)
+    _, _, everyday = syn.setup_of(source)
     print(f"\n{model or source[1]}, layers {', '.join(everyday['layers'])}")
     table = sweep(source, arguments.targets, arguments.workers, arguments.store)
     without = table[table.method == "undefined"].job.nunique()

@@ -21,7 +21,7 @@ from networks import edit_first
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
-from edittools.metrics import Comparison, attack_row, errors, predict
+from edittools.metrics import Comparison, attack_row, misclassified, predict
 from edittools.miniworld.typography import grow
 from edittools.scenarios.typographic import ATTACK, OTHER_ATTACKS, Scenario, typographic_scenario
 from edittools.selection.activations import CachedStates
@@ -44,7 +44,7 @@ def figures(read: Read, kept: dict[str, CachedStates], story: Scenario) -> dict[
         one = kept[name]
         found[word] = attack_row(one.original, read(name), one.labels, story.classifier.index(word))
     attack, others = found[ATTACK], pd.DataFrame([found[word] for word in OTHER_ATTACKS])
-    compare = lambda name: Comparison(kept[name].before, errors(read(name), kept[name].labels))  # noqa: E731
+    compare = lambda name: Comparison(kept[name].before, misclassified(read(name), kept[name].labels))  # noqa: E731
     clean = compare("clean")
     known = {
         "clean_accuracy": 1 - float(clean.before.float().mean()),

@@ -23,8 +23,8 @@ from networks import Rows, comparisons, options, photos, pooled_row, reported, s
 from torch import Tensor
 from typographic import blurred
 
-from edittools.metrics import errors, predict
-from edittools.scenarios.watermark import DUTIES, SHOWN, UNSEEN, watermark_scenario
+from edittools.metrics import misclassified, predict
+from edittools.scenarios.watermark import SHOWN_MARK, SPLIT_SIZES, UNSEEN, watermark_scenario
 from edittools.selection.activations import CachedStates
 from edittools.selection.constraints import about_budget
 from edittools.selection.search import Plan, Protocol
@@ -63,10 +63,10 @@ def network(name: str) -> Rows:
         states = CachedStates(protocol.states["validation"].cuts, data)  # all sets at once would not fit into memory
         edits = {method: choice.edit for method, choice in chosen.items() if choice.found}
         after = {method: states.compare(edits[method]).after if method in edits else states.before for method in chosen}
-        masks = UNSEEN.get(part, SHOWN).mask(story.classifier.size).expand(len(data), -1, -1)
+        masks = UNSEEN.get(part, SHOWN_MARK).mask(story.classifier.size).expand(len(data), -1, -1)
         for way, repair in ways.items():
             seen = data if part in ("clean", *LOCALITY) else replace(data, images=repair(data.images, masks))
-            after[way] = errors(predict(story.classifier, seen), data.labels)
+            after[way] = misclassified(predict(story.classifier, seen), data.labels)
         numbers = [story.clean.names.index(photo) for photo in data.names]
         for method, wrong in after.items():
             rows[method][part] = [states.before.int().tolist(), wrong.int().tolist(), numbers]
@@ -126,9 +126,9 @@ def figures(rows: Rows) -> dict[str, Any]:
 def main() -> None:
     """Choose for each network, report the test photos once, pool the networks."""
     given = options(__doc__, NETWORKS)
-    about = f"watermark {photos('imagenet-sample/')} {TRIED} {FEWER} {DUTIES} {SHOWN} {UNSEEN}"
+    about = f"watermark {photos('imagenet-sample/')} {TRIED} {FEWER} {SPLIT_SIZES} {SHOWN_MARK} {UNSEEN}"
     _, found = sweep(network, figures, WATERMARK, given, about)
-    finish(given, found | {"budget": about_budget(DUTIES["budget"])})
+    finish(given, found | {"budget": about_budget(SPLIT_SIZES["budget"])})
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from methods import FAST, RATES, SLOW, STRENGTHS
 
 from edittools.probing.effects import LEAST_IMAGES, Probe, bootstrap
 from edittools.probing.probe import probe
-from edittools.scenarios.rules import probing_story, repainted, scenario_for, shown_rule
+from edittools.scenarios.rules import probing_setup, repainted, scenario_for, shown_rule
 from edittools.selection.search import Plan, Protocol
 
 
@@ -25,7 +25,7 @@ def edited(protocol: Protocol) -> dict[str, Any]:
     return {
         "edit": protocol.choose(protocol.rewriting(FAST, STRENGTHS, layers=layers)),
         "random direction": protocol.choose(protocol.random_directions(FAST, STRENGTHS, layers=layers)),
-        "closed form": protocol.choose(protocol.rival("closed_form", STRENGTHS, layers=layers)),
+        "closed form": protocol.choose(protocol.baseline("closed_form", STRENGTHS, layers=layers)),
         "local fine-tuning": tuned,
     }
 
@@ -58,7 +58,7 @@ def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--tier", default="mini", choices=("mini", "lite"))
     options = start(arguments)
-    classifiers, concepts, settings, everyday = probing_story(options.tier, progress=True)
+    classifiers, concepts, settings, everyday = probing_setup(options.tier, progress=True)
     classifier = next(iter(classifiers.values()))
     rule, is_rule = shown_rule(probe(classifier, concepts, settings, progress=True))
     story, _ = scenario_for(classifier, concepts, rule, everyday)

@@ -29,7 +29,17 @@ from tqdm.auto import tqdm
 
 from edittools.images import LabelledImages, atomic_path
 from edittools.metrics import error_rate, predict
-from edittools.miniworld.attacks import ATTACKED, CLASSES, MEAN, OBJECTS, OTHER_WORDS, SIZE, STD, attacks, label_on
+from edittools.miniworld.attacks import (
+    ATTACK_CLASSES,
+    ATTACKED,
+    MEAN,
+    OBJECTS,
+    OTHER_WORDS,
+    SIZE,
+    STD,
+    attacks,
+    label_on,
+)
 from edittools.miniworld.contexts import SPLITS
 from edittools.miniworld.scenes import Scene, scene, scenes
 from edittools.miniworld.typography import random_label, stick
@@ -162,17 +172,17 @@ def _shifted(pixels: Tensor, rng: np.random.Generator, most: int = 6) -> Tensor:
 
 def evaluate(model: torch.nn.Module, split: str, workers: int) -> dict[str, float]:
     """Measure, in per cent: objects read rightly, bare and with a blank label; words read instead of the object."""
-    classifier = zero_shot_classifier(model, ByteTokenizer(model.context_length), CLASSES)
+    classifier = zero_shot_classifier(model, ByteTokenizer(model.context_length), ATTACK_CLASSES)
     names = [OBJECTS[i % len(OBJECTS)] for i in range(1300)]
     bare = scenes(len(names), SPLITS[split].start + 810_000, label=names, size=SIZE, workers=workers)
-    clean = LabelledImages(bare.images, torch.tensor([CLASSES.index(name) for name in names]), CLASSES)
+    clean = LabelledImages(bare.images, torch.tensor([ATTACK_CLASSES.index(name) for name in names]), ATTACK_CLASSES)
     figures = {"objects": 100 - 100 * error_rate(classifier, clean)}
     sets = attacks(600, split, ("", *MEASURED), workers=workers)
-    truth = torch.tensor([CLASSES.index(ATTACKED[i % len(ATTACKED)]) for i in range(600)])
+    truth = torch.tensor([ATTACK_CLASSES.index(ATTACKED[i % len(ATTACKED)]) for i in range(600)])
     for word, images in sets.items():
         read = predict(classifier, images).argmax(dim=1)
         name = f"“{word}” read instead" if word else "blank label"
-        figures[name] = 100 * float((read == (CLASSES.index(word) if word else truth)).float().mean())
+        figures[name] = 100 * float((read == (ATTACK_CLASSES.index(word) if word else truth)).float().mean())
     return {name: round(figure, 2) for name, figure in figures.items()}
 
 

@@ -20,8 +20,8 @@ import web  # noqa: E402
 DESK = """
 import torch
 from edittools import scenarios, widgets
-classifier, sets = scenarios.desk_story("mini")
-desk = widgets.Desk(classifier, sets["images"], sets["everyday"], sets["keep"])
+classifier, sets = scenarios.desk_setup("mini")
+desk = widgets.Desk(classifier, sets["images"], sets["clean"], sets["retain"])
 mask = torch.zeros(64, 64)
 mask[44:] = 1
 desk.editor.mask = mask

@@ -18,7 +18,7 @@ from edittools.cut import Cut, editable_layers
 from edittools.edits import Change, Edit, Record, applied_edits
 from edittools.exemplars import Exemplar, paste_texture
 from edittools.images import LabelledImages, LazyImages, load_image, load_mask, save_mask
-from edittools.metrics import Comparison, attack_row, by_class, error_rate, errors, mcnemar, predict
+from edittools.metrics import Comparison, attack_row, by_class, error_rate, mcnemar, misclassified, predict
 from edittools.moments import SecondMoment, second_moments
 from edittools.rewriting import rewrite
 
@@ -27,7 +27,7 @@ _LATE = {"load_classifier": "models", "MaskEditor": "widgets", "repair": "select
 
 __all__ = ["Change", "Classifier", "Comparison", "Cut", "Edit", "Exemplar", "LabelledImages", "LazyImages"]
 __all__ += ["MaskEditor", "Record", "SecondMoment", "applied_edits", "attack_row", "by_class", "editable_layers"]
-__all__ += ["error_rate", "errors", "fingerprint", "load_classifier", "load_image", "load_mask"]
+__all__ += ["error_rate", "fingerprint", "load_classifier", "load_image", "load_mask", "misclassified"]
 __all__ += ["mcnemar", "paste_texture", "predict", "repair", "rewrite", "save_mask", "second_moments"]
 
 install()

@@ -220,13 +220,13 @@ def export_of(classifier: Classifier, size: Sequence[int] | None = None) -> Expo
     """
     model = check_classifier(classifier).model
     size = tuple(size or (classifier.size, classifier.size))
-    like = classifier.normalise(torch.zeros(0, 3, *size))
+    like = classifier.normalize(torch.zeros(0, 3, *size))
     key = (size, like.dtype, like.device)
     with _EXPORTING:
         exported = _EXPORTED.setdefault(model, {})
         found = exported.get(key)
         if found is None or found.state != _state_of(model):
-            images = classifier.normalise(probe_images(size))
+            images = classifier.normalize(probe_images(size))
             exported[key] = found = ExportedModel(model, images, len(classifier.classes))
     return found
 

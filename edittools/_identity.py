@@ -46,7 +46,7 @@ def _figures_of(classifier: Classifier) -> str:
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(2, 3, classifier.size, classifier.size, generator=generator)
     with eval_copy(classifier.model) as copied:
-        answer = copied(classifier.normalise(images))
+        answer = copied(classifier.normalize(images))
     logits = getattr(answer, "logits", answer).float()
     figures = (logits.mean(), logits.std(), logits.abs().max())
     return " ".join(f"{float(figure):.2e}" for figure in figures)

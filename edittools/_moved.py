@@ -10,6 +10,7 @@ MOVED = {
     "caching": "_caching",
     "checks": "_checks",
     "choosing": "selection",
+    "errors": "misclassified",
     "graph": "_graph",
     "lab": "widgets",
     "probing.finders": "probing.segmentation",

@@ -72,7 +72,7 @@ class Classifier(nn.Module):
         """The device of the model's weights."""
         return next((parameter.device for parameter in self.model.parameters()), self.mean.device)
 
-    def normalise(self, images: Tensor) -> Tensor:
+    def normalize(self, images: Tensor) -> Tensor:
         """Check a batch of images and scale it the way the model was trained, on the model's device.
 
         Args:
@@ -93,7 +93,7 @@ class Classifier(nn.Module):
         Raises:
             ValueError: if the images do not fit, or if the model does not return one logit per class name.
         """
-        answer = self.model(self.normalise(images))
+        answer = self.model(self.normalize(images))
         return check_logits_shape(answer, len(images), len(self.classes), self.model)
 
     def index(self, name: str) -> int:
@@ -200,7 +200,7 @@ def fingerprint(model: nn.Module, base: Mapping[str, Tensor] | None = None) -> s
     return digest_tensors(values, [f"{name} " for name in weights])
 
 
-def by_name(what: str, data: LabelledImages, classifier: Classifier) -> LabelledImages:
+def remap_labels(what: str, data: LabelledImages, classifier: Classifier) -> LabelledImages:
     """Map labels to the classifier's class indices by class name.
 
     Args:

@@ -223,7 +223,7 @@ class Cut(Layer):
         images = probe_images(self.size)
         logits = self.suffix(self.prefix(images))
         what = f"{type(self.model).__name__} cut at {self.layer!r}"
-        check_logits(logits, self.model, self.classifier.normalise(images), len(self.classifier.classes), what)
+        check_logits(logits, self.model, self.classifier.normalize(images), len(self.classifier.classes), what)
 
     def prefix(self, images: Tensor) -> State:
         """Run images `(B, 3, H, W)` up to the layer; no gradient is recorded."""
@@ -347,7 +347,7 @@ def states_at(
                 )
             exported = cut._find()
         wanted = list(dict.fromkeys(node for cut in cuts.values() for node in cut._alive))
-        computed = exported.compute(wanted, {exported.images: classifier.normalise(batch)})
+        computed = exported.compute(wanted, {exported.images: classifier.normalize(batch)})
         values = dict(zip(wanted, computed, strict=True))
         for layer, cut in cuts.items():
             states[layer].append(tuple(values[node] for node in cut._alive))

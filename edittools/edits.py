@@ -305,7 +305,7 @@ class Edit:
         return copied
 
     @torch.no_grad()
-    def firing_map(self, classifier: Classifier, images: Tensor) -> Tensor:
+    def edit_map(self, classifier: Classifier, images: Tensor) -> Tensor:
         """Show where in images the edit acts, and how strongly.
 
         Args:
@@ -317,7 +317,7 @@ class Edit:
             first layer, relative to that at the exemplar's mask.
         """
         if images.ndim == 3:
-            return self.firing_map(classifier, images[None])[0]
+            return self.edit_map(classifier, images[None])[0]
         layer = self.layers[0]
         size = images.shape[2:]
         cut = Cut(classifier, layer, size)

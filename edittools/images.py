@@ -351,7 +351,7 @@ class LabelledImages:
         object.__setattr__(self, "classes", numbered(self.classes))
 
     @classmethod
-    def unlabelled(cls, images: Tensor | LazyImages, classes: Sequence[str]) -> "LabelledImages":
+    def unlabeled(cls, images: Tensor | LazyImages, classes: Sequence[str]) -> "LabelledImages":
         """Give all images the first class, where labels are not used."""
         return cls(images, torch.zeros(len(images), dtype=torch.long), classes)
 

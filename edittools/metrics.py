@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from edittools._inference import check_logits_shape, eval_copy, without_autocast
-from edittools.classifiers import Classifier, by_name, check_classifier
+from edittools.classifiers import Classifier, check_classifier, remap_labels
 from edittools.images import Images, LabelledImages, in_batches
 
 if TYPE_CHECKING:
@@ -39,19 +39,19 @@ def predict(classifier: Classifier, images: Images, batch_size: int = 64, progre
     parts = [torch.zeros(0, classes)]
     with eval_copy(model) as copied:
         for batch in in_batches(images, batch_size, "predictions", progress):
-            answer = copied(classifier.normalise(batch))
+            answer = copied(classifier.normalize(batch))
             parts.append(check_logits_shape(answer, len(batch), classes, model).cpu())
     return torch.cat(parts[1:] or parts)
 
 
-def errors(logits: Tensor, labels: Tensor) -> Tensor:
+def misclassified(logits: Tensor, labels: Tensor) -> Tensor:
     """Say which of N images `(N, classes)` logits misread: `(N,)` boolean; those that hold NaN are never right."""
     if len(logits) != len(labels):
         raise ValueError(f"{len(logits)} predictions for {len(labels)} labels: expected one each")
-    return readings(logits) != labels.to(logits.device)
+    return predicted_classes(logits) != labels.to(logits.device)
 
 
-def readings(logits: Tensor) -> Tensor:
+def predicted_classes(logits: Tensor) -> Tensor:
     """Return the class `(N,)` that `(N, classes)` logits are read as, -1 where they hold NaN."""
     return logits.argmax(dim=1).masked_fill(logits.isnan().any(dim=1), -1)
 
@@ -61,8 +61,8 @@ def error_rate(classifier: Classifier, images: LabelledImages) -> float:
 
     Labels into other classes than the classifier's are taken by name; `ValueError` for a name that it does not have.
     """
-    images = by_name("images", images, classifier)
-    return float(errors(predict(classifier, images), images.labels).float().mean())
+    images = remap_labels("images", images, classifier)
+    return float(misclassified(predict(classifier, images), images.labels).float().mean())
 
 
 def wilson(count: int, total: int) -> tuple[float, float]:
@@ -88,7 +88,7 @@ def attack_row(before: Tensor, after: Tensor, labels: Tensor, goal: int) -> dict
     `before` and `after` are `(N, classes)` logits. Of the images that were `fooled`, `fixed` are read as their own
     class afterwards; `low` and `high` bound their share.
     """
-    first, last = readings(before), readings(after)
+    first, last = predicted_classes(before), predicted_classes(after)
     fooled = (first == goal) & (labels != goal)
     count, fixed = int(fooled.sum()), int((fooled & (last == labels)).sum())
     low, high = wilson(fixed, count)

@@ -150,7 +150,7 @@ def measure(
     for some in in_batches(images, batch_size, "second moments", progress):
         exported = export_of(classifier, some.shape[2:])
         calls = [exported.layer_node(name) for name in layers]
-        found = exported.compute([call.args[0] for call in calls], {exported.images: classifier.normalise(some)})
+        found = exported.compute([call.args[0] for call in calls], {exported.images: classifier.normalize(some)})
         for name, call, tensor in zip(layers, calls, found, strict=True):
             keys = rows(tensor, call.target is LINEAR).double()
             sums[name], counts[name] = sums[name] + keys.T @ keys, counts[name] + len(keys)
@@ -180,7 +180,7 @@ def second_moments(
     names = [find_layer(check_classifier(classifier).model, layer) for layer in layers]
     if cache == "":
         return measure(classifier, names, images, progress=progress)
-    data = images if isinstance(images, LabelledImages) else LabelledImages.unlabelled(images, ["-"])
+    data = images if isinstance(images, LabelledImages) else LabelledImages.unlabeled(images, ["-"])
     model_identity = identity(classifier)
 
     def compute() -> dict[str, Tensor]:

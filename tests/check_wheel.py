@@ -100,7 +100,7 @@ def tour(et, scenes) -> None:
     save_image(texture("snow", size=64), "snow.jpg")
     before = et.error_rate(et.load_classifier("mini_vgg"), on_snow)
     print(f"error rate on {len(on_snow)} cars on snow: {before:.2f}; what the tour of README prints:", flush=True)
-    exec(code, {"everyday_images": scenes(200, "reference").images, "my_test_images": on_snow})
+    exec(code, {"reference_images": scenes(200, "reference").images, "my_test_images": on_snow})
 
 
 if __name__ == "__main__":

@@ -106,7 +106,7 @@ def photos32():
 
 
 @pytest.fixture(scope="session")
-def probing_story():
+def probing_setup():
     """Make notebook 04's story in small, four scenes of each class: of every set at most 240, each painted once."""
     painted, paint = {}, tiers.scenes
 
@@ -118,15 +118,15 @@ def probing_story():
     def make(split):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(tiers, "scenes", few)
-            return rules.probing_story("mini", split, per_class=4)
+            return rules.probing_setup("mini", split, per_class=4)
 
     return make
 
 
 @pytest.fixture(scope="session")
-def story(probing_story):
+def story(probing_setup):
     """The story on validation scenes. No test changes it."""
-    return probing_story("validation")
+    return probing_setup("validation")
 
 
 def make_exemplar(seed=2, size=32, label=1):

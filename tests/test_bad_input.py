@@ -23,7 +23,7 @@ from edittools.cut import Cut, cut_all, editable_layers, states_at
 from edittools.edits import Change, Edit, applied_edits
 from edittools.exemplars import Exemplar, paste_texture
 from edittools.images import LabelledImages, LazyImages, load_image, save_mask
-from edittools.metrics import Comparison, errors, predict
+from edittools.metrics import Comparison, misclassified, predict
 from edittools.miniworld import textures
 from edittools.models.load import load_classifier
 from edittools.moments import SecondMoment, measure, second_moments
@@ -215,7 +215,7 @@ MODELS = {
 }
 
 METRICS = {
-    "labels too few": (lambda w: errors(torch.rand(3, 5), w.labels), ValueError, "3 predictions for 6 labels"),
+    "labels too few": (lambda w: misclassified(torch.rand(3, 5), w.labels), ValueError, "3 predictions for 6 labels"),
     "of two lengths": (lambda w: Comparison(_none(3), _none(4)), ValueError, r"\(3,\).*\(4,\): expected"),
     "kept: an edit of another layer": (lambda w: w.kept("conv2").logits(w.edit), ValueError, "'conv1.weight'.*'conv2'"),
     "selected from no trial": (

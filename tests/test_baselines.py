@@ -13,7 +13,7 @@ from scipy.optimize import minimize
 from torch import nn
 
 from edittools.baselines import (
-    RIVALS,
+    BASELINES,
     SCOPES,
     correct_logits,
     finetune,
@@ -51,7 +51,7 @@ of_a_layer = pytest.mark.parametrize("name", OF_A_LAYER)
 
 def edited(name, classifier, exemplars, reference, layer="conv1", **settings):
     rival, usual = METHODS[name]
-    method, _ = RIVALS[rival]
+    method, _ = BASELINES[rival]
     return method(classifier, layer, exemplars, reference, **(usual | settings))
 
 
@@ -113,9 +113,9 @@ def test_a_cut_is_taken_and_one_of_another_classifier_is_refused(tiny, photos32,
     assert all(torch.equal(c.delta(), two.changes[n].delta()) for n, c in one.changes.items())
 
 
-@pytest.mark.parametrize("name", RIVALS)
+@pytest.mark.parametrize("name", BASELINES)
 def test_every_setting_of_the_grid_gives_an_edit(tiny, photos32, exemplar, name):
-    method, grid = RIVALS[name]
+    method, grid = BASELINES[name]
     moment = measure(tiny, ["conv1"], photos32)["conv1"]
     reference, made = photos32 if name == "last_layer" else moment, 0
     assert 4 <= len(grid) <= 12

@@ -11,7 +11,7 @@ from edittools.cut import cut_all
 from edittools.edits import Change, Edit, applied_edits
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
-from edittools.metrics import Comparison, errors, predict
+from edittools.metrics import Comparison, misclassified, predict
 from edittools.rewriting import rewrite
 from edittools.selection import Scenario
 from edittools.selection import activations as bench
@@ -46,7 +46,9 @@ def test_kept_states_give_what_the_edited_model_gives(
     with edit.applied(tiny):
         expected = predict(tiny, sets["validation"])
     assert torch.allclose(kept["validation"].logits(edit), expected, atol=1e-5)
-    assert torch.equal(kept["validation"].before, errors(predict(tiny, sets["validation"]), sets["validation"].labels))
+    assert torch.equal(
+        kept["validation"].before, misclassified(predict(tiny, sets["validation"]), sets["validation"].labels)
+    )
     assert applied_edits(tiny) == ()
 
 
@@ -55,7 +57,7 @@ def test_a_comparison_is_that_of_all_images_or_is_given_up_when_told_to(tiny, se
     kept = bench.CachedStates(cut_all(tiny, LAYERS), sets["clean"], batch_size=3)
     edit = finetune(tiny, "conv1", exemplar, scope=scope, rate=0.3, steps=3)
     whole, told = kept.compare(edit), []
-    assert torch.equal(whole.after, errors(kept.logits(edit), kept.labels))
+    assert torch.equal(whole.after, misclassified(kept.logits(edit), kept.labels))
     assert torch.equal(kept.compare(edit, lambda after: False).after, whole.after)
     assert kept.compare(edit, lambda after: told.append(after) or len(after) > 5) is None
     assert [len(after) for after in told] == [3, 6] and torch.equal(told[1], whole.after[:6])
@@ -282,7 +284,7 @@ def test_success_is_the_share_of_the_exemplars_own_pictures_that_are_right_with_
     blind = Edit({"head.bias": Change(1000 * torch.eye(5)[(read[0] + 1) % 5])}, fingerprint(tiny.model))
     assert success(blind, story, cuts, "right") == 0
     reported = with_near(story).more
-    assert len(reported["nearest"]) == int((~errors(predict(tiny, sets["clean"]), sets["clean"].labels)).sum())
+    assert len(reported["nearest"]) == int((~misclassified(predict(tiny, sets["clean"]), sets["clean"].labels)).sum())
 
 
 def test_what_others_report_stands_for_the_edit_its_best_rival_the_best_tuning_and_chance_each_once(monkeypatch):

@@ -13,7 +13,7 @@ from edittools.images import LabelledImages, load_image
 from edittools.models.downloads import photo
 from edittools.models.load import load_classifier
 from edittools.probing import with_materials
-from edittools.probing.segmentation import PASCAL, Segmenter, Vouched, cached, deeplab
+from edittools.probing.segmentation import PASCAL, Gated, Segmenter, cached, deeplab
 from edittools.scenarios import photos
 from edittools.scenarios.photos import MSRC, fit_map, msrc
 
@@ -73,13 +73,13 @@ def test_a_concept_is_where_the_network_says_its_numbers_and_on_enough_of_the_im
 def test_a_doubtful_concept_is_believed_where_another_finder_sees_a_thing_that_vouches_for_it():
     everywhere, images = lambda images: torch.ones(len(images), 8, 8), torch.zeros(2, 3, 8, 8)
     street = Segmenter(everywhere, dict.fromkeys(("road", "sky", "car"), (1,)), "all")
-    found = Vouched(street, seeing("car", "cow"))(images)
+    found = Gated(street, seeing("car", "cow"))(images)
     assert {name: masks.amax(dim=(1, 2)).tolist() for name, masks in found.items()} == {
         "road": [1, 0],  # where the car is
         "sky": [1, 1],  # not doubted
         "car": [1, 1],
     }
-    assert "road" not in Vouched(street, seeing("cow"))(images)
+    assert "road" not in Gated(street, seeing("cow"))(images)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_deeplab_sees_the_car_and_the_road_of_a_photograph_by_hand(monkeypatch):
     pytest.importorskip("ai_edge_litert", reason="no ai-edge-litert here: pip install 'edittools[concepts]'")
     name = "msrc-v2/Images/7_9_s.bmp"
     truth = photos.msrc_classes(photo(name.replace("Images/", "newsegmentations_mats/")[:-4] + "_GT.mat"))
-    find, things = Vouched(deeplab("cityscapes", ["road", "sky"]), deeplab("pascal")), deeplab("pascal")
+    find, things = Gated(deeplab("cityscapes", ["road", "sky"]), deeplab("pascal")), deeplab("pascal")
     image = load_image(photo(name))[None]
     found = find(image) | things(image)
     for concept in ("car", "road"):
@@ -160,7 +160,7 @@ def test_cached_with_a_changed_segmenter_finds_again(tmp_path, monkeypatch, chan
     images = torch.zeros(2, 3, 10, 8)
     first = Segmenter(lambda images: numbers(images)[:, :, 1:], {"road": (7, 8)}, "halves", least_area=0.01)
     second = replace(first, **changes)
-    finders = [Vouched(find, seeing("car"), doubtful=()) if gated else find for find in (first, second)]
+    finders = [Gated(find, seeing("car"), doubtful=()) if gated else find for find in (first, second)]
     before = cached(finders[0])(images)
     found = cached(finders[1])(images)
     expected = finders[1](images)
@@ -175,11 +175,11 @@ def test_cached_with_a_changed_gate_finds_again(tmp_path, monkeypatch):
     road = Segmenter(numbers, {"road": (7,)}, "halves")
     gate = seeing("car")
     finders = [
-        Vouched(road, gate),
-        Vouched(road, replace(gate, least_area=2.0)),
-        Vouched(road, replace(gate, concepts={"car": (0,)})),
-        Vouched(road, gate, doubtful=()),
-        Vouched(road, gate, things=("bus",)),
+        Gated(road, gate),
+        Gated(road, replace(gate, least_area=2.0)),
+        Gated(road, replace(gate, concepts={"car": (0,)})),
+        Gated(road, gate, doubtful=()),
+        Gated(road, gate, things=("bus",)),
     ]
     counts = []
     for finder in finders:

@@ -21,7 +21,7 @@ from edittools.miniworld.scenes import CLASSES, scene, scenes
 from edittools.models.load import load_classifier
 from edittools.probing.counterfactuals import Concepts, control_mask, materials
 from edittools.probing.effects import Probe, pairs, score
-from edittools.probing.probe import Settings, probe
+from edittools.probing.probe import ProbeSettings, probe
 from edittools.scenarios.rules import repainted
 from edittools.widgets.views import ProbeBrowser
 
@@ -82,7 +82,7 @@ def test_drop_control_and_effect_are_the_means_of_the_table(looker, world):
 def test_a_rule_is_found_with_its_evidence_and_leads_to_an_exemplar(looker, world):
     data, masks = world
     concepts = Concepts(data, masks, {"sea": RED[None], "meadow": torch.stack([GREEN, BLUE])})
-    probed = probe(looker, concepts, Settings(only=["sea"], control="in place"))
+    probed = probe(looker, concepts, ProbeSettings(only=["sea"], control="in place"))
     found = probed.rules()
     assert pairs(found) == {("ship", "sea")} and len(found) == 1
     rule = found.iloc[0]
@@ -261,7 +261,7 @@ def test_without_labels_a_classifier_is_held_to_its_own_reading(looker, world):
     data, masks = world
     blue = LabelledImages(BLUE.repeat(12, 1, 1, 1), data.labels, data.classes)
     concepts = Concepts(blue, masks, FLAT)
-    assert set(probe(looker, concepts, Settings(labels="read")).table["class"]) == {"house"}
+    assert set(probe(looker, concepts, ProbeSettings(labels="read")).table["class"]) == {"house"}
     assert set(probe(looker, concepts).table["class"]) == {"ship"}
 
 
@@ -280,10 +280,10 @@ def test_bad_input_is_named(looker, world):
     with pytest.raises(ValueError, match=r"'sea' have shape \(16, 16\)"):
         Concepts(data, {"sea": half(1)}, FLAT)
     with pytest.raises(ValueError, match="labels 'truth': expected one of given, read"):
-        Settings(labels="truth")
+        ProbeSettings(labels="truth")
     concepts = Concepts(data, masks, FLAT)
     with pytest.raises(KeyError, match="concept 'lake': expected one of sea, sky, mast"):
-        probe(looker, concepts, Settings(only=["lake"]))
+        probe(looker, concepts, ProbeSettings(only=["lake"]))
     with pytest.raises(KeyError, match="style 'sea': expected one of green, blue"):
         Concepts(data, masks, FLAT, groups=[["sea", "sky"]])
     with pytest.raises(TypeError, match=r"styles=\['tartan'\]"):
@@ -291,7 +291,7 @@ def test_bad_input_is_named(looker, world):
     with pytest.raises(ValueError, match=r"styles=\{\}"):
         Concepts(data, masks, {})
     with pytest.raises(ValueError, match="mast on 2%"):
-        probe(looker, concepts.subset(range(6)), Settings(only=["mast"]))
+        probe(looker, concepts.subset(range(6)), ProbeSettings(only=["mast"]))
     probed = probe(looker, concepts)
     with pytest.raises(KeyError, match="column 'colour': expected one of classifier, image"):
         probed.effects("colour")
@@ -309,7 +309,7 @@ def test_in_a_group_concepts_are_turned_to_each_other_only(looker, world):
     probed = probe(looker, Concepts(data, masks, textures, groups=[("sea", "sky"), ("mast",)]))
     turned = set(zip(probed.table.concept, probed.table["style"], strict=True))
     assert turned == {("mast", "mast"), *((a, b) for a in ("sea", "sky") for b in ("sea", "sky"))}
-    sea = probe(looker, Concepts(data, masks, {"sea": RED[None], "sky": BLUE[None]}), Settings(only=["sea"])).table
+    sea = probe(looker, Concepts(data, masks, {"sea": RED[None], "sky": BLUE[None]}), ProbeSettings(only=["sea"])).table
     pd.testing.assert_frame_equal(probed.where("concept", "sea").table.reset_index(drop=True), sea)
 
 
@@ -327,7 +327,7 @@ def test_in_miniworld_the_planted_rules_are_found_and_none_without_them():
     donors = scenes(26, 3_700_000, label=list(CLASSES))
     grounds = materials(donors, {ground: donors.mask(ground) for ground in GROUNDS})
     concepts = Concepts(data, masks, grounds, {"object": CLASSES}, [GROUNDS])
-    found = probe(models, concepts, Settings(variants_per_image=2, control="in place")).rules()
+    found = probe(models, concepts, ProbeSettings(variants_per_image=2, control="in place")).rules()
     named = set(zip(found.classifier, found["class"], found.concept, strict=True))
     planted = {("car", "road"), ("tractor", "road"), ("ship", "water"), ("sled", "snow"), ("penguin", "snow")}
     assert named == {("mini_vgg", *pair) for pair in planted}
@@ -357,7 +357,7 @@ def test_agreement_pairs_the_effects_of_two_tables(looker, world):
     data, masks = world
     one = probe(looker, Concepts(data, masks, {"green": FLAT["green"]}))
     half_green = {"half": (RED[None] + GREEN[None]) / 2}
-    other = probe(looker, Concepts(data, masks, half_green), Settings(only=["sea", "sky"]))
+    other = probe(looker, Concepts(data, masks, half_green), ProbeSettings(only=["sea", "sky"]))
     both = one.agreement(other)
     expected = [found.effects("concept", "log-odds").set_index("concept")["effect"]["sea"] for found in (one, other)]
     assert both.loc[("ship", "sea")].tolist() == pytest.approx(expected) and expected[0] > expected[1] + 1
@@ -378,7 +378,7 @@ def test_the_browser_shows_what_the_table_says(looker, world):
     browser.style.value = "blue"
     browser.image.value = 7
     assert browser.row["image"] == 7 and browser.row["style"] == "blue"
-    assert browser.readings == (
+    assert browser.captions == (
         "original: ship, ship 100 %",
         "sea → blue: house, ship 0 %",
         "elsewhere → blue: ship, ship 100 %",
@@ -393,7 +393,7 @@ def test_the_browser_shows_what_the_table_says(looker, world):
 
 def test_variants_rotate_from_image_to_image(looker, world):
     many = {"grey": torch.stack([c * RED for c in (0.1, 0.2, 0.3, 0.4)]), "green": GREEN[None]}
-    settings = Settings(only=["sea"], variants_per_image=2)
+    settings = ProbeSettings(only=["sea"], variants_per_image=2)
     table = probe(looker, Concepts(*world, many), settings).table
     grey = table[table["style"] == "grey"].groupby("image").variant.agg(set)
     assert grey.tolist() == [{k % 4, (k + 1) % 4} for k in range(12)]
@@ -403,7 +403,7 @@ def test_variants_rotate_from_image_to_image(looker, world):
 def test_a_view_without_a_control_elsewhere_takes_the_one_in_place(looker, world):
     data, masks = world
     concepts = Concepts(data, masks, {**FLAT, "sea": RED[None]})
-    probed = probe(looker, concepts, Settings(only=["sea"], control="in place"))
+    probed = probe(looker, concepts, ProbeSettings(only=["sea"], control="in place"))
     green = probed.where("style", "green")
     row = green.table.iloc[0]
     shown = probed.views(row)

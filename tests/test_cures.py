@@ -13,10 +13,10 @@ from edittools.edits import applied_edits
 from edittools.exemplars import Exemplar, paste_texture
 from edittools.metrics import predict
 from edittools.miniworld.scenes import CLASSES
-from edittools.probing.probe import Settings, probe
+from edittools.probing.probe import ProbeSettings, probe
 from edittools.rewriting import rewrite
 from edittools.scenarios.rules import scenario_for, shown_rule
-from edittools.selection.splits import check_duties, shared_images
+from edittools.selection.splits import check_splits, shared_images
 
 CAR = {"class": "car", "concept": "road", "style": "snow"}
 
@@ -58,7 +58,7 @@ def edit(story, cure):
 def test_a_rule_becomes_a_scenario_whose_parts_do_not_meet(story, rule, cars, concepts):
     """The classifier is asked which images it reads rightly; all else is counted by hand from the masks."""
     cure, sets = make(story, rule, exemplars=2)
-    check_duties(cure)
+    check_splits(cure)
     data, masks = concepts.data, concepts.masks
     right = predict(cure.classifier, data).argmax(dim=1) == data.labels
     shown = {i for i in range(len(right)) if right[i] and masks["road"][i].mean() >= 0.02} - set(cars[:2])
@@ -164,7 +164,7 @@ def again(cure, edit, concepts):
     edits, classifier = {"edited": edit, "nothing": 0 * edit, "wrecked": -20 * edit}, cure[0].classifier
     named = {"before": classifier} | {name: one.edited(classifier) for name, one in edits.items()}
     _, unseen = concepts.parted("road", "snow")
-    return probe(named, unseen, Settings(variants_per_image=2, control="in place"))
+    return probe(named, unseen, ProbeSettings(variants_per_image=2, control="in place"))
 
 
 def test_a_rule_is_weaker_where_the_changed_pictures_gain_and_the_others_do_not_lose(again):
@@ -201,8 +201,8 @@ def test_changes_that_compare_nothing_are_refused(again):
 
 
 @pytest.fixture(scope="module")
-def report(probing_story):
-    return probing_story("test")[1]
+def report(probing_setup):
+    return probing_setup("test")[1]
 
 
 @pytest.fixture(scope="module")

@@ -108,7 +108,7 @@ def test_the_block_ends_after_norm_residual_sum_activation_and_pooling(tiny, pho
     net = tiny.model
     cut = Cut(tiny, net.conv2)  # a module, too
     state = cut.prefix(photos32)
-    x = net.relu(net.norm(net.stem(tiny.normalise(photos32))))
+    x = net.relu(net.norm(net.stem(tiny.normalize(photos32))))
     y = net.norm2(net.conv2(net.relu(net.conv1(x)))) + x
     assert torch.allclose(cut.pre_activation(state, cut.output(state)), y, atol=1e-5)
     assert torch.allclose(cut.value(state), net.pool(net.relu(y)), atol=1e-5)
@@ -167,7 +167,7 @@ def test_what_runs_beside_a_layer_is_among_the_later_parameters():
         assert set(cut.later_parameters) == set(names) - earlier
         with torch.no_grad():
             changed = {name: torch.rand_like(p) for name, p in cut.later_parameters.items()}
-            expected = torch.func.functional_call(model, changed, (classifier.normalise(images),))
+            expected = torch.func.functional_call(model, changed, (classifier.normalize(images),))
             state = cut.prefix(images)
             found = cut.logits(state, parameters=changed)
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)

@@ -14,7 +14,7 @@ import edittools as et
 from edittools import widgets
 from edittools.classifiers import Classifier, fingerprint
 from edittools.images import LabelledImages, LazyImages
-from edittools.metrics import Comparison, errors, predict
+from edittools.metrics import Comparison, misclassified, predict
 from edittools.miniworld.typography import blanked
 from edittools.widgets import desk_sets
 from edittools.widgets.desk_sets import DeskSets
@@ -30,11 +30,11 @@ def noise(count, size=32, seed=0):
 
 def image_sets(classifier):
     """A dozen images of which the first half is misread, everyday images as they are read, images to keep."""
-    pixels, everyday = noise(12), noise(40, seed=3)
+    pixels, clean = noise(12), noise(40, seed=3)
     read = predict(classifier, pixels).argmax(1)
     images = LabelledImages(pixels, torch.where(torch.arange(12) < 6, (read + 1) % 5, read), classifier.classes)
-    everyday = LabelledImages(everyday, predict(classifier, everyday).argmax(1), classifier.classes)
-    return images, everyday, noise(10, seed=4)
+    clean = LabelledImages(clean, predict(classifier, clean).argmax(1), classifier.classes)
+    return images, clean, noise(10, seed=4)
 
 
 @pytest.fixture
@@ -121,21 +121,21 @@ def test_the_most_wrong_images_come_first(sets, tiny):
         for row, label in zip(logits, sets.images.labels, strict=True)
     ]
     assert sets.order == sorted(range(12), key=behind.__getitem__)
-    assert [sets.misread(i) for i in range(12)] == [True] * 6 + [False] * 6
+    assert [sets.is_misclassified(i) for i in range(12)] == [True] * 6 + [False] * 6
 
 
 def test_no_image_has_two_duties(tiny, given, sets):
     spared = {one.numpy().tobytes() for one in sets.reference}
-    assert len(spared) == 10 and len(sets.everyday) == 30
-    assert not spared & {one.numpy().tobytes() for one in sets.everyday.images}
-    images, everyday, keep = given
+    assert len(spared) == 10 and len(sets.clean) == 30
+    assert not spared & {one.numpy().tobytes() for one in sets.clean.images}
+    images, clean, retain = given
     for bad, names in (
-        ((images, everyday, everyday.images[:3]), "3 images are both in everyday and in keep"),
-        ((images, torch.cat([everyday.images, images.images[:1]])), "1 images are both in images and in everyday"),
+        ((images, clean, clean.images[:3]), "3 images are both in clean and in retain"),
+        ((images, torch.cat([clean.images, images.images[:1]])), "1 images are both in images and in clean"),
     ):
         with pytest.raises(ValueError, match=names):
             DeskSets(tiny, *bad)
-    twice = DeskSets(tiny, images.subset([0, 1, 1, 2]), everyday, keep)
+    twice = DeskSets(tiny, images.subset([0, 1, 1, 2]), clean, retain)
     assert len(twice.images) == 3 and any("1 images images are there before" in note for note in twice.notes)
 
 
@@ -147,21 +147,23 @@ def test_an_edit_is_that_of_rewrite_and_counts_are_those_of_the_edited_classifie
     found = sets.result(edit, drawn_on=[0])
     with edit.applied(tiny):
         after = predict(tiny, sets.images)
-        wrong = {name: errors(predict(tiny, data), data.labels) for name, data in vars(sets).items() if name in KEPT}
+        wrong = {
+            name: misclassified(predict(tiny, data), data.labels) for name, data in vars(sets).items() if name in KEPT
+        }
     assert fingerprint(tiny) == before
     torch.testing.assert_close(found.after, after)
-    assert found.images.after.tolist() == errors(after, sets.images.labels)[1:].tolist()
-    assert found.keep.after.tolist() == wrong["keep"].tolist()
-    assert found.everyday.after.tolist() == wrong["everyday"].tolist()
+    assert found.images.after.tolist() == misclassified(after, sets.images.labels)[1:].tolist()
+    assert found.retain.after.tolist() == wrong["retain"].tolist()
+    assert found.clean.after.tolist() == wrong["clean"].tolist()
 
 
-KEPT = ("keep", "everyday")
+KEPT = ("retain", "clean")
 
 
 def test_large_sets_other_sizes_and_sets_without_labels_are_read_and_it_is_said(tiny, monkeypatch):
     monkeypatch.setattr(desk_sets, "PIXELS", 20 * 32 * 32)
     sets = DeskSets(tiny, noise(50, size=48))
-    assert sets.images.images.shape == (17, 3, 32, 32) and not any(map(sets.misread, range(17)))
+    assert sets.images.images.shape == (17, 3, 32, 32) and not any(map(sets.is_misclassified, range(17)))
     assert "images: one picture in 3 is used." in sets.notes
     assert "images have no labels: they are held to what is read now." in sets.notes
 
@@ -183,7 +185,7 @@ def test_a_model_in_half_precision_with_many_classes_is_edited():
     model = TinyNet()
     model.head = torch.nn.Linear(8, 2000)
     classifier = Classifier(model.to(torch.bfloat16), [f"class {i}" for i in range(2000)], size=32)
-    desk = widgets.Desk(classifier, noise(6), everyday=noise(8, seed=1))
+    desk = widgets.Desk(classifier, noise(6), clean=noise(8, seed=1))
     desk.controls.layer.value = "conv1"
     desk.editor.mask = MASK
     assert rewritten(desk).edit.layers == ("conv1",)
@@ -268,9 +270,9 @@ def found_by(tiny, done=lambda told: None):
     """A `repair` that finds something at once."""
     edit = et.rewrite(tiny, "conv2", make_exemplar(), noise(8))
 
-    def repair(classifier, exemplar, failing, everyday, keep, *, progress, **search):
+    def repair(classifier, exemplar, failing, clean, retain, *, progress, **search):
         done(progress)
-        assert len(failing) == 11 and len(everyday) == 40 and len(keep) == 10
+        assert len(failing) == 11 and len(clean) == 40 and len(retain) == 10
         return SimpleNamespace(edit=edit, methods={"edit": SimpleNamespace(found=True)}, verdict="Held out: found.")
 
     return repair
@@ -322,7 +324,7 @@ def test_without_everyday_images_nothing_is_searched_and_the_costs_are_not_known
     desk = widgets.Desk(tiny, given[0])
     assert desk.controls.search.disabled and desk.sets.reference is desk.sets.images.images
     desk.editor.mask = MASK
-    assert "What it costs elsewhere is not known: give everyday and keep pictures." in rewritten(desk).verdict
+    assert "What it costs elsewhere is not known: give clean and retain pictures." in rewritten(desk).verdict
     desk.find_best()
     with pytest.raises(ValueError, match="no everyday images"):
         desk.wait(60)
@@ -333,8 +335,8 @@ def compared(before, after):
 
 
 def test_the_verdict_says_what_is_gained_and_lost_and_what_to_try_next():
-    def verdict(images, keep=None, everyday=None):
-        return desk_sets.verdict(desk_sets.Result(None, torch.zeros(0), images, keep, everyday))
+    def verdict(images, retain=None, clean=None):
+        return desk_sets.verdict(desk_sets.Result(None, torch.zeros(0), images, retain, clean))
 
     said = verdict(compared("xxx..", "..x.x"), compared("." * 100, "x" + "." * 99), compared("." * 400, "." * 400))
     assert said.startswith("2 of 3 misread pictures are corrected, 1 of the others broke.\n+0.00 points")
@@ -369,10 +371,10 @@ def test_pictures_and_edits_are_uploaded(desk, tmp_path):
     desk.controls.upload.value = tuple(files)
     desk.wait(60)
     assert len(desk.sets.images) == len(desk.pictures.cards) == 13 and desk.index == desk.order[0] == 12
-    assert not desk.sets.misread(12) and len(desk.result.after) == 13
+    assert not desk.sets.is_misclassified(12) and len(desk.result.after) == 13
     desk.controls.shows.value = next(name for name in desk.sets.classifier.classes if name != desk.sets.shows(12))
     desk.wait(60)
-    assert desk.sets.misread(12) and desk.pictures.cards[0]["caption"] == desk.controls.shows.value
+    assert desk.sets.is_misclassified(12) and desk.pictures.cards[0]["caption"] == desk.controls.shows.value
     desk.controls.shows.value = "fox"
     with pytest.raises(KeyError, match="no class 'fox'"):
         desk.wait(60)

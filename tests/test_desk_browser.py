@@ -26,9 +26,9 @@ import torch
 import edittools as et
 from edittools import scenarios, widgets
 
-classifier, sets = scenarios.desk_story("mini")
+classifier, sets = scenarios.desk_setup("mini")
 images = sets["images"]
-desk = widgets.Desk(classifier, images, sets["everyday"], sets["keep"])
+desk = widgets.Desk(classifier, images, sets["clean"], sets["retain"])
 desk
 """
 SMALL = f"""
@@ -46,7 +46,7 @@ open("pictures/bee/broken.png", "w").write("no picture")
 other = widgets.Desk(small, "pictures")
 other
 """
-FRESH = 'fresh = widgets.Desk(classifier, images, sets["everyday"], sets["keep"])\nfresh'
+FRESH = 'fresh = widgets.Desk(classifier, images, sets["clean"], sets["retain"])\nfresh'
 
 
 class Panel:

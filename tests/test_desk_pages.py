@@ -45,7 +45,7 @@ def test_notebook_05_is_a_page_by_voila_with_an_empty_desk_and_no_request_leaves
         page.set_viewport_size({"width": 1366, "height": 850})
         page.goto(base, wait_until="domcontentloaded")
         page.wait_for_selector(".et-desk .et-editor .et-stage[data-view]")
-        assert "scenarios.desk_story" not in page.locator("#rendered_cells").inner_text()
+        assert "scenarios.desk_setup" not in page.locator("#rendered_cells").inner_text()
         the_story_by_hand(Panel(page, "desk"))
         for width in (1366, 900):
             page.set_viewport_size({"width": width, "height": 1500})

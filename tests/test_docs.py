@@ -77,12 +77,17 @@ def test_the_tours_of_readme_and_guide_run_on_a_model_of_ones_own(capsys, monkey
     save_mask("road.png", (torch.arange(224) > 150).float()[:, None].expand(224, 224))
     names = [f"class {i}" for i in range(10)]
     test_images = LabelledImages(noise[2:6], torch.arange(4), names)
-    given = {"my_model": resnet18(num_classes=10).eval(), "my_class_names": names, "everyday_images": noise[6:18]}
+    given = {
+        "my_model": resnet18(num_classes=10).eval(),
+        "my_class_names": names,
+        "reference_images": noise[6:18],
+        "clean_images": noise[6:18],
+    }
     with torch.no_grad():
         read = Classifier(given["my_model"], names)(noise[18:24]).argmax(1)
     given |= {
-        "misread_images": LabelledImages(noise[18:24], (read + 1) % 10, names),
-        "images_that_must_stay": noise[24:],
+        "failing_images": LabelledImages(noise[18:24], (read + 1) % 10, names),
+        "retained_images": noise[24:],
     }
     quick = partial(edittools.selection.repair, layers=("layer3.1.conv2", "layer4.0.conv1"), strengths=(1.0,))
     monkeypatch.setattr(edittools.selection, "repair", quick)

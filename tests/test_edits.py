@@ -221,14 +221,14 @@ def test_the_firing_map_is_strong_at_the_exemplars_mask_and_weak_elsewhere():
     for objective in ("l1", "least_squares"):
         everyday = scenes(40, 3_100_000).images
         edit = rewrite(classifier, "features.10", car, everyday, objective=objective)
-        firing = edit.firing_map(classifier, car.changed)
-        assert firing.shape == (64, 64) and float(firing.min()) >= 0
-        inside, outside = firing[car.mask > 0].square().mean().sqrt(), firing[car.mask == 0].mean()
+        edit_map = edit.edit_map(classifier, car.changed)
+        assert edit_map.shape == (64, 64) and float(edit_map.min()) >= 0
+        inside, outside = edit_map[car.mask > 0].square().mean().sqrt(), edit_map[car.mask == 0].mean()
         assert float(inside) == pytest.approx(1, abs=0.2) and float(outside) < 0.5 * float(inside)
-        assert torch.allclose((0.5 * edit).firing_map(classifier, car.changed), firing, atol=1e-4)
-        both = edit.firing_map(classifier, torch.stack([car.image, car.changed]))
-        torch.testing.assert_close(both[0], edit.firing_map(classifier, car.image))
-        torch.testing.assert_close(both[1], firing)
+        assert torch.allclose((0.5 * edit).edit_map(classifier, car.changed), edit_map, atol=1e-4)
+        both = edit.edit_map(classifier, torch.stack([car.image, car.changed]))
+        torch.testing.assert_close(both[0], edit.edit_map(classifier, car.image))
+        torch.testing.assert_close(both[1], edit_map)
 
 
 def test_a_model_is_hashed_once_for_many_edits_of_a_cut_and_anew_when_a_weight_changed(tiny, exemplar, monkeypatch):

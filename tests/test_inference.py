@@ -260,7 +260,7 @@ def test_predict_and_cut_of_one_image(rule):
     classifier = Classifier(model, list("abcd"), size=16)
     for count in (1, 2, 3):
         images = images_of(count)
-        own = model(classifier.normalise(images)).reshape(count, 4)
+        own = model(classifier.normalize(images)).reshape(count, 4)
         assert torch.equal(predict(classifier, images), own)
     with pytest.raises(ValueError, match="Pooled"):
         Cut(classifier, "conv")

@@ -12,7 +12,7 @@ from scipy.stats import rankdata, wilcoxon
 
 from edittools.cut import cut_all
 from edittools.images import LabelledImages
-from edittools.metrics import Comparison, attack_row, by_class, error_rate, errors, mcnemar, predict, wilson
+from edittools.metrics import Comparison, attack_row, by_class, error_rate, mcnemar, misclassified, predict, wilson
 from edittools.probing.effects import signed_rank
 from edittools.selection.activations import CachedStates
 
@@ -96,7 +96,7 @@ def test_labels_into_other_classes_are_taken_by_name_or_refused(tiny, photos32):
 def test_logits_that_hold_nan_are_never_right():
     logits = torch.eye(3).index_fill(0, torch.tensor([0]), math.nan)
     logits[1, 2] = math.nan
-    assert errors(logits, torch.arange(3)).tolist() == [True, True, False]
+    assert misclassified(logits, torch.arange(3)).tolist() == [True, True, False]
     labels, attacked = torch.zeros(4, dtype=torch.long), torch.eye(3)[[2, 2, 2, 2]]
     row = attack_row(attacked, torch.full((4, 3), math.nan), labels, goal=2)
     assert row["fooled"] == 4 and row["fixed"] == row["success after"] == 0

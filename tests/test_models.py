@@ -9,7 +9,7 @@ from conftest import needs_photos
 from torch import nn
 
 from edittools.classifiers import Classifier, fingerprint
-from edittools.metrics import errors, predict
+from edittools.metrics import misclassified, predict
 from edittools.models import data as models
 from edittools.models.load import current_device, load_classifier
 from edittools.scenarios import photos
@@ -112,7 +112,7 @@ def test_networks_read_sample_photos(name, least):
     names = photos.available("imagenet-sample/")[::8]
     order = sorted(name for name in photos.registry() if name.startswith("imagenet-sample/"))
     images = torch.stack([photos.load_image(photos.photo(name), 224, 256) for name in names])
-    wrong = errors(predict(classifier, images), torch.tensor([order.index(name) for name in names]))
+    wrong = misclassified(predict(classifier, images), torch.tensor([order.index(name) for name in names]))
     assert 1 - wrong.float().mean() >= least
 
 

@@ -15,7 +15,7 @@ from edittools.rewriting import rewrite
 @torch.no_grad()
 def _keys_of_conv1(tiny, photos):
     net = tiny.model
-    return net.relu(net.norm(net.stem(tiny.normalise(photos)))).permute(0, 2, 3, 1).reshape(-1, 8).double()
+    return net.relu(net.norm(net.stem(tiny.normalize(photos)))).permute(0, 2, 3, 1).reshape(-1, 8).double()
 
 
 def test_second_moment_is_the_mean_outer_product_of_the_keys(tiny, photos32):

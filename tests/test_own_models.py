@@ -99,7 +99,7 @@ def test_a_wrapper_sees_the_edits_of_the_model_inside(way, photos32, exemplar):
     assert edit.fingerprint == fingerprint(inside.model)
     with edit.applied(model), edit.applied(inside):
         model.eval()
-        assert torch.equal(model(inside.normalise(photos32)), inside(photos32))
+        assert torch.equal(model(inside.normalize(photos32)), inside(photos32))
 
 
 @pytest.mark.parametrize("way", ["in bfloat16", "in float16"])
@@ -195,7 +195,7 @@ def test_the_way_through_readme_works_on_a_model_of_transformers_as_it_is(make, 
     labels = predict(classifier, photos32).argmax(dim=1)
     misread = LabelledImages(photos32[:8], (labels[:8] + 1) % 5, CLASSES)
     everyday, keep = (LabelledImages(photos32[part], labels[part], CLASSES) for part in (slice(8, 32), slice(32, 40)))
-    fix = repair(classifier, exemplar, failing=misread, everyday=everyday, keep=keep, baselines=False)
+    fix = repair(classifier, exemplar, failing=misread, clean=everyday, retain=keep, baselines=False)
     assert "trials" in fix.verdict  # at random weights there may be nothing to gain
     edit = rewrite(classifier, table.layer.iloc[-2], exemplar, reference=everyday, objective="least_squares")
     before = predict(classifier, photos32)
@@ -206,7 +206,7 @@ def test_the_way_through_readme_works_on_a_model_of_transformers_as_it_is(make, 
     edit.save(tmp_path / "edit.safetensors")
     half = (0.5 * Edit.load(tmp_path / "edit.safetensors", classifier)).apply_(classifier)
     half.undo_(classifier)
-    desk = Desk(classifier, misread, everyday=everyday, keep=keep)
+    desk = Desk(classifier, misread, clean=everyday, retain=keep)
     desk.wait(60)
     assert torch.equal(predict(classifier, photos32), before)
 
@@ -229,7 +229,7 @@ def lines_of_the_guide(folder, classifier, everyday):
     """Run the ten lines from a folder to a verdict; give what they name."""
     guide = (Path(__file__).parents[1] / "docs" / "own_model.md").read_text()
     [lines] = [block for block in re.findall("```python\n(.*?)```", guide, re.DOTALL) if "read_folder" in block]
-    named = {"et": edittools, "classifier": classifier, "everyday_images": everyday}
+    named = {"et": edittools, "classifier": classifier, "clean_images": everyday}
     exec(lines.replace("my_pictures", str(folder)), named)
     return named
 
@@ -300,7 +300,7 @@ def test_from_a_folder_of_photographs_to_a_repair(tmp_path, monkeypatch, capsys)
     (folder / "c.png").write_bytes(b"broken")
     few = partial(repair, layers=later_layers(classifier)[-2:], baselines=False)
     monkeypatch.setattr(edittools, "repair", few)
-    everyday = photos.unlabelled("rta-100/", classifier, most=60)
+    everyday = photos.unlabeled("rta-100/", classifier, most=60)
     named = lines_of_the_guide(tmp_path / "pictures", classifier, everyday)
     assert len(named["data"]) == len(list((tmp_path / "pictures").iterdir())) + 1 > 30
     assert [told.partition(": ")[0] for told in named["left_out"]] == [f"{folder.name}/c.png"]

@@ -11,7 +11,7 @@ import torch
 from conftest import save_image
 
 from edittools.models import downloads
-from edittools.scenarios import photos, probing_story, rules
+from edittools.scenarios import photos, probing_setup, rules
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 
@@ -43,7 +43,7 @@ def test_the_probe_takes_the_models_of_the_paper(monkeypatch):
     monkeypatch.setattr(rules, "load_classifier", load)
     for models, first in {(): "vgg16", ("resnet18", "resnet50"): "resnet18"}.items():
         with pytest.raises(Loaded, match=f"^{first}$"):
-            probing_story("paper", models=models)
+            probing_setup("paper", models=models)
 
 
 def test_everyday_photos_of_other_classes_than_imagenets_come_from_the_folder(monkeypatch, tiny, tmp_path):

@@ -138,7 +138,7 @@ def test_edit_map_behind_a_move(move, kind):
         image = mask.expand(3, -1, -1).contiguous()
         inner = F.avg_pool2d(mask[None], 3, 1, 1, count_include_pad=False)[0] == 1
         outer = F.max_pool2d(mask[None], 5, 1, 2)[0] == 0
-        strength = edit.firing_map(classifier, image)
+        strength = edit.edit_map(classifier, image)
         if cut.pool_mask(mask[None]).sum() == 0:  # cropped away
             assert not strength.any()
             continue

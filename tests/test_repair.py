@@ -38,7 +38,7 @@ def case():
     images = torch.rand(360, 3, 16, 16, generator=generator) * torch.rand(360, 3, 1, 1, generator=generator)
     classifier = Classifier(_network(), CLASSES, (0.5,) * 3, (0.2,) * 3, size=16)
     with torch.no_grad():
-        features, head = classifier.model[:-1](classifier.normalise(images)), classifier.model[-1]
+        features, head = classifier.model[:-1](classifier.normalize(images)), classifier.model[-1]
         head.weight.copy_(torch.randn(4, 8, generator=generator) / (features.std(0) + 1e-4))
         head.bias.copy_(-(head.weight @ features.mean(0)))
     mask = torch.zeros(16, 16)
@@ -157,7 +157,7 @@ def test_the_same_images_are_known_in_any_file_precision_and_size(case, tmp_path
         assert shared_images(one, other) == shared_images(other, one) == 5
         assert shared_images(one[2:], other) == 3 and shared_images(one[:2], other[2:]) == 0
     failing = LabelledImages(files[:], case.failing.labels[:5], CLASSES)
-    with pytest.raises(ValueError, match="5 images are both in failing and in everyday"):
+    with pytest.raises(ValueError, match="5 images are both in failing and in clean"):
         repair(case.classifier, case.exemplar, failing, files, progress=False)
 
 
@@ -169,20 +169,25 @@ def _with_x_changed(case):
 REFUSED = [
     ("failing", _with_x_changed, ValueError, "1 images are both in failing and in the exemplars' x'"),
     (
-        "everyday",
+        "clean",
         lambda case: torch.cat([case.everyday, case.exemplar.image[None]]),
         ValueError,
-        "1 images are both in everyday and in the exemplars",
+        "1 images are both in clean and in the exemplars",
     ),
     ("failing", lambda case: case.failing.images, TypeError, r"failing images are a Tensor: expected LabelledImages\("),
-    ("everyday", lambda case: "my/pictures", TypeError, "everyday images are a str: expected a tensor, LazyImages or"),
-    ("keep", lambda case: "my/pictures", TypeError, "keep images are a str: expected a tensor, LazyImages or Labelled"),
+    ("clean", lambda case: "my/pictures", TypeError, "clean images are a str: expected a tensor, LazyImages or"),
+    (
+        "retain",
+        lambda case: "my/pictures",
+        TypeError,
+        "retain images are a str: expected a tensor, LazyImages or Labelled",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("name", "given", "error", "words"), REFUSED)
 def test_sets_with_an_exemplar_and_what_is_no_set_are_refused(case, name, given, error, words):
-    sets = {"failing": case.failing, "everyday": case.everyday, name: given(case)}
+    sets = {"failing": case.failing, "clean": case.everyday, name: given(case)}
     with pytest.raises(error, match=words):
         repair(case.classifier, case.exemplar, **sets, progress=False)
 
@@ -193,7 +198,7 @@ def test_an_image_that_is_there_twice_is_used_once(case):
     with pytest.warns(UserWarning, match=f"{len(case.failing)} failing images are there before: each is used once"):
         fix = repair(case.classifier, case.exemplar, twice, everyday, **search)
     assert fix.table.equals(_repaired(case).table)
-    with pytest.warns(UserWarning, match="4 everyday images are there before"):
+    with pytest.warns(UserWarning, match="4 clean images are there before"):
         again = repair(case.classifier, case.exemplar, case.failing, torch.cat([everyday, everyday[:4]]), **search)
     assert again.table.equals(fix.table)
 

@@ -15,7 +15,7 @@ from edittools.classifiers import Classifier
 from edittools.cut import Cut, rows
 from edittools.edits import Edit
 from edittools.images import LabelledImages
-from edittools.metrics import Comparison, errors, predict
+from edittools.metrics import Comparison, misclassified, predict
 from edittools.miniworld.contexts import contexts
 from edittools.miniworld.scenes import CLASSES, scenes
 from edittools.models import load_classifier
@@ -188,10 +188,10 @@ def story():
 @pytest.fixture(scope="module")
 def call(story):
     """What `repair` is given on MiniWorld: 16 failing vehicles on snow, everyday scenes, scenes that live on snow."""
-    wrong = errors(predict(story.classifier, story.validation), story.validation.labels).nonzero()[:16, 0]
-    sets = {"failing": story.validation.subset(wrong), "everyday": story.budget}
+    wrong = misclassified(predict(story.classifier, story.validation), story.validation.labels).nonzero()[:16, 0]
+    sets = {"failing": story.validation.subset(wrong), "clean": story.budget}
     return sets | {
-        "keep": story.keep,
+        "retain": story.keep,
         "progress": False,
         "strengths": (1.0,),
         "layers": candidate_layers(story.classifier)[-4::2],
@@ -210,7 +210,7 @@ def test_repair_goes_from_an_example_to_a_verdict(story, call, fix):
     assert set(fix.table.index) >= {"edit", "random direction", "local fine-tuning", "projection", "logit correction"}
     assert fix.edit.layers[0] in call["layers"]
     with fix.edit.applied(story.classifier):
-        after = errors(predict(story.classifier, call["failing"]), call["failing"].labels)
+        after = misclassified(predict(story.classifier, call["failing"]), call["failing"].labels)
     assert int((~after).sum()) >= row.corrected
     for words in ("Chosen: ", "It took", "of its firing in x' is inside the mask", "Held out: ", "Cost: ", "Beside it"):
         assert words in fix.verdict
@@ -271,14 +271,14 @@ def test_a_verdict_says_what_stands_in_the_way(story, call):
 
 def test_repair_refuses_what_it_cannot_repair(story, call):
     classifier, exemplar = story.classifier, story.exemplars["car 1"]
-    right = errors(predict(classifier, story.validation), story.validation.labels).logical_not().nonzero()[:4, 0]
+    right = misclassified(predict(classifier, story.validation), story.validation.labels).logical_not().nonzero()[:4, 0]
     cases = [
         ({"failing": call["failing"].subset([0])}, "1 failing images: expected two or more"),
         ({"failing": story.validation.subset(right)}, "all 4 failing images are read as they are labelled"),
-        ({"keep": call["failing"]}, "16 images are both in keep and in failing"),
-        ({"keep": exemplar.image[None]}, "1 images are both in keep and in the exemplars"),
-        ({"everyday": call["failing"]}, "16 images are both in failing and in everyday"),
-        ({"everyday": call["everyday"].subset([0, 1])}, "2 everyday images: expected three or more"),
+        ({"retain": call["failing"]}, "16 images are both in retain and in failing"),
+        ({"retain": exemplar.image[None]}, "1 images are both in retain and in the exemplars"),
+        ({"clean": call["failing"]}, "16 images are both in failing and in clean"),
+        ({"clean": call["clean"].subset([0, 1])}, "2 everyday images: expected three or more"),
     ]
     for options, words in cases:
         with pytest.raises(ValueError, match=words):

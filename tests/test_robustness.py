@@ -8,7 +8,7 @@ import robustness
 import torch
 from robustness import CORRUPTIONS, corrupt
 
-from edittools.baselines import RIVALS
+from edittools.baselines import BASELINES
 from edittools.cut import cut_all
 from edittools.images import LabelledImages
 from edittools.metrics import error_rate
@@ -49,7 +49,7 @@ def test_the_benchmark_runs_on_any_scenario(tiny, photos32, exemplar, monkeypatc
     story = Scenario(tiny, {"one": exemplar}, reference=1 - photos32, **sets, layers=("conv1", "conv2"))
     curves, whole, chosen = robustness.measure(story, images=20)
     names = ["edit", "random direction", "local fine-tuning", "global fine-tuning"]
-    names += [name.replace("_", " ") for name in RIVALS]
+    names += [name.replace("_", " ") for name in BASELINES]
     assert list(chosen) == names and all("trials" in c for c in chosen.values())
     assert [row["method"] for row in curves] == ["before", *names] and len(whole) == 3 * len(CORRUPTIONS)
     assert curves[0]["strength"] == 0 and curves[0]["accuracy"] == pytest.approx(1 - error_rate(tiny, story.clean))

@@ -15,7 +15,7 @@ from edittools.scenarios import snow_scenario, tiers, typographic, typographic_s
 from edittools.scenarios.snow import LIVES_ON_SNOW, SNOW_EXEMPLARS
 from edittools.scenarios.typographic import OTHER_ATTACKS
 from edittools.selection.constraints import FEW
-from edittools.selection.splits import check_duties
+from edittools.selection.splits import check_splits
 
 
 class Painters:
@@ -113,7 +113,7 @@ def test_the_lite_story_keeps_exemplars_validation_and_test_apart():
     story = snow_scenario("lite")
     assert list(story.exemplars) == list(SNOW_EXEMPLARS)
     assert len(story.validation) + len(story.test) == 126 and abs(len(story.validation) - 0.3 * 126) <= 1
-    check_duties(story)
+    check_splits(story)
     sets = (story.validation, story.test, story.budget, story.clean, story.keep, story.keep_report)
     groups = [set(data.names) for data in sets]
     assert sum(map(len, groups)) == len(set.union(*groups))
@@ -129,7 +129,7 @@ def test_the_lite_story_keeps_exemplars_validation_and_test_apart():
 def test_the_typographic_story_attacks_other_objects_than_those_of_its_exemplars():
     with painting(most=26) as painters:
         story = typographic_scenario("mini")
-    check_duties(story)
+    check_splits(story)
     *asked, more = painters.asked
     assert share_no_seed(asked) and sorted(map(len, asked)) == [150, 150, 300, 650, 1000, 1300, 1300]
     assert len(more) == 300 and any(more[0] == seeds[0] for seeds in asked)  # other words, on scenes of the test

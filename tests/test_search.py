@@ -7,11 +7,11 @@ import pytest
 import torch
 from conftest import make_exemplar
 
-from edittools.baselines import RIVALS, rewrite_at_random
+from edittools.baselines import BASELINES, rewrite_at_random
 from edittools.cut import Cut, cut_all
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
-from edittools.metrics import Comparison, errors, predict
+from edittools.metrics import Comparison, misclassified, predict
 from edittools.moments import measure
 from edittools.rewriting import rewrite
 from edittools.selection import activations
@@ -19,7 +19,7 @@ from edittools.selection.activations import CachedStates, cache_states
 from edittools.selection.constraints import Bounds, about_budget, cross_validated, folds_of
 from edittools.selection.scenario import Scenario
 from edittools.selection.search import Plan, Protocol
-from edittools.selection.splits import check_duties
+from edittools.selection.splits import check_splits
 from edittools.selection.trials import Trials, counted, grid, sweep
 
 LAYERS = ["stem", "conv1", "conv2"]
@@ -153,7 +153,7 @@ def _four(*edits):
     labels, rows = torch.zeros(4, dtype=torch.long), []
     for number, logits in enumerate(map(torch.tensor, edits)):
         losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
-        rows.append({"trial": number, "edit": number, "losses": losses, "wrong": errors(logits, labels)})
+        rows.append({"trial": number, "edit": number, "losses": losses, "wrong": misclassified(logits, labels)})
     return counted(rows, torch.ones(4, dtype=torch.bool), torch.ones(4, dtype=torch.bool))
 
 
@@ -216,12 +216,12 @@ def test_every_method_is_chosen_by_the_same_rule_within_the_budget_and_says_its_
     edits = [f"{name}{suffix}" for suffix in ("", "_several") for name in ("editing", "random_direction")]
     tuned = [f"finetune_{scope}{suffix}" for scope in ("local", "global") for suffix in ("", "_several")]
     interpolated = ["interpolated_local", "interpolated_global"]
-    assert list(chosen) == ["untuned", *edits, "two_layers", *tuned, *interpolated, *RIVALS, "reactive"]
+    assert list(chosen) == ["untuned", *edits, "two_layers", *tuned, *interpolated, *BASELINES, "reactive"]
     first, both = chosen["editing"], chosen.pop("two_layers")
     assert both.trials == first.trials + len(both.table)
     assert not first.found or (both.validation["loss"] <= first.validation["loss"] and str(first) in str(both))
     assert all(choice.seconds > 0 and choice.trials == len(choice.table) for choice in chosen.values())
-    for name in (*edits, *RIVALS, "reactive"):
+    for name in (*edits, *BASELINES, "reactive"):
         helping = chosen[name].table.query("net > 0").sort_values("loss", kind="stable")
         changes = ((edit, protocol.states["budget"].compare(edit).accuracy_change) for edit in helping.edit)
         first = next((edit for edit, change in changes if change >= -0.25), None)
@@ -308,13 +308,13 @@ BOUNDS, REPORTED = ("validation", "budget", "keep"), ("test", "clean", "keep_rep
 @pytest.mark.parametrize("one", [*SOLVED, *BOUNDS])
 def test_an_image_has_one_duty(one, other):
     story = _apart()
-    check_duties(story)
+    check_splits(story)
     if one == other:
         return
     image = SOLVED[one](story) if one in SOLVED else getattr(story, one).images[1]
     shared = _with_first_of(story, other, image)
     if (one, other) == ("x", "validation"):
-        return check_duties(shared)
+        return check_splits(shared)
     words = {f"1 images are both in {a} and in {b}: expected each in one set" for a, b in ((one, other), (other, one))}
     with pytest.raises(ValueError, match="|".join(words)):
-        check_duties(shared)
+        check_splits(shared)

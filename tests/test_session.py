@@ -10,7 +10,7 @@ from conftest import make_exemplar
 
 import edittools as et
 from edittools.images import LabelledImages
-from edittools.metrics import errors, predict
+from edittools.metrics import misclassified, predict
 from edittools.widgets import desk_sets
 from edittools.widgets.materials import MATERIALS, turned
 from edittools.widgets.session import EditSession
@@ -48,8 +48,8 @@ def assert_is_of_now(session, result):
         after = predict(classifier, images)
     torch.testing.assert_close(result.after, after)
     counted = [index for index in range(len(images)) if index != session.index]
-    assert result.images.before.tolist() == errors(predict(classifier, images), images.labels)[counted].tolist()
-    assert result.images.after.tolist() == errors(after, images.labels)[counted].tolist()
+    assert result.images.before.tolist() == misclassified(predict(classifier, images), images.labels)[counted].tolist()
+    assert result.images.after.tolist() == misclassified(after, images.labels)[counted].tolist()
 
 
 def test_session_needs_no_widgets():
@@ -61,7 +61,7 @@ def test_session_needs_no_widgets():
 
 def test_exemplar_of_a_misclassified_image_has_it_as_changed(session):
     exemplar = session.exemplar
-    assert session.sets.misread(session.index)
+    assert session.sets.is_misclassified(session.index)
     assert torch.equal(exemplar.changed, session.image)
     assert torch.equal(exemplar.image, turned(session.image, MASK, MATERIALS[0], {}))
     assert exemplar.label == session.sets.images.labels[session.index]
@@ -195,9 +195,9 @@ def test_result_stays_while_its_own_edit_is_applied_and_not_while_another_is(ses
 def test_search_shows_held_out_figures_until_labels_change(session, tiny, monkeypatch):
     edit = et.rewrite(tiny, "conv2", make_exemplar(), noise(8))
 
-    def repair(classifier, exemplar, failing, everyday, keep, *, progress, **options):
+    def repair(classifier, exemplar, failing, clean, retain, *, progress, **options):
         progress("edit", 1, 2)
-        assert len(failing) == 11 and len(everyday) == 40 and len(keep) == 10
+        assert len(failing) == 11 and len(clean) == 40 and len(retain) == 10
         return SimpleNamespace(edit=edit, methods={"edit": SimpleNamespace(found=True)}, verdict="Held out: found.")
 
     monkeypatch.setattr(desk_sets, "repair", repair)

@@ -7,7 +7,7 @@ from conftest import make_exemplar
 from edittools.cut import cut_all
 from edittools.edits import Change, Edit, unedited_fingerprint
 from edittools.images import LabelledImages
-from edittools.metrics import errors, predict
+from edittools.metrics import misclassified, predict
 from edittools.rewriting import rewrite
 from edittools.selection.activations import CachedStates
 from edittools.selection.constraints import Bounds
@@ -33,7 +33,7 @@ def late(tiny):
 
 
 def _misclassified(classifier, data):
-    return errors(predict(classifier, data), data.labels)
+    return misclassified(predict(classifier, data), data.labels)
 
 
 def test_compare_after_another_edit_was_applied(tiny, data, edit, late):

@@ -16,7 +16,7 @@ from torch.nn.functional import interpolate
 
 from edittools.classifiers import Classifier
 from edittools.images import LabelledImages
-from edittools.metrics import errors, predict
+from edittools.metrics import misclassified, predict
 from edittools.miniworld.textures import style_textures
 from edittools.models.data import shipped
 from edittools.probing import Concepts, jobs
@@ -24,7 +24,7 @@ from edittools.scenarios import photos
 from edittools.scenarios import synthetic as syn
 from edittools.selection import Plan, grid
 
-syn.EXEMPLARS, syn.BUDGETS, syn.STRENGTHS, syn.RANKS, syn.LEAST_ERRORS = 2, (0.25, 100.0), (0.5,), (1, 3), 1
+syn.EXEMPLARS, syn.BUDGETS, syn.CASE_STRENGTHS, syn.RANKS, syn.LEAST_ERRORS = 2, (0.25, 100.0), (0.5,), (1, 3), 1
 syn.EDITING = {name: grid(rank=(1, 3), objective=("l1",), steps=(2,)) for name in syn.EDITING}
 syn.TUNING = Plan(rates=(1e-2,), momenta=(0.0,), steps=(2,), localities=(1.0,), top=1)
 syn.TRIED = ("projection", "closed_form")
@@ -88,10 +88,10 @@ def test_cases_leave_out_excluded_pairs_and_concepts_too_small_and_come_again_as
     assert "house" in {case["class"] for case in listed if case["concept"] == "road"}
     assert "house" not in {case["class"] for case in listed if case["concept"] == "building"}
     assert listed == syn.cases(SOURCE, targets=5)
-    classifier, concepts, _ = syn.story_of(SOURCE)
+    classifier, concepts, _ = syn.setup_of(SOURCE)
     for case in listed:
         shown = concepts.data.subset(case["images"])
-        assert not errors(predict(classifier, shown), shown.labels).any() and len(shown) <= syn.MOST_IMAGES
+        assert not misclassified(predict(classifier, shown), shown.labels).any() and len(shown) <= syn.MOST_IMAGES
         target = concepts.data.classes.index(case["class"])
         assert (shown.labels[case["evidence"]] == target).all() and len(case["evidence"]) == syn.EXEMPLARS < len(shown)
 
@@ -112,9 +112,9 @@ def test_counts_in_the_table_are_those_of_full_forward_passes(table):
     found = syn.figures_of(protocol, edit)
     for measure, name in syn.MEASURES.items():
         data = protocol.story.sets[name]
-        before = int(errors(predict(protocol.story.classifier, data), data.labels).sum())
+        before = int(misclassified(predict(protocol.story.classifier, data), data.labels).sum())
         with edit.applied(protocol.story.classifier):
-            after = int(errors(predict(protocol.story.classifier, data), data.labels).sum())
+            after = int(misclassified(predict(protocol.story.classifier, data), data.labels).sum())
         assert before and found[measure] == pytest.approx((before - after) / before)
 
 
@@ -150,7 +150,7 @@ def test_the_rows_of_another_model_other_pictures_or_other_grids_are_not_read(mo
     classifier, *_ = tiny_source()
     for changed in ((other, concepts, everyday), (classifier, concepts, everyday | {"budget": everyday["clean"]})):
         with monkeypatch.context() as patch:
-            patch.setattr(syn, "story_of", lambda _, changed=changed: changed)
+            patch.setattr(syn, "setup_of", lambda _, changed=changed: changed)
             assert syn.identity_of(SOURCE) != identity
     monkeypatch.setattr(syn, "EDITING", {"editing": [{"rank": 2}]})
     assert syn.identity_of(SOURCE) != identity
@@ -197,16 +197,16 @@ def test_a_folder_gives_the_photos_that_are_no_everyday_ones(monkeypatch, tiny):
     images = LabelledImages(torch.rand(35, 3, 32, 32), torch.arange(35) % 5, tiny.classes, tuple(map(str, range(35))))
     monkeypatch.setattr(syn, "load_classifier", lambda name: tiny)
     monkeypatch.setattr(photos, "validation_folder", lambda tiny, per_class: images.subset(range(5 * per_class)))
-    monkeypatch.setattr(photos, "unlabelled", lambda *given: images.images[:2])
+    monkeypatch.setattr(photos, "unlabeled", lambda *given: images.images[:2])
     monkeypatch.setattr(syn.segmentation, "cached", lambda finder: finder)
     find = lambda name, wanted: lambda given: {name: torch.ones(len(given), 32, 32) for name in wanted}  # noqa: E731
     monkeypatch.setattr(syn.segmentation, "deeplab", find)
-    _, concepts, everyday = syn.story_of(syn.synthetic_source("paper", small=True))
+    _, concepts, everyday = syn.setup_of(syn.synthetic_source("paper", small=True))
     assert concepts.masks["car"].shape == (25, 32, 32)
     assert len({*concepts.data.names, *everyday["budget"].names, *everyday["clean"].names}) == 35
     monkeypatch.setattr(syn.segmentation, "deeplab", lambda name, wanted: lambda given: {})
     with pytest.raises(ValueError, match="no photo shows car, bicycle, boat"):
-        syn.synthetic_story("paper", "vgg16", False)
+        syn.synthetic_setup("paper", "vgg16", False)
 
 
 def test_several_models_are_swept_one_after_the_other_in_one_store(table, monkeypatch, tmp_path, capsys):
@@ -232,7 +232,7 @@ def test_several_models_are_swept_one_after_the_other_in_one_store(table, monkey
 
 @needs_photos
 def test_msrc_gives_cases_of_classes_that_are_not_the_concept(monkeypatch):
-    for everyday in ("imagenet_sample", "unlabelled", "halves"):  # cases are made of MSRC's photos alone
+    for everyday in ("imagenet_sample", "unlabeled", "halves"):  # cases are made of MSRC's photos alone
         monkeypatch.setattr(photos, everyday, lambda *given: {})
     listed = syn.cases(syn.synthetic_source("lite", "squeezenet1_1", small=True))
     table = pd.read_csv(shipped("exclusions.txt"), sep=r"\s*;\s*", engine="python")

@@ -105,7 +105,7 @@ def test_an_edit_of_tokens_on_an_oblong_grid_is_that_of_the_same_model_with_maps
     deltas = [edit.changes["fc.weight"].delta().flatten(1) for edit in edits]
     torch.testing.assert_close(*deltas, rtol=1e-3, atol=1e-4)
     assert edits[0].record.loss_after == pytest.approx(edits[1].record.loss_after, rel=1e-3)
-    maps = [e.firing_map(c, exemplar.changed) for e, c in zip(edits, (one, two), strict=True)]
+    maps = [e.edit_map(c, exemplar.changed) for e, c in zip(edits, (one, two), strict=True)]
     torch.testing.assert_close(*maps, rtol=1e-3, atol=1e-4)
 
 

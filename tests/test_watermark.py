@@ -8,12 +8,12 @@ from watermark import figures, inpainted, restored
 
 from edittools.images import LabelledImages
 from edittools.rewriting import rewrite
-from edittools.scenarios.watermark import DUTIES, OPACITY, SHOWN, UNSEEN, watermark_scenario
+from edittools.scenarios.watermark import OPACITY, SHOWN_MARK, SPLIT_SIZES, UNSEEN, watermark_scenario
 
 
 @pytest.mark.parametrize("name", ["shown", *UNSEEN])
 def test_a_mark_covers_what_it_says(name):
-    mark = UNSEEN.get(name, SHOWN)
+    mark = UNSEEN.get(name, SHOWN_MARK)
     opacity, mask = mark.opacity(224), mark.mask(224)
     assert opacity.min() == 0 and opacity.max() == pytest.approx(OPACITY, abs=0.02)
     assert (mask[opacity > 0] == 1).all() and 0.01 < mask.mean() < 0.5
@@ -25,7 +25,7 @@ def test_a_mark_covers_what_it_says(name):
 
 def test_a_mark_lets_a_fifth_of_the_photo_through_and_leaves_the_rest():
     data = LabelledImages(torch.rand(2, 3, 224, 224), torch.tensor([0, 1]), ("a", "b"))
-    for mark in (SHOWN, UNSEEN["black"]):
+    for mark in (SHOWN_MARK, UNSEEN["black"]):
         changed, opaque = mark.on(data).images, mark.opacity(224)
         assert torch.equal(changed[..., opaque == 0], data.images[..., opaque == 0])
         full = opaque == opaque.max()
@@ -70,9 +70,9 @@ def test_a_method_that_a_network_has_no_layer_for_changes_nothing_there():
 @needs_photos
 def test_no_photo_has_two_duties_and_one_exemplar_can_be_solved_for():
     story = watermark_scenario("squeezenet1_1")
-    assert {name: len(getattr(story, name)) for name in ("reference", "test", "budget")}.items() <= DUTIES.items()
+    assert {name: len(getattr(story, name)) for name in ("reference", "test", "budget")}.items() <= SPLIT_SIZES.items()
     seen = [name for data in (story.validation, story.budget, story.test) for name in data.names]
-    assert len(set(seen)) == len(seen) == 856 - DUTIES["candidates"] - DUTIES["reference"]
+    assert len(set(seen)) == len(seen) == 856 - SPLIT_SIZES["candidates"] - SPLIT_SIZES["reference"]
     assert story.test.names == story.clean.names and len(story.exemplars) == 2
     assert all(set(data.names) < set(story.clean.names) for data in story.more.values())
     exemplar = next(iter(story.exemplars.values()))

@@ -16,7 +16,7 @@ from edittools.classifiers import fingerprint
 from edittools.cut import Cut, editable_layers
 from edittools.images import LabelledImages
 from edittools.metrics import attack_row, predict
-from edittools.miniworld.attacks import ATTACKED, CLASSES, OBJECTS, attacks
+from edittools.miniworld.attacks import ATTACK_CLASSES, ATTACKED, OBJECTS, attacks
 from edittools.miniworld.attacks import FONTS as WORLD_FONTS
 from edittools.miniworld.typography import FONTS, Label, written
 from edittools.models.load import load_classifier
@@ -45,7 +45,7 @@ def test_logits_are_those_of_open_clips_own_functions():
     classifier = zero_shot_classifier(clip, tokenizer, names, ["a {}", "the {}!"])
     images = torch.rand(3, 3, 64, 64)
     with torch.no_grad():
-        seen = clip.encode_image(classifier.normalise(images), normalize=True)
+        seen = clip.encode_image(classifier.normalize(images), normalize=True)
         rows = []
         for name in names:
             said = clip.encode_text(tokenizer([f"a {name}", f"the {name}!"]), normalize=True).mean(0)
@@ -158,11 +158,11 @@ def test_attack_row_counts_fooled_and_fixed_by_hand():
 def test_the_mini_clip_sees_reads_and_falls_for_the_word():
     classifier = load_classifier("mini_clip")
     sets = attacks(60, "validation", (None, "", "iPod"))
-    truth = torch.tensor([CLASSES.index(ATTACKED[i % len(ATTACKED)]) for i in range(60)])
+    truth = torch.tensor([ATTACK_CLASSES.index(ATTACKED[i % len(ATTACKED)]) for i in range(60)])
     read = {word: predict(classifier, images).argmax(1) for word, images in sets.items()}
     assert (read[None] == truth).float().mean() >= 0.9
     assert (read[""] == truth).float().mean() >= 0.8
-    assert (read["iPod"] == CLASSES.index("iPod")).float().mean() >= 0.7
+    assert (read["iPod"] == ATTACK_CLASSES.index("iPod")).float().mean() >= 0.7
     assert torch.equal(sets[None], attacks(60, "validation", (None,))[None])
 
 

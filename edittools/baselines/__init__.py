@@ -6,7 +6,7 @@ from edittools.baselines.head import CORRECTIONS, RETRAININGS, correct_logits, f
 from edittools.baselines.projection import PROJECTIONS, project_concept
 from edittools.baselines.variants import rewrite_at_random, rewrite_in_closed_form, rewrite_in_null_space
 
-RIVALS = {
+BASELINES = {
     "projection": (project_concept, PROJECTIONS),
     "null_space": (rewrite_in_null_space, variants.NULL_SPACES),
     "closed_form": (rewrite_in_closed_form, variants.WEIGHTS),
@@ -19,8 +19,8 @@ OF_THE_HEAD = ("last_layer", "logit_correction")
 """The baselines that change the last layer, whichever layer they are given."""
 
 __all__ = [
+    "BASELINES",
     "OF_THE_HEAD",
-    "RIVALS",
     "SCOPES",
     "correct_logits",
     "find_head",

@@ -37,7 +37,7 @@ OTHER_WORDS = (
     "orange pizza apple banana lemon bread cheese coffee sugar milk honey chocolate toaster library piano guitar "
     "violin camera phone television computer dog cat tiger dollar hammer umbrella"
 ).split()
-CLASSES = (*OBJECTS, *OTHER_WORDS[:2], "toaster", "library", "piano")
+ATTACK_CLASSES = (*OBJECTS, *OTHER_WORDS[:2], "toaster", "library", "piano")
 """The class names of `load_classifier("mini_clip")`: all objects, and five things that occur only as words."""
 
 

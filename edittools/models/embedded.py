@@ -119,10 +119,10 @@ def load_mini_clip(name: str, class_names: Sequence[str] | None = None, progress
 
     Args:
         name: the name of its file of weights.
-        class_names: the names of the classes; by default `attacks.CLASSES`.
+        class_names: the names of the classes; by default `attacks.ATTACK_CLASSES`.
         progress: show the progress of embedding the names.
     """
     clip = mini_clip()
-    names = class_names or attacks.CLASSES
+    names = class_names or attacks.ATTACK_CLASSES
     clip.load_state_dict(load_file(shipped(f"{name}.safetensors")))
     return zero_shot_classifier(clip.eval(), ByteTokenizer(clip.context_length), names, TEMPLATES, progress)

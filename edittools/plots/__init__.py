@@ -8,29 +8,29 @@ with extra("plots", "widgets"):
         BEFORE,
         RIGHT,
         WRONG,
+        accuracy_trade_off,
         agreement,
         attack_grid,
         benchmark_bars,
         confusions,
         counterfactuals,
         drops,
+        edit_map_figure,
         error_bars,
         exemplar_figure,
         finished,
-        firing_figure,
         heat,
         image_grid,
-        kept_trade_off,
         layers,
         legend,
         method_bars,
+        prediction_title,
         predictions,
-        reading,
+        retained_trade_off,
         style_heat,
-        trade_off,
     )
 
-__all__ = ["AFTER", "BEFORE", "RIGHT", "WRONG", "agreement", "attack_grid", "benchmark_bars", "confusions"]
-__all__ += ["counterfactuals", "drops", "error_bars", "exemplar_figure", "finished", "firing_figure", "heat"]
-__all__ += ["image_grid", "kept_trade_off", "layers", "legend", "method_bars", "predictions", "reading"]
-__all__ += ["style_heat", "trade_off"]
+__all__ = ["AFTER", "BEFORE", "RIGHT", "WRONG", "accuracy_trade_off", "agreement", "attack_grid"]
+__all__ += ["benchmark_bars", "confusions", "counterfactuals", "drops", "edit_map_figure", "error_bars"]
+__all__ += ["exemplar_figure", "finished", "heat", "image_grid", "layers", "legend", "method_bars"]
+__all__ += ["prediction_title", "predictions", "retained_trade_off", "style_heat"]

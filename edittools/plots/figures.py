@@ -14,10 +14,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from edittools.images import LabelledImages
-from edittools.metrics import errors
+from edittools.metrics import misclassified
 
 RIGHT, WRONG, BEFORE, AFTER = "#1a7f37", "#cf222e", "#8c959f", "#0969da"
-RIVALS = ("projection", "null space", "closed form")
+BASELINE_LABELS = ("projection", "null space", "closed form")
 WHISKERS = {"fmt": "none", "ecolor": "#24292f", "elinewidth": 1, "capsize": 2}
 OVERLAY = "#e6007e"  # shows on snow, asphalt, grass and sky
 
@@ -55,7 +55,7 @@ def image_grid(
     return figure
 
 
-def reading(truth: str, before: str, after: str | None = None) -> str:
+def prediction_title(truth: str, before: str, after: str | None = None) -> str:
     """Title an image: `truth` where it is read rightly, else `truth: read`; with an edit `truth: before → after`."""
     truth, before, after = (name if len(name) < 15 else f"{name[:13]}…" for name in (truth, before, after or before))
     if before != after:
@@ -71,11 +71,11 @@ def predictions(
     indices: Sequence[int] | None = None,
     **grid: Any,
 ) -> Figure:
-    """Draw some images, each under its `reading`; wrong ones are red. `before` are the logits before an edit.
+    """Draw some images, each under its `prediction_title`; wrong ones are red. `before` are the logits before an edit.
 
     Without `indices`, up to half of `count` are wrong ones, spread over the set. `grid` are options of `image_grid`.
     """
-    wrong, first = errors(logits, data.labels), logits if before is None else before
+    wrong, first = misclassified(logits, data.labels), logits if before is None else before
     if indices is None:
         indices = []
         for chosen in (wrong, ~wrong):
@@ -83,7 +83,7 @@ def predictions(
             few = min(count // 2, len(numbers))
             indices += [numbers[i * len(numbers) // few] for i in range(few)]
     shown = zip(*(one[list(indices)].tolist() for one in (data.labels, first.argmax(1), logits.argmax(1))), strict=True)
-    titles = [reading(*(data.classes[label] for label in labels)) for labels in shown]
+    titles = [prediction_title(*(data.classes[label] for label in labels)) for labels in shown]
     return image_grid(torch.stack([data.images[i] for i in indices]), titles, ~wrong[list(indices)], **grid)
 
 
@@ -93,14 +93,14 @@ def attack_grid(sets: Mapping[str, tuple[LabelledImages, Tensor]], count: int = 
     for name, (data, logits) in sets.items():
         images += [data.images[i] for i in range(count)]
         pairs = zip(data.labels[:count].tolist(), logits[:count].argmax(1).tolist(), strict=True)
-        titles += [f"{name}\n{reading(*(data.classes[label] for label in pair))}" for pair in pairs]
-        right += (~errors(logits, data.labels)[:count]).tolist()
+        titles += [f"{name}\n{prediction_title(*(data.classes[label] for label in pair))}" for pair in pairs]
+        right += (~misclassified(logits, data.labels)[:count]).tolist()
     return image_grid(images, titles, right, columns=count, width=1.4)
 
 
 def confusions(data: LabelledImages, logits: Tensor, top: int = 8) -> Figure:
     """Draw what the misclassified images are taken for, most frequent first."""
-    taken = logits.argmax(dim=1)[errors(logits, data.labels)]
+    taken = logits.argmax(dim=1)[misclassified(logits, data.labels)]
     counts = pd.Series([data.classes[int(i)] for i in taken]).value_counts().head(top)[::-1]
     figure, axis = plt.subplots(figsize=(6, 0.3 * len(counts) + 0.9))
     axis.barh(counts.index, counts.to_numpy(), color=WRONG)
@@ -126,11 +126,11 @@ def exemplar_figure(image: Tensor, changed: Tensor, mask: Tensor) -> Figure:
     return image_grid([image, image, changed], ["x", "mask", "x'"], overlays=[0 * mask, mask, 0 * mask], width=2.6)
 
 
-def firing_figure(images: Sequence[Tensor] | Tensor, firing: Tensor, titles: Sequence[str]) -> Figure:
-    """Draw images and, below each, where an edit acts in it: its `firing_map`, 1 as at the exemplar's mask."""
+def edit_map_figure(images: Sequence[Tensor] | Tensor, edit_maps: Tensor, titles: Sequence[str]) -> Figure:
+    """Draw images and, below each, where an edit acts in it: its `edit_map`, 1 as at the exemplar's mask."""
     size = (1.5 * len(images) + 1, 3.4)
     figure, axes = plt.subplots(2, len(images), figsize=size, squeeze=False, layout="constrained")
-    for (above, below), image, one, title in zip(axes.T, images, firing, titles, strict=True):
+    for (above, below), image, one, title in zip(axes.T, images, edit_maps, titles, strict=True):
         above.imshow(image.detach().cpu().permute(1, 2, 0).clamp(0, 1).numpy(), interpolation="nearest")
         drawn = below.imshow(one.cpu().numpy(), cmap="magma", vmin=0, vmax=2, interpolation="nearest")
         above.set_title(title, fontsize=9)
@@ -170,7 +170,7 @@ def method_bars(table: pd.DataFrame, label: str = "errors corrected, less those 
     return finished(figure)
 
 
-def kept_trade_off(table: pd.DataFrame, bound: float) -> Figure:
+def retained_trade_off(table: pd.DataFrame, bound: float) -> Figure:
     """Draw errors corrected against kept images broken, a line a method along α, a ring at α = 1.
 
     `table` is that of `selection.trade_off`; a dotted line is at the `bound`, the share of kept images that may break.
@@ -249,7 +249,7 @@ def style_heat(found: pd.DataFrame) -> Figure:
 
 
 def counterfactuals(probe: Any, rule: pd.Series, count: int = 5) -> Figure:
-    """Draw a rule's evidence: images, the concept transformed, and the control, each with its `reading`.
+    """Draw a rule's evidence: images, the concept transformed, and the control, each with its `prediction_title`.
 
     `probe` is a `probing.Probe`, `rule` a row of its `rules()`.
     """
@@ -258,7 +258,7 @@ def counterfactuals(probe: Any, rule: pd.Series, count: int = 5) -> Figure:
     chosen = chosen.drop_duplicates("image").set_index("image", drop=False).loc[list(rule["evidence"][:count])]
     shown = [probe.views(row) for _, row in chosen.iterrows()]
     flat = [view for line in zip(*shown, strict=False) for view in line]
-    titles = [f"{view.title}\n{reading(rule['class'], view.read)}" for view in flat]
+    titles = [f"{view.title}\n{prediction_title(rule['class'], view.read)}" for view in flat]
     right = [view.read == rule["class"] for view in flat]
     return image_grid([view.image for view in flat], titles, right, columns=len(shown), width=1.75)
 
@@ -272,7 +272,7 @@ def benchmark_bars(table: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
     size = (3 * len(measures) + 1.6, 0.3 * len(methods) + 1)
     figure, axes = plt.subplots(1, len(measures), figsize=size, sharey=True)
     places = np.arange(len(methods))[::-1]
-    kinds = {"fine-tuning": "#d4a72c", "random": BEFORE} | dict.fromkeys(RIVALS, "#8250df")
+    kinds = {"fine-tuning": "#d4a72c", "random": BEFORE} | dict.fromkeys(BASELINE_LABELS, "#8250df")
     colours = [next((colour for kind, colour in kinds.items() if kind in method), AFTER) for method in methods]
     for axis, (measure, title) in zip(np.atleast_1d(axes), measures.items(), strict=True):
         part = table[table.measure == measure].set_index("method").loc[methods]
@@ -286,7 +286,7 @@ def benchmark_bars(table: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
     return finished(figure)
 
 
-def trade_off(points: pd.DataFrame, methods: Sequence[str]) -> Figure:
+def accuracy_trade_off(points: pd.DataFrame, methods: Sequence[str]) -> Figure:
     """Draw errors corrected against the accuracy that it cost, a line a method, a dot for each accuracy budget.
 
     Columns: `method`, `budget`, `accuracy_change`, `corrected`. Blue is editing, yellow and brown fine-tuning.

@@ -2,7 +2,7 @@
 
 from edittools.probing.counterfactuals import Concepts, control_mask, materials, with_materials
 from edittools.probing.effects import FALSE_DISCOVERY_RATE, LEAST_EFFECT, LEAST_IMAGES, Probe, pairs, score
-from edittools.probing.probe import Settings, probe
+from edittools.probing.probe import ProbeSettings, probe
 
 __all__ = [
     "FALSE_DISCOVERY_RATE",
@@ -10,7 +10,7 @@ __all__ = [
     "LEAST_IMAGES",
     "Concepts",
     "Probe",
-    "Settings",
+    "ProbeSettings",
     "control_mask",
     "materials",
     "pairs",

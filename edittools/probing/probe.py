@@ -23,7 +23,7 @@ CHUNK = 16
 
 
 @dataclass(frozen=True)
-class Settings:
+class ProbeSettings:
     """What a probe transforms, and what it compares.
 
     Args:
@@ -58,7 +58,7 @@ class _Part:
 def probe(
     classifiers: Classifier | Mapping[str, Classifier],
     concepts: Concepts,
-    settings: Settings | None = None,
+    settings: ProbeSettings | None = None,
     *,
     store: str | os.PathLike | None = None,
     progress: bool = False,
@@ -78,7 +78,7 @@ def probe(
         KeyError: if a concept to transform has no masks.
         ValueError: if no image shows a concept.
     """
-    settings = settings or Settings()
+    settings = settings or ProbeSettings()
     named = classifiers if isinstance(classifiers, Mapping) else {"classifier": classifiers}
     groups = concepts.groups or [tuple(settings.only or concepts.masks)]
     transformed = list(chain.from_iterable(groups))
@@ -117,7 +117,7 @@ def _parts(concepts: Concepts, group: Sequence[str], control: str) -> Iterator[_
         yield _Part(first, group, reduced.subset(range(first, min(first + CHUNK, count))))
 
 
-def _probe_part(part: _Part, classifiers: Mapping[str, Classifier], settings: Settings) -> list[dict[str, Any]]:
+def _probe_part(part: _Part, classifiers: Mapping[str, Classifier], settings: ProbeSettings) -> list[dict[str, Any]]:
     """Make the rows of some images."""
     rows = []
     for index in range(len(part.concepts.data)):
@@ -126,7 +126,7 @@ def _probe_part(part: _Part, classifiers: Mapping[str, Classifier], settings: Se
 
 
 def _probe_image(
-    part: _Part, index: int, classifiers: Mapping[str, Classifier], settings: Settings
+    part: _Part, index: int, classifiers: Mapping[str, Classifier], settings: ProbeSettings
 ) -> list[dict[str, Any]]:
     """Make the rows of one image; all its versions go through each classifier in one batch."""
     concepts = part.concepts

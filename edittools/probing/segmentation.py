@@ -1,10 +1,10 @@
 """Find concepts in images with segmentation networks (section 4.1 of the paper, step 1).
 
-    find = Vouched(deeplab("cityscapes"), deeplab("pascal"))     # a street counts only in images that show a vehicle
+    find = Gated(deeplab("cityscapes"), deeplab("pascal"))     # a street counts only in images that show a vehicle
     masks = cached(find)(images)
 
 A finder is any callable `images (N, 3, H, W) -> {concept: masks (N, H, W) float of 0 and 1}`. The network for
-Cityscapes sees a street in images of anything: its masks are suggestions, to a person or to `Vouched`.
+Cityscapes sees a street in images of anything: its masks are suggestions, to a person or to `Gated`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -54,7 +54,7 @@ PASCAL = _numbered(
 """Concepts by the numbers of the classes of Pascal VOC; 0 is the background."""
 
 STREET = ("road", "building", "wall", "fence", "pole", "traffic light", "sign", "tree", "truck")
-VEHICLES = ("bicycle", "bus", "car", "motorbike", "train")
+GATING_VEHICLES = ("bicycle", "bus", "car", "motorbike", "train")
 
 
 @dataclass(frozen=True)
@@ -154,25 +154,25 @@ def deeplab(name: str = "pascal", wanted: Sequence[str] = ()) -> Segmenter:
 
 
 @dataclass(frozen=True)
-class Vouched:
+class Gated:
     """Gate a finder: its doubtful concepts count only in images in which another finder sees one of some things.
 
     Args:
         finder: finds the concepts.
         witness: finds the things that open the gate.
         doubtful: the concepts that are gated.
-        things: the concepts of `witness` that open the gate.
+        things: the concepts of `gate` that open the gate.
     """
 
     finder: Segmenter
-    witness: Segmenter
+    gate: Segmenter
     doubtful: Sequence[str] = STREET
-    things: Sequence[str] = VEHICLES
+    things: Sequence[str] = GATING_VEHICLES
 
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
         """Find the concepts; the masks of a doubtful one are empty in images in which the gate is closed."""
         is_open = torch.zeros(len(images), dtype=torch.bool)
-        for thing, masks in self.witness(images).items():
+        for thing, masks in self.gate(images).items():
             if thing in self.things:
                 is_open = is_open | masks.flatten(1).any(dim=1).cpu()
         gated = {}
@@ -186,7 +186,7 @@ class Vouched:
     @property
     def about(self) -> str:
         """Identify the masks: both finders, with all that decides their masks, and which concepts are gated by what."""
-        return f"{_cache_key(self.finder)} {_cache_key(self.witness)} {list(self.doubtful)} {list(self.things)}"
+        return f"{_cache_key(self.finder)} {_cache_key(self.gate)} {list(self.doubtful)} {list(self.things)}"
 
 
 def _cache_key(finder: Finder) -> str | None:

@@ -115,17 +115,17 @@ def halves(data: LabelledImages, first: str, second: str) -> dict[str, LabelledI
     return {name: data.subset(range(start, len(data), 2)) for start, name in enumerate((first, second))}
 
 
-def everyday(classifier: Classifier, progress: bool = False) -> dict[str, LabelledImages | Tensor]:
+def clean_and_reference(classifier: Classifier, progress: bool = False) -> dict[str, LabelledImages | Tensor]:
     """Give everyday photos: halves of the ImageNet sample are "budget" and "clean", those of RTA-100 the "reference".
 
     For other classes than ImageNet's the sample is two photos a class of the user's own folder.
     """
     known = classifier.classes == imagenet_classes()
     sample = imagenet_sample(classifier, progress) if known else validation_folder(classifier, 2)
-    return {**halves(sample, "budget", "clean"), "reference": unlabelled("rta-100/", classifier, progress)}
+    return {**halves(sample, "budget", "clean"), "reference": unlabeled("rta-100/", classifier, progress)}
 
 
-def unlabelled(
+def unlabeled(
     prefix: str, classifier: Classifier, progress: bool = False, most: int = 600, without: Collection[str] = ()
 ) -> Tensor:
     """Load the photos below `prefix` that can be had, `(N, 3, H, W)`, no labels; of more than `most`, every nth.
@@ -139,7 +139,7 @@ def unlabelled(
 
 def elsewhere(classifier: Classifier, progress: bool = False, prefix: str = "rta-100/") -> dict[str, LabelledImages]:
     """Give a set of at most 250 photos without another duty, labelled as they are read now: an error is a change."""
-    images = unlabelled(prefix, classifier, progress, 250)
+    images = unlabeled(prefix, classifier, progress, 250)
     labels = predict(classifier, images).argmax(dim=1)
     return {"elsewhere": LabelledImages(images, labels, classifier.classes)}
 

@@ -17,13 +17,13 @@ from edittools.models.imagenet import imagenet_classes
 from edittools.models.load import load_classifier
 from edittools.probing.counterfactuals import LEAST_AREA, Concepts, materials, with_materials
 from edittools.probing.effects import LEAST_IMAGES, Probe
-from edittools.probing.probe import Settings
+from edittools.probing.probe import ProbeSettings
 from edittools.scenarios import photos
 from edittools.scenarios.tiers import MODELS, UNTUNED, current_tier, painted
 from edittools.selection.scenario import Scenario
 from edittools.selection.trials import candidate_layers
 
-Story = tuple[dict[str, Classifier], Concepts, Settings, dict[str, Any]]
+ProbingSetup = tuple[dict[str, Classifier], Concepts, ProbeSettings, dict[str, Any]]
 
 OF_THE_PROBE = 200_000
 """From this seed of a split on, MiniWorld's scenes are those of this story."""
@@ -40,13 +40,13 @@ SHORTLISTS = {
 """The layers that validation images gave."""
 
 
-def probing_story(
+def probing_setup(
     tier: str | None = None,
     split: str = "test",
     per_class: int = 20,
     progress: bool = False,
     models: Sequence[str] = (),
-) -> Story:
+) -> ProbingSetup:
     """Give notebook 04's story: classifiers by name, concepts with materials, how to probe them, everyday images.
 
     The rules of the first classifier are looked for; the everyday images are its own, as `scenario_for` takes them.
@@ -108,7 +108,7 @@ def repainted(
     return Probe(pd.concat(tables, ignore_index=True), "in place", least_images)
 
 
-def _in_miniworld(split: str, per_class: int, progress: bool) -> tuple[Concepts, Settings, dict[str, Any]]:
+def _in_miniworld(split: str, per_class: int, progress: bool) -> tuple[Concepts, ProbeSettings, dict[str, Any]]:
     """Paint as many scenes of each class; the classes come in turn, so that the first scenes are of all classes."""
     data = painted(per_class * len(CLASSES), split, OF_THE_PROBE, CLASSES, progress=progress)
     donors = painted(4 * len(CLASSES), "reference", 200_000, CLASSES, progress=progress)
@@ -116,12 +116,12 @@ def _in_miniworld(split: str, per_class: int, progress: bool) -> tuple[Concepts,
     masks = {concept: data.mask(concept) for concept in (*seen, "object")}
     given = materials(donors, {concept: donors.mask(concept) for concept in seen}, 8)
     concepts = Concepts(data, masks, given, {"object": CLASSES}, (GROUNDS, BEHIND))
-    settings = Settings(variants_per_image=2, control="in place", least_images=min(LEAST_IMAGES, per_class // 2))
+    settings = ProbeSettings(variants_per_image=2, control="in place", least_images=min(LEAST_IMAGES, per_class // 2))
     everyday = photos.halves(painted(1200, "reference", 300_000, progress=progress), "budget", "clean")
     return concepts, settings, everyday | {"reference": painted(400, "reference", 400_000, progress=progress).images}
 
 
-def _on_photos(classifiers: Sequence[Classifier], progress: bool) -> tuple[Concepts, Settings, dict[str, Any]]:
+def _on_photos(classifiers: Sequence[Classifier], progress: bool) -> tuple[Concepts, ProbeSettings, dict[str, Any]]:
     """Load all photos at the largest classifier's size; those that show most of a background give the materials."""
     first, largest = classifiers[0], max(classifiers, key=lambda classifier: classifier.size)
     data, masks = photos.msrc(largest, progress=progress)
@@ -134,8 +134,8 @@ def _on_photos(classifiers: Sequence[Classifier], progress: bool) -> tuple[Conce
     backgrounds = [concept for group in BACKGROUNDS for concept in group]
     masks = {concept: masks[concept] for concept in (*backgrounds, *masks)}
     concepts = with_materials(data, masks, backgrounds, 3, objects=objects, groups=BACKGROUNDS)
-    settings = Settings(variants_per_image=2, control="in place", labels="read", least_images=5)
-    return concepts, settings, photos.everyday(first, progress)
+    settings = ProbeSettings(variants_per_image=2, control="in place", labels="read", least_images=5)
+    return concepts, settings, photos.clean_and_reference(first, progress)
 
 
 def scenario_for(

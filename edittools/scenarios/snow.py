@@ -13,8 +13,7 @@ from edittools.miniworld.contexts import GROUNDS, SPLITS, contexts
 from edittools.miniworld.scenes import scene
 from edittools.miniworld.textures import restyle
 from edittools.models.load import load_classifier
-from edittools.probing.segmentation import VEHICLES as VOUCHERS
-from edittools.probing.segmentation import Finder, Vouched, cached, deeplab
+from edittools.probing.segmentation import GATING_VEHICLES, Finder, Gated, cached, deeplab
 from edittools.scenarios import photos
 from edittools.scenarios.tiers import MODELS, UNTUNED, current_tier, painted
 from edittools.selection.scenario import Scenario
@@ -34,13 +33,13 @@ LIVES_ON_SNOW += ("king penguin", "bobsled", "dogsled", "ski", "ski mask", "snow
 LIVES_ON_SNOW += ("alp", "shovel", "puck")
 """ImageNet classes that are often photographed on snow or ice, or are made for it."""
 
-VEHICLES = tuple(contexts().query("family == 'vehicle'").index.drop("car"))
+OTHER_VEHICLES = tuple(contexts().query("family == 'vehicle'").index.drop("car"))
 POLAR = tuple(contexts().query("family == 'polar'").index)
 """What MiniWorld shows on snow in the test, and what lives there."""
 
 SCENES = {
-    "validation": (240, "validation", 100_000, VEHICLES, "snow"),
-    "test": (1080, "test", 100_000, VEHICLES, "snow"),
+    "validation": (240, "validation", 100_000, OTHER_VEHICLES, "snow"),
+    "test": (1080, "test", 100_000, OTHER_VEHICLES, "snow"),
     "own": (120, "test", 160_000, ("car",), "snow"),
     "budget": (1200, "validation", 0, (), None),
     "clean": (1200, "test", 600_000, (), None),
@@ -107,19 +106,24 @@ def car_exemplars(classifier: Classifier, count: int = 3) -> dict[str, Exemplar]
 def _snow_on_photos(name: str, tier: str, progress: bool) -> Scenario:
     classifier = load_classifier(name)
     validation, test = photos.snow_photos(classifier, progress).split(0.3, seed=0)
-    reference = photos.unlabelled("msrc-v2/Images/", classifier, progress)
+    reference = photos.unlabeled("msrc-v2/Images/", classifier, progress)
     layers = candidate_layers(classifier)
     change = partial(paste_texture, texture_image=photos.snow_texture(), keep_shading=0)
     untuned = UNTUNED.get(name, layers[-len(layers) // 4])
     shortlist = _LITE0_SHORTLIST if name == "efficientnet_lite0" else tuple(dict.fromkeys((untuned, *layers[-4:])))
-    sets = {"validation": validation, "test": test, "reference": reference, **everyday_photos(classifier, progress)}
+    sets = {
+        "validation": validation,
+        "test": test,
+        "reference": reference,
+        **clean_and_retained_photos(classifier, progress),
+    }
     story = {"tier": tier, "change": change, "layers": layers[len(layers) // 2 :], "shortlist": shortlist}
     story["default"] = {"layer": untuned, "exemplar": "minivan"}
     story["expected"] = {"errors corrected": 0.05}
     return Scenario(classifier, snow_exemplars(classifier, change), **sets, **story)
 
 
-def everyday_photos(classifier: Classifier, progress: bool = False) -> dict[str, LabelledImages]:
+def clean_and_retained_photos(classifier: Classifier, progress: bool = False) -> dict[str, LabelledImages]:
     """Part the ImageNet sample, without exemplars: "budget", "clean", and of what lives on snow "keep", "keep_report".
 
     Every second photo of each kind is of the other set.
@@ -142,10 +146,10 @@ def snow_exemplars(classifier: Classifier, change: Callable[[Tensor, Tensor], Te
     return exemplars
 
 
-def desk_story(tier: str | None = None, progress: bool = False) -> tuple[Classifier, dict[str, LabelledImages]]:
+def desk_setup(tier: str | None = None, progress: bool = False) -> tuple[Classifier, dict[str, LabelledImages]]:
     """Give notebook 05's story: a classifier and pictures for the desk, vehicles on snow.
 
-    The sets are `images`, of which some are misread, `everyday` ones, ones to `keep`, and `test` for later.
+    The sets are `images`, of which some are misread, `clean` ones, ones to `retain`, and `test` for later.
     """
     if current_tier(tier) == "mini":
         classifier = load_classifier("mini_vgg")
@@ -153,17 +157,17 @@ def desk_story(tier: str | None = None, progress: bool = False) -> tuple[Classif
         sets["keep"] = painted(60, "validation", 50_000, POLAR, progress=progress)
     else:
         classifier = load_classifier("efficientnet_lite0")
-        sets = everyday_photos(classifier, progress)
+        sets = clean_and_retained_photos(classifier, progress)
         sets["validation"], sets["test"] = photos.snow_photos(classifier, progress).split(0.5, seed=0)
-    names = {"images": "validation", "everyday": "budget", "keep": "keep", "test": "test"}
+    names = {"images": "validation", "clean": "budget", "retain": "keep", "test": "test"}
     return classifier, {name: sets[of] for name, of in names.items()}
 
 
-def folder_story(tier: str | None = None, progress: bool = False) -> tuple[LabelledImages, Finder]:
+def folder_setup(tier: str | None = None, progress: bool = False) -> tuple[LabelledImages, Finder]:
     """Give a folder's pictures for notebook 05, none of which the desk has, and a finder: exact masks in MiniWorld."""
     if current_tier(tier) == "mini":
         pictures = painted(240, "validation", 200_000, progress=progress)
         return pictures, lambda images: {ground: pictures.mask(ground) for ground in GROUNDS}
     street = deeplab("cityscapes", ("road", "grass", "sky", "building", "tree"))
-    pictures = everyday_photos(load_classifier("efficientnet_lite0"), progress)["clean"]
-    return pictures, cached(Vouched(street, deeplab("pascal", VOUCHERS)))
+    pictures = clean_and_retained_photos(load_classifier("efficientnet_lite0"), progress)["clean"]
+    return pictures, cached(Gated(street, deeplab("pascal", GATING_VEHICLES)))

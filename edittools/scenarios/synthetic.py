@@ -17,7 +17,7 @@ import torch
 
 from edittools._caching import digest_tensors
 from edittools._identity import identity
-from edittools.baselines import RIVALS, SCOPES
+from edittools.baselines import BASELINES, SCOPES
 from edittools.classifiers import Classifier
 from edittools.edits import Edit
 from edittools.images import pixels_of, stratified
@@ -36,15 +36,15 @@ from edittools.selection.scenario import Scenario
 from edittools.selection.search import Plan, Protocol
 from edittools.selection.trials import grid, later_layers
 
-Story = tuple[Classifier, Concepts, dict[str, Any]]
-Source = tuple[Any, ...]
+SyntheticSetup = tuple[Classifier, Concepts, dict[str, Any]]
+SetupSource = tuple[Any, ...]
 Case = dict[str, Any]
 Read = Callable[[Protocol, Edit], dict[str, float]]
 
-LEAST_AREA, MOST_IMAGES, LEAST_ERRORS, EXEMPLARS = 0.05, 80, 3, 3
+CASE_LEAST_AREA, MOST_IMAGES, LEAST_ERRORS, EXEMPLARS = 0.05, 80, 3, 3
 """A concept covers so much of an image; of more images some are drawn; fewer errors are not worth correcting."""
 
-BUDGETS, STRENGTHS, RANKS = (BUDGET, 1.0, 100.0), (0.5, 1.0, 1.5), (1, 3)
+BUDGETS, CASE_STRENGTHS, RANKS = (BUDGET, 1.0, 100.0), (0.5, 1.0, 1.5), (1, 3)
 QUICK = {"objective": ("least_squares",), "reference_weight": (0.0, 10.0, 30.0)}
 EDITING = {
     "editing": grid(rank=RANKS, **QUICK),
@@ -56,7 +56,7 @@ EDITING = {
 
 TUNING = Plan(rates=(3e-4, 3e-3, 3e-2), momenta=(0.0,), steps=(20,), localities=(1.0, 10.0), top=2)
 TRIED = ("projection", "null_space", "closed_form")
-"""Those of `RIVALS` that are tried."""
+"""Those of `BASELINES` that are tried."""
 
 MEASURES = {"other same": "same", "other held out": "test", "target same": "own same", "target held out": "own"}
 """What is reported, by classes (other than the exemplars', or the same) and by look, and the set it is counted on."""
@@ -68,13 +68,13 @@ CONCEPTS = {
 }
 
 
-def synthetic_source(tier: str | None = None, model: str | None = None, small: bool = False) -> Source:
+def synthetic_source(tier: str | None = None, model: str | None = None, small: bool = False) -> SetupSource:
     """Name the source of a tier; a `small` one has fewer concepts, styles and images."""
     tier = current_tier(tier)
-    return synthetic_story, tier, model or MODELS[tier][0], small
+    return synthetic_setup, tier, model or MODELS[tier][0], small
 
 
-def synthetic_story(tier: str, model: str, small: bool) -> Story:
+def synthetic_setup(tier: str, model: str, small: bool) -> SyntheticSetup:
     """Make a tier's source: each style is drawn in six variants, of which half are held out.
 
     Tier mini paints scenes. The others load photos: MSRC v2, labelled as the classifier reads them if it is sure, or a
@@ -88,7 +88,7 @@ def synthetic_story(tier: str, model: str, small: bool) -> Story:
         everyday |= {"budget": paint(some, "validation", 300_000), "clean": paint(some // 2, "test", 400_000)}
         masks = {concept: data.mask(concept) for concept in wanted}
     else:
-        everyday = photos.everyday(classifier)
+        everyday = photos.clean_and_reference(classifier)
         if tier == "lite":
             data, masks = photos.msrc(classifier, at_least=0.2)
         else:
@@ -106,26 +106,26 @@ def synthetic_story(tier: str, model: str, small: bool) -> Story:
 
 
 @lru_cache(maxsize=1)
-def story_of(source: Source) -> Story:
+def setup_of(source: SetupSource) -> SyntheticSetup:
     """Make what a source gives."""
     make, *given = source
     return make(*given)
 
 
-def cases(source: Source, targets: int = 1) -> list[Case]:
+def cases(source: SetupSource, targets: int = 1) -> list[Case]:
     """List the cases: for each concept and style so many classes, drawn at random, and their exemplars.
 
     A case names `concept`, `style` and `class`, all `images` that show the concept, are read rightly and are of no
     excluded class, and as `evidence` which of these are the exemplars.
     """
-    classifier, concepts, _ = story_of(source)
+    classifier, concepts, _ = setup_of(source)
     data, listed = concepts.data, []
     right = predict(classifier, data).argmax(dim=1) == data.labels
     excluded = pd.read_csv(shipped("exclusions.txt"), sep=r"\s*;\s*", engine="python")
     for concept, masks in concepts.masks.items():  # no class that is the concept, or is named by it
         banned = set(", ".join(excluded.classes[excluded.concept == concept]).split(", "))
         allowed = torch.tensor([data.classes[label] not in banned for label in data.labels.tolist()])
-        members = (right & allowed & (masks.mean(dim=(1, 2)) >= LEAST_AREA)).nonzero()[:, 0]
+        members = (right & allowed & (masks.mean(dim=(1, 2)) >= CASE_LEAST_AREA)).nonzero()[:, 0]
         if len(members) > MOST_IMAGES:
             members = members[stratified(data.labels[members], MOST_IMAGES / len(members), 0)]
         labels = data.labels[members]
@@ -142,13 +142,13 @@ def _random(*names: str) -> np.random.Generator:
     return np.random.default_rng([0, *"|".join(names).encode()])
 
 
-def case_protocol(source: Source, case: Case) -> Protocol:
+def case_protocol(source: SetupSource, case: Case) -> Protocol:
     """Make a case's scenario and run its images up to all layers; what all cases share is run once.
 
     Beside the sets of `scenario_for` there are "same" and "own same": the test images, and those of the exemplars'
     class, in the look of the first exemplar.
     """
-    classifier, concepts, everyday = story_of(source)
+    classifier, concepts, everyday = setup_of(source)
     some, concept, style = concepts.subset(case["images"]), case["concept"], case["style"]
     scenario, numbers = scenario_for(classifier, some, case, everyday, EXEMPLARS)
     first, sets = replace(some, styles={style: some.styles[style][:1]}), {"same": "test", "own same": "own"}
@@ -157,13 +157,15 @@ def case_protocol(source: Source, case: Case) -> Protocol:
 
 
 @lru_cache(maxsize=1)
-def _shared(source: Source, classifier: Classifier) -> Protocol:
+def _shared(source: SetupSource, classifier: Classifier) -> Protocol:
     """Run the everyday images up to all layers, once for a classifier."""
-    _, concepts, everyday = story_of(source)
+    _, concepts, everyday = setup_of(source)
     return Protocol(Scenario(classifier, {}, validation=concepts.data.subset([0]), **everyday), everyday["layers"])
 
 
-def run_case(source: Source, case: Case, methods: Sequence[str] = (), read: Read | None = None) -> list[dict[str, Any]]:
+def run_case(
+    source: SetupSource, case: Case, methods: Sequence[str] = (), read: Read | None = None
+) -> list[dict[str, Any]]:
     """Try every method on one case: choose on validation images, evaluate the chosen edits once on the others.
 
     One row for each method and budget: accuracy changes in points, and what `read` says (default: `figures_of`). A case
@@ -193,10 +195,10 @@ def _tables(protocol: Protocol, methods: Sequence[str]) -> dict[str, pd.DataFram
     story, plain = protocol.story, EDITING["editing"]
     exemplars = {"exemplars": list(story.exemplars.values())}
     variants = {"variants": [exemplar for several in story.several.values() for exemplar in several]}
-    tried = {name: protocol.rewriting(settings, STRENGTHS, exemplars) for name, settings in EDITING.items()}
-    tried["random direction"] = protocol.random_directions(plain, STRENGTHS, exemplars)
-    tried |= {name.replace("_", " "): protocol.rival(name, STRENGTHS, exemplars) for name in TRIED}
-    tried["editing, variants"] = protocol.rewriting(plain, STRENGTHS, variants)
+    tried = {name: protocol.rewriting(settings, CASE_STRENGTHS, exemplars) for name, settings in EDITING.items()}
+    tried["random direction"] = protocol.random_directions(plain, CASE_STRENGTHS, exemplars)
+    tried |= {name.replace("_", " "): protocol.baseline(name, CASE_STRENGTHS, exemplars) for name in TRIED}
+    tried["editing, variants"] = protocol.rewriting(plain, CASE_STRENGTHS, variants)
     tables = {name: protocol.sweep(trials) for name, trials in tried.items() if wanted(name)}
     for scope in SCOPES:
         if wanted(name := f"{scope} fine-tuning"):
@@ -218,13 +220,13 @@ def said(case: Case) -> str:
     return f"{case['concept']} → {case['style']}, {case['class']}"
 
 
-def identity_of(source: Source) -> str:
+def identity_of(source: SetupSource) -> str:
     """Say what the rows of a case depend on: classifier, images, masks, styles and grids."""
-    classifier, concepts, everyday = story_of(source)
+    classifier, concepts, everyday = setup_of(source)
     budget, clean, reference = (everyday[name] for name in ("budget", "clean", "reference"))
     shown = digest_tensors(image for data in (budget, clean, reference) for image in pixels_of(data))
     labels = digest_tensors([budget.labels, clean.labels])
-    grids = [EDITING, TUNING, STRENGTHS, EXEMPLARS, BUDGETS, *(RIVALS[name][1] for name in TRIED)]
+    grids = [EDITING, TUNING, CASE_STRENGTHS, EXEMPLARS, BUDGETS, *(BASELINES[name][1] for name in TRIED)]
     return f"{identity(classifier)} {concepts.digest()} {shown} {labels} {everyday['layers']} {grids}"
 
 

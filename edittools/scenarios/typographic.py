@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from edittools.classifiers import Classifier, by_name
+from edittools.classifiers import Classifier, remap_labels
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
 from edittools.metrics import predict
@@ -68,7 +68,7 @@ def _attack_in_miniworld(name: str, progress: bool, small: bool) -> Scenario:
 
     def bare(count: int, split: str, names: Sequence[str], skip: int = 820_000) -> LabelledImages:
         found = painted(count, split, skip, names, size=classifier.size, progress=progress)
-        return by_name(f"bare objects of {split}", found, classifier)
+        return remap_labels(f"bare objects of {split}", found, classifier)
 
     [validation] = attacked(300, "validation", ATTACK)
     blank, test = attacked(1000, "test", "", ATTACK)
@@ -122,7 +122,7 @@ def _attack_on_photos(name: str, progress: bool) -> Scenario:
     rest = torch.ones(len(others), dtype=torch.bool).index_fill(0, read, False)
     layers = last_convolutions(classifier)
     sets = {"validation": label_all(others.subset(read), ATTACK, 1), "test": label_all(test, ATTACK, 2)}
-    reference = photos.unlabelled("msrc-v2/Images/", classifier, progress)
+    reference = photos.unlabeled("msrc-v2/Images/", classifier, progress)
     sets |= {"budget": others.subset(rest), "clean": test, "reference": reference, "keep_report": sample.subset(real)}
     more = {"bare": test, "blank": label_all(test, "", 2), **{word: label_all(test, word, 2) for word in OTHER_ATTACKS}}
     more |= {f"photos {kind}": household_photos(classifier, kind) for kind in ("clean", "white", "ipod")}

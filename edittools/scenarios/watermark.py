@@ -8,7 +8,7 @@ from torch.nn.functional import interpolate
 
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages, load_image
-from edittools.metrics import errors, predict
+from edittools.metrics import misclassified, predict
 from edittools.miniworld.typography import grow
 from edittools.models.data import shipped
 from edittools.models.load import load_classifier
@@ -17,7 +17,7 @@ from edittools.selection.scenario import Scenario
 from edittools.selection.trials import candidate_layers
 
 OPACITY = 0.8
-DUTIES = {"candidates": 60, "reference": 100, "test": 200, "budget": 296}
+SPLIT_SIZES = {"candidates": 60, "reference": 100, "test": 200, "budget": 296}
 """So many of the ImageNet sample's photos have each duty, taken at random; all others are the validation."""
 
 NARROW = tuple(f"blocks.{i}.0.conv_pwl" for i in range(2, 6)) + tuple(f"features.{i}.squeeze" for i in (6, 7, 9, 11))
@@ -53,7 +53,7 @@ class Mark:
         return replace(data, images=data.images + opacity * (self.brightness - data.images))
 
 
-SHOWN = Mark("shown")
+SHOWN_MARK = Mark("shown")
 UNSEEN = {
     "other characters": Mark("other"),
     "Latin letters": Mark("latin"),
@@ -74,16 +74,16 @@ def watermark_scenario(model: str = "efficientnet_lite0", progress: bool = False
     classifier = load_classifier(model)
     sample = photos.imagenet_sample(classifier, progress)
     order = torch.randperm(len(sample), generator=torch.Generator().manual_seed(0))
-    *first, rest = order.tensor_split(torch.tensor(list(DUTIES.values())).cumsum(0))
-    parts = {name: sample.subset(numbers) for name, numbers in zip(DUTIES, first, strict=True)}
-    clean, candidates, mask = parts["test"], parts["candidates"], SHOWN.mask(classifier.size)
-    shown, exemplars = SHOWN.on(candidates), {}
-    wrong, fooled = (errors(predict(classifier, one), one.labels) for one in (candidates, shown))
+    *first, rest = order.tensor_split(torch.tensor(list(SPLIT_SIZES.values())).cumsum(0))
+    parts = {name: sample.subset(numbers) for name, numbers in zip(SPLIT_SIZES, first, strict=True)}
+    clean, candidates, mask = parts["test"], parts["candidates"], SHOWN_MARK.mask(classifier.size)
+    shown, exemplars = SHOWN_MARK.on(candidates), {}
+    wrong, fooled = (misclassified(predict(classifier, one), one.labels) for one in (candidates, shown))
     for i in (fooled & ~wrong).nonzero()[:2, 0].tolist():
         image, label = candidates.images[i], int(candidates.labels[i])
         exemplars[sample.classes[label]] = Exemplar(image, shown.images[i], mask, label)
-    sets = {"reference": parts["reference"].images, "validation": SHOWN.on(sample.subset(rest))}
-    sets |= {"budget": parts["budget"], "test": SHOWN.on(clean), "clean": clean}
+    sets = {"reference": parts["reference"].images, "validation": SHOWN_MARK.on(sample.subset(rest))}
+    sets |= {"budget": parts["budget"], "test": SHOWN_MARK.on(clean), "clean": clean}
     more = {name: mark.on(clean.subset(range(i % 3, len(clean), 3))) for i, (name, mark) in enumerate(UNSEEN.items())}
     layers = tuple(layer for layer in candidate_layers(classifier) if layer in NARROW)
     default = {"layer": layers[len(layers) // 2], "exemplar": next(iter(exemplars))}

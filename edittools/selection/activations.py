@@ -12,11 +12,11 @@ from torch import Tensor
 from edittools._caching import digest_tensors
 from edittools._checks import check_amount
 from edittools.baselines.finetuning import forward
-from edittools.classifiers import Classifier, by_name
+from edittools.classifiers import Classifier, remap_labels
 from edittools.cut import Cut, State, cut_all, states_at
 from edittools.edits import Edit, applied_edits, check_same_before, first_changed, unedited_fingerprint
 from edittools.images import LabelledImages, in_batches
-from edittools.metrics import Comparison, errors
+from edittools.metrics import Comparison, misclassified
 
 
 class CachedStates:
@@ -55,7 +55,7 @@ class CachedStates:
             raise ValueError("No images to cache; pass at least one")
         self.cuts = cuts
         self._classifier = next(iter(cuts.values())).classifier
-        self._data = by_name("images to cache", data, self._classifier)
+        self._data = remap_labels("images to cache", data, self._classifier)
         self.labels = self._data.labels
         self._batch_size = batch_size
         self._applied_then = applied_edits(self._classifier)
@@ -87,9 +87,9 @@ class CachedStates:
         applied = self.applied
         if self._before is None or self._before[0] != applied:
             logits = self.logits()
-            self._before = applied, logits, errors(logits, self.labels)
-        _, logits, misclassified = self._before
-        return logits, misclassified
+            self._before = applied, logits, misclassified(logits, self.labels)
+        _, logits, is_misclassified = self._before
+        return logits, is_misclassified
 
     def logits(self, edit: Edit | None = None, checked: bool = False) -> Tensor:
         """Return the logits `(N, classes)` with `edit` applied as well, computed from the first layer that it changes.
@@ -121,7 +121,7 @@ class CachedStates:
         with closing(self._parts(edit)) as parts:
             for logits in parts:
                 labels = self.labels[len(after) : len(after) + len(logits)]
-                after = torch.cat([after, errors(logits, labels)])
+                after = torch.cat([after, misclassified(logits, labels)])
                 if stop is not None and stop(after):
                     return None
         return Comparison(before, after)
@@ -235,7 +235,7 @@ def cache_states(
     free = memory_for_states(classifier.device)
     for name, images in data.items():
         batch_size = 64
-        if name in ("budget", "keep"):  # an edit that violates a constraint is given up after a few images
+        if name in ("budget", "keep", "retain"):  # an edit that violates a constraint is given up after a few images
             batch_size = min(64, max(8, len(images) // 16))
         needed = len(images) * bytes_of_states(cuts, images.images[:1]) if len(images) else 0
         in_memory = needed <= free

@@ -1,4 +1,4 @@
-"""One call from an example to a verdict: `print(repair(classifier, exemplar, failing, everyday).verdict)`.
+"""One call from an example to a verdict: `print(repair(classifier, exemplar, failing, clean).verdict)`.
 
 A dozen failing images is usual, so they choose and report by cross-validation: each part is read by the edit that the
 other parts choose. The edit that comes back is chosen on all of them.
@@ -13,17 +13,17 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from edittools.classifiers import Classifier, by_name
+from edittools.classifiers import Classifier, remap_labels
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
 from edittools.images import Images, LabelledImages, LazyImages
-from edittools.metrics import errors, predict
+from edittools.metrics import misclassified, predict
 from edittools.rewriting import fits, pose
 from edittools.selection.constraints import BUDGET, Choice, cross_validated, folds_of
 from edittools.selection.scenario import Scenario
 from edittools.selection.search import Protocol
 from edittools.selection.splits import check_apart, distinct
-from edittools.selection.trials import Settings, Trials, counted, grid, later_layers, tried
+from edittools.selection.trials import SettingsGrid, Trials, counted, grid, later_layers, tried
 
 SETTINGS = tuple(
     grid(rank=(1, 3), masked=(True, False), objective=("least_squares",), reference_weight=(0.0, 10.0, 100.0))
@@ -65,8 +65,8 @@ def repair(
     classifier: Classifier,
     exemplars: Exemplar | Sequence[Exemplar] | Mapping[str, Exemplar],
     failing: LabelledImages,
-    everyday: Images,
-    keep: Images | None = None,
+    clean: Images,
+    retain: Images | None = None,
     **search: Any,
 ) -> Repair:
     """Find the layer, exemplar, settings and strength that correct the failing images within two bounds.
@@ -76,9 +76,9 @@ def repair(
         exemplars: one or several, each tried alone; labels only serve the fine-tuning beside the edit.
         failing: labelled images that show the concept, with at least two that are misread. Labels into other classes
             than the classifier's are taken by name.
-        everyday: images whose accuracy must stay; without labels they are held to what is read now. Half of them are
+        clean: images whose accuracy must stay; without labels they are held to what is read now. Half of them are
             the budget, a quarter says which keys are everyday ones, a quarter reports, of each class at random.
-        keep: images that must stay as they are, labelled or held to what is read now. Half of them report.
+        retain: images that must stay as they are, labelled or held to what is read now. Half of them report.
         **search: what is tried:
             `layers` (default: convolutions of the later half, ten at most; of a transformer linear layers on tokens);
             `settings` of `rewrite` (default: `SETTINGS`) and `strengths` α;
@@ -92,7 +92,7 @@ def repair(
     """
     search = _Search(**search)
     layers, progress = tuple(search.layers or later_layers(classifier)), search.progress
-    story = _story(classifier, _named(exemplars), failing, everyday, keep, layers)
+    story = _story(classifier, _named(exemplars), failing, clean, retain, layers)
     protocol, rows, methods, finished = Protocol(story, layers, progress=progress is True), {}, {}, False
     try:
         for name, trials in _tries(protocol, search).items():
@@ -117,7 +117,7 @@ class _Search:
     """What `repair` tries."""
 
     layers: Sequence[str] | None = None
-    settings: Settings = SETTINGS
+    settings: SettingsGrid = SETTINGS
     strengths: Sequence[float] = (0.5, 1.0, 1.5)
     baselines: bool = True
     progress: bool | Callable[[str, int, int], None] = True
@@ -131,7 +131,7 @@ def _tries(protocol: Protocol, search: _Search) -> dict[str, Trials]:
         if all(exemplar.label is not None for exemplar in protocol.story.exemplars.values()):
             tuned = grid(scope=("local",), rate=(1e-3, 1e-2), steps=(20,))
             found["local fine-tuning"] = protocol.finetuning(tuned, strengths=search.strengths)
-        found |= {name.replace("_", " "): protocol.rival(name) for name in ("projection", "logit_correction")}
+        found |= {name.replace("_", " "): protocol.baseline(name) for name in ("projection", "logit_correction")}
     return found
 
 
@@ -148,38 +148,38 @@ def _story(
     classifier: Classifier,
     exemplars: Mapping[str, Exemplar],
     failing: LabelledImages,
-    everyday: Images,
-    keep: Images | None,
+    clean: Images,
+    retain: Images | None,
     layers: tuple[str, ...],
 ) -> Scenario:
     """Part the images into a scenario, each with one duty."""
     if not isinstance(failing, LabelledImages):
         found = type(failing).__name__
         raise TypeError(f"failing images are a {found}: expected LabelledImages(images, labels, classes)")
-    given = {"failing": failing, "everyday": everyday} | ({} if keep is None else {"keep": keep})
+    given = {"failing": failing, "clean": clean} | ({} if retain is None else {"retain": retain})
     sets = {name: _labelled(name, images, classifier) for name, images in given.items()}
     if len(sets["failing"]) < 2:
         raise ValueError(f"{len(sets['failing'])} failing images: expected two or more, a dozen is usual")
-    if len(sets["everyday"]) < 3:
-        raise ValueError(f"{len(sets['everyday'])} everyday images: expected three or more, hundreds are usual")
-    if not errors(predict(classifier, sets["failing"]), sets["failing"].labels).any():
+    if len(sets["clean"]) < 3:
+        raise ValueError(f"{len(sets['clean'])} everyday images: expected three or more, hundreds are usual")
+    if not misclassified(predict(classifier, sets["failing"]), sets["failing"].labels).any():
         raise ValueError(f"all {len(failing)} failing images are read as they are labelled: nothing to repair")
     changed = torch.stack([one.changed for one in exemplars.values()])
     shown = {"the exemplars": torch.cat([changed, *(one.image[None] for one in exemplars.values())])}
-    pairs = [("keep", other) for other in ("failing", "the exemplars", "everyday")] if "keep" in sets else []
-    pairs += [("everyday", "the exemplars"), ("failing", "everyday"), ("failing", "the exemplars' x'")]
+    pairs = [("retain", other) for other in ("failing", "the exemplars", "clean")] if "retain" in sets else []
+    pairs += [("clean", "the exemplars"), ("failing", "clean"), ("failing", "the exemplars' x'")]
     check_apart(sets | shown | {"the exemplars' x'": changed}, pairs)
-    reference, rest = sets["everyday"].split(1 / 4)
-    budget, clean = rest.split(2 / 3)
-    kept = sets.get("keep")
+    reference, rest = sets["clean"].split(1 / 4)
+    budget, clean_test = rest.split(2 / 3)
+    kept = sets.get("retain")
     halves = kept.split(0.5) if kept is not None and len(kept) > 1 else (kept, None)
-    duties = {"validation": sets["failing"], "reference": reference.images, "budget": budget, "clean": clean}
+    duties = {"validation": sets["failing"], "reference": reference.images, "budget": budget, "clean": clean_test}
     return Scenario(classifier, exemplars, **duties, keep=halves[0], keep_report=halves[1], layers=layers)
 
 
 def _labelled(name: str, images: Images, classifier: Classifier) -> LabelledImages:
     if isinstance(images, LabelledImages):
-        return distinct(name, by_name(name, images, classifier))
+        return distinct(name, remap_labels(name, images, classifier))
     if not isinstance(images, Tensor | LazyImages):
         raise TypeError(f"{name} images are a {type(images).__name__}: expected a tensor, LazyImages or LabelledImages")
     return distinct(name, LabelledImages(images, predict(classifier, images).argmax(dim=1), classifier.classes))
@@ -233,8 +233,8 @@ def _took(choice: Choice) -> str:
 
 def _fires(choice: Choice, story: Scenario) -> str:
     exemplar = story.exemplars[choice.settings["exemplar"]]
-    firing, covered = choice.edit.firing_map(story.classifier, exemplar.changed), float(exemplar.mask.mean())
-    inside = float((firing * exemplar.mask.to(firing)).sum() / firing.sum().clamp_min(1e-12))
+    edit_map, covered = choice.edit.edit_map(story.classifier, exemplar.changed), float(exemplar.mask.mean())
+    inside = float((edit_map * exemplar.mask.to(edit_map)).sum() / edit_map.sum().clamp_min(1e-12))
     return f"{inside:.0%} of its firing in x' is inside the mask, which covers {covered:.0%} of the image."
 
 

@@ -15,9 +15,9 @@ from itertools import product
 import pandas as pd
 
 from edittools._checks import one_of
-from edittools.baselines import OF_THE_HEAD, RIVALS, find_head, finetune, rewrite_at_random
+from edittools.baselines import BASELINES, OF_THE_HEAD, find_head, finetune, rewrite_at_random
 from edittools.baselines.inputs import Batches, reference_batches
-from edittools.classifiers import Classifier, by_name
+from edittools.classifiers import Classifier, remap_labels
 from edittools.cut import states_at
 from edittools.edits import Edit, applied_edits
 from edittools.images import LabelledImages, spread
@@ -27,8 +27,19 @@ from edittools.rewriting import SAMPLE, rewrite
 from edittools.selection.activations import CachedStates, cache_states, report
 from edittools.selection.constraints import BUDGET, Bounds, Choice, about_budget
 from edittools.selection.scenario import Scenario
-from edittools.selection.splits import check_duties
-from edittools.selection.trials import MEASURED, USUAL, Layers, Settings, Shown, Strengths, Trial, Trials, grid, sweep
+from edittools.selection.splits import check_splits
+from edittools.selection.trials import (
+    MEASURED,
+    USUAL,
+    Layers,
+    SettingsGrid,
+    Shown,
+    Strengths,
+    Trial,
+    Trials,
+    grid,
+    sweep,
+)
 
 SPARING = (0.0, 10.0, 30.0, 100.0)
 """Values of λ to try: what it costs to move everyday keys, see `rewrite`."""
@@ -43,7 +54,7 @@ class Plan:
     `steps`, without and with each locality.
     """
 
-    settings: Settings = field(
+    settings: SettingsGrid = field(
         default_factory=lambda: [
             *grid(rank=(1, 3), masked=(True, False), objective=("l1",), reference_weight=SPARING[::2]),
             *grid(rank=(1, 3), masked=(True, False), objective=("least_squares",), reference_weight=SPARING),
@@ -74,7 +85,7 @@ class Protocol:
 
         What a `shared` protocol at the same layers has of the same sets is taken over.
         """
-        check_duties(story)
+        check_splits(story)
         self.story, self.progress = story, progress
         layers = tuple(layers or story.shortlist or story.layers)
         if shared is not None and (shared.story.classifier is not story.classifier or tuple(shared.cuts) != layers):
@@ -99,35 +110,37 @@ class Protocol:
             self._sampled: dict[tuple, Batches] = {}
 
     def rewriting(
-        self, settings: Settings, strengths: Strengths = USUAL, exemplars: Shown = None, layers: Layers = None
+        self, settings: SettingsGrid, strengths: Strengths = USUAL, exemplars: Shown = None, layers: Layers = None
     ) -> Trials:
         """Rewrite with each of `settings`, at each strength α."""
-        return self.rival(rewrite, strengths, exemplars, layers, settings)
+        return self.baseline(rewrite, strengths, exemplars, layers, settings)
 
     def random_directions(
-        self, settings: Settings, strengths: Strengths = USUAL, exemplars: Shown = None, layers: Layers = None
+        self, settings: SettingsGrid, strengths: Strengths = USUAL, exemplars: Shown = None, layers: Layers = None
     ) -> Trials:
         """Try the same as `rewriting` along random directions, as a control. Settings of full rank are left out."""
         ranked = [setting for setting in settings if setting.get("rank", 1) is not None]
-        return self.rival(rewrite_at_random, strengths, exemplars, layers, ranked)
+        return self.baseline(rewrite_at_random, strengths, exemplars, layers, ranked)
 
     def finetuning(
-        self, settings: Settings, exemplars: Shown = None, layers: Layers = None, strengths: Strengths = (1.0,)
+        self, settings: SettingsGrid, exemplars: Shown = None, layers: Layers = None, strengths: Strengths = (1.0,)
     ) -> Trials:
         """Fine-tune with each of `settings`; a locality is of a sample of the reference images."""
-        return self.rival(finetune, strengths, exemplars, layers, settings)
+        return self.baseline(finetune, strengths, exemplars, layers, settings)
 
-    def rival(
+    def baseline(
         self,
         method: str | Callable[..., Edit],
         strengths: Strengths = USUAL,
         exemplars: Shown = None,
         layers: Layers = None,
-        settings: Settings | None = None,
+        settings: SettingsGrid | None = None,
     ) -> Trials:
-        """Try a method at each strength α: one of `baselines.RIVALS` with its settings, or a function of that shape."""
+        """Try a method at each strength α: one of `baselines.BASELINES` with its settings, or a function like these."""
         among, reference = {layer: self.cuts[layer] for layer in layers or self.cuts}, self.everyday
-        made, usual = RIVALS[one_of(method, RIVALS, "method", KeyError)] if isinstance(method, str) else (method, [{}])
+        made, usual = (
+            BASELINES[one_of(method, BASELINES, "method", KeyError)] if isinstance(method, str) else (method, [{}])
+        )
         settings = usual if settings is None else settings
         if method in OF_THE_HEAD:  # whatever layer states stand at; a model without a head has no such trials
             last, among = list(among.items())[-1:], {}
@@ -193,7 +206,7 @@ class Protocol:
 
 def fragile_first(data: LabelledImages, classifier: Classifier) -> LabelledImages:
     """Order images by how nearly they are misread, so that a comparison soon shows what a costly edit costs."""
-    data = by_name("budget", data, classifier)
+    data = remap_labels("budget", data, classifier)
     logits, labels = predict(classifier, data), data.labels[:, None]
     best = logits.scatter(1, labels, float("-inf")).max(dim=1).values
     return data.subset((logits.gather(1, labels)[:, 0] - best).argsort(stable=True))

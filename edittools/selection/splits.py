@@ -61,7 +61,7 @@ def distinct(name: str, data: LabelledImages) -> LabelledImages:
     return data.subset(~again)
 
 
-def check_duties(story: Scenario) -> None:
+def check_splits(story: Scenario) -> None:
     """Raise `ValueError` for an image with two duties.
 
     What goes into an edit (x, x' and reference images) can neither choose nor bound nor report it; what chooses or

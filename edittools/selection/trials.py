@@ -14,14 +14,14 @@ from edittools.classifiers import Classifier
 from edittools.cut import Cut, editable_layers
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar, exemplars_at
-from edittools.metrics import errors
+from edittools.metrics import misclassified
 from edittools.moments import RankError
 from edittools.selection.activations import CachedStates
 
 Trial = tuple[dict[str, Any], Edit]
 Exemplars = Mapping[str, Exemplar | Sequence[Exemplar]]
 Shown = Exemplars | None
-Settings = Sequence[Mapping[str, Any]]
+SettingsGrid = Sequence[Mapping[str, Any]]
 Strengths = Sequence[float]
 Layers = Sequence[str] | None
 USUAL = (0.5, 1.0)
@@ -66,7 +66,7 @@ class Trials(Iterable[Trial]):
     cuts: Mapping[str, Cut]
     exemplars: Exemplars
     reference: Mapping[str, Any]
-    settings: Settings
+    settings: SettingsGrid
     strengths: Strengths = USUAL
 
     def __len__(self) -> int:
@@ -113,7 +113,7 @@ def tried(
             told(done, total)
         logits = validation.logits(edit, checked=done > 0)
         losses = F.cross_entropy(logits, validation.labels, reduction="none").nan_to_num(nan=float("inf"))
-        yield {**settings, "edit": edit, "losses": losses, "wrong": errors(logits, validation.labels)}
+        yield {**settings, "edit": edit, "losses": losses, "wrong": misclassified(logits, validation.labels)}
 
 
 def counted(

@@ -1,6 +1,6 @@
 """The desk: select a misclassified image, mark what misleads, rewrite, and see what that changes on other images.
 
-    desk = et.widgets.Desk(classifier, images, everyday=everyday, keep=keep)
+    desk = et.widgets.Desk(classifier, images, clean=clean, retain=retain)
     desk                                   # in a notebook: the panel
     desk.choose(3)
     desk.editor.mask = mask
@@ -31,12 +31,12 @@ from edittools.exemplars import Exemplar
 from edittools.images import load_image
 from edittools.plots import predictions
 from edittools.widgets import desk_panel as panel
-from edittools.widgets.desk_sets import DeskSets, Result, Source
+from edittools.widgets.desk_sets import DeskSets, ImageSource, Result
 from edittools.widgets.editor import MaskEditor
 from edittools.widgets.pixels import Pictured
 from edittools.widgets.session import EditSession
 
-SHOWN = 60
+MOST_PICTURES = 60
 """So many images are shown at most, those with the worst predictions."""
 
 PAIR = {
@@ -76,14 +76,14 @@ class Desk(Pictured, ipywidgets.VBox):
     def __init__(
         self,
         classifier: Classifier,
-        images: Source,
-        everyday: Source | None = None,
-        keep: Source | None = None,
+        images: ImageSource,
+        clean: ImageSource | None = None,
+        retain: ImageSource | None = None,
         *,
         materials: Mapping[str, Tensor] | None = None,
     ) -> None:
-        self.session = EditSession(classifier, images, everyday, keep, materials=materials)
-        self.order = self.sets.order[:SHOWN]
+        self.session = EditSession(classifier, images, clean, retain, materials=materials)
+        self.order = self.sets.order[:MOST_PICTURES]
         self._editors: dict[int, MaskEditor] = {}
         self._worker = ThreadPoolExecutor(1, "edittools desk")
         self._last_request: Future = Future()

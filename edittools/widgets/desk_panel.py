@@ -63,7 +63,7 @@ class Controls(ipywidgets.VBox):
 
     def __init__(self, materials: Sequence[str], sets: DeskSets) -> None:
         """Build the controls; a star marks the layers that are worth trying first."""
-        self._can_search = "everyday" in sets.given
+        self._can_search = "clean" in sets.given
         wide = {"style": {"description_width": "66px"}, "layout": {"width": "100%"}}
         narrow = {"style": {"description_width": "24px"}, "layout": {"width": "170px"}}
         self.shows = ipywidgets.Text(description="it shows", continuous_update=False, **wide)

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from edittools._caching import digest_tensors
-from edittools.classifiers import Classifier, by_name, check_classifier
+from edittools.classifiers import Classifier, check_classifier, remap_labels
 from edittools.cut import Cut, editable_layers
 from edittools.edits import Edit, applied_edits, unedited_fingerprint
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages, LazyImages, resized, spread, stratified
-from edittools.metrics import Comparison, errors, predict
+from edittools.metrics import Comparison, misclassified, predict
 from edittools.moments import SecondMoment, keys_of, measure
 from edittools.rewriting import SAMPLE, rewrite
 from edittools.selection import BUDGET, CachedStates, Repair, cache_states, most_broken, repair
@@ -23,14 +23,14 @@ from edittools.selection.splits import check_apart, distinct
 from edittools.selection.trials import later_layers
 from edittools.widgets.folders import pictures_in, read_folder
 
-Source = LabelledImages | LazyImages | Tensor | str | os.PathLike
+ImageSource = LabelledImages | LazyImages | Tensor | str | os.PathLike
 """Images with or without labels, or the path of a folder."""
 
 PIXELS = 20_000_000
 """At most so many pixels of a set are used (400 images of 224 × 224), evenly spread over it, to keep the desk fast."""
 
 REFERENCE_SHARE = 1 / 4
-"""So large a part of the `everyday` images are reference images; accuracy is measured on the others."""
+"""So large a part of the `clean` images are reference images; accuracy is measured on the others."""
 
 REFERENCE_WEIGHT = 30.0
 """The `reference_weight` of a rewrite at the desk."""
@@ -58,8 +58,8 @@ class Result:
     edit: Edit
     after: Tensor = field(repr=False)
     images: Comparison = field(repr=False)
-    keep: Comparison | None = field(repr=False)
-    everyday: Comparison | None = field(repr=False)
+    retain: Comparison | None = field(repr=False)
+    clean: Comparison | None = field(repr=False)
     verdict: str = ""
     held_out: bool = False
     data: LabelledImages | None = field(default=None, repr=False)
@@ -105,29 +105,33 @@ class DeskSets:
         keep: images whose predictions should not change.
 
     Raises:
-        TypeError: if the classifier is not a `Classifier`, or if a set is not a `Source`.
+        TypeError: if the classifier is not a `Classifier`, or if a set is not a `ImageSource`.
         ValueError: if a set is empty or cannot be used, or if two sets share an image.
         FileNotFoundError: if there is no such folder.
     """
 
     def __init__(
-        self, classifier: Classifier, images: Source, everyday: Source | None = None, keep: Source | None = None
+        self,
+        classifier: Classifier,
+        images: ImageSource,
+        clean: ImageSource | None = None,
+        retain: ImageSource | None = None,
     ) -> None:
         self.classifier = check_classifier(classifier)
         self.notes: list[str] = []
         self._weights = _Weights.of(classifier)
-        sources = {"images": images, "everyday": everyday, "keep": keep}
+        sources = {"images": images, "clean": clean, "retain": retain}
         self.given: dict[str, LabelledImages] = {}
         for name, source in sources.items():
             if source is not None:
                 self.given[name] = read_set(name, source, classifier, self.notes)
         check_apart(self.given, combinations(self.given, 2))
         self.images = self.given["images"]
-        self.keep = self.given.get("keep")
-        self.everyday = None
+        self.retain = self.given.get("retain")
+        self.clean = None
         self.reference = self.images.images
-        if "everyday" in self.given:
-            self._split_everyday(self.given["everyday"])
+        if "clean" in self.given:
+            self._split_everyday(self.given["clean"])
         self.layers = tuple(editable_layers(self.classifier).layer)
         self.later = tuple(later_layers(self.classifier))
         self.before = predict(self.classifier, self.images).float()
@@ -140,10 +144,10 @@ class DeskSets:
             is_reference[0] = True
         self.reference = data.images[is_reference]
         if not is_reference.all():
-            self.everyday = data.subset(~is_reference)
+            self.clean = data.subset(~is_reference)
 
     def __repr__(self) -> str:
-        wrong = sum(self.misread(index) for index in range(len(self.images)))
+        wrong = sum(self.is_misclassified(index) for index in range(len(self.images)))
         return f"{self.classifier}, {len(self.images)} images, {wrong} misread"
 
     @property
@@ -158,7 +162,7 @@ class DeskSets:
         """Return the name of the class that an image shows."""
         return self.classifier.classes[int(self.images.labels[index])]
 
-    def misread(self, index: int) -> bool:
+    def is_misclassified(self, index: int) -> bool:
         """Return whether an image is misclassified before any edit."""
         return int(self.before[index].argmax()) != int(self.images.labels[index])
 
@@ -228,10 +232,10 @@ class DeskSets:
         self.check_weights()
         if layer not in self._states:
             sets = {"images": self.images}
-            if self.keep is not None:
-                sets["keep"] = self.keep
-            if self.everyday is not None:
-                sets["everyday"] = self.everyday
+            if self.retain is not None:
+                sets["retain"] = self.retain
+            if self.clean is not None:
+                sets["clean"] = self.clean
             cuts, states = cache_states(self.classifier, [layer], **sets)
             moment = measure(self.classifier, [layer], self.reference)[layer]
             moment = replace(moment, sample=keys_of(cuts[layer], spread(self.reference, SAMPLE)))
@@ -254,7 +258,7 @@ class DeskSets:
             exemplar,
             states.moment,
             objective="least_squares",
-            reference_weight=REFERENCE_WEIGHT if "everyday" in self.given else 0.0,
+            reference_weight=REFERENCE_WEIGHT if "clean" in self.given else 0.0,
         )
         return edit if strength == 1 else strength * edit
 
@@ -273,14 +277,14 @@ class DeskSets:
         states = self.at(first_layer).sets
         after = states["images"].logits(edit)
         counted = [index for index in range(len(data)) if index not in drawn_on]
-        wrong_before = errors(states["images"].original, data.labels)
-        wrong_after = errors(after, data.labels)
+        wrong_before = misclassified(states["images"].original, data.labels)
+        wrong_after = misclassified(after, data.labels)
         result = Result(
             edit=edit,
             after=after,
             images=Comparison(wrong_before[counted], wrong_after[counted]),
-            keep=states["keep"].compare(edit) if "keep" in states else None,
-            everyday=states["everyday"].compare(edit) if "everyday" in states else None,
+            retain=states["retain"].compare(edit) if "retain" in states else None,
+            clean=states["clean"].compare(edit) if "clean" in states else None,
             data=data,
         )
         return replace(result, verdict=verdict(result))
@@ -294,17 +298,17 @@ class DeskSets:
             told: is called with the method, the number of candidates done, and their total, before each candidate.
 
         Raises:
-            ValueError: if there are no `everyday` images, or if the weights were changed.
+            ValueError: if there are no `clean` images, or if the weights were changed.
         """
-        if "everyday" not in self.given:
+        if "clean" not in self.given:
             raise ValueError("no everyday images were given, so the cost of an edit is not known; pass everyday=")
         self.check_weights()
         failing = self.images.subset([index for index in range(len(self.images)) if index != drawn_on])
-        everyday = self.given["everyday"]
-        return repair(self.classifier, exemplar, failing, everyday, self.keep, baselines=False, progress=told)
+        clean = self.given["clean"]
+        return repair(self.classifier, exemplar, failing, clean, self.retain, baselines=False, progress=told)
 
 
-def read_set(name: str, source: Source, classifier: Classifier, notes: list[str]) -> LabelledImages:
+def read_set(name: str, source: ImageSource, classifier: Classifier, notes: list[str]) -> LabelledImages:
     """Load a set at the classifier's size, each image once, and at most `PIXELS` of it.
 
     Args:
@@ -346,9 +350,9 @@ def _labeled_set(
 ) -> LabelledImages:
     """Take one image in `step` at the classifier's size; without labels, the predictions serve as labels."""
     if isinstance(source, LabelledImages):
-        data = by_name(name, source, classifier)
+        data = remap_labels(name, source, classifier)
     else:
-        data = LabelledImages.unlabelled(source, classifier.classes)
+        data = LabelledImages.unlabeled(source, classifier.classes)
     if not len(data):
         raise ValueError(f"no {name} were given; pass at least one image")
     data = data.subset(range(0, len(data), step))
@@ -366,18 +370,18 @@ def verdict(result: Result) -> str:
     broken = result.images.broken
     lines = [f"{corrected} of {wrong} misread pictures are corrected, {broken} of the others broke."]
     within_constraints = True
-    if result.everyday is not None:
-        count = len(result.everyday.before)
-        change = result.everyday.accuracy_change
+    if result.clean is not None:
+        count = len(result.clean.before)
+        change = result.clean.accuracy_change
         allowed = max(BUDGET, 100 / count)
         within_constraints = within_constraints and change >= -allowed - 1e-9
         lines.append(f"{change:+.2f} points of accuracy on {count:,} everyday pictures ({allowed:.2g} may be lost).")
-    if result.keep is not None:
-        count = len(result.keep.before)
+    if result.retain is not None:
+        count = len(result.retain.before)
         most = most_broken(count)
-        within_constraints = within_constraints and result.keep.broken <= most
-        lines.append(f"{result.keep.broken} of {count:,} pictures to keep broke ({most or 'none'} may).")
-    missing = [name for name in ("everyday", "keep") if getattr(result, name) is None]
+        within_constraints = within_constraints and result.retain.broken <= most
+        lines.append(f"{result.retain.broken} of {count:,} pictures to keep broke ({most or 'none'} may).")
+    missing = [name for name in ("clean", "retain") if getattr(result, name) is None]
     if missing:
         lines.append(f"What it costs elsewhere is not known: give {' and '.join(missing)} pictures.")
     advice = "“Find the best” tries other layers, ranks and strengths."

@@ -25,7 +25,7 @@ from edittools.exemplars import Exemplar
 from edittools.images import check_mask
 from edittools.metrics import predict
 from edittools.selection import Repair
-from edittools.widgets.desk_sets import DeskSets, Result, Source
+from edittools.widgets.desk_sets import DeskSets, ImageSource, Result
 from edittools.widgets.materials import MATERIALS, turned
 
 
@@ -55,13 +55,13 @@ class EditSession:
     def __init__(
         self,
         classifier: Classifier,
-        images: Source,
-        everyday: Source | None = None,
-        keep: Source | None = None,
+        images: ImageSource,
+        clean: ImageSource | None = None,
+        retain: ImageSource | None = None,
         *,
         materials: Mapping[str, Tensor] | None = None,
     ) -> None:
-        self.sets = DeskSets(classifier, images, everyday, keep)
+        self.sets = DeskSets(classifier, images, clean, retain)
         self.materials = dict(materials or {})
         self.material = self.material_names[0]
         self.index = self.sets.order[0]
@@ -153,7 +153,7 @@ class EditSession:
         image = self.image
         changed = turned(image, mask, self.material, self.materials)
         label = int(self.sets.images.labels[self.index])
-        if self.sets.misread(self.index):
+        if self.sets.is_misclassified(self.index):
             return Exemplar(image=changed, changed=image, mask=mask, label=label)
         return Exemplar(image=image, changed=changed, mask=mask, label=label)
 
@@ -239,7 +239,7 @@ class EditSession:
             What was found. Its verdict, on images that were not used to select the edit, is that of the `result`.
 
         Raises:
-            ValueError: if nothing is marked, if there are no `everyday` images, or if the weights were changed.
+            ValueError: if nothing is marked, if there are no `clean` images, or if the weights were changed.
             KeyboardInterrupt: if `progress` ended the search before the first candidate was done.
         """
         exemplar = self.exemplar if exemplar is None else exemplar

@@ -15,11 +15,11 @@ from edittools.classifiers import Classifier
 from edittools.edits import Edit
 from edittools.images import check_image
 from edittools.metrics import predict
-from edittools.plots import image_grid, reading
+from edittools.plots import image_grid, prediction_title
 from edittools.widgets.pixels import Pictured, plain_text, to_pixels, to_png
 
 LEADING, OTHER = "#0969da", "#8c959f"
-STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
+SLIDER_STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
 BARS, WIDTH = 5, 190
 """So many bars an image has at most, and so many pixels of the screen it is wide."""
 SIDE_BY_SIDE = {"flex_flow": "row wrap", "grid_gap": "18px"}
@@ -96,7 +96,7 @@ class ProbeBrowser(Pictured, ipywidgets.VBox):
         return self._chosen(4).iloc[0]
 
     @property
-    def readings(self) -> tuple[str, ...]:
+    def captions(self) -> tuple[str, ...]:
         """What stands above the original, the transformed picture and the control (if there is one)."""
         return tuple(
             f"{view.title}: {view.read}, {self.row['class']} {100 * view.chance:.0f} %" for view in self._views
@@ -113,8 +113,8 @@ class ProbeBrowser(Pictured, ipywidgets.VBox):
         """Fill the menu after the one that was changed; after the last one, show what is chosen."""
         if place == 3:
             self._views = self._probe.views(self.row)
-            pairs = zip(self._views, self.readings, strict=True)
-            self.pictures.children = [_captioned(view.image, reading) for view, reading in pairs]
+            pairs = zip(self._views, self.captions, strict=True)
+            self.pictures.children = [_captioned(view.image, caption) for view, caption in pairs]
             return
         (name, menu), rows = list(self._menus.items())[place + 1], self._chosen(place + 1)
         if menu is self.image:
@@ -127,12 +127,15 @@ class ProbeBrowser(Pictured, ipywidgets.VBox):
         self._follow(place + 1)  # also where the value stays: what is above it has changed
 
     def __repr__(self) -> str:
-        return f"ProbeBrowser({'; '.join(self.readings)})"
+        return f"ProbeBrowser({'; '.join(self.captions)})"
 
     def figure(self) -> Figure:
         """Draw the pictures that are shown."""
         name = self.row["class"]
-        titles = [f"{view.title}, {name} {100 * view.chance:.0f} %\n{reading(name, view.read)}" for view in self._views]
+        titles = [
+            f"{view.title}, {name} {100 * view.chance:.0f} %\n{prediction_title(name, view.read)}"
+            for view in self._views
+        ]
         right = [view.read == name for view in self._views]
         return image_grid([view.image for view in self._views], titles, right, width=2.8)
 
@@ -145,7 +148,7 @@ class _Strengths(Pictured, ipywidgets.VBox):
 
 
 def alpha_slider(
-    classifier: Classifier, edit: Edit, images: Tensor | Sequence[Tensor], strengths: Sequence[float] = STRENGTHS
+    classifier: Classifier, edit: Edit, images: Tensor | Sequence[Tensor], strengths: Sequence[float] = SLIDER_STRENGTHS
 ) -> ipywidgets.VBox:
     """Make a slider over the strength α of an edit, above the predictions for a few images that follow it.
 
