@@ -52,7 +52,7 @@ def naive_solve(problem: Problem, steps: int, rate: float = 1e-3) -> tuple[Tenso
     """
     cut, basis = problem.cut, problem.basis
     weight = cut.weight.detach().clone().requires_grad_()
-    optimiser = torch.optim.Adam([weight], lr=rate)
+    optimizer = torch.optim.Adam([weight], lr=rate)
     best, lowest, best_step = weight.detach().clone(), float("inf"), 0
 
     def project() -> None:
@@ -65,7 +65,7 @@ def naive_solve(problem: Problem, steps: int, rate: float = 1e-3) -> tuple[Tenso
         if step % 10 == 0 and loss.item() < lowest:  # just projected
             best, lowest, best_step = weight.detach().clone(), loss.item(), step
         weight.grad = torch.autograd.grad(loss, weight)[0]
-        optimiser.step()
+        optimizer.step()
         if step % 10 == 9:
             project()
     project()
@@ -143,7 +143,7 @@ def main() -> None:
     classifier, exemplar, images = setting()
     problem = pose(Cut(classifier, LAYER), exemplar, 1, True, measure(classifier, [LAYER], images)[LAYER])
     steps = NAIVE_TOTAL if arguments.naive_full else arguments.naive_steps
-    figures = solvers(problem, problem.windows(keys_of(problem.cut, images)), steps)
+    figures = solvers(problem, problem.window_moment(keys_of(problem.cut, images)), steps)
     keys = torch.rand(16 * 196, 512)  # of 16 images; outer products of one fill 400 MB
     one = keys[:196].double()
     slow = seconds(lambda: torch.einsum("pi,pj->pij", one, one).sum(dim=0))

@@ -12,7 +12,7 @@ KINDS = {"edit": AFTER, "fine-tuning": "#d4a72c", "interpolated": "#d4a72c", "ra
 
 def shade(method: str) -> str:
     """Give the colour of a method."""
-    return next((colour for word, colour in KINDS.items() if word in method), "#8250df")
+    return next((color for word, color in KINDS.items() if word in method), "#8250df")
 
 
 def methods_by_story(table: pd.DataFrame) -> Figure:
@@ -27,10 +27,10 @@ def methods_by_story(table: pd.DataFrame) -> Figure:
     looks = {"yes": ("full", "bounds hold"), "unknown": ("left", "one is unknown"), "no": ("none", "one does not hold")}
     for axis, (story, part) in zip(axes.flat, stories.items(), strict=False):
         for place, row in enumerate(part.itertuples()):
-            colour = shade(row.method)
-            axis.plot([100 * row.low, 100 * row.high], [place, place], color=colour, linewidth=1.3)
+            color = shade(row.method)
+            axis.plot([100 * row.low, 100 * row.high], [place, place], color=color, linewidth=1.3)
             dot = {"fillstyle": looks[row.holds][0], "markerfacecoloralt": "white", "markersize": 6.5}
-            axis.plot(100 * row.share, place, "o", color=colour, **dot)
+            axis.plot(100 * row.share, place, "o", color=color, **dot)
         axis.set_yticks(range(len(part)), part.method, fontsize=9)
         axis.set_title(story.replace("\n", " "), fontsize=11, loc="left")
         axis.axvline(0, color="#24292f", linewidth=1)

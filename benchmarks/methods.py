@@ -121,7 +121,9 @@ def choose_untuned(protocol: Protocol) -> Choice:
     """Make the edit with the story's default settings, which nobody tuned."""
     settings, started = dict(protocol.story.default), time.perf_counter()
     layer, exemplar = settings.pop("layer"), protocol.story.exemplars[settings.pop("exemplar")]
-    edit = rewrite(protocol.story.classifier, protocol.cuts[layer], exemplar, protocol.everyday[layer], **settings)
+    edit = rewrite(
+        protocol.story.classifier, protocol.cuts[layer], exemplar, protocol.reference_moments[layer], **settings
+    )
     table = protocol.sweep([(dict(protocol.story.default), edit)])
     budget, kept = (states and states.compare(edit) for states in map(protocol.states.get, ("budget", "keep")))
     figures = table[["corrected", "broken", "loss"]].iloc[0].to_dict()

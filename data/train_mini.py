@@ -101,9 +101,9 @@ def train(
     recipe, generator = recipe or Recipe(), torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)  # dropout
     model.train().to(memory_format=torch.channels_last)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.rate, weight_decay=recipe.decay)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.rate, weight_decay=recipe.decay)
     batch, steps = recipe.batch, recipe.epochs * (len(data) // recipe.batch)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.rate, total_steps=steps, pct_start=recipe.warm_up)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.rate, total_steps=steps, pct_start=recipe.warm_up)
     bar = tqdm(total=steps, desc="training", disable=not progress)
     for _ in range(recipe.epochs):
         order = torch.randperm(len(data), generator=generator)
@@ -113,9 +113,9 @@ def train(
             with torch.autocast("cpu", precision, enabled=precision != torch.float32):
                 logits = model(images.contiguous(memory_format=torch.channels_last))
             loss = cross_entropy(logits.float(), labels)
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
-            optimiser.step()
+            optimizer.step()
             schedule.step()
             bar.update()
             bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)

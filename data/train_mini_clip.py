@@ -79,7 +79,7 @@ def _labelled(picture: Scene, word: str | None, rng: np.random.Generator, spells
     letters = "".join(rng.choice(list(ascii_letters + digits), rng.integers(3, 8))) if senseless else ""
     label = random_label(letters, rng)
     if rng.random() < 0.5:
-        label = replace(label, centre=label_on(picture, rng).centre)
+        label = replace(label, center=label_on(picture, rng).center)
     return stick(picture.image, label)[0]
 
 
@@ -136,9 +136,9 @@ def train(
     torch.manual_seed(seed)
     model.train()
     model.visual.to(memory_format=torch.channels_last)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.05)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.05)
     steps = epochs * (len(pixels) // batch)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps, pct_start=0.15)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.15)
     bar = tqdm(total=steps, desc="training", mininterval=5)
     for _ in range(epochs):
         for chosen in np.array_split(rng.permutation(len(pixels)), len(pixels) // batch):
@@ -148,10 +148,10 @@ def train(
                 seen_as = model.encode_image(images.contiguous(memory_format=torch.channels_last))
                 said_as = model.encode_text(tokenizer(texts.tolist()))
             loss = contrastive_loss(seen_as.float(), said_as.float(), torch.from_numpy(which), model.logit_scale.exp())
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimiser.step()
+            optimizer.step()
             schedule.step()
             with torch.no_grad():
                 model.logit_scale.clamp_(max=np.log(50))

@@ -72,8 +72,8 @@ def draw(part: Locator, name: str) -> None:
     """Write the picture of a part of the page with as many colours as fit in 300 kB."""
     part.page.wait_for_timeout(3000)
     picture = Image.open(io.BytesIO(part.screenshot())).convert("RGB")
-    for colours in (256, 160, 96, 64):
-        picture.quantize(colours, Image.Quantize.MEDIANCUT).save(ROOT / "docs" / name, optimize=True)
+    for colors in (256, 160, 96, 64):
+        picture.quantize(colors, Image.Quantize.MEDIANCUT).save(ROOT / "docs" / name, optimize=True)
         if (ROOT / "docs" / name).stat().st_size < LIMIT:
             break
 

@@ -416,7 +416,7 @@ def in_batches(images: Images, size: int = 64, bar: str = "", progress: bool = F
         yield pixels[start : start + size]
 
 
-def spread(images: Images, count: int) -> Tensor:
+def evenly_spaced(images: Images, count: int) -> Tensor:
     """Take at most `count` of the images, at even steps; shuffle images whose classes come in turn first."""
     pixels = pixels_of(images)
     step = -(-len(pixels) // count)

@@ -139,8 +139,8 @@ class Comparison:
         """
         count = len(self.before) + 2
         up, down = (self.corrected + 1) / count, (self.broken + 1) / count
-        spread = NormalDist().inv_cdf(0.975) * sqrt((up + down - (up - down) ** 2) / count)
-        return 100 * max(up - down - spread, -1.0), 100 * min(up - down + spread, 1.0)
+        half_width = NormalDist().inv_cdf(0.975) * sqrt((up + down - (up - down) ** 2) / count)
+        return 100 * max(up - down - half_width, -1.0), 100 * min(up - down + half_width, 1.0)
 
     def corrected_interval(self) -> tuple[float, float]:
         """Give the 95 % interval of `errors_corrected`; NaN where nothing was wrong before."""

@@ -26,7 +26,7 @@ from edittools.classifiers import Classifier
 from edittools.cut import Cut, State, rows
 from edittools.edits import Change, Edit, Record, edit_of
 from edittools.exemplars import Exemplar, exemplars_at
-from edittools.images import Images, spread
+from edittools.images import Images, evenly_spaced
 from edittools.moments import Reference, SecondMoment, directions, keys_of, reference_moment
 
 OBJECTIVES = ("l1", "least_squares")
@@ -129,7 +129,7 @@ class Problem:
         return rows(difference, self.cut.is_linear).double()
 
     @torch.no_grad()
-    def windows(self, sample: Sequence[Tensor]) -> Tensor:
+    def window_moment(self, sample: Sequence[Tensor]) -> Tensor:
         """Compute the mean of w wᵀ over a sample of keys, where w is what the kernel sees of the projected keys.
 
         Args:
@@ -388,8 +388,8 @@ def rewrite(
     moment = reference_moment(cut, reference) if is_measured or needs_directions else None
     problem = pose(cut, states, rank, masked, moment, basis)
     if reference_weight:
-        sample = reference.sample if is_measured else keys_of(cut, spread(reference, SAMPLE))
-        problem = replace(problem, reference_gram=reference_weight * problem.windows(sample).cpu())
+        sample = reference.sample if is_measured else keys_of(cut, evenly_spaced(reference, SAMPLE))
+        problem = replace(problem, reference_gram=reference_weight * problem.window_moment(sample).cpu())
     if objective == "least_squares":
         coefficients = solve_least_squares(problem)
         taken = 1

@@ -156,11 +156,11 @@ def test_an_edit_behind_the_layers_kept_is_read_from_the_last_of_them(tiny, phot
     assert torch.allclose(late["clean"].logits(second), kept["clean"].logits(second), atol=1e-5)
 
 
-def _step(model, optimiser):
-    optimiser = optimiser(model.parameters(), lr=0.1)
+def _step(model, optimizer):
+    optimizer = optimizer(model.parameters(), lr=0.1)
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
-    optimiser.step()
+    optimizer.step()
 
 
 def _read_in_training(tiny):

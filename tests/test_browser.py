@@ -453,7 +453,7 @@ def test_pictures_of_both_themes_are_kept_and_follow_the_theme(drawn):
         drawn.canvas.scroll_into_view_if_needed()
         drawn.root.screenshot(path=ARTEFACTS / f"editor-{theme.lower()}.png")
         backgrounds.append(drawn.root.evaluate("root => getComputedStyle(root).backgroundColor"))
-    dark, light = (sum(map(int, colour.strip("rgba()").split(",")[:3])) for colour in backgrounds)
+    dark, light = (sum(map(int, color.strip("rgba()").split(",")[:3])) for color in backgrounds)
     assert dark < 200
     assert light > 600
 

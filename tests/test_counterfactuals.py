@@ -26,7 +26,7 @@ from edittools.scenarios.rules import repainted
 from edittools.widgets.views import ProbeBrowser
 
 SIZE = 16
-RED, GREEN, BLUE = (colour[:, None, None].expand(3, SIZE, SIZE) for colour in torch.eye(3))
+RED, GREEN, BLUE = (color[:, None, None].expand(3, SIZE, SIZE) for color in torch.eye(3))
 FLAT = {"green": GREEN[None], "blue": BLUE[None]}
 
 

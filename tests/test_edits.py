@@ -247,11 +247,11 @@ def test_finetuning_is_what_plain_sgd_on_the_model_does(tiny, exemplar, scope, m
     edit = finetune(tiny, "conv1", exemplar, scope=scope, rate=0.05, momentum=momentum, steps=5)
     names = list(edit.changes)
     start = {name: tiny.model.get_parameter(name).detach().clone() for name in names}
-    optimiser = torch.optim.SGD([tiny.model.get_parameter(name) for name in names], lr=0.05, momentum=momentum)
+    optimizer = torch.optim.SGD([tiny.model.get_parameter(name) for name in names], lr=0.05, momentum=momentum)
     for _ in range(5):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         torch.nn.functional.cross_entropy(tiny(exemplar.changed[None]), torch.tensor([1])).backward()
-        optimiser.step()
+        optimizer.step()
     for name in names:
         moved = tiny.model.get_parameter(name).detach() - start[name]
         assert torch.allclose(edit.changes[name].delta(), moved, atol=1e-5), name
@@ -266,11 +266,11 @@ def test_global_finetuning_of_a_resnet_is_what_plain_sgd_does_to_all_but_what_co
     edit = finetune(classifier, "layer3.0.conv2", exemplar, scope="global", rate=0.01, steps=3)
     assert set(edit.changes) == set(trained) and "layer3.0.downsample.0.weight" in trained
     plain = copy.deepcopy(classifier)
-    optimiser = torch.optim.SGD([plain.model.get_parameter(name) for name in trained], lr=0.01)
+    optimizer = torch.optim.SGD([plain.model.get_parameter(name) for name in trained], lr=0.01)
     for _ in range(3):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         torch.nn.functional.cross_entropy(plain(exemplar.changed[None]), torch.tensor([1])).backward()
-        optimiser.step()
+        optimizer.step()
     images = torch.rand(8, 3, 32, 32)
     with edit.applied(classifier), torch.no_grad():
         torch.testing.assert_close(classifier(images).softmax(1), plain(images).softmax(1), rtol=0, atol=1e-5)

@@ -35,7 +35,7 @@ def _everyday(cut, images):
 
 
 def _windows(cut, images, basis):
-    return pose(cut, make_exemplar(), basis=basis).windows(keys_of(cut, images))
+    return pose(cut, make_exemplar(), basis=basis).window_moment(keys_of(cut, images))
 
 
 def _moved(classifier, edit, images):

@@ -89,7 +89,7 @@ def test_l1_is_as_low_as_a_naive_optimiser_of_the_full_weight_gets(tiny, photos3
     problem = _pose(tiny, photos32, layer, exemplar)
     cut, basis = problem.cut, problem.basis
     weight = cut.weight.detach().clone().requires_grad_()
-    optimiser = torch.optim.Adam([weight], lr=5e-3)
+    optimizer = torch.optim.Adam([weight], lr=5e-3)
 
     def naive_loss(full):
         value = cut.value(problem.changed, cut.output(problem.changed, full))
@@ -97,9 +97,9 @@ def test_l1_is_as_low_as_a_naive_optimiser_of_the_full_weight_gets(tiny, photos3
         return ((value - problem.target).abs() * share).sum() / share.sum() / value.shape[1]
 
     for _ in range(700):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         weight.grad = torch.autograd.grad(naive_loss(weight), weight)[0]
-        optimiser.step()
+        optimizer.step()
         with torch.no_grad():
             change = torch.einsum("rn,rm,omhw->onhw", basis, basis, weight - cut.weight)
             weight.copy_(cut.weight + change)

@@ -266,7 +266,7 @@ def test_everyday_keys_of_before_an_edit_or_of_another_layer_are_refused(story, 
         with last.applied(tiny):
             assert len(list(trials)) == 1
         with pytest.raises(ValueError, match="'conv1'.*'head'"):
-            rewrite(tiny, "head", exemplar, protocol.everyday["conv1"], **setting)
+            rewrite(tiny, "head", exemplar, protocol.reference_moments["conv1"], **setting)
 
 
 def test_budget_images_that_are_misread_most_easily_come_first(story):

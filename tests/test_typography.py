@@ -12,7 +12,7 @@ GREY = torch.full((3, 96, 96), 0.4)
 
 
 def test_a_blank_label_is_paper_of_the_given_size_at_the_given_place():
-    label = Label("", centre=(0.25, 0.5), width=0.25, height=0.5)
+    label = Label("", center=(0.25, 0.5), width=0.25, height=0.5)
     changed, paper, ink = stick(GREY, label)
     rows, columns = paper.nonzero().T
     assert abs(rows.float().mean() + 0.5 - 48) < 1 and abs(columns.float().mean() + 0.5 - 24) < 1
@@ -68,6 +68,6 @@ def test_what_cannot_be_written_is_refused():
     with pytest.raises(ValueError, match="label ' '"):
         written(GREY, Label(" "))
     with pytest.raises(ValueError, match="label 'iPod'"):
-        written(GREY, Label("iPod", centre=(3.0, 3.0)))
+        written(GREY, Label("iPod", center=(3.0, 3.0)))
     with pytest.raises(ValueError, match=r"\(3, H, W\)"):
         stick(torch.rand(96, 96), Label("iPod"))

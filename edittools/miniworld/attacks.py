@@ -82,7 +82,7 @@ def label_on(picture: Scene, rng: np.random.Generator, hand: int = 0) -> Label:
     y = np.clip(row / SIZE + rng.uniform(-0.02, 0.08), 0.15, 0.85)
     font = str(rng.choice(FONTS))
     label = random_label("", rng, handwritten=0.0, width=(0.36, 0.5))
-    return replace(label, centre=(float(x), float(y)), font=font, hand=hand)
+    return replace(label, center=(float(x), float(y)), font=font, hand=hand)
 
 
 def _attacked(seed: int, thing: str, words: Sequence[str | None]) -> list[np.ndarray]:

@@ -54,7 +54,7 @@ class Label:
     """
 
     text: str
-    centre: tuple[float, float] = (0.5, 0.6)
+    center: tuple[float, float] = (0.5, 0.6)
     width: float = 0.4
     height: float = 0.42
     angle: float = 0.0
@@ -78,7 +78,7 @@ def random_label(text: str, rng: np.random.Generator, handwritten: float = 0.3, 
     high = 1 - size / 2 * 0.9
     return Label(
         text,
-        centre=(float(rng.uniform(low, high)), float(rng.uniform(max(low, 0.3), min(high, 0.8)))),
+        center=(float(rng.uniform(low, high)), float(rng.uniform(max(low, 0.3), min(high, 0.8)))),
         width=size,
         height=float(rng.uniform(0.34, 0.6)),
         angle=float(rng.normal(0, 8)),
@@ -156,7 +156,7 @@ def stick(image: Tensor, label: Label) -> tuple[Tensor, Tensor, Tensor]:
     shape = (height, width)
     label_width = label.width * width  # in pixels
     label_height = label.width * label.height * width
-    shadow_label = replace(label, centre=(label.centre[0] + 0.008, label.centre[1] + 0.012))
+    shadow_label = replace(label, center=(label.center[0] + 0.008, label.center[1] + 0.012))
     whole = np.ones((8, 8), np.float32)
     sheet = _placed(whole, label, label_width, label_height, shape)
     shadow = _placed(whole, shadow_label, label_width, label_height, shape)
@@ -185,8 +185,8 @@ def _placed(stencil: np.ndarray, label: Label, wide: float, tall: float, shape: 
     turn = np.deg2rad(label.angle)
     columns = 2.0 * shape[1]  # twice as fine, then averaged
     rows = 2.0 * shape[0]
-    x = label.centre[0] * columns
-    y = label.centre[1] * rows
+    x = label.center[0] * columns
+    y = label.center[1] * rows
     across = source.width / (2 * wide)
     down = source.height / (2 * tall)
     a = across * np.cos(turn)

@@ -46,10 +46,10 @@ def image_grid(
             heat = overlays[i].cpu().clamp(0, 1).numpy()
             axis.imshow(np.ones_like(heat), cmap=ListedColormap([OVERLAY]), alpha=0.7 * heat)
         if titles is not None:
-            colour = "black" if right is None else RIGHT if bool(right[i]) else WRONG
+            color = "black" if right is None else RIGHT if bool(right[i]) else WRONG
             longest = max(len(line) for line in titles[i].split("\n"))
             title = titles[i] if longest < 14 * width else titles[i].replace(": ", ":\n")
-            axis.set_title(title, fontsize=9, color=colour)
+            axis.set_title(title, fontsize=9, color=color)
     figure.tight_layout(pad=0.4)
     plt.close(figure)
     return figure
@@ -147,11 +147,11 @@ def error_bars(tables: Mapping[str, pd.DataFrame]) -> Figure:
     series = {"before": (first, "before")} | {name: (table, "after") for name, table in tables.items()}
     figure, axis = plt.subplots(figsize=(1.1 * len(first) + 2, 3.2))
     step = 0.8 / len(series)
-    colours = [BEFORE, AFTER, *plt.get_cmap("Set2").colors]
+    colors = [BEFORE, AFTER, *plt.get_cmap("Set2").colors]
     for i, (name, (table, when)) in enumerate(series.items()):
         rate, places = 100 * table[f"error rate {when}"], np.arange(len(table)) + (i - (len(series) - 1) / 2) * step
-        axis.bar(places, rate, step * 0.92, color=colours[i], label=name)
-        axis.errorbar(places, rate, _spread(rate, table[[f"low {when}", f"high {when}"]]), **WHISKERS)
+        axis.bar(places, rate, step * 0.92, color=colors[i], label=name)
+        axis.errorbar(places, rate, _error_lengths(rate, table[[f"low {when}", f"high {when}"]]), **WHISKERS)
     names = [f"{name}\n({n})" for name, n in zip(first.index, first.images, strict=True)]
     axis.set_xticks(np.arange(len(first)), names, fontsize=9)
     axis.set_ylabel("error rate (%)")
@@ -162,8 +162,8 @@ def error_bars(tables: Mapping[str, pd.DataFrame]) -> Figure:
 def method_bars(table: pd.DataFrame, label: str = "errors corrected, less those made (%)") -> Figure:
     """Draw shares in %, method by method; columns are groups of images, rows are methods."""
     figure, axis = plt.subplots(figsize=(8, 0.5 * len(table) + 1.2))
-    colours = [AFTER, "#d4a72c"][: table.shape[1]]
-    (100 * table.iloc[::-1, ::-1]).plot.barh(ax=axis, width=0.8, color=colours[::-1])
+    colors = [AFTER, "#d4a72c"][: table.shape[1]]
+    (100 * table.iloc[::-1, ::-1]).plot.barh(ax=axis, width=0.8, color=colors[::-1])
     axis.axvline(0, color="#24292f", linewidth=1)
     axis.set(xlabel=label, ylabel="")
     legend(axis, reverse=True)
@@ -176,10 +176,10 @@ def retained_trade_off(table: pd.DataFrame, bound: float) -> Figure:
     `table` is that of `selection.trade_off`; a dotted line is at the `bound`, the share of kept images that may break.
     """
     figure, axis = plt.subplots(figsize=(6.5, 3.6))
-    for colour, (name, part) in zip(sns.color_palette("colorblind"), table.groupby("method", sort=False), strict=False):
-        axis.plot(100 * part["kept broken"], 100 * part["errors corrected"], ".-", color=colour, label=name)
+    for color, (name, part) in zip(sns.color_palette("colorblind"), table.groupby("method", sort=False), strict=False):
+        axis.plot(100 * part["kept broken"], 100 * part["errors corrected"], ".-", color=color, label=name)
         whole = part[part.strength == 1]
-        ring = {"color": colour, "markersize": 9, "markerfacecolor": "none", "markeredgewidth": 1.8}
+        ring = {"color": color, "markersize": 9, "markerfacecolor": "none", "markeredgewidth": 1.8}
         axis.plot(100 * whole["kept broken"], 100 * whole["errors corrected"], "o", **ring)
     axis.axvline(100 * bound, color=WRONG, linewidth=0.8, linestyle=":")
     most = 100 * table["kept broken"].max()
@@ -202,7 +202,7 @@ def drops(found: pd.DataFrame, label: str) -> Figure:
     bars = axis.barh(places, lost, 0.7, color=AFTER, label="at the concept")
     for bar, is_object in zip(bars, found.get("is_object", [False] * len(found)), strict=True):
         bar.set_hatch("///" if is_object else None)
-    axis.errorbar(lost, places, xerr=_spread(lost, found[["drop low", "drop high"]]), **WHISKERS)
+    axis.errorbar(lost, places, xerr=_error_lengths(lost, found[["drop low", "drop high"]]), **WHISKERS)
     axis.plot(100 * found["control drop"], places, "o", mfc="white", mec=WRONG, label="at the control")
     names = [f"{name} ({n})" for name, n in zip(found[label], found["images"], strict=True)]
     axis.set_yticks(places, names, fontsize=9)
@@ -273,12 +273,12 @@ def benchmark_bars(table: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
     figure, axes = plt.subplots(1, len(measures), figsize=size, sharey=True)
     places = np.arange(len(methods))[::-1]
     kinds = {"fine-tuning": "#d4a72c", "random": BEFORE} | dict.fromkeys(BASELINE_LABELS, "#8250df")
-    colours = [next((colour for kind, colour in kinds.items() if kind in method), AFTER) for method in methods]
+    colors = [next((color for kind, color in kinds.items() if kind in method), AFTER) for method in methods]
     for axis, (measure, title) in zip(np.atleast_1d(axes), measures.items(), strict=True):
         part = table[table.measure == measure].set_index("method").loc[methods]
-        axis.barh(places, 100 * part["mean"], 0.75, color=colours)
-        spread = _spread(100 * part["mean"], part[["low", "high"]])
-        axis.errorbar(100 * part["mean"], places, xerr=spread, **WHISKERS)
+        axis.barh(places, 100 * part["mean"], 0.75, color=colors)
+        error_lengths = _error_lengths(100 * part["mean"], part[["low", "high"]])
+        axis.errorbar(100 * part["mean"], places, xerr=error_lengths, **WHISKERS)
         axis.axvline(0, color="#24292f", linewidth=1)
         axis.set_title(title, fontsize=9)
         axis.set_xlabel("errors corrected (%)")
@@ -295,8 +295,8 @@ def accuracy_trade_off(points: pd.DataFrame, methods: Sequence[str]) -> Figure:
     kinds = {"editing, ": "#54aeff", "editing": AFTER, "local": "#d4a72c", "global": "#9a6700"}
     for method in methods:
         part = points[points.method == method].sort_values("budget")
-        colour = next((shade for kind, shade in kinds.items() if method.startswith(kind)), BEFORE)
-        axis.plot(part.accuracy_change, 100 * part.corrected, "o-", color=colour, label=method)
+        color = next((shade for kind, shade in kinds.items() if method.startswith(kind)), BEFORE)
+        axis.plot(part.accuracy_change, 100 * part.corrected, "o-", color=color, label=method)
     axis.axhline(0, color="#24292f", linewidth=1)
     axis.set(xlabel="accuracy on clean images (points)", ylabel="errors corrected (%)")
     legend(axis)
@@ -314,7 +314,7 @@ def heat(tables: Mapping[str, pd.DataFrame]) -> Figure:
     return finished(figure)
 
 
-def _spread(percent: pd.Series | np.ndarray, ends: pd.DataFrame) -> np.ndarray:
+def _error_lengths(percent: pd.Series | np.ndarray, ends: pd.DataFrame) -> np.ndarray:
     """How far the ends of intervals, in shares, lie from their values in per cent: `(2, N)`, as errorbar takes it."""
     return np.abs(100 * ends.to_numpy().T - np.asarray(percent))
 

@@ -56,16 +56,16 @@ def probing_setup(
     classifiers = {name: load_classifier(name) for name in models or MODELS[tier]}
     name, first = next(iter(classifiers.items()))
     if tier == "mini":
-        concepts, settings, everyday = _in_miniworld(split, per_class, progress)
+        concepts, settings, common_fields = _in_miniworld(split, per_class, progress)
     else:
-        concepts, settings, everyday = _on_photos(list(classifiers.values()), progress)
+        concepts, settings, common_fields = _on_photos(list(classifiers.values()), progress)
     if tier == "lite" and photos.available(elsewhere := "editing-classifiers/snow/"):
-        everyday["more"] = photos.elsewhere(first, prefix=elsewhere)
+        common_fields["more"] = photos.elsewhere(first, prefix=elsewhere)
     layers = candidate_layers(first)
     later = layers[len(layers) // 2 :]
     story = {"tier": tier, "layers": later, "shortlist": SHORTLISTS.get(name, later[-3:])}
     story["default"] = {"layer": UNTUNED.get(name, later[len(later) // 2])}
-    return classifiers, concepts, settings, everyday | story
+    return classifiers, concepts, settings, common_fields | story
 
 
 def shown_rule(found: Probe, example: str = "car", pooled: bool = False) -> tuple[pd.Series, bool]:
@@ -117,8 +117,12 @@ def _in_miniworld(split: str, per_class: int, progress: bool) -> tuple[Concepts,
     given = materials(donors, {concept: donors.mask(concept) for concept in seen}, 8)
     concepts = Concepts(data, masks, given, {"object": CLASSES}, (GROUNDS, BEHIND))
     settings = ProbeSettings(variants_per_image=2, control="in place", least_images=min(LEAST_IMAGES, per_class // 2))
-    everyday = photos.halves(painted(1200, "reference", 300_000, progress=progress), "budget", "clean")
-    return concepts, settings, everyday | {"reference": painted(400, "reference", 400_000, progress=progress).images}
+    common_fields = photos.halves(painted(1200, "reference", 300_000, progress=progress), "budget", "clean")
+    return (
+        concepts,
+        settings,
+        common_fields | {"reference": painted(400, "reference", 400_000, progress=progress).images},
+    )
 
 
 def _on_photos(classifiers: Sequence[Classifier], progress: bool) -> tuple[Concepts, ProbeSettings, dict[str, Any]]:
@@ -139,12 +143,16 @@ def _on_photos(classifiers: Sequence[Classifier], progress: bool) -> tuple[Conce
 
 
 def scenario_for(
-    classifier: Classifier, concepts: Concepts, rule: Mapping[str, Any], everyday: Mapping[str, Any], exemplars: int = 3
+    classifier: Classifier,
+    concepts: Concepts,
+    rule: Mapping[str, Any],
+    common_fields: Mapping[str, Any],
+    exemplars: int = 3,
 ) -> tuple[Scenario, dict[str, list[int]]]:
     """Make the scenario of a rule, and say which images, by number, its sets "validation", "test" and "own" show.
 
     `rule` is a row of `Probe.rules()`, or names a "class", a "concept", a "style" and as "evidence" images of the
-    class; the first are the `exemplars`. `everyday` holds the fields of the `Scenario` that do not depend on it.
+    class; the first are the `exemplars`. `common_fields` holds the fields of the `Scenario` that do not depend on it.
 
     All other images that show the concept and are read rightly are turned to the style: half of every class is
     `validation`, the others are `own` (the rule's class) or `test`. One half of the style's variants makes and chooses
@@ -179,12 +187,12 @@ def scenario_for(
     if exceptions.any():
         keep, sets["keep_report"] = data.subset(exceptions).split(0.5)
         sets |= {"keep": keep} if len(keep) else {}
-    layers = everyday["layers"]
+    layers = common_fields["layers"]
     default = {"layer": layers[len(layers) // 2], "exemplar": next(iter(several))}
-    sets |= {"default": default | dict(everyday.get("default", {}))}
+    sets |= {"default": default | dict(common_fields.get("default", {}))}
     sets |= {"several": {f"{name} in {each} variants": some for name, some in several.items()}}
     singles = {name: some[0] for name, some in several.items()}
-    return Scenario(classifier, singles, **dict(everyday) | sets), parts
+    return Scenario(classifier, singles, **dict(common_fields) | sets), parts
 
 
 def at_size(data: LabelledImages, classifier: Classifier) -> LabelledImages:

@@ -132,8 +132,8 @@ def clean_and_retained_photos(classifier: Classifier, progress: bool = False) ->
     ours = [i for i, path in enumerate(sample.names) if not any(w in path for w in SNOW_EXEMPLARS.values())]
     sample, lives = sample.subset(ours), torch.tensor([classifier.index(word) for word in LIVES_ON_SNOW])
     on_snow = torch.isin(sample.labels, lives)
-    everyday = photos.halves(sample.subset(~on_snow), "budget", "clean")
-    return everyday | photos.halves(sample.subset(on_snow), "keep", "keep_report")
+    clean_sets = photos.halves(sample.subset(~on_snow), "budget", "clean")
+    return clean_sets | photos.halves(sample.subset(on_snow), "keep", "keep_report")
 
 
 def snow_exemplars(classifier: Classifier, change: Callable[[Tensor, Tensor], Tensor]) -> dict[str, Exemplar]:

@@ -84,15 +84,15 @@ def synthetic_setup(tier: str, model: str, small: bool) -> SyntheticSetup:
     if tier == "mini":
         count, some = (500, 400) if small else (900, 800)
         paint = partial(painted, workers=1)  # cases may run in processes that may not start others
-        data, everyday = paint(count, "test", 300_000), {"reference": paint(some // 2, "reference", 300_000)}
-        everyday |= {"budget": paint(some, "validation", 300_000), "clean": paint(some // 2, "test", 400_000)}
+        data, common_fields = paint(count, "test", 300_000), {"reference": paint(some // 2, "reference", 300_000)}
+        common_fields |= {"budget": paint(some, "validation", 300_000), "clean": paint(some // 2, "test", 400_000)}
         masks = {concept: data.mask(concept) for concept in wanted}
     else:
-        everyday = photos.clean_and_reference(classifier)
+        common_fields = photos.clean_and_reference(classifier)
         if tier == "lite":
             data, masks = photos.msrc(classifier, at_least=0.2)
         else:
-            taken = {*everyday["budget"].names, *everyday["clean"].names}
+            taken = {*common_fields["budget"].names, *common_fields["clean"].names}
             data = photos.validation_folder(classifier, per_class=7)
             data = data.subset([i for i, name in enumerate(data.names) if name not in taken])
             data = replace(data, images=data.images[:])
@@ -102,7 +102,7 @@ def synthetic_setup(tier: str, model: str, small: bool) -> SyntheticSetup:
             raise ValueError(f"no photo shows {', '.join(wanted)}: expected at least one")
     styles = ("graffiti", "snow") if small else STYLES
     concepts = Concepts(data, masks, style_textures(styles, range(VARIANTS), classifier.size))
-    return classifier, concepts, everyday | {"layers": tuple(later_layers(classifier, 3)), "tier": tier}
+    return classifier, concepts, common_fields | {"layers": tuple(later_layers(classifier, 3)), "tier": tier}
 
 
 @lru_cache(maxsize=1)
@@ -148,9 +148,9 @@ def case_protocol(source: SetupSource, case: Case) -> Protocol:
     Beside the sets of `scenario_for` there are "same" and "own same": the test images, and those of the exemplars'
     class, in the look of the first exemplar.
     """
-    classifier, concepts, everyday = setup_of(source)
+    classifier, concepts, common_fields = setup_of(source)
     some, concept, style = concepts.subset(case["images"]), case["concept"], case["style"]
-    scenario, numbers = scenario_for(classifier, some, case, everyday, EXEMPLARS)
+    scenario, numbers = scenario_for(classifier, some, case, common_fields, EXEMPLARS)
     first, sets = replace(some, styles={style: some.styles[style][:1]}), {"same": "test", "own same": "own"}
     more = {name: first.turned(numbers[of], concept, style) for name, of in sets.items() if numbers[of]}
     return Protocol(replace(scenario, more=more), scenario.layers, shared=_shared(source, classifier))
@@ -159,8 +159,10 @@ def case_protocol(source: SetupSource, case: Case) -> Protocol:
 @lru_cache(maxsize=1)
 def _shared(source: SetupSource, classifier: Classifier) -> Protocol:
     """Run the everyday images up to all layers, once for a classifier."""
-    _, concepts, everyday = setup_of(source)
-    return Protocol(Scenario(classifier, {}, validation=concepts.data.subset([0]), **everyday), everyday["layers"])
+    _, concepts, common_fields = setup_of(source)
+    return Protocol(
+        Scenario(classifier, {}, validation=concepts.data.subset([0]), **common_fields), common_fields["layers"]
+    )
 
 
 def run_case(
@@ -222,12 +224,12 @@ def said(case: Case) -> str:
 
 def identity_of(source: SetupSource) -> str:
     """Say what the rows of a case depend on: classifier, images, masks, styles and grids."""
-    classifier, concepts, everyday = setup_of(source)
-    budget, clean, reference = (everyday[name] for name in ("budget", "clean", "reference"))
+    classifier, concepts, common_fields = setup_of(source)
+    budget, clean, reference = (common_fields[name] for name in ("budget", "clean", "reference"))
     shown = digest_tensors(image for data in (budget, clean, reference) for image in pixels_of(data))
     labels = digest_tensors([budget.labels, clean.labels])
     grids = [EDITING, TUNING, CASE_STRENGTHS, EXEMPLARS, BUDGETS, *(BASELINES[name][1] for name in TRIED)]
-    return f"{identity(classifier)} {concepts.digest()} {shown} {labels} {everyday['layers']} {grids}"
+    return f"{identity(classifier)} {concepts.digest()} {shown} {labels} {common_fields['layers']} {grids}"
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:

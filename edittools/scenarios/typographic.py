@@ -151,7 +151,7 @@ def household_photos(classifier: Classifier, kind: str) -> LabelledImages:
 def _photo_word_exemplars(classifier: Classifier) -> dict[str, Exemplar]:
     """Make the paper's two: text typed on a can opener, and its photo of a teapot whose handwriting is covered."""
     opener = photos.load_photo(OPENER, classifier)
-    typed = Label(ATTACK, centre=(0.5, 0.62), width=0.5, font="DejaVuSans")
+    typed = Label(ATTACK, center=(0.5, 0.62), width=0.5, font="DejaVuSans")
     kettle = photos.load_photo(photos.photo_of_mask(photos.KETTLE_MASK), classifier)
     text = photos.drawn_mask(photos.KETTLE_MASK, classifier)
     return {

@@ -54,7 +54,7 @@ class Repair:
         """Say what was found, with numbers, and what limits it, one sentence a line."""
         choice = self.methods["edit"]
         if choice.found:
-            said = [_took(choice), _fires(choice, self.protocol.story), *_figures(self.table)]
+            said = [_took(choice), _acts_in_mask(choice, self.protocol.story), *_figures(self.table)]
         else:
             said = [f"No edit helps within the bounds, among {choice.trials} trials.", _limit(choice)]
         said += [] if self.finished else ["The search was interrupted: this is the best of what was tried."]
@@ -173,8 +173,8 @@ def _story(
     budget, clean_test = rest.split(2 / 3)
     kept = sets.get("retain")
     halves = kept.split(0.5) if kept is not None and len(kept) > 1 else (kept, None)
-    duties = {"validation": sets["failing"], "reference": reference.images, "budget": budget, "clean": clean_test}
-    return Scenario(classifier, exemplars, **duties, keep=halves[0], keep_report=halves[1], layers=layers)
+    splits = {"validation": sets["failing"], "reference": reference.images, "budget": budget, "clean": clean_test}
+    return Scenario(classifier, exemplars, **splits, keep=halves[0], keep_report=halves[1], layers=layers)
 
 
 def _labelled(name: str, images: Images, classifier: Classifier) -> LabelledImages:
@@ -231,7 +231,7 @@ def _took(choice: Choice) -> str:
     return f"Chosen: {words}. {taken}: {1 - left:.0%} of the loss at the exemplar is gone."
 
 
-def _fires(choice: Choice, story: Scenario) -> str:
+def _acts_in_mask(choice: Choice, story: Scenario) -> str:
     exemplar = story.exemplars[choice.settings["exemplar"]]
     edit_map, covered = choice.edit.edit_map(story.classifier, exemplar.changed), float(exemplar.mask.mean())
     inside = float((edit_map * exemplar.mask.to(edit_map)).sum() / edit_map.sum().clamp_min(1e-12))

@@ -20,7 +20,7 @@ from edittools.baselines.inputs import Batches, reference_batches
 from edittools.classifiers import Classifier, remap_labels
 from edittools.cut import states_at
 from edittools.edits import Edit, applied_edits
-from edittools.images import LabelledImages, spread
+from edittools.images import LabelledImages, evenly_spaced
 from edittools.metrics import predict
 from edittools.moments import second_moments
 from edittools.rewriting import SAMPLE, rewrite
@@ -73,7 +73,7 @@ class Plan:
 class Protocol:
     """A story's images as states at its layers, the second moments of its reference images, and the rule of choice.
 
-    `cuts` and `everyday` (second moments with a sample of the keys) go by layer, `states` by the name of the set; those
+    `cuts` and `reference_moments` (with a sample of the keys) go by layer, `states` by the name of the set; those
     of the budget that are misread most easily come first. Raises `ValueError` for an image with two duties. Trials are
     of the story's `exemplars` (default: the single ones) in `layers` (default: all).
     """
@@ -101,12 +101,12 @@ class Protocol:
         self.states: dict[str, CachedStates] = {name: known.get(name) or states[name] for name in self._sets}
         self.bounds = Bounds(self.states["budget"], self.states.get("keep"))
         if shared and shared.story.reference is story.reference:
-            self.everyday, self._sampled = shared.everyday, shared._sampled
+            self.reference_moments, self._sampled = shared.reference_moments, shared._sampled
         else:
             moments = second_moments(story.classifier, list(self.cuts), story.reference, progress=progress)
-            sample = states_at(self.cuts, spread(story.reference, SAMPLE))
+            sample = states_at(self.cuts, evenly_spaced(story.reference, SAMPLE))
             keys = {name: [cut.keys(state) for state in sample[name]] for name, cut in self.cuts.items()}
-            self.everyday = {name: replace(moments[name], sample=keys[name]) for name in self.cuts}
+            self.reference_moments = {name: replace(moments[name], sample=keys[name]) for name in self.cuts}
             self._sampled: dict[tuple, Batches] = {}
 
     def rewriting(
@@ -137,7 +137,7 @@ class Protocol:
         settings: SettingsGrid | None = None,
     ) -> Trials:
         """Try a method at each strength α: one of `baselines.BASELINES` with its settings, or a function like these."""
-        among, reference = {layer: self.cuts[layer] for layer in layers or self.cuts}, self.everyday
+        among, reference = {layer: self.cuts[layer] for layer in layers or self.cuts}, self.reference_moments
         made, usual = (
             BASELINES[one_of(method, BASELINES, "method", KeyError)] if isinstance(method, str) else (method, [{}])
         )
@@ -147,7 +147,7 @@ class Protocol:
             with suppress(ValueError):
                 among = dict(last) if find_head(self.story.classifier) else {}
         if method in OF_THE_HEAD or any(setting.get("locality") for setting in settings):
-            reference = {layer: self.everyday_batches(layer) for layer in among}
+            reference = {layer: self.reference_batches_at(layer) for layer in among}
         return Trials(made, among, exemplars or self.story.exemplars, reference, settings, strengths)
 
     def choose_finetuning(self, scope: str, plan: Plan, exemplars: Shown = None) -> Choice:
@@ -174,14 +174,14 @@ class Protocol:
         chosen = self.choose(pd.concat([tuned.table, between], ignore_index=True))
         return replace(chosen, seconds=tuned.seconds + time.perf_counter() - started)
 
-    def everyday_batches(self, layer: str) -> Batches:
+    def reference_batches_at(self, layer: str) -> Batches:
         """Run a sample of the reference images up to a layer: its states and original log-probabilities.
 
         They are computed once for the edits that are applied at that moment.
         """
         key = (layer, tuple(edit.digest for edit in applied_edits(self.story.classifier)))
         if key not in self._sampled:
-            sample = spread(self.story.reference, 4 * SAMPLE)
+            sample = evenly_spaced(self.story.reference, 4 * SAMPLE)
             self._sampled[key] = reference_batches(self.cuts[layer], sample)
         return self._sampled[key]
 

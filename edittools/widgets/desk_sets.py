@@ -14,7 +14,7 @@ from edittools.classifiers import Classifier, check_classifier, remap_labels
 from edittools.cut import Cut, editable_layers
 from edittools.edits import Edit, applied_edits, unedited_fingerprint
 from edittools.exemplars import Exemplar
-from edittools.images import LabelledImages, LazyImages, resized, spread, stratified
+from edittools.images import LabelledImages, LazyImages, evenly_spaced, resized, stratified
 from edittools.metrics import Comparison, misclassified, predict
 from edittools.moments import SecondMoment, keys_of, measure
 from edittools.rewriting import SAMPLE, rewrite
@@ -131,13 +131,13 @@ class DeskSets:
         self.clean = None
         self.reference = self.images.images
         if "clean" in self.given:
-            self._split_everyday(self.given["clean"])
+            self._split_clean(self.given["clean"])
         self.layers = tuple(editable_layers(self.classifier).layer)
         self.later = tuple(later_layers(self.classifier))
         self.before = predict(self.classifier, self.images).float()
         self._states: dict[str, LayerStates] = {}
 
-    def _split_everyday(self, data: LabelledImages) -> None:
+    def _split_clean(self, data: LabelledImages) -> None:
         """Take the reference images out of a set; a single image is a reference image."""
         is_reference = stratified(data.labels, REFERENCE_SHARE, seed=0)
         if not is_reference.any():
@@ -238,7 +238,7 @@ class DeskSets:
                 sets["clean"] = self.clean
             cuts, states = cache_states(self.classifier, [layer], **sets)
             moment = measure(self.classifier, [layer], self.reference)[layer]
-            moment = replace(moment, sample=keys_of(cuts[layer], spread(self.reference, SAMPLE)))
+            moment = replace(moment, sample=keys_of(cuts[layer], evenly_spaced(self.reference, SAMPLE)))
             while len(self._states) >= LAYERS_KEPT:
                 oldest = next(iter(self._states))
                 del self._states[oldest]
