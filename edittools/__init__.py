@@ -12,7 +12,7 @@ are the paper; everything else is in subpackages, which load when they are first
 import importlib
 from typing import Any
 
-from edittools._moved import install, where_now
+from edittools._moved import MOVED, where_now
 from edittools.classifiers import Classifier, fingerprint
 from edittools.cut import Cut, editable_layers
 from edittools.edits import Change, Edit, Record, applied_edits
@@ -30,7 +30,7 @@ __all__ += ["MaskEditor", "Record", "SecondMoment", "applied_edits", "attack_row
 __all__ += ["error_rate", "fingerprint", "load_classifier", "load_image", "load_mask", "misclassified"]
 __all__ += ["mcnemar", "paste_texture", "predict", "repair", "rewrite", "save_mask", "second_moments"]
 
-install()
+__path__.append(f"{__path__[0]}/_moved")  # where the paths of version 0.2 say what they are called now
 
 
 def __getattr__(name: str) -> Any:
@@ -39,8 +39,8 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(f"edittools.{name}")
     if name in _LATE:
         return getattr(importlib.import_module(f"edittools.{_LATE[name]}"), name)
-    if message := where_now(name):
-        raise AttributeError(message)
+    if name in MOVED:
+        raise AttributeError(where_now(name))
     raise AttributeError(
         f"module 'edittools' has no attribute {name!r}; it may be in a subpackage: {', '.join(SUBPACKAGES)}"
     )

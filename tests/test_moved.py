@@ -10,11 +10,10 @@ import edittools
 from edittools._moved import MOVED
 
 STATEMENTS = {
-    "import edittools.lab": "edittools.lab is now edittools.widgets; edittools.lab.plots is now edittools.plots",
-    "from edittools.lab import plots": "edittools.lab.plots is now edittools.plots",
+    "import edittools.lab": "edittools.lab is now edittools.widgets",
+    "from edittools.lab import plots": "edittools.plots",
     "from edittools.choosing import repair": "edittools.choosing is now edittools.selection",
     "from edittools.choosing.choice import Bounds": "edittools.choosing is now edittools.selection",
-    "import edittools.selection.choice": "edittools.selection.choice is now edittools.selection.constraints",
     "from edittools import stories": "edittools.stories is now edittools.scenarios",
     "from edittools.stories import photos": "edittools.stories is now edittools.scenarios",
     "import edittools.graph": "edittools.graph is now edittools._graph .private.",

@@ -1,0 +1,5 @@
+"""`edittools.choosing` of version 0.2."""
+
+from edittools._moved import refuse
+
+refuse("edittools.choosing")

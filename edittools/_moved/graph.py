@@ -1,0 +1,5 @@
+"""`edittools.graph` of version 0.2."""
+
+from edittools._moved import refuse
+
+refuse("edittools.graph")
