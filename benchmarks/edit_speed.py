@@ -8,6 +8,8 @@ movement of the outputs of reference keys (root mean square): weights λ of that
 down, and the time is that of all tried. The keys under the kernel's windows are measured before, as C is. The naive
 solver comes by lower losses than its last one, so the same is done for the lowest: ours against its time until then.
 (b) The naive second moment materialises the outer product of every key.
+(c) `predict` of one small image against the forward pass of a network of a hundred layers, which is where the copy that
+protects the model costs most; and applying and undoing an edit of a ViT-B/16 that fits it, against its forward pass.
 """
 
 import time
@@ -19,12 +21,14 @@ from common import finish, parser, seconds, start
 from tables import edit_speed
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.models import vgg16
+from torchvision.models import resnet101, vgg16, vit_b_16
 from tqdm.auto import tqdm
 
-from edittools.classifiers import Classifier
+from edittools.classifiers import Classifier, fingerprint
 from edittools.cut import Cut
+from edittools.edits import Change, Edit
 from edittools.exemplars import Exemplar
+from edittools.metrics import predict
 from edittools.moments import keys_of, measure
 from edittools.rewriting import Problem, pose, quadratic, solve_l1, solve_least_squares
 
@@ -134,6 +138,41 @@ def solvers(problem: Problem, windows: Tensor, steps: int) -> dict[str, float | 
     return figures | {"naive_loss_projected": figures["naive_loss_equal_movement"]}
 
 
+def prediction_overheads() -> dict[str, float]:
+    """Times of `predict` as multiples of the model's own forward pass: of a ResNet-101, one image of 32 pixels."""
+    torch.manual_seed(0)
+    classifier = Classifier(resnet101(num_classes=10), [str(number) for number in range(10)], size=32)
+    image = torch.rand(1, 3, 32, 32)
+    with torch.no_grad():
+        own = seconds(lambda: classifier(image), repeats=20)
+    figures = {"predict_time_ratio": seconds(lambda: predict(classifier, image), repeats=20) / own}
+    classifier.model.train()
+    figures["predict_time_ratio_training_mode"] = seconds(lambda: predict(classifier, image), repeats=20) / own
+    return figures
+
+
+def application_times() -> dict[str, float]:
+    """Seconds to apply an edit of a ViT-B/16, and the same as a multiple of its forward pass on one image."""
+    torch.manual_seed(0)
+    classifier = Classifier(vit_b_16(), [str(number) for number in range(1000)])
+    weight = "encoder.layers.encoder_layer_6.mlp.0.weight"
+    shape = classifier.model.get_parameter(weight).shape
+    change = Change(torch.randn(shape[0], 1), torch.randn(1, shape[1]))
+    edit = Edit({weight: change}, fingerprint(classifier.model))
+
+    def apply() -> float:
+        started = time.perf_counter()
+        edit.apply_(classifier)
+        took = time.perf_counter() - started
+        edit.undo_(classifier)
+        return took
+
+    first, *later = [apply() for _ in range(5)]
+    with torch.no_grad():
+        own = seconds(lambda: classifier(torch.rand(1, 3, 224, 224)))
+    return {"apply_seconds_first": first, "apply_seconds": min(later), "apply_time_ratio": min(later) / own}
+
+
 def main() -> None:
     """Measure everything once and print one table."""
     arguments = parser(__doc__)
@@ -153,7 +192,14 @@ def main() -> None:
     state, weight = cut.prefix(many), cut.weight.detach().clone()
     with torch.no_grad():  # one more edit over kept states, as a share of a full forward pass
         figures["suffix_time_fraction"] = seconds(lambda: cut.suffix(state, weight)) / seconds(lambda: classifier(many))
+    figures |= prediction_overheads() | application_times()
     print(edit_speed(figures))
+    print(
+        f"\npredict against the model's own forward pass (ResNet-101, one image of 32 pixels): "
+        f"{figures['predict_time_ratio']:.2f}, in training mode {figures['predict_time_ratio_training_mode']:.2f}\n"
+        f"applying an edit of a ViT-B/16: {figures['apply_seconds']:.2f} s, {figures['apply_time_ratio']:.2f} of a "
+        f"forward pass; the first time, which hashes all weights, {figures['apply_seconds_first']:.2f} s"
+    )
     print(f"\nl1 loss before any edit {figures['loss_before']:.4g}; naive losses are read after a projection, ", end="")
     print(f"the lowest {figures['naive_loss_lowest']:.4g} after {figures['naive_steps_to_lowest']:,} steps")
     finish(arguments, figures)
