@@ -1,4 +1,4 @@
-"""The graph that `torch.export` makes of a model: it serves `Cut` alone, which computes parts of it.
+"""The graph that `torch.export` makes of a model, of which a `Cut` computes parts.
 
     exported = export_of(classifier, (224, 224))       # exported once, kept as long as the model lives
     layer = exported.layer_node("features.28")         # the one operation that reads the layer's weight
@@ -33,7 +33,7 @@ _REASONS = {
     "data-dependent": "its forward pass branches on the values of tensors",
     "onstraints violated": "its forward pass fixes the number of images (as len(x), or a number in a reshape)",
 }
-_NOT_READ = {"training", "_edittools_applied", "_parameters", "_buffers", "_non_persistent_buffers_set"}
+_IGNORED_ATTRIBUTES = {"training", "_edittools_applied", "_parameters", "_buffers", "_non_persistent_buffers_set"}
 _EXPORTED: WeakKeyDictionary[nn.Module, dict[tuple, "ExportedModel"]] = WeakKeyDictionary()
 _EXPORTING = threading.RLock()
 SLOW = 2.0
@@ -46,7 +46,7 @@ class ExportedModel:
     def __init__(self, model: nn.Module, images: Tensor, classes: int) -> None:
         """Export `model` for images like these two and check it on them; raise `ValueError` where that fails."""
         self.name = type(model).__name__
-        self.state = _state_of(model)
+        self.snapshot = _snapshot_of(model)
         self._model = weakref.ref(model)
         size = f"{images.shape[2]} × {images.shape[3]} pixels"
         slow = threading.Timer(SLOW, warnings.warn, (f"exporting {self.name} for images of {size}, once",))
@@ -69,8 +69,7 @@ class ExportedModel:
         [self.images] = graph.find_nodes(op="placeholder")
         [self.logits] = graph.output_node().args[0]
         self._count = self.images.meta["val"].shape[0].node.expr
-        self.seen = self.reached([self.images], "users")
-        """What depends on the images, and not on their number alone."""
+        self.image_dependent = self.reached([self.images], "users")  # not on their number alone
         self._subgraphs: dict[tuple, tuple[fx.GraphModule, tuple[str, ...]]] = {}
         self._grids: tuple[list, dict[fx.Node, Grid | str]] | None = None
         self._graph = graph
@@ -78,6 +77,10 @@ class ExportedModel:
             with torch.no_grad():  # with gradients, attention is computed another way
                 logits = self.compute([self.logits], {self.images: batch})[0]
             check_logits(logits, model, batch, classes, f"the graph of {self.name} for {len(batch)} image(s)")
+
+    def invalidate(self) -> None:
+        """Make the next `export_of` export the model again."""
+        self.snapshot = None
 
     def tensor(self, name: str) -> Tensor:
         """Return a tensor of the graph by name: the model's own, as it is now, or a constant of its forward pass."""
@@ -122,14 +125,15 @@ class ExportedModel:
         count = graph.call_function(_ATEN.sym_size.int, (first, 0))
 
         def copy_of(node: fx.Node) -> fx.Node:
-            times = self.times(node.meta.get("val"))
-            return graph.call_function(operator.mul, (count, times)) if times else copies[node]
+            multiple = self.batch_multiple(node.meta.get("val"))
+            return graph.call_function(operator.mul, (count, multiple)) if multiple else copies[node]
 
         for node in filter(wanted.__contains__, self.nodes):
             if node.op == "get_attr":
                 copies[node] = inputs[node.target]
                 continue
             copies[node] = copied = graph.node_copy(node, copy_of)
+            # A cast to the precision of the export becomes one to that of the computation.
             if node.target in _CASTS and self.images.meta["val"].dtype in (*node.args, *node.kwargs.values()):
                 copied.target = _ATEN.type_as.default
                 copied.args = (copied.args[0], first)
@@ -144,10 +148,12 @@ class ExportedModel:
         module, names = self._subgraph((self.images,), (self.logits,))
         return f"{module.code} {names}"
 
-    def times(self, size: Any) -> int:
-        """Say how many times the number of images a size is; 0 of what is no such size."""
-        times = size.node.expr / self._count if isinstance(size, torch.SymInt) else 0
-        return int(times) if times and times.is_Integer else 0
+    def batch_multiple(self, size: Any) -> int:
+        """Return n if a symbolic size is n times the number of images, else 0."""
+        if not isinstance(size, torch.SymInt):
+            return 0
+        ratio = size.node.expr / self._count
+        return int(ratio) if ratio.is_Integer else 0
 
     def reached(self, nodes: Iterable[fx.Node], step: str, stop: Collection[fx.Node] = ()) -> set[fx.Node]:
         """Give nodes and all that `step` leads to, "users" or "all_input_nodes"; sizes and `stop` are left out."""
@@ -155,7 +161,7 @@ class ExportedModel:
         todo = list(nodes)
         while todo:
             node = todo.pop()
-            if node not in reached and not self.times(node.meta.get("val")):
+            if node not in reached and not self.batch_multiple(node.meta.get("val")):
                 reached.add(node)
                 todo += getattr(node, step)
         return reached.difference(stop)
@@ -190,7 +196,7 @@ class ExportedModel:
         groups = node.args[6] if len(node.args) > 6 else 1
         if groups != 1:
             return f"it is a convolution with {groups} groups, each of which sees channels of its own"
-        if self.times(node.args[0].meta["val"].shape[0]) != 1:
+        if self.batch_multiple(node.args[0].meta["val"].shape[0]) != 1:
             return f"its keys {shape_of(node.args[0])} do not hold one image after the other"
         grid = self.grids[node]
         if isinstance(grid, str):
@@ -212,20 +218,30 @@ class ExportedModel:
         return self._grids[1]
 
 
-def export_of(classifier: Classifier, size: Sequence[int] | None = None) -> ExportedModel:
-    """Give the exported model of a classifier for images of `size` (H, W), exported again where it has changed.
+Size = int | Sequence[int]
+"""The size of images: (H, W), or one number for both."""
+
+
+def height_and_width(size: Size) -> tuple[int, int]:
+    """Return a size as (H, W)."""
+    height, width = (size, size) if isinstance(size, int) else size
+    return int(height), int(width)
+
+
+def export_of(classifier: Classifier, size: Size | None = None) -> ExportedModel:
+    """Give the exported model of a classifier for images of a size, exported again where it has changed.
 
     Raises:
         ValueError: for a model that cannot be exported, or that does not give one logit per class.
     """
     model = check_classifier(classifier).model
-    size = tuple(size or (classifier.size, classifier.size))
+    size = height_and_width(size or classifier.size)
     like = classifier.normalize(torch.zeros(0, 3, *size))
     key = (size, like.dtype, like.device)
     with _EXPORTING:
         exported = _EXPORTED.setdefault(model, {})
         found = exported.get(key)
-        if found is None or found.state != _state_of(model):
+        if found is None or found.snapshot != _snapshot_of(model):
             images = classifier.normalize(probe_images(size))
             exported[key] = found = ExportedModel(model, images, len(classifier.classes))
     return found
@@ -274,7 +290,7 @@ def _reason_of(error: Exception) -> str:
 
 
 class _Reference:
-    """An object that is compared by identity, and kept from being replaced by another at its address."""
+    """Compare an object by identity, through a weak reference: a new object at the same address is another one."""
 
     def __init__(self, held: Any) -> None:
         try:
@@ -288,8 +304,11 @@ class _Reference:
     __hash__ = None
 
 
-def _state_of(model: nn.Module) -> list:
-    """Note what a graph depends on: the modules, their hooks and settings, and the kinds of their tensors."""
+def _snapshot_of(model: nn.Module) -> list:
+    """Note what a graph depends on: the modules, their hooks and settings, and the kinds of their tensors.
+
+    Snapshots are compared within one process; `_identity.py` describes the same for a cache on disk.
+    """
     state: list = []
     numbers: dict[int, int] = {}
     noted: set[int] = set()
@@ -300,7 +319,7 @@ def _state_of(model: nn.Module) -> list:
             state.append((name, kind, numbers.setdefault(id(tensor), len(numbers))))
         remade = {getattr(hook, "name", None) for hook in module._forward_pre_hooks.values() if _is_of_torch(hook)}
         for name, value in vars(module).items():
-            if name not in _NOT_READ and name not in remade:
+            if name not in _IGNORED_ATTRIBUTES and name not in remade:
                 state.append((name, _noted(value, noted)))
     return state
 
@@ -356,6 +375,7 @@ def _export(model: nn.Module, images: Tensor) -> fx.GraphModule:
         for hooks in (module._forward_hooks, module._forward_pre_hooks):
             for key in [key for key, hook in hooks.items() if not _is_of_torch(hook)]:
                 del hooks[key]
+    # torch.export treats sizes of 0 and 1 as constants, so the batch it is exported for has at least two images.
     shapes = ({0: torch.export.Dim("batch", min=2, max=2**20)},)
     program = torch.export.export(copied, (images,), dynamic_shapes=shapes, strict=False)
     if not _replace_writes(program.graph):
@@ -364,7 +384,7 @@ def _export(model: nn.Module, images: Tensor) -> fx.GraphModule:
 
 
 def _replace_writes(graph: fx.Graph) -> bool:
-    """Replace `op_` by `op` where nothing else reads its tensor; say whether no write and no region is left.
+    """Replace `op_` by `op` where nothing else reads its tensor; say whether none, and no higher-order op, is left.
 
     Dropouts leave first: in eval mode they give back their input, which their schema does not say.
     """

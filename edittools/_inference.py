@@ -4,7 +4,7 @@
         logits = copied(images)
 
 A forward pass may write buffers, and a module in training mode behaves differently and updates statistics. Both happen
-in a copy that is discarded afterwards, so that nothing of it can be stale.
+in a copy that is discarded afterwards, so the model never changes, and no copy outlives a change of the model.
 """
 
 import functools
@@ -20,11 +20,12 @@ import torch
 from torch import Tensor, nn
 
 _LOCKS: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
+_LOCKS_GUARD = threading.Lock()
 _MODULE_STORES = {"_parameters", "_buffers", "_modules"}
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), Tensor, torch.dtype, torch.device, type, types.ModuleType)
 
 _SHARED_TYPES = {bool, int, float, str, type(None), Tensor, nn.Parameter}
-"""Types of attributes that a copy shares with its model: the check of most attributes, which must be fast."""
+"""Types of most attributes, which a copy shares with its model: a fast path before `_redirected`."""
 
 
 class NotIsolatedError(ValueError):
@@ -68,9 +69,9 @@ def check_logits_shape(answer: Any, count: int, classes: int, model: nn.Module) 
 def eval_copy(model: nn.Module) -> Iterator[nn.Module]:
     """Yield a module that computes what `model` computes in eval mode; a forward pass changes nothing of `model`.
 
-    It is a shallow copy: it has the model's parameters, copies of its buffers, and is in eval mode. A model that cannot
-    be copied this way, since its forward pass is a closure over its own modules, is itself yielded, in eval mode and
-    under a lock; its modes and buffers are restored at the end.
+    It is a shallow copy in eval mode that shares the model's parameters and has copies of its buffers. A model that
+    cannot be copied this way, since its forward pass is a closure over its own modules, is itself yielded, in eval
+    mode and under a lock; its modes and buffers are restored at the end.
     """
     try:
         copied = shallow_copy(model)
@@ -163,7 +164,7 @@ def _references(value: Any) -> Iterable[Any]:
     if isinstance(value, list | tuple | set | frozenset):
         return [*value]
     if isinstance(value, types.FunctionType):
-        cells = [cell.cell_contents for cell in value.__closure__ or () if _is_filled(cell)]
+        cells = [cell.cell_contents for cell in value.__closure__ or () if is_filled(cell)]
         used_globals = [value.__globals__.get(name) for name in value.__code__.co_names]
         used_modules = [held for held in used_globals if isinstance(held, nn.Module | list | tuple | dict)]
         defaults = [*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
@@ -175,7 +176,7 @@ def _references(value: Any) -> Iterable[Any]:
     return [*getattr(value, "__dict__", {}).values()]
 
 
-def _is_filled(cell: types.CellType) -> bool:
+def is_filled(cell: types.CellType) -> bool:
     """Tell whether a cell of a closure has a value: one that refers to itself may not have one yet."""
     try:
         cell.cell_contents  # noqa: B018
@@ -187,7 +188,9 @@ def _is_filled(cell: types.CellType) -> bool:
 @contextmanager
 def _restored(model: nn.Module) -> Iterator[None]:
     """Hold the model's lock; at the end give its modules their modes, and its buffers their values."""
-    with _LOCKS.setdefault(model, threading.RLock()):
+    with _LOCKS_GUARD:
+        lock = _LOCKS.setdefault(model, threading.RLock())
+    with lock:
         modes = [(module, module.training) for module in model.modules()]
         registered = [(module, dict(module._buffers)) for module in model.modules()]
         values = {buffer: buffer.detach().clone() for buffer in model.buffers()}

@@ -43,10 +43,10 @@ _REDUCTIONS = {"mean", "sum", "amax", "amin", "max", "min", "var", "std", "logsu
 _LINEAR = {"linear", "addmm", "matmul", "mm", "bmm", "scaled_dot_product_attention"}
 
 _NEW = set("zeros_like ones_like empty_like full_like rand_like new_zeros new_ones new_empty new_full".split())
-"""They take the shape of an image, and nothing else of it."""
+"""Their results have the shape of an image, but no coordinates."""
 
 _FINENESS = 64
-"""Coordinates that differ by less than one in so many pixels are the same."""
+"""Coordinates that differ by less than 1/64 of a pixel are treated as equal."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,8 @@ class Grid:
         return down @ masks @ across.T
 
     def at_positions(self, cells: Tensor) -> Tensor:
-        """Give each position the number of its cell: `(B, h, w)` to `(B, N)`; a position without a cell gets 0."""
+        """Give each position the value of its cell: `(B, h, w)` to `(B, N)`; a position without a cell gets 0."""
+        # Index -1, of positions without a cell, picks the zero at the end.
         padded = torch.cat([cells.flatten(1), cells.new_zeros(len(cells), 1)], dim=1)
         return padded[:, self.cells.to(cells.device)]
 
@@ -108,7 +109,7 @@ class Grid:
         return (sums / counts).unflatten(1, (self.height, self.width))
 
     def to_image(self, cells: Tensor, size: Sequence[int]) -> Tensor:
-        """Lay numbers of cells `(B, h, w)`, for any h and w, over images of `size`: `(B, H, W)`, 0 outside."""
+        """Lay values of cells `(B, h, w)`, for any h and w, over images of `size`: `(B, H, W)`, 0 outside."""
         rows = (torch.arange(size[0], device=cells.device) + 0.5 - self.top) / (self.bottom - self.top)
         columns = (torch.arange(size[1], device=cells.device) + 0.5 - self.left) / (self.right - self.left)
         inside = ((rows > 0) & (rows < 1))[:, None] & ((columns > 0) & (columns < 1))
@@ -123,21 +124,23 @@ class Grid:
 class Window:
     """A convolution or pooling along one axis: output i sees inputs from `i * stride - padding` on.
 
-    `padding` is a real number since that of `padding="same"` may be uneven. A resize has stride 0.
+    `padding` is that on the left or top. A resize has stride 0.
     """
 
     inputs: int
     outputs: int
     kernel: int = 1
     stride: int = 0
-    padding: float = 0.0
+    padding: int = 0
     dilation: int = 1
 
     def tiles(self, first: int, last: int) -> bool:
-        """Whether the outputs divide inputs `first` to `last` (exclusive) among themselves.
+        """Whether the outputs are taken to divide inputs `first` to `last` (exclusive) evenly among themselves.
 
-        With a stride, the center of what an output sees drifts by up to a cell against an even division; the even
-        division, which resizing makes as well, is taken then.
+        With a stride, what an output sees drifts by up to a cell against an even division: with kernel 3, stride 2 and
+        padding 1, output i is centered at input 2 i, not at 2 i + 0.5. The drifts of several layers add up, and would
+        leave a strip at the right and bottom edge without a position. The even division covers the whole image, as
+        resizing a mask to the size of a map does.
         """
         if self.stride == 0:
             return True
@@ -211,7 +214,7 @@ def op_name(node: fx.Node) -> str:
 
 
 def sizes(value: Any) -> tuple[int, ...]:
-    """Give the shape of what stands for a tensor, for two images; () of anything else."""
+    """Give the shape of a traced tensor, with the number of images that it was traced with; () of anything else."""
     shape = value.shape if isinstance(value, Tensor) else ()
     return tuple(size.node.hint if isinstance(size, torch.SymInt) else size for size in shape)
 
@@ -275,7 +278,7 @@ def _step(node: fx.Node, args: tuple, kwargs: dict, coordinates: list[Tensor | U
     """Apply one operation to coordinates; None where its effect on them is not known."""
     name = op_name(node)
     meta = node.meta.get("val")
-    if not name:  # takes one of several results, or computes with sizes
+    if not name:  # not an ATen operation: takes one of several results, or computes with sizes
         return None if isinstance(args[0], Unknown) else node.target(*args, **kwargs)
     if name in _ELEMENTWISE or torch.Tag.pointwise in node.target.tags:
         parts = args[1:] if name == "where" else args
@@ -381,7 +384,10 @@ def _agreed(parts: Sequence[Any], shape: tuple[int, ...]) -> Tensor | None:
 
 
 def _together(coordinates: Tensor) -> Tensor:
-    """Average coordinates along the last axis; NaN where they are of more than two cells."""
+    """Average coordinates along the last axis; NaN where they are further apart than two cells.
+
+    The side of a cell is estimated as the extent of all coordinates divided by the square root of their number.
+    """
     low = coordinates.nan_to_num(torch.inf).amin(dim=-1)
     high = coordinates.nan_to_num(-torch.inf).amax(dim=-1)
     count = coordinates[0].isfinite().any(dim=-1).sum().clamp_min(1)
@@ -476,7 +482,9 @@ def _axis_of(coordinates: Tensor, size: int) -> _Axis | None:
         return None
     start = _whole_if_near(float(values[0]) - spacing / 2)
     end = _whole_if_near(float(values[-1]) + spacing / 2)
-    if end - start == size and abs(start) <= spacing:  # every second cell, as of a strided slice, stands for two
+    if (
+        end - start == size and abs(start) <= spacing
+    ):  # after x[..., ::2, ::2] each cell that is left covers its neighbor as well
         start, end = 0.0, float(size)
     return _Axis(start, end, len(values), index)
 

@@ -1,7 +1,7 @@
 """Cut an unmodified classifier at one layer.
 
     cut = Cut(classifier, "features.28")    # a name or a module
-    state = cut.prefix(images)              # what the steps before the layer hand on: its keys and, say, a skip
+    state = cut.prefix(images)              # what later steps need from before the layer: its keys first
     cut.keys(state)                         # the layer's input
     cut.output(state, weight)               # the layer's output, with its own or another weight
     cut.value(state, output)                # the value: what follows the output up to the end of the block (paper: f)
@@ -19,7 +19,16 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, fx, nn
 
-from edittools._graph import LINEAR, ExportedModel, check_logits, export_of, probe_images, shape_of
+from edittools._graph import (
+    LINEAR,
+    ExportedModel,
+    Size,
+    check_logits,
+    export_of,
+    height_and_width,
+    probe_images,
+    shape_of,
+)
 from edittools._inference import without_autocast
 from edittools._positions import Window, image_range, op_name, windows_of
 from edittools.classifiers import Classifier, check_classifier
@@ -34,10 +43,10 @@ _ACTIVATIONS = set(
     softplus""".split()
 )
 _IN_BLOCK = _ACTIVATIONS | _POOLINGS
-"""What may be between a layer and its value, beside operations that scale and shift: activations and pooling."""
+"""What may be between a layer and its value, in addition to operations that scale and shift."""
 
 State = tuple[Tensor, ...]
-"""What the steps before a layer hand on: the layer's keys first and, say, a skip."""
+"""The tensors from before a layer that later steps need: the layer's keys first and, say, a residual branch."""
 
 Place = Literal["keys", "output", "value"]
 """Where positions are counted: in the layer's input, in its output, or in the value."""
@@ -54,19 +63,18 @@ class Layer:
     Args:
         classifier: the classifier.
         layer: name of the layer, or the module.
-        size: of the images, by default the classifier's.
+        size: of the images, (H, W) or one number for both, by default the classifier's.
     """
 
-    def __init__(self, classifier: Classifier, layer: str | nn.Module, size: Sequence[int] | None = None) -> None:
+    def __init__(self, classifier: Classifier, layer: str | nn.Module, size: Size | None = None) -> None:
         self.classifier = check_classifier(classifier)
         self.model = classifier.model
         self.layer = find_layer(self.model, layer)
-        self.size = tuple(size or (classifier.size, classifier.size))
+        self.size = height_and_width(size or classifier.size)
         self._exported: ExportedModel | None = None
         self._find()
         self.is_linear = self._node.target is LINEAR
-        self.channels = -1 if self.is_linear else 1
-        """The dimension of the channels in keys, outputs and values."""
+        self.channels = -1 if self.is_linear else 1  # the dimension of the channels in keys, outputs and values
 
     def _find(self) -> ExportedModel:
         """Find the layer, and where its block ends, in the graph of the model as it is now."""
@@ -79,10 +87,9 @@ class Layer:
         parts = {user for node in before for user in node.users if user.target is operator.getitem}
         self._node = node
         self._earlier = before | parts
-        after = exported.seen - self._earlier
-        handed_on = [n for n in exported.nodes if n in exported.seen - after and after.intersection(n.users)]
-        self._alive = list(dict.fromkeys([keys, *handed_on]))
-        """The nodes of a state: the keys and whatever else the steps from the layer on read."""
+        after = exported.image_dependent - self._earlier
+        handed_on = [n for n in exported.nodes if n in exported.image_dependent - after and after.intersection(n.users)]
+        self._state_nodes = list(dict.fromkeys([keys, *handed_on]))
         path = _follow(exported, node, _IN_BLOCK)
         self._value = path[-1]
         self._pre_activation = _follow(exported, node, set())[-1]
@@ -124,19 +131,21 @@ class Layer:
     def unfold(self, keys: Tensor) -> Tensor:
         """Return what the layer's kernel sees at each position, `(positions, channels * kh * kw)` float64.
 
-        `keys` may be those projected onto a basis; stride, padding and dilation are the layer's.
+        The layer is run with one-hot kernels, each of which copies one channel at one offset: this is `F.unfold` for
+        maps and tokens alike, with the layer's own stride, padding and dilation. `keys` may be projected onto a basis.
         """
         channels = keys.shape[self.channels]
         kernel = self.weight.shape[2:]
-        probes = torch.eye(channels * kernel.numel()).to(keys).reshape(-1, channels, *kernel)
-        return rows(self.convolve(keys, probes), self.is_linear).double()
+        one_hot_kernels = torch.eye(channels * kernel.numel()).to(keys).reshape(-1, channels, *kernel)
+        return rows(self.convolve(keys, one_hot_kernels), self.is_linear).double()
 
     def pool_mask(self, masks: Tensor, at: Place = "keys") -> Tensor:
         """Pool masks `(B, H, W)` of image size to positions: the share of each that the mask covers, in [0, 1].
 
         Args:
             masks: of images of the size that the layer is cut for.
-            at: the positions: those of the keys, of the layer's output, or of its value.
+            at: the positions: those of the keys, of the layer's output, or of its value. For a linear layer they are
+                the same.
 
         Returns:
             `(B, h, w)` for maps, `(B, N)` for tokens, `(B,)` for vectors; 0 for a class token and for padding.
@@ -150,8 +159,9 @@ class Layer:
         if self._divides_evenly(windows):
             return self._grid.pool(masks, tuple(window.outputs for window in windows[-1]))
         shares = self.pool_mask(masks)
-        for window, (first, last) in zip(windows, self._ranges(windows), strict=True):
-            down, across = (w.overlaps(*r).to(shares) for w, r in zip(window, (first, last), strict=True))
+        for (vertical, horizontal), (row_range, column_range) in zip(windows, self._ranges(windows), strict=True):
+            down = vertical.overlaps(*row_range).to(shares)
+            across = horizontal.overlaps(*column_range).to(shares)
             shares = down @ shares @ across.T
         return shares
 
@@ -165,9 +175,10 @@ class Layer:
         if not self.is_linear and self._divides_evenly(windows):
             return self._grid.to_image(values, self.size)
         if not self.is_linear:
-            [window] = windows
-            [(first, last)] = self._ranges(windows)
-            down, across = (w.overlaps(*r).to(values) for w, r in zip(window, (first, last), strict=True))
+            [(vertical, horizontal)] = windows
+            [(row_range, column_range)] = self._ranges(windows)
+            down = vertical.overlaps(*row_range).to(values)
+            across = horizontal.overlaps(*column_range).to(values)
             covered = down.T @ torch.ones_like(values) @ across
             values = down.T @ values @ across / covered.clamp_min(1e-12)
         return self._grid.to_image(self._grid.at_cells(values.reshape(len(values), -1)), self.size)
@@ -176,15 +187,15 @@ class Layer:
         """Say, for each of several windows in turn, which of its input rows and columns hold parts of the image."""
         known = (self._grid.cells >= 0).reshape(shape_of(self._node.args[0])[1:])
         ranges = []
-        for down, across in windows:
-            rows_known, columns_known = image_range(known.any(dim=1)), image_range(known.any(dim=0))
-            ranges.append((rows_known, columns_known))
-            seen = down.overlaps(*rows_known) @ known.float() @ across.overlaps(*columns_known).T
-            known = seen > 0
+        for vertical, horizontal in windows:
+            row_range = image_range(known.any(dim=1))
+            column_range = image_range(known.any(dim=0))
+            ranges.append((row_range, column_range))
+            known = (vertical.overlaps(*row_range) @ known.float() @ horizontal.overlaps(*column_range).T) > 0
         return ranges
 
     def _divides_evenly(self, windows: Sequence[tuple[Window, Window]]) -> bool:
-        """Whether the last of several windows divides the rectangle of the keys among its outputs, row by row."""
+        """Whether each of several windows in turn divides all of its input evenly, and keys are in order."""
         if not self._grid.in_order:
             return False
         ranges = self._ranges(windows)
@@ -201,21 +212,21 @@ class Cut(Layer):
     Args:
         classifier: the classifier.
         layer: name of the layer, or the module.
-        size: of the images (H, W), by default the classifier's.
+        size: of the images, (H, W) or one number for both, by default the classifier's.
 
     Raises:
         KeyError: if the model has no layer of that name.
         TypeError: if the module is none of the model's.
-        ValueError: for a layer that cannot be edited, a model that cannot be exported, or a cut that computes something
-            else than the model.
+        ValueError: for a layer that cannot be edited, a model that cannot be exported, or a cut that does not reproduce
+            the model's logits.
     """
 
-    def __init__(self, classifier: Classifier, layer: str | nn.Module, size: Sequence[int] | None = None) -> None:
+    def __init__(self, classifier: Classifier, layer: str | nn.Module, size: Size | None = None) -> None:
         super().__init__(classifier, layer, size)
         try:
             self._check()
         except ValueError:  # the graph is stale: something changed that cannot be compared, such as a class attribute
-            self._exported.state = None
+            self._exported.invalidate()
             self._check()
 
     @torch.no_grad()
@@ -237,7 +248,7 @@ class Cut(Layer):
         """Run the layer alone on its keys, with its own weight or with `weight`."""
         exported = self._find()
         keys = self.keys(state)
-        return exported.compute([self._node], {self._alive[0]: keys}, self._named(weight, keys))[0]
+        return exported.compute([self._node], {self._state_nodes[0]: keys}, self._named(weight, keys))[0]
 
     def value(self, state: State, output: Tensor | None = None) -> Tensor:
         """Continue from the layer's output (default: its own) to the value (paper: f): norm, activation, pooling."""
@@ -250,7 +261,7 @@ class Cut(Layer):
     def logits(
         self, state: State, output: Tensor | None = None, parameters: Mapping[str, Tensor] | None = None
     ) -> Tensor:
-        """Continue from the layer's output to the logits `(B, classes)`, if given with other `parameters`, by name."""
+        """Continue from the layer's output to the logits `(B, classes)`; `parameters` replace the model's, by name."""
         return self._compute(self._find().logits, state, output, parameters)
 
     def suffix(self, state: State, weight: Tensor | None = None) -> Tensor:
@@ -264,7 +275,7 @@ class Cut(Layer):
         self, node: fx.Node, state: State, output: Tensor | None = None, weights: Mapping[str, Tensor] | None = None
     ) -> Tensor:
         """Compute a node from a state, and from the layer's `output` where it is known."""
-        known = dict(zip(self._alive, state, strict=True))
+        known = dict(zip(self._state_nodes, state, strict=True))
         if output is not None:
             known = {self._node: output} | known
         return self._exported.compute([node], known, weights)[0]
@@ -281,7 +292,7 @@ class Cut(Layer):
 
     @property
     def later_parameters(self) -> dict[str, nn.Parameter]:
-        """The other parameters but the layer's own: of what follows it or runs in parallel, such as on a skip."""
+        """All parameters that act after or parallel to the layer, such as on a residual branch, without its own."""
         own = {node.target for node in (*self._earlier, *self._node.all_input_nodes)}
         later = {node.target for node in self._exported.nodes} - own
         return {name: parameter for name, parameter in self.model.named_parameters() if name in later}
@@ -293,8 +304,10 @@ def _follow(exported: ExportedModel, node: fx.Node, operations: Collection[str])
     while len(path[-1].users) == 1:
         [user] = path[-1].users
         name = op_name(user)
-        scales = name == "mul" and sum(argument in exported.seen for argument in user.args) == 1
-        norm = name == "_native_batch_norm_legit_no_training" or (name == "batch_norm" and not user.args[5])
+        scales = name == "mul" and sum(argument in exported.image_dependent for argument in user.args) == 1
+        norm = name == "_native_batch_norm_legit_no_training" or (
+            name == "batch_norm" and not user.args[5]
+        )  # args[5]: training
         if not (name in operations or name == "add" or scales or norm or user.target is operator.getitem):
             break
         path.append(user)
@@ -346,28 +359,28 @@ def states_at(
                     f"Cut(classifier, {cut.layer!r}, {size})"
                 )
             exported = cut._find()
-        wanted = list(dict.fromkeys(node for cut in cuts.values() for node in cut._alive))
+        wanted = list(dict.fromkeys(node for cut in cuts.values() for node in cut._state_nodes))
         computed = exported.compute(wanted, {exported.images: classifier.normalize(batch)})
         values = dict(zip(wanted, computed, strict=True))
         for layer, cut in cuts.items():
-            states[layer].append(tuple(values[node] for node in cut._alive))
+            states[layer].append(tuple(values[node] for node in cut._state_nodes))
     return states
 
 
-def editable_layers(classifier: Classifier, size: int | None = None) -> "pd.DataFrame":
+def editable_layers(classifier: Classifier, size: Size | None = None) -> "pd.DataFrame":
     """List the layers that can be edited, from first to last.
 
     Args:
         classifier: the classifier.
-        size: side of the images, by default the classifier's.
+        size: of the images, (H, W) or one number for both, by default the classifier's.
 
     Returns:
         One row per layer: `layer` (name), `kind`, `weight` (shape), `value` (the step where its block ends), `in_paper`
-        (true of convolutions alone), `keys` and `output` (shapes without the batch).
+        (True for convolutions only), `keys` and `output` (shapes without the batch).
     """
     import pandas as pd
 
-    exported = export_of(classifier, (size, size) if size else None)
+    exported = export_of(classifier, size)
     table = []
     for node in exported.grids:
         with suppress(ValueError):

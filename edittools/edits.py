@@ -1,9 +1,11 @@
 """An edit is a value: a change of weights that can be applied, undone, scaled, added, saved and loaded.
 
-with edit.applied(classifier): ...      # undone at the end, bit for bit, also after an exception
-edit.apply_(classifier); edit.undo_(classifier)
-0.5 * edit;  -edit;  edit + other
-edit.save("snow.safetensors");  Edit.load("snow.safetensors", classifier)
+    with edit.applied(classifier): ...      # undone at the end, bit for bit, also after an exception
+    edit.apply_(classifier)
+    edit.undo_(classifier)
+    0.5 * edit, -edit, edit + other
+    edit.save("snow.safetensors")
+    Edit.load("snow.safetensors", classifier)
 
 A model keeps a ledger of the edits that are applied to it, with the originals of the parameters that they change. One
 lock per model makes every step that reads or writes both atomic, so threads can apply and undo edits of one model.
@@ -79,8 +81,9 @@ class Change:
     """The change of one parameter, in full or as the product Λ Dᵀ.
 
     Attributes:
-        left: the change of the parameter's shape or, with `right`, Λ of shape `(out, rank, kh, kw)`.
-        right: D of shape `(rank, in)`, or None.
+        left: the full change, in the parameter's shape, or, with `right`, Λ `(out, rank, kh, kw)`, for a linear layer
+            `(out, rank)`.
+        right: Dᵀ of shape `(rank, in)`, or None.
     """
 
     left: Tensor
@@ -139,7 +142,7 @@ class Edit:
         changes: the change of each parameter, by the parameter's name.
         fingerprint: the `fingerprint` of the unedited model.
         record: how the edit was found, if that is known.
-        on_top_of: digests of the edits that were applied when this one was made; without them it is refused.
+        on_top_of: digests of the edits that were applied when this one was made; it cannot be applied unless they are.
     """
 
     changes: Mapping[str, Change]
@@ -160,8 +163,8 @@ class Edit:
     def digest(self) -> str:
         """Hash what is changed, so that the edit is recognized in a copy and in a file."""
         factors = _factors(self.changes)
-        sides = [name[: name.rindex("/") + 2] for name in factors]
-        return digest_tensors(factors.values(), sides)
+        names = [name.removesuffix("eft").removesuffix("ight") for name in factors]  # as in digests of version 0.2
+        return digest_tensors(factors.values(), names)
 
     def __repr__(self) -> str:
         if len(self.changes) > 3:
@@ -211,16 +214,16 @@ class Edit:
                 f"The edits were made on top of {len(self.on_top_of)} and {len(other.on_top_of)} other edits, which "
                 "differ; apply one after the other instead"
             )
-        changes = dict(other.changes)
-        for name, change in self.changes.items():
-            changes[name] = change + other.changes[name] if name in other.changes else change
+        changes = dict(self.changes)
+        for name, change in other.changes.items():
+            changes[name] = changes[name] + change if name in changes else change
         return Edit(changes, self.fingerprint, on_top_of=self.on_top_of)
 
     def check_fits(self, model: nn.Module) -> None:
         """Check that the edit was made for this model, whatever else is applied to it now.
 
         Raises:
-            ValueError: if a parameter is missing or has another shape, if the unedited weights are others, or if an
+            ValueError: if a parameter is missing or has another shape, if the unedited weights differ, or if an
                 edit that this one was made on top of is not applied.
         """
         model = unwrapped(model)
@@ -274,12 +277,12 @@ class Edit:
         model = unwrapped(model)
         with _lock_of(model):
             edits, originals = _ledger(model)
-            places = [place for place, edit in enumerate(edits) if edit is self or edit.digest == self.digest]
-            if not places:
+            indices = [index for index, edit in enumerate(edits) if edit.digest == self.digest]
+            if not indices:
                 raise ValueError(
                     f"{self} is not applied to this {type(model).__name__}; see applied_edits(model) for those that are"
                 )
-            last = places[-1]
+            last = indices[-1]
             _replace_edits(model, edits, originals, edits[:last] + edits[last + 1 :])
         return self
 
@@ -291,7 +294,8 @@ class Edit:
             yield model
         finally:
             with _lock_of(unwrapped(model)):
-                if applied_edits(model):  # none if the original weights were loaded within the block
+                is_applied = any(edit.digest == self.digest for edit in applied_edits(model))
+                if is_applied:  # not if it was undone, or the original weights were loaded, within the block
                     self.undo_(model)
 
     def edited(self, classifier: Classifier) -> Classifier:
@@ -313,12 +317,19 @@ class Edit:
             images: one image `(3, H, W)`, or `(B, 3, H, W)`.
 
         Returns:
-            `(H, W)` or `(B, H, W)`: the root mean square, over channels, of what the edit adds to the output of its
-            first layer, relative to that at the exemplar's mask.
+            `(H, W)` or `(B, H, W)`: the root mean square, over channels, of what the edit adds to the output of the
+            first layer whose weight it changes, relative to that at the exemplar's mask. Where that is not known, as
+            for a sum of edits, it is relative to the largest of all images.
+
+        Raises:
+            ValueError: if the edit changes no layer's weight, but biases alone.
         """
         if images.ndim == 3:
             return self.edit_map(classifier, images[None])[0]
-        layer = self.layers[0]
+        layers = [_layer_of(name) for name in self.changes if name.endswith(".weight")]
+        if not layers:
+            raise ValueError(f"{self} changes no layer's weight, so there is no map of where it acts")
+        layer = layers[0]
         size = images.shape[2:]
         cut = Cut(classifier, layer, size)
         keys = cut.keys(cut.prefix(images))
@@ -326,13 +337,13 @@ class Edit:
         strength = added.square().mean(dim=cut.channels).sqrt()
         unit = None if self.record is None else self.record.response
         if unit is None or not unit > 0:  # files of 0.2 may hold NaN
-            unit = strength.flatten(1).amax(dim=1).clamp_min(1e-12).view(-1, *[1] * (strength.ndim - 1))
+            unit = strength.max().clamp_min(1e-12)
         return cut.to_image(strength / unit).cpu()
 
     def save(self, path: str | PathLike) -> None:
         """Write the edit as a safetensors file, in one step. A digest in its header covers all that it holds."""
         record = None if self.record is None else asdict(self.record)
-        tensors = {name: factor.detach().cpu().contiguous() for name, factor in _factors(self.changes).items()}
+        tensors = {name: factor.detach().cpu().clone().contiguous() for name, factor in _factors(self.changes).items()}
         header = {
             "format": _FORMAT,
             "fingerprint": self.fingerprint,
@@ -406,7 +417,8 @@ def check_same_before(cut: Cut, applied: Sequence[Edit], what: str) -> None:
         what: says in the error what was computed then, such as "the images were cached".
 
     Raises:
-        ValueError: if an edit that changes those steps was applied or undone since then, also a second time.
+        ValueError: if an edit that changes those steps was applied or undone since then. Edits are counted: one that
+            was applied twice then must be applied twice now.
     """
     changed = first_changed(cut, applied)
     if changed is not None:
@@ -493,7 +505,7 @@ def _weights_without(model: nn.Module, originals: Mapping[str, Tensor]) -> dict[
 
 
 def _marks(weights: Mapping[str, Tensor]) -> dict[str, Mark]:
-    """Mark tensors by name; one that has several names is summed up once."""
+    """Mark tensors by name; one that has several names is read once."""
     marks: dict[int, Mark] = {}
     for tensor in weights.values():
         if id(tensor) not in marks:
@@ -513,7 +525,7 @@ def _lock_of(model: nn.Module) -> threading.RLock:
 def _ledger(model: nn.Module) -> tuple[tuple[Edit, ...], dict[str, Tensor]]:
     """Give the edits that are applied to a model, in order, and the originals of the parameters that they change.
 
-    Both are empty once the original weights were loaded.
+    Both are empty once the original weights were loaded; the model's ledger is deleted then.
 
     Raises:
         ValueError: if something else has changed an edited parameter.
@@ -540,7 +552,7 @@ def _ledger(model: nn.Module) -> tuple[tuple[Edit, ...], dict[str, Tensor]]:
 def _replace_edits(
     model: nn.Module, before: tuple[Edit, ...], originals: Mapping[str, Tensor], after: tuple[Edit, ...]
 ) -> None:
-    """Apply the edits `after` and no others; an interrupt leaves them or those of `before`, whichever are fewer."""
+    """Apply the edits `after` and no others; an exception leaves applied whichever of both is shorter."""
     originals = dict(originals)
     shared = {id(model.get_parameter(name)): name for name in originals}
     for edit in after:

@@ -1,7 +1,8 @@
 """The uncentered second moment C of a layer's keys over reference images, and the directions along which to edit.
 
-C says which keys the classifier usually sees. An edit along C⁻¹d moves the output of the key d, and those of usual keys
-as little as possible (section 2.1 of the paper). C is measured for all wanted layers in one pass, and kept on disk.
+C says which keys the classifier typically sees. An edit along C⁻¹d changes the layer's output for the key d, and
+changes it least for typical keys (section 2.1 of the paper). `second_moments` measures C for several layers in one pass
+and caches it on disk.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +23,7 @@ from edittools.edits import Edit, Mark, applied_edits, check_same_before, unedit
 from edittools.images import Images, LabelledImages, in_batches
 
 LEAST_EIGENVALUE = 1e-4
-"""Smaller eigenvalues of a second moment, relative to the largest, are raised to this before it is inverted."""
+"""Eigenvalues of a second moment below this share of the largest are raised to it before it is inverted."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,9 @@ class SecondMoment:
 
     Attributes:
         matrix: `(n, n)` float64, symmetric, positive semi-definite.
-        sample: some of the keys, in batches, as the layer takes them. What a kernel sees of them at once says how far
-            an edit moves their outputs.
-        measured: what the keys were measured on. None, as in a bare `SecondMoment(matrix)`, is not checked.
+        sample: some of the keys, in batches, as the layer takes them: the penalty of `rewrite(reference_weight=)` is
+            measured on them. Empty unless it was set.
+        measured: what the keys were measured on; None, as in a bare `SecondMoment(matrix)`, skips that check.
 
     Raises:
         ValueError: if the matrix is not square, or holds a number that is not finite.
@@ -105,14 +106,15 @@ class SecondMoment:
 
 
 class RankError(ValueError):
-    """A rank that the keys at the mask do not span: a search leaves it out."""
+    """A rank that the keys at the mask do not span. A search of settings skips it."""
 
 
 def directions(keys: Tensor, weights: Tensor, rank: int, moment: SecondMoment) -> Tensor:
-    """Find the directions along which to edit: C⁻¹d of eq. (1), for the top `rank` keys d.
+    """Find the directions along which to edit: a basis of C⁻¹d of eq. (1), for the top `rank` keys d.
 
-    The keys, weighted by the square roots of `weights`, are whitened. Their top right singular vectors are whitened
-    once more, which carries them back to C⁻¹d, and orthonormalized.
+    The keys, weighted by the square roots of `weights`, are whitened by C^(-1/2). A top right singular vector v of them
+    stands for the key d = C^(1/2) v, so C⁻¹d is C^(-1/2) v: which keys are the top ones is decided after whitening.
+    These directions are orthonormalized.
 
     Args:
         keys: `(P, n)`.
@@ -143,17 +145,30 @@ def directions(keys: Tensor, weights: Tensor, rank: int, moment: SecondMoment) -
 def measure(
     classifier: Classifier, layers: Sequence[str], images: Images, batch_size: int = 16, progress: bool = False
 ) -> dict[str, SecondMoment]:
-    """Measure the second moments of all `layers` over `images` in one pass, in float64, without the cache."""
+    """Measure the second moments of several layers in one pass, in float64, without the cache.
+
+    Args:
+        classifier: the classifier, with the edits that are applied to it now.
+        layers: names of layers that can be edited.
+        images: the reference images; labels are not used.
+        batch_size: images per batch.
+        progress: show a progress bar.
+
+    Raises:
+        ValueError: if there is no image, or a layer cannot be edited.
+    """
     if not len(images):
-        raise ValueError("no reference images: expected at least one")
-    sums, counts = dict.fromkeys(layers, 0.0), dict.fromkeys(layers, 0)
-    for some in in_batches(images, batch_size, "second moments", progress):
-        exported = export_of(classifier, some.shape[2:])
-        calls = [exported.layer_node(name) for name in layers]
-        found = exported.compute([call.args[0] for call in calls], {exported.images: classifier.normalize(some)})
-        for name, call, tensor in zip(layers, calls, found, strict=True):
-            keys = rows(tensor, call.target is LINEAR).double()
-            sums[name], counts[name] = sums[name] + keys.T @ keys, counts[name] + len(keys)
+        raise ValueError("0 reference images; pass at least one")
+    sums = dict.fromkeys(layers, 0.0)
+    counts = dict.fromkeys(layers, 0)
+    for batch in in_batches(images, batch_size, "second moments", progress):
+        exported = export_of(classifier, batch.shape[2:])
+        nodes = [exported.layer_node(name) for name in layers]
+        inputs = exported.compute([node.args[0] for node in nodes], {exported.images: classifier.normalize(batch)})
+        for name, node, tensor in zip(layers, nodes, inputs, strict=True):
+            keys = rows(tensor, node.target is LINEAR).double()
+            sums[name] = sums[name] + keys.T @ keys
+            counts[name] += len(keys)
     measured = measurements(classifier, layers)
     return {name: SecondMoment((sums[name] / counts[name]).cpu(), (), measured[name]) for name in layers}
 
@@ -180,7 +195,9 @@ def second_moments(
     names = [find_layer(check_classifier(classifier).model, layer) for layer in layers]
     if cache == "":
         return measure(classifier, names, images, progress=progress)
-    data = images if isinstance(images, LabelledImages) else LabelledImages.unlabeled(images, ["-"])
+    data = (
+        images if isinstance(images, LabelledImages) else LabelledImages.unlabeled(images, ["-"])
+    )  # any class name: labels are not used
     model_identity = identity(classifier)
 
     def compute() -> dict[str, Tensor]:
@@ -212,19 +229,30 @@ def keys_of(cut: Cut, images: Images) -> list[Tensor]:
 
 
 Reference = Images | SecondMoment
-"""What says which keys are usual: reference images, or the second moment of their keys."""
+"""What says which keys are typical: reference images, or the second moment of their keys."""
+
+
+def check_reference(reference: Reference | None) -> None:
+    """Raise `TypeError` for a reference that is neither images nor a `SecondMoment`."""
+    if reference is not None and not isinstance(reference, Images | SecondMoment):
+        raise TypeError(
+            f"reference is a {type(reference).__name__}; pass images as a tensor (N, 3, H, W), LazyImages or "
+            "LabelledImages, or a SecondMoment"
+        )
 
 
 def reference_moment(cut: Cut, reference: Reference | None) -> SecondMoment:
     """Give the second moment of a layer's reference keys; measure it if images are given.
 
     Raises:
+        TypeError: if the reference is neither images nor a `SecondMoment`.
         ValueError: if there is no reference, or if the second moment is of other keys, see `Measurement.check`.
     """
     if reference is None:
         raise ValueError("No reference images; pass images whose keys should move least, or their SecondMoment")
     if isinstance(reference, Images):
         return second_moments(cut.classifier, [cut.layer], reference)[cut.layer]
+    check_reference(reference)
     channels = len(reference.matrix)
     width = cut.weight.shape[1]
     if channels != width:

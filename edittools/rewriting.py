@@ -1,15 +1,15 @@
-"""Rewrite a rule of a classifier in one layer: eq. (1) of the paper, solved for Λ alone.
+"""Rewrite a rule of a classifier in one layer: eq. (1) of the paper, with Λ as the only unknown.
 
 Eq. (1) asks for the change of the layer's weight that maps the keys k* of x' at the mask to the values v* of x:
 
     min over Λ of Σ_ij ‖v*_ij − f(k*_ij; W')‖,   with W' = W + Λ Dᵀ
 
-The columns of D are the directions of the edit, C⁻¹d for the top keys d at the mask. Only Λ, `(out, rank, kh, kw)`, is
-unknown. So the keys are convolved with W once and projected on D once, and a step of the solver convolves `rank`
-channels instead of all input channels.
+The columns of D are an orthonormal basis of the directions C⁻¹d, for the top keys d at the mask. Λ has the shape
+`(out, rank, kh, kw)`. So the keys are convolved with W once and projected on D once, and a step of the solver convolves
+`rank` channels instead of all input channels.
 
 `rewrite` goes through these steps: run the exemplars up to the layer, state the problem (`pose`), solve it for Λ
-(`solve_l1` or `solve_least_squares`), and return Λ and D as an `Edit`.
+(`solve_l1` or `solve_least_squares`), and return Λ and Dᵀ as an `Edit`.
 """
 
 import warnings
@@ -26,12 +26,14 @@ from edittools.classifiers import Classifier
 from edittools.cut import Cut, State, rows
 from edittools.edits import Change, Edit, Record, edit_of
 from edittools.exemplars import Exemplar, exemplars_at
-from edittools.images import Images, evenly_spaced
-from edittools.moments import Reference, SecondMoment, directions, keys_of, reference_moment
+from edittools.images import evenly_spaced
+from edittools.moments import Reference, SecondMoment, check_reference, directions, keys_of, reference_moment
 
 OBJECTIVES = ("l1", "least_squares")
+_NO_DIFFERENCE = 1e-9
+"""A loss of at most this share of the layer's outputs is that of rounding: x and x' are alike at the mask."""
 SAMPLE = 64
-"""Number of reference images whose keys, as the kernel sees them, tell how far an edit moves reference outputs."""
+"""Number of reference images on which the penalty on moving reference outputs is measured."""
 
 
 @dataclass(frozen=True)
@@ -73,10 +75,10 @@ class Problem:
         return self.cut.convolve(self.projected_keys, coefficients)
 
     def l1(self, coefficients: Tensor) -> Tensor:
-        """Compute the objective of eq. (1), in its L1 form.
+        """Compute the objective of eq. (1), with the L1 norm, which the equation leaves open.
 
-        It is the mean absolute difference between the values of x' under Λ and those of x; each position is weighted
-        by the square root of the pooled mask.
+        It is the mean absolute difference between the values of x' under Λ and those of x. Each position has the
+        square root of the pooled mask as its weight, so that positions that the mask covers in part still count.
         """
         value = self.cut.value(self.changed, self.base_output + self.delta_output(coefficients))
         distance = (value - self.target).abs().mean(dim=self.cut.channels)
@@ -95,7 +97,8 @@ class Problem:
     def _penalty_unit(self) -> float:
         """Convert a squared movement of outputs into the unit of `l1`.
 
-        The unit is the loss without an edit, divided by the mean square of what the outputs at the mask lack.
+        The unit is the loss without an edit, divided by the squared residual at the mask: a mean over positions and,
+        as in `quadratic`, a sum over channels.
         """
         unedited = torch.zeros(self.shape).to(self.base_output)
         _, share = self.system
@@ -124,7 +127,7 @@ class Problem:
         return torch.where(steerable, steered, self.base_output)
 
     def residual(self, coefficients: Tensor) -> Tensor:
-        """Compute what the layer's output on x', under Λ, lacks of `target_output`: `(positions, out)` in float64."""
+        """Compute `target_output` minus the layer's output on x' under Λ: `(positions, out)` in float64."""
         difference = self.target_output - self.base_output - self.delta_output(coefficients)
         return rows(difference, self.cut.is_linear).double()
 
@@ -221,14 +224,14 @@ def quadratic(coefficients: Tensor, matrix: Tensor) -> Tensor:
 def solve_least_squares(problem: Problem, ridge: float = 1e-3) -> Tensor:
     """Solve for Λ exactly, on the pre-activation: one ridge system that all output channels share.
 
-    With X the projected keys under the kernel's window and R what the unedited output lacks of its target, both with
-    rows weighted by the square root of the mask's share, G the `reference_gram` and s the sum of the shares:
+    With X the projected keys under the kernel's window and R the residual of the unedited layer, both with rows
+    weighted by the square root of the mask's share, G the `reference_gram` and s the sum of the shares:
 
         Λᵀ = (XᵀX + s G + ε I)⁻¹ XᵀR
 
     Args:
         problem: eq. (1) at a layer.
-        ridge: ε, relative to the mean of the diagonal of XᵀX.
+        ridge: ε, relative to the mean of the diagonal of XᵀX; `rewrite` uses the default.
 
     Returns:
         Λ, `(out, rank, kh, kw)`.
@@ -239,15 +242,15 @@ def solve_least_squares(problem: Problem, ridge: float = 1e-3) -> Tensor:
     unedited = torch.zeros(problem.shape).to(problem.base_output)
     residual = problem.residual(unedited) * weight
     positions, unknowns = design.shape
-    loading = ridge * design.square().sum() / unknowns + torch.finfo(torch.float32).tiny
+    damping = ridge * design.square().sum() / unknowns + torch.finfo(torch.float32).tiny
     if positions < unknowns and problem.reference_gram is None:
         gram = design @ design.T  # the same solution, from the smaller system
-        solution = design.T @ torch.linalg.solve(gram + loading * torch.eye(positions).to(gram), residual)
+        solution = design.T @ torch.linalg.solve(gram + damping * torch.eye(positions).to(gram), residual)
     else:
         gram = design.T @ design
         if problem.reference_gram is not None:
             gram = gram + share.sum() * problem.reference_gram.to(gram)
-        solution = torch.linalg.solve(gram + loading * torch.eye(unknowns).to(gram), design.T @ residual)
+        solution = torch.linalg.solve(gram + damping * torch.eye(unknowns).to(gram), design.T @ residual)
     return solution.T.reshape(problem.shape).to(problem.base_output.dtype)
 
 
@@ -255,8 +258,8 @@ def solve_l1(problem: Problem, steps: int = 200) -> tuple[Tensor, int]:
     """Minimize `Problem.objective` over Λ by Adam, from the better of 0 and the least-squares solution.
 
     There are two rounds, of one third and of two thirds of the steps. Each round measures the size of a step again
-    (`_preconditioner`) and lowers its rate along a cosine. The rate is a quarter; if the first round lowers the loss
-    by less than 1%, the second one takes a tenth of it.
+    (`_preconditioner`) and lowers its learning rate along a cosine. The learning rate is 0.25; if the first round
+    lowers the loss by less than 1%, that of the second one is a tenth of it.
 
     Args:
         problem: eq. (1) at a layer.
@@ -309,10 +312,11 @@ def _adam_round(problem: Problem, start: Tensor, steps: int, rate: float) -> tup
 def _preconditioner(problem: Problem, coefficients: Tensor) -> tuple[Tensor, Tensor]:
     """Compute the coordinates in which Adam takes its steps from Λ.
 
-    The axes are the principal axes of the projected keys at the mask; without a basis, Λ keeps its own axes. A step of
-    an output channel is as large as its residual at the mask, divided by the norm of the keys there (both root mean
-    squares); a residual below the mean counts as the mean. With steps of one size, or with whitened keys, the loss
-    falls faster, but edits of the same cost on other images correct less.
+    The axes are the principal axes of the projected keys at the mask; without a basis, Λ keeps its own axes. The step
+    size of an output channel is the root mean square of its residual at the mask, but at least that of the average
+    channel, divided by the root mean square of the keys' norm there. With one step size for all channels, or with
+    whitened keys, the loss falls faster, but edits of the same cost on other images corrected less when both were
+    tried on MiniWorld.
 
     Returns:
         The axes, `(rank * kh * kw, rank * kh * kw)`, and the size of a step for each output channel, `(out, 1)`.
@@ -355,40 +359,45 @@ def rewrite(
         rank: rank of the change; None lifts the low-rank restriction ("-proj" in the paper's ablation).
         masked: constrain the values at the mask; False constrains those of the whole image ("-mask" in the paper).
         objective: "l1", the paper's, or "least_squares" on the pre-activation, which is exact and takes one solve.
-        basis: directions `(rank, in)` with orthonormal rows, instead of those found from the keys (for controls).
+        basis: directions `(rank, in)`, instead of those found from the keys (for controls). The rows should be
+            orthonormal: the ridge and the steps of the solver depend on their scale.
         reference_weight: λ, the weight of a penalty on moving the outputs of reference keys; 0, as in the paper, for
-            none. At 1, moving them as far as the outputs at the mask are from their target (mean squares) costs as
-            much as leaving the mask unedited. An edit moves them far less, so 10 to 100 are worth trying. The penalty
-            needs images; it is measured on 64 of them.
-        steps: number of steps of the optimizer, with "l1".
+            none. At 1, moving them as far as the outputs at the mask are from their target (mean squares over
+            positions) costs as much as leaving the mask unedited. An edit moves them far less, so 10 to 100 are worth
+            trying. The penalty needs images, or a `SecondMoment` with a sample of keys; it is measured on 64 images.
+        steps: number of steps of the optimizer, with "l1"; it starts from the least-squares solution.
 
     Returns:
         The edit, with a `Record` of its loss before and after.
 
     Raises:
-        ValueError: if a mask covers no key, or an argument is not one of the above.
+        KeyError: if the model has no layer of that name.
+        TypeError: if an exemplar is not an `Exemplar`, or `reference` is neither images nor a `SecondMoment`.
+        ValueError: if there is no exemplar, exemplars differ in size, a mask covers no key, the layer cannot be edited,
+            or an argument is not one of the above.
         RankError: if `rank` exceeds the number of independent keys at the mask.
 
     Warns:
         UserWarning: if x and x' do not differ at the mask, so that there is nothing to edit.
     """
     one_of(objective, OBJECTIVES, "objective")
+    check_reference(reference)
     steps = check_number(steps, 0, "steps")
     reference_weight = check_amount(reference_weight, "reference_weight", 0)
-    has_images = isinstance(reference, Images) or bool(getattr(reference, "sample", ()))
-    if reference_weight and not has_images:
+    is_moment = isinstance(reference, SecondMoment)
+    if reference_weight and (reference is None or (is_moment and not reference.sample)):
+        given = "a SecondMoment that holds no keys" if is_moment else "no reference images"
         raise ValueError(
-            f"reference_weight={reference_weight} without reference images; "
-            "pass the images whose outputs must not move as reference="
+            f"reference_weight={reference_weight} with {given}; pass the images whose outputs must not move as "
+            "reference="
         )
     states = exemplars_at(classifier, layer, exemplars)
     cut = states.cut
-    is_measured = isinstance(reference, SecondMoment)
     needs_directions = rank is not None and basis is None
-    moment = reference_moment(cut, reference) if is_measured or needs_directions else None
+    moment = reference_moment(cut, reference) if is_moment or needs_directions else None
     problem = pose(cut, states, rank, masked, moment, basis)
     if reference_weight:
-        sample = reference.sample if is_measured else keys_of(cut, evenly_spaced(reference, SAMPLE))
+        sample = reference.sample if is_moment else keys_of(cut, evenly_spaced(reference, SAMPLE))
         problem = replace(problem, reference_gram=reference_weight * problem.window_moment(sample).cpu())
     if objective == "least_squares":
         coefficients = solve_least_squares(problem)
@@ -396,11 +405,12 @@ def rewrite(
     else:
         coefficients, taken = solve_l1(problem, steps)
     loss_before, loss_after = fits(problem, objective, coefficients)
-    if loss_before <= 1e-9 * float(problem.base_output.square().mean()):
+    outputs = problem.base_output.abs() if objective == "l1" else problem.base_output.square()
+    if loss_before <= _NO_DIFFERENCE * float(outputs.mean()):
         warnings.warn(
             f"x and x' do not differ at the mask in layer {cut.layer!r}, or no channel there is scaled on the way to "
             "the value, as by a batch norm without running statistics; the edit changes nothing. Try another layer",
-            stacklevel=2,
+            stacklevel=3,  # the caller of `rewrite`, which `without_autocast` wraps
         )
     change = Change(coefficients.detach(), problem.basis)
     response = states.response(problem.delta_output(change.left))

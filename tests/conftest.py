@@ -10,7 +10,7 @@ import torchvision
 from torch import nn
 
 from edittools._caching import digest_tensors
-from edittools._graph import _state_of
+from edittools._graph import _snapshot_of
 from edittools.classifiers import Classifier
 from edittools.edits import _LEDGER
 from edittools.exemplars import Exemplar
@@ -86,7 +86,7 @@ def condition(classifier):
     values = digest_tensors([*classifier.parameters(), *classifier.buffers()])
     flags = [(parameter.requires_grad, parameter.grad is None) for parameter in classifier.parameters()]
     modes = [(module.training, _LEDGER in vars(module)) for module in classifier.modules()]
-    return values, _state_of(classifier), flags, modes
+    return values, _snapshot_of(classifier), flags, modes
 
 
 @pytest.fixture

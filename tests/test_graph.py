@@ -275,7 +275,7 @@ def test_what_another_thread_runs_meanwhile_is_neither_counted_nor_disturbed():
     alone = measure(Classifier(copy.deepcopy(classifier.model), list("abcde"), size=32), ["conv1"], images)["conv1"]
     with meanwhile(lambda: torch.testing.assert_close(classifier(images), expected)) as rounds:
         for _ in range(3):
-            export_of(classifier).state = None
+            export_of(classifier).invalidate()
             found = measure(classifier, ["conv1"], images)["conv1"]
             assert torch.equal(found.matrix, alone.matrix)
     assert len(rounds) > 3
@@ -391,7 +391,7 @@ def test_every_layer_that_is_listed_can_be_rewritten_and_the_model_stays_whole(n
     for cut in cuts.values():
         edit = rewrite(classifier, cut, exemplar, images_of(3, size), objective="least_squares")
         assert edit.record.loss_after <= edit.record.loss_before
-    export_of(classifier).state = None  # a second export, of a model that has been run
+    export_of(classifier).invalidate()  # a second export, of a model that has been run
     assert_exact_everywhere(classifier, images_of(3, size))
     assert list(model.state_dict()) == names
 

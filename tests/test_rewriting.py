@@ -7,7 +7,7 @@ from conftest import condition, make_exemplar, save_image
 from torch import nn
 
 from edittools.classifiers import Classifier
-from edittools.cut import Cut
+from edittools.cut import Cut, editable_layers
 from edittools.exemplars import Exemplar
 from edittools.images import LazyImages
 from edittools.metrics import predict
@@ -205,3 +205,23 @@ def test_reference_images_may_be_files(tiny, photos32, exemplar, tmp_path):
     settings = {"objective": "least_squares", "reference_weight": 1.0}
     one, two = (rewrite(tiny, "conv1", exemplar, images, **settings) for images in (files, files[:]))
     assert torch.equal(one.changes["conv1.weight"].delta(), two.changes["conv1.weight"].delta())
+
+
+def test_rewrite_warns_at_the_line_of_the_caller(tiny, photos32):
+    image = photos32[0]
+    mask = torch.zeros(32, 32)
+    mask[8:16, 8:16] = 1
+    with pytest.warns(UserWarning, match="conv1") as warned:
+        rewrite(tiny, "conv1", Exemplar(image, image, mask), photos32, objective="least_squares")
+    assert warned[0].filename == __file__
+
+
+@pytest.mark.parametrize("reference", ["photos", [torch.rand(3, 32, 32)]])
+def test_rewrite_with_a_reference_of_another_type(tiny, exemplar, reference):
+    with pytest.raises(TypeError, match=type(reference).__name__):
+        rewrite(tiny, "conv1", exemplar, reference)
+
+
+def test_cut_size_as_one_number(tiny):
+    assert Cut(tiny, "conv1", 32).size == (32, 32)
+    assert editable_layers(tiny, (32, 32)).equals(editable_layers(tiny, 32))

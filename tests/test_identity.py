@@ -1,0 +1,70 @@
+"""The identity of a classifier is the same in another process, and another one where a setting has changed."""
+
+import subprocess
+import sys
+
+import torch
+from torch import nn
+
+from edittools._identity import identity
+from edittools.classifiers import Classifier
+
+CODE = """
+import torch
+from torch import nn
+from edittools._identity import identity
+from edittools.classifiers import Classifier
+
+class Moded(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.mode = nn.Conv2d(3, 2, 3), "a"
+
+    def forward(self, x):
+        x = self.conv(x).mean((2, 3))
+        return x if self.mode in {"a", "b", "c", "d"} else 2 * x
+
+print(identity(Classifier(Moded(), ["a", "b"], size=8)))
+"""
+
+
+def test_identity_in_processes_with_other_hash_seeds():
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", CODE], env={"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(found) == 1
+
+
+def test_identity_after_the_same_hook_is_registered_again():
+    model = nn.Sequential(nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    classifier = Classifier(model, ["a", "b"], size=8)
+
+    def double(module, args, output):
+        return 2 * output
+
+    plain = identity(classifier)
+    handle = model.register_forward_hook(double)
+    hooked = identity(classifier)
+    handle.remove()
+    model.register_forward_hook(double)
+    assert identity(classifier) == hooked != plain
+
+
+def test_identity_with_an_unfilled_closure_cell():
+    def make():
+        def step(x):
+            return recursive(x) if x is None else x
+
+        model = nn.Sequential(nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        model.step = step
+        classifier = Classifier(model, ["a", "b"], size=8)
+        before = identity(classifier)
+        recursive = torch.relu
+        return before, identity(classifier)
+
+    before, after = make()
+    assert before != after
