@@ -80,9 +80,10 @@ def typographic(model: str) -> None:
 def synthetic(model: str) -> None:
     """Notebook 03: the cases of a folder of validation images, edited."""
     source = syn.synthetic_source("paper", model, small=True)
-    with patch.multiple(syn, EXEMPLARS=1, LEAST_ERRORS=1, CASE_STRENGTHS=(1.0,), EDITING={"editing": SETTINGS}):
-        found = [row for case in syn.cases(source) for row in syn.run_case(source, case, ["editing"])]
-        assert any(row["method"] != "undefined" for row in found)
+    settings = syn.CaseSettings(exemplars=1, least_errors=1, strengths=(1.0,), editing={"editing": SETTINGS})
+    cases = syn.cases(source, settings=settings)
+    found = [row for case in cases for row in syn.run_case(source, case, ["editing"], settings=settings)]
+    assert any(row["method"] != "undefined" for row in found)
 
 
 def cure(model: str) -> None:

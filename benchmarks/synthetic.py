@@ -8,7 +8,6 @@ With `--store FOLDER` finished cases are kept: a run that was cut off goes on wh
 this process.
 """
 
-import argparse
 import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor
@@ -25,18 +24,26 @@ from edittools.edits import Edit
 from edittools.metrics import Comparison
 from edittools.probing.jobs import run
 from edittools.scenarios import synthetic as syn
+from edittools.scenarios.tiers import MODELS
 from edittools.selection.constraints import BUDGET, about_budget
 from edittools.selection.search import Protocol
 
 
-def sweep(source: syn.SetupSource, targets: int, workers: int, store: Path | None) -> pd.DataFrame:
+def sweep(
+    source: syn.SetupSource,
+    targets: int,
+    workers: int,
+    store: Path | None,
+    settings: syn.CaseSettings = syn.DEFAULT_SETTINGS,
+) -> pd.DataFrame:
     """Run all cases, in this process or in several."""
     spawn = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=spawn) if workers else nullcontext()
-    cases = {syn.said(case): case for case in syn.cases(source, targets)}
-    about = f"{syn.identity_of(source)} {LOCALITY}"
+    cases = {case.name: case for case in syn.cases(source, targets, settings)}
+    about = f"{syn.identity_of(source, settings)} {LOCALITY}"
+    work = partial(syn.run_case, source, evaluate=read, settings=settings)
     with pool as executor:
-        return run(partial(syn.run_case, source, read=read), cases, store, executor, True, about)
+        return run(work, cases, store, executor, True, about)
 
 
 def read(protocol: Protocol, edit: Edit) -> dict[str, float | None]:
@@ -60,12 +67,18 @@ def methods(table: pd.DataFrame) -> dict[str, dict[str, object]]:
     }
 
 
-def one_model(arguments: argparse.Namespace, model: str | None) -> dict[str, object]:
+def one_model(
+    model: str,
+    source: syn.SetupSource,
+    targets: int,
+    workers: int,
+    store: Path | None,
+    settings: syn.CaseSettings = syn.DEFAULT_SETTINGS,
+) -> dict[str, object]:
     """Sweep one model and print the tables: the cases, those without errors enough, the budget and the methods."""
-    source = syn.synthetic_source(arguments.tier, model, arguments.small)
-    _, _, everyday = syn.setup_of(source)
-    print(f"\n{model or source[1]}, layers {', '.join(everyday['layers'])}")
-    table = sweep(source, arguments.targets, arguments.workers, arguments.store)
+    everyday = syn.setup_of(source).common_fields
+    print(f"\n{model}, layers {', '.join(everyday['layers'])}")
+    table = sweep(source, targets, workers, store, settings)
     without = table[table.method == "undefined"].job.nunique()
     found = {"cases": table.job.nunique() - without, "cases_without_errors": without}
     found |= {"budget": about_budget(len(everyday["budget"])), "layers": everyday["layers"], "methods": methods(table)}
@@ -83,10 +96,11 @@ def main() -> None:
     arguments.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (0: in this one)")
     arguments.add_argument("--store", type=Path, help="folder for finished cases")
     arguments = start(arguments)
-    if arguments.models:
-        found = {"networks": {model: one_model(arguments, model) for model in arguments.models}}
-    else:
-        found = one_model(arguments, None)
+    found = {}
+    for model in arguments.models or [MODELS[arguments.tier][0]]:
+        source = syn.synthetic_source(arguments.tier, model, arguments.small)
+        found[model] = one_model(model, source, arguments.targets, arguments.workers, arguments.store)
+    found = {"networks": found} if arguments.models else next(iter(found.values()))
     finish(arguments, found)
 
 

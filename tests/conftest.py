@@ -1,7 +1,7 @@
 """Small models and exemplars that need no download, made once a session."""
 
 import os
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ from edittools._graph import _snapshot_of
 from edittools.classifiers import Classifier
 from edittools.edits import _LEDGER
 from edittools.exemplars import Exemplar
-from edittools.scenarios import rules, tiers
+from edittools.scenarios import rules
 
 os.environ["EDITTOOLS_DEVICE"] = "cpu"  # what is compared to the last digit is compared on one kind of machine
 SHARED_PHOTOS = os.environ.get("EDITTOOLS_PHOTOS")
@@ -107,25 +107,13 @@ def photos32():
 
 @pytest.fixture(scope="session")
 def probing_setup():
-    """Make notebook 04's story in small, four scenes of each class: of every set at most 240, each painted once."""
-    painted, paint = {}, tiers.scenes
-
-    def few(count, first, label=None, **options):
-        if (count, first) not in painted:
-            painted[count, first] = paint(min(count, 240), first, label, **options)
-        return painted[count, first]
-
-    def make(split):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(tiers, "scenes", few)
-            return rules.probing_setup("mini", split, per_class=4)
-
-    return make
+    """Make a small scenario of notebook 04: four scenes of each class, at most 240 of every set."""
+    return partial(rules.probing_setup, "mini", per_class=4, most_scenes=240)
 
 
 @pytest.fixture(scope="session")
 def story(probing_setup):
-    """The story on validation scenes. No test changes it."""
+    """The scenario of notebook 04 on validation scenes. No test changes it."""
     return probing_setup("validation")
 
 

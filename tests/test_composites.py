@@ -1,4 +1,4 @@
-"""Choosing on composites: what they show, what they are held to, and that no photo has two duties."""
+"""Selection on composites: what they show, which labels they have, and that their sets are disjoint."""
 
 from functools import cache
 from pathlib import Path
@@ -15,60 +15,66 @@ from edittools.scenarios.snow import SNOW_EXEMPLARS
 from edittools.selection.splits import shared_images
 
 
-def test_composites_show_each_look_at_the_mask_alone_and_are_labelled_as_the_photo(tiny, photos32):
+def test_composed_shows_each_look_at_the_mask_only(tiny, photos32):
     data = LabelledImages(photos32[:3], torch.tensor([2, 0, 4]), tiny.classes, ("a", "b", "c"))
     masks = torch.zeros(3, 32, 32)
     masks[:, 8:20] = 1
-    white = lambda image, mask, i: torch.where(mask > 0, 1.0, image)  # noqa: E731
-    numbered = lambda image, mask, i: torch.where(mask > 0, i / 255, image)  # noqa: E731
-    made = composed(data.subset([2, 1]), masks[[2, 1]], [white, numbered])
-    assert made.labels.tolist() == [4, 4, 0, 0] and made.names == ("c", "c", "b", "b")
-    assert [image[:, 8:20].unique().tolist() for image in made.images] == [
-        [1],
-        [0],
-        [1],
-        [pytest.approx(1 / 255)],
-    ]
-    assert torch.allclose(made.images[0][:, :8], photos32[2][:, :8], atol=0.5 / 255 + 1e-6)
+
+    def white(image, mask, i):
+        return torch.where(mask > 0, 1.0, image)
+
+    def numbered(image, mask, i):
+        return torch.where(mask > 0, i / 255, image)
+
+    composites = composed(data.subset([2, 1]), masks[[2, 1]], [white, numbered])
+    assert composites.labels.tolist() == [4, 4, 0, 0]
+    assert composites.names == ("c", "c", "b", "b")
+    values = [image[:, 8:20].unique().tolist() for image in composites.images]
+    assert values == [[1], [0], [1], [pytest.approx(1 / 255)]]
+    assert torch.allclose(composites.images[0][:, :8], photos32[2][:, :8], atol=0.5 / 255 + 1e-6)
 
 
 @pytest.fixture(scope="module")
-def story():
+def scenario():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(photos, "msrc", cache(photos.msrc))  # loaded once for all tests here
         yield snow_from_composites("squeezenet1_1")
 
 
 @needs_photos
-def test_the_story_chooses_on_composites_and_reports_every_photo_of_snow(story):
-    assert len(story.more["elsewhere"]) == 250  # held to what is read: an error there is a changed reading
-    assert error_rate(story.classifier, story.more["elsewhere"].subset(range(0, 250, 5))) == 0
-    assert len(story.test) == 126 and len(story.validation) % 3 == 0 and len(story.validation) > 60
-    assert all(name.startswith("msrc-v2/") for name in story.validation.names)
-    roads = set(story.validation.names)
-    assert len(story.reference) + len(roads) == len(photos.available("msrc-v2/Images/"))
-    for data in (story.validation, story.budget, story.clean):
-        assert not shared_images(data, story.reference)
-    sets = (story.test, story.budget, story.clean, story.keep, story.keep_report)
-    groups = [set(data.names) for data in sets]
-    assert sum(map(len, groups)) == len(set.union(*groups))
-    assert not any(stem in name for stem in SNOW_EXEMPLARS.values() for name in set.union(*groups))
-    assert list(story.several["all 5"]) == list(story.exemplars.values())
-    assert story.default["layer"] in story.layers and story.default["exemplar"] in story.exemplars
+def test_snow_from_composites_sets_are_disjoint(scenario):
+    assert len(scenario.more["elsewhere"]) == 250  # labeled with the current predictions: an error is a changed one
+    assert error_rate(scenario.classifier, scenario.more["elsewhere"].subset(range(0, 250, 5))) == 0
+    assert len(scenario.test) == 126
+    assert len(scenario.validation) % 3 == 0
+    assert len(scenario.validation) > 60
+    assert all(name.startswith("msrc-v2/") for name in scenario.validation.names)
+    roads = set(scenario.validation.names)
+    assert len(scenario.reference) + len(roads) == len(photos.available("msrc-v2/Images/"))
+    for data in (scenario.validation, scenario.budget, scenario.clean):
+        assert not shared_images(data, scenario.reference)
+    sets = (scenario.test, scenario.budget, scenario.clean, scenario.keep, scenario.keep_report)
+    names = set().union(*(data.names for data in sets))
+    assert sum(map(len, sets)) == len(names)
+    assert not any(stem in name for stem in SNOW_EXEMPLARS.values() for name in names)
+    assert list(scenario.several["all 5"]) == list(scenario.exemplars.values())
+    assert scenario.default["layer"] in scenario.layers
+    assert scenario.default["exemplar"] in scenario.exemplars
 
 
 @needs_photos
-def test_a_photo_is_taken_where_it_shows_the_concept_and_is_read_surely(story):
-    classifier = story.classifier
+def test_masked_photos_show_the_concept_and_are_confident(scenario):
+    classifier = scenario.classifier
     data, masks, other = masked_photos(classifier, "water")
     assert (masks.mean(dim=(1, 2)) >= LEAST).all()
     with torch.no_grad():
-        sure, read = classifier(data.images).softmax(dim=1).max(dim=1)
-    assert (sure >= SURE - 1e-5).all() and torch.equal(read, data.labels)
+        confidence, predictions = classifier(data.images).softmax(dim=1).max(dim=1)
+    assert (confidence >= SURE - 1e-5).all()
+    assert torch.equal(predictions, data.labels)
     assert not shared_images(data, other)
 
 
-def test_networks_are_pooled_by_photo_and_a_method_without_a_layer_changes_nothing(monkeypatch):
+def test_together_method_missing_for_a_network_changes_nothing_there(monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "benchmarks"))
     import networks as several
     import snow_photos
@@ -76,7 +82,7 @@ def test_networks_are_pooled_by_photo_and_a_method_without_a_layer_changes_nothi
 
     def row(job, method, before, after):
         sets = {name: [before, after] for name in ("test", "budget", "clean", "keep_report")}
-        sets["elsewhere"] = [[0, 0, 0, 0], after]  # held to what is read before
+        sets["elsewhere"] = [[0, 0, 0, 0], after]  # labeled with the predictions before
         return {"job": job, "method": method, "chosen": "x", "trials": 3, "choice_seconds": 2.0, **sets}
 
     rows = [
@@ -84,13 +90,15 @@ def test_networks_are_pooled_by_photo_and_a_method_without_a_layer_changes_nothi
         row("one", "last_layer", [1, 1, 0, 0], [0, 0, 0, 1]),
         row("two", "editing", [1, 0, 1, 0], [0, 0, 1, 0]),
     ]
-    found, networks = several.together(rows, snow_photos.figures)
+    pooled, networks = several.together(rows, snow_photos.figures)
     assert list(networks) == ["one", "two"] and "last_layer" not in networks["two"]
-    counts = {
-        name: [one[key] for key in ("errors_before", "corrected", "broken", "trials")] for name, one in found.items()
-    }
-    assert counts == {"editing": [4, 2, 0, 6], "last_layer": [4, 2, 1, 3]}
-    assert {name: one["changed_elsewhere"] for name, one in found.items()} == {"editing": 0.25, "last_layer": 0.125}
-    assert "| changed elsewhere |" in (said := tables.snow(found["editing"] | found)) and "| 12.5 % |" in said
-    assert found["editing"]["p_against_edit"] == 1 and found["editing"]["errors_corrected"] == 0.5
+    keys = ("errors_before", "corrected", "broken", "trials", "changed_elsewhere")
+    assert [pooled["editing"][key] for key in keys] == [4, 2, 0, 6, 0.25]
+    assert [pooled["last_layer"][key] for key in keys] == [4, 2, 1, 3, 0.125]
+    assert list(pooled) == ["editing", "last_layer"]
+    table = tables.snow(pooled["editing"] | pooled)
+    assert "| changed elsewhere |" in table
+    assert "| 12.5 % |" in table
+    assert pooled["editing"]["p_against_edit"] == 1
+    assert pooled["editing"]["errors_corrected"] == 0.5
     assert networks["one"]["editing"]["errors_corrected"] == 0.5 == networks["two"]["editing"]["errors_corrected"]

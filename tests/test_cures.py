@@ -1,4 +1,4 @@
-"""From a rule to the edit and back: what a scenario is made of, and when a rule counts as weaker."""
+"""From a rule to the edit and back: what the scenario of a rule holds, and when a rule counts as weaker."""
 
 from dataclasses import replace
 
@@ -23,15 +23,15 @@ CAR = {"class": "car", "concept": "road", "style": "snow"}
 
 @pytest.fixture(scope="module")
 def concepts(story):
-    return story[1]
+    return story.concepts
 
 
 @pytest.fixture(scope="module")
 def cars(concepts):
     """The numbers of the cars; all of them show a road."""
-    found = (concepts.data.labels == CLASSES.index("car")).nonzero()[:, 0].tolist()
-    assert all(concepts.masks["road"][i].mean() >= 0.02 for i in found)
-    return found
+    numbers = (concepts.data.labels == CLASSES.index("car")).nonzero()[:, 0].tolist()
+    assert (concepts.masks["road"][numbers].mean(dim=(1, 2)) >= 0.02).all()
+    return numbers
 
 
 @pytest.fixture(scope="module")
@@ -39,227 +39,302 @@ def rule(cars):
     return CAR | {"evidence": tuple(cars)}
 
 
-def make(story, rule, concepts=None, **options):
-    classifiers, usual, _, everyday = story
-    return scenario_for(classifiers["mini_vgg"], concepts or usual, rule, everyday, **options)
+def make(story, rule, concepts=None, exemplars=3):
+    classifier = story.classifiers["mini_vgg"]
+    return scenario_for(classifier, concepts or story.concepts, rule, story.common_fields, exemplars)
 
 
 @pytest.fixture(scope="module")
-def cure(story, rule):
+def made(story, rule):
+    """The scenario of the rule, and the numbers of its images."""
     return make(story, rule)
 
 
 @pytest.fixture(scope="module")
-def edit(story, cure):
-    several = cure[0].several["car 1 in 3 variants"]
-    return rewrite(cure[0].classifier, "features.10", several, story[3]["reference"], rank=3)
+def edit(story, made):
+    scenario, _ = made
+    several = scenario.several["car 1 in 3 variants"]
+    return rewrite(scenario.classifier, "features.10", several, story.common_fields["reference"], rank=3)
 
 
-def test_a_rule_becomes_a_scenario_whose_parts_do_not_meet(story, rule, cars, concepts):
-    """The classifier is asked which images it reads rightly; all else is counted by hand from the masks."""
-    cure, sets = make(story, rule, exemplars=2)
-    check_splits(cure)
-    data, masks = concepts.data, concepts.masks
-    right = predict(cure.classifier, data).argmax(dim=1) == data.labels
-    shown = {i for i in range(len(right)) if right[i] and masks["road"][i].mean() >= 0.02} - set(cars[:2])
-    assert set().union(*sets.values()) == shown and sum(map(len, sets.values())) == len(shown)
-    assert len(cure.validation) == 3 * len(sets["validation"]) and len(cure.test) == len(sets["test"])
-    assert set(sets["own"]) <= set(cars) and not set(sets["test"]) & set(cars)
-    parts = {"validation": (cure.validation, 3), "test": (cure.test, 1), "own": (cure.own, 1)}
-    assert set(sets) == set(parts)
-    for name, (made, variants) in parts.items():
-        chosen = np.repeat(sets[name], variants)
-        assert torch.equal(made.labels, data.labels[chosen])
-        differs = (made.images - data.images[chosen]).abs().sum(dim=1) > 0
-        assert not (differs & (masks["road"][chosen] == 0)).any() and differs.flatten(1).any(dim=1).all()
-    snowy = right & (masks["snow"].mean(dim=(1, 2)) >= 0.02)
-    kept, reported = (set(map(bytes, data.images.numpy())) for data in (cure.keep, cure.keep_report))
-    assert not kept & reported and kept | reported == set(map(bytes, data.images[snowy].numpy()))
-    assert abs(len(kept) - len(reported)) <= 1
-    assert cure.layers[0] == "features.8" and set(cure.shortlist) <= set(cure.layers)
-    assert cure.default["layer"] == "features.10" and cure.default["exemplar"] == "car 1"
+def test_scenario_for_sets_are_disjoint_and_complete(story, rule, cars, concepts):
+    """The classifier predicts which images are correct; all else is counted from the masks."""
+    scenario, numbers = make(story, rule, exemplars=2)
+    check_splits(scenario)
+    data = concepts.data
+    is_correct = predict(scenario.classifier, data).argmax(dim=1) == data.labels
+    shows_road = concepts.masks["road"].mean(dim=(1, 2)) >= 0.02
+    expected = set((is_correct & shows_road).nonzero()[:, 0].tolist()) - set(cars[:2])
+    assert set(numbers) == {"validation", "test", "own"}
+    assert set().union(*numbers.values()) == expected
+    assert sum(map(len, numbers.values())) == len(expected)
+    assert set(numbers["own"]) <= set(cars)
+    assert not set(numbers["test"]) & set(cars)
+    assert scenario.layers[0] == "features.8"
+    assert set(scenario.shortlist) <= set(scenario.layers)
+    assert scenario.default["layer"] == "features.10"
+    assert scenario.default["exemplar"] == "car 1"
 
 
-def test_an_image_that_shows_both_is_not_kept(story, rule, concepts):
-    """Half of each picture is said to show snow as well, of cars too; what shows a road is turned to it, not kept."""
+def test_scenario_for_transforms_the_concept_only(made, concepts):
+    scenario, numbers = made
+    data = concepts.data
+    for name, variants in {"validation": 3, "test": 1, "own": 1}.items():
+        transformed = getattr(scenario, name)
+        originals = np.repeat(numbers[name], variants)
+        assert torch.equal(transformed.labels, data.labels[originals])
+        differs = (transformed.images - data.images[originals]).abs().sum(dim=1) > 0
+        assert not (differs & (concepts.masks["road"][originals] == 0)).any()
+        assert differs.flatten(1).any(dim=1).all()
+
+
+def test_scenario_for_retains_images_of_the_style(made, concepts):
+    scenario, _ = made
+    data = concepts.data
+    is_correct = predict(scenario.classifier, data).argmax(dim=1) == data.labels
+    shows_snow = concepts.masks["snow"].mean(dim=(1, 2)) >= 0.02
+    expected = set(map(bytes, data.images[is_correct & shows_snow].numpy()))
+    keep = set(map(bytes, scenario.keep.images.numpy()))
+    keep_report = set(map(bytes, scenario.keep_report.images.numpy()))
+    assert not keep & keep_report
+    assert keep | keep_report == expected
+    assert abs(len(keep) - len(keep_report)) <= 1
+
+
+def test_scenario_for_image_of_concept_and_style_is_not_retained(story, rule, concepts):
+    """Half of each image of a road is marked as snow as well: it is transformed to snow, not retained."""
     snow = concepts.masks["snow"].clone()
     both = (concepts.masks["road"].mean(dim=(1, 2)) >= 0.02).nonzero()[:, 0]
     snow[both, :32] = 1
     changed = replace(concepts, masks={**concepts.masks, "snow": snow})
-    (cure, numbers), (before, known) = (make(story, rule, one, exemplars=2) for one in (changed, concepts))
-    assert numbers == known and len(cure.keep) == len(before.keep)
-    for kept in (cure.keep, cure.keep_report):
-        assert not shared_images(kept, concepts.data.images[both])
+    scenario, numbers = make(story, rule, changed, exemplars=2)
+    usual_scenario, usual_numbers = make(story, rule, concepts, exemplars=2)
+    assert numbers == usual_numbers
+    assert len(scenario.keep) == len(usual_scenario.keep)
+    for retained in (scenario.keep, scenario.keep_report):
+        assert not shared_images(retained, concepts.data.images[both])
 
 
-def test_exemplars_are_the_evidence_in_variants_that_no_reported_image_has(cure, cars, concepts):
-    snow, images, road = concepts.styles["snow"], concepts.data.images, concepts.masks["road"]
-    cure, numbers = cure
-    assert list(cure.exemplars) == ["car 1", "car 2", "car 3"]
-    for k, (several, first) in enumerate(zip(cure.several.values(), cure.exemplars.values(), strict=True)):
-        assert len(several) == 3 and several[0] is first
-        for v, exemplar in enumerate(several):
-            assert torch.equal(exemplar.image, images[cars[k]]) and exemplar.label == CLASSES.index("car")
-            assert torch.equal(exemplar.changed, paste_texture(exemplar.image, road[cars[k]], snow[(k + v) % 4]))
-
-    def variant(picture, i):
-        made = paste_texture(images[i], road[i], snow)
-        return next(v for v in range(len(snow)) if torch.equal(made[v], picture))
-
-    assert {*map(variant, cure.validation.images, np.repeat(numbers["validation"], 3))} == {0, 1, 2, 3}
-    assert {*map(variant, cure.test.images, numbers["test"])} <= {4, 5, 6, 7}
+def test_scenario_for_exemplars_are_the_evidence_in_variants(made, cars, concepts):
+    scenario, _ = made
+    assert list(scenario.exemplars) == ["car 1", "car 2", "car 3"]
+    for place, variants in enumerate(scenario.several.values()):
+        image = concepts.data.images[cars[place]]
+        road = concepts.masks["road"][cars[place]]
+        assert len(variants) == 3
+        assert variants[0] is scenario.exemplars[f"car {place + 1}"]
+        for variant, exemplar in enumerate(variants):
+            texture = concepts.styles["snow"][(place + variant) % 4]
+            assert exemplar.label == CLASSES.index("car")
+            assert torch.equal(exemplar.image, image)
+            assert torch.equal(exemplar.changed, paste_texture(image, road, texture))
 
 
-def test_photographs_are_cut_to_the_classifier(story, rule, concepts):
-    """A story with larger pictures than the classifier takes, as on photographs."""
-    masks = {c: interpolate(m[None], scale_factor=2)[0] for c, m in concepts.masks.items()}
+def test_scenario_for_test_variants_are_held_out(made, concepts):
+    scenario, numbers = made
+
+    def variant_of(changed, number):
+        image = concepts.data.images[number]
+        road = concepts.masks["road"][number]
+        versions = paste_texture(image, road, concepts.styles["snow"])
+        return next(variant for variant, version in enumerate(versions) if torch.equal(version, changed))
+
+    assert {*map(variant_of, scenario.validation.images, np.repeat(numbers["validation"], 3))} == {0, 1, 2, 3}
+    assert {*map(variant_of, scenario.test.images, numbers["test"])} <= {4, 5, 6, 7}
+
+
+def test_scenario_for_larger_images_are_resized(story, rule, concepts):
+    masks = {concept: interpolate(mask[None], scale_factor=2)[0] for concept, mask in concepts.masks.items()}
     large = replace(concepts.data, images=interpolate(concepts.data.images, scale_factor=2))
-    cure, numbers = make(story, rule, replace(concepts, data=large, masks=masks))
-    size = cure.classifier.size
-    assert cure.test.images.shape[-2:] == cure.keep_report.images.shape[-2:] == (size, size)
-    for exemplar in (e for several in cure.several.values() for e in several):
-        assert exemplar.mask.shape == (size, size) and set(exemplar.mask.unique().tolist()) <= {0.0, 1.0}
-    assert torch.equal(cure.test.labels, large.labels[numbers["test"]])
+    scenario, numbers = make(story, rule, replace(concepts, data=large, masks=masks))
+    size = scenario.classifier.size
+    assert scenario.test.images.shape[-2:] == scenario.keep_report.images.shape[-2:] == (size, size)
+    for variants in scenario.several.values():
+        for exemplar in variants:
+            assert exemplar.mask.shape == (size, size)
+            assert set(exemplar.mask.unique().tolist()) <= {0.0, 1.0}
+    assert torch.equal(scenario.test.labels, large.labels[numbers["test"]])
 
 
-def test_an_exemplar_of_another_size_keeps_what_its_mask_covers(concepts, cars):
+def test_sized_exemplar_retains_the_share_of_the_mask(concepts, cars):
     images = concepts.data.images
     exemplar = Exemplar(images[cars[0]], images[cars[1]], concepts.masks["road"][cars[0]], 3)
     half = exemplar.sized(32)
-    assert half.image.shape == (3, 32, 32) and half.label == 3 and exemplar.sized(64).image.equal(exemplar.image)
+    assert half.image.shape == (3, 32, 32)
+    assert half.label == 3
+    assert exemplar.sized(64).image.equal(exemplar.image)
     assert float(half.mask.mean()) == pytest.approx(float(exemplar.mask.mean()), abs=0.03)
     thin = replace(exemplar, mask=torch.eye(64) * (torch.arange(64) == 20))
     with pytest.raises(ValueError, match="mask is empty"):
         thin.sized(16)
 
 
-def test_what_is_no_rule_of_the_story_is_refused(story, rule, concepts, cars):
-    with pytest.raises(ValueError, match=r"'test': 0, 'own': \d+}, expected at least one exemplar"):
+def test_scenario_for_too_few_images(story, rule, concepts, cars):
+    with pytest.raises(ValueError, match=r"'car' on 'road' → 'snow'.*'test': 0, 'own': \d+}"):
         make(story, {**rule, "evidence": (0,)}, concepts.subset(cars))
     with pytest.raises(ValueError, match="'exemplars': 0"):
         make(story, rule, exemplars=0)
-    for wrong in ({"concept": "lava"}, {"style": "wooden"}, {"class": "ufo"}):
-        [value] = wrong.values()
-        with pytest.raises(KeyError, match=f"{value}'.*(expected one of|among)"):
-            make(story, {**rule, **wrong})
 
 
-def test_the_rule_shown_is_the_examples_else_the_strongest_else_a_suspicion(story):
-    classifiers, concepts, settings, _ = story
-    probed = probe(classifiers["mini_vgg"], concepts, replace(settings, least_images=3))
-    found = probed.rules()
-    for example in ("car", "ufo"):
-        shown, sure = shown_rule(probed, example)
-        suspects = probed.rules(fdr=1, least_effect=0) if found.empty else found
-        among = suspects[suspects["class"] == example] if example == "car" else suspects
-        assert sure is not found.empty and shown.equals(among.iloc[0])
+@pytest.mark.parametrize(("key", "value"), [("concept", "lava"), ("style", "wooden"), ("class", "ufo")])
+def test_scenario_for_unknown_names(story, rule, key, value):
+    with pytest.raises(KeyError, match=f"'{value}'"):
+        make(story, {**rule, key: value})
+
+
+@pytest.fixture(scope="module")
+def probed(story):
+    settings = replace(story.settings, least_images=3)
+    return probe(story.classifiers["mini_vgg"], story.concepts, settings)
+
+
+def test_shown_rule_prefers_the_example(probed):
+    significant = probed.rules()
+    rules = probed.rules(fdr=1, least_effect=0) if significant.empty else significant
+    of_cars, cars_are_significant = shown_rule(probed, "car")
+    strongest, strongest_is_significant = shown_rule(probed, "ufo")
+    assert of_cars.equals(rules[rules["class"] == "car"].iloc[0])
+    assert strongest.equals(rules.iloc[0])
+    assert cars_are_significant is strongest_is_significant is not significant.empty
+
+
+def test_shown_rule_too_few_images(probed):
     for table in (probed.table[:0], probed.table):
-        with pytest.raises(ValueError, match="nothing with 99 images loses anything"):
+        with pytest.raises(ValueError, match="99"):
             shown_rule(replace(probed, table=table, least_images=99))
 
 
 @pytest.fixture(scope="module")
-def again(cure, edit, concepts):
-    """The rule probed once more, in variants that were not used, with several edits."""
-    edits, classifier = {"edited": edit, "nothing": 0 * edit, "wrecked": -20 * edit}, cure[0].classifier
-    named = {"before": classifier} | {name: one.edited(classifier) for name, one in edits.items()}
-    _, unseen = concepts.parted("road", "snow")
-    return probe(named, unseen, ProbeSettings(variants_per_image=2, control="in place"))
+def edited_probe(made, edit, concepts):
+    """The rule probed again, in held-out variants, with several edits."""
+    classifier = made[0].classifier
+    classifiers = {
+        "before": classifier,
+        "edited": edit.edited(classifier),
+        "nothing": (0 * edit).edited(classifier),
+        "wrecked": (-20 * edit).edited(classifier),
+    }
+    _, held_out = concepts.parted("road", "snow")
+    return probe(classifiers, held_out, ProbeSettings(variants_per_image=2, control="in place"))
 
 
-def test_a_rule_is_weaker_where_the_changed_pictures_gain_and_the_others_do_not_lose(again):
-    found = again.changes()
-    known = again.effects("classifier", "probability").set_index("classifier")
-    level = known["before"] - known["drop"]
-    assert found.index.tolist() == ["edited", "nothing", "wrecked"]
-    for name in found.index:
-        assert found.loc[name, "changed"] == pytest.approx(level[name] - level["before"])
-        assert found.loc[name, "untouched"] == pytest.approx(known.loc[name, "before"] - known.loc["before", "before"])
-        assert found.loc[name, ["effect before", "effect after"]].tolist() == pytest.approx(
-            known.loc[["before", name], "effect"].tolist()
-        )
-    assert (
-        found.loc["edited", "low"] > 0 and found.loc["edited", "p"] < 0.05 and found.loc["edited", "untouched"] > -0.05
-    )
-    assert found.loc["nothing", ["untouched", "control", "changed", "low", "high"]].abs().max() < 1e-5
-    assert found.loc["wrecked", "effect after"] < found.loc["wrecked", "effect before"]  # by which it would look cured
-    assert found.loc["wrecked", "low"] < 0 and found.loc["wrecked", "untouched"] < -0.3
+def test_changes_equal_differences_of_effects(edited_probe):
+    changes = edited_probe.changes()
+    effects = edited_probe.effects("classifier", "probability").set_index("classifier")
+    untouched = effects["before"]
+    transformed = effects["before"] - effects["drop"]
+    assert changes.index.tolist() == ["edited", "nothing", "wrecked"]
+    for name, row in changes.iterrows():
+        assert row["changed"] == pytest.approx(transformed[name] - transformed["before"])
+        assert row["untouched"] == pytest.approx(untouched[name] - untouched["before"])
+        assert row["effect before"] == pytest.approx(effects.loc["before", "effect"])
+        assert row["effect after"] == pytest.approx(effects.loc[name, "effect"])
 
 
-def test_changes_that_compare_nothing_are_refused(again):
-    with pytest.raises(KeyError, match="classifier 'none': expected one of before, edited"):
-        again.changes("none")
-    with pytest.raises(ValueError, match="no image has a control 'elsewhere'"):
-        replace(again, control="elsewhere").changes()
-    table = again.table
-    other = table.assign(**{"class": np.where(table["classifier"] == "edited", "van", table["class"])})
-    with pytest.raises(ValueError, match="different classes of an image"):
-        replace(again, table=other).changes()
+def test_changes_weaker_rule_gains_on_transformed_images_only(edited_probe):
+    changes = edited_probe.changes()
+    edited = changes.loc["edited"]
+    assert edited["low"] > 0
+    assert edited["p"] < 0.05
+    assert edited["untouched"] > -0.05
+    assert changes.loc["nothing", ["untouched", "control", "changed", "low", "high"]].abs().max() < 1e-5
+    wrecked = changes.loc["wrecked"]
+    assert wrecked["effect after"] < wrecked["effect before"]  # by the effect alone, its rule would look weaker
+    assert wrecked["low"] < 0
+    assert wrecked["untouched"] < -0.3
+
+
+def test_changes_not_comparable(edited_probe):
+    with pytest.raises(KeyError, match="'none'.*before, edited"):
+        edited_probe.changes("none")
+    with pytest.raises(ValueError, match="'elsewhere'"):
+        replace(edited_probe, control="elsewhere").changes()
+    table = edited_probe.table
+    classes = np.where(table["classifier"] == "edited", "van", table["class"])
+    with pytest.raises(ValueError, match="labels='given'"):
+        replace(edited_probe, table=table.assign(**{"class": classes})).changes()
 
 
 # --- all rules, each with images of its own class ---
 
 
 @pytest.fixture(scope="module")
-def report(probing_setup):
-    return probing_setup("test")[1]
+def concepts_of_test(probing_setup):
+    """The test scenes; the other concepts are those of validation scenes."""
+    return probing_setup("test").concepts
 
 
 @pytest.fixture(scope="module")
-def rules(story):
-    """Three rules as a probe would find them, with the images of each class as evidence."""
-    named, labels = [("car", "road", "snow"), ("van", "road", "snow"), ("sled", "snow", "water")], story[1].data.labels
-    of = {name: (labels == CLASSES.index(name)).nonzero()[:, 0].tolist() for name, *_ in named}
-    return pd.DataFrame([{"class": n, "concept": c, "style": s, "evidence": tuple(of[n][:1])} for n, c, s in named])
+def rules(concepts):
+    """Three rules as a probe would find them, with an image of each class as evidence."""
+    rows = []
+    for name, concept, style in (("car", "road", "snow"), ("van", "road", "snow"), ("sled", "snow", "water")):
+        numbers = (concepts.data.labels == CLASSES.index(name)).nonzero()[:, 0].tolist()
+        rows.append({"class": name, "concept": concept, "style": style, "evidence": tuple(numbers[:1])})
+    return pd.DataFrame(rows)
 
 
-def cures_of(story, report, rules, **options):
-    return cures_for(story[0]["mini_vgg"], story[1], report, rules, story[3], **options)
+def scenarios_for(story, concepts_of_test, rules, common_fields=None):
+    classifier = story.classifiers["mini_vgg"]
+    return cures_for(
+        classifier, story.concepts, concepts_of_test, rules, common_fields or story.common_fields, exemplars=1
+    )
 
 
-def test_each_rule_has_its_own_class_and_keeps_all_others(story, report, rules):
-    """By hand: whose images, in which variants, and what is left of them as it is."""
-    cures = cures_of(story, report, rules, exemplars=1)
-    assert list(cures) == ["car: road → snow", "van: road → snow", "sled: snow → water"]
-    for (_, rule), cure in zip(rules.iterrows(), cures.values(), strict=True):
-        number = CLASSES.index(rule["class"])
-        assert [e.label for e in cure.exemplars.values()] == [number]
-        halves = story[1].styles[rule["style"]].split(4)
-        for part, turned, kept, variants, count, used in (
-            (story[1], cure.validation, cure.keep, halves[0], 3, set(rule["evidence"])),
-            (report, cure.test, cure.keep_report, halves[1], 1, set()),
-        ):
-            labels, mask = part.data.labels, part.masks[rule["concept"]]
-            right = predict(cure.classifier, part.data).argmax(dim=1) == labels
-            own = [
-                i
-                for i in range(len(labels))
-                if right[i] and labels[i] == number and mask[i].mean() >= 0.02 and i not in used
-            ]
-            assert set(turned.labels.tolist()) == {number} and len(turned) == count * len(own)
-            for k, picture in enumerate(turned.images):
-                i = own[k // count]
-                made = [paste_texture(part.data.images[i], mask[i], one) for one in variants]
-                assert any(torch.equal(picture, one) for one in made)
-            shows = part.masks[rule["style"]].mean(dim=(1, 2)) >= 0.02
-            named = torch.isin(labels, torch.tensor([CLASSES.index(n) for n in rules["class"]]))
-            expected = part.data.images[right & (labels != number) & (named | shows)]
-            assert torch.equal(kept.images, expected) and len(kept)
-        assert not shared_images(cure.validation, cure.test) and not shared_images(cure.keep, cure.keep_report)
+def check_rule_images(scenario, rule, rules, concepts, transformed, retained, textures, used):
+    """Compare a rule's transformed and retained images with those that are selected and made by hand."""
+    data = concepts.data
+    class_index = CLASSES.index(rule["class"])
+    masks = concepts.masks[rule["concept"]]
+    is_correct = predict(scenario.classifier, data).argmax(dim=1) == data.labels
+    is_own = is_correct & (data.labels == class_index) & (masks.mean(dim=(1, 2)) >= 0.02)
+    numbers = [number for number in is_own.nonzero()[:, 0].tolist() if number not in used]
+    variants = len(transformed) // len(numbers)
+    assert transformed.labels.tolist() == [class_index] * variants * len(numbers)
+    for changed, number in zip(transformed.images, np.repeat(numbers, variants), strict=True):
+        versions = [paste_texture(data.images[number], masks[number], texture) for texture in textures]
+        assert any(torch.equal(changed, version) for version in versions)
+    shows_style = concepts.masks[rule["style"]].mean(dim=(1, 2)) >= 0.02
+    has_rule = torch.isin(data.labels, torch.tensor([CLASSES.index(name) for name in rules["class"]]))
+    is_retained = is_correct & (data.labels != class_index) & (has_rule | shows_style)
+    assert len(retained)
+    assert torch.equal(retained.images, data.images[is_retained])
+    return variants
 
 
-def test_edits_made_one_on_top_of_the_other_know_it(story, report, rules, monkeypatch):
+def test_cures_for_each_rule_transforms_its_class_and_retains_the_others(story, concepts_of_test, rules):
+    scenarios = scenarios_for(story, concepts_of_test, rules)
+    assert list(scenarios) == ["car: road → snow", "van: road → snow", "sled: snow → water"]
+    for (_, rule), scenario in zip(rules.iterrows(), scenarios.values(), strict=True):
+        assert [exemplar.label for exemplar in scenario.exemplars.values()] == [CLASSES.index(rule["class"])]
+        first, second = story.concepts.styles[rule["style"]].split(4)
+        used = set(rule["evidence"])
+        selection = (story.concepts, scenario.validation, scenario.keep, first, used)
+        evaluation = (concepts_of_test, scenario.test, scenario.keep_report, second, set())
+        assert check_rule_images(scenario, rule, rules, *selection) == 3
+        assert check_rule_images(scenario, rule, rules, *evaluation) == 1
+        assert not shared_images(scenario.validation, scenario.test)
+        assert not shared_images(scenario.keep, scenario.keep_report)
+
+
+def test_stacked_edits_record_those_below(story, concepts_of_test, rules, monkeypatch):
     import many_edits
 
     monkeypatch.setattr(many_edits, "SETTINGS", [{"objective": "least_squares", "reference_weight": 10.0}])
-    classifiers, concepts, settings, everyday = story
-    few = everyday | {name: everyday[name].subset(range(40)) for name in ("budget", "clean")}
-    few["reference"] = everyday["reference"][:64]
-    cures = cures_of((classifiers, concepts, settings, few), report, rules, exemplars=1)
-    chosen, classifier = {}, classifiers["mini_vgg"]
-    for count in many_edits.stacked(cures, chosen):
-        assert count == len(chosen)
-        found = [choice.edit for choice in chosen.values() if choice.found]
-        assert applied_edits(classifier) == tuple(found)
-    assert len(chosen) == 3 and len(found) >= 2 and not applied_edits(classifier)
-    assert [edit.on_top_of for edit in found] == [tuple(e.digest for e in found[:i]) for i in range(len(found))]
+    classifier = story.classifiers["mini_vgg"]
+    common_fields = {
+        **story.common_fields,
+        "budget": story.common_fields["budget"].subset(range(40)),
+        "clean": story.common_fields["clean"].subset(range(40)),
+        "reference": story.common_fields["reference"][:64],
+    }
+    selected = {}
+    for count in many_edits.stacked(scenarios_for(story, concepts_of_test, rules, common_fields), selected):
+        assert count == len(selected)
+        edits = [choice.edit for choice in selected.values() if choice.found]
+        assert applied_edits(classifier) == tuple(edits)
+    assert len(selected) == 3
+    assert len(edits) >= 2
+    assert not applied_edits(classifier)
+    digests = tuple(edit.digest for edit in edits)
+    assert [edit.on_top_of for edit in edits] == [digests[:i] for i in range(len(edits))]

@@ -1,4 +1,4 @@
-"""Tier paper with random weights: one story whole, and what must hold without any network."""
+"""Tier paper with random weights: one complete scenario, and what must hold without any network."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from edittools.scenarios import photos, probing_setup, rules
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 
 
-def test_snow_on_a_resnet_runs_through_with_random_weights(monkeypatch, capsys):
+def test_paper_rehearsal_snow_on_a_resnet(monkeypatch, capsys):
     monkeypatch.delenv("EDITTOOLS_PHOTOS", raising=False)
     monkeypatch.setattr(sys, "argv", ["paper_rehearsal.py", *"--model resnet18 --story snow --json".split()])
     runpy.run_path(str(BENCHMARKS / "paper_rehearsal.py"), run_name="__main__")
@@ -26,14 +26,14 @@ def test_snow_on_a_resnet_runs_through_with_random_weights(monkeypatch, capsys):
     assert "EDITTOOLS_PHOTOS" not in os.environ and photos.registry() is downloads.registry()  # as before
 
 
-def test_every_set_of_the_papers_attack_on_photos_has_images(tmp_path):
+def test_typographic_scenario_paper_sets_are_not_empty(tmp_path):
     rehearsal = runpy.run_path(str(BENCHMARKS / "paper_rehearsal.py"))
     with rehearsal["rehearsing"](rehearsal["CLIP"], tmp_path, 7):
-        story = rehearsal["typographic_scenario"]("paper")
-    assert min(map(len, (story.validation, *story.sets.values()))) > 0
+        scenario = rehearsal["typographic_scenario"]("paper")
+    assert all(len(data) > 0 for data in scenario.sets.values())
 
 
-def test_the_probe_takes_the_models_of_the_paper(monkeypatch):
+def test_probing_setup_paper_loads_the_models(monkeypatch):
     class Loaded(Exception):
         pass
 
@@ -46,14 +46,15 @@ def test_the_probe_takes_the_models_of_the_paper(monkeypatch):
             probing_setup("paper", models=models)
 
 
-def test_everyday_photos_of_other_classes_than_imagenets_come_from_the_folder(monkeypatch, tiny, tmp_path):
+def test_validation_folder_not_set_or_with_empty_subfolders(monkeypatch, tiny, tmp_path):
     monkeypatch.delenv("EDITTOOLS_IMAGENET", raising=False)
-    with pytest.raises(FileNotFoundError, match=r"no labelled photos of 5 classes: set EDITTOOLS_IMAGENET"):
+    with pytest.raises(FileNotFoundError, match="5 classes.*EDITTOOLS_IMAGENET"):
         photos.validation_folder(tiny, 2)
     for number in range(5):
         (tmp_path / str(number)).mkdir()
     for i in range(3):
         save_image(tmp_path / "2" / f"{i}.png", torch.rand(3, 40, 40))
     monkeypatch.setenv("EDITTOOLS_IMAGENET", str(tmp_path))
-    found = photos.validation_folder(tiny, 2)
-    assert found.labels.tolist() == [2, 2] and found.images[:].shape == (2, 3, 32, 32)
+    data = photos.validation_folder(tiny, 2)
+    assert data.labels.tolist() == [2, 2]
+    assert data.images[:].shape == (2, 3, 32, 32)

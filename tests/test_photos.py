@@ -1,3 +1,5 @@
+"""Registered photos: downloads, the cache, offline folders, and folders of validation images."""
+
 import hashlib
 import http.server
 import os
@@ -64,15 +66,16 @@ def cache(monkeypatch, tmp_path, server, picture):
     return tmp_path / "cache" / "photos"
 
 
-def test_a_photo_is_downloaded_once_and_checked(cache, server, picture):
+def test_photo_downloads_once_and_checks(cache, server, picture):
     path = photos.photo("a's good one.png")
-    assert path == cache / "a's good one.png" and path.read_bytes() == picture
+    assert path == cache / "a's good one.png"
+    assert path.read_bytes() == picture
     photos.photo("a's good one.png")
     assert len(server[1]) == 1
 
 
 @pytest.mark.parametrize("name", ["corrupt", "cut", "missing", "slow"])
-def test_a_broken_download_is_an_error_and_leaves_no_file(cache, name, monkeypatch):
+def test_photo_broken_download_leaves_no_file(cache, name, monkeypatch):
     patient = downloads.pooch.HTTPDownloader
     monkeypatch.setattr(downloads.pooch, "HTTPDownloader", lambda timeout: patient(timeout=min(timeout, 0.5)))
     with pytest.raises(FileNotFoundError, match=rf"'{name}' .*http://127"):
@@ -80,36 +83,44 @@ def test_a_broken_download_is_an_error_and_leaves_no_file(cache, name, monkeypat
     assert not [path for path in cache.rglob("*") if path.is_file()]
 
 
-def test_two_processes_fill_one_cache(cache, picture):
-    same = lambda: photos.photo("a's good one.png").read_bytes() == picture  # noqa: E731
+def test_photo_two_processes_share_the_cache(cache, picture):
+    def is_complete():
+        return photos.photo("a's good one.png").read_bytes() == picture
+
     child = os.fork()
     if child == 0:
-        os._exit(not same())
-    assert same() and os.waitpid(child, 0)[1] == 0 and len(list(cache.iterdir())) == 1
+        os._exit(not is_complete())
+    assert is_complete()
+    _, status = os.waitpid(child, 0)
+    assert status == 0
+    assert len(list(cache.iterdir())) == 1
 
 
-def test_on_a_full_disk_a_download_is_refused_and_leaves_no_file(cache):
+def test_photo_full_disk_leaves_no_file(cache):
     cache.mkdir(parents=True)
-    said, _ = in_child(lambda: photos.photo("a's good one.png"), lambda: quota(30))
-    assert "FileNotFoundError" in said and "File too large" in said and "Two ways out" in said
+    output, _ = in_child(lambda: photos.photo("a's good one.png"), lambda: quota(30))
+    assert "FileNotFoundError" in output
+    assert "File too large" in output
+    assert "EDITTOOLS_PHOTOS" in output
     assert not list(cache.iterdir())
 
 
 @pytest.mark.parametrize("name", ["../up.png", "/absolute.png", "a/../../up.png"])
-def test_a_registered_name_cannot_leave_the_cache(cache, server, name, monkeypatch):
-    known = downloads.registry()["a's good one.png"]
-    monkeypatch.setattr(downloads, "registry", lambda: {name: known})
+def test_photo_name_outside_the_cache(cache, server, name, monkeypatch):
+    entry = downloads.registry()["a's good one.png"]
+    monkeypatch.setattr(downloads, "registry", lambda: {name: entry})
     with pytest.raises(ValueError, match=f"'{name}'"):
         photos.photo(name)
-    assert server[1] == [] and not (cache.parent / "up.png").exists()
+    assert server[1] == []
+    assert not (cache.parent / "up.png").exists()
 
 
-def test_a_damaged_file_in_the_cache_is_downloaded_anew(cache, picture):
+def test_photo_damaged_in_the_cache_is_downloaded_again(cache, picture):
     photos.photo("a's good one.png").write_bytes(b"damaged")
     assert photos.photo("a's good one.png").read_bytes() == picture
 
 
-def test_an_offline_folder_is_used_checked_and_never_written(cache, monkeypatch, tmp_path, picture):
+def test_photo_offline_folder_is_checked_and_never_written(cache, monkeypatch, tmp_path, picture):
     folder = tmp_path / "folder"
     folder.mkdir()
     monkeypatch.setenv("EDITTOOLS_PHOTOS", str(folder))
@@ -127,18 +138,20 @@ def test_an_offline_folder_is_used_checked_and_never_written(cache, monkeypatch,
         photos.photo("a's good one.png")
 
 
-def test_the_registry_is_whole():
-    known = photos.registry()
-    assert len(known) == 3386
+def test_registry_is_complete():
+    files = photos.registry()
+    assert len(files) == 3386
     counts = {"imagenet-sample/": 1000, "rta-100/": 1000, "weights/squeezenet1_1/": 52, "weights/deeplab/": 2}
-    assert {prefix: sum(name.startswith(prefix) for name in known) for prefix in counts} == counts
-    assert "imagenet-sample/n03590841_jack-o'-lantern.JPEG" in known
-    assert all(len(digest) == 64 and url.startswith("https://") for digest, url in known.values())
+    assert {prefix: sum(name.startswith(prefix) for name in files) for prefix in counts} == counts
+    assert "imagenet-sample/n03590841_jack-o'-lantern.JPEG" in files
+    for digest, url in files.values():
+        assert len(digest) == 64
+        assert url.startswith("https://")
     with pytest.raises(KeyError, match=r"'a.jpg'"):
         photos.photo("a.jpg")
 
 
-def test_a_validation_folder_is_read_lazily_in_class_order(tmp_path, tiny, monkeypatch):
+def test_validation_folder_reads_lazily_in_class_order(tmp_path, tiny, monkeypatch):
     monkeypatch.setenv("EDITTOOLS_IMAGENET", str(tmp_path))
     for label, name in enumerate(["n01", "n02", "n03", "n04", "n05"]):
         (tmp_path / name).mkdir()
@@ -146,16 +159,18 @@ def test_a_validation_folder_is_read_lazily_in_class_order(tmp_path, tiny, monke
             Image.fromarray(np.full((40, 50, 3), 40 * label + i, np.uint8)).save(tmp_path / name / f"{i}.png")
         (tmp_path / name / "notes.txt").write_text("no image")
     data = photos.validation_folder(tiny, 2)
-    assert data.labels.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4] and data.names[3] == "n02/1.png"
+    assert data.labels.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    assert data.names[3] == "n02/1.png"
     images = data.images[:]
-    assert images.shape == (10, 3, 32, 32) and torch.allclose(images[5] * 255, torch.tensor(81.0))
+    assert images.shape == (10, 3, 32, 32)
+    assert torch.allclose(images[5] * 255, torch.tensor(81.0))
     assert len(photos.validation_folder(tiny, per_class=1)) == 5
     (tmp_path / "n06").mkdir()
-    with pytest.raises(ValueError, match="6 subfolders: expected 5"):
+    with pytest.raises(ValueError, match="6 subfolders.* 5 classes"):
         photos.validation_folder(tiny, 2)
 
 
-def test_folders_that_are_numbers_count_as_numbers(tmp_path, monkeypatch):
+def test_validation_folder_sorts_numbers_as_numbers(tmp_path, monkeypatch):
     monkeypatch.setenv("EDITTOOLS_IMAGENET", str(tmp_path))
     for number in range(12):
         (tmp_path / str(number)).mkdir()
@@ -166,9 +181,10 @@ def test_folders_that_are_numbers_count_as_numbers(tmp_path, monkeypatch):
 
 
 @needs_photos
-def test_the_snow_photos_are_126_of_seven_classes_each_there_once():
+def test_snow_photos_are_distinct_and_of_seven_classes():
     data = photos.snow_photos(load_classifier("efficientnet_lite0"))
     counts = {data.classes[label]: int((data.labels == label).sum()) for label in data.labels.unique().tolist()}
     expected = {"car wheel": 20, "fire engine": 20, "motor scooter": 20, "racer": 19, "school bus": 22, "tank": 16}
     assert counts == expected | {"traffic light": 9}
-    assert data.images.shape == (126, 3, 224, 224) and distinct("snow", data) is data
+    assert data.images.shape == (126, 3, 224, 224)
+    assert distinct("snow", data) is data

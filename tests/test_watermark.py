@@ -1,4 +1,4 @@
-"""The story of a watermark: where marks lie, that no photo has two duties, and how much of its harm is undone."""
+"""The watermark scenario: where marks lie, that its sets are disjoint, and how many broken predictions are restored."""
 
 import pytest
 import torch
@@ -12,28 +12,33 @@ from edittools.scenarios.watermark import OPACITY, SHOWN_MARK, SPLIT_SIZES, UNSE
 
 
 @pytest.mark.parametrize("name", ["shown", *UNSEEN])
-def test_a_mark_covers_what_it_says(name):
+def test_opacity_places_the_mark(name):
     mark = UNSEEN.get(name, SHOWN_MARK)
-    opacity, mask = mark.opacity(224), mark.mask(224)
-    assert opacity.min() == 0 and opacity.max() == pytest.approx(OPACITY, abs=0.02)
-    assert (mask[opacity > 0] == 1).all() and 0.01 < mask.mean() < 0.5
-    rows, columns = (opacity.sum(dim=axis).nonzero()[:, 0] for axis in (1, 0))
+    opacity = mark.opacity(224)
+    mask = mark.mask(224)
+    assert opacity.min() == 0
+    assert opacity.max() == pytest.approx(OPACITY, abs=0.02)
+    assert (mask[opacity > 0] == 1).all()
+    assert 0.01 < mask.mean() < 0.5
+    rows = opacity.sum(dim=1).nonzero()[:, 0]
+    columns = opacity.sum(dim=0).nonzero()[:, 0]
     assert (rows.min() + rows.max()) / 448 == pytest.approx(sum(mark.heights) / len(mark.heights), abs=0.01)
     assert (columns.min() + columns.max()) / 448 == pytest.approx(0.5, abs=0.01)
     assert opacity.sum() / mark.opacity(448).sum() == pytest.approx(0.25, rel=0.02)
 
 
-def test_a_mark_lets_a_fifth_of_the_photo_through_and_leaves_the_rest():
+def test_on_blends_under_the_mark_only():
     data = LabelledImages(torch.rand(2, 3, 224, 224), torch.tensor([0, 1]), ("a", "b"))
     for mark in (SHOWN_MARK, UNSEEN["black"]):
-        changed, opaque = mark.on(data).images, mark.opacity(224)
-        assert torch.equal(changed[..., opaque == 0], data.images[..., opaque == 0])
-        full = opaque == opaque.max()
-        expected = 0.2 * data.images[..., full] + 0.8 * mark.brightness
-        torch.testing.assert_close(changed[..., full], expected)
+        marked = mark.on(data).images
+        opacity = mark.opacity(224)
+        assert torch.equal(marked[..., opacity == 0], data.images[..., opacity == 0])
+        solid = opacity == opacity.max()
+        expected = 0.2 * data.images[..., solid] + 0.8 * mark.brightness
+        torch.testing.assert_close(marked[..., solid], expected)
 
 
-def test_inpainting_continues_what_lies_around_the_mark():
+def test_inpainted_continues_the_surroundings():
     slope = torch.linspace(0.1, 0.9, 40).expand(1, 3, 40, 40).contiguous()
     mask = torch.zeros(1, 40, 40)
     mask[:, 15:22, 12:30] = 1
@@ -47,34 +52,39 @@ def row(job, method, bare, before, after):
     return {"job": job, "method": method, "clean": [bare, bare, numbers], **sets, **effort}
 
 
-def test_restored_is_what_the_mark_broke_and_is_right_again_less_what_is_newly_broken():
-    # photos: right again, still wrong, wrong without the mark too and right now, newly broken, never wrong, right again
-    one = row("one", "editing", [0, 0, 1, 0, 0, 0], [1, 1, 1, 0, 0, 1], [0, 1, 0, 1, 0, 0])
-    found = restored([one], ["test"])
-    assert (found["fooled"], found["share"]) == (3, pytest.approx(1 / 3))
-    low, high = found["interval"]
-    assert low < 1 / 3 < high <= 1 and found == restored([one], ["test"])
-    assert restored([one, one], ["test", "black"])["fooled"] == 12
-    figure = figures([one])
-    assert (figure["corrected"], figure["broken"], figure["errors_before"], figure["success"]) == (3, 1, 4, 1)
+def test_restored_subtracts_newly_broken_predictions():
+    # photos: restored, still wrong, wrong also without the mark and now correct, newly broken, never wrong, restored
+    network = row("one", "editing", [0, 0, 1, 0, 0, 0], [1, 1, 1, 0, 0, 1], [0, 1, 0, 1, 0, 0])
+    result = restored([network], ["test"])
+    assert result["fooled"] == 3
+    assert result["share"] == pytest.approx(1 / 3)
+    low, high = result["interval"]
+    assert low < 1 / 3 < high <= 1
+    assert result == restored([network], ["test"])
+    assert restored([network, network], ["test", "black"])["fooled"] == 12
+    measured = figures([network])
+    assert [measured[name] for name in ("corrected", "broken", "errors_before", "success")] == [3, 1, 4, 1]
 
 
-def test_a_method_that_a_network_has_no_layer_for_changes_nothing_there():
-    bare, before = [0, 0, 0], [1, 1, 0]
-    made = [("a", "editing"), ("a", "other"), ("b", "editing")]
-    pooled, networks = together([row(job, method, bare, before, bare) for job, method in made], figures)
-    assert {m: one["share_restored"] for m, one in pooled.items()} == {"editing": 1.0, "other": 0.5}
+def test_together_method_missing_for_a_network_changes_nothing_there():
+    bare = [0, 0, 0]
+    before = [1, 1, 0]
+    runs = [("a", "editing"), ("a", "other"), ("b", "editing")]
+    pooled, networks = together([row(job, method, bare, before, bare) for job, method in runs], figures)
+    assert {method: result["share_restored"] for method, result in pooled.items()} == {"editing": 1.0, "other": 0.5}
     assert list(networks) == ["a", "b"] and list(networks["b"]) == ["editing"]
 
 
 @needs_photos
-def test_no_photo_has_two_duties_and_one_exemplar_can_be_solved_for():
-    story = watermark_scenario("squeezenet1_1")
-    assert {name: len(getattr(story, name)) for name in ("reference", "test", "budget")}.items() <= SPLIT_SIZES.items()
-    seen = [name for data in (story.validation, story.budget, story.test) for name in data.names]
-    assert len(set(seen)) == len(seen) == 856 - SPLIT_SIZES["candidates"] - SPLIT_SIZES["reference"]
-    assert story.test.names == story.clean.names and len(story.exemplars) == 2
-    assert all(set(data.names) < set(story.clean.names) for data in story.more.values())
-    exemplar = next(iter(story.exemplars.values()))
-    edit = rewrite(story.classifier, story.default["layer"], exemplar, reference=story.reference[:20])
+def test_watermark_scenario_sets_are_disjoint_and_an_exemplar_can_be_solved():
+    scenario = watermark_scenario("squeezenet1_1")
+    for name in ("reference", "test", "budget"):
+        assert len(getattr(scenario, name)) == SPLIT_SIZES[name]
+    names = [*scenario.validation.names, *scenario.budget.names, *scenario.test.names]
+    assert len(set(names)) == len(names) == 856 - SPLIT_SIZES["candidates"] - SPLIT_SIZES["reference"]
+    assert scenario.test.names == scenario.clean.names
+    assert len(scenario.exemplars) == 2
+    assert all(set(data.names) < set(scenario.clean.names) for data in scenario.more.values())
+    exemplar = next(iter(scenario.exemplars.values()))
+    edit = rewrite(scenario.classifier, scenario.default["layer"], exemplar, reference=scenario.reference[:20])
     assert edit.record.share_left < 0.9

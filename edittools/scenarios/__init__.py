@@ -1,4 +1,4 @@
-"""What each notebook needs, by tier: classifiers, exemplars, and sets of images with one duty each."""
+"""The classifiers, exemplars and image sets of each notebook, by tier. The image sets of a scenario are disjoint."""
 
 from edittools._checks import extra
 
@@ -8,5 +8,14 @@ with extra("scenarios", "scenarios"):
     from edittools.scenarios.tiers import current_tier
     from edittools.scenarios.typographic import typographic_scenario
 
-__all__ = ["current_tier", "desk_setup", "probing_setup", "repainted", "scenario_for", "shown_rule", "snow_scenario"]
-__all__ += ["folder_setup", "typographic_scenario"]
+__all__ = [
+    "current_tier",
+    "desk_setup",
+    "folder_setup",
+    "probing_setup",
+    "repainted",
+    "scenario_for",
+    "shown_rule",
+    "snow_scenario",
+    "typographic_scenario",
+]

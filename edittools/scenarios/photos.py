@@ -1,4 +1,4 @@
-"""Real photographs by what they show: the paper's snow photos, the ImageNet sample, MSRC v2 with its masks, folders."""
+"""Real photos by what they show: the paper's snow photos, the ImageNet sample, MSRC v2 with its masks, and folders."""
 
 import os
 from collections.abc import Collection, Mapping
@@ -35,17 +35,22 @@ SNOW_CLASSES = {
 SNOW_TWICE = "24738546165_59ac92b9c3_w.jpg"
 """The same racing car as `14820808994_e3e673e9f3_c.jpg`, smaller."""
 
-
-def load_photo(name: str, classifier: Classifier) -> Tensor:
-    """Load a registered photo as the classifier takes it, `(3, size, size)`."""
-    return load_image(photo(name), classifier)
-
-
 DRAWN_ON = InputGeometry(size=224, resize_to=256)
 """The part of its photo that each mask in `data/masks` was drawn on."""
 
 KETTLE_MASK = "kettle_ipod_text"
 """The one mask in `data/masks` that is not of a photo in the ImageNet sample."""
+
+MSRC = (
+    "building grass tree cow horse sheep sky mountain aeroplane water face car bicycle flower sign bird book chair "
+    "road cat dog body boat"
+).split()
+"""The classes of the hand-made MSRC v2 segmentations, in the order of their numbers."""
+
+
+def load_photo(name: str, classifier: Classifier) -> Tensor:
+    """Load a registered photo at the classifier's size and crop, `(3, size, size)`."""
+    return load_image(photo(name), classifier)
 
 
 def drawn_mask(name: str, classifier: Classifier) -> Tensor:
@@ -73,24 +78,39 @@ def photo_of_mask(name: str) -> str:
     return f"imagenet-sample/{name.removesuffix('_road')}.JPEG"
 
 
-def load_photos(known: Mapping[str, int], classifier: Classifier, progress: bool, kind: str) -> LabelledImages:
-    """Load the photos that are `known` with their labels; `kind` says which these are."""
-    if not known:
-        raise FileNotFoundError(f"no photo {kind}: expected at least one in EDITTOOLS_PHOTOS={str(offline_folder())!r}")
-    bar = tqdm(known, desc="photos", unit="photo", disable=not progress, leave=False)
+def load_photos(labels: Mapping[str, int], classifier: Classifier, progress: bool, kind: str) -> LabelledImages:
+    """Load registered photos.
+
+    Args:
+        labels: the class index of each photo, by its registered name.
+        classifier: the classifier whose input the photos have to fit.
+        progress: show a progress bar.
+        kind: what kind of photos they are, for the error message.
+
+    Raises:
+        FileNotFoundError: if there is no photo.
+    """
+    if not labels:
+        raise FileNotFoundError(
+            f"there is no photo {kind} in EDITTOOLS_PHOTOS={str(offline_folder())!r}; use a folder that has some, or "
+            "unset it to download them"
+        )
+    bar = tqdm(labels, desc="photos", unit="photo", disable=not progress, leave=False)
     images = torch.stack([load_photo(name, classifier) for name in bar])
-    return LabelledImages(images, torch.tensor(list(known.values())), classifier.classes, tuple(known))
+    return LabelledImages(images, torch.tensor(list(labels.values())), classifier.classes, tuple(labels))
 
 
 def snow_photos(classifier: Classifier, progress: bool = False) -> LabelledImages:
     """Load the paper's photos of vehicles and traffic lights on snow (section 3.1), at the classifier's size.
 
-    Of the photo that is there in two sizes the larger one is taken.
+    Where the same photo exists in two sizes, the larger one is loaded.
     """
-    found = available("editing-classifiers/snow/")
-    names = [name for name in found if name.count("/") == 3 and not name.endswith(SNOW_TWICE)]
-    known = {name: SNOW_CLASSES[name.split("/")[2]] for name in names}
-    return load_photos(known, classifier, progress, "of vehicles on snow")
+    labels = {}
+    for name in available("editing-classifiers/snow/"):
+        parts = name.split("/")
+        if len(parts) == 4 and not name.endswith(SNOW_TWICE):
+            labels[name] = SNOW_CLASSES[parts[2]]
+    return load_photos(labels, classifier, progress, "of vehicles on snow")
 
 
 def snow_texture() -> Tensor:
@@ -99,78 +119,116 @@ def snow_texture() -> Tensor:
 
 
 def sample_labels() -> dict[str, int]:
-    """Number the classes of the ImageNet sample's photos: the registry has one of each class, in their order."""
-    return {name: i for i, name in enumerate(sorted(n for n in registry() if n.startswith("imagenet-sample/")))}
+    """Return the class index of each photo of the ImageNet sample; the registry has one per class, in their order."""
+    names = sorted(name for name in registry() if name.startswith("imagenet-sample/"))
+    return {name: label for label, name in enumerate(names)}
 
 
 def imagenet_sample(classifier: Classifier, progress: bool = False) -> LabelledImages:
-    """Load one photo of each ImageNet class (of those that can be had), at the classifier's size."""
-    order = sample_labels()
-    known = {name: order[name] for name in available("imagenet-sample/")}
-    return load_photos(known, classifier, progress, "of the ImageNet sample")
+    """Load one photo of each ImageNet class, of those that are available, at the classifier's size."""
+    all_labels = sample_labels()
+    labels = {name: all_labels[name] for name in available("imagenet-sample/")}
+    return load_photos(labels, classifier, progress, "of the ImageNet sample")
 
 
 def halves(data: LabelledImages, first: str, second: str) -> dict[str, LabelledImages]:
-    """Part images into two sets of these names: every second image goes to each."""
-    return {name: data.subset(range(start, len(data), 2)) for start, name in enumerate((first, second))}
+    """Divide images into two sets of these names; the images go to each in turn."""
+    count = len(data)
+    return {first: data.subset(range(0, count, 2)), second: data.subset(range(1, count, 2))}
 
 
 def clean_and_reference(classifier: Classifier, progress: bool = False) -> dict[str, LabelledImages | Tensor]:
-    """Give everyday photos: halves of the ImageNet sample are "budget" and "clean", those of RTA-100 the "reference".
+    """Load clean photos and reference photos.
 
-    For other classes than ImageNet's the sample is two photos a class of the user's own folder.
+    Args:
+        classifier: a classifier of ImageNet's classes, or of those of the folder in `EDITTOOLS_IMAGENET`. The clean
+            photos of the former are the ImageNet sample; of the latter, two photos per class of the folder.
+        progress: show progress bars.
+
+    Returns:
+        The halves of the clean photos as "budget" and "clean", and photos of RTA-100 as "reference".
     """
-    known = classifier.classes == imagenet_classes()
-    sample = imagenet_sample(classifier, progress) if known else validation_folder(classifier, 2)
+    if classifier.classes == imagenet_classes():
+        sample = imagenet_sample(classifier, progress)
+    else:
+        sample = validation_folder(classifier, 2)
     return {**halves(sample, "budget", "clean"), "reference": unlabeled("rta-100/", classifier, progress)}
 
 
 def unlabeled(
     prefix: str, classifier: Classifier, progress: bool = False, most: int = 600, without: Collection[str] = ()
 ) -> Tensor:
-    """Load the photos below `prefix` that can be had, `(N, 3, H, W)`, no labels; of more than `most`, every nth.
+    """Load the available photos below a path, without labels.
 
-    Those named in `without` are left out.
+    Args:
+        prefix: beginning of the registered names.
+        classifier: the classifier whose input the photos have to fit.
+        progress: show a progress bar.
+        most: the largest number of photos; if there are more, every nth is loaded.
+        without: names of photos to leave out.
+
+    Returns:
+        The photos, `(N, 3, size, size)`.
+
+    Raises:
+        FileNotFoundError: if there is no photo.
     """
-    names = [name for name in available(prefix) if name not in set(without)]
-    known = dict.fromkeys(names[:: -(-len(names) // most) or 1], 0)
-    return load_photos(known, classifier, progress, f"below {prefix!r}").images
+    excluded = set(without)
+    names = [name for name in available(prefix) if name not in excluded]
+    step = -(-len(names) // most) or 1
+    return load_photos(dict.fromkeys(names[::step], 0), classifier, progress, f"below {prefix!r}").images
 
 
 def elsewhere(classifier: Classifier, progress: bool = False, prefix: str = "rta-100/") -> dict[str, LabelledImages]:
-    """Give a set of at most 250 photos without another duty, labelled as they are read now: an error is a change."""
+    """Load at most 250 photos that no other set has, as the set "elsewhere".
+
+    Their labels are the classifier's current predictions, so that an error is a changed prediction.
+    """
     images = unlabeled(prefix, classifier, progress, 250)
     labels = predict(classifier, images).argmax(dim=1)
     return {"elsewhere": LabelledImages(images, labels, classifier.classes)}
 
 
 def validation_folder(classifier: Classifier, per_class: int) -> LabelledImages:
-    """Use the folder of `EDITTOOLS_IMAGENET`, one subfolder a class, and of each the first images; read lazily.
+    """Read the first images of each class in the folder of `EDITTOOLS_IMAGENET`, lazily.
 
-    The classes are in the order of the subfolders' names; a name that is a number counts as one.
+    The folder has one subfolder per class, in the order of their names; names that are numbers are sorted as numbers.
+
+    Args:
+        classifier: the classifier whose input the images have to fit.
+        per_class: the largest number of images of each class.
+
+    Raises:
+        FileNotFoundError: if `EDITTOOLS_IMAGENET` is not set, or names no folder.
+        ValueError: if the folder does not have one subfolder per class.
     """
-    if not (folder := os.environ.get("EDITTOOLS_IMAGENET")):
-        said = f"no labelled photos of {len(classifier.classes)} classes"
-        raise FileNotFoundError(f"{said}: set EDITTOOLS_IMAGENET to a folder of images, one subfolder a class")
+    folder = os.environ.get("EDITTOOLS_IMAGENET")
+    class_count = len(classifier.classes)
+    if not folder:
+        raise FileNotFoundError(
+            f"there are no labeled photos of the classifier's {class_count} classes, because EDITTOOLS_IMAGENET is not "
+            "set; set it to a folder of images with one subfolder per class"
+        )
     if not os.path.isdir(folder):
-        raise FileNotFoundError(f"EDITTOOLS_IMAGENET={folder!r} is no folder: expected one subfolder a class")
-    kinds = [kind.name for kind in os.scandir(folder) if kind.is_dir()]
-    kinds.sort(key=lambda name: (int(name) if name.isdecimal() else 0, name))
-    if len(kinds) != len(classifier.classes):
-        raise ValueError(f"{folder!r} has {len(kinds)} subfolders: expected {len(classifier.classes)}, one a class")
-    known = {name: label for label, name in enumerate(kinds)}
-    found = pd.DataFrame(make_dataset(folder, known, IMG_EXTENSIONS, allow_empty=True), columns=("path", "label"))
-    found = found.sort_values("label", kind="stable").groupby("label").head(per_class)
-    names = tuple(os.path.relpath(path, folder) for path in found.path)
-    images = LazyImages(found.path.tolist(), classifier)
-    return LabelledImages(images, torch.tensor(found.label.tolist(), dtype=torch.long), classifier.classes, names)
-
-
-MSRC = (
-    "building grass tree cow horse sheep sky mountain aeroplane water face car bicycle flower sign bird book chair "
-    "road cat dog body boat"
-).split()
-"""The classes of the hand-made MSRC v2 segmentations, in the order of their numbers."""
+        raise FileNotFoundError(
+            f"EDITTOOLS_IMAGENET={folder!r} is not a directory (relative to {os.getcwd()!r}); use an absolute path to "
+            "a folder with one subfolder per class"
+        )
+    subfolders = [entry.name for entry in os.scandir(folder) if entry.is_dir()]
+    subfolders.sort(key=lambda name: (int(name) if name.isdecimal() else 0, name))
+    if len(subfolders) != class_count:
+        raise ValueError(
+            f"EDITTOOLS_IMAGENET={folder!r} has {len(subfolders)} subfolders, but the classifier has {class_count} "
+            "classes; use a folder with one subfolder per class"
+        )
+    class_indices = {name: label for label, name in enumerate(subfolders)}
+    paths_and_labels = make_dataset(folder, class_indices, IMG_EXTENSIONS, allow_empty=True)
+    listing = pd.DataFrame(paths_and_labels, columns=("path", "label"))
+    listing = listing.sort_values("label", kind="stable").groupby("label").head(per_class)
+    images = LazyImages(listing.path.tolist(), classifier)
+    labels = torch.tensor(listing.label.tolist(), dtype=torch.long)
+    names = tuple(os.path.relpath(path, folder) for path in listing.path)
+    return LabelledImages(images, labels, classifier.classes, names)
 
 
 def fit_map(regions: np.ndarray, size: int, resize_to: int | None = None) -> np.ndarray:
@@ -182,23 +240,41 @@ def fit_map(regions: np.ndarray, size: int, resize_to: int | None = None) -> np.
 def msrc(
     classifier: Classifier, at_least: float = 0.0, progress: bool = False
 ) -> tuple[LabelledImages, dict[str, Tensor]]:
-    """Load the MSRC v2 photos that can be had, and their hand-made masks `(N, H, W)` by concept.
+    """Load the available MSRC v2 photos and their hand-made masks.
 
-    The label is the *classifier's own prediction* on the clean photo; only photos are kept where its probability is
-    `at_least` so much.
+    Args:
+        classifier: the classifier whose input the photos have to fit. Its predictions are the labels.
+        at_least: the smallest probability of the prediction; photos with a lower one are left out.
+        progress: show progress bars.
+
+    Returns:
+        The photos, and masks `(N, size, size)` of 0 and 1 by concept, for the concepts that some photo shows.
+
+    Raises:
+        FileNotFoundError: if there is no photo.
     """
     data = load_photos(dict.fromkeys(available("msrc-v2/Images/"), 0), classifier, progress, "of MSRC v2")
-    truths = [name.replace("Images/", "newsegmentations_mats/").replace(".bmp", "_GT.mat") for name in data.names]
-    maps = [fit_map(msrc_classes(photo(truth)), classifier.size, classifier.resize_to) for truth in truths]
+    maps = []
+    for name in data.names:
+        path = name.replace("Images/", "newsegmentations_mats/").replace(".bmp", "_GT.mat")
+        maps.append(fit_map(msrc_classes(photo(path)), classifier.size, classifier.resize_to))
     confidence, labels = predict(classifier, data, progress=progress).softmax(dim=1).max(dim=1)
-    numbers, sure = torch.from_numpy(np.stack(maps)), confidence >= at_least
-    found = {concept: (numbers[sure] == number).float() for number, concept in enumerate(MSRC, start=1)}
-    return replace(data, labels=labels).subset(sure), {name: masks for name, masks in found.items() if masks.any()}
+    is_confident = confidence >= at_least
+    numbers = torch.from_numpy(np.stack(maps))[is_confident]
+    masks = {}
+    for number, concept in enumerate(MSRC, start=1):
+        concept_masks = (numbers == number).float()
+        if concept_masks.any():
+            masks[concept] = concept_masks
+    return replace(data, labels=labels).subset(is_confident), masks
 
 
 def msrc_classes(path: Path) -> np.ndarray:
-    """Read the class number (1 … 23) of each pixel, 0 where nobody said, as in regions above the last label."""
+    """Read the class number of each pixel, 1 to 23.
+
+    It is 0 where the photo is not labeled, as in regions whose number exceeds that of the last label.
+    """
     truth = loadmat(path)
-    table = np.zeros(256, np.uint8)
-    table[1 : truth["newlabels"].size + 1] = truth["newlabels"].ravel()
-    return table[truth["newseg"]]
+    class_of_region = np.zeros(256, np.uint8)
+    class_of_region[1 : truth["newlabels"].size + 1] = truth["newlabels"].ravel()
+    return class_of_region[truth["newseg"]]

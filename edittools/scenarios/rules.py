@@ -1,13 +1,15 @@
-"""Notebook 04's story (section 5 of the paper): what is probed, and what an edit of a rule is chosen on."""
+"""The scenario of notebook 04 (section 5 of the paper): what is probed, and what an edit of a rule is selected on."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
+from torch import Tensor
 
 from edittools.classifiers import Classifier
+from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages, resized, stratified
 from edittools.metrics import predict
 from edittools.miniworld.contexts import BEHIND, GROUNDS
@@ -19,25 +21,40 @@ from edittools.probing.counterfactuals import LEAST_AREA, Concepts, materials, w
 from edittools.probing.effects import LEAST_IMAGES, Probe
 from edittools.probing.probe import ProbeSettings
 from edittools.scenarios import photos
-from edittools.scenarios.tiers import MODELS, UNTUNED, current_tier, painted
+from edittools.scenarios.tiers import MODELS, UNTUNED, SceneSet, current_tier
 from edittools.selection.scenario import Scenario
 from edittools.selection.trials import candidate_layers
 
-ProbingSetup = tuple[dict[str, Classifier], Concepts, ProbeSettings, dict[str, Any]]
+PROBED_OFFSET = 200_000
+"""The first seed, within its split, of the scenes that are probed and of those that give the materials."""
 
-OF_THE_PROBE = 200_000
-"""From this seed of a split on, MiniWorld's scenes are those of this story."""
-
-SEVERAL = 3
-"""So many variants of a material an image is turned to where an edit is chosen, if there are as many."""
+VARIANTS_PER_IMAGE = 3
+"""Number of variants of a material for each image that an edit is selected on, if there are as many."""
 
 BACKGROUNDS = (("grass", "road", "water"), ("sky", "building", "tree"))
+"""Concepts of photos that can replace each other: grounds, and what is behind the object."""
 
 SHORTLISTS = {
     "mini_vgg": ("features.10", "features.13", "features.15"),
     "efficientnet_lite0": ("blocks.4.0.conv_pwl", "blocks.5.0.conv_pw", "blocks.5.0.conv_pwl"),
 }
-"""The layers that validation images gave."""
+"""The layers that were selected on validation images."""
+
+
+class ProbingSetup(NamedTuple):
+    """What notebook 04 works with.
+
+    Args:
+        classifiers: the classifiers to probe, by name; the rules of the first one are edited.
+        concepts: images, the masks of their concepts, and materials.
+        settings: what a probe transforms and compares.
+        common_fields: the fields of a `Scenario` that do not depend on the rule, see `scenario_for`.
+    """
+
+    classifiers: dict[str, Classifier]
+    concepts: Concepts
+    settings: ProbeSettings
+    common_fields: dict[str, Any]
 
 
 def probing_setup(
@@ -46,100 +63,174 @@ def probing_setup(
     per_class: int = 20,
     progress: bool = False,
     models: Sequence[str] = (),
+    most_scenes: int | None = None,
 ) -> ProbingSetup:
-    """Give notebook 04's story: classifiers by name, concepts with materials, how to probe them, everyday images.
+    """Make the scenario of notebook 04: classifiers, concepts with materials, how to probe them, and clean images.
 
-    The rules of the first classifier are looked for; the everyday images are its own, as `scenario_for` takes them.
-    `models` of the zoo replace the tier's. Tier mini paints `per_class` scenes of each class; others take MSRC v2.
+    Args:
+        tier: by default the one that `EDITTOOLS_TIER` names. Tier mini renders scenes; the others use MSRC v2.
+        split: the split of MiniWorld's seeds that the probed scenes are rendered from.
+        per_class: number of scenes of each class.
+        progress: show progress bars.
+        models: classifiers of `edittools.models` to use instead of the tier's.
+        most_scenes: the largest number of MiniWorld scenes of each set, for a quick trial; by default all.
+
+    Raises:
+        ValueError: if there is no such tier.
+        KeyError: if there is no such model or split.
+        FileNotFoundError: if no photo is available.
     """
     tier = current_tier(tier)
     classifiers = {name: load_classifier(name) for name in models or MODELS[tier]}
-    name, first = next(iter(classifiers.items()))
+    name = next(iter(classifiers))
+    first = classifiers[name]
     if tier == "mini":
-        concepts, settings, common_fields = _in_miniworld(split, per_class, progress)
+        concepts, settings, image_sets = _in_miniworld(split, per_class, progress, most_scenes)
     else:
-        concepts, settings, common_fields = _on_photos(list(classifiers.values()), progress)
-    if tier == "lite" and photos.available(elsewhere := "editing-classifiers/snow/"):
-        common_fields["more"] = photos.elsewhere(first, prefix=elsewhere)
+        concepts, settings, image_sets = _on_photos(list(classifiers.values()), progress)
+    snow = "editing-classifiers/snow/"
+    if tier == "lite" and photos.available(snow):
+        image_sets["more"] = photos.elsewhere(first, prefix=snow)
     layers = candidate_layers(first)
     later = layers[len(layers) // 2 :]
-    story = {"tier": tier, "layers": later, "shortlist": SHORTLISTS.get(name, later[-3:])}
-    story["default"] = {"layer": UNTUNED.get(name, later[len(later) // 2])}
-    return classifiers, concepts, settings, common_fields | story
+    common_fields = {
+        **image_sets,
+        "tier": tier,
+        "layers": later,
+        "shortlist": SHORTLISTS.get(name, later[-3:]),
+        "default": {"layer": UNTUNED.get(name, later[len(later) // 2])},
+    }
+    return ProbingSetup(classifiers, concepts, settings, common_fields)
 
 
-def shown_rule(found: Probe, example: str = "car", pooled: bool = False) -> tuple[pd.Series, bool]:
-    """Return the strongest rule of the class `example`, or of all, and whether it is one or only a suspicion.
+def shown_rule(probe: Probe, example: str = "car", pooled: bool = False) -> tuple[pd.Series, bool]:
+    """Return the strongest rule of a class, or of all classes if that class has none.
 
-    `pooled` is that of `rules`. Raises `ValueError` when there is not even a suspicion.
+    Args:
+        probe: the probed predictions.
+        example: the class whose rule is preferred.
+        pooled: pool the classes, see `Probe.rules`.
+
+    Returns:
+        The rule, and whether it is significant. Where no rule is, it is the one with the largest measured effect.
+
+    Raises:
+        ValueError: if no concept has an effect at all.
     """
-    rules = found.rules(pooled=pooled)
-    shown = found.rules(fdr=1, least_effect=0, pooled=pooled) if rules.empty else rules
-    if shown.empty:
-        raise ValueError(f"nothing with {found.least_images} images loses anything: expected a probe of more images")
-    of_example = shown[shown["class"] == example]
-    return (shown if of_example.empty else of_example).iloc[0], not rules.empty
+    significant = probe.rules(pooled=pooled)
+    rules = significant
+    if significant.empty:
+        rules = probe.rules(fdr=1, least_effect=0, pooled=pooled)
+    if rules.empty:
+        raise ValueError(
+            f"no concept that {probe.least_images} images or more show has an effect on predictions; probe more images"
+        )
+    of_example = rules[rules["class"] == example]
+    strongest = rules if of_example.empty else of_example
+    return strongest.iloc[0], not significant.empty
 
 
 def repainted(
     classifiers: Mapping[str, Classifier], concepts: Concepts, split: str = "test", least_images: int = LEAST_IMAGES
 ) -> Probe:
-    """Paint each scene of the story in MiniWorld again on every ground and predict: what a probe estimates, exactly.
+    """Render each probed MiniWorld scene again on every ground and predict: what a probe estimates, exactly.
 
-    With the same seed only the looks of the ground differ, so `rules()` gives the rules that a classifier has. Raises
-    `ValueError` for other images than the story's with scenes of that `split`.
+    With the same seed only the look of the ground differs, so `rules()` returns the rules that a classifier has.
+
+    Args:
+        classifiers: by name.
+        concepts: those of `probing_setup` in tier mini.
+        split: the split that its scenes were rendered from.
+        least_images: smallest number of images of a rule.
+
+    Raises:
+        ValueError: if the images are not the first scenes of `probing_setup` of that split.
     """
-    data, tables = concepts.data, []
-    labels, grounds = [data.classes[i] for i in data.labels], [GROUNDS[i] for i in data.grounds]
-    again = {ground: painted(len(data), split, OF_THE_PROBE, labels, ground=ground) for ground in GROUNDS}
-    if not all(torch.equal(again[ground].images[i], data.images[i]) for i, ground in enumerate(grounds)):
-        raise ValueError(f"these are not the story's scenes of {split!r}: expected all of its images")
-    known = pd.DataFrame({"image": range(len(data)), "class": labels, "concept": grounds})
-    known = known.assign(is_object=False, variant=0, control=None, p_control=float("nan"))
+    data = concepts.data
+    labels = [data.classes[label] for label in data.labels]
+    grounds = [GROUNDS[number] for number in data.grounds]
+    rendered = {}
+    for ground in GROUNDS:
+        rendered[ground] = SceneSet(len(data), split, PROBED_OFFSET, labels, ground).render()
+    for i, ground in enumerate(grounds):
+        if not torch.equal(rendered[ground].images[i], data.images[i]):
+            raise ValueError(
+                f"image {i} is not scene {i} of probing_setup(split={split!r}); pass all of its images, in their order"
+            )
+    tables = []
     for name, classifier in classifiers.items():
-        before = predict(classifier, data)
-        for ground, pictures in again.items():
-            table = known.assign(classifier=name, style=ground)
-            for when, logits in (("before", before), ("after", predict(classifier, pictures))):
-                chances = logits.softmax(dim=1)
-                table[when] = [classifier.classes[i] for i in chances.argmax(dim=1)]
-                table[f"p_{when}"] = chances.gather(1, data.labels[:, None])[:, 0].tolist()
+        logits_before = predict(classifier, data)
+        for ground, scenes in rendered.items():
+            logits_after = predict(classifier, scenes)
+            table = pd.DataFrame(
+                {
+                    "image": range(len(data)),
+                    "class": labels,
+                    "concept": grounds,
+                    "is_object": False,
+                    "variant": 0,
+                    "control": None,
+                    "p_control": float("nan"),
+                    "classifier": name,
+                    "style": ground,
+                }
+            )
+            for when, logits in (("before", logits_before), ("after", logits_after)):
+                probabilities = logits.softmax(dim=1)
+                table[when] = [classifier.classes[i] for i in probabilities.argmax(dim=1)]
+                table[f"p_{when}"] = probabilities.gather(1, data.labels[:, None])[:, 0].tolist()
             tables.append(table)
     return Probe(pd.concat(tables, ignore_index=True), "in place", least_images)
 
 
-def _in_miniworld(split: str, per_class: int, progress: bool) -> tuple[Concepts, ProbeSettings, dict[str, Any]]:
-    """Paint as many scenes of each class; the classes come in turn, so that the first scenes are of all classes."""
-    data = painted(per_class * len(CLASSES), split, OF_THE_PROBE, CLASSES, progress=progress)
-    donors = painted(4 * len(CLASSES), "reference", 200_000, CLASSES, progress=progress)
-    seen = (*GROUNDS, *BEHIND, "sky", "wall")
-    masks = {concept: data.mask(concept) for concept in (*seen, "object")}
-    given = materials(donors, {concept: donors.mask(concept) for concept in seen}, 8)
-    concepts = Concepts(data, masks, given, {"object": CLASSES}, (GROUNDS, BEHIND))
+def _in_miniworld(
+    split: str, per_class: int, progress: bool, most_scenes: int | None
+) -> tuple[Concepts, ProbeSettings, dict[str, Any]]:
+    """Render scenes in which the classes take turns, so that the first scenes show all classes."""
+
+    def render(scene_set: SceneSet) -> LabelledImages:
+        return scene_set.at_most(most_scenes).render(progress)
+
+    data = render(SceneSet(per_class * len(CLASSES), split, PROBED_OFFSET, CLASSES))
+    donors = render(SceneSet(4 * len(CLASSES), "reference", PROBED_OFFSET, CLASSES))
+    clean = render(SceneSet(1200, "reference", 300_000))
+    reference = render(SceneSet(400, "reference", 400_000))
+    backgrounds = (*GROUNDS, *BEHIND, "sky", "wall")
+    textures = materials(donors, {concept: donors.mask(concept) for concept in backgrounds}, 8)
+    masks = {concept: data.mask(concept) for concept in (*backgrounds, "object")}
+    concepts = Concepts(data, masks, textures, {"object": CLASSES}, (GROUNDS, BEHIND))
     settings = ProbeSettings(variants_per_image=2, control="in place", least_images=min(LEAST_IMAGES, per_class // 2))
-    common_fields = photos.halves(painted(1200, "reference", 300_000, progress=progress), "budget", "clean")
-    return (
-        concepts,
-        settings,
-        common_fields | {"reference": painted(400, "reference", 400_000, progress=progress).images},
-    )
+    image_sets = {**photos.halves(clean, "budget", "clean"), "reference": reference.images}
+    return concepts, settings, image_sets
 
 
 def _on_photos(classifiers: Sequence[Classifier], progress: bool) -> tuple[Concepts, ProbeSettings, dict[str, Any]]:
     """Load all photos at the largest classifier's size; those that show most of a background give the materials."""
-    first, largest = classifiers[0], max(classifiers, key=lambda classifier: classifier.size)
+    first = classifiers[0]
+    largest = max(classifiers, key=lambda classifier: classifier.size)
     data, masks = photos.msrc(largest, progress=progress)
-    data = replace(data, labels=predict(first, at_size(data, first), progress=progress).argmax(dim=1))
-    objects = {}  # by concept, the ImageNet classes whose object it is
-    for line in shipped("msrc_objects.txt").read_text().splitlines() if first.classes == imagenet_classes() else ():
-        concept, *spans = line.split()
-        ends = [[int(end) for end in span.split("-")] for span in spans]
-        objects[concept] = [data.classes[i] for end in ends for i in range(end[0], end[-1] + 1)]
+    predictions = predict(first, at_size(data, first), progress=progress).argmax(dim=1)
+    data = replace(data, labels=predictions)
+    objects = _classes_by_object() if first.classes == imagenet_classes() else {}
     backgrounds = [concept for group in BACKGROUNDS for concept in group]
     masks = {concept: masks[concept] for concept in (*backgrounds, *masks)}
     concepts = with_materials(data, masks, backgrounds, 3, objects=objects, groups=BACKGROUNDS)
     settings = ProbeSettings(variants_per_image=2, control="in place", labels="read", least_images=5)
     return concepts, settings, photos.clean_and_reference(first, progress)
+
+
+def _classes_by_object() -> dict[str, list[str]]:
+    """Read which ImageNet classes show each object of MSRC v2."""
+    classes = imagenet_classes()
+    classes_by_object = {}
+    for line in shipped("msrc_objects.txt").read_text().splitlines():
+        concept, *spans = line.split()
+        names = []
+        for span in spans:
+            ends = [int(end) for end in span.split("-")]
+            names += classes[ends[0] : ends[-1] + 1]
+        classes_by_object[concept] = names
+    return classes_by_object
 
 
 def scenario_for(
@@ -149,52 +240,114 @@ def scenario_for(
     common_fields: Mapping[str, Any],
     exemplars: int = 3,
 ) -> tuple[Scenario, dict[str, list[int]]]:
-    """Make the scenario of a rule, and say which images, by number, its sets "validation", "test" and "own" show.
+    """Make the scenario of a rule.
 
-    `rule` is a row of `Probe.rules()`, or names a "class", a "concept", a "style" and as "evidence" images of the
-    class; the first are the `exemplars`. `common_fields` holds the fields of the `Scenario` that do not depend on it.
+    The images that show the concept and are classified correctly, except the exemplars, are transformed to the rule's
+    style. Half of each class is `validation`; of the others, those of the rule's class are `own`, the rest `test`. One
+    half of the style's variants is used to make and select an edit, the other half to evaluate it. `keep` and
+    `keep_report` are halves of the untransformed, correctly classified images that show what the style is made of, but
+    not the concept.
 
-    All other images that show the concept and are read rightly are turned to the style: half of every class is
-    `validation`, the others are `own` (the rule's class) or `test`. One half of the style's variants makes and chooses
-    an edit, the other reports it. `keep` and `keep_report` are halves of the untouched images that show what the style
-    is made of, not the concept. Raises `ValueError` when there is nothing to edit, choose on or report.
+    Args:
+        classifier: the classifier to edit.
+        concepts: the images, masks and styles.
+        rule: a row of `Probe.rules()`, or a mapping of "class", "concept" and "style" to their names, and of "evidence"
+            to the numbers of images of the class.
+        common_fields: the fields of the `Scenario` that do not depend on the rule, among them `layers`.
+        exemplars: number of exemplars; they are the first images of the evidence.
+
+    Returns:
+        The scenario, and the numbers of the images of its sets "validation", "test" and "own".
+
+    Raises:
+        KeyError: if there is no such class, concept or style.
+        ValueError: if there is no exemplar, no validation image or no test image.
     """
-    concept, style, target = rule["concept"], rule["style"], classifier.index(rule["class"])
-    known, held_out = concepts.parted(concept, style)
-    evidence, data = list(rule["evidence"][:exemplars]), at_size(concepts.data, classifier)
-    right = predict(classifier, data).argmax(dim=1) == data.labels
-    showing = right & (concepts.masks[concept].mean(dim=(1, 2)) >= LEAST_AREA)
-    exceptions = right & ~showing
-    exceptions &= concepts.masks[style].mean(dim=(1, 2)) >= LEAST_AREA if style in concepts.masks else False
-    showing[evidence] = exceptions[evidence] = False
-    numbers = showing.nonzero()[:, 0]
-    first, same = stratified(data.labels[numbers], 0.5, 0), data.labels[numbers] == target
-    parts = {"validation": first, "test": ~first & ~same, "own": ~first & same}
-    parts = {name: numbers[part].tolist() for name, part in parts.items()}
-    if not (evidence and parts["validation"] and parts["test"]):
-        counts = {"exemplars": len(evidence), **{name: len(part) for name, part in parts.items()}}
-        said = f"rule {rule['class']!r} on {concept!r} → {style!r}: {counts}"
-        raise ValueError(f"{said}, expected at least one exemplar, validation and test image")
-    variants = len(known.styles[style])
-    each, several = min(SEVERAL, variants), {}
-    for place in range(len(evidence)):
-        looks = [known.exemplar(rule, (place + v) % variants, place) for v in range(each)]
-        several[f"{rule['class']} {place + 1}"] = [look.sized(classifier.size) for look in looks]
-    sets = {"validation": at_size(known.turned(parts["validation"], concept, style, each), classifier)}
-    for name in ("test", "own"):
-        if parts[name]:
-            sets[name] = at_size(held_out.turned(parts[name], concept, style), classifier)
-    if exceptions.any():
-        keep, sets["keep_report"] = data.subset(exceptions).split(0.5)
-        sets |= {"keep": keep} if len(keep) else {}
+    concept = rule["concept"]
+    style = rule["style"]
+    class_index = classifier.index(rule["class"])
+    for_selection, for_evaluation = concepts.parted(concept, style)
+    evidence = list(rule["evidence"][:exemplars])
+    data = at_size(concepts.data, classifier)
+    is_correct = predict(classifier, data).argmax(dim=1) == data.labels
+    shows_concept = _shows(concepts.masks[concept])
+    shows_style = torch.zeros_like(is_correct)
+    if style in concepts.masks:
+        shows_style = _shows(concepts.masks[style])
+    is_exemplar = torch.zeros_like(is_correct)
+    is_exemplar[evidence] = True
+    is_transformed = is_correct & shows_concept & ~is_exemplar
+    is_retained = is_correct & shows_style & ~shows_concept & ~is_exemplar
+    numbers = _divide(is_transformed.nonzero()[:, 0], data.labels, class_index)
+    if not (evidence and numbers["validation"] and numbers["test"]):
+        counts = {"exemplars": len(evidence), **{name: len(part) for name, part in numbers.items()}}
+        raise ValueError(
+            f"rule {rule['class']!r} on {concept!r} → {style!r} has too few images: {counts}; pass images that leave "
+            "at least one exemplar, one validation image and one test image"
+        )
+    variants = min(VARIANTS_PER_IMAGE, len(for_selection.styles[style]))
+    several = _exemplar_variants(classifier, for_selection, rule, len(evidence), variants)
+    singles = {name: exemplar_variants[0] for name, exemplar_variants in several.items()}
+    validation = for_selection.turned(numbers["validation"], concept, style, variants)
+    test = for_evaluation.turned(numbers["test"], concept, style)
+    own = for_evaluation.turned(numbers["own"], concept, style) if numbers["own"] else None
+    keep = None
+    keep_report = None
+    if is_retained.any():
+        keep, keep_report = data.subset(is_retained).split(0.5)
+        if len(keep) == 0:
+            keep = None
     layers = common_fields["layers"]
-    default = {"layer": layers[len(layers) // 2], "exemplar": next(iter(several))}
-    sets |= {"default": default | dict(common_fields.get("default", {}))}
-    sets |= {"several": {f"{name} in {each} variants": some for name, some in several.items()}}
-    singles = {name: some[0] for name, some in several.items()}
-    return Scenario(classifier, singles, **dict(common_fields) | sets), parts
+    default = {
+        "layer": layers[len(layers) // 2],
+        "exemplar": next(iter(singles)),
+        **common_fields.get("default", {}),
+    }
+    scenario = Scenario(
+        classifier,
+        singles,
+        **{**common_fields, "default": default},
+        validation=at_size(validation, classifier),
+        test=at_size(test, classifier),
+        own=None if own is None else at_size(own, classifier),
+        keep=keep,
+        keep_report=keep_report,
+        several={f"{name} in {variants} variants": looks for name, looks in several.items()},
+    )
+    return scenario, numbers
+
+
+def _shows(masks: Tensor) -> Tensor:
+    """Return for which images the mask `(N, H, W)` covers enough, `(N,)` booleans."""
+    return masks.mean(dim=(1, 2)) >= LEAST_AREA
+
+
+def _divide(numbers: Tensor, labels: Tensor, class_index: int) -> dict[str, list[int]]:
+    """Divide images, by number, into those for validation, those for the test, and those of the rule's own class."""
+    is_validation = stratified(labels[numbers], 0.5, 0)
+    is_own_class = labels[numbers] == class_index
+    return {
+        "validation": numbers[is_validation].tolist(),
+        "test": numbers[~is_validation & ~is_own_class].tolist(),
+        "own": numbers[~is_validation & is_own_class].tolist(),
+    }
+
+
+def _exemplar_variants(
+    classifier: Classifier, concepts: Concepts, rule: Mapping[str, Any], count: int, variants: int
+) -> dict[str, list[Exemplar]]:
+    """Make each exemplar in several variants of the rule's style, by the exemplar's name, such as "car 1"."""
+    texture_count = len(concepts.styles[rule["style"]])
+    several = {}
+    for place in range(count):
+        looks = []
+        for variant in range(variants):
+            exemplar = concepts.exemplar(rule, (place + variant) % texture_count, place)
+            looks.append(exemplar.sized(classifier.size))
+        several[f"{rule['class']} {place + 1}"] = looks
+    return several
 
 
 def at_size(data: LabelledImages, classifier: Classifier) -> LabelledImages:
-    """Resize images to what the classifier takes."""
+    """Resize images to the classifier's size."""
     return replace(data, images=resized(data.images, classifier.size))

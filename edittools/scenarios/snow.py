@@ -1,6 +1,6 @@
-"""The story of notebooks 01 and 05, vehicles on snow (section 3.1 of the paper): an exemplar maps snow to road."""
+"""The scenario of notebooks 01 and 05, vehicles on snow (section 3.1 of the paper): an exemplar maps snow to road."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -15,7 +15,7 @@ from edittools.miniworld.textures import restyle
 from edittools.models.load import load_classifier
 from edittools.probing.segmentation import GATING_VEHICLES, Finder, Gated, cached, deeplab
 from edittools.scenarios import photos
-from edittools.scenarios.tiers import MODELS, UNTUNED, current_tier, painted
+from edittools.scenarios.tiers import MODELS, UNTUNED, SceneSet, current_tier
 from edittools.selection.scenario import Scenario
 from edittools.selection.trials import candidate_layers
 
@@ -28,146 +28,253 @@ SNOW_EXEMPLARS = {
 }
 """By name, sample photos with a hand-drawn road mask in `data/masks`; none is of a class of the snow photos."""
 
-LIVES_ON_SNOW = ("Eskimo dog", "malamute", "Siberian husky", "Samoyed", "white wolf", "Arctic fox", "ice bear")
-LIVES_ON_SNOW += ("king penguin", "bobsled", "dogsled", "ski", "ski mask", "snowmobile", "snowplow", "mountain tent")
-LIVES_ON_SNOW += ("alp", "shovel", "puck")
+LIVES_ON_SNOW = (
+    "Eskimo dog",
+    "malamute",
+    "Siberian husky",
+    "Samoyed",
+    "white wolf",
+    "Arctic fox",
+    "ice bear",
+    "king penguin",
+    "bobsled",
+    "dogsled",
+    "ski",
+    "ski mask",
+    "snowmobile",
+    "snowplow",
+    "mountain tent",
+    "alp",
+    "shovel",
+    "puck",
+)
 """ImageNet classes that are often photographed on snow or ice, or are made for it."""
 
 OTHER_VEHICLES = tuple(contexts().query("family == 'vehicle'").index.drop("car"))
+"""MiniWorld's vehicles other than those of the exemplars; the validation and test scenes show them on snow."""
+
 POLAR = tuple(contexts().query("family == 'polar'").index)
-"""What MiniWorld shows on snow in the test, and what lives there."""
+"""MiniWorld's classes that live on snow; the retained scenes show them."""
 
 SCENES = {
-    "validation": (240, "validation", 100_000, OTHER_VEHICLES, "snow"),
-    "test": (1080, "test", 100_000, OTHER_VEHICLES, "snow"),
-    "own": (120, "test", 160_000, ("car",), "snow"),
-    "budget": (1200, "validation", 0, (), None),
-    "clean": (1200, "test", 600_000, (), None),
-    "reference": (600, "reference", 100_000, (), None),
-    "keep": (450, "validation", 150_000, POLAR, None),
-    "keep_report": (150, "test", 150_000, POLAR, None),
+    "validation": SceneSet(240, "validation", 100_000, OTHER_VEHICLES, "snow"),
+    "test": SceneSet(1080, "test", 100_000, OTHER_VEHICLES, "snow"),
+    "own": SceneSet(120, "test", 160_000, ("car",), "snow"),
+    "budget": SceneSet(1200, "validation"),
+    "clean": SceneSet(1200, "test", 600_000),
+    "reference": SceneSet(600, "reference", 100_000),
+    "keep": SceneSet(450, "validation", 150_000, POLAR),
+    "keep_report": SceneSet(150, "test", 150_000, POLAR),
 }
-"""Of each set of MiniWorld how many scenes, their split and first seed in it, the classes in turn, and the ground."""
+"""The scenes of each set in MiniWorld; their seeds are disjoint."""
 
-MANY, WRITING = 12, (".attn.proj", ".mlp.fc2")
-"""Of more layers than these only the later half is tried; of the ViT all that its blocks write, in every block."""
+HALVED = ("validation", "test", "own", "clean")
+"""The sets of which a small scenario has half."""
 
-_LITE0_SHORTLIST = ("blocks.4.0.conv_pw", "blocks.4.0.conv_pwl", "blocks.5.0.conv_pw", "blocks.5.1.conv_pwl")
-_LITE0_SHORTLIST += ("blocks.6.0.conv_pwl", "conv_head")
-"""The untuned layer, and those in which some edit corrected at least 3 net of the 11 errors on validation photos."""
+MOST_LAYERS = 12
+"""If a classifier has more layers than these, only the later half is tried."""
+
+BLOCK_OUTPUTS = (".attn.proj", ".mlp.fc2")
+"""Name endings of the layers that write a transformer block's output; these are tried in every block."""
+
+_LITE0_SHORTLIST = (
+    "blocks.4.0.conv_pw",
+    "blocks.4.0.conv_pwl",
+    "blocks.5.0.conv_pw",
+    "blocks.5.1.conv_pwl",
+    "blocks.6.0.conv_pwl",
+    "conv_head",
+)
+"""The untuned layer, and those in which an edit corrected at least 3 net of the 11 errors on validation photos."""
 
 
 def snow_scenario(
-    tier: str | None = None, model: str | None = None, progress: bool = False, small: bool = False
+    tier: str | None = None,
+    model: str | None = None,
+    progress: bool = False,
+    small: bool = False,
+    most_scenes: int | None = None,
 ) -> Scenario:
-    """Make notebook 01's story, vehicles on snow (section 3.1): an exemplar maps snow to road.
+    """Make the scenario of notebook 01, vehicles on snow (section 3.1): an exemplar maps snow to road.
 
-    `tier` is that of `EDITTOOLS_TIER` by default; `model` names another classifier of the zoo than the tier's first.
-    A `small` one has half as many of MiniWorld's scenes that choose or report.
+    Args:
+        tier: by default the one that `EDITTOOLS_TIER` names.
+        model: a classifier of `edittools.models`; by default the tier's first.
+        progress: show progress bars.
+        small: render half as many of the MiniWorld scenes that are used for selection or for evaluation.
+        most_scenes: the largest number of MiniWorld scenes of each set, for a quick trial; by default all.
+
+    Raises:
+        ValueError: if there is no such tier.
+        KeyError: if there is no such model.
     """
     tier = current_tier(tier)
     name = model or MODELS[tier][0]
     if tier == "mini":
-        return _snow_in_miniworld(name, progress, small)
+        return _snow_in_miniworld(name, progress, small, most_scenes)
     return _snow_on_photos(name, tier, progress)
 
 
-def _scenes(counts: Mapping[str, int], progress: bool) -> dict[str, LabelledImages]:
-    """Paint so many scenes of the sets of `SCENES`; seeds of no set meet those of another."""
-    sets = {}
-    for name, count in counts.items():
-        _, split, skip, shown, ground = SCENES[name]
-        sets[name] = painted(count, split, skip, shown, ground=ground, progress=progress)
-    return sets
+def scene_sets(small: bool = False, most_scenes: int | None = None) -> dict[str, SceneSet]:
+    """Describe the scenes of each set in MiniWorld; the arguments are those of `snow_scenario`."""
+    described = {}
+    for name, scene_set in SCENES.items():
+        if small and name in HALVED:
+            scene_set = scene_set.halved()
+        described[name] = scene_set.at_most(most_scenes)
+    return described
 
 
-def _snow_in_miniworld(name: str, progress: bool, small: bool) -> Scenario:
-    """Cars in their MiniWorld are the exemplars, the other vehicles the test."""
+def _snow_in_miniworld(name: str, progress: bool, small: bool, most_scenes: int | None) -> Scenario:
+    """Make the scenario in MiniWorld: the exemplars show cars, the tests the other vehicles."""
     classifier = load_classifier(name)
-    layers, parted = candidate_layers(classifier), ("validation", "test", "own", "clean")
-    later = tuple(layer for layer in layers if layer.endswith(WRITING)) or layers[len(layers) // 2 :]
-    counts = {name: count // 2 if small and name in parted else count for name, (count, *_) in SCENES.items()}
-    story = {"tier": "mini", "change": partial(restyle, style="snow"), "expected": {"errors corrected": 0.5}}
-    story |= {"layers": layers if len(layers) <= MANY else later, "shortlist": later}
-    story["default"] = {"layer": UNTUNED.get(name, later[0]), "exemplar": "car 1"}
-    return Scenario(classifier, car_exemplars(classifier), **_scenes(counts, progress), **story)
+    layers = candidate_layers(classifier)
+    block_outputs = tuple(layer for layer in layers if layer.endswith(BLOCK_OUTPUTS))
+    later = block_outputs or layers[len(layers) // 2 :]
+    sets = {}
+    for set_name, scene_set in scene_sets(small, most_scenes).items():
+        sets[set_name] = scene_set.render(progress)
+    return Scenario(
+        classifier,
+        car_exemplars(classifier),
+        **sets,
+        layers=layers if len(layers) <= MOST_LAYERS else later,
+        shortlist=later,
+        tier="mini",
+        change=partial(restyle, style="snow"),
+        default={"layer": UNTUNED.get(name, later[0]), "exemplar": "car 1"},
+        expected={"errors corrected": 0.5},
+    )
 
 
 def car_exemplars(classifier: Classifier, count: int = 3) -> dict[str, Exemplar]:
-    """Turn the road of some scenes with a car to snow by `textures.restyle`; the world's own snow is another."""
+    """Make exemplars of MiniWorld's cars, whose road `textures.restyle` replaces by snow.
+
+    This snow looks different from that of MiniWorld's scenes.
+
+    Args:
+        classifier: the classifier whose class indices the exemplars have.
+        count: number of exemplars.
+
+    Returns:
+        The exemplars by name, "car 1" and so on.
+    """
     exemplars = {}
+    label = classifier.index("car")
     for i in range(count):
-        picture = scene(SPLITS["reference"].start + i, label="car", ground="road")
-        image, road = picture.image, picture.masks["road"]
-        exemplars[f"car {i + 1}"] = Exemplar(image, restyle(image, road, "snow", i), road, classifier.index("car"))
+        rendered = scene(SPLITS["reference"].start + i, label="car", ground="road")
+        image = rendered.image
+        road = rendered.masks["road"]
+        changed = restyle(image, road, "snow", i)
+        exemplars[f"car {i + 1}"] = Exemplar(image, changed, road, label)
     return exemplars
 
 
 def _snow_on_photos(name: str, tier: str, progress: bool) -> Scenario:
+    """Make the scenario on the paper's snow photos."""
     classifier = load_classifier(name)
     validation, test = photos.snow_photos(classifier, progress).split(0.3, seed=0)
     reference = photos.unlabeled("msrc-v2/Images/", classifier, progress)
-    layers = candidate_layers(classifier)
+    clean_and_retained = clean_and_retained_photos(classifier, progress)
     change = partial(paste_texture, texture_image=photos.snow_texture(), keep_shading=0)
+    layers = candidate_layers(classifier)
     untuned = UNTUNED.get(name, layers[-len(layers) // 4])
-    shortlist = _LITE0_SHORTLIST if name == "efficientnet_lite0" else tuple(dict.fromkeys((untuned, *layers[-4:])))
-    sets = {
-        "validation": validation,
-        "test": test,
-        "reference": reference,
-        **clean_and_retained_photos(classifier, progress),
-    }
-    story = {"tier": tier, "change": change, "layers": layers[len(layers) // 2 :], "shortlist": shortlist}
-    story["default"] = {"layer": untuned, "exemplar": "minivan"}
-    story["expected"] = {"errors corrected": 0.05}
-    return Scenario(classifier, snow_exemplars(classifier, change), **sets, **story)
+    shortlist = tuple(dict.fromkeys((untuned, *layers[-4:])))
+    if name == "efficientnet_lite0":
+        shortlist = _LITE0_SHORTLIST
+    return Scenario(
+        classifier,
+        snow_exemplars(classifier, change),
+        validation=validation,
+        test=test,
+        reference=reference,
+        **clean_and_retained,
+        layers=layers[len(layers) // 2 :],
+        shortlist=shortlist,
+        tier=tier,
+        change=change,
+        default={"layer": untuned, "exemplar": "minivan"},
+        expected={"errors corrected": 0.05},
+    )
 
 
 def clean_and_retained_photos(classifier: Classifier, progress: bool = False) -> dict[str, LabelledImages]:
-    """Part the ImageNet sample, without exemplars: "budget", "clean", and of what lives on snow "keep", "keep_report".
+    """Divide the ImageNet sample, without the photos of the exemplars, into four sets.
 
-    Every second photo of each kind is of the other set.
+    Returns:
+        The sets by name: "budget" and "clean", and, of the classes in `LIVES_ON_SNOW`, "keep" and "keep_report". The
+        photos of each kind go to its two sets in turn.
     """
     sample = photos.imagenet_sample(classifier, progress)
-    ours = [i for i, path in enumerate(sample.names) if not any(w in path for w in SNOW_EXEMPLARS.values())]
-    sample, lives = sample.subset(ours), torch.tensor([classifier.index(word) for word in LIVES_ON_SNOW])
-    on_snow = torch.isin(sample.labels, lives)
+    stems = SNOW_EXEMPLARS.values()
+    unused = [i for i, path in enumerate(sample.names) if not any(stem in path for stem in stems)]
+    sample = sample.subset(unused)
+    snow_labels = torch.tensor([classifier.index(name) for name in LIVES_ON_SNOW])
+    on_snow = torch.isin(sample.labels, snow_labels)
     clean_sets = photos.halves(sample.subset(~on_snow), "budget", "clean")
-    return clean_sets | photos.halves(sample.subset(on_snow), "keep", "keep_report")
+    retained_sets = photos.halves(sample.subset(on_snow), "keep", "keep_report")
+    return {**clean_sets, **retained_sets}
 
 
 def snow_exemplars(classifier: Classifier, change: Callable[[Tensor, Tensor], Tensor]) -> dict[str, Exemplar]:
-    """Turn the road of the sample photos that have a hand-drawn mask in `data/masks` to snow."""
-    labels, exemplars = photos.sample_labels(), {}
+    """Make exemplars of the sample photos that have a hand-drawn road mask in `data/masks`.
+
+    Args:
+        classifier: the classifier whose input the exemplars have to fit.
+        change: makes x' of the image x, `(3, size, size)`, and the mask, `(size, size)`.
+    """
+    labels = photos.sample_labels()
+    exemplars = {}
     for name, stem in SNOW_EXEMPLARS.items():
         photo = f"imagenet-sample/{stem}.JPEG"
-        image, mask = photos.load_photo(photo, classifier), photos.drawn_mask(f"{stem}_road", classifier)
+        image = photos.load_photo(photo, classifier)
+        mask = photos.drawn_mask(f"{stem}_road", classifier)
         exemplars[name] = Exemplar(image, change(image, mask), mask, labels[photo])
     return exemplars
 
 
 def desk_setup(tier: str | None = None, progress: bool = False) -> tuple[Classifier, dict[str, LabelledImages]]:
-    """Give notebook 05's story: a classifier and pictures for the desk, vehicles on snow.
+    """Make the scenario of notebook 05: a classifier and images for the desk, vehicles on snow.
 
-    The sets are `images`, of which some are misread, `clean` ones, ones to `retain`, and `test` for later.
+    Args:
+        tier: by default the one that `EDITTOOLS_TIER` names.
+        progress: show progress bars.
+
+    Returns:
+        The classifier, and sets by name: `images`, of which some are misclassified, `clean` images, images to `retain`,
+        and `test` images for evaluation.
     """
     if current_tier(tier) == "mini":
+        images = SCENES["validation"].at_most(48).render(progress)
+        clean = SCENES["budget"].at_most(240).render(progress)
+        test = SCENES["test"].at_most(120).render(progress)
+        retain = SceneSet(60, "validation", 50_000, POLAR).render(progress)
         classifier = load_classifier("mini_vgg")
-        sets = _scenes({"validation": 48, "budget": 240, "test": 120}, progress)
-        sets["keep"] = painted(60, "validation", 50_000, POLAR, progress=progress)
     else:
         classifier = load_classifier("efficientnet_lite0")
-        sets = clean_and_retained_photos(classifier, progress)
-        sets["validation"], sets["test"] = photos.snow_photos(classifier, progress).split(0.5, seed=0)
-    names = {"images": "validation", "clean": "budget", "retain": "keep", "test": "test"}
-    return classifier, {name: sets[of] for name, of in names.items()}
+        clean_and_retained = clean_and_retained_photos(classifier, progress)
+        clean = clean_and_retained["budget"]
+        retain = clean_and_retained["keep"]
+        images, test = photos.snow_photos(classifier, progress).split(0.5, seed=0)
+    return classifier, {"images": images, "clean": clean, "retain": retain, "test": test}
 
 
 def folder_setup(tier: str | None = None, progress: bool = False) -> tuple[LabelledImages, Finder]:
-    """Give a folder's pictures for notebook 05, none of which the desk has, and a finder: exact masks in MiniWorld."""
+    """Make what notebook 05 reads from a folder: images that the desk does not have, and a finder of concepts.
+
+    Args:
+        tier: by default the one that `EDITTOOLS_TIER` names.
+        progress: show progress bars.
+
+    Returns:
+        The images, and a function that returns their masks by concept: in MiniWorld exact ones, on photos those that
+        DeepLab finds.
+    """
     if current_tier(tier) == "mini":
-        pictures = painted(240, "validation", 200_000, progress=progress)
-        return pictures, lambda images: {ground: pictures.mask(ground) for ground in GROUNDS}
+        images = SceneSet(240, "validation", 200_000).render(progress)
+        return images, lambda _: {ground: images.mask(ground) for ground in GROUNDS}
     street = deeplab("cityscapes", ("road", "grass", "sky", "building", "tree"))
-    pictures = clean_and_retained_photos(load_classifier("efficientnet_lite0"), progress)["clean"]
-    return pictures, cached(Gated(street, deeplab("pascal", GATING_VEHICLES)))
+    vehicles = deeplab("pascal", GATING_VEHICLES)
+    classifier = load_classifier("efficientnet_lite0")
+    images = clean_and_retained_photos(classifier, progress)["clean"]
+    return images, cached(Gated(street, vehicles))

@@ -1,26 +1,28 @@
-"""Notebook 03's story (section 4 of the paper): many small edits, tried by every method, at any scale.
+"""The scenario of notebook 03 (section 4 of the paper): every method makes many small edits.
 
-A case is a rule made on purpose: a concept, a style and a class. Everywhere the concept is seen it is turned to the
-style; some images of the class are the exemplars, see `scenario_for`. A source is a function and its arguments: it
-makes a classifier, its `Concepts` and everyday images, once in each process.
+A case is a planned rule: a concept, a style and a class. Wherever the concept is seen, it is transformed to the style;
+some images of the class are the exemplars, see `scenario_for`. A benchmark is run case by case, in this process or in
+others. A process makes the classifier and the images of a `SetupSource` once and shares them between its cases.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import cache, lru_cache, partial
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property, lru_cache, partial
+from itertools import chain
 from math import nan
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from edittools._caching import digest_tensors
 from edittools._identity import identity
 from edittools.baselines import BASELINES, SCOPES
 from edittools.classifiers import Classifier
 from edittools.edits import Edit
-from edittools.images import pixels_of, stratified
+from edittools.images import LabelledImages, pixels_of, stratified
 from edittools.metrics import predict
 from edittools.miniworld.textures import STYLES, VARIANTS, style_textures
 from edittools.models.data import shipped
@@ -30,218 +32,440 @@ from edittools.probing.counterfactuals import Concepts
 from edittools.probing.effects import bootstrap
 from edittools.scenarios import photos
 from edittools.scenarios.rules import scenario_for
-from edittools.scenarios.tiers import MODELS, current_tier, painted
+from edittools.scenarios.tiers import MODELS, SceneSet, current_tier
 from edittools.selection.constraints import BUDGET
 from edittools.selection.scenario import Scenario
 from edittools.selection.search import Plan, Protocol
-from edittools.selection.trials import grid, later_layers
+from edittools.selection.trials import SettingsGrid, grid, later_layers
 
-SyntheticSetup = tuple[Classifier, Concepts, dict[str, Any]]
-SetupSource = tuple[Any, ...]
-Case = dict[str, Any]
-Read = Callable[[Protocol, Edit], dict[str, float]]
+Evaluate = Callable[[Protocol, Edit], dict[str, float]]
 
-CASE_LEAST_AREA, MOST_IMAGES, LEAST_ERRORS, EXEMPLARS = 0.05, 80, 3, 3
-"""A concept covers so much of an image; of more images some are drawn; fewer errors are not worth correcting."""
+CASE_LEAST_AREA = 0.05
+"""A concept has to cover this share of an image of a case."""
 
-BUDGETS, CASE_STRENGTHS, RANKS = (BUDGET, 1.0, 100.0), (0.5, 1.0, 1.5), (1, 3)
-QUICK = {"objective": ("least_squares",), "reference_weight": (0.0, 10.0, 30.0)}
-EDITING = {
-    "editing": grid(rank=RANKS, **QUICK),
-    "editing -mask": grid(rank=RANKS, masked=(False,), **QUICK),
-    "editing -proj": grid(rank=(None,), **QUICK),
-    "editing, L1": grid(rank=RANKS, objective=("l1",), steps=(40,)),
-}
-"""The settings of `rewrite` that each method chooses from; "-proj" lifts the low-rank restriction."""
+MOST_IMAGES = 80
+"""The largest number of images of a case; if there are more, some are drawn at random."""
 
-TUNING = Plan(rates=(3e-4, 3e-3, 3e-2), momenta=(0.0,), steps=(20,), localities=(1.0, 10.0), top=2)
-TRIED = ("projection", "null_space", "closed_form")
-"""Those of `BASELINES` that are tried."""
+RANKS = (1, 3)
+"""The ranks of edits that are tried, and that are also reported one by one."""
 
 MEASURES = {"other same": "same", "other held out": "test", "target same": "own same", "target held out": "own"}
-"""What is reported, by classes (other than the exemplars', or the same) and by look, and the set it is counted on."""
+"""The reported measures, and the image set that each is computed on.
+
+A measure is of other classes than the exemplars' or of their class (the target), in the same variant of the style as
+the exemplars or in held-out ones.
+"""
 
 CONCEPTS = {
     "mini": ("road", "grass", "sand", "water", "wall", "table", "mountain"),
     "lite": ("grass", "road", "water", "sky", "tree", "building"),
     "paper": ("car", "bicycle", "boat"),
 }
+"""The concepts that are transformed, by tier; a small setup has the first three."""
+
+FINETUNING = Plan(rates=(3e-4, 3e-3, 3e-2), momenta=(0.0,), steps=(20,), localities=(1.0, 10.0), top=2)
+"""The settings of fine-tuning that are tried."""
+
+
+def editing_grids() -> dict[str, SettingsGrid]:
+    """Return the grids of settings of `rewrite` by method: without the mask, of full rank, or with the L1 objective."""
+    closed_form = {"objective": ("least_squares",), "reference_weight": (0.0, 10.0, 30.0)}
+    return {
+        "editing": grid(rank=RANKS, **closed_form),
+        "editing -mask": grid(rank=RANKS, masked=(False,), **closed_form),
+        "editing -proj": grid(rank=(None,), **closed_form),
+        "editing, L1": grid(rank=RANKS, objective=("l1",), steps=(40,)),
+    }
+
+
+@dataclass(frozen=True)
+class CaseSettings:
+    """What is tried on each case.
+
+    Args:
+        exemplars: number of exemplars.
+        least_errors: a case with fewer validation errors is counted, but not scored.
+        budgets: the accuracy constraints, in points; an edit is selected under each.
+        strengths: the strengths α of every method but fine-tuning.
+        ranks: ranks of `editing["editing"]` that are also reported one by one.
+        editing: grids of settings of `rewrite`, by name of the method; the random direction and the exemplars in
+            several variants are tried with that of "editing".
+        finetuning: the settings of fine-tuning.
+        baselines: names of `BASELINES`, tried with their own settings.
+    """
+
+    exemplars: int = 3
+    least_errors: int = 3
+    budgets: Sequence[float] = (BUDGET, 1.0, 100.0)
+    strengths: Sequence[float] = (0.5, 1.0, 1.5)
+    ranks: Sequence[int] = RANKS
+    editing: Mapping[str, SettingsGrid] = field(default_factory=editing_grids)
+    finetuning: Plan = FINETUNING
+    baselines: Sequence[str] = ("projection", "null_space", "closed_form")
+
+
+DEFAULT_SETTINGS = CaseSettings()
+
+
+@dataclass(frozen=True, eq=False)
+class SyntheticSetup:
+    """What all cases share.
+
+    Args:
+        classifier: the classifier to edit.
+        concepts: the images, the masks of their concepts, and the styles that these are transformed to.
+        common_fields: the fields of a `Scenario` that do not depend on the case: `reference`, `budget`, `clean` and
+            `layers`, see `scenario_for`.
+    """
+
+    classifier: Classifier
+    concepts: Concepts
+    common_fields: Mapping[str, Any]
+
+    @cached_property
+    def shared_protocol(self) -> Protocol:
+        """The states of the common image sets at all layers, computed once for all cases."""
+        placeholder = self.concepts.data.subset([0])
+        scenario = Scenario(self.classifier, {}, validation=placeholder, **self.common_fields)
+        return Protocol(scenario, scenario.layers)
+
+
+@dataclass(frozen=True)
+class SetupSource:
+    """A function that makes a `SyntheticSetup`, and its arguments; small enough to be sent to another process.
+
+    Args:
+        make: the function; it must be importable by name.
+        arguments: hashable positional arguments.
+    """
+
+    make: Callable[..., SyntheticSetup]
+    arguments: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True)
+class Case:
+    """A rule that is planned for a benchmark.
+
+    Args:
+        concept: the concept that is transformed.
+        style: the style it is transformed to.
+        target: the class of the exemplars.
+        images: numbers of the correctly classified images that show the concept.
+        evidence: the exemplars, as places in `images`.
+    """
+
+    concept: str
+    style: str
+    target: str
+    images: Sequence[int]
+    evidence: Sequence[int]
+
+    @property
+    def name(self) -> str:
+        """Return the name of the case, such as "grass → snow, van"."""
+        return f"{self.concept} → {self.style}, {self.target}"
+
+    @property
+    def rule(self) -> dict[str, Any]:
+        """Return the case as a rule, see `scenario_for`; its evidence counts within `images`."""
+        return {"class": self.target, "concept": self.concept, "style": self.style, "evidence": self.evidence}
 
 
 def synthetic_source(tier: str | None = None, model: str | None = None, small: bool = False) -> SetupSource:
-    """Name the source of a tier; a `small` one has fewer concepts, styles and images."""
+    """Return the source of a tier's setup.
+
+    Args:
+        tier: by default the one that `EDITTOOLS_TIER` names.
+        model: a classifier of `edittools.models`; by default the tier's first.
+        small: use fewer concepts, styles and images.
+
+    Raises:
+        ValueError: if there is no such tier.
+    """
     tier = current_tier(tier)
-    return synthetic_setup, tier, model or MODELS[tier][0], small
+    return SetupSource(synthetic_setup, (tier, model or MODELS[tier][0], small))
 
 
 def synthetic_setup(tier: str, model: str, small: bool) -> SyntheticSetup:
-    """Make a tier's source: each style is drawn in six variants, of which half are held out.
+    """Make a tier's setup; each style has six variants, of which half are held out.
 
-    Tier mini paints scenes. The others load photos: MSRC v2, labelled as the classifier reads them if it is sure, or a
-    folder of validation images in which DeepLabV3 finds the concepts. Raises `ValueError` where it sees none.
+    Tier mini renders scenes. Tier lite loads MSRC v2, labeled with the classifier's predictions where it is confident.
+    Tier paper reads a folder of validation images, in which DeepLabV3 finds the concepts.
+
+    Args:
+        tier: name of the tier.
+        model: a classifier of `edittools.models`.
+        small: use fewer concepts, styles and images.
+
+    Raises:
+        ValueError: if no photo shows a concept.
+        FileNotFoundError: if no photo is available.
     """
-    classifier, wanted = load_classifier(model), CONCEPTS[tier][: 3 if small else None]
+    classifier = load_classifier(model)
+    names = CONCEPTS[tier]
+    styles = STYLES
+    if small:
+        names = names[:3]
+        styles = ("graffiti", "snow")
     if tier == "mini":
-        count, some = (500, 400) if small else (900, 800)
-        paint = partial(painted, workers=1)  # cases may run in processes that may not start others
-        data, common_fields = paint(count, "test", 300_000), {"reference": paint(some // 2, "reference", 300_000)}
-        common_fields |= {"budget": paint(some, "validation", 300_000), "clean": paint(some // 2, "test", 400_000)}
-        masks = {concept: data.mask(concept) for concept in wanted}
+        data, masks, image_sets = _miniworld_images(names, small)
     else:
-        common_fields = photos.clean_and_reference(classifier)
+        image_sets = photos.clean_and_reference(classifier)
         if tier == "lite":
-            data, masks = photos.msrc(classifier, at_least=0.2)
+            data, all_masks = photos.msrc(classifier, at_least=0.2)
         else:
-            taken = {*common_fields["budget"].names, *common_fields["clean"].names}
-            data = photos.validation_folder(classifier, per_class=7)
-            data = data.subset([i for i, name in enumerate(data.names) if name not in taken])
-            data = replace(data, images=data.images[:])
-            masks = segmentation.cached(segmentation.deeplab("resnet50", wanted))(data.images)
-        masks = {concept: masks[concept] for concept in wanted if concept in masks}
+            used = {*image_sets["budget"].names, *image_sets["clean"].names}
+            data, all_masks = _folder_images(classifier, names, used)
+        masks = {concept: all_masks[concept] for concept in names if concept in all_masks}
         if not masks:
-            raise ValueError(f"no photo shows {', '.join(wanted)}: expected at least one")
-    styles = ("graffiti", "snow") if small else STYLES
+            raise ValueError(
+                f"none of the {len(data)} photos shows {', '.join(names)}; use photos that show at least one of them"
+            )
     concepts = Concepts(data, masks, style_textures(styles, range(VARIANTS), classifier.size))
-    return classifier, concepts, common_fields | {"layers": tuple(later_layers(classifier, 3)), "tier": tier}
+    common_fields = {**image_sets, "layers": tuple(later_layers(classifier, 3)), "tier": tier}
+    return SyntheticSetup(classifier, concepts, common_fields)
+
+
+def _miniworld_images(
+    names: Sequence[str], small: bool
+) -> tuple[LabelledImages, dict[str, Tensor], dict[str, LabelledImages]]:
+    """Render the scenes of the cases, the masks of the concepts `names`, and the common image sets.
+
+    All is rendered in this process: cases may run in processes that may not start others.
+    """
+    case_count = 500 if small else 900
+    budget_count = 400 if small else 800
+    scene_sets = {
+        "reference": SceneSet(budget_count // 2, "reference", 300_000),
+        "budget": SceneSet(budget_count, "validation", 300_000),
+        "clean": SceneSet(budget_count // 2, "test", 400_000),
+    }
+    data = SceneSet(case_count, "test", 300_000).render(workers=1)
+    masks = {concept: data.mask(concept) for concept in names}
+    return data, masks, {name: scene_set.render(workers=1) for name, scene_set in scene_sets.items()}
+
+
+def _folder_images(
+    classifier: Classifier, names: Sequence[str], used: set[str]
+) -> tuple[LabelledImages, Mapping[str, Tensor]]:
+    """Read images of `EDITTOOLS_IMAGENET`, without those `used`, and find the concepts `names` in them."""
+    data = photos.validation_folder(classifier, per_class=7)
+    unused = [i for i, name in enumerate(data.names) if name not in used]
+    data = data.subset(unused)
+    data = replace(data, images=data.images[:])
+    find = segmentation.cached(segmentation.deeplab("resnet50", names))
+    return data, find(data.images)
 
 
 @lru_cache(maxsize=1)
 def setup_of(source: SetupSource) -> SyntheticSetup:
-    """Make what a source gives."""
-    make, *given = source
-    return make(*given)
+    """Make the setup of a source; each process keeps the latest one for its next case."""
+    return source.make(*source.arguments)
 
 
-def cases(source: SetupSource, targets: int = 1) -> list[Case]:
-    """List the cases: for each concept and style so many classes, drawn at random, and their exemplars.
+def cases(source: SetupSource, targets: int = 1, settings: CaseSettings = DEFAULT_SETTINGS) -> list[Case]:
+    """List the cases: for each concept and style, some classes drawn at random and their exemplars.
 
-    A case names `concept`, `style` and `class`, all `images` that show the concept, are read rightly and are of no
-    excluded class, and as `evidence` which of these are the exemplars.
+    The images of a case show the concept and are classified correctly. Classes in `data/exclusions.txt`, which are the
+    concept or are named after it, are left out.
+
+    Args:
+        source: of the setup.
+        targets: number of classes for each concept and style.
+        settings: for the number of exemplars.
     """
-    classifier, concepts, _ = setup_of(source)
-    data, listed = concepts.data, []
-    right = predict(classifier, data).argmax(dim=1) == data.labels
-    excluded = pd.read_csv(shipped("exclusions.txt"), sep=r"\s*;\s*", engine="python")
-    for concept, masks in concepts.masks.items():  # no class that is the concept, or is named by it
-        banned = set(", ".join(excluded.classes[excluded.concept == concept]).split(", "))
-        allowed = torch.tensor([data.classes[label] not in banned for label in data.labels.tolist()])
-        members = (right & allowed & (masks.mean(dim=(1, 2)) >= CASE_LEAST_AREA)).nonzero()[:, 0]
-        if len(members) > MOST_IMAGES:
-            members = members[stratified(data.labels[members], MOST_IMAGES / len(members), 0)]
-        labels = data.labels[members]
-        able = [label for label in labels.unique().tolist() if EXEMPLARS < int((labels == label).sum()) < len(labels)]
-        for style in concepts.styles:
-            for label in _random(concept, style).permutation(able)[:targets]:
-                case = {"concept": concept, "style": style, "class": data.classes[label]}
-                own = _random(*case.values()).permutation((labels == label).nonzero()[:, 0].numpy())
-                listed.append(case | {"evidence": own[:EXEMPLARS].tolist(), "images": members.tolist()})
+    setup = setup_of(source)
+    data = setup.concepts.data
+    is_correct = predict(setup.classifier, data).argmax(dim=1) == data.labels
+    exclusions = pd.read_csv(shipped("exclusions.txt"), sep=r"\s*;\s*", engine="python")
+    listed = []
+    for concept, masks in setup.concepts.masks.items():
+        excluded = set(", ".join(exclusions.classes[exclusions.concept == concept]).split(", "))
+        is_allowed = torch.tensor([data.classes[label] not in excluded for label in data.labels.tolist()])
+        is_large = masks.mean(dim=(1, 2)) >= CASE_LEAST_AREA
+        images = (is_correct & is_allowed & is_large).nonzero()[:, 0]
+        if len(images) > MOST_IMAGES:
+            images = images[stratified(data.labels[images], MOST_IMAGES / len(images), 0)]
+        labels = data.labels[images]
+        for style in setup.concepts.styles:
+            candidates = _possible_targets(labels, settings.exemplars)
+            for label in _generator(concept, style).permutation(candidates)[:targets]:
+                target = data.classes[label]
+                of_target = (labels == label).nonzero()[:, 0].numpy()
+                shuffled = _generator(concept, style, target).permutation(of_target)
+                evidence = shuffled[: settings.exemplars].tolist()
+                listed.append(Case(concept, style, target, images.tolist(), evidence))
     return listed
 
 
-def _random(*names: str) -> np.random.Generator:
+def _possible_targets(labels: Tensor, exemplars: int) -> list[int]:
+    """List the labels with more images than the exemplars, unless all images have the same label."""
+    counts = {label: int((labels == label).sum()) for label in labels.unique().tolist()}
+    return [label for label, count in counts.items() if exemplars < count < len(labels)]
+
+
+def _generator(*names: str) -> np.random.Generator:
+    """Make a random number generator that is seeded by names."""
     return np.random.default_rng([0, *"|".join(names).encode()])
 
 
-def case_protocol(source: SetupSource, case: Case) -> Protocol:
+def case_protocol(source: SetupSource, case: Case, settings: CaseSettings = DEFAULT_SETTINGS) -> Protocol:
     """Make a case's scenario and run its images up to all layers; what all cases share is run once.
 
-    Beside the sets of `scenario_for` there are "same" and "own same": the test images, and those of the exemplars'
-    class, in the look of the first exemplar.
+    Besides the sets of `scenario_for` there are "same" and "own same": the test images, and those of the exemplars'
+    class, in the same variant of the style as the first exemplar.
+
+    Args:
+        source: of the setup.
+        case: one of `cases`.
+        settings: for the number of exemplars.
     """
-    classifier, concepts, common_fields = setup_of(source)
-    some, concept, style = concepts.subset(case["images"]), case["concept"], case["style"]
-    scenario, numbers = scenario_for(classifier, some, case, common_fields, EXEMPLARS)
-    first, sets = replace(some, styles={style: some.styles[style][:1]}), {"same": "test", "own same": "own"}
-    more = {name: first.turned(numbers[of], concept, style) for name, of in sets.items() if numbers[of]}
-    return Protocol(replace(scenario, more=more), scenario.layers, shared=_shared(source, classifier))
-
-
-@lru_cache(maxsize=1)
-def _shared(source: SetupSource, classifier: Classifier) -> Protocol:
-    """Run the everyday images up to all layers, once for a classifier."""
-    _, concepts, common_fields = setup_of(source)
-    return Protocol(
-        Scenario(classifier, {}, validation=concepts.data.subset([0]), **common_fields), common_fields["layers"]
-    )
+    setup = setup_of(source)
+    concepts = setup.concepts.subset(case.images)
+    scenario, numbers = scenario_for(setup.classifier, concepts, case.rule, setup.common_fields, settings.exemplars)
+    first_variant = concepts.styles[case.style][:1]
+    same_variant = replace(concepts, styles={case.style: first_variant})
+    more = {}
+    for name, original in (("same", "test"), ("own same", "own")):
+        if numbers[original]:
+            more[name] = same_variant.turned(numbers[original], case.concept, case.style)
+    return Protocol(replace(scenario, more=more), scenario.layers, shared=setup.shared_protocol)
 
 
 def run_case(
-    source: SetupSource, case: Case, methods: Sequence[str] = (), read: Read | None = None
+    source: SetupSource,
+    case: Case,
+    methods: Sequence[str] = (),
+    evaluate: Evaluate | None = None,
+    settings: CaseSettings = DEFAULT_SETTINGS,
 ) -> list[dict[str, Any]]:
-    """Try every method on one case: choose on validation images, evaluate the chosen edits once on the others.
+    """Try every method on one case: select edits on validation images, and evaluate each once on the others.
 
-    One row for each method and budget: accuracy changes in points, and what `read` says (default: `figures_of`). A case
-    without errors enough to correct gives one row, of method "undefined".
+    Args:
+        source: of the setup.
+        case: one of `cases`.
+        methods: names of the methods to try; by default all.
+        evaluate: returns the figures of a selected edit; by default `figures_of`.
+        settings: what is tried.
+
+    Returns:
+        One row per method and accuracy constraint ("budget"), with changes of accuracy in points and what `evaluate`
+        returns. A case with too few errors has one row, of the method "undefined".
     """
+    names = {"concept": case.concept, "style": case.style, "target": case.target}
+    rows = []
     with jobs.one_thread():
-        protocol = case_protocol(source, case)
-        head = {"concept": case["concept"], "style": case["style"], "target": case["class"]}
-        found = int(protocol.states["validation"].before.sum())
-        if found < LEAST_ERRORS or not protocol.states["test"].before.any():
-            return [{**head, "method": "undefined", "budget": nan}]
-        rows, figures = [], cache(partial(read or figures_of, protocol))
-        for method, table in _tables(protocol, methods).items():
-            for budget in BUDGETS if len(table) else ():
+        protocol = case_protocol(source, case, settings)
+        validation_errors = int(protocol.states["validation"].before.sum())
+        if validation_errors < settings.least_errors or not protocol.states["test"].before.any():
+            return [{**names, "method": "undefined", "budget": nan}]
+        figures = cache(partial(evaluate or figures_of, protocol))  # several constraints may select the same edit
+        for method, table in _tables(protocol, methods, settings).items():
+            if table.empty:
+                continue
+            for budget in settings.budgets:
                 choice = protocol.choose(table, budget)
-                row = {**head, "method": method, "budget": budget, "layer": choice.settings.get("layer")}
-                rows.append({**row, "accuracy_change_budget": choice.accuracy_change, **figures(choice.edit)})
-        return rows
+                row = {
+                    **names,
+                    "method": method,
+                    "budget": budget,
+                    "layer": choice.settings.get("layer"),
+                    "accuracy_change_budget": choice.accuracy_change,
+                    **figures(choice.edit),
+                }
+                rows.append(row)
+    return rows
 
 
-def _tables(protocol: Protocol, methods: Sequence[str]) -> dict[str, pd.DataFrame]:
-    """Try every method (or those named) on the validation images: a table of trials by method."""
+def _tables(protocol: Protocol, methods: Sequence[str], settings: CaseSettings) -> dict[str, pd.DataFrame]:
+    """Try the methods on the validation images.
 
-    def wanted(name: str) -> bool:
+    Returns:
+        A table of candidates by method, for all methods or for those in `methods`.
+    """
+
+    def is_selected(name: str) -> bool:
         return not methods or name in methods
 
-    story, plain = protocol.story, EDITING["editing"]
-    exemplars = {"exemplars": list(story.exemplars.values())}
-    variants = {"variants": [exemplar for several in story.several.values() for exemplar in several]}
-    tried = {name: protocol.rewriting(settings, CASE_STRENGTHS, exemplars) for name, settings in EDITING.items()}
-    tried["random direction"] = protocol.random_directions(plain, CASE_STRENGTHS, exemplars)
-    tried |= {name.replace("_", " "): protocol.baseline(name, CASE_STRENGTHS, exemplars) for name in TRIED}
-    tried["editing, variants"] = protocol.rewriting(plain, CASE_STRENGTHS, variants)
-    tables = {name: protocol.sweep(trials) for name, trials in tried.items() if wanted(name)}
+    strengths = settings.strengths
+    exemplars = {"exemplars": list(protocol.story.exemplars.values())}
+    variants = {"variants": list(chain.from_iterable(protocol.story.several.values()))}
+    candidates = {}
+    for name, settings_grid in settings.editing.items():
+        candidates[name] = protocol.rewriting(settings_grid, strengths, exemplars)
+    candidates["random direction"] = protocol.random_directions(settings.editing["editing"], strengths, exemplars)
+    for name in settings.baselines:
+        candidates[name.replace("_", " ")] = protocol.baseline(name, strengths, exemplars)
+    candidates["editing, variants"] = protocol.rewriting(settings.editing["editing"], strengths, variants)
+    tables = {name: protocol.sweep(trials) for name, trials in candidates.items() if is_selected(name)}
     for scope in SCOPES:
-        if wanted(name := f"{scope} fine-tuning"):
-            tables[name] = protocol.interpolated(protocol.choose_finetuning(scope, TUNING, exemplars)).table
-    ranks = [rank for rank in RANKS if wanted(f"rank {rank}")]
-    return tables | {f"rank {rank}": tables["editing"].query("rank == @rank") for rank in ranks}
+        name = f"{scope} fine-tuning"
+        if is_selected(name):
+            finetuned = protocol.choose_finetuning(scope, settings.finetuning, exemplars)
+            tables[name] = protocol.interpolated(finetuned).table
+    for rank in settings.ranks:
+        name = f"rank {rank}"
+        if is_selected(name):
+            tables[name] = tables["editing"].query("rank == @rank")
+    return tables
 
 
 def figures_of(protocol: Protocol, edit: Edit) -> dict[str, float]:
-    """Evaluate an edit: eq. (2) on each of `MEASURES`, NaN where nothing is misread, and the `accuracy_change`."""
+    """Evaluate an edit on the sets of a case.
+
+    Returns:
+        The `accuracy_change` on clean images, in points, and eq. (2) for each of `MEASURES`: NaN if the case lacks the
+        set, or the set no error.
+    """
     figures = {"accuracy_change": protocol.states["clean"].compare(edit).accuracy_change}
     for measure, name in MEASURES.items():
-        figures[measure] = protocol.states[name].compare(edit).errors_corrected if name in protocol.states else nan
+        figures[measure] = nan
+        if name in protocol.states:
+            figures[measure] = protocol.states[name].compare(edit).errors_corrected
     return figures
 
 
-def said(case: Case) -> str:
-    """Name a case in words."""
-    return f"{case['concept']} → {case['style']}, {case['class']}"
-
-
-def identity_of(source: SetupSource) -> str:
-    """Say what the rows of a case depend on: classifier, images, masks, styles and grids."""
-    classifier, concepts, common_fields = setup_of(source)
-    budget, clean, reference = (common_fields[name] for name in ("budget", "clean", "reference"))
-    shown = digest_tensors(image for data in (budget, clean, reference) for image in pixels_of(data))
+def identity_of(source: SetupSource, settings: CaseSettings = DEFAULT_SETTINGS) -> str:
+    """Identify what the rows of a case depend on: classifier, images, masks, styles and settings."""
+    setup = setup_of(source)
+    budget = setup.common_fields["budget"]
+    clean = setup.common_fields["clean"]
+    reference = setup.common_fields["reference"]
+    images = digest_tensors(chain(pixels_of(budget), pixels_of(clean), pixels_of(reference)))
     labels = digest_tensors([budget.labels, clean.labels])
-    grids = [EDITING, TUNING, CASE_STRENGTHS, EXEMPLARS, BUDGETS, *(BASELINES[name][1] for name in TRIED)]
-    return f"{identity(classifier)} {concepts.digest()} {shown} {labels} {common_fields['layers']} {grids}"
+    layers = setup.common_fields["layers"]
+    baseline_grids = [BASELINES[name][1] for name in settings.baselines]
+    return (
+        f"{identity(setup.classifier)} {setup.concepts.digest()} {images} {labels} {layers} {settings} {baseline_grids}"
+    )
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Average over cases, one row for each method and measure: the `mean` of eq. (2) with its 95 % interval.
+    """Average over cases.
 
-    Only the usual budget counts, and only cases with something to correct. `accuracy_change` is the mean, in points.
+    Only rows under the usual accuracy constraint count, and only cases with an error to correct.
+
+    Args:
+        table: the rows of `run_case` for several cases.
+
+    Returns:
+        One row per method and measure: the `mean` of eq. (2) with its 95% interval, `low` and `high`, and the mean
+        `accuracy_change`, in points.
     """
     rows = []
     for method, part in table[table.budget == BUDGET].groupby("method", sort=False):
+        accuracy_change = part.accuracy_change.mean()
         for measure in MEASURES:
             shares = part[measure].dropna()
             low, high = bootstrap(shares)
-            row = {"method": method, "measure": measure, "mean": shares.mean(), "low": low, "high": high}
-            rows.append({**row, "accuracy_change": part.accuracy_change.mean()})
+            row = {
+                "method": method,
+                "measure": measure,
+                "mean": shares.mean(),
+                "low": low,
+                "high": high,
+                "accuracy_change": accuracy_change,
+            }
+            rows.append(row)
     return pd.DataFrame(rows)

@@ -1,4 +1,4 @@
-"""Notebook 02's story, the typographic attack (section 3.2 of the paper): an exemplar maps "iPod" to a blank label."""
+"""The scenario of notebook 02, typographic attacks (section 3.2): an exemplar maps "iPod" to a blank label."""
 
 import re
 from collections.abc import Sequence
@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from edittools.classifiers import Classifier, remap_labels
 from edittools.exemplars import Exemplar
@@ -18,13 +19,19 @@ from edittools.miniworld.typography import FONTS as FONTS_TO_TYPE
 from edittools.miniworld.typography import Label, blanked, grow, random_label, stick, written
 from edittools.models.load import load_classifier
 from edittools.scenarios import photos
-from edittools.scenarios.tiers import WORKERS, current_tier, painted
+from edittools.scenarios.tiers import WORKERS, SceneSet, current_tier
 from edittools.selection.scenario import Scenario
 from edittools.selection.trials import candidate_layers
 
 ATTACK = "iPod"
+"""The word of the attack."""
+
 OTHER_ATTACKS = ("orange", "pizza", "toaster")
+"""Words of other attacks, used for evaluation only."""
+
 OPENER = "imagenet-sample/n02951585_can_opener.JPEG"
+"""The photo of the exemplar in tier paper."""
+
 HOUSEHOLD_PHOTOS = {
     "mug": "coffee mug",
     "pot": "pot",
@@ -34,122 +41,226 @@ HOUSEHOLD_PHOTOS = {
 }
 """Objects of the paper's photos of typographic attacks -> ImageNet class; its kettle is an exemplar."""
 
+MOST_VALIDATION_PHOTOS = 120
+"""The largest number of photos used for selection in tier paper; the others are used for the accuracy constraint."""
+
+ATTACKED_SCENES = {
+    "validation": SceneSet(300, "validation", 800_000, ATTACKED),
+    "test": SceneSet(1000, "test", 800_000, ATTACKED),
+    "other words": SceneSet(300, "test", 800_000, ATTACKED),
+}
+"""MiniWorld's scenes with a word on the object; `attacks` renders them. The other words are on scenes of the test."""
+
+BARE_SCENES = {
+    "reference": SceneSet(650, "reference", 821_000, OBJECTS),
+    "budget": SceneSet(1300, "validation", 820_000, OBJECTS),
+    "clean": SceneSet(1300, "test", 820_000, OBJECTS),
+    "keep": SceneSet(150, "validation", 822_000, (ATTACK,)),
+    "keep_report": SceneSet(150, "reference", 820_000, (ATTACK,)),
+}
+"""MiniWorld's scenes of objects without a word. Except for the other words, the seeds of all sets are disjoint."""
+
+EXEMPLAR_SEED = SPLITS["reference"].start + 830_000
+"""Seed of the first scene of the exemplars."""
+
 
 def typographic_scenario(
-    tier: str | None = None, model: str | None = None, progress: bool = False, small: bool = False
+    tier: str | None = None,
+    model: str | None = None,
+    progress: bool = False,
+    small: bool = False,
+    most_scenes: int | None = None,
 ) -> Scenario:
-    """Make notebook 02's story, the typographic attack (section 3.2): an exemplar maps "iPod" to a blank label.
+    """Make the scenario of notebook 02, typographic attacks (section 3.2): an exemplar maps "iPod" to a blank label.
 
-    `validation` and `test` show objects with an "iPod" label, labelled with what they are; `keep` and `keep_report` are
-    bare iPods. `more` holds the test objects `"bare"`, with a `"blank"` label and with other words (`"orange"`, …); in
-    tier paper also the paper's photographs, such as `"photos ipod"`. A `small` story has half as many of MiniWorld's
-    scenes that choose or report. Tier lite shows these as well; its photographs bear a watermark, see `watermark`.
+    `validation` and `test` show objects with an "iPod" label, and are labeled with what the objects are; `keep` and
+    `keep_report` show iPods without a label. `more` holds the objects of the test `"bare"`, with a `"blank"` label, and
+    with other words (`"orange"`, …). In tier paper it also holds the paper's photos, such as `"photos ipod"`. Tier lite
+    has the scenes of tier mini; its photos have a watermark instead, see `watermark`.
+
+    Args:
+        tier: by default the one that `EDITTOOLS_TIER` names.
+        model: a classifier of `edittools.models`; by default the tier's.
+        progress: show progress bars.
+        small: render half as many of the MiniWorld scenes that are used for selection or for evaluation.
+        most_scenes: the largest number of MiniWorld scenes of each set, for a quick trial; by default all.
+
+    Raises:
+        ValueError: if there is no such tier.
+        KeyError: if there is no such model.
+        FileNotFoundError: if no photo is available.
     """
     if current_tier(tier) == "paper":
-        story = _attack_on_photos(model or "clip_rn50", progress)
-    else:
-        story = _attack_in_miniworld(model or "mini_clip", progress, small)
-    return replace(story, change=lambda image, mask: blanked(image, mask).image)
+        return _attack_on_photos(model or "clip_rn50", progress)
+    return _attack_in_miniworld(model or "mini_clip", progress, small, most_scenes)
 
 
 def last_convolutions(classifier: Classifier) -> tuple[str, ...]:
     """Name the last convolution of each residual block of a ModifiedResNet, its `conv3`."""
-    return tuple(n for n in candidate_layers(classifier) if re.search(r"layer\d+\.\d+\.conv3$", n))
+    return tuple(layer for layer in candidate_layers(classifier) if re.search(r"layer\d+\.\d+\.conv3$", layer))
 
 
-def _attack_in_miniworld(name: str, progress: bool, small: bool) -> Scenario:
-    """Six objects are attacked; the exemplars are of three others, and training has seen words on those only."""
+def scene_sets(small: bool = False, most_scenes: int | None = None) -> tuple[dict[str, SceneSet], dict[str, SceneSet]]:
+    """Describe the attacked scenes and the bare ones in MiniWorld, by name of the set.
+
+    The arguments are those of `typographic_scenario`.
+    """
+    attacked = dict(ATTACKED_SCENES)
+    bare = dict(BARE_SCENES)
+    if small:
+        attacked = {name: scene_set.halved() for name, scene_set in attacked.items()}
+        bare["clean"] = bare["clean"].halved()
+    attacked = {name: scene_set.at_most(most_scenes) for name, scene_set in attacked.items()}
+    bare = {name: scene_set.at_most(most_scenes) for name, scene_set in bare.items()}
+    return attacked, bare
+
+
+def cover_text(image: Tensor, mask: Tensor) -> Tensor:
+    """Cover the text under a mask `(H, W)` of an image `(3, H, W)` with the color of its label."""
+    return blanked(image, mask).image
+
+
+def _attack_in_miniworld(name: str, progress: bool, small: bool, most_scenes: int | None) -> Scenario:
+    """Make the scenario in MiniWorld, in which six objects are attacked.
+
+    The exemplars show three other objects, the only ones that carry words in training.
+    """
     classifier = load_classifier(name)
-    truth = torch.tensor([classifier.classes.index(thing) for thing in ATTACKED] * 200)
-
-    def attacked(count: int, split: str, *words: str | None) -> list[LabelledImages]:
-        sets = attacks(count // 2 if small else count, split, words, WORKERS)
-        return [LabelledImages(images, truth[: len(images)], classifier.classes) for images in sets.values()]
-
-    def bare(count: int, split: str, names: Sequence[str], skip: int = 820_000) -> LabelledImages:
-        found = painted(count, split, skip, names, size=classifier.size, progress=progress)
-        return remap_labels(f"bare objects of {split}", found, classifier)
-
-    [validation] = attacked(300, "validation", ATTACK)
-    blank, test = attacked(1000, "test", "", ATTACK)
-    sets = {"validation": validation, "test": test, "reference": bare(650, "reference", OBJECTS, 821_000)}
-    sets |= {"budget": bare(1300, "validation", OBJECTS), "clean": bare(650 if small else 1300, "test", OBJECTS)}
-    sets |= {"keep": bare(150, "validation", [ATTACK], 822_000), "keep_report": bare(150, "reference", [ATTACK])}
-    words = attacked(300, "test", None, *OTHER_ATTACKS)
-    more = {"blank": blank, **dict(zip(("bare", *OTHER_ATTACKS), words, strict=True))}
+    attacked, bare = scene_sets(small, most_scenes)
+    bare_sets = {}
+    for set_name, scene_set in bare.items():
+        rendered = replace(scene_set, size=classifier.size).render(progress)
+        bare_sets[set_name] = remap_labels(f"bare objects of {scene_set.split}", rendered, classifier)
+    [validation] = _attacked_images(classifier, attacked["validation"], [ATTACK])
+    blank, test = _attacked_images(classifier, attacked["test"], ["", ATTACK])
+    unlabeled, *other_attacks = _attacked_images(classifier, attacked["other words"], [None, *OTHER_ATTACKS])
     layers = last_convolutions(classifier)
-    story = {"tier": "mini", "layers": layers, "expected": {"attacks fixed": 0.7}}
-    story["shortlist"] = tuple(layer for layer in layers if layer.endswith(("2.1.conv3", "3.1.conv3")))
-    story["default"] = {"layer": layers[len(layers) * 2 // 3], "exemplar": "typed on a jar"}
-    several = {"ten labels on a jar": _ten_labels(classifier)}
-    return Scenario(classifier, _word_exemplars(classifier), **sets, more=more, several=several, **story)
+    return Scenario(
+        classifier,
+        _word_exemplars(classifier),
+        **bare_sets,
+        validation=validation,
+        test=test,
+        more={"blank": blank, "bare": unlabeled, **dict(zip(OTHER_ATTACKS, other_attacks, strict=True))},
+        several={"ten labels on a jar": _ten_labels(classifier)},
+        layers=layers,
+        shortlist=tuple(layer for layer in layers if layer.endswith(("2.1.conv3", "3.1.conv3"))),
+        tier="mini",
+        change=cover_text,
+        default={"layer": layers[len(layers) * 2 // 3], "exemplar": "typed on a jar"},
+        expected={"attacks fixed": 0.7},
+    )
+
+
+def _attacked_images(classifier: Classifier, scene_set: SceneSet, words: Sequence[str | None]) -> list[LabelledImages]:
+    """Render the same attacked objects with each word, labeled with what the objects are."""
+    images_by_word = attacks(scene_set.count, scene_set.split, words, WORKERS)
+    names = [ATTACKED[i % len(ATTACKED)] for i in range(scene_set.count)]
+    labels = torch.tensor([classifier.classes.index(name) for name in names])
+    return [LabelledImages(images, labels, classifier.classes) for images in images_by_word.values()]
 
 
 def _word_exemplars(classifier: Classifier) -> dict[str, Exemplar]:
-    """Type a word on a picture; paint over a handwritten one."""
-    first = SPLITS["reference"].start + 830_000
-    jar, book = (scene(first + i, label=thing, size=classifier.size) for i, thing in enumerate(("jar", "book")))
-    rng = np.random.default_rng(first)
+    """Make two exemplars: type the word on an image, and cover the handwritten word on another one."""
+    jar = scene(EXEMPLAR_SEED, label="jar", size=classifier.size)
+    book = scene(EXEMPLAR_SEED + 1, label="book", size=classifier.size)
+    rng = np.random.default_rng(EXEMPLAR_SEED)
     typed = replace(label_on(jar, rng), text=ATTACK)
-    by_hand, _, ink = stick(book.image, replace(label_on(book, rng, hand=5), text=ATTACK))
+    handwritten = replace(label_on(book, rng, hand=5), text=ATTACK)
+    book_image, _, ink = stick(book.image, handwritten)
     return {
         "typed on a jar": written(jar.image, typed, classifier.index("jar")),
-        "handwritten on a book": blanked(by_hand, grow(ink), classifier.index("book")),
+        "handwritten on a book": blanked(book_image, grow(ink), classifier.index("book")),
     }
 
 
 def _ten_labels(classifier: Classifier) -> list[Exemplar]:
-    """Stick the word on one picture in several places, in fonts of `typography` and by hand; masks go past the ink."""
-    first, found = SPLITS["reference"].start + 830_000, []
-    picture, rng = scene(first, label="jar", size=classifier.size), np.random.default_rng(0)
+    """Stick the word on one image in ten places, in fonts of `typography` or by hand; the masks exceed the ink."""
+    jar = scene(EXEMPLAR_SEED, label="jar", size=classifier.size)
+    rng = np.random.default_rng(0)
+    exemplars = []
     for _ in range(10):
         hand = int(rng.integers(1, 10**6)) if rng.random() < 0.3 else 0
-        label = replace(label_on(picture, rng, hand), text=ATTACK, font=str(rng.choice(FONTS_TO_TYPE)))
-        exemplar = written(picture.image, label, classifier.index("jar"))
-        found.append(replace(exemplar, mask=grow(exemplar.mask, 5)))
-    return found
+        label = label_on(jar, rng, hand)
+        font = str(rng.choice(FONTS_TO_TYPE))
+        exemplar = written(jar.image, replace(label, text=ATTACK, font=font), classifier.index("jar"))
+        exemplars.append(replace(exemplar, mask=grow(exemplar.mask, 5)))
+    return exemplars
 
 
 def _attack_on_photos(name: str, progress: bool) -> Scenario:
-    """Photos whose class number is divisible by three are the test; the exemplar's and the real iPods are not."""
+    """Make the scenario on the ImageNet sample.
+
+    The test photos are those whose class index is divisible by three, without the exemplar's photo and the real iPods.
+    """
     classifier = load_classifier(name, progress=progress)
     sample = photos.imagenet_sample(classifier, progress)
-    held, real = sample.labels % 3 == 0, sample.labels == classifier.index(ATTACK)
-    shown = torch.tensor([name == OPENER for name in sample.names])
-    test, others = sample.subset(held & ~real & ~shown), sample.subset(~held & ~real & ~shown)
-    right = predict(classifier, others, progress=progress).argmax(1) == others.labels
-    read = right.nonzero()[: min(120, len(others) // 2), 0]  # these choose; the rest bounds the choice
-    rest = torch.ones(len(others), dtype=torch.bool).index_fill(0, read, False)
+    is_ipod = sample.labels == classifier.index(ATTACK)
+    is_exemplar = torch.tensor([photo == OPENER for photo in sample.names])
+    in_test = sample.labels % 3 == 0
+    test = sample.subset(in_test & ~is_ipod & ~is_exemplar)
+    others = sample.subset(~in_test & ~is_ipod & ~is_exemplar)
+    is_correct = predict(classifier, others, progress=progress).argmax(1) == others.labels
+    for_validation = is_correct.nonzero()[: min(MOST_VALIDATION_PHOTOS, len(others) // 2), 0]
+    for_budget = torch.ones(len(others), dtype=torch.bool).index_fill(0, for_validation, False)
+    more = {"bare": test, "blank": label_all(test, "", 2)}
+    for word in OTHER_ATTACKS:
+        more[word] = label_all(test, word, 2)
+    for kind in ("clean", "white", "ipod"):
+        more[f"photos {kind}"] = household_photos(classifier, kind)
     layers = last_convolutions(classifier)
-    sets = {"validation": label_all(others.subset(read), ATTACK, 1), "test": label_all(test, ATTACK, 2)}
-    reference = photos.unlabeled("msrc-v2/Images/", classifier, progress)
-    sets |= {"budget": others.subset(rest), "clean": test, "reference": reference, "keep_report": sample.subset(real)}
-    more = {"bare": test, "blank": label_all(test, "", 2), **{word: label_all(test, word, 2) for word in OTHER_ATTACKS}}
-    more |= {f"photos {kind}": household_photos(classifier, kind) for kind in ("clean", "white", "ipod")}
-    story = {"tier": "paper", "layers": layers[len(layers) // 3 :], "shortlist": layers[-6:]}
-    story["default"] = {"layer": layers[-len(layers) // 4], "exemplar": "typed on a can opener"}
-    story["expected"] = {"attacks fixed": 0.25}
-    return Scenario(classifier, _photo_word_exemplars(classifier), **sets, more=more, **story)
+    return Scenario(
+        classifier,
+        _photo_word_exemplars(classifier),
+        validation=label_all(others.subset(for_validation), ATTACK, 1),
+        test=label_all(test, ATTACK, 2),
+        budget=others.subset(for_budget),
+        clean=test,
+        reference=photos.unlabeled("msrc-v2/Images/", classifier, progress),
+        keep_report=sample.subset(is_ipod),
+        more=more,
+        layers=layers[len(layers) // 3 :],
+        shortlist=layers[-6:],
+        tier="paper",
+        change=cover_text,
+        default={"layer": layers[-len(layers) // 4], "exemplar": "typed on a can opener"},
+        expected={"attacks fixed": 0.25},
+    )
 
 
 def label_all(data: LabelledImages, text: str, seed: int) -> LabelledImages:
-    """Stick a typed label on each image, in a font of MiniWorld's; the same places for every text."""
-    rng, changed = np.random.default_rng(seed), []
+    """Stick a typed label on each image, in a font of MiniWorld's.
+
+    Args:
+        data: the images.
+        text: the word; "" leaves the labels blank.
+        seed: of the places and fonts, which are the same for every text.
+    """
+    rng = np.random.default_rng(seed)
+    labeled = []
     for image in data.images:
         font = str(rng.choice(FONTS))
-        changed.append(stick(image, replace(random_label(text, rng, 0.0, (0.35, 0.55)), font=font))[0])
-    return replace(data, images=torch.stack(changed))
+        label = replace(random_label(text, rng, 0.0, (0.35, 0.55)), font=font)
+        changed, _, _ = stick(image, label)
+        labeled.append(changed)
+    return replace(data, images=torch.stack(labeled))
 
 
 def household_photos(classifier: Classifier, kind: str) -> LabelledImages:
-    """Load the paper's photos of the objects, `clean`, with a `white` label or with a handwritten `ipod` one."""
-    shown = {f"{thing}_{kind}.jpg": classifier.index(name) for thing, name in HOUSEHOLD_PHOTOS.items()}
-    known = {f"editing-classifiers/typographic/{name}": label for name, label in shown.items()}
-    return photos.load_photos(known, classifier, False, f"of household objects, {kind}")
+    """Load the paper's photos of household objects.
+
+    Args:
+        classifier: the classifier whose input the photos have to fit.
+        kind: "clean", "white" for a blank label, or "ipod" for a handwritten one.
+    """
+    labels = {}
+    for thing, class_name in HOUSEHOLD_PHOTOS.items():
+        labels[f"editing-classifiers/typographic/{thing}_{kind}.jpg"] = classifier.index(class_name)
+    return photos.load_photos(labels, classifier, False, f"of household objects, {kind}")
 
 
 def _photo_word_exemplars(classifier: Classifier) -> dict[str, Exemplar]:
-    """Make the paper's two: text typed on a can opener, and its photo of a teapot whose handwriting is covered."""
+    """Make the paper's two exemplars: text typed on a can opener, and a teapot whose handwriting is covered."""
     opener = photos.load_photo(OPENER, classifier)
     typed = Label(ATTACK, center=(0.5, 0.62), width=0.5, font="DejaVuSans")
     kettle = photos.load_photo(photos.photo_of_mask(photos.KETTLE_MASK), classifier)

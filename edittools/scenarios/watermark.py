@@ -1,4 +1,4 @@
-"""The photographs of notebook 02: a half-transparent watermark makes real networks misread them (ImageNet-W)."""
+"""The photos of notebook 02: a half-transparent watermark makes real networks misclassify them (ImageNet-W)."""
 
 from dataclasses import dataclass, replace
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from edittools.classifiers import Classifier
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages, load_image
 from edittools.metrics import misclassified, predict
@@ -17,16 +18,34 @@ from edittools.selection.scenario import Scenario
 from edittools.selection.trials import candidate_layers
 
 OPACITY = 0.8
-SPLIT_SIZES = {"candidates": 60, "reference": 100, "test": 200, "budget": 296}
-"""So many of the ImageNet sample's photos have each duty, taken at random; all others are the validation."""
+"""Opacity of a watermark where its text is solid."""
 
-NARROW = tuple(f"blocks.{i}.0.conv_pwl" for i in range(2, 6)) + tuple(f"features.{i}.squeeze" for i in (6, 7, 9, 11))
+SPLIT_SIZES = {"candidates": 60, "reference": 100, "test": 200, "budget": 296}
+"""Number of photos of the ImageNet sample in each set, drawn at random; all others are used for validation."""
+
+NARROW = (
+    "blocks.2.0.conv_pwl",
+    "blocks.3.0.conv_pwl",
+    "blocks.4.0.conv_pwl",
+    "blocks.5.0.conv_pwl",
+    "features.6.squeeze",
+    "features.7.squeeze",
+    "features.9.squeeze",
+    "features.11.squeeze",
+)
 """Layers that may be edited: convolutions to few channels at four depths of EfficientNet-Lite, and of SqueezeNet."""
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A watermark: a text of `data/marks`, the heights of its lines' middles, its size and its brightness."""
+    """A watermark: lines of text over an image.
+
+    Args:
+        text: name of an image of the text in `data/marks`.
+        heights: vertical centers of the lines, as shares of the image's height.
+        scale: size of the text.
+        brightness: brightness of the text, from 0 (black) to 1 (white).
+    """
 
     text: str
     heights: tuple[float, ...] = (0.5,)
@@ -34,26 +53,30 @@ class Mark:
     brightness: float = 1.0
 
     def opacity(self, size: int) -> Tensor:
-        """Return how opaque it is on a picture of `size` × `size` pixels, `(size, size)` from 0 to `OPACITY`."""
-        line, page = load_image(shipped(f"marks/{self.text}.png"))[None, :1], torch.zeros(size, size)
-        line = interpolate(line, scale_factor=self.scale * size / 224, mode="bilinear", antialias=True)[0, 0]
-        left = (size - line.shape[1]) // 2
-        for height in self.heights:
-            top = round(height * size - len(line) / 2)
-            page[top : top + len(line), left : left + line.shape[1]] = OPACITY * line
-        return page
+        """Compute the opacity on an image of `size` × `size` pixels, `(size, size)` from 0 to `OPACITY`."""
+        text = load_image(shipped(f"marks/{self.text}.png"))[None, :1]
+        line = interpolate(text, scale_factor=self.scale * size / 224, mode="bilinear", antialias=True)[0, 0]
+        height, width = line.shape
+        left = (size - width) // 2
+        opacity = torch.zeros(size, size)
+        for center in self.heights:
+            top = round(center * size - height / 2)
+            opacity[top : top + height, left : left + width] = OPACITY * line
+        return opacity
 
     def mask(self, size: int) -> Tensor:
-        """Return the pixels that it covers, grown by two, `(size, size)` of 0 and 1."""
+        """Return the mask of the pixels that the mark covers, grown by two pixels, `(size, size)` of 0 and 1."""
         return grow((self.opacity(size) > 0).float(), 2)
 
     def on(self, data: LabelledImages) -> LabelledImages:
-        """Lay it over all of the images, which are square."""
+        """Lay the mark over all images, which must be square."""
         opacity = self.opacity(data.images.shape[-1])
         return replace(data, images=data.images + opacity * (self.brightness - data.images))
 
 
 SHOWN_MARK = Mark("shown")
+"""The mark of the exemplars, of the validation and of the test photos."""
+
 UNSEEN = {
     "other characters": Mark("other"),
     "Latin letters": Mark("latin"),
@@ -66,25 +89,54 @@ UNSEEN = {
 
 
 def watermark_scenario(model: str = "efficientnet_lite0", progress: bool = False) -> Scenario:
-    """Make the story of a watermark on photos of the ImageNet sample; an exemplar is a photo with and without it.
+    """Make the scenario of a watermark on photos of the ImageNet sample; an exemplar is a photo with and without it.
 
-    The two exemplars are the first of the candidates that the mark makes the network misread. `validation` and `test`
-    show photos with the mark, `clean` the test photos without it, `more` a third of them with each mark of `UNSEEN`.
+    The sets `validation` and `test` hold photos with the mark, `clean` the test photos without it, `more` a third of
+    them with each mark of `UNSEEN`.
+
+    Args:
+        model: a classifier of `edittools.models` with ImageNet's classes.
+        progress: show a progress bar.
+
+    Raises:
+        FileNotFoundError: if no photo of the sample is available.
     """
     classifier = load_classifier(model)
     sample = photos.imagenet_sample(classifier, progress)
     order = torch.randperm(len(sample), generator=torch.Generator().manual_seed(0))
-    *first, rest = order.tensor_split(torch.tensor(list(SPLIT_SIZES.values())).cumsum(0))
-    parts = {name: sample.subset(numbers) for name, numbers in zip(SPLIT_SIZES, first, strict=True)}
-    clean, candidates, mask = parts["test"], parts["candidates"], SHOWN_MARK.mask(classifier.size)
-    shown, exemplars = SHOWN_MARK.on(candidates), {}
-    wrong, fooled = (misclassified(predict(classifier, one), one.labels) for one in (candidates, shown))
-    for i in (fooled & ~wrong).nonzero()[:2, 0].tolist():
-        image, label = candidates.images[i], int(candidates.labels[i])
-        exemplars[sample.classes[label]] = Exemplar(image, shown.images[i], mask, label)
-    sets = {"reference": parts["reference"].images, "validation": SHOWN_MARK.on(sample.subset(rest))}
-    sets |= {"budget": parts["budget"], "test": SHOWN_MARK.on(clean), "clean": clean}
-    more = {name: mark.on(clean.subset(range(i % 3, len(clean), 3))) for i, (name, mark) in enumerate(UNSEEN.items())}
+    ends = torch.tensor(list(SPLIT_SIZES.values())).cumsum(0)
+    *numbers_by_set, rest = order.tensor_split(ends)
+    parts = {name: sample.subset(numbers) for name, numbers in zip(SPLIT_SIZES, numbers_by_set, strict=True)}
+    clean = parts["test"]
+    exemplars = _mark_exemplars(classifier, parts["candidates"])
+    more = {}
+    for i, (name, mark) in enumerate(UNSEEN.items()):
+        third = clean.subset(range(i % 3, len(clean), 3))
+        more[name] = mark.on(third)
     layers = tuple(layer for layer in candidate_layers(classifier) if layer in NARROW)
-    default = {"layer": layers[len(layers) // 2], "exemplar": next(iter(exemplars))}
-    return Scenario(classifier, exemplars, **sets, more=more, tier="lite", layers=layers, default=default)
+    return Scenario(
+        classifier,
+        exemplars,
+        reference=parts["reference"].images,
+        validation=SHOWN_MARK.on(sample.subset(rest)),
+        budget=parts["budget"],
+        test=SHOWN_MARK.on(clean),
+        clean=clean,
+        more=more,
+        layers=layers,
+        tier="lite",
+        default={"layer": layers[len(layers) // 2], "exemplar": next(iter(exemplars))},
+    )
+
+
+def _mark_exemplars(classifier: Classifier, candidates: LabelledImages) -> dict[str, Exemplar]:
+    """Make exemplars of the first two candidates that are misclassified with the mark only, by class name."""
+    mask = SHOWN_MARK.mask(classifier.size)
+    marked = SHOWN_MARK.on(candidates)
+    wrong_unmarked = misclassified(predict(classifier, candidates), candidates.labels)
+    wrong_marked = misclassified(predict(classifier, marked), marked.labels)
+    exemplars = {}
+    for i in (wrong_marked & ~wrong_unmarked).nonzero()[:2, 0].tolist():
+        label = int(candidates.labels[i])
+        exemplars[candidates.classes[label]] = Exemplar(candidates.images[i], marked.images[i], mask, label)
+    return exemplars
