@@ -252,11 +252,11 @@ WORLD = {
 }
 
 WIDGETS = {
-    "saved as .jpg": (lambda w: MaskEditor(w.image).save(w.folder / "m.jpg"), ValueError, "jpg': expected.*png"),
-    "loaded: no COCO": (lambda w: MaskEditor(w.image).load(w.folder / "bad.json"), ValueError, "expected COCO"),
+    "saved as .jpg": (lambda w: MaskEditor(w.image).save(w.folder / "m.jpg"), ValueError, "m.jpg"),
+    "loaded: no COCO": (lambda w: MaskEditor(w.image).load(w.folder / "bad.json"), ValueError, "COCO"),
     "a foreign edit": (lambda w: alpha_slider(w.classifier, w.other, w.image), ValueError, "same layers"),
-    "slider: no strength": (lambda w: alpha_slider(w.classifier, w.edit, w.image, []), ValueError, r"\[\]: exp"),
-    "slider: NaN": (lambda w: alpha_slider(w.classifier, w.edit, w.image, [NAN]), ValueError, "nan.*: expected"),
+    "slider: no strength": (lambda w: alpha_slider(w.classifier, w.edit, w.image, []), ValueError, r"\[\]"),
+    "slider: NaN": (lambda w: alpha_slider(w.classifier, w.edit, w.image, [NAN]), ValueError, "nan"),
     "a store that is a picture": (
         lambda w: jobs.run(len, {"a": "a"}, w.folder / "good.png", about="lengths"),
         OSError,

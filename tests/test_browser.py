@@ -1,4 +1,4 @@
-"""The mask editor in a real JupyterLab: what is drawn in the browser is what Python reads, pixel for pixel."""
+"""The mask editor in a real JupyterLab: Python receives what is drawn in the browser, pixel for pixel."""
 
 import json
 import os
@@ -20,7 +20,7 @@ import web
 
 pytestmark = pytest.mark.skipif(
     shutil.which("chromium") is None and not os.environ.get("CI"),
-    reason="no chromium here: apt-get install chromium, to test the mask editor in a browser",
+    reason="chromium is not installed: apt-get install chromium",
 )
 ARTEFACTS = Path(__file__).parent / "artefacts"
 WIDTH, HEIGHT = 96, 64
@@ -33,10 +33,10 @@ CELLS = (
     "import torch\nfrom edittools.probing.segmentation import Segmenter\n"
     "fifths = (5 * torch.arange(96) // 96).expand(1, 64, 96)\n"
     "find = Segmenter(lambda images: fifths, {'sea': (0,), 'sky': (2, 3, 4)}, 'fifths')\n"
-    "found = MaskEditor(load_image('scene.png'), finder=find)\nfound",
-    "bare = MaskEditor(load_image('scene.png'))\nbare",
+    "suggesting = MaskEditor(load_image('scene.png'), finder=find)\nsuggesting",
+    "failing = MaskEditor(load_image('scene.png'))\nfailing",
 )
-LACKING = {
+MISSING = {
     "package": "import sys; sys.modules['ai_edge_litert.interpreter'] = None; "
     "segmentation.photo = lambda name: 'a.tflite'",
     "weights": "import os; os.environ['EDITTOOLS_PHOTOS'] = 'photos'",
@@ -44,34 +44,35 @@ LACKING = {
 
 
 def scene():
-    """Soft patches of colour with a little noise: areas that fill and smart select can tell apart."""
+    """Soft patches of color with a little noise: areas that smart select can separate."""
     generator = torch.Generator().manual_seed(0)
     patches = torch.rand(1, 3, 4, 6, generator=generator)
     soft = torch.nn.functional.interpolate(patches, (HEIGHT, WIDTH), mode="bicubic")[0]
     return (soft + 0.02 * torch.rand(3, HEIGHT, WIDTH, generator=generator)).clamp(0, 1)
 
 
-class Drawn:
-    """One view of an editor in the page: moves the mouse in pixels of the image."""
+class EditorView:
+    """A view of an editor in the page, which moves the mouse in pixels of the image."""
 
     def __init__(self, page, index=0, name="editor"):
-        self.page, self.name = page, name
+        self.page = page
+        self.name = name
         self.root = page.locator(".et-editor").nth(index)
         self.canvas = self.root.locator(".et-marks")
 
     def corner(self):
-        """Give the screen pixels for one of the image, and where on the screen the image begins."""
+        """Return the number of screen pixels per image pixel, and the image's corner on the screen."""
         box = self.canvas.bounding_box()
         scale, left, upper = map(float, self.root.locator(".et-stage").get_attribute("data-view").split())
         return scale, box["x"] + left, box["y"] + upper
 
     def at(self, x, y):
-        """Give the place on the screen of the centre of a pixel."""
+        """Return the position on the screen of the center of a pixel."""
         scale, left, upper = self.corner()
         return left + (x + 0.5) * scale, upper + (y + 0.5) * scale
 
     def under(self, x, y):
-        """Give the place in the image that is at one on the screen."""
+        """Return the position in the image of a position on the screen."""
         scale, left, upper = self.corner()
         return (x - left) / scale, (y - upper) / scale
 
@@ -103,16 +104,16 @@ class Drawn:
         web.in_kernel(self.page, code)
 
     def shows(self, expected):
-        """Say whether Python's mask, and the count that the view shows, become an expected one `(H, W)`."""
+        """Return whether Python's mask, and the count of the view, become those of an expected mask `(H, W)`."""
         return web.wait_until(lambda: self.count() == expected.sum() and (self.mask(*expected.shape) == expected).all())
 
     def mask(self, height=HEIGHT, width=WIDTH):
-        """The mask that is drawn on, as Python has it."""
+        """Return the mask that is drawn on, as Python has it."""
         active = web.in_kernel(self.page, f"print({self.name}.active)")
         return decode_runs(dict(self.kernel_masks())[active], (height, width))
 
     def pixels(self):
-        """Give what the mask's layer looks like."""
+        """Return the pixels of the layer of the mask, as text."""
         return self.canvas.evaluate("top => top.parentElement.querySelector('.et-mask').toDataURL()")
 
 
@@ -151,20 +152,20 @@ def page(folder, outside):
 
 @pytest.fixture
 def drawn(page):
-    """An empty editor, its brush of radius 2 chosen."""
-    view = Drawn(page)
+    """An empty editor whose brush of radius 2 is selected."""
+    view = EditorView(page)
     view.python(
         f"editor._masks = [[name, '{WIDTH * HEIGHT}'] for name, _ in editor._masks[:2]]; editor.active = 'road'"
     )
     assert web.wait_until(lambda: view.count() == 0)
     view.canvas.scroll_into_view_if_needed()
     view.press("Escape", "0", "b")
-    page.wait_for_timeout(150)  # it is painted at the next frame
+    page.wait_for_timeout(150)  # it is drawn at the next frame
     return view
 
 
 def stroke(points, radius=2, shape=(HEIGHT, WIDTH)):
-    """Discs of pixels along straight lines, each line one pixel a step of its longer side."""
+    """Discs of pixels along straight lines; a line has one pixel per step of its longer side."""
     off = np.ones([side + 40 for side in shape], bool)
     for start, end in zip(points, [*points[1:], points[-1]], strict=True):
         steps = max(abs(end[0] - start[0]), abs(end[1] - start[1]), 1)
@@ -181,7 +182,7 @@ def box(left, upper, right, lower):
 
 
 def filled(points):
-    """The pixels inside a polygon, and those of its edges."""
+    """The pixels inside a polygon and on its edges."""
     inside = np.zeros((HEIGHT, WIDTH), bool)
     x, y = zip(*points, strict=True)
     inside[polygon(y, x, inside.shape)] = True
@@ -191,7 +192,7 @@ def filled(points):
 STROKE = [(10, 10), (40, 14), (41, 30), (15, 50), (15, 50), (90, 62)]
 
 
-def test_a_stroke_sets_discs_and_the_eraser_takes_them_away(drawn):
+def test_brush_sets_discs_and_eraser_clears_them(drawn):
     drawn.drag(*STROKE)
     expected = stroke(STROKE)
     assert drawn.shows(expected)
@@ -207,7 +208,7 @@ def test_a_stroke_sets_discs_and_the_eraser_takes_them_away(drawn):
     drawn.press("[", "[")
 
 
-def test_lasso_rectangle_and_polygon_fill_what_they_enclose(drawn):
+def test_lasso_rectangle_and_polygon_fill_the_enclosed_area(drawn):
     drawn.press("o")
     path = [(20, 30), (60, 28), (75, 50), (40, 40), (30, 60), (50, 25)]
     drawn.drag(*path)
@@ -227,7 +228,7 @@ def test_lasso_rectangle_and_polygon_fill_what_they_enclose(drawn):
     assert drawn.shows(expected | filled([(10, 5), (80, 20), (85, 60), (20, 55)]))
 
 
-def test_smart_select_adds_the_whole_superpixels_that_it_is_dragged_over(drawn, folder):
+def test_smart_select_adds_whole_superpixels(drawn, folder):
     runs = MaskEditor(load_image(folder / "scene.png"))._segments["runs"].split()
     numbers = np.repeat(*np.array(runs, int).reshape(-1, 2).T).reshape(HEIGHT, WIDTH)
     path = [(5, 5), (50, 9), (60, 60)]
@@ -240,7 +241,7 @@ def test_smart_select_adds_the_whole_superpixels_that_it_is_dragged_over(drawn, 
     assert drawn.shows(expected & (numbers != numbers[9, 50]))
 
 
-def test_the_mask_grows_shrinks_and_is_inverted_and_every_change_can_be_taken_back(drawn):
+def test_undo_after_grow_shrink_invert_and_clear(drawn):
     drawn.press("r")
     drawn.drag((10, 10), (50, 50))
     drawn.press("g", "g")
@@ -262,7 +263,7 @@ def test_the_mask_grows_shrinks_and_is_inverted_and_every_change_can_be_taken_ba
     assert drawn.shows(~box(10, 10, 50, 50))
 
 
-def test_escape_takes_back_a_stroke_that_is_being_drawn(drawn):
+def test_escape_cancels_a_stroke(drawn):
     before = drawn.pixels()
     drawn.page.mouse.move(*drawn.at(20, 20))
     drawn.page.mouse.down()
@@ -273,7 +274,7 @@ def test_escape_takes_back_a_stroke_that_is_being_drawn(drawn):
     assert web.wait_until(lambda: drawn.pixels() == before) and drawn.count() == 0
 
 
-def test_zoom_keeps_the_point_under_the_mouse_and_strokes_stay_exact(drawn):
+def test_zoom_keeps_the_point_under_the_mouse_and_exact_strokes(drawn):
     stage = drawn.root.locator(".et-stage")
     point = tuple(map(round, drawn.at(30, 40)))
     under = drawn.under(*point)
@@ -301,7 +302,7 @@ def test_zoom_keeps_the_point_under_the_mouse_and_strokes_stay_exact(drawn):
     assert float(stage.get_attribute("data-view").split()[0]) == pytest.approx(fitted)
 
 
-def test_a_rectangle_can_be_drawn_with_the_keyboard_alone(drawn):
+def test_rectangle_by_keyboard(drawn):
     page = drawn.page
     drawn.root.locator("[data-tool=brush]").focus()
     stops = []
@@ -327,7 +328,7 @@ def test_a_rectangle_can_be_drawn_with_the_keyboard_alone(drawn):
     assert drawn.shows(box(20, 3, 59, 33))
 
 
-def test_keys_that_mean_something_to_jupyterlab_leave_the_cells_alone(drawn):
+def test_keys_in_the_editor_do_not_reach_jupyterlab(drawn):
     page = drawn.page
     for focused in (drawn.canvas, drawn.root.locator("[data-tool=brush]"), drawn.root.get_by_label("Size")):
         focused.focus()
@@ -338,18 +339,18 @@ def test_keys_that_mean_something_to_jupyterlab_leave_the_cells_alone(drawn):
     drawn.press("b")
 
 
-def test_the_mask_is_hidden_while_h_is_held(drawn):
+def test_mask_is_hidden_while_h_is_held(drawn):
     blank = drawn.pixels()
     drawn.drag(*STROKE)
     assert web.wait_until(lambda: drawn.pixels() != blank)
-    shown = drawn.pixels()
+    visible = drawn.pixels()
     drawn.page.keyboard.down("h")
     assert web.wait_until(lambda: drawn.pixels() == blank)
     drawn.page.keyboard.up("h")
-    assert web.wait_until(lambda: drawn.pixels() == shown)
+    assert web.wait_until(lambda: drawn.pixels() == visible)
 
 
-def test_names_are_text_and_a_mask_is_chosen_by_its_name(drawn):
+def test_mask_names_are_text_and_select_a_mask(drawn):
     assert drawn.root.locator("option").all_text_contents() == ["road", HOSTILE]
     assert drawn.root.locator("img").count() == 0
     drawn.root.get_by_label("Mask to draw on").select_option(HOSTILE)
@@ -360,10 +361,10 @@ def test_names_are_text_and_a_mask_is_chosen_by_its_name(drawn):
     assert not drawn.page.evaluate("window.hacked")
 
 
-def test_two_views_of_one_editor_stay_equal(drawn):
+def test_two_views_of_one_editor_are_equal(drawn):
     page = drawn.page
     assert web.run_cell(page, 1)
-    other = Drawn(page, 1)
+    other = EditorView(page, 1)
     page.wait_for_function("document.querySelectorAll('.et-editor .et-stage[data-view]').length >= 2")
     drawn.drag(*STROKE)
     assert drawn.shows(stroke(STROKE))
@@ -378,7 +379,7 @@ def test_two_views_of_one_editor_stay_equal(drawn):
     other.press("b")
 
 
-def test_a_large_image_is_shown_reduced_and_masked_at_full_size(drawn):
+def test_mask_of_a_large_image_has_its_full_size(drawn):
     page = drawn.page
     page.evaluate(
         "jupyterapp.shell.currentWidget.content.widgets.forEach((cell, i) => i < 2 && (cell.outputHidden = true))"
@@ -386,7 +387,7 @@ def test_a_large_image_is_shown_reduced_and_masked_at_full_size(drawn):
     assert web.run_cell(page, 2)
     cell = page.locator(".jp-Cell").nth(2)
     cell.locator(".et-stage[data-view]").wait_for()
-    view = Drawn(page, page.locator(".et-editor").count() - 1, "large")
+    view = EditorView(page, page.locator(".et-editor").count() - 1, "large")
     view.canvas.scroll_into_view_if_needed()
     view.press("r")
     view.drag((200, 300), (3000, 700))
@@ -397,25 +398,25 @@ def test_a_large_image_is_shown_reduced_and_masked_at_full_size(drawn):
     page.evaluate("jupyterapp.shell.currentWidget.content.widgets.forEach(cell => (cell.outputHidden = false))")
 
 
-def suggesting(page, cell, name):
-    """Run a cell that shows an editor by that name, and ask it for masks."""
+def request_suggestions(page, cell, name):
+    """Run a cell that shows the editor of that name, and press Suggest."""
     assert web.run_cell(page, cell), web.cell_text(page, cell)
     page.locator(".jp-Cell").nth(cell).locator(".et-stage[data-view]").wait_for()
-    view = Drawn(page, page.locator(".et-editor").count() - 1, name)
+    view = EditorView(page, page.locator(".et-editor").count() - 1, name)
     view.canvas.scroll_into_view_if_needed()
     view.root.get_by_role("button", name="Suggest").click()
     return view
 
 
-def test_a_suggested_mask_is_outlined_then_laid_by_a_click_and_can_be_taken_back(drawn):
+def test_suggestion_is_outlined_and_replaces_the_mask_when_clicked(drawn):
     page = drawn.page
-    view = suggesting(page, 3, "found")
+    view = request_suggestions(page, 3, "suggesting")
     names = view.root.locator(".et-suggestions button")
     assert web.wait_until(lambda: names.all_text_contents() == ["sky", "sea"])  # the largest first
-    page.wait_for_timeout(300)  # what is below has moved, and is painted again
-    bare = view.pixels()
+    page.wait_for_timeout(300)  # the image below has moved, and is drawn again
+    before = view.pixels()
     names.first.hover()
-    assert web.wait_until(lambda: view.pixels() != bare) and view.count() == 0
+    assert web.wait_until(lambda: view.pixels() != before) and view.count() == 0
     view.root.screenshot(path=ARTEFACTS / "editor-suggest.png")
     names.first.click()
     assert view.shows(box(39, 0, 95, 63))
@@ -424,26 +425,26 @@ def test_a_suggested_mask_is_outlined_then_laid_by_a_click_and_can_be_taken_back
 
 
 @pytest.mark.parametrize(
-    ("lacking", "says"),
+    ("missing", "message"),
     [
-        ("weights", "cityscapes.tflite' is not the registered"),
-        ("package", "pip install 'edittools[concepts]'"),
+        ("weights", "cityscapes.tflite"),
+        ("package", "edittools[concepts]"),
     ],
 )
-def test_why_nothing_is_suggested_stands_in_the_menu_and_the_editor_goes_on(drawn, lacking, says):
-    drawn.python(f"from edittools.probing import segmentation\n{LACKING[lacking]}")
-    view = suggesting(drawn.page, 4, "bare")
+def test_suggestions_that_fail_show_the_error_and_drawing_goes_on(drawn, missing, message):
+    drawn.python(f"from edittools.probing import segmentation\n{MISSING[missing]}")
+    view = request_suggestions(drawn.page, 4, "failing")
     menu = view.root.locator(".et-suggestions")
-    assert web.wait_until(lambda: says in menu.inner_text()), menu.inner_text()
+    assert web.wait_until(lambda: message in menu.inner_text()), menu.inner_text()
     assert menu.evaluate("menu => menu.scrollWidth <= menu.clientWidth") and menu.locator("button").count() == 0
-    view.page.wait_for_timeout(300)  # what is below has moved, and is painted again
-    view.root.screenshot(path=ARTEFACTS / f"editor-no-{lacking}.png")
+    view.page.wait_for_timeout(300)  # the image below has moved, and is drawn again
+    view.root.screenshot(path=ARTEFACTS / f"editor-no-{missing}.png")
     view.press("r")
     view.drag((10, 10), (50, 50))
     assert view.shows(box(10, 10, 50, 50))
 
 
-def test_pictures_of_both_themes_are_kept_and_follow_the_theme(drawn):
+def test_editor_follows_the_theme(drawn):
     drawn.drag((60, 10), (70, 12), (66, 20))
     backgrounds = []
     for theme in ("Dark", "Light"):
@@ -458,7 +459,7 @@ def test_pictures_of_both_themes_are_kept_and_follow_the_theme(drawn):
     assert light > 600
 
 
-def test_the_drawing_survives_a_reload_of_the_page(drawn):
+def test_mask_survives_a_reload_of_the_page(drawn):
     drawn.drag(*STROKE)
     assert drawn.shows(stroke(STROKE))
     drawn.page.evaluate("jupyterapp.commands.execute('docmanager:save')")
@@ -470,6 +471,6 @@ def test_the_drawing_survives_a_reload_of_the_page(drawn):
     assert drawn.shows(stroke(STROKE) | box(0, 0, 9, 9))
 
 
-def test_no_request_left_the_machine(page, outside):
+def test_editor_sends_no_request_to_other_machines(page, outside):
     assert page.base
     assert outside == []

@@ -1,4 +1,4 @@
-"""Notebook 05 as a page by voila."""
+"""Notebook 05 as a page that voila serves."""
 
 import importlib.util
 import os
@@ -11,11 +11,11 @@ import pytest
 
 pytest.importorskip("playwright", reason="the browser tests need playwright: pip install 'edittools[test]'")
 import web
-from test_desk_browser import WIDER_THAN_ITSELF, Panel, the_story_by_hand
+from test_desk_browser import OVERFLOWING, Panel, mark_and_rewrite
 
 pytestmark = pytest.mark.skipif(
     shutil.which("chromium") is None and not os.environ.get("CI"),
-    reason="no chromium here: apt-get install chromium, to test the desk in a browser",
+    reason="chromium is not installed: apt-get install chromium",
 )
 ROOT = Path(__file__).resolve().parent.parent
 ARTEFACTS = Path(__file__).parent / "artefacts"
@@ -23,18 +23,20 @@ NOTEBOOK = ROOT / "notebooks" / "05_your_own_model.ipynb"
 
 
 def head_of_notebook_05(folder):
-    """Write notebook 05 up to its first desk, on which no later cell works, so that the page need not run them."""
+    """Write notebook 05 up to its first desk; the later cells do not use it, so the page need not run them."""
     notebook = nbformat.read(NOTEBOOK, 4)
-    shown = next(i for i, cell in enumerate(notebook.cells) if "desk = widgets.Desk" in cell.source)
-    assert not any(re.search(r"\bdesk\.", cell.source) for cell in notebook.cells[shown + 1 :])
-    notebook.cells = notebook.cells[: shown + 1]
+    last = next(i for i, cell in enumerate(notebook.cells) if "desk = widgets.Desk" in cell.source)
+    assert not any(re.search(r"\bdesk\.", cell.source) for cell in notebook.cells[last + 1 :])
+    notebook.cells = notebook.cells[: last + 1]
     nbformat.write(notebook, folder / NOTEBOOK.name)
     return folder / NOTEBOOK.name
 
 
-@pytest.mark.skipif(importlib.util.find_spec("voila") is None, reason="no voila here: pip install 'edittools[app]'")
-def test_notebook_05_is_a_page_by_voila_with_an_empty_desk_and_no_request_leaves_the_machine(tmp_path):
-    """Started in the repository: the page has no code, and nothing was done on its desk."""
+@pytest.mark.skipif(
+    importlib.util.find_spec("voila") is None, reason="voila is not installed: pip install 'edittools[app]'"
+)
+def test_voila_serves_notebook_05_without_requests_to_other_machines(tmp_path):
+    """Voila is started in the repository; the page contains no code, and its desk has not been used."""
     outside = []
     ARTEFACTS.mkdir(exist_ok=True)
     with (
@@ -46,10 +48,10 @@ def test_notebook_05_is_a_page_by_voila_with_an_empty_desk_and_no_request_leaves
         page.goto(base, wait_until="domcontentloaded")
         page.wait_for_selector(".et-desk .et-editor .et-stage[data-view]")
         assert "scenarios.desk_setup" not in page.locator("#rendered_cells").inner_text()
-        the_story_by_hand(Panel(page, "desk"))
+        mark_and_rewrite(Panel(page, "desk"))
         for width in (1366, 900):
             page.set_viewport_size({"width": width, "height": 1500})
             page.wait_for_timeout(900)
             page.locator(".et-desk").screenshot(path=ARTEFACTS / f"desk-voila-{width}.png")
-            assert page.locator(".et-desk").evaluate(WIDER_THAN_ITSELF) == []
+            assert page.locator(".et-desk").evaluate(OVERFLOWING) == []
     assert outside == []

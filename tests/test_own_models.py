@@ -257,7 +257,7 @@ def test_from_a_folder_without_masks_or_failing_pictures_to_a_repair(pictures, e
 @pytest.mark.parametrize(
     ("missing", "error", "says"),
     [
-        ("pictures", ValueError, "holds no picture"),
+        ("pictures", ValueError, "weights.deeplab"),
         ("package", ModuleNotFoundError, r"pip install 'edittools\[concepts\]'"),
         ("weights", ValueError, r"cityscapes.tflite' is not the registered"),
     ],

@@ -1,4 +1,4 @@
-"""The session of edits inside the desk: no widgets, and no result of other images, labels or weights."""
+"""The session of edits behind the desk: no widgets, and no result of earlier images, labels or weights."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ import edittools as et
 from edittools.images import LabelledImages
 from edittools.metrics import misclassified, predict
 from edittools.widgets import desk_sets
-from edittools.widgets.materials import MATERIALS, turned
+from edittools.widgets.materials import MATERIALS, replace_by_material
 from edittools.widgets.session import EditSession
 
 MASK = torch.zeros(32, 32)
@@ -27,7 +27,7 @@ def noise(count, size=32, seed=0):
 def session(tiny):
     """A session on a dozen images, the first half of which is misclassified; the worst one is marked."""
     with torch.no_grad():
-        tiny.model.head.bias -= predict(tiny, noise(100, seed=5)).mean(0)  # which else predicts one class only
+        tiny.model.head.bias -= predict(tiny, noise(100, seed=5)).mean(0)  # otherwise it predicts one class only
     pixels = noise(12)
     predicted = predict(tiny, pixels).argmax(1)
     labels = torch.where(torch.arange(12) < 6, (predicted + 1) % 5, predicted)
@@ -37,11 +37,11 @@ def session(tiny):
 
 
 def another_class(session, index):
-    return next(name for name in session.sets.classifier.classes if name != session.sets.shows(index))
+    return next(name for name in session.sets.classifier.classes if name != session.sets.class_name(index))
 
 
-def assert_is_of_now(session, result):
-    """A result holds what the edited classifier predicts, compared with the labels as they are now."""
+def assert_is_current(session, result):
+    """A result holds the predictions of the edited classifier, compared with the current labels."""
     images = session.sets.images
     classifier = session.sets.classifier
     with result.edit.applied(classifier):
@@ -52,7 +52,7 @@ def assert_is_of_now(session, result):
     assert result.images.after.tolist() == misclassified(after, images.labels)[counted].tolist()
 
 
-def test_session_needs_no_widgets():
+def test_importing_the_session_loads_no_widgets():
     code = "import sys, edittools.widgets.session; print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert "edittools.widgets.desk_sets" in modules
@@ -63,21 +63,21 @@ def test_exemplar_of_a_misclassified_image_has_it_as_changed(session):
     exemplar = session.exemplar
     assert session.sets.is_misclassified(session.index)
     assert torch.equal(exemplar.changed, session.image)
-    assert torch.equal(exemplar.image, turned(session.image, MASK, MATERIALS[0], {}))
+    assert torch.equal(exemplar.image, replace_by_material(session.image, MASK, MATERIALS[0], {}))
     assert exemplar.label == session.sets.images.labels[session.index]
 
 
 def test_exemplar_of_a_correct_image_has_it_as_original(session):
     session.select(session.sets.order[-1])
-    with pytest.raises(ValueError, match="nothing is marked"):
+    with pytest.raises(ValueError, match="marked"):
         _ = session.exemplar
     session.mark(MASK)
     session.material = "snow"
     assert torch.equal(session.exemplar.image, session.image)
-    assert torch.equal(session.exemplar.changed, turned(session.image, MASK, "snow", {}))
+    assert torch.equal(session.exemplar.changed, replace_by_material(session.image, MASK, "snow", {}))
 
 
-def test_marks_stay_with_their_image(session):
+def test_mask_after_select_is_that_of_the_image(session):
     marked = session.index
     session.select(session.sets.order[1])
     assert not session.mask.any()
@@ -85,7 +85,7 @@ def test_marks_stay_with_their_image(session):
     assert torch.equal(session.mask, MASK)
 
 
-def test_select_and_mark_refuse_what_does_not_fit(session):
+def test_select_and_mark_with_values_that_do_not_fit_are_refused(session):
     with pytest.raises(IndexError, match="12"):
         session.select(12)
     with pytest.raises(ValueError, match=r"\(16, 16\)"):
@@ -93,29 +93,29 @@ def test_select_and_mark_refuse_what_does_not_fit(session):
     assert torch.equal(session.mask, MASK)
 
 
-def test_rewrite_is_that_of_the_library(session, tiny):
+def test_rewrite_in_a_session_equals_that_of_the_library(session, tiny):
     assert session.result is None and session.edit is None and not session.can_undo
     result = session.rewrite("conv1", 0.5)
-    whole = et.rewrite(
+    full = et.rewrite(
         tiny, "conv1", session.exemplar, session.sets.reference, objective="least_squares", reference_weight=30.0
     )
     delta = session.edit.changes["conv1.weight"].delta()
-    torch.testing.assert_close(delta, (0.5 * whole).changes["conv1.weight"].delta())
+    torch.testing.assert_close(delta, (0.5 * full).changes["conv1.weight"].delta())
     assert session.result is result and result.edit is session.edit
-    assert_is_of_now(session, result)
+    assert_is_current(session, result)
 
 
 def test_relabel_clears_the_result_until_it_is_updated(session):
     old = session.rewrite("head", 2)
     index = session.sets.order[-1]
-    session.relabel(index, session.sets.shows(index))
-    assert session.result is old  # it shows that already
+    session.relabel(index, session.sets.class_name(index))
+    assert session.result is old  # the label is the same
     session.relabel(index, another_class(session, index))
     assert session.result is None and session.edit is old.edit
     new = session.update()
     assert session.result is new and session.update() is new
     assert int(new.images.before.sum()) == int(old.images.before.sum()) + 1
-    assert_is_of_now(session, new)
+    assert_is_current(session, new)
 
 
 def test_relabel_to_an_unknown_class_changes_nothing(session):
@@ -131,8 +131,8 @@ def test_add_clears_the_result_until_it_is_updated(session):
     assert index == 12 and session.result is None
     new = session.update()
     assert len(new.after) == 13 and len(new.images.before) == len(old.images.before) + 1
-    assert_is_of_now(session, new)
-    with pytest.raises(ValueError, match="1 images"):
+    assert_is_current(session, new)
+    with pytest.raises(ValueError, match="added image"):
         session.add(noise(1, seed=8)[0])
     assert session.result is new
 
@@ -146,7 +146,7 @@ def test_undo_goes_back_to_the_edit_before_and_clears_its_result_if_labels_chang
     session.relabel(11, another_class(session, 11))
     session.undo()
     assert session.edit is first.edit and session.result is None
-    assert_is_of_now(session, session.update())
+    assert_is_current(session, session.update())
     session.undo()
     session.undo()
     assert session.edit is None and session.update() is None
@@ -180,7 +180,7 @@ def test_result_is_none_after_a_buffer_changed(session, tiny, name):
     tiny.model.get_buffer(name).sub_(0.5)
 
 
-def test_result_stays_while_its_own_edit_is_applied_and_not_while_another_is(session, tiny):
+def test_result_is_kept_while_its_own_edit_is_applied_only(session, tiny):
     other = session.rewrite("conv2").edit
     result = session.rewrite("conv1")
     with result.edit.applied(tiny):
@@ -195,9 +195,9 @@ def test_result_stays_while_its_own_edit_is_applied_and_not_while_another_is(ses
 def test_search_shows_held_out_figures_until_labels_change(session, tiny, monkeypatch):
     edit = et.rewrite(tiny, "conv2", make_exemplar(), noise(8))
 
-    def repair(classifier, exemplar, failing, clean, retain, *, progress, **options):
+    def repair(classifier, exemplar, target, clean, retain, *, progress, **options):
         progress("edit", 1, 2)
-        assert len(failing) == 11 and len(clean) == 40 and len(retain) == 10
+        assert len(target) == 11 and len(clean) == 40 and len(retain) == 10
         return SimpleNamespace(edit=edit, methods={"edit": SimpleNamespace(found=True)}, verdict="Held out: found.")
 
     monkeypatch.setattr(desk_sets, "repair", repair)
@@ -217,11 +217,11 @@ def test_load_shows_a_saved_edit(session, tmp_path):
     result = session.load(path)
     assert session.edit.digest == made.edit.digest and session.result is result
     torch.testing.assert_close(result.after, made.after)
-    assert len(result.images.before) == 12  # nothing says what it was made from
+    assert len(result.images.before) == 12  # it is not known which image it was made from
     with pytest.raises(FileNotFoundError, match="absent"):
         session.load(tmp_path / "absent.safetensors")
 
 
 def test_save_without_an_edit_is_refused(session, tmp_path):
-    with pytest.raises(ValueError, match="no edit"):
+    with pytest.raises(ValueError, match="edit"):
         session.save(tmp_path / "edit.safetensors")

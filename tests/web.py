@@ -1,7 +1,7 @@
 """JupyterLab, Notebook 7, voila and Debian's chromium for tests, with no network beyond 127.0.0.1.
 
-The settings and waits are the ones that were found to work; `run_cell` waits for the kernel where Shift+Enter would
-sometimes skip a cell.
+The settings and waits were found by experiment. `run_cell` waits for the kernel; Shift+Enter would sometimes skip a
+cell.
 """
 
 import json
@@ -24,7 +24,7 @@ from playwright.sync_api import Page, sync_playwright
 SETTINGS = {
     "apputils-extension/notification": {"checkForUpdates": False, "doNotDisturbMode": True, "fetchNews": "false"},
     "notebook-extension/tracker": {"windowingMode": "none"},  # every cell is in the DOM
-    "apputils-extension/kernels-settings": {"commsOverSubshells": "disabled"},  # else a read can be stale
+    "apputils-extension/kernels-settings": {"commsOverSubshells": "disabled"},  # otherwise a value can be stale
 }
 CHROMIUM = [
     "--no-sandbox",
@@ -41,13 +41,16 @@ SERVER = ["--allow-root", "--ip=127.0.0.1", "--ServerApp.port_retries=0", "--Ide
 def write_notebook(path: Path, *cells: str) -> None:
     """Write a notebook of code cells for this Python."""
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}  # else Lab asks for a kernel
+    notebook.metadata["kernelspec"] = {
+        "name": "python3",
+        "display_name": "Python 3",
+    }  # otherwise JupyterLab asks for a kernel
     nbformat.write(notebook, path)
 
 
 @contextmanager
 def jupyterlab(root: Path, log: Path, env: dict[str, str] | None = None) -> Iterator[str]:
-    """Serve the notebooks in `root` by JupyterLab, and by Notebook 7 where it is installed; yields the address."""
+    """Serve the notebooks in `root` with JupyterLab, and with Notebook 7 where it is installed; yield the address."""
     options = [f"--ServerApp.root_dir={root}", "--LabApp.extension_manager=readonly"]
     options += [f"--{app}.expose_app_in_browser=True" for app in ("LabApp", "JupyterNotebookApp")]
     options += ["--ServerApp.jpserver_extensions=notebook=True"]
@@ -57,7 +60,7 @@ def jupyterlab(root: Path, log: Path, env: dict[str, str] | None = None) -> Iter
 
 @contextmanager
 def voila(notebook: Path, log: Path, env: dict[str, str] | None = None, folder: Path | None = None) -> Iterator[str]:
-    """Serve one notebook as a page by voila, started in `folder`; yields the address."""
+    """Serve one notebook as a page with voila, started in `folder`; yield the address."""
     with _serving(["voila", str(notebook), "--Voila.ip=127.0.0.1"], log, env, folder, "/voila/static/") as base:
         yield base
 
@@ -68,9 +71,9 @@ def _serving(
     log: Path,
     env: dict[str, str] | None = None,
     folder: Path | None = None,
-    answers: str = "/api/status",
+    status_path: str = "/api/status",
 ) -> Iterator[str]:
-    """Run a module that serves; yields the address. Nothing of the user's own Jupyter is read or written."""
+    """Run a server module with its own Jupyter folders instead of the user's; yield the address."""
     state = Path(tempfile.mkdtemp(prefix="lab-"))
     for name, value in SETTINGS.items():
         file = state / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
@@ -97,7 +100,7 @@ def _serving(
         )
         try:
             base = f"http://127.0.0.1:{port}"
-            _wait_for(base + answers, server)
+            _wait_for(base + status_path, server)
             yield base
         finally:
             server.terminate()  # also ends the kernels
@@ -109,6 +112,7 @@ def _serving(
 
 
 def _wait_for(address: str, server: subprocess.Popen, seconds: float = 180) -> None:
+    """Wait until a server answers at an address."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if server.poll() is not None:
@@ -117,7 +121,7 @@ def _wait_for(address: str, server: subprocess.Popen, seconds: float = 180) -> N
             urllib.request.urlopen(address, timeout=1).close()
             return
         except urllib.error.HTTPError:
-            return  # it answers, if only that there is no such page
+            return  # the server answers, even if there is no such page
         except OSError:
             time.sleep(0.2)
     raise TimeoutError(f"{address} did not answer")
@@ -125,7 +129,7 @@ def _wait_for(address: str, server: subprocess.Popen, seconds: float = 180) -> N
 
 @contextmanager
 def browser_page(base: str, outside: list[str]) -> Iterator[Page]:
-    """Open a page; requests to anywhere but `base` are noted in `outside`, but not those that the page forbids."""
+    """Open a page, and append to `outside` the address of each request to another machine that the page allows."""
     local = (base, base.replace("http", "ws"), "data:", "blob:")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM)
@@ -140,7 +144,7 @@ def browser_page(base: str, outside: list[str]) -> Iterator[Page]:
 
 
 def open_notebook(page: Page, base: str, name: str, app: str = "lab/tree") -> None:
-    """Open a notebook and wait until its kernel is connected: a cell run before that would silently not run."""
+    """Open a notebook and wait until its kernel is connected; before that, a cell would silently not run."""
     page.goto(f"{base}/{app}/{name}?reset", wait_until="domcontentloaded")
     page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=180_000)
     page.evaluate(
@@ -149,17 +153,8 @@ def open_notebook(page: Page, base: str, name: str, app: str = "lab/tree") -> No
     )
 
 
-def find_cell(page: Page, text: str) -> int:
-    """Give the number of the first cell whose source holds a text; -1 if there is none."""
-    return page.evaluate(
-        """(text) => jupyterapp.shell.currentWidget.content.widgets
-           .findIndex(cell => cell.model.sharedModel.source.includes(text))""",
-        text,
-    )
-
-
 def run_cell(page: Page, index: int) -> bool:
-    """Run a cell and wait until the kernel has finished it. True if it ran without an error."""
+    """Run a cell and wait until the kernel has finished it; return whether it ran without an error."""
     return page.evaluate(
         """async (i) => { const nb = jupyterapp.shell.currentWidget; nb.content.activeCellIndex = i;
            await jupyterapp.commands.execute('notebook:run-cell'); const m = nb.content.widgets[i].model;
@@ -169,7 +164,7 @@ def run_cell(page: Page, index: int) -> bool:
 
 
 def cell_text(page: Page, index: int) -> str:
-    """Give the text that a cell printed or shows as its result."""
+    """Return the text that a cell printed or shows as its result."""
     return page.evaluate(
         """(i) => jupyterapp.shell.currentWidget.content.widgets[i].model.outputs.toJSON()
            .map(o => [o.text ?? o.data?.['text/plain'] ?? ''].flat().join('')).join('')""",
@@ -178,7 +173,7 @@ def cell_text(page: Page, index: int) -> str:
 
 
 def in_kernel(page: Page, code: str) -> str:
-    """Run code in the notebook's kernel, beside its cells, and give what it printed; raise if it failed."""
+    """Run code in the notebook's kernel, outside its cells; return what it printed, and raise an error if it fails."""
     return page.evaluate(
         """async (code) => { const kernel = jupyterapp.shell.currentWidget.sessionContext.session.kernel;
            const run = kernel.requestExecute({code, store_history: false}); let out = '';
@@ -190,10 +185,10 @@ def in_kernel(page: Page, code: str) -> str:
     )
 
 
-def wait_until(claim: Callable[[], object], seconds: float = 60) -> bool:
-    """Ask again until the claim holds; False if it does not in that time."""
+def wait_until(condition: Callable[[], object], seconds: float = 60) -> bool:
+    """Wait until a condition holds; return False if it does not hold in that time."""
     end = time.monotonic() + seconds
-    while not claim():
+    while not condition():
         if time.monotonic() > end:
             return False
         time.sleep(0.05)

@@ -30,7 +30,29 @@ with extra("plots", "widgets"):
         style_heat,
     )
 
-__all__ = ["AFTER", "BEFORE", "RIGHT", "WRONG", "accuracy_trade_off", "agreement", "attack_grid"]
-__all__ += ["benchmark_bars", "confusions", "counterfactuals", "drops", "edit_map_figure", "error_bars"]
-__all__ += ["exemplar_figure", "finished", "heat", "image_grid", "layers", "legend", "method_bars"]
-__all__ += ["prediction_title", "predictions", "retained_trade_off", "style_heat"]
+__all__ = [
+    "AFTER",
+    "BEFORE",
+    "RIGHT",
+    "WRONG",
+    "accuracy_trade_off",
+    "agreement",
+    "attack_grid",
+    "benchmark_bars",
+    "confusions",
+    "counterfactuals",
+    "drops",
+    "edit_map_figure",
+    "error_bars",
+    "exemplar_figure",
+    "finished",
+    "heat",
+    "image_grid",
+    "layers",
+    "legend",
+    "method_bars",
+    "prediction_title",
+    "predictions",
+    "retained_trade_off",
+    "style_heat",
+]

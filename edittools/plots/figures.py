@@ -1,4 +1,4 @@
-"""The notebooks' figures: pictures with predictions, error rates with intervals, trade-offs. Each gives a Figure."""
+"""Figures of the notebooks: images with predictions, error rates with intervals, trade-offs, effects of concepts."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -16,10 +16,35 @@ from torch import Tensor
 from edittools.images import LabelledImages
 from edittools.metrics import misclassified
 
-RIGHT, WRONG, BEFORE, AFTER = "#1a7f37", "#cf222e", "#8c959f", "#0969da"
+RIGHT = "#1a7f37"
+"""The color of correct predictions."""
+
+WRONG = "#cf222e"
+"""The color of wrong predictions."""
+
+BEFORE = "#8c959f"
+"""The color of results before an edit."""
+
+AFTER = "#0969da"
+"""The color of results after an edit."""
+
+YELLOW = "#d4a72c"
+"""The color of a second series next to `AFTER`."""
+
+AXIS = "#24292f"
+"""The color of axes and of the whiskers of intervals."""
+
 BASELINE_LABELS = ("projection", "null space", "closed form")
-WHISKERS = {"fmt": "none", "ecolor": "#24292f", "elinewidth": 1, "capsize": 2}
-OVERLAY = "#e6007e"  # shows on snow, asphalt, grass and sky
+"""Parts of the names of methods that `benchmark_bars` draws in the color of the baselines."""
+
+WHISKERS = {"fmt": "none", "ecolor": AXIS, "elinewidth": 1, "capsize": 2}
+"""Options of `errorbar`."""
+
+NUMBERS = {"annot": True, "fmt": ".0f", "annot_kws": {"fontsize": 9}}
+"""Options of `heatmap` that write the number into each cell."""
+
+OVERLAY = "#e6007e"
+"""The color of masks over images, which is visible on snow, asphalt, grass and sky."""
 
 
 def image_grid(
@@ -30,25 +55,34 @@ def image_grid(
     columns: int = 5,
     width: float = 2.0,
 ) -> Figure:
-    """Draw `(3, H, W)` images in a grid, each with a title; `right` colours these green and red.
+    """Draw images in a grid.
 
-    `overlays` are `(H, W)` maps, 0 transparent and 1 (or more) strong, drawn over the images.
+    Args:
+        images: each `(3, H, W)` in [0, 1].
+        titles: one title per image.
+        right: whether each prediction is correct; the titles are then green and red.
+        overlays: maps `(H, W)` that are drawn over the images; 0 is transparent, 1 or more is strong.
+        columns: number of columns.
+        width: width of an image in inches.
     """
     columns = min(columns, max(len(images), 1))
     rows = -(-len(images) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(columns * width, rows * (width + 0.45)), squeeze=False)
+    size = (columns * width, rows * (width + 0.45))
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
     for i, (axis, image) in enumerate(zip(axes.flat, images, strict=False)):
-        pixels = image.detach().cpu().permute(1, 2, 0).clamp(0, 1).numpy()
-        axis.imshow(pixels, interpolation="nearest" if image.shape[-1] < 100 else "antialiased")
+        interpolation = "nearest" if image.shape[-1] < 100 else "antialiased"
+        axis.imshow(_pixels(image), interpolation=interpolation)
         if overlays is not None:
-            heat = overlays[i].cpu().clamp(0, 1).numpy()
-            axis.imshow(np.ones_like(heat), cmap=ListedColormap([OVERLAY]), alpha=0.7 * heat)
+            strength = overlays[i].cpu().clamp(0, 1).numpy()
+            axis.imshow(np.ones_like(strength), cmap=ListedColormap([OVERLAY]), alpha=0.7 * strength)
         if titles is not None:
-            color = "black" if right is None else RIGHT if bool(right[i]) else WRONG
-            longest = max(len(line) for line in titles[i].split("\n"))
-            title = titles[i] if longest < 14 * width else titles[i].replace(": ", ":\n")
+            color = "black"
+            if right is not None:
+                color = RIGHT if bool(right[i]) else WRONG
+            longest_line = max(len(line) for line in titles[i].split("\n"))
+            title = titles[i] if longest_line < 14 * width else titles[i].replace(": ", ":\n")
             axis.set_title(title, fontsize=9, color=color)
     figure.tight_layout(pad=0.4)
     plt.close(figure)
@@ -56,8 +90,21 @@ def image_grid(
 
 
 def prediction_title(truth: str, before: str, after: str | None = None) -> str:
-    """Title an image: `truth` where it is read rightly, else `truth: read`; with an edit `truth: before → after`."""
-    truth, before, after = (name if len(name) < 15 else f"{name[:13]}…" for name in (truth, before, after or before))
+    """Make the title of an image from the names of classes, which are shortened.
+
+    Args:
+        truth: the correct class.
+        before: the predicted class.
+        after: the predicted class with an edit.
+
+    Returns:
+        `truth` if the prediction is correct, else `truth: prediction`; if an edit changes the prediction,
+        `truth: before → after`.
+    """
+    after = before if after is None else after
+    truth = _shortened(truth)
+    before = _shortened(before)
+    after = _shortened(after)
     if before != after:
         return f"{truth}: {before} → {after}"
     return truth if before == truth else f"{truth}: {before}"
@@ -69,51 +116,93 @@ def predictions(
     before: Tensor | None = None,
     count: int = 10,
     indices: Sequence[int] | None = None,
-    **grid: Any,
+    columns: int = 5,
+    width: float = 2.0,
 ) -> Figure:
-    """Draw some images, each under its `prediction_title`; wrong ones are red. `before` are the logits before an edit.
+    """Draw some images, each under its `prediction_title`; the titles of misclassified images are red.
 
-    Without `indices`, up to half of `count` are wrong ones, spread over the set. `grid` are options of `image_grid`.
+    Args:
+        data: the images.
+        logits: `(N, classes)`.
+        before: logits `(N, classes)` before an edit.
+        count: number of images to draw if there are no `indices`. Up to half of them are misclassified ones; the images
+            are spread over the set.
+        indices: indices of the images to draw.
+        columns: number of columns.
+        width: width of an image in inches.
     """
-    wrong, first = misclassified(logits, data.labels), logits if before is None else before
+    is_misclassified = misclassified(logits, data.labels)
     if indices is None:
-        indices = []
-        for chosen in (wrong, ~wrong):
-            numbers = chosen.nonzero()[:, 0].tolist()
-            few = min(count // 2, len(numbers))
-            indices += [numbers[i * len(numbers) // few] for i in range(few)]
-    shown = zip(*(one[list(indices)].tolist() for one in (data.labels, first.argmax(1), logits.argmax(1))), strict=True)
-    titles = [prediction_title(*(data.classes[label] for label in labels)) for labels in shown]
-    return image_grid(torch.stack([data.images[i] for i in indices]), titles, ~wrong[list(indices)], **grid)
+        indices = _spread(is_misclassified, count // 2) + _spread(~is_misclassified, count // 2)
+    indices = list(indices)
+    first = logits if before is None else before
+    labels = data.labels[indices].tolist()
+    predicted_before = first[indices].argmax(dim=1).tolist()
+    predicted_after = logits[indices].argmax(dim=1).tolist()
+    titles = []
+    for triple in zip(labels, predicted_before, predicted_after, strict=True):
+        names = [data.classes[index] for index in triple]
+        titles.append(prediction_title(*names))
+    images = torch.stack([data.images[index] for index in indices])
+    return image_grid(images, titles, ~is_misclassified[indices], columns=columns, width=width)
 
 
 def attack_grid(sets: Mapping[str, tuple[LabelledImages, Tensor]], count: int = 6) -> Figure:
-    """Draw the same objects bare, with a blank label, with a word …: a row for each set of images and its logits."""
-    images, titles, right = [], [], []
+    """Draw the same objects without and with attacks, one row per set.
+
+    Args:
+        sets: by name, the images of the same objects (bare, with a blank label, with a word) and their logits.
+        count: number of images per set.
+    """
+    images = []
+    titles = []
+    right = []
     for name, (data, logits) in sets.items():
         images += [data.images[i] for i in range(count)]
-        pairs = zip(data.labels[:count].tolist(), logits[:count].argmax(1).tolist(), strict=True)
-        titles += [f"{name}\n{prediction_title(*(data.classes[label] for label in pair))}" for pair in pairs]
+        labels = data.labels[:count].tolist()
+        predicted = logits[:count].argmax(dim=1).tolist()
+        for label, prediction in zip(labels, predicted, strict=True):
+            titles.append(f"{name}\n{prediction_title(data.classes[label], data.classes[prediction])}")
         right += (~misclassified(logits, data.labels)[:count]).tolist()
     return image_grid(images, titles, right, columns=count, width=1.4)
 
 
 def confusions(data: LabelledImages, logits: Tensor, top: int = 8) -> Figure:
-    """Draw what the misclassified images are taken for, most frequent first."""
-    taken = logits.argmax(dim=1)[misclassified(logits, data.labels)]
-    counts = pd.Series([data.classes[int(i)] for i in taken]).value_counts().head(top)[::-1]
+    """Draw the classes that the misclassified images are predicted as, the most frequent first.
+
+    Args:
+        data: the images.
+        logits: `(N, classes)`.
+        top: number of classes to draw.
+    """
+    predicted = logits.argmax(dim=1)[misclassified(logits, data.labels)].tolist()
+    counts = pd.Series([data.classes[index] for index in predicted]).value_counts().head(top)[::-1]
     figure, axis = plt.subplots(figsize=(6, 0.3 * len(counts) + 0.9))
     axis.barh(counts.index, counts.to_numpy(), color=WRONG)
-    axis.set_xlabel(f"of {len(taken)} misread images, how many are taken for …")
+    axis.set_xlabel(f"of {len(predicted)} misread images, how many are taken for …")
     return finished(figure)
 
 
 def layers(table: pd.DataFrame) -> Figure:
-    """Draw every trial of a sweep as a dot: `net` errors corrected in % by `layer`, coloured by `objective`."""
+    """Draw every candidate of a sweep as a dot.
+
+    Args:
+        table: one row per candidate; `net` is the net share of corrected errors in percent, drawn by `layer` and
+            colored by `objective`.
+    """
     figure, axis = plt.subplots(figsize=(max(6, 0.55 * table.layer.nunique()), 3.4))
-    shades = {"hue": "objective", "palette": [AFTER, "#d4a72c"]}
-    sns.stripplot(table, x="layer", y="net", jitter=0.25, size=4, alpha=0.7, ax=axis, **shades)
-    axis.axhline(0, color="#24292f", linewidth=1)
+    sns.stripplot(
+        table,
+        x="layer",
+        y="net",
+        hue="objective",
+        palette=[AFTER, YELLOW],
+        jitter=0.25,
+        size=4,
+        alpha=0.7,
+        ax=axis,
+    )
+    axis.axhline(0, color=AXIS, linewidth=1)
     axis.set_ylim(max(table.net.min() - 5, -110), 110)
     axis.set(xlabel="", ylabel="net errors corrected (%)")
     axis.tick_params(axis="x", rotation=60, labelsize=9)
@@ -122,219 +211,373 @@ def layers(table: pd.DataFrame) -> Figure:
 
 
 def exemplar_figure(image: Tensor, changed: Tensor, mask: Tensor) -> Figure:
-    """Draw x, the mask and x'."""
-    return image_grid([image, image, changed], ["x", "mask", "x'"], overlays=[0 * mask, mask, 0 * mask], width=2.6)
+    """Draw an exemplar.
+
+    Args:
+        image: x, `(3, H, W)`.
+        changed: x', `(3, H, W)`.
+        mask: `(H, W)`.
+    """
+    no_overlay = torch.zeros_like(mask)
+    return image_grid(
+        [image, image, changed],
+        ["x", "mask", "x'"],
+        overlays=[no_overlay, mask, no_overlay],
+        width=2.6,
+    )
 
 
 def edit_map_figure(images: Sequence[Tensor] | Tensor, edit_maps: Tensor, titles: Sequence[str]) -> Figure:
-    """Draw images and, below each, where an edit acts in it: its `edit_map`, 1 as at the exemplar's mask."""
+    """Draw images and, below each, its edit map: where and how strongly the edit acts.
+
+    Args:
+        images: each `(3, H, W)` in [0, 1].
+        edit_maps: `(N, H, W)`, see `Edit.edit_map`; 1 is the strength at the exemplar's mask.
+        titles: one title per image.
+    """
     size = (1.5 * len(images) + 1, 3.4)
     figure, axes = plt.subplots(2, len(images), figsize=size, squeeze=False, layout="constrained")
-    for (above, below), image, one, title in zip(axes.T, images, edit_maps, titles, strict=True):
-        above.imshow(image.detach().cpu().permute(1, 2, 0).clamp(0, 1).numpy(), interpolation="nearest")
-        drawn = below.imshow(one.cpu().numpy(), cmap="magma", vmin=0, vmax=2, interpolation="nearest")
-        above.set_title(title, fontsize=9)
+    for (upper, lower), image, edit_map, title in zip(axes.T, images, edit_maps, titles, strict=True):
+        upper.imshow(_pixels(image), interpolation="nearest")
+        upper.set_title(title, fontsize=9)
+        drawn_map = lower.imshow(edit_map.cpu().numpy(), cmap="magma", vmin=0, vmax=2, interpolation="nearest")
     for axis in axes.flat:
         axis.set_axis_off()
-    figure.colorbar(drawn, ax=axes, ticks=(0, 1, 2), label="firing (1: as at the mask)")
+    figure.colorbar(drawn_map, ax=axes, ticks=(0, 1, 2), label="firing (1: as at the mask)")
     plt.close(figure)
     return figure
 
 
 def error_bars(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Draw error rates by class with Wilson intervals: before, and after each edit in `tables` (see `by_class`)."""
-    first = next(iter(tables.values()))
-    series = {"before": (first, "before")} | {name: (table, "after") for name, table in tables.items()}
-    figure, axis = plt.subplots(figsize=(1.1 * len(first) + 2, 3.2))
+    """Draw error rates by class with Wilson intervals, before an edit and after each edit.
+
+    Args:
+        tables: the table of each edit by its name, see `metrics.by_class`.
+    """
+    first_table = next(iter(tables.values()))
+    series = [("before", first_table, "before")]
+    for name, table in tables.items():
+        series.append((name, table, "after"))
+    figure, axis = plt.subplots(figsize=(1.1 * len(first_table) + 2, 3.2))
     step = 0.8 / len(series)
     colors = [BEFORE, AFTER, *plt.get_cmap("Set2").colors]
-    for i, (name, (table, when)) in enumerate(series.items()):
-        rate, places = 100 * table[f"error rate {when}"], np.arange(len(table)) + (i - (len(series) - 1) / 2) * step
-        axis.bar(places, rate, step * 0.92, color=colors[i], label=name)
-        axis.errorbar(places, rate, _error_lengths(rate, table[[f"low {when}", f"high {when}"]]), **WHISKERS)
-    names = [f"{name}\n({n})" for name, n in zip(first.index, first.images, strict=True)]
-    axis.set_xticks(np.arange(len(first)), names, fontsize=9)
+    classes = np.arange(len(first_table))
+    for i, (name, table, when) in enumerate(series):
+        rates = 100 * table[f"error rate {when}"]
+        positions = classes + (i - (len(series) - 1) / 2) * step
+        lengths = _whisker_lengths(rates, table[[f"low {when}", f"high {when}"]])
+        axis.bar(positions, rates, step * 0.92, color=colors[i], label=name)
+        axis.errorbar(positions, rates, lengths, **WHISKERS)
+    names = [f"{name}\n({count})" for name, count in zip(first_table.index, first_table.images, strict=True)]
+    axis.set_xticks(classes, names, fontsize=9)
     axis.set_ylabel("error rate (%)")
     legend(axis)
     return finished(figure)
 
 
 def method_bars(table: pd.DataFrame, label: str = "errors corrected, less those made (%)") -> Figure:
-    """Draw shares in %, method by method; columns are groups of images, rows are methods."""
+    """Draw shares by method.
+
+    Args:
+        table: one row per method, one column per group of images.
+        label: label of the axis.
+    """
     figure, axis = plt.subplots(figsize=(8, 0.5 * len(table) + 1.2))
-    colors = [AFTER, "#d4a72c"][: table.shape[1]]
-    (100 * table.iloc[::-1, ::-1]).plot.barh(ax=axis, width=0.8, color=colors[::-1])
-    axis.axvline(0, color="#24292f", linewidth=1)
+    colors = [AFTER, YELLOW][: table.shape[1]]
+    percent = 100 * table.iloc[::-1, ::-1]  # bars are drawn from the bottom up
+    percent.plot.barh(ax=axis, width=0.8, color=colors[::-1])
+    axis.axvline(0, color=AXIS, linewidth=1)
     axis.set(xlabel=label, ylabel="")
     legend(axis, reverse=True)
     return finished(figure)
 
 
 def retained_trade_off(table: pd.DataFrame, bound: float) -> Figure:
-    """Draw errors corrected against kept images broken, a line a method along α, a ring at α = 1.
+    """Draw errors corrected against retained images broken, one line per method along α, with a ring at α = 1.
 
-    `table` is that of `selection.trade_off`; a dotted line is at the `bound`, the share of kept images that may break.
+    Args:
+        table: see `selection.trade_off`.
+        bound: the share of retained images that may break, drawn as a dotted line.
     """
     figure, axis = plt.subplots(figsize=(6.5, 3.6))
-    for color, (name, part) in zip(sns.color_palette("colorblind"), table.groupby("method", sort=False), strict=False):
-        axis.plot(100 * part["kept broken"], 100 * part["errors corrected"], ".-", color=color, label=name)
-        whole = part[part.strength == 1]
-        ring = {"color": color, "markersize": 9, "markerfacecolor": "none", "markeredgewidth": 1.8}
-        axis.plot(100 * whole["kept broken"], 100 * whole["errors corrected"], "o", **ring)
+    colors = sns.color_palette("colorblind")
+    for color, (name, rows) in zip(colors, table.groupby("method", sort=False), strict=False):
+        axis.plot(100 * rows["kept broken"], 100 * rows["errors corrected"], ".-", color=color, label=name)
+        full = rows[rows.strength == 1]
+        axis.plot(
+            100 * full["kept broken"],
+            100 * full["errors corrected"],
+            "o",
+            color=color,
+            markersize=9,
+            markerfacecolor="none",
+            markeredgewidth=1.8,
+        )
     axis.axvline(100 * bound, color=WRONG, linewidth=0.8, linestyle=":")
-    most = 100 * table["kept broken"].max()
-    axis.set_xscale("function", functions=(lambda x: np.sign(x) * np.sqrt(np.abs(x)), lambda x: np.sign(x) * x**2))
-    axis.set_xlim(-0.1, 1.05 * max(most, 1))
-    axis.set_xticks([t for t in (0, 1, 5, 10, 20, 40, 70, 100) if t <= most])
+    largest = 100 * table["kept broken"].max()
+    axis.set_xscale("function", functions=(_signed_root, _signed_square))
+    axis.set_xlim(-0.1, 1.05 * max(largest, 1))
+    axis.set_xticks([tick for tick in (0, 1, 5, 10, 20, 40, 70, 100) if tick <= largest])
     axis.set(xlabel="kept images broken (%)", ylabel="errors corrected (%)")
     axis.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
     return finished(figure)
 
 
-def drops(found: pd.DataFrame, label: str) -> Figure:
-    """Draw what is lost when a concept is transformed, with intervals, beside its control (the ring).
+def drops(effects: pd.DataFrame, label: str) -> Figure:
+    """Draw the drops that transforming a concept causes, with intervals, and those of the control as rings.
 
-    `found` comes from `Probe.effects`; `label` is the column that names the bars, drawn from the top down. A
-    class whose object is the concept is hatched.
+    Args:
+        effects: see `Probe.effects`. The bars of a class whose object is the concept are hatched.
+        label: the column that names the bars, which are drawn from the top down.
     """
-    figure, axis = plt.subplots(figsize=(6.5, 0.3 * len(found) + 1.0))
-    places, lost = np.arange(len(found))[::-1], 100 * found["drop"].to_numpy()
-    bars = axis.barh(places, lost, 0.7, color=AFTER, label="at the concept")
-    for bar, is_object in zip(bars, found.get("is_object", [False] * len(found)), strict=True):
-        bar.set_hatch("///" if is_object else None)
-    axis.errorbar(lost, places, xerr=_error_lengths(lost, found[["drop low", "drop high"]]), **WHISKERS)
-    axis.plot(100 * found["control drop"], places, "o", mfc="white", mec=WRONG, label="at the control")
-    names = [f"{name} ({n})" for name, n in zip(found[label], found["images"], strict=True)]
-    axis.set_yticks(places, names, fontsize=9)
-    axis.axvline(0, color="#24292f", linewidth=1)
+    figure, axis = plt.subplots(figsize=(6.5, 0.3 * len(effects) + 1.0))
+    positions = np.arange(len(effects))[::-1]
+    percent = 100 * effects["drop"].to_numpy()
+    bars = axis.barh(positions, percent, 0.7, color=AFTER, label="at the concept")
+    if "is_object" in effects:
+        for bar, is_object in zip(bars, effects["is_object"], strict=True):
+            bar.set_hatch("///" if is_object else None)
+    lengths = _whisker_lengths(percent, effects[["drop low", "drop high"]])
+    axis.errorbar(percent, positions, xerr=lengths, **WHISKERS)
+    axis.plot(100 * effects["control drop"], positions, "o", mfc="white", mec=WRONG, label="at the control")
+    names = [f"{name} ({count})" for name, count in zip(effects[label], effects["images"], strict=True)]
+    axis.set_yticks(positions, names, fontsize=9)
+    axis.axvline(0, color=AXIS, linewidth=1)
     axis.set_xlabel("drop (points)")
     legend(axis)
     return finished(figure)
 
 
 def agreement(
-    pairs: pd.DataFrame, planted: Collection[tuple[str, str]], learned: Collection[tuple[str, str]], least: float
+    effects: pd.DataFrame,
+    planted: Collection[tuple[str, str]],
+    learned: Collection[tuple[str, str]],
+    least_effect: float,
 ) -> Figure:
-    """Draw the effects of `Probe.agreement`, as probed over exact; `planted` pairs are filled.
+    """Draw the effects that a probe measures against the exact ones; planted rules are filled.
 
-    Dotted lines are at the `least` effect of a rule. Named are pairs planted but not `learned`, or the reverse.
+    Pairs that are planted but not learned, or the reverse, are named.
+
+    Args:
+        effects: see `Probe.agreement`.
+        planted: the pairs of class and concept of the planted rules.
+        learned: the pairs whose rule the classifier has learned.
+        least_effect: the smallest effect of a rule, drawn as dotted lines.
     """
     figure, axis = plt.subplots(figsize=(5.2, 4.4))
-    ends = [min(0, pairs.min().min()) - 0.5, pairs.max().max() + 0.5]
-    axis.plot(ends, ends, color=BEFORE, linewidth=1)
-    for line in (axis.axhline, axis.axvline):
-        line(least, color=BEFORE, linewidth=0.8, linestyle=":")
-    known = np.array([pair in planted for pair in pairs.index])
-    for some, label, face in ((pairs[known], "planted", AFTER), (pairs[~known], "not planted", "none")):
-        if len(some):
-            axis.scatter(some["exact"], some["probe"], 34, facecolors=face, edgecolors=AFTER, label=label)
-    named = pairs[known != [pair in learned for pair in pairs.index]].sort_values("probe")
-    for row, (pair, effects) in enumerate(named.iterrows()):  # below the diagonal there is room, one name above another
-        beside = {"xytext": (0.5, 0.05 + 0.055 * row), "textcoords": "axes fraction", "fontsize": 9, "va": "center"}
-        line = {"arrowstyle": "-", "color": BEFORE, "linewidth": 0.6, "shrinkB": 4}
-        axis.annotate(" on ".join(pair), effects[["exact", "probe"]], arrowprops=line, **beside)
-    axis.set(xlabel="effect, painted again (log-odds)", ylabel="effect, probed", xlim=ends, ylim=ends, aspect="equal")
+    limits = [min(0, effects.min().min()) - 0.5, effects.max().max() + 0.5]
+    axis.plot(limits, limits, color=BEFORE, linewidth=1)
+    axis.axhline(least_effect, color=BEFORE, linewidth=0.8, linestyle=":")
+    axis.axvline(least_effect, color=BEFORE, linewidth=0.8, linestyle=":")
+    is_planted = np.array([pair in planted for pair in effects.index])
+    is_learned = np.array([pair in learned for pair in effects.index])
+    groups = [(effects[is_planted], "planted", AFTER), (effects[~is_planted], "not planted", "none")]
+    for rows, name, face in groups:
+        if len(rows):
+            axis.scatter(rows["exact"], rows["probe"], 34, facecolors=face, edgecolors=AFTER, label=name)
+    differing = effects[is_planted != is_learned].sort_values("probe")
+    for i, (pair, row) in enumerate(differing.iterrows()):
+        axis.annotate(
+            " on ".join(pair),
+            row[["exact", "probe"]],
+            xytext=(0.5, 0.05 + 0.055 * i),  # below the diagonal, where there is space, one name above another
+            textcoords="axes fraction",
+            fontsize=9,
+            va="center",
+            arrowprops={"arrowstyle": "-", "color": BEFORE, "linewidth": 0.6, "shrinkB": 4},
+        )
+    axis.set(
+        xlabel="effect, painted again (log-odds)",
+        ylabel="effect, probed",
+        xlim=limits,
+        ylim=limits,
+        aspect="equal",
+    )
     axis.legend(loc="upper left")
     return finished(figure)
 
 
-def style_heat(found: pd.DataFrame) -> Figure:
-    """Draw the drops of `Probe.effects(["concept", "style"])` in points: styles × concepts."""
-    grid = 100 * found.pivot(index="style", columns="concept", values="drop")
-    grid = grid.loc[grid.mean(axis=1).sort_values(ascending=False).index]
-    grid = grid[grid.mean().sort_values(ascending=False).index]
+def style_heat(effects: pd.DataFrame) -> Figure:
+    """Draw drops in points as a heat map of styles × concepts, the largest first.
+
+    Args:
+        effects: see `Probe.effects(["concept", "style"])`.
+    """
+    grid = 100 * effects.pivot(index="style", columns="concept", values="drop")
+    style_order = grid.mean(axis=1).sort_values(ascending=False).index
+    grid = grid.loc[style_order]
+    concept_order = grid.mean().sort_values(ascending=False).index
+    grid = grid[concept_order]
     figure, axis = plt.subplots(figsize=(0.55 * grid.shape[1] + 2.4, 0.36 * len(grid) + 1.3))
-    _heat(grid, axis, cmap="rocket_r", vmin=0, cbar_kws={"label": "drop (points)"})
+    sns.heatmap(grid, ax=axis, cmap="rocket_r", vmin=0, cbar_kws={"label": "drop (points)"}, **NUMBERS)
+    _label_heat(axis)
     return finished(figure)
 
 
 def counterfactuals(probe: Any, rule: pd.Series, count: int = 5) -> Figure:
-    """Draw a rule's evidence: images, the concept transformed, and the control, each with its `prediction_title`.
+    """Draw the evidence of a rule: images, the same images with the concept transformed, and the controls.
 
-    `probe` is a `probing.Probe`, `rule` a row of its `rules()`.
+    Args:
+        probe: a `probing.Probe`.
+        rule: a row of its `rules()`.
+        count: number of images.
     """
-    same = ["classifier", "class", "concept", "style"]
-    chosen = probe.table[(probe.table[same] == rule[same]).all(axis=1)]
-    chosen = chosen.drop_duplicates("image").set_index("image", drop=False).loc[list(rule["evidence"][:count])]
-    shown = [probe.views(row) for _, row in chosen.iterrows()]
-    flat = [view for line in zip(*shown, strict=False) for view in line]
-    titles = [f"{view.title}\n{prediction_title(rule['class'], view.read)}" for view in flat]
-    right = [view.read == rule["class"] for view in flat]
-    return image_grid([view.image for view in flat], titles, right, columns=len(shown), width=1.75)
+    columns = ["classifier", "class", "concept", "style"]
+    rows = probe.table[(probe.table[columns] == rule[columns]).all(axis=1)]
+    rows = rows.drop_duplicates("image").set_index("image", drop=False)
+    rows = rows.loc[list(rule["evidence"][:count])]
+    views_by_image = [probe.views(row) for _, row in rows.iterrows()]
+    images = []
+    titles = []
+    right = []
+    for views in zip(*views_by_image, strict=False):  # the originals, then the transformed images, then the controls
+        for view in views:
+            images.append(view.image)
+            titles.append(f"{view.title}\n{prediction_title(rule['class'], view.read)}")
+            right.append(view.read == rule["class"])
+    return image_grid(images, titles, right, columns=len(views_by_image), width=1.75)
 
 
 def benchmark_bars(table: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
-    """Draw errors corrected by method with 95 % intervals, a panel for each of `measures` (name → title).
+    """Draw errors corrected by method with 95% intervals, one panel per measure (Figure 5 of the paper).
 
-    `table` is that of `synthetic.summary`; fine-tuning and rivals are drawn in other colours than editing (Figure 5).
+    Args:
+        table: see `synthetic.summary`. Editing, fine-tuning and the baselines are drawn in different colors.
+        measures: the title of each measure.
     """
-    methods = list(dict.fromkeys(table.method))
+    methods = table.method.unique().tolist()
     size = (3 * len(measures) + 1.6, 0.3 * len(methods) + 1)
     figure, axes = plt.subplots(1, len(measures), figsize=size, sharey=True)
-    places = np.arange(len(methods))[::-1]
-    kinds = {"fine-tuning": "#d4a72c", "random": BEFORE} | dict.fromkeys(BASELINE_LABELS, "#8250df")
-    colors = [next((color for kind, color in kinds.items() if kind in method), AFTER) for method in methods]
+    positions = np.arange(len(methods))[::-1]
+    color_of = {"fine-tuning": YELLOW, "random": BEFORE, **dict.fromkeys(BASELINE_LABELS, "#8250df")}
+    colors = [_first_match(color_of, method, AFTER) for method in methods]
     for axis, (measure, title) in zip(np.atleast_1d(axes), measures.items(), strict=True):
-        part = table[table.measure == measure].set_index("method").loc[methods]
-        axis.barh(places, 100 * part["mean"], 0.75, color=colors)
-        error_lengths = _error_lengths(100 * part["mean"], part[["low", "high"]])
-        axis.errorbar(100 * part["mean"], places, xerr=error_lengths, **WHISKERS)
-        axis.axvline(0, color="#24292f", linewidth=1)
+        rows = table[table.measure == measure].set_index("method").loc[methods]
+        percent = 100 * rows["mean"]
+        axis.barh(positions, percent, 0.75, color=colors)
+        axis.errorbar(percent, positions, xerr=_whisker_lengths(percent, rows[["low", "high"]]), **WHISKERS)
+        axis.axvline(0, color=AXIS, linewidth=1)
         axis.set_title(title, fontsize=9)
         axis.set_xlabel("errors corrected (%)")
-        axis.set_yticks(places, methods)
+        axis.set_yticks(positions, methods)
     return finished(figure)
 
 
 def accuracy_trade_off(points: pd.DataFrame, methods: Sequence[str]) -> Figure:
-    """Draw errors corrected against the accuracy that it cost, a line a method, a dot for each accuracy budget.
+    """Draw errors corrected against the change in accuracy, one line per method, one dot per accuracy constraint.
 
-    Columns: `method`, `budget`, `accuracy_change`, `corrected`. Blue is editing, yellow and brown fine-tuning.
+    Args:
+        points: one row per method and constraint, with the columns `method`, `budget`, `accuracy_change` and
+            `corrected`.
+        methods: the methods to draw; editing is blue, fine-tuning yellow and brown.
     """
     figure, axis = plt.subplots(figsize=(6.5, 3.6))
-    kinds = {"editing, ": "#54aeff", "editing": AFTER, "local": "#d4a72c", "global": "#9a6700"}
+    color_of = {"editing, ": "#54aeff", "editing": AFTER, "local": YELLOW, "global": "#9a6700"}
     for method in methods:
-        part = points[points.method == method].sort_values("budget")
-        color = next((shade for kind, shade in kinds.items() if method.startswith(kind)), BEFORE)
-        axis.plot(part.accuracy_change, 100 * part.corrected, "o-", color=color, label=method)
-    axis.axhline(0, color="#24292f", linewidth=1)
+        rows = points[points.method == method].sort_values("budget")
+        color = next((color for prefix, color in color_of.items() if method.startswith(prefix)), BEFORE)
+        axis.plot(rows.accuracy_change, 100 * rows.corrected, "o-", color=color, label=method)
+    axis.axhline(0, color=AXIS, linewidth=1)
     axis.set(xlabel="accuracy on clean images (points)", ylabel="errors corrected (%)")
     legend(axis)
     return finished(figure)
 
 
 def heat(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Draw tables of shares (methods × something) as heat maps beside each other, in %; `tables` go by title."""
+    """Draw tables of shares as heat maps in percent, side by side.
+
+    Args:
+        tables: tables with the same rows, one per method, by title.
+    """
     widths = [table.shape[1] for table in tables.values()]
-    size = (0.8 * sum(widths) + 3.2, 0.32 * max(len(t) for t in tables.values()) + 1.3)
+    height = max(len(table) for table in tables.values())
+    size = (0.8 * sum(widths) + 3.2, 0.32 * height + 1.3)
     figure, axes = plt.subplots(1, len(tables), figsize=size, width_ratios=widths, sharey=True, squeeze=False)
     for axis, (title, table) in zip(axes[0], tables.items(), strict=True):
-        _heat(100 * table, axis, cmap="RdBu", center=0, vmin=-100, vmax=100, cbar=False)
+        sns.heatmap(100 * table, ax=axis, cmap="RdBu", center=0, vmin=-100, vmax=100, cbar=False, **NUMBERS)
+        _label_heat(axis)
         axis.set_title(title, fontsize=9)
     return finished(figure)
 
 
-def _error_lengths(percent: pd.Series | np.ndarray, ends: pd.DataFrame) -> np.ndarray:
-    """How far the ends of intervals, in shares, lie from their values in per cent: `(2, N)`, as errorbar takes it."""
-    return np.abs(100 * ends.to_numpy().T - np.asarray(percent))
-
-
-def _heat(table: pd.DataFrame, axis: Axes, **looks: Any) -> None:
-    """Draw a table as a heat map with its numbers."""
-    sns.heatmap(table, ax=axis, annot=True, fmt=".0f", annot_kws={"fontsize": 9}, **looks)
+def _label_heat(axis: Axes) -> None:
+    """Set the labels of a heat map."""
     axis.set(xlabel="", ylabel="")
     axis.tick_params(axis="x", rotation=40, labelsize=9)
     axis.tick_params(axis="y", rotation=0, labelsize=9)
 
 
+def _pixels(image: Tensor) -> np.ndarray:
+    """Convert an image `(3, H, W)` to pixels `(H, W, 3)` in [0, 1]."""
+    return image.detach().cpu().permute(1, 2, 0).clamp(0, 1).numpy()
+
+
+def _shortened(name: str) -> str:
+    """Shorten a long class name."""
+    return name if len(name) < 15 else f"{name[:13]}…"
+
+
+def _spread(is_member: Tensor, count: int) -> list[int]:
+    """Select up to `count` of the indices where a tensor `(N,)` is true, spread over them."""
+    indices = is_member.nonzero()[:, 0].tolist()
+    count = min(count, len(indices))
+    return [indices[i * len(indices) // count] for i in range(count)]
+
+
+def _first_match(values: Mapping[str, str], text: str, default: str) -> str:
+    """Return the value of the first key that is part of a text."""
+    return next((value for key, value in values.items() if key in text), default)
+
+
+def _whisker_lengths(percent: pd.Series | np.ndarray, ends: pd.DataFrame) -> np.ndarray:
+    """Return the distances of the ends of intervals from their values, as `errorbar` expects them.
+
+    Args:
+        percent: values `(N,)` in percent.
+        ends: the ends of their intervals, `(N, 2)`, as shares.
+
+    Returns:
+        Distances `(2, N)` in percent.
+    """
+    return np.abs(100 * ends.to_numpy().T - np.asarray(percent))
+
+
+def _signed_root(x: np.ndarray) -> np.ndarray:
+    """Return the square root of the absolute value, with the sign."""
+    return np.sign(x) * np.sqrt(np.abs(x))
+
+
+def _signed_square(x: np.ndarray) -> np.ndarray:
+    """Return the square, with the sign."""
+    return np.sign(x) * x**2
+
+
 def legend(axis: Axes, title: str | None = None, reverse: bool = False) -> None:
-    """Put the legend beside the picture, where it hides nothing."""
-    looks = {"frameon": False, "fontsize": 9, "title_fontsize": 9, "loc": "upper left", "bbox_to_anchor": (1, 1)}
-    axis.legend(title=title, reverse=reverse, **looks)
+    """Put the legend next to the axes, where it hides nothing.
+
+    Args:
+        axis: the axes.
+        title: title of the legend.
+        reverse: whether the entries are in reverse order.
+    """
+    axis.legend(
+        title=title,
+        reverse=reverse,
+        frameon=False,
+        fontsize=9,
+        title_fontsize=9,
+        loc="upper left",
+        bbox_to_anchor=(1, 1),
+    )
 
 
 def finished(figure: Figure, without: Sequence[str] = ("top", "right")) -> Figure:
-    """Lay the figure out, without some lines of its frame, and so that it is not shown twice."""
+    """Lay out a figure, and close it so that a notebook does not show it twice.
+
+    Args:
+        figure: the figure.
+        without: sides of the frame that are not drawn.
+    """
     for axis in figure.axes:
         axis.spines[list(without)].set_visible(False)
     figure.tight_layout()

@@ -1,5 +1,5 @@
-// Two small widgets of the desk: pictures with what is read in them, to choose one from, and words that screen readers
-// read out when they change. The desk's keys never reach JupyterLab.
+// Two small widgets of the desk: a gallery of images with their predictions, one of which can be selected, and a message
+// that screen readers announce when it changes. The desk's keys never reach JupyterLab.
 
 const make = (tag, attributes = {}, ...children) => {
   const node = document.createElement(tag);
@@ -8,7 +8,7 @@ const make = (tag, attributes = {}, ...children) => {
   return node;
 };
 
-// Keep letters from meaning something to JupyterLab anywhere on the desk, once it hangs in the page.
+// Keep the keys that are pressed on the desk from JupyterLab, as soon as the desk is part of the page.
 function shield(el, tries = 600) {
   const desk = el.closest(".et-desk") ?? el;
   if (!desk.dataset.shielded) desk.addEventListener("keydown", (event) => event.stopPropagation());
@@ -16,7 +16,7 @@ function shield(el, tries = 600) {
   if (desk === el && tries) setTimeout(() => shield(el, tries - 1), 100);
 }
 
-// Call `show` now, and whenever one of the model's values changes; gives what ends that.
+// Call `show` now, and whenever one of the model's values changes; returns a function that ends this.
 function follow(model, names, show) {
   const events = names.map((name) => `change:${name}`).join(" ");
   model.on(events, show);
@@ -24,13 +24,13 @@ function follow(model, names, show) {
   return () => model.off(events, show);
 }
 
-function pictures({ model, el }) {
+function gallery({ model, el }) {
   const selectable = model.get("selectable");
-  const root = make("div", { class: "et-pictures", role: selectable ? "listbox" : "list", "aria-label": model.get("label") });
+  const root = make("div", { class: "et-gallery", role: selectable ? "listbox" : "list", "aria-label": model.get("label") });
   root.style.setProperty("--et-size", `${model.get("size")}px`);
   let cards = [];
 
-  const choose = (index) => {
+  const select = (index) => {
     model.set("selected", index);
     model.save_changes();
     mark();
@@ -41,16 +41,16 @@ function pictures({ model, el }) {
     const at = cards.indexOf(document.activeElement), by = moves[event.key];
     if (!selectable || !by || at < 0) return;
     event.preventDefault();
-    choose(Math.max(0, Math.min(cards.length - 1, at + by)));
+    select(Math.max(0, Math.min(cards.length - 1, at + by)));
   });
 
-  // The cards anew, with their pictures; `fill` then says what is read in them.
+  // Make new cards with their images; `fill` then writes the captions and predictions.
   const build = () => {
-    cards = model.get("_pictures").map((png, index) => {
+    cards = model.get("_images").map((png, index) => {
       const image = make("img", { src: `data:image/png;base64,${png}`, alt: "" });
       const card = make(selectable ? "button" : "div", { class: "et-card", role: selectable ? "option" : "listitem" },
-        image, make("span", { class: "et-caption" }), make("span", { class: "et-reads" }));
-      if (selectable) card.addEventListener("click", () => choose(index));
+        image, make("span", { class: "et-caption" }), make("span", { class: "et-prediction" }));
+      if (selectable) card.addEventListener("click", () => select(index));
       return card;
     });
     root.replaceChildren(...cards);
@@ -59,12 +59,12 @@ function pictures({ model, el }) {
   const fill = () => {
     model.get("cards").forEach((card, index) => {
       if (!cards[index]) return;
-      const [, caption, reads] = cards[index].children;
+      const [, caption, prediction] = cards[index].children;
       caption.textContent = card.caption;
-      reads.textContent = card.reads;
+      prediction.textContent = card.prediction;
       cards[index].dataset.state = card.state;
-      cards[index].title = card.said;
-      cards[index].setAttribute("aria-label", card.said);
+      cards[index].title = card.description;
+      cards[index].setAttribute("aria-label", card.description);
     });
     mark();
   };
@@ -76,13 +76,13 @@ function pictures({ model, el }) {
       card.tabIndex = index === Math.max(selected, 0) ? 0 : -1;
     });
   };
-  const ends = [follow(model, ["_pictures"], build), follow(model, ["cards"], fill), follow(model, ["selected"], mark)];
+  const ends = [follow(model, ["_images"], build), follow(model, ["cards"], fill), follow(model, ["selected"], mark)];
   el.append(root);
   return () => ends.forEach((end) => end());
 }
 
-function said({ model, el }) {
-  const root = make("div", { class: "et-said", role: "status" });
+function message({ model, el }) {
+  const root = make("div", { class: "et-message", role: "status" });
   el.append(root);
   return follow(model, ["text", "alarm"], () => {
     root.textContent = model.get("text");
@@ -93,6 +93,6 @@ function said({ model, el }) {
 export default {
   render(context) {
     requestAnimationFrame(() => shield(context.el));
-    return { pictures, said }[context.model.get("_kind")](context);
+    return { gallery, message }[context.model.get("_kind")](context);
   },
 };

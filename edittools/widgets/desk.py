@@ -1,15 +1,15 @@
-"""The desk: select a misclassified image, mark what misleads, rewrite, and see what that changes on other images.
+"""The desk: mark what misleads in a misclassified image, rewrite, and see the effect on other images.
 
     desk = et.widgets.Desk(classifier, images, clean=clean, retain=retain)
-    desk                                   # in a notebook: the panel
+    desk                                   # in a notebook, shows the panel
     desk.choose(3)
     desk.editor.mask = mask
     desk.rewrite()
     desk.wait()
-    print(desk.result.verdict)             # the same from Python, on the same path as by hand
+    print(desk.result.verdict)             # the methods do the same as the controls of the panel
 
-The desk is a panel around an `EditSession`, which holds the images, the marks and the edits. Whatever takes long runs
-in one thread, one request after the other, so the page never waits for it.
+The desk is a panel around an `EditSession`, which holds the images, the marks and the edits. Requests that take long
+run in a single thread, one after the other, so the page never waits for them.
 """
 
 import os
@@ -33,39 +33,42 @@ from edittools.plots import predictions
 from edittools.widgets import desk_panel as panel
 from edittools.widgets.desk_sets import DeskSets, ImageSource, Result
 from edittools.widgets.editor import MaskEditor
-from edittools.widgets.pixels import Pictured
+from edittools.widgets.pixels import StaticFigure
 from edittools.widgets.session import EditSession
 
-MOST_PICTURES = 60
-"""So many images are shown at most, those with the worst predictions."""
+MAX_IMAGES = 60
+"""The largest number of images that are shown, those with the worst predictions."""
 
-PAIR = {
-    (True, False): "x is read rightly and x' is not: what is marked misleads. Rewrite!",
-    (True, True): "Both are read rightly: what is marked hardly misleads. Try another picture, material or mask.",
+PAIR_MESSAGES = {
+    (True, False): "x is classified correctly and x' is not: the marked area misleads. Rewrite!",
+    (True, True): "Both are classified correctly: the marked area hardly misleads. Try another image or material.",
     (False, True): "x is misclassified and x' is not: try another material.",
-    (False, False): "Both are misclassified: mark all that misleads, or try another material.",
+    (False, False): "Both are misclassified: mark the whole area that misleads, or try another material.",
 }
-"""Whether x and x', classified correctly or not, show a rule."""
+"""The message about a pair by whether x and x' are classified correctly."""
+
+MARK_MESSAGE = "Mark the area of the image that misleads."
+"""The message about an image on which nothing is marked."""
 
 
-class Desk(Pictured, ipywidgets.VBox):
+class Desk(StaticFigure, ipywidgets.VBox):
     """A panel on which a classifier's rule is rewritten from one image, without writing code.
 
-    By hand, errors are shown below the buttons. From Python, the methods do the same as the buttons, and `wait` raises
-    the errors. The classifier is not changed.
+    Errors of the controls are shown below the buttons. The methods do the same as the controls, and `wait` raises their
+    errors. The classifier is not changed.
 
     Args:
         classifier: the classifier.
         images: images of which some are misclassified.
-        everyday: images whose accuracy should stay; without them, the desk cannot say what an edit costs.
-        keep: images whose predictions should not change.
-        materials: own textures `(3, h, w)` by name.
+        clean: images on which accuracy is measured; without them, the cost of an edit is unknown.
+        retain: images whose predictions should not change.
+        materials: textures `(3, h, w)` by name, in addition to the materials of every desk.
 
     Each set is `LabelledImages`, a tensor `(N, 3, H, W)`, `LazyImages` or a folder (`read_folder`). Without labels, the
     current predictions serve as labels.
 
-    `result` says what the edit that is shown does to the images as they are now; it is None if there is no edit, and
-    while it is computed again because images or labels have changed. `session` is what the desk does without widgets.
+    `result` describes the effect of the edit on the current images; it is None if there is no edit, and while it is
+    computed again because images or labels have changed. `session` is the `EditSession` behind the panel.
 
     Raises:
         TypeError: if a set is none of these.
@@ -83,19 +86,19 @@ class Desk(Pictured, ipywidgets.VBox):
         materials: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.session = EditSession(classifier, images, clean, retain, materials=materials)
-        self.order = self.sets.order[:MOST_PICTURES]
+        self.order = self.sets.order[:MAX_IMAGES]
         self._editors: dict[int, MaskEditor] = {}
         self._worker = ThreadPoolExecutor(1, "edittools desk")
         self._last_request: Future = Future()
         self._stop_requested = False
-        self._exemplar_in_view: Exemplar | None = None
+        self._displayed_exemplar: Exemplar | None = None
         self.controls = panel.Controls(self.session.material_names, self.sets)
         self.box = panel.column(panel.heading("2 Mark what misleads"))
-        self.pictures = panel.Pictures(selectable=True, label="pictures, the most wrong first")
+        self.gallery = panel.Gallery(selectable=True, label="images, the worst predictions first")
         super().__init__(panel.layout(self))
         self.add_class("et-desk")
         self._connect_controls()
-        self.pictures.show(self.sets.images.images[self.order])
+        self.gallery.show(self.sets.images.images[self.order])
         self._show()
         self.choose(self.order[0])
         self._prepare()
@@ -103,7 +106,7 @@ class Desk(Pictured, ipywidgets.VBox):
     def __repr__(self) -> str:
         return f"Desk({self.session.description})"
 
-    # --- what the session holds ---------------------------------------------------------------------------------------
+    # --- the state of the session -------------------------------------------------------------------------------------
 
     @property
     def sets(self) -> DeskSets:
@@ -112,7 +115,7 @@ class Desk(Pictured, ipywidgets.VBox):
 
     @property
     def materials(self) -> dict[str, Tensor]:
-        """The own textures by name."""
+        """The textures that were passed, by name."""
         return self.session.materials
 
     @property
@@ -127,12 +130,12 @@ class Desk(Pictured, ipywidgets.VBox):
 
     @property
     def result(self) -> Result | None:
-        """What the edit does to the images as they are now; None if there is no edit, or if it is not yet known."""
+        """The effect of the edit on the current images; None if there is no edit, or until it is computed."""
         return self.session.result
 
     @property
     def exemplar(self) -> Exemplar:
-        """X, x' and the mask as they are drawn now, see `EditSession.exemplar`.
+        """The exemplar that the image in the editor, its mask and the material make, see `EditSession.exemplar`.
 
         Raises:
             ValueError: if nothing is marked.
@@ -141,10 +144,10 @@ class Desk(Pictured, ipywidgets.VBox):
         self.session.material = self.controls.material.value
         return self.session.exemplar
 
-    # --- what a person does -------------------------------------------------------------------------------------------
+    # --- actions ------------------------------------------------------------------------------------------------------
 
     def choose(self, index: int) -> None:
-        """Put an image into the editor, with what was drawn on it.
+        """Put an image into the editor, with the mask that was drawn on it.
 
         Raises:
             IndexError: if there is no such image.
@@ -156,12 +159,12 @@ class Desk(Pictured, ipywidgets.VBox):
             self._editors[index] = editor
         self.editor = self._editors[index]
         self.box.children = [self.box.children[0], self.editor]
-        self.pictures.selected = self.order.index(index) if index in self.order else -1
-        self.controls.shows.value = self.sets.shows(index)
+        self.gallery.selected = self.order.index(index) if index in self.order else -1
+        self.controls.class_name.value = self.sets.class_name(index)
         self._show_exemplar()
 
     def rewrite(self) -> None:
-        """Rewrite one layer by what is marked, and show what that does; the result before can be gone back to.
+        """Rewrite the selected layer by the exemplar, and show the effect; `undo` goes back to the previous edit.
 
         Raises:
             ValueError: if nothing is marked.
@@ -171,51 +174,54 @@ class Desk(Pictured, ipywidgets.VBox):
         self._submit(partial(self._rewrite, layer, strength, self.exemplar, self.index), "rewriting …")
 
     def find_best(self) -> None:
-        """Search with `repair` for the best edit by what is marked, until it is done or stopped.
+        """Search for the best edit with `repair`, until the search is done or stopped.
 
         Raises:
             ValueError: if nothing is marked.
         """
         exemplar = self.exemplar
         self._stop_requested = False
-        self.controls.searching(0.0)
+        self.controls.show_search(0.0)
         self._submit(partial(self._search, exemplar, self.index), "searching …")
 
     def stop(self) -> None:
-        """End the search with the best so far."""
+        """End the search with the best edit so far."""
         self._stop_requested = True
 
     def undo(self) -> None:
-        """Go back to the edit that was shown before."""
+        """Go back to the previous edit."""
         self.session.undo()
         self._show()
         if self.edit is not None and self.result is None:
-            self._submit(self._update, "looking …")
+            self._submit(self._update, "computing …")
 
     def save(self, path: str | os.PathLike) -> None:
         """Write `edit` as a safetensors file.
 
         Raises:
-            ValueError: if there is none.
+            ValueError: if there is no edit.
         """
         path = self.session.save(path)
-        self.controls.said.say(f"Saved as {path}.")
+        self.controls.message.show(f"Saved as {path}.")
 
     def load(self, path: str | os.PathLike) -> None:
-        """Show the edit of a file; raises what `Edit.load` raises."""
+        """Show a saved edit; raises what `Edit.load` raises."""
         edit = self.session.read_edit(path)
-        self._submit(partial(self._show_edit, edit), "looking …")
+        self._submit(partial(self._show_edit, edit), "computing …")
 
     def wait(self, seconds: float | None = 600) -> None:
         """Wait until all requests are done; raise the error of the last one.
 
+        Args:
+            seconds: the longest time to wait; None for no limit.
+
         Raises:
-            TimeoutError: if that takes longer than so many `seconds`.
+            TimeoutError: if the requests take longer.
         """
         self._last_request.result(seconds)
 
     def figure(self) -> Figure:
-        """Draw the images with the worst predictions, with what is predicted before and after the edit."""
+        """Draw the images with the worst predictions, each with its predictions before and after the edit."""
         result = self.result
         before = self.sets.before
         after = before if result is None else result.after
@@ -223,47 +229,48 @@ class Desk(Pictured, ipywidgets.VBox):
 
     # --- the worker ---------------------------------------------------------------------------------------------------
 
-    def _submit(self, work: Callable[[], str | None], doing: str = "") -> None:
-        """Let the worker do something after all that was requested before.
+    def _submit(self, work: Callable[[], str | None], running_message: str = "") -> None:
+        """Queue a request for the worker.
 
         Args:
-            work: returns what to say when it is done, if anything.
-            doing: what to say meanwhile.
+            work: the request; returns the message that is shown when it is done, if any.
+            running_message: the message that is shown while it runs.
         """
-        self._last_request = self._worker.submit(self._do, work, doing)
+        self._last_request = self._worker.submit(self._run, work, running_message)
 
-    def _do(self, work: Callable[[], str | None], doing: str) -> None:
-        if doing:
-            self.controls.said.say(doing)
+    def _run(self, work: Callable[[], str | None], running_message: str) -> None:
+        """Run a request, and show its messages or its error."""
+        if running_message:
+            self.controls.message.show(running_message)
         try:
             outcome = work()
         except Exception as error:  # models and files fail in any way
             self._show()
-            self.controls.said.say(_message(error), alarm=True)
+            self.controls.message.show(_message(error), alarm=True)
             raise
-        if outcome or doing:
-            self.controls.said.say(outcome or "Done.")
+        if outcome or running_message:
+            self.controls.message.show(outcome or "Done.")
 
     def _rewrite(self, layer: str, strength: float, exemplar: Exemplar, drawn_on: int) -> str:
         self.session.rewrite(layer, strength, exemplar, drawn_on)
         self._show()
-        return f"Rewritten: {layer}, strength {strength:g}."
+        return f"Rewrote {layer} with strength {strength:g}."
 
     def _search(self, exemplar: Exemplar, drawn_on: int) -> str:
         try:
             fix = self.session.search(exemplar, drawn_on, self._show_progress)
         except KeyboardInterrupt:
-            return "The search was ended before anything was tried."
+            return "The search was stopped before the first candidate was done."
         finally:
-            self.controls.searching(None)
+            self.controls.show_search(None)
         if not fix.methods["edit"].found:
             return fix.verdict
         self._show()
-        return "Found."
+        return "The search has found an edit."
 
     def _show_progress(self, method: str, done: int, total: int | None) -> None:
-        """Show how far the search is; end it if that was requested."""
-        self.controls.searching(done / total if total else 0.0)
+        """Show the progress of the search; end the search if this was requested."""
+        self.controls.show_search(done / total if total else 0.0)
         if self._stop_requested:
             raise KeyboardInterrupt
 
@@ -275,50 +282,53 @@ class Desk(Pictured, ipywidgets.VBox):
         self.session.relabel(index, name)
         self._update()
         self._show_exemplar()
-        return f"Picture {index} shows {name}."
+        return f"The label of image {index} is {name} now."
 
     def _add_image(self, image: Tensor) -> str:
         self.order.insert(0, self.session.add(image))
-        self.pictures.show(self.sets.images.images[self.order])
+        self.gallery.show(self.sets.images.images[self.order])
         self._update()
         self.choose(self.order[0])
-        return "Added. Say what it shows, if that is not what is read."
+        return "The image is added. Change its label if the prediction is wrong."
 
     def _update(self) -> None:
-        """Clear a result of other images or labels, then compute it again."""
+        """Clear a result that was computed with other images or labels, then compute it again."""
         self._show()
         self.session.update()
         self._show()
 
     def _prepare(self) -> None:
-        """Run the sets up to the layer that is selected, so that the next rewrite is fast."""
+        """Run the sets up to the selected layer, so that the next rewrite is fast."""
         self._submit(partial(self.session.prepare, self.controls.layer.value))
 
-    # --- what is shown ------------------------------------------------------------------------------------------------
+    # --- display ------------------------------------------------------------------------------------------------------
 
     def _show(self) -> None:
-        """Show the verdict, and below each image what is predicted before and after the edit."""
+        """Show the verdict, and below each image its predictions before and after the edit."""
         result = self.result
         self.controls.show(result, can_undo=self.session.can_undo, can_save=self.edit is not None)
         classes = self.sets.classifier.classes
         labels = self.sets.images.labels.tolist()
         before = self.sets.before.argmax(dim=1).tolist()
         after = before if result is None else result.after.argmax(dim=1).tolist()
-        self.pictures.cards = [panel.card(classes, labels[i], before[i], after[i]) for i in self.order]
+        cards = []
+        for index in self.order:
+            cards.append(panel.card(classes, labels[index], before[index], after[index]))
+        self.gallery.cards = cards
 
     def _show_exemplar(self) -> None:
-        """Show x and x' as they are drawn now, and whether they show a rule."""
-        self._exemplar_in_view = None
+        """Show x and x', and whether they are classified correctly."""
+        self._displayed_exemplar = None
         if not self.editor.mask.any():
             self.controls.pair.show([])
-            self.controls.said.say("Mark on the picture what misleads.")
+            self.controls.message.show(MARK_MESSAGE)
             return
         exemplar = self.exemplar
-        self._exemplar_in_view = exemplar
+        self._displayed_exemplar = exemplar
         self._submit(partial(self._show_pair, exemplar))
 
     def _show_pair(self, exemplar: Exemplar) -> str | None:
-        if exemplar is not self._exemplar_in_view:  # drawn on since
+        if exemplar is not self._displayed_exemplar:  # the mask has changed since the request
             return None
         original, changed = self.session.predictions_of(exemplar)
         classes = self.sets.classifier.classes
@@ -328,45 +338,45 @@ class Desk(Pictured, ipywidgets.VBox):
             panel.card(classes, label, changed, changed, "x': mistake"),
         ]
         self.controls.pair.show(torch.stack([exemplar.image, exemplar.changed]))
-        return PAIR[original == label, changed == label]
+        return PAIR_MESSAGES[original == label, changed == label]
 
-    # --- what the controls do -----------------------------------------------------------------------------------------
+    # --- callbacks of the controls ------------------------------------------------------------------------------------
 
     def _connect_controls(self) -> None:
-        """Connect every control with what it does."""
+        """Connect every control with its callback."""
         controls = self.controls
-        controls.rewrite.on_click(self._by_hand(lambda _: self.rewrite()))
-        controls.search.on_click(self._by_hand(lambda _: self.find_best()))
-        controls.stop.on_click(self._by_hand(lambda _: self.stop()))
-        controls.undo.on_click(self._by_hand(lambda _: self.undo()))
-        controls.save.on_click(self._by_hand(lambda _: self.save(controls.path.value)))
-        controls.upload.observe(self._by_hand(lambda change: self._add_files(change["new"])), "value")
-        controls.shows.observe(self._by_hand(lambda change: self._label_entered(change["new"])), "value")
-        controls.material.observe(self._by_hand(lambda _: self._show_exemplar()), "value")
-        controls.layer.observe(self._by_hand(lambda _: self._prepare()), "value")
-        self.pictures.observe(self._by_hand(lambda change: self._picture_clicked(change["new"])), "selected")
+        controls.rewrite.on_click(self._with_errors_shown(lambda _: self.rewrite()))
+        controls.search.on_click(self._with_errors_shown(lambda _: self.find_best()))
+        controls.stop.on_click(self._with_errors_shown(lambda _: self.stop()))
+        controls.undo.on_click(self._with_errors_shown(lambda _: self.undo()))
+        controls.save.on_click(self._with_errors_shown(lambda _: self.save(controls.path.value)))
+        controls.upload.observe(self._with_errors_shown(lambda change: self._add_files(change["new"])), "value")
+        controls.class_name.observe(self._with_errors_shown(lambda change: self._label_entered(change["new"])), "value")
+        controls.material.observe(self._with_errors_shown(lambda _: self._show_exemplar()), "value")
+        controls.layer.observe(self._with_errors_shown(lambda _: self._prepare()), "value")
+        self.gallery.observe(self._with_errors_shown(lambda change: self._image_selected(change["new"])), "selected")
 
-    def _by_hand(self, act: Callable[[Any], None]) -> Callable[[Any], None]:
-        """Let an error be shown below the buttons."""
+    def _with_errors_shown(self, callback: Callable[[Any], None]) -> Callable[[Any], None]:
+        """Wrap a callback so that its errors are shown below the buttons."""
 
         def guarded(change: Any) -> None:
             try:
-                act(change)
+                callback(change)
             except Exception as error:  # models and files fail in any way
-                self.controls.said.say(_message(error), alarm=True)
+                self.controls.message.show(_message(error), alarm=True)
 
         return guarded
 
-    def _picture_clicked(self, place: int) -> None:
-        if place >= 0 and self.order[place] != self.index:
-            self.choose(self.order[place])
+    def _image_selected(self, position: int) -> None:
+        if position >= 0 and self.order[position] != self.index:
+            self.choose(self.order[position])
 
     def _label_entered(self, name: str) -> None:
-        if name != self.sets.shows(self.index):
+        if name != self.sets.class_name(self.index):
             self._submit(partial(self._relabel, self.index, name))
 
     def _add_files(self, uploads: tuple[dict, ...]) -> None:
-        """Add the images, or show the edit, that were selected or dropped in the page."""
+        """Add the images, and show the edits, among the uploaded files."""
         for upload in uploads:
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / Path(upload["name"]).name

@@ -1,6 +1,5 @@
-"""The parts of the desk's panel, without what they do; every control has a text that screen readers read as well."""
+"""The parts of the desk's panel, without their callbacks; every control has a label that screen readers announce."""
 
-import base64
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -12,27 +11,29 @@ from torch import Tensor
 
 from edittools.images import resized
 from edittools.widgets.desk_sets import DeskSets, Result
-from edittools.widgets.pixels import to_pixels, to_png
+from edittools.widgets.pixels import to_base64, to_pixels, to_png
 
 HELD_OUT = "Result, held out"
-NOT_HELD_OUT = "Result, on the pictures that chose"
+NOT_HELD_OUT = "Result, on the images used for selection"
 
 
-class _Small(anywidget.AnyWidget):
+class _DeskWidget(anywidget.AnyWidget):
+    """A widget that `desk.js` draws, by its kind."""
+
     _esm = Path(__file__).parent / "desk.js"
     _css = Path(__file__).parent / "desk.css"
     _kind = traitlets.Unicode().tag(sync=True)
 
 
-class Pictures(_Small):
-    """Small images with what stands below them; one can be selected if they are `selectable`.
+class Gallery(_DeskWidget):
+    """Small images with captions, one of which can be selected if they are `selectable`.
 
-    `cards` is what stands below them, see `card`. `selected` is the place of the selected one, -1 for none. `label`
-    names the whole for screen readers. `size` is the width of an image on the screen, in pixels.
+    `cards` holds the texts below the images, see `card`. `selected` is the position of the selected image, -1 for none.
+    `label` names the gallery for screen readers. `size` is the width of an image on the screen, in pixels.
     """
 
-    _kind = traitlets.Unicode("pictures").tag(sync=True)
-    _pictures = traitlets.List().tag(sync=True)
+    _kind = traitlets.Unicode("gallery").tag(sync=True)
+    _images = traitlets.List().tag(sync=True)
     cards = traitlets.List().tag(sync=True)
     selected = traitlets.Int(-1).tag(sync=True)
     selectable = traitlets.Bool(False).tag(sync=True)
@@ -41,17 +42,17 @@ class Pictures(_Small):
 
     def show(self, images: Tensor | Sequence[Tensor]) -> None:
         """Show other images, each `(3, H, W)`."""
-        self._pictures = [_small_png(image, 2 * self.size) for image in images]
+        self._images = [_small_png(image, 2 * self.size) for image in images]
 
 
-class Said(_Small):
-    """A text that screen readers read out when it changes; `alarm` marks an error."""
+class Message(_DeskWidget):
+    """A text that screen readers announce when it changes; `alarm` marks an error."""
 
-    _kind = traitlets.Unicode("said").tag(sync=True)
+    _kind = traitlets.Unicode("message").tag(sync=True)
     text = traitlets.Unicode().tag(sync=True)
     alarm = traitlets.Bool(False).tag(sync=True)
 
-    def say(self, text: str, alarm: bool = False) -> None:
+    def show(self, text: str, alarm: bool = False) -> None:
         """Show another text."""
         with self.hold_sync():
             self.text = text
@@ -59,48 +60,52 @@ class Said(_Small):
 
 
 class Controls(ipywidgets.VBox):
-    """The controls of a desk (what the image shows, material, layer, strength, buttons) and what it says."""
+    """The controls of a desk (label, material, layer, strength, buttons) and its messages.
+
+    Args:
+        materials: names of the materials.
+        sets: the image sets, which determine the layers and whether a search is possible.
+    """
 
     def __init__(self, materials: Sequence[str], sets: DeskSets) -> None:
-        """Build the controls; a star marks the layers that are worth trying first."""
-        self._can_search = "clean" in sets.given
-        wide = {"style": {"description_width": "66px"}, "layout": {"width": "100%"}}
+        self._can_search = sets.has_clean
+        wide = {"style": {"description_width": "76px"}, "layout": {"width": "100%"}}
         narrow = {"style": {"description_width": "24px"}, "layout": {"width": "170px"}}
-        self.shows = ipywidgets.Text(description="it shows", continuous_update=False, **wide)
-        self.material = ipywidgets.Dropdown(options=materials, description="turn it to", **wide)
+        self.class_name = ipywidgets.Text(description="label", continuous_update=False, **wide)
+        self.material = ipywidgets.Dropdown(options=materials, description="replace by", **wide)
         self.layer = ipywidgets.Dropdown(options=_layer_options(sets), description="layer", **wide)
-        self.layer.value = sets.later[len(sets.later) // 3] if sets.later else sets.layers[-1]
+        self.layer.value = _default_layer(sets)
         self.strength = ipywidgets.BoundedFloatText(1.0, min=0, max=2, step=0.25, description="strength", **wide)
-        self.pair = Pictures(label="x and x'", size=84)
-        self.rewrite = button("Rewrite", "rewrite this layer by the marked picture", "primary")
+        self.pair = Gallery(label="x and x'", size=84)
+        self.rewrite = button("Rewrite", "rewrite this layer by the marked image", "primary")
         self.search = button("Find the best", "try the starred layers, several ranks and strengths")
-        self.stop = button("Stop", "end the search with the best so far")
+        self.stop = button("Stop", "end the search with the best edit so far")
         self.progress = ipywidgets.FloatProgress(0, max=1, layout={"width": "100%"})
-        self.said = Said()
+        self.message = Message()
         self.title = heading("")
-        self.verdict = Said()
-        self.undo = button("Undo edit", "go back to the result before")
+        self.verdict = Message()
+        self.undo = button("Undo edit", "go back to the previous result")
         self.path = ipywidgets.Text("edit.safetensors", description="file", continuous_update=False, **narrow)
-        self.save = button("Save", "write the edit as a file")
+        self.save = button("Save", "save the edit as a file")
         self.upload = ipywidgets.FileUpload(
             accept=".safetensors,image/*",
             multiple=True,
             description="Add files",
-            tooltip="add pictures, or show a saved edit",
+            tooltip="add images, or show a saved edit",
             layout={"width": "auto"},
         )
-        self.searching(None)
+        self.show_search(None)
         super().__init__(
             [
-                heading("3 Change it, and rewrite"),
-                self.shows,
+                heading("3 Replace it, and rewrite"),
+                self.class_name,
                 self.material,
                 self.pair,
                 self.layer,
                 self.strength,
                 row(self.rewrite, self.search, self.stop),
                 self.progress,
-                self.said,
+                self.message,
                 self.title,
                 self.verdict,
                 row(self.undo, self.path, self.save, self.upload),
@@ -108,8 +113,8 @@ class Controls(ipywidgets.VBox):
         )
         self.add_class("et-box")
 
-    def searching(self, progress: float | None) -> None:
-        """Show how far a search is, from 0 to 1; None if there is no search."""
+    def show_search(self, progress: float | None) -> None:
+        """Show the progress of a search, from 0 to 1; None if there is no search."""
         is_searching = progress is not None
         self.rewrite.disabled = is_searching
         self.search.disabled = is_searching or not self._can_search
@@ -118,7 +123,13 @@ class Controls(ipywidgets.VBox):
         self.progress.value = progress or 0.0
 
     def show(self, result: Result | None, can_undo: bool, can_save: bool) -> None:
-        """Show what an edit does, and whether the figures are held out; nothing for None."""
+        """Show the verdict on an edit, and whether its figures are held out.
+
+        Args:
+            result: the result of the edit; nothing is shown for None.
+            can_undo: whether there is an edit to undo.
+            can_save: whether there is an edit to save.
+        """
         if result is None:
             self.title.value = ""
             self.verdict.text = ""
@@ -131,35 +142,46 @@ class Controls(ipywidgets.VBox):
 
 
 def _layer_options(sets: DeskSets) -> list[tuple[str, str]]:
-    """List the layers with the text that is shown for each, those that are worth trying first with a star."""
-    starred = [(f"★ {layer}", layer) for layer in sets.later]
-    others = [(layer, layer) for layer in sets.layers if layer not in sets.later]
+    """List the text that is shown for each layer, with the layer; a star marks the layers to try first."""
+    starred = [(f"★ {layer}", layer) for layer in sets.later_layers]
+    others = [(layer, layer) for layer in sets.layers if layer not in sets.later_layers]
     return starred + others
 
 
+def _default_layer(sets: DeskSets) -> str:
+    """Return the layer that is selected at the beginning."""
+    if not sets.later_layers:
+        return sets.layers[-1]
+    return sets.later_layers[len(sets.later_layers) // 3]
+
+
+STATES = {
+    (True, True): "correct",
+    (True, False): "broken",
+    (False, True): "corrected",
+    (False, False): "misclassified",
+}
+"""The state of an image by whether it is classified correctly before and after an edit."""
+
+
 def card(classes: Sequence[str], label: int, before: int, after: int, caption: str = "") -> dict[str, str]:
-    """Describe what stands below an image.
+    """Describe an image in the texts below it.
 
     Args:
         classes: the names of the classes.
-        label: the class that the image shows.
-        before: the class that it is classified as before an edit.
-        after: the class that it is classified as with the edit.
-        caption: stands first; the name of the label by default.
+        label: index of the class that the image shows.
+        before: index of the class that is predicted without the edit.
+        after: index of the class that is predicted with the edit.
+        caption: the first line; by default the name of the class that the image shows.
 
     Returns:
-        The caption, the predictions before → after, the state, and all of it for screen readers.
+        The caption, the prediction (before → after), the state, and a description of all three for screen readers.
     """
-    states = {
-        (True, True): "right",
-        (True, False): "broken",
-        (False, True): "corrected",
-        (False, False): "wrong",
-    }
-    state = states[before == label, after == label]
-    reads = classes[after] if after == before else f"{classes[before]} → {classes[after]}"
+    state = STATES[before == label, after == label]
+    prediction = classes[after] if after == before else f"{classes[before]} → {classes[after]}"
     caption = caption or classes[label]
-    return {"caption": caption, "reads": reads, "state": state, "said": f"{caption}, read as {reads}: {state}"}
+    description = f"{caption}, classified as {prediction}: {state}"
+    return {"caption": caption, "prediction": prediction, "state": state, "description": description}
 
 
 def layout(desk: ipywidgets.VBox) -> list[ipywidgets.Widget]:
@@ -167,7 +189,7 @@ def layout(desk: ipywidgets.VBox) -> list[ipywidgets.Widget]:
     lines = [f"{desk.sets}.", *desk.sets.notes]
     notes = ipywidgets.HTML("<br>".join(escape(line) for line in lines))
     notes.add_class("et-quiet")
-    images = column(heading("1 Pick a picture"), desk.pictures, name="et-pick")
+    images = column(heading("1 Select an image"), desk.gallery, name="et-pick")
     return [notes, column(images, desk.box, desk.controls, name="et-columns")]
 
 
@@ -177,7 +199,7 @@ def heading(text: str) -> ipywidgets.HTML:
 
 
 def row(*children: ipywidgets.Widget) -> ipywidgets.Box:
-    """Put widgets side by side, as many as fit."""
+    """Put widgets side by side; those that do not fit go to the next line."""
     return ipywidgets.Box(children).add_class("et-row")
 
 
@@ -191,8 +213,8 @@ def button(text: str, hint: str, style: str = "") -> ipywidgets.Button:
     return ipywidgets.Button(description=text, tooltip=hint, button_style=style, layout={"width": "auto"})
 
 
-def _small_png(image: Tensor, most: int) -> str:
-    """Write a square image as a PNG of at most `most` pixels on each side, in base64."""
-    side = min(most, image.shape[1])
+def _small_png(image: Tensor, max_side: int) -> str:
+    """Encode a square image as a PNG of at most `max_side` pixels on each side, in base64."""
+    side = min(max_side, image.shape[1])
     small = resized(image[None].float().clamp(0, 1), side)[0]
-    return base64.b64encode(to_png(to_pixels(small))).decode()
+    return to_base64(to_png(to_pixels(small)))

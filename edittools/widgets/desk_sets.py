@@ -1,4 +1,4 @@
-"""The image sets of the desk: disjoint, kept at a few layers, and compared before and after an edit."""
+"""The image sets of the desk: disjoint, cached at a few layers, and compared before and after an edit."""
 
 import os
 import warnings
@@ -21,22 +21,22 @@ from edittools.rewriting import SAMPLE, rewrite
 from edittools.selection import BUDGET, CachedStates, Repair, cache_states, most_broken, repair
 from edittools.selection.splits import check_apart, distinct
 from edittools.selection.trials import later_layers
-from edittools.widgets.folders import pictures_in, read_folder
+from edittools.widgets.folders import image_files, read_folder
 
 ImageSource = LabelledImages | LazyImages | Tensor | str | os.PathLike
 """Images with or without labels, or the path of a folder."""
 
-PIXELS = 20_000_000
-"""At most so many pixels of a set are used (400 images of 224 × 224), evenly spread over it, to keep the desk fast."""
+MAX_PIXELS = 20_000_000
+"""The largest size of a set (400 images of 224 × 224), which keeps the desk fast; larger sets are thinned evenly."""
 
 REFERENCE_SHARE = 1 / 4
-"""So large a part of the `clean` images are reference images; accuracy is measured on the others."""
+"""The share of the `clean` images that serve as reference images; accuracy is measured on the others."""
 
 REFERENCE_WEIGHT = 30.0
 """The `reference_weight` of a rewrite at the desk."""
 
-LAYERS_KEPT = 3
-"""The images stay in memory as the states at so many layers."""
+CACHED_LAYERS = 3
+"""The number of layers at which the states of the images stay in memory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,12 +46,12 @@ class Result:
     Args:
         edit: the edit.
         after: logits `(N, classes)` of all `data`, with the edit.
-        images: comparison of the images, without those that were drawn on.
-        keep: comparison of the images to keep; None if there are none.
-        everyday: comparison of the images on which accuracy is measured; None if there are none.
+        images: comparison of the images, without those that the edit was made from.
+        retain: comparison of the retained images; None if there are none.
+        clean: comparison of the clean images; None if there are none.
         verdict: the figures in sentences, one per line.
-        held_out: whether the figures in the verdict are of images that were not used to select the edit; those of the
-            comparisons are of images that were.
+        held_out: whether the figures in the verdict come from images that were not used to select the edit; those of
+            the comparisons come from images that were.
         data: the images and labels that it was computed with.
     """
 
@@ -92,20 +92,20 @@ class _Weights:
 
 
 class DeskSets:
-    """A classifier, the images to correct, and perhaps images whose accuracy is measured and images to keep.
+    """A classifier, the images to correct and, optionally, clean images and retained images.
 
-    Labels change by `relabel`, images by `add`. The classifier's weights may not change: what was predicted, and what
-    serves as a label, comes from those at the beginning.
+    `relabel` changes a label, and `add` adds an image. The classifier's weights must not change: the predictions, and
+    the labels that were predicted, are those of the weights at the beginning.
 
     Args:
         classifier: the classifier; it is not changed.
         images: the images to correct.
-        everyday: images whose accuracy is measured. A quarter of them are reference images instead, which define C;
-            without any, `images` are the reference images.
-        keep: images whose predictions should not change.
+        clean: images on which accuracy is measured. A quarter of them serve as reference images instead, which define
+            C; without any, `images` are the reference images.
+        retain: images whose predictions should not change.
 
     Raises:
-        TypeError: if the classifier is not a `Classifier`, or if a set is not a `ImageSource`.
+        TypeError: if the classifier is not a `Classifier`, or if a set is not an `ImageSource`.
         ValueError: if a set is empty or cannot be used, or if two sets share an image.
         FileNotFoundError: if there is no such folder.
     """
@@ -121,19 +121,19 @@ class DeskSets:
         self.notes: list[str] = []
         self._weights = _Weights.of(classifier)
         sources = {"images": images, "clean": clean, "retain": retain}
-        self.given: dict[str, LabelledImages] = {}
+        self.initial_sets: dict[str, LabelledImages] = {}
         for name, source in sources.items():
             if source is not None:
-                self.given[name] = read_set(name, source, classifier, self.notes)
-        check_apart(self.given, combinations(self.given, 2))
-        self.images = self.given["images"]
-        self.retain = self.given.get("retain")
+                self.initial_sets[name] = read_set(name, source, classifier, self.notes)
+        check_apart(self.initial_sets, combinations(self.initial_sets, 2))
+        self.images = self.initial_sets["images"]
+        self.retain = self.initial_sets.get("retain")
         self.clean = None
         self.reference = self.images.images
-        if "clean" in self.given:
-            self._split_clean(self.given["clean"])
+        if self.has_clean:
+            self._split_clean(self.initial_sets["clean"])
         self.layers = tuple(editable_layers(self.classifier).layer)
-        self.later = tuple(later_layers(self.classifier))
+        self.later_layers = tuple(later_layers(self.classifier))
         self.before = predict(self.classifier, self.images).float()
         self._states: dict[str, LayerStates] = {}
 
@@ -147,19 +147,25 @@ class DeskSets:
             self.clean = data.subset(~is_reference)
 
     def __repr__(self) -> str:
-        wrong = sum(self.is_misclassified(index) for index in range(len(self.images)))
-        return f"{self.classifier}, {len(self.images)} images, {wrong} misread"
+        count = sum(self.is_misclassified(index) for index in range(len(self.images)))
+        return f"{self.classifier}, {len(self.images)} images, {count} misclassified"
+
+    @property
+    def has_clean(self) -> bool:
+        """Whether clean images were passed."""
+        return "clean" in self.initial_sets
 
     @property
     def order(self) -> list[int]:
-        """The indices of the images, by how far the labeled class is behind the best other one, the worst first."""
+        """The indices of the images by the margin of the label's logit over the largest other logit, ascending."""
         labels = self.images.labels[:, None]
-        labeled = self.before.gather(1, labels)[:, 0]
+        label_logit = self.before.gather(1, labels)[:, 0]
         best_other = self.before.scatter(1, labels, float("-inf")).amax(dim=1)
-        return (labeled - best_other).argsort(stable=True).tolist()
+        margin = label_logit - best_other
+        return margin.argsort(stable=True).tolist()
 
-    def shows(self, index: int) -> str:
-        """Return the name of the class that an image shows."""
+    def class_name(self, index: int) -> str:
+        """Return the name of the class that an image is labeled with."""
         return self.classifier.classes[int(self.images.labels[index])]
 
     def is_misclassified(self, index: int) -> bool:
@@ -167,33 +173,33 @@ class DeskSets:
         return int(self.before[index].argmax()) != int(self.images.labels[index])
 
     def check_weights(self) -> None:
-        """Refuse to go on with other weights.
+        """Check that the weights are those at the beginning.
 
         Raises:
-            ValueError: if weights, buffers or applied edits are not those of when the images were read.
+            ValueError: if weights, buffers or applied edits have changed since the images were loaded.
         """
         if _Weights.of(self.classifier) != self._weights:
             raise ValueError(
-                f"weights or buffers of the {type(self.classifier.model).__name__} were changed since the images were "
-                "read, by training, by an edit that is applied or undone, or by another precision; undo that, or read "
-                "the images again"
+                f"the weights or buffers of the {type(self.classifier.model).__name__} have changed since the images "
+                "were loaded, by training, by an edit that was applied or undone, or by a change of precision; undo "
+                "the change, or load the images again"
             )
 
     def is_current(self, result: Result) -> bool:
-        """Return whether a result is of the images, labels and weights as they are now.
+        """Return whether a result was computed with the current images, labels and weights.
 
-        The weights may have the result's own edit applied.
+        The result's own edit may be applied to the weights.
         """
         if result.data is not self.images:
             return False
         try:
             weights = _Weights.of(self.classifier)
-        except ValueError:  # something else changed a parameter that an applied edit changes
+        except ValueError:  # a parameter that an applied edit changes was also changed by something else
             return False
         return weights.without(result.edit) == self._weights.without(result.edit)
 
     def relabel(self, index: int, name: str) -> None:
-        """Set the class that an image shows, by its name.
+        """Set the label of an image by the name of the class.
 
         Raises:
             KeyError: if there is no such class; the message lists similar names.
@@ -202,8 +208,11 @@ class DeskSets:
         labels[index] = self.classifier.index(name)
         self.images = replace(self.images, labels=labels)
 
-    def add(self, picture: Tensor) -> int:
-        """Add an image `(3, H, W)`; the current prediction serves as its label.
+    def add(self, image: Tensor) -> int:
+        """Add an image; the current prediction serves as its label.
+
+        Args:
+            image: `(3, H, W)`.
 
         Returns:
             The index of the image.
@@ -212,17 +221,17 @@ class DeskSets:
             ValueError: if the image is in one of the sets, or if the weights were changed.
         """
         self.check_weights()
-        new = read_set("picture", picture[None], self.classifier, [])
-        sets = {**self.given, "images": self.images, "picture": new}
+        added = read_set("added image", image[None], self.classifier, [])
+        sets = {**self.initial_sets, "images": self.images, "added image": added}
         check_apart(sets, combinations(sets, 2))
-        pixels = torch.cat([self.images.images, new.images])
-        labels = torch.cat([self.images.labels, new.labels])
-        self.before = torch.cat([self.before, predict(self.classifier, new).float()])
+        pixels = torch.cat([self.images.images, added.images])
+        labels = torch.cat([self.images.labels, added.labels])
+        self.before = torch.cat([self.before, predict(self.classifier, added).float()])
         self.images = LabelledImages(pixels, labels, self.classifier.classes)
         self._states.clear()
         return len(self.images) - 1
 
-    def at(self, layer: str) -> LayerStates:
+    def states_at(self, layer: str) -> LayerStates:
         """Run the sets up to a layer; the states at the last few layers stay in memory.
 
         Raises:
@@ -239,7 +248,7 @@ class DeskSets:
             cuts, states = cache_states(self.classifier, [layer], **sets)
             moment = measure(self.classifier, [layer], self.reference)[layer]
             moment = replace(moment, sample=keys_of(cuts[layer], evenly_spaced(self.reference, SAMPLE)))
-            while len(self._states) >= LAYERS_KEPT:
+            while len(self._states) >= CACHED_LAYERS:
                 oldest = next(iter(self._states))
                 del self._states[oldest]
             self._states[layer] = LayerStates(cuts[layer], moment, states)
@@ -248,17 +257,22 @@ class DeskSets:
     def rewrite(self, exemplar: Exemplar, layer: str, strength: float = 1.0) -> Edit:
         """Rewrite one layer by one exemplar, by least squares: exact, and in milliseconds.
 
+        Args:
+            exemplar: the exemplar.
+            layer: name of the layer.
+            strength: α.
+
         Raises:
             ValueError: if the exemplar or the strength cannot be used, or if the weights were changed.
         """
-        states = self.at(layer)
+        states = self.states_at(layer)
         edit = rewrite(
             self.classifier,
             states.cut,
             exemplar,
             states.moment,
             objective="least_squares",
-            reference_weight=REFERENCE_WEIGHT if "clean" in self.given else 0.0,
+            reference_weight=REFERENCE_WEIGHT if self.has_clean else 0.0,
         )
         return edit if strength == 1 else strength * edit
 
@@ -270,52 +284,62 @@ class DeskSets:
             drawn_on: indices of images that do not count, since the edit was made from them.
 
         Raises:
-            ValueError: if the edit is of another model, or if the weights were changed.
+            ValueError: if the edit was made for another model, or if the weights were changed.
         """
         first_layer = next((layer for layer in self.layers if layer in edit.layers), edit.layers[0])
         data = self.images
-        states = self.at(first_layer).sets
+        states = self.states_at(first_layer).sets
         after = states["images"].logits(edit)
         counted = [index for index in range(len(data)) if index not in drawn_on]
-        wrong_before = misclassified(states["images"].original, data.labels)
-        wrong_after = misclassified(after, data.labels)
+        misclassified_before = misclassified(states["images"].original, data.labels)
+        misclassified_after = misclassified(after, data.labels)
         result = Result(
             edit=edit,
             after=after,
-            images=Comparison(wrong_before[counted], wrong_after[counted]),
+            images=Comparison(misclassified_before[counted], misclassified_after[counted]),
             retain=states["retain"].compare(edit) if "retain" in states else None,
             clean=states["clean"].compare(edit) if "clean" in states else None,
             data=data,
         )
         return replace(result, verdict=verdict(result))
 
-    def search(self, exemplar: Exemplar, drawn_on: int, told: Callable[[str, int, int | None], None]) -> Repair:
+    def search(self, exemplar: Exemplar, drawn_on: int, progress: Callable[[str, int, int | None], None]) -> Repair:
         """Search for the best edit with `repair`, on the images without the one that the exemplar was made from.
 
         Args:
             exemplar: the exemplar.
             drawn_on: index of the image that it was made from.
-            told: is called with the method, the number of candidates done, and their total, before each candidate.
+            progress: is called with the method, the number of candidates done, and their total, before each candidate.
 
         Raises:
             ValueError: if there are no `clean` images, or if the weights were changed.
         """
-        if "clean" not in self.given:
-            raise ValueError("no everyday images were given, so the cost of an edit is not known; pass everyday=")
+        if not self.has_clean:
+            raise ValueError("no clean images were given, so the cost of an edit is unknown; pass clean=")
         self.check_weights()
-        failing = self.images.subset([index for index in range(len(self.images)) if index != drawn_on])
-        clean = self.given["clean"]
-        return repair(self.classifier, exemplar, failing, clean, self.retain, baselines=False, progress=told)
+        target = self.images.subset([index for index in range(len(self.images)) if index != drawn_on])
+        return repair(
+            self.classifier,
+            exemplar,
+            target,
+            self.initial_sets["clean"],
+            self.retain,
+            baselines=False,
+            progress=progress,
+        )
 
 
-def read_set(name: str, source: ImageSource, classifier: Classifier, notes: list[str]) -> LabelledImages:
-    """Load a set at the classifier's size, each image once, and at most `PIXELS` of it.
+def read_set(
+    name: str, source: ImageSource, classifier: Classifier, notes: list[str], max_pixels: int = MAX_PIXELS
+) -> LabelledImages:
+    """Load a set at the classifier's size, each image once.
 
     Args:
-        name: of the set, used in notes and error messages.
+        name: name of the set, used in notes and error messages.
         source: the images. Without labels, the current predictions serve as labels.
-        classifier: gives size, class names and predictions.
-        notes: a line is added for whatever is left out or predicted.
+        classifier: the classifier, which gives the size, the class names and the predictions.
+        notes: a line is appended about images that are left out, and about labels that are predicted.
+        max_pixels: the largest size of the set; of a larger one, every second, third, … image is used.
 
     Raises:
         TypeError: if `source` is anything else.
@@ -324,18 +348,18 @@ def read_set(name: str, source: ImageSource, classifier: Classifier, notes: list
     """
     if not isinstance(source, str | os.PathLike | LabelledImages | Tensor | LazyImages):
         raise TypeError(
-            f"{name} are a {type(source).__name__}; pass LabelledImages, a tensor (N, 3, H, W), LazyImages or the path "
-            "of a folder"
+            f"{name!r} is a {type(source).__name__}; pass LabelledImages, a tensor (N, 3, H, W), LazyImages or the "
+            "path of a folder"
         )
     is_folder = isinstance(source, str | os.PathLike)
-    count = len(pictures_in(source)) if is_folder else len(source)
-    step = max(1, -(-count * classifier.size**2 // PIXELS))
+    count = len(image_files(source)) if is_folder else len(source)
+    step = max(1, -(-count * classifier.size**2 // max_pixels))
     if step > 1:
-        notes.append(f"{name}: one picture in {step} is used.")
+        notes.append(f"{name}: one image in {step} is used.")
     if is_folder:
         data, left_out = read_folder(source, classifier, step)
         if left_out:
-            notes.append(f"{name}: {len(left_out)} files left out ({'; '.join(left_out[:3])}).")
+            notes.append(f"{name}: {len(left_out)} files are left out ({'; '.join(left_out[:3])}).")
     else:
         data = _labeled_set(name, source, classifier, step, notes)
     with warnings.catch_warnings(record=True) as caught:
@@ -354,39 +378,45 @@ def _labeled_set(
     else:
         data = LabelledImages.unlabeled(source, classifier.classes)
     if not len(data):
-        raise ValueError(f"no {name} were given; pass at least one image")
+        raise ValueError(f"{name!r} is empty; pass at least one image")
     data = data.subset(range(0, len(data), step))
     data = replace(data, images=resized(data.images[:], classifier.size))
     if not isinstance(source, LabelledImages):
         data = replace(data, labels=predict(classifier, data).argmax(dim=1))
-        notes.append(f"{name} have no labels: they are held to what is read now.")
+        notes.append(f"{name}: there are no labels, so the current predictions serve as labels.")
     return data
 
 
 def verdict(result: Result) -> str:
     """Describe what an edit corrects, what it costs, and what to try next; one sentence per line."""
-    wrong = int(result.images.before.sum())
     corrected = result.images.corrected
     broken = result.images.broken
-    lines = [f"{corrected} of {wrong} misread pictures are corrected, {broken} of the others broke."]
+    total = int(result.images.before.sum())
+    lines = [f"{corrected} of {total} misclassified images are corrected, {broken} of the other images are broken."]
     within_constraints = True
-    if result.clean is not None:
+    unknown = []
+    if result.clean is None:
+        unknown.append("clean")
+    else:
         count = len(result.clean.before)
         change = result.clean.accuracy_change
-        allowed = max(BUDGET, 100 / count)
-        within_constraints = within_constraints and change >= -allowed - 1e-9
-        lines.append(f"{change:+.2f} points of accuracy on {count:,} everyday pictures ({allowed:.2g} may be lost).")
-    if result.retain is not None:
+        max_drop = max(BUDGET, 100 / count)
+        within_constraints = within_constraints and change >= -max_drop - 1e-9
+        lines.append(
+            f"The accuracy on {count:,} clean images changes by {change:+.2f} points ({max_drop:.2g} may be lost)."
+        )
+    if result.retain is None:
+        unknown.append("retained")
+    else:
         count = len(result.retain.before)
-        most = most_broken(count)
-        within_constraints = within_constraints and result.retain.broken <= most
-        lines.append(f"{result.retain.broken} of {count:,} pictures to keep broke ({most or 'none'} may).")
-    missing = [name for name in ("clean", "retain") if getattr(result, name) is None]
-    if missing:
-        lines.append(f"What it costs elsewhere is not known: give {' and '.join(missing)} pictures.")
+        max_broken = most_broken(count)
+        within_constraints = within_constraints and result.retain.broken <= max_broken
+        lines.append(f"{result.retain.broken} of {count:,} retained images are broken ({max_broken or 'none'} may be).")
+    if unknown:
+        lines.append(f"The cost on {' and '.join(unknown)} images is unknown, since none were given.")
     advice = "“Find the best” tries other layers, ranks and strengths."
     if corrected <= broken:
-        lines.append(f"That is no gain. {advice}")
+        lines.append(f"The edit is no improvement. {advice}")
     elif not within_constraints:
-        lines.append(f"That is too much: lower the strength. {advice}")
+        lines.append(f"The cost is too high; lower the strength. {advice}")
     return "\n".join(lines)

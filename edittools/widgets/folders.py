@@ -13,7 +13,7 @@ from edittools.images import LabelledImages, load_image
 from edittools.metrics import predict
 
 
-def pictures_in(folder: str | os.PathLike) -> list[Path]:
+def image_files(folder: str | os.PathLike) -> list[Path]:
     """List the image files below a folder, sorted; links to folders are followed once, hidden files are skipped.
 
     Raises:
@@ -22,20 +22,20 @@ def pictures_in(folder: str | os.PathLike) -> list[Path]:
     root = Path(folder).expanduser()
     if not root.is_dir():
         raise FileNotFoundError(
-            f"no folder {os.fspath(folder)!r}; pass a folder of images, or one with one subfolder per class"
+            f"{os.fspath(folder)!r} is not a folder; pass a folder of images, or a folder with one subfolder per class"
         )
     paths = []
     visited = set()
-    for place, subfolders, files in os.walk(root, followlinks=True):
-        real_place = os.path.realpath(place)
-        if real_place in visited:  # a link that leads back
+    for directory, subfolders, files in os.walk(root, followlinks=True):
+        real_path = os.path.realpath(directory)
+        if real_path in visited:  # a link to a folder that was visited
             subfolders.clear()
             continue
-        visited.add(real_place)
+        visited.add(real_path)
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         for name in files:
             if not name.startswith(".") and name.lower().endswith(IMG_EXTENSIONS):
-                paths.append(Path(place, name))
+                paths.append(Path(directory, name))
     return sorted(paths)
 
 
@@ -58,7 +58,7 @@ def read_folder(folder: str | os.PathLike, classifier: Classifier, step: int = 1
         ValueError: if no image in it can be used.
     """
     root = Path(folder).expanduser()
-    paths = pictures_in(folder)[::step]
+    paths = image_files(folder)[::step]
     images = []
     labels = []
     names = []
@@ -69,7 +69,7 @@ def read_folder(folder: str | os.PathLike, classifier: Classifier, step: int = 1
         if path.parent != root:
             label = _class_of_subfolder(path.parent.name, classifier)
             if label is None:
-                left_out.append(f"{name}: no class {path.parent.name!r} among {len(classifier.classes)}")
+                left_out.append(f"{name}: {path.parent.name!r} is not one of the {len(classifier.classes)} classes")
                 continue
         try:
             image = load_image(path, classifier)
@@ -81,12 +81,14 @@ def read_folder(folder: str | os.PathLike, classifier: Classifier, step: int = 1
         labels.append(label)
         names.append(name)
     if not images:
-        content = f"{len(paths)} pictures, none of which can be used ({left_out[0]})" if paths else "no picture"
-        raise ValueError(f"folder {os.fspath(folder)!r} holds {content}; pass one with .png or .jpg files")
+        content = f"{len(paths)} images, none of which can be used ({left_out[0]})" if paths else "no images"
+        raise ValueError(f"folder {os.fspath(folder)!r} contains {content}; pass a folder with .png or .jpg files")
     pixels = torch.stack(images)
     if None in labels:
         predicted = predict(classifier, pixels).argmax(dim=1).tolist()
-        labels = [new if label is None else label for label, new in zip(labels, predicted, strict=True)]
+        for index, label in enumerate(labels):
+            if label is None:
+                labels[index] = predicted[index]
     data = LabelledImages(pixels, torch.tensor(labels), classifier.classes, tuple(names))
     return data, left_out
 

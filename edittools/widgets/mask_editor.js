@@ -1,7 +1,7 @@
-// The browser's half of MaskEditor (editor.py): drawing, undo and the view. Python sees a mask when a stroke is done.
+// The browser's part of MaskEditor (editor.py): drawing, undo and the view. Python receives a mask when a stroke is done.
 
 // --- what the tools do to a mask --------------------------------------------------------------------------------------
-// A mask is {w, h, data}, data one byte a pixel; v is 1 to add and 0 to take away; a point is [x, y].
+// A mask is {w, h, data}, data one byte per pixel; v is 1 to add and 0 to take away; a point is [x, y].
 
 function span(mask, y, from, to, v) {
   if (y < 0 || y >= mask.h || to < 0 || from >= mask.w) return;
@@ -131,10 +131,10 @@ class Document {
     this.load();
     model.on("change:_masks", () => this.receive());
     model.on("change:active", () => this.select());
-    for (const name of ["_suggested", "_said"]) model.on(`change:${name}`, () => this.views.forEach((view) => view.listSuggestions()));
-    this.picture = new Image();
-    this.picture.src = "data:image/png;base64," + model.get("_picture");
-    this.ready = this.picture.decode();
+    for (const name of ["_suggestions", "_suggestions_message"]) model.on(`change:${name}`, () => this.views.forEach((view) => view.listSuggestions()));
+    this.image = new Image();
+    this.image.src = "data:image/png;base64," + model.get("_image_png");
+    this.ready = this.image.decode();
   }
 
   get active() {
@@ -198,7 +198,7 @@ class Document {
     const masks = this.masks.map(([name, old]) => [name, name === this.active ? text : old]);
     if (masks.reduce((sum, [, each]) => sum + each.length, 0) > LONGEST) {
       this.load(true);
-      return this.notify("This mask is too ragged to send: smooth it with a brush.");
+      return this.notify("The outline of this mask is too complex to send; smooth it with a brush.");
     }
     this.text = text;
     this.put(masks);
@@ -230,7 +230,7 @@ const TOOLS = {
   polygon: ["Polygon", "P", "Click the corners; click the first or last one again to close.", "M12 3l9 7-3.5 10h-11L3 10z"],
   lasso: ["Lasso", "O", "Drag around the area.", "M7 16c-6-2-5-12 5-12s11 10 3 12c-4 1-6-1-8-1-3 0-3 4 0 4 2 0 2 2 1 3"],
   rectangle: ["Rectangle", "R", "Drag from corner to corner.", "M4 6h16v12H4z"],
-  smart: ["Smart select", "S", "Click, or drag over, the segments that belong to it.", "M14 10 4 20l-1-1 10-10zM17 2v4M15 4h4M20 9v4M18 11h4M9 3v3M7.5 4.5h3"],
+  smart: ["Smart select", "S", "Click the segments that belong to the mask, or drag over them.", "M14 10 4 20l-1-1 10-10zM17 2v4M15 4h4M20 9v4M18 11h4M9 3v3M7.5 4.5h3"],
 };
 
 const ICONS = {
@@ -251,10 +251,10 @@ const COLOURS = {
 };
 
 const SHORTCUTS = [
-  ["B E P O R S", "tools"], ["Alt or right button", "take away (eraser: add)"], ["[ ] or Shift+wheel", "brush size"],
+  ["B E P O R S", "tools"], ["Alt or right button", "erase (eraser: draw)"], ["[ ] or Shift+wheel", "brush size"],
   ["G, Shift+G", "grow, shrink"], ["I", "invert"], ["Delete", "clear"], ["Ctrl+Z, Ctrl+Shift+Z", "undo, redo"],
-  ["+ − 0, Ctrl+wheel", "zoom"], ["Space+drag, wheel", "pan when zoomed in"], ["H held", "hide the mask"],
-  ["Arrows (Shift: 10), Home …", "move the cursor"], ["Enter", "press, release there"], ["Esc", "cancel"], ["?", "this list"],
+  ["+ − 0, Ctrl+wheel", "zoom"], ["Space+drag, wheel", "pan when zoomed in"], ["Hold H", "hide the mask"],
+  ["Arrows (Shift: 10), Home …", "move the cursor"], ["Enter", "press or release there"], ["Esc", "cancel"], ["?", "this list"],
 ];
 
 function make(tag, attributes = {}, ...children) {
@@ -392,18 +392,18 @@ class View {
     button.setAttribute("aria-expanded", !part.hidden);
   }
 
-  // Ask Python once which concepts it sees.
+  // Ask Python once for the concepts in the image.
   toggleSuggestions() {
     this.toggle(this.suggest, this.suggestions);
-    if (!this.doc.model.get("_asked")) this.doc.set("_asked", true);
-    this.listSuggestions("Looking …");
+    if (!this.doc.model.get("_suggestions_requested")) this.doc.set("_suggestions_requested", true);
+    this.listSuggestions("Looking for concepts …");
   }
 
-  // A button a concept: it outlines what it would cover, a click lays the mask.
+  // Show one button per concept: hovering outlines its mask, and a click replaces the drawing by it.
   listSuggestions(waiting) {
-    const { doc } = this, suggested = doc.model.get("_suggested");
+    const { doc } = this, suggested = doc.model.get("_suggestions");
     const show = (data) => { this.outlined = data; this.paint(); };
-    this.suggestions.replaceChildren(doc.model.get("_said") || (suggested.length ? "Suggested:" : waiting), ...suggested.map(([name, text]) => {
+    this.suggestions.replaceChildren(doc.model.get("_suggestions_message") || (suggested.length ? "Suggested:" : waiting), ...suggested.map(([name, text]) => {
       const data = decode(text, doc.w * doc.h), on = () => show(data), off = () => show(null);
       return make("button", { type: "button", onpointerenter: on, onfocus: on, onpointerleave: off, onblur: off, onclick: () => this.edit((mask) => mask.data.set(data)) }, name);
     }));
@@ -436,7 +436,7 @@ class View {
     this.redo.disabled = !doc.future.length;
     [this.undo.tabIndex, this.redo.tabIndex] = this.undo.disabled ? [-1, 0] : [0, -1];
     this.root.dataset.count = doc.count;
-    this.status.textContent = message || `${doc.count.toLocaleString("en")} px · ${share.toFixed(share < 1 ? 2 : 1)} % of the image`;
+    this.status.textContent = message || `${doc.count.toLocaleString("en")} px · ${share.toFixed(share < 1 ? 2 : 1)}% of the image`;
     this.paint();
     this.drawMarks();
   }
@@ -626,7 +626,7 @@ class View {
     this.drawMarks();
   }
 
-  // --- what is seen: `scale` screen pixels for one of the image, its corner at (left, upper) ---
+  // --- the visible part: `scale` screen pixels per image pixel, the image's corner at (left, upper) ---
 
   resize(fit = false) {
     const box = this.stage.getBoundingClientRect(), dpr = window.devicePixelRatio || 1;
@@ -665,9 +665,9 @@ class View {
     const context = this.base.getContext("2d"), { dpr, scale, doc } = this;
     context.setTransform(dpr, 0, 0, dpr, 0, 0);
     context.clearRect(0, 0, this.width, this.height);
-    context.imageSmoothingEnabled = (scale * doc.w) / doc.picture.naturalWidth < 4;
+    context.imageSmoothingEnabled = (scale * doc.w) / doc.image.naturalWidth < 4;
     context.imageSmoothingQuality = "high";
-    context.drawImage(doc.picture, this.left, this.upper, doc.w * scale, doc.h * scale);
+    context.drawImage(doc.image, this.left, this.upper, doc.w * scale, doc.h * scale);
   }
 
   // Draw the mask again at the next frame.
@@ -752,7 +752,7 @@ class View {
       context.stroke();
     }
     this.top.style.cursor = this.space || this.panning ? "grab" : sized && hover ? "none" : "crosshair";
-    const zoom = `${Math.round(100 * scale)} %`;
+    const zoom = `${Math.round(100 * scale)}%`;
     this.place.textContent = hover && this.covers(hover) ? `x ${hover[0]}, y ${hover[1]} · ${zoom}` : `${this.doc.w} × ${this.doc.h} · ${zoom}`;
   }
 }

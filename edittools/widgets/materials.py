@@ -1,4 +1,4 @@
-"""What the desk can turn a marked part of a picture into."""
+"""The materials that the desk can replace the marked part of an image by."""
 
 from collections.abc import Mapping
 
@@ -11,35 +11,62 @@ from edittools.exemplars import paste_texture
 from edittools.miniworld.textures import STYLES, restyle
 from edittools.miniworld.typography import blanked
 
-AROUND, BLANK = "what is around it", "a blank label"
-MATERIALS = ("gravel", *(style for style in STYLES if style != "gravel"), AROUND, BLANK)
-"""The materials that every desk has, by name."""
+SURROUNDINGS = "what is around it"
+"""The material that continues the surroundings of the mask."""
+
+BLANK_LABEL = "a blank label"
+"""The material that covers the mask with an empty label."""
+
+MATERIALS = ("gravel", *(style for style in STYLES if style != "gravel"), SURROUNDINGS, BLANK_LABEL)
+"""The names of the materials that every desk has."""
 
 
-def turned(picture: Tensor, mask: Tensor, material: str, own: Mapping[str, Tensor]) -> Tensor:
-    """Turn what a mask `(H, W)` covers in a picture `(3, H, W)` into a material.
+def replace_by_material(image: Tensor, mask: Tensor, material: str, textures: Mapping[str, Tensor]) -> Tensor:
+    """Replace the masked part of an image by a material.
 
-    `own` are textures `(3, h, w)` by name, beside `MATERIALS`. Raises `KeyError` for an unknown material, and
-    `ValueError` for an empty mask.
+    Args:
+        image: `(3, H, W)`.
+        mask: `(H, W)` of 0 and 1.
+        material: one of `MATERIALS`, or a key of `textures`.
+        textures: further materials by name, each a texture `(3, h, w)`.
+
+    Returns:
+        The changed image `(3, H, W)`.
+
+    Raises:
+        KeyError: if there is no such material.
+        ValueError: if the mask is empty, or if it covers the whole image and the material is `SURROUNDINGS`.
     """
-    if material in own:
-        return paste_texture(picture, mask, own[material])
-    if material == AROUND:
-        return painted_out(picture, mask)
-    if material == BLANK:
-        return blanked(picture, mask).image
-    return restyle(picture, mask, material)
+    if material in textures:
+        return paste_texture(image, mask, textures[material])
+    if material == SURROUNDINGS:
+        return inpaint(image, mask)
+    if material == BLANK_LABEL:
+        return blanked(image, mask).image
+    return restyle(image, mask, material)
 
 
-def painted_out(picture: Tensor, mask: Tensor) -> Tensor:
-    """Fill what the mask covers softly with the colours around it; `ValueError` if it covers all of the picture."""
+def inpaint(image: Tensor, mask: Tensor) -> Tensor:
+    """Fill the masked part of an image softly with the colors around it.
+
+    Each masked pixel takes the color of the nearest pixel outside the mask; the deeper it lies inside the mask, the
+    more this color is smoothed.
+
+    Args:
+        image: `(3, H, W)`.
+        mask: `(H, W)` of 0 and 1.
+
+    Raises:
+        ValueError: if the mask covers the whole image.
+    """
     if bool(mask.all()):
-        raise ValueError("the mask covers all of the picture: expected something around it to fill it with")
+        raise ValueError("the mask covers the whole image; leave a part of the image unmarked")
     inside = mask.numpy() > 0
     rows, columns = distance_transform_edt(inside, return_distances=False, return_indices=True)
-    near = picture.numpy()[:, rows, columns]
-    sigma = picture.shape[1] / 32
-    smooth = np.stack([gaussian_filter(channel, sigma) for channel in near])
+    nearest = image.numpy()[:, rows, columns]
+    sigma = image.shape[1] / 32
+    smooth = np.stack([gaussian_filter(channel, sigma) for channel in nearest])
     depth = np.clip(distance_transform_edt(inside) / (2 * sigma), 0, 1)
-    filled = torch.from_numpy((near + depth * (smooth - near)).astype(np.float32)).clamp(0, 1)
-    return torch.where(mask > 0, filled, picture)
+    filled = nearest + depth * (smooth - nearest)
+    filled = torch.from_numpy(filled.astype(np.float32)).clamp(0, 1)
+    return torch.where(mask > 0, filled, image)

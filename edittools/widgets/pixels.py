@@ -1,4 +1,4 @@
-"""Tensors as the pixels, files and texts that widgets show, and the picture that a saved notebook keeps of a widget."""
+"""Conversions of tensors for widgets, and the static figure that a saved notebook keeps of each widget."""
 
 import base64
 import io
@@ -12,28 +12,46 @@ from torch import Tensor
 from edittools.images import check_image
 
 
-class Pictured:
-    """Keep a picture of a widget, its `figure()`, in the saved notebook, for viewers that run no widgets."""
+class StaticFigure:
+    """Keep the `figure()` of a widget in the saved notebook, for viewers that run no widgets."""
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict, dict]:
-        bundle, file = super()._repr_mimebundle_(**kwargs), io.BytesIO()
+        bundle = super()._repr_mimebundle_(**kwargs)
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
+        file = io.BytesIO()
         self.figure().savefig(file, format="png", bbox_inches="tight")
-        return data | {"image/png": base64.b64encode(file.getvalue()).decode()}, metadata
+        return {**data, "image/png": to_base64(file.getvalue())}, metadata
 
 
 def to_pixels(image: Tensor, name: str = "image") -> NDArray[np.uint8]:
-    """Turn a `(3, H, W)` image in [0, 1] into `(H, W, 3)` 8-bit pixels."""
-    return (check_image(image, name).detach().cpu().permute(1, 2, 0) * 255).round().byte().numpy()
+    """Convert an image to 8-bit pixels.
+
+    Args:
+        image: `(3, H, W)` in [0, 1].
+        name: name of the image, used in error messages.
+
+    Returns:
+        The pixels `(H, W, 3)`.
+
+    Raises:
+        ValueError: if it is not such an image.
+    """
+    image = check_image(image, name).detach().cpu()
+    return (image.permute(1, 2, 0) * 255).round().byte().numpy()
 
 
 def to_png(pixels: NDArray[np.uint8]) -> bytes:
-    """Write `(H, W, 3)` 8-bit pixels as a PNG file."""
+    """Encode 8-bit pixels `(H, W, 3)` as a PNG file."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, format="PNG", compress_level=1)
     return file.getvalue()
 
 
+def to_base64(content: bytes) -> str:
+    """Encode the content of a file as text."""
+    return base64.b64encode(content).decode()
+
+
 def plain_text(text: str) -> str:
-    """Keep a label from reading dollar signs as mathematics."""
+    """Escape dollar signs, which a label would otherwise typeset as mathematics."""
     return text.replace("$", r"\$")

@@ -1,14 +1,14 @@
 """A session of edits: what the desk does, without its widgets.
 
-    session = EditSession(classifier, images, everyday=everyday, keep=keep)
+    session = EditSession(classifier, images, clean=clean, retain=retain)
     session.select(3)
     session.mark(mask)
     session.rewrite("features.10", strength=0.5)
     print(session.result.verdict)
 
-A session never returns a result of other images, labels or weights than it holds now: such a result is cleared, and
-`update` computes it again. Nothing here knows of a widget or of a thread. The desk calls whatever takes long from one
-thread of its own, one call after the other.
+A session never returns a result that was computed with other images, labels or weights than it holds now: such a result
+is cleared, and `update` computes it again. The session has no widgets and no threads. The desk makes the calls that
+take long in a single thread, one after the other.
 """
 
 import os
@@ -26,7 +26,7 @@ from edittools.images import check_mask
 from edittools.metrics import predict
 from edittools.selection import Repair
 from edittools.widgets.desk_sets import DeskSets, ImageSource, Result
-from edittools.widgets.materials import MATERIALS, turned
+from edittools.widgets.materials import MATERIALS, replace_by_material
 
 
 @dataclass(eq=False)
@@ -44,12 +44,13 @@ class EditSession:
     Args:
         classifier: the classifier; it is not changed.
         images: images of which some are misclassified.
-        everyday: images whose accuracy is measured; needed by `search`.
-        keep: images whose predictions should not change.
-        materials: own textures `(3, h, w)` by name, next to `MATERIALS`.
+        clean: images on which accuracy is measured; needed by `search`.
+        retain: images whose predictions should not change.
+        materials: textures `(3, h, w)` by name, in addition to `MATERIALS`.
 
-    Each set is `LabelledImages`, a tensor `(N, 3, H, W)`, `LazyImages` or a folder, see `DeskSets`, which also says
-    what is raised. `sets` holds them, `index` is the selected image, `material` what its marks are replaced by.
+    Each set is `LabelledImages`, a tensor `(N, 3, H, W)`, `LazyImages` or a folder; `DeskSets` documents the errors.
+    `sets` holds the sets, `index` is the index of the selected image, and `material` is the name of the material that
+    replaces its marked area.
     """
 
     def __init__(
@@ -90,16 +91,16 @@ class EditSession:
             IndexError: if there is no such image.
         """
         if not 0 <= index < len(self.sets.images):
-            raise IndexError(f"no picture {index}; pass an index from 0 to {len(self.sets.images) - 1}")
+            raise IndexError(f"there is no image {index}; pass an index from 0 to {len(self.sets.images) - 1}")
         self.index = index
 
     def relabel(self, index: int, name: str) -> None:
-        """Set the class that an image shows, by its name; the result is cleared.
+        """Set the label of an image by the name of the class; the result is cleared.
 
         Raises:
             KeyError: if there is no such class.
         """
-        if name != self.sets.shows(index):
+        if name != self.sets.class_name(index):
             self.sets.relabel(index, name)
 
     def add(self, image: Tensor) -> int:
@@ -115,11 +116,11 @@ class EditSession:
 
     @property
     def mask(self) -> Tensor:
-        """What is marked on the selected image, `(H, W)` of 0 and 1."""
+        """The marked area of the selected image, `(H, W)` of 0 and 1."""
         return self._masks.get(self.index, torch.zeros(self.image.shape[1:]))
 
     def mark(self, mask: Tensor) -> None:
-        """Mark what misleads on the selected image, in place of what was marked on it.
+        """Mark the area that misleads the classifier on the selected image, instead of the area that was marked before.
 
         Args:
             mask: `(H, W)` of 0 and 1; may be empty.
@@ -133,15 +134,15 @@ class EditSession:
 
     @property
     def material_names(self) -> tuple[str, ...]:
-        """The materials that marks can be replaced by, the own ones first."""
+        """The names of the materials that can replace the marked area, those of `materials` first."""
         return (*self.materials, *MATERIALS)
 
     @property
     def exemplar(self) -> Exemplar:
-        """The exemplar that the marks on the selected image make, with `material`.
+        """The exemplar that the selected image, its marked area and `material` make.
 
-        A misclassified image is x', and with its marks replaced by the material it is x, as it should look. An image
-        that is classified correctly is x.
+        A misclassified image is x', and with its marked area replaced by the material it is x. An image that is
+        classified correctly is x, and with its marked area replaced it is x'.
 
         Raises:
             ValueError: if nothing is marked.
@@ -149,13 +150,13 @@ class EditSession:
         """
         mask = self.mask
         if not mask.any():
-            raise ValueError("nothing is marked; mark on the picture what misleads")
+            raise ValueError("nothing is marked; mark the area of the image that misleads")
         image = self.image
-        changed = turned(image, mask, self.material, self.materials)
+        replaced = replace_by_material(image, mask, self.material, self.materials)
         label = int(self.sets.images.labels[self.index])
         if self.sets.is_misclassified(self.index):
-            return Exemplar(image=changed, changed=image, mask=mask, label=label)
-        return Exemplar(image=image, changed=changed, mask=mask, label=label)
+            return Exemplar(image=replaced, changed=image, mask=mask, label=label)
+        return Exemplar(image=image, changed=replaced, mask=mask, label=label)
 
     def predictions_of(self, exemplar: Exemplar) -> tuple[int, int]:
         """Return the class indices that x and x' are classified as, without an edit.
@@ -177,7 +178,7 @@ class EditSession:
 
     @property
     def result(self) -> Result | None:
-        """What the last edit does to the images; None if there is no edit, or if `update` has to compute it again."""
+        """The effect of the last edit on the images; None if there is none, or if `update` has to compute it again."""
         if not self._steps:
             return None
         result = self._steps[-1].result
@@ -198,17 +199,17 @@ class EditSession:
 
     def prepare(self, layer: str) -> None:
         """Run the images up to a layer, so that the next rewrite of this layer is fast."""
-        self.sets.at(layer)
+        self.sets.states_at(layer)
 
     def rewrite(
         self, layer: str, strength: float = 1.0, exemplar: Exemplar | None = None, drawn_on: int | None = None
     ) -> Result:
-        """Rewrite one layer by an exemplar; the edit takes the place of the last one.
+        """Rewrite one layer by an exemplar; the edit replaces the last one.
 
         Args:
             layer: name of the layer.
             strength: α.
-            exemplar: by default, the one that the marks on the selected image make.
+            exemplar: by default, the one of the selected image.
             drawn_on: index of the image that the exemplar was made from, which does not count; the selected one by
                 default.
 
@@ -226,17 +227,17 @@ class EditSession:
         drawn_on: int | None = None,
         progress: Callable[[str, int, int | None], None] | None = None,
     ) -> Repair:
-        """Search for the best edit with `repair`; if one is found, it takes the place of the last one.
+        """Search for the best edit with `repair`; if one is found, it replaces the last one.
 
         Args:
-            exemplar: by default, the one that the marks on the selected image make.
+            exemplar: by default, the one of the selected image.
             drawn_on: index of the image that the exemplar was made from, which is not used; the selected one by
                 default.
             progress: is called with the method, the number of candidates done, and their total, before each candidate.
                 It ends the search by raising `KeyboardInterrupt`.
 
         Returns:
-            What was found. Its verdict, on images that were not used to select the edit, is that of the `result`.
+            The outcome. Its verdict, on images that were not used to select the edit, is also that of `result`.
 
         Raises:
             ValueError: if nothing is marked, if there are no `clean` images, or if the weights were changed.
@@ -252,7 +253,7 @@ class EditSession:
         return fix
 
     def load(self, path: str | os.PathLike) -> Result:
-        """Load a saved edit, which takes the place of the last one.
+        """Load a saved edit, which replaces the last one.
 
         Raises:
             FileNotFoundError: if there is no such file.
@@ -265,10 +266,10 @@ class EditSession:
         return Edit.load(Path(path).expanduser(), self.sets.classifier)
 
     def show(self, edit: Edit) -> Result:
-        """Let an edit that was made elsewhere take the place of the last one.
+        """Replace the last edit by one that was made elsewhere.
 
         Raises:
-            ValueError: if it is of another classifier, or if the weights were changed.
+            ValueError: if it was made for another classifier, or if the weights were changed.
         """
         return self._add_step(edit, (), self.sets.result(edit))
 
@@ -282,14 +283,14 @@ class EditSession:
             ValueError: if there is no edit.
         """
         if self.edit is None:
-            raise ValueError("there is no edit yet; mark a picture and rewrite first")
+            raise ValueError("there is no edit to save; mark an image and rewrite a layer first")
         path = Path(path).expanduser()
         self.edit.save(path)
         return path
 
     @property
     def can_undo(self) -> bool:
-        """Whether there is an edit to go back from."""
+        """Whether there is an edit to undo."""
         return bool(self._steps)
 
     def undo(self) -> None:
@@ -303,4 +304,4 @@ class EditSession:
 
 
 def _no_progress(method: str, done: int, total: int | None) -> None:
-    """Ignore how far a search is."""
+    """Ignore the progress of a search."""

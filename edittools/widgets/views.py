@@ -1,4 +1,4 @@
-"""Widgets that show predictions, strengths and probes."""
+"""Widgets that show predictions, edits of different strength, and probes."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -16,131 +16,183 @@ from edittools.edits import Edit
 from edittools.images import check_image
 from edittools.metrics import predict
 from edittools.plots import image_grid, prediction_title
-from edittools.widgets.pixels import Pictured, plain_text, to_pixels, to_png
+from edittools.widgets.pixels import StaticFigure, plain_text, to_pixels, to_png
 
-LEADING, OTHER = "#0969da", "#8c959f"
+TOP_COLOR = "#0969da"
+"""The color of the bar of the most likely class."""
+
+OTHER_COLOR = "#8c959f"
+"""The color of the other bars."""
+
 SLIDER_STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
-BARS, WIDTH = 5, 190
-"""So many bars an image has at most, and so many pixels of the screen it is wide."""
+"""The strengths that `alpha_slider` offers by default."""
+
+MAX_BARS = 5
+"""The largest number of bars below an image."""
+
+WIDTH = 190
+"""The width of an image on the screen, in pixels."""
+
 SIDE_BY_SIDE = {"flex_flow": "row wrap", "grid_gap": "18px"}
 BAR = {"height": "16px", "width": "auto", "margin": "0 2px"}
 
 
-class PredictionView(Pictured, ipywidgets.HBox):
-    """Images, each with bars for the classes that the classifier finds most likely.
+class PredictionView(StaticFigure, ipywidgets.HBox):
+    """Images, each with bars for its most likely classes.
 
-    `images` is one `(3, H, W)` or several, such as the pair x and x'. `.probabilities` is `(columns, classes)`.
+    Args:
+        classifier: the classifier.
+        images: one image `(3, H, W)` or several, such as the pair x and x'.
+
+    `probabilities`, `(images, classes)`, holds what the bars show.
+
+    Raises:
+        ValueError: if there is no image, or if one is not `(3, H, W)` in [0, 1].
     """
 
     def __init__(self, classifier: Classifier, images: Tensor | Sequence[Tensor]) -> None:
-        self._images, self._classes = _several(images), classifier.classes
-        count = min(BARS, len(self._classes))
-        self._bars = [
-            [(ipywidgets.FloatProgress(max=1.0, layout=BAR), _label("")) for _ in range(count)] for _ in self._images
-        ]
+        self._images = _list_of_images(images)
+        self._classes = classifier.classes
+        self._bars: list[list[tuple[ipywidgets.FloatProgress, ipywidgets.Label]]] = []
         columns = []
-        for image, bars in zip(self._images, self._bars, strict=True):
-            rows = [ipywidgets.VBox([name, bar]) for bar, name in bars]
-            columns.append(ipywidgets.VBox([_captioned(image), *rows]))
+        for image in self._images:
+            bars = []
+            children = [_captioned(image)]
+            for _ in range(min(MAX_BARS, len(self._classes))):
+                bar = ipywidgets.FloatProgress(max=1.0, layout=BAR)
+                class_name = _label("")
+                bars.append((bar, class_name))
+                children.append(ipywidgets.VBox([class_name, bar]))
+            self._bars.append(bars)
+            columns.append(ipywidgets.VBox(children))
         super().__init__(columns, layout=SIDE_BY_SIDE)
         self.show(_probabilities(classifier, self._images))
 
     def show(self, probabilities: Tensor) -> None:
-        """Set the bars to other probabilities `(columns, classes)`."""
+        """Set the bars to other probabilities `(images, classes)`."""
         self.probabilities = probabilities
         for row, bars in zip(probabilities, self._bars, strict=True):
-            values, classes = row.topk(len(bars))
-            for i, (bar, name) in enumerate(bars):
-                bar.value, bar.style.bar_color = float(values[i]), OTHER if i else LEADING
-                name.value = plain_text(f"{self._classes[int(classes[i])]} · {100 * float(values[i]):.0f} %")
+            top_values, top_classes = row.topk(len(bars))
+            for rank, (bar, class_name) in enumerate(bars):
+                value = float(top_values[rank])
+                bar.value = value
+                bar.style.bar_color = TOP_COLOR if rank == 0 else OTHER_COLOR
+                class_name.value = plain_text(f"{self._classes[int(top_classes[rank])]} · {100 * value:.0f} %")
 
     def __repr__(self) -> str:
-        return f"PredictionView({', '.join(repr(self._classes[int(i)]) for i in self.probabilities.argmax(1))})"
+        predicted = [repr(self._classes[index]) for index in self.probabilities.argmax(dim=1).tolist()]
+        return f"PredictionView({', '.join(predicted)})"
 
     def figure(self) -> Figure:
-        """Draw the images with the most likely class of each."""
-        likely = [f"{self._classes[int(row.argmax())]} {100 * float(row.max()):.0f} %" for row in self.probabilities]
-        return image_grid(self._images, likely, columns=6)
+        """Draw the images, each with its most likely class."""
+        titles = []
+        for row in self.probabilities:
+            titles.append(f"{self._classes[int(row.argmax())]} {100 * float(row.max()):.0f} %")
+        return image_grid(self._images, titles, columns=6)
 
 
-class ProbeBrowser(Pictured, ipywidgets.VBox):
-    """Browse a `probing.Probe`: choose a class, a concept, a style and an image, and see what became of it.
+class ProbeBrowser(StaticFigure, ipywidgets.VBox):
+    """Browse a probe: select a class, a concept, a style and an image, and see how the prediction changed.
 
-    Shown are the image, the image with the concept transformed, and its control, each with what its table says is read;
-    no classifier runs. The images that lose most come first. `classifier` names one of several. Setting the value of
-    `.classes`, `.concept`, `.style` or `.image` is the same as choosing it.
+    The browser shows the image, the image with the concept transformed, and its control, each with the prediction in
+    the probe's table; no classifier runs. The images that lose most come first. Setting the value of `.classes`,
+    `.concept`, `.style` or `.image` is the same as selecting it.
+
+    Args:
+        probe: a `probing.Probe`.
+        classifier: name of one of its classifiers; by default the first.
+
+    Raises:
+        ValueError: if the probe has no such classifier, or no rows.
     """
 
     def __init__(self, probe: Any, classifier: str | None = None) -> None:
-        table = probe.table
-        names = list(dict.fromkeys(table["classifier"])) if len(table) else []
-        classifier = names[0] if classifier is None and names else classifier
-        self._table, self._probe = table[table["classifier"] == classifier], probe
+        self._probe = probe
+        names = probe.table["classifier"].unique().tolist() if len(probe.table) else []
+        if classifier is None and names:
+            classifier = names[0]
+        self._table = probe.table[probe.table["classifier"] == classifier]
         if self._table.empty:
-            raise ValueError(f"no rows of classifier {classifier!r} in the table: expected one of {names}")
-        self._menus = {
-            name: ipywidgets.Dropdown(description=name, layout={"width": "230px"})
-            for name in ("class", "concept", "style", "image")
-        }
-        self.classes, self.concept, self.style, self.image = self._menus.values()
+            raise ValueError(f"the probe has no rows of classifier {classifier!r}; its classifiers are {names}")
+        self._menus: dict[str, ipywidgets.Dropdown] = {}
+        for column in ("class", "concept", "style", "image"):
+            menu = ipywidgets.Dropdown(description=column, layout={"width": "230px"})
+            self._menus[column] = menu
+        self.classes = self._menus["class"]
+        self.concept = self._menus["concept"]
+        self.style = self._menus["style"]
+        self.image = self._menus["image"]
+        menus = ipywidgets.HBox(list(self._menus.values()), layout={"flex_flow": "row wrap"})
         self.pictures = ipywidgets.HBox(layout=SIDE_BY_SIDE)
-        super().__init__([ipywidgets.HBox(list(self._menus.values()), layout={"flex_flow": "row wrap"}), self.pictures])
-        for place, menu in enumerate(self._menus.values()):
-            menu.observe(lambda change, place=place: change["new"] is None or self._follow(place), "value")
+        super().__init__([menus, self.pictures])
+        for position, menu in enumerate(self._menus.values()):
+            menu.observe(lambda change, position=position: self._menu_changed(position, change["new"]), "value")
         self.classes.options = sorted(set(self._table["class"]))
         self.classes.value = self.classes.options[0]
 
     @property
     def row(self) -> pd.Series:
         """The row of the table that is shown."""
-        return self._chosen(4).iloc[0]
+        return self._selected_rows(len(self._menus)).iloc[0]
 
     @property
     def captions(self) -> tuple[str, ...]:
-        """What stands above the original, the transformed picture and the control (if there is one)."""
-        return tuple(
-            f"{view.title}: {view.read}, {self.row['class']} {100 * view.chance:.0f} %" for view in self._views
-        )
+        """The captions of the original, the transformed image and the control (if there is one)."""
+        label = self.row["class"]
+        return tuple(f"{view.title}: {view.read}, {label} {100 * view.chance:.0f} %" for view in self._views)
 
-    def _chosen(self, menus: int) -> pd.DataFrame:
-        """The rows that fit the first so many menus."""
+    def _selected_rows(self, menus: int) -> pd.DataFrame:
+        """Return the rows that match the selection in the first `menus` menus."""
         rows = self._table
-        for name, menu in list(self._menus.items())[:menus]:
-            rows = rows[rows[name] == menu.value]
+        for column in list(self._menus)[:menus]:
+            rows = rows[rows[column] == self._menus[column].value]
         return rows
 
-    def _follow(self, place: int) -> None:
-        """Fill the menu after the one that was changed; after the last one, show what is chosen."""
-        if place == 3:
-            self._views = self._probe.views(self.row)
-            pairs = zip(self._views, self.captions, strict=True)
-            self.pictures.children = [_captioned(view.image, caption) for view, caption in pairs]
+    def _menu_changed(self, position: int, value: Any) -> None:
+        """Update the menus after the one whose value has changed; a menu that is being filled has the value None."""
+        if value is not None:
+            self._update_after(position)
+
+    def _update_after(self, position: int) -> None:
+        """Fill the menu after the one at a position, and so on; after the last one, show the selected row."""
+        if position == len(self._menus) - 1:
+            self._show_row()
             return
-        (name, menu), rows = list(self._menus.items())[place + 1], self._chosen(place + 1)
+        column = list(self._menus)[position + 1]
+        menu = self._menus[column]
+        rows = self._selected_rows(position + 1)
         if menu is self.image:
-            rows = rows.loc[(rows["p_after"] - rows["p_before"]).sort_values(kind="stable").index]
-        options = tuple(dict.fromkeys(rows[name].tolist()))
-        kept = menu.value if menu is not self.image else None
+            change = rows["p_after"] - rows["p_before"]
+            rows = rows.loc[change.sort_values(kind="stable").index]
+        options = tuple(dict.fromkeys(rows[column].tolist()))
+        previous = None if menu is self.image else menu.value
         if menu.options != options:
             menu.options = options
-        menu.value = kept if kept in options else options[0]
-        self._follow(place + 1)  # also where the value stays: what is above it has changed
+        menu.value = previous if previous in options else options[0]
+        self._update_after(position + 1)  # also if the value is the same, since the menus before it have changed
+
+    def _show_row(self) -> None:
+        """Show the images of the selected row."""
+        self._views = self._probe.views(self.row)
+        pairs = zip(self._views, self.captions, strict=True)
+        self.pictures.children = [_captioned(view.image, caption) for view, caption in pairs]
 
     def __repr__(self) -> str:
         return f"ProbeBrowser({'; '.join(self.captions)})"
 
     def figure(self) -> Figure:
-        """Draw the pictures that are shown."""
-        name = self.row["class"]
-        titles = [
-            f"{view.title}, {name} {100 * view.chance:.0f} %\n{prediction_title(name, view.read)}"
-            for view in self._views
-        ]
-        right = [view.read == name for view in self._views]
-        return image_grid([view.image for view in self._views], titles, right, width=2.8)
+        """Draw the images of the selected row."""
+        label = self.row["class"]
+        titles = []
+        for view in self._views:
+            prediction = prediction_title(label, view.read)
+            titles.append(f"{view.title}, {label} {100 * view.chance:.0f} %\n{prediction}")
+        images = [view.image for view in self._views]
+        is_correct = [view.read == label for view in self._views]
+        return image_grid(images, titles, is_correct, width=2.8)
 
 
-class _Strengths(Pictured, ipywidgets.VBox):
+class _StrengthSlider(StaticFigure, ipywidgets.VBox):
     """A slider above the predictions that follow it."""
 
     def figure(self) -> Figure:
@@ -150,45 +202,65 @@ class _Strengths(Pictured, ipywidgets.VBox):
 def alpha_slider(
     classifier: Classifier, edit: Edit, images: Tensor | Sequence[Tensor], strengths: Sequence[float] = SLIDER_STRENGTHS
 ) -> ipywidgets.VBox:
-    """Make a slider over the strength α of an edit, above the predictions for a few images that follow it.
+    """Make a slider over the strength α of an edit, above the predictions for a few images, which follow it.
 
-    All strengths are predicted beforehand, so moving the slider neither runs nor changes the classifier.
+    The predictions at all strengths are made beforehand, so moving the slider neither runs nor changes the classifier.
+
+    Args:
+        classifier: the classifier.
+        edit: an edit of it.
+        images: one image `(3, H, W)` or several.
+        strengths: the values of α that the slider offers; it starts at the one nearest to 1.
+
+    Raises:
+        ValueError: if there is no strength, if one is not finite, if there is no image, or if the edit was made for
+            another model.
     """
     if not len(strengths) or not np.isfinite(strengths).all():
-        raise ValueError(f"strengths {list(strengths)}: expected at least one number")
-    found = {strength: _probabilities(classifier, _several(images), strength * edit) for strength in strengths}
+        raise ValueError(f"strengths {list(strengths)} cannot be used; pass at least one number, all of them finite")
+    images = _list_of_images(images)
+    probabilities = {strength: _probabilities(classifier, images, strength * edit) for strength in strengths}
     start = min(strengths, key=lambda strength: abs(strength - 1))
     view = PredictionView(classifier, images)
-    view.show(found[start])
-    slider = ipywidgets.SelectionSlider(
-        options=[(f"{strength:g}", strength) for strength in strengths], value=start, description="strength α"
-    )
-    slider.observe(lambda change: view.show(found[change["new"]]), "value")
-    return _Strengths([slider, view])
+    view.show(probabilities[start])
+    options = [(f"{strength:g}", strength) for strength in strengths]
+    slider = ipywidgets.SelectionSlider(options=options, value=start, description="strength α")
+    slider.observe(lambda change: view.show(probabilities[change["new"]]), "value")
+    return _StrengthSlider([slider, view])
 
 
-def _several(images: Tensor | Sequence[Tensor]) -> list[Tensor]:
-    """Turn one image, a batch or a sequence of images into a list that is not empty."""
-    images = [images] if isinstance(images, Tensor) and images.ndim == 3 else list(images)
+def _list_of_images(images: Tensor | Sequence[Tensor]) -> list[Tensor]:
+    """Convert one image, a batch or a sequence of images to a list.
+
+    Raises:
+        ValueError: if there is no image.
+    """
+    is_single = isinstance(images, Tensor) and images.ndim == 3
+    images = [images] if is_single else list(images)
     if not images:
-        raise ValueError("no image: expected at least one (3, H, W)")
+        raise ValueError("no image was given; pass at least one image (3, H, W)")
     return images
 
 
 def _probabilities(classifier: Classifier, images: Sequence[Tensor], edit: Edit | None = None) -> Tensor:
-    """The probabilities `(N, classes)`; images may differ in size."""
+    """Predict probabilities `(images, classes)` for images that may differ in size."""
+    rows = []
     with nullcontext() if edit is None else edit.applied(classifier):
-        return torch.cat([predict(classifier, check_image(image)[None]).float().softmax(1) for image in images])
+        for image in images:
+            logits = predict(classifier, check_image(image)[None])
+            rows.append(logits.float().softmax(dim=1))
+    return torch.cat(rows)
 
 
 def _label(text: str) -> ipywidgets.Label:
+    """Make a label, which shows the text as it is."""
     return ipywidgets.Label(plain_text(text), layout={"height": "20px"})
 
 
 def _captioned(image: Tensor, caption: str = "") -> ipywidgets.VBox:
-    """Show an image (a small one enlarged without blurring) under a caption."""
+    """Show an image under a caption; a small image is enlarged without blurring."""
     pixels = to_pixels(image)
-    times = max(1, round(2 * WIDTH / pixels.shape[1]))
-    enlarged = to_png(pixels.repeat(times, axis=0).repeat(times, axis=1))
+    factor = max(1, round(2 * WIDTH / pixels.shape[1]))
+    enlarged = to_png(pixels.repeat(factor, axis=0).repeat(factor, axis=1))
     picture = ipywidgets.Image(value=enlarged, format="png", layout={"width": f"{WIDTH}px", "margin": "0"})
     return ipywidgets.VBox([_label(caption), picture] if caption else [picture])
