@@ -135,7 +135,7 @@ def exemplars_at(
         return exemplars
     exemplars = [exemplars] if isinstance(exemplars, Exemplar) else list(exemplars)
     if not exemplars:
-        raise ValueError("exemplars is empty; pass at least one Exemplar")
+        raise ValueError("no exemplar was given; pass at least one Exemplar")
     for exemplar in exemplars:
         if not isinstance(exemplar, Exemplar):
             raise TypeError(f"{type(exemplar).__name__} is not an Exemplar; pass Exemplar(image, changed, mask)")
