@@ -143,17 +143,34 @@ def directions(keys: Tensor, weights: Tensor, rank: int, moment: SecondMoment) -
 def measure(
     classifier: Classifier, layers: Sequence[str], images: Images, batch_size: int = 16, progress: bool = False
 ) -> dict[str, SecondMoment]:
-    """Measure the second moments of all `layers` over `images` in one pass, in float64, without the cache."""
+    """Measure the second moments of several layers in one pass, in float64, without the cache.
+
+    Args:
+        classifier: the classifier.
+        layers: names of the layers.
+        images: reference images `(N, 3, H, W)`; labels are not used.
+        batch_size: images per batch.
+        progress: show a progress bar.
+
+    Returns:
+        The second moments by layer.
+
+    Raises:
+        ValueError: if there are no images, or if a layer cannot be edited.
+    """
     if not len(images):
-        raise ValueError("no reference images: expected at least one")
-    sums, counts = dict.fromkeys(layers, 0.0), dict.fromkeys(layers, 0)
-    for some in in_batches(images, batch_size, "second moments", progress):
-        exported = export_of(classifier, some.shape[2:])
-        calls = [exported.layer_node(name) for name in layers]
-        found = exported.compute([call.args[0] for call in calls], {exported.images: classifier.normalize(some)})
-        for name, call, tensor in zip(layers, calls, found, strict=True):
-            keys = rows(tensor, call.target is LINEAR).double()
-            sums[name], counts[name] = sums[name] + keys.T @ keys, counts[name] + len(keys)
+        raise ValueError("No reference images; pass at least one")
+    sums = dict.fromkeys(layers, 0.0)
+    counts = dict.fromkeys(layers, 0)
+    for batch in in_batches(images, batch_size, "second moments", progress):
+        exported = export_of(classifier, batch.shape[2:])
+        nodes = [exported.layer_node(name) for name in layers]
+        inputs = {exported.images: classifier.normalize(batch)}
+        layer_keys = exported.compute([node.args[0] for node in nodes], inputs)
+        for name, node, tensor in zip(layers, nodes, layer_keys, strict=True):
+            keys = rows(tensor, node.target is LINEAR).double()
+            sums[name] = sums[name] + keys.T @ keys
+            counts[name] += len(keys)
     measured = measurements(classifier, layers)
     return {name: SecondMoment((sums[name] / counts[name]).cpu(), (), measured[name]) for name in layers}
 

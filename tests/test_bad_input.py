@@ -41,13 +41,13 @@ class Tied(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.one = nn.Conv2d(3, 3, 1)
-        self.two = nn.Conv2d(3, 3, 1)
+        self.first = nn.Conv2d(3, 3, 1)
+        self.second = nn.Conv2d(3, 3, 1)
         self.head = nn.Linear(3, 5)
-        self.two.weight = self.one.weight
+        self.second.weight = self.first.weight
 
     def forward(self, x):
-        return self.head(self.two(self.one(x).relu()).mean(dim=(2, 3)))
+        return self.head(self.second(self.first(x).relu()).mean(dim=(2, 3)))
 
 
 def _classifier(model=None, classes=tuple("abcde"), **settings):
@@ -60,7 +60,9 @@ def _predict_missing_file(w):
 
 
 def _states_of_two_classifiers(w):
-    return states_at({"one": Cut(w.classifier, "conv1"), "two": Cut(copy.deepcopy(w.classifier), "conv2")}, w.images)
+    return states_at(
+        {"first": Cut(w.classifier, "conv1"), "second": Cut(copy.deepcopy(w.classifier), "conv2")}, w.images
+    )
 
 
 def _rewrite_with_sample(w, channels):
@@ -117,7 +119,7 @@ LABELS = {
 
 LAYERS = {
     "empty": (lambda w: Cut(w.classifier, ""), ValueError, "'' of TinyNet"),
-    "a shared weight": (lambda w: Cut(_classifier(Tied(), size=32), "one"), ValueError, "'one' of Tied.* 2 times"),
+    "a shared weight": (lambda w: Cut(_classifier(Tied(), size=32), "first"), ValueError, "'first' of Tied.* 2 times"),
     "one of several is a typo": (lambda w: cut_all(w.classifier, ["conv1", "conf2"]), KeyError, "'conf2'"),
     "cuts of two classifiers": (_states_of_two_classifiers, ValueError, "classifiers"),
     "another size": (
@@ -223,9 +225,13 @@ MODELS = {
 METRICS = {
     "labels too few": (lambda w: misclassified(torch.rand(3, 5), w.labels), ValueError, "3 .* 6 "),
     "of two lengths": (lambda w: Comparison(_no_errors(3), _no_errors(4)), ValueError, r"\(3,\).*\(4,\)"),
-    "kept: an edit of another layer": (lambda w: w.kept("conv2").logits(w.edit), ValueError, "'conv1.weight'.*'conv2'"),
+    "cached: an edit of another layer": (
+        lambda w: w.cached("conv2").logits(w.edit),
+        ValueError,
+        "'conv1.weight'.*'conv2'",
+    ),
     "selected from no trial": (
-        lambda w: Bounds(w.kept()).choose(sweep([], w.kept())),
+        lambda w: Bounds(w.cached()).choose(sweep([], w.cached())),
         ValueError,
         "(?i)no (trial|candidates)",
     ),
@@ -362,7 +368,7 @@ def inputs(tmp_path, monkeypatch, classifier_and_edits):
         other=other,
     )
     w.data = LabelledImages(images, w.labels, classifier.classes)
-    w.kept = lambda layer="conv1": CachedStates(cut_all(classifier, [layer]), w.data)
+    w.cached = lambda layer="conv1": CachedStates(cut_all(classifier, [layer]), w.data)
     w.rewrite = lambda exemplars=exemplar, reference=images, **options: rewrite(
         classifier, "conv1", exemplars, reference, **{"steps": 1} | options
     )

@@ -213,7 +213,7 @@ def test_cached_states_after_change_under_applied_edit(tiny, photos32, sets, exe
     _, cached = bench.cache_states(tiny, LAYERS, **sets)
     assert torch.equal(cached["clean"].logits(), cached["clean"].original)
     nn.init.constant_(tiny.model.get_submodule(layer).weight, 0.1)
-    with pytest.raises(ValueError, match=r"changed.* by something else"):
+    with pytest.raises(ValueError, match="'conv1.weight'|TinyNet"):
         cached["clean"].logits()
 
 
@@ -247,7 +247,7 @@ def test_cached_states_not_in_memory(tiny, sets, exemplar):
     with edit.applied(tiny), pytest.raises(ValueError, match="'conv2'.*'conv1'"):
         cached.compare(finetune(tiny, "conv2", exemplar, rate=0.1, steps=1))
     nn.init.constant_(tiny.model.conv2.weight, 0.1)
-    with pytest.raises(ValueError, match=r"changed.* by something else"):
+    with pytest.raises(ValueError, match="TinyNet"):
         cached.compare(edit)
 
 

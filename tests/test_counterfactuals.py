@@ -113,18 +113,18 @@ def test_rules_pooled_over_classes(looker, red_images):
 
 def test_parted_and_turned_variants(red_images):
     data, masks = red_images
-    styles = {"sea": RED[None], "grey": torch.stack([c * RED for c in (0.1, 0.2, 0.3, 0.4, 0.5)]), "green": GREEN[None]}
+    styles = {"sea": RED[None], "gray": torch.stack([c * RED for c in (0.1, 0.2, 0.3, 0.4, 0.5)]), "green": GREEN[None]}
     concepts = Concepts(data, masks, styles, groups=[("sea",)])
-    used, held_out = concepts.parted("sea", "grey")
+    used, held_out = concepts.parted("sea", "gray")
     assert [list(part.masks) for part in (used, held_out)] == 2 * [["sea"]] and not used.groups
-    assert torch.equal(torch.cat([used.styles["grey"], held_out.styles["grey"]]), styles["grey"])
-    assert used.styles["sea"] is held_out.styles["sea"] and len(used.styles["grey"]) == 3
-    replaced = used.turned([1, 4], "sea", "grey", 2)
+    assert torch.equal(torch.cat([used.styles["gray"], held_out.styles["gray"]]), styles["gray"])
+    assert used.styles["sea"] is held_out.styles["sea"] and len(used.styles["gray"]) == 3
+    replaced = used.turned([1, 4], "sea", "gray", 2)
     reds = replaced.images[:, 0, SIZE - 1, 0].tolist()
     assert reds == pytest.approx([0.2, 0.3, 0.2, 0.3]) and torch.equal(
         replaced.images[:, :, : SIZE // 2], data.images[:4, :, : SIZE // 2]
     )
-    for pair in (("lake", "grey"), ("sea", "snow")):
+    for pair in (("lake", "gray"), ("sea", "snow")):
         with pytest.raises(KeyError, match="concept 'lake'|style 'snow'"):
             concepts.parted(*pair)
 
@@ -168,8 +168,8 @@ def random_table(seed=0, classes=9, images=14):
     for k, i, style in product(range(classes), range(images), ("a", "b")):
         row = {"classifier": "c", "image": 100 * k + i, "class": f"class {k}", "concept": "grass", "style": style}
         lost = rng.random() * (0.1 + 0.08 * k)
-        beside = 0.2 * rng.random()
-        rows.append(row | {"p_before": 0.9, "p_after": 0.9 - lost, "p_control": 0.9 - beside})
+        lost_by_control = 0.2 * rng.random()
+        rows.append(row | {"p_before": 0.9, "p_after": 0.9 - lost, "p_control": 0.9 - lost_by_control})
     return pd.DataFrame(rows).assign(is_object=False, before="", after="", control="")
 
 
@@ -257,8 +257,8 @@ def test_rules_without_effect():
     table = random_table(classes=40)
     table["p_after"], table["p_control"] = rng.random((2, len(table)))
     assert len(Probe(table).rules()) <= 1
-    few = Probe(random_table(images=5).assign(p_after=0.1))  # too few to compare
-    assert few.rules().empty and len(replace(few, least_images=5).rules()) == 9
+    five_images = Probe(random_table(images=5).assign(p_after=0.1))  # too few to compare
+    assert five_images.rules().empty and len(replace(five_images, least_images=5).rules()) == 9
 
 
 def test_probe_with_predicted_labels(looker, red_images):
@@ -400,11 +400,11 @@ def test_probe_browser_selection(looker, red_images):
 
 
 def test_probe_variants_rotate(looker, red_images):
-    styles = {"grey": torch.stack([c * RED for c in (0.1, 0.2, 0.3, 0.4)]), "green": GREEN[None]}
+    styles = {"gray": torch.stack([c * RED for c in (0.1, 0.2, 0.3, 0.4)]), "green": GREEN[None]}
     settings = ProbeSettings(only=["sea"], variants_per_image=2)
     table = probe(looker, Concepts(*red_images, styles), settings).table
-    grey = table[table["style"] == "grey"].groupby("image").variant.agg(set)
-    assert grey.tolist() == [{k % 4, (k + 1) % 4} for k in range(12)]
+    gray = table[table["style"] == "gray"].groupby("image").variant.agg(set)
+    assert gray.tolist() == [{k % 4, (k + 1) % 4} for k in range(12)]
     assert (table[table["style"] == "green"].groupby("image").size() == 1).all()
 
 

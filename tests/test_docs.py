@@ -261,13 +261,13 @@ def test_read_blurred_masks(monkeypatch, tiny):
     attacked = blank.images[:2].clone()
     attacked[:, :, 10:14, 10:20] = torch.rand(2, 3, 4, 10)
     sets = {"blank": blank, "test": LabelledImages(attacked, blank.labels[:2], tiny.classes)}
-    kept = {"clean": SimpleNamespace(original=torch.ones(1, 4))}
-    read = typographic.read_blurred(SimpleNamespace(classifier=tiny, sets=sets), kept)
+    cached = {"clean": SimpleNamespace(original=torch.ones(1, 4))}
+    logits_of = typographic.read_blurred(SimpleNamespace(classifier=tiny, sets=sets), cached)
     masks = torch.zeros(2, 32, 32)
     masks[:, 8:16, 8:22] = 1
-    torch.testing.assert_close(read("test"), tiny(typographic.blurred(attacked, masks)).detach())
-    assert not torch.allclose(read("test"), tiny(attacked))
-    assert torch.equal(read("clean"), kept["clean"].original)
+    torch.testing.assert_close(logits_of("test"), tiny(typographic.blurred(attacked, masks)).detach())
+    assert not torch.allclose(logits_of("test"), tiny(attacked))
+    assert torch.equal(logits_of("clean"), cached["clean"].original)
 
 
 def test_table_with_missing_figures(monkeypatch):

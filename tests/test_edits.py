@@ -204,9 +204,9 @@ def test_save_and_load(tiny, edit, other, tmp_path):
             loaded = Edit.load(tmp_path / "a.safetensors", tiny)
         for part in ("digest", "fingerprint", "record"):
             assert getattr(loaded, part) == getattr(value, part)
-    edit.save(tmp_path / "one.safetensors")
-    assert (tmp_path / "one.safetensors").stat().st_size < 6000
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.safetensors", "one.safetensors"]
+    edit.save(tmp_path / "b.safetensors")
+    assert (tmp_path / "b.safetensors").stat().st_size < 6000
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.safetensors", "b.safetensors"]
 
 
 def test_applied_with_shared_weight():
@@ -290,8 +290,8 @@ def test_finetune_with_locality(tiny, photos32, exemplar):
                 return float((before.exp() * (before - tiny(photos32).log_softmax(1))).sum(1).mean())
 
     free = finetune(tiny, "conv1", exemplar, scope="global", rate=0.1, steps=40)
-    kept = finetune(tiny, "conv1", exemplar, scope="global", rate=0.1, steps=40, locality=10, reference=photos32)
-    assert drift(kept) < 0.5 * drift(free)
+    local = finetune(tiny, "conv1", exemplar, scope="global", rate=0.1, steps=40, locality=10, reference=photos32)
+    assert drift(local) < 0.5 * drift(free)
 
 
 def test_finetune_for_several_numbers_of_steps(tiny, photos32, exemplar, monkeypatch):

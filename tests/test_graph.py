@@ -190,7 +190,7 @@ def test_cut_of_in_place_operations(name):
 
 
 class Scaled(Step):
-    """A step that reads a parameter of a module, which 0.2 deleted with what could not be read behind it."""
+    """A step that reads a parameter of a module, which version 0.2 deleted together with what it could not trace."""
 
     def __init__(self):
         super().__init__(lambda self, x: x * self.inner.pos)
@@ -311,7 +311,7 @@ def test_predict_in_training_mode_in_threads():
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 
-def standardised(self, x):
+def standardized(self, x):
     return F.conv2d(x, self.conv.weight / self.conv.weight.std(), self.conv.bias)
 
 
@@ -328,14 +328,14 @@ def low_rank(self, x):
 
 
 REFUSED = {
-    "standardised": (Step(standardised), " 2 times"),
+    "standardized": (Step(standardized), " 2 times"),
     "used again": (Step(used_again), " 2 times"),
     "used by another": (Step(used_by_another), " 2 times"),
     "low rank": (Step(low_rank), "add.Tensor"),
     "unused": (Step(lambda self, x: x + self.pos), "unused"),
     **{
-        f"{made.__module__}.{made.__name__}": (made(nn.Conv2d(8, 8, 1)), "unused|made")
-        for made in (parametrizations.weight_norm, parametrizations.spectral_norm, weight_norm, spectral_norm)
+        f"{reparametrize.__module__}.{reparametrize.__name__}": (reparametrize(nn.Conv2d(8, 8, 1)), "unused|made")
+        for reparametrize in (parametrizations.weight_norm, parametrizations.spectral_norm, weight_norm, spectral_norm)
     },
 }
 
@@ -416,9 +416,9 @@ def test_rewrite_of_each_editable_layer(name):
 
 def test_cut_of_quantized_and_scripted_models():
     model = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
-    quantised = torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
+    quantized = torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
     with pytest.raises(ValueError, match="Sequential"):
-        Cut(Classifier(quantised, list("abcd"), size=8), "1")
+        Cut(Classifier(quantized, list("abcd"), size=8), "1")
     scripted = torch.jit.trace(model, torch.rand(1, 3, 8, 8))
     with pytest.raises(TypeError, match="scripted"):
         Classifier(scripted, list("abcd"), size=8)

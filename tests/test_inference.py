@@ -281,8 +281,8 @@ def test_predict_of_model_that_cannot_be_exported():
 
 def test_export_of_model_with_weight_norm_hook():
     torch.manual_seed(0)
-    made = nn.utils.weight_norm(nn.Conv2d(3, 8, 3, padding=1))
-    model = nn.Sequential(made, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
+    normalized = nn.utils.weight_norm(nn.Conv2d(3, 8, 3, padding=1))
+    model = nn.Sequential(normalized, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
     classifier = Classifier(model, list("abcd"), size=16)
     exported = export_of(classifier)
     classifier(images_of())  # the hook sets the weight again

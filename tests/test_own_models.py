@@ -217,7 +217,7 @@ def test_workflow_on_transformers_models(make, photos32, exemplar, tmp_path):
 @pytest.fixture(scope="module")
 def image_folder(tmp_path_factory):
     """Cars, most of them on roads, and cows on grass, as files in one folder per class; and their exact masks."""
-    folder = tmp_path_factory.mktemp("pictures")
+    folder = tmp_path_factory.mktemp("images")
     masks = {"road": [], "grass": []}
     for number, name in enumerate(("car", "cow")):
         for i in range(16):
@@ -261,7 +261,7 @@ def test_guide_from_folder_to_repair(image_folder, exact_masks, capsys):
 @pytest.mark.parametrize(
     ("missing", "error", "pattern"),
     [
-        ("pictures", ValueError, "deeplab"),
+        ("images", ValueError, "deeplab"),
         ("package", ModuleNotFoundError, r"'edittools\[concepts\]'"),
         ("weights", ValueError, r"cityscapes.tflite'"),
     ],
@@ -274,7 +274,7 @@ def test_guide_with_missing_parts(missing, error, pattern, image_folder, tmp_pat
     if missing == "package":
         monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
         monkeypatch.setattr(segmentation, "photo", lambda name: file)
-    folder = file.parent if missing == "pictures" else image_folder[0]
+    folder = file.parent if missing == "images" else image_folder[0]
     with pytest.raises(error, match=pattern):
         run_guide(folder, edittools.load_classifier("mini_vgg"), None)
 
@@ -295,7 +295,7 @@ def test_guide_on_photos(tmp_path, monkeypatch, capsys):
     classifier = edittools.load_classifier("squeezenet1_1")
     for name, label in photos.sample_labels().items():
         if name.split("_", 1)[1][:-5] in UNDER_THE_SKY.split() and name in photos.available("imagenet-sample/"):
-            folder = tmp_path / "pictures" / str(label)
+            folder = tmp_path / "images" / str(label)
             folder.mkdir(parents=True)
             (folder / "a.jpg").symlink_to(photos.photo(name).resolve())
     save_image(folder / "b.png", torch.rand(3, 20, 20))
@@ -303,8 +303,8 @@ def test_guide_on_photos(tmp_path, monkeypatch, capsys):
     quick_repair = partial(repair, layers=later_layers(classifier)[-2:], baselines=False)
     monkeypatch.setattr(edittools, "repair", quick_repair)
     clean = photos.unlabeled("rta-100/", classifier, most=60)
-    names = run_guide(tmp_path / "pictures", classifier, clean)
-    assert len(names["data"]) == len(list((tmp_path / "pictures").iterdir())) + 1 > 30
+    names = run_guide(tmp_path / "images", classifier, clean)
+    assert len(names["data"]) == len(list((tmp_path / "images").iterdir())) + 1 > 30
     assert [message.partition(": ")[0] for message in names["left_out"]] == [f"{folder.name}/c.png"]
     assert names["rule"]["concept"] == "sky" and len(names["failing"]) > 10
     output = capsys.readouterr().out

