@@ -140,7 +140,7 @@ def test_what_is_no_rule_of_the_story_is_refused(story, rule, concepts, cars):
         make(story, rule, exemplars=0)
     for wrong in ({"concept": "lava"}, {"style": "wooden"}, {"class": "ufo"}):
         [value] = wrong.values()
-        with pytest.raises(KeyError, match=f"{value}'.*(expected one of|among)"):
+        with pytest.raises(KeyError, match=f"{value}'"):
             make(story, {**rule, **wrong})
 
 
@@ -187,7 +187,7 @@ def test_a_rule_is_weaker_where_the_changed_pictures_gain_and_the_others_do_not_
 
 
 def test_changes_that_compare_nothing_are_refused(again):
-    with pytest.raises(KeyError, match="classifier 'none': expected one of before, edited"):
+    with pytest.raises(KeyError, match="classifier 'none'.* before, edited"):
         again.changes("none")
     with pytest.raises(ValueError, match="no image has a control 'elsewhere'"):
         replace(again, control="elsewhere").changes()

@@ -65,9 +65,9 @@ def mini(painted):
 
 def test_unknown_tiers_are_refused(monkeypatch):
     monkeypatch.setenv("EDITTOOLS_TIER", "huge")
-    with pytest.raises(ValueError, match="EDITTOOLS_TIER 'huge': expected one of mini, lite, paper"):
+    with pytest.raises(ValueError, match="EDITTOOLS_TIER 'huge'.* mini, lite, paper"):
         snow_scenario()
-    with pytest.raises(ValueError, match="tier 'light': expected one of mini, lite, paper"):
+    with pytest.raises(ValueError, match="tier 'light'.* mini, lite, paper"):
         snow_scenario("light")
     monkeypatch.delenv("EDITTOOLS_TIER")
     assert et.scenarios.current_tier() == "mini"

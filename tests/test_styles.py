@@ -74,7 +74,7 @@ def test_the_edge_of_a_mask_is_soft_inside_and_zero_outside():
 
 def test_unknown_styles_variants_and_ill_fitting_masks_are_refused():
     image = torch.rand(3, 20, 20)
-    with pytest.raises(KeyError, match="style 'lava': expected one of snow"):
+    with pytest.raises(KeyError, match="style 'lava'.* snow"):
         texture("lava")
     with pytest.raises(ValueError, match="'snow' has no variant 9"):
         texture("snow", 9)
