@@ -203,7 +203,7 @@ def test_baseline_with_bad_settings(tiny, photos32, exemplar, method, options, e
 
 
 def masked_keys(classifier, layer, exemplar):
-    """The keys of x and of x' at the mask, by the plain definition."""
+    """The keys of x and of x' at the mask, by their definition."""
     cut = Cut(classifier, layer)
     both = []
     for image in (exemplar.image, exemplar.changed):
@@ -312,7 +312,8 @@ def test_project_concept_with_probe(double, exemplar):
 
 @pytest.mark.parametrize("setting", REACTIONS)
 def test_react_projects_keys_beyond_halfway(double, photos32, exemplar, setting):
-    cut, (keys_of_x, keys_of_changed) = Cut(double, "conv2"), masked_keys(double, "conv2", exemplar)
+    cut = Cut(double, "conv2")
+    keys_of_x, keys_of_changed = masked_keys(double, "conv2", exemplar)
     moment = replace(measure(double, ["conv2"], photos32)["conv2"], sample=keys_of(cut, photos32))
     edit = react(double, cut, exemplars_at(double, cut, exemplar), moment, **setting)
     v = keys_of_changed.mean(dim=0) - keys_of_x.mean(dim=0)

@@ -223,11 +223,12 @@ def test_cache_states_with_memory_limit(tiny, sets, monkeypatch):
     states = {layer: cut.prefix(sets["clean"].images[:1]) for layer, cut in cuts.items()}
     assert bytes_per_image >= sum(cuts[layer].output(state).nbytes for layer, state in states.items())
     gigabytes = 1e-9 * bytes_per_image * (len(sets["validation"]) + len(sets["clean"]))  # in GB
-    for limit, on_demand in {
+    on_demand_by_limit = {
         gigabytes: (False, False),
         0.99 * gigabytes: (False, True),
         0.4 * gigabytes: (True, True),
-    }.items():
+    }
+    for limit, on_demand in on_demand_by_limit.items():
         monkeypatch.setenv("EDITTOOLS_MEMORY", f"{limit:.12f}")
         _, cached = bench.cache_states(tiny, LAYERS, **sets)
         assert [part.states is None for part in cached.values()] == list(on_demand)

@@ -281,9 +281,8 @@ def test_measure_while_another_thread_predicts():
     classifier = Classifier(randomise_norms(TinyNet()), list("abcde"), size=32)
     images = images_of(8, 32)
     expected = classifier(images)
-    expected_moment = measure(Classifier(copy.deepcopy(classifier.model), list("abcde"), size=32), ["conv1"], images)[
-        "conv1"
-    ]
+    copied = Classifier(copy.deepcopy(classifier.model), list("abcde"), size=32)
+    expected_moment = measure(copied, ["conv1"], images)["conv1"]
     with meanwhile(lambda: torch.testing.assert_close(classifier(images), expected)) as rounds:
         for _ in range(3):
             export_of(classifier).state = None

@@ -87,7 +87,8 @@ def layouts(count, balanced=False):
 
 @pytest.mark.parametrize("balanced", [False, True])
 def test_scenes_follow_layouts(balanced):
-    rendered, (labels, grounds) = scenes(40, "reference", size=16, balanced=balanced), layouts(40, balanced)
+    rendered = scenes(40, "reference", size=16, balanced=balanced)
+    labels, grounds = layouts(40, balanced)
     assert rendered.labels.tolist() == labels.tolist()
     assert [GROUNDS[i] for i in rendered.grounds] == grounds.tolist()
 
@@ -149,7 +150,8 @@ def evaluation_scenes():
 
 @pytest.mark.parametrize("name", ("mini_vgg", "mini_resnet", "mini_vit"))
 def test_mini_models_error_rates(evaluation_scenes, name):
-    classifier, (typical, on_road, on_snow) = load_classifier(name), evaluation_scenes
+    classifier = load_classifier(name)
+    typical, on_road, on_snow = evaluation_scenes
     assert classifier.classes == CLASSES
     assert error_rate(classifier, typical) < 0.05
     assert error_rate(classifier, on_road) < 0.06
@@ -171,9 +173,8 @@ def test_augmented_mirrors_and_shifts(max_shift, least_ways):
     images = torch.rand(40, 3, 6, 8)
     places = [*product((False, True), *[range(-max_shift, max_shift + 1)] * 2)]
     places_seen = set()
-    for after, before in zip(
-        augmented(images.clone(), max_shift, torch.Generator().manual_seed(0)), images, strict=True
-    ):
+    changed = augmented(images.clone(), max_shift, torch.Generator().manual_seed(0))
+    for after, before in zip(changed, images, strict=True):
         candidates = {move: _moved(before.flip(2) if move[0] else before, *move[1:]) for move in places}
         [place] = [move for move, candidate in candidates.items() if torch.equal(after, candidate)]
         places_seen.add(place)
