@@ -23,22 +23,56 @@ from edittools.moments import SecondMoment, second_moments
 from edittools.rewriting import rewrite
 
 SUBPACKAGES = ("baselines", "miniworld", "models", "plots", "probing", "scenarios", "selection", "widgets")
+"""The subpackages, which are imported when they are first used."""
+
 _LATE = {"load_classifier": "models", "MaskEditor": "widgets", "repair": "selection"}
+"""Names of the top level that are defined in a subpackage."""
 
-__all__ = ["Change", "Classifier", "Comparison", "Cut", "Edit", "Exemplar", "LabelledImages", "LazyImages"]
-__all__ += ["MaskEditor", "Record", "SecondMoment", "applied_edits", "attack_row", "by_class", "editable_layers"]
-__all__ += ["error_rate", "fingerprint", "load_classifier", "load_image", "load_mask", "misclassified"]
-__all__ += ["mcnemar", "paste_texture", "predict", "repair", "rewrite", "save_mask", "second_moments"]
+__all__ = [
+    "Change",
+    "Classifier",
+    "Comparison",
+    "Cut",
+    "Edit",
+    "Exemplar",
+    "LabelledImages",
+    "LazyImages",
+    "MaskEditor",
+    "Record",
+    "SecondMoment",
+    "applied_edits",
+    "attack_row",
+    "by_class",
+    "editable_layers",
+    "error_rate",
+    "fingerprint",
+    "load_classifier",
+    "load_image",
+    "load_mask",
+    "mcnemar",
+    "misclassified",
+    "paste_texture",
+    "predict",
+    "repair",
+    "rewrite",
+    "save_mask",
+    "second_moments",
+]
 
-__path__.append(f"{__path__[0]}/_moved")  # where the paths of version 0.2 say what they are called now
+__path__.append(f"{__path__[0]}/_moved")  # modules of version 0.2 that name their new path
 
 
 def __getattr__(name: str) -> Any:
-    """Load a subpackage, or a name that lives in one, when it is first used (PEP 562)."""
+    """Import a subpackage, or a name that is defined in one, when it is first used (PEP 562).
+
+    Raises:
+        AttributeError: if the package has no such name; it says what a name of version 0.2 is called now.
+    """
     if name in SUBPACKAGES:
         return importlib.import_module(f"edittools.{name}")
     if name in _LATE:
-        return getattr(importlib.import_module(f"edittools.{_LATE[name]}"), name)
+        subpackage = importlib.import_module(f"edittools.{_LATE[name]}")
+        return getattr(subpackage, name)
     if name in MOVED:
         raise AttributeError(where_now(name))
     raise AttributeError(
@@ -47,4 +81,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
+    """List all names, also those that are not imported yet."""
     return sorted([*globals(), *SUBPACKAGES, *_LATE])

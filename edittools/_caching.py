@@ -1,7 +1,7 @@
-"""Results kept on disk: written in one step, and never needed.
+"""Keep results on disk: files are written in one step, and no result depends on them.
 
-A file is found by a hash of everything that its tensors depend on. A damaged one, or a folder that cannot be written,
-is a warning; then the tensors are computed again, and replace the damaged file where that can be done.
+A file's name is a hash of everything that its tensors depend on. If a file is damaged, or if the folder cannot be
+written, there is a warning and the tensors are computed again; they replace the damaged file where possible.
 """
 
 import hashlib
@@ -22,18 +22,21 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 _BLOCK = 2**14
-"""Words per partial sum of a checksum: few enough for the processor's cache, and for one thread."""
+"""Number of words per partial sum of a checksum: few enough for the processor's cache, and for one thread."""
 
 
 def cache_folder() -> Path:
-    """Say where results and downloads are kept: `EDITTOOLS_CACHE`, or `edittools` in the user's cache folder."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("EDITTOOLS_CACHE") or Path(home) / "edittools")
+    """Return the folder of results and downloads: `EDITTOOLS_CACHE`, or `edittools` in the user's cache folder."""
+    folder = os.environ.get("EDITTOOLS_CACHE")
+    if folder:
+        return Path(folder)
+    user_cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(user_cache) / "edittools"
 
 
 @contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it replaces `path` in one step, on failure it is removed."""
+    """Yield a temporary path next to `path`; on success it replaces `path` in one step, on failure it is removed."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{uuid4().hex}{path.suffix}")
@@ -45,9 +48,21 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def digest_tensors(tensors: Iterable[Tensor], names: Iterable[str] | None = None) -> str:
-    """Hash shapes, types and contents of some tensors, and their `names`, by SHA-256."""
+    """Hash the shapes, types and contents of tensors by SHA-256.
+
+    Args:
+        tensors: the tensors, in order.
+        names: one name per tensor, hashed as well.
+
+    Returns:
+        The hash, as 64 hexadecimal digits.
+
+    Raises:
+        ValueError: if there is not one name per tensor.
+    """
     digest = hashlib.sha256()
-    for name, tensor in zip(repeat("") if names is None else names, tensors, strict=names is not None):
+    pairs = zip(repeat(""), tensors, strict=False) if names is None else zip(names, tensors, strict=True)
+    for name, tensor in pairs:
         tensor = tensor.detach().cpu().contiguous()
         digest.update(f"{name}{tuple(tensor.shape)} {tensor.dtype};".encode())
         digest.update(tensor.flatten().view(torch.uint8).numpy())
@@ -83,31 +98,41 @@ def _factors(device: torch.device) -> Tensor:
     """Draw the odd numbers by which the words of a block are multiplied, the same in every process."""
     generator = torch.Generator().manual_seed(0)
     with torch.inference_mode(False):
-        drawn = torch.randint(-(2**63), 2**63 - 1, (_BLOCK,), generator=generator, device="cpu")
-        return (drawn | 1).to(device)
+        integers = torch.randint(-(2**63), 2**63 - 1, (_BLOCK,), generator=generator, device="cpu")
+        return (integers | 1).to(device)
 
 
 def load_or_compute(
     kind: str, content: str, compute: Callable[[], dict[str, Tensor]], cache: str | os.PathLike | None = None
 ) -> dict[str, Tensor]:
-    """Give named tensors from the disk where they are known, else compute and keep them there.
+    """Load named tensors from the disk, or compute them and save them there.
 
-    `content` says all that they depend on; `compute` makes them, contiguous and on the CPU. They are kept in the
-    subfolder `kind` of `cache` (default: `cache_folder()`).
+    Args:
+        kind: subfolder of the cache.
+        content: a text that names everything on which the tensors depend.
+        compute: makes the tensors, contiguous and on the CPU.
+        cache: the folder, by default `cache_folder()`.
+
+    Returns:
+        The tensors by name.
+
+    Warns:
+        UserWarning: if the file is damaged or cannot be written.
     """
     folder = Path(cache or cache_folder()) / kind
-    path = folder / f"{hashlib.sha256(f'v3 {content}'.encode()).hexdigest()}.safetensors"
+    key = hashlib.sha256(f"v3 {content}".encode()).hexdigest()
+    path = folder / f"{key}.safetensors"
     try:
         with safe_open(path, "pt") as file:
             return {name: file.get_tensor(name) for name in json.loads(file.metadata()["names"])}
     except FileNotFoundError:
         pass
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        warnings.warn(f"{str(path)!r} is damaged ({error}): computed again", stacklevel=2)
-    found = compute()
+        warnings.warn(f"{str(path)!r} is damaged ({error}); its tensors are computed again", stacklevel=2)
+    tensors = compute()
     try:
         with atomic_path(path) as temporary:
-            save_file(found, temporary, {"names": json.dumps(list(found))})
+            save_file(tensors, temporary, {"names": json.dumps(list(tensors))})
     except (OSError, SafetensorError) as error:  # a full disk or a folder without permission costs no result
-        warnings.warn(f"what was computed could not be kept in {str(folder)!r}: {error}", stacklevel=2)
-    return found
+        warnings.warn(f"results could not be kept in {str(folder)!r}: {error}", stacklevel=2)
+    return tensors

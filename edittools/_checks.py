@@ -1,4 +1,4 @@
-"""Checks of plain values and of what is installed; the error quotes what was given and says what would be right."""
+"""Checks of plain values and of installed packages; errors quote the value and say what to pass instead."""
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -8,35 +8,74 @@ from typing import Any
 
 
 def check_number(value: Any, low: int, name: str) -> int:
-    """Return a whole number from `low` up; raise `ValueError` otherwise."""
+    """Return a whole number as an int.
+
+    Args:
+        value: the value to check.
+        low: the smallest number that is allowed.
+        name: what the error message calls the value.
+
+    Raises:
+        ValueError: if it is not a whole number of at least `low`.
+    """
     if not isinstance(value, Integral) or isinstance(value, bool) or value < low:
-        raise ValueError(f"{name} {value!r}: expected a whole number from {low} up")
+        raise ValueError(f"{name} {value!r} is not allowed; pass a whole number of at least {low}")
     return int(value)
 
 
 def check_amount(value: Any, name: str, low: float = -inf) -> float:
-    """Return a finite number of at least `low` as a float; raise `ValueError` otherwise."""
-    given = value.item() if hasattr(value, "item") else value  # numbers of torch and numpy
-    if not isinstance(given, Real) or not isfinite(given) or given < low:
-        raise ValueError(f"{name} {given!r}: expected a finite number{f' from {low:g} up' if low > -inf else ''}")
-    return float(given)
+    """Return a finite number as a float.
+
+    Args:
+        value: the value to check; numbers of torch and numpy are accepted.
+        name: what the error message calls the value.
+        low: the smallest number that is allowed.
+
+    Raises:
+        ValueError: if it is not a finite number of at least `low`.
+    """
+    number = value.item() if hasattr(value, "item") else value
+    if not isinstance(number, Real) or not isfinite(number) or number < low:
+        remedy = f"pass a finite number of at least {low:g}" if low > -inf else "pass a finite number"
+        raise ValueError(f"{name} {number!r} is not allowed; {remedy}")
+    return float(number)
 
 
-def one_of(value: Any, known: Collection[str], name: str, error: type[Exception] = ValueError) -> Any:
-    """Return a value that is one of those `known`; raise `error` otherwise."""
-    if value not in known:
-        raise error(f"{name} {value!r}: expected one of {', '.join(known)}")
+def one_of(value: Any, choices: Collection[str], name: str, error: type[Exception] = ValueError) -> Any:
+    """Return a value that is one of several.
+
+    Args:
+        value: the value to check.
+        choices: the values that are allowed.
+        name: what the error message calls the value.
+        error: type of the exception.
+
+    Raises:
+        error: if the value is not among `choices`.
+    """
+    if value not in choices:
+        raise error(f"{name} {value!r} is not available; pass one of {', '.join(choices)}")
     return value
 
 
 @contextmanager
 def extra(subpackage: str, name: str) -> Iterator[None]:
-    """Name the extra that brings a missing package, where a subpackage is imported without it."""
+    """Import a subpackage's modules inside this context, so that a missing package names the extra that brings it.
+
+    Args:
+        subpackage: the subpackage that is imported.
+        name: the extra of `edittools` that its packages belong to.
+
+    Raises:
+        ModuleNotFoundError: if a package is not installed.
+    """
     try:
         yield
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("edittools"):
             raise
         raise ModuleNotFoundError(
-            f"edittools.{subpackage} needs the package {error.name!r}: pip install 'edittools[{name}]'", name=error.name
+            f"edittools.{subpackage} needs the package {error.name!r}, which is not installed; run pip install "
+            f"'edittools[{name}]'",
+            name=error.name,
         ) from error

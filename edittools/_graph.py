@@ -37,7 +37,7 @@ _IGNORED_ATTRIBUTES = {"training", "_edittools_applied", "_parameters", "_buffer
 _EXPORTED: WeakKeyDictionary[nn.Module, dict[tuple, "ExportedModel"]] = WeakKeyDictionary()
 _EXPORTING = threading.RLock()
 SLOW = 2.0
-"""An export that takes more seconds says so."""
+"""An export that takes longer, in seconds, warns."""
 
 
 class ExportedModel:
@@ -90,38 +90,38 @@ class ExportedModel:
 
     @without_autocast()
     def compute(
-        self, nodes: Iterable[fx.Node], known: Mapping[fx.Node, Tensor], weights: Mapping[str, Tensor] | None = None
+        self, nodes: Iterable[fx.Node], inputs: Mapping[fx.Node, Tensor], weights: Mapping[str, Tensor] | None = None
     ) -> tuple[Tensor, ...]:
         """Compute nodes from the values of others.
 
         Args:
             nodes: what is wanted.
-            known: values of other nodes; the first also says how many images there are, and its precision is that of
+            inputs: values of other nodes; the first also says how many images there are, and its precision is that of
                 the computation.
             weights: tensors to take instead of the model's own, by name.
         """
-        first, value = next(iter(known.items()))
-        function, names = self._subgraph(tuple(known), tuple(nodes))
+        first, value = next(iter(inputs.items()))
+        function, names = self._subgraph(tuple(inputs), tuple(nodes))
         weights = weights or {}
         tensors = [weights[name] if name in weights else self.tensor(name) for name in names]
         if value.dtype != first.meta["val"].dtype:
             tensors = [tensor.to(value.dtype) if tensor.is_floating_point() else tensor for tensor in tensors]
-        return function(*known.values(), *tensors)
+        return function(*inputs.values(), *tensors)
 
-    def _subgraph(self, known: tuple[fx.Node, ...], nodes: tuple[fx.Node, ...]) -> tuple[fx.GraphModule, tuple]:
-        """Build the function that computes `nodes` from `known` and from tensors, once; name these tensors."""
+    def _subgraph(self, inputs: tuple[fx.Node, ...], nodes: tuple[fx.Node, ...]) -> tuple[fx.GraphModule, tuple]:
+        """Build the function that computes `nodes` from `inputs` and from tensors, once; name the tensors."""
         with _EXPORTING:
-            if (known, nodes) not in self._subgraphs:
-                self._subgraphs[known, nodes] = self._build(known, nodes)
-            return self._subgraphs[known, nodes]
+            if (inputs, nodes) not in self._subgraphs:
+                self._subgraphs[inputs, nodes] = self._build(inputs, nodes)
+            return self._subgraphs[inputs, nodes]
 
-    def _build(self, known: tuple[fx.Node, ...], nodes: tuple[fx.Node, ...]) -> tuple[fx.GraphModule, tuple]:
+    def _build(self, inputs: tuple[fx.Node, ...], nodes: tuple[fx.Node, ...]) -> tuple[fx.GraphModule, tuple]:
         graph = fx.Graph()
-        copies = {node: graph.placeholder(node.name) for node in known}
-        wanted = self.reached(nodes, "all_input_nodes", known)
+        copies = {node: graph.placeholder(node.name) for node in inputs}
+        wanted = self.reached(nodes, "all_input_nodes", inputs)
         names = tuple(dict.fromkeys(node.target for node in self.nodes if node in wanted and node.op == "get_attr"))
-        inputs = {name: graph.placeholder(f"tensor_{number}") for number, name in enumerate(names)}
-        first = copies[known[0]]
+        tensors = {name: graph.placeholder(f"tensor_{number}") for number, name in enumerate(names)}
+        first = copies[inputs[0]]
         count = graph.call_function(_ATEN.sym_size.int, (first, 0))
 
         def copy_of(node: fx.Node) -> fx.Node:
@@ -130,9 +130,10 @@ class ExportedModel:
 
         for node in filter(wanted.__contains__, self.nodes):
             if node.op == "get_attr":
-                copies[node] = inputs[node.target]
+                copies[node] = tensors[node.target]
                 continue
-            copies[node] = copied = graph.node_copy(node, copy_of)
+            copied = graph.node_copy(node, copy_of)
+            copies[node] = copied
             # A cast to the precision of the export becomes one to that of the computation.
             if node.target in _CASTS and self.images.meta["val"].dtype in (*node.args, *node.kwargs.values()):
                 copied.target = _ATEN.type_as.default
@@ -239,12 +240,13 @@ def export_of(classifier: Classifier, size: Size | None = None) -> ExportedModel
     like = classifier.normalize(torch.zeros(0, 3, *size))
     key = (size, like.dtype, like.device)
     with _EXPORTING:
-        exported = _EXPORTED.setdefault(model, {})
-        found = exported.get(key)
-        if found is None or found.snapshot != _snapshot_of(model):
+        exports = _EXPORTED.setdefault(model, {})
+        exported = exports.get(key)
+        if exported is None or exported.snapshot != _snapshot_of(model):
             images = classifier.normalize(probe_images(size))
-            exported[key] = found = ExportedModel(model, images, len(classifier.classes))
-    return found
+            exported = ExportedModel(model, images, len(classifier.classes))
+            exports[key] = exported
+    return exported
 
 
 @torch.no_grad()
@@ -403,7 +405,7 @@ def _replace_writes(graph: fx.Graph) -> bool:
 def _is_fresh(node: fx.Node) -> bool:
     """Say whether what a step computes shares no memory with its arguments and has one reader."""
     computed = isinstance(node.target, torch._ops.OpOverload)
-    return computed and len(node.users) == 1 and not any(one.alias_info for one in node.target._schema.returns)
+    return computed and len(node.users) == 1 and not any(result.alias_info for result in node.target._schema.returns)
 
 
 def _cleaned(module: fx.GraphModule) -> fx.GraphModule:

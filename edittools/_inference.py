@@ -89,8 +89,8 @@ def shallow_copy(model: nn.Module) -> nn.Module:
     and `functools.partial`.
 
     Raises:
-        NotIsolatedError: if a function or another object refers to a module of the model, which would be run in place
-            of its copy.
+        NotIsolatedError: if a function or another object refers to a module of the model, which would be run
+            instead of its copy.
     """
     modules = list(model.modules())
     copies = {id(module): object.__new__(type(module)) for module in modules}

@@ -101,10 +101,10 @@ class Grid:
 
     def at_cells(self, positions: Tensor) -> Tensor:
         """Give each cell the mean of its positions: `(B, N)` to `(B, h, w)`."""
-        known = self.cells >= 0
-        cells = self.cells[known].to(positions.device)
+        has_cell = self.cells >= 0
+        cells = self.cells[has_cell].to(positions.device)
         sums = positions.new_zeros(len(positions), self.height * self.width)
-        sums.index_add_(1, cells, positions[:, known.to(positions.device)])
+        sums.index_add_(1, cells, positions[:, has_cell.to(positions.device)])
         counts = torch.bincount(cells, minlength=self.height * self.width).clamp_min(1)
         return (sums / counts).unflatten(1, (self.height, self.width))
 
@@ -197,7 +197,7 @@ def windows_of(node: fx.Node) -> tuple[Window, Window]:
     dilation = _pair(settings.get("dilation", 1))
     padding = settings.get("padding", 0)
     if padding == "same":
-        padding = [one * (size - 1) // 2 for one, size in zip(dilation, kernel, strict=True)]
+        padding = [step * (size - 1) // 2 for step, size in zip(dilation, kernel, strict=True)]
     padding = _pair(0 if padding == "valid" else padding)
     return tuple(map(Window, inputs, outputs, kernel, stride, padding, dilation))
 
@@ -260,8 +260,8 @@ def _followed(node: fx.Node, values: dict[fx.Node, Any]) -> Any:
     if isinstance(meta, torch.SymInt):
         return meta.node.hint
     args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
-    tensors = [one for one in _leaves((args, kwargs)) if isinstance(one, Tensor | Unknown)]
-    coordinates = [one for one in tensors if isinstance(one, Unknown) or one.is_floating_point()]
+    tensors = [leaf for leaf in _leaves((args, kwargs)) if isinstance(leaf, Tensor | Unknown)]
+    coordinates = [tensor for tensor in tensors if isinstance(tensor, Unknown) or tensor.is_floating_point()]
     if not coordinates and not _is_floating(meta):
         return _on_cpu(node, args, kwargs)
     try:
@@ -269,7 +269,7 @@ def _followed(node: fx.Node, values: dict[fx.Node, Any]) -> Any:
     except (IndexError, RuntimeError, TypeError, ValueError):  # an operation that coordinates alone do not suffice for
         result = None
     may_be_empty = op_name(node) in _MOVES | _NEW or not op_name(node)  # a slice of padding has no coordinates
-    if any(one is None for one in _leaves(result)) or (_lost(result, coordinates) and not may_be_empty):
+    if any(leaf is None for leaf in _leaves(result)) or (_lost(result, coordinates) and not may_be_empty):
         return _unknown(node, tensors)
     return result
 
@@ -285,7 +285,7 @@ def _step(node: fx.Node, args: tuple, kwargs: dict, coordinates: list[Tensor | U
         return _at_each(meta, lambda shape: _agreed(parts, shape))
     if name in _NEW or _are_constants(coordinates):
         return _at_each(meta, lambda shape: torch.full(shape, torch.nan))  # made of constants alone
-    if any(isinstance(one, Unknown) for one in _leaves((args, kwargs))):
+    if any(isinstance(leaf, Unknown) for leaf in _leaves((args, kwargs))):
         return None
     if not _is_floating(meta):
         return None  # whole numbers that depend on the image
@@ -312,7 +312,7 @@ def _step(node: fx.Node, args: tuple, kwargs: dict, coordinates: list[Tensor | U
 
 def _are_constants(coordinates: Sequence[Tensor | Unknown]) -> bool:
     """Tell whether no argument has coordinates, known or unknown."""
-    return not any(isinstance(one, Unknown) or bool(one.isfinite().any()) for one in coordinates)
+    return not any(isinstance(tensor, Unknown) or bool(tensor.isfinite().any()) for tensor in coordinates)
 
 
 def _axes_left_out(before: Sequence[int], after: Sequence[int]) -> tuple[list[int], bool]:
@@ -351,32 +351,33 @@ def _on_cpu(node: fx.Node, args: tuple, kwargs: dict) -> Any:
 def _at_each(meta: Any, compute: Callable[[tuple[int, ...]], Tensor]) -> Any:
     """Compute coordinates for a result, or for each of several."""
     if isinstance(meta, tuple | list):
-        return tuple(compute(sizes(one)) for one in meta)
+        return tuple(compute(sizes(result)) for result in meta)
     return compute(sizes(meta))
 
 
 def _unknown(node: fx.Node, tensors: Sequence[Tensor | Unknown]) -> Any:
     """Say that coordinates are unknown from this operation on, or since an earlier one."""
-    earlier = next((one.operation for one in tensors if isinstance(one, Unknown)), None)
+    earlier = next((tensor.operation for tensor in tensors if isinstance(tensor, Unknown)), None)
     operation = earlier or op_name(node) or str(node.target)
     meta = node.meta.get("val")
     if isinstance(meta, tuple | list):
-        return tuple(Unknown(operation, sizes(one), _is_floating(one)) for one in meta)
+        return tuple(Unknown(operation, sizes(result), _is_floating(result)) for result in meta)
     return Unknown(operation, sizes(meta), _is_floating(meta))
 
 
 def _lost(result: Any, coordinates: Sequence[Tensor | Unknown]) -> bool:
-    """Tell whether an operation left no coordinates of all that it was given."""
-    floating = [one for one in _leaves(result) if isinstance(one, Tensor) and one.is_floating_point()]
+    """Tell whether an operation left none of the coordinates of its arguments."""
+    floating = [leaf for leaf in _leaves(result) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
     return bool(floating) and _are_constants(floating) and not _are_constants(coordinates)
 
 
 def _agreed(parts: Sequence[Any], shape: tuple[int, ...]) -> Tensor | None:
     """Pass on the coordinates of arguments of the result's shape; NaN where they contradict each other."""
-    same = [one for one in _leaves(list(parts)) if isinstance(one, Tensor | Unknown) and tuple(one.shape) == shape]
-    if any(isinstance(one, Unknown) and one.is_floating_point for one in same):
+    tensors = [leaf for leaf in _leaves(list(parts)) if isinstance(leaf, Tensor | Unknown)]
+    tensors = [tensor for tensor in tensors if tuple(tensor.shape) == shape]
+    if any(isinstance(tensor, Unknown) and tensor.is_floating_point for tensor in tensors):
         return None
-    places = [one for one in same if isinstance(one, Tensor) and one.is_floating_point()]
+    places = [tensor for tensor in tensors if isinstance(tensor, Tensor) and tensor.is_floating_point()]
     stacked = torch.stack([torch.full(shape, torch.nan), *places])
     mean = stacked.nanmean(dim=0)
     apart = (stacked - mean).abs().nan_to_num(0).amax(dim=0)
@@ -413,10 +414,12 @@ def _windowed(coordinates: Tensor, windows: tuple[Window, Window]) -> Tensor:
     return maps[:, None]
 
 
-def image_range(known: Tensor) -> tuple[int, int]:
-    """Return the first index of a boolean vector that is true, and one after the last."""
-    indices = known.nonzero()[:, 0]
-    return (int(indices[0]), int(indices[-1]) + 1) if len(indices) else (0, len(known))
+def image_range(is_image: Tensor) -> tuple[int, int]:
+    """Return the first index where a boolean vector is true, and one after the last; its whole range if none is."""
+    indices = is_image.nonzero()[:, 0]
+    if not len(indices):
+        return 0, len(is_image)
+    return int(indices[0]), int(indices[-1]) + 1
 
 
 def _sampled(maps: Tensor, axis: int, window: Window) -> Tensor:
@@ -444,19 +447,19 @@ def _grid(keys: Tensor | Unknown, is_linear: bool, size: Sequence[int]) -> Grid 
         return f"the operation {keys.operation!r} comes before it, whose effect on positions is not known"
     no_grid = "they are no grid of cells, such as tokens of several parts of the image"
     places = _together(keys if is_linear else keys.movedim(1, -1)).flatten(1)
-    known = places.isfinite().all(dim=0)
-    if len(places) != 2 or not known.any():
+    has_place = places.isfinite().all(dim=0)
+    if len(places) != 2 or not has_place.any():
         return no_grid
-    rows = _axis_of(places[0, known], size[0])
-    columns = _axis_of(places[1, known], size[1])
+    rows = _axis_of(places[0, has_place], size[0])
+    columns = _axis_of(places[1, has_place], size[1])
     if rows is None or columns is None:
         return no_grid
     count = rows.count * columns.count
     cells = rows.index * columns.count + columns.index
     if len(cells.unique()) < count or (count == 1 < len(cells)) or (is_linear and count < len(cells)):
         return no_grid
-    numbers = torch.full((len(known),), -1)
-    numbers[known] = cells
+    numbers = torch.full((len(has_place),), -1)
+    numbers[has_place] = cells
     return Grid(rows.start, rows.end, columns.start, columns.end, rows.count, columns.count, numbers)
 
 
@@ -482,10 +485,9 @@ def _axis_of(coordinates: Tensor, size: int) -> _Axis | None:
         return None
     start = _whole_if_near(float(values[0]) - spacing / 2)
     end = _whole_if_near(float(values[-1]) + spacing / 2)
-    if (
-        end - start == size and abs(start) <= spacing
-    ):  # after x[..., ::2, ::2] each cell that is left covers its neighbor as well
-        start, end = 0.0, float(size)
+    if end - start == size and abs(start) <= spacing:
+        start = 0.0  # after x[..., ::2, ::2] each cell that is left covers its neighbor as well
+        end = float(size)
     return _Axis(start, end, len(values), index)
 
 

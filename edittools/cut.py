@@ -43,10 +43,13 @@ _ACTIVATIONS = set(
     softplus""".split()
 )
 _IN_BLOCK = _ACTIVATIONS | _POOLINGS
-"""What may be between a layer and its value, in addition to operations that scale and shift."""
+"""What may be between a layer and its value, besides operations that scale and shift: activations and pooling."""
 
 State = tuple[Tensor, ...]
 """The tensors from before a layer that later steps need: the layer's keys first and, say, a residual branch."""
+
+Ranges = tuple[tuple[int, int], tuple[int, int]]
+"""The rows and the columns that hold parts of the image: the first, and one after the last."""
 
 Place = Literal["keys", "output", "value"]
 """Where positions are counted: in the layer's input, in its output, or in the value."""
@@ -159,10 +162,9 @@ class Layer:
         if self._divides_evenly(windows):
             return self._grid.pool(masks, tuple(window.outputs for window in windows[-1]))
         shares = self.pool_mask(masks)
-        for (vertical, horizontal), (row_range, column_range) in zip(windows, self._ranges(windows), strict=True):
-            down = vertical.overlaps(*row_range).to(shares)
-            across = horizontal.overlaps(*column_range).to(shares)
-            shares = down @ shares @ across.T
+        for window, ranges in zip(windows, self._ranges(windows), strict=True):
+            down, across = _overlaps_of(window, ranges)
+            shares = down.to(shares) @ shares @ across.to(shares).T
         return shares
 
     def to_image(self, values: Tensor) -> Tensor:
@@ -175,23 +177,23 @@ class Layer:
         if not self.is_linear and self._divides_evenly(windows):
             return self._grid.to_image(values, self.size)
         if not self.is_linear:
-            [(vertical, horizontal)] = windows
-            [(row_range, column_range)] = self._ranges(windows)
-            down = vertical.overlaps(*row_range).to(values)
-            across = horizontal.overlaps(*column_range).to(values)
+            [window] = windows
+            [ranges] = self._ranges(windows)
+            down, across = (overlaps.to(values) for overlaps in _overlaps_of(window, ranges))
             covered = down.T @ torch.ones_like(values) @ across
             values = down.T @ values @ across / covered.clamp_min(1e-12)
         return self._grid.to_image(self._grid.at_cells(values.reshape(len(values), -1)), self.size)
 
-    def _ranges(self, windows: Sequence[tuple[Window, Window]]) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    def _ranges(self, windows: Sequence[tuple[Window, Window]]) -> list[Ranges]:
         """Say, for each of several windows in turn, which of its input rows and columns hold parts of the image."""
-        known = (self._grid.cells >= 0).reshape(shape_of(self._node.args[0])[1:])
+        is_image = (self._grid.cells >= 0).reshape(shape_of(self._node.args[0])[1:])
         ranges = []
-        for vertical, horizontal in windows:
-            row_range = image_range(known.any(dim=1))
-            column_range = image_range(known.any(dim=0))
+        for window in windows:
+            row_range = image_range(is_image.any(dim=1))
+            column_range = image_range(is_image.any(dim=0))
             ranges.append((row_range, column_range))
-            known = (vertical.overlaps(*row_range) @ known.float() @ horizontal.overlaps(*column_range).T) > 0
+            down, across = _overlaps_of(window, ranges[-1])
+            is_image = down @ is_image.float() @ across.T > 0
         return ranges
 
     def _divides_evenly(self, windows: Sequence[tuple[Window, Window]]) -> bool:
@@ -201,6 +203,13 @@ class Layer:
         ranges = self._ranges(windows)
         pairs = [pair for window, ends in zip(windows, ranges, strict=True) for pair in zip(window, ends, strict=True)]
         return all(window.tiles(*end) and end == (0, window.inputs) for window, end in pairs)
+
+
+def _overlaps_of(window: tuple[Window, Window], ranges: Ranges) -> tuple[Tensor, Tensor]:
+    """Return the `Window.overlaps` of rows and of columns, whose `ranges` hold parts of the image."""
+    down, across = window
+    row_range, column_range = ranges
+    return down.overlaps(*row_range), across.overlaps(*column_range)
 
 
 class Cut(Layer):
@@ -261,7 +270,7 @@ class Cut(Layer):
     def logits(
         self, state: State, output: Tensor | None = None, parameters: Mapping[str, Tensor] | None = None
     ) -> Tensor:
-        """Continue from the layer's output to the logits `(B, classes)`; `parameters` replace the model's, by name."""
+        """Continue from the layer's output to the logits `(B, classes)`; `parameters`, by name, replace the model's."""
         return self._compute(self._find().logits, state, output, parameters)
 
     def suffix(self, state: State, weight: Tensor | None = None) -> Tensor:
@@ -274,11 +283,11 @@ class Cut(Layer):
     def _compute(
         self, node: fx.Node, state: State, output: Tensor | None = None, weights: Mapping[str, Tensor] | None = None
     ) -> Tensor:
-        """Compute a node from a state, and from the layer's `output` where it is known."""
-        known = dict(zip(self._state_nodes, state, strict=True))
+        """Compute a node from a state, and from the layer's `output` if one is given."""
+        inputs = dict(zip(self._state_nodes, state, strict=True))
         if output is not None:
-            known = {self._node: output} | known
-        return self._exported.compute([node], known, weights)[0]
+            inputs = {self._node: output} | inputs
+        return self._exported.compute([node], inputs, weights)[0]
 
     def keys_at(self, state: State, layer: str) -> Tensor:
         """Compute the keys of a later `layer` from a state."""

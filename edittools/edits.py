@@ -242,11 +242,11 @@ class Edit:
                     f"The edit changes {name!r} of shape {change.shape}, but this {kind} {there}; "
                     "apply it to the model that it was made for"
                 )
-        found = _fingerprint_without(model, originals)
-        if found != self.fingerprint:
+        actual = _fingerprint_without(model, originals)
+        if actual != self.fingerprint:
             raise ValueError(
                 f"The edit was made for a model with fingerprint {self.fingerprint[:12]}, but this {kind} has "
-                f"{found[:12]}: the same layers with other weights; make an edit of this model"
+                f"{actual[:12]}: the same layers with other weights; make an edit of this model"
             )
         missing = Counter(self.on_top_of) - Counter(edit.digest for edit in edits)
         if missing:

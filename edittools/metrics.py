@@ -1,4 +1,4 @@
-"""How often a classifier errs, and what an edit changed: error rates, errors corrected, intervals, paired tests."""
+"""How often a classifier errs, and what an edit changes: error rates, errors corrected, intervals, paired tests."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,41 +32,58 @@ def predict(classifier: Classifier, images: Images, batch_size: int = 64, progre
         The logits `(N, classes)`, on the CPU; their `argmax(dim=1)` is the predicted class.
 
     Raises:
-        ValueError: for images that are not in [0, 1], and a model that does not return one logit per class.
+        ValueError: if the images are not in [0, 1], or if the model does not return one logit per class.
     """
     model = check_classifier(classifier).model
     classes = len(classifier.classes)
-    parts = [torch.zeros(0, classes)]
+    logits = [torch.zeros(0, classes)]
     with eval_copy(model) as copied:
         for batch in in_batches(images, batch_size, "predictions", progress):
             answer = copied(classifier.normalize(batch))
-            parts.append(check_logits_shape(answer, len(batch), classes, model).cpu())
-    return torch.cat(parts[1:] or parts)
+            logits.append(check_logits_shape(answer, len(batch), classes, model).cpu())
+    return torch.cat(logits[1:] or logits)
 
 
 def misclassified(logits: Tensor, labels: Tensor) -> Tensor:
-    """Say which of N images `(N, classes)` logits misread: `(N,)` boolean; those that hold NaN are never right."""
+    """Tell which images are misclassified; logits that hold NaN are never correct.
+
+    Args:
+        logits: `(N, classes)`.
+        labels: `(N,)`, class indices.
+
+    Returns:
+        `(N,)` booleans, on the device of the logits.
+
+    Raises:
+        ValueError: if there is not one label per prediction.
+    """
     if len(logits) != len(labels):
-        raise ValueError(f"{len(logits)} predictions for {len(labels)} labels: expected one each")
+        raise ValueError(f"{len(logits)} predictions for {len(labels)} labels; pass one label per image")
     return predicted_classes(logits) != labels.to(logits.device)
 
 
 def predicted_classes(logits: Tensor) -> Tensor:
-    """Return the class `(N,)` that `(N, classes)` logits are read as, -1 where they hold NaN."""
+    """Return the predicted class `(N,)` of logits `(N, classes)`, -1 where they hold NaN."""
     return logits.argmax(dim=1).masked_fill(logits.isnan().any(dim=1), -1)
 
 
 def error_rate(classifier: Classifier, images: LabelledImages) -> float:
-    """Return the share of images that are misclassified, in [0, 1].
+    """Compute the share of images that are misclassified, in [0, 1].
 
-    Labels into other classes than the classifier's are taken by name; `ValueError` for a name that it does not have.
+    Args:
+        classifier: the classifier.
+        images: images with labels. Labels into classes other than the classifier's are mapped by class name.
+
+    Raises:
+        ValueError: if a label's class name is not among the classifier's.
     """
     images = remap_labels("images", images, classifier)
-    return float(misclassified(predict(classifier, images), images.labels).float().mean())
+    logits = predict(classifier, images)
+    return float(misclassified(logits, images.labels).float().mean())
 
 
 def wilson(count: int, total: int) -> tuple[float, float]:
-    """Give the 95 % Wilson score interval of a share `count / total`; the whole of [0, 1] when `total` is 0."""
+    """Compute the 95% Wilson score interval of the share `count / total`; (0, 1) if `total` is 0."""
     if total == 0:
         return 0.0, 1.0
     from scipy.stats import binomtest
@@ -76,79 +93,111 @@ def wilson(count: int, total: int) -> tuple[float, float]:
 
 
 def mcnemar(corrected: int, broken: int) -> float:
-    """Give the p-value of the exact McNemar test that an edit corrects as often as it breaks."""
+    """Compute the p-value of the exact McNemar test that an edit corrects as many images as it breaks."""
+    if corrected + broken == 0:
+        return 1.0
     from scipy.stats import binomtest
 
-    return float(binomtest(corrected, corrected + broken).pvalue) if corrected + broken else 1.0
+    return float(binomtest(corrected, corrected + broken).pvalue)
 
 
 def attack_row(before: Tensor, after: Tensor, labels: Tensor, goal: int) -> dict[str, float]:
-    """Tell as a table row what an edit did to an attack that makes images be read as class `goal` (section 3.2).
+    """Summarize what an edit did to an attack that makes the classifier predict the class `goal` (section 3.2).
 
-    `before` and `after` are `(N, classes)` logits. Of the images that were `fooled`, `fixed` are read as their own
-    class afterwards; `low` and `high` bound their share.
+    Args:
+        before: logits `(N, classes)` of the attacked images before the edit.
+        after: their logits after the edit.
+        labels: `(N,)`, the classes of the images.
+        goal: the class that the attack wants to be predicted.
+
+    Returns:
+        A table row: `success before` and `success after`, the shares of images that are predicted as `goal`; `fooled`,
+        the number of images of other classes among them before the edit; `fixed`, how many of these are predicted as
+        their own class afterwards; `share fixed`, NaN if no image was fooled, and its Wilson interval `low`, `high`.
     """
-    first, last = predicted_classes(before), predicted_classes(after)
-    fooled = (first == goal) & (labels != goal)
-    count, fixed = int(fooled.sum()), int((fooled & (last == labels)).sum())
-    low, high = wilson(fixed, count)
-    found = {
-        "success before": float((first == goal).float().mean()),
-        "success after": float((last == goal).float().mean()),
+    class_before = predicted_classes(before)
+    class_after = predicted_classes(after)
+    is_fooled = (class_before == goal) & (labels != goal)
+    is_fixed = is_fooled & (class_after == labels)
+    fooled = int(is_fooled.sum())
+    fixed = int(is_fixed.sum())
+    low, high = wilson(fixed, fooled)
+    return {
+        "success before": float((class_before == goal).float().mean()),
+        "success after": float((class_after == goal).float().mean()),
+        "fooled": fooled,
+        "fixed": fixed,
+        "share fixed": fixed / fooled if fooled else nan,
+        "low": low,
+        "high": high,
     }
-    found |= {"fooled": count, "fixed": fixed, "share fixed": fixed / count if count else nan}
-    return found | {"low": low, "high": high}
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What an edit did to a set of images: which were wrong before and which are after, `(N,)` booleans."""
+    """What an edit did to a set of images.
+
+    Args:
+        before: `(N,)` booleans, which images were misclassified before the edit.
+        after: `(N,)` booleans, which of the same images are misclassified after it.
+
+    Raises:
+        ValueError: if the two do not have the same shape.
+    """
 
     before: Tensor
     after: Tensor
 
     def __post_init__(self) -> None:
         if self.before.shape != self.after.shape:
-            shapes = f"{tuple(self.before.shape)} and {tuple(self.after.shape)}"
-            raise ValueError(f"errors of shapes {shapes}: expected those of the same images before and after")
+            raise ValueError(
+                f"the errors before have shape {tuple(self.before.shape)}, those after {tuple(self.after.shape)}; "
+                "pass the errors of the same images"
+            )
 
     @property
     def corrected(self) -> int:
-        """Count what was wrong and is right."""
+        """The number of images that were misclassified before and are correct after."""
         return int((self.before & ~self.after).sum())
 
     @property
     def broken(self) -> int:
-        """Count what was right and is wrong."""
+        """The number of images that were correct before and are misclassified after."""
         return int((~self.before & self.after).sum())
 
     @property
     def errors_corrected(self) -> float:
-        """Compute (errors before − errors after) / errors before, eq. (2) of the paper; NaN when nothing was wrong."""
-        return (self.corrected - self.broken) / int(self.before.sum()) if self.before.any() else nan
+        """(errors before − errors after) / errors before, eq. (2) of the paper; NaN if there was no error before."""
+        errors = int(self.before.sum())
+        return (self.corrected - self.broken) / errors if errors else nan
 
     @property
     def accuracy_change(self) -> float:
-        """Return accuracy after − before, in points."""
+        """Accuracy after − accuracy before, in percentage points."""
         return 100 * (self.corrected - self.broken) / max(len(self.before), 1)
 
     def accuracy_interval(self) -> tuple[float, float]:
-        """Give the 95 % interval of `accuracy_change` in points: Bonett and Price's for paired shares.
+        """Compute the 95% interval of `accuracy_change`, in points: Bonett and Price's for paired shares.
 
-        It adds one image to what was corrected and to what was broken, so it is no point even where nothing changed.
+        It adds one image to those corrected and one to those broken, so it has a width even if nothing changed.
         """
         count = len(self.before) + 2
-        up, down = (self.corrected + 1) / count, (self.broken + 1) / count
-        half_width = NormalDist().inv_cdf(0.975) * sqrt((up + down - (up - down) ** 2) / count)
-        return 100 * max(up - down - half_width, -1.0), 100 * min(up - down + half_width, 1.0)
+        corrected = (self.corrected + 1) / count
+        broken = (self.broken + 1) / count
+        change = corrected - broken
+        half_width = NormalDist().inv_cdf(0.975) * sqrt((corrected + broken - change**2) / count)
+        low = max(change - half_width, -1.0)
+        high = min(change + half_width, 1.0)
+        return 100 * low, 100 * high
 
     def corrected_interval(self) -> tuple[float, float]:
-        """Give the 95 % interval of `errors_corrected`; NaN where nothing was wrong before."""
-        wrong = int(self.before.sum())
-        return corrected_interval(self.corrected, wrong, self.broken, 0 if self.before.all() else wrong + self.broken)
+        """Compute the 95% interval of `errors_corrected`; NaN if there was no error before."""
+        errors = int(self.before.sum())
+        wrong_or_broken = 0 if self.before.all() else errors + self.broken
+        return corrected_interval(self.corrected, errors, self.broken, wrong_or_broken)
 
     def row(self) -> dict[str, float]:
-        """Give the figures as a table row: counts, errors corrected (eq. 2), McNemar's p, accuracy in points."""
+        """Summarize as a table row: counts, errors corrected (eq. 2), McNemar's p, change of accuracy in points."""
         return {
             "images": len(self.before),
             "errors before": int(self.before.sum()),
@@ -161,41 +210,77 @@ class Comparison:
         }
 
 
-def corrected_interval(fixed: float, wrong: float, lost: float, either: float) -> tuple[float, float]:
-    """Bound the errors corrected less those made, as a share of those that were `wrong` (eq. 2), at 95 %.
+def corrected_interval(corrected: float, errors: float, broken: float, wrong_or_broken: float) -> tuple[float, float]:
+    """Compute the 95% interval of (corrected − broken) / errors, eq. (2).
 
-    Newcombe's square-and-add joins the interval of the share `fixed` with that of how many were `lost` for each that
-    was wrong. `either` counts what was wrong or lost; it is 0 where all were wrong, so that none can be lost.
+    Newcombe's square-and-add method joins the interval of the share corrected with that of the number broken per error.
+    The counts need not be whole numbers.
+
+    Args:
+        corrected: number of errors that were corrected.
+        errors: number of errors before the edit.
+        broken: number of correct images that were broken.
+        wrong_or_broken: number of images that were misclassified before or broken; 0 if all images were misclassified,
+            so that none can be broken.
+
+    Returns:
+        The lower and the upper end; NaN if `errors` is 0.
     """
-    if not wrong:
+    if not errors:
         return nan, nan
-    share, (low, high) = fixed / wrong, _clopper_pearson(fixed, wrong)
-    parts = (lost / either, *_clopper_pearson(lost, either)) if either else (0.0, 0.0, 0.0)
-    broken, least, most = (part / (1 - part) for part in parts)
-    net = share - broken
-    return net - hypot(share - low, most - broken), net + hypot(high - share, broken - least)
+    share = corrected / errors
+    low, high = _clopper_pearson(corrected, errors)
+    broken_per_error = fewest = most = 0.0
+    if wrong_or_broken:
+        broken_per_error = _odds(broken / wrong_or_broken)
+        broken_low, broken_high = _clopper_pearson(broken, wrong_or_broken)
+        fewest = _odds(broken_low)
+        most = _odds(broken_high)
+    net = share - broken_per_error
+    below = hypot(share - low, most - broken_per_error)
+    above = hypot(high - share, broken_per_error - fewest)
+    return net - below, net + above
+
+
+def _odds(share: float) -> float:
+    """Convert a share to odds."""
+    return share / (1 - share)
 
 
 def _clopper_pearson(count: float, total: float) -> tuple[float, float]:
-    """Give the exact interval of a share, also of counts that are no whole numbers."""
+    """Compute the exact 95% interval of a share; unlike scipy's, also for counts that are not whole numbers."""
     from scipy.special import betaincinv
 
     low = float(betaincinv(count, total - count + 1, 0.025)) if count else 0.0
-    return low, float(betaincinv(count + 1, total - count, 0.975)) if count < total else 1.0
+    high = float(betaincinv(count + 1, total - count, 0.975)) if count < total else 1.0
+    return low, high
 
 
 def by_class(comparison: Comparison, labels: Tensor, classes: Sequence[str]) -> "pd.DataFrame":
-    """Tabulate a comparison class by class, with Wilson intervals of the error rates; the last row is all of them."""
+    """Tabulate a comparison class by class.
+
+    Args:
+        comparison: of N images.
+        labels: `(N,)`, indices into `classes`.
+        classes: the names of the classes.
+
+    Returns:
+        One row per class that occurs, and a last row `all`: the figures of `Comparison.row`, and the error rates before
+        and after with their Wilson intervals.
+    """
     import pandas as pd
 
     groups = [(classes[label], labels == label) for label in labels.unique().tolist()]
+    groups.append(("all", torch.ones_like(labels, dtype=torch.bool)))
     rows = []
-    for name, chosen in [*groups, ("all", torch.ones_like(labels, dtype=torch.bool))]:
-        part = Comparison(comparison.before[chosen], comparison.after[chosen])
+    for name, is_member in groups:
+        part = Comparison(comparison.before[is_member], comparison.after[is_member])
         row = {"class": name, **part.row()}
-        for when in ("before", "after"):
-            wrong, total = row[f"errors {when}"], row["images"]
-            row[f"error rate {when}"] = wrong / total
-            row[f"low {when}"], row[f"high {when}"] = wilson(wrong, total)
+        for time in ("before", "after"):
+            errors = row[f"errors {time}"]
+            row[f"error rate {time}"] = errors / row["images"]
+            low, high = wilson(errors, row["images"])
+            row[f"low {time}"] = low
+            row[f"high {time}"] = high
         rows.append(row)
     return pd.DataFrame(rows).set_index("class")

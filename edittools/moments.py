@@ -154,6 +154,9 @@ def measure(
         batch_size: images per batch.
         progress: show a progress bar.
 
+    Returns:
+        The second moments by layer.
+
     Raises:
         ValueError: if there is no image, or a layer cannot be edited.
     """
@@ -164,8 +167,9 @@ def measure(
     for batch in in_batches(images, batch_size, "second moments", progress):
         exported = export_of(classifier, batch.shape[2:])
         nodes = [exported.layer_node(name) for name in layers]
-        inputs = exported.compute([node.args[0] for node in nodes], {exported.images: classifier.normalize(batch)})
-        for name, node, tensor in zip(layers, nodes, inputs, strict=True):
+        inputs = {exported.images: classifier.normalize(batch)}
+        layer_keys = exported.compute([node.args[0] for node in nodes], inputs)
+        for name, node, tensor in zip(layers, nodes, layer_keys, strict=True):
             keys = rows(tensor, node.target is LINEAR).double()
             sums[name] = sums[name] + keys.T @ keys
             counts[name] += len(keys)

@@ -18,7 +18,7 @@ from edittools.scenarios import photos
 from edittools.scenarios.photos import MSRC, fit_map, msrc
 
 
-def test_a_map_is_resized_and_cropped_as_its_photo_is(tmp_path):
+def test_fit_map_matches_load_image(tmp_path):
     regions = np.zeros((213, 320), np.uint8)
     regions[60:150, 100:220] = 1
     Image.fromarray(regions * 255).convert("RGB").save(tmp_path / "photo.png")
@@ -29,7 +29,7 @@ def test_a_map_is_resized_and_cropped_as_its_photo_is(tmp_path):
 
 
 @needs_photos
-def test_msrc_masks_cover_what_their_name_says_and_labels_are_the_clean_predictions(monkeypatch):
+def test_msrc_masks_and_labels(monkeypatch):
     listed = photos.available("msrc-v2/Images/")
     grassy = [name for name in listed if "/5_" in name][:4]  # cows on grass
     monkeypatch.setattr(photos, "available", lambda prefix: grassy)
@@ -41,7 +41,7 @@ def test_msrc_masks_cover_what_their_name_says_and_labels_are_the_clean_predicti
     assert green > blue + 0.1
 
 
-def test_a_stored_segmentation_of_msrc_gives_the_class_of_every_pixel_and_0_where_nobody_said(tmp_path):
+def test_msrc_classes_of_stored_segmentation(tmp_path):
     regions = np.array([[1, 1, 2], [0, 3, 9]], np.uint8)  # region 9 has no label
     savemat(tmp_path / "a_GT.mat", {"newseg": regions, "newlabels": np.array([[2, 7, 2]], np.uint8)})
     assert photos.msrc_classes(tmp_path / "a_GT.mat").tolist() == [[2, 2, 7], [0, 2, 0]]
@@ -50,9 +50,10 @@ def test_a_stored_segmentation_of_msrc_gives_the_class_of_every_pixel_and_0_wher
 
 def numbers(images):
     """A network that sees class 7 on the left half of each image and class 9 at its last pixel."""
-    found = torch.zeros(len(images), 8, 8, dtype=torch.long)
-    found[:, :, :4], found[:, -1, -1] = 7, 9
-    return found
+    classes = torch.zeros(len(images), 8, 8, dtype=torch.long)
+    classes[:, :, :4] = 7
+    classes[:, -1, -1] = 9
+    return classes
 
 
 def seeing(*concepts):
@@ -61,20 +62,23 @@ def seeing(*concepts):
     return Segmenter(first, dict.fromkeys(concepts, (1,)), "the first")
 
 
-def test_a_concept_is_where_the_network_says_its_numbers_and_on_enough_of_the_image():
+def test_segmenter_masks():
     find = Segmenter(numbers, {"road": (7, 8), "speck": (9,), "sea": (1,)}, "halves", least_area=0.05)
-    found = find(torch.zeros(5, 3, 16, 16))
-    assert list(found) == ["road"] and found["road"].shape == (5, 16, 16)
-    assert found["road"][:, :, :8].all() and not found["road"][:, :, 8:].any()
+    masks = find(torch.zeros(5, 3, 16, 16))
+    assert list(masks) == ["road"] and masks["road"].shape == (5, 16, 16)
+    assert masks["road"][:, :, :8].all() and not masks["road"][:, :, 8:].any()
     assert list(replace(find, least_area=0)(torch.zeros(1, 3, 8, 8))) == ["road", "speck"]
     assert find(torch.zeros(0, 3, 8, 8)) == {}
 
 
-def test_a_doubtful_concept_is_believed_where_another_finder_sees_a_thing_that_vouches_for_it():
-    everywhere, images = lambda images: torch.ones(len(images), 8, 8), torch.zeros(2, 3, 8, 8)
+def test_gated_with_doubtful_concept():
+    def everywhere(images):
+        return torch.ones(len(images), 8, 8)
+
+    images = torch.zeros(2, 3, 8, 8)
     street = Segmenter(everywhere, dict.fromkeys(("road", "sky", "car"), (1,)), "all")
-    found = Gated(street, seeing("car", "cow"))(images)
-    assert {name: masks.amax(dim=(1, 2)).tolist() for name, masks in found.items()} == {
+    gated = Gated(street, seeing("car", "cow"))(images)
+    assert {name: masks.amax(dim=(1, 2)).tolist() for name, masks in gated.items()} == {
         "road": [1, 0],  # where the car is
         "sky": [1, 1],  # not doubted
         "car": [1, 1],
@@ -83,54 +87,58 @@ def test_a_doubtful_concept_is_believed_where_another_finder_sees_a_thing_that_v
 
 
 @pytest.mark.parametrize(
-    ("call", "says"),
+    ("call", "pattern"),
     [
-        (lambda: deeplab("ade20k"), "DeepLab 'ade20k': expected one of cityscapes, pascal, resnet50"),
-        (lambda: deeplab("pascal", ["road"]), "concept 'road': expected one of aeroplane, bicycle"),
+        (lambda: deeplab("ade20k"), "'ade20k'.* cityscapes"),
+        (lambda: deeplab("pascal", ["road"]), "'road'.* aeroplane"),
     ],
 )
-def test_a_network_or_concept_that_is_not_known_is_refused(call, says):
-    with pytest.raises(KeyError, match=says):
+def test_deeplab_of_unknown_network_or_concept(call, pattern):
+    with pytest.raises(KeyError, match=pattern):
         call()
 
 
 @needs_photos
-def test_deeplab_sees_the_car_and_the_road_of_a_photograph_by_hand(monkeypatch):
-    """Beside MSRC's hand-made masks; and a picture of 20 × 20 pixels is no error."""
+def test_deeplab_against_msrc_masks(monkeypatch):
+    """The hand-made masks of MSRC are the reference; an image of 20 × 20 pixels is no error."""
     pytest.importorskip("ai_edge_litert", reason="no ai-edge-litert here: pip install 'edittools[concepts]'")
     name = "msrc-v2/Images/7_9_s.bmp"
     truth = photos.msrc_classes(photo(name.replace("Images/", "newsegmentations_mats/")[:-4] + "_GT.mat"))
-    find, things = Gated(deeplab("cityscapes", ["road", "sky"]), deeplab("pascal")), deeplab("pascal")
+    find = Gated(deeplab("cityscapes", ["road", "sky"]), deeplab("pascal"))
+    things = deeplab("pascal")
     image = load_image(photo(name))[None]
-    found = find(image) | things(image)
+    masks = find(image) | things(image)
     for concept in ("car", "road"):
-        seen, shown = found[concept][0].numpy() > 0, truth == MSRC.index(concept) + 1
-        assert (seen & shown).sum() / (seen | shown).sum() > 0.7, concept
+        predicted = masks[concept][0].numpy() > 0
+        annotated = truth == MSRC.index(concept) + 1
+        assert (predicted & annotated).sum() / (predicted | annotated).sum() > 0.7, concept
     assert set(find(torch.rand(1, 3, 20, 20)) | things(torch.rand(1, 3, 20, 20))) <= {"sky", *PASCAL}
     assert "road" in find.about and find.about != things.about
 
 
-def test_torchvisions_deeplab_gives_masks_of_the_images_size(monkeypatch):
+def test_deeplab_resnet50_mask_shapes(monkeypatch):
     from torchvision.models import segmentation
 
-    made = segmentation.deeplabv3_mobilenet_v3_large
+    mobilenet = segmentation.deeplabv3_mobilenet_v3_large
     monkeypatch.setattr(
-        segmentation, "deeplabv3_resnet50", lambda weights: made(weights=None, weights_backbone=None, num_classes=21)
+        segmentation,
+        "deeplabv3_resnet50",
+        lambda weights: mobilenet(weights=None, weights_backbone=None, num_classes=21),
     )
     find = deeplab("resnet50", ("car", "person"))
     assert set(find.concepts) == {"car", "person"} and not find.network.args[0].training
-    found = replace(deeplab("resnet50"), least_area=0)(torch.rand(2, 3, 40, 48))
-    assert set(found) <= set(PASCAL) and all(masks.shape == (2, 40, 48) for masks in found.values())
+    all_masks = replace(deeplab("resnet50"), least_area=0)(torch.rand(2, 3, 40, 48))
+    assert set(all_masks) <= set(PASCAL) and all(masks.shape == (2, 40, 48) for masks in all_masks.values())
 
 
-def test_found_masks_are_kept_on_disk_by_image_and_finder(tmp_path, monkeypatch):
+def test_cached_by_images_and_finder(tmp_path, monkeypatch):
     monkeypatch.setenv("EDITTOOLS_CACHE", str(tmp_path))
     calls = []
 
     def finder(images):
         calls.append(len(images))
         bright = (images.mean(dim=1) > 0.5).float()
-        return {"bright": bright, "a dark one": 1 - bright}
+        return {"bright": bright, "dark": 1 - bright}
 
     images = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     with pytest.raises(ValueError, match="about="):
@@ -138,7 +146,7 @@ def test_found_masks_are_kept_on_disk_by_image_and_finder(tmp_path, monkeypatch)
     find = cached(finder, "brighter than half")
     first = find(images)["bright"]
     again = cached(finder, "brighter than half")(images)
-    assert torch.equal(again["bright"], first) and list(again) == ["bright", "a dark one"] and calls == [4]
+    assert torch.equal(again["bright"], first) and list(again) == ["bright", "dark"] and calls == [4]
     find(images[:2]), cached(finder, "another")(images)
     assert calls == [4, 2, 4]
 
@@ -155,21 +163,21 @@ def test_found_masks_are_kept_on_disk_by_image_and_finder(tmp_path, monkeypatch)
     ids=str,
 )
 @pytest.mark.parametrize("gated", [False, True], ids=["alone", "gated"])
-def test_cached_with_a_changed_segmenter_finds_again(tmp_path, monkeypatch, changes, gated):
+def test_cached_with_changed_segmenter(tmp_path, monkeypatch, changes, gated):
     monkeypatch.setenv("EDITTOOLS_CACHE", str(tmp_path))
     images = torch.zeros(2, 3, 10, 8)
     first = Segmenter(lambda images: numbers(images)[:, :, 1:], {"road": (7, 8)}, "halves", least_area=0.01)
     second = replace(first, **changes)
     finders = [Gated(find, seeing("car"), doubtful=()) if gated else find for find in (first, second)]
     before = cached(finders[0])(images)
-    found = cached(finders[1])(images)
+    after = cached(finders[1])(images)
     expected = finders[1](images)
-    assert list(before) == ["road"] and list(found) == list(expected)
-    assert all(torch.equal(found[name], masks) for name, masks in expected.items())
+    assert list(before) == ["road"] and list(after) == list(expected)
+    assert all(torch.equal(after[name], masks) for name, masks in expected.items())
     assert len(list((tmp_path / "concepts").iterdir())) == 2
 
 
-def test_cached_with_a_changed_gate_finds_again(tmp_path, monkeypatch):
+def test_cached_with_changed_gate(tmp_path, monkeypatch):
     monkeypatch.setenv("EDITTOOLS_CACHE", str(tmp_path))
     images = torch.zeros(2, 3, 8, 8)
     road = Segmenter(numbers, {"road": (7,)}, "halves")
@@ -183,12 +191,12 @@ def test_cached_with_a_changed_gate_finds_again(tmp_path, monkeypatch):
     ]
     counts = []
     for finder in finders:
-        found = cached(finder)(images)
-        counts.append([int(masks.any(dim=(1, 2)).sum()) for masks in found.values()])
+        by_concept = cached(finder)(images)
+        counts.append([int(masks.any(dim=(1, 2)).sum()) for masks in by_concept.values()])
     assert counts == [[1], [], [1], [2], []]
 
 
-def test_cached_with_about_and_a_changed_segmenter_finds_again(tmp_path, monkeypatch):
+def test_cached_with_about_and_changed_segmenter(tmp_path, monkeypatch):
     monkeypatch.setenv("EDITTOOLS_CACHE", str(tmp_path))
     find = Segmenter(numbers, {"road": (7,)}, "halves")
     images = torch.zeros(2, 3, 8, 8)
@@ -197,10 +205,10 @@ def test_cached_with_about_and_a_changed_segmenter_finds_again(tmp_path, monkeyp
 
 
 @pytest.mark.parametrize(
-    ("masks", "says"),
-    [(3, "3 masks of 'road' for 2 images"), (2, "all 2 images")],
+    ("masks", "pattern"),
+    [(3, "3 .*'road'.* 2 "), (2, " 2 ")],
 )
-def test_pictures_that_give_materials_need_a_mask_each_and_others_beside_them(masks, says):
+def test_with_materials_bad_masks(masks, pattern):
     data = LabelledImages(torch.rand(2, 3, 8, 8), torch.zeros(2, dtype=torch.long), ("ship",))
-    with pytest.raises(ValueError, match=says):
+    with pytest.raises(ValueError, match=pattern):
         with_materials(data, {"road": torch.ones(masks, 8, 8)})

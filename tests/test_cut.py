@@ -11,7 +11,7 @@ from edittools.cut import Cut, cut_all, editable_layers, states_at
 from edittools.models.embedded import MiniVGG, mini_vit
 from edittools.selection.trials import candidate_layers
 
-SIZE = 64  # as much to see as at 224, in a twelfth of the time
+SIZE = 64  # the layers are those at 224, in a twelfth of the time
 
 
 def _timm(name):
@@ -73,7 +73,7 @@ VALUE_ENDS = {  # where the block of a layer ends, read off the models' definiti
 
 @pytest.mark.parametrize("name", MODELS)
 @torch.no_grad()
-def test_suffix_of_prefix_is_the_plain_forward_pass_at_early_middle_and_late_layers(name):
+def test_suffix_of_well_known_networks(name):
     torch.manual_seed(0)
     model = randomise_norms(MODELS[name]())
     classifier = Classifier(model, [str(i) for i in range(1000)], size=SIZE)
@@ -93,18 +93,18 @@ def test_suffix_of_prefix_is_the_plain_forward_pass_at_early_middle_and_late_lay
 
 @pytest.mark.parametrize("layer", ["stem", "conv1", "conv2", "head"])
 @torch.no_grad()
-def test_a_changed_weight_in_the_suffix_is_a_changed_weight_in_the_model(tiny, photos32, layer):
+def test_suffix_with_changed_weight(tiny, photos32, layer):
     cut = Cut(tiny, layer)
     state = cut.prefix(photos32)
     weight = torch.randn(cut.weight.shape, generator=torch.Generator().manual_seed(3))
-    got = cut.suffix(state, weight)
+    logits = cut.suffix(state, weight)
     cut.weight.copy_(weight)
-    assert torch.allclose(got, tiny(photos32), atol=1e-5)
+    assert torch.allclose(logits, tiny(photos32), atol=1e-5)
     assert torch.allclose(cut.prefix(photos32)[0], state[0])
 
 
 @torch.no_grad()
-def test_the_block_ends_after_norm_residual_sum_activation_and_pooling(tiny, photos32):
+def test_value_and_pre_activation_of_residual_block(tiny, photos32):
     net = tiny.model
     cut = Cut(tiny, net.conv2)  # a module, too
     state = cut.prefix(photos32)
@@ -114,7 +114,7 @@ def test_the_block_ends_after_norm_residual_sum_activation_and_pooling(tiny, pho
     assert torch.allclose(cut.value(state), net.pool(net.relu(y)), atol=1e-5)
 
 
-def test_editable_layers_lists_kinds_and_shapes(tiny):
+def test_editable_layers_kinds_and_shapes(tiny):
     table = editable_layers(tiny).set_index("layer")
     assert list(table.index) == ["stem", "conv1", "conv2", "head"]
     stem = table.loc["stem", ["kind", "weight", "keys", "output"]]
@@ -122,25 +122,29 @@ def test_editable_layers_lists_kinds_and_shapes(tiny):
     assert table.kind.tolist() == ["conv 3x3", "conv 3x3", "conv 1x1", "linear"]
 
 
-def test_a_rule_is_sought_in_convolutions_and_in_a_transformer_in_its_linear_layers_on_tokens():
-    def found(model, size=SIZE):
+def test_candidate_layers_of_networks():
+    def candidates(model, size=SIZE):
         return list(candidate_layers(Classifier(model, list("abcde"), size=size)))
 
     vgg = MiniVGG(5)
-    assert found(vgg) == [name for name, module in vgg.named_modules() if isinstance(module, nn.Conv2d)]
+    assert candidates(vgg) == [name for name, module in vgg.named_modules() if isinstance(module, nn.Conv2d)]
     parts = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
-    assert found(_vit(num_classes=5)) == [f"blocks.{i}.{part}" for i in range(2) for part in parts]  # no stem, no head
+    assert candidates(_vit(num_classes=5)) == [
+        f"blocks.{i}.{part}" for i in range(2) for part in parts
+    ]  # no stem, no head
     flat = nn.Sequential(nn.Flatten(), nn.Linear(192, 6), nn.ReLU(), nn.Linear(6, 5))
-    assert found(flat, size=8) == ["1", "3"]
+    assert candidates(flat, size=8) == ["1", "3"]
 
 
 @torch.no_grad()
-def test_a_scale_of_each_channel_belongs_to_the_pre_activation_and_a_square_does_not():
+def test_pre_activation_with_scale_and_square():
     class Scaled(nn.Module):
         def __init__(self, squared):
             super().__init__()
-            self.conv, self.head = nn.Conv2d(3, 4, 3), nn.Linear(4, 2)
-            self.gamma, self.squared = nn.Parameter(torch.rand(4, 1, 1)), squared
+            self.conv = nn.Conv2d(3, 4, 3)
+            self.head = nn.Linear(4, 2)
+            self.gamma = nn.Parameter(torch.rand(4, 1, 1))
+            self.squared = squared
 
         def forward(self, x):
             x = self.conv(x)
@@ -156,9 +160,10 @@ def test_a_scale_of_each_channel_belongs_to_the_pre_activation_and_a_square_does
         assert torch.equal(cut.pre_activation(state, output), expected) and torch.equal(cut.value(state), expected)
 
 
-def test_what_runs_beside_a_layer_is_among_the_later_parameters():
+def test_later_parameters_of_resnet():
     model = randomise_norms(torchvision.models.resnet18(num_classes=5))
-    classifier, images = Classifier(model, list("abcde"), size=64), torch.rand(2, 3, 64, 64)
+    classifier = Classifier(model, list("abcde"), size=64)
+    images = torch.rand(2, 3, 64, 64)
     names = [name for name, _ in model.named_parameters()]
     for layer in ("layer3.0.conv1", "layer3.0.conv2", "layer3.0.downsample.0"):
         start = names.index("layer3.0.conv1.weight")
@@ -169,25 +174,29 @@ def test_what_runs_beside_a_layer_is_among_the_later_parameters():
             changed = {name: torch.rand_like(p) for name, p in cut.later_parameters.items()}
             expected = torch.func.functional_call(model, changed, (classifier.normalize(images),))
             state = cut.prefix(images)
-            found = cut.logits(state, parameters=changed)
-            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+            logits = cut.logits(state, parameters=changed)
+            torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
 
 
 @torch.no_grad()
-def test_a_bare_parameter_beside_the_layer_is_a_later_one_unless_it_works_before_it_as_well():
+def test_later_parameters_of_bare_parameters():
     class Gated(nn.Module):
         def __init__(self):
             super().__init__()
-            self.stem, self.conv, self.head = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1), nn.Linear(3, 2)
-            self.gain, self.shift = nn.Parameter(torch.rand(1)), nn.Parameter(torch.rand(1))
+            self.stem = nn.Conv2d(3, 3, 1)
+            self.conv = nn.Conv2d(3, 3, 1)
+            self.head = nn.Linear(3, 2)
+            self.gain = nn.Parameter(torch.rand(1))
+            self.shift = nn.Parameter(torch.rand(1))
 
         def forward(self, x):
             x = self.stem(x) + self.shift
             return self.head((self.conv(x.relu()) + self.gain * x + self.shift).mean(dim=(2, 3)))
 
-    classifier, images = Classifier(Gated(), list("ab"), size=8), torch.rand(2, 3, 8, 8)
+    classifier = Classifier(Gated(), list("ab"), size=8)
+    images = torch.rand(2, 3, 8, 8)
     cut = Cut(classifier, "conv")
     assert set(cut.later_parameters) == {"gain", "head.weight", "head.bias"}
-    found = cut.logits(cut.prefix(images), parameters={"gain": torch.zeros(1)})
+    logits = cut.logits(cut.prefix(images), parameters={"gain": torch.zeros(1)})
     classifier.model.gain.zero_()
-    torch.testing.assert_close(found, classifier(images))
+    torch.testing.assert_close(logits, classifier(images))

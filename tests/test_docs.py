@@ -1,4 +1,4 @@
-"""The pages: every Python block compiles, those of the troubleshooting page run, every file and target named exists."""
+"""The pages: Python blocks compile, those of the troubleshooting page run, and the files that pages name exist."""
 
 import json
 import re
@@ -35,68 +35,70 @@ def outside_of_blocks(page):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=str)
-def test_every_python_block_compiles(page):
+def test_python_blocks_compile(page):
     for number, block in enumerate(blocks(page, "python")):
         compile(block, f"{page}, block {number}", "exec")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=str)
-def test_every_link_leads_to_a_file(page):
+def test_links_lead_to_files(page):
     for target in re.findall(r"\]\(([^)#:\s]+)\)", outside_of_blocks(page)):
         assert (ROOT / page).parent.joinpath(target).exists(), target
 
 
 @pytest.mark.parametrize("page", PAGES, ids=str)
-def test_every_make_target_and_script_exists(page):
-    text, makefile = (ROOT / page).read_text(), (ROOT / "Makefile").read_text()
+def test_make_targets_and_scripts_exist(page):
+    text = (ROOT / page).read_text()
+    makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"(?:^|`)make ([a-z]+)\b", text, re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
     for script in re.findall(r"python ((?:benchmarks|data|notebooks)/\S+\.py)", text):
         assert (ROOT / script).exists(), script
 
 
-def test_the_blocks_of_the_troubleshooting_page_run_in_order(capsys, monkeypatch, tmp_path):
+def test_troubleshooting_blocks_run(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     namespace = {}
     for block in blocks("docs/troubleshooting.md", "python"):
         exec(block, namespace)
-    said = capsys.readouterr().out
-    assert "(Edit(features.10.weight (rank 1)),)\n()\n" in said  # applied, and undone
-    assert "0.0  conv 3x3" in said and "0.3  conv 1x1" in said and "0.2 " not in said  # the grouped one is left out
+    output = capsys.readouterr().out
+    assert "(Edit(features.10.weight (rank 1)),)\n()\n" in output  # applied, and undone
+    assert "0.0  conv 3x3" in output and "0.3  conv 1x1" in output
+    assert "0.2 " not in output  # the grouped convolution is left out
     assert not list(tmp_path.iterdir())
 
 
-def test_the_tours_of_readme_and_guide_run_on_a_model_of_ones_own(capsys, monkeypatch, tmp_path):
+def test_readme_and_guide_tours_run(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("EDITTOOLS_CACHE", str(tmp_path / "cache"))
     [short] = blocks("README.md", "python")
-    tour, choice, *_ = blocks("docs/own_model.md", "python")
+    tour, selection, *_ = blocks("docs/own_model.md", "python")
     noise = torch.rand(30, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     save_image("van.jpg", noise[0])
     save_image("snow.jpg", noise[1])
     save_mask("road.png", (torch.arange(224) > 150).float()[:, None].expand(224, 224))
     names = [f"class {i}" for i in range(10)]
     test_images = LabelledImages(noise[2:6], torch.arange(4), names)
-    given = {
+    names_of_page = {
         "my_model": resnet18(num_classes=10).eval(),
         "my_class_names": names,
         "reference_images": noise[6:18],
         "clean_images": noise[6:18],
     }
     with torch.no_grad():
-        read = Classifier(given["my_model"], names)(noise[18:24]).argmax(1)
-    given |= {
-        "failing_images": LabelledImages(noise[18:24], (read + 1) % 10, names),
+        predicted = Classifier(names_of_page["my_model"], names)(noise[18:24]).argmax(1)
+    names_of_page |= {
+        "failing_images": LabelledImages(noise[18:24], (predicted + 1) % 10, names),
         "retained_images": noise[24:],
     }
     quick = partial(edittools.selection.repair, layers=("layer3.1.conv2", "layer4.0.conv1"), strengths=(1.0,))
     monkeypatch.setattr(edittools.selection, "repair", quick)
-    namespace = {**given, "my_test_images": test_images}
+    namespace = {**names_of_page, "my_test_images": test_images}
     exec(short, dict(namespace))
     assert "layer3.1.conv2" in capsys.readouterr().out
-    exec(tour + choice, namespace)
-    said = capsys.readouterr().out
-    assert "(Edit(layer3.1.conv2.weight (rank 1)),)\n" in said and namespace["fix"].verdict in said
+    exec(tour + selection, namespace)
+    output = capsys.readouterr().out
+    assert "(Edit(layer3.1.conv2.weight (rank 1)),)\n" in output and namespace["fix"].verdict in output
     assert Edit.load("snow_is_road.safetensors", namespace["classifier"])
     assert not applied_edits(namespace["classifier"])
 
@@ -109,36 +111,38 @@ class RedBelow(torch.nn.Module):
         return torch.stack([8 * red, 8 * (1 - red)], dim=1)
 
 
-def test_the_search_for_a_rule_in_the_guide_finds_one():
+def test_guide_search_finds_rule():
     [search] = [block for block in blocks("docs/own_model.md", "python") if "my_masks" in block]
     red = torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1).expand(12, 3, 16, 16)
     data = LabelledImages(red, torch.zeros(12, dtype=torch.long), ("ship", "house"))
     below = (torch.arange(16) > 7).float()[:, None].expand(12, 16, 16)
-    given = {"et": edittools, "my_test_images": data, "my_masks": {"sea": below, "sky": 1 - below}}
-    namespace = {**given, "classifier": Classifier(RedBelow(), data.classes, (0, 0, 0), (1, 1, 1), 16)}
+    names_of_page = {"et": edittools, "my_test_images": data, "my_masks": {"sea": below, "sky": 1 - below}}
+    namespace = {**names_of_page, "classifier": Classifier(RedBelow(), data.classes, (0, 0, 0), (1, 1, 1), 16)}
     exec(search, namespace)
     assert namespace["found"][["class", "concept"]].to_numpy().tolist() == [["ship", "sea"]]
     assert torch.equal(namespace["exemplar"].mask, below[0])
 
 
-def test_a_baseline_of_ones_own_is_chosen_like_every_other():
-    """CONTRIBUTING's ten lines, on drawn scenes."""
+def test_contributing_baseline_is_selected():
+    """The ten lines of CONTRIBUTING, on rendered scenes."""
     namespace = {}
     for block in blocks("CONTRIBUTING.md", "python")[:2]:
         exec(block, namespace)
     classifier = edittools.load_classifier("mini_vgg")
     exemplar = edittools.scenarios.snow.car_exemplars(classifier, 1)
-    given = {
+    splits = {
         n: edittools.miniworld.scenes(20, 100 * i) for i, n in enumerate(("validation", "budget", "test", "clean"))
     }
-    story = edittools.selection.Scenario(
-        classifier, exemplar, reference=edittools.miniworld.scenes(20, 900).images, layers=("features.10",), **given
+    scenario = edittools.selection.Scenario(
+        classifier, exemplar, reference=edittools.miniworld.scenes(20, 900).images, layers=("features.10",), **splits
     )
-    chosen = edittools.selection.Protocol(story).choose(namespace["bias_trials"](edittools.selection.Protocol(story)))
-    assert chosen.trials == 2 and set(chosen.edit.changes) == {"features.10.bias"}
+    selected = edittools.selection.Protocol(scenario).choose(
+        namespace["bias_trials"](edittools.selection.Protocol(scenario))
+    )
+    assert selected.trials == 2 and set(selected.edit.changes) == {"features.10.bias"}
 
 
-def test_the_tables_of_the_pages_are_what_the_benchmarks_wrote(monkeypatch):
+def test_page_tables_match_results(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     import tables
 
@@ -150,18 +154,18 @@ def test_the_tables_of_the_pages_are_what_the_benchmarks_wrote(monkeypatch):
     assert Image.open(ROOT / "docs" / "results.png").text["Rows"] == tables.drawn(tables.dots())
 
 
-def test_a_dot_is_filled_where_both_bounds_hold_on_held_out_images(monkeypatch):
+def test_dots_with_constraints(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     import tables
 
     shares = {"errors_corrected": 0.8, "errors_corrected_interval": [0.7, 0.9], "keep_images": 100}
 
     def holds(accuracy, after, kind="snow"):
-        one = {"accuracy_change_points_held_out": accuracy, "keep_errors_before": 2, "keep_errors_after": after}
+        figures = {"accuracy_change_points_held_out": accuracy, "keep_errors_before": 2, "keep_errors_after": after}
         monkeypatch.setattr(tables, "TITLES", {kind: "on snow"})
-        found = tables.dots(read=lambda name: {**shares, **one} if name == "snow_miniworld" else {})
-        assert [(row["method"], row["low"]) for row in found] == [("edit", 0.7)]
-        return found[0]["holds"]
+        rows = tables.dots(read=lambda name: {**shares, **figures} if name == "snow_miniworld" else {})
+        assert [(row["method"], row["low"]) for row in rows] == [("edit", 0.7)]
+        return rows[0]["holds"]
 
     assert holds(-0.25, 5) == "yes" and holds(-0.26, 2) == holds(0.0, 6) == "no"
     case = {"methods": {"local fine-tuning": {"other same": [0.2, 0.1, 0.3], "accuracy_change_points": 0.0}}}
@@ -177,25 +181,25 @@ def test_a_dot_is_filled_where_both_bounds_hold_on_held_out_images(monkeypatch):
     }
 
 
-def test_the_picture_of_all_stories_knows_every_name_in_the_files(monkeypatch):
+def test_dots_cover_methods_in_results(monkeypatch):
     """A method that a file names otherwise would silently be missing."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     import tables
 
-    found = {method for name in tables.STORIES for method in tables.tidy(name, tables.read_results(name))}
-    assert {name for names in tables.DOTS.values() for name in names} <= found
-    shown = {(row["story"], row["method"]) for row in tables.dots()}
-    for story in {story for story, _ in shown}:
-        methods = {method for one, method in shown if one == story}
+    methods_in_results = {method for name in tables.STORIES for method in tables.tidy(name, tables.read_results(name))}
+    assert {name for names in tables.DOTS.values() for name in names} <= methods_in_results
+    dots = {(row["story"], row["method"]) for row in tables.dots()}
+    for story in {story for story, _ in dots}:
+        methods = {method for other, method in dots if other == story}
         assert methods >= {"edit", "full closed form", "local, interpolated", "random direction"}, story
 
 
-def test_a_result_names_its_call_without_the_files_of_the_machine_it_ran_on(monkeypatch, capsys):
+def test_finish_records_call_without_paths(monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     from common import finish
 
-    words = "--tier mini --store /a/b.store --json --output=/a/c.json --workers 0 --output /a/d.json --threads 1"
-    monkeypatch.setattr(sys, "argv", ["/a/speed.py", *words.split()])
+    options = "--tier mini --store /a/b.store --json --output=/a/c.json --workers 0 --output /a/d.json --threads 1"
+    monkeypatch.setattr(sys, "argv", ["/a/speed.py", *options.split()])
     finish(SimpleNamespace(started=0, json=True, output=None), {})
     call = json.loads(capsys.readouterr().out.splitlines()[-1])["call"]
     assert call == "python benchmarks/speed.py --tier mini --workers 0 --threads 1"
@@ -208,28 +212,28 @@ SCRIPTS = [path for path in sorted((ROOT / "benchmarks").glob("*.py")) if path.s
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
-def test_a_benchmark_says_how_it_is_called(script, capsys, monkeypatch):
+def test_benchmark_help(script, capsys, monkeypatch):
     """Run in this process, as `python benchmarks/….py --help`: nine new ones would each load torch."""
     monkeypatch.setattr(sys, "argv", [str(script), "--help"])
     monkeypatch.syspath_prepend(script.parent)
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as caught:
         runpy.run_path(str(script), run_name="__main__")
-    assert ended.value.code == 0 and capsys.readouterr().out.startswith(f"usage: {script.name}")
+    assert caught.value.code == 0 and capsys.readouterr().out.startswith(f"usage: {script.name}")
 
 
-def test_the_api_that_the_pages_name_exists():
+def test_pages_name_existing_api():
     for page in PAGES:
         for name in re.findall(r"\bet\.([A-Za-z_]+)", (ROOT / page).read_text()):
             assert hasattr(edittools, name), f"{page}: et.{name}"
 
 
-def test_the_version_is_the_same_everywhere():
+def test_version_is_the_same_everywhere():
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
     assert f"\n## {version}\n" in (ROOT / "CHANGELOG.md").read_text()
 
 
-def test_what_is_left_of_single_edits_is_counted_image_by_image(monkeypatch):
+def test_many_edits_row(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     import many_edits
 
@@ -239,16 +243,16 @@ def test_what_is_left_of_single_edits_is_counted_image_by_image(monkeypatch):
         return Comparison(*(torch.tensor([c == "x" for c in text]) for text in (before, after)))
 
     alone = {"a": compared("xxxx.", "...x."), "b": compared("xx...", "x...."), "c": compared("x....", "x....")}
-    now = {"a": compared("xxxx.", "xx..x"), "b": compared("xx...", "....."), "c": compared("x....", ".....")}
+    together = {"a": compared("xxxx.", "xx..x"), "b": compared("xx...", "....."), "c": compared("x....", ".....")}
     others = {"budget": compared("....", "x..."), "clean": compared("x...", "...."), "kept": compared("....", "xx..")}
-    row = many_edits.row("added", now | others, alone, 2)
+    row = many_edits.row("added", together | others, alone, 2)
     assert row["rules"] == 3 and row["edits"] == 2 and row["errors"] == 7
     assert (row["corrected"], row["broken"], row["share"]) == (5, 1, 4 / 7)
     assert row["alone"] == 4 and row["left"] == 2 / 4 and row["below half"] == 1  # one image of a's three, and b's
     assert (row["budget change"], row["clean change"], row["kept broken"], row["kept"]) == (-25, 25, 0.5, 4)
 
 
-def test_a_word_is_blurred_where_a_picture_differs_from_the_same_with_a_blank_label(monkeypatch, tiny):
+def test_read_blurred_masks(monkeypatch, tiny):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     import typographic
 
@@ -256,22 +260,22 @@ def test_a_word_is_blurred_where_a_picture_differs_from_the_same_with_a_blank_la
     attacked = blank.images[:2].clone()
     attacked[:, :, 10:14, 10:20] = torch.rand(2, 3, 4, 10)
     sets = {"blank": blank, "test": LabelledImages(attacked, blank.labels[:2], tiny.classes)}
-    kept = {"clean": SimpleNamespace(original=torch.ones(1, 4))}
-    read = typographic.read_blurred(SimpleNamespace(classifier=tiny, sets=sets), kept)
+    cached = {"clean": SimpleNamespace(original=torch.ones(1, 4))}
+    logits_of = typographic.read_blurred(SimpleNamespace(classifier=tiny, sets=sets), cached)
     masks = torch.zeros(2, 32, 32)
     masks[:, 8:16, 8:22] = 1
-    torch.testing.assert_close(read("test"), tiny(typographic.blurred(attacked, masks)).detach())
-    assert not torch.allclose(read("test"), tiny(attacked))
-    assert torch.equal(read("clean"), kept["clean"].original)
+    torch.testing.assert_close(logits_of("test"), tiny(typographic.blurred(attacked, masks)).detach())
+    assert not torch.allclose(logits_of("test"), tiny(attacked))
+    assert torch.equal(logits_of("clean"), cached["clean"].original)
 
 
-def test_a_cell_is_empty_where_a_figure_is_missing_and_a_column_where_all_are(monkeypatch):
+def test_table_with_missing_figures(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     from columns import table
 
-    shown = {"share": "{share:%} [{low:n}]", "change": "{change:+}", "p": "{p:.2g}", "chosen": "{chosen}"}
+    columns = {"share": "{share:%} [{low:n}]", "change": "{change:+}", "p": "{p:.2g}", "chosen": "{chosen}"}
     rows = [{"share": -0.12, "low": -0.2, "change": -1.5, "chosen": None}, {"change": float("nan"), "p": 1e-9}]
-    assert table(shown, rows).splitlines() == [
+    assert table(columns, rows).splitlines() == [
         "| share | change | p |",
         "| --- | --- | --- |",
         "| −12 % [−20] | −1.50 |  |",

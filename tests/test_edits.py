@@ -40,28 +40,28 @@ def _weights(classifier):
     return {name: tensor.clone() for name, tensor in classifier.state_dict().items()}
 
 
-def _same(before, classifier):
+def _has_weights(before, classifier):
     return all(torch.equal(before[name], tensor) for name, tensor in classifier.state_dict().items())
 
 
-def test_undo_restores_the_weights_bit_for_bit(tiny, edit):
+def test_undo_restores_weights(tiny, edit):
     before = _weights(tiny)
     edit.apply_(tiny)
-    assert not _same(before, tiny) and applied_edits(tiny) == (edit,)
+    assert not _has_weights(before, tiny) and applied_edits(tiny) == (edit,)
     edit.undo_(tiny)
-    assert _same(before, tiny) and applied_edits(tiny) == ()
+    assert _has_weights(before, tiny) and applied_edits(tiny) == ()
     assert not [name for name in vars(tiny.model) if "edittools" in name]
 
 
-def test_applied_is_undone_also_after_an_exception(tiny, edit):
+def test_applied_after_exception(tiny, edit):
     before = _weights(tiny)
     with pytest.raises(RuntimeError, match="stop"), edit.applied(tiny):
-        assert not _same(before, tiny)
+        assert not _has_weights(before, tiny)
         raise RuntimeError("stop")
-    assert _same(before, tiny)
+    assert _has_weights(before, tiny)
 
 
-def test_edits_can_be_undone_in_any_order(tiny, edit, other):
+def test_undo_in_any_order(tiny, edit, other):
     before = _weights(tiny)
     edit.apply_(tiny)
     only_edit = _weights(tiny)
@@ -70,20 +70,20 @@ def test_edits_can_be_undone_in_any_order(tiny, edit, other):
     half = applied_edits(tiny)[-1]
     half.undo_(tiny)
     other.undo_(tiny)
-    assert _same(only_edit, tiny)
+    assert _has_weights(only_edit, tiny)
     edit.apply_(tiny)
     edit.undo_(tiny)
     edit.undo_(tiny)
-    assert _same(before, tiny)
+    assert _has_weights(before, tiny)
 
 
 @pytest.mark.parametrize("change", [lambda model: model.conv1.weight.data.add_(1), lambda model: model.half().float()])
-def test_weights_that_something_else_changed_under_an_edit_are_refused_with_the_way_out(tiny, edit, photos32, change):
+def test_undo_after_other_change_of_weights(tiny, edit, photos32, change):
     edit.apply_(tiny)
     change(tiny.model)
-    with pytest.raises(ValueError, match="'conv1.weight' was changed by something else"):
+    with pytest.raises(ValueError, match="'conv1.weight'"):
         edit.undo_(tiny)
-    with pytest.raises(ValueError, match="'conv1.weight' was changed by something else"):
+    with pytest.raises(ValueError, match="'conv1.weight'"):
         rewrite(tiny, "conv2", make_exemplar(7), photos32)
 
 
@@ -94,51 +94,52 @@ def _pickled(classifier):
     return torch.load(file, weights_only=False)
 
 
-@pytest.mark.parametrize("another", [copy.deepcopy, _pickled])
-def test_an_applied_edit_goes_with_its_model_and_is_undone_in_each(tiny, edit, other, photos32, another):
+@pytest.mark.parametrize("copy_classifier", [copy.deepcopy, _pickled])
+def test_undo_in_copied_model(tiny, edit, other, photos32, copy_classifier):
     before = _weights(tiny)
     edit.apply_(tiny)
-    edited, found = _weights(tiny), another(tiny)
-    assert _same(edited, found) and len(applied_edits(found)) == 1
-    assert unedited_fingerprint(found) == edit.fingerprint
-    rewrite(found, "conv2", make_exemplar(7), photos32, steps=1).apply_(found)
-    applied_edits(found)[-1].undo_(found)
-    with other.applied(found):
-        edit.undo_(found)
-    assert _same(before, found) and applied_edits(found) == ()
-    assert _same(edited, tiny) and applied_edits(tiny) == (edit,)
+    edited = _weights(tiny)
+    copied = copy_classifier(tiny)
+    assert _has_weights(edited, copied) and len(applied_edits(copied)) == 1
+    assert unedited_fingerprint(copied) == edit.fingerprint
+    rewrite(copied, "conv2", make_exemplar(7), photos32, steps=1).apply_(copied)
+    applied_edits(copied)[-1].undo_(copied)
+    with other.applied(copied):
+        edit.undo_(copied)
+    assert _has_weights(before, copied) and applied_edits(copied) == ()
+    assert _has_weights(edited, tiny) and applied_edits(tiny) == (edit,)
     edit.undo_(tiny)
-    assert _same(before, tiny)
+    assert _has_weights(before, tiny)
 
 
-def test_an_edit_read_from_its_file_undoes_the_same_edit(tiny, edit, tmp_path):
+def test_undo_of_loaded_edit(tiny, edit, tmp_path):
     before = _weights(tiny)
     edit.save(tmp_path / "edit.safetensors")
     edit.apply_(tiny)
-    with pytest.raises(ValueError, match="not applied"):
+    with pytest.raises(ValueError, match="TinyNet"):
         (0.5 * edit).undo_(tiny)
     Edit.load(tmp_path / "edit.safetensors").undo_(tiny)
-    assert _same(before, tiny)
+    assert _has_weights(before, tiny)
 
 
-def test_loading_the_original_weights_takes_the_edits_back(tiny, edit, other):
+def test_load_state_dict_removes_edits(tiny, edit, other):
     before = _weights(tiny)
     with edit.applied(tiny), other.applied(tiny):
         tiny.load_state_dict(_weights(tiny))  # its own, as it is now
         assert applied_edits(tiny) == (edit, other)
         tiny.load_state_dict(before)
         assert applied_edits(tiny) == () and unedited_fingerprint(tiny) == edit.fingerprint
-    assert _same(before, tiny) and not [name for name in vars(tiny.model) if "edittools" in name]
+    assert _has_weights(before, tiny) and not [name for name in vars(tiny.model) if "edittools" in name]
     edit.apply_(tiny)
     tiny.load_state_dict(before)
     with other.applied(tiny):  # the first one does not come back
         assert applied_edits(tiny) == (other,)
         assert torch.equal(tiny.model.conv1.weight, before["model.conv1.weight"])
-    assert _same(before, tiny)
+    assert _has_weights(before, tiny)
 
 
 @pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16, torch.float64])
-def test_a_model_converted_while_edits_are_applied_is_undone_to_the_converted_original(tiny, edit, other, precision):
+def test_undo_after_conversion(tiny, edit, other, precision):
     expected = {name: tensor.to(precision) for name, tensor in _weights(tiny).items() if tensor.is_floating_point()}
     unedited = fingerprint(copy.deepcopy(tiny).to(precision).model)
     edit.apply_(tiny)
@@ -153,15 +154,15 @@ def test_a_model_converted_while_edits_are_applied_is_undone_to_the_converted_or
     assert all(torch.equal(tensor, tiny.state_dict()[name]) for name, tensor in expected.items())
 
 
-def test_a_weight_with_infinite_or_undefined_numbers_is_undone(tiny, edit):
+def test_applied_with_nan_change(tiny, edit):
     before = _weights(tiny)
     broken = Edit({"conv1.weight": Change(torch.full_like(tiny.model.conv1.weight, float("nan")))}, edit.fingerprint)
     with broken.applied(tiny):
         assert tiny.model.conv1.weight.isnan().all()
-    assert _same(before, tiny)
+    assert _has_weights(before, tiny)
 
 
-def test_scaling_and_adding_act_on_the_weights(tiny, edit, other):
+def test_scaled_and_added_edits(tiny, edit, other):
     base = tiny.model.conv1.weight.detach().clone()
     delta = edit.changes["conv1.weight"].delta()
     for alpha in (0.0, 0.5, -1.0):
@@ -178,15 +179,16 @@ def test_scaling_and_adding_act_on_the_weights(tiny, edit, other):
     assert all(torch.allclose(together[name], tensor, atol=1e-6) for name, tensor in tiny.state_dict().items())
 
 
-def test_a_sum_holds_a_full_change(tiny, edit, exemplar):
+def test_add_of_full_change(tiny, edit, exemplar):
     full = finetune(tiny, "conv1", exemplar, rate=0.1, steps=3)
-    [one], [two], [both] = (value.changes.values() for value in (edit, full, edit + full))
-    assert torch.allclose(both.delta(), one.delta() + two.delta())
+    [first], [second], [both] = (value.changes.values() for value in (edit, full, edit + full))
+    assert torch.allclose(both.delta(), first.delta() + second.delta())
 
 
 @pytest.mark.parametrize("factor", [0.5, -1.5, 0.0])
-def test_the_record_of_a_scaled_edit_says_no_more_than_is_known(tiny, edit, factor, tmp_path):
-    whole, scaled = edit.record, factor * edit
+def test_record_of_scaled_edit(tiny, edit, factor, tmp_path):
+    whole = edit.record
+    scaled = factor * edit
     assert scaled.record == replace(whole, loss_after=None, response=abs(factor) * whole.response)
     assert scaled.record.share_left is None
     assert (1 * edit).record == whole and whole.share_left == whole.loss_after / whole.loss_before
@@ -194,7 +196,7 @@ def test_the_record_of_a_scaled_edit_says_no_more_than_is_known(tiny, edit, fact
     assert Edit.load(tmp_path / "scaled.safetensors", tiny).record == scaled.record
 
 
-def test_save_and_load_give_the_same_edit(tiny, edit, other, tmp_path):
+def test_save_and_load(tiny, edit, other, tmp_path):
     both = edit + 0.5 * other
     for value in (edit, both):
         value.save(tmp_path / "a.safetensors")
@@ -202,12 +204,12 @@ def test_save_and_load_give_the_same_edit(tiny, edit, other, tmp_path):
             loaded = Edit.load(tmp_path / "a.safetensors", tiny)
         for part in ("digest", "fingerprint", "record"):
             assert getattr(loaded, part) == getattr(value, part)
-    edit.save(tmp_path / "one.safetensors")
-    assert (tmp_path / "one.safetensors").stat().st_size < 6000
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.safetensors", "one.safetensors"]
+    edit.save(tmp_path / "b.safetensors")
+    assert (tmp_path / "b.safetensors").stat().st_size < 6000
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.safetensors", "b.safetensors"]
 
 
-def test_a_weight_that_two_layers_share_has_one_original():
+def test_applied_with_shared_weight():
     model = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1))
     model[2].weight = model[1].weight
     edit = Edit({"1.weight": Change(torch.ones(3, 3, 1, 1))}, fingerprint(model))
@@ -215,15 +217,16 @@ def test_a_weight_that_two_layers_share_has_one_original():
         assert unedited_fingerprint(model) == edit.fingerprint != fingerprint(model)
 
 
-def test_the_firing_map_is_strong_at_the_exemplars_mask_and_weak_elsewhere():
+def test_edit_map_at_mask_and_elsewhere():
     classifier = load_classifier("mini_vgg")
     [car] = car_exemplars(classifier, 1).values()
     for objective in ("l1", "least_squares"):
-        everyday = scenes(40, 3_100_000).images
-        edit = rewrite(classifier, "features.10", car, everyday, objective=objective)
+        reference = scenes(40, 3_100_000).images
+        edit = rewrite(classifier, "features.10", car, reference, objective=objective)
         edit_map = edit.edit_map(classifier, car.changed)
         assert edit_map.shape == (64, 64) and float(edit_map.min()) >= 0
-        inside, outside = edit_map[car.mask > 0].square().mean().sqrt(), edit_map[car.mask == 0].mean()
+        inside = edit_map[car.mask > 0].square().mean().sqrt()
+        outside = edit_map[car.mask == 0].mean()
         assert float(inside) == pytest.approx(1, abs=0.2) and float(outside) < 0.5 * float(inside)
         assert torch.allclose((0.5 * edit).edit_map(classifier, car.changed), edit_map, atol=1e-4)
         both = edit.edit_map(classifier, torch.stack([car.image, car.changed]))
@@ -231,19 +234,21 @@ def test_the_firing_map_is_strong_at_the_exemplars_mask_and_weak_elsewhere():
         torch.testing.assert_close(both[1], edit_map)
 
 
-def test_a_model_is_hashed_once_for_many_edits_of_a_cut_and_anew_when_a_weight_changed(tiny, exemplar, monkeypatch):
-    counted, own, cut = [], edits.fingerprint, Cut(tiny, "conv1")
-    monkeypatch.setattr(edits, "fingerprint", lambda *given: counted.append(1) or own(*given))
+def test_rewrite_hashes_weights_once(tiny, exemplar, monkeypatch):
+    calls = []
+    fingerprint_of = edits.fingerprint
+    cut = Cut(tiny, "conv1")
+    monkeypatch.setattr(edits, "fingerprint", lambda *arguments: calls.append(1) or fingerprint_of(*arguments))
     tiny.model.head.bias.data.add_(1)  # weights that were not hashed before
     settings = {"rank": None, "objective": "least_squares"}
     first, second = (rewrite(tiny, cut, exemplar, **settings) for _ in range(2))
-    assert first.fingerprint == second.fingerprint == own(tiny.model) and len(counted) == 1
+    assert first.fingerprint == second.fingerprint == fingerprint_of(tiny.model) and len(calls) == 1
     tiny.model.head.weight.data[0, 0] += 1e-3  # in a way that torch's counter of changes does not see
-    assert rewrite(tiny, cut, exemplar, **settings).fingerprint == own(tiny.model) != first.fingerprint
+    assert rewrite(tiny, cut, exemplar, **settings).fingerprint == fingerprint_of(tiny.model) != first.fingerprint
 
 
 @pytest.mark.parametrize(("scope", "momentum"), [("local", 0.0), ("global", 0.0), ("local", 0.9)])
-def test_finetuning_is_what_plain_sgd_on_the_model_does(tiny, exemplar, scope, momentum):
+def test_finetune_against_sgd(tiny, exemplar, scope, momentum):
     edit = finetune(tiny, "conv1", exemplar, scope=scope, rate=0.05, momentum=momentum, steps=5)
     names = list(edit.changes)
     start = {name: tiny.model.get_parameter(name).detach().clone() for name in names}
@@ -257,11 +262,12 @@ def test_finetuning_is_what_plain_sgd_on_the_model_does(tiny, exemplar, scope, m
         assert torch.allclose(edit.changes[name].delta(), moved, atol=1e-5), name
 
 
-def test_global_finetuning_of_a_resnet_is_what_plain_sgd_does_to_all_but_what_comes_before():
+def test_finetune_of_resnet_against_sgd():
     """In plain words: in the order of the model's parameters all from the layer on, with its skip's downsampling."""
     torch.manual_seed(0)
     classifier = Classifier(randomise_norms(torchvision.models.resnet18(num_classes=5)), list("abcde"), size=32)
-    exemplar, names = make_exemplar(), [name for name, _ in classifier.model.named_parameters()]
+    exemplar = make_exemplar()
+    names = [name for name, _ in classifier.model.named_parameters()]
     trained = names[names.index("layer3.0.conv2.weight") :]
     edit = finetune(classifier, "layer3.0.conv2", exemplar, scope="global", rate=0.01, steps=3)
     assert set(edit.changes) == set(trained) and "layer3.0.downsample.0.weight" in trained
@@ -276,7 +282,7 @@ def test_global_finetuning_of_a_resnet_is_what_plain_sgd_does_to_all_but_what_co
         torch.testing.assert_close(classifier(images).softmax(1), plain(images).softmax(1), rtol=0, atol=1e-5)
 
 
-def test_a_locality_term_keeps_reference_predictions_nearer(tiny, photos32, exemplar):
+def test_finetune_with_locality(tiny, photos32, exemplar):
     def drift(edit):
         with torch.no_grad():
             before = tiny(photos32).log_softmax(1)
@@ -284,23 +290,24 @@ def test_a_locality_term_keeps_reference_predictions_nearer(tiny, photos32, exem
                 return float((before.exp() * (before - tiny(photos32).log_softmax(1))).sum(1).mean())
 
     free = finetune(tiny, "conv1", exemplar, scope="global", rate=0.1, steps=40)
-    kept = finetune(tiny, "conv1", exemplar, scope="global", rate=0.1, steps=40, locality=10, reference=photos32)
-    assert drift(kept) < 0.5 * drift(free)
+    local = finetune(tiny, "conv1", exemplar, scope="global", rate=0.1, steps=40, locality=10, reference=photos32)
+    assert drift(local) < 0.5 * drift(free)
 
 
-def test_fine_tuning_for_several_numbers_of_steps_is_one_run(tiny, photos32, exemplar, monkeypatch):
+def test_finetune_for_several_numbers_of_steps(tiny, photos32, exemplar, monkeypatch):
     settings = {"rate": 0.1, "momentum": 0.9, "locality": 1.0}
     alone = [finetune(tiny, "conv1", exemplar, photos32, steps=steps, **settings) for steps in (5, 2)]
-    runs, forward = [], finetuning.forward
-    monkeypatch.setattr(finetuning, "forward", lambda *a: runs.append(1) or forward(*a))
+    runs = []
+    forward = finetuning.forward
+    monkeypatch.setattr(finetuning, "forward", lambda *arguments: runs.append(1) or forward(*arguments))
     together = finetune(tiny, "conv1", exemplar, photos32, steps=(5, 2), **settings)
     assert len(runs) == 6 + 5  # a loss after each step, and a distance before each
-    for one, other in zip(together, alone, strict=True):
-        assert torch.equal(one.changes["conv1.weight"].delta(), other.changes["conv1.weight"].delta())
-        assert one.record == other.record
+    for edit, edit_alone in zip(together, alone, strict=True):
+        assert torch.equal(edit.changes["conv1.weight"].delta(), edit_alone.changes["conv1.weight"].delta())
+        assert edit.record == edit_alone.record
 
 
-def test_an_edit_on_top_of_others_knows_them_and_is_refused_without_them(tiny, photos32, exemplar, tmp_path):
+def test_apply_on_top_of_other_edits(tiny, photos32, exemplar, tmp_path):
     first = rewrite(tiny, "conv1", exemplar, photos32, objective="least_squares")
     with first.applied(tiny):
         second = rewrite(tiny, "conv2", exemplar, photos32, objective="least_squares")
@@ -311,15 +318,15 @@ def test_an_edit_on_top_of_others_knows_them_and_is_refused_without_them(tiny, p
     assert [edit.on_top_of for edit in (first, second, third)] == [(), (first.digest,), (first.digest, second.digest)]
     assert first.fingerprint == second.fingerprint == third.fingerprint == fingerprint(tiny.model)
     second.save(tmp_path / "second.safetensors")
-    read = Edit.load(tmp_path / "second.safetensors")
-    assert read.digest == second.digest and read.on_top_of == second.on_top_of
-    for edit in (second, read, 0.5 * second):
-        with pytest.raises(ValueError, match="on top of 1 edits"):
+    loaded = Edit.load(tmp_path / "second.safetensors")
+    assert loaded.digest == second.digest and loaded.on_top_of == second.on_top_of
+    for edit in (second, loaded, 0.5 * second):
+        with pytest.raises(ValueError, match=" 1 "):
             edit.apply_(tiny)
-    with pytest.raises(ValueError, match="on top of 0 and 1 other edits"):
+    with pytest.raises(ValueError, match=" 0 and 1 "):
         first + second
-    with first.applied(tiny), read.applied(tiny), third.applied(tiny):
-        assert _same(stacked, tiny)
+    with first.applied(tiny), loaded.applied(tiny), third.applied(tiny):
+        assert _has_weights(stacked, tiny)
     assert applied_edits(tiny) == ()
 
 
@@ -332,7 +339,7 @@ def test_apply_under_autocast(tiny, edit, exemplar, photos32):
     expected = before["model.conv1.weight"] + low_rank.changes["conv1.weight"].delta()
     assert torch.equal(tiny.model.conv1.weight, expected)
     low_rank.undo_(tiny)
-    assert _same(before, tiny)
+    assert _has_weights(before, tiny)
 
 
 def test_undo_under_autocast(tiny, photos32, exemplar):
@@ -341,10 +348,10 @@ def test_undo_under_autocast(tiny, photos32, exemplar):
     low_rank.apply_(tiny)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         low_rank.undo_(tiny)
-    assert _same(before, tiny)
+    assert _has_weights(before, tiny)
 
 
-def test_load_with_a_flipped_bit(edit, tmp_path):
+def test_load_with_flipped_bit(edit, tmp_path):
     """In the tensors every flip is refused; in the header, what loads is the same edit."""
     path = tmp_path / "edit.safetensors"
     edit.save(path)
@@ -385,7 +392,7 @@ def test_load_of_each_file_format(name, tmp_path):
     assert again.digest == edit.digest and again.record == edit.record
 
 
-def test_load_without_the_digest_is_the_same_edit():
+def test_load_without_digest():
     without, with_digest = (
         Edit.load(FOLDER / f"edit_{name}.safetensors") for name in ("without_digest", "with_digest")
     )
@@ -424,34 +431,34 @@ def test_unedited_fingerprint_of_all_kinds_of_buffers(precision):
 
 
 def test_apply_hashes_the_weights_once(tiny, edit, other, monkeypatch):
-    counted = []
-    own = edits.fingerprint
-    monkeypatch.setattr(edits, "fingerprint", lambda *given: counted.append(1) or own(*given))
+    calls = []
+    fingerprint_of = edits.fingerprint
+    monkeypatch.setattr(edits, "fingerprint", lambda *arguments: calls.append(1) or fingerprint_of(*arguments))
     classifier = copy.deepcopy(tiny)
     for _ in range(3):
         with edit.applied(classifier), other.applied(classifier):
             edit.check_fits(classifier)
-    assert len(counted) == 1
+    assert len(calls) == 1
     edit.edited(classifier)
-    assert len(counted) == 1
+    assert len(calls) == 1
 
 
 def test_applied_in_two_threads(tiny, edit, other):
     """Both are applied in some order and undone; contexts that overlap see the weights of both."""
     before = _weights(tiny)
 
-    def use(own):
+    def use(own_edit):
         for _ in range(40):
-            with own.applied(tiny):
-                assert own.digest in [one.digest for one in applied_edits(tiny)]
+            with own_edit.applied(tiny):
+                assert own_edit.digest in [applied_edit.digest for applied_edit in applied_edits(tiny)]
 
     with ThreadPoolExecutor(4) as pool:
-        for done in [pool.submit(use, own) for own in (edit, other, edit, 0.5 * other)]:
+        for done in [pool.submit(use, own_edit) for own_edit in (edit, other, edit, 0.5 * other)]:
             done.result()
-    assert _same(before, tiny) and applied_edits(tiny) == ()
+    assert _has_weights(before, tiny) and applied_edits(tiny) == ()
 
 
-def test_apply_of_edits_that_call_a_shared_weight_by_its_two_names():
+def test_apply_to_shared_weight_by_two_names():
     model = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1))
     model[2].weight = model[1].weight
     original = model[1].weight.detach().clone()
@@ -466,11 +473,11 @@ def test_apply_of_edits_that_call_a_shared_weight_by_its_two_names():
     assert torch.equal(model[1].weight, original) and applied_edits(model) == ()
 
 
-def test_apply_on_top_of_an_edit_that_was_applied_twice(tiny, edit, exemplar, photos32):
+def test_apply_on_top_of_edit_applied_twice(tiny, edit, exemplar, photos32):
     with edit.applied(tiny):
         with edit.applied(tiny):
             second = rewrite(tiny, "conv2", exemplar, photos32, objective="least_squares")
-        with pytest.raises(ValueError, match="on top of 2 edits, of which 1 "):
+        with pytest.raises(ValueError, match=" 2 .* 1 "):
             second.apply_(tiny)
         with edit.applied(tiny), second.applied(tiny):
             assert applied_edits(tiny) == (edit, edit, second)

@@ -1,4 +1,4 @@
-"""One graph under everything: what models do to their tensors is computed as the model computes it, or is refused."""
+"""The exported graph: it computes what the model computes, whatever the model does to its tensors, or is refused."""
 
 import copy
 import gc
@@ -48,7 +48,9 @@ class Step(nn.Module):
 
     def __init__(self, function):
         super().__init__()
-        self.conv, self.pos, self.function = nn.Conv2d(8, 8, 1), nn.Parameter(torch.rand(8, 1, 1)), function
+        self.conv = nn.Conv2d(8, 8, 1)
+        self.pos = nn.Parameter(torch.rand(8, 1, 1))
+        self.function = function
 
     def forward(self, x):
         return self.function(self, x)
@@ -95,7 +97,7 @@ def out_of(self, x):
     return h
 
 
-def beside(view):
+def next_to(view):
     def function(self, x):
         h = self.conv(x)
         same = view(h)
@@ -112,7 +114,7 @@ def in_place_on_a_half(self, x):
     return x
 
 
-def in_place_beside_dropout(self, x):
+def in_place_next_to_dropout(self, x):
     """Where a write is left, the graph is made functional by torch, to which dropout would be a fresh tensor."""
     x = self.conv(x)
     same = F.dropout(x, training=self.training)
@@ -128,12 +130,13 @@ def without_autocast(self, x):
     return y + z
 
 
-class NormBesideAHalf(nn.Module):
+class NormNextToHalf(nn.Module):
     """A norm that torch makes functional, as one of several results."""
 
     def __init__(self):
         super().__init__()
-        self.conv, self.norm = nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8)
+        self.conv = nn.Conv2d(8, 8, 1)
+        self.norm = nn.BatchNorm2d(8)
 
     def forward(self, x):
         return self.norm(self.conv(x)).relu() + in_place_on_a_half(self, x)
@@ -142,7 +145,9 @@ class NormBesideAHalf(nn.Module):
 class PreActivation(nn.Module):
     def __init__(self):
         super().__init__()
-        self.relu, self.conv, self.skip = nn.ReLU(inplace=True), nn.Conv2d(8, 8, 3, padding=1), nn.Identity()
+        self.relu = nn.ReLU(inplace=True)
+        self.conv = nn.Conv2d(8, 8, 3, padding=1)
+        self.skip = nn.Identity()
 
     def forward(self, x):
         return self.skip(x) + self.conv(self.relu(x))
@@ -164,28 +169,28 @@ BODIES = {
     "out=": Step(out_of),
     "a half": Step(in_place_on_a_half),
     "a layer called by keyword": Step(lambda self, x: self.conv(input=x)),
-    "a half beside dropout": Step(in_place_beside_dropout),
+    "a half next to dropout": Step(in_place_next_to_dropout),
     "without autocast": Step(without_autocast),
-    "a norm beside a half": NormBesideAHalf(),
+    "a norm next to a half": NormNextToHalf(),
     "pre-activation": nn.Sequential(PreActivation(), PreActivation()),
-    **{f"beside {name}": Step(beside(view)) for name, view in VIEWS.items()},
+    **{f"next to {name}": Step(next_to(view)) for name, view in VIEWS.items()},
 }
 
 
 @pytest.mark.parametrize("name", BODIES)
-def test_what_a_model_does_in_place_is_computed_as_the_model_does(name):
+def test_cut_of_in_place_operations(name):
     classifier = classifier_of(copy.deepcopy(BODIES[name]))
     cuts = assert_exact_everywhere(classifier, images_of())
     data = LabelledImages(images_of(), torch.zeros(4).long(), list("abcd"))
-    kept = CachedStates(cuts, data)
-    torch.testing.assert_close(kept.original, predict(classifier, images_of()), rtol=0, atol=0)
-    nothing = edit_of(cuts["2"], {"2.weight": Change(torch.zeros(8, 8, 3, 3))})
+    cached = CachedStates(cuts, data)
+    torch.testing.assert_close(cached.original, predict(classifier, images_of()), rtol=0, atol=0)
+    no_change = edit_of(cuts["2"], {"2.weight": Change(torch.zeros(8, 8, 3, 3))})
     for _ in range(3):
-        torch.testing.assert_close(kept.logits(nothing), kept.original, rtol=0, atol=0)
+        torch.testing.assert_close(cached.logits(no_change), cached.original, rtol=0, atol=0)
 
 
 class Scaled(Step):
-    """A step that reads a parameter of a module, which 0.2 deleted with what could not be read behind it."""
+    """A step that reads a parameter of a module, which version 0.2 deleted together with what it could not trace."""
 
     def __init__(self):
         super().__init__(lambda self, x: x * self.inner.pos)
@@ -193,17 +198,17 @@ class Scaled(Step):
 
 
 @pytest.mark.parametrize(
-    ("function", "words"),
+    ("function", "reason"),
     [
-        (lambda self, x: x.reshape(2, 8, 16, 16), "the number of images"),
-        (lambda self, x: torch.stack([x[i] for i in range(len(x))]), "the number of images"),
+        (lambda self, x: x.reshape(2, 8, 16, 16), "number of images"),
+        (lambda self, x: torch.stack([x[i] for i in range(len(x))]), "number of images"),
         (lambda self, x: self.conv(x) if float(x.mean()) > 0 else x, "branches on the values"),
     ],
 )
-def test_a_model_that_asks_for_values_or_for_the_number_of_images_is_refused_and_stays_whole(function, words):
+def test_editable_layers_of_data_dependent_model(function, reason):
     classifier = classifier_of(nn.Sequential(Scaled(), Step(function)))
     names = list(classifier.state_dict())
-    with pytest.raises(ValueError, match=f"torch.export cannot read Sequential for .*: its forward pass .*{words}"):
+    with pytest.raises(ValueError, match=f"Sequential.*{reason}"):
         editable_layers(classifier)
     assert list(classifier.state_dict()) == names
 
@@ -221,13 +226,14 @@ SETTINGS = {
 }
 
 
-class Set(nn.Module):
+class WithSetting(nn.Module):
     """The same weights, with a scale that is held in some way."""
 
     def __init__(self):
         super().__init__()
         torch.manual_seed(0)
-        self.stem, self.head = nn.Conv2d(3, 8, 3), nn.Linear(8, 2)
+        self.stem = nn.Conv2d(3, 8, 3)
+        self.head = nn.Linear(8, 2)
 
     def forward(self, x):
         scale = getattr(self, "_scale", None)
@@ -236,16 +242,17 @@ class Set(nn.Module):
         return self.head((x if scale is None else x * scale).mean(dim=(2, 3)))
 
 
-@pytest.mark.parametrize("way", SETTINGS)
-def test_models_of_equal_weights_and_another_setting_share_no_cache_and_no_name(way, tmp_path):
-    moments, names = [], []
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_identity_and_cache_with_other_settings(setting, tmp_path):
+    moments = []
+    names = []
     for scale in (1.0, 5.0, 1.0):
-        model = Set()
-        SETTINGS[way](model, scale)
+        model = WithSetting()
+        SETTINGS[setting](model, scale)
         classifier = Classifier(model, list("ab"), size=16)
-        kept = second_moments(classifier, ["head"], images_of(), cache=tmp_path)["head"].matrix
-        torch.testing.assert_close(kept, measure(classifier, ["head"], images_of())["head"].matrix)
-        moments.append(float(kept.trace()))
+        cached = second_moments(classifier, ["head"], images_of(), cache=tmp_path)["head"].matrix
+        torch.testing.assert_close(cached, measure(classifier, ["head"], images_of())["head"].matrix)
+        moments.append(float(cached.trace()))
         names.append(identity(classifier))
     assert moments[0] == moments[2] != moments[1]
     assert names[0] == names[2] != names[1]
@@ -253,8 +260,9 @@ def test_models_of_equal_weights_and_another_setting_share_no_cache_and_no_name(
 
 @contextmanager
 def meanwhile(work):
-    """Do something in another thread, again and again, for the length of a block; raise what it raised there."""
-    stop, rounds = threading.Event(), []
+    """Run `work` in another thread, again and again, during a block; raise what it raised there."""
+    stop = threading.Event()
+    rounds = []
 
     def run():
         while not stop.is_set():
@@ -268,26 +276,30 @@ def meanwhile(work):
 
 
 @torch.no_grad()
-def test_what_another_thread_runs_meanwhile_is_neither_counted_nor_disturbed():
+def test_measure_while_another_thread_predicts():
     """Exporting replaces methods of modules for all threads: it is done on a copy."""
-    classifier, images = Classifier(randomise_norms(TinyNet()), list("abcde"), size=32), images_of(8, 32)
+    classifier = Classifier(randomise_norms(TinyNet()), list("abcde"), size=32)
+    images = images_of(8, 32)
     expected = classifier(images)
-    alone = measure(Classifier(copy.deepcopy(classifier.model), list("abcde"), size=32), ["conv1"], images)["conv1"]
+    copied = Classifier(copy.deepcopy(classifier.model), list("abcde"), size=32)
+    expected_moment = measure(copied, ["conv1"], images)["conv1"]
     with meanwhile(lambda: torch.testing.assert_close(classifier(images), expected)) as rounds:
         for _ in range(3):
             export_of(classifier).invalidate()
-            found = measure(classifier, ["conv1"], images)["conv1"]
-            assert torch.equal(found.matrix, alone.matrix)
+            moment = measure(classifier, ["conv1"], images)["conv1"]
+            assert torch.equal(moment.matrix, expected_moment.matrix)
     assert len(rounds) > 3
 
 
-def test_reading_a_model_in_training_mode_from_threads_moves_nothing():
+def test_predict_in_training_mode_in_threads():
     model = randomise_norms(TinyNet()).train()
     model.norm2.eval()
     model.conv1.weight.requires_grad_(False)
-    classifier, images = Classifier(model, list("abcde"), size=32), images_of(8, 32)
+    classifier = Classifier(model, list("abcde"), size=32)
+    images = images_of(8, 32)
     model.train()
-    modes, flags = [m.training for m in model.modules()], [p.requires_grad for p in model.parameters()]
+    modes = [m.training for m in model.modules()]
+    flags = [p.requires_grad for p in model.parameters()]
     before = copy.deepcopy(model.state_dict())
     expected = predict(classifier, images)
     with meanwhile(lambda: predict(classifier, images)), meanwhile(lambda: predict(classifier, images)):
@@ -298,15 +310,15 @@ def test_reading_a_model_in_training_mode_from_threads_moves_nothing():
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 
-def standardised(self, x):
+def standardized(self, x):
     return F.conv2d(x, self.conv.weight / self.conv.weight.std(), self.conv.bias)
 
 
-def read_again(self, x):
+def used_again(self, x):
     return self.conv(x) / self.conv.weight.norm()
 
 
-def read_by_another(self, x):
+def used_by_another(self, x):
     return F.conv2d(self.conv(x), self.conv.weight)
 
 
@@ -315,25 +327,25 @@ def low_rank(self, x):
 
 
 REFUSED = {
-    "standardised": (Step(standardised), "its weight is read 2 times"),
-    "read again": (Step(read_again), "its weight is read 2 times"),
-    "read by another": (Step(read_by_another), "its weight is read 2 times"),
-    "low rank": (Step(low_rank), "its weight is read by add.Tensor, not by a convolution or a linear layer alone"),
-    "unused": (Step(lambda self, x: x + self.pos), "its weight is not read as it is: it is unused"),
+    "standardized": (Step(standardized), " 2 times"),
+    "used again": (Step(used_again), " 2 times"),
+    "used by another": (Step(used_by_another), " 2 times"),
+    "low rank": (Step(low_rank), "add.Tensor"),
+    "unused": (Step(lambda self, x: x + self.pos), "unused"),
     **{
-        f"{made.__module__}.{made.__name__}": (made(nn.Conv2d(8, 8, 1)), "its weight is not read as it is")
-        for made in (parametrizations.weight_norm, parametrizations.spectral_norm, weight_norm, spectral_norm)
+        f"{reparametrize.__module__}.{reparametrize.__name__}": (reparametrize(nn.Conv2d(8, 8, 1)), "unused|made")
+        for reparametrize in (parametrizations.weight_norm, parametrizations.spectral_norm, weight_norm, spectral_norm)
     },
 }
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_weight_that_is_scaled_made_read_twice_or_not_at_all_is_refused_and_the_rest_is_exact(name):
-    body, words = REFUSED[name]
+def test_cut_of_unsupported_weight(name):
+    body, pattern = REFUSED[name]
     classifier = classifier_of(body)
     layer = "1.conv" if isinstance(body, Step) else "1"
     assert list(assert_exact_everywhere(classifier, images_of())) == ["0", "2", "5"]
-    with pytest.raises(ValueError, match=f"layer '{layer}' of Sequential: {words}"):
+    with pytest.raises(ValueError, match=f"'{layer}' of Sequential.*{pattern}"):
         Cut(classifier, layer)
 
 
@@ -342,8 +354,11 @@ class TalkingHeads(nn.Module):
 
     def __init__(self, first=False):
         super().__init__()
-        self.patch, self.qkv, self.mix = nn.Conv2d(3, 8, 4, 4), nn.Linear(8, 24), nn.Linear(2, 2)
-        self.head, self.first = nn.Linear(8, 4), first
+        self.patch = nn.Conv2d(3, 8, 4, 4)
+        self.qkv = nn.Linear(8, 24)
+        self.mix = nn.Linear(2, 2)
+        self.head = nn.Linear(8, 4)
+        self.first = first
 
     def forward(self, x):
         x = self.patch(x).flatten(2).transpose(1, 2)
@@ -354,13 +369,13 @@ class TalkingHeads(nn.Module):
         return self.head((attention @ v).transpose(1, 2).flatten(2).mean(dim=1))
 
 
-def test_keys_whose_places_or_images_cannot_be_told_are_refused():
+def test_cut_of_keys_without_positions():
     classifier = Classifier(TalkingHeads(), list("abcd"), size=16)
     assert list(assert_exact_everywhere(classifier, images_of())) == ["patch", "qkv", "head"]
-    with pytest.raises(ValueError, match=r"'mix' of TalkingHeads: the positions of its keys \(16, 16, 2\)"):
+    with pytest.raises(ValueError, match=r"'mix'.*\(16, 16, 2\)"):
         Cut(classifier, "mix")
     other = Classifier(TalkingHeads(first=True), list("abcd"), size=16)
-    with pytest.raises(ValueError, match=r"'qkv' of TalkingHeads: its keys .* do not hold one image after the other"):
+    with pytest.raises(ValueError, match=r"'qkv' of TalkingHeads"):
         Cut(other, "qkv")
 
 
@@ -375,9 +390,10 @@ SMALL = {
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_every_layer_that_is_listed_can_be_rewritten_and_the_model_stays_whole(name):
+def test_rewrite_of_each_editable_layer(name):
     module, kind = name.split(".")
-    make, size = getattr(importlib.import_module(f"timm.models.{module}"), kind), SMALL[name]["img_size"]
+    make = getattr(importlib.import_module(f"timm.models.{module}"), kind)
+    size = SMALL[name]["img_size"]
     torch.manual_seed(0)
     model = make(**SMALL[name], num_classes=4).eval()
     with torch.no_grad():
@@ -385,24 +401,25 @@ def test_every_layer_that_is_listed_can_be_rewritten_and_the_model_stays_whole(n
             if parameter.abs().max() < 1e-3:
                 parameter.normal_(0, 0.02)
     names = list(model.state_dict())
-    classifier, exemplar = Classifier(model, list("abcd"), size=size), make_exemplar(size=size)
+    classifier = Classifier(model, list("abcd"), size=size)
+    exemplar = make_exemplar(size=size)
     cuts = assert_exact_everywhere(classifier, images_of(3, size))
     assert len(cuts) > 4
     for cut in cuts.values():
         edit = rewrite(classifier, cut, exemplar, images_of(3, size), objective="least_squares")
         assert edit.record.loss_after <= edit.record.loss_before
-    export_of(classifier).invalidate()  # a second export, of a model that has been run
+    export_of(classifier).invalidate()  # a second export, of a model that was run
     assert_exact_everywhere(classifier, images_of(3, size))
     assert list(model.state_dict()) == names
 
 
-def test_what_torch_export_cannot_read_is_refused_with_a_sentence():
+def test_cut_of_quantized_and_scripted_models():
     model = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
-    quantised = torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
-    with pytest.raises(ValueError, match=r"(cannot read|of) Sequential"):
-        Cut(Classifier(quantised, list("abcd"), size=8), "1")
+    quantized = torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
+    with pytest.raises(ValueError, match="Sequential"):
+        Cut(Classifier(quantized, list("abcd"), size=8), "1")
     scripted = torch.jit.trace(model, torch.rand(1, 3, 8, 8))
-    with pytest.raises(TypeError, match=r"is a scripted"):
+    with pytest.raises(TypeError, match="scripted"):
         Classifier(scripted, list("abcd"), size=8)
 
 
@@ -421,11 +438,13 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES)
 @torch.no_grad()
-def test_a_program_is_never_stale(change):
+def test_cut_after_model_changed(change):
     torch.manual_seed(0)
-    classifier, images = Classifier(randomise_norms(TinyNet()), list("abcde"), size=32), images_of(4, 32)
+    classifier = Classifier(randomise_norms(TinyNet()), list("abcde"), size=32)
+    images = images_of(4, 32)
     cut = Cut(classifier, "conv1")
-    before, state = predict(classifier, images), cut.prefix(images)
+    before = predict(classifier, images)
+    state = cut.prefix(images)
     CHANGES[change](classifier.model)
     expected = classifier(images)
     assert not torch.equal(expected, before)
@@ -435,8 +454,8 @@ def test_a_program_is_never_stale(change):
     assert torch.equal(Cut(classifier, "conv1").suffix(cut.prefix(images)), expected)
 
 
-def test_a_setting_that_nobody_sees_from_outside_is_noticed_when_a_cut_is_made():
-    model = Set()
+def test_cut_after_config_object_changed():
+    model = WithSetting()
     model.config = types.SimpleNamespace(scale=1.0)
     classifier = Classifier(model, list("ab"), size=16)
     Cut(classifier, "head")
@@ -446,30 +465,31 @@ def test_a_setting_that_nobody_sees_from_outside_is_noticed_when_a_cut_is_made()
         assert torch.equal(cut.suffix(cut.prefix(images_of())), classifier(images_of()))
 
 
-def test_a_hook_that_looks_stays_unseen_and_one_that_changes_is_refused():
-    classifier, seen = Classifier(randomise_norms(TinyNet()), list("abcde"), size=32), []
-    classifier.model.conv1.register_forward_hook(lambda module, args, output: seen.append(output))
+def test_cut_with_hooks():
+    classifier = Classifier(randomise_norms(TinyNet()), list("abcde"), size=32)
+    outputs = []
+    classifier.model.conv1.register_forward_hook(lambda module, args, output: outputs.append(output))
     cut = Cut(classifier, "conv1")
-    assert all(type(one) is torch.Tensor for one in seen)
+    assert all(type(output) is torch.Tensor for output in outputs)
     handle = classifier.model.conv2.register_forward_hook(lambda module, args, output: 2 * output)
-    with pytest.raises(ValueError, match="hooks that change"):
+    with pytest.raises(ValueError, match="TinyNet"):
         cut.prefix(images_of(2, 32))
     handle.remove()
     cut.prefix(images_of(2, 32))
 
 
-def test_a_program_lives_as_long_as_its_model():
+def test_export_lifetime():
     classifier = Classifier(randomise_norms(TinyNet()), list("abcde"), size=32)
-    program = weakref.ref(export_of(classifier))
-    assert program() is export_of(classifier)
+    exported = weakref.ref(export_of(classifier))
+    assert exported() is export_of(classifier)
     del classifier
     gc.collect()
-    assert program() is None
+    assert exported() is None
 
 
-def test_a_slow_export_says_so(monkeypatch):
+def test_export_of_slow_model_warns(monkeypatch):
     monkeypatch.setattr("edittools._graph.SLOW", 0.0)
-    with pytest.warns(UserWarning, match="exporting Sequential for images of 16 × 16 pixels, once"):
+    with pytest.warns(UserWarning, match="Sequential.* 16 × 16 "):
         export_of(classifier_of(nn.Identity()))
 
 
@@ -478,7 +498,9 @@ class Mixed(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.conv, self.norm, self.last = nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8), nn.Conv2d(8, 8, 3)
+        self.conv = nn.Conv2d(3, 8, 3)
+        self.norm = nn.GroupNorm(2, 8)
+        self.last = nn.Conv2d(8, 8, 3)
         self.head = nn.Linear(8, 4)
 
     def forward(self, x):
@@ -487,7 +509,7 @@ class Mixed(nn.Module):
         return self.head(self.last(x).relu().mean(dim=(2, 3)))
 
 
-def test_casts_to_the_models_precision_do_not_round_a_solve_in_full():
+def test_suffix_in_higher_precision():
     torch.manual_seed(0)
     full = Mixed()
     half = copy.deepcopy(full).bfloat16()
@@ -504,13 +526,13 @@ def test_casts_to_the_models_precision_do_not_round_a_solve_in_full():
     assert_exact_everywhere(Classifier(half, list("abcd"), size=16), images_of().bfloat16().float())
 
 
-def test_autocast_around_a_call_reaches_neither_moments_nor_edits(exemplar, photos32, tmp_path):
+def test_rewrite_under_autocast(exemplar, photos32, tmp_path):
     torch.manual_seed(0)
     classifier = Classifier(randomise_norms(TinyNet()), list("abcde"), size=32)
     plain = rewrite(classifier, "conv1", exemplar, measure(classifier, ["conv1"], photos32)["conv1"], steps=10)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        kept = second_moments(classifier, ["conv1"], photos32, cache=tmp_path)["conv1"]
-        edit = rewrite(classifier, "conv1", exemplar, kept, steps=10)
+        moment = second_moments(classifier, ["conv1"], photos32, cache=tmp_path)["conv1"]
+        edit = rewrite(classifier, "conv1", exemplar, moment, steps=10)
     assert edit.changes["conv1.weight"].left.dtype == torch.float32
     torch.testing.assert_close(edit.changes["conv1.weight"].delta(), plain.changes["conv1.weight"].delta())
 
@@ -521,10 +543,10 @@ def _in_autocast(self, x):
     return x.float()
 
 
-def test_a_region_under_autocast_is_computed_as_it_is_and_its_layers_are_refused():
+def test_cut_of_autocast_region():
     classifier = classifier_of(Step(_in_autocast))
     assert list(assert_exact_everywhere(classifier, images_of())) == ["0", "2", "5"]
-    with pytest.raises(ValueError, match="its weight is read by _to_copy.default"):
+    with pytest.raises(ValueError, match="_to_copy.default"):
         Cut(classifier, "1.conv")
 
 
@@ -537,10 +559,11 @@ def test_a_region_under_autocast_is_computed_as_it_is_and_its_layers_are_refused
     ],
 )
 @torch.no_grad()
-def test_a_mask_follows_padding_that_is_a_step_of_its_own(pad):
+def test_pool_mask_behind_padding(pad):
     classifier = classifier_of(Step(lambda self, x: self.conv(pad(x))))
     cut = Cut(classifier, "1.conv")
-    image, mask = images_of(1), torch.zeros(1, 16, 16)
+    image = images_of(1)
+    mask = torch.zeros(1, 16, 16)
     mask[:, 4:8, 8:12] = 1
     changed = torch.where(mask[:, None] > 0, 1 - image, image)
     shares = cut.pool_mask(mask)
@@ -553,10 +576,11 @@ def test_a_mask_follows_padding_that_is_a_step_of_its_own(pad):
 
 
 @torch.no_grad()
-def test_a_state_holds_tensors_of_its_images_alone_one_after_the_other():
+def test_prefix_state_holds_tensors_per_image():
     make = importlib.import_module("timm").models.vision_transformer.VisionTransformer
     model = make(img_size=16, patch_size=4, embed_dim=8, depth=2, num_heads=2, num_classes=4, reg_tokens=2)
-    classifier, data = Classifier(model, list("abcd"), size=16), images_of(5)
+    classifier = Classifier(model, list("abcd"), size=16)
+    data = images_of(5)
     cuts = cut_all(classifier, ["patch_embed.proj", "blocks.1.mlp.fc1"])
     for cut in cuts.values():
         assert all(isinstance(part, torch.Tensor) for part in cut.prefix(data))
@@ -565,31 +589,34 @@ def test_a_state_holds_tensors_of_its_images_alone_one_after_the_other():
 
 
 def _a_half(self, x):
-    one, other = torch.cat([x, 2 * x], dim=1).chunk(2, dim=1)
-    return self.conv(one) + other
+    first, second = torch.cat([x, 2 * x], dim=1).chunk(2, dim=1)
+    return self.conv(first) + second
 
 
-def test_an_edit_saved_by_0_2_loads_and_is_that_of_the_same_model():
+def test_load_of_edit_of_0_2():
     classifier = load_classifier("mini_vgg")
     edit = Edit.load(SAVED, classifier)
     with edit.applied(classifier):
         assert torch.isfinite(predict(classifier, images_of(2, classifier.size))).all()
 
 
-def test_an_edit_of_a_tower_fits_it_with_any_class_names():
+def test_apply_with_other_class_names():
     torch.manual_seed(0)
     model = randomise_norms(TinyNet())
-    one, two = Classifier(model, list("abcde"), size=32), Classifier(copy.deepcopy(model), list("vwxyz"), size=32)
-    assert identity(one) != identity(two)
-    edit = rewrite(one, "conv1", make_exemplar(), images_of(4, 32), objective="least_squares")
-    with edit.applied(two):
+    classifier = Classifier(model, list("abcde"), size=32)
+    renamed = Classifier(copy.deepcopy(model), list("vwxyz"), size=32)
+    assert identity(classifier) != identity(renamed)
+    edit = rewrite(classifier, "conv1", make_exemplar(), images_of(4, 32), objective="least_squares")
+    with edit.applied(renamed):
         pass
 
 
-def test_what_is_no_classifier_is_known_by_its_kind_release_and_weights():
-    one, two, other = nn.Linear(2, 2), nn.Linear(2, 2), nn.Bilinear(2, 2, 2)
-    two.load_state_dict(one.state_dict())
-    assert identify_network(one) == identify_network(two) != identify_network(other)
-    two.bias.data += 1
-    assert identify_network(one) != identify_network(two)
-    assert torch.__version__ in identify_network(one)
+def test_identify_network_by_kind_and_weights():
+    linear = nn.Linear(2, 2)
+    same_linear = nn.Linear(2, 2)
+    bilinear = nn.Bilinear(2, 2, 2)
+    same_linear.load_state_dict(linear.state_dict())
+    assert identify_network(linear) == identify_network(same_linear) != identify_network(bilinear)
+    same_linear.bias.data += 1
+    assert identify_network(linear) != identify_network(same_linear)
+    assert torch.__version__ in identify_network(linear)

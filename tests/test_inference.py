@@ -52,7 +52,8 @@ class Pooled(nn.Module):
 
 
 def test_cached_states_in_threads():
-    classifier, images = plain(), images_of(64, 32)
+    classifier = plain()
+    images = images_of(64, 32)
     data = LabelledImages(images, torch.zeros(64, dtype=torch.long), list("abcde"))
     exemplar = make_exemplar()
     edits = [finetune(classifier, "3", exemplar, steps=3, scope="global", rate=rate) for rate in (0.01, 0.1, 0.5)]
@@ -68,7 +69,8 @@ def test_cached_states_in_threads():
 
 
 def test_finetune_in_threads():
-    classifier, exemplar = plain(), make_exemplar()
+    classifier = plain()
+    exemplar = make_exemplar()
     rates = (0.01, 0.1, 0.3)
 
     def delta(rate):
@@ -84,7 +86,8 @@ def test_finetune_in_threads():
 def test_rewrite_in_threads_in_half_precision():
     classifier = plain()
     classifier.model.bfloat16()
-    exemplar, reference = make_exemplar(), images_of(16, 32)
+    exemplar = make_exemplar()
+    reference = images_of(16, 32)
 
     def delta(rank):
         return rewrite(classifier, "3", exemplar, reference, steps=10, rank=rank).changes["3.weight"].delta()
@@ -141,7 +144,7 @@ def closure_model():
     return model
 
 
-def test_predict_of_a_closure_in_training_mode():
+def test_predict_of_closure_in_training_mode():
     model = closure_model()
     classifier = Classifier(model, list("abcd"), size=16)
     expected = classifier(images_of()).detach()
@@ -154,7 +157,7 @@ def test_predict_of_a_closure_in_training_mode():
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
-def test_cut_of_a_closure_is_refused_by_name():
+def test_cut_of_closure():
     classifier = Classifier(closure_model(), list("abcd"), size=16)
     with pytest.raises(ValueError, match=r"Sequential\.forward"):
         Cut(classifier, "0")
@@ -195,7 +198,8 @@ class Configured(nn.Module):
     def __init__(self):
         super().__init__()
         torch.manual_seed(0)
-        self.conv, self.head = nn.Conv2d(3, 8, 3, padding=1), nn.Linear(8, 4)
+        self.conv = nn.Conv2d(3, 8, 3, padding=1)
+        self.head = nn.Linear(8, 4)
         self.tensor = torch.tensor(1.0)
         self.tensors = [torch.tensor(1.0)]
         self.config = types.SimpleNamespace(scale=1.0)
@@ -223,9 +227,10 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES)
 @torch.no_grad()
-def test_predict_and_cut_after_a_change_of(change, monkeypatch):
+def test_predict_and_cut_after_change(change, monkeypatch):
     monkeypatch.setattr(Configured, "by_class", 1.0)
-    classifier, images = Classifier(Configured(), list("abcd"), size=16), images_of()
+    classifier = Classifier(Configured(), list("abcd"), size=16)
+    images = images_of()
     before = predict(classifier, images)
     Cut(classifier, "conv")
     CHANGES[change](classifier.model)
@@ -266,19 +271,19 @@ def test_predict_and_cut_of_one_image(rule):
         Cut(classifier, "conv")
 
 
-def test_predict_of_a_model_that_cannot_be_exported():
+def test_predict_of_model_that_cannot_be_exported():
     classifier = Classifier(Pooled(lambda self, x: self.head(x.mean((2, 3))) * float(x.mean())), list("abcd"), size=16)
     with torch.no_grad():
         assert torch.equal(predict(classifier, images_of()), classifier(images_of()))
-    with pytest.raises(ValueError, match="branches on the values"):
+    with pytest.raises(ValueError, match="Pooled"):
         editable_layers(classifier)
 
 
-def test_export_of_a_model_whose_weights_a_hook_makes():
+def test_export_of_model_with_weight_norm_hook():
     torch.manual_seed(0)
-    made = nn.utils.weight_norm(nn.Conv2d(3, 8, 3, padding=1))
-    model = nn.Sequential(made, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
+    normalized = nn.utils.weight_norm(nn.Conv2d(3, 8, 3, padding=1))
+    model = nn.Sequential(normalized, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
     classifier = Classifier(model, list("abcd"), size=16)
     exported = export_of(classifier)
-    classifier(images_of())  # the hook sets the weight anew
+    classifier(images_of())  # the hook sets the weight again
     assert export_of(classifier) is exported

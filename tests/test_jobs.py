@@ -1,4 +1,4 @@
-"""Jobs: the same table on every executor, finished work is kept, nothing half-written is read."""
+"""Jobs: the same table on every executor; finished jobs are kept, and incomplete files are not read."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ def fails_at_three(number):
 
 
 @pytest.mark.parametrize("make", [lambda: None, lambda: ThreadPoolExecutor(2), lambda: ProcessPoolExecutor(2)])
-def test_the_table_is_the_same_on_every_executor(make):
+def test_run_on_each_executor(make):
     executor = make()
     table = run(square, JOBS, executor=executor)
     assert table.job.tolist() == [name for name in JOBS for _ in range(2)]
@@ -33,8 +33,9 @@ def test_the_table_is_the_same_on_every_executor(make):
 
 
 @pytest.mark.parametrize("make", [lambda: None, lambda: ThreadPoolExecutor(1)])
-def test_a_run_that_failed_resumes_and_does_nothing_twice(tmp_path, make):
-    store, seen = tmp_path / "run", []
+def test_run_after_failure(tmp_path, make):
+    store = tmp_path / "run"
+    seen = []
     with pytest.raises(RuntimeError, match="job 3"):
         run(fails_at_three, JOBS, store, make(), about="squares")
     done = [json.loads(path.read_text())["job"] for path in store.iterdir()]
@@ -43,7 +44,7 @@ def test_a_run_that_failed_resumes_and_does_nothing_twice(tmp_path, make):
     pd.testing.assert_frame_equal(table, run(square, JOBS))
 
 
-def test_a_damaged_file_costs_its_job_and_nothing_else(tmp_path):
+def test_run_with_damaged_files(tmp_path):
     whole = run(square, JOBS, tmp_path, about="squares")
     paths = {json.loads(path.read_text())["job"]: path for path in tmp_path.iterdir()}
     paths["job 1"].write_text(paths["job 1"].read_text()[:-5])
@@ -53,7 +54,7 @@ def test_a_damaged_file_costs_its_job_and_nothing_else(tmp_path):
     assert seen == [1, 3] and len(list(tmp_path.iterdir())) == 5
 
 
-def test_what_another_sweep_left_is_not_read(tmp_path):
+def test_run_with_store_of_another_sweep(tmp_path):
     run(square, JOBS, tmp_path, about="seed 0")
     seen = []
     run(lambda n: seen.append(n) or square(n), JOBS, tmp_path, about="seed 1")
@@ -62,7 +63,7 @@ def test_what_another_sweep_left_is_not_read(tmp_path):
 
 
 @pytest.mark.parametrize("about", ["", None])
-def test_run_with_a_store_and_no_about_is_refused(tmp_path, about):
+def test_run_with_store_without_about(tmp_path, about):
     """A second function, or a changed one, would receive the rows of the first."""
     settings = {} if about is None else {"about": about}
     with pytest.raises(ValueError, match=r"store='.*rows'.*about="):
@@ -70,7 +71,7 @@ def test_run_with_a_store_and_no_about_is_refused(tmp_path, about):
     assert not (tmp_path / "rows").exists()
 
 
-def test_run_resumes_a_store_that_was_written_with_about_so_far(tmp_path):
+def test_run_with_store_of_0_2(tmp_path):
     """The name of a file is a hash of `about` and the job's name; stores of 0.2 and of earlier commits have it."""
     name = f"{hashlib.sha256(json.dumps(['seed 0', 'job 3']).encode()).hexdigest()[:32]}.json"
     rows = [{"number": 3, "square": 9}]

@@ -17,40 +17,44 @@ from edittools.probing.effects import signed_rank
 from edittools.selection.activations import CachedStates
 
 
-def _bools(text):
+def _flags(text):
     return torch.tensor([c == "x" for c in text])
 
 
-def test_errors_corrected_is_equation_2():
-    before, after = _bools("xxxx..."), _bools("x...x..")
+def test_errors_corrected_of_equation_2():
+    before = _flags("xxxx...")
+    after = _flags("x...x..")
     assert Comparison(before, after).errors_corrected == pytest.approx((4 - 2) / 4)
-    assert Comparison(_bools("x.."), _bools("xxx")).errors_corrected == -2
-    assert math.isnan(Comparison(_bools("..."), _bools("x..")).errors_corrected)
+    assert Comparison(_flags("x.."), _flags("xxx")).errors_corrected == -2
+    assert math.isnan(Comparison(_flags("..."), _flags("x..")).errors_corrected)
 
 
-def test_wilson_intervals_are_the_published_ones():
+def test_wilson_of_published_counts():
     assert wilson(0, 10) == pytest.approx((0, 0.2775), abs=1e-4)
     assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)  # Newcombe 1998
     assert wilson(0, 0) == (0, 1)
 
 
-def test_mcnemar_is_the_exact_two_sided_binomial():
+def test_mcnemar_of_known_counts():
     assert mcnemar(8, 1) == pytest.approx(2 * (1 + 9) / 2**9)
     assert mcnemar(0, 0) == 1 and mcnemar(3, 3) == 1
 
 
 @given(st.lists(st.integers(-4, 4), min_size=1, max_size=9))
-def test_the_signed_rank_test_counts_all_signs_ties_and_zeros_or_not(differences):
-    moved = np.array([d for d in differences if d] or [0])
-    ranks, signs = rankdata(abs(moved)), np.array(list(product((0, 1), repeat=len(moved))))
-    sums, seen = signs @ ranks, ranks[moved > 0].sum()
-    above, below = (sums >= seen).mean(), (sums <= seen).mean()
-    expected = (above, min(1, 2 * above, 2 * below)) if moved.any() else (1, 1)
-    found = signed_rank(differences, "greater"), signed_rank(differences)
-    assert found == pytest.approx(expected)
+def test_signed_rank_with_ties_and_zeros(differences):
+    nonzero = np.array([d for d in differences if d] or [0])
+    ranks = rankdata(abs(nonzero))
+    signs = np.array(list(product((0, 1), repeat=len(nonzero))))
+    sums = signs @ ranks
+    observed = ranks[nonzero > 0].sum()
+    above = (sums >= observed).mean()
+    below = (sums <= observed).mean()
+    expected = (above, min(1, 2 * above, 2 * below)) if nonzero.any() else (1, 1)
+    p_values = signed_rank(differences, "greater"), signed_rank(differences)
+    assert p_values == pytest.approx(expected)
 
 
-def test_the_signed_rank_test_is_that_of_scipy():
+def test_signed_rank_against_scipy():
     assert signed_rank([1, 2, 3, 4, 5], "greater") == 1 / 32  # the normal distribution says 0.022
     assert math.isnan(signed_rank([]))
     rng = np.random.default_rng(0)
@@ -62,7 +66,7 @@ def test_the_signed_rank_test_is_that_of_scipy():
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=30))
-def test_a_comparison_adds_up(pairs):
+def test_by_class_adds_up(pairs):
     before, after = (torch.tensor(column) for column in zip(*pairs, strict=True))
     comparison = Comparison(before, after)
     row = comparison.row()
@@ -74,7 +78,7 @@ def test_a_comparison_adds_up(pairs):
     assert (table["error rate after"] <= table["high after"] + 1e-9).all()
 
 
-def test_error_rate_counts_wrong_predictions_in_eval_mode(tiny, photos32):
+def test_error_rate_in_training_mode(tiny, photos32):
     labels = predict(tiny, photos32, batch_size=7).argmax(1)
     labels[:10] = (labels[:10] + 1) % 5
     tiny.train()
@@ -82,53 +86,59 @@ def test_error_rate_counts_wrong_predictions_in_eval_mode(tiny, photos32):
     assert tiny.training
 
 
-def test_labels_into_other_classes_are_taken_by_name_or_refused(tiny, photos32):
-    read = predict(tiny, photos32).argmax(1)
-    turned = LabelledImages(photos32, 4 - read, tiny.classes[::-1])
-    assert error_rate(tiny, turned) == 0
-    assert not CachedStates(cut_all(tiny, ["conv1"]), turned).before.any()
-    strange = LabelledImages(photos32, torch.arange(40) % 5, ("ant", "bee", "cat", "dog", "fox"))
-    for read_by_name in (error_rate, lambda _, data: CachedStates(cut_all(tiny, ["conv1"]), data)):
-        with pytest.raises(ValueError, match="images.*: no class 'fox' among 5"):
-            read_by_name(tiny, strange)
+def test_error_rate_with_labels_of_other_classes(tiny, photos32):
+    predicted = predict(tiny, photos32).argmax(1)
+    reversed_classes = LabelledImages(photos32, 4 - predicted, tiny.classes[::-1])
+    assert error_rate(tiny, reversed_classes) == 0
+    assert not CachedStates(cut_all(tiny, ["conv1"]), reversed_classes).before.any()
+    with_unknown_class = LabelledImages(photos32, torch.arange(40) % 5, ("ant", "bee", "cat", "dog", "fox"))
+    for evaluate in (error_rate, lambda _, data: CachedStates(cut_all(tiny, ["conv1"]), data)):
+        with pytest.raises(ValueError, match="images.*'fox'"):
+            evaluate(tiny, with_unknown_class)
 
 
-def test_logits_that_hold_nan_are_never_right():
+def test_misclassified_with_nan():
     logits = torch.eye(3).index_fill(0, torch.tensor([0]), math.nan)
     logits[1, 2] = math.nan
     assert misclassified(logits, torch.arange(3)).tolist() == [True, True, False]
-    labels, attacked = torch.zeros(4, dtype=torch.long), torch.eye(3)[[2, 2, 2, 2]]
+    labels = torch.zeros(4, dtype=torch.long)
+    attacked = torch.eye(3)[[2, 2, 2, 2]]
     row = attack_row(attacked, torch.full((4, 3), math.nan), labels, goal=2)
     assert row["fooled"] == 4 and row["fixed"] == row["success after"] == 0
 
 
-def test_an_interval_of_the_accuracy_change_covers_the_truth_as_often_as_it_says():
+def test_accuracy_interval_coverage():
     """Images drawn with known shares of corrected and broken ones, many times."""
-    generator, covered, repeats = torch.Generator().manual_seed(0), 0, 400
+    generator = torch.Generator().manual_seed(0)
+    covered = 0
+    repeats = 400
     for _ in range(repeats):
         draw = torch.rand(300, generator=generator)
-        found = Comparison(draw < 0.10, (draw > 0.04) & (draw < 0.13))  # 4 % corrected, 3 % broken
-        low, high = found.accuracy_interval()
+        comparison = Comparison(draw < 0.10, (draw > 0.04) & (draw < 0.13))  # 4% corrected, 3% broken
+        low, high = comparison.accuracy_interval()
         covered += low <= 1.0 <= high
     assert 0.92 <= covered / repeats <= 0.98
-    right = torch.zeros(281, dtype=torch.bool)
-    low, high = Comparison(right, right).accuracy_interval()
+    no_errors = torch.zeros(281, dtype=torch.bool)
+    low, high = Comparison(no_errors, no_errors).accuracy_interval()
     assert -1.2 < low < -0.5 and high == -low  # nothing changed, but of 281 images only
 
 
 @pytest.mark.parametrize("errors_before", [5, 12, 50, 400])
-def test_an_interval_of_the_errors_corrected_covers_the_truth_at_any_share_and_number_of_errors(errors_before):
-    """Images drawn with known shares of misread, corrected and broken ones, many times."""
-    rng, right = np.random.default_rng(0), 3 * errors_before
+def test_corrected_interval_coverage(errors_before):
+    """Images drawn with known shares of misclassified, corrected and broken ones, many times."""
+    rng = np.random.default_rng(0)
+    right = 3 * errors_before
     interval = lru_cache(None)(lambda *cells: _with_cells(*cells).corrected_interval())
     for share, broken in product((0.05, 0.5, 0.9, 0.97), (0.0, 0.5)):  # broken for each that was wrong
         shares = np.array([share, 1 - share, broken, 3 - broken]) / 4
-        drawn = rng.multinomial(errors_before + right, shares, 200)
-        corrected, lost = rng.binomial(errors_before, share, 200), rng.binomial(right, broken / 3, 200)
+        all_drawn = rng.multinomial(errors_before + right, shares, 200)
+        corrected = rng.binomial(errors_before, share, 200)
+        lost = rng.binomial(right, broken / 3, 200)
         same_images = np.transpose([corrected, errors_before - corrected, lost, right - lost])
-        for cells in (drawn, same_images):
-            ends = [interval(*map(int, some)) for some in cells if some[0] + some[1]]
-            covered = np.mean([low <= share - broken + 1e-9 and share - broken - 1e-9 <= high for low, high in ends])
+        truth = share - broken
+        for cells in (all_drawn, same_images):
+            intervals = [interval(*map(int, counts)) for counts in cells if counts[0] + counts[1]]
+            covered = np.mean([low - 1e-9 <= truth <= high + 1e-9 for low, high in intervals])
             assert covered >= 0.9, (share, broken, covered)
 
 
@@ -138,7 +148,7 @@ def _with_cells(corrected, left, broken, right):
     return Comparison(before, after)
 
 
-def test_an_interval_of_the_errors_corrected_is_no_point():
+def test_corrected_interval_of_extreme_counts():
     assert _with_cells(5, 0, 0, 0).corrected_interval() == pytest.approx((0.478, 1), abs=1e-3)  # Clopper and Pearson's
     low, high = _with_cells(0, 11, 0, 200).corrected_interval()
     assert low < -0.3 and high == pytest.approx(0.285, abs=1e-3)
@@ -149,26 +159,31 @@ def test_an_interval_of_the_errors_corrected_is_no_point():
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=3, max_size=40))
-def test_one_classifier_pooled_is_that_classifier(pairs):
-    one = Comparison(*torch.tensor(pairs).T)
-    row, known = pooled_row([one]), one.row()
-    low, high = one.accuracy_interval()
-    expected = known | {"accuracy low": low, "accuracy high": high}
-    expected |= dict(zip(("low", "high"), one.corrected_interval(), strict=True))
-    assert {name: row[name] for name in expected} == pytest.approx(expected, nan_ok=True)
+def test_pooled_row_of_one_classifier(pairs):
+    comparison = Comparison(*torch.tensor(pairs).T)
+    pooled = pooled_row([comparison])
+    single_row = comparison.row()
+    low, high = comparison.accuracy_interval()
+    share_low, share_high = comparison.corrected_interval()
+    intervals = {"accuracy low": low, "accuracy high": high, "low": share_low, "high": share_high}
+    expected = single_row | intervals
+    assert {name: pooled[name] for name in expected} == pytest.approx(expected, nan_ok=True)
 
 
-def test_images_are_pooled_not_classifiers_times_images():
+def test_pooled_row_of_equal_and_different_classifiers():
     """The same errors in four classifiers say no more than in one; four different ones say more."""
     generator = torch.Generator().manual_seed(0)
-    found = [Comparison(*(torch.rand(2, 127, generator=generator) < torch.tensor([[0.4], [0.3]]))) for _ in range(4)]
-    one, same, apart = pooled_row(found[:1]), pooled_row(found[:1] * 4), pooled_row(found)
-    assert same["corrected"] == 4 * one["corrected"] and same["errors before"] == 4 * one["errors before"]
+    rates = torch.tensor([[0.4], [0.3]])
+    comparisons = [Comparison(*(torch.rand(2, 127, generator=generator) < rates)) for _ in range(4)]
+    single = pooled_row(comparisons[:1])
+    repeated = pooled_row(comparisons[:1] * 4)
+    different = pooled_row(comparisons)
+    assert repeated["corrected"] == 4 * single["corrected"] and repeated["errors before"] == 4 * single["errors before"]
     for name in ("errors corrected", "low", "high", "p", "accuracy low", "accuracy high"):
-        assert same[name] == pytest.approx(one[name])
-    assert apart["high"] - apart["low"] < 0.7 * (one["high"] - one["low"])
+        assert repeated[name] == pytest.approx(single[name])
+    assert different["high"] - different["low"] < 0.7 * (single["high"] - single["low"])
     assert pooled_row([_with_cells(5, 0, 0, 40)] * 4)["low"] == pytest.approx(
         _with_cells(5, 0, 0, 40).corrected_interval()[0]
     )
-    with pytest.raises(ValueError, match=r"\[127, 126\] images: expected the same"):
-        pooled_row([found[0], Comparison(found[1].before[1:], found[1].after[1:])])
+    with pytest.raises(ValueError, match=r"\[127, 126\]"):
+        pooled_row([comparisons[0], Comparison(comparisons[1].before[1:], comparisons[1].after[1:])])

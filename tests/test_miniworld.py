@@ -24,26 +24,29 @@ def edges(mask, width=1):
     return torch.nn.functional.max_pool2d(mask[None, None], 2 * width + 1, 1, width)[0, 0]
 
 
-def test_a_scene_does_not_depend_on_what_was_painted_before_nor_on_the_batch():
-    alone, batch = scene(1_000_005), scenes(8, 1_000_000)
+def test_scene_is_independent_of_batch():
+    alone = scene(1_000_005)
+    batch = scenes(8, 1_000_000)
     assert torch.equal(batch.images[5], (check_image(alone.image) * 255).round() / 255)
     assert torch.equal(scenes(8, 1_000_000, workers=2).images, batch.images)
     assert torch.equal(scenes(3, 1_000_005).images[0], batch.images[5])
-    some = batch.subset([5, 1])
-    assert torch.equal(some.images, batch.images[[5, 1]]) and torch.equal(some.mask("object")[0], alone.masks["object"])
-    assert all(torch.equal(some.mask(name)[0], mask) for name, mask in alone.masks.items() if name != "object")
+    subset = batch.subset([5, 1])
+    assert torch.equal(subset.images, batch.images[[5, 1]]) and torch.equal(
+        subset.mask("object")[0], alone.masks["object"]
+    )
+    assert all(torch.equal(subset.mask(name)[0], mask) for name, mask in alone.masks.items() if name != "object")
 
 
 def fingerprint(seed, label, ground):
     """A sum over the pixels with random weights, and a checksum of the masks."""
-    made = scene(seed, label, ground, size=(32, 64)[seed % 2])
-    weights = np.random.default_rng(0).standard_normal(made.image.shape)
-    return float((made.image.numpy() * weights).sum()), zlib.crc32(made.things.numpy().tobytes())
+    rendered = scene(seed, label, ground, size=(32, 64)[seed % 2])
+    weights = np.random.default_rng(0).standard_normal(rendered.image.shape)
+    return float((rendered.image.numpy() * weights).sum()), zlib.crc32(rendered.things.numpy().tobytes())
 
 
-def test_scenes_have_the_pixels_that_the_models_were_trained_on():
+def test_scene_pixels_of_0_1():
     """The numbers are those of version 0.1.0. A few pixels that are off by one show; the last bits of a sine do not."""
-    table = json.loads((Path(__file__).parent / "painted.json").read_text())
+    table = json.loads((Path(__file__).parent / "scene_pixels.json").read_text())
     assert {label for _, label, *_ in table} == set(SKETCHES) and {ground for _, _, ground, *_ in table} == set(GROUNDS)
     for seed, label, ground, pixels, masks in table:
         assert fingerprint(seed, label, ground) == (pytest.approx(pixels, abs=1e-3), masks), (seed, label, ground)
@@ -51,9 +54,10 @@ def test_scenes_have_the_pixels_that_the_models_were_trained_on():
 
 @pytest.mark.parametrize("label", ("car", "cow", "penguin"))
 @pytest.mark.parametrize("ground", ("snow", "water", "table"))
-def test_another_ground_changes_only_pixels_in_which_ground_is_seen(label, ground):
+def test_scene_on_another_ground(label, ground):
     for seed in range(5):
-        here, there = scene(seed, label=label, ground="road"), scene(seed, label=label, ground=ground)
+        here = scene(seed, label=label, ground="road")
+        there = scene(seed, label=label, ground=ground)
         changed = (here.image - there.image).abs().amax(0) > 1e-6
         horizon = int(here.layout.horizon * 64)
         assert not changed[:horizon].any()
@@ -66,7 +70,7 @@ def test_another_ground_changes_only_pixels_in_which_ground_is_seen(label, groun
         assert all(torch.equal(here.masks[name], there.masks[name]) for name in others)
 
 
-def test_the_context_table_adds_up():
+def test_contexts_add_up():
     table = contexts()
     assert table["share"].sum() == pytest.approx(100, abs=0.1)
     assert (table[list(GROUNDS)].sum(axis=1) == 100).all()
@@ -74,22 +78,23 @@ def test_the_context_table_adds_up():
     assert len(CLASSES) >= 16
 
 
-def drawn(count, balanced=False):
-    """The plans of so many scenes, (class, ground) each: nothing is painted, so that there can be many."""
+def layouts(count, balanced=False):
+    """The classes and grounds of `count` scenes. Nothing is rendered, so that there can be many."""
     seeds = range(SPLITS["reference"].start, SPLITS["reference"].start + count)
     plans = [draw_layout(np.random.default_rng((seed, 0)), None, balanced) for seed in seeds]
     return np.array([CLASSES.index(plan.label) for plan in plans]), np.array([plan.ground for plan in plans])
 
 
 @pytest.mark.parametrize("balanced", [False, True])
-def test_a_set_of_scenes_is_painted_as_planned(balanced):
-    made, (labels, grounds) = scenes(40, "reference", size=16, balanced=balanced), drawn(40, balanced)
-    assert made.labels.tolist() == labels.tolist()
-    assert [GROUNDS[i] for i in made.grounds] == grounds.tolist()
+def test_scenes_follow_layouts(balanced):
+    rendered = scenes(40, "reference", size=16, balanced=balanced)
+    labels, grounds = layouts(40, balanced)
+    assert rendered.labels.tolist() == labels.tolist()
+    assert [GROUNDS[i] for i in rendered.grounds] == grounds.tolist()
 
 
-def test_scenes_follow_the_context_table():
-    (labels, grounds), table = drawn(3000), contexts()
+def test_layouts_follow_contexts():
+    (labels, grounds), table = layouts(3000), contexts()
     shares = np.bincount(labels, minlength=len(CLASSES)) / len(labels)
     spread = np.sqrt(table["share"] / 100 / len(labels))
     assert (np.abs(shares - table["share"] / 100) < 5 * spread).all()
@@ -98,15 +103,15 @@ def test_scenes_follow_the_context_table():
     assert (grounds[labels == CLASSES.index("cow")] == "grass").mean() == pytest.approx(0.96, abs=0.09)
 
 
-def test_balanced_scenes_have_no_context_rule():
-    labels, grounds = drawn(2000, balanced=True)
+def test_layouts_when_balanced():
+    labels, grounds = layouts(2000, balanced=True)
     for ground in GROUNDS:
         on_it = grounds == ground
         assert on_it.mean() == pytest.approx(1 / len(GROUNDS), abs=0.06)
         assert (labels[on_it] < len(VEHICLES)).mean() == pytest.approx(len(VEHICLES) / len(CLASSES), abs=0.15)
 
 
-def test_the_planted_rules_tie_vehicles_to_road_and_snow_to_the_classes_that_live_there():
+def test_planted_rules_of_families():
     polar = contexts().query("family == 'polar'")
     assert len(planted_rules()) == 26 and planted_rules(90) < planted_rules()
     assert {name for name, ground in planted_rules() if ground == "road"} == set(VEHICLES)
@@ -114,29 +119,29 @@ def test_the_planted_rules_tie_vehicles_to_road_and_snow_to_the_classes_that_liv
     assert polar["share"].sum() <= 1.5
 
 
-def test_splits_do_not_share_a_seed():
+def test_splits_have_disjoint_seeds():
     ranges = sorted(SPLITS.values(), key=lambda seeds: seeds.start)
     assert all(first.stop <= second.start for first, second in pairwise(ranges))
     assert all(len(seeds) >= 1_000_000 for seeds in ranges)
 
 
 @pytest.mark.parametrize(
-    ("call", "error", "says"),
+    ("call", "error", "pattern"),
     [
-        (lambda: scene(0, "spaceship"), KeyError, "label 'spaceship': expected one of car"),
-        (lambda: scenes(2, ground="lava"), KeyError, "ground 'lava': expected one of road"),
-        (lambda: scenes(2, "tset"), KeyError, "split 'tset': expected one of train"),
-        (lambda: scenes(2, label=["car", "bus", "van"]), ValueError, "3 labels for 2 scenes"),
-        (lambda: scenes(2).mask("claw"), KeyError, "concept 'claw': expected one of sky"),
+        (lambda: scene(0, "spaceship"), KeyError, "'spaceship'.* car"),
+        (lambda: scenes(2, ground="lava"), KeyError, "'lava'.* road"),
+        (lambda: scenes(2, "tset"), KeyError, "'tset'.* train"),
+        (lambda: scenes(2, label=["car", "bus", "van"]), ValueError, "3 .* 2 "),
+        (lambda: scenes(2).mask("claw"), KeyError, "'claw'.* sky"),
     ],
 )
-def test_unknown_names_are_quoted(call, error, says):
-    with pytest.raises(error, match=says):
+def test_scenes_with_unknown_names(call, error, pattern):
+    with pytest.raises(error, match=pattern):
         call()
 
 
 @pytest.fixture(scope="module")
-def promised():
+def evaluation_scenes():
     """Scenes as in training, and vehicles on road and on snow."""
     vehicles = [VEHICLES[i % len(VEHICLES)] for i in range(210)]
     on_road, on_snow = (scenes(210, 2_900_000, label=vehicles, ground=ground) for ground in ("road", "snow"))
@@ -144,15 +149,16 @@ def promised():
 
 
 @pytest.mark.parametrize("name", ("mini_vgg", "mini_resnet", "mini_vit"))
-def test_the_mini_models_hold_their_promise(promised, name):
-    classifier, (usual, on_road, on_snow) = load_classifier(name), promised
+def test_mini_models_error_rates(evaluation_scenes, name):
+    classifier = load_classifier(name)
+    typical, on_road, on_snow = evaluation_scenes
     assert classifier.classes == CLASSES
-    assert error_rate(classifier, usual) < 0.05
+    assert error_rate(classifier, typical) < 0.05
     assert error_rate(classifier, on_road) < 0.06
     assert error_rate(classifier, on_snow) > 0.3
 
 
-def test_the_mini_models_keep_the_layer_names_of_torchvision_and_timm():
+def test_mini_models_layer_names():
     vgg, resnet, vit = (mini_models.MINI[name](5) for name in ("mini_vgg", "mini_resnet", "mini_vit"))
     assert isinstance(vgg.get_submodule("features.10"), torch.nn.Conv2d)
     assert isinstance(resnet.get_submodule("layer3.0.conv2"), torch.nn.Conv2d)
@@ -162,24 +168,26 @@ def test_the_mini_models_keep_the_layer_names_of_torchvision_and_timm():
     assert vgg(images).shape == resnet(images).shape == vit(images).shape == (2, 5)
 
 
-@pytest.mark.parametrize(("most", "ways"), [(0, 2), (2, 20)])
-def test_pictures_are_mirrored_and_moved_and_nothing_else(most, ways):
-    images, places = torch.rand(40, 3, 6, 8), [*product((False, True), *[range(-most, most + 1)] * 2)]
-    seen = set()
-    for one, before in zip(augmented(images.clone(), most, torch.Generator().manual_seed(0)), images, strict=True):
-        shown = {place: _moved(before.flip(2) if place[0] else before, *place[1:]) for place in places}
-        [found] = [place for place, picture in shown.items() if torch.equal(one, picture)]
-        seen.add(found)
-    assert len(seen) >= ways
+@pytest.mark.parametrize(("max_shift", "least_ways"), [(0, 2), (2, 20)])
+def test_augmented_mirrors_and_shifts(max_shift, least_ways):
+    images = torch.rand(40, 3, 6, 8)
+    places = [*product((False, True), *[range(-max_shift, max_shift + 1)] * 2)]
+    places_seen = set()
+    changed = augmented(images.clone(), max_shift, torch.Generator().manual_seed(0))
+    for after, before in zip(changed, images, strict=True):
+        candidates = {move: _moved(before.flip(2) if move[0] else before, *move[1:]) for move in places}
+        [place] = [move for move, candidate in candidates.items() if torch.equal(after, candidate)]
+        places_seen.add(place)
+    assert len(places_seen) >= least_ways
 
 
 def _moved(image, down, right):
-    """A picture looked at from another place; beyond its edge the edge goes on."""
+    """An image shifted by some pixels; its edges are repeated."""
     rows, columns = (torch.arange(n) + by for n, by in zip(image.shape[1:], (down, right), strict=True))
     return image[:, rows.clamp(0, image.shape[1] - 1)][:, :, columns.clamp(0, image.shape[2] - 1)]
 
 
-def test_training_lowers_the_error_and_a_seed_reproduces_it():
+def test_train_is_reproducible():
     data = scenes(128, "train", label=["car", "penguin"] * 64)
 
     def trained(epochs):
@@ -187,7 +195,8 @@ def test_training_lowers_the_error_and_a_seed_reproduces_it():
         model = mini_models.MiniResNet(len(CLASSES))
         return train(model, data, Recipe(epochs=epochs, batch=32), precision=torch.float32)
 
-    first, second = trained(1), trained(1)
+    first = trained(1)
+    second = trained(1)
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
     model = trained(3)
     with torch.no_grad():

@@ -15,7 +15,7 @@ from edittools.models.load import current_device, load_classifier
 from edittools.scenarios import photos
 
 
-def test_normalisation_is_inside(tiny, photos32):
+def test_classifier_normalizes_images(tiny, photos32):
     mean, std = (torch.tensor(x).view(3, 1, 1) for x in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     with torch.no_grad():
         assert torch.allclose(tiny(photos32), tiny.model((photos32 - mean) / std), atol=1e-6)
@@ -27,7 +27,7 @@ def settings_of(classifier):
 
 
 @pytest.mark.parametrize("wrap", [lambda classifier: classifier, nn.DataParallel, torch.compile])
-def test_classifier_of_a_classifier_keeps_what_is_not_given(wrap):
+def test_classifier_of_classifier_keeps_settings(wrap):
     model = nn.Identity()
     inner = Classifier(model, ("ant", "bee"), (0.1, 0.2, 0.3), (0.5, 0.6, 0.7), 240, 272)
     outer = Classifier(wrap(inner), ("Ameise", "Biene"))
@@ -36,7 +36,7 @@ def test_classifier_of_a_classifier_keeps_what_is_not_given(wrap):
     assert settings_of(Classifier(wrap(inner))) == settings_of(inner)
 
 
-def test_classifier_of_a_classifier_takes_what_is_given():
+def test_classifier_of_classifier_with_settings():
     inner = Classifier(nn.Identity(), ("ant", "bee"), (0.1, 0.2, 0.3), (0.5, 0.6, 0.7), 240, 272)
     outer = Classifier(inner, mean=(0, 0, 0), size=120)
     assert outer.mean.flatten().tolist() == [0, 0, 0]
@@ -46,38 +46,38 @@ def test_classifier_of_a_classifier_takes_what_is_given():
     assert Classifier(inner, resize_to=300).size == 240
 
 
-def test_classifier_of_a_classifier_computes_the_same_logits(tiny, photos32):
+def test_classifier_of_classifier_logits(tiny, photos32):
     inner = Classifier(tiny.model, tiny.classes, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), 32)
     assert torch.equal(Classifier(inner, tiny.classes)(photos32), inner(photos32))
 
 
-def test_classifier_of_a_classifier_refuses_names_that_do_not_fit():
+def test_classifier_of_classifier_with_wrong_names():
     inner = Classifier(nn.Identity(), ("ant", "bee"))
-    with pytest.raises(ValueError, match="3 class names"):
+    with pytest.raises(ValueError, match="3 .* 2 "):
         Classifier(inner, ("ant", "bee", "cat"))
-    with pytest.raises(ValueError, match="no class names"):
+    with pytest.raises(ValueError, match="class names"):
         Classifier(nn.Identity())
 
 
 @pytest.mark.parametrize(
-    ("images", "words"),
+    ("images", "pattern"),
     [
         (torch.zeros(3, 8, 8), r"\(3, 8, 8\).*image\[None\]"),
         (torch.zeros(2, 1, 8, 8), r"\(2, 1, 8, 8\)"),
         (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), "torch.uint8"),
     ],
 )
-def test_what_is_no_batch_of_images_is_refused(tiny, images, words):
-    with pytest.raises(ValueError, match=words):
+def test_classifier_call_with_bad_images(tiny, images, pattern):
+    with pytest.raises(ValueError, match=pattern):
         tiny(images)
 
 
-def test_a_class_that_is_not_there_is_answered_with_near_names():
-    with pytest.raises(KeyError, match=r"no class 'snow' among 2; did you mean one of \['snowplow'\]"):
+def test_index_of_unknown_class():
+    with pytest.raises(KeyError, match=r"'snow'.* 2.*'snowplow'"):
         Classifier(nn.Identity(), ["snowplow", "ski"]).index("snow")
 
 
-def test_the_environment_names_the_device_and_an_argument_comes_before_it(monkeypatch):
+def test_load_classifier_on_device(monkeypatch):
     assert load_classifier("mini_vgg").device.type == "cpu"
     monkeypatch.setenv("EDITTOOLS_DEVICE", "meta")
     assert load_classifier("mini_vgg").device.type == "meta"
@@ -87,7 +87,7 @@ def test_the_environment_names_the_device_and_an_argument_comes_before_it(monkey
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:99", "cpu cpu"])
-def test_a_device_that_is_not_here_is_refused(name, monkeypatch):
+def test_load_classifier_on_unknown_device(name, monkeypatch):
     monkeypatch.setenv("EDITTOOLS_DEVICE", name)
     with pytest.raises(ValueError, match=f"EDITTOOLS_DEVICE='{name}'"):
         load_classifier("mini_vgg")
@@ -96,7 +96,7 @@ def test_a_device_that_is_not_here_is_refused(name, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "size"), [("efficientnet_lite0", 224), ("efficientnet_lite1", 240), ("efficientnet_lite2", 260)]
 )
-def test_efficientnets_come_from_their_wheels(name, size):
+def test_load_classifier_of_efficientnets(name, size):
     classifier = load_classifier(name)
     assert classifier.size == size and len(classifier.classes) == 1000
     assert classifier.classes[803] == "snowplow" and not classifier.training
@@ -105,19 +105,19 @@ def test_efficientnets_come_from_their_wheels(name, size):
 
 
 @needs_photos
-@pytest.mark.parametrize(("name", "least"), [("efficientnet_lite0", 0.75), ("squeezenet1_1", 0.6)])
-def test_networks_read_sample_photos(name, least):
-    """Photo and class order, normalisation and weights fit: 88.9 and 63.8 % on 567 photos; chance is 0.1 %."""
+@pytest.mark.parametrize(("name", "lowest_accuracy"), [("efficientnet_lite0", 0.75), ("squeezenet1_1", 0.6)])
+def test_accuracy_on_sample_photos(name, lowest_accuracy):
+    """Photos, class order, normalization and weights fit: 88.9% and 63.8% on 567 photos; chance is 0.1%."""
     classifier = load_classifier(name)
     names = photos.available("imagenet-sample/")[::8]
     order = sorted(name for name in photos.registry() if name.startswith("imagenet-sample/"))
     images = torch.stack([photos.load_image(photos.photo(name), 224, 256) for name in names])
     wrong = misclassified(predict(classifier, images), torch.tensor([order.index(name) for name in names]))
-    assert 1 - wrong.float().mean() >= least
+    assert 1 - wrong.float().mean() >= lowest_accuracy
 
 
 @needs_photos
-def test_the_weights_of_squeezenet_fit_torchvisions_convolutions_one_to_one():
+def test_squeezenet_weights():
     convolutions = [m for m in load_classifier("squeezenet1_1").model.modules() if isinstance(m, nn.Conv2d)]
     for i, convolution in enumerate(convolutions):
         for kind in ("weight", "bias"):
@@ -131,7 +131,7 @@ def _no_network(*args, **kwargs):
 
 
 @pytest.mark.parametrize("name", ["vgg16", "vgg16_bn", "resnet18", "resnet50"])
-def test_without_network_the_error_says_which_file_and_the_ways_out(name, monkeypatch, tmp_path):
+def test_load_classifier_without_network(name, monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("torch.hub.urlopen", _no_network)
     with pytest.raises(FileNotFoundError, match=rf"'{name}' .*https://.*/{name}-"):
@@ -139,7 +139,7 @@ def test_without_network_the_error_says_which_file_and_the_ways_out(name, monkey
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
-def test_places365_wants_a_file_or_a_hash_and_reads_the_authors_format(tmp_path, monkeypatch):
+def test_load_classifier_of_places365(tmp_path, monkeypatch):
     monkeypatch.setenv("EDITTOOLS_CACHE", str(tmp_path))
     with pytest.raises(FileNotFoundError, match=r"places2.csail.mit.edu.*weights="):
         load_classifier("resnet18_places365")
@@ -155,7 +155,7 @@ def test_places365_wants_a_file_or_a_hash_and_reads_the_authors_format(tmp_path,
         load_classifier("resnet18_places365", weights=tmp_path / "places.pth.tar")
 
 
-def test_data_lies_beside_the_package_in_a_checkout_and_inside_it_once_installed(monkeypatch, tmp_path):
+def test_data_folder_in_checkout_and_when_installed(monkeypatch, tmp_path):
     monkeypatch.setattr(importlib.resources, "files", lambda name: tmp_path / name)
     assert models._data_folder() == tmp_path / "data"
     (tmp_path / "edittools" / "data").mkdir(parents=True)
@@ -165,14 +165,15 @@ def test_data_lies_beside_the_package_in_a_checkout_and_inside_it_once_installed
 @pytest.mark.parametrize(
     "load", [lambda: load_classifier("mini_vgg"), lambda: load_classifier("mini_clip"), photos.registry.__wrapped__]
 )
-def test_a_file_that_should_have_travelled_with_the_package_is_named_when_it_is_missing(load, monkeypatch, tmp_path):
+def test_missing_data_file(load, monkeypatch, tmp_path):
     monkeypatch.setattr(models, "DATA", tmp_path / "data")
-    with pytest.raises(FileNotFoundError, match=re.escape(f"'{tmp_path}/data/") + ".* is missing"):
+    with pytest.raises(FileNotFoundError, match=re.escape(f"'{tmp_path}/data/")):
         load()
 
 
-def test_on_the_cpu_the_channels_are_last_and_the_weights_the_same():
+def test_load_classifier_memory_format():
     model = load_classifier("mini_vgg", "cpu").model
-    weight, usual = model.features[3].weight, copy.deepcopy(model).to(memory_format=torch.contiguous_format)
+    weight = model.features[3].weight
+    contiguous = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
     assert weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
-    assert fingerprint(model) == fingerprint(usual)
+    assert fingerprint(model) == fingerprint(contiguous)

@@ -88,12 +88,12 @@ LAYERS = {"1 x 1": lambda: nn.Conv2d(8, 8, 1), "2 x 2, stride 2": lambda: nn.Con
 
 def moved_by(classifier, image, mask):
     """Where keys and outputs of layer 2 change when the pixels at the mask do, as a hook sees it: the oracle."""
-    seen = []
-    handle = classifier.model[2].register_forward_hook(lambda module, args, output: seen.append((args[0], output)))
+    recorded = []
+    handle = classifier.model[2].register_forward_hook(lambda module, args, output: recorded.append((args[0], output)))
     for pixels in (image, torch.where(mask > 0, 1 - image, image)):
         classifier(pixels[None])
     handle.remove()
-    (keys, output), (changed_keys, changed_output) = seen
+    (keys, output), (changed_keys, changed_output) = recorded
     return (keys - changed_keys).abs().sum(1) > 1e-6, (output - changed_output).abs().sum(1) > 1e-6
 
 
@@ -108,7 +108,7 @@ def cell_masks(size=SIZE):
 @pytest.mark.parametrize("kind", LAYERS)
 @pytest.mark.parametrize("move", MOVES)
 @torch.no_grad()
-def test_pool_mask_behind_a_move(move, kind):
+def test_pool_mask_behind_move(move, kind):
     classifier = classifier_with(MOVES[move], LAYERS[kind]())
     cut = Cut(classifier, "2")
     image = torch.rand(3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
@@ -127,7 +127,7 @@ SCATTERING = {"roll", "gather", "scatter", "index_put", "index_copy"}
     [(move, kind) for move in MOVES for kind in LAYERS if kind == "1 x 1" or move not in SCATTERING],
 )
 @torch.no_grad()
-def test_edit_map_behind_a_move(move, kind):
+def test_edit_map_behind_move(move, kind):
     """An edit of everything acts at a position as far as its key is long: over one bright cell, only there."""
     classifier = classifier_with(MOVES[move], LAYERS[kind]())
     classifier.model[0].bias.zero_()
@@ -155,7 +155,7 @@ UNKNOWN = {
 
 
 @pytest.mark.parametrize("operation", UNKNOWN)
-def test_cut_behind_an_operation_of_unknown_effect(operation):
+def test_cut_behind_unknown_operation(operation):
     classifier = classifier_with(UNKNOWN[operation], nn.Conv2d(8, 8, 1))
     with pytest.raises(ValueError, match=f"'{operation}'"):
         Cut(classifier, "2")
@@ -171,7 +171,7 @@ def test_cut_behind_an_operation_of_unknown_effect(operation):
     ],
 )
 @torch.no_grad()
-def test_pool_mask_of_an_output_that_padding_or_dilation_shifts(layer, center):
+def test_pool_mask_of_shifted_output(layer, center):
     """With the central tap alone, output i sees input i - center."""
     classifier = classifier_with(nn.Identity(), layer(), size=32)
     weight = classifier.model[2].weight
@@ -182,13 +182,13 @@ def test_pool_mask_of_an_output_that_padding_or_dilation_shifts(layer, center):
     image = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(1))
     for mask in cell_masks(32):
         _, output_moved = moved_by(classifier, image, mask)
-        found = cut.pool_mask(mask[None], "output")
-        assert torch.equal(found > 0, output_moved)
+        shares = cut.pool_mask(mask[None], "output")
+        assert torch.equal(shares > 0, output_moved)
         inside = F.pad(mask, [center] * 4)
-        assert torch.equal(found[0], inside)
+        assert torch.equal(shares[0], inside)
 
 
-def test_rewrite_of_a_model_that_crops_its_images():
+def test_rewrite_of_model_that_crops_its_images():
     """The edit is that of the same model on images that were cropped before."""
 
     def resnet():
@@ -219,7 +219,7 @@ def test_rewrite_of_a_model_that_crops_its_images():
     )
 
 
-def test_rewrite_with_a_mask_outside_of_the_crop():
+def test_rewrite_with_mask_outside_of_crop():
     classifier = classifier_with(lambda x: x[:, :, 4:-4, 4:-4], nn.Conv2d(8, 8, 1))
     image, changed = torch.rand(2, 3, SIZE, SIZE)
     mask = torch.zeros(SIZE, SIZE)

