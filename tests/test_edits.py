@@ -489,20 +489,20 @@ def test_add_keeps_the_order_of_layers(tiny):
     assert (first + second).layers == ("conv2", "conv1")
 
 
-def test_edit_map_of_an_edit_without_weights(tiny, photos32):
+def test_edit_map_of_edit_without_weights(tiny, photos32):
     edit = Edit({"conv1.bias": Change(torch.ones(12))}, fingerprint(tiny.model))
     with pytest.raises(ValueError, match=r"conv1\.bias"):
         edit.edit_map(tiny, photos32[:2])
 
 
-def test_edit_map_without_a_record_has_one_unit_for_all_images(tiny, photos32):
+def test_edit_map_without_record(tiny, photos32):
     edit = Edit({"conv1.weight": Change(torch.ones(12, 8, 3, 3))}, fingerprint(tiny.model))
     together = edit.edit_map(tiny, photos32[:3])
     largest = together.flatten(1).amax(dim=1)
     assert len(largest.unique()) == 3 and largest.max() <= 1
 
 
-def test_save_of_an_edit_whose_changes_share_memory(tiny, tmp_path):
+def test_save_with_changes_that_share_memory(tiny, tmp_path):
     shared = torch.ones(12)
     edit = Edit({"conv1.bias": Change(shared), "conv1.other": Change(shared)}, fingerprint(tiny.model))
     edit.save(tmp_path / "edit.safetensors")

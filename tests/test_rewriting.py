@@ -211,17 +211,17 @@ def test_rewrite_with_lazy_reference_images(tiny, photos32, exemplar, tmp_path):
     assert torch.equal(lazy_edit.changes["conv1.weight"].delta(), edit.changes["conv1.weight"].delta())
 
 
-def test_rewrite_warns_at_the_line_of_the_caller(tiny, photos32):
+def test_rewrite_warning_names_caller(tiny, photos32):
     image = photos32[0]
     mask = torch.zeros(32, 32)
     mask[8:16, 8:16] = 1
-    with pytest.warns(UserWarning, match="conv1") as warned:
+    with pytest.warns(UserWarning, match="conv1") as caught:
         rewrite(tiny, "conv1", Exemplar(image, image, mask), photos32, objective="least_squares")
-    assert warned[0].filename == __file__
+    assert caught[0].filename == __file__
 
 
 @pytest.mark.parametrize("reference", ["photos", [torch.rand(3, 32, 32)]])
-def test_rewrite_with_a_reference_of_another_type(tiny, exemplar, reference):
+def test_rewrite_with_reference_of_wrong_type(tiny, exemplar, reference):
     with pytest.raises(TypeError, match=type(reference).__name__):
         rewrite(tiny, "conv1", exemplar, reference)
 
