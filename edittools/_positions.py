@@ -312,7 +312,7 @@ def _step(node: fx.Node, args: tuple, kwargs: dict, coordinates: list[Tensor | U
 
 def _are_constants(coordinates: Sequence[Tensor | Unknown]) -> bool:
     """Tell whether no argument has coordinates, known or unknown."""
-    return not any(isinstance(tensor, Unknown) or bool(tensor.isfinite().any()) for tensor in coordinates)
+    return not any(isinstance(tensor, Unknown) or _has_places(tensor) for tensor in coordinates)
 
 
 def _axes_left_out(before: Sequence[int], after: Sequence[int]) -> tuple[list[int], bool]:
@@ -378,10 +378,27 @@ def _agreed(parts: Sequence[Any], shape: tuple[int, ...]) -> Tensor | None:
     if any(isinstance(tensor, Unknown) and tensor.is_floating_point for tensor in tensors):
         return None
     places = [tensor for tensor in tensors if isinstance(tensor, Tensor) and tensor.is_floating_point()]
-    stacked = torch.stack([torch.full(shape, torch.nan), *places])
+    if not places:
+        return torch.full(shape, torch.nan)
+    if len(places) == 1:
+        return places[0]
+    stacked = torch.stack(torch.broadcast_tensors(*map(_without_repetitions, places)))
     mean = stacked.nanmean(dim=0)
     apart = (stacked - mean).abs().nan_to_num(0).amax(dim=0)
-    return torch.where(apart < 1 / _FINENESS, mean, torch.nan)
+    return torch.where(apart < 1 / _FINENESS, mean, torch.nan).expand(shape)
+
+
+def _without_repetitions(coordinates: Tensor) -> Tensor:
+    """View a tensor with one copy of what `expand` has repeated, such as the same coordinates in all channels."""
+    for axis, stride in enumerate(coordinates.stride()):
+        if stride == 0 and coordinates.shape[axis] > 1:
+            coordinates = coordinates.narrow(axis, 0, 1)
+    return coordinates
+
+
+def _has_places(coordinates: Tensor) -> bool:
+    """Tell whether any element has coordinates."""
+    return bool(_without_repetitions(coordinates).isfinite().any())
 
 
 def _together(coordinates: Tensor) -> Tensor:
@@ -389,6 +406,8 @@ def _together(coordinates: Tensor) -> Tensor:
 
     The side of a cell is estimated as the extent of all coordinates divided by the square root of their number.
     """
+    if coordinates.stride(-1) == 0:
+        return coordinates[..., 0]
     low = coordinates.nan_to_num(torch.inf).amin(dim=-1)
     high = coordinates.nan_to_num(-torch.inf).amax(dim=-1)
     count = coordinates[0].isfinite().any(dim=-1).sum().clamp_min(1)
@@ -401,7 +420,7 @@ def _mixed(name: str, args: tuple, shape: tuple[int, ...]) -> Tensor:
     """Follow a product that mixes channels: each row of the first factor, or column of the second, keeps its place."""
     first = args[1] if name == "addmm" else args[0]
     second = args[2] if name == "addmm" else args[1]
-    if first.isfinite().any() or name in ("linear", "scaled_dot_product_attention"):
+    if _has_places(first) or name in ("linear", "scaled_dot_product_attention"):
         return _together(first)[..., None].expand(shape)
     return _together(second.transpose(-1, -2))[..., None, :].expand(shape)
 

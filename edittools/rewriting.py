@@ -82,8 +82,12 @@ class Problem:
         """
         value = self.cut.value(self.changed, self.base_output + self.delta_output(coefficients))
         distance = (value - self.target).abs().mean(dim=self.cut.channels)
-        weight = self.cut.pool_mask(self.share, "value").sqrt()
-        return (distance * weight).sum() / weight.sum()
+        return (distance * self._value_weight).sum() / self._value_weight.sum()
+
+    @cached_property
+    def _value_weight(self) -> Tensor:
+        """The weight of each position of the value: the square root of the pooled mask."""
+        return self.cut.pool_mask(self.share, "value").sqrt()
 
     def objective(self, coefficients: Tensor) -> Tensor:
         """Compute what `solve_l1` minimizes: `l1` plus the penalty on moving reference outputs, in the unit of `l1`."""
