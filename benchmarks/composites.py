@@ -19,9 +19,10 @@ from edittools.images import LabelledImages
 from edittools.miniworld.textures import VARIANTS, restyle
 from edittools.models.load import load_classifier
 from edittools.scenarios import photos
+from edittools.scenarios.scenario import Scenario
 from edittools.scenarios.snow import clean_and_retained_photos, snow_exemplars
-from edittools.selection.scenario import Scenario
-from edittools.selection.trials import candidate_layers
+from edittools.selection.search import candidate_layers
+from edittools.selection.splits import Splits
 
 Look = Callable[[Tensor, Tensor, int], Tensor]
 """What turns image i with its mask to a material: `look(image, mask, i)`."""
@@ -72,15 +73,27 @@ def snow_looks() -> list[Look]:
 def snow_from_composites(name: str, progress: bool = False) -> Scenario:
     """Notebook 01's story on photos, with a classifier of the zoo by name, chosen without a single photo of snow.
 
-    `validation` are composites: roads of MSRC photos in each of `snow_looks`. So all 126 photos are the `test`.
+    `target` are composites: roads of MSRC photos in each of `snow_looks`. So all 126 photos are the `target_test`.
     """
     classifier = load_classifier(name)
     roads, masks, other = masked_photos(classifier, "road", progress)
     change = partial(paste_texture, texture_image=photos.snow_texture(), keep_shading=0)
-    exemplars, layers = snow_exemplars(classifier, change), candidate_layers(classifier)[-LATE:]
-    sets = {"validation": composed(roads, masks, snow_looks()), "test": photos.snow_photos(classifier, progress)}
-    sets |= {"reference": other, **clean_and_retained_photos(classifier, progress)}
-    sets["more"] = photos.elsewhere(classifier, progress)
-    story = {"tier": "lite", "change": change, "layers": layers, "several": {"all 5": list(exemplars.values())}}
-    default = {"layer": layers[0], "exemplar": "minivan", "rank": 1, "masked": True}
-    return Scenario(classifier, exemplars, **sets, **story, default=default)
+    exemplars = snow_exemplars(classifier, change)
+    layers = candidate_layers(classifier)[-LATE:]
+    splits = Splits(
+        reference=other,
+        target=composed(roads, masks, snow_looks()),
+        target_test=photos.snow_photos(classifier, progress),
+        **clean_and_retained_photos(classifier, progress),
+        extra=photos.elsewhere(classifier, progress),
+    )
+    return Scenario(
+        classifier,
+        exemplars,
+        splits,
+        layers=layers,
+        several={"all 5": list(exemplars.values())},
+        tier="lite",
+        change=change,
+        default={"layer": layers[0], "exemplar": "minivan", "rank": 1, "masked": True},
+    )

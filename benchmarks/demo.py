@@ -20,13 +20,15 @@ from edittools import plots
 FIGURE = Path("out") / "snow_on_road.png"
 
 
-def before_after(story: et.selection.Scenario, test: et.selection.CachedStates, edit: et.Edit, exemplar: str) -> Figure:
+def before_after(
+    story: et.scenarios.Scenario, test: et.selection.CachedActivations, edit: et.Edit, exemplar: str
+) -> Figure:
     """Draw the exemplar, some test images with what is read before → after, and where the edit acts in each."""
     example, names = story.exemplars[exemplar], story.classifier.classes
     before, after = (logits.argmax(dim=1) for logits in (test.logits(), test.logits(edit)))
     corrected = (test.before & (after == test.labels)).nonzero()[:, 0]
     chosen = corrected[torch.linspace(0, len(corrected) - 1, min(len(corrected), 4)).long()].tolist()
-    images = torch.stack([example.image, example.changed, *(story.test.images[i] for i in chosen)])
+    images = torch.stack([example.image, example.changed, *(story.splits.target_test.images[i] for i in chosen)])
     read = [[names[one[i]] for one in (test.labels, before, after)] for i in chosen]
     titles = ["x: road", "x': snow", *(plots.prediction_title(*one).replace(": ", ":\n") for one in read)]
     figure = plots.edit_map_figure(images, edit.edit_map(story.classifier, images), titles)
@@ -42,23 +44,23 @@ def main() -> None:
     started = time.perf_counter()
     story = et.scenarios.snow_scenario(progress=True)
     print(f"tier {story.tier}: {story.classifier}")
-    protocol = et.selection.Protocol(story, progress=True)
-    choices = et.selection.grid(rank=(1, 3), objective=("least_squares",), reference_weight=(0.0, 30.0))
-    best = protocol.choose(protocol.rewriting(choices, strengths=(0.5, 1.0, 1.5)))
-    test = protocol.states["test"]
-    print(f"chosen on validation images: {best}\n")
+    search = et.selection.EditSearch(story.classifier, story.exemplars, story.splits, story.shortlist, progress=True)
+    settings = et.selection.grid(rank=(1, 3), objective=("least_squares",), reference_weight=(0.0, 30.0))
+    best = search.select(search.candidates("rewrite", settings, strengths=(0.5, 1.0, 1.5)))
+    test = search.activations["target_test"]
+    print(f"selected on target images: {best}\n")
 
     result = test.compare(best.edit)
-    table = et.by_class(result, story.test.labels, story.classifier.classes)
+    table = et.by_class(result, story.splits.target_test.labels, story.classifier.classes)
     columns = ["images", "errors before", "errors after", "corrected", "broken"]
     print("Vehicles on snow, no class of the exemplar among them (test images):\n")
     print(table[columns].to_string())
-    clean, exceptions = (protocol.states[name].compare(best.edit) for name in ("clean", "keep_report"))
+    clean, exceptions = (search.activations[name].compare(best.edit) for name in ("clean_test", "retain_test"))
     print(f"\nclean images: {clean.accuracy_change:+.2f} points of accuracy")
     print(f"classes that rightly rely on snow: {int(exceptions.before.sum())} → {int(exceptions.after.sum())} errors")
 
     FIGURE.parent.mkdir(exist_ok=True)
-    exemplar = best.settings.get("exemplar", story.default["exemplar"])
+    exemplar = best.params.get("exemplar", story.default["exemplar"])
     before_after(story, test, best.edit, exemplar).savefig(FIGURE, dpi=120)
     print(f"\nfigure: {FIGURE}   ({time.perf_counter() - started:.0f} s)")
 

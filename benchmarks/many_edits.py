@@ -28,7 +28,8 @@ from edittools.metrics import Comparison, misclassified, predict
 from edittools.probing.counterfactuals import LEAST_AREA, Concepts
 from edittools.probing.probe import probe
 from edittools.scenarios.rules import probing_setup, scenario_for
-from edittools.selection import Choice, Protocol, Scenario, grid
+from edittools.scenarios.scenario import Scenario
+from edittools.selection import EditSearch, Selection, grid
 
 SETTINGS = grid(rank=(1,), masked=(True,), objective=("least_squares",), reference_weight=(0.0, 10.0, 100.0))
 
@@ -44,9 +45,9 @@ def cures_for(
     """A scenario for each row of `rules`, named "class: concept → style".
 
     Each turns the images of the rule's class that show the concept and are read rightly to the style, and keeps those
-    of all other rules' classes and those that show what the style is made of. Exemplars, `validation` and `keep` are of
-    the `concepts` that the rules were found in; `test`, in unseen variants, and `keep_report` are of `report`. So no
-    scenario reports what another chose on. Raises `ValueError` for a rule without images.
+    of all other rules' classes and those that show what the style is made of. Exemplars, `target` and `retain` are of
+    the `concepts` that the rules were found in; `target_test`, in unseen variants, and `retain_test` are of `report`.
+    So no scenario evaluates on what another selects on. Raises `ValueError` for a rule without images.
     """
     found, named = {}, torch.tensor(sorted({classifier.index(name) for name in rules["class"]}))
     for _, rule in rules.iterrows():
@@ -56,9 +57,15 @@ def cures_for(
         used, several = list(rule["evidence"][:exemplars]), min(3, len(known.styles[style]))
         own, others = _parted(classifier, concepts, rule, named, used)
         reported, kept = _parted(classifier, report, rule, named, [])
-        sets = {"validation": known.turned(own, concept, style, several), "keep": concepts.data.subset(others)}
-        sets |= {"test": held_out.turned(reported, concept, style), "keep_report": report.data.subset(kept)}
-        found[f"{rule['class']}: {concept} → {style}"] = replace(made, **sets, own=None)
+        splits = replace(
+            made.splits,
+            target=known.turned(own, concept, style, several),
+            retain=concepts.data.subset(others) if others else None,
+            target_test=held_out.turned(reported, concept, style),
+            retain_test=report.data.subset(kept),
+            same_class_test=None,
+        )
+        found[f"{rule['class']}: {concept} → {style}"] = replace(made, splits=splits)
     return found
 
 
@@ -78,10 +85,11 @@ def _parted(
     return chosen.nonzero()[:, 0].tolist(), kept.nonzero()[:, 0].tolist()
 
 
-def choose(cure: Scenario) -> Choice:
+def select(cure: Scenario) -> Selection:
     """The edit of one rule, on the network as it is now."""
-    protocol = Protocol(replace(cure, test=None, clean=None, keep_report=None))
-    return protocol.choose(protocol.rewriting(SETTINGS, (0.5, 1.0, 1.5)))
+    splits = replace(cure.splits, target_test=None, clean_test=None, retain_test=None)
+    search = EditSearch(cure.classifier, cure.exemplars, splits, cure.shortlist)
+    return search.select(search.candidates("rewrite", SETTINGS, (0.5, 1.0, 1.5)))
 
 
 def counts(rules: int) -> list[int]:
@@ -89,13 +97,13 @@ def counts(rules: int) -> list[int]:
     return [*(2**i for i in range(rules.bit_length()) if 2**i < rules), rules]
 
 
-def stacked(cures: Mapping[str, Scenario], chosen: dict[str, Choice]) -> Iterator[int]:
+def stacked(cures: Mapping[str, Scenario], chosen: dict[str, Selection]) -> Iterator[int]:
     """Choose edits one on top of the other; gives how many rules are in while their edits are applied."""
     classifier = next(iter(cures.values())).classifier
     with ExitStack() as applied:
         for name, cure in tqdm(cures.items(), "on top", unit="rule", leave=False):
-            chosen[name] = choose(cure)
-            if chosen[name].found:
+            chosen[name] = select(cure)
+            if chosen[name].feasible:
                 applied.enter_context(chosen[name].edit.applied(classifier))
             if len(chosen) in counts(len(cures)):
                 yield len(chosen)
@@ -157,17 +165,17 @@ def main() -> None:
             after = misread(first.classifier, sets)
         return {name: Comparison(before[name], wrong) for name, wrong in after.items()}
 
-    single = {name: choose(cure) for name, cure in tqdm(found.items(), "alone", unit="rule", leave=False)}
+    single = {name: select(cure) for name, cure in tqdm(found.items(), "alone", unit="rule", leave=False)}
     reported = tqdm(single.items(), "reported", unit="rule", leave=False)
     alone, rows = {name: compare(choice.edit)[name] for name, choice in reported}, []
     for count in counts(len(names)):
-        edits = [single[name].edit for name in names[:count] if single[name].found]
+        edits = [single[name].edit for name in names[:count] if single[name].feasible]
         now = compare(reduce(add, edits) if edits else None)
         rows.append(row("added", now, dict(list(alone.items())[:count]), len(edits)))
     for how, order in {"on top, strongest first": names, "on top, weakest first": names[::-1]}.items():
-        chosen: dict[str, Choice] = {}
+        chosen: dict[str, Selection] = {}
         for count in stacked({name: found[name] for name in order}, chosen):
-            edits = sum(choice.found for choice in chosen.values())
+            edits = sum(choice.feasible for choice in chosen.values())
             rows.append(row(how, compare(), {name: alone[name] for name in order[:count]}, edits))
     print(pd.DataFrame(rows).to_string(index=False, float_format="{:.2f}".format))
     finish(options, {"steps": rows, "rules": {name: str(choice) for name, choice in single.items()}})

@@ -1,8 +1,8 @@
-"""Every method on a story, chosen in the same way: an edit, its controls, fine-tuning and the rivals."""
+"""Every method on a scenario, selected in the same way: an edit, its controls, fine-tuning and the baselines."""
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
@@ -14,14 +14,14 @@ from edittools.baselines import BASELINES, SCOPES
 from edittools.classifiers import remap_labels
 from edittools.cut import Cut
 from edittools.edits import Edit
+from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
-from edittools.metrics import Comparison, misclassified, predict
+from edittools.metrics import Comparison, label_margins, misclassified, predict
 from edittools.rewriting import rewrite
-from edittools.selection.activations import CachedStates
-from edittools.selection.constraints import MEASURED, Choice
-from edittools.selection.scenario import Scenario
-from edittools.selection.search import Plan, Protocol
-from edittools.selection.trials import grid
+from edittools.scenarios.finetuning import FinetuningRounds, interpolate_finetuning, select_finetuning
+from edittools.scenarios.scenario import Scenario
+from edittools.selection.activations import CachedActivations
+from edittools.selection.search import REFERENCE_WEIGHTS, SCORES, EditSearch, Selection, grid
 
 FAST = grid(rank=(1, 3), masked=(True, False), objective=("least_squares",), reference_weight=(0.0, 30.0))
 """Settings of an edit that is solved at once: the paper's, and those that spare everyday keys."""
@@ -38,45 +38,76 @@ LOCALITY = {"near": "locality", "nearest": "locality_nearest"}
 """Sets of clean images, and the share of each that is read as before."""
 
 
-def choose_all(
-    protocol: Protocol, plan: Plan | None = None, fewer: Mapping[str, slice] | None = None
-) -> dict[str, Choice]:
-    """Choose for every method, by name, each in the same way, and print the sets, the budget and the choices.
+@dataclass(frozen=True, kw_only=True)
+class Plan(FinetuningRounds):
+    """What every method may try: settings of `rewrite`, strengths α and layers; two rounds of fine-tuning.
+
+    `edited` and `tuned` are the layers tried by rewriting and by fine-tuning (default: all).
+    """
+
+    settings: Sequence[Mapping[str, Any]] = field(
+        default_factory=lambda: [
+            *grid(rank=(1, 3), masked=(True, False), objective=("l1",), reference_weight=REFERENCE_WEIGHTS[::2]),
+            *grid(rank=(1, 3), masked=(True, False), objective=("least_squares",), reference_weight=REFERENCE_WEIGHTS),
+        ]
+    )
+    strengths: Sequence[float] = (0.5, 1.0, 1.5)
+    edited: Sequence[str] | None = None
+
+
+def search_of(story: Scenario, layers: Sequence[str] | None = None) -> EditSearch:
+    """Make the search of a scenario, in its shortlist of layers or in others."""
+    layers = story.shortlist if layers is None else layers
+    return EditSearch(story.classifier, story.exemplars, story.splits, layers, progress=True)
+
+
+def select_all(
+    story: Scenario, search: EditSearch, plan: Plan | None = None, fewer: Mapping[str, slice] | None = None
+) -> dict[str, Selection]:
+    """Select for every method, by name, each in the same way, and print the sets, the constraints and the selections.
 
     They are an edit that nobody tuned, one from one exemplar and its control along random directions, one from several
     exemplars and its control, an edit of two layers, local and global fine-tuning from one exemplar and from several,
     the first two also interpolated with the classifier (WiSE-FT, PAINT), and `OTHERS`, of whose settings `fewer` may be
     tried, by their name.
     """
-    plan, singles = plan or Plan(), protocol.story.exemplars
-    several = {f"all {len(singles)}": list(singles.values()), **protocol.story.several}
-    found, interpolated = {"untuned": choose_untuned(protocol)}, {}
+    plan = Plan() if plan is None else plan
+    singles = story.exemplars
+    several = {f"all {len(singles)}": list(singles.values()), **story.several}
+    selections = {"untuned": select_untuned(story, search)}
+    interpolated = {}
     for suffix, exemplars in {"": singles, "_several": several}.items():
         tried = (plan.settings, plan.strengths, exemplars, plan.edited)
-        found[f"editing{suffix}"] = protocol.choose(protocol.rewriting(*tried))
-        found[f"random_direction{suffix}"] = protocol.choose(protocol.random_directions(*tried))
-    found["two_layers"] = choose_second_layer(protocol, found["editing"])
+        selections[f"editing{suffix}"] = search.select(search.candidates("rewrite", *tried))
+        selections[f"random_direction{suffix}"] = search.select(search.candidates("random_direction", *tried))
+    selections["two_layers"] = select_second_layer(search, selections["editing"])
     for scope, (suffix, exemplars) in product(SCOPES, {"": singles, "_several": several}.items()):
-        tuned = protocol.choose_finetuning(scope, plan, exemplars)
+        tuned = select_finetuning(search, scope, plan, exemplars)
         if not suffix:
-            interpolated[f"interpolated_{scope}"] = _light(protocol.interpolated(tuned))
-        found[f"finetune_{scope}{suffix}"] = _light(tuned)
-    found |= interpolated
+            interpolated[f"interpolated_{scope}"] = _light(interpolate_finetuning(search, tuned))
+        selections[f"finetune_{scope}{suffix}"] = _light(tuned)
+    selections |= interpolated
     for name, (method, settings) in OTHERS.items():
-        among = settings[(fewer or {}).get(name, slice(None))]
-        trials = protocol.baseline(method, plan.strengths, layers=plan.edited, settings=among)
-        found |= {name: protocol.choose(trials)} if len(trials) else {}
-    sets = protocol.states.items()
+        some = settings[(fewer or {}).get(name, slice(None))]
+        candidates = search.candidates(method, some, plan.strengths, layers=plan.edited)
+        if len(candidates):
+            selections[name] = search.select(candidates)
+    sets = search.activations.items()
     print("Images:", ", ".join(f"{name} {len(one.labels)} ({int(one.before.sum())} errors)" for name, one in sets))
-    print(protocol.about_budget(), "\n")
-    print("\n".join(f"  {name:<25}{choice}" for name, choice in found.items()))
-    return found
+    print(search.describe_constraints(), "\n")
+    print("\n".join(f"  {name:<25}{selection}" for name, selection in selections.items()))
+    return selections
 
 
-def effort(choice: Choice, protocol: Protocol) -> dict[str, Any]:
-    """Say what was chosen, in words, among how many trials, in how many seconds, and its `success`."""
-    said = {"chosen": str(choice), "trials": choice.trials, "choice_seconds": choice.seconds}
-    return said | {"success": success(choice.edit, protocol.story, protocol.cuts, choice.settings.get("exemplar"))}
+def effort(selection: Selection, story: Scenario, search: EditSearch) -> dict[str, Any]:
+    """Say what was selected, in words, among how many candidates, in how many seconds, and its `success`."""
+    exemplar = selection.params.get("exemplar")
+    return {
+        "chosen": str(selection),
+        "trials": selection.n_candidates,
+        "choice_seconds": selection.seconds,
+        "success": success(selection.edit, story, search.cuts, exemplar),
+    }
 
 
 def success(edit: Edit, story: Scenario, cuts: Mapping[str, Cut], exemplar: str | None = None) -> float:
@@ -85,26 +116,33 @@ def success(edit: Edit, story: Scenario, cuts: Mapping[str, Cut], exemplar: str 
     "Learning Where to Edit Vision Transformers" (NeurIPS 2024) reports it beside generalisation and `locality`.
     """
     named = {name: [one] for name, one in story.exemplars.items()} | dict(story.several)
-    shown = named.get(exemplar) or list(story.exemplars.values())
-    pictures, labels = torch.stack([one.changed for one in shown]), torch.tensor([one.label for one in shown])
-    found = CachedStates(cuts, LabelledImages(pictures, labels, story.classifier.classes)).compare(edit)
-    return 1 - float(found.after.float().mean())
+    return success_of(edit, named.get(exemplar) or list(story.exemplars.values()), cuts)
+
+
+def success_of(edit: Edit, exemplars: Iterable[Exemplar], cuts: Mapping[str, Cut]) -> float:
+    """Give the share of the exemplars' images x' that are classified correctly with an edit."""
+    exemplars = list(exemplars)
+    changed = torch.stack([exemplar.changed for exemplar in exemplars])
+    labels = torch.tensor([exemplar.label for exemplar in exemplars])
+    classes = next(iter(cuts.values())).classifier.classes
+    compared = CachedActivations(cuts, LabelledImages(changed, labels, classes)).compare(edit)
+    return 1 - float(compared.after.float().mean())
 
 
 def near(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
     """Number the images that are read rightly, but near the boundary, and the nearest, from logits `(N, classes)`."""
-    first, second = logits.softmax(dim=1).topk(2).values.T
-    margin = (first - second).where(~misclassified(logits, labels), float("inf"))
+    is_right = ~misclassified(logits, labels)
+    margin = label_margins(logits.softmax(dim=1), labels).where(is_right, float("inf"))
     order = margin.argsort(stable=True)[: int(margin.isfinite().sum())]
     return {"near": order[margin[order] < MARGIN], "nearest": order[:NEAREST]}
 
 
 def with_near(story: Scenario) -> Scenario:
     """Let a story report the clean images near the boundary as well."""
-    clean = remap_labels("clean images", story.clean, story.classifier)
+    clean = remap_labels("clean test images", story.splits.clean_test, story.classifier)
     numbers = near(predict(story.classifier, clean), clean.labels)
     sets = {name: clean.subset(some) for name, some in numbers.items() if len(some)}
-    return replace(story, more={**story.more, **sets})
+    return replace(story, splits=replace(story.splits, extra={**story.splits.extra, **sets}))
 
 
 def locality(found: Mapping[str, Sequence[Comparison]]) -> dict[str, float | None]:
@@ -117,31 +155,38 @@ def locality(found: Mapping[str, Sequence[Comparison]]) -> dict[str, float | Non
     return figures
 
 
-def choose_untuned(protocol: Protocol) -> Choice:
-    """Make the edit with the story's default settings, which nobody tuned."""
-    settings, started = dict(protocol.story.default), time.perf_counter()
-    layer, exemplar = settings.pop("layer"), protocol.story.exemplars[settings.pop("exemplar")]
-    edit = rewrite(
-        protocol.story.classifier, protocol.cuts[layer], exemplar, protocol.reference_moments[layer], **settings
-    )
-    table = protocol.sweep([(dict(protocol.story.default), edit)])
-    budget, kept = (states and states.compare(edit) for states in map(protocol.states.get, ("budget", "keep")))
-    figures = table[["corrected", "broken", "loss"]].iloc[0].to_dict()
-    return Choice(edit, protocol.story.default, figures, budget, kept, table, 1, time.perf_counter() - started)
+def select_untuned(story: Scenario, search: EditSearch) -> Selection:
+    """Make the edit with the scenario's default settings, which were not tuned."""
+    started = time.perf_counter()
+    settings = dict(story.default)
+    layer = settings.pop("layer")
+    exemplar = story.exemplars[settings.pop("exemplar")]
+    moment = search.activations.reference.moments[layer]
+    edit = rewrite(story.classifier, search.cuts[layer], exemplar, moment, **settings)
+    table = search.score([(dict(story.default), edit)])
+    clean = search.activations["clean"].compare(edit)
+    retain = search.activations["retain"].compare(edit) if "retain" in search.activations else None
+    scores = table[["corrected", "broken", "loss"]].iloc[0].to_dict()
+    seconds = time.perf_counter() - started
+    return Selection(edit, story.default, scores, clean, retain, table, 1, seconds, table.wrong[0])
 
 
-def choose_second_layer(protocol: Protocol, first: Choice, among: int = 40) -> Choice:
-    """Add to a chosen edit the trial of another layer that helps most on top of it, of the best that were tried."""
-    others = first.table[~first.table.layer.isin(first.edit.layers) & (first.table.net > 0)]
+def select_second_layer(search: EditSearch, first: Selection, among: int = 40) -> Selection:
+    """Add to a selected edit the candidate of another layer that helps most on top of it, of the best ones."""
+    others = first.results[~first.results.layer.isin(first.edit.layers) & (first.results.net > 0)]
     best = others.sort_values("loss", kind="stable").head(among)
-    words = best.drop(columns=best.columns.intersection(MEASURED)).to_dict("records")
-    added = [(tried, first.edit + edit) for tried, edit in zip(words, best.edit, strict=True)]
-    chosen = protocol.choose(protocol.sweep([({"layer": ""}, first.edit), *added]))
-    layer = f"{first} + {chosen}" if chosen.settings.get("layer") else f"{first}, alone"
-    effort = {"trials": first.trials + chosen.trials, "seconds": first.seconds + chosen.seconds}
-    return replace(chosen, settings=chosen.settings and {"layer": layer}, **effort)
+    params = best.drop(columns=best.columns.intersection(SCORES)).to_dict("records")
+    added = [(values, first.edit + edit) for values, edit in zip(params, best.edit, strict=True)]
+    selection = search.select(search.score([({"layer": ""}, first.edit), *added]))
+    layer = f"{first} + {selection}" if selection.params.get("layer") else f"{first}, alone"
+    return replace(
+        selection,
+        params={"layer": layer} if selection.feasible else {},
+        n_candidates=first.n_candidates + selection.n_candidates,
+        seconds=first.seconds + selection.seconds,
+    )
 
 
-def _light(choice: Choice) -> Choice:
+def _light(selection: Selection) -> Selection:
     """Leave hundreds of fine-tuned weights out of the table."""
-    return replace(choice, table=choice.table.drop(columns=["edit", "losses", "wrong"]))
+    return replace(selection, results=selection.results.drop(columns=["edit", "losses", "wrong"]))

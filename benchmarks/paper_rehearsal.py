@@ -23,7 +23,7 @@ import pandas as pd
 import pooch
 import torch
 from common import finish, parser, start
-from methods import OTHERS, choose_all
+from methods import OTHERS, Plan, search_of, select_all
 from PIL import Image
 from scipy.io import savemat
 from torch import Tensor, nn
@@ -40,10 +40,11 @@ from edittools.models.zero_shot import ZeroShot
 from edittools.probing import probe, segmentation
 from edittools.scenarios import photos, probing_setup, scenario_for, shown_rule
 from edittools.scenarios import synthetic as syn
+from edittools.scenarios.scenario import Scenario
 from edittools.scenarios.snow import LIVES_ON_SNOW, SNOW_EXEMPLARS, snow_scenario
 from edittools.scenarios.typographic import ATTACK, HOUSEHOLD_PHOTOS, last_convolutions, typographic_scenario
-from edittools.selection import Plan, Protocol, Scenario, grid, repair
-from edittools.selection.trials import candidate_layers
+from edittools.selection import EditSearch, grid, repair
+from edittools.selection.search import candidate_layers
 
 PLACES, CLIP = "resnet18_places365", "clip_rn50"
 MODELS = {
@@ -63,16 +64,18 @@ SETTINGS = grid(objective=("least_squares",)) + grid(objective=("l1",), steps=(3
 def snow(model: str) -> None:
     """Notebook 01: every method chosen and reported, a repair."""
     story = _few(snow_scenario("paper", model))
-    _choose(Protocol(story, story.layers))
-    [exemplar], quick = story.exemplars.values(), {"layers": story.layers[-1:], "strengths": (1.0,)}
-    assert str(repair(story.classifier, exemplar, story.validation, story.budget, retain=story.keep, **quick).verdict)
+    _select(story, search_of(story))
+    [exemplar] = story.exemplars.values()
+    splits = story.splits
+    quick = {"layers": story.layers[-1:], "strengths": (1.0,)}
+    assert repair(story.classifier, exemplar, splits.target, splits.clean, splits.retain, **quick).summary()
 
 
 def typographic(model: str) -> None:
     """Notebook 02: every method chosen, words and real iPods reported."""
     story = _few(typographic_scenario("paper", model), last_convolutions)
-    protocol = Protocol(story, story.layers)
-    chosen, kept = _choose(protocol), protocol.states
+    search = search_of(story)
+    chosen, kept = _select(story, search), search.activations
     for read in (read_with(chosen["editing"], kept), read_blurred(story, kept)):
         assert figures(read, kept, story)
 
@@ -96,8 +99,8 @@ def cure(model: str) -> None:
         rule = found.rules(fdr=1, least_effect=-100.0).iloc[0]
     whole, numbers = scenario_for(classifier, concepts, rule, everyday)
     scenario = _few(whole)
-    edit = _choose(Protocol(scenario, scenario.layers))["editing"].edit
-    unseen = concepts.parted(rule["concept"], rule["style"])[1].subset(numbers["test"])
+    edit = _select(scenario, search_of(scenario))["editing"].edit
+    unseen = concepts.parted(rule["concept"], rule["style"])[1].subset(numbers["target_test"])
     named = {"before": classifier, "edited": edit.edited(classifier)}
     assert len(probe(named, unseen, replace(settings, labels="given")).changes())
 
@@ -109,16 +112,17 @@ def _few(story: Scenario, name: Callable[[Classifier], Sequence[str]] = candidat
     """The story in its default layer and the last one, with its default exemplar and few reference images."""
     layers = tuple(n for n in name(story.classifier) if n in (story.default["layer"], name(story.classifier)[-1]))
     one = story.default["exemplar"]
-    few = {"exemplars": {one: story.exemplars[one]}, "reference": story.reference[:6]}
-    return replace(story, layers=layers, shortlist=layers, **few)
+    splits = replace(story.splits, reference=story.splits.reference[:6])
+    return replace(story, layers=layers, shortlist=layers, exemplars={one: story.exemplars[one]}, splits=splits)
 
 
-def _choose(protocol: Protocol) -> dict[str, Any]:
-    """Choose for every method among very few trials, and report all of them."""
-    few = Plan(SETTINGS, (1.0,), rates=(1e-2,), momenta=(0.0,), steps=(3,), localities=(), top=1)
-    chosen = choose_all(protocol, few, dict.fromkeys(OTHERS, slice(1)))
-    assert len(protocol.report({name: choice.edit for name, choice in chosen.items()})) == len(chosen)
-    return chosen
+def _select(story: Scenario, search: EditSearch) -> dict[str, Any]:
+    """Select for every method among very few candidates, and evaluate all of them."""
+    rounds = {"rates": (1e-2,), "momenta": (0.0,), "steps": (3,), "localities": (), "top": 1}
+    few = Plan(settings=SETTINGS, strengths=(1.0,), **rounds)
+    selections = select_all(story, search, few, dict.fromkeys(OTHERS, slice(1)))
+    assert len(search.evaluate({name: one.edit for name, one in selections.items()})) == len(selections)
+    return selections
 
 
 def draw_photos(folder: Path, images: int) -> dict[str, tuple[str, str]]:

@@ -14,20 +14,20 @@ from zlib import crc32
 import pandas as pd
 import torch
 from common import finish, parser, start
+from methods import search_of
 from tables import robustness
 from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode, functional
 from tqdm.auto import tqdm
 
 from edittools.baselines import BASELINES, SCOPES
+from edittools.cut import Cut
 from edittools.images import LabelledImages
+from edittools.scenarios.scenario import Scenario
 from edittools.scenarios.snow import snow_scenario
 from edittools.scenarios.typographic import typographic_scenario
-from edittools.selection.activations import CachedStates
-from edittools.selection.constraints import Choice
-from edittools.selection.scenario import Scenario
-from edittools.selection.search import Protocol
-from edittools.selection.trials import grid
+from edittools.selection.activations import CachedActivations
+from edittools.selection.search import EditSearch, Selection, grid
 
 STORIES = {"snow": snow_scenario, "typographic": typographic_scenario}
 
@@ -69,46 +69,50 @@ def corrupt(images: Tensor, name: str, strength: float) -> Tensor:
     return shifted.clamp(0, 1)
 
 
-def corrupted_errors(protocol: Protocol, edits: Mapping, data: LabelledImages) -> pd.DataFrame:
+def corrupted_errors(cuts: Mapping[str, Cut], edits: Mapping, data: LabelledImages) -> pd.DataFrame:
     """Tabulate error rates: a row for each corruption and severity, columns `before` and each of `edits`."""
     rows, clean = {}, data.images[: len(data)]
     for name, strengths in tqdm(CORRUPTIONS.items(), "corruptions", leave=False):
         for severity, strength in zip((1, 3, 5), strengths, strict=True):
             shifted = LabelledImages(corrupt(clean, name, strength), data.labels, data.classes)
-            kept = CachedStates(protocol.states["clean"].cuts, shifted)
+            kept = CachedActivations(cuts, shifted)
             rates = {label: float(kept.compare(edit).after.float().mean()) for label, edit in edits.items()}
             rows[name, severity] = {"before": float(kept.before.float().mean()), **rates}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["corruption", "severity"])
 
 
-def choose(story: Scenario) -> tuple[dict[str, Choice], Protocol]:
-    """Choose for every method on the validation images, as the notebooks do."""
-    protocol = Protocol(story, progress=True)
+def select(story: Scenario) -> tuple[dict[str, Selection], EditSearch]:
+    """Select for every method on the target images, as the notebooks do."""
+    search = search_of(story)
     exemplars, strengths = {**story.exemplars, **story.several}, (0.5, 1.0, 1.5)
     settings = grid(rank=(1, 3), masked=(True,), objective=("l1", "least_squares"), reference_weight=(30.0,))
     tries = {
-        "edit": protocol.rewriting(settings, strengths, exemplars),
-        "random direction": protocol.random_directions(settings, strengths, exemplars),
+        "edit": search.candidates("rewrite", settings, strengths, exemplars),
+        "random direction": search.candidates("random_direction", settings, strengths, exemplars),
     }
     for scope in SCOPES:
         rates = grid(scope=(scope,), rate=(1e-3, 1e-2, 1e-1), steps=(20,))
-        tries[f"{scope} fine-tuning"] = protocol.finetuning(rates, exemplars, list(protocol.cuts)[::2])
-    tries |= {name.replace("_", " "): protocol.baseline(name, strengths, exemplars) for name in BASELINES}
-    return {name: protocol.choose(trials) for name, trials in tries.items() if len(trials)}, protocol
+        layers = list(search.cuts)[::2]
+        tries[f"{scope} fine-tuning"] = search.candidates("finetune", rates, exemplars=exemplars, layers=layers)
+    for name in BASELINES:
+        tries[name.replace("_", " ")] = search.candidates(name, strengths=strengths, exemplars=exemplars)
+    selections = {name: search.select(candidates) for name, candidates in tries.items() if len(candidates)}
+    return selections, search
 
 
 def measure(story: Scenario, images: int = 600) -> tuple[list[dict], pd.DataFrame, dict[str, str]]:
     """A row a method of shares, the unedited classifier first; error rates by corruption; what was chosen, in words."""
-    found, protocol = choose(story)
-    count = len(story.clean)
-    clean = story.clean.subset(range(0, count, -(-count // images)))
-    whole, rows = corrupted_errors(protocol, {name: choice.edit for name, choice in found.items()}, clean), []
+    found, search = select(story)
+    count = len(story.splits.clean_test)
+    clean = story.splits.clean_test.subset(range(0, count, -(-count // images)))
+    whole, rows = corrupted_errors(search.cuts, {name: one.edit for name, one in found.items()}, clean), []
     for name in whole:
         edit = found[name].edit if name in found else 0 * found["edit"].edit
-        wrong = {which: float(protocol.states[which].compare(edit).after.float().mean()) for which in ("clean", "test")}
-        row = {"method": name, "strength": float(name in found), "accuracy": 1 - wrong["clean"]}
-        rows.append(row | {"corrupted accuracy": 1 - whole[name].mean(), "concept errors": wrong["test"]})
-    return rows, whole, {name: f"{c}; {c.trials} trials" for name, c in found.items()}
+        splits = ("clean_test", "target_test")
+        wrong = {split: float(search.activations[split].compare(edit).after.float().mean()) for split in splits}
+        row = {"method": name, "strength": float(name in found), "accuracy": 1 - wrong["clean_test"]}
+        rows.append(row | {"corrupted accuracy": 1 - whole[name].mean(), "concept errors": wrong["target_test"]})
+    return rows, whole, {name: f"{c}; {c.n_candidates} trials" for name, c in found.items()}
 
 
 def main() -> None:

@@ -9,37 +9,36 @@ from typing import Any
 
 from columns import SNOW, by_method
 from common import finish, parser, start
-from methods import choose_all, with_near
+from methods import Plan, search_of, select_all, with_near
 from networks import edit_first, together
 from snow_photos import figures, measure
 
 from edittools.scenarios.snow import snow_scenario
-from edittools.selection.activations import trade_off
-from edittools.selection.constraints import Choice
-from edittools.selection.search import Plan, Protocol
+from edittools.selection.search import EditSearch, Selection
 
 ALONG = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 """Strengths at which each chosen edit is read again, as multiples of the one that was chosen."""
 
 
-def along(protocol: Protocol, chosen: Mapping[str, Choice]) -> list[dict[str, Any]]:
+def along(search: EditSearch, selections: Mapping[str, Selection]) -> list[dict[str, Any]]:
     """Tabulate by `method` and `strength` the share of `errors corrected`, and the `locality` of the nearest images."""
-    edits = {method: choice.edit for method, choice in chosen.items() if choice.found}
-    table = trade_off(edits, ALONG, protocol.states["test"], protocol.states["nearest"])
-    return table.assign(locality=1 - table.pop("kept broken")).to_dict("records")
+    edits = {method: selection.edit for method, selection in selections.items() if selection.feasible}
+    table = search.trade_off(edits, ALONG, "target_test", "nearest")
+    return table.assign(locality=1 - table.pop("broken")).to_dict("records")
 
 
 def main() -> None:
-    """Choose on validation scenes, report the test scenes once."""
+    """Select on the target scenes, evaluate once on the test scenes."""
     arguments = parser(__doc__)
     arguments.add_argument("--model", default="mini_vgg", choices=("mini_vgg", "mini_resnet", "mini_vit"))
     given = start(arguments)
     story = with_near(snow_scenario("mini", given.model, progress=True))
-    protocol = Protocol(story, story.layers, progress=True)
-    chosen = choose_all(protocol, Plan(edited=story.shortlist))
-    found, _ = together([{"job": given.model, **row} for row in measure(protocol, chosen)], figures)
+    search = search_of(story, story.layers)
+    selections = select_all(story, search, Plan(edited=story.shortlist))
+    rows = [{"job": given.model, **row} for row in measure(story, search, selections)]
+    found, _ = together(rows, figures)
     print("\n" + by_method(SNOW, found))
-    finish(given, edit_first(found) | {"budget": protocol.about_budget(), "curve": along(protocol, chosen)})
+    finish(given, edit_first(found) | {"budget": search.describe_constraints(), "curve": along(search, selections)})
 
 
 if __name__ == "__main__":

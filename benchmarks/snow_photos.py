@@ -15,24 +15,36 @@ from typing import Any
 from columns import SNOW
 from common import finish
 from composites import snow_from_composites
-from methods import FAST, LOCALITY, OTHERS, RATES, SLOW, STRENGTHS, choose_all, effort, with_near
+from methods import FAST, LOCALITY, OTHERS, RATES, SLOW, STRENGTHS, Plan, effort, search_of, select_all, with_near
 from networks import Rows, comparisons, options, photos, pooled_row, reported, sweep
 
-from edittools.selection.constraints import Choice, about_budget
-from edittools.selection.search import Plan, Protocol
+from edittools.scenarios.scenario import Scenario
+from edittools.selection.constraints import Constraints
+from edittools.selection.search import EditSearch, Selection
 
 NETWORKS = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2", "squeezenet1_1")
 
-REPORTED = ("test", "budget", "clean", *LOCALITY, "keep_report", "elsewhere")
+REPORTED = {
+    "test": "target_test",
+    "budget": "clean",
+    "clean": "clean_test",
+    **{name: name for name in LOCALITY},
+    "keep_report": "retain_test",
+    "elsewhere": "elsewhere",
+}
+"""Splits that are evaluated, by their name in a row."""
 
 
-def measure(protocol: Protocol, chosen: Mapping[str, Choice]) -> list[dict[str, Any]]:
-    """Read each set once with what was chosen on the validation images: a row a method, see `networks`."""
+def measure(story: Scenario, search: EditSearch, selections: Mapping[str, Selection]) -> list[dict[str, Any]]:
+    """Evaluate once what was selected on the target images: one row per method, see `networks`."""
     rows = []
-    for method, choice in chosen.items():
-        found = {name: protocol.states[name].compare(choice.edit) for name in REPORTED if name in protocol.states}
-        wrong = {name: [one.before.int().tolist(), one.after.int().tolist()] for name, one in found.items()}
-        rows.append({"method": method, **effort(choice, protocol), **wrong})
+    for method, selection in selections.items():
+        wrong = {}
+        for name, split in REPORTED.items():
+            if split in search.activations:
+                compared = search.activations[split].compare(selection.edit)
+                wrong[name] = [compared.before.int().tolist(), compared.after.int().tolist()]
+        rows.append({"method": method, **effort(selection, story, search), **wrong})
     return rows
 
 
@@ -61,22 +73,22 @@ def figures(rows: Rows) -> dict[str, Any]:
 
 
 def network(name: str) -> list[dict[str, Any]]:
-    """Choose and read on one network."""
+    """Select and evaluate on one network."""
     started = time.perf_counter()
     story = with_near(snow_from_composites(name, progress=True))
-    protocol = Protocol(story, progress=True)
-    plan = Plan(FAST, STRENGTHS, tuned=story.layers[::2], rates=RATES, **SLOW)
-    rows = measure(protocol, choose_all(protocol, plan))
+    search = search_of(story)
+    plan = Plan(settings=FAST, strengths=STRENGTHS, tuned=story.layers[::2], rates=RATES, **SLOW)
+    rows = measure(story, search, select_all(story, search, plan))
     return [{**row, "network_seconds": time.perf_counter() - started} for row in rows]
 
 
 def main() -> None:
-    """Choose for each network, report the test photos once, pool the networks."""
+    """Select for each network, evaluate once on the test photos, pool the networks."""
     given = options(__doc__, NETWORKS)
     rivals = {name: settings for name, (_, settings) in OTHERS.items()}
     about = f"snow {photos()} {[SLOW, RATES, FAST, STRENGTHS, rivals]}"
     rows, found = sweep(network, figures, SNOW, given, about)
-    finish(given, found | {"budget": about_budget(len(rows[0]["budget"][0]))})
+    finish(given, found | {"budget": Constraints().describe(len(rows[0]["budget"][0]))})
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 from common import finish, parser, start
-from methods import LOCALITY, locality, near, success
+from methods import LOCALITY, locality, near, success_of
 from tables import synthetic as shown
 
 from edittools.edits import Edit
@@ -25,8 +25,8 @@ from edittools.metrics import Comparison
 from edittools.probing.jobs import run
 from edittools.scenarios import synthetic as syn
 from edittools.scenarios.tiers import MODELS
-from edittools.selection.constraints import BUDGET, about_budget
-from edittools.selection.search import Protocol
+from edittools.selection.constraints import Constraints
+from edittools.selection.search import EditSearch
 
 
 def sweep(
@@ -46,18 +46,19 @@ def sweep(
         return run(work, cases, store, executor, True, about)
 
 
-def read(protocol: Protocol, edit: Edit) -> dict[str, float | None]:
+def read(search: EditSearch, edit: Edit) -> dict[str, float | None]:
     """Evaluate an edit on a case's sets, on its exemplars and near the boundary."""
-    clean, after = protocol.states["clean"], protocol.states["clean"].compare(edit).after
+    clean = search.activations["clean_test"]
+    after = clean.compare(edit).after
     close = near(clean.original, clean.labels)
     local = locality({name: [Comparison(clean.before[some], after[some])] for name, some in close.items()})
-    return syn.figures_of(protocol, edit) | {"success": success(edit, protocol.story, protocol.cuts)} | local
+    return syn.figures_of(search, edit) | {"success": success_of(edit, search.exemplars.values(), search.cuts)} | local
 
 
 def methods(table: pd.DataFrame) -> dict[str, dict[str, object]]:
     """Summarise cases by method: of each measure the mean with its interval, of what others report the mean."""
     result = syn.summary(table).set_index(["method", "measure"])
-    known = table[table.budget == BUDGET]
+    known = table[table.budget == Constraints().max_accuracy_drop]
     means = known[["success", *LOCALITY, *LOCALITY.values()]].astype(float).groupby(known.method).mean()
     return {
         method: {name: list(row) for name, row in part.droplevel(0)[["mean", "low", "high"]].iterrows()}
@@ -81,7 +82,11 @@ def one_model(
     table = sweep(source, targets, workers, store, settings)
     without = table[table.method == "undefined"].job.nunique()
     found = {"cases": table.job.nunique() - without, "cases_without_errors": without}
-    found |= {"budget": about_budget(len(everyday["budget"])), "layers": everyday["layers"], "methods": methods(table)}
+    found |= {
+        "budget": Constraints().describe(len(everyday["splits"]["clean"])),
+        "layers": everyday["layers"],
+        "methods": methods(table),
+    }
     print(f"{found['cases']} cases, {without} without errors enough to correct; {found['budget']}\n\n{shown(found)}")
     return found
 

@@ -16,36 +16,35 @@ from functools import cache
 import pandas as pd
 import torch
 from common import finish, parser, start
-from methods import LOCALITY, SLOW, UNCHOSEN, choose_all, effort, locality, with_near
+from methods import LOCALITY, SLOW, UNCHOSEN, Plan, effort, locality, search_of, select_all, with_near
 from networks import edit_first
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
 from edittools.metrics import Comparison, attack_row, misclassified, predict
 from edittools.miniworld.typography import grow
-from edittools.scenarios.typographic import ATTACK, OTHER_ATTACKS, Scenario, typographic_scenario
-from edittools.selection.activations import CachedStates
-from edittools.selection.constraints import Choice
-from edittools.selection.search import SPARING, Plan, Protocol
-from edittools.selection.trials import grid
+from edittools.scenarios.scenario import Scenario
+from edittools.scenarios.typographic import ATTACK, OTHER_ATTACKS, typographic_scenario
+from edittools.selection.activations import CachedActivations
+from edittools.selection.search import REFERENCE_WEIGHTS, Selection, grid
 
 Read = Callable[[str], Tensor]
 """The logits of a set by its name."""
-RIGHT = {"keep_report": "real_ipod_accuracy", "blank": "blank_label_accuracy"}
+RIGHT = {"retain_test": "real_ipod_accuracy", "blank": "blank_label_accuracy"}
 RIGHT |= {f"photos {kind}": f"paper_photos_{kind}_accuracy" for kind in ("clean", "white", "ipod")}
 """Sets of which the accuracy is told before and after."""
 
 
-def figures(read: Read, kept: dict[str, CachedStates], story: Scenario) -> dict[str, float]:
+def figures(read: Read, kept: dict[str, CachedActivations], story: Scenario) -> dict[str, float]:
     """Evaluate once: the attack and how much of it is fixed, other words, bare objects, real iPods."""
     found = {}
     for word in (ATTACK, *OTHER_ATTACKS):
-        name = "test" if word == ATTACK else word
+        name = "target_test" if word == ATTACK else word
         one = kept[name]
         found[word] = attack_row(one.original, read(name), one.labels, story.classifier.index(word))
     attack, others = found[ATTACK], pd.DataFrame([found[word] for word in OTHER_ATTACKS])
     compare = lambda name: Comparison(kept[name].before, misclassified(read(name), kept[name].labels))  # noqa: E731
-    clean = compare("clean")
+    clean = compare("clean_test")
     known = {
         "clean_accuracy": 1 - float(clean.before.float().mean()),
         "attack_success_before": attack["success before"],
@@ -56,7 +55,7 @@ def figures(read: Read, kept: dict[str, CachedStates], story: Scenario) -> dict[
         "attacks_fixed_high": attack["high"],
         "clean_accuracy_change_points": clean.accuracy_change,
         "clean_accuracy_change_points_interval": clean.accuracy_interval(),
-        "clean_accuracy_change_points_budget": compare("budget").accuracy_change,
+        "clean_accuracy_change_points_budget": compare("clean").accuracy_change,
         "other_words_success_before": others["success before"].mean(),
         "other_words_success_after": others["success after"].mean(),
         "other_words_fixed": others["fixed"].sum() / max(others["fooled"].sum(), 1),
@@ -69,9 +68,9 @@ def figures(read: Read, kept: dict[str, CachedStates], story: Scenario) -> dict[
     return known
 
 
-def read_with(choice: Choice, kept: dict[str, CachedStates]) -> Read:
-    """Read with the edit that was chosen."""
-    return lambda name: kept[name].logits(choice.edit)
+def read_with(selection: Selection, kept: dict[str, CachedActivations]) -> Read:
+    """Predict with the selected edit."""
+    return lambda name: kept[name].logits(selection.edit)
 
 
 def blurred(images: Tensor, masks: Tensor) -> Tensor:
@@ -81,12 +80,12 @@ def blurred(images: Tensor, masks: Tensor) -> Tensor:
     return images + masks[:, None] * (gaussian_blur(images, [size, size], [sigma, sigma]) - images)
 
 
-def read_blurred(story: Scenario, kept: dict[str, CachedStates]) -> Read:
+def read_blurred(story: Scenario, kept: dict[str, CachedActivations]) -> Read:
     """Read with the word blurred where a picture differs from the same with a blank label; the rest as it is."""
-    sets = story.sets
+    sets = story.splits.labeled
 
     def read(name: str) -> Tensor:
-        if name != "test" and name not in OTHER_ATTACKS:
+        if name != "target_test" and name not in OTHER_ATTACKS:
             return kept[name].original
         data = sets[name]
         written = (data.images != sets["blank"].images[: len(data)]).any(dim=1).float()
@@ -97,23 +96,25 @@ def read_blurred(story: Scenario, kept: dict[str, CachedStates]) -> Read:
 
 
 def main() -> None:
-    """Choose on the validation images, report the test images once."""
+    """Select on the target images, evaluate once on the test images."""
     arguments = parser(__doc__)
     arguments.add_argument("--tier", choices=("mini", "paper"), default="mini")
     options = start(arguments)
     story = with_near(typographic_scenario(options.tier, progress=True))
-    tried = grid(rank=(1, 3, 10), masked=(True,), objective=("least_squares",), reference_weight=SPARING)
-    tried += grid(rank=(1,), masked=(True,), objective=("l1",), reference_weight=SPARING[::2])
+    tried = grid(rank=(1, 3, 10), masked=(True,), objective=("least_squares",), reference_weight=REFERENCE_WEIGHTS)
+    tried += grid(rank=(1,), masked=(True,), objective=("l1",), reference_weight=REFERENCE_WEIGHTS[::2])
     layers = story.layers if options.tier == "mini" else story.shortlist
-    protocol = Protocol(story, layers, progress=True)
+    search = search_of(story, layers)
     tuned = story.layers[1::2] if options.tier == "mini" else story.shortlist
     slow = {"tuned": tuned, **SLOW, "steps": (20, 100)}
-    chosen = choose_all(protocol, Plan(tried, edited=story.shortlist, **slow))
-    kept = protocol.states
-    results = {name: figures(read_with(c, kept), kept, story) | effort(c, protocol) for name, c in chosen.items()}
+    selections = select_all(story, search, Plan(settings=tried, edited=story.shortlist, **slow))
+    kept = search.activations
+    results = {}
+    for name, selection in selections.items():
+        results[name] = figures(read_with(selection, kept), kept, story) | effort(selection, story, search)
     results["text_blurred"] = figures(cache(read_blurred(story, kept)), kept, story) | UNCHOSEN
     print("\n" + pd.DataFrame(results).to_string(float_format="{:.3f}".format))
-    finish(options, edit_first(results) | {"budget": protocol.about_budget()})
+    finish(options, edit_first(results) | {"budget": search.describe_constraints()})
 
 
 if __name__ == "__main__":

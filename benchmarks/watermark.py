@@ -18,17 +18,16 @@ import numpy as np
 import torch
 from columns import WATERMARK
 from common import finish
-from methods import LOCALITY, UNCHOSEN, choose_all, effort, with_near
+from methods import LOCALITY, UNCHOSEN, Plan, effort, search_of, select_all, with_near
 from networks import Rows, comparisons, options, photos, pooled_row, reported, sweep
 from torch import Tensor
 from typographic import blurred
 
 from edittools.metrics import misclassified, predict
 from edittools.scenarios.watermark import SHOWN_MARK, SPLIT_SIZES, UNSEEN, watermark_scenario
-from edittools.selection.activations import CachedStates
-from edittools.selection.constraints import about_budget
-from edittools.selection.search import Plan, Protocol
-from edittools.selection.trials import grid
+from edittools.selection.activations import CachedActivations
+from edittools.selection.constraints import Constraints
+from edittools.selection.search import grid
 
 NETWORKS = ("efficientnet_lite0", "squeezenet1_1", "efficientnet_lite1", "efficientnet_lite2")
 
@@ -52,22 +51,25 @@ def network(name: str) -> Rows:
     """One row a method on a network: its effort; of each set who was misread before and after, and which photos."""
     started = time.perf_counter()
     story = with_near(watermark_scenario(name, progress=True))
-    protocol = Protocol(replace(story, test=None, clean=None, more={}), progress=True)
-    chosen = choose_all(protocol, Plan(tuned=story.layers[1::2], **TRIED), FEWER)
-    rows = {method: effort(choice, protocol) for method, choice in chosen.items()}
-    for method, choice in chosen.items():
-        rows[method]["layer"] = ", ".join(choice.edit.layers) if choice.found else "nothing"
+    splits = story.splits
+    clean = splits.clean_test
+    for_selection = replace(story, splits=replace(splits, target_test=None, clean_test=None, extra={}))
+    search = search_of(for_selection)
+    chosen = select_all(for_selection, search, Plan(tuned=story.layers[1::2], **TRIED), FEWER)
+    rows = {method: effort(selection, for_selection, search) for method, selection in chosen.items()}
+    for method, selection in chosen.items():
+        rows[method]["layer"] = ", ".join(selection.edit.layers) if selection.feasible else "nothing"
     ways = {"mark_blurred": blurred, "mark_inpainted": inpainted}
     rows |= {way: UNCHOSEN | {"layer": "none"} for way in ways}
-    for part, data in {"clean": story.clean, "test": story.test, **story.more}.items():
-        states = CachedStates(protocol.states["validation"].cuts, data)  # all sets at once would not fit into memory
-        edits = {method: choice.edit for method, choice in chosen.items() if choice.found}
+    for part, data in {"clean": clean, "test": splits.target_test, **splits.extra}.items():
+        states = CachedActivations(search.cuts, data)  # all sets at once would not fit into memory
+        edits = {method: choice.edit for method, choice in chosen.items() if choice.feasible}
         after = {method: states.compare(edits[method]).after if method in edits else states.before for method in chosen}
         masks = UNSEEN.get(part, SHOWN_MARK).mask(story.classifier.size).expand(len(data), -1, -1)
         for way, repair in ways.items():
             seen = data if part in ("clean", *LOCALITY) else replace(data, images=repair(data.images, masks))
             after[way] = misclassified(predict(story.classifier, seen), data.labels)
-        numbers = [story.clean.names.index(photo) for photo in data.names]
+        numbers = [clean.names.index(photo) for photo in data.names]
         for method, wrong in after.items():
             rows[method][part] = [states.before.int().tolist(), wrong.int().tolist(), numbers]
     seconds = time.perf_counter() - started
@@ -128,7 +130,7 @@ def main() -> None:
     given = options(__doc__, NETWORKS)
     about = f"watermark {photos('imagenet-sample/')} {TRIED} {FEWER} {SPLIT_SIZES} {SHOWN_MARK} {UNSEEN}"
     _, found = sweep(network, figures, WATERMARK, given, about)
-    finish(given, found | {"budget": about_budget(SPLIT_SIZES["budget"])})
+    finish(given, found | {"budget": Constraints().describe(SPLIT_SIZES["clean"])})
 
 
 if __name__ == "__main__":

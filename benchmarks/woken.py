@@ -6,26 +6,26 @@ mini: each scene is painted again on other grounds, so effects are exact. Tier l
 has few photos there, so rules are those of all classes together.
 """
 
-from typing import Any
-
 import pandas as pd
 from common import finish, parser, start
-from methods import FAST, RATES, SLOW, STRENGTHS
+from methods import FAST, RATES, SLOW, STRENGTHS, Plan, search_of
 
 from edittools.probing.effects import LEAST_IMAGES, Probe, bootstrap
 from edittools.probing.probe import probe
+from edittools.scenarios.finetuning import select_finetuning
 from edittools.scenarios.rules import probing_setup, repainted, scenario_for, shown_rule
-from edittools.selection.search import Plan, Protocol
+from edittools.scenarios.scenario import Scenario
+from edittools.selection.search import Selection
 
 
-def edited(protocol: Protocol) -> dict[str, Any]:
-    """Choose an edit and its rivals in the story's shortlist."""
-    layers = protocol.story.shortlist
-    tuned = protocol.choose_finetuning("local", Plan(tuned=layers, rates=RATES, **SLOW))
+def edited(story: Scenario) -> dict[str, Selection]:
+    """Select an edit and its baselines in the scenario's shortlist."""
+    search = search_of(story)
+    tuned = select_finetuning(search, "local", Plan(rates=RATES, **SLOW))
     return {
-        "edit": protocol.choose(protocol.rewriting(FAST, STRENGTHS, layers=layers)),
-        "random direction": protocol.choose(protocol.random_directions(FAST, STRENGTHS, layers=layers)),
-        "closed form": protocol.choose(protocol.baseline("closed_form", STRENGTHS, layers=layers)),
+        "edit": search.select(search.candidates("rewrite", FAST, STRENGTHS)),
+        "random direction": search.select(search.candidates("random_direction", FAST, STRENGTHS)),
+        "closed form": search.select(search.candidates("closed_form", strengths=STRENGTHS)),
         "local fine-tuning": tuned,
     }
 
@@ -62,7 +62,7 @@ def main() -> None:
     classifier = next(iter(classifiers.values()))
     rule, is_rule = shown_rule(probe(classifier, concepts, settings, progress=True))
     story, _ = scenario_for(classifier, concepts, rule, everyday)
-    chosen = edited(Protocol(story, story.shortlist, progress=True))
+    chosen = edited(story)
     named = {"before": classifier} | {name: choice.edit.edited(classifier) for name, choice in chosen.items()}
     mini = options.tier == "mini"
     again = repainted(named, concepts) if mini else probe(named, concepts, settings, progress=True)

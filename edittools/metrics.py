@@ -284,3 +284,15 @@ def by_class(comparison: Comparison, labels: Tensor, classes: Sequence[str]) -> 
             row[f"high {time}"] = high
         rows.append(row)
     return pd.DataFrame(rows).set_index("class")
+
+
+def label_margins(logits: Tensor, labels: Tensor) -> Tensor:
+    """Compute by how much the labeled class is ahead of the best other one, `(N,)`; negative where it is behind.
+
+    Args:
+        logits: `(N, classes)`, or probabilities.
+        labels: `(N,)` class indices.
+    """
+    column = labels[:, None]
+    best_other = logits.scatter(1, column, float("-inf")).amax(dim=1)
+    return logits.gather(1, column)[:, 0] - best_other

@@ -9,6 +9,7 @@ import hashlib
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import TinyNet, make_exemplar, randomise_norms
@@ -30,8 +31,9 @@ from edittools.moments import SecondMoment, measure, second_moments
 from edittools.probing import jobs
 from edittools.rewriting import rewrite
 from edittools.scenarios import photos
-from edittools.selection import Bounds, sweep
-from edittools.selection.activations import CachedStates
+from edittools.selection.activations import CachedActivations
+from edittools.selection.constraints import ConstraintCheck, Constraints
+from edittools.selection.search import select_best
 from edittools.widgets.editor import MaskEditor
 from edittools.widgets.views import alpha_slider
 
@@ -230,10 +232,10 @@ METRICS = {
         ValueError,
         "'conv1.weight'.*'conv2'",
     ),
-    "selected from no trial": (
-        lambda w: Bounds(w.cached()).choose(sweep([], w.cached())),
+    "selected from no candidate": (
+        lambda w: select_best(pd.DataFrame(), ConstraintCheck(w.cached()), Constraints()),
         ValueError,
-        "(?i)no (trial|candidates)",
+        "(?i)no candidates",
     ),
 }
 
@@ -368,7 +370,7 @@ def inputs(tmp_path, monkeypatch, classifier_and_edits):
         other=other,
     )
     w.data = LabelledImages(images, w.labels, classifier.classes)
-    w.cached = lambda layer="conv1": CachedStates(cut_all(classifier, [layer]), w.data)
+    w.cached = lambda layer="conv1": CachedActivations(cut_all(classifier, [layer]), w.data)
     w.rewrite = lambda exemplars=exemplar, reference=images, **options: rewrite(
         classifier, "conv1", exemplars, reference, **{"steps": 1} | options
     )

@@ -33,7 +33,7 @@ from edittools.images import LabelledImages
 from edittools.metrics import predict
 from edittools.moments import RankError, SecondMoment, keys_of, measure
 from edittools.rewriting import pose
-from edittools.selection import CachedStates
+from edittools.selection import CachedActivations
 
 METHODS = {
     "projection": ("projection", {}),
@@ -285,7 +285,7 @@ def test_project_concept_with_tied_weight(tied, exemplar):
 
 def test_cached_states_logits_with_tied_weight(tied, exemplar, photos32):
     data = LabelledImages(photos32, torch.zeros(40).long(), tied.classes)
-    states = CachedStates({"decoder": Cut(tied, "decoder")}, data)
+    states = CachedActivations({"decoder": Cut(tied, "decoder")}, data)
     for edit in (
         project_concept(tied, "decoder", exemplar, None),
         finetune(tied, "decoder", exemplar, scope="global", rate=0.1, steps=2),
@@ -337,7 +337,7 @@ def test_cached_states_of_reacting_layer(tiny, photos32, exemplar, layer):
     moment = replace(measure(tiny, [layer], photos32)[layer], sample=keys_of(cut, photos32))
     edit = 2 * react(tiny, cut, exemplars_at(tiny, cut, exemplar), moment, direction="mean")
     images = torch.stack([*photos32[1:], exemplar.changed])
-    states = CachedStates({layer: cut}, LabelledImages(images, labels, tiny.classes))
+    states = CachedActivations({layer: cut}, LabelledImages(images, labels, tiny.classes))
     torch.testing.assert_close(states.logits(edit), predict(reacting(edit, cut), images))
     assert not torch.equal(states.logits(edit), states.original)
 

@@ -2,9 +2,11 @@ import copy
 
 import pytest
 import torch
-from methods import MARGIN, NEAREST, locality, near, success, with_near
+from conftest import TinyNet, make_exemplar, randomise_norms
+from methods import MARGIN, NEAREST, Plan, locality, near, search_of, select_all, success, with_near
 from torch import nn
 
+from edittools.baselines import BASELINES
 from edittools.baselines.finetuning import finetune
 from edittools.classifiers import Classifier, fingerprint
 from edittools.cut import cut_all
@@ -13,9 +15,10 @@ from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
 from edittools.metrics import Comparison, misclassified, predict
 from edittools.rewriting import rewrite
-from edittools.selection import Scenario
+from edittools.scenarios import Scenario
+from edittools.selection import Splits, grid
 from edittools.selection import activations as bench
-from edittools.selection.activations import bytes_of_states, memory_for_states, report
+from edittools.selection.activations import bytes_of_states, cache_activations, memory_for_states
 
 LAYERS = ["stem", "conv1", "conv2"]
 
@@ -26,33 +29,37 @@ def sets(tiny, photos32):
     labels = predict(tiny, photos32).argmax(1)
     labels[::2] = (labels[::2] + 1) % 5
     data = LabelledImages(photos32, labels, tiny.classes)
-    return {"validation": data.subset(range(20)), "clean": data.subset(range(20, 40))}
+    return {"target": data.subset(range(20)), "clean": data.subset(range(20, 40))}
+
+
+def _cached(classifier, layers, sets):
+    """The cuts at the layers, and the sets cached there."""
+    cuts = cut_all(classifier, layers)
+    return cuts, cache_activations(cuts, sets)
 
 
 @pytest.mark.parametrize("layer", LAYERS)
 @pytest.mark.parametrize("scope", [None, "local", "global"])
 @pytest.mark.parametrize("memory", ["", "0"])
-def test_cached_states_logits_of_edit(tiny, photos32, sets, exemplar, monkeypatch, layer, scope, memory):
+def test_cached_activations_logits_of_edit(tiny, photos32, sets, exemplar, monkeypatch, layer, scope, memory):
     monkeypatch.setenv("EDITTOOLS_MEMORY", memory)
-    _, cached = bench.cache_states(tiny, LAYERS, **sets)
-    assert (cached["validation"].states is None) == (memory == "0")
+    _, cached = _cached(tiny, LAYERS, sets)
+    assert (cached["target"].states is None) == (memory == "0")
     edit = (
         finetune(tiny, layer, exemplar, scope=scope, rate=0.1, steps=3)
         if scope
         else rewrite(tiny, layer, exemplar, photos32, objective="least_squares")
     )
     with edit.applied(tiny):
-        expected = predict(tiny, sets["validation"])
-    assert torch.allclose(cached["validation"].logits(edit), expected, atol=1e-5)
-    assert torch.equal(
-        cached["validation"].before, misclassified(predict(tiny, sets["validation"]), sets["validation"].labels)
-    )
+        expected = predict(tiny, sets["target"])
+    assert torch.allclose(cached["target"].logits(edit), expected, atol=1e-5)
+    assert torch.equal(cached["target"].before, misclassified(predict(tiny, sets["target"]), sets["target"].labels))
     assert applied_edits(tiny) == ()
 
 
 @pytest.mark.parametrize("scope", ["local", "global"])
 def test_compare_with_early_stop(tiny, sets, exemplar, scope):
-    cached = bench.CachedStates(cut_all(tiny, LAYERS), sets["clean"], batch_size=3)
+    cached = bench.CachedActivations(cut_all(tiny, LAYERS), sets["clean"], batch_size=3)
     edit = finetune(tiny, "conv1", exemplar, scope=scope, rate=0.3, steps=3)
     complete = cached.compare(edit)
     partial_errors = []
@@ -62,8 +69,8 @@ def test_compare_with_early_stop(tiny, sets, exemplar, scope):
     assert [len(after) for after in partial_errors] == [3, 6] and torch.equal(partial_errors[1], complete.after[:6])
 
 
-def test_cached_states_logits_of_two_layers(tiny, photos32, sets, exemplar):
-    _, cached = bench.cache_states(tiny, LAYERS, **sets)
+def test_cached_activations_logits_of_two_layers(tiny, photos32, sets, exemplar):
+    _, cached = _cached(tiny, LAYERS, sets)
     both = rewrite(tiny, "conv2", exemplar, photos32, objective="least_squares") + rewrite(
         tiny, "conv1", exemplar, photos32, objective="least_squares"
     )
@@ -72,8 +79,8 @@ def test_cached_states_logits_of_two_layers(tiny, photos32, sets, exemplar):
     assert torch.allclose(cached["clean"].logits(both), expected, atol=1e-5)
 
 
-def test_cached_states_logits_under_applied_edit(tiny, photos32, sets, exemplar):
-    _, cached = bench.cache_states(tiny, LAYERS, **sets)
+def test_cached_activations_logits_under_applied_edit(tiny, photos32, sets, exemplar):
+    _, cached = _cached(tiny, LAYERS, sets)
     first = finetune(tiny, "conv1", exemplar, rate=0.1, steps=3)
     second = rewrite(tiny, "conv1", exemplar, photos32, objective="least_squares")
     alone = cached["clean"].logits(second)
@@ -84,8 +91,8 @@ def test_cached_states_logits_under_applied_edit(tiny, photos32, sets, exemplar)
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
-def test_cached_states_logits_under_applied_bias(tiny, photos32, sets, exemplar, in_memory):
-    cached = bench.CachedStates(cut_all(tiny, ["conv1"]), sets["clean"], in_memory=in_memory)
+def test_cached_activations_logits_under_applied_bias(tiny, photos32, sets, exemplar, in_memory):
+    cached = bench.CachedActivations(cut_all(tiny, ["conv1"]), sets["clean"], in_memory=in_memory)
     edit = rewrite(tiny, "conv1", exemplar, photos32, objective="least_squares")
     alone = cached.logits(edit)
     with Edit({"conv1.bias": Change(torch.linspace(-3, 3, 12))}, fingerprint(tiny.model)).applied(tiny):
@@ -115,10 +122,10 @@ class OutOfOrder(nn.Module):
 @pytest.mark.parametrize(
     ("changed", "is_refused"), [("early", True), ("side", False), ("late", False), ("head", False)]
 )
-def test_cached_states_logits_with_layers_out_of_order(photos32, sets, exemplar, changed, is_refused):
+def test_cached_activations_logits_with_layers_out_of_order(photos32, sets, exemplar, changed, is_refused):
     torch.manual_seed(0)
     classifier = Classifier(OutOfOrder(), sets["clean"].classes, size=32)
-    cached = bench.CachedStates(cut_all(classifier, ["late"]), sets["clean"])
+    cached = bench.CachedActivations(cut_all(classifier, ["late"]), sets["clean"])
     first, second = (
         rewrite(classifier, layer, exemplar, photos32, objective="least_squares") for layer in (changed, "late")
     )
@@ -132,15 +139,15 @@ def test_cached_states_logits_with_layers_out_of_order(photos32, sets, exemplar,
             assert torch.allclose(logits, predict(classifier, sets["clean"]), atol=1e-5)
 
 
-def test_cached_states_logits_behind_applied_edit(tiny, photos32, sets, exemplar):
+def test_cached_activations_logits_behind_applied_edit(tiny, photos32, sets, exemplar):
     first = finetune(tiny, "conv1", exemplar, rate=0.1, steps=3)
     second = rewrite(tiny, "conv2", exemplar, photos32, objective="least_squares")
-    _, plain = bench.cache_states(tiny, LAYERS, **sets)
+    _, plain = _cached(tiny, LAYERS, sets)
     with first.applied(tiny):
         with pytest.raises(ValueError, match="'conv2'.*'conv1'"):
             plain["clean"].logits(second)
         torch.testing.assert_close(plain["clean"].logits(), predict(tiny, sets["clean"]))  # from conv1 on
-        _, cached = bench.cache_states(tiny, LAYERS, **sets)
+        _, cached = _cached(tiny, LAYERS, sets)
         both = cached["clean"].logits(second)
     assert torch.allclose(both, plain["clean"].logits(first + second), atol=1e-5)
     with pytest.raises(ValueError, match="'conv2'.*'conv1'"):
@@ -148,14 +155,14 @@ def test_cached_states_logits_behind_applied_edit(tiny, photos32, sets, exemplar
 
 
 @pytest.mark.parametrize("earlier", ["stem", "conv2"])
-def test_cached_states_logits_of_later_layer(tiny, photos32, sets, exemplar, earlier):
+def test_cached_activations_logits_of_later_layer(tiny, photos32, sets, exemplar, earlier):
     """Whatever an edit changes must come after the first of the cached layers, of which `conv2` is not needed."""
     first, second = (rewrite(tiny, layer, exemplar, photos32, objective="least_squares") for layer in (earlier, "head"))
-    _, late = bench.cache_states(tiny, ["head"], **sets)
+    _, late = _cached(tiny, ["head"], sets)
     for edit in (first, first + second):
         with pytest.raises(ValueError, match=rf"'{earlier}.weight'.*'head'"):
             late["clean"].logits(edit)
-    _, cached = bench.cache_states(tiny, ["conv1", "conv2"], **sets)
+    _, cached = _cached(tiny, ["conv1", "conv2"], sets)
     assert torch.allclose(late["clean"].logits(second), cached["clean"].logits(second), atol=1e-5)
 
 
@@ -190,8 +197,8 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_cached_states_after_change_in_place(tiny, sets, exemplar, change):
-    cuts, cached = bench.cache_states(tiny, LAYERS, **sets)
+def test_cached_activations_after_change_in_place(tiny, sets, exemplar, change):
+    cuts, cached = _cached(tiny, LAYERS, sets)
     clean = cached["clean"]
     edit = finetune(tiny, "conv1", exemplar, rate=0.1, steps=3)
     before = clean.logits(edit)
@@ -204,25 +211,25 @@ def test_cached_states_after_change_in_place(tiny, sets, exemplar, change):
     tiny.float().model.load_state_dict(weights)
     tiny.mean.copy_(mean)
     assert torch.equal(clean.logits(edit), before)
-    assert torch.equal(bench.CachedStates(cuts, sets["clean"]).logits(edit), before)
+    assert torch.equal(bench.CachedActivations(cuts, sets["clean"]).logits(edit), before)
 
 
 @pytest.mark.parametrize("layer", ["stem", "conv1"])
-def test_cached_states_after_change_under_applied_edit(tiny, photos32, sets, exemplar, layer):
+def test_cached_activations_after_change_under_applied_edit(tiny, photos32, sets, exemplar, layer):
     rewrite(tiny, "conv1", exemplar, photos32, objective="least_squares").apply_(tiny)
-    _, cached = bench.cache_states(tiny, LAYERS, **sets)
+    _, cached = _cached(tiny, LAYERS, sets)
     assert torch.equal(cached["clean"].logits(), cached["clean"].original)
     nn.init.constant_(tiny.model.get_submodule(layer).weight, 0.1)
     with pytest.raises(ValueError, match="'conv1.weight'|TinyNet"):
         cached["clean"].logits()
 
 
-def test_cache_states_with_memory_limit(tiny, sets, monkeypatch):
+def test_cache_activations_with_memory_limit(tiny, sets, monkeypatch):
     cuts = cut_all(tiny, LAYERS)
     bytes_per_image = bytes_of_states(cuts, sets["clean"].images[:1])
     states = {layer: cut.prefix(sets["clean"].images[:1]) for layer, cut in cuts.items()}
     assert bytes_per_image >= sum(cuts[layer].output(state).nbytes for layer, state in states.items())
-    gigabytes = 1e-9 * bytes_per_image * (len(sets["validation"]) + len(sets["clean"]))  # in GB
+    gigabytes = 1e-9 * bytes_per_image * (len(sets["target"]) + len(sets["clean"]))  # in GB
     on_demand_by_limit = {
         gigabytes: (False, False),
         0.99 * gigabytes: (False, True),
@@ -230,19 +237,19 @@ def test_cache_states_with_memory_limit(tiny, sets, monkeypatch):
     }
     for limit, on_demand in on_demand_by_limit.items():
         monkeypatch.setenv("EDITTOOLS_MEMORY", f"{limit:.12f}")
-        _, cached = bench.cache_states(tiny, LAYERS, **sets)
+        _, cached = _cached(tiny, LAYERS, sets)
         assert [part.states is None for part in cached.values()] == list(on_demand)
     monkeypatch.setenv("EDITTOOLS_MEMORY", "much")
     with pytest.raises(ValueError, match="EDITTOOLS_MEMORY 'much'"):
-        bench.cache_states(tiny, LAYERS, **sets)
+        _cached(tiny, LAYERS, sets)
     monkeypatch.delenv("EDITTOOLS_MEMORY")
     assert memory_for_states(torch.device("cpu")) > 1e8
 
 
-def test_cached_states_not_in_memory(tiny, sets, exemplar):
+def test_cached_activations_not_in_memory(tiny, sets, exemplar):
     cuts = cut_all(tiny, LAYERS)
     edit = finetune(tiny, "conv1", exemplar, scope="local", rate=0.1, steps=3)
-    cached = bench.CachedStates(cuts, sets["clean"], batch_size=3, in_memory=False)
+    cached = bench.CachedActivations(cuts, sets["clean"], batch_size=3, in_memory=False)
     cached.compare(edit)
     assert not cached._outputs
     with edit.applied(tiny), pytest.raises(ValueError, match="'conv2'.*'conv1'"):
@@ -252,19 +259,9 @@ def test_cached_states_not_in_memory(tiny, sets, exemplar):
         cached.compare(edit)
 
 
-def test_cache_states_without_images(tiny, sets):
+def test_cache_activations_without_images(tiny, sets):
     with pytest.raises(ValueError, match="(?i)no images"):
-        bench.cache_states(tiny, LAYERS, none=sets["clean"].subset([]))
-
-
-def test_report_of_edit(tiny, photos32, sets, exemplar):
-    _, cached = bench.cache_states(tiny, LAYERS, **sets)
-    cached["test"] = cached.pop("validation")
-    edit = rewrite(tiny, "conv1", exemplar, photos32, objective="least_squares")
-    result = report({"edit": edit}, cached)
-    comparison = cached["test"].compare(edit)
-    assert result.loc["edit", "errors after"] == int(comparison.after.sum())
-    assert result.loc["edit", "p"] == comparison.row()["p"] and result.loc["edit"].notna().all()
+        _cached(tiny, LAYERS, {"none": sets["clean"].subset([])})
 
 
 def test_near_of_known_margins():
@@ -292,14 +289,14 @@ def test_success_of_exemplars(tiny, photos32, sets):
     mask = torch.ones(32, 32)
     exemplars = {name: Exemplar(photos32[2], photos32[i], mask, labels[name]) for i, name in enumerate(labels)}
     several = {"both": list(exemplars.values())}
-    splits = {**sets, "budget": sets["clean"], "reference": photos32}
-    scenario = Scenario(tiny, exemplars, several=several, layers=("conv1",), **splits)
+    splits = Splits(reference=photos32, target=sets["target"], clean=sets["target"], clean_test=sets["clean"])
+    scenario = Scenario(tiny, exemplars, splits, several=several, layers=("conv1",))
     cuts = cut_all(tiny, ["conv1"])
     no_change = Edit({"conv1.bias": Change(torch.zeros(12))}, fingerprint(tiny.model))
     assert [success(no_change, scenario, cuts, name) for name in ("right", "wrong", "both", None)] == [1, 0, 0.5, 0.5]
     constant = Edit({"head.bias": Change(1000 * torch.eye(5)[(predicted[0] + 1) % 5])}, fingerprint(tiny.model))
     assert success(constant, scenario, cuts, "right") == 0
-    with_nearest = with_near(scenario).more
+    with_nearest = with_near(scenario).splits.extra
     assert len(with_nearest["nearest"]) == int(
         (~misclassified(predict(tiny, sets["clean"]), sets["clean"].labels)).sum()
     )
@@ -320,3 +317,73 @@ def test_compared_methods_and_others_table(monkeypatch):
     edit, baseline = tables.others().splitlines()[2:]
     assert edit == "| vehicles on snow, MiniWorld | **edit** | 100 % | 50 % [40, 60] | 75 % of 4 | – |"
     assert baseline.endswith("| last layer retrained | – | 50 % [40, 60] | – | – |")
+
+
+# --- every method of a scenario ---
+
+
+@pytest.fixture(scope="module")
+def selected(tiny_scenario):
+    """The search of a small scenario, and the selections of all methods, each with few settings."""
+    search = search_of(tiny_scenario)
+    settings = grid(rank=(1,), objective=("l1", "least_squares"), steps=(5,))
+    rounds = {"rates": (0.01, 0.1), "steps": (2, 3), "localities": (1.0, 5.0), "top": 1}
+    return search, select_all(tiny_scenario, search, Plan(settings=settings, **rounds))
+
+
+@pytest.fixture(scope="module")
+def tiny_scenario():
+    torch.manual_seed(0)
+    tiny = Classifier(randomise_norms(TinyNet()), list("abcde"), size=32)
+    images = torch.rand(40, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    labels = predict(tiny, images).argmax(1)
+    labels[::2] = (labels[::2] + 1) % 5
+    data = LabelledImages(images, labels, tiny.classes)
+    splits = Splits(
+        reference=1 - images,
+        target=data.subset(range(20)),
+        clean=data.subset(range(20, 30)),
+        target_test=data.subset(range(30, 40)),
+    )
+    default = {"layer": "conv2", "exemplar": "one", "rank": 1}
+    return Scenario(tiny, {"one": make_exemplar()}, splits, layers=("conv1", "conv2"), default=default)
+
+
+def test_select_all_selects_for_every_method_under_the_same_constraints(selected):
+    search, selections = selected
+    edits = [f"{name}{suffix}" for suffix in ("", "_several") for name in ("editing", "random_direction")]
+    tuned = [f"finetune_{scope}{suffix}" for scope in ("local", "global") for suffix in ("", "_several")]
+    interpolated = ["interpolated_local", "interpolated_global"]
+    expected = ["untuned", *edits, "two_layers", *tuned, *interpolated, *BASELINES, "reactive"]
+    assert list(selections) == expected
+    assert all(selection.seconds > 0 for selection in selections.values())
+    assert selections["editing"].n_candidates == selections["random_direction"].n_candidates == 2 * 1 * 2 * 3
+    for name in (*edits, *BASELINES, "reactive"):
+        helping = selections[name].results.query("net > 0").sort_values("loss", kind="stable")
+        changes = ((edit, search.activations["clean"].compare(edit).accuracy_change) for edit in helping.edit)
+        first = next((edit for edit, change in changes if change >= -0.25), None)
+        assert selections[name].feasible == (first is not None)
+        assert first is None or selections[name].edit is first
+    table = search.evaluate({name: selection.edit for name, selection in selections.items()})
+    assert table.loc["untuned", "clean change"] == pytest.approx(selections["untuned"].accuracy_change)
+
+
+def test_select_second_layer_counts_the_candidates_of_both(selected):
+    _, selections = selected
+    first = selections["editing"]
+    both = selections["two_layers"]
+    assert both.n_candidates == first.n_candidates + len(both.results)
+    if first.feasible:
+        assert both.scores["loss"] <= first.scores["loss"]
+        assert str(first) in str(both)
+
+
+def test_select_finetuning_tries_the_best_of_the_first_round_again(selected):
+    _, selections = selected
+    tried = selections["finetune_local"].results
+    first, again = tried[:8], tried[8:]
+    best = first.loc[first.loss.idxmin()]
+    assert [set(first[name]) for name in ("locality", "steps")] == [{0.0}, {2}]
+    assert (again[["layer", "rate", "momentum"]] == best[["layer", "rate", "momentum"]]).all(axis=None)
+    assert list(zip(again.locality, again.steps, strict=True)) == [(0, 3), (1, 2), (1, 3), (5, 2), (5, 3)]
+    assert selections["interpolated_local"].n_candidates == 4 * len(tried)

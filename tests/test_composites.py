@@ -43,17 +43,25 @@ def scenario():
 
 @needs_photos
 def test_snow_from_composites_sets_are_disjoint(scenario):
-    assert len(scenario.more["elsewhere"]) == 250  # labeled with the current predictions: an error is a changed one
-    assert error_rate(scenario.classifier, scenario.more["elsewhere"].subset(range(0, 250, 5))) == 0
-    assert len(scenario.test) == 126
-    assert len(scenario.validation) % 3 == 0
-    assert len(scenario.validation) > 60
-    assert all(name.startswith("msrc-v2/") for name in scenario.validation.names)
-    roads = set(scenario.validation.names)
-    assert len(scenario.reference) + len(roads) == len(photos.available("msrc-v2/Images/"))
-    for data in (scenario.validation, scenario.budget, scenario.clean):
-        assert not shared_images(data, scenario.reference)
-    sets = (scenario.test, scenario.budget, scenario.clean, scenario.keep, scenario.keep_report)
+    assert (
+        len(scenario.splits.extra["elsewhere"]) == 250
+    )  # labeled with the current predictions: an error is a changed one
+    assert error_rate(scenario.classifier, scenario.splits.extra["elsewhere"].subset(range(0, 250, 5))) == 0
+    assert len(scenario.splits.target_test) == 126
+    assert len(scenario.splits.target) % 3 == 0
+    assert len(scenario.splits.target) > 60
+    assert all(name.startswith("msrc-v2/") for name in scenario.splits.target.names)
+    roads = set(scenario.splits.target.names)
+    assert len(scenario.splits.reference) + len(roads) == len(photos.available("msrc-v2/Images/"))
+    for data in (scenario.splits.target, scenario.splits.clean, scenario.splits.clean_test):
+        assert not shared_images(data, scenario.splits.reference)
+    sets = (
+        scenario.splits.target_test,
+        scenario.splits.clean,
+        scenario.splits.clean_test,
+        scenario.splits.retain,
+        scenario.splits.retain_test,
+    )
     names = set().union(*(data.names for data in sets))
     assert sum(map(len, sets)) == len(names)
     assert not any(stem in name for stem in SNOW_EXEMPLARS.values() for name in names)

@@ -16,7 +16,7 @@ from edittools.miniworld.scenes import CLASSES
 from edittools.probing.probe import ProbeSettings, probe
 from edittools.rewriting import rewrite
 from edittools.scenarios.rules import scenario_for, shown_rule
-from edittools.selection.splits import check_splits, shared_images
+from edittools.selection.splits import shared_images
 
 CAR = {"class": "car", "concept": "road", "style": "snow"}
 
@@ -54,22 +54,22 @@ def made(story, rule):
 def edit(story, made):
     scenario, _ = made
     several = scenario.several["car 1 in 3 variants"]
-    return rewrite(scenario.classifier, "features.10", several, story.common_fields["reference"], rank=3)
+    return rewrite(scenario.classifier, "features.10", several, story.common_fields["splits"]["reference"], rank=3)
 
 
 def test_scenario_for_sets_are_disjoint_and_complete(story, rule, cars, concepts):
     """The classifier predicts which images are correct; all else is counted from the masks."""
     scenario, numbers = make(story, rule, exemplars=2)
-    check_splits(scenario)
+    scenario.splits.check_disjoint(scenario.exemplars.values())
     data = concepts.data
     is_correct = predict(scenario.classifier, data).argmax(dim=1) == data.labels
     shows_road = concepts.masks["road"].mean(dim=(1, 2)) >= 0.02
     expected = set((is_correct & shows_road).nonzero()[:, 0].tolist()) - set(cars[:2])
-    assert set(numbers) == {"validation", "test", "own"}
+    assert set(numbers) == {"target", "target_test", "same_class_test"}
     assert set().union(*numbers.values()) == expected
     assert sum(map(len, numbers.values())) == len(expected)
-    assert set(numbers["own"]) <= set(cars)
-    assert not set(numbers["test"]) & set(cars)
+    assert set(numbers["same_class_test"]) <= set(cars)
+    assert not set(numbers["target_test"]) & set(cars)
     assert scenario.layers[0] == "features.8"
     assert set(scenario.shortlist) <= set(scenario.layers)
     assert scenario.default["layer"] == "features.10"
@@ -79,8 +79,8 @@ def test_scenario_for_sets_are_disjoint_and_complete(story, rule, cars, concepts
 def test_scenario_for_transforms_the_concept_only(made, concepts):
     scenario, numbers = made
     data = concepts.data
-    for name, variants in {"validation": 3, "test": 1, "own": 1}.items():
-        transformed = getattr(scenario, name)
+    for name, variants in {"target": 3, "target_test": 1, "same_class_test": 1}.items():
+        transformed = scenario.splits.labeled[name]
         originals = np.repeat(numbers[name], variants)
         assert torch.equal(transformed.labels, data.labels[originals])
         differs = (transformed.images - data.images[originals]).abs().sum(dim=1) > 0
@@ -94,8 +94,8 @@ def test_scenario_for_retains_images_of_the_style(made, concepts):
     is_correct = predict(scenario.classifier, data).argmax(dim=1) == data.labels
     shows_snow = concepts.masks["snow"].mean(dim=(1, 2)) >= 0.02
     expected = set(map(bytes, data.images[is_correct & shows_snow].numpy()))
-    keep = set(map(bytes, scenario.keep.images.numpy()))
-    keep_report = set(map(bytes, scenario.keep_report.images.numpy()))
+    keep = set(map(bytes, scenario.splits.retain.images.numpy()))
+    keep_report = set(map(bytes, scenario.splits.retain_test.images.numpy()))
     assert not keep & keep_report
     assert keep | keep_report == expected
     assert abs(len(keep) - len(keep_report)) <= 1
@@ -110,8 +110,8 @@ def test_scenario_for_image_of_concept_and_style_is_not_retained(story, rule, co
     scenario, numbers = make(story, rule, changed, exemplars=2)
     usual_scenario, usual_numbers = make(story, rule, concepts, exemplars=2)
     assert numbers == usual_numbers
-    assert len(scenario.keep) == len(usual_scenario.keep)
-    for retained in (scenario.keep, scenario.keep_report):
+    assert len(scenario.splits.retain) == len(usual_scenario.splits.retain)
+    for retained in (scenario.splits.retain, scenario.splits.retain_test):
         assert not shared_images(retained, concepts.data.images[both])
 
 
@@ -139,8 +139,8 @@ def test_scenario_for_test_variants_are_held_out(made, concepts):
         versions = paste_texture(image, road, concepts.styles["snow"])
         return next(variant for variant, version in enumerate(versions) if torch.equal(version, changed))
 
-    assert {*map(variant_of, scenario.validation.images, np.repeat(numbers["validation"], 3))} == {0, 1, 2, 3}
-    assert {*map(variant_of, scenario.test.images, numbers["test"])} <= {4, 5, 6, 7}
+    assert {*map(variant_of, scenario.splits.target.images, np.repeat(numbers["target"], 3))} == {0, 1, 2, 3}
+    assert {*map(variant_of, scenario.splits.target_test.images, numbers["target_test"])} <= {4, 5, 6, 7}
 
 
 def test_scenario_for_larger_images_are_resized(story, rule, concepts):
@@ -148,12 +148,14 @@ def test_scenario_for_larger_images_are_resized(story, rule, concepts):
     large = replace(concepts.data, images=interpolate(concepts.data.images, scale_factor=2))
     scenario, numbers = make(story, rule, replace(concepts, data=large, masks=masks))
     size = scenario.classifier.size
-    assert scenario.test.images.shape[-2:] == scenario.keep_report.images.shape[-2:] == (size, size)
+    assert (
+        scenario.splits.target_test.images.shape[-2:] == scenario.splits.retain_test.images.shape[-2:] == (size, size)
+    )
     for variants in scenario.several.values():
         for exemplar in variants:
             assert exemplar.mask.shape == (size, size)
             assert set(exemplar.mask.unique().tolist()) <= {0.0, 1.0}
-    assert torch.equal(scenario.test.labels, large.labels[numbers["test"]])
+    assert torch.equal(scenario.splits.target_test.labels, large.labels[numbers["target_test"]])
 
 
 def test_sized_exemplar_retains_the_share_of_the_mask(concepts, cars):
@@ -170,7 +172,7 @@ def test_sized_exemplar_retains_the_share_of_the_mask(concepts, cars):
 
 
 def test_scenario_for_too_few_images(story, rule, concepts, cars):
-    with pytest.raises(ValueError, match=r"'car' on 'road' → 'snow'.*'test': 0, 'own': \d+}"):
+    with pytest.raises(ValueError, match=r"'car' on 'road' → 'snow'.*'target_test': 0, 'same_class_test': \d+}"):
         make(story, {**rule, "evidence": (0,)}, concepts.subset(cars))
     with pytest.raises(ValueError, match="'exemplars': 0"):
         make(story, rule, exemplars=0)
@@ -309,12 +311,12 @@ def test_cures_for_each_rule_transforms_its_class_and_retains_the_others(story, 
         assert [exemplar.label for exemplar in scenario.exemplars.values()] == [CLASSES.index(rule["class"])]
         first, second = story.concepts.styles[rule["style"]].split(4)
         used = set(rule["evidence"])
-        selection = (story.concepts, scenario.validation, scenario.keep, first, used)
-        evaluation = (concepts_of_test, scenario.test, scenario.keep_report, second, set())
+        selection = (story.concepts, scenario.splits.target, scenario.splits.retain, first, used)
+        evaluation = (concepts_of_test, scenario.splits.target_test, scenario.splits.retain_test, second, set())
         assert check_rule_images(scenario, rule, rules, *selection) == 3
         assert check_rule_images(scenario, rule, rules, *evaluation) == 1
-        assert not shared_images(scenario.validation, scenario.test)
-        assert not shared_images(scenario.keep, scenario.keep_report)
+        assert not shared_images(scenario.splits.target, scenario.splits.target_test)
+        assert not shared_images(scenario.splits.retain, scenario.splits.retain_test)
 
 
 def test_stacked_edits_record_those_below(story, concepts_of_test, rules, monkeypatch):
@@ -322,16 +324,17 @@ def test_stacked_edits_record_those_below(story, concepts_of_test, rules, monkey
 
     monkeypatch.setattr(many_edits, "SETTINGS", [{"objective": "least_squares", "reference_weight": 10.0}])
     classifier = story.classifiers["mini_vgg"]
-    common_fields = {
-        **story.common_fields,
-        "budget": story.common_fields["budget"].subset(range(40)),
-        "clean": story.common_fields["clean"].subset(range(40)),
-        "reference": story.common_fields["reference"][:64],
+    splits = story.common_fields["splits"]
+    few = {
+        "clean": splits["clean"].subset(range(40)),
+        "clean_test": splits["clean_test"].subset(range(40)),
+        "reference": splits["reference"][:64],
     }
+    common_fields = {**story.common_fields, "splits": few}
     selected = {}
     for count in many_edits.stacked(scenarios_for(story, concepts_of_test, rules, common_fields), selected):
         assert count == len(selected)
-        edits = [choice.edit for choice in selected.values() if choice.found]
+        edits = [one.edit for one in selected.values() if one.feasible]
         assert applied_edits(classifier) == tuple(edits)
     assert len(selected) == 3
     assert len(edits) >= 2

@@ -9,7 +9,7 @@ from torch import nn
 from edittools.classifiers import Classifier
 from edittools.cut import Cut, cut_all, editable_layers, states_at
 from edittools.models.embedded import MiniVGG, mini_vit
-from edittools.selection.trials import candidate_layers
+from edittools.selection.search import candidate_layers
 
 SIZE = 64  # the layers are those at 224, in a twelfth of the time
 

@@ -296,14 +296,14 @@ def test_choose_restores_the_mask_of_an_image(desk):
     assert torch.equal(desk.editor.mask, MASK)
 
 
-def instant_repair(tiny, report=lambda progress: None):
-    """A `repair` that finds an edit at once; `report` is called with its `progress`."""
+def instant_repair(tiny, report=lambda callback: None):
+    """A `repair` that finds an edit at once; `report` is called with its `callback`."""
     edit = et.rewrite(tiny, "conv2", make_exemplar(), noise(8))
 
-    def repair(classifier, exemplar, target, clean, retain, *, progress, **options):
-        report(progress)
+    def repair(classifier, exemplar, target, clean, retain, *, callback, **options):
+        report(callback)
         assert len(target) == 11 and len(clean) == 40 and len(retain) == 10
-        return SimpleNamespace(edit=edit, methods={"edit": SimpleNamespace(found=True)}, verdict="Held out: found.")
+        return SimpleNamespace(edit=edit, selection=SimpleNamespace(feasible=True), summary=lambda: "Held out: found.")
 
     return repair
 
@@ -329,19 +329,20 @@ def test_find_best_shows_the_verdict_of_repair(tiny, sources):
     fix = et.repair(tiny, desk.exemplar, target, *sources[1:], baselines=False, progress=False)
     desk.find_best()
     desk.wait(300)
-    if fix.methods["edit"].found:
-        assert desk.result.verdict == fix.verdict
+    if fix.selection.feasible:
+        assert desk.result.verdict == fix.summary()
     else:
-        assert desk.result is None and desk.controls.message.text == fix.verdict
+        assert desk.result is None and desk.controls.message.text == fix.summary()
     assert desk.controls.stop.disabled and not desk.controls.search.disabled
 
 
 def test_stop_ends_a_search(desk, tiny, monkeypatch):
-    def report(progress):
-        progress("edit", 1, 4)
+    def report(callback):
+        assert callback("edit", 1, 4)
         assert desk.controls.progress.value == 0.25 and desk.controls.rewrite.disabled
         desk.controls.stop.click()
-        progress("edit", 2, 4)
+        if callback("edit", 2, 4) is False:
+            raise KeyboardInterrupt
 
     monkeypatch.setattr(desk_sets, "repair", instant_repair(tiny, report))
     desk.find_best()

@@ -98,7 +98,7 @@ def test_readme_and_guide_tours_run(capsys, monkeypatch, tmp_path):
     assert "layer3.1.conv2" in capsys.readouterr().out
     exec(tour + selection, namespace)
     output = capsys.readouterr().out
-    assert "(Edit(layer3.1.conv2.weight (rank 1)),)\n" in output and namespace["fix"].verdict in output
+    assert "(Edit(layer3.1.conv2.weight (rank 1)),)\n" in output and namespace["fix"].summary() in output
     assert Edit.load("snow_is_road.safetensors", namespace["classifier"])
     assert not applied_edits(namespace["classifier"])
 
@@ -130,16 +130,12 @@ def test_contributing_baseline_is_selected():
         exec(block, namespace)
     classifier = edittools.load_classifier("mini_vgg")
     exemplar = edittools.scenarios.snow.car_exemplars(classifier, 1)
-    splits = {
-        n: edittools.miniworld.scenes(20, 100 * i) for i, n in enumerate(("validation", "budget", "test", "clean"))
-    }
-    scenario = edittools.selection.Scenario(
-        classifier, exemplar, reference=edittools.miniworld.scenes(20, 900).images, layers=("features.10",), **splits
-    )
-    selected = edittools.selection.Protocol(scenario).choose(
-        namespace["bias_trials"](edittools.selection.Protocol(scenario))
-    )
-    assert selected.trials == 2 and set(selected.edit.changes) == {"features.10.bias"}
+    names = ("target", "clean", "target_test", "clean_test")
+    rendered = {name: edittools.miniworld.scenes(20, 100 * i) for i, name in enumerate(names)}
+    splits = edittools.selection.Splits(reference=edittools.miniworld.scenes(20, 900).images, **rendered)
+    search = edittools.selection.EditSearch(classifier, exemplar, splits, ["features.10"])
+    selected = search.select(namespace["bias_candidates"](search))
+    assert selected.n_candidates == 2 and set(selected.edit.changes) == {"features.10.bias"}
 
 
 def test_page_tables_match_results(monkeypatch):
@@ -259,13 +255,13 @@ def test_read_blurred_masks(monkeypatch, tiny):
     blank = LabelledImages(torch.rand(3, 3, 32, 32), torch.zeros(3, dtype=torch.long), tiny.classes)
     attacked = blank.images[:2].clone()
     attacked[:, :, 10:14, 10:20] = torch.rand(2, 3, 4, 10)
-    sets = {"blank": blank, "test": LabelledImages(attacked, blank.labels[:2], tiny.classes)}
+    sets = {"blank": blank, "target_test": LabelledImages(attacked, blank.labels[:2], tiny.classes)}
     cached = {"clean": SimpleNamespace(original=torch.ones(1, 4))}
-    logits_of = typographic.read_blurred(SimpleNamespace(classifier=tiny, sets=sets), cached)
+    logits_of = typographic.read_blurred(SimpleNamespace(classifier=tiny, splits=SimpleNamespace(labeled=sets)), cached)
     masks = torch.zeros(2, 32, 32)
     masks[:, 8:16, 8:22] = 1
-    torch.testing.assert_close(logits_of("test"), tiny(typographic.blurred(attacked, masks)).detach())
-    assert not torch.allclose(logits_of("test"), tiny(attacked))
+    torch.testing.assert_close(logits_of("target_test"), tiny(typographic.blurred(attacked, masks)).detach())
+    assert not torch.allclose(logits_of("target_test"), tiny(attacked))
     assert torch.equal(logits_of("clean"), cached["clean"].original)
 
 

@@ -29,7 +29,7 @@ from edittools.models.load import load_classifier
 from edittools.models.zero_shot import identify_network
 from edittools.moments import measure, second_moments
 from edittools.rewriting import rewrite
-from edittools.selection.activations import CachedStates
+from edittools.selection.activations import CachedActivations
 
 BORDER = (0, 1, 2, 1)
 SAVED = Path(__file__).parent / "edit_of_0_2.safetensors"
@@ -182,7 +182,7 @@ def test_cut_of_in_place_operations(name):
     classifier = classifier_of(copy.deepcopy(BODIES[name]))
     cuts = assert_exact_everywhere(classifier, images_of())
     data = LabelledImages(images_of(), torch.zeros(4).long(), list("abcd"))
-    cached = CachedStates(cuts, data)
+    cached = CachedActivations(cuts, data)
     torch.testing.assert_close(cached.original, predict(classifier, images_of()), rtol=0, atol=0)
     no_change = edit_of(cuts["2"], {"2.weight": Change(torch.zeros(8, 8, 3, 3))})
     for _ in range(3):

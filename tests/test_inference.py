@@ -19,7 +19,7 @@ from edittools.cut import Cut, cut_all, editable_layers
 from edittools.images import LabelledImages
 from edittools.metrics import predict
 from edittools.rewriting import rewrite
-from edittools.selection.activations import CachedStates
+from edittools.selection.activations import CachedActivations
 
 
 def images_of(count=4, size=16):
@@ -57,7 +57,7 @@ def test_cached_states_in_threads():
     data = LabelledImages(images, torch.zeros(64, dtype=torch.long), list("abcde"))
     exemplar = make_exemplar()
     edits = [finetune(classifier, "3", exemplar, steps=3, scope="global", rate=rate) for rate in (0.01, 0.1, 0.5)]
-    states = CachedStates(cut_all(classifier, ["3"]), data, batch_size=8)
+    states = CachedActivations(cut_all(classifier, ["3"]), data, batch_size=8)
     unedited = states.logits()
     expected = [states.logits(edit) for edit in edits]
     with ThreadPoolExecutor(4) as pool:

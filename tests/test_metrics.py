@@ -14,7 +14,7 @@ from edittools.cut import cut_all
 from edittools.images import LabelledImages
 from edittools.metrics import Comparison, attack_row, by_class, error_rate, mcnemar, misclassified, predict, wilson
 from edittools.probing.effects import signed_rank
-from edittools.selection.activations import CachedStates
+from edittools.selection.activations import CachedActivations
 
 
 def _flags(text):
@@ -90,9 +90,9 @@ def test_error_rate_with_labels_of_other_classes(tiny, photos32):
     predicted = predict(tiny, photos32).argmax(1)
     reversed_classes = LabelledImages(photos32, 4 - predicted, tiny.classes[::-1])
     assert error_rate(tiny, reversed_classes) == 0
-    assert not CachedStates(cut_all(tiny, ["conv1"]), reversed_classes).before.any()
+    assert not CachedActivations(cut_all(tiny, ["conv1"]), reversed_classes).before.any()
     with_unknown_class = LabelledImages(photos32, torch.arange(40) % 5, ("ant", "bee", "cat", "dog", "fox"))
-    for evaluate in (error_rate, lambda _, data: CachedStates(cut_all(tiny, ["conv1"]), data)):
+    for evaluate in (error_rate, lambda _, data: CachedActivations(cut_all(tiny, ["conv1"]), data)):
         with pytest.raises(ValueError, match="images.*'fox'"):
             evaluate(tiny, with_unknown_class)
 

@@ -52,7 +52,7 @@ def test_notebook_01_on_real_photos(monkeypatch):
     notebook.cells.insert(0, new_code_cell(REDUCED_SCENARIO))
     NotebookClient(notebook, timeout=1800, resources={"metadata": {"path": str(FOLDER)}}).execute()
     text = "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", ()))
-    corrected, cost = re.search(r"lite: (-?\d+)% of the errors .* budget images ([+-]\d+\.\d+) points", text).groups()
+    corrected, cost = re.search(r"lite: (-?\d+)% of the errors .* clean images ([+-]\d+\.\d+) points", text).groups()
     assert 5 <= int(corrected) <= 70
     assert -0.25 <= float(cost) <= 5
 

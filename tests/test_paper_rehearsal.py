@@ -30,7 +30,7 @@ def test_typographic_scenario_paper_sets_are_not_empty(tmp_path):
     rehearsal = runpy.run_path(str(BENCHMARKS / "paper_rehearsal.py"))
     with rehearsal["rehearsing"](rehearsal["CLIP"], tmp_path, 7):
         scenario = rehearsal["typographic_scenario"]("paper")
-    assert all(len(data) > 0 for data in scenario.sets.values())
+    assert all(len(data) > 0 for data in scenario.splits.labeled.values())
 
 
 def test_probing_setup_paper_loads_the_models(monkeypatch):

@@ -17,7 +17,7 @@ from edittools.classifiers import Classifier
 from edittools.models import downloads
 from edittools.models.load import load_classifier
 from edittools.scenarios import photos
-from edittools.selection.splits import distinct
+from edittools.selection.splits import without_duplicates
 
 
 @pytest.fixture
@@ -187,4 +187,4 @@ def test_snow_photos_are_distinct_and_of_seven_classes():
     expected = {"car wheel": 20, "fire engine": 20, "motor scooter": 20, "racer": 19, "school bus": 22, "tank": 16}
     assert counts == expected | {"traffic light": 9}
     assert data.images.shape == (126, 3, 224, 224)
-    assert distinct("snow", data) is data
+    assert without_duplicates("snow", data) is data

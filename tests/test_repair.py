@@ -1,6 +1,5 @@
-"""`repair` on a small network: its splits, what it refuses, and what its verdict says of an edit at any strength."""
+"""`repair` on a small network: its splits, what it refuses, the method it selects, and what its summary says."""
 
-import sys
 from types import SimpleNamespace
 
 import pytest
@@ -15,25 +14,30 @@ from edittools.images import LabelledImages, LazyImages, resized
 from edittools.metrics import predict
 from edittools.rewriting import pose
 from edittools.selection import grid, repair
-from edittools.selection.repair import _story
+from edittools.selection.activations import CachedActivations
+from edittools.selection.constraints import ConstraintCheck
+from edittools.selection.repair import METHODS, SETTINGS
+from edittools.selection.search import stratified_folds
 from edittools.selection.splits import shared_images
 
 CLASSES = ("ant", "bee", "cat", "dog")
-repair_module = sys.modules["edittools.selection.repair"]  # the package's attribute of that name is the function
 EXACT = {"objective": ("least_squares",)}
+QUICK = {"layers": ["6"], "baselines": False, "progress": False}
 
 
 def _network():
     torch.manual_seed(0)
-    conv = [nn.Conv2d(width, 8, 3, padding=1) for width in (3, 8, 8)]
+    convolutions = [nn.Conv2d(width, 8, 3, padding=1) for width in (3, 8, 8)]
     pools = [nn.MaxPool2d(2), nn.MaxPool2d(4), nn.AdaptiveAvgPool2d(1)]
-    steps = [step for one, pool in zip(conv, pools, strict=True) for step in (one, nn.ReLU(), pool)]
+    steps = []
+    for convolution, pool in zip(convolutions, pools, strict=True):
+        steps += [convolution, nn.ReLU(), pool]
     return nn.Sequential(*steps, nn.Flatten(), nn.Linear(8, 4))
 
 
 @pytest.fixture(scope="module")
 def case():
-    """Noise of four classes; what is pasted over a corner is misread in a quarter of the images."""
+    """Noise of four classes; a quarter of the images are misclassified with a patch over a corner."""
     generator = torch.Generator().manual_seed(1)
     images = torch.rand(360, 3, 16, 16, generator=generator) * torch.rand(360, 3, 1, 1, generator=generator)
     classifier = Classifier(_network(), CLASSES, (0.5,) * 3, (0.2,) * 3, size=16)
@@ -49,54 +53,41 @@ def case():
     wrong = predict(classifier, pasted).argmax(1) != read[2:80]
     failing = LabelledImages(pasted[wrong], read[2:80][wrong], CLASSES)
     sure = predict(classifier, images[80:]).topk(2).values
-    everyday = images[80:][(sure[:, 0] - sure[:, 1]).argsort(descending=True)[:48]]
+    clean = images[80:][(sure[:, 0] - sure[:, 1]).argsort(descending=True)[:48]]
     return SimpleNamespace(**locals())
 
 
-def _repaired(case, exemplar=None, **search):
-    search = {"layers": ["6"], "baselines": False, "progress": False, **search}
-    return repair(case.classifier, exemplar or case.exemplar, case.failing, case.everyday, **search)
+def _repaired(case, exemplar=None, **options):
+    options = {"layers": ["6"], "baselines": False, "progress": False, **options}
+    return repair(case.classifier, exemplar or case.exemplar, case.failing, case.clean, **options)
 
 
 def _in_turn(case, each):
-    """As many images of each class as are asked for, the classes in turn, labelled."""
+    """As many labeled images of each class as are asked for, the classes in turn."""
     generator = torch.Generator().manual_seed(3)
     pool = torch.rand(1500, 3, 16, 16, generator=generator) * torch.rand(1500, 3, 1, 1, generator=generator)
     labels = predict(case.classifier, pool).argmax(1)
-    order = torch.stack([(labels == one).nonzero()[:each, 0] for one in range(4)], 1).flatten()
+    order = torch.stack([(labels == label).nonzero()[:each, 0] for label in range(4)], 1).flatten()
     return LabelledImages(pool[order], labels[order], CLASSES)
 
 
-def _sets(case, everyday):
-    story = _story(case.classifier, {"a": case.exemplar}, case.failing, everyday, None, ("6",))
-    return story.reference, story.budget, story.clean
-
-
-def test_everyday_images_are_split_by_class_at_random(case):
+def test_repair_splits_clean_images_by_class_at_random(case):
     """Classes in turn, and quarters by position: whole classes would be in one part alone."""
-    everyday = _in_turn(case, 16)
-    reference, budget, clean = _sets(case, everyday)
-    assert budget.labels.bincount(minlength=4).tolist() == [8] * 4
-    assert clean.labels.bincount(minlength=4).tolist() == [4] * 4
-    assert predict(case.classifier, reference).argmax(1).bincount(minlength=4).tolist() == [4] * 4
-    parts = (reference, budget, clean)
-    assert not any(shared_images(one, other) for one, other in zip(parts, (budget, clean, reference), strict=True))
-
-
-@pytest.mark.parametrize("count", [3, 4, 5, 9, 160])
-def test_each_part_of_the_everyday_images_has_some(case, count):
-    for labels in (torch.arange(count) % 4, torch.zeros(count).long()):
-        data = LabelledImages(torch.rand(count, 3, 16, 16), labels, CLASSES)
-        sizes = [len(part) for part in _sets(case, data)]
-        assert sum(sizes) == count and min(sizes) >= 1
-        assert all(abs(size - share * count) <= 1 for size, share in zip(sizes, (0.25, 0.5, 0.25), strict=True))
+    splits = repair(case.classifier, case.exemplar, case.failing, _in_turn(case, 16), **QUICK).search.splits
+    assert splits.clean.labels.bincount(minlength=4).tolist() == [8] * 4
+    assert splits.clean_test.labels.bincount(minlength=4).tolist() == [4] * 4
+    assert predict(case.classifier, splits.reference).argmax(1).bincount(minlength=4).tolist() == [4] * 4
+    parts = (splits.reference, splits.clean, splits.clean_test)
+    others = (splits.clean, splits.clean_test, splits.reference)
+    assert not any(shared_images(one, other) for one, other in zip(parts, others, strict=True))
 
 
 def _share_left(case, fix):
     """By the definition: the mean square distance from the target at the mask, with the edit and without."""
-    cut, settings = Cut(case.classifier, fix.edit.layers[0]), fix.methods["edit"].settings
-    problem = pose(cut, case.exemplar, None, settings.get("masked", True))
-    change = fix.edit.changes[f"{cut.layer}.weight"].delta()
+    selection = fix.selections["edit"]
+    cut = Cut(case.classifier, selection.edit.layers[0])
+    problem = pose(cut, case.exemplar, None, selection.params.get("masked", True))
+    change = selection.edit.changes[f"{cut.layer}.weight"].delta()
     before = problem.target_output - problem.base_output
     after = before - problem.delta_output(change)
     weight = cut.pool_mask(problem.share, "output")
@@ -104,42 +95,104 @@ def _share_left(case, fix):
 
 
 @pytest.mark.parametrize("strength", [0.5, 1.0])
-def test_a_verdict_says_what_loss_the_edit_leaves_at_its_own_strength(case, strength):
+def test_record_says_what_loss_the_edit_leaves_at_its_strength(case, strength):
     fix = _repaired(case, strengths=(strength,))
-    left = _share_left(case, fix)
-    assert fix.edit.record.share_left == pytest.approx(left, rel=1e-4, abs=1e-8)
-    assert f"α {strength:g}. It took" in fix.verdict and f"{1 - left:.0%} of the loss at the exemplar" in fix.verdict
+    record = fix.selections["edit"].edit.record
+    assert record.share_left == pytest.approx(_share_left(case, fix), rel=1e-4, abs=1e-8)
+
+
+# --- the method that is selected --------------------------------------------------------------------------------------
+
+
+def test_repair_selects_the_candidate_of_lowest_loss_among_all_methods(case):
+    fix = _repaired(case)
+    assert list(fix.table.index) == ["selected", *METHODS]
+    selected = fix.selection.scores["loss"]
+    alone = {name: fix.selections[name].scores["loss"] for name in METHODS if fix.selections[name].feasible}
+    assert selected <= min(alone.values())
+    assert fix.edit is fix.selection.edit
+    assert fix.table.loc["selected", "trials"] >= sum(fix.table.loc[list(METHODS), "trials"])
+
+
+def test_repair_selects_the_method_without_each_fold(case):
+    """By hand: for each fold, the candidate of lowest loss on the other images, of all methods."""
+    fix = _repaired(case)  # one layer, so there is no second one
+    folds = stratified_folds(case.failing.labels)
+    table = fix.selection.results
+    constraints = fix.search.constraints
+    check = ConstraintCheck(fix.search.activations["clean"])
+    before = fix.search.activations["target"].before
+    for fold in folds.unique():
+        others = folds != fold
+        losses = torch.stack(list(table.losses))[:, others].double().mean(1)
+        wrong = torch.stack(list(table.wrong))[:, others].sum(1)
+        order = [i for i in losses.argsort(stable=True).tolist() if wrong[i] < before[others].sum()]
+        first = next((i for i in order if check.measure(table.edit.iloc[i], constraints)), None)
+        expected = before[~others] if first is None else table.wrong.iloc[first][~others]
+        assert torch.equal(fix.selection.held_out.after[~others], expected)
+
+
+def test_repair_adds_a_second_layer_only_if_the_loss_is_lower(case):
+    fix = _repaired(case, layers=["0", "3", "6"])
+    alone = min(fix.selections[name].scores["loss"] for name in METHODS if fix.selections[name].feasible)
+    assert fix.selection.scores["loss"] <= alone
+    is_sum = "second layer" in fix.selection.params
+    assert is_sum == (len(fix.edit.layers) == 2)
+    if is_sum:
+        assert fix.selection.params["second layer"] in fix.edit.layers
+        assert "on top of it" in fix.summary()
+    clean = fix.search.activations["clean"].compare(fix.edit)
+    assert clean.accuracy_change >= -fix.search.constraints.max_accuracy_drop
+
+
+def test_repair_without_controls_selects_the_same_edit(case):
+    with_controls = _repaired(case, baselines=True)
+    assert with_controls.edit.digest == _repaired(case).edit.digest
+    controls = {"random direction", "local fine-tuning", "logit correction"}
+    assert set(with_controls.table.index) == {"selected", *METHODS, *controls}
+
+
+# --- the summary ------------------------------------------------------------------------------------------------------
+
+
+def test_summary_runs_no_network(case, monkeypatch):
+    fix = _repaired(case)
+    monkeypatch.setattr(Classifier, "normalize", None)
+    monkeypatch.setattr(Cut, "prefix", None)
+    text = fix.summary()
+    row = fix.table.loc["selected"]
+    assert f"{row.corrected} of {row.failing}" in text and f"{row['accuracy change']:+.2f} points" in text
+    edit = fix.table.loc["edit"]
+    assert f"low-rank edit alone, selected the same way: {edit.corrected} corrected, {edit.broken} broken" in text
+    assert fix.selection.params["method"] in text
 
 
 def test_settings_may_leave_out_what_rewrite_has_a_default_for(case):
-    fix = _repaired(case, settings=grid(rank=(1, 3), **EXACT))
-    assert ", mask, α" in fix.verdict
-    assert "rank 1, mask" in _repaired(case, settings=grid(**EXACT)).verdict
+    fix = _repaired(case, settings=grid(**EXACT))
+    assert "rank" not in fix.selections["edit"].params
+    assert fix.summary()
 
 
-def test_a_rank_of_none_is_named_also_beside_ranks(case):
+def test_rank_of_none_is_kept_among_ranks(case):
     fix = _repaired(case, settings=grid(rank=(None,), **EXACT))
-    beside = _repaired(case, settings=[*grid(rank=(None,), **EXACT), {"rank": 1, "steps": 1}], strengths=(0.5,))
-    assert "full rank" in fix.verdict and fix.methods["edit"].settings["rank"] is None
-    assert beside.methods["edit"].table["rank"].tolist() == [None, 1]
-    chosen = beside.methods["edit"]
-    assert chosen.settings["rank"] is None and "full rank" in beside.verdict and "steps" not in chosen.settings
+    assert fix.selections["edit"].params["rank"] is None
+    mixed = _repaired(case, settings=[*grid(rank=(None,), **EXACT), {"rank": 1, "steps": 1}], strengths=(0.5,))
+    selection = mixed.selections["edit"]
+    assert selection.results["rank"].tolist() == [None, 1]
+    assert selection.params["rank"] is None and "steps" not in selection.params
 
 
-def test_a_search_that_can_try_nothing_says_why(case):
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+
+def test_repair_without_candidates_says_why(case):
     mask = torch.zeros(16, 16)
     mask[0, 0] = 1
     small = Exemplar(case.images[0], torch.where(mask > 0, case.images[1], case.images[0]), mask, 1)
-    with pytest.raises(ValueError, match="no trial: expected .*a rank that the keys at the mask span"):
+    with pytest.raises(ValueError, match="No candidates"):
         _repaired(case, small, layers=["3"], settings=grid(rank=(3,), **EXACT))
-    with pytest.raises(ValueError, match="no trial: expected settings and strengths"):
+    with pytest.raises(ValueError, match="No candidates"):
         _repaired(case, settings=grid(**EXACT), strengths=())
-
-    def ended(*_):
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        _repaired(case, progress=ended)
 
 
 def _files(images, folder):
@@ -148,7 +201,7 @@ def _files(images, folder):
     return LazyImages([folder / f"{i}.png" for i in range(len(images))], 16, 16)
 
 
-def test_the_same_images_are_known_in_any_file_precision_and_size(case, tmp_path):
+def test_same_images_are_found_in_any_file_precision_and_size(case, tmp_path):
     for name in ("one", "other"):
         (tmp_path / name).mkdir()
     files, renamed = (_files(case.failing.images[:5], tmp_path / name) for name in ("one", "other"))
@@ -157,7 +210,7 @@ def test_the_same_images_are_known_in_any_file_precision_and_size(case, tmp_path
         assert shared_images(one, other) == shared_images(other, one) == 5
         assert shared_images(one[2:], other) == 3 and shared_images(one[:2], other[2:]) == 0
     failing = LabelledImages(files[:], case.failing.labels[:5], CLASSES)
-    with pytest.raises(ValueError, match="5 images are both in failing and in clean"):
+    with pytest.raises(ValueError, match="'failing' and 'clean' share 5 images"):
         repair(case.classifier, case.exemplar, failing, files, progress=False)
 
 
@@ -167,51 +220,87 @@ def _with_x_changed(case):
 
 
 REFUSED = [
-    ("failing", _with_x_changed, ValueError, "1 images are both in failing and in the exemplars' x'"),
+    ("failing", _with_x_changed, ValueError, "'failing' and \"x' of the exemplars\" share 1 images"),
     (
         "clean",
-        lambda case: torch.cat([case.everyday, case.exemplar.image[None]]),
+        lambda case: torch.cat([case.clean, case.exemplar.image[None]]),
         ValueError,
-        "1 images are both in clean and in the exemplars",
+        "'clean' and 'exemplars' share 1 images",
     ),
-    ("failing", lambda case: case.failing.images, TypeError, r"failing images are a Tensor: expected LabelledImages\("),
-    ("clean", lambda case: "my/pictures", TypeError, "clean images are a str: expected a tensor, LazyImages or"),
-    (
-        "retain",
-        lambda case: "my/pictures",
-        TypeError,
-        "retain images are a str: expected a tensor, LazyImages or Labelled",
-    ),
+    ("failing", lambda case: case.failing.images, TypeError, r"failing images are a Tensor; pass LabelledImages\("),
+    ("clean", lambda case: "my/images", TypeError, "clean images are a str; pass a tensor"),
+    ("retain", lambda case: "my/images", TypeError, "retain images are a str; pass a tensor"),
 ]
 
 
-@pytest.mark.parametrize(("name", "given", "error", "words"), REFUSED)
-def test_sets_with_an_exemplar_and_what_is_no_set_are_refused(case, name, given, error, words):
-    sets = {"failing": case.failing, "clean": case.everyday, name: given(case)}
+@pytest.mark.parametrize(("name", "images", "error", "words"), REFUSED)
+def test_sets_with_an_exemplar_and_of_another_type_are_refused(case, name, images, error, words):
+    sets = {"failing": case.failing, "clean": case.clean, name: images(case)}
     with pytest.raises(error, match=words):
         repair(case.classifier, case.exemplar, **sets, progress=False)
 
 
-def test_an_image_that_is_there_twice_is_used_once(case):
-    search = {"layers": ["6"], "baselines": False, "progress": False}
-    twice, everyday = case.failing.subset([*range(len(case.failing))] * 2), case.everyday
-    with pytest.warns(UserWarning, match=f"{len(case.failing)} failing images are there before: each is used once"):
-        fix = repair(case.classifier, case.exemplar, twice, everyday, **search)
+def test_image_that_occurs_twice_is_used_once(case):
+    twice = case.failing.subset([*range(len(case.failing))] * 2)
+    with pytest.warns(UserWarning, match=f"'failing' holds {len(case.failing)} images more than once"):
+        fix = repair(case.classifier, case.exemplar, twice, case.clean, **QUICK)
     assert fix.table.equals(_repaired(case).table)
-    with pytest.warns(UserWarning, match="4 clean images are there before"):
-        again = repair(case.classifier, case.exemplar, case.failing, torch.cat([everyday, everyday[:4]]), **search)
+    with pytest.warns(UserWarning, match="'clean' holds 4 images more than once"):
+        again = repair(case.classifier, case.exemplar, case.failing, torch.cat([case.clean, case.clean[:4]]), **QUICK)
     assert again.table.equals(fix.table)
 
 
-def test_an_interrupt_while_a_control_is_chosen_leaves_the_edit(case, monkeypatch):
-    real, calls = repair_module._chosen, []
+# --- a search that is ended early -------------------------------------------------------------------------------------
 
-    def chosen(*given):
-        calls.append(given)
-        if len(calls) == 2:
+
+def test_callback_is_called_before_each_candidate_and_ends_the_search(case):
+    calls = []
+
+    def stop_at_fourth(method, done, total):
+        calls.append((method, done, total))
+        return done < 3
+
+    fix = _repaired(case, callback=stop_at_fourth)
+    total = len(fix.search.candidates("rewrite", SETTINGS, (0.5, 1.0, 1.5)))
+    assert calls == [("edit", done, total) for done in range(4)]
+    assert not fix.complete and list(fix.table.index) == ["selected", "edit"]
+    assert fix.selection.n_candidates == 3
+    assert "interrupted" in fix.summary()
+
+
+def test_callback_that_ends_the_search_in_a_control_leaves_the_selected_edit(case):
+    fix = _repaired(case, baselines=True, callback=lambda method, done, total: method != "random direction")
+    whole = _repaired(case)
+    assert not fix.complete and fix.edit.digest == whole.edit.digest
+    assert list(fix.table.index) == ["selected", *METHODS]
+
+
+def test_callback_that_ends_the_search_in_the_second_layer_leaves_the_first(case):
+    fix = _repaired(case, layers=["0", "3", "6"], callback=lambda method, done, total: method != "second layer")
+    assert not fix.complete and len(fix.edit.layers) == 1
+
+
+@pytest.mark.parametrize("answer", [False, KeyboardInterrupt])
+def test_search_that_is_ended_before_the_first_candidate_raises(case, answer):
+    def end(*_):
+        if answer is KeyboardInterrupt:
+            raise answer
+        return answer
+
+    with pytest.raises(KeyboardInterrupt):
+        _repaired(case, callback=end)
+
+
+def test_interrupt_during_a_candidate_leaves_the_best_so_far(case, monkeypatch):
+    calls = []
+    logits = CachedActivations.logits
+
+    def interrupted(*arguments, **options):
+        calls.append(1)
+        if len(calls) > 12:
             raise KeyboardInterrupt
-        return real(*given)
+        return logits(*arguments, **options)
 
-    monkeypatch.setattr(repair_module, "_chosen", chosen)
-    fix = _repaired(case, baselines=True)
-    assert not fix.finished and list(fix.table.index) == ["edit"] and fix.edit.layers == ("6",)
+    monkeypatch.setattr(CachedActivations, "logits", interrupted)
+    fix = _repaired(case)
+    assert not fix.complete and list(fix.table.index) == ["selected", "edit"]

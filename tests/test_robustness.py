@@ -1,7 +1,6 @@
 """The benchmark of robustness: corruptions of images, and the edited model's errors on them."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import robustness
@@ -14,7 +13,8 @@ from edittools.images import LabelledImages
 from edittools.metrics import error_rate
 from edittools.moments import SecondMoment
 from edittools.rewriting import rewrite
-from edittools.selection import CachedStates, Scenario
+from edittools.scenarios import Scenario
+from edittools.selection import Splits
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
@@ -35,8 +35,7 @@ def test_corrupt_stays_in_range_and_grows_with_severity(name):
 def test_corrupted_errors_equal_error_rates_of_the_edited_classifier(tiny, photos32, exemplar):
     data = LabelledImages(photos32, torch.arange(40) % 5, tiny.classes)
     edit = 3 * rewrite(tiny, "conv1", exemplar, SecondMoment(torch.eye(8).double()), objective="least_squares")
-    protocol = SimpleNamespace(states={"clean": CachedStates(cut_all(tiny, ["conv1", "conv2"]), data)})
-    table = robustness.corrupted_errors(protocol, {"edit": edit}, data)
+    table = robustness.corrupted_errors(cut_all(tiny, ["conv1", "conv2"]), {"edit": edit}, data)
     assert table.index.tolist() == [(name, severity) for name in CORRUPTIONS for severity in (1, 3, 5)]
     for name, strengths in CORRUPTIONS.items():
         corrupted = replace(data, images=corrupt(photos32, name, strengths[1]))
@@ -51,11 +50,13 @@ def test_measure_any_scenario(tiny, photos32, exemplar, monkeypatch, tmp_path):
     scenario = Scenario(
         tiny,
         {"one": exemplar},
-        reference=1 - photos32,
-        validation=replace(data, images=photos32.flip(2)),
-        budget=replace(data, images=photos32.flip(3)),
-        test=data,
-        clean=replace(data, images=photos32.flip(2, 3)),
+        Splits(
+            reference=1 - photos32,
+            target=replace(data, images=photos32.flip(2)),
+            clean=replace(data, images=photos32.flip(3)),
+            target_test=data,
+            clean_test=replace(data, images=photos32.flip(2, 3)),
+        ),
         layers=("conv1", "conv2"),
     )
     curves, table, selected = robustness.measure(scenario, images=20)
@@ -66,5 +67,5 @@ def test_measure_any_scenario(tiny, photos32, exemplar, monkeypatch, tmp_path):
     assert [row["method"] for row in curves] == ["before", *methods]
     assert len(table) == 3 * len(CORRUPTIONS)
     assert curves[0]["strength"] == 0
-    assert curves[0]["accuracy"] == pytest.approx(1 - error_rate(tiny, scenario.clean))
+    assert curves[0]["accuracy"] == pytest.approx(1 - error_rate(tiny, scenario.splits.clean_test))
     assert curves[0]["corrupted accuracy"] == pytest.approx(1 - table.before.mean())

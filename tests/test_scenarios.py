@@ -13,8 +13,9 @@ from edittools.miniworld.contexts import contexts
 from edittools.scenarios import snow, snow_scenario, typographic, typographic_scenario
 from edittools.scenarios.snow import LIVES_ON_SNOW, SNOW_EXEMPLARS
 from edittools.scenarios.typographic import OTHER_ATTACKS
-from edittools.selection.constraints import FEW
-from edittools.selection.splits import check_splits
+from edittools.selection import Constraints, EditSearch, grid
+
+SPLITS = ("target", "retain", "clean", "target_test", "clean_test", "retain_test", "same_class_test")
 
 
 def are_disjoint(scene_sets):
@@ -54,8 +55,8 @@ def test_current_tier_default(monkeypatch):
 
 def test_snow_scenario_mini_sets_are_disjoint(mini):
     assert are_disjoint(snow.scene_sets().values())
-    assert list(mini.sets) == ["validation", "budget", "test", "clean", "keep_report", "own"]
-    sets = {**mini.sets, "keep": mini.keep, "reference": mini.reference}
+    assert list(mini.splits.labeled) == list(SPLITS)
+    sets = {**mini.splits.labeled, "reference": mini.splits.reference}
     assert {name: len(data) for name, data in sets.items()} == counts(snow.scene_sets(most_scenes=200))
     images = torch.cat([data.images for data in sets.values()])
     exemplar_images = torch.stack([exemplar.image for exemplar in mini.exemplars.values()])
@@ -63,10 +64,10 @@ def test_snow_scenario_mini_sets_are_disjoint(mini):
 
 
 def test_snow_scenario_mini_test_has_other_classes_on_snow_only(mini):
-    names = {mini.classifier.classes[label] for label in mini.test.labels.unique().tolist()}
+    names = {mini.classifier.classes[label] for label in mini.splits.target_test.labels.unique().tolist()}
     assert names == set(contexts().query("family == 'vehicle'").index) - {"car"}
     assert {mini.classifier.classes[exemplar.label] for exemplar in mini.exemplars.values()} == {"car"}
-    assert bool((mini.test.mask("road") == 0).all())
+    assert bool((mini.splits.target_test.mask("road") == 0).all())
     assert mini.default["layer"] in mini.shortlist
     assert mini.default["exemplar"] in mini.exemplars
     first = mini.exemplars["car 1"]
@@ -78,45 +79,48 @@ def test_snow_scenario_mini_one_exemplar_corrects_half_of_the_errors(mini):
     scenario = replace(
         mini,
         classifier=et.load_classifier("mini_resnet"),
-        keep_report=mini.keep_report.subset(range(2)),
-        clean=mini.clean.subset(range(2)),
-        own=None,
+        splits=replace(
+            mini.splits,
+            retain_test=mini.splits.retain_test.subset(range(2)),
+            clean_test=mini.splits.clean_test.subset(range(2)),
+            same_class_test=None,
+        ),
     )
     layers = [layer for layer in et.editable_layers(scenario.classifier).layer if layer != "fc"]
-    protocol = et.selection.Protocol(scenario, layers[len(layers) // 3 :: 2])
-    assert protocol.states["test"].before.float().mean() > 0.3
-    settings = et.selection.grid(objective=("l1", "least_squares"))
     exemplar = {"car 2": scenario.exemplars["car 2"]}
-    best = protocol.choose(protocol.rewriting(settings, (0.5, 1.0), exemplar))
-    assert best.found
-    assert best.kept.broken <= et.selection.most_broken(len(best.kept.before))
-    assert best.accuracy_change >= -et.selection.BUDGET
-    assert protocol.states["test"].compare(best.edit).row()["errors corrected"] >= 0.5
+    search = EditSearch(scenario.classifier, exemplar, scenario.splits, layers[len(layers) // 3 :: 2])
+    assert search.activations["target_test"].before.float().mean() > 0.3
+    settings = grid(objective=("l1", "least_squares"))
+    best = search.select(search.candidates("rewrite", settings, (0.5, 1.0)))
+    assert best.feasible
+    assert best.retain.broken <= search.constraints.may_break(len(best.retain.before))
+    assert best.accuracy_change >= -search.constraints.max_accuracy_drop
+    assert search.activations["target_test"].compare(best.edit).row()["errors corrected"] >= 0.5
 
 
 @needs_photos
 def test_snow_scenario_lite_sets_are_disjoint():
     scenario = snow_scenario("lite")
     assert list(scenario.exemplars) == list(SNOW_EXEMPLARS)
-    assert len(scenario.validation) + len(scenario.test) == 126
-    assert abs(len(scenario.validation) - 0.3 * 126) <= 1
-    check_splits(scenario)
+    assert len(scenario.splits.target) + len(scenario.splits.target_test) == 126
+    assert abs(len(scenario.splits.target) - 0.3 * 126) <= 1
+    scenario.splits.check_disjoint(scenario.exemplars.values())
     sets = (
-        scenario.validation,
-        scenario.test,
-        scenario.budget,
-        scenario.clean,
-        scenario.keep,
-        scenario.keep_report,
+        scenario.splits.target,
+        scenario.splits.target_test,
+        scenario.splits.clean,
+        scenario.splits.clean_test,
+        scenario.splits.retain,
+        scenario.splits.retain_test,
     )
     names = set().union(*(data.names for data in sets))
     assert sum(map(len, sets)) == len(names)
     assert not any(stem in name for stem in SNOW_EXEMPLARS.values() for name in names)
-    assert len(scenario.budget) >= FEW
-    assert len(scenario.reference) > 200
-    test_labels = scenario.test.labels.tolist()
+    assert len(scenario.splits.clean) >= Constraints().clean_images_needed
+    assert len(scenario.splits.reference) > 200
+    test_labels = scenario.splits.target_test.labels.tolist()
     assert {exemplar.label for exemplar in scenario.exemplars.values()}.isdisjoint(test_labels)
-    retained_labels = {*scenario.keep.labels.tolist(), *scenario.keep_report.labels.tolist()}
+    retained_labels = {*scenario.splits.retain.labels.tolist(), *scenario.splits.retain_test.labels.tolist()}
     assert retained_labels <= {scenario.classifier.index(name) for name in LIVES_ON_SNOW}
     assert scenario.default["layer"] in scenario.shortlist
     assert scenario.default["exemplar"] in scenario.exemplars
@@ -129,27 +133,28 @@ def attacked():
 
 
 def test_typographic_scenario_sets_are_disjoint(attacked):
-    check_splits(attacked)
+    several = [exemplar for group in attacked.several.values() for exemplar in group]
+    attacked.splits.check_disjoint([*attacked.exemplars.values(), *several])
     attacked_sets, bare_sets = typographic.scene_sets()
     other_words = attacked_sets.pop("other words")
     assert are_disjoint([*attacked_sets.values(), *bare_sets.values()])
-    assert other_words.seeds.start == attacked_sets["test"].seeds.start  # other words, on scenes of the test
-    assert set(attacked.more) == {"bare", "blank", *OTHER_ATTACKS}
-    sets = [data for name, data in attacked.sets.items() if name not in OTHER_ATTACKS]
-    images = torch.cat([data.images for data in [*sets, attacked.reference]])
+    assert other_words.seeds.start == attacked_sets["target_test"].seeds.start  # other words, on scenes of the test
+    assert set(attacked.splits.extra) == {"bare", "blank", *OTHER_ATTACKS}
+    sets = [data for name, data in attacked.splits.labeled.items() if name not in OTHER_ATTACKS]
+    images = torch.cat([data.images for data in [*sets, attacked.splits.reference]])
     assert are_distinct(images)
 
 
 def test_typographic_scenario_attacks_other_objects_than_the_exemplars(attacked):
     names = attacked.classifier.classes
-    test_names = {names[label] for label in attacked.test.labels.unique().tolist()}
+    test_names = {names[label] for label in attacked.splits.target_test.labels.unique().tolist()}
     assert test_names == set(ATTACKED)
     assert not test_names & {names[exemplar.label] for exemplar in attacked.exemplars.values()}
     [variants] = attacked.several.values()
     assert len(variants) == 10
     assert {names[exemplar.label] for exemplar in variants} == {"jar"}
     assert len({exemplar.changed.numpy().tobytes() for exemplar in variants}) == 10
-    assert {names[label] for label in attacked.keep_report.labels.tolist()} == {"iPod"}
+    assert {names[label] for label in attacked.splits.retain_test.labels.tolist()} == {"iPod"}
     assert attacked.default["exemplar"] in attacked.exemplars
     assert attacked.default["layer"] in attacked.shortlist
 
@@ -163,26 +168,28 @@ def test_typographic_scenario_change_covers_the_mask_only(attacked):
 
 def test_scene_sets_small_halves_those_of_selection_and_evaluation():
     assert counts(snow.scene_sets()) == {
-        "validation": 240,
-        "test": 1080,
-        "own": 120,
-        "budget": 1200,
+        "target": 240,
+        "target_test": 1080,
+        "same_class_test": 120,
         "clean": 1200,
+        "clean_test": 1200,
         "reference": 600,
-        "keep": 450,
-        "keep_report": 150,
+        "retain": 450,
+        "retain_test": 150,
     }
-    halved = {"validation": 120, "test": 540, "own": 60, "clean": 600}
+    halved = {"target": 120, "target_test": 540, "same_class_test": 60, "clean_test": 600}
     assert counts(snow.scene_sets(small=True)) == counts(snow.scene_sets()) | halved
     attacked_sets, bare_sets = typographic.scene_sets()
-    assert counts(attacked_sets) == {"validation": 300, "test": 1000, "other words": 300}
-    assert counts(bare_sets) == {"reference": 650, "budget": 1300, "clean": 1300, "keep": 150, "keep_report": 150}
+    assert counts(attacked_sets) == {"target": 300, "target_test": 1000, "other words": 300}
+    bare_counts = {"reference": 650, "clean": 1300, "clean_test": 1300, "retain": 150, "retain_test": 150}
+    assert counts(bare_sets) == bare_counts
     attacked_sets, small_bare_sets = typographic.scene_sets(small=True)
-    assert counts(attacked_sets) == {"validation": 150, "test": 500, "other words": 150}
-    assert counts(small_bare_sets) == counts(bare_sets) | {"clean": 650}
+    assert counts(attacked_sets) == {"target": 150, "target_test": 500, "other words": 150}
+    assert counts(small_bare_sets) == counts(bare_sets) | {"clean_test": 650}
 
 
 def test_typographic_scenario_lite_small_renders_the_first_scenes():
     scenario = typographic_scenario("lite", small=True, most_scenes=6)  # rendered in that tier, too
-    assert len(scenario.test) == len(scenario.more["pizza"]) == len(scenario.clean) == 6
-    assert torch.equal(scenario.test.labels, torch.tensor([scenario.classifier.index(name) for name in ATTACKED]))
+    splits = scenario.splits
+    assert len(splits.target_test) == len(splits.extra["pizza"]) == len(splits.clean_test) == 6
+    assert torch.equal(splits.target_test.labels, torch.tensor([scenario.classifier.index(name) for name in ATTACKED]))

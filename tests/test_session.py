@@ -195,14 +195,14 @@ def test_result_is_kept_while_its_own_edit_is_applied_only(session, tiny):
 def test_search_shows_held_out_figures_until_labels_change(session, tiny, monkeypatch):
     edit = et.rewrite(tiny, "conv2", make_exemplar(), noise(8))
 
-    def repair(classifier, exemplar, target, clean, retain, *, progress, **options):
-        progress("edit", 1, 2)
+    def repair(classifier, exemplar, target, clean, retain, *, callback, **options):
+        callback("edit", 1, 2)
         assert len(target) == 11 and len(clean) == 40 and len(retain) == 10
-        return SimpleNamespace(edit=edit, methods={"edit": SimpleNamespace(found=True)}, verdict="Held out: found.")
+        return SimpleNamespace(edit=edit, selection=SimpleNamespace(feasible=True), summary=lambda: "Held out: found.")
 
     monkeypatch.setattr(desk_sets, "repair", repair)
     calls = []
-    session.search(progress=lambda *call: calls.append(call))
+    session.search(callback=lambda *call: calls.append(call))
     assert calls == [("edit", 1, 2)]
     assert session.result.held_out and session.result.verdict == "Held out: found."
     session.relabel(11, another_class(session, 11))

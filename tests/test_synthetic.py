@@ -23,7 +23,8 @@ from edittools.models.data import shipped
 from edittools.probing import Concepts, jobs
 from edittools.scenarios import photos
 from edittools.scenarios import synthetic as syn
-from edittools.selection import Plan, grid
+from edittools.scenarios.finetuning import FinetuningRounds
+from edittools.selection import Constraints, grid
 
 FEW = syn.CaseSettings(
     exemplars=2,
@@ -31,20 +32,20 @@ FEW = syn.CaseSettings(
     budgets=(0.25, 100.0),
     strengths=(0.5,),
     editing={name: grid(rank=(1, 3), objective=("l1",), steps=(2,)) for name in syn.editing_grids()},
-    finetuning=Plan(rates=(1e-2,), momenta=(0.0,), steps=(2,), localities=(1.0,), top=1),
+    finetuning=FinetuningRounds(rates=(1e-2,), momenta=(0.0,), steps=(2,), localities=(1.0,), top=1),
     baselines=("projection", "closed_form"),
 )
 """Little is tried here."""
 
 
-def tiny_setup(concepts=("road", "building", "speck"), styles=("graffiti", "snow"), bias=0.0, first_budget_image=160):
+def tiny_setup(concepts=("road", "building", "speck"), styles=("graffiti", "snow"), bias=0.0, first_clean_image=160):
     """A random net, whose own predictions on smooth random images are the labels; the lower half is "road".
 
     Args:
         concepts: the concepts that have masks.
         styles: the styles that they are transformed to.
         bias: is added to the biases of the head when the labels are made.
-        first_budget_image: number of the first of the 40 budget images.
+        first_clean_image: number of the first of the 40 clean images.
     """
     torch.manual_seed(0)
     classifier = Classifier(randomise_norms(TinyNet()), ("ant", "bee", "cat", "house", "elk"), size=32)
@@ -62,12 +63,12 @@ def tiny_setup(concepts=("road", "building", "speck"), styles=("graffiti", "snow
     speck = torch.zeros(160, 32, 32)
     speck[:, 0, 0] = 1
     masks = {"road": half, "building": half, "speck": speck}
-    common_fields = {
-        "budget": data.subset(range(first_budget_image, first_budget_image + 40)),
-        "clean": data.subset(range(200, 240)),
+    splits = {
+        "clean": data.subset(range(first_clean_image, first_clean_image + 40)),
+        "clean_test": data.subset(range(200, 240)),
         "reference": images[240:280],
-        "layers": ("conv1", "conv2"),
     }
+    common_fields = {"splits": splits, "layers": ("conv1", "conv2")}
     cases = Concepts(
         data.subset(range(160)),
         {concept: masks[concept] for concept in concepts},
@@ -134,34 +135,35 @@ def test_cases_images_are_correct_and_exemplars_are_of_the_target():
         assert len(case.evidence) == FEW.exemplars < len(images)
 
 
-def test_case_protocol_shares_the_common_states():
-    first, second = (syn.case_protocol(SOURCE, case, FEW) for case in road())
-    assert first.states["budget"] is second.states["budget"]
-    assert first.states["test"] is not second.states["test"]
+def test_case_search_shares_the_common_activations():
+    (_, first), (_, second) = (syn.case_search(SOURCE, case, FEW) for case in road())
+    assert first.activations["clean"] is second.activations["clean"]
+    assert first.activations["target_test"] is not second.activations["target_test"]
 
 
-def test_case_protocol_also_shows_the_variant_of_the_exemplars():
+def test_case_search_also_has_the_variant_of_the_exemplars():
     case = road()[0]
-    protocol = syn.case_protocol(SOURCE, case, FEW)
-    sets = protocol.story.sets
-    target = protocol.story.classifier.index(case.target)
-    assert len(sets["same"]) == len(sets["test"])
-    assert not (sets["test"].labels == target).any()
-    upper, lower = (sets["same"].images - sets["test"].images).abs().split(16, dim=2)
+    scenario, _ = syn.case_search(SOURCE, case, FEW)
+    sets = scenario.splits.labeled
+    target = scenario.classifier.index(case.target)
+    assert len(sets["same"]) == len(sets["target_test"])
+    assert not (sets["target_test"].labels == target).any()
+    upper, lower = (sets["same"].images - sets["target_test"].images).abs().split(16, dim=2)
     assert not upper.any()
     assert lower[:, :, 1:].mean() > 0.05  # the held-out variants differ
-    assert (sets["own"].labels == target).all()
-    assert len(sets["own same"]) == len(sets["own"])
+    assert (sets["same_class_test"].labels == target).all()
+    assert len(sets["own same"]) == len(sets["same_class_test"])
 
 
 def test_figures_of_equal_those_of_full_forward_passes():
-    protocol = syn.case_protocol(SOURCE, road()[0], FEW)
-    classifier = protocol.story.classifier
+    scenario, search = syn.case_search(SOURCE, road()[0], FEW)
+    classifier = scenario.classifier
     settings = grid(scope=("global",), rate=(0.05,), steps=(3,))
-    edit = protocol.choose(protocol.finetuning(settings), 100.0).table.edit[0]
-    figures = syn.figures_of(protocol, edit)
+    free = Constraints(max_accuracy_drop=100.0)
+    edit = search.select(search.candidates("finetune", settings), constraints=free).results.edit[0]
+    figures = syn.figures_of(search, edit)
     for measure, name in syn.MEASURES.items():
-        data = protocol.story.sets[name]
+        data = scenario.splits.labeled[name]
         before = int(misclassified(predict(classifier, data), data.labels).sum())
         with edit.applied(classifier):
             after = int(misclassified(predict(classifier, data), data.labels).sum())
@@ -255,7 +257,8 @@ def test_synthetic_setup_paper_leaves_out_clean_photos(monkeypatch, tiny):
     monkeypatch.setattr(syn.segmentation, "deeplab", find_everything)
     setup = syn.setup_of(syn.synthetic_source("paper", small=True))
     assert setup.concepts.masks["car"].shape == (25, 32, 32)
-    sets = (setup.concepts.data, setup.common_fields["budget"], setup.common_fields["clean"])
+    splits = setup.common_fields["splits"]
+    sets = (setup.concepts.data, splits["clean"], splits["clean_test"])
     assert len(set().union(*(data.names for data in sets))) == 35
     monkeypatch.setattr(syn.segmentation, "deeplab", find_nothing)
     with pytest.raises(ValueError, match="car, bicycle, boat"):

@@ -78,13 +78,13 @@ def test_together_method_missing_for_a_network_changes_nothing_there():
 @needs_photos
 def test_watermark_scenario_sets_are_disjoint_and_an_exemplar_can_be_solved():
     scenario = watermark_scenario("squeezenet1_1")
-    for name in ("reference", "test", "budget"):
-        assert len(getattr(scenario, name)) == SPLIT_SIZES[name]
-    names = [*scenario.validation.names, *scenario.budget.names, *scenario.test.names]
+    for name in ("reference", "clean_test", "clean"):
+        assert len(getattr(scenario.splits, name)) == SPLIT_SIZES[name]
+    names = [*scenario.splits.target.names, *scenario.splits.clean.names, *scenario.splits.target_test.names]
     assert len(set(names)) == len(names) == 856 - SPLIT_SIZES["candidates"] - SPLIT_SIZES["reference"]
-    assert scenario.test.names == scenario.clean.names
+    assert scenario.splits.target_test.names == scenario.splits.clean_test.names
     assert len(scenario.exemplars) == 2
-    assert all(set(data.names) < set(scenario.clean.names) for data in scenario.more.values())
+    assert all(set(data.names) < set(scenario.splits.clean_test.names) for data in scenario.splits.extra.values())
     exemplar = next(iter(scenario.exemplars.values()))
-    edit = rewrite(scenario.classifier, scenario.default["layer"], exemplar, reference=scenario.reference[:20])
+    edit = rewrite(scenario.classifier, scenario.default["layer"], exemplar, reference=scenario.splits.reference[:20])
     assert edit.record.share_left < 0.9

@@ -296,16 +296,16 @@ def retained_trade_off(table: pd.DataFrame, bound: float) -> Figure:
     """Draw errors corrected against retained images broken, one line per method along α, with a ring at α = 1.
 
     Args:
-        table: see `selection.trade_off`.
+        table: see `EditSearch.trade_off`.
         bound: the share of retained images that may break, drawn as a dotted line.
     """
     figure, axis = plt.subplots(figsize=(6.5, 3.6))
     colors = sns.color_palette("colorblind")
     for color, (name, rows) in zip(colors, table.groupby("method", sort=False), strict=False):
-        axis.plot(100 * rows["kept broken"], 100 * rows["errors corrected"], ".-", color=color, label=name)
+        axis.plot(100 * rows["broken"], 100 * rows["errors corrected"], ".-", color=color, label=name)
         full = rows[rows.strength == 1]
         axis.plot(
-            100 * full["kept broken"],
+            100 * full["broken"],
             100 * full["errors corrected"],
             "o",
             color=color,
@@ -314,7 +314,7 @@ def retained_trade_off(table: pd.DataFrame, bound: float) -> Figure:
             markeredgewidth=1.8,
         )
     axis.axvline(100 * bound, color=WRONG, linewidth=0.8, linestyle=":")
-    largest = 100 * table["kept broken"].max()
+    largest = 100 * table["broken"].max()
     axis.set_xscale("function", functions=(_signed_root, _signed_square))
     axis.set_xlim(-0.1, 1.05 * max(largest, 1))
     axis.set_xticks([tick for tick in (0, 1, 5, 10, 20, 40, 70, 100) if tick <= largest])

@@ -20,6 +20,7 @@ from edittools.metrics import predict
 from edittools.models.data import shipped
 from edittools.models.downloads import available, offline_folder, photo, registry
 from edittools.models.imagenet import imagenet_classes
+from edittools.selection.splits import label_by_prediction
 
 SNOW_CLASSES = {
     "armytank": 847,
@@ -146,13 +147,13 @@ def clean_and_reference(classifier: Classifier, progress: bool = False) -> dict[
         progress: show progress bars.
 
     Returns:
-        The halves of the clean photos as "budget" and "clean", and photos of RTA-100 as "reference".
+        The halves of the clean photos as "clean" and "clean_test", and photos of RTA-100 as "reference".
     """
     if classifier.classes == imagenet_classes():
         sample = imagenet_sample(classifier, progress)
     else:
         sample = validation_folder(classifier, 2)
-    return {**halves(sample, "budget", "clean"), "reference": unlabeled("rta-100/", classifier, progress)}
+    return {**halves(sample, "clean", "clean_test"), "reference": unlabeled("rta-100/", classifier, progress)}
 
 
 def unlabeled(
@@ -185,8 +186,7 @@ def elsewhere(classifier: Classifier, progress: bool = False, prefix: str = "rta
     Their labels are the classifier's current predictions, so that an error is a changed prediction.
     """
     images = unlabeled(prefix, classifier, progress, 250)
-    labels = predict(classifier, images).argmax(dim=1)
-    return {"elsewhere": LabelledImages(images, labels, classifier.classes)}
+    return {"elsewhere": label_by_prediction(images, classifier)}
 
 
 def validation_folder(classifier: Classifier, per_class: int) -> LabelledImages:

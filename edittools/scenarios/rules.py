@@ -21,9 +21,10 @@ from edittools.probing.counterfactuals import LEAST_AREA, Concepts, materials, w
 from edittools.probing.effects import LEAST_IMAGES, Probe
 from edittools.probing.probe import ProbeSettings
 from edittools.scenarios import photos
+from edittools.scenarios.scenario import Scenario
 from edittools.scenarios.tiers import MODELS, UNTUNED, SceneSet, current_tier
-from edittools.selection.scenario import Scenario
-from edittools.selection.trials import candidate_layers
+from edittools.selection.search import candidate_layers
+from edittools.selection.splits import Splits, label_by_prediction
 
 PROBED_OFFSET = 200_000
 """The first seed, within its split, of the scenes that are probed and of those that give the materials."""
@@ -38,7 +39,7 @@ SHORTLISTS = {
     "mini_vgg": ("features.10", "features.13", "features.15"),
     "efficientnet_lite0": ("blocks.4.0.conv_pwl", "blocks.5.0.conv_pw", "blocks.5.0.conv_pwl"),
 }
-"""The layers that were selected on validation images."""
+"""The layers that were selected on target images."""
 
 
 class ProbingSetup(NamedTuple):
@@ -48,7 +49,7 @@ class ProbingSetup(NamedTuple):
         classifiers: the classifiers to probe, by name; the rules of the first one are edited.
         concepts: images, the masks of their concepts, and materials.
         settings: what a probe transforms and compares.
-        common_fields: the fields of a `Scenario` that do not depend on the rule, see `scenario_for`.
+        common_fields: what does not depend on the rule, see `scenario_for`.
     """
 
     classifiers: dict[str, Classifier]
@@ -85,16 +86,16 @@ def probing_setup(
     name = next(iter(classifiers))
     first = classifiers[name]
     if tier == "mini":
-        concepts, settings, image_sets = _in_miniworld(split, per_class, progress, most_scenes)
+        concepts, settings, splits = _in_miniworld(split, per_class, progress, most_scenes)
     else:
-        concepts, settings, image_sets = _on_photos(list(classifiers.values()), progress)
+        concepts, settings, splits = _on_photos(list(classifiers.values()), progress)
     snow = "editing-classifiers/snow/"
     if tier == "lite" and photos.available(snow):
-        image_sets["more"] = photos.elsewhere(first, prefix=snow)
+        splits["extra"] = photos.elsewhere(first, prefix=snow)
     layers = candidate_layers(first)
     later = layers[len(layers) // 2 :]
     common_fields = {
-        **image_sets,
+        "splits": splits,
         "tier": tier,
         "layers": later,
         "shortlist": SHORTLISTS.get(name, later[-3:]),
@@ -200,8 +201,8 @@ def _in_miniworld(
     masks = {concept: data.mask(concept) for concept in (*backgrounds, "object")}
     concepts = Concepts(data, masks, textures, {"object": CLASSES}, (GROUNDS, BEHIND))
     settings = ProbeSettings(variants_per_image=2, control="in place", least_images=min(LEAST_IMAGES, per_class // 2))
-    image_sets = {**photos.halves(clean, "budget", "clean"), "reference": reference.images}
-    return concepts, settings, image_sets
+    splits = {**photos.halves(clean, "clean", "clean_test"), "reference": reference.images}
+    return concepts, settings, splits
 
 
 def _on_photos(classifiers: Sequence[Classifier], progress: bool) -> tuple[Concepts, ProbeSettings, dict[str, Any]]:
@@ -209,8 +210,8 @@ def _on_photos(classifiers: Sequence[Classifier], progress: bool) -> tuple[Conce
     first = classifiers[0]
     largest = max(classifiers, key=lambda classifier: classifier.size)
     data, masks = photos.msrc(largest, progress=progress)
-    predictions = predict(first, at_size(data, first), progress=progress).argmax(dim=1)
-    data = replace(data, labels=predictions)
+    labels = label_by_prediction(at_size(data, first), first, progress).labels
+    data = replace(data, labels=labels)
     objects = _classes_by_object() if first.classes == imagenet_classes() else {}
     backgrounds = [concept for group in BACKGROUNDS for concept in group]
     masks = {concept: masks[concept] for concept in (*backgrounds, *masks)}
@@ -243,25 +244,26 @@ def scenario_for(
     """Make the scenario of a rule.
 
     The images that show the concept and are classified correctly, except the exemplars, are transformed to the rule's
-    style. Half of each class is `validation`; of the others, those of the rule's class are `own`, the rest `test`. One
-    half of the style's variants is used to make and select an edit, the other half to evaluate it. `keep` and
-    `keep_report` are halves of the untransformed, correctly classified images that show what the style is made of, but
-    not the concept.
+    style. Half of each class is `target`; of the others, those of the rule's class are `same_class_test`, the rest
+    `target_test`. One half of the style's variants is used to make and select an edit, the other half to evaluate it.
+    `retain` and `retain_test` are halves of the untransformed, correctly classified images that show what the style is
+    made of, but not the concept.
 
     Args:
         classifier: the classifier to edit.
         concepts: the images, masks and styles.
         rule: a row of `Probe.rules()`, or a mapping of "class", "concept" and "style" to their names, and of "evidence"
             to the numbers of images of the class.
-        common_fields: the fields of the `Scenario` that do not depend on the rule, among them `layers`.
+        common_fields: the fields of the `Scenario` that do not depend on the rule, among them `layers`; and as "splits"
+            a mapping of those of the `Splits`, by name.
         exemplars: number of exemplars; they are the first images of the evidence.
 
     Returns:
-        The scenario, and the numbers of the images of its sets "validation", "test" and "own".
+        The scenario, and the numbers of the images of its splits "target", "target_test" and "same_class_test".
 
     Raises:
         KeyError: if there is no such class, concept or style.
-        ValueError: if there is no exemplar, no validation image or no test image.
+        ValueError: if there is no exemplar, no target image or no test image.
     """
     concept = rule["concept"]
     style = rule["style"]
@@ -279,24 +281,35 @@ def scenario_for(
     is_transformed = is_correct & shows_concept & ~is_exemplar
     is_retained = is_correct & shows_style & ~shows_concept & ~is_exemplar
     numbers = _divide(is_transformed.nonzero()[:, 0], data.labels, class_index)
-    if not (evidence and numbers["validation"] and numbers["test"]):
+    if not (evidence and numbers["target"] and numbers["target_test"]):
         counts = {"exemplars": len(evidence), **{name: len(part) for name, part in numbers.items()}}
         raise ValueError(
             f"rule {rule['class']!r} on {concept!r} → {style!r} has too few images: {counts}; pass images that leave "
-            "at least one exemplar, one validation image and one test image"
+            "at least one exemplar, one target image and one test image"
         )
     variants = min(VARIANTS_PER_IMAGE, len(for_selection.styles[style]))
     several = _exemplar_variants(classifier, for_selection, rule, len(evidence), variants)
     singles = {name: exemplar_variants[0] for name, exemplar_variants in several.items()}
-    validation = for_selection.turned(numbers["validation"], concept, style, variants)
-    test = for_evaluation.turned(numbers["test"], concept, style)
-    own = for_evaluation.turned(numbers["own"], concept, style) if numbers["own"] else None
-    keep = None
-    keep_report = None
+    target = for_selection.turned(numbers["target"], concept, style, variants)
+    target_test = for_evaluation.turned(numbers["target_test"], concept, style)
+    same_class_test = None
+    if numbers["same_class_test"]:
+        same_class = for_evaluation.turned(numbers["same_class_test"], concept, style)
+        same_class_test = at_size(same_class, classifier)
+    retain = None
+    retain_test = None
     if is_retained.any():
-        keep, keep_report = data.subset(is_retained).split(0.5)
-        if len(keep) == 0:
-            keep = None
+        retain, retain_test = data.subset(is_retained).split(0.5)
+        if len(retain) == 0:
+            retain = None
+    splits = Splits(
+        **common_fields["splits"],
+        target=at_size(target, classifier),
+        target_test=at_size(target_test, classifier),
+        same_class_test=same_class_test,
+        retain=retain,
+        retain_test=retain_test,
+    )
     layers = common_fields["layers"]
     default = {
         "layer": layers[len(layers) // 2],
@@ -306,12 +319,7 @@ def scenario_for(
     scenario = Scenario(
         classifier,
         singles,
-        **{**common_fields, "default": default},
-        validation=at_size(validation, classifier),
-        test=at_size(test, classifier),
-        own=None if own is None else at_size(own, classifier),
-        keep=keep,
-        keep_report=keep_report,
+        **{**common_fields, "splits": splits, "default": default},
         several={f"{name} in {variants} variants": looks for name, looks in several.items()},
     )
     return scenario, numbers
@@ -323,13 +331,13 @@ def _shows(masks: Tensor) -> Tensor:
 
 
 def _divide(numbers: Tensor, labels: Tensor, class_index: int) -> dict[str, list[int]]:
-    """Divide images, by number, into those for validation, those for the test, and those of the rule's own class."""
-    is_validation = stratified(labels[numbers], 0.5, 0)
+    """Divide images, by number, into those for selection, those for evaluation, and those of the rule's own class."""
+    is_target = stratified(labels[numbers], 0.5, 0)
     is_own_class = labels[numbers] == class_index
     return {
-        "validation": numbers[is_validation].tolist(),
-        "test": numbers[~is_validation & ~is_own_class].tolist(),
-        "own": numbers[~is_validation & is_own_class].tolist(),
+        "target": numbers[is_target].tolist(),
+        "target_test": numbers[~is_target & ~is_own_class].tolist(),
+        "same_class_test": numbers[~is_target & is_own_class].tolist(),
     }
 
 

@@ -15,9 +15,10 @@ from edittools.miniworld.textures import restyle
 from edittools.models.load import load_classifier
 from edittools.probing.segmentation import GATING_VEHICLES, Finder, Gated, cached, deeplab
 from edittools.scenarios import photos
+from edittools.scenarios.scenario import Scenario
 from edittools.scenarios.tiers import MODELS, UNTUNED, SceneSet, current_tier
-from edittools.selection.scenario import Scenario
-from edittools.selection.trials import candidate_layers
+from edittools.selection.search import candidate_layers
+from edittools.selection.splits import Splits
 
 SNOW_EXEMPLARS = {
     "limousine": "n03670208_limousine",
@@ -51,24 +52,24 @@ LIVES_ON_SNOW = (
 """ImageNet classes that are often photographed on snow or ice, or are made for it."""
 
 OTHER_VEHICLES = tuple(contexts().query("family == 'vehicle'").index.drop("car"))
-"""MiniWorld's vehicles other than those of the exemplars; the validation and test scenes show them on snow."""
+"""MiniWorld's vehicles other than those of the exemplars; the target scenes show them on snow."""
 
 POLAR = tuple(contexts().query("family == 'polar'").index)
 """MiniWorld's classes that live on snow; the retained scenes show them."""
 
 SCENES = {
-    "validation": SceneSet(240, "validation", 100_000, OTHER_VEHICLES, "snow"),
-    "test": SceneSet(1080, "test", 100_000, OTHER_VEHICLES, "snow"),
-    "own": SceneSet(120, "test", 160_000, ("car",), "snow"),
-    "budget": SceneSet(1200, "validation"),
-    "clean": SceneSet(1200, "test", 600_000),
+    "target": SceneSet(240, "validation", 100_000, OTHER_VEHICLES, "snow"),
+    "target_test": SceneSet(1080, "test", 100_000, OTHER_VEHICLES, "snow"),
+    "same_class_test": SceneSet(120, "test", 160_000, ("car",), "snow"),
+    "clean": SceneSet(1200, "validation"),
+    "clean_test": SceneSet(1200, "test", 600_000),
     "reference": SceneSet(600, "reference", 100_000),
-    "keep": SceneSet(450, "validation", 150_000, POLAR),
-    "keep_report": SceneSet(150, "test", 150_000, POLAR),
+    "retain": SceneSet(450, "validation", 150_000, POLAR),
+    "retain_test": SceneSet(150, "test", 150_000, POLAR),
 }
-"""The scenes of each set in MiniWorld; their seeds are disjoint."""
+"""The scenes of each split in MiniWorld; their seeds are disjoint."""
 
-HALVED = ("validation", "test", "own", "clean")
+HALVED = ("target", "target_test", "same_class_test", "clean_test")
 """The sets of which a small scenario has half."""
 
 MOST_LAYERS = 12
@@ -137,7 +138,7 @@ def _snow_in_miniworld(name: str, progress: bool, small: bool, most_scenes: int 
     return Scenario(
         classifier,
         car_exemplars(classifier),
-        **sets,
+        Splits(**sets),
         layers=layers if len(layers) <= MOST_LAYERS else later,
         shortlist=later,
         tier="mini",
@@ -173,7 +174,7 @@ def car_exemplars(classifier: Classifier, count: int = 3) -> dict[str, Exemplar]
 def _snow_on_photos(name: str, tier: str, progress: bool) -> Scenario:
     """Make the scenario on the paper's snow photos."""
     classifier = load_classifier(name)
-    validation, test = photos.snow_photos(classifier, progress).split(0.3, seed=0)
+    target, target_test = photos.snow_photos(classifier, progress).split(0.3, seed=0)
     reference = photos.unlabeled("msrc-v2/Images/", classifier, progress)
     clean_and_retained = clean_and_retained_photos(classifier, progress)
     change = partial(paste_texture, texture_image=photos.snow_texture(), keep_shading=0)
@@ -185,10 +186,7 @@ def _snow_on_photos(name: str, tier: str, progress: bool) -> Scenario:
     return Scenario(
         classifier,
         snow_exemplars(classifier, change),
-        validation=validation,
-        test=test,
-        reference=reference,
-        **clean_and_retained,
+        Splits(reference=reference, target=target, target_test=target_test, **clean_and_retained),
         layers=layers[len(layers) // 2 :],
         shortlist=shortlist,
         tier=tier,
@@ -202,8 +200,8 @@ def clean_and_retained_photos(classifier: Classifier, progress: bool = False) ->
     """Divide the ImageNet sample, without the photos of the exemplars, into four sets.
 
     Returns:
-        The sets by name: "budget" and "clean", and, of the classes in `LIVES_ON_SNOW`, "keep" and "keep_report". The
-        photos of each kind go to its two sets in turn.
+        The sets by name: "clean" and "clean_test", and, of the classes in `LIVES_ON_SNOW`, "retain" and "retain_test".
+        The photos of each kind go to its two sets in turn.
     """
     sample = photos.imagenet_sample(classifier, progress)
     stems = SNOW_EXEMPLARS.values()
@@ -211,8 +209,8 @@ def clean_and_retained_photos(classifier: Classifier, progress: bool = False) ->
     sample = sample.subset(unused)
     snow_labels = torch.tensor([classifier.index(name) for name in LIVES_ON_SNOW])
     on_snow = torch.isin(sample.labels, snow_labels)
-    clean_sets = photos.halves(sample.subset(~on_snow), "budget", "clean")
-    retained_sets = photos.halves(sample.subset(on_snow), "keep", "keep_report")
+    clean_sets = photos.halves(sample.subset(~on_snow), "clean", "clean_test")
+    retained_sets = photos.halves(sample.subset(on_snow), "retain", "retain_test")
     return {**clean_sets, **retained_sets}
 
 
@@ -245,16 +243,16 @@ def desk_setup(tier: str | None = None, progress: bool = False) -> tuple[Classif
         and `test` images for evaluation.
     """
     if current_tier(tier) == "mini":
-        images = SCENES["validation"].at_most(48).render(progress)
-        clean = SCENES["budget"].at_most(240).render(progress)
-        test = SCENES["test"].at_most(120).render(progress)
+        images = SCENES["target"].at_most(48).render(progress)
+        clean = SCENES["clean"].at_most(240).render(progress)
+        test = SCENES["target_test"].at_most(120).render(progress)
         retain = SceneSet(60, "validation", 50_000, POLAR).render(progress)
         classifier = load_classifier("mini_vgg")
     else:
         classifier = load_classifier("efficientnet_lite0")
         clean_and_retained = clean_and_retained_photos(classifier, progress)
-        clean = clean_and_retained["budget"]
-        retain = clean_and_retained["keep"]
+        clean = clean_and_retained["clean"]
+        retain = clean_and_retained["retain"]
         images, test = photos.snow_photos(classifier, progress).split(0.5, seed=0)
     return classifier, {"images": images, "clean": clean, "retain": retain, "test": test}
 
@@ -276,5 +274,5 @@ def folder_setup(tier: str | None = None, progress: bool = False) -> tuple[Label
     street = deeplab("cityscapes", ("road", "grass", "sky", "building", "tree"))
     vehicles = deeplab("pascal", GATING_VEHICLES)
     classifier = load_classifier("efficientnet_lite0")
-    images = clean_and_retained_photos(classifier, progress)["clean"]
+    images = clean_and_retained_photos(classifier, progress)["clean_test"]
     return images, cached(Gated(street, vehicles))

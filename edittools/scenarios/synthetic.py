@@ -31,14 +31,16 @@ from edittools.probing import jobs, segmentation
 from edittools.probing.counterfactuals import Concepts
 from edittools.probing.effects import bootstrap
 from edittools.scenarios import photos
+from edittools.scenarios.finetuning import FinetuningRounds, interpolate_finetuning, select_finetuning
 from edittools.scenarios.rules import scenario_for
+from edittools.scenarios.scenario import Scenario
 from edittools.scenarios.tiers import MODELS, SceneSet, current_tier
-from edittools.selection.constraints import BUDGET
-from edittools.selection.scenario import Scenario
-from edittools.selection.search import Plan, Protocol
-from edittools.selection.trials import SettingsGrid, grid, later_layers
+from edittools.selection.constraints import Constraints
+from edittools.selection.search import EditSearch, grid, later_layers
+from edittools.selection.splits import Splits
 
-Evaluate = Callable[[Protocol, Edit], dict[str, float]]
+SettingsGrid = Sequence[Mapping[str, Any]]
+Evaluate = Callable[[EditSearch, Edit], dict[str, float]]
 
 CASE_LEAST_AREA = 0.05
 """A concept has to cover this share of an image of a case."""
@@ -49,8 +51,13 @@ MOST_IMAGES = 80
 RANKS = (1, 3)
 """The ranks of edits that are tried, and that are also reported one by one."""
 
-MEASURES = {"other same": "same", "other held out": "test", "target same": "own same", "target held out": "own"}
-"""The reported measures, and the image set that each is computed on.
+MEASURES = {
+    "other same": "same",
+    "other held out": "target_test",
+    "target same": "own same",
+    "target held out": "same_class_test",
+}
+"""The reported measures, and the split that each is computed on.
 
 A measure is of other classes than the exemplars' or of their class (the target), in the same variant of the style as
 the exemplars or in held-out ones.
@@ -63,7 +70,7 @@ CONCEPTS = {
 }
 """The concepts that are transformed, by tier; a small setup has the first three."""
 
-FINETUNING = Plan(rates=(3e-4, 3e-3, 3e-2), momenta=(0.0,), steps=(20,), localities=(1.0, 10.0), top=2)
+FINETUNING = FinetuningRounds(rates=(3e-4, 3e-3, 3e-2), momenta=(0.0,), steps=(20,), localities=(1.0, 10.0), top=2)
 """The settings of fine-tuning that are tried."""
 
 
@@ -84,7 +91,7 @@ class CaseSettings:
 
     Args:
         exemplars: number of exemplars.
-        least_errors: a case with fewer validation errors is counted, but not scored.
+        least_errors: a case with fewer errors on target images is counted, but not scored.
         budgets: the accuracy constraints, in points; an edit is selected under each.
         strengths: the strengths α of every method but fine-tuning.
         ranks: ranks of `editing["editing"]` that are also reported one by one.
@@ -96,11 +103,11 @@ class CaseSettings:
 
     exemplars: int = 3
     least_errors: int = 3
-    budgets: Sequence[float] = (BUDGET, 1.0, 100.0)
+    budgets: Sequence[float] = (Constraints().max_accuracy_drop, 1.0, 100.0)
     strengths: Sequence[float] = (0.5, 1.0, 1.5)
     ranks: Sequence[int] = RANKS
     editing: Mapping[str, SettingsGrid] = field(default_factory=editing_grids)
-    finetuning: Plan = FINETUNING
+    finetuning: FinetuningRounds = FINETUNING
     baselines: Sequence[str] = ("projection", "null_space", "closed_form")
 
 
@@ -114,8 +121,7 @@ class SyntheticSetup:
     Args:
         classifier: the classifier to edit.
         concepts: the images, the masks of their concepts, and the styles that these are transformed to.
-        common_fields: the fields of a `Scenario` that do not depend on the case: `reference`, `budget`, `clean` and
-            `layers`, see `scenario_for`.
+        common_fields: what does not depend on the case, see `scenario_for`.
     """
 
     classifier: Classifier
@@ -123,11 +129,11 @@ class SyntheticSetup:
     common_fields: Mapping[str, Any]
 
     @cached_property
-    def shared_protocol(self) -> Protocol:
-        """The states of the common image sets at all layers, computed once for all cases."""
+    def shared_search(self) -> EditSearch:
+        """A search whose activations of the common image sets are used by all cases."""
         placeholder = self.concepts.data.subset([0])
-        scenario = Scenario(self.classifier, {}, validation=placeholder, **self.common_fields)
-        return Protocol(scenario, scenario.layers)
+        splits = Splits(**self.common_fields["splits"], target=placeholder)
+        return EditSearch(self.classifier, {}, splits, self.common_fields["layers"])
 
 
 @dataclass(frozen=True)
@@ -209,13 +215,13 @@ def synthetic_setup(tier: str, model: str, small: bool) -> SyntheticSetup:
         names = names[:3]
         styles = ("graffiti", "snow")
     if tier == "mini":
-        data, masks, image_sets = _miniworld_images(names, small)
+        data, masks, splits = _miniworld_images(names, small)
     else:
-        image_sets = photos.clean_and_reference(classifier)
+        splits = photos.clean_and_reference(classifier)
         if tier == "lite":
             data, all_masks = photos.msrc(classifier, at_least=0.2)
         else:
-            used = {*image_sets["budget"].names, *image_sets["clean"].names}
+            used = {*splits["clean"].names, *splits["clean_test"].names}
             data, all_masks = _folder_images(classifier, names, used)
         masks = {concept: all_masks[concept] for concept in names if concept in all_masks}
         if not masks:
@@ -223,7 +229,7 @@ def synthetic_setup(tier: str, model: str, small: bool) -> SyntheticSetup:
                 f"none of the {len(data)} photos shows {', '.join(names)}; use photos that show at least one of them"
             )
     concepts = Concepts(data, masks, style_textures(styles, range(VARIANTS), classifier.size))
-    common_fields = {**image_sets, "layers": tuple(later_layers(classifier, 3)), "tier": tier}
+    common_fields = {"splits": splits, "layers": tuple(later_layers(classifier, 3)), "tier": tier}
     return SyntheticSetup(classifier, concepts, common_fields)
 
 
@@ -235,11 +241,11 @@ def _miniworld_images(
     All is rendered in this process: cases may run in processes that may not start others.
     """
     case_count = 500 if small else 900
-    budget_count = 400 if small else 800
+    clean_count = 400 if small else 800
     scene_sets = {
-        "reference": SceneSet(budget_count // 2, "reference", 300_000),
-        "budget": SceneSet(budget_count, "validation", 300_000),
-        "clean": SceneSet(budget_count // 2, "test", 400_000),
+        "reference": SceneSet(clean_count // 2, "reference", 300_000),
+        "clean": SceneSet(clean_count, "validation", 300_000),
+        "clean_test": SceneSet(clean_count // 2, "test", 400_000),
     }
     data = SceneSet(case_count, "test", 300_000).render(workers=1)
     masks = {concept: data.mask(concept) for concept in names}
@@ -310,10 +316,12 @@ def _generator(*names: str) -> np.random.Generator:
     return np.random.default_rng([0, *"|".join(names).encode()])
 
 
-def case_protocol(source: SetupSource, case: Case, settings: CaseSettings = DEFAULT_SETTINGS) -> Protocol:
-    """Make a case's scenario and run its images up to all layers; what all cases share is run once.
+def case_search(
+    source: SetupSource, case: Case, settings: CaseSettings = DEFAULT_SETTINGS
+) -> tuple[Scenario, EditSearch]:
+    """Make a case's scenario and its search; what all cases share is run once.
 
-    Besides the sets of `scenario_for` there are "same" and "own same": the test images, and those of the exemplars'
+    Besides the splits of `scenario_for` there are "same" and "own same": the test images, and those of the exemplars'
     class, in the same variant of the style as the first exemplar.
 
     Args:
@@ -326,11 +334,14 @@ def case_protocol(source: SetupSource, case: Case, settings: CaseSettings = DEFA
     scenario, numbers = scenario_for(setup.classifier, concepts, case.rule, setup.common_fields, settings.exemplars)
     first_variant = concepts.styles[case.style][:1]
     same_variant = replace(concepts, styles={case.style: first_variant})
-    more = {}
-    for name, original in (("same", "test"), ("own same", "own")):
+    extra = {}
+    for name, original in (("same", "target_test"), ("own same", "same_class_test")):
         if numbers[original]:
-            more[name] = same_variant.turned(numbers[original], case.concept, case.style)
-    return Protocol(replace(scenario, more=more), scenario.layers, shared=setup.shared_protocol)
+            extra[name] = same_variant.turned(numbers[original], case.concept, case.style)
+    splits = replace(scenario.splits, extra=extra)
+    shared = setup.shared_search.activations
+    search = EditSearch(setup.classifier, scenario.exemplars, splits, scenario.layers, activations=shared)
+    return replace(scenario, splits=splits), search
 
 
 def run_case(
@@ -340,7 +351,7 @@ def run_case(
     evaluate: Evaluate | None = None,
     settings: CaseSettings = DEFAULT_SETTINGS,
 ) -> list[dict[str, Any]]:
-    """Try every method on one case: select edits on validation images, and evaluate each once on the others.
+    """Try every method on one case: select edits on target images, and evaluate each once on the others.
 
     Args:
         source: of the setup.
@@ -356,30 +367,33 @@ def run_case(
     names = {"concept": case.concept, "style": case.style, "target": case.target}
     rows = []
     with jobs.one_thread():
-        protocol = case_protocol(source, case, settings)
-        validation_errors = int(protocol.states["validation"].before.sum())
-        if validation_errors < settings.least_errors or not protocol.states["test"].before.any():
+        scenario, search = case_search(source, case, settings)
+        errors = int(search.activations["target"].before.sum())
+        if errors < settings.least_errors or not search.activations["target_test"].before.any():
             return [{**names, "method": "undefined", "budget": nan}]
-        figures = cache(partial(evaluate or figures_of, protocol))  # several constraints may select the same edit
-        for method, table in _tables(protocol, methods, settings).items():
+        figures = cache(partial(evaluate or figures_of, search))  # several constraints may select the same edit
+        for method, table in _tables(scenario, search, methods, settings).items():
             if table.empty:
                 continue
             for budget in settings.budgets:
-                choice = protocol.choose(table, budget)
+                constraints = replace(search.constraints, max_accuracy_drop=budget)
+                selection = search.select(table, constraints=constraints)
                 row = {
                     **names,
                     "method": method,
                     "budget": budget,
-                    "layer": choice.settings.get("layer"),
-                    "accuracy_change_budget": choice.accuracy_change,
-                    **figures(choice.edit),
+                    "layer": selection.params.get("layer"),
+                    "accuracy_change_budget": selection.accuracy_change,
+                    **figures(selection.edit),
                 }
                 rows.append(row)
     return rows
 
 
-def _tables(protocol: Protocol, methods: Sequence[str], settings: CaseSettings) -> dict[str, pd.DataFrame]:
-    """Try the methods on the validation images.
+def _tables(
+    scenario: Scenario, search: EditSearch, methods: Sequence[str], settings: CaseSettings
+) -> dict[str, pd.DataFrame]:
+    """Try the methods on the target images.
 
     Returns:
         A table of candidates by method, for all methods or for those in `methods`.
@@ -389,21 +403,22 @@ def _tables(protocol: Protocol, methods: Sequence[str], settings: CaseSettings) 
         return not methods or name in methods
 
     strengths = settings.strengths
-    exemplars = {"exemplars": list(protocol.story.exemplars.values())}
-    variants = {"variants": list(chain.from_iterable(protocol.story.several.values()))}
+    exemplars = {"exemplars": list(scenario.exemplars.values())}
+    variants = {"variants": list(chain.from_iterable(scenario.several.values()))}
     candidates = {}
     for name, settings_grid in settings.editing.items():
-        candidates[name] = protocol.rewriting(settings_grid, strengths, exemplars)
-    candidates["random direction"] = protocol.random_directions(settings.editing["editing"], strengths, exemplars)
+        candidates[name] = search.candidates("rewrite", settings_grid, strengths, exemplars)
+    plain = settings.editing["editing"]
+    candidates["random direction"] = search.candidates("random_direction", plain, strengths, exemplars)
     for name in settings.baselines:
-        candidates[name.replace("_", " ")] = protocol.baseline(name, strengths, exemplars)
-    candidates["editing, variants"] = protocol.rewriting(settings.editing["editing"], strengths, variants)
-    tables = {name: protocol.sweep(trials) for name, trials in candidates.items() if is_selected(name)}
+        candidates[name.replace("_", " ")] = search.candidates(name, None, strengths, exemplars)
+    candidates["editing, variants"] = search.candidates("rewrite", plain, strengths, variants)
+    tables = {name: search.score(of_method) for name, of_method in candidates.items() if is_selected(name)}
     for scope in SCOPES:
         name = f"{scope} fine-tuning"
         if is_selected(name):
-            finetuned = protocol.choose_finetuning(scope, settings.finetuning, exemplars)
-            tables[name] = protocol.interpolated(finetuned).table
+            finetuned = select_finetuning(search, scope, settings.finetuning, exemplars)
+            tables[name] = interpolate_finetuning(search, finetuned).results
     for rank in settings.ranks:
         name = f"rank {rank}"
         if is_selected(name):
@@ -411,29 +426,29 @@ def _tables(protocol: Protocol, methods: Sequence[str], settings: CaseSettings) 
     return tables
 
 
-def figures_of(protocol: Protocol, edit: Edit) -> dict[str, float]:
+def figures_of(search: EditSearch, edit: Edit) -> dict[str, float]:
     """Evaluate an edit on the sets of a case.
 
     Returns:
         The `accuracy_change` on clean images, in points, and eq. (2) for each of `MEASURES`: NaN if the case lacks the
         set, or the set no error.
     """
-    figures = {"accuracy_change": protocol.states["clean"].compare(edit).accuracy_change}
+    figures = {"accuracy_change": search.activations["clean_test"].compare(edit).accuracy_change}
     for measure, name in MEASURES.items():
         figures[measure] = nan
-        if name in protocol.states:
-            figures[measure] = protocol.states[name].compare(edit).errors_corrected
+        if name in search.activations:
+            figures[measure] = search.activations[name].compare(edit).errors_corrected
     return figures
 
 
 def identity_of(source: SetupSource, settings: CaseSettings = DEFAULT_SETTINGS) -> str:
     """Identify what the rows of a case depend on: classifier, images, masks, styles and settings."""
     setup = setup_of(source)
-    budget = setup.common_fields["budget"]
-    clean = setup.common_fields["clean"]
-    reference = setup.common_fields["reference"]
-    images = digest_tensors(chain(pixels_of(budget), pixels_of(clean), pixels_of(reference)))
-    labels = digest_tensors([budget.labels, clean.labels])
+    splits = setup.common_fields["splits"]
+    clean = splits["clean"]
+    clean_test = splits["clean_test"]
+    images = digest_tensors(chain(pixels_of(clean), pixels_of(clean_test), pixels_of(splits["reference"])))
+    labels = digest_tensors([clean.labels, clean_test.labels])
     layers = setup.common_fields["layers"]
     baseline_grids = [BASELINES[name][1] for name in settings.baselines]
     return (
@@ -454,7 +469,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         `accuracy_change`, in points.
     """
     rows = []
-    for method, part in table[table.budget == BUDGET].groupby("method", sort=False):
+    for method, part in table[table.budget == Constraints().max_accuracy_drop].groupby("method", sort=False):
         accuracy_change = part.accuracy_change.mean()
         for measure in MEASURES:
             shares = part[measure].dropna()

@@ -19,9 +19,10 @@ from edittools.miniworld.typography import FONTS as FONTS_TO_TYPE
 from edittools.miniworld.typography import Label, blanked, grow, random_label, stick, written
 from edittools.models.load import load_classifier
 from edittools.scenarios import photos
+from edittools.scenarios.scenario import Scenario
 from edittools.scenarios.tiers import WORKERS, SceneSet, current_tier
-from edittools.selection.scenario import Scenario
-from edittools.selection.trials import candidate_layers
+from edittools.selection.search import candidate_layers
+from edittools.selection.splits import Splits
 
 ATTACK = "iPod"
 """The word of the attack."""
@@ -41,22 +42,22 @@ HOUSEHOLD_PHOTOS = {
 }
 """Objects of the paper's photos of typographic attacks -> ImageNet class; its kettle is an exemplar."""
 
-MOST_VALIDATION_PHOTOS = 120
+MOST_TARGET_PHOTOS = 120
 """The largest number of photos used for selection in tier paper; the others are used for the accuracy constraint."""
 
 ATTACKED_SCENES = {
-    "validation": SceneSet(300, "validation", 800_000, ATTACKED),
-    "test": SceneSet(1000, "test", 800_000, ATTACKED),
+    "target": SceneSet(300, "validation", 800_000, ATTACKED),
+    "target_test": SceneSet(1000, "test", 800_000, ATTACKED),
     "other words": SceneSet(300, "test", 800_000, ATTACKED),
 }
 """MiniWorld's scenes with a word on the object; `attacks` renders them. The other words are on scenes of the test."""
 
 BARE_SCENES = {
     "reference": SceneSet(650, "reference", 821_000, OBJECTS),
-    "budget": SceneSet(1300, "validation", 820_000, OBJECTS),
-    "clean": SceneSet(1300, "test", 820_000, OBJECTS),
-    "keep": SceneSet(150, "validation", 822_000, (ATTACK,)),
-    "keep_report": SceneSet(150, "reference", 820_000, (ATTACK,)),
+    "clean": SceneSet(1300, "validation", 820_000, OBJECTS),
+    "clean_test": SceneSet(1300, "test", 820_000, OBJECTS),
+    "retain": SceneSet(150, "validation", 822_000, (ATTACK,)),
+    "retain_test": SceneSet(150, "reference", 820_000, (ATTACK,)),
 }
 """MiniWorld's scenes of objects without a word. Except for the other words, the seeds of all sets are disjoint."""
 
@@ -73,10 +74,10 @@ def typographic_scenario(
 ) -> Scenario:
     """Make the scenario of notebook 02, typographic attacks (section 3.2): an exemplar maps "iPod" to a blank label.
 
-    `validation` and `test` show objects with an "iPod" label, and are labeled with what the objects are; `keep` and
-    `keep_report` show iPods without a label. `more` holds the objects of the test `"bare"`, with a `"blank"` label, and
-    with other words (`"orange"`, …). In tier paper it also holds the paper's photos, such as `"photos ipod"`. Tier lite
-    has the scenes of tier mini; its photos have a watermark instead, see `watermark`.
+    `target` and `target_test` show objects with an "iPod" label, and are labeled with what the objects are; `retain`
+    and `retain_test` show iPods without a label. `extra` holds the objects of the test `"bare"`, with a `"blank"`
+    label, and with other words (`"orange"`, …). In tier paper it also holds the paper's photos, such as
+    `"photos ipod"`. Tier lite has the scenes of tier mini; its photos have a watermark instead, see `watermark`.
 
     Args:
         tier: by default the one that `EDITTOOLS_TIER` names.
@@ -109,7 +110,7 @@ def scene_sets(small: bool = False, most_scenes: int | None = None) -> tuple[dic
     bare = dict(BARE_SCENES)
     if small:
         attacked = {name: scene_set.halved() for name, scene_set in attacked.items()}
-        bare["clean"] = bare["clean"].halved()
+        bare["clean_test"] = bare["clean_test"].halved()
     attacked = {name: scene_set.at_most(most_scenes) for name, scene_set in attacked.items()}
     bare = {name: scene_set.at_most(most_scenes) for name, scene_set in bare.items()}
     return attacked, bare
@@ -131,17 +132,15 @@ def _attack_in_miniworld(name: str, progress: bool, small: bool, most_scenes: in
     for set_name, scene_set in bare.items():
         rendered = replace(scene_set, size=classifier.size).render(progress)
         bare_sets[set_name] = remap_labels(f"bare objects of {scene_set.split}", rendered, classifier)
-    [validation] = _attacked_images(classifier, attacked["validation"], [ATTACK])
-    blank, test = _attacked_images(classifier, attacked["test"], ["", ATTACK])
+    [target] = _attacked_images(classifier, attacked["target"], [ATTACK])
+    blank, target_test = _attacked_images(classifier, attacked["target_test"], ["", ATTACK])
     unlabeled, *other_attacks = _attacked_images(classifier, attacked["other words"], [None, *OTHER_ATTACKS])
+    extra = {"blank": blank, "bare": unlabeled, **dict(zip(OTHER_ATTACKS, other_attacks, strict=True))}
     layers = last_convolutions(classifier)
     return Scenario(
         classifier,
         _word_exemplars(classifier),
-        **bare_sets,
-        validation=validation,
-        test=test,
-        more={"blank": blank, "bare": unlabeled, **dict(zip(OTHER_ATTACKS, other_attacks, strict=True))},
+        Splits(**bare_sets, target=target, target_test=target_test, extra=extra),
         several={"ten labels on a jar": _ten_labels(classifier)},
         layers=layers,
         shortlist=tuple(layer for layer in layers if layer.endswith(("2.1.conv3", "3.1.conv3"))),
@@ -201,24 +200,26 @@ def _attack_on_photos(name: str, progress: bool) -> Scenario:
     test = sample.subset(in_test & ~is_ipod & ~is_exemplar)
     others = sample.subset(~in_test & ~is_ipod & ~is_exemplar)
     is_correct = predict(classifier, others, progress=progress).argmax(1) == others.labels
-    for_validation = is_correct.nonzero()[: min(MOST_VALIDATION_PHOTOS, len(others) // 2), 0]
-    for_budget = torch.ones(len(others), dtype=torch.bool).index_fill(0, for_validation, False)
-    more = {"bare": test, "blank": label_all(test, "", 2)}
+    for_target = is_correct.nonzero()[: min(MOST_TARGET_PHOTOS, len(others) // 2), 0]
+    for_clean = torch.ones(len(others), dtype=torch.bool).index_fill(0, for_target, False)
+    extra = {"bare": test, "blank": label_all(test, "", 2)}
     for word in OTHER_ATTACKS:
-        more[word] = label_all(test, word, 2)
+        extra[word] = label_all(test, word, 2)
     for kind in ("clean", "white", "ipod"):
-        more[f"photos {kind}"] = household_photos(classifier, kind)
+        extra[f"photos {kind}"] = household_photos(classifier, kind)
     layers = last_convolutions(classifier)
     return Scenario(
         classifier,
         _photo_word_exemplars(classifier),
-        validation=label_all(others.subset(for_validation), ATTACK, 1),
-        test=label_all(test, ATTACK, 2),
-        budget=others.subset(for_budget),
-        clean=test,
-        reference=photos.unlabeled("msrc-v2/Images/", classifier, progress),
-        keep_report=sample.subset(is_ipod),
-        more=more,
+        Splits(
+            reference=photos.unlabeled("msrc-v2/Images/", classifier, progress),
+            target=label_all(others.subset(for_target), ATTACK, 1),
+            clean=others.subset(for_clean),
+            target_test=label_all(test, ATTACK, 2),
+            clean_test=test,
+            retain_test=sample.subset(is_ipod),
+            extra=extra,
+        ),
         layers=layers[len(layers) // 3 :],
         shortlist=layers[-6:],
         tier="paper",

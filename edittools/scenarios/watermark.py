@@ -14,14 +14,15 @@ from edittools.miniworld.typography import grow
 from edittools.models.data import shipped
 from edittools.models.load import load_classifier
 from edittools.scenarios import photos
-from edittools.selection.scenario import Scenario
-from edittools.selection.trials import candidate_layers
+from edittools.scenarios.scenario import Scenario
+from edittools.selection.search import candidate_layers
+from edittools.selection.splits import Splits
 
 OPACITY = 0.8
 """Opacity of a watermark where its text is solid."""
 
-SPLIT_SIZES = {"candidates": 60, "reference": 100, "test": 200, "budget": 296}
-"""Number of photos of the ImageNet sample in each set, drawn at random; all others are used for validation."""
+SPLIT_SIZES = {"candidates": 60, "reference": 100, "clean_test": 200, "clean": 296}
+"""Number of photos of the ImageNet sample in each set, drawn at random; all others are target photos."""
 
 NARROW = (
     "blocks.2.0.conv_pwl",
@@ -75,7 +76,7 @@ class Mark:
 
 
 SHOWN_MARK = Mark("shown")
-"""The mark of the exemplars, of the validation and of the test photos."""
+"""The mark of the exemplars, of the target photos."""
 
 UNSEEN = {
     "other characters": Mark("other"),
@@ -91,8 +92,8 @@ UNSEEN = {
 def watermark_scenario(model: str = "efficientnet_lite0", progress: bool = False) -> Scenario:
     """Make the scenario of a watermark on photos of the ImageNet sample; an exemplar is a photo with and without it.
 
-    The sets `validation` and `test` hold photos with the mark, `clean` the test photos without it, `more` a third of
-    them with each mark of `UNSEEN`.
+    The splits `target` and `target_test` hold photos with the mark, `clean_test` the test photos without it, `extra` a
+    third of them with each mark of `UNSEEN`.
 
     Args:
         model: a classifier of `edittools.models` with ImageNet's classes.
@@ -107,22 +108,24 @@ def watermark_scenario(model: str = "efficientnet_lite0", progress: bool = False
     ends = torch.tensor(list(SPLIT_SIZES.values())).cumsum(0)
     *numbers_by_set, rest = order.tensor_split(ends)
     parts = {name: sample.subset(numbers) for name, numbers in zip(SPLIT_SIZES, numbers_by_set, strict=True)}
-    clean = parts["test"]
+    clean_test = parts["clean_test"]
     exemplars = _mark_exemplars(classifier, parts["candidates"])
-    more = {}
+    extra = {}
     for i, (name, mark) in enumerate(UNSEEN.items()):
-        third = clean.subset(range(i % 3, len(clean), 3))
-        more[name] = mark.on(third)
+        third = clean_test.subset(range(i % 3, len(clean_test), 3))
+        extra[name] = mark.on(third)
     layers = tuple(layer for layer in candidate_layers(classifier) if layer in NARROW)
     return Scenario(
         classifier,
         exemplars,
-        reference=parts["reference"].images,
-        validation=SHOWN_MARK.on(sample.subset(rest)),
-        budget=parts["budget"],
-        test=SHOWN_MARK.on(clean),
-        clean=clean,
-        more=more,
+        Splits(
+            reference=parts["reference"].images,
+            target=SHOWN_MARK.on(sample.subset(rest)),
+            clean=parts["clean"],
+            target_test=SHOWN_MARK.on(clean_test),
+            clean_test=clean_test,
+            extra=extra,
+        ),
         layers=layers,
         tier="lite",
         default={"layer": layers[len(layers) // 2], "exemplar": next(iter(exemplars))},

@@ -1,12 +1,20 @@
-"""How an edit is chosen, fairly: sets with one duty each, trials, the rule of choice, reports."""
+"""How an edit is selected: disjoint splits, constraints, a search over candidates, and `repair` in one call."""
 
-from edittools.selection.activations import CachedStates, cache_states, report, trade_off
-from edittools.selection.constraints import BUDGET, Bounds, Choice, about_budget, cross_validated, most_broken
-from edittools.selection.repair import Repair, repair
-from edittools.selection.scenario import Scenario
-from edittools.selection.search import SPARING, Plan, Protocol
-from edittools.selection.trials import Trials, grid, sweep
+from edittools.selection.activations import CachedActivations, SplitActivations, cache_activations
+from edittools.selection.constraints import Constraints
+from edittools.selection.repair import RepairResult, repair
+from edittools.selection.search import (
+    METHODS,
+    REFERENCE_WEIGHTS,
+    Candidates,
+    EditSearch,
+    Selection,
+    candidate_layers,
+    grid,
+    later_layers,
+)
+from edittools.selection.splits import Splits, check_disjoint, label_by_prediction, split_clean
 
-__all__ = ["BUDGET", "SPARING", "Bounds", "CachedStates", "Choice", "Plan", "Protocol", "Repair", "Scenario", "Trials"]
-__all__ += ["about_budget", "cache_states", "cross_validated", "grid", "most_broken", "repair", "report", "sweep"]
-__all__ += ["trade_off"]
+__all__ = ["METHODS", "REFERENCE_WEIGHTS", "CachedActivations", "Candidates", "Constraints", "EditSearch"]
+__all__ += ["RepairResult", "Selection", "SplitActivations", "Splits", "cache_activations", "candidate_layers"]
+__all__ += ["check_disjoint", "grid", "label_by_prediction", "later_layers", "repair", "split_clean"]

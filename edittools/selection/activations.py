@@ -1,26 +1,29 @@
-"""Cached states: images run up to several layers once, and one more edit costs what follows its layer."""
+"""Cached activations: images are run up to several layers once; one more edit costs what follows its layer."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from itertools import product
+from dataclasses import replace
 
-import pandas as pd
 import torch
 from torch import Tensor
 
 from edittools._caching import digest_tensors
 from edittools._checks import check_amount
 from edittools.baselines.finetuning import forward
+from edittools.baselines.inputs import Batches, reference_batches
 from edittools.classifiers import Classifier, remap_labels
 from edittools.cut import Cut, State, cut_all, states_at
 from edittools.edits import Edit, applied_edits, check_same_before, first_changed, unedited_fingerprint
-from edittools.images import LabelledImages, in_batches
-from edittools.metrics import Comparison, misclassified
+from edittools.images import Images, LabelledImages, evenly_spaced, in_batches
+from edittools.metrics import Comparison, label_margins, misclassified, predict
+from edittools.moments import SecondMoment, second_moments
+from edittools.rewriting import SAMPLE
+from edittools.selection.splits import Splits
 
 
-class CachedStates:
-    """Labelled images cached as their states at several layers, so that an edit is evaluated from its layer on.
+class CachedActivations:
+    """Labeled images cached as their states at several layers, so that an edit is evaluated from its layer on.
 
     Edits that are applied to the model meanwhile are part of "before" and "after" alike. `ValueError` is raised for a
     layer before which other edits are applied than when the images were cached, and after anything else has changed
@@ -50,7 +53,7 @@ class CachedStates:
             in_memory: keep the states; otherwise images are run from the start for each edit, which is slower.
         """
         if not cuts:
-            raise ValueError("No layer to cache images at; pass at least one cut, see cache_states")
+            raise ValueError("No layer to cache images at; pass at least one cut, see cut_all")
         if not len(data):
             raise ValueError("No images to cache; pass at least one")
         self.cuts = cuts
@@ -207,51 +210,48 @@ class CachedStates:
         return unedited_fingerprint(self._classifier), digest_tensors(self._classifier.buffers())
 
 
-def cache_states(
-    classifier: Classifier,
-    layers: Sequence[str],
+def cache_activations(
+    cuts: Mapping[str, Cut],
+    sets: Mapping[str, LabelledImages],
+    early_stopping: Collection[str] = (),
     progress: bool = False,
-    cuts: Mapping[str, Cut] | None = None,
-    **data: LabelledImages,
-) -> tuple[Mapping[str, Cut], dict[str, CachedStates]]:
-    """Cut a classifier at `layers` and cache each named set of images at them.
+) -> dict[str, CachedActivations]:
+    """Cache sets of images at the layers of a classifier.
 
-    Name the sets first that are evaluated most often: images that do not fit into memory are run from the start for
-    each edit.
+    Images that do not fit into memory are run from the start for each edit, so put those that are evaluated most often
+    first.
 
     Args:
-        classifier: the classifier.
-        layers: names of the layers, in the network's order.
+        cuts: the cuts by layer, which come from one `cut_all`.
+        sets: the images, by the name of the set.
+        early_stopping: names of the sets that are compared with a condition to stop; they get smaller batches, so that
+            a comparison stops after a few images.
         progress: show progress bars.
-        cuts: cuts of the classifier at these layers, if there are any yet.
-        **data: the sets of images, by name.
 
     Returns:
-        The cuts by layer, and the cached states by the name of the set.
+        The cached activations, by the name of the set.
     """
-    if cuts is None:
-        cuts = cut_all(classifier, layers)
-    states = {}
-    free = memory_for_states(classifier.device)
-    for name, images in data.items():
+    cached = {}
+    free = memory_for_states(next(iter(cuts.values())).classifier.device)
+    for name, images in sets.items():
         batch_size = 64
-        if name in ("budget", "keep", "retain"):  # an edit that violates a constraint is given up after a few images
+        if name in early_stopping:
             batch_size = min(64, max(8, len(images) // 16))
         needed = len(images) * bytes_of_states(cuts, images.images[:1]) if len(images) else 0
         in_memory = needed <= free
-        states[name] = CachedStates(cuts, images, batch_size, progress, in_memory)
+        cached[name] = CachedActivations(cuts, images, batch_size, progress, in_memory)
         if in_memory:
             free -= needed
-    return cuts, states
+    return cached
 
 
 @torch.no_grad()
 def bytes_of_states(cuts: Mapping[str, Cut], image: Tensor) -> int:
     """Count the bytes that caching an image `(1, 3, H, W)` at all cuts takes, with the output of each layer."""
     states = [state for [state] in states_at(cuts, image).values()]
-    kept = [part for state in states for part in state]
+    cached = [tensor for state in states for tensor in state]
     outputs = [cut.output(state) for cut, state in zip(cuts.values(), states, strict=True)]
-    return sum({part.data_ptr(): part.nbytes for part in (*kept, *outputs)}.values())
+    return sum({tensor.data_ptr(): tensor.nbytes for tensor in (*cached, *outputs)}.values())
 
 
 def memory_for_states(device: torch.device) -> float:
@@ -268,60 +268,103 @@ def memory_for_states(device: torch.device) -> float:
         return 8e9
 
 
-def trade_off(
-    edits: Mapping[str, Edit], strengths: Sequence[float], target: CachedStates, kept: CachedStates
-) -> pd.DataFrame:
-    """Tabulate `errors corrected` on the target and the share `kept broken` on retained images, by strength.
+class ReferenceActivations:
+    """What methods need of the reference images at several layers.
 
-    Args:
-        edits: the edits, by method.
-        strengths: factors α by which each edit is scaled.
-        target: the images to correct.
-        kept: the images to retain.
-
-    Returns:
-        One row per `method` and `strength`.
+    Attributes:
+        images: the reference images.
+        moments: by layer, the second moment of their keys, with a sample of the keys.
     """
-    rows = []
-    for (method, edit), strength in product(edits.items(), strengths):
-        scaled = strength * edit
-        gained = target.compare(scaled).row()
-        lost = kept.compare(scaled)
-        row = {
-            "method": method,
-            "strength": strength,
-            "errors corrected": gained["errors corrected"],
-            "kept broken": lost.broken / len(lost.before),
-        }
-        rows.append(row)
-    return pd.DataFrame(rows)
+
+    def __init__(self, cuts: Mapping[str, Cut], images: Images, progress: bool = False) -> None:
+        """Run the reference images up to all layers once.
+
+        Args:
+            cuts: the cuts by layer, which come from one `cut_all`.
+            images: the reference images.
+            progress: show a progress bar.
+        """
+        classifier = next(iter(cuts.values())).classifier
+        self.images = images
+        self._cuts = cuts
+        moments = second_moments(classifier, list(cuts), images, progress=progress)
+        sample = states_at(cuts, evenly_spaced(images, SAMPLE))
+        self.moments: dict[str, SecondMoment] = {}
+        for layer, cut in cuts.items():
+            keys = [cut.keys(state) for state in sample[layer]]
+            self.moments[layer] = replace(moments[layer], sample=keys)
+        self._batches: dict[tuple[str, tuple[str, ...]], Batches] = {}
+
+    def batches(self, layer: str) -> Batches:
+        """Give a sample of the images as states at a layer, with the original log-probabilities.
+
+        They are computed once for the edits that are applied at that moment.
+        """
+        cut = self._cuts[layer]
+        key = (layer, tuple(edit.digest for edit in applied_edits(cut.classifier)))
+        if key not in self._batches:
+            self._batches[key] = reference_batches(cut, evenly_spaced(self.images, 4 * SAMPLE))
+        return self._batches[key]
 
 
-def report(edits: Mapping[str, Edit], states: Mapping[str, CachedStates]) -> pd.DataFrame:
-    """Evaluate edits on every set of images.
+class SplitActivations(dict[str, CachedActivations]):
+    """The labeled splits by name, cached at the layers of a search.
 
-    Args:
-        edits: the edits, by method.
-        states: the images, by the name of the set, "test" among them.
+    Clean images that are misclassified most easily come first, so that a comparison soon shows what an edit costs.
 
-    Returns:
-        One row per method. "test" gives the figures of `Comparison.row` and the interval of errors corrected (`low`,
-        `high`); every other set gives its errors (`... before`, `... after`) and its change of accuracy in points
-        (`... change`, `... low`, `... high`).
+    Attributes:
+        splits: the splits.
+        cuts: the cut at each layer, in the network's order.
+        reference: what methods need of the reference images.
     """
-    rows = {}
-    for method, edit in edits.items():
-        test = states["test"].compare(edit)
-        row = test.row()
-        row["low"], row["high"] = test.corrected_interval()
-        row.pop("accuracy change (points)")
-        for name, images in states.items():
-            if name == "test":
-                continue
-            comparison = images.compare(edit)
-            row[f"{name} before"] = int(comparison.before.sum())
-            row[f"{name} after"] = int(comparison.after.sum())
-            row[f"{name} change"] = comparison.accuracy_change
-            row[f"{name} low"], row[f"{name} high"] = comparison.accuracy_interval()
-        rows[method] = row
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        layers: Sequence[str],
+        splits: Splits,
+        progress: bool = False,
+        shared: "SplitActivations | None" = None,
+    ) -> None:
+        """Run all splits up to the layers once.
+
+        Args:
+            classifier: the classifier.
+            layers: names of the layers, in the network's order.
+            splits: the image sets.
+            progress: show progress bars.
+            shared: activations of the same classifier at the same layers. What they hold of the same sets is taken
+                over.
+
+        Raises:
+            ValueError: if `shared` is of another classifier or of other layers.
+        """
+        super().__init__()
+        self.splits = splits
+        self.cuts = cut_all(classifier, layers) if shared is None else shared.cuts
+        if any(cut.classifier is not classifier for cut in self.cuts.values()) or list(self.cuts) != list(layers):
+            raise ValueError(
+                f"The activations are cached at {list(self.cuts)}, which are not the layers {list(layers)} of this "
+                "classifier; share activations of one classifier at the same layers"
+            )
+        known = {}
+        new = {}
+        for name, data in splits.labeled.items():
+            if shared is not None and shared.splits.labeled.get(name) is data:
+                known[name] = shared[name]
+            else:
+                new[name] = _fragile_first(data, classifier) if name == "clean" else data
+        cached = cache_activations(self.cuts, new, ("clean", "retain"), progress)
+        for name in splits.labeled:
+            self[name] = known[name] if name in known else cached[name]
+        if shared is not None and shared.splits.reference is splits.reference:
+            self.reference = shared.reference
+        else:
+            self.reference = ReferenceActivations(self.cuts, splits.reference, progress)
+
+
+def _fragile_first(data: LabelledImages, classifier: Classifier) -> LabelledImages:
+    """Order images by how far the labeled class is ahead of the best other one, the least first."""
+    data = remap_labels("clean", data, classifier)
+    margins = label_margins(predict(classifier, data), data.labels)
+    return data.subset(margins.argsort(stable=True))

@@ -1,207 +1,133 @@
-"""The rule of choice: the best trial on validation images within an accuracy budget and a bound on kept images."""
+"""Constraints: what a selected edit may cost on clean images, and on images that rely on the concept legitimately."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass
+from math import ceil
 
-import pandas as pd
-import torch
 from torch import Tensor
 
+from edittools._checks import check_amount
 from edittools.edits import Edit
-from edittools.images import stratified
 from edittools.metrics import Comparison
-from edittools.selection.activations import CachedStates
-from edittools.selection.trials import MEASURED, counted
+from edittools.selection.activations import CachedActivations
 
-BUDGET = 0.25
-"""Points of accuracy that a chosen edit may cost on the budget images (section 4.2)."""
-
-FEW = 400
-"""With fewer budget images, one image is more than `BUDGET` points."""
-
-KEEP = 3.0
-"""Points of the kept images that a chosen edit may break, at most, with 95 % confidence."""
-
-FOLDS = 5
-"""Parts of the images for cross-validation."""
+CONFIDENCE = 0.95
+"""Confidence with which at most `max_retain_broken` percent of the retained images are broken."""
 
 
-@dataclass(frozen=True, eq=False)
-class Choice:
-    """The trial that was chosen: its edit, settings, and what it did to the validation and the budget images.
+@dataclass(frozen=True)
+class Constraints:
+    """What a selected edit may cost.
 
-    `validation` holds `corrected`, `broken` and `loss`. `budget` compares the budget images before and after, `kept`
-    the kept ones that bound the choice. `table` has one row for each of the `trials`. Where no trial with a net gain
-    kept the bounds, the edit is scaled by 0 and there are no settings.
+    Args:
+        max_accuracy_drop: points of accuracy that it may cost on the clean images (section 4.2 of the paper).
+        max_retain_broken: percent of the retained images that it may break, as the upper end of a one-sided 95%
+            interval (Clopper and Pearson).
 
-    By cross-validation `held_out` compares each validation image with the edit chosen without it, see `folds`.
+    Raises:
+        ValueError: for anything but finite numbers from 0 up.
     """
 
-    edit: Edit
-    settings: Mapping[str, Any]
-    validation: Mapping[str, float]
-    budget: Comparison = field(repr=False)
-    kept: Comparison | None = field(repr=False)
-    table: pd.DataFrame = field(repr=False)
-    trials: int
-    seconds: float = float("nan")
-    held_out: Comparison | None = field(default=None, repr=False)
-    folds: "tuple[Choice, ...]" = field(default=(), repr=False)
+    max_accuracy_drop: float = 0.25
+    max_retain_broken: float = 3.0
+
+    def __post_init__(self) -> None:
+        check_amount(self.max_accuracy_drop, "max_accuracy_drop", 0)
+        check_amount(self.max_retain_broken, "max_retain_broken", 0)
 
     @property
-    def found(self) -> bool:
-        """Whether any trial helped within the bounds."""
-        return bool(self.settings)
+    def clean_images_needed(self) -> int:
+        """The number of clean images from which on one image is no more than `max_accuracy_drop` points."""
+        return ceil(100 / self.max_accuracy_drop - 1e-9) if self.max_accuracy_drop else 0
 
-    @property
-    def edges(self) -> tuple[str, ...]:
-        """Name the settings whose value is the least or the largest that was tried; 0 and rank 1 have none below."""
-        found = []
-        for name in self.table.columns.intersection(list(self.settings), sort=False):
-            value, tried = self.settings[name], pd.to_numeric(self.table[name], errors="coerce").dropna()
-            outermost = tried.nunique() > 1 and value in (tried.min(), tried.max())
-            if outermost and value and (name, value) != ("rank", 1) and name != "masked":
-                found.append(name)
-        return tuple(found)
+    def may_lose(self, clean: int) -> int:
+        """Return how many of this number of clean images an edit may lose, net."""
+        return int(self.max_accuracy_drop * clean / 100 + 1e-9)
 
-    @property
-    def accuracy_change(self) -> float:
-        """The accuracy change on the budget images, in points."""
-        return self.budget.accuracy_change
+    def may_break(self, retained: int) -> int:
+        """Return how many of this number of retained images an edit may break.
 
-    def __str__(self) -> str:
-        if not self.found:
-            return "nothing"
-        in_order = sorted(self.settings.items(), key=lambda setting: isinstance(setting[1], int | float))
-        said = ", ".join(filter(None, (_said(name, value) for name, value in in_order)))
-        return said + (f" (edge of the grid: {', '.join(self.edges)})" if self.edges else "")
+        Fewer than 99 images cannot show that no more than 3% break: then it may break none.
+        """
+        from scipy.stats import beta
+
+        if self.max_retain_broken >= 100:
+            return retained
+        for count in range(1, retained):
+            if 100 * beta.ppf(CONFIDENCE, count + 1, retained - count) > self.max_retain_broken:
+                return count - 1
+        return 0
+
+    def describe(self, clean: int, retained: int | None = None) -> str:
+        """Say how fine the constraints are on these numbers of images, and when there are too few of them.
+
+        Args:
+            clean: number of clean images.
+            retained: number of retained images; None if there are none.
+        """
+        text = (
+            f"at most {self.max_accuracy_drop:g} points of accuracy on {clean:,} clean images: one is "
+            f"{100 / max(clean, 1):.2f} points, {self.may_lose(clean) or 'none'} may be lost"
+        )
+        if clean < self.clean_images_needed:
+            text += f"; with fewer than {self.clean_images_needed} the constraint is coarse"
+        if retained is None:
+            return text
+        allowed = self.may_break(retained)
+        text += f"; {allowed or 'none'} of {retained:,} retained images may break"
+        if not allowed and retained < 99:
+            text += f", but so few cannot show that no more than {self.max_retain_broken:g}% break"
+        return text
 
 
-def _said(name: str, value: Any) -> str:
-    """Say one setting in words."""
-    if name == "masked":
-        return "mask" if value else "no mask"
-    if value is None:
-        return f"full {name}"
-    return value if isinstance(value, str) else f"{'α' if name == 'strength' else name} {value:g}"
+class ConstraintCheck:
+    """Measures what edits cost on the clean and the retained images.
 
-
-class Bounds:
-    """What a selected edit may cost: points of accuracy on budget images, and `most_broken` of the kept images.
-
-    Each edit is measured once for a budget under the same applied edits, however often it is asked for.
+    Each edit is measured once for the same constraints under the same applied edits, and a measurement stops as soon
+    as the edit has cost too much.
     """
 
-    def __init__(self, budget_images: CachedStates, kept_images: CachedStates | None = None) -> None:
-        self.budget_images = budget_images
-        self.kept_images = kept_images
+    def __init__(self, clean: CachedActivations, retain: CachedActivations | None = None) -> None:
+        self.clean = clean
+        self.retain = retain
         self._measured: dict[tuple, tuple[Comparison, Comparison | None] | None] = {}
 
-    def measure(self, edit: Edit, budget: float) -> tuple[Comparison, Comparison | None] | None:
-        """Compare the budget and the kept images before and after an edit; None if it costs more than it may."""
-        key = (edit, budget, self.budget_images.applied)
+    def measure(self, edit: Edit, constraints: Constraints) -> tuple[Comparison, Comparison | None] | None:
+        """Compare the clean and the retained images before and after an edit.
+
+        Returns:
+            Both comparisons, the second None without retained images; or None if the edit violates a constraint.
+        """
+        key = (edit, constraints, self.clean.applied)
         if key not in self._measured:
-            self._measured[key] = self._measure(edit, budget)
+            self._measured[key] = self._measure(edit, constraints)
         return self._measured[key]
 
-    def _measure(self, edit: Edit, budget: float) -> tuple[Comparison, Comparison | None] | None:
-        kept = None
-        if self.kept_images is not None:
-            kept_before = self.kept_images.before
-            most = most_broken(len(kept_before))
+    def unedited(self) -> tuple[Comparison, Comparison | None]:
+        """Compare both sets with themselves, as for an edit that changes nothing."""
+        clean = self.clean.before
+        if self.retain is None:
+            return Comparison(clean, clean), None
+        retain = self.retain.before
+        return Comparison(clean, clean), Comparison(retain, retain)
+
+    def _measure(self, edit: Edit, constraints: Constraints) -> tuple[Comparison, Comparison | None] | None:
+        retain = None
+        if self.retain is not None:
+            retain_before = self.retain.before
+            allowed = constraints.may_break(len(retain_before))
 
             def breaks_too_many(after: Tensor) -> bool:
-                broken = after & ~kept_before[: len(after)]
-                return int(broken.sum()) > most
+                broken = after & ~retain_before[: len(after)]
+                return int(broken.sum()) > allowed
 
-            kept = self.kept_images.compare(edit, breaks_too_many)
-            if kept is None:
+            retain = self.retain.compare(edit, breaks_too_many)
+            if retain is None:
                 return None
-        errors_before = int(self.budget_images.before.sum())
-        images = len(self.budget_images.before)
+        errors_before = int(self.clean.before.sum())
+        images = len(self.clean.before)
 
         def costs_too_much(after: Tensor) -> bool:
-            return 100 * (errors_before - int(after.sum())) / images < -budget
+            return 100 * (errors_before - int(after.sum())) / images < -constraints.max_accuracy_drop
 
-        compared = self.budget_images.compare(edit, costs_too_much)
-        return None if compared is None else (compared, kept)
-
-    def choose(self, table: pd.DataFrame, budget: float = BUDGET) -> Choice:
-        """Choose the trial of lowest loss in a table of `sweep` that has a net gain and costs at most `budget` points.
-
-        The loss ranks, not the count of corrections, which many trials share: the most fortunate of hundreds is not the
-        best. Where no such trial keeps the bounds, the choice is the edit that changes nothing.
-        """
-        if table.empty:
-            raise ValueError(
-                "no trial: expected settings and strengths, and a rank that the keys at the mask span in some layer"
-            )
-        order = table.sort_values("loss", kind="stable")
-        for _, row in order[order.net > 0].iterrows():
-            if measured := self.measure(row.edit, budget):
-                tried = row.drop(row.index.intersection(MEASURED)).to_dict()
-                settings = {name: value for name, value in tried.items() if value == value}  # NaN: another trial's
-                figures = row[["corrected", "broken", "loss"]].to_dict()
-                return Choice(row.edit, settings, figures, *measured, table, len(table))
-        figures = {"corrected": 0, "broken": 0, "loss": float("nan")}
-        nothing = 0 * order.edit.iloc[0]
-        budget_images = _unchanged(self.budget_images)
-        kept_images = None if self.kept_images is None else _unchanged(self.kept_images)
-        return Choice(nothing, {}, figures, budget_images, kept_images, table, len(table))
-
-
-def _unchanged(images: CachedStates) -> Comparison:
-    """Compare images with themselves."""
-    before = images.before
-    return Comparison(before, before)
-
-
-def cross_validated(
-    table: pd.DataFrame, before: Tensor, folds: Tensor, bounds: Bounds, budget: float = BUDGET
-) -> Choice:
-    """Choose on all validation images, and for each fold of them on the others, which alone read it.
-
-    `before` `(N,)` says which images are misread unedited, `folds` `(N,)` numbers the fold of each. Where no trial can
-    be chosen without a fold, its images are held out as they were.
-    """
-    after, choices = before.clone(), []
-    for fold in folds.unique().tolist():
-        here = folds == fold
-        choices.append(choice := bounds.choose(counted(table, before, ~here), budget))
-        if choice.found:
-            wrong = next(wrong for edit, wrong in zip(table.edit, table.wrong, strict=True) if edit is choice.edit)
-            after[here] = wrong[here]
-    return replace(bounds.choose(table, budget), held_out=Comparison(before, after), folds=tuple(choices))
-
-
-def folds_of(labels: Tensor) -> Tensor:
-    """Part images into folds at random, class by class: the number of each image's fold, `(N,)`."""
-    folds, count = torch.full((len(labels),), -1), min(FOLDS, len(labels))
-    for number in range(count - 1):
-        left = (folds < 0).nonzero()[:, 0]
-        folds[left[stratified(labels[left], 1 / (count - number), seed=0)]] = number
-    return torch.where(folds < 0, count - 1, folds)
-
-
-def most_broken(images: int) -> int:
-    """Return how many kept images an edit may break: at 95 % confidence no more than `KEEP` in a hundred.
-
-    The limit is Clopper and Pearson's, one-sided. Fewer than 99 images cannot show 3 points: there it is none.
-    """
-    from scipy.stats import beta
-
-    counts = range(1, images)
-    return next((count - 1 for count in counts if 100 * beta.ppf(0.95, count + 1, images - count) > KEEP), 0)
-
-
-def about_budget(images: int, kept: int | None = None) -> str:
-    """Say how fine the budget is on so many images, how many kept ones may break, and when either are too few."""
-    coarse = f"; fewer than {FEW}, so it is coarse" if images < FEW else ""
-    allowed = int(BUDGET * images / 100 + 1e-9)
-    said = f"budget of {BUDGET:g} points on {images:,} images: one is {100 / max(images, 1):.2f} points, "
-    said += f"{allowed or 'none'} may be lost{coarse}"
-    if kept is None:
-        return said
-    few = "" if kept >= 99 else f", and so few cannot show that no more than {KEEP:g} in a hundred break"
-    return f"{said}; {kept:,} kept images: {most_broken(kept) or 'none'} may break{few}"
+        clean = self.clean.compare(edit, costs_too_much)
+        return None if clean is None else (clean, retain)

@@ -1,89 +1,219 @@
-"""Each image has one duty: what is solved for, what chooses and what reports share none.
+"""Splits: named image sets that share no image. What selects an edit does not evaluate it.
 
-Images are compared by thumbnails, so that a photograph in another size, precision or file is the same one.
+Images are compared by thumbnails, so a photo in another size, precision or file is the same image.
 """
 
 import warnings
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
-from itertools import chain, combinations, product
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
+from itertools import combinations
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from edittools.images import Images, LabelledImages, LazyImages, in_batches, pixels_of
-from edittools.selection.scenario import Scenario
+from edittools.classifiers import Classifier
+from edittools.exemplars import Exemplar
+from edittools.images import Images, LabelledImages, LazyImages, in_batches, pixels_of, stratified
+from edittools.metrics import predict
 
-ALIKE = 0.01
-"""Thumbnails are of the same image where they differ by at most this (root mean square).
+SAME_IMAGE = 0.01
+"""Thumbnails show the same image if they differ by at most this much (root mean square).
 
-One photograph in two sizes: 0.003. The most similar two of 4,000 scenes of MiniWorld: 0.04.
+One photo in two sizes differs by 0.003; the two most similar of 4,000 scenes of MiniWorld differ by 0.04.
 """
+
+SELECTING = ("target", "retain", "clean")
+"""The labeled splits on which an edit is selected."""
+
+EVALUATING = ("target_test", "clean_test", "retain_test", "same_class_test")
+"""The labeled splits on which an edit is evaluated only, as those of `Splits.extra`."""
+
+REFERENCE_SHARE = 0.25
+"""Share of the clean images that `split_clean` takes as reference images."""
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Image sets that share no image.
+
+    Args:
+        reference: define the second moment C of the keys; no labels are needed.
+        target: show the concept; used to select an edit.
+        clean: used to select, by the constraint on accuracy.
+        retain: rely on the concept legitimately; used to select, by the constraint on retained images.
+        target_test: show the concept; used for evaluation only, as are the following ones.
+        clean_test: measure accuracy.
+        retain_test: rely on the concept legitimately.
+        same_class_test: show the concept and the exemplars' own class.
+        extra: other sets by name.
+    """
+
+    reference: Images = field(repr=False)
+    target: LabelledImages = field(repr=False)
+    clean: LabelledImages = field(repr=False)
+    retain: LabelledImages | None = field(default=None, repr=False)
+    target_test: LabelledImages | None = field(default=None, repr=False)
+    clean_test: LabelledImages | None = field(default=None, repr=False)
+    retain_test: LabelledImages | None = field(default=None, repr=False)
+    same_class_test: LabelledImages | None = field(default=None, repr=False)
+    extra: Mapping[str, LabelledImages] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        taken = [name for name in ("reference", *SELECTING, *EVALUATING) if name in self.extra]
+        if taken:
+            raise ValueError(f"The extra split {taken[0]!r} has the name of another split; give it another name")
+
+    @property
+    def labeled(self) -> dict[str, LabelledImages]:
+        """The labeled splits by name: those used for selection first, then those used for evaluation."""
+        splits = {name: getattr(self, name) for name in (*SELECTING, *EVALUATING)}
+        given = {name: data for name, data in splits.items() if data is not None}
+        return {**given, **self.extra}
+
+    def check_disjoint(self, exemplars: Iterable[Exemplar] = ()) -> None:
+        """Check that no image has two uses.
+
+        What goes into an edit (x, x' and the reference images) neither selects nor evaluates it; what selects it does
+        not evaluate it. Two exceptions: x may be a target image, and evaluation splits may share images.
+
+        Args:
+            exemplars: all exemplars that edits are made from.
+
+        Raises:
+            ValueError: if two splits share an image, or if a split has an image of an exemplar.
+        """
+        exemplars = list(exemplars)
+        small = dict(self._thumbnails)
+        selecting = [name for name in SELECTING if name in small]
+        evaluating = [name for name in small if name not in ("reference", *selecting)]
+        pairs = [("reference", name) for name in (*selecting, *evaluating)]
+        if exemplars:
+            small["x"] = thumbnails(torch.stack([exemplar.image for exemplar in exemplars]))
+            small["x'"] = thumbnails(torch.stack([exemplar.changed for exemplar in exemplars]))
+            pairs += [(one, name) for one in ("x", "x'") for name in (*selecting, *evaluating)]
+            pairs.remove(("x", "target"))
+        pairs += combinations(selecting, 2)
+        pairs += [(name, other) for name in selecting for other in evaluating]
+        _check_pairs(small, pairs)
+
+    @cached_property
+    def _thumbnails(self) -> dict[str, Tensor]:
+        """The thumbnails of each split."""
+        return {name: thumbnails(images) for name, images in {"reference": self.reference, **self.labeled}.items()}
+
+
+def check_disjoint(sets: Mapping[str, Images], pairs: Iterable[tuple[str, str]] | None = None) -> None:
+    """Check that sets share no image, also not in another size.
+
+    Args:
+        sets: the images, by the name of the set.
+        pairs: names of the sets to compare; by default all pairs.
+
+    Raises:
+        ValueError: if the sets of a pair share an image.
+    """
+    small = {name: thumbnails(images) for name, images in sets.items()}
+    _check_pairs(small, combinations(sets, 2) if pairs is None else pairs)
+
+
+def _check_pairs(small: Mapping[str, Tensor], pairs: Iterable[tuple[str, str]]) -> None:
+    """Raise `ValueError` if the sets of a pair, given as thumbnails by name, share an image."""
+    for one, other in pairs:
+        shared = _count_shared(small[one], small[other])
+        if shared:
+            raise ValueError(f"{one!r} and {other!r} share {shared} images; the sets must be disjoint")
+
+
+def shared_images(one: Images, other: Images) -> int:
+    """Count the images of `other` that are also in `one`."""
+    return _count_shared(thumbnails(one), thumbnails(other))
+
+
+def without_duplicates(name: str, data: LabelledImages) -> LabelledImages:
+    """Keep the first of each image in a set.
+
+    Args:
+        name: name of the set, used in the warning.
+        data: the images.
+
+    Warns:
+        UserWarning: if an image occurs more than once.
+    """
+    small = thumbnails(data)
+    is_repeated = torch.zeros(len(small), dtype=torch.bool)
+    for start in range(0, len(small), 1024):
+        rows = slice(start, start + 1024)
+        is_repeated[rows] = _is_same(small[rows], small[: start + 1024]).tril(start - 1).any(dim=1)
+    if not is_repeated.any():
+        return data
+    count = int(is_repeated.sum())
+    warnings.warn(f"{name!r} holds {count} images more than once; each is used once", stacklevel=4)
+    return data.subset(~is_repeated)
+
+
+def label_by_prediction(images: Images, classifier: Classifier, progress: bool = False) -> LabelledImages:
+    """Label images by the classifier's own predictions; labels that they have are replaced.
+
+    Args:
+        images: `(N, 3, H, W)`, with or without labels.
+        classifier: the classifier.
+        progress: show a progress bar.
+    """
+    labels = predict(classifier, images, progress=progress).argmax(dim=1)
+    if isinstance(images, LabelledImages):
+        return replace(images, labels=labels, classes=classifier.classes)
+    return LabelledImages(images, labels, classifier.classes)
+
+
+def split_clean(
+    clean: LabelledImages, test_share: float = 0.25
+) -> tuple[LabelledImages, LabelledImages, LabelledImages]:
+    """Split clean images at random, class by class, into reference images, clean images and clean test images.
+
+    A quarter are reference images, and at least one image.
+
+    Args:
+        clean: the images.
+        test_share: share of all images that is used for evaluation; 0 for none.
+
+    Returns:
+        The sets `reference`, `clean` and `clean_test` of `Splits`.
+    """
+    is_reference = stratified(clean.labels, REFERENCE_SHARE, seed=0)
+    if len(clean) and not is_reference.any():
+        is_reference[0] = True
+    rest = clean.subset(~is_reference)
+    is_clean = torch.ones(len(rest), dtype=torch.bool)
+    if test_share and len(rest):
+        clean_share = (1 - REFERENCE_SHARE - test_share) / (1 - REFERENCE_SHARE)
+        is_clean = stratified(rest.labels, clean_share, seed=0)
+    return clean.subset(is_reference), rest.subset(is_clean), rest.subset(~is_clean)
 
 
 def thumbnails(images: Images) -> Tensor:
     """Shrink images to 16 × 16 pixels, `(N, 768)`."""
     pixels = pixels_of(images)
-    return _of_files(pixels) if isinstance(pixels, LazyImages) else _shrunk(pixels)
+    return _thumbnails_of_files(pixels) if isinstance(pixels, LazyImages) else _shrink(pixels)
 
 
-def _shrunk(pixels: Tensor | LazyImages) -> Tensor:
-    small = [interpolate(some.float(), 16, mode="bilinear", antialias=True) for some in in_batches(pixels)]
-    return torch.cat(small).flatten(1).cpu() if small else torch.zeros(0, 768)
+def _shrink(pixels: Tensor | LazyImages) -> Tensor:
+    batches = [interpolate(batch.float(), 16, mode="bilinear", antialias=True) for batch in in_batches(pixels)]
+    return torch.cat(batches).flatten(1).cpu() if batches else torch.zeros(0, 768)
 
 
-_of_files = lru_cache(16)(_shrunk)  # files are read once for it
+_thumbnails_of_files = lru_cache(16)(_shrink)  # files are read once for it
 
 
-def shared_images(one: Images, other: Images) -> int:
-    """Return how many images are in both of two sets."""
-    return _shared(thumbnails(one), thumbnails(other))
+def _is_same(one: Tensor, other: Tensor) -> Tensor:
+    """Compare thumbnails `(N, n)` with others `(M, n)`: `(N, M)` booleans, True where both are of the same image."""
+    return torch.cdist(one, other) <= SAME_IMAGE * one.shape[1] ** 0.5
 
 
-def check_apart(sets: Mapping[str, Images], pairs: Iterable[tuple[str, str]]) -> None:
-    """Raise `ValueError` for an image that is in both sets of a pair; the sets go by name."""
-    known = {name: thumbnails(images) for name, images in sets.items()}
-    for one, other in pairs:
-        if shared := _shared(known[one], known[other]):
-            raise ValueError(f"{shared} images are both in {one} and in {other}: expected each in one set")
-
-
-def distinct(name: str, data: LabelledImages) -> LabelledImages:
-    """Take each image of the set once; warn when some are there more than once, and call the set by its `name`."""
-    known = thumbnails(data)
-    again = torch.zeros(len(known), dtype=torch.bool)
-    for i in range(0, len(known), 1024):
-        again[i : i + 1024] = _alike(known[i : i + 1024], known[: i + 1024]).tril(i - 1).any(dim=1)
-    if not again.any():
-        return data
-    warnings.warn(f"{int(again.sum())} {name} images are there before: each is used once", stacklevel=4)
-    return data.subset(~again)
-
-
-def check_splits(story: Scenario) -> None:
-    """Raise `ValueError` for an image with two duties.
-
-    What goes into an edit (x, x' and reference images) can neither choose nor bound nor report it; what chooses or
-    bounds cannot report. Only x may be a validation image.
-    """
-    exemplars = [*story.exemplars.values(), *chain.from_iterable(story.several.values())]
-    shown = {"x": [e.image for e in exemplars], "x'": [e.changed for e in exemplars]}
-    solved = {"reference": story.reference, **{name: torch.stack(images) for name, images in shown.items() if images}}
-    bounds = {name: data for name in ("validation", "budget", "keep") if (data := getattr(story, name)) is not None}
-    reported = {name: data for name, data in story.sets.items() if name not in bounds}
-    pairs = chain(product(solved, {**bounds, **reported}), combinations(bounds, 2), product(bounds, reported))
-    check_apart({**solved, **bounds, **reported}, [pair for pair in pairs if pair != ("x", "validation")])
-
-
-def _alike(one: Tensor, other: Tensor) -> Tensor:
-    """Say which thumbnails `(N, n)` are those of the same image as which others `(M, n)`: `(N, M)`."""
-    return torch.cdist(one, other) <= ALIKE * one.shape[1] ** 0.5
-
-
-def _shared(one: Tensor, other: Tensor) -> int:
-    """Count the other images whose thumbnails are among these."""
-    found = torch.zeros(len(other), dtype=torch.bool)
-    for some in one.split(1024):
-        found |= _alike(some, other).any(dim=0)
-    return int(found.sum())
+def _count_shared(one: Tensor, other: Tensor) -> int:
+    """Count the thumbnails of `other` that are also among those of `one`."""
+    is_shared = torch.zeros(len(other), dtype=torch.bool)
+    for batch in one.split(1024):
+        is_shared = is_shared | _is_same(batch, other).any(dim=0)
+    return int(is_shared.sum())

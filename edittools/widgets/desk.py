@@ -263,16 +263,15 @@ class Desk(StaticFigure, ipywidgets.VBox):
             return "The search was stopped before the first candidate was done."
         finally:
             self.controls.show_search(None)
-        if not fix.methods["edit"].found:
-            return fix.verdict
+        if not fix.selection.feasible:
+            return fix.summary()
         self._show()
         return "The search has found an edit."
 
-    def _show_progress(self, method: str, done: int, total: int | None) -> None:
-        """Show the progress of the search; end the search if this was requested."""
+    def _show_progress(self, method: str, done: int, total: int | None) -> bool:
+        """Show the progress of the search; return False to end it, if this was requested."""
         self.controls.show_search(done / total if total else 0.0)
-        if self._stop_requested:
-            raise KeyboardInterrupt
+        return not self._stop_requested
 
     def _show_edit(self, edit: Edit) -> None:
         self.session.show(edit)

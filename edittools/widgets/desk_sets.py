@@ -2,25 +2,24 @@
 
 import os
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
-from itertools import combinations
 
 import torch
 from torch import Tensor
 
 from edittools._caching import digest_tensors
 from edittools.classifiers import Classifier, check_classifier, remap_labels
-from edittools.cut import Cut, editable_layers
+from edittools.cut import Cut, cut_all, editable_layers
 from edittools.edits import Edit, applied_edits, unedited_fingerprint
 from edittools.exemplars import Exemplar
-from edittools.images import LabelledImages, LazyImages, evenly_spaced, resized, stratified
-from edittools.metrics import Comparison, misclassified, predict
+from edittools.images import LabelledImages, LazyImages, evenly_spaced, resized
+from edittools.metrics import Comparison, label_margins, misclassified, predict
 from edittools.moments import SecondMoment, keys_of, measure
 from edittools.rewriting import SAMPLE, rewrite
-from edittools.selection import BUDGET, CachedStates, Repair, cache_states, most_broken, repair
-from edittools.selection.splits import check_apart, distinct
-from edittools.selection.trials import later_layers
+from edittools.selection import CachedActivations, Constraints, RepairResult, cache_activations, later_layers, repair
+from edittools.selection.repair import Callback
+from edittools.selection.splits import check_disjoint, label_by_prediction, split_clean, without_duplicates
 from edittools.widgets.folders import image_files, read_folder
 
 ImageSource = LabelledImages | LazyImages | Tensor | str | os.PathLike
@@ -28,9 +27,6 @@ ImageSource = LabelledImages | LazyImages | Tensor | str | os.PathLike
 
 MAX_PIXELS = 20_000_000
 """The largest size of a set (400 images of 224 × 224), which keeps the desk fast; larger sets are thinned evenly."""
-
-REFERENCE_SHARE = 1 / 4
-"""The share of the `clean` images that serve as reference images; accuracy is measured on the others."""
 
 REFERENCE_WEIGHT = 30.0
 """The `reference_weight` of a rewrite at the desk."""
@@ -71,7 +67,7 @@ class LayerStates:
 
     cut: Cut
     moment: SecondMoment
-    sets: dict[str, CachedStates]
+    sets: dict[str, CachedActivations]
 
 
 @dataclass(frozen=True)
@@ -125,26 +121,19 @@ class DeskSets:
         for name, source in sources.items():
             if source is not None:
                 self.initial_sets[name] = read_set(name, source, classifier, self.notes)
-        check_apart(self.initial_sets, combinations(self.initial_sets, 2))
+        check_disjoint(self.initial_sets)
         self.images = self.initial_sets["images"]
         self.retain = self.initial_sets.get("retain")
         self.clean = None
         self.reference = self.images.images
         if self.has_clean:
-            self._split_clean(self.initial_sets["clean"])
+            reference, clean, _ = split_clean(self.initial_sets["clean"], test_share=0)
+            self.reference = reference.images
+            self.clean = clean if len(clean) else None
         self.layers = tuple(editable_layers(self.classifier).layer)
         self.later_layers = tuple(later_layers(self.classifier))
         self.before = predict(self.classifier, self.images).float()
         self._states: dict[str, LayerStates] = {}
-
-    def _split_clean(self, data: LabelledImages) -> None:
-        """Take the reference images out of a set; a single image is a reference image."""
-        is_reference = stratified(data.labels, REFERENCE_SHARE, seed=0)
-        if not is_reference.any():
-            is_reference[0] = True
-        self.reference = data.images[is_reference]
-        if not is_reference.all():
-            self.clean = data.subset(~is_reference)
 
     def __repr__(self) -> str:
         count = sum(self.is_misclassified(index) for index in range(len(self.images)))
@@ -158,11 +147,7 @@ class DeskSets:
     @property
     def order(self) -> list[int]:
         """The indices of the images by the margin of the label's logit over the largest other logit, ascending."""
-        labels = self.images.labels[:, None]
-        label_logit = self.before.gather(1, labels)[:, 0]
-        best_other = self.before.scatter(1, labels, float("-inf")).amax(dim=1)
-        margin = label_logit - best_other
-        return margin.argsort(stable=True).tolist()
+        return label_margins(self.before, self.images.labels).argsort(stable=True).tolist()
 
     def class_name(self, index: int) -> str:
         """Return the name of the class that an image is labeled with."""
@@ -223,7 +208,7 @@ class DeskSets:
         self.check_weights()
         added = read_set("added image", image[None], self.classifier, [])
         sets = {**self.initial_sets, "images": self.images, "added image": added}
-        check_apart(sets, combinations(sets, 2))
+        check_disjoint(sets)
         pixels = torch.cat([self.images.images, added.images])
         labels = torch.cat([self.images.labels, added.labels])
         self.before = torch.cat([self.before, predict(self.classifier, added).float()])
@@ -245,7 +230,8 @@ class DeskSets:
                 sets["retain"] = self.retain
             if self.clean is not None:
                 sets["clean"] = self.clean
-            cuts, states = cache_states(self.classifier, [layer], **sets)
+            cuts = cut_all(self.classifier, [layer])
+            states = cache_activations(cuts, sets, early_stopping=("retain",))
             moment = measure(self.classifier, [layer], self.reference)[layer]
             moment = replace(moment, sample=keys_of(cuts[layer], evenly_spaced(self.reference, SAMPLE)))
             while len(self._states) >= CACHED_LAYERS:
@@ -303,16 +289,18 @@ class DeskSets:
         )
         return replace(result, verdict=verdict(result))
 
-    def search(self, exemplar: Exemplar, drawn_on: int, progress: Callable[[str, int, int | None], None]) -> Repair:
+    def search(self, exemplar: Exemplar, drawn_on: int, callback: Callback | None = None) -> RepairResult:
         """Search for the best edit with `repair`, on the images without the one that the exemplar was made from.
 
         Args:
             exemplar: the exemplar.
             drawn_on: index of the image that it was made from.
-            progress: is called with the method, the number of candidates done, and their total, before each candidate.
+            callback: is called with the method, the number of candidates done, and their total, before each candidate;
+                the search ends when it returns False.
 
         Raises:
             ValueError: if there are no `clean` images, or if the weights were changed.
+            KeyboardInterrupt: if the search was ended before the first candidate.
         """
         if not self.has_clean:
             raise ValueError("no clean images were given, so the cost of an edit is unknown; pass clean=")
@@ -325,7 +313,8 @@ class DeskSets:
             self.initial_sets["clean"],
             self.retain,
             baselines=False,
-            progress=progress,
+            callback=callback,
+            progress=False,
         )
 
 
@@ -364,7 +353,7 @@ def read_set(
         data = _labeled_set(name, source, classifier, step, notes)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        data = distinct(name, data)
+        data = without_duplicates(name, data)
     notes += [f"{warning.message}." for warning in caught]
     return data
 
@@ -382,7 +371,7 @@ def _labeled_set(
     data = data.subset(range(0, len(data), step))
     data = replace(data, images=resized(data.images[:], classifier.size))
     if not isinstance(source, LabelledImages):
-        data = replace(data, labels=predict(classifier, data).argmax(dim=1))
+        data = label_by_prediction(data, classifier)
         notes.append(f"{name}: there are no labels, so the current predictions serve as labels.")
     return data
 
@@ -400,7 +389,7 @@ def verdict(result: Result) -> str:
     else:
         count = len(result.clean.before)
         change = result.clean.accuracy_change
-        max_drop = max(BUDGET, 100 / count)
+        max_drop = max(Constraints().max_accuracy_drop, 100 / count)
         within_constraints = within_constraints and change >= -max_drop - 1e-9
         lines.append(
             f"The accuracy on {count:,} clean images changes by {change:+.2f} points ({max_drop:.2g} may be lost)."
@@ -409,7 +398,7 @@ def verdict(result: Result) -> str:
         unknown.append("retained")
     else:
         count = len(result.retain.before)
-        max_broken = most_broken(count)
+        max_broken = Constraints().may_break(count)
         within_constraints = within_constraints and result.retain.broken <= max_broken
         lines.append(f"{result.retain.broken} of {count:,} retained images are broken ({max_broken or 'none'} may be).")
     if unknown:

@@ -12,7 +12,7 @@ take long in a single thread, one after the other.
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,7 +24,8 @@ from edittools.edits import Edit
 from edittools.exemplars import Exemplar
 from edittools.images import check_mask
 from edittools.metrics import predict
-from edittools.selection import Repair
+from edittools.selection import RepairResult
+from edittools.selection.repair import Callback
 from edittools.widgets.desk_sets import DeskSets, ImageSource, Result
 from edittools.widgets.materials import MATERIALS, replace_by_material
 
@@ -225,31 +226,30 @@ class EditSession:
         self,
         exemplar: Exemplar | None = None,
         drawn_on: int | None = None,
-        progress: Callable[[str, int, int | None], None] | None = None,
-    ) -> Repair:
+        callback: Callback | None = None,
+    ) -> RepairResult:
         """Search for the best edit with `repair`; if one is found, it replaces the last one.
 
         Args:
             exemplar: by default, the one of the selected image.
             drawn_on: index of the image that the exemplar was made from, which is not used; the selected one by
                 default.
-            progress: is called with the method, the number of candidates done, and their total, before each candidate.
-                It ends the search by raising `KeyboardInterrupt`.
+            callback: is called with the method, the number of candidates done, and their total, before each candidate;
+                the search ends when it returns False.
 
         Returns:
-            The outcome. Its verdict, on images that were not used to select the edit, is also that of `result`.
+            The outcome. Its summary, on images that were not used to select the edit, is also the verdict of `result`.
 
         Raises:
             ValueError: if nothing is marked, if there are no `clean` images, or if the weights were changed.
-            KeyboardInterrupt: if `progress` ended the search before the first candidate was done.
+            KeyboardInterrupt: if `callback` ended the search before the first candidate was done.
         """
         exemplar = self.exemplar if exemplar is None else exemplar
         drawn_on = self.index if drawn_on is None else drawn_on
-        progress = _no_progress if progress is None else progress
-        fix = self.sets.search(exemplar, drawn_on, progress)
-        if fix.methods["edit"].found:
+        fix = self.sets.search(exemplar, drawn_on, callback)
+        if fix.selection.feasible:
             result = self.sets.result(fix.edit, (drawn_on,))
-            self._add_step(fix.edit, (drawn_on,), replace(result, verdict=fix.verdict, held_out=True))
+            self._add_step(fix.edit, (drawn_on,), replace(result, verdict=fix.summary(), held_out=True))
         return fix
 
     def load(self, path: str | os.PathLike) -> Result:
@@ -301,7 +301,3 @@ class EditSession:
     def _add_step(self, edit: Edit, drawn_on: tuple[int, ...], result: Result) -> Result:
         self._steps.append(_Step(edit, drawn_on, result))
         return result
-
-
-def _no_progress(method: str, done: int, total: int | None) -> None:
-    """Ignore the progress of a search."""

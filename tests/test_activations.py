@@ -1,4 +1,4 @@
-"""Cached states while edits are applied and undone: "before" and "after" are under the same edits, or refused."""
+"""Cached activations while edits are applied and undone: "before" and "after" are under the same edits, or refused."""
 
 import pytest
 import torch
@@ -9,8 +9,8 @@ from edittools.edits import Change, Edit, unedited_fingerprint
 from edittools.images import LabelledImages
 from edittools.metrics import misclassified, predict
 from edittools.rewriting import rewrite
-from edittools.selection.activations import CachedStates
-from edittools.selection.constraints import Bounds
+from edittools.selection.activations import CachedActivations
+from edittools.selection.constraints import ConstraintCheck, Constraints
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def _misclassified(classifier, data):
 
 
 def test_compare_after_another_edit_was_applied(tiny, data, edit, late):
-    states = CachedStates(cut_all(tiny, ["stem", "conv1"]), data)
+    states = CachedActivations(cut_all(tiny, ["stem", "conv1"]), data)
     unedited = states.before
     with late.applied(tiny):
         nothing = states.compare(0 * edit)
@@ -54,30 +54,31 @@ def test_compare_after_another_edit_was_applied(tiny, data, edit, late):
 
 def test_compare_after_an_edit_between_the_cached_layers_was_applied(tiny, data, edit):
     """States at conv2 are those of before; both sides are computed from conv1 on."""
-    states = CachedStates(cut_all(tiny, ["conv1", "conv2"]), data)
+    states = CachedActivations(cut_all(tiny, ["conv1", "conv2"]), data)
     with edit.applied(tiny):
         nothing = states.compare(0 * edit)
         assert nothing.corrected == nothing.broken == 0
         assert torch.equal(nothing.before, _misclassified(tiny, data))
 
 
-def test_bounds_measure_after_another_edit_was_applied(tiny, data, edit, late):
-    states = CachedStates(cut_all(tiny, ["conv1"]), data)
-    bounds = Bounds(states)
-    first, _ = bounds.measure(edit, 200.0)
+def test_constraint_check_after_another_edit_was_applied(tiny, data, edit, late):
+    loose = Constraints(max_accuracy_drop=200.0)
+    states = CachedActivations(cut_all(tiny, ["conv1"]), data)
+    check = ConstraintCheck(states)
+    first, _ = check.measure(edit, loose)
     with late.applied(tiny):
-        second, _ = bounds.measure(edit, 200.0)
-        fresh, _ = Bounds(CachedStates(states.cuts, data)).measure(edit, 200.0)
+        second, _ = check.measure(edit, loose)
+        fresh, _ = ConstraintCheck(CachedActivations(states.cuts, data)).measure(edit, loose)
         assert torch.equal(second.before, fresh.before) and torch.equal(second.after, fresh.after)
         assert not torch.equal(second.before, first.before)
-        assert bounds.measure(edit, 200.0)[0] is second
-    assert bounds.measure(edit, 200.0)[0] is first
+        assert check.measure(edit, loose)[0] is second
+    assert check.measure(edit, loose)[0] is first
 
 
 def test_logits_after_one_of_two_applications_was_undone(tiny, data, edit):
     with edit.applied(tiny):
         with edit.applied(tiny):
-            states = CachedStates(cut_all(tiny, ["conv2"]), data)
+            states = CachedActivations(cut_all(tiny, ["conv2"]), data)
         with pytest.raises(ValueError, match="'conv2'.*'conv1'"):
             states.logits()
         with edit.applied(tiny):
@@ -87,7 +88,7 @@ def test_logits_after_one_of_two_applications_was_undone(tiny, data, edit):
 def test_logits_after_a_loaded_copy_of_the_edit_was_applied_instead(tiny, data, edit, tmp_path):
     edit.save(tmp_path / "edit.safetensors")
     with edit.applied(tiny):
-        states = CachedStates(cut_all(tiny, ["conv2"]), data)
+        states = CachedActivations(cut_all(tiny, ["conv2"]), data)
     with Edit.load(tmp_path / "edit.safetensors").applied(tiny):
         torch.testing.assert_close(states.logits(), predict(tiny, data))
 
@@ -96,19 +97,19 @@ def test_logits_after_edits_of_two_layers_were_applied_in_another_order(tiny, da
     """The order matters for edits of one weight, by rounding, and for no others."""
     other = rewrite(tiny, "stem", make_exemplar(7), photos32, objective="least_squares")
     with edit.applied(tiny), other.applied(tiny):
-        states = CachedStates(cut_all(tiny, ["conv2"]), data)
+        states = CachedActivations(cut_all(tiny, ["conv2"]), data)
     with other.applied(tiny), edit.applied(tiny):
         torch.testing.assert_close(states.logits(), predict(tiny, data))
     same = 0.3 * edit
     with edit.applied(tiny), same.applied(tiny):
-        states = CachedStates(cut_all(tiny, ["conv2"]), data)
+        states = CachedActivations(cut_all(tiny, ["conv2"]), data)
     with same.applied(tiny), edit.applied(tiny), pytest.raises(ValueError, match="'conv1'"):
         states.logits()
 
 
 def test_logits_after_an_edit_was_applied_in_inference_mode(tiny, data, edit):
     """There torch does not count that a weight was written."""
-    states = CachedStates(cut_all(tiny, ["conv1"]), data)
+    states = CachedActivations(cut_all(tiny, ["conv1"]), data)
     states.logits(edit)
     with torch.inference_mode():
         (3 * edit).apply_(tiny)
@@ -118,7 +119,7 @@ def test_logits_after_an_edit_was_applied_in_inference_mode(tiny, data, edit):
 
 
 def test_logits_after_weights_were_permuted_through_data(tiny, data, edit):
-    states = CachedStates(cut_all(tiny, ["conv2"]), data)
+    states = CachedActivations(cut_all(tiny, ["conv2"]), data)
     weight = tiny.model.conv1.weight
     weight.data.copy_(weight.data.flip(0))
     with pytest.raises(ValueError, match="TinyNet"):
