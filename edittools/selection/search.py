@@ -50,8 +50,8 @@ class Plan:
     """What every method may try on a story: settings of `rewrite`, strengths α and layers; grids of fine-tuning.
 
     `edited` and `tuned` are the layers tried by rewriting and by fine-tuning (default: all). There are two rounds of
-    fine-tuning: every rate and momentum, for the first of `steps`; then the best of the `top` best layers, for all
-    `steps`, without and with each locality.
+    fine-tuning: every rate and momentum, for the first of `steps`; then the best of the `top` best layers, and the best
+    that satisfy the constraints there, for all `steps`, without and with each locality.
     """
 
     settings: SettingsGrid = field(
@@ -155,8 +155,11 @@ class Protocol:
         exemplars, started = exemplars or self.story.exemplars, time.perf_counter()
         first = grid(scope=(scope,), rate=plan.rates, momentum=plan.momenta, locality=(0.0,), steps=plan.steps[:1])
         tried = [self.sweep(self.finetuning(first, exemplars, plan.tuned))]
-        best = tried[0].sort_values("loss", kind="stable").drop_duplicates("layer").head(plan.top)
-        for run in best.to_dict("records"):
+        order = tried[0].sort_values("loss", kind="stable")
+        best = order.drop_duplicates("layer").head(plan.top)
+        feasible = self.feasible(order, plan.top)
+        again = pd.concat([best, feasible.loc[feasible.index.difference(best.index, sort=False)]])
+        for run in again.to_dict("records"):
             same = {name: (run[name],) for name in ("scope", "rate", "momentum")}
             longer = grid(**same, locality=(0.0,), steps=(tuple(plan.steps[1:]),)) if plan.steps[1:] else []
             nearer = grid(**same, locality=plan.localities, steps=(tuple(plan.steps),))
@@ -164,6 +167,19 @@ class Protocol:
             tried.append(self.sweep(self.finetuning([*longer, *nearer], shown, [run["layer"]])))
         chosen = self.choose(pd.concat(tried, ignore_index=True))
         return replace(chosen, seconds=time.perf_counter() - started)
+
+    def feasible(self, candidates: pd.DataFrame, most: int) -> pd.DataFrame:
+        """Return the first candidate of each layer that satisfies the constraints, of at most `most` layers.
+
+        Args:
+            candidates: a table of `sweep`, the best candidate first.
+            most: number of layers.
+        """
+        rows: dict[str, int] = {}
+        for index, layer, edit in zip(candidates.index, candidates.layer, candidates.edit, strict=True):
+            if len(rows) < most and layer not in rows and self.bounds.measure(edit, BUDGET) is not None:
+                rows[layer] = index
+        return candidates.loc[list(rows.values())]
 
     def interpolated(self, tuned: Choice) -> Choice:
         """Choose among fine-tunings and what lies between the best of them and the classifier (WiSE-FT, PAINT)."""
