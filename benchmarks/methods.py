@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import product
 from typing import Any
 
+import pandas as pd
 import torch
 from reactive import REACTIONS, react
 from torch import Tensor
@@ -21,7 +22,7 @@ from edittools.selection.activations import CachedStates
 from edittools.selection.constraints import MEASURED, Choice
 from edittools.selection.scenario import Scenario
 from edittools.selection.search import Plan, Protocol
-from edittools.selection.trials import grid
+from edittools.selection.trials import Trials, grid
 
 FAST = grid(rank=(1, 3), masked=(True, False), objective=("least_squares",), reference_weight=(0.0, 30.0))
 """Settings of an edit that is solved at once: the paper's, and those that spare everyday keys."""
@@ -30,6 +31,8 @@ SLOW = {"steps": (20, 100), "localities": (1.0, 10.0, 100.0), "top": 2}
 """Rounds of fine-tuning on photographs, where a step takes a second."""
 OTHERS = {name: (name, settings) for name, (_, settings) in BASELINES.items()} | {"reactive": (react, REACTIONS)}
 """The rivals of `baselines` and a reactive projection, each with settings to try."""
+BETWEEN = (0.25, 0.5, 0.75)
+"""Shares of fine-tuned weights that are interpolated with the original ones, see `Protocol.interpolated`."""
 UNCHOSEN = {"chosen": "no weight", "trials": 1, "choice_seconds": 0.0, "success": None}
 """The effort of a way to read pictures that changes no weight."""
 MARGIN, NEAREST = 0.05, 50
@@ -39,30 +42,46 @@ LOCALITY = {"near": "locality", "nearest": "locality_nearest"}
 
 
 def choose_all(
-    protocol: Protocol, plan: Plan | None = None, fewer: Mapping[str, slice] | None = None
+    protocol: Protocol,
+    plan: Plan | None = None,
+    fewer: Mapping[str, slice] | None = None,
+    only: Sequence[str] = (),
 ) -> dict[str, Choice]:
     """Choose for every method, by name, each in the same way, and print the sets, the budget and the choices.
 
     They are an edit that nobody tuned, one from one exemplar and its control along random directions, one from several
     exemplars and its control, an edit of two layers, local and global fine-tuning from one exemplar and from several,
     the first two also interpolated with the classifier (WiSE-FT, PAINT), and `OTHERS`, of whose settings `fewer` may be
-    tried, by their name.
+    tried, by their name. With `only` names of methods, no others are selected.
     """
     plan, singles = plan or Plan(), protocol.story.exemplars
     several = {f"all {len(singles)}": list(singles.values()), **protocol.story.several}
-    found, interpolated = {"untuned": choose_untuned(protocol)}, {}
+    found, interpolated = {}, {}
+
+    def wanted(*methods: str) -> bool:
+        return not only or not set(methods).isdisjoint(only)
+
+    if wanted("untuned"):
+        found["untuned"] = choose_untuned(protocol)
     for suffix, exemplars in {"": singles, "_several": several}.items():
         tried = (plan.settings, plan.strengths, exemplars, plan.edited)
-        found[f"editing{suffix}"] = protocol.choose(protocol.rewriting(*tried))
-        found[f"random_direction{suffix}"] = protocol.choose(protocol.random_directions(*tried))
-    found["two_layers"] = choose_second_layer(protocol, found["editing"])
+        if wanted(f"editing{suffix}", *(() if suffix else ("two_layers",))):
+            found[f"editing{suffix}"] = protocol.choose(protocol.rewriting(*tried))
+        if wanted(f"random_direction{suffix}"):
+            found[f"random_direction{suffix}"] = protocol.choose(protocol.random_directions(*tried))
+    if wanted("two_layers"):
+        found["two_layers"] = choose_second_layer(protocol, found["editing"])
     for scope, (suffix, exemplars) in product(SCOPES, {"": singles, "_several": several}.items()):
+        if not wanted(f"finetune_{scope}{suffix}", *(() if suffix else (f"interpolated_{scope}",))):
+            continue
         tuned = protocol.choose_finetuning(scope, plan, exemplars)
-        if not suffix:
+        if not suffix and wanted(f"interpolated_{scope}"):
             interpolated[f"interpolated_{scope}"] = _light(protocol.interpolated(tuned))
         found[f"finetune_{scope}{suffix}"] = _light(tuned)
     found |= interpolated
     for name, (method, settings) in OTHERS.items():
+        if not wanted(name):
+            continue
         among = settings[(fewer or {}).get(name, slice(None))]
         trials = protocol.baseline(method, plan.strengths, layers=plan.edited, settings=among)
         found |= {name: protocol.choose(trials)} if len(trials) else {}
@@ -71,6 +90,63 @@ def choose_all(
     print(protocol.about_budget(), "\n")
     print("\n".join(f"  {name:<25}{choice}" for name, choice in found.items()))
     return found
+
+
+def candidates(protocol: Protocol, plan: Plan, method: str, fewer: Mapping[str, slice] | None = None) -> Trials:
+    """List the candidates of one method, without making an edit.
+
+    Fine-tuning has the settings of both of its rounds, each with a single number of steps, and its interpolations.
+    """
+    singles = protocol.story.exemplars
+    several = {f"all {len(singles)}": list(singles.values()), **protocol.story.several}
+    name = method.removesuffix("_several")
+    exemplars = singles if name == method else several
+    kind, _, scope = name.partition("_")
+    if kind in ("finetune", "interpolated"):
+        rounds = {"locality": (0.0, *plan.localities), "steps": plan.steps}
+        settings = grid(scope=(scope,), rate=plan.rates, momentum=plan.momenta, **rounds)
+        return protocol.finetuning(settings, exemplars, plan.tuned, (1.0, *BETWEEN))
+    if name in ("editing", "random_direction"):
+        listed = protocol.rewriting if name == "editing" else protocol.random_directions
+        return listed(plan.settings, plan.strengths, exemplars, plan.edited)
+    made, settings = OTHERS[name]
+    among = settings[(fewer or {}).get(name, slice(None))]
+    return protocol.baseline(made, plan.strengths, layers=plan.edited, settings=among)
+
+
+def remade(
+    protocol: Protocol, plan: Plan, method: str, said: str, fewer: Mapping[str, slice] | None = None
+) -> Choice | None:
+    """Make again what was selected for a method before, from its settings in words; None where nothing was.
+
+    Raises:
+        ValueError: if no candidate of the plan has these settings.
+    """
+    if said == "nothing":
+        return None
+    if method == "untuned":
+        return choose_untuned(protocol)
+    if method == "two_layers":
+        first, _, second = said.partition(" + ")
+        parts = [remade(protocol, plan, "editing", words.removesuffix(", alone")) for words in (first, second) if words]
+        return replace(parts[0], edit=sum((part.edit for part in parts[1:]), parts[0].edit), settings={"layer": said})
+    words = sorted(said.partition(" (edge of the grid")[0].split(", "))
+    listed = candidates(protocol, plan, method, fewer)
+    for (layer, cut), exemplar, setting, strength in product(
+        listed.cuts.items(), listed.exemplars, listed.settings, listed.strengths
+    ):
+        settings = {"layer": layer, "exemplar": exemplar, **setting, "strength": strength}
+        if sorted(str(_unmeasured(settings)).split(", ")) == words:
+            shown = {exemplar: listed.exemplars[exemplar]}
+            single = {"cuts": {layer: cut}, "exemplars": shown, "settings": [setting], "strengths": (strength,)}
+            [(_, edit)] = replace(listed, **single)
+            return _unmeasured(settings, edit)
+    raise ValueError(f"no candidate of {method!r} has the settings {said!r}; select all methods again")
+
+
+def _unmeasured(settings: Mapping[str, Any], edit: Edit | None = None) -> Choice:
+    """Describe a candidate that was not compared with others."""
+    return Choice(edit, settings, {}, None, None, pd.DataFrame(), 1)
 
 
 def effort(choice: Choice, protocol: Protocol) -> dict[str, Any]:
