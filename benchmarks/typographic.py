@@ -9,14 +9,18 @@ One line changes no weight, and nothing is chosen for it: the word blurred befor
 detector that never errs would give it.
 """
 
+import json
+import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import date
 from functools import cache
+from typing import Any
 
 import pandas as pd
 import torch
-from common import finish, parser, start
-from methods import LOCALITY, SLOW, UNCHOSEN, choose_all, effort, locality, with_near
+from common import call, finish, parser, start, write_line
+from methods import LOCALITY, SLOW, UNCHOSEN, choose_all, effort, locality, remade, with_near
 from networks import edit_first
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
@@ -46,7 +50,13 @@ def figures(read: Read, kept: dict[str, CachedStates], story: Scenario) -> dict[
     attack, others = found[ATTACK], pd.DataFrame([found[word] for word in OTHER_ATTACKS])
     compare = lambda name: Comparison(kept[name].before, misclassified(read(name), kept[name].labels))  # noqa: E731
     clean = compare("clean")
+    test = compare("test")
     known = {
+        "errors_before": int(test.before.sum()),
+        "corrected": test.corrected,
+        "broken": test.broken,
+        "errors_corrected": test.errors_corrected,
+        "errors_corrected_interval": test.corrected_interval(),
         "clean_accuracy": 1 - float(clean.before.float().mean()),
         "attack_success_before": attack["success before"],
         "attack_success_after": attack["success after"],
@@ -96,10 +106,34 @@ def read_blurred(story: Scenario, kept: dict[str, CachedStates]) -> Read:
     return read
 
 
+def again(stored: dict[str, Any], protocol: Protocol, plan: Plan, story: Scenario) -> dict[str, Any]:
+    """Evaluate the selections of a results file once more, without selecting, and add what it does not hold.
+
+    Raises:
+        ValueError: if an edit that was made again does not fix the stored share of attacks.
+    """
+    kept = protocol.states
+    methods = {"editing": stored} | {name: one for name, one in stored.items() if isinstance(one, dict)}
+    results: dict[str, Any] = {}
+    for method, one in methods.items():
+        if method == "text_blurred":
+            read = cache(read_blurred(story, kept))
+        else:
+            choice = remade(protocol, plan, method, one["chosen"])
+            read = read_with(choice, kept) if choice else lambda name: kept[name].original
+        evaluated = figures(read, kept, story)
+        print(method, evaluated["attacks_fixed"], one["attacks_fixed"], flush=True)
+        if abs(evaluated["attacks_fixed"] - one["attacks_fixed"]) > 1e-6:
+            raise ValueError(f"{method} fixes {evaluated['attacks_fixed']:.3f}, stored is {one['attacks_fixed']:.3f}")
+        results[method] = {name: value for name, value in one.items() if not isinstance(value, dict)} | evaluated
+    return edit_first(results)
+
+
 def main() -> None:
-    """Choose on the validation images, report the test images once."""
+    """Choose on the validation images, report the test images once; or evaluate a stored selection again."""
     arguments = parser(__doc__)
     arguments.add_argument("--tier", choices=("mini", "paper"), default="mini")
+    arguments.add_argument("--again", action="store_true", help="evaluate the selections of --output, without a search")
     options = start(arguments)
     story = with_near(typographic_scenario(options.tier, progress=True))
     tried = grid(rank=(1, 3, 10), masked=(True,), objective=("least_squares",), reference_weight=SPARING)
@@ -108,7 +142,15 @@ def main() -> None:
     protocol = Protocol(story, layers, progress=True)
     tuned = story.layers[1::2] if options.tier == "mini" else story.shortlist
     slow = {"tuned": tuned, **SLOW, "steps": (20, 100)}
-    chosen = choose_all(protocol, Plan(tried, edited=story.shortlist, **slow))
+    plan = Plan(tried, edited=story.shortlist, **slow)
+    if options.again:
+        stored = json.loads(options.output.read_text())
+        found = again(stored, protocol, plan, story)
+        seconds = round(time.perf_counter() - options.started, 1)
+        evaluated = {"call": call(), "date": str(date.today()), "seconds": seconds}
+        write_line(options.output, json.dumps(stored | found | {"evaluated_again": evaluated}))
+        return
+    chosen = choose_all(protocol, plan)
     kept = protocol.states
     results = {name: figures(read_with(c, kept), kept, story) | effort(c, protocol) for name, c in chosen.items()}
     results["text_blurred"] = figures(cache(read_blurred(story, kept)), kept, story) | UNCHOSEN
