@@ -9,18 +9,23 @@ this process.
 """
 
 import argparse
+import json
 import multiprocessing
 import os
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
-from common import finish, parser, start
-from methods import LOCALITY, locality, near, success
+from common import finish, parser, start, write_line
+from methods import BETWEEN, LOCALITY, locality, near, success
 from tables import synthetic as shown
 
+from edittools.baselines import BASELINES, SCOPES
 from edittools.edits import Edit
 from edittools.metrics import Comparison
 from edittools.probing.jobs import run
@@ -47,10 +52,44 @@ def read(protocol: Protocol, edit: Edit) -> dict[str, float | None]:
     return syn.figures_of(protocol, edit) | {"success": success(edit, protocol.story, protocol.cuts)} | local
 
 
+def candidates(layers: int) -> dict[str, int]:
+    """Count the candidates of each method in one case, at least.
+
+    An interpolation is one of at most 20 fine-tunings with one of `BETWEEN`. The best fine-tuning that satisfies the
+    constraints may be another than the best, which adds some; ranks that the keys do not span are left out.
+    """
+    scaled = layers * len(syn.CASE_STRENGTHS)
+    counts = {name: scaled * len(settings) for name, settings in syn.EDITING.items()}
+    counts |= {name.replace("_", " "): scaled * len(BASELINES[name][1]) for name in syn.TRIED}
+    counts |= {"random direction": counts["editing"], "editing, variants": counts["editing"]}
+    counts |= {f"rank {rank}": counts["editing"] // len(syn.RANKS) for rank in syn.RANKS}
+    plan = syn.TUNING
+    first = layers * len(plan.rates) * len(plan.momenta)
+    second = min(plan.top, layers) * (len(plan.steps) - 1 + len(plan.localities) * len(plan.steps))
+    tuned = first + second + len(BETWEEN) * min(first + second, 20)
+    return counts | {f"{scope} fine-tuning": tuned for scope in SCOPES}
+
+
+def counted(found: dict[str, Any]) -> dict[str, Any]:
+    """Add the number of candidates to the methods of a results file, of one network or of several."""
+    for one in found.get("networks", {"": found}).values():
+        counts = candidates(len(one["layers"]))
+        for method, row in one["methods"].items():
+            row["candidates"] = counts[method]
+    return found
+
+
 def methods(table: pd.DataFrame) -> dict[str, dict[str, object]]:
-    """Summarise cases by method: of each measure the mean with its interval, of what others report the mean."""
+    """Summarise cases by method: of each measure the mean with its interval, of what others report the mean.
+
+    Intervals resample concepts, since the cases of a concept share images.
+    """
     result = syn.summary(table).set_index(["method", "measure"])
     known = table[table.budget == BUDGET]
+    for method, measure in result.index:
+        cases = known[known.method == method].dropna(subset=measure)
+        interval = interval_by_group(cases[measure].tolist(), cases.concept.tolist())
+        result.loc[(method, measure), ["low", "high"]] = interval
     means = known[["success", *LOCALITY, *LOCALITY.values()]].astype(float).groupby(known.method).mean()
     return {
         method: {name: list(row) for name, row in part.droplevel(0)[["mean", "low", "high"]].iterrows()}
@@ -58,6 +97,25 @@ def methods(table: pd.DataFrame) -> dict[str, dict[str, object]]:
         | {name: None if mean != mean else mean for name, mean in means.loc[method].items()}
         for method, part in result.groupby(level=0, sort=False)
     }
+
+
+def rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """List what each method did in each case, under the usual accuracy constraint."""
+    names = ["concept", "style", "target", "method", *syn.MEASURES, "accuracy_change"]
+    known = table.loc[table.budget == BUDGET, names].astype(object)
+    return known.where(known.notna(), None).to_dict("records")
+
+
+def interval_by_group(values: Sequence[float], groups: Sequence[str], resamples: int = 2000) -> tuple[float, float]:
+    """Compute the 95% percentile bootstrap interval of a mean over values that come in groups, which are resampled."""
+    if not values:
+        return float("nan"), float("nan")
+    by_group = pd.Series(values, dtype=float).groupby(list(groups))
+    sums = by_group.sum().to_numpy()
+    counts = by_group.count().to_numpy()
+    drawn = np.random.default_rng(0).integers(len(sums), size=(resamples, len(sums)))
+    low, high = np.quantile(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1), [0.025, 0.975])
+    return float(low), float(high)
 
 
 def one_model(arguments: argparse.Namespace, model: str | None) -> dict[str, object]:
@@ -69,6 +127,7 @@ def one_model(arguments: argparse.Namespace, model: str | None) -> dict[str, obj
     without = table[table.method == "undefined"].job.nunique()
     found = {"cases": table.job.nunique() - without, "cases_without_errors": without}
     found |= {"budget": about_budget(len(everyday["budget"])), "layers": everyday["layers"], "methods": methods(table)}
+    found = counted(found) | {"resampled": "concepts", "rows": rows(table)}
     print(f"{found['cases']} cases, {without} without errors enough to correct; {found['budget']}\n\n{shown(found)}")
     return found
 
@@ -82,7 +141,13 @@ def main() -> None:
     arguments.add_argument("--targets", type=int, default=1, help="classes by concept and style")
     arguments.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (0: in this one)")
     arguments.add_argument("--store", type=Path, help="folder for finished cases")
+    arguments.add_argument("--count", action="store_true", help="only add the numbers of candidates to --output")
     arguments = start(arguments)
+    if arguments.count:
+        found = counted(json.loads(arguments.output.read_text()))
+        write_line(arguments.output, json.dumps(found))
+        print(shown(found))
+        return
     if arguments.models:
         found = {"networks": {model: one_model(arguments, model) for model in arguments.models}}
     else:

@@ -226,7 +226,8 @@ def test_several_models_are_swept_one_after_the_other_in_one_store(table, monkey
     assert [row.split(" | ")[0] for row in rows] == ["| one"] * len(compared) + ["| two"] * len(compared)
     one = found["one"]["methods"]["editing"]
     assert one["nearest"] > 0 and 0 <= one["locality_nearest"] <= 1 and 0 <= one["success"] <= 1
-    assert f"| 1 | **edit** | {100 * mean:.0f} % [" in rows[0].replace("−", "-")
+    assert f"| 1 | **edit** | {100 * mean:.0f} % |" in rows[0].replace("−", "-")  # no interval of one case
+    assert len(found["one"]["rows"]) == len(found["one"]["methods"])
     assert "layers conv1, conv2" in capsys.readouterr().out
 
 
