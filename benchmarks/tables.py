@@ -57,9 +57,9 @@ def watermark(found: Figures) -> str:
     methods = {name: one | {"share_of_all_errors": of_all_errors(one)} for name, one in lines(found).items()}
     body = by_method(columns.WATERMARK, methods)
     marks = by_method({mark: "{marks[M]:%}".replace("M", mark) for mark in found["marks"]}, methods)
-    said = "{share_restored:%}, {corrected} / {broken}; {layers[0]}"
+    said = "{share_restored:%}, {corrected} / {broken}, {accuracy_change_points_held_out:+}; {layers[0]}"
     by_network = _by_network(found["networks"], said)
-    titles = ("Restored, by the mark that was never shown:", "Restored, corrected / broken and the layer, by network:")
+    titles = ("Restored, by the mark that was never shown:", "Restored, corrected / broken, accuracy and the layer, by network:")
     return f"{body}\n\n{titles[0]}\n\n{marks}\n\n{titles[1]}\n\n{by_network}"
 
 
