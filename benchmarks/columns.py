@@ -4,11 +4,16 @@ Formats are those of `str.format`, and four more: `%` and `n` are per cent with 
 digit, `+` is a change in points. A cell is empty where a figure of it is missing, and a column where all cells are.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from string import Formatter
 from typing import Any
 
+import numpy as np
+
 Figures = dict[str, Any]
+
+LEAST_CASES = 10
+"""Intervals of fewer cases are not shown."""
 
 METHODS = {
     "editing": "**edit, one exemplar**",
@@ -24,7 +29,7 @@ METHODS = {
     "interpolated_local": "local fine-tuning, interpolated",
     "interpolated_global": "global fine-tuning, interpolated",
     "projection": "concept projection",
-    "reactive": "projection where the concept is (R-ClArC)",
+    "reactive": "gated projection, after R-ClArC",
     "null_space": "null-space rewriting",
     "closed_form": "full closed form",
     "last_layer": "last layer retrained",
@@ -47,33 +52,47 @@ SNOW = {
     "{accuracy_change_points_held_out_interval[1]:+}]",
     "must stay, errors": "{keep_errors_before:g} → {keep_errors_after:g}",
     "changed elsewhere": "{changed_elsewhere:%%}",
-    "p against the edit": "{p_against_edit:.2g}",
+    "p against the edit": "{p_holm:.2g}",
+    "candidates": "{trials}",
+}
+RANDOM = {
+    "seed": "{seed}",
+    "errors corrected": "{errors corrected:%} [{low:n}, {high:n}]",
+    "corrected / broken": "{corrected} / {broken}",
+    "accuracy": "{accuracy:+}",
+    "must stay, errors": "{retained_before} → {retained_after}",
+    "candidates": "{candidates}",
 }
 WATERMARK = {
     "restored": "{share_restored:%} [{share_restored_interval[0]:n}, {share_restored_interval[1]:n}]",
     "restored, marks never shown": "{share_restored_unseen_marks:%} [{share_restored_unseen_marks_interval[0]:n}, "
     "{share_restored_unseen_marks_interval[1]:n}]",
+    "of all errors": "{share_of_all_errors:%}",
     "corrected / broken": "{corrected} / {broken}",
     "accuracy": "{accuracy_change_points_held_out:+} [{accuracy_change_points_held_out_interval[0]:+}, "
     "{accuracy_change_points_held_out_interval[1]:+}]",
     "the exemplar right": "{success:%}",
-    "p against the edit": "{p_against_edit:.2g}",
+    "p against the edit": "{p_holm:.2g}",
+    "candidates": "{trials}",
 }
 TYPOGRAPHIC = {
-    "fixed": "{attacks_fixed:%} [{attacks_fixed_low:n}, {attacks_fixed_high:n}]",
+    "errors corrected": "{errors_corrected:%} [{errors_corrected_interval[0]:n}, {errors_corrected_interval[1]:n}]",
+    "corrected / broken": "{corrected} / {broken}",
+    "fixed of 'iPod' predictions": "{attacks_fixed:%} [{attacks_fixed_low:n}, {attacks_fixed_high:n}]",
     "still read as iPod": "{attack_success_after:%%}",
     "other words fixed": "{other_words_fixed:%}",
     "accuracy": "{clean_accuracy_change_points:+} [{clean_accuracy_change_points_interval[0]:+}, "
     "{clean_accuracy_change_points_interval[1]:+}]",
     "real iPods right": "{real_ipod_accuracy_after:%%}",
     "handwritten": "{paper_photos_ipod_accuracy_after:%}",
+    "candidates": "{trials}",
 }
 SYNTHETIC = {
     f"other classes, {style} style": "{other S[0]:%} [{other S[1]:n}, {other S[2]:n}]".replace("S", key)
     for key, style in {"same": "same", "held out": "held-out"}.items()
 }
 TARGET = {"target class": "{target same[0]:%} [{target same[1]:n}, {target same[2]:n}]"}
-PRICE = {"accuracy, points": "{accuracy_change_points:+}"}
+PRICE = {"accuracy, points": "{accuracy_change_points:+}", "candidates": "{candidates}"}
 CURE = {
     "errors corrected": "{errors corrected:%} [{low:n}, {high:n}]",
     "corrected / broken": "{corrected:.0f} / {broken:.0f}",
@@ -81,19 +100,21 @@ CURE = {
     "accuracy": "{clean change:+} [{clean low:+}, {clean high:+}]",
     "must stay, errors": "{keep_report before:.0f} → {keep_report after:.0f}",
     "changed elsewhere": "{elsewhere change:+}",
+    "candidates": "{trials}",
 }
 REPAIR = {
     "held out, corrected / broken": "{corrected} / {broken} of {failing}",
     "share": "{share:%} [{low:n}, {high:n}]",
-    "p": "{p:.2g}",
+    "p, not corrected": "{p:.2g}",
     "accuracy": "{accuracy change:+} [{accuracy low:+}, {accuracy high:+}]",
     "must stay, broken": "{kept broken:.0f} of {kept:.0f}",
-    "trials": "{trials}",
+    "candidates": "{trials}",
 }
 ROBUSTNESS = {
     "error rate, corrupted": "{corrupted:%%}",
     "accuracy, clean": "{accuracy:%%}",
     "errors with the concept": "{concept errors:%%}",
+    "candidates": "{candidates}",
 }
 MANY_EDITS = {
     "way": "{how}",
@@ -127,6 +148,7 @@ WOKEN = {
     "effect of the edited concept": "{effect before:.2f} → {effect after:.2f}",
     "effects of others moved": "{others moved:+} [{low:+}, {high:+}]",
     "largest rise": "{largest rise:+}",
+    "candidates": "{candidates}",
 }
 REHEARSAL = {
     "model": "{model}",
@@ -175,14 +197,46 @@ def markdown(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return "\n".join([f"| {lines[0]} |", rule, *(f"| {line} |" for line in lines[1:])])
 
 
-def table(columns: Mapping[str, str], rows: Iterable[Figures]) -> str:
-    """Return a Markdown table of rows, with those of the columns that some row can fill."""
-    cells = [{title: cell(text, row) for title, text in columns.items()} for row in rows]
+def table(columns: Mapping[str, str], rows: Iterable[Figures], sample: str = "", sampled: Collection[str] = ()) -> str:
+    """Return a Markdown table.
+
+    Args:
+        columns: formats by title; columns that no row can fill are left out.
+        rows: figures.
+        sample: the figure that counts a row's cases.
+        sampled: titles of the columns whose intervals are over these cases; rows of fewer than `LEAST_CASES` get none.
+    """
+    cells = []
+    for row in rows:
+        hidden = sampled if sample and row[sample] < LEAST_CASES else ()
+        texts = {title: without_interval(text) if title in hidden else text for title, text in columns.items()}
+        cells.append({title: cell(text, row) for title, text in texts.items()})
     known = [title for title in columns if any(row[title] for row in cells)]
     return markdown(known, ([row[title] for title in known] for row in cells))
 
 
+def without_interval(text: str) -> str:
+    """Remove the interval from the format of a column."""
+    return text.partition(" [{")[0]
+
+
 def by_method(columns: Mapping[str, str], methods: Mapping[str, Figures]) -> str:
-    """Return a Markdown table with a row for each method."""
-    named = (one | {"method": METHODS.get(name, name)} for name, one in methods.items())
-    return table({"method": "{method}", **columns}, named)
+    """Return a Markdown table with one row per method; its p-values against the edit are corrected for their number."""
+    compared = {
+        name: one["p_against_edit"]
+        for name, one in methods.items()
+        if name != "editing" and one.get("p_against_edit") is not None
+    }
+    corrected = dict(zip(compared, holm(list(compared.values())), strict=True))
+    rows = []
+    for name, one in methods.items():
+        rows.append(one | {"method": METHODS.get(name, name), "p_holm": corrected.get(name)})
+    return table({"method": "{method}", **columns}, rows)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Correct p-values for their number by Holm's step-down method: the family-wise error rate is controlled."""
+    p_sorted = np.sort(p_values)
+    remaining = np.arange(len(p_sorted), 0, -1)
+    adjusted = np.minimum(np.maximum.accumulate(remaining * p_sorted), 1.0)
+    return [float(adjusted[place]) for place in np.argsort(np.argsort(p_values, kind="stable"))]

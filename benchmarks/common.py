@@ -39,17 +39,26 @@ def finish(options: argparse.Namespace, figures: dict[str, Any]) -> None:
     """Print the seconds and, when asked to, write the figures as one JSON line, with the day and the call."""
     seconds = round(time.perf_counter() - options.started, 1)
     print(f"\n{seconds:.0f} s in all")
-    here = argparse.ArgumentParser(add_help=False, allow_abbrev=False)  # what says nothing of what was measured
-    here.add_argument("--json", action="store_true")
-    for name in ("--output", "--store"):
-        here.add_argument(name)
-    call = " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *here.parse_known_args()[1]])
-    line = json.dumps({"seconds": seconds} | figures | {"date": str(date.today()), "call": call})
+    line = json.dumps({"seconds": seconds} | figures | {"date": str(date.today()), "call": call()})
     if options.json:
         print(line)
     if options.output:
-        with atomic_path(options.output) as temporary:
-            temporary.write_text(line + "\n")
+        write_line(options.output, line)
+
+
+def call() -> str:
+    """Return the command of this run, without the arguments that say nothing of what was measured."""
+    here = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    here.add_argument("--json", action="store_true")
+    for name in ("--output", "--store"):
+        here.add_argument(name)
+    return " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *here.parse_known_args()[1]])
+
+
+def write_line(path: Path, line: str) -> None:
+    """Write a results file at once, so that a run that is cut off leaves the previous one."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(line + "\n")
 
 
 def seconds(work: Callable[[], Any], repeats: int = 3) -> float:

@@ -2,9 +2,10 @@
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from edittools.plots import AFTER, BEFORE, finished, legend
+from edittools.plots import AFTER, BEFORE, finished
 
 KINDS = {"edit": AFTER, "fine-tuning": "#d4a72c", "interpolated": "#d4a72c", "random": BEFORE}
 """The colour of the methods whose name holds a word; all others are violet."""
@@ -46,20 +47,36 @@ def methods_by_story(table: pd.DataFrame) -> Figure:
 
 
 def generalisation_by_locality(table: pd.DataFrame) -> Figure:
-    """Draw errors corrected against locality, a line a method along its strength; a filled dot is at the chosen one.
+    """Draw errors corrected against locality along the strength, one panel per method with the edit for comparison.
 
-    `table` has the columns `method`, `strength`, `errors corrected` and `locality`, the last two in [0, 1].
+    `table` has the columns `method`, `strength`, `errors corrected` and `locality`, the last two in [0, 1]. A filled
+    dot is at the selected strength, which is 1. One of the methods is named "edit".
     """
-    figure, axis = plt.subplots(figsize=(8, 4.5))
-    for marker, (method, part) in zip("osD^v<>pPX*hd", table.groupby("method", sort=False), strict=False):
-        filled = [index for index, strength in enumerate(part.strength) if strength == 1]
-        looks = {"color": shade(method), "marker": marker, "linewidth": 2.5 if "edit" in method else 1.2, "alpha": 0.85}
-        line = 100 * part.locality, 100 * part["errors corrected"]
-        axis.plot(*line, **looks, fillstyle="none", label=method)
-        axis.plot(*line, **looks, linestyle="none", markevery=filled)
-    axis.axhline(0, color="#24292f", linewidth=1)
-    axis.set_xlabel("of the 50 clean images nearest the boundary, read as before (%)")
-    axis.set_ylabel("errors corrected, less those made (%)")
-    axis.grid(linewidth=0.4)
-    legend(axis)
+    methods = dict(list(table.groupby("method", sort=False)))
+    others = [name for name in methods if name != "edit"]
+    columns = min(len(others), 6)
+    lines = -(-len(others) // columns)
+    figure, axes = plt.subplots(
+        lines, columns, figsize=(2.1 * columns + 0.4, 2 * lines + 0.6), sharex=True, sharey=True, squeeze=False
+    )
+    for place, (axis, method) in enumerate(zip(axes.flat, others, strict=False)):
+        axis.tick_params(labelbottom=place + columns >= len(others))
+        _draw_line(axis, methods["edit"], KINDS["edit"], 2.5)
+        _draw_line(axis, methods[method], "#24292f" if "edit" in method else shade(method), 1.5)
+        axis.set_title(method, fontsize=8, loc="left")
+        axis.axhline(0, color="#24292f", linewidth=1)
+        axis.grid(linewidth=0.4)
+    for axis in axes.flat[len(others) :]:
+        axis.set_visible(False)
+    figure.supxlabel("of the 50 clean images nearest the boundary, classified as before (%)", fontsize=10)
+    figure.supylabel("errors corrected minus errors introduced (%)", fontsize=10)
     return finished(figure)
+
+
+def _draw_line(axis: Axes, part: pd.DataFrame, color: str, width: float) -> None:
+    """Draw one method along its strength."""
+    line = 100 * part.locality, 100 * part["errors corrected"]
+    selected = [index for index, strength in enumerate(part.strength) if strength == 1]
+    looks = {"color": color, "marker": "o", "markersize": 4, "alpha": 0.85}
+    axis.plot(*line, **looks, linewidth=width, fillstyle="none")
+    axis.plot(*line, **looks, linestyle="none", markevery=selected)

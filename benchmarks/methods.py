@@ -1,11 +1,13 @@
 """Every method on a scenario, selected in the same way: an edit, its controls, fine-tuning and the baselines."""
 
+import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
+import pandas as pd
 import torch
 from reactive import REACTIONS, react
 from torch import Tensor
@@ -18,10 +20,23 @@ from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
 from edittools.metrics import Comparison, label_margins, misclassified, predict
 from edittools.rewriting import rewrite
-from edittools.scenarios.finetuning import FinetuningRounds, interpolate_finetuning, select_finetuning
+from edittools.scenarios.finetuning import (
+    INTERPOLATION_WEIGHTS,
+    FinetuningRounds,
+    interpolate_finetuning,
+    select_finetuning,
+)
 from edittools.scenarios.scenario import Scenario
 from edittools.selection.activations import CachedActivations
-from edittools.selection.search import REFERENCE_WEIGHTS, SCORES, EditSearch, Selection, grid
+from edittools.selection.search import (
+    REFERENCE_WEIGHTS,
+    SCORES,
+    Candidates,
+    EditSearch,
+    Selection,
+    describe_params,
+    grid,
+)
 
 FAST = grid(rank=(1, 3), masked=(True, False), objective=("least_squares",), reference_weight=(0.0, 30.0))
 """Settings of an edit that is solved at once: the paper's, and those that spare everyday keys."""
@@ -62,41 +77,143 @@ def search_of(story: Scenario, layers: Sequence[str] | None = None) -> EditSearc
 
 
 def select_all(
-    story: Scenario, search: EditSearch, plan: Plan | None = None, fewer: Mapping[str, slice] | None = None
+    story: Scenario,
+    search: EditSearch,
+    plan: Plan | None = None,
+    fewer: Mapping[str, slice] | None = None,
+    only: Sequence[str] = (),
 ) -> dict[str, Selection]:
     """Select for every method, by name, each in the same way, and print the sets, the constraints and the selections.
 
     They are an edit that nobody tuned, one from one exemplar and its control along random directions, one from several
     exemplars and its control, an edit of two layers, local and global fine-tuning from one exemplar and from several,
     the first two also interpolated with the classifier (WiSE-FT, PAINT), and `OTHERS`, of whose settings `fewer` may be
-    tried, by their name.
+    tried, by their name. With `only` names of methods, no others are selected.
     """
     plan = Plan() if plan is None else plan
     singles = story.exemplars
-    several = {f"all {len(singles)}": list(singles.values()), **story.several}
-    selections = {"untuned": select_untuned(story, search)}
+    several = exemplars_together(story)
+    selections = {}
     interpolated = {}
+
+    def is_wanted(*methods: str) -> bool:
+        return not only or not set(methods).isdisjoint(only)
+
+    if is_wanted("untuned"):
+        selections["untuned"] = select_untuned(story, search)
     for suffix, exemplars in {"": singles, "_several": several}.items():
         tried = (plan.settings, plan.strengths, exemplars, plan.edited)
-        selections[f"editing{suffix}"] = search.select(search.candidates("rewrite", *tried))
-        selections[f"random_direction{suffix}"] = search.select(search.candidates("random_direction", *tried))
-    selections["two_layers"] = select_second_layer(search, selections["editing"])
+        needed = (f"editing{suffix}",) if suffix else ("editing", "two_layers")
+        if is_wanted(*needed):
+            selections[f"editing{suffix}"] = search.select(search.candidates("rewrite", *tried))
+        if is_wanted(f"random_direction{suffix}"):
+            selections[f"random_direction{suffix}"] = search.select(search.candidates("random_direction", *tried))
+    if is_wanted("two_layers"):
+        selections["two_layers"] = select_second_layer(search, selections["editing"])
     for scope, (suffix, exemplars) in product(SCOPES, {"": singles, "_several": several}.items()):
+        needed = (f"finetune_{scope}{suffix}",) if suffix else (f"finetune_{scope}", f"interpolated_{scope}")
+        if not is_wanted(*needed):
+            continue
         tuned = select_finetuning(search, scope, plan, exemplars)
-        if not suffix:
+        if not suffix and is_wanted(f"interpolated_{scope}"):
             interpolated[f"interpolated_{scope}"] = _light(interpolate_finetuning(search, tuned))
         selections[f"finetune_{scope}{suffix}"] = _light(tuned)
     selections |= interpolated
     for name, (method, settings) in OTHERS.items():
+        if not is_wanted(name):
+            continue
         some = settings[(fewer or {}).get(name, slice(None))]
-        candidates = search.candidates(method, some, plan.strengths, layers=plan.edited)
-        if len(candidates):
-            selections[name] = search.select(candidates)
+        of_method = search.candidates(method, some, plan.strengths, layers=plan.edited)
+        if len(of_method):
+            selections[name] = search.select(of_method)
     sets = search.activations.items()
     print("Images:", ", ".join(f"{name} {len(one.labels)} ({int(one.before.sum())} errors)" for name, one in sets))
     print(search.describe_constraints(), "\n")
     print("\n".join(f"  {name:<25}{selection}" for name, selection in selections.items()))
     return selections
+
+
+def exemplars_together(story: Scenario) -> dict[str, Sequence[Exemplar]]:
+    """Name the sets of exemplars that go into one edit: all single ones, and those of the scenario."""
+    singles = story.exemplars
+    return {f"all {len(singles)}": list(singles.values()), **story.several}
+
+
+def candidates_of(
+    story: Scenario, search: EditSearch, plan: Plan, method: str, fewer: Mapping[str, slice] | None = None
+) -> Candidates:
+    """List the candidates of one method, without making an edit.
+
+    Fine-tuning has the settings of both of its rounds, each with a single number of steps, and its interpolations.
+    """
+    name = method.removesuffix("_several")
+    exemplars = story.exemplars if name == method else exemplars_together(story)
+    kind, _, scope = name.partition("_")
+    if kind in ("finetune", "interpolated"):
+        rounds = {"locality": (0.0, *plan.localities), "steps": plan.steps}
+        settings = grid(scope=(scope,), rate=plan.rates, momentum=plan.momenta, **rounds)
+        strengths = (1.0, *INTERPOLATION_WEIGHTS)
+        return search.candidates("finetune", settings, strengths, exemplars, plan.tuned or None)
+    if name in ("editing", "random_direction"):
+        function = "rewrite" if name == "editing" else name
+        return search.candidates(function, plan.settings, plan.strengths, exemplars, plan.edited)
+    function, settings = OTHERS[name]
+    some = settings[(fewer or {}).get(name, slice(None))]
+    return search.candidates(function, some, plan.strengths, layers=plan.edited)
+
+
+def remake(
+    story: Scenario,
+    search: EditSearch,
+    plan: Plan,
+    method: str,
+    chosen: str,
+    fewer: Mapping[str, slice] | None = None,
+) -> Selection | None:
+    """Make the stored selection of a method again, without a search.
+
+    Args:
+        story: the scenario.
+        search: its search.
+        plan: what every method may try.
+        method: name of the method, see `select_all`.
+        chosen: the stored selection in words.
+        fewer: which settings of `OTHERS` may be tried.
+
+    Returns:
+        The selection, without scores and comparisons; None if `chosen` is "nothing".
+
+    Raises:
+        ValueError: if no candidate of the plan has these settings.
+    """
+    if chosen == "nothing":
+        return None
+    if method == "untuned":
+        return select_untuned(story, search)
+    if method == "two_layers":
+        first, _, second = chosen.partition(" + ")
+        selection = remake(story, search, plan, "editing", first.removesuffix(", alone"))
+        if second:
+            added = remake(story, search, plan, "editing", second)
+            selection = replace(selection, edit=selection.edit + added.edit)
+        return replace(selection, params={"layer": chosen})
+    settings_in_words = re.split(r" \((?:boundary|edge) of the grid", chosen)[0]  # edge: files of earlier versions
+    words = sorted(settings_in_words.split(", "))
+    of_method = candidates_of(story, search, plan, method, fewer)
+    grids = (of_method.cuts, of_method.exemplars, of_method.settings, of_method.strengths)
+    for layer, exemplar, setting, strength in product(*grids):
+        params = {"layer": layer, "exemplar": exemplar, **setting, "strength": strength}
+        if sorted(describe_params(params).split(", ")) == words:
+            candidate = replace(
+                of_method,
+                cuts={layer: of_method.cuts[layer]},
+                exemplars={exemplar: of_method.exemplars[exemplar]},
+                settings=[setting],
+                strengths=(strength,),
+            )
+            [(_, edit)] = candidate
+            return Selection(edit, params, {}, None, None, pd.DataFrame(), 1)
+    raise ValueError(f"No candidate of {method!r} has the settings {chosen!r}; select all methods again")
 
 
 def effort(selection: Selection, story: Scenario, search: EditSearch) -> dict[str, Any]:

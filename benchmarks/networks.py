@@ -4,7 +4,11 @@ A row is what a method did on a network: its effort, and of each set which photo
 """
 
 import argparse
+import copy
+import json
 from collections.abc import Callable, Mapping, Sequence
+from datetime import date
+from functools import partial
 from math import sqrt
 from pathlib import Path
 from statistics import NormalDist
@@ -14,7 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 from columns import by_method
-from common import parser, start
+from common import call, parser, write_line
 from methods import LOCALITY, locality
 
 from edittools._identity import identity
@@ -30,12 +34,12 @@ Figures = Callable[[Rows], dict[str, Any]]
 """The figures of one method, of its rows on one network or on several."""
 
 
-def options(description: str, networks: Sequence[str]) -> argparse.Namespace:
-    """Read a command line with `--networks` and `--store`, and start."""
+def options(description: str, networks: Sequence[str]) -> argparse.ArgumentParser:
+    """Make a command line with `--networks` and `--store`."""
     arguments = parser(description)
     arguments.add_argument("--networks", nargs="+", default=networks, metavar="NAME", help="classifiers of the zoo")
     arguments.add_argument("--store", type=Path, help="folder for finished networks")
-    return start(arguments)
+    return arguments
 
 
 def photos(prefix: str = "") -> list[tuple[str, str]]:
@@ -58,6 +62,54 @@ def sweep(
         print(f"\n{', '.join(networks)}\n\n{by_method(columns, pooled)}", flush=True)
     seconds = sum(row["network_seconds"] for row in rows if row["method"] == "editing")
     return rows, edit_first(pooled) | {"networks": networks, "seconds": seconds}
+
+
+def rerun(work: Callable[..., Rows], figures: Figures, given: argparse.Namespace, about: str) -> None:
+    """Run only `--methods` again and merge them into the stored results of `--output`, after each network.
+
+    A method's figures on all networks together are replaced once all of them have been run. `work` is called with a
+    network, the methods, its stored results, of which the edit is made again for the p-values, and whether it is among
+    `--again`, so that the stored selections are evaluated without a search.
+    """
+    rows: list[dict[str, Any]] = []
+    for name in given.networks:
+        known = json.loads(given.output.read_text())["networks"][name]
+        job = partial(work, methods=given.methods, stored=known, again=name in given.again)
+        about_it = f"{about} {given.methods} {known['editing']['chosen']} {identity(load_classifier(name))}"
+        if name in given.again:
+            about_it += f" {[known[method]['chosen'] for method in given.methods]}"
+        rows += run(job, {name: name}, given.store, about=about_it).to_dict("records")
+        again = {
+            "methods": list(given.methods),
+            "networks": [name for name in dict.fromkeys(row["job"] for row in rows) if name not in given.again],
+            "seconds": round(sum(row["network_seconds"] for row in rows if row["method"] == "editing"), 1),
+            "date": str(date.today()),
+            "call": call(),
+        }
+        stored = json.loads(given.output.read_text())
+        write_line(given.output, json.dumps(merged(stored, rows, figures, given.methods) | {"rerun": again}))
+        print(f"{name} merged into {given.output}", flush=True)
+
+
+def merged(stored: Mapping[str, Any], rows: Rows, figures: Figures, methods: Sequence[str]) -> dict[str, Any]:
+    """Replace the figures of some methods in stored results by those of new rows.
+
+    Raises:
+        ValueError: if the edit that was made again does not correct and break as many images as the stored one.
+    """
+    pooled, networks = together(rows, figures)
+    result = copy.deepcopy(dict(stored))
+    for name, found in networks.items():
+        for count in ("corrected", "broken"):
+            if found["editing"][count] != stored["networks"][name]["editing"][count]:
+                raise ValueError(
+                    f"The edit of {name} has {count}={found['editing'][count]}, but "
+                    f"{stored['networks'][name]['editing'][count]} are stored; run all methods again"
+                )
+        result["networks"][name] |= {method: found[method] for method in methods if method in found}
+    if set(networks) == set(stored["networks"]):
+        result |= {method: pooled[method] for method in methods}
+    return result
 
 
 def together(rows: Rows, figures: Figures) -> tuple[Lines, dict[str, Lines]]:

@@ -10,19 +10,25 @@ paper: VGG16 and ResNet-50. No rules are known there; the JSON line has each con
 """
 
 import argparse
+import json
+import time
 from dataclasses import replace
+from datetime import date
+from itertools import product
 from typing import Any
 
+import pandas as pd
 import torch
-from common import finish, parser, start
+from common import call, finish, parser, start, write_line
 
 from edittools.classifiers import Classifier
-from edittools.images import LabelledImages
+from edittools.images import LabelledImages, resized
+from edittools.metrics import predict
 from edittools.miniworld.contexts import GROUNDS, planted_rules
 from edittools.miniworld.textures import style_textures
 from edittools.models.load import load_classifier
-from edittools.probing.counterfactuals import Concepts, with_materials
-from edittools.probing.effects import FALSE_DISCOVERY_RATE, LEAST_EFFECT, Probe, pairs, score
+from edittools.probing.counterfactuals import LEAST_AREA, Concepts, with_materials
+from edittools.probing.effects import FALSE_DISCOVERY_RATE, LEAST_EFFECT, LEAST_IMAGES, Probe, pairs, score
 from edittools.probing.probe import ProbeSettings, probe
 from edittools.probing.segmentation import GATING_VEHICLES, Gated, cached, deeplab
 from edittools.scenarios import photos
@@ -84,10 +90,10 @@ def by_masks(size_of: Classifier) -> dict[str, Concepts]:
 
 def lite(probes: dict[str, Probe]) -> dict[str, Any]:
     """Tabulate what each classifier loses, concept by concept: no rules are known here, so none are scored."""
-    columns = ["classifier", "concept", "images", "drop", "drop low", "drop high", "control drop"]
+    columns = ["classifier", "concept", "images", "controlled", "drop", "drop low", "drop high", "control drop"]
     columns, effects = [*columns, "effect", "low", "high", "q"], {}
     for kind, one in probes.items():
-        table = one.effects(columns[:2], least_images=10)[columns]
+        table = one.effects(columns[:2], least_images=LEAST_IMAGES)[columns]
         print(f"{kind}, beside the control {one.control} (share of readings that change):")
         print(table.round(3).to_string(index=False))
         print(f"rules by class (at least {one.least_images} photos of it):")
@@ -95,6 +101,54 @@ def lite(probes: dict[str, Probe]) -> dict[str, Any]:
         rounded = table.round(5).astype(object)
         effects[kind] = rounded.where(table.notna(), None).to_dict("records")
     return {"false_discovery_rate": FALSE_DISCOVERY_RATE, "effects": effects}
+
+
+def uncounted(classifiers: dict[str, Classifier], concepts: Concepts, settings: ProbeSettings) -> Probe:
+    """Make the rows of a probe without predicting any transformed image: they tell which images it compares.
+
+    The predictions on transformed images and controls are those on the untouched image.
+    """
+    groups = concepts.groups or [tuple(settings.only or concepts.masks)]
+    count = len(concepts.data)
+    shown = []  # number of the image, concept, textures, and whether there is room for a control
+    for number, group in product(range(count), groups):
+        textures = concepts.textures(number, settings.variants_per_image)
+        if concepts.groups:
+            textures = [texture for texture in textures if texture[0] in group]
+        for concept in group:
+            if concepts.masks[concept][number].mean() >= LEAST_AREA:
+                _, control = concepts.counterfactual(number, concept, textures[:1], settings.control == "elsewhere")
+                shown.append((number, concept, textures, control is not None))
+    rows = []
+    for name, classifier in classifiers.items():
+        sized = torch.cat([resized(concepts.data.images[i][None], classifier.size) for i in range(count)])
+        chances, read = (values.tolist() for values in predict(classifier, sized).softmax(dim=1).max(dim=1))
+        for number, concept, textures, has_control in shown:
+            predicted = classifier.classes[read[number]]
+            row = {"classifier": name, "image": number, "class": predicted, "concept": concept, "area": 0.0}
+            row["is_object"] = predicted in concepts.objects.get(concept, ())
+            row["control"] = predicted if has_control else None
+            row["p_control"] = chances[number] if has_control else float("nan")
+            row |= {"before": predicted, "after": predicted, "p_before": chances[number], "p_after": chances[number]}
+            rows += [row | {"style": style, "variant": variant} for style, variant in textures]
+    return Probe(pd.DataFrame(rows), settings.control, settings.least_images, concepts)
+
+
+def counted(stored: dict[str, Any], probes: dict[str, Probe]) -> dict[str, Any]:
+    """Add to the effects of a results file the number of photos with a control, on which each effect rests.
+
+    Raises:
+        ValueError: if a concept is not in as many photos as in the file.
+    """
+    columns = ["classifier", "concept"]
+    for kind, one in probes.items():
+        counts = one.effects(columns, least_images=1).set_index(columns)
+        for row in stored["effects"][kind]:
+            count = counts.loc[(row["classifier"], row["concept"])]
+            if int(count.images) != row["images"]:
+                raise ValueError(f"{kind}: {row} is of {int(count.images)} photos now; probe again")
+            row["controlled"] = int(count.controlled)
+    return stored
 
 
 def on_miniworld(options: argparse.Namespace) -> dict[str, Any]:
@@ -120,12 +174,25 @@ def on_photos(options: argparse.Namespace) -> dict[str, Any]:
         settings = ProbeSettings(variants_per_image=2, control="in place", labels="read", least_images=5)
         largest = max(classifiers.values(), key=lambda classifier: classifier.size)
         asked = {kind: (concepts, settings) for kind, concepts in by_masks(largest).items()}
+    if options.count:
+        stored = json.loads(options.output.read_text())
+        unpredicted = {kind: uncounted(classifiers, *one) for kind, one in asked.items()}
+        found = counted(stored, part_of_msrc(unpredicted))
+        seconds = round(time.perf_counter() - options.started, 1)
+        found["counted"] = {"call": call(), "date": str(date.today()), "seconds": seconds}
+        write_line(options.output, json.dumps(found))
+        return {}
     probes = {kind: probe(classifiers, *one, store=options.store, progress=True) for kind, one in asked.items()}
-    if "found" in probes:
-        names = probes["found"].concepts.data.names
-        known = [number for number, name in enumerate(names) if name.startswith("msrc-v2/")]
-        probes["found, MSRC alone"] = probes["found"].where("image", *known)
-    return lite(probes) | {"images": {kind: len(concepts.data) for kind, (concepts, _) in asked.items()}}
+    return lite(part_of_msrc(probes)) | {"images": {kind: len(concepts.data) for kind, (concepts, _) in asked.items()}}
+
+
+def part_of_msrc(probes: dict[str, Probe]) -> dict[str, Probe]:
+    """Add, to a probe with masks that were found, the part of it in MSRC's photos."""
+    if "found" not in probes:
+        return probes
+    names = probes["found"].concepts.data.names
+    known = [number for number, name in enumerate(names) if name.startswith("msrc-v2/")]
+    return probes | {"found, MSRC alone": probes["found"].where("image", *known)}
 
 
 def main() -> None:
@@ -137,9 +204,12 @@ def main() -> None:
     arguments.add_argument("--split", default="test", choices=("validation", "test"), help="of MiniWorld's scenes")
     arguments.add_argument("--per-class", type=int, default=40, help="MiniWorld scenes of each class")
     arguments.add_argument("--store", help="folder to keep finished jobs in, and to resume from")
+    arguments.add_argument("--count", action="store_true", help="only add the photos used to --output (tier lite)")
     options = start(arguments)
     print(f"false-discovery rate {FALSE_DISCOVERY_RATE}, least effect {LEAST_EFFECT}\n")
-    finish(options, on_miniworld(options) if options.tier == "mini" else on_photos(options))
+    found = on_miniworld(options) if options.tier == "mini" else on_photos(options)
+    if found:
+        finish(options, found)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from statistics import mean
 from typing import Any
 
 from columns import SNOW
-from common import finish
+from common import finish, start
 from composites import snow_from_composites
 from methods import FAST, LOCALITY, OTHERS, RATES, SLOW, STRENGTHS, Plan, effort, search_of, select_all, with_near
 from networks import Rows, comparisons, options, photos, pooled_row, reported, sweep
@@ -84,7 +84,7 @@ def network(name: str) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Select for each network, evaluate once on the test photos, pool the networks."""
-    given = options(__doc__, NETWORKS)
+    given = start(options(__doc__, NETWORKS))
     rivals = {name: settings for name, (_, settings) in OTHERS.items()}
     about = f"snow {photos()} {[SLOW, RATES, FAST, STRENGTHS, rivals]}"
     rows, found = sweep(network, figures, SNOW, given, about)

@@ -11,7 +11,7 @@ between `<!-- table: name -->` and `<!-- end -->`; `headline` is the one of all 
 import argparse
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from hashlib import sha1
 from itertools import product
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any
 
 import columns
 import pandas as pd
-from columns import METHODS, Figures, by_method, cell, markdown, table
+from columns import LEAST_CASES, METHODS, Figures, by_method, cell, markdown, table
 from PIL import Image
 
 from edittools._caching import atomic_path
@@ -34,7 +34,7 @@ def lines(found: Figures) -> dict[str, Figures]:
 
 def snow(found: Figures) -> str:
     """Vehicles on snow; of several networks together, then network by network."""
-    body = by_method(columns.SNOW, lines(found) | {"editing": found | {"p_against_edit": None}})
+    body = by_method(columns.SNOW, lines(found))
     if "networks" not in found:
         return body
     said = "{corrected} / {broken} of {errors_before}, {accuracy_change_points_held_out:+}"
@@ -54,13 +54,21 @@ def _by_network(networks: dict[str, dict[str, Figures]], said: str) -> str:
 
 def watermark(found: Figures) -> str:
     """A watermark: methods on all networks together, then mark by mark, then network by network."""
-    methods = lines(found)
-    body = by_method(columns.WATERMARK, methods | {"editing": found | {"p_against_edit": None}})
+    methods = {name: one | {"share_of_all_errors": of_all_errors(one)} for name, one in lines(found).items()}
+    body = by_method(columns.WATERMARK, methods)
     marks = by_method({mark: "{marks[M]:%}".replace("M", mark) for mark in found["marks"]}, methods)
-    said = "{share_restored:%}, {corrected} / {broken}; {layers[0]}"
+    said = "{share_restored:%}, {corrected} / {broken}, {accuracy_change_points_held_out:+}; {layers[0]}"
     by_network = _by_network(found["networks"], said)
-    titles = ("Restored, by the mark that was never shown:", "Restored, corrected / broken and the layer, by network:")
+    titles = (
+        "Restored, by the mark that was never shown:",
+        "Restored, corrected / broken, accuracy and the layer, by network:",
+    )
     return f"{body}\n\n{titles[0]}\n\n{marks}\n\n{titles[1]}\n\n{by_network}"
+
+
+def of_all_errors(one: Figures) -> float:
+    """Give corrected minus broken as a share of all misclassified images, whatever the concept has to do with them."""
+    return (one["corrected"] - one["broken"]) / one["errors_before"]
 
 
 def synthetic(found: Figures) -> str:
@@ -73,7 +81,7 @@ def synthetic(found: Figures) -> str:
         known = {"network": network, "cases": one["cases"]}
         rows += [known | {"method": short(n)} | one["methods"][n] for n in compared(tidy("synthetic", one))]
     head = {"network": "{network}", "cases": "{cases}", "method": "{method}"}
-    return table(head | columns.SYNTHETIC | columns.PRICE, rows)
+    return table(head | columns.SYNTHETIC | columns.PRICE, rows, "cases", columns.SYNTHETIC)
 
 
 def probing(found: Figures) -> str:
@@ -94,8 +102,15 @@ def probing(found: Figures) -> str:
 
 
 def _by_concept(rows: list[Figures], least: float) -> str:
-    """A row for each concept, the strongest first, a column for each network; bold where q is at most `least`."""
+    """Make one row per concept, the strongest first, and one column per network; bold where q is at most `least`.
+
+    The column of photos counts those that an effect rests on, which have a control; effects of fewer than `LEAST_CASES`
+    are left out.
+    """
     known = pd.DataFrame(rows).dropna(subset="effect")
+    used = known["controlled"] if "controlled" in known else known["images"]  # in place, every photo has a control
+    known = known.assign(used=used.astype(int))
+    known = known[known.used >= LEAST_CASES]
     signed = known[["effect", "low", "high"]].map(lambda x: f"{100 * x:+.0f}".replace("-", "−"))
     said = signed.effect + " % [" + signed.low + ", " + signed.high + "]"
     known["said"] = said.where(~(known.q.astype(float) <= least), "**" + said + "**")
@@ -103,7 +118,7 @@ def _by_concept(rows: list[Figures], least: float) -> str:
     wide = wide.reindex(columns=list(dict.fromkeys(row["classifier"] for row in rows)))
     groups = known.groupby("concept", sort=False)
     order = groups.effect.mean().sort_values(ascending=False, kind="stable").index
-    counts = groups.images.agg(lambda n: f"{min(n)}" if min(n) == max(n) else f"{min(n)} to {max(n)}")
+    counts = groups.used.agg(lambda n: f"{min(n)}" if min(n) == max(n) else f"{min(n)} to {max(n)}")
     networks = (name.removeprefix("efficientnet_") for name in wide.columns)
     return markdown(("concept", "photos", *networks), ([c, counts[c], *wide.loc[c]] for c in order))
 
@@ -114,10 +129,16 @@ def robustness(found: Figures) -> str:
     start = next(one for one in found["curves"] if one["strength"] == 0)
     chosen = found.get("chosen", {})
     rows = {
-        name: {**curves.get(name, start), "corrupted": value, "chosen": chosen.get(name, "")}
+        name: {**curves.get(name, start), "corrupted": value, **tried(chosen.get(name, ""))}
         for name, value in found["corrupted_error_rate"].items()
     }
     return by_method(columns.ROBUSTNESS, rows)
+
+
+def tried(chosen: str) -> Figures:
+    """Read the number of candidates from a selection in words."""
+    count = re.search(r"; (\d+) trials$", chosen)
+    return {"candidates": count[1]} if count else {}
 
 
 def repair(found: Figures) -> str:
@@ -126,6 +147,12 @@ def repair(found: Figures) -> str:
     shown = "{test_errors_corrected:%} [{test_errors_corrected_interval[0]:n}, {test_errors_corrected_interval[1]:n}]"
     said = f"The edit on all test images of the story: {cell(shown, found)} of their errors corrected."
     return f"{words}\n\n{by_method(columns.REPAIR, found['methods'])}\n\n{said}"
+
+
+def random_directions(found: Figures) -> str:
+    """Show one row per draw of random directions, then their mean and range."""
+    said = "Mean of the errors corrected: {mean:%}, from {lowest:%} to {highest:%}."
+    return f"{table(columns.RANDOM, found['draws'])}\n\n{cell(said, found)}"
 
 
 def edit_speed(found: Figures) -> str:
@@ -145,7 +172,8 @@ KINDS: dict[str, Callable[[Figures], str]] = {
     "finders": lambda found: table(columns.FINDERS, found["finders"]),
     "robustness": robustness,
     "repair": repair,
-    "many_edits": lambda found: table(columns.MANY_EDITS, found["steps"]),
+    "many_edits": lambda found: table(columns.MANY_EDITS, found["steps"], "errors", ["errors corrected"]),
+    "random_directions": random_directions,
     "edit_speed": edit_speed,
     "paper_rehearsal": lambda found: table(columns.REHEARSAL, found["rows"]),
 }
@@ -153,15 +181,21 @@ KINDS: dict[str, Callable[[Figures], str]] = {
 
 
 def headline() -> str:
-    """The table of all stories: the edit of one exemplar beside the best of all other methods, by its name."""
-    head, share = ["story", "misread", "edit", "best rival", "accuracy; must stay"], columns.REPORTED["generalisation"]
+    """Make the table of all experiments: the edit next to fixed baselines, and the best fine-tuning of several."""
+    head = ["experiment", "misclassified", "edit", "closed form", "best fine-tuning", "random direction"]
+    head.append("accuracy; retained errors (edit)")
+    share = columns.REPORTED["generalisation"]
     rows = []
     for name, (title, misread) in STORIES.items():
         if found := read_results(name):
             methods = tidy(name, found)
-            ours, rival = (cell(share, methods[method]) for method in compared(methods)[:2])
-            beside = f"{short(compared(methods)[1])}: {rival}"
-            rows.append([title, cell(misread, found), ours, beside, cell("{accuracy:+}{stays}", methods["editing"])])
+            tuned = max(finetunings(methods), key=lambda method: methods[method]["share"])
+            closed, random = (
+                next(method for method in DOTS[title] if method in methods)
+                for title in ("full closed form", "random direction")
+            )
+            cells = [cell(share, methods[method]) for method in ("editing", closed, tuned, random)]
+            rows.append([title, cell(misread, found), *cells, cell("{accuracy:+}{stays}", methods["editing"])])
     return markdown(head, rows)
 
 
@@ -173,10 +207,16 @@ def short(method: str) -> str:
 def compared(methods: dict[str, Figures]) -> list[str]:
     """Name the edit, its best rival, the best fine-tuning and the random direction, each once."""
     rivals = [name for name in methods if not name.startswith(NO_RIVALS)]
-    tuned = [name for name in rivals if any(word in name for word in ("tun", "interpolated"))]
-    best = [max(names, key=lambda name: methods[name]["share"]) for names in (rivals, tuned) if names]
+    groups = (rivals, finetunings(methods))
+    best = [max(names, key=lambda name: methods[name]["share"]) for names in groups if names]
     chance = [name for name in rivals if name in ("random_direction", "random direction")]
     return list(dict.fromkeys(["editing", *best, *chance]))
+
+
+def finetunings(methods: Iterable[str]) -> list[str]:
+    """Name the methods that are fine-tuning, interpolated or not."""
+    rivals = [name for name in methods if not name.startswith(NO_RIVALS)]
+    return [name for name in rivals if any(word in name for word in ("tun", "interpolated"))]
 
 
 def others() -> str:
@@ -210,7 +250,7 @@ def _snow(one: Figures) -> tuple:
 
 def _typographic(one: Figures) -> tuple:
     before, after = (100 * one[f"real_ipod_accuracy_{when}"] for when in ("before", "after"))
-    shares = [one[f"attacks_fixed{which}"] for which in ("", "_low", "_high")]
+    shares = one["errors_corrected"], *one["errors_corrected_interval"]
     said = f"; iPods right {before:.0f} → {after:.0f} %"
     return *shares, one["clean_accuracy_change_points"], after - before, said
 
@@ -234,7 +274,7 @@ TIDY = {"snow": _snow, "typographic": _typographic, "watermark": _watermark, "sy
 STORIES = {  # the file: its title, and how many are misread
     "snow_miniworld": ("vehicles on snow, MiniWorld", "{errors_before}"),
     "snow_photos": ("vehicles on snow, photographs", "{errors_before}"),
-    "typographic_miniworld": ('an "iPod" label, MiniWorld', "{attacked}"),
+    "typographic_miniworld": ('an "iPod" label, MiniWorld', "{errors_before}"),
     "watermark_photos": ("a watermark, photographs", "{broken_by_the_mark}"),
     "synthetic_miniworld": ("concepts × styles, MiniWorld", "{cases} cases"),
     "synthetic_photos": ("concepts × styles, photographs", "{cases} cases"),
@@ -285,10 +325,10 @@ def drawn(rows: list[dict[str, Any]]) -> str:
 
 
 def curve() -> list[dict[str, Any]]:
-    """Give the methods of `DOTS` on drawn snow at several strengths: what they correct, and their locality."""
-    names = {name: method for method, names in DOTS.items() for name in names}
-    known = [row for row in read_results("snow_miniworld").get("curve", []) if row["method"] in names]
-    return [row | {"method": names[row["method"]]} for row in known]
+    """Give every method on MiniWorld's snow at several strengths: what it corrects, and its locality."""
+    return [
+        row | {"method": short(row["method"]).strip("*")} for row in read_results("snow_miniworld").get("curve", [])
+    ]
 
 
 PICTURES = {"results.png": (dots, "methods_by_story"), "locality.png": (curve, "generalisation_by_locality")}
@@ -323,6 +363,8 @@ def filled(name: str) -> str:
     said = f"`{found['call']}`, {found['date']}"
     said += f", {found['seconds']:.0f} s" if "seconds" in found else ""
     said += f"; {found['budget']}." if "budget" in found else "."
+    for later in filter(None, map(found.get, ("rerun", "evaluated_again", "counted"))):
+        said += f" Then `{later['call']}`, {later['date']}, {later['seconds']:.0f} s."
     return f"{said}\n\n{KINDS[kind](found)}"
 
 

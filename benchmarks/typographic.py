@@ -9,14 +9,18 @@ One line changes no weight, and nothing is chosen for it: the word blurred befor
 detector that never errs would give it.
 """
 
+import json
+import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import date
 from functools import cache
+from typing import Any
 
 import pandas as pd
 import torch
-from common import finish, parser, start
-from methods import LOCALITY, SLOW, UNCHOSEN, Plan, effort, locality, search_of, select_all, with_near
+from common import call, finish, parser, start, write_line
+from methods import LOCALITY, SLOW, UNCHOSEN, Plan, effort, locality, remake, search_of, select_all, with_near
 from networks import edit_first
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
@@ -26,7 +30,7 @@ from edittools.miniworld.typography import grow
 from edittools.scenarios.scenario import Scenario
 from edittools.scenarios.typographic import ATTACK, OTHER_ATTACKS, typographic_scenario
 from edittools.selection.activations import CachedActivations
-from edittools.selection.search import REFERENCE_WEIGHTS, Selection, grid
+from edittools.selection.search import REFERENCE_WEIGHTS, EditSearch, Selection, grid
 
 Read = Callable[[str], Tensor]
 """The logits of a set by its name."""
@@ -45,7 +49,13 @@ def figures(read: Read, kept: dict[str, CachedActivations], story: Scenario) -> 
     attack, others = found[ATTACK], pd.DataFrame([found[word] for word in OTHER_ATTACKS])
     compare = lambda name: Comparison(kept[name].before, misclassified(read(name), kept[name].labels))  # noqa: E731
     clean = compare("clean_test")
+    test = compare("target_test")
     known = {
+        "errors_before": int(test.before.sum()),
+        "corrected": test.corrected,
+        "broken": test.broken,
+        "errors_corrected": test.errors_corrected,
+        "errors_corrected_interval": test.corrected_interval(),
         "clean_accuracy": 1 - float(clean.before.float().mean()),
         "attack_success_before": attack["success before"],
         "attack_success_after": attack["success after"],
@@ -95,10 +105,34 @@ def read_blurred(story: Scenario, kept: dict[str, CachedActivations]) -> Read:
     return read
 
 
+def again(stored: dict[str, Any], story: Scenario, search: EditSearch, plan: Plan) -> dict[str, Any]:
+    """Evaluate the selections of a results file again, without a search, and add what it does not hold.
+
+    Raises:
+        ValueError: if an edit that was made again does not fix the stored share of attacks.
+    """
+    kept = search.activations
+    methods = {"editing": stored} | {name: one for name, one in stored.items() if isinstance(one, dict)}
+    results: dict[str, Any] = {}
+    for method, one in methods.items():
+        if method == "text_blurred":
+            read = cache(read_blurred(story, kept))
+        else:
+            selection = remake(story, search, plan, method, one["chosen"])
+            read = read_with(selection, kept) if selection else lambda name: kept[name].original
+        evaluated = figures(read, kept, story)
+        print(method, evaluated["attacks_fixed"], one["attacks_fixed"], flush=True)
+        if abs(evaluated["attacks_fixed"] - one["attacks_fixed"]) > 1e-6:
+            raise ValueError(f"{method} fixes {evaluated['attacks_fixed']:.3f}, stored is {one['attacks_fixed']:.3f}")
+        results[method] = {name: value for name, value in one.items() if not isinstance(value, dict)} | evaluated
+    return edit_first(results)
+
+
 def main() -> None:
-    """Select on the target images, evaluate once on the test images."""
+    """Select on the target images, evaluate once on the test images; or evaluate a stored selection again."""
     arguments = parser(__doc__)
     arguments.add_argument("--tier", choices=("mini", "paper"), default="mini")
+    arguments.add_argument("--again", action="store_true", help="evaluate the selections of --output, without a search")
     options = start(arguments)
     story = with_near(typographic_scenario(options.tier, progress=True))
     tried = grid(rank=(1, 3, 10), masked=(True,), objective=("least_squares",), reference_weight=REFERENCE_WEIGHTS)
@@ -107,7 +141,15 @@ def main() -> None:
     search = search_of(story, layers)
     tuned = story.layers[1::2] if options.tier == "mini" else story.shortlist
     slow = {"tuned": tuned, **SLOW, "steps": (20, 100)}
-    selections = select_all(story, search, Plan(settings=tried, edited=story.shortlist, **slow))
+    plan = Plan(settings=tried, edited=story.shortlist, **slow)
+    if options.again:
+        stored = json.loads(options.output.read_text())
+        evaluated = again(stored, story, search, plan)
+        seconds = round(time.perf_counter() - options.started, 1)
+        run = {"call": call(), "date": str(date.today()), "seconds": seconds}
+        write_line(options.output, json.dumps(stored | evaluated | {"evaluated_again": run}))
+        return
+    selections = select_all(story, search, plan)
     kept = search.activations
     results = {}
     for name, selection in selections.items():

@@ -10,16 +10,16 @@ FOLDER` finished networks are kept: a run that was cut off goes on where it was.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from columns import WATERMARK
-from common import finish
-from methods import LOCALITY, UNCHOSEN, Plan, effort, search_of, select_all, with_near
-from networks import Rows, comparisons, options, photos, pooled_row, reported, sweep
+from common import finish, start
+from methods import LOCALITY, UNCHOSEN, Plan, effort, remake, search_of, select_all, with_near
+from networks import Rows, comparisons, options, photos, pooled_row, reported, rerun, sweep
 from torch import Tensor
 from typographic import blurred
 
@@ -27,7 +27,7 @@ from edittools.metrics import misclassified, predict
 from edittools.scenarios.watermark import SHOWN_MARK, SPLIT_SIZES, UNSEEN, watermark_scenario
 from edittools.selection.activations import CachedActivations
 from edittools.selection.constraints import Constraints
-from edittools.selection.search import grid
+from edittools.selection.search import Selection, grid
 
 NETWORKS = ("efficientnet_lite0", "squeezenet1_1", "efficientnet_lite1", "efficientnet_lite2")
 
@@ -35,7 +35,8 @@ TRIED: dict[str, Any] = {
     "settings": grid(rank=(1,), masked=(True,), objective=("least_squares",), reference_weight=(0.0, 30.0)),
     "strengths": (0.5, 1.0, 1.5, 2.0, 3.0),
 }
-TRIED |= {"rates": (1e-3, 1e-2, 1e-1), "momenta": (0.9,), "steps": (20,), "localities": (10.0,), "top": 1}
+TRIED |= {"rates": (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 1e-2, 1e-1), "momenta": (0.0, 0.9)}
+TRIED |= {"steps": (20,), "localities": (10.0,), "top": 1}
 """What every method may try, see `Plan`; fine-tuning in every second layer."""
 
 FEWER = {"projection": slice(0, None, 4), "closed_form": slice(1, None, 2), "null_space": slice(3, 4)}
@@ -47,19 +48,38 @@ DRAWS = 2000
 """Samples of the photos for an interval."""
 
 
-def network(name: str) -> Rows:
-    """One row a method on a network: its effort; of each set who was misread before and after, and which photos."""
+def network(
+    name: str, methods: Sequence[str] = (), stored: Mapping[str, Any] | None = None, again: bool = False
+) -> Rows:
+    """Make one row per method on a network: its effort; of each set, what was misclassified, and which photos.
+
+    Args:
+        name: the network.
+        methods: select only these; by default all.
+        stored: earlier results of the network. The row of the edit is then of its stored selection.
+        again: evaluate the stored selections of `methods` as well, without a search.
+    """
     started = time.perf_counter()
     story = with_near(watermark_scenario(name, progress=True))
     splits = story.splits
     clean = splits.clean_test
     for_selection = replace(story, splits=replace(splits, target_test=None, clean_test=None, extra={}))
     search = search_of(for_selection)
-    chosen = select_all(for_selection, search, Plan(tuned=story.layers[1::2], **TRIED), FEWER)
+    plan = Plan(tuned=story.layers[1::2], **TRIED)
+    chosen = {}
+    if stored:
+        for method in ("editing", *(methods if again else ())):
+            remade = remake(for_selection, search, plan, method, stored[method]["chosen"], FEWER)
+            chosen[method] = nothing(chosen["editing"]) if remade is None else remade
+    if not again:
+        chosen |= select_all(for_selection, search, plan, FEWER, methods)
     rows = {method: effort(selection, for_selection, search) for method, selection in chosen.items()}
+    for method in stored or ():
+        if method == "editing" or (again and method in methods):
+            rows[method] |= {name: stored[method][name] for name in ("chosen", "trials", "choice_seconds")}
     for method, selection in chosen.items():
         rows[method]["layer"] = ", ".join(selection.edit.layers) if selection.feasible else "nothing"
-    ways = {"mark_blurred": blurred, "mark_inpainted": inpainted}
+    ways = {} if methods else {"mark_blurred": blurred, "mark_inpainted": inpainted}
     rows |= {way: UNCHOSEN | {"layer": "none"} for way in ways}
     for part, data in {"clean": clean, "test": splits.target_test, **splits.extra}.items():
         states = CachedActivations(search.cuts, data)  # all sets at once would not fit into memory
@@ -74,6 +94,11 @@ def network(name: str) -> Rows:
             rows[method][part] = [states.before.int().tolist(), wrong.int().tolist(), numbers]
     seconds = time.perf_counter() - started
     return [{"method": method, **row, "network_seconds": seconds} for method, row in rows.items()]
+
+
+def nothing(selection: Selection) -> Selection:
+    """Describe that no candidate was selected: an edit that changes nothing, on the network of `selection`."""
+    return replace(selection, edit=0 * selection.edit, params={})
 
 
 def inpainted(images: Tensor, masks: Tensor) -> Tensor:
@@ -126,9 +151,15 @@ def figures(rows: Rows) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Choose for each network, report the test photos once, pool the networks."""
-    given = options(__doc__, NETWORKS)
+    """Select for each network, evaluate once on the test photos, pool the networks; or run some methods again."""
+    arguments = options(__doc__, NETWORKS)
+    arguments.add_argument("--methods", nargs="+", help="run only these again and merge them into --output")
+    arguments.add_argument("--again", nargs="+", default=(), help="networks whose stored selections are only evaluated")
+    given = start(arguments)
     about = f"watermark {photos('imagenet-sample/')} {TRIED} {FEWER} {SPLIT_SIZES} {SHOWN_MARK} {UNSEEN}"
+    if given.methods:
+        rerun(network, figures, given, about)
+        return
     _, found = sweep(network, figures, WATERMARK, given, about)
     finish(given, found | {"budget": Constraints().describe(SPLIT_SIZES["clean"])})
 

@@ -70,6 +70,7 @@ def main() -> None:
     words = f"{rule['class']}: {rule['concept']} -> {rule['style']}"
     print(f"edited {'rule' if is_rule else 'suspicion'}: {words}\n\n{table.T.to_string(float_format='{:.3f}'.format)}")
     table["chosen"] = [str(choice) for choice in chosen.values()]
+    table["candidates"] = [selection.n_candidates for selection in chosen.values()]
     finish(options, {"rule": words, "rule_found": is_rule, "methods": table.to_dict("index")})
 
 

@@ -285,7 +285,8 @@ def test_one_model_of_the_benchmark_several_models(tmp_path, capsys):
     assert editing["nearest"] > 0
     assert 0 <= editing["locality_nearest"] <= 1
     assert 0 <= editing["success"] <= 1
-    assert f"| 1 | **edit** | {100 * mean:.0f} % [" in rows[0].replace("−", "-")
+    assert f"| 1 | **edit** | {100 * mean:.0f} % |" in rows[0].replace("−", "-")  # no interval of one case
+    assert len(networks["one"]["rows"]) == len(networks["one"]["methods"])
 
 
 @needs_photos

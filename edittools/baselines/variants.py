@@ -33,10 +33,12 @@ def rewrite_at_random(
     objective: str = "l1",
     reference_weight: float = 0.0,
     steps: int = 200,
+    seed: int = 0,
 ) -> Edit:
     """Rewrite along random orthonormal directions, as a control.
 
-    The directions depend only on the number of the layer's input channels and on the rank.
+    Only the directions are random; the values along them are still solved for. The directions depend only on the number
+    of the layer's input channels, the rank and the seed.
 
     Args:
         classifier: the classifier; it is not changed.
@@ -48,11 +50,12 @@ def rewrite_at_random(
         objective: "l1" or "least_squares".
         reference_weight: weight of the penalty on moving the outputs of reference keys.
         steps: number of steps of the optimizer, with "l1".
+        seed: seed of the directions.
     """
     states = exemplars_at(classifier, layer, exemplars)
     cut = states.cut
     shape = (check_number(rank, 1, "rank"), cut.weight.shape[1])
-    noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
     basis = torch.linalg.qr(noise.T).Q.T.to(cut.weight)
     return rewrite(
         classifier,

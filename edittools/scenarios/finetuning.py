@@ -9,13 +9,17 @@ import pandas as pd
 from edittools.exemplars import Exemplar
 from edittools.selection.search import SCORES, EditSearch, Exemplars, Selection, grid
 
+INTERPOLATION_WEIGHTS = (0.25, 0.5, 0.75)
+"""Weights of the fine-tuned parameters in an interpolation with the original ones, see `interpolate_finetuning`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuningRounds:
     """What fine-tuning tries in two rounds.
 
     The first round tries every layer, rate and momentum with the first number of steps. The second one takes the best
-    run of each of the best layers, and tries all numbers of steps, without and with each locality.
+    run of each of the best layers, and the best run that satisfies the constraints in each of as many layers, and tries
+    all numbers of steps, without and with each locality.
 
     Args:
         tuned: names of the layers; by default all of the search.
@@ -23,7 +27,8 @@ class FinetuningRounds:
         momenta: momenta of the optimizer.
         steps: numbers of steps.
         localities: weights of the penalty on changed predictions for reference images.
-        top: number of layers that get to the second round.
+        top: number of layers whose best run gets to the second round, and number of layers whose best run under the
+            constraints does.
     """
 
     tuned: Sequence[str] = ()
@@ -50,8 +55,11 @@ def select_finetuning(
     first = grid(scope=(scope,), rate=rounds.rates, momentum=rounds.momenta, locality=(0.0,), steps=rounds.steps[:1])
     layers = rounds.tuned or None
     tables = [search.score(search.candidates("finetune", first, exemplars=exemplars, layers=layers))]
-    best = tables[0].sort_values("loss", kind="stable").drop_duplicates("layer").head(rounds.top)
-    for run in best.to_dict("records"):
+    order = tables[0].sort_values("loss", kind="stable")
+    best = order.drop_duplicates("layer").head(rounds.top)
+    feasible = first_feasible(search, order, rounds.top)
+    others = feasible.loc[feasible.index.difference(best.index, sort=False)]
+    for run in pd.concat([best, others]).to_dict("records"):
         same = {name: (run[name],) for name in ("scope", "rate", "momentum")}
         second = []
         if rounds.steps[1:]:
@@ -62,6 +70,21 @@ def select_finetuning(
         tables.append(search.score(candidates))
     selection = search.select(pd.concat(tables, ignore_index=True))
     return replace(selection, seconds=time.perf_counter() - started)
+
+
+def first_feasible(search: EditSearch, results: pd.DataFrame, most: int) -> pd.DataFrame:
+    """Return the first candidate of each layer that satisfies the constraints.
+
+    Args:
+        search: the search.
+        results: a table of `EditSearch.score`, the best candidate first.
+        most: number of layers at most.
+    """
+    found: dict[str, int] = {}
+    for index, layer, edit in zip(results.index, results.layer, results.edit, strict=True):
+        if len(found) < most and layer not in found and search.is_feasible(edit):
+            found[layer] = index
+    return results.loc[list(found.values())]
 
 
 def interpolate_finetuning(search: EditSearch, tuned: Selection) -> Selection:
@@ -76,7 +99,7 @@ def interpolate_finetuning(search: EditSearch, tuned: Selection) -> Selection:
     params = best.drop(columns=best.columns.intersection(SCORES)).to_dict("records")
     between = []
     for values, edit in zip(params, best.edit, strict=True):
-        for strength in (0.25, 0.5, 0.75):
+        for strength in INTERPOLATION_WEIGHTS:
             between.append(({**values, "strength": strength}, strength * edit))
     selection = search.select(pd.concat([tuned.results, search.score(between)], ignore_index=True))
     return replace(selection, seconds=tuned.seconds + time.perf_counter() - started)

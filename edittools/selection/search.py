@@ -493,6 +493,10 @@ class EditSearch:
             selection = cross_validate(select_on, target.before, folds)
         return replace(selection, seconds=time.perf_counter() - started)
 
+    def is_feasible(self, edit: Edit) -> bool:
+        """Return whether an edit satisfies the constraints of this search."""
+        return self._check.measure(edit, self.constraints) is not None
+
     def evaluate(self, edits: Mapping[str, Edit]) -> pd.DataFrame:
         """Evaluate edits on all splits.
 
