@@ -57,13 +57,23 @@ def watermark(found: Figures) -> str:
     methods = {name: one | {"share_of_all_errors": of_all_errors(one)} for name, one in lines(found).items()}
     body = by_method(columns.WATERMARK, methods)
     marks = by_method({mark: "{marks[M]:%}".replace("M", mark) for mark in found["marks"]}, methods)
-    said = "{share_restored:%}, {corrected} / {broken}, {accuracy_change_points_held_out:+}; {layers[0]}"
-    by_network = _by_network(found["networks"], said)
+    said = "{share_restored:%}, {corrected} / {broken}, {accuracy_change_points_held_out:+}; {where}"
+    networks = {
+        network: {method: one | {"where": where(one["layers"][0])} for method, one in named.items()}
+        for network, named in found["networks"].items()
+    }
+    by_network = _by_network(networks, said)
     titles = (
         "Restored, by the mark that was never shown:",
         "Restored, corrected / broken, accuracy and the layer, by network:",
     )
     return f"{body}\n\n{titles[0]}\n\n{marks}\n\n{titles[1]}\n\n{by_network}"
+
+
+def where(layers: str) -> str:
+    """Name the layers that an edit changes; of more than two, the first."""
+    first, *others = layers.split(", ")
+    return f"{first} and all later ones" if len(others) > 1 else layers
 
 
 def of_all_errors(one: Figures) -> float:

@@ -63,6 +63,10 @@ def test_no_page_shows_an_interval_of_fewer_than_ten_cases():
         assert "[" not in tables.synthetic(tables.read_results(name))
 
 
+def test_where_names_the_first_of_many_layers():
+    assert [tables.where(layers) for layers in ("a", "a, b", "a, b, c")] == ["a", "a, b", "a and all later ones"]
+
+
 def effect(concept, images, controlled, value):
     row = {"classifier": "efficientnet_lite0", "concept": concept, "images": images, "controlled": controlled}
     return row | {"effect": value, "low": value - 0.1, "high": value + 0.1, "q": 0.5}
