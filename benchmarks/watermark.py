@@ -18,16 +18,17 @@ import numpy as np
 import torch
 from columns import WATERMARK
 from common import finish, start
-from methods import LOCALITY, UNCHOSEN, Plan, effort, remake, search_of, select_all, with_near
+from methods import LOCALITY, UNCHOSEN, Plan, effort, remake, search_of, select_all, select_untuned, with_near
 from networks import Rows, comparisons, options, photos, pooled_row, reported, rerun, sweep
 from torch import Tensor
 from typographic import blurred
 
 from edittools.metrics import misclassified, predict
+from edittools.scenarios.scenario import Scenario
 from edittools.scenarios.watermark import SHOWN_MARK, SPLIT_SIZES, UNSEEN, watermark_scenario
 from edittools.selection.activations import CachedActivations
 from edittools.selection.constraints import Constraints
-from edittools.selection.search import Selection, grid
+from edittools.selection.search import EditSearch, Selection, grid
 
 NETWORKS = ("efficientnet_lite0", "squeezenet1_1", "efficientnet_lite1", "efficientnet_lite2")
 
@@ -70,7 +71,7 @@ def network(
     if stored:
         for method in ("editing", *(methods if again else ())):
             remade = remake(for_selection, search, plan, method, stored[method]["chosen"], FEWER)
-            chosen[method] = nothing(chosen["editing"]) if remade is None else remade
+            chosen[method] = nothing(for_selection, search) if remade is None else remade
     if not again:
         chosen |= select_all(for_selection, search, plan, FEWER, methods)
     rows = {method: effort(selection, for_selection, search) for method, selection in chosen.items()}
@@ -96,9 +97,10 @@ def network(
     return [{"method": method, **row, "network_seconds": seconds} for method, row in rows.items()]
 
 
-def nothing(selection: Selection) -> Selection:
-    """Describe that no candidate was selected: an edit that changes nothing, on the network of `selection`."""
-    return replace(selection, edit=0 * selection.edit, params={})
+def nothing(story: Scenario, search: EditSearch) -> Selection:
+    """Describe that no candidate was selected: an edit that changes nothing."""
+    untuned = select_untuned(story, search)
+    return replace(untuned, edit=0 * untuned.edit, params={})
 
 
 def inpainted(images: Tensor, masks: Tensor) -> Tensor:
