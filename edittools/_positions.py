@@ -22,7 +22,7 @@ _MOVES = set(
     repeat_interleave cat concat concatenate stack hstack vstack slice select narrow split split_with_sizes
     tensor_split chunk unbind roll flip fliplr flipud rot90 index index_select gather take_along_dim scatter index_put
     index_copy slice_scatter select_scatter unfold clone contiguous alias detach lift_fresh_copy copy pixel_shuffle
-    pixel_unshuffle channel_shuffle reflection_pad2d replication_pad2d""".split()
+    pixel_unshuffle channel_shuffle""".split()
 )
 """They move, copy or leave out elements: what they do to an image, they do to coordinates."""
 
@@ -41,6 +41,8 @@ _RESIZES = set(
 )
 _REDUCTIONS = {"mean", "sum", "amax", "amin", "max", "min", "var", "std", "logsumexp", "linalg_vector_norm", "norm"}
 _LINEAR = {"linear", "addmm", "matmul", "mm", "bmm", "scaled_dot_product_attention"}
+
+_PADDINGS = {"constant_pad_nd", "pad", "reflection_pad2d", "replication_pad2d"}
 
 _NEW = set("zeros_like ones_like empty_like full_like rand_like new_zeros new_ones new_empty new_full".split())
 """Their results have the shape of an image, but no coordinates."""
@@ -268,8 +270,7 @@ def _followed(node: fx.Node, values: dict[fx.Node, Any]) -> Any:
         result = _step(node, args, kwargs, coordinates)
     except (IndexError, RuntimeError, TypeError, ValueError):  # an operation that coordinates alone do not suffice for
         result = None
-    may_be_empty = op_name(node) in _MOVES | _NEW or not op_name(node)  # a slice of padding has no coordinates
-    if any(leaf is None for leaf in _leaves(result)) or (_lost(result, coordinates) and not may_be_empty):
+    if any(leaf is None for leaf in _leaves(result)):
         return _unknown(node, tensors)
     return result
 
@@ -289,9 +290,9 @@ def _step(node: fx.Node, args: tuple, kwargs: dict, coordinates: list[Tensor | U
         return None
     if not _is_floating(meta):
         return None  # whole numbers that depend on the image
-    if name in ("constant_pad_nd", "pad"):
-        is_constant = name == "constant_pad_nd" or args[2:3] in ((), ("constant",))
-        return F.pad(args[0], args[1], value=torch.nan) if is_constant else node.target(*args, **kwargs)
+    if name in _PADDINGS:  # what reflects or repeats the border is no second place of it
+        is_circular = args[2:3] == ("circular",)
+        return node.target(*args, **kwargs) if is_circular else F.pad(args[0], args[1], value=torch.nan)
     if name in ("view", "_unsafe_view"):  # what is expanded has no view
         return args[0].reshape(args[1])
     if name in _MOVES:
@@ -365,14 +366,13 @@ def _unknown(node: fx.Node, tensors: Sequence[Tensor | Unknown]) -> Any:
     return Unknown(operation, sizes(meta), _is_floating(meta))
 
 
-def _lost(result: Any, coordinates: Sequence[Tensor | Unknown]) -> bool:
-    """Tell whether an operation left none of the coordinates of its arguments."""
-    floating = [leaf for leaf in _leaves(result) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
-    return bool(floating) and _are_constants(floating) and not _are_constants(coordinates)
-
-
 def _agreed(parts: Sequence[Any], shape: tuple[int, ...]) -> Tensor | None:
-    """Pass on the coordinates of arguments of the result's shape; NaN where they contradict each other."""
+    """Pass on the coordinates of arguments of the result's shape; None if they are of different places.
+
+    What has no place, such as a bias or tokens that were mixed with all others, does not count: in a residual sum the
+    other argument says what the place is. Places within half a cell of each other, as of branches with other paddings,
+    agree.
+    """
     tensors = [leaf for leaf in _leaves(list(parts)) if isinstance(leaf, Tensor | Unknown)]
     tensors = [tensor for tensor in tensors if tuple(tensor.shape) == shape]
     if any(isinstance(tensor, Unknown) and tensor.is_floating_point for tensor in tensors):
@@ -384,8 +384,19 @@ def _agreed(parts: Sequence[Any], shape: tuple[int, ...]) -> Tensor | None:
         return places[0]
     stacked = torch.stack(torch.broadcast_tensors(*map(_without_repetitions, places)))
     mean = stacked.nanmean(dim=0)
-    apart = (stacked - mean).abs().nan_to_num(0).amax(dim=0)
-    return torch.where(apart < 1 / _FINENESS, mean, torch.nan).expand(shape)
+    apart = float((stacked - mean).abs().nan_to_num(0).max())
+    if apart > 1 / _FINENESS and apart >= _side_of_a_cell(mean) / 2:
+        return None
+    return mean.expand(shape)
+
+
+def _side_of_a_cell(coordinates: Tensor) -> float:
+    """Estimate the side of a cell: the extent of all coordinates divided by the square root of their number."""
+    finite = coordinates[coordinates.isfinite()]
+    if not len(finite):
+        return 1.0
+    count = int(coordinates[0].isfinite().sum())
+    return float(finite.max() - finite.min() + 1) / max(count, 1) ** 0.5
 
 
 def _without_repetitions(coordinates: Tensor) -> Tensor:
@@ -404,7 +415,7 @@ def _has_places(coordinates: Tensor) -> bool:
 def _together(coordinates: Tensor) -> Tensor:
     """Average coordinates along the last axis; NaN where they are further apart than two cells.
 
-    The side of a cell is estimated as the extent of all coordinates divided by the square root of their number.
+    The side of a cell is estimated as in `_side_of_a_cell`, with one position per row.
     """
     if coordinates.stride(-1) == 0:
         return coordinates[..., 0]
