@@ -18,7 +18,6 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 ON_MINI_VGG = {  # README's tour is told on a model of one's own
     "et.Classifier(my_model, my_class_names)": 'et.load_classifier("mini_vgg")',
-    '"van.jpg", size=224': '"van.jpg"',
     '"layer3.1.conv2"': '"features.10"',
 }
 
