@@ -224,9 +224,15 @@ Size = int | Sequence[int]
 
 
 def height_and_width(size: Size) -> tuple[int, int]:
-    """Return a size as (H, W)."""
-    height, width = (size, size) if isinstance(size, int) else size
-    return int(height), int(width)
+    """Return a size as (H, W).
+
+    Raises:
+        ValueError: if it is neither one whole number nor two.
+    """
+    sides = (size, size) if isinstance(size, int) else tuple(size)
+    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+        raise ValueError(f"size {size!r} is not allowed; pass (height, width), or one whole number for both")
+    return sides
 
 
 def export_of(classifier: Classifier, size: Size | None = None) -> ExportedModel:

@@ -229,3 +229,9 @@ def test_rewrite_with_reference_of_wrong_type(tiny, exemplar, reference):
 def test_cut_size_as_one_number(tiny):
     assert Cut(tiny, "conv1", 32).size == (32, 32)
     assert editable_layers(tiny, (32, 32)).equals(editable_layers(tiny, 32))
+
+
+@pytest.mark.parametrize("size", [(32,), (32, 32, 3), (32, 0), "32"])
+def test_cut_of_a_size_that_is_not_allowed(tiny, size):
+    with pytest.raises(ValueError, match="32"):
+        Cut(tiny, "conv1", size)
