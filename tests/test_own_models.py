@@ -16,6 +16,7 @@ from edittools.baselines.finetuning import finetune
 from edittools.classifiers import Classifier, fingerprint
 from edittools.cut import Cut, cut_all, editable_layers
 from edittools.edits import Edit
+from edittools.folders import read_folder
 from edittools.images import LabelledImages
 from edittools.metrics import error_rate, predict
 from edittools.miniworld import scene
@@ -26,7 +27,6 @@ from edittools.scenarios import photos
 from edittools.selection import repair
 from edittools.selection.search import later_layers
 from edittools.widgets import Desk
-from edittools.widgets.folders import read_folder
 
 CLASSES = ("ant", "bee", "cat", "dog", "elk")
 

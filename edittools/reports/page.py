@@ -102,6 +102,9 @@ class Page:
         versions: name and value of each version and fingerprint.
         code: code that repeats it.
         created: when the report was made.
+        findings_note: what was probed and found, one sentence per line.
+        findings_head: column names of the table of rules and suspicions.
+        findings: its rows.
     """
 
     title: str
@@ -126,6 +129,9 @@ class Page:
     versions: Sequence[tuple[str, str]] = ()
     code: str = ""
     created: str = ""
+    findings_note: str = ""
+    findings_head: Sequence[str] = ()
+    findings: Sequence[Sequence[str]] = ()
 
 
 def render(page: Page) -> str:
