@@ -188,7 +188,8 @@ def test_scene_sets_small_halves_those_of_selection_and_evaluation():
     assert counts(small_bare_sets) == counts(bare_sets) | {"clean_test": 650}
 
 
-def test_typographic_scenario_lite_small_renders_the_first_scenes():
+def test_typographic_scenario_lite_small_renders_the_first_scenes(attacked, monkeypatch):
+    monkeypatch.setattr(typographic, "load_classifier", {"mini_clip": attacked.classifier}.__getitem__)  # exported
     scenario = typographic_scenario("lite", small=True, most_scenes=6)  # rendered in that tier, too
     splits = scenario.splits
     assert len(splits.target_test) == len(splits.extra["pizza"]) == len(splits.clean_test) == 6
