@@ -136,17 +136,22 @@ class StyleTransfer:
             return {name: float(loss) for name, loss in objective(changed[None].to(features.device)).items()}
 
     def _pixels(self, image: Tensor, mask: Tensor, style: Tensor, settings: str, bar: tqdm) -> Tensor:
-        """Restyle an image to one style, `(3, H, W)` in 256 levels; only its pixels at the mask are meaningful."""
+        """Restyle an image `(3, H, W)` to one style, in 256 levels; the pixels outside of the mask stay."""
 
         def compute() -> dict[str, Tensor]:
             with _Features(self.classifier) as features:
-                pixels = self._descend(features, image, mask, style, bar)
-            return {"pixels": (pixels * 255).round().byte().cpu().contiguous()}
+                restyled = self._descend(features, image, mask, style, bar)
+            at_mask = restyled.cpu()[:, mask > 0]
+            return {"pixels": (at_mask * 255).round().byte().contiguous()}
 
-        if not self.cached:
-            return compute()["pixels"].float() / 255
-        content = f"{settings} {digest_tensors([image, mask, style])}"
-        return load_or_compute("style_transfer", content, compute)["pixels"].float() / 255
+        if self.cached:
+            content = f"{settings} {digest_tensors([image, mask, style])}"
+            tensors = load_or_compute("style_transfer", content, compute)
+        else:
+            tensors = compute()
+        restyled = image.clone()
+        restyled[:, mask > 0] = tensors["pixels"].to(image.dtype) / 255
+        return restyled
 
     @without_autocast()
     def _descend(self, features: "_Features", image: Tensor, mask: Tensor, style: Tensor, bar: tqdm) -> Tensor:
