@@ -267,8 +267,19 @@ def _with_styles(
         textures = style_textures(SMALL_STYLES if small else STYLES, range(TRANSFER_VARIANTS), size)
     else:
         textures = photos.style_images(SMALL_STYLES if small else tuple(photos.STYLE_FILES), size, TRANSFER_VARIANTS)
-    restyle = StyleTransfer(load_classifier(STYLE_MODELS[tier]))
-    return Concepts(data, masks, textures, transform=restyle)
+    return Concepts(data, masks, textures, transform=style_transfer(tier))
+
+
+def style_transfer(tier: str | None = None) -> StyleTransfer:
+    """Make the style transfer of a tier, on the features of the classifier in `STYLE_MODELS`.
+
+    Args:
+        tier: by default the one that `EDITTOOLS_TIER` names.
+
+    Raises:
+        ValueError: if there is no such tier.
+    """
+    return StyleTransfer(load_classifier(STYLE_MODELS[current_tier(tier)]))
 
 
 def _miniworld_images(
