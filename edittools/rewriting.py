@@ -27,7 +27,15 @@ from edittools.cut import Cut, State, rows
 from edittools.edits import Change, Edit, Record, edit_of
 from edittools.exemplars import Exemplar, exemplars_at
 from edittools.images import evenly_spaced
-from edittools.moments import Reference, SecondMoment, check_reference, directions, keys_of, reference_moment
+from edittools.moments import (
+    FEW_IMAGES,
+    Reference,
+    SecondMoment,
+    check_reference,
+    directions,
+    keys_of,
+    reference_moment,
+)
 
 OBJECTIVES = ("l1", "least_squares")
 _NO_DIFFERENCE = 1e-9
@@ -382,7 +390,8 @@ def rewrite(
         RankError: if `rank` exceeds the number of independent keys at the mask.
 
     Warns:
-        UserWarning: if x and x' do not differ at the mask, so that there is nothing to edit.
+        UserWarning: if x and x' do not differ at the mask, so that there is nothing to edit; and if fewer than 50
+            reference images are given.
     """
     one_of(objective, OBJECTIVES, "objective")
     check_reference(reference)
@@ -398,6 +407,12 @@ def rewrite(
     states = exemplars_at(classifier, layer, exemplars)
     cut = states.cut
     needs_directions = rank is not None and basis is None
+    if reference is not None and not is_moment and 0 < len(reference) < FEW_IMAGES:
+        warnings.warn(
+            f"{len(reference)} reference images say little about which keys are typical; pass at least {FEW_IMAGES}, "
+            "better hundreds",
+            stacklevel=3,  # the caller of `rewrite`, which `without_autocast` wraps
+        )
     moment = reference_moment(cut, reference) if is_moment or needs_directions else None
     problem = pose(cut, states, rank, masked, moment, basis)
     if reference_weight:

