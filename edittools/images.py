@@ -106,6 +106,8 @@ def _load_rgb(path: str | os.PathLike, background: str) -> Image.Image:
         raise ValueError(f"{os.fspath(path)!r} is not a readable image: {error}") from error
     if photo.mode.startswith(("I", "F")):
         raise ValueError(f"{os.fspath(path)!r} has pixels of mode {photo.mode!r}; save it with 8 bits per channel")
+    if photo.mode in ("RGB", "L") and "transparency" not in photo.info:
+        return photo.convert("RGB")
     layer = photo.convert("RGBA")
     opaque = Image.alpha_composite(Image.new("RGBA", layer.size, background), layer)
     return opaque.convert("RGB")

@@ -51,7 +51,7 @@ def describe_measures(assessment: Assessment) -> list[str]:
     """Give reliability, generality and locality with their definitions, and the cost."""
     lines = []
     for name, (figure, definition) in assessment.measures.items():
-        lines.append(f"{name.capitalize()}: {figure} ({definition}).")
+        lines.append(f"{name.capitalize()} ({definition}): {figure}.")
     cost = describe_cost(assessment.effect)
     return [*lines, cost] if cost else lines
 

@@ -196,8 +196,8 @@ def _obstacles(evidence: Evidence) -> list[tuple[str, str]]:
         obstacles.append(
             (
                 f"{best}, a control, corrects {evidence.controls[best]} net, and the edit {evidence.net}",
-                "Next, try another exemplar, a mask that fits the concept, or other layers; if a control by labels is "
-                "ahead, fine-tuning may be the better choice.",
+                "Next, try another exemplar, a mask that fits the concept, or other layers"
+                + ("." if best == "random direction" else f"; or consider {best} itself."),
             )
         )
     if evidence.keeps_accuracy is False:
