@@ -63,7 +63,7 @@ def _from_timm(name: str) -> Classifier:
 
 def _from_transformers(name: str) -> Classifier:
     """Load an image classifier of transformers with its weights, which must be safetensors."""
-    with extra("auditing", "segmenters"):
+    with extra("auditing", "segmentation"):
         from transformers import AutoImageProcessor, AutoModelForImageClassification
     folder = Path(name).expanduser()
     address = str(folder) if folder.is_dir() else name
