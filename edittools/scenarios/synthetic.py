@@ -98,7 +98,7 @@ def editing_grids() -> dict[str, SettingsGrid]:
         "editing": grid(rank=RANKS, **closed_form),
         "editing -mask": grid(rank=RANKS, masked=(False,), **closed_form),
         "editing -proj": grid(rank=(None,), **closed_form),
-        "editing, L1": grid(rank=RANKS, objective=("l1",), steps=(40,)),
+        "editing, L1": grid(rank=RANKS, objective=("l1",), reference_weight=(0.0,), steps=(40,)),
     }
 
 
