@@ -12,6 +12,7 @@ import operator
 import threading
 import warnings
 import weakref
+from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -38,6 +39,10 @@ _EXPORTED: WeakKeyDictionary[nn.Module, dict[tuple, "ExportedModel"]] = WeakKeyD
 _EXPORTING = threading.RLock()
 SLOW = 2.0
 """An export that takes longer, in seconds, warns."""
+_BY_VALUE = {bool, int, float, str, bytes, type(None)}
+"""Types of settings that a snapshot holds as they are, alone or in a tuple."""
+_HOOKS = {dict, OrderedDict}
+"""Types of a module's dictionaries of hooks, buffers and modules, most of which are empty."""
 
 
 class ExportedModel:
@@ -327,8 +332,15 @@ def _snapshot_of(model: nn.Module) -> list:
             state.append((name, kind, numbers.setdefault(id(tensor), len(numbers))))
         remade = {getattr(hook, "name", None) for hook in module._forward_pre_hooks.values() if _is_of_torch(hook)}
         for name, value in vars(module).items():
-            if name not in _IGNORED_ATTRIBUTES and name not in remade:
-                state.append((name, _noted(value, noted)))
+            if name in _IGNORED_ATTRIBUTES or name in remade:
+                continue
+            state.append(name)
+            if type(value) in _BY_VALUE or (type(value) is tuple and _BY_VALUE.issuperset(map(type, value))):
+                state.append(value)
+            elif type(value) in _HOOKS and not value:
+                state.append(())
+            else:
+                state.append(_noted(value, noted))
     return state
 
 
