@@ -31,7 +31,7 @@ from edittools import scenarios, widgets
 
 classifier, sets = scenarios.desk_setup("mini")
 images = sets["images"]
-desk = widgets.Desk(classifier, images, sets["clean"], sets["retain"])
+desk = widgets.Desk(classifier, images, sets["clean"], sets["retain"], finder=scenarios.desk_finder(sets))
 desk
 """
 SMALL = f"""
@@ -172,6 +172,56 @@ def test_rewrite_by_mouse_corrects_images_and_saves_the_edit(desk, page):
     assert desk.run(f"{code}\nprint(torch.allclose(after, desk.result.after, atol=1e-4))") == "True"
 
 
+def visible_predictions(panel):
+    return panel.root.get_by_role("option").locator(".et-prediction").all_text_contents()
+
+
+def test_gallery_shows_changed_images_first_after_an_edit(desk):
+    predictions = visible_predictions(desk)
+    changed = ["→" in text for text in predictions]
+    assert sum(changed) >= 5 and changed == sorted(changed, reverse=True)
+    desk.root.get_by_label("sort").select_option("worst first")
+    assert web.wait_until(lambda: visible_predictions(desk) != predictions)
+    assert desk.run("print(desk.shown == desk.order)") == "True"
+    desk.root.get_by_label("sort").select_option("changes first")
+    assert web.wait_until(lambda: visible_predictions(desk) == predictions)
+
+
+def test_details_of_a_result_are_shown_on_demand(desk):
+    details = desk.root.locator(".et-details:visible")
+    assert "features" not in desk.root.locator(".et-message").last.inner_text()
+    assert "features" not in details.last.inner_text()
+    details.last.locator("summary").click()
+    assert "features" in details.last.inner_text()
+    details.last.locator("summary").click()
+
+
+def test_where_to_mark_highlights_the_image_in_the_editor(desk, page):
+    editor = desk.editor
+    pixels = "top => top.parentElement.querySelector('.et-image').toDataURL()"
+    before = editor.canvas.evaluate(pixels)
+    desk.button("Where to mark?").click()
+    assert web.wait_until(lambda: editor.canvas.evaluate(pixels) != before)
+    assert desk.shows("rather than")
+    page.screenshot(path=ARTEFACTS / "desk-heat.png")
+    desk.button("Where to mark?").click()
+    assert web.wait_until(lambda: editor.canvas.evaluate(pixels) == before)
+
+
+def test_suggest_on_the_desk_finds_the_exact_ground_offline(desk, page):
+    editor = desk.editor
+    editor.root.get_by_role("button", name="Suggest").click()
+    snow = editor.root.locator(".et-suggestions button", has_text="snow")
+    snow.wait_for()
+    page.wait_for_timeout(300)  # the image below has moved, and is drawn again
+    snow.click()
+    code = "print(torch.equal(desk.editor.mask, images.mask('snow')[desk.index]))"
+    assert web.wait_until(lambda: desk.run(code) == "True")
+    editor.root.locator(".et-suggestions").get_by_role("button", name="Close").click()
+    editor.press("Control+z")
+    desk.wait()
+
+
 def test_desk_fits_into_a_small_screen(desk, page):
     desk.root.evaluate("root => root.scrollIntoView({block: 'start'})")
     view = page.viewport_size["height"] - 26  # JupyterLab's status bar
@@ -208,12 +258,23 @@ def test_tab_reaches_every_control_and_each_has_a_name(desk, page):
         "replace by",
         "layer",
         "strength",
+        "sort",
+        "Where to mark?",
         "Rewrite",
         "Find the best",
         "Undo edit",
         "Save",
     ):
         assert any(expected in name for name in names), (expected, names)
+
+
+def test_undo_edit_takes_the_message_of_the_search_away(desk):
+    desk.run("desk._edit_before = desk.edit.digest; desk.session.show(2 * desk.edit); desk._show()")
+    desk.run("desk.controls.message.show('The search has found an edit.')")
+    assert desk.shows("The search has found an edit.")
+    desk.button("Undo edit").click()
+    assert web.wait_until(lambda: "The search has found an edit." not in desk.root.inner_text())
+    assert desk.run("print(desk.edit.digest == desk._edit_before)") == "True"
 
 
 def test_rewrite_by_keyboard(desk, page):
