@@ -70,6 +70,11 @@ class Panel:
         editor.canvas.scroll_into_view_if_needed()
         return editor
 
+    @property
+    def images(self):
+        """The images of the gallery, in the order on the screen."""
+        return self.root.locator(".et-pick [role=option]")
+
     def run(self, code):
         """Run code in the kernel, in which `desk` is this desk; return what it printed."""
         return web.in_kernel(self.page, code.replace("desk.", f"{self.name}."))
@@ -147,7 +152,7 @@ def mark_and_rewrite(panel):
 
 def test_rewrite_by_mouse_corrects_images_and_saves_the_edit(desk, page):
     """Mark the snow of a tractor, replace it by gravel, and rewrite; the saved file has the same effect."""
-    options = desk.root.get_by_role("option")
+    options = desk.images
     label = options.first.get_attribute("aria-label")
     assert all(word in label for word in ("tractor", "sled", "misclassified"))
     options.nth(1).click()
@@ -173,7 +178,7 @@ def test_rewrite_by_mouse_corrects_images_and_saves_the_edit(desk, page):
 
 
 def visible_predictions(panel):
-    return panel.root.get_by_role("option").locator(".et-prediction").all_text_contents()
+    return panel.images.locator(".et-prediction").all_text_contents()
 
 
 def test_gallery_shows_changed_images_first_after_an_edit(desk):
@@ -232,7 +237,7 @@ def test_desk_fits_into_a_small_screen(desk, page):
 
 
 def test_rewrite_without_a_mark_shows_the_error_below_the_button(desk):
-    desk.root.get_by_role("option").nth(2).click()
+    desk.images.nth(2).click()
     assert desk.shows(MARK_MESSAGE)
     desk.button("Rewrite").click()
     assert web.wait_until(lambda: desk.root.locator(".et-message.et-alarm").count() == 1)
@@ -241,7 +246,7 @@ def test_rewrite_without_a_mark_shows_the_error_below_the_button(desk):
 
 
 def test_tab_reaches_every_control_and_each_has_a_name(desk, page):
-    desk.root.get_by_role("option").first.focus()
+    desk.images.first.focus()
     name_of_focused = """() => { const e = document.activeElement;
         if (!e.closest('.et-desk')) return null;
         const text = e.labels?.length ? [...e.labels].map(l => l.textContent).join(' ') : e.textContent;
@@ -279,7 +284,7 @@ def test_undo_edit_takes_the_message_of_the_search_away(desk):
 
 def test_rewrite_by_keyboard(desk, page):
     """Select an image with the arrows, draw a rectangle with the keyboard, and press Rewrite with Enter."""
-    desk.root.get_by_role("option").first.focus()
+    desk.images.first.focus()
     page.keyboard.press("ArrowRight")
     assert web.wait_until(lambda: desk.run("print(desk.index == desk.order[1])") == "True")
     desk.wait()
