@@ -105,7 +105,9 @@ class Controls(ipywidgets.VBox):
         self.rewrite = button("Rewrite", "rewrite this layer by the marked image", "primary")
         self.search = button("Find the best", "try three methods in all starred layers, and take the best edit")
         self.stop = button("Stop", "end the search with the best edit so far")
-        self.progress = ipywidgets.FloatProgress(0, max=1, **wide)
+        self.progress = ipywidgets.FloatProgress(
+            0, max=1, style={"description_width": "initial"}, layout={"width": "100%"}
+        )
         self.heat = ipywidgets.ToggleButton(
             description="Where to mark?",
             tooltip="highlight where the selected layer argues for the predicted class, against the label",
