@@ -83,12 +83,12 @@ def _parted(
     right = predict(classifier, data).argmax(dim=1) == data.labels
     own = data.labels == classifier.index(rule["class"])
     shows, exceptions = (concepts.masks[rule[name]].mean(dim=(1, 2)) >= LEAST_AREA for name in ("concept", "style"))
-    chosen = right & own & shows
-    chosen[used] = False
-    if not chosen.any():
+    target = right & own & shows
+    target[used] = False
+    if not target.any():
         raise ValueError(f"rule {rule['class']!r} on {rule['concept']!r}: no image left that is classified correctly")
     kept = right & ~own & (torch.isin(data.labels, named) | exceptions)
-    return chosen.nonzero()[:, 0].tolist(), kept.nonzero()[:, 0].tolist()
+    return target.nonzero()[:, 0].tolist(), kept.nonzero()[:, 0].tolist()
 
 
 def select(scenario: Scenario) -> Selection:

@@ -51,11 +51,11 @@ FIGURES = {
 """What the figures of the JSON line are in the long table; the split says against which rules they are."""
 
 
-def mini(probe: Probe, painted: Probe) -> dict[str, Any]:
+def mini(probe: Probe, rerendered: Probe) -> dict[str, Any]:
     """Score the rules of each network against those planted and those that it shows exactly; count the false ones."""
     networks, planted, without = {}, planted_rules(), {}
     for name in probe.table["classifier"].unique():
-        mine, shown = (one.where("classifier", name) for one in (probe, painted))
+        mine, shown = (one.where("classifier", name) for one in (probe, rerendered))
         found = mine.rules()
         known = [pair in planted for pair in zip(found["class"], found["concept"], strict=True)]
         print(f"\nrules of {name} (planted: at least half of the class's scenes):")
@@ -66,7 +66,7 @@ def mini(probe: Probe, painted: Probe) -> dict[str, Any]:
         print(f"\nmissed: {sorted(planted - pairs(found)) or 'none'}")
         figures = score(found, planted)
         counts = {"rules_found": figures["found"], "rules_planted": figures["planted"]}
-        networks[name] = counts | _rounded(figures) | against_painted(mine, shown)
+        networks[name] = counts | _rounded(figures) | against_exact(mine, shown)
     return {"networks": {name: counts | without for name, counts in networks.items()}}
 
 
@@ -75,11 +75,11 @@ def _rounded(figures: dict[str, float], of: str = "") -> dict[str, float]:
     return {f"{name}{of}": round(figures[name], 3) for name in ("precision", "recall")}
 
 
-def against_painted(probe: Probe, painted: Probe) -> dict[str, float]:
+def against_exact(probe: Probe, rerendered: Probe) -> dict[str, float]:
     """Score the rules of one classifier, of grounds, against those that it shows on scenes that are rendered again."""
-    found, learned = probe.rules(), pairs(painted.rules())
+    found, learned = probe.rules(), pairs(rerendered.rules())
     figures = score(found[found["concept"].isin(GROUNDS)], learned)
-    correlation = round(float(probe.agreement(painted).corr().iloc[0, 1]), 3)
+    correlation = round(float(probe.agreement(rerendered).corr().iloc[0, 1]), 3)
     return _rounded(figures, "_exact") | {"rules_exact": len(learned), "correlation_with_exact": correlation}
 
 
@@ -118,9 +118,9 @@ def on_miniworld(options: argparse.Namespace) -> Results:
     per_class = 12 if options.quick else options.per_class
     searched, concepts, settings, _ = probing_setup("mini", options.split, per_class, True, names)
     found = probe(searched, concepts, settings, store=options.store, progress=True)
-    painted = repainted(searched, concepts, options.split, settings.least_images)
+    rerendered = repainted(searched, concepts, options.split, settings.least_images)
     print(f"{len(found.table):,} counterfactual predictions\n")
-    results = Results("probing", "MiniWorld", line=mini(found, painted) | {"images": len(concepts.data)})
+    results = Results("probing", "MiniWorld", line=mini(found, rerendered) | {"images": len(concepts.data)})
     results.notes["images"] = results.line["images"]
     for network, figures in results.line["networks"].items():
         results.add_figures(figures, FIGURES, network)

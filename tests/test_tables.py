@@ -413,6 +413,25 @@ def test_add_networks_of_a_watermark_stores_which_photos(tmp_path):
     assert watermark.restored([again], ["black"]) == watermark.restored([found], ["black"])
 
 
+def test_json_keys_of_snow_and_watermark():
+    """Others read these; `tests/slow/test_quick_runs.py` checks those of all scripts."""
+    found = row("a", "editing", [1, 0], [0, 0]) | {"elsewhere": [[0, 0], [0, 1]], "near": [[0], [0]]}
+    keys = """errors_before errors_after corrected broken errors_corrected errors_corrected_interval p success near
+    accuracy_change_points_budget accuracy_change_points_held_out accuracy_change_points_held_out_interval locality
+    keep_errors_before keep_errors_after keep_images nearest locality_nearest changed_elsewhere p_against_edit chosen
+    trials choice_seconds"""
+    pooled, _ = networks.together([found], snow.figures)
+    assert set(keys.split()) <= set(pooled["editing"])
+    found |= {"clean_test": [[0, 0], [0, 0], [0, 1]], "target_test": [[1, 0], [0, 0], [0, 1]]}
+    found |= {mark: [[1], [0], [0]] for mark in watermark.UNSEEN}
+    keys = """layers images errors_before corrected broken broken_by_the_mark share_restored share_restored_interval
+    broken_by_unseen_marks share_restored_unseen_marks share_restored_unseen_marks_interval marks success near locality
+    accuracy_change_points_held_out accuracy_change_points_held_out_interval nearest locality_nearest p_against_edit
+    chosen trials choice_seconds"""
+    pooled, _ = networks.together([found], watermark.figures)
+    assert set(keys.split()) <= set(pooled["editing"])
+
+
 # --- the command line ---
 
 

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 import edittools
-from _lib.results import Results, write_results
+from _lib.methods import OTHERS
+from _lib.results import METHODS, Results, write_results
 from edittools.models.downloads import available, registry
 from edittools.probing import jobs
 
@@ -39,6 +40,7 @@ def add_methods(arguments: argparse.ArgumentParser) -> None:
         "--methods",
         nargs="+",
         default=(),
+        choices=sorted({*METHODS, *OTHERS}),
         metavar="METHOD",
         help="select only these and the edit; the other methods' rows in --output stay as they are",
     )

@@ -1,9 +1,9 @@
-"""Composites: photos whose concept is turned to another material, to choose an edit on before any failing photo is had.
+"""Composites: photos whose concept is replaced by another material, to select an edit before there are failing photos.
 
-    story = snow_from_composites("squeezenet1_1")   # chooses on composites, reports all photos of vehicles on snow
+    scenario = snow_from_composites("squeezenet1_1")   # selects on composites, evaluates on all photos of snow
 
-A person has photos of roads, their masks and a picture of snow long before having photos that a classifier misreads. A
-composite is held to what the classifier reads before the change, so nobody has to label it.
+A person has photos of roads, their masks and an image of snow long before having photos that a classifier
+misclassifies. The label of a composite is the prediction before the change, so nobody has to label it.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,20 +25,20 @@ from edittools.selection.search import candidate_layers
 from edittools.selection.splits import Splits
 
 Look = Callable[[Tensor, Tensor, int], Tensor]
-"""What turns image i with its mask to a material: `look(image, mask, i)`."""
+"""What replaces the mask of image i by a material: `look(image, mask, i)`."""
 
 SURE = 0.2
-"""A photo that is read with at least this probability can say what its composites show."""
+"""A prediction with at least this probability labels a photo and its composites."""
 
 LEAST = 0.05
 """A concept covers at least this share of a photo that shows it."""
 
 LATE = 10
-"""So many of the last convolutions may be edited: late ones are fast to try."""
+"""The number of last convolutions that may be edited: late ones are fast to try."""
 
 
 def composed(data: LabelledImages, masks: Tensor, looks: Sequence[Look]) -> LabelledImages:
-    """Turn what `masks` `(N, H, W)` cover to each of the looks, labelled as the untouched photos are."""
+    """Replace what `masks` `(N, H, W)` cover by each of the looks; the labels are those of the untouched photos."""
     places = [i for i in range(len(data)) for _ in looks]
     pictures = [look(data.images[i], masks[i], i) for i in range(len(data)) for look in looks]
     return replace(data.subset(places), images=(torch.stack(pictures) * 255).round() / 255)
@@ -47,9 +47,11 @@ def composed(data: LabelledImages, masks: Tensor, looks: Sequence[Look]) -> Labe
 def masked_photos(
     classifier: Classifier, concept: str, progress: bool = False
 ) -> tuple[LabelledImages, Tensor, Tensor]:
-    """The MSRC photos that show a `concept`, on `LEAST` of them, and are read with a probability of `SURE`.
+    """Find the MSRC photos that show a `concept`, on `LEAST` of them, and are predicted with a probability of `SURE`.
 
-    Gives them, labelled as `classifier` reads them, their masks `(N, H, W)`, and all other photos `(M, 3, H, W)`.
+    Returns:
+        The photos, labeled with the predictions of `classifier`, their masks `(N, H, W)`, and all other photos
+        `(M, 3, H, W)`.
     """
     data, masks = photos.msrc(classifier, SURE, progress)
     showing = masks[concept].mean(dim=(1, 2)) >= LEAST
@@ -59,7 +61,7 @@ def masked_photos(
 
 
 def snow_looks() -> list[Look]:
-    """Three looks of snow: the paper's picture as it lies in the exemplars, a darker part of it, and drawn snow."""
+    """Return three looks of snow: the paper's image as in the exemplars, a darker part of it, and rendered snow."""
     whole = photos.snow_texture()
     height, width = whole.shape[1:]
     part = 0.85 * whole[:, height // 2 :, width // 2 :]
@@ -71,7 +73,7 @@ def snow_looks() -> list[Look]:
 
 
 def snow_from_composites(name: str, progress: bool = False) -> Scenario:
-    """Notebook 01's story on photos, with a classifier of the zoo by name, chosen without a single photo of snow.
+    """Make the scenario of notebook 01 on photos, with a classifier by name; selection needs no photo of snow.
 
     `target` are composites: roads of MSRC photos in each of `snow_looks`. So all 126 photos are the `target_test`.
     """
