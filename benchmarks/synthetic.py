@@ -57,7 +57,7 @@ QUICK = syn.CaseSettings(
     exemplars=1,
     least_errors=1,
     strengths=(1.0,),
-    editing={"editing": grid(objective=("least_squares",), reference_weight=(30.0,))},
+    editing={"editing": grid(rank=(1,), objective=("least_squares",), reference_weight=(30.0,))},
     ranks=(1,),
     finetuning=replace(syn.FINETUNING, rates=(3e-3,), steps=(5,), localities=(), top=1),
 )

@@ -528,7 +528,8 @@ def best(table: pd.DataFrame, methods: list[str], metric: str, split: str) -> st
 
 def compared(table: pd.DataFrame, metric: str, split: str) -> list[str]:
     """Name the edit, its best baseline, the best fine-tuning and the random direction, each once."""
-    is_baseline = [name for name in table.method.unique() if not name.startswith("edit") and name not in NO_BASELINES]
+    names = [name for name in table.method.unique() if name]  # without one: figures of a network
+    is_baseline = [name for name in names if not name.startswith("edit") and name not in NO_BASELINES]
     tuned = [name for name in is_baseline if "fine-tuning" in name]
     names = [EDIT, *(best(table, some, metric, split) for some in (is_baseline, tuned) if some)]
     return list(dict.fromkeys([*names, *([RANDOM] if RANDOM in is_baseline else [])]))
