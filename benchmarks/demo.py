@@ -33,7 +33,7 @@ def before_after(
     predictions = [[names[one[i]] for one in (test.labels, before, after)] for i in shown]
     titles = ["x: road", "x': snow", *(plots.prediction_title(*one).replace(": ", ":\n") for one in predictions)]
     figure = plots.edit_map_figure(images, edit.edit_map(scenario.classifier, images), titles)
-    figure.set_size_inches(12, 5)
+    figure.set_size_inches(12, 4.4)
     for axis in figure.axes[: len(images)]:
         axis.title.set(fontsize=14, color=plots.RIGHT if "→" in axis.get_title() else "black")
     return figure

@@ -207,7 +207,7 @@ def found_rule(table: pd.DataFrame) -> str:
         "probability": cells(table, "probability change", "changed") + " / " + untouched,
         "accuracy": cells(table, "accuracy change", "clean_test"),
         "retained errors": arrow(table, "errors", "retain_test"),
-        "changed elsewhere": cells(table, "accuracy change", "elsewhere", interval=False),
+        "accuracy elsewhere": cells(table, "accuracy change", "elsewhere", interval=False),
         "candidates": cells(table, "candidates"),
     }
     return by_method(table, columns)

@@ -36,6 +36,8 @@ FORMULA = re.compile(
     r"(<(pre|code|script|style)\b.*?</\2>|<[^>]*>)|\$\$(?P<block>[^$<]+)\$\$|\$(?P<inline>[^$<\n]+)\$", re.DOTALL
 )
 """A tag, with all that is inside of it where that is code, or a formula."""
+MINIMUM = re.compile(r"<msub>(<mo>min</mo><mi>[^<]*</mi>)</msub>")
+"""A minimum whose variable stands next to it, where it would meet the limits of a sum; in a block it goes below."""
 LINK = re.compile(r'(?<=href=")[^":#]+\.(?:ipynb|md)(?=["#])')
 
 
@@ -85,6 +87,7 @@ def _mathml(found: re.Match) -> str:
     if inline:
         return convert(unescape(inline).strip())
     wide = convert(unescape(block).strip(), display="block")
+    wide = MINIMUM.sub(r'<munder>\1</munder><mspace width="0.4em" />', wide)
     return f'<span style="display: block; overflow-x: auto">{wide}</span>'
 
 

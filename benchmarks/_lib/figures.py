@@ -43,7 +43,7 @@ def methods_by_experiment(table: pd.DataFrame) -> Figure:
         axis.tick_params(labelbottom=True)
     for axis in axes.flat[len(panels) :]:
         axis.set_visible(False)
-    axes.flat[len(panels) - 1].set_xlabel("errors corrected − introduced (%)")
+    axes.flat[len(panels) - 1].set_xlabel("errors corrected minus introduced (%)")
     for style, label in looks.values():
         axes[-1, 0].plot([], [], "o", color="#24292f", fillstyle=style, markerfacecoloralt="white", label=label)
     figure.legend(frameon=False, ncols=3, loc="lower left")
@@ -72,7 +72,7 @@ def generalization_by_locality(table: pd.DataFrame) -> Figure:
         axis.grid(linewidth=0.4)
     for axis in axes.flat[len(others) :]:
         axis.set_visible(False)
-    figure.supxlabel("of the 50 clean images nearest the boundary, classified as before (%)", fontsize=10)
+    figure.supxlabel("locality: of the 50 nearest clean images, those still classified correctly (%)", fontsize=10)
     figure.supylabel("errors corrected minus errors introduced (%)", fontsize=10)
     return finished(figure)
 
