@@ -7,6 +7,7 @@ are the paper; everything else is in subpackages, which load when they are first
     selection   how an edit is selected                widgets     mask editor, desk, views
     models      classifiers by name                    plots       figures
     scenarios   what each notebook needs, by tier      miniworld   rendered scenes with planted rules
+    reports     a page about an edit                   auditing    from a folder of images to a report
 """
 
 import importlib
@@ -22,7 +23,18 @@ from edittools.metrics import Comparison, attack_row, by_class, error_rate, mcne
 from edittools.moments import SecondMoment, second_moments
 from edittools.rewriting import rewrite
 
-SUBPACKAGES = ("baselines", "miniworld", "models", "plots", "probing", "scenarios", "selection", "widgets")
+SUBPACKAGES = (
+    "auditing",
+    "baselines",
+    "miniworld",
+    "models",
+    "plots",
+    "probing",
+    "reports",
+    "scenarios",
+    "selection",
+    "widgets",
+)
 """The subpackages, which are imported when they are first used."""
 
 _LATE = {"load_classifier": "models", "MaskEditor": "widgets", "repair": "selection"}

@@ -5,6 +5,7 @@
     edit.undo_(classifier)
     0.5 * edit, -edit, edit + other
     edit.save("snow.safetensors")
+    edit.export(classifier, "weights.safetensors")  # the edited weights, a plain state dict
     Edit.load("snow.safetensors", classifier)
 
 A model keeps a ledger of the edits that are applied to it, with the originals of the parameters that they change. One
@@ -355,6 +356,32 @@ class Edit:
         header["digest"] = _file_digest(tensors, header)
         with atomic_path(path) as temporary:
             save_file(tensors, temporary, header)
+
+    def export(self, model: nn.Module, path: str | PathLike) -> None:
+        """Write the weights of a model with this edit as a plain state dict in safetensors, in one step.
+
+        The file needs no edittools: `model.load_state_dict(safetensors.torch.load_file(path))`. The names are those of
+        the model itself, out of a `Classifier` or another wrapper. Other edits that are applied are in the weights;
+        this one is added unless it is applied. What is not a tensor in the model's state is left out. The model is left
+        as it is.
+
+        Args:
+            model: the model that the edit was made for.
+            path: the file.
+
+        Raises:
+            ValueError: if the edit does not fit the model, see `check_fits`.
+        """
+        model = unwrapped(model)
+        with _lock_of(model):
+            is_applied = any(edit.digest == self.digest for edit in applied_edits(model))
+            edited = copy.deepcopy(model) if is_applied else self.edited(model)
+        tensors = {}
+        for name, value in edited.state_dict().items():
+            if isinstance(value, Tensor):  # tied weights are written under each of their names
+                tensors[name] = value.detach().cpu().clone().contiguous()
+        with atomic_path(path) as temporary:
+            save_file(tensors, temporary, {"format": "pt"})
 
     @classmethod
     def load(cls, path: str | PathLike, model: nn.Module | None = None) -> "Edit":

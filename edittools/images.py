@@ -107,6 +107,8 @@ def _load_rgb(path: str | os.PathLike, background: str) -> Image.Image:
         raise ValueError(f"{os.fspath(path)!r} is not a readable image: {error}") from error
     if photo.mode.startswith(("I", "F")):
         raise ValueError(f"{os.fspath(path)!r} has pixels of mode {photo.mode!r}; save it with 8 bits per channel")
+    if photo.mode in ("RGB", "L") and "transparency" not in photo.info:
+        return photo.convert("RGB")
     layer = photo.convert("RGBA")
     opaque = Image.alpha_composite(Image.new("RGBA", layer.size, background), layer)
     return opaque.convert("RGB")
@@ -156,6 +158,22 @@ def load_mask(path: str | os.PathLike, size: int | HasInputSize | None = None, r
         ValueError: if the file is not a readable image of 8 bits per channel, or if a size does not fit.
     """
     grays = _cropped(_load_rgb(path, "black").convert("L"), size, resize_to)
+    return (torch.from_numpy(np.array(grays)) > 127).float()
+
+
+def fit_mask(mask: Tensor, size: int | HasInputSize, resize_to: int | None = None) -> Tensor:
+    """Fit a mask that was drawn on a whole photo to what a classifier sees of the photo.
+
+    Args:
+        mask: `(H, W)` of 0 and 1, of the photo's size after its EXIF orientation.
+        size: a classifier, or the side of its input in pixels.
+        resize_to: short side before the crop; by default the classifier's, or `size * 8 / 7` (256 for 224).
+
+    Returns:
+        The mask `(size, size)` float of 0 and 1, as `load_mask` reads it from a file.
+    """
+    pixels = (check_mask(mask, allow_empty=True) * 255).byte().cpu().numpy()
+    grays = _cropped(Image.fromarray(pixels), size, resize_to)
     return (torch.from_numpy(np.array(grays)) > 127).float()
 
 

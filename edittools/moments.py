@@ -25,6 +25,9 @@ from edittools.images import Images, LabelledImages, check_images, how_to_pass_i
 LEAST_EIGENVALUE = 1e-4
 """Eigenvalues of a second moment below this share of the largest are raised to it before it is inverted."""
 
+FEW_IMAGES = 50
+"""With fewer reference or clean images than about this, which keys are typical and what an edit costs is a guess."""
+
 
 @dataclass(frozen=True)
 class Measurement:

@@ -27,13 +27,24 @@ from edittools.cut import Cut, State, rows
 from edittools.edits import Change, Edit, Record, edit_of
 from edittools.exemplars import Exemplar, exemplars_at
 from edittools.images import evenly_spaced
-from edittools.moments import Reference, SecondMoment, check_reference, directions, keys_of, reference_moment
+from edittools.moments import (
+    FEW_IMAGES,
+    Reference,
+    SecondMoment,
+    check_reference,
+    directions,
+    keys_of,
+    reference_moment,
+)
 
 OBJECTIVES = ("l1", "least_squares")
 _NO_DIFFERENCE = 1e-9
 """A loss of at most this share of the layer's outputs is that of rounding: x and x' are alike at the mask."""
 SAMPLE = 64
 """Number of reference images on which the penalty on moving reference outputs is measured."""
+
+REFERENCE_WEIGHT = 10.0
+"""The recommended λ, see `benchmarks/default_settings.py`."""
 
 
 @dataclass(frozen=True)
@@ -347,12 +358,15 @@ def rewrite(
     *,
     rank: int | None = 1,
     masked: bool = True,
-    objective: str = "l1",
+    objective: str = "least_squares",
     basis: Tensor | None = None,
-    reference_weight: float = 0.0,
+    reference_weight: float | None = None,
     steps: int = 200,
 ) -> Edit:
     """Rewrite the rule that the exemplars show, in one layer (eq. 1 and section 2.2 of the paper).
+
+    The defaults are the recommended settings. The paper's setting is `objective="l1", reference_weight=0.0`; it takes
+    longer, and it breaks more images that the edit should leave alone.
 
     Args:
         classifier: the classifier; it is not changed.
@@ -362,13 +376,14 @@ def rewrite(
             with `rank=None` or a `basis`.
         rank: rank of the change; None lifts the low-rank restriction ("-proj" in the paper's ablation).
         masked: constrain the values at the mask; False constrains those of the whole image ("-mask" in the paper).
-        objective: "l1", the paper's, or "least_squares" on the pre-activation, which is exact and takes one solve.
+        objective: "least_squares" on the pre-activation, which is exact and takes one solve, or "l1", the paper's.
         basis: directions `(rank, in)`, instead of those found from the keys (for controls). The rows should be
             orthonormal: the ridge and the steps of the solver depend on their scale.
         reference_weight: λ, the weight of a penalty on moving the outputs of reference keys; 0, as in the paper, for
             none. At 1, moving them as far as the outputs at the mask are from their target (mean squares over
             positions) costs as much as leaving the mask unedited. An edit moves them far less, so 10 to 100 are worth
             trying. The penalty needs images, or a `SecondMoment` with a sample of keys; it is measured on 64 images.
+            None is the recommended λ, `REFERENCE_WEIGHT`, if there are such images or keys, and 0 otherwise.
         steps: number of steps of the optimizer, with "l1"; it starts from the least-squares solution.
 
     Returns:
@@ -382,14 +397,18 @@ def rewrite(
         RankError: if `rank` exceeds the number of independent keys at the mask.
 
     Warns:
-        UserWarning: if x and x' do not differ at the mask, so that there is nothing to edit.
+        UserWarning: if x and x' do not differ at the mask, so that there is nothing to edit; and if fewer than 50
+            reference images are given.
     """
     one_of(objective, OBJECTIVES, "objective")
     check_reference(reference)
     steps = check_number(steps, 0, "steps")
-    reference_weight = check_amount(reference_weight, "reference_weight", 0)
     is_moment = isinstance(reference, SecondMoment)
-    if reference_weight and (reference is None or (is_moment and not reference.sample)):
+    has_keys = len(reference.sample) > 0 if is_moment else reference is not None
+    if reference_weight is None:
+        reference_weight = REFERENCE_WEIGHT if has_keys else 0.0
+    reference_weight = check_amount(reference_weight, "reference_weight", 0)
+    if reference_weight and not has_keys:
         given = "a SecondMoment that holds no keys" if is_moment else "no reference images"
         raise ValueError(
             f"reference_weight={reference_weight} with {given}; pass the images whose outputs must not move as "
@@ -398,6 +417,12 @@ def rewrite(
     states = exemplars_at(classifier, layer, exemplars)
     cut = states.cut
     needs_directions = rank is not None and basis is None
+    if reference is not None and not is_moment and 0 < len(reference) < FEW_IMAGES:
+        warnings.warn(
+            f"{len(reference)} reference images say little about which keys are typical; pass at least {FEW_IMAGES}, "
+            "better hundreds",
+            stacklevel=3,  # the caller of `rewrite`, which `without_autocast` wraps
+        )
     moment = reference_moment(cut, reference) if is_moment or needs_directions else None
     problem = pose(cut, states, rank, masked, moment, basis)
     if reference_weight:

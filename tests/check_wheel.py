@@ -74,6 +74,7 @@ def inside() -> None:
     assert not list(Path().iterdir()), "expected to start in an empty folder"
     for path in (Path(et.__file__), models.DATA):
         assert path.is_relative_to(sys.prefix) and not path.is_relative_to(ROOT), f"{path} is not in {sys.prefix}"
+    assert (Path(et.__file__).parent / "py.typed").is_file(), "type checkers would ignore the package: no py.typed"
     print("edittools is", Path(et.__file__).relative_to(sys.prefix))
     tour(et, miniworld.scenes)
     clip = et.load_classifier("mini_clip", class_names=("mug", "lamp"))

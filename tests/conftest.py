@@ -1,6 +1,7 @@
 """Small models and exemplars that need no download, made once a session."""
 
 import os
+from collections import Counter
 from functools import cache, partial
 from pathlib import Path
 
@@ -31,6 +32,22 @@ LONG += ("test_desk_pages", "test_graph", "test_zero_shot", "test_docs", "test_c
 
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+
+
+def skipped_line(reasons):
+    """Say in one line how many tests were skipped for each reason; a reason says how to run them."""
+    counts = Counter(reason.removeprefix("Skipped: ") for reason in reasons)
+    each = [f"{count} × {reason}" for reason, count in counts.most_common()]
+    return f"{counts.total()} skipped: {'; '.join(each)}"
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter):
+    result = yield  # the summary of each skipped test comes before
+    skipped = terminalreporter.stats.get("skipped", ())
+    if skipped:
+        terminalreporter.write_line(skipped_line([report.longrepr[2] for report in skipped]))
+    return result
 
 
 class TinyNet(nn.Module):

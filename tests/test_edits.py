@@ -9,6 +9,7 @@ import pytest
 import torch
 import torchvision
 from conftest import make_exemplar, randomise_norms
+from safetensors.torch import load_file
 from torch import nn
 
 from edittools import edits
@@ -522,3 +523,41 @@ def test_applied_after_the_edit_was_undone_inside(tiny):
     with other.applied(tiny), edit.applied(tiny):
         edit.undo_(tiny)
     assert applied_edits(tiny) == ()
+
+
+# --- export -----------------------------------------------------------------------------------------------------------
+
+
+def test_export_is_a_state_dict_of_the_edited_model(tiny, edit, tmp_path):
+    before = fingerprint(tiny)
+    edit.export(tiny, tmp_path / "weights.safetensors")
+    assert fingerprint(tiny) == before and not applied_edits(tiny)
+    assert [path.name for path in tmp_path.iterdir()] == ["weights.safetensors"]
+    fresh = type(tiny.model)()
+    fresh.load_state_dict(load_file(tmp_path / "weights.safetensors"))
+    with edit.applied(tiny):
+        expected = {name: tensor.clone() for name, tensor in tiny.model.state_dict().items()}
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in fresh.state_dict().items())
+    assert set(fresh.state_dict()) == set(expected)
+
+
+def test_export_of_an_applied_edit_adds_it_once(tiny, edit, other, tmp_path):
+    edit.export(tiny, tmp_path / "alone.safetensors")
+    with edit.applied(tiny):
+        edit.export(tiny, tmp_path / "applied.safetensors")
+        other.export(tiny, tmp_path / "both.safetensors")
+    alone, applied, both = (load_file(tmp_path / f"{name}.safetensors") for name in ("alone", "applied", "both"))
+    assert all(torch.equal(alone[name], applied[name]) for name in alone)
+    assert [name for name in alone if not torch.equal(alone[name], both[name])] == ["conv2.weight"]
+
+
+def test_export_writes_tied_weights_under_both_names(tmp_path):
+    model = nn.Sequential(nn.Conv2d(3, 3, 1, bias=False), nn.Conv2d(3, 3, 1, bias=False))
+    model[1].weight = model[0].weight
+    change = Change(torch.ones(3, 3, 1, 1))
+    Edit({"0.weight": change}, fingerprint(model)).export(model, tmp_path / "weights.safetensors")
+    tensors = load_file(tmp_path / "weights.safetensors")
+    assert torch.equal(tensors["0.weight"], model[0].weight + 1) and torch.equal(*tensors.values())
+    with pytest.raises(ValueError, match="fingerprint"):
+        Edit({"0.weight": change}, "other").export(model, tmp_path / "other.safetensors")
+    assert not (tmp_path / "other.safetensors").exists()

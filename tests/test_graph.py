@@ -529,10 +529,11 @@ def test_suffix_in_higher_precision():
 def test_rewrite_under_autocast(exemplar, photos32, tmp_path):
     torch.manual_seed(0)
     classifier = Classifier(randomise_norms(TinyNet()), list("abcde"), size=32)
-    plain = rewrite(classifier, "conv1", exemplar, measure(classifier, ["conv1"], photos32)["conv1"], steps=10)
+    settings = {"objective": "l1", "steps": 10}
+    plain = rewrite(classifier, "conv1", exemplar, measure(classifier, ["conv1"], photos32)["conv1"], **settings)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         moment = second_moments(classifier, ["conv1"], photos32, cache=tmp_path)["conv1"]
-        edit = rewrite(classifier, "conv1", exemplar, moment, steps=10)
+        edit = rewrite(classifier, "conv1", exemplar, moment, **settings)
     assert edit.changes["conv1.weight"].left.dtype == torch.float32
     torch.testing.assert_close(edit.changes["conv1.weight"].delta(), plain.changes["conv1.weight"].delta())
 

@@ -1,6 +1,7 @@
 """What nbval does not check: cleared outputs, widget state and size; and a notebook on real photos in tier lite."""
 
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -10,10 +11,11 @@ import nbformat
 import pytest
 from conftest import SHARED_PHOTOS, needs_photos
 from nbclient import NotebookClient
-from nbformat.v4 import new_code_cell, new_notebook, new_output
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("[0-9]*.ipynb"))
+CHECK = runpy.run_path(str(FOLDER / "check_outputs.py"))
 
 REDUCED_SCENARIO = """
 from dataclasses import replace
@@ -65,13 +67,38 @@ def test_notebooks_are_found():
 def test_notebook_is_committed_as_run_from_top_to_bottom(path):
     notebook = nbformat.read(path, 4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    assert CHECK["problems"](path) == []
     kinds = {output.output_type for cell in code for output in cell.outputs}
-    assert "error" not in kinds and {"stream", "execute_result"} <= kinds
+    assert {"stream", "execute_result"} <= kinds
     assert sum("image/png" in output.get("data", {}) for cell in code for output in cell.outputs) >= 3
     assert "widgets" not in notebook.metadata and path.stat().st_size < 1_000_000
     assert not re.search(r"/(home|root|tmp|work)/", path.read_text())
     assert not re.search(r"\d+%\|.*\d\d:\d\d<", path.read_text())  # no progress bar
+
+
+PRINTED = new_output("stream", name="stdout", text="done\n")
+FAILED = new_output("error", ename="ValueError", evalue="no", traceback=[])
+
+
+@pytest.mark.parametrize(
+    ("counts", "outputs", "pattern"),
+    [
+        ((1, 2), (PRINTED, None), None),
+        ((1, None), (PRINTED, None), "cell 2 .*not run"),
+        ((2, 1), (PRINTED, None), "cell 1 .*number 2"),
+        ((1, 2), (PRINTED, FAILED), "cell 2 .*error"),
+        ((1, 2), (None, None), "no outputs"),
+    ],
+)
+def test_check_outputs(counts, outputs, pattern, tmp_path):
+    pairs = zip(counts, outputs, strict=True)
+    code = [new_code_cell("1", execution_count=count, outputs=[one] if one else []) for count, one in pairs]
+    path = tmp_path / "cells.ipynb"
+    nbformat.write(new_notebook(cells=[new_markdown_cell("Text."), *code]), path)
+    command = [sys.executable, FOLDER / "check_outputs.py", path]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == (0 if pattern is None else 1), run.stderr
+    assert re.search(pattern or "^$", run.stdout)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

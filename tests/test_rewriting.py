@@ -11,8 +11,8 @@ from edittools.cut import Cut, editable_layers
 from edittools.exemplars import Exemplar
 from edittools.images import LazyImages
 from edittools.metrics import predict
-from edittools.moments import measure
-from edittools.rewriting import pose, rewrite, solve_least_squares
+from edittools.moments import keys_of, measure
+from edittools.rewriting import REFERENCE_WEIGHT, pose, rewrite, solve_least_squares
 
 LAYERS = ["stem", "conv1", "conv2"]
 
@@ -31,7 +31,8 @@ def _weight_change(edit, layer):
 @pytest.mark.parametrize("masked", [True, False])
 @pytest.mark.parametrize("rank", [1, 3, None])
 def test_rewrite_lowers_loss_within_rank(tiny, photos32, exemplar, layer, objective, masked, rank):
-    edit = rewrite(tiny, layer, exemplar, photos32, rank=rank, masked=masked, objective=objective)
+    settings = {"rank": rank, "masked": masked, "objective": objective, "reference_weight": 0.0}
+    edit = rewrite(tiny, layer, exemplar, photos32, **settings)
     assert edit.record.loss_after <= edit.record.loss_before
     if masked or objective == "least_squares":  # for L1 over the whole image, no change at all can be the optimum
         assert edit.record.loss_after < edit.record.loss_before
@@ -41,9 +42,10 @@ def test_rewrite_lowers_loss_within_rank(tiny, photos32, exemplar, layer, object
 
 
 @pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("objective", ["l1", "least_squares"])
 @torch.no_grad()
-def test_rewrite_keeps_outputs_of_orthogonal_keys(tiny, photos32, exemplar, layer):
-    edit = rewrite(tiny, layer, exemplar, photos32)
+def test_rewrite_keeps_outputs_of_orthogonal_keys(tiny, photos32, exemplar, layer, objective):
+    edit = rewrite(tiny, layer, exemplar, photos32, objective=objective)
     basis = edit.changes[f"{layer}.weight"].right
     keys = torch.randn(4, basis.shape[1], 6, 6, generator=torch.Generator().manual_seed(0))
     keys -= torch.einsum("rn,rm,bmhw->bnhw", basis, basis, keys)
@@ -87,7 +89,7 @@ def test_target_output_of_residual_block(tiny, photos32, exemplar):
 @pytest.mark.parametrize("layer", LAYERS)
 def test_solve_l1_against_adam_on_full_weight(tiny, photos32, exemplar, layer):
     """The naive way: train all of W' with Adam, projected on the direction at every step."""
-    edit = rewrite(tiny, layer, exemplar, photos32, steps=400)
+    edit = rewrite(tiny, layer, exemplar, photos32, objective="l1", reference_weight=0.0, steps=400)
     problem = _pose(tiny, photos32, layer, exemplar)
     cut = problem.cut
     basis = problem.basis
@@ -113,7 +115,7 @@ def test_solve_l1_against_adam_on_full_weight(tiny, photos32, exemplar, layer):
 
 
 def test_rewrite_of_linear_layer(tiny, photos32, exemplar):
-    edit = rewrite(tiny, "head", exemplar, photos32, objective="least_squares")
+    edit = rewrite(tiny, "head", exemplar, photos32, reference_weight=0.0)
     assert edit.changes["head.weight"].left.shape == (5, 1)
     with edit.applied(tiny):
         reached = predict(tiny, exemplar.changed[None])
@@ -159,21 +161,50 @@ def _narrow(seed=0):
 
 def test_solve_l1_improves_on_least_squares():
     classifier, exemplar, reference = _narrow()
-    start = rewrite(classifier, "2", exemplar, reference, rank=3, steps=0).record
-    record = rewrite(classifier, "2", exemplar, reference, rank=3).record
+    settings = {"rank": 3, "objective": "l1", "reference_weight": 0.0}
+    start = rewrite(classifier, "2", exemplar, reference, steps=0, **settings).record
+    record = rewrite(classifier, "2", exemplar, reference, **settings).record
     assert start.steps == 0
     assert record.loss_after < 0.6 * start.loss_after < start.loss_before
 
 
 def test_rewrite_with_more_steps(tiny, photos32, exemplar):
-    records = [rewrite(tiny, "conv1", exemplar, photos32, steps=n).record for n in (6, 30, 300)]
+    settings = {"objective": "l1", "reference_weight": 0.0}
+    records = [rewrite(tiny, "conv1", exemplar, photos32, steps=n, **settings).record for n in (6, 30, 300)]
     assert [record.steps for record in records] == [6, 30, 300]
     assert records[0].loss_after > records[1].loss_after > records[2].loss_after
 
 
-def test_rewrite_is_deterministic(tiny, photos32, exemplar):
-    first, second = (_weight_change(rewrite(tiny, "conv1", exemplar, photos32, rank=2), "conv1") for _ in "ab")
+@pytest.mark.parametrize("objective", ["l1", "least_squares"])
+def test_rewrite_is_deterministic(tiny, photos32, exemplar, objective):
+    edits = [rewrite(tiny, "conv1", exemplar, photos32, rank=2, objective=objective) for _ in range(2)]
+    first, second = (_weight_change(edit, "conv1") for edit in edits)
     assert torch.equal(first, second)
+
+
+def _reference_forms(tiny, images):
+    """List what may be given as reference, and whether the penalty can be measured on it."""
+    moment = measure(tiny, ["conv1"], images)["conv1"]
+    keys = keys_of(Cut(tiny, "conv1"), images)
+    return [(images, True), (replace(moment, sample=keys), True), (moment, False)]
+
+
+def test_rewrite_by_default_is_least_squares_with_the_recommended_weight(tiny, photos32, exemplar):
+    for reference, has_keys in _reference_forms(tiny, photos32):
+        default = rewrite(tiny, "conv1", exemplar, reference)
+        weight = REFERENCE_WEIGHT if has_keys else 0.0
+        explicit = {"objective": "least_squares", "reference_weight": weight, "rank": 1}
+        expected = rewrite(tiny, "conv1", exemplar, reference, **explicit)
+        assert torch.equal(_weight_change(default, "conv1"), _weight_change(expected, "conv1"))
+    assert REFERENCE_WEIGHT > 0
+
+
+def test_rewrite_without_reference_has_no_penalty_by_default(tiny, exemplar):
+    basis = torch.eye(8)[:2]
+    for settings in ({"basis": basis}, {"rank": None}):
+        default = rewrite(tiny, "conv1", exemplar, **settings)
+        expected = rewrite(tiny, "conv1", exemplar, reference_weight=0.0, **settings)
+        assert torch.equal(_weight_change(default, "conv1"), _weight_change(expected, "conv1"))
 
 
 def test_rewrite_with_cut_of_other_classifier(tiny, photos32, exemplar):

@@ -20,10 +20,11 @@ from edittools.images import LabelledImages
 from edittools.metrics import misclassified, predict
 from edittools.miniworld.textures import style_textures
 from edittools.models.data import shipped
-from edittools.probing import Concepts, jobs
+from edittools.probing import Concepts, StyleTransfer, jobs
 from edittools.scenarios import photos
 from edittools.scenarios import synthetic as syn
 from edittools.scenarios.finetuning import FinetuningRounds
+from edittools.scenarios.tiers import SceneSet
 from edittools.selection import Constraints, grid
 
 FEW = syn.CaseSettings(
@@ -133,6 +134,43 @@ def test_cases_images_are_correct_and_exemplars_are_of_the_target():
         assert len(images) <= syn.MOST_IMAGES
         assert (images.labels[case.evidence] == data.classes.index(case.target)).all()
         assert len(case.evidence) == FEW.exemplars < len(images)
+
+
+def test_exemplar_cases_differ_in_the_exemplars_only():
+    setup = syn.setup_of(SOURCE)
+    data = setup.concepts.data
+    by_count = syn.exemplar_cases(SOURCE, counts=(1, 2, 4), targets=2)
+    assert len(by_count[1]) == len(by_count[2]) == len(by_count[4]) == 2 * 2 * 2  # concepts, styles, targets
+    for one, two, four in zip(*by_count.values(), strict=True):
+        assert one.name == two.name == four.name
+        exemplars = {count: [case.images[i] for i in case.evidence] for count, case in ((1, one), (2, two), (4, four))}
+        assert exemplars[1] == exemplars[4][:1] and exemplars[2] == exemplars[4][:2]
+        assert len(set(exemplars[4])) == 4
+        others = [case.images[len(case.evidence) :] for case in (one, two, four)]
+        assert others[0] == others[1] == others[2]
+        assert not set(others[0]) & set(exemplars[4])
+        assert len(others[0]) <= syn.MOST_IMAGES and len(set(others[0])) == len(others[0])
+        assert {data.classes[data.labels[i]] for i in exemplars[4]} == {one.target}
+        images = data.subset(four.images)
+        assert not misclassified(predict(setup.classifier, images), images.labels).any()
+
+
+def test_exemplar_cases_are_searched_on_the_same_images():
+    by_count = syn.exemplar_cases(SOURCE, counts=(1, 4))
+    splits = []
+    for count, listed in by_count.items():
+        settings = replace(FEW, exemplars=count)
+        scenario, search = syn.case_search(SOURCE, listed[0], settings)
+        assert len(scenario.exemplars) == count
+        splits.append(search.splits)
+    for name in ("target", "target_test", "same_class_test"):
+        first, second = (of_count.labeled[name] for of_count in splits)
+        assert torch.equal(first.labels, second.labels), name
+        assert first.images.shape == second.images.shape
+
+
+def test_exemplar_cases_too_few_images():
+    assert syn.exemplar_cases(SOURCE, counts=(1, 100)) == {1: [], 100: []}
 
 
 def test_case_search_shares_the_common_activations():
@@ -263,6 +301,42 @@ def test_synthetic_setup_paper_leaves_out_clean_photos(monkeypatch, tiny):
     monkeypatch.setattr(syn.segmentation, "deeplab", find_nothing)
     with pytest.raises(ValueError, match="car, bicycle, boat"):
         syn.synthetic_setup("paper", "vgg16", False)
+
+
+def test_synthetic_source_styles():
+    with pytest.raises(ValueError, match="'painted'.*transfer"):
+        syn.synthetic_source("mini", styles="painted")
+    assert syn.synthetic_source("mini") == syn.synthetic_source("mini", styles="paste")
+    assert syn.synthetic_source("mini") != syn.synthetic_source("mini", styles="transfer")
+
+
+def test_synthetic_setup_restyled_scenes(monkeypatch):
+    data = SceneSet(24, "test", 300_000).render(workers=1)
+    splits = {"clean": data, "clean_test": data, "reference": data}
+    monkeypatch.setattr(syn, "_miniworld_images", lambda names, small: (data, {n: data.mask(n) for n in names}, splits))
+    pasted = syn.synthetic_setup("mini", "mini_vgg", True)
+    restyled = syn.synthetic_setup("mini", "mini_vgg", True, "transfer")
+    assert isinstance(restyled.concepts.transform, StyleTransfer)
+    assert list(restyled.concepts.styles) == list(pasted.concepts.styles)
+    assert pasted.concepts.digest() != restyled.concepts.digest()
+    number = int(restyled.concepts.masks["road"].mean(dim=(1, 2)).argmax())
+    quick = replace(restyled.concepts, transform=replace(restyled.concepts.transform, steps=5))
+    images = [concepts.turned([number], "road", "snow").images[0] for concepts in (pasted.concepts, quick)]
+    outside = restyled.concepts.masks["road"][number] == 0
+    assert torch.equal(images[0][:, outside], images[1][:, outside])
+    assert not torch.equal(images[0], images[1])
+
+
+@needs_photos
+def test_style_images_of_the_paper():
+    images = photos.style_images(("snow", "graffiti"), size=64, most=2)
+    assert {style: tuple(of_style.shape) for style, of_style in images.items()} == {
+        "snow": (2, 3, 64, 64),
+        "graffiti": (2, 3, 64, 64),
+    }
+    assert images["snow"].mean() > images["graffiti"].mean()
+    with pytest.raises(KeyError, match="'wooden'.*graffiti"):
+        photos.style_images(("wooden",))
 
 
 def test_one_model_of_the_benchmark_several_models(tmp_path, capsys):

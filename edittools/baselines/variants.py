@@ -30,8 +30,8 @@ def rewrite_at_random(
     *,
     rank: int = 1,
     masked: bool = True,
-    objective: str = "l1",
-    reference_weight: float = 0.0,
+    objective: str = "least_squares",
+    reference_weight: float | None = None,
     steps: int = 200,
     seed: int = 0,
 ) -> Edit:
@@ -44,10 +44,10 @@ def rewrite_at_random(
         classifier: the classifier; it is not changed.
         layer: name of the layer, its module, or a `Cut` of it.
         exemplars: one or several; their labels are not used.
-        reference: images or their `SecondMoment`; needed only with a `reference_weight`.
+        reference: images or their `SecondMoment`, for the penalty.
         rank: number of directions.
         masked: see `rewrite`, as for the other arguments.
-        objective: "l1" or "least_squares".
+        objective: "least_squares" or "l1".
         reference_weight: weight of the penalty on moving the outputs of reference keys.
         steps: number of steps of the optimizer, with "l1".
         seed: seed of the directions.
@@ -113,8 +113,16 @@ def rewrite_in_null_space(
         keys, weights = masked_keys(cut, states.changed, states.masks)
         identity = SecondMoment(torch.eye(len(basis), dtype=torch.float64, device=keys.device))
         basis = directions(keys @ basis.T, weights, rank, identity) @ basis
-    objective = "least_squares" if rank is None else "l1"
-    return rewrite(classifier, cut, states, reference, rank=len(basis), basis=basis, objective=objective)
+    return rewrite(
+        classifier,
+        cut,
+        states,
+        reference,
+        rank=len(basis),
+        basis=basis,
+        objective="least_squares" if rank is None else "l1",
+        reference_weight=0.0,
+    )
 
 
 def rewrite_in_closed_form(

@@ -3,17 +3,17 @@
 `data/train_mini_clip.py` trains it; `load_classifier("mini_clip")` gives the trained model.
 """
 
+import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from edittools.miniworld.contexts import SPLITS
 from edittools.miniworld.scenes import HOUSEHOLD, Scene, scene
+from edittools.miniworld.stored import render_set
 from edittools.miniworld.typography import Label, random_label, stick
 
 SIZE = 96
@@ -41,16 +41,24 @@ ATTACK_CLASSES = (*OBJECTS, *OTHER_WORDS[:2], "toaster", "library", "piano")
 """The class names of `load_classifier("mini_clip")`: all objects, and five things that occur only as words."""
 
 
-def attacks(count: int, split: str | int, words: Sequence[str | None], workers: int = 1) -> dict[str | None, Tensor]:
+def attacks(
+    count: int,
+    split: str | int,
+    words: Sequence[str | None],
+    workers: int = 1,
+    cache: str | os.PathLike | None = None,
+) -> dict[str | None, Tensor]:
     """Render the objects `ATTACKED` in turn, with a label on them.
 
-    All sets show the same scenes. In training no attacked object has a label, and the fonts are others.
+    All sets show the same scenes. In training no attacked object has a label, and the fonts are others. Sets of 50 to
+    10,000 scenes are kept on disk and read from there the next time.
 
     Args:
         count: number of scenes.
         split: the split whose seeds are used, or the first seed.
         words: the word of each set; "" for a blank label, None for no label.
         workers: number of processes.
+        cache: folder of the cache (default: `EDITTOOLS_CACHE` or the user's cache folder); "" uses none.
 
     Returns:
         Images `(count, 3, 96, 96)` by word.
@@ -60,13 +68,8 @@ def attacks(count: int, split: str | int, words: Sequence[str | None], workers: 
     seeds = range(first_seed, first_seed + count)
     objects = [ATTACKED[i % len(ATTACKED)] for i in range(count)]
     render = partial(_attacked, words=tuple(words))
-    with ProcessPoolExecutor(workers) as pool:
-        scenes = list(pool.map(render, seeds, objects, chunksize=50))
-    images = {}
-    for number, word in enumerate(words):
-        pixels = np.stack([images_by_word[number] for images_by_word in scenes])
-        images[word] = torch.from_numpy(pixels).float() / 255
-    return images
+    [pixels] = render_set(render, f"attacks {list(words)}", seeds, objects, workers, cache=cache)
+    return {word: pixels[:, number].float() / 255 for number, word in enumerate(words)}
 
 
 def label_on(picture: Scene, rng: np.random.Generator, hand: int = 0) -> Label:
@@ -85,8 +88,8 @@ def label_on(picture: Scene, rng: np.random.Generator, hand: int = 0) -> Label:
     return replace(label, center=(float(x), float(y)), font=font, hand=hand)
 
 
-def _attacked(seed: int, thing: str, words: Sequence[str | None]) -> list[np.ndarray]:
-    """Render one scene with each word on its object: 8-bit images `(3, 96, 96)`."""
+def _attacked(seed: int, thing: str, words: Sequence[str | None]) -> tuple[np.ndarray]:
+    """Render one scene with each word on its object: 8-bit images `(len(words), 3, 96, 96)`."""
     picture = scene(seed, label=thing, size=SIZE)
     label = label_on(picture, np.random.default_rng((seed, 78)))
     images = []
@@ -95,4 +98,4 @@ def _attacked(seed: int, thing: str, words: Sequence[str | None]) -> list[np.nda
         if word is not None:
             image, _, _ = stick(image, replace(label, text=word))
         images.append((image.numpy() * 255).round().astype(np.uint8))
-    return images
+    return (np.stack(images),)

@@ -7,15 +7,13 @@ The main functions:
     scenes(1000, "test")            # a labeled set, from the seeds of a split
 """
 
+import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 
 from edittools._checks import check_number, one_of
 from edittools.images import LabelledImages
@@ -24,10 +22,12 @@ from edittools.miniworld.grounds import ground_look
 from edittools.miniworld.household import HOUSEHOLD
 from edittools.miniworld.painter import Canvas, Pen, Points, pose, rgb, value_noise
 from edittools.miniworld.sketches import SKETCHES
+from edittools.miniworld.stored import render_set
 
 _ROWS = _TABLE.to_dict("index")
 CLASSES = tuple(_TABLE.index)
 """The classes of MiniWorld."""
+_SKETCHED = tuple(SKETCHES)
 
 
 @dataclass(frozen=True)
@@ -342,11 +342,12 @@ class Scenes(LabelledImages):
 
 def _rendered(
     seed: int, label: str | None, ground: str | None, balanced: bool, size: int
-) -> tuple[np.ndarray, np.ndarray, str, int]:
-    """Render a scene as a set holds it: 8-bit pixels, things, class and the number of the ground."""
+) -> tuple[np.ndarray, np.ndarray, int, int]:
+    """Render a scene as a set holds it: 8-bit pixels, things, and the numbers of its sketch and of its ground."""
     rendered = scene(seed, label, ground, balanced, size)
     pixels = (rendered.image.numpy() * 255).round().astype(np.uint8)
-    return pixels, rendered.things.numpy(), rendered.layout.label, GROUNDS.index(rendered.layout.ground)
+    layout = rendered.layout
+    return pixels, rendered.things.numpy(), _SKETCHED.index(layout.label), GROUNDS.index(layout.ground)
 
 
 def scenes(
@@ -359,8 +360,11 @@ def scenes(
     ground: str | None = None,
     balanced: bool = False,
     size: int = 64,
+    cache: str | os.PathLike | None = None,
 ) -> Scenes:
     """Render a labeled set of scenes. Pixels are rounded to 8 bits, as in a file.
+
+    Sets of 50 to 10,000 scenes are kept on disk and read from there the next time.
 
     Args:
         count: number of scenes.
@@ -371,6 +375,7 @@ def scenes(
         ground: see `scene`, as for the other arguments.
         balanced: class and ground are independent and uniform.
         size: side in pixels.
+        cache: folder of the cache (default: `EDITTOOLS_CACHE` or the user's cache folder); "" uses none.
 
     Raises:
         KeyError: if there is no such split, class or ground.
@@ -386,14 +391,12 @@ def scenes(
     if len(labels) != count:
         raise ValueError(f"there are {len(labels)} labels for {count} scenes; pass one label per scene, or one for all")
     render = partial(_rendered, ground=ground, balanced=balanced, size=size)
+    description = f"scenes {ground} {balanced} {size}"
     seeds = range(first_seed, first_seed + count)
-    with ProcessPoolExecutor(workers) if workers > 1 else nullcontext() as pool:
-        results = pool.map(render, seeds, labels, chunksize=64) if pool else map(render, seeds, labels)
-        rendered = list(tqdm(results, "scenes", count, disable=not progress))
-    pixels, things, names, grounds = zip(*rendered, strict=True)
+    pixels, things, sketches, grounds = render_set(render, description, seeds, labels, workers, progress, cache)
+    names = [_SKETCHED[number] for number in sketches.tolist()]
     classes = CLASSES
     if not set(names) <= set(CLASSES):
         classes = tuple(dict.fromkeys((*CLASSES, *HOUSEHOLD)))
-    images = torch.from_numpy(np.stack(pixels)).float() / 255
     numbers = torch.tensor([classes.index(name) for name in names])
-    return Scenes(images, numbers, classes, things=torch.from_numpy(np.stack(things)), grounds=torch.tensor(grounds))
+    return Scenes(pixels.float() / 255, numbers, classes, things=things, grounds=grounds)

@@ -3,6 +3,7 @@
 from edittools.probing.counterfactuals import Concepts, control_mask, materials, with_materials
 from edittools.probing.effects import FALSE_DISCOVERY_RATE, LEAST_EFFECT, LEAST_IMAGES, Probe, pairs, score
 from edittools.probing.probe import ProbeSettings, probe
+from edittools.probing.style_transfer import StyleTransfer, Stylized
 
 __all__ = [
     "FALSE_DISCOVERY_RATE",
@@ -11,6 +12,8 @@ __all__ = [
     "Concepts",
     "Probe",
     "ProbeSettings",
+    "StyleTransfer",
+    "Stylized",
     "control_mask",
     "materials",
     "pairs",

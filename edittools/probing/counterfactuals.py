@@ -1,6 +1,6 @@
 """Transform concepts of images into other materials: one concept at a time, next to a control, or many at once."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
@@ -11,11 +11,15 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from edittools._caching import digest_tensors
 from edittools._checks import one_of
 from edittools.exemplars import Exemplar, paste_texture
 from edittools.images import LabelledImages
+
+Transform = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Transforms what a mask `(H, W)` covers in an image `(3, H, W)` to a texture `(3, h, w)`, or to each of several."""
 
 LEAST_AREA = 0.02
 """Concepts that cover a smaller share of an image are not transformed."""
@@ -79,6 +83,7 @@ class Concepts:
             classes avoid it.
         groups: concepts that can replace each other, such as grounds. Each is transformed to the styles with the names
             of its group, itself included. Without groups, each concept is transformed to every style.
+        transform: how: `paste_texture` covers the concept with the texture; `style_transfer.StyleTransfer` restyles it.
 
     Raises:
         ValueError: if the masks do not fit the images, or there is no texture.
@@ -91,6 +96,7 @@ class Concepts:
     styles: Mapping[str, Tensor]
     objects: Mapping[str, Sequence[str]] = field(default_factory=dict)
     groups: Sequence[Sequence[str]] = ()
+    transform: Transform = field(default=paste_texture, repr=False)
 
     def __post_init__(self) -> None:
         expected = (len(self.data), *self.data.images[:1].shape[-2:])
@@ -111,10 +117,23 @@ class Concepts:
             one_of(concept, self.styles, "style", KeyError)
 
     def digest(self) -> str:
-        """Identify the contents: finished work is stored under it."""
+        """Identify the contents: finished work is stored under it.
+
+        Raises:
+            ValueError: if `transform` does not say what its images depend on.
+        """
         tensors = [*self.data.images, self.data.labels, *self.masks.values(), *self.styles.values()]
         names = f"{list(self.masks)} {list(self.styles)} {dict(self.objects)} {self.groups} {self.data.classes}"
-        return f"{digest_tensors(tensors)[:12]} {names}"
+        contents = f"{digest_tensors(tensors)[:12]} {names}"
+        if self.transform is paste_texture:
+            return contents
+        key = getattr(self.transform, "cache_key", None)
+        if not key:
+            raise ValueError(
+                f"transform {self.transform!r} does not say what its images depend on; give it an attribute cache_key, "
+                "a text that is unique to it"
+            )
+        return f"{contents} {key}"
 
     def subset(self, indices: Sequence[int]) -> "Concepts":
         """Select the images at `indices`."""
@@ -140,7 +159,9 @@ class Concepts:
         evaluation = replace(alone, styles={**control, style: second})
         return selection, evaluation
 
-    def turned(self, numbers: Sequence[int], concept: str, style: str, variants: int = 1) -> LabelledImages:
+    def turned(
+        self, numbers: Sequence[int], concept: str, style: str, variants: int = 1, progress: bool = False
+    ) -> LabelledImages:
         """Transform a concept of several images to a style.
 
         Args:
@@ -148,6 +169,7 @@ class Concepts:
             concept: the concept to transform.
             style: the style to transform it to.
             variants: number of variants of the style for each image; image `i` starts with variant `i`, in rotation.
+            progress: show a progress bar.
 
         Returns:
             The transformed images with their labels, `variants` for each number.
@@ -155,13 +177,13 @@ class Concepts:
         textures = self.styles[style]
         sources = []
         transformed = []
-        for number in numbers:
+        for number in tqdm(numbers, desc=f"{concept} → {style}", unit="image", disable=not progress, leave=False):
             image = self.data.images[number]
             mask = self.masks[concept][number]
             for variant in range(variants):
                 texture = textures[(number + variant) % len(textures)]
                 sources.append(number)
-                transformed.append(paste_texture(image, mask, texture))
+                transformed.append(self.transform(image, mask, texture))
         return replace(self.data.subset(sources), images=torch.stack(transformed))
 
     def textures(self, number: int = 0, per_image: int | None = None) -> list[tuple[str, int]]:
@@ -201,8 +223,8 @@ class Concepts:
         if control:
             placed = control_mask(mask, self._objects_of(index, concept))
             if placed is not None:
-                controlled = paste_texture(image, placed, selected)
-        return paste_texture(image, mask, selected), controlled
+                controlled = self.transform(image, placed, selected)
+        return self.transform(image, mask, selected), controlled
 
     def _objects_of(self, index: int, concept: str) -> Tensor | None:
         """Return the mask `(H, W)` of the concepts, other than `concept`, that are the object of the image's class."""

@@ -5,12 +5,19 @@
 
 A finder is any callable `images (N, 3, H, W) -> {concept: masks (N, H, W) float of 0 and 1}`. The network for
 Cityscapes sees a street in images of anything: its masks are suggestions, to a person or to `Gated`.
+
+| function | concepts |
+| --- | --- |
+| `deeplab` | Cityscapes' streets, Pascal's 20 things |
+| `mask_rcnn` | COCO's 80 things |
+| `transformers_segmenter` | of a segmenter of `transformers`: ADE20K's, COCO's things and stuff |
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +26,7 @@ from torchvision.transforms.functional import normalize
 
 from edittools._caching import digest_tensors, load_or_compute
 from edittools._checks import extra, one_of
+from edittools._inference import eval_copy
 from edittools.classifiers import IMAGENET_MEAN, IMAGENET_STD, fingerprint
 from edittools.images import in_batches
 from edittools.models.downloads import photo, registry
@@ -124,6 +132,25 @@ def _run_torchvision(network: nn.Module, images: Tensor) -> Tensor:
     return F.interpolate(scores, images.shape[-2:], mode="bilinear", align_corners=False).argmax(dim=1).cpu()
 
 
+def _selected(
+    available: Mapping[str, Sequence[int]], wanted: Sequence[str] | Mapping[str, Sequence[str]]
+) -> dict[str, tuple[int, ...]]:
+    """Select the wanted concepts: by name, or as a mapping of each to the names that it consists of.
+
+    Raises:
+        KeyError: if a name is not available.
+    """
+    named = wanted if isinstance(wanted, Mapping) else {name: (name,) for name in wanted or available}
+    concepts = {}
+    for concept, names in named.items():
+        numbers = []
+        for name in [names] if isinstance(names, str) else names:
+            one_of(name, available, "concept", KeyError)
+            numbers += available[name]
+        concepts[concept] = tuple(numbers)
+    return concepts
+
+
 def deeplab(name: str = "pascal", wanted: Sequence[str] = ()) -> Segmenter:
     """Load a DeepLab.
 
@@ -138,11 +165,7 @@ def deeplab(name: str = "pascal", wanted: Sequence[str] = ()) -> Segmenter:
     """
     networks = {"cityscapes": CITYSCAPES, "pascal": PASCAL, "resnet50": PASCAL}
     one_of(name, networks, "DeepLab", KeyError)
-    available = networks[name]
-    concepts = {}
-    for concept in wanted or available:
-        one_of(concept, available, "concept", KeyError)
-        concepts[concept] = available[concept]
+    concepts = _selected(networks[name], wanted)
     if name != "resnet50":
         file = f"weights/deeplab/{name}.tflite"
         sha256, _ = registry()[file]
@@ -151,6 +174,179 @@ def deeplab(name: str = "pascal", wanted: Sequence[str] = ()) -> Segmenter:
 
     network = deeplabv3_resnet50(weights=DeepLabV3_ResNet50_Weights.DEFAULT).eval()
     return Segmenter(partial(_run_torchvision, network), concepts, about=fingerprint(network))
+
+
+def _run_mask_rcnn(network: nn.Module, least_score: float, images: Tensor) -> Tensor:
+    """Run a Mask R-CNN of torchvision: at each pixel the class of the surest instance there; 0 where there is none."""
+    device = next(network.parameters()).device
+    class_maps = []
+    with eval_copy(network) as copied:
+        detections = copied(list(images.to(device)))
+    for detected in detections:
+        class_map = torch.zeros(images.shape[-2:], dtype=torch.long)
+        scores = detected["scores"].cpu()
+        for k in scores.argsort().tolist():  # the surest one last, on top of the others
+            if scores[k] >= least_score:
+                class_map[detected["masks"][k, 0].cpu() > 0.5] = int(detected["labels"][k])
+        class_maps.append(class_map)
+    return torch.stack(class_maps)
+
+
+def mask_rcnn(
+    wanted: Sequence[str] | Mapping[str, Sequence[str]] = (),
+    least_score: float = 0.5,
+    least_area: float = 0.01,
+    network: nn.Module | None = None,
+) -> Segmenter:
+    """Load torchvision's Mask R-CNN, an instance segmenter for the 80 things of COCO.
+
+    Args:
+        wanted: names of the things to find, or a mapping of concepts to the names that each consists of; by default
+            all things.
+        least_score: instances that the network is less sure of do not count. Where instances overlap, the surer one
+            counts.
+        least_area: a mask that covers a smaller share of its image is dropped.
+        network: a Mask R-CNN for COCO's 91 class numbers; by default torchvision's, downloaded once (170 MB) and
+            checked by the hash in its file's name.
+
+    Raises:
+        KeyError: if there is no such thing.
+        FileNotFoundError: if the weights are not on this machine and cannot be downloaded.
+    """
+    from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights, maskrcnn_resnet50_fpn
+
+    weights = MaskRCNN_ResNet50_FPN_Weights.DEFAULT
+    things = {}
+    for number, name in enumerate(weights.meta["categories"]):
+        if name not in ("__background__", "N/A"):
+            things[name] = (number,)
+    concepts = _selected(things, wanted)
+    if network is None:
+        try:
+            network = maskrcnn_resnet50_fpn(weights=weights, progress=False)
+        except OSError as error:
+            raise FileNotFoundError(
+                f"the weights of Mask R-CNN could not be downloaded from {weights.url} ({error}); put that file into "
+                f"{torch.hub.get_dir()}/checkpoints, or use deeplab('pascal')"
+            ) from error
+    heads = network.roi_heads
+    settings = (heads.score_thresh, heads.nms_thresh, heads.detections_per_img, least_score)
+    about = f"{fingerprint(network)} {network.transform} {settings}"
+    return Segmenter(partial(_run_mask_rcnn, network, least_score), concepts, about, least_area)
+
+
+def _class_scores(answer: Any, seen: tuple[float, float], size: Sequence[int]) -> Tensor:
+    """Compute the score of each class at each pixel from what a network of transformers returns.
+
+    Args:
+        answer: what the network returns.
+        seen: the shares of the rows and of the columns that show the images; what is behind them is padding.
+        size: (H, W) of the images.
+
+    Returns:
+        `(B, classes, H, W)`.
+
+    Raises:
+        ValueError: if it is not the answer of a semantic or panoptic segmenter.
+    """
+
+    def fitted(logits: Tensor) -> Tensor:
+        rows, columns = (round(length * share) for length, share in zip(logits.shape[2:], seen, strict=True))
+        return F.interpolate(logits[..., :rows, :columns], tuple(size), mode="bilinear", align_corners=False)
+
+    queries = getattr(answer, "class_queries_logits", None)
+    if queries is not None:  # masks of queries, and a distribution over classes for each; the last class is "nothing"
+        classes = queries.softmax(dim=-1)[..., :-1]
+        return torch.einsum("bqc,bqhw->bchw", classes, fitted(answer.masks_queries_logits).sigmoid())
+    logits = getattr(answer, "logits", None)
+    if isinstance(logits, Tensor) and logits.ndim == 4:
+        return fitted(logits).softmax(dim=1)
+    raise ValueError(
+        f"the network returned a {type(answer).__name__}, which has neither logits (B, classes, h, w) nor logits of "
+        "queries; pass a semantic or panoptic segmenter"
+    )
+
+
+def _run_transformers(
+    network: nn.Module, processor: Any, inputs: Mapping[str, Tensor], least_score: float, images: Tensor
+) -> Tensor:
+    """Run a segmenter of transformers: the class with the highest score at each pixel, −1 where that is too low."""
+    device = next(network.parameters()).device
+    pixels = (images.cpu() * 255).round().byte()
+    prepared = processor(images=list(pixels), return_tensors="pt")
+    repeated = {name: tensor.expand(len(images), *tensor.shape[1:]).to(device) for name, tensor in inputs.items()}
+    seen = (1.0, 1.0)
+    if "pixel_mask" in prepared:
+        shown = prepared["pixel_mask"][0].float()
+        seen = (float(shown.amax(dim=1).mean()), float(shown.amax(dim=0).mean()))
+    with eval_copy(network) as copied:
+        answer = copied(pixel_values=prepared["pixel_values"].to(device), **repeated)
+    scores = _class_scores(answer, seen, images.shape[-2:]).cpu()
+    best, class_map = scores.max(dim=1)
+    return class_map.masked_fill(best < least_score, -1)
+
+
+def transformers_segmenter(
+    network: str | nn.Module,
+    processor: Any = None,
+    wanted: Sequence[str] | Mapping[str, Sequence[str]] = (),
+    least_score: float = 0.0,
+    least_area: float = 0.01,
+    inputs: Mapping[str, Tensor] | None = None,
+) -> Segmenter:
+    """Load a semantic or panoptic segmenter of `transformers`, such as SegFormer, Mask2Former or OneFormer.
+
+    Each pixel counts for the class with the highest score there. Concepts have the names of the network's labels, in
+    lower case and without COCO's endings "-merged" and "-other".
+
+    Args:
+        network: a name on the Hugging Face hub, of which only safetensors are loaded, or a network.
+        processor: the network's image processor; by default the one of that name on the hub.
+        wanted: names of the concepts to find, or a mapping of concepts to the names that each consists of, such as
+            `{"road": ("road", "sidewalk")}`; by default all.
+        least_score: pixels whose highest score is lower show nothing. A score is at most about 1.
+        least_area: a mask that covers a smaller share of its image is dropped.
+        inputs: further inputs of the network, each `(1, …)`; for a OneFormer without a name on the hub its
+            `task_inputs`.
+
+    Raises:
+        ModuleNotFoundError: if `transformers` is not installed; `edittools[segmentation]` brings it.
+        KeyError: if the network does not know a concept.
+        ValueError: if a network comes without its processor.
+    """
+    inputs = dict(inputs or {})
+    if isinstance(network, str):
+        network, processor, inputs = _from_hub(network, processor, inputs)
+    elif processor is None:
+        raise ValueError(f"{type(network).__name__} came without a processor; pass its image processor as well")
+    numbers = {}
+    for number, label in network.config.id2label.items():
+        name = label.lower().removesuffix("-merged").removesuffix("-other")
+        numbers[name] = (*numbers.get(name, ()), int(number))
+    about = (
+        f"{fingerprint(network)} {network.config.to_json_string()} {processor.to_json_string()} "
+        f"{digest_tensors(inputs.values(), inputs)} {least_score!r}"
+    )
+    run = partial(_run_transformers, network, processor, inputs, least_score)
+    return Segmenter(run, _selected(numbers, wanted), about, least_area)
+
+
+def _from_hub(name: str, processor: Any, inputs: dict[str, Tensor]) -> tuple[nn.Module, Any, dict[str, Tensor]]:
+    """Load a segmenter, its image processor and its further inputs from the Hugging Face hub, or its cache."""
+    with extra("probing.segmentation", "segmentation"):
+        import transformers
+    config = transformers.AutoConfig.from_pretrained(name)
+    universal = transformers.MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING
+    auto = transformers.AutoModelForSemanticSegmentation
+    if type(config) in universal:
+        auto = transformers.AutoModelForUniversalSegmentation
+    network = auto.from_pretrained(name, use_safetensors=True)
+    if config.model_type == "oneformer" and "task_inputs" not in inputs:
+        whole = transformers.AutoProcessor.from_pretrained(name)
+        blank = torch.zeros(3, 64, 64, dtype=torch.uint8)
+        inputs["task_inputs"] = whole(images=[blank], task_inputs=["semantic"], return_tensors="pt")["task_inputs"]
+        processor = processor or whole.image_processor
+    return network, processor or transformers.AutoImageProcessor.from_pretrained(name), inputs
 
 
 @dataclass(frozen=True)

@@ -212,7 +212,7 @@ def _on_photos(classifiers: Sequence[Classifier], progress: bool) -> tuple[Conce
     data, masks = photos.msrc(largest, progress=progress)
     labels = label_by_prediction(at_size(data, first), first, progress).labels
     data = replace(data, labels=labels)
-    objects = _classes_by_object() if first.classes == imagenet_classes() else {}
+    objects = classes_by_object() if first.classes == imagenet_classes() else {}
     backgrounds = [concept for group in BACKGROUNDS for concept in group]
     masks = {concept: masks[concept] for concept in (*backgrounds, *masks)}
     concepts = with_materials(data, masks, backgrounds, 3, objects=objects, groups=BACKGROUNDS)
@@ -220,7 +220,7 @@ def _on_photos(classifiers: Sequence[Classifier], progress: bool) -> tuple[Conce
     return concepts, settings, photos.clean_and_reference(first, progress)
 
 
-def _classes_by_object() -> dict[str, list[str]]:
+def classes_by_object() -> dict[str, list[str]]:
     """Read which ImageNet classes show each object of MSRC v2."""
     classes = imagenet_classes()
     classes_by_object = {}

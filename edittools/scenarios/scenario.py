@@ -22,6 +22,7 @@ class Scenario:
         layers: names of the layers that may be edited, in the network's order.
         shortlist: the layers that are worth trying first; by default all of `layers`.
         several: exemplars that go into one edit together, by name.
+        extra_exemplars: exemplars that are compared with the others, but are not searched, by name.
         tier: name of the tier.
         change: makes x' of an image `(3, H, W)` and a mask `(H, W)`.
         default: layer, exemplar and settings of an edit that was not tuned.
@@ -35,6 +36,7 @@ class Scenario:
     layers: tuple[str, ...]
     shortlist: tuple[str, ...] = ()
     several: Mapping[str, Sequence[Exemplar]] = field(default_factory=dict, repr=False)
+    extra_exemplars: Mapping[str, Exemplar] = field(default_factory=dict, repr=False)
     tier: str = ""
     change: Callable[[Tensor, Tensor], Tensor] | None = field(default=None, repr=False)
     default: Mapping[str, Any] = field(default_factory=dict)

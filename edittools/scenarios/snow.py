@@ -1,19 +1,23 @@
 """The scenario of notebooks 01 and 05, vehicles on snow (section 3.1 of the paper): an exemplar maps snow to road."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
+import pandas as pd
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from edittools.classifiers import Classifier
 from edittools.exemplars import Exemplar, paste_texture
 from edittools.images import LabelledImages
+from edittools.metrics import Comparison, misclassified, predict
 from edittools.miniworld.contexts import GROUNDS, SPLITS, contexts
 from edittools.miniworld.scenes import scene
 from edittools.miniworld.textures import restyle
 from edittools.models.load import load_classifier
 from edittools.probing.segmentation import GATING_VEHICLES, Finder, Gated, cached, deeplab
+from edittools.rewriting import rewrite
 from edittools.scenarios import photos
 from edittools.scenarios.scenario import Scenario
 from edittools.scenarios.tiers import MODELS, UNTUNED, SceneSet, current_tier
@@ -28,6 +32,9 @@ SNOW_EXEMPLARS = {
     "tow truck": "n04461696_tow_truck",
 }
 """By name, sample photos with a hand-drawn road mask in `data/masks`; none is of a class of the snow photos."""
+
+PAPER_EXEMPLAR = {"police van": "n03977966_police_van"}
+"""The class of the exemplar in the paper's figure 3, and the sample photo of it; the paper may show another photo."""
 
 LIVES_ON_SNOW = (
     "Eskimo dog",
@@ -189,6 +196,7 @@ def _snow_on_photos(name: str, tier: str, progress: bool) -> Scenario:
         Splits(reference=reference, target=target, target_test=target_test, **clean_and_retained),
         layers=layers[len(layers) // 2 :],
         shortlist=shortlist,
+        extra_exemplars=snow_exemplars(classifier, change, PAPER_EXEMPLAR),
         tier=tier,
         change=change,
         default={"layer": untuned, "exemplar": "minivan"},
@@ -214,21 +222,70 @@ def clean_and_retained_photos(classifier: Classifier, progress: bool = False) ->
     return {**clean_sets, **retained_sets}
 
 
-def snow_exemplars(classifier: Classifier, change: Callable[[Tensor, Tensor], Tensor]) -> dict[str, Exemplar]:
+def snow_exemplars(
+    classifier: Classifier,
+    change: Callable[[Tensor, Tensor], Tensor],
+    stems: Mapping[str, str] = SNOW_EXEMPLARS,
+) -> dict[str, Exemplar]:
     """Make exemplars of the sample photos that have a hand-drawn road mask in `data/masks`.
 
     Args:
         classifier: the classifier whose input the exemplars have to fit.
         change: makes x' of the image x, `(3, size, size)`, and the mask, `(size, size)`.
+        stems: the photos by name, such as `SNOW_EXEMPLARS`. Of `PAPER_EXEMPLAR` the photo may be missing.
     """
     labels = photos.sample_labels()
     exemplars = {}
-    for name, stem in SNOW_EXEMPLARS.items():
+    for name, stem in stems.items():
         photo = f"imagenet-sample/{stem}.JPEG"
+        if name in PAPER_EXEMPLAR and not photos.available(photo):
+            continue
         image = photos.load_photo(photo, classifier)
         mask = photos.drawn_mask(f"{stem}_road", classifier)
         exemplars[name] = Exemplar(image, change(image, mask), mask, labels[photo])
     return exemplars
+
+
+def compare_exemplars(scenario: Scenario, progress: bool = False) -> pd.DataFrame:
+    """Compare edits with default settings that differ in their exemplar only.
+
+    Nothing is selected, so all images of the concept count: those of `target` and of `target_test`. Clean images are
+    those of `clean_test`, without the photos of the exemplars.
+
+    Args:
+        scenario: the scenario of vehicles on snow.
+        progress: show a progress bar.
+
+    Returns:
+        One row per exemplar, extra exemplars included: its class, the share of the image that its mask covers, what
+        `Comparison.row` tells of the images of the concept, and the change of accuracy on clean images, in points.
+    """
+    classifier = scenario.classifier
+    splits = scenario.splits
+    used = [i for i, name in enumerate(splits.clean_test.names) if not _is_exemplar(name)]
+    clean = splits.clean_test.subset(used) if splits.clean_test.names else splits.clean_test
+    sets = (splits.target, splits.target_test, clean)
+    before = [misclassified(predict(classifier, data), data.labels) for data in sets]
+    rows = []
+    exemplars = {**scenario.exemplars, **scenario.extra_exemplars}
+    for name, exemplar in tqdm(exemplars.items(), "exemplars", disable=not progress, leave=False):
+        edit = rewrite(classifier, scenario.default["layer"], exemplar, splits.reference)
+        with edit.applied(classifier):
+            after = [misclassified(predict(classifier, data), data.labels) for data in sets]
+        row = {
+            "exemplar": name,
+            "class": classifier.classes[exemplar.label],
+            "mask": float(exemplar.mask.mean()),
+            **Comparison(torch.cat(before[:2]), torch.cat(after[:2])).row(),
+            "clean change (points)": Comparison(before[2], after[2]).accuracy_change,
+        }
+        rows.append(row)
+    return pd.DataFrame(rows).set_index("exemplar")
+
+
+def _is_exemplar(photo: str) -> bool:
+    """Tell whether a photo of the sample is that of an exemplar."""
+    return any(stem in photo for stem in (*SNOW_EXEMPLARS.values(), *PAPER_EXEMPLAR.values()))
 
 
 def desk_setup(tier: str | None = None, progress: bool = False) -> tuple[Classifier, dict[str, LabelledImages]]:

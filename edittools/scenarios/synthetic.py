@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from edittools._caching import digest_tensors
+from edittools._checks import one_of
 from edittools._identity import identity
 from edittools.baselines import BASELINES, SCOPES
 from edittools.classifiers import Classifier
@@ -30,6 +31,7 @@ from edittools.models.load import load_classifier
 from edittools.probing import jobs, segmentation
 from edittools.probing.counterfactuals import Concepts
 from edittools.probing.effects import bootstrap
+from edittools.probing.style_transfer import StyleTransfer
 from edittools.scenarios import photos
 from edittools.scenarios.finetuning import FinetuningRounds, interpolate_finetuning, select_finetuning
 from edittools.scenarios.rules import scenario_for
@@ -70,6 +72,21 @@ CONCEPTS = {
 }
 """The concepts that are transformed, by tier; a small setup has the first three."""
 
+TRANSFORMS = ("paste", "transfer")
+"""How a concept is transformed to a style: a texture is pasted over it, or it is restyled by style transfer."""
+
+STYLE_MODELS = {"mini": "mini_vgg", "lite": "squeezenet1_1", "paper": "vgg16"}
+"""The classifier on whose features style transfer compares images, by tier."""
+
+TRANSFER_VARIANTS = 4
+"""Number of variants of each style in style transfer."""
+
+SMALL_STYLES = ("graffiti", "snow")
+"""The styles of a small setup."""
+
+EXEMPLAR_COUNTS = (1, 3, 10)
+"""The numbers of exemplars that are compared, as in the paper."""
+
 FINETUNING = FinetuningRounds(rates=(3e-4, 3e-3, 3e-2), momenta=(0.0,), steps=(20,), localities=(1.0, 10.0), top=2)
 """The settings of fine-tuning that are tried."""
 
@@ -81,7 +98,7 @@ def editing_grids() -> dict[str, SettingsGrid]:
         "editing": grid(rank=RANKS, **closed_form),
         "editing -mask": grid(rank=RANKS, masked=(False,), **closed_form),
         "editing -proj": grid(rank=(None,), **closed_form),
-        "editing, L1": grid(rank=RANKS, objective=("l1",), steps=(40,)),
+        "editing, L1": grid(rank=RANKS, objective=("l1",), reference_weight=(0.0,), steps=(40,)),
     }
 
 
@@ -178,23 +195,30 @@ class Case:
         return {"class": self.target, "concept": self.concept, "style": self.style, "evidence": self.evidence}
 
 
-def synthetic_source(tier: str | None = None, model: str | None = None, small: bool = False) -> SetupSource:
+def synthetic_source(
+    tier: str | None = None, model: str | None = None, small: bool = False, styles: str = "paste"
+) -> SetupSource:
     """Return the source of a tier's setup.
 
     Args:
         tier: by default the one that `EDITTOOLS_TIER` names.
         model: a classifier of `edittools.models`; by default the tier's first.
         small: use fewer concepts, styles and images.
+        styles: one of `TRANSFORMS`, see `synthetic_setup`.
 
     Raises:
-        ValueError: if there is no such tier.
+        ValueError: if there is no such tier or transform.
     """
     tier = current_tier(tier)
-    return SetupSource(synthetic_setup, (tier, model or MODELS[tier][0], small))
+    one_of(styles, TRANSFORMS, "styles")
+    arguments = (tier, model or MODELS[tier][0], small)
+    if styles != "paste":
+        arguments = (*arguments, styles)
+    return SetupSource(synthetic_setup, arguments)
 
 
-def synthetic_setup(tier: str, model: str, small: bool) -> SyntheticSetup:
-    """Make a tier's setup; each style has six variants, of which half are held out.
+def synthetic_setup(tier: str, model: str, small: bool, styles: str = "paste") -> SyntheticSetup:
+    """Make a tier's setup.
 
     Tier mini renders scenes. Tier lite loads MSRC v2, labeled with the classifier's predictions where it is confident.
     Tier paper reads a folder of validation images, in which DeepLabV3 finds the concepts.
@@ -203,17 +227,17 @@ def synthetic_setup(tier: str, model: str, small: bool) -> SyntheticSetup:
         tier: name of the tier.
         model: a classifier of `edittools.models`.
         small: use fewer concepts, styles and images.
+        styles: "paste" pastes rendered textures over the concept; each style has six variants. "transfer" restyles the
+            concept, on the features of the tier's `STYLE_MODELS`, as four variants of each style: rendered textures in
+            tier mini, the paper's style images in the others. Half of the variants are held out.
 
     Raises:
-        ValueError: if no photo shows a concept.
+        ValueError: if no photo shows a concept, or there is no such transform.
         FileNotFoundError: if no photo is available.
     """
+    one_of(styles, TRANSFORMS, "styles")
     classifier = load_classifier(model)
-    names = CONCEPTS[tier]
-    styles = STYLES
-    if small:
-        names = names[:3]
-        styles = ("graffiti", "snow")
+    names = CONCEPTS[tier][:3] if small else CONCEPTS[tier]
     if tier == "mini":
         data, masks, splits = _miniworld_images(names, small)
     else:
@@ -228,9 +252,34 @@ def synthetic_setup(tier: str, model: str, small: bool) -> SyntheticSetup:
             raise ValueError(
                 f"none of the {len(data)} photos shows {', '.join(names)}; use photos that show at least one of them"
             )
-    concepts = Concepts(data, masks, style_textures(styles, range(VARIANTS), classifier.size))
+    concepts = _with_styles(data, masks, tier, classifier.size, small, styles)
     common_fields = {"splits": splits, "layers": tuple(later_layers(classifier, 3)), "tier": tier}
     return SyntheticSetup(classifier, concepts, common_fields)
+
+
+def _with_styles(
+    data: LabelledImages, masks: Mapping[str, Tensor], tier: str, size: int, small: bool, styles: str
+) -> Concepts:
+    """Combine images and masks with styles, and with the way of transforming a concept to a style."""
+    if styles == "paste":
+        return Concepts(data, masks, style_textures(SMALL_STYLES if small else STYLES, range(VARIANTS), size))
+    if tier == "mini":
+        textures = style_textures(SMALL_STYLES if small else STYLES, range(TRANSFER_VARIANTS), size)
+    else:
+        textures = photos.style_images(SMALL_STYLES if small else tuple(photos.STYLE_FILES), size, TRANSFER_VARIANTS)
+    return Concepts(data, masks, textures, transform=style_transfer(tier))
+
+
+def style_transfer(tier: str | None = None) -> StyleTransfer:
+    """Make the style transfer of a tier, on the features of the classifier in `STYLE_MODELS`.
+
+    Args:
+        tier: by default the one that `EDITTOOLS_TIER` names.
+
+    Raises:
+        ValueError: if there is no such tier.
+    """
+    return StyleTransfer(load_classifier(STYLE_MODELS[current_tier(tier)]))
 
 
 def _miniworld_images(
@@ -283,16 +332,9 @@ def cases(source: SetupSource, targets: int = 1, settings: CaseSettings = DEFAUL
     """
     setup = setup_of(source)
     data = setup.concepts.data
-    is_correct = predict(setup.classifier, data).argmax(dim=1) == data.labels
-    exclusions = pd.read_csv(shipped("exclusions.txt"), sep=r"\s*;\s*", engine="python")
     listed = []
-    for concept, masks in setup.concepts.masks.items():
-        excluded = set(", ".join(exclusions.classes[exclusions.concept == concept]).split(", "))
-        is_allowed = torch.tensor([data.classes[label] not in excluded for label in data.labels.tolist()])
-        is_large = masks.mean(dim=(1, 2)) >= CASE_LEAST_AREA
-        images = (is_correct & is_allowed & is_large).nonzero()[:, 0]
-        if len(images) > MOST_IMAGES:
-            images = images[stratified(data.labels[images], MOST_IMAGES / len(images), 0)]
+    for concept, images in _images_of_concepts(setup).items():
+        images = _at_most(images, data.labels[images], MOST_IMAGES)
         labels = data.labels[images]
         for style in setup.concepts.styles:
             candidates = _possible_targets(labels, settings.exemplars)
@@ -303,6 +345,67 @@ def cases(source: SetupSource, targets: int = 1, settings: CaseSettings = DEFAUL
                 evidence = shuffled[: settings.exemplars].tolist()
                 listed.append(Case(concept, style, target, images.tolist(), evidence))
     return listed
+
+
+def exemplar_cases(
+    source: SetupSource, counts: Sequence[int] = EXEMPLAR_COUNTS, targets: int = 1
+) -> dict[int, list[Case]]:
+    """List the cases that show what the number of exemplars changes.
+
+    For each concept and style, some classes are drawn at random that have more images than the largest number of
+    exemplars. A smaller number of exemplars are the first ones of a larger number; all other images are the same, so
+    that edits of any number of exemplars are selected and evaluated on the same images.
+
+    Args:
+        source: of the setup.
+        counts: the numbers of exemplars.
+        targets: number of classes for each concept and style.
+
+    Returns:
+        By number of exemplars, the cases in the same order; empty lists if no class has enough images.
+    """
+    setup = setup_of(source)
+    data = setup.concepts.data
+    most = max(counts)
+    listed: dict[int, list[Case]] = {count: [] for count in counts}
+    for concept, images in _images_of_concepts(setup).items():
+        labels = data.labels[images]
+        for style in setup.concepts.styles:
+            candidates = _possible_targets(labels, most)
+            for label in _generator(concept, style).permutation(candidates)[:targets]:
+                target = data.classes[label]
+                of_target = images[labels == label].numpy()
+                exemplars = _generator(concept, style, target).permutation(of_target)[:most]
+                others = images[~torch.isin(images, torch.from_numpy(exemplars))]
+                others = _at_most(others, data.labels[others], MOST_IMAGES)
+                for count in counts:
+                    numbers = [*exemplars[:count].tolist(), *others.tolist()]
+                    listed[count].append(Case(concept, style, target, numbers, list(range(count))))
+    return listed
+
+
+def _images_of_concepts(setup: SyntheticSetup) -> dict[str, Tensor]:
+    """List by concept the numbers of the images of cases: they show enough of it and are classified correctly.
+
+    Classes in `data/exclusions.txt`, which are the concept or are named after it, are left out.
+    """
+    data = setup.concepts.data
+    is_correct = predict(setup.classifier, data).argmax(dim=1) == data.labels
+    exclusions = pd.read_csv(shipped("exclusions.txt"), sep=r"\s*;\s*", engine="python")
+    images_of = {}
+    for concept, masks in setup.concepts.masks.items():
+        excluded = set(", ".join(exclusions.classes[exclusions.concept == concept]).split(", "))
+        is_allowed = torch.tensor([data.classes[label] not in excluded for label in data.labels.tolist()])
+        is_large = masks.mean(dim=(1, 2)) >= CASE_LEAST_AREA
+        images_of[concept] = (is_correct & is_allowed & is_large).nonzero()[:, 0]
+    return images_of
+
+
+def _at_most(images: Tensor, labels: Tensor, count: int) -> Tensor:
+    """Return the numbers of images; of more than `count`, some of each label are drawn at random."""
+    if len(images) <= count:
+        return images
+    return images[stratified(labels, count / len(images), 0)]
 
 
 def _possible_targets(labels: Tensor, exemplars: int) -> list[int]:

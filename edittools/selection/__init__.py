@@ -1,8 +1,10 @@
-"""How an edit is selected: disjoint splits, constraints, a search over candidates, and `repair` in one call."""
+"""How an edit is selected: disjoint splits, constraints, a search over candidates, `repair` in one call, a verdict."""
 
 from edittools.selection.activations import CachedActivations, SplitActivations, cache_activations
+from edittools.selection.assessment import Assessment, Effect, assess
 from edittools.selection.constraints import Constraints
 from edittools.selection.repair import RepairResult, repair
+from edittools.selection.report import report_html, write_report
 from edittools.selection.search import (
     METHODS,
     REFERENCE_WEIGHTS,
@@ -14,7 +16,9 @@ from edittools.selection.search import (
     later_layers,
 )
 from edittools.selection.splits import Splits, check_disjoint, label_by_prediction, split_clean
+from edittools.selection.verdict import Condition, Evidence, Verdict, judge
 
-__all__ = ["METHODS", "REFERENCE_WEIGHTS", "CachedActivations", "Candidates", "Constraints", "EditSearch"]
-__all__ += ["RepairResult", "Selection", "SplitActivations", "Splits", "cache_activations", "candidate_layers"]
-__all__ += ["check_disjoint", "grid", "label_by_prediction", "later_layers", "repair", "split_clean"]
+__all__ = ["METHODS", "REFERENCE_WEIGHTS", "Assessment", "CachedActivations", "Candidates", "Condition"]
+__all__ += ["Constraints", "EditSearch", "Effect", "Evidence", "RepairResult", "Selection", "SplitActivations"]
+__all__ += ["Splits", "Verdict", "assess", "cache_activations", "candidate_layers", "check_disjoint", "grid", "judge"]
+__all__ += ["label_by_prediction", "later_layers", "repair", "report_html", "split_clean", "write_report"]

@@ -65,7 +65,7 @@ class Constraints:
             retained: number of retained images; None if there are none.
         """
         text = (
-            f"at most {self.max_accuracy_drop:g} points of accuracy on {clean:,} clean images: one is "
+            f"at most {self.max_accuracy_drop:.3g} points of accuracy on {clean:,} clean images: one is "
             f"{100 / max(clean, 1):.2f} points, {self.may_lose(clean) or 'none'} may be lost"
         )
         if clean < self.clean_images_needed:

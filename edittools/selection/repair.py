@@ -10,6 +10,9 @@ returned is selected on all of them.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import combinations
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -21,15 +24,31 @@ from edittools.edits import Edit
 from edittools.exemplars import Exemplar
 from edittools.images import Images, LabelledImages, LazyImages
 from edittools.metrics import misclassified, predict
+from edittools.reports import Page, render, save_page
 from edittools.rewriting import OBJECTIVES, fits, pose
+from edittools.selection.assessment import (
+    Assessment,
+    Effect,
+    assess,
+    cache_exemplars,
+    measure_effect,
+    share_inside_mask,
+)
 from edittools.selection.constraints import Constraints
+from edittools.selection.diagnosis import (
+    ExemplarDiagnosis,
+    diagnose_exemplars,
+    exemplar_conditions,
+    image_conditions,
+    warn_about,
+)
+from edittools.selection.report import make_page
 from edittools.selection.search import (
     SCORES,
     Candidates,
     EditSearch,
     Selection,
     cross_validate,
-    describe_params,
     grid,
     named_exemplars,
     score_each,
@@ -37,6 +56,16 @@ from edittools.selection.search import (
     tabulate,
 )
 from edittools.selection.splits import Splits, check_disjoint, label_by_prediction, split_clean, without_duplicates
+from edittools.selection.summary import (
+    NAMES,
+    SECOND,
+    describe_alternatives,
+    describe_map,
+    describe_measures,
+    describe_obstacle,
+    describe_selection,
+)
+from edittools.selection.verdict import RETAINED, Condition, Verdict
 
 SETTINGS = tuple(
     grid(rank=(1, 3), masked=(True, False), objective=("least_squares",), reference_weight=(0.0, 10.0, 100.0))
@@ -49,17 +78,11 @@ FINETUNING = tuple(grid(scope=("local",), rate=(1e-3, 1e-2), steps=(20,)))
 METHODS = ("edit", "closed form", "projection")
 """The methods that `repair` selects from, as in its table; "edit" is the low-rank edit."""
 
-NAMES = {"edit": "low-rank edit"}
-"""What a method is called in the parameters and the summary, unless as in the table."""
-
-SECOND = "second "
-"""Prefix of the parameters of a second layer."""
+CONTROLS = ("random direction", "local fine-tuning", "logit correction")
+"""The controls, as in its table: a verdict of "use" needs an edit that corrects more than each of them."""
 
 ON_TOP = 10
 """Number of candidates of other layers that are tried on top of the best candidate."""
-
-FITTED = 0.5
-"""An edit fits the exemplar if at most this share of the loss there is left."""
 
 Callback = Callable[[str, int, int | None], bool | None]
 
@@ -83,6 +106,8 @@ class RepairResult:
         complete: whether everything was tried; False if the search was ended early.
         selections: the selection of each row of the table.
         inside_mask: share of the edit map of x' that lies inside the mask; None if no candidate is feasible.
+        assessment: the verdict, the check list and the effects behind them.
+        settings: the arguments of `repair` that say what was tried, by name.
     """
 
     edit: Edit
@@ -92,17 +117,61 @@ class RepairResult:
     complete: bool = True
     selections: Mapping[str, Selection] = field(default_factory=dict, repr=False)
     inside_mask: float | None = field(default=None, repr=False)
+    assessment: Assessment = field(default=None, repr=False)
+    settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether to use the edit ("use", "unclear" or "do not use"), why, and what to do next."""
+        return self.assessment.verdict
+
+    @property
+    def conditions(self) -> tuple[Condition, ...]:
+        """The check list: each condition with "pass", "fail" or "not measured", its number, and what to do about it."""
+        return self.assessment.conditions
 
     def summary(self) -> str:
-        """Describe what was selected, what it corrects and what it costs, one sentence per line."""
+        """Give the verdict and the figures behind it, one sentence per line."""
+        lines = [str(self.verdict)]
         if self.selection.feasible:
-            lines = [_selected(self.selection), _acts_in_mask(self), *_figures(self.table), *_alternatives(self.table)]
+            lines.append(describe_selection(self.selection))
+            if self.inside_mask is not None:
+                exemplar = self.search.exemplars[self.selection.params["exemplar"]]
+                lines.append(describe_map(self.inside_mask, float(exemplar.mask.mean())))
+            lines += describe_measures(self.assessment)
+            lines += describe_alternatives(self.table)
         else:
-            number = self.selection.n_candidates
-            lines = [f"None of {number} candidates helps within the constraints.", _limit(self)]
+            lines.append(f"None of {self.selection.n_candidates} candidates helps within the constraints.")
         if not self.complete:
             lines.append("The search was interrupted: this is the best of what was tried.")
         return "\n".join(lines)
+
+    def report(self, path: str | PathLike, title: str = "") -> Path:
+        """Write a report as one HTML page that needs no network, see `report_html`.
+
+        Args:
+            path: the file, such as "report.html"; it is written in one step.
+            title: the heading of the page.
+
+        Returns:
+            The path of the file.
+        """
+        return save_page(self._page(title), path)
+
+    def report_html(self, title: str = "") -> str:
+        """Return the report as HTML: the verdict, images before and after, cost, conditions, settings and code."""
+        return render(self._page(title))
+
+    def _page(self, title: str) -> Page:
+        return make_page(
+            self.search,
+            self.selection,
+            self.assessment,
+            table=self.table,
+            settings=self.settings,
+            inside_mask=self.inside_mask,
+            title=title,
+        )
 
 
 def repair(
@@ -110,7 +179,7 @@ def repair(
     exemplars: Exemplar | Sequence[Exemplar] | Mapping[str, Exemplar],
     failing: LabelledImages,
     clean: Images,
-    retain: Images | None = None,
+    retain: Images | Mapping[str, Images] | None = None,
     *,
     layers: Sequence[str] | None = None,
     settings: Sequence[Mapping[str, Any]] = SETTINGS,
@@ -128,7 +197,8 @@ def repair(
             other classes than the classifier's are mapped by name.
         clean: images whose accuracy must not drop; without labels, the current predictions serve as labels. A quarter
             of them are reference images, half of them measure the constraint, a quarter is used for evaluation.
-        retain: images that must stay as they are, labeled or not. Half of them are used for evaluation.
+        retain: images that must stay as they are, labeled or not; or several such sets by name. Half of each set is
+            used for evaluation. The selection is constrained on the sets together, the verdict on each of them.
         layers: names of the layers to edit; by default at most ten of the later half, see `later_layers`.
         settings: settings of `rewrite` to try.
         strengths: factors α by which edits are scaled.
@@ -148,21 +218,49 @@ def repair(
         KeyboardInterrupt: if the search was ended before the first candidate.
 
     Warns:
-        UserWarning: if an image occurs more than once in a set; it is used once.
+        UserWarning: if an image occurs more than once in a set, where it is used once; and for each condition that
+            fails before the search: x is misclassified, x' is predicted as x, the mask does not cover the change,
+            exemplars have another size than the classifier's images, fewer than 50 images are clean, or fewer than 6
+            failing images are misclassified.
     """
     named = named_exemplars(exemplars)
-    splits = _splits(check_classifier(classifier), named, failing, clean, retain)
+    splits, retained_sets = _splits(check_classifier(classifier), named, failing, clean, retain)
+    diagnoses = diagnose_exemplars(classifier, named)
     one_image = 100 / len(splits.clean)  # points; with few images, one may be lost
     constraints = Constraints(max_accuracy_drop=max(Constraints().max_accuracy_drop, one_image))
     search = EditSearch(classifier, named, splits, layers, constraints, progress)
+    _warn_before_search(search, diagnoses)
+    cached_exemplars = cache_exemplars(search, diagnoses)
     procedure = _Procedure(search, callback, progress)
     complete = procedure.run(_candidates(search, settings, strengths, baselines))
     selections = {name: _with_loss(one, search) for name, one in procedure.selections.items()}
     selection = selections["selected"]
-    rows = {name: _row(one, search) for name, one in selections.items()}
+    effects = {name: measure_effect(search, one, retained_sets) for name, one in selections.items()}
+    assessment = assess(
+        search,
+        selection,
+        {name: effects[name] for name in CONTROLS if name in effects},
+        effect=effects["selected"],
+        diagnoses=diagnoses,
+        exemplars=cached_exemplars,
+        obstacle="" if selection.feasible else describe_obstacle(selection, search),
+        complete=complete,
+    )
+    rows = {name: _row(one, effects[name]) for name, one in selections.items()}
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
-    inside = _inside_mask(selection, search) if selection.feasible else None
-    return RepairResult(selection.edit, table, selection, search, complete, selections, inside)
+    inside = share_inside_mask(search, selection) if selection.feasible else None
+    tried = {"layers": list(search.cuts), "settings": [dict(one) for one in settings]}
+    tried |= {"strengths": tuple(strengths), "baselines": baselines}
+    return RepairResult(selection.edit, table, selection, search, complete, selections, inside, assessment, tried)
+
+
+def _warn_before_search(search: EditSearch, diagnoses: Sequence[ExemplarDiagnosis]) -> None:
+    """Warn the caller of `repair` about each condition that fails before the search."""
+    splits = search.splits
+    clean = len(splits.reference) + len(splits.clean) + len(splits.clean_test)
+    errors = int(search.activations["target"].before.sum())
+    conditions = [*exemplar_conditions(search.classifier, diagnoses), *image_conditions(clean, errors, None)]
+    warn_about(conditions, stacklevel=3)
 
 
 # --- the images -------------------------------------------------------------------------------------------------------
@@ -173,16 +271,20 @@ def _splits(
     exemplars: Mapping[str, Exemplar],
     failing: LabelledImages,
     clean: Images,
-    retain: Images | None,
-) -> Splits:
-    """Check the sets and split them."""
+    retain: Images | Mapping[str, Images] | None,
+) -> tuple[Splits, dict[str, Tensor]]:
+    """Check the sets and split them; return with them which retained images each set has, see `measure_effect`."""
     if not isinstance(failing, LabelledImages):
         raise TypeError(
             f"The failing images are a {type(failing).__name__}; pass LabelledImages(images, labels, classes)"
         )
     sets = {"failing": _labeled("failing", failing, classifier), "clean": _labeled("clean", clean, classifier)}
-    if retain is not None:
-        sets["retain"] = _labeled("retain", retain, classifier)
+    retained = {RETAINED: retain}
+    if isinstance(retain, Mapping):
+        retained = {str(name): images for name, images in retain.items()}
+    retained = {name: images for name, images in retained.items() if images is not None}
+    titles = {name: "retain" if name == RETAINED else f"retain[{name!r}]" for name in retained}
+    retained = {name: _labeled(titles[name], images, classifier) for name, images in retained.items()}
     if len(sets["failing"]) < 2:
         raise ValueError(f"{len(sets['failing'])} failing images were given; pass at least two, better a dozen")
     if len(sets["clean"]) < 3:
@@ -195,22 +297,49 @@ def _splits(
     original = torch.stack([exemplar.image for exemplar in exemplars.values()])
     shown = {"exemplars": torch.cat([changed, original]), "x' of the exemplars": changed}
     pairs = [("clean", "exemplars"), ("failing", "clean"), ("failing", "x' of the exemplars")]
-    if retain is not None:
-        pairs += [("retain", other) for other in ("failing", "exemplars", "clean")]
-    check_disjoint({**sets, **shown}, pairs)
+    for title in titles.values():
+        pairs += [(title, other) for other in ("failing", "exemplars", "clean")]
+    pairs += combinations(titles.values(), 2)
+    check_disjoint({**sets, **shown, **{titles[name]: images for name, images in retained.items()}}, pairs)
     reference, clean_images, clean_test = split_clean(sets["clean"])
-    retained = sets.get("retain") or None  # None if there are no images
-    retain_test = None
-    if retained is not None and len(retained) > 1:
-        retained, retain_test = retained.split(0.5)
-    return Splits(
+    selecting, evaluating = _split_retained(retained)
+    splits = Splits(
         reference=reference.images,
         target=sets["failing"],
         clean=clean_images,
-        retain=retained,
+        retain=_joined(list(selecting.values())),
         clean_test=clean_test,
-        retain_test=retain_test,
+        retain_test=_joined(list(evaluating.values())),
     )
+    sizes = {name: len(images) for name, images in evaluating.items()}
+    members = {}
+    for name in selecting:
+        of_each = [torch.full((size,), other == name) for other, size in sizes.items()]
+        members[name] = torch.cat(of_each) if of_each else torch.zeros(0, dtype=torch.bool)
+    return splits, members
+
+
+def _split_retained(
+    retained: Mapping[str, LabelledImages],
+) -> tuple[dict[str, LabelledImages], dict[str, LabelledImages]]:
+    """Split each retained set into halves for selection and for evaluation; a single image is used for selection."""
+    selecting = {}
+    evaluating = {}
+    for name, images in retained.items():
+        if len(images) > 1:
+            selecting[name], evaluating[name] = images.split(0.5)
+        elif len(images):
+            selecting[name] = images
+    return selecting, evaluating
+
+
+def _joined(sets: Sequence[LabelledImages]) -> LabelledImages | None:
+    """Join sets of images that have the same classes; None if there are none."""
+    if len(sets) < 2:
+        return sets[0] if sets else None
+    labels = torch.cat([images.labels for images in sets])
+    names = tuple(name for images in sets for name in images.names) if all(images.names for images in sets) else ()
+    return LabelledImages(torch.cat([images.images[:] for images in sets]), labels, sets[0].classes, names)
 
 
 def _labeled(name: str, images: Images, classifier: Classifier) -> LabelledImages:
@@ -354,129 +483,8 @@ def _with_loss(selection: Selection, search: EditSearch) -> Selection:
     return replace(selection, edit=replace(edit, record=replace(edit.record, loss_after=left)))
 
 
-def _inside_mask(selection: Selection, search: EditSearch) -> float:
-    """Compute the share of an edit map of x' that lies inside the mask."""
-    exemplar = search.exemplars[selection.params["exemplar"]]
-    edit_map = selection.edit.edit_map(search.classifier, exemplar.changed)
-    return float((edit_map * exemplar.mask.to(edit_map)).sum() / edit_map.sum().clamp_min(1e-12))
-
-
-def _row(selection: Selection, search: EditSearch) -> dict[str, Any]:
+def _row(selection: Selection, effect: Effect) -> dict[str, Any]:
     """Tabulate what a method does to images that were not used to select its edit."""
-    held_out = selection.held_out
-    figures = held_out.row()
-    low, high = held_out.corrected_interval()
-    clean = search.activations["clean_test"].compare(selection.edit)
-    accuracy_low, accuracy_high = clean.accuracy_interval()
-    row = {
-        "failing": figures["errors before"],
-        "corrected": held_out.corrected,
-        "broken": held_out.broken,
-        "share": figures["errors corrected"],
-        "low": low,
-        "high": high,
-        "p": figures["p"],
-        "accuracy change": clean.accuracy_change,
-        "accuracy low": accuracy_low,
-        "accuracy high": accuracy_high,
-    }
-    if "retain_test" in search.activations:
-        retain = search.activations["retain_test"].compare(selection.edit)
-        row["kept"] = len(retain.before)
-        row["kept broken"] = retain.broken
-    row["trials"] = selection.n_candidates
     layers = [selection.params.get(name, "") for name in ("layer", f"{SECOND}layer")]
-    row["layer"] = " + ".join(layer for layer in layers if layer)
-    return row
-
-
-# --- the summary ------------------------------------------------------------------------------------------------------
-
-
-def _selected(selection: Selection) -> str:
-    """Name the selected method and its parameters, and say how well the edit fits the exemplar."""
-    first = {name: value for name, value in selection.params.items() if not name.startswith(SECOND)}
-    second = {name.removeprefix(SECOND): value for name, value in selection.params.items() if name.startswith(SECOND)}
-    text = f"Selected: {_describe_edit(first)}"
-    if second:
-        return f"{text}; and on top of it {_describe_edit(second)}."
-    record = selection.edit.record
-    if record is None or record.share_left is None:
-        return f"{text}."
-    fit = "It fits" if record.share_left <= FITTED else "It fits only in part"
-    return f"{text}. {fit}: {1 - record.share_left:.0%} of the loss at the exemplar is gone."
-
-
-def _describe_edit(params: Mapping[str, Any]) -> str:
-    """Describe an edit of one layer; what was not among the settings is as `rewrite` has it."""
-    method = params["method"]
-    settings = dict(params)
-    if method == NAMES["edit"]:
-        settings = {"rank": 1, "masked": True, **params}
-        settings = {name: settings[name] for name in ("layer", "exemplar", "rank", "masked", "strength")}
-    settings.pop("method", None)
-    return f"{method} in {describe_params(settings)}"
-
-
-def _acts_in_mask(result: RepairResult) -> str:
-    """Say where the edit acts in x'."""
-    exemplar = result.search.exemplars[result.selection.params["exemplar"]]
-    covered = float(exemplar.mask.mean())
-    return (
-        f"{result.inside_mask:.0%} of its edit map of x' is inside the mask, which covers {covered:.0%} of the image."
-    )
-
-
-def _figures(table: pd.DataFrame) -> list[str]:
-    """Say what the selected edit corrects, and what it costs on images that were not used for selection."""
-    row = table.loc["selected"]
-    corrected = (
-        f"Held out: {row.corrected} of {row.failing} misclassified images corrected, {row.broken} broken "
-        f"({row.share:.0%} [{row.low:.0%}, {row.high:.0%}], p {row.p:.2g})."
-    )
-    if row.p > 0.05:
-        corrected += " So few images cannot tell more."
-    cost = (
-        f"Cost: {row['accuracy change']:+.2f} points [{row['accuracy low']:+.2f}, {row['accuracy high']:+.2f}] of "
-        "accuracy on clean images"
-    )
-    if "kept" in row:
-        cost += f"; {row['kept broken']:.0f} of {row.kept:.0f} retained images broken"
-    return [corrected, f"{cost}."]
-
-
-def _alternatives(table: pd.DataFrame) -> list[str]:
-    """Say what each method alone gives, and what the controls give."""
-    lines = []
-    edit = table.loc["edit"]
-    lines.append(f"The low-rank edit alone, selected the same way: {edit.corrected} corrected, {edit.broken} broken.")
-    controls = table.drop(index=["selected", "edit"])
-    if len(controls):
-        counts = ", ".join(f"{name} {row.corrected} / {row.broken}" for name, row in controls.iterrows())
-        lines.append(f"Other methods, corrected / broken: {counts}.")
-    return lines
-
-
-def _limit(result: RepairResult) -> str:
-    """Say why no candidate is feasible: the fit at the exemplar, what the images show, or the constraints."""
-    table = result.selection.results
-    records = [edit.record for edit in table.edit if edit.record is not None and edit.record.loss_before]
-    left = min((record.share_left for record in records if record.share_left is not None), default=0)
-    if left > FITTED:
-        return (
-            f"No edit fits the exemplar: in no layer is more than {1 - left:.0%} of the loss there gone. Try other "
-            "layers, a higher rank, or a mask that covers all of the change."
-        )
-    most = table.net.max()
-    if most <= 0:
-        return (
-            "No edit corrects more failing images than it breaks: what they show is not what the exemplar changes, or "
-            "they are misclassified for another reason."
-        )
-    constraints = result.search.constraints
-    wrong = int(result.selection.held_out.before.sum())
-    return (
-        f"Edits correct up to {most} of {wrong} misclassified images, but none costs at most "
-        f"{constraints.max_accuracy_drop:g} points of accuracy and keeps the retained images. Try more clean and "
-        "retained images, another exemplar, or a smaller change."
-    )
+    selected = {"trials": selection.n_candidates, "layer": " + ".join(layer for layer in layers if layer)}
+    return {**effect.row(), **selected}

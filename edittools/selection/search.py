@@ -165,6 +165,7 @@ class Selection:
         held_out: by cross-validation, comparison of each target image before and after the edit that was selected
             without it.
         folds: by cross-validation, the selection without each fold.
+        fold: by cross-validation, the index in `folds` of each target image's fold, `(N,)`.
     """
 
     edit: Edit
@@ -178,6 +179,7 @@ class Selection:
     wrong: Tensor | None = field(default=None, repr=False)
     held_out: Comparison | None = field(default=None, repr=False)
     folds: "tuple[Selection, ...]" = field(default=(), repr=False)
+    fold: Tensor | None = field(default=None, repr=False)
 
     @property
     def feasible(self) -> bool:
@@ -336,18 +338,20 @@ def cross_validate(select: Callable[[Tensor | slice], Selection], before: Tensor
         folds: the number of each image's fold, `(N,)`.
 
     Returns:
-        The selection on all images, with `held_out` and `folds`. Where no candidate is feasible without a fold, the
-        images of the fold are as before.
+        The selection on all images, with `held_out`, `folds` and `fold`. Where no candidate is feasible without a fold,
+        the images of the fold are as before.
     """
     after = before.clone()
     selections = []
-    for fold in folds.unique().tolist():
+    numbers, index_of_fold = folds.unique(return_inverse=True)
+    for fold in numbers.tolist():
         in_fold = folds == fold
         selection = select(~in_fold)
         selections.append(selection)
         if selection.feasible:
             after[in_fold] = selection.wrong[in_fold]
-    return replace(select(slice(None)), held_out=Comparison(before, after), folds=tuple(selections))
+    selection = select(slice(None))
+    return replace(selection, held_out=Comparison(before, after), folds=tuple(selections), fold=index_of_fold)
 
 
 class EditSearch:

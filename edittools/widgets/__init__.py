@@ -6,11 +6,11 @@ from typing import Any
 from edittools._checks import extra
 
 _MODULES = {
-    "Desk": "desk",
-    "MaskEditor": "editor",
-    "PredictionView": "views",
-    "ProbeBrowser": "views",
-    "alpha_slider": "views",
+    "Desk": "widgets.desk",
+    "MaskEditor": "widgets.editor",
+    "PredictionView": "widgets.views",
+    "ProbeBrowser": "widgets.views",
+    "alpha_slider": "widgets.views",
     "read_folder": "folders",
 }
 """The module of each public name."""
@@ -22,5 +22,5 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'edittools.widgets' has no attribute {name!r}; it has {', '.join(__all__)}")
     with extra("widgets", "widgets"):
-        module = importlib.import_module(f"edittools.widgets.{_MODULES[name]}")
+        module = importlib.import_module(f"edittools.{_MODULES[name]}")
     return getattr(module, name)

@@ -204,6 +204,15 @@ class Desk(StaticFigure, ipywidgets.VBox):
         path = self.session.save(path)
         self.controls.message.show(f"Saved as {path}.")
 
+    def save_report(self, path: str | os.PathLike) -> None:
+        """Write the report of the search that found `edit` as an HTML page.
+
+        Raises:
+            ValueError: if the edit was not found by a search.
+        """
+        path = self.session.save_report(path)
+        self.controls.message.show(f"Saved as {path}.")
+
     def load(self, path: str | os.PathLike) -> None:
         """Show a saved edit; raises what `Edit.load` raises."""
         edit = self.session.read_edit(path)
@@ -349,6 +358,9 @@ class Desk(StaticFigure, ipywidgets.VBox):
         controls.stop.on_click(self._with_errors_shown(lambda _: self.stop()))
         controls.undo.on_click(self._with_errors_shown(lambda _: self.undo()))
         controls.save.on_click(self._with_errors_shown(lambda _: self.save(controls.path.value)))
+        controls.report.on_click(
+            self._with_errors_shown(lambda _: self.save_report(Path(controls.path.value).with_suffix(".html")))
+        )
         controls.upload.observe(self._with_errors_shown(lambda change: self._add_files(change["new"])), "value")
         controls.class_name.observe(self._with_errors_shown(lambda change: self._label_entered(change["new"])), "value")
         controls.material.observe(self._with_errors_shown(lambda _: self._show_exemplar()), "value")

@@ -87,6 +87,7 @@ class Controls(ipywidgets.VBox):
         self.undo = button("Undo edit", "go back to the previous result")
         self.path = ipywidgets.Text("edit.safetensors", description="file", continuous_update=False, **narrow)
         self.save = button("Save", "save the edit as a file")
+        self.report = button("Save report", "save the report of the search as an HTML page")
         self.upload = ipywidgets.FileUpload(
             accept=".safetensors,image/*",
             multiple=True,
@@ -108,7 +109,7 @@ class Controls(ipywidgets.VBox):
                 self.message,
                 self.title,
                 self.verdict,
-                row(self.undo, self.path, self.save, self.upload),
+                row(self.undo, self.path, self.save, self.report, self.upload),
             ]
         )
         self.add_class("et-box")
@@ -139,6 +140,7 @@ class Controls(ipywidgets.VBox):
             self.verdict.text = result.verdict
         self.undo.disabled = not can_undo
         self.save.disabled = not can_save
+        self.report.disabled = result is None or not result.held_out
 
 
 def _layer_options(sets: DeskSets) -> list[tuple[str, str]]:

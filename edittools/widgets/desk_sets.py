@@ -13,6 +13,7 @@ from edittools.classifiers import Classifier, check_classifier, remap_labels
 from edittools.cut import Cut, cut_all, editable_layers
 from edittools.edits import Edit, applied_edits, unedited_fingerprint
 from edittools.exemplars import Exemplar
+from edittools.folders import image_files, read_folder
 from edittools.images import LabelledImages, LazyImages, evenly_spaced, resized
 from edittools.metrics import Comparison, label_margins, misclassified, predict
 from edittools.moments import SecondMoment, keys_of, measure
@@ -20,7 +21,6 @@ from edittools.rewriting import SAMPLE, rewrite
 from edittools.selection import CachedActivations, Constraints, RepairResult, cache_activations, later_layers, repair
 from edittools.selection.repair import Callback
 from edittools.selection.splits import check_disjoint, label_by_prediction, split_clean, without_duplicates
-from edittools.widgets.folders import image_files, read_folder
 
 ImageSource = LabelledImages | LazyImages | Tensor | str | os.PathLike
 """Images with or without labels, or the path of a folder."""

@@ -69,6 +69,7 @@ class EditSession:
         self.index = self.sets.order[0]
         self._masks: dict[int, Tensor] = {}
         self._steps: list[_Step] = []
+        self._fix: RepairResult | None = None
 
     def __repr__(self) -> str:
         return f"EditSession({self.description})"
@@ -247,6 +248,7 @@ class EditSession:
         exemplar = self.exemplar if exemplar is None else exemplar
         drawn_on = self.index if drawn_on is None else drawn_on
         fix = self.sets.search(exemplar, drawn_on, callback)
+        self._fix = fix
         if fix.selection.feasible:
             result = self.sets.result(fix.edit, (drawn_on,))
             self._add_step(fix.edit, (drawn_on,), replace(result, verdict=fix.summary(), held_out=True))
@@ -287,6 +289,19 @@ class EditSession:
         path = Path(path).expanduser()
         self.edit.save(path)
         return path
+
+    def save_report(self, path: str | os.PathLike) -> Path:
+        """Write the report of the search that found the last edit, see `RepairResult.report`.
+
+        Returns:
+            The path of the file.
+
+        Raises:
+            ValueError: if the last edit was not found by a search.
+        """
+        if self._fix is None or self._fix.edit is not self.edit:
+            raise ValueError("a report is of an edit that a search has found; search for the best one first")
+        return self._fix.report(path)
 
     @property
     def can_undo(self) -> bool:

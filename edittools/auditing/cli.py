@@ -1,0 +1,120 @@
+"""The command `edittools`: audit a folder of images, and apply an edit to a model's weights."""
+
+import argparse
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+EXAMPLES = """examples:
+  edittools audit photos --model efficientnet_lite0 --out audit
+      photos/ has one subfolder per class, named after classes of the model
+  edittools audit photos --model timm:resnet18 --masks road_masks --material snow.jpg
+      replace the concepts of road_masks/ by the material of snow.jpg
+"""
+
+INTERRUPTED = 130
+"""The exit code after Ctrl-C."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"edittools: {message}; see edittools --help\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
+    layout = argparse.RawDescriptionHelpFormatter
+    commands = _Parser("edittools", description=__doc__, epilog=EXAMPLES, formatter_class=layout)
+    subparsers = commands.add_subparsers(dest="command", required=True, parser_class=_Parser)
+    audit = subparsers.add_parser(
+        "audit",
+        help="find what a model relies on in a folder of images, repair the strongest rule, write a report",
+        epilog=EXAMPLES,
+        formatter_class=layout,
+    )
+    audit.add_argument("folder", type=Path, help="images, in one subfolder per class")
+    model_help = "a name of edittools, timm:NAME, hf:NAME_OR_FOLDER, or file.py:function"
+    audit.add_argument("--model", required=True, help=model_help)
+    audit.add_argument("--clean", type=Path, help="folder of images whose accuracy must not drop")
+    audit.add_argument("--retain", type=Path, help="folder of images that rely on the concept legitimately")
+    audit.add_argument("--masks", type=Path, help="masks of concepts: PNG files, a COCO file, or Label Studio's export")
+    audit.add_argument("--material", type=Path, help="image of the material that replaces concepts, such as snow.jpg")
+    audit.add_argument("--out", type=Path, default=Path("audit"), help="folder for the results (default: audit)")
+    audit.add_argument("--device", help="such as cpu or cuda")
+    apply = subparsers.add_parser("apply", help="write the weights of a model with an edit as a state dict")
+    apply.add_argument("edit", type=Path, help="an edit that was saved, such as audit/edit.safetensors")
+    apply.add_argument("--model", required=True, help=model_help)
+    apply.add_argument("--out", type=Path, required=True, help="file to write, such as weights.safetensors")
+    apply.add_argument("--device", help="such as cpu or cuda")
+    return commands
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; return its exit code: 0, or 2 after an error, which is one line."""
+    options = parser().parse_args(arguments)
+    command = {"audit": run_audit, "apply": run_apply}[options.command]
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        try:
+            command(options)
+        except KeyboardInterrupt:
+            print("edittools: interrupted; call it again with the same --out to go on", file=sys.stderr)
+            return INTERRUPTED
+        except (OSError, ImportError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            message = error.args[0] if isinstance(error, KeyError) and error.args else error
+            print(f"edittools: {' '.join(str(message).split())}", file=sys.stderr)
+            return 2
+    return 0
+
+
+def run_audit(options: argparse.Namespace) -> None:
+    """Audit a folder, print the summary, and write the files."""
+    from edittools.auditing.audit import audit_folder
+    from edittools.auditing.sources import load_model
+
+    started = time.perf_counter()
+    for folder in (options.folder, options.clean, options.retain):
+        if folder is not None and not folder.expanduser().is_dir():
+            raise FileNotFoundError(f"{str(folder)!r} is not a folder; pass a folder of images")
+    for file in (options.masks, options.material):
+        if file is not None and not file.expanduser().exists():
+            raise FileNotFoundError(f"{str(file)!r} does not exist; check the path")
+    classifier = load_model(options.model, options.device)
+    audit = audit_folder(
+        options.folder,
+        classifier,
+        clean=options.clean,
+        retain=options.retain,
+        masks=options.masks,
+        material=options.material,
+        out=options.out,
+        callback=lambda step: print(f"{step} …", file=sys.stderr),
+    )
+    paths = audit.write(options.out)
+    print(audit.summary())
+    print(f"\n{time.perf_counter() - started:.0f} s; wrote {', '.join(str(path) for path in paths)}")
+
+
+def run_apply(options: argparse.Namespace) -> None:
+    """Write the edited weights of a model."""
+    from edittools.auditing.sources import load_model
+    from edittools.edits import Edit
+
+    edit = Edit.load(options.edit)
+    classifier = load_model(options.model, options.device)
+    edit.export(classifier, options.out)
+    print(f"wrote {options.out}: the weights of {options.model} with {edit}")
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    """Print a warning as one line."""
+    print(f"edittools: {' '.join(str(message).split())}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,208 @@
+"""Read masks of concepts that people drew, at the size of the photos, from files of common formats."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from os import PathLike, fspath
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edittools._checks import extra
+from edittools.classifiers import Classifier
+from edittools.images import fit_mask, load_mask
+
+LABEL_STUDIO_PNG = re.compile(r"task-(?P<task>\d+)-annotation-.+-(?P<concept>[^-]+)-\d+$")
+"""The name of a mask that Label Studio exports as PNG, without its ending."""
+
+UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")
+"""What Label Studio puts before the name of an uploaded file."""
+
+LAYOUTS = (
+    "CONCEPT/IMAGE.png, IMAGE_CONCEPT.png, a COCO file (.json), or Label Studio's PNG files with its JSON export next "
+    "to them"
+)
+"""The files that `read_masks` understands."""
+
+
+class _Names:
+    """Finds the number of an image by its path or its name, with or without folder and ending."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.paths = [PurePath(name) for name in names]
+        self.by_path = {str(path.with_suffix("")): number for number, path in enumerate(self.paths)}
+        self.by_stem: dict[str, list[int]] = {}
+        for number, path in enumerate(self.paths):
+            self.by_stem.setdefault(path.stem, []).append(number)
+
+    def find(self, name: str) -> int | None:
+        """Return the number of an image; None if there is none, or several have that name."""
+        path = PurePath(name).with_suffix("") if PurePath(name).suffix else PurePath(name)
+        if str(path) in self.by_path:
+            return self.by_path[str(path)]
+        numbers = self.by_stem.get(path.name, [])
+        return numbers[0] if len(numbers) == 1 else None
+
+
+def read_masks(
+    source: str | PathLike, names: Sequence[str], classifier: Classifier
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Read the masks of concepts in images that were loaded for a classifier.
+
+    Masks are of the size of the photos. They go through the same resize and crop as the photos. Several masks of a
+    concept in an image are united; an image without a mask of a concept does not show it.
+
+    Args:
+        source: a folder of masks as PNG files, white where the concept is, or a COCO file. The layouts are
+            `CONCEPT/IMAGE.png`, where IMAGE may be a path; `IMAGE_CONCEPT.png`; a COCO file (`.json`) with polygons or
+            run lengths; and Label Studio's export of brush labels as PNG, next to its export as JSON, which says which
+            image each task shows.
+        names: of each image, its path in the folder of images, such as `LabelledImages.names`.
+        classifier: the classifier that the images were loaded for.
+
+    Returns:
+        Masks `(N, size, size)` of 0 and 1 by concept, and one line per file or annotation that was left out.
+
+    Raises:
+        FileNotFoundError: if there is no such folder or file.
+        ModuleNotFoundError: if a COCO file is read and pycocotools is not installed.
+        ValueError: if no mask fits an image.
+    """
+    root = Path(source).expanduser()
+    if not root.exists():
+        raise FileNotFoundError(f"{fspath(source)!r} is neither a folder nor a file; pass masks as {LAYOUTS}")
+    known = _Names(names)
+    shape = (len(names), classifier.size, classifier.size)
+    masks: dict[str, Tensor] = {}
+    left_out = []
+    for where, concept, number, mask in _each_mask(root, known, classifier):
+        if number is None or mask is None:
+            left_out.append(where)
+            continue
+        masks.setdefault(concept, torch.zeros(shape))
+        masks[concept][number] = torch.maximum(masks[concept][number], mask)
+    if not masks:
+        example = f" ({left_out[0]})" if left_out else ""
+        raise ValueError(f"{fspath(source)!r} holds no mask of one of the {len(names)} images{example}; use {LAYOUTS}")
+    return masks, left_out
+
+
+def _each_mask(
+    root: Path, known: _Names, classifier: Classifier
+) -> Iterator[tuple[str, str, int | None, Tensor | None]]:
+    """Yield each mask: where it comes from, its concept, the number of its image, and the mask at the input's size.
+
+    The number is None if there is no such image, the mask if it cannot be read.
+    """
+    files = [root] if root.is_file() else sorted(path for path in root.rglob("*") if path.is_file())
+    contents = {path: _read_json(path) for path in files if path.suffix == ".json"}
+    for path, content in contents.items():
+        if isinstance(content, Mapping) and "annotations" in content:
+            yield from _from_coco(path.name, content, known, classifier)
+    tasks = {}
+    for content in contents.values():
+        tasks |= _label_studio_tasks(content)
+    for path in files:
+        if path.suffix.lower() != ".png":
+            continue
+        where = str(path.relative_to(root))
+        concept, number = _concept_and_image(path.relative_to(root), known, tasks)
+        if number is None:
+            yield f"{where}: no image of that name", concept, None, None
+            continue
+        try:
+            yield where, concept, number, load_mask(path, classifier)
+        except ValueError as error:
+            yield f"{where}: {error}", concept, number, None
+
+
+def _concept_and_image(path: PurePath, known: _Names, tasks: Mapping[int, str]) -> tuple[str, int | None]:
+    """Tell from the path of a PNG file which concept in which image it shows."""
+    exported = LABEL_STUDIO_PNG.match(path.stem)
+    if exported is not None:
+        image = tasks.get(int(exported["task"]))
+        return exported["concept"], None if image is None else known.find(image)
+    if len(path.parts) > 1:
+        number = known.find(str(PurePath(*path.parts[1:])))
+        if number is not None:
+            return path.parts[0], number
+    for place in range(len(path.stem) - 1, 0, -1):
+        if path.stem[place] == "_":
+            number = known.find(str(path.with_name(path.stem[:place])))
+            if number is not None:
+                return path.stem[place + 1 :], number
+    return "", None
+
+
+def _read_json(path: Path) -> Any:
+    """Read a JSON file."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise ValueError(f"{str(path)!r} is not a JSON file: {error}") from error
+
+
+def _label_studio_tasks(content: Any) -> dict[int, str]:
+    """Map the numbers of Label Studio's tasks to the names of their images."""
+    tasks = {}
+    for task in content if isinstance(content, list) else []:
+        fields = task.get("data", task) if isinstance(task, Mapping) else {}
+        addresses = [value for value in fields.values() if isinstance(value, str) and PurePath(value).suffix]
+        if "id" in task and addresses:
+            tasks[int(task["id"])] = UPLOAD_PREFIX.sub("", PurePath(addresses[0]).name)
+    return tasks
+
+
+def _from_coco(
+    name: str, content: Mapping[str, Any], known: _Names, classifier: Classifier
+) -> Iterator[tuple[str, str, int | None, Tensor | None]]:
+    """Yield the masks of a COCO file, see `_each_mask`."""
+    concepts = {category["id"]: category["name"] for category in content.get("categories", [])}
+    images = {image["id"]: image for image in content.get("images", [])}
+    for annotation in content["annotations"]:
+        where = f"{name}: annotation {annotation.get('id')}"
+        image = images.get(annotation.get("image_id"))
+        concept = concepts.get(annotation.get("category_id"))
+        if image is None or concept is None:
+            yield f"{where} has no image or no category", "", None, None
+            continue
+        number = known.find(UPLOAD_PREFIX.sub("", PurePath(image["file_name"]).name))
+        if number is None:
+            number = known.find(image["file_name"])
+        if number is None:
+            yield f"{where}: no image {image['file_name']!r}", concept, None, None
+            continue
+        mask = decode_segmentation(annotation.get("segmentation"), image["height"], image["width"])
+        yield where, concept, number, fit_mask(mask, classifier)
+
+
+def decode_segmentation(segmentation: Any, height: int, width: int) -> Tensor:
+    """Decode the segmentation of a COCO annotation, of polygons or run lengths.
+
+    Args:
+        segmentation: a list of polygons, or run lengths, compressed or not.
+        height: of the photo, in pixels.
+        width: of the photo, in pixels.
+
+    Returns:
+        The mask `(height, width)` of 0 and 1.
+
+    Raises:
+        ValueError: if it is neither.
+    """
+    with extra("auditing", "coco"):
+        from pycocotools import mask as coco
+    try:
+        if not isinstance(segmentation, Mapping) or isinstance(segmentation["counts"], list):
+            segmentation = coco.frPyObjects(segmentation, height, width)
+        if isinstance(segmentation, list):
+            segmentation = coco.merge(segmentation)
+        mask = coco.decode(segmentation)
+    except Exception as error:  # pycocotools fails in any way
+        raise ValueError(
+            f"segmentation {str(segmentation)[:60]!r} is not one of COCO; pass polygons or run lengths"
+        ) from error
+    return torch.from_numpy(np.ascontiguousarray(mask)).float()

@@ -1,0 +1,419 @@
+"""The report on a selected edit: what `RepairResult.report` and `write_report` put on one page."""
+
+import platform
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from os import PathLike
+from pathlib import Path, PurePath
+from pprint import pformat
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from edittools._caching import digest_tensors
+from edittools.exemplars import Exemplar
+from edittools.images import LabelledImages, in_batches
+from edittools.metrics import misclassified, predicted_classes
+from edittools.reports import Bar, Card, Figure, Page, data_uri, render, save_page, shade
+from edittools.selection.assessment import Assessment, Effect, assess, share_inside_mask
+from edittools.selection.search import EditSearch, Selection
+from edittools.selection.summary import NAMES, describe_map, describe_selection
+from edittools.selection.verdict import RETAINED
+
+MOST_CARDS = 60
+"""The largest number of images with the concept that a report shows."""
+
+MOST_COSTS = 12
+"""The largest number of clean and retained images that a report shows, of each set."""
+
+MOST_MAPS = 6
+"""The largest number of images whose edit maps a report shows, the exemplar's included."""
+
+SELECTED = "selected"
+"""The name of the selected edit in a table of methods."""
+
+PACKAGES = ("edittools", "torch", "torchvision", "numpy", "scipy", "safetensors")
+
+STATES = {
+    (False, False): "correct",
+    (False, True): "broken",
+    (True, False): "corrected",
+    (True, True): "misclassified",
+}
+"""The state of an image by whether it is misclassified before and after an edit."""
+
+
+def report_html(
+    search: EditSearch,
+    selection: Selection,
+    controls: Mapping[str, Selection] | None = None,
+    *,
+    assessment: Assessment | None = None,
+    title: str = "",
+) -> str:
+    """Report on an edit that was selected in a search, as one self-contained HTML page.
+
+    Args:
+        search: the search.
+        selection: the selection. Images that were not used for it are the splits for evaluation; without the split
+            `target_test`, the target images by cross-validation (`cv=`).
+        controls: selections in the same search that the edit has to surpass, by name.
+        assessment: see `assess`; made if it is not given.
+        title: the heading.
+
+    Returns:
+        The page.
+    """
+    if assessment is None:
+        assessment = assess(search, selection, controls)
+    return render(make_page(search, selection, assessment, title=title))
+
+
+def write_report(
+    path: str | PathLike,
+    search: EditSearch,
+    selection: Selection,
+    controls: Mapping[str, Selection] | None = None,
+    *,
+    assessment: Assessment | None = None,
+    title: str = "",
+) -> Path:
+    """Write the page of `report_html` as a file, in one step, and return its path."""
+    if assessment is None:
+        assessment = assess(search, selection, controls)
+    return save_page(make_page(search, selection, assessment, title=title), path)
+
+
+def make_page(
+    search: EditSearch,
+    selection: Selection,
+    assessment: Assessment,
+    *,
+    table: pd.DataFrame | None = None,
+    settings: Mapping[str, Any] | None = None,
+    inside_mask: float | None = None,
+    title: str = "",
+) -> Page:
+    """Collect what a report says.
+
+    Args:
+        search: the search.
+        selection: the selection.
+        assessment: what is known about it.
+        table: one row per method, as `RepairResult.table`; by default, of the selected edit and the controls.
+        settings: the arguments of `repair`, if it made the selection.
+        inside_mask: share of the edit map of x' inside the mask; computed if it is not given.
+        title: the heading.
+    """
+    if table is None:
+        effects = {SELECTED: assessment.effect, **assessment.controls}
+        table = pd.DataFrame.from_dict({name: effect.row() for name, effect in effects.items()}, orient="index")
+    titles = {name: f"{name} (control)" for name in assessment.controls}
+    table = table.rename(index={**NAMES, **titles})
+    shown = _shown_images(search, selection)
+    verdict = assessment.verdict
+    text = describe_selection(selection).removeprefix("Selected: ") if selection.feasible else "no edit"
+    maps, note = _maps(search, selection, shown, inside_mask)
+    costs, costs_note = _costs(search, selection, assessment.effect)
+    held_out = "each with an edit that was selected without it"
+    if "target_test" in search.activations:
+        held_out = "none of which was used to select the edit"
+    elif selection.held_out is None:
+        held_out = "on which the edit was selected, so these figures are too good"
+    return Page(
+        title=title or f"An edit of {type(search.classifier.model).__name__}",
+        subtitle=f"{search.classifier}: {text}",
+        word=verdict.word,
+        reason=verdict.reason,
+        advice=verdict.advice,
+        measures=[(measure, *texts) for measure, texts in assessment.measures.items()],
+        conditions=assessment.conditions,
+        exemplars=_exemplars(search, selection, assessment),
+        maps=maps,
+        map_note=note,
+        cards=shown.cards(),
+        cards_note=f"{min(len(shown.data), MOST_CARDS)} of {len(shown.data)} images, {held_out}.",
+        costs=costs,
+        costs_note=costs_note,
+        corrected_bars=_corrected_bars(table),
+        accuracy_bars=_accuracy_bars(table),
+        table_head=("method", *_COLUMNS),
+        table=_rows(table),
+        settings=_settings(search, selection, settings),
+        versions=_versions(search, selection),
+        code=_code(search, selection, settings),
+        created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+
+
+# --- images -----------------------------------------------------------------------------------------------------------
+
+
+class _Shown:
+    """Images with their logits before and after an edit."""
+
+    def __init__(self, data: LabelledImages, before: Tensor, after: Tensor) -> None:
+        self.data = data
+        self.probabilities = before.float().softmax(dim=1)
+        self.edited_probabilities = after.float().softmax(dim=1)
+        self.before = predicted_classes(before)
+        self.after = predicted_classes(after)
+
+    @property
+    def change(self) -> Tensor:
+        """The change of the probability of each image's label, `(N,)`."""
+        column = self.data.labels[:, None]
+        return (self.edited_probabilities.gather(1, column) - self.probabilities.gather(1, column))[:, 0]
+
+    def cards(self, indices: Sequence[int] | None = None) -> list[Card]:
+        """Make a card of each image, the largest gain of its label first; by default of those that change most."""
+        if indices is None:
+            indices = self.change.abs().argsort(descending=True, stable=True)[:MOST_CARDS].tolist()
+        in_order = sorted(indices, key=lambda index: -float(self.change[index]))
+        return [self._card(index) for index in in_order]
+
+    def _card(self, index: int) -> Card:
+        label = int(self.data.labels[index])
+        before = int(self.before[index])
+        after = int(self.after[index])
+        classes = (*self.data.classes, "not a number")  # of logits that hold NaN, whose class is -1
+        return Card(
+            source=data_uri(self.data.images[index]),
+            label=classes[label],
+            before=classes[before],
+            after=classes[after],
+            state=STATES[before != label, after != label],
+            probability=float(self.probabilities[index, label]),
+            edited_probability=float(self.edited_probabilities[index, label]),
+            name=PurePath(self.data.names[index]).name if self.data.names else "",
+        )
+
+
+def _shown_images(search: EditSearch, selection: Selection) -> _Shown:
+    """Compute the logits of the images with the concept before and after the edit.
+
+    By cross-validation, each image has the logits of the edit that was selected without it.
+    """
+    name = "target_test" if "target_test" in search.activations else "target"
+    activations = search.activations[name]
+    data = search.splits.labeled[name]
+    before = activations.original
+    if name == "target_test" or selection.held_out is None or selection.fold is None:
+        return _Shown(_relabeled(data, activations.labels, search), before, activations.logits(selection.edit))
+    after = before.clone()
+    for number, of_fold in enumerate(selection.folds):
+        if of_fold.feasible:
+            in_fold = selection.fold == number
+            after[in_fold] = activations.logits(of_fold.edit)[in_fold]
+    return _Shown(_relabeled(data, activations.labels, search), before, after)
+
+
+def _relabeled(data: LabelledImages, labels: Tensor, search: EditSearch) -> LabelledImages:
+    """Give images their labels into the classifier's classes."""
+    return LabelledImages(data.images, labels, search.classifier.classes, data.names)
+
+
+def _costs(search: EditSearch, selection: Selection, effect: Effect) -> tuple[list[Card], str]:
+    """Show the clean and retained images that the edit breaks, of those that were not used to select it."""
+    if effect.clean is None and effect.all_retained is None:
+        return [], ""
+    cards = []
+    counts = []
+    for name, what in (("clean_test", "clean"), ("retain_test", "retained")):
+        if name not in search.activations:
+            continue
+        activations = search.activations[name]
+        after = activations.logits(selection.edit)
+        is_broken = ~activations.before & misclassified(after, activations.labels)
+        broken = is_broken.nonzero()[:MOST_COSTS, 0]
+        counts.append(f"{int(is_broken.sum())} of {len(is_broken):,} {what} images")
+        if len(broken):
+            data = _relabeled(search.splits.labeled[name], activations.labels, search).subset(broken)
+            part = _Shown(data, activations.original[broken], after[broken])
+            cards += part.cards(range(len(broken)))
+    note = f"The edit breaks {' and '.join(counts)} that were not used to select it."
+    return cards, f"{note} Shown are at most {MOST_COSTS} of each." if cards else note
+
+
+def _exemplars(search: EditSearch, selection: Selection, assessment: Assessment) -> list[Figure]:
+    """Show x, x' and the mask of the exemplars that the edit was made from, at most three of them."""
+    classes = search.classifier.classes
+    figures = []
+    for number, (one, exemplar) in enumerate(_used(search, assessment)[:3]):
+        back = ""
+        if selection.feasible and number < len(assessment.reliable):
+            same = "as x" if assessment.reliable[number] else "not as x"
+            back = f", with the edit {same}"
+        figures.append(Figure(data_uri(exemplar.image, 320), f"x: predicted as {classes[one.original]}"))
+        figures.append(Figure(data_uri(exemplar.changed, 320), f"x': predicted as {classes[one.changed]}{back}"))
+        mask = exemplar.mask.float()
+        marked = exemplar.changed * (0.35 + 0.65 * mask)
+        figures.append(Figure(data_uri(marked, 320), f"the mask, {float(mask.mean()):.0%} of the image"))
+    return figures
+
+
+def _used(search: EditSearch, assessment: Assessment) -> list[tuple[Any, Exemplar]]:
+    """Pair what the exemplars of the edit show with the exemplars."""
+    members: list[Exemplar] = []
+    for name in dict.fromkeys(one.name for one in assessment.exemplars):
+        group = search.exemplars[name]
+        members += [group] if isinstance(group, Exemplar) else group
+    return list(zip(assessment.exemplars, members, strict=True))
+
+
+def _maps(
+    search: EditSearch, selection: Selection, shown: _Shown, inside_mask: float | None
+) -> tuple[list[Figure], str]:
+    """Lay the edit map over x' and over some images with the concept, and say how much of it is inside the mask."""
+    if not selection.feasible or not any(name.endswith(".weight") for name in selection.edit.changes):
+        return [], ""
+    group = search.exemplars[selection.params["exemplar"]]
+    exemplar = group if isinstance(group, Exemplar) else group[0]
+    images = [exemplar.changed]
+    captions = ["x'"]
+    for index in shown.change.argsort(descending=True, stable=True).tolist():
+        image = shown.data.images[index]
+        if len(images) < MOST_MAPS and image.shape == exemplar.changed.shape:
+            images.append(image)
+            captions.append(shown.data.classes[int(shown.data.labels[index])])
+    maps = selection.edit.edit_map(search.classifier, torch.stack(images))
+    largest = float(maps[0].max()) if float(maps[0].max()) > 0 else 1.0
+    figures = []
+    for image, strength, caption in zip(images, maps, captions, strict=True):
+        figures.append(Figure(data_uri(shade(image, strength / largest), 240), caption))
+    share = share_inside_mask(search, selection) if inside_mask is None else inside_mask
+    note = "Bright is where the edit changes what the layer puts out, relative to its strongest place in x'."
+    if share is not None:
+        note += f" {describe_map(share, float(exemplar.mask.mean()))}"
+    return figures, note
+
+
+# --- figures ----------------------------------------------------------------------------------------------------------
+
+_COLUMNS = ("corrected", "broken", "misclassified before", "p", "accuracy, points", "retained, broken", "candidates")
+
+
+def _rows(table: pd.DataFrame) -> list[list[str]]:
+    """Write the table of methods as texts."""
+    rows = []
+    for name, row in table.iterrows():
+        retained = f"{row['kept broken']:.0f} of {row['kept']:.0f}" if row.get("kept", float("nan")) > 0 else "–"
+        candidates = row.get("trials", float("nan"))
+        texts = [_whole(row.get(key)) for key in ("corrected", "broken", "failing")]
+        texts += [_number(row.get("p"), ".2g"), _number(row.get("accuracy change"), "+.2f"), retained]
+        rows.append([str(name), *texts, _whole(candidates)])
+    return rows
+
+
+def _number(value: float | None, form: str) -> str:
+    """Write a number; one that was not measured is a dash."""
+    return "–" if value is None or value != value else format(float(value), form)
+
+
+def _whole(value: float | None) -> str:
+    """Write a count; one that was not measured is a dash."""
+    return _number(value, ",.0f")
+
+
+def _corrected_bars(table: pd.DataFrame) -> list[Bar]:
+    """Draw the share of errors that each method corrects."""
+    if "share" not in table:
+        return []
+    bars = []
+    for name, row in table.iterrows():
+        text = f"{row.share:.0%} [{row.low:.0%}, {row.high:.0%}]"
+        note = f"{row.corrected:.0f} corrected, {row.broken:.0f} broken of {row.failing:.0f}"
+        value = [100 * float(number) for number in (row.share, row.low, row.high)]
+        bars.append(Bar(str(name), *value, text, note, strong=name == SELECTED))
+    return bars
+
+
+def _accuracy_bars(table: pd.DataFrame) -> list[Bar]:
+    """Draw the change of accuracy with each method."""
+    if "accuracy change" not in table:
+        return []
+    bars = []
+    for name, row in table.iterrows():
+        value = [float(row[key]) for key in ("accuracy change", "accuracy low", "accuracy high")]
+        text = f"{value[0]:+.2f} [{value[1]:+.2f}, {value[2]:+.2f}]"
+        note = ""
+        if row.get("kept", float("nan")) > 0:
+            note = f"{row['kept broken']:.0f} of {row['kept']:.0f} {RETAINED} broken"
+        bars.append(Bar(str(name), *value, text, note, strong=name == SELECTED))
+    return bars
+
+
+# --- settings, versions and code --------------------------------------------------------------------------------------
+
+
+def _settings(search: EditSearch, selection: Selection, settings: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """List what was tried and selected."""
+    pairs = [(f"selected: {name}", str(value)) for name, value in selection.params.items()]
+    pairs.append(("candidates", f"{selection.n_candidates:,}"))
+    pairs.append(("layers tried", ", ".join(search.cuts)))
+    pairs.append(("exemplars", ", ".join(map(str, search.exemplars))))
+    if settings is not None:
+        pairs.append(("settings of rewrite tried", _values(settings["settings"])))
+        pairs.append(("strengths tried", ", ".join(f"{value:g}" for value in settings["strengths"])))
+        pairs.append(("controls", "yes" if settings["baselines"] else "no"))
+    pairs.append(("constraints in the selection", search.describe_constraints()))
+    if selection.on_boundary:
+        pairs.append(("on the boundary of the grid", ", ".join(selection.on_boundary)))
+    return pairs
+
+
+def _values(settings: Sequence[Mapping[str, Any]]) -> str:
+    """List the values of each parameter among settings, such as "rank 1, 3; masked True, False"."""
+    values: dict[str, dict[str, None]] = {}
+    for setting in settings:
+        for name, value in setting.items():
+            values.setdefault(name, {})[str(value)] = None
+    return "; ".join(f"{name} {', '.join(texts)}" for name, texts in values.items()) or "the defaults"
+
+
+def _versions(search: EditSearch, selection: Selection) -> list[tuple[str, str]]:
+    """List versions of packages, and fingerprints of the weights, the edit and the image sets."""
+    pairs = [("Python", platform.python_version())]
+    for package in PACKAGES:
+        try:
+            pairs.append((package, version(package)))
+        except PackageNotFoundError:
+            pairs.append((package, "not installed"))
+    pairs.append(("weights before the edit", selection.edit.fingerprint))
+    pairs.append(("edit", selection.edit.digest))
+    sets = {"reference": search.splits.reference, **search.splits.labeled}
+    for name, images in sets.items():
+        digest = digest_tensors(in_batches(images))
+        pairs.append((f"images of {name!r}", f"{len(images):,}, {digest[:16]}"))
+    return pairs
+
+
+def _code(search: EditSearch, selection: Selection, settings: Mapping[str, Any] | None) -> str:
+    """Write the code that repeats the selection on the same images, and applies the edit."""
+    lines = ["import edittools as et", "", "# The same weights and images have the fingerprints above."]
+    if settings is not None:
+        retain = ", retain" if search.splits.retain is not None else ""
+        lines += ["fix = et.repair(", "    classifier,", f"    exemplars,  # {', '.join(map(str, search.exemplars))}"]
+        lines += [f"    failing, clean{retain},"]
+        for name, value in settings.items():
+            text = pformat(value, width=100, sort_dicts=False).replace("\n", "\n    " + " " * (len(name) + 1))
+            lines.append(f"    {name}={text},")
+        lines += [")", "print(fix.summary())", "edit = fix.edit"]
+    else:
+        constraints = f"et.selection.{search.constraints!r}"
+        lines.append(f"layers = {list(search.cuts)!r}")
+        lines.append("search = et.selection.EditSearch(classifier, exemplars, splits, layers,")
+        lines.append(f"                                 {constraints})")
+        lines.append("selection = search.select(search.candidates(...))  # the method, its grid and strengths")
+        lines.append(f"# selected: {dict(selection.params)!r}")
+        lines.append("edit = selection.edit")
+    lines += [
+        "",
+        f"# edit.digest was {selection.edit.digest}",
+        'edit.save("edit.safetensors")  # the change; et.Edit.load("edit.safetensors", classifier).apply_(classifier)',
+        'edit.export(classifier, "weights.safetensors")  # the edited weights, a plain state dict',
+    ]
+    return "\n".join(lines)

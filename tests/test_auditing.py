@@ -1,0 +1,335 @@
+"""`edittools audit`: from a folder to a report; the masks and models that it takes; wrong input."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import TinyNet, needs_photos, save_image
+from PIL import Image
+from safetensors.torch import load_file
+
+import edittools as et
+from edittools.auditing import audit_folder, load_model, read_masks
+from edittools.auditing.cli import main
+from edittools.auditing.masks import decode_segmentation
+from edittools.images import LabelledImages, fit_mask, load_image, load_mask
+from edittools.miniworld.scenes import CLASSES
+from edittools.miniworld.textures import texture
+from edittools.scenarios.tiers import SceneSet
+
+
+def write_scenes(root, count=120, classes=("car", "van", "bus", "truck"), ground="road", offset=500_000):
+    """Write rendered scenes in one subfolder per class, with the masks of their ground in CONCEPT/CLASS/NAME.png."""
+    scenes = SceneSet(count, "validation", offset, classes, ground).render()
+    masks = scenes.mask(ground)
+    for number in range(count):
+        name = f"{scenes.classes[int(scenes.labels[number])]}/{number:03}.png"
+        for folder in (root / "images", root / "masks" / ground):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        save_image(root / "images" / name, scenes.images[number])
+        et.save_mask(root / "masks" / ground / name, masks[number])
+    return root
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    root = write_scenes(tmp_path_factory.mktemp("scenes"))
+    save_image(root / "snow.png", texture("snow", 0, 64))
+    return root
+
+
+@pytest.fixture(scope="module")
+def audited(scenes, tmp_path_factory):
+    """The output folder of the command on rendered scenes, and what it printed."""
+    out = tmp_path_factory.mktemp("out")
+    arguments = ["audit", scenes / "images", "--model", "mini_vgg", "--masks", scenes / "masks"]
+    arguments += ["--material", scenes / "snow.png", "--out", out]
+    command = [sys.executable, "-m", "edittools.auditing.cli", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+    assert done.returncode == 0, done.stderr
+    return out, done.stdout
+
+
+def test_audit_of_rendered_scenes_finds_the_planted_rule_and_repairs_it(audited):
+    out, printed = audited
+    rules = pd.read_csv(out / "rules.csv")
+    found = rules[rules.significant]
+    assert set(found["concept"]) == {"road"} and set(found["style"]) == {"snow"}
+    assert "van" in set(found["class"])
+    page = (out / "report.html").read_text()
+    assert "What was probed" in page and "data:image/png" in page
+    assert printed.splitlines()[0].startswith("120 images of 4 classes")
+    edit = et.Edit.load(out / "edit.safetensors")
+    classifier = et.load_classifier("mini_vgg")
+    vans = SceneSet(60, "test", 700_000, ("van",), "snow").render()
+    before = et.misclassified(et.predict(classifier, vans), vans.labels)
+    with edit.applied(classifier):
+        after = et.misclassified(et.predict(classifier, vans), vans.labels)
+    assert int(after.sum()) < 0.5 * int(before.sum())
+
+
+def test_audit_goes_on_from_finished_parts(audited, scenes):
+    out, _ = audited
+    finished = {path: path.stat().st_mtime_ns for path in (out / "parts").rglob("*.json")}
+    assert finished
+    settings = {"masks": scenes / "masks", "material": scenes / "snow.png", "layers": ["features.10"]}
+    audit = audit_folder(scenes / "images", et.load_classifier("mini_vgg"), out=out, progress=False, **settings)
+    assert audit.is_rule and audit.fix.selection.feasible
+    assert {path: path.stat().st_mtime_ns for path in (out / "parts").rglob("*.json")} == finished
+
+
+def test_audit_without_a_rule_names_the_strongest_suspicion(tmp_path):
+    classifier = et.load_classifier("mini_vgg_balanced")
+    root = write_scenes(tmp_path, count=48)
+    save_image(tmp_path / "snow.png", texture("snow", 0, 64))
+    settings = {"masks": root / "masks", "material": tmp_path / "snow.png", "progress": False}
+    audit = audit_folder(root / "images", classifier, **settings)
+    assert not audit.is_rule and audit.fix is None
+    assert "suspicion" in audit.summary() or "no concept" in audit.summary()
+    names = [path.name for path in audit.write(tmp_path / "out")]
+    assert names == ["rules.csv", "report.html"]
+
+
+def test_apply_writes_the_edited_weights(audited, tmp_path):
+    out, _ = audited
+    target = tmp_path / "weights.safetensors"
+    assert main(["apply", str(out / "edit.safetensors"), "--model", "mini_vgg", "--out", str(target)]) == 0
+    classifier = et.load_classifier("mini_vgg")
+    images = torch.rand(4, 3, 64, 64)
+    with et.Edit.load(out / "edit.safetensors").applied(classifier):
+        expected = et.predict(classifier, images)
+    plain = et.load_classifier("mini_vgg")
+    plain.model.load_state_dict(load_file(target))
+    assert torch.equal(et.predict(plain, images), expected)
+
+
+def _no_such_folder(folder):
+    return folder / "missing", "missing"
+
+
+def _one_image(folder):
+    save_image(folder / "one" / "van" / "0.png", torch.rand(3, 64, 64))
+    return folder / "one", "1 images"
+
+
+def _unreadable(folder):
+    (folder / "bad" / "van").mkdir(parents=True)
+    (folder / "bad" / "van" / "0.png").write_text("no image")
+    return folder / "bad", "0.png"
+
+
+def _other_classes(folder):
+    save_image(folder / "other" / "dragon" / "0.png", torch.rand(3, 64, 64))
+    return folder / "other", "dragon"
+
+
+@pytest.mark.parametrize("make", [_no_such_folder, _one_image, _unreadable, _other_classes])
+def test_audit_of_a_wrong_folder_is_one_line_and_exit_code_2(make, tmp_path, capsys):
+    for name in ("one/van", "other/dragon"):
+        (tmp_path / name).mkdir(parents=True)
+    folder, quoted = make(tmp_path)
+    assert main(["audit", str(folder), "--model", "mini_vgg", "--out", str(tmp_path / "out")]) == 2
+    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("edittools:")]
+    assert quoted in line
+
+
+def test_audit_without_a_segmenter_names_the_remedy(scenes, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
+    monkeypatch.setenv("EDITTOOLS_PHOTOS", str(tmp_path))
+    assert main(["audit", str(scenes / "images"), "--model", "mini_vgg", "--out", str(tmp_path / "out")]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert errors[-1].startswith("edittools:") and "--masks" in errors[-1]
+
+
+def test_main_with_an_unknown_model_or_option(scenes, capsys):
+    assert main(["audit", str(scenes), "--model", "mini_vg"]) == 2
+    assert "mini_vgg" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as caught:
+        main(["audit", str(scenes), "--modell", "mini_vgg"])
+    assert caught.value.code == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_main_after_an_interrupt_says_how_to_go_on(scenes, tmp_path, capsys):
+    path = tmp_path / "interrupted.py"
+    path.write_text("def model():\n    raise KeyboardInterrupt\n")
+    assert main(["audit", str(scenes / "images"), "--model", f"{path}:model", "--out", str(tmp_path)]) == 130
+    assert "--out" in capsys.readouterr().err
+
+
+# --- masks ---
+
+
+@pytest.fixture
+def photo(tmp_path):
+    """A photo that is not square, its mask at the photo's size, and a classifier that sees the middle of it."""
+    image = torch.rand(3, 60, 90)
+    mask = torch.zeros(60, 90)
+    mask[40:, 20:70] = 1
+    path = tmp_path / "photos" / "van" / "a.png"
+    path.parent.mkdir(parents=True)
+    save_image(path, image)
+    return path, mask, et.Classifier(TinyNet(), list("abcde"), size=32)
+
+
+def test_fit_mask_is_load_mask_of_the_file(photo, tmp_path):
+    _, mask, classifier = photo
+    et.save_mask(tmp_path / "mask.png", mask)
+    assert torch.equal(fit_mask(mask, classifier), load_mask(tmp_path / "mask.png", classifier))
+
+
+def _plain(folder, mask):
+    (folder / "road" / "van").mkdir(parents=True)
+    et.save_mask(folder / "road" / "van" / "a.png", mask)
+
+
+def _suffixed(folder, mask):
+    folder.mkdir()
+    et.save_mask(folder / "a_road.png", mask)
+
+
+def _label_studio(folder, mask):
+    folder.mkdir()
+    et.save_mask(folder / "task-7-annotation-3-by-1-tag-road-0.png", mask)
+    tasks = [{"id": 7, "data": {"image": "/data/upload/1/0123abcd-a.png"}, "annotations": []}]
+    (folder / "project.json").write_text(json.dumps(tasks))
+
+
+def _coco(folder, mask):
+    folder.mkdir()
+    polygon = [20, 40, 70, 40, 70, 60, 20, 60]
+    content = {
+        "images": [{"id": 1, "file_name": "0123abcd-a.png", "height": 60, "width": 90}],
+        "categories": [{"id": 5, "name": "road"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 5, "segmentation": [polygon]}],
+    }
+    (folder / "result.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("write", [_plain, _suffixed, _label_studio, _coco])
+def test_read_masks_of_each_layout_fit_the_photo(photo, tmp_path, write):
+    path, mask, classifier = photo
+    write(tmp_path / "masks", mask)
+    masks, left_out = read_masks(tmp_path / "masks", ["van/a.png", "van/b.png"], classifier)
+    assert list(masks) == ["road"] and left_out == []
+    assert torch.equal(masks["road"][0], fit_mask(mask, classifier)) and not masks["road"][1].any()
+    image = torch.ones(3, 60, 90) * mask
+    save_image(path, image)
+    seen = load_image(path, classifier).mean(dim=0) > 0.5
+    assert (seen == masks["road"][0].bool()).float().mean() > 0.99
+
+
+def test_read_masks_without_an_image_of_that_name(photo, tmp_path):
+    _, mask, classifier = photo
+    _plain(tmp_path / "masks", mask)
+    with pytest.raises(ValueError, match=r"a\.png"):
+        read_masks(tmp_path / "masks", ["van/b.png"], classifier)
+    with pytest.raises(FileNotFoundError, match="none"):
+        read_masks(tmp_path / "none", ["van/b.png"], classifier)
+
+
+def test_decode_segmentation_of_run_lengths():
+    mask = np.zeros((6, 4), np.uint8)
+    mask[1:4, 2] = 1
+    counts = [13, 3, 8]  # down the columns
+    assert torch.equal(decode_segmentation({"size": [6, 4], "counts": counts}, 6, 4), torch.from_numpy(mask).float())
+    with pytest.raises(ValueError, match="'nonsense'"):
+        decode_segmentation("nonsense", 6, 4)
+
+
+# --- models ---
+
+
+def test_load_model_from_a_python_file(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "import torch\n"
+        "def model():\n"
+        "    pool = torch.nn.AdaptiveAvgPool2d(1)\n"
+        "    return torch.nn.Sequential(torch.nn.Conv2d(3, 2, 3), pool, torch.nn.Flatten()), ['a', 'b']\n"
+        "def number():\n"
+        "    return 3\n"
+    )
+    classifier = load_model(f"{path}:model")
+    assert classifier.classes == ("a", "b")
+    with pytest.raises(TypeError, match="int"):
+        load_model(f"{path}:number")
+    with pytest.raises(ValueError, match="'other'"):
+        load_model(f"{path}:other")
+    with pytest.raises(FileNotFoundError, match="none"):
+        load_model(f"{tmp_path / 'none.py'}:model")
+
+
+def test_load_model_from_a_folder_of_timm(tmp_path):
+    timm = pytest.importorskip("timm")
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    model = timm.create_model("resnet18", num_classes=3).eval()
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    config = {
+        "architecture": "resnet18",
+        "num_classes": 3,
+        "label_names": ["cat", "dog", "cow"],
+        "pretrained_cfg": {"input_size": [3, 96, 96], "crop_pct": 0.75, "mean": [0.5] * 3, "std": [0.25] * 3},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    classifier = load_model(f"timm:{tmp_path}")
+    assert classifier.classes == ("cat", "dog", "cow")
+    assert (classifier.size, classifier.resize_to) == (96, 128)
+    images = torch.rand(2, 3, 96, 96)
+    with torch.no_grad():
+        expected = model((images - 0.5) / 0.25)
+    torch.testing.assert_close(et.predict(classifier, images), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_load_model_from_a_folder_of_transformers(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1], layer_type="basic", id2label={0: "cat", 1: "dog"}
+    )
+    model = transformers.ResNetForImageClassification(config).eval()
+    model.save_pretrained(tmp_path)
+    processor = {
+        "image_processor_type": "ViTImageProcessor",
+        "size": {"height": 48, "width": 48},
+        "image_mean": [0.5] * 3,
+        "image_std": [0.25] * 3,
+    }
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor))
+    classifier = load_model(f"hf:{tmp_path}")
+    assert classifier.classes == ("cat", "dog") and classifier.size == 48
+    images = torch.rand(2, 3, 48, 48)
+    with torch.no_grad():
+        expected = model((images - 0.5) / 0.25).logits
+    torch.testing.assert_close(et.predict(classifier, images), expected, atol=1e-4, rtol=1e-4)
+
+
+# --- photos ---
+
+
+@needs_photos
+def test_audit_of_photos_with_the_segmenters(tmp_path):
+    pytest.importorskip("ai_edge_litert")
+    from edittools.models.downloads import photo as photo_file
+    from edittools.models.imagenet import imagenet_classes
+    from edittools.scenarios.photos import sample_labels
+
+    classes = imagenet_classes()
+    for number, (name, label) in enumerate(sorted(sample_labels().items())[::12]):
+        folder = tmp_path / "images" / str(label)
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.open(photo_file(name)).save(folder / f"{number}.png")
+    classifier = et.load_classifier("squeezenet1_1")
+    assert len(classifier.classes) == len(classes)
+    audit = audit_folder(tmp_path / "images", classifier, layers=["features.9.squeeze"], progress=False)
+    assert isinstance(audit.data, LabelledImages) and len(audit.data) > 60
+    assert len(audit.rules) and set(audit.rules.concept) <= set(audit.concepts.masks)
+    assert CLASSES  # MiniWorld's classes are not ImageNet's
+    assert (tmp_path / "out").exists() is False
+    assert {path.name for path in audit.write(tmp_path / "out")} >= {"rules.csv", "report.html"}

@@ -1,0 +1,48 @@
+"""*Save report* of the desk: a page about the search that found the edit, and no page about any other edit."""
+
+import pytest
+import torch
+
+from edittools import widgets
+from edittools.images import LabelledImages
+from edittools.metrics import predict
+
+
+def noise(count, seed=0):
+    return torch.rand(count, 3, 32, 32, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture
+def desk(tiny):
+    with torch.no_grad():
+        tiny.model.head.bias -= predict(tiny, noise(100, seed=5)).mean(0)  # otherwise it predicts one class only
+    predicted = predict(tiny, noise(12)).argmax(1)
+    labels = torch.where(torch.arange(12) < 6, (predicted + 1) % 5, predicted)
+    desk = widgets.Desk(tiny, LabelledImages(noise(12), labels, tiny.classes), noise(60, seed=3))
+    mask = torch.zeros(32, 32)
+    mask[16:, 4:28] = 1
+    desk.editor.mask = mask
+    return desk
+
+
+def test_report_is_of_a_search_only(desk, tmp_path):
+    desk.rewrite()
+    desk.wait()
+    assert desk.controls.report.disabled
+    with pytest.raises(ValueError, match="search"):
+        desk.save_report(tmp_path / "report.html")
+    assert not list(tmp_path.iterdir())
+
+
+def test_report_of_a_search_is_saved_by_its_button(desk, tmp_path):
+    desk.find_best()
+    desk.wait(300)
+    desk.controls.path.value = str(tmp_path / "edit.safetensors")
+    if desk.result is None:  # no candidate was feasible
+        assert desk.controls.report.disabled
+        return
+    desk.controls.report.click()
+    assert [path.name for path in tmp_path.iterdir()] == ["edit.html"]
+    assert desk.result.verdict.splitlines()[0].split(":")[0] in (tmp_path / "edit.html").read_text()
+    desk.undo()
+    assert desk.controls.report.disabled
