@@ -59,8 +59,13 @@ def misclassified(logits: Tensor, labels: Tensor) -> Tensor:
         `(N,)` booleans, on the device of the logits.
 
     Raises:
-        ValueError: if there is not one label per prediction.
+        ValueError: if the logits are not `(N, classes)`, or if there is not one label per image.
     """
+    if logits.ndim != 2:
+        raise ValueError(
+            f"logits of shape {tuple(logits.shape)} are not (N, classes); pass the logits that predict returns, not "
+            "predicted classes"
+        )
     if len(logits) != len(labels):
         raise ValueError(f"{len(logits)} predictions for {len(labels)} labels; pass one label per image")
     return predicted_classes(logits) != labels.to(logits.device)

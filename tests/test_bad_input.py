@@ -248,6 +248,11 @@ MODELS = {
 }
 
 METRICS = {
+    "classes instead of logits": (
+        lambda w: misclassified(predict(w.classifier, w.images).argmax(dim=1), w.labels),
+        ValueError,
+        r"\(6,\).*logits",
+    ),
     "labels too few": (lambda w: misclassified(torch.rand(3, 5), w.labels), ValueError, "3 .* 6 "),
     "of two lengths": (lambda w: Comparison(_no_errors(3), _no_errors(4)), ValueError, r"\(3,\).*\(4,\)"),
     "cached: an edit of another layer": (
