@@ -39,6 +39,10 @@ _EXPORTED: WeakKeyDictionary[nn.Module, dict[tuple, "ExportedModel"]] = WeakKeyD
 _EXPORTING = threading.RLock()
 SLOW = 2.0
 """An export that takes longer, in seconds, warns."""
+_BY_VALUE = {bool, int, float, str, bytes, type(None)}
+"""Types of settings that a snapshot holds as they are, alone or in a tuple."""
+_HOOKS = {dict, OrderedDict}
+"""Types of a module's dictionaries of hooks, buffers and modules, most of which are empty."""
 
 
 class ExportedModel:
@@ -330,10 +334,13 @@ def _snapshot_of(model: nn.Module) -> list:
         for name, value in vars(module).items():
             if name in _IGNORED_ATTRIBUTES or name in remade:
                 continue
-            if type(value) in (dict, OrderedDict) and not value:  # most dictionaries of hooks, in less time
-                state.append((name, []))
+            state.append(name)
+            if type(value) in _BY_VALUE or (type(value) is tuple and _BY_VALUE.issuperset(map(type, value))):
+                state.append(value)
+            elif type(value) in _HOOKS and not value:
+                state.append(())
             else:
-                state.append((name, _noted(value, noted)))
+                state.append(_noted(value, noted))
     return state
 
 

@@ -228,6 +228,98 @@ def test_lasso_rectangle_and_polygon_fill_the_enclosed_area(drawn):
     assert drawn.shows(expected | filled([(10, 5), (80, 20), (85, 60), (20, 55)]))
 
 
+CORNERS = [(10, 5), (80, 20), (85, 60)]
+
+
+def test_enter_closes_an_open_polygon_without_another_corner(drawn):
+    drawn.press("p")
+    drawn.click(*CORNERS[0])
+    drawn.click(*CORNERS[1])
+    drawn.page.keyboard.press("Enter")  # two corners enclose nothing
+    drawn.click(*CORNERS[2])
+    assert drawn.count() == 0
+    drawn.page.keyboard.press("Enter")
+    assert drawn.shows(filled(CORNERS))
+    drawn.press("Control+z")
+    assert drawn.shows(box(1, 1, 0, 0))
+
+
+def test_undo_in_an_open_polygon_takes_back_its_last_corner(drawn):
+    undo = drawn.root.get_by_role("button", name="Undo", exact=True)
+    drawn.drag((2, 2), (6, 2))  # with the brush
+    stroked = stroke([(2, 2), (6, 2)])
+    assert drawn.shows(stroked)
+    drawn.press("p")
+    for corner in (*CORNERS, (20, 55), (40, 60)):
+        drawn.click(*corner)
+    drawn.page.keyboard.press("Control+z")
+    undo.click()
+    drawn.press("Control+Shift+z")  # (20, 55) is a corner again
+    drawn.press("Enter")
+    assert drawn.shows(stroked | filled([*CORNERS, (20, 55)]))
+    drawn.press("Control+z")
+    assert drawn.shows(stroked)
+    drawn.click(*CORNERS[0])
+    drawn.click(*CORNERS[1])
+    drawn.press("Control+z", "Control+z")  # no corner is left
+    assert drawn.shows(stroked)
+    drawn.press("Control+z")
+    assert drawn.shows(box(1, 1, 0, 0))
+
+
+def test_polygon_by_keyboard_goes_on_from_a_clicked_corner(drawn):
+    drawn.press("p")
+    drawn.click(20, 20)
+    for key in [*["Shift+ArrowRight"] * 3, "Enter", *["Shift+ArrowDown"] * 2, "Enter", "Enter"]:
+        drawn.page.keyboard.press(key)
+    assert drawn.shows(filled([(20, 20), (50, 20), (50, 40)]))
+
+
+def is_inside_the_window(page, part):
+    area = part.bounding_box()
+    window = page.viewport_size
+    right, lower = area["x"] + area["width"], area["y"] + area["height"]
+    return area["x"] >= 0 and area["y"] >= 0 and right <= window["width"] and lower <= window["height"]
+
+
+@pytest.mark.parametrize("size", [(1366, 850), (420, 400)])
+def test_help_is_an_overlay_inside_the_window(drawn, size):
+    page = drawn.page
+    before = page.viewport_size
+    page.set_viewport_size({"width": size[0], "height": size[1]})
+    page.wait_for_timeout(400)
+    drawn.canvas.scroll_into_view_if_needed()
+    height = drawn.root.bounding_box()["height"]
+    shortcuts = drawn.root.locator(".et-help")
+    button = drawn.root.get_by_role("button", name="Shortcuts")
+    drawn.press("?")
+    page.wait_for_timeout(200)
+    assert shortcuts.is_visible() and is_inside_the_window(page, shortcuts)
+    assert drawn.root.bounding_box()["height"] == height and button.get_attribute("aria-expanded") == "true"
+    page.screenshot(path=ARTEFACTS / f"editor-help-{size[0]}.png")
+    page.keyboard.press("Escape")
+    assert web.wait_until(lambda: not shortcuts.is_visible())
+    assert button.get_attribute("aria-expanded") == "false"
+    button.click()
+    assert shortcuts.is_visible()
+    shortcuts.get_by_role("button", name="Close").click()
+    assert not shortcuts.is_visible()
+    drawn.press("?", "?")
+    assert not shortcuts.is_visible()
+    page.set_viewport_size(before)
+    page.wait_for_timeout(400)
+
+
+def test_heat_map_is_drawn_over_the_image(drawn):
+    image = "top => top.parentElement.querySelector('.et-image').toDataURL()"
+    before = drawn.canvas.evaluate(image)
+    drawn.python("import torch; editor.show_heat(torch.arange(96.).expand(64, 96))")
+    assert web.wait_until(lambda: drawn.canvas.evaluate(image) != before)
+    drawn.root.screenshot(path=ARTEFACTS / "editor-heat.png")
+    drawn.python("editor.show_heat(None)")
+    assert web.wait_until(lambda: drawn.canvas.evaluate(image) == before)
+
+
 def test_smart_select_adds_whole_superpixels(drawn, folder):
     runs = MaskEditor(load_image(folder / "scene.png"))._segments["runs"].split()
     numbers = np.repeat(*np.array(runs, int).reshape(-1, 2).T).reshape(HEIGHT, WIDTH)
@@ -411,7 +503,7 @@ def request_suggestions(page, cell, name):
 def test_suggestion_is_outlined_and_replaces_the_mask_when_clicked(drawn):
     page = drawn.page
     view = request_suggestions(page, 3, "suggesting")
-    names = view.root.locator(".et-suggestions button")
+    names = view.root.locator(".et-suggestions button:not(.et-close)")
     assert web.wait_until(lambda: names.all_text_contents() == ["sky", "sea"])  # the largest first
     page.wait_for_timeout(300)  # the image below has moved, and is drawn again
     before = view.pixels()
@@ -425,20 +517,27 @@ def test_suggestion_is_outlined_and_replaces_the_mask_when_clicked(drawn):
 
 
 @pytest.mark.parametrize(
-    ("missing", "message"),
+    ("missing", "message", "details"),
     [
-        ("weights", "cityscapes.tflite"),
-        ("package", "edittools[concepts]"),
+        ("weights", "2 MB", "cityscapes.tflite"),
+        ("package", "ai-edge-litert", "edittools[concepts]"),
     ],
 )
-def test_suggestions_that_fail_show_the_error_and_drawing_goes_on(drawn, missing, message):
+def test_suggestions_that_fail_show_one_line_that_can_be_closed(drawn, missing, message, details):
     drawn.python(f"from edittools.probing import segmentation\n{MISSING[missing]}")
     view = request_suggestions(drawn.page, 4, "failing")
     menu = view.root.locator(".et-suggestions")
     assert web.wait_until(lambda: message in menu.inner_text()), menu.inner_text()
-    assert menu.evaluate("menu => menu.scrollWidth <= menu.clientWidth") and menu.locator("button").count() == 0
+    sentence = menu.locator("> span")
+    assert sentence.evaluate("e => e.getClientRects().length") == 1 and details not in menu.inner_text()
     view.page.wait_for_timeout(300)  # the image below has moved, and is drawn again
     view.root.screenshot(path=ARTEFACTS / f"editor-no-{missing}.png")
+    menu.locator("summary").click()
+    assert details in menu.inner_text() and menu.evaluate("menu => menu.scrollWidth <= menu.clientWidth")
+    menu.get_by_role("button", name="Close").click()
+    assert not menu.is_visible()
+    assert view.root.get_by_role("button", name="Suggest").get_attribute("aria-expanded") == "false"
+    view.page.wait_for_timeout(300)
     view.press("r")
     view.drag((10, 10), (50, 50))
     assert view.shows(box(10, 10, 50, 50))

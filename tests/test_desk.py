@@ -7,6 +7,7 @@ import sys
 from datetime import UTC, datetime
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 import torch
 from conftest import TinyNet, make_exemplar, save_image
@@ -15,9 +16,12 @@ import edittools as et
 from edittools import widgets
 from edittools.classifiers import Classifier, fingerprint
 from edittools.images import LabelledImages, LazyImages
-from edittools.metrics import Comparison, misclassified, predict
+from edittools.metrics import Comparison, label_margins, misclassified, predict
+from edittools.miniworld import exact_finder, scenes
 from edittools.miniworld.typography import blanked
+from edittools.selection.repair import METHODS
 from edittools.widgets import desk_sets
+from edittools.widgets.desk import MAX_IMAGES
 from edittools.widgets.desk_sets import DeskSets, Result, read_set
 from edittools.widgets.materials import BLANK_LABEL, MATERIALS, SURROUNDINGS, inpaint, replace_by_material
 
@@ -73,6 +77,12 @@ def varied_desk(tiny):
     rewritten(desk)
     assert (desk.result.after.argmax(1) != desk.sets.before.argmax(1)).any()
     return desk
+
+
+def card_of(desk, index):
+    """The texts below an image in the gallery."""
+    [position] = [position for position in desk.gallery.order if desk.image_at(position) == index]
+    return desk.gallery.cards[position]
 
 
 def uploaded(path):
@@ -262,6 +272,85 @@ def test_desk_sets_load_lazy_images(folder, tiny):
     assert len(DeskSets(tiny, LazyImages(paths, 32)).images) == 2
 
 
+# --- the order of the gallery, and where to mark ---
+
+
+def test_by_change_puts_changed_predictions_first(varied_desk):
+    sets, result = varied_desk.sets, varied_desk.result
+    order = sets.by_change(result)
+    changed = (result.after.argmax(1) != sets.before.argmax(1))[order].tolist()
+    assert changed == sorted(changed, reverse=True) and any(changed) and not all(changed)
+    labels = sets.images.labels
+    move = (label_margins(result.after, labels) - label_margins(sets.before, labels)).abs()[order]
+    assert (move[: sum(changed)].diff() <= 0).all() and (move[sum(changed) :].diff() <= 0).all()
+
+
+def test_gallery_shows_the_largest_change_first_or_the_worst_prediction(varied_desk):
+    desk = varied_desk
+    assert desk.shown == desk.sets.by_change(desk.result) != desk.order
+    desk.controls.sort.value = "worst first"
+    assert desk.shown == desk.order == [desk.image_at(position) for position in desk.gallery.order]
+    desk.controls.sort.value = "changes first"
+    desk.undo()
+    assert desk.shown == desk.order
+
+
+def test_gallery_shows_changed_images_beyond_the_worst_ones(varied_desk):
+    classifier = varied_desk.sets.classifier
+    desk = widgets.Desk(classifier, noise(200, seed=7))
+    assert desk.shown == desk.order and len(desk.shown) == MAX_IMAGES
+    desk.session.show(2 * varied_desk.edit)
+    desk._show()
+    beyond = [index for index in desk.shown if index not in desk.order]
+    assert desk.shown == desk.sets.by_change(desk.result)[:MAX_IMAGES] and beyond
+    assert "→" in card_of(desk, beyond[0])["prediction"]
+
+
+def test_evidence_of_an_image_is_for_its_prediction_against_its_label(sets, tiny):
+    wrong = sets.order[0]
+    label = int(sets.images.labels[wrong])
+    predicted = int(sets.before[wrong].argmax())
+    heat, favored, against = sets.evidence(wrong, "conv1")
+    expected = et.probing.evidence_map(tiny, "conv1", sets.images.images[wrong], predicted, label)
+    torch.testing.assert_close(heat, expected)
+    assert [favored, against] == [tiny.classes[predicted], tiny.classes[label]]
+    correct = sets.order[-1]
+    _, favored, against = sets.evidence(correct, "conv1")
+    assert [favored, against] == [tiny.classes[i] for i in sets.before[correct].topk(2).indices]
+
+
+def test_where_to_mark_shows_the_heat_of_the_image_and_layer_that_are_selected(desk):
+    desk.controls.heat.value = True
+    desk.wait(60)
+    heat, favored, _ = desk.sets.evidence(desk.index, "conv1")
+    assert torch.equal(desk.editor.heat, heat) and favored in desk.controls.message.text
+    desk.controls.layer.value = "conv2"
+    desk.wait(60)
+    assert torch.equal(desk.editor.heat, desk.sets.evidence(desk.index, "conv2")[0])
+    desk.choose(desk.order[1])
+    desk.wait(60)
+    assert torch.equal(desk.editor.heat, desk.sets.evidence(desk.order[1], "conv2")[0])
+    desk.controls.heat.value = False
+    assert desk.editor.heat is None and not desk.editor._heat_png
+
+
+def test_rewrite_shows_the_images_before_the_costs(desk, monkeypatch):
+    verdicts = []
+    desk.controls.verdict.observe(lambda change: verdicts.append(change["new"]), "text")
+    result = rewritten(desk)
+    assert len(verdicts) == 2 and verdicts[1] == result.verdict
+    first, measuring = verdicts[0].split("\n")
+    assert first == result.verdict.split("\n")[0] and measuring == desk_sets.MEASURING
+
+
+def test_suggestions_on_the_desk_come_from_its_finder(tiny):
+    rendered = scenes(4, size=32)
+    desk = widgets.Desk(tiny, rendered.images, finder=exact_finder(rendered))
+    index = desk.index
+    suggested = desk.editor.suggest()
+    assert "object" in suggested and torch.equal(suggested["object"], rendered.mask("object")[index])
+
+
 # --- the desk ---
 
 
@@ -272,8 +361,8 @@ def test_rewrite_on_the_desk_shows_and_saves_the_edit(desk, tiny, tmp_path):
     assert "held out" not in desk.controls.title.value
     assert desk.controls.verdict.text == result.verdict
     assert "conv1" in desk.controls.message.text and "strength 1" in desk.controls.message.text
-    predicted = [tiny.classes[int(i)] for i in result.after[desk.order].argmax(1)]
-    assert [card["prediction"].split(" → ")[-1] for card in desk.gallery.cards] == predicted
+    predicted = [tiny.classes[int(i)] for i in result.after[desk.shown].argmax(1)]
+    assert [card_of(desk, index)["prediction"].split(" → ")[-1] for index in desk.shown] == predicted
     desk.controls.path.value = str(tmp_path / "edit.safetensors")
     desk.controls.save.click()
     loaded = et.Edit.load(tmp_path / "edit.safetensors", tiny)
@@ -296,6 +385,18 @@ def test_choose_restores_the_mask_of_an_image(desk):
     assert torch.equal(desk.editor.mask, MASK)
 
 
+def found(edit):
+    """What `repair` returns for an edit that corrects 4 of 6 images and breaks 1; 3 of 5 retained images are broken."""
+    row = {"corrected": 4, "failing": 6, "broken": 1, "accuracy change": -0.5, "kept": 5.0, "kept broken": 3.0}
+    return SimpleNamespace(
+        edit=edit,
+        table=pd.DataFrame([row], index=["selected"]),
+        selection=SimpleNamespace(feasible=True, n_candidates=96),
+        complete=True,
+        summary=lambda: "Selected: layer conv2, p 0.03.",
+    )
+
+
 def instant_repair(tiny, report=lambda callback: None):
     """A `repair` that finds an edit at once; `report` is called with its `callback`."""
     edit = et.rewrite(tiny, "conv2", make_exemplar(), noise(8))
@@ -303,7 +404,7 @@ def instant_repair(tiny, report=lambda callback: None):
     def repair(classifier, exemplar, target, clean, retain, *, callback, **options):
         report(callback)
         assert len(target) == 11 and len(clean) == 40 and len(retain) == 10
-        return SimpleNamespace(edit=edit, selection=SimpleNamespace(feasible=True), summary=lambda: "Held out: found.")
+        return found(edit)
 
     return repair
 
@@ -313,11 +414,17 @@ def test_undo_after_a_search_goes_back_to_the_previous_edit(desk, tiny, monkeypa
     monkeypatch.setattr(desk_sets, "repair", instant_repair(tiny))
     desk.find_best()
     desk.wait(60)
-    assert desk.result.held_out and desk.controls.verdict.text == "Held out: found."
+    assert desk.result.held_out and desk.result.repair.edit is desk.edit
+    assert re.findall(r"[-\d.]*\d", desk.controls.verdict.text) == ["4", "6", "1", "-0.50", "3", "5", "96"]
+    assert "conv2" not in desk.controls.verdict.text and "conv2" in desk.controls.verdict.details
     assert "held out" in desk.controls.title.value and desk.edit.layers == ("conv2",)
+    searched = desk.controls.message.text
     desk.controls.undo.click()
     assert desk.result is first and desk.controls.verdict.text == first.verdict
+    undone = desk.controls.message.text
+    assert undone != searched
     desk.undo()
+    assert desk.controls.message.text not in (searched, undone)
     assert desk.result is None and desk.edit is None and desk.controls.undo.disabled
     desk.undo()
 
@@ -330,10 +437,26 @@ def test_find_best_shows_the_verdict_of_repair(tiny, sources):
     desk.find_best()
     desk.wait(300)
     if fix.selection.feasible:
-        assert desk.result.verdict == fix.summary()
+        assert desk.result.details == fix.summary() and desk.edit.digest == fix.edit.digest
     else:
-        assert desk.result is None and desk.controls.message.text == fix.summary()
+        assert desk.result is None and desk.controls.message.details == fix.summary()
+        assert str(fix.selection.n_candidates) in desk.controls.message.text
     assert desk.controls.stop.disabled and not desk.controls.search.disabled
+
+
+def test_find_best_tries_every_method_of_repair(tiny, sources):
+    desk = widgets.Desk(tiny, *sources)
+    desk.editor.mask = MASK
+    methods = []
+    desk.session.search(desk.exemplar, desk.index, lambda method, done, total: methods.append(method))
+    assert {*METHODS} <= {*methods}
+
+
+def test_held_out_verdict_says_if_the_search_was_stopped(tiny):
+    fix = found(None)
+    lines = desk_sets.held_out_verdict(fix)
+    fix.complete = False
+    assert len(desk_sets.held_out_verdict(fix).split("\n")) == len(lines.split("\n")) + 1
 
 
 def test_stop_ends_a_search(desk, tiny, monkeypatch):
@@ -385,7 +508,7 @@ def test_verdict_holds_what_is_corrected_and_broken_and_what_may_be():
 
 def test_verdict_of_an_edit_that_corrects_nothing_suggests_a_search():
     verdict = desk_sets.verdict(Result(None, torch.zeros(0), comparison("xx.", "xx."), None, None))
-    assert re.findall(r"\d+", verdict) == ["0", "2", "0"] and "Find the best" in verdict
+    assert re.findall(r"\d+", verdict) == ["0", "2"] and "Find the best" in verdict
 
 
 def test_controls_show_errors_below_the_buttons(desk, tmp_path):
@@ -414,12 +537,13 @@ def test_upload_adds_images_and_shows_edits(desk, tmp_path):
     desk.controls.upload.value = tuple(files)
     desk.wait(60)
     assert len(desk.sets.images) == len(desk.gallery.cards) == 13 and desk.index == desk.order[0] == 12
+    assert sorted(desk.shown) == list(range(13))
     assert not desk.sets.is_misclassified(12) and len(desk.result.after) == 13
     desk.controls.class_name.value = next(
         name for name in desk.sets.classifier.classes if name != desk.sets.class_name(12)
     )
     desk.wait(60)
-    assert desk.sets.is_misclassified(12) and desk.gallery.cards[0]["caption"] == desk.controls.class_name.value
+    assert desk.sets.is_misclassified(12) and card_of(desk, 12)["caption"] == desk.controls.class_name.value
     desk.controls.class_name.value = "fox"
     with pytest.raises(KeyError, match="'fox'"):
         desk.wait(60)
@@ -439,7 +563,9 @@ def assert_shows_what_the_edit_does(desk):
     assert desk.result.verdict == desk.controls.verdict.text == fresh.verdict
     assert desk.result.images.before.tolist() == fresh.images.before.tolist()
     assert desk.result.images.after.tolist() == fresh.images.after.tolist()
-    for index, card in zip(desk.order, desk.gallery.cards, strict=True):
+    assert desk.shown == desk.sets.by_change(desk.result)
+    for index in desk.shown:
+        card = card_of(desk, index)
         is_correct = after[index] == desk.sets.images.labels[index]
         assert card["prediction"].split(" → ")[-1] == classes[after[index]]
         assert card["state"] in (("correct", "corrected") if is_correct else ("misclassified", "broken"))
@@ -471,7 +597,7 @@ def test_add_files_after_a_result_computes_it_again(varied_desk, tmp_path):
     desk.wait(60)
     desk.wait(60)  # for the request that the first one makes
     assert len(desk.result.after) == 13 and desk.order[0] == 12
-    assert "→" in desk.gallery.cards[0]["prediction"]
+    assert "→" in card_of(desk, 12)["prediction"]
     assert_shows_what_the_edit_does(desk)
 
 

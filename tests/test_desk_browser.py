@@ -31,7 +31,7 @@ from edittools import scenarios, widgets
 
 classifier, sets = scenarios.desk_setup("mini")
 images = sets["images"]
-desk = widgets.Desk(classifier, images, sets["clean"], sets["retain"])
+desk = widgets.Desk(classifier, images, sets["clean"], sets["retain"], finder=scenarios.desk_finder(sets))
 desk
 """
 SMALL = f"""
@@ -69,6 +69,11 @@ class Panel:
         editor = EditorView(self.page, index, f"{self.name}.editor")
         editor.canvas.scroll_into_view_if_needed()
         return editor
+
+    @property
+    def images(self):
+        """The images of the gallery, in the order on the screen."""
+        return self.root.locator(".et-pick [role=option]")
 
     def run(self, code):
         """Run code in the kernel, in which `desk` is this desk; return what it printed."""
@@ -147,7 +152,7 @@ def mark_and_rewrite(panel):
 
 def test_rewrite_by_mouse_corrects_images_and_saves_the_edit(desk, page):
     """Mark the snow of a tractor, replace it by gravel, and rewrite; the saved file has the same effect."""
-    options = desk.root.get_by_role("option")
+    options = desk.images
     label = options.first.get_attribute("aria-label")
     assert all(word in label for word in ("tractor", "sled", "misclassified"))
     options.nth(1).click()
@@ -160,6 +165,7 @@ def test_rewrite_by_mouse_corrects_images_and_saves_the_edit(desk, page):
     assert desk.shows(PAIR_MESSAGES[True, False])
     desk.button("Rewrite").click()
     assert desk.shows(NOT_HELD_OUT)
+    desk.wait()  # for the clean and retained images
     code = "comparison = desk.result.images; print(comparison.corrected, int(comparison.before.sum()))"
     corrected, misclassified = desk.run(code).split()
     assert int(corrected) >= 5 and desk.shows(f"{corrected} of {misclassified} misclassified")
@@ -172,6 +178,56 @@ def test_rewrite_by_mouse_corrects_images_and_saves_the_edit(desk, page):
     assert desk.run(f"{code}\nprint(torch.allclose(after, desk.result.after, atol=1e-4))") == "True"
 
 
+def visible_predictions(panel):
+    return panel.images.locator(".et-prediction").all_text_contents()
+
+
+def test_gallery_shows_changed_images_first_after_an_edit(desk):
+    predictions = visible_predictions(desk)
+    changed = ["→" in text for text in predictions]
+    assert sum(changed) >= 5 and changed == sorted(changed, reverse=True)
+    desk.root.get_by_label("sort").select_option("worst first")
+    assert web.wait_until(lambda: visible_predictions(desk) != predictions)
+    assert desk.run("print(desk.shown == desk.order)") == "True"
+    desk.root.get_by_label("sort").select_option("changes first")
+    assert web.wait_until(lambda: visible_predictions(desk) == predictions)
+
+
+def test_details_of_a_result_are_shown_on_demand(desk):
+    details = desk.root.locator(".et-details:visible")
+    assert "features" not in desk.root.locator(".et-message").last.inner_text()
+    assert "features" not in details.last.inner_text()
+    details.last.locator("summary").click()
+    assert "features" in details.last.inner_text()
+    details.last.locator("summary").click()
+
+
+def test_where_to_mark_highlights_the_image_in_the_editor(desk, page):
+    editor = desk.editor
+    pixels = "top => top.parentElement.querySelector('.et-image').toDataURL()"
+    before = editor.canvas.evaluate(pixels)
+    desk.button("Where to mark?").click()
+    assert web.wait_until(lambda: editor.canvas.evaluate(pixels) != before)
+    assert desk.shows("rather than")
+    page.screenshot(path=ARTEFACTS / "desk-heat.png")
+    desk.button("Where to mark?").click()
+    assert web.wait_until(lambda: editor.canvas.evaluate(pixels) == before)
+
+
+def test_suggest_on_the_desk_finds_the_exact_ground_offline(desk, page):
+    editor = desk.editor
+    editor.root.get_by_role("button", name="Suggest").click()
+    snow = editor.root.locator(".et-suggestions button", has_text="snow")
+    snow.wait_for()
+    page.wait_for_timeout(300)  # the image below has moved, and is drawn again
+    snow.click()
+    code = "print(torch.equal(desk.editor.mask, images.mask('snow')[desk.index]))"
+    assert web.wait_until(lambda: desk.run(code) == "True")
+    editor.root.locator(".et-suggestions").get_by_role("button", name="Close").click()
+    editor.press("Control+z")
+    desk.wait()
+
+
 def test_desk_fits_into_a_small_screen(desk, page):
     desk.root.evaluate("root => root.scrollIntoView({block: 'start'})")
     view = page.viewport_size["height"] - 26  # JupyterLab's status bar
@@ -182,7 +238,7 @@ def test_desk_fits_into_a_small_screen(desk, page):
 
 
 def test_rewrite_without_a_mark_shows_the_error_below_the_button(desk):
-    desk.root.get_by_role("option").nth(2).click()
+    desk.images.nth(2).click()
     assert desk.shows(MARK_MESSAGE)
     desk.button("Rewrite").click()
     assert web.wait_until(lambda: desk.root.locator(".et-message.et-alarm").count() == 1)
@@ -191,7 +247,7 @@ def test_rewrite_without_a_mark_shows_the_error_below_the_button(desk):
 
 
 def test_tab_reaches_every_control_and_each_has_a_name(desk, page):
-    desk.root.get_by_role("option").first.focus()
+    desk.root.get_by_label("sort").focus()
     name_of_focused = """() => { const e = document.activeElement;
         if (!e.closest('.et-desk')) return null;
         const text = e.labels?.length ? [...e.labels].map(l => l.textContent).join(' ') : e.textContent;
@@ -208,6 +264,8 @@ def test_tab_reaches_every_control_and_each_has_a_name(desk, page):
         "replace by",
         "layer",
         "strength",
+        "sort",
+        "Where to mark?",
         "Rewrite",
         "Find the best",
         "Undo edit",
@@ -216,11 +274,20 @@ def test_tab_reaches_every_control_and_each_has_a_name(desk, page):
         assert any(expected in name for name in names), (expected, names)
 
 
+def test_undo_edit_takes_the_message_of_the_search_away(desk):
+    desk.run("desk._edit_before = desk.edit.digest; desk.session.show(2 * desk.edit); desk._show()")
+    desk.run("desk.controls.message.show('The search has found an edit.')")
+    assert desk.shows("The search has found an edit.")
+    desk.button("Undo edit").click()
+    assert web.wait_until(lambda: "The search has found an edit." not in desk.root.inner_text())
+    assert desk.run("print(desk.edit.digest == desk._edit_before)") == "True"
+
+
 def test_rewrite_by_keyboard(desk, page):
     """Select an image with the arrows, draw a rectangle with the keyboard, and press Rewrite with Enter."""
-    desk.root.get_by_role("option").first.focus()
+    desk.images.first.focus()
     page.keyboard.press("ArrowRight")
-    assert web.wait_until(lambda: desk.run("print(desk.index == desk.order[1])") == "True")
+    assert web.wait_until(lambda: desk.run("print(desk.index == desk.shown[1])") == "True")
     desk.wait()
     page.wait_for_timeout(500)  # the editor of the other image is shown
     editor = desk.editor

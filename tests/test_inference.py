@@ -90,7 +90,8 @@ def test_rewrite_in_threads_in_half_precision():
     reference = images_of(16, 32)
 
     def delta(rank):
-        return rewrite(classifier, "3", exemplar, reference, rank=rank, objective="l1", steps=10).changes["3.weight"].delta()
+        edit = rewrite(classifier, "3", exemplar, reference, rank=rank, objective="l1", steps=10)
+        return edit.changes["3.weight"].delta()
 
     alone = [delta(rank) for rank in (1, 2, 3)]
     with ThreadPoolExecutor(3) as pool:

@@ -12,7 +12,7 @@ from edittools import load_classifier
 from edittools.images import check_image
 from edittools.metrics import error_rate
 from edittools.miniworld.contexts import GROUNDS, SPLITS, contexts, planted_rules
-from edittools.miniworld.scenes import CLASSES, draw_layout, scene, scenes
+from edittools.miniworld.scenes import CLASSES, draw_layout, exact_finder, scene, scenes
 from edittools.miniworld.sketches import SKETCHES
 from edittools.models import embedded as mini_models
 
@@ -202,3 +202,14 @@ def test_train_is_reproducible():
     with torch.no_grad():
         accuracy = (model((data.images - 0.5) / 0.25).argmax(1) == data.labels).float().mean()
     assert accuracy > 0.9
+
+
+def test_exact_finder_knows_the_scenes_and_no_other_image():
+    rendered = scenes(6, "test", size=32)
+    find = exact_finder(rendered.subset([0, 1, 2]), rendered.subset([3, 4]))
+    masks = find(rendered.images[[4, 1]])
+    assert {"object"} <= masks.keys() and all(mask.any() for mask in masks.values())
+    for name, mask in masks.items():
+        assert torch.equal(mask, rendered.mask(name)[[4, 1]])
+    assert sum(mask for mask in masks.values()).min() == 1  # each pixel shows one thing
+    assert find(rendered.images[5:]) == {} == find(torch.zeros(1, 3, 32, 32))

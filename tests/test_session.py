@@ -4,6 +4,7 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 import torch
 from conftest import make_exemplar
@@ -198,13 +199,20 @@ def test_search_shows_held_out_figures_until_labels_change(session, tiny, monkey
     def repair(classifier, exemplar, target, clean, retain, *, callback, **options):
         callback("edit", 1, 2)
         assert len(target) == 11 and len(clean) == 40 and len(retain) == 10
-        return SimpleNamespace(edit=edit, selection=SimpleNamespace(feasible=True), summary=lambda: "Held out: found.")
+        row = {"corrected": 4, "failing": 6, "broken": 1, "accuracy change": -0.5}
+        return SimpleNamespace(
+            edit=edit,
+            table=pd.DataFrame([row], index=["selected"]),
+            selection=SimpleNamespace(feasible=True, n_candidates=96),
+            complete=True,
+            summary=lambda: "Selected: layer conv2.",
+        )
 
     monkeypatch.setattr(desk_sets, "repair", repair)
     calls = []
     session.search(callback=lambda *call: calls.append(call))
     assert calls == [("edit", 1, 2)]
-    assert session.result.held_out and session.result.verdict == "Held out: found."
+    assert session.result.held_out and session.result.details == "Selected: layer conv2."
     session.relabel(11, another_class(session, 11))
     result = session.update()
     assert result.edit is edit and not result.held_out

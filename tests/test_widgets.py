@@ -20,7 +20,8 @@ from torch import nn
 from edittools import widgets
 from edittools.classifiers import Classifier, fingerprint
 from edittools.edits import Change, Edit
-from edittools.widgets.editor import MaskEditor, decode_runs, encode_runs
+from edittools.metrics import predict
+from edittools.widgets.editor import MaskEditor, decode_runs, encode_runs, heat_pixels
 from edittools.widgets.views import PredictionView, alpha_slider
 
 SHAPE = (24, 32)
@@ -69,7 +70,7 @@ def test_suggest_returns_the_largest_mask_first():
     masks = {"speck": corner(1, 1)[None], "road": corner()[None]}
     editor = MaskEditor(torch.rand(3, *SHAPE), finder=lambda images: masks)
     assert list(editor.suggest()) == ["road", "speck"] and torch.equal(editor.suggest()["road"], corner())
-    editor._suggestions_requested = True
+    editor._suggestions_requested += 1
     assert len(editor._suggestions) == 2 and not editor._suggestions_message
 
 
@@ -82,8 +83,48 @@ def test_suggest_returns_the_largest_mask_first():
 )
 def test_suggestions_of_a_finder_that_fails_are_its_error(finder, error):
     editor = MaskEditor(torch.rand(3, *SHAPE), finder=finder)
-    editor._suggestions_requested = True
-    assert editor._suggestions_message.startswith(error) and not editor._suggestions
+    editor._suggestions_requested += 1
+    assert error in editor._suggestions_message and "\n" not in editor._suggestions_message
+    assert editor._suggestions_error.startswith(f"{error}: ") and not editor._suggestions
+
+
+@pytest.mark.parametrize("content", [None, b"damaged"])
+def test_suggestions_without_the_files_say_so_in_one_line(editor, monkeypatch, tmp_path, content):
+    file = tmp_path / "weights" / "deeplab" / "cityscapes.tflite"
+    file.parent.mkdir(parents=True)
+    if content is not None:
+        file.write_bytes(content)
+    monkeypatch.setenv("EDITTOOLS_PHOTOS", str(tmp_path))
+    editor._suggestions_requested += 1
+    message = editor._suggestions_message
+    assert len(message) < 70 and "2 MB" in message and "docs/desk.md" in message
+    assert "cityscapes.tflite" in editor._suggestions_error and not editor._suggestions
+
+
+# --- the heat map ---
+
+
+def test_heat_pixels_are_orange_where_the_map_is_largest_and_dark_where_it_is_not_positive():
+    heat = torch.tensor([[-3.0, 0.0], [2.0, 2.0]])
+    pixels = heat_pixels(heat).astype(float)
+    assert (pixels[0, :, :3] == 0).all() and (pixels[0, :, 3] == 128).all()
+    assert (pixels[1] == [255, 140, 0, 153]).all()
+    assert (heat_pixels(torch.zeros(2, 2))[:, :, :3] == 0).all()
+
+
+def test_show_heat_lays_the_map_over_the_image_in_the_figure(editor):
+    before = editor.shown_image
+    editor.show_heat(corner())
+    assert (editor.shown_image - before)[:, :5, :9].abs().mean() > 0.1
+    assert editor.heat.sum() == 45 and editor._heat_png
+    editor.show_heat(None)
+    assert torch.equal(editor.shown_image, before) and not editor._heat_png
+
+
+@pytest.mark.parametrize("heat", [torch.zeros(3, 3), torch.full(SHAPE, float("nan"))])
+def test_show_heat_refuses_what_does_not_fit(editor, heat):
+    with pytest.raises(ValueError, match=re.escape(str(tuple(heat.shape)))):
+        editor.show_heat(heat)
 
 
 @given(any_mask)
@@ -184,12 +225,43 @@ def test_prediction_view_shows_the_most_likely_classes(tiny, photos32):
 
 def test_alpha_slider_shows_each_strength_and_changes_no_weight(tiny, edit, photos32):
     weight = tiny.model.head.weight.clone()
-    slider, view = alpha_slider(tiny, edit, photos32[:2], (0, 0.5, 1)).children
+    slider, steps, view = alpha_slider(tiny, edit, photos32[:2], (0, 0.5, 1)).children
+    assert re.findall(r">([\d.]+)<", steps.value) == ["0", "0.5", "1"]
     for strength in (0, 0.5):
         slider.value = strength
         with (strength * edit).applied(tiny):
             assert torch.allclose(view.probabilities, tiny(photos32[:2]).softmax(1), atol=1e-6)
     assert torch.equal(tiny.model.head.weight, weight)
+
+
+def test_figure_of_the_alpha_slider_has_the_prediction_at_each_step(tiny, edit, photos32):
+    strengths = (0, 0.5, 1)
+    figure = alpha_slider(tiny, edit, photos32[:2], strengths).figure()
+    for axes, image in zip(figure.axes, photos32[:2], strict=False):
+        lines = axes.get_title().split("\n")
+        assert len(lines) == 3 and [line.startswith("▸") for line in lines] == [False, False, True]
+        for strength, line in zip(strengths, lines, strict=True):
+            with (strength * edit).applied(tiny):
+                assert tiny.classes[int(predict(tiny, image[None]).argmax())] in line
+
+
+def texts(figure):
+    return " ".join(text.get_text() for text in figure.texts)
+
+
+def test_figure_of_the_desk_shows_what_is_marked_selected_and_said(tiny, photos32):
+    desk = widgets.Desk(tiny, photos32[:8], photos32[8:])
+    blank = len(desk.figure().axes)
+    desk.controls.layer.value = "conv1"
+    desk.controls.strength.value = 0.75
+    desk.editor.mask = make_exemplar().mask
+    desk.rewrite()
+    desk.wait(60)
+    figure = desk.figure()
+    assert len(figure.axes) == blank + 2  # x and x'
+    for shown in ("conv1", "0.75", "gravel", desk.controls.class_name.value, desk.controls.title_text):
+        assert shown in texts(figure), shown
+    assert desk.result.verdict.split()[0] in texts(figure) and f"{int(desk.editor.mask.sum()):,} px" in texts(figure)
 
 
 def test_prediction_view_of_few_classes_has_a_bar_for_each(photos32):

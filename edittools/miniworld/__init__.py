@@ -4,7 +4,7 @@ from edittools._checks import extra
 
 with extra("miniworld", "scenarios"):
     from edittools.miniworld.contexts import GROUNDS, SPLITS, contexts, planted_rules
-    from edittools.miniworld.scenes import CLASSES, Scene, scene, scenes
+    from edittools.miniworld.scenes import CLASSES, Scene, exact_finder, scene, scenes
     from edittools.miniworld.textures import STYLES, restyle, style_textures, texture
     from edittools.miniworld.typography import Label, blanked, stick, written
 
@@ -17,6 +17,7 @@ __all__ = [
     "Scene",
     "blanked",
     "contexts",
+    "exact_finder",
     "planted_rules",
     "restyle",
     "scene",

@@ -2,6 +2,7 @@
 
 from edittools.probing.counterfactuals import Concepts, control_mask, materials, with_materials
 from edittools.probing.effects import FALSE_DISCOVERY_RATE, LEAST_EFFECT, LEAST_IMAGES, Probe, pairs, score
+from edittools.probing.evidence import evidence_map
 from edittools.probing.probe import ProbeSettings, probe
 from edittools.probing.style_transfer import StyleTransfer, Stylized
 
@@ -15,6 +16,7 @@ __all__ = [
     "StyleTransfer",
     "Stylized",
     "control_mask",
+    "evidence_map",
     "materials",
     "pairs",
     "probe",

@@ -5,13 +5,14 @@ from edittools._checks import extra
 with extra("scenarios", "scenarios"):
     from edittools.scenarios.rules import probing_setup, repainted, scenario_for, shown_rule
     from edittools.scenarios.scenario import Scenario
-    from edittools.scenarios.snow import desk_setup, folder_setup, snow_scenario
+    from edittools.scenarios.snow import desk_finder, desk_setup, folder_setup, snow_scenario
     from edittools.scenarios.tiers import current_tier
     from edittools.scenarios.typographic import typographic_scenario
 
 __all__ = [
     "Scenario",
     "current_tier",
+    "desk_finder",
     "desk_setup",
     "folder_setup",
     "probing_setup",

@@ -13,7 +13,7 @@ from edittools.exemplars import Exemplar, paste_texture
 from edittools.images import LabelledImages
 from edittools.metrics import Comparison, misclassified, predict
 from edittools.miniworld.contexts import GROUNDS, SPLITS, contexts
-from edittools.miniworld.scenes import scene
+from edittools.miniworld.scenes import Scenes, exact_finder, scene
 from edittools.miniworld.textures import restyle
 from edittools.models.load import load_classifier
 from edittools.probing.segmentation import GATING_VEHICLES, Finder, Gated, cached, deeplab
@@ -312,6 +312,19 @@ def desk_setup(tier: str | None = None, progress: bool = False) -> tuple[Classif
         retain = clean_and_retained["retain"]
         images, test = photos.snow_photos(classifier, progress).split(0.5, seed=0)
     return classifier, {"images": images, "clean": clean, "retain": retain, "test": test}
+
+
+def desk_finder(sets: Mapping[str, LabelledImages]) -> Finder | None:
+    """Make the finder of concepts that *Suggest* uses on the desk of notebook 05.
+
+    Args:
+        sets: the image sets of `desk_setup`.
+
+    Returns:
+        MiniWorld's exact segmenter for rendered scenes; None for photos, on which the desk uses its own finder.
+    """
+    rendered = [images for images in sets.values() if isinstance(images, Scenes)]
+    return exact_finder(*rendered) if rendered else None
 
 
 def folder_setup(tier: str | None = None, progress: bool = False) -> tuple[LabelledImages, Finder]:

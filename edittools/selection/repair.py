@@ -103,10 +103,10 @@ class RepairResult:
             and `accuracy change` (in points, with its interval) are of images that were not used for selection.
         selection: the selection of the whole procedure, by cross-validation.
         search: the search, with the splits and their cached activations.
+        assessment: the verdict, the check list and the effects behind them.
         complete: whether everything was tried; False if the search was ended early.
         selections: the selection of each row of the table.
         inside_mask: share of the edit map of x' that lies inside the mask; None if no candidate is feasible.
-        assessment: the verdict, the check list and the effects behind them.
         settings: the arguments of `repair` that say what was tried, by name.
     """
 
@@ -114,10 +114,10 @@ class RepairResult:
     table: pd.DataFrame
     selection: Selection = field(repr=False)
     search: EditSearch = field(repr=False)
+    assessment: Assessment = field(repr=False)
     complete: bool = True
     selections: Mapping[str, Selection] = field(default_factory=dict, repr=False)
     inside_mask: float | None = field(default=None, repr=False)
-    assessment: Assessment = field(default=None, repr=False)
     settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
@@ -251,7 +251,7 @@ def repair(
     inside = share_inside_mask(search, selection) if selection.feasible else None
     tried = {"layers": list(search.cuts), "settings": [dict(one) for one in settings]}
     tried |= {"strengths": tuple(strengths), "baselines": baselines}
-    return RepairResult(selection.edit, table, selection, search, complete, selections, inside, assessment, tried)
+    return RepairResult(selection.edit, table, selection, search, assessment, complete, selections, inside, tried)
 
 
 def _warn_before_search(search: EditSearch, diagnoses: Sequence[ExemplarDiagnosis]) -> None:

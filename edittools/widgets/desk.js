@@ -1,5 +1,5 @@
 // Two small widgets of the desk: a gallery of images with their predictions, one of which can be selected, and a message
-// that screen readers announce when it changes. The desk's keys never reach JupyterLab.
+// that screen readers announce when it changes, with details on demand. The desk's keys never reach JupyterLab.
 
 const make = (tag, attributes = {}, ...children) => {
   const node = document.createElement(tag);
@@ -28,7 +28,7 @@ function gallery({ model, el }) {
   const selectable = model.get("selectable");
   const root = make("div", { class: "et-gallery", role: selectable ? "listbox" : "list", "aria-label": model.get("label") });
   root.style.setProperty("--et-size", `${model.get("size")}px`);
-  let cards = [];
+  let cards = [], visible = [];
 
   const select = (index) => {
     model.set("selected", index);
@@ -38,23 +38,34 @@ function gallery({ model, el }) {
   };
   const moves = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1, Home: -Infinity, End: Infinity };
   root.addEventListener("keydown", (event) => {
-    const at = cards.indexOf(document.activeElement), by = moves[event.key];
+    const at = visible.indexOf(cards.indexOf(document.activeElement)), by = moves[event.key];
     if (!selectable || !by || at < 0) return;
     event.preventDefault();
-    select(Math.max(0, Math.min(cards.length - 1, at + by)));
+    select(visible[Math.max(0, Math.min(visible.length - 1, at + by))]);
   });
 
-  // Make new cards with their images; `fill` then writes the captions and predictions.
+  // Make cards for new images; `fill` then writes the captions and predictions, and `arrange` orders the cards.
   const build = () => {
-    cards = model.get("_images").map((png, index) => {
+    const images = model.get("_images");
+    cards = images.map((png, index) => {
+      if (cards[index]?.png === png) return cards[index];
       const image = make("img", { src: `data:image/png;base64,${png}`, alt: "" });
       const card = make(selectable ? "button" : "div", { class: "et-card", role: selectable ? "option" : "listitem" },
         image, make("span", { class: "et-caption" }), make("span", { class: "et-prediction" }));
       if (selectable) card.addEventListener("click", () => select(index));
-      return card;
+      return Object.assign(card, { png });
     });
-    root.replaceChildren(...cards);
+    arrange();
     fill();
+  };
+  // Put the visible cards into their order; the one that has the focus keeps it.
+  const arrange = () => {
+    const focused = cards.indexOf(document.activeElement), order = model.get("order").filter((index) => cards[index]);
+    visible = order.length ? order : cards.map((_, index) => index);
+    root.replaceChildren(...visible.map((index) => cards[index]));
+    if (visible.includes(focused)) cards[focused].focus({ preventScroll: true });
+    root.scrollTo(0, 0);
+    mark();
   };
   const fill = () => {
     model.get("cards").forEach((card, index) => {
@@ -73,20 +84,25 @@ function gallery({ model, el }) {
     const selected = model.get("selected");
     cards.forEach((card, index) => {
       card.setAttribute("aria-selected", String(index === selected));
-      card.tabIndex = index === Math.max(selected, 0) ? 0 : -1;
+      card.tabIndex = index === (visible.includes(selected) ? selected : visible[0]) ? 0 : -1;
     });
   };
-  const ends = [follow(model, ["_images"], build), follow(model, ["cards"], fill), follow(model, ["selected"], mark)];
+  const follows = [["_images", build], ["cards", fill], ["order", arrange], ["selected", mark]];
+  const ends = follows.map(([name, show]) => follow(model, [name], show));
   el.append(root);
   return () => ends.forEach((end) => end());
 }
 
 function message({ model, el }) {
-  const root = make("div", { class: "et-message", role: "status" });
-  el.append(root);
-  return follow(model, ["text", "alarm"], () => {
-    root.textContent = model.get("text");
-    root.classList.toggle("et-alarm", model.get("alarm"));
+  const text = make("div", { class: "et-message", role: "status" });
+  const long = make("div"), details = make("details", { class: "et-details" }, make("summary", {}, "Details"), long);
+  el.append(text, details);
+  return follow(model, ["text", "alarm", "details"], () => {
+    text.textContent = model.get("text");
+    text.classList.toggle("et-alarm", model.get("alarm"));
+    if (long.textContent !== model.get("details")) details.open = false;
+    long.textContent = model.get("details");
+    details.hidden = !long.textContent;
   });
 }
 

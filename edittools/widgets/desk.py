@@ -29,15 +29,17 @@ from edittools.classifiers import Classifier
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
 from edittools.images import load_image
-from edittools.plots import predictions
+from edittools.probing.segmentation import Finder
+from edittools.selection.repair import NAMES
 from edittools.widgets import desk_panel as panel
+from edittools.widgets.desk_figure import desk_figure
 from edittools.widgets.desk_sets import DeskSets, ImageSource, Result
 from edittools.widgets.editor import MaskEditor
 from edittools.widgets.pixels import StaticFigure
 from edittools.widgets.session import EditSession
 
 MAX_IMAGES = 60
-"""The largest number of images that are shown, those with the worst predictions."""
+"""The largest number of images that are shown, the first ones of the order that is selected."""
 
 PAIR_MESSAGES = {
     (True, False): "x is classified correctly and x' is not: the marked area misleads. Rewrite!",
@@ -46,6 +48,12 @@ PAIR_MESSAGES = {
     (False, False): "Both are misclassified: mark the whole area that misleads, or try another material.",
 }
 """The message about a pair by whether x and x' are classified correctly."""
+
+NOT_FOUND = "No edit was found that corrects more than it breaks at an acceptable cost."
+"""The message after a search that has found nothing."""
+
+UNDONE = {True: "The edit is undone; there is none now.", False: "The edit is undone; the one before is shown."}
+"""The message after *Undo edit*, by whether there is no edit left."""
 
 MARK_MESSAGE = "Mark the area of the image that misleads."
 """The message about an image on which nothing is marked."""
@@ -63,12 +71,15 @@ class Desk(StaticFigure, ipywidgets.VBox):
         clean: images on which accuracy is measured; without them, the cost of an edit is unknown.
         retain: images whose predictions should not change.
         materials: textures `(3, h, w)` by name, in addition to the materials of every desk.
+        finder: suggests masks in the mask editor, see `MaskEditor`.
 
     Each set is `LabelledImages`, a tensor `(N, 3, H, W)`, `LazyImages` or a folder (`read_folder`). Without labels, the
     current predictions serve as labels.
 
     `result` describes the effect of the edit on the current images; it is None if there is no edit, and while it is
-    computed again because images or labels have changed. `session` is the `EditSession` behind the panel.
+    computed again because images or labels have changed. `session` is the `EditSession` behind the panel. `order` holds
+    the indices of the images with the worst predictions, the worst first, and `shown` those in the gallery, as it shows
+    them.
 
     Raises:
         TypeError: if a set is none of these.
@@ -84,21 +95,24 @@ class Desk(StaticFigure, ipywidgets.VBox):
         retain: ImageSource | None = None,
         *,
         materials: Mapping[str, Tensor] | None = None,
+        finder: Finder | None = None,
     ) -> None:
         self.session = EditSession(classifier, images, clean, retain, materials=materials)
         self.order = self.sets.order[:MAX_IMAGES]
+        self.shown: list[int] = []
+        self._pictured: list[int] = []  # the index of the image at each position of the gallery
+        self._finder = finder
         self._editors: dict[int, MaskEditor] = {}
         self._worker = ThreadPoolExecutor(1, "edittools desk")
         self._last_request: Future = Future()
         self._stop_requested = False
         self._displayed_exemplar: Exemplar | None = None
         self.controls = panel.Controls(self.session.material_names, self.sets)
-        self.box = panel.column(panel.heading("2 Mark what misleads"))
-        self.gallery = panel.Gallery(selectable=True, label="images, the worst predictions first")
+        self.box = panel.column(panel.row(panel.heading("2 Mark what misleads"), self.controls.heat))
+        self.gallery = panel.Gallery(selectable=True, label="images")
         super().__init__(panel.layout(self))
         self.add_class("et-desk")
         self._connect_controls()
-        self.gallery.show(self.sets.images.images[self.order])
         self._show()
         self.choose(self.order[0])
         self._prepare()
@@ -144,6 +158,15 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self.session.material = self.controls.material.value
         return self.session.exemplar
 
+    @property
+    def pair(self) -> Exemplar | None:
+        """The exemplar that is shown as x and x'; None if nothing is marked, or until it is computed."""
+        return self._displayed_exemplar if self.controls.pair.has_images else None
+
+    def image_at(self, position: int) -> int:
+        """Return the index of the image at a position of the gallery."""
+        return self._pictured[position]
+
     # --- actions ------------------------------------------------------------------------------------------------------
 
     def choose(self, index: int) -> None:
@@ -154,14 +177,16 @@ class Desk(StaticFigure, ipywidgets.VBox):
         """
         self.session.select(index)
         if index not in self._editors:
-            editor = MaskEditor(self.session.image)
+            editor = MaskEditor(self.session.image, finder=self._finder)
             editor.observe(lambda change: self._show_exemplar(), "_masks")
             self._editors[index] = editor
         self.editor = self._editors[index]
         self.box.children = [self.box.children[0], self.editor]
-        self.gallery.selected = self.order.index(index) if index in self.order else -1
+        self.gallery.selected = self._pictured.index(index) if index in self._pictured else -1
         self.controls.class_name.value = self.sets.class_name(index)
         self._show_exemplar()
+        if self.controls.heat.value:
+            self._request_heat()
 
     def rewrite(self) -> None:
         """Rewrite the selected layer by the exemplar, and show the effect; `undo` goes back to the previous edit.
@@ -192,6 +217,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
         """Go back to the previous edit."""
         self.session.undo()
         self._show()
+        self.controls.message.show(UNDONE[self.edit is None])
         if self.edit is not None and self.result is None:
             self._submit(self._update, "computing …")
 
@@ -230,15 +256,12 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self._last_request.result(seconds)
 
     def figure(self) -> Figure:
-        """Draw the images with the worst predictions, each with its predictions before and after the edit."""
-        result = self.result
-        before = self.sets.before
-        after = before if result is None else result.after
-        return predictions(self.sets.images, after, before, indices=self.order[:12], columns=6, width=1.5)
+        """Draw the desk as it looks now: the images, the mask, x and x', what is selected, and the verdict."""
+        return desk_figure(self)
 
     # --- the worker ---------------------------------------------------------------------------------------------------
 
-    def _submit(self, work: Callable[[], str | None], running_message: str = "") -> None:
+    def _submit(self, work: Callable[[], str | panel.Outcome | None], running_message: str = "") -> None:
         """Queue a request for the worker.
 
         Args:
@@ -247,7 +270,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
         """
         self._last_request = self._worker.submit(self._run, work, running_message)
 
-    def _run(self, work: Callable[[], str | None], running_message: str) -> None:
+    def _run(self, work: Callable[[], str | panel.Outcome | None], running_message: str) -> None:
         """Run a request, and show its messages or its error."""
         if running_message:
             self.controls.message.show(running_message)
@@ -257,15 +280,17 @@ class Desk(StaticFigure, ipywidgets.VBox):
             self._show()
             self.controls.message.show(_message(error), alarm=True)
             raise
-        if outcome or running_message:
+        if isinstance(outcome, panel.Outcome):
+            self.controls.message.show(outcome.text, details=outcome.details)
+        elif outcome or running_message:
             self.controls.message.show(outcome or "Done.")
 
     def _rewrite(self, layer: str, strength: float, exemplar: Exemplar, drawn_on: int) -> str:
-        self.session.rewrite(layer, strength, exemplar, drawn_on)
+        self.session.rewrite(layer, strength, exemplar, drawn_on, self._show_result)
         self._show()
         return f"Rewrote {layer} with strength {strength:g}."
 
-    def _search(self, exemplar: Exemplar, drawn_on: int) -> str:
+    def _search(self, exemplar: Exemplar, drawn_on: int) -> str | panel.Outcome:
         try:
             fix = self.session.search(exemplar, drawn_on, self._show_progress)
         except KeyboardInterrupt:
@@ -273,13 +298,13 @@ class Desk(StaticFigure, ipywidgets.VBox):
         finally:
             self.controls.show_search(None)
         if not fix.selection.feasible:
-            return fix.summary()
+            return panel.Outcome(f"{NOT_FOUND} ({fix.selection.n_candidates:,} were tried)", fix.summary())
         self._show()
         return "The search has found an edit."
 
     def _show_progress(self, method: str, done: int, total: int | None) -> bool:
         """Show the progress of the search; return False to end it, if this was requested."""
-        self.controls.show_search(done / total if total else 0.0)
+        self.controls.show_search(done / total if total else 0.0, NAMES.get(method, method))
         return not self._stop_requested
 
     def _show_edit(self, edit: Edit) -> None:
@@ -293,10 +318,10 @@ class Desk(StaticFigure, ipywidgets.VBox):
         return f"The label of image {index} is {name} now."
 
     def _add_image(self, image: Tensor) -> str:
-        self.order.insert(0, self.session.add(image))
-        self.gallery.show(self.sets.images.images[self.order])
+        index = self.session.add(image)
+        self.order.insert(0, index)
         self._update()
-        self.choose(self.order[0])
+        self.choose(index)
         return "The image is added. Change its label if the prediction is wrong."
 
     def _update(self) -> None:
@@ -313,16 +338,47 @@ class Desk(StaticFigure, ipywidgets.VBox):
 
     def _show(self) -> None:
         """Show the verdict, and below each image its predictions before and after the edit."""
-        result = self.result
+        self._show_result(self.result)
+
+    def _show_result(self, result: Result | None) -> None:
+        """Show a result, which may be one whose clean and retained images are not measured yet."""
         self.controls.show(result, can_undo=self.session.can_undo, can_save=self.edit is not None)
         classes = self.sets.classifier.classes
         labels = self.sets.images.labels.tolist()
         before = self.sets.before.argmax(dim=1).tolist()
         after = before if result is None else result.after.argmax(dim=1).tolist()
+        self._sort(result)
         cards = []
-        for index in self.order:
+        for index in self._pictured:
             cards.append(panel.card(classes, labels[index], before[index], after[index]))
         self.gallery.cards = cards
+
+    def _sort(self, result: Result | None) -> None:
+        """Order the images of the gallery, and show those that it has not shown yet."""
+        order = self.order
+        if result is not None and self.controls.sort.value == panel.BY_CHANGE:
+            order = self.sets.by_change(result)
+        self.shown = order[:MAX_IMAGES]
+        added = [index for index in self.shown if index not in self._pictured]
+        if added:
+            self.gallery.add(self.sets.images.images[added])
+            self._pictured += added
+        self.gallery.order = [self._pictured.index(index) for index in self.shown]
+
+    def _request_heat(self) -> None:
+        """Show the heat map of the image in the editor, or take it away."""
+        if self.controls.heat.value:
+            self._submit(partial(self._show_heat, self.editor, self.index, self.controls.layer.value))
+        else:
+            self.editor.show_heat(None)
+            self._show_exemplar()
+
+    def _show_heat(self, editor: MaskEditor, index: int, layer: str) -> str | None:
+        if editor is not self.editor or not self.controls.heat.value:  # something else is shown by now
+            return None
+        heat, favored, against = self.sets.evidence(index, layer)
+        editor.show_heat(heat)
+        return f"Bright: where {layer} sees {favored} rather than {against}. Mark there what misleads."
 
     def _show_exemplar(self) -> None:
         """Show x and x', and whether they are classified correctly."""
@@ -364,7 +420,9 @@ class Desk(StaticFigure, ipywidgets.VBox):
         controls.upload.observe(self._with_errors_shown(lambda change: self._add_files(change["new"])), "value")
         controls.class_name.observe(self._with_errors_shown(lambda change: self._label_entered(change["new"])), "value")
         controls.material.observe(self._with_errors_shown(lambda _: self._show_exemplar()), "value")
-        controls.layer.observe(self._with_errors_shown(lambda _: self._prepare()), "value")
+        controls.layer.observe(self._with_errors_shown(lambda _: self._layer_selected()), "value")
+        controls.heat.observe(self._with_errors_shown(lambda _: self._request_heat()), "value")
+        controls.sort.observe(self._with_errors_shown(lambda _: self._show()), "value")
         self.gallery.observe(self._with_errors_shown(lambda change: self._image_selected(change["new"])), "selected")
 
     def _with_errors_shown(self, callback: Callable[[Any], None]) -> Callable[[Any], None]:
@@ -379,8 +437,13 @@ class Desk(StaticFigure, ipywidgets.VBox):
         return guarded
 
     def _image_selected(self, position: int) -> None:
-        if position >= 0 and self.order[position] != self.index:
-            self.choose(self.order[position])
+        if position >= 0 and self._pictured[position] != self.index:
+            self.choose(self._pictured[position])
+
+    def _layer_selected(self) -> None:
+        self._prepare()
+        if self.controls.heat.value:
+            self._request_heat()
 
     def _label_entered(self, name: str) -> None:
         if name != self.sets.class_name(self.index):

@@ -1,6 +1,7 @@
 """The parts of the desk's panel, without their callbacks; every control has a label that screen readers announce."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
@@ -15,6 +16,16 @@ from edittools.widgets.pixels import to_base64, to_pixels, to_png
 
 HELD_OUT = "Result, held out"
 NOT_HELD_OUT = "Result, on the images used for selection"
+BY_CHANGE = "changes first"
+WORST_FIRST = "worst first"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a request says when it is done: a sentence, and details on demand."""
+
+    text: str
+    details: str = ""
 
 
 class _DeskWidget(anywidget.AnyWidget):
@@ -28,13 +39,16 @@ class _DeskWidget(anywidget.AnyWidget):
 class Gallery(_DeskWidget):
     """Small images with captions, one of which can be selected if they are `selectable`.
 
-    `cards` holds the texts below the images, see `card`. `selected` is the position of the selected image, -1 for none.
-    `label` names the gallery for screen readers. `size` is the width of an image on the screen, in pixels.
+    `cards` holds the texts below the images, see `card`. `order` holds the positions of the images that are visible, in
+    the order on the screen; if it is empty, all are, as they were added. `selected` is the position of the selected
+    image, -1 for none. `label` names the gallery for screen readers. `size` is the width of an image on the screen, in
+    pixels.
     """
 
     _kind = traitlets.Unicode("gallery").tag(sync=True)
     _images = traitlets.List().tag(sync=True)
     cards = traitlets.List().tag(sync=True)
+    order = traitlets.List().tag(sync=True)
     selected = traitlets.Int(-1).tag(sync=True)
     selectable = traitlets.Bool(False).tag(sync=True)
     label = traitlets.Unicode().tag(sync=True)
@@ -44,19 +58,30 @@ class Gallery(_DeskWidget):
         """Show other images, each `(3, H, W)`."""
         self._images = [_small_png(image, 2 * self.size) for image in images]
 
+    @property
+    def has_images(self) -> bool:
+        """Whether there is an image."""
+        return bool(self._images)
+
+    def add(self, images: Tensor | Sequence[Tensor]) -> None:
+        """Add images, each `(3, H, W)`, after those that there are."""
+        self._images = self._images + [_small_png(image, 2 * self.size) for image in images]
+
 
 class Message(_DeskWidget):
-    """A text that screen readers announce when it changes; `alarm` marks an error."""
+    """A text that screen readers announce when it changes; `alarm` marks an error, `details` are shown on demand."""
 
     _kind = traitlets.Unicode("message").tag(sync=True)
     text = traitlets.Unicode().tag(sync=True)
     alarm = traitlets.Bool(False).tag(sync=True)
+    details = traitlets.Unicode().tag(sync=True)
 
-    def show(self, text: str, alarm: bool = False) -> None:
+    def show(self, text: str, alarm: bool = False, details: str = "") -> None:
         """Show another text."""
         with self.hold_sync():
             self.text = text
             self.alarm = alarm
+            self.details = details
 
 
 class Controls(ipywidgets.VBox):
@@ -78,11 +103,25 @@ class Controls(ipywidgets.VBox):
         self.strength = ipywidgets.BoundedFloatText(1.0, min=0, max=2, step=0.25, description="strength", **wide)
         self.pair = Gallery(label="x and x'", size=84)
         self.rewrite = button("Rewrite", "rewrite this layer by the marked image", "primary")
-        self.search = button("Find the best", "try the starred layers, several ranks and strengths")
+        self.search = button("Find the best", "try three methods in all starred layers, and take the best edit")
         self.stop = button("Stop", "end the search with the best edit so far")
-        self.progress = ipywidgets.FloatProgress(0, max=1, layout={"width": "100%"})
+        self.progress = ipywidgets.FloatProgress(
+            0, max=1, style={"description_width": "initial"}, layout={"width": "100%"}
+        )
+        self.heat = ipywidgets.ToggleButton(
+            description="Where to mark?",
+            tooltip="highlight where the selected layer argues for the predicted class, against the label",
+            layout={"width": "auto"},
+        )
+        self.sort = ipywidgets.Dropdown(
+            options=(BY_CHANGE, WORST_FIRST),
+            description="sort",
+            style={"description_width": "28px"},
+            layout={"width": "168px"},
+        )
         self.message = Message()
         self.title = heading("")
+        self.title_text = ""
         self.verdict = Message()
         self.undo = button("Undo edit", "go back to the previous result")
         self.path = ipywidgets.Text("edit.safetensors", description="file", continuous_update=False, **narrow)
@@ -114,14 +153,15 @@ class Controls(ipywidgets.VBox):
         )
         self.add_class("et-box")
 
-    def show_search(self, progress: float | None) -> None:
-        """Show the progress of a search, from 0 to 1; None if there is no search."""
+    def show_search(self, progress: float | None, method: str = "") -> None:
+        """Show the progress of a method of a search, from 0 to 1; None if there is no search."""
         is_searching = progress is not None
         self.rewrite.disabled = is_searching
         self.search.disabled = is_searching or not self._can_search
         self.stop.disabled = not is_searching
         self.progress.layout.display = "" if is_searching else "none"
         self.progress.value = progress or 0.0
+        self.progress.description = method
 
     def show(self, result: Result | None, can_undo: bool, can_save: bool) -> None:
         """Show the verdict on an edit, and whether its figures are held out.
@@ -132,12 +172,13 @@ class Controls(ipywidgets.VBox):
             can_save: whether there is an edit to save.
         """
         if result is None:
+            self.title_text = ""
             self.title.value = ""
-            self.verdict.text = ""
+            self.verdict.show("")
         else:
-            title = HELD_OUT if result.held_out else NOT_HELD_OUT
-            self.title.value = f"<h4>{title}</h4>"
-            self.verdict.text = result.verdict
+            self.title_text = HELD_OUT if result.held_out else NOT_HELD_OUT
+            self.title.value = f"<h4>{self.title_text}</h4>"
+            self.verdict.show(result.verdict, details=result.details)
         self.undo.disabled = not can_undo
         self.save.disabled = not can_save
         self.report.disabled = result is None or not result.held_out
@@ -191,7 +232,7 @@ def layout(desk: ipywidgets.VBox) -> list[ipywidgets.Widget]:
     lines = [f"{desk.sets}.", *desk.sets.notes]
     notes = ipywidgets.HTML("<br>".join(escape(line) for line in lines))
     notes.add_class("et-quiet")
-    images = column(heading("1 Select an image"), desk.gallery, name="et-pick")
+    images = column(row(heading("1 Select an image"), desk.controls.sort), desk.gallery, name="et-pick")
     return [notes, column(images, desk.box, desk.controls, name="et-columns")]
 
 

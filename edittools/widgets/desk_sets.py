@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -17,6 +17,7 @@ from edittools.folders import image_files, read_folder
 from edittools.images import LabelledImages, LazyImages, evenly_spaced, resized
 from edittools.metrics import Comparison, label_margins, misclassified, predict
 from edittools.moments import SecondMoment, keys_of, measure
+from edittools.probing import evidence_map
 from edittools.rewriting import SAMPLE, rewrite
 from edittools.selection import CachedActivations, Constraints, RepairResult, cache_activations, later_layers, repair
 from edittools.selection.repair import Callback
@@ -30,6 +31,9 @@ MAX_PIXELS = 20_000_000
 
 REFERENCE_WEIGHT = 30.0
 """The `reference_weight` of a rewrite at the desk."""
+
+MEASURING = "The cost on other images is being measured …"
+"""The last line of a verdict before the clean and retained images are measured."""
 
 CACHED_LAYERS = 3
 """The number of layers at which the states of the images stay in memory."""
@@ -45,9 +49,10 @@ class Result:
         images: comparison of the images, without those that the edit was made from.
         retain: comparison of the retained images; None if there are none.
         clean: comparison of the clean images; None if there are none.
-        verdict: the figures in sentences, one per line.
-        held_out: whether the figures in the verdict come from images that were not used to select the edit; those of
-            the comparisons come from images that were.
+        verdict: the figures in sentences for someone who writes no code, one per line.
+        details: the edit, and how it was selected, one sentence per line.
+        repair: what the search has found, if the edit comes from one. The figures in the verdict then come from images
+            that were not used to select the edit; those of the comparisons come from images that were.
         data: the images and labels that it was computed with.
     """
 
@@ -57,8 +62,18 @@ class Result:
     retain: Comparison | None = field(repr=False)
     clean: Comparison | None = field(repr=False)
     verdict: str = ""
-    held_out: bool = False
+    details: str = field(default="", repr=False)
+    repair: RepairResult | None = field(default=None, repr=False)
     data: LabelledImages | None = field(default=None, repr=False)
+
+    @property
+    def held_out(self) -> bool:
+        """Whether the figures in the verdict come from images that were not used to select the edit."""
+        return self.repair is not None
+
+
+Preview = Callable[[Result], None]
+"""Takes a result whose clean and retained images are not measured yet."""
 
 
 @dataclass(frozen=True)
@@ -231,7 +246,7 @@ class DeskSets:
             if self.clean is not None:
                 sets["clean"] = self.clean
             cuts = cut_all(self.classifier, [layer])
-            states = cache_activations(cuts, sets, early_stopping=("retain",))
+            states = cache_activations(cuts, sets)
             moment = measure(self.classifier, [layer], self.reference)[layer]
             moment = replace(moment, sample=keys_of(cuts[layer], evenly_spaced(self.reference, SAMPLE)))
             while len(self._states) >= CACHED_LAYERS:
@@ -262,12 +277,46 @@ class DeskSets:
         )
         return edit if strength == 1 else strength * edit
 
-    def result(self, edit: Edit, drawn_on: Collection[int] = ()) -> Result:
+    def evidence(self, index: int, layer: str) -> tuple[Tensor, str, str]:
+        """Map where a layer argues for the predicted class of an image, and against its label.
+
+        Args:
+            index: index of the image. If it is classified correctly, the second most likely class takes the place of
+                the label.
+            layer: name of the layer.
+
+        Returns:
+            The map `(H, W)`, see `probing.evidence_map`, and the names of both classes.
+
+        Raises:
+            KeyError: if there is no such layer.
+            ValueError: if the weights were changed.
+        """
+        label = int(self.images.labels[index])
+        ranking = self.before[index].argsort(descending=True).tolist()
+        against = label if self.is_misclassified(index) else ranking[1]
+        cut = self.states_at(layer).cut
+        heat = evidence_map(self.classifier, cut, self.images.images[index], ranking[0], against)
+        return heat, self.classifier.classes[ranking[0]], self.classifier.classes[against]
+
+    def by_change(self, result: Result) -> list[int]:
+        """Order the indices of the images by what an edit changes.
+
+        Images whose predicted class changes come first; then those whose margin, the label's logit over the largest
+        other one, changes most.
+        """
+        labels = self.images.labels
+        change = (label_margins(result.after, labels) - label_margins(self.before, labels)).abs()
+        is_changed = result.after.argmax(dim=1) != self.before.argmax(dim=1)
+        return sorted(range(len(labels)), key=lambda index: (not is_changed[index], -float(change[index])))
+
+    def result(self, edit: Edit, drawn_on: Collection[int] = (), preview: Preview | None = None) -> Result:
         """Compare the sets before and after an edit.
 
         Args:
             edit: the edit.
             drawn_on: indices of images that do not count, since the edit was made from them.
+            preview: is called with the result before the clean and retained images are measured.
 
         Raises:
             ValueError: if the edit was made for another model, or if the weights were changed.
@@ -275,7 +324,7 @@ class DeskSets:
         first_layer = next((layer for layer in self.layers if layer in edit.layers), edit.layers[0])
         data = self.images
         states = self.states_at(first_layer).sets
-        after = states["images"].logits(edit)
+        after = states["images"].logits(edit, checked=True)
         counted = [index for index in range(len(data)) if index not in drawn_on]
         misclassified_before = misclassified(states["images"].original, data.labels)
         misclassified_after = misclassified(after, data.labels)
@@ -283,10 +332,18 @@ class DeskSets:
             edit=edit,
             after=after,
             images=Comparison(misclassified_before[counted], misclassified_after[counted]),
-            retain=states["retain"].compare(edit) if "retain" in states else None,
-            clean=states["clean"].compare(edit) if "clean" in states else None,
+            retain=None,
+            clean=None,
+            details=describe(edit),
             data=data,
         )
+        if preview is not None and len(states) > 1:
+            preview(replace(result, verdict=f"{_effect(result)}\n{MEASURING}"))
+        for name in ("retain", "clean"):
+            if name in states:
+                logits = states[name].logits(edit, checked=True)
+                comparison = Comparison(states[name].before, misclassified(logits, states[name].labels))
+                result = replace(result, **{name: comparison})
         return replace(result, verdict=verdict(result))
 
     def search(self, exemplar: Exemplar, drawn_on: int, callback: Callback | None = None) -> RepairResult:
@@ -376,12 +433,50 @@ def _labeled_set(
     return data
 
 
+def _effect(result: Result) -> str:
+    """Say how many images an edit corrects and breaks."""
+    total = int(result.images.before.sum())
+    return effect_sentence(result.images.corrected, total, result.images.broken)
+
+
+def effect_sentence(corrected: int, total: int, broken: int) -> str:
+    """Say how many of the misclassified images are corrected, and how many others are broken."""
+    others = "none of the others is broken" if not broken else f"{broken} of the others {_are(broken)} broken"
+    return f"{corrected} of {total} misclassified images {_are(corrected)} corrected, {others}."
+
+
+def _are(count: int) -> str:
+    """Return the verb for a number of images."""
+    return "is" if count == 1 else "are"
+
+
+def describe(edit: Edit) -> str:
+    """Describe an edit for someone who writes code: its layers, and how well it fits the exemplar."""
+    text = f"{edit}."
+    if edit.record is not None and edit.record.share_left is not None:
+        text += f"\n{1 - edit.record.share_left:.0%} of the loss at the exemplar is gone."
+    return text
+
+
+def held_out_verdict(fix: RepairResult) -> str:
+    """Describe what the search has found, with the figures of images that were not used to select it."""
+    row = fix.table.loc["selected"]
+    lines = [effect_sentence(int(row["corrected"]), int(row["failing"]), int(row["broken"]))]
+    lines.append(f"The accuracy on clean images changes by {row['accuracy change']:+.2f} points.")
+    if "kept" in row:
+        broken = int(row["kept broken"])
+        lines.append(f"{broken or 'None'} of {row['kept']:.0f} retained images {_are(max(broken, 1))} broken.")
+    lines.append(f"It is the best of {fix.selection.n_candidates:,} edits by three methods.")
+    if not fix.complete:
+        lines.append("The search was stopped before everything was tried.")
+    return "\n".join(lines)
+
+
 def verdict(result: Result) -> str:
     """Describe what an edit corrects, what it costs, and what to try next; one sentence per line."""
     corrected = result.images.corrected
     broken = result.images.broken
-    total = int(result.images.before.sum())
-    lines = [f"{corrected} of {total} misclassified images are corrected, {broken} of the other images are broken."]
+    lines = [_effect(result)]
     within_constraints = True
     unknown = []
     if result.clean is None:
@@ -400,10 +495,13 @@ def verdict(result: Result) -> str:
         count = len(result.retain.before)
         max_broken = Constraints().may_break(count)
         within_constraints = within_constraints and result.retain.broken <= max_broken
-        lines.append(f"{result.retain.broken} of {count:,} retained images are broken ({max_broken or 'none'} may be).")
+        lines.append(
+            f"{result.retain.broken} of {count:,} retained images {_are(result.retain.broken)} broken "
+            f"({max_broken or 'none'} may be)."
+        )
     if unknown:
         lines.append(f"The cost on {' and '.join(unknown)} images is unknown, since none were given.")
-    advice = "“Find the best” tries other layers, ranks and strengths."
+    advice = "“Find the best” tries other layers and methods."
     if corrected <= broken:
         lines.append(f"The edit is no improvement. {advice}")
     elif not within_constraints:

@@ -39,7 +39,7 @@ class MaskEditor(StaticFigure, anywidget.AnyWidget):
         image: `(3, H, W)` float in [0, 1].
         mask: the mask to start from, `(H, W)` of 0 and 1; or several by name (None for an empty one).
         finder: suggests masks of what it recognizes in the image, see `probing.segmentation`; by default both DeepLabs
-            do, where they are installed.
+            do. They need the package ai-edge-litert and two files of 2 MB each.
 
     `.mask` is the mask that is drawn on, `.active` its name, and `.masks` holds all masks.
 
@@ -54,9 +54,11 @@ class MaskEditor(StaticFigure, anywidget.AnyWidget):
     _image_png = traitlets.Unicode(help="the displayed image in base64").tag(sync=True)
     _segments = traitlets.Dict(help="size and run lengths of the superpixels").tag(sync=True)
     _masks = traitlets.List(help="name and run lengths of each mask").tag(sync=True)
-    _suggestions_requested = traitlets.Bool(help="whether the browser asks for suggestions").tag(sync=True)
+    _suggestions_requested = traitlets.Int(help="how often the browser has asked for suggestions").tag(sync=True)
     _suggestions = traitlets.List(help="name and run lengths of each suggested mask").tag(sync=True)
-    _suggestions_message = traitlets.Unicode(help="why there is no suggestion").tag(sync=True)
+    _suggestions_message = traitlets.Unicode(help="why there is no suggestion, in one line").tag(sync=True)
+    _suggestions_error = traitlets.Unicode(help="the whole error, if there was one").tag(sync=True)
+    _heat_png = traitlets.Unicode(help="the heat map over the image in base64").tag(sync=True)
     active = traitlets.Unicode(help="name of the mask that is drawn on").tag(sync=True)
 
     def __init__(
@@ -69,6 +71,7 @@ class MaskEditor(StaticFigure, anywidget.AnyWidget):
         self._image = image
         self._shape = pixels.shape[:2]
         self._finder = finder
+        self.heat: Tensor | None = None
         masks = mask if isinstance(mask, Mapping) else {"mask": mask}
         if not masks:
             raise ValueError("the dictionary of masks is empty; pass at least one name, with None for an empty mask")
@@ -111,6 +114,23 @@ class MaskEditor(StaticFigure, anywidget.AnyWidget):
         """
         self._masks = [*self._masks, [name, self._encode(mask)]]
         self.active = name
+
+    def show_heat(self, heat: Tensor | None) -> None:
+        """Lay a heat map over the image, until another one or None is shown; `heat` holds it.
+
+        Args:
+            heat: `(H, W)`; what is positive is highlighted, the largest values most.
+
+        Raises:
+            ValueError: if the map does not fit the image, or holds NaN.
+        """
+        if heat is not None and (tuple(heat.shape) != self._shape or not heat.isfinite().all()):
+            raise ValueError(
+                f"the heat map of shape {tuple(heat.shape)} does not fit the image, or holds NaN; pass finite numbers "
+                f"of shape {self._shape}"
+            )
+        self.heat = heat
+        self._heat_png = "" if heat is None else to_base64(to_png(heat_pixels(heat)))
 
     def suggest(self) -> dict[str, Tensor]:
         """Find concepts in the image.
@@ -168,8 +188,16 @@ class MaskEditor(StaticFigure, anywidget.AnyWidget):
         self.mask = torch.from_numpy(_decode_coco(content, self._shape)).float()
 
     def figure(self) -> Figure:
-        """Draw the image with the mask that is drawn on."""
-        return image_grid([self._image], overlays=[self.mask], width=3.2)
+        """Draw the image, with its heat map if there is one, and the mask that is drawn on."""
+        return image_grid([self.shown_image], overlays=[self.mask], width=3.2)
+
+    @property
+    def shown_image(self) -> Tensor:
+        """The image `(3, H, W)` as it is shown, under its heat map if there is one."""
+        if self.heat is None:
+            return self._image
+        layer = torch.from_numpy(heat_pixels(self.heat)).permute(2, 0, 1) / 255
+        return self._image * (1 - layer[3]) + layer[:3] * layer[3]
 
     def _encode(self, mask: Tensor | None) -> str:
         """Encode a mask `(H, W)` as run lengths; None is an empty mask."""
@@ -189,17 +217,29 @@ class MaskEditor(StaticFigure, anywidget.AnyWidget):
         """Send the suggestions that the browser asked for, or why there are none."""
         suggestions = []
         message = ""
+        details = ""
         try:
             for name, mask in self.suggest().items():
                 suggestions.append([name, self._encode(mask)])
         except Exception as error:  # finders fail in any way
             suggestions = []
-            message = f"{type(error).__name__}: {error}"
+            message = self._reason(error)
+            details = f"{type(error).__name__}: {error}"
         else:
             if not suggestions:
-                message = "The finder recognizes nothing in this image."
-        self._suggestions_message = message
-        self._suggestions = suggestions
+                message = "Nothing was recognized in this image."
+        with self.hold_sync():
+            self._suggestions_error = details
+            self._suggestions_message = message
+            self._suggestions = suggestions
+
+    def _reason(self, error: Exception) -> str:
+        """Say in one line why there is no suggestion."""
+        if self._finder is None and isinstance(error, ModuleNotFoundError):
+            return "Suggest needs the package ai-edge-litert; see docs/desk.md."
+        if self._finder is None and isinstance(error, OSError | ValueError):
+            return "Suggest needs two files of 2 MB each; see docs/desk.md."
+        return f"Suggest has failed with {type(error).__name__}."
 
     @traitlets.validate("_masks")
     def _check_masks(self, proposal: dict) -> list:
@@ -211,6 +251,26 @@ class MaskEditor(StaticFigure, anywidget.AnyWidget):
         for _, runs in proposal["value"]:
             decode_runs(runs, self._shape)
         return proposal["value"]
+
+
+def heat_pixels(heat: Tensor) -> NDArray[np.uint8]:
+    """Color a heat map: orange where it is largest, dark where it is not positive, so that it shows on any image.
+
+    Args:
+        heat: `(H, W)` of finite numbers.
+
+    Returns:
+        Pixels `(H, W, 4)`: red, green, blue and opacity.
+    """
+    positive = heat.detach().cpu().float().clamp_min(0).numpy()
+    strongest = np.quantile(positive, 0.98) or positive.max() or 1.0
+    strength = np.clip(positive / strongest, 0, 1)
+    shade = 0.5 * (1 - strength)
+    tint = 0.6 * strength
+    opacity = 1 - (1 - shade) * (1 - tint)
+    share = np.divide(tint, opacity, out=np.zeros_like(tint), where=opacity > 0)
+    layers = [channel * share for channel in (255, 140, 0)] + [255 * opacity]
+    return np.stack(layers, axis=-1).round().astype(np.uint8)
 
 
 def encode_runs(mask: NDArray[np.bool_]) -> str:

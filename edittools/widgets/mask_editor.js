@@ -131,10 +131,22 @@ class Document {
     this.load();
     model.on("change:_masks", () => this.receive());
     model.on("change:active", () => this.select());
-    for (const name of ["_suggestions", "_suggestions_message"]) model.on(`change:${name}`, () => this.views.forEach((view) => view.listSuggestions()));
+    for (const name of ["_suggestions", "_suggestions_message", "_suggestions_error"]) model.on(`change:${name}`, () => this.views.forEach((view) => view.listSuggestions()));
+    model.on("change:_heat_png", () => this.loadHeat());
     this.image = new Image();
     this.image.src = "data:image/png;base64," + model.get("_image_png");
     this.ready = this.image.decode();
+    this.loadHeat();
+  }
+
+  // Take the heat map that is laid over the image, if there is one.
+  async loadHeat() {
+    const png = this.model.get("_heat_png"), heat = png ? new Image() : null;
+    if (heat) heat.src = "data:image/png;base64," + png;
+    await heat?.decode();
+    if (png !== this.model.get("_heat_png")) return; // another one has come meanwhile
+    this.heat = heat;
+    this.views.forEach((view) => view.scale && view.drawImage());
   }
 
   get active() {
@@ -227,7 +239,7 @@ class Document {
 const TOOLS = {
   brush: ["Brush", "B", "Drag to paint.", "M9.5 14.5 19 5a2 2 0 0 0-3-3l-9 9.5M9.5 14.5c2 3-.5 6.5-6.5 6 2-1.5 1-3 2-5 1-1.5 3-2 4.5-1z"],
   eraser: ["Eraser", "E", "Drag to erase.", "M8 20h12M5 13 14 4l6 6-9 9H8l-3-3a2 2 0 0 1 0-3zM9.5 8.5l6 6"],
-  polygon: ["Polygon", "P", "Click the corners; click the first or last one again to close.", "M12 3l9 7-3.5 10h-11L3 10z"],
+  polygon: ["Polygon", "P", "Click the corners; Enter closes it, Ctrl+Z takes back a corner.", "M12 3l9 7-3.5 10h-11L3 10z"],
   lasso: ["Lasso", "O", "Drag around the area.", "M7 16c-6-2-5-12 5-12s11 10 3 12c-4 1-6-1-8-1-3 0-3 4 0 4 2 0 2 2 1 3"],
   rectangle: ["Rectangle", "R", "Drag from corner to corner.", "M4 6h16v12H4z"],
   smart: ["Smart select", "S", "Click the segments that belong to the mask, or drag over them.", "M14 10 4 20l-1-1 10-10zM17 2v4M15 4h4M20 9v4M18 11h4M9 3v3M7.5 4.5h3"],
@@ -241,6 +253,7 @@ const ICONS = {
   undo: "M8 4 4 8l4 4M4 8h10a6 6 0 0 1 0 12H8",
   redo: "M16 4l4 4-4 4M20 8H10a6 6 0 0 0 0 12h6",
   suggest: "M12 3l2 6 6 2-6 2-2 6-2-6-6-2 6-2zM19 3v4M17 5h4",
+  close: "M6 6l12 12M18 6 6 18",
   help: "M3 12a9 9 0 1 0 18 0 9 9 0 1 0-18 0M9.5 9.5a2.5 2.5 0 1 1 3.5 2.3c-.7.4-1 .9-1 1.7M12 16.5v.3",
 };
 
@@ -250,11 +263,16 @@ const COLOURS = {
   line: rgba(255, 45, 149, 1), fill: rgba(255, 45, 149, 0.45), rim: rgba(255, 255, 255, 0.9), mesh: rgba(255, 255, 255, 0.45), glow: rgba(255, 255, 255, 0.3), suggested: rgba(255, 214, 0, 1),
 };
 
+const POLYGON_HINTS = {
+  pointer: "Enter closes the polygon, Ctrl+Z takes back a corner.",
+  keyboard: "Enter adds a corner, and at the last one closes; Ctrl+Z takes back a corner.",
+};
+
 const SHORTCUTS = [
   ["B E P O R S", "tools"], ["Alt or right button", "erase (eraser: draw)"], ["[ ] or Shift+wheel", "brush size"],
   ["G, Shift+G", "grow, shrink"], ["I", "invert"], ["Delete", "clear"], ["Ctrl+Z, Ctrl+Shift+Z", "undo, redo"],
   ["+ − 0, Ctrl+wheel", "zoom"], ["Space+drag, wheel", "pan when zoomed in"], ["Hold H", "hide the mask"],
-  ["Arrows (Shift: 10), Home …", "move the cursor"], ["Enter", "press or release there"], ["Esc", "cancel"], ["?", "this list"],
+  ["Arrows (Shift: 10), Home …", "move the cursor"], ["Enter", "press or release there"], ["Enter (polygon)", "close it"], ["Ctrl+Z (polygon)", "take back a corner"], ["Esc", "cancel"], ["?", "this list"],
 ];
 
 function make(tag, attributes = {}, ...children) {
@@ -337,7 +355,7 @@ class View {
     this.undo = this.button("Undo", "Ctrl+Z", ICONS.undo, () => this.history(true));
     this.redo = this.button("Redo", "Ctrl+Shift+Z", ICONS.redo, () => this.history(false));
     this.suggest = this.button("Suggest", "", ICONS.suggest, () => this.toggleSuggestions(), { "aria-expanded": "false" });
-    this.helpButton = this.button("Shortcuts", "?", ICONS.help, () => this.toggle(this.helpButton, this.help), { "aria-expanded": "false" });
+    this.helpButton = this.button("Shortcuts", "?", ICONS.help, () => {}, { "aria-expanded": "false" });
     this.names = make("select", { "aria-label": "Mask to draw on", title: "Mask to draw on", onchange: () => doc.set("active", this.names.value) });
     this.naming = make("label", { class: "et-names" }, make("span", {}, "Mask"), this.names);
     const toolbar = make("div", { class: "et-toolbar", role: "toolbar", "aria-label": "Mask tools" },
@@ -357,7 +375,12 @@ class View {
     this.status = make("span", { class: "et-count", role: "status" });
     this.place = make("span", { class: "et-place" });
     this.hint = make("div", { class: "et-hint" });
-    this.help = make("dl", { class: "et-help", hidden: "" }, ...SHORTCUTS.map(([keys, what]) => make("div", {}, make("dt", {}, keys), make("dd", {}, what))));
+    const shortcuts = make("dl", {}, ...SHORTCUTS.map(([keys, what]) => make("div", {}, make("dt", {}, keys), make("dd", {}, what))));
+    const closeHelp = this.button("Close", "Esc", ICONS.close, () => this.help.hidePopover());
+    // A popover is above everything else, whatever is scrolled or cut off; a click elsewhere closes it.
+    this.help = make("div", { class: "et-help", popover: "auto", "aria-label": "Shortcuts", ontoggle: () => this.placeHelp() },
+      make("div", { class: "et-help-title" }, make("b", {}, "Shortcuts"), closeHelp), shortcuts);
+    this.helpButton.popoverTargetElement = this.help;
     this.suggestions = make("div", { class: "et-suggestions", role: "status", hidden: "" });
     this.root = make("div", { class: "et-editor", "data-jp-suppress-context-menu": "" },
       toolbar, this.suggestions, this.stage, make("div", { class: "et-status" }, this.status, this.place), this.hint, this.help);
@@ -392,10 +415,25 @@ class View {
     button.setAttribute("aria-expanded", !part.hidden);
   }
 
-  // Ask Python once for the concepts in the image.
+  // Put the shortcuts, if they are shown, over the middle of the editor, inside of the window.
+  placeHelp() {
+    this.helpButton.setAttribute("aria-expanded", this.helpShown);
+    if (!this.helpShown) return;
+    const editor = this.root.getBoundingClientRect(), own = this.help.getBoundingClientRect();
+    const inside = (start, length, whole) => Math.max(8, Math.min(whole - length - 8, start));
+    this.help.style.left = `${inside(editor.left + (editor.width - own.width) / 2, own.width, window.innerWidth)}px`;
+    this.help.style.top = `${inside(editor.top + (editor.height - own.height) / 2, own.height, window.innerHeight)}px`;
+  }
+
+  get helpShown() {
+    return this.help.matches(":popover-open");
+  }
+
+  // Ask Python for the concepts in the image, once, or again if there was an error.
   toggleSuggestions() {
+    const { model } = this.doc, asked = model.get("_suggestions_requested");
     this.toggle(this.suggest, this.suggestions);
-    if (!this.doc.model.get("_suggestions_requested")) this.doc.set("_suggestions_requested", true);
+    if (!this.suggestions.hidden && (!asked || model.get("_suggestions_error"))) this.doc.set("_suggestions_requested", asked + 1);
     this.listSuggestions("Looking for concepts …");
   }
 
@@ -403,10 +441,15 @@ class View {
   listSuggestions(waiting) {
     const { doc } = this, suggested = doc.model.get("_suggestions");
     const show = (data) => { this.outlined = data; this.paint(); };
-    this.suggestions.replaceChildren(doc.model.get("_suggestions_message") || (suggested.length ? "Suggested:" : waiting), ...suggested.map(([name, text]) => {
+    const message = doc.model.get("_suggestions_message") || (suggested.length ? "Suggested:" : waiting);
+    const buttons = suggested.map(([name, text]) => {
       const data = decode(text, doc.w * doc.h), on = () => show(data), off = () => show(null);
       return make("button", { type: "button", onpointerenter: on, onfocus: on, onpointerleave: off, onblur: off, onclick: () => this.edit((mask) => mask.data.set(data)) }, name);
-    }));
+    });
+    const close = this.button("Close", "", ICONS.close, () => this.toggle(this.suggest, this.suggestions), { class: "et-close" });
+    const error = doc.model.get("_suggestions_error");
+    const details = error ? [make("details", {}, make("summary", {}, "Details"), error)] : [];
+    this.suggestions.replaceChildren(make("span", {}, message ?? ""), ...buttons, close, ...details);
   }
 
   hide(hidden) {
@@ -415,9 +458,17 @@ class View {
     this.paint();
   }
 
+  // Undo or redo: in an open polygon its last corner, otherwise the last change of the mask.
   history(back) {
-    this.cancel();
-    this.doc.step(back);
+    const { gesture } = this;
+    if (gesture?.tool !== "polygon") {
+      this.cancel();
+      return this.doc.step(back);
+    }
+    const [from, to] = back ? [gesture.points, gesture.removed] : [gesture.removed, gesture.points];
+    if (from.length) to.push(from.pop());
+    if (!gesture.points.length) this.cancel();
+    this.update(this.gesture && this.polygonHint);
   }
 
   edit(change) {
@@ -432,8 +483,9 @@ class View {
     this.names.replaceChildren(...doc.masks.map(([name]) => make("option", { value: name }, name)));
     this.names.value = doc.active;
     this.naming.hidden = doc.masks.length < 2;
-    this.undo.disabled = !doc.past.length;
-    this.redo.disabled = !doc.future.length;
+    const open = this.gesture?.tool === "polygon";
+    this.undo.disabled = !open && !doc.past.length;
+    this.redo.disabled = open ? !this.gesture.removed.length : !doc.future.length;
     [this.undo.tabIndex, this.redo.tabIndex] = this.undo.disabled ? [-1, 0] : [0, -1];
     this.root.dataset.count = doc.count;
     this.status.textContent = message || `${doc.count.toLocaleString("en")} px · ${share.toFixed(share < 1 ? 2 : 1)}% of the image`;
@@ -447,8 +499,9 @@ class View {
     const { doc, tool } = this, v = +((tool !== "eraser") !== opposite);
     if (tool === "polygon" && this.gesture) return this.corner(pixel, near);
     this.cancel();
-    this.gesture = { tool, v, points: [pixel] };
-    if (tool !== "polygon") this.draw([pixel, pixel]);
+    this.gesture = { tool, v, points: [pixel], removed: [] };
+    if (tool === "polygon") this.update(this.polygonHint);
+    else this.draw([pixel, pixel]);
   }
 
   move(pixel) {
@@ -473,14 +526,25 @@ class View {
   }
 
   corner(pixel, near) {
-    const { gesture, doc } = this, { points } = gesture;
+    const { gesture } = this, { points } = gesture;
     const close = (corner) => Math.hypot(corner[0] - pixel[0], corner[1] - pixel[1]) <= near;
-    if (!close(points[0]) && !close(points.at(-1))) points.push(pixel);
-    else if (points.length > 2) {
-      this.gesture = null;
-      polygon(doc.mask, points, gesture.v);
-      doc.commit();
-    }
+    if (close(points[0]) || close(points.at(-1))) return this.closePolygon();
+    points.push(pixel);
+    gesture.removed = [];
+    this.update(this.polygonHint);
+  }
+
+  get polygonHint() {
+    return POLYGON_HINTS[this.keyboard ? "keyboard" : "pointer"];
+  }
+
+  // Fill the open polygon; it needs three corners.
+  closePolygon() {
+    const { gesture, doc } = this;
+    if (gesture.points.length < 3) return;
+    this.gesture = null;
+    polygon(doc.mask, gesture.points, gesture.v);
+    doc.commit();
   }
 
   // The part of a stroke that shows while it is drawn.
@@ -501,9 +565,10 @@ class View {
   }
 
   cancel() {
-    const busy = this.gesture && this.doc.busy;
+    const busy = this.gesture && this.doc.busy, open = this.gesture?.tool === "polygon";
     this.gesture = null;
     if (busy) this.doc.cancel();
+    else if (open) this.update();
     this.drawMarks();
   }
 
@@ -534,6 +599,7 @@ class View {
     if (event.isTrusted) this.top.setPointerCapture(event.pointerId);
     this.keyboard = false;
     this.hover = this.pixel(event);
+    if (this.covers(this.hover)) this.cursor = this.hover; // the arrow keys go on from here
     if (event.button === 1 || this.space) this.panning = this.position(event);
     else this.press(this.hover, event.altKey || event.button === 2 || event.button === 5, 8 / this.scale);
     this.drawMarks();
@@ -579,7 +645,7 @@ class View {
       "[": () => this.setRadius(this.radius - bigger), "]": () => this.setRadius(this.radius + bigger),
       g: () => mask((m) => (shiftKey ? shrink : grow)(m, this.step)), i: () => mask(invert), delete: () => mask((m) => m.data.fill(0)),
       "+": () => this.zoom(1.5), "=": () => this.zoom(1.5), "-": () => this.zoom(1 / 1.5), 0: () => this.fit(),
-      h: () => this.hide(true), "?": () => this.toggle(this.helpButton, this.help),
+      h: () => this.hide(true), "?": () => this.help.togglePopover(),
     };
     const [w, h] = [this.doc.w, this.doc.h], far = shiftKey ? 10 : 1, page = Math.max(1, Math.round(h / 8));
     const onImage = {
@@ -588,7 +654,9 @@ class View {
       enter: () => !event.repeat && this.act(event.altKey), escape: () => this.cancel(), " ": () => (this.space = true),
     };
     let action;
-    if (command) action = { z: () => this.history(!shiftKey), y: () => this.history(false) }[letter];
+    if (this.helpShown && key === "Escape") action = () => this.help.hidePopover();
+    else if (this.help.contains(event.target)) action = { "?": anywhere["?"] }[letter];
+    else if (command) action = { z: () => this.history(!shiftKey), y: () => this.history(false) }[letter];
     else if (tool && !event.altKey) action = () => this.choose(tool);
     else action = anywhere[letter] ?? (event.target === this.top ? onImage[letter] : undefined);
     if (!action) return;
@@ -614,14 +682,16 @@ class View {
     this.drawMarks();
   }
 
+  // Enter: press or release at the cursor. A polygon whose last corner was clicked is closed as it is.
   act(opposite) {
+    if (this.gesture?.tool === "polygon" && !this.keyboard) return this.closePolygon();
     this.keyboard = true;
     this.hover = this.cursor;
     if (this.gesture && this.tool !== "polygon") this.release();
     else {
       this.press(this.cursor, opposite, 0);
       if (this.tool === "smart") this.release();
-      else if (this.gesture) this.update(this.tool === "polygon" ? "Enter twice at the last corner to close, Esc to cancel." : "Enter again to finish, Esc to cancel.");
+      else if (this.gesture) this.update(this.tool === "polygon" ? this.polygonHint : "Enter again to finish, Esc to cancel.");
     }
     this.drawMarks();
   }
@@ -668,6 +738,8 @@ class View {
     context.imageSmoothingEnabled = (scale * doc.w) / doc.image.naturalWidth < 4;
     context.imageSmoothingQuality = "high";
     context.drawImage(doc.image, this.left, this.upper, doc.w * scale, doc.h * scale);
+    context.imageSmoothingEnabled = true;
+    if (doc.heat) context.drawImage(doc.heat, this.left, this.upper, doc.w * scale, doc.h * scale);
   }
 
   // Draw the mask again at the next frame.

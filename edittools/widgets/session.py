@@ -26,7 +26,7 @@ from edittools.images import check_mask
 from edittools.metrics import predict
 from edittools.selection import RepairResult
 from edittools.selection.repair import Callback
-from edittools.widgets.desk_sets import DeskSets, ImageSource, Result
+from edittools.widgets.desk_sets import DeskSets, ImageSource, Preview, Result, held_out_verdict
 from edittools.widgets.materials import MATERIALS, replace_by_material
 
 
@@ -203,8 +203,30 @@ class EditSession:
         """Run the images up to a layer, so that the next rewrite of this layer is fast."""
         self.sets.states_at(layer)
 
+    def evidence(self, layer: str) -> tuple[Tensor, str, str]:
+        """Map where a layer argues for the predicted class of the selected image, see `probing.evidence_map`.
+
+        It argues against the label; if the image is classified correctly, against the second most likely class.
+
+        Args:
+            layer: name of the layer.
+
+        Returns:
+            The map `(H, W)`, and the names of both classes.
+
+        Raises:
+            KeyError: if there is no such layer.
+            ValueError: if the weights were changed.
+        """
+        return self.sets.evidence(self.index, layer)
+
     def rewrite(
-        self, layer: str, strength: float = 1.0, exemplar: Exemplar | None = None, drawn_on: int | None = None
+        self,
+        layer: str,
+        strength: float = 1.0,
+        exemplar: Exemplar | None = None,
+        drawn_on: int | None = None,
+        preview: Preview | None = None,
     ) -> Result:
         """Rewrite one layer by an exemplar; the edit replaces the last one.
 
@@ -214,6 +236,7 @@ class EditSession:
             exemplar: by default, the one of the selected image.
             drawn_on: index of the image that the exemplar was made from, which does not count; the selected one by
                 default.
+            preview: is called with the result before the clean and retained images are measured.
 
         Raises:
             ValueError: if nothing is marked, if an argument cannot be used, or if the weights were changed.
@@ -221,7 +244,7 @@ class EditSession:
         exemplar = self.exemplar if exemplar is None else exemplar
         drawn_on = self.index if drawn_on is None else drawn_on
         edit = self.sets.rewrite(exemplar, layer, strength)
-        return self._add_step(edit, (drawn_on,), self.sets.result(edit, (drawn_on,)))
+        return self._add_step(edit, (drawn_on,), self.sets.result(edit, (drawn_on,), preview))
 
     def search(
         self,
@@ -239,7 +262,7 @@ class EditSession:
                 the search ends when it returns False.
 
         Returns:
-            The outcome. Its summary, on images that were not used to select the edit, is also the verdict of `result`.
+            The outcome. The verdict of `result` has the same figures, of images that were not used to select the edit.
 
         Raises:
             ValueError: if nothing is marked, if there are no `clean` images, or if the weights were changed.
@@ -251,7 +274,8 @@ class EditSession:
         self._fix = fix
         if fix.selection.feasible:
             result = self.sets.result(fix.edit, (drawn_on,))
-            self._add_step(fix.edit, (drawn_on,), replace(result, verdict=fix.summary(), held_out=True))
+            result = replace(result, verdict=held_out_verdict(fix), details=fix.summary(), repair=fix)
+            self._add_step(fix.edit, (drawn_on,), result)
         return fix
 
     def load(self, path: str | os.PathLike) -> Result:

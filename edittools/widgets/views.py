@@ -33,6 +33,12 @@ MAX_BARS = 5
 WIDTH = 190
 """The width of an image on the screen, in pixels."""
 
+SLIDER_WIDTH = 420
+"""The width of the slider over strengths on the screen, with its description and its value, in pixels."""
+
+STEPS = {"width": "276px", "margin": "-6px 0 4px 78px"}
+"""The place of the steps, which lie below the slider's track: half a step wider on both sides."""
+
 SIDE_BY_SIDE = {"flex_flow": "row wrap", "grid_gap": "18px"}
 BAR = {"height": "16px", "width": "auto", "margin": "0 2px"}
 
@@ -78,6 +84,16 @@ class PredictionView(StaticFigure, ipywidgets.HBox):
                 bar.value = value
                 bar.style.bar_color = TOP_COLOR if rank == 0 else OTHER_COLOR
                 class_name.value = plain_text(f"{self._classes[int(top_classes[rank])]} · {100 * value:.0f} %")
+
+    @property
+    def images(self) -> list[Tensor]:
+        """The images."""
+        return self._images
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """The names of the classes, of which the bars show the most likely ones."""
+        return self._classes
 
     def __repr__(self) -> str:
         predicted = [repr(self._classes[index]) for index in self.probabilities.argmax(dim=1).tolist()]
@@ -193,10 +209,36 @@ class ProbeBrowser(StaticFigure, ipywidgets.VBox):
 
 
 class _StrengthSlider(StaticFigure, ipywidgets.VBox):
-    """A slider above the predictions that follow it."""
+    """A slider with its steps, above the predictions that follow it.
+
+    Args:
+        slider: the slider over the strengths.
+        view: the predictions at its value.
+        probabilities: those of the images at each strength, `(images, classes)`.
+    """
+
+    def __init__(
+        self, slider: ipywidgets.SelectionSlider, view: PredictionView, probabilities: dict[float, Tensor]
+    ) -> None:
+        self._probabilities = probabilities
+        ticks = [f"<span style='width: 32px; text-align: center'>{strength:g}</span>" for strength in probabilities]
+        row = f"<div style='display: flex; justify-content: space-between'>{''.join(ticks)}</div>"
+        steps = ipywidgets.HTML(row, layout=STEPS)
+        super().__init__([slider, steps, view])
 
     def figure(self) -> Figure:
-        return self.children[1].figure()
+        """Draw the images, each with its most likely class at every step of the slider, the current one marked."""
+        slider, _, view = self.children
+        titles = []
+        for number in range(len(view.probabilities)):
+            lines = []
+            for strength, rows in self._probabilities.items():
+                row = rows[number]
+                mark = "▸" if strength == slider.value else " "
+                class_name = view.class_names[int(row.argmax())]
+                lines.append(f"{mark} α {strength:g}: {class_name} {100 * float(row.max()):.0f}%")
+            titles.append("\n".join(lines))
+        return image_grid(view.images, titles, columns=4, width=2.4)
 
 
 def alpha_slider(
@@ -224,9 +266,11 @@ def alpha_slider(
     view = PredictionView(classifier, images)
     view.show(probabilities[start])
     options = [(f"{strength:g}", strength) for strength in strengths]
-    slider = ipywidgets.SelectionSlider(options=options, value=start, description="strength α")
+    slider = ipywidgets.SelectionSlider(
+        options=options, value=start, description="strength α", layout={"width": f"{SLIDER_WIDTH}px"}
+    )
     slider.observe(lambda change: view.show(probabilities[change["new"]]), "value")
-    return _StrengthSlider([slider, view])
+    return _StrengthSlider(slider, view, probabilities)
 
 
 def _list_of_images(images: Tensor | Sequence[Tensor]) -> list[Tensor]:
