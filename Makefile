@@ -18,7 +18,7 @@ NOTEBOOKS = --nbval --nbval-current-env --nbval-sanitize-with tests/sanitize.cfg
 KEEP_MEMORY = MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=1073741824
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test unit notebooks refresh lint wheel docs lab clean
+.PHONY: help install demo test unit slow notebooks refresh lint wheel docs lab clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,11 @@ test: lint ## linting, unit tests, notebooks (nbval)
 
 unit: $(DONE) ## unit tests only
 	$(PYTEST) tests
+
+slow: $(DONE) ## compatibility checks of about an hour: architectures, tier paper, each benchmark with --quick
+	$(PYTEST) tests/slow
+	$(ONE_THREAD) PYTHONPATH=benchmarks $(BIN)/python tests/slow/paper_rehearsal.py
+	$(ONE_THREAD) $(BIN)/python tests/slow/architectures.py --workers $(JOBS)
 
 notebooks: $(DONE) ## run every notebook, compare its outputs with the committed ones
 	$(PYTEST) $(NOTEBOOKS)

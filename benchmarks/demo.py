@@ -3,8 +3,8 @@
     python benchmarks/demo.py            tier `mini`: nothing is downloaded
     EDITTOOLS_TIER=lite python benchmarks/demo.py
 
-Chooses layer, exemplar, rank and strength on validation images under the accuracy budget, prints the errors before and
-after on the test images, and writes a figure.
+Selects layer, exemplar, rank and strength on the target images under the accuracy constraint, prints the errors before
+and after on the test images, and writes a figure.
 """
 
 import argparse
@@ -21,17 +21,18 @@ FIGURE = Path("out") / "snow_on_road.png"
 
 
 def before_after(
-    story: et.scenarios.Scenario, test: et.selection.CachedActivations, edit: et.Edit, exemplar: str
+    scenario: et.scenarios.Scenario, test: et.selection.CachedActivations, edit: et.Edit, exemplar: str
 ) -> Figure:
-    """Draw the exemplar, some test images with what is read before → after, and where the edit acts in each."""
-    example, names = story.exemplars[exemplar], story.classifier.classes
+    """Draw the exemplar, some test images with the predictions before → after, and the edit map of each."""
+    example = scenario.exemplars[exemplar]
+    names = scenario.classifier.classes
     before, after = (logits.argmax(dim=1) for logits in (test.logits(), test.logits(edit)))
     corrected = (test.before & (after == test.labels)).nonzero()[:, 0]
-    chosen = corrected[torch.linspace(0, len(corrected) - 1, min(len(corrected), 4)).long()].tolist()
-    images = torch.stack([example.image, example.changed, *(story.splits.target_test.images[i] for i in chosen)])
-    read = [[names[one[i]] for one in (test.labels, before, after)] for i in chosen]
-    titles = ["x: road", "x': snow", *(plots.prediction_title(*one).replace(": ", ":\n") for one in read)]
-    figure = plots.edit_map_figure(images, edit.edit_map(story.classifier, images), titles)
+    shown = corrected[torch.linspace(0, len(corrected) - 1, min(len(corrected), 4)).long()].tolist()
+    images = torch.stack([example.image, example.changed, *(scenario.splits.target_test.images[i] for i in shown)])
+    predictions = [[names[one[i]] for one in (test.labels, before, after)] for i in shown]
+    titles = ["x: road", "x': snow", *(plots.prediction_title(*one).replace(": ", ":\n") for one in predictions)]
+    figure = plots.edit_map_figure(images, edit.edit_map(scenario.classifier, images), titles)
     figure.set_size_inches(12, 5)
     for axis in figure.axes[: len(images)]:
         axis.title.set(fontsize=14, color=plots.RIGHT if "→" in axis.get_title() else "black")
@@ -39,19 +40,21 @@ def before_after(
 
 
 def main() -> None:
-    """Run notebook 01's story in short."""
+    """Run notebook 01 in short."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter).parse_args()
     started = time.perf_counter()
-    story = et.scenarios.snow_scenario(progress=True)
-    print(f"tier {story.tier}: {story.classifier}")
-    search = et.selection.EditSearch(story.classifier, story.exemplars, story.splits, story.shortlist, progress=True)
+    scenario = et.scenarios.snow_scenario(progress=True)
+    print(f"tier {scenario.tier}: {scenario.classifier}")
+    search = et.selection.EditSearch(
+        scenario.classifier, scenario.exemplars, scenario.splits, scenario.shortlist, progress=True
+    )
     settings = et.selection.grid(rank=(1, 3), objective=("least_squares",), reference_weight=(0.0, 30.0))
     best = search.select(search.candidates("rewrite", settings, strengths=(0.5, 1.0, 1.5)))
     test = search.activations["target_test"]
     print(f"selected on target images: {best}\n")
 
     result = test.compare(best.edit)
-    table = et.by_class(result, story.splits.target_test.labels, story.classifier.classes)
+    table = et.by_class(result, scenario.splits.target_test.labels, scenario.classifier.classes)
     columns = ["images", "errors before", "errors after", "corrected", "broken"]
     print("Vehicles on snow, no class of the exemplar among them (test images):\n")
     print(table[columns].to_string())
@@ -60,8 +63,8 @@ def main() -> None:
     print(f"classes that rightly rely on snow: {int(exceptions.before.sum())} → {int(exceptions.after.sum())} errors")
 
     FIGURE.parent.mkdir(exist_ok=True)
-    exemplar = best.params.get("exemplar", story.default["exemplar"])
-    before_after(story, test, best.edit, exemplar).savefig(FIGURE, dpi=120)
+    exemplar = best.params.get("exemplar", scenario.default["exemplar"])
+    before_after(scenario, test, best.edit, exemplar).savefig(FIGURE, dpi=120)
     print(f"\nfigure: {FIGURE}   ({time.perf_counter() - started:.0f} s)")
 
 

@@ -1,6 +1,4 @@
-"""Measure how long the desk takes from a stroke to its answers, at 224 pixels: wall clock and CPU seconds, medians.
-
-    python benchmarks/desk_speed.py --threads 2
+"""Claim: the desk answers within 0.3 s of a stroke at 224 pixels: wall clock and CPU seconds, medians.
 
 On EfficientNet-Lite0 and rendered scenes, three answers are measured: x and x' with their predictions after a stroke,
 the corrected and broken images after *Rewrite*, and the whole verdict, with clean and retained images. What the browser
@@ -8,11 +6,12 @@ does is not included.
 """
 
 import argparse
-import json
 import statistics
 import time
 
 import torch
+from _lib.command import parser, run
+from _lib.results import Results
 
 from edittools import widgets
 from edittools.miniworld import scenes
@@ -55,33 +54,32 @@ def rewrite(desk: Desk) -> tuple[Seconds, Seconds]:
     return since(start, shown[0] if shown else end), since(start, end)
 
 
-def main() -> None:
-    """Measure, and print one line of JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--strokes", type=int, default=12)
-    parser.add_argument("--images", type=int, default=48)
-    parser.add_argument("--clean", type=int, default=160)
-    parser.add_argument("--retain", type=int, default=40)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+def experiment(options: argparse.Namespace) -> Results:
+    """Measure the three answers after several strokes."""
     classifier = load_classifier("efficientnet_lite0")
-    pixels = scenes(arguments.images + arguments.clean + arguments.retain, size=classifier.size).images
-    images, clean, retain = pixels.split([arguments.images, arguments.clean, arguments.retain])
-    desk = widgets.Desk(classifier, images, clean, retain)
+    images, clean, retain = (12, 20, 10) if options.quick else (48, 160, 40)
+    pixels = scenes(images + clean + retain, size=classifier.size).images
+    desk = widgets.Desk(classifier, *pixels.split([images, clean, retain]))
     desk.wait()
     seconds: dict[str, list[Seconds]] = {"x and x'": [], "corrected and broken": [], "verdict": []}
-    for number in range(arguments.strokes + 1):
+    for number in range((1 if options.quick else options.strokes) + 1):
         seconds["x and x'"].append(stroke(desk, 60 + 3 * number))
         images_shown, verdict_shown = rewrite(desk)
         seconds["corrected and broken"].append(images_shown)
         seconds["verdict"].append(verdict_shown)
-    record = {"threads": arguments.threads, "layer": desk.controls.layer.value}
-    for name, measured in seconds.items():
+    results = Results("desk_speed", "MiniWorld", notes={"layer": desk.controls.layer.value})
+    for answer, measured in seconds.items():
         walls, cpus = zip(*measured[1:], strict=True)  # the first one warms up
-        record[f"{name}, wall s"] = round(statistics.median(walls), 3)
-        record[f"{name}, CPU s"] = round(statistics.median(cpus), 3)
-    print(json.dumps(record))
+        results.add("wall seconds", statistics.median(walls), method=answer, network="efficientnet_lite0")
+        results.add("CPU seconds", statistics.median(cpus), method=answer, network="efficientnet_lite0")
+    return results
+
+
+def main() -> None:
+    """Read the command line and run the experiment."""
+    arguments = parser(__doc__)
+    arguments.add_argument("--strokes", type=int, default=12, help="number of strokes")
+    run(arguments, experiment)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
-"""How fast an edit is, as ratios measured in one run, against the plain ways to do the same.
+"""Claim: solving for an edit is thousands of times faster than training the layer's full weight.
+
+All figures are ratios measured in one run, against the plain ways to do the same.
 
 The layer is VGG16's last convolution (512 → 512, 3 × 3, at 14 × 14, random weights) with one exemplar.
 (a) The naive solver trains the full weight with Adam and projects it on the direction every 10 steps, 20,000 steps;
-`--naive-steps` of them are timed and the time is extrapolated. Its loss is read after a projection, as it must be.
+`--naive-steps` of them are timed and the time is extrapolated. Its loss is measured after a projection, as it must be.
 A lower loss may cost more elsewhere. So the time is also taken in which the naive solver's loss is reached at no larger
 movement of the outputs of reference keys (root mean square): weights λ of that movement are tried from the largest
 down, and the time is that of all tried. The keys under the kernel's windows are measured before, as C is. The naive
@@ -12,13 +14,14 @@ solver comes by lower losses than its last one, so the same is done for the lowe
 protects the model costs most; and applying and undoing an edit of a ViT-B/16 that fits it, against its forward pass.
 """
 
+import argparse
 import time
 from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-from common import finish, parser, seconds, start
-from tables import edit_speed
+from _lib.command import parser, run, seconds
+from _lib.results import Results
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.models import resnet101, vgg16, vit_b_16
@@ -38,7 +41,7 @@ LAYER = "features.28"
 SOLVERS = {"l1": lambda problem: solve_l1(problem)[0], "least_squares": solve_least_squares}
 
 
-def setting(seed: int = 0) -> tuple[Classifier, Exemplar, Tensor]:
+def problem_setting(seed: int = 0) -> tuple[Classifier, Exemplar, Tensor]:
     """Make VGG16 at random weights, one exemplar, and reference images."""
     torch.manual_seed(seed)
     classifier = Classifier(vgg16(), [str(i) for i in range(1000)])
@@ -173,36 +176,36 @@ def application_times() -> dict[str, float]:
     return {"apply_seconds_first": first, "apply_seconds": min(later), "apply_time_ratio": min(later) / own}
 
 
+def experiment(options: argparse.Namespace) -> Results:
+    """Measure everything once."""
+    classifier, exemplar, images = problem_setting()
+    problem = pose(Cut(classifier, LAYER), exemplar, 1, True, measure(classifier, [LAYER], images)[LAYER])
+    steps = NAIVE_TOTAL if options.naive_full else 10 if options.quick else options.naive_steps
+    figures = solvers(problem, problem.window_moment(keys_of(problem.cut, images)), steps)
+    keys = torch.rand(16 * 196, 512)  # of 16 images; outer products of one fill 400 MB
+    first_keys = keys[:196].double()
+    slow = seconds(lambda: torch.einsum("pi,pj->pij", first_keys, first_keys).sum(dim=0))
+    fast = seconds(lambda: (rows := keys.double()).T @ rows)
+    figures["second_moment_time_ratio"] = 16 * slow / fast
+    many = torch.rand(16, 3, 224, 224)
+    cut = problem.cut
+    state = cut.prefix(many)
+    weight = cut.weight.detach().clone()
+    with torch.no_grad():  # one more edit over cached states, as a share of a full forward pass
+        figures["suffix_time_fraction"] = seconds(lambda: cut.suffix(state, weight)) / seconds(lambda: classifier(many))
+    figures |= prediction_overheads() | application_times()
+    results = Results("edit_speed", "random weights and images", line=figures)
+    for name, figure in figures.items():
+        results.add(name.replace("_", " "), figure, network="vgg16")
+    return results
+
+
 def main() -> None:
-    """Measure everything once and print one table."""
+    """Read the command line and run the experiment."""
     arguments = parser(__doc__)
     arguments.add_argument("--naive-steps", type=int, default=200, help="steps of the naive solver (default 200)")
     arguments.add_argument("--naive-full", action="store_true", help="run all 20,000 steps (about ten minutes)")
-    arguments = start(arguments)
-    classifier, exemplar, images = setting()
-    problem = pose(Cut(classifier, LAYER), exemplar, 1, True, measure(classifier, [LAYER], images)[LAYER])
-    steps = NAIVE_TOTAL if arguments.naive_full else arguments.naive_steps
-    figures = solvers(problem, problem.window_moment(keys_of(problem.cut, images)), steps)
-    keys = torch.rand(16 * 196, 512)  # of 16 images; outer products of one fill 400 MB
-    one = keys[:196].double()
-    slow = seconds(lambda: torch.einsum("pi,pj->pij", one, one).sum(dim=0))
-    fast = seconds(lambda: (rows := keys.double()).T @ rows)
-    figures["second_moment_time_ratio"] = 16 * slow / fast
-    many, cut = torch.rand(16, 3, 224, 224), problem.cut
-    state, weight = cut.prefix(many), cut.weight.detach().clone()
-    with torch.no_grad():  # one more edit over kept states, as a share of a full forward pass
-        figures["suffix_time_fraction"] = seconds(lambda: cut.suffix(state, weight)) / seconds(lambda: classifier(many))
-    figures |= prediction_overheads() | application_times()
-    print(edit_speed(figures))
-    print(
-        f"\npredict against the model's own forward pass (ResNet-101, one image of 32 pixels): "
-        f"{figures['predict_time_ratio']:.2f}, in training mode {figures['predict_time_ratio_training_mode']:.2f}\n"
-        f"applying an edit of a ViT-B/16: {figures['apply_seconds']:.2f} s, {figures['apply_time_ratio']:.2f} of a "
-        f"forward pass; the first time, which hashes all weights, {figures['apply_seconds_first']:.2f} s"
-    )
-    print(f"\nl1 loss before any edit {figures['loss_before']:.4g}; naive losses are read after a projection, ", end="")
-    print(f"the lowest {figures['naive_loss_lowest']:.4g} after {figures['naive_steps_to_lowest']:,} steps")
-    finish(arguments, figures)
+    run(arguments, experiment)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,15 @@
-"""Many edits in one classifier: what is left of each when others are in (MiniWorld).
+"""Claim: many edits in one classifier cost little if each is made on top of the others (MiniWorld).
 
-Each rule that a probe finds in `mini_vgg` is cured by an edit of its own, chosen on images of its class alone, within
-the accuracy budget and its own keep set: all other rules' images as they are, and those that show the new material. The
-edits are made (a) each on the original network, and added up, (b) one on top of the other, each chosen on the network
-as the others left it, strongest rule first and weakest first. After 1, 2, 4, ... rules: errors corrected of the rules'
-own test images, how much of what each single edit corrects is still right (`left`), accuracy, and how many of the test
-scenes as they are break. Rules are found and edits chosen on validation scenes; all is reported on test scenes.
+Each rule that a probe finds in `mini_vgg` is rewritten by an edit of its own, selected on images of its class alone,
+under the accuracy constraint and its own retained images: all other rules' images as they are, and those that show the
+new material. The edits are made (a) each on the original network, and added up, (b) one on top of the other, each
+selected on the network as the others left it, strongest rule first and weakest first. After 1, 2, 4, ... rules: errors
+corrected of the rules' own test images, how much of what each single edit corrects is still correct, accuracy, and how
+many of the test scenes as they are break. Rules are found and edits selected on validation scenes; all is evaluated on
+test scenes.
 """
 
+import argparse
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
@@ -17,7 +19,8 @@ from typing import Any
 
 import pandas as pd
 import torch
-from common import finish, parser, start
+from _lib.command import parser, run
+from _lib.results import Results
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -34,25 +37,28 @@ from edittools.selection import EditSearch, Selection, grid
 SETTINGS = grid(rank=(1,), masked=(True,), objective=("least_squares",), reference_weight=(0.0, 10.0, 100.0))
 
 
-def cures_for(
+def scenarios_for(
     classifier: Classifier,
     concepts: Concepts,
     report: Concepts,
     rules: pd.DataFrame,
-    everyday: Mapping[str, Any],
+    common_fields: Mapping[str, Any],
     exemplars: int = 3,
 ) -> dict[str, Scenario]:
-    """A scenario for each row of `rules`, named "class: concept → style".
+    """Make a scenario for each row of `rules`, named "class: concept → style".
 
-    Each turns the images of the rule's class that show the concept and are read rightly to the style, and keeps those
-    of all other rules' classes and those that show what the style is made of. Exemplars, `target` and `retain` are of
+    Each changes the correct images of the rule's class that show the concept to the style, and retains those of all
+    other rules' classes and those that show what the style is made of. Exemplars, `target` and `retain` are of
     the `concepts` that the rules were found in; `target_test`, in unseen variants, and `retain_test` are of `report`.
-    So no scenario evaluates on what another selects on. Raises `ValueError` for a rule without images.
+    So no scenario evaluates on what another selects on.
+
+    Raises:
+        ValueError: for a rule without images.
     """
     found, named = {}, torch.tensor(sorted({classifier.index(name) for name in rules["class"]}))
     for _, rule in rules.iterrows():
         concept, style = rule["concept"], rule["style"]
-        made, _ = scenario_for(classifier, concepts, rule, everyday, exemplars)
+        made, _ = scenario_for(classifier, concepts, rule, common_fields, exemplars)
         known, held_out = concepts.parted(concept, style)[0], report.parted(concept, style)[1]
         used, several = list(rule["evidence"][:exemplars]), min(3, len(known.styles[style]))
         own, others = _parted(classifier, concepts, rule, named, used)
@@ -72,55 +78,55 @@ def cures_for(
 def _parted(
     classifier: Classifier, concepts: Concepts, rule: pd.Series, named: Tensor, used: list[int]
 ) -> tuple[list[int], list[int]]:
-    """The class's images that show the concept, without the `used` ones; and those of others that must stay."""
+    """Number the class's images that show the concept, without the `used` ones; and the retained ones of others."""
     data = concepts.data
     right = predict(classifier, data).argmax(dim=1) == data.labels
     own = data.labels == classifier.index(rule["class"])
     shows, exceptions = (concepts.masks[rule[name]].mean(dim=(1, 2)) >= LEAST_AREA for name in ("concept", "style"))
-    chosen = right & own & shows
-    chosen[used] = False
-    if not chosen.any():
-        raise ValueError(f"rule {rule['class']!r} on {rule['concept']!r}: no image left that is read rightly")
+    target = right & own & shows
+    target[used] = False
+    if not target.any():
+        raise ValueError(f"rule {rule['class']!r} on {rule['concept']!r}: no image left that is classified correctly")
     kept = right & ~own & (torch.isin(data.labels, named) | exceptions)
-    return chosen.nonzero()[:, 0].tolist(), kept.nonzero()[:, 0].tolist()
+    return target.nonzero()[:, 0].tolist(), kept.nonzero()[:, 0].tolist()
 
 
-def select(cure: Scenario) -> Selection:
-    """The edit of one rule, on the network as it is now."""
-    splits = replace(cure.splits, target_test=None, clean_test=None, retain_test=None)
-    search = EditSearch(cure.classifier, cure.exemplars, splits, cure.shortlist)
+def select(scenario: Scenario) -> Selection:
+    """Select the edit of one rule, on the network as it is now."""
+    splits = replace(scenario.splits, target_test=None, clean_test=None, retain_test=None)
+    search = EditSearch(scenario.classifier, scenario.exemplars, splits, scenario.shortlist)
     return search.select(search.candidates("rewrite", SETTINGS, (0.5, 1.0, 1.5)))
 
 
 def counts(rules: int) -> list[int]:
-    """1, 2, 4, ..., and all."""
+    """Return 1, 2, 4, ..., and all."""
     return [*(2**i for i in range(rules.bit_length()) if 2**i < rules), rules]
 
 
-def stacked(cures: Mapping[str, Scenario], chosen: dict[str, Selection]) -> Iterator[int]:
-    """Choose edits one on top of the other; gives how many rules are in while their edits are applied."""
-    classifier = next(iter(cures.values())).classifier
+def stacked(scenarios: Mapping[str, Scenario], selections: dict[str, Selection]) -> Iterator[int]:
+    """Select edits one on top of the other; yields how many rules are in while their edits are applied."""
+    classifier = next(iter(scenarios.values())).classifier
     with ExitStack() as applied:
-        for name, cure in tqdm(cures.items(), "on top", unit="rule", leave=False):
-            chosen[name] = select(cure)
-            if chosen[name].feasible:
-                applied.enter_context(chosen[name].edit.applied(classifier))
-            if len(chosen) in counts(len(cures)):
-                yield len(chosen)
+        for name, scenario in tqdm(scenarios.items(), "on top", unit="rule", leave=False):
+            selections[name] = select(scenario)
+            if selections[name].feasible:
+                applied.enter_context(selections[name].edit.applied(classifier))
+            if len(selections) in counts(len(scenarios)):
+                yield len(selections)
 
 
-def misread(classifier: Classifier, sets: Mapping[str, LabelledImages]) -> dict[str, Tensor]:
-    """Say which images of each set are misread now."""
+def errors_of(classifier: Classifier, sets: Mapping[str, LabelledImages]) -> dict[str, Tensor]:
+    """Say which images of each set are misclassified now."""
     return {name: misclassified(predict(classifier, data), data.labels) for name, data in sets.items()}
 
 
 def corrected(found: Comparison) -> Tensor:
-    """Which images were wrong and are right."""
+    """Say which images were wrong and are correct now."""
     return found.before & ~found.after
 
 
 def row(how: str, found: Mapping[str, Comparison], alone: Mapping[str, Comparison], edits: int) -> dict:
-    """What is left of what each edit corrects `alone`, by the name of its rule, and what all of them cost."""
+    """Say what is left of what each edit corrects `alone`, by the name of its rule, and what all of them cost."""
     pooled = Comparison(*(torch.cat([getattr(found[name], when) for name in alone]) for when in ("before", "after")))
     single = {name: int(corrected(one).sum()) for name, one in alone.items()}
     left = {name: int((corrected(one) & corrected(found[name])).sum()) for name, one in alone.items()}
@@ -137,48 +143,75 @@ def row(how: str, found: Mapping[str, Comparison], alone: Mapping[str, Compariso
 
 
 def strongest(per_class: int, most: int | None) -> tuple[dict[str, Scenario], LabelledImages]:
-    """Find rules on validation scenes, the strongest first: a scenario for each, and the test scenes as they are."""
-    (classifiers, concepts, settings, everyday), (_, test, _, _) = (
+    """Find rules on validation scenes, strongest first; return a scenario for each, and the unchanged test scenes."""
+    (classifiers, concepts, settings, common_fields), (_, test, _, _) = (
         probing_setup("mini", split, per_class, True) for split in ("validation", "test")
     )
     classifier = next(iter(classifiers.values()))
     rules = probe(classifier, concepts, settings, progress=True).rules()
     rules = rules.sort_values("effect", ascending=False, kind="stable").head(most or len(rules))
-    return cures_for(classifier, concepts, test, rules, everyday, exemplars=2), test.data
+    return scenarios_for(classifier, concepts, test, rules, common_fields, exemplars=2), test.data
 
 
-def main() -> None:
-    """Find the rules, cure each alone, combine, and report."""
-    arguments = parser(__doc__.splitlines()[0])
-    arguments.add_argument("--per-class", type=int, default=24, help="MiniWorld scenes of each class, of each split")
-    arguments.add_argument("--rules", type=int, help="only so many of the strongest rules")
-    options = start(arguments)
-    found, exceptions = strongest(options.per_class, options.rules)
-    first, names = next(iter(found.values())), list(found)
-    kept = exceptions.subset(~misread(first.classifier, {"kept": exceptions})["kept"])
-    sets = {name: cure.test for name, cure in found.items()}
-    sets |= {"budget": first.budget, "clean": first.clean, "kept": kept}
-    before = misread(first.classifier, sets)
+def add_row(results: Results, row: dict[str, Any]) -> None:
+    """Add a row of `row` to the results; the method says how the edits are combined."""
+    where = {"network": "mini_vgg", "method": row["how"], "condition": f"{row['rules']} rules"}
+    share = [row["low"], row["high"]]
+    accuracy = [row["clean low"], row["clean high"]]
+    results.add("rules", row["rules"], **where)
+    results.add("edits", row["edits"], **where)
+    results.add("errors before", row["errors"], split="target_test", **where)
+    results.add("corrected", row["corrected"], split="target_test", **where)
+    results.add("broken", row["broken"], split="target_test", **where)
+    results.add("errors corrected", row["share"], split="target_test", interval=share, n=row["errors"], **where)
+    results.add("still corrected", row["left"], split="target_test", n=row["alone"], **where)
+    results.add("rules below half", row["below half"], split="target_test", **where)
+    results.add("accuracy change", row["budget change"], split="clean", **where)
+    results.add("accuracy change", row["clean change"], split="clean_test", interval=accuracy, **where)
+    results.add("share broken", row["kept broken"], split="retain_test", n=row["kept"], **where)
+
+
+def experiment(options: argparse.Namespace) -> Results:
+    """Find the rules, rewrite each alone, combine, and evaluate."""
+    found, exceptions = strongest(8 if options.quick else options.per_class, 2 if options.quick else options.rules)
+    if options.quick:
+        found = {name: replace(scenario, shortlist=scenario.shortlist[:1]) for name, scenario in found.items()}
+    first = next(iter(found.values()))
+    names = list(found)
+    kept = exceptions.subset(~errors_of(first.classifier, {"kept": exceptions})["kept"])
+    sets = {name: scenario.splits.target_test for name, scenario in found.items()}
+    sets |= {"budget": first.splits.clean, "clean": first.splits.clean_test, "kept": kept}
+    before = errors_of(first.classifier, sets)
 
     def compare(edit: Edit | None = None) -> dict[str, Comparison]:
         with edit.applied(first.classifier) if edit else nullcontext():
-            after = misread(first.classifier, sets)
+            after = errors_of(first.classifier, sets)
         return {name: Comparison(before[name], wrong) for name, wrong in after.items()}
 
-    single = {name: select(cure) for name, cure in tqdm(found.items(), "alone", unit="rule", leave=False)}
-    reported = tqdm(single.items(), "reported", unit="rule", leave=False)
-    alone, rows = {name: compare(choice.edit)[name] for name, choice in reported}, []
+    results = Results("many_edits", "MiniWorld")
+    single = {name: select(scenario) for name, scenario in tqdm(found.items(), "alone", unit="rule", leave=False)}
+    alone = {}
+    for name, selection in tqdm(single.items(), "evaluated", unit="rule", leave=False):
+        alone[name] = compare(selection.edit)[name]
+        results.add_selected(str(selection), "mini_vgg", "edit", condition=name)
     for count in counts(len(names)):
         edits = [single[name].edit for name in names[:count] if single[name].feasible]
         now = compare(reduce(add, edits) if edits else None)
-        rows.append(row("added", now, dict(list(alone.items())[:count]), len(edits)))
+        add_row(results, row("added", now, dict(list(alone.items())[:count]), len(edits)))
     for how, order in {"on top, strongest first": names, "on top, weakest first": names[::-1]}.items():
-        chosen: dict[str, Selection] = {}
-        for count in stacked({name: found[name] for name in order}, chosen):
-            edits = sum(choice.feasible for choice in chosen.values())
-            rows.append(row(how, compare(), {name: alone[name] for name in order[:count]}, edits))
-    print(pd.DataFrame(rows).to_string(index=False, float_format="{:.2f}".format))
-    finish(options, {"steps": rows, "rules": {name: str(choice) for name, choice in single.items()}})
+        selections: dict[str, Selection] = {}
+        for count in stacked({name: found[name] for name in order}, selections):
+            edits = sum(selection.feasible for selection in selections.values())
+            add_row(results, row(how, compare(), {name: alone[name] for name in order[:count]}, edits))
+    return results
+
+
+def main() -> None:
+    """Read the command line and run the experiment."""
+    arguments = parser(__doc__.splitlines()[0])
+    arguments.add_argument("--per-class", type=int, default=24, help="MiniWorld scenes of each class, of each split")
+    arguments.add_argument("--rules", type=int, help="only the strongest rules, this many")
+    run(arguments, experiment)
 
 
 if __name__ == "__main__":

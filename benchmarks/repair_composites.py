@@ -1,14 +1,16 @@
-"""`repair` on composites: what the low-rank edit alone corrects and breaks, and what the selected method does.
+"""Claim: the method that `repair` selects is not worse than the low-rank edit alone, on composites of photos.
 
-The claim: selecting among the low-rank edit, the closed form, the projection and a second layer is not worse than the
-low-rank edit alone. Roads of MSRC photos are replaced by snow in three looks. The composites of every second photo are
-used for selection, those of the other photos for evaluation, once. Needs photos.
+Roads of MSRC photos are replaced by snow in three looks. The composites of every second photo are used for selection,
+those of the other photos for evaluation, once. Needs photos.
 """
 
-import pandas as pd
+import argparse
+
 import torch
-from common import finish, parser, start
-from composites import snow_from_composites
+from _lib.command import parser, run
+from _lib.composites import snow_from_composites
+from _lib.methods import small
+from _lib.results import Results
 
 from edittools.cut import cut_all
 from edittools.edits import Edit
@@ -27,41 +29,46 @@ def halves_by_photo(composites: LabelledImages) -> tuple[LabelledImages, Labelle
     return composites.subset(in_first), composites.subset(~in_first)
 
 
-def evaluate(scenario: Scenario, edit: Edit, data: LabelledImages) -> Comparison:
+def compare(scenario: Scenario, edit: Edit, data: LabelledImages) -> Comparison:
     """Compare the images of a set before and after an edit."""
     layers = [layer for layer in scenario.layers if layer in edit.layers]
     return CachedActivations(cut_all(scenario.classifier, layers), data).compare(edit)
 
 
+def add_network(results: Results, scenario: Scenario, network: str) -> None:
+    """Repair a network on one half of the composites, and evaluate both edits on the other half."""
+    splits = scenario.splits
+    target, target_test = halves_by_photo(splits.target)
+    exemplar = scenario.exemplars["minivan"]
+    sets = {"failing": target, "clean": splits.clean, "retain": splits.retain}
+    fix = repair(scenario.classifier, exemplar, **sets, layers=scenario.layers, baselines=False)
+    for method, selection in {"low-rank edit alone": fix.selections["edit"], "selected method": fix.selection}.items():
+        where = {"network": network, "method": method}
+        composites = compare(scenario, selection.edit, target_test)
+        clean = compare(scenario, selection.edit, splits.clean_test)
+        results.add("errors before", int(composites.before.sum()), split="target_test", **where)
+        results.add("corrected", composites.corrected, split="target_test", **where)
+        results.add("broken", composites.broken, split="target_test", **where)
+        results.add("accuracy change", clean.accuracy_change, split="clean_test", n=len(clean.before), **where)
+        results.add("candidates", selection.n_candidates, **where)
+        results.add_selected(str(selection), network, method)
+
+
+def experiment(options: argparse.Namespace) -> Results:
+    """Repair each network."""
+    results = Results("repair_composites", "photos")
+    for network in options.networks[:1] if options.quick else options.networks:
+        scenario = snow_from_composites(network, progress=True)
+        add_network(results, small(scenario) if options.quick else scenario, network)
+        print(results.selected[-1], flush=True)
+    return results
+
+
 def main() -> None:
-    """Repair each network on one half of the composites, and evaluate both edits on the other half."""
+    """Read the command line and run the experiment."""
     arguments = parser(__doc__)
     arguments.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
-    options = start(arguments)
-    rows = []
-    for network in options.networks:
-        scenario = snow_from_composites(network, progress=True)
-        target, target_test = halves_by_photo(scenario.splits.target)
-        splits = scenario.splits
-        exemplar = scenario.exemplars["minivan"]
-        fix = repair(
-            scenario.classifier, exemplar, target, splits.clean, splits.retain, layers=scenario.layers, baselines=False
-        )
-        selected = {"low-rank edit alone": fix.selections["edit"], "selected method": fix.selection}
-        for method, selection in selected.items():
-            row = {"network": network, "method": method, "settings": str(selection)}
-            compared = {
-                "composites": evaluate(scenario, selection.edit, target_test),
-                "clean test": evaluate(scenario, selection.edit, splits.clean_test),
-            }
-            row["errors"] = int(compared["composites"].before.sum())
-            row["corrected"] = compared["composites"].corrected
-            row["broken"] = compared["composites"].broken
-            row["accuracy change"] = compared["clean test"].accuracy_change
-            rows.append(row)
-            print(row, flush=True)
-    print("\n" + pd.DataFrame(rows).to_string(index=False))
-    finish(options, {"rows": rows})
+    run(arguments, experiment)
 
 
 if __name__ == "__main__":

@@ -1,21 +1,22 @@
-"""Does an edit cost robustness? Error rates before and after on corrupted images, for an edit and what it is beside.
+"""Claim: an edit costs no robustness. Error rates on corrupted images, for the edit and its baselines.
 
-The edit, a random direction, both fine-tunings and the rivals of `edittools.baselines` are chosen by one rule, on the
-validation images, within the accuracy budget and the bound on kept images, from the same exemplars. As the unedited
-classifier (strength 0), each has its accuracy on clean images that nothing was chosen on and on the same images
-under six corruptions at severities 1, 3 and 5, and its errors on test images with the concept. `--story typographic`
-does the same for the other story, `--tier lite` on photographs.
+The edit, a random direction, both fine-tunings and the methods of `edittools.baselines` are selected by one rule, on
+the target images, under the constraints on clean and on retained images, from the same exemplars. Each, and the
+unedited classifier, is evaluated on clean images that nothing was selected on, on the same images under six corruptions
+at severities 1, 3 and 5, and on test images with the concept. `--scenario typographic` does the same for that scenario,
+`--tier lite` on photos.
 """
 
+import argparse
 from collections.abc import Mapping
 from math import ceil
 from zlib import crc32
 
 import pandas as pd
 import torch
-from common import finish, parser, start
-from methods import search_of
-from tables import robustness
+from _lib.command import parser, run
+from _lib.methods import search_of, small
+from _lib.results import Results, name_of
 from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode, functional
 from tqdm.auto import tqdm
@@ -29,7 +30,7 @@ from edittools.scenarios.typographic import typographic_scenario
 from edittools.selection.activations import CachedActivations
 from edittools.selection.search import EditSearch, Selection, grid
 
-STORIES = {"snow": snow_scenario, "typographic": typographic_scenario}
+SCENARIOS = {"snow": snow_scenario, "typographic": typographic_scenario}
 
 CORRUPTIONS = {
     "noise": (0.08, 0.18, 0.38),
@@ -70,65 +71,81 @@ def corrupt(images: Tensor, name: str, strength: float) -> Tensor:
 
 
 def corrupted_errors(cuts: Mapping[str, Cut], edits: Mapping, data: LabelledImages) -> pd.DataFrame:
-    """Tabulate error rates: a row for each corruption and severity, columns `before` and each of `edits`."""
-    rows, clean = {}, data.images[: len(data)]
+    """Tabulate error rates: one row per corruption and severity, columns `before` and each of `edits`."""
+    rows = {}
+    clean = data.images[: len(data)]
     for name, strengths in tqdm(CORRUPTIONS.items(), "corruptions", leave=False):
         for severity, strength in zip((1, 3, 5), strengths, strict=True):
-            shifted = LabelledImages(corrupt(clean, name, strength), data.labels, data.classes)
-            kept = CachedActivations(cuts, shifted)
-            rates = {label: float(kept.compare(edit).after.float().mean()) for label, edit in edits.items()}
-            rows[name, severity] = {"before": float(kept.before.float().mean()), **rates}
+            corrupted = LabelledImages(corrupt(clean, name, strength), data.labels, data.classes)
+            states = CachedActivations(cuts, corrupted)
+            rates = {label: float(states.compare(edit).after.float().mean()) for label, edit in edits.items()}
+            rows[name, severity] = {"before": float(states.before.float().mean()), **rates}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["corruption", "severity"])
 
 
-def select(story: Scenario) -> tuple[dict[str, Selection], EditSearch]:
-    """Select for every method on the target images, as the notebooks do."""
-    search = search_of(story)
-    exemplars, strengths = {**story.exemplars, **story.several}, (0.5, 1.0, 1.5)
+def select(scenario: Scenario) -> tuple[dict[str, Selection], EditSearch]:
+    """Select for every method on the target images, as the notebooks do; methods are named by key."""
+    search = search_of(scenario)
+    exemplars = {**scenario.exemplars, **scenario.several}
+    strengths = (0.5, 1.0, 1.5)
     settings = grid(rank=(1, 3), masked=(True,), objective=("l1", "least_squares"), reference_weight=(30.0,))
-    tries = {
-        "edit": search.candidates("rewrite", settings, strengths, exemplars),
-        "random direction": search.candidates("random_direction", settings, strengths, exemplars),
+    candidates = {
+        "editing": search.candidates("rewrite", settings, strengths, exemplars),
+        "random_direction": search.candidates("random_direction", settings, strengths, exemplars),
     }
     for scope in SCOPES:
         rates = grid(scope=(scope,), rate=(1e-3, 1e-2, 1e-1), steps=(20,))
         layers = list(search.cuts)[::2]
-        tries[f"{scope} fine-tuning"] = search.candidates("finetune", rates, exemplars=exemplars, layers=layers)
+        candidates[f"finetune_{scope}"] = search.candidates("finetune", rates, exemplars=exemplars, layers=layers)
     for name in BASELINES:
-        tries[name.replace("_", " ")] = search.candidates(name, strengths=strengths, exemplars=exemplars)
-    selections = {name: search.select(candidates) for name, candidates in tries.items() if len(candidates)}
-    return selections, search
+        candidates[name] = search.candidates(name, strengths=strengths, exemplars=exemplars)
+    return {name: search.select(some) for name, some in candidates.items() if len(some)}, search
 
 
-def measure(story: Scenario, images: int = 600) -> tuple[list[dict], pd.DataFrame, dict[str, str]]:
-    """A row a method of shares, the unedited classifier first; error rates by corruption; what was chosen, in words."""
-    found, search = select(story)
-    count = len(story.splits.clean_test)
-    clean = story.splits.clean_test.subset(range(0, count, -(-count // images)))
-    whole, rows = corrupted_errors(search.cuts, {name: one.edit for name, one in found.items()}, clean), []
-    for name in whole:
-        edit = found[name].edit if name in found else 0 * found["edit"].edit
-        splits = ("clean_test", "target_test")
-        wrong = {split: float(search.activations[split].compare(edit).after.float().mean()) for split in splits}
-        row = {"method": name, "strength": float(name in found), "accuracy": 1 - wrong["clean_test"]}
-        rows.append(row | {"corrupted accuracy": 1 - whole[name].mean(), "concept errors": wrong["target_test"]})
-    return rows, whole, {name: f"{c}; {c.n_candidates} trials" for name, c in found.items()}
+def add_errors(results: Results, scenario: Scenario, network: str, images: int = 600) -> None:
+    """Add the error rates of the unedited classifier and of each method, clean and corrupted."""
+    selections, search = select(scenario)
+    count = len(scenario.splits.clean_test)
+    clean = scenario.splits.clean_test.subset(range(0, count, -(-count // images)))
+    table = corrupted_errors(search.cuts, {name: one.edit for name, one in selections.items()}, clean)
+    by_corruption = table.groupby(level="corruption", sort=False).mean()
+    for method in table:
+        edit = selections[method].edit if method in selections else 0 * selections["editing"].edit
+        wrong = {
+            split: float(search.activations[split].compare(edit).after.float().mean())
+            for split in ("clean_test", "target_test")
+        }
+        where = {"network": network, "method": "no edit" if method == "before" else name_of(method)}
+        results.add(
+            "error rate", table[method].mean(), split="clean_test", condition="corrupted", n=len(clean), **where
+        )
+        for corruption, rate in by_corruption[method].items():
+            results.add("error rate", rate, split="clean_test", condition=corruption, n=len(clean), **where)
+        results.add("accuracy", 1 - wrong["clean_test"], split="clean_test", n=count, **where)
+        results.add("error rate", wrong["target_test"], split="target_test", **where)
+        if method in selections:
+            results.add("candidates", selections[method].n_candidates, **where)
+            results.add_selected(str(selections[method]), network, where["method"])
+
+
+def experiment(options: argparse.Namespace) -> Results:
+    """Select, corrupt, evaluate."""
+    scenario = SCENARIOS[options.scenario](options.tier, progress=True)
+    scenario = small(scenario) if options.quick else scenario
+    networks = {"snow": "mini_vgg", "typographic": "mini_clip"}
+    network = networks[options.scenario] if options.tier == "mini" else "efficientnet_lite0"
+    results = Results("robustness", f"{'MiniWorld' if options.tier == 'mini' else 'photos'}, {options.scenario}")
+    add_errors(results, scenario, network, options.images)
+    return results
 
 
 def main() -> None:
-    """Choose, corrupt, report."""
+    """Read the command line and run the experiment."""
     arguments = parser(__doc__)
-    arguments.add_argument("--story", default="snow", choices=STORIES)
+    arguments.add_argument("--scenario", default="snow", choices=SCENARIOS)
     arguments.add_argument("--tier", default="mini", choices=("mini", "lite"))
     arguments.add_argument("--images", type=int, default=600, help="clean images that are corrupted, at most")
-    arguments = start(arguments)
-    curves, whole, chosen = measure(STORIES[arguments.story](arguments.tier, progress=True), arguments.images)
-    print("\n".join(f"  {name:<20}{words}" for name, words in chosen.items()), "\n")
-    by_kind = whole.groupby(level="corruption", sort=False).mean()
-    figures = {"story": arguments.story, "corrupted_error_rate": whole.mean().to_dict(), "chosen": chosen}
-    figures |= {"by_corruption": by_kind.to_dict("index"), "curves": curves}
-    print(robustness(figures))
-    finish(arguments, figures)
+    run(arguments, experiment)
 
 
 if __name__ == "__main__":

@@ -1,38 +1,67 @@
-"""The large synthetic benchmark (section 4 of the paper): concepts × styles × methods, case by case.
+"""Claim: over many concepts and styles, an edit corrects errors of classes that it was not shown (section 4).
 
     python benchmarks/synthetic.py --tier mini                 MiniWorld, nothing is downloaded
-    python benchmarks/synthetic.py --tier lite                 photographs (see README, 'Tiers')
+    python benchmarks/synthetic.py --tier lite                 photos (see docs/tiers.md)
     python benchmarks/synthetic.py --tier lite --models efficientnet_lite0 squeezenet1_1     one after the other
 
-With `--store FOLDER` finished cases are kept: a run that was cut off goes on where it was. `--workers 0` computes in
+With `--store FOLDER` finished cases are kept, and an interrupted run continues where it was. `--workers 0` computes in
 this process.
 """
 
-import json
+import argparse
 import multiprocessing
 import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from common import finish, parser, start, write_line
-from methods import LOCALITY, locality, near, success_of
-from tables import synthetic as shown
+from _lib.command import parser, run
+from _lib.methods import LOCALITY, locality, near, success_of
+from _lib.results import Results, name_of
 
 from edittools.baselines import BASELINES, SCOPES
 from edittools.edits import Edit
 from edittools.metrics import Comparison
-from edittools.probing.jobs import run
+from edittools.probing import jobs
 from edittools.scenarios import synthetic as syn
 from edittools.scenarios.finetuning import INTERPOLATION_WEIGHTS
 from edittools.scenarios.tiers import MODELS
 from edittools.selection.constraints import Constraints
-from edittools.selection.search import EditSearch
+from edittools.selection.search import EditSearch, grid
+
+SPLITS = {
+    "other same": "other classes, same style",
+    "other held out": "other classes, held-out style",
+    "target same": "target class, same style",
+    "target held out": "target class, held-out style",
+}
+"""The splits of a case, by the key of the measure in the JSON line."""
+METHODS = {
+    "editing -mask": "edit without the mask",
+    "editing -proj": "edit of any rank",
+    "editing, L1": "edit, L1",
+    "editing, variants": "edit, exemplars in several variants",
+    "local fine-tuning": "local fine-tuning, interpolated",
+    "global fine-tuning": "global fine-tuning, interpolated",
+    "rank 1": "edit, rank 1",
+    "rank 3": "edit, rank 3",
+}
+"""Names of the methods of this experiment that others do not have; fine-tuning is always interpolated here."""
+QUICK = syn.CaseSettings(
+    exemplars=1,
+    least_errors=1,
+    strengths=(1.0,),
+    editing={"editing": grid(rank=(1,), objective=("least_squares",), reference_weight=(30.0,))},
+    ranks=(1,),
+    finetuning=replace(syn.FINETUNING, rates=(3e-3,), steps=(5,), localities=(), top=1),
+)
+"""What is tried with `--quick`."""
 
 
 def sweep(
@@ -47,12 +76,12 @@ def sweep(
     pool = ProcessPoolExecutor(workers, mp_context=spawn) if workers else nullcontext()
     cases = {case.name: case for case in syn.cases(source, targets, settings)}
     about = f"{syn.identity_of(source, settings)} {LOCALITY}"
-    work = partial(syn.run_case, source, evaluate=read, settings=settings)
+    work = partial(syn.run_case, source, evaluate=evaluate, settings=settings)
     with pool as executor:
-        return run(work, cases, store, executor, True, about)
+        return jobs.run(work, cases, store, executor, True, about)
 
 
-def read(search: EditSearch, edit: Edit) -> dict[str, float | None]:
+def evaluate(search: EditSearch, edit: Edit) -> dict[str, float | None]:
     """Evaluate an edit on a case's sets, on its exemplars and near the boundary."""
     clean = search.activations["clean_test"]
     after = clean.compare(edit).after
@@ -80,17 +109,8 @@ def candidates(layers: int, settings: syn.CaseSettings = syn.DEFAULT_SETTINGS) -
     return counts | {f"{scope} fine-tuning": tuned for scope in SCOPES}
 
 
-def counted(found: dict[str, Any], settings: syn.CaseSettings = syn.DEFAULT_SETTINGS) -> dict[str, Any]:
-    """Add the number of candidates to the methods of a results file, of one network or of several."""
-    for one in found.get("networks", {"": found}).values():
-        counts = candidates(len(one["layers"]), settings)
-        for method, row in one["methods"].items():
-            row["candidates"] = counts[method]
-    return found
-
-
 def methods(table: pd.DataFrame) -> dict[str, dict[str, object]]:
-    """Summarise cases by method: of each measure the mean with its interval, of what others report the mean.
+    """Summarise cases by method: of each measure the mean with its interval, of standard editing metrics the mean.
 
     Intervals resample concepts, since the cases of a concept share images.
     """
@@ -128,6 +148,25 @@ def interval_by_group(values: Sequence[float], groups: Sequence[str], resamples:
     return float(low), float(high)
 
 
+def add_methods(results: Results, found: dict[str, Any], network: str) -> None:
+    """Add the figures of each method on one network, and the cases."""
+    results.add("cases", found["cases"], network=network)
+    results.add("cases without errors", found["cases_without_errors"], network=network)
+    for key, row in found["methods"].items():
+        where = {"network": network, "method": METHODS.get(key, name_of(key.replace(" ", "_")))}
+        for measure, split in SPLITS.items():
+            share, *interval = row[measure]
+            results.add("errors corrected", share, split=split, interval=interval, n=found["cases"], **where)
+        results.add("accuracy change", row["accuracy_change_points"], split="clean_test", **where)
+        results.add("success", row["success"], split="exemplars", **where)
+        for split, share in LOCALITY.items():
+            results.add("predictions kept", row[share], split=split, n=row[split], **where)
+        results.add("candidates", row["candidates"], **where)
+    for case in found.get("rows", ()):
+        method = METHODS.get(case["method"], name_of(case["method"].replace(" ", "_")))
+        results.outcomes.append({"network": network, **case, "method": method})
+
+
 def one_model(
     model: str,
     source: syn.SetupSource,
@@ -135,45 +174,52 @@ def one_model(
     workers: int,
     store: Path | None,
     settings: syn.CaseSettings = syn.DEFAULT_SETTINGS,
-) -> dict[str, object]:
-    """Sweep one model and print the tables: the cases, those without errors enough, the budget and the methods."""
-    everyday = syn.setup_of(source).common_fields
-    print(f"\n{model}, layers {', '.join(everyday['layers'])}")
+) -> dict[str, Any]:
+    """Sweep one model; return its cases, those without enough errors, the constraints and the methods."""
+    common = syn.setup_of(source).common_fields
+    print(f"{model}, layers {', '.join(common['layers'])}")
     table = sweep(source, targets, workers, store, settings)
     without = table[table.method == "undefined"].job.nunique()
-    found = {"cases": table.job.nunique() - without, "cases_without_errors": without}
-    found |= {
-        "budget": Constraints().describe(len(everyday["splits"]["clean"])),
-        "layers": everyday["layers"],
-        "methods": methods(table),
+    by_method = methods(table)
+    for name, count in candidates(len(common["layers"]), settings).items():
+        if name in by_method:
+            by_method[name]["candidates"] = count
+    return {
+        "cases": table.job.nunique() - without,
+        "cases_without_errors": without,
+        "budget": Constraints().describe(len(common["splits"]["clean"])),
+        "layers": common["layers"],
+        "methods": by_method,
+        "resampled": "concepts",
+        "rows": rows(table),
     }
-    found = counted(found, settings) | {"resampled": "concepts", "rows": rows(table)}
-    print(f"{found['cases']} cases, {without} without errors enough to correct; {found['budget']}\n\n{shown(found)}")
-    return found
+
+
+def experiment(options: argparse.Namespace) -> Results:
+    """Sweep one model or several."""
+    results = Results("synthetic", "MiniWorld" if options.tier == "mini" else "photos")
+    found = {}
+    for model in options.models or [MODELS[options.tier][0]]:
+        source = syn.synthetic_source(options.tier, model, options.small or options.quick)
+        settings = QUICK if options.quick else syn.DEFAULT_SETTINGS
+        found[model] = one_model(model, source, options.targets, options.workers, options.store, settings)
+        add_methods(results, found[model], model)
+    results.notes = {"layers": {model: one["layers"] for model, one in found.items()}}
+    if not options.models:
+        results.notes["constraints"] = next(iter(found.values()))["budget"]
+    results.line = {"networks": found} if options.models else next(iter(found.values()))
+    return results
 
 
 def main() -> None:
-    """Sweep one model or several, and write what came out."""
+    """Read the command line and run the experiment."""
     arguments = parser(__doc__.splitlines()[0])
     arguments.add_argument("--tier", default="mini", choices=("mini", "lite", "paper"))
-    arguments.add_argument("--models", nargs="+", metavar="MODEL", help="of the zoo, in one table; the tier's own")
+    arguments.add_argument("--models", nargs="+", metavar="MODEL", help="several classifiers; default: the tier's own")
     arguments.add_argument("--small", action="store_true", help="fewer concepts, styles and images, as in notebook 03")
     arguments.add_argument("--targets", type=int, default=1, help="classes by concept and style")
     arguments.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (0: in this one)")
-    arguments.add_argument("--store", type=Path, help="folder for finished cases")
-    arguments.add_argument("--count", action="store_true", help="only add the numbers of candidates to --output")
-    arguments = start(arguments)
-    if arguments.count:
-        found = counted(json.loads(arguments.output.read_text()))
-        write_line(arguments.output, json.dumps(found))
-        print(shown(found))
-        return
-    found = {}
-    for model in arguments.models or [MODELS[arguments.tier][0]]:
-        source = syn.synthetic_source(arguments.tier, model, arguments.small)
-        found[model] = one_model(model, source, arguments.targets, arguments.workers, arguments.store)
-    found = {"networks": found} if arguments.models else next(iter(found.values()))
-    finish(arguments, found)
+    run(arguments, experiment)
 
 
 if __name__ == "__main__":

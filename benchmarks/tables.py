@@ -1,73 +1,165 @@
-"""The tables of README.md and of the pages in docs, from what the benchmarks wrote.
+"""The tables of README.md and of the pages in docs, and the figures, from the files in results.
 
-    python benchmarks/snow_miniworld.py --output docs/results/snow_miniworld.json
-    python benchmarks/tables.py            writes the tables of all pages, and the pictures in docs
-    python benchmarks/tables.py --check    fails where a page or a picture is not what the files say
+    python benchmarks/snow_miniworld.py --output results/snow_miniworld.csv
+    python benchmarks/tables.py            writes the tables of all pages, and the figures in docs
+    python benchmarks/tables.py --check    fails where a page or a figure is not what the files say
 
-Each file in docs/results holds the line that one benchmark printed, with its day and its call. A page has its table
-between `<!-- table: name -->` and `<!-- end -->`; `headline` is the one of all stories.
+A page has the table of a run between `<!-- table: NAME -->` and `<!-- end -->`. `headline` and `others` are tables of
+all experiments. Each function below makes the table of one experiment: a pivot of the long table that `_lib.results`
+describes.
 """
 
 import argparse
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from dataclasses import dataclass
 from hashlib import sha1
-from itertools import product
 from pathlib import Path
 from typing import Any
 
-import columns
 import pandas as pd
-from columns import LEAST_CASES, METHODS, Figures, by_method, cell, markdown, table
+from _lib.pivots import (
+    LEAST,
+    LOSS,
+    RATIO,
+    SHARE,
+    Format,
+    cells,
+    counts,
+    markdown,
+    only,
+    values,
+    with_holm,
+)
+from _lib.results import FOLDER, METHODS, read_results, read_run
 from PIL import Image
 
 from edittools._caching import atomic_path
 
-FOLDER = Path(__file__).resolve().parent.parent / "docs"
+DOCS = FOLDER.parent / "docs"
+EDIT, CLOSED_FORM, RANDOM = METHODS["editing"], METHODS["closed_form"], METHODS["random_direction"]
+NO_BASELINES = [METHODS[key] for key in ("untuned", "two_layers", "reactive", "text_blurred", "mark_blurred")]
+NO_BASELINES += [METHODS["mark_inpainted"]]
+"""Methods that are no baseline of the edit: other edits, and those that need their code to run with the model."""
 
 
-def lines(found: Figures) -> dict[str, Figures]:
-    """The figures by method: the edit's stand at the top of what a benchmark writes, the others by name."""
-    return {"editing": found} | {name: figure for name, figure in found.items() if name in METHODS}
+# --- tables of one experiment ---
 
 
-def snow(found: Figures) -> str:
-    """Vehicles on snow; of several networks together, then network by network."""
-    body = by_method(columns.SNOW, lines(found))
-    if "networks" not in found:
-        return body
-    said = "{corrected} / {broken} of {errors_before}, {accuracy_change_points_held_out:+}"
-    title = "By network, corrected / broken of all errors and the accuracy held out, in points:"
-    return f"{body}\n\n{title}\n\n{_by_network(found['networks'], said)}"
+def by_method(table: pd.DataFrame, columns: dict[str, pd.Series]) -> str:
+    """Write one row per method; the edit is bold."""
+    methods = pd.Series({method: f"**{method}**" if method == EDIT else method for method in table.method.unique()})
+    return markdown({"method": methods, **columns})
 
 
-def _by_network(networks: dict[str, dict[str, Figures]], said: str) -> str:
-    """A row for each method, a column for each network."""
-    names = dict.fromkeys(name for methods in networks.values() for name in methods)
-    rows = [
-        [METHODS[n], *(cell(said, methods[n]) if n in methods else "no such layer" for methods in networks.values())]
-        for n in names
-    ]
-    return markdown(("method", *(network.removeprefix("efficientnet_") for network in networks)), rows)
+def arrow(table: pd.DataFrame, metric: str, split: str) -> pd.Series:
+    """Write what a count was before and after."""
+    return cells(table, f"{metric} before", split) + " → " + cells(table, f"{metric} after", split)
 
 
-def watermark(found: Figures) -> str:
-    """A watermark: methods on all networks together, then mark by mark, then network by network."""
-    methods = {name: one | {"share_of_all_errors": of_all_errors(one)} for name, one in lines(found).items()}
-    body = by_method(columns.WATERMARK, methods)
-    marks = by_method({mark: "{marks[M]:%}".replace("M", mark) for mark in found["marks"]}, methods)
-    said = "{share_restored:%}, {corrected} / {broken}, {accuracy_change_points_held_out:+}; {where}"
-    networks = {
-        network: {method: one | {"where": where(one["layers"][0])} for method, one in named.items()}
-        for network, named in found["networks"].items()
+def slash(table: pd.DataFrame, split: str, index: str = "method") -> pd.Series:
+    """Write how many errors were corrected, and how many correct images broke."""
+    return cells(table, "corrected", split, index=index) + " / " + cells(table, "broken", split, index=index)
+
+
+def pooled(table: pd.DataFrame) -> pd.DataFrame:
+    """Select the figures of all networks together, or of the only one."""
+    return table[table.network == "all"] if (table.network == "all").any() else table
+
+
+def by_network(table: pd.DataFrame, text: Callable[[pd.DataFrame], pd.Series]) -> str:
+    """Write one row per method, one column per network."""
+    table = table[table.network != "all"]
+    columns = {short(network): text(part) for network, part in table.groupby("network", sort=False)}
+    order = table.method.unique()
+    filled = {title: column.reindex(order).fillna("no such layer") for title, column in columns.items()}
+    return by_method(table, filled)
+
+
+def short(network: str) -> str:
+    """Shorten the name of a network."""
+    return network.removeprefix("efficientnet_")
+
+
+def snow(table: pd.DataFrame) -> str:
+    """Write vehicles on snow; several networks together, then network by network."""
+    table = table[table.condition == ""]
+    together = with_holm(pooled(table))
+    columns = {
+        "errors corrected": cells(together, "errors corrected", "target_test"),
+        "corrected / broken": slash(together, "target_test"),
+        "accuracy": cells(together, "accuracy change", "clean_test"),
+        "retained errors": arrow(together, "errors", "retain_test"),
+        "changed elsewhere": cells(together, "predictions changed", "elsewhere"),
+        "p against the edit": cells(together, "p against the edit", "target_test"),
+        "candidates": cells(together, "candidates"),
     }
-    by_network = _by_network(networks, said)
-    titles = (
-        "Restored, by the mark that was never shown:",
+    text = by_method(together, columns)
+    if together is table or table.network.nunique() == 1:
+        return text
+    title = "By network, corrected / broken of all errors and the change of accuracy on clean test images, in points:"
+
+    def cell(part: pd.DataFrame) -> pd.Series:
+        change = cells(part, "accuracy change", "clean_test", interval=False)
+        return slash(part, "target_test") + " of " + cells(part, "errors before", "target_test") + ", " + change
+
+    return f"{text}\n\n{title}\n\n{by_network(table, cell)}"
+
+
+def typographic(table: pd.DataFrame) -> str:
+    """Write typographic attacks."""
+    columns = {
+        "errors corrected": cells(table, "errors corrected", "target_test"),
+        "corrected / broken": slash(table, "target_test"),
+        "fixed of 'iPod' predictions": cells(table, "attacks fixed", "target_test"),
+        "still predicted as iPod": cells(table, "attack success after", "target_test"),
+        "other words fixed": cells(table, "attacks fixed", "other words"),
+        "accuracy": cells(table, "accuracy change", "clean_test"),
+        "real iPods correct": cells(table, "accuracy after", "retain_test"),
+        "handwritten": cells(table, "accuracy after", "photos ipod", look=SHARE),
+        "candidates": cells(table, "candidates"),
+    }
+    return by_method(table, columns)
+
+
+def watermark(table: pd.DataFrame) -> str:
+    """Write a watermark: all networks together, then mark by mark, then network by network."""
+    run = read_run(table.run.iloc[0])
+    together = with_holm(pooled(table))
+    net = values(together, "corrected", "target_test") - values(together, "broken", "target_test")
+    of_all_errors = net / values(together, "errors before", "target_test")
+    columns = {
+        "restored": cells(together, "restored", "target_test"),
+        "restored, unseen marks": cells(together, "restored", "unseen marks"),
+        "of all errors": of_all_errors.map(SHARE.value),
+        "corrected / broken": slash(together, "target_test"),
+        "accuracy": cells(together, "accuracy change", "clean_test"),
+        "success": cells(together, "success", "exemplars"),
+        "p against the edit": cells(together, "p against the edit", "target_test"),
+        "candidates": cells(together, "candidates"),
+    }
+    marks = [split for split in together[together.metric == "restored"].split.unique() if split not in SHOWN]
+    by_mark = {mark: cells(together, "restored", mark) for mark in marks}
+    layers = pd.DataFrame(run["selected"]).set_index(["network", "method"]).layers.map(where)
+
+    def cell(part: pd.DataFrame) -> pd.Series:
+        change = cells(part, "accuracy change", "clean_test", interval=False)
+        place = layers[part.network.iloc[0]]
+        share = cells(part, "restored", "target_test", interval=False)
+        return share + ", " + slash(part, "target_test") + ", " + change + "; " + place
+
+    parts = [
+        by_method(together, columns),
+        "Restored, by the mark that no exemplar shows:",
+        by_method(together, by_mark),
         "Restored, corrected / broken, accuracy and the layer, by network:",
-    )
-    return f"{body}\n\n{titles[0]}\n\n{marks}\n\n{titles[1]}\n\n{by_network}"
+        by_network(table, cell),
+    ]
+    return "\n\n".join(parts)
+
+
+SHOWN = ("target_test", "unseen marks")
 
 
 def where(layers: str) -> str:
@@ -76,314 +168,489 @@ def where(layers: str) -> str:
     return f"{first} and all later ones" if len(others) > 1 else layers
 
 
-def of_all_errors(one: Figures) -> float:
-    """Give corrected minus broken as a share of all misclassified images, whatever the concept has to do with them."""
-    return (one["corrected"] - one["broken"]) / one["errors_before"]
+def synthetic(table: pd.DataFrame) -> str:
+    """Write the synthetic benchmark, by method; of several networks the edit and its best baselines."""
 
+    def columns(part: pd.DataFrame, index: str | list[str] = "method") -> dict[str, pd.Series]:
+        splits = ("other classes, same style", "other classes, held-out style")
+        return {split: cells(part, "errors corrected", split, index=index) for split in splits}
 
-def synthetic(found: Figures) -> str:
-    """The synthetic benchmark, by method; of several networks those that are `compared`."""
-    if "networks" not in found:
-        named = {f"**{m}**" if m == "editing" else m: one for m, one in found["methods"].items()}
-        return by_method(columns.SYNTHETIC | columns.TARGET | columns.PRICE, named)
-    rows = []
-    for network, one in found["networks"].items():
-        known = {"network": network, "cases": one["cases"]}
-        rows += [known | {"method": short(n)} | one["methods"][n] for n in compared(tidy("synthetic", one))]
-    head = {"network": "{network}", "cases": "{cases}", "method": "{method}"}
-    return table(head | columns.SYNTHETIC | columns.PRICE, rows, "cases", columns.SYNTHETIC)
+    def cost(part: pd.DataFrame, index: str | list[str] = "method") -> dict[str, pd.Series]:
+        change = cells(part, "accuracy change", "clean_test", index=index)
+        return {"accuracy, points": change, "candidates": cells(part, "candidates", index=index)}
 
-
-def probing(found: Figures) -> str:
-    """Rules found against those planted and those that painting again shows; effects where no rules are known."""
-    if "effects" not in found:
-        networks = found.get("networks", {"mini_vgg": found})
-        named = [{"network": name, **one} for name, one in networks.items()]
-        return table({"network": "{network}", **columns.PROBING}, named)
-    titles = {
-        "styles": "Turned to the paper's styles, beside the control elsewhere in the photo:",
-        "materials": "Turned to materials of other photos, beside another look of its own material:",
-        "made": "MSRC's photos, masks made by hand:",
-        "found": "MSRC's photos and the ImageNet sample, masks found:",
-        "found, MSRC alone": "Of these MSRC's photos alone:",
+    methods = table[table.method != ""]
+    if table.network.nunique() == 1:
+        target = {"target class": cells(methods, "errors corrected", "target class, same style")}
+        return by_method(methods, columns(methods) | target | cost(methods))
+    parts = []
+    for _, part in methods.groupby("network", sort=False):
+        parts.append(only(part, compared(part, "errors corrected", "other classes, same style")))
+    selected = pd.concat(parts)
+    index = ["network", "method"]
+    order = pd.MultiIndex.from_frame(selected[index].drop_duplicates())
+    cases = cells(table, "cases", index="network")
+    left = {
+        "network": pd.Series([network for network, _ in order], order),
+        "cases": pd.Series([cases[network] for network, _ in order], order),
+        "method": pd.Series([f"**{name}**" if name == EDIT else name for _, name in order], order),
     }
-    least = found["false_discovery_rate"]
-    return "\n\n".join(f"{titles[kind]}\n\n{_by_concept(rows, least)}" for kind, rows in found["effects"].items())
+    return markdown(left | columns(selected, index) | cost(selected, index))
 
 
-def _by_concept(rows: list[Figures], least: float) -> str:
-    """Make one row per concept, the strongest first, and one column per network; bold where q is at most `least`.
-
-    The column of photos counts those that an effect rests on, which have a control; effects of fewer than `LEAST_CASES`
-    are left out.
-    """
-    known = pd.DataFrame(rows).dropna(subset="effect")
-    used = known["controlled"] if "controlled" in known else known["images"]  # in place, every photo has a control
-    known = known.assign(used=used.astype(int))
-    known = known[known.used >= LEAST_CASES]
-    signed = known[["effect", "low", "high"]].map(lambda x: f"{100 * x:+.0f}".replace("-", "−"))
-    said = signed.effect + " % [" + signed.low + ", " + signed.high + "]"
-    known["said"] = said.where(~(known.q.astype(float) <= least), "**" + said + "**")
-    wide = known.pivot(index="concept", columns="classifier", values="said").fillna("")
-    wide = wide.reindex(columns=list(dict.fromkeys(row["classifier"] for row in rows)))
-    groups = known.groupby("concept", sort=False)
-    order = groups.effect.mean().sort_values(ascending=False, kind="stable").index
-    counts = groups.used.agg(lambda n: f"{min(n)}" if min(n) == max(n) else f"{min(n)} to {max(n)}")
-    networks = (name.removeprefix("efficientnet_") for name in wide.columns)
-    return markdown(("concept", "photos", *networks), ([c, counts[c], *wide.loc[c]] for c in order))
-
-
-def robustness(found: Figures) -> str:
-    """Mean error rates on corrupted copies of clean images, beside accuracy and errors with the concept."""
-    curves = {one["method"]: one for one in found["curves"] if one["strength"] == 1}
-    start = next(one for one in found["curves"] if one["strength"] == 0)
-    chosen = found.get("chosen", {})
-    rows = {
-        name: {**curves.get(name, start), "corrupted": value, **tried(chosen.get(name, ""))}
-        for name, value in found["corrupted_error_rate"].items()
+def found_rule(table: pd.DataFrame) -> str:
+    """Write a rule that a probe found."""
+    untouched = cells(table, "probability change", "untouched")
+    columns = {
+        "errors corrected": cells(table, "errors corrected", "target_test"),
+        "corrected / broken": slash(table, "target_test"),
+        "probability": cells(table, "probability change", "changed") + " / " + untouched,
+        "accuracy": cells(table, "accuracy change", "clean_test"),
+        "retained errors": arrow(table, "errors", "retain_test"),
+        "changed elsewhere": cells(table, "accuracy change", "elsewhere", interval=False),
+        "candidates": cells(table, "candidates"),
     }
-    return by_method(columns.ROBUSTNESS, rows)
+    return by_method(table, columns)
 
 
-def tried(chosen: str) -> Figures:
-    """Read the number of candidates from a selection in words."""
-    count = re.search(r"; (\d+) trials$", chosen)
-    return {"candidates": count[1]} if count else {}
+def side_effects(table: pd.DataFrame) -> str:
+    """Write the rules of a network before and after an edit."""
+    columns = {
+        "rules before": cells(table, "rules before"),
+        "rules kept": cells(table, "rules kept"),
+        "new rules": cells(table, "new rules"),
+        "effect of the edited concept": arrow(table, "effect", "edited concept"),
+        "change of other effects": cells(table, "effect change", "other concepts"),
+        "largest rise": cells(table, "largest rise", "other concepts"),
+        "candidates": cells(table, "candidates"),
+    }
+    return by_method(table, columns)
 
 
-def repair(found: Figures) -> str:
-    """What one call finds."""
-    words = "\n".join(f"> {line}" for line in found["verdict"].splitlines())
-    shown = "{test_errors_corrected:%} [{test_errors_corrected_interval[0]:n}, {test_errors_corrected_interval[1]:n}]"
-    said = f"The edit on all test images of the story: {cell(shown, found)} of their errors corrected."
-    return f"{words}\n\n{by_method(columns.REPAIR, found['methods'])}\n\n{said}"
+def probing(table: pd.DataFrame) -> str:
+    """Write rules found against those planted and those shown exactly; effects where no rules are known."""
+    if (table.metric == "effect").any():
+        methods = table.method.unique()
+        return "\n\n".join(f"{KINDS_OF_PROBES[kind]}\n\n{by_concept(table[table.method == kind])}" for kind in methods)
+
+    def text(metric: str, split: str) -> pd.Series:
+        return cells(table, metric, split, index="network")
+
+    columns = {
+        "rules planted / found": text("rules", "planted") + " / " + text("rules", "found"),
+        "precision, recall": text("precision", "planted") + ", " + text("recall", "planted"),
+        "rules shown exactly": text("rules", "exact"),
+        "precision, recall against these": text("precision", "exact") + ", " + text("recall", "exact"),
+        "correlation of effects": text("correlation of effects", "exact"),
+        "found where none were planted": text("rules", "found where none were planted"),
+    }
+    return markdown(columns, rows="network")
 
 
-def random_directions(found: Figures) -> str:
-    """Show one row per draw of random directions, then their mean and range."""
-    said = "Mean of the errors corrected: {mean:%}, from {lowest:%} to {highest:%}."
-    return f"{table(columns.RANDOM, found['draws'])}\n\n{cell(said, found)}"
-
-
-def edit_speed(found: Figures) -> str:
-    """The solvers against training the full weight, and one more edit against a forward pass."""
-    rows = ([title, cell(text, found)] for title, text in columns.SPEED.items())
-    return markdown(("what", "ratio"), (row for row in rows if row[1]))
-
-
-KINDS: dict[str, Callable[[Figures], str]] = {
-    "snow": snow,
-    "typographic": lambda found: by_method(columns.TYPOGRAPHIC, lines(found)),
-    "watermark": watermark,
-    "synthetic": synthetic,
-    "cure": lambda found: by_method(columns.CURE, lines(found)),
-    "woken": lambda found: by_method(columns.WOKEN, found["methods"]),
-    "probing": probing,
-    "finders": lambda found: table(columns.FINDERS, found["finders"]),
-    "robustness": robustness,
-    "repair": repair,
-    "many_edits": lambda found: table(columns.MANY_EDITS, found["steps"], "errors", ["errors corrected"]),
-    "random_directions": random_directions,
-    "edit_speed": edit_speed,
-    "paper_rehearsal": lambda found: table(columns.REHEARSAL, found["rows"]),
+KINDS_OF_PROBES = {
+    "styles": "Replaced by the paper's styles, minus the control elsewhere in the photo:",
+    "materials": "Replaced by materials of other photos, minus another variant of its own material:",
+    "made": "MSRC's photos, masks made by hand:",
+    "found": "MSRC's photos and the ImageNet sample, masks found:",
+    "found, MSRC alone": "Of these MSRC's photos alone:",
 }
-"""What makes the table of a file, by the first words of its name."""
+FALSE_DISCOVERY_RATE = 0.05
+
+
+def by_concept(table: pd.DataFrame) -> str:
+    """Write one row per concept, the strongest first, and one column per network; bold where q is low enough.
+
+    The column of photos counts those that an effect rests on, which have a control; effects of fewer than `LEAST` are
+    left out.
+    """
+    effects = table[(table.metric == "effect") & (table.n >= LEAST)]
+    index = ["condition", "network"]
+    q = table[table.metric == "q"].set_index(index).value.reindex(pd.MultiIndex.from_frame(effects[index]))
+    texts = cells(effects, "effect", index=index)
+    texts = texts.where(~(q <= FALSE_DISCOVERY_RATE), "**" + texts + "**")
+    wide = texts.unstack("network").reindex(columns=table.network.unique()).rename(columns=short)
+    by_name = effects.groupby("condition", sort=False)
+    order = by_name.value.mean().sort_values(ascending=False, kind="stable").index
+    photos = by_name.n.agg(lambda n: f"{min(n)}" if min(n) == max(n) else f"{min(n)} to {max(n)}")
+    return markdown({"photos": photos, **{name: wide[name] for name in wide}}, order, rows="concept")
+
+
+def segmentation(table: pd.DataFrame) -> str:
+    """Write how well segmenters find concepts."""
+    index = ["method", "condition"]
+    order = pd.MultiIndex.from_frame(table[index].drop_duplicates())
+
+    def text(metric: str) -> pd.Series:
+        return cells(table, metric, index=index)
+
+    columns = {
+        "segmenter": pd.Series([segmenter for segmenter, _ in order], order),
+        "concept": pd.Series([concept for _, concept in order], order),
+        "IoU where shown, mean (median)": text("IoU, mean") + " (" + text("IoU, median") + ")",
+        "photos that show it": text("photos that show it"),
+        "found in": text("photos in which it is found"),
+        "precision, recall": text("precision") + ", " + text("recall"),
+    }
+    return markdown(columns)
+
+
+def robustness(table: pd.DataFrame) -> str:
+    """Write mean error rates on corrupted copies of clean images, next to accuracy and errors with the concept."""
+    corrupted = table[table.condition == "corrupted"]
+    table = table[table.condition == ""]
+    columns = {
+        "error rate, corrupted": cells(corrupted, "error rate", "clean_test"),
+        "accuracy, clean": cells(table, "accuracy", "clean_test"),
+        "errors with the concept": cells(table, "error rate", "target_test"),
+        "candidates": cells(table, "candidates"),
+    }
+    return by_method(table, columns)
+
+
+def repair(table: pd.DataFrame) -> str:
+    """Write what one call finds."""
+    summary = "\n".join(f"> {line}" for line in read_run(table.run.iloc[0])["summary"].splitlines())
+    columns = {
+        "held out, corrected / broken": slash(table, "held out") + " of " + cells(table, "errors before", "held out"),
+        "share": cells(table, "errors corrected", "held out"),
+        "p, not corrected": cells(table, "p", "held out"),
+        "accuracy": cells(table, "accuracy change", "clean"),
+        "retained images broken": cells(table, "broken", "retain") + " of " + counts(table, "broken", "retain"),
+        "candidates": cells(table, "candidates"),
+    }
+    share = cells(table, "errors corrected", "target_test")[EDIT]
+    said = f"The edit on all test images of the scenario: {share} of their errors corrected."
+    return f"{summary}\n\n{by_method(table, columns)}\n\n{said}"
+
+
+def many_edits(table: pd.DataFrame) -> str:
+    """Write what is left of many edits in one network."""
+    index = ["method", "condition"]
+    order = pd.MultiIndex.from_frame(table[index].drop_duplicates())
+
+    def text(metric: str, split: str | None = None) -> pd.Series:
+        return cells(table, metric, split, index=index)
+
+    def of(metric: str, split: str) -> pd.Series:
+        return text(metric, split) + " of " + counts(table, metric, split, index)
+
+    errors = text("errors before", "target_test")
+    columns = {
+        "edits": pd.Series([how for how, _ in order], order),
+        "rules": text("rules"),
+        "errors corrected": text("errors corrected", "target_test"),
+        "corrected / broken": slash(table, "target_test", index) + " of " + errors,
+        "single edits' still correct": of("still corrected", "target_test"),
+        "accuracy": text("accuracy change", "clean_test"),
+        "retained images broken": of("share broken", "retain_test"),
+    }
+    return markdown(columns)
+
+
+def random_directions(table: pd.DataFrame) -> str:
+    """Write one row per draw of random directions, then their mean and range."""
+    order = table.condition.unique()
+
+    def text(metric: str, split: str | None = None) -> pd.Series:
+        return cells(table, metric, split, index="condition")
+
+    columns = {
+        "seed": pd.Series([condition.removeprefix("seed ") for condition in order], order),
+        "errors corrected": text("errors corrected", "target_test"),
+        "corrected / broken": slash(table, "target_test", "condition"),
+        "accuracy": text("accuracy change", "clean_test"),
+        "retained errors": text("errors before", "retain_test") + " → " + text("errors after", "retain_test"),
+        "candidates": text("candidates"),
+    }
+    shares = values(table, "errors corrected", "target_test", "condition")
+    mean, lowest, highest = (SHARE.value(value) for value in (shares.mean(), shares.min(), shares.max()))
+    return f"{markdown(columns)}\n\nMean of the errors corrected: {mean}, from {lowest} to {highest}."
+
+
+def edit_speed(table: pd.DataFrame) -> str:
+    """Write the solvers against training the full weight, and one more edit against a forward pass."""
+    known = table.set_index("metric").value
+    rows = {}
+    for title, (metrics, look) in SPEED.items():
+        if set(metrics) <= set(known.index):
+            rows[title] = ", ".join(look.value(known[metric]) for metric in metrics)
+    return markdown({"ratio": pd.Series(rows)}, rows="what")
+
+
+SPEED: dict[str, tuple[list[str], Format]] = {
+    "L1 over Λ alone, times faster than training the weight for 20,000 steps": (["l1 time ratio"], RATIO),
+    "its loss, and that of the trained weight after projection": (["l1 loss", "naive loss projected"], LOSS),
+    "least squares, times faster": (["least squares time ratio"], RATIO),
+    "L1 to that loss at no larger movement of reference keys, times faster": (["l1 time ratio equal movement"], RATIO),
+    "least squares to that loss, the same": (["least squares time ratio equal movement"], RATIO),
+    "L1 to the lowest loss on the way of the training, the same": (["l1 time ratio lowest"], RATIO),
+    "least squares to the lowest loss, the same": (["least squares time ratio lowest"], RATIO),
+    "second moment, times faster than materialized outer products": (["second moment time ratio"], RATIO),
+    "one more edit over cached states, of a forward pass": (["suffix time fraction"], LOSS),
+}
+
+
+def paper_rehearsal(table: pd.DataFrame) -> str:
+    """Write which models of tier `paper` ran through which scenarios."""
+    index = ["network", "condition"]
+    passed = table[table.metric == "passed"].set_index(index).value
+    columns = {
+        "model": pd.Series([model for model, _ in passed.index], passed.index),
+        "scenario": pd.Series([scenario for _, scenario in passed.index], passed.index),
+        "outcome": passed.map({1.0: "passed", 0.0: "failed"}),
+        "seconds": cells(table, "seconds", index=index),
+    }
+    return markdown(columns)
+
+
+TABLES = {
+    function.__name__: function
+    for function in (
+        *(snow, typographic, watermark, synthetic, found_rule, side_effects, probing, segmentation, robustness, repair),
+        *(many_edits, random_directions, edit_speed, paper_rehearsal),
+    )
+}
+"""What makes the table of a run, by its experiment."""
+
+
+# --- tables and figures of all experiments ---
+
+
+@dataclass(frozen=True)
+class Headline:
+    """A run in the tables and figures of all experiments.
+
+    Args:
+        run: name of the run.
+        title: its name in tables.
+        panel: its name in the figure.
+        metric: the metric that methods are compared by.
+        split: the split of it.
+        errors: metric and split of the number of errors, or of cases.
+    """
+
+    run: str
+    title: str
+    panel: str
+    metric: str = "errors corrected"
+    split: str = "target_test"
+    errors: tuple[str, str] = ("errors before", "target_test")
+
+
+HEADLINES = [
+    Headline("snow_miniworld", "vehicles on snow, MiniWorld", "vehicles on snow, MiniWorld"),
+    Headline("snow_photos", "vehicles on snow, photos", "vehicles on snow, photos"),
+    Headline("typographic_miniworld", 'an "iPod" label, MiniWorld', "an iPod label, MiniWorld"),
+    Headline(
+        "watermark_photos",
+        "a watermark, photos",
+        "a watermark, photos",
+        metric="restored",
+        errors=("broken by the mark", "target_test"),
+    ),
+    *(
+        Headline(
+            f"synthetic_{run}",
+            f"concepts × styles, {dataset}",
+            f"concepts × styles, {dataset}",
+            split="other classes, same style",
+            errors=("cases", ""),
+        )
+        for run, dataset in {"miniworld": "MiniWorld", "photos": "photos"}.items()
+    ),
+    Headline("found_rule_miniworld", "a rule that a probe found, MiniWorld", "a rule that a probe found, MiniWorld"),
+    Headline("found_rule_photos", "a rule that a probe found, photos", "a rule that a probe found, photos"),
+]
+FIGURE_METHODS = [
+    METHODS[key]
+    for key in (
+        *("editing", "finetune_local", "finetune_global", "interpolated_local", "interpolated_global", "projection"),
+        *("null_space", "closed_form", "last_layer", "logit_correction", "random_direction"),
+    )
+]
+"""The methods in the figure of all experiments, where an experiment has them."""
 
 
 def headline() -> str:
-    """Make the table of all experiments: the edit next to fixed baselines, and the best fine-tuning of several."""
-    head = ["experiment", "misclassified", "edit", "closed form", "best fine-tuning", "random direction"]
-    head.append("accuracy; retained errors (edit)")
-    share = columns.REPORTED["generalisation"]
+    """Write the table of all experiments: the edit next to fixed baselines, and the best fine-tuning of several."""
     rows = []
-    for name, (title, misread) in STORIES.items():
-        if found := read_results(name):
-            methods = tidy(name, found)
-            tuned = max(finetunings(methods), key=lambda method: methods[method]["share"])
-            closed, random = (
-                next(method for method in DOTS[title] if method in methods)
-                for title in ("full closed form", "random direction")
-            )
-            cells = [cell(share, methods[method]) for method in ("editing", closed, tuned, random)]
-            rows.append([title, cell(misread, found), *cells, cell("{accuracy:+}{stays}", methods["editing"])])
-    return markdown(head, rows)
+    for one in HEADLINES:
+        table = main_rows(one.run)
+        tuned = best(table, finetunings(table), one.metric, one.split)
+        named = only(table, [EDIT, CLOSED_FORM, tuned, RANDOM])
+        share = cells(named, one.metric, one.split)
+        metric, split = one.errors
+        errors = table[(table.metric == metric) & (table.split == split) & table.method.isin([EDIT, ""])]
+        change = cells(named, "accuracy change", "clean_test", interval=False)[EDIT]
+        row = {
+            "experiment": one.title,
+            "misclassified": f"{errors.value.iloc[0]:.0f}" + (" cases" if metric == "cases" else ""),
+            "edit": share[EDIT],
+            "closed form": share[CLOSED_FORM],
+            "best fine-tuning": share[tuned],
+            "random direction": share[RANDOM],
+            "accuracy; retained errors (edit)": change + retained(named[named.method == EDIT]),
+        }
+        rows.append(row)
+    columns = pd.DataFrame(rows)
+    return markdown({title: columns[title] for title in columns})
 
 
-def short(method: str) -> str:
-    """Name a method where the page says how many exemplars it has."""
-    return METHODS.get(method, method).replace(", one exemplar", "")
+def retained(table: pd.DataFrame) -> str:
+    """Write what happened to the retained images, from the rows of one method; nothing where there are none."""
+    errors = arrow(table, "errors", "retain_test")
+    if len(errors):
+        return f"; {errors.iloc[0]}"
+    before, after = (table[(table.metric == f"accuracy {when}") & (table.split == "retain_test")] for when in WHEN)
+    if not len(before):
+        return ""
+    return f"; iPods correct {100 * before.value.iloc[0]:.0f} → {SHARE.value(after.value.iloc[0])}"
 
 
-def compared(methods: dict[str, Figures]) -> list[str]:
-    """Name the edit, its best rival, the best fine-tuning and the random direction, each once."""
-    rivals = [name for name in methods if not name.startswith(NO_RIVALS)]
-    groups = (rivals, finetunings(methods))
-    best = [max(names, key=lambda name: methods[name]["share"]) for names in groups if names]
-    chance = [name for name in rivals if name in ("random_direction", "random direction")]
-    return list(dict.fromkeys(["editing", *best, *chance]))
+WHEN = ("before", "after")
 
 
-def finetunings(methods: Iterable[str]) -> list[str]:
+def main_rows(run: str) -> pd.DataFrame:
+    """Read a run without its conditions, of all networks together where there are several."""
+    table = read_results(run).assign(run=run)
+    return pooled(table[table.condition == ""])
+
+
+def finetunings(table: pd.DataFrame) -> list[str]:
     """Name the methods that are fine-tuning, interpolated or not."""
-    rivals = [name for name in methods if not name.startswith(NO_RIVALS)]
-    return [name for name in rivals if any(word in name for word in ("tun", "interpolated"))]
+    return [method for method in table.method.unique() if "fine-tuning" in method]
+
+
+def best(table: pd.DataFrame, methods: list[str], metric: str, split: str) -> str:
+    """Name the method with the highest value."""
+    return values(table, metric, split)[methods].idxmax()
+
+
+def compared(table: pd.DataFrame, metric: str, split: str) -> list[str]:
+    """Name the edit, its best baseline, the best fine-tuning and the random direction, each once."""
+    names = [name for name in table.method.unique() if name]  # without one: figures of a network
+    is_baseline = [name for name in names if not name.startswith("edit") and name not in NO_BASELINES]
+    tuned = [name for name in is_baseline if "fine-tuning" in name]
+    names = [EDIT, *(best(table, some, metric, split) for some in (is_baseline, tuned) if some)]
+    return list(dict.fromkeys([*names, *([RANDOM] if RANDOM in is_baseline else [])]))
 
 
 def others() -> str:
-    """The table of what others report of a method, and the picture of the exchange along its strength."""
-    head, rows = ["story", "method", *columns.REPORTED], []
-    for name, (title, _) in STORIES.items():
-        methods = tidy(name, read_results(name))
-        for method in compared(methods) if methods else ():
-            cells = [cell(text, methods[method]) or "–" for text in columns.REPORTED.values()]
-            rows.append([title, short(method), *cells])
-    picture = "![Errors corrected against locality, a line a method](../locality.png)"
-    return markdown(head, rows) + (f"\n\n{picture}" if curve() else "")
+    """Write the table of standard editing metrics, and show the figure of the trade-off along the strength."""
+    parts = []
+    for one in HEADLINES:
+        table = main_rows(one.run)
+        table = table[table.method != ""]
+        part = only(table, compared(table, one.metric, one.split))
+        order = part.method.unique()
+        columns = {
+            "experiment": pd.Series(one.title, order),
+            "method": pd.Series([f"**{name}**" if name == EDIT else name for name in order], order),
+            "success": cells(part, "success", "exemplars"),
+            "generalization": cells(part, one.metric, one.split),
+            "locality": kept(part, "near"),
+            "of the nearest": kept(part, "nearest"),
+        }
+        parts.append(pd.DataFrame({title: column.reindex(order) for title, column in columns.items()}).fillna("–"))
+    frame = pd.concat(parts, ignore_index=True)
+    picture = "![Errors corrected against locality, one line per method](../locality.png)"
+    return markdown({title: frame[title] for title in frame}) + f"\n\n{picture}"
 
 
-def tidy(name: str, found: Figures) -> dict[str, Figures]:
-    """What the table and the picture of all stories show of each method, under one set of names for all stories.
-
-    They are the `share` corrected with its `low` and `high`, the change of `accuracy` held out and of what must stay
-    (`kept`, NaN where nothing must), both in points, and the latter in words. What others report is as in the file.
-    """
-    read, names = TIDY[name.split("_")[0]], ("share", "low", "high", "accuracy", "kept", "stays")
-    known = found.get("methods") or (lines(found) if found else {})
-    return {method: one | dict(zip(names, read(found | one), strict=True)) for method, one in known.items()}
+def kept(table: pd.DataFrame, split: str) -> pd.Series:
+    """Write the share of predictions kept near the decision boundary, and of how many."""
+    return cells(table, "predictions kept", split) + " of " + counts(table, "predictions kept", split)
 
 
-def _snow(one: Figures) -> tuple:
-    before, after = one["keep_errors_before"], one["keep_errors_after"]
-    kept, accuracy = 100 * (before - after) / one["keep_images"], one["accuracy_change_points_held_out"]
-    return one["errors_corrected"], *one["errors_corrected_interval"], accuracy, kept, f"; {before} → {after}"
-
-
-def _typographic(one: Figures) -> tuple:
-    before, after = (100 * one[f"real_ipod_accuracy_{when}"] for when in ("before", "after"))
-    shares = one["errors_corrected"], *one["errors_corrected_interval"]
-    said = f"; iPods right {before:.0f} → {after:.0f} %"
-    return *shares, one["clean_accuracy_change_points"], after - before, said
-
-
-def _synthetic(one: Figures) -> tuple:
-    return *one["other same"], one["accuracy_change_points"], float("nan"), ""
-
-
-def _cure(one: Figures) -> tuple:
-    said = f"; {one['keep_report before']:.0f} → {one['keep_report after']:.0f}"
-    shares = [one[name] for name in ("errors corrected", "low", "high")]
-    return *shares, one["clean change"], one["keep_report change"], said
-
-
-def _watermark(one: Figures) -> tuple:
-    shares = one["share_restored"], *one["share_restored_interval"]
-    return *shares, one["accuracy_change_points_held_out"], float("nan"), ""
-
-
-TIDY = {"snow": _snow, "typographic": _typographic, "watermark": _watermark, "synthetic": _synthetic, "cure": _cure}
-STORIES = {  # the file: its title, and how many are misread
-    "snow_miniworld": ("vehicles on snow, MiniWorld", "{errors_before}"),
-    "snow_photos": ("vehicles on snow, photographs", "{errors_before}"),
-    "typographic_miniworld": ('an "iPod" label, MiniWorld', "{errors_before}"),
-    "watermark_photos": ("a watermark, photographs", "{broken_by_the_mark}"),
-    "synthetic_miniworld": ("concepts × styles, MiniWorld", "{cases} cases"),
-    "synthetic_photos": ("concepts × styles, photographs", "{cases} cases"),
-    "cure_miniworld": ("a rule that a probe found, MiniWorld", "{errors before:.0f}"),
-    "cure_photos": ("a rule that a probe found, photographs", "{errors before:.0f}"),
-}
-NO_RIVALS = ("editing", "untuned", "two_layers", "rank ", "reactive", "text_blurred", "mark_")
-"""What the table of all stories leaves out as a rival: edits, and what changes no weights but how pictures are read."""
-DOTS = {  # what the picture shows, by its name there: its names in the files (concepts × styles always interpolates)
-    "edit": ("editing",),
-    "local fine-tuning": ("finetune_local",),
-    "global fine-tuning": ("finetune_global",),
-    "local, interpolated": ("interpolated_local", "local fine-tuning"),
-    "global, interpolated": ("interpolated_global", "global fine-tuning"),
-    "concept projection": ("projection",),
-    "null-space rewriting": ("null_space", "null space"),
-    "full closed form": ("closed_form", "closed form"),
-    "last layer retrained": ("last_layer",),
-    "logit correction": ("logit_correction",),
-    "random direction": ("random_direction", "random direction"),
-}
-TITLES = {"snow": "vehicles\non snow", "typographic": "an iPod label", "watermark": "a watermark"}
-TITLES |= {"synthetic": "concepts\n× styles", "cure": "a rule that\na probe found"}
-
-
-def read_results(name: str) -> Figures:
-    """What a benchmark wrote to the file of this name, nothing where there is no such file."""
-    path = FOLDER / "results" / f"{name}.json"
-    return json.loads(path.read_text()) if path.exists() else {}
-
-
-def dots(read: Callable[[str], Figures] = read_results) -> list[dict[str, Any]]:
-    """A row for each dot of the picture: story, method, share with its interval, and whether both bounds hold."""
+def points() -> list[dict[str, Any]]:
+    """Return a row for each point of the figure: experiment, method, share with its interval, constraints."""
     rows = []
-    for (kind, title), (end, world) in product(TITLES.items(), {"miniworld": "MiniWorld", "photos": "photos"}.items()):
-        known = tidy(kind, read(f"{kind}_{end}"))
-        for method, one in ((m, known[n]) for m, names in DOTS.items() for n in names if n in known):
-            unknown = one["kept"] != one["kept"]
-            holds = "no" if one["accuracy"] < -0.25 or one["kept"] < -3 else "unknown" if unknown else "yes"
-            dot = {"story": f"{title},\n{world}", "method": method}
-            rows.append(dot | {name: one[name] for name in ("share", "low", "high")} | {"holds": holds})
+    named = set()
+    for one in HEADLINES:
+        table = main_rows(one.run)
+        methods = [method for method in FIGURE_METHODS if method in set(table.method)]
+        named |= set(methods)
+        shares = table[(table.metric == one.metric) & (table.split == one.split)].set_index("method")
+        for method in methods:
+            share = shares.loc[method, ["value", "low", "high"]]
+            part = table[table.method == method]
+            row = {"experiment": one.panel, "method": method, "share": share.value, "low": share.low}
+            rows.append(row | {"high": share.high, "constraints": constraints(part)})
+    if missing := set(FIGURE_METHODS) - named:
+        raise ValueError(f"No results of the methods {sorted(missing)} in any experiment of the figure")
     return rows
 
 
-def drawn(rows: list[dict[str, Any]]) -> str:
-    """What the picture of these rows is marked with: a digest, since pixels differ between versions of matplotlib."""
+def constraints(table: pd.DataFrame) -> str:
+    """Say whether a method satisfies both constraints on test images, from its rows: "yes", "no" or "unknown"."""
+    change = table[table.metric == "accuracy change"].set_index("split").value
+    if change["clean_test"] < -0.25 or change.get("retain_test", 0.0) < -3:
+        return "no"
+    return "yes" if "retain_test" in change else "unknown"
+
+
+def curves() -> list[dict[str, Any]]:
+    """Return every method on MiniWorld's snow at several strengths: what it corrects, and its locality."""
+    table = read_results("snow_miniworld").assign(run="snow_miniworld")
+    table = table[table.condition.str.startswith("strength ")]
+    wide = table.pivot_table(index=["method", "condition"], columns="metric", values="value", sort=False).reset_index()
+    strengths = wide.condition.str.removeprefix("strength ").astype(float)
+    names = {"predictions kept": "locality"}
+    return wide.assign(strength=strengths).drop(columns="condition").rename(columns=names).to_dict("records")
+
+
+FIGURES = {"results.png": (points, "methods_by_experiment"), "locality.png": (curves, "generalization_by_locality")}
+"""The figures in docs, which are marked with their rows: what makes the rows, and what draws them in `_lib.figures`."""
+
+
+def digest(rows: list[dict[str, Any]]) -> str:
+    """Return what the figure of these rows is marked with: pixels differ between versions of matplotlib."""
     return sha1(json.dumps(rows).encode()).hexdigest()
 
 
-def curve() -> list[dict[str, Any]]:
-    """Give every method on MiniWorld's snow at several strengths: what it corrects, and its locality."""
-    return [
-        row | {"method": short(row["method"]).strip("*")} for row in read_results("snow_miniworld").get("curve", [])
-    ]
-
-
-PICTURES = {"results.png": (dots, "methods_by_story"), "locality.png": (curve, "generalisation_by_locality")}
-"""The pictures in docs, which are marked with their rows: what reads the rows, and what draws them in `figures`."""
-
-
-def stale(name: str) -> bool:
-    """Say whether a picture is not that of its rows."""
-    rows, path = PICTURES[name][0](), FOLDER / name
-    return bool(rows) and not (path.exists() and Image.open(path).text.get("Rows") == drawn(rows))
+def is_stale(name: str) -> bool:
+    """Say whether a figure is not that of its rows."""
+    path = DOCS / name
+    return not path.exists() or Image.open(path).text.get("Rows") != digest(FIGURES[name][0]())
 
 
 def draw(name: str) -> None:
-    """Draw a picture, marked with its rows."""
-    import figures
+    """Draw a figure, marked with its rows."""
+    from _lib import figures
 
-    rows, made = PICTURES[name][0](), getattr(figures, PICTURES[name][1])
-    made(pd.DataFrame(rows)).savefig(FOLDER / name, dpi=100, metadata={"Rows": drawn(rows)})
+    make_rows, function = FIGURES[name]
+    rows = make_rows()
+    figure = getattr(figures, function)(pd.DataFrame(rows))
+    figure.savefig(DOCS / name, dpi=100, metadata={"Rows": digest(rows)})
 
+
+# --- pages ---
 
 TABLE = re.compile(r"(<!-- table: (\w+) -->\n\n).*?\n*(<!-- end -->)", re.DOTALL)
 
 
-def filled(name: str) -> str:
-    """The table of the file of a name with its call and day, or that it is missing."""
+def block(name: str) -> str:
+    """Write the table of a run with its command and day; or a table of all experiments."""
     if name in ("headline", "others"):
         return headline() if name == "headline" else others()
-    found = read_results(name)
-    if not found:
-        return "*Not measured yet.*"
-    kind = next(kind for kind in KINDS if name.startswith(kind))
-    said = f"`{found['call']}`, {found['date']}"
-    said += f", {found['seconds']:.0f} s" if "seconds" in found else ""
-    said += f"; {found['budget']}." if "budget" in found else "."
-    for later in filter(None, map(found.get, ("rerun", "evaluated_again", "counted"))):
-        said += f" Then `{later['call']}`, {later['date']}, {later['seconds']:.0f} s."
-    return f"{said}\n\n{KINDS[kind](found)}"
+    run = read_run(name)
+    said = f"{command(run)}; {run['constraints']}." if "constraints" in run else f"{command(run)}."
+    said += "".join(f" Then {command(later)}." for later in run.get("later", ()))
+    table = read_results(name).assign(run=name)
+    return f"{said}\n\n{TABLES[table.experiment.iloc[0]](table)}"
+
+
+def command(run: dict[str, Any]) -> str:
+    """Write a command, its day and its seconds."""
+    seconds = f", {run['seconds']:.0f} s" if run.get("seconds") is not None else ""
+    return f"`{run['command']}`, {run['date']}{seconds}"
 
 
 def pages() -> dict[Path, str]:
-    """Every page that has a table, as it should be."""
-    paths = [FOLDER.parent / "README.md", *sorted(FOLDER.rglob("*.md"))]
-    texts = {path: path.read_text() for path in paths if path.exists()}
+    """Return every page that has a table, as it should be."""
+    texts = {path: path.read_text() for path in [DOCS.parent / "README.md", *sorted(DOCS.rglob("*.md"))]}
     return {
-        path: TABLE.sub(lambda at: f"{at[1]}{filled(at[2])}\n\n{at[3]}", text)
+        path: TABLE.sub(lambda found: f"{found[1]}{block(found[2])}\n\n{found[3]}", text)
         for path, text in texts.items()
         if "<!-- table: " in text
     }
@@ -393,17 +660,18 @@ def main() -> None:
     """Write the pages, or check that they are written."""
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--check", action="store_true", help="only compare the pages with the files")
-    check = arguments.parse_args().check
-    if check:
+    if arguments.parse_args().check:
         other = [path.name for path, text in pages().items() if path.read_text() != text]
-        if other := other + list(filter(stale, PICTURES)):
-            raise SystemExit(f"{', '.join(other)}: not what docs/results says, run python benchmarks/tables.py")
+        other += [name for name in FIGURES if is_stale(name)]
+        if other:
+            raise SystemExit(f"{', '.join(other)}: not what results says, run python benchmarks/tables.py")
         return
     for path, text in pages().items():
         with atomic_path(path) as temporary:
             temporary.write_text(text)
-    for name in filter(stale, PICTURES):
-        draw(name)
+    for name in FIGURES:
+        if is_stale(name):
+            draw(name)
 
 
 if __name__ == "__main__":

@@ -1,55 +1,89 @@
-"""Typographic attacks: an object with an "iPod" label, read as an iPod; one edit from one exemplar maps text to blank.
+"""Claim: one edit from one exemplar corrects most errors of a typographic attack, an object with an "iPod" label.
 
-Tier mini (default): the small CLIP of this project on MiniWorld. Tier paper: CLIP RN50, on photographs. Layer (the
-last convolution of a residual block), exemplar, rank, mask, objective and strength are chosen on the validation images,
-under an accuracy budget of 0.25 points on bare ones; every line is then evaluated once. Edits and random directions are
-tried in the scenario's shortlist of layers, fine-tuning in tier mini in the last layer of each stage.
+The edit maps text to a blank label. Tier mini (default): the small CLIP of this project on MiniWorld. Tier paper: CLIP
+RN50, on photos. Layer (the last convolution of a residual block), exemplar, rank, mask, objective and strength are
+selected on the target images, with an accuracy constraint of 0.25 points on images without a label; every method is
+then evaluated once. Edits and random directions are tried in the scenario's shortlist of layers, fine-tuning in tier
+mini in the last layer of each stage.
 
-One line changes no weight, and nothing is chosen for it: the word blurred before it is read, at its exact place, as a
-detector that never errs would give it.
+One method changes no weight, and nothing is selected for it: the word is blurred before the image is classified, at its
+exact position, as a detector that never errs would give it.
 """
 
-import json
-import time
-from collections.abc import Callable
+import argparse
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import date
 from functools import cache
-from typing import Any
 
 import pandas as pd
 import torch
-from common import call, finish, parser, start, write_line
-from methods import LOCALITY, SLOW, UNCHOSEN, Plan, effort, locality, remake, search_of, select_all, with_near
-from networks import edit_first
+from _lib.blur import blurred
+from _lib.command import add_methods, parser, run
+from _lib.methods import (
+    LOCALITY,
+    NOT_SELECTED,
+    ONE_EACH,
+    QUICK,
+    SLOW,
+    Plan,
+    effort,
+    locality,
+    search_of,
+    select_all,
+    small,
+    with_near,
+)
+from _lib.networks import edit_first
+from _lib.results import COMMON, Figure, Results, name_of
 from torch import Tensor
-from torchvision.transforms.functional import gaussian_blur
 
 from edittools.metrics import Comparison, attack_row, misclassified, predict
 from edittools.miniworld.typography import grow
 from edittools.scenarios.scenario import Scenario
 from edittools.scenarios.typographic import ATTACK, OTHER_ATTACKS, typographic_scenario
 from edittools.selection.activations import CachedActivations
-from edittools.selection.search import REFERENCE_WEIGHTS, EditSearch, Selection, grid
+from edittools.selection.search import REFERENCE_WEIGHTS, Selection, grid
 
-Read = Callable[[str], Tensor]
-"""The logits of a set by its name."""
-RIGHT = {"retain_test": "real_ipod_accuracy", "blank": "blank_label_accuracy"}
-RIGHT |= {f"photos {kind}": f"paper_photos_{kind}_accuracy" for kind in ("clean", "white", "ipod")}
-"""Sets of which the accuracy is told before and after."""
+LogitsOf = Callable[[str], Tensor]
+"""The logits of a split by its name."""
+CORRECT = {"retain_test": "real_ipod_accuracy", "blank": "blank_label_accuracy"}
+CORRECT |= {f"photos {kind}": f"paper_photos_{kind}_accuracy" for kind in ("clean", "white", "ipod")}
+"""Splits whose accuracy is reported before and after, and its key in the JSON line."""
+
+FIGURES = {
+    "errors_before": Figure("errors before", "target_test"),
+    "corrected": Figure("corrected", "target_test"),
+    "broken": Figure("broken", "target_test"),
+    "errors_corrected": Figure("errors corrected", "target_test", "errors_before"),
+    "clean_accuracy": Figure("accuracy before", "clean_test"),
+    "attack_success_before": Figure("attack success before", "target_test"),
+    "attack_success_after": Figure("attack success after", "target_test"),
+    "attacks_fixed": Figure("attacks fixed", "target_test", "attacked"),
+    "clean_accuracy_change_points": Figure("accuracy change", "clean_test"),
+    "clean_accuracy_change_points_budget": Figure("accuracy change", "clean"),
+    "other_words_success_before": Figure("attack success before", "other words"),
+    "other_words_success_after": Figure("attack success after", "other words"),
+    "other_words_fixed": Figure("attacks fixed", "other words"),
+    "real_ipod_accuracy_change_points": Figure("accuracy change", "retain_test"),
+    **{f"{key}_before": Figure("accuracy before", split) for split, key in CORRECT.items()},
+    **{f"{key}_after": Figure("accuracy after", split) for split, key in CORRECT.items()},
+    **COMMON,
+}
+"""What the figures of the JSON line are in the long table."""
 
 
-def figures(read: Read, kept: dict[str, CachedActivations], story: Scenario) -> dict[str, float]:
-    """Evaluate once: the attack and how much of it is fixed, other words, bare objects, real iPods."""
-    found = {}
+def figures(logits_of: LogitsOf, cached: Mapping[str, CachedActivations], scenario: Scenario) -> dict[str, float]:
+    """Evaluate once: the attack and how much of it is fixed, other words, objects without a label, real iPods."""
+    attacks = {}
     for word in (ATTACK, *OTHER_ATTACKS):
-        name = "target_test" if word == ATTACK else word
-        one = kept[name]
-        found[word] = attack_row(one.original, read(name), one.labels, story.classifier.index(word))
-    attack, others = found[ATTACK], pd.DataFrame([found[word] for word in OTHER_ATTACKS])
-    compare = lambda name: Comparison(kept[name].before, misclassified(read(name), kept[name].labels))  # noqa: E731
-    clean = compare("clean_test")
-    test = compare("target_test")
+        split = "target_test" if word == ATTACK else word
+        goal = scenario.classifier.index(word)
+        attacks[word] = attack_row(cached[split].original, logits_of(split), cached[split].labels, goal)
+    attack = attacks[ATTACK]
+    others = pd.DataFrame([attacks[word] for word in OTHER_ATTACKS])
+    found = {split: compare(logits_of, cached, split) for split in evaluated(cached)}
+    clean = found["clean_test"]
+    test = found["target_test"]
     known = {
         "errors_before": int(test.before.sum()),
         "corrected": test.corrected,
@@ -65,98 +99,90 @@ def figures(read: Read, kept: dict[str, CachedActivations], story: Scenario) -> 
         "attacks_fixed_high": attack["high"],
         "clean_accuracy_change_points": clean.accuracy_change,
         "clean_accuracy_change_points_interval": clean.accuracy_interval(),
-        "clean_accuracy_change_points_budget": compare("clean").accuracy_change,
+        "clean_accuracy_change_points_budget": found["clean"].accuracy_change,
         "other_words_success_before": others["success before"].mean(),
         "other_words_success_after": others["success after"].mean(),
         "other_words_fixed": others["fixed"].sum() / max(others["fooled"].sum(), 1),
-        **locality({name: [compare(name)] for name in LOCALITY if name in kept}),
+        **locality({name: [found[name]] for name in LOCALITY if name in found}),
     }
-    for name in (name for name in RIGHT if name in kept):
-        one = compare(name)
-        for when, wrong in {"before": one.before, "after": one.after}.items():
-            known[f"{RIGHT[name]}_{when}"] = 1 - float(wrong.float().mean())
+    if "retain_test" in found:
+        known["real_ipod_accuracy_change_points"] = found["retain_test"].accuracy_change
+    for split, key in CORRECT.items():
+        if split in found:
+            known[f"{key}_before"] = 1 - float(found[split].before.float().mean())
+            known[f"{key}_after"] = 1 - float(found[split].after.float().mean())
     return known
 
 
-def read_with(selection: Selection, kept: dict[str, CachedActivations]) -> Read:
+def evaluated(cached: Mapping[str, CachedActivations]) -> list[str]:
+    """Name the splits whose images are compared before and after, other words excepted."""
+    return [name for name in ("target_test", "clean", "clean_test", *CORRECT, *LOCALITY) if name in cached]
+
+
+def compare(logits_of: LogitsOf, cached: Mapping[str, CachedActivations], split: str) -> Comparison:
+    """Compare what is misclassified of a split before and after."""
+    return Comparison(cached[split].before, misclassified(logits_of(split), cached[split].labels))
+
+
+def logits_with(selection: Selection, cached: Mapping[str, CachedActivations]) -> LogitsOf:
     """Predict with the selected edit."""
-    return lambda name: kept[name].logits(selection.edit)
+    return lambda split: cached[split].logits(selection.edit)
 
 
-def blurred(images: Tensor, masks: Tensor) -> Tensor:
-    """Blur images `(B, 3, H, W)` where `masks` `(B, H, W)` are 1; the deviation is a twentieth of the shorter side."""
-    sigma = 0.05 * min(images.shape[2:])
-    size = 2 * round(3 * sigma) + 1
-    return images + masks[:, None] * (gaussian_blur(images, [size, size], [sigma, sigma]) - images)
+def logits_blurred(scenario: Scenario, cached: Mapping[str, CachedActivations]) -> LogitsOf:
+    """Predict with the word blurred where an image differs from the same one with a blank label."""
+    sets = scenario.splits.labeled
 
-
-def read_blurred(story: Scenario, kept: dict[str, CachedActivations]) -> Read:
-    """Read with the word blurred where a picture differs from the same with a blank label; the rest as it is."""
-    sets = story.splits.labeled
-
-    def read(name: str) -> Tensor:
-        if name != "target_test" and name not in OTHER_ATTACKS:
-            return kept[name].original
-        data = sets[name]
+    def logits_of(split: str) -> Tensor:
+        if split != "target_test" and split not in OTHER_ATTACKS:
+            return cached[split].original
+        data = sets[split]
         written = (data.images != sets["blank"].images[: len(data)]).any(dim=1).float()
         masks = torch.stack([grow(mask, 2) for mask in written])
-        return predict(story.classifier, replace(data, images=blurred(data.images, masks)))
+        return predict(scenario.classifier, replace(data, images=blurred(data.images, masks)))
 
-    return read
+    return logits_of
 
 
-def again(stored: dict[str, Any], story: Scenario, search: EditSearch, plan: Plan) -> dict[str, Any]:
-    """Evaluate the selections of a results file again, without a search, and add what it does not hold.
-
-    Raises:
-        ValueError: if an edit that was made again does not fix the stored share of attacks.
-    """
-    kept = search.activations
-    methods = {"editing": stored} | {name: one for name, one in stored.items() if isinstance(one, dict)}
-    results: dict[str, Any] = {}
-    for method, one in methods.items():
-        if method == "text_blurred":
-            read = cache(read_blurred(story, kept))
-        else:
-            selection = remake(story, search, plan, method, one["chosen"])
-            read = read_with(selection, kept) if selection else lambda name: kept[name].original
-        evaluated = figures(read, kept, story)
-        print(method, evaluated["attacks_fixed"], one["attacks_fixed"], flush=True)
-        if abs(evaluated["attacks_fixed"] - one["attacks_fixed"]) > 1e-6:
-            raise ValueError(f"{method} fixes {evaluated['attacks_fixed']:.3f}, stored is {one['attacks_fixed']:.3f}")
-        results[method] = {name: value for name, value in one.items() if not isinstance(value, dict)} | evaluated
-    return edit_first(results)
+def experiment(options: argparse.Namespace) -> Results:
+    """Select on the target images, evaluate once on the test images."""
+    scenario = typographic_scenario(options.tier, progress=True)
+    scenario = with_near(small(scenario) if options.quick else scenario)
+    settings = grid(rank=(1, 3, 10), masked=(True,), objective=("least_squares",), reference_weight=REFERENCE_WEIGHTS)
+    settings += grid(rank=(1,), masked=(True,), objective=("l1",), reference_weight=REFERENCE_WEIGHTS[::2])
+    is_mini = options.tier == "mini"
+    search = search_of(scenario, scenario.layers if is_mini else scenario.shortlist)
+    tuned = scenario.layers[1::2] if is_mini else scenario.shortlist
+    plan = Plan(settings=settings, edited=scenario.shortlist, tuned=tuned, **SLOW)
+    plan = QUICK if options.quick else plan
+    selections = select_all(scenario, search, plan, ONE_EACH if options.quick else None, options.methods)
+    cached = search.activations
+    logits: dict[str, LogitsOf] = {name: cache(logits_with(one, cached)) for name, one in selections.items()}
+    if not options.methods or "text_blurred" in options.methods:
+        logits["text_blurred"] = cache(logits_blurred(scenario, cached))
+    constraints = search.describe_constraints()
+    results = Results("typographic", "MiniWorld" if is_mini else "photos", notes={"constraints": constraints})
+    network = "mini_clip" if is_mini else "clip_rn50"
+    line = {}
+    for method, logits_of in logits.items():
+        selected = effort(selections[method], scenario, search) if method in selections else NOT_SELECTED
+        line[method] = figures(logits_of, cached, scenario) | selected
+        results.add_figures(line[method], FIGURES, network, name_of(method))
+        results.add_selected(selected["chosen"], network, name_of(method))
+        for split in evaluated(cached):
+            found = compare(logits_of, cached, split)
+            where = {"network": network, "method": name_of(method), "split": split}
+            results.add_outcomes(found.before.int().tolist(), found.after.int().tolist(), **where)
+    results.line = edit_first(line) | {"budget": constraints}
+    return results
 
 
 def main() -> None:
-    """Select on the target images, evaluate once on the test images; or evaluate a stored selection again."""
+    """Read the command line and run the experiment."""
     arguments = parser(__doc__)
     arguments.add_argument("--tier", choices=("mini", "paper"), default="mini")
-    arguments.add_argument("--again", action="store_true", help="evaluate the selections of --output, without a search")
-    options = start(arguments)
-    story = with_near(typographic_scenario(options.tier, progress=True))
-    tried = grid(rank=(1, 3, 10), masked=(True,), objective=("least_squares",), reference_weight=REFERENCE_WEIGHTS)
-    tried += grid(rank=(1,), masked=(True,), objective=("l1",), reference_weight=REFERENCE_WEIGHTS[::2])
-    layers = story.layers if options.tier == "mini" else story.shortlist
-    search = search_of(story, layers)
-    tuned = story.layers[1::2] if options.tier == "mini" else story.shortlist
-    slow = {"tuned": tuned, **SLOW, "steps": (20, 100)}
-    plan = Plan(settings=tried, edited=story.shortlist, **slow)
-    if options.again:
-        stored = json.loads(options.output.read_text())
-        evaluated = again(stored, story, search, plan)
-        seconds = round(time.perf_counter() - options.started, 1)
-        run = {"call": call(), "date": str(date.today()), "seconds": seconds}
-        write_line(options.output, json.dumps(stored | evaluated | {"evaluated_again": run}))
-        return
-    selections = select_all(story, search, plan)
-    kept = search.activations
-    results = {}
-    for name, selection in selections.items():
-        results[name] = figures(read_with(selection, kept), kept, story) | effort(selection, story, search)
-    results["text_blurred"] = figures(cache(read_blurred(story, kept)), kept, story) | UNCHOSEN
-    print("\n" + pd.DataFrame(results).to_string(float_format="{:.3f}".format))
-    finish(options, edit_first(results) | {"budget": search.describe_constraints()})
+    add_methods(arguments)
+    run(arguments, experiment)
 
 
 if __name__ == "__main__":

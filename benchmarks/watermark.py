@@ -1,34 +1,46 @@
-"""A watermark on real photographs that four networks misread: an edit beside its controls and all rivals.
+"""Claim: one photo with a watermark and without it gives an edit that restores other photos, on four networks.
 
-Layer, exemplar, λ and strength are chosen on photos with the mark, under an accuracy budget of 0.25 points on photos
-without it, every method in the same way. Then each method reads the test photos once: with the mark, without it, and
-with marks that no exemplar shows. *Restored* is the share of what the mark broke that is right again, less what the
-method broke. Two lines change no weight: the mark's place is given, and blurred or inpainted before a photo is read.
+Layer, exemplar, λ and strength are selected on photos with the mark, with an accuracy constraint of 0.25 points on
+photos without it, every method in the same way. Then each method is evaluated once on the test photos: with the mark,
+without it, and with marks that no exemplar shows. *Restored* is the share of the predictions broken by the mark that is
+correct again, minus what the method broke. Two methods change no weight: the mark's position is given, and blurred or
+inpainted before a photo is classified.
 
-The tables pool the networks, intervals are over photos. Needs the photographs (see README, 'Tiers'). With `--store
-FOLDER` finished networks are kept: a run that was cut off goes on where it was.
+Figures of all networks together have intervals over photos. Needs the photos (see docs/tiers.md). With `--store FOLDER`
+finished networks are kept, and an interrupted run continues where it was.
 """
 
+import argparse
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from columns import WATERMARK
-from common import finish, start
-from methods import LOCALITY, UNCHOSEN, Plan, effort, remake, search_of, select_all, select_untuned, with_near
-from networks import Rows, comparisons, options, photos, pooled_row, reported, rerun, sweep
+from _lib.blur import blurred
+from _lib.command import add_methods, run
+from _lib.methods import LOCALITY, NOT_SELECTED, ONE_EACH, QUICK, Plan, effort, search_of, select_all, small, with_near
+from _lib.networks import (
+    Rows,
+    add_networks,
+    comparisons,
+    edit_first,
+    network_parser,
+    photos,
+    pooled_row,
+    reported,
+    sweep,
+)
+from _lib.results import COMMON, Figure, Results, name_of
 from torch import Tensor
-from typographic import blurred
 
 from edittools.metrics import misclassified, predict
-from edittools.scenarios.scenario import Scenario
 from edittools.scenarios.watermark import SHOWN_MARK, SPLIT_SIZES, UNSEEN, watermark_scenario
 from edittools.selection.activations import CachedActivations
 from edittools.selection.constraints import Constraints
-from edittools.selection.search import EditSearch, Selection, grid
+from edittools.selection.search import grid
 
 NETWORKS = ("efficientnet_lite0", "squeezenet1_1", "efficientnet_lite1", "efficientnet_lite2")
 
@@ -42,65 +54,62 @@ TRIED |= {"steps": (20,), "localities": (10.0,), "top": 1}
 
 FEWER = {"projection": slice(0, None, 4), "closed_form": slice(1, None, 2), "null_space": slice(3, 4)}
 FEWER |= {"last_layer": slice(5, 7), "reactive": slice(0, None, 2)}
-"""Which of the rivals' settings are tried: means and LEACE, three weights, full rank of the null space, two ridges."""
+"""Which settings of the baselines are tried: means and LEACE, three weights, a full-rank null space, two ridges."""
 
-UNKNOWN = float("nan")
 DRAWS = 2000
 """Samples of the photos for an interval."""
 
+FIGURES = {
+    "errors_before": Figure("errors before", "target_test", "images"),
+    "corrected": Figure("corrected", "target_test"),
+    "broken": Figure("broken", "target_test"),
+    "broken_by_the_mark": Figure("broken by the mark", "target_test"),
+    "share_restored": Figure("restored", "target_test", "broken_by_the_mark"),
+    "broken_by_unseen_marks": Figure("broken by the mark", "unseen marks"),
+    "share_restored_unseen_marks": Figure("restored", "unseen marks", "broken_by_unseen_marks"),
+    "accuracy_change_points_held_out": Figure("accuracy change", "clean_test"),
+    **COMMON,
+}
+"""What the figures of the JSON line are in the long table; the share restored of each mark has the mark as split."""
 
-def network(
-    name: str, methods: Sequence[str] = (), stored: Mapping[str, Any] | None = None, again: bool = False
-) -> Rows:
-    """Make one row per method on a network: its effort; of each set, what was misclassified, and which photos.
 
-    Args:
-        name: the network.
-        methods: select only these; by default all.
-        stored: earlier results of the network. The row of the edit is then of its stored selection.
-        again: evaluate the stored selections of `methods` as well, without a search.
-    """
+def network(name: str, methods: Sequence[str] = (), quick: bool = False) -> Rows:
+    """Make one row per method on a network: its effort; of each split, what was misclassified, and which photos."""
     started = time.perf_counter()
-    story = with_near(watermark_scenario(name, progress=True))
-    splits = story.splits
+    scenario = watermark_scenario(name, progress=True)
+    if quick:
+        fewer = small(scenario)
+        scenario = replace(fewer, splits=replace(fewer.splits, clean_test=scenario.splits.clean_test))
+    scenario = with_near(scenario)
+    splits = scenario.splits
     clean = splits.clean_test
-    for_selection = replace(story, splits=replace(splits, target_test=None, clean_test=None, extra={}))
+    for_selection = replace(scenario, splits=replace(splits, target_test=None, clean_test=None, extra={}))
     search = search_of(for_selection)
-    plan = Plan(tuned=story.layers[1::2], **TRIED)
-    chosen = {}
-    if stored:
-        for method in ("editing", *(methods if again else ())):
-            remade = remake(for_selection, search, plan, method, stored[method]["chosen"], FEWER)
-            chosen[method] = nothing(for_selection, search) if remade is None else remade
-    if not again:
-        chosen |= select_all(for_selection, search, plan, FEWER, methods)
-    rows = {method: effort(selection, for_selection, search) for method, selection in chosen.items()}
-    for method in stored or ():
-        if method == "editing" or (again and method in methods):
-            rows[method] |= {name: stored[method][name] for name in ("chosen", "trials", "choice_seconds")}
-    for method, selection in chosen.items():
+    plan = QUICK if quick else Plan(tuned=scenario.layers[1::2], **TRIED)
+    selections = select_all(for_selection, search, plan, ONE_EACH if quick else FEWER, methods)
+    rows = {method: effort(selection, for_selection, search) for method, selection in selections.items()}
+    for method, selection in selections.items():
         rows[method]["layer"] = ", ".join(selection.edit.layers) if selection.feasible else "nothing"
-    ways = {} if methods else {"mark_blurred": blurred, "mark_inpainted": inpainted}
-    rows |= {way: UNCHOSEN | {"layer": "none"} for way in ways}
-    for part, data in {"clean": clean, "test": splits.target_test, **splits.extra}.items():
-        states = CachedActivations(search.cuts, data)  # all sets at once would not fit into memory
-        edits = {method: choice.edit for method, choice in chosen.items() if choice.feasible}
-        after = {method: states.compare(edits[method]).after if method in edits else states.before for method in chosen}
-        masks = UNSEEN.get(part, SHOWN_MARK).mask(story.classifier.size).expand(len(data), -1, -1)
-        for way, repair in ways.items():
-            seen = data if part in ("clean", *LOCALITY) else replace(data, images=repair(data.images, masks))
-            after[way] = misclassified(predict(story.classifier, seen), data.labels)
-        numbers = [clean.names.index(photo) for photo in data.names]
+    ways = {"mark_blurred": blurred, "mark_inpainted": inpainted}
+    ways = {way: function for way, function in ways.items() if not methods or way in methods}
+    rows |= {way: NOT_SELECTED | {"layer": "none"} for way in ways}
+    evaluated = {"clean_test": clean, "target_test": splits.target_test, **splits.extra}
+    for split, data in evaluated.items():
+        states = CachedActivations(search.cuts, data)  # all splits at once would not fit into memory
+        edits = {method: selection.edit for method, selection in selections.items() if selection.feasible}
+        after = {
+            method: states.compare(edits[method]).after if method in edits else states.before for method in selections
+        }
+        masks = UNSEEN.get(split, SHOWN_MARK).mask(scenario.classifier.size).expand(len(data), -1, -1)
+        for way, change in ways.items():
+            is_clean = split in ("clean_test", *LOCALITY)
+            seen = data if is_clean else replace(data, images=change(data.images, masks))
+            after[way] = misclassified(predict(scenario.classifier, seen), data.labels)
+        places = [clean.names.index(photo) for photo in data.names]
         for method, wrong in after.items():
-            rows[method][part] = [states.before.int().tolist(), wrong.int().tolist(), numbers]
+            rows[method][split] = [states.before.int().tolist(), wrong.int().tolist(), places]
     seconds = time.perf_counter() - started
     return [{"method": method, **row, "network_seconds": seconds} for method, row in rows.items()]
-
-
-def nothing(story: Scenario, search: EditSearch) -> Selection:
-    """Describe that no candidate was selected: an edit that changes nothing."""
-    untuned = select_untuned(story, search)
-    return replace(untuned, edit=0 * untuned.edit, params={})
 
 
 def inpainted(images: Tensor, masks: Tensor) -> Tensor:
@@ -112,30 +121,35 @@ def inpainted(images: Tensor, masks: Tensor) -> Tensor:
     return torch.from_numpy(filled).permute(0, 3, 1, 2).float().clamp(0, 1)
 
 
-def restored(rows: Rows, parts: Sequence[str]) -> dict[str, Any]:
-    """Count what the marks broke, and the share of it that is right again less what is newly broken.
+def restored(rows: Rows, splits: Sequence[str]) -> dict[str, Any]:
+    """Count what the marks broke, and the share of it that is correct again minus what is newly broken.
 
-    Readings of several networks and marks are added up by photo; the interval is a bootstrap over photos.
+    Predictions of several networks and marks are added up by photo; the interval is a bootstrap over photos.
     """
-    gain, broken = np.zeros((2, len(rows[0]["clean"][0])))
+    count = len(rows[0]["clean_test"][0])
+    gain = np.zeros(count)
+    broken = np.zeros(count)
     for row in rows:
-        wrong = np.array(row["clean"][0], bool)
-        for part in parts:
-            before, after, numbers = np.array(row[part], int)
-            fooled = (before == 1) & ~wrong[numbers]
-            gain[numbers] += (fooled & (after == 0)).astype(int) - (after > before)
-            broken[numbers] += fooled
-    draws = np.random.default_rng(0).integers(len(gain), size=(DRAWS, len(gain)))
-    gained, lost = gain[draws].sum(axis=1), broken[draws].sum(axis=1)
-    interval = np.percentile(gained[lost > 0] / lost[lost > 0], [2.5, 97.5]) if broken.any() else np.full(2, UNKNOWN)
-    share = float(gain.sum() / broken.sum()) if broken.any() else UNKNOWN
-    return {"fooled": int(broken.sum()), "share": share, "interval": interval.tolist()}
+        wrong = np.array(row["clean_test"][0], bool)
+        for split in splits:
+            before, after, places = np.array(row[split], int)
+            fooled = (before == 1) & ~wrong[places]
+            gain[places] += (fooled & (after == 0)).astype(int) - (after > before)
+            broken[places] += fooled
+    if not broken.any():
+        return {"fooled": 0, "share": float("nan"), "interval": [float("nan")] * 2}
+    draws = np.random.default_rng(0).integers(count, size=(DRAWS, count))
+    gained = gain[draws].sum(axis=1)
+    lost = broken[draws].sum(axis=1)
+    interval = np.percentile(gained[lost > 0] / lost[lost > 0], [2.5, 97.5])
+    return {"fooled": int(broken.sum()), "share": float(gain.sum() / broken.sum()), "interval": interval.tolist()}
 
 
 def figures(rows: Rows) -> dict[str, Any]:
-    """The figures of one method on one network, or on several together."""
-    test, clean = (pooled_row(comparisons(rows, part)) for part in ("test", "clean"))
-    shown, unseen = restored(rows, ["test"]), restored(rows, list(UNSEEN))
+    """Give the figures of one method on one network, or on several together."""
+    test, clean = (pooled_row(comparisons(rows, split)) for split in ("target_test", "clean_test"))
+    shown = restored(rows, ["target_test"])
+    unseen = restored(rows, list(UNSEEN))
     return {
         "layers": [row.get("layer", "no such layer") for row in rows],
         **{name.replace(" ", "_"): test[name] for name in ("images", "errors before", "corrected", "broken")},
@@ -152,18 +166,34 @@ def figures(rows: Rows) -> dict[str, Any]:
     }
 
 
+def experiment(options: argparse.Namespace) -> Results:
+    """Select for each network, evaluate once on the test photos, pool the networks."""
+    about = f"watermark, by split {photos('imagenet-sample/')} {TRIED} {FEWER} {SPLIT_SIZES} {SHOWN_MARK} {UNSEEN}"
+    about += f" {options.methods} {options.quick}"
+    work = partial(network, methods=tuple(options.methods), quick=options.quick)
+    rows = sweep(work, options.networks[:1] if options.quick else options.networks, options.store, about)
+    constraints = Constraints().describe(SPLIT_SIZES["clean"])
+    seconds = sum(row["network_seconds"] for row in rows if row["method"] == "editing")
+    results = Results("watermark", "photos", notes={"constraints": constraints}, seconds=seconds)
+    pooled, networks = add_networks(results, rows, figures, FIGURES)
+    add_marks(results, {"all": pooled, **networks} if len(networks) > 1 else networks)
+    results.line = edit_first(pooled) | {"networks": networks, "budget": constraints}
+    return results
+
+
+def add_marks(results: Results, by_network: dict[str, dict[str, dict[str, Any]]]) -> None:
+    """Add the share restored of each mark that was not shown."""
+    for network, methods in by_network.items():
+        for method, found in methods.items():
+            for mark, share in found["marks"].items():
+                results.add("restored", share, network=network, method=name_of(method), split=mark)
+
+
 def main() -> None:
-    """Select for each network, evaluate once on the test photos, pool the networks; or run some methods again."""
-    arguments = options(__doc__, NETWORKS)
-    arguments.add_argument("--methods", nargs="+", help="run only these again and merge them into --output")
-    arguments.add_argument("--again", nargs="+", default=(), help="networks whose stored selections are only evaluated")
-    given = start(arguments)
-    about = f"watermark {photos('imagenet-sample/')} {TRIED} {FEWER} {SPLIT_SIZES} {SHOWN_MARK} {UNSEEN}"
-    if given.methods:
-        rerun(network, figures, given, about)
-        return
-    _, found = sweep(network, figures, WATERMARK, given, about)
-    finish(given, found | {"budget": Constraints().describe(SPLIT_SIZES["clean"])})
+    """Read the command line and run the experiment."""
+    arguments = network_parser(__doc__, NETWORKS)
+    add_methods(arguments)
+    run(arguments, experiment)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from _lib.gated_projection import GATED_PROJECTIONS, project_where_shown, with_gated_projection
 from conftest import TinyNet, condition, make_exemplar, randomise_norms
-from reactive import REACTIONS, react, reacting
 from scipy.optimize import minimize
 from torch import nn
 
@@ -310,12 +310,12 @@ def test_project_concept_with_probe(double, exemplar):
     assert 0 < edit.record.loss_after < edit.record.loss_before
 
 
-@pytest.mark.parametrize("setting", REACTIONS)
-def test_react_projects_keys_beyond_halfway(double, photos32, exemplar, setting):
+@pytest.mark.parametrize("setting", GATED_PROJECTIONS)
+def test_project_where_shown_projects_keys_beyond_halfway(double, photos32, exemplar, setting):
     cut = Cut(double, "conv2")
     keys_of_x, keys_of_changed = masked_keys(double, "conv2", exemplar)
     moment = replace(measure(double, ["conv2"], photos32)["conv2"], sample=keys_of(cut, photos32))
-    edit = react(double, cut, exemplars_at(double, cut, exemplar), moment, **setting)
+    edit = project_where_shown(double, cut, exemplars_at(double, cut, exemplar), moment, **setting)
     v = keys_of_changed.mean(dim=0) - keys_of_x.mean(dim=0)
     u = edit.changes["conv2.weight"].right[0].double()
     mean_key = torch.cat([rows(keys, False) for keys in moment.sample]).mean(dim=0)
@@ -331,14 +331,14 @@ def test_react_projects_keys_beyond_halfway(double, photos32, exemplar, setting)
 
 
 @pytest.mark.parametrize("layer", ["conv1", "head"])
-def test_cached_states_of_reacting_layer(tiny, photos32, exemplar, layer):
+def test_cached_states_of_gated_projection(tiny, photos32, exemplar, layer):
     cut = Cut(tiny, layer)
     labels = torch.zeros(40, dtype=torch.long)
     moment = replace(measure(tiny, [layer], photos32)[layer], sample=keys_of(cut, photos32))
-    edit = 2 * react(tiny, cut, exemplars_at(tiny, cut, exemplar), moment, direction="mean")
+    edit = 2 * project_where_shown(tiny, cut, exemplars_at(tiny, cut, exemplar), moment, direction="mean")
     images = torch.stack([*photos32[1:], exemplar.changed])
     states = CachedActivations({layer: cut}, LabelledImages(images, labels, tiny.classes))
-    torch.testing.assert_close(states.logits(edit), predict(reacting(edit, cut), images))
+    torch.testing.assert_close(states.logits(edit), predict(with_gated_projection(edit, cut), images))
     assert not torch.equal(states.logits(edit), states.original)
 
 

@@ -2,8 +2,8 @@ import copy
 
 import pytest
 import torch
+from _lib.methods import MARGIN, NEAREST, Plan, locality, near, search_of, select_all, success, with_near
 from conftest import TinyNet, make_exemplar, randomise_norms
-from methods import MARGIN, NEAREST, Plan, locality, near, search_of, select_all, success, with_near
 from torch import nn
 
 from edittools.baselines import BASELINES
@@ -300,23 +300,6 @@ def test_success_of_exemplars(tiny, photos32, sets):
     assert len(with_nearest["nearest"]) == int(
         (~misclassified(predict(tiny, sets["clean"]), sets["clean"].labels)).sum()
     )
-
-
-def test_compared_methods_and_others_table(monkeypatch):
-    import tables
-
-    shares = {"editing": 0.5, "two_layers": 0.9, "random_direction": 0.4, "projection": 0.3, "interpolated_local": 0.2}
-    methods = {name: {"share": share} for name, share in shares.items()}
-    assert tables.compared(methods) == ["editing", "random_direction", "interpolated_local"]
-    methods["projection"]["share"] = 0.6
-    assert tables.compared(methods) == ["editing", "projection", "interpolated_local", "random_direction"]
-    figures = {"errors_corrected": 0.5, "errors_corrected_interval": [0.4, 0.6], "keep_images": 9}
-    figures |= {"keep_errors_before": 1, "keep_errors_after": 1, "accuracy_change_points_held_out": 0}
-    results = figures | {"success": 1, "near": 4, "locality": 0.75, "last_layer": figures}
-    monkeypatch.setattr(tables, "read_results", lambda name: results if name == "snow_miniworld" else {})
-    edit, baseline = tables.others().splitlines()[2:]
-    assert edit == "| vehicles on snow, MiniWorld | **edit** | 100 % | 50 % [40, 60] | 75 % of 4 | – |"
-    assert baseline.endswith("| last layer retrained | – | 50 % [40, 60] | – | – |")
 
 
 # --- every method of a scenario ---

@@ -1,11 +1,13 @@
 """Selection on composites: what they show, which labels they have, and that their sets are disjoint."""
 
 from functools import cache
-from pathlib import Path
 
 import pytest
 import torch
-from composites import LEAST, SURE, composed, masked_photos, snow_from_composites
+from _lib import snow
+from _lib.composites import LEAST, SURE, composed, masked_photos, snow_from_composites
+from _lib.networks import add_networks
+from _lib.results import Results
 from conftest import needs_photos
 
 from edittools.images import LabelledImages
@@ -82,14 +84,9 @@ def test_masked_photos_show_the_concept_and_are_confident(scenario):
     assert not shared_images(data, other)
 
 
-def test_together_method_missing_for_a_network_changes_nothing_there(monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "benchmarks"))
-    import networks as several
-    import snow_photos
-    import tables
-
+def test_together_method_missing_for_a_network_changes_nothing_there():
     def row(job, method, before, after):
-        sets = {name: [before, after] for name in ("test", "budget", "clean", "keep_report")}
+        sets = {name: [before, after] for name in ("target_test", "clean", "clean_test", "retain_test")}
         sets["elsewhere"] = [[0, 0, 0, 0], after]  # labeled with the predictions before
         return {"job": job, "method": method, "chosen": "x", "trials": 3, "choice_seconds": 2.0, **sets}
 
@@ -98,15 +95,15 @@ def test_together_method_missing_for_a_network_changes_nothing_there(monkeypatch
         row("one", "last_layer", [1, 1, 0, 0], [0, 0, 0, 1]),
         row("two", "editing", [1, 0, 1, 0], [0, 0, 1, 0]),
     ]
-    pooled, networks = several.together(rows, snow_photos.figures)
+    results = Results("snow", "photos")
+    pooled, networks = add_networks(results, rows, snow.figures, snow.FIGURES)
     assert list(networks) == ["one", "two"] and "last_layer" not in networks["two"]
     keys = ("errors_before", "corrected", "broken", "trials", "changed_elsewhere")
     assert [pooled["editing"][key] for key in keys] == [4, 2, 0, 6, 0.25]
     assert [pooled["last_layer"][key] for key in keys] == [4, 2, 1, 3, 0.125]
     assert list(pooled) == ["editing", "last_layer"]
-    table = tables.snow(pooled["editing"] | pooled)
-    assert "| changed elsewhere |" in table
-    assert "| 12.5 % |" in table
+    elsewhere = results.frame().query("split == 'elsewhere' and network == 'all'")
+    assert elsewhere[["method", "value"]].to_numpy().tolist() == [["edit", 0.25], ["last layer retrained", 0.125]]
     assert pooled["editing"]["p_against_edit"] == 1
     assert pooled["editing"]["errors_corrected"] == 0.5
     assert networks["one"]["editing"]["errors_corrected"] == 0.5 == networks["two"]["editing"]["errors_corrected"]

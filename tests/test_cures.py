@@ -2,11 +2,11 @@
 
 from dataclasses import replace
 
+import many_edits
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from many_edits import cures_for
 from torch.nn.functional import interpolate
 
 from edittools.edits import applied_edits
@@ -278,7 +278,7 @@ def rules(concepts):
 
 def scenarios_for(story, concepts_of_test, rules, common_fields=None):
     classifier = story.classifiers["mini_vgg"]
-    return cures_for(
+    return many_edits.scenarios_for(
         classifier, story.concepts, concepts_of_test, rules, common_fields or story.common_fields, exemplars=1
     )
 
@@ -320,8 +320,6 @@ def test_cures_for_each_rule_transforms_its_class_and_retains_the_others(story, 
 
 
 def test_stacked_edits_record_those_below(story, concepts_of_test, rules, monkeypatch):
-    import many_edits
-
     monkeypatch.setattr(many_edits, "SETTINGS", [{"objective": "least_squares", "reference_weight": 10.0}])
     classifier = story.classifiers["mini_vgg"]
     splits = story.common_fields["splits"]

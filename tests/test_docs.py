@@ -1,5 +1,6 @@
 """The pages: Python blocks compile, those of the troubleshooting page run, and the files that pages name exist."""
 
+import ast
 import json
 import re
 import runpy
@@ -9,10 +10,13 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
+import many_edits
 import pytest
 import torch
+import typographic
+from _lib.command import finish
+from _lib.results import Results
 from conftest import save_image
-from PIL import Image
 from torchvision.models import resnet18
 
 import edittools
@@ -22,7 +26,7 @@ from edittools.images import LabelledImages, save_mask
 from edittools.metrics import Comparison
 
 ROOT = Path(__file__).resolve().parent.parent
-PATTERNS = ("*.md", "docs/**/*.md", "data/**/*.md")
+PATTERNS = ("*.md", "docs/**/*.md", "data/**/*.md", "benchmarks/*.md", "results/*.md")
 PAGES = [path.relative_to(ROOT) for pattern in PATTERNS for path in sorted(ROOT.glob(pattern))]
 
 
@@ -138,73 +142,26 @@ def test_contributing_baseline_is_selected():
     assert selected.n_candidates == 2 and set(selected.edit.changes) == {"features.10.bias"}
 
 
-def test_page_tables_match_results(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import tables
-
-    pages = tables.pages()
-    named = {name for text in pages.values() for name in re.findall("<!-- table: (.*) -->", text)}
-    assert named == {"headline", "others"} | {path.stem for path in (ROOT / "docs" / "results").glob("*.json")}
-    for path, text in pages.items():
-        assert path.read_text() == text, path.name
-    assert Image.open(ROOT / "docs" / "results.png").text["Rows"] == tables.drawn(tables.dots())
-
-
-def test_dots_with_constraints(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import tables
-
-    shares = {"errors_corrected": 0.8, "errors_corrected_interval": [0.7, 0.9], "keep_images": 100}
-
-    def holds(accuracy, after, kind="snow"):
-        figures = {"accuracy_change_points_held_out": accuracy, "keep_errors_before": 2, "keep_errors_after": after}
-        monkeypatch.setattr(tables, "TITLES", {kind: "on snow"})
-        rows = tables.dots(read=lambda name: {**shares, **figures} if name == "snow_miniworld" else {})
-        assert [(row["method"], row["low"]) for row in rows] == [("edit", 0.7)]
-        return rows[0]["holds"]
-
-    assert holds(-0.25, 5) == "yes" and holds(-0.26, 2) == holds(0.0, 6) == "no"
-    case = {"methods": {"local fine-tuning": {"other same": [0.2, 0.1, 0.3], "accuracy_change_points": 0.0}}}
-    monkeypatch.setattr(tables, "TITLES", {"synthetic": "cases"})
-    [row] = tables.dots(read=lambda name: case if name == "synthetic_photos" else {})
-    assert row == {
-        "story": "cases,\nphotos",
-        "method": "local, interpolated",
-        "share": 0.2,
-        "low": 0.1,
-        "high": 0.3,
-        "holds": "unknown",
-    }
-
-
-def test_dots_cover_methods_in_results(monkeypatch):
-    """A method that a file names otherwise would silently be missing."""
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import tables
-
-    methods_in_results = {method for name in tables.STORIES for method in tables.tidy(name, tables.read_results(name))}
-    assert {name for names in tables.DOTS.values() for name in names} <= methods_in_results
-    dots = {(row["story"], row["method"]) for row in tables.dots()}
-    for story in {story for story, _ in dots}:
-        methods = {method for other, method in dots if other == story}
-        assert methods >= {"edit", "full closed form", "local, interpolated", "random direction"}, story
-
-
 def test_finish_records_call_without_paths(monkeypatch, capsys):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    from common import finish
-
-    options = "--tier mini --store /a/b.store --json --output=/a/c.json --workers 0 --output /a/d.json --threads 1"
+    options = "--tier mini --store /a/b.store --json --output=/a/c.csv --workers 0 --output /a/d.csv --threads 1"
     monkeypatch.setattr(sys, "argv", ["/a/speed.py", *options.split()])
-    finish(SimpleNamespace(started=0, json=True, output=None), {})
+    finish(SimpleNamespace(json=True, output=None), Results("speed", "MiniWorld", seconds=0.0))
     call = json.loads(capsys.readouterr().out.splitlines()[-1])["call"]
     assert call == "python benchmarks/speed.py --tier mini --workers 0 --threads 1"
-    for path in (ROOT / "docs" / "results").glob("*.json"):
-        assert "/" not in json.loads(path.read_text())["call"].replace("benchmarks/", "", 1), path.name
+    for path in (ROOT / "results" / "runs").glob("*.json"):
+        command = re.sub(r"(benchmarks|tests/slow)/|PYTHONPATH=benchmarks", "", json.loads(path.read_text())["command"])
+        assert "/" not in command, path.name
 
 
-SHARED = ("columns", "common", "composites", "figures", "methods", "networks", "reactive")
-SCRIPTS = [path for path in sorted((ROOT / "benchmarks").glob("*.py")) if path.stem not in SHARED]
+SCRIPTS = sorted((ROOT / "benchmarks").glob("*.py"))
+EXPERIMENTS = [path for path in SCRIPTS if path.stem not in ("demo", "tables")]
+
+
+@pytest.mark.parametrize("script", EXPERIMENTS, ids=lambda path: path.stem)
+def test_experiment_states_its_claim_and_is_listed(script):
+    claim, *_ = ast.get_docstring(ast.parse(script.read_text())).splitlines()
+    assert claim.startswith("Claim: ") and claim.endswith(".")
+    assert f"`{script.name}`" in (ROOT / "benchmarks" / "README.md").read_text()
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
@@ -214,7 +171,10 @@ def test_benchmark_help(script, capsys, monkeypatch):
     monkeypatch.syspath_prepend(script.parent)
     with pytest.raises(SystemExit) as caught:
         runpy.run_path(str(script), run_name="__main__")
-    assert caught.value.code == 0 and capsys.readouterr().out.startswith(f"usage: {script.name}")
+    output = capsys.readouterr().out
+    assert caught.value.code == 0 and output.startswith(f"usage: {script.name}")
+    if script in EXPERIMENTS:
+        assert all(option in output for option in ("--json", "--output", "--store", "--quick"))
 
 
 def test_pages_name_existing_api():
@@ -229,10 +189,7 @@ def test_version_is_the_same_everywhere():
     assert f"\n## {version}\n" in (ROOT / "CHANGELOG.md").read_text()
 
 
-def test_many_edits_row(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import many_edits
-
+def test_many_edits_row():
     assert [many_edits.counts(n) for n in (1, 4, 5)] == [[1], [1, 2, 4], [1, 2, 4, 5]]
 
     def compared(before, after):
@@ -248,32 +205,17 @@ def test_many_edits_row(monkeypatch):
     assert (row["budget change"], row["clean change"], row["kept broken"], row["kept"]) == (-25, 25, 0.5, 4)
 
 
-def test_read_blurred_masks(monkeypatch, tiny):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import typographic
-
+def test_logits_blurred_masks(tiny):
     blank = LabelledImages(torch.rand(3, 3, 32, 32), torch.zeros(3, dtype=torch.long), tiny.classes)
     attacked = blank.images[:2].clone()
     attacked[:, :, 10:14, 10:20] = torch.rand(2, 3, 4, 10)
     sets = {"blank": blank, "target_test": LabelledImages(attacked, blank.labels[:2], tiny.classes)}
     cached = {"clean": SimpleNamespace(original=torch.ones(1, 4))}
-    logits_of = typographic.read_blurred(SimpleNamespace(classifier=tiny, splits=SimpleNamespace(labeled=sets)), cached)
+    logits_of = typographic.logits_blurred(
+        SimpleNamespace(classifier=tiny, splits=SimpleNamespace(labeled=sets)), cached
+    )
     masks = torch.zeros(2, 32, 32)
     masks[:, 8:16, 8:22] = 1
     torch.testing.assert_close(logits_of("target_test"), tiny(typographic.blurred(attacked, masks)).detach())
     assert not torch.allclose(logits_of("target_test"), tiny(attacked))
     assert torch.equal(logits_of("clean"), cached["clean"].original)
-
-
-def test_table_with_missing_figures(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    from columns import table
-
-    columns = {"share": "{share:%} [{low:n}]", "change": "{change:+}", "p": "{p:.2g}", "chosen": "{chosen}"}
-    rows = [{"share": -0.12, "low": -0.2, "change": -1.5, "chosen": None}, {"change": float("nan"), "p": 1e-9}]
-    assert table(columns, rows).splitlines() == [
-        "| share | change | p |",
-        "| --- | --- | --- |",
-        "| −12 % [−20] | −1.50 |  |",
-        "|  | – | 1e-09 |",
-    ]

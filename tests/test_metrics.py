@@ -5,9 +5,9 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+from _lib.networks import pooled_row
 from hypothesis import given
 from hypothesis import strategies as st
-from networks import pooled_row
 from scipy.stats import rankdata, wilcoxon
 
 from edittools.cut import cut_all

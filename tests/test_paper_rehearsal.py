@@ -13,21 +13,21 @@ from conftest import save_image
 from edittools.models import downloads
 from edittools.scenarios import photos, probing_setup, rules
 
-BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
+SCRIPT = Path(__file__).resolve().parent / "slow" / "paper_rehearsal.py"
 
 
 def test_paper_rehearsal_snow_on_a_resnet(monkeypatch, capsys):
     monkeypatch.delenv("EDITTOOLS_PHOTOS", raising=False)
-    monkeypatch.setattr(sys, "argv", ["paper_rehearsal.py", *"--model resnet18 --story snow --json".split()])
-    runpy.run_path(str(BENCHMARKS / "paper_rehearsal.py"), run_name="__main__")
+    monkeypatch.setattr(sys, "argv", ["paper_rehearsal.py", *"--model resnet18 --scenario snow --json".split()])
+    runpy.run_path(str(SCRIPT), run_name="__main__")
     [row] = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]
-    assert (row["model"], row["story"], row["outcome"]) == ("resnet18", "snow", "passed")
+    assert (row["model"], row["scenario"], row["outcome"]) == ("resnet18", "snow", "passed")
     assert row["seconds"] > 0
     assert "EDITTOOLS_PHOTOS" not in os.environ and photos.registry() is downloads.registry()  # as before
 
 
 def test_typographic_scenario_paper_sets_are_not_empty(tmp_path):
-    rehearsal = runpy.run_path(str(BENCHMARKS / "paper_rehearsal.py"))
+    rehearsal = runpy.run_path(str(SCRIPT))
     with rehearsal["rehearsing"](rehearsal["CLIP"], tmp_path, 7):
         scenario = rehearsal["typographic_scenario"]("paper")
     assert all(len(data) > 0 for data in scenario.splits.labeled.values())

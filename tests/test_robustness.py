@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import robustness
 import torch
+from _lib.results import Results, name_of
 from robustness import CORRUPTIONS, corrupt
 
 from edittools.baselines import BASELINES
@@ -44,7 +45,7 @@ def test_corrupted_errors_equal_error_rates_of_the_edited_classifier(tiny, photo
             assert table.loc[(name, 3), "edit"] == pytest.approx(error_rate(tiny, corrupted))
 
 
-def test_measure_any_scenario(tiny, photos32, exemplar, monkeypatch, tmp_path):
+def test_add_errors_of_any_scenario(tiny, photos32, exemplar, monkeypatch, tmp_path):
     monkeypatch.setenv("EDITTOOLS_CACHE", str(tmp_path))
     data = LabelledImages(photos32, torch.arange(40) % 5, tiny.classes)
     scenario = Scenario(
@@ -59,13 +60,12 @@ def test_measure_any_scenario(tiny, photos32, exemplar, monkeypatch, tmp_path):
         ),
         layers=("conv1", "conv2"),
     )
-    curves, table, selected = robustness.measure(scenario, images=20)
-    baselines = [name.replace("_", " ") for name in BASELINES]
-    methods = ["edit", "random direction", "local fine-tuning", "global fine-tuning", *baselines]
-    assert list(selected) == methods
-    assert all("trials" in selection for selection in selected.values())
-    assert [row["method"] for row in curves] == ["before", *methods]
-    assert len(table) == 3 * len(CORRUPTIONS)
-    assert curves[0]["strength"] == 0
-    assert curves[0]["accuracy"] == pytest.approx(1 - error_rate(tiny, scenario.splits.clean_test))
-    assert curves[0]["corrupted accuracy"] == pytest.approx(1 - table.before.mean())
+    results = Results("robustness", "MiniWorld")
+    robustness.add_errors(results, scenario, "tiny", images=20)
+    table = results.frame()
+    methods = [name_of(key) for key in ("editing", "random_direction", "finetune_local", "finetune_global", *BASELINES)]
+    assert list(table.method.unique()) == ["no edit", *methods]
+    assert list(table[table.metric == "candidates"].method) == methods
+    before = table[table.method == "no edit"].set_index(["metric", "condition"]).value
+    assert before["accuracy", ""] == pytest.approx(1 - error_rate(tiny, scenario.splits.clean_test))
+    assert before["error rate", "corrupted"] == pytest.approx(before["error rate"][list(CORRUPTIONS)].mean())

@@ -12,6 +12,7 @@ from conftest import make_exemplar
 import edittools as et
 from edittools.images import LabelledImages
 from edittools.metrics import misclassified, predict
+from edittools.rewriting import REFERENCE_WEIGHT
 from edittools.widgets import desk_sets
 from edittools.widgets.materials import MATERIALS, replace_by_material
 from edittools.widgets.session import EditSession
@@ -98,7 +99,12 @@ def test_rewrite_in_a_session_equals_that_of_the_library(session, tiny):
     assert session.result is None and session.edit is None and not session.can_undo
     result = session.rewrite("conv1", 0.5)
     full = et.rewrite(
-        tiny, "conv1", session.exemplar, session.sets.reference, objective="least_squares", reference_weight=30.0
+        tiny,
+        "conv1",
+        session.exemplar,
+        session.sets.reference,
+        objective="least_squares",
+        reference_weight=REFERENCE_WEIGHT,
     )
     delta = session.edit.changes["conv1.weight"].delta()
     torch.testing.assert_close(delta, (0.5 * full).changes["conv1.weight"].delta())
@@ -205,6 +211,7 @@ def test_search_shows_held_out_figures_until_labels_change(session, tiny, monkey
             table=pd.DataFrame([row], index=["selected"]),
             selection=SimpleNamespace(feasible=True, n_candidates=96),
             complete=True,
+            verdict="unclear: too few images.",
             summary=lambda: "Selected: layer conv2.",
         )
 

@@ -153,7 +153,7 @@ def third_party(text):
             names.add(node.module)
         elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("import_module", "importorskip"):
             names |= {argument.value for argument in node.args if isinstance(argument, ast.Constant)}
-    ours = {path.stem for path in ROOT.glob("*/*.py")} | {"edittools"}
+    ours = {path.stem for path in ROOT.glob("*/*.py")} | {"edittools", "_lib"}
     return {name.split(".")[0] for name in names} - ours - set(sys.stdlib_module_names)
 
 

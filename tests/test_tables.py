@@ -1,16 +1,32 @@
-"""Tables of the pages and reruns of single methods: corrections, candidates, photos used, intervals, merging."""
+"""Results and their tables: the schema, formats, pivots, corrections of p-values, and what each page shows."""
 
 import json
-from types import SimpleNamespace
+import re
 
-import columns
-import networks
+import numpy as np
 import pandas as pd
 import pytest
 import synthetic
 import tables
 import torch
-from methods import Plan, candidates_of, remake
+import watermark
+from _lib import command, networks, pivots, snow
+from _lib.methods import ONE_EACH, QUICK, search_of, select_all, small
+from _lib.results import (
+    COLUMNS,
+    FOLDER,
+    METHODS,
+    Results,
+    decode,
+    encode,
+    name_of,
+    read_all,
+    read_outcomes,
+    read_results,
+    read_run,
+    write_results,
+)
+from PIL import Image
 from synthetic import interval_by_group
 
 from edittools.baselines import rewrite_at_random
@@ -22,84 +38,268 @@ from edittools.scenarios.synthetic import CaseSettings
 from edittools.selection.search import EditSearch, grid
 from edittools.selection.splits import Splits
 
+# --- the schema ---
+
+
+def results_of(shares, metric="errors corrected", network="mini_vgg", split="target_test"):
+    """Results with one share per method, and what a table of all experiments needs."""
+    results = Results("snow", "MiniWorld")
+    for method, share in shares.items():
+        where = {"network": network, "method": method}
+        results.add(metric, share, split=split, interval=[share - 0.1, share + 0.1], n=80, **where)
+        results.add("errors before", 80, split="target_test", **where)
+        results.add("accuracy change", -0.1, split="clean_test", **where)
+    return results
+
+
+def table_of(results):
+    return results.frame().assign(run="a_run")
+
+
+def test_results_are_the_same_after_writing_and_reading(tmp_path):
+    results = results_of({"edit": 0.1 + 0.2, "closed form": -1 / 3})
+    results.add("restored", float("nan"), method="edit", interval=[float("nan")] * 2)
+    results.add("unknown", None)
+    results.add_selected("features.10, α 1", "mini_vgg", "edit")
+    results.add_outcomes([1, 1, 0, 0], [1, 0, 1, 0], method="edit", split="target_test")
+    results.notes["constraints"] = "at most 0.25 points"
+    results.seconds = 1.5
+    write_results(tmp_path / "a.csv", results, "python a.py", "2026-11-28")
+    pd.testing.assert_frame_equal(read_results("a", tmp_path), results.frame(), rtol=1e-9)
+    assert "unknown" not in set(results.frame().metric)
+    run = read_run("a", tmp_path)
+    assert run["selected"] == [{"network": "mini_vgg", "method": "edit", "settings": "features.10, α 1"}]
+    assert (run["command"], run["date"], run["seconds"]) == ("python a.py", "2026-11-28", 1.5)
+    assert run["constraints"] == "at most 0.25 points"
+    assert read_outcomes("a", tmp_path).outcomes.tolist() == ["x+-."]
+
+
+def test_write_results_of_some_methods_leaves_the_others(tmp_path):
+    first = results_of({"edit": 0.5, "closed form": 0.4})
+    first.add_selected("old", "mini_vgg", "closed form")
+    first.add_selected("edit", "mini_vgg", "edit")
+    write_results(tmp_path / "a.csv", first, "python a.py", "2026-11-28")
+    second = results_of({"edit": 0.1, "closed form": 0.3, "new method": 0.9})
+    second.add_selected("new", "mini_vgg", "closed form")
+    write_results(tmp_path / "a.csv", second, "python a.py --methods", "2026-11-29", ["closed_form", "new_method"])
+    shares = pivots.values(read_results("a", tmp_path), "errors corrected", "target_test")
+    assert shares.to_dict() == {"edit": 0.5, "closed form": 0.3, "new method": 0.9}
+    run = read_run("a", tmp_path)
+    assert {one["method"]: one["settings"] for one in run["selected"]} == {"edit": "edit", "closed form": "new"}
+    assert run["command"] == "python a.py"
+    assert [later["command"] for later in run["later"]] == ["python a.py --methods"]
+
+
+def test_write_results_of_some_methods_on_one_network_leaves_the_other_networks(tmp_path):
+    shares = {"edit": 0.5, "closed form": 0.4}
+    both = results_of(shares, network="a")
+    both.rows += results_of(shares, network="b").rows
+    write_results(tmp_path / "a.csv", both, "python a.py", "2026-11-28")
+    later = results_of({"closed form": 0.3}, network="b")
+    write_results(tmp_path / "a.csv", later, "python a.py", "2026-11-29", ["closed_form"])
+    table = read_results("a", tmp_path)
+    shares = table[(table.metric == "errors corrected") & (table.method == "closed form")].set_index("network").value
+    assert shares.to_dict() == {"a": 0.4, "b": 0.3}
+
+
+def test_encode_and_decode_outcomes_of_some_images():
+    text = encode([1, 0, 1], [0, 0, 1], [4, 0, 2], size=6)
+    assert text == "._x_+_"
+    assert decode(text) == [[0, 1, 1], [0, 1, 0], [0, 2, 4]]
+
+
+def test_name_of_a_new_method():
+    assert name_of("closed_form") == "closed form" and name_of("a_new_method") == "a new method"
+
+
+def test_stored_results_have_the_schema():
+    table = read_all()
+    assert list(table.columns) == [*COLUMNS, "run"]
+    keys = ["run", *COLUMNS[:7]]
+    assert not table.duplicated(keys).any()
+    assert (table.low.isna() | ((table.low <= table.value + 1e-9) & (table.value <= table.high + 1e-9))).all()
+    assert {path.stem for path in (FOLDER / "runs").glob("*.json")} == set(table.run)
+    for run in set(table.run):
+        assert {"command", "date", "selected"} <= set(read_run(run))
+
+
+def test_one_method_has_one_name():
+    """No name of a method is another's key or differs from it by punctuation alone."""
+    known = set(METHODS.values()) | set(synthetic.METHODS.values()) | {"", "no edit"}
+    table = read_all()
+    others = {"probing", "segmentation", "many_edits"}  # whose methods are no edits
+    assert set(table[~table.experiment.isin(others)].method) <= known
+
+
+# --- formats and pivots ---
+
+
+@pytest.mark.parametrize(
+    ("look", "value", "text"),
+    [
+        (pivots.SHARE, 0.834, "83%"),
+        (pivots.SHARE, -0.125, "−12%"),
+        (pivots.PRECISE_SHARE, 0.0461, "4.6%"),
+        (pivots.SIGNED_SHARE, 0.149, "+15%"),
+        (pivots.CHANGE, -1.5, "−1.50"),
+        (pivots.CHANGE, 0.0, "+0.00"),
+        (pivots.P_VALUE, 1e-9, "1e-09"),
+        (pivots.RATIO, 58430.7, "58,431"),
+    ],
+)
+def test_formats(look, value, text):
+    assert look.value(value) == text
+
+
+def test_cells_show_no_interval_below_ten_cases():
+    results = Results("snow", "MiniWorld")
+    for n in (9, 10, None):
+        results.add("errors corrected", 0.5, method=str(n), split="target_test", interval=[0.4, 0.6], n=n)
+    texts = pivots.cells(table_of(results), "errors corrected", "target_test")
+    assert texts.to_dict() == {"9": "50%", "10": "50% [40, 60]", "None": "50% [40, 60]"}
+
+
+def test_cells_of_undefined_and_missing_values():
+    results = Results("snow", "MiniWorld")
+    results.add("errors corrected", float("nan"), method="edit", split="target_test")
+    results.add("candidates", 3, method="closed form")
+    table = table_of(results)
+    assert pivots.cells(table, "errors corrected", "target_test").to_dict() == {"edit": "–"}
+    assert not len(pivots.cells(table, "restored"))
+    columns = {name: pivots.cells(table, name) for name in ("errors corrected", "candidates", "restored")}
+    text = pivots.markdown(columns, ["edit", "closed form"], rows="method")
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
+    assert lines[0] == ["method", "errors corrected", "candidates"]
+    assert lines[2:] == [["edit", "–", ""], ["closed form", "", "3"]]
+
+
+def test_cells_of_two_splits_are_refused():
+    results = Results("snow", "MiniWorld")
+    for split in ("clean", "clean_test"):
+        results.add("accuracy change", 0.0, method="edit", split=split)
+    with pytest.raises(ValueError, match="clean_test"):
+        pivots.cells(table_of(results), "accuracy change")
+
+
+def test_only_a_method_that_no_file_has_is_refused():
+    table = table_of(results_of({"edit": 0.5}))
+    with pytest.raises(ValueError, match="'closed form'.*a_run.*'edit'"):
+        pivots.only(table, ["edit", "closed form"])
+
 
 def test_holm_of_the_textbook_example():
-    assert columns.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert pivots.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
 
 
 def test_holm_with_ties_and_large_values():
-    assert columns.holm([0.5, 0.5, 0.9]) == [1.0, 1.0, 1.0]
-    assert columns.holm([]) == []
+    assert pivots.holm([0.5, 0.5, 0.9]) == [1.0, 1.0, 1.0]
+    assert pivots.holm([]) == []
 
 
-def test_by_method_corrects_p_values_without_the_edit():
-    methods = {
-        "editing": {"p_against_edit": 1.0, "trials": 3},
-        "projection": {"p_against_edit": 0.02, "trials": 4},
-        "null_space": {"p_against_edit": 0.03, "trials": 5},
-    }
-    text = columns.by_method({"p": "{p_holm:.2g}", "candidates": "{trials}"}, methods)
-    assert text.splitlines()[2:] == [
-        "| **edit, one exemplar** |  | 3 |",
-        "| concept projection | 0.04 | 4 |",
-        "| null-space rewriting | 0.04 | 5 |",
-    ]
+def test_with_holm_corrects_p_values_without_the_edit():
+    results = Results("snow", "MiniWorld")
+    for method, p in {"edit": 1.0, "concept projection": 0.02, "null-space rewriting": 0.03}.items():
+        results.add("p against the edit", p, method=method, split="target_test")
+    corrected = pivots.values(pivots.with_holm(table_of(results)), "p against the edit", "target_test")
+    assert corrected.to_dict() == pytest.approx({"concept projection": 0.04, "null-space rewriting": 0.04})
 
 
-@pytest.mark.parametrize("name", ["SNOW", "WATERMARK", "TYPOGRAPHIC", "CURE", "REPAIR", "PRICE", "ROBUSTNESS"])
+# --- the pages ---
+
+
+def test_page_tables_match_results():
+    pages = tables.pages()
+    named = {name for text in pages.values() for name in re.findall("<!-- table: (.*) -->", text)}
+    assert named == {"headline", "others"} | {path.stem for path in FOLDER.glob("*.csv")}
+    for path, text in pages.items():
+        assert path.read_text() == text, path.name
+    assert not [name for name in tables.FIGURES if tables.is_stale(name)]
+    assert Image.open(tables.DOCS / "results.png").text["Rows"] == tables.digest(tables.points())
+
+
+def test_results_folder_of_docs_holds_pages_only():
+    assert {path.suffix for path in (tables.DOCS / "results").iterdir()} == {".md"}
+
+
+@pytest.mark.parametrize(
+    "name", ["snow", "watermark", "typographic", "found_rule", "synthetic", "robustness", "repair"]
+)
 def test_every_table_of_methods_has_a_column_of_candidates(name):
-    assert "candidates" in getattr(columns, name)
-
-
-def test_table_shows_no_interval_below_ten_cases():
-    rows = [{"share": 0.5, "low": 0.4, "high": 0.6, "cases": cases} for cases in (9, 10)]
-    interval = "{share:%} [{low:n}, {high:n}]"
-    text = columns.table({"share": interval, "other": interval}, rows, "cases", ["share"])
-    assert text.splitlines()[2:] == ["| 50 % | 50 % [40, 60] |", "| 50 % [40, 60] | 50 % [40, 60] |"]
-
-
-def test_no_page_shows_an_interval_of_fewer_than_ten_cases():
-    for name in ("synthetic_miniworld_networks", "synthetic_photos_networks"):
-        assert "[" not in tables.synthetic(tables.read_results(name))
+    run = min(path.stem for path in FOLDER.glob(f"{name}*.csv"))
+    assert "candidates" in tables.block(run)
 
 
 def test_where_names_the_first_of_many_layers():
     assert [tables.where(layers) for layers in ("a", "a, b", "a, b, c")] == ["a", "a, b", "a and all later ones"]
 
 
-def effect(concept, images, controlled, value):
-    row = {"classifier": "efficientnet_lite0", "concept": concept, "images": images, "controlled": controlled}
-    return row | {"effect": value, "low": value - 0.1, "high": value + 0.1, "q": 0.5}
-
-
 def test_probing_table_counts_the_photos_used_and_leaves_out_fewer_than_ten():
-    rows = [effect("grass", 72, 35, 0.1), effect("book", 10, 1, 1.0), effect("chair", 10, 9, 0.3)]
-    text = tables.probing({"false_discovery_rate": 0.05, "effects": {"styles": rows}})
-    assert text.splitlines()[-1] == "| grass | 35 | +10 % [+0, +20] |"
+    results = Results("probing", "photos")
+    for concept, n, effect in (("grass", 35, 0.1), ("book", 1, 1.0), ("chair", 9, 0.3)):
+        where = {"network": "efficientnet_lite0", "method": "styles", "condition": concept}
+        results.add("effect", effect, interval=[effect - 0.1, effect + 0.1], n=n, **where)
+        results.add("q", 0.5 if concept == "grass" else 0.01, **where)
+    text = tables.probing(table_of(results))
+    assert text.splitlines()[-1].split("|")[1:-1] == [" grass     ", " 35       ", " +10% [+0, +20] "]
     assert "book" not in text and "chair" not in text
 
 
+def test_compared_names_the_best_baselines_once():
+    shares = {"edit": 0.5, "edit of two layers": 0.9, "random direction": 0.4, "concept projection": 0.3}
+    shares["local fine-tuning, interpolated"] = 0.2
+    columns = ("errors corrected", "target_test")
+    tuned = "local fine-tuning, interpolated"
+    assert tables.compared(table_of(results_of(shares)), *columns) == ["edit", "random direction", tuned]
+    shares |= {"concept projection": 0.6, "gated projection (R-ClArC)": 0.99}
+    expected = ["edit", "concept projection", tuned, "random direction"]
+    assert tables.compared(table_of(results_of(shares)), *columns) == expected
+
+
 def test_headline_shows_fixed_baselines_and_the_best_finetuning(monkeypatch):
-    shares = {"editing": 0.5, "closed_form": 0.4, "finetune_local": 0.1, "finetune_global_several": 0.3}
-    shares |= {"interpolated_local": 0.2, "random_direction": 0.25, "projection": 0.45}
-    common = {"errors_before": 80, "keep_images": 9, "keep_errors_before": 1, "keep_errors_after": 2}
-    common |= {"accuracy_change_points_held_out": -0.1}
-    methods = {
-        name: common | {"errors_corrected": share, "errors_corrected_interval": [share, share]}
-        for name, share in shares.items()
-    }
-    found = methods.pop("editing") | methods
-    monkeypatch.setattr(tables, "read_results", lambda name: found if name == "snow_miniworld" else {})
+    shares = {"edit": 0.5, "closed form": 0.4, "local fine-tuning": 0.1, "concept projection": 0.45}
+    shares |= {"global fine-tuning, several exemplars": 0.3, "random direction": 0.25}
+    results = results_of(shares)
+    for when, errors in {"before": 1, "after": 2}.items():
+        results.add(f"errors {when}", errors, network="mini_vgg", method="edit", split="retain_test", n=9)
+    monkeypatch.setattr(tables, "HEADLINES", tables.HEADLINES[:1])
+    monkeypatch.setattr(tables, "read_results", lambda name: results.frame())
     [row] = tables.headline().splitlines()[2:]
-    assert row == (
-        "| vehicles on snow, MiniWorld | 80 | 50 % [50, 50] | 40 % [40, 40] | 30 % [30, 30] | 25 % [25, 25] "
-        "| −0.10; 1 → 2 |"
-    )
+    cells = [cell.strip() for cell in row.split("|")[1:-1]]
+    assert cells[:2] == ["vehicles on snow, MiniWorld", "80"]
+    assert cells[2:6] == ["50% [40, 60]", "40% [30, 50]", "30% [20, 40]", "25% [15, 35]"]
+    assert cells[6] == "−0.10; 1 → 2"
+    without = results_of({name: share for name, share in shares.items() if name != "closed form"})
+    monkeypatch.setattr(tables, "read_results", lambda name: without.frame())
+    with pytest.raises(ValueError, match="closed form"):
+        tables.headline()
 
 
-def test_locality_figure_has_every_method_of_the_results():
-    shown = {row["method"] for row in tables.curve()}
-    assert len(shown) == len({row["method"] for row in tables.read_results("snow_miniworld")["curve"]})
+@pytest.mark.parametrize(
+    ("accuracy", "retained", "expected"),
+    [(-0.25, -3.0, "yes"), (-0.26, 0.0, "no"), (0.0, -3.1, "no"), (0.0, None, "unknown")],
+)
+def test_constraints(accuracy, retained, expected):
+    results = Results("snow", "MiniWorld")
+    results.add("accuracy change", accuracy, method="edit", split="clean_test")
+    results.add("accuracy change", retained, method="edit", split="retain_test")
+    assert tables.constraints(results.frame()) == expected
+
+
+def test_points_with_a_method_that_no_file_has(monkeypatch):
+    monkeypatch.setattr(tables, "FIGURE_METHODS", [*tables.FIGURE_METHODS, "magic"])
+    with pytest.raises(ValueError, match="magic"):
+        tables.points()
+
+
+def test_curves_have_every_method_of_the_results():
+    table = read_results("snow_miniworld")
+    methods = set(table[table.condition != ""].method)
+    rows = tables.curves()
+    assert {row["method"] for row in rows} == methods
+    assert len(rows) == len(methods) * 6
+
+
+# --- cases and candidates ---
 
 
 def test_interval_by_group_resamples_groups_not_values():
@@ -122,7 +322,7 @@ def test_candidates_of_a_synthetic_case_are_those_of_its_grids():
     assert synthetic.candidates(3, settings)["local fine-tuning"] == 9 + 4 + 3 * 13
 
 
-# --- selecting and remaking ---
+# --- selecting ---
 
 
 @pytest.fixture
@@ -164,41 +364,6 @@ def test_first_feasible_returns_one_candidate_per_layer(search, monkeypatch):
     assert list(first_feasible(search, table, 9).index) == [3, 9, 4]
 
 
-@pytest.mark.parametrize("boundary", ["boundary of the grid", "edge of the grid"])
-def test_remake_an_edit_from_its_settings_in_words(scenario, search, boundary):
-    plan = Plan(settings=grid(rank=(1,), objective=("least_squares",), reference_weight=(0.0, 30.0)))
-    row = search.score(search.candidates("rewrite", plan.settings, plan.strengths)).iloc[5]
-    chosen = f"{row.layer}, one, least_squares, rank 1, reference_weight {row.reference_weight:g}, α {row.strength:g}"
-    again = remake(scenario, search, plan, "editing", f"{chosen} ({boundary}: strength)")
-    assert again.edit.digest == row.edit.digest
-    assert remake(scenario, search, plan, "editing", "nothing") is None
-    with pytest.raises(ValueError, match="rank 9"):
-        remake(scenario, search, plan, "editing", chosen.replace("rank 1", "rank 9"))
-
-
-def test_remake_an_edit_of_two_layers(scenario, search):
-    plan = Plan(settings=grid(rank=(1,), objective=("least_squares",)))
-    table = search.score(search.candidates("rewrite", plan.settings, plan.strengths))
-    first, second = table[table.layer == "conv1"].iloc[0], table[table.layer == "conv2"].iloc[1]
-    words = [f"{row.layer}, one, least_squares, rank 1, α {row.strength:g}" for row in (first, second)]
-    edge = " (edge of the grid: strength)"
-    both = remake(scenario, search, plan, "two_layers", f"{words[0]}{edge} + {words[1]}")
-    assert both.edit.digest == (first.edit + second.edit).digest
-    alone = remake(scenario, search, plan, "two_layers", f"{words[0]}{edge}, alone")
-    assert alone.edit.digest == first.edit.digest
-
-
-def test_remake_a_finetuning_from_its_settings_in_words(scenario, search):
-    plan = Plan(rates=(1e-2,), momenta=(0.0,), steps=(2, 3), localities=(5.0,), top=1)
-    table = select_finetuning(search, "local", plan).results
-    row = table[(table.locality == 5.0) & (table.steps == 2)].iloc[0]
-    chosen = f"{row.layer}, one, local, rate 0.01, momentum 0, locality 5, steps 2, α 1"
-    again = remake(scenario, search, plan, "finetune_local", chosen)
-    name = f"{row.layer}.weight"
-    torch.testing.assert_close(again.edit.changes[name].delta(), row.edit.changes[name].delta())
-    assert len(candidates_of(scenario, search, plan, "finetune_local")) == 2 * 2 * 2 * 4
-
-
 def test_random_directions_differ_by_seed(tiny, photos32, exemplar):
     first, same, other = (
         rewrite_at_random(tiny, "conv1", exemplar, photos32, objective="least_squares", seed=seed) for seed in (0, 0, 1)
@@ -207,59 +372,100 @@ def test_random_directions_differ_by_seed(tiny, photos32, exemplar):
     assert torch.equal(right[0], right[1]) and not torch.allclose(right[0].abs(), right[2].abs(), atol=1e-3)
 
 
-# --- merging ---
+# --- networks ---
 
 
 def row(job, method, before, after):
     effort = {"chosen": method, "trials": 2, "choice_seconds": 1.0, "network_seconds": 1.0}
-    return {"job": job, "method": method, "test": [before, after], **effort}
+    sets = {split: [before, after] for split in ("target_test", "clean", "clean_test", "retain_test")}
+    return {"job": job, "method": method, **sets, **effort}
 
 
-def figures(rows):
-    found = networks.comparisons(rows, "test")
-    return {"corrected": sum(one.corrected for one in found), "broken": sum(one.broken for one in found)}
+def test_figures_are_computed_again_from_stored_outcomes(tmp_path):
+    generator = np.random.default_rng(0)
+    rows = []
+    for job in ("a", "b"):
+        before = generator.integers(2, size=40).tolist()
+        for method in ("editing", "closed_form"):
+            rows.append(row(job, method, before, generator.integers(2, size=40).tolist()))
+    results = Results("snow", "photos")
+    networks.add_networks(results, rows, snow.figures, snow.FIGURES)
+    write_results(tmp_path / "a.csv", results, "python a.py", "2026-11-28")
+    keys = {name: key for key, name in METHODS.items()}
+    effort = {"chosen": "", "trials": 2, "choice_seconds": 1.0}
+    again = [one | effort | {"method": keys[one["method"]]} for one in networks.rows_of(read_outcomes("a", tmp_path))]
+    repeated = Results("snow", "photos")
+    networks.add_networks(repeated, again, snow.figures, snow.FIGURES)
+    pd.testing.assert_frame_equal(repeated.frame(), results.frame())
+    p = results.frame().query("metric == 'p against the edit' and network == 'all' and method == 'closed form'")
+    assert 0 < p.value.item() < 1
 
 
-def stored():
-    rows = [row(job, method, [1, 1, 0], [0, 1, 0]) for job in "ab" for method in ("editing", "finetune_local")]
-    pooled, by_network = networks.together(rows, figures)
-    return networks.edit_first(pooled) | {"networks": by_network}
+def test_add_networks_of_a_watermark_stores_which_photos(tmp_path):
+    sets = {mark: [[1], [0], [2]] for mark in watermark.UNSEEN}
+    found = row("a", "editing", [0, 0, 0], [0, 0, 0]) | sets | {"layer": "conv1"}
+    found |= {"clean_test": [[0, 0, 0], [0, 0, 0], [0, 1, 2]], "target_test": [[1, 1, 0], [0, 1, 0], [0, 1, 2]]}
+    results = Results("watermark", "photos")
+    networks.add_networks(results, [found], watermark.figures, watermark.FIGURES)
+    outcomes = {one["split"]: one["outcomes"] for one in results.outcomes}
+    assert outcomes["black"] == "__+" and outcomes["target_test"] == "+x."
+    [again] = networks.rows_of(pd.DataFrame(results.outcomes))
+    assert watermark.restored([again], ["black"]) == watermark.restored([found], ["black"])
 
 
-def test_rerun_methods_are_merged_network_by_network_and_pooled_when_all_are_run():
-    before = stored()
-    edits = [row(job, "editing", [1, 1, 0], [0, 1, 0]) for job in "ab"]
-    tuned = [row(job, "finetune_local", [1, 1, 0], [0, 0, 1]) for job in "ab"]
-    part = networks.merged(before, [edits[0], tuned[0]], figures, ["finetune_local"])
-    assert part["networks"]["a"]["finetune_local"]["corrected"] == 2
-    assert part["networks"]["b"] == before["networks"]["b"]
-    assert part["finetune_local"] == before["finetune_local"] and part["corrected"] == before["corrected"]
-    whole = networks.merged(part, [*edits, *tuned], figures, ["finetune_local"])
-    assert whole["finetune_local"]["corrected"] == 4 and whole["finetune_local"]["broken"] == 2
+def test_json_keys_of_snow_and_watermark():
+    """Others read these; `tests/slow/test_quick_runs.py` checks those of all scripts."""
+    found = row("a", "editing", [1, 0], [0, 0]) | {"elsewhere": [[0, 0], [0, 1]], "near": [[0], [0]]}
+    keys = """errors_before errors_after corrected broken errors_corrected errors_corrected_interval p success near
+    accuracy_change_points_budget accuracy_change_points_held_out accuracy_change_points_held_out_interval locality
+    keep_errors_before keep_errors_after keep_images nearest locality_nearest changed_elsewhere p_against_edit chosen
+    trials choice_seconds"""
+    pooled, _ = networks.together([found], snow.figures)
+    assert set(keys.split()) <= set(pooled["editing"])
+    found |= {"clean_test": [[0, 0], [0, 0], [0, 1]], "target_test": [[1, 0], [0, 0], [0, 1]]}
+    found |= {mark: [[1], [0], [0]] for mark in watermark.UNSEEN}
+    keys = """layers images errors_before corrected broken broken_by_the_mark share_restored share_restored_interval
+    broken_by_unseen_marks share_restored_unseen_marks share_restored_unseen_marks_interval marks success near locality
+    accuracy_change_points_held_out accuracy_change_points_held_out_interval nearest locality_nearest p_against_edit
+    chosen trials choice_seconds"""
+    pooled, _ = networks.together([found], watermark.figures)
+    assert set(keys.split()) <= set(pooled["editing"])
 
 
-def test_a_merge_is_refused_when_the_edit_is_not_reproduced():
-    rows = [row("a", "editing", [1, 1, 0], [0, 0, 0]), row("a", "finetune_local", [1, 1, 0], [0, 0, 0])]
-    with pytest.raises(ValueError, match="corrected=2"):
-        networks.merged(stored(), rows, figures, ["finetune_local"])
+# --- the command line ---
 
 
-def test_rerun_writes_after_each_network_and_names_what_was_run(monkeypatch, tmp_path):
-    path = tmp_path / "results.json"
-    path.write_text(json.dumps(stored()))
-    monkeypatch.setattr(networks, "load_classifier", lambda name: name)
-    monkeypatch.setattr(networks, "identity", lambda name: name)
-    monkeypatch.setattr(networks, "call", lambda: "python benchmarks/x.py --methods finetune_local")
-    seen = []
+def test_run_with_a_store_measures_once(monkeypatch, tmp_path, capsys):
+    calls = []
 
-    def work(name, methods, stored, again):
-        seen.append((name, methods, again, json.loads(path.read_text()).get("rerun", {}).get("networks")))
-        known = row(name, "editing", [1, 1, 0], [0, 1, 0]), row(name, "finetune_local", [1, 1, 0], [0, 0, 0])
-        return [{key: value for key, value in one.items() if key != "job"} for one in known]
+    def measure(options):
+        calls.append(options.quick)
+        return results_of({"edit": 0.5})
 
-    given = SimpleNamespace(networks="ab", methods=["finetune_local"], again=["b"], output=path, store=None)
-    networks.rerun(work, figures, given, "about")
-    assert seen == [("a", ["finetune_local"], False, None), ("b", ["finetune_local"], True, ["a"])]
-    result = json.loads(path.read_text())
-    assert result["rerun"]["networks"] == ["a"] and result["rerun"]["methods"] == ["finetune_local"]
-    assert result["finetune_local"]["corrected"] == 4
+    monkeypatch.setattr(command, "available", lambda prefix: [])
+    for _ in range(2):
+        monkeypatch.setattr("sys.argv", ["x.py", "--json", "--store", str(tmp_path)])
+        command.run(command.parser("x"), measure)
+    first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{"))
+    assert len(calls) == 1 and first == second
+    monkeypatch.setattr("sys.argv", ["x.py", "--quick", "--store", str(tmp_path)])
+    command.run(command.parser("x"), measure)
+    assert calls == [False, True]
+
+
+def test_small_scenario_can_be_searched(scenario):
+    splits = scenario.splits
+    parts = {"clean_test": splits.clean.subset([4, 5]), "extra": {"more": splits.clean.subset([6, 7, 8, 9])}}
+    whole = Scenario(
+        scenario.classifier,
+        scenario.exemplars,
+        Splits(splits.reference, splits.target, splits.clean.subset(range(4)), **parts),
+        layers=scenario.layers,
+        default={"layer": "conv2", "exemplar": "one", "rank": 1},
+    )
+    fewer = small(whole, images=5)
+    assert fewer.layers == ("conv2",)
+    sizes = {name: len(data) for name, data in fewer.splits.labeled.items()}
+    assert sizes == {"target": 5, "clean": 1, "clean_test": 1, "more": 1}
+    selections = select_all(fewer, search_of(fewer), QUICK, ONE_EACH, ["closed_form"])
+    assert set(selections) == {"editing", "closed_form"}

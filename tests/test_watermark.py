@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from _lib.networks import together
 from conftest import needs_photos
-from networks import together
 from watermark import figures, inpainted, restored
 
 from edittools.images import LabelledImages
@@ -47,21 +47,21 @@ def test_inpainted_continues_the_surroundings():
 
 def row(job, method, bare, before, after):
     numbers = list(range(len(bare)))
-    sets = {part: [before, after, numbers] for part in ("test", *UNSEEN)}
+    sets = {part: [before, after, numbers] for part in ("target_test", *UNSEEN)}
     effort = {"chosen": "x", "layer": "l", "trials": 3, "choice_seconds": 2.0, "success": 1.0}
-    return {"job": job, "method": method, "clean": [bare, bare, numbers], **sets, **effort}
+    return {"job": job, "method": method, "clean_test": [bare, bare, numbers], **sets, **effort}
 
 
 def test_restored_subtracts_newly_broken_predictions():
     # photos: restored, still wrong, wrong also without the mark and now correct, newly broken, never wrong, restored
     network = row("one", "editing", [0, 0, 1, 0, 0, 0], [1, 1, 1, 0, 0, 1], [0, 1, 0, 1, 0, 0])
-    result = restored([network], ["test"])
+    result = restored([network], ["target_test"])
     assert result["fooled"] == 3
     assert result["share"] == pytest.approx(1 / 3)
     low, high = result["interval"]
     assert low < 1 / 3 < high <= 1
-    assert result == restored([network], ["test"])
-    assert restored([network, network], ["test", "black"])["fooled"] == 12
+    assert result == restored([network], ["target_test"])
+    assert restored([network, network], ["target_test", "black"])["fooled"] == 12
     measured = figures([network])
     assert [measured[name] for name in ("corrected", "broken", "errors_before", "success")] == [3, 1, 4, 1]
 

@@ -18,7 +18,7 @@ from edittools.images import LabelledImages, LazyImages, evenly_spaced, resized
 from edittools.metrics import Comparison, label_margins, misclassified, predict
 from edittools.moments import SecondMoment, keys_of, measure
 from edittools.probing import evidence_map
-from edittools.rewriting import SAMPLE, rewrite
+from edittools.rewriting import REFERENCE_WEIGHT, SAMPLE, rewrite
 from edittools.selection import CachedActivations, Constraints, RepairResult, cache_activations, later_layers, repair
 from edittools.selection.repair import Callback
 from edittools.selection.splits import check_disjoint, label_by_prediction, split_clean, without_duplicates
@@ -28,9 +28,6 @@ ImageSource = LabelledImages | LazyImages | Tensor | str | os.PathLike
 
 MAX_PIXELS = 20_000_000
 """The largest size of a set (400 images of 224 × 224), which keeps the desk fast; larger sets are thinned evenly."""
-
-REFERENCE_WEIGHT = 30.0
-"""The `reference_weight` of a rewrite at the desk."""
 
 MEASURING = "The cost on other images is being measured …"
 """The last line of a verdict before the clean and retained images are measured."""
@@ -369,7 +366,6 @@ class DeskSets:
             target,
             self.initial_sets["clean"],
             self.retain,
-            baselines=False,
             callback=callback,
             progress=False,
         )
@@ -459,9 +455,9 @@ def describe(edit: Edit) -> str:
 
 
 def held_out_verdict(fix: RepairResult) -> str:
-    """Describe what the search has found, with the figures of images that were not used to select it."""
+    """Give the verdict on what the search has found, and its figures on images that were not used to select it."""
     row = fix.table.loc["selected"]
-    lines = [effect_sentence(int(row["corrected"]), int(row["failing"]), int(row["broken"]))]
+    lines = [str(fix.verdict), effect_sentence(int(row["corrected"]), int(row["failing"]), int(row["broken"]))]
     lines.append(f"The accuracy on clean images changes by {row['accuracy change']:+.2f} points.")
     if "kept" in row:
         broken = int(row["kept broken"])

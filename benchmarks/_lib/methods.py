@@ -1,0 +1,273 @@
+"""Every method on a scenario, selected in the same way: an edit, its controls, fine-tuning and the baselines."""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from _lib.gated_projection import GATED_PROJECTIONS, project_where_shown
+from edittools.baselines import BASELINES, SCOPES
+from edittools.classifiers import remap_labels
+from edittools.cut import Cut
+from edittools.edits import Edit
+from edittools.exemplars import Exemplar
+from edittools.images import LabelledImages
+from edittools.metrics import Comparison, label_margins, misclassified, predict
+from edittools.rewriting import rewrite
+from edittools.scenarios.finetuning import (
+    FinetuningRounds,
+    interpolate_finetuning,
+    select_finetuning,
+)
+from edittools.scenarios.scenario import Scenario
+from edittools.selection.activations import CachedActivations
+from edittools.selection.search import (
+    REFERENCE_WEIGHTS,
+    SCORES,
+    EditSearch,
+    Selection,
+    grid,
+)
+from edittools.selection.splits import EVALUATING, SELECTING, Splits
+
+FAST = grid(rank=(1, 3), masked=(True, False), objective=("least_squares",), reference_weight=(0.0, 30.0))
+"""Settings of least-squares edits: without the penalty on reference keys, and with it."""
+STRENGTHS, RATES = (0.5, 1.0), (1e-4, 1e-3, 1e-2, 1e-1)
+SLOW = {"steps": (20, 100), "localities": (1.0, 10.0, 100.0), "top": 2}
+"""Rounds of fine-tuning on photographs, where a step takes a second."""
+OTHERS = {name: (name, settings) for name, (_, settings) in BASELINES.items()} | {
+    "reactive": (project_where_shown, GATED_PROJECTIONS)
+}
+"""The other methods, by key: a method of `edittools.baselines` by name, or a function; and the settings to try."""
+NOT_SELECTED = {"chosen": "no weight", "trials": 1, "choice_seconds": 0.0, "success": None}
+"""The effort of a method that changes the image and no weight."""
+MARGIN, NEAREST = 0.05, 50
+"""Near the boundary, the two likeliest classes differ by less than this share; the number of nearest images."""
+LOCALITY = {"near": "locality", "nearest": "locality_nearest"}
+"""Splits of clean images near the decision boundary, and the key of the share of each that stays correct."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan(FinetuningRounds):
+    """What every method may try: settings of `rewrite`, strengths α and layers; two rounds of fine-tuning.
+
+    `edited` and `tuned` are the layers tried by rewriting and by fine-tuning (default: all).
+    """
+
+    settings: Sequence[Mapping[str, Any]] = field(
+        default_factory=lambda: [
+            *grid(rank=(1, 3), masked=(True, False), objective=("l1",), reference_weight=REFERENCE_WEIGHTS[::2]),
+            *grid(rank=(1, 3), masked=(True, False), objective=("least_squares",), reference_weight=REFERENCE_WEIGHTS),
+        ]
+    )
+    strengths: Sequence[float] = (0.5, 1.0, 1.5)
+    edited: Sequence[str] | None = None
+
+
+def search_of(scenario: Scenario, layers: Sequence[str] | None = None) -> EditSearch:
+    """Make the search of a scenario, in its shortlist of layers or in others."""
+    layers = scenario.shortlist if layers is None else layers
+    return EditSearch(scenario.classifier, scenario.exemplars, scenario.splits, layers, progress=True)
+
+
+def select_all(
+    scenario: Scenario,
+    search: EditSearch,
+    plan: Plan | None = None,
+    fewer: Mapping[str, slice] | None = None,
+    only: Sequence[str] = (),
+) -> dict[str, Selection]:
+    """Select for every method, by name, each in the same way, and print the sets, the constraints and the selections.
+
+    They are an edit in the paper's setting, one from one exemplar and its control along random directions, one from
+    several exemplars and its control, an edit of two layers, local and global fine-tuning from one exemplar and from
+    several, the first two also interpolated with the classifier (WiSE-FT, PAINT), and `OTHERS`.
+
+    Args:
+        scenario: the scenario.
+        search: its search.
+        plan: what every method may try.
+        fewer: which settings of `OTHERS` may be tried, by key.
+        only: keys of methods; if given, only these and the edit are selected.
+    """
+    plan = Plan() if plan is None else plan
+    singles = scenario.exemplars
+    several = exemplars_together(scenario)
+    selections = {}
+    interpolated = {}
+
+    def is_wanted(*methods: str) -> bool:
+        return not only or not {"editing", *only}.isdisjoint(methods)
+
+    if is_wanted("untuned"):
+        selections["untuned"] = select_untuned(scenario, search)
+    for suffix, exemplars in {"": singles, "_several": several}.items():
+        tried = (plan.settings, plan.strengths, exemplars, plan.edited)
+        needed = (f"editing{suffix}",) if suffix else ("editing", "two_layers")
+        if is_wanted(*needed):
+            selections[f"editing{suffix}"] = search.select(search.candidates("rewrite", *tried))
+        if is_wanted(f"random_direction{suffix}"):
+            selections[f"random_direction{suffix}"] = search.select(search.candidates("random_direction", *tried))
+    if is_wanted("two_layers"):
+        selections["two_layers"] = select_second_layer(search, selections["editing"])
+    for scope, (suffix, exemplars) in product(SCOPES, {"": singles, "_several": several}.items()):
+        needed = (f"finetune_{scope}{suffix}",) if suffix else (f"finetune_{scope}", f"interpolated_{scope}")
+        if not is_wanted(*needed):
+            continue
+        tuned = select_finetuning(search, scope, plan, exemplars)
+        if not suffix and is_wanted(f"interpolated_{scope}"):
+            interpolated[f"interpolated_{scope}"] = _light(interpolate_finetuning(search, tuned))
+        selections[f"finetune_{scope}{suffix}"] = _light(tuned)
+    selections |= interpolated
+    for name, (method, settings) in OTHERS.items():
+        if not is_wanted(name):
+            continue
+        some = settings[(fewer or {}).get(name, slice(None))]
+        of_method = search.candidates(method, some, plan.strengths, layers=plan.edited)
+        if len(of_method):
+            selections[name] = search.select(of_method)
+    sets = search.activations.items()
+    print("Images:", ", ".join(f"{name} {len(one.labels)} ({int(one.before.sum())} errors)" for name, one in sets))
+    print(search.describe_constraints(), "\n")
+    print("\n".join(f"  {name:<25}{selection}" for name, selection in selections.items()))
+    return selections
+
+
+def exemplars_together(scenario: Scenario) -> dict[str, Sequence[Exemplar]]:
+    """Name the sets of exemplars that go into one edit: all single ones, and those of the scenario."""
+    singles = scenario.exemplars
+    return {f"all {len(singles)}": list(singles.values()), **scenario.several}
+
+
+def effort(selection: Selection, scenario: Scenario, search: EditSearch) -> dict[str, Any]:
+    """Say what was selected, in words, among how many candidates, in how many seconds, and its `success`."""
+    exemplar = selection.params.get("exemplar")
+    return {
+        "chosen": str(selection),
+        "trials": selection.n_candidates,
+        "choice_seconds": selection.seconds,
+        "success": success(selection.edit, scenario, search.cuts, exemplar),
+    }
+
+
+def success(edit: Edit, scenario: Scenario, cuts: Mapping[str, Cut], exemplar: str | None = None) -> float:
+    """Give the share of its exemplars' images x' that are classified correctly with an edit.
+
+    Without the name of an exemplar, all single ones count. "Learning Where to Edit Vision Transformers" (NeurIPS 2024)
+    reports this success next to generalization and locality.
+    """
+    named = {name: [one] for name, one in scenario.exemplars.items()} | dict(scenario.several)
+    return success_of(edit, named.get(exemplar) or list(scenario.exemplars.values()), cuts)
+
+
+def success_of(edit: Edit, exemplars: Iterable[Exemplar], cuts: Mapping[str, Cut]) -> float:
+    """Give the share of the exemplars' images x' that are classified correctly with an edit."""
+    exemplars = list(exemplars)
+    changed = torch.stack([exemplar.changed for exemplar in exemplars])
+    labels = torch.tensor([exemplar.label for exemplar in exemplars])
+    classes = next(iter(cuts.values())).classifier.classes
+    compared = CachedActivations(cuts, LabelledImages(changed, labels, classes)).compare(edit)
+    return 1 - float(compared.after.float().mean())
+
+
+def near(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """Number the correct images near the decision boundary, and the nearest ones, from logits `(N, classes)`."""
+    is_right = ~misclassified(logits, labels)
+    margin = label_margins(logits.softmax(dim=1), labels).where(is_right, float("inf"))
+    order = margin.argsort(stable=True)[: int(margin.isfinite().sum())]
+    return {"near": order[margin[order] < MARGIN], "nearest": order[:NEAREST]}
+
+
+def with_near(scenario: Scenario) -> Scenario:
+    """Add the clean test images near the decision boundary to the splits of a scenario."""
+    clean = remap_labels("clean test images", scenario.splits.clean_test, scenario.classifier)
+    numbers = near(predict(scenario.classifier, clean), clean.labels)
+    sets = {name: clean.subset(some) for name, some in numbers.items() if len(some)}
+    return replace(scenario, splits=replace(scenario.splits, extra={**scenario.splits.extra, **sets}))
+
+
+def locality(found: Mapping[str, Sequence[Comparison]]) -> dict[str, float | None]:
+    """Count the images of each of `LOCALITY`, on one network or on several, and give the share that stays correct."""
+    figures = {}
+    for name, share in LOCALITY.items():
+        count = sum(len(one.before) for one in found.get(name, ()))
+        broken = sum(one.broken for one in found.get(name, ()))
+        figures |= {name: count, share: 1 - broken / count if count else None}
+    return figures
+
+
+def select_untuned(scenario: Scenario, search: EditSearch) -> Selection:
+    """Make the edit in the paper's setting, L1 without a penalty on reference keys; nothing is tuned."""
+    started = time.perf_counter()
+    settings = {**scenario.default, "objective": "l1", "reference_weight": 0.0}
+    layer = settings.pop("layer")
+    exemplar = scenario.exemplars[settings.pop("exemplar")]
+    moment = search.activations.reference.moments[layer]
+    edit = rewrite(scenario.classifier, search.cuts[layer], exemplar, moment, **settings)
+    table = search.score([(dict(scenario.default), edit)])
+    clean = search.activations["clean"].compare(edit)
+    retain = search.activations["retain"].compare(edit) if "retain" in search.activations else None
+    scores = table[["corrected", "broken", "loss"]].iloc[0].to_dict()
+    seconds = time.perf_counter() - started
+    return Selection(edit, scenario.default, scores, clean, retain, table, 1, seconds, table.wrong[0])
+
+
+def select_second_layer(search: EditSearch, first: Selection, among: int = 40) -> Selection:
+    """Add to a selected edit the candidate of another layer that helps most on top of it, of the best ones."""
+    others = first.results[~first.results.layer.isin(first.edit.layers) & (first.results.net > 0)]
+    best = others.sort_values("loss", kind="stable").head(among)
+    params = best.drop(columns=best.columns.intersection(SCORES)).to_dict("records")
+    added = [(values, first.edit + edit) for values, edit in zip(params, best.edit, strict=True)]
+    selection = search.select(search.score([({"layer": ""}, first.edit), *added]))
+    layer = f"{first} + {selection}" if selection.params.get("layer") else f"{first}, alone"
+    return replace(
+        selection,
+        params={"layer": layer} if selection.feasible else {},
+        n_candidates=first.n_candidates + selection.n_candidates,
+        seconds=first.seconds + selection.seconds,
+    )
+
+
+def _light(selection: Selection) -> Selection:
+    """Leave hundreds of fine-tuned weights out of the table."""
+    return replace(selection, results=selection.results.drop(columns=["edit", "losses", "wrong"]))
+
+
+# --- a quick try ---
+
+QUICK = Plan(
+    settings=grid(rank=(1,), masked=(True,), objective=("least_squares",), reference_weight=(30.0,)),
+    strengths=(0.5, 1.0),
+    rates=(1e-2,),
+    momenta=(0.0,),
+    steps=(5,),
+    localities=(),
+    top=1,
+)
+"""What every method tries with `--quick`."""
+ONE_EACH = dict.fromkeys(OTHERS, slice(1))
+"""One setting of each of `OTHERS`."""
+
+
+def small(scenario: Scenario, images: int = 120) -> Scenario:
+    """Keep one exemplar, one layer, and of each split every n-th image, so that no split has more than `images`."""
+    splits = scenario.splits
+    step = max(1, *(-(-len(data) // images) for data in splits.labeled.values()))
+    fewer = {name: data.subset(range(0, len(data), step)) for name, data in splits.labeled.items()}
+    standard = {name: fewer.pop(name) for name in (*SELECTING, *EVALUATING) if name in fewer}
+    reference = splits.reference
+    reference = reference.subset(range(40)) if isinstance(reference, LabelledImages) else reference[:40]
+    name = scenario.default["exemplar"]
+    layers = (scenario.default["layer"],)
+    return replace(
+        scenario,
+        layers=layers,
+        shortlist=layers,
+        exemplars={name: scenario.exemplars[name]},
+        several={},
+        splits=Splits(reference, **standard, extra=fewer),
+    )

@@ -1,0 +1,165 @@
+"""Tables of results: figures are formatted by metric, pivoted with pandas, and written in Markdown."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+LEAST = 10
+"""Intervals of fewer cases, errors or images are not shown."""
+
+
+class Format(NamedTuple):
+    """How a value is written, and the bounds of its interval."""
+
+    value: Callable[[float], str]
+    bound: Callable[[float], str]
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "−")
+
+
+SHARE = Format(lambda value: _minus(f"{100 * value:.0f}%"), lambda value: _minus(f"{100 * value:.0f}"))
+PRECISE_SHARE = Format(lambda value: _minus(f"{100 * value:.1f}%"), lambda value: _minus(f"{100 * value:.1f}"))
+SIGNED_SHARE = Format(lambda value: _minus(f"{100 * value:+.0f}%"), lambda value: _minus(f"{100 * value:+.0f}"))
+CHANGE = Format(lambda value: _minus(f"{value:+.2f}"), lambda value: _minus(f"{value:+.2f}"))
+DECIMAL = Format("{:.2f}".format, "{:.2f}".format)
+COUNT = Format("{:.0f}".format, "{:.0f}".format)
+P_VALUE = Format("{:.2g}".format, "{:.2g}".format)
+RATIO = Format("{:,.0f}".format, "{:,.0f}".format)
+LOSS = Format("{:.3f}".format, "{:.3f}".format)
+
+FORMATS = {
+    "errors corrected": SHARE,
+    "restored": SHARE,
+    "attacks fixed": SHARE,
+    "attack success after": PRECISE_SHARE,
+    "success": SHARE,
+    "predictions kept": SHARE,
+    "predictions changed": PRECISE_SHARE,
+    "still corrected": SHARE,
+    "share broken": PRECISE_SHARE,
+    "error rate": PRECISE_SHARE,
+    "accuracy": PRECISE_SHARE,
+    "accuracy after": PRECISE_SHARE,
+    "effect": SIGNED_SHARE,
+    "accuracy change": CHANGE,
+    "probability change": CHANGE,
+    "effect change": CHANGE,
+    "largest rise": CHANGE,
+    "effect before": DECIMAL,
+    "effect after": DECIMAL,
+    "precision": DECIMAL,
+    "recall": DECIMAL,
+    "correlation of effects": DECIMAL,
+    "IoU, mean": DECIMAL,
+    "IoU, median": DECIMAL,
+    "p": P_VALUE,
+    "p against the edit": P_VALUE,
+}
+"""The format of each metric; all others are counts."""
+
+
+def cells(
+    table: pd.DataFrame,
+    metric: str,
+    split: str | None = None,
+    *,
+    index: str | Sequence[str] = "method",
+    interval: bool = True,
+    look: Format | None = None,
+) -> pd.Series:
+    """Write one metric as text.
+
+    Args:
+        table: rows of the long table.
+        metric: the metric.
+        split: the split; needed where the table has the metric of several splits.
+        index: column or columns that the result is indexed by.
+        interval: show the interval; those of fewer than `LEAST` are not shown.
+        look: how it is written, by default as `FORMATS` says.
+
+    Returns:
+        One text per value of `index`, in the order of the table: empty if no row has the metric, a dash if the value is
+        undefined.
+
+    Raises:
+        ValueError: if two rows have the same index.
+    """
+    rows = table[table.metric == metric]
+    rows = rows if split is None else rows[rows.split == split]
+    keys = [index] if isinstance(index, str) else list(index)
+    if rows.duplicated(keys).any():
+        twice = rows[rows.duplicated(keys, keep=False)][["run", *keys, "split", "condition"]].head(2).to_dict("records")
+        raise ValueError(f"{metric!r} has several values: {twice}; name the split, or select the network or condition")
+    look = look or FORMATS.get(metric, COUNT)
+    texts = [_cell(row, look, interval) for row in rows.itertuples()]
+    return pd.Series(texts, index=pd.MultiIndex.from_frame(rows[keys]) if len(keys) > 1 else rows[index], dtype=object)
+
+
+def _cell(row: tuple, look: Format, interval: bool) -> str:
+    """Write a value with its interval."""
+    if np.isnan(row.value):
+        return "–"
+    is_shown = interval and not np.isnan(row.low) and (pd.isna(row.n) or row.n >= LEAST)
+    return look.value(row.value) + (f" [{look.bound(row.low)}, {look.bound(row.high)}]" if is_shown else "")
+
+
+def counts(table: pd.DataFrame, metric: str, split: str, index: str = "method") -> pd.Series:
+    """Write the number of images, errors or cases behind a metric."""
+    rows = table[(table.metric == metric) & (table.split == split)]
+    return rows.set_index(index).n.map(str)
+
+
+def values(table: pd.DataFrame, metric: str, split: str, index: str = "method") -> pd.Series:
+    """Return the values of a metric."""
+    rows = table[(table.metric == metric) & (table.split == split)]
+    return rows.set_index(index).value
+
+
+def only(table: pd.DataFrame, methods: Collection[str]) -> pd.DataFrame:
+    """Select the rows of some methods, in their order.
+
+    Raises:
+        ValueError: if the table has no row of a method.
+    """
+    missing = [method for method in methods if method not in set(table.method)]
+    if missing:
+        runs = ", ".join(sorted(set(table.run)))
+        raise ValueError(f"No results of the method {missing[0]!r} in {runs}; there are {sorted(set(table.method))}")
+    return pd.concat([table[table.method == method] for method in methods])
+
+
+def markdown(columns: Mapping[str, pd.Series], order: Sequence | None = None, rows: str = "") -> str:
+    """Write texts as a Markdown table.
+
+    Args:
+        columns: one series of texts per column, by title. A column that is empty everywhere is left out.
+        order: the rows, by index; by default those of the first column.
+        rows: title of the index; without one it is not shown.
+    """
+    columns = {title: column for title, column in columns.items() if len(column)}
+    order = next(iter(columns.values())).index if order is None else order
+    frame = pd.DataFrame({title: column.reindex(order) for title, column in columns.items()})
+    frame = frame.dropna(axis="columns", how="all").fillna("")
+    if rows:
+        frame.insert(0, rows, list(order))
+    return frame.to_markdown(index=False, tablefmt="github", disable_numparse=True)
+
+
+def with_holm(table: pd.DataFrame) -> pd.DataFrame:
+    """Correct the p-values against the edit for the number of methods in the table; the edit has none."""
+    is_p = (table.metric == "p against the edit") & (table.method != "edit")
+    corrected = table[(table.metric != "p against the edit") | is_p].copy()
+    corrected.loc[is_p[is_p].index, "value"] = holm(table[is_p].value.tolist())
+    return corrected
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Correct p-values for their number by Holm's step-down method: the family-wise error rate is controlled."""
+    p_sorted = np.sort(p_values)
+    remaining = np.arange(len(p_sorted), 0, -1)
+    adjusted = np.minimum(np.maximum.accumulate(remaining * p_sorted), 1.0)
+    return [float(adjusted[place]) for place in np.argsort(np.argsort(p_values, kind="stable"))]

@@ -1,0 +1,296 @@
+"""Results in one schema: a long table of figures, what was selected, and the outcome of every image.
+
+A run of a benchmark has a name, such as `snow_miniworld`, and three files:
+
+- `results/NAME.csv`: one row per figure, with the columns `COLUMNS`;
+- `results/runs/NAME.json`: command, date, seconds, and the selected settings of each method;
+- `results/outcomes/NAME.csv`: what intervals and p-values are computed from.
+"""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from edittools._caching import atomic_path
+
+FOLDER = Path(__file__).resolve().parent.parent.parent / "results"
+
+COLUMNS = ["experiment", "dataset", "network", "method", "split", "condition", "metric", "value", "low", "high", "n"]
+"""The columns of the long table.
+
+`network` is "all" for figures of several networks together. `split` is the set of images, by its name in `Splits`.
+`condition` tells apart rows that differ in one more thing: a strength, a seed, a concept. `low` and `high` bound the
+95% interval, `n` is the number of images, errors or cases behind the value. Shares are in [0, 1], changes of accuracy
+in points. A value that is missing in a row is undefined, such as a share of no cases.
+"""
+
+METHODS = {
+    "editing": "edit",
+    "untuned": "paper's setting, not tuned",
+    "random_direction": "random direction",
+    "editing_several": "edit, several exemplars",
+    "random_direction_several": "random direction, several exemplars",
+    "two_layers": "edit of two layers",
+    "finetune_local": "local fine-tuning",
+    "finetune_local_several": "local fine-tuning, several exemplars",
+    "finetune_global": "global fine-tuning",
+    "finetune_global_several": "global fine-tuning, several exemplars",
+    "interpolated_local": "local fine-tuning, interpolated",
+    "interpolated_global": "global fine-tuning, interpolated",
+    "projection": "concept projection",
+    "null_space": "null-space rewriting",
+    "closed_form": "closed form",
+    "last_layer": "last layer retrained",
+    "logit_correction": "logit correction",
+    "reactive": "gated projection (R-ClArC)",
+    "text_blurred": "word blurred, its position given",
+    "mark_blurred": "mark blurred, its position given",
+    "mark_inpainted": "mark inpainted, its position given",
+}
+"""The name of each method in results and on pages, by its key in the code and in JSON lines."""
+
+
+def name_of(method: str) -> str:
+    """Return the name of a method by its key; a key that is not in `METHODS` is the name, with spaces."""
+    return METHODS.get(method, method.replace("_", " "))
+
+
+class Figure(NamedTuple):
+    """What a figure of a JSON line is in the long table; `n` names the figure that counts what it is a share of."""
+
+    metric: str
+    split: str = ""
+    n: str = ""
+
+
+COMMON = {
+    "success": Figure("success", "exemplars"),
+    "locality": Figure("predictions kept", "near", "near"),
+    "locality_nearest": Figure("predictions kept", "nearest", "nearest"),
+    "p_against_edit": Figure("p against the edit", "target_test"),
+    "trials": Figure("candidates"),
+    "choice_seconds": Figure("selection seconds"),
+}
+"""Figures that every method of a scenario has."""
+
+
+@dataclass
+class Results:
+    """The results of one run.
+
+    Args:
+        experiment: what is measured, such as "snow".
+        dataset: "MiniWorld" or "photos".
+        rows: the rows of the long table.
+        selected: what was selected, one entry per network and method.
+        outcomes: outcomes of images, or of cases.
+        notes: what else a page says about the run, such as the constraints.
+        line: the figures of the JSON line; by default the rows.
+        seconds: how long it took; by default what `command.run` measures.
+    """
+
+    experiment: str
+    dataset: str
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    selected: list[dict[str, Any]] = field(default_factory=list)
+    outcomes: list[dict[str, Any]] = field(default_factory=list)
+    notes: dict[str, Any] = field(default_factory=dict)
+    line: dict[str, Any] | None = None
+    seconds: float | None = None
+
+    def add(
+        self,
+        metric: str,
+        value: float | None,
+        *,
+        network: str = "",
+        method: str = "",
+        split: str = "",
+        condition: str = "",
+        interval: Sequence[float] = (),
+        n: float | None = None,
+    ) -> None:
+        """Add a row; a value of None, which was not measured, adds none."""
+        if value is None:
+            return
+        low, high = interval or (None, None)
+        row = {"network": network, "method": method, "split": split, "condition": condition, "metric": metric}
+        row |= {"value": float(value), "low": low, "high": high, "n": None if n is None else int(n)}
+        self.rows.append({"experiment": self.experiment, "dataset": self.dataset, **row})
+
+    def add_figures(
+        self, figures: Mapping[str, Any], names: Mapping[str, Figure], network: str = "", method: str = ""
+    ) -> None:
+        """Add the figures of a JSON line that `names` knows.
+
+        The interval of a figure `share` is in `share_interval`, or in `share_low` and `share_high`.
+        """
+        for key, (metric, split, counted) in names.items():
+            interval = figures.get(f"{key}_interval") or ()
+            if f"{key}_low" in figures:
+                interval = figures[f"{key}_low"], figures[f"{key}_high"]
+            self.add(
+                metric,
+                figures.get(key),
+                network=network,
+                method=method,
+                split=split,
+                interval=interval,
+                n=figures.get(counted),
+            )
+
+    def add_selected(self, settings: str, network: str = "", method: str = "", **more: Any) -> None:
+        """Add the settings of a method that were selected, in words."""
+        self.selected.append({"network": network, "method": method, "settings": settings, **more})
+
+    def add_outcomes(
+        self,
+        before: Sequence[int],
+        after: Sequence[int],
+        places: Sequence[int] | None = None,
+        size: int = 0,
+        *,
+        network: str = "",
+        method: str = "",
+        split: str = "",
+    ) -> None:
+        """Add the outcome of each image of a split, see `encode`."""
+        row = {"network": network, "method": method, "split": split, "outcomes": encode(before, after, places, size)}
+        self.outcomes.append(row)
+
+    def frame(self) -> pd.DataFrame:
+        """Return the long table."""
+        table = pd.DataFrame(self.rows, columns=COLUMNS)
+        return table.astype({"value": float, "low": float, "high": float, "n": "Int64"})
+
+    def overview(self) -> str:
+        """Return the values as text: one row per method, one column per split and metric, one block per network."""
+        table = self.frame()
+        blocks = []
+        for network, part in table.groupby("network", sort=False):
+            names = part.split.str.cat(part.condition, ", ").str.strip(", ").str.cat(part.metric, ": ").str.strip(": ")
+            wide = part.assign(figure=names).pivot_table(
+                index="method", columns="figure", values="value", sort=False, aggfunc="first"
+            )
+            text = wide.T.to_string(float_format="{:.4g}".format, na_rep="")
+            blocks.append(f"{network}\n{text}" if network else text)
+        return "\n\n".join(blocks)
+
+
+RIGHT, WRONG, CORRECTED, BROKEN, ABSENT = ".x+-_"
+"""An image that is classified correctly before and after, never, only after, only before; and one not in the split."""
+
+
+def encode(before: Sequence[int], after: Sequence[int], places: Sequence[int] | None = None, size: int = 0) -> str:
+    """Write one character per image: what the classifier made of it before and after.
+
+    Args:
+        before: 1 for each image that was misclassified, else 0.
+        after: the same after the edit.
+        places: the number of each image in a larger set, by default one after the other.
+        size: the number of images in that set; those that are not in the split are `ABSENT`.
+    """
+    kinds = {(0, 0): RIGHT, (1, 1): WRONG, (1, 0): CORRECTED, (0, 1): BROKEN}
+    characters = [ABSENT] * (size or len(before))
+    for place, *pair in zip(range(len(before)) if places is None else places, before, after, strict=True):
+        characters[place] = kinds[int(pair[0]), int(pair[1])]
+    return "".join(characters)
+
+
+def decode(outcomes: str) -> list[list[int]]:
+    """Read `before`, `after` and `places` of `encode`."""
+    places = [place for place, character in enumerate(outcomes) if character != ABSENT]
+    before = [int(outcomes[place] in WRONG + CORRECTED) for place in places]
+    after = [int(outcomes[place] in WRONG + BROKEN) for place in places]
+    return [before, after, places]
+
+
+def write_results(path: Path, results: Results, command: str, day: str, methods: Collection[str] = ()) -> None:
+    """Write the files of a run.
+
+    Args:
+        path: the file of the long table, `FOLDER/NAME.csv`; the other files are in folders next to it.
+        results: what was measured.
+        command: the command that measured it.
+        day: when.
+        methods: keys of methods. If given, only these are replaced, and the rows of all others stay.
+    """
+    table = results.frame()
+    outcomes = pd.DataFrame(results.outcomes)
+    run = {"command": command, "date": day, "seconds": results.seconds, **results.notes, "selected": results.selected}
+    if methods:
+        names = [name_of(method) for method in methods]
+        table = _replaced(read_results(path.stem, path.parent), table, names)
+        outcomes = _replaced(read_outcomes(path.stem, path.parent), outcomes, names)
+        stored = read_run(path.stem, path.parent)
+        again = {key: run.pop(key) for key in ("command", "date", "seconds")}
+        selected = [one for one in stored["selected"] if one["method"] not in names]
+        selected += [one for one in run["selected"] if one["method"] in names]
+        run = stored | {"selected": selected, "later": [*stored.get("later", ()), again]}
+    _write(path, table.to_csv(index=False, float_format="%.10g", lineterminator="\n"))
+    if len(outcomes):
+        text = outcomes.to_csv(index=False, float_format="%.10g", lineterminator="\n")
+        _write(path.parent / "outcomes" / path.name, text)
+    _write(path.parent / "runs" / f"{path.stem}.json", _lines(run))
+
+
+def _replaced(stored: pd.DataFrame, new: pd.DataFrame, names: Collection[str]) -> pd.DataFrame:
+    """Replace the rows of some methods, on the networks of which there are new ones."""
+    if not len(new) or not len(stored):
+        return new if len(new) else stored
+    new = new[new.method.isin(names)]
+    is_replaced = stored.method.isin(names) & stored.network.isin(new.network)
+    return pd.concat([stored[~is_replaced], new], ignore_index=True)
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file at once, so that a run that is cut off leaves the previous one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary:
+        temporary.write_text(text)
+
+
+def _lines(run: Mapping[str, Any]) -> str:
+    """Write a run as JSON, with one line per entry and per selection, so that differences can be read."""
+    selected = ",\n".join("    " + json.dumps(one, ensure_ascii=False) for one in run["selected"])
+    entries = [f"  {json.dumps(key)}: {json.dumps(run[key], ensure_ascii=False)}" for key in run if key != "selected"]
+    return (
+        "{\n"
+        + ",\n".join([*entries, f'  "selected": [\n{selected}\n  ]' if selected else '  "selected": []'])
+        + "\n}\n"
+    )
+
+
+def read_results(name: str, folder: Path = FOLDER) -> pd.DataFrame:
+    """Read the long table of a run, by its name.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+    """
+    table = pd.read_csv(folder / f"{name}.csv", keep_default_na=False, dtype=str)
+    figures = ["value", "low", "high"]
+    table[figures] = table[figures].replace("", np.nan).astype(float)
+    table["n"] = pd.to_numeric(table.n.replace("", None)).astype("Int64")
+    return table
+
+
+def read_all(folder: Path = FOLDER) -> pd.DataFrame:
+    """Read the long tables of all runs as one; the column `run` has their names."""
+    names = sorted(path.stem for path in folder.glob("*.csv"))
+    return pd.concat([read_results(name, folder).assign(run=name) for name in names], ignore_index=True)
+
+
+def read_run(name: str, folder: Path = FOLDER) -> dict[str, Any]:
+    """Read the command, date, seconds and selections of a run."""
+    return json.loads((folder / "runs" / f"{name}.json").read_text())
+
+
+def read_outcomes(name: str, folder: Path = FOLDER) -> pd.DataFrame:
+    """Read the outcomes of a run; empty where none are stored."""
+    path = folder / "outcomes" / f"{name}.csv"
+    return pd.read_csv(path, keep_default_na=False) if path.exists() else pd.DataFrame()
