@@ -3,6 +3,7 @@
     python benchmarks/synthetic.py --tier mini                 MiniWorld, nothing is downloaded
     python benchmarks/synthetic.py --tier lite                 photos (see docs/tiers.md)
     python benchmarks/synthetic.py --tier lite --models efficientnet_lite0 squeezenet1_1     one after the other
+    python benchmarks/synthetic.py --tier lite --styles transfer     concepts are restyled, as in the paper
 
 With `--store FOLDER` finished cases are kept, and an interrupted run continues where it was. `--workers 0` computes in
 this process.
@@ -200,7 +201,7 @@ def experiment(options: argparse.Namespace) -> Results:
     results = Results("synthetic", "MiniWorld" if options.tier == "mini" else "photos")
     found = {}
     for model in options.models or [MODELS[options.tier][0]]:
-        source = syn.synthetic_source(options.tier, model, options.small or options.quick)
+        source = syn.synthetic_source(options.tier, model, options.small or options.quick, options.styles)
         settings = QUICK if options.quick else syn.DEFAULT_SETTINGS
         found[model] = one_model(model, source, options.targets, options.workers, options.store, settings)
         add_methods(results, found[model], model)
@@ -217,6 +218,8 @@ def main() -> None:
     arguments.add_argument("--tier", default="mini", choices=("mini", "lite", "paper"))
     arguments.add_argument("--models", nargs="+", metavar="MODEL", help="several classifiers; default: the tier's own")
     arguments.add_argument("--small", action="store_true", help="fewer concepts, styles and images, as in notebook 03")
+    ways = "paste textures of materials, or restyle concepts by style transfer"
+    arguments.add_argument("--styles", default="paste", choices=syn.TRANSFORMS, help=ways)
     arguments.add_argument("--targets", type=int, default=1, help="classes by concept and style")
     arguments.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (0: in this one)")
     run(arguments, experiment)

@@ -174,10 +174,11 @@ def test_settings_may_leave_out_what_rewrite_has_a_default_for(case):
 
 
 def test_rank_of_none_is_kept_among_ranks(case):
-    fix = _repaired(case, settings=grid(rank=(None,), **EXACT))
+    full_rank = grid(rank=(None,), reference_weight=(0.0,), **EXACT)
+    fix = _repaired(case, settings=full_rank)
     assert fix.selections["edit"].params["rank"] is None
     one_step = {"rank": 1, "objective": "l1", "reference_weight": 0.0, "steps": 1}
-    mixed = _repaired(case, settings=[*grid(rank=(None,), **EXACT), one_step], strengths=(0.5,))
+    mixed = _repaired(case, settings=[*full_rank, one_step], strengths=(0.5,))
     selection = mixed.selections["edit"]
     assert selection.results["rank"].tolist() == [None, 1]
     assert selection.params["rank"] is None and "steps" not in selection.params

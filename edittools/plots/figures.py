@@ -179,7 +179,7 @@ def confusions(data: LabelledImages, logits: Tensor, top: int = 8) -> Figure:
     counts = pd.Series([data.classes[index] for index in predicted]).value_counts().head(top)[::-1]
     figure, axis = plt.subplots(figsize=(6, 0.3 * len(counts) + 0.9))
     axis.barh(counts.index, counts.to_numpy(), color=WRONG)
-    axis.set_xlabel(f"of {len(predicted)} misread images, how many are taken for …")
+    axis.set_xlabel(f"misclassified images predicted as this class (of {len(predicted)})")
     return finished(figure)
 
 
@@ -243,7 +243,7 @@ def edit_map_figure(images: Sequence[Tensor] | Tensor, edit_maps: Tensor, titles
         drawn_map = lower.imshow(edit_map.cpu().numpy(), cmap="magma", vmin=0, vmax=2, interpolation="nearest")
     for axis in axes.flat:
         axis.set_axis_off()
-    figure.colorbar(drawn_map, ax=axes, ticks=(0, 1, 2), label="firing (1: as at the mask)")
+    figure.colorbar(drawn_map, ax=axes, ticks=(0, 1, 2), label="strength of the edit (1: as at the mask)")
     plt.close(figure)
     return figure
 
@@ -275,7 +275,7 @@ def error_bars(tables: Mapping[str, pd.DataFrame]) -> Figure:
     return finished(figure)
 
 
-def method_bars(table: pd.DataFrame, label: str = "errors corrected, less those made (%)") -> Figure:
+def method_bars(table: pd.DataFrame, label: str = "net errors corrected (%)") -> Figure:
     """Draw shares by method.
 
     Args:
@@ -318,7 +318,7 @@ def retained_trade_off(table: pd.DataFrame, bound: float) -> Figure:
     axis.set_xscale("function", functions=(_signed_root, _signed_square))
     axis.set_xlim(-0.1, 1.05 * max(largest, 1))
     axis.set_xticks([tick for tick in (0, 1, 5, 10, 20, 40, 70, 100) if tick <= largest])
-    axis.set(xlabel="kept images broken (%)", ylabel="errors corrected (%)")
+    axis.set(xlabel="retained images broken (%)", ylabel="errors corrected (%)")
     axis.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
     return finished(figure)
 
@@ -387,8 +387,8 @@ def agreement(
             arrowprops={"arrowstyle": "-", "color": BEFORE, "linewidth": 0.6, "shrinkB": 4},
         )
     axis.set(
-        xlabel="effect, painted again (log-odds)",
-        ylabel="effect, probed",
+        xlabel="exact effect, from rendering again (log-odds)",
+        ylabel="effect measured by the probe (log-odds)",
         xlim=limits,
         ylim=limits,
         aspect="equal",
