@@ -212,8 +212,11 @@ def remap_labels(what: str, data: LabelledImages, classifier: Classifier) -> Lab
         The images with labels into `classifier.classes`.
 
     Raises:
+        TypeError: if the images have no labels.
         ValueError: if the class name of a label is not among `classifier.classes`.
     """
+    if not isinstance(data, LabelledImages):
+        raise TypeError(f"{what}: a {type(data).__name__} has no labels; pass LabelledImages(images, labels, classes)")
     if tuple(data.classes) == classifier.classes:
         return data
     indices = {}

@@ -247,7 +247,8 @@ class Edit:
         if actual != self.fingerprint:
             raise ValueError(
                 f"The edit was made for a model with fingerprint {self.fingerprint[:12]}, but this {kind} has "
-                f"{actual[:12]}: the same layers with other weights; make an edit of this model"
+                f"{actual[:12]}. The edited layers have the same names and shapes, but this is another architecture or "
+                "has other weights; apply the edit to the model that it was made for, or make an edit of this model"
             )
         missing = Counter(self.on_top_of) - Counter(edit.digest for edit in edits)
         if missing:

@@ -192,8 +192,8 @@ def paste_texture(image: Tensor, mask: Tensor, texture_image: Tensor, keep_shadi
     """
     from scipy.ndimage import distance_transform_edt
 
-    check_image(texture_image, "texture", 4 if texture_image.ndim == 4 else 3)
     check_image(image)
+    check_image(texture_image, "texture", 4 if getattr(texture_image, "ndim", 3) == 4 else 3)
     mask = check_mask(mask, image)
     height, width = image.shape[1:]
     texture_height, texture_width = texture_image.shape[-2:]

@@ -15,6 +15,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn.functional import interpolate
+from torch.utils.data import DataLoader
 from torchvision.transforms.functional import center_crop, resize
 from tqdm.auto import tqdm
 
@@ -251,7 +252,8 @@ def check_image(image: Tensor, name: str = "image", dimensions: int = 3) -> Tens
     shape = tuple(image.shape) if isinstance(image, Tensor) else ()
     if len(shape) != dimensions or shape[-3] != 3 or not image.is_floating_point():
         remedy = "of shape (3, H, W)" if dimensions == 3 else "of shape (B, 3, H, W); image[None] makes a batch"
-        raise ValueError(f"{name} {_describe(image)}; pass a torch tensor of floats in [0, 1] {remedy}")
+        loading = ", such as load_image(path, classifier)" if isinstance(image, str | os.PathLike) else ""
+        raise ValueError(f"{name} {_describe(image)}; pass a torch tensor of floats in [0, 1] {remedy}{loading}")
     low, high = image.aminmax() if image.numel() else (0.0, 1.0)
     if not (low >= -1e-4 and high <= 1 + 1e-4):  # refuses NaN as well; resizing may overshoot by a rounding error
         raise ValueError(f"{name} has pixels from {low:.5g} to {high:.5g}; scale them to [0, 1], without normalization")
@@ -270,7 +272,8 @@ def check_mask(mask: Tensor, image: Tensor | None = None, allow_empty: bool = Fa
         ValueError: if it is not such a tensor, does not fit the image, or is empty.
     """
     if not isinstance(mask, Tensor) or mask.ndim != 2:
-        raise ValueError(f"mask {_describe(mask)}; pass a torch tensor of shape (H, W) with zeros and ones")
+        loading = ", such as load_mask(path, classifier)" if isinstance(mask, str | os.PathLike) else ""
+        raise ValueError(f"mask {_describe(mask)}; pass a torch tensor of shape (H, W) with zeros and ones{loading}")
     if image is not None and mask.shape != image.shape[-2:]:
         raise ValueError(
             f"a mask of shape {tuple(mask.shape)} does not fit the image of shape {tuple(image.shape)}; load both with "
@@ -287,6 +290,8 @@ def _describe(value: Any) -> str:
     """Describe a value that is not the tensor that was needed."""
     if isinstance(value, Tensor):
         return f"has the shape {tuple(value.shape)} and the type {value.dtype}"
+    if isinstance(value, str | os.PathLike):
+        return f"is the path {os.fspath(value)!r}"
     return f"is a {type(value).__name__}"
 
 
@@ -410,8 +415,38 @@ Images = LabelledImages | Tensor | LazyImages
 """Images with labels, or without."""
 
 
+def check_images(images: Any, name: str = "the set of images") -> Images:
+    """Return images of a type that can be used as a set of images; pixels are checked where they are used.
+
+    Args:
+        images: the images.
+        name: what the error message calls them.
+
+    Raises:
+        TypeError: if they are anything else, such as a list or a `DataLoader`.
+    """
+    if not isinstance(images, Images):
+        raise TypeError(f"{name} {_describe(images)}; {how_to_pass_images(images)}")
+    return images
+
+
+def how_to_pass_images(images: Any) -> str:
+    """Say how to pass images that came as something else, such as a list or a `DataLoader`."""
+    remedy = "pass a tensor (N, 3, H, W), LazyImages(paths, classifier) or LabelledImages(images, labels, classes)"
+    if isinstance(images, list | tuple):
+        return f"{remedy}; torch.stack makes a tensor of a list of images"
+    if isinstance(images, DataLoader):
+        return f"{remedy}; torch.cat([batch for batch, labels in loader]) makes a tensor of a DataLoader's images"
+    return remedy
+
+
 def pixels_of(images: Images) -> Tensor | LazyImages:
-    """Return the images `(N, 3, H, W)` without labels."""
+    """Return the images `(N, 3, H, W)` without labels.
+
+    Raises:
+        TypeError: if they are neither a tensor nor `LazyImages` nor `LabelledImages`.
+    """
+    check_images(images)
     return images.images if isinstance(images, LabelledImages) else images
 
 

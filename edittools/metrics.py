@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 @torch.no_grad()
 @without_autocast()
 def predict(classifier: Classifier, images: Images, batch_size: int = 64, progress: bool = False) -> Tensor:
-    """Compute the logits of images by the model's own forward pass in eval mode; the model is left as it is.
+    """Return the logits of images, not their classes: `predict(…).argmax(dim=1)` is the predicted class.
+
+    `misclassified(predict(classifier, data), data.labels)` tells which images are misclassified. The model's own
+    forward pass computes the logits in eval mode; the model is left as it is.
 
     Args:
         classifier: the classifier.
@@ -29,9 +32,10 @@ def predict(classifier: Classifier, images: Images, batch_size: int = 64, progre
         progress: show a progress bar.
 
     Returns:
-        The logits `(N, classes)`, on the CPU; their `argmax(dim=1)` is the predicted class.
+        The logits `(N, classes)`, on the CPU.
 
     Raises:
+        TypeError: if the images are neither a tensor nor `LazyImages` nor `LabelledImages`.
         ValueError: if the images are not in [0, 1], or if the model does not return one logit per class.
     """
     model = check_classifier(classifier).model
@@ -55,8 +59,13 @@ def misclassified(logits: Tensor, labels: Tensor) -> Tensor:
         `(N,)` booleans, on the device of the logits.
 
     Raises:
-        ValueError: if there is not one label per prediction.
+        ValueError: if the logits are not `(N, classes)`, or if there is not one label per image.
     """
+    if logits.ndim != 2:
+        raise ValueError(
+            f"logits of shape {tuple(logits.shape)} are not (N, classes); pass the logits that predict returns, not "
+            "predicted classes"
+        )
     if len(logits) != len(labels):
         raise ValueError(f"{len(logits)} predictions for {len(labels)} labels; pass one label per image")
     return predicted_classes(logits) != labels.to(logits.device)

@@ -20,7 +20,7 @@ from edittools._identity import identity
 from edittools.classifiers import Classifier, check_classifier
 from edittools.cut import Cut, find_layer, rows
 from edittools.edits import Edit, Mark, applied_edits, check_same_before, unedited_marks
-from edittools.images import Images, LabelledImages, in_batches
+from edittools.images import Images, LabelledImages, check_images, how_to_pass_images, in_batches
 
 LEAST_EIGENVALUE = 1e-4
 """Eigenvalues of a second moment below this share of the largest are raised to it before it is inverted."""
@@ -200,6 +200,7 @@ def second_moments(
         The second moment of each layer, by name.
     """
     names = [find_layer(check_classifier(classifier).model, layer) for layer in layers]
+    check_images(images, "reference")
     if cache == "":
         return measure(classifier, names, images, progress=progress)
     data = (
@@ -243,8 +244,8 @@ def check_reference(reference: Reference | None) -> None:
     """Raise `TypeError` for a reference that is neither images nor a `SecondMoment`."""
     if reference is not None and not isinstance(reference, Images | SecondMoment):
         raise TypeError(
-            f"reference is a {type(reference).__name__}; pass images as a tensor (N, 3, H, W), LazyImages or "
-            "LabelledImages, or a SecondMoment"
+            f"reference is a {type(reference).__name__}, neither images nor a SecondMoment; "
+            f"{how_to_pass_images(reference)}"
         )
 
 

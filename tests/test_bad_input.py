@@ -15,6 +15,7 @@ import torch
 from conftest import TinyNet, make_exemplar, randomise_norms
 from PIL import Image
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from edittools import miniworld, scenarios
 from edittools.baselines import rewrite_at_random
@@ -24,7 +25,7 @@ from edittools.cut import Cut, cut_all, editable_layers, states_at
 from edittools.edits import Change, Edit, applied_edits
 from edittools.exemplars import Exemplar, paste_texture
 from edittools.images import LabelledImages, LazyImages, load_image, save_mask
-from edittools.metrics import Comparison, misclassified, predict
+from edittools.metrics import Comparison, error_rate, misclassified, predict
 from edittools.miniworld import textures
 from edittools.models.load import load_classifier
 from edittools.moments import SecondMoment, measure, second_moments
@@ -34,6 +35,7 @@ from edittools.scenarios import photos
 from edittools.selection.activations import CachedActivations
 from edittools.selection.constraints import ConstraintCheck, Constraints
 from edittools.selection.search import select_best
+from edittools.selection.splits import Splits
 from edittools.widgets.editor import MaskEditor
 from edittools.widgets.views import alpha_slider
 
@@ -67,6 +69,10 @@ def _states_of_two_classifiers(w):
     )
 
 
+def _loader(w):
+    return DataLoader(TensorDataset(w.images, w.labels), batch_size=2)
+
+
 def _rewrite_with_sample(w, channels):
     moment = SecondMoment(torch.eye(8).double(), [torch.rand(2, channels, 9, 9)])
     return w.rewrite(reference=moment, reference_weight=1.0)
@@ -82,6 +88,12 @@ IMAGES = {
     "resize_to below size": (lambda w: load_image(w.folder / "good.png", 32, 16), ValueError, "resize_to 16 .* 32"),
     "resize_to alone": (lambda w: load_image(w.folder / "good.png", resize_to=36), ValueError, "resize_to 36"),
     "x is an array": (lambda w: Exemplar(w.image.numpy(), w.image, w.mask), ValueError, "x .*ndarray"),
+    "x is a path": (lambda w: Exemplar.paste("van.jpg", w.mask, "snow.jpg"), ValueError, r"'van\.jpg'.*load_image"),
+    "a texture is a path": (
+        lambda w: Exemplar.paste(w.image, w.mask, "snow.jpg"),
+        ValueError,
+        r"texture .*'snow\.jpg'.*load_image",
+    ),
     "x is gray": (lambda w: Exemplar(w.image[:1], w.image, w.mask), ValueError, r"x .*\(1, 32, 32\)"),
     "x in 8 bits": (lambda w: Exemplar((w.image * 255).byte(), w.image, w.mask), ValueError, "uint8"),
     "x up to 255": (lambda w: Exemplar(w.image * 255, w.image, w.mask), ValueError, r"to 25\d"),
@@ -89,11 +101,15 @@ IMAGES = {
     "x and x' differ": (lambda w: Exemplar(w.image, w.image[:, 1:], w.mask), ValueError, r"x' .*\(3, 31, 32\)"),
     "classified: NaN": (lambda w: w.classifier(w.images * NAN), ValueError, "nan"),
     "classified: an array": (lambda w: w.classifier(w.images.numpy()), ValueError, "ndarray"),
+    "predicted: a list": (lambda w: predict(w.classifier, list(w.images)), TypeError, "list.*torch.stack"),
+    "predicted: a DataLoader": (lambda w: predict(w.classifier, _loader(w)), TypeError, "DataLoader.*torch.cat"),
+    "no labels to compare with": (lambda w: error_rate(w.classifier, w.images), TypeError, "Tensor.*LabelledImages"),
     "lazily: a file that is gone": (_predict_missing_file, FileNotFoundError, "gone.png"),
 }
 
 MASKS = {
     "saved: grays": (lambda w: save_mask(w.folder / "m.png", w.image[0]), ValueError, r"\[\d"),
+    "a path": (lambda w: Exemplar(w.image, w.image, w.folder / "m.png"), ValueError, r"m\.png'.*load_mask"),
     "none": (lambda w: Exemplar(w.image, w.image, None), ValueError, "mask .*NoneType"),
     "empty": (lambda w: Exemplar(w.image, w.image, w.mask * 0), ValueError, "mask is empty"),
     "a stack": (lambda w: Exemplar(w.image, w.image, w.mask[None]), ValueError, r"mask .*\(1, 32, 32\)"),
@@ -160,6 +176,13 @@ REWRITES = {
         r"\(24, 24\).*\(32, 32\)",
     ),
     "no reference": (lambda w: w.rewrite(reference=None), ValueError, "(?i)reference"),
+    "a list as reference": (lambda w: w.rewrite(reference=list(w.images)), TypeError, "list.*torch.stack"),
+    "a DataLoader as reference": (lambda w: w.rewrite(reference=_loader(w)), TypeError, "DataLoader.*torch.cat"),
+    "moments of a DataLoader": (
+        lambda w: second_moments(w.classifier, ["conv1"], _loader(w)),
+        TypeError,
+        "DataLoader.*torch.cat",
+    ),
     "one image as reference": (lambda w: w.rewrite(reference=w.image), ValueError, r"\(3, 32, 32\)"),
     "NaN in the reference": (lambda w: w.rewrite(reference=w.images * NAN), ValueError, "nan"),
     "another layer's moment": (lambda w: w.rewrite(reference=_moment(5)), ValueError, " 5 .*'conv1'"),
@@ -225,6 +248,11 @@ MODELS = {
 }
 
 METRICS = {
+    "classes instead of logits": (
+        lambda w: misclassified(predict(w.classifier, w.images).argmax(dim=1), w.labels),
+        ValueError,
+        r"\(6,\).*logits",
+    ),
     "labels too few": (lambda w: misclassified(torch.rand(3, 5), w.labels), ValueError, "3 .* 6 "),
     "of two lengths": (lambda w: Comparison(_no_errors(3), _no_errors(4)), ValueError, r"\(3,\).*\(4,\)"),
     "cached: an edit of another layer": (
@@ -232,6 +260,8 @@ METRICS = {
         ValueError,
         "'conv1.weight'.*'conv2'",
     ),
+    "splits: a list as reference": (lambda w: Splits(list(w.images), w.data, w.data), TypeError, "list.*torch.stack"),
+    "splits: no labels": (lambda w: Splits(w.images, w.images, w.data), TypeError, "'target'.*Tensor"),
     "selected from no candidate": (
         lambda w: select_best(pd.DataFrame(), ConstraintCheck(w.cached()), Constraints()),
         ValueError,

@@ -62,6 +62,13 @@ def test_applied_after_exception(tiny, edit):
     assert _has_weights(before, tiny)
 
 
+def test_apply_to_another_architecture_with_a_layer_of_that_shape(tiny, edit):
+    deeper = copy.deepcopy(tiny)
+    deeper.model.extra = nn.Linear(2, 2)
+    with pytest.raises(ValueError, match=f"{edit.fingerprint[:12]}.*another architecture"):
+        edit.apply_(deeper)
+
+
 def test_undo_in_any_order(tiny, edit, other):
     before = _weights(tiny)
     edit.apply_(tiny)

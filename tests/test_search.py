@@ -493,6 +493,21 @@ def test_check_disjoint_of_sets_compares_all_pairs(photos32):
     check_disjoint(sets, [("a", "b"), ("a", "c")])
 
 
+def test_check_disjoint_names_at_most_three_shared_images(photos32):
+    names = tuple(f"photo {number}.jpg" for number in range(10))
+    named = LabelledImages(photos32[:10], torch.zeros(10).long(), ["a"], names)
+    with pytest.raises(ValueError, match=r"share 2 images \('photo 3.jpg', 'photo 4.jpg'\)"):
+        check_disjoint({"one": named, "other": photos32[[3, 20, 4]]})
+    with pytest.raises(ValueError, match=r"share 10 images \('photo 0.jpg', 'photo 1.jpg', 'photo 2.jpg', …\)"):
+        check_disjoint({"one": photos32, "other": named})
+
+
+def test_splits_that_share_a_named_image_name_it(splits):
+    named = replace(splits.clean, names=tuple(f"{number}.jpg" for number in range(10)))
+    with pytest.raises(ValueError, match=r"'0\.jpg'"):
+        replace(splits, reference=splits.clean.images, clean=named).check_disjoint()
+
+
 def test_label_by_prediction_replaces_labels_and_keeps_names(tiny, photos32):
     expected = predict(tiny, photos32).argmax(1)
     assert torch.equal(label_by_prediction(photos32, tiny).labels, expected)

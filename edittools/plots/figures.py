@@ -422,19 +422,20 @@ def counterfactuals(probe: Any, rule: pd.Series, count: int = 5) -> Figure:
         rule: a row of its `rules()`.
         count: number of images.
     """
-    columns = ["classifier", "class", "concept", "style"]
+    columns = ["classifier", "concept", "style"]
     rows = probe.table[(probe.table[columns] == rule[columns]).all(axis=1)]
     rows = rows.drop_duplicates("image").set_index("image", drop=False)
     rows = rows.loc[list(rule["evidence"][:count])]
     views_by_image = [probe.views(row) for _, row in rows.iterrows()]
+    classes = rows["class"].tolist()
     images = []
     titles = []
     right = []
     for views in zip(*views_by_image, strict=False):  # the originals, then the transformed images, then the controls
-        for view in views:
+        for class_name, view in zip(classes, views, strict=True):
             images.append(view.image)
-            titles.append(f"{view.title}\n{prediction_title(rule['class'], view.read)}")
-            right.append(view.read == rule["class"])
+            titles.append(f"{view.title}\n{prediction_title(class_name, view.read)}")
+            right.append(view.read == class_name)
     return image_grid(images, titles, right, columns=len(views_by_image), width=1.75)
 
 

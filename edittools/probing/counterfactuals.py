@@ -6,6 +6,7 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
@@ -22,6 +23,9 @@ Transform = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 LEAST_AREA = 0.02
 """Concepts that cover a smaller share of an image are not transformed."""
+
+ALL_CLASSES = "all classes"
+"""The `class` of a rule that all classes rely on together, see `Probe.rules(pooled=True)`."""
 
 
 def control_mask(mask: Tensor, avoid: Tensor | None = None) -> Tensor | None:
@@ -231,18 +235,28 @@ class Concepts:
                 object_masks.append(masks[index])
         return sum(object_masks).clamp(max=1) if object_masks else None
 
-    def exemplar(self, rule: Mapping[str, Any], variant: int = 0, place: int = 0) -> Exemplar:
+    def exemplar(self, rule: Mapping[str, Any] | pd.DataFrame, variant: int = 0, place: int = 0) -> Exemplar:
         """Make an exemplar of a rule that `Probe.rules` lists.
 
+        Its label is the class of the rule, or that of the image if all classes rely on the concept.
+
         Args:
-            rule: a row of the table.
+            rule: a row of the table, or the table itself for its first rule.
             variant: variant of the rule's style, for x'.
             place: which image of the rule's evidence is x.
 
         Raises:
             KeyError: if the rule's style is not among the styles.
-            ValueError: if the evidence has no image at `place`.
+            ValueError: if the table has no rule, or if the evidence has no image at `place`.
         """
+        if isinstance(rule, pd.DataFrame):
+            if rule.empty:
+                raise ValueError(
+                    "the table has 0 rules, so there is no exemplar to make; probe more images, pool the classes by "
+                    "probe.rules(pooled=True), or list suspicions, which pass no test, by "
+                    "probe.rules(fdr=1, least_effect=0)"
+                )
+            rule = rule.iloc[0]
         evidence = rule["evidence"]
         concept = rule["concept"]
         style = one_of(rule["style"], self.styles, "style", KeyError)
@@ -253,7 +267,9 @@ class Concepts:
             )
         number = evidence[place]
         changed, _ = self.counterfactual(number, concept, [(style, variant)], control=False)
-        label = list(self.data.classes).index(rule["class"])
+        label = int(self.data.labels[number])
+        if rule["class"] != ALL_CLASSES:
+            label = list(self.data.classes).index(rule["class"])
         return Exemplar(self.data.images[number], changed[0], self.masks[concept][number], label)
 
 

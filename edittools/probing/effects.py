@@ -20,7 +20,7 @@ from scipy.stats import false_discovery_control, rankdata, wilcoxon
 from torch import Tensor
 
 from edittools._checks import one_of
-from edittools.probing.counterfactuals import Concepts
+from edittools.probing.counterfactuals import ALL_CLASSES, Concepts
 
 FALSE_DISCOVERY_RATE = 0.05
 """The share of the rules reported by `Probe.rules` that may be false (Benjamini–Hochberg)."""
@@ -163,7 +163,7 @@ class Probe:
             fdr: false-discovery rate; a rule has q ≤ `fdr`.
             least_effect: a rule lowers the log-odds by more than this, in the mean and by a test.
             pooled: list concepts that all classes together rely on, for classes of few images. The `class` of such a
-                rule is that of the first image of its evidence.
+                rule is "all classes".
 
         Returns:
             One row for each rule, with the columns of `effects` and
@@ -174,8 +174,10 @@ class Probe:
         effects = self.effects(keys, "log-odds", least_effect, self.least_images)
         rules = effects[(effects["q"] <= fdr) & (effects["effect"] >= least_effect)]
         evidence = [self._evidence(rule[keys]) for _, rule in rules.iterrows()]
-        for column in ("class", "style", "evidence"):
+        for column in ("style", "evidence"):
             rules = rules.assign(**{column: [entry[column] for entry in evidence]})
+        if pooled:
+            rules = rules.assign(**{"class": ALL_CLASSES})
         rules = rules[["classifier", "class", "concept", *_EFFECT, "q", "style", "evidence"]]
         rules["strongest"] = rules.groupby(["classifier", "class"])["effect"].transform("max")
         rules = rules.sort_values(
@@ -187,7 +189,7 @@ class Probe:
         return rules.drop(columns="strongest")
 
     def _evidence(self, rule: pd.Series) -> dict[str, Any]:
-        """Find the style that lowers the probability most, the correctly classified images, and the first one's class.
+        """Find the style that lowers the probability most, and the correctly classified images.
 
         Args:
             rule: the columns that identify a rule, with their values.
@@ -199,9 +201,8 @@ class Probe:
         correct = rows[rows["before"] == rows["class"]]
         lost_by_image = correct.groupby("image")["lost"].mean().sort_values(ascending=False)
         style = rows.groupby("style", sort=False)["lost"].mean().idxmax()
-        first_rows = rows[rows["image"] == lost_by_image.index[0]] if len(lost_by_image) else rows
         evidence = tuple(int(number) for number in lost_by_image.index)
-        return {"class": first_rows["class"].iloc[0], "style": style, "evidence": evidence}
+        return {"style": style, "evidence": evidence}
 
     def views(self, row: pd.Series) -> list[View]:
         """Make the images of one row of the table: the original, the transformed one, and the control if there is one.

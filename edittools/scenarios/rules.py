@@ -17,7 +17,7 @@ from edittools.miniworld.scenes import CLASSES
 from edittools.models.data import shipped
 from edittools.models.imagenet import imagenet_classes
 from edittools.models.load import load_classifier
-from edittools.probing.counterfactuals import LEAST_AREA, Concepts, materials, with_materials
+from edittools.probing.counterfactuals import ALL_CLASSES, LEAST_AREA, Concepts, materials, with_materials
 from edittools.probing.effects import LEAST_IMAGES, Probe
 from edittools.probing.probe import ProbeSettings
 from edittools.scenarios import photos
@@ -253,7 +253,7 @@ def scenario_for(
         classifier: the classifier to edit.
         concepts: the images, masks and styles.
         rule: a row of `Probe.rules()`, or a mapping of "class", "concept" and "style" to their names, and of "evidence"
-            to the numbers of images of the class.
+            to the numbers of images of the class. The class of a pooled rule is that of its first image.
         common_fields: the fields of the `Scenario` that do not depend on the rule, among them `layers`; and as "splits"
             a mapping of those of the `Splits`, by name.
         exemplars: number of exemplars; they are the first images of the evidence.
@@ -267,7 +267,10 @@ def scenario_for(
     """
     concept = rule["concept"]
     style = rule["style"]
-    class_index = classifier.index(rule["class"])
+    own_class = rule["class"]
+    if own_class == ALL_CLASSES and rule["evidence"]:
+        own_class = concepts.data.classes[int(concepts.data.labels[rule["evidence"][0]])]
+    class_index = classifier.index(own_class)
     for_selection, for_evaluation = concepts.parted(concept, style)
     evidence = list(rule["evidence"][:exemplars])
     data = at_size(concepts.data, classifier)

@@ -3,8 +3,9 @@
 Images are compared by thumbnails, so a photo in another size, precision or file is the same image.
 """
 
+import os
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from itertools import combinations
@@ -15,7 +16,7 @@ from torch.nn.functional import interpolate
 
 from edittools.classifiers import Classifier
 from edittools.exemplars import Exemplar
-from edittools.images import Images, LabelledImages, LazyImages, in_batches, pixels_of, stratified
+from edittools.images import Images, LabelledImages, LazyImages, check_images, in_batches, pixels_of, stratified
 from edittools.metrics import predict
 
 SAME_IMAGE = 0.01
@@ -29,6 +30,9 @@ SELECTING = ("target", "retain", "clean")
 
 EVALUATING = ("target_test", "clean_test", "retain_test", "same_class_test")
 """The labeled splits on which an edit is evaluated only, as those of `Splits.extra`."""
+
+MOST_NAMED = 3
+"""The largest number of shared images that an error message names."""
 
 REFERENCE_SHARE = 0.25
 """Share of the clean images that `split_clean` takes as reference images."""
@@ -64,6 +68,12 @@ class Splits:
         taken = [name for name in ("reference", *SELECTING, *EVALUATING) if name in self.extra]
         if taken:
             raise ValueError(f"The extra split {taken[0]!r} has the name of another split; give it another name")
+        check_images(self.reference, "reference")
+        for name, data in self.labeled.items():
+            if not isinstance(data, LabelledImages):
+                raise TypeError(
+                    f"The split {name!r} is a {type(data).__name__}; pass LabelledImages(images, labels, classes)"
+                )
 
     @property
     def labeled(self) -> dict[str, LabelledImages]:
@@ -96,7 +106,9 @@ class Splits:
             pairs.remove(("x", "target"))
         pairs += combinations(selecting, 2)
         pairs += [(name, other) for name in selecting for other in evaluating]
-        _check_pairs(small, pairs)
+        names = {"reference": _file_names(self.reference)}
+        names |= {name: _file_names(data) for name, data in self.labeled.items()}
+        _check_pairs(small, pairs, names)
 
     @cached_property
     def _thumbnails(self) -> dict[str, Tensor]:
@@ -115,20 +127,50 @@ def check_disjoint(sets: Mapping[str, Images], pairs: Iterable[tuple[str, str]] 
         ValueError: if the sets of a pair share an image.
     """
     small = {name: thumbnails(images) for name, images in sets.items()}
-    _check_pairs(small, combinations(sets, 2) if pairs is None else pairs)
+    names = {name: _file_names(images) for name, images in sets.items()}
+    _check_pairs(small, combinations(sets, 2) if pairs is None else pairs, names)
 
 
-def _check_pairs(small: Mapping[str, Tensor], pairs: Iterable[tuple[str, str]]) -> None:
-    """Raise `ValueError` if the sets of a pair, given as thumbnails by name, share an image."""
+def _check_pairs(
+    small: Mapping[str, Tensor], pairs: Iterable[tuple[str, str]], names: Mapping[str, Sequence[str]]
+) -> None:
+    """Raise `ValueError` if the sets of a pair share an image.
+
+    Args:
+        small: thumbnails by the name of the set.
+        pairs: names of the sets to compare.
+        names: names of the images by the name of the set; a set without names may be missing or have none.
+    """
     for one, other in pairs:
-        shared = _count_shared(small[one], small[other])
-        if shared:
-            raise ValueError(f"{one!r} and {other!r} share {shared} images; the sets must be disjoint")
+        is_shared = _is_shared(small[one], small[other])
+        count = int(is_shared.sum())
+        if count:
+            named = _named(is_shared, names.get(other, ())) or _named(
+                _is_shared(small[other], small[one]), names.get(one, ())
+            )
+            raise ValueError(f"{one!r} and {other!r} share {count} images{named}; the sets must be disjoint")
+
+
+def _named(is_shared: Tensor, names: Sequence[str]) -> str:
+    """Name the first shared images of a set in brackets; empty if its images have no names."""
+    shared = [repr(names[number]) for number in is_shared.nonzero()[:, 0].tolist()] if names else []
+    if not shared:
+        return ""
+    more = [] if len(shared) <= MOST_NAMED else ["…"]
+    return f" ({', '.join([*shared[:MOST_NAMED], *more])})"
+
+
+def _file_names(images: Images) -> tuple[str, ...]:
+    """Return the names of images, or the paths of their files; empty if they have none."""
+    if isinstance(images, LabelledImages) and images.names:
+        return images.names
+    pixels = pixels_of(images)
+    return tuple(os.fspath(path) for path in pixels.paths) if isinstance(pixels, LazyImages) else ()
 
 
 def shared_images(one: Images, other: Images) -> int:
     """Count the images of `other` that are also in `one`."""
-    return _count_shared(thumbnails(one), thumbnails(other))
+    return int(_is_shared(thumbnails(one), thumbnails(other)).sum())
 
 
 def without_duplicates(name: str, data: LabelledImages) -> LabelledImages:
@@ -211,9 +253,9 @@ def _is_same(one: Tensor, other: Tensor) -> Tensor:
     return torch.cdist(one, other) <= SAME_IMAGE * one.shape[1] ** 0.5
 
 
-def _count_shared(one: Tensor, other: Tensor) -> int:
-    """Count the thumbnails of `other` that are also among those of `one`."""
+def _is_shared(one: Tensor, other: Tensor) -> Tensor:
+    """Tell which thumbnails of `other` are also among those of `one`, `(M,)` booleans."""
     is_shared = torch.zeros(len(other), dtype=torch.bool)
     for batch in one.split(1024):
         is_shared = is_shared | _is_same(batch, other).any(dim=0)
-    return int(is_shared.sum())
+    return is_shared

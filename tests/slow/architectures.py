@@ -163,17 +163,20 @@ def page(rows: list[dict[str, object]], call: str) -> str:
     cut = cut.astype(dict.fromkeys(("checked", "layers", "of"), int))
     parts = [
         "# Which architectures can be cut",
-        f"Written by `{call}`, torch {torch.__version__}, one thread. Random weights; those of 0, which would hide a "
-        "difference, are made random. *Exact*: at each layer that was checked, prefix and suffix put together, a state "
-        "used twice, give the model's own logits bit for bit. *Seconds* are those of the export and of finding where "
-        "keys stand, beside other work.",
+        f"`{call}` writes these tables. They were made with torch {torch.__version__} and one thread. All networks "
+        "have random weights; weights that are initialized to 0, which would hide a difference, are made random as "
+        "well.",
+        "- **Exact**: at each layer that was checked, the prefix and the suffix together give the model's own logits "
+        "bit for bit, even if a state is used twice.\n"
+        "- **Seconds**: the time to export a network and to find the positions of its keys; in the first table, the "
+        "median over the networks. **Longest** is the maximum. Other work ran on the same machine.",
         to_markdown(summary.round(1).reset_index()),
-        "## Those that are not exact, and why",
+        "## Networks that are not exact",
         to_markdown(failed) if len(failed) else "None.",
-        "## Those that are",
-        "So many of the *layers* that are listed were *checked*; listed are so many *of* all convolutions without "
-        "groups and linear layers. The others see windows or pooled tokens, whose place in the image is not known, or "
-        "have a weight that is made or read twice.",
+        "## Networks that are exact",
+        "*Layers* is the number of layers that can be edited, *of* is the number of all linear layers and convolutions "
+        "without groups, and *checked* is the number of layers that were checked. The remaining layers see windows or "
+        "pooled tokens, whose position in the image is unknown, or have a weight that is computed or read twice.",
         to_markdown(cut),
     ]
     return "\n\n".join(parts) + "\n"
