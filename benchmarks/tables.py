@@ -367,6 +367,36 @@ def random_directions(table: pd.DataFrame) -> str:
     return f"{markdown(columns)}\n\nMean of the errors corrected: {mean}, from {lowest} to {highest}."
 
 
+def default_settings(table: pd.DataFrame) -> str:
+    """Write one row per experiment and setting, then the default that the rule selects."""
+    table = table.assign(case=table.condition + " / " + table.method)
+    order = table.drop_duplicates("case").set_index("case")
+    columns = {
+        "experiment": order.condition,
+        "setting": order.method,
+        "errors corrected": cells(table, "errors corrected", "target", index="case", interval=False),
+        "corrected / broken": slash(table, "target", "case"),
+        "accuracy, clean images": cells(table, "accuracy change", "clean", index="case"),
+        "accuracy, retained images": cells(table, "accuracy change", "retain", index="case"),
+    }
+    return f"{markdown(columns)}\n\nSelected by the rule: {read_run(table.run.iloc[0])['recommended']}."
+
+
+def repair_composites(table: pd.DataFrame) -> str:
+    """Write one row per network and method; a network without errors to select on has one row."""
+    table = table.assign(case=table.network + " / " + table.method)
+    order = table.drop_duplicates("case").set_index("case")
+    columns = {
+        "network": order.network,
+        "method": order.method.where(order.method != "", "no error to select on"),
+        "errors": cells(table, "errors before", index="case"),
+        "corrected / broken": slash(table, "target_test", "case"),
+        "accuracy, points": cells(table, "accuracy change", "clean_test", index="case"),
+        "candidates": cells(table, "candidates", index="case"),
+    }
+    return markdown(columns)
+
+
 def edit_speed(table: pd.DataFrame) -> str:
     """Write the solvers against training the full weight, and one more edit against a forward pass."""
     known = table.set_index("metric").value
@@ -407,7 +437,7 @@ TABLES = {
     function.__name__: function
     for function in (
         *(snow, typographic, watermark, synthetic, found_rule, side_effects, probing, segmentation, robustness, repair),
-        *(many_edits, random_directions, edit_speed, paper_rehearsal),
+        *(many_edits, random_directions, default_settings, repair_composites, edit_speed, paper_rehearsal),
     )
 }
 """What makes the table of a run, by its experiment."""
