@@ -51,6 +51,7 @@ METHODS = {
     "text_blurred": "word blurred, its position given",
     "mark_blurred": "mark blurred, its position given",
     "mark_inpainted": "mark inpainted, its position given",
+    "selected": "selected method",
 }
 """The name of each method in results and on pages, by its key in the code and in JSON lines."""
 
