@@ -43,7 +43,7 @@ class Label:
 
     Args:
         text: the word; "" leaves the label blank.
-        centre: center (x, y), as shares of the image's width and height.
+        center: center (x, y), as shares of the image's width and height.
         width: width, as a share of the image's width.
         height: height, as a share of the label's width.
         angle: angle in degrees, counterclockwise.

@@ -355,7 +355,7 @@ class Gated:
 
     Args:
         finder: finds the concepts.
-        witness: finds the things that open the gate.
+        gate: finds the things that open the gate.
         doubtful: the concepts that are gated.
         things: the concepts of `gate` that open the gate.
     """

@@ -45,7 +45,7 @@ SHORTLISTS = {
 class ProbingSetup(NamedTuple):
     """What notebook 04 works with.
 
-    Args:
+    Attributes:
         classifiers: the classifiers to probe, by name; the rules of the first one are edited.
         concepts: images, the masks of their concepts, and materials.
         settings: what a probe transforms and compares.
