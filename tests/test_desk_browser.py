@@ -295,10 +295,10 @@ def test_rewrite_by_keyboard(desk, page):
     for key in ["r", "Home", "PageDown", "PageDown", "Enter", "End", "PageDown", "PageDown", "Enter"]:
         page.keyboard.press(key)
     assert web.wait_until(lambda: editor.count() > 100)
-    before = desk.run("print(desk.edit.digest)")
+    before = desk.run("before = desk.result; print(desk.index)")
     desk.button("Rewrite").focus()
     page.keyboard.press("Enter")
-    assert web.wait_until(lambda: desk.run("print(desk.edit.digest)") != before)
+    assert web.wait_until(lambda: desk.run("print(desk.result is before)") == "False"), before
 
 
 def test_desk_of_a_folder_names_broken_files_and_shows_class_names_as_text(other, page):

@@ -80,6 +80,9 @@ def page_of(text, count=3):
         versions=[(text, text)],
         code=text,
         created=text,
+        findings_note=text,
+        findings_head=[text, text],
+        findings=[[text, text]],
     )
 
 
