@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import venv
 from pathlib import Path
@@ -77,6 +78,11 @@ def inside() -> None:
     assert (Path(et.__file__).parent / "py.typed").is_file(), "type checkers would ignore the package: no py.typed"
     print("edittools is", Path(et.__file__).relative_to(sys.prefix))
     tour(et, miniworld.scenes)
+    command = Path(sysconfig.get_path("scripts"), "edittools")
+    weights = Path("weights.safetensors")
+    edit = ["apply", "snow_is_road.safetensors", "--model", "mini_vgg", "--out", weights]
+    subprocess.run([command, *edit], check=True)  # the console script, on the edit that the tour has saved
+    assert weights.stat().st_size > 100_000
     clip = et.load_classifier("mini_clip", class_names=("mug", "lamp"))
     mugs = miniworld.scenes(20, "test", "mug", size=clip.size)
     reads = et.predict(clip, mugs).argmax(dim=1)
