@@ -283,31 +283,34 @@ def is_inside_the_window(page, part):
 
 
 @pytest.mark.parametrize("size", [(1366, 850), (420, 400)])
-def test_help_is_an_overlay_inside_the_window(drawn, size):
+def test_help_is_an_overlay_inside_the_window(drawn, size, request):
     page = drawn.page
     before = page.viewport_size
+    request.addfinalizer(lambda: page.set_viewport_size(before))
     page.set_viewport_size({"width": size[0], "height": size[1]})
     page.wait_for_timeout(400)
     drawn.canvas.scroll_into_view_if_needed()
     height = drawn.root.bounding_box()["height"]
     shortcuts = drawn.root.locator(".et-help")
     button = drawn.root.get_by_role("button", name="Shortcuts")
+
+    def is_expanded(expected):  # the browser tells the page in a task of its own
+        return web.wait_until(lambda: button.get_attribute("aria-expanded") == expected, 10)
+
     drawn.press("?")
     page.wait_for_timeout(200)
     assert shortcuts.is_visible() and is_inside_the_window(page, shortcuts)
-    assert drawn.root.bounding_box()["height"] == height and button.get_attribute("aria-expanded") == "true"
+    assert drawn.root.bounding_box()["height"] == height and is_expanded("true")
     page.screenshot(path=ARTEFACTS / f"editor-help-{size[0]}.png")
     page.keyboard.press("Escape")
     assert web.wait_until(lambda: not shortcuts.is_visible())
-    assert button.get_attribute("aria-expanded") == "false"
+    assert is_expanded("false")
     button.click()
     assert shortcuts.is_visible()
     shortcuts.get_by_role("button", name="Close").click()
     assert not shortcuts.is_visible()
     drawn.press("?", "?")
     assert not shortcuts.is_visible()
-    page.set_viewport_size(before)
-    page.wait_for_timeout(400)
 
 
 def test_heat_map_is_drawn_over_the_image(drawn):
