@@ -15,10 +15,10 @@ from safetensors.torch import load_file
 import edittools as et
 from edittools.auditing import audit_folder, load_model, read_masks
 from edittools.auditing.cli import main
-from edittools.auditing.masks import decode_segmentation
 from edittools.images import LabelledImages, fit_mask, load_image, load_mask
 from edittools.miniworld.scenes import CLASSES
 from edittools.miniworld.textures import texture
+from edittools.probing.coco import decode_segmentation
 from edittools.scenarios.tiers import SceneSet
 
 
@@ -236,9 +236,9 @@ def test_decode_segmentation_of_run_lengths():
     mask = np.zeros((6, 4), np.uint8)
     mask[1:4, 2] = 1
     counts = [13, 3, 8]  # down the columns
-    assert torch.equal(decode_segmentation({"size": [6, 4], "counts": counts}, 6, 4), torch.from_numpy(mask).float())
+    assert torch.equal(decode_segmentation({"size": [6, 4], "counts": counts}, (6, 4)), torch.from_numpy(mask).float())
     with pytest.raises(ValueError, match="'nonsense'"):
-        decode_segmentation("nonsense", 6, 4)
+        decode_segmentation("nonsense", (6, 4))
 
 
 # --- models ---

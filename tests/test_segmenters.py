@@ -11,7 +11,14 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
 from edittools.probing.segmentation import cached, mask_rcnn, transformers_segmenter
 
-transformers = pytest.importorskip("transformers", reason="needs transformers: pip install 'edittools[segmentation]'")
+try:
+    import transformers
+except ImportError:
+    transformers = None
+
+needs_transformers = pytest.mark.skipif(
+    transformers is None, reason="transformers is not installed: pip install 'edittools[segmentation]'"
+)
 
 LABELS = {0: "Road", 1: "grass-merged", 2: "water-other", 3: "sky-other-merged", 4: "grass"}
 
@@ -191,6 +198,7 @@ def name(request):
     return request.param
 
 
+@needs_transformers
 def test_transformers_segmenter_class_maps_cover_each_pixel_once(name):
     find = segmenter(name, least_area=0.0)
     assert find.concepts == {"road": (0,), "grass": (1, 4), "water": (2,), "sky": (3,)}
@@ -199,6 +207,7 @@ def test_transformers_segmenter_class_maps_cover_each_pixel_once(name):
     assert torch.equal(sum(masks.values()), torch.ones(3, 64, 64))
 
 
+@needs_transformers
 def test_transformers_segmenter_matches_the_processor(name):
     """Where nothing is padded and no threshold is set, the class maps are those of the library."""
     network, processor = MAKERS[name]()
@@ -213,6 +222,7 @@ def test_transformers_segmenter_matches_the_processor(name):
     assert (class_maps == expected).float().mean() > 0.97  # the library resizes masks twice
 
 
+@needs_transformers
 def test_transformers_segmenter_masks_have_the_size_of_the_images(name):
     masks = segmenter(name, least_area=0.0)(photo_like(2, 40, 56))
     assert masks and all(of_concept.shape == (2, 40, 56) for of_concept in masks.values())
@@ -234,6 +244,7 @@ class SeesContent(nn.Module):
         return SimpleNamespace(class_queries_logits=classes, masks_queries_logits=torch.cat([bright, -bright], dim=1))
 
 
+@needs_transformers
 def test_transformers_segmenter_leaves_out_padding():
     processor = transformers.Mask2FormerImageProcessor(
         size={"shortest_edge": 64, "longest_edge": 128}, do_normalize=False, size_divisor=64
@@ -246,6 +257,7 @@ def test_transformers_segmenter_leaves_out_padding():
     assert masks["grass"][:, :, :12].all() and not masks["grass"][:, :, 16:].any()
 
 
+@needs_transformers
 def test_transformers_segmenter_least_score(name):
     images = photo_like(2, 64, 64)
     class_map = segmenter(name).network(images)
@@ -260,6 +272,7 @@ def test_transformers_segmenter_least_score(name):
     assert segmenter(name, least_score=6.0)(images) == {}
 
 
+@needs_transformers
 def test_transformers_segmenter_wanted_concepts(name):
     images = photo_like(1, 64, 64)
     both = segmenter(name, least_area=0.0)(images)
@@ -272,6 +285,7 @@ def test_transformers_segmenter_wanted_concepts(name):
         segmenter(name, wanted=("snow",))
 
 
+@needs_transformers
 def test_transformers_segmenter_batches_do_not_matter(name):
     images = photo_like(5, 64, 64)
     together = segmenter(name).network(images)
@@ -279,6 +293,7 @@ def test_transformers_segmenter_batches_do_not_matter(name):
     assert (together == alone).float().mean() > 0.99
 
 
+@needs_transformers
 def test_transformers_segmenter_cached_by_network_and_settings(tmp_path, monkeypatch):
     monkeypatch.setenv("EDITTOOLS_CACHE", str(tmp_path))
     images = photo_like(2, 64, 64)
@@ -302,11 +317,13 @@ def test_transformers_segmenter_cached_by_network_and_settings(tmp_path, monkeyp
     assert len(list((tmp_path / "concepts").iterdir())) == len(finders)
 
 
+@needs_transformers
 def test_transformers_segmenter_without_processor():
     with pytest.raises(ValueError, match="SegformerForSemanticSegmentation"):
         transformers_segmenter(segformer()[0])
 
 
+@needs_transformers
 def test_transformers_segmenter_of_a_classifier():
     torch.manual_seed(0)
     config = transformers.ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=64)

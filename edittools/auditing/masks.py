@@ -7,13 +7,12 @@ from os import PathLike, fspath
 from pathlib import Path, PurePath
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from edittools._checks import extra
 from edittools.classifiers import Classifier
 from edittools.images import fit_mask, load_mask
+from edittools.probing.coco import decode_segmentation
 
 LABEL_STUDIO_PNG = re.compile(r"task-(?P<task>\d+)-annotation-.+-(?P<concept>[^-]+)-\d+$")
 """The name of a mask that Label Studio exports as PNG, without its ending."""
@@ -175,34 +174,5 @@ def _from_coco(
         if number is None:
             yield f"{where}: no image {image['file_name']!r}", concept, None, None
             continue
-        mask = decode_segmentation(annotation.get("segmentation"), image["height"], image["width"])
+        mask = decode_segmentation(annotation.get("segmentation"), (image["height"], image["width"]))
         yield where, concept, number, fit_mask(mask, classifier)
-
-
-def decode_segmentation(segmentation: Any, height: int, width: int) -> Tensor:
-    """Decode the segmentation of a COCO annotation, of polygons or run lengths.
-
-    Args:
-        segmentation: a list of polygons, or run lengths, compressed or not.
-        height: of the photo, in pixels.
-        width: of the photo, in pixels.
-
-    Returns:
-        The mask `(height, width)` of 0 and 1.
-
-    Raises:
-        ValueError: if it is neither.
-    """
-    with extra("auditing", "coco"):
-        from pycocotools import mask as coco
-    try:
-        if not isinstance(segmentation, Mapping) or isinstance(segmentation["counts"], list):
-            segmentation = coco.frPyObjects(segmentation, height, width)
-        if isinstance(segmentation, list):
-            segmentation = coco.merge(segmentation)
-        mask = coco.decode(segmentation)
-    except Exception as error:  # pycocotools fails in any way
-        raise ValueError(
-            f"segmentation {str(segmentation)[:60]!r} is not one of COCO; pass polygons or run lengths"
-        ) from error
-    return torch.from_numpy(np.ascontiguousarray(mask)).float()

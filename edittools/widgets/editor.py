@@ -19,6 +19,7 @@ from torch import Tensor
 from edittools._checks import extra
 from edittools.images import atomic_path, check_mask, load_mask, save_mask
 from edittools.plots import image_grid
+from edittools.probing.coco import decode_segmentation
 from edittools.probing.segmentation import deeplab
 from edittools.widgets.pixels import StaticFigure, to_base64, to_pixels, to_png
 
@@ -185,7 +186,8 @@ class MaskEditor(StaticFigure, anywidget.AnyWidget):
             content = json.loads(Path(path).read_text(encoding="utf-8"))
         except ValueError as error:  # of JSON or of the text's encoding
             raise ValueError(f"{os.fspath(path)!r} is not a JSON file with a COCO mask: {error}") from error
-        self.mask = torch.from_numpy(_decode_coco(content, self._shape)).float()
+        segmentation = content.get("segmentation", content) if isinstance(content, dict) else content
+        self.mask = decode_segmentation(segmentation, self._shape)
 
     def figure(self) -> Figure:
         """Draw the image, with its heat map if there is one, and the mask that is drawn on."""
@@ -312,27 +314,6 @@ def decode_runs(text: str, shape: tuple[int, int]) -> NDArray[np.bool_]:
         )
     values = np.arange(len(lengths)) % 2 == 1
     return np.repeat(values, lengths).reshape(shape)
-
-
-def _decode_coco(content: Any, shape: tuple[int, int]) -> NDArray[np.uint8]:
-    """Decode a COCO annotation or segmentation, of run lengths or polygons, as a mask `(H, W)` of 0 and 1."""
-    segmentation = content.get("segmentation", content) if isinstance(content, dict) else content
-    with extra("widgets", "coco"):
-        from pycocotools import mask as coco
-    try:
-        if isinstance(segmentation, list) or isinstance(segmentation["counts"], list):
-            segmentation = coco.frPyObjects(segmentation, *shape)
-        if isinstance(segmentation, list):
-            segmentation = coco.merge(segmentation)
-        mask = coco.decode(segmentation)
-    except Exception as error:  # pycocotools fails in any way
-        raise ValueError(
-            f"segmentation {str(segmentation)[:60]!r}… is not a COCO mask; pass run lengths {{'size': …, 'counts': …}} "
-            "or polygons"
-        ) from error
-    if mask.shape != shape:
-        raise ValueError(f"segmentation of size {list(mask.shape)} does not fit the image; pass one of {list(shape)}")
-    return mask
 
 
 def _suffix(path: str | os.PathLike) -> str:
