@@ -232,6 +232,16 @@ def test_read_masks_without_an_image_of_that_name(photo, tmp_path):
         read_masks(tmp_path / "none", ["van/b.png"], classifier)
 
 
+def test_read_masks_names_a_mask_of_another_size(photo, tmp_path):
+    path, mask, classifier = photo
+    _plain(tmp_path / "masks", mask[:, :80])
+    et.save_mask(tmp_path / "masks" / "road" / "b.png", mask)
+    save_image(path.with_name("b.png"), torch.rand(3, 60, 90))
+    masks, [left_out] = read_masks(tmp_path / "masks", ["van/a.png", "van/b.png"], classifier, tmp_path / "photos")
+    assert not masks["road"][0].any() and masks["road"][1].any()
+    assert "a.png" in left_out and "(60, 80)" in left_out and "(60, 90)" in left_out
+
+
 def test_decode_segmentation_of_run_lengths():
     mask = np.zeros((6, 4), np.uint8)
     mask[1:4, 2] = 1

@@ -84,7 +84,7 @@ def audit_folder(
             "hundreds"
         )
     tell("Finding concepts")
-    found, lines = _find_concepts(data, classifier, masks, find)
+    found, lines = _find_concepts(data, classifier, folder, masks, find)
     left_out = [*left_out, *lines]
     concepts, settings = _concepts_to_probe(data, found, classifier, material)
     store = None if out is None else Path(out).expanduser() / "parts"
@@ -112,12 +112,16 @@ def audit_folder(
 
 
 def _find_concepts(
-    data: LabelledImages, classifier: Classifier, masks: str | PathLike | None, find: Finder | None
+    data: LabelledImages,
+    classifier: Classifier,
+    folder: str | PathLike,
+    masks: str | PathLike | None,
+    find: Finder | None,
 ) -> tuple[dict[str, Tensor], list[str]]:
     """Read or find the masks of concepts, and name what was left out: concepts that few images show as well."""
     left_out = []
     if masks is not None:
-        found, left_out = read_masks(masks, data.names, classifier)
+        found, left_out = read_masks(masks, data.names, classifier, folder)
     else:
         found = _find(data.images, find)
     probed = {}

@@ -8,6 +8,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 import torch
+from PIL import ExifTags, Image
 from torch import Tensor
 
 from edittools.classifiers import Classifier
@@ -47,7 +48,7 @@ class _Names:
 
 
 def read_masks(
-    source: str | PathLike, names: Sequence[str], classifier: Classifier
+    source: str | PathLike, names: Sequence[str], classifier: Classifier, folder: str | PathLike | None = None
 ) -> tuple[dict[str, Tensor], list[str]]:
     """Read the masks of concepts in images that were loaded for a classifier.
 
@@ -61,6 +62,8 @@ def read_masks(
             image each task shows.
         names: of each image, its path in the folder of images, such as `LabelledImages.names`.
         classifier: the classifier that the images were loaded for.
+        folder: the folder of images. A mask of another size than its photo is then left out, and named; without the
+            folder, sizes are not compared.
 
     Returns:
         Masks `(N, size, size)` of 0 and 1 by concept, and one line per file or annotation that was left out.
@@ -77,10 +80,17 @@ def read_masks(
     shape = (len(names), classifier.size, classifier.size)
     masks: dict[str, Tensor] = {}
     left_out = []
-    for where, concept, number, mask in _each_mask(root, known, classifier):
+    for where, concept, number, mask in _each_mask(root, known):
         if number is None or mask is None:
             left_out.append(where)
             continue
+        size = None if folder is None else photo_size(Path(folder).expanduser() / names[number])
+        if size is not None and tuple(mask.shape) != size:
+            left_out.append(
+                f"{where}: {tuple(mask.shape)} pixels do not fit the photo of {size}; draw on the whole photo"
+            )
+            continue
+        mask = fit_mask(mask, classifier)
         masks.setdefault(concept, torch.zeros(shape))
         masks[concept][number] = torch.maximum(masks[concept][number], mask)
     if not masks:
@@ -89,10 +99,8 @@ def read_masks(
     return masks, left_out
 
 
-def _each_mask(
-    root: Path, known: _Names, classifier: Classifier
-) -> Iterator[tuple[str, str, int | None, Tensor | None]]:
-    """Yield each mask: where it comes from, its concept, the number of its image, and the mask at the input's size.
+def _each_mask(root: Path, known: _Names) -> Iterator[tuple[str, str, int | None, Tensor | None]]:
+    """Yield each mask: where it comes from, its concept, the number of its image, and the mask at its own size.
 
     The number is None if there is no such image, the mask if it cannot be read.
     """
@@ -100,7 +108,7 @@ def _each_mask(
     contents = {path: _read_json(path) for path in files if path.suffix == ".json"}
     for path, content in contents.items():
         if isinstance(content, Mapping) and "annotations" in content:
-            yield from _from_coco(path.name, content, known, classifier)
+            yield from _from_coco(path.name, content, known)
     tasks = {}
     for content in contents.values():
         tasks |= _label_studio_tasks(content)
@@ -113,7 +121,7 @@ def _each_mask(
             yield f"{where}: no image of that name", concept, None, None
             continue
         try:
-            yield where, concept, number, load_mask(path, classifier)
+            yield where, concept, number, load_mask(path)
         except ValueError as error:
             yield f"{where}: {error}", concept, number, None
 
@@ -156,7 +164,7 @@ def _label_studio_tasks(content: Any) -> dict[int, str]:
 
 
 def _from_coco(
-    name: str, content: Mapping[str, Any], known: _Names, classifier: Classifier
+    name: str, content: Mapping[str, Any], known: _Names
 ) -> Iterator[tuple[str, str, int | None, Tensor | None]]:
     """Yield the masks of a COCO file, see `_each_mask`."""
     concepts = {category["id"]: category["name"] for category in content.get("categories", [])}
@@ -175,4 +183,12 @@ def _from_coco(
             yield f"{where}: no image {image['file_name']!r}", concept, None, None
             continue
         mask = decode_segmentation(annotation.get("segmentation"), (image["height"], image["width"]))
-        yield where, concept, number, fit_mask(mask, classifier)
+        yield where, concept, number, mask
+
+
+def photo_size(path: Path) -> tuple[int, int]:
+    """Read the height and width of an image file, after its EXIF orientation."""
+    with Image.open(path) as photo:
+        width, height = photo.size
+        is_turned = photo.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+    return (width, height) if is_turned else (height, width)
