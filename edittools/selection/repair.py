@@ -99,8 +99,8 @@ class RepairResult:
         edit: the selected edit. If no candidate is feasible, it changes nothing.
         table: one row per method. "selected" is the whole procedure; "edit" (low-rank), "closed form" and "projection"
             are each of its methods alone; the others are controls. `corrected`, `broken`, `share` with its 95% interval
-            and `p` are of the `failing` images, each evaluated with an edit that was selected without it; `kept broken`
-            and `accuracy change` (in points, with its interval) are of images that were not used for selection.
+            and `p` are of the `failing` images, each evaluated with an edit that was selected without it; `retained
+            broken` and `accuracy change` (in points, with its interval) are of images that were not used for selection.
         selection: the selection of the whole procedure, by cross-validation.
         search: the search, with the splits and their cached activations.
         assessment: the verdict, the check list and the effects behind them.
@@ -486,5 +486,5 @@ def _with_loss(selection: Selection, search: EditSearch) -> Selection:
 def _row(selection: Selection, effect: Effect) -> dict[str, Any]:
     """Tabulate what a method does to images that were not used to select its edit."""
     layers = [selection.params.get(name, "") for name in ("layer", f"{SECOND}layer")]
-    selected = {"trials": selection.n_candidates, "layer": " + ".join(layer for layer in layers if layer)}
+    selected = {"candidates": selection.n_candidates, "layer": " + ".join(layer for layer in layers if layer)}
     return {**effect.row(), **selected}

@@ -300,8 +300,10 @@ def _rows(table: pd.DataFrame) -> list[list[str]]:
     """Write the table of methods as texts."""
     rows = []
     for name, row in table.iterrows():
-        retained = f"{row['kept broken']:.0f} of {row['kept']:.0f}" if row.get("kept", float("nan")) > 0 else "–"
-        candidates = row.get("trials", float("nan"))
+        retained = "–"
+        if row.get("retained", float("nan")) > 0:
+            retained = f"{row['retained broken']:.0f} of {row['retained']:.0f}"
+        candidates = row.get("candidates", float("nan"))
         texts = [_whole(row.get(key)) for key in ("corrected", "broken", "failing")]
         texts += [_number(row.get("p"), ".2g"), _number(row.get("accuracy change"), "+.2f"), retained]
         rows.append([str(name), *texts, _whole(candidates)])
@@ -340,8 +342,8 @@ def _accuracy_bars(table: pd.DataFrame) -> list[Bar]:
         value = [float(row[key]) for key in ("accuracy change", "accuracy low", "accuracy high")]
         text = f"{value[0]:+.2f} [{value[1]:+.2f}, {value[2]:+.2f}]"
         note = ""
-        if row.get("kept", float("nan")) > 0:
-            note = f"{row['kept broken']:.0f} of {row['kept']:.0f} {RETAINED} broken"
+        if row.get("retained", float("nan")) > 0:
+            note = f"{row['retained broken']:.0f} of {row['retained']:.0f} {RETAINED} broken"
         bars.append(Bar(str(name), *value, text, note, strong=name == SELECTED))
     return bars
 
