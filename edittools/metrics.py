@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 def predict(classifier: Classifier, images: Images, batch_size: int = 64, progress: bool = False) -> Tensor:
     """Compute the logits of images, not their classes: `predict(…).argmax(dim=1)` is the predicted class.
 
-    To find the misclassified images of `LabelledImages` `data`, call `misclassified(predict(classifier, data),
-    data.labels)`. The logits are those of the model's own forward pass in eval mode; the model itself is not changed.
+    For labeled images `data`, `misclassified(predict(classifier, data), data.labels)` tells which are misclassified.
+    The logits are those of the model's own forward pass in eval mode; the model itself is not changed.
 
     Args:
         classifier: the classifier.
