@@ -50,8 +50,8 @@ def audit_folder(
 ) -> Audit:
     """Find the concepts that a classifier relies on in a folder of images, and repair the strongest rule.
 
-    A *concept* is something that images show and that masks mark, such as the road. One concept of an image at a time is
-    replaced by another *material*, such as snow, and the image is classified again. A concept is a *rule* if
+    A *concept* is something that images show and that masks mark, such as the road. One concept of an image at a time
+    is replaced by another *material*, such as snow, and the image is classified again. A concept is a *rule* if
     predictions depend on it significantly more than on a control. For the strongest rule, an exemplar is made from one
     of its images, and `repair` selects an edit.
 
