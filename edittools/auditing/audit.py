@@ -154,7 +154,7 @@ def _find_concepts(
 
 
 def _find(images: Tensor, find: Finder | None) -> dict[str, Tensor]:
-    """Find the concepts; if no segmenter is available, the error suggests to pass masks instead."""
+    """Find the concepts; if no segmenter is available, the error suggests passing masks instead."""
     try:
         finder = default_finder() if find is None else find
         return finder(images)

@@ -201,14 +201,15 @@ def repair(
 
     The candidates are low-rank edits, closed forms and concept projections, in several layers. A candidate is feasible
     if it corrects more failing images than it breaks, loses at most 0.25 percentage points of accuracy (or one image)
-    and, with 95% confidence, breaks at most 3% of the retained images. If these are fewer than 99, which cannot show
-    this, it must break none. Of the feasible candidates, the one with the lowest cross-entropy on the failing images is
-    selected; an edit of a second layer is added if that lowers the cross-entropy further.
+    and, with 95% confidence, breaks at most 3% of the retained images. If fewer than 99 retained images are used for
+    selection, they cannot show this, and the candidate must break none. Of the feasible candidates, the one with the
+    lowest cross-entropy on the failing images is selected; an edit of a second layer is added if that lowers the
+    cross-entropy further.
 
     Args:
         classifier: the classifier; it is not changed.
-        exemplars: one or several; each is tried alone. Their labels are used for local fine-tuning only, which is a
-            control and needs a label on each of them.
+        exemplars: one or several; each is tried alone. Edits do not use their labels; the control by local fine-tuning
+            does, and is left out unless each exemplar has one.
         failing: labeled images that show the concept, at least two. At least one of them must be misclassified; the
             others may be correct. If their class names are not those of the classifier, in the same order, labels are
             mapped by class name.
