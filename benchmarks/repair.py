@@ -34,8 +34,8 @@ def add_method(results: Results, row: dict, network: str, method: str) -> None:
     results.add("errors corrected", row["share"], split="held out", interval=share, n=row["failing"], **where)
     results.add("p", row["p"], split="held out", **where)
     results.add("accuracy change", row["accuracy change"], split="clean", interval=accuracy, **where)
-    results.add("broken", row["kept broken"], split="retain", n=row["kept"], **where)
-    results.add("candidates", row["trials"], **where)
+    results.add("broken", row["retained broken"], split="retain", n=row["retained"], **where)
+    results.add("candidates", row["candidates"], **where)
 
 
 def experiment(options: argparse.Namespace) -> Results:

@@ -17,20 +17,26 @@ IMAGENET_SIZE = 224
 
 
 class Classifier(nn.Module):
-    """An image classifier: images `(B, 3, H, W)` in [0, 1] to logits `(B, classes)`, normalization inside.
+    """A torch model with its normalization and class names.
+
+    It maps images `(B, 3, H, W)` in [0, 1] to logits `(B, classes)`.
 
     Args:
         model: any torch module that maps normalized images to logits. It is put into eval mode, and taken out of a
-            wrapper such as `DataParallel`, see `unwrapped`. Of another `Classifier`, whatever is not given is kept.
-        classes: one name per logit, in order. A name that occurs twice gets its number: "crane (134)".
-        mean: of each color channel, subtracted from the image; ImageNet's by default.
-        std: of each color channel, by which the image is then divided; ImageNet's by default.
+            wrapper such as `DataParallel`, see `unwrapped`. If it is another `Classifier`, arguments that are not given
+            keep the values of that one, `resize_to` in proportion to `size`.
+        classes: one name per logit, in order; required unless `model` is a `Classifier`. A name that occurs more than
+            once gets its number: "crane (134)".
+        mean: mean of each color channel, which is subtracted from the image; that of ImageNet by default.
+        std: standard deviation of each color channel, by which the image is then divided; that of ImageNet by default.
         size: side of the images that the model expects, in pixels; 224 by default.
-        resize_to: short side of a photo before its center is cropped, see `load_image`; `size * 8 / 7` by default.
+        resize_to: short side of a photo before its center is cropped, in pixels, see `load_image`; `size * 8 / 7` by
+            default.
 
     Raises:
         TypeError: if `model` is not a torch module, or if it is a scripted one.
-        ValueError: if another argument does not fit.
+        ValueError: if no class names are given, if the class names, a mean, a standard deviation or a size are not
+            valid, or if the model was made under `torch.inference_mode()`.
     """
 
     def __init__(
@@ -73,13 +79,16 @@ class Classifier(nn.Module):
         return next((parameter.device for parameter in self.model.parameters()), self.mean.device)
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Check a batch of images and scale it the way the model was trained, on the model's device.
+        """Check a batch of images, move it to the model's device, and normalize it by `mean` and `std`.
 
         Args:
             images: `(B, 3, H, W)` in [0, 1].
 
+        Returns:
+            The normalized images, in the precision of the model's weights.
+
         Raises:
-            ValueError: if they are anything else.
+            ValueError: if the images do not have this shape or range.
         """
         check_image(images, "the batch of images", 4)
         dtype = next((parameter.dtype for parameter in self.model.parameters()), images.dtype)
@@ -100,7 +109,7 @@ class Classifier(nn.Module):
         """Return the index of a class by its name.
 
         Raises:
-            KeyError: if there is no such class; the message lists similar names.
+            KeyError: if there is no such class; the message suggests similar names.
         """
         if name in self.classes:
             return self.classes.index(name)
@@ -113,9 +122,9 @@ class Classifier(nn.Module):
 
 
 def _geometry(wrapped: Classifier | None, size: int | None, resize_to: int | None) -> InputGeometry:
-    """Return the size and the crop of a classifier; of a wrapped one, those that are not given are kept.
+    """Return the input size and the crop of a classifier; values that are not given are those of the wrapped one.
 
-    Another size without another `resize_to` keeps the share of the photo that is seen.
+    If only the size changes, `resize_to` changes in proportion, so the classifier sees the same part of a photo.
     """
     if wrapped is None:
         return InputGeometry.of(IMAGENET_SIZE if size is None else size, resize_to)
@@ -126,7 +135,7 @@ def _geometry(wrapped: Classifier | None, size: int | None, resize_to: int | Non
 
 
 def _class_names(wrapped: Classifier | None, classes: Sequence[str] | None) -> tuple[str, ...]:
-    """Check the class names of a classifier; those of a wrapped one are kept where none are given."""
+    """Check the class names of a classifier; if none are given, they are those of the wrapped one."""
     if isinstance(classes, str):
         raise ValueError(f"the class names are one text, {classes!r}; pass a sequence of names")
     if classes is None and wrapped is not None:
@@ -156,17 +165,17 @@ def _unwrapping_steps(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def _wrapped_classifier(model: nn.Module) -> Classifier | None:
-    """Return the outermost `Classifier` that a model is, or that is inside of it."""
+    """Return the model if it is a `Classifier`, or the outermost `Classifier` that it wraps; otherwise None."""
     if not isinstance(model, nn.Module):
         return None
     return next((step for step in _unwrapping_steps(model) if isinstance(step, Classifier)), None)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """Take the model out of a `Classifier`, a `DataParallel` or a compiled module; these share its weights.
+    """Return the bare model inside of a `Classifier`, a `DataParallel` or a compiled module, which share its weights.
 
     Raises:
-        TypeError: if it is not a torch module, or if it is a scripted one.
+        TypeError: if `model` is not a torch module, or if the bare model is a scripted one.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"the model is a {type(model).__name__}; pass a torch.nn.Module")
@@ -177,7 +186,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def check_classifier(classifier: Classifier) -> Classifier:
-    """Return a `Classifier` as it is.
+    """Return the argument if it is a `Classifier`.
 
     Raises:
         TypeError: if it is anything else, such as a model without class names.
@@ -189,11 +198,14 @@ def check_classifier(classifier: Classifier) -> Classifier:
 
 
 def fingerprint(model: nn.Module, base: Mapping[str, Tensor] | None = None) -> str:
-    """Hash the names, shapes, types and values of all weights; an edit knows its model by this SHA-256.
+    """Compute the SHA-256 of the names, shapes, types and values of all weights, by which an edit recognizes its model.
 
     Args:
         model: the model.
-        base: values by name that replace the model's own, such as those before an edit.
+        base: values, by name, that replace those of the model, such as the values before an edit.
+
+    Returns:
+        The hash, in hexadecimal digits.
     """
     weights = {name: tensor for name, tensor in model.state_dict().items() if isinstance(tensor, Tensor)}
     values = [(base or {}).get(name, tensor) for name, tensor in weights.items()]

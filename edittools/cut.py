@@ -1,13 +1,14 @@
 """Cut an unmodified classifier at one layer.
 
     cut = Cut(classifier, "features.28")    # a name or a module
-    state = cut.prefix(images)              # what later steps need from before the layer: its keys first
+    state = cut.prefix(images)              # the tensors from before the layer that later steps need; first its keys
     cut.keys(state)                         # the layer's input
     cut.output(state, weight)               # the layer's output, with its own or another weight
-    cut.value(state, output)                # the value: what follows the output up to the end of the block (paper: f)
+    cut.value(state, output)                # the value at the end of the layer's block (f in the paper)
     cut.suffix(state, weight)               # the logits
 
-The state is kept, so one more weight of the layer costs the suffix only. `editable_layers` lists what can be cut.
+The state does not depend on the layer's weight, so trying another weight costs the suffix only. `editable_layers` lists
+the layers that can be cut.
 """
 
 import difflib
@@ -43,30 +44,35 @@ _ACTIVATIONS = set(
     softplus""".split()
 )
 _IN_BLOCK = _ACTIVATIONS | _POOLINGS
-"""What may be between a layer and its value, besides operations that scale and shift: activations and pooling."""
+"""The operations, besides those that scale and shift, that may lie between a layer's output and its value."""
 
 State = tuple[Tensor, ...]
-"""The tensors from before a layer that later steps need: the layer's keys first and, say, a residual branch."""
+"""The tensors from before a layer that later steps need: first the layer's keys, then, say, a residual branch."""
 
 Ranges = tuple[tuple[int, int], tuple[int, int]]
-"""The rows and the columns that hold parts of the image: the first, and one after the last."""
+"""The rows and the columns that hold parts of the image: of each, the first one and one after the last."""
 
 Place = Literal["keys", "output", "value"]
-"""Where positions are counted: in the layer's input, in its output, or in the value."""
+"""The tensor whose positions are meant: the layer's keys, its output, or its value."""
 
 
 def rows(tensor: Tensor, linear: bool) -> Tensor:
-    """See keys, outputs or values as rows `(P, C)`, one per position: of maps `(B, C, H, W)`, or of a linear layer."""
+    """Reshape keys, outputs or values to rows `(P, C)`, one per position.
+
+    Args:
+        tensor: maps `(B, C, H, W)`, or tensors of a linear layer `(B, …, C)`.
+        linear: whether it is a tensor of a linear layer.
+    """
     return (tensor if linear else tensor.movedim(1, -1)).flatten(0, -2)
 
 
 class Layer:
-    """One layer of a classifier, for images of one `size` (H, W): what it makes of keys, and where they are.
+    """One layer of a classifier, for images of one size: it runs on keys, and maps positions to places in the image.
 
     Args:
         classifier: the classifier.
         layer: name of the layer, or the module.
-        size: of the images, (H, W) or one number for both, by default the classifier's.
+        size: size (H, W) of the images in pixels, or one number for both; by default that of the classifier.
     """
 
     def __init__(self, classifier: Classifier, layer: str | nn.Module, size: Size | None = None) -> None:
@@ -80,7 +86,7 @@ class Layer:
         self.channels = -1 if self.is_linear else 1  # the dimension of the channels in keys, outputs and values
 
     def _find(self) -> ExportedModel:
-        """Find the layer, and where its block ends, in the graph of the model as it is now."""
+        """Find the layer and the end of its block in the graph of the present model."""
         exported = export_of(self.classifier, self.size)
         if exported is self._exported:
             return exported
@@ -109,17 +115,25 @@ class Layer:
 
     @property
     def bias_name(self) -> str | None:
-        """The name of the bias that the layer adds, which a tied layer may have from another module."""
+        """The name of the bias that the layer adds, or None. If layers are tied, it may belong to another module."""
         bias = self._node.args[2] if len(self._node.args) > 2 else None
         return None if bias is None or bias.op != "get_attr" else str(bias.target)
 
     @property
     def bias(self) -> nn.Parameter | None:
-        """The bias `(out,)` that the layer adds, where it has one."""
+        """The bias `(out,)` that the layer adds, or None."""
         return None if self.bias_name is None else self._exported.tensor(self.bias_name)
 
     def project(self, keys: Tensor, basis: Tensor | None) -> Tensor:
-        """Project keys onto the rows of `basis` `(rank, in)`, which become their channels; without one, keep them."""
+        """Project keys onto the rows of a basis.
+
+        Args:
+            keys: keys of the layer.
+            basis: directions `(rank, in)`; None returns the keys unchanged.
+
+        Returns:
+            The projected keys, with `rank` channels.
+        """
         if basis is None:
             return keys
         basis = basis.to(keys)
@@ -127,15 +141,26 @@ class Layer:
 
     @without_autocast()
     def convolve(self, keys: Tensor, weight: Tensor) -> Tensor:
-        """Run the layer on keys of any number of channels, with `weight` instead of its own and without bias."""
+        """Run the layer's operation on keys with another weight, and without the bias.
+
+        Args:
+            keys: keys of any number of channels.
+            weight: weight `(out, channels, kh, kw)`, for a linear layer `(out, channels)`, for these channels.
+        """
         return self._node.target(keys, weight, None, *self._node.args[3:])
 
     @torch.no_grad()
     def unfold(self, keys: Tensor) -> Tensor:
-        """Return what the layer's kernel sees at each position, `(positions, channels * kh * kw)` float64.
+        """Return the keys under the layer's kernel at each position of its output.
 
-        The layer is run with one-hot kernels, each of which copies one channel at one offset: this is `F.unfold` for
-        maps and tokens alike, with the layer's own stride, padding and dilation. `keys` may be projected onto a basis.
+        This is `F.unfold` with the layer's own stride, padding and dilation, for maps and for tokens. The layer is run
+        with one-hot kernels, each of which copies one channel at one offset.
+
+        Args:
+            keys: keys of the layer, which may be projected onto a basis.
+
+        Returns:
+            One row per position, `(positions, channels * kh * kw)` float64.
         """
         channels = keys.shape[self.channels]
         kernel = self.weight.shape[2:]
@@ -143,12 +168,12 @@ class Layer:
         return rows(self.convolve(keys, one_hot_kernels), self.is_linear).double()
 
     def pool_mask(self, masks: Tensor, at: Place = "keys") -> Tensor:
-        """Pool masks `(B, H, W)` of image size to positions: the share of each that the mask covers, in [0, 1].
+        """Compute the share of each position that a mask covers, in [0, 1].
 
         Args:
-            masks: of images of the size that the layer is cut for.
-            at: the positions: those of the keys, of the layer's output, or of its value. For a linear layer they are
-                the same.
+            masks: masks `(B, H, W)` of the image size that the layer is cut for.
+            at: which positions: "keys", those of the layer's input; "output" or "value", those of its output or value.
+                For a linear layer, they are the same.
 
         Returns:
             `(B, h, w)` for maps, `(B, N)` for tokens, `(B,)` for vectors; 0 for a class token and for padding.
@@ -168,10 +193,13 @@ class Layer:
         return shares
 
     def to_image(self, values: Tensor) -> Tensor:
-        """Lay out one number per position of the layer's output over the images: `(B, H, W)`, 0 where there is none.
+        """Map one number per position of the layer's output to the pixels of the images.
 
         Args:
             values: `(B, h, w)` for maps, `(B, N)` for tokens, `(B,)` for vectors.
+
+        Returns:
+            `(B, H, W)`; 0 for pixels that belong to no position.
         """
         windows = self._windows["output"]
         if not self.is_linear and self._divides_evenly(windows):
@@ -185,7 +213,7 @@ class Layer:
         return self._grid.to_image(self._grid.at_cells(values.reshape(len(values), -1)), self.size)
 
     def _ranges(self, windows: Sequence[tuple[Window, Window]]) -> list[Ranges]:
-        """Say, for each of several windows in turn, which of its input rows and columns hold parts of the image."""
+        """Return, for each of several successive windows, which of its input rows and columns hold image parts."""
         is_image = (self._grid.cells >= 0).reshape(shape_of(self._node.args[0])[1:])
         ranges = []
         for window in windows:
@@ -197,7 +225,7 @@ class Layer:
         return ranges
 
     def _divides_evenly(self, windows: Sequence[tuple[Window, Window]]) -> bool:
-        """Whether each of several windows in turn divides all of its input evenly, and keys are in order."""
+        """Return whether each of several successive windows divides its whole input evenly, and keys are in order."""
         if not self._grid.in_order:
             return False
         ranges = self._ranges(windows)
@@ -213,21 +241,21 @@ def _overlaps_of(window: tuple[Window, Window], ranges: Ranges) -> tuple[Tensor,
 
 
 class Cut(Layer):
-    """A classifier cut at one layer.
+    """A classifier that is cut at one layer, so that the part before it and the part after it can be run separately.
 
-    What follows the layer is computed in the precision of the state, images in the model's. The cut is checked on two
-    images when it is made, see `check_logits`.
+    The part before the layer is computed in the precision of the model, the part from the layer on in the precision of
+    the state. When the cut is made, it is compared with the model on two images, see `check_logits`.
 
     Args:
         classifier: the classifier.
         layer: name of the layer, or the module.
-        size: of the images, (H, W) or one number for both, by default the classifier's.
+        size: size (H, W) of the images in pixels, or one number for both; by default that of the classifier.
 
     Raises:
         KeyError: if the model has no layer of that name.
-        TypeError: if the module is none of the model's.
-        ValueError: for a layer that cannot be edited, a model that cannot be exported, or a cut that does not reproduce
-            the model's logits.
+        TypeError: if the module is not one of the model's.
+        ValueError: if the layer cannot be edited, if the model cannot be exported, or if the cut does not reproduce the
+            model's logits.
     """
 
     def __init__(self, classifier: Classifier, layer: str | nn.Module, size: Size | None = None) -> None:
@@ -246,31 +274,47 @@ class Cut(Layer):
         check_logits(logits, self.model, self.classifier.normalize(images), len(self.classifier.classes), what)
 
     def prefix(self, images: Tensor) -> State:
-        """Run images `(B, 3, H, W)` up to the layer; no gradient is recorded."""
+        """Run images `(B, 3, H, W)` in [0, 1] up to the layer, without recording gradients, and return the state."""
         return states_at({self.layer: self}, images, len(images))[self.layer][0]
 
     def keys(self, state: State) -> Tensor:
-        """Return the layer's input, as the layer takes it: maps `(B, C, H, W)`, tokens `(B, …, C)` or `(B, C)`."""
+        """Return the layer's input: maps `(B, C, H, W)`, tokens `(B, …, C)` or vectors `(B, C)`."""
         return state[0]
 
     def output(self, state: State, weight: Tensor | None = None) -> Tensor:
-        """Run the layer alone on its keys, with its own weight or with `weight`."""
+        """Run the layer alone on its keys, with its own weight or with `weight`, and return its output."""
         exported = self._find()
         keys = self.keys(state)
         return exported.compute([self._node], {self._state_nodes[0]: keys}, self._named(weight, keys))[0]
 
     def value(self, state: State, output: Tensor | None = None) -> Tensor:
-        """Continue from the layer's output (default: its own) to the value (paper: f): norm, activation, pooling."""
+        """Compute the value (f in the paper), after norm, activation and pooling, from an output of the layer.
+
+        Args:
+            state: the state at the layer.
+            output: output of the layer; by default the one that it has on this state.
+        """
         return self._compute(self._value, state, output)
 
     def pre_activation(self, state: State, output: Tensor) -> Tensor:
-        """Continue from the layer's output up to the activation: through what scales, shifts and adds."""
+        """Compute the pre-activation: what the activation is applied to, after operations that scale, shift or add.
+
+        Args:
+            state: the state at the layer.
+            output: output of the layer.
+        """
         return self._compute(self._pre_activation, state, output)
 
     def logits(
         self, state: State, output: Tensor | None = None, parameters: Mapping[str, Tensor] | None = None
     ) -> Tensor:
-        """Continue from the layer's output to the logits `(B, classes)`; `parameters`, by name, replace the model's."""
+        """Compute the logits `(B, classes)` from an output of the layer.
+
+        Args:
+            state: the state at the layer.
+            output: output of the layer; by default the one that it has on this state.
+            parameters: values, by name, that replace parameters of the model.
+        """
         return self._compute(self._find().logits, state, output, parameters)
 
     def suffix(self, state: State, weight: Tensor | None = None) -> Tensor:
@@ -283,32 +327,35 @@ class Cut(Layer):
     def _compute(
         self, node: fx.Node, state: State, output: Tensor | None = None, weights: Mapping[str, Tensor] | None = None
     ) -> Tensor:
-        """Compute a node from a state, and from the layer's `output` if one is given."""
+        """Compute a node from a state, and from the layer's output if one is given."""
         inputs = dict(zip(self._state_nodes, state, strict=True))
         if output is not None:
             inputs = {self._node: output} | inputs
         return self._exported.compute([node], inputs, weights)[0]
 
     def keys_at(self, state: State, layer: str) -> Tensor:
-        """Compute the keys of a later `layer` from a state."""
+        """Compute the keys of a later layer from a state at this layer."""
         return self._compute(self._exported.layer_node(layer).args[0], state)
 
     @property
     def state_parameters(self) -> dict[str, nn.Parameter]:
-        """The parameters, by name in the model, on which a state depends."""
+        """The parameters on which a state depends, by their names in the model."""
         earlier = {node.target for node in self._earlier}
         return {name: parameter for name, parameter in self.model.named_parameters() if name in earlier}
 
     @property
     def later_parameters(self) -> dict[str, nn.Parameter]:
-        """All parameters that act after or parallel to the layer, such as on a residual branch, without its own."""
+        """All parameters after the layer or parallel to it, such as on a residual branch, by their names in the model.
+
+        The layer's own parameters are not among them.
+        """
         own = {node.target for node in (*self._earlier, *self._node.all_input_nodes)}
         later = {node.target for node in self._exported.nodes} - own
         return {name: parameter for name, parameter in self.model.named_parameters() if name in later}
 
 
 def _follow(exported: ExportedModel, node: fx.Node, operations: Collection[str]) -> list[fx.Node]:
-    """List a node and those after it, while the only user is one of `operations`, or scales and shifts each channel."""
+    """List a node and its successors, as long as each has one user that is in `operations`, or scales and shifts."""
     path = [node]
     while len(path[-1].users) == 1:
         [user] = path[-1].users
@@ -324,7 +371,12 @@ def _follow(exported: ExportedModel, node: fx.Node, operations: Collection[str])
 
 
 def find_layer(model: nn.Module, layer: str | nn.Module) -> str:
-    """Name a layer given by name or as a module; raise `KeyError` or `TypeError` for what is none of the model's."""
+    """Return the name of a layer that is given by its name or as a module.
+
+    Raises:
+        KeyError: if the model has no layer of that name; the message suggests similar names.
+        TypeError: if the module is not one of the model's.
+    """
     modules = dict(model.named_modules())
     kind = type(model).__name__
     for name, module in modules.items():
@@ -341,24 +393,24 @@ def find_layer(model: nn.Module, layer: str | nn.Module) -> str:
 def states_at(
     cuts: Mapping[str, Cut], images: Images, batch_size: int = 64, progress: bool = False
 ) -> dict[str, list[State]]:
-    """Run images `(N, 3, H, W)` once, up to several layers.
+    """Run images up to several layers, in one pass.
 
     Args:
-        cuts: by layer, all of one classifier.
-        images: of the size that the cuts are for.
+        cuts: cuts of one classifier, by the layer's name.
+        images: `(N, 3, H, W)`, of the size that the cuts are for.
         batch_size: images per batch.
         progress: show a progress bar.
 
     Returns:
-        By layer the states, one per batch.
+        The states at each layer, one per batch, by the layer's name.
 
     Raises:
-        ValueError: for cuts of several classifiers, and images of another size.
+        ValueError: if the cuts are of several classifiers, or if the images have another size.
     """
     classifier = next(iter(cuts.values())).classifier
     states: dict[str, list[State]] = {layer: [] for layer in cuts}
     if any(cut.classifier is not classifier for cut in cuts.values()):
-        raise ValueError("the cuts are of several classifiers; pass cuts of one, as cut_all makes them")
+        raise ValueError("the cuts are of several classifiers; pass cuts of one classifier, such as those of cut_all")
     for batch in in_batches(images, batch_size, "states", progress):
         size = tuple(batch.shape[2:])
         for cut in cuts.values():
@@ -381,11 +433,12 @@ def editable_layers(classifier: Classifier, size: Size | None = None) -> "pd.Dat
 
     Args:
         classifier: the classifier.
-        size: of the images, (H, W) or one number for both, by default the classifier's.
+        size: size (H, W) of the images in pixels, or one number for both; by default that of the classifier.
 
     Returns:
-        One row per layer: `layer` (name), `kind`, `weight` (shape), `value` (the step where its block ends), `in_paper`
-        (True for convolutions only), `keys` and `output` (shapes without the batch).
+        One row per layer, with the columns `layer` (its name), `kind`, `weight` (its shape), `value` (the operation
+        with which its block ends), `in_paper` (whether the paper edits such layers: convolutions only), and `keys` and
+        `output` (their shapes without the batch).
     """
     import pandas as pd
 
@@ -412,6 +465,6 @@ def editable_layers(classifier: Classifier, size: Size | None = None) -> "pd.Dat
 
 
 def cut_all(classifier: Classifier, layers: Sequence[str | nn.Module]) -> dict[str, Cut]:
-    """Cut a classifier at several layers: cuts by name of the layer."""
+    """Cut a classifier at several layers, and return the cuts by the layer's name."""
     cuts = [Cut(classifier, layer) for layer in layers]
     return {cut.layer: cut for cut in cuts}

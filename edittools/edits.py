@@ -1,15 +1,15 @@
-"""An edit is a value: a change of weights that can be applied, undone, scaled, added, saved and loaded.
+"""Edits: changes of a model's weights that can be applied, undone, scaled, added, saved and loaded.
 
     with edit.applied(classifier): ...      # undone at the end, bit for bit, also after an exception
     edit.apply_(classifier)
     edit.undo_(classifier)
     0.5 * edit, -edit, edit + other
     edit.save("snow.safetensors")
-    edit.export(classifier, "weights.safetensors")  # the edited weights, a plain state dict
+    edit.export(classifier, "weights.safetensors")  # the edited weights, as a plain state dict
     Edit.load("snow.safetensors", classifier)
 
-A model keeps a ledger of the edits that are applied to it, with the originals of the parameters that they change. One
-lock per model makes every step that reads or writes both atomic, so threads can apply and undo edits of one model.
+A model keeps a ledger of the edits that are applied to it, with the original values of the parameters that they change.
+One lock per model guards the ledger and the weights, so several threads can apply and undo edits of one model.
 """
 
 import copy
@@ -40,7 +40,7 @@ _FORMAT = "edittools edit 1"
 _LEDGER = "_edittools_applied"
 
 Mark = tuple[tuple[int, ...], torch.dtype, int]
-"""What a tensor is recognized by: its shape, type and checksum."""
+"""The shape, the type and the checksum of a tensor, by which its value is recognized."""
 
 _HASHED: WeakKeyDictionary[nn.Module, tuple[dict[str, Mark], str]] = WeakKeyDictionary()
 """The fingerprint of each unedited model, with the marks of the weights that were hashed."""
@@ -51,14 +51,15 @@ _LOCKS_GUARD = threading.Lock()
 
 @dataclass(frozen=True)
 class Record:
-    """How an edit was found. What was not measured is None, such as the loss that a scaled edit leaves.
+    """How an edit was found, and its loss.
 
     Attributes:
-        objective: name of the objective or method.
+        objective: name of the objective or of the method.
         loss_before: loss without the edit.
-        loss_after: loss with the edit.
+        loss_after: loss with the edit; None if it was not measured, as for a scaled edit.
         steps: number of steps that the solver took.
-        response: how far the edit moves the layer's output at the exemplar's mask, as a root mean square over channels.
+        response: how much the edit changes the layer's output at the mask, as a root mean square over channels and
+            positions; None if it was not measured.
     """
 
     objective: str
@@ -69,7 +70,7 @@ class Record:
 
     @property
     def share_left(self) -> float | None:
-        """Return the share of the loss that is left: 0 if there was none, None if it is unknown."""
+        """The share of the loss that is left with the edit: 0 if there was no loss, None if it was not measured."""
         if self.loss_after is None:
             return None
         if not self.loss_before:
@@ -82,9 +83,12 @@ class Change:
     """The change of one parameter, in full or as the product Λ Dᵀ.
 
     Attributes:
-        left: the full change, in the parameter's shape, or, with `right`, Λ `(out, rank, kh, kw)`, for a linear layer
-            `(out, rank)`.
-        right: Dᵀ of shape `(rank, in)`, or None.
+        left: the full change, of the parameter's shape; or, with `right`, Λ of shape `(out, rank, kh, kw)`, which is
+            `(out, rank)` for a linear layer.
+        right: Dᵀ of shape `(rank, in)`; None for a full change.
+
+    Raises:
+        ValueError: if the shapes of `left` and `right` do not fit.
     """
 
     left: Tensor
@@ -103,7 +107,7 @@ class Change:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Return the shape of the parameter that is changed."""
+        """The shape of the parameter that is changed."""
         if self.right is None:
             return tuple(self.left.shape)
         return (self.left.shape[0], self.right.shape[1], *self.left.shape[2:])
@@ -117,7 +121,15 @@ class Change:
 
     @without_autocast()
     def added(self, cut: Cut, keys: Tensor) -> Tensor:
-        """Compute what a change of the layer's weight adds to its output; a low-rank one projects the keys first."""
+        """Compute what this change of a layer's weight adds to the layer's output.
+
+        Args:
+            cut: the classifier, cut at the layer.
+            keys: the layer's input. A low-rank change projects it first, which is faster.
+
+        Returns:
+            A tensor of the shape of the layer's output.
+        """
         return cut.convolve(cut.project(keys, self.right), self.left.to(cut.weight))
 
     def __mul__(self, factor: float) -> "Change":
@@ -134,16 +146,18 @@ class Change:
 
 @dataclass(frozen=True, eq=False)
 class Edit:
-    """A change of a model's weights.
+    """A change of a model's weights, which can be applied, undone, scaled, added and saved.
 
-    An applied edit goes with its model into a copy or a pickle, and through `.to(...)`, and can be undone there as
-    well. All methods that take a model accept a `Classifier`, a bare model, or a wrapper around one.
+    Use `applied` in a `with` block, or `apply_` and `undo_`. An applied edit stays applied when its model is copied,
+    pickled or moved with `.to(...)`, and can be undone in the copy. All methods with an argument `model` accept a
+    `Classifier`, a bare model, or a wrapper around one.
 
     Attributes:
         changes: the change of each parameter, by the parameter's name.
         fingerprint: the `fingerprint` of the unedited model.
-        record: how the edit was found, if that is known.
-        on_top_of: digests of the edits that were applied when this one was made; it cannot be applied unless they are.
+        record: how the edit was found; None if that is not known.
+        on_top_of: digests of the edits that were applied when this one was made; it can be applied only where these
+            are applied.
     """
 
     changes: Mapping[str, Change]
@@ -157,12 +171,12 @@ class Edit:
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """Name the layers whose parameters are changed."""
+        """The names of the layers whose parameters are changed."""
         return tuple(dict.fromkeys(_layer_of(name) for name in self.changes))
 
     @cached_property
     def digest(self) -> str:
-        """Hash what is changed, so that the edit is recognized in a copy and in a file."""
+        """A hash of the changes, by which the edit is recognized in a copy of the model and in a file."""
         factors = _factors(self.changes)
         names = [name.removesuffix("eft").removesuffix("ight") for name in factors]  # as in digests of version 0.2
         return digest_tensors(factors.values(), names)
@@ -177,7 +191,7 @@ class Edit:
         return f"Edit({', '.join(parts)})"
 
     def __mul__(self, factor: float) -> "Edit":
-        """Scale the edit: 0 gives no change, 1 the edit itself, -1 its opposite.
+        """Scale the edit by a factor: 0 gives an edit that changes nothing, 1 the edit itself, and -1 its opposite.
 
         Raises:
             ValueError: if the factor is not a finite number.
@@ -201,7 +215,7 @@ class Edit:
         """Add two edits of one model.
 
         Raises:
-            ValueError: if they are of two models, or made on top of different edits.
+            ValueError: if they belong to different models, or were made on top of different edits.
         """
         if not isinstance(other, Edit):
             return NotImplemented
@@ -221,11 +235,14 @@ class Edit:
         return Edit(changes, self.fingerprint, on_top_of=self.on_top_of)
 
     def check_fits(self, model: nn.Module) -> None:
-        """Check that the edit was made for this model, whatever else is applied to it now.
+        """Check that the edit was made for this model. Other edits may be applied to it now.
+
+        Args:
+            model: the model.
 
         Raises:
-            ValueError: if a parameter is missing or has another shape, if the unedited weights differ, or if an
-                edit that this one was made on top of is not applied.
+            ValueError: if a parameter is missing or has another shape, if the unedited weights differ, if something
+                else has changed the edited weights, or if an edit that this one was made on top of is not applied.
         """
         model = unwrapped(model)
         with _lock_of(model):
@@ -258,7 +275,13 @@ class Edit:
             )
 
     def apply_(self, model: nn.Module) -> "Edit":
-        """Add the edit to the weights of a model, in place. Several edits can be applied.
+        """Add the edit to the weights of a model, in place. Several edits can be applied at the same time.
+
+        Args:
+            model: the model; it is changed in place.
+
+        Returns:
+            The edit itself.
 
         Raises:
             ValueError: if the edit does not fit the model, see `check_fits`.
@@ -271,10 +294,18 @@ class Edit:
         return self
 
     def undo_(self, model: nn.Module) -> "Edit":
-        """Take the edit back, bit for bit, whatever else is applied.
+        """Undo the edit: the weights are then as if it had never been applied, bit for bit.
+
+        Other edits stay applied. An edit that was applied twice is undone once.
+
+        Args:
+            model: the model; it is changed in place.
+
+        Returns:
+            The edit itself.
 
         Raises:
-            ValueError: if the edit is not applied.
+            ValueError: if the edit is not applied, or if something else has changed the edited weights.
         """
         model = unwrapped(model)
         with _lock_of(model):
@@ -290,7 +321,20 @@ class Edit:
 
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[nn.Module]:
-        """Apply the edit within a `with` block; afterwards the weights are as before, bit for bit."""
+        """Apply the edit within a `with` block, and undo it at the end, also after an exception.
+
+        The weights are then as before, bit for bit.
+
+        Args:
+            model: the model; it is changed in place.
+
+        Yields:
+            The same model.
+
+        Raises:
+            ValueError: if the edit does not fit the model, see `check_fits`; or, at the end of the block, if something
+                else has changed the edited weights within it.
+        """
         self.apply_(model)
         try:
             yield model
@@ -301,7 +345,14 @@ class Edit:
                     self.undo_(model)
 
     def edited(self, classifier: Classifier) -> Classifier:
-        """Copy a classifier and apply the edit to the copy."""
+        """Copy a classifier, apply the edit to the copy, and return it.
+
+        Args:
+            classifier: the classifier; it is not changed.
+
+        Raises:
+            ValueError: if the edit does not fit the classifier, see `check_fits`.
+        """
         model = unwrapped(classifier)
         with _lock_of(model):
             copied = copy.deepcopy(classifier)
@@ -312,19 +363,20 @@ class Edit:
 
     @torch.no_grad()
     def edit_map(self, classifier: Classifier, images: Tensor) -> Tensor:
-        """Show where in images the edit acts, and how strongly.
+        """Compute the edit map: where in images the edit acts, and how strongly.
 
         Args:
             classifier: the classifier that the edit was made for.
-            images: one image `(3, H, W)`, or `(B, 3, H, W)`.
+            images: one image `(3, H, W)` in [0, 1], or a batch `(B, 3, H, W)`.
 
         Returns:
             `(H, W)` or `(B, H, W)`: the root mean square, over channels, of what the edit adds to the output of the
-            first layer whose weight it changes, relative to that at the exemplar's mask. Where that is not known, as
-            for a sum of edits, it is relative to the largest of all images.
+            first layer whose weight it changes. The unit is the root mean square at the exemplar's mask,
+            `Record.response`. If that is not known, as for a sum of edits, the unit is the largest value in these
+            images.
 
         Raises:
-            ValueError: if the edit changes no layer's weight, but biases alone.
+            ValueError: if the edit changes no layer's weight, only biases.
         """
         if images.ndim == 3:
             return self.edit_map(classifier, images[None])[0]
@@ -343,7 +395,13 @@ class Edit:
         return cut.to_image(strength / unit).cpu()
 
     def save(self, path: str | PathLike) -> None:
-        """Write the edit as a safetensors file, in one step. A digest in its header covers all that it holds."""
+        """Write the edit as a safetensors file, in one step.
+
+        A digest in its header covers the whole content, so that `load` refuses a damaged file.
+
+        Args:
+            path: the file, such as "snow.safetensors".
+        """
         record = None if self.record is None else asdict(self.record)
         tensors = {name: factor.detach().cpu().clone().contiguous() for name, factor in _factors(self.changes).items()}
         header = {
@@ -358,16 +416,16 @@ class Edit:
             save_file(tensors, temporary, header)
 
     def export(self, model: nn.Module, path: str | PathLike) -> None:
-        """Write the weights of a model with this edit as a plain state dict in safetensors, in one step.
+        """Write the edited weights of a model as a plain state dict in safetensors, in one step.
 
-        The file needs no edittools: `model.load_state_dict(safetensors.torch.load_file(path))`. The names are those of
-        the model itself, out of a `Classifier` or another wrapper. Other edits that are applied are in the weights;
-        this one is added unless it is applied. What is not a tensor in the model's state is left out. The model is left
-        as it is.
+        The file can be loaded without edittools: `model.load_state_dict(safetensors.torch.load_file(path))`. The names
+        are those of the bare model, without a `Classifier` or another wrapper around it. The weights include all edits
+        that are applied to the model, and this one, whether it is applied or not. Entries of the state dict that are
+        not tensors are left out.
 
         Args:
-            model: the model that the edit was made for.
-            path: the file.
+            model: the model that the edit was made for; it is not changed.
+            path: the file, such as "weights.safetensors".
 
         Raises:
             ValueError: if the edit does not fit the model, see `check_fits`.
@@ -388,13 +446,13 @@ class Edit:
         """Read an edit from a file.
 
         Args:
-            path: a file that `save` wrote. Those of version 0.2, and others without a digest, are read as well.
-            model: the model that the edit is meant for, if it should be checked at once.
+            path: a file that `save` wrote. Files of version 0.2, and other files without a digest, are read as well.
+            model: the model that the edit is meant for; if it is given, `check_fits(model)` is called.
 
         Raises:
             FileNotFoundError: if there is no such file.
-            ValueError: if the file is not an edit, is damaged, or holds numbers that are not finite; and where
-                `check_fits(model)` raises it.
+            ValueError: if the file is not an edit, is damaged, or holds NaN or infinite numbers, or if the edit does
+                not fit the model.
         """
         try:
             header, tensors = _read_file(path)
@@ -416,7 +474,13 @@ class Edit:
 
 
 def edit_of(cut: Cut, changes: Mapping[str, Change], record: Record | None = None) -> Edit:
-    """Make an edit of the model that is cut, as it is now: on top of the edits that are applied to it."""
+    """Make an edit of the model that is cut, on top of the edits that are applied to it now.
+
+    Args:
+        cut: the classifier, cut at a layer.
+        changes: the change of each parameter, by the parameter's name.
+        record: how the edit was found.
+    """
     model = cut.model
     with _lock_of(model):
         edits, originals = _ledger(model)
@@ -425,7 +489,7 @@ def edit_of(cut: Cut, changes: Mapping[str, Change], record: Record | None = Non
 
 
 def applied_edits(model: nn.Module) -> tuple[Edit, ...]:
-    """List the edits that are applied to a model now, oldest first.
+    """List the edits that are applied to a model now, in the order in which they were applied.
 
     Raises:
         ValueError: if something else has changed the edited parameters.
@@ -437,16 +501,16 @@ def applied_edits(model: nn.Module) -> tuple[Edit, ...]:
 
 
 def check_same_before(cut: Cut, applied: Sequence[Edit], what: str) -> None:
-    """Check that the steps before a layer are under the same edits now as at an earlier time.
+    """Check that the part of a model before a layer is edited now as it was at an earlier time.
 
     Args:
-        cut: the layer.
-        applied: the edits that were applied then, oldest first.
-        what: says in the error what was computed then, such as "the images were cached".
+        cut: the classifier, cut at the layer.
+        applied: the edits that were applied at that time, oldest first.
+        what: says in the error message what was computed at that time, such as "The images were cached".
 
     Raises:
-        ValueError: if an edit that changes those steps was applied or undone since then. Edits are counted: one that
-            was applied twice then must be applied twice now.
+        ValueError: if an edit that changes a parameter before the layer was applied or undone since then. Edits are
+            counted: one that was applied twice must still be applied twice.
     """
     changed = first_changed(cut, applied)
     if changed is not None:
@@ -457,7 +521,15 @@ def check_same_before(cut: Cut, applied: Sequence[Edit], what: str) -> None:
 
 
 def first_changed(cut: Cut, applied: Sequence[Edit]) -> str | None:
-    """Name a parameter before a layer that is under other edits now than when `applied` were; None if there is none."""
+    """Find a parameter before a layer that other edits change now than did when the edits `applied` were applied.
+
+    Args:
+        cut: the classifier, cut at the layer.
+        applied: the edits that were applied at the earlier time, oldest first.
+
+    Returns:
+        The name of the first such parameter; None if there is none.
+    """
     now = applied_edits(cut.model)
     if [edit.digest for edit in applied] == [edit.digest for edit in now]:
         return None
@@ -481,8 +553,8 @@ def _digests_by_parameter(model: nn.Module, edits: Iterable[Edit]) -> dict[int, 
 def unedited_fingerprint(model: nn.Module) -> str:
     """Compute the `fingerprint` that a model has without the edits that are applied to it now.
 
-    All weights are hashed the first time. Afterwards their checksums tell whether they are still the same, whichever
-    way they may have been changed.
+    The first call hashes all weights. Later calls compare their checksums, and hash the weights again only if a
+    checksum differs.
 
     Raises:
         ValueError: if something else has changed the edited parameters.
@@ -494,7 +566,14 @@ def unedited_fingerprint(model: nn.Module) -> str:
 
 
 def unedited_marks(model: nn.Module, names: Iterable[str] | None = None) -> dict[str, Mark]:
-    """Mark weights and buffers, all or some of them by name, as they are without the edits that are applied now.
+    """Compute the marks of weights and buffers as they are without the edits that are applied now.
+
+    Args:
+        model: the model.
+        names: names of the weights and buffers; by default all.
+
+    Returns:
+        The mark of each, by name.
 
     Raises:
         ValueError: if something else has changed the edited parameters.
@@ -509,7 +588,7 @@ def unedited_marks(model: nn.Module, names: Iterable[str] | None = None) -> dict
 
 
 def _fingerprint_without(model: nn.Module, originals: Mapping[str, Tensor]) -> str:
-    """Give the fingerprint of a model with the originals of its edited parameters; hash only what is new."""
+    """Return the fingerprint of a model with the originals of its edited parameters; hash only if a mark differs."""
     weights = _weights_without(model, originals)
     marks = _marks(weights)
     known_marks, known_fingerprint = _HASHED.get(model, ({}, ""))
@@ -533,7 +612,7 @@ def _weights_without(model: nn.Module, originals: Mapping[str, Tensor]) -> dict[
 
 
 def _marks(weights: Mapping[str, Tensor]) -> dict[str, Mark]:
-    """Mark tensors by name; one that has several names is read once."""
+    """Compute the marks of tensors, by name; a tensor that has several names is read once."""
     marks: dict[int, Mark] = {}
     for tensor in weights.values():
         if id(tensor) not in marks:
@@ -545,15 +624,15 @@ def _marks(weights: Mapping[str, Tensor]) -> dict[str, Mark]:
 
 
 def _lock_of(model: nn.Module) -> threading.RLock:
-    """Give the lock that guards the weights and the ledger of a model."""
+    """Return the lock that guards the weights and the ledger of a model."""
     with _LOCKS_GUARD:
         return _LOCKS.setdefault(model, threading.RLock())
 
 
 def _ledger(model: nn.Module) -> tuple[tuple[Edit, ...], dict[str, Tensor]]:
-    """Give the edits that are applied to a model, in order, and the originals of the parameters that they change.
+    """Return the edits that are applied to a model, in order, and the originals of the parameters that they change.
 
-    Both are empty once the original weights were loaded; the model's ledger is deleted then.
+    If the original weights were loaded into the model, its ledger is deleted, and both are empty.
 
     Raises:
         ValueError: if something else has changed an edited parameter.
@@ -580,7 +659,7 @@ def _ledger(model: nn.Module) -> tuple[tuple[Edit, ...], dict[str, Tensor]]:
 def _replace_edits(
     model: nn.Module, before: tuple[Edit, ...], originals: Mapping[str, Tensor], after: tuple[Edit, ...]
 ) -> None:
-    """Apply the edits `after` and no others; an exception leaves applied whichever of both is shorter."""
+    """Apply the edits `after` and no others; after an exception, the shorter one of `before` and `after` is applied."""
     originals = dict(originals)
     shared = {id(model.get_parameter(name)): name for name in originals}
     for edit in after:
@@ -598,7 +677,7 @@ def _replace_edits(
 
 @torch.no_grad()
 def _write(model: nn.Module, originals: Mapping[str, Tensor], edits: tuple[Edit, ...]) -> None:
-    """Set parameters to their originals plus the changes of `edits`, and note in the ledger what is applied."""
+    """Set parameters to their originals plus the changes of `edits`, and write these edits into the ledger."""
     changes = _changes_by_original(model, originals, edits)
     for name, original in originals.items():
         model.get_parameter(name).copy_(_edited(original, changes[name]))
@@ -609,7 +688,7 @@ def _write(model: nn.Module, originals: Mapping[str, Tensor], edits: tuple[Edit,
 
 
 def _changes_by_original(model: nn.Module, originals: Iterable[str], edits: Iterable[Edit]) -> dict[str, list[Change]]:
-    """List the changes of each parameter in the ledger, in order, whichever of its names an edit gives it."""
+    """List the changes of each parameter in the ledger, in order; an edit may use any name of a shared parameter."""
     names = {id(model.get_parameter(name)): name for name in originals}
     changes: dict[str, list[Change]] = {name: [] for name in originals}
     for edit in edits:
@@ -655,7 +734,7 @@ def _factors(changes: Mapping[str, Change]) -> dict[str, Tensor]:
 
 
 def _file_digest(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> str:
-    """Hash all that a file holds: its tensors, and its header but for the digest."""
+    """Hash the content of a file: its tensors, and its header without the digest."""
     names = sorted(tensors)
     contents = digest_tensors([tensors[name] for name in names], names)
     entries = {name: value for name, value in header.items() if name != "digest"}
@@ -663,7 +742,7 @@ def _file_digest(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> st
 
 
 def _read_file(path: str | PathLike) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Read the header and the tensors of an edit's file; raise `ValueError` if they are not what was written."""
+    """Read the header and the tensors of an edit's file; raise `ValueError` if it is not an edit, or is damaged."""
     with safe_open(path, "pt") as file:
         header = file.metadata() or {}
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -680,7 +759,7 @@ def _read_file(path: str | PathLike) -> tuple[dict[str, str], dict[str, Tensor]]
 
 
 def _read_changes(header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> dict[str, Change]:
-    """Read the changes of an edit's file; 0.2 called their names "numbers"."""
+    """Read the changes of an edit's file; version 0.2 stored their names under the key "numbers"."""
     names = json.loads(header["changes"] if "changes" in header else header["numbers"])
     return {name: Change(tensors[f"{name}/left"], tensors.get(f"{name}/right")) for name in names}
 

@@ -15,13 +15,13 @@ from edittools.images import check_image, check_mask, resized
 
 @dataclass(frozen=True)
 class Exemplar:
-    """One example of the rule to rewrite: what `changed` shows at the mask should be treated as what `image` shows.
+    """One example of the rule to rewrite: what x' shows at the mask should be treated like what x shows there.
 
     Args:
         image: x, `(3, H, W)` float in [0, 1].
-        changed: x', of the same shape.
-        mask: `(H, W)` of zeros and ones, where the two differ.
-        label: the class of both images. Only fine-tuning needs it; editing uses no labels.
+        changed: x', the changed image, of the same shape.
+        mask: `(H, W)` of zeros and ones; it is 1 where x and x' differ.
+        label: index of the class of both images. Only fine-tuning needs it; editing uses no labels.
 
     Raises:
         ValueError: if the images or the mask are not valid, or do not have the same size.
@@ -46,23 +46,32 @@ class Exemplar:
     def paste(
         cls, image: Tensor, mask: Tensor, texture: Tensor, label: int | None = None, keep_shading: float = 0.7
     ) -> "Exemplar":
-        """Make x' by pasting a texture over what the mask covers.
+        """Make an exemplar whose x' is the image with a texture pasted over what the mask covers.
 
         Args:
             image: x, `(3, H, W)` float in [0, 1].
-            mask: `(H, W)` of zeros and ones.
-            texture: `(3, h, w)`, of any size.
-            label: the class of the image, for fine-tuning only.
-            keep_shading: how much of the concept's light and shadow stays, see `paste_texture`.
+            mask: `(H, W)` of zeros and ones; the texture is pasted where it is 1.
+            texture: `(3, h, w)` float in [0, 1], of any size; it is resized to cover the image.
+            label: index of the class of the image, for fine-tuning only.
+            keep_shading: how much of the light and shadow under the mask is kept: 0 for none, 1 for all.
+
+        Raises:
+            ValueError: if the images or the mask are not valid, or do not fit.
         """
         changed = paste_texture(image, mask, texture, keep_shading)
         return cls(image, changed, mask, label)
 
     def sized(self, size: int) -> "Exemplar":
-        """Resize the exemplar to `size × size` pixels, such as a classifier's input.
+        """Resize the exemplar, such as to the input size of a classifier.
+
+        Args:
+            size: side of the square images and mask, in pixels. A pixel is in the mask if more than half of it was.
+
+        Returns:
+            The resized exemplar.
 
         Raises:
-            ValueError: if nothing is left of the mask at that size.
+            ValueError: if no pixel is left in the mask at that size.
         """
         image, changed = resized(torch.stack([self.image, self.changed]), size)
         [[share]] = resized(self.mask[None, None], size)
@@ -71,13 +80,13 @@ class Exemplar:
 
 
 class ExemplarStates(list[Exemplar]):
-    """A list of B exemplars that were run up to a layer.
+    """A list of B exemplars, with their states at a layer.
 
     Attributes:
         cut: the classifier, cut at the layer.
         masks: the masks `(B, H, W)`.
-        image: state of x at the layer.
-        changed: state of x' at the layer.
+        image: states of the images x at the layer.
+        changed: states of the changed images x' at the layer.
 
     Args:
         cut: the classifier, cut at the layer.
@@ -103,10 +112,10 @@ class ExemplarStates(list[Exemplar]):
 
     @torch.no_grad()
     def response(self, delta_output: Tensor) -> float:
-        """Measure how far the layer's outputs on x' move at the masks.
+        """Measure how much the layer's outputs on x' change at the masks.
 
         Args:
-            delta_output: what is added to the outputs, of the shape of the layer's output.
+            delta_output: what is added to the outputs, of the shape of the layer's output on x'.
 
         Returns:
             The root mean square over channels and masked positions.
@@ -124,12 +133,15 @@ def exemplars_at(
     Args:
         classifier: the classifier.
         layer: name of the layer, its module, or a `Cut` of it.
-        exemplars: one or several, of one size; `ExemplarStates` of the same cut are returned as they are.
+        exemplars: one or several, all of the same size; `ExemplarStates` of the same cut are returned as they are.
+
+    Returns:
+        The exemplars with their states at the layer.
 
     Raises:
-        TypeError: if one of them is not an `Exemplar`.
-        ValueError: if there is none, if they have different sizes, if a mask covers no key of the layer, or if the cut
-            is of another classifier.
+        TypeError: if one of the exemplars is not an `Exemplar`.
+        ValueError: if there is no exemplar, if exemplars have different sizes, if a mask covers no key of the layer, or
+            if the cut is of another classifier.
     """
     if isinstance(exemplars, ExemplarStates) and exemplars.cut is layer:
         return exemplars
@@ -141,7 +153,7 @@ def exemplars_at(
             raise TypeError(f"{type(exemplar).__name__} is not an Exemplar; pass Exemplar(image, changed, mask)")
     sizes = {tuple(exemplar.mask.shape) for exemplar in exemplars}
     if len(sizes) > 1:
-        raise ValueError(f"exemplars have different sizes, {sorted(sizes)}; pass exemplars of one size")
+        raise ValueError(f"exemplars have different sizes, {sorted(sizes)}; pass exemplars of the same size")
     cut = layer if isinstance(layer, Cut) else Cut(classifier, layer, exemplars[0].mask.shape)
     if cut.classifier is not classifier:
         raise ValueError(
@@ -151,16 +163,16 @@ def exemplars_at(
 
 
 def shading(image: Tensor, mask: Tensor) -> Tensor:
-    """Estimate light and shadow on what the mask covers.
+    """Estimate the light and shadow on what the mask covers.
 
-    Only masked pixels are averaged, so that their neighbors do not bleed in.
+    Only masked pixels are averaged, so the brightness of pixels outside of the mask has no influence.
 
     Args:
         image: `(3, H, W)` float in [0, 1].
         mask: `(H, W)` of zeros and ones.
 
     Returns:
-        `(H, W)`: blurred brightness relative to its mean at the mask; 1 outside of it.
+        `(H, W)`: the blurred brightness relative to its mean at the mask; 1 outside of the mask.
     """
     from scipy.ndimage import gaussian_filter
 
@@ -176,16 +188,17 @@ def shading(image: Tensor, mask: Tensor) -> Tensor:
 
 
 def paste_texture(image: Tensor, mask: Tensor, texture_image: Tensor, keep_shading: float = 0.7) -> Tensor:
-    """Paste a texture over what the mask covers; pixels outside of the mask stay as they are.
+    """Paste a texture over what the mask covers; pixels outside of the mask do not change.
 
     Args:
         image: `(3, H, W)` float in [0, 1].
-        mask: `(H, W)` of zeros and ones.
-        texture_image: `(3, h, w)`, or several textures `(S, 3, h, w)`. It is resized to cover the image.
-        keep_shading: how much of the concept's light and shadow stays: 0 for none (the bare texture), 1 for all.
+        mask: `(H, W)` of zeros and ones; the texture is pasted where it is 1.
+        texture_image: `(3, h, w)` float in [0, 1], of any size; or several textures `(S, 3, h, w)`. It is resized to
+            cover the image.
+        keep_shading: how much of the light and shadow under the mask is kept: 0 for none (the bare texture), 1 for all.
 
     Returns:
-        `(3, H, W)`; with several textures `(S, 3, H, W)`, the image with each of them.
+        The changed image `(3, H, W)`; with several textures, the image with each of them, `(S, 3, H, W)`.
 
     Raises:
         ValueError: if the images or the mask are not valid, or do not fit.

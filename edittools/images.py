@@ -1,6 +1,6 @@
-"""Images, masks and labeled sets of images: what goes into a classifier.
+"""Images, masks and labeled sets of images, loaded and checked for a classifier.
 
-An image is a tensor `(3, H, W)` float32 in [0, 1]; a mask is `(H, W)` float32 of zeros and ones.
+An image is a tensor `(3, H, W)` float32 in [0, 1]; a mask is a tensor `(H, W)` float32 of zeros and ones.
 """
 
 import os
@@ -26,7 +26,7 @@ from edittools._checks import check_number
 
 
 class HasInputSize(Protocol):
-    """Anything that says which input it takes, such as a `Classifier`."""
+    """Anything with the attributes `size` and `resize_to`, such as a `Classifier`; both are in pixels."""
 
     size: int
     resize_to: int
@@ -34,9 +34,14 @@ class HasInputSize(Protocol):
 
 @dataclass(frozen=True)
 class InputGeometry:
-    """The part of a photo that a classifier sees: resize the short side to `resize_to`, keep the center `size × size`.
+    """The part of a photo that a classifier sees.
 
-    Every photo, mask and segmentation goes through this one class, so what fits in the photo also fits in the input.
+    The photo's short side is resized to `resize_to` pixels, and its center of `size × size` pixels is kept. Every photo
+    and every mask goes through this class, so a mask that fits the photo also fits the classifier's input.
+
+    Args:
+        size: side of the input, in pixels.
+        resize_to: short side of the photo before the crop, in pixels.
     """
 
     size: int
@@ -44,14 +49,16 @@ class InputGeometry:
 
     @classmethod
     def of(cls, size: int | HasInputSize, resize_to: int | None = None) -> "InputGeometry":
-        """Take the geometry from a classifier, or from numbers.
+        """Make the geometry of a classifier, or of numbers.
 
         Args:
-            size: side of the input in pixels, or anything with the whole numbers `.size` and `.resize_to`.
-            resize_to: short side before the crop; by default the classifier's, or `size * 8 / 7` (256 for 224).
+            size: a classifier or anything else with the whole numbers `.size` and `.resize_to`; or the side of the
+                input, in pixels.
+            resize_to: short side before the crop, in pixels; by default that of the classifier, or `size * 8 / 7` (256
+                for 224).
 
         Raises:
-            ValueError: if `size` is not a whole number from 1 up, or if `resize_to` is smaller than `size`.
+            ValueError: if `size` is not a whole number of at least 1, or if `resize_to` is smaller than `size`.
         """
         if _has_input_size(size):
             resize_to = size.resize_to if resize_to is None else resize_to
@@ -62,7 +69,7 @@ class InputGeometry:
         return cls(size, resize_to)
 
     def crop(self, photo: Image.Image, interpolation: Image.Resampling) -> Image.Image:
-        """Resize a photo and keep its center."""
+        """Resize a photo, or the mask of one, and keep its center."""
         resized_photo = resize(photo, self.resize_to, interpolation=interpolation)
         return center_crop(resized_photo, [self.size, self.size])
 
@@ -70,9 +77,12 @@ class InputGeometry:
         """Map positions along one side of the input to positions along the same side of the photo.
 
         Args:
-            positions: in pixels of the input, from its left or upper border.
-            side: length of the photo along this side, in pixels.
-            short_side: length of the photo's short side.
+            positions: distances from the left or upper border of the input, in pixels.
+            side: length of this side of the photo, in pixels.
+            short_side: length of the photo's short side, in pixels.
+
+        Returns:
+            Distances from the left or upper border of the photo, in pixels.
         """
         resized_side, offset = self._resized_side_and_offset(side, short_side)
         return (positions + offset) * (side / resized_side)
@@ -115,7 +125,7 @@ def _load_rgb(path: str | os.PathLike, background: str) -> Image.Image:
 
 
 def _cropped(photo: Image.Image, size: int | HasInputSize | None, resize_to: int | None) -> Image.Image:
-    """Crop a photo, or the mask of one, to the input of that size; without a size it stays as it is."""
+    """Resize and crop a photo, or the mask of one, to the input of that size; without a size, return it unchanged."""
     if size is not None:
         return InputGeometry.of(size, resize_to).crop(photo, Image.Resampling.BICUBIC)
     if resize_to is not None:
@@ -124,53 +134,64 @@ def _cropped(photo: Image.Image, size: int | HasInputSize | None, resize_to: int
 
 
 def load_image(path: str | os.PathLike, size: int | HasInputSize | None = None, resize_to: int | None = None) -> Tensor:
-    """Load a photo as `(3, H, W)` float in [0, 1], upright, in RGB; what is transparent becomes white.
+    """Load a photo as `(3, H, W)` float in [0, 1], upright and in RGB; transparent parts become white.
 
     Args:
         path: an image file.
-        size: a classifier, or the side of its input in pixels. The short side is then resized to `resize_to`
-            (bicubic) and the center `size × size` is kept. By default the photo keeps its own size.
-        resize_to: short side before the crop; by default the classifier's, or `size * 8 / 7` (256 for 224).
+        size: a classifier, or the side of its input in pixels. The photo's short side is then resized to `resize_to`
+            (bicubic), and its center of `size × size` pixels is kept. By default the photo keeps its own size.
+        resize_to: short side before the crop, in pixels; by default that of the classifier, or `size * 8 / 7` (256 for
+            224).
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is not a readable image of 8 bits per channel, or if a size does not fit.
+        ValueError: if the file is not a readable image of 8 bits per channel, if a size is not valid, or if `resize_to`
+            is given without a size.
     """
     photo = _cropped(_load_rgb(path, "white"), size, resize_to)
     return torch.from_numpy(np.array(photo)).permute(2, 0, 1).float() / 255
 
 
 def load_mask(path: str | os.PathLike, size: int | HasInputSize | None = None, resize_to: int | None = None) -> Tensor:
-    """Load a mask as `(H, W)` float of 0 and 1; a pixel is marked if it is brighter than half, and opaque.
+    """Load a mask as `(H, W)` float of 0 and 1, which is 1 where the file is white.
 
-    With a `size`, the file has to be drawn on the whole photo, at the photo's own size. It goes through the same
-    resize and crop as the photo in `load_image`, and then a pixel is marked if it is brighter than half: what is white
-    in the photo and in the mask stays at the same place. A mask that was drawn on an input, as `MaskEditor` does on an
-    image that `load_image` cropped, already fits: load it without a size. A file does not say which of the two it is.
+    A pixel of the mask is 1 if it is brighter than half; transparent parts of the file count as black. There are two
+    kinds of mask files, which the file itself does not distinguish:
+
+    - A mask that was drawn on the whole photo, at the photo's own size: pass a `size`. The mask is then resized and
+      cropped as `load_image` does with the photo, so it still marks the same objects.
+    - A mask that was drawn on the classifier's input, as in the `MaskEditor` on an image that `load_image` has cropped:
+      load it without a `size`.
 
     Args:
         path: an image file.
         size: a classifier, or the side of its input in pixels. By default the mask keeps its own size.
-        resize_to: short side before the crop; by default the classifier's, or `size * 8 / 7` (256 for 224).
+        resize_to: short side before the crop, in pixels; by default that of the classifier, or `size * 8 / 7` (256 for
+            224).
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is not a readable image of 8 bits per channel, or if a size does not fit.
+        ValueError: if the file is not a readable image of 8 bits per channel, if a size is not valid, or if `resize_to`
+            is given without a size.
     """
     grays = _cropped(_load_rgb(path, "black").convert("L"), size, resize_to)
     return (torch.from_numpy(np.array(grays)) > 127).float()
 
 
 def fit_mask(mask: Tensor, size: int | HasInputSize, resize_to: int | None = None) -> Tensor:
-    """Fit a mask that was drawn on a whole photo to what a classifier sees of the photo.
+    """Resize and crop a mask that was drawn on a whole photo to the part of the photo that a classifier sees.
 
     Args:
-        mask: `(H, W)` of 0 and 1, of the photo's size after its EXIF orientation.
+        mask: `(H, W)` of 0 and 1, of the size of the upright photo (after its EXIF orientation was applied).
         size: a classifier, or the side of its input in pixels.
-        resize_to: short side before the crop; by default the classifier's, or `size * 8 / 7` (256 for 224).
+        resize_to: short side before the crop, in pixels; by default that of the classifier, or `size * 8 / 7` (256 for
+            224).
 
     Returns:
-        The mask `(size, size)` float of 0 and 1, as `load_mask` reads it from a file.
+        The mask `(size, size)` float of 0 and 1, the same that `load_mask` loads from a file.
+
+    Raises:
+        ValueError: if the mask or a size is not valid.
     """
     pixels = (check_mask(mask, allow_empty=True) * 255).byte().cpu().numpy()
     grays = _cropped(Image.fromarray(pixels), size, resize_to)
@@ -184,16 +205,18 @@ def refit_mask(
     size: int | HasInputSize,
     resize_to: int | None = None,
 ) -> Tensor:
-    """Fit a mask that was drawn on one input of a photo to another input of the same photo.
+    """Transfer a mask from the input of one classifier to that of another, for the same photo.
 
-    A pixel of the result is marked if at least half of its area is. What lies outside of the drawn input is unmarked.
+    A pixel of the result is 1 if at least half of its area is marked. Parts of the photo that the first classifier does
+    not see count as unmarked.
 
     Args:
         mask: `(drawn_on.size, drawn_on.size)` of 0 and 1.
-        photo_size: height and width of the photo's file, after its EXIF orientation.
-        drawn_on: the geometry of the input that the mask was drawn on.
-        size: a classifier, or the side of its input in pixels.
-        resize_to: short side before the crop; by default the classifier's, or `size * 8 / 7` (256 for 224).
+        photo_size: height and width of the upright photo (after its EXIF orientation was applied), in pixels.
+        drawn_on: the classifier on whose input the mask was drawn, or its geometry.
+        size: the other classifier, or the side of its input in pixels.
+        resize_to: short side before the crop, in pixels; by default that of the other classifier, or `size * 8 / 7`
+            (256 for 224).
 
     Returns:
         The mask `(size, size)` float of 0 and 1.
@@ -214,10 +237,10 @@ def refit_mask(
 
 
 def _shares(wanted: InputGeometry, drawn: InputGeometry, side: int, short_side: int) -> Tensor:
-    """Return which share of each pixel of one input lies in each pixel of another, along one side of their photo.
+    """Compute the share of each pixel of one input that lies in each pixel of another, along one side of the photo.
 
     Returns:
-        `(wanted.size, drawn.size)` float64.
+        The shares, `(wanted.size, drawn.size)` float64.
     """
     borders = torch.arange(wanted.size + 1, dtype=torch.float64)
     borders = drawn.from_photo(wanted.to_photo(borders, side, short_side), side, short_side)
@@ -239,15 +262,15 @@ def save_mask(path: str | os.PathLike, mask: Tensor) -> None:
 
 
 def check_image(image: Tensor, name: str = "image", dimensions: int = 3) -> Tensor:
-    """Return an image if it is valid.
+    """Return an image, or a batch of images, if it is valid.
 
     Args:
-        image: `(3, H, W)`, or a batch `(B, 3, H, W)` if `dimensions` is 4.
-        name: what error messages call it.
+        image: `(3, H, W)` in [0, 1], or a batch `(B, 3, H, W)` if `dimensions` is 4.
+        name: what error messages call the image.
         dimensions: 3 for an image, 4 for a batch.
 
     Raises:
-        ValueError: if it is not a tensor of floats in [0, 1] of that shape.
+        ValueError: if it is not a tensor of floats of this shape and range.
     """
     shape = tuple(image.shape) if isinstance(image, Tensor) else ()
     if len(shape) != dimensions or shape[-3] != 3 or not image.is_floating_point():
@@ -265,11 +288,11 @@ def check_mask(mask: Tensor, image: Tensor | None = None, allow_empty: bool = Fa
 
     Args:
         mask: `(H, W)` of zeros and ones, of any number type.
-        image: the image `(…, H, W)` that it has to fit.
-        allow_empty: accept a mask without a marked pixel.
+        image: the image `(…, H, W)` whose size the mask must have; None skips this check.
+        allow_empty: accept a mask of zeros only.
 
     Raises:
-        ValueError: if it is not such a tensor, does not fit the image, or is empty.
+        ValueError: if it is not such a tensor, if it does not fit the image, or if it is empty.
     """
     if not isinstance(mask, Tensor) or mask.ndim != 2:
         loading = ", such as load_mask(path, classifier)" if isinstance(mask, str | os.PathLike) else ""
@@ -300,15 +323,15 @@ def _describe(value: Any) -> str:
 
 @dataclass(frozen=True, eq=False)
 class LazyImages(Sequence):
-    """Image files that are loaded when they are indexed, by any index that a tensor of images takes.
+    """Image files that are loaded when they are indexed, with any index that selects images from a tensor.
 
     Args:
         paths: the image files.
         size: a classifier, or the side of its input in pixels, see `load_image`.
-        resize_to: short side before the crop; by default the classifier's, or `size * 8 / 7`.
+        resize_to: short side before the crop, in pixels; by default that of the classifier, or `size * 8 / 7`.
 
     Raises:
-        ValueError: if a size does not fit.
+        ValueError: if a size is not valid.
     """
 
     paths: Sequence[str | os.PathLike] = field(repr=False)
@@ -324,9 +347,9 @@ class LazyImages(Sequence):
         return len(self.paths)
 
     def __getitem__(self, index: int | slice | Sequence[int] | Sequence[bool] | Tensor) -> Tensor:
-        """Load one image `(3, size, size)` for a whole number, and a batch for any other index.
+        """Load one image `(3, size, size)` for a whole number, or a batch `(B, 3, size, size)` for any other index.
 
-        One index at a time: pixels are `images[number][…]`.
+        The index is that of the images only; index their pixels in a second step, `images[number][…]`.
         """
         places = torch.arange(len(self))[index].tolist()
         if isinstance(places, int):
@@ -338,16 +361,16 @@ class LazyImages(Sequence):
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Images with the class that each one shows.
+    """Images with a label each.
 
     Args:
         images: `(N, 3, H, W)` float in [0, 1], or `LazyImages`.
         labels: `(N,)` whole numbers, indices into `classes`.
-        classes: the names of the classes. Names that occur twice get their numbers, see `numbered`.
-        names: where each image comes from, optional.
+        classes: names of the classes. A name that occurs more than once gets its number, see `numbered`.
+        names: a name for each image, such as the path of its file; may be empty.
 
     Raises:
-        ValueError: for any other type, shape or number.
+        ValueError: if an argument has another type or shape, or if a label is not an index into `classes`.
     """
 
     images: Tensor | LazyImages
@@ -375,14 +398,14 @@ class LabelledImages:
 
     @classmethod
     def unlabeled(cls, images: Tensor | LazyImages, classes: Sequence[str]) -> "LabelledImages":
-        """Give all images the first class, where labels are not used."""
+        """Label all images with the first class, for functions that need a set with labels but do not use them."""
         return cls(images, torch.zeros(len(images), dtype=torch.long), classes)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def subset(self, indices: Tensor | Sequence[int]) -> "LabelledImages":
-        """Take the images at `indices`, whole numbers or booleans, in that order."""
+        """Return the images at `indices`, which are whole numbers, in their order, or booleans."""
         indices = torch.arange(len(self))[indices if len(indices) else slice(0)]
         if isinstance(self.images, LazyImages):
             images = replace(self.images, paths=[self.images.paths[i] for i in indices])
@@ -392,7 +415,14 @@ class LabelledImages:
         return replace(self, images=images, labels=self.labels[indices], names=names)
 
     def split(self, fraction: float, seed: int = 0) -> tuple["LabelledImages", "LabelledImages"]:
-        """Split at random into about `fraction` of the images and the rest, stratified by class.
+        """Split the images at random into two sets, stratified by class.
+
+        Args:
+            fraction: share of the images in the first set, above 0 and below 1.
+            seed: seed of the random numbers.
+
+        Returns:
+            A set of about this share of the images, and a set of the others.
 
         Raises:
             ValueError: if `fraction` is not between 0 and 1.
@@ -404,7 +434,7 @@ class LabelledImages:
 
 
 def numbered(names: Sequence[str]) -> Sequence[str]:
-    """Add its number to each name that occurs more than once, such as "crane (134)" of ImageNet's two cranes."""
+    """Add the index to each name that occurs more than once, such as "crane (134)" for one of ImageNet's two cranes."""
     counts = Counter(names)
     if len(counts) == len(names):
         return names
@@ -412,18 +442,18 @@ def numbered(names: Sequence[str]) -> Sequence[str]:
 
 
 Images = LabelledImages | Tensor | LazyImages
-"""Images with labels, or without."""
+"""A set of images, with or without labels."""
 
 
 def check_images(images: Any, name: str = "the set of images") -> Images:
-    """Return images of a type that can be used as a set of images; pixels are checked where they are used.
+    """Return a set of images if it has a type that can be used; its pixels are checked when they are used.
 
     Args:
         images: the images.
-        name: what the error message calls them.
+        name: what the error message calls the images.
 
     Raises:
-        TypeError: if they are anything else, such as a list or a `DataLoader`.
+        TypeError: if they have another type, such as a list or a `DataLoader`.
     """
     if not isinstance(images, Images):
         raise TypeError(f"{name} {_describe(images)}; {how_to_pass_images(images)}")
@@ -431,7 +461,7 @@ def check_images(images: Any, name: str = "the set of images") -> Images:
 
 
 def how_to_pass_images(images: Any) -> str:
-    """Say how to pass images that came as something else, such as a list or a `DataLoader`."""
+    """Describe how to pass images that were passed in another type, such as a list or a `DataLoader`."""
     remedy = "pass a tensor (N, 3, H, W), LazyImages(paths, classifier) or LabelledImages(images, labels, classes)"
     if isinstance(images, list | tuple):
         return f"{remedy}; torch.stack makes a tensor of a list of images"
@@ -441,7 +471,7 @@ def how_to_pass_images(images: Any) -> str:
 
 
 def pixels_of(images: Images) -> Tensor | LazyImages:
-    """Return the images `(N, 3, H, W)` without labels.
+    """Return the images `(N, 3, H, W)` of a set, without labels.
 
     Raises:
         TypeError: if they are neither a tensor nor `LazyImages` nor `LabelledImages`.
@@ -451,7 +481,7 @@ def pixels_of(images: Images) -> Tensor | LazyImages:
 
 
 def in_batches(images: Images, size: int = 64, bar: str = "", progress: bool = False) -> Iterator[Tensor]:
-    """Yield images `(B, 3, H, W)` in order, `size` at a time.
+    """Yield a set of images in batches `(B, 3, H, W)`, in order.
 
     Args:
         images: `(N, 3, H, W)`, with or without labels.
@@ -460,7 +490,7 @@ def in_batches(images: Images, size: int = 64, bar: str = "", progress: bool = F
         progress: show the progress bar.
 
     Raises:
-        ValueError: if `size` is not a whole number from 1 up.
+        ValueError: if `size` is not a whole number of at least 1.
     """
     pixels = pixels_of(images)
     size = check_number(size, 1, "batch size")
@@ -470,31 +500,31 @@ def in_batches(images: Images, size: int = 64, bar: str = "", progress: bool = F
 
 
 def evenly_spaced(images: Images, count: int) -> Tensor:
-    """Take at most `count` of the images, at even steps; shuffle images whose classes come in turn first."""
+    """Return at most `count` of the images, at even steps; shuffle them first if their classes come in turn."""
     pixels = pixels_of(images)
     step = -(-len(pixels) // count)
     return pixels[::step]
 
 
 def resized(images: Tensor, size: int) -> Tensor:
-    """Resize images `(N, C, H, W)` to `(N, C, size, size)`; images of that size are returned as they are."""
+    """Resize images `(N, C, H, W)` to `(N, C, size, size)`; images of that size are returned unchanged."""
     if images.shape[-2:] == (size, size):
         return images
     return interpolate(images, size, mode="bilinear", antialias=True).clamp(0, 1)
 
 
 def stratified(labels: Tensor, fraction: float, seed: int) -> Tensor:
-    """Select about `fraction` of each label at random.
+    """Select about the same fraction of the images of each class at random.
 
-    What rounding takes from one label is given to the next, so the total is right as well.
+    The rounding error of one class is carried over to the next, so the fraction of all images is right as well.
 
     Args:
-        labels: `(N,)`.
-        fraction: share of the labels that is selected.
-        seed: of the random numbers.
+        labels: class of each image, `(N,)`.
+        fraction: share of the images that is selected.
+        seed: seed of the random numbers.
 
     Returns:
-        `(N,)` booleans.
+        Which images are selected, `(N,)` booleans.
     """
     generator = torch.Generator().manual_seed(seed)
     selected = torch.zeros(len(labels), dtype=torch.bool)

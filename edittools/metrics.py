@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 @torch.no_grad()
 @without_autocast()
 def predict(classifier: Classifier, images: Images, batch_size: int = 64, progress: bool = False) -> Tensor:
-    """Return the logits of images, not their classes: `predict(…).argmax(dim=1)` is the predicted class.
+    """Compute the logits of images, not their classes: `predict(…).argmax(dim=1)` is the predicted class.
 
-    `misclassified(predict(classifier, data), data.labels)` tells which images are misclassified. The model's own
-    forward pass computes the logits in eval mode; the model is left as it is.
+    For labeled images `data`, `misclassified(predict(classifier, data), data.labels)` tells which are misclassified.
+    The logits are those of the model's own forward pass in eval mode; the model itself is not changed.
 
     Args:
         classifier: the classifier.
@@ -81,10 +81,15 @@ def error_rate(classifier: Classifier, images: LabelledImages) -> float:
 
     Args:
         classifier: the classifier.
-        images: images with labels. Labels into classes other than the classifier's are mapped by class name.
+        images: images with labels. If their class names are not those of the classifier, in the same order, labels are
+            mapped by class name.
+
+    Returns:
+        The share; NaN if there is no image.
 
     Raises:
-        ValueError: if a label's class name is not among the classifier's.
+        TypeError: if the images have no labels.
+        ValueError: if the class name of a label is not among those of the classifier.
     """
     images = remap_labels("images", images, classifier)
     logits = predict(classifier, images)

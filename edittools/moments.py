@@ -1,8 +1,8 @@
 """The uncentered second moment C of a layer's keys over reference images, and the directions along which to edit.
 
-C says which keys the classifier typically sees. An edit along C⁻¹d changes the layer's output for the key d, and
-changes it least for typical keys (section 2.1 of the paper). `second_moments` measures C for several layers in one pass
-and caches it on disk.
+C describes which keys are typical. An edit along C⁻¹d changes the layer's output for the key d, and the outputs for
+typical keys as little as possible (section 2.1 of the paper). `second_moments` measures C for several layers in one
+pass, and caches it on disk.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,21 +23,21 @@ from edittools.edits import Edit, Mark, applied_edits, check_same_before, unedit
 from edittools.images import Images, LabelledImages, check_images, how_to_pass_images, in_batches
 
 LEAST_EIGENVALUE = 1e-4
-"""Eigenvalues of a second moment below this share of the largest are raised to it before it is inverted."""
+"""Before a second moment is inverted, its eigenvalues are raised to at least this share of the largest one."""
 
 FEW_IMAGES = 50
-"""With fewer reference or clean images than about this, which keys are typical and what an edit costs is a guess."""
+"""With fewer reference or clean images, it is uncertain which keys are typical, and what an edit costs."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What the keys of a layer were measured on.
+    """The state of the classifier with which the keys of a layer were measured.
 
     Attributes:
         layer: name of the layer.
-        applied: the edits that were applied then, oldest first.
-        marks: marks of all weights and buffers, by name, without those edits.
-        scaling: mean and standard deviation with which images were scaled.
+        applied: the edits that were applied at that time, oldest first.
+        marks: marks of all weights and buffers without those edits, by name.
+        scaling: the mean and the standard deviation by which images were normalized.
     """
 
     layer: str
@@ -46,11 +46,14 @@ class Measurement:
     scaling: tuple[list[float], list[float]]
 
     def check(self, cut: Cut) -> None:
-        """Check that the keys of a layer are still those that were measured.
+        """Check that the layer would still have the keys that were measured.
+
+        Args:
+            cut: the classifier, cut at the layer.
 
         Raises:
-            ValueError: if they are keys of another layer, or if the scaling of images, the weights before the layer or
-                a buffer, or the edits applied to them have changed.
+            ValueError: if it is another layer, or if the normalization of images, a weight before the layer, a buffer,
+                or the edits that are applied before the layer have changed.
         """
         what = f"The second moment was measured at {self.layer!r}"
         if self.layer != cut.layer:
@@ -70,13 +73,14 @@ class Measurement:
 
 @dataclass(frozen=True)
 class SecondMoment:
-    """The mean of k kᵀ over keys k.
+    """The uncentered second moment of a layer's keys: the mean of k kᵀ over keys k.
 
     Attributes:
-        matrix: `(n, n)` float64, symmetric, positive semi-definite.
-        sample: some of the keys, in batches, as the layer takes them: the penalty of `rewrite(reference_weight=)` is
-            measured on them. Empty unless it was set.
-        measured: what the keys were measured on; None, as in a bare `SecondMoment(matrix)`, skips that check.
+        matrix: `(n, n)` float64, symmetric and positive semi-definite, for keys of n channels.
+        sample: some of the keys, in batches, in the shape of the layer's input. The penalty of
+            `rewrite(reference_weight=)` is measured on them. Empty unless it is given.
+        measured: the state of the classifier with which the keys were measured, which `rewrite` compares with its
+            present state. None, as in `SecondMoment(matrix)`, skips this check.
 
     Raises:
         ValueError: if the matrix is not square, or holds a number that is not finite.
@@ -101,7 +105,7 @@ class SecondMoment:
 
     @cached_property
     def whitener(self) -> Tensor:
-        """The ZCA whitening matrix C^(-1/2), `(n, n)` float64, of eigenvalues of at least `LEAST_EIGENVALUE`."""
+        """The ZCA whitening matrix C^(-1/2), `(n, n)` float64, with low eigenvalues raised (`LEAST_EIGENVALUE`)."""
         values, vectors = self.eigen
         largest = values[-1].clamp_min(torch.finfo(values.dtype).tiny)
         raised = values.clamp_min(LEAST_EIGENVALUE * largest)
@@ -109,19 +113,19 @@ class SecondMoment:
 
 
 class RankError(ValueError):
-    """A rank that the keys at the mask do not span. A search of settings skips it."""
+    """The rank exceeds the number of independent keys at the mask. A search skips settings that raise this error."""
 
 
 def directions(keys: Tensor, weights: Tensor, rank: int, moment: SecondMoment) -> Tensor:
     """Find the directions along which to edit: a basis of C⁻¹d of eq. (1), for the top `rank` keys d.
 
-    The keys, weighted by the square roots of `weights`, are whitened by C^(-1/2). A top right singular vector v of them
-    stands for the key d = C^(1/2) v, so C⁻¹d is C^(-1/2) v: which keys are the top ones is decided after whitening.
-    These directions are orthonormalized.
+    The keys, weighted by the square roots of `weights`, are whitened by C^(-1/2), and the top keys are selected after
+    this whitening: a top right singular vector v of the whitened keys stands for the key d = C^(1/2) v, so C⁻¹d is
+    C^(-1/2) v. The directions are then orthonormalized.
 
     Args:
-        keys: `(P, n)`.
-        weights: `(P,)`, the share of the mask at each position.
+        keys: keys at P positions, `(P, n)`.
+        weights: share of each position that the mask covers, `(P,)`.
         rank: number of directions.
         moment: the second moment of the reference keys.
 
@@ -129,8 +133,8 @@ def directions(keys: Tensor, weights: Tensor, rank: int, moment: SecondMoment) -
         Orthonormal rows `(rank, n)`.
 
     Raises:
-        RankError: if the keys span fewer directions.
-        ValueError: if the rank is not a whole number from 1 up.
+        RankError: if the keys span fewer directions than `rank`.
+        ValueError: if the rank is not a whole number of at least 1.
     """
     whitener = moment.whitener.to(keys.device)
     weighted = keys.double() * weights.double().sqrt()[:, None]
@@ -158,7 +162,7 @@ def measure(
         progress: show a progress bar.
 
     Returns:
-        The second moments by layer.
+        The second moment of each layer, by name.
 
     Raises:
         ValueError: if there is no image, or a layer cannot be edited.
@@ -187,17 +191,22 @@ def second_moments(
     progress: bool = False,
     cache: str | Path | None = None,
 ) -> dict[str, SecondMoment]:
-    """Measure the second moments of all `layers` over reference images, or take them from the disk cache.
+    """Measure the second moments of several layers over reference images, or read them from the cache on disk.
 
     Args:
         classifier: the classifier, with the edits that are applied to it now.
-        layers: names or modules.
+        layers: names of layers that can be edited, or the modules.
         images: the reference images; labels are not used.
         progress: show a progress bar.
-        cache: folder of the cache (default: `EDITTOOLS_CACHE` or the user's cache folder); "" uses none.
+        cache: folder of the cache; by default that of `EDITTOOLS_CACHE`, or the user's cache folder. "" uses no cache.
 
     Returns:
         The second moment of each layer, by name.
+
+    Raises:
+        KeyError: if the model has no layer of that name.
+        TypeError: if `images` is not a set of images.
+        ValueError: if there is no image, or a layer cannot be edited.
     """
     names = [find_layer(check_classifier(classifier).model, layer) for layer in layers]
     check_images(images, "reference")
@@ -219,7 +228,7 @@ def second_moments(
 
 
 def measurements(classifier: Classifier, layers: Sequence[str]) -> dict[str, Measurement]:
-    """Note, by layer, what keys that are measured now are measured on."""
+    """Record, for each layer, the state of the classifier with which keys are measured now."""
     applied = applied_edits(classifier)
     marks = unedited_marks(classifier)
     scaling = _scaling(classifier)
@@ -227,21 +236,25 @@ def measurements(classifier: Classifier, layers: Sequence[str]) -> dict[str, Mea
 
 
 def _scaling(classifier: Classifier) -> tuple[list[float], list[float]]:
-    """Give the mean and the standard deviation with which images are scaled."""
+    """Return the mean and the standard deviation by which images are normalized."""
     return classifier.mean.flatten().tolist(), classifier.std.flatten().tolist()
 
 
 def keys_of(cut: Cut, images: Images) -> list[Tensor]:
-    """Run images up to a layer: their keys there, batch by batch."""
+    """Run images up to a layer, and return their keys there, in batches."""
     return [cut.keys(cut.prefix(batch)) for batch in in_batches(images)]
 
 
 Reference = Images | SecondMoment
-"""What says which keys are typical: reference images, or the second moment of their keys."""
+"""What defines which keys are typical: reference images, or the second moment of their keys."""
 
 
 def check_reference(reference: Reference | None) -> None:
-    """Raise `TypeError` for a reference that is neither images nor a `SecondMoment`."""
+    """Check the type of a reference.
+
+    Raises:
+        TypeError: if it is neither None, nor images, nor a `SecondMoment`.
+    """
     if reference is not None and not isinstance(reference, Images | SecondMoment):
         raise TypeError(
             f"reference is a {type(reference).__name__}, neither images nor a SecondMoment; "
@@ -250,14 +263,21 @@ def check_reference(reference: Reference | None) -> None:
 
 
 def reference_moment(cut: Cut, reference: Reference | None) -> SecondMoment:
-    """Give the second moment of a layer's reference keys; measure it if images are given.
+    """Return the second moment of a layer's reference keys; it is measured if images are given.
+
+    Args:
+        cut: the classifier, cut at the layer.
+        reference: reference images, or the second moment of their keys.
 
     Raises:
         TypeError: if the reference is neither images nor a `SecondMoment`.
-        ValueError: if there is no reference, or if the second moment is of other keys, see `Measurement.check`.
+        ValueError: if there is no reference, if the second moment does not fit the layer, or if the classifier has
+            changed since it was measured, see `Measurement.check`.
     """
     if reference is None:
-        raise ValueError("No reference images; pass images whose keys should move least, or their SecondMoment")
+        raise ValueError(
+            "No reference images were given; pass ordinary images, whose keys are typical, or their SecondMoment"
+        )
     if isinstance(reference, Images):
         return second_moments(cut.classifier, [cut.layer], reference)[cut.layer]
     check_reference(reference)

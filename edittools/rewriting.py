@@ -41,7 +41,7 @@ OBJECTIVES = ("l1", "least_squares")
 _NO_DIFFERENCE = 1e-9
 """A loss of at most this share of the layer's outputs is that of rounding: x and x' are alike at the mask."""
 SAMPLE = 64
-"""Number of reference images on which the penalty on moving reference outputs is measured."""
+"""The largest number of reference images on which the penalty on changing reference outputs is measured."""
 
 REFERENCE_WEIGHT = 10.0
 """The recommended λ, see `benchmarks/default_settings.py`."""
@@ -59,7 +59,7 @@ class Problem:
         projected_keys: keys of x', projected on `basis`: `(B, rank, h, w)`.
         base_output: output of the unedited layer on x'.
         target: value of x, v* in eq. (1).
-        share: mask `(B, H, W)`; all ones if the whole image is constrained.
+        share: masks `(B, H, W)`; all ones if the values of the whole image are constrained.
         reference_gram: λ times the second moment of the reference keys under the kernel's window,
             `(rank * kh * kw, rank * kh * kw)`; None without the penalty on reference outputs.
     """
@@ -101,7 +101,7 @@ class Problem:
         return self.cut.pool_mask(self.share, "value").sqrt()
 
     def objective(self, coefficients: Tensor) -> Tensor:
-        """Compute what `solve_l1` minimizes: `l1` plus the penalty on moving reference outputs, in the unit of `l1`."""
+        """Compute what `solve_l1` minimizes: `l1` plus the penalty on reference outputs, in the unit of `l1`."""
         fit = self.l1(coefficients)
         if self.reference_gram is None:
             return fit
@@ -110,7 +110,7 @@ class Problem:
     @cached_property
     @torch.no_grad()
     def _penalty_unit(self) -> float:
-        """Convert a squared movement of outputs into the unit of `l1`.
+        """Return the factor that converts a squared change of outputs into the unit of `l1`.
 
         The unit is the loss without an edit, divided by the squared residual at the mask: a mean over positions and,
         as in `quadratic`, a sum over channels.
@@ -270,19 +270,20 @@ def solve_least_squares(problem: Problem, ridge: float = 1e-3) -> Tensor:
 
 
 def solve_l1(problem: Problem, steps: int = 200) -> tuple[Tensor, int]:
-    """Minimize `Problem.objective` over Λ by Adam, from the better of 0 and the least-squares solution.
+    """Minimize `Problem.objective` over Λ by Adam.
 
-    There are two rounds, of one third and of two thirds of the steps. Each round measures the size of a step again
-    (`_preconditioner`) and lowers its learning rate along a cosine. The learning rate is 0.25; if the first round
-    lowers the loss by less than 1%, that of the second one is a tenth of it.
+    It starts from Λ = 0 or from the least-squares solution, whichever has the lower objective. There are two rounds, of
+    one third and of two thirds of the steps. Each round determines the size of a step again (`_preconditioner`) and
+    lowers its learning rate along a cosine. The learning rate starts at 0.25; in the second round, it starts at a tenth
+    of that if the first round has lowered the objective by at most 1%.
 
     Args:
         problem: eq. (1) at a layer.
-        steps: number of steps.
+        steps: number of steps of Adam in both rounds together.
 
     Returns:
-        The best Λ of all steps, `(out, rank, kh, kw)`, and the number of steps that were taken: none where the loss is
-        0 from the start.
+        The best Λ of all steps, `(out, rank, kh, kw)`, and the number of steps that were taken, which is 0 if the
+        objective is 0 from the start.
     """
     least_squares = solve_least_squares(problem)
     unedited = torch.zeros_like(least_squares)
@@ -365,26 +366,35 @@ def rewrite(
 ) -> Edit:
     """Rewrite the rule that the exemplars show, in one layer (eq. 1 and section 2.2 of the paper).
 
-    The defaults are the recommended settings. The paper's setting is `objective="l1", reference_weight=0.0`; it takes
-    longer, and it breaks more images that the edit should leave alone.
+    The defaults are the recommended settings. The paper's setting is `objective="l1", reference_weight=0.0`. It takes
+    longer and breaks more images that the edit should leave alone; on typographic attacks, it also corrects more
+    errors. To compare settings, see `edittools.selection.EditSearch`.
+
+    Examples:
+        >>> edit = rewrite(classifier, "features.10", exemplar, images)  # images (N, 3, H, W) in [0, 1], at least 50
+        >>> with edit.applied(classifier):
+        ...     logits = classifier(other_images)
 
     Args:
         classifier: the classifier; it is not changed.
         layer: name of the layer, its module, or a `Cut` of it.
         exemplars: one or several; their labels are not used.
-        reference: images whose keys define C, so that the edit moves them least, or their `SecondMoment`. Not needed
-            with `rank=None` or a `basis`.
+        reference: ordinary images, whose keys define C, or their `SecondMoment`. The edit changes the layer's outputs
+            for such keys as little as it can. Not needed with `rank=None` or a `basis`, unless a `reference_weight` is
+            given.
         rank: rank of the change; None lifts the low-rank restriction ("-proj" in the paper's ablation).
         masked: constrain the values at the mask; False constrains those of the whole image ("-mask" in the paper).
         objective: "least_squares" on the pre-activation, which is exact and takes one solve, or "l1", the paper's.
         basis: directions `(rank, in)`, instead of those found from the keys (for controls). The rows should be
             orthonormal: the ridge and the steps of the solver depend on their scale.
-        reference_weight: λ, the weight of a penalty on moving the outputs of reference keys; 0, as in the paper, for
-            none. At 1, moving them as far as the outputs at the mask are from their target (mean squares over
-            positions) costs as much as leaving the mask unedited. An edit moves them far less, so 10 to 100 are worth
-            trying. The penalty needs images, or a `SecondMoment` with a sample of keys; it is measured on 64 images.
-            None is the recommended λ, `REFERENCE_WEIGHT`, if there are such images or keys, and 0 otherwise.
-        steps: number of steps of the optimizer, with "l1"; it starts from the least-squares solution.
+        reference_weight: λ, the weight of a penalty on changing the outputs for reference keys; 0, as in the paper, for
+            no penalty. Its unit: at λ = 1, changing these outputs by as much as the outputs at the mask are from their
+            target (in mean squares over positions) costs as much as leaving the outputs at the mask unedited. An edit
+            changes them far less, so values from 10 to 100 are worth trying. The penalty is measured on at most 64 of
+            the reference images, or on the sample of keys of a `SecondMoment`. None uses the recommended value, 10
+            (`REFERENCE_WEIGHT`), if there are such images or keys, and 0 otherwise.
+        steps: number of steps of Adam, for "l1" only. It starts from Λ = 0 or from the least-squares solution,
+            whichever has the lower objective.
 
     Returns:
         The edit, with a `Record` of its loss before and after.
@@ -393,11 +403,11 @@ def rewrite(
         KeyError: if the model has no layer of that name.
         TypeError: if an exemplar is not an `Exemplar`, or `reference` is neither images nor a `SecondMoment`.
         ValueError: if there is no exemplar, exemplars differ in size, a mask covers no key, the layer cannot be edited,
-            or an argument is not one of the above.
+            or an argument has a value that is not allowed.
         RankError: if `rank` exceeds the number of independent keys at the mask.
 
     Warns:
-        UserWarning: if x and x' do not differ at the mask, so that there is nothing to edit; and if fewer than 50
+        UserWarning: if x and x' do not differ at the mask, so that there is nothing to edit, or if fewer than 50
             reference images are given.
     """
     one_of(objective, OBJECTIVES, "objective")
@@ -411,7 +421,7 @@ def rewrite(
     if reference_weight and not has_keys:
         given = "a SecondMoment that holds no keys" if is_moment else "no reference images"
         raise ValueError(
-            f"reference_weight={reference_weight} with {given}; pass the images whose outputs must not move as "
+            f"reference_weight={reference_weight} with {given}; pass images whose outputs should change least as "
             "reference="
         )
     states = exemplars_at(classifier, layer, exemplars)

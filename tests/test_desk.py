@@ -390,7 +390,7 @@ def test_choose_restores_the_mask_of_an_image(desk):
 
 def found(edit):
     """What `repair` returns for an edit that corrects 4 of 6 images and breaks 1; 3 of 5 retained images are broken."""
-    row = {"corrected": 4, "failing": 6, "broken": 1, "accuracy change": -0.5, "kept": 5.0, "kept broken": 3.0}
+    row = {"corrected": 4, "failing": 6, "broken": 1, "accuracy change": -0.5, "retained": 5.0, "retained broken": 3.0}
     return SimpleNamespace(
         edit=edit,
         table=pd.DataFrame([row], index=["selected"]),

@@ -56,9 +56,9 @@ def test_found_rule_adds_changes_of_probability():
 
 def test_repair_adds_a_row_of_its_table():
     row = {"failing": 24, "corrected": 20, "broken": 0, "share": 20 / 24, "low": 0.6, "high": 0.95, "p": 1e-6}
-    row |= {"accuracy change": 0.0, "accuracy low": -1.8, "accuracy high": 1.8, "kept": 75, "kept broken": 1}
+    row |= {"accuracy change": 0.0, "accuracy low": -1.8, "accuracy high": 1.8, "retained": 75, "retained broken": 1}
     results = Results("repair", "MiniWorld")
-    repair.add_method(results, row | {"trials": 144}, "mini_vgg", "projection")
+    repair.add_method(results, row | {"candidates": 144}, "mini_vgg", "projection")
     found = values(results)
     assert found["held out", "corrected"] == 20 and found["retain", "broken"] == 1
     assert found["", "candidates"] == 144

@@ -111,7 +111,7 @@ def test_repair_selects_the_candidate_of_lowest_loss_among_all_methods(case):
     alone = {name: fix.selections[name].scores["loss"] for name in METHODS if fix.selections[name].feasible}
     assert selected <= min(alone.values())
     assert fix.edit is fix.selection.edit
-    assert fix.table.loc["selected", "trials"] >= sum(fix.table.loc[list(METHODS), "trials"])
+    assert fix.table.loc["selected", "candidates"] >= sum(fix.table.loc[list(METHODS), "candidates"])
 
 
 def test_repair_selects_the_method_without_each_fold(case):

@@ -187,7 +187,7 @@ def fix(snow, call):
 def test_repair_goes_from_an_exemplar_to_a_summary(snow, call, fix):
     assert isinstance(fix.edit, Edit) and fix.complete
     row = fix.table.loc["selected"]
-    assert row.failing == 16 and row.corrected >= 8 and row.broken == 0 and row["kept broken"] <= 3
+    assert row.failing == 16 and row.corrected >= 8 and row.broken == 0 and row["retained broken"] <= 3
     rows = {"selected", "edit", "closed form", "projection"}
     rows |= {"random direction", "local fine-tuning", "logit correction"}
     assert set(fix.table.index) == rows

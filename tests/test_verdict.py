@@ -210,7 +210,7 @@ def test_named_retained_sets_have_a_condition_each(snow, fix):
     for name in sizes:
         assert sum(f"{name!r}" in one.name for one in fix.conditions) == 1
         assert f"{name!r} broken" in fix.summary()
-    assert fix.table.loc["selected", "kept"] == 15
+    assert fix.table.loc["selected", "retained"] == 15
     members = fix.search.splits.retain_test.labels
     classes = fix.search.splits.retain_test.classes
     assert [classes[i] for i in members.tolist()] == ["sled"] * 10 + ["penguin"] * 5

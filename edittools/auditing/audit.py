@@ -1,4 +1,4 @@
-"""Audit a folder: which concepts predictions rely on, an exemplar of the strongest rule, its repair, and a report."""
+"""Audit a folder of images: find the concepts that predictions rely on, and repair the strongest rule."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -25,13 +25,13 @@ from edittools.scenarios.rules import classes_by_object, shown_rule
 from edittools.selection.repair import repair
 
 LEAST_PROBED = 5
-"""A concept that fewer images show is not probed."""
+"""A concept that is shown by fewer images is not probed."""
 
 EXEMPLARS_TRIED = 10
-"""Number of images of a rule's evidence among which the exemplar is selected."""
+"""The number of images of a rule's evidence that are tried as the exemplar."""
 
 STREET = ("road", "grass", "sky", "building", "tree")
-"""The concepts that the default segmenter finds next to Pascal's things."""
+"""The concepts that the default segmenter finds in addition to the things of Pascal VOC."""
 
 
 def audit_folder(
@@ -48,27 +48,37 @@ def audit_folder(
     callback: Callable[[str], None] | None = None,
     progress: bool = True,
 ) -> Audit:
-    """Find what a classifier relies on in a folder of images, and repair the strongest rule.
+    """Find the concepts that a classifier relies on in a folder of images, and repair the strongest rule.
 
-    The concepts of each image are replaced, one at a time, and the image is predicted again. If a rule passes the test,
-    an exemplar is made of one of its images, and `repair` selects an edit.
+    A *concept* is something that images show and that masks mark, such as the road. One concept of an image at a time
+    is replaced by another *material*, such as snow, and the image is classified again. A concept is a *rule* if
+    predictions depend on it significantly more than on a control. For the strongest rule, an exemplar is made from one
+    of its images, and `repair` selects an edit.
 
     Args:
-        folder: images, in one subfolder per class; images outside of a subfolder are labeled by the current prediction.
+        folder: folder of images, with one subfolder per class; images outside of a subfolder are labeled by the current
+            prediction.
         classifier: the classifier; it is not changed.
-        clean: folder of images whose accuracy must not drop; by default the untouched images of `folder`.
-        retain: folder of images that rely on the concept legitimately; by default the untouched images of `folder` that
-            show what the material is made of, but not the concept.
-        masks: masks of the concepts, see `read_masks`. By default `find` finds the concepts.
-        find: finds concepts in images, see `edittools.probing.segmentation`; by default DeepLab for street scenes and
-            for the things of Pascal VOC.
-        material: an image file of the material that replaces concepts. By default concepts are replaced by materials
-            that are cut from the images themselves.
-        out: folder for what is finished: parts of the probe and `rules.csv`. An audit that is called again with the
-            same folder goes on from there.
+        clean: folder of images whose accuracy must not drop; by default the original images of `folder`, without the
+            exemplar and without the retained images that were taken from `folder`.
+        retain: folder of images that rely on the material legitimately. By default, these are the original images of
+            `folder` that are classified correctly and show the concept from which the material was cut (with
+            `material`, a concept with the name of that file), but not the replaced concept; none if fewer than two
+            images qualify.
+        masks: masks of the concepts, see `read_masks`. By default, `find` finds the concepts.
+        find: a function that finds concepts in images, see `edittools.probing.segmentation`; by default DeepLab for
+            street scenes and for the things of Pascal VOC.
+        material: image file of the material that replaces concepts. By default, concepts are replaced by the materials
+            of other concepts, which are cut from the images themselves.
+        out: folder for intermediate and final results: parts of the probe and `rules.csv`. A later call with the same
+            folder continues from there.
         layers: names of the layers to edit, see `repair`.
-        callback: is told before each step what is done next.
+        callback: is called before each step with a description of the step.
         progress: show progress bars.
+
+    Returns:
+        The audit: the concepts, the rules, and the repair of the strongest rule. If nothing was repaired, its `fix` is
+        None, and its `note` says so.
 
     Raises:
         FileNotFoundError: if there is no such folder, or the weights of the segmenter are not available.
@@ -118,7 +128,11 @@ def _find_concepts(
     masks: str | PathLike | None,
     find: Finder | None,
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """Read or find the masks of concepts, and name what was left out: concepts that few images show as well."""
+    """Read or find the masks of concepts.
+
+    Returns:
+        The masks, by concept, and one line per file, annotation or rare concept that was left out.
+    """
     left_out = []
     if masks is not None:
         found, left_out = read_masks(masks, data.names, classifier, folder)
@@ -140,7 +154,7 @@ def _find_concepts(
 
 
 def _find(images: Tensor, find: Finder | None) -> dict[str, Tensor]:
-    """Find the concepts; where there is no segmenter, name masks as the other way."""
+    """Find the concepts; if no segmenter is available, the error suggests passing masks instead."""
     try:
         finder = default_finder() if find is None else find
         return finder(images)
@@ -150,7 +164,10 @@ def _find(images: Tensor, find: Finder | None) -> dict[str, Tensor]:
 
 
 def default_finder() -> Finder:
-    """Load the segmenters of street scenes and of things; both are of 2 MB.
+    """Load the segmenters of street scenes and of the things of Pascal VOC, two files of 2 MB each.
+
+    Returns:
+        A function that finds both kinds of concepts in images.
 
     Raises:
         FileNotFoundError: if their weights are not available.
@@ -169,7 +186,7 @@ def default_finder() -> Finder:
 def _concepts_to_probe(
     data: LabelledImages, masks: Mapping[str, Tensor], classifier: Classifier, material: str | PathLike | None
 ) -> tuple[Concepts, ProbeSettings]:
-    """Choose the materials, and the control that fits them."""
+    """Select the materials, and the control that fits them."""
     objects = _classes_of_concepts(classifier, masks)
     least = min(LEAST_IMAGES, max(LEAST_PROBED, len(data) // 10))
     if material is not None:
@@ -181,7 +198,7 @@ def _concepts_to_probe(
 
 
 def _classes_of_concepts(classifier: Classifier, masks: Mapping[str, Tensor]) -> dict[str, list[str]]:
-    """Map each concept to the classes whose object it is: by a table for ImageNet, otherwise by name."""
+    """Map each concept to the classes whose object it is: for ImageNet by a table, otherwise by name."""
     table = classes_by_object() if tuple(classifier.classes) == tuple(imagenet_classes()) else {}
     classes = set(classifier.classes)
     found = {}
@@ -194,7 +211,7 @@ def _classes_of_concepts(classifier: Classifier, masks: Mapping[str, Tensor]) ->
 
 
 def _rules(probed: Probe, per_class: bool) -> pd.DataFrame:
-    """Tabulate the rules, and after them the suspicions: concepts with an effect that passes no test."""
+    """Tabulate the rules, followed by the suspicions: concepts with an effect that is not significant."""
     keys = ["class", "concept"] if per_class else ["concept"]
     rules = probed.rules(pooled=not per_class).assign(significant=True)
     all_effects = probed.rules(fdr=1, least_effect=0, pooled=not per_class).assign(significant=False)
@@ -209,12 +226,15 @@ def _rules(probed: Probe, per_class: bool) -> pd.DataFrame:
 
 
 def select_exemplar(classifier: Classifier, concepts: Concepts, rule: Mapping[str, object]) -> Exemplar:
-    """Make an exemplar of a rule: the first image of its evidence whose changed version is misclassified.
+    """Make an exemplar of a rule from the first image of its evidence that is misclassified after the replacement.
 
     Args:
         classifier: the classifier.
-        concepts: the probed images, masks and materials.
+        concepts: the probed images, the masks and the materials.
         rule: a row of `Probe.rules`.
+
+    Returns:
+        The exemplar, with the first variant of the material that leads to a misclassification.
 
     Raises:
         ValueError: if the first `EXEMPLARS_TRIED` images are classified correctly in every variant.
@@ -238,7 +258,7 @@ def select_exemplar(classifier: Classifier, concepts: Concepts, rule: Mapping[st
 def _sets_to_repair(
     audit: Audit, exemplar: Exemplar, clean: str | PathLike | None, retain: str | PathLike | None
 ) -> dict[str, LabelledImages | None]:
-    """Make the failing images, by replacing the concept, and the clean and the retained images."""
+    """Return the arguments `failing`, `clean` and `retain` of `repair`; failing images have the concept replaced."""
     concepts = audit.concepts
     classifier = audit.classifier
     rule = audit.rule

@@ -55,7 +55,14 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; return its exit code: 0, or 2 after an error, which is one line."""
+    """Run a command of the command line.
+
+    Args:
+        arguments: the arguments; by default those of the process.
+
+    Returns:
+        The exit code: 0, 130 after Ctrl-C, or 2 after an error, which is printed in one line.
+    """
     options = parser().parse_args(arguments)
     command = {"audit": run_audit, "apply": run_apply}[options.command]
     with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""Read masks of concepts that people drew, at the size of the photos, from files of common formats."""
+"""Read masks of concepts, drawn at the size of the photos, from files of common formats."""
 
 import json
 import re
@@ -16,10 +16,10 @@ from edittools.images import fit_mask, load_mask
 from edittools.probing.coco import decode_segmentation
 
 LABEL_STUDIO_PNG = re.compile(r"task-(?P<task>\d+)-annotation-.+-(?P<concept>[^-]+)-\d+$")
-"""The name of a mask that Label Studio exports as PNG, without its ending."""
+"""The name, without suffix, of a mask that Label Studio exports as PNG."""
 
 UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")
-"""What Label Studio puts before the name of an uploaded file."""
+"""The prefix that Label Studio adds to the name of an uploaded file."""
 
 LAYOUTS = (
     "CONCEPT/IMAGE.png, IMAGE_CONCEPT.png, a COCO file (.json), or Label Studio's PNG files with its JSON export next "
@@ -29,7 +29,7 @@ LAYOUTS = (
 
 
 class _Names:
-    """Finds the number of an image by its path or its name, with or without folder and ending."""
+    """Find the number of an image by its path or its name, with or without its folder and its suffix."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.paths = [PurePath(name) for name in names]
@@ -39,7 +39,7 @@ class _Names:
             self.by_stem.setdefault(path.stem, []).append(number)
 
     def find(self, name: str) -> int | None:
-        """Return the number of an image; None if there is none, or several have that name."""
+        """Return the number of the image with a name; None if there is no such image, or if there are several."""
         path = PurePath(name).with_suffix("") if PurePath(name).suffix else PurePath(name)
         if str(path) in self.by_path:
             return self.by_path[str(path)]
@@ -52,21 +52,21 @@ def read_masks(
 ) -> tuple[dict[str, Tensor], list[str]]:
     """Read the masks of concepts in images that were loaded for a classifier.
 
-    Masks are of the size of the photos. They go through the same resize and crop as the photos. Several masks of a
-    concept in an image are united; an image without a mask of a concept does not show it.
+    Masks must have the size of the photos; they are resized and cropped as the photos are. If an image has several
+    masks of the same concept, their union is used. An image without a mask of a concept does not show the concept.
 
     Args:
-        source: a folder of masks as PNG files, white where the concept is, or a COCO file. The layouts are
-            `CONCEPT/IMAGE.png`, where IMAGE may be a path; `IMAGE_CONCEPT.png`; a COCO file (`.json`) with polygons or
-            run lengths; and Label Studio's export of brush labels as PNG, next to its export as JSON, which says which
-            image each task shows.
-        names: of each image, its path in the folder of images, such as `LabelledImages.names`.
-        classifier: the classifier that the images were loaded for.
-        folder: the folder of images. A mask of another size than its photo is then left out, and named; without the
-            folder, sizes are not compared.
+        source: a folder of masks, or a COCO file (`.json`) with polygons or run lengths. A folder may hold PNG files
+            that are white where the concept is, named `CONCEPT/IMAGE.png` (IMAGE may be a path) or `IMAGE_CONCEPT.png`;
+            a COCO file; or the brush labels that Label Studio exports as PNG, next to its export as JSON, which
+            contains the image of each task.
+        names: path of each image in the folder of images, such as `LabelledImages.names`.
+        classifier: the classifier for which the images were loaded.
+        folder: the folder of images. If it is given, masks that do not have the size of their photo are left out;
+            otherwise, sizes are not compared.
 
     Returns:
-        Masks `(N, size, size)` of 0 and 1 by concept, and one line per file or annotation that was left out.
+        Masks `(N, size, size)` of 0 and 1, by concept; and one line per file or annotation that was left out.
 
     Raises:
         FileNotFoundError: if there is no such folder or file.
@@ -100,9 +100,9 @@ def read_masks(
 
 
 def _each_mask(root: Path, known: _Names) -> Iterator[tuple[str, str, int | None, Tensor | None]]:
-    """Yield each mask: where it comes from, its concept, the number of its image, and the mask at its own size.
+    """Yield each mask: its source, its concept, the number of its image, and the mask at its own size.
 
-    The number is None if there is no such image, the mask if it cannot be read.
+    The number is None if there is no such image; the mask is None if it cannot be read.
     """
     files = [root] if root.is_file() else sorted(path for path in root.rglob("*") if path.is_file())
     contents = {path: _read_json(path) for path in files if path.suffix == ".json"}
@@ -127,7 +127,7 @@ def _each_mask(root: Path, known: _Names) -> Iterator[tuple[str, str, int | None
 
 
 def _concept_and_image(path: PurePath, known: _Names, tasks: Mapping[int, str]) -> tuple[str, int | None]:
-    """Tell from the path of a PNG file which concept in which image it shows."""
+    """Return, from the path of a PNG file, the concept that it marks and the number of the image."""
     exported = LABEL_STUDIO_PNG.match(path.stem)
     if exported is not None:
         image = tasks.get(int(exported["task"]))
@@ -187,7 +187,7 @@ def _from_coco(
 
 
 def photo_size(path: Path) -> tuple[int, int]:
-    """Read the height and width of an image file, after its EXIF orientation."""
+    """Read the height and the width of an image file in pixels, after its EXIF orientation is applied."""
     with Image.open(path) as photo:
         width, height = photo.size
         is_turned = photo.getexif().get(ExifTags.Base.Orientation, 1) >= 5

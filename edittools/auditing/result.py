@@ -1,4 +1,4 @@
-"""What an audit has found: its summary, and the files that it writes."""
+"""The result of an audit: its summary, and the files that it writes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -23,27 +23,27 @@ NO_RULE = "no rule found"
 """The heading of the report of an audit that found no rule."""
 
 MOST_RULES = 30
-"""The largest number of rules and suspicions that a report lists; `rules.csv` has them all."""
+"""The largest number of rules and suspicions that a report lists; `rules.csv` lists all of them."""
 
 HEAD = ("class", "concept", "replaced by", "images", "effect (log-odds)", "q", "rule or suspicion")
 
 
 @dataclass(frozen=True, eq=False)
 class Audit:
-    """What an audit has found.
+    """The result of an audit.
 
     Attributes:
         classifier: the classifier.
         data: the images of the folder.
-        left_out: one line per file or mask that was left out.
+        left_out: one line per file, mask or concept that was left out.
         concepts: the images that were probed, the masks of their concepts, and the materials.
-        probe: the probed predictions.
-        rules: one row for each rule and suspicion, strongest first; see `Probe.rules`. `significant` says which are
-            rules, `evidence` names images.
-        rule: the row that was repaired, or the strongest suspicion.
-        is_rule: whether it is a rule.
-        fix: the repair; None if there was none.
-        note: why there was no repair; otherwise empty.
+        probe: the predictions on the images with replaced concepts.
+        rules: one row per rule, followed by one row per suspicion, an effect that is not significant. The columns are
+            those of `Probe.rules`; `significant` is True for rules, and `evidence` holds names of images.
+        rule: the row of the strongest rule; without a rule, that of the strongest suspicion; None if there is neither.
+        is_rule: whether `rule` is a rule.
+        fix: the result of `repair`; None if nothing was repaired.
+        note: says that nothing was repaired and, if there is a rule, why; empty if there is a repair.
     """
 
     classifier: Classifier = field(repr=False)
@@ -58,7 +58,7 @@ class Audit:
     note: str = ""
 
     def summary(self) -> str:
-        """Say what was looked at, what was found, and the verdict on the repair; one sentence per line."""
+        """Return a text on the probe, the strongest rule and the verdict on its repair, one sentence per line."""
         shown = {concept: int(shows(masks).sum()) for concept, masks in self.concepts.masks.items()}
         counts = ", ".join(f"{concept} {count}" for concept, count in shown.items())
         lines = [
@@ -78,7 +78,7 @@ class Audit:
         return "\n".join(lines)
 
     def _describe_rule(self) -> str:
-        """Say which rule was found, or which suspicion is the strongest."""
+        """Describe the strongest rule, or the strongest suspicion."""
         rule = self.rule
         effect = (
             f"replacing it by {rule['style']!r} lowers the log-odds of the correct class by {rule['effect']:.2f} "
@@ -93,10 +93,13 @@ class Audit:
         return f"No rule was found. The strongest suspicion: {who.lower()} on {rule['concept']!r}; {effect}."
 
     def write(self, folder: str | PathLike) -> list[Path]:
-        """Write `report.html`, `rules.csv` and, if the edit changes anything, `edit.safetensors`; return their paths.
+        """Write `report.html`, `rules.csv` and, if the edit changes anything, `edit.safetensors`.
 
         Args:
-            folder: is made if there is none. Each file is written in one step.
+            folder: folder for the files; it is created if it does not exist. Each file is written in one step.
+
+        Returns:
+            The paths of the files.
         """
         root = Path(folder).expanduser()
         root.mkdir(parents=True, exist_ok=True)
@@ -109,7 +112,7 @@ class Audit:
 
 
 def write_rules(rules: pd.DataFrame, folder: Path) -> Path:
-    """Write rules and suspicions as `rules.csv` in a folder, in one step."""
+    """Write rules and suspicions into the file `rules.csv` of a folder, in one step, and return its path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "rules.csv"
     table = rules.assign(evidence=["; ".join(names) for names in rules["evidence"]])
@@ -119,12 +122,12 @@ def write_rules(rules: pd.DataFrame, folder: Path) -> Path:
 
 
 def shows(masks: Tensor) -> Tensor:
-    """Return for which images a mask `(N, H, W)` covers enough, `(N,)` booleans."""
+    """Return which masks `(N, H, W)` cover at least `LEAST_AREA` of their image, `(N,)` booleans."""
     return masks.mean(dim=(1, 2)) >= LEAST_AREA
 
 
 def audit_page(audit: Audit) -> Page:
-    """Collect what the report of an audit says."""
+    """Collect the content of the report of an audit."""
     title = f"Audit of {len(audit.data)} images"
     findings = {
         "findings_head": HEAD,
@@ -167,7 +170,10 @@ def _rows(audit: Audit) -> list[list[str]]:
 
 
 def _suspicion(audit: Audit) -> list[Figure]:
-    """Show the strongest rule or suspicion in the image that loses most: as it is, and with the concept replaced."""
+    """Show the strongest rule or suspicion in the image whose class loses the most probability.
+
+    The pictures are the image, the image with the concept replaced, and the mask.
+    """
     if audit.rule is None or not len(audit.rule["evidence"]):
         return []
     number = audit.rule["evidence"][0]

@@ -1,4 +1,4 @@
-"""Load a classifier from what a person writes on a command line."""
+"""Load a classifier by a name that can be written on the command line."""
 
 import importlib.util
 from pathlib import Path
@@ -14,23 +14,26 @@ from edittools.models.load import current_device, load_classifier
 
 
 def load_model(source: str, device: str | torch.device | None = None) -> Classifier:
-    """Load a classifier by a name, from a library, or from a Python file.
+    """Load a classifier by name, from another library, or from a Python file.
 
     Args:
         source: one of
             a name of `edittools.models`, such as "efficientnet_lite0";
-            "timm:NAME", a model of timm, or a folder that timm has saved;
-            "hf:NAME", a model of transformers on the hub, or a folder that transformers has saved;
-            "FILE.py:FUNCTION", a function without arguments that returns a `Classifier`, or a module and its class
-            names.
-        device: where it is loaded; the one that `EDITTOOLS_DEVICE` names by default.
+            "timm:NAME", a model of timm, or a folder in which timm has saved one;
+            "hf:NAME", a model of transformers on the hub, or a folder in which transformers has saved one;
+            "FILE.py:FUNCTION", a function without arguments that returns a `Classifier`, or a torch module and its
+            class names.
+        device: device on which it is loaded; by default that of `EDITTOOLS_DEVICE`.
+
+    Returns:
+        The classifier.
 
     Raises:
         KeyError: if there is no classifier of that name.
-        FileNotFoundError: if there is no such file, or weights are not available.
+        FileNotFoundError: if there is no such file, or if weights are not available.
         ModuleNotFoundError: if timm or transformers is needed and not installed.
         TypeError: if the function returns something else.
-        ValueError: if the classifier cannot be made from it.
+        ValueError: if no classifier can be made from `source`.
     """
     library, _, name = source.partition(":")
     path, _, function = source.rpartition(":")
@@ -79,7 +82,7 @@ def _from_transformers(name: str) -> Classifier:
 
 
 def _size_of(processor: Any, name: str) -> tuple[int, int]:
-    """Read from an image processor the side of the input, and the short side before the crop."""
+    """Read the side of the input and the short side before the crop from an image processor, in pixels."""
     size = dict(processor.size)
     crop = dict(processor.crop_size) if getattr(processor, "do_center_crop", False) else {}
     resize_to = size.get("shortest_edge") or size.get("height")
@@ -109,5 +112,5 @@ def _from_file(path: Path, function: str) -> Classifier:
 
 
 def _class_names(count: int) -> list[str]:
-    """Name the classes of ImageNet if there are a thousand; others by their numbers."""
+    """Return the class names of ImageNet for a thousand classes; otherwise name classes by their numbers."""
     return list(imagenet_classes()) if count == 1000 else [f"class {number}" for number in range(count)]

@@ -1,4 +1,4 @@
-"""The methods that an edit is compared with; each is `method(classifier, layer, exemplars, reference, …)` → `Edit`."""
+"""The methods that an edit is compared with, each a function `method(classifier, layer, exemplars, reference, …)`."""
 
 from edittools.baselines import variants
 from edittools.baselines.finetuning import SCOPES, finetune
@@ -13,7 +13,7 @@ BASELINES = {
     "last_layer": (retrain_head, RETRAININGS),
     "logit_correction": (correct_logits, CORRECTIONS),
 }
-"""The baselines by name, except fine-tuning: the function, and a grid of settings to try."""
+"""The baselines by name, except fine-tuning and random directions: the function, and a grid of settings to try."""
 
 OF_THE_HEAD = ("last_layer", "logit_correction")
 """The baselines that change the last layer, whichever layer they are given."""

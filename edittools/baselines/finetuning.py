@@ -1,9 +1,9 @@
 """Fine-tune on the changed images with their labels (section 3 of the paper).
 
-*Local* fine-tuning trains the weight of one layer, as an edit does. *Global* fine-tuning trains that layer and all
-later ones: every parameter on which the layer's input does not depend. Apart from the layers that follow, these are
-the layer's own bias and the branches parallel to it, such as the downsampling branch of its residual block. The
-parameters on which the layer's input depends stay as they are, so the images run through them once.
+*Local* fine-tuning trains the weight of one layer, which is what an edit changes. *Global* fine-tuning trains every
+parameter on which the layer's input does not depend: the layer's weight and bias, all later layers, and branches
+parallel to the layer, such as the downsampling branch of its residual block. The parameters on which the layer's input
+depends are not changed, so the images run through them only once.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,26 +37,27 @@ def finetune(
     momentum: float = 0.0,
     locality: float = 0.0,
 ) -> Edit | list[Edit]:
-    """Fine-tune on the changed images x' with their labels: cross-entropy, with batch norm in eval mode.
+    """Fine-tune on the changed images x' with their labels, by cross-entropy, with batch norm in eval mode.
 
     Args:
         classifier: the classifier; it is not changed.
         layer: name of the layer, its module, or a `Cut` of it.
         exemplars: one or several, each with a label.
-        reference: images for the locality term, or batches of them as (state at the layer, original
-            log-probabilities).
-        steps: number of full-batch steps; several numbers give one edit each, from one run.
-        scope: "local" trains the weight of the layer; "global" trains all later parameters as well, those of branches
-            parallel to the layer included (`Cut.later_parameters`).
+        reference: reference images for the locality term, or batches of them as (state at the layer, original
+            log-probabilities). Not needed if `locality` is 0.
+        steps: number of SGD steps, each on all exemplars; or several such numbers, for one edit each from a single run.
+        scope: "local" trains the weight of the layer; "global" also trains its bias and `Cut.later_parameters`.
         rate: learning rate of SGD.
         momentum: momentum of SGD, in [0, 1).
         locality: weight of a term that preserves the predictions on reference images, KL(original ‖ fine-tuned).
 
     Returns:
-        The edit, or a list of edits for several `steps`. The losses of its `Record` are the cross-entropy on x'.
+        The edit; for several `steps`, a list of edits in the same order. The losses in its `Record` are the
+        cross-entropy on x'.
 
     Raises:
-        ValueError: if an exemplar has no label, or an argument is not one of the above.
+        ValueError: if an exemplar has no label, if there is no reference image for the locality term, or if an argument
+            has a value that is not allowed.
     """
     one_of(scope, SCOPES, "scope")
     stops = [check_number(stop, 0, "steps") for stop in (steps if isinstance(steps, Sequence) else [steps])]
@@ -105,7 +106,7 @@ def _trained_parameters(cut: Cut, scope: str) -> dict[str, Tensor]:
 
 
 def _set_gradients(loss: Tensor, parameters: Mapping[str, Tensor]) -> None:
-    """Set the gradients of parameters; those that the loss does not depend on get zeros."""
+    """Set the gradients of parameters; they are 0 for parameters on which the loss does not depend."""
     tensors = list(parameters.values())
     gradients = torch.autograd.grad(loss, tensors, allow_unused=True, materialize_grads=True)
     for tensor, gradient in zip(tensors, gradients, strict=True):
@@ -113,7 +114,7 @@ def _set_gradients(loss: Tensor, parameters: Mapping[str, Tensor]) -> None:
 
 
 def _edit(cut: Cut, originals: Mapping[str, Tensor], parameters: Mapping[str, Tensor], record: Record) -> Edit:
-    """Make an edit of the parameters that have moved, and of the layer's own in any case."""
+    """Make an edit of the parameters that have changed, and of the layer's own parameters in any case."""
     changes = {}
     for name, parameter in parameters.items():
         change = Change((parameter - _in_solver_precision(originals[name])).detach())
@@ -124,21 +125,26 @@ def _edit(cut: Cut, originals: Mapping[str, Tensor], parameters: Mapping[str, Te
 
 
 def forward(cut: Cut, state: State, parameters: Mapping[str, Tensor]) -> Tensor:
-    """Compute the logits from the layer on, with `parameters`, by name in the model, instead of its own.
+    """Compute the logits from a state at the layer, with other parameters.
+
+    Args:
+        cut: the classifier, cut at the layer.
+        state: state of B images at the layer.
+        parameters: values, by their names in the model, that replace parameters of the model.
 
     Returns:
-        The logits, `(B, classes)`, in float32 or better.
+        The logits `(B, classes)`, in float32 or better.
     """
     converted = {name: value.to(cut.model.get_parameter(name).dtype) for name, value in parameters.items()}
     return _in_solver_precision(cut.logits(state, parameters=converted))
 
 
 def _divergence(cut: Cut, state: State, original: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
-    """Compute KL(original ‖ fine-tuned), the mean over a batch, from the original log-probabilities."""
+    """Compute KL(original ‖ fine-tuned) as a mean over a batch, from the original log-probabilities."""
     finetuned = forward(cut, state, parameters).log_softmax(dim=1)
     return F.kl_div(finetuned, original, reduction="batchmean", log_target=True)
 
 
 def _in_solver_precision(value: Tensor) -> Tensor:
-    """Convert a tensor to float32 or better; half precision rounds small steps away."""
+    """Convert a tensor to float32 or better; in half precision, small steps would be rounded to 0."""
     return value.to(solver_precision(value))

@@ -1,9 +1,9 @@
 """Change only the last layer: retrain it, or correct its bias.
 
-`retrain_head` is DFR (Kirichenko et al., "Last layer re-training is sufficient", arXiv 2204.02937): the features stay
-as they are, and the layer that maps them to classes is fitted again. DFR starts from zero and needs many labeled
-images; here the fit starts from the head as it is, since a few exemplars do not show all classes. `correct_logits` is
-the simplest baseline: the predicted class of x' becomes less likely for every image, or that of x more likely.
+`retrain_head` follows DFR (Kirichenko et al., "Last layer re-training is sufficient", arXiv 2204.02937): the features
+do not change, and the layer that maps them to classes is fitted again. DFR fits a new layer and needs many labeled
+images; here the fit starts from the present layer, since a few exemplars do not show all classes. `correct_logits` is
+the simplest baseline: for every image, it makes the predicted class of x' less likely, or that of x more likely.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,21 +27,21 @@ RETRAININGS = [{"share": share, "ridge": ridge} for share, ridge in product((0.1
 """Grid of settings of `retrain_head`."""
 
 RAISED = {"lowered": 0.0, "both": 0.5, "raised": 1.0}
-"""By what `correct_logits` changes ("lowered": the classes above that of x), the part of the gap closed by raising."""
+"""The part of a gap that `correct_logits` closes by raising the class of x, for each value of `classes`."""
 
 CORRECTIONS = [{"classes": classes, "margin": margin} for classes, margin in product(RAISED, (0.1, 1.0))]
 """Grid of settings of `correct_logits`."""
 
 
 def find_head(classifier: Classifier, size: Sequence[int] | None = None) -> str:
-    """Return the name of the linear layer whose output is the logits.
+    """Return the name of the head: the linear layer whose output is the logits.
 
     Args:
         classifier: the classifier.
-        size: size (H, W) of the images; by default that of the classifier.
+        size: size (H, W) of the images in pixels; by default that of the classifier.
 
     Raises:
-        ValueError: if the logits are not the output of a linear layer, or if it cannot be edited.
+        ValueError: if the logits are not the output of a linear layer, or if this layer cannot be edited.
     """
     exported = export_of(classifier, size)
     weight = exported.logits.args[1] if exported.logits.target is LINEAR else None
@@ -64,25 +64,29 @@ def retrain_head(
     share: float = 0.5,
     ridge: float = 1e-2,
 ) -> Edit:
-    """Retrain the last linear layer, whose output is the logits, on the changed images x' with their labels.
+    """Retrain the head, the last linear layer, on the changed images x' with their labels.
 
-    The loss is convex, and minimized by L-BFGS in float64. With s the `share`, ρ the `ridge`, a the mean square of the
-    features and Δ the change of weight and bias, it is
+    The loss is convex, and is minimized by L-BFGS in float64. With s the `share`, ρ the `ridge`, a the mean square of
+    the features, Δ the change of weight and bias, and KL the divergence KL(original ‖ retrained), it is
 
-        s · cross-entropy(x') + (1 − s) · KL(original ‖ retrained on reference images) + ρ a / 2 · ‖Δ‖²
+        s · cross-entropy(x') + (1 − s) · KL(reference images) + ρ a / 2 · ‖Δ‖²
 
     Args:
         classifier: the classifier; it is not changed.
-        layer: a layer before the head, or the head; it only says where the states of the images are computed.
+        layer: a layer before the head, or the head itself. It determines only where the states of the images are
+            computed.
         exemplars: one or several, each with a label.
-        reference: images whose predictions must not change, or batches of them as (state at the layer, original
+        reference: images whose predictions should not change, or batches of them as (state at the layer, original
             log-probabilities).
         share: weight of the exemplars in the loss, above 0 and up to 1.
-        ridge: weight of the penalty, relative to the mean square of the features; above 0.
+        ridge: weight of the penalty on Δ, relative to the mean square of the features; above 0.
+
+    Returns:
+        The edit. The losses in its `Record` are those above.
 
     Raises:
-        ValueError: if the logits are not the output of a linear layer, an exemplar has no label, or an argument is not
-            one of the above.
+        ValueError: if the logits are not the output of a linear layer, if an exemplar has no label, if there is no
+            reference image, or if an argument has a value that is not allowed.
     """
     if not 0 < check_amount(share, "share") <= 1:
         raise ValueError(f"share={share!r} is out of range; pass a number above 0 and up to 1")
@@ -125,7 +129,11 @@ def retrain_head(
 
 
 def _minimize(loss: Callable[[], Tensor], change: Tensor) -> tuple[float, float, int]:
-    """Minimize a smooth, convex loss of `change` by L-BFGS, in place; return the losses before and after, and steps."""
+    """Minimize a smooth, convex loss of `change` by L-BFGS, in place.
+
+    Returns:
+        The losses before and after, and the number of steps.
+    """
     change.requires_grad_()
     optimizer = torch.optim.LBFGS(
         [change], max_iter=200, tolerance_grad=1e-9, tolerance_change=0, line_search_fn="strong_wolfe"
@@ -151,26 +159,28 @@ def correct_logits(
     classes: str = "lowered",
     margin: float = 0.1,
 ) -> Edit:
-    """Change the bias of the last linear layer, one number per class, so that x' is predicted as x is now.
+    """Change the bias of the last linear layer, one number per class, so that x' is predicted as x is without the edit.
 
-    With z the logits of x' and t the predicted class of x, every other class c must end `margin` below t. Its gap is
-    z_c + margin − z_t, where that is above 0. With several exemplars each class takes the largest raise and the largest
-    lowering that one of them asks for.
+    With z the logits of x' and t the predicted class of x, the logit of every other class c must end at least `margin`
+    below that of t. The gap of c is z_c + margin − z_t, or 0 if that is negative. With several exemplars, each class is
+    raised by the largest amount that one of them requires, and lowered by the largest amount that one of them requires.
 
     Args:
         classifier: the classifier; it is not changed.
-        layer: a layer before the head, or the head; it only says where the states of the images are computed.
-        exemplars: one or several; no labels are used.
+        layer: a layer before the head, or the head itself. It determines only where the states of the images are
+            computed.
+        exemplars: one or several; their labels are not used.
         reference: not used.
-        classes: how a gap is closed. "lowered" lowers the class c. "raised" raises t. "both" raises t by half of the
-            largest gap, and lowers the classes that are still above.
-        margin: how far below t every other class must end.
+        classes: how gaps are closed. "lowered" lowers the other classes. "raised" raises t. "both" raises t by half of
+            the largest gap, and lowers the classes whose gap is not closed by that.
+        margin: how far below t the logit of every other class must end; at least 0.
 
     Returns:
-        The edit. The losses of its `Record` are the share of exemplars whose x' is not predicted as x.
+        The edit. The losses in its `Record` are the share of exemplars whose x' is not predicted as x.
 
     Raises:
-        ValueError: if the logits are not the output of a linear layer with a bias.
+        ValueError: if the logits are not the output of a linear layer with a bias, or if an argument has a value that
+            is not allowed.
     """
     raised_part = RAISED[one_of(classes, RAISED, "classes")]
     margin = check_amount(margin, "margin", 0)
@@ -196,5 +206,5 @@ def correct_logits(
 
 
 def _share_of_errors(logits: Tensor, target: Tensor) -> float:
-    """Compute the share of logits `(B, classes)` whose largest one is not that of the target class `(B,)`."""
+    """Compute the share of images whose largest logit `(B, classes)` is not that of the target class `(B,)`."""
     return float((logits.argmax(dim=1) != target).double().mean())

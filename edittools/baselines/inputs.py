@@ -1,12 +1,12 @@
-"""Check the inputs that all baselines share: class labels, the exemplars' keys at the mask, batches of references.
+"""Prepare the inputs of baselines: class labels, the exemplars' keys at the mask, and batches of reference images.
 
 Every baseline is called as `method(classifier, layer, exemplars, reference, **settings)` and returns an `Edit` with a
-`Record`; the classifier is not changed. Its first arguments are:
+`Record`; the classifier is not changed. The first arguments are:
 
     classifier: the classifier.
     layer: name of the layer, its module, or a `Cut` of it.
-    exemplars: one or several; their labels are not used unless a method says so.
-    reference: images, or their `SecondMoment`, that define which keys are common.
+    exemplars: one or several; their labels are not used unless the method's docstring says so.
+    reference: reference images, or their `SecondMoment`, which define which keys are typical.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from edittools.exemplars import Exemplar
 from edittools.images import Images, in_batches
 
 Batches = Sequence[tuple[State, Tensor]]
-"""Batches of images: the state at a layer, and the log-probabilities `(B, classes)` of the original classifier."""
+"""Batches of images: for each, the state at a layer and the original log-probabilities `(B, classes)`."""
 
 
 def class_labels(exemplars: Sequence[Exemplar], classifier: Classifier, method: str) -> Tensor:
@@ -33,7 +33,7 @@ def class_labels(exemplars: Sequence[Exemplar], classifier: Classifier, method: 
         method: name of the method that needs labels, used in error messages.
 
     Raises:
-        ValueError: if an exemplar has no label, or one that is no class index.
+        ValueError: if an exemplar has no label, or if its label is not a class index.
     """
     class_count = len(classifier.classes)
     for exemplar in exemplars:
@@ -48,16 +48,16 @@ def class_labels(exemplars: Sequence[Exemplar], classifier: Classifier, method: 
 
 
 def masked_keys(cut: Cut, state: State, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Select the keys at the masks.
+    """Return the keys at the masks, with their weights.
 
     Args:
         cut: the classifier, cut at a layer.
-        state: state of `B` images at the layer.
+        state: state of B images at the layer.
         masks: masks of image size, `(B, H, W)`.
 
     Returns:
-        The keys, `(P, n)`, and their weights, `(P,)`, in float64. A weight is the share of the position that the mask
-        covers; the weights are scaled to add up to 1.
+        The keys `(P, n)` at the P positions that a mask covers at least in part, and their weights `(P,)`, in float64.
+        A weight is the share of the position that the mask covers; the weights are scaled to add up to 1.
     """
     keys = cut.keys(state)
     weights = cut.pool_mask(masks.to(keys.device)).flatten().double()
@@ -67,7 +67,14 @@ def masked_keys(cut: Cut, state: State, masks: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def reference_batches(cut: Cut, reference: Images | Batches) -> Batches:
-    """Run reference images up to a layer, and predict them; batches that have been run are returned as they are.
+    """Run reference images up to a layer, and compute the predictions; such batches are returned as they are.
+
+    Args:
+        cut: the classifier, cut at the layer.
+        reference: reference images, or batches that this function has returned.
+
+    Returns:
+        For each batch, the state at the layer and the log-probabilities `(B, classes)`.
 
     Raises:
         TypeError: if `reference` is not a set of images, such as a `SecondMoment`.
@@ -80,7 +87,7 @@ def reference_batches(cut: Cut, reference: Images | Batches) -> Batches:
         )
     if reference is None or not len(reference):
         value = "None" if reference is None else f"an empty {type(reference).__name__}"
-        raise ValueError(f"reference is {value}; pass at least one image whose prediction must not change")
+        raise ValueError(f"reference is {value}; pass at least one image whose prediction should not change")
     if isinstance(reference, list | tuple):
         return reference
     states = map(cut.prefix, in_batches(reference, 16))
@@ -88,5 +95,5 @@ def reference_batches(cut: Cut, reference: Images | Batches) -> Batches:
 
 
 def solver_precision(tensor: Tensor) -> torch.dtype:
-    """Return the precision in which changes are computed: float32, or that of the tensor if it is better."""
+    """Return the precision in which changes are computed: float32, or that of the tensor if it is higher."""
     return torch.promote_types(tensor.dtype, torch.float32)

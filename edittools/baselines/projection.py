@@ -1,8 +1,8 @@
-"""Project a concept out of what a layer sees: remove the direction that separates the keys of x' from those of x.
+"""Project a concept out of a layer's keys: remove the direction that separates the keys of x' from those of x.
 
 There are three ways to find the direction: the difference of means, as in a fast concept activation vector; a linear
 probe, as in P-ClArC (Anders et al., "Finding and removing Clever Hans", arXiv 1912.11425); and LEACE (Belrose et al.,
-arXiv 2306.03819), the erasure that moves the other keys least.
+arXiv 2306.03819), the erasure that changes the keys least.
 """
 
 from collections.abc import Sequence
@@ -38,32 +38,34 @@ def project_concept(
     direction: str = "mean",
     ridge: float = 1e-2,
 ) -> Edit:
-    """Make the layer blind to the direction v that separates the masked keys of x' from those of x.
+    """Make the layer ignore the direction v that separates the masked keys of x' from those of x.
 
     Each key k is replaced by k − P(k − μ), with P = v uᵀ, uᵀv = 1 and μ the mean masked key of x:
 
         W' = W(I − P),   b' = b + W P μ (summed over the kernel)
 
-    So the part of a key along v is what it is in x. A layer without a bias gets W' alone, which moves its outputs on x
-    by −W P μ. All offsets of a kernel share P. Padding counts as a key of zeros.
+    So the part of each key along v becomes that of μ. For a layer without a bias, only the weight changes, which shifts
+    all outputs by −W P μ in comparison. All offsets of a kernel have the same P. Padding counts as keys of zeros.
 
     Args:
         classifier: the classifier; it is not changed.
         layer: name of the layer, its module, or a `Cut` of it.
         exemplars: one or several; their labels are not used.
-        reference: images or their `SecondMoment`; only "leace" needs it, the others take None.
-        direction: with μ' the mean masked key of x',
+        reference: reference images or their `SecondMoment`; needed for "leace" only.
+        direction: how v and u are computed, with μ' the mean masked key of x':
             "mean": v = u = μ' − μ, up to scale.
-            "probe": v = u is the weight of a ridge regression from masked keys to x' or x.
+            "probe": v = u is the weight of a ridge regression that predicts whether a masked key is from x' or x.
             "leace": v = μ' − μ and u = M⁻¹v, up to scale. M is the sum of the second moments of the reference keys and
             of the exemplars' masked keys, each scaled to a mean eigenvalue of 1.
-        ridge: added to the diagonal of the probe's system and of both parts of M, relative to their mean eigenvalue.
+        ridge: is added to the diagonal of the probe's system and of both parts of M, relative to their mean eigenvalue.
+            Not used for "mean".
 
     Returns:
-        The edit. The losses of its `Record` are the distance between μ' and μ.
+        The edit. The losses in its `Record` are the distance between μ' and μ, before and after the projection.
 
     Raises:
-        RankError: if that distance is 0.
+        RankError: if this distance is 0 before the projection.
+        ValueError: if "leace" has no reference, or if an argument has a value that is not allowed.
     """
     one_of(direction, DIRECTIONS, "direction")
     ridge = check_amount(ridge, "ridge", 0)
@@ -77,7 +79,7 @@ def project_concept(
     if not gap.any():
         raise RankError(
             f"x and x' have the same mean key at the mask, at layer {cut.layer!r}, so there is no direction to project "
-            "out; choose another layer or mask"
+            "out; use another layer or mask"
         )
     all_keys = torch.cat([keys, changed_keys])
     all_weights = torch.cat([weights, weights]) / 2
@@ -104,7 +106,7 @@ def project_concept(
 
 
 def _probe_direction(keys: Tensor, weights: Tensor, gap: Tensor, ridge: float) -> Tensor:
-    """Compute the weight `(n,)` of a ridge regression from keys `(P, n)` to whether they are of x' or of x."""
+    """Compute the weight `(n,)` of a ridge regression that predicts whether keys `(P, n)` are from x' or x."""
     centered = keys - weights @ keys
     covariance = _weighted_moment(centered, weights)
     return torch.linalg.solve(_scaled_with_ridge(covariance, ridge), gap)
@@ -123,6 +125,6 @@ def _weighted_moment(keys: Tensor, weights: Tensor) -> Tensor:
 
 
 def _scaled_with_ridge(matrix: Tensor, ridge: float) -> Tensor:
-    """Scale a matrix to a mean eigenvalue of 1, and add `ridge` to its diagonal, so that it is never singular."""
+    """Scale a matrix to a mean eigenvalue of 1, and add `ridge`, but at least 1e-10, to its diagonal."""
     matrix = matrix * (len(matrix) / matrix.trace().clamp_min(torch.finfo(matrix.dtype).tiny))
     return matrix + max(ridge, 1e-10) * torch.eye(len(matrix)).to(matrix)

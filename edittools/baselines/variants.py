@@ -1,4 +1,4 @@
-"""Variants of `rewrite`: along random directions, in the null space of reference keys, and in closed form."""
+"""Variants of `rewrite`: along random directions, in the null space of the reference keys, and in closed form."""
 
 from collections.abc import Sequence
 from itertools import product
@@ -16,7 +16,7 @@ from edittools.moments import RankError, Reference, SecondMoment, directions, re
 from edittools.rewriting import Problem, fits, pose, rewrite, solve_least_squares
 
 NULL_SPACES = [{"share": share, "rank": rank} for share, rank in product((0.9, 0.99, 0.999), (None, 1, 3))]
-"""Grid of settings of `rewrite_in_null_space`; a rank above that of the keys at a small mask raises `RankError`."""
+"""Grid of settings of `rewrite_in_null_space`; a search skips ranks that exceed that of the keys at a small mask."""
 
 WEIGHTS = [{"weight": weight} for weight in (0.1, 1.0, 10.0, 100.0, 1e3, 1e4)]
 """Grid of settings of `rewrite_in_closed_form`. MEMIT's own λ, 15000, is 1.5e4 here for one key of average length."""
@@ -37,20 +37,26 @@ def rewrite_at_random(
 ) -> Edit:
     """Rewrite along random orthonormal directions, as a control.
 
-    Only the directions are random; the values along them are still solved for. The directions depend only on the number
-    of the layer's input channels, the rank and the seed.
+    Only the directions are random; Λ is solved for, as in `rewrite`. The directions depend only on the number of the
+    layer's input channels, the rank and the seed.
 
     Args:
         classifier: the classifier; it is not changed.
         layer: name of the layer, its module, or a `Cut` of it.
         exemplars: one or several; their labels are not used.
-        reference: images or their `SecondMoment`, for the penalty.
+        reference: reference images or their `SecondMoment`, for the penalty.
         rank: number of directions.
-        masked: see `rewrite`, as for the other arguments.
-        objective: "least_squares" or "l1".
-        reference_weight: weight of the penalty on moving the outputs of reference keys.
-        steps: number of steps of the optimizer, with "l1".
-        seed: seed of the directions.
+        masked: as in `rewrite`.
+        objective: "least_squares" or "l1", as in `rewrite`.
+        reference_weight: λ, the weight of the penalty on changing the outputs for reference keys, as in `rewrite`.
+        steps: number of steps of Adam, for "l1" only, as in `rewrite`.
+        seed: seed of the random directions.
+
+    Returns:
+        The edit.
+
+    Raises:
+        ValueError: as in `rewrite`.
     """
     states = exemplars_at(classifier, layer, exemplars)
     cut = states.cut
@@ -80,23 +86,28 @@ def rewrite_in_null_space(
     share: float = 0.99,
     rank: int | None = None,
 ) -> Edit:
-    """Rewrite along directions with little energy of the reference keys: AlphaEdit (Fang et al., arXiv 2410.02355).
+    """Rewrite in the null space of the reference keys: AlphaEdit (Fang et al., arXiv 2410.02355).
 
-    The null space is spanned by the eigenvectors of C after the first ones, which hold `share` of its trace. Within it
-    nothing restricts the change.
+    The top eigenvectors of C that hold `share` of its trace are excluded. The others span the null space, in which
+    reference keys have little energy. There is no other penalty on changing the outputs for reference keys.
 
     Args:
         classifier: the classifier; it is not changed.
         layer: name of the layer, its module, or a `Cut` of it.
         exemplars: one or several; their labels are not used.
-        reference: images or their `SecondMoment`.
-        share: share of the energy that the edit must not touch, above 0 and below 1.
-        rank: rank of the change along the top directions of the masked keys of x' within the null space, by the
-            paper's L1; None uses the whole null space, by least squares, as AlphaEdit does.
+        reference: reference images or their `SecondMoment`.
+        share: share of the trace of C that is excluded, above 0 and below 1.
+        rank: rank of the change. Its directions are the top ones of the masked keys of x' within the null space, and
+            the objective is the L1 norm of the paper. None uses the whole null space and least squares, as AlphaEdit
+            does.
+
+    Returns:
+        The edit.
 
     Raises:
-        RankError: if all directions are needed to hold `share`, or `rank` exceeds the number of independent masked
-            keys in the null space.
+        RankError: if no direction is left in the null space, or if `rank` exceeds the number of independent masked keys
+            in it.
+        ValueError: if `share` is not between 0 and 1, or as in `rewrite`.
     """
     if not 0 < check_amount(share, "share") < 1:
         raise ValueError(f"share={share!r} is out of range; pass a number above 0 and below 1")
@@ -133,19 +144,25 @@ def rewrite_in_closed_form(
     *,
     weight: float = 1.0,
 ) -> Edit:
-    """Change the whole weight at once: Δ = R K*ᵀ (K* K*ᵀ + λ C)⁻¹, as MEMIT (Meng et al., arXiv 2210.07229).
+    """Change the full weight in closed form, as MEMIT does (Meng et al., arXiv 2210.07229).
 
-    K* are the keys of x' under the kernel's window, weighted by the mask; R is what the layer's output lacks there of
-    `Problem.target_output`. For a convolution C is block-diagonal, with one block for each offset of the kernel: a
-    `SecondMoment` does not hold how keys of neighboring positions vary together. Low eigenvalues of C are raised, see
-    `SecondMoment.whitener`.
+    The change is Δ = R K*ᵀ (K* K*ᵀ + λ C)⁻¹. The columns of K* are the keys of x' under the kernel's window, weighted
+    by the mask; R is the difference there between `Problem.target_output` and the layer's output. For a convolution, C
+    is block-diagonal, with one block for each offset of the kernel, since a `SecondMoment` does not contain the
+    correlation of keys at neighboring positions. Low eigenvalues of C are raised, see `SecondMoment.whitener`.
 
     Args:
         classifier: the classifier; it is not changed.
         layer: name of the layer, its module, or a `Cut` of it.
         exemplars: one or several; their labels are not used.
-        reference: images or their `SecondMoment`.
-        weight: λ, relative: at 1, λ C has the trace of K* K*ᵀ.
+        reference: reference images or their `SecondMoment`.
+        weight: λ in relative units: at 1, λ C has the same trace as K* K*ᵀ.
+
+    Returns:
+        The edit.
+
+    Raises:
+        ValueError: if there is no reference, or if an argument has a value that is not allowed.
     """
     weight = check_amount(weight, "weight", 0)
     states = exemplars_at(classifier, layer, exemplars)
@@ -170,7 +187,7 @@ def rewrite_in_closed_form(
 
 
 def _masked_trace(problem: Problem, keys: Tensor) -> float:
-    """Compute the trace of K Kᵀ, for K the keys under the kernel's window, weighted by the mask."""
+    """Compute the trace of K Kᵀ, where K are the keys under the kernel's window, weighted by the mask."""
     cut = problem.cut
     ones = torch.ones_like(cut.weight[:1], dtype=torch.float64)
     squares = cut.convolve(keys.double().square(), ones)

@@ -1,4 +1,9 @@
-"""Transform concepts of images into other materials: one concept at a time, next to a control, or many at once."""
+"""Transform concepts of images to other styles: one concept at a time, and the same area elsewhere as a control.
+
+A *concept* is something that images show and that masks mark, such as the road. A *style* is a named set of textures to
+which concepts are transformed, such as snow. Styles whose textures are cut from the images are called *materials*, as
+are all styles of an audit.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,7 +24,10 @@ from edittools.exemplars import Exemplar, paste_texture
 from edittools.images import LabelledImages
 
 Transform = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Transforms what a mask `(H, W)` covers in an image `(3, H, W)` to a texture `(3, h, w)`, or to each of several."""
+"""A function of an image `(3, H, W)`, a mask `(H, W)` and a texture `(3, h, w)`, or several `(S, 3, h, w)`.
+
+It returns the image with what the mask covers transformed to the texture, or to each of several.
+"""
 
 LEAST_AREA = 0.02
 """Concepts that cover a smaller share of an image are not transformed."""
@@ -29,17 +37,17 @@ ALL_CLASSES = "all classes"
 
 
 def control_mask(mask: Tensor, avoid: Tensor | None = None) -> Tensor | None:
-    """Place a mask of the same area where neither the mask nor `avoid` is.
+    """Make the mask of a control: the same area as a concept, elsewhere in the image.
 
-    Of the mask's mirror images and its shifts by half an image, the one that fits best is taken. Its pixels that are
-    not free are moved to the nearest free ones.
+    Of the mirror images of the mask and its shifts by half an image, the one with the most free pixels is used. Pixels
+    that are not free are moved to the nearest free ones.
 
     Args:
-        mask: mask `(H, W)` of a concept.
-        avoid: mask `(H, W)` of what the control must not cover either.
+        mask: mask `(H, W)` of the concept.
+        avoid: mask `(H, W)` of other pixels that the control must not cover.
 
     Returns:
-        The control `(H, W)`, of the area of `mask`; None if there is no room for it.
+        The mask of the control, `(H, W)`, of the same area as `mask`; None if fewer pixels are free.
     """
     concept = mask.numpy() > 0
     blocked = concept if avoid is None else concept | (avoid.numpy() > 0)
@@ -57,7 +65,7 @@ def control_mask(mask: Tensor, avoid: Tensor | None = None) -> Tensor | None:
 
 
 def _best_placement(concept: NDArray, blocked: NDArray) -> NDArray:
-    """Return what is free of the mirror image or shift of `concept` that keeps most of its pixels."""
+    """Return the free pixels of the mirror image or shift of `concept` that has the most of them."""
     half_height = concept.shape[0] // 2
     half_width = concept.shape[1] // 2
     candidates = (
@@ -73,20 +81,23 @@ def _best_placement(concept: NDArray, blocked: NDArray) -> NDArray:
 
 @dataclass(frozen=True)
 class Concepts:
-    """Images, masks of their concepts, and the styles that a concept is transformed to.
+    """Images, masks of their concepts, and the styles to which concepts are transformed.
 
     Args:
-        data: `N` labeled images.
-        masks: masks `(N, H, W)` of 0 and 1, by concept.
-        styles: textures `(V, 3, h, w)`, V variants of each, by name of the style; such as `materials`.
-        objects: by concept, the classes whose object it is, such as "jeep" for cars. The controls in images of these
-            classes avoid it.
-        groups: concepts that can replace each other, such as grounds. Each is transformed to the styles with the names
-            of its group, itself included. Without groups, each concept is transformed to every style.
-        transform: how: `paste_texture` covers the concept with the texture; `style_transfer.StyleTransfer` restyles it.
+        data: N labeled images.
+        masks: masks `(N, H, W)` of 0 and 1, by the name of the concept.
+        styles: textures `(V, 3, h, w)`, V variants of each style, by the name of the style; such as those of
+            `materials`.
+        objects: for each concept, the classes whose object it is, such as "jeep" for the concept "car". Controls in
+            images of these classes do not cover the concept.
+        groups: groups of concepts that can replace each other, such as grounds. Each concept of a group is transformed
+            to the styles that have the names of the group's concepts, its own included. Without groups, each concept is
+            transformed to every style.
+        transform: the function that transforms concepts: `paste_texture` covers the concept with the texture;
+            `style_transfer.StyleTransfer` changes its style.
 
     Raises:
-        ValueError: if the masks do not fit the images, or there is no texture.
+        ValueError: if the masks do not fit the images, or if there is no texture.
         TypeError: if `styles` is not a mapping.
         KeyError: if a concept of a group has no masks or no style.
     """
@@ -117,10 +128,10 @@ class Concepts:
             one_of(concept, self.styles, "style", KeyError)
 
     def digest(self) -> str:
-        """Identify the contents: finished work is stored under it.
+        """Return a text that identifies the images, masks, styles and the transform, for storing results.
 
         Raises:
-            ValueError: if `transform` does not say what its images depend on.
+            ValueError: if `transform` is not `paste_texture` and has no `cache_key`.
         """
         tensors = [*self.data.images, self.data.labels, *self.masks.values(), *self.styles.values()]
         names = f"{list(self.masks)} {list(self.styles)} {dict(self.objects)} {self.groups} {self.data.classes}"
@@ -141,12 +152,20 @@ class Concepts:
         return replace(self, data=self.data.subset(indices), masks=masks)
 
     def parted(self, concept: str, style: str) -> "tuple[Concepts, Concepts]":
-        """Select one concept and one style, and split the style's variants in two halves.
+        """Select one concept and one style, and split the variants of the style into two halves.
 
-        If the concept is also a style, which is the control "in place", both halves have it whole.
+        If the concept is also a style, for the control "in place", both results have all of its variants.
+
+        Args:
+            concept: the concept.
+            style: the style.
 
         Returns:
-            The concepts with the first half, used to select an edit, and those with the second, used to evaluate it.
+            The concepts with the first half of the variants, for the selection of an edit, and with the second half,
+            for its evaluation.
+
+        Raises:
+            KeyError: if there is no such concept or style.
         """
         one_of(concept, self.masks, "concept", KeyError)
         one_of(style, self.styles, "style", KeyError)
@@ -168,11 +187,12 @@ class Concepts:
             numbers: the numbers of the images.
             concept: the concept to transform.
             style: the style to transform it to.
-            variants: number of variants of the style for each image; image `i` starts with variant `i`, in rotation.
+            variants: number of variants of the style that are used for each image, in rotation: image i starts with
+                variant i.
             progress: show a progress bar.
 
         Returns:
-            The transformed images with their labels, `variants` for each number.
+            The transformed images with their labels, `variants` of them for each number.
         """
         textures = self.styles[style]
         sources = []
@@ -187,11 +207,11 @@ class Concepts:
         return replace(self.data.subset(sources), images=torch.stack(transformed))
 
     def textures(self, number: int = 0, per_image: int | None = None) -> list[tuple[str, int]]:
-        """List the textures, as (style, variant), that a concept of image `number` is transformed to.
+        """List the textures to which the concepts of an image are transformed, as pairs (style, variant).
 
         Args:
             number: the number of the image.
-            per_image: number of variants of each style, in rotation from image to image; None lists all.
+            per_image: number of variants of each style, in rotation from image to image; None lists all variants.
         """
         listed = []
         for style, variants in self.styles.items():
@@ -204,17 +224,17 @@ class Concepts:
     def counterfactual(
         self, index: int, concept: str, textures: Sequence[tuple[str, int]], control: bool = True
     ) -> tuple[Tensor, Tensor | None]:
-        """Transform a concept of one image to several textures, and the same area elsewhere, as a control.
+        """Transform a concept of one image to several textures, and also the same area elsewhere, as a control.
 
         Args:
             index: the number of the image.
             concept: the concept to transform.
-            textures: `S` textures as (style, variant).
-            control: transform the same area elsewhere as well.
+            textures: S textures, as pairs (style, variant).
+            control: make the control, too.
 
         Returns:
-            Both images in all textures, `(S, 3, H, W)`. The second is None without `control`, and where there is no
-            room for the control.
+            The images with the transformed concept and the controls, both `(S, 3, H, W)`. The controls are None if
+            `control` is False, or if there is no room for the area elsewhere.
         """
         image = self.data.images[index]
         mask = self.masks[concept][index]
@@ -238,12 +258,15 @@ class Concepts:
     def exemplar(self, rule: Mapping[str, Any] | pd.DataFrame, variant: int = 0, place: int = 0) -> Exemplar:
         """Make an exemplar of a rule that `Probe.rules` lists.
 
-        Its label is the class of the rule, or that of the image if all classes rely on the concept.
+        The label is the class of the rule, or that of the image if all classes rely on the concept.
 
         Args:
-            rule: a row of the table, or the table itself for its first rule.
-            variant: variant of the rule's style, for x'.
-            place: which image of the rule's evidence is x.
+            rule: a row of the table of rules; or the table, whose first rule is used.
+            variant: number of the variant of the rule's style to which the concept is transformed in x'.
+            place: place of x in the rule's evidence, counted from 0.
+
+        Returns:
+            The exemplar.
 
         Raises:
             KeyError: if the rule's style is not among the styles.
@@ -274,17 +297,17 @@ class Concepts:
 
 
 def materials(data: LabelledImages, masks: Mapping[str, Tensor], variants: int = 2) -> dict[str, Tensor]:
-    """Cut textures of concepts from the images in which each covers most.
+    """Cut a texture of each concept from the images in which it covers the largest areas.
 
-    Outside the concept's mask, each texture is continued by the nearest pixels.
+    Outside of the concept's mask, a texture is filled with the nearest pixels inside.
 
     Args:
-        data: `N` images.
-        masks: masks `(N, H, W)` by concept.
-        variants: number of textures of each concept.
+        data: N images.
+        masks: masks `(N, H, W)`, by concept.
+        variants: number of textures of each concept, each from another image.
 
     Returns:
-        Textures `(variants, 3, H, W)` by concept. Concepts that fewer images show have none.
+        Textures `(variants, 3, H, W)`, by concept. Concepts that fewer than `variants` images show are left out.
     """
     textures = {}
     for concept, concept_masks in masks.items():
@@ -303,21 +326,25 @@ def with_materials(
     objects: Mapping[str, Sequence[str]] | None = None,
     groups: Sequence[Sequence[str]] = (),
 ) -> Concepts:
-    """Make concepts to probe, whose styles are materials cut from the images themselves.
+    """Make `Concepts` to probe whose styles are materials, cut from some of the images.
 
-    The images that give the materials are not probed.
+    The images from which materials are cut are not probed. For each concept in `giving`, these are the `variants`
+    images in which the concept covers the largest areas.
 
     Args:
-        data: `N` images.
-        masks: masks `(N, H, W)` by concept.
-        giving: concepts whose images give materials; by default all. Of each concept, these are the `variants` images
-            that show most of it.
+        data: N images.
+        masks: masks `(N, H, W)`, by concept.
+        giving: concepts that determine from which images materials are cut; by default all.
         variants: number of textures of each concept.
         objects: see `Concepts`.
         groups: see `Concepts`.
 
+    Returns:
+        The other images with their masks, and the materials as styles.
+
     Raises:
-        ValueError: if the masks do not fit the images, no image is left to probe, or too few images show a concept.
+        ValueError: if the masks do not fit the images, if no image is left to probe, or if too few images show a
+            concept.
     """
     for concept, concept_masks in masks.items():
         if len(concept_masks) != len(data):

@@ -1,11 +1,11 @@
-"""Evaluate a probe: the effect of each concept, compared with a control, and the rules that follow (section 5).
+"""Evaluate a probe: the effect of each concept, compared with a control, and the rules (section 5 of the paper).
 
     probed = probe(classifier, concepts)  # its `table` has one row for each image, concept, style and variant
     probed.effects(["class", "concept"])  # accuracy drops, compared with a control, with intervals and q-values
     rules = probed.rules()                # the concepts that each class relies on
 
-Any change of an image lowers accuracy. So the effect of a concept is the drop when the concept is changed, minus the
-drop when a control of the same area is.
+Any change of an image may lower accuracy. So the effect of a concept is the drop when the concept is transformed, minus
+the drop in a control, see `Probe`.
 """
 
 from collections.abc import Collection, Sequence
@@ -23,14 +23,17 @@ from edittools._checks import one_of
 from edittools.probing.counterfactuals import ALL_CLASSES, Concepts
 
 FALSE_DISCOVERY_RATE = 0.05
-"""The share of the rules reported by `Probe.rules` that may be false (Benjamini–Hochberg)."""
+"""The expected share of false rules among those that `Probe.rules` lists, at most (Benjamini–Hochberg)."""
 LEAST_EFFECT = 0.5
-"""A rule lowers the log-odds of the correct class by more than this, beyond the control: the odds fall to 0.6."""
+"""The concept of a rule has at least this effect on the log-odds of the correct class: the odds fall to 61% or less."""
 LEAST_IMAGES = 10
-"""Comparisons of fewer images are not made."""
+"""The default of the smallest number of images that a rule is based on."""
 
 SATURATED = 1e-3
-"""Log-odds are computed from probabilities clipped to this distance from 0 and 1; beyond it they are mostly noise."""
+"""Log-odds are computed from probabilities that are clipped to at least this distance from 0 and 1.
+
+Closer to 0 and 1, log-odds are mostly noise.
+"""
 
 CONTROLS = ("elsewhere", "in place")
 MEASURES = ("accuracy", "probability", "log-odds")
@@ -51,18 +54,19 @@ class Probe:
 
     Args:
         table: one row for each classifier, image, concept, style and variant, with these columns:
-            `classifier`, `image` (number in `concepts.data`), `concept`, `style`, `variant`;
+            `classifier`, `image` (its number in `concepts.data`), `concept`, `style`, `variant`;
             `class`: the correct class;
             `is_object`: whether the concept is the object of the class;
             `area`: share of the image that the concept covers;
             `before`, `after`, `control`: predicted class of the image, of the image with the concept transformed, and
             of the control;
-            `p_before`, `p_after`, `p_control`: probability of `class` each time.
-            The columns of the control are missing (None or NaN) where none was made.
-        control: "elsewhere" for the same change elsewhere in the image, or "in place" for the rows whose style is the
-            concept itself.
-        least_images: comparisons of fewer images are not made.
-        concepts: makes the images of `views`; None if the table was not made by pasting textures.
+            `p_before`, `p_after`, `p_control`: probability of `class` in each of these.
+            The columns of the control hold None or NaN if no control was made.
+        control: what the control is. "elsewhere": the same area elsewhere in the image is transformed. "in place": the
+            concept is transformed to the style with its own name; these are rows of their own.
+        least_images: groups of fewer images are left out of `rules` and of `agreement`.
+        concepts: the images, masks and textures from which `views` makes images; None if the table was not made by
+            pasting textures.
     """
 
     table: pd.DataFrame = field(repr=False)
@@ -71,7 +75,14 @@ class Probe:
     concepts: Concepts | None = field(default=None, repr=False)
 
     def where(self, column: str, *values: Any) -> "Probe":
-        """Select the rows that have one of the `values` in a column.
+        """Select the rows that have one of several values in a column.
+
+        Args:
+            column: name of a column of the table.
+            values: the values.
+
+        Returns:
+            A probe with these rows.
 
         Raises:
             KeyError: if there is no such column.
@@ -95,20 +106,26 @@ class Probe:
 
         Args:
             by: columns of the table that define a group; with several classifiers, "classifier" is added.
-            measure: "accuracy", as in the paper; "probability" of the correct class, which shows more with few images;
-                or its "log-odds" (see `SATURATED`), which compare classes predicted with more and less certainty.
-            least_effect: the test is that the effect exceeds this.
+            measure: the score of an image. "accuracy", as in the paper; "probability" of the correct class, which shows
+                effects in fewer images; or its "log-odds" (see `SATURATED`), which make effects comparable between
+                classes that are predicted with high and with low certainty.
+            least_effect: the one-sided test is that the effect exceeds this value.
             least_images: groups of fewer images are left out.
 
         Returns:
             One row for each group, with the columns of `by` and
-            `images`, `before`: number of images, and their mean score;
-            `drop`, `drop low`, `drop high`: mean drop, with its 95% bootstrap interval;
-            `controlled`, `control drop`: number of images with a control, and their mean drop at the control;
-            `effect`, `low`, `high`: mean difference of the two drops, paired by image, with its interval;
-            `p`: of Wilcoxon's signed-rank test, one-sided;
-            `q`: p adjusted by Benjamini–Hochberg over the rows of a classifier. It is missing for groups with too few
-            controls, and for classes whose object is the concept.
+            `images`, `before`: number of images, and their mean score without a change;
+            `drop`, `drop low`, `drop high`: mean drop of the score when the concept is transformed, with its 95%
+            bootstrap interval;
+            `controlled`, `control drop`: number of images with a control, and their mean drop in the control;
+            `effect`, `low`, `high`: mean difference of the two drops, paired by image, with its 95% bootstrap interval;
+            `p`: p-value of Wilcoxon's signed-rank test, one-sided;
+            `q`: `p`, adjusted by Benjamini–Hochberg over the rows of the same classifier. It is NaN for groups with
+            fewer than `least_images` controls, and for classes whose object is the concept.
+
+        Raises:
+            KeyError: if the table has no such column.
+            ValueError: if `measure` has another value.
         """
         keys = [by] if isinstance(by, str) else list(by)
         for key in keys:
@@ -139,7 +156,7 @@ class Probe:
 
         Returns:
             One row for each group and image, with the scores `untouched`, `changed`, `controlled`, and `paired`, which
-            is `changed` where there is a control as well.
+            is the mean of `changed` over rows with a control.
         """
         one_of(measure, MEASURES, "measure")
         scores = _scores(table, measure)
@@ -157,18 +174,20 @@ class Probe:
     def rules(
         self, fdr: float = FALSE_DISCOVERY_RATE, least_effect: float = LEAST_EFFECT, pooled: bool = False
     ) -> pd.DataFrame:
-        """List the concepts that each class relies on, strongest first, class by class.
+        """List the concepts that each class relies on.
 
         Args:
             fdr: false-discovery rate; a rule has q ≤ `fdr`.
-            least_effect: a rule lowers the log-odds by more than this, in the mean and by a test.
-            pooled: list concepts that all classes together rely on, for classes of few images. The `class` of such a
-                rule is "all classes".
+            least_effect: the mean effect of a rule on the log-odds is at least this, and the test is that it exceeds
+                this.
+            pooled: list the concepts on which all classes together rely, for classes of few images. The `class` of such
+                a rule is "all classes".
 
         Returns:
-            One row for each rule, with the columns of `effects` and
+            One row for each rule, class by class, the class with the strongest rule first. The columns are those of
+            `effects` and
             `style`: the style that lowers the probability of the class most;
-            `evidence`: the numbers of the correctly classified images, those that lose most first.
+            `evidence`: the numbers of the correctly classified images, those that lose the most probability first.
         """
         keys = ["classifier", "concept"] if pooled else ["classifier", "class", "concept"]
         effects = self.effects(keys, "log-odds", least_effect, self.least_images)
@@ -192,7 +211,10 @@ class Probe:
         """Find the style that lowers the probability most, and the correctly classified images.
 
         Args:
-            rule: the columns that identify a rule, with their values.
+            rule: the values of the columns that identify a rule.
+
+        Returns:
+            `style` and `evidence`, see `rules`.
         """
         is_of_rule = (self.table[rule.index] == rule).all(axis=1)
         rows = self.table[is_of_rule & (self.table["style"] != rule["concept"])]
@@ -206,6 +228,12 @@ class Probe:
 
     def views(self, row: pd.Series) -> list[View]:
         """Make the images of one row of the table: the original, the transformed one, and the control if there is one.
+
+        Args:
+            row: a row of the table.
+
+        Returns:
+            The images, each with its title, its predicted class, and the probability of the correct class.
 
         Raises:
             ValueError: if the probe has no `concepts` to make images from.
@@ -232,7 +260,7 @@ class Probe:
         return views
 
     def _view_in_place(self, row: pd.Series) -> list[View]:
-        """Make the image of a row's control in place, in a list; an empty list if it has none."""
+        """Return a list with the control "in place" of a row; an empty list if there is none."""
         concept = row["concept"]
         image_columns = ["classifier", "image", "class", "concept"]
         is_of_image = (self.table[image_columns] == row[image_columns]).all(axis=1)
@@ -245,31 +273,32 @@ class Probe:
         return [View(f"another {concept}", images[0], control["after"], control["p_after"])]
 
     def changes(self, before: str = "before") -> pd.DataFrame:
-        """Compare the probability of the correct class in each classifier with that in the classifier `before`.
+        """Compare the probability of the correct class between one classifier and each of the others.
 
-        A rule is weaker if `changed` rises and the other columns do not fall.
+        An edit has weakened a rule if `changed` is positive, and `untouched` and `control` are not negative.
 
         Args:
-            before: name of the classifier to compare with.
+            before: name of the classifier with which the others are compared, such as the unedited one.
 
         Returns:
-            One row for each other classifier, over the images that both have, with the columns
+            One row for each other classifier, over the images that were probed with both, with the columns
             `images`: number of images;
-            `untouched`, `control`, `changed`: mean gain in probability on the image, at the control, and with the
-            concept transformed;
-            `low`, `high`, `p`: 95% bootstrap interval of `changed`, and its two-sided p of Wilcoxon's test;
-            `effect before`, `effect after`: mean effects of the concepts in both.
+            `untouched`, `control`, `changed`: mean gain in the probability of the correct class for the image, for the
+            control, and for the image with the concept transformed;
+            `low`, `high`, `p`: 95% bootstrap interval of `changed`, and the two-sided p-value of Wilcoxon's signed-rank
+            test;
+            `effect before`, `effect after`: mean effect of the concepts on the probability, with the classifier
+            `before` and with the other one.
 
         Raises:
             KeyError: if there is no classifier `before`.
-            ValueError: if the classifiers have different classes of an image as the correct one, or no image has a
-                control.
+            ValueError: if the correct class of an image differs between classifiers, or if no image has a control.
         """
         rows = self.table[~self.table["is_object"]]
         one_of(before, rows["classifier"].unique(), "classifier", KeyError)
         if (rows.groupby("image")["class"].nunique() > 1).any():
             raise ValueError(
-                "the classifiers have different classes of an image as the correct one; use a probe with labels='given'"
+                "the correct class of an image differs between classifiers; use a probe with labels='given'"
             )
         units = self._by_image(rows, ["classifier"], "probability").dropna(subset="controlled")
         if units.empty:
@@ -297,16 +326,17 @@ class Probe:
         return pd.DataFrame.from_dict(comparisons, orient="index", columns=columns).rename_axis("classifier")
 
     def agreement(self, exact: "Probe") -> pd.DataFrame:
-        """Pair one classifier's effects on the log-odds in this probe with those in an exact one.
+        """Compare a classifier's effects on the log-odds in this probe with those in an exact probe.
 
         Args:
-            exact: a probe of the same classifier on other images, such as rendered ones.
+            exact: a probe of the same classifier on other images, such as scenes that were rendered again.
 
         Returns:
-            The columns `probe` and `exact`, by class and concept; only pairs that both probes have.
+            The effects in the columns `probe` and `exact`, with one row for each class and concept that both probes
+            have.
 
         Raises:
-            ValueError: if there are several classifiers, or no class and concept in common.
+            ValueError: if there are several classifiers, or if no class and concept are in both probes.
         """
         names = {*self.table["classifier"], *exact.table["classifier"]}
         if len(names) > 1:
@@ -330,7 +360,7 @@ class Probe:
 
 
 def _scores(table: pd.DataFrame, measure: str) -> dict[str, pd.Series]:
-    """Score each row of a probe's table: `untouched`, with the concept `changed`, and at the control, `controlled`."""
+    """Score the image (`untouched`), the transformed image (`changed`) and the control (`controlled`) of each row."""
     if measure == "accuracy":
         has_control = table["control"].notna()
         return {
@@ -392,14 +422,14 @@ def pairs(rules: pd.DataFrame) -> set[tuple[str, str]]:
 
 
 def score(rules: pd.DataFrame, planted: Collection[tuple[str, str]]) -> dict[str, float]:
-    """Compute precision and recall of rules.
+    """Compute the precision and the recall of rules.
 
     Args:
-        rules: a table of rules.
-        planted: the pairs of class and concept that hold.
+        rules: a table of rules, see `Probe.rules`.
+        planted: the pairs of class and concept that are known to be rules.
 
     Returns:
-        `precision` and `recall`, NaN where undefined, and the numbers of pairs `found` and `planted`.
+        `precision` and `recall`, NaN if undefined, and the numbers of pairs `found` and `planted`.
     """
     reported = pairs(rules)
     planted = set(planted)
@@ -419,11 +449,11 @@ def bootstrap(
 
     Args:
         values: the sample.
-        rng: random numbers, or a seed.
+        rng: random number generator, or a seed.
         resamples: number of resamples.
 
     Returns:
-        The limits; NaN for an empty sample.
+        The lower and the upper limit; NaN for an empty sample.
     """
     values = np.asarray(values, float)
     rng = np.random.default_rng(rng)
@@ -436,17 +466,17 @@ def bootstrap(
 
 
 def signed_rank(differences: Sequence[float] | NDArray, alternative: str = "two-sided") -> float:
-    """Compute the p-value of Wilcoxon's signed-rank test that differences are symmetric about 0.
+    """Compute the p-value of Wilcoxon's signed-rank test that paired differences are symmetric about 0.
 
-    Differences of 0 are left out. The p-value is exact, with ties as well, for up to 50 others, and asymptotic for
-    more. (The exact method of SciPy assumes that there are no ties.)
+    Differences of 0 are left out. For up to 50 other differences, the p-value is exact, even with ties (SciPy's exact
+    method assumes that there are none); for more, it is asymptotic.
 
     Args:
         differences: the paired differences.
-        alternative: "two-sided", or "greater" than 0.
+        alternative: "two-sided", or "greater" (than 0).
 
     Returns:
-        The p-value: 1 if all differences are 0, NaN if there is none.
+        The p-value; 1 if all differences are 0, and NaN if there are no differences.
     """
     differences = np.asarray(differences, float)
     nonzero = differences[differences != 0]

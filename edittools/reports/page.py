@@ -1,4 +1,4 @@
-"""A report as a value, and as HTML: `render` fills the template, which escapes every text."""
+"""The content of a report, and its HTML: `render` fills a template, which escapes every text."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ class Figure:
 
     Attributes:
         source: the picture as a data URI, see `data_uri`.
-        caption: the text below it; it is also what screen readers say.
+        caption: the text below the picture, which is also its alternative text for screen readers.
     """
 
     source: str
@@ -27,14 +27,14 @@ class Card:
     """An image before and after an edit.
 
     Attributes:
-        source: the picture as a data URI.
-        label: name of the class that it shows.
+        source: the image as a data URI.
+        label: name of the class that the image shows.
         before: name of the class that is predicted without the edit.
         after: name of the class that is predicted with the edit.
         state: "corrected", "broken", "misclassified" or "correct".
-        probability: of the labeled class without the edit.
-        edited_probability: of the labeled class with the edit.
-        name: where the image comes from; may be empty.
+        probability: probability of the labeled class without the edit.
+        edited_probability: probability of the labeled class with the edit.
+        name: name of the image, such as that of its file; may be empty.
     """
 
     source: str
@@ -54,16 +54,16 @@ class Card:
 
 @dataclass(frozen=True)
 class Bar:
-    """A value with its interval, drawn on a line from `least` to `most`; NaN ends draw no interval.
+    """A bar for a value, with its interval.
 
     Attributes:
-        name: what it is of, such as a method.
+        name: name of the bar, such as that of a method.
         value: the value.
-        low: lower end of the interval.
+        low: lower end of the interval; no interval is drawn if an end is NaN.
         high: upper end of the interval.
-        text: the value and its interval in words.
-        note: the counts behind it.
-        strong: whether it is of the edit that the report is about.
+        text: the value and its interval as a text.
+        note: the counts from which the value was computed.
+        strong: whether the bar is that of the edit that the report is about.
     """
 
     name: str
@@ -77,34 +77,34 @@ class Bar:
 
 @dataclass(frozen=True)
 class Page:
-    """What a report says.
+    """The content of a report.
 
     Attributes:
-        title: heading.
-        subtitle: the classifier and the edit in a few words.
-        word: the verdict: "use", "unclear" or "do not use".
-        reason: why.
+        title: the heading.
+        subtitle: the classifier and the edit, in a few words.
+        word: the verdict, "use", "unclear" or "do not use"; in an audit without a repair, another short heading.
+        reason: the reason for the verdict; may be empty.
         advice: what to do next; may be empty.
         measures: name, figure and definition of reliability, generality and locality.
-        conditions: the check list; each has `name`, `status`, `number` and `advice`.
+        conditions: the check list, each condition with `name`, `status`, `number` and `advice`.
         exemplars: pictures of x, x' and the mask.
         maps: pictures of where the edit acts.
-        map_note: a sentence on them.
-        cards: images with the concept, before and after.
-        cards_note: a sentence on them.
+        map_note: a note on `maps`.
+        cards: images with the concept, before and after the edit.
+        cards_note: a note on `cards`.
         costs: clean and retained images that the edit breaks.
-        costs_note: a sentence on them.
+        costs_note: a note on `costs`.
         corrected_bars: the share of errors corrected, by method.
         accuracy_bars: the change of accuracy in points, by method.
         table_head: column names of the table of methods.
-        table: its rows.
+        table: rows of the table of methods.
         settings: name and value of each setting.
         versions: name and value of each version and fingerprint.
-        code: code that repeats it.
-        created: when the report was made.
-        findings_note: what was probed and found, one sentence per line.
+        code: code that repeats the selection.
+        created: date and time at which the report was made.
+        findings_note: what an audit has probed and found, one sentence per line.
         findings_head: column names of the table of rules and suspicions.
-        findings: its rows.
+        findings: rows of the table of rules and suspicions.
     """
 
     title: str
@@ -135,9 +135,16 @@ class Page:
 
 
 def render(page: Page) -> str:
-    """Fill the template: one HTML page with styles, script and pictures inside, which asks no other machine.
+    """Render a report as one HTML page.
 
-    Every text is escaped, so a class name or a file name with a tag in it shows as that text.
+    Styles, script and pictures are inside the page, so it can be read offline. Every text is escaped, so a class name
+    or a file name that contains an HTML tag is shown as it is.
+
+    Args:
+        page: the content.
+
+    Returns:
+        The HTML.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -150,7 +157,7 @@ def render(page: Page) -> str:
 
 
 def save_page(page: Page, path: str | PathLike) -> Path:
-    """Write a report as an HTML file, in one step; return its path."""
+    """Write a report as an HTML file, in one step, and return its path."""
     path = Path(path).expanduser()
     text = render(page)
     with atomic_path(path) as temporary:
@@ -159,13 +166,13 @@ def save_page(page: Page, path: str | PathLike) -> Path:
 
 
 def _sentence(text: str) -> str:
-    """Begin with a capital, unless that is a symbol such as x', and end with a full stop."""
+    """Capitalize the first letter, unless it is a symbol such as x', and add a period."""
     first = text[:1] if text[1:2] in ("'", " ") else text[:1].upper()
     return f"{first}{text[1:]}."
 
 
 def _ends(bars: Sequence[Bar]) -> tuple[float, float]:
-    """Give the ends of a line on which all bars, their intervals and 0 fit."""
+    """Return the ends of a line that contains 0 and all bars with their intervals."""
     numbers = [number for bar in bars for number in (bar.value, bar.low, bar.high) if number == number]
     least = min([0.0, *numbers])
     most = max([0.0, *numbers])
@@ -174,6 +181,6 @@ def _ends(bars: Sequence[Bar]) -> tuple[float, float]:
 
 
 def _place(number: float, ends: tuple[float, float]) -> str:
-    """Give the place of a number on a line, in percent of its length."""
+    """Return the place of a number on a line, in percent of the line's length."""
     least, most = ends
     return f"{100 * (number - least) / (most - least):.2f}"

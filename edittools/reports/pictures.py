@@ -11,10 +11,10 @@ from torch import Tensor
 from edittools.images import resized
 
 SMALL = 96
-"""Images of at most this side stay PNG files, in which every pixel is exact; larger ones become JPEG files."""
+"""Images whose longer side has at most this many pixels are encoded as PNG, which is exact; larger ones as JPEG."""
 
 GLOW = ((0.0, (0, 0, 4)), (0.25, (87, 16, 110)), (0.5, (188, 55, 84)), (0.75, (249, 142, 9)), (1.0, (252, 255, 164)))
-"""Colors of an edit map, from nothing to the strength at the exemplar's mask: dark to bright."""
+"""Colors of an edit map, from dark for 0 to bright for the largest strength: pairs of a strength and a color."""
 
 
 def data_uri(image: Tensor, side: int = 160) -> str:
@@ -22,7 +22,7 @@ def data_uri(image: Tensor, side: int = 160) -> str:
 
     Args:
         image: `(3, H, W)` in [0, 1].
-        side: the longer side in pixels; larger images are shrunk.
+        side: the longer side of the encoded image, in pixels; only larger images are resized.
     """
     image = image.detach().float().cpu().clamp(0, 1)
     height, width = image.shape[1:]
@@ -44,14 +44,14 @@ def data_uri(image: Tensor, side: int = 160) -> str:
 
 
 def shade(image: Tensor, strength: Tensor) -> Tensor:
-    """Lay a map over the gray version of an image, bright where it is strong.
+    """Lay an edit map over the gray version of an image.
 
     Args:
         image: `(3, H, W)` in [0, 1].
-        strength: `(H, W)`; 1 and above is brightest.
+        strength: the map, `(H, W)`; 0 is dark, and 1 and above are brightest.
 
     Returns:
-        `(3, H, W)`.
+        The colored image, `(3, H, W)` in [0, 1].
     """
     level = strength.detach().float().cpu().clamp(0, 1).numpy()
     stops = [stop for stop, _ in GLOW]

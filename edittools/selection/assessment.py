@@ -77,7 +77,7 @@ class Effect:
             row |= {"accuracy change": self.clean.accuracy_change, "accuracy low": low, "accuracy high": high}
         retained = self.all_retained
         if retained is not None:
-            row |= {"kept": len(retained.before), "kept broken": retained.broken}
+            row |= {"retained": len(retained.before), "retained broken": retained.broken}
         return row
 
 

@@ -1,4 +1,4 @@
-"""Constraints: what a selected edit may cost on clean images, and on images that rely on the concept legitimately."""
+"""Constraints on what an edit may cost on clean images, and on images that rely on the concept legitimately."""
 
 from dataclasses import dataclass
 from math import ceil
@@ -19,12 +19,12 @@ class Constraints:
     """What a selected edit may cost.
 
     Args:
-        max_accuracy_drop: points of accuracy that it may cost on the clean images (section 4.2 of the paper).
-        max_retain_broken: percent of the retained images that it may break, as the upper end of a one-sided 95%
-            interval (Clopper and Pearson).
+        max_accuracy_drop: points of accuracy that an edit may lose on the clean images (section 4.2 of the paper).
+        max_retain_broken: percent of the retained images that an edit may break. It limits the upper end of a one-sided
+            95% interval of this percentage (Clopper and Pearson).
 
     Raises:
-        ValueError: for anything but finite numbers from 0 up.
+        ValueError: if one of the two is not a finite number of at least 0.
     """
 
     max_accuracy_drop: float = 0.25
@@ -36,17 +36,24 @@ class Constraints:
 
     @property
     def clean_images_needed(self) -> int:
-        """The number of clean images from which on one image is no more than `max_accuracy_drop` points."""
+        """The smallest number of clean images of which one is at most `max_accuracy_drop` points; 0 if that is 0."""
         return ceil(100 / self.max_accuracy_drop - 1e-9) if self.max_accuracy_drop else 0
 
     def may_lose(self, clean: int) -> int:
-        """Return how many of this number of clean images an edit may lose, net."""
+        """Return by how many images an edit may lower the number of correct clean images.
+
+        Args:
+            clean: number of clean images.
+        """
         return int(self.max_accuracy_drop * clean / 100 + 1e-9)
 
     def may_break(self, retained: int) -> int:
-        """Return how many of this number of retained images an edit may break.
+        """Return how many retained images an edit may break.
 
-        Fewer than 99 images cannot show that no more than 3% break: then it may break none.
+        Fewer than 99 images cannot show that an edit breaks at most 3%; then it may break none.
+
+        Args:
+            retained: number of retained images.
         """
         from scipy.stats import beta
 
@@ -58,7 +65,7 @@ class Constraints:
         return 0
 
     def describe(self, clean: int, retained: int | None = None) -> str:
-        """Say how fine the constraints are on these numbers of images, and when there are too few of them.
+        """Describe how many of these images an edit may lose or break, and whether they are too few.
 
         Args:
             clean: number of clean images.
@@ -80,10 +87,14 @@ class Constraints:
 
 
 class ConstraintCheck:
-    """Measures what edits cost on the clean and the retained images.
+    """Measure what edits cost on the clean and the retained images.
 
-    Each edit is measured once for the same constraints under the same applied edits, and a measurement stops as soon
-    as the edit has cost too much.
+    A measurement stops as soon as the edit violates a constraint. It is remembered, and repeated only for other
+    constraints or if other edits are applied to the model.
+
+    Args:
+        clean: the cached clean images.
+        retain: the cached retained images; None if there are none.
     """
 
     def __init__(self, clean: CachedActivations, retain: CachedActivations | None = None) -> None:
@@ -94,8 +105,13 @@ class ConstraintCheck:
     def measure(self, edit: Edit, constraints: Constraints) -> tuple[Comparison, Comparison | None] | None:
         """Compare the clean and the retained images before and after an edit.
 
+        Args:
+            edit: the edit.
+            constraints: what it may cost.
+
         Returns:
-            Both comparisons, the second None without retained images; or None if the edit violates a constraint.
+            The comparison of the clean images, and that of the retained images (None if there are none). If the edit
+            violates a constraint, None instead of both.
         """
         key = (edit, constraints, self.clean.applied)
         if key not in self._measured:
@@ -103,7 +119,7 @@ class ConstraintCheck:
         return self._measured[key]
 
     def unedited(self) -> tuple[Comparison, Comparison | None]:
-        """Compare both sets with themselves, as for an edit that changes nothing."""
+        """Return what `measure` returns for an edit that changes nothing."""
         clean = self.clean.before
         if self.retain is None:
             return Comparison(clean, clean), None

@@ -1,10 +1,12 @@
 """Repair a classifier in one call: `print(repair(classifier, exemplar, failing, clean).summary())`.
 
 There are three methods: the low-rank edit of `rewrite`, the closed form and the projection of the concept. The best
-candidate of all three is selected, and then the best candidate of another layer on top of it, if that helps. With a
-dozen failing images, the same images select and evaluate, by cross-validation: the method, the layer, the settings and
-the second layer are selected without each fold, and the selected edit is evaluated on the fold. The edit that is
-returned is selected on all of them.
+candidate of all three is selected, and an edit of a second layer is added if that lowers the loss further.
+
+A dozen failing images are too few to divide into a set for selection and one for evaluation, so the evaluation is by
+cross-validation. For each fold, the method, the layer, the settings and the second layer are selected on the images of
+the other folds, and the selected edit is evaluated on the images of the fold. The edit that is returned is selected on
+all failing images.
 """
 
 import time
@@ -76,10 +78,10 @@ FINETUNING = tuple(grid(scope=("local",), rate=(1e-3, 1e-2), steps=(20,)))
 """Settings of `finetune` that `repair` tries as a control."""
 
 METHODS = ("edit", "closed form", "projection")
-"""The methods that `repair` selects from, as in its table; "edit" is the low-rank edit."""
+"""The methods that `repair` selects from, by their names in its table; "edit" is the low-rank edit."""
 
 CONTROLS = ("random direction", "local fine-tuning", "logit correction")
-"""The controls, as in its table: a verdict of "use" needs an edit that corrects more than each of them."""
+"""The controls, by their names in the table. For the verdict "use", the edit must correct more than each of them."""
 
 ON_TOP = 10
 """Number of candidates of other layers that are tried on top of the best candidate."""
@@ -93,21 +95,28 @@ class _Stopped(Exception):
 
 @dataclass(frozen=True, eq=False)
 class RepairResult:
-    """What `repair` has found.
+    """The result of `repair`.
 
     Attributes:
         edit: the selected edit. If no candidate is feasible, it changes nothing.
         table: one row per method. "selected" is the whole procedure; "edit" (low-rank), "closed form" and "projection"
-            are each of its methods alone; the others are controls. `corrected`, `broken`, `share` with its 95% interval
-            and `p` are of the `failing` images, each evaluated with an edit that was selected without it; `kept broken`
-            and `accuracy change` (in points, with its interval) are of images that were not used for selection.
+            are its methods, each one alone; the others are controls. Where they were measured, the columns are
+            `failing`, `corrected`, `broken`: numbers of misclassified images with the concept before the edit, and of
+            images that it corrects and breaks, each evaluated with an edit that was selected without it;
+            `share`, `low`, `high`, `p`: share of these errors that is corrected, net, with its 95% interval, and the
+            p-value of the exact McNemar test;
+            `accuracy change`, `accuracy low`, `accuracy high`: change of accuracy on the clean images that were not
+            used for selection, in points, with its 95% interval;
+            `retained`, `retained broken`: number of the retained images that were not used for selection, and of those
+            that the edit breaks;
+            `candidates`, `layer`: number of candidates, and the layer or layers that were selected.
         selection: the selection of the whole procedure, by cross-validation.
         search: the search, with the splits and their cached activations.
         assessment: the verdict, the check list and the effects behind them.
         complete: whether everything was tried; False if the search was ended early.
-        selections: the selection of each row of the table.
+        selections: the selection in each row of the table, by the name of the row.
         inside_mask: share of the edit map of x' that lies inside the mask; None if no candidate is feasible.
-        settings: the arguments of `repair` that say what was tried, by name.
+        settings: the arguments of `repair` that define the candidates, by name.
     """
 
     edit: Edit
@@ -127,11 +136,11 @@ class RepairResult:
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
-        """The check list: each condition with "pass", "fail" or "not measured", its number, and what to do about it."""
+        """The check list: each condition with its status, "pass", "fail" or "not measured", its number and advice."""
         return self.assessment.conditions
 
     def summary(self) -> str:
-        """Give the verdict and the figures behind it, one sentence per line."""
+        """Return the verdict and the figures behind it, as a text with one sentence per line."""
         lines = [str(self.verdict)]
         if self.selection.feasible:
             lines.append(describe_selection(self.selection))
@@ -147,7 +156,7 @@ class RepairResult:
         return "\n".join(lines)
 
     def report(self, path: str | PathLike, title: str = "") -> Path:
-        """Write a report as one HTML page that needs no network, see `report_html`.
+        """Write a report as one HTML page that can be read offline, see `report_html`.
 
         Args:
             path: the file, such as "report.html"; it is written in one step.
@@ -188,40 +197,52 @@ def repair(
     callback: Callback | None = None,
     progress: bool = True,
 ) -> RepairResult:
-    """Find the edit that corrects the most failing images under the constraints.
+    """Select an edit that corrects failing images, under constraints on clean and on retained images.
+
+    The candidates are low-rank edits, closed forms and concept projections, in several layers. A candidate is feasible
+    if it corrects more failing images than it breaks, loses at most 0.25 percentage points of accuracy (or one image)
+    and, with 95% confidence, breaks at most 3% of the retained images. If fewer than 99 retained images are used for
+    selection, they cannot show this, and the candidate must break none. Of the feasible candidates, the one with the
+    lowest cross-entropy on the failing images is selected; an edit of a second layer is added if that lowers the
+    cross-entropy further.
 
     Args:
         classifier: the classifier; it is not changed.
-        exemplars: one or several, each tried alone. Their labels are used by fine-tuning only, which is a control.
-        failing: labeled images that show the concept; at least two, of which at least one is misclassified. Labels into
-            other classes than the classifier's are mapped by name.
-        clean: images whose accuracy must not drop; without labels, the current predictions serve as labels. A quarter
-            of them are reference images, half of them measure the constraint, a quarter is used for evaluation.
-        retain: images that must stay as they are, labeled or not; or several such sets by name. Half of each set is
-            used for evaluation. The selection is constrained on the sets together, the verdict on each of them.
+        exemplars: one or several; each is tried alone. Edits do not use their labels; the control by local fine-tuning
+            does, and is left out unless each exemplar has one.
+        failing: labeled images that show the concept, at least two. At least one of them must be misclassified; the
+            others may be correct. If their class names are not those of the classifier, in the same order, labels are
+            mapped by class name.
+        clean: images whose accuracy must not drop, at least three; without labels, the current predictions serve as
+            labels. A quarter of them serve as reference images, half are used for the accuracy constraint, and a
+            quarter for evaluation.
+        retain: images that rely on the concept legitimately, whose correct predictions must not change; or several such
+            sets by name. Without labels, the current predictions serve as labels. Half of each set is used for
+            selection, and half for evaluation. In the selection, one constraint applies to all sets together; in the
+            verdict, one applies to each set.
         layers: names of the layers to edit; by default at most ten of the later half, see `later_layers`.
         settings: settings of `rewrite` to try.
-        strengths: factors α by which edits are scaled.
-        baselines: select controls as well: a random direction, local fine-tuning and a logit correction.
-        callback: is called with the method, the number of candidates done, and their total (None if unknown), before
-            each candidate; the search ends when it returns False. Ctrl-C ends it as well.
+        strengths: factors α by which low-rank edits are scaled.
+        baselines: also select the controls: a random direction, local fine-tuning and logit correction.
+        callback: is called before each candidate with the method, the number of candidates done, and their total (None
+            if it is unknown). The search ends when the callback returns False, or with Ctrl-C.
         progress: show progress bars.
 
     Returns:
         The result. If the search was ended early, it is the best of what was tried, and `complete` is False.
 
     Raises:
-        TypeError: if a set is of another type.
+        TypeError: if a set of images is of another type.
         ValueError: if there are fewer than two failing images or three clean images, if no failing image is
             misclassified, if two sets share an image (only x of an exemplar may be a failing image), or if there is no
             candidate.
         KeyboardInterrupt: if the search was ended before the first candidate.
 
     Warns:
-        UserWarning: if an image occurs more than once in a set, where it is used once; and for each condition that
-            fails before the search: x is misclassified, x' is predicted as x, the mask does not cover the change,
-            exemplars have another size than the classifier's images, fewer than 50 images are clean, or fewer than 6
-            failing images are misclassified.
+        UserWarning: if a set holds an image more than once (it is used once), and for each of these conditions that
+            holds before the search: x is misclassified, x' is predicted as x, the mask does not cover the change,
+            exemplars do not have the size of the classifier's images, fewer than 50 clean images are given, or fewer
+            than 6 failing images are misclassified.
     """
     named = named_exemplars(exemplars)
     splits, retained_sets = _splits(check_classifier(classifier), named, failing, clean, retain)
@@ -273,7 +294,12 @@ def _splits(
     clean: Images,
     retain: Images | Mapping[str, Images] | None,
 ) -> tuple[Splits, dict[str, Tensor]]:
-    """Check the sets and split them; return with them which retained images each set has, see `measure_effect`."""
+    """Check the sets of images, and split them.
+
+    Returns:
+        The splits, and by the name of each retained set, which images of the split `retain_test` it has, `(N,)`
+        booleans, see `measure_effect`.
+    """
     if not isinstance(failing, LabelledImages):
         raise TypeError(
             f"The failing images are a {type(failing).__name__}; pass LabelledImages(images, labels, classes)"
@@ -343,7 +369,7 @@ def _joined(sets: Sequence[LabelledImages]) -> LabelledImages | None:
 
 
 def _labeled(name: str, images: Images, classifier: Classifier) -> LabelledImages:
-    """Give a set labels into the classifier's classes, by name or by its own predictions, and each image once."""
+    """Label a set by the classifier's classes: map its labels by name, or predict them; drop repeated images."""
     if isinstance(images, LabelledImages):
         return without_duplicates(name, remap_labels(name, images, classifier))
     if not isinstance(images, Tensor | LazyImages):
@@ -374,7 +400,7 @@ def _candidates(
 
 
 class _Procedure:
-    """The selection of a method, of a candidate and of a second layer, on all failing images and without each fold."""
+    """The selection of a method, a candidate and a second layer: on all failing images, and without each fold."""
 
     def __init__(self, search: EditSearch, callback: Callback | None, progress: bool) -> None:
         self.search = search
@@ -413,7 +439,7 @@ class _Procedure:
         return True
 
     def _score(self, method: str, candidates: Candidates) -> None:
-        """Score the candidates of a method, as far as the callback lets it."""
+        """Score the candidates of a method, until the callback ends the search."""
         rows: list[dict[str, Any]] = []
         self.rows[method] = rows
 
@@ -434,7 +460,7 @@ class _Procedure:
         return tabulate(rows, self.target.before)
 
     def _select_of_all(self, with_second_layer: bool) -> Selection:
-        """Select among all methods, and a second layer on top, by cross-validation."""
+        """Select among the candidates of all methods, and a second layer on top, by cross-validation."""
         started = time.perf_counter()
         table = self._table(*METHODS)
 
@@ -446,7 +472,7 @@ class _Procedure:
         return replace(selection, seconds=time.perf_counter() - started)
 
     def _add_layer(self, first: Selection, images: Tensor | slice) -> Selection:
-        """Add the best candidate of another layer to a selected one, if that lowers the loss under the constraints."""
+        """Add a candidate of another layer to the selected one, if that lowers the loss within the constraints."""
         rows = first.results.to_dict("records")
         others = first.results[~first.results.layer.isin(first.edit.layers) & (first.results.net > 0)]
         others = others.sort_values("loss", kind="stable").head(ON_TOP)
@@ -456,7 +482,7 @@ class _Procedure:
         return self.search.select(tabulate(rows, self.target.before, images))
 
     def _sum(self, first: Selection, other: Mapping[str, Any]) -> dict[str, Any]:
-        """Score the sum of a selected edit and the edit in another row, once for each pair."""
+        """Score the sum of the selected edit and the edit in another row; each pair is scored once."""
         pair = (first.edit, other["edit"])
         if pair not in self._sums:
             params = dict(first.params)
@@ -470,7 +496,7 @@ class _Procedure:
 
 
 def _with_loss(selection: Selection, search: EditSearch) -> Selection:
-    """Let the record of a scaled edit of one layer say what loss at the exemplar is left at its strength."""
+    """Measure the loss at the exemplar that a scaled edit of one layer leaves, and write it into the edit's record."""
     edit = selection.edit
     if not selection.feasible or edit.record is None or edit.record.loss_after is not None:
         return selection
@@ -484,7 +510,7 @@ def _with_loss(selection: Selection, search: EditSearch) -> Selection:
 
 
 def _row(selection: Selection, effect: Effect) -> dict[str, Any]:
-    """Tabulate what a method does to images that were not used to select its edit."""
+    """Return the row of the table: the effect of a method's edit on images that were not used to select it."""
     layers = [selection.params.get(name, "") for name in ("layer", f"{SECOND}layer")]
-    selected = {"trials": selection.n_candidates, "layer": " + ".join(layer for layer in layers if layer)}
+    selected = {"candidates": selection.n_candidates, "layer": " + ".join(layer for layer in layers if layer)}
     return {**effect.row(), **selected}

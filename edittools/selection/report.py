@@ -1,4 +1,4 @@
-"""The report on a selected edit: what `RepairResult.report` and `write_report` put on one page."""
+"""The report on a selected edit: the content of the page that `RepairResult.report` and `write_report` write."""
 
 import platform
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ MOST_CARDS = 60
 """The largest number of images with the concept that a report shows."""
 
 MOST_COSTS = 12
-"""The largest number of clean and retained images that a report shows, of each set."""
+"""The largest number of clean images, and of retained images, that a report shows."""
 
 MOST_MAPS = 6
 """The largest number of images whose edit maps a report shows, the exemplar's included."""
@@ -56,16 +56,18 @@ def report_html(
 ) -> str:
     """Report on an edit that was selected in a search, as one self-contained HTML page.
 
+    The edit is evaluated on the splits for evaluation. Without a split `target_test`, it is evaluated on the target
+    images by cross-validation, for which the selection must be made with `cv=`.
+
     Args:
         search: the search.
-        selection: the selection. Images that were not used for it are the splits for evaluation; without the split
-            `target_test`, the target images by cross-validation (`cv=`).
-        controls: selections in the same search that the edit has to surpass, by name.
-        assessment: see `assess`; made if it is not given.
-        title: the heading.
+        selection: the selection in this search.
+        controls: selections of controls in the same search, by name.
+        assessment: the assessment of the selection, see `assess`; made if it is not given.
+        title: the heading of the page.
 
     Returns:
-        The page.
+        The page, as HTML.
     """
     if assessment is None:
         assessment = assess(search, selection, controls)
@@ -81,7 +83,7 @@ def write_report(
     assessment: Assessment | None = None,
     title: str = "",
 ) -> Path:
-    """Write the page of `report_html` as a file, in one step, and return its path."""
+    """Write the page of `report_html` into a file, in one step, and return its path."""
     if assessment is None:
         assessment = assess(search, selection, controls)
     return save_page(make_page(search, selection, assessment, title=title), path)
@@ -97,16 +99,21 @@ def make_page(
     inside_mask: float | None = None,
     title: str = "",
 ) -> Page:
-    """Collect what a report says.
+    """Collect the content of a report.
 
     Args:
         search: the search.
-        selection: the selection.
-        assessment: what is known about it.
-        table: one row per method, as `RepairResult.table`; by default, of the selected edit and the controls.
-        settings: the arguments of `repair`, if it made the selection.
-        inside_mask: share of the edit map of x' inside the mask; computed if it is not given.
-        title: the heading.
+        selection: the selection in this search.
+        assessment: the assessment of the selection, see `assess`.
+        table: one row per method, as in `RepairResult.table`; by default one row for the selected edit, and one for
+            each control.
+        settings: the arguments of `repair` that define the candidates, by name; None if another function made the
+            selection.
+        inside_mask: share of the edit map of x' that lies inside the mask; computed if it is not given.
+        title: the heading of the page.
+
+    Returns:
+        The content, to be written by `save_page` or `render`.
     """
     if table is None:
         effects = {SELECTED: assessment.effect, **assessment.controls}
@@ -122,7 +129,7 @@ def make_page(
     if "target_test" in search.activations:
         held_out = "none of which was used to select the edit"
     elif selection.held_out is None:
-        held_out = "on which the edit was selected, so these figures are too good"
+        held_out = "on which the edit was selected, so these figures are too optimistic"
     return Page(
         title=title or f"An edit of {type(search.classifier.model).__name__}",
         subtitle=f"{search.classifier}: {text}",
@@ -169,7 +176,10 @@ class _Shown:
         return (self.edited_probabilities.gather(1, column) - self.probabilities.gather(1, column))[:, 0]
 
     def cards(self, indices: Sequence[int] | None = None) -> list[Card]:
-        """Make a card of each image, the largest gain of its label first; by default of those that change most."""
+        """Make a card of each image at `indices`; by default of the images whose probabilities change most.
+
+        The image whose label gains the most probability comes first.
+        """
         if indices is None:
             indices = self.change.abs().argsort(descending=True, stable=True)[:MOST_CARDS].tolist()
         in_order = sorted(indices, key=lambda index: -float(self.change[index]))
@@ -256,7 +266,7 @@ def _exemplars(search: EditSearch, selection: Selection, assessment: Assessment)
 
 
 def _used(search: EditSearch, assessment: Assessment) -> list[tuple[Any, Exemplar]]:
-    """Pair what the exemplars of the edit show with the exemplars."""
+    """Pair the diagnosis of each exemplar that the edit was made from with the exemplar."""
     members: list[Exemplar] = []
     for name in dict.fromkeys(one.name for one in assessment.exemplars):
         group = search.exemplars[name]
@@ -267,7 +277,7 @@ def _used(search: EditSearch, assessment: Assessment) -> list[tuple[Any, Exempla
 def _maps(
     search: EditSearch, selection: Selection, shown: _Shown, inside_mask: float | None
 ) -> tuple[list[Figure], str]:
-    """Lay the edit map over x' and over some images with the concept, and say how much of it is inside the mask."""
+    """Lay the edit map over x' and some images with the concept, and describe how much of it is inside the mask."""
     if not selection.feasible or not any(name.endswith(".weight") for name in selection.edit.changes):
         return [], ""
     group = search.exemplars[selection.params["exemplar"]]
@@ -285,7 +295,7 @@ def _maps(
     for image, strength, caption in zip(images, maps, captions, strict=True):
         figures.append(Figure(data_uri(shade(image, strength / largest), 240), caption))
     share = share_inside_mask(search, selection) if inside_mask is None else inside_mask
-    note = "Bright is where the edit changes what the layer puts out, relative to its strongest place in x'."
+    note = "Bright is where the edit changes the output of the layer, relative to the largest change in x'."
     if share is not None:
         note += f" {describe_map(share, float(exemplar.mask.mean()))}"
     return figures, note
@@ -297,11 +307,13 @@ _COLUMNS = ("corrected", "broken", "misclassified before", "p", "accuracy, point
 
 
 def _rows(table: pd.DataFrame) -> list[list[str]]:
-    """Write the table of methods as texts."""
+    """Write the table of methods, as texts."""
     rows = []
     for name, row in table.iterrows():
-        retained = f"{row['kept broken']:.0f} of {row['kept']:.0f}" if row.get("kept", float("nan")) > 0 else "–"
-        candidates = row.get("trials", float("nan"))
+        retained = "–"
+        if row.get("retained", float("nan")) > 0:
+            retained = f"{row['retained broken']:.0f} of {row['retained']:.0f}"
+        candidates = row.get("candidates", float("nan"))
         texts = [_whole(row.get(key)) for key in ("corrected", "broken", "failing")]
         texts += [_number(row.get("p"), ".2g"), _number(row.get("accuracy change"), "+.2f"), retained]
         rows.append([str(name), *texts, _whole(candidates)])
@@ -309,17 +321,17 @@ def _rows(table: pd.DataFrame) -> list[list[str]]:
 
 
 def _number(value: float | None, form: str) -> str:
-    """Write a number; one that was not measured is a dash."""
+    """Write a number; a dash if it was not measured."""
     return "–" if value is None or value != value else format(float(value), form)
 
 
 def _whole(value: float | None) -> str:
-    """Write a count; one that was not measured is a dash."""
+    """Write a count; a dash if it was not measured."""
     return _number(value, ",.0f")
 
 
 def _corrected_bars(table: pd.DataFrame) -> list[Bar]:
-    """Draw the share of errors that each method corrects."""
+    """Make a bar for the share of errors that each method corrects, net."""
     if "share" not in table:
         return []
     bars = []
@@ -332,7 +344,7 @@ def _corrected_bars(table: pd.DataFrame) -> list[Bar]:
 
 
 def _accuracy_bars(table: pd.DataFrame) -> list[Bar]:
-    """Draw the change of accuracy with each method."""
+    """Make a bar for the change of accuracy by each method."""
     if "accuracy change" not in table:
         return []
     bars = []
@@ -340,8 +352,8 @@ def _accuracy_bars(table: pd.DataFrame) -> list[Bar]:
         value = [float(row[key]) for key in ("accuracy change", "accuracy low", "accuracy high")]
         text = f"{value[0]:+.2f} [{value[1]:+.2f}, {value[2]:+.2f}]"
         note = ""
-        if row.get("kept", float("nan")) > 0:
-            note = f"{row['kept broken']:.0f} of {row['kept']:.0f} {RETAINED} broken"
+        if row.get("retained", float("nan")) > 0:
+            note = f"{row['retained broken']:.0f} of {row['retained']:.0f} {RETAINED} broken"
         bars.append(Bar(str(name), *value, text, note, strong=name == SELECTED))
     return bars
 
@@ -350,7 +362,7 @@ def _accuracy_bars(table: pd.DataFrame) -> list[Bar]:
 
 
 def _settings(search: EditSearch, selection: Selection, settings: Mapping[str, Any] | None) -> list[tuple[str, str]]:
-    """List what was tried and selected."""
+    """List the settings that were tried and those that were selected."""
     pairs = [(f"selected: {name}", str(value)) for name, value in selection.params.items()]
     pairs.append(("candidates", f"{selection.n_candidates:,}"))
     pairs.append(("layers tried", ", ".join(search.cuts)))

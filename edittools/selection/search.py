@@ -1,12 +1,13 @@
-"""Select an edit among candidates: every layer, exemplar, setting and strength, under the same constraints.
+"""Select an edit among candidates of every layer, exemplar, setting and strength, under the same constraints.
 
     search = EditSearch(classifier, exemplars, splits, progress=True)
     best = search.select(search.candidates("rewrite", grid(rank=(1, 3), objective=("least_squares",))))
     control = search.select(search.candidates("random_direction", grid(rank=(1, 3), objective=("least_squares",))))
     search.evaluate({"edit": best.edit, "random direction": control.edit})
 
-Candidates are scored on the target images. The one of lowest cross-entropy that corrects more than it breaks and
-satisfies the `Constraints` is selected. The test splits are used by `evaluate` only.
+Candidates are scored on the target images. Of those that correct more than they break and satisfy the `Constraints`,
+the one with the lowest cross-entropy is selected. The splits for evaluation, such as `target_test`, are used by
+`evaluate` only.
 """
 
 import time
@@ -40,7 +41,7 @@ Candidate = tuple[dict[str, Any], Edit]
 """The parameters of an edit, by name, and the edit."""
 
 Exemplars = Mapping[str, Exemplar | Sequence[Exemplar]]
-"""By name, one exemplar, or several that go into one edit."""
+"""Exemplars by name; a sequence of exemplars goes into one edit."""
 
 REFERENCE_WEIGHTS = (0.0, 10.0, 30.0, 100.0)
 """Values of `reference_weight` of `rewrite` to try."""
@@ -51,17 +52,17 @@ METHODS: dict[str, tuple[Callable[..., Edit | list[Edit]], Sequence[Mapping[str,
     "finetune": (finetune, ({},), (1.0,)),
 }
 METHODS |= {name: (method, settings, (0.5, 1.0)) for name, (method, settings) in BASELINES.items()}
-"""The methods by name: the function, and the settings and strengths that are tried by default."""
+"""The methods by name: each with its function, and the settings and the strengths that are tried by default."""
 
 SCORES = ("corrected", "broken", "net", "loss", "edit", "losses", "wrong")
 """Columns of a table of results that are not parameters."""
 
 
 def candidate_layers(classifier: Classifier) -> tuple[str, ...]:
-    """Name the layers in which a rule is sought, from first to last: the convolutions, as in the paper.
+    """List the names of the layers that are worth editing, from first to last: the convolutions, as in the paper.
 
-    For a model that has more linear layers on tokens or maps than convolutions, such as a transformer, these are the
-    linear layers.
+    If a model has more linear layers on tokens or maps than convolutions, as a transformer has, the list holds these
+    linear layers instead.
     """
     table = editable_layers(classifier)
     convolutions = table[table.in_paper]
@@ -72,7 +73,10 @@ def candidate_layers(classifier: Classifier) -> tuple[str, ...]:
 
 
 def later_layers(classifier: Classifier, most: int = 10) -> list[str]:
-    """Name at most `most` of the later half of the candidate layers, evenly spaced, the last one included."""
+    """List the names of at most `most` layers in the later half of `candidate_layers`.
+
+    They are evenly spaced, and the last candidate layer is one of them.
+    """
     names = candidate_layers(classifier)
     later = list(names[len(names) // 2 :])
     step = max(1, -(-len(later) // most))
@@ -80,12 +84,15 @@ def later_layers(classifier: Classifier, most: int = 10) -> list[str]:
 
 
 def grid(**values: Iterable[Any]) -> list[dict[str, Any]]:
-    """Combine values in every way, such as `grid(rank=(1, 3), masked=(True, False))`, in the order given."""
+    """Return one dictionary of settings for each combination of values, in the order given.
+
+    Example: `grid(rank=(1, 3), masked=(True, False))` returns four dictionaries, the first one with rank 1 and a mask.
+    """
     return [dict(zip(values, combination, strict=True)) for combination in product(*values.values())]
 
 
 def named_exemplars(exemplars: Exemplar | Sequence[Exemplar] | Exemplars) -> dict[str, Exemplar | Sequence[Exemplar]]:
-    """Name exemplars "exemplar 1" and so on, unless they have names.
+    """Return exemplars by name; those without a name are called "exemplar 1", "exemplar 2" and so on.
 
     Raises:
         ValueError: if a sequence holds no exemplar.
@@ -100,17 +107,19 @@ def named_exemplars(exemplars: Exemplar | Sequence[Exemplar] | Exemplars) -> dic
 
 @dataclass(frozen=True)
 class Candidates(Iterable[Candidate]):
-    """The edits of one method in each layer, from each exemplar, with each setting, at each strength.
+    """The edits of one method: for each layer, exemplar, setting and strength.
 
-    Each iteration makes the edits again, one by one. Several `steps` in a setting are one run. The length is an upper
-    bound: a rank that exceeds the number of independent keys at a small mask gives no candidate.
+    Each iteration makes the edits again, one by one. If a setting has several `steps`, one run makes an edit for each
+    number of steps. The length is an upper bound, since a rank that exceeds the number of independent keys at a small
+    mask gives no candidate.
 
     Args:
-        method: `method(classifier, layer, exemplars, reference, **setting) -> Edit`, such as `rewrite` or a baseline.
-        cuts: the cut at each layer.
-        exemplars: by name, one exemplar, or several that go into one edit.
-        reference: by layer, what `method` takes as reference.
-        settings: keyword arguments of `method`.
+        method: a function `method(classifier, layer, exemplars, reference, **setting) -> Edit`, such as `rewrite` or a
+            baseline.
+        cuts: the cut at each layer, by the layer's name.
+        exemplars: exemplars by name; a sequence of exemplars goes into one edit.
+        reference: the reference that is passed to `method`, by the layer's name.
+        settings: dictionaries of keyword arguments of `method`.
         strengths: factors α by which each edit is scaled.
     """
 
@@ -141,7 +150,7 @@ class Candidates(Iterable[Candidate]):
 
 
 def _settings_of_run(setting: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """List the settings of each edit that a run gives: one for each number of `steps`."""
+    """List the settings of each edit that a run makes: one for each number of `steps`."""
     steps = setting.get("steps")
     if isinstance(steps, Sequence):
         return [{**setting, "steps": stop} for stop in steps]
@@ -154,18 +163,19 @@ class Selection:
 
     Attributes:
         edit: the edit. If no candidate is feasible, it changes nothing.
-        params: its parameters: layer, exemplar, settings and strength. Empty if no candidate is feasible.
-        scores: what it does to the target images: `corrected`, `broken` and `loss` (mean cross-entropy).
+        params: the parameters of the edit: layer, exemplar, settings and strength. Empty if no candidate is feasible.
+        scores: the effect on the target images: the numbers `corrected` and `broken`, and the `loss` (mean
+            cross-entropy).
         clean: comparison of the clean images before and after the edit.
         retain: comparison of the retained images; None if there are none.
         results: one row per candidate, see `EditSearch.score`.
         n_candidates: number of candidates.
-        seconds: time that scoring and selection took.
+        seconds: time that scoring and selection took, in seconds.
         wrong: which target images are misclassified with the edit, `(N,)` booleans; None if no candidate is feasible.
-        held_out: by cross-validation, comparison of each target image before and after the edit that was selected
-            without it.
-        folds: by cross-validation, the selection without each fold.
-        fold: by cross-validation, the index in `folds` of each target image's fold, `(N,)`.
+        held_out: comparison of each target image before and after the edit that was selected without it; None without
+            cross-validation.
+        folds: the selection without each fold; empty without cross-validation.
+        fold: index of each target image's fold in `folds`, `(N,)`; None without cross-validation.
     """
 
     edit: Edit
@@ -188,9 +198,9 @@ class Selection:
 
     @property
     def on_boundary(self) -> tuple[str, ...]:
-        """The parameters whose value is the least or the largest that was tried, so that more values may be better.
+        """The parameters whose selected value is the smallest or the largest that was tried.
 
-        A value of 0 and rank 1 do not count, since there is nothing below them.
+        Values beyond the grid may be better. The value 0 and rank 1 do not count, since there is nothing below them.
         """
         names = []
         for name in self.results.columns.intersection(list(self.params), sort=False):
@@ -203,7 +213,7 @@ class Selection:
 
     @property
     def accuracy_change(self) -> float:
-        """The change of accuracy on the clean images, in points."""
+        """The change of accuracy on the clean images, in percentage points."""
         return self.clean.accuracy_change
 
     def __str__(self) -> str:
@@ -214,7 +224,7 @@ class Selection:
 
 
 def describe_params(params: Mapping[str, Any]) -> str:
-    """Describe the parameters of an edit in words, names first."""
+    """Describe the parameters of an edit in words, those with numbers last."""
     in_order = sorted(params.items(), key=lambda param: isinstance(param[1], int | float))
     words = [_describe(name, value) for name, value in in_order]
     return ", ".join(word for word in words if word)
@@ -240,14 +250,15 @@ def score_each(
     """Score candidates on the target images, one by one.
 
     Args:
-        candidates: parameters and edits.
-        target: the target images.
-        bar: name of a progress bar; empty for none.
-        callback: is called with the number of candidates done and their total (None if unknown), before each one.
+        candidates: pairs of the parameters of an edit and the edit.
+        target: the cached target images.
+        bar: name of the progress bar; empty for no progress bar.
+        callback: is called before each candidate with the number of candidates done, and their total (None if it is
+            unknown).
 
     Yields:
-        The parameters, the `edit`, and for each image its cross-entropy (`losses`) and whether it is misclassified
-        (`wrong`).
+        One dictionary per candidate: its parameters, the `edit`, the cross-entropy of each image (`losses`, `(N,)`) and
+        which images are misclassified (`wrong`, `(N,)` booleans).
     """
     total = len(candidates) if hasattr(candidates, "__len__") else None
     progress = tqdm(candidates, bar, total, unit="candidate", disable=not bar, leave=False)
@@ -262,12 +273,12 @@ def score_each(
 def tabulate(
     rows: Iterable[Mapping[str, Any]] | pd.DataFrame, before: Tensor, images: Tensor | slice = slice(None)
 ) -> pd.DataFrame:
-    """Count what candidates do to the target images, or to some of them.
+    """Count the target images, or some of them, that each candidate corrects and breaks.
 
     Args:
-        rows: what `score_each` yields, or a table of it.
+        rows: the dictionaries that `score_each` yields, or a table of them.
         before: which target images are misclassified without an edit, `(N,)` booleans.
-        images: which of them count, `(N,)` booleans.
+        images: which target images count, `(N,)` booleans; by default all.
 
     Returns:
         A table with one row per candidate, see `EditSearch.score`. Parameters keep their types, such as None among
@@ -285,15 +296,18 @@ def tabulate(
 
 
 def select_best(table: pd.DataFrame, check: ConstraintCheck, constraints: Constraints) -> Selection:
-    """Select the candidate of lowest loss that corrects more than it breaks and satisfies the constraints.
+    """Select the candidate with the lowest loss that corrects more than it breaks and satisfies the constraints.
 
-    Candidates are ranked by their loss, not by the number of corrections: many share the latter, and the luckiest of
-    hundreds is not the best.
+    Candidates are ranked by their loss, not by the number of images that they correct: many candidates correct the same
+    number, and of hundreds of candidates, the one that corrects the most may do so by chance.
 
     Args:
         table: one row per candidate, see `tabulate`.
-        check: measures the constraints.
+        check: measures the effect of an edit on the clean and the retained images.
         constraints: the constraints.
+
+    Returns:
+        The selection. If no candidate is feasible, its edit changes nothing.
 
     Raises:
         ValueError: if there is no candidate.
@@ -319,7 +333,15 @@ def select_best(table: pd.DataFrame, check: ConstraintCheck, constraints: Constr
 
 
 def stratified_folds(labels: Tensor, count: int = 5) -> Tensor:
-    """Divide images into folds of equal size at random, class by class: the number of each image's fold, `(N,)`."""
+    """Divide images at random, class by class, into folds of about the same size.
+
+    Args:
+        labels: class of each image, `(N,)`.
+        count: number of folds; at most one per image is made.
+
+    Returns:
+        The number of each image's fold, `(N,)`.
+    """
     folds = torch.full((len(labels),), -1)
     count = min(count, len(labels))
     for number in range(count - 1):
@@ -330,16 +352,16 @@ def stratified_folds(labels: Tensor, count: int = 5) -> Tensor:
 
 
 def cross_validate(select: Callable[[Tensor | slice], Selection], before: Tensor, folds: Tensor) -> Selection:
-    """Select on all target images; and for each fold, select on the other images and evaluate on the fold.
+    """Select on all target images; for each fold, also select on the other images and evaluate on the fold.
 
     Args:
-        select: selects on some of the target images, `(N,)` booleans.
+        select: a function that selects on the target images that it is passed, as `(N,)` booleans or a slice.
         before: which target images are misclassified without an edit, `(N,)` booleans.
-        folds: the number of each image's fold, `(N,)`.
+        folds: number of each image's fold, `(N,)`.
 
     Returns:
-        The selection on all images, with `held_out`, `folds` and `fold`. Where no candidate is feasible without a fold,
-        the images of the fold are as before.
+        The selection on all images, with `held_out`, `folds` and `fold`. If no candidate is feasible without a fold,
+        the images of that fold count as unchanged.
     """
     after = before.clone()
     selections = []
@@ -355,14 +377,17 @@ def cross_validate(select: Callable[[Tensor | slice], Selection], before: Tensor
 
 
 class EditSearch:
-    """Search for the edit of a classifier that corrects the most, under constraints; the same way for every method.
+    """Search candidate edits for the one with the lowest loss under constraints, in the same way for every method.
 
     Attributes:
         classifier: the classifier.
         exemplars: the exemplars, by name.
         splits: the image sets.
         constraints: what a selected edit may cost.
-        activations: the labeled splits by name, cached at the layers, with `cuts` and `reference`.
+        progress: whether progress bars are shown.
+        activations: the cached activations of the labeled splits at the layers, by the name of the split. Its
+            attributes `cuts` and `reference` hold the cut at each layer and the reference keys.
+        cuts: the cut at each layer, by the layer's name.
     """
 
     def __init__(
@@ -379,16 +404,17 @@ class EditSearch:
 
         Args:
             classifier: the classifier; it is not changed.
-            exemplars: one or several, each tried alone.
+            exemplars: one or several. Each is tried alone; in a mapping, a sequence of exemplars goes into one edit.
             splits: the image sets.
             layers: names of the layers to edit, in the network's order; by default at most ten of the later half, see
                 `later_layers`.
             constraints: what a selected edit may cost.
             progress: show progress bars.
-            activations: those of another search at the same layers; what they hold of the same sets is not run again.
+            activations: cached activations of another search at the same layers; image sets that they already hold are
+                not run through the network again.
 
         Raises:
-            ValueError: if two splits share an image, or `activations` are of another classifier or of other layers.
+            ValueError: if two splits share an image, or if `activations` are of another classifier or of other layers.
         """
         self.classifier = check_classifier(classifier)
         self.exemplars = named_exemplars(exemplars)
@@ -409,22 +435,23 @@ class EditSearch:
         exemplars: Exemplar | Sequence[Exemplar] | Exemplars | None = None,
         layers: Sequence[str] | None = None,
     ) -> Candidates:
-        """Combine layers, exemplars, settings and strengths of a method.
+        """Make the candidates of a method: one edit for each layer, exemplar, setting and strength.
 
         Args:
-            method: a name of `METHODS`, or a function that is called like these.
-            grid: settings of the method, see `grid`; by default those of `METHODS`.
-            strengths: factors α by which each edit is scaled; by default those of `METHODS`.
-            exemplars: by default those of the search. Values that are sequences go into one edit.
-            layers: some of the layers of the search; by default all.
+            method: a name of `METHODS`, or a function with the same arguments as these methods.
+            grid: settings of the method, see `grid`; by default those in `METHODS`.
+            strengths: factors α by which each edit is scaled; by default those in `METHODS`.
+            exemplars: the exemplars; by default those of the search. In a mapping, a sequence of exemplars goes into
+                one edit.
+            layers: names of some of the search's layers; by default all of them.
 
         Returns:
-            The candidates. They are none if the method changes the last layer and there is no linear one. Settings of
-            full rank are left out for "random_direction".
+            The candidates, which are made during iteration. For "random_direction", settings of full rank are left out.
+            For a method that changes the last layer, there are none if that layer is not linear.
 
         Raises:
-            KeyError: for an unknown method.
-            ValueError: if a split has an image of one of the `exemplars`.
+            KeyError: if there is no method or layer of that name.
+            ValueError: if a split holds an image of one of the `exemplars`; x may be a target image.
         """
         function, settings, usual_strengths = (method, ({},), (0.5, 1.0))
         if isinstance(method, str):
@@ -456,12 +483,12 @@ class EditSearch:
         """Score candidates on the target images.
 
         Args:
-            candidates: see `candidates`; or pairs of parameters and an edit.
+            candidates: see `candidates`; or pairs of the parameters of an edit and the edit.
 
         Returns:
-            One row per candidate: its parameters; `corrected`, `broken` and `net` (corrected − broken) images; `loss`
-            (mean cross-entropy); the `edit`; and for each image its cross-entropy (`losses`) and whether it is
-            misclassified (`wrong`).
+            One row per candidate: its parameters; the numbers of images `corrected`, `broken` and `net` (corrected −
+            broken); the `loss` (mean cross-entropy); the `edit`; the cross-entropy of each image (`losses`, `(N,)`);
+            and which images are misclassified (`wrong`, `(N,)` booleans).
         """
         target = self.activations["target"]
         return tabulate(score_each(candidates, target, "candidates" if self.progress else ""), target.before)
@@ -475,9 +502,13 @@ class EditSearch:
         """Select the best candidate, see `select_best`.
 
         Args:
-            candidates: see `candidates`; a table of `score` is not scored again.
-            cv: number of folds for cross-validation, or the number of each target image's fold, `(N,)`.
-            constraints: by default those of the search.
+            candidates: see `candidates`; or the table that `score` returned for them.
+            cv: number of folds for cross-validation, or the number of each target image's fold, `(N,)`; None for no
+                cross-validation.
+            constraints: the constraints; by default those of the search.
+
+        Returns:
+            The selection. If no candidate is feasible, its edit changes nothing.
 
         Raises:
             ValueError: if there is no candidate.
@@ -508,9 +539,10 @@ class EditSearch:
             edits: the edits by name.
 
         Returns:
-            One row per edit. Of "target_test", if it is there, the figures of `Comparison.row` and the interval of
-            errors corrected (`low`, `high`); of every other split its errors (`... before`, `... after`) and its change
-            of accuracy in points (`... change`, `... low`, `... high`).
+            One row per edit. If there is a split "target_test", its columns are those of `Comparison.row`, without the
+            change of accuracy, and the 95% interval of the errors corrected (`low`, `high`). Each other split has
+            columns with its name: its numbers of errors (`… before`, `… after`), and its change of accuracy in points
+            with the 95% interval (`… change`, `… low`, `… high`).
         """
         rows = {name: _evaluation(edit, self.activations) for name, edit in edits.items()}
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
@@ -518,16 +550,17 @@ class EditSearch:
     def trade_off(
         self, edits: Mapping[str, Edit], strengths: Sequence[float], target: str = "target", retain: str = "retain"
     ) -> pd.DataFrame:
-        """Follow edits along their strength: what they correct, and what they break.
+        """Tabulate how many errors edits correct, and how many images they break, at several strengths.
 
         Args:
             edits: the edits by name.
             strengths: factors by which each edit is scaled.
-            target: name of the split to correct.
-            retain: name of the split that should stay as it is.
+            target: name of the split whose errors should be corrected.
+            retain: name of the split whose correct predictions should not change.
 
         Returns:
-            One row per `method` and `strength`: the share of `errors corrected`, and the share of images `broken`.
+            One row per `method` and `strength`: the share of `errors corrected` (eq. 2) in `target`, and the share of
+            the images in `retain` that are `broken`.
         """
         rows = []
         for (method, edit), strength in product(edits.items(), strengths):
@@ -544,13 +577,13 @@ class EditSearch:
         return pd.DataFrame(rows)
 
     def describe_constraints(self) -> str:
-        """Say how fine the constraints are on the images of this search."""
+        """Describe the constraints, and how many images of this search an edit may lose or break."""
         retain = self.splits.retain
         return self.constraints.describe(len(self.splits.clean), None if retain is None else len(retain))
 
 
 def _single(exemplars: Exemplars) -> list[Exemplar]:
-    """List all exemplars, those that go into one edit together one by one."""
+    """List all exemplars one by one, also those that go into one edit together."""
     groups = [[group] if isinstance(group, Exemplar) else group for group in exemplars.values()]
     return list(chain.from_iterable(groups))
 

@@ -1,6 +1,6 @@
-"""Splits: named image sets that share no image. What selects an edit does not evaluate it.
+"""Splits: named image sets that share no image, so that an edit is not evaluated on images that selected it.
 
-Images are compared by thumbnails, so a photo in another size, precision or file is the same image.
+Images are compared by thumbnails, so the same photo in another size, precision or file counts as the same image.
 """
 
 import os
@@ -20,22 +20,22 @@ from edittools.images import Images, LabelledImages, LazyImages, check_images, i
 from edittools.metrics import predict
 
 SAME_IMAGE = 0.01
-"""Thumbnails show the same image if they differ by at most this much (root mean square).
+"""Two images are the same if their thumbnails differ by at most this much (root mean square).
 
-One photo in two sizes differs by 0.003; the two most similar of 4,000 scenes of MiniWorld differ by 0.04.
+Thumbnails of one photo in two sizes differ by 0.003; those of the two most similar of 4,000 MiniWorld scenes, by 0.04.
 """
 
 SELECTING = ("target", "retain", "clean")
 """The labeled splits on which an edit is selected."""
 
 EVALUATING = ("target_test", "clean_test", "retain_test", "same_class_test")
-"""The labeled splits on which an edit is evaluated only, as those of `Splits.extra`."""
+"""The labeled splits that are used for evaluation only, as are those in `Splits.extra`."""
 
 MOST_NAMED = 3
 """The largest number of shared images that an error message names."""
 
 REFERENCE_SHARE = 0.25
-"""Share of the clean images that `split_clean` takes as reference images."""
+"""The share of the clean images that `split_clean` uses as reference images."""
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,19 @@ class Splits:
     """Image sets that share no image.
 
     Args:
-        reference: define the second moment C of the keys; no labels are needed.
-        target: show the concept; used to select an edit.
-        clean: used to select, by the constraint on accuracy.
-        retain: rely on the concept legitimately; used to select, by the constraint on retained images.
-        target_test: show the concept; used for evaluation only, as are the following ones.
-        clean_test: measure accuracy.
-        retain_test: rely on the concept legitimately.
-        same_class_test: show the concept and the exemplars' own class.
-        extra: other sets by name.
+        reference: images whose keys define the second moment C; no labels are needed.
+        target: images that show the concept; used for selection.
+        clean: images on which accuracy must not drop; used for selection, by the accuracy constraint.
+        retain: images that rely on the concept legitimately; used for selection, by the constraint on retained images.
+        target_test: images that show the concept; used for evaluation only, as are all following sets.
+        clean_test: images on which accuracy is measured.
+        retain_test: images that rely on the concept legitimately.
+        same_class_test: images that show the concept, of the same class as the exemplars.
+        extra: other sets, by name.
+
+    Raises:
+        TypeError: if a set is of another type.
+        ValueError: if an extra set has the name of another split.
     """
 
     reference: Images = field(repr=False)
@@ -83,16 +87,17 @@ class Splits:
         return {**given, **self.extra}
 
     def check_disjoint(self, exemplars: Iterable[Exemplar] = ()) -> None:
-        """Check that no image has two uses.
+        """Check that no image is used for two purposes.
 
-        What goes into an edit (x, x' and the reference images) neither selects nor evaluates it; what selects it does
-        not evaluate it. Two exceptions: x may be a target image, and evaluation splits may share images.
+        An edit is made from x, x' and the reference images; these must be used neither for selection nor for
+        evaluation, and no image for both. There are two exceptions: x may be a target image, and splits for evaluation
+        may share images.
 
         Args:
-            exemplars: all exemplars that edits are made from.
+            exemplars: all exemplars from which edits are made.
 
         Raises:
-            ValueError: if two splits share an image, or if a split has an image of an exemplar.
+            ValueError: if two splits share an image, or if a split holds x or x' of an exemplar.
         """
         exemplars = list(exemplars)
         small = dict(self._thumbnails)
@@ -117,11 +122,11 @@ class Splits:
 
 
 def check_disjoint(sets: Mapping[str, Images], pairs: Iterable[tuple[str, str]] | None = None) -> None:
-    """Check that sets share no image, also not in another size.
+    """Check that sets share no image, not even in another size.
 
     Args:
         sets: the images, by the name of the set.
-        pairs: names of the sets to compare; by default all pairs.
+        pairs: pairs of names of the sets to compare; by default all pairs.
 
     Raises:
         ValueError: if the sets of a pair share an image.
@@ -137,9 +142,9 @@ def _check_pairs(
     """Raise `ValueError` if the sets of a pair share an image.
 
     Args:
-        small: thumbnails by the name of the set.
-        pairs: names of the sets to compare.
-        names: names of the images by the name of the set; a set without names may be missing or have none.
+        small: thumbnails, by the name of the set.
+        pairs: pairs of names of the sets to compare.
+        names: names of the images, by the name of the set; missing or empty for a set whose images have no names.
     """
     for one, other in pairs:
         is_shared = _is_shared(small[one], small[other])
@@ -152,7 +157,7 @@ def _check_pairs(
 
 
 def _named(is_shared: Tensor, names: Sequence[str]) -> str:
-    """Name the first shared images of a set in brackets; empty if its images have no names."""
+    """List the names of the first shared images of a set in parentheses; empty if its images have no names."""
     shared = [repr(names[number]) for number in is_shared.nonzero()[:, 0].tolist()] if names else []
     if not shared:
         return ""
@@ -174,11 +179,14 @@ def shared_images(one: Images, other: Images) -> int:
 
 
 def without_duplicates(name: str, data: LabelledImages) -> LabelledImages:
-    """Keep the first of each image in a set.
+    """Drop repeated images from a set; the first one of each is kept.
 
     Args:
         name: name of the set, used in the warning.
         data: the images.
+
+    Returns:
+        The set without the repeated images.
 
     Warns:
         UserWarning: if an image occurs more than once.
@@ -196,12 +204,15 @@ def without_duplicates(name: str, data: LabelledImages) -> LabelledImages:
 
 
 def label_by_prediction(images: Images, classifier: Classifier, progress: bool = False) -> LabelledImages:
-    """Label images by the classifier's own predictions; labels that they have are replaced.
+    """Label images by the current predictions of a classifier, which replace any labels that the images have.
 
     Args:
         images: `(N, 3, H, W)`, with or without labels.
         classifier: the classifier.
         progress: show a progress bar.
+
+    Returns:
+        The images with their predicted labels.
     """
     labels = predict(classifier, images, progress=progress).argmax(dim=1)
     if isinstance(images, LabelledImages):
@@ -212,16 +223,16 @@ def label_by_prediction(images: Images, classifier: Classifier, progress: bool =
 def split_clean(
     clean: LabelledImages, test_share: float = 0.25
 ) -> tuple[LabelledImages, LabelledImages, LabelledImages]:
-    """Split clean images at random, class by class, into reference images, clean images and clean test images.
+    """Split clean images at random, class by class, into the sets `reference`, `clean` and `clean_test`.
 
-    A quarter are reference images, and at least one image.
+    A quarter of the images, but at least one, are reference images.
 
     Args:
         clean: the images.
         test_share: share of all images that is used for evaluation; 0 for none.
 
     Returns:
-        The sets `reference`, `clean` and `clean_test` of `Splits`.
+        The three sets, in this order, see `Splits`.
     """
     is_reference = stratified(clean.labels, REFERENCE_SHARE, seed=0)
     if len(clean) and not is_reference.any():
@@ -235,7 +246,7 @@ def split_clean(
 
 
 def thumbnails(images: Images) -> Tensor:
-    """Shrink images to 16 × 16 pixels, `(N, 768)`."""
+    """Shrink images to 16 × 16 pixels, as rows of `(N, 768)` numbers."""
     pixels = pixels_of(images)
     return _thumbnails_of_files(pixels) if isinstance(pixels, LazyImages) else _shrink(pixels)
 
@@ -245,11 +256,11 @@ def _shrink(pixels: Tensor | LazyImages) -> Tensor:
     return torch.cat(batches).flatten(1).cpu() if batches else torch.zeros(0, 768)
 
 
-_thumbnails_of_files = lru_cache(16)(_shrink)  # files are read once for it
+_thumbnails_of_files = lru_cache(16)(_shrink)  # so files are read only once for their thumbnails
 
 
 def _is_same(one: Tensor, other: Tensor) -> Tensor:
-    """Compare thumbnails `(N, n)` with others `(M, n)`: `(N, M)` booleans, True where both are of the same image."""
+    """Compare thumbnails `(N, n)` with others `(M, n)`: `(N, M)` booleans, True if both show the same image."""
     return torch.cdist(one, other) <= SAME_IMAGE * one.shape[1] ** 0.5
 
 

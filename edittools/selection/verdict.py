@@ -1,4 +1,4 @@
-"""The verdict on an edit: use, unclear or do not use, by a rule on a few numbers; docs/verdict.md explains it."""
+"""The verdict on an edit, "use", "unclear" or "do not use", by a fixed rule; docs/verdict.md explains the rule."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,13 +15,13 @@ FAIL = "fail"
 NOT_MEASURED = "not measured"
 
 SIGNIFICANCE = 0.05
-"""The largest p-value of the exact McNemar test, against no edit, at which a verdict can be "use"."""
+"""The largest p-value at which the verdict can be "use"; it is that of the exact McNemar test against no edit."""
 
 POWER = 0.8
-"""The probability with which the number of images that the verdict "unclear" names would decide."""
+"""The number of images in the verdict "unclear" would give a significant result with this probability."""
 
 MOST_IMAGES = 100_000
-"""The largest number of images that the verdict "unclear" names."""
+"""The largest number of images that is given in the verdict "unclear"."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class Condition:
     """One condition of a check list.
 
     Attributes:
-        name: what must hold.
+        name: what should hold.
         status: "pass", "fail" or "not measured".
-        number: the number behind it, in words.
-        advice: what to do about it; empty if it holds.
+        number: a phrase with the number that was measured.
+        advice: what to do if the condition fails or was not measured; empty if it passes.
     """
 
     name: str
@@ -42,7 +42,14 @@ class Condition:
 
 
 def condition(name: str, holds: bool | None, number: str = "", advice: str = "") -> Condition:
-    """Make a condition; `holds` is None if it was not measured. One that holds needs no advice."""
+    """Make a condition.
+
+    Args:
+        name: what should hold.
+        holds: whether it holds; None if it was not measured.
+        number: a phrase with the number that was measured.
+        advice: what to do; left out if the condition holds.
+    """
     if holds is None:
         return Condition(name, NOT_MEASURED, number, advice)
     return Condition(name, PASS, number) if holds else Condition(name, FAIL, number, advice)
@@ -50,20 +57,22 @@ def condition(name: str, holds: bool | None, number: str = "", advice: str = "")
 
 @dataclass(frozen=True)
 class Evidence:
-    """The numbers that a verdict rests on; all are of images that were not used to select the edit.
+    """The numbers that the verdict depends on.
+
+    They were measured on images that were not used to select the edit.
 
     Args:
         corrected: number of images with the concept that the edit corrects.
-        broken: number of images with the concept that it breaks.
+        broken: number of images with the concept that the edit breaks.
         images: number of images with the concept; 0 if none was held out.
-        controls: corrected − broken of each control, by name; empty if no control was selected the same way.
+        controls: corrected − broken of each control, by name; empty if no control was selected in the same way.
         accuracy_change: change of accuracy on clean images, in points; None if it was not measured.
-        accuracy_limit: points of accuracy that may be lost.
-        retained: percent of the retained images that are broken, by the name of the set; None where it was not
-            measured. Empty if there are no retained images.
-        retained_limit: percent of the retained images that may be broken.
-        feasible: whether a candidate corrects more than it breaks and satisfies the constraints in the selection.
-        obstacle: if there is none, what stands in the way.
+        accuracy_limit: points of accuracy that the edit may lose.
+        retained: percent of the retained images that the edit breaks, by the name of the set; None for a set that was
+            not measured. Empty if there are no retained images.
+        retained_limit: percent of the retained images that the edit may break.
+        feasible: whether, in the selection, a candidate corrects more than it breaks and satisfies the constraints.
+        obstacle: advice for the case that no candidate is feasible; may be empty.
         alike: whether x' is predicted as x without an edit.
         complete: whether the search was not interrupted, so that every control was selected.
     """
@@ -83,7 +92,7 @@ class Evidence:
 
     @property
     def net(self) -> int:
-        """The number of images corrected less the number broken."""
+        """The number of images that the edit corrects, minus the number that it breaks."""
         return self.corrected - self.broken
 
     @property
@@ -93,16 +102,16 @@ class Evidence:
 
     @property
     def best_control(self) -> str | None:
-        """The control that corrects the most; None if there is none."""
+        """The control that corrects the most images, net; None if there is no control."""
         return max(self.controls, key=self.controls.__getitem__, default=None)
 
     @property
     def keeps_accuracy(self) -> bool | None:
-        """Whether the accuracy constraint holds as a point estimate; None if it was not measured."""
+        """Whether the measured change of accuracy satisfies the constraint; None if it was not measured."""
         return None if self.accuracy_change is None else self.accuracy_change >= -self.accuracy_limit - 1e-9
 
     def keeps_retained(self, name: str) -> bool | None:
-        """Tell whether a retained set satisfies its constraint as a point estimate; None if it was not measured."""
+        """Return whether the measured share of a retained set satisfies its constraint; None if it was not measured."""
         percent = self.retained[name]
         return None if percent is None else percent <= self.retained_limit + 1e-9
 
@@ -113,9 +122,10 @@ class Verdict:
 
     Attributes:
         word: "use", "unclear" or "do not use".
-        reason: why, in one sentence without a full stop.
+        reason: why, in one sentence without a period.
         advice: what to do next; empty for "use".
-        images_needed: about how many images with the concept would decide; None unless it is "unclear" for that reason.
+        images_needed: about how many images with the concept would be enough to decide, see the function of that name.
+            None unless the verdict is "unclear" because there are too few.
     """
 
     word: str
@@ -129,12 +139,13 @@ class Verdict:
 
 
 def judge(evidence: Evidence) -> Verdict:
-    """Give the verdict on an edit.
+    """Return the verdict on an edit.
 
-    - *do not use*: x' is predicted as x, no candidate is feasible, the edit corrects no more than it breaks, a control
-      corrects as many, or a constraint is violated as a point estimate.
-    - *use*: otherwise, if p ≤ 0.05 against no edit, it corrects more than every control, and the constraints hold.
-    - *unclear*: otherwise, since there are too few images or something was not measured.
+    - *do not use*: x' is predicted as x without an edit, no candidate is feasible, the edit does not correct more than
+      it breaks, a control corrects at least as many (net), or a measured cost exceeds its limit.
+    - *use*: otherwise, if p ≤ 0.05 against no edit, and if the comparison with every control and the costs on clean and
+      retained images were measured.
+    - *unclear*: otherwise, since there are too few images, or something was not measured.
 
     Args:
         evidence: the numbers.
@@ -158,7 +169,7 @@ def judge(evidence: Evidence) -> Verdict:
 
 
 def _effect(evidence: Evidence) -> str:
-    """Say what the edit does to images with the concept."""
+    """Describe the effect of the edit on images with the concept."""
     return (
         f"it corrects {evidence.corrected} and breaks {evidence.broken} of {evidence.images} held-out images "
         f"(p {evidence.p:.2g})"
@@ -166,7 +177,7 @@ def _effect(evidence: Evidence) -> str:
 
 
 def _obstacles(evidence: Evidence) -> list[tuple[str, str]]:
-    """List what forbids an edit, each with what to try next; what decides comes first."""
+    """List the reasons against an edit, each with advice; the advice of the first one is given."""
     obstacles = []
     if evidence.alike:
         obstacles.append(
@@ -221,12 +232,12 @@ def _obstacles(evidence: Evidence) -> list[tuple[str, str]]:
 
 
 def _is_weak(evidence: Evidence) -> bool:
-    """Tell whether the held-out images are too few to tell the edit from none."""
+    """Return whether the held-out images are too few to distinguish the edit from no edit."""
     return evidence.images > 0 and evidence.p > SIGNIFICANCE
 
 
 def _gaps(evidence: Evidence) -> list[tuple[str, str]]:
-    """List what is missing for the verdict "use", each with what to do about it."""
+    """List what is missing for the verdict "use", each with advice."""
     gaps = []
     if not evidence.images:
         gaps.append(
@@ -277,7 +288,7 @@ def _gaps(evidence: Evidence) -> list[tuple[str, str]]:
 
 
 RETAINED = "retained images"
-"""The name of the retained images that have none of their own."""
+"""The name of a set of retained images that was given without a name."""
 
 
 def _quoted(name: str) -> str:
@@ -286,10 +297,11 @@ def _quoted(name: str) -> str:
 
 
 def power(images: int, corrected_share: float, broken_share: float) -> float:
-    """Compute the probability that the exact McNemar test tells an edit that corrects more than it breaks from none.
+    """Compute the power of the exact McNemar test for an edit that corrects more images than it breaks.
 
-    Of each image the edit corrects with one probability and breaks with another, independently. The sum is over the
-    number of images that change, which is binomial; of these, the number corrected is binomial as well.
+    Each image is corrected with one probability and broken with another, independently of the others. The probability
+    is summed over the number of images that change, which is binomial; of these, the number that is corrected is
+    binomial as well.
 
     Args:
         images: number of images.
@@ -297,7 +309,7 @@ def power(images: int, corrected_share: float, broken_share: float) -> float:
         broken_share: probability that an image is broken.
 
     Returns:
-        The probability that p ≤ 0.05 and more images are corrected than broken.
+        The probability that p ≤ 0.05 and that more images are corrected than broken.
     """
     import numpy as np
     from scipy.stats import binom
@@ -313,16 +325,16 @@ def power(images: int, corrected_share: float, broken_share: float) -> float:
 
 
 def images_needed(corrected: int, broken: int, images: int) -> int | None:
-    """Compute about how many images would decide, if the shares stay as observed: a power of 80%.
+    """Compute about how many images the exact McNemar test needs for a power of 80%, if the shares stay as observed.
 
     Args:
-        corrected: number of images corrected.
-        broken: number of images broken.
-        images: number of images.
+        corrected: number of images that were corrected.
+        broken: number of images that were broken.
+        images: number of images that were measured.
 
     Returns:
-        A number of images at which `power` is at least 0.8 and one image less is not enough; None if no more images
-        are corrected than broken, or if more than 100,000 would be needed.
+        A number of images at which `power` is at least 0.8, while it is less for one image fewer. None if the edit does
+        not correct more images than it breaks, or if more than 100,000 images would be needed.
     """
     if corrected <= broken or not images or not isfinite(images):
         return None

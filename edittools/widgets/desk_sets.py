@@ -459,9 +459,9 @@ def held_out_verdict(fix: RepairResult) -> str:
     row = fix.table.loc["selected"]
     lines = [str(fix.verdict), effect_sentence(int(row["corrected"]), int(row["failing"]), int(row["broken"]))]
     lines.append(f"The accuracy on clean images changes by {row['accuracy change']:+.2f} points.")
-    if "kept" in row:
-        broken = int(row["kept broken"])
-        lines.append(f"{broken or 'None'} of {row['kept']:.0f} retained images {_are(max(broken, 1))} broken.")
+    if "retained" in row:
+        broken = int(row["retained broken"])
+        lines.append(f"{broken or 'None'} of {row['retained']:.0f} retained images {_are(max(broken, 1))} broken.")
     lines.append(f"It is the best of {fix.selection.n_candidates:,} edits by three methods.")
     if not fix.complete:
         lines.append("The search was stopped before everything was tried.")

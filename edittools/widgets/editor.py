@@ -1,4 +1,4 @@
-"""The mask editor: draw masks on an image in the browser (`mask_editor.js`), and read them in Python."""
+"""The mask editor: draw masks on an image in the browser (`mask_editor.js`), and use them in Python."""
 
 import json
 import os
@@ -24,25 +24,24 @@ from edittools.probing.segmentation import deeplab
 from edittools.widgets.pixels import StaticFigure, to_base64, to_pixels, to_png
 
 MAX_DISPLAY_PIXELS = 3_000_000
-"""A larger image is displayed at a reduced size."""
+"""An image with more pixels is displayed at a reduced size."""
 
 MAX_SEGMENT_PIXELS = 400_000
-"""Superpixels are computed on an image of at most this size."""
+"""An image with more pixels is reduced before superpixels are computed."""
 
 
 class MaskEditor(StaticFigure, anywidget.AnyWidget):
     """Draw named masks on an image in the browser.
 
-    A drawn mask reaches Python between cells: draw, then run the next cell. An image of more than 3 megapixels is
-    displayed at a reduced size; the mask always has the full one.
+    `mask` is the mask that is drawn on, `active` its name, and `masks` holds all masks. Drawings are transferred to
+    Python between two cells: draw, then run the next cell. An image of more than 3 megapixels is displayed at a reduced
+    size, but its masks always have the full size.
 
     Args:
         image: `(3, H, W)` float in [0, 1].
-        mask: the mask to start from, `(H, W)` of 0 and 1; or several by name (None for an empty one).
-        finder: suggests masks of what it recognizes in the image, see `probing.segmentation`; by default both DeepLabs
-            do. They need the package ai-edge-litert and two files of 2 MB each.
-
-    `.mask` is the mask that is drawn on, `.active` its name, and `.masks` holds all masks.
+        mask: the mask to start from, `(H, W)` of 0 and 1; or several masks by name, with None for an empty mask.
+        finder: a function that suggests masks of concepts in the image, see `probing.segmentation`; by default both
+            DeepLabs of 2 MB. They need the package ai-edge-litert and two files.
 
     Raises:
         TypeError: if a mask is not a tensor.
@@ -95,7 +94,7 @@ class MaskEditor(StaticFigure, anywidget.AnyWidget):
 
     @property
     def mask(self) -> Tensor:
-        """The mask that is drawn on, `(H, W)` float of 0 and 1; setting it replaces the drawing."""
+        """The mask that is drawn on, `(H, W)` float of 0 and 1; assigning to it replaces the drawing."""
         return self.masks[self.active]
 
     @mask.setter
@@ -117,13 +116,16 @@ class MaskEditor(StaticFigure, anywidget.AnyWidget):
         self.active = name
 
     def show_heat(self, heat: Tensor | None) -> None:
-        """Lay a heat map over the image, until another one or None is shown; `heat` holds it.
+        """Lay a heat map over the image.
+
+        The attribute `heat` holds the map that is shown.
 
         Args:
-            heat: `(H, W)`; what is positive is highlighted, the largest values most.
+            heat: `(H, W)` of finite numbers. Positive values are highlighted, the largest ones most. None removes the
+                heat map.
 
         Raises:
-            ValueError: if the map does not fit the image, or holds NaN.
+            ValueError: if the map does not fit the image, or holds NaN or infinite numbers.
         """
         if heat is not None and (tuple(heat.shape) != self._shape or not heat.isfinite().all()):
             raise ValueError(
@@ -137,7 +139,7 @@ class MaskEditor(StaticFigure, anywidget.AnyWidget):
         """Find concepts in the image.
 
         Returns:
-            A mask `(H, W)` of 0 and 1 for each, by name, the largest first.
+            A mask `(H, W)` of 0 and 1 for each concept, by its name, the largest one first.
         """
         finders = [self._finder] if self._finder else [deeplab("cityscapes"), deeplab("pascal")]
         suggestions = {}
@@ -151,8 +153,8 @@ class MaskEditor(StaticFigure, anywidget.AnyWidget):
         """Save the mask that is drawn on.
 
         Args:
-            path: a `.png` file, which will contain a gray image; or a `.json` file, which will contain COCO run lengths
-                (pycocotools must be installed).
+            path: a `.png` file, for a gray image; or a `.json` file, for COCO run lengths, which needs the package
+                pycocotools.
 
         Raises:
             ValueError: if the name has another suffix.
@@ -169,14 +171,14 @@ class MaskEditor(StaticFigure, anywidget.AnyWidget):
             temporary.write_text(json.dumps({"segmentation": segmentation}), encoding="utf-8")
 
     def load(self, path: str | os.PathLike) -> None:
-        """Replace the mask that is drawn on by a saved one.
+        """Replace the mask that is drawn on by one from a file.
 
         Args:
             path: a `.png` file, or a `.json` file that contains a COCO annotation or segmentation.
 
         Raises:
             FileNotFoundError: if there is no such file.
-            ValueError: if it contains no mask, or one that does not fit the image.
+            ValueError: if the name has another suffix, or if the file contains no mask that fits the image.
             ModuleNotFoundError: if pycocotools is needed and not installed.
         """
         if _suffix(path) == ".png":
@@ -190,12 +192,12 @@ class MaskEditor(StaticFigure, anywidget.AnyWidget):
         self.mask = decode_segmentation(segmentation, self._shape)
 
     def figure(self) -> Figure:
-        """Draw the image, with its heat map if there is one, and the mask that is drawn on."""
+        """Plot the image with its heat map, if there is one, and with the mask that is drawn on."""
         return image_grid([self.shown_image], overlays=[self.mask], width=3.2)
 
     @property
     def shown_image(self) -> Tensor:
-        """The image `(3, H, W)` as it is shown, under its heat map if there is one."""
+        """The image `(3, H, W)` as it is shown, with its heat map on top if there is one."""
         if self.heat is None:
             return self._image
         layer = torch.from_numpy(heat_pixels(self.heat)).permute(2, 0, 1) / 255
@@ -216,7 +218,7 @@ class MaskEditor(StaticFigure, anywidget.AnyWidget):
 
     @traitlets.observe("_suggestions_requested")
     def _send_suggestions(self, change: dict) -> None:
-        """Send the suggestions that the browser asked for, or why there are none."""
+        """Send the suggestions that the browser asked for, or the reason why there are none."""
         suggestions = []
         message = ""
         details = ""
@@ -236,7 +238,7 @@ class MaskEditor(StaticFigure, anywidget.AnyWidget):
             self._suggestions = suggestions
 
     def _reason(self, error: Exception) -> str:
-        """Say in one line why there is no suggestion."""
+        """Describe in one line why there is no suggestion."""
         if self._finder is None and isinstance(error, ModuleNotFoundError):
             return "Suggest needs the package ai-edge-litert; see docs/desk.md."
         if self._finder is None and isinstance(error, OSError | ValueError):
@@ -245,7 +247,7 @@ class MaskEditor(StaticFigure, anywidget.AnyWidget):
 
     @traitlets.validate("_masks")
     def _check_masks(self, proposal: dict) -> list:
-        """Refuse masks whose names or run lengths cannot be used."""
+        """Raise `ValueError` for masks whose names or run lengths cannot be used."""
         names = [name for name, _ in proposal["value"]]
         is_valid = all(isinstance(name, str) and name.strip() for name in names)
         if not is_valid or len(set(names)) < len(names):
@@ -256,13 +258,13 @@ class MaskEditor(StaticFigure, anywidget.AnyWidget):
 
 
 def heat_pixels(heat: Tensor) -> NDArray[np.uint8]:
-    """Color a heat map: orange where it is largest, dark where it is not positive, so that it shows on any image.
+    """Color a heat map so that it can be seen on any image: orange where it is largest, dark where it is not positive.
 
     Args:
         heat: `(H, W)` of finite numbers.
 
     Returns:
-        Pixels `(H, W, 4)`: red, green, blue and opacity.
+        Pixels `(H, W, 4)` from 0 to 255: red, green, blue and opacity.
     """
     positive = heat.detach().cpu().float().clamp_min(0).numpy()
     strongest = np.quantile(positive, 0.98) or positive.max() or 1.0
@@ -282,7 +284,7 @@ def encode_runs(mask: NDArray[np.bool_]) -> str:
         mask: `(H, W)` of booleans.
 
     Returns:
-        The lengths of the runs of 0, 1, 0, … row by row, separated by spaces; the first length may be 0.
+        The lengths of the runs of 0, 1, 0, … through all rows in order, separated by spaces; the first one may be 0.
     """
     flat = mask.ravel()
     starts = np.flatnonzero(np.diff(flat)) + 1
@@ -303,7 +305,7 @@ def decode_runs(text: str, shape: tuple[int, int]) -> NDArray[np.bool_]:
         The mask `(H, W)` of booleans.
 
     Raises:
-        ValueError: if these are not the run lengths of a mask of that shape.
+        ValueError: if a length is negative, or if the lengths do not add up to the number of pixels.
     """
     lengths = np.array([int(length) for length in text.split()], dtype=np.int64)
     size = shape[0] * shape[1]
@@ -335,13 +337,14 @@ def _reduced(pixels: NDArray[np.uint8], max_pixels: int) -> NDArray[np.uint8]:
 
 
 def _superpixels(pixels: NDArray[np.uint8]) -> dict[str, Any]:
-    """Divide an image into superpixels; a little smoothing keeps noise from fragmenting them.
+    """Divide an image into superpixels, after a little smoothing so that noise does not fragment them.
 
     Args:
         pixels: `(H, W, 3)`.
 
     Returns:
-        `size` is height and width; `runs` holds, row by row, the label and the length of each run of equal labels.
+        `size`: height and width; `runs`: the label and the length of each run of equal labels, through all rows in
+        order.
     """
     height, width = pixels.shape[:2]
     count = min(300, 1 + height * width // 50)
