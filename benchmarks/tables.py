@@ -397,6 +397,40 @@ def repair_composites(table: pd.DataFrame) -> str:
     return markdown(columns)
 
 
+def exemplar_count(table: pd.DataFrame) -> str:
+    """Write one row per method, and one column per number of exemplars and split; then show the figure."""
+    methods = table[table.method != ""]
+    cases = cells(table, "cases", index="condition")
+    columns = {}
+    for split in ("other classes, same style", "target class, same style"):
+        for condition, part in methods.groupby("condition", sort=False):
+            title = f"{split.removesuffix(', same style')}, {condition}"
+            columns[title] = cells(part, "errors corrected", split)
+    for condition, part in methods.groupby("condition", sort=False):
+        columns[f"accuracy, {condition}"] = cells(part, "accuracy change", "clean_test")
+    numbers = ", ".join(f"{number} with {condition}" for condition, number in cases.items())
+    picture = "![Errors corrected against the number of exemplars, one line per method](../exemplar_count.png)"
+    return f"{by_method(methods, columns)}\n\nCases: {numbers}.\n\n{picture}"
+
+
+def snow_exemplars(table: pd.DataFrame) -> str:
+    """Write one row per exemplar and network."""
+    index = ["network", "condition"]
+    order = pd.MultiIndex.from_frame(table[index].drop_duplicates())
+
+    def text(metric: str) -> pd.Series:
+        return cells(table, metric, index=index)
+
+    columns = {
+        "network": pd.Series([short(network) for network, _ in order], order),
+        "exemplar": pd.Series([exemplar for _, exemplar in order], order),
+        "mask, share of the image": text("share of the image"),
+        "corrected / broken": text("corrected") + " / " + text("broken") + " of " + text("errors before"),
+        "accuracy, points": text("accuracy change"),
+    }
+    return markdown(columns)
+
+
 def edit_speed(table: pd.DataFrame) -> str:
     """Write the solvers against training the full weight, and one more edit against a forward pass."""
     known = table.set_index("metric").value
@@ -438,6 +472,7 @@ TABLES = {
     for function in (
         *(snow, typographic, watermark, synthetic, found_rule, side_effects, probing, segmentation, robustness, repair),
         *(many_edits, random_directions, default_settings, repair_composites, edit_speed, paper_rehearsal),
+        *(exemplar_count, snow_exemplars),
     )
 }
 """What makes the table of a run, by its experiment."""
@@ -629,7 +664,22 @@ def curves() -> list[dict[str, Any]]:
     return wide.assign(strength=strengths).drop(columns="condition").rename(columns=names).to_dict("records")
 
 
-FIGURES = {"results.png": (points, "methods_by_experiment"), "locality.png": (curves, "generalization_by_locality")}
+def by_exemplar_count() -> list[dict[str, Any]]:
+    """Return a row per method, number of exemplars and split: the errors corrected with their interval."""
+    table = read_results("exemplar_count")
+    table = table[(table.metric == "errors corrected") & table.split.isin(["other classes, same style", TARGET_CLASS])]
+    counts = table.condition.str.extract(r"(\d+)", expand=False).astype(int)
+    columns = ["method", "split", "exemplars", "value", "low", "high"]
+    return table.assign(exemplars=counts)[columns].to_dict("records")
+
+
+TARGET_CLASS = "target class, same style"
+
+FIGURES = {
+    "results.png": (points, "methods_by_experiment"),
+    "locality.png": (curves, "generalization_by_locality"),
+    "exemplar_count.png": (by_exemplar_count, "errors_by_exemplar_count"),
+}
 """The figures in docs, which are marked with their rows: what makes the rows, and what draws them in `_lib.figures`."""
 
 
