@@ -199,7 +199,7 @@ def synthetic(table: pd.DataFrame) -> str:
 
 
 def found_rule(table: pd.DataFrame) -> str:
-    """Write a rule that a probe found."""
+    """Write a rule found by probing."""
     untouched = cells(table, "probability change", "untouched")
     columns = {
         "errors corrected": cells(table, "errors corrected", "target_test"),
@@ -413,7 +413,7 @@ def exemplar_count(table: pd.DataFrame) -> str:
     return f"{by_method(methods, columns)}\n\nCases: {numbers}.\n\n{picture}"
 
 
-def snow_exemplars(table: pd.DataFrame) -> str:
+def compare_exemplars(table: pd.DataFrame) -> str:
     """Write one row per exemplar and network."""
     index = ["network", "condition"]
     order = pd.MultiIndex.from_frame(table[index].drop_duplicates())
@@ -472,7 +472,7 @@ TABLES = {
     for function in (
         *(snow, typographic, watermark, synthetic, found_rule, side_effects, probing, segmentation, robustness, repair),
         *(many_edits, random_directions, default_settings, repair_composites, edit_speed, paper_rehearsal),
-        *(exemplar_count, snow_exemplars),
+        *(exemplar_count, compare_exemplars),
     )
 }
 """What makes the table of a run, by its experiment."""
@@ -523,8 +523,8 @@ HEADLINES = [
         )
         for run, dataset in {"miniworld": "MiniWorld", "photos": "photos"}.items()
     ),
-    Headline("found_rule_miniworld", "a rule that a probe found, MiniWorld", "a rule that a probe found, MiniWorld"),
-    Headline("found_rule_photos", "a rule that a probe found, photos", "a rule that a probe found, photos"),
+    Headline("found_rule_miniworld", "a rule found by probing, MiniWorld", "a rule found by probing, MiniWorld"),
+    Headline("found_rule_photos", "a rule found by probing, photos", "a rule found by probing, photos"),
 ]
 FIGURE_METHODS = [
     METHODS[key]
@@ -565,7 +565,8 @@ def retained(table: pd.DataFrame) -> str:
     """Write what happened to the retained images, from the rows of one method; nothing where there are none."""
     errors = arrow(table, "errors", "retain_test")
     if len(errors):
-        return f"; {errors.iloc[0]}"
+        [number] = table[(table.metric == "errors before") & (table.split == "retain_test")].n
+        return f"; {errors.iloc[0]}" + ("" if pd.isna(number) else f" of {number}")
     before, after = (table[(table.metric == f"accuracy {when}") & (table.split == "retain_test")] for when in WHEN)
     if not len(before):
         return ""
@@ -678,7 +679,7 @@ TARGET_CLASS = "target class, same style"
 FIGURES = {
     "results.png": (points, "methods_by_experiment"),
     "locality.png": (curves, "generalization_by_locality"),
-    "exemplar_count.png": (by_exemplar_count, "errors_by_exemplar_count"),
+    # "exemplar_count.png": (by_exemplar_count, "errors_by_exemplar_count"),
 }
 """The figures in docs, which are marked with their rows: what makes the rows, and what draws them in `_lib.figures`."""
 

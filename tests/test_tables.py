@@ -273,7 +273,7 @@ def test_headline_shows_fixed_baselines_and_the_best_finetuning(monkeypatch):
     cells = [cell.strip() for cell in row.split("|")[1:-1]]
     assert cells[:2] == ["vehicles on snow, MiniWorld", "80"]
     assert cells[2:6] == ["50% [40, 60]", "40% [30, 50]", "30% [20, 40]", "25% [15, 35]"]
-    assert cells[6] == "−0.10; 1 → 2"
+    assert cells[6] == "−0.10; 1 → 2 of 9"
     without = results_of({name: share for name, share in shares.items() if name != "closed form"})
     monkeypatch.setattr(tables, "read_results", lambda name: without.frame())
     with pytest.raises(ValueError, match="closed form"):

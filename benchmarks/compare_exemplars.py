@@ -1,4 +1,4 @@
-"""Claim: which exemplar is shown matters: the paper's police van next to ours, on photos of vehicles on snow.
+"""Claim: the paper's police van corrects about as many errors as our exemplars do (photos of vehicles on snow).
 
 Each edit has the default settings and differs from the others in its exemplar only. Nothing is selected. Needs the
 photos (see docs/tiers.md).
@@ -17,7 +17,7 @@ NETWORKS = ("efficientnet_lite0",)
 
 def experiment(options: argparse.Namespace) -> Results:
     """Compare the exemplars on each network."""
-    results = Results("snow_exemplars", "photos")
+    results = Results("compare_exemplars", "photos")
     for network in options.networks[:1] if options.quick else options.networks:
         scenario = snow_scenario("lite", network, progress=True)
         table = compare_exemplars(scenario, progress=True)
