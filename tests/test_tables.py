@@ -316,6 +316,13 @@ def test_interval_by_group_resamples_groups_not_values():
     assert 0.3 < low < 0.5 < high < 0.7
 
 
+def test_at_most_selects_cases_at_even_steps():
+    cases = list(range(20))
+    assert synthetic.at_most(cases, 10) == [0, 2, 4, 6, 8, 11, 13, 15, 17, 19]
+    assert synthetic.at_most(cases, 2) == [0, 19]
+    assert synthetic.at_most(cases, 20) == synthetic.at_most(cases, 99) == synthetic.at_most(cases, None) == cases
+
+
 def test_candidates_of_a_synthetic_case_are_those_of_its_grids():
     settings = CaseSettings(
         editing={"editing": grid(rank=(1, 3), reference_weight=(0.0, 10.0, 30.0))},
