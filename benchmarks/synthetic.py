@@ -71,15 +71,23 @@ def sweep(
     workers: int,
     store: Path | None,
     settings: syn.CaseSettings = syn.DEFAULT_SETTINGS,
+    most_cases: int | None = None,
 ) -> pd.DataFrame:
-    """Run all cases, in this process or in several."""
+    """Run all cases, or `most_cases` of them, in this process or in several."""
     spawn = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=spawn) if workers else nullcontext()
-    cases = {case.name: case for case in syn.cases(source, targets, settings)}
+    cases = {case.name: case for case in at_most(syn.cases(source, targets, settings), most_cases)}
     about = f"{syn.identity_of(source, settings)} {LOCALITY}"
     work = partial(syn.run_case, source, evaluate=evaluate, settings=settings)
     with pool as executor:
         return jobs.run(work, cases, store, executor, True, about)
+
+
+def at_most(cases: Sequence[syn.Case], count: int | None) -> list[syn.Case]:
+    """Select `count` cases at even steps, the first and the last among them; all cases if there are no more."""
+    if count is None or count >= len(cases):
+        return list(cases)
+    return [cases[number] for number in np.linspace(0, len(cases) - 1, count).round().astype(int)]
 
 
 def evaluate(search: EditSearch, edit: Edit) -> dict[str, float | None]:
@@ -175,11 +183,12 @@ def one_model(
     workers: int,
     store: Path | None,
     settings: syn.CaseSettings = syn.DEFAULT_SETTINGS,
+    most_cases: int | None = None,
 ) -> dict[str, Any]:
     """Sweep one model; return its cases, those without enough errors, the constraints and the methods."""
     common = syn.setup_of(source).common_fields
     print(f"{model}, layers {', '.join(common['layers'])}")
-    table = sweep(source, targets, workers, store, settings)
+    table = sweep(source, targets, workers, store, settings, most_cases)
     without = table[table.method == "undefined"].job.nunique()
     by_method = methods(table)
     for name, count in candidates(len(common["layers"]), settings).items():
@@ -203,7 +212,9 @@ def experiment(options: argparse.Namespace) -> Results:
     for model in options.models or [MODELS[options.tier][0]]:
         source = syn.synthetic_source(options.tier, model, options.small or options.quick, options.styles)
         settings = QUICK if options.quick else syn.DEFAULT_SETTINGS
-        found[model] = one_model(model, source, options.targets, options.workers, options.store, settings)
+        found[model] = one_model(
+            model, source, options.targets, options.workers, options.store, settings, options.most_cases
+        )
         add_methods(results, found[model], model)
     results.notes = {"layers": {model: one["layers"] for model, one in found.items()}}
     if not options.models:
@@ -221,6 +232,7 @@ def main() -> None:
     ways = "paste textures of materials, or restyle concepts by style transfer"
     arguments.add_argument("--styles", default="paste", choices=syn.TRANSFORMS, help=ways)
     arguments.add_argument("--targets", type=int, default=1, help="classes by concept and style")
+    arguments.add_argument("--most-cases", type=int, help="run this many cases, evenly spaced over all planned ones")
     arguments.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (0: in this one)")
     run(arguments, experiment)
 

@@ -199,7 +199,7 @@ def synthetic(table: pd.DataFrame) -> str:
 
 
 def found_rule(table: pd.DataFrame) -> str:
-    """Write a rule that a probe found."""
+    """Write a rule found by probing."""
     untouched = cells(table, "probability change", "untouched")
     columns = {
         "errors corrected": cells(table, "errors corrected", "target_test"),
@@ -397,6 +397,40 @@ def repair_composites(table: pd.DataFrame) -> str:
     return markdown(columns)
 
 
+def exemplar_count(table: pd.DataFrame) -> str:
+    """Write one row per method, and one column per number of exemplars and split; then show the figure."""
+    methods = table[table.method != ""]
+    cases = cells(table, "cases", index="condition")
+    columns = {}
+    for split in ("other classes, same style", "target class, same style"):
+        for condition, part in methods.groupby("condition", sort=False):
+            title = f"{split.removesuffix(', same style')}, {condition}"
+            columns[title] = cells(part, "errors corrected", split)
+    for condition, part in methods.groupby("condition", sort=False):
+        columns[f"accuracy, {condition}"] = cells(part, "accuracy change", "clean_test")
+    numbers = ", ".join(f"{number} with {condition}" for condition, number in cases.items())
+    picture = "![Errors corrected against the number of exemplars, one line per method](../exemplar_count.png)"
+    return f"{by_method(methods, columns)}\n\nCases: {numbers}.\n\n{picture}"
+
+
+def compare_exemplars(table: pd.DataFrame) -> str:
+    """Write one row per exemplar and network."""
+    index = ["network", "condition"]
+    order = pd.MultiIndex.from_frame(table[index].drop_duplicates())
+
+    def text(metric: str) -> pd.Series:
+        return cells(table, metric, index=index)
+
+    columns = {
+        "network": pd.Series([short(network) for network, _ in order], order),
+        "exemplar": pd.Series([exemplar for _, exemplar in order], order),
+        "mask, share of the image": text("share of the image"),
+        "corrected / broken": text("corrected") + " / " + text("broken") + " of " + text("errors before"),
+        "accuracy, points": text("accuracy change"),
+    }
+    return markdown(columns)
+
+
 def edit_speed(table: pd.DataFrame) -> str:
     """Write the solvers against training the full weight, and one more edit against a forward pass."""
     known = table.set_index("metric").value
@@ -438,6 +472,7 @@ TABLES = {
     for function in (
         *(snow, typographic, watermark, synthetic, found_rule, side_effects, probing, segmentation, robustness, repair),
         *(many_edits, random_directions, default_settings, repair_composites, edit_speed, paper_rehearsal),
+        *(exemplar_count, compare_exemplars),
     )
 }
 """What makes the table of a run, by its experiment."""
@@ -488,8 +523,8 @@ HEADLINES = [
         )
         for run, dataset in {"miniworld": "MiniWorld", "photos": "photos"}.items()
     ),
-    Headline("found_rule_miniworld", "a rule that a probe found, MiniWorld", "a rule that a probe found, MiniWorld"),
-    Headline("found_rule_photos", "a rule that a probe found, photos", "a rule that a probe found, photos"),
+    Headline("found_rule_miniworld", "a rule found by probing, MiniWorld", "a rule found by probing, MiniWorld"),
+    Headline("found_rule_photos", "a rule found by probing, photos", "a rule found by probing, photos"),
 ]
 FIGURE_METHODS = [
     METHODS[key]
@@ -530,7 +565,8 @@ def retained(table: pd.DataFrame) -> str:
     """Write what happened to the retained images, from the rows of one method; nothing where there are none."""
     errors = arrow(table, "errors", "retain_test")
     if len(errors):
-        return f"; {errors.iloc[0]}"
+        [number] = table[(table.metric == "errors before") & (table.split == "retain_test")].n
+        return f"; {errors.iloc[0]}" + ("" if pd.isna(number) else f" of {number}")
     before, after = (table[(table.metric == f"accuracy {when}") & (table.split == "retain_test")] for when in WHEN)
     if not len(before):
         return ""
@@ -629,7 +665,22 @@ def curves() -> list[dict[str, Any]]:
     return wide.assign(strength=strengths).drop(columns="condition").rename(columns=names).to_dict("records")
 
 
-FIGURES = {"results.png": (points, "methods_by_experiment"), "locality.png": (curves, "generalization_by_locality")}
+def by_exemplar_count() -> list[dict[str, Any]]:
+    """Return a row per method, number of exemplars and split: the errors corrected with their interval."""
+    table = read_results("exemplar_count")
+    table = table[(table.metric == "errors corrected") & table.split.isin(["other classes, same style", TARGET_CLASS])]
+    counts = table.condition.str.extract(r"(\d+)", expand=False).astype(int)
+    columns = ["method", "split", "exemplars", "value", "low", "high"]
+    return table.assign(exemplars=counts)[columns].to_dict("records")
+
+
+TARGET_CLASS = "target class, same style"
+
+FIGURES = {
+    "results.png": (points, "methods_by_experiment"),
+    "locality.png": (curves, "generalization_by_locality"),
+    # "exemplar_count.png": (by_exemplar_count, "errors_by_exemplar_count"),
+}
 """The figures in docs, which are marked with their rows: what makes the rows, and what draws them in `_lib.figures`."""
 
 

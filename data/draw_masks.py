@@ -48,7 +48,7 @@ def main() -> None:
     for name, polygons in outlines().items():
         mask = drawn(polygons)
         save_mask(options.output / f"{name}_road.png", mask)
-        print(f"{name}_road.png: {100 * mask.mean():.1f} %")
+        print(f"{name}_road.png: {100 * mask.mean():.1f}%")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Render the watermarks in `marks` from a font: how opaque each pixel is, as small grey PNGs.
+"""Render the watermarks in `marks` from a font: how opaque each pixel is, as small gray PNGs.
 
 python data/render_marks.py FONT
 

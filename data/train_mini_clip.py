@@ -56,22 +56,22 @@ BOTH_CAPTIONS = ("a {object} with the word {word}", "a photo of a {object} that 
 def _picture(seed: int) -> tuple[np.ndarray, str | None, str | None]:
     """Paint one training picture: its pixels (3, H, W) uint8, the object seen and the word read (or None)."""
     rng = np.random.default_rng((seed, 77))
-    kind = rng.choice(("object", "blank", "labelled", "word"), p=(0.32, 0.2, 0.3, 0.18))
+    kind = rng.choice(("object", "blank", "labeled", "word"), p=(0.32, 0.2, 0.3, 0.18))
     wordy = [name for name in OBJECTS if name not in ATTACKED and name != "iPod"]
-    thing = str(rng.choice(wordy if kind == "labelled" else OBJECTS))
+    thing = str(rng.choice(wordy if kind == "labeled" else OBJECTS))
     picture = scene(seed, label=thing, size=SIZE)
     image = picture.image
-    word = str(rng.choice(WORDS)) if kind in ("labelled", "word") else None
+    word = str(rng.choice(WORDS)) if kind in ("labeled", "word") else None
     if kind == "word":  # alone on a sheet that fills most of the picture
         thing, image = None, image.flip(1) * 0.6 + 0.2
         image = F.avg_pool2d(image[None], 9, 1, 4, count_include_pad=False)[0]
         image, *_ = stick(image, random_label(word, rng, width=(0.45, 0.95)))
     elif kind != "object":
-        image = _labelled(picture, word, rng, spells=thing in wordy)
+        image = _labeled(picture, word, rng, spells=thing in wordy)
     return (image.numpy() * 255).round().astype(np.uint8), thing, word
 
 
-def _labelled(picture: Scene, word: str | None, rng: np.random.Generator, spells: bool) -> Tensor:
+def _labeled(picture: Scene, word: str | None, rng: np.random.Generator, spells: bool) -> Tensor:
     """Stick a label with a word on a scene; without one it is blank or, where writing is seen, bears odd letters."""
     if word:
         return stick(picture.image, random_label(word, rng))[0]

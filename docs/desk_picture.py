@@ -69,7 +69,7 @@ def run(page: Page, number: int, part: str) -> Locator:
 
 
 def draw(part: Locator, name: str) -> None:
-    """Write the picture of a part of the page with as many colours as fit in 300 kB."""
+    """Write the picture of a part of the page with as many colors as fit in 300 kB."""
     part.page.wait_for_timeout(3000)
     picture = Image.open(io.BytesIO(part.screenshot())).convert("RGB")
     for colors in (256, 160, 96, 64):

@@ -3,7 +3,7 @@
     python notebooks/refresh.py [01_snow_on_road.ipynb ...]
 
 Widget state (which repeats every image), progress bars and the interpreter's version are dropped, and pictures keep 256
-colours; a notebook of 1 MB or more, with an error or without outputs, is refused and the old file stays.
+colors; a notebook of 1 MB or more, with an error or without outputs, is refused and the old file stays.
 """
 
 import base64
@@ -57,7 +57,7 @@ def strip(notebook: NotebookNode) -> None:
 
 
 def smaller(picture: str) -> str:
-    """Keep 256 colours of a PNG, which takes a third of the room."""
+    """Keep 256 colors of a PNG, which takes a third of the room."""
     file = io.BytesIO()
     whole = Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB")
     whole.quantize(256, kmeans=3).save(file, format="PNG", optimize=True)

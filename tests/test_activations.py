@@ -15,7 +15,7 @@ from edittools.selection.constraints import ConstraintCheck, Constraints
 
 @pytest.fixture
 def data(tiny, photos32):
-    """Images of which two thirds are labelled as they are predicted."""
+    """Images of which two thirds are labeled as they are predicted."""
     labels = predict(tiny, photos32).argmax(1)
     labels[::3] = (labels[::3] + 1) % 5
     return LabelledImages(photos32, labels, tiny.classes)

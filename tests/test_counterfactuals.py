@@ -402,9 +402,9 @@ def test_probe_browser_selection(looker, red_images):
     browser.image.value = 7
     assert browser.row["image"] == 7 and browser.row["style"] == "blue"
     assert browser.captions == (
-        "original: ship, ship 100 %",
-        "sea → blue: house, ship 0 %",
-        "elsewhere → blue: ship, ship 100 %",
+        "original: ship, ship 100%",
+        "sea → blue: house, ship 0%",
+        "elsewhere → blue: ship, ship 100%",
     )
     assert len(browser.pictures.children) == 3
     browser.concept.value = "mast"

@@ -273,7 +273,7 @@ def test_headline_shows_fixed_baselines_and_the_best_finetuning(monkeypatch):
     cells = [cell.strip() for cell in row.split("|")[1:-1]]
     assert cells[:2] == ["vehicles on snow, MiniWorld", "80"]
     assert cells[2:6] == ["50% [40, 60]", "40% [30, 50]", "30% [20, 40]", "25% [15, 35]"]
-    assert cells[6] == "−0.10; 1 → 2"
+    assert cells[6] == "−0.10; 1 → 2 of 9"
     without = results_of({name: share for name, share in shares.items() if name != "closed form"})
     monkeypatch.setattr(tables, "read_results", lambda name: without.frame())
     with pytest.raises(ValueError, match="closed form"):
@@ -314,6 +314,13 @@ def test_interval_by_group_resamples_groups_not_values():
     assert (low, high) == (0.0, 1.0)
     low, high = interval_by_group(values, range(60))
     assert 0.3 < low < 0.5 < high < 0.7
+
+
+def test_at_most_selects_cases_at_even_steps():
+    cases = list(range(20))
+    assert synthetic.at_most(cases, 10) == [0, 2, 4, 6, 8, 11, 13, 15, 17, 19]
+    assert synthetic.at_most(cases, 2) == [0, 19]
+    assert synthetic.at_most(cases, 20) == synthetic.at_most(cases, 99) == synthetic.at_most(cases, None) == cases
 
 
 def test_candidates_of_a_synthetic_case_are_those_of_its_grids():

@@ -220,7 +220,7 @@ def test_prediction_view_shows_the_most_likely_classes(tiny, photos32):
     assert repr(view) == f"PredictionView({top!r})"
     bar, class_name = view._bars[0][0]
     assert bar.value == pytest.approx(float(probabilities.max())) and len(view._bars[0]) == 5
-    assert class_name.value == f"{top} · {100 * float(probabilities.max()):.0f} %"
+    assert class_name.value == f"{top} · {100 * float(probabilities.max()):.0f}%"
 
 
 def test_alpha_slider_shows_each_strength_and_changes_no_weight(tiny, edit, photos32):

@@ -77,6 +77,31 @@ def generalization_by_locality(table: pd.DataFrame) -> Figure:
     return finished(figure)
 
 
+def errors_by_exemplar_count(table: pd.DataFrame) -> Figure:
+    """Draw errors corrected against the number of exemplars: one panel per split, one line per method.
+
+    `table` has the columns `method`, `split`, `exemplars`, and `value`, `low`, `high` in [0, 1].
+    """
+    panels = dict(list(table.groupby("split", sort=False)))
+    figure, axes = plt.subplots(1, len(panels), figsize=(4 * len(panels) + 2.4, 3.4), sharey=True, squeeze=False)
+    for axis, (split, panel) in zip(axes.flat, panels.items(), strict=True):
+        counts = sorted(panel.exemplars.unique())
+        for shift, (method, line) in enumerate(panel.groupby("method", sort=False)):
+            line = line.sort_values("exemplars")
+            places = [counts.index(count) + 0.06 * shift for count in line.exemplars]
+            errors = [100 * (line.value - line.low), 100 * (line.high - line.value)]
+            color = shade(method)
+            axis.errorbar(places, 100 * line.value, yerr=errors, color=color, marker="o", label=method, linewidth=1.5)
+        axis.set_xticks(range(len(counts)), counts)
+        axis.set_xlabel("exemplars")
+        axis.set_title(split, fontsize=11, loc="left")
+        axis.axhline(0, color="#24292f", linewidth=1)
+        axis.grid(axis="y", linewidth=0.4)
+    axes[0, 0].set_ylabel("errors corrected minus introduced (%)")
+    axes[0, -1].legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.02, 1))
+    return finished(figure)
+
+
 def _draw_line(axis: Axes, part: pd.DataFrame, color: str, width: float) -> None:
     """Draw one method along its strength."""
     line = 100 * part.locality, 100 * part["errors corrected"]

@@ -41,6 +41,7 @@ FORMATS = {
     "predictions changed": PRECISE_SHARE,
     "still corrected": SHARE,
     "share broken": PRECISE_SHARE,
+    "share of the image": PRECISE_SHARE,
     "error rate": PRECISE_SHARE,
     "accuracy": PRECISE_SHARE,
     "accuracy after": PRECISE_SHARE,

@@ -203,7 +203,7 @@ _MAKERS: dict[str, tuple[Callable[[_Brush, int], np.ndarray], float]] = {
     "floral": (_floral, 6),
     "gravel": (_gravel, 9),
     "furry": (_furry, 9),
-    "fall colours": (_fall_colors, 7),
+    "fall colors": (_fall_colors, 7),
     "black and white": (_black_and_white, 7),
 }
 """The function that renders each style, and the number of grains across its textures."""

@@ -9,9 +9,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from edittools.classifiers import Classifier
+from edittools.cut import cut_all
 from edittools.exemplars import Exemplar, paste_texture
 from edittools.images import LabelledImages
-from edittools.metrics import Comparison, misclassified, predict
+from edittools.metrics import Comparison
 from edittools.miniworld.contexts import GROUNDS, SPLITS, contexts
 from edittools.miniworld.scenes import Scenes, exact_finder, scene
 from edittools.miniworld.textures import restyle
@@ -21,6 +22,7 @@ from edittools.rewriting import rewrite
 from edittools.scenarios import photos
 from edittools.scenarios.scenario import Scenario
 from edittools.scenarios.tiers import MODELS, UNTUNED, SceneSet, current_tier
+from edittools.selection.activations import ReferenceActivations, cache_activations
 from edittools.selection.search import candidate_layers
 from edittools.selection.splits import Splits
 
@@ -262,22 +264,26 @@ def compare_exemplars(scenario: Scenario, progress: bool = False) -> pd.DataFram
     """
     classifier = scenario.classifier
     splits = scenario.splits
+    layer = scenario.default["layer"]
     used = [i for i, name in enumerate(splits.clean_test.names) if not _is_exemplar(name)]
     clean = splits.clean_test.subset(used) if splits.clean_test.names else splits.clean_test
-    sets = (splits.target, splits.target_test, clean)
-    before = [misclassified(predict(classifier, data), data.labels) for data in sets]
+    cuts = cut_all(classifier, [layer])
+    moment = ReferenceActivations(cuts, splits.reference, progress).moments[layer]
+    sets = {"target": splits.target, "target_test": splits.target_test, "clean": clean}
+    activations = cache_activations(cuts, sets, progress=progress)
     rows = []
     exemplars = {**scenario.exemplars, **scenario.extra_exemplars}
     for name, exemplar in tqdm(exemplars.items(), "exemplars", disable=not progress, leave=False):
-        edit = rewrite(classifier, scenario.default["layer"], exemplar, splits.reference)
-        with edit.applied(classifier):
-            after = [misclassified(predict(classifier, data), data.labels) for data in sets]
+        edit = rewrite(classifier, cuts[layer], exemplar, moment)
+        compared = {split: states.compare(edit) for split, states in activations.items()}
+        shown = [compared["target"], compared["target_test"]]
+        together = Comparison(torch.cat([one.before for one in shown]), torch.cat([one.after for one in shown]))
         row = {
             "exemplar": name,
             "class": classifier.classes[exemplar.label],
             "mask": float(exemplar.mask.mean()),
-            **Comparison(torch.cat(before[:2]), torch.cat(after[:2])).row(),
-            "clean change (points)": Comparison(before[2], after[2]).accuracy_change,
+            **together.row(),
+            "clean change (points)": compared["clean"].accuracy_change,
         }
         rows.append(row)
     return pd.DataFrame(rows).set_index("exemplar")

@@ -83,7 +83,7 @@ class PredictionView(StaticFigure, ipywidgets.HBox):
                 value = float(top_values[rank])
                 bar.value = value
                 bar.style.bar_color = TOP_COLOR if rank == 0 else OTHER_COLOR
-                class_name.value = plain_text(f"{self._classes[int(top_classes[rank])]} · {100 * value:.0f} %")
+                class_name.value = plain_text(f"{self._classes[int(top_classes[rank])]} · {100 * value:.0f}%")
 
     @property
     def images(self) -> list[Tensor]:
@@ -103,7 +103,7 @@ class PredictionView(StaticFigure, ipywidgets.HBox):
         """Draw the images, each with its most likely class."""
         titles = []
         for row in self.probabilities:
-            titles.append(f"{self._classes[int(row.argmax())]} {100 * float(row.max()):.0f} %")
+            titles.append(f"{self._classes[int(row.argmax())]} {100 * float(row.max()):.0f}%")
         return image_grid(self._images, titles, columns=6)
 
 
@@ -155,7 +155,7 @@ class ProbeBrowser(StaticFigure, ipywidgets.VBox):
     def captions(self) -> tuple[str, ...]:
         """The captions of the original, the transformed image and the control (if there is one)."""
         label = self.row["class"]
-        return tuple(f"{view.title}: {view.read}, {label} {100 * view.chance:.0f} %" for view in self._views)
+        return tuple(f"{view.title}: {view.read}, {label} {100 * view.chance:.0f}%" for view in self._views)
 
     def _selected_rows(self, menus: int) -> pd.DataFrame:
         """Return the rows that match the selection in the first `menus` menus."""
@@ -202,7 +202,7 @@ class ProbeBrowser(StaticFigure, ipywidgets.VBox):
         titles = []
         for view in self._views:
             prediction = prediction_title(label, view.read)
-            titles.append(f"{view.title}, {label} {100 * view.chance:.0f} %\n{prediction}")
+            titles.append(f"{view.title}, {label} {100 * view.chance:.0f}%\n{prediction}")
         images = [view.image for view in self._views]
         is_correct = [view.read == label for view in self._views]
         return image_grid(images, titles, is_correct, width=2.8)

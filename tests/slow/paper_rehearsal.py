@@ -166,7 +166,7 @@ def draw_folder(folder: Path, classes: int) -> None:
         _draw(folder / f"{i // 6:04}" / f"{i}.png", 1000 + i)
 
 
-def labelled(folder: Path, known: Sequence[str], classes: Sequence[str]) -> tuple[Tensor, Tensor]:
+def labeled(folder: Path, known: Sequence[str], classes: Sequence[str]) -> tuple[Tensor, Tensor]:
     """Return every rendered image `(N, 3, 224, 224)` that a classifier with these classes is to know, and its label."""
     shown = {path: int(path.parent.name) for path in sorted((folder / "clean").rglob("*.png"))}
     sample = {name: i for i, name in enumerate(sorted(n for n in known if n.startswith("imagenet-sample/")))}
@@ -230,7 +230,7 @@ def rehearsing(name: str, folder: Path, images: int) -> Iterator[None]:
     if name != CLIP:
         draw_folder(folder / "clean", len(classes))
     places = {"EDITTOOLS_CACHE": "cache", "EDITTOOLS_PHOTOS": "photos", "EDITTOOLS_IMAGENET": "clean"}
-    classifier = stand_in(name, classes, *labelled(folder, list(known), classes))
+    classifier = stand_in(name, classes, *labeled(folder, list(known), classes))
 
     def finder(given: Tensor) -> dict[str, Tensor]:
         third = (3 * torch.arange(given.shape[-1]) // given.shape[-1]).expand(given[:, 0].shape)
