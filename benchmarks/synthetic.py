@@ -84,10 +84,9 @@ def sweep(
 
 
 def at_most(cases: Sequence[syn.Case], count: int | None) -> list[syn.Case]:
-    """Select `count` cases at even steps, the first and the last among them; all cases if there are no more."""
-    if count is None or count >= len(cases):
-        return list(cases)
-    return [cases[number] for number in np.linspace(0, len(cases) - 1, count).round().astype(int)]
+    """Draw `count` of the cases at random; a larger number has all cases of a smaller one. None draws all."""
+    drawn = np.random.default_rng(0).permutation(len(cases))[:count]
+    return [cases[number] for number in sorted(drawn)] if count is not None else list(cases)
 
 
 def evaluate(search: EditSearch, edit: Edit) -> dict[str, float | None]:
@@ -232,7 +231,7 @@ def main() -> None:
     ways = "paste textures of materials, or restyle concepts by style transfer"
     arguments.add_argument("--styles", default="paste", choices=syn.TRANSFORMS, help=ways)
     arguments.add_argument("--targets", type=int, default=1, help="classes by concept and style")
-    arguments.add_argument("--most-cases", type=int, help="run this many cases, evenly spaced over all planned ones")
+    arguments.add_argument("--most-cases", type=int, help="run this many of the cases, drawn at random")
     arguments.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (0: in this one)")
     run(arguments, experiment)
 

@@ -1,5 +1,6 @@
 """Results and their tables: the schema, formats, pivots, corrections of p-values, and what each page shows."""
 
+import itertools
 import json
 import re
 
@@ -316,11 +317,12 @@ def test_interval_by_group_resamples_groups_not_values():
     assert 0.3 < low < 0.5 < high < 0.7
 
 
-def test_at_most_selects_cases_at_even_steps():
+def test_at_most_draws_cases_of_which_a_larger_number_has_those_of_a_smaller_one():
     cases = list(range(20))
-    assert synthetic.at_most(cases, 10) == [0, 2, 4, 6, 8, 11, 13, 15, 17, 19]
-    assert synthetic.at_most(cases, 2) == [0, 19]
-    assert synthetic.at_most(cases, 20) == synthetic.at_most(cases, 99) == synthetic.at_most(cases, None) == cases
+    assert synthetic.at_most(cases, None) == synthetic.at_most(cases, 20) == synthetic.at_most(cases, 99) == cases
+    drawn = [set(synthetic.at_most(cases, count)) for count in range(21)]
+    assert [len(some) for some in drawn] == list(range(21))
+    assert all(smaller < larger for smaller, larger in itertools.pairwise(drawn))
 
 
 def test_candidates_of_a_synthetic_case_are_those_of_its_grids():
