@@ -99,7 +99,7 @@ def prediction_title(truth: str, before: str, after: str | None = None) -> str:
 
     Returns:
         `truth` if the prediction is correct, else `truth: prediction`; if an edit changes the prediction,
-        `truth: before → after`.
+        `true class: before → after`.
     """
     after = before if after is None else after
     truth = _shortened(truth)
