@@ -98,7 +98,7 @@ def prediction_title(truth: str, before: str, after: str | None = None) -> str:
         after: the predicted class with an edit.
 
     Returns:
-        `truth` if the prediction is correct, else `truth: prediction`; if an edit changes the prediction,
+        `true class` if the prediction is correct, else `true class: prediction`; if an edit changes the prediction,
         `true class: before → after`.
     """
     after = before if after is None else after
