@@ -111,6 +111,7 @@ def test_notebook_states_its_run_time_and_checks_its_claim(path):
 
 BAR = new_output("display_data", {"text/plain": "states:   0%|          | 0/4 [00:00<?, ?batch/s]"})
 DONE = new_output("stream", name="stdout", text="done\n")
+OTHER = new_output("stream", name="stdout", text="no\n")
 BAR_AND_DONE = """from tqdm.auto import tqdm
 for _ in tqdm(range(2), "states", leave=False): pass
 for _ in tqdm(iter(range(2)), leave=False): pass
@@ -124,11 +125,13 @@ def test_nbval_ignores_progress_bars_and_compares_other_outputs(tmp_path):
         "a bar does not appear": ("print('done')", [BAR, DONE], "PASSED"),
         "no font cache": (TO_STDERR.format("Matplotlib is building the font cache; wait."), [DONE], "PASSED"),
         "a warning": (TO_STDERR.format("UserWarning: not converged"), [DONE], "FAILED"),
-        "another output": ("print('done')", [BAR, new_output("stream", name="stdout", text="no\n")], "FAILED"),
+        "another output": ("print('done')", [BAR, OTHER], "FAILED"),
+        "another output of a tagged cell": ("print('done')", [OTHER], "PASSED"),
     }
     for name in ("conftest.py", "refresh.py"):
         shutil.copy(FOLDER / name, tmp_path)
     code = [new_code_cell(source, outputs=outputs, execution_count=1) for source, outputs, _ in cells.values()]
+    code[-1].metadata.tags = ["nbval-ignore-output"]
     nbformat.write(new_notebook(cells=code), tmp_path / "cells.ipynb")
     command = [sys.executable, "-m", "pytest", "-v", "--nbval", "--nbval-current-env", "-p", "no:cacheprovider"]
     report = subprocess.run([*command, tmp_path], cwd=tmp_path, capture_output=True, text=True).stdout

@@ -98,8 +98,8 @@ def prediction_title(truth: str, before: str, after: str | None = None) -> str:
         after: the predicted class with an edit.
 
     Returns:
-        `truth` if the prediction is correct, else `truth: prediction`; if an edit changes the prediction,
-        `truth: before → after`.
+        `true class` if the prediction is correct, else `true class: prediction`; if an edit changes the prediction,
+        `true class: before → after`.
     """
     after = before if after is None else after
     truth = _shortened(truth)
@@ -183,18 +183,20 @@ def confusions(data: LabelledImages, logits: Tensor, top: int = 8) -> Figure:
     return finished(figure)
 
 
-def layers(table: pd.DataFrame) -> Figure:
-    """Draw every candidate of a sweep as a dot.
+def layers(table: pd.DataFrame, errors: int) -> Figure:
+    """Draw every candidate as a dot: by layer, the net share of the errors that it corrects.
 
     Args:
-        table: one row per candidate; `net` is the net share of corrected errors in percent, drawn by `layer` and
-            colored by `objective`.
+        table: one row per candidate, see `Selection.results`; `net` is the number of images corrected minus broken,
+            and dots are colored by `objective`.
+        errors: number of images that are misclassified before an edit.
     """
     figure, axis = plt.subplots(figsize=(max(6, 0.55 * table.layer.nunique()), 3.4))
+    net_percent = 100 * table.net / errors
     sns.stripplot(
         table,
         x="layer",
-        y="net",
+        y=net_percent,
         hue="objective",
         palette=[AFTER, YELLOW],
         jitter=0.25,
@@ -203,7 +205,7 @@ def layers(table: pd.DataFrame) -> Figure:
         ax=axis,
     )
     axis.axhline(0, color=AXIS, linewidth=1)
-    axis.set_ylim(max(table.net.min() - 5, -110), 110)
+    axis.set_ylim(max(net_percent.min() - 5, -110), 110)
     axis.set(xlabel="", ylabel="net errors corrected (%)")
     axis.tick_params(axis="x", rotation=60, labelsize=9)
     legend(axis, "objective")
@@ -232,7 +234,7 @@ def edit_map_figure(images: Sequence[Tensor] | Tensor, edit_maps: Tensor, titles
 
     Args:
         images: each `(3, H, W)` in [0, 1].
-        edit_maps: `(N, H, W)`, see `Edit.edit_map`; 1 is the strength at the exemplar's mask.
+        edit_maps: `(N, H, W)`, see `Edit.edit_map`; 1 means as strongly as at the exemplar's mask.
         titles: one title per image.
     """
     size = (1.5 * len(images) + 1, 3.4)
@@ -243,7 +245,7 @@ def edit_map_figure(images: Sequence[Tensor] | Tensor, edit_maps: Tensor, titles
         drawn_map = lower.imshow(edit_map.cpu().numpy(), cmap="magma", vmin=0, vmax=2, interpolation="nearest")
     for axis in axes.flat:
         axis.set_axis_off()
-    figure.colorbar(drawn_map, ax=axes, ticks=(0, 1, 2), label="strength of the edit (1: as at the mask)")
+    figure.colorbar(drawn_map, ax=axes, ticks=(0, 1, 2), label="edit map (1: as at the mask)")
     plt.close(figure)
     return figure
 
