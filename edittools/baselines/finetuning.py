@@ -78,7 +78,7 @@ def finetune(
     edits = {}
     first_loss = None
     for step in range(max(stops) + 1):
-        loss = F.cross_entropy(forward(cut, states.changed, parameters), labels)
+        loss = F.cross_entropy(forward(cut, states.changed, parameters, checked=step > 0), labels)
         if first_loss is None:
             first_loss = loss.item()
         if step in stops:
@@ -123,19 +123,25 @@ def _edit(cut: Cut, originals: Mapping[str, Tensor], parameters: Mapping[str, Te
     return edit_of(cut, changes, record)
 
 
-def forward(cut: Cut, state: State, parameters: Mapping[str, Tensor]) -> Tensor:
-    """Compute the logits from the layer on, with `parameters`, by name in the model, instead of its own.
+def forward(cut: Cut, state: State, parameters: Mapping[str, Tensor], checked: bool = False) -> Tensor:
+    """Compute the logits from the layer on, with other parameters than the model's own.
+
+    Args:
+        cut: the classifier, cut at the layer.
+        state: the state at the layer.
+        parameters: tensors by their name in the model.
+        checked: see `Cut.logits`.
 
     Returns:
         The logits, `(B, classes)`, in float32 or better.
     """
     converted = {name: value.to(cut.model.get_parameter(name).dtype) for name, value in parameters.items()}
-    return _in_solver_precision(cut.logits(state, parameters=converted))
+    return _in_solver_precision(cut.logits(state, parameters=converted, checked=checked))
 
 
 def _divergence(cut: Cut, state: State, original: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
     """Compute KL(original ‖ fine-tuned), the mean over a batch, from the original log-probabilities."""
-    finetuned = forward(cut, state, parameters).log_softmax(dim=1)
+    finetuned = forward(cut, state, parameters, checked=True).log_softmax(dim=1)
     return F.kl_div(finetuned, original, reduction="batchmean", log_target=True)
 
 
