@@ -66,6 +66,7 @@ class CachedActivations:
         self.states = states_at(cuts, self._data, batch_size, progress) if in_memory else None
         self._outputs: dict[str, tuple[tuple[str, ...], list[Tensor]]] = {}
         self._before: tuple[tuple[str, ...], Tensor, Tensor] | None = None
+        self._compared: dict[tuple[Edit, tuple[str, ...]], Comparison] = {}
         self._before_now()
 
     @property
@@ -112,7 +113,7 @@ class CachedActivations:
     def compare(
         self, edit: Edit, stop: Callable[[Tensor], bool] | None = None, checked: bool = False
     ) -> Comparison | None:
-        """Compare which images are misclassified before and with an edit.
+        """Compare which images are misclassified before and with an edit; each edit is compared once.
 
         Args:
             edit: the edit.
@@ -122,15 +123,21 @@ class CachedActivations:
         Returns:
             The comparison, or None if it was given up.
         """
+        if not checked:
+            self.check_model()
+        key = (edit, self.applied)
+        if stop is None and key in self._compared:
+            return self._compared[key]
         before = self.before
         after = torch.zeros(0, dtype=torch.bool)
-        with closing(self._parts(edit, checked)) as parts:
+        with closing(self._parts(edit, checked=True)) as parts:
             for logits in parts:
                 labels = self.labels[len(after) : len(after) + len(logits)]
                 after = torch.cat([after, misclassified(logits, labels)])
                 if stop is not None and stop(after):
                     return None
-        return Comparison(before, after)
+        self._compared[key] = Comparison(before, after)
+        return self._compared[key]
 
     @torch.no_grad()
     def _parts(self, edit: Edit | None, checked: bool = False) -> Iterator[Tensor]:
