@@ -306,20 +306,29 @@ class Cut(Layer):
         return self._compute(self._pre_activation, state, output)
 
     def logits(
-        self, state: State, output: Tensor | None = None, parameters: Mapping[str, Tensor] | None = None
+        self,
+        state: State,
+        output: Tensor | None = None,
+        parameters: Mapping[str, Tensor] | None = None,
+        checked: bool = False,
     ) -> Tensor:
         """Compute the logits `(B, classes)` from an output of the layer.
 
         Args:
             state: the state at the layer.
-            output: output of the layer; by default the one that it has on this state.
-            parameters: values, by name, that replace parameters of the model.
-        """
-        return self._compute(self._find().logits, state, output, parameters)
+            output: the layer's output, by default its own.
+            parameters: tensors to take instead of the model's own, by name.
+            checked: the graph was compared with the model a moment ago, as for the batch before; do not compare again.
 
-    def suffix(self, state: State, weight: Tensor | None = None) -> Tensor:
-        """Compute the logits `(B, classes)` from the layer on, with its own weight or with `weight`."""
-        return self.logits(state, parameters=self._named(weight, self.keys(state)))
+        Returns:
+            The logits, `(B, classes)`.
+        """
+        exported = self._exported if checked else self._find()
+        return self._compute(exported.logits, state, output, parameters)
+
+    def suffix(self, state: State, weight: Tensor | None = None, checked: bool = False) -> Tensor:
+        """Compute the logits `(B, classes)` from the layer on, with its own weight or with `weight`; see `logits`."""
+        return self.logits(state, parameters=self._named(weight, self.keys(state)), checked=checked)
 
     def _named(self, weight: Tensor | None, like: Tensor) -> dict[str, Tensor]:
         return {} if weight is None else {f"{self.layer}.weight": weight.to(like)}

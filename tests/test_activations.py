@@ -61,6 +61,22 @@ def test_compare_after_an_edit_between_the_cached_layers_was_applied(tiny, data,
         assert torch.equal(nothing.before, _misclassified(tiny, data))
 
 
+def test_compare_of_an_edit_that_was_compared_before(tiny, data, edit, late):
+    states = CachedActivations(cut_all(tiny, ["conv1"]), data)
+    first = states.compare(edit)
+    assert states.compare(edit) is first
+    assert states.compare(edit, stop=lambda after: True) is None
+    with late.applied(tiny):
+        second = states.compare(edit)
+        assert torch.equal(second.before, _misclassified(tiny, data))
+        with edit.applied(tiny):
+            assert torch.equal(second.after, _misclassified(tiny, data))
+    with torch.no_grad():
+        tiny.model.head.bias.add_(1)
+    with pytest.raises(ValueError, match="TinyNet"):
+        states.compare(edit)
+
+
 def test_constraint_check_after_another_edit_was_applied(tiny, data, edit, late):
     loose = Constraints(max_accuracy_drop=200.0)
     states = CachedActivations(cut_all(tiny, ["conv1"]), data)

@@ -157,7 +157,10 @@ class _Images:
         self.before = torch.zeros(count, dtype=torch.bool)
         self.applied = ()
 
-    def compare(self, edit, stop=None):
+    def check_model(self):
+        """Nothing changes the model."""
+
+    def compare(self, edit, stop=None, checked=False):
         self.asked.append(edit)
         after = torch.arange(len(self.before)) < self.broken.get(edit, 0)
         return None if stop and stop(after) else Comparison(self.before, after)

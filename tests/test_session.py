@@ -1,7 +1,5 @@
 """The session of edits behind the desk: no widgets, and no result of earlier images, labels or weights."""
 
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import pandas as pd
@@ -52,13 +50,6 @@ def assert_is_current(session, result):
     counted = [index for index in range(len(images)) if index != session.index]
     assert result.images.before.tolist() == misclassified(predict(classifier, images), images.labels)[counted].tolist()
     assert result.images.after.tolist() == misclassified(after, images.labels)[counted].tolist()
-
-
-def test_importing_the_session_loads_no_widgets():
-    code = "import sys, edittools.widgets.session; print(*sys.modules)"
-    modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert "edittools.widgets.desk_sets" in modules
-    assert not {"ipywidgets", "anywidget", "traitlets"} & set(modules)
 
 
 def test_exemplar_of_a_misclassified_image_has_it_as_changed(session):

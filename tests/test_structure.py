@@ -73,19 +73,42 @@ def test_imports_have_no_cycle():
     assert len(list(TopologicalSorter(graph).static_order())) >= len(MODULES)
 
 
-def test_import_loads_no_heavy_package():
-    code = (
-        "import sys, torch, torchvision; before = set(sys.modules); import edittools; print(*set(sys.modules) - before)"
-    )
-    added = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+IMPORTS = """
+import sys, torch, torchvision
+before = set(sys.modules)
+import edittools
+print(*sorted(set(sys.modules) - before))
+import edittools.widgets.session
+print(*sorted(sys.modules))
+sys.modules["ipywidgets"] = None
+edittools.widgets.MaskEditor
+"""
+
+
+@pytest.fixture(scope="module")
+def fresh_process():
+    """Import the library in a process of its own: what that adds, all modules after the session, the last error."""
+    done = subprocess.run([sys.executable, "-c", IMPORTS], capture_output=True, text=True, check=False)
+    added, loaded = (set(line.split()) for line in done.stdout.splitlines())
+    return added, loaded, done.stderr
+
+
+def test_import_loads_no_heavy_package(fresh_process):
+    added, _, _ = fresh_process
     heavy = ("pandas", "scipy", "matplotlib", "ipywidgets", "anywidget", "skimage", "pooch", "open_clip", "timm")
+    assert "edittools" in added
     assert not {name.split(".")[0] for name in added} & set(heavy)
     assert not [name for name in added if name.startswith("edittools.") and subpackage(name) != "top"]
 
 
-def test_subpackage_without_its_packages():
-    code = "import sys; sys.modules['ipywidgets'] = None; import edittools; edittools.widgets.MaskEditor"
-    errors = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False).stderr
+def test_import_of_the_session_loads_no_widgets(fresh_process):
+    _, loaded, _ = fresh_process
+    assert "edittools.widgets.desk_sets" in loaded
+    assert not {"ipywidgets", "anywidget", "traitlets"} & loaded
+
+
+def test_subpackage_without_its_packages(fresh_process):
+    _, _, errors = fresh_process
     assert "edittools.widgets" in errors and "'ipywidgets'" in errors
     assert "pip install 'edittools[widgets]'" in errors
 

@@ -66,6 +66,7 @@ class CachedActivations:
         self.states = states_at(cuts, self._data, batch_size, progress) if in_memory else None
         self._outputs: dict[str, tuple[tuple[str, ...], list[Tensor]]] = {}
         self._before: tuple[tuple[str, ...], Tensor, Tensor] | None = None
+        self._compared: dict[tuple[Edit, tuple[str, ...]], Comparison] = {}
         self._before_now()
 
     @property
@@ -102,32 +103,41 @@ class CachedActivations:
 
         Args:
             edit: the edit; None adds nothing to those that are applied.
-            checked: the model was checked a moment ago; do not compare its weights again.
+            checked: the model was checked a moment ago, as by `check_model`; do not compare its weights again.
 
         Raises:
             ValueError: for an edit of another model, or one that changes what comes before the cached layers.
         """
         return torch.cat(list(self._parts(edit, checked)))
 
-    def compare(self, edit: Edit, stop: Callable[[Tensor], bool] | None = None) -> Comparison | None:
-        """Compare which images are misclassified before and with an edit.
+    def compare(
+        self, edit: Edit, stop: Callable[[Tensor], bool] | None = None, checked: bool = False
+    ) -> Comparison | None:
+        """Compare which images are misclassified before and with an edit; each edit is compared once.
 
         Args:
             edit: the edit.
             stop: is told, batch after batch, which of the images so far are misclassified; it returns True to give up.
+            checked: see `logits`.
 
         Returns:
             The comparison, or None if it was given up.
         """
+        if not checked:
+            self.check_model()
+        key = (edit, self.applied)
+        if stop is None and key in self._compared:
+            return self._compared[key]
         before = self.before
         after = torch.zeros(0, dtype=torch.bool)
-        with closing(self._parts(edit)) as parts:
+        with closing(self._parts(edit, checked=True)) as parts:
             for logits in parts:
                 labels = self.labels[len(after) : len(after) + len(logits)]
                 after = torch.cat([after, misclassified(logits, labels)])
                 if stop is not None and stop(after):
                     return None
-        return Comparison(before, after)
+        self._compared[key] = Comparison(before, after)
+        return self._compared[key]
 
     @torch.no_grad()
     def _parts(self, edit: Edit | None, checked: bool = False) -> Iterator[Tensor]:
@@ -136,20 +146,20 @@ class CachedActivations:
         cut = self.cuts[layer]
         self._check_states(layer, checked)
         if edit is None:
-            for state in self._states_at(layer):
-                yield cut.suffix(state).cpu()
+            for number, state in enumerate(self._states_at(layer)):
+                yield cut.suffix(state, checked=number > 0).cpu()
             return
         if edit.fingerprint != self._fingerprints[0] or edit.on_top_of:
             edit.check_fits(self._classifier)
         change = edit.changes.get(f"{layer}.weight")
         if change is not None and len(edit.changes) == 1:
-            for state, output in self._with_outputs(layer):
+            for number, (state, output) in enumerate(self._with_outputs(layer)):
                 added = change.added(cut, cut.keys(state))
-                yield cut.logits(state, output + added).cpu()
+                yield cut.logits(state, output + added, checked=number > 0).cpu()
             return
         parameters = self._edited_parameters(edit, layer)
-        for state in self._states_at(layer):
-            yield forward(cut, state, parameters).cpu()
+        for number, state in enumerate(self._states_at(layer)):
+            yield forward(cut, state, parameters, checked=number > 0).cpu()
 
     def _start(self, edit: Edit | None) -> str:
         """Choose the layer to compute from: the first that the edit changes, otherwise the last with current states."""
@@ -197,13 +207,21 @@ class CachedActivations:
 
     def _check_states(self, layer: str, checked: bool) -> None:
         """Refuse states at a layer if the model before it is no longer the same, or was changed by more than edits."""
-        if not checked and self._fingerprints_now() != self._fingerprints:
-            model = type(self.cuts[layer].model).__name__
-            raise ValueError(
-                f"Weights or buffers of the {model} were changed by something else than an edit since the images were "
-                "cached; cache them again"
-            )
+        if not checked:
+            self.check_model()
         check_same_before(self.cuts[layer], self._applied_then, "The images were cached")
+
+    def check_model(self) -> None:
+        """Check that nothing but edits has changed the model since the images were cached.
+
+        Raises:
+            ValueError: if something else has.
+        """
+        if self._fingerprints_now() != self._fingerprints:
+            raise ValueError(
+                f"Weights or buffers of the {type(self._classifier.model).__name__} were changed by something else "
+                "than an edit since the images were cached; cache them again"
+            )
 
     def _fingerprints_now(self) -> tuple[str, str]:
         """Hash the weights without the edits applied now, and all buffers, also those not saved with weights."""

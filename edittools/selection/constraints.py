@@ -102,12 +102,21 @@ class ConstraintCheck:
         self.retain = retain
         self._measured: dict[tuple, tuple[Comparison, Comparison | None] | None] = {}
 
-    def measure(self, edit: Edit, constraints: Constraints) -> tuple[Comparison, Comparison | None] | None:
+    def check_model(self) -> None:
+        """Check that nothing but edits has changed the model, see `CachedActivations.check_model`."""
+        self.clean.check_model()
+        if self.retain is not None:
+            self.retain.check_model()
+
+    def measure(
+        self, edit: Edit, constraints: Constraints, checked: bool = False
+    ) -> tuple[Comparison, Comparison | None] | None:
         """Compare the clean and the retained images before and after an edit.
 
         Args:
             edit: the edit.
             constraints: what it may cost.
+            checked: `check_model` was called a moment ago; do not compare the model's weights again.
 
         Returns:
             The comparison of the clean images, and that of the retained images (None if there are none). If the edit
@@ -115,7 +124,7 @@ class ConstraintCheck:
         """
         key = (edit, constraints, self.clean.applied)
         if key not in self._measured:
-            self._measured[key] = self._measure(edit, constraints)
+            self._measured[key] = self._measure(edit, constraints, checked)
         return self._measured[key]
 
     def unedited(self) -> tuple[Comparison, Comparison | None]:
@@ -126,7 +135,9 @@ class ConstraintCheck:
         retain = self.retain.before
         return Comparison(clean, clean), Comparison(retain, retain)
 
-    def _measure(self, edit: Edit, constraints: Constraints) -> tuple[Comparison, Comparison | None] | None:
+    def _measure(
+        self, edit: Edit, constraints: Constraints, checked: bool
+    ) -> tuple[Comparison, Comparison | None] | None:
         retain = None
         if self.retain is not None:
             retain_before = self.retain.before
@@ -136,7 +147,7 @@ class ConstraintCheck:
                 broken = after & ~retain_before[: len(after)]
                 return int(broken.sum()) > allowed
 
-            retain = self.retain.compare(edit, breaks_too_many)
+            retain = self.retain.compare(edit, breaks_too_many, checked)
             if retain is None:
                 return None
         errors_before = int(self.clean.before.sum())
@@ -145,5 +156,5 @@ class ConstraintCheck:
         def costs_too_much(after: Tensor) -> bool:
             return 100 * (errors_before - int(after.sum())) / images < -constraints.max_accuracy_drop
 
-        clean = self.clean.compare(edit, costs_too_much)
+        clean = self.clean.compare(edit, costs_too_much, checked)
         return None if clean is None else (clean, retain)

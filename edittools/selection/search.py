@@ -318,8 +318,9 @@ def select_best(table: pd.DataFrame, check: ConstraintCheck, constraints: Constr
             "at the mask; pass settings, strengths and lower ranks"
         )
     order = table.sort_values("loss", kind="stable")
+    check.check_model()  # once, not for each edit
     for _, row in order[order.net > 0].iterrows():
-        measured = check.measure(row.edit, constraints)
+        measured = check.measure(row.edit, constraints, checked=True)
         if measured is None:
             continue
         clean, retain = measured
@@ -544,6 +545,8 @@ class EditSearch:
             columns with its name: its numbers of errors (`… before`, `… after`), and its change of accuracy in points
             with the 95% interval (`… change`, `… low`, `… high`).
         """
+        for split in self.activations.values():
+            split.check_model()
         rows = {name: _evaluation(edit, self.activations) for name, edit in edits.items()}
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
 
@@ -562,11 +565,15 @@ class EditSearch:
             One row per `method` and `strength`: the share of `errors corrected` (eq. 2) in `target`, and the share of
             the images in `retain` that are `broken`.
         """
+        gains = self.activations[target]
+        losses = self.activations[retain]
+        gains.check_model()
+        losses.check_model()
         rows = []
         for (method, edit), strength in product(edits.items(), strengths):
             scaled = strength * edit
-            gained = self.activations[target].compare(scaled)
-            lost = self.activations[retain].compare(scaled)
+            gained = gains.compare(scaled, checked=True)
+            lost = losses.compare(scaled, checked=True)
             row = {
                 "method": method,
                 "strength": strength,
@@ -589,17 +596,17 @@ def _single(exemplars: Exemplars) -> list[Exemplar]:
 
 
 def _evaluation(edit: Edit, splits: Mapping[str, CachedActivations]) -> dict[str, float]:
-    """Evaluate an edit on all splits, see `EditSearch.evaluate`."""
+    """Evaluate an edit on all splits, whose model was checked a moment ago, see `EditSearch.evaluate`."""
     row = {}
     if "target_test" in splits:
-        test = splits["target_test"].compare(edit)
+        test = splits["target_test"].compare(edit, checked=True)
         row = test.row()
         row["low"], row["high"] = test.corrected_interval()
         row.pop("accuracy change (points)")
     for name, split in splits.items():
         if name == "target_test":
             continue
-        comparison = split.compare(edit)
+        comparison = split.compare(edit, checked=True)
         row[f"{name} before"] = int(comparison.before.sum())
         row[f"{name} after"] = int(comparison.after.sum())
         row[f"{name} change"] = comparison.accuracy_change
