@@ -1,4 +1,4 @@
-"""The verdict on an edit: the rule, the check list, and the numbers of images that would decide."""
+"""The verdict on an edit: the rule, the checklist, and the numbers of images that would decide."""
 
 import warnings
 from dataclasses import replace

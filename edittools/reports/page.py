@@ -86,7 +86,7 @@ class Page:
         reason: the reason for the verdict; may be empty.
         advice: what to do next; may be empty.
         measures: name, figure and definition of reliability, generality and locality.
-        conditions: the check list, each condition with `name`, `status`, `number` and `advice`.
+        conditions: the checklist, each condition with `name`, `status`, `number` and `advice`.
         exemplars: pictures of x, x' and the mask.
         maps: pictures of where the edit acts.
         map_note: a note on `maps`.

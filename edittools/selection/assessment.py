@@ -1,4 +1,4 @@
-"""What is known about a selected edit: its effect on images that did not select it, a check list, and the verdict."""
+"""What is known about a selected edit: its effect on images that did not select it, a checklist, and the verdict."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -118,7 +118,7 @@ class Assessment:
 
     Attributes:
         verdict: whether to use it, and why.
-        conditions: the check list: the diagnosis before the search first.
+        conditions: the checklist: the diagnosis before the search first.
         effect: the effect on images that were not used to select the edit.
         controls: the effect of each control, by name.
         exemplars: what the exemplars that the edit was made from show before any edit.
@@ -179,7 +179,7 @@ def assess(
     obstacle: str = "",
     complete: bool = True,
 ) -> Assessment:
-    """Assess a selected edit: the check list, reliability, generality and locality, and the verdict.
+    """Assess a selected edit: the checklist, reliability, generality and locality, and the verdict.
 
     Args:
         search: the search that it was selected in.

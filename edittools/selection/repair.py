@@ -112,7 +112,7 @@ class RepairResult:
             `candidates`, `layer`: number of candidates, and the layer or layers that were selected.
         selection: the selection of the whole procedure, by cross-validation.
         search: the search, with the splits and their cached activations.
-        assessment: the verdict, the check list and the effects behind them.
+        assessment: the verdict, the checklist and the effects behind them.
         complete: whether everything was tried; False if the search was ended early.
         selections: the selection in each row of the table, by the name of the row.
         inside_mask: share of the edit map of x' that lies inside the mask; None if no candidate is feasible.
@@ -136,7 +136,7 @@ class RepairResult:
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
-        """The check list: each condition with its status, "pass", "fail" or "not measured", its number and advice."""
+        """The checklist: each condition with its status, "pass", "fail" or "not measured", its number and advice."""
         return self.assessment.conditions
 
     def summary(self) -> str:

@@ -26,7 +26,7 @@ MOST_IMAGES = 100_000
 
 @dataclass(frozen=True)
 class Condition:
-    """One condition of a check list.
+    """One condition of a checklist.
 
     Attributes:
         name: what should hold.
