@@ -13,7 +13,7 @@ from functools import partial
 from _lib.command import parser, run
 from _lib.results import Results, name_of
 from synthetic import METHODS as NAMES
-from synthetic import QUICK, SPLITS, evaluate, methods
+from synthetic import QUICK, SPLITS, at_most, evaluate, methods
 
 from edittools.probing import jobs
 from edittools.scenarios import synthetic as syn
@@ -56,13 +56,16 @@ def experiment(options: argparse.Namespace) -> Results:
     source = syn.synthetic_source("mini", "mini_vgg", options.quick)
     settings = QUICK if options.quick else syn.DEFAULT_SETTINGS
     for count, cases in syn.exemplar_cases(source, tuple(TITLES)).items():
-        add_count(results, source, cases[:1] if options.quick else cases, count, settings, options)
+        cases = at_most(cases, 1 if options.quick else options.most_cases)
+        add_count(results, source, cases, count, settings, options)
     return results
 
 
 def main() -> None:
     """Read the command line and run the experiment."""
-    run(parser(__doc__), experiment)
+    arguments = parser(__doc__)
+    arguments.add_argument("--most-cases", type=int, help="run this many of the cases, drawn at random")
+    run(arguments, experiment)
 
 
 if __name__ == "__main__":

@@ -89,6 +89,9 @@ def test_write_results_of_some_methods_leaves_the_others(tmp_path):
     assert {one["method"]: one["settings"] for one in run["selected"]} == {"edit": "edit", "closed form": "new"}
     assert run["command"] == "python a.py"
     assert [later["command"] for later in run["later"]] == ["python a.py --methods"]
+    write_results(tmp_path / "a.csv", second, "python a.py --methods", "2026-11-29", ["editing"])
+    methods = read_results("a", tmp_path).method.unique()
+    assert list(methods) == ["edit", "closed form", "new method"]  # rows that are replaced keep their place
 
 
 def test_write_results_of_some_methods_on_one_network_leaves_the_other_networks(tmp_path):

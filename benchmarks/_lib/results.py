@@ -241,12 +241,18 @@ def write_results(path: Path, results: Results, command: str, day: str, methods:
 
 
 def _replaced(stored: pd.DataFrame, new: pd.DataFrame, names: Collection[str]) -> pd.DataFrame:
-    """Replace the rows of some methods, on the networks of which there are new ones."""
+    """Replace the rows of some methods on the networks of which there are new rows, in the place of the old rows."""
     if not len(new) or not len(stored):
         return new if len(new) else stored
     new = new[new.method.isin(names)]
     is_replaced = stored.method.isin(names) & stored.network.isin(new.network)
-    return pd.concat([stored[~is_replaced], new], ignore_index=True)
+    old_places: dict[tuple[str, str], int] = {}
+    for place, key in enumerate(zip(stored.network, stored.method, strict=True)):
+        old_places.setdefault(key, place)
+    new_places = [old_places.get(key, len(stored)) for key in zip(new.network, new.method, strict=True)]
+    rows = pd.concat([stored[~is_replaced], new], ignore_index=True)
+    order = np.argsort([*np.flatnonzero(~is_replaced), *new_places], kind="stable")
+    return rows.iloc[order].reset_index(drop=True)
 
 
 def _write(path: Path, text: str) -> None:
