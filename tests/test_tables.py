@@ -149,10 +149,12 @@ def test_one_method_has_one_name():
     [
         (pivots.SHARE, 0.834, "83%"),
         (pivots.SHARE, -0.125, "−12%"),
+        (pivots.SHARE, -0.004, "0%"),
         (pivots.PRECISE_SHARE, 0.0461, "4.6%"),
         (pivots.SIGNED_SHARE, 0.149, "+15%"),
         (pivots.CHANGE, -1.5, "−1.50"),
         (pivots.CHANGE, 0.0, "+0.00"),
+        (pivots.CHANGE, -0.004, "+0.00"),
         (pivots.P_VALUE, 1e-9, "1e-09"),
         (pivots.RATIO, 58430.7, "58,431"),
     ],

@@ -17,14 +17,16 @@ class Format(NamedTuple):
     bound: Callable[[float], str]
 
 
-def _minus(text: str) -> str:
-    return text.replace("-", "−")
+def _number(value: float, digits: int = 0, sign: str = "") -> str:
+    """Write a number with a proper minus sign; what is rounded to zero has none."""
+    rounded = round(value, digits) + 0.0
+    return f"{rounded:{sign}.{digits}f}".replace("-", "−")
 
 
-SHARE = Format(lambda value: _minus(f"{100 * value:.0f}%"), lambda value: _minus(f"{100 * value:.0f}"))
-PRECISE_SHARE = Format(lambda value: _minus(f"{100 * value:.1f}%"), lambda value: _minus(f"{100 * value:.1f}"))
-SIGNED_SHARE = Format(lambda value: _minus(f"{100 * value:+.0f}%"), lambda value: _minus(f"{100 * value:+.0f}"))
-CHANGE = Format(lambda value: _minus(f"{value:+.2f}"), lambda value: _minus(f"{value:+.2f}"))
+SHARE = Format(lambda value: f"{_number(100 * value)}%", lambda value: _number(100 * value))
+PRECISE_SHARE = Format(lambda value: f"{_number(100 * value, 1)}%", lambda value: _number(100 * value, 1))
+SIGNED_SHARE = Format(lambda value: f"{_number(100 * value, 0, '+')}%", lambda value: _number(100 * value, 0, "+"))
+CHANGE = Format(lambda value: _number(value, 2, "+"), lambda value: _number(value, 2, "+"))
 DECIMAL = Format("{:.2f}".format, "{:.2f}".format)
 COUNT = Format("{:.0f}".format, "{:.0f}".format)
 P_VALUE = Format("{:.2g}".format, "{:.2g}".format)

@@ -405,7 +405,7 @@ def style_heat(effects: pd.DataFrame) -> Figure:
     Args:
         effects: see `Probe.effects(["concept", "style"])`.
     """
-    grid = 100 * effects.pivot(index="style", columns="concept", values="drop")
+    grid = _percent(effects.pivot(index="style", columns="concept", values="drop"))
     style_order = grid.mean(axis=1).sort_values(ascending=False).index
     grid = grid.loc[style_order]
     concept_order = grid.mean().sort_values(ascending=False).index
@@ -497,10 +497,15 @@ def heat(tables: Mapping[str, pd.DataFrame]) -> Figure:
     size = (0.8 * sum(widths) + 3.2, 0.32 * height + 1.3)
     figure, axes = plt.subplots(1, len(tables), figsize=size, width_ratios=widths, sharey=True, squeeze=False)
     for axis, (title, table) in zip(axes[0], tables.items(), strict=True):
-        sns.heatmap(100 * table, ax=axis, cmap="RdBu", center=0, vmin=-100, vmax=100, cbar=False, **NUMBERS)
+        sns.heatmap(_percent(table), ax=axis, cmap="RdBu", center=0, vmin=-100, vmax=100, cbar=False, **NUMBERS)
         _label_heat(axis)
         axis.set_title(title, fontsize=9)
     return finished(figure)
+
+
+def _percent(shares: pd.DataFrame) -> pd.DataFrame:
+    """Convert shares to whole percent, of which none is a negative zero."""
+    return (100 * shares).round() + 0.0
 
 
 def _label_heat(axis: Axes) -> None:
