@@ -679,7 +679,7 @@ TARGET_CLASS = "target class, same style"
 FIGURES = {
     "results.png": (points, "methods_by_experiment"),
     "locality.png": (curves, "generalization_by_locality"),
-    # "exemplar_count.png": (by_exemplar_count, "errors_by_exemplar_count"),
+    "exemplar_count.png": (by_exemplar_count, "errors_by_exemplar_count"),
 }
 """The figures in docs, which are marked with their rows: what makes the rows, and what draws them in `_lib.figures`."""
 
