@@ -307,7 +307,7 @@ def test_finetune_for_several_numbers_of_steps(tiny, photos32, exemplar, monkeyp
     alone = [finetune(tiny, "conv1", exemplar, photos32, steps=steps, **settings) for steps in (5, 2)]
     runs = []
     forward = finetuning.forward
-    monkeypatch.setattr(finetuning, "forward", lambda *arguments: runs.append(1) or forward(*arguments))
+    monkeypatch.setattr(finetuning, "forward", lambda *given, **named: runs.append(1) or forward(*given, **named))
     together = finetune(tiny, "conv1", exemplar, photos32, steps=(5, 2), **settings)
     assert len(runs) == 6 + 5  # a loss after each step, and a distance before each
     for edit, edit_alone in zip(together, alone, strict=True):
