@@ -13,6 +13,8 @@ from _lib.results import Results
 from edittools.scenarios.snow import compare_exemplars, snow_scenario
 
 NETWORKS = ("efficientnet_lite0",)
+CONCEPT = "target and target_test"
+"""All photos of vehicles on snow count, since nothing is selected."""
 
 
 def experiment(options: argparse.Namespace) -> Results:
@@ -24,9 +26,9 @@ def experiment(options: argparse.Namespace) -> Results:
         for exemplar, row in table.iterrows():
             where = {"network": network, "method": "edit", "condition": exemplar}
             results.add("share of the image", row["mask"], split="mask", **where)
-            results.add("errors before", row["errors before"], split="target_test", n=row["images"], **where)
-            results.add("corrected", row["corrected"], split="target_test", **where)
-            results.add("broken", row["broken"], split="target_test", **where)
+            results.add("errors before", row["errors before"], split=CONCEPT, n=row["images"], **where)
+            results.add("corrected", row["corrected"], split=CONCEPT, **where)
+            results.add("broken", row["broken"], split=CONCEPT, **where)
             results.add("accuracy change", row["clean change (points)"], split="clean_test", **where)
         results.add_selected(scenario.default["layer"], network, "edit")
         print(f"{network} is finished", flush=True)

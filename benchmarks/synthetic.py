@@ -86,7 +86,7 @@ def sweep(
 def at_most(cases: Sequence[syn.Case], count: int | None) -> list[syn.Case]:
     """Draw `count` of the cases at random; a larger number has all cases of a smaller one. None draws all."""
     drawn = np.random.default_rng(0).permutation(len(cases))[:count]
-    return [cases[number] for number in sorted(drawn)] if count is not None else list(cases)
+    return [cases[number] for number in sorted(drawn)]
 
 
 def evaluate(search: EditSearch, edit: Edit) -> dict[str, float | None]:

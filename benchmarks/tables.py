@@ -397,12 +397,16 @@ def repair_composites(table: pd.DataFrame) -> str:
     return markdown(columns)
 
 
+SAME_STYLE = ("other classes, same style", "target class, same style")
+"""The splits of the experiment with several numbers of exemplars that its table and its figure show."""
+
+
 def exemplar_count(table: pd.DataFrame) -> str:
     """Write one row per method, and one column per number of exemplars and split; then show the figure."""
     methods = table[table.method != ""]
     cases = cells(table, "cases", index="condition")
     columns = {}
-    for split in ("other classes, same style", "target class, same style"):
+    for split in SAME_STYLE:
         for condition, part in methods.groupby("condition", sort=False):
             title = f"{split.removesuffix(', same style')}, {condition}"
             columns[title] = cells(part, "errors corrected", split)
@@ -668,13 +672,11 @@ def curves() -> list[dict[str, Any]]:
 def by_exemplar_count() -> list[dict[str, Any]]:
     """Return a row per method, number of exemplars and split: the errors corrected with their interval."""
     table = read_results("exemplar_count")
-    table = table[(table.metric == "errors corrected") & table.split.isin(["other classes, same style", TARGET_CLASS])]
+    table = table[(table.metric == "errors corrected") & table.split.isin(SAME_STYLE)]
     counts = table.condition.str.extract(r"(\d+)", expand=False).astype(int)
     columns = ["method", "split", "exemplars", "value", "low", "high"]
     return table.assign(exemplars=counts)[columns].to_dict("records")
 
-
-TARGET_CLASS = "target class, same style"
 
 FIGURES = {
     "results.png": (points, "methods_by_experiment"),
