@@ -458,6 +458,16 @@ SPEED: dict[str, tuple[list[str], Format]] = {
 }
 
 
+def batch_size(table: pd.DataFrame) -> str:
+    """Write how much faster the usual batches are than batches of 64."""
+    known = table.set_index(["network", "metric"]).value.unstack("metric").reindex(table.network.unique())
+    columns = {
+        "images in a usual batch": known["usual batch size"].map("{:.0f}".format),
+        "times faster than one batch of 64": known["time ratio"].map("{:.1f}".format),
+    }
+    return markdown(columns, rows="network")
+
+
 def paper_rehearsal(table: pd.DataFrame) -> str:
     """Write which models of tier `paper` ran through which scenarios."""
     index = ["network", "condition"]
@@ -476,7 +486,7 @@ TABLES = {
     for function in (
         *(snow, typographic, watermark, synthetic, found_rule, side_effects, probing, segmentation, robustness, repair),
         *(many_edits, random_directions, default_settings, repair_composites, edit_speed, paper_rehearsal),
-        *(exemplar_count, compare_exemplars),
+        *(exemplar_count, compare_exemplars, batch_size),
     )
 }
 """What makes the table of a run, by its experiment."""

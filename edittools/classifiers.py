@@ -15,6 +15,16 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 IMAGENET_SIZE = 224
 
+MOST_IMAGES = 64
+"""Images in a batch by default, unless they are large."""
+
+MOST_PIXELS_ON_CPU = 8 * IMAGENET_SIZE**2
+"""Pixels in a batch by default on a CPU.
+
+The C library fetches the memory of larger tensors from the operating system each time, which takes longer than the
+computation.
+"""
+
 
 class Classifier(nn.Module):
     """A torch model with its normalization and class names.
@@ -119,6 +129,13 @@ class Classifier(nn.Module):
 
     def __repr__(self) -> str:
         return f"Classifier({type(self.model).__name__}, {len(self.classes)} classes, {self.size} px)"
+
+
+def usual_batch_size(classifier: Classifier) -> int:
+    """Choose how many images to run at once: 64, but fewer on a CPU if they are large (8 of 224 pixels)."""
+    if classifier.device.type != "cpu":
+        return MOST_IMAGES
+    return max(1, min(MOST_IMAGES, MOST_PIXELS_ON_CPU // classifier.size**2))
 
 
 def _geometry(wrapped: Classifier | None, size: int | None, resize_to: int | None) -> InputGeometry:

@@ -32,7 +32,7 @@ from edittools._graph import (
 )
 from edittools._inference import without_autocast
 from edittools._positions import Window, image_range, op_name, windows_of
-from edittools.classifiers import Classifier, check_classifier
+from edittools.classifiers import Classifier, check_classifier, usual_batch_size
 from edittools.images import Images, in_batches
 
 if TYPE_CHECKING:
@@ -347,6 +347,15 @@ class Cut(Layer):
         return self._compute(self._exported.layer_node(layer).args[0], state)
 
     @property
+    def image_dimensions(self) -> tuple[int | None, ...]:
+        """For each tensor of a state, the dimension along which its images lie; None if it holds them otherwise."""
+        dimensions = []
+        for node in self._state_nodes:
+            multiples = [self._exported.batch_multiple(size) for size in node.meta["val"].shape]
+            dimensions.append(multiples.index(1) if multiples.count(1) == 1 and sum(multiples) == 1 else None)
+        return tuple(dimensions)
+
+    @property
     def state_parameters(self) -> dict[str, nn.Parameter]:
         """The parameters on which a state depends, by their names in the model."""
         earlier = {node.target for node in self._earlier}
@@ -400,14 +409,14 @@ def find_layer(model: nn.Module, layer: str | nn.Module) -> str:
 
 @torch.no_grad()
 def states_at(
-    cuts: Mapping[str, Cut], images: Images, batch_size: int = 64, progress: bool = False
+    cuts: Mapping[str, Cut], images: Images, batch_size: int | None = None, progress: bool = False
 ) -> dict[str, list[State]]:
     """Run images up to several layers, in one pass.
 
     Args:
         cuts: cuts of one classifier, by the layer's name.
         images: `(N, 3, H, W)`, of the size that the cuts are for.
-        batch_size: images per batch.
+        batch_size: images per batch; by default `usual_batch_size`.
         progress: show a progress bar.
 
     Returns:
@@ -420,6 +429,8 @@ def states_at(
     states: dict[str, list[State]] = {layer: [] for layer in cuts}
     if any(cut.classifier is not classifier for cut in cuts.values()):
         raise ValueError("the cuts are of several classifiers; pass cuts of one classifier, such as those of cut_all")
+    if batch_size is None:
+        batch_size = usual_batch_size(classifier)
     for batch in in_batches(images, batch_size, "states", progress):
         size = tuple(batch.shape[2:])
         for cut in cuts.values():

@@ -19,7 +19,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from os import PathLike, fspath
 from typing import Any
@@ -86,6 +86,7 @@ class Change:
         left: the full change, of the parameter's shape; or, with `right`, Λ of shape `(out, rank, kh, kw)`, which is
             `(out, rank)` for a linear layer.
         right: Dᵀ of shape `(rank, in)`; None for a full change.
+        multiple_of: the factor and the change that this one is the product of; None unless it was scaled.
 
     Raises:
         ValueError: if the shapes of `left` and `right` do not fit.
@@ -93,6 +94,7 @@ class Change:
 
     left: Tensor
     right: Tensor | None = None
+    multiple_of: "tuple[float, Change] | None" = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.right is None:
@@ -135,7 +137,10 @@ class Change:
     def __mul__(self, factor: float) -> "Change":
         if factor == 0:
             return replace(self, left=torch.zeros_like(self.left))  # 0 times infinity is 0 here
-        return replace(self, left=self.left * factor)
+        scaled = replace(self, left=self.left * factor)
+        before, base = self.multiple_of or (1.0, self)
+        object.__setattr__(scaled, "multiple_of", (before * factor, base))  # frozen
+        return scaled
 
     def __add__(self, other: "Change") -> "Change":
         if self.right is None or other.right is None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from edittools._inference import check_logits_shape, eval_copy, without_autocast
-from edittools.classifiers import Classifier, check_classifier, remap_labels
+from edittools.classifiers import Classifier, check_classifier, remap_labels, usual_batch_size
 from edittools.images import Images, LabelledImages, in_batches
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @torch.no_grad()
 @without_autocast()
-def predict(classifier: Classifier, images: Images, batch_size: int = 64, progress: bool = False) -> Tensor:
+def predict(classifier: Classifier, images: Images, batch_size: int | None = None, progress: bool = False) -> Tensor:
     """Compute the logits of images, not their classes: `predict(…).argmax(dim=1)` is the predicted class.
 
     For labeled images `data`, `misclassified(predict(classifier, data), data.labels)` tells which are misclassified.
@@ -28,7 +28,7 @@ def predict(classifier: Classifier, images: Images, batch_size: int = 64, progre
     Args:
         classifier: the classifier.
         images: `(N, 3, H, W)` in [0, 1], with or without labels.
-        batch_size: images per batch.
+        batch_size: images per batch; by default 64, and fewer large images on a CPU, see `usual_batch_size`.
         progress: show a progress bar.
 
     Returns:
@@ -39,6 +39,8 @@ def predict(classifier: Classifier, images: Images, batch_size: int = 64, progre
         ValueError: if the images are not in [0, 1], or if the model does not return one logit per class.
     """
     model = check_classifier(classifier).model
+    if batch_size is None:
+        batch_size = usual_batch_size(classifier)
     classes = len(classifier.classes)
     logits = [torch.zeros(0, classes)]
     with eval_copy(model) as copied:

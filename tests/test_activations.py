@@ -1,16 +1,21 @@
 """Cached activations while edits are applied and undone: "before" and "after" are under the same edits, or refused."""
 
+from functools import partial
+
 import pytest
 import torch
-from conftest import make_exemplar
+from conftest import TinyNet, make_exemplar
+from torch import nn
 
-from edittools.cut import cut_all
+from edittools.classifiers import Classifier
+from edittools.cut import Cut, cut_all
 from edittools.edits import Change, Edit, unedited_fingerprint
 from edittools.images import LabelledImages
-from edittools.metrics import misclassified, predict
+from edittools.metrics import label_margins, misclassified, predict
 from edittools.rewriting import rewrite
 from edittools.selection.activations import CachedActivations
 from edittools.selection.constraints import ConstraintCheck, Constraints
+from edittools.selection.search import later_layers
 
 
 @pytest.fixture
@@ -140,3 +145,84 @@ def test_logits_after_weights_were_permuted_through_data(tiny, data, edit):
     weight.data.copy_(weight.data.flip(0))
     with pytest.raises(ValueError, match="TinyNet"):
         states.logits()
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_logits_of_multiples_of_an_edit(tiny, data, edit, in_memory):
+    states = CachedActivations(cut_all(tiny, ["conv1"]), data, batch_size=7, in_memory=in_memory)
+    states.compare(edit, stop=lambda after: len(after) > 7)  # only some batches are computed
+    for strength in (0.5, 1, -2, 0):
+        multiple = strength * (2 * edit)
+        with multiple.applied(tiny):
+            expected = predict(tiny, data)
+        torch.testing.assert_close(states.logits(multiple), expected)
+    other = -edit + edit  # of another rank, so it is no multiple
+    torch.testing.assert_close(states.logits(other), predict(tiny, data))
+
+
+def test_change_of_multiples_is_computed_once(tiny, data, edit, monkeypatch):
+    states = CachedActivations(cut_all(tiny, ["conv1"]), data, batch_size=8)
+    computed = []
+    added = Change.added
+    monkeypatch.setattr(Change, "added", lambda change, *given: computed.append(change) or added(change, *given))
+    for strength in (0.5, 1, 1.5):
+        states.logits(strength * edit)
+    assert len(computed) == 5  # once for each batch of eight images
+    states.logits(edit + edit)
+    assert len(computed) == 10
+
+
+class SideBranch(nn.Module):
+    """A network that hands on a tensor besides the keys of its second layer, with the images in another place."""
+
+    def __init__(self, is_split):
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, stride=2)
+        self.second = nn.Conv2d(8, 8, 3, padding=1)
+        self.head = nn.Linear(8, 5)
+        self.is_split = is_split
+
+    def aside(self, maps):
+        """Split each image into two, or put the images last."""
+        return maps.reshape(-1, 4, *maps.shape[2:]) if self.is_split else maps.permute(1, 2, 3, 0)
+
+    def back(self, branch):
+        return branch.reshape(-1, 8, *branch.shape[2:]) if self.is_split else branch.permute(3, 0, 1, 2)
+
+    def forward(self, images):
+        maps = self.first(images)
+        branch = self.aside(maps).tanh()
+        after = self.aside(self.second(maps + self.back(branch))) * branch
+        return self.head(self.back(after).mean(dim=(2, 3)))
+
+
+def test_image_dimensions():
+    for model, dimensions in ((TinyNet(), (0, 0)), (SideBranch(False), (0, 3)), (SideBranch(True), (0, None))):
+        classifier = Classifier(model, ("ant", "bee", "cat", "dog", "elk"), size=32)
+        layer = "conv2" if isinstance(model, TinyNet) else "second"
+        assert Cut(classifier, layer).image_dimensions == dimensions
+
+
+@pytest.mark.parametrize("make", [TinyNet, partial(SideBranch, False), partial(SideBranch, True)])
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_fragile_images_first(make, in_memory, photos32):
+    torch.manual_seed(0)
+    classifier = Classifier(make(), ("ant", "bee", "cat", "dog", "elk"), size=32)
+    images = photos32[:12]
+    data = LabelledImages(images, torch.arange(12) % 5, classifier.classes)
+    layers = later_layers(classifier)[-2:]
+    states = CachedActivations(cut_all(classifier, layers), data, 5, in_memory=in_memory, fragile_first=True)
+    margins = label_margins(predict(classifier, data), data.labels)
+    order = margins.argsort()
+    assert not torch.equal(order, torch.arange(12))
+    ordered = data.subset(order)
+    assert torch.equal(states.labels, ordered.labels)
+    torch.testing.assert_close(states.original, predict(classifier, ordered))
+    for layer in layers:
+        weight = classifier.model.get_parameter(f"{layer}.weight")
+        change = 0.1 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1))
+        edit = Edit({f"{layer}.weight": Change(change)}, unedited_fingerprint(classifier))
+        with edit.applied(classifier):
+            expected = predict(classifier, ordered)
+        torch.testing.assert_close(states.logits(edit), expected, rtol=1e-3, atol=1e-4)
+        assert not torch.allclose(expected, states.original)

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import rankdata, wilcoxon
 
+from edittools.classifiers import Classifier
 from edittools.cut import cut_all
 from edittools.images import LabelledImages
 from edittools.metrics import Comparison, attack_row, by_class, error_rate, mcnemar, misclassified, predict, wilson
@@ -187,3 +188,15 @@ def test_pooled_row_of_equal_and_different_classifiers():
     )
     with pytest.raises(ValueError, match=r"\[127, 126\]"):
         pooled_row([comparisons[0], Comparison(comparisons[1].before[1:], comparisons[1].after[1:])])
+
+
+@pytest.mark.parametrize(("size", "images"), [(32, 64), (64, 64), (224, 8), (448, 2), (2000, 1)])
+def test_predict_takes_large_images_in_small_batches(size, images):
+    class Counting(torch.nn.Module):
+        def forward(self, batch):
+            counts.append(len(batch))
+            return batch.mean(dim=(2, 3))
+
+    counts = []
+    predict(Classifier(Counting(), ("red", "green", "blue"), size=size), torch.zeros(1, 3, 4, 4).expand(64, -1, -1, -1))
+    assert counts == 64 // images * [images]

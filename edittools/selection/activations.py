@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -12,11 +13,11 @@ from edittools._caching import digest_tensors
 from edittools._checks import check_amount
 from edittools.baselines.finetuning import forward
 from edittools.baselines.inputs import Batches, reference_batches
-from edittools.classifiers import Classifier, remap_labels
+from edittools.classifiers import MOST_IMAGES, Classifier, remap_labels, usual_batch_size
 from edittools.cut import Cut, State, cut_all, states_at
-from edittools.edits import Edit, applied_edits, check_same_before, first_changed, unedited_fingerprint
+from edittools.edits import Change, Edit, applied_edits, check_same_before, first_changed, unedited_fingerprint
 from edittools.images import Images, LabelledImages, evenly_spaced, in_batches
-from edittools.metrics import Comparison, label_margins, misclassified, predict
+from edittools.metrics import Comparison, label_margins, misclassified
 from edittools.moments import SecondMoment, second_moments
 from edittools.rewriting import SAMPLE
 from edittools.selection.splits import Splits
@@ -39,18 +40,22 @@ class CachedActivations:
         self,
         cuts: Mapping[str, Cut],
         data: LabelledImages,
-        batch_size: int = 64,
+        batch_size: int | None = None,
         progress: bool = False,
         in_memory: bool = True,
+        fragile_first: bool = False,
     ) -> None:
         """Run all images once.
 
         Args:
             cuts: come from one `cut_all`, in the network's order.
             data: the images; labels into other class names are mapped by name.
-            batch_size: images per batch.
+            batch_size: images per batch; by default twice the `usual_batch_size`, since what follows a layer computes
+                smaller tensors.
             progress: show a progress bar.
             in_memory: keep the states; otherwise images are run from the start for each edit, which is slower.
+            fragile_first: order the images by how far the labeled class is ahead of the best other one, the least
+                first. A comparison that may stop early then soon shows what an edit costs.
         """
         if not cuts:
             raise ValueError("No layer to cache images at; pass at least one cut, see cut_all")
@@ -60,14 +65,17 @@ class CachedActivations:
         self._classifier = next(iter(cuts.values())).classifier
         self._data = remap_labels("images to cache", data, self._classifier)
         self.labels = self._data.labels
-        self._batch_size = batch_size
+        self._batch_size = _usual_batch_size(self._classifier) if batch_size is None else batch_size
         self._applied_then = applied_edits(self._classifier)
         self._fingerprints = self._fingerprints_now()
-        self.states = states_at(cuts, self._data, batch_size, progress) if in_memory else None
+        self.states = states_at(cuts, self._data, self._batch_size, progress) if in_memory else None
         self._outputs: dict[str, tuple[tuple[str, ...], list[Tensor]]] = {}
         self._before: tuple[tuple[str, ...], Tensor, Tensor] | None = None
         self._compared: dict[tuple[Edit, tuple[str, ...]], Comparison] = {}
+        self._multiples: _Multiples | None = None
         self._before_now()
+        if fragile_first:
+            self._reorder(label_margins(self.original, self.labels).argsort(stable=True), progress)
 
     @property
     def applied(self) -> tuple[str, ...]:
@@ -153,8 +161,9 @@ class CachedActivations:
             edit.check_fits(self._classifier)
         change = edit.changes.get(f"{layer}.weight")
         if change is not None and len(edit.changes) == 1:
+            factor, multiples = self._multiples_of(layer, change)
             for number, (state, output) in enumerate(self._with_outputs(layer)):
-                added = change.added(cut, cut.keys(state))
+                added = factor * multiples.added(number, cut, state)
                 yield cut.logits(state, output + added, checked=number > 0).cpu()
             return
         parameters = self._edited_parameters(edit, layer)
@@ -205,6 +214,40 @@ class CachedActivations:
         _, outputs = self._outputs[layer]
         return zip(states, outputs, strict=True)
 
+    def _multiples_of(self, layer: str, change: Change) -> "tuple[float, _Multiples]":
+        """Give the change that `change` is a multiple of, with what it adds to the batches, and the factor."""
+        factor, base = change.multiple_of or (1.0, change)
+        known = self._multiples
+        if known is None or known.change is not base or known.layer != layer:
+            known = _Multiples(layer, base, is_kept=self.states is not None)
+            self._multiples = known
+        return factor, known
+
+    def _reorder(self, order: Tensor, progress: bool) -> None:
+        """Put images that have been cached into another order, without running them again if possible."""
+        self._data = self._data.subset(order)
+        self.labels = self._data.labels
+        applied, logits, is_misclassified = self._before
+        self._before = applied, logits[order], is_misclassified[order]
+        self._outputs.clear()
+        if self.states is None:
+            return
+        dimensions = {layer: cut.image_dimensions for layer, cut in self.cuts.items()}
+        if None in chain.from_iterable(dimensions.values()):
+            self.states = states_at(self.cuts, self._data, self._batch_size, progress)
+            return
+        old = {}  # each tensor once: layers share some, such as that of a residual branch
+        keys: dict[str, list[tuple[int, ...]]] = {}
+        for layer, states in self.states.items():
+            keys[layer] = []
+            for batches, dimension in zip(zip(*states, strict=True), dimensions[layer], strict=True):
+                key = tuple(map(id, batches))
+                old[key] = batches, dimension
+                keys[layer].append(key)
+        self.states = None
+        new = {key: _reordered(*old.pop(key), order) for key in list(old)}  # the old tensors are released in turn
+        self.states = {layer: list(zip(*(new[key] for key in keys[layer]), strict=True)) for layer in keys}
+
     def _check_states(self, layer: str, checked: bool) -> None:
         """Refuse states at a layer if the model before it is no longer the same, or was changed by more than edits."""
         if not checked:
@@ -228,10 +271,39 @@ class CachedActivations:
         return unedited_fingerprint(self._classifier), digest_tensors(self._classifier.buffers())
 
 
+def _reordered(batches: Sequence[Tensor], dimension: int, order: Tensor) -> list[Tensor]:
+    """Put images, which lie along a dimension of the batches, into another order; the batches keep their sizes."""
+    images = torch.cat(batches, dimension)
+    reordered = []
+    for batch, numbers in zip(batches, order.to(images.device).split(batches[0].shape[dimension]), strict=True):
+        reordered.append(torch.empty_like(batch).copy_(images.index_select(dimension, numbers)))  # strides as before
+    return reordered
+
+
+class _Multiples:
+    """What a change of a layer's weight adds to the layer's outputs: computed once for all multiples of the change."""
+
+    def __init__(self, layer: str, change: Change, is_kept: bool) -> None:
+        self.layer = layer
+        self.change = change
+        self._is_kept = is_kept
+        self._by_batch: dict[int, Tensor] = {}
+
+    def added(self, number: int, cut: Cut, state: State) -> Tensor:
+        """Return what the change adds to the layer's output for the batch of this number."""
+        if number in self._by_batch:
+            return self._by_batch[number]
+        added = self.change.added(cut, cut.keys(state))
+        if self._is_kept:
+            self._by_batch[number] = added
+        return added
+
+
 def cache_activations(
     cuts: Mapping[str, Cut],
     sets: Mapping[str, LabelledImages],
     early_stopping: Collection[str] = (),
+    fragile_first: Collection[str] = (),
     progress: bool = False,
 ) -> dict[str, CachedActivations]:
     """Cache sets of images at the layers of a classifier.
@@ -244,32 +316,43 @@ def cache_activations(
         sets: the images, by the name of the set.
         early_stopping: names of the sets that are compared with a condition to stop; they get smaller batches, so that
             a comparison stops after a few images.
+        fragile_first: names of the sets whose images are ordered by how easily they are misclassified.
         progress: show progress bars.
 
     Returns:
         The cached activations, by the name of the set.
     """
     cached = {}
-    free = memory_for_states(next(iter(cuts.values())).classifier.device)
+    classifier = next(iter(cuts.values())).classifier
+    free = memory_for_states(classifier.device)
     for name, images in sets.items():
-        batch_size = 64
+        batch_size = _usual_batch_size(classifier)
         if name in early_stopping:
-            batch_size = min(64, max(8, len(images) // 16))
+            batch_size = min(batch_size, max(8, len(images) // 16))
         needed = len(images) * bytes_of_states(cuts, images.images[:1]) if len(images) else 0
         in_memory = needed <= free
-        cached[name] = CachedActivations(cuts, images, batch_size, progress, in_memory)
+        cached[name] = CachedActivations(cuts, images, batch_size, progress, in_memory, name in fragile_first)
         if in_memory:
             free -= needed
     return cached
 
 
+def _usual_batch_size(classifier: Classifier) -> int:
+    """Choose how many images to cache at once."""
+    return min(MOST_IMAGES, 2 * usual_batch_size(classifier))
+
+
 @torch.no_grad()
 def bytes_of_states(cuts: Mapping[str, Cut], image: Tensor) -> int:
-    """Count the bytes that caching an image `(1, 3, H, W)` at all cuts takes, with the output of each layer."""
+    """Count the bytes that caching an image `(1, 3, H, W)` at all cuts takes.
+
+    With the states come the output of each layer, and what a change adds to one of them.
+    """
     states = [state for [state] in states_at(cuts, image).values()]
     cached = [tensor for state in states for tensor in state]
     outputs = [cut.output(state) for cut, state in zip(cuts.values(), states, strict=True)]
-    return sum({tensor.data_ptr(): tensor.nbytes for tensor in (*cached, *outputs)}.values())
+    of_one_change = max(output.nbytes for output in outputs)
+    return of_one_change + sum({tensor.data_ptr(): tensor.nbytes for tensor in (*cached, *outputs)}.values())
 
 
 def memory_for_states(device: torch.device) -> float:
@@ -371,18 +454,13 @@ class SplitActivations(dict[str, CachedActivations]):
             if shared is not None and shared.splits.labeled.get(name) is data:
                 known[name] = shared[name]
             else:
-                new[name] = _fragile_first(data, classifier) if name == "clean" else data
-        cached = cache_activations(self.cuts, new, ("clean", "retain"), progress)
+                new[name] = data
+        cached = cache_activations(
+            self.cuts, new, early_stopping=("clean", "retain"), fragile_first=("clean",), progress=progress
+        )
         for name in splits.labeled:
             self[name] = known[name] if name in known else cached[name]
         if shared is not None and shared.splits.reference is splits.reference:
             self.reference = shared.reference
         else:
             self.reference = ReferenceActivations(self.cuts, splits.reference, progress)
-
-
-def _fragile_first(data: LabelledImages, classifier: Classifier) -> LabelledImages:
-    """Order images by how far the labeled class is ahead of the best other one, the least first."""
-    data = remap_labels("clean", data, classifier)
-    margins = label_margins(predict(classifier, data), data.labels)
-    return data.subset(margins.argsort(stable=True))
