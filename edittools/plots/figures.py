@@ -193,15 +193,15 @@ def layers(table: pd.DataFrame, errors: int) -> Figure:
     """
     figure, axis = plt.subplots(figsize=(max(6, 0.55 * table.layer.nunique()), 3.4))
     net_percent = 100 * table.net / errors
-    sns.stripplot(
+    sns.swarmplot(
         table,
         x="layer",
         y=net_percent,
         hue="objective",
         palette=[AFTER, YELLOW],
-        jitter=0.25,
         size=4,
         alpha=0.7,
+        warn_thresh=1,  # dots that do not fit next to each other overlap
         ax=axis,
     )
     axis.axhline(0, color=AXIS, linewidth=1)
