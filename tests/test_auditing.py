@@ -22,7 +22,7 @@ from edittools.probing.coco import decode_segmentation
 from edittools.scenarios.tiers import SceneSet
 
 
-def write_scenes(root, count=120, classes=("car", "van", "bus", "truck"), ground="road", offset=500_000):
+def write_scenes(root, count=80, classes=("car", "van", "bus", "truck"), ground="road", offset=500_000):
     """Write rendered scenes in one subfolder per class, with the masks of their ground in CONCEPT/CLASS/NAME.png."""
     scenes = SceneSet(count, "validation", offset, classes, ground).render()
     masks = scenes.mask(ground)
@@ -62,7 +62,7 @@ def test_audit_of_rendered_scenes_finds_the_planted_rule_and_repairs_it(audited)
     assert "van" in set(found["class"])
     page = (out / "report.html").read_text()
     assert "What was probed" in page and "data:image/png" in page
-    assert printed.splitlines()[0].startswith("120 images of 4 classes")
+    assert printed.splitlines()[0].startswith("80 images of 4 classes")
     edit = et.Edit.load(out / "edit.safetensors")
     classifier = et.load_classifier("mini_vgg")
     vans = SceneSet(60, "test", 700_000, ("van",), "snow").render()
