@@ -163,8 +163,8 @@ class CachedActivations:
         if change is not None and len(edit.changes) == 1:
             factor, multiples = self._multiples_of(layer, change)
             for number, (state, output) in enumerate(self._with_outputs(layer)):
-                added = factor * multiples.added(number, cut, state)
-                yield cut.logits(state, output + added, checked=number > 0).cpu()
+                edited = torch.add(output, multiples.added(number, cut, state), alpha=factor)
+                yield cut.logits(state, edited, checked=number > 0).cpu()
             return
         parameters = self._edited_parameters(edit, layer)
         for number, state in enumerate(self._states_at(layer)):
@@ -236,17 +236,17 @@ class CachedActivations:
         if None in chain.from_iterable(dimensions.values()):
             self.states = states_at(self.cuts, self._data, self._batch_size, progress)
             return
+        tensors = {layer: list(zip(*states, strict=True)) for layer, states in self.states.items()}
+        keys = {layer: [tuple(map(id, batches)) for batches in of_layer] for layer, of_layer in tensors.items()}
         old = {}  # each tensor once: layers share some, such as that of a residual branch
-        keys: dict[str, list[tuple[int, ...]]] = {}
-        for layer, states in self.states.items():
-            keys[layer] = []
-            for batches, dimension in zip(zip(*states, strict=True), dimensions[layer], strict=True):
-                key = tuple(map(id, batches))
-                old[key] = batches, dimension
-                keys[layer].append(key)
+        for layer, of_layer in tensors.items():
+            old.update(zip(keys[layer], zip(of_layer, dimensions[layer], strict=True), strict=True))
         self.states = None
-        new = {key: _reordered(*old.pop(key), order) for key in list(old)}  # the old tensors are released in turn
-        self.states = {layer: list(zip(*(new[key] for key in keys[layer]), strict=True)) for layer in keys}
+        del tensors, of_layer  # only `old` holds them now, and releases one after the other
+        new = {key: _reordered(*old.pop(key), order) for key in list(old)}
+        self.states = {
+            layer: list(zip(*(new[key] for key in of_layer), strict=True)) for layer, of_layer in keys.items()
+        }
 
     def _check_states(self, layer: str, checked: bool) -> None:
         """Refuse states at a layer if the model before it is no longer the same, or was changed by more than edits."""
