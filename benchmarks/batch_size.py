@@ -14,6 +14,7 @@ import torch
 from _lib.command import parser, run, seconds
 from _lib.results import Results
 from torchvision.models import get_model
+from tqdm.auto import tqdm
 
 from edittools.classifiers import MOST_IMAGES, Classifier, usual_batch_size
 from edittools.metrics import predict
@@ -25,9 +26,10 @@ NETWORKS = ("squeezenet1_1", "resnet18", "efficientnet_b0", "resnet50")
 def experiment(options: argparse.Namespace) -> Results:
     """Measure all networks."""
     results = Results("batch_size", "random weights and images")
+    torch.manual_seed(0)
     images = torch.rand(16 if options.quick else MOST_IMAGES, 3, 224, 224)
-    for name in NETWORKS[:1] if options.quick else NETWORKS:
-        torch.manual_seed(0)
+    names = NETWORKS[:1] if options.quick else NETWORKS
+    for name in tqdm(names, desc="networks", unit="network", leave=False):
         classifier = Classifier(get_model(name), [str(number) for number in range(1000)])
         at_once = seconds(lambda classifier=classifier: predict(classifier, images, batch_size=len(images)))
         usual = seconds(lambda classifier=classifier: predict(classifier, images))

@@ -1,6 +1,7 @@
 """Small models and exemplars that need no download, made once a session."""
 
 import os
+import shutil
 from collections import Counter
 from functools import cache, partial
 from pathlib import Path
@@ -22,6 +23,10 @@ SHARED_PHOTOS = os.environ.get("EDITTOOLS_PHOTOS")
 needs_photos = pytest.mark.skipif(
     not SHARED_PHOTOS or not Path(SHARED_PHOTOS).is_dir(),
     reason="no photographs here: set EDITTOOLS_PHOTOS to a folder of them (see docs/tiers.md)",
+)
+needs_browser = pytest.mark.skipif(
+    shutil.which("chromium") is None and not os.environ.get("CI"),
+    reason="chromium is not installed: apt-get install chromium",
 )
 LONG = ("02_typographic_attacks", "01_snow_on_road", "03_synthetic_benchmark", "test_notebooks")
 LONG += ("04_counterfactual_probing", "test_synthetic", "test_browser", "test_desk_browser", "test_scenarios")

@@ -275,7 +275,7 @@ def test_load_model_from_a_python_file(tmp_path):
 
 
 def test_load_model_from_a_folder_of_timm(tmp_path):
-    timm = pytest.importorskip("timm")
+    timm = pytest.importorskip("timm", reason="timm is not installed: pip install 'edittools[scenarios]'")
     from safetensors.torch import save_file
 
     torch.manual_seed(0)
@@ -298,7 +298,9 @@ def test_load_model_from_a_folder_of_timm(tmp_path):
 
 
 def test_load_model_from_a_folder_of_transformers(tmp_path):
-    transformers = pytest.importorskip("transformers")
+    transformers = pytest.importorskip(
+        "transformers", reason="no transformers here: pip install 'edittools[segmentation]'"
+    )
     torch.manual_seed(0)
     config = transformers.ResNetConfig(
         embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1], layer_type="basic", id2label={0: "cat", 1: "dog"}
@@ -325,7 +327,7 @@ def test_load_model_from_a_folder_of_transformers(tmp_path):
 
 @needs_photos
 def test_audit_of_photos_with_the_segmenters(tmp_path):
-    pytest.importorskip("ai_edge_litert")
+    pytest.importorskip("ai_edge_litert", reason="no ai-edge-litert here: pip install 'edittools[concepts]'")
     from edittools.models.downloads import photo as photo_file
     from edittools.models.imagenet import imagenet_classes
     from edittools.scenarios.photos import sample_labels

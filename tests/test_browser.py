@@ -1,14 +1,12 @@
 """The mask editor in a real JupyterLab: Python receives what is drawn in the browser, pixel for pixel."""
 
 import json
-import os
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import save_image
+from conftest import needs_browser, save_image
 from scipy.ndimage import distance_transform_edt
 from skimage.draw import polygon
 
@@ -18,10 +16,7 @@ from edittools.widgets.editor import MaskEditor, decode_runs
 pytest.importorskip("playwright", reason="the browser tests need playwright: pip install 'edittools[test]'")
 import web
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("chromium") is None and not os.environ.get("CI"),
-    reason="chromium is not installed: apt-get install chromium",
-)
+pytestmark = needs_browser
 ARTEFACTS = Path(__file__).parent / "artefacts"
 WIDTH, HEIGHT = 96, 64
 HOSTILE = "<img src=x onerror='window.hacked=1'>"

@@ -1,12 +1,11 @@
 """The desk in a real JupyterLab: from a misclassified image to a saved edit, with the mouse and with the keyboard."""
 
 import importlib.util
-import os
 import re
-import shutil
 from pathlib import Path
 
 import pytest
+from conftest import needs_browser
 
 pytest.importorskip("playwright", reason="the browser tests need playwright: pip install 'edittools[test]'")
 import web
@@ -15,10 +14,7 @@ from test_browser import EditorView
 from edittools.widgets.desk import MARK_MESSAGE, PAIR_MESSAGES
 from edittools.widgets.desk_panel import NOT_HELD_OUT
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("chromium") is None and not os.environ.get("CI"),
-    reason="chromium is not installed: apt-get install chromium",
-)
+pytestmark = needs_browser
 ARTEFACTS = Path(__file__).parent / "artefacts"
 HOSTILE = "<img src=x onerror='window.hacked=1'>"
 OVERFLOWING = """root => { const right = (e) => e.getBoundingClientRect().right, edge = right(root) + 1;

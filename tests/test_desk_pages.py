@@ -1,22 +1,18 @@
 """Notebook 05 as a page that voila serves."""
 
 import importlib.util
-import os
 import re
-import shutil
 from pathlib import Path
 
 import nbformat
 import pytest
+from conftest import needs_browser
 
 pytest.importorskip("playwright", reason="the browser tests need playwright: pip install 'edittools[test]'")
 import web
 from test_desk_browser import OVERFLOWING, Panel, mark_and_rewrite
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("chromium") is None and not os.environ.get("CI"),
-    reason="chromium is not installed: apt-get install chromium",
-)
+pytestmark = needs_browser
 ROOT = Path(__file__).resolve().parent.parent
 ARTEFACTS = Path(__file__).parent / "artefacts"
 NOTEBOOK = ROOT / "notebooks" / "05_your_own_model.ipynb"

@@ -1,14 +1,12 @@
 """The report: one page that asks no other machine, escapes every text, stays small, and sorts its images."""
 
-import os
 import re
-import shutil
 from dataclasses import fields, replace
 from html.parser import HTMLParser
 
 import pytest
 import torch
-from conftest import make_exemplar
+from conftest import make_exemplar, needs_browser
 
 from edittools.classifiers import Classifier
 from edittools.images import LabelledImages
@@ -18,10 +16,6 @@ from edittools.selection import Constraints, EditSearch, Splits, grid, repair, r
 from edittools.selection.verdict import Condition
 
 EVIL = "</style></script><script>document.title = 'harmed'</script><img src=x onerror=\"document.title = 'harmed'\">\"'"
-needs_browser = pytest.mark.skipif(
-    shutil.which("chromium") is None and not os.environ.get("CI"),
-    reason="chromium is not installed: apt-get install chromium",
-)
 
 
 class Elements(HTMLParser):

@@ -65,7 +65,7 @@ class CachedActivations:
         self._classifier = next(iter(cuts.values())).classifier
         self._data = remap_labels("images to cache", data, self._classifier)
         self.labels = self._data.labels
-        self._batch_size = _usual_batch_size(self._classifier) if batch_size is None else batch_size
+        self._batch_size = _batch_size_of_states(self._classifier) if batch_size is None else batch_size
         self._applied_then = applied_edits(self._classifier)
         self._fingerprints = self._fingerprints_now()
         self.states = states_at(cuts, self._data, self._batch_size, progress) if in_memory else None
@@ -239,13 +239,16 @@ class CachedActivations:
         tensors = {layer: list(zip(*states, strict=True)) for layer, states in self.states.items()}
         keys = {layer: [tuple(map(id, batches)) for batches in of_layer] for layer, of_layer in tensors.items()}
         old = {}  # each tensor once: layers share some, such as that of a residual branch
-        for layer, of_layer in tensors.items():
-            old.update(zip(keys[layer], zip(of_layer, dimensions[layer], strict=True), strict=True))
+        for layer in self.cuts:
+            old.update(zip(keys[layer], zip(tensors[layer], dimensions[layer], strict=True), strict=True))
         self.states = None
-        del tensors, of_layer  # only `old` holds them now, and releases one after the other
-        new = {key: _reordered(*old.pop(key), order) for key in list(old)}
+        del tensors  # only `old` holds them now
+        new = {}
+        for key in list(old):
+            batches, dimension = old.pop(key)  # those of the key before are released here
+            new[key] = _reordered(batches, dimension, order)
         self.states = {
-            layer: list(zip(*(new[key] for key in of_layer), strict=True)) for layer, of_layer in keys.items()
+            layer: list(zip(*[new[key] for key in keys_of_layer], strict=True)) for layer, keys_of_layer in keys.items()
         }
 
     def _check_states(self, layer: str, checked: bool) -> None:
@@ -303,8 +306,8 @@ def cache_activations(
     cuts: Mapping[str, Cut],
     sets: Mapping[str, LabelledImages],
     early_stopping: Collection[str] = (),
-    fragile_first: Collection[str] = (),
     progress: bool = False,
+    fragile_first: Collection[str] = (),
 ) -> dict[str, CachedActivations]:
     """Cache sets of images at the layers of a classifier.
 
@@ -316,8 +319,8 @@ def cache_activations(
         sets: the images, by the name of the set.
         early_stopping: names of the sets that are compared with a condition to stop; they get smaller batches, so that
             a comparison stops after a few images.
-        fragile_first: names of the sets whose images are ordered by how easily they are misclassified.
         progress: show progress bars.
+        fragile_first: names of the sets whose images are ordered by how easily they are misclassified.
 
     Returns:
         The cached activations, by the name of the set.
@@ -326,7 +329,7 @@ def cache_activations(
     classifier = next(iter(cuts.values())).classifier
     free = memory_for_states(classifier.device)
     for name, images in sets.items():
-        batch_size = _usual_batch_size(classifier)
+        batch_size = _batch_size_of_states(classifier)
         if name in early_stopping:
             batch_size = min(batch_size, max(8, len(images) // 16))
         needed = len(images) * bytes_of_states(cuts, images.images[:1]) if len(images) else 0
@@ -337,7 +340,7 @@ def cache_activations(
     return cached
 
 
-def _usual_batch_size(classifier: Classifier) -> int:
+def _batch_size_of_states(classifier: Classifier) -> int:
     """Choose how many images to cache at once."""
     return min(MOST_IMAGES, 2 * usual_batch_size(classifier))
 
