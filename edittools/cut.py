@@ -73,23 +73,30 @@ class Layer:
         classifier: the classifier.
         layer: name of the layer, or the module.
         size: size (H, W) of the images in pixels, or one number for both; by default that of the classifier.
+        weights: a copy of the model's parameters and buffers, by name, see `copy_weights`, to compute with. By default,
+            each computation takes those that the model has at that moment.
     """
 
-    def __init__(self, classifier: Classifier, layer: str | nn.Module, size: Size | None = None) -> None:
+    def __init__(
+        self,
+        classifier: Classifier,
+        layer: str | nn.Module,
+        size: Size | None = None,
+        weights: Mapping[str, Tensor] | None = None,
+    ) -> None:
         self.classifier = check_classifier(classifier)
         self.model = classifier.model
         self.layer = find_layer(self.model, layer)
         self.size = height_and_width(size or classifier.size)
-        self._exported: ExportedModel | None = None
+        self.weights = weights
+        self._exported = export_of(self.classifier, self.size)
         self._find()
         self.is_linear = self._node.target is LINEAR
         self.channels = -1 if self.is_linear else 1  # the dimension of the channels in keys, outputs and values
 
-    def _find(self) -> ExportedModel:
-        """Find the layer and the end of its block in the graph of the present model."""
-        exported = export_of(self.classifier, self.size)
-        if exported is self._exported:
-            return exported
+    def _find(self) -> None:
+        """Find the layer and the end of its block in the graph."""
+        exported = self._exported
         node = exported.layer_node(self.layer)
         keys = node.args[0]
         before = exported.reached([keys], "all_input_nodes")
@@ -105,13 +112,17 @@ class Layer:
         self._grid = exported.grids[node]
         poolings = [step for step in path[1:] if op_name(step) in _POOLINGS]
         self._windows = {"output": [windows_of(node)], "value": [windows_of(step) for step in (node, *poolings)]}
-        self._exported = exported
-        return exported
+
+    def tensor(self, name: str) -> Tensor:
+        """Return a parameter or buffer by name: that of `weights`, or the one that the model has now."""
+        if self.weights is not None and name in self.weights:
+            return self.weights[name]
+        return self._exported.tensor(name)
 
     @property
-    def weight(self) -> nn.Parameter:
+    def weight(self) -> Tensor:
         """The layer's own weight, `(out, in, kh, kw)` or, for a linear layer, `(out, in)`."""
-        return self.model.get_parameter(f"{self.layer}.weight")
+        return self.tensor(f"{self.layer}.weight")
 
     @property
     def bias_name(self) -> str | None:
@@ -120,9 +131,9 @@ class Layer:
         return None if bias is None or bias.op != "get_attr" else str(bias.target)
 
     @property
-    def bias(self) -> nn.Parameter | None:
+    def bias(self) -> Tensor | None:
         """The bias `(out,)` that the layer adds, or None."""
-        return None if self.bias_name is None else self._exported.tensor(self.bias_name)
+        return None if self.bias_name is None else self.tensor(self.bias_name)
 
     def project(self, keys: Tensor, basis: Tensor | None) -> Tensor:
         """Project keys onto the rows of a basis.
@@ -250,6 +261,8 @@ class Cut(Layer):
         classifier: the classifier.
         layer: name of the layer, or the module.
         size: size (H, W) of the images in pixels, or one number for both; by default that of the classifier.
+        weights: a copy of the model's parameters and buffers, by name, see `copy_weights`, to compute with. By default,
+            each computation takes those that the model has at that moment.
 
     Raises:
         KeyError: if the model has no layer of that name.
@@ -258,20 +271,31 @@ class Cut(Layer):
             model's logits.
     """
 
-    def __init__(self, classifier: Classifier, layer: str | nn.Module, size: Size | None = None) -> None:
-        super().__init__(classifier, layer, size)
+    def __init__(
+        self,
+        classifier: Classifier,
+        layer: str | nn.Module,
+        size: Size | None = None,
+        weights: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        super().__init__(classifier, layer, size, weights)
         try:
             self._check()
         except ValueError:  # the graph is stale: something changed that cannot be compared, such as a class attribute
             self._exported.invalidate()
+            self._exported = export_of(self.classifier, self.size)
+            self._find()
             self._check()
 
     @torch.no_grad()
     def _check(self) -> None:
-        images = probe_images(self.size)
-        logits = self.suffix(self.prefix(images))
+        """Check that both parts, with the weights that the model has now, give its logits."""
+        images = self.classifier.normalize(probe_images(self.size))
+        exported = self._exported
+        state = exported.compute(self._state_nodes, {exported.images: images})
+        [logits] = exported.compute([exported.logits], dict(zip(self._state_nodes, state, strict=True)))
         what = f"{type(self.model).__name__} cut at {self.layer!r}"
-        check_logits(logits, self.model, self.classifier.normalize(images), len(self.classifier.classes), what)
+        check_logits(logits, self.model, images, len(self.classifier.classes), what)
 
     def prefix(self, images: Tensor) -> State:
         """Run images `(B, 3, H, W)` in [0, 1] up to the layer, without recording gradients, and return the state."""
@@ -283,9 +307,8 @@ class Cut(Layer):
 
     def output(self, state: State, weight: Tensor | None = None) -> Tensor:
         """Run the layer alone on its keys, with its own weight or with `weight`, and return its output."""
-        exported = self._find()
         keys = self.keys(state)
-        return exported.compute([self._node], {self._state_nodes[0]: keys}, self._named(weight, keys))[0]
+        return self._run([self._node], {self._state_nodes[0]: keys}, self._named(weight, keys))[0]
 
     def value(self, state: State, output: Tensor | None = None) -> Tensor:
         """Compute the value (f in the paper), after norm, activation and pooling, from an output of the layer.
@@ -310,7 +333,6 @@ class Cut(Layer):
         state: State,
         output: Tensor | None = None,
         parameters: Mapping[str, Tensor] | None = None,
-        checked: bool = False,
     ) -> Tensor:
         """Compute the logits `(B, classes)` from an output of the layer.
 
@@ -318,17 +340,20 @@ class Cut(Layer):
             state: the state at the layer.
             output: the layer's output, by default its own.
             parameters: tensors to take instead of the model's own, by name.
-            checked: the graph was compared with the model a moment ago, as for the batch before; do not compare again.
 
         Returns:
             The logits, `(B, classes)`.
         """
-        exported = self._exported if checked else self._find()
-        return self._compute(exported.logits, state, output, parameters)
+        return self._compute(self._exported.logits, state, output, parameters)
 
-    def suffix(self, state: State, weight: Tensor | None = None, checked: bool = False) -> Tensor:
+    def suffix(self, state: State, weight: Tensor | None = None) -> Tensor:
         """Compute the logits `(B, classes)` from the layer on, with its own weight or with `weight`; see `logits`."""
-        return self.logits(state, parameters=self._named(weight, self.keys(state)), checked=checked)
+        return self.logits(state, parameters=self._named(weight, self.keys(state)))
+
+    def _normalized(self, images: Tensor) -> Tensor:
+        """Normalize images, in the precision and on the device of the weights that the cut computes with."""
+        normalized = self.classifier.normalize(images)
+        return normalized if self.weights is None else normalized.to(self.weight)
 
     def _named(self, weight: Tensor | None, like: Tensor) -> dict[str, Tensor]:
         return {} if weight is None else {f"{self.layer}.weight": weight.to(like)}
@@ -340,7 +365,16 @@ class Cut(Layer):
         inputs = dict(zip(self._state_nodes, state, strict=True))
         if output is not None:
             inputs = {self._node: output} | inputs
-        return self._exported.compute([node], inputs, weights)[0]
+        return self._run([node], inputs, weights)[0]
+
+    def _run(
+        self,
+        nodes: Sequence[fx.Node],
+        inputs: Mapping[fx.Node, Tensor],
+        parameters: Mapping[str, Tensor] | None = None,
+    ) -> tuple[Tensor, ...]:
+        """Compute nodes from others, with the cut's own weights where `parameters` has no others."""
+        return self._exported.compute(nodes, inputs, {**(self.weights or {}), **(parameters or {})})
 
     def keys_at(self, state: State, layer: str) -> Tensor:
         """Compute the keys of a later layer from a state at this layer."""
@@ -439,9 +473,8 @@ def states_at(
                     f"images of {size} pixels do not fit {cut.layer!r}, which is cut for {cut.size}; use "
                     f"Cut(classifier, {cut.layer!r}, {size})"
                 )
-            exported = cut._find()
         wanted = list(dict.fromkeys(node for cut in cuts.values() for node in cut._state_nodes))
-        computed = exported.compute(wanted, {exported.images: classifier.normalize(batch)})
+        computed = cut._run(wanted, {cut._exported.images: cut._normalized(batch)})
         values = dict(zip(wanted, computed, strict=True))
         for layer, cut in cuts.items():
             states[layer].append(tuple(values[node] for node in cut._state_nodes))
@@ -484,7 +517,15 @@ def editable_layers(classifier: Classifier, size: Size | None = None) -> "pd.Dat
     return pd.DataFrame(table, columns=("layer", "kind", "weight", "value", "in_paper", "keys", "output"))
 
 
-def cut_all(classifier: Classifier, layers: Sequence[str | nn.Module]) -> dict[str, Cut]:
-    """Cut a classifier at several layers, and return the cuts by the layer's name."""
-    cuts = [Cut(classifier, layer) for layer in layers]
+def cut_all(
+    classifier: Classifier, layers: Sequence[str | nn.Module], weights: Mapping[str, Tensor] | None = None
+) -> dict[str, Cut]:
+    """Cut a classifier at several layers, and return the cuts by the layer's name; `weights` is that of `Cut`."""
+    cuts = [Cut(classifier, layer, weights=weights) for layer in layers]
     return {cut.layer: cut for cut in cuts}
+
+
+def copy_weights(model: nn.Module) -> dict[str, Tensor]:
+    """Copy the parameters and buffers of a model, by name, as they are at this moment."""
+    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}

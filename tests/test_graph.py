@@ -21,7 +21,7 @@ from torch.nn.utils import parametrizations, spectral_norm, weight_norm  # the l
 from edittools._graph import export_of
 from edittools._identity import identity
 from edittools.classifiers import Classifier
-from edittools.cut import Cut, cut_all, editable_layers, states_at
+from edittools.cut import Cut, copy_weights, cut_all, editable_layers, states_at
 from edittools.edits import Change, Edit, edit_of
 from edittools.images import LabelledImages
 from edittools.metrics import predict
@@ -427,31 +427,49 @@ def scaled_state(model):
     return {name: 1.1 * t if t.is_floating_point() else t for name, t in model.state_dict().items()}
 
 
-CHANGES = {
+WEIGHT_CHANGES = {
     "a parameter is replaced": lambda m: setattr(m.conv1, "weight", nn.Parameter(torch.rand_like(m.conv1.weight))),
     "a state is assigned": lambda m: m.load_state_dict(scaled_state(m), assign=True),
     "a state is loaded in place": lambda m: m.load_state_dict(scaled_state(m)),
+}
+CONFIGURATION_CHANGES = {
     "a module is replaced": lambda m: setattr(m, "pool", nn.AvgPool2d(2)),
     "a stride is set": lambda m: setattr(m.pool, "stride", 1),
 }
 
 
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("change", WEIGHT_CHANGES)
 @torch.no_grad()
-def test_cut_after_model_changed(change):
+def test_cut_after_weights_changed(change):
     torch.manual_seed(0)
     classifier = Classifier(randomise_norms(TinyNet()), list("abcde"), size=32)
     images = images_of(4, 32)
     cut = Cut(classifier, "conv1")
+    own_copy = Cut(classifier, "conv1", weights=copy_weights(classifier.model))
     before = predict(classifier, images)
     state = cut.prefix(images)
-    CHANGES[change](classifier.model)
+    WEIGHT_CHANGES[change](classifier.model)
     expected = classifier(images)
     assert not torch.equal(expected, before)
     assert torch.equal(predict(classifier, images), expected)
     assert "state is" in change or torch.equal(cut.suffix(state), expected)  # else the state itself was another
     assert torch.equal(cut.suffix(cut.prefix(images)), expected)
-    assert torch.equal(Cut(classifier, "conv1").suffix(cut.prefix(images)), expected)
+    assert torch.equal(own_copy.suffix(own_copy.prefix(images)), before)
+
+
+@pytest.mark.parametrize("change", CONFIGURATION_CHANGES)
+@torch.no_grad()
+def test_new_cut_after_configuration_changed(change):
+    torch.manual_seed(0)
+    classifier = Classifier(randomise_norms(TinyNet()), list("abcde"), size=32)
+    images = images_of(4, 32)
+    Cut(classifier, "conv1")
+    before = predict(classifier, images)
+    CONFIGURATION_CHANGES[change](classifier.model)
+    expected = classifier(images)
+    assert not torch.equal(expected, before)
+    cut = Cut(classifier, "conv1")
+    assert torch.equal(cut.suffix(cut.prefix(images)), expected)
 
 
 def test_cut_after_config_object_changed():
@@ -469,13 +487,13 @@ def test_cut_with_hooks():
     classifier = Classifier(randomise_norms(TinyNet()), list("abcde"), size=32)
     outputs = []
     classifier.model.conv1.register_forward_hook(lambda module, args, output: outputs.append(output))
-    cut = Cut(classifier, "conv1")
+    Cut(classifier, "conv1")
     assert all(type(output) is torch.Tensor for output in outputs)
     handle = classifier.model.conv2.register_forward_hook(lambda module, args, output: 2 * output)
     with pytest.raises(ValueError, match="TinyNet"):
-        cut.prefix(images_of(2, 32))
+        Cut(classifier, "conv1")
     handle.remove()
-    cut.prefix(images_of(2, 32))
+    Cut(classifier, "conv1")
 
 
 def test_export_lifetime():

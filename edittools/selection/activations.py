@@ -154,8 +154,8 @@ class CachedActivations:
         cut = self.cuts[layer]
         self._check_states(layer, checked)
         if edit is None:
-            for number, state in enumerate(self._states_at(layer)):
-                yield cut.suffix(state, checked=number > 0).cpu()
+            for state in self._states_at(layer):
+                yield cut.suffix(state).cpu()
             return
         if edit.fingerprint != self._fingerprints[0] or edit.on_top_of:
             edit.check_fits(self._classifier)
@@ -164,11 +164,11 @@ class CachedActivations:
             factor, multiples = self._multiples_of(layer, change)
             for number, (state, output) in enumerate(self._with_outputs(layer)):
                 edited = torch.add(output, multiples.added(number, cut, state), alpha=factor)
-                yield cut.logits(state, edited, checked=number > 0).cpu()
+                yield cut.logits(state, edited).cpu()
             return
         parameters = self._edited_parameters(edit, layer)
-        for number, state in enumerate(self._states_at(layer)):
-            yield forward(cut, state, parameters, checked=number > 0).cpu()
+        for state in self._states_at(layer):
+            yield forward(cut, state, parameters).cpu()
 
     def _start(self, edit: Edit | None) -> str:
         """Choose the layer to compute from: the first that the edit changes, otherwise the last with current states."""
