@@ -74,12 +74,12 @@ def add_setting(results: Results, search: EditSearch, experiment: str, setting: 
     where = {"method": setting, "condition": experiment}
     results.add("candidates", len(scored), **where)
     results.add("errors before", errors, split="target", **where)
-    results.add("corrected", scored.corrected.astype(float).mean(), split="target", **where)
-    results.add("broken", scored.broken.astype(float).mean(), split="target", **where)
-    results.add("errors corrected", scored.net.astype(float).mean() / errors, split="target", n=errors, **where)
+    results.add("corrected", float(scored.corrected.double().mean()), split="target", **where)
+    results.add("broken", float(scored.broken.double().mean()), split="target", **where)
+    results.add("errors corrected", float(scored.net.double().mean()) / errors, split="target", n=errors, **where)
     for split in ("clean", "retain"):
         if split in search.activations:
-            compared = [search.activations[split].compare(edit) for edit in scored.edit]
+            compared = [search.activations[split].compare(candidate.edit) for candidate in scored.candidates]
             count = len(search.activations[split].labels)
             broken = sum(comparison.broken for comparison in compared) / len(compared)
             change = sum(comparison.accuracy_change for comparison in compared) / len(compared)

@@ -28,12 +28,11 @@ from torchvision.models import resnet101, vgg16, vit_b_16
 from tqdm.auto import tqdm
 
 from edittools.classifiers import Classifier, fingerprint
-from edittools.cut import Cut
 from edittools.edits import Change, Edit
 from edittools.exemplars import Exemplar
 from edittools.metrics import predict
-from edittools.moments import keys_of, measure
-from edittools.rewriting import Problem, pose, quadratic, solve_l1, solve_least_squares
+from edittools.rewriting import Problem, pose, quadratic, solve_l1, solve_least_squares, window_moment
+from edittools.site import prepare
 
 NAIVE_TOTAL = 20_000
 PATH = (3000.0, 1000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.0)
@@ -179,9 +178,10 @@ def application_times() -> dict[str, float]:
 def experiment(options: argparse.Namespace) -> Results:
     """Measure everything once."""
     classifier, exemplar, images = problem_setting()
-    problem = pose(Cut(classifier, LAYER), exemplar, 1, True, measure(classifier, [LAYER], images)[LAYER])
+    site = prepare(classifier, LAYER, exemplar, images)
+    problem = pose(site, rank=1)
     steps = NAIVE_TOTAL if options.naive_full else 10 if options.quick else options.naive_steps
-    figures = solvers(problem, problem.window_moment(keys_of(problem.cut, images)), steps)
+    figures = solvers(problem, window_moment(site.cut, site.reference.moment.sample, problem.basis), steps)
     keys = torch.rand(16 * 196, 512)  # of 16 images; outer products of one fill 400 MB
     first_keys = keys[:196].double()
     slow = seconds(lambda: torch.einsum("pi,pj->pij", first_keys, first_keys).sum(dim=0))

@@ -27,7 +27,7 @@ from edittools.images import LabelledImages
 from edittools.scenarios.scenario import Scenario
 from edittools.scenarios.snow import snow_scenario
 from edittools.scenarios.typographic import typographic_scenario
-from edittools.selection.activations import CachedActivations
+from edittools.selection.evaluation import CachedActivations
 from edittools.selection.search import EditSearch, Selection, grid
 
 SCENARIOS = {"snow": snow_scenario, "typographic": typographic_scenario}

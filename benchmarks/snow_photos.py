@@ -32,7 +32,7 @@ from _lib.networks import add_networks, edit_first, network_parser, photos, swee
 from _lib.results import Results
 from _lib.snow import FIGURES, figures, measure
 
-from edittools.selection.constraints import Constraints
+from edittools.selection.evaluation import Constraints
 
 NETWORKS = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2", "squeezenet1_1")
 

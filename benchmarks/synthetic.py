@@ -33,7 +33,7 @@ from edittools.probing import jobs
 from edittools.scenarios import synthetic as syn
 from edittools.scenarios.finetuning import INTERPOLATION_WEIGHTS
 from edittools.scenarios.tiers import MODELS
-from edittools.selection.constraints import Constraints
+from edittools.selection.evaluation import Constraints
 from edittools.selection.search import EditSearch, grid
 
 SPLITS = {

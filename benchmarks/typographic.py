@@ -41,7 +41,7 @@ from edittools.metrics import Comparison, attack_row, misclassified, predict
 from edittools.miniworld.typography import grow
 from edittools.scenarios.scenario import Scenario
 from edittools.scenarios.typographic import ATTACK, OTHER_ATTACKS, typographic_scenario
-from edittools.selection.activations import CachedActivations
+from edittools.selection.evaluation import CachedActivations
 from edittools.selection.search import REFERENCE_WEIGHTS, Selection, grid
 
 LogitsOf = Callable[[str], Tensor]

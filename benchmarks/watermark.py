@@ -38,8 +38,7 @@ from torch import Tensor
 
 from edittools.metrics import misclassified, predict
 from edittools.scenarios.watermark import SHOWN_MARK, SPLIT_SIZES, UNSEEN, watermark_scenario
-from edittools.selection.activations import CachedActivations
-from edittools.selection.constraints import Constraints
+from edittools.selection.evaluation import CachedActivations, Constraints
 from edittools.selection.search import grid
 
 NETWORKS = ("efficientnet_lite0", "squeezenet1_1", "efficientnet_lite1", "efficientnet_lite2")

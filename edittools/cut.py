@@ -11,6 +11,7 @@ The state does not depend on the layer's weight, so trying another weight costs 
 the layers that can be cut.
 """
 
+import copy
 import difflib
 import operator
 from collections.abc import Collection, Mapping, Sequence
@@ -31,6 +32,7 @@ from edittools._graph import (
     shape_of,
 )
 from edittools._inference import without_autocast
+from edittools._ledger import Weights
 from edittools._positions import Window, image_range, op_name, windows_of
 from edittools.classifiers import Classifier, check_classifier, usual_batch_size
 from edittools.images import Images, in_batches
@@ -73,8 +75,8 @@ class Layer:
         classifier: the classifier.
         layer: name of the layer, or the module.
         size: size (H, W) of the images in pixels, or one number for both; by default that of the classifier.
-        weights: a copy of the model's parameters and buffers, by name, see `copy_weights`, to compute with. By default,
-            each computation takes those that the model has at that moment.
+        weights: a copy of the model's weights to compute with; by default, each computation takes those that the model
+            has at that moment.
     """
 
     def __init__(
@@ -82,7 +84,7 @@ class Layer:
         classifier: Classifier,
         layer: str | nn.Module,
         size: Size | None = None,
-        weights: Mapping[str, Tensor] | None = None,
+        weights: Weights | None = None,
     ) -> None:
         self.classifier = check_classifier(classifier)
         self.model = classifier.model
@@ -261,8 +263,8 @@ class Cut(Layer):
         classifier: the classifier.
         layer: name of the layer, or the module.
         size: size (H, W) of the images in pixels, or one number for both; by default that of the classifier.
-        weights: a copy of the model's parameters and buffers, by name, see `copy_weights`, to compute with. By default,
-            each computation takes those that the model has at that moment.
+        weights: a copy of the model's weights to compute with; by default, each computation takes those that the model
+            has at that moment.
 
     Raises:
         KeyError: if the model has no layer of that name.
@@ -276,7 +278,7 @@ class Cut(Layer):
         classifier: Classifier,
         layer: str | nn.Module,
         size: Size | None = None,
-        weights: Mapping[str, Tensor] | None = None,
+        weights: Weights | None = None,
     ) -> None:
         super().__init__(classifier, layer, size, weights)
         try:
@@ -296,6 +298,30 @@ class Cut(Layer):
         [logits] = exported.compute([exported.logits], dict(zip(self._state_nodes, state, strict=True)))
         what = f"{type(self.model).__name__} cut at {self.layer!r}"
         check_logits(logits, self.model, images, len(self.classifier.classes), what)
+
+    def with_weights(self, weights: Weights) -> "Cut":
+        """Return the same cut, which computes with a copy of the model's weights."""
+        cut = copy.copy(self)
+        cut.weights = weights
+        return cut
+
+    @property
+    def head(self) -> str:
+        """The name of the head: the linear layer whose output is the logits.
+
+        Raises:
+            ValueError: if the logits are not the output of a linear layer, or if this layer cannot be edited.
+        """
+        logits = self._exported.logits
+        weight = logits.args[1] if logits.target is LINEAR else None
+        if weight is None or not str(weight.target).endswith(".weight"):
+            raise ValueError(
+                f"the logits of {self._exported.name} are not the output of a linear layer, so there is no head to "
+                "change; use a model whose last step is a linear layer"
+            )
+        name = weight.target.removesuffix(".weight")
+        self._exported.layer_node(name)  # refuses a layer that cannot be edited
+        return name
 
     def prefix(self, images: Tensor) -> State:
         """Run images `(B, 3, H, W)` in [0, 1] up to the layer, without recording gradients, and return the state."""
@@ -518,14 +544,11 @@ def editable_layers(classifier: Classifier, size: Size | None = None) -> "pd.Dat
 
 
 def cut_all(
-    classifier: Classifier, layers: Sequence[str | nn.Module], weights: Mapping[str, Tensor] | None = None
+    classifier: Classifier,
+    layers: Sequence[str | nn.Module],
+    weights: Weights | None = None,
+    size: Size | None = None,
 ) -> dict[str, Cut]:
-    """Cut a classifier at several layers, and return the cuts by the layer's name; `weights` is that of `Cut`."""
-    cuts = [Cut(classifier, layer, weights=weights) for layer in layers]
+    """Cut a classifier at several layers, and return the cuts by the layer's name; the arguments are those of `Cut`."""
+    cuts = [Cut(classifier, layer, size, weights) for layer in layers]
     return {cut.layer: cut for cut in cuts}
-
-
-def copy_weights(model: nn.Module) -> dict[str, Tensor]:
-    """Copy the parameters and buffers of a model, by name, as they are at this moment."""
-    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
-    return {name: tensor.detach().clone() for name, tensor in tensors.items()}

@@ -2,51 +2,39 @@
 
     with edit.applied(classifier): ...      # undone at the end, bit for bit, also after an exception
     edit.apply_(classifier)
-    edit.undo_(classifier)
+    edit.undo_(classifier)                  # the last edit first
     0.5 * edit, -edit, edit + other
     edit.save("snow.safetensors")
     edit.export(classifier, "weights.safetensors")  # the edited weights, as a plain state dict
     Edit.load("snow.safetensors", classifier)
 
-A model keeps a ledger of the edits that are applied to it, with the original values of the parameters that they change.
-One lock per model guards the ledger and the weights, so several threads can apply and undo edits of one model.
+`_ledger.py` holds the edits that are applied to a model, with the original values of the parameters that they change.
 """
 
 import copy
 import hashlib
 import json
-import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from os import PathLike, fspath
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from edittools._caching import atomic_path, checksum_tensor, digest_tensors
+from edittools._caching import atomic_path, digest_tensors
 from edittools._checks import check_amount
 from edittools._inference import without_autocast
-from edittools.classifiers import Classifier, fingerprint, unwrapped
+from edittools._ledger import Weights, ledger_of, locked
+from edittools.classifiers import Classifier, unwrapped
 from edittools.cut import Cut
 
 _FORMAT = "edittools edit 1"
-_LEDGER = "_edittools_applied"
-
-Mark = tuple[tuple[int, ...], torch.dtype, int]
-"""The shape, the type and the checksum of a tensor, by which its value is recognized."""
-
-_HASHED: WeakKeyDictionary[nn.Module, tuple[dict[str, Mark], str]] = WeakKeyDictionary()
-"""The fingerprint of each unedited model, with the marks of the weights that were hashed."""
-
-_LOCKS: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
-_LOCKS_GUARD = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -86,7 +74,6 @@ class Change:
         left: the full change, of the parameter's shape; or, with `right`, Λ of shape `(out, rank, kh, kw)`, which is
             `(out, rank)` for a linear layer.
         right: Dᵀ of shape `(rank, in)`; None for a full change.
-        multiple_of: the factor and the change that this one is the product of; None unless it was scaled.
 
     Raises:
         ValueError: if the shapes of `left` and `right` do not fit.
@@ -94,7 +81,6 @@ class Change:
 
     left: Tensor
     right: Tensor | None = None
-    multiple_of: "tuple[float, Change] | None" = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.right is None:
@@ -137,10 +123,7 @@ class Change:
     def __mul__(self, factor: float) -> "Change":
         if factor == 0:
             return replace(self, left=torch.zeros_like(self.left))  # 0 times infinity is 0 here
-        scaled = replace(self, left=self.left * factor)
-        before, base = self.multiple_of or (1.0, self)
-        object.__setattr__(scaled, "multiple_of", (before * factor, base))  # frozen
-        return scaled
+        return replace(self, left=self.left * factor)
 
     def __add__(self, other: "Change") -> "Change":
         if self.right is None or other.right is None:
@@ -159,10 +142,10 @@ class Edit:
 
     Attributes:
         changes: the change of each parameter, by the parameter's name.
-        fingerprint: the `fingerprint` of the unedited model.
+        fingerprint: the `fingerprint` of the model that the edit was made for, with the edits that were applied to it.
         record: how the edit was found; None if that is not known.
-        on_top_of: digests of the edits that were applied when this one was made; it can be applied only where these
-            are applied.
+        on_top_of: digests of edits that must be applied as well. Only files of version 0.3 have them: there,
+            `fingerprint` is that of the model without any edit.
     """
 
     changes: Mapping[str, Change]
@@ -183,7 +166,7 @@ class Edit:
     def digest(self) -> str:
         """A hash of the changes, by which the edit is recognized in a copy of the model and in a file."""
         factors = _factors(self.changes)
-        names = [name.removesuffix("eft").removesuffix("ight") for name in factors]  # as in digests of version 0.2
+        names = [name.removesuffix("eft").removesuffix("ight") for name in factors]  # as in files of version 0.3
         return digest_tensors(factors.values(), names)
 
     def __repr__(self) -> str:
@@ -226,8 +209,9 @@ class Edit:
             return NotImplemented
         if other.fingerprint != self.fingerprint:
             raise ValueError(
-                f"The edits belong to two models, with fingerprints {self.fingerprint[:12]} and "
-                f"{other.fingerprint[:12]}; add edits of one model"
+                f"The edits were made for models with fingerprints {self.fingerprint[:12]} and "
+                f"{other.fingerprint[:12]}, two models or one with other edits applied; add edits of the same weights, "
+                "or apply one after the other"
             )
         if other.on_top_of != self.on_top_of:
             raise ValueError(
@@ -240,21 +224,22 @@ class Edit:
         return Edit(changes, self.fingerprint, on_top_of=self.on_top_of)
 
     def check_fits(self, model: nn.Module) -> None:
-        """Check that the edit was made for this model. Other edits may be applied to it now.
+        """Check that the edit was made for this model.
+
+        It fits if it was made for the weights that the model has now, or for those below any edit that is applied.
 
         Args:
             model: the model.
 
         Raises:
-            ValueError: if a parameter is missing or has another shape, if the unedited weights differ, if something
-                else has changed the edited weights, or if an edit that this one was made on top of is not applied.
+            ValueError: if a parameter is missing or has another shape, if the edit was made for other weights, if
+                something else has changed the edited weights, or if an edit in `on_top_of` is not applied.
         """
-        model = unwrapped(model)
-        with _lock_of(model):
-            edits, originals = _ledger(model)
-            self._check_fits(model, edits, originals)
+        with ledger_of(model) as ledger:
+            self._check_fits(ledger.model, ledger.fingerprints(), ledger.edits)
 
-    def _check_fits(self, model: nn.Module, edits: Iterable["Edit"], originals: Mapping[str, Tensor]) -> None:
+    def _check_fits(self, model: nn.Module, fingerprints: Iterable[str], applied: "Sequence[Edit]") -> None:
+        """Check that the edit fits a model with these fingerprints, and these applied edits; see `check_fits`."""
         kind = type(model).__name__
         parameters = dict(model.named_parameters(remove_duplicate=False))
         for name, change in self.changes.items():
@@ -265,19 +250,33 @@ class Edit:
                     f"The edit changes {name!r} of shape {change.shape}, but this {kind} {there}; "
                     "apply it to the model that it was made for"
                 )
-        actual = _fingerprint_without(model, originals)
-        if actual != self.fingerprint:
+        actual = []
+        for fingerprint in fingerprints:
+            actual.append(fingerprint)
+            if fingerprint == self.fingerprint:
+                break
+        else:
             raise ValueError(
                 f"The edit was made for a model with fingerprint {self.fingerprint[:12]}, but this {kind} has "
-                f"{actual[:12]}. The edited layers have the same names and shapes, but this is another architecture or "
-                "has other weights; apply the edit to the model that it was made for, or make an edit of this model"
+                f"{actual[0][:12]}. The edited layers have the same names and shapes, but this is another architecture "
+                "or has other weights; apply the edit to the model that it was made for, with the edits that were "
+                "applied to it then, or make an edit of this model"
             )
-        missing = Counter(self.on_top_of) - Counter(edit.digest for edit in edits)
+        missing = Counter(self.on_top_of) - Counter(edit.digest for edit in applied)
         if missing:
             raise ValueError(
                 f"{self} was made on top of {len(self.on_top_of)} edits, of which {missing.total()} are not applied to "
                 f"this {kind}; apply them first"
             )
+
+    def check_fits_copy(self, weights: Weights, model: nn.Module) -> None:
+        """Check that the edit was made for a copy of a model's weights; see `check_fits`.
+
+        Args:
+            weights: the copy.
+            model: the model that was copied.
+        """
+        self._check_fits(unwrapped(model), weights.fingerprints, weights.edits)
 
     def apply_(self, model: nn.Module) -> "Edit":
         """Add the edit to the weights of a model, in place. Several edits can be applied at the same time.
@@ -291,17 +290,15 @@ class Edit:
         Raises:
             ValueError: if the edit does not fit the model, see `check_fits`.
         """
-        model = unwrapped(model)
-        with _lock_of(model):
-            edits, originals = _ledger(model)
-            self._check_fits(model, edits, originals)
-            _replace_edits(model, edits, originals, (*edits, self))
+        with ledger_of(model) as ledger:
+            self._check_fits(ledger.model, ledger.fingerprints(), ledger.edits)
+            ledger.replace_edits((*ledger.edits, self))
         return self
 
     def undo_(self, model: nn.Module) -> "Edit":
-        """Undo the edit: the weights are then as if it had never been applied, bit for bit.
+        """Undo the edit that was applied last: the weights are then as if it had never been applied, bit for bit.
 
-        Other edits stay applied. An edit that was applied twice is undone once.
+        Edits are undone in reverse order. To undo an edit below others, or in threads, use `applied`.
 
         Args:
             model: the model; it is changed in place.
@@ -310,25 +307,30 @@ class Edit:
             The edit itself.
 
         Raises:
-            ValueError: if the edit is not applied, or if something else has changed the edited weights.
+            ValueError: if the edit is not applied, if another one was applied after it, or if something else has
+                changed the edited weights.
         """
-        model = unwrapped(model)
-        with _lock_of(model):
-            edits, originals = _ledger(model)
-            indices = [index for index, edit in enumerate(edits) if edit.digest == self.digest]
-            if not indices:
+        with ledger_of(model) as ledger:
+            digests = [edit.digest for edit in ledger.edits]
+            if self.digest not in digests:
                 raise ValueError(
-                    f"{self} is not applied to this {type(model).__name__}; see applied_edits(model) for those that are"
+                    f"{self} is not applied to this {type(ledger.model).__name__}; see applied_edits(model) for those "
+                    "that are"
                 )
-            last = indices[-1]
-            _replace_edits(model, edits, originals, edits[:last] + edits[last + 1 :])
+            if digests[-1] != self.digest:
+                raise ValueError(
+                    f"{self} is not the last edit of this {type(ledger.model).__name__}: undo {ledger.edits[-1]} "
+                    "first, applied_edits(model)[-1].undo_(model), or use `with edit.applied(model)`"
+                )
+            ledger.replace_edits(ledger.edits[:-1])
         return self
 
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[nn.Module]:
         """Apply the edit within a `with` block, and undo it at the end, also after an exception.
 
-        The weights are then as before, bit for bit.
+        The weights are then as before, bit for bit. Blocks of several threads may overlap in any order: each takes out
+        its own edit, also from below others.
 
         Args:
             model: the model; it is changed in place.
@@ -344,10 +346,11 @@ class Edit:
         try:
             yield model
         finally:
-            with _lock_of(unwrapped(model)):
-                is_applied = any(edit.digest == self.digest for edit in applied_edits(model))
-                if is_applied:  # not if it was undone, or the original weights were loaded, within the block
-                    self.undo_(model)
+            with ledger_of(model) as ledger:
+                places = [place for place, edit in enumerate(ledger.edits) if edit.digest == self.digest]
+                if places:  # not if it was undone, or the original weights were loaded, within the block
+                    last = places[-1]
+                    ledger.replace_edits(ledger.edits[:last] + ledger.edits[last + 1 :])
 
     def edited(self, classifier: Classifier) -> Classifier:
         """Copy a classifier, apply the edit to the copy, and return it.
@@ -358,11 +361,8 @@ class Edit:
         Raises:
             ValueError: if the edit does not fit the classifier, see `check_fits`.
         """
-        model = unwrapped(classifier)
-        with _lock_of(model):
+        with locked(classifier):
             copied = copy.deepcopy(classifier)
-            if model in _HASHED:  # checked against the copy's weights before it is used
-                _HASHED[unwrapped(copied)] = _HASHED[model]
         self.apply_(copied)
         return copied
 
@@ -395,7 +395,7 @@ class Edit:
         added = self.changes[f"{layer}.weight"].added(cut, keys)
         strength = added.square().mean(dim=cut.channels).sqrt()
         unit = None if self.record is None else self.record.response
-        if unit is None or not unit > 0:  # files of 0.2 may hold NaN
+        if not unit:
             unit = strength.max().clamp_min(1e-12)
         return cut.to_image(strength / unit).cpu()
 
@@ -435,10 +435,9 @@ class Edit:
         Raises:
             ValueError: if the edit does not fit the model, see `check_fits`.
         """
-        model = unwrapped(model)
-        with _lock_of(model):
-            is_applied = any(edit.digest == self.digest for edit in applied_edits(model))
-            edited = copy.deepcopy(model) if is_applied else self.edited(model)
+        with ledger_of(model) as ledger:
+            is_applied = any(edit.digest == self.digest for edit in ledger.edits)
+            edited = copy.deepcopy(ledger.model) if is_applied else self.edited(ledger.model)
         tensors = {}
         for name, value in edited.state_dict().items():
             if isinstance(value, Tensor):  # tied weights are written under each of their names
@@ -451,7 +450,7 @@ class Edit:
         """Read an edit from a file.
 
         Args:
-            path: a file that `save` wrote. Files of version 0.2, and other files without a digest, are read as well.
+            path: a file that `save` wrote, in version 0.3 or later.
             model: the model that the edit is meant for; if it is given, `check_fits(model)` is called.
 
         Raises:
@@ -478,246 +477,14 @@ class Edit:
         return edit
 
 
-def edit_of(cut: Cut, changes: Mapping[str, Change], record: Record | None = None) -> Edit:
-    """Make an edit of the model that is cut, on top of the edits that are applied to it now.
-
-    Args:
-        cut: the classifier, cut at a layer.
-        changes: the change of each parameter, by the parameter's name.
-        record: how the edit was found.
-    """
-    model = cut.model
-    with _lock_of(model):
-        edits, originals = _ledger(model)
-        on_top_of = tuple(edit.digest for edit in edits)
-        return Edit(changes, _fingerprint_without(model, originals), record, on_top_of)
-
-
 def applied_edits(model: nn.Module) -> tuple[Edit, ...]:
     """List the edits that are applied to a model now, in the order in which they were applied.
 
     Raises:
         ValueError: if something else has changed the edited parameters.
     """
-    model = unwrapped(model)
-    with _lock_of(model):
-        edits, _ = _ledger(model)
-    return edits
-
-
-def check_same_before(cut: Cut, applied: Sequence[Edit], what: str) -> None:
-    """Check that the part of a model before a layer is edited now as it was at an earlier time.
-
-    Args:
-        cut: the classifier, cut at the layer.
-        applied: the edits that were applied at that time, oldest first.
-        what: says in the error message what was computed at that time, such as "The images were cached".
-
-    Raises:
-        ValueError: if an edit that changes a parameter before the layer was applied or undone since then. Edits are
-            counted: one that was applied twice must still be applied twice.
-    """
-    changed = first_changed(cut, applied)
-    if changed is not None:
-        raise ValueError(
-            f"{what} at {cut.layer!r}, but edits that change {_layer_of(changed)!r} before it were applied or undone "
-            "since then; compute them again"
-        )
-
-
-def first_changed(cut: Cut, applied: Sequence[Edit]) -> str | None:
-    """Find a parameter before a layer that other edits change now than did when the edits `applied` were applied.
-
-    Args:
-        cut: the classifier, cut at the layer.
-        applied: the edits that were applied at the earlier time, oldest first.
-
-    Returns:
-        The name of the first such parameter; None if there is none.
-    """
-    now = applied_edits(cut.model)
-    if [edit.digest for edit in applied] == [edit.digest for edit in now]:
-        return None
-    digests_then = _digests_by_parameter(cut.model, applied)
-    digests_now = _digests_by_parameter(cut.model, now)
-    for name, parameter in cut.state_parameters.items():
-        if digests_then.get(id(parameter)) != digests_now.get(id(parameter)):
-            return name
-    return None
-
-
-def _digests_by_parameter(model: nn.Module, edits: Iterable[Edit]) -> dict[int, list[str]]:
-    """List, by the parameter's `id`, the edits that change it, in order: the order decides how sums are rounded."""
-    digests: dict[int, list[str]] = {}
-    for edit in edits:
-        for name in edit.changes:
-            digests.setdefault(id(model.get_parameter(name)), []).append(edit.digest)
-    return digests
-
-
-def unedited_fingerprint(model: nn.Module) -> str:
-    """Compute the `fingerprint` that a model has without the edits that are applied to it now.
-
-    The first call hashes all weights. Later calls compare their checksums, and hash the weights again only if a
-    checksum differs.
-
-    Raises:
-        ValueError: if something else has changed the edited parameters.
-    """
-    model = unwrapped(model)
-    with _lock_of(model):
-        _, originals = _ledger(model)
-        return _fingerprint_without(model, originals)
-
-
-def unedited_marks(model: nn.Module, names: Iterable[str] | None = None) -> dict[str, Mark]:
-    """Compute the marks of weights and buffers as they are without the edits that are applied now.
-
-    Args:
-        model: the model.
-        names: names of the weights and buffers; by default all.
-
-    Returns:
-        The mark of each, by name.
-
-    Raises:
-        ValueError: if something else has changed the edited parameters.
-    """
-    model = unwrapped(model)
-    with _lock_of(model):
-        _, originals = _ledger(model)
-        weights = _weights_without(model, originals)
-        if names is not None:
-            weights = {name: weights[name] for name in names}
-        return _marks(weights)
-
-
-def _fingerprint_without(model: nn.Module, originals: Mapping[str, Tensor]) -> str:
-    """Return the fingerprint of a model with the originals of its edited parameters; hash only if a mark differs."""
-    weights = _weights_without(model, originals)
-    marks = _marks(weights)
-    known_marks, known_fingerprint = _HASHED.get(model, ({}, ""))
-    if marks == known_marks:
-        return known_fingerprint
-    hashed = fingerprint(model, weights)
-    _HASHED[model] = marks, hashed
-    return hashed
-
-
-def _weights_without(model: nn.Module, originals: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """List weights and buffers by name, with the originals of edited parameters under all names that they have."""
-    unedited = {}
-    for name, original in originals.items():
-        parameter = model.get_parameter(name)
-        unedited[id(parameter)] = original.to(parameter)
-    tensors = dict(model.named_parameters(remove_duplicate=False))
-    tensors.update(model.named_buffers(remove_duplicate=False))
-    tensors.update(model.state_dict(keep_vars=True))
-    return {name: unedited.get(id(tensor), tensor) for name, tensor in tensors.items() if isinstance(tensor, Tensor)}
-
-
-def _marks(weights: Mapping[str, Tensor]) -> dict[str, Mark]:
-    """Compute the marks of tensors, by name; a tensor that has several names is read once."""
-    marks: dict[int, Mark] = {}
-    for tensor in weights.values():
-        if id(tensor) not in marks:
-            marks[id(tensor)] = (tuple(tensor.shape), tensor.dtype, checksum_tensor(tensor))
-    return {name: marks[id(tensor)] for name, tensor in weights.items()}
-
-
-# The ledger
-
-
-def _lock_of(model: nn.Module) -> threading.RLock:
-    """Return the lock that guards the weights and the ledger of a model."""
-    with _LOCKS_GUARD:
-        return _LOCKS.setdefault(model, threading.RLock())
-
-
-def _ledger(model: nn.Module) -> tuple[tuple[Edit, ...], dict[str, Tensor]]:
-    """Return the edits that are applied to a model, in order, and the originals of the parameters that they change.
-
-    If the original weights were loaded into the model, its ledger is deleted, and both are empty.
-
-    Raises:
-        ValueError: if something else has changed an edited parameter.
-    """
-    edits, originals = vars(model).get(_LEDGER, ((), {}))
-    changes = _changes_by_original(model, originals, edits)
-    changed = None
-    for name, original in originals.items():
-        if not _holds(model, name, _edited(original, changes[name])):
-            changed = name
-            break
-    if changed is None:
-        return edits, originals
-    if all(_holds(model, name, original) for name, original in originals.items()):
-        object.__delattr__(model, _LEDGER)
-        return (), {}
-    raise ValueError(
-        f"{changed!r} was changed by something else while an edit was applied to it, and undoing the edit would lose "
-        "that change. Undo edits before training, loading other weights or rounding (.half().float()); to go on, load "
-        "the weights from before the edit, or create the model again"
-    )
-
-
-def _replace_edits(
-    model: nn.Module, before: tuple[Edit, ...], originals: Mapping[str, Tensor], after: tuple[Edit, ...]
-) -> None:
-    """Apply the edits `after` and no others; after an exception, the shorter one of `before` and `after` is applied."""
-    originals = dict(originals)
-    shared = {id(model.get_parameter(name)): name for name in originals}
-    for edit in after:
-        for name in edit.changes:
-            parameter = model.get_parameter(name)
-            if id(parameter) not in shared:  # a weight of two layers has two names, but one original
-                shared[id(parameter)] = name
-                originals[name] = parameter.detach().clone()
-    try:
-        _write(model, originals, after)
-    except BaseException:
-        _write(model, originals, min(before, after, key=len))
-        raise
-
-
-@torch.no_grad()
-def _write(model: nn.Module, originals: Mapping[str, Tensor], edits: tuple[Edit, ...]) -> None:
-    """Set parameters to their originals plus the changes of `edits`, and write these edits into the ledger."""
-    changes = _changes_by_original(model, originals, edits)
-    for name, original in originals.items():
-        model.get_parameter(name).copy_(_edited(original, changes[name]))
-    vars(model).pop(_LEDGER, None)
-    if edits:
-        edited = {name: original for name, original in originals.items() if changes[name]}
-        object.__setattr__(model, _LEDGER, (edits, edited))
-
-
-def _changes_by_original(model: nn.Module, originals: Iterable[str], edits: Iterable[Edit]) -> dict[str, list[Change]]:
-    """List the changes of each parameter in the ledger, in order; an edit may use any name of a shared parameter."""
-    names = {id(model.get_parameter(name)): name for name in originals}
-    changes: dict[str, list[Change]] = {name: [] for name in originals}
-    for edit in edits:
-        for name, change in edit.changes.items():
-            original = names.get(id(model.get_parameter(name)), name)
-            changes.setdefault(original, []).append(change)
-    return changes
-
-
-def _edited(original: Tensor, changes: Iterable[Change]) -> Tensor:
-    """Add changes, in order, to the original of a parameter."""
-    weight = original
-    for change in changes:
-        weight = weight + change.delta().to(weight)
-    return weight
-
-
-def _holds(model: nn.Module, name: str, weight: Tensor) -> bool:
-    """Tell whether a parameter has a value, in the precision and on the device that the parameter has now."""
-    parameter = model.get_parameter(name)
-    weight = weight.to(parameter)
-    if torch.equal(parameter, weight):
-        return True
-    return parameter.shape == weight.shape and torch.allclose(parameter, weight, rtol=0, atol=0, equal_nan=True)
+    with ledger_of(model) as ledger:
+        return ledger.edits
 
 
 # Files
@@ -764,8 +531,8 @@ def _read_file(path: str | PathLike) -> tuple[dict[str, str], dict[str, Tensor]]
 
 
 def _read_changes(header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> dict[str, Change]:
-    """Read the changes of an edit's file; version 0.2 stored their names under the key "numbers"."""
-    names = json.loads(header["changes"] if "changes" in header else header["numbers"])
+    """Read the changes of an edit's file."""
+    names = json.loads(header["changes"])
     return {name: Change(tensors[f"{name}/left"], tensors.get(f"{name}/right")) for name in names}
 
 
@@ -774,7 +541,4 @@ def _read_record(header: Mapping[str, str]) -> Record | None:
     values: dict[str, Any] | None = json.loads(header["record"])
     if not values:
         return None
-    if "changes" not in header:  # 0.2 kept the response next to the name of each change
-        first, *_ = json.loads(header["numbers"]).values()
-        values["response"] = first[1]
     return Record(**{field.name: values[field.name] for field in fields(Record)})

@@ -1,15 +1,13 @@
 """Exemplars: an image x, its changed version x' and the mask of the change (section 2.2 of the paper)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import interpolate
 
-from edittools.classifiers import Classifier
-from edittools.cut import Cut
 from edittools.images import check_image, check_mask, resized
 
 
@@ -79,87 +77,49 @@ class Exemplar:
         return replace(self, image=image, changed=changed, mask=mask)
 
 
-class ExemplarStates(list[Exemplar]):
-    """A list of B exemplars, with their states at a layer.
+Exemplars = Exemplar | Sequence[Exemplar] | Mapping[str, Exemplar | Sequence[Exemplar]]
+"""One exemplar, several, or a mapping from names; several exemplars under one name go into one edit."""
 
-    Attributes:
-        cut: the classifier, cut at the layer.
-        masks: the masks `(B, H, W)`.
-        image: states of the images x at the layer.
-        changed: states of the changed images x' at the layer.
+
+def check_exemplars(exemplars: Exemplar | Sequence[Exemplar]) -> list[Exemplar]:
+    """List the exemplars of one edit.
 
     Args:
-        cut: the classifier, cut at the layer.
-        exemplars: exemplars of one size.
+        exemplars: one or several, all of the same size.
 
     Raises:
-        ValueError: if a mask covers no key of the layer.
+        TypeError: if one of them is not an `Exemplar`.
+        ValueError: if there is none, or if they have different sizes.
     """
-
-    def __init__(self, cut: Cut, exemplars: Sequence[Exemplar]) -> None:
-        super().__init__(exemplars)
-        self.cut = cut
-        self.masks = torch.stack([exemplar.mask for exemplar in self])
-        covered_keys = cut.pool_mask(self.masks).reshape(len(self), -1).sum(dim=1)
-        for number, covered in enumerate(covered_keys):
-            if covered == 0:
-                raise ValueError(
-                    f"the mask of exemplar {number} covers no key of layer {cut.layer!r}, since the model crops that "
-                    "part of the image; mark something inside of the crop"
-                )
-        self.image = cut.prefix(torch.stack([exemplar.image for exemplar in self]))
-        self.changed = cut.prefix(torch.stack([exemplar.changed for exemplar in self]))
-
-    @torch.no_grad()
-    def response(self, delta_output: Tensor) -> float:
-        """Measure how much the layer's outputs on x' change at the masks.
-
-        Args:
-            delta_output: what is added to the outputs, of the shape of the layer's output on x'.
-
-        Returns:
-            The root mean square over channels and masked positions.
-        """
-        weight = self.cut.pool_mask(self.masks.to(delta_output.device), "output")
-        mean_square = delta_output.square().mean(dim=self.cut.channels)
-        return float(((mean_square * weight).sum() / weight.sum()).sqrt())
-
-
-def exemplars_at(
-    classifier: Classifier, layer: str | nn.Module | Cut, exemplars: Exemplar | Sequence[Exemplar]
-) -> ExemplarStates:
-    """Run exemplars up to a layer.
-
-    Args:
-        classifier: the classifier.
-        layer: name of the layer, its module, or a `Cut` of it.
-        exemplars: one or several, all of the same size; `ExemplarStates` of the same cut are returned as they are.
-
-    Returns:
-        The exemplars with their states at the layer.
-
-    Raises:
-        TypeError: if one of the exemplars is not an `Exemplar`.
-        ValueError: if there is no exemplar, if exemplars have different sizes, if a mask covers no key of the layer, or
-            if the cut is of another classifier.
-    """
-    if isinstance(exemplars, ExemplarStates) and exemplars.cut is layer:
-        return exemplars
-    exemplars = [exemplars] if isinstance(exemplars, Exemplar) else list(exemplars)
-    if not exemplars:
-        raise ValueError("no exemplar was given; pass at least one Exemplar")
-    for exemplar in exemplars:
+    listed = [exemplars] if isinstance(exemplars, Exemplar) else list(exemplars)
+    if not listed:
+        raise ValueError("no exemplar was given; pass at least one, Exemplar(image, changed, mask)")
+    for exemplar in listed:
         if not isinstance(exemplar, Exemplar):
             raise TypeError(f"{type(exemplar).__name__} is not an Exemplar; pass Exemplar(image, changed, mask)")
-    sizes = {tuple(exemplar.mask.shape) for exemplar in exemplars}
+    sizes = {tuple(exemplar.mask.shape) for exemplar in listed}
     if len(sizes) > 1:
         raise ValueError(f"exemplars have different sizes, {sorted(sizes)}; pass exemplars of the same size")
-    cut = layer if isinstance(layer, Cut) else Cut(classifier, layer, exemplars[0].mask.shape)
-    if cut.classifier is not classifier:
-        raise ValueError(
-            f"the cut at {cut.layer!r} is of another classifier, {cut.classifier}; pass a cut of this classifier"
-        )
-    return ExemplarStates(cut, exemplars)
+    return listed
+
+
+def named_exemplars(exemplars: Exemplars) -> dict[str, list[Exemplar]]:
+    """List the exemplars of each edit that is tried, by name.
+
+    Args:
+        exemplars: in a mapping, the exemplars under one name go into one edit; otherwise each makes an edit of its own,
+            and they are called "exemplar 1", "exemplar 2" and so on.
+
+    Raises:
+        TypeError: if one of them is not an `Exemplar`.
+        ValueError: if there is none, or if those of one edit have different sizes.
+    """
+    if not isinstance(exemplars, Mapping):
+        sequence = [exemplars] if isinstance(exemplars, Exemplar) else list(exemplars)
+        exemplars = {f"exemplar {number}": exemplar for number, exemplar in enumerate(sequence, start=1)}
+    if not exemplars:
+        raise ValueError("no exemplar was given; pass at least one, Exemplar(image, changed, mask)")
+    return {str(name): check_exemplars(members) for name, members in exemplars.items()}
 
 
 def shading(image: Tensor, mask: Tensor) -> Tensor:

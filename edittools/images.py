@@ -499,6 +499,19 @@ def in_batches(images: Images, size: int = 64, bar: str = "", progress: bool = F
         yield pixels[start : start + size]
 
 
+def size_of(images: Images) -> tuple[int, int] | None:
+    """Return the height and width of the images of a set, those of the first one; None if there is no image.
+
+    Raises:
+        ValueError: if it is not a set of images `(N, 3, H, W)`.
+    """
+    first = pixels_of(images)[:1]
+    if not len(first):
+        return None
+    check_image(first, "images", 4)
+    return first.shape[2], first.shape[3]
+
+
 def evenly_spaced(images: Images, count: int) -> Tensor:
     """Return at most `count` of the images, at even steps; shuffle them first if their classes come in turn."""
     pixels = pixels_of(images)

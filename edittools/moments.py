@@ -2,25 +2,23 @@
 
 C describes which keys are typical. An edit along C⁻¹d changes the layer's output for the key d, and the outputs for
 typical keys as little as possible (section 2.1 of the paper). `second_moments` measures C for several layers in one
-pass, and caches it on disk.
+pass over the images.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from edittools._caching import digest_tensors, load_or_compute
+from edittools._caching import digest_tensors
 from edittools._checks import check_number
-from edittools._graph import LINEAR, export_of
-from edittools._identity import identity
-from edittools.classifiers import Classifier, check_classifier
-from edittools.cut import Cut, find_layer, rows
-from edittools.edits import Edit, Mark, applied_edits, check_same_before, unedited_marks
-from edittools.images import Images, LabelledImages, check_images, how_to_pass_images, in_batches
+from edittools._ledger import Weights
+from edittools.classifiers import Classifier, check_classifier, usual_batch_size
+from edittools.cut import Cut, cut_all, find_layer, rows, states_at
+from edittools.images import Images, check_images, how_to_pass_images, in_batches, size_of
 
 LEAST_EIGENVALUE = 1e-4
 """Before a second moment is inverted, its eigenvalues are raised to at least this share of the largest one."""
@@ -28,47 +26,8 @@ LEAST_EIGENVALUE = 1e-4
 FEW_IMAGES = 50
 """With fewer reference or clean images, it is uncertain which keys are typical, and what an edit costs."""
 
-
-@dataclass(frozen=True)
-class Measurement:
-    """The state of the classifier with which the keys of a layer were measured.
-
-    Attributes:
-        layer: name of the layer.
-        applied: the edits that were applied at that time, oldest first.
-        marks: marks of all weights and buffers without those edits, by name.
-        scaling: the mean and the standard deviation by which images were normalized.
-    """
-
-    layer: str
-    applied: tuple[Edit, ...]
-    marks: Mapping[str, Mark]
-    scaling: tuple[list[float], list[float]]
-
-    def check(self, cut: Cut) -> None:
-        """Check that the layer would still have the keys that were measured.
-
-        Args:
-            cut: the classifier, cut at the layer.
-
-        Raises:
-            ValueError: if it is another layer, or if the normalization of images, a weight before the layer, a buffer,
-                or the edits that are applied before the layer have changed.
-        """
-        what = f"The second moment was measured at {self.layer!r}"
-        if self.layer != cut.layer:
-            raise ValueError(f"{what}, but the layer is {cut.layer!r}; measure it there")
-        scaling = _scaling(cut.classifier)
-        if scaling != self.scaling:
-            raise ValueError(
-                f"{what} with mean and std {self.scaling}, but the classifier has {scaling}; measure it again"
-            )
-        check_same_before(cut, self.applied, "The second moment was measured")
-        names = [*cut.state_parameters, *dict(cut.model.named_buffers())]
-        marks = unedited_marks(cut.model, names)
-        for name in names:
-            if marks[name] != self.marks.get(name):
-                raise ValueError(f"{what}, but {name!r} was changed since then; measure it again")
+SAMPLE = 64
+"""The largest number of reference images whose keys are kept, for the penalty on changing reference outputs."""
 
 
 @dataclass(frozen=True)
@@ -77,10 +36,11 @@ class SecondMoment:
 
     Attributes:
         matrix: `(n, n)` float64, symmetric and positive semi-definite, for keys of n channels.
-        sample: some of the keys, in batches, in the shape of the layer's input. The penalty of
-            `rewrite(reference_weight=)` is measured on them. Empty unless it is given.
-        measured: the state of the classifier with which the keys were measured, which `rewrite` compares with its
-            present state. None, as in `SecondMoment(matrix)`, skips this check.
+        sample: the keys of some of the images, in batches, in the shape of the layer's input. The penalty of
+            `rewrite(reference_weight=)` is measured on them.
+        layer: name of the layer; "" if it is not known, as in `SecondMoment(matrix)`.
+        fingerprint: hash of the classifier that the keys were measured with, see `fingerprint_of`; "" if it is not
+            known. Where they are known, `rewrite` checks that the layer and the classifier are the same.
 
     Raises:
         ValueError: if the matrix is not square, or holds a number that is not finite.
@@ -88,7 +48,8 @@ class SecondMoment:
 
     matrix: Tensor
     sample: Sequence[Tensor] = field(default=(), repr=False)
-    measured: Measurement | None = field(default=None, repr=False)
+    layer: str = ""
+    fingerprint: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
         shape = tuple(self.matrix.shape)
@@ -110,6 +71,33 @@ class SecondMoment:
         largest = values[-1].clamp_min(torch.finfo(values.dtype).tiny)
         raised = values.clamp_min(LEAST_EIGENVALUE * largest)
         return vectors * raised.rsqrt() @ vectors.T
+
+    def check_fits(self, cut: Cut) -> None:
+        """Check that the keys are those of a layer.
+
+        Args:
+            cut: the classifier, cut at the layer, with a copy of its weights.
+
+        Raises:
+            ValueError: if the keys have another number of channels, or were measured at another layer, with other
+                weights or with another normalization of images.
+        """
+        channels = len(self.matrix)
+        width = cut.weight.shape[1]
+        if channels != width:
+            raise ValueError(
+                f"The second moment of {channels} channels does not fit layer {cut.layer!r}, whose keys have {width}; "
+                "measure it at this layer"
+            )
+        if self.layer not in ("", cut.layer):
+            raise ValueError(
+                f"The second moment was measured at {self.layer!r}, but the layer is {cut.layer!r}; measure it there"
+            )
+        if self.fingerprint not in ("", fingerprint_of(cut.classifier, cut.weights)):
+            raise ValueError(
+                f"The second moment was measured at {self.layer!r} with other weights or buffers, other applied edits, "
+                f"or another mean or std than the {type(cut.model).__name__} has now; measure it again"
+            )
 
 
 class RankError(ValueError):
@@ -149,56 +137,58 @@ def directions(keys: Tensor, weights: Tensor, rank: int, moment: SecondMoment) -
 
 
 @torch.no_grad()
-def measure(
-    classifier: Classifier, layers: Sequence[str], images: Images, batch_size: int = 16, progress: bool = False
-) -> dict[str, SecondMoment]:
-    """Measure the second moments of several layers in one pass, in float64, without the cache.
+def measure(cuts: Mapping[str, Cut], images: Images, progress: bool = False) -> dict[str, SecondMoment]:
+    """Measure the second moments of several layers in one pass over images, in float64.
 
     Args:
-        classifier: the classifier, with the edits that are applied to it now.
-        layers: names of layers that can be edited.
-        images: the reference images; labels are not used.
-        batch_size: images per batch.
+        cuts: the classifier, cut at each layer, with one copy of its weights; by the layer's name.
+        images: the reference images; labels are not used. The keys of `SAMPLE` of them, at even steps, are kept.
         progress: show a progress bar.
 
     Returns:
         The second moment of each layer, by name.
 
     Raises:
-        ValueError: if there is no image, or a layer cannot be edited.
+        ValueError: if there is no image.
     """
     if not len(images):
         raise ValueError("0 reference images; pass at least one")
-    sums = dict.fromkeys(layers, 0.0)
-    counts = dict.fromkeys(layers, 0)
-    for batch in in_batches(images, batch_size, "second moments", progress):
-        exported = export_of(classifier, batch.shape[2:])
-        nodes = [exported.layer_node(name) for name in layers]
-        inputs = {exported.images: classifier.normalize(batch)}
-        layer_keys = exported.compute([node.args[0] for node in nodes], inputs)
-        for name, node, tensor in zip(layers, nodes, layer_keys, strict=True):
-            keys = rows(tensor, node.target is LINEAR).double()
-            sums[name] = sums[name] + keys.T @ keys
-            counts[name] += len(keys)
-    measured = measurements(classifier, layers)
-    return {name: SecondMoment((sums[name] / counts[name]).cpu(), (), measured[name]) for name in layers}
+    sums = dict.fromkeys(cuts, 0.0)
+    counts = dict.fromkeys(cuts, 0)
+    samples: dict[str, list[Tensor]] = {layer: [] for layer in cuts}
+    step = -(-len(images) // SAMPLE)
+    first = 0
+    for batch in in_batches(images, 16, "reference images", progress):
+        is_in_sample = torch.arange(first, first + len(batch)) % step == 0
+        first += len(batch)
+        states = states_at(cuts, batch, len(batch))
+        for layer, cut in cuts.items():
+            keys = cut.keys(states[layer][0])
+            flat = rows(keys, cut.is_linear).double()
+            sums[layer] = sums[layer] + flat.T @ flat
+            counts[layer] += len(flat)
+            if is_in_sample.any():
+                samples[layer].append(keys[is_in_sample.to(keys.device)])
+    some_cut = next(iter(cuts.values()))
+    fingerprint = fingerprint_of(some_cut.classifier, some_cut.weights)
+    batch_size = usual_batch_size(some_cut.classifier)
+    moments = {}
+    for layer in cuts:
+        sample = torch.cat(samples[layer]).split(batch_size)
+        moments[layer] = SecondMoment((sums[layer] / counts[layer]).cpu(), sample, layer, fingerprint)
+    return moments
 
 
 def second_moments(
-    classifier: Classifier,
-    layers: Sequence[str | nn.Module],
-    images: Images,
-    progress: bool = False,
-    cache: str | Path | None = None,
+    classifier: Classifier, layers: Sequence[str | nn.Module], images: Images, progress: bool = False
 ) -> dict[str, SecondMoment]:
-    """Measure the second moments of several layers over reference images, or read them from the cache on disk.
+    """Measure the second moments of several layers over reference images, in one pass.
 
     Args:
         classifier: the classifier, with the edits that are applied to it now.
         layers: names of layers that can be edited, or the modules.
         images: the reference images; labels are not used.
         progress: show a progress bar.
-        cache: folder of the cache; by default that of `EDITTOOLS_CACHE`, or the user's cache folder. "" uses no cache.
 
     Returns:
         The second moment of each layer, by name.
@@ -208,41 +198,20 @@ def second_moments(
         TypeError: if `images` is not a set of images.
         ValueError: if there is no image, or a layer cannot be edited.
     """
-    names = [find_layer(check_classifier(classifier).model, layer) for layer in layers]
+    model = check_classifier(classifier).model
+    names = [find_layer(model, layer) for layer in layers]
     check_images(images, "reference")
-    if cache == "":
-        return measure(classifier, names, images, progress=progress)
-    data = (
-        images if isinstance(images, LabelledImages) else LabelledImages.unlabeled(images, ["-"])
-    )  # any class name: labels are not used
-    model_identity = identity(classifier)
-
-    def compute() -> dict[str, Tensor]:
-        moments = measure(classifier, names, images, progress=progress)
-        return {name: moment.matrix for name, moment in moments.items()}
-
-    content = f"{model_identity} {digest_tensors(in_batches(data))} {sorted(names)}"
-    matrices = load_or_compute("second_moments", content, compute, cache)
-    measured = measurements(classifier, names)
-    return {name: SecondMoment(matrices[name], (), measured[name]) for name in names}
+    if not names:
+        return {}
+    cuts = cut_all(classifier, names, Weights(classifier), size_of(images))
+    return measure(cuts, images, progress)
 
 
-def measurements(classifier: Classifier, layers: Sequence[str]) -> dict[str, Measurement]:
-    """Record, for each layer, the state of the classifier with which keys are measured now."""
-    applied = applied_edits(classifier)
-    marks = unedited_marks(classifier)
-    scaling = _scaling(classifier)
-    return {layer: Measurement(layer, applied, marks, scaling) for layer in layers}
-
-
-def _scaling(classifier: Classifier) -> tuple[list[float], list[float]]:
-    """Return the mean and the standard deviation by which images are normalized."""
-    return classifier.mean.flatten().tolist(), classifier.std.flatten().tolist()
-
-
-def keys_of(cut: Cut, images: Images) -> list[Tensor]:
-    """Run images up to a layer, and return their keys there, in batches."""
-    return [cut.keys(cut.prefix(batch)) for batch in in_batches(images)]
+def fingerprint_of(classifier: Classifier, weights: Weights) -> str:
+    """Hash what the keys of a classifier depend on: its weights, all buffers, and the mean and std of its images."""
+    buffers = [weights[name] for name, _ in classifier.model.named_buffers()]
+    scaling = f"{classifier.mean.flatten().tolist()} {classifier.std.flatten().tolist()}"
+    return hashlib.sha256(f"{weights.fingerprint} {digest_tensors(buffers)} {scaling}".encode()).hexdigest()
 
 
 Reference = Images | SecondMoment
@@ -260,34 +229,3 @@ def check_reference(reference: Reference | None) -> None:
             f"reference is a {type(reference).__name__}, neither images nor a SecondMoment; "
             f"{how_to_pass_images(reference)}"
         )
-
-
-def reference_moment(cut: Cut, reference: Reference | None) -> SecondMoment:
-    """Return the second moment of a layer's reference keys; it is measured if images are given.
-
-    Args:
-        cut: the classifier, cut at the layer.
-        reference: reference images, or the second moment of their keys.
-
-    Raises:
-        TypeError: if the reference is neither images nor a `SecondMoment`.
-        ValueError: if there is no reference, if the second moment does not fit the layer, or if the classifier has
-            changed since it was measured, see `Measurement.check`.
-    """
-    if reference is None:
-        raise ValueError(
-            "No reference images were given; pass ordinary images, whose keys are typical, or their SecondMoment"
-        )
-    if isinstance(reference, Images):
-        return second_moments(cut.classifier, [cut.layer], reference)[cut.layer]
-    check_reference(reference)
-    channels = len(reference.matrix)
-    width = cut.weight.shape[1]
-    if channels != width:
-        raise ValueError(
-            f"The second moment of {channels} channels does not fit layer {cut.layer!r}, whose keys have {width}; "
-            "measure it at this layer"
-        )
-    if reference.measured is not None:
-        reference.measured.check(cut)
-    return reference

@@ -8,13 +8,13 @@ The columns of D are an orthonormal basis of the directions C⁻¹d, for the top
 `(out, rank, kh, kw)`. So the keys are convolved with W once and projected on D once, and a step of the solver convolves
 `rank` channels instead of all input channels.
 
-`rewrite` goes through these steps: run the exemplars up to the layer, state the problem (`pose`), solve it for Λ
-(`solve_l1` or `solve_least_squares`), and return Λ and Dᵀ as an `Edit`.
+`rewrite` takes four steps: prepare the site (`site.prepare`), pose the problem (`pose`), solve it for Λ (`solve_l1` or
+`solve_least_squares`), and return Λ and Dᵀ as an `Edit`.
 """
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -24,24 +24,15 @@ from edittools._checks import check_amount, check_number, one_of
 from edittools._inference import without_autocast
 from edittools.classifiers import Classifier
 from edittools.cut import Cut, State, rows
-from edittools.edits import Change, Edit, Record, edit_of
-from edittools.exemplars import Exemplar, exemplars_at
-from edittools.images import evenly_spaced
-from edittools.moments import (
-    FEW_IMAGES,
-    Reference,
-    SecondMoment,
-    check_reference,
-    directions,
-    keys_of,
-    reference_moment,
-)
+from edittools.edits import Change, Edit, Record
+from edittools.exemplars import Exemplar
+from edittools.images import Images
+from edittools.moments import FEW_IMAGES, Reference, directions
+from edittools.site import Site, prepare
 
 OBJECTIVES = ("l1", "least_squares")
 _NO_DIFFERENCE = 1e-9
 """A loss of at most this share of the layer's outputs is that of rounding: x and x' are alike at the mask."""
-SAMPLE = 64
-"""The largest number of reference images on which the penalty on changing reference outputs is measured."""
 
 REFERENCE_WEIGHT = 10.0
 """The recommended λ, see `benchmarks/default_settings.py`."""
@@ -146,52 +137,22 @@ class Problem:
         difference = self.target_output - self.base_output - self.delta_output(coefficients)
         return rows(difference, self.cut.is_linear).double()
 
-    @torch.no_grad()
-    def window_moment(self, sample: Sequence[Tensor]) -> Tensor:
-        """Compute the mean of w wᵀ over a sample of keys, where w is what the kernel sees of the projected keys.
-
-        Args:
-            sample: keys of the layer, in batches.
-
-        Returns:
-            The matrix M of `quadratic`, `(rank * kh * kw, rank * kh * kw)` in float64.
-
-        Raises:
-            ValueError: if the keys do not have the layer's number of input channels.
-        """
-        width = self.cut.weight.shape[1]
-        widths = {rows(keys, self.cut.is_linear).shape[1] for keys in sample}
-        if widths != {width}:
-            raise ValueError(
-                f"the sample holds keys of {sorted(widths)} channels, but the keys of layer {self.cut.layer!r} have "
-                f"{width}; pass keys of this layer"
-            )
-        batches = [self.cut.unfold(self.cut.project(keys, self.basis)) for keys in sample]
-        return sum(batch.T @ batch for batch in batches) / sum(map(len, batches))
-
 
 def pose(
-    cut: Cut,
-    exemplars: Exemplar | Sequence[Exemplar],
+    site: Site,
     rank: int | None = 1,
     masked: bool = True,
-    moment: SecondMoment | None = None,
     basis: Tensor | None = None,
+    reference_weight: float | None = 0.0,
 ) -> Problem:
-    """State eq. (1) for exemplars at a cut.
-
-    Args:
-        cut: the classifier, cut at the layer to edit.
-        exemplars: one or several.
-        rank: number of directions; None edits along all of them.
-        masked: constrain the values at the mask; False constrains those of the whole image.
-        moment: second moment C of reference keys; needed to find directions.
-        basis: directions `(rank, in)` to use instead of those found from the masked keys of x'.
+    """State eq. (1) at a site; the arguments are those of `rewrite`.
 
     Raises:
-        ValueError: if `basis` does not fit the layer, or holds NaN.
+        ValueError: if `basis` does not fit the layer or holds NaN, or if reference images are needed and there are
+            none.
         RankError: if `rank` exceeds the number of independent keys at the mask.
     """
+    cut = site.cut
     width = cut.weight.shape[1]
     if basis is not None and (basis.ndim != 2 or basis.shape[1] != width):
         raise ValueError(
@@ -200,17 +161,20 @@ def pose(
         )
     if basis is not None and not basis.isfinite().all():
         raise ValueError(f"basis of shape {tuple(basis.shape)} holds NaN or infinite numbers; pass finite directions")
-    states = exemplars_at(cut.classifier, cut, exemplars)
-    image = _in_solver_precision(states.image, cut)
-    changed = _in_solver_precision(states.changed, cut)
+    reference_weight = _reference_weight(site, reference_weight)
+    image = _in_solver_precision(site.image, cut)
+    changed = _in_solver_precision(site.changed, cut)
     keys = cut.keys(changed)
-    masks = states.masks.to(keys.device)
+    masks = site.masks.to(keys.device)
     if basis is None and rank is not None:
         weights = cut.pool_mask(masks).flatten()
         is_masked = weights > 0
-        basis = directions(rows(keys, cut.is_linear)[is_masked], weights[is_masked], rank, moment)
+        basis = directions(rows(keys, cut.is_linear)[is_masked], weights[is_masked], rank, site.reference.moment)
     if basis is not None:
         basis = basis.to(keys)
+    reference_gram = None
+    if reference_weight:
+        reference_gram = reference_weight * window_moment(cut, site.reference.moment.sample, basis).cpu()
     with torch.no_grad():
         return Problem(
             cut=cut,
@@ -221,7 +185,48 @@ def pose(
             base_output=cut.output(changed),
             target=cut.value(image),
             share=masks if masked else torch.ones_like(masks),
+            reference_gram=reference_gram,
         )
+
+
+def _reference_weight(site: Site, reference_weight: float | None) -> float:
+    """Return λ; None gives the recommended value if there are reference keys, and 0 otherwise."""
+    has_keys = site.reference.has_keys
+    if reference_weight is None:
+        return REFERENCE_WEIGHT if has_keys else 0.0
+    reference_weight = check_amount(reference_weight, "reference_weight", 0)
+    if reference_weight and not has_keys:
+        raise ValueError(
+            f"reference_weight={reference_weight} without reference keys: no reference images, or a SecondMoment that "
+            "holds no keys, were given; pass images whose outputs should change least as reference="
+        )
+    return reference_weight
+
+
+@torch.no_grad()
+def window_moment(cut: Cut, sample: Sequence[Tensor], basis: Tensor | None = None) -> Tensor:
+    """Compute the mean of w wᵀ over a sample of keys, where w is what the kernel sees of the projected keys.
+
+    Args:
+        cut: the classifier, cut at the layer.
+        sample: keys of the layer, in batches.
+        basis: directions `(rank, in)` to project the keys on; None does not project them.
+
+    Returns:
+        The matrix M of `quadratic`, `(rank * kh * kw, rank * kh * kw)` in float64.
+
+    Raises:
+        ValueError: if the keys do not have the layer's number of input channels.
+    """
+    width = cut.weight.shape[1]
+    widths = {rows(keys, cut.is_linear).shape[1] for keys in sample}
+    if widths != {width}:
+        raise ValueError(
+            f"the sample holds keys of {sorted(widths)} channels, but the keys of layer {cut.layer!r} have {width}; "
+            "pass keys of this layer"
+        )
+    batches = [cut.unfold(cut.project(keys, basis)) for keys in sample]
+    return sum(batch.T @ batch for batch in batches) / sum(map(len, batches))
 
 
 def _in_solver_precision(state: State, cut: Cut) -> State:
@@ -353,7 +358,7 @@ def _preconditioner(problem: Problem, coefficients: Tensor) -> tuple[Tensor, Ten
 @without_autocast()
 def rewrite(
     classifier: Classifier,
-    layer: str | nn.Module | Cut,
+    layer: str | nn.Module,
     exemplars: Exemplar | Sequence[Exemplar],
     reference: Reference | None = None,
     *,
@@ -377,7 +382,7 @@ def rewrite(
 
     Args:
         classifier: the classifier; it is not changed.
-        layer: name of the layer, its module, or a `Cut` of it.
+        layer: name of the layer, or the module.
         exemplars: one or several; their labels are not used.
         reference: ordinary images, whose keys define C, or their `SecondMoment`. The edit changes the layer's outputs
             for such keys as little as it can. Not needed with `rank=None` or a `basis`, unless a `reference_weight` is
@@ -411,50 +416,55 @@ def rewrite(
             reference images are given.
     """
     one_of(objective, OBJECTIVES, "objective")
-    check_reference(reference)
     steps = check_number(steps, 0, "steps")
-    is_moment = isinstance(reference, SecondMoment)
-    has_keys = len(reference.sample) > 0 if is_moment else reference is not None
-    if reference_weight is None:
-        reference_weight = REFERENCE_WEIGHT if has_keys else 0.0
-    reference_weight = check_amount(reference_weight, "reference_weight", 0)
-    if reference_weight and not has_keys:
-        given = "a SecondMoment that holds no keys" if is_moment else "no reference images"
-        raise ValueError(
-            f"reference_weight={reference_weight} with {given}; pass images whose outputs should change least as "
-            "reference="
-        )
-    states = exemplars_at(classifier, layer, exemplars)
-    cut = states.cut
-    needs_directions = rank is not None and basis is None
-    if reference is not None and not is_moment and 0 < len(reference) < FEW_IMAGES:
+    site = prepare(classifier, layer, exemplars, reference)
+    if isinstance(reference, Images) and 0 < len(reference) < FEW_IMAGES:
         warnings.warn(
             f"{len(reference)} reference images say little about which keys are typical; pass at least {FEW_IMAGES}, "
             "better hundreds",
             stacklevel=3,  # the caller of `rewrite`, which `without_autocast` wraps
         )
-    moment = reference_moment(cut, reference) if is_moment or needs_directions else None
-    problem = pose(cut, states, rank, masked, moment, basis)
-    if reference_weight:
-        sample = reference.sample if is_moment else keys_of(cut, evenly_spaced(reference, SAMPLE))
-        problem = replace(problem, reference_gram=reference_weight * problem.window_moment(sample).cpu())
+    problem = pose(site, rank, masked, basis, reference_weight)
+    edit = _solved(site, problem, objective, steps)
+    outputs = problem.base_output.abs() if objective == "l1" else problem.base_output.square()
+    if edit.record.loss_before <= _NO_DIFFERENCE * float(outputs.mean()):
+        warnings.warn(
+            f"x and x' do not differ at the mask in layer {site.cut.layer!r}, or no channel there is scaled on the way "
+            "to the value, as by a batch norm without running statistics; the edit changes nothing. Try another layer",
+            stacklevel=3,  # the caller of `rewrite`, which `without_autocast` wraps
+        )
+    return edit
+
+
+@without_autocast()
+def rewrite_at(
+    site: Site,
+    *,
+    rank: int | None = 1,
+    masked: bool = True,
+    objective: str = "least_squares",
+    basis: Tensor | None = None,
+    reference_weight: float | None = None,
+    steps: int = 200,
+) -> list[Edit]:
+    """Rewrite the rule that a site's exemplars show: `rewrite` as a method of a search, with the same settings."""
+    one_of(objective, OBJECTIVES, "objective")
+    problem = pose(site, rank, masked, basis, reference_weight)
+    return [_solved(site, problem, objective, check_number(steps, 0, "steps"))]
+
+
+def _solved(site: Site, problem: Problem, objective: str, steps: int) -> Edit:
+    """Solve a problem for Λ, and make the edit."""
     if objective == "least_squares":
         coefficients = solve_least_squares(problem)
         taken = 1
     else:
         coefficients, taken = solve_l1(problem, steps)
     loss_before, loss_after = fits(problem, objective, coefficients)
-    outputs = problem.base_output.abs() if objective == "l1" else problem.base_output.square()
-    if loss_before <= _NO_DIFFERENCE * float(outputs.mean()):
-        warnings.warn(
-            f"x and x' do not differ at the mask in layer {cut.layer!r}, or no channel there is scaled on the way to "
-            "the value, as by a batch norm without running statistics; the edit changes nothing. Try another layer",
-            stacklevel=3,  # the caller of `rewrite`, which `without_autocast` wraps
-        )
     change = Change(coefficients.detach(), problem.basis)
-    response = states.response(problem.delta_output(change.left))
+    response = site.response(problem.delta_output(change.left))
     record = Record(objective, loss_before, loss_after, taken, response)
-    return edit_of(cut, {f"{cut.layer}.weight": change}, record)
+    return site.edit({f"{site.cut.layer}.weight": change}, record)
 
 
 @torch.no_grad()

@@ -13,8 +13,8 @@ from torch import nn
 
 from edittools._caching import digest_tensors
 from edittools._graph import _snapshot_of
+from edittools._ledger import ATTRIBUTE
 from edittools.classifiers import Classifier
-from edittools.edits import _LEDGER
 from edittools.exemplars import Exemplar
 from edittools.scenarios import rules
 
@@ -107,7 +107,7 @@ def condition(classifier):
     """Whatever a test may change: tensors, modules, hooks, settings, modes, gradients, applied edits."""
     values = digest_tensors([*classifier.parameters(), *classifier.buffers()])
     flags = [(parameter.requires_grad, parameter.grad is None) for parameter in classifier.parameters()]
-    modes = [(module.training, _LEDGER in vars(module)) for module in classifier.modules()]
+    modes = [(module.training, ATTRIBUTE in vars(module)) for module in classifier.modules()]
     return values, _snapshot_of(classifier), flags, modes
 
 

@@ -18,8 +18,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from edittools import miniworld, scenarios
-from edittools.baselines import rewrite_at_random
-from edittools.baselines.finetuning import finetune
+from edittools.baselines import finetune, rewrite_at_random
 from edittools.classifiers import Classifier, fingerprint
 from edittools.cut import Cut, cut_all, editable_layers, states_at
 from edittools.edits import Change, Edit, applied_edits
@@ -28,14 +27,14 @@ from edittools.images import LabelledImages, LazyImages, load_image, save_mask
 from edittools.metrics import Comparison, error_rate, misclassified, predict
 from edittools.miniworld import textures
 from edittools.models.load import load_classifier
-from edittools.moments import SecondMoment, measure, second_moments
+from edittools.moments import SecondMoment, second_moments
 from edittools.probing import jobs
 from edittools.rewriting import rewrite
 from edittools.scenarios import photos
-from edittools.selection.activations import CachedActivations
-from edittools.selection.constraints import ConstraintCheck, Constraints
+from edittools.selection.evaluation import CachedActivations, ConstraintCheck, Constraints
 from edittools.selection.search import select_best
 from edittools.selection.splits import Splits
+from edittools.site import prepare
 from edittools.widgets.editor import MaskEditor
 from edittools.widgets.views import alpha_slider
 
@@ -155,7 +154,7 @@ REWRITES = {
     "an unknown objective": (lambda w: w.rewrite(objective="l2"), ValueError, "'l2'.* l1, least"),
     "keys of another layer": (lambda w: _rewrite_with_sample(w, 3), ValueError, r"\[3\].*'conv\d'.* 8"),
     "random directions of rank 0": (
-        lambda w: rewrite_at_random(w.classifier, "conv2", w.exemplar, w.images, rank=0),
+        lambda w: rewrite_at_random(w.site(), rank=0),
         ValueError,
         "rank 0 .* 1",
     ),
@@ -186,22 +185,49 @@ REWRITES = {
     "one image as reference": (lambda w: w.rewrite(reference=w.image), ValueError, r"\(3, 32, 32\)"),
     "NaN in the reference": (lambda w: w.rewrite(reference=w.images * NAN), ValueError, "nan"),
     "another layer's moment": (lambda w: w.rewrite(reference=_moment(5)), ValueError, " 5 .*'conv1'"),
-    "a cut of another classifier": (lambda w: _rewrite_with_other_cut(w), ValueError, "'conv1'"),
+    "a layer of another classifier": (
+        lambda w: rewrite(copy.deepcopy(w.classifier), w.classifier.model.conv1, w.exemplar, w.images),
+        TypeError,
+        "Conv2d .* TinyNet",
+    ),
+    "a cut as layer": (
+        lambda w: rewrite(w.classifier, Cut(w.classifier, "conv1"), w.exemplar, w.images),
+        TypeError,
+        "Cut .* TinyNet",
+    ),
     "a moment that is no square": (lambda w: SecondMoment(torch.rand(3, 4)), ValueError, r"\(3, 4\)"),
     "moments of no layer": (lambda w: second_moments(w.classifier, ["nope"], w.images), KeyError, "'nope'"),
-    "moments in batches of 0": (lambda w: measure(w.classifier, ["conv1"], w.images, 0), ValueError, "batch size 0"),
+    "moments of no image": (lambda w: second_moments(w.classifier, ["conv1"], w.images[:0]), ValueError, "0 .*images"),
+    "moments of a bare model": (
+        lambda w: second_moments(w.classifier.model, ["conv1"], w.images),
+        TypeError,
+        "TinyNet",
+    ),
+    "a moment of another classifier": (lambda w: _rewrite_with_moment_of_other(w), ValueError, "'conv1'.*TinyNet"),
     "a bare model": (lambda w: rewrite(w.classifier.model, "conv1", w.exemplar, w.images), TypeError, "TinyNet"),
     "fine-tuning: scope": (lambda w: w.finetune(scope="all"), ValueError, "scope 'all'.* local, global"),
     "fine-tuning: no label": (lambda w: w.finetune(make_exemplar(label=None)), ValueError, "label="),
     "fine-tuning: label too high": (lambda w: w.finetune(make_exemplar(label=99)), ValueError, "label 99.*0 to 4"),
-    "fine-tuning: locality alone": (lambda w: w.finetune(locality=1.0), ValueError, "reference .*None"),
+    "fine-tuning: locality alone": (lambda w: w.finetune(locality=1.0), ValueError, "no reference images"),
     "fine-tuning: no steps": (lambda w: w.finetune(steps=()), ValueError, r"steps=\(\)"),
     "fine-tuning: steps -2": (lambda w: w.finetune(steps=-2), ValueError, "steps -2 .* 0"),
     "fine-tuning: no images": (
         lambda w: w.finetune(locality=1.0, reference=w.images[:0]),
         ValueError,
-        "reference .*Tensor",
+        "no reference images",
     ),
+    "fine-tuning: only a moment": (
+        lambda w: w.finetune(locality=1.0, reference=_moment(8)),
+        ValueError,
+        "no reference images.*SecondMoment",
+    ),
+    "prepared: no exemplar": (lambda w: w.site([]), ValueError, "no exemplar"),
+    "prepared: a layer that is not there": (
+        lambda w: prepare(w.classifier, "conf2", w.exemplar, w.images),
+        KeyError,
+        "'conf2'.*'conv2'",
+    ),
+    "prepared: a list as reference": (lambda w: w.site(reference=list(w.images)), TypeError, "list.*torch.stack"),
     "fine-tuning: rate NaN": (lambda w: w.finetune(rate=NAN), ValueError, "rate nan .* 0"),
     "fine-tuning: momentum 1": (lambda w: w.finetune(momentum=1.0), ValueError, "momentum=1.0"),
 }
@@ -315,8 +341,9 @@ def _moment(channels):
     return SecondMoment(torch.eye(channels).double())
 
 
-def _rewrite_with_other_cut(w):
-    return rewrite(copy.deepcopy(w.classifier), Cut(w.classifier, "conv1"), w.exemplar, w.images)
+def _rewrite_with_moment_of_other(w):
+    other = Classifier(TinyNet(), list("abcde"), size=32)
+    return w.rewrite(reference=second_moments(other, ["conv1"], w.images)["conv1"])
 
 
 def _no_errors(count):
@@ -374,7 +401,7 @@ def classifier_and_edits():
     other = Classifier(TinyNet(), list("abcde"), size=32)
     exemplar = make_exemplar()
     moment = SecondMoment(torch.eye(8).double())
-    edits = [rewrite(c, "conv1", exemplar, moment, objective="least_squares") for c in (classifier, other)]
+    edits = [rewrite(c, "conv1", exemplar, moment) for c in (classifier, other)]
     return classifier, exemplar, *edits
 
 
@@ -404,7 +431,8 @@ def inputs(tmp_path, monkeypatch, classifier_and_edits):
     w.rewrite = lambda exemplars=exemplar, reference=images, **options: rewrite(
         classifier, "conv1", exemplars, reference, **{"steps": 1} | options
     )
-    w.finetune = lambda exemplars=exemplar, **options: finetune(classifier, "conv1", exemplars, **options)
+    w.site = lambda exemplars=exemplar, reference=images: prepare(classifier, "conv1", exemplars, reference)
+    w.finetune = lambda exemplars=exemplar, reference=None, **options: finetune(w.site(exemplars, reference), **options)
     w.other.save(w.folder / "other.safetensors")
     classifier.model.norm.train()
     classifier.model.stem.weight.requires_grad_(False)

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from _lib.gated_projection import GATED_PROJECTIONS, project_where_shown, with_gated_projection
-from conftest import TinyNet, condition, make_exemplar, randomise_norms
+from conftest import condition, make_exemplar
 from scipy.optimize import minimize
 from torch import nn
 
@@ -24,16 +24,15 @@ from edittools.baselines import (
     rewrite_in_closed_form,
     rewrite_in_null_space,
 )
-from edittools.baselines.inputs import reference_batches
-from edittools.classifiers import Classifier
+from edittools.classifiers import Classifier, fingerprint
 from edittools.cut import Cut, rows
 from edittools.edits import Edit
-from edittools.exemplars import exemplars_at
 from edittools.images import LabelledImages
 from edittools.metrics import predict
-from edittools.moments import RankError, SecondMoment, keys_of, measure
+from edittools.moments import RankError, SecondMoment, second_moments
 from edittools.rewriting import pose
 from edittools.selection import CachedActivations
+from edittools.site import prepare
 
 METHODS = {
     "projection": ("projection", {}),
@@ -52,7 +51,12 @@ of_a_layer = pytest.mark.parametrize("name", OF_A_LAYER)
 def edit_by(name, classifier, exemplars, reference, layer="conv1", **settings):
     baseline, defaults = METHODS[name]
     method, _ = BASELINES[baseline]
-    return method(classifier, layer, exemplars, reference, **(defaults | settings))
+    return one_edit(method, classifier, layer, exemplars, reference, **(defaults | settings))
+
+
+def one_edit(method, classifier, layer, exemplars, reference=None, **settings):
+    [edit] = method(prepare(classifier, layer, exemplars, reference), **settings)
+    return edit
 
 
 @pytest.fixture
@@ -106,25 +110,40 @@ def test_baseline_edit_is_saved_and_undone(tiny, photos32, exemplar, name, tmp_p
 
 
 @of_all
-def test_baseline_with_cut(tiny, photos32, exemplar, name):
-    torch.manual_seed(1)
-    other_classifier = Classifier(randomise_norms(TinyNet(), 3), tiny.classes, size=32)
-    with pytest.raises(ValueError, match="'conv1'"):
-        edit_by(name, tiny, exemplar, photos32, Cut(other_classifier, "conv1"))
-    by_name, by_cut = (edit_by(name, tiny, exemplar, photos32, layer) for layer in ("conv1", Cut(tiny, "conv1")))
-    assert all(torch.equal(c.delta(), by_cut.changes[n].delta()) for n, c in by_name.changes.items())
+def test_baseline_while_an_edit_is_applied(tiny, photos32, exemplar, name):
+    """Its edit belongs to the weights with that edit, and can be applied only where they are."""
+    below = edit_by("projection", tiny, make_exemplar(5), photos32, "conv2")
+    with below.applied(tiny):
+        edit = edit_by(name, tiny, exemplar, photos32)
+        assert edit.fingerprint == fingerprint(tiny.model)
+        with edit.applied(tiny):
+            edit.check_fits(tiny)
+    with pytest.raises(ValueError, match=edit.fingerprint[:12]):
+        edit.apply_(tiny)
+
+
+@of_all
+def test_baseline_of_a_site_after_the_model_has_changed(tiny, photos32, exemplar, name):
+    """The site holds a copy of the weights."""
+    expected = edit_by(name, tiny, exemplar, photos32)
+    site = prepare(tiny, "conv1", exemplar, photos32)
+    tiny.model.stem.weight.data.mul_(2)
+    tiny.model.head.weight.data.mul_(2)
+    baseline, settings = METHODS[name]
+    method, _ = BASELINES[baseline]
+    [edit] = method(site, **settings)
+    assert (edit.digest, edit.fingerprint, edit.record) == (expected.digest, expected.fingerprint, expected.record)
 
 
 @pytest.mark.parametrize("name", BASELINES)
 def test_baseline_grid_gives_edits(tiny, photos32, exemplar, name):
     method, grid = BASELINES[name]
-    moment = measure(tiny, ["conv1"], photos32)["conv1"]
-    reference = photos32 if name == "last_layer" else moment
+    site = prepare(tiny, "conv1", exemplar, photos32)
     succeeded = 0
     assert 4 <= len(grid) <= 12
     for setting in grid:
         try:
-            edit = method(tiny, "conv1", exemplar, reference, **setting)
+            [edit] = method(site, **setting)
         except RankError:
             continue
         succeeded += all(c.delta().isfinite().all() for c in edit.changes.values())
@@ -135,7 +154,7 @@ def test_baseline_grid_gives_edits(tiny, photos32, exemplar, name):
 @pytest.mark.parametrize("layer", ["conv1", "conv2", "head"])
 def test_baseline_with_moment(tiny, photos32, exemplar, name, layer):
     exemplars = [exemplar, make_exemplar(5)]
-    moment = measure(tiny, [layer], photos32)[layer]
+    moment = second_moments(tiny, [layer], photos32)[layer]
     from_images, from_moment = (edit_by(name, tiny, exemplars, reference, layer) for reference in (photos32, moment))
     assert set(from_images.layers) == {layer} and from_images.changes.keys() == from_moment.changes.keys()
     assert all(torch.equal(c.delta(), from_moment.changes[n].delta()) for n, c in from_images.changes.items())
@@ -150,13 +169,10 @@ def test_baseline_in_half_precision(tiny, photos32, exemplar, name):
 
 
 @pytest.mark.parametrize(("method", "settings"), [(finetune, {"steps": 4, "locality": 3.0}), (retrain_head, {})])
-def test_baseline_with_reference_batches(tiny, photos32, exemplar, method, settings):
-    cut = Cut(tiny, "conv1")
-    from_images, from_batches = (
-        method(tiny, cut, exemplar, n, **settings) for n in (photos32, reference_batches(cut, photos32))
-    )
-    for name, change in from_images.changes.items():
-        assert torch.equal(from_batches.changes[name].delta(), change.delta())
+def test_baseline_uses_256_of_many_reference_images(tiny, exemplar, method, settings):
+    images = torch.rand(512, 3, 32, 32, generator=torch.Generator().manual_seed(3))
+    digests = {one_edit(method, tiny, "conv1", exemplar, part, **settings).digest for part in (images, images[::2])}
+    assert len(digests) == 1
 
 
 @pytest.mark.parametrize("scope", SCOPES)
@@ -165,7 +181,7 @@ def test_finetune_in_half_precision(tiny, exemplar, scope):
     moved = []
     for dtype in (torch.float32, torch.bfloat16):
         model = Classifier(copy.deepcopy(tiny.model).to(dtype), tiny.classes, size=32)
-        edit = finetune(model, "conv1", exemplar, scope=scope, rate=1e-5, steps=50)
+        edit = one_edit(finetune, model, "conv1", exemplar, scope=scope, rate=1e-5, steps=50)
         moved.append(edit.changes["conv1.weight"].delta())
     full, half = moved
     assert half.dtype == torch.float32 and (half - full).norm() < 0.2 * full.norm()
@@ -187,8 +203,8 @@ def test_finetune_in_half_precision(tiny, exemplar, scope):
         (retrain_head, {"ridge": 0}, ValueError, "ridge=0"),
         (retrain_head, {"exemplars": make_exemplar(label=None)}, ValueError, "label="),
         (retrain_head, {"exemplars": make_exemplar(label=9)}, ValueError, "label 9"),
-        (retrain_head, {"reference": torch.zeros(0, 3, 32, 32)}, ValueError, "Tensor"),
-        (retrain_head, {"reference": SecondMoment(torch.eye(8))}, TypeError, "SecondMoment"),
+        (retrain_head, {"reference": torch.zeros(0, 3, 32, 32)}, ValueError, "no reference images"),
+        (retrain_head, {"reference": SecondMoment(torch.eye(8))}, ValueError, "SecondMoment"),
         (correct_logits, {"classes": "all"}, ValueError, "classes 'all'"),
         (correct_logits, {"margin": float("nan")}, ValueError, "margin nan"),
     ],
@@ -196,7 +212,7 @@ def test_finetune_in_half_precision(tiny, exemplar, scope):
 def test_baseline_with_bad_settings(tiny, photos32, exemplar, method, options, error, pattern):
     arguments = {"layer": "conv1", "exemplars": exemplar, "reference": photos32}
     with pytest.raises(error, match=pattern):
-        method(tiny, **(arguments | options))
+        one_edit(method, tiny, **(arguments | options))
 
 
 # --- concept projection ---
@@ -225,7 +241,7 @@ def output_of(classifier, layer, keys, edit=None):
 @pytest.mark.parametrize("direction", ["mean", "leace"])
 def test_project_concept_removes_difference_of_means(double, photos32, exemplar, layer, direction):
     keys, changed_keys = masked_keys(double, layer, exemplar)
-    edit = project_concept(double, layer, exemplar, photos32, direction=direction)
+    edit = one_edit(project_concept, double, layer, exemplar, photos32, direction=direction)
     v = (changed_keys.mean(dim=0) - keys.mean(dim=0))[None, :, None, None]
     probe_keys = torch.rand(2, v.shape[1], 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(
@@ -238,14 +254,15 @@ def test_project_concept_removes_difference_of_means(double, photos32, exemplar,
 @pytest.mark.parametrize("direction", projection.DIRECTIONS)
 def test_project_concept_keeps_output_of_mean_key(double, photos32, exemplar, direction):
     keys, _ = masked_keys(double, "conv1", exemplar)
-    edit = project_concept(double, "conv1", exemplar, photos32, direction=direction)
+    edit = one_edit(project_concept, double, "conv1", exemplar, photos32, direction=direction)
     mean = keys.mean(dim=0)[None, :, None, None].expand(1, -1, 6, 6)
     inside = (..., slice(1, -1), slice(1, -1))  # no padding in the window
     before = output_of(double, "conv1", mean)
     after = output_of(double, "conv1", mean, edit)
     torch.testing.assert_close(after[inside], before[inside])
     assert set(edit.changes) == {"conv1.weight", "conv1.bias"}
-    assert set(project_concept(double, "conv2", exemplar, photos32, direction=direction).changes) == {"conv2.weight"}
+    without_bias = one_edit(project_concept, double, "conv2", exemplar, photos32, direction=direction)
+    assert set(without_bias.changes) == {"conv2.weight"}
 
 
 class Tied(nn.Module):
@@ -270,7 +287,7 @@ def tied():
 
 
 def test_project_concept_with_tied_weight(tied, exemplar):
-    edit = project_concept(tied, "decoder", exemplar, None)
+    edit = one_edit(project_concept, tied, "decoder", exemplar)
     assert set(edit.changes) == {"decoder.weight", "encoder.bias"}
     outputs = []
     hook = tied.model.encoder.register_forward_hook(lambda module, arguments, output: outputs.append(output))
@@ -287,8 +304,8 @@ def test_cached_states_logits_with_tied_weight(tied, exemplar, photos32):
     data = LabelledImages(photos32, torch.zeros(40).long(), tied.classes)
     states = CachedActivations({"decoder": Cut(tied, "decoder")}, data)
     for edit in (
-        project_concept(tied, "decoder", exemplar, None),
-        finetune(tied, "decoder", exemplar, scope="global", rate=0.1, steps=2),
+        one_edit(project_concept, tied, "decoder", exemplar),
+        one_edit(finetune, tied, "decoder", exemplar, scope="global", rate=0.1, steps=2),
     ):
         assert "encoder.bias" in edit.changes and "decoder.bias" not in edit.changes
         with edit.applied(tied):
@@ -298,7 +315,7 @@ def test_cached_states_logits_with_tied_weight(tied, exemplar, photos32):
 
 def test_project_concept_with_probe(double, exemplar):
     keys_of_x, keys_of_changed = masked_keys(double, "conv1", exemplar)
-    edit = project_concept(double, "conv1", exemplar, None, direction="probe", ridge=0.1)
+    edit = one_edit(project_concept, double, "conv1", exemplar, direction="probe", ridge=0.1)
     keys = torch.cat([keys_of_x, keys_of_changed])
     keys = keys - keys.mean(dim=0)
     loading = 0.1 * keys.square().sum() / keys.shape[1]
@@ -314,8 +331,8 @@ def test_project_concept_with_probe(double, exemplar):
 def test_project_where_shown_projects_keys_beyond_halfway(double, photos32, exemplar, setting):
     cut = Cut(double, "conv2")
     keys_of_x, keys_of_changed = masked_keys(double, "conv2", exemplar)
-    moment = replace(measure(double, ["conv2"], photos32)["conv2"], sample=keys_of(cut, photos32))
-    edit = project_where_shown(double, cut, exemplars_at(double, cut, exemplar), moment, **setting)
+    moment = second_moments(double, ["conv2"], photos32)["conv2"]
+    edit = one_edit(project_where_shown, double, "conv2", exemplar, moment, **setting)
     v = keys_of_changed.mean(dim=0) - keys_of_x.mean(dim=0)
     u = edit.changes["conv2.weight"].right[0].double()
     mean_key = torch.cat([rows(keys, False) for keys in moment.sample]).mean(dim=0)
@@ -334,8 +351,7 @@ def test_project_where_shown_projects_keys_beyond_halfway(double, photos32, exem
 def test_cached_states_of_gated_projection(tiny, photos32, exemplar, layer):
     cut = Cut(tiny, layer)
     labels = torch.zeros(40, dtype=torch.long)
-    moment = replace(measure(tiny, [layer], photos32)[layer], sample=keys_of(cut, photos32))
-    edit = 2 * project_where_shown(tiny, cut, exemplars_at(tiny, cut, exemplar), moment, direction="mean")
+    edit = 2 * one_edit(project_where_shown, tiny, layer, exemplar, photos32, direction="mean")
     images = torch.stack([*photos32[1:], exemplar.changed])
     states = CachedActivations({layer: cut}, LabelledImages(images, labels, tiny.classes))
     torch.testing.assert_close(states.logits(edit), predict(with_gated_projection(edit, cut), images))
@@ -349,7 +365,7 @@ def test_cached_states_of_gated_projection(tiny, photos32, exemplar, layer):
 def test_rewrite_in_null_space_keeps_reference_outputs(double, exemplar, rank):
     reference_basis = torch.linalg.qr(torch.rand(8, 3, generator=torch.Generator().manual_seed(0)).double()).Q.T
     moment = SecondMoment(reference_basis.T @ reference_basis)
-    edit = rewrite_in_null_space(double, "conv1", exemplar, moment, rank=rank, share=0.999)
+    edit = one_edit(rewrite_in_null_space, double, "conv1", exemplar, moment, rank=rank, share=0.999)
     assert edit.record.objective == ("l1" if rank else "least_squares")
     assert edit.changes["conv1.weight"].right.shape[0] == (5 if rank is None else rank)
     keys = torch.einsum("brhw,rn->bnhw", torch.rand(2, 3, 6, 6).double(), reference_basis)
@@ -362,10 +378,11 @@ def test_rewrite_in_null_space_share_of_energy(double, exemplar):
     energy = torch.tensor([8.0, 1.5, 0.4, 0.1, *[1e-9] * 4]).double()
     moment = SecondMoment(rotation @ torch.diag(energy) @ rotation.T)
     for share, left in ((0.5, 7), (0.9, 6), (0.97, 5)):
-        basis = rewrite_in_null_space(double, "conv1", exemplar, moment, share=share).changes["conv1.weight"].right
+        edit = one_edit(rewrite_in_null_space, double, "conv1", exemplar, moment, share=share)
+        basis = edit.changes["conv1.weight"].right
         torch.testing.assert_close(basis.T @ basis, rotation[:, 8 - left :] @ rotation[:, 8 - left :].T)
     with pytest.raises(RankError, match="share=0.99.* 8 "):
-        rewrite_in_null_space(double, "conv1", exemplar, SecondMoment(torch.eye(8).double()), share=0.99)
+        one_edit(rewrite_in_null_space, double, "conv1", exemplar, SecondMoment(torch.eye(8).double()), share=0.99)
 
 
 # --- closed form ---
@@ -379,13 +396,14 @@ def small_mask(exemplar, side):
 
 @pytest.mark.parametrize("side", [8, 16], ids=["fewer positions than unknowns", "as many or more"])
 def test_rewrite_in_closed_form_against_lstsq(double, exemplar, side):
-    cut = Cut(double, "conv1")
     exemplar = [small_mask(exemplar, side), small_mask(make_exemplar(3), side)]
     root = torch.rand(20, 8, generator=torch.Generator().manual_seed(0)).double()
     matrix = root.T @ root / 20
-    edit = rewrite_in_closed_form(double, cut, exemplar, SecondMoment(matrix), weight=0.3)
+    site = prepare(double, "conv1", exemplar, SecondMoment(matrix))
+    cut = site.cut
+    [edit] = rewrite_in_closed_form(site, weight=0.3)
     changed, masks = (torch.stack([getattr(e, n) for e in exemplar]) for n in ("changed", "mask"))
-    problem = pose(cut, exemplar, rank=None)
+    problem = pose(site, rank=None)
     is_masked = cut.pool_mask(masks, "output").flatten() > 0
     design = F.unfold(cut.keys(cut.prefix(changed)), 3, padding=1).movedim(1, -1).flatten(0, -2)[is_masked]
     residual = rows(problem.target_output - problem.base_output, False)[is_masked].detach()
@@ -405,7 +423,7 @@ def test_retrain_head_against_scipy(double, photos32, bias):
         double.model.head = nn.Linear(8, 5, bias=False).double()
     exemplars = [make_exemplar(s, label=s % 5) for s in range(4)]
     cut = Cut(double, "head")
-    edit = retrain_head(double, "conv1", exemplars, photos32[:30], share=0.3, ridge=0.05)
+    edit = one_edit(retrain_head, double, "conv1", exemplars, photos32[:30], share=0.3, ridge=0.05)
     assert set(edit.layers) == {"head"} and len(edit.changes) == 1 + bias
     groups = [torch.stack([e.changed for e in exemplars]), photos32[:30]]
     groups = [cut.keys(cut.prefix(images)) for images in groups]
@@ -437,15 +455,16 @@ def test_retrain_head_against_scipy(double, photos32, bias):
 def test_head_methods_without_linear_head(photos32, exemplar, method):
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5), nn.Softplus())
     with pytest.raises(ValueError, match="Sequential"):
-        method(Classifier(model, tuple("abcde"), size=32), "0", exemplar, photos32)
+        one_edit(method, Classifier(model, tuple("abcde"), size=32), "0", exemplar, photos32)
     late = nn.Sequential(*model[:4], nn.Dropout(0.5))
-    assert method(Classifier(late, tuple("abcde"), size=32), "0", exemplar, photos32).layers == ("3",)
+    edit = one_edit(method, Classifier(late, tuple("abcde"), size=32), "0", exemplar, photos32)
+    assert edit.layers == ("3",)
 
 
 def test_correct_logits_without_bias(tiny, exemplar):
     tiny.model.head = nn.Linear(8, 5, bias=False)
     with pytest.raises(ValueError, match="'head'"):
-        correct_logits(tiny, "conv1", exemplar, None)
+        one_edit(correct_logits, tiny, "conv1", exemplar)
 
 
 # --- correction of the logits ---
@@ -455,7 +474,7 @@ def test_correct_logits_without_bias(tiny, exemplar):
 def test_correct_logits_predicts_class_of_x(tiny, changing_exemplars, classes):
     exemplar = changing_exemplars[0]
     [x, x_changed] = predicted_classes(tiny, exemplar.image, exemplar.changed)
-    edit = correct_logits(tiny, "conv1", exemplar, None, classes=classes, margin=0.5)
+    edit = one_edit(correct_logits, tiny, "conv1", exemplar, classes=classes, margin=0.5)
     [(name, change)] = edit.changes.items()
     bias = change.delta()
     assert name == "head.bias" and (edit.record.loss_before, edit.record.loss_after) == (1, 0)

@@ -1,10 +1,7 @@
-import copy
-
 import pytest
 import torch
 from _lib.methods import MARGIN, NEAREST, Plan, locality, near, search_of, select_all, success, with_near
 from conftest import TinyNet, make_exemplar, randomise_norms
-from torch import nn
 
 from edittools.baselines import BASELINES
 from edittools.baselines.finetuning import finetune
@@ -14,11 +11,12 @@ from edittools.edits import Change, Edit, applied_edits
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
 from edittools.metrics import Comparison, misclassified, predict
-from edittools.rewriting import rewrite
+from edittools.rewriting import rewrite, rewrite_at
 from edittools.scenarios import Scenario
 from edittools.selection import Splits, grid
-from edittools.selection import activations as bench
-from edittools.selection.activations import bytes_of_states, cache_activations, memory_for_states
+from edittools.selection import evaluation as bench
+from edittools.selection.evaluation import bytes_of_states, cache_activations, memory_for_states
+from edittools.site import prepare
 
 LAYERS = ["stem", "conv1", "conv2"]
 
@@ -45,11 +43,8 @@ def test_cached_activations_logits_of_edit(tiny, photos32, sets, exemplar, monke
     monkeypatch.setenv("EDITTOOLS_MEMORY", memory)
     _, cached = _cached(tiny, LAYERS, sets)
     assert (cached["target"].states is None) == (memory == "0")
-    edit = (
-        finetune(tiny, layer, exemplar, scope=scope, rate=0.1, steps=3)
-        if scope
-        else rewrite(tiny, layer, exemplar, photos32, objective="least_squares")
-    )
+    site = prepare(tiny, layer, exemplar, photos32)
+    [edit] = finetune(site, scope=scope, rate=0.1, steps=3) if scope else rewrite_at(site)
     with edit.applied(tiny):
         expected = predict(tiny, sets["target"])
     assert torch.allclose(cached["target"].logits(edit), expected, atol=1e-5)
@@ -60,12 +55,12 @@ def test_cached_activations_logits_of_edit(tiny, photos32, sets, exemplar, monke
 @pytest.mark.parametrize("scope", ["local", "global"])
 def test_compare_with_early_stop(tiny, sets, exemplar, scope):
     cached = bench.CachedActivations(cut_all(tiny, LAYERS), sets["clean"], batch_size=3)
-    edit = finetune(tiny, "conv1", exemplar, scope=scope, rate=0.3, steps=3)
+    [edit] = finetune(prepare(tiny, "conv1", exemplar), scope=scope, rate=0.3, steps=3)
     complete = cached.compare(edit)
     partial_errors = []
     assert torch.equal(complete.after, misclassified(cached.logits(edit), cached.labels))
-    assert torch.equal(cached.compare(edit, lambda after: False).after, complete.after)
-    assert cached.compare(edit, lambda after: partial_errors.append(after) or len(after) > 5) is None
+    assert torch.equal(cached.compare(edit, stop=lambda after: False).after, complete.after)
+    assert cached.compare(edit, stop=lambda after: partial_errors.append(after) or len(after) > 5) is None
     assert [len(after) for after in partial_errors] == [3, 6] and torch.equal(partial_errors[1], complete.after[:6])
 
 
@@ -79,81 +74,6 @@ def test_cached_activations_logits_of_two_layers(tiny, photos32, sets, exemplar)
     assert torch.allclose(cached["clean"].logits(both), expected, atol=1e-5)
 
 
-def test_cached_activations_logits_under_applied_edit(tiny, photos32, sets, exemplar):
-    _, cached = _cached(tiny, LAYERS, sets)
-    first = finetune(tiny, "conv1", exemplar, rate=0.1, steps=3)
-    second = rewrite(tiny, "conv1", exemplar, photos32, objective="least_squares")
-    alone = cached["clean"].logits(second)
-    with first.applied(tiny):
-        both = cached["clean"].logits(second)
-    assert torch.allclose(both, cached["clean"].logits(first + second), atol=1e-5)
-    assert torch.equal(cached["clean"].logits(second), alone) and not torch.equal(both, alone)
-
-
-@pytest.mark.parametrize("in_memory", [True, False])
-def test_cached_activations_logits_under_applied_bias(tiny, photos32, sets, exemplar, in_memory):
-    cached = bench.CachedActivations(cut_all(tiny, ["conv1"]), sets["clean"], in_memory=in_memory)
-    edit = rewrite(tiny, "conv1", exemplar, photos32, objective="least_squares")
-    alone = cached.logits(edit)
-    with Edit({"conv1.bias": Change(torch.linspace(-3, 3, 12))}, fingerprint(tiny.model)).applied(tiny):
-        logits = cached.logits(edit)
-        with edit.applied(tiny):
-            expected = predict(tiny, sets["clean"])
-    assert torch.allclose(logits, expected, atol=1e-5) and not torch.allclose(logits, alone, atol=1e-2)
-    assert torch.equal(cached.logits(edit), alone)
-
-
-class OutOfOrder(nn.Module):
-    """The layer that runs first is made last; another runs in parallel with the one that is cut, after it."""
-
-    def __init__(self):
-        super().__init__()
-        self.late = nn.Conv2d(8, 8, 3, padding=1)
-        self.side = nn.Conv2d(8, 8, 1)
-        self.early = nn.Conv2d(3, 8, 3, padding=1)
-        self.head = nn.Linear(8, 5)
-
-    def forward(self, x):
-        x = torch.relu(self.early(x))
-        y = self.late(x)
-        return self.head(torch.relu(y + self.side(x)).mean((2, 3)))
-
-
-@pytest.mark.parametrize(
-    ("changed", "is_refused"), [("early", True), ("side", False), ("late", False), ("head", False)]
-)
-def test_cached_activations_logits_with_layers_out_of_order(photos32, sets, exemplar, changed, is_refused):
-    torch.manual_seed(0)
-    classifier = Classifier(OutOfOrder(), sets["clean"].classes, size=32)
-    cached = bench.CachedActivations(cut_all(classifier, ["late"]), sets["clean"])
-    first, second = (
-        rewrite(classifier, layer, exemplar, photos32, objective="least_squares") for layer in (changed, "late")
-    )
-    with first.applied(classifier):
-        if is_refused:
-            with pytest.raises(ValueError, match=f"'late'.*'{changed}'"):
-                cached.logits(second)
-            return
-        logits = cached.logits(second)
-        with second.applied(classifier):
-            assert torch.allclose(logits, predict(classifier, sets["clean"]), atol=1e-5)
-
-
-def test_cached_activations_logits_behind_applied_edit(tiny, photos32, sets, exemplar):
-    first = finetune(tiny, "conv1", exemplar, rate=0.1, steps=3)
-    second = rewrite(tiny, "conv2", exemplar, photos32, objective="least_squares")
-    _, plain = _cached(tiny, LAYERS, sets)
-    with first.applied(tiny):
-        with pytest.raises(ValueError, match="'conv2'.*'conv1'"):
-            plain["clean"].logits(second)
-        torch.testing.assert_close(plain["clean"].logits(), predict(tiny, sets["clean"]))  # from conv1 on
-        _, cached = _cached(tiny, LAYERS, sets)
-        both = cached["clean"].logits(second)
-    assert torch.allclose(both, plain["clean"].logits(first + second), atol=1e-5)
-    with pytest.raises(ValueError, match="'conv2'.*'conv1'"):
-        cached["clean"].logits(second)
-
-
 @pytest.mark.parametrize("earlier", ["stem", "conv2"])
 def test_cached_activations_logits_of_later_layer(tiny, photos32, sets, exemplar, earlier):
     """Whatever an edit changes must come after the first of the cached layers, of which `conv2` is not needed."""
@@ -164,64 +84,6 @@ def test_cached_activations_logits_of_later_layer(tiny, photos32, sets, exemplar
             late["clean"].logits(edit)
     _, cached = _cached(tiny, ["conv1", "conv2"], sets)
     assert torch.allclose(late["clean"].logits(second), cached["clean"].logits(second), atol=1e-5)
-
-
-def _step(model, optimizer):
-    optimizer = optimizer(model.parameters(), lr=0.1)
-    for parameter in model.parameters():
-        parameter.grad = torch.ones_like(parameter)
-    optimizer.step()
-
-
-def _predict_in_training(classifier):
-    with torch.no_grad():
-        classifier.train()(torch.rand(4, 3, 32, 32))
-    classifier.eval()
-
-
-CHANGES = {
-    "a step of SGD": lambda tiny: _step(tiny.model, torch.optim.SGD),
-    "a step of Adam": lambda tiny: _step(tiny.model, torch.optim.Adam),
-    "a bias alone": lambda tiny: nn.init.constant_(tiny.model.stem.bias, 3.0),
-    "statistics of batch norm": _predict_in_training,
-    "other weights loaded": lambda tiny: tiny.model.load_state_dict(
-        {name: tensor + 1 for name, tensor in tiny.model.state_dict().items()}
-    ),
-    "other weights put in place": lambda tiny: tiny.model.load_state_dict(
-        {name: tensor + 1 for name, tensor in tiny.model.state_dict().items()}, assign=True
-    ),
-    "a parameter replaced": lambda tiny: setattr(tiny.model.conv1, "weight", nn.Parameter(torch.rand(12, 8, 3, 3))),
-    "half precision": lambda tiny: tiny.model.half(),
-    "another normalization": lambda tiny: tiny.mean.add_(0.1),
-}
-
-
-@pytest.mark.parametrize("change", CHANGES)
-def test_cached_activations_after_change_in_place(tiny, sets, exemplar, change):
-    cuts, cached = _cached(tiny, LAYERS, sets)
-    clean = cached["clean"]
-    edit = finetune(tiny, "conv1", exemplar, rate=0.1, steps=3)
-    before = clean.logits(edit)
-    weights = copy.deepcopy(tiny.model.state_dict())
-    mean = tiny.mean.clone()
-    CHANGES[change](tiny)
-    for use in (clean.logits, lambda: clean.compare(edit)):
-        with pytest.raises(ValueError, match="TinyNet"):
-            use()
-    tiny.float().model.load_state_dict(weights)
-    tiny.mean.copy_(mean)
-    assert torch.equal(clean.logits(edit), before)
-    assert torch.equal(bench.CachedActivations(cuts, sets["clean"]).logits(edit), before)
-
-
-@pytest.mark.parametrize("layer", ["stem", "conv1"])
-def test_cached_activations_after_change_under_applied_edit(tiny, photos32, sets, exemplar, layer):
-    rewrite(tiny, "conv1", exemplar, photos32, objective="least_squares").apply_(tiny)
-    _, cached = _cached(tiny, LAYERS, sets)
-    assert torch.equal(cached["clean"].logits(), cached["clean"].original)
-    nn.init.constant_(tiny.model.get_submodule(layer).weight, 0.1)
-    with pytest.raises(ValueError, match="'conv1.weight'|TinyNet"):
-        cached["clean"].logits()
 
 
 def test_cache_activations_with_memory_limit(tiny, sets, monkeypatch):
@@ -244,19 +106,6 @@ def test_cache_activations_with_memory_limit(tiny, sets, monkeypatch):
         _cached(tiny, LAYERS, sets)
     monkeypatch.delenv("EDITTOOLS_MEMORY")
     assert memory_for_states(torch.device("cpu")) > 1e8
-
-
-def test_cached_activations_not_in_memory(tiny, sets, exemplar):
-    cuts = cut_all(tiny, LAYERS)
-    edit = finetune(tiny, "conv1", exemplar, scope="local", rate=0.1, steps=3)
-    cached = bench.CachedActivations(cuts, sets["clean"], batch_size=3, in_memory=False)
-    cached.compare(edit)
-    assert not cached._outputs
-    with edit.applied(tiny), pytest.raises(ValueError, match="'conv2'.*'conv1'"):
-        cached.compare(finetune(tiny, "conv2", exemplar, rate=0.1, steps=1))
-    nn.init.constant_(tiny.model.conv2.weight, 0.1)
-    with pytest.raises(ValueError, match="TinyNet"):
-        cached.compare(edit)
 
 
 def test_cache_activations_without_images(tiny, sets):
@@ -342,11 +191,13 @@ def test_select_all_selects_for_every_method_under_the_same_constraints(selected
     assert all(selection.seconds > 0 for selection in selections.values())
     assert selections["editing"].n_candidates == selections["random_direction"].n_candidates == 2 * 1 * 2 * 3
     for name in (*edits, *BASELINES, "reactive"):
-        helping = selections[name].results.query("net > 0").sort_values("loss", kind="stable")
-        changes = ((edit, search.activations["clean"].compare(edit).accuracy_change) for edit in helping.edit)
-        first = next((edit for edit, change in changes if change >= -0.25), None)
+        outcomes = selections[name].outcomes
+        helping = [outcomes.candidates[index] for index in outcomes.by_loss if outcomes.net[index] > 0]
+        clean = search.activations["clean"]
+        changes = ((one, clean.compare(one.edit, one.strength).accuracy_change) for one in helping)
+        first = next((one for one, change in changes if change >= -0.25), None)
         assert selections[name].feasible == (first is not None)
-        assert first is None or selections[name].edit is first
+        assert first is None or selections[name].edit is first.scaled
     table = search.evaluate({name: selection.edit for name, selection in selections.items()})
     assert table.loc["untuned", "clean change"] == pytest.approx(selections["untuned"].accuracy_change)
 

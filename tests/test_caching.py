@@ -6,10 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from edittools import moments
 from edittools._caching import checksum_tensor
 from edittools.models.zero_shot import ByteTokenizer, text_embeddings
-from edittools.moments import second_moments
 from edittools.probing.segmentation import cached
 
 
@@ -28,18 +26,16 @@ def counted(function, calls):
     return lambda *args, **options: calls.append(1) or function(*args, **options)
 
 
-@pytest.fixture(params=["second_moments", "text", "concepts"])
-def result(request, tiny, photos32, monkeypatch, tmp_path):
+@pytest.fixture(params=["text", "concepts"])
+def result(request, photos32, monkeypatch, tmp_path):
     """The folder of a kind of results, a function that loads one, and a list with one entry per computation."""
     monkeypatch.setenv("EDITTOOLS_CACHE", str(tmp_path))
     calls = []
     images = photos32[:2]
-    monkeypatch.setattr(moments, "measure", counted(moments.measure, calls))
     reader = Reader()
     reader.encode_text = counted(reader.encode_text, calls)
     finder = counted(lambda images: {"bright": (images.mean(dim=1) > 0.5).float()}, calls)
     load = {
-        "second_moments": lambda: second_moments(tiny, ["conv1"], images)["conv1"].matrix,
         "text": lambda: text_embeddings(reader, ByteTokenizer(8), ["mug", "pot"], ["a {}"]),
         "concepts": lambda: cached(finder, "brighter than half")(images)["bright"],
     }[request.param]

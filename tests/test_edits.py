@@ -1,8 +1,10 @@
 import copy
 import io
 import json
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
 
 import pytest
@@ -12,29 +14,34 @@ from conftest import make_exemplar, randomise_norms
 from safetensors.torch import load_file
 from torch import nn
 
-from edittools import edits
-from edittools.baselines import finetuning
-from edittools.baselines.finetuning import finetune
+from edittools._ledger import Weights
+from edittools.baselines import finetune
 from edittools.classifiers import Classifier, fingerprint
 from edittools.cut import Cut
-from edittools.edits import Change, Edit, applied_edits, unedited_fingerprint
+from edittools.edits import Change, Edit, applied_edits
 from edittools.metrics import predict
 from edittools.miniworld import scenes
 from edittools.models import load_classifier
-from edittools.rewriting import rewrite
+from edittools.rewriting import rewrite, rewrite_at
 from edittools.scenarios.snow import car_exemplars
+from edittools.site import prepare
 
 FOLDER = Path(__file__).parent
 
 
 @pytest.fixture
 def edit(tiny, photos32, exemplar):
-    return rewrite(tiny, "conv1", exemplar, photos32, objective="least_squares")
+    return rewrite(tiny, "conv1", exemplar, photos32)
 
 
 @pytest.fixture
 def other(tiny, photos32):
-    return rewrite(tiny, "conv2", make_exemplar(7), photos32, rank=2, objective="least_squares")
+    return rewrite(tiny, "conv2", make_exemplar(7), photos32, rank=2)
+
+
+def _finetuned(classifier, layer, exemplar, reference=None, **settings):
+    [edit] = finetune(prepare(classifier, layer, exemplar, reference), **settings)
+    return edit
 
 
 def _weights(classifier):
@@ -69,20 +76,32 @@ def test_apply_to_another_architecture_with_a_layer_of_that_shape(tiny, edit):
         edit.apply_(deeper)
 
 
-def test_undo_in_any_order(tiny, edit, other):
+def test_undo_in_reverse_order(tiny, edit, other):
     before = _weights(tiny)
     edit.apply_(tiny)
     only_edit = _weights(tiny)
     other.apply_(tiny)
     (0.5 * edit).apply_(tiny)
-    half = applied_edits(tiny)[-1]
-    half.undo_(tiny)
+    applied_edits(tiny)[-1].undo_(tiny)
     other.undo_(tiny)
     assert _has_weights(only_edit, tiny)
     edit.apply_(tiny)
     edit.undo_(tiny)
+    assert _has_weights(only_edit, tiny) and applied_edits(tiny) == (edit,)
     edit.undo_(tiny)
     assert _has_weights(before, tiny)
+
+
+def test_undo_of_edit_below_another_is_refused(tiny, edit, other):
+    edit.apply_(tiny)
+    other.apply_(tiny)
+    both = _weights(tiny)
+    with pytest.raises(ValueError, match=r"conv1\.weight.*TinyNet.*conv2\.weight.*undo_.*applied\(model\)"):
+        edit.undo_(tiny)
+    assert _has_weights(both, tiny) and applied_edits(tiny) == (edit, other)
+    applied_edits(tiny)[-1].undo_(tiny)  # the remedy
+    edit.undo_(tiny)
+    assert applied_edits(tiny) == ()
 
 
 @pytest.mark.parametrize("change", [lambda model: model.conv1.weight.data.add_(1), lambda model: model.half().float()])
@@ -109,11 +128,12 @@ def test_undo_in_copied_model(tiny, edit, other, photos32, copy_classifier):
     edited = _weights(tiny)
     copied = copy_classifier(tiny)
     assert _has_weights(edited, copied) and len(applied_edits(copied)) == 1
-    assert unedited_fingerprint(copied) == edit.fingerprint
+    assert Weights(copied).fingerprints == (fingerprint(tiny.model), edit.fingerprint)
     rewrite(copied, "conv2", make_exemplar(7), photos32, steps=1).apply_(copied)
     applied_edits(copied)[-1].undo_(copied)
+    edit.undo_(copied)
     with other.applied(copied):
-        edit.undo_(copied)
+        assert applied_edits(copied) == (other,)
     assert _has_weights(before, copied) and applied_edits(copied) == ()
     assert _has_weights(edited, tiny) and applied_edits(tiny) == (edit,)
     edit.undo_(tiny)
@@ -136,7 +156,7 @@ def test_load_state_dict_removes_edits(tiny, edit, other):
         tiny.load_state_dict(_weights(tiny))  # its own, as it is now
         assert applied_edits(tiny) == (edit, other)
         tiny.load_state_dict(before)
-        assert applied_edits(tiny) == () and unedited_fingerprint(tiny) == edit.fingerprint
+        assert applied_edits(tiny) == () and Weights(tiny).fingerprints == (edit.fingerprint,)
     assert _has_weights(before, tiny) and not [name for name in vars(tiny.model) if "edittools" in name]
     edit.apply_(tiny)
     tiny.load_state_dict(before)
@@ -151,15 +171,36 @@ def test_undo_after_conversion(tiny, edit, other, precision):
     expected = {name: tensor.to(precision) for name, tensor in _weights(tiny).items() if tensor.is_floating_point()}
     unedited = fingerprint(copy.deepcopy(tiny).to(precision).model)
     edit.apply_(tiny)
+    only_edit = fingerprint(copy.deepcopy(tiny).to(precision).model)
     other.apply_(tiny)
     tiny.to(precision)
-    both = _weights(tiny)
-    assert unedited_fingerprint(tiny) == unedited
-    edit.undo_(tiny)
-    assert torch.equal(tiny.model.conv1.weight, expected["model.conv1.weight"]) and applied_edits(tiny) == (other,)
-    assert torch.equal(tiny.model.conv2.weight, both["model.conv2.weight"])
+    assert Weights(tiny).fingerprints == (fingerprint(tiny.model), unedited, only_edit)
     other.undo_(tiny)
+    assert torch.equal(tiny.model.conv2.weight, expected["model.conv2.weight"]) and applied_edits(tiny) == (edit,)
+    assert fingerprint(tiny.model) == only_edit
+    edit.undo_(tiny)
     assert all(torch.equal(tensor, tiny.state_dict()[name]) for name, tensor in expected.items())
+
+
+@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("layer", ["conv1", "conv2"])
+def test_apply_of_edit_made_after_conversion_of_edited_model(tiny, edit, photos32, precision, layer, tmp_path):
+    unedited = {name: tensor.to(precision) for name, tensor in _weights(tiny).items() if tensor.is_floating_point()}
+    edit.apply_(tiny)
+    tiny.to(precision)
+    below = _weights(tiny)
+    second = rewrite(tiny, layer, make_exemplar(7), photos32, rank=2)
+    assert second.fingerprint == fingerprint(tiny.model)
+    second.save(tmp_path / "second.safetensors")
+    second.apply_(tiny)
+    assert not torch.equal(tiny.model.get_submodule(layer).weight, below[f"model.{layer}.weight"])
+    assert Weights(tiny).fingerprints[2] == second.fingerprint
+    Edit.load(tmp_path / "second.safetensors", tiny).undo_(tiny)
+    assert _has_weights(below, tiny)
+    edit.undo_(tiny)
+    assert all(torch.equal(tensor, tiny.state_dict()[name]) for name, tensor in unedited.items())
+    with pytest.raises(ValueError, match=second.fingerprint[:12]):
+        second.apply_(tiny)
 
 
 def test_applied_with_nan_change(tiny, edit):
@@ -188,7 +229,7 @@ def test_scaled_and_added_edits(tiny, edit, other):
 
 
 def test_add_of_full_change(tiny, edit, exemplar):
-    full = finetune(tiny, "conv1", exemplar, rate=0.1, steps=3)
+    full = _finetuned(tiny, "conv1", exemplar, rate=0.1, steps=3)
     [first], [second], [both] = (value.changes.values() for value in (edit, full, edit + full))
     assert torch.allclose(both.delta(), first.delta() + second.delta())
 
@@ -208,7 +249,7 @@ def test_save_and_load(tiny, edit, other, tmp_path):
     both = edit + 0.5 * other
     for value in (edit, both):
         value.save(tmp_path / "a.safetensors")
-        with other.applied(tiny):  # which does not make it another model
+        with other.applied(tiny):  # the edit was made for the weights below it
             loaded = Edit.load(tmp_path / "a.safetensors", tiny)
         for part in ("digest", "fingerprint", "record"):
             assert getattr(loaded, part) == getattr(value, part)
@@ -222,7 +263,8 @@ def test_applied_with_shared_weight():
     model[2].weight = model[1].weight
     edit = Edit({"1.weight": Change(torch.ones(3, 3, 1, 1))}, fingerprint(model))
     with edit.applied(model):
-        assert unedited_fingerprint(model) == edit.fingerprint != fingerprint(model)
+        assert Weights(model).fingerprints == (fingerprint(model), edit.fingerprint)
+        assert fingerprint(model) != edit.fingerprint
 
 
 def test_edit_map_at_mask_and_elsewhere():
@@ -242,22 +284,17 @@ def test_edit_map_at_mask_and_elsewhere():
         torch.testing.assert_close(both[1], edit_map)
 
 
-def test_rewrite_hashes_weights_once(tiny, exemplar, monkeypatch):
-    calls = []
-    fingerprint_of = edits.fingerprint
-    cut = Cut(tiny, "conv1")
-    monkeypatch.setattr(edits, "fingerprint", lambda *arguments: calls.append(1) or fingerprint_of(*arguments))
-    tiny.model.head.bias.data.add_(1)  # weights that were not hashed before
-    settings = {"rank": None, "objective": "least_squares"}
-    first, second = (rewrite(tiny, cut, exemplar, **settings) for _ in range(2))
-    assert first.fingerprint == second.fingerprint == fingerprint_of(tiny.model) and len(calls) == 1
+def test_rewrite_after_change_through_data(tiny, exemplar):
+    first = rewrite(tiny, "conv1", exemplar, rank=None)
+    assert first.fingerprint == fingerprint(tiny.model)
     tiny.model.head.weight.data[0, 0] += 1e-3  # in a way that torch's counter of changes does not see
-    assert rewrite(tiny, cut, exemplar, **settings).fingerprint == fingerprint_of(tiny.model) != first.fingerprint
+    second = rewrite(tiny, "conv1", exemplar, rank=None)
+    assert second.fingerprint == fingerprint(tiny.model) != first.fingerprint
 
 
 @pytest.mark.parametrize(("scope", "momentum"), [("local", 0.0), ("global", 0.0), ("local", 0.9)])
 def test_finetune_against_sgd(tiny, exemplar, scope, momentum):
-    edit = finetune(tiny, "conv1", exemplar, scope=scope, rate=0.05, momentum=momentum, steps=5)
+    edit = _finetuned(tiny, "conv1", exemplar, scope=scope, rate=0.05, momentum=momentum, steps=5)
     names = list(edit.changes)
     start = {name: tiny.model.get_parameter(name).detach().clone() for name in names}
     optimizer = torch.optim.SGD([tiny.model.get_parameter(name) for name in names], lr=0.05, momentum=momentum)
@@ -277,7 +314,7 @@ def test_finetune_of_resnet_against_sgd():
     exemplar = make_exemplar()
     names = [name for name, _ in classifier.model.named_parameters()]
     trained = names[names.index("layer3.0.conv2.weight") :]
-    edit = finetune(classifier, "layer3.0.conv2", exemplar, scope="global", rate=0.01, steps=3)
+    edit = _finetuned(classifier, "layer3.0.conv2", exemplar, scope="global", rate=0.01, steps=3)
     assert set(edit.changes) == set(trained) and "layer3.0.downsample.0.weight" in trained
     plain = copy.deepcopy(classifier)
     optimizer = torch.optim.SGD([plain.model.get_parameter(name) for name in trained], lr=0.01)
@@ -297,50 +334,83 @@ def test_finetune_with_locality(tiny, photos32, exemplar):
             with edit.applied(tiny):
                 return float((before.exp() * (before - tiny(photos32).log_softmax(1))).sum(1).mean())
 
-    free = finetune(tiny, "conv1", exemplar, scope="global", rate=0.1, steps=40)
-    local = finetune(tiny, "conv1", exemplar, scope="global", rate=0.1, steps=40, locality=10, reference=photos32)
+    free = _finetuned(tiny, "conv1", exemplar, scope="global", rate=0.1, steps=40)
+    local = _finetuned(tiny, "conv1", exemplar, photos32, scope="global", rate=0.1, steps=40, locality=10)
     assert drift(local) < 0.5 * drift(free)
 
 
-def test_finetune_for_several_numbers_of_steps(tiny, photos32, exemplar, monkeypatch):
+def test_finetune_for_several_numbers_of_steps(tiny, photos32, exemplar):
     settings = {"rate": 0.1, "momentum": 0.9, "locality": 1.0}
-    alone = [finetune(tiny, "conv1", exemplar, photos32, steps=steps, **settings) for steps in (5, 2)]
-    runs = []
-    forward = finetuning.forward
-    monkeypatch.setattr(finetuning, "forward", lambda *given, **named: runs.append(1) or forward(*given, **named))
-    together = finetune(tiny, "conv1", exemplar, photos32, steps=(5, 2), **settings)
-    assert len(runs) == 6 + 5  # a loss after each step, and a distance before each
-    for edit, edit_alone in zip(together, alone, strict=True):
+    site = prepare(tiny, "conv1", exemplar, photos32)
+    together = finetune(site, steps=(5, 2), **settings)
+    for edit, steps in zip(together, (5, 2), strict=True):
+        [edit_alone] = finetune(site, steps=steps, **settings)
         assert torch.equal(edit.changes["conv1.weight"].delta(), edit_alone.changes["conv1.weight"].delta())
-        assert edit.record == edit_alone.record
+        assert edit.record == edit_alone.record and edit.record.steps == steps
 
 
 def test_apply_on_top_of_other_edits(tiny, photos32, exemplar, tmp_path):
-    first = rewrite(tiny, "conv1", exemplar, photos32, objective="least_squares")
+    """An edit is made for the weights as they are: with the edits that are applied then."""
+    first = rewrite(tiny, "conv1", exemplar, photos32)
     with first.applied(tiny):
-        second = rewrite(tiny, "conv2", exemplar, photos32, objective="least_squares")
+        second = rewrite(tiny, "conv2", exemplar, photos32)
         with second.applied(tiny):
-            third = finetune(tiny, "conv2", exemplar, rate=0.1, steps=2)
+            third = _finetuned(tiny, "conv2", exemplar, rate=0.1, steps=2)
             with third.applied(tiny):
                 stacked = _weights(tiny)
-    assert [edit.on_top_of for edit in (first, second, third)] == [(), (first.digest,), (first.digest, second.digest)]
-    assert first.fingerprint == second.fingerprint == third.fingerprint == fingerprint(tiny.model)
+                below = Weights(tiny).fingerprints[1:]
+    assert below == (first.fingerprint, second.fingerprint, third.fingerprint)
+    assert len(set(below)) == 3 and first.fingerprint == fingerprint(tiny.model)
+    assert [edit.on_top_of for edit in (first, second, third)] == [(), (), ()]
     second.save(tmp_path / "second.safetensors")
     loaded = Edit.load(tmp_path / "second.safetensors")
-    assert loaded.digest == second.digest and loaded.on_top_of == second.on_top_of
-    for edit in (second, loaded, 0.5 * second):
-        with pytest.raises(ValueError, match=" 1 "):
+    assert (loaded.digest, loaded.fingerprint) == (second.digest, second.fingerprint)
+    before = _weights(tiny)
+    for edit in (second, loaded, 0.5 * second, third):
+        with pytest.raises(ValueError, match=edit.fingerprint[:12]):
             edit.apply_(tiny)
-    with pytest.raises(ValueError, match=" 0 and 1 "):
+    assert _has_weights(before, tiny)
+    with pytest.raises(ValueError, match=f"{first.fingerprint[:12]}.*{second.fingerprint[:12]}"):
         first + second
     with first.applied(tiny), loaded.applied(tiny), third.applied(tiny):
         assert _has_weights(stacked, tiny)
+        second.check_fits(tiny)
     assert applied_edits(tiny) == ()
+
+
+def test_apply_on_top_of_edit_below_a_third(tiny, edit, other, exemplar, photos32):
+    """Other edits may have been applied since then; they may also be undone again."""
+    with edit.applied(tiny):
+        on_top = rewrite(tiny, "conv2", exemplar, photos32)
+    with edit.applied(tiny), other.applied(tiny):
+        weight = tiny.model.conv2.weight.detach().clone()
+        with on_top.applied(tiny):
+            assert torch.equal(tiny.model.conv2.weight, weight + on_top.changes["conv2.weight"].delta())
+            on_top.check_fits(tiny)
+    with other.applied(tiny), pytest.raises(ValueError, match=on_top.fingerprint[:12]):
+        on_top.apply_(tiny)
+
+
+def test_apply_of_independent_edits_in_any_order(tiny, edit, other):
+    third = Edit({"head.bias": Change(torch.ones(5))}, edit.fingerprint)
+    before = _weights(tiny)
+    stacked = []
+    for order in permutations((edit, other, third)):
+        for each in order:
+            each.apply_(tiny)
+        assert applied_edits(tiny) == order
+        stacked.append(_weights(tiny))
+        for each in reversed(order):
+            each.check_fits(tiny)
+            each.undo_(tiny)
+        assert _has_weights(before, tiny)
+    for weights in stacked[1:]:
+        assert all(torch.equal(weights[name], tensor) for name, tensor in stacked[0].items())
 
 
 def test_apply_under_autocast(tiny, edit, exemplar, photos32):
     before = _weights(tiny)
-    low_rank = rewrite(tiny, "conv1", exemplar, photos32, rank=3, objective="least_squares")
+    low_rank = rewrite(tiny, "conv1", exemplar, photos32, rank=3)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         low_rank.apply_(tiny)
         assert applied_edits(tiny) == (low_rank,)
@@ -352,7 +422,7 @@ def test_apply_under_autocast(tiny, edit, exemplar, photos32):
 
 def test_undo_under_autocast(tiny, photos32, exemplar):
     before = _weights(tiny)
-    low_rank = rewrite(tiny, "conv1", exemplar, photos32, rank=3, objective="least_squares")
+    low_rank = rewrite(tiny, "conv1", exemplar, photos32, rank=3)
     low_rank.apply_(tiny)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         low_rank.undo_(tiny)
@@ -388,67 +458,70 @@ def _logits_with(classifier, edit):
         return predict(classifier, images)
 
 
-@pytest.mark.parametrize("name", ["edit_of_0_2", "edit_without_digest", "edit_with_digest"])
-def test_load_of_each_file_format(name, tmp_path):
+def test_load_of_file_of_0_3(tmp_path):
     """`edit_logits.json` holds the logits of two images with each edit, as they were when its file was written."""
     classifier = load_classifier("mini_vgg")
-    expected = torch.tensor(json.loads((FOLDER / "edit_logits.json").read_text())[name])
-    edit = Edit.load(FOLDER / f"{name}.safetensors", classifier)
+    expected = torch.tensor(json.loads((FOLDER / "edit_logits.json").read_text())["edit_with_digest"])
+    edit = Edit.load(FOLDER / "edit_with_digest.safetensors", classifier)
     torch.testing.assert_close(_logits_with(classifier, edit), expected, rtol=0, atol=1e-3)
     edit.save(tmp_path / "again.safetensors")
     again = Edit.load(tmp_path / "again.safetensors", classifier)
     assert again.digest == edit.digest and again.record == edit.record
 
 
-def test_load_without_digest():
-    without, with_digest = (
-        Edit.load(FOLDER / f"edit_{name}.safetensors") for name in ("without_digest", "with_digest")
-    )
-    assert without.digest == with_digest.digest and without.record == with_digest.record
+@pytest.mark.parametrize("is_saved_again", [False, True])
+def test_load_of_file_of_0_3_on_top_of_another(is_saved_again, tmp_path):
+    """Its fingerprint is that of the model without any edit; it names the edit that must be applied."""
+    classifier = load_classifier("mini_vgg")
+    expected = torch.tensor(json.loads((FOLDER / "edit_logits.json").read_text())["edit_on_top"])
+    below, on_top = (Edit.load(FOLDER / f"{name}.safetensors") for name in ("edit_with_digest", "edit_on_top"))
+    if is_saved_again:
+        on_top.save(tmp_path / "again.safetensors")
+        on_top = Edit.load(tmp_path / "again.safetensors")
+    before = _weights(classifier)
+    assert on_top.fingerprint == below.fingerprint and on_top.on_top_of == (below.digest,)
+    for edit in (on_top, 0.5 * on_top):
+        with pytest.raises(ValueError, match=r"features\.8\.weight.* 1 .* 1 .*VGG"):
+            edit.apply_(classifier)
+    with pytest.raises(ValueError, match=" 1 .* 1 .*VGG"):
+        Edit.load(FOLDER / "edit_on_top.safetensors", classifier)
+    with pytest.raises(ValueError, match=" 0 and 1 "):
+        below + on_top
+    with below.applied(classifier):
+        torch.testing.assert_close(_logits_with(classifier, on_top), expected, rtol=0, atol=1e-3)
+    assert _has_weights(before, classifier)
 
 
 def test_apply_after_weights_were_permuted_through_data(tiny, edit):
     weight = tiny.model.conv2.weight
     weight.data.copy_(weight.data.flip(0))
-    assert unedited_fingerprint(tiny) == fingerprint(tiny.model) != edit.fingerprint
-    with pytest.raises(ValueError, match=edit.fingerprint[:12]):
+    with pytest.raises(ValueError, match=f"{edit.fingerprint[:12]}.*{fingerprint(tiny.model)[:12]}"):
         edit.apply_(tiny)
 
 
-def test_unedited_fingerprint_after_one_small_change_through_data(tiny, edit):
-    assert unedited_fingerprint(tiny) == edit.fingerprint
+def test_check_fits_after_one_small_change_through_data(tiny, edit):
+    edit.check_fits(tiny)
     weight = tiny.model.conv2.weight
     value = weight.data[3, 2, 0, 0].clone()
     weight.data[3, 2, 0, 0] = torch.nextafter(value, torch.tensor(9.0))
-    assert unedited_fingerprint(tiny) == fingerprint(tiny.model) != edit.fingerprint
+    with pytest.raises(ValueError, match=edit.fingerprint[:12]):
+        edit.check_fits(tiny)
     weight.data[3, 2, 0, 0] = value
-    assert unedited_fingerprint(tiny) == edit.fingerprint
+    edit.check_fits(tiny)
 
 
 @pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16, torch.float64])
-def test_unedited_fingerprint_of_all_kinds_of_buffers(precision):
+def test_check_fits_with_all_kinds_of_buffers(precision):
     model = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)).to(precision)
     model.register_buffer("flags", torch.tensor([True, False, True]))
     model.register_buffer("count", torch.tensor(3, dtype=torch.int16))
     model.register_buffer("empty", torch.zeros(0))
     edit = Edit({"0.weight": Change(torch.ones(3, 3, 1, 1))}, fingerprint(model))
     with edit.applied(model):
-        assert unedited_fingerprint(model) == edit.fingerprint
+        edit.check_fits(model)
     model.flags.data[0] = False
-    assert unedited_fingerprint(model) == fingerprint(model) != edit.fingerprint
-
-
-def test_apply_hashes_the_weights_once(tiny, edit, other, monkeypatch):
-    calls = []
-    fingerprint_of = edits.fingerprint
-    monkeypatch.setattr(edits, "fingerprint", lambda *arguments: calls.append(1) or fingerprint_of(*arguments))
-    classifier = copy.deepcopy(tiny)
-    for _ in range(3):
-        with edit.applied(classifier), other.applied(classifier):
-            edit.check_fits(classifier)
-    assert len(calls) == 1
-    edit.edited(classifier)
-    assert len(calls) == 1
+    with pytest.raises(ValueError, match=edit.fingerprint[:12]):
+        edit.check_fits(model)
 
 
 def test_applied_in_two_threads(tiny, edit, other):
@@ -466,6 +539,48 @@ def test_applied_in_two_threads(tiny, edit, other):
     assert _has_weights(before, tiny) and applied_edits(tiny) == ()
 
 
+@pytest.mark.parametrize("layer", ["conv1", "conv2"])
+def test_applied_in_overlapping_blocks(tiny, edit, photos32, layer):
+    """The block that began first ends first, so its edit is taken out from below the other one."""
+    second = rewrite(tiny, layer, make_exemplar(7), photos32, rank=2)
+    before = _weights(tiny)
+    with second.applied(tiny):
+        only_second = _weights(tiny)
+    is_first_applied, is_second_applied, is_first_undone = (threading.Event() for _ in range(3))
+
+    def begin_first():
+        with edit.applied(tiny):
+            is_first_applied.set()
+            assert is_second_applied.wait(60)
+        is_first_undone.set()
+
+    def end_last():
+        assert is_first_applied.wait(60)
+        with second.applied(tiny):
+            assert applied_edits(tiny) == (edit, second)
+            is_second_applied.set()
+            assert is_first_undone.wait(60)
+            assert applied_edits(tiny) == (second,)
+            return _has_weights(only_second, tiny)
+
+    with ThreadPoolExecutor(2) as pool:
+        first, last = pool.submit(begin_first), pool.submit(end_last)
+        first.result()
+        assert last.result()
+    assert _has_weights(before, tiny) and applied_edits(tiny) == ()
+
+
+def test_applied_below_an_edit_that_stays(tiny, edit, other):
+    before = _weights(tiny)
+    with other.applied(tiny):
+        only_other = _weights(tiny)
+    with edit.applied(tiny):
+        other.apply_(tiny)
+    assert _has_weights(only_other, tiny) and applied_edits(tiny) == (other,)
+    other.undo_(tiny)
+    assert _has_weights(before, tiny)
+
+
 def test_apply_to_shared_weight_by_two_names():
     model = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1))
     model[2].weight = model[1].weight
@@ -476,7 +591,7 @@ def test_apply_to_shared_weight_by_two_names():
     with first.applied(model):
         with second.applied(model):
             assert torch.equal(model[1].weight, original + 2 + 4)
-            assert unedited_fingerprint(model) == first.fingerprint
+            assert Weights(model).fingerprints[1] == first.fingerprint
         assert torch.equal(model[2].weight, original + 2)
     assert torch.equal(model[1].weight, original) and applied_edits(model) == ()
 
@@ -484,11 +599,20 @@ def test_apply_to_shared_weight_by_two_names():
 def test_apply_on_top_of_edit_applied_twice(tiny, edit, exemplar, photos32):
     with edit.applied(tiny):
         with edit.applied(tiny):
-            second = rewrite(tiny, "conv2", exemplar, photos32, objective="least_squares")
-        with pytest.raises(ValueError, match=" 2 .* 1 "):
+            second = rewrite(tiny, "conv2", exemplar, photos32)
+        with pytest.raises(ValueError, match=second.fingerprint[:12]):
             second.apply_(tiny)
         with edit.applied(tiny), second.applied(tiny):
             assert applied_edits(tiny) == (edit, edit, second)
+
+
+def test_apply_on_top_of_edit_applied_twice_in_0_3(tiny, edit, other):
+    on_top = replace(other, on_top_of=(edit.digest, edit.digest))
+    with edit.applied(tiny):
+        with pytest.raises(ValueError, match=" 2 .* 1 "):
+            on_top.apply_(tiny)
+        with edit.applied(tiny), on_top.applied(tiny):
+            assert applied_edits(tiny) == (edit, edit, on_top)
 
 
 def test_add_keeps_the_order_of_layers(tiny):
@@ -523,6 +647,46 @@ def test_applied_after_the_edit_was_undone_inside(tiny):
     with other.applied(tiny), edit.applied(tiny):
         edit.undo_(tiny)
     assert applied_edits(tiny) == ()
+
+
+# --- copies of the weights ---
+
+
+def test_weights_after_changes_of_the_model(tiny, edit, other):
+    edit.apply_(tiny)
+    weights = Weights(tiny)
+    copied = {name: tensor.clone() for name, tensor in weights.items()}
+    expected = (fingerprint(tiny.model), edit.fingerprint)
+    assert all(torch.equal(tiny.model.state_dict()[name], tensor) for name, tensor in copied.items())
+    other.apply_(tiny)
+    tiny.model.head.weight.data.mul_(2)
+    tiny.model.norm.running_mean.add_(1)
+    tiny.half()
+    assert weights.edits == (edit,) and weights.fingerprints == expected and weights.fingerprint == expected[0]
+    assert all(torch.equal(weights[name], tensor) for name, tensor in copied.items())
+    edit.check_fits_copy(weights, tiny)
+    with pytest.raises(ValueError, match=edit.fingerprint[:12]):
+        edit.check_fits(tiny)
+
+
+def test_cut_with_weights_after_changes_of_the_model(tiny, edit, other, photos32):
+    cut = Cut(tiny, "conv1", weights=Weights(tiny))
+    expected = predict(tiny, photos32)
+    edit.apply_(tiny)
+    other.apply_(tiny)
+    tiny.model.stem.weight.data.mul_(2)
+    tiny.model.norm.running_mean.add_(1)
+    with torch.no_grad():
+        torch.testing.assert_close(cut.suffix(cut.prefix(photos32)), expected)
+    assert not torch.allclose(predict(tiny, photos32), expected, atol=1e-2)
+
+
+def test_edit_of_site_after_changes_of_the_model(tiny, exemplar, photos32):
+    expected = rewrite(tiny, "conv1", exemplar, photos32)
+    site = prepare(tiny, "conv1", exemplar, photos32)
+    with expected.applied(tiny):
+        [edit] = rewrite_at(site)
+    assert edit.digest == expected.digest and edit.fingerprint == expected.fingerprint
 
 
 # --- export -----------------------------------------------------------------------------------------------------------

@@ -19,7 +19,8 @@ from edittools.cut import Cut, cut_all, editable_layers
 from edittools.images import LabelledImages
 from edittools.metrics import predict
 from edittools.rewriting import rewrite
-from edittools.selection.activations import CachedActivations
+from edittools.selection.evaluation import CachedActivations
+from edittools.site import prepare
 
 
 def images_of(count=4, size=16):
@@ -56,7 +57,8 @@ def test_cached_states_in_threads():
     images = images_of(64, 32)
     data = LabelledImages(images, torch.zeros(64, dtype=torch.long), list("abcde"))
     exemplar = make_exemplar()
-    edits = [finetune(classifier, "3", exemplar, steps=3, scope="global", rate=rate) for rate in (0.01, 0.1, 0.5)]
+    site = prepare(classifier, "3", exemplar)
+    edits = [finetune(site, steps=3, scope="global", rate=rate)[0] for rate in (0.01, 0.1, 0.5)]
     states = CachedActivations(cut_all(classifier, ["3"]), data, batch_size=8)
     unedited = states.logits()
     expected = [states.logits(edit) for edit in edits]
@@ -74,7 +76,8 @@ def test_finetune_in_threads():
     rates = (0.01, 0.1, 0.3)
 
     def delta(rate):
-        return finetune(classifier, "3", exemplar, steps=5, scope="global", rate=rate).changes["3.weight"].delta()
+        [edit] = finetune(prepare(classifier, "3", exemplar), steps=5, scope="global", rate=rate)
+        return edit.changes["3.weight"].delta()
 
     alone = [delta(rate) for rate in rates]
     with ThreadPoolExecutor(3) as pool:

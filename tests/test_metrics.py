@@ -15,7 +15,7 @@ from edittools.cut import cut_all
 from edittools.images import LabelledImages
 from edittools.metrics import Comparison, attack_row, by_class, error_rate, mcnemar, misclassified, predict, wilson
 from edittools.probing.effects import signed_rank
-from edittools.selection.activations import CachedActivations
+from edittools.selection.evaluation import CachedActivations
 
 
 def _flags(text):

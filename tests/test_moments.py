@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 import torch
 
-from edittools import moments
+from edittools._ledger import Weights
 from edittools.classifiers import Classifier
+from edittools.cut import Cut, cut_all
 from edittools.images import LabelledImages
-from edittools.moments import RankError, SecondMoment, directions, measure, second_moments
+from edittools.moments import SAMPLE, RankError, SecondMoment, directions, measure, second_moments
 from edittools.rewriting import rewrite
 
 
@@ -18,22 +19,60 @@ def _keys_of_conv1(tiny, photos):
     return net.relu(net.norm(net.stem(tiny.normalize(photos)))).permute(0, 2, 3, 1).reshape(-1, 8).double()
 
 
-def test_measure_against_outer_products(tiny, photos32):
+def _moment_of_conv1(classifier, photos):
+    return second_moments(classifier, ["conv1"], photos)["conv1"]
+
+
+def test_second_moments_against_outer_products(tiny, photos32):
     keys = _keys_of_conv1(tiny, photos32)
     expected = torch.einsum("pi,pj->pij", keys, keys).mean(dim=0)
-    moment = measure(tiny, ["conv1"], photos32, batch_size=7)["conv1"]
-    assert moment.matrix.dtype == torch.float64
+    moment = _moment_of_conv1(tiny, photos32)
+    assert moment.matrix.dtype == torch.float64 and moment.layer == "conv1"
     assert torch.allclose(moment.matrix, expected, rtol=1e-9)
 
 
-def test_measure_of_several_layers(tiny, photos32):
-    together = measure(tiny, ["stem", "conv1", "conv2", "head"], photos32, batch_size=16)
+def test_second_moments_of_several_layers(tiny, photos32):
+    labelled = LabelledImages(photos32, torch.zeros(40).long(), ["a"])
+    together = second_moments(tiny, ["stem", tiny.model.conv1, "conv2", "head"], labelled)
+    assert list(together) == ["stem", "conv1", "conv2", "head"]
     for layer, moment in together.items():
-        assert torch.allclose(moment.matrix, measure(tiny, [layer], photos32, batch_size=16)[layer].matrix, rtol=1e-9)
+        alone = second_moments(tiny, [layer], photos32)[layer]
+        assert torch.allclose(moment.matrix, alone.matrix, rtol=1e-9)
+        for keys, keys_alone in zip(moment.sample, alone.sample, strict=True):
+            torch.testing.assert_close(keys, keys_alone)
+        assert (moment.layer, moment.fingerprint) == (layer, alone.fingerprint)
+    assert second_moments(tiny, [], photos32) == {}
+
+
+@pytest.mark.parametrize(("count", "step"), [(40, 1), (64, 1), (65, 2), (130, 3)])
+def test_second_moments_keep_the_keys_of_a_sample(tiny, count, step):
+    images = torch.rand(count, 3, 32, 32, generator=torch.Generator().manual_seed(3))
+    cut = Cut(tiny, "conv1")
+    expected = cut.keys(cut.prefix(images[::step]))
+    sample = torch.cat(list(_moment_of_conv1(tiny, images).sample))
+    torch.testing.assert_close(sample, expected)
+    assert len(sample) <= SAMPLE
+
+
+def test_measure_computes_with_the_copied_weights(tiny, photos32):
+    expected = second_moments(tiny, ["conv1", "conv2"], photos32)
+    cuts = cut_all(tiny, ["conv1", "conv2"], Weights(tiny))
+    tiny.model.stem.weight.data.mul_(2)
+    tiny.model.norm.running_mean.add_(1)
+    measured = measure(cuts, photos32)
+    for layer, moment in measured.items():
+        torch.testing.assert_close(moment.matrix, expected[layer].matrix)
+        assert moment.fingerprint == expected[layer].fingerprint
+        assert moment.fingerprint != second_moments(tiny, [layer], photos32)[layer].fingerprint
+
+
+def test_second_moments_without_images(tiny, photos32):
+    with pytest.raises(ValueError, match="0 reference images"):
+        second_moments(tiny, ["conv1"], photos32[:0])
 
 
 def test_whitener_of_reference_keys(tiny, photos32):
-    moment = measure(tiny, ["conv1"], photos32)["conv1"]
+    moment = _moment_of_conv1(tiny, photos32)
     keys = _keys_of_conv1(tiny, photos32)
     white = keys @ moment.whitener
     assert torch.allclose(white.T @ white / len(white), torch.eye(8, dtype=torch.float64), atol=1e-6)
@@ -65,81 +104,85 @@ def test_directions_of_bad_rank(rank):
     assert caught.type is (RankError if rank in (2, 7) else ValueError)
 
 
-def test_second_moments_with_cache(tiny, photos32, tmp_path, monkeypatch):
-    passes = []
-    monkeypatch.setattr(moments, "measure", lambda *arguments, **options: passes.append(1) or measure(*arguments))
-    first = second_moments(tiny, ["conv1", "conv2"], photos32, cache=tmp_path)
-    computed = len(passes)
-    again = second_moments(
-        tiny, ["conv2", "conv1"], LabelledImages(photos32, torch.zeros(40).long(), ["a"]), cache=tmp_path
-    )
-    assert len(passes) == computed
-    assert torch.equal(first["conv1"].matrix, again["conv1"].matrix)
-    changed = photos32.clone()
-    changed[0, 0, 0, 0] += 1e-3
-    second_moments(tiny, ["conv1"], changed, cache=tmp_path)
-    assert len(passes) == computed + 1
-    with torch.no_grad():
-        tiny.model.head.bias[0] += 1e-4
-    second_moments(tiny, ["conv1"], photos32, cache=tmp_path)
-    assert len(passes) == computed + 2
-    second_moments(tiny, ["conv1", "head"], photos32, cache=tmp_path)
-    assert len(passes) == computed + 3
-    assert not list((tmp_path / "second_moments").glob(".*"))
+def _rewritten(classifier, exemplar, moment, layer="conv1"):
+    return rewrite(classifier, layer, exemplar, moment)
 
 
-def _rewritten(classifier, exemplar, moment):
-    return rewrite(classifier, "conv1", exemplar, moment, objective="least_squares")
-
-
-@pytest.mark.parametrize("cache", ["", None])
-@pytest.mark.parametrize("name", ["stem.weight", "norm.weight", "norm.running_mean"])
-def test_rewrite_after_earlier_weights_changed(tiny, photos32, exemplar, name, cache, tmp_path):
-    folder = tmp_path if cache is None else cache
-    moment = second_moments(tiny, ["conv1"], photos32, cache=folder)["conv1"]
-    _rewritten(tiny, exemplar, moment)
-    tensor = tiny.model.state_dict()[name]
-    before = tensor.clone()
-    tensor.copy_(tensor.flip(0))
-    with pytest.raises(ValueError, match=name):
+@pytest.mark.parametrize(
+    "name",
+    [
+        "stem.weight",
+        "norm.weight",
+        "norm.running_mean",
+        "conv1.bias",
+        "conv2.weight",
+        "norm2.running_var",
+        "head.weight",
+        "offset",
+    ],
+)
+def test_rewrite_with_moment_of_other_weights_or_buffers(tiny, photos32, exemplar, name):
+    tiny.model.register_buffer("offset", torch.rand(4), persistent=False)
+    moment = _moment_of_conv1(tiny, photos32)
+    tensor = dict(tiny.model.named_parameters()) | dict(tiny.model.named_buffers())
+    values = tensor[name].data
+    before = values.clone()
+    values.copy_(values.flip(0))
+    with pytest.raises(ValueError, match="'conv1'.*TinyNet"):
         _rewritten(tiny, exemplar, moment)
-    tensor.copy_(before)
+    values.copy_(before)
     _rewritten(tiny, exemplar, moment)
 
 
-def test_rewrite_after_later_weights_changed(tiny, photos32, exemplar):
-    moment = measure(tiny, ["conv1"], photos32)["conv1"]
-    with torch.no_grad():
-        tiny.model.conv1.weight.mul_(2)
-        tiny.model.head.weight.mul_(2)
-    _rewritten(tiny, exemplar, moment)
+def test_rewrite_with_moment_of_another_layer(tiny, photos32, exemplar):
+    moment = _moment_of_conv1(tiny, photos32)
+    with pytest.raises(ValueError, match="'conv1'.*'head'"):
+        _rewritten(tiny, exemplar, moment, "head")
+    _rewritten(tiny, exemplar, SecondMoment(moment.matrix), "head")
 
 
 @pytest.mark.parametrize("scaling", [{"mean": (0.0, 0.0, 0.0)}, {"std": (0.1, 0.2, 0.3)}])
 def test_rewrite_with_moment_of_another_mean_or_std(tiny, photos32, exemplar, scaling):
-    moment = measure(tiny, ["conv1"], photos32)["conv1"]
+    moment = _moment_of_conv1(tiny, photos32)
     rescaled = Classifier(tiny.model, tiny.classes, size=32, **scaling)
     with pytest.raises(ValueError, match="'conv1'.*mean.*std"):
         _rewritten(rescaled, exemplar, moment)
     _rewritten(Classifier(tiny.model, list("vwxyz"), size=32), exemplar, moment)
 
 
-def test_rewrite_with_moment_of_edit_applied_twice(tiny, photos32, exemplar):
-    edit = rewrite(tiny, "stem", exemplar, photos32, objective="least_squares")
+@pytest.mark.parametrize("layer", ["stem", "head"])
+def test_rewrite_with_moment_of_other_applied_edits(tiny, photos32, exemplar, layer):
+    """An edit of a later layer counts as well, and so does how often an edit is applied."""
+    edit = rewrite(tiny, layer, exemplar, photos32)
+    unedited = _moment_of_conv1(tiny, photos32)
     with edit.applied(tiny):
+        with pytest.raises(ValueError, match="'conv1'.*edits"):
+            _rewritten(tiny, exemplar, unedited)
         with edit.applied(tiny):
-            moment = measure(tiny, ["conv1"], photos32)["conv1"]
+            moment = _moment_of_conv1(tiny, photos32)
             _rewritten(tiny, exemplar, moment)
-        with pytest.raises(ValueError, match="'stem'"):
+        with pytest.raises(ValueError, match="'conv1'.*edits"):
             _rewritten(tiny, exemplar, moment)
+        with edit.applied(tiny):
+            _rewritten(tiny, exemplar, moment)
+    _rewritten(tiny, exemplar, unedited)
 
 
 def test_rewrite_with_moment_in_copied_classifier(tiny, photos32, exemplar):
-    """An applied edit is known by its digest, also where the copy holds a copy of it."""
-    with rewrite(tiny, "stem", exemplar, photos32, objective="least_squares").applied(tiny):
-        moment = measure(tiny, ["conv1"], photos32)["conv1"]
+    with rewrite(tiny, "stem", exemplar, photos32).applied(tiny):
+        moment = _moment_of_conv1(tiny, photos32)
         copied = copy.deepcopy(tiny)
     _rewritten(copied, exemplar, moment)
+    with pytest.raises(ValueError, match="'conv1'"):
+        _rewritten(tiny, exemplar, moment)
+
+
+def test_rewrite_with_moment_and_with_its_images(tiny, exemplar):
+    images = torch.rand(130, 3, 32, 32, generator=torch.Generator().manual_seed(3))
+    from_images, from_moment = (
+        _rewritten(tiny, exemplar, reference) for reference in (images, _moment_of_conv1(tiny, images))
+    )
+    assert from_images.digest == from_moment.digest and from_images.record == from_moment.record
 
 
 def test_rewrite_with_bare_matrix(tiny, exemplar):

@@ -14,8 +14,7 @@ from edittools.images import LabelledImages, LazyImages, resized
 from edittools.metrics import predict
 from edittools.rewriting import pose
 from edittools.selection import grid, repair
-from edittools.selection.activations import CachedActivations
-from edittools.selection.constraints import ConstraintCheck
+from edittools.selection.evaluation import CachedActivations, ConstraintCheck
 from edittools.selection.repair import METHODS, SETTINGS
 from edittools.selection.search import stratified_folds
 from edittools.selection.splits import shared_images
@@ -118,17 +117,17 @@ def test_repair_selects_the_method_without_each_fold(case):
     """By hand: for each fold, the candidate of lowest loss on the other images, of all methods."""
     fix = _repaired(case)  # one layer, so there is no second one
     folds = stratified_folds(case.failing.labels)
-    table = fix.selection.results
+    outcomes = fix.selection.outcomes
     constraints = fix.search.constraints
     check = ConstraintCheck(fix.search.activations["clean"])
     before = fix.search.activations["target"].before
     for fold in folds.unique():
         others = folds != fold
-        losses = torch.stack(list(table.losses))[:, others].double().mean(1)
-        wrong = torch.stack(list(table.wrong))[:, others].sum(1)
+        losses = outcomes.losses[:, others].double().mean(1)
+        wrong = outcomes.wrong[:, others].sum(1)
         order = [i for i in losses.argsort(stable=True).tolist() if wrong[i] < before[others].sum()]
-        first = next((i for i in order if check.measure(table.edit.iloc[i], constraints)), None)
-        expected = before[~others] if first is None else table.wrong.iloc[first][~others]
+        first = next((i for i in order if check.measure(outcomes.candidates[i].scaled, 1.0, constraints)), None)
+        expected = before[~others] if first is None else outcomes.wrong[first][~others]
         assert torch.equal(fix.selection.held_out.after[~others], expected)
 
 

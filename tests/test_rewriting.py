@@ -11,15 +11,15 @@ from edittools.cut import Cut, editable_layers
 from edittools.exemplars import Exemplar
 from edittools.images import LazyImages
 from edittools.metrics import predict
-from edittools.moments import keys_of, measure
-from edittools.rewriting import REFERENCE_WEIGHT, pose, rewrite, solve_least_squares
+from edittools.moments import second_moments
+from edittools.rewriting import REFERENCE_WEIGHT, pose, rewrite, rewrite_at, solve_least_squares, window_moment
+from edittools.site import prepare
 
 LAYERS = ["stem", "conv1", "conv2"]
 
 
 def _pose(tiny, photos, layer, exemplars, rank=1, masked=True):
-    cut = Cut(tiny, layer)
-    return pose(cut, exemplars, rank, masked, measure(tiny, [layer], photos)[layer])
+    return pose(prepare(tiny, layer, exemplars, photos), rank, masked)
 
 
 def _weight_change(edit, layer):
@@ -184,9 +184,8 @@ def test_rewrite_is_deterministic(tiny, photos32, exemplar, objective):
 
 def _reference_forms(tiny, images):
     """List what may be given as reference, and whether the penalty can be measured on it."""
-    moment = measure(tiny, ["conv1"], images)["conv1"]
-    keys = keys_of(Cut(tiny, "conv1"), images)
-    return [(images, True), (replace(moment, sample=keys), True), (moment, False)]
+    moment = second_moments(tiny, ["conv1"], images)["conv1"]
+    return [(images, True), (moment, True), (replace(moment, sample=()), False)]
 
 
 def test_rewrite_by_default_is_least_squares_with_the_recommended_weight(tiny, photos32, exemplar):
@@ -207,19 +206,40 @@ def test_rewrite_without_reference_has_no_penalty_by_default(tiny, exemplar):
         assert torch.equal(_weight_change(default, "conv1"), _weight_change(expected, "conv1"))
 
 
-def test_rewrite_with_cut_of_other_classifier(tiny, photos32, exemplar):
-    renormalized = Classifier(tiny.model, tiny.classes, mean=(0.5,) * 3, std=(0.5,) * 3, size=32)
-    with pytest.raises(ValueError, match="'conv1'"):
-        rewrite(renormalized, Cut(tiny, "conv1"), exemplar, photos32)
+@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("rank", [2, None])
+def test_window_moment_against_unfold(tiny, photos32, layer, rank):
+    cut = Cut(tiny, layer)
+    sample = second_moments(tiny, [layer], photos32)[layer].sample
+    width = cut.weight.shape[1]
+    basis = None if rank is None else torch.rand(rank, width, generator=torch.Generator().manual_seed(0))
+    module = tiny.model.get_submodule(layer)
+    keys = cut.keys(cut.prefix(photos32))
+    projected = keys if basis is None else torch.einsum("rn,bnhw->brhw", basis, keys)
+    windows = F.unfold(projected, module.kernel_size, padding=module.padding, stride=module.stride)
+    windows = windows.transpose(1, 2).flatten(0, 1).double()
+    torch.testing.assert_close(window_moment(cut, sample, basis), windows.T @ windows / len(windows))
+
+
+@pytest.mark.parametrize("objective", ["l1", "least_squares"])
+def test_rewrite_at_site_gives_the_edits_of_rewrite(tiny, photos32, exemplar, objective):
+    exemplars = [exemplar, make_exemplar(5)]
+    site = prepare(tiny, "conv1", exemplars, photos32)
+    for settings in ({"rank": 3}, {"rank": None, "masked": False}, {"rank": 2, "reference_weight": 0.0, "steps": 20}):
+        [edit] = rewrite_at(site, objective=objective, **settings)
+        for layer in ("conv1", tiny.model.conv1):
+            expected = rewrite(tiny, layer, exemplars, photos32, objective=objective, **settings)
+            assert (edit.digest, edit.record) == (expected.digest, expected.record)
+            assert edit.fingerprint == expected.fingerprint
 
 
 @pytest.mark.parametrize("precision", [torch.float16, torch.float64])
 @pytest.mark.parametrize("objective", ["l1", "least_squares"])
 def test_rewrite_with_basis_of_other_precision(tiny, photos32, exemplar, precision, objective):
-    moment = measure(tiny, ["conv1"], photos32)["conv1"]
+    moment = second_moments(tiny, ["conv1"], photos32)["conv1"]
     basis = rewrite(tiny, "conv1", exemplar, moment).changes["conv1.weight"].right
     tiny.double()
-    moment = measure(tiny, ["conv1"], photos32)["conv1"]
+    moment = second_moments(tiny, ["conv1"], photos32)["conv1"]
     exact = rewrite(tiny, "conv1", exemplar, moment, basis=basis.double(), objective=objective)
     edit = rewrite(tiny, "conv1", exemplar, moment, basis=basis.to(precision), objective=objective)
     assert edit.changes["conv1.weight"].right.dtype == torch.float64

@@ -31,13 +31,16 @@ from PIL import Image
 from synthetic import interval_by_group
 
 from edittools.baselines import rewrite_at_random
+from edittools.classifiers import fingerprint
+from edittools.edits import Change, Edit
 from edittools.images import LabelledImages
 from edittools.metrics import predict
 from edittools.scenarios.finetuning import FinetuningRounds, first_feasible, select_finetuning
 from edittools.scenarios.scenario import Scenario
 from edittools.scenarios.synthetic import CaseSettings
-from edittools.selection.search import EditSearch, grid
+from edittools.selection.search import Candidate, EditSearch, Outcome, Outcomes, grid
 from edittools.selection.splits import Splits
+from edittools.site import prepare
 
 # --- the schema ---
 
@@ -364,7 +367,7 @@ def test_select_finetuning_continues_the_best_feasible_candidate_as_well(search,
     """Let only the lowest learning rate satisfy the constraints; it is not the best by loss."""
     rounds = FinetuningRounds(rates=(1e-5, 1.0), momenta=(0.0,), steps=(2,), localities=(5.0,), top=1)
 
-    def has_low_rate(edit):
+    def has_low_rate(edit, strength=1.0):
         return max(float(change.delta().abs().max()) for change in edit.changes.values()) < 1e-3
 
     monkeypatch.setattr(search, "is_feasible", has_low_rate)
@@ -377,17 +380,22 @@ def test_select_finetuning_continues_the_best_feasible_candidate_as_well(search,
     assert (second.locality == 5.0).all()
 
 
-def test_first_feasible_returns_one_candidate_per_layer(search, monkeypatch):
-    table = pd.DataFrame({"layer": ["a", "a", "b", "b", "c"], "edit": [1, 2, 3, 4, 5]}, index=[7, 3, 9, 1, 4])
-    monkeypatch.setattr(search, "is_feasible", lambda edit: edit != 1)
-    assert list(first_feasible(search, table, 2).index) == [3, 9]
-    assert list(first_feasible(search, table, 9).index) == [3, 9, 4]
+def test_first_feasible_returns_one_candidate_per_layer(search):
+    """Of the edits of each layer, the best by loss costs clean images."""
+    free = Edit({"head.bias": Change(torch.zeros(5))}, fingerprint(search.classifier.model))
+    costly = Edit({"head.bias": Change(1e4 * torch.eye(5)[0])}, fingerprint(search.classifier.model))
+    outcomes = []
+    for loss, (layer, edit) in enumerate([("a", costly), ("b", free), ("a", free), ("c", costly), ("c", free)]):
+        candidate = Candidate({"layer": layer}, edit)
+        outcomes.append(Outcome(candidate, torch.full((20,), float(loss)), torch.zeros(20, dtype=torch.bool)))
+    all_outcomes = Outcomes.of(outcomes, torch.ones(20, dtype=torch.bool))
+    assert first_feasible(search, all_outcomes, 2) == [1, 2]
+    assert first_feasible(search, all_outcomes, 9) == [1, 2, 4]
 
 
 def test_random_directions_differ_by_seed(tiny, photos32, exemplar):
-    first, same, other = (
-        rewrite_at_random(tiny, "conv1", exemplar, photos32, objective="least_squares", seed=seed) for seed in (0, 0, 1)
-    )
+    site = prepare(tiny, "conv1", exemplar, photos32)
+    [first], [same], [other] = (rewrite_at_random(site, objective="least_squares", seed=seed) for seed in (0, 0, 1))
     right = [edit.changes["conv1.weight"].right for edit in (first, same, other)]
     assert torch.equal(right[0], right[1]) and not torch.allclose(right[0].abs(), right[2].abs(), atol=1e-3)
 

@@ -15,7 +15,7 @@ from edittools.images import LabelledImages
 from edittools.metrics import mcnemar, misclassified, predict
 from edittools.miniworld.scenes import scenes
 from edittools.models import load_classifier
-from edittools.moments import measure
+from edittools.moments import second_moments
 from edittools.rewriting import rewrite
 from edittools.scenarios.snow import car_exemplars
 from edittools.selection import Constraints, EditSearch, Evidence, Splits, assess, grid, judge, repair
@@ -125,14 +125,14 @@ def statuses(conditions):
 
 
 def test_diagnosis_measures_the_mask(tiny, exemplar):
-    [one] = diagnose_exemplars(tiny, {"a": exemplar})
+    [one] = diagnose_exemplars(tiny, {"a": [exemplar]})
     assert one.inside_mask == pytest.approx(1) and one.size == (32, 32)
     half = torch.zeros(32, 32)
     half[16:, :16] = exemplar.mask[16:, :16]
-    [cut] = diagnose_exemplars(tiny, {"a": replace(exemplar, mask=half)})
+    [cut] = diagnose_exemplars(tiny, {"a": [replace(exemplar, mask=half)]})
     difference = (exemplar.changed - exemplar.image).abs().sum(0)
     assert cut.inside_mask == pytest.approx(float(difference[:, :16].sum() / difference.sum()))
-    [same] = diagnose_exemplars(tiny, {"a": replace(exemplar, changed=exemplar.image)})
+    [same] = diagnose_exemplars(tiny, {"a": [replace(exemplar, changed=exemplar.image)]})
     assert same.inside_mask == 0 and same.alike
 
 
@@ -142,7 +142,7 @@ def test_rewrite_warns_about_few_reference_images(tiny, exemplar, count, warns):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         rewrite(tiny, "conv1", exemplar, images, steps=1)
-        rewrite(tiny, "conv1", exemplar, measure(tiny, ["conv1"], images)["conv1"], steps=1)
+        rewrite(tiny, "conv1", exemplar, second_moments(tiny, ["conv1"], images)["conv1"], steps=1)
     about_images = [warning for warning in caught if f"{count} reference images" in str(warning.message)]
     assert len(about_images) == warns
     assert all(warning.filename == __file__ for warning in about_images)

@@ -6,7 +6,6 @@ The probe is the projection's own. The weights do not change: the code must run 
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +14,7 @@ from edittools.baselines.projection import PROJECTIONS, project_concept
 from edittools.classifiers import Classifier
 from edittools.cut import Cut
 from edittools.edits import Change, Edit
-from edittools.exemplars import ExemplarStates
-from edittools.moments import SecondMoment
+from edittools.site import Site
 
 GATED_PROJECTIONS = [setting for setting in PROJECTIONS if setting["direction"] != "probe"]
 """Settings to try: along these directions the mean key of x' lies 1 beyond that of x, so halfway is 0.5."""
@@ -40,15 +38,14 @@ class GatedProjection(Change):
         )
 
 
-def project_where_shown(
-    classifier: Classifier, cut: Cut, exemplars: ExemplarStates, reference: SecondMoment, **setting: Any
-) -> Edit:
-    """Project the concept out of the keys that show it; the usual key is the mean of the reference's sample."""
-    projection = project_concept(classifier, cut, exemplars, reference, **setting)
+def project_where_shown(site: Site, direction: str = "mean", ridge: float = 1e-2) -> list[Edit]:
+    """Project the concept out of the keys that show it; the usual key is the mean of the sample of reference keys."""
+    [projection] = project_concept(site, direction=direction, ridge=ridge)
+    cut = site.cut
     name = f"{cut.layer}.weight"
     change = projection.changes[name]
-    usual = torch.cat([cut.project(keys, change.right).flatten() for keys in reference.sample]).mean()
-    return replace(projection, changes={name: GatedProjection(change.left, change.right, float(usual))})
+    usual = torch.cat([cut.project(keys, change.right).flatten() for keys in site.reference.moment.sample]).mean()
+    return [replace(projection, changes={name: GatedProjection(change.left, change.right, float(usual))})]
 
 
 class _GatedLayer(nn.Module):

@@ -17,17 +17,17 @@ from edittools.edits import Edit
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
 from edittools.metrics import Comparison, label_margins, misclassified, predict
-from edittools.rewriting import rewrite
+from edittools.rewriting import rewrite_at
 from edittools.scenarios.finetuning import (
     FinetuningRounds,
     interpolate_finetuning,
     select_finetuning,
 )
 from edittools.scenarios.scenario import Scenario
-from edittools.selection.activations import CachedActivations
+from edittools.selection.evaluation import CachedActivations
 from edittools.selection.search import (
     REFERENCE_WEIGHTS,
-    SCORES,
+    Candidate,
     EditSearch,
     Selection,
     grid,
@@ -206,23 +206,22 @@ def select_untuned(scenario: Scenario, search: EditSearch) -> Selection:
     settings = {**scenario.default, "objective": "l1", "reference_weight": 0.0}
     layer = settings.pop("layer")
     exemplar = scenario.exemplars[settings.pop("exemplar")]
-    moment = search.activations.reference.moments[layer]
-    edit = rewrite(scenario.classifier, search.cuts[layer], exemplar, moment, **settings)
-    table = search.score([(dict(scenario.default), edit)])
+    [edit] = rewrite_at(search.site(layer, [exemplar]), **settings)
+    outcomes = search.score([Candidate(dict(scenario.default), edit)])
     clean = search.activations["clean"].compare(edit)
     retain = search.activations["retain"].compare(edit) if "retain" in search.activations else None
-    scores = table[["corrected", "broken", "loss"]].iloc[0].to_dict()
+    scores = outcomes.table()[["corrected", "broken", "loss"]].iloc[0].to_dict()
     seconds = time.perf_counter() - started
-    return Selection(edit, scenario.default, scores, clean, retain, table, 1, seconds, table.wrong[0])
+    return Selection(edit, scenario.default, scores, clean, retain, outcomes, 1, seconds, outcomes.wrong[0])
 
 
 def select_second_layer(search: EditSearch, first: Selection, among: int = 40) -> Selection:
     """Add to a selected edit the candidate of another layer that helps most on top of it, of the best ones."""
-    others = first.results[~first.results.layer.isin(first.edit.layers) & (first.results.net > 0)]
-    best = others.sort_values("loss", kind="stable").head(among)
-    params = best.drop(columns=best.columns.intersection(SCORES)).to_dict("records")
-    added = [(values, first.edit + edit) for values, edit in zip(params, best.edit, strict=True)]
-    selection = search.select(search.score([({"layer": ""}, first.edit), *added]))
+    outcomes = first.outcomes
+    best = [outcomes.candidates[index] for index in outcomes.by_loss if outcomes.net[index] > 0]
+    others = [candidate for candidate in best if candidate.params["layer"] not in first.edit.layers][:among]
+    added = [Candidate(candidate.params, first.edit + candidate.scaled) for candidate in others]
+    selection = search.select(search.score([Candidate({"layer": ""}, first.edit), *added]))
     layer = f"{first} + {selection}" if selection.params.get("layer") else f"{first}, alone"
     return replace(
         selection,
@@ -233,8 +232,9 @@ def select_second_layer(search: EditSearch, first: Selection, among: int = 40) -
 
 
 def _light(selection: Selection) -> Selection:
-    """Leave hundreds of fine-tuned weights out of the table."""
-    return replace(selection, results=selection.results.drop(columns=["edit", "losses", "wrong"]))
+    """Leave out hundreds of fine-tuned weights."""
+    candidates = [replace(candidate, edit=selection.edit) for candidate in selection.outcomes.candidates]
+    return replace(selection, outcomes=replace(selection.outcomes, candidates=candidates))
 
 
 # --- a quick try ---

@@ -1,8 +1,8 @@
-"""The methods that an edit is compared with, each a function `method(classifier, layer, exemplars, reference, …)`."""
+"""The methods that an edit is compared with: functions `method(site, **settings)` that return a list of edits."""
 
 from edittools.baselines import variants
 from edittools.baselines.finetuning import SCOPES, finetune
-from edittools.baselines.head import CORRECTIONS, RETRAININGS, correct_logits, find_head, retrain_head
+from edittools.baselines.head import CORRECTIONS, RETRAININGS, correct_logits, retrain_head
 from edittools.baselines.projection import PROJECTIONS, project_concept
 from edittools.baselines.variants import rewrite_at_random, rewrite_in_closed_form, rewrite_in_null_space
 
@@ -23,7 +23,6 @@ __all__ = [
     "OF_THE_HEAD",
     "SCOPES",
     "correct_logits",
-    "find_head",
     "finetune",
     "project_concept",
     "retrain_head",

@@ -11,40 +11,31 @@ from itertools import cycle
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from edittools._checks import check_amount, check_number, one_of
-from edittools.baselines.inputs import Batches, class_labels, reference_batches, solver_precision
-from edittools.classifiers import Classifier
+from edittools.baselines.inputs import class_labels, solver_precision
 from edittools.cut import Cut, State
-from edittools.edits import Change, Edit, Record, edit_of
-from edittools.exemplars import Exemplar, exemplars_at
-from edittools.images import Images
+from edittools.edits import Change, Edit, Record
+from edittools.site import Site
 
 SCOPES = ("local", "global")
 
 
 @torch.enable_grad()
 def finetune(
-    classifier: Classifier,
-    layer: str | nn.Module | Cut,
-    exemplars: Exemplar | Sequence[Exemplar],
-    reference: Images | Batches | None = None,
+    site: Site,
     *,
     steps: int | Sequence[int] = 50,
     scope: str = "local",
     rate: float = 1e-3,
     momentum: float = 0.0,
     locality: float = 0.0,
-) -> Edit | list[Edit]:
+) -> list[Edit]:
     """Fine-tune on the changed images x' with their labels, by cross-entropy, with batch norm in eval mode.
 
     Args:
-        classifier: the classifier; it is not changed.
-        layer: name of the layer, its module, or a `Cut` of it.
-        exemplars: one or several, each with a label.
-        reference: reference images for the locality term, or batches of them as (state at the layer, original
-            log-probabilities). Not needed if `locality` is 0.
+        site: the layer and its exemplars, each with a label; reference images are needed for the locality term only.
         steps: number of SGD steps, each on all exemplars; or several such numbers, for one edit each from a single run.
         scope: "local" trains the weight of the layer; "global" also trains its bias and `Cut.later_parameters`.
         rate: learning rate of SGD.
@@ -52,8 +43,7 @@ def finetune(
         locality: weight of a term that preserves the predictions on reference images, KL(original ‖ fine-tuned).
 
     Returns:
-        The edit; for several `steps`, a list of edits in the same order. The losses in its `Record` are the
-        cross-entropy on x'.
+        One edit per number of steps, in the same order. The losses in their `Record` are the cross-entropy on x'.
 
     Raises:
         ValueError: if an exemplar has no label, if there is no reference image for the locality term, or if an argument
@@ -67,24 +57,23 @@ def finetune(
     rate = check_amount(rate, "rate", 0)
     if check_amount(momentum, "momentum", 0) >= 1:
         raise ValueError(f"momentum={momentum} is not below 1; pass a number from 0 up and below 1")
-    states = exemplars_at(classifier, layer, exemplars)
-    cut = states.cut
-    labels = class_labels(states, classifier, "fine-tuning")
+    cut = site.cut
+    labels = class_labels(site, "fine-tuning")
     originals = _trained_parameters(cut, scope)
     parameters = {
         name: _in_solver_precision(original.detach()).clone().requires_grad_() for name, original in originals.items()
     }
     optimizer = torch.optim.SGD(parameters.values(), lr=rate, momentum=momentum)
-    batches = cycle(reference_batches(cut, reference)) if locality else None
+    batches = cycle(site.reference.predictions) if locality else None
     edits = {}
     first_loss = None
     for step in range(max(stops) + 1):
-        loss = F.cross_entropy(forward(cut, states.changed, parameters), labels)
+        loss = F.cross_entropy(forward(cut, site.changed, parameters), labels)
         if first_loss is None:
             first_loss = loss.item()
         if step in stops:
             record = Record(f"{scope} fine-tuning", first_loss, loss.item(), step)
-            edits[step] = _edit(cut, originals, parameters, record)
+            edits[step] = _edit(site, originals, parameters, record)
         if step < max(stops):
             if batches is not None:
                 reference_state, original_log_probabilities = next(batches)
@@ -92,7 +81,7 @@ def finetune(
                 loss = loss + locality * divergence
             _set_gradients(loss, parameters)
             optimizer.step()
-    return [edits[stop] for stop in stops] if isinstance(steps, Sequence) else edits[steps]
+    return [edits[stop] for stop in stops]
 
 
 def _trained_parameters(cut: Cut, scope: str) -> dict[str, Tensor]:
@@ -101,7 +90,7 @@ def _trained_parameters(cut: Cut, scope: str) -> dict[str, Tensor]:
     if scope == "global":
         if cut.bias is not None:
             trained[cut.bias_name] = cut.bias
-        trained.update(cut.later_parameters)
+        trained.update({name: cut.tensor(name) for name in cut.later_parameters})
     return trained
 
 
@@ -113,15 +102,15 @@ def _set_gradients(loss: Tensor, parameters: Mapping[str, Tensor]) -> None:
         tensor.grad = gradient
 
 
-def _edit(cut: Cut, originals: Mapping[str, Tensor], parameters: Mapping[str, Tensor], record: Record) -> Edit:
+def _edit(site: Site, originals: Mapping[str, Tensor], parameters: Mapping[str, Tensor], record: Record) -> Edit:
     """Make an edit of the parameters that have changed, and of the layer's own parameters in any case."""
     changes = {}
     for name, parameter in parameters.items():
         change = Change((parameter - _in_solver_precision(originals[name])).detach())
         module_name, _, _ = name.rpartition(".")
-        if change.left.any() or module_name == cut.layer:
+        if change.left.any() or module_name == site.cut.layer:
             changes[name] = change
-    return edit_of(cut, changes, record)
+    return site.edit(changes, record)
 
 
 def forward(cut: Cut, state: State, parameters: Mapping[str, Tensor]) -> Tensor:
@@ -135,7 +124,7 @@ def forward(cut: Cut, state: State, parameters: Mapping[str, Tensor]) -> Tensor:
     Returns:
         The logits `(B, classes)`, in float32 or better.
     """
-    converted = {name: value.to(cut.model.get_parameter(name).dtype) for name, value in parameters.items()}
+    converted = {name: value.to(cut.tensor(name).dtype) for name, value in parameters.items()}
     return _in_solver_precision(cut.logits(state, parameters=converted))
 
 

@@ -6,22 +6,18 @@ images; here the fit starts from the present layer, since a few exemplars do not
 the simplest baseline: for every image, it makes the predicted class of x' less likely, or that of x more likely.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import product
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from edittools._checks import check_amount, one_of
-from edittools._graph import LINEAR, export_of
-from edittools.baselines.inputs import Batches, class_labels, reference_batches, solver_precision
-from edittools.classifiers import Classifier
+from edittools.baselines.inputs import class_labels, solver_precision
 from edittools.cut import Cut
-from edittools.edits import Change, Edit, Record, edit_of
-from edittools.exemplars import Exemplar, exemplars_at
-from edittools.images import Images
-from edittools.moments import Reference
+from edittools.edits import Change, Edit, Record
+from edittools.site import Site
 
 RETRAININGS = [{"share": share, "ridge": ridge} for share, ridge in product((0.1, 0.5), (1e-3, 1e-2, 1e-1, 1.0))]
 """Grid of settings of `retrain_head`."""
@@ -33,37 +29,12 @@ CORRECTIONS = [{"classes": classes, "margin": margin} for classes, margin in pro
 """Grid of settings of `correct_logits`."""
 
 
-def find_head(classifier: Classifier, size: Sequence[int] | None = None) -> str:
-    """Return the name of the head: the linear layer whose output is the logits.
-
-    Args:
-        classifier: the classifier.
-        size: size (H, W) of the images in pixels; by default that of the classifier.
-
-    Raises:
-        ValueError: if the logits are not the output of a linear layer, or if this layer cannot be edited.
-    """
-    exported = export_of(classifier, size)
-    weight = exported.logits.args[1] if exported.logits.target is LINEAR else None
-    if weight is None or not str(weight.target).endswith(".weight"):
-        raise ValueError(
-            f"the logits of {exported.name} are not the output of a linear layer, so there is no head to change; "
-            "use a model whose last step is a linear layer"
-        )
-    name = weight.target.removesuffix(".weight")
-    exported.layer_node(name)  # refuses a layer that cannot be edited
-    return name
-
-
 def retrain_head(
-    classifier: Classifier,
-    layer: str | nn.Module | Cut,
-    exemplars: Exemplar | Sequence[Exemplar],
-    reference: Images | Batches,
+    site: Site,
     *,
     share: float = 0.5,
     ridge: float = 1e-2,
-) -> Edit:
+) -> list[Edit]:
     """Retrain the head, the last linear layer, on the changed images x' with their labels.
 
     The loss is convex, and is minimized by L-BFGS in float64. With s the `share`, ρ the `ridge`, a the mean square of
@@ -72,17 +43,13 @@ def retrain_head(
         s · cross-entropy(x') + (1 − s) · KL(reference images) + ρ a / 2 · ‖Δ‖²
 
     Args:
-        classifier: the classifier; it is not changed.
-        layer: a layer before the head, or the head itself. It determines only where the states of the images are
-            computed.
-        exemplars: one or several, each with a label.
-        reference: images whose predictions should not change, or batches of them as (state at the layer, original
-            log-probabilities).
+        site: a layer before the head, or the head itself, which determines only where the states of the images are
+            computed; exemplars with labels; and reference images, whose predictions should not change.
         share: weight of the exemplars in the loss, above 0 and up to 1.
         ridge: weight of the penalty on Δ, relative to the mean square of the features; above 0.
 
     Returns:
-        The edit. The losses in its `Record` are those above.
+        One edit. The losses in its `Record` are those above.
 
     Raises:
         ValueError: if the logits are not the output of a linear layer, if an exemplar has no label, if there is no
@@ -92,20 +59,19 @@ def retrain_head(
         raise ValueError(f"share={share!r} is out of range; pass a number above 0 and up to 1")
     if check_amount(ridge, "ridge", 0) == 0:
         raise ValueError(f"ridge={ridge!r} leaves the best head undetermined; pass a number above 0")
-    states = exemplars_at(classifier, layer, exemplars)
-    cut = states.cut
-    name = find_head(classifier, cut.size)
-    head = cut.model.get_submodule(name)
-    labels = class_labels(states, classifier, "retraining the head")
+    cut = site.cut
+    name = cut.head
+    own_weight = cut.tensor(f"{name}.weight").detach()
+    own_bias = _bias_of(cut, name)
+    labels = class_labels(site, "retraining the head")
     exemplar_count = len(labels)
-    all_states = [states.changed]
-    all_states += [state for state, _ in reference_batches(cut, reference)]
-    weight = head.weight.detach().double()
+    all_states = [site.changed, *(state for state, _ in site.reference.predictions)]
+    weight = own_weight.double()
     with torch.no_grad():
         features = torch.cat([cut.keys_at(state, name) for state in all_states]).double()
     scale = float(features.square().mean().clamp_min(torch.finfo(torch.float32).tiny))
-    if head.bias is not None:  # the bias is the weight of a feature that is always 1
-        weight = torch.cat([weight, head.bias.detach().double()[:, None]], dim=1)
+    if own_bias is not None:  # the bias is the weight of a feature that is always 1
+        weight = torch.cat([weight, own_bias.double()[:, None]], dim=1)
         features = F.pad(features, (0, 1), value=1.0)
     axes = torch.linalg.qr(features.T).Q  # the best change lies in the span of the features
     logits = features @ weight.T
@@ -121,11 +87,17 @@ def retrain_head(
         return share * cross_entropy + (1 - share) * divergence + ridge * scale / 2 * change.square().sum()
 
     loss_before, loss_after, steps = _minimize(loss, change)
-    change = (change.detach() @ axes.T).to(solver_precision(head.weight))
-    changes = {f"{name}.weight": Change(change[:, : head.in_features])}
-    if head.bias is not None:
+    change = (change.detach() @ axes.T).to(solver_precision(own_weight))
+    changes = {f"{name}.weight": Change(change[:, : own_weight.shape[1]])}
+    if own_bias is not None:
         changes[f"{name}.bias"] = Change(change[:, -1])
-    return edit_of(cut, changes, Record("head retraining", loss_before, loss_after, steps))
+    return [site.edit(changes, Record("head retraining", loss_before, loss_after, steps))]
+
+
+def _bias_of(cut: Cut, head: str) -> Tensor | None:
+    """Return the bias of the head; None if it has none."""
+    module = cut.model.get_submodule(head)
+    return None if module.bias is None else cut.tensor(f"{head}.bias").detach()
 
 
 def _minimize(loss: Callable[[], Tensor], change: Tensor) -> tuple[float, float, int]:
@@ -151,14 +123,11 @@ def _minimize(loss: Callable[[], Tensor], change: Tensor) -> tuple[float, float,
 
 
 def correct_logits(
-    classifier: Classifier,
-    layer: str | nn.Module | Cut,
-    exemplars: Exemplar | Sequence[Exemplar],
-    reference: Reference | None = None,
+    site: Site,
     *,
     classes: str = "lowered",
     margin: float = 0.1,
-) -> Edit:
+) -> list[Edit]:
     """Change the bias of the last linear layer, one number per class, so that x' is predicted as x is without the edit.
 
     With z the logits of x' and t the predicted class of x, the logit of every other class c must end at least `margin`
@@ -166,17 +135,14 @@ def correct_logits(
     raised by the largest amount that one of them requires, and lowered by the largest amount that one of them requires.
 
     Args:
-        classifier: the classifier; it is not changed.
-        layer: a layer before the head, or the head itself. It determines only where the states of the images are
-            computed.
-        exemplars: one or several; their labels are not used.
-        reference: not used.
+        site: a layer before the head, or the head itself, which determines only where the states of the images are
+            computed; and the exemplars.
         classes: how gaps are closed. "lowered" lowers the other classes. "raised" raises t. "both" raises t by half of
             the largest gap, and lowers the classes whose gap is not closed by that.
         margin: how far below t the logit of every other class must end; at least 0.
 
     Returns:
-        The edit. The losses in its `Record` are the share of exemplars whose x' is not predicted as x.
+        One edit. The losses in its `Record` are the share of exemplars whose x' is not predicted as x.
 
     Raises:
         ValueError: if the logits are not the output of a linear layer with a bias, or if an argument has a value that
@@ -184,15 +150,14 @@ def correct_logits(
     """
     raised_part = RAISED[one_of(classes, RAISED, "classes")]
     margin = check_amount(margin, "margin", 0)
-    states = exemplars_at(classifier, layer, exemplars)
-    cut = states.cut
-    name = find_head(classifier, cut.size)
-    head = cut.model.get_submodule(name)
-    if head.bias is None:
+    cut = site.cut
+    name = cut.head
+    own_bias = _bias_of(cut, name)
+    if own_bias is None:
         raise ValueError(f"the last layer {name!r} has no bias to correct; use a head with a bias, or `retrain_head`")
     with torch.no_grad():
-        logits = cut.suffix(states.changed).double()
-        target = cut.suffix(states.image).argmax(dim=1)
+        logits = cut.suffix(site.changed).double()
+        target = cut.suffix(site.image).argmax(dim=1)
     target_column = target[:, None]
     gaps = (logits - logits.gather(1, target_column) + margin).scatter(1, target_column, 0.0).clamp_min(0)
     raises = raised_part * gaps.max(dim=1, keepdim=True).values
@@ -202,7 +167,7 @@ def correct_logits(
     wrong_before = _share_of_errors(logits, target)
     wrong_after = _share_of_errors(logits + bias, target)
     record = Record(f"logit correction ({classes})", wrong_before, wrong_after, 1)
-    return edit_of(cut, {f"{name}.bias": Change(bias.to(solver_precision(head.bias)))}, record)
+    return [site.edit({f"{name}.bias": Change(bias.to(solver_precision(own_bias)))}, record)]
 
 
 def _share_of_errors(logits: Tensor, target: Tensor) -> float:

@@ -5,18 +5,14 @@ probe, as in P-ClArC (Anders et al., "Finding and removing Clever Hans", arXiv 1
 arXiv 2306.03819), the erasure that changes the keys least.
 """
 
-from collections.abc import Sequence
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from edittools._checks import check_amount, one_of
 from edittools.baselines.inputs import masked_keys, solver_precision
-from edittools.classifiers import Classifier
-from edittools.cut import Cut
-from edittools.edits import Change, Edit, Record, edit_of
-from edittools.exemplars import Exemplar, exemplars_at
-from edittools.moments import RankError, Reference, SecondMoment, reference_moment
+from edittools.edits import Change, Edit, Record
+from edittools.moments import RankError, SecondMoment
+from edittools.site import Site
 
 DIRECTIONS = ("mean", "probe", "leace")
 PROJECTIONS = [
@@ -30,14 +26,11 @@ PROJECTIONS = [
 
 
 def project_concept(
-    classifier: Classifier,
-    layer: str | nn.Module | Cut,
-    exemplars: Exemplar | Sequence[Exemplar],
-    reference: Reference | None,
+    site: Site,
     *,
     direction: str = "mean",
     ridge: float = 1e-2,
-) -> Edit:
+) -> list[Edit]:
     """Make the layer ignore the direction v that separates the masked keys of x' from those of x.
 
     Each key k is replaced by k − P(k − μ), with P = v uᵀ, uᵀv = 1 and μ the mean masked key of x:
@@ -48,10 +41,7 @@ def project_concept(
     all outputs by −W P μ in comparison. All offsets of a kernel have the same P. Padding counts as keys of zeros.
 
     Args:
-        classifier: the classifier; it is not changed.
-        layer: name of the layer, its module, or a `Cut` of it.
-        exemplars: one or several; their labels are not used.
-        reference: reference images or their `SecondMoment`; needed for "leace" only.
+        site: the layer and its exemplars; reference images are needed for "leace" only.
         direction: how v and u are computed, with μ' the mean masked key of x':
             "mean": v = u = μ' − μ, up to scale.
             "probe": v = u is the weight of a ridge regression that predicts whether a masked key is from x' or x.
@@ -61,7 +51,7 @@ def project_concept(
             Not used for "mean".
 
     Returns:
-        The edit. The losses in its `Record` are the distance between μ' and μ, before and after the projection.
+        One edit. The losses in its `Record` are the distance between μ' and μ, before and after the projection.
 
     Raises:
         RankError: if this distance is 0 before the projection.
@@ -69,11 +59,9 @@ def project_concept(
     """
     one_of(direction, DIRECTIONS, "direction")
     ridge = check_amount(ridge, "ridge", 0)
-    states = exemplars_at(classifier, layer, exemplars)
-    cut = states.cut
-    moment = reference_moment(cut, reference) if direction == "leace" else None
-    keys, weights = masked_keys(cut, states.image, states.masks)
-    changed_keys, _ = masked_keys(cut, states.changed, states.masks)
+    cut = site.cut
+    keys, weights = masked_keys(cut, site.image, site.masks)
+    changed_keys, _ = masked_keys(cut, site.changed, site.masks)
     mean = weights @ keys
     gap = weights @ (changed_keys - keys)
     if not gap.any():
@@ -89,7 +77,7 @@ def project_concept(
         removed = reader = _probe_direction(all_keys, all_weights, gap, ridge)
     elif direction == "leace":
         origin = torch.zeros_like(mean) if cut.bias is None else mean
-        reader = _leace_reader(all_keys - origin, all_weights, gap, moment, ridge)
+        reader = _leace_reader(all_keys - origin, all_weights, gap, site.reference.moment, ridge)
     reader = reader / (reader @ removed)
     precision = solver_precision(cut.weight)
     removed_output = torch.einsum("on...,n->o...", cut.weight.detach().double(), removed)  # W v, (out, kh, kw)
@@ -100,9 +88,9 @@ def project_concept(
         changes[cut.bias_name] = Change((kernel_sum * (reader @ mean)).to(precision))
     distance_before = float(gap.norm())
     distance_after = float((gap - removed * (reader @ gap)).norm())
-    response = states.response(change.added(cut, cut.keys(states.changed)))
+    response = site.response(change.added(cut, cut.keys(site.changed)))
     record = Record(f"concept projection ({direction})", distance_before, distance_after, 1, response)
-    return edit_of(cut, changes, record)
+    return [site.edit(changes, record)]
 
 
 def _probe_direction(keys: Tensor, weights: Tensor, gap: Tensor, ridge: float) -> Tensor:

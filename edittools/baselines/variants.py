@@ -1,19 +1,15 @@
 """Variants of `rewrite`: along random directions, in the null space of the reference keys, and in closed form."""
 
-from collections.abc import Sequence
 from itertools import product
 
 import torch
-from torch import Tensor, nn
 
 from edittools._checks import check_amount, check_number
 from edittools.baselines.inputs import masked_keys, solver_precision
-from edittools.classifiers import Classifier
-from edittools.cut import Cut
-from edittools.edits import Change, Edit, Record, edit_of
-from edittools.exemplars import Exemplar, exemplars_at
-from edittools.moments import RankError, Reference, SecondMoment, directions, reference_moment
-from edittools.rewriting import Problem, fits, pose, rewrite, solve_least_squares
+from edittools.edits import Change, Edit, Record
+from edittools.moments import RankError, SecondMoment, directions
+from edittools.rewriting import Problem, fits, pose, rewrite_at, solve_least_squares
+from edittools.site import Site
 
 NULL_SPACES = [{"share": share, "rank": rank} for share, rank in product((0.9, 0.99, 0.999), (None, 1, 3))]
 """Grid of settings of `rewrite_in_null_space`; a search skips ranks that exceed that of the keys at a small mask."""
@@ -23,10 +19,7 @@ WEIGHTS = [{"weight": weight} for weight in (0.1, 1.0, 10.0, 100.0, 1e3, 1e4)]
 
 
 def rewrite_at_random(
-    classifier: Classifier,
-    layer: str | nn.Module | Cut,
-    exemplars: Exemplar | Sequence[Exemplar],
-    reference: Reference | None = None,
+    site: Site,
     *,
     rank: int = 1,
     masked: bool = True,
@@ -34,17 +27,14 @@ def rewrite_at_random(
     reference_weight: float | None = None,
     steps: int = 200,
     seed: int = 0,
-) -> Edit:
+) -> list[Edit]:
     """Rewrite along random orthonormal directions, as a control.
 
     Only the directions are random; Λ is solved for, as in `rewrite`. The directions depend only on the number of the
     layer's input channels, the rank and the seed.
 
     Args:
-        classifier: the classifier; it is not changed.
-        layer: name of the layer, its module, or a `Cut` of it.
-        exemplars: one or several; their labels are not used.
-        reference: reference images or their `SecondMoment`, for the penalty.
+        site: the layer and its exemplars; reference images are needed for the penalty only.
         rank: number of directions.
         masked: as in `rewrite`.
         objective: "least_squares" or "l1", as in `rewrite`.
@@ -53,21 +43,17 @@ def rewrite_at_random(
         seed: seed of the random directions.
 
     Returns:
-        The edit.
+        One edit.
 
     Raises:
         ValueError: as in `rewrite`.
     """
-    states = exemplars_at(classifier, layer, exemplars)
-    cut = states.cut
-    shape = (check_number(rank, 1, "rank"), cut.weight.shape[1])
+    weight = site.cut.weight
+    shape = (check_number(rank, 1, "rank"), weight.shape[1])
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-    basis = torch.linalg.qr(noise.T).Q.T.to(cut.weight)
-    return rewrite(
-        classifier,
-        cut,
-        states,
-        reference,
+    basis = torch.linalg.qr(noise.T).Q.T.to(weight)
+    return rewrite_at(
+        site,
         rank=rank,
         masked=masked,
         objective=objective,
@@ -78,31 +64,25 @@ def rewrite_at_random(
 
 
 def rewrite_in_null_space(
-    classifier: Classifier,
-    layer: str | nn.Module | Cut,
-    exemplars: Exemplar | Sequence[Exemplar],
-    reference: Reference,
+    site: Site,
     *,
     share: float = 0.99,
     rank: int | None = None,
-) -> Edit:
+) -> list[Edit]:
     """Rewrite in the null space of the reference keys: AlphaEdit (Fang et al., arXiv 2410.02355).
 
     The top eigenvectors of C that hold `share` of its trace are excluded. The others span the null space, in which
     reference keys have little energy. There is no other penalty on changing the outputs for reference keys.
 
     Args:
-        classifier: the classifier; it is not changed.
-        layer: name of the layer, its module, or a `Cut` of it.
-        exemplars: one or several; their labels are not used.
-        reference: reference images or their `SecondMoment`.
+        site: the layer, its exemplars and the reference images.
         share: share of the trace of C that is excluded, above 0 and below 1.
         rank: rank of the change. Its directions are the top ones of the masked keys of x' within the null space, and
             the objective is the L1 norm of the paper. None uses the whole null space and least squares, as AlphaEdit
             does.
 
     Returns:
-        The edit.
+        One edit.
 
     Raises:
         RankError: if no direction is left in the null space, or if `rank` exceeds the number of independent masked keys
@@ -111,24 +91,19 @@ def rewrite_in_null_space(
     """
     if not 0 < check_amount(share, "share") < 1:
         raise ValueError(f"share={share!r} is out of range; pass a number above 0 and below 1")
-    states = exemplars_at(classifier, layer, exemplars)
-    cut = states.cut
-    moment = reference_moment(cut, reference)
-    values, vectors = moment.eigen  # from low to high
+    cut = site.cut
+    values, vectors = site.reference.moment.eigen  # from low to high
     energy = values.flip(0).cumsum(dim=0)
     excluded = int((energy < share * energy[-1]).sum()) + 1
     if excluded >= len(values):
         raise RankError(f"share={share!r} needs all {len(values)} directions, which leaves none; pass a lower share")
     basis = vectors[:, : len(values) - excluded].T.to(cut.weight.device)
     if rank is not None:
-        keys, weights = masked_keys(cut, states.changed, states.masks)
+        keys, weights = masked_keys(cut, site.changed, site.masks)
         identity = SecondMoment(torch.eye(len(basis), dtype=torch.float64, device=keys.device))
         basis = directions(keys @ basis.T, weights, rank, identity) @ basis
-    return rewrite(
-        classifier,
-        cut,
-        states,
-        reference,
+    return rewrite_at(
+        site,
         rank=len(basis),
         basis=basis,
         objective="least_squares" if rank is None else "l1",
@@ -137,13 +112,10 @@ def rewrite_in_null_space(
 
 
 def rewrite_in_closed_form(
-    classifier: Classifier,
-    layer: str | nn.Module | Cut,
-    exemplars: Exemplar | Sequence[Exemplar],
-    reference: Reference,
+    site: Site,
     *,
     weight: float = 1.0,
-) -> Edit:
+) -> list[Edit]:
     """Change the full weight in closed form, as MEMIT does (Meng et al., arXiv 2210.07229).
 
     The change is Δ = R K*ᵀ (K* K*ᵀ + λ C)⁻¹. The columns of K* are the keys of x' under the kernel's window, weighted
@@ -152,26 +124,22 @@ def rewrite_in_closed_form(
     correlation of keys at neighboring positions. Low eigenvalues of C are raised, see `SecondMoment.whitener`.
 
     Args:
-        classifier: the classifier; it is not changed.
-        layer: name of the layer, its module, or a `Cut` of it.
-        exemplars: one or several; their labels are not used.
-        reference: reference images or their `SecondMoment`.
+        site: the layer, its exemplars and the reference images.
         weight: λ in relative units: at 1, λ C has the same trace as K* K*ᵀ.
 
     Returns:
-        The edit.
+        One edit.
 
     Raises:
         ValueError: if there is no reference, or if an argument has a value that is not allowed.
     """
     weight = check_amount(weight, "weight", 0)
-    states = exemplars_at(classifier, layer, exemplars)
-    cut = states.cut
-    moment = reference_moment(cut, reference)
+    cut = site.cut
+    moment = site.reference.moment
     whitener = moment.whitener
     # In whitened keys λ C is the identity, so the solution is that of a ridge system. Its ridge is relative to the
     # trace of the whitened keys, λ to that of the keys.
-    problem = pose(cut, states, basis=whitener)
+    problem = pose(site, basis=whitener)
     keys_trace = _masked_trace(problem, cut.keys(problem.changed))
     whitened_trace = _masked_trace(problem, problem.projected_keys)
     mean_eigenvalue = float(moment.matrix.trace()) / len(moment.matrix)
@@ -180,13 +148,13 @@ def rewrite_in_closed_form(
     coefficients = solve_least_squares(problem, ridge)
     delta = torch.einsum("or...,rn->on...", coefficients.double(), whitener.to(coefficients.device))
     loss_before, loss_after = fits(problem, "least_squares", coefficients)
-    response = states.response(problem.delta_output(coefficients))
+    response = site.response(problem.delta_output(coefficients))
     record = Record("closed form", loss_before, loss_after, 1, response)
     change = Change(delta.to(solver_precision(cut.weight)))
-    return edit_of(cut, {f"{cut.layer}.weight": change}, record)
+    return [site.edit({f"{cut.layer}.weight": change}, record)]
 
 
-def _masked_trace(problem: Problem, keys: Tensor) -> float:
+def _masked_trace(problem: Problem, keys: torch.Tensor) -> float:
     """Compute the trace of K Kᵀ, where K are the keys under the kernel's window, weighted by the mask."""
     cut = problem.cut
     ones = torch.ones_like(cut.weight[:1], dtype=torch.float64)

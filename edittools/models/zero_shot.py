@@ -69,13 +69,6 @@ class ZeroShot(nn.Module):
         return self.scale * F.normalize(self.visual(images), dim=-1) @ self.embeddings.T.to(images)
 
 
-def identify_network(network: nn.Module) -> str:
-    """Identify a network that is not an image classifier: by its package's version, its modules and its weights."""
-    package = type(network).__module__.partition(".")[0]
-    version = getattr(sys.modules[package], "__version__", "")
-    return f"{package} {version} {network} {fingerprint(network)}"
-
-
 @torch.no_grad()
 def text_embeddings(
     clip: nn.Module,
@@ -98,7 +91,10 @@ def text_embeddings(
     """
     prompts = [template.format(name) for name, template in product(class_names, templates)]
     tokens = tokenizer(prompts)
-    content = f"{identify_network(clip)} {digest_tensors([tokens])} {len(class_names)} {len(templates)}"
+    package = type(clip).__module__.partition(".")[0]
+    version = getattr(sys.modules[package], "__version__", "")
+    text_model = f"{package} {version} {clip} {fingerprint(clip)}"
+    content = f"{text_model} {digest_tensors([tokens])} {len(class_names)} {len(templates)}"
 
     def embed() -> dict[str, Tensor]:
         device = next(clip.parameters()).device

@@ -4,10 +4,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import pandas as pd
-
-from edittools.exemplars import Exemplar
-from edittools.selection.search import SCORES, EditSearch, Exemplars, Selection, grid
+from edittools.exemplars import Exemplars, named_exemplars
+from edittools.selection.search import Candidate, EditSearch, Outcomes, Selection, grid
 
 INTERPOLATION_WEIGHTS = (0.25, 0.5, 0.75)
 """Weights of the fine-tuned parameters in an interpolation with the original ones, see `interpolate_finetuning`."""
@@ -51,40 +49,49 @@ def select_finetuning(
         exemplars: by default those of the search.
     """
     started = time.perf_counter()
-    exemplars = search.exemplars if exemplars is None else exemplars
+    exemplars = search.exemplars if exemplars is None else named_exemplars(exemplars)
     first = grid(scope=(scope,), rate=rounds.rates, momentum=rounds.momenta, locality=(0.0,), steps=rounds.steps[:1])
     layers = rounds.tuned or None
-    tables = [search.score(search.candidates("finetune", first, exemplars=exemplars, layers=layers))]
-    order = tables[0].sort_values("loss", kind="stable")
-    best = order.drop_duplicates("layer").head(rounds.top)
-    feasible = first_feasible(search, order, rounds.top)
-    others = feasible.loc[feasible.index.difference(best.index, sort=False)]
-    for run in pd.concat([best, others]).to_dict("records"):
+    outcomes = search.score(search.candidates("finetune", first, exemplars=exemplars, layers=layers))
+    best = _first_of_each_layer(outcomes, rounds.top)
+    feasible = first_feasible(search, outcomes, rounds.top)
+    for index in dict.fromkeys([*best, *feasible]):
+        run = outcomes.candidates[index].params
         same = {name: (run[name],) for name in ("scope", "rate", "momentum")}
         second = []
         if rounds.steps[1:]:
             second += grid(**same, locality=(0.0,), steps=(tuple(rounds.steps[1:]),))
         second += grid(**same, locality=rounds.localities, steps=(tuple(rounds.steps),))
-        shown: dict[str, Exemplar | Sequence[Exemplar]] = {run["exemplar"]: exemplars[run["exemplar"]]}
+        shown = {run["exemplar"]: exemplars[run["exemplar"]]}
         candidates = search.candidates("finetune", second, exemplars=shown, layers=[run["layer"]])
-        tables.append(search.score(candidates))
-    selection = search.select(pd.concat(tables, ignore_index=True))
+        outcomes = outcomes.joined(search.score(candidates))
+    selection = search.select(outcomes)
     return replace(selection, seconds=time.perf_counter() - started)
 
 
-def first_feasible(search: EditSearch, results: pd.DataFrame, most: int) -> pd.DataFrame:
-    """Return the first candidate of each layer that satisfies the constraints.
+def _first_of_each_layer(outcomes: Outcomes, most: int) -> list[int]:
+    """Return the indices of the best candidates of the best layers, at most `most` of them."""
+    found: dict[str, int] = {}
+    for index in outcomes.by_loss:
+        found.setdefault(outcomes.candidates[index].params["layer"], index)
+    return list(found.values())[:most]
+
+
+def first_feasible(search: EditSearch, outcomes: Outcomes, most: int) -> list[int]:
+    """Return the index of the best candidate of each layer that satisfies the constraints.
 
     Args:
         search: the search.
-        results: a table of `EditSearch.score`, the best candidate first.
+        outcomes: what the candidates do to the target images.
         most: number of layers at most.
     """
     found: dict[str, int] = {}
-    for index, layer, edit in zip(results.index, results.layer, results.edit, strict=True):
-        if len(found) < most and layer not in found and search.is_feasible(edit):
+    for index in outcomes.by_loss:
+        candidate = outcomes.candidates[index]
+        layer = candidate.params["layer"]
+        if len(found) < most and layer not in found and search.is_feasible(candidate.edit, candidate.strength):
             found[layer] = index
-    return results.loc[list(found.values())]
+    return list(found.values())
 
 
 def interpolate_finetuning(search: EditSearch, tuned: Selection) -> Selection:
@@ -95,11 +102,10 @@ def interpolate_finetuning(search: EditSearch, tuned: Selection) -> Selection:
         tuned: what `select_finetuning` has returned.
     """
     started = time.perf_counter()
-    best = tuned.results.sort_values("loss", kind="stable").head(20)
-    params = best.drop(columns=best.columns.intersection(SCORES)).to_dict("records")
     between = []
-    for values, edit in zip(params, best.edit, strict=True):
+    for index in tuned.outcomes.by_loss[:20]:
+        candidate = tuned.outcomes.candidates[index]
         for strength in INTERPOLATION_WEIGHTS:
-            between.append(({**values, "strength": strength}, strength * edit))
-    selection = search.select(pd.concat([tuned.results, search.score(between)], ignore_index=True))
+            between.append(Candidate({**candidate.params, "strength": strength}, candidate.scaled, strength))
+    selection = search.select(tuned.outcomes.joined(search.score(between)))
     return replace(selection, seconds=tuned.seconds + time.perf_counter() - started)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from edittools._ledger import Weights
 from edittools.classifiers import Classifier
 from edittools.cut import cut_all
 from edittools.exemplars import Exemplar, paste_texture
@@ -18,13 +19,14 @@ from edittools.miniworld.scenes import Scenes, exact_finder, scene
 from edittools.miniworld.textures import restyle
 from edittools.models.load import load_classifier
 from edittools.probing.segmentation import GATING_VEHICLES, Finder, Gated, cached, deeplab
-from edittools.rewriting import rewrite
+from edittools.rewriting import rewrite_at
 from edittools.scenarios import photos
 from edittools.scenarios.scenario import Scenario
 from edittools.scenarios.tiers import MODELS, UNTUNED, SceneSet, current_tier
-from edittools.selection.activations import ReferenceActivations, cache_activations
+from edittools.selection.evaluation import cache_activations
 from edittools.selection.search import candidate_layers
 from edittools.selection.splits import Splits
+from edittools.site import LayerReference, site_at
 
 SNOW_EXEMPLARS = {
     "limousine": "n03670208_limousine",
@@ -267,14 +269,14 @@ def compare_exemplars(scenario: Scenario, progress: bool = False) -> pd.DataFram
     layer = scenario.default["layer"]
     used = [i for i, name in enumerate(splits.clean_test.names) if not _is_exemplar(name)]
     clean = splits.clean_test.subset(used) if splits.clean_test.names else splits.clean_test
-    cuts = cut_all(classifier, [layer])
-    moment = ReferenceActivations(cuts, splits.reference, progress).moments[layer]
+    cuts = cut_all(classifier, [layer], Weights(classifier))
+    reference = LayerReference(cuts[layer], splits.reference)
     sets = {"target": splits.target, "target_test": splits.target_test, "clean": clean}
     activations = cache_activations(cuts, sets, progress=progress)
     rows = []
     exemplars = {**scenario.exemplars, **scenario.extra_exemplars}
     for name, exemplar in tqdm(exemplars.items(), "exemplars", disable=not progress, leave=False):
-        edit = rewrite(classifier, cuts[layer], exemplar, moment)
+        [edit] = rewrite_at(site_at(cuts[layer], [exemplar], reference))
         compared = {split: states.compare(edit) for split, states in activations.items()}
         shown = [compared["target"], compared["target_test"]]
         together = Comparison(torch.cat([one.before for one in shown]), torch.cat([one.after for one in shown]))

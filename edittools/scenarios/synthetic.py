@@ -37,8 +37,8 @@ from edittools.scenarios.finetuning import FinetuningRounds, interpolate_finetun
 from edittools.scenarios.rules import scenario_for
 from edittools.scenarios.scenario import Scenario
 from edittools.scenarios.tiers import MODELS, SceneSet, current_tier
-from edittools.selection.constraints import Constraints
-from edittools.selection.search import EditSearch, grid, later_layers
+from edittools.selection.evaluation import Constraints, SplitActivations
+from edittools.selection.search import EditSearch, Outcomes, grid, later_layers
 from edittools.selection.splits import Splits
 
 SettingsGrid = Sequence[Mapping[str, Any]]
@@ -146,11 +146,11 @@ class SyntheticSetup:
     common_fields: Mapping[str, Any]
 
     @cached_property
-    def shared_search(self) -> EditSearch:
-        """A search whose activations of the common image sets are used by all cases."""
+    def shared_activations(self) -> SplitActivations:
+        """The activations of the common image sets, which all cases use."""
         placeholder = self.concepts.data.subset([0])
         splits = Splits(**self.common_fields["splits"], target=placeholder)
-        return EditSearch(self.classifier, {}, splits, self.common_fields["layers"])
+        return SplitActivations(self.classifier, self.common_fields["layers"], splits)
 
 
 @dataclass(frozen=True)
@@ -442,7 +442,7 @@ def case_search(
         if numbers[original]:
             extra[name] = same_variant.turned(numbers[original], case.concept, case.style)
     splits = replace(scenario.splits, extra=extra)
-    shared = setup.shared_search.activations
+    shared = setup.shared_activations
     search = EditSearch(setup.classifier, scenario.exemplars, splits, scenario.layers, activations=shared)
     return replace(scenario, splits=splits), search
 
@@ -475,12 +475,12 @@ def run_case(
         if errors < settings.least_errors or not search.activations["target_test"].before.any():
             return [{**names, "method": "undefined", "budget": nan}]
         figures = cache(partial(evaluate or figures_of, search))  # several constraints may select the same edit
-        for method, table in _tables(scenario, search, methods, settings).items():
-            if table.empty:
+        for method, outcomes in _outcomes(scenario, search, methods, settings).items():
+            if not len(outcomes):
                 continue
             for budget in settings.budgets:
                 constraints = replace(search.constraints, max_accuracy_drop=budget)
-                selection = search.select(table, constraints=constraints)
+                selection = search.select(outcomes, constraints=constraints)
                 row = {
                     **names,
                     "method": method,
@@ -493,13 +493,13 @@ def run_case(
     return rows
 
 
-def _tables(
+def _outcomes(
     scenario: Scenario, search: EditSearch, methods: Sequence[str], settings: CaseSettings
-) -> dict[str, pd.DataFrame]:
+) -> dict[str, Outcomes]:
     """Try the methods on the target images.
 
     Returns:
-        A table of candidates by method, for all methods or for those in `methods`.
+        The outcomes of the candidates by method, for all methods or for those in `methods`.
     """
 
     def is_selected(name: str) -> bool:
@@ -507,7 +507,7 @@ def _tables(
 
     strengths = settings.strengths
     exemplars = {"exemplars": list(scenario.exemplars.values())}
-    variants = {"variants": list(chain.from_iterable(scenario.several.values()))}
+    variants = list(chain.from_iterable(scenario.several.values()))
     candidates = {}
     for name, settings_grid in settings.editing.items():
         candidates[name] = search.candidates("rewrite", settings_grid, strengths, exemplars)
@@ -515,18 +515,21 @@ def _tables(
     candidates["random direction"] = search.candidates("random_direction", plain, strengths, exemplars)
     for name in settings.baselines:
         candidates[name.replace("_", " ")] = search.candidates(name, None, strengths, exemplars)
-    candidates["editing, variants"] = search.candidates("rewrite", plain, strengths, variants)
-    tables = {name: search.score(of_method) for name, of_method in candidates.items() if is_selected(name)}
+    if variants:
+        candidates["editing, variants"] = search.candidates("rewrite", plain, strengths, {"variants": variants})
+    outcomes = {name: search.score(of_method) for name, of_method in candidates.items() if is_selected(name)}
     for scope in SCOPES:
         name = f"{scope} fine-tuning"
         if is_selected(name):
             finetuned = select_finetuning(search, scope, settings.finetuning, exemplars)
-            tables[name] = interpolate_finetuning(search, finetuned).results
+            outcomes[name] = interpolate_finetuning(search, finetuned).outcomes
     for rank in settings.ranks:
         name = f"rank {rank}"
         if is_selected(name):
-            tables[name] = tables["editing"].query("rank == @rank")
-    return tables
+            tried = outcomes["editing"].candidates
+            of_rank = [index for index, candidate in enumerate(tried) if candidate.params["rank"] == rank]
+            outcomes[name] = outcomes["editing"].of_candidates(of_rank)
+    return outcomes
 
 
 def figures_of(search: EditSearch, edit: Edit) -> dict[str, float]:

@@ -7,17 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
 from edittools.metrics import Comparison, wilson
-from edittools.selection.activations import CachedActivations
-from edittools.selection.constraints import Constraints
 from edittools.selection.diagnosis import (
     ExemplarDiagnosis,
     diagnose_exemplars,
     exemplar_conditions,
     image_conditions,
 )
+from edittools.selection.evaluation import CachedActivations, Constraints
 from edittools.selection.search import EditSearch, Selection
 from edittools.selection.verdict import (
     RETAINED,
@@ -229,16 +227,14 @@ def share_inside_mask(search: EditSearch, selection: Selection) -> float | None:
     group = search.exemplars[selection.params["exemplar"]] if "exemplar" in selection.params else None
     if group is None or not any(name.endswith(".weight") for name in selection.edit.changes):
         return None
-    exemplar = group if isinstance(group, Exemplar) else group[0]
+    exemplar = group[0]
     edit_map = selection.edit.edit_map(search.classifier, exemplar.changed)
     return float((edit_map * exemplar.mask.to(edit_map)).sum() / edit_map.sum().clamp_min(1e-12))
 
 
 def cache_exemplars(search: EditSearch, diagnoses: Sequence[ExemplarDiagnosis]) -> CachedActivations:
     """Cache x' of all exemplars of a search, labeled by what x is predicted as, in the order of their diagnoses."""
-    members: list[Exemplar] = []
-    for group in search.exemplars.values():
-        members += [group] if isinstance(group, Exemplar) else group
+    members = [exemplar for group in search.exemplars.values() for exemplar in group]
     changed = torch.stack([exemplar.changed for exemplar in members])
     labels = torch.tensor([one.original for one in diagnoses])
     return CachedActivations(search.cuts, LabelledImages(changed, labels, search.classifier.classes))

@@ -46,18 +46,15 @@ class ExemplarDiagnosis:
 
 
 def diagnose_exemplars(
-    classifier: Classifier, exemplars: Mapping[str, Exemplar | Sequence[Exemplar]]
+    classifier: Classifier, exemplars: Mapping[str, Sequence[Exemplar]]
 ) -> tuple[ExemplarDiagnosis, ...]:
     """Classify x and x' of each exemplar, and compare their difference with the mask.
 
     Args:
         classifier: the classifier.
-        exemplars: by name, one exemplar, or several that go into one edit.
+        exemplars: the exemplars of each edit that is tried, by name.
     """
-    named = []
-    for name, group in exemplars.items():
-        members = [group] if isinstance(group, Exemplar) else list(group)
-        named += [(name, exemplar) for exemplar in members]
+    named = [(name, exemplar) for name, group in exemplars.items() for exemplar in group]
     diagnoses = []
     for name, exemplar in named:
         pair = torch.stack([exemplar.image, exemplar.changed])

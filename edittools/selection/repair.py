@@ -23,7 +23,7 @@ from torch import Tensor
 
 from edittools.classifiers import Classifier, check_classifier, remap_labels
 from edittools.edits import Edit
-from edittools.exemplars import Exemplar
+from edittools.exemplars import Exemplar, Exemplars, named_exemplars
 from edittools.images import Images, LabelledImages, LazyImages
 from edittools.metrics import misclassified, predict
 from edittools.reports import Page, render, save_page
@@ -36,7 +36,6 @@ from edittools.selection.assessment import (
     measure_effect,
     share_inside_mask,
 )
-from edittools.selection.constraints import Constraints
 from edittools.selection.diagnosis import (
     ExemplarDiagnosis,
     diagnose_exemplars,
@@ -44,18 +43,19 @@ from edittools.selection.diagnosis import (
     image_conditions,
     warn_about,
 )
+from edittools.selection.evaluation import Constraints
 from edittools.selection.report import make_page
 from edittools.selection.search import (
-    SCORES,
+    Candidate,
     Candidates,
     EditSearch,
+    Outcome,
+    Outcomes,
     Selection,
     cross_validate,
     grid,
-    named_exemplars,
     score_each,
     stratified_folds,
-    tabulate,
 )
 from edittools.selection.splits import Splits, check_disjoint, label_by_prediction, split_clean, without_duplicates
 from edittools.selection.summary import (
@@ -145,7 +145,7 @@ class RepairResult:
         if self.selection.feasible:
             lines.append(describe_selection(self.selection))
             if self.inside_mask is not None:
-                exemplar = self.search.exemplars[self.selection.params["exemplar"]]
+                exemplar = self.search.exemplars[self.selection.params["exemplar"]][0]
                 lines.append(describe_map(self.inside_mask, float(exemplar.mask.mean())))
             lines += describe_measures(self.assessment)
             lines += describe_alternatives(self.table)
@@ -185,7 +185,7 @@ class RepairResult:
 
 def repair(
     classifier: Classifier,
-    exemplars: Exemplar | Sequence[Exemplar] | Mapping[str, Exemplar],
+    exemplars: Exemplars,
     failing: LabelledImages,
     clean: Images,
     retain: Images | Mapping[str, Images] | None = None,
@@ -208,8 +208,8 @@ def repair(
 
     Args:
         classifier: the classifier; it is not changed.
-        exemplars: one or several; each is tried alone. Edits do not use their labels; the control by local fine-tuning
-            does, and is left out unless each exemplar has one.
+        exemplars: one or several. Each is tried alone, but those under one name in a mapping make one edit. Edits do
+            not use their labels; the control by local fine-tuning does, and is left out unless each exemplar has one.
         failing: labeled images that show the concept, at least two. At least one of them must be misclassified; the
             others may be correct. If their class names are not those of the classifier, in the same order, labels are
             mapped by class name.
@@ -289,7 +289,7 @@ def _warn_before_search(search: EditSearch, diagnoses: Sequence[ExemplarDiagnosi
 
 def _splits(
     classifier: Classifier,
-    exemplars: Mapping[str, Exemplar],
+    exemplars: Mapping[str, Sequence[Exemplar]],
     failing: LabelledImages,
     clean: Images,
     retain: Images | Mapping[str, Images] | None,
@@ -319,8 +319,9 @@ def _splits(
         raise ValueError(
             f"All {len(failing)} failing images are classified as labeled; pass images that are misclassified"
         )
-    changed = torch.stack([exemplar.changed for exemplar in exemplars.values()])
-    original = torch.stack([exemplar.image for exemplar in exemplars.values()])
+    members = [exemplar for group in exemplars.values() for exemplar in group]
+    changed = torch.stack([exemplar.changed for exemplar in members])
+    original = torch.stack([exemplar.image for exemplar in members])
     shown = {"exemplars": torch.cat([changed, original]), "x' of the exemplars": changed}
     pairs = [("clean", "exemplars"), ("failing", "clean"), ("failing", "x' of the exemplars")]
     for title in titles.values():
@@ -393,7 +394,7 @@ def _candidates(
     }
     if baselines:
         candidates["random direction"] = search.candidates("random_direction", settings, strengths)
-        if all(exemplar.label is not None for exemplar in search.exemplars.values()):
+        if all(exemplar.label is not None for group in search.exemplars.values() for exemplar in group):
             candidates["local fine-tuning"] = search.candidates("finetune", FINETUNING, strengths)
         candidates["logit correction"] = search.candidates("logit_correction")
     return candidates
@@ -408,9 +409,9 @@ class _Procedure:
         self.progress = progress
         self.target = search.activations["target"]
         self.folds = stratified_folds(self.target.labels)
-        self.rows: dict[str, list[dict[str, Any]]] = {}
+        self.scored: dict[str, list[Outcome]] = {}
         self.selections: dict[str, Selection] = {}
-        self._sums: dict[tuple[Edit, Edit], dict[str, Any]] = {}
+        self._sums: dict[tuple[Edit, Edit, float], Outcome] = {}
 
     def run(self, candidates: Mapping[str, Candidates]) -> bool:
         """Score the candidates of all methods, and select; return False if the search was ended early.
@@ -426,72 +427,75 @@ class _Procedure:
             for name in candidates:
                 if name not in METHODS:
                     self._score(name, candidates[name])
-                if self.rows[name] or name == "edit":
-                    self.selections[name] = self.search.select(self._table(name), cv=self.folds)
+                if self.scored[name] or name == "edit":
+                    self.selections[name] = self.search.select(self._outcomes(name), cv=self.folds)
         except (KeyboardInterrupt, _Stopped) as interrupt:
-            if not self.rows["edit"]:
+            if not self.scored["edit"]:
                 raise KeyboardInterrupt from interrupt
             if "selected" not in self.selections:
                 self.selections["selected"] = self._select_of_all(with_second_layer=False)
             if "edit" not in self.selections:
-                self.selections["edit"] = self.search.select(self._table("edit"), cv=self.folds)
+                self.selections["edit"] = self.search.select(self._outcomes("edit"), cv=self.folds)
             return False
         return True
 
     def _score(self, method: str, candidates: Candidates) -> None:
         """Score the candidates of a method, until the callback ends the search."""
-        rows: list[dict[str, Any]] = []
-        self.rows[method] = rows
+        outcomes: list[Outcome] = []
+        self.scored[method] = outcomes
 
         def tell(done: int, total: int | None) -> None:
             self._tell(method, done, total)
 
-        for row in score_each(candidates, self.target, method if self.progress else "", tell):
-            rows.append({"method": NAMES.get(method, method), **row})
+        for outcome in score_each(candidates, self.target, method if self.progress else "", tell):
+            params = {"method": NAMES.get(method, method), **outcome.candidate.params}
+            outcomes.append(outcome._replace(candidate=replace(outcome.candidate, params=params)))
 
     def _tell(self, method: str, done: int, total: int | None) -> None:
         """Call the callback."""
         if self.callback is not None and self.callback(method, done, total) is False:
             raise _Stopped
 
-    def _table(self, *methods: str) -> pd.DataFrame:
-        """Tabulate the candidates of some methods."""
-        rows = [row for method in methods for row in self.rows.get(method, ())]
-        return tabulate(rows, self.target.before)
+    def _outcomes(self, *methods: str) -> Outcomes:
+        """Collect the outcomes of the candidates of some methods."""
+        outcomes = [outcome for method in methods for outcome in self.scored.get(method, ())]
+        return Outcomes.of(outcomes, self.target.before)
 
     def _select_of_all(self, with_second_layer: bool) -> Selection:
         """Select among the candidates of all methods, and a second layer on top, by cross-validation."""
         started = time.perf_counter()
-        table = self._table(*METHODS)
+        outcomes = self._outcomes(*METHODS)
 
         def select(images: Tensor | slice) -> Selection:
-            selection = self.search.select(tabulate(table, self.target.before, images))
-            return self._add_layer(selection, images) if with_second_layer and selection.feasible else selection
+            selection = self.search.select_on(outcomes, images)
+            if with_second_layer and selection.feasible:
+                return self._add_layer(selection, outcomes, images)
+            return selection
 
         selection = cross_validate(select, self.target.before, self.folds)
         return replace(selection, seconds=time.perf_counter() - started)
 
-    def _add_layer(self, first: Selection, images: Tensor | slice) -> Selection:
+    def _add_layer(self, first: Selection, outcomes: Outcomes, images: Tensor | slice) -> Selection:
         """Add a candidate of another layer to the selected one, if that lowers the loss within the constraints."""
-        rows = first.results.to_dict("records")
-        others = first.results[~first.results.layer.isin(first.edit.layers) & (first.results.net > 0)]
-        others = others.sort_values("loss", kind="stable").head(ON_TOP)
-        for done, other in enumerate(others.to_dict("records")):
-            self._tell("second layer", done, len(others))
-            rows.append(self._sum(first, other))
-        return self.search.select(tabulate(rows, self.target.before, images))
+        counted = outcomes.on_images(images)
+        others = []
+        for index in counted.by_loss:
+            candidate = counted.candidates[index]
+            if counted.net[index] > 0 and candidate.params["layer"] not in first.edit.layers:
+                others.append(candidate)
+        sums = []
+        for done, other in enumerate(others[:ON_TOP]):
+            self._tell("second layer", done, len(others[:ON_TOP]))
+            sums.append(self._sum(first, other))
+        return self.search.select_on(outcomes.joined(Outcomes.of(sums, self.target.before)), images)
 
-    def _sum(self, first: Selection, other: Mapping[str, Any]) -> dict[str, Any]:
-        """Score the sum of the selected edit and the edit in another row; each pair is scored once."""
-        pair = (first.edit, other["edit"])
+    def _sum(self, first: Selection, other: Candidate) -> Outcome:
+        """Score the sum of the selected edit and another candidate; each pair is scored once."""
+        pair = (first.edit, other.edit, other.strength)
         if pair not in self._sums:
-            params = dict(first.params)
-            for name, value in other.items():
-                if name not in SCORES and value == value:  # NaN: a parameter of another method
-                    params[f"{SECOND}{name}"] = value
-            both = other["edit"] + first.edit  # the changes of the first come first, so the edit map is of its layer
-            [row] = score_each([(params, both)], self.target)
-            self._sums[pair] = row
+            params = dict(first.params) | {f"{SECOND}{name}": value for name, value in other.params.items()}
+            both = other.scaled + first.edit  # the changes of the first come first, so the edit map is of its layer
+            [self._sums[pair]] = score_each([Candidate(params, both)], self.target)
         return self._sums[pair]
 
 
@@ -502,10 +506,10 @@ def _with_loss(selection: Selection, search: EditSearch) -> Selection:
         return selection
     if edit.record.objective not in OBJECTIVES:
         return selection
-    cut = search.cuts[selection.params["layer"]]
-    exemplar = search.exemplars[selection.params["exemplar"]]
-    problem = pose(cut, exemplar, None, bool(selection.params.get("masked", True)))
-    _, left = fits(problem, edit.record.objective, edit.changes[f"{cut.layer}.weight"].delta())
+    layer = selection.params["layer"]
+    site = search.site(layer, search.exemplars[selection.params["exemplar"]])
+    problem = pose(site, None, bool(selection.params.get("masked", True)))
+    _, left = fits(problem, edit.record.objective, edit.changes[f"{layer}.weight"].delta())
     return replace(selection, edit=replace(edit, record=replace(edit.record, loss_after=left)))
 
 

@@ -267,10 +267,8 @@ def _exemplars(search: EditSearch, selection: Selection, assessment: Assessment)
 
 def _used(search: EditSearch, assessment: Assessment) -> list[tuple[Any, Exemplar]]:
     """Pair the diagnosis of each exemplar that the edit was made from with the exemplar."""
-    members: list[Exemplar] = []
-    for name in dict.fromkeys(one.name for one in assessment.exemplars):
-        group = search.exemplars[name]
-        members += [group] if isinstance(group, Exemplar) else group
+    names = dict.fromkeys(one.name for one in assessment.exemplars)
+    members = [exemplar for name in names for exemplar in search.exemplars[name]]
     return list(zip(assessment.exemplars, members, strict=True))
 
 
@@ -280,8 +278,7 @@ def _maps(
     """Lay the edit map over x' and some images with the concept, and describe how much of it is inside the mask."""
     if not selection.feasible or not any(name.endswith(".weight") for name in selection.edit.changes):
         return [], ""
-    group = search.exemplars[selection.params["exemplar"]]
-    exemplar = group if isinstance(group, Exemplar) else group[0]
+    exemplar = search.exemplars[selection.params["exemplar"]][0]
     images = [exemplar.changed]
     captions = ["x'"]
     for index in shown.change.argsort(descending=True, stable=True).tolist():

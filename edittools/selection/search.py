@@ -14,8 +14,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import chain, product
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
@@ -24,38 +25,32 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from edittools._checks import one_of
-from edittools.baselines import BASELINES, OF_THE_HEAD, find_head, finetune, rewrite_at_random
+from edittools.baselines import BASELINES, OF_THE_HEAD, finetune, rewrite_at_random
 from edittools.classifiers import Classifier, check_classifier
-from edittools.cut import Cut, editable_layers
+from edittools.cut import editable_layers
 from edittools.edits import Edit
-from edittools.exemplars import Exemplar, exemplars_at
+from edittools.exemplars import Exemplar, Exemplars, named_exemplars
 from edittools.images import stratified
 from edittools.metrics import Comparison, misclassified
 from edittools.moments import RankError
-from edittools.rewriting import rewrite
-from edittools.selection.activations import CachedActivations, SplitActivations
-from edittools.selection.constraints import ConstraintCheck, Constraints
+from edittools.rewriting import rewrite_at
+from edittools.selection.evaluation import CachedActivations, ConstraintCheck, Constraints, SplitActivations
 from edittools.selection.splits import Splits
-
-Candidate = tuple[dict[str, Any], Edit]
-"""The parameters of an edit, by name, and the edit."""
-
-Exemplars = Mapping[str, Exemplar | Sequence[Exemplar]]
-"""Exemplars by name; a sequence of exemplars goes into one edit."""
+from edittools.site import Site, site_at
 
 REFERENCE_WEIGHTS = (0.0, 10.0, 30.0, 100.0)
 """Values of `reference_weight` of `rewrite` to try."""
 
-METHODS: dict[str, tuple[Callable[..., Edit | list[Edit]], Sequence[Mapping[str, Any]], Sequence[float]]] = {
-    "rewrite": (rewrite, ({},), (0.5, 1.0)),
+Method = Callable[..., list[Edit]]
+"""A function `method(site, **settings)` that returns a list of edits, such as `rewrite_at` or a baseline."""
+
+METHODS: dict[str, tuple[Method, Sequence[Mapping[str, Any]], Sequence[float]]] = {
+    "rewrite": (rewrite_at, ({},), (0.5, 1.0)),
     "random_direction": (rewrite_at_random, ({},), (0.5, 1.0)),
     "finetune": (finetune, ({},), (1.0,)),
 }
 METHODS |= {name: (method, settings, (0.5, 1.0)) for name, (method, settings) in BASELINES.items()}
 """The methods by name: each with its function, and the settings and the strengths that are tried by default."""
-
-SCORES = ("corrected", "broken", "net", "loss", "edit", "losses", "wrong")
-"""Columns of a table of results that are not parameters."""
 
 
 def candidate_layers(classifier: Classifier) -> tuple[str, ...]:
@@ -91,18 +86,24 @@ def grid(**values: Iterable[Any]) -> list[dict[str, Any]]:
     return [dict(zip(values, combination, strict=True)) for combination in product(*values.values())]
 
 
-def named_exemplars(exemplars: Exemplar | Sequence[Exemplar] | Exemplars) -> dict[str, Exemplar | Sequence[Exemplar]]:
-    """Return exemplars by name; those without a name are called "exemplar 1", "exemplar 2" and so on.
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """An edit to try.
 
-    Raises:
-        ValueError: if a sequence holds no exemplar.
+    Attributes:
+        params: its parameters by name: layer, exemplar, settings and strength.
+        edit: the edit.
+        strength: factor α by which the edit is scaled.
     """
-    if isinstance(exemplars, Mapping):
-        return dict(exemplars)
-    sequence = [exemplars] if isinstance(exemplars, Exemplar) else list(exemplars)
-    if not sequence:
-        raise ValueError("No exemplar was given; pass at least one, Exemplar(image, changed, mask)")
-    return {f"exemplar {number}": exemplar for number, exemplar in enumerate(sequence, start=1)}
+
+    params: Mapping[str, Any]
+    edit: Edit
+    strength: float = 1.0
+
+    @cached_property
+    def scaled(self) -> Edit:
+        """The edit, scaled by the strength."""
+        return self.strength * self.edit
 
 
 @dataclass(frozen=True)
@@ -114,39 +115,37 @@ class Candidates(Iterable[Candidate]):
     mask gives no candidate.
 
     Args:
-        method: a function `method(classifier, layer, exemplars, reference, **setting) -> Edit`, such as `rewrite` or a
-            baseline.
-        cuts: the cut at each layer, by the layer's name.
-        exemplars: exemplars by name; a sequence of exemplars goes into one edit.
-        reference: the reference that is passed to `method`, by the layer's name.
+        method: the method.
+        layers: names of the layers.
+        exemplars: the exemplars of each edit, by name.
+        site: returns the site of a layer, by its name, and of the exemplars of one edit.
         settings: dictionaries of keyword arguments of `method`.
         strengths: factors α by which each edit is scaled.
     """
 
-    method: Callable[..., Edit | list[Edit]]
-    cuts: Mapping[str, Cut]
-    exemplars: Exemplars
-    reference: Mapping[str, Any]
+    method: Method
+    layers: Sequence[str]
+    exemplars: Mapping[str, Sequence[Exemplar]]
+    site: Callable[[str, Sequence[Exemplar]], Site]
     settings: Sequence[Mapping[str, Any]]
     strengths: Sequence[float] = (0.5, 1.0)
 
     def __len__(self) -> int:
         edits = sum(len(_settings_of_run(setting)) for setting in self.settings)
-        return len(self.cuts) * len(self.exemplars) * edits * len(self.strengths)
+        return len(self.layers) * len(self.exemplars) * edits * len(self.strengths)
 
     def __iter__(self) -> Iterator[Candidate]:
-        for (layer, cut), name in product(self.cuts.items(), self.exemplars):
-            states = exemplars_at(cut.classifier, cut, self.exemplars[name])  # run up to the layer once
+        for layer, (name, members) in product(self.layers, self.exemplars.items()):
+            site = self.site(layer, members)
             for setting in self.settings:
                 try:
-                    made = self.method(cut.classifier, cut, states, self.reference[layer], **setting)
+                    edits = self.method(site, **setting)
                 except RankError:
                     continue
-                edits = made if isinstance(made, list) else [made]
                 for values, edit in zip(_settings_of_run(setting), edits, strict=True):
                     for strength in self.strengths:
                         params = {"layer": layer, "exemplar": name, **values, "strength": strength}
-                        yield params, strength * edit
+                        yield Candidate(params, edit, strength)
 
 
 def _settings_of_run(setting: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -155,6 +154,105 @@ def _settings_of_run(setting: Mapping[str, Any]) -> list[dict[str, Any]]:
     if isinstance(steps, Sequence):
         return [{**setting, "steps": stop} for stop in steps]
     return [dict(setting)]
+
+
+class Outcome(NamedTuple):
+    """What a candidate does to N images.
+
+    Attributes:
+        candidate: the candidate.
+        losses: the cross-entropy of each image, `(N,)`.
+        wrong: which images are misclassified, `(N,)` booleans.
+    """
+
+    candidate: Candidate
+    losses: Tensor
+    wrong: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Outcomes:
+    """What K candidates do to N target images.
+
+    Attributes:
+        candidates: the candidates.
+        losses: the cross-entropy of each image with each candidate, `(K, N)`.
+        wrong: which images are misclassified with each candidate, `(K, N)` booleans.
+        before: which images are misclassified without an edit, `(N,)` booleans.
+    """
+
+    candidates: Sequence[Candidate]
+    losses: Tensor = field(repr=False)
+    wrong: Tensor = field(repr=False)
+    before: Tensor = field(repr=False)
+
+    @classmethod
+    def of(cls, outcomes: Iterable[Outcome], before: Tensor) -> "Outcomes":
+        """Collect the outcomes of candidates; `before` is that of the attributes."""
+        outcomes = list(outcomes)
+        shape = (len(outcomes), len(before))
+        losses = torch.stack([one.losses for one in outcomes]) if outcomes else torch.zeros(shape)
+        wrong = torch.stack([one.wrong for one in outcomes]) if outcomes else torch.zeros(shape, dtype=torch.bool)
+        return cls([one.candidate for one in outcomes], losses, wrong, before)
+
+    def __len__(self) -> int:
+        return len(self.candidates)
+
+    def on_images(self, images: Tensor | slice) -> "Outcomes":
+        """Return the outcomes on some of the images, which are given as `(N,)` booleans, as indices or as a slice."""
+        return replace(self, losses=self.losses[:, images], wrong=self.wrong[:, images], before=self.before[images])
+
+    def of_candidates(self, indices: Sequence[int]) -> "Outcomes":
+        """Return the outcomes of some of the candidates, which are given by their indices, in that order."""
+        indices = list(indices)
+        candidates = [self.candidates[index] for index in indices]
+        return replace(self, candidates=candidates, losses=self.losses[indices], wrong=self.wrong[indices])
+
+    def joined(self, other: "Outcomes") -> "Outcomes":
+        """Return these outcomes and those of other candidates on the same images."""
+        return replace(
+            self,
+            candidates=[*self.candidates, *other.candidates],
+            losses=torch.cat([self.losses, other.losses]),
+            wrong=torch.cat([self.wrong, other.wrong]),
+        )
+
+    @cached_property
+    def corrected(self) -> Tensor:
+        """The number of images that each candidate corrects, `(K,)`."""
+        return (self.before & ~self.wrong).sum(dim=1)
+
+    @cached_property
+    def broken(self) -> Tensor:
+        """The number of images that each candidate breaks, `(K,)`."""
+        return (~self.before & self.wrong).sum(dim=1)
+
+    @cached_property
+    def net(self) -> Tensor:
+        """The number of images that each candidate corrects, minus the number that it breaks, `(K,)`."""
+        return self.corrected - self.broken
+
+    @cached_property
+    def loss(self) -> Tensor:
+        """The mean cross-entropy with each candidate, `(K,)` float64."""
+        return self.losses.double().mean(dim=1)
+
+    @property
+    def by_loss(self) -> list[int]:
+        """The indices of the candidates, the one with the lowest loss first."""
+        return self.loss.argsort(stable=True).tolist()
+
+    def table(self) -> pd.DataFrame:
+        """Tabulate the candidates.
+
+        Returns:
+            One row per candidate: its parameters; the numbers of images `corrected`, `broken` and `net` (corrected −
+            broken); and the `loss` (mean cross-entropy). Parameters keep their types, such as None among numbers; one
+            that a method does not have is empty.
+        """
+        table = pd.DataFrame([dict(candidate.params) for candidate in self.candidates], dtype=object)
+        scores = {"corrected": self.corrected, "broken": self.broken, "net": self.net, "loss": self.loss}
+        return table.assign(**{name: values.numpy() for name, values in scores.items()})
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,7 +266,7 @@ class Selection:
             cross-entropy).
         clean: comparison of the clean images before and after the edit.
         retain: comparison of the retained images; None if there are none.
-        results: one row per candidate, see `EditSearch.score`.
+        outcomes: what each candidate does to the target images.
         n_candidates: number of candidates.
         seconds: time that scoring and selection took, in seconds.
         wrong: which target images are misclassified with the edit, `(N,)` booleans; None if no candidate is feasible.
@@ -183,7 +281,7 @@ class Selection:
     scores: Mapping[str, float]
     clean: Comparison = field(repr=False)
     retain: Comparison | None = field(repr=False)
-    results: pd.DataFrame = field(repr=False)
+    outcomes: Outcomes = field(repr=False)
     n_candidates: int
     seconds: float = float("nan")
     wrong: Tensor | None = field(default=None, repr=False)
@@ -197,16 +295,21 @@ class Selection:
         return bool(self.params)
 
     @property
+    def results(self) -> pd.DataFrame:
+        """One row per candidate, see `Outcomes.table`."""
+        return self.outcomes.table()
+
+    @property
     def on_boundary(self) -> tuple[str, ...]:
         """The parameters whose selected value is the smallest or the largest that was tried.
 
         Values beyond the grid may be better. The value 0 and rank 1 do not count, since there is nothing below them.
         """
         names = []
-        for name in self.results.columns.intersection(list(self.params), sort=False):
-            value = self.params[name]
-            tried = pd.to_numeric(self.results[name], errors="coerce").dropna()
-            is_outermost = tried.nunique() > 1 and value in (tried.min(), tried.max())
+        for name, value in self.params.items():
+            tried = {candidate.params.get(name) for candidate in self.outcomes.candidates}
+            numbers = [number for number in tried if isinstance(number, int | float)]
+            is_outermost = len(numbers) > 1 and value in (min(numbers), max(numbers))
             if is_outermost and value and (name, value) != ("rank", 1) and name != "masked":
                 names.append(name)
         return tuple(names)
@@ -246,91 +349,76 @@ def score_each(
     target: CachedActivations,
     bar: str = "",
     callback: Callable[[int, int | None], None] | None = None,
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Outcome]:
     """Score candidates on the target images, one by one.
 
     Args:
-        candidates: pairs of the parameters of an edit and the edit.
+        candidates: the candidates; or pairs of the parameters of an edit and the edit.
         target: the cached target images.
         bar: name of the progress bar; empty for no progress bar.
         callback: is called before each candidate with the number of candidates done, and their total (None if it is
             unknown).
 
     Yields:
-        One dictionary per candidate: its parameters, the `edit`, the cross-entropy of each image (`losses`, `(N,)`) and
-        which images are misclassified (`wrong`, `(N,)` booleans).
+        What each candidate does to the target images.
     """
     total = len(candidates) if hasattr(candidates, "__len__") else None
     progress = tqdm(candidates, bar, total, unit="candidate", disable=not bar, leave=False)
-    for done, (params, edit) in enumerate(progress):
+    for done, given in enumerate(progress):
         if callback is not None:
             callback(done, total)
-        logits = target.logits(edit, checked=done > 0)
+        candidate = given if isinstance(given, Candidate) else Candidate(*given)
+        logits = target.logits(candidate.edit, candidate.strength)
         losses = F.cross_entropy(logits, target.labels, reduction="none").nan_to_num(nan=float("inf"))
-        yield {**params, "edit": edit, "losses": losses, "wrong": misclassified(logits, target.labels)}
+        yield Outcome(candidate, losses, misclassified(logits, target.labels))
 
 
-def tabulate(
-    rows: Iterable[Mapping[str, Any]] | pd.DataFrame, before: Tensor, images: Tensor | slice = slice(None)
-) -> pd.DataFrame:
-    """Count the target images, or some of them, that each candidate corrects and breaks.
-
-    Args:
-        rows: the dictionaries that `score_each` yields, or a table of them.
-        before: which target images are misclassified without an edit, `(N,)` booleans.
-        images: which target images count, `(N,)` booleans; by default all.
-
-    Returns:
-        A table with one row per candidate, see `EditSearch.score`. Parameters keep their types, such as None among
-        numbers; a parameter that a candidate does not have is NaN.
-    """
-    table = pd.DataFrame(rows, dtype=object)
-    if table.empty:
-        return table
-    errors_before = int(before[images].sum())
-    corrected = [int((before & ~wrong)[images].sum()) for wrong in table.wrong]
-    net = [errors_before - int(wrong[images].sum()) for wrong in table.wrong]
-    broken = [fixed - gain for fixed, gain in zip(corrected, net, strict=True)]
-    loss = [float(losses[images].double().mean()) for losses in table.losses]
-    return table.assign(corrected=corrected, broken=broken, net=net, loss=loss)
-
-
-def select_best(table: pd.DataFrame, check: ConstraintCheck, constraints: Constraints) -> Selection:
+def select_best(
+    outcomes: Outcomes, check: ConstraintCheck, constraints: Constraints, images: Tensor | slice = slice(None)
+) -> Selection:
     """Select the candidate with the lowest loss that corrects more than it breaks and satisfies the constraints.
 
     Candidates are ranked by their loss, not by the number of images that they correct: many candidates correct the same
     number, and of hundreds of candidates, the one that corrects the most may do so by chance.
 
     Args:
-        table: one row per candidate, see `tabulate`.
+        outcomes: what the candidates do to the target images.
         check: measures the effect of an edit on the clean and the retained images.
         constraints: the constraints.
+        images: which target images count, `(N,)` booleans; by default all.
 
     Returns:
-        The selection. If no candidate is feasible, its edit changes nothing.
+        The selection, with the outcomes on these images. If no candidate is feasible, its edit changes nothing.
 
     Raises:
         ValueError: if there is no candidate.
     """
-    if table.empty:
+    if not len(outcomes):
         raise ValueError(
             "No candidates: the grid or the strengths are empty, or every rank exceeds the number of independent keys "
             "at the mask; pass settings, strengths and lower ranks"
         )
-    order = table.sort_values("loss", kind="stable")
-    check.check_model()  # once, not for each edit
-    for _, row in order[order.net > 0].iterrows():
-        measured = check.measure(row.edit, constraints, checked=True)
+    counted = outcomes.on_images(images)
+    order = counted.by_loss
+    for index in order:
+        if counted.net[index] <= 0:
+            continue
+        candidate = counted.candidates[index]
+        measured = check.measure(candidate.edit, candidate.strength, constraints)
         if measured is None:
             continue
         clean, retain = measured
-        tried = row.drop(row.index.intersection(SCORES)).to_dict()
-        params = {name: value for name, value in tried.items() if value == value}  # NaN: of another candidate
-        scores = row[["corrected", "broken", "loss"]].to_dict()
-        return Selection(row.edit, params, scores, clean, retain, table, len(table), wrong=row.wrong)
+        scores = {
+            "corrected": int(counted.corrected[index]),
+            "broken": int(counted.broken[index]),
+            "loss": float(counted.loss[index]),
+        }
+        wrong = outcomes.wrong[index]
+        return Selection(candidate.scaled, candidate.params, scores, clean, retain, counted, len(counted), wrong=wrong)
     clean, retain = check.unedited()
     scores = {"corrected": 0, "broken": 0, "loss": float("nan")}
-    return Selection(0 * order.edit.iloc[0], {}, scores, clean, retain, table, len(table))
+    nothing = 0 * counted.candidates[order[0]].edit
+    return Selection(nothing, {}, scores, clean, retain, counted, len(counted))
 
 
 def stratified_folds(labels: Tensor, count: int = 5) -> Tensor:
@@ -380,21 +468,24 @@ def cross_validate(select: Callable[[Tensor | slice], Selection], before: Tensor
 class EditSearch:
     """Search candidate edits for the one with the lowest loss under constraints, in the same way for every method.
 
+    Everything is computed with a copy of the weights that the classifier has when the search is made; an edit that
+    someone applies to the classifier meanwhile does not concern the search.
+
     Attributes:
         classifier: the classifier.
-        exemplars: the exemplars, by name.
+        exemplars: the exemplars of each edit that is tried, by name.
         splits: the image sets.
         constraints: what a selected edit may cost.
         progress: whether progress bars are shown.
         activations: the cached activations of the labeled splits at the layers, by the name of the split. Its
-            attributes `cuts` and `reference` hold the cut at each layer and the reference keys.
+            attributes `cuts` and `reference` hold, by layer, the cut and what the reference images say.
         cuts: the cut at each layer, by the layer's name.
     """
 
     def __init__(
         self,
         classifier: Classifier,
-        exemplars: Exemplar | Sequence[Exemplar] | Exemplars,
+        exemplars: Exemplars,
         splits: Splits,
         layers: Sequence[str] | None = None,
         constraints: Constraints = Constraints(),  # noqa: B008
@@ -422,24 +513,32 @@ class EditSearch:
         self.splits = splits
         self.constraints = constraints
         self.progress = progress
-        splits.check_disjoint(_single(self.exemplars))
+        splits.check_disjoint(chain.from_iterable(self.exemplars.values()))
         layers = tuple(later_layers(classifier) if layers is None else layers)
         self.activations = SplitActivations(classifier, layers, splits, progress, activations)
         self.cuts = self.activations.cuts
         self._check = ConstraintCheck(self.activations["clean"], self.activations.get("retain"))
+        self._sites: dict[tuple, Site] = {}
+
+    def site(self, layer: str, exemplars: Sequence[Exemplar]) -> Site:
+        """Return the site of a layer and of the exemplars of one edit; they are run up to the layer once."""
+        key = (layer, *map(id, exemplars))
+        if key not in self._sites:
+            self._sites[key] = site_at(self.cuts[layer], exemplars, self.activations.reference[layer])
+        return self._sites[key]
 
     def candidates(
         self,
-        method: str | Callable[..., Edit | list[Edit]] = "rewrite",
+        method: str | Method = "rewrite",
         grid: Sequence[Mapping[str, Any]] | None = None,
         strengths: Sequence[float] | None = None,
-        exemplars: Exemplar | Sequence[Exemplar] | Exemplars | None = None,
+        exemplars: Exemplars | None = None,
         layers: Sequence[str] | None = None,
     ) -> Candidates:
         """Make the candidates of a method: one edit for each layer, exemplar, setting and strength.
 
         Args:
-            method: a name of `METHODS`, or a function with the same arguments as these methods.
+            method: a name of `METHODS`, or a function `method(site, **settings)` that returns a list of edits.
             grid: settings of the method, see `grid`; by default those in `METHODS`.
             strengths: factors α by which each edit is scaled; by default those in `METHODS`.
             exemplars: the exemplars; by default those of the search. In a mapping, a sequence of exemplars goes into
@@ -461,49 +560,41 @@ class EditSearch:
             settings = grid
         if function is rewrite_at_random:
             settings = [setting for setting in settings if setting.get("rank", 1) is not None]
-        cuts = {layer: self.cuts[layer] for layer in (self.cuts if layers is None else layers)}
-        of_the_head = isinstance(method, str) and method in OF_THE_HEAD
-        if of_the_head:  # it changes the head, whichever layer it is given
-            last_layer, last_cut = list(cuts.items())[-1]
-            cuts = {}
+        layers = list(self.cuts) if layers is None else list(layers)
+        for layer in layers:
+            one_of(layer, self.cuts, "layer", KeyError)
+        if method in OF_THE_HEAD:  # it changes the head, whichever layer it is given
+            last = layers[-1]
+            layers = []
             with suppress(ValueError):
-                find_head(self.classifier)
-                cuts = {last_layer: last_cut}
-        reference = self.activations.reference.moments
-        if of_the_head or any(setting.get("locality") for setting in settings):
-            reference = {layer: self.activations.reference.batches(layer) for layer in cuts}
+                if self.cuts[last].head:
+                    layers = [last]
         named = self.exemplars
         if exemplars is not None:
             named = named_exemplars(exemplars)
-            self.splits.check_disjoint(_single(named))
-        return Candidates(
-            function, cuts, named, reference, settings, usual_strengths if strengths is None else strengths
-        )
+            self.splits.check_disjoint(chain.from_iterable(named.values()))
+        strengths = usual_strengths if strengths is None else strengths
+        return Candidates(function, layers, named, self.site, settings, strengths)
 
-    def score(self, candidates: Iterable[Candidate]) -> pd.DataFrame:
+    def score(self, candidates: Iterable[Candidate]) -> Outcomes:
         """Score candidates on the target images.
 
         Args:
             candidates: see `candidates`; or pairs of the parameters of an edit and the edit.
-
-        Returns:
-            One row per candidate: its parameters; the numbers of images `corrected`, `broken` and `net` (corrected −
-            broken); the `loss` (mean cross-entropy); the `edit`; the cross-entropy of each image (`losses`, `(N,)`);
-            and which images are misclassified (`wrong`, `(N,)` booleans).
         """
         target = self.activations["target"]
-        return tabulate(score_each(candidates, target, "candidates" if self.progress else ""), target.before)
+        return Outcomes.of(score_each(candidates, target, "candidates" if self.progress else ""), target.before)
 
     def select(
         self,
-        candidates: Iterable[Candidate] | pd.DataFrame,
+        candidates: Iterable[Candidate] | Outcomes,
         cv: int | Tensor | None = None,
         constraints: Constraints | None = None,
     ) -> Selection:
         """Select the best candidate, see `select_best`.
 
         Args:
-            candidates: see `candidates`; or the table that `score` returned for them.
+            candidates: see `candidates`; or the outcomes that `score` returned for them.
             cv: number of folds for cross-validation, or the number of each target image's fold, `(N,)`; None for no
                 cross-validation.
             constraints: the constraints; by default those of the search.
@@ -516,22 +607,26 @@ class EditSearch:
         """
         started = time.perf_counter()
         constraints = self.constraints if constraints is None else constraints
-        table = candidates if isinstance(candidates, pd.DataFrame) else self.score(candidates)
+        outcomes = candidates if isinstance(candidates, Outcomes) else self.score(candidates)
         target = self.activations["target"]
 
         def select_on(images: Tensor | slice) -> Selection:
-            return select_best(tabulate(table, target.before, images), self._check, constraints)
+            return select_best(outcomes, self._check, constraints, images)
 
         if cv is None:
-            selection = select_best(table, self._check, constraints)
+            selection = select_on(slice(None))
         else:
             folds = stratified_folds(target.labels, cv) if isinstance(cv, int) else cv
             selection = cross_validate(select_on, target.before, folds)
         return replace(selection, seconds=time.perf_counter() - started)
 
-    def is_feasible(self, edit: Edit) -> bool:
-        """Return whether an edit satisfies the constraints of this search."""
-        return self._check.measure(edit, self.constraints) is not None
+    def select_on(self, outcomes: Outcomes, images: Tensor | slice) -> Selection:
+        """Select the best candidate on some of the target images, `(N,)` booleans or a slice; see `select_best`."""
+        return select_best(outcomes, self._check, self.constraints, images)
+
+    def is_feasible(self, edit: Edit, strength: float = 1.0) -> bool:
+        """Return whether an edit, scaled by a strength, satisfies the constraints of this search."""
+        return self._check.measure(edit, strength, self.constraints) is not None
 
     def evaluate(self, edits: Mapping[str, Edit]) -> pd.DataFrame:
         """Evaluate edits on all splits.
@@ -545,8 +640,6 @@ class EditSearch:
             columns with its name: its numbers of errors (`… before`, `… after`), and its change of accuracy in points
             with the 95% interval (`… change`, `… low`, `… high`).
         """
-        for split in self.activations.values():
-            split.check_model()
         rows = {name: _evaluation(edit, self.activations) for name, edit in edits.items()}
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
 
@@ -567,13 +660,10 @@ class EditSearch:
         """
         gains = self.activations[target]
         losses = self.activations[retain]
-        gains.check_model()
-        losses.check_model()
         rows = []
         for (method, edit), strength in product(edits.items(), strengths):
-            scaled = strength * edit
-            gained = gains.compare(scaled, checked=True)
-            lost = losses.compare(scaled, checked=True)
+            gained = gains.compare(edit, strength)
+            lost = losses.compare(edit, strength)
             row = {
                 "method": method,
                 "strength": strength,
@@ -589,24 +679,18 @@ class EditSearch:
         return self.constraints.describe(len(self.splits.clean), None if retain is None else len(retain))
 
 
-def _single(exemplars: Exemplars) -> list[Exemplar]:
-    """List all exemplars one by one, also those that go into one edit together."""
-    groups = [[group] if isinstance(group, Exemplar) else group for group in exemplars.values()]
-    return list(chain.from_iterable(groups))
-
-
 def _evaluation(edit: Edit, splits: Mapping[str, CachedActivations]) -> dict[str, float]:
-    """Evaluate an edit on all splits, whose model was checked a moment ago, see `EditSearch.evaluate`."""
+    """Evaluate an edit on all splits, see `EditSearch.evaluate`."""
     row = {}
     if "target_test" in splits:
-        test = splits["target_test"].compare(edit, checked=True)
+        test = splits["target_test"].compare(edit)
         row = test.row()
         row["low"], row["high"] = test.corrected_interval()
         row.pop("accuracy change (points)")
     for name, split in splits.items():
         if name == "target_test":
             continue
-        comparison = split.compare(edit, checked=True)
+        comparison = split.compare(edit)
         row[f"{name} before"] = int(comparison.before.sum())
         row[f"{name} after"] = int(comparison.after.sum())
         row[f"{name} change"] = comparison.accuracy_change

@@ -88,15 +88,16 @@ def describe_alternatives(table: pd.DataFrame) -> list[str]:
 
 def describe_obstacle(selection: Selection, search: EditSearch) -> str:
     """Say why no candidate is feasible: the fit at the exemplar, what the images show, or the constraints."""
-    table = selection.results
-    records = [edit.record for edit in table.edit if edit.record is not None and edit.record.loss_before]
+    outcomes = selection.outcomes
+    edits = [candidate.scaled for candidate in outcomes.candidates]
+    records = [edit.record for edit in edits if edit.record is not None and edit.record.loss_before]
     left = min((record.share_left for record in records if record.share_left is not None), default=0)
     if left > FITTED:
         return (
             f"No edit fits the exemplar: in no layer is more than {1 - left:.0%} of the loss there gone. Try other "
             "layers, a higher rank, or a mask that covers all of the change."
         )
-    most = table.net.max()
+    most = int(outcomes.net.max())
     if most <= 0:
         return (
             "No edit corrects more failing images than it breaks: what they show is not what the exemplar changes, or "

@@ -9,19 +9,20 @@ import torch
 from torch import Tensor
 
 from edittools._caching import digest_tensors
+from edittools._ledger import Weights, ledger_of
 from edittools.classifiers import Classifier, check_classifier, remap_labels
 from edittools.cut import Cut, cut_all, editable_layers
-from edittools.edits import Edit, applied_edits, unedited_fingerprint
+from edittools.edits import Edit
 from edittools.exemplars import Exemplar
 from edittools.folders import image_files, read_folder
-from edittools.images import LabelledImages, LazyImages, evenly_spaced, resized
+from edittools.images import LabelledImages, LazyImages, resized
 from edittools.metrics import Comparison, label_margins, misclassified, predict
-from edittools.moments import SecondMoment, keys_of, measure
 from edittools.probing import evidence_map
-from edittools.rewriting import REFERENCE_WEIGHT, SAMPLE, rewrite
+from edittools.rewriting import REFERENCE_WEIGHT, rewrite_at
 from edittools.selection import CachedActivations, Constraints, RepairResult, cache_activations, later_layers, repair
 from edittools.selection.repair import Callback
 from edittools.selection.splits import check_disjoint, label_by_prediction, split_clean, without_duplicates
+from edittools.site import LayerReference, site_at
 
 ImageSource = LabelledImages | LazyImages | Tensor | str | os.PathLike
 """Images with or without labels, or the path of a folder."""
@@ -75,28 +76,11 @@ Preview = Callable[[Result], None]
 
 @dataclass(frozen=True)
 class LayerStates:
-    """The image sets at one layer: its cut, the second moment of the reference images, and the states of each set."""
+    """The image sets at one layer: its cut, what the reference images say about it, and the states of each set."""
 
     cut: Cut
-    moment: SecondMoment
+    reference: LayerReference
     sets: dict[str, CachedActivations]
-
-
-@dataclass(frozen=True)
-class _Weights:
-    """What predictions depend on: the unedited weights, all buffers, and the edits that are applied, by digest."""
-
-    fingerprint: str
-    buffers: str
-    applied: frozenset[str]
-
-    @classmethod
-    def of(cls, classifier: Classifier) -> "_Weights":
-        applied = frozenset(edit.digest for edit in applied_edits(classifier))
-        return cls(unedited_fingerprint(classifier), digest_tensors(classifier.buffers()), applied)
-
-    def without(self, edit: Edit) -> "_Weights":
-        return replace(self, applied=self.applied - {edit.digest})
 
 
 class DeskSets:
@@ -127,7 +111,8 @@ class DeskSets:
     ) -> None:
         self.classifier = check_classifier(classifier)
         self.notes: list[str] = []
-        self._weights = _Weights.of(classifier)
+        self._weights = Weights(classifier)
+        self._buffers = digest_tensors(classifier.buffers())
         sources = {"images": images, "clean": clean, "retain": retain}
         self.initial_sets: dict[str, LabelledImages] = {}
         for name, source in sources.items():
@@ -175,7 +160,7 @@ class DeskSets:
         Raises:
             ValueError: if weights, buffers or applied edits have changed since the images were loaded.
         """
-        if _Weights.of(self.classifier) != self._weights:
+        if not self._has_initial_weights():
             raise ValueError(
                 f"the weights or buffers of the {type(self.classifier.model).__name__} have changed since the images "
                 "were loaded, by training, by an edit that was applied or undone, or by a change of precision; undo "
@@ -190,10 +175,22 @@ class DeskSets:
         if result.data is not self.images:
             return False
         try:
-            weights = _Weights.of(self.classifier)
+            return self._has_initial_weights(result.edit)
         except ValueError:  # a parameter that an applied edit changes was also changed by something else
             return False
-        return weights.without(result.edit) == self._weights.without(result.edit)
+
+    def _has_initial_weights(self, edit: Edit | None = None) -> bool:
+        """Return whether the weights are those at the beginning, or these with one edit on top."""
+        if digest_tensors(self.classifier.buffers()) != self._buffers:
+            return False
+        with ledger_of(self.classifier) as ledger:
+            *now_and_below, below_the_last = ledger.fingerprints()
+            applied = ledger.edits
+        now = now_and_below[0] if now_and_below else below_the_last
+        if now == self._weights.fingerprint:
+            return True
+        is_own = edit is not None and bool(applied) and applied[-1].digest == edit.digest
+        return is_own and below_the_last == self._weights.fingerprint
 
     def relabel(self, index: int, name: str) -> None:
         """Set the label of an image by the name of the class.
@@ -242,14 +239,13 @@ class DeskSets:
                 sets["retain"] = self.retain
             if self.clean is not None:
                 sets["clean"] = self.clean
-            cuts = cut_all(self.classifier, [layer])
+            cuts = cut_all(self.classifier, [layer], self._weights)
             states = cache_activations(cuts, sets)
-            moment = measure(self.classifier, [layer], self.reference)[layer]
-            moment = replace(moment, sample=keys_of(cuts[layer], evenly_spaced(self.reference, SAMPLE)))
             while len(self._states) >= CACHED_LAYERS:
                 oldest = next(iter(self._states))
                 del self._states[oldest]
-            self._states[layer] = LayerStates(cuts[layer], moment, states)
+            reference = LayerReference(cuts[layer], self.reference)
+            self._states[layer] = LayerStates(cuts[layer], reference, states)
         return self._states[layer]
 
     def rewrite(self, exemplar: Exemplar, layer: str, strength: float = 1.0) -> Edit:
@@ -264,14 +260,8 @@ class DeskSets:
             ValueError: if the exemplar or the strength cannot be used, or if the weights were changed.
         """
         states = self.states_at(layer)
-        edit = rewrite(
-            self.classifier,
-            states.cut,
-            exemplar,
-            states.moment,
-            objective="least_squares",
-            reference_weight=REFERENCE_WEIGHT if self.has_clean else 0.0,
-        )
+        site = site_at(states.cut, [exemplar], states.reference)
+        [edit] = rewrite_at(site, reference_weight=REFERENCE_WEIGHT if self.has_clean else 0.0)
         return edit if strength == 1 else strength * edit
 
     def evidence(self, index: int, layer: str) -> tuple[Tensor, str, str]:
@@ -321,7 +311,7 @@ class DeskSets:
         first_layer = next((layer for layer in self.layers if layer in edit.layers), edit.layers[0])
         data = self.images
         states = self.states_at(first_layer).sets
-        after = states["images"].logits(edit, checked=True)
+        after = states["images"].logits(edit)
         counted = [index for index in range(len(data)) if index not in drawn_on]
         misclassified_before = misclassified(states["images"].original, data.labels)
         misclassified_after = misclassified(after, data.labels)
@@ -338,7 +328,7 @@ class DeskSets:
             preview(replace(result, verdict=f"{_effect(result)}\n{MEASURING}"))
         for name in ("retain", "clean"):
             if name in states:
-                logits = states[name].logits(edit, checked=True)
+                logits = states[name].logits(edit)
                 comparison = Comparison(states[name].before, misclassified(logits, states[name].labels))
                 result = replace(result, **{name: comparison})
         return replace(result, verdict=verdict(result))

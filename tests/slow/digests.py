@@ -1,7 +1,7 @@
 """Compare what the library computes with what another commit computed: edits, moments, maps, selections, a probe.
 
-    python benchmarks/digests.py --write before.json      on the one commit
-    python benchmarks/digests.py --compare before.json    on the other
+    python tests/slow/digests.py --write before.json      on the one commit
+    python tests/slow/digests.py --compare before.json    on the other
 
 Each result has a digest of its bits and a few numbers. Where a digest differs, the largest relative difference of the
 numbers says whether rounding has changed or more.
@@ -110,7 +110,8 @@ def edits_and_maps(network: str) -> Iterator[tuple[str, Entry]]:
                 yield f"{network} {layer} rewrite {settings} of {count}", of_edit(edit)
         yield f"{network} {layer} map", entry([edit.edit_map(classifier, scenario.splits.target.images[:8])])
     for method, settings in BASELINES.items():
-        for number, (params, edit) in enumerate(search.candidates(method, settings, strengths=(1.0,))):
+        for number, candidate in enumerate(search.candidates(method, settings, strengths=(1.0,))):
+            params, edit = candidate if isinstance(candidate, tuple) else (candidate.params, candidate.edit)
             yield f"{network} {method} {number} {params}", of_edit(edit)
 
 

@@ -1,0 +1,448 @@
+"""Cached evaluation: images are run up to several layers once; one more edit costs what follows its layer."""
+
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from math import ceil
+
+import torch
+from torch import Tensor
+
+from edittools._checks import check_amount
+from edittools._ledger import Weights
+from edittools.baselines.finetuning import forward
+from edittools.classifiers import MOST_IMAGES, Classifier, remap_labels, usual_batch_size
+from edittools.cut import Cut, State, cut_all, states_at
+from edittools.edits import Edit
+from edittools.images import LabelledImages, in_batches
+from edittools.metrics import Comparison, misclassified
+from edittools.moments import measure
+from edittools.selection.splits import Splits
+from edittools.site import LayerReference
+
+CONFIDENCE = 0.95
+"""Confidence with which at most `max_retain_broken` percent of the retained images are broken."""
+
+
+class CachedActivations:
+    """Labeled images cached as their states at several layers, so that an edit is evaluated from its layer on.
+
+    Everything is computed with a copy of the weights that the classifier had when the images were cached. What happens
+    to the model afterwards, such as an edit that someone applies, does not concern it.
+
+    Attributes:
+        cuts: the cut at each layer, in the network's order.
+        labels: `(N,)` class indices of the classifier.
+        states: by layer, the states in batches; None unless they are kept in memory.
+        original: the logits `(N, classes)` without an edit.
+        before: which images are misclassified without an edit, `(N,)` booleans.
+    """
+
+    def __init__(
+        self,
+        cuts: Mapping[str, Cut],
+        data: LabelledImages,
+        batch_size: int | None = None,
+        progress: bool = False,
+        in_memory: bool = True,
+    ) -> None:
+        """Run all images once.
+
+        Args:
+            cuts: come from one `cut_all`, in the network's order. Without a copy of the weights, one is made.
+            data: the images; labels into other class names are mapped by name.
+            batch_size: images per batch; by default twice the `usual_batch_size`, since what follows a layer computes
+                smaller tensors.
+            progress: show a progress bar.
+            in_memory: keep the states; otherwise images are run from the start for each edit, which is slower.
+        """
+        if not cuts:
+            raise ValueError("No layer to cache images at; pass at least one cut, see cut_all")
+        if not len(data):
+            raise ValueError("No images to cache; pass at least one")
+        first_cut = next(iter(cuts.values()))
+        self._classifier = first_cut.classifier
+        self._weights = Weights(self._classifier) if first_cut.weights is None else first_cut.weights
+        self.cuts = {layer: cut.with_weights(self._weights) for layer, cut in cuts.items()}
+        self._data = remap_labels("images to cache", data, self._classifier)
+        self._batch_size = _batch_size_of_states(self._classifier) if batch_size is None else batch_size
+        self.labels = self._data.labels
+        self.states = states_at(self.cuts, self._data, self._batch_size, progress) if in_memory else None
+        self._outputs: dict[str, list[Tensor]] = {}
+        self._added: dict[int, Tensor] = {}
+        self._added_by: Edit | None = None
+        self._compared: dict[tuple[Edit, float], Comparison] = {}
+        self.original = self.logits()
+        self.before = misclassified(self.original, self.labels)
+
+    def logits(self, edit: Edit | None = None, strength: float = 1.0) -> Tensor:
+        """Return the logits `(N, classes)` with an edit, computed from the first layer that it changes.
+
+        Of an edit of one layer's weight, only what it adds to the layer's output is computed, once for all strengths;
+        the output without it is cached, too.
+
+        Args:
+            edit: the edit; None for the classifier as it was cached.
+            strength: factor α by which the edit is scaled.
+
+        Raises:
+            ValueError: for an edit of other weights, or one that changes what comes before the cached layers.
+        """
+        return torch.cat(list(self._parts(edit, strength)))
+
+    def compare(
+        self, edit: Edit, strength: float = 1.0, stop: Callable[[Tensor], bool] | None = None
+    ) -> Comparison | None:
+        """Compare which images are misclassified before and with an edit; each edit is compared once.
+
+        Args:
+            edit: the edit.
+            strength: factor α by which it is scaled.
+            stop: is told, batch after batch, which of the images so far are misclassified; it returns True to give up.
+
+        Returns:
+            The comparison, or None if it was given up.
+        """
+        key = (edit, strength)
+        if stop is None and key in self._compared:
+            return self._compared[key]
+        after = torch.zeros(0, dtype=torch.bool)
+        with closing(self._parts(edit, strength)) as parts:
+            for logits in parts:
+                labels = self.labels[len(after) : len(after) + len(logits)]
+                after = torch.cat([after, misclassified(logits, labels)])
+                if stop is not None and stop(after):
+                    return None
+        self._compared[key] = Comparison(self.before, after)
+        return self._compared[key]
+
+    @torch.no_grad()
+    def _parts(self, edit: Edit | None, strength: float) -> Iterator[Tensor]:
+        """Compute the logits batch by batch."""
+        layer = self._start(edit)
+        cut = self.cuts[layer]
+        if edit is None:
+            for state in self._states_at(layer):
+                yield cut.suffix(state).cpu()
+            return
+        if edit.fingerprint != self._weights.fingerprint or edit.on_top_of:
+            edit.check_fits_copy(self._weights, cut.model)
+        if list(edit.changes) == [f"{layer}.weight"]:
+            for state, output in self._with_outputs(layer, edit, strength):
+                yield cut.logits(state, output).cpu()
+            return
+        parameters = self._edited_parameters(edit, strength, layer)
+        for state in self._states_at(layer):
+            yield forward(cut, state, parameters).cpu()
+
+    def _start(self, edit: Edit | None) -> str:
+        """Choose the layer to compute from: the first that the edit changes, otherwise the last."""
+        layers = list(self.cuts)
+        if edit is None:
+            return layers[-1]
+        return next((layer for layer in layers if layer in edit.layers), layers[-1])
+
+    def _with_outputs(self, layer: str, edit: Edit, strength: float) -> Iterator[tuple[State, Tensor]]:
+        """Pair the states at a layer with the layer's outputs under an edit of its weight alone."""
+        cut = self.cuts[layer]
+        change = edit.changes[f"{layer}.weight"]
+        if self.states is None:
+            for state in self._states_at(layer):
+                yield state, torch.add(cut.output(state), change.added(cut, cut.keys(state)), alpha=strength)
+            return
+        if layer not in self._outputs:
+            self._outputs[layer] = [cut.output(state) for state in self.states[layer]]
+        if self._added_by is not edit:
+            self._added = {}
+            self._added_by = edit
+        for number, (state, output) in enumerate(zip(self.states[layer], self._outputs[layer], strict=True)):
+            if number not in self._added:
+                self._added[number] = change.added(cut, cut.keys(state))
+            yield state, torch.add(output, self._added[number], alpha=strength)
+
+    def _edited_parameters(self, edit: Edit, strength: float, layer: str) -> dict[str, Tensor]:
+        """Compute the parameters that an edit changes, all of which must be at the layer or after it."""
+        cut = self.cuts[layer]
+        allowed = {*cut.later_parameters, cut.bias_name}
+        parameters = {}
+        for name, change in edit.changes.items():
+            changed_layer = name.rpartition(".")[0]
+            if name not in allowed and changed_layer != layer:
+                raise ValueError(
+                    f"{edit} changes {name!r}, which does not come after {layer!r}, where the images are cached; "
+                    f"cache them at {changed_layer!r} as well"
+                )
+            parameter = cut.tensor(name)
+            parameters[name] = torch.add(parameter, change.delta().to(parameter), alpha=strength)
+        return parameters
+
+    def _states_at(self, layer: str) -> Iterable[State]:
+        """Give the states at a layer, batch by batch."""
+        if self.states is not None:
+            return self.states[layer]
+        return map(self.cuts[layer].prefix, in_batches(self._data, self._batch_size))
+
+
+def cache_activations(
+    cuts: Mapping[str, Cut],
+    sets: Mapping[str, LabelledImages],
+    early_stopping: Collection[str] = (),
+    progress: bool = False,
+) -> dict[str, CachedActivations]:
+    """Cache sets of images at the layers of a classifier.
+
+    Images that do not fit into memory are run from the start for each edit, so put those that are evaluated most often
+    first.
+
+    Args:
+        cuts: the cuts by layer, which come from one `cut_all`.
+        sets: the images, by the name of the set.
+        early_stopping: names of the sets that are compared with a condition to stop; they get smaller batches, so that
+            a comparison stops after a few images.
+        progress: show progress bars.
+
+    Returns:
+        The cached activations, by the name of the set.
+    """
+    cached = {}
+    classifier = next(iter(cuts.values())).classifier
+    free = memory_for_states(classifier.device)
+    for name, images in sets.items():
+        batch_size = _batch_size_of_states(classifier)
+        if name in early_stopping:
+            batch_size = min(batch_size, max(8, len(images) // 16))
+        needed = len(images) * bytes_of_states(cuts, images.images[:1]) if len(images) else 0
+        in_memory = needed <= free
+        cached[name] = CachedActivations(cuts, images, batch_size, progress, in_memory)
+        if in_memory:
+            free -= needed
+    return cached
+
+
+def _batch_size_of_states(classifier: Classifier) -> int:
+    """Choose how many images to cache at once."""
+    return min(MOST_IMAGES, 2 * usual_batch_size(classifier))
+
+
+@torch.no_grad()
+def bytes_of_states(cuts: Mapping[str, Cut], image: Tensor) -> int:
+    """Count the bytes that caching an image `(1, 3, H, W)` at all cuts takes.
+
+    With the states come the output of each layer, and what a change adds to one of them.
+    """
+    states = [state for [state] in states_at(cuts, image).values()]
+    cached = [tensor for state in states for tensor in state]
+    outputs = [cut.output(state) for cut, state in zip(cuts.values(), states, strict=True)]
+    of_one_change = max(output.nbytes for output in outputs)
+    return of_one_change + sum({tensor.data_ptr(): tensor.nbytes for tensor in (*cached, *outputs)}.values())
+
+
+def memory_for_states(device: torch.device) -> float:
+    """Return how many bytes states may take: `EDITTOOLS_MEMORY` in GB, otherwise half of the device's memory."""
+    setting = os.environ.get("EDITTOOLS_MEMORY")
+    if setting:
+        number = float(setting) if setting.replace(".", "", 1).isdigit() else setting
+        return 1e9 * check_amount(number, "EDITTOOLS_MEMORY", 0)
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory / 2
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2
+    except (AttributeError, OSError, ValueError):  # a system that does not say
+        return 8e9
+
+
+class SplitActivations(dict[str, CachedActivations]):
+    """The labeled splits by name, cached at the layers of a search, with one copy of the weights.
+
+    Attributes:
+        splits: the splits.
+        cuts: the cut at each layer, in the network's order.
+        reference: what the reference images say about each layer, by the layer's name.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        layers: Sequence[str],
+        splits: Splits,
+        progress: bool = False,
+        shared: "SplitActivations | None" = None,
+    ) -> None:
+        """Run all splits up to the layers once.
+
+        Args:
+            classifier: the classifier.
+            layers: names of the layers, in the network's order.
+            splits: the image sets.
+            progress: show progress bars.
+            shared: activations of the same classifier at the same layers. What they hold of the same sets is taken
+                over, with the copy of the weights that they were computed with.
+
+        Raises:
+            ValueError: if `shared` is of another classifier or of other layers.
+        """
+        super().__init__()
+        self.splits = splits
+        self.cuts = cut_all(classifier, layers, Weights(classifier)) if shared is None else shared.cuts
+        if any(cut.classifier is not classifier for cut in self.cuts.values()) or list(self.cuts) != list(layers):
+            raise ValueError(
+                f"The activations are cached at {list(self.cuts)}, which are not the layers {list(layers)} of this "
+                "classifier; share activations of one classifier at the same layers"
+            )
+        known = {}
+        new = {}
+        for name, data in splits.labeled.items():
+            if shared is not None and shared.splits.labeled.get(name) is data:
+                known[name] = shared[name]
+            else:
+                new[name] = data
+        cached = cache_activations(self.cuts, new, early_stopping=("clean", "retain"), progress=progress)
+        for name in splits.labeled:
+            self[name] = known[name] if name in known else cached[name]
+        self.reference: dict[str, LayerReference] = {}
+        if shared is not None and shared.splits.reference is splits.reference:
+            self.reference = shared.reference
+        else:
+            moments = measure(self.cuts, splits.reference, progress)
+            for layer, cut in self.cuts.items():
+                self.reference[layer] = LayerReference(cut, splits.reference, moments[layer])
+
+
+@dataclass(frozen=True)
+class Constraints:
+    """What a selected edit may cost.
+
+    Args:
+        max_accuracy_drop: points of accuracy that an edit may lose on the clean images (section 4.2 of the paper).
+        max_retain_broken: percent of the retained images that an edit may break. It limits the upper end of a one-sided
+            95% interval of this percentage (Clopper and Pearson).
+
+    Raises:
+        ValueError: if one of the two is not a finite number of at least 0.
+    """
+
+    max_accuracy_drop: float = 0.25
+    max_retain_broken: float = 3.0
+
+    def __post_init__(self) -> None:
+        check_amount(self.max_accuracy_drop, "max_accuracy_drop", 0)
+        check_amount(self.max_retain_broken, "max_retain_broken", 0)
+
+    @property
+    def clean_images_needed(self) -> int:
+        """The smallest number of clean images of which one is at most `max_accuracy_drop` points; 0 if that is 0."""
+        return ceil(100 / self.max_accuracy_drop - 1e-9) if self.max_accuracy_drop else 0
+
+    def may_lose(self, clean: int) -> int:
+        """Return by how many images an edit may lower the number of correct clean images.
+
+        Args:
+            clean: number of clean images.
+        """
+        return int(self.max_accuracy_drop * clean / 100 + 1e-9)
+
+    def may_break(self, retained: int) -> int:
+        """Return how many retained images an edit may break.
+
+        Fewer than 99 images cannot show that an edit breaks at most 3%; then it may break none.
+
+        Args:
+            retained: number of retained images.
+        """
+        from scipy.stats import beta
+
+        if self.max_retain_broken >= 100:
+            return retained
+        for count in range(1, retained):
+            if 100 * beta.ppf(CONFIDENCE, count + 1, retained - count) > self.max_retain_broken:
+                return count - 1
+        return 0
+
+    def describe(self, clean: int, retained: int | None = None) -> str:
+        """Describe how many of these images an edit may lose or break, and whether they are too few.
+
+        Args:
+            clean: number of clean images.
+            retained: number of retained images; None if there are none.
+        """
+        text = (
+            f"at most {self.max_accuracy_drop:.3g} points of accuracy on {clean:,} clean images: one is "
+            f"{100 / max(clean, 1):.2f} points, {self.may_lose(clean) or 'none'} may be lost"
+        )
+        if clean < self.clean_images_needed:
+            text += f"; with fewer than {self.clean_images_needed} the constraint is coarse"
+        if retained is None:
+            return text
+        allowed = self.may_break(retained)
+        text += f"; {allowed or 'none'} of {retained:,} retained images may break"
+        if not allowed and retained < 99:
+            text += f", but so few cannot show that no more than {self.max_retain_broken:g}% break"
+        return text
+
+
+class ConstraintCheck:
+    """Measure what edits cost on the clean and the retained images.
+
+    A measurement stops as soon as the edit violates a constraint. It is remembered.
+
+    Args:
+        clean: the cached clean images.
+        retain: the cached retained images; None if there are none.
+    """
+
+    def __init__(self, clean: CachedActivations, retain: CachedActivations | None = None) -> None:
+        self.clean = clean
+        self.retain = retain
+        self._measured: dict[tuple, tuple[Comparison, Comparison | None] | None] = {}
+
+    def measure(
+        self, edit: Edit, strength: float, constraints: Constraints
+    ) -> tuple[Comparison, Comparison | None] | None:
+        """Compare the clean and the retained images before and after an edit.
+
+        Args:
+            edit: the edit.
+            strength: factor α by which it is scaled.
+            constraints: what it may cost.
+
+        Returns:
+            The comparison of the clean images, and that of the retained images (None if there are none). If the edit
+            violates a constraint, None instead of both.
+        """
+        key = (edit, strength, constraints)
+        if key not in self._measured:
+            self._measured[key] = self._measure(edit, strength, constraints)
+        return self._measured[key]
+
+    def unedited(self) -> tuple[Comparison, Comparison | None]:
+        """Return what `measure` returns for an edit that changes nothing."""
+        clean = self.clean.before
+        if self.retain is None:
+            return Comparison(clean, clean), None
+        retain = self.retain.before
+        return Comparison(clean, clean), Comparison(retain, retain)
+
+    def _measure(
+        self, edit: Edit, strength: float, constraints: Constraints
+    ) -> tuple[Comparison, Comparison | None] | None:
+        retain = None
+        if self.retain is not None:
+            retain_before = self.retain.before
+            allowed = constraints.may_break(len(retain_before))
+
+            def breaks_too_many(after: Tensor) -> bool:
+                broken = after & ~retain_before[: len(after)]
+                return int(broken.sum()) > allowed
+
+            retain = self.retain.compare(edit, strength, breaks_too_many)
+            if retain is None:
+                return None
+        errors_before = int(self.clean.before.sum())
+        images = len(self.clean.before)
+
+        def costs_too_much(after: Tensor) -> bool:
+            return 100 * (errors_before - int(after.sum())) / images < -constraints.max_accuracy_drop
+
+        clean = self.clean.compare(edit, strength, costs_too_much)
+        return None if clean is None else (clean, retain)

@@ -1,0 +1,188 @@
+"""A site: a layer of a classifier with everything that a method needs to edit it.
+
+    site = prepare(classifier, "features.10", exemplars, reference)   # checks its arguments, and runs the images once
+    [edit] = rewrite_at(site, rank=3)                                 # and so do all methods in `edittools.baselines`
+
+A method is a function `method(site, **settings)` that returns a list of edits. It does not check again what a site
+holds.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from edittools._ledger import Weights
+from edittools.classifiers import Classifier, check_classifier
+from edittools.cut import Cut, State
+from edittools.edits import Change, Edit, Record
+from edittools.exemplars import Exemplar, check_exemplars
+from edittools.images import Images, evenly_spaced, in_batches, size_of
+from edittools.moments import SAMPLE, Reference, SecondMoment, check_reference, measure
+
+Batches = Sequence[tuple[State, Tensor]]
+"""Batches of images: for each, the state at a layer and the original log-probabilities `(B, classes)`."""
+
+
+class LayerReference:
+    """What the reference images say about a layer; it is computed when it is needed first.
+
+    Args:
+        cut: the classifier, cut at the layer, with a copy of its weights.
+        images: the reference images; None if there are none.
+        moment: the second moment of their keys, if it was measured before.
+    """
+
+    def __init__(self, cut: Cut, images: Images | None = None, moment: SecondMoment | None = None) -> None:
+        self.cut = cut
+        self.images = images
+        self._measured = moment
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether there are keys on which a penalty can be measured."""
+        return self.images is not None or (self._measured is not None and len(self._measured.sample) > 0)
+
+    @cached_property
+    def moment(self) -> SecondMoment:
+        """The second moment of the reference keys, with a sample of them.
+
+        Raises:
+            ValueError: if there are no reference images.
+        """
+        if self._measured is not None:
+            return self._measured
+        if self.images is None:
+            raise ValueError(
+                "No reference images were given; pass ordinary images, whose keys are typical, or their SecondMoment"
+            )
+        cut = self.cut
+        size = size_of(self.images)
+        if size not in (None, cut.size):
+            cut = Cut(cut.classifier, cut.layer, size, cut.weights)
+        return measure({cut.layer: cut}, self.images)[cut.layer]
+
+    @cached_property
+    @torch.no_grad()
+    def predictions(self) -> Batches:
+        """The states of up to 256 reference images at the layer, with their original log-probabilities.
+
+        Raises:
+            ValueError: if there are no images, only their second moment.
+        """
+        if self.images is None or not len(self.images):
+            raise ValueError(
+                "There are no reference images whose predictions should not change; pass images, at least one, not "
+                "their SecondMoment"
+            )
+        states = map(self.cut.prefix, in_batches(evenly_spaced(self.images, 4 * SAMPLE), 16))
+        return [(state, self.cut.suffix(state).log_softmax(dim=1)) for state in states]
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """A layer of a classifier with everything that a method needs to edit it.
+
+    The states were computed with a copy of the weights, so nothing that happens to the model afterwards concerns them.
+
+    Attributes:
+        cut: the classifier, cut at the layer, with a copy of its weights.
+        exemplars: the B exemplars that go into one edit.
+        masks: their masks `(B, H, W)`.
+        image: the states of the images x at the layer.
+        changed: the states of the changed images x' at the layer.
+        reference: what the reference images say about the layer.
+    """
+
+    cut: Cut
+    exemplars: tuple[Exemplar, ...]
+    masks: Tensor
+    image: State
+    changed: State
+    reference: LayerReference
+
+    @property
+    def classifier(self) -> Classifier:
+        """The classifier."""
+        return self.cut.classifier
+
+    def edit(self, changes: Mapping[str, Change], record: Record | None = None) -> Edit:
+        """Make an edit of the weights that the site holds a copy of.
+
+        Args:
+            changes: the change of each parameter, by the parameter's name.
+            record: how the edit was found.
+        """
+        return Edit(changes, self.cut.weights.fingerprint, record)
+
+    @torch.no_grad()
+    def response(self, delta_output: Tensor) -> float:
+        """Measure how much the layer's outputs on x' change at the masks.
+
+        Args:
+            delta_output: what is added to the outputs, of the shape of the layer's output on x'.
+
+        Returns:
+            The root mean square over channels and masked positions.
+        """
+        weight = self.cut.pool_mask(self.masks.to(delta_output.device), "output")
+        mean_square = delta_output.square().mean(dim=self.cut.channels)
+        return float(((mean_square * weight).sum() / weight.sum()).sqrt())
+
+
+def prepare(
+    classifier: Classifier,
+    layer: str | nn.Module,
+    exemplars: Exemplar | Sequence[Exemplar],
+    reference: Reference | None = None,
+) -> Site:
+    """Prepare to edit a layer: copy the weights, and run the exemplars up to the layer.
+
+    Args:
+        classifier: the classifier; it is not changed.
+        layer: name of the layer, or the module.
+        exemplars: one or several, which go into one edit.
+        reference: ordinary images, or the `SecondMoment` of their keys.
+
+    Raises:
+        KeyError: if the model has no layer of that name.
+        TypeError: if an exemplar is not an `Exemplar`, or `reference` is neither images nor a `SecondMoment`.
+        ValueError: if there is no exemplar, exemplars differ in size, a mask covers no key, the layer cannot be edited,
+            or a `SecondMoment` was measured at another layer or with another classifier.
+    """
+    check_classifier(classifier)
+    listed = check_exemplars(exemplars)
+    check_reference(reference)
+    if isinstance(reference, Images):
+        size_of(reference)  # refuses what is no set of images
+    cut = Cut(classifier, layer, listed[0].mask.shape, Weights(classifier))
+    if isinstance(reference, SecondMoment):
+        reference.check_fits(cut)
+        return site_at(cut, listed, LayerReference(cut, moment=reference))
+    return site_at(cut, listed, LayerReference(cut, reference))
+
+
+def site_at(cut: Cut, exemplars: Sequence[Exemplar], reference: LayerReference) -> Site:
+    """Run exemplars up to a layer.
+
+    Args:
+        cut: the classifier, cut at the layer for images of the exemplars' size, with a copy of its weights.
+        exemplars: exemplars of one size.
+        reference: what the reference images say about the layer.
+
+    Raises:
+        ValueError: if a mask covers no key of the layer.
+    """
+    masks = torch.stack([exemplar.mask for exemplar in exemplars])
+    covered_keys = cut.pool_mask(masks).reshape(len(masks), -1).sum(dim=1)
+    for number, covered in enumerate(covered_keys):
+        if covered == 0:
+            raise ValueError(
+                f"the mask of exemplar {number} covers no key of layer {cut.layer!r}, since the model crops that part "
+                "of the image; mark something inside of the crop"
+            )
+    image = cut.prefix(torch.stack([exemplar.image for exemplar in exemplars]))
+    changed = cut.prefix(torch.stack([exemplar.changed for exemplar in exemplars]))
+    return Site(cut, tuple(exemplars), masks, image, changed, reference)
