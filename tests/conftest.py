@@ -17,6 +17,7 @@ from edittools.classifiers import Classifier
 from edittools.edits import _LEDGER
 from edittools.exemplars import Exemplar
 from edittools.scenarios import rules
+from edittools.selection.splits import SAME_IMAGE, thumbnails
 
 os.environ["EDITTOOLS_DEVICE"] = "cpu"  # what is compared to the last digit is compared on one kind of machine
 SHARED_PHOTOS = os.environ.get("EDITTOOLS_PHOTOS")
@@ -152,6 +153,14 @@ def save_image(path, image):
     """Write a `(3, H, W)` image as a file of the kind that its name ends in."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     torchvision.utils.save_image(image, path)
+
+
+def shared_images(one, other):
+    """Count the images of `other` that are also in `one`."""
+    small = thumbnails(one)
+    distances = torch.cdist(small, thumbnails(other))
+    is_same = distances <= SAME_IMAGE * small.shape[1] ** 0.5
+    return int(is_same.any(dim=0).sum())
 
 
 @pytest.fixture

@@ -8,13 +8,12 @@ from _lib import snow
 from _lib.composites import LEAST, SURE, composed, masked_photos, snow_from_composites
 from _lib.networks import add_networks
 from _lib.results import Results
-from conftest import needs_photos
+from conftest import needs_photos, shared_images
 
 from edittools.images import LabelledImages
 from edittools.metrics import error_rate
 from edittools.scenarios import photos
 from edittools.scenarios.snow import SNOW_EXEMPLARS
-from edittools.selection.splits import shared_images
 
 
 def test_composed_shows_each_look_at_the_mask_only(tiny, photos32):

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import save_image
+from conftest import save_image, shared_images
 from torch import nn
 
 from edittools.classifiers import Classifier
@@ -14,11 +14,10 @@ from edittools.images import LabelledImages, LazyImages, resized
 from edittools.metrics import predict
 from edittools.rewriting import pose
 from edittools.selection import grid, repair
-from edittools.selection.activations import CachedActivations
 from edittools.selection.constraints import ConstraintCheck
 from edittools.selection.repair import METHODS, SETTINGS
 from edittools.selection.search import stratified_folds
-from edittools.selection.splits import shared_images
+from edittools.selection.splits import check_disjoint
 
 CLASSES = ("ant", "bee", "cat", "dog")
 EXACT = {"objective": ("least_squares",)}
@@ -209,8 +208,11 @@ def test_same_images_are_found_in_any_file_precision_and_size(case, tmp_path):
     files, renamed = (_files(case.failing.images[:5], tmp_path / name) for name in ("one", "other"))
     smooth = resized(torch.rand(5, 3, 7, 7, generator=torch.Generator().manual_seed(0)), 224)
     for one, other in ((files, files[:]), (files[:].double(), files), (files, renamed), (smooth, resized(smooth, 160))):
-        assert shared_images(one, other) == shared_images(other, one) == 5
-        assert shared_images(one[2:], other) == 3 and shared_images(one[:2], other[2:]) == 0
+        with pytest.raises(ValueError, match="'one' and 'other' share 5 images"):
+            check_disjoint({"one": one, "other": other})
+        with pytest.raises(ValueError, match="'one' and 'other' share 3 images"):
+            check_disjoint({"one": one[2:], "other": other})
+        check_disjoint({"one": one[:2], "other": other[2:]})
     failing = LabelledImages(files[:], case.failing.labels[:5], CLASSES)
     with pytest.raises(ValueError, match="'failing' and 'clean' share 5 images"):
         repair(case.classifier, case.exemplar, failing, files, progress=False)
@@ -293,16 +295,10 @@ def test_search_that_is_ended_before_the_first_candidate_raises(case, answer):
         _repaired(case, callback=end)
 
 
-def test_interrupt_during_a_candidate_leaves_the_best_so_far(case, monkeypatch):
-    calls = []
-    logits = CachedActivations.logits
-
-    def interrupted(*arguments, **options):
-        calls.append(1)
-        if len(calls) > 12:
+def test_interrupt_in_the_callback_leaves_the_best_so_far(case):
+    def interrupted(method, done, total):
+        if done == 3:
             raise KeyboardInterrupt
-        return logits(*arguments, **options)
 
-    monkeypatch.setattr(CachedActivations, "logits", interrupted)
-    fix = _repaired(case)
+    fix = _repaired(case, callback=interrupted)
     assert not fix.complete and list(fix.table.index) == ["selected", "edit"]
