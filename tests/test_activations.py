@@ -160,18 +160,6 @@ def test_logits_of_multiples_of_an_edit(tiny, data, edit, in_memory):
     torch.testing.assert_close(states.logits(other), predict(tiny, data))
 
 
-def test_change_of_multiples_is_computed_once(tiny, data, edit, monkeypatch):
-    states = CachedActivations(cut_all(tiny, ["conv1"]), data, batch_size=8)
-    computed = []
-    added = Change.added
-    monkeypatch.setattr(Change, "added", lambda change, *given: computed.append(change) or added(change, *given))
-    for strength in (0.5, 1, 1.5):
-        states.logits(strength * edit)
-    assert len(computed) == 5  # once for each batch of eight images
-    states.logits(edit + edit)
-    assert len(computed) == 10
-
-
 class SideBranch(nn.Module):
     """A network that hands on a tensor besides the keys of its second layer, with the images in another place."""
 

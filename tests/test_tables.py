@@ -1,7 +1,6 @@
 """Results and their tables: the schema, formats, pivots, corrections of p-values, and what each page shows."""
 
 import itertools
-import json
 import re
 
 import numpy as np
@@ -455,22 +454,15 @@ def test_json_keys_of_snow_and_watermark():
 # --- the command line ---
 
 
-def test_run_with_a_store_measures_once(monkeypatch, tmp_path, capsys):
-    calls = []
-
-    def measure(options):
-        calls.append(options.quick)
-        return results_of({"edit": 0.5})
-
-    monkeypatch.setattr(command, "available", lambda prefix: [])
-    for _ in range(2):
-        monkeypatch.setattr("sys.argv", ["x.py", "--json", "--store", str(tmp_path)])
-        command.run(command.parser("x"), measure)
-    first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{"))
-    assert len(calls) == 1 and first == second
-    monkeypatch.setattr("sys.argv", ["x.py", "--quick", "--store", str(tmp_path)])
-    command.run(command.parser("x"), measure)
-    assert calls == [False, True]
+def test_run_with_a_store_takes_the_results_of_the_same_command(monkeypatch, tmp_path):
+    monkeypatch.delenv("EDITTOOLS_PHOTOS", raising=False)
+    monkeypatch.setenv("EDITTOOLS_CACHE", str(tmp_path / "cache"))
+    values = []
+    for share, more in ((0.5, []), (0.6, []), (0.7, ["--quick"])):
+        monkeypatch.setattr("sys.argv", ["x.py", *more, "--store", str(tmp_path / "store")])
+        results = command.run(command.parser("x"), lambda options, share=share: results_of({"edit": share}))
+        values.append(results.rows[0]["value"])
+    assert values == [0.5, 0.5, 0.7]
 
 
 def test_small_scenario_can_be_searched(scenario):
