@@ -208,13 +208,13 @@ def test_same_images_are_found_in_any_file_precision_and_size(case, tmp_path):
     files, renamed = (_files(case.failing.images[:5], tmp_path / name) for name in ("one", "other"))
     smooth = resized(torch.rand(5, 3, 7, 7, generator=torch.Generator().manual_seed(0)), 224)
     for one, other in ((files, files[:]), (files[:].double(), files), (files, renamed), (smooth, resized(smooth, 160))):
-        with pytest.raises(ValueError, match="'one' and 'other' share 5 images"):
+        with pytest.raises(ValueError, match="'one' and 'other' .* 5 "):
             check_disjoint({"one": one, "other": other})
-        with pytest.raises(ValueError, match="'one' and 'other' share 3 images"):
+        with pytest.raises(ValueError, match="'one' and 'other' .* 3 "):
             check_disjoint({"one": one[2:], "other": other})
         check_disjoint({"one": one[:2], "other": other[2:]})
     failing = LabelledImages(files[:], case.failing.labels[:5], CLASSES)
-    with pytest.raises(ValueError, match="'failing' and 'clean' share 5 images"):
+    with pytest.raises(ValueError, match="'failing' and 'clean' .* 5 "):
         repair(case.classifier, case.exemplar, failing, files, progress=False)
 
 
@@ -224,16 +224,16 @@ def _with_x_changed(case):
 
 
 REFUSED = [
-    ("failing", _with_x_changed, ValueError, "'failing' and \"x' of the exemplars\" share 1 images"),
+    ("failing", _with_x_changed, ValueError, "'failing' and .*x'.* 1 "),
     (
         "clean",
         lambda case: torch.cat([case.clean, case.exemplar.image[None]]),
         ValueError,
-        "'clean' and 'exemplars' share 1 images",
+        "'clean' and 'exemplars' .* 1 ",
     ),
-    ("failing", lambda case: case.failing.images, TypeError, r"failing images are a Tensor; pass LabelledImages\("),
-    ("clean", lambda case: "my/images", TypeError, "clean images are a str; pass a tensor"),
-    ("retain", lambda case: "my/images", TypeError, "retain images are a str; pass a tensor"),
+    ("failing", lambda case: case.failing.images, TypeError, "failing .*Tensor.*LabelledImages"),
+    ("clean", lambda case: "my/images", TypeError, "clean .*str"),
+    ("retain", lambda case: "my/images", TypeError, "retain .*str"),
 ]
 
 
@@ -246,10 +246,10 @@ def test_sets_with_an_exemplar_and_of_another_type_are_refused(case, name, image
 
 def test_image_that_occurs_twice_is_used_once(case):
     twice = case.failing.subset([*range(len(case.failing))] * 2)
-    with pytest.warns(UserWarning, match=f"'failing' holds {len(case.failing)} images more than once"):
+    with pytest.warns(UserWarning, match=f"'failing' .*{len(case.failing)} "):
         fix = repair(case.classifier, case.exemplar, twice, case.clean, **QUICK)
     assert fix.table.equals(_repaired(case).table)
-    with pytest.warns(UserWarning, match="'clean' holds 4 images more than once"):
+    with pytest.warns(UserWarning, match="'clean' .*4 "):
         again = repair(case.classifier, case.exemplar, case.failing, torch.cat([case.clean, case.clean[:4]]), **QUICK)
     assert again.table.equals(fix.table)
 

@@ -15,7 +15,7 @@ from edittools.classifiers import Classifier
 from edittools.cut import Cut, cut_all, rows
 from edittools.edits import Edit
 from edittools.images import LabelledImages
-from edittools.metrics import Comparison, misclassified, predict
+from edittools.metrics import misclassified, predict
 from edittools.miniworld.contexts import contexts
 from edittools.miniworld.scenes import CLASSES, scenes
 from edittools.models import load_classifier
@@ -120,6 +120,7 @@ def test_select_best_breaks_no_more_retained_images_than_it_may(tiny, photos32, 
     wrong[:10] = (wrong[:10] + 1) % 5
     data = LabelledImages(photos32, wrong, tiny.classes)
     cuts = cut_all(tiny, ["conv1"])
+    clean = CachedActivations(cuts, data.subset(range(10)))  # all are misclassified, so no edit lowers the accuracy
     retain = CachedActivations(cuts, data.subset(range(20, 40)))
     tuned = [finetune(tiny, cuts["conv1"], replace(exemplar, label=i), rate=0.5, steps=20) for i in range(5)]
     edits = [strength * edit for edit in tuned for strength in (1e-3, 10)]
@@ -129,25 +130,11 @@ def test_select_best_breaks_no_more_retained_images_than_it_may(tiny, photos32, 
     columns = {"loss": 1.0, "net": 1, "corrected": 1, "broken": 0, "layer": "conv1", "wrong": None}
     table = pd.DataFrame({"edit": edits, **columns})
     table.loc[worst, "loss"] = 0.5
-    free = _Free()
-    assert select_best(table, ConstraintCheck(free), Constraints()).edit is edits[worst]
-    selection = select_best(table, ConstraintCheck(free, retain), Constraints())
+    assert select_best(table, ConstraintCheck(clean), Constraints()).edit is edits[worst]
+    selection = select_best(table, ConstraintCheck(clean, retain), Constraints())
     assert selection.edit is not edits[worst] and selection.retain.broken == 0
-    nothing = select_best(table.loc[[worst]], ConstraintCheck(free, retain), Constraints())
+    nothing = select_best(table.loc[[worst]], ConstraintCheck(clean, retain), Constraints())
     assert not nothing.feasible and nothing.retain.broken == 0
-
-
-class _Free:
-    """Clean images that no edit costs."""
-
-    applied = ()
-    before = torch.zeros(4, dtype=torch.bool)
-
-    def check_model(self):
-        """Nothing changes the model."""
-
-    def compare(self, edit, stop, checked=False):
-        return Comparison(self.before, self.before)
 
 
 @pytest.fixture(scope="module")
@@ -249,12 +236,12 @@ def test_repair_refuses_sets_that_it_cannot_use(snow, call):
     is_right = misclassified(predict(snow.classifier, snow.target), snow.target.labels).logical_not()
     right = is_right.nonzero()[:4, 0]
     cases = [
-        ({"failing": call["failing"].subset([0])}, "1 failing images were given; pass at least two"),
-        ({"failing": snow.target.subset(right)}, "All 4 failing images are classified as labeled"),
-        ({"retain": call["failing"]}, "'retain' and 'failing' share 16 images"),
-        ({"retain": snow.exemplar.image[None]}, "'retain' and 'exemplars' share 1 images"),
-        ({"clean": call["failing"]}, "'failing' and 'clean' share 16 images"),
-        ({"clean": call["clean"].subset([0, 1])}, "2 clean images were given; pass at least three"),
+        ({"failing": call["failing"].subset([0])}, "1 failing"),
+        ({"failing": snow.target.subset(right)}, " 4 failing"),
+        ({"retain": call["failing"]}, "'retain' and 'failing' .* 16 "),
+        ({"retain": snow.exemplar.image[None]}, "'retain' and 'exemplars' .* 1 "),
+        ({"clean": call["failing"]}, "'failing' and 'clean' .* 16 "),
+        ({"clean": call["clean"].subset([0, 1])}, "2 clean"),
     ]
     for options, words in cases:
         with pytest.raises(ValueError, match=words):
@@ -271,5 +258,5 @@ def test_repair_maps_labels_into_other_classes_by_name(snow, call, fix):
     assert again.edit.digest == fix.edit.digest
     assert again.table.loc["edit"].equals(fix.table.loc["edit"])
     unknown = LabelledImages(failing.images, torch.zeros(len(failing)).long(), ["hovercraft"])
-    with pytest.raises(ValueError, match="failing: no class 'hovercraft'"):
+    with pytest.raises(ValueError, match="failing.*'hovercraft'"):
         repair(snow.classifier, snow.exemplar, **{**call, "failing": unknown})
