@@ -29,15 +29,11 @@ needs_browser = pytest.mark.skipif(
     shutil.which("chromium") is None and not os.environ.get("CI"),
     reason="chromium is not installed: apt-get install chromium",
 )
-LONG = ("02_typographic_attacks", "01_snow_on_road", "03_synthetic_benchmark", "test_notebooks")
-LONG += ("04_counterfactual_probing", "test_synthetic", "test_browser", "test_desk_browser", "test_scenarios")
-LONG += ("05_your_own_model", "test_own_models", "test_paper_rehearsal", "test_cures", "test_composites")
-LONG += ("test_desk_pages", "test_graph", "test_zero_shot", "test_docs", "test_cut", "test_miniworld", "test_models")
-"""Files that take longest: they start first, so that no process works on one of them when the others are done."""
 
 
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+    """Start with the largest files: notebooks take longest, and no process should begin with one at the end."""
+    items.sort(key=lambda item: item.path.stat().st_size, reverse=True)
 
 
 def skipped_line(reasons):
