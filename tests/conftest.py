@@ -16,7 +16,12 @@ from edittools._graph import _snapshot_of
 from edittools.classifiers import Classifier
 from edittools.edits import _LEDGER
 from edittools.exemplars import Exemplar
+from edittools.metrics import misclassified, predict
+from edittools.miniworld.scenes import scenes
+from edittools.models import load_classifier
 from edittools.scenarios import rules
+from edittools.scenarios.snow import car_exemplars
+from edittools.selection import grid, repair
 from edittools.selection.splits import SAME_IMAGE, thumbnails
 
 os.environ["EDITTOOLS_DEVICE"] = "cpu"  # what is compared to the last digit is compared on one kind of machine
@@ -122,6 +127,53 @@ def tiny():
 @pytest.fixture
 def photos32():
     return torch.rand(40, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="session")
+def snow():
+    """Arguments of `repair`: 12 misclassified vehicles on snow in MiniWorld; sleds and penguins live on snow."""
+    classifier = load_classifier("mini_vgg")
+    vehicles = scenes(60, 7_000_000, [("van", "tractor", "bicycle")[i % 3] for i in range(60)], ground="snow")
+    wrong = misclassified(predict(classifier, vehicles), vehicles.labels).nonzero()[:12, 0]
+    return {
+        "classifier": classifier,
+        "exemplars": car_exemplars(classifier, 1)["car 1"],
+        "failing": vehicles.subset(wrong),
+        "clean": scenes(80, 7_100_000),
+        "retain": {"sleds": scenes(20, 7_200_000, ["sled"] * 20), "penguins": scenes(11, 7_300_000, ["penguin"] * 11)},
+        "layers": ["features.10"],
+        "settings": grid(rank=(1,), objective=("least_squares",), reference_weight=(10.0,)),
+        "strengths": (1.0,),
+        "progress": False,
+    }
+
+
+@pytest.fixture(scope="session")
+def fix(snow):
+    """What `repair` finds. No test changes it."""
+    return repair(**snow)
+
+
+@pytest.fixture(scope="session")
+def jupyterlab(tmp_path_factory):
+    """Serve a folder with JupyterLab for all tests of this process; give the address and the folder."""
+    import web
+
+    folder = tmp_path_factory.mktemp("jupyterlab")
+    web.ARTEFACTS.mkdir(exist_ok=True)
+    log = web.ARTEFACTS / f"jupyterlab-{os.environ.get('PYTEST_XDIST_WORKER', 'main')}.log"
+    with web.jupyterlab(folder, log, {"EDITTOOLS_TIER": "mini"}) as base:
+        yield base, folder
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """The browser, for the tests of a file: other files may need an event loop of their own."""
+    pytest.importorskip("playwright", reason="the browser tests need playwright: pip install 'edittools[test]'")
+    import web
+
+    with web.chromium() as browser:
+        yield browser
 
 
 @pytest.fixture(scope="session")
