@@ -72,11 +72,11 @@ def add_networks(results: Results, rows: Rows, add_figures: AddFigures) -> None:
             if group != "all" and (group, method) not in known:
                 continue
             edits = [known[name, "editing"] for name in members]
-            ones = [known.get((name, method)) or unchanged(known[name, "editing"]) for name in members]
+            of_method = [known.get((name, method)) or unchanged(known[name, "editing"]) for name in members]
             where = {"network": group, "method": name_of(method)}
-            add_figures(results, ones, **where)
-            near = {name: comparisons(ones, name) for name in LOCALITY}
-            add_effort(results, joint_effort(ones), near, p_between(edits, ones), **where)
+            add_figures(results, of_method, **where)
+            near = {name: comparisons(of_method, name) for name in LOCALITY}
+            add_effort(results, joint_effort(of_method), near, p_between(edits, of_method), **where)
     for row in rows:
         where = {"network": row["job"], "method": name_of(row["method"])}
         layers = {"layers": row["layer"]} if "layer" in row else {}
