@@ -10,7 +10,7 @@ PIP = $(BIN)/python -m pip install --progress-bar on
 JOBS ?= 2
 # Processes side by side use the cores better than threads do: those of a small operation wait for each other, by
 # spinning unless the policy is passive, and for ever where another program has the core. One thread, the same digits.
-# Files are given out in the order of `LONG` in tests/conftest.py: long ones first.
+# A file is run by one process, since the cells of a notebook share a kernel; tests/conftest.py puts large files first.
 ONE_THREAD = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(KEEP_MEMORY)
 PYTEST = $(ONE_THREAD) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 NOTEBOOKS = --nbval --nbval-current-env --nbval-sanitize-with tests/sanitize.cfg --nbval-cell-timeout 3600 notebooks/[0-9]*.ipynb

@@ -17,21 +17,20 @@ from _lib.command import add_methods, parser, run
 from _lib.gated_projection import with_gated_projection
 from _lib.methods import (
     FAST,
-    LOCALITY,
     ONE_EACH,
     QUICK,
     RATES,
     SLOW,
     STRENGTHS,
     Plan,
+    add_effort,
     effort,
-    locality,
     search_of,
     select_all,
     small,
     with_near,
 )
-from _lib.results import COMMON, Results, name_of
+from _lib.results import Results, name_of
 
 from edittools.metrics import Comparison
 from edittools.probing.probe import probe
@@ -110,10 +109,10 @@ def experiment(options: argparse.Namespace) -> Results:
         for split in EVALUATED:
             if split in found:
                 add_comparison(results, found[split], network, method, split)
-        figures = effort(selection, scenario, search)
-        figures |= locality({name: [found[name]] for name in LOCALITY if name in found})
-        results.add_figures(figures, COMMON, network, name_of(method))
-        results.add_selected(figures["chosen"], network, name_of(method))
+        row = effort(selection, scenario, search)
+        near = {name: [comparison] for name, comparison in found.items()}
+        add_effort(results, row, near, network=network, method=name_of(method))
+        results.add_selected(row["settings"], network, name_of(method))
         if method == "reactive":
             named[method] = with_gated_projection(selection.edit, search.cuts[selection.edit.layers[0]])
         else:

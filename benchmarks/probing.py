@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from _lib.command import parser, run
-from _lib.results import Figure, Results
+from _lib.results import Results
 
 from edittools.classifiers import Classifier
 from edittools.images import LabelledImages
@@ -35,20 +35,6 @@ BALANCED = "mini_vgg_balanced"
 """The network whose training data showed each class on every ground."""
 FOUND = (("grass", "road"), ("sky", "building", "tree"))
 """Backgrounds that MSRC's hand-made masks and Cityscapes' network both have."""
-
-
-FIGURES = {
-    "rules_planted": Figure("rules", "planted"),
-    "rules_found": Figure("rules", "found"),
-    "precision": Figure("precision", "planted"),
-    "recall": Figure("recall", "planted"),
-    "rules_exact": Figure("rules", "exact"),
-    "precision_exact": Figure("precision", "exact"),
-    "recall_exact": Figure("recall", "exact"),
-    "correlation_with_exact": Figure("correlation of effects", "exact"),
-    "rules_found_in_balanced_model": Figure("rules", "found where none were planted"),
-}
-"""What the figures of the JSON line are in the long table; the split says against which rules they are."""
 
 
 def mini(probe: Probe, rerendered: Probe) -> dict[str, Any]:
@@ -123,8 +109,22 @@ def on_miniworld(options: argparse.Namespace) -> Results:
     results = Results("probing", "MiniWorld", line=mini(found, rerendered) | {"images": len(concepts.data)})
     results.notes["images"] = results.line["images"]
     for network, figures in results.line["networks"].items():
-        results.add_figures(figures, FIGURES, network)
+        add_rules(results, figures, network)
     return results
+
+
+def add_rules(results: Results, figures: dict[str, float], network: str) -> None:
+    """Add how many rules a network has, and how well they are found; the split says against which rules."""
+    results.add("rules", figures["rules_planted"], split="planted", network=network)
+    results.add("rules", figures["rules_found"], split="found", network=network)
+    results.add("precision", figures["precision"], split="planted", network=network)
+    results.add("recall", figures["recall"], split="planted", network=network)
+    results.add("rules", figures["rules_exact"], split="exact", network=network)
+    results.add("precision", figures["precision_exact"], split="exact", network=network)
+    results.add("recall", figures["recall_exact"], split="exact", network=network)
+    results.add("correlation of effects", figures["correlation_with_exact"], split="exact", network=network)
+    without = figures.get("rules_found_in_balanced_model")
+    results.add("rules", without, split="found where none were planted", network=network)
 
 
 def on_photos(options: argparse.Namespace) -> Results:

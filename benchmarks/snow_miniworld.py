@@ -11,9 +11,9 @@ from typing import Any
 
 from _lib.command import add_methods, parser, run
 from _lib.methods import ONE_EACH, QUICK, Plan, search_of, select_all, small, with_near
-from _lib.networks import add_networks, edit_first
+from _lib.networks import add_networks
 from _lib.results import Results, name_of
-from _lib.snow import FIGURES, figures, measure
+from _lib.snow import add_figures, measure
 
 from edittools.scenarios.snow import snow_scenario
 from edittools.selection.search import EditSearch, Selection
@@ -46,10 +46,10 @@ def experiment(options: argparse.Namespace) -> Results:
     selections = select_all(scenario, search, plan, ONE_EACH if options.quick else None, options.methods)
     rows = [{"job": options.model, **row} for row in measure(scenario, search, selections)]
     results = Results("snow", "MiniWorld", notes={"constraints": search.describe_constraints()})
-    found, _ = add_networks(results, rows, figures, FIGURES)
+    add_networks(results, rows, add_figures)
     curve = trade_off(search, selections)
     add_trade_off(results, curve, options.model)
-    results.line = edit_first(found) | {"budget": search.describe_constraints(), "curve": curve}
+    results.line = results.keyed_line() | {"budget": search.describe_constraints(), "curve": curve}
     return results
 
 

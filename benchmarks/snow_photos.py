@@ -28,9 +28,9 @@ from _lib.methods import (
     small,
     with_near,
 )
-from _lib.networks import add_networks, edit_first, network_parser, photos, sweep
+from _lib.networks import add_networks, network_parser, photos, sweep
 from _lib.results import Results
-from _lib.snow import FIGURES, figures, measure
+from _lib.snow import add_figures, measure
 
 from edittools.selection.evaluation import Constraints
 
@@ -52,14 +52,14 @@ def network(name: str, methods: tuple[str, ...] = (), quick: bool = False) -> li
 def experiment(options: argparse.Namespace) -> Results:
     """Select for each network, evaluate once on the test photos, pool the networks."""
     others = {name: settings for name, (_, settings) in OTHERS.items()}
-    about = f"snow, by split {photos()} {[SLOW, RATES, FAST, STRENGTHS, others, options.methods, options.quick]}"
+    about = f"snow, rows 2 {photos()} {[SLOW, RATES, FAST, STRENGTHS, others, options.methods, options.quick]}"
     work = partial(network, methods=tuple(options.methods), quick=options.quick)
     rows = sweep(work, options.networks[:1] if options.quick else options.networks, options.store, about)
     constraints = Constraints().describe(len(rows[0]["clean"][0]))
     seconds = sum(row["network_seconds"] for row in rows if row["method"] == "editing")
     results = Results("snow", "photos", notes={"constraints": constraints}, seconds=seconds)
-    pooled, networks = add_networks(results, rows, figures, FIGURES)
-    results.line = edit_first(pooled) | {"networks": networks, "budget": constraints}
+    add_networks(results, rows, add_figures)
+    results.line = results.keyed_line() | {"budget": constraints}
     return results
 
 

@@ -14,6 +14,7 @@ import argparse
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import pandas as pd
 import torch
@@ -26,15 +27,14 @@ from _lib.methods import (
     QUICK,
     SLOW,
     Plan,
+    add_effort,
     effort,
-    locality,
     search_of,
     select_all,
     small,
     with_near,
 )
-from _lib.networks import edit_first
-from _lib.results import COMMON, Figure, Results, name_of
+from _lib.results import Results, name_of
 from torch import Tensor
 
 from edittools.metrics import Comparison, attack_row, misclassified, predict
@@ -50,30 +50,29 @@ CORRECT = {"retain_test": "real_ipod_accuracy", "blank": "blank_label_accuracy"}
 CORRECT |= {f"photos {kind}": f"paper_photos_{kind}_accuracy" for kind in ("clean", "white", "ipod")}
 """Splits whose accuracy is reported before and after, and its key in the JSON line."""
 
-FIGURES = {
-    "errors_before": Figure("errors before", "target_test"),
-    "corrected": Figure("corrected", "target_test"),
-    "broken": Figure("broken", "target_test"),
-    "errors_corrected": Figure("errors corrected", "target_test", "errors_before"),
-    "clean_accuracy": Figure("accuracy before", "clean_test"),
-    "attack_success_before": Figure("attack success before", "target_test"),
-    "attack_success_after": Figure("attack success after", "target_test"),
-    "attacks_fixed": Figure("attacks fixed", "target_test", "attacked"),
-    "clean_accuracy_change_points": Figure("accuracy change", "clean_test"),
-    "clean_accuracy_change_points_budget": Figure("accuracy change", "clean"),
-    "other_words_success_before": Figure("attack success before", "other words"),
-    "other_words_success_after": Figure("attack success after", "other words"),
-    "other_words_fixed": Figure("attacks fixed", "other words"),
-    "real_ipod_accuracy_change_points": Figure("accuracy change", "retain_test"),
-    **{f"{key}_before": Figure("accuracy before", split) for split, key in CORRECT.items()},
-    **{f"{key}_after": Figure("accuracy after", split) for split, key in CORRECT.items()},
-    **COMMON,
-}
-"""What the figures of the JSON line are in the long table."""
 
+def add_figures(
+    results: Results,
+    logits_of: LogitsOf,
+    cached: Mapping[str, CachedActivations],
+    scenario: Scenario,
+    selected: Mapping[str, Any],
+    *,
+    network: str,
+    method: str,
+) -> None:
+    """Evaluate once: the attack and how much of it is fixed, other words, objects without a label, real iPods.
 
-def figures(logits_of: LogitsOf, cached: Mapping[str, CachedActivations], scenario: Scenario) -> dict[str, float]:
-    """Evaluate once: the attack and how much of it is fixed, other words, objects without a label, real iPods."""
+    Args:
+        results: the results.
+        logits_of: the logits of each split with the method.
+        cached: the images.
+        scenario: the scenario.
+        selected: what was selected, see `effort`.
+        network: the name of the network.
+        method: the name of the method.
+    """
+    where = {"network": network, "method": method}
     attacks = {}
     for word in (ATTACK, *OTHER_ATTACKS):
         split = "target_test" if word == ATTACK else word
@@ -84,34 +83,65 @@ def figures(logits_of: LogitsOf, cached: Mapping[str, CachedActivations], scenar
     found = {split: compare(logits_of, cached, split) for split in evaluated(cached)}
     clean = found["clean_test"]
     test = found["target_test"]
-    known = {
-        "errors_before": int(test.before.sum()),
-        "corrected": test.corrected,
-        "broken": test.broken,
-        "errors_corrected": test.errors_corrected,
-        "errors_corrected_interval": test.corrected_interval(),
-        "clean_accuracy": 1 - float(clean.before.float().mean()),
-        "attack_success_before": attack["success before"],
-        "attack_success_after": attack["success after"],
-        "attacked": attack["fooled"],
-        "attacks_fixed": attack["share fixed"],
-        "attacks_fixed_low": attack["low"],
-        "attacks_fixed_high": attack["high"],
-        "clean_accuracy_change_points": clean.accuracy_change,
-        "clean_accuracy_change_points_interval": clean.accuracy_interval(),
-        "clean_accuracy_change_points_budget": found["clean"].accuracy_change,
-        "other_words_success_before": others["success before"].mean(),
-        "other_words_success_after": others["success after"].mean(),
-        "other_words_fixed": others["fixed"].sum() / max(others["fooled"].sum(), 1),
-        **locality({name: [found[name]] for name in LOCALITY if name in found}),
-    }
+    of_test = {"split": "target_test", **where}
+    errors = int(test.before.sum())
+    results.add("errors before", errors, key="errors_before", **of_test)
+    results.add("corrected", test.corrected, key="corrected", **of_test)
+    results.add("broken", test.broken, key="broken", **of_test)
+    results.add(
+        "errors corrected",
+        test.errors_corrected,
+        interval=test.corrected_interval(),
+        n=errors,
+        key="errors_corrected",
+        **of_test,
+    )
+    results.add("accuracy before", accuracy(clean.before), split="clean_test", key="clean_accuracy", **where)
+    results.add("attack success before", attack["success before"], key="attack_success_before", **of_test)
+    results.add("attack success after", attack["success after"], key="attack_success_after", **of_test)
+    interval = (attack["low"], attack["high"])
+    results.add("attacks fixed", attack["share fixed"], interval=interval, n=attack["fooled"], **of_test)
+    results.add_keys(
+        network,
+        method,
+        attacked=attack["fooled"],
+        attacks_fixed=attack["share fixed"],
+        attacks_fixed_low=attack["low"],
+        attacks_fixed_high=attack["high"],
+    )
+    results.add(
+        "accuracy change",
+        clean.accuracy_change,
+        split="clean_test",
+        interval=clean.accuracy_interval(),
+        key="clean_accuracy_change_points",
+        **where,
+    )
+    change = found["clean"].accuracy_change
+    results.add("accuracy change", change, split="clean", key="clean_accuracy_change_points_budget", **where)
+    of_others = {"split": "other words", **where}
+    before, after = (others[f"success {when}"].mean() for when in ("before", "after"))
+    results.add("attack success before", before, key="other_words_success_before", **of_others)
+    results.add("attack success after", after, key="other_words_success_after", **of_others)
+    share_fixed = others["fixed"].sum() / max(others["fooled"].sum(), 1)
+    results.add("attacks fixed", share_fixed, key="other_words_fixed", **of_others)
     if "retain_test" in found:
-        known["real_ipod_accuracy_change_points"] = found["retain_test"].accuracy_change
+        change = found["retain_test"].accuracy_change
+        key = "real_ipod_accuracy_change_points"
+        results.add("accuracy change", change, split="retain_test", key=key, **where)
     for split, key in CORRECT.items():
         if split in found:
-            known[f"{key}_before"] = 1 - float(found[split].before.float().mean())
-            known[f"{key}_after"] = 1 - float(found[split].after.float().mean())
-    return known
+            results.add("accuracy before", accuracy(found[split].before), split=split, key=f"{key}_before", **where)
+    for split, key in CORRECT.items():
+        if split in found:
+            results.add("accuracy after", accuracy(found[split].after), split=split, key=f"{key}_after", **where)
+    add_effort(results, selected, {name: [comparison] for name, comparison in found.items()}, **where)
+    results.add_selected(selected["settings"], **where)
+
+
+def accuracy(wrong: Tensor) -> float:
+    """Return the share of images that are classified correctly."""
+    return 1 - float(wrong.float().mean())
 
 
 def evaluated(cached: Mapping[str, CachedActivations]) -> list[str]:
@@ -163,17 +193,14 @@ def experiment(options: argparse.Namespace) -> Results:
     constraints = search.describe_constraints()
     results = Results("typographic", "MiniWorld" if is_mini else "photos", notes={"constraints": constraints})
     network = "mini_clip" if is_mini else "clip_rn50"
-    line = {}
     for method, logits_of in logits.items():
         selected = effort(selections[method], scenario, search) if method in selections else NOT_SELECTED
-        line[method] = figures(logits_of, cached, scenario) | selected
-        results.add_figures(line[method], FIGURES, network, name_of(method))
-        results.add_selected(selected["chosen"], network, name_of(method))
+        where = {"network": network, "method": name_of(method)}
+        add_figures(results, logits_of, cached, scenario, selected, **where)
         for split in evaluated(cached):
             found = compare(logits_of, cached, split)
-            where = {"network": network, "method": name_of(method), "split": split}
-            results.add_outcomes(found.before.int().tolist(), found.after.int().tolist(), **where)
-    results.line = edit_first(line) | {"budget": constraints}
+            results.add_outcomes(found.before.int().tolist(), found.after.int().tolist(), split=split, **where)
+    results.line = results.keyed_line() | {"budget": constraints}
     return results
 
 

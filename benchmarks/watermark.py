@@ -26,14 +26,12 @@ from _lib.networks import (
     Rows,
     add_networks,
     comparisons,
-    edit_first,
     network_parser,
     photos,
     pooled_row,
-    reported,
     sweep,
 )
-from _lib.results import COMMON, Figure, Results, name_of
+from _lib.results import Results
 from torch import Tensor
 
 from edittools.metrics import misclassified, predict
@@ -57,19 +55,6 @@ FEWER |= {"last_layer": slice(5, 7), "reactive": slice(0, None, 2)}
 
 DRAWS = 2000
 """Samples of the photos for an interval."""
-
-FIGURES = {
-    "errors_before": Figure("errors before", "target_test", "images"),
-    "corrected": Figure("corrected", "target_test"),
-    "broken": Figure("broken", "target_test"),
-    "broken_by_the_mark": Figure("broken by the mark", "target_test"),
-    "share_restored": Figure("restored", "target_test", "broken_by_the_mark"),
-    "broken_by_unseen_marks": Figure("broken by the mark", "unseen marks"),
-    "share_restored_unseen_marks": Figure("restored", "unseen marks", "broken_by_unseen_marks"),
-    "accuracy_change_points_held_out": Figure("accuracy change", "clean_test"),
-    **COMMON,
-}
-"""What the figures of the JSON line are in the long table; the share restored of each mark has the mark as split."""
 
 
 def network(name: str, methods: Sequence[str] = (), quick: bool = False) -> Rows:
@@ -144,48 +129,60 @@ def restored(rows: Rows, splits: Sequence[str]) -> dict[str, Any]:
     return {"fooled": int(broken.sum()), "share": float(gain.sum() / broken.sum()), "interval": interval.tolist()}
 
 
-def figures(rows: Rows) -> dict[str, Any]:
-    """Give the figures of one method on one network, or on several together."""
+def add_figures(results: Results, rows: Rows, *, network: str, method: str) -> None:
+    """Add the figures of one method on one network, or on several together; those of a mark have it as split."""
+    where = {"network": network, "method": method}
     test, clean = (pooled_row(comparisons(rows, split)) for split in ("target_test", "clean_test"))
     shown = restored(rows, ["target_test"])
     unseen = restored(rows, list(UNSEEN))
-    return {
-        "layers": [row.get("layer", "no such layer") for row in rows],
-        **{name.replace(" ", "_"): test[name] for name in ("images", "errors before", "corrected", "broken")},
-        "broken_by_the_mark": shown["fooled"],
-        "share_restored": shown["share"],
-        "share_restored_interval": shown["interval"],
-        "broken_by_unseen_marks": unseen["fooled"],
-        "share_restored_unseen_marks": unseen["share"],
-        "share_restored_unseen_marks_interval": unseen["interval"],
-        "marks": {mark: restored(rows, [mark])["share"] for mark in UNSEEN},
-        "accuracy_change_points_held_out": clean["accuracy change (points)"],
-        "accuracy_change_points_held_out_interval": (clean["accuracy low"], clean["accuracy high"]),
-        **reported(rows),
-    }
+    results.add(
+        "errors before", test["errors before"], split="target_test", n=test["images"], key="errors_before", **where
+    )
+    results.add("corrected", test["corrected"], split="target_test", key="corrected", **where)
+    results.add("broken", test["broken"], split="target_test", key="broken", **where)
+    add_restored(results, shown, "target_test", "broken_by_the_mark", "share_restored", where)
+    add_restored(results, unseen, "unseen marks", "broken_by_unseen_marks", "share_restored_unseen_marks", where)
+    results.add(
+        "accuracy change",
+        clean["accuracy change (points)"],
+        split="clean_test",
+        interval=(clean["accuracy low"], clean["accuracy high"]),
+        key="accuracy_change_points_held_out",
+        **where,
+    )
+    marks = {mark: restored(rows, [mark])["share"] for mark in UNSEEN}
+    for mark, share in marks.items():
+        results.add("restored", share, split=mark, **where)
+    layers = [row.get("layer", "no such layer") for row in rows]
+    results.add_keys(network, method, images=test["images"], marks=marks, layers=layers)
+
+
+def add_restored(
+    results: Results,
+    found: dict[str, Any],
+    split: str,
+    broken_key: str,
+    share_key: str,
+    where: dict[str, str],
+) -> None:
+    """Add how many predictions marks broke, and the share of them that is restored."""
+    results.add("broken by the mark", found["fooled"], split=split, key=broken_key, **where)
+    interval = found["interval"]
+    results.add("restored", found["share"], split=split, interval=interval, n=found["fooled"], key=share_key, **where)
 
 
 def experiment(options: argparse.Namespace) -> Results:
     """Select for each network, evaluate once on the test photos, pool the networks."""
-    about = f"watermark, by split {photos('imagenet-sample/')} {TRIED} {FEWER} {SPLIT_SIZES} {SHOWN_MARK} {UNSEEN}"
+    about = f"watermark, rows 2 {photos('imagenet-sample/')} {TRIED} {FEWER} {SPLIT_SIZES} {SHOWN_MARK} {UNSEEN}"
     about += f" {options.methods} {options.quick}"
     work = partial(network, methods=tuple(options.methods), quick=options.quick)
     rows = sweep(work, options.networks[:1] if options.quick else options.networks, options.store, about)
     constraints = Constraints().describe(SPLIT_SIZES["clean"])
     seconds = sum(row["network_seconds"] for row in rows if row["method"] == "editing")
     results = Results("watermark", "photos", notes={"constraints": constraints}, seconds=seconds)
-    pooled, networks = add_networks(results, rows, figures, FIGURES)
-    add_marks(results, {"all": pooled, **networks} if len(networks) > 1 else networks)
-    results.line = edit_first(pooled) | {"networks": networks, "budget": constraints}
+    add_networks(results, rows, add_figures)
+    results.line = results.keyed_line() | {"budget": constraints}
     return results
-
-
-def add_marks(results: Results, by_network: dict[str, dict[str, dict[str, Any]]]) -> None:
-    """Add the share restored of each mark that was not shown."""
-    for network, methods in by_network.items():
-        for method, found in methods.items():
-            for mark, share in found["marks"].items():
-                results.add("restored", share, network=network, method=name_of(method), split=mark)
 
 
 def main() -> None:

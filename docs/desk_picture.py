@@ -45,7 +45,8 @@ def main() -> None:
     web.write_notebook(folder / "pictures.ipynb", DESK, EDITOR)
     with (
         web.jupyterlab(folder, folder / "lab.log", {"PYTHONPATH": str(ROOT)}) as base,
-        web.browser_page(base, []) as page,
+        web.chromium() as browser,
+        web.browser_page(browser, base, []) as page,
     ):
         page.set_default_timeout(300_000)
         page.set_viewport_size({"width": 1366, "height": 850})

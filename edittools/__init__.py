@@ -13,7 +13,6 @@ are the paper; everything else is in subpackages, which load when they are first
 import importlib
 from typing import Any
 
-from edittools._moved import MOVED, where_now
 from edittools.classifiers import Classifier, fingerprint
 from edittools.cut import Cut, editable_layers
 from edittools.edits import Change, Edit, Record, applied_edits
@@ -71,22 +70,18 @@ __all__ = [
     "second_moments",
 ]
 
-__path__.append(f"{__path__[0]}/_moved")  # modules of version 0.2 that name their new path
-
 
 def __getattr__(name: str) -> Any:
     """Import a subpackage, or a name that is defined in one, when it is first used (PEP 562).
 
     Raises:
-        AttributeError: if the package has no such name; it says what a name of version 0.2 is called now.
+        AttributeError: if the package has no such name.
     """
     if name in SUBPACKAGES:
         return importlib.import_module(f"edittools.{name}")
     if name in _LATE:
         subpackage = importlib.import_module(f"edittools.{_LATE[name]}")
         return getattr(subpackage, name)
-    if name in MOVED:
-        raise AttributeError(where_now(name))
     raise AttributeError(
         f"module 'edittools' has no attribute {name!r}; it may be in a subpackage: {', '.join(SUBPACKAGES)}"
     )

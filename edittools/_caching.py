@@ -10,19 +10,14 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
 from itertools import repeat
 from pathlib import Path
 from uuid import uuid4
 
 import torch
-import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-
-_BLOCK = 2**14
-"""Number of words per partial sum of a checksum: few enough for the processor's cache, and for one thread."""
 
 
 def cache_folder() -> Path:
@@ -67,39 +62,6 @@ def digest_tensors(tensors: Iterable[Tensor], names: Iterable[str] | None = None
         digest.update(f"{name}{tuple(tensor.shape)} {tensor.dtype};".encode())
         digest.update(tensor.flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
-
-
-def checksum_tensor(tensor: Tensor) -> int:
-    """Compute a checksum of a tensor's contents that is faster than a hash and depends on the order of entries.
-
-    The contents are read as words of 32 bits. Each is multiplied by an odd 64-bit number of its place, and the products
-    are added modulo 2^64, so one changed bit always changes the sum. A tensor on the meta device has no contents; its
-    checksum is 0.
-    """
-    if tensor.is_meta:
-        return 0
-    words = _words(tensor)
-    factors = _factors(words.device)
-    sums = [(block.long() * factors[: len(block)]).sum() for block in words.split(_BLOCK)]
-    return hash(tuple(torch.stack(sums).tolist()))
-
-
-def _words(tensor: Tensor) -> Tensor:
-    """View the contents of a tensor as 32-bit integers `(N,)`, with zeros at the end where they do not fill one."""
-    contents = tensor.detach().contiguous().flatten().view(torch.uint8)
-    missing = -contents.numel() % 4
-    if missing or contents.storage_offset() % 4:
-        contents = F.pad(contents, (0, missing))
-    return contents.view(torch.int32)
-
-
-@cache
-def _factors(device: torch.device) -> Tensor:
-    """Draw the odd numbers by which the words of a block are multiplied, the same in every process."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.inference_mode(False):
-        integers = torch.randint(-(2**63), 2**63 - 1, (_BLOCK,), generator=generator, device="cpu")
-        return (integers | 1).to(device)
 
 
 def load_or_compute(

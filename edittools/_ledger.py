@@ -82,9 +82,9 @@ class Ledger:
         return None
 
     def _values_below(self, count: int) -> dict[str, Tensor]:
-        """Compute the values of all changed parameters with the first `count` edits alone, under their names in `state_dict`.
+        """Compute the values of all changed parameters with the first `count` edits alone.
 
-        They have the precision and the device that the model has now.
+        They have their names in `state_dict`, and the precision and the device that the model has now.
         """
         changes = _changes_of_each(self.model, self.originals, self.edits[:count])
         by_parameter = {}

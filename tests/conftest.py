@@ -16,7 +16,13 @@ from edittools._graph import _snapshot_of
 from edittools._ledger import ATTRIBUTE
 from edittools.classifiers import Classifier
 from edittools.exemplars import Exemplar
+from edittools.metrics import misclassified, predict
+from edittools.miniworld.scenes import scenes
+from edittools.models import load_classifier
 from edittools.scenarios import rules
+from edittools.scenarios.snow import car_exemplars
+from edittools.selection import grid, repair
+from edittools.selection.splits import SAME_IMAGE, thumbnails
 
 os.environ["EDITTOOLS_DEVICE"] = "cpu"  # what is compared to the last digit is compared on one kind of machine
 SHARED_PHOTOS = os.environ.get("EDITTOOLS_PHOTOS")
@@ -28,15 +34,11 @@ needs_browser = pytest.mark.skipif(
     shutil.which("chromium") is None and not os.environ.get("CI"),
     reason="chromium is not installed: apt-get install chromium",
 )
-LONG = ("02_typographic_attacks", "01_snow_on_road", "03_synthetic_benchmark", "test_notebooks")
-LONG += ("04_counterfactual_probing", "test_synthetic", "test_browser", "test_desk_browser", "test_scenarios")
-LONG += ("05_your_own_model", "test_own_models", "test_paper_rehearsal", "test_cures", "test_composites")
-LONG += ("test_desk_pages", "test_graph", "test_zero_shot", "test_docs", "test_cut", "test_miniworld", "test_models")
-"""Files that take longest: they start first, so that no process works on one of them when the others are done."""
 
 
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+    """Start with the largest files: notebooks take longest, and no process should begin with one at the end."""
+    items.sort(key=lambda item: item.path.stat().st_size, reverse=True)
 
 
 def skipped_line(reasons):
@@ -128,6 +130,53 @@ def photos32():
 
 
 @pytest.fixture(scope="session")
+def snow():
+    """Arguments of `repair`: 12 misclassified vehicles on snow in MiniWorld; sleds and penguins live on snow."""
+    classifier = load_classifier("mini_vgg")
+    vehicles = scenes(60, 7_000_000, [("van", "tractor", "bicycle")[i % 3] for i in range(60)], ground="snow")
+    wrong = misclassified(predict(classifier, vehicles), vehicles.labels).nonzero()[:12, 0]
+    return {
+        "classifier": classifier,
+        "exemplars": car_exemplars(classifier, 1)["car 1"],
+        "failing": vehicles.subset(wrong),
+        "clean": scenes(80, 7_100_000),
+        "retain": {"sleds": scenes(20, 7_200_000, ["sled"] * 20), "penguins": scenes(11, 7_300_000, ["penguin"] * 11)},
+        "layers": ["features.10"],
+        "settings": grid(rank=(1,), objective=("least_squares",), reference_weight=(10.0,)),
+        "strengths": (1.0,),
+        "progress": False,
+    }
+
+
+@pytest.fixture(scope="session")
+def fix(snow):
+    """What `repair` finds. No test changes it."""
+    return repair(**snow)
+
+
+@pytest.fixture(scope="session")
+def jupyterlab(tmp_path_factory):
+    """Serve a folder with JupyterLab for all tests of this process; give the address and the folder."""
+    import web
+
+    folder = tmp_path_factory.mktemp("jupyterlab")
+    web.ARTEFACTS.mkdir(exist_ok=True)
+    log = web.ARTEFACTS / f"jupyterlab-{os.environ.get('PYTEST_XDIST_WORKER', 'main')}.log"
+    with web.jupyterlab(folder, log, {"EDITTOOLS_TIER": "mini"}) as base:
+        yield base, folder
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """The browser, for the tests of a file: other files may need an event loop of their own."""
+    pytest.importorskip("playwright", reason="the browser tests need playwright: pip install 'edittools[test]'")
+    import web
+
+    with web.chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="session")
 def probing_setup():
     """Make a small scenario of notebook 04: four scenes of each class, at most 240 of every set."""
     return partial(rules.probing_setup, "mini", per_class=4, most_scenes=240)
@@ -152,6 +201,14 @@ def save_image(path, image):
     """Write a `(3, H, W)` image as a file of the kind that its name ends in."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     torchvision.utils.save_image(image, path)
+
+
+def shared_images(one, other):
+    """Count the images of `other` that are also in `one`."""
+    small = thumbnails(one)
+    distances = torch.cdist(small, thumbnails(other))
+    is_same = distances <= SAME_IMAGE * small.shape[1] ** 0.5
+    return int(is_same.any(dim=0).sum())
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """The mask editor in a real JupyterLab: Python receives what is drawn in the browser, pixel for pixel."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +16,6 @@ pytest.importorskip("playwright", reason="the browser tests need playwright: pip
 import web
 
 pytestmark = needs_browser
-ARTEFACTS = Path(__file__).parent / "artefacts"
 WIDTH, HEIGHT = 96, 64
 HOSTILE = "<img src=x onerror='window.hacked=1'>"
 CELLS = (
@@ -113,8 +111,9 @@ class EditorView:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("notebooks")
+def folder(jupyterlab):
+    _, root = jupyterlab
+    folder = root / "editor"
     save_image(folder / "scene.png", scene())
     large = torch.nn.functional.interpolate(scene()[None], (3000, 4000), mode="bilinear")[0].clamp(0, 1)
     save_image(folder / "large.png", large)
@@ -131,14 +130,11 @@ def outside():
 
 
 @pytest.fixture(scope="module")
-def page(folder, outside):
-    ARTEFACTS.mkdir(exist_ok=True)
-    with (
-        web.jupyterlab(folder, ARTEFACTS / "jupyterlab.log", {"EDITTOOLS_TIER": "mini"}) as base,
-        web.browser_page(base, outside) as page,
-    ):
+def page(jupyterlab, folder, chromium, outside):
+    base, _ = jupyterlab
+    with web.browser_page(chromium, base, outside) as page:
         page.set_default_timeout(60_000)
-        web.open_notebook(page, base, "draw.ipynb")
+        web.open_notebook(page, base, "editor/draw.ipynb")
         assert web.run_cell(page, 0), web.cell_text(page, 0)
         page.wait_for_selector(".et-editor .et-stage[data-view]")
         page.base = base
@@ -296,7 +292,7 @@ def test_help_is_an_overlay_inside_the_window(drawn, size, request):
     page.wait_for_timeout(200)
     assert shortcuts.is_visible() and is_inside_the_window(page, shortcuts)
     assert drawn.root.bounding_box()["height"] == height and is_expanded("true")
-    page.screenshot(path=ARTEFACTS / f"editor-help-{size[0]}.png")
+    page.screenshot(path=web.ARTEFACTS / f"editor-help-{size[0]}.png")
     page.keyboard.press("Escape")
     assert web.wait_until(lambda: not shortcuts.is_visible())
     assert is_expanded("false")
@@ -313,7 +309,7 @@ def test_heat_map_is_drawn_over_the_image(drawn):
     before = drawn.canvas.evaluate(image)
     drawn.python("import torch; editor.show_heat(torch.arange(96.).expand(64, 96))")
     assert web.wait_until(lambda: drawn.canvas.evaluate(image) != before)
-    drawn.root.screenshot(path=ARTEFACTS / "editor-heat.png")
+    drawn.root.screenshot(path=web.ARTEFACTS / "editor-heat.png")
     drawn.python("editor.show_heat(None)")
     assert web.wait_until(lambda: drawn.canvas.evaluate(image) == before)
 
@@ -507,7 +503,7 @@ def test_suggestion_is_outlined_and_replaces_the_mask_when_clicked(drawn):
     before = view.pixels()
     names.first.hover()
     assert web.wait_until(lambda: view.pixels() != before) and view.count() == 0
-    view.root.screenshot(path=ARTEFACTS / "editor-suggest.png")
+    view.root.screenshot(path=web.ARTEFACTS / "editor-suggest.png")
     names.first.click()
     assert view.shows(box(39, 0, 95, 63))
     view.press("Control+z")
@@ -529,7 +525,7 @@ def test_suggestions_that_fail_show_one_line_that_can_be_closed(drawn, missing, 
     sentence = menu.locator("> span")
     assert sentence.evaluate("e => e.getClientRects().length") == 1 and details not in menu.inner_text()
     view.page.wait_for_timeout(300)  # the image below has moved, and is drawn again
-    view.root.screenshot(path=ARTEFACTS / f"editor-no-{missing}.png")
+    view.root.screenshot(path=web.ARTEFACTS / f"editor-no-{missing}.png")
     menu.locator("summary").click()
     assert details in menu.inner_text() and menu.evaluate("menu => menu.scrollWidth <= menu.clientWidth")
     menu.get_by_role("button", name="Close").click()
@@ -549,7 +545,7 @@ def test_editor_follows_the_theme(drawn):
         drawn.page.wait_for_function(f"document.body.dataset.jpThemeName === 'JupyterLab {theme}'")
         drawn.page.wait_for_timeout(700)  # the theme's sheet arrives after its name
         drawn.canvas.scroll_into_view_if_needed()
-        drawn.root.screenshot(path=ARTEFACTS / f"editor-{theme.lower()}.png")
+        drawn.root.screenshot(path=web.ARTEFACTS / f"editor-{theme.lower()}.png")
         backgrounds.append(drawn.root.evaluate("root => getComputedStyle(root).backgroundColor"))
     dark, light = (sum(map(int, color.strip("rgba()").split(",")[:3])) for color in backgrounds)
     assert dark < 200
@@ -560,7 +556,7 @@ def test_mask_survives_a_reload_of_the_page(drawn):
     drawn.drag(*STROKE)
     assert drawn.shows(stroke(STROKE))
     drawn.page.evaluate("jupyterapp.commands.execute('docmanager:save')")
-    web.open_notebook(drawn.page, drawn.page.base, "draw.ipynb")
+    web.open_notebook(drawn.page, drawn.page.base, "editor/draw.ipynb")
     drawn.page.wait_for_selector(".et-editor .et-stage[data-view]")
     drawn.canvas.scroll_into_view_if_needed()
     drawn.press("r")

@@ -8,13 +8,12 @@ from _lib import snow
 from _lib.composites import LEAST, SURE, composed, masked_photos, snow_from_composites
 from _lib.networks import add_networks
 from _lib.results import Results
-from conftest import needs_photos
+from conftest import needs_photos, shared_images
 
 from edittools.images import LabelledImages
 from edittools.metrics import error_rate
 from edittools.scenarios import photos
 from edittools.scenarios.snow import SNOW_EXEMPLARS
-from edittools.selection.splits import shared_images
 
 
 def test_composed_shows_each_look_at_the_mask_only(tiny, photos32):
@@ -84,11 +83,11 @@ def test_masked_photos_show_the_concept_and_are_confident(scenario):
     assert not shared_images(data, other)
 
 
-def test_together_method_missing_for_a_network_changes_nothing_there():
+def test_add_networks_method_missing_for_a_network_changes_nothing_there():
     def row(job, method, before, after):
         sets = {name: [before, after] for name in ("target_test", "clean", "clean_test", "retain_test")}
         sets["elsewhere"] = [[0, 0, 0, 0], after]  # labeled with the predictions before
-        return {"job": job, "method": method, "chosen": "x", "trials": 3, "choice_seconds": 2.0, **sets}
+        return {"job": job, "method": method, "settings": "x", "candidates": 3, "seconds": 2.0, **sets}
 
     rows = [
         row("one", "editing", [1, 1, 0, 0], [0, 1, 0, 0]),
@@ -96,8 +95,9 @@ def test_together_method_missing_for_a_network_changes_nothing_there():
         row("two", "editing", [1, 0, 1, 0], [0, 0, 1, 0]),
     ]
     results = Results("snow", "photos")
-    pooled, networks = add_networks(results, rows, snow.figures, snow.FIGURES)
-    assert list(networks) == ["one", "two"] and "last_layer" not in networks["two"]
+    add_networks(results, rows, snow.add_figures)
+    pooled, one, two = (results.keyed[network] for network in ("all", "one", "two"))
+    assert "last_layer" in one and "last_layer" not in two
     keys = ("errors_before", "corrected", "broken", "trials", "changed_elsewhere")
     assert [pooled["editing"][key] for key in keys] == [4, 2, 0, 6, 0.25]
     assert [pooled["last_layer"][key] for key in keys] == [4, 2, 1, 3, 0.125]
@@ -106,4 +106,4 @@ def test_together_method_missing_for_a_network_changes_nothing_there():
     assert elsewhere[["method", "value"]].to_numpy().tolist() == [["edit", 0.25], ["last layer retrained", 0.125]]
     assert pooled["editing"]["p_against_edit"] == 1
     assert pooled["editing"]["errors_corrected"] == 0.5
-    assert networks["one"]["editing"]["errors_corrected"] == 0.5 == networks["two"]["editing"]["errors_corrected"]
+    assert one["editing"]["errors_corrected"] == 0.5 == two["editing"]["errors_corrected"]

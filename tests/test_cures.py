@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import shared_images
 from torch.nn.functional import interpolate
 
 from edittools.classifiers import fingerprint
@@ -18,7 +19,6 @@ from edittools.miniworld.scenes import CLASSES
 from edittools.probing.probe import ProbeSettings, probe
 from edittools.rewriting import rewrite
 from edittools.scenarios.rules import scenario_for, shown_rule
-from edittools.selection.splits import shared_images
 
 CAR = {"class": "car", "concept": "road", "style": "snow"}
 

@@ -1,9 +1,10 @@
-"""The desk in a real JupyterLab: from a misclassified image to a saved edit, with the mouse and with the keyboard."""
+"""The desk in a real JupyterLab and as a page: from an image to a saved edit, with the mouse and with the keyboard."""
 
 import importlib.util
 import re
 from pathlib import Path
 
+import nbformat
 import pytest
 from conftest import needs_browser
 
@@ -15,7 +16,8 @@ from edittools.widgets.desk import MARK_MESSAGE, PAIR_MESSAGES
 from edittools.widgets.desk_panel import NOT_HELD_OUT
 
 pytestmark = needs_browser
-ARTEFACTS = Path(__file__).parent / "artefacts"
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOK = ROOT / "notebooks" / "05_your_own_model.ipynb"
 HOSTILE = "<img src=x onerror='window.hacked=1'>"
 OVERFLOWING = """root => { const right = (e) => e.getBoundingClientRect().right, edge = right(root) + 1;
     const outside = [...root.querySelectorAll('*')].filter(e => right(e) > edge);
@@ -91,19 +93,16 @@ def outside():
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory, outside):
-    folder = tmp_path_factory.mktemp("desk")
-    ARTEFACTS.mkdir(exist_ok=True)
+def page(jupyterlab, chromium, outside):
+    base, root = jupyterlab
+    folder = root / "desk"
     (folder / "images" / "bee").mkdir(parents=True)
     web.write_notebook(folder / "desk.ipynb", SETUP, SMALL, FRESH)
-    with (
-        web.jupyterlab(folder, ARTEFACTS / "desk.log", {"EDITTOOLS_TIER": "mini"}) as base,
-        web.browser_page(base, outside) as page,
-    ):
+    with web.browser_page(chromium, base, outside) as page:
         page.set_viewport_size({"width": 1366, "height": 850})
         page.set_default_timeout(180_000)
-        web.open_notebook(page, base, "desk.ipynb")
-        page.folder, page.base = folder, base
+        web.open_notebook(page, base, "desk/desk.ipynb")
+        page.base = base
         yield page
 
 
@@ -205,7 +204,7 @@ def test_where_to_mark_highlights_the_image_in_the_editor(desk, page):
     desk.button("Where to mark?").click()
     assert web.wait_until(lambda: editor.canvas.evaluate(pixels) != before)
     assert desk.shows("rather than")
-    page.screenshot(path=ARTEFACTS / "desk-heat.png")
+    page.screenshot(path=web.ARTEFACTS / "desk-heat.png")
     desk.button("Where to mark?").click()
     assert web.wait_until(lambda: editor.canvas.evaluate(pixels) == before)
 
@@ -314,7 +313,7 @@ def check_layout(panel, name, theme, width, height):
     panel.page.wait_for_function(f"document.body.dataset.jpThemeName === 'JupyterLab {theme}'")
     panel.page.set_viewport_size({"width": width, "height": height})
     panel.page.wait_for_timeout(900)
-    panel.root.screenshot(path=ARTEFACTS / f"{name}-{theme.lower()}-{width}.png")
+    panel.root.screenshot(path=web.ARTEFACTS / f"{name}-{theme.lower()}-{width}.png")
     assert panel.root.evaluate(OVERFLOWING) == []
 
 
@@ -331,7 +330,7 @@ def test_desk_is_not_cut_off_in_any_theme_and_width(desk, page, theme, width):
 def test_desk_in_notebook_7(desk, page):
     """Notebook 7 has a narrow column; the notebook and the kernel are the same, and the desk is a new one."""
     page.evaluate("jupyterapp.commands.execute('docmanager:save')")
-    web.open_notebook(page, page.base, "desk.ipynb", "notebooks")
+    web.open_notebook(page, page.base, "desk/desk.ipynb", "notebooks")
     assert web.run_cell(page, 2), web.cell_text(page, 2)
     fresh = Panel(page, "fresh", 2)
     fresh.root.locator(".et-editor .et-stage[data-view]").wait_for()
@@ -342,4 +341,42 @@ def test_desk_in_notebook_7(desk, page):
 
 def test_desk_sends_no_request_to_other_machines(page, outside):
     assert page.base
+    assert outside == []
+
+
+# --- as a page ---
+
+
+def head_of_notebook_05(folder):
+    """Write notebook 05 up to its first desk; the later cells do not use it, so the page need not run them."""
+    notebook = nbformat.read(NOTEBOOK, 4)
+    last = next(i for i, cell in enumerate(notebook.cells) if "desk = widgets.Desk" in cell.source)
+    assert not any(re.search(r"\bdesk\.", cell.source) for cell in notebook.cells[last + 1 :])
+    notebook.cells = notebook.cells[: last + 1]
+    nbformat.write(notebook, folder / NOTEBOOK.name)
+    return folder / NOTEBOOK.name
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("voila") is None, reason="voila is not installed: pip install 'edittools[app]'"
+)
+def test_voila_serves_notebook_05_without_requests_to_other_machines(tmp_path, chromium):
+    """Voila is started in the repository; the page contains no code, and its desk has not been used."""
+    outside = []
+    web.ARTEFACTS.mkdir(exist_ok=True)
+    with (
+        web.voila(head_of_notebook_05(tmp_path), web.ARTEFACTS / "voila.log", {"EDITTOOLS_TIER": "mini"}, ROOT) as base,
+        web.browser_page(chromium, base, outside) as page,
+    ):
+        page.set_default_timeout(300_000)
+        page.set_viewport_size({"width": 1366, "height": 850})
+        page.goto(base, wait_until="domcontentloaded")
+        page.wait_for_selector(".et-desk .et-editor .et-stage[data-view]")
+        assert "scenarios.desk_setup" not in page.locator("#rendered_cells").inner_text()
+        mark_and_rewrite(Panel(page, "desk"))
+        for width in (1366, 900):
+            page.set_viewport_size({"width": width, "height": 1500})
+            page.wait_for_timeout(900)
+            page.locator(".et-desk").screenshot(path=web.ARTEFACTS / f"desk-voila-{width}.png")
+            assert page.locator(".et-desk").evaluate(OVERFLOWING) == []
     assert outside == []

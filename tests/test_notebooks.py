@@ -64,17 +64,16 @@ def test_notebooks_are_found():
     assert [path.stem for path in NOTEBOOKS][:2] == ["00_the_method", "01_snow_on_road"]
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebook_is_committed_as_run_from_top_to_bottom(path):
-    notebook = nbformat.read(path, 4)
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert CHECK["problems"](path) == []
-    kinds = {output.output_type for cell in code for output in cell.outputs}
-    assert {"stream", "execute_result"} <= kinds
-    assert sum("image/png" in output.get("data", {}) for cell in code for output in cell.outputs) >= 3
-    assert "widgets" not in notebook.metadata and path.stat().st_size < 1_000_000
-    assert not re.search(r"/(home|root|tmp|work)/", path.read_text())
-    assert not re.search(r"\d+%\|.*\d\d:\d\d<", path.read_text())  # no progress bar
+def test_notebooks_are_committed_as_run_from_top_to_bottom():
+    for path in NOTEBOOKS:
+        notebook = nbformat.read(path, 4)
+        outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+        assert CHECK["problems"](path) == []
+        assert {"stream", "execute_result"} <= {output.output_type for output in outputs}, path.stem
+        assert sum("image/png" in output.get("data", {}) for output in outputs) >= 3, path.stem
+        assert "widgets" not in notebook.metadata and path.stat().st_size < 1_000_000, path.stem
+        assert not re.search(r"/(home|root|tmp|work)/", path.read_text()), path.stem
+        assert not re.search(r"\d+%\|.*\d\d:\d\d<", path.read_text()), path.stem  # no progress bar
 
 
 PRINTED = new_output("stream", name="stdout", text="done\n")
@@ -102,12 +101,12 @@ def test_check_outputs(counts, outputs, pattern, tmp_path):
     assert re.search(pattern or "^$", run.stdout)
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebook_states_its_run_time_and_checks_its_claim(path):
-    cells = nbformat.read(path, 4).cells
-    code = [cell.source.splitlines() for cell in cells if cell.cell_type == "code"]
-    assert any(line.lstrip().startswith("assert ") for lines in code[-4:] for line in lines)
-    assert re.search(r"\d½? minutes?\b", cells[0].source)
+def test_notebooks_state_their_run_times_and_check_their_claims():
+    for path in NOTEBOOKS:
+        cells = nbformat.read(path, 4).cells
+        code = [cell.source.splitlines() for cell in cells if cell.cell_type == "code"]
+        assert any(line.lstrip().startswith("assert ") for lines in code[-4:] for line in lines), path.stem
+        assert re.search(r"\d½? minutes?\b", cells[0].source), path.stem
 
 
 BAR = new_output("display_data", {"text/plain": "states:   0%|          | 0/4 [00:00<?, ?batch/s]"})

@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from conftest import needs_photos
+from conftest import needs_photos, save_image
 from PIL import Image
 from test_faults import in_child, quota
 
@@ -178,6 +178,20 @@ def test_validation_folder_sorts_numbers_as_numbers(tmp_path, monkeypatch):
     net = torch.nn.Sequential(torch.nn.Conv2d(3, 12, 8), torch.nn.Flatten())
     data = photos.validation_folder(Classifier(net, list("abcdefghijkl"), size=8), 2)
     assert dict(zip(data.names, data.labels.tolist(), strict=True)) == {f"{n}/a.png": n for n in range(12)}
+
+
+def test_validation_folder_not_set_or_with_empty_subfolders(monkeypatch, tiny, tmp_path):
+    monkeypatch.delenv("EDITTOOLS_IMAGENET", raising=False)
+    with pytest.raises(FileNotFoundError, match="5 .*EDITTOOLS_IMAGENET"):
+        photos.validation_folder(tiny, 2)
+    for number in range(5):
+        (tmp_path / str(number)).mkdir()
+    for i in range(3):
+        save_image(tmp_path / "2" / f"{i}.png", torch.rand(3, 40, 40))
+    monkeypatch.setenv("EDITTOOLS_IMAGENET", str(tmp_path))
+    data = photos.validation_folder(tiny, 2)
+    assert data.labels.tolist() == [2, 2]
+    assert data.images[:].shape == (2, 3, 32, 32)
 
 
 @needs_photos

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import save_image
+from conftest import save_image, shared_images
 from torch import nn
 
 from edittools.classifiers import Classifier
@@ -14,10 +14,10 @@ from edittools.images import LabelledImages, LazyImages, resized
 from edittools.metrics import predict
 from edittools.rewriting import pose
 from edittools.selection import grid, repair
-from edittools.selection.evaluation import CachedActivations, ConstraintCheck
+from edittools.selection.evaluation import ConstraintCheck
 from edittools.selection.repair import METHODS, SETTINGS
 from edittools.selection.search import stratified_folds
-from edittools.selection.splits import shared_images
+from edittools.selection.splits import check_disjoint
 
 CLASSES = ("ant", "bee", "cat", "dog")
 EXACT = {"objective": ("least_squares",)}
@@ -59,6 +59,12 @@ def case():
 def _repaired(case, exemplar=None, **options):
     options = {"layers": ["6"], "baselines": False, "progress": False, **options}
     return repair(case.classifier, exemplar or case.exemplar, case.failing, case.clean, **options)
+
+
+@pytest.fixture(scope="module")
+def repaired(case):
+    """What `repair` finds with default settings in one layer. No test changes it."""
+    return _repaired(case)
 
 
 def _in_turn(case, each):
@@ -103,24 +109,22 @@ def test_record_says_what_loss_the_edit_leaves_at_its_strength(case, strength):
 # --- the method that is selected --------------------------------------------------------------------------------------
 
 
-def test_repair_selects_the_candidate_of_lowest_loss_among_all_methods(case):
-    fix = _repaired(case)
-    assert list(fix.table.index) == ["selected", *METHODS]
-    selected = fix.selection.scores["loss"]
-    alone = {name: fix.selections[name].scores["loss"] for name in METHODS if fix.selections[name].feasible}
+def test_repair_selects_the_candidate_of_lowest_loss_among_all_methods(repaired):
+    assert list(repaired.table.index) == ["selected", *METHODS]
+    selected = repaired.selection.scores["loss"]
+    alone = {name: repaired.selections[name].scores["loss"] for name in METHODS if repaired.selections[name].feasible}
     assert selected <= min(alone.values())
-    assert fix.edit is fix.selection.edit
-    assert fix.table.loc["selected", "candidates"] >= sum(fix.table.loc[list(METHODS), "candidates"])
+    assert repaired.edit is repaired.selection.edit
+    assert repaired.table.loc["selected", "candidates"] >= sum(repaired.table.loc[list(METHODS), "candidates"])
 
 
-def test_repair_selects_the_method_without_each_fold(case):
+def test_repair_selects_the_method_without_each_fold(case, repaired):
     """By hand: for each fold, the candidate of lowest loss on the other images, of all methods."""
-    fix = _repaired(case)  # one layer, so there is no second one
     folds = stratified_folds(case.failing.labels)
-    outcomes = fix.selection.outcomes
-    constraints = fix.search.constraints
-    check = ConstraintCheck(fix.search.activations["clean"])
-    before = fix.search.activations["target"].before
+    outcomes = repaired.selection.outcomes
+    constraints = repaired.search.constraints
+    check = ConstraintCheck(repaired.search.activations["clean"])
+    before = repaired.search.activations["target"].before
     for fold in folds.unique():
         others = folds != fold
         losses = outcomes.losses[:, others].double().mean(1)
@@ -128,7 +132,7 @@ def test_repair_selects_the_method_without_each_fold(case):
         order = [i for i in losses.argsort(stable=True).tolist() if wrong[i] < before[others].sum()]
         first = next((i for i in order if check.measure(outcomes.candidates[i].scaled, 1.0, constraints)), None)
         expected = before[~others] if first is None else outcomes.wrong[first][~others]
-        assert torch.equal(fix.selection.held_out.after[~others], expected)
+        assert torch.equal(repaired.selection.held_out.after[~others], expected)
 
 
 def test_repair_adds_a_second_layer_only_if_the_loss_is_lower(case):
@@ -144,9 +148,9 @@ def test_repair_adds_a_second_layer_only_if_the_loss_is_lower(case):
     assert clean.accuracy_change >= -fix.search.constraints.max_accuracy_drop
 
 
-def test_repair_without_controls_selects_the_same_edit(case):
+def test_repair_without_controls_selects_the_same_edit(case, repaired):
     with_controls = _repaired(case, baselines=True)
-    assert with_controls.edit.digest == _repaired(case).edit.digest
+    assert with_controls.edit.digest == repaired.edit.digest
     controls = {"random direction", "local fine-tuning", "logit correction"}
     assert set(with_controls.table.index) == {"selected", *METHODS, *controls}
 
@@ -154,16 +158,13 @@ def test_repair_without_controls_selects_the_same_edit(case):
 # --- the summary ------------------------------------------------------------------------------------------------------
 
 
-def test_summary_runs_no_network(case, monkeypatch):
-    fix = _repaired(case)
-    monkeypatch.setattr(Classifier, "normalize", None)
-    monkeypatch.setattr(Cut, "prefix", None)
-    text = fix.summary()
-    row = fix.table.loc["selected"]
+def test_summary_quotes_the_figures_of_the_table(repaired):
+    text = repaired.summary()
+    row = repaired.table.loc["selected"]
     assert f"{row.corrected} of {row.failing}" in text and f"{row['accuracy change']:+.2f} points" in text
-    edit = fix.table.loc["edit"]
+    edit = repaired.table.loc["edit"]
     assert f"low-rank edit alone, selected the same way: {edit.corrected} corrected, {edit.broken} broken" in text
-    assert fix.selection.params["method"] in text
+    assert repaired.selection.params["method"] in text
 
 
 def test_settings_may_leave_out_what_rewrite_has_a_default_for(case):
@@ -208,10 +209,13 @@ def test_same_images_are_found_in_any_file_precision_and_size(case, tmp_path):
     files, renamed = (_files(case.failing.images[:5], tmp_path / name) for name in ("one", "other"))
     smooth = resized(torch.rand(5, 3, 7, 7, generator=torch.Generator().manual_seed(0)), 224)
     for one, other in ((files, files[:]), (files[:].double(), files), (files, renamed), (smooth, resized(smooth, 160))):
-        assert shared_images(one, other) == shared_images(other, one) == 5
-        assert shared_images(one[2:], other) == 3 and shared_images(one[:2], other[2:]) == 0
+        with pytest.raises(ValueError, match="'one' and 'other' .* 5 "):
+            check_disjoint({"one": one, "other": other})
+        with pytest.raises(ValueError, match="'one' and 'other' .* 3 "):
+            check_disjoint({"one": one[2:], "other": other})
+        check_disjoint({"one": one[:2], "other": other[2:]})
     failing = LabelledImages(files[:], case.failing.labels[:5], CLASSES)
-    with pytest.raises(ValueError, match="'failing' and 'clean' share 5 images"):
+    with pytest.raises(ValueError, match="'failing' and 'clean' .* 5 "):
         repair(case.classifier, case.exemplar, failing, files, progress=False)
 
 
@@ -221,16 +225,16 @@ def _with_x_changed(case):
 
 
 REFUSED = [
-    ("failing", _with_x_changed, ValueError, "'failing' and \"x' of the exemplars\" share 1 images"),
+    ("failing", _with_x_changed, ValueError, "'failing' and .*x'.* 1 "),
     (
         "clean",
         lambda case: torch.cat([case.clean, case.exemplar.image[None]]),
         ValueError,
-        "'clean' and 'exemplars' share 1 images",
+        "'clean' and 'exemplars' .* 1 ",
     ),
-    ("failing", lambda case: case.failing.images, TypeError, r"failing images are a Tensor; pass LabelledImages\("),
-    ("clean", lambda case: "my/images", TypeError, "clean images are a str; pass a tensor"),
-    ("retain", lambda case: "my/images", TypeError, "retain images are a str; pass a tensor"),
+    ("failing", lambda case: case.failing.images, TypeError, "failing .*Tensor.*LabelledImages"),
+    ("clean", lambda case: "my/images", TypeError, "clean .*str"),
+    ("retain", lambda case: "my/images", TypeError, "retain .*str"),
 ]
 
 
@@ -241,12 +245,12 @@ def test_sets_with_an_exemplar_and_of_another_type_are_refused(case, name, image
         repair(case.classifier, case.exemplar, **sets, progress=False)
 
 
-def test_image_that_occurs_twice_is_used_once(case):
+def test_image_that_occurs_twice_is_used_once(case, repaired):
     twice = case.failing.subset([*range(len(case.failing))] * 2)
-    with pytest.warns(UserWarning, match=f"'failing' holds {len(case.failing)} images more than once"):
+    with pytest.warns(UserWarning, match=f"'failing' .*{len(case.failing)} "):
         fix = repair(case.classifier, case.exemplar, twice, case.clean, **QUICK)
-    assert fix.table.equals(_repaired(case).table)
-    with pytest.warns(UserWarning, match="'clean' holds 4 images more than once"):
+    assert fix.table.equals(repaired.table)
+    with pytest.warns(UserWarning, match="'clean' .*4 "):
         again = repair(case.classifier, case.exemplar, case.failing, torch.cat([case.clean, case.clean[:4]]), **QUICK)
     assert again.table.equals(fix.table)
 
@@ -269,10 +273,9 @@ def test_callback_is_called_before_each_candidate_and_ends_the_search(case):
     assert "interrupted" in fix.summary()
 
 
-def test_callback_that_ends_the_search_in_a_control_leaves_the_selected_edit(case):
+def test_callback_that_ends_the_search_in_a_control_leaves_the_selected_edit(case, repaired):
     fix = _repaired(case, baselines=True, callback=lambda method, done, total: method != "random direction")
-    whole = _repaired(case)
-    assert not fix.complete and fix.edit.digest == whole.edit.digest
+    assert not fix.complete and fix.edit.digest == repaired.edit.digest
     assert list(fix.table.index) == ["selected", *METHODS]
 
 
@@ -292,16 +295,10 @@ def test_search_that_is_ended_before_the_first_candidate_raises(case, answer):
         _repaired(case, callback=end)
 
 
-def test_interrupt_during_a_candidate_leaves_the_best_so_far(case, monkeypatch):
-    calls = []
-    logits = CachedActivations.logits
-
-    def interrupted(*arguments, **options):
-        calls.append(1)
-        if len(calls) > 12:
+def test_interrupt_in_the_callback_leaves_the_best_so_far(case):
+    def interrupted(method, done, total):
+        if done == 3:
             raise KeyboardInterrupt
-        return logits(*arguments, **options)
 
-    monkeypatch.setattr(CachedActivations, "logits", interrupted)
-    fix = _repaired(case)
+    fix = _repaired(case, callback=interrupted)
     assert not fix.complete and list(fix.table.index) == ["selected", "edit"]

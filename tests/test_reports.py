@@ -236,13 +236,12 @@ def test_report_of_repair(evil, tmp_path):
 
 @needs_browser
 @pytest.mark.parametrize("width", [390, 1366])
-def test_report_in_a_browser(search, tmp_path, width):
-    pytest.importorskip("playwright", reason="the browser tests need playwright: pip install 'edittools[test]'")
+def test_report_in_a_browser(search, tmp_path, width, chromium):
     from web import browser_page
 
     path = write_report(tmp_path / "report.html", search, selected(search, 3))
     outside = []
-    with browser_page(path.as_uri(), outside) as page:
+    with browser_page(chromium, path.as_uri(), outside) as page:
         errors = []
         page.on("pageerror", lambda error: errors.append(error))
         page.set_viewport_size({"width": width, "height": 900})

@@ -1,7 +1,6 @@
 """Reference keys in the solve, retained images in the selection, and `repair` on MiniWorld."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,12 +11,8 @@ from edittools.cut import Cut, rows
 from edittools.edits import Edit
 from edittools.images import LabelledImages
 from edittools.metrics import misclassified, predict
-from edittools.miniworld.contexts import contexts
-from edittools.miniworld.scenes import CLASSES, scenes
-from edittools.models import load_classifier
 from edittools.moments import second_moments
 from edittools.rewriting import pose, rewrite, solve_least_squares, window_moment
-from edittools.scenarios.snow import car_exemplars
 from edittools.selection import Constraints, candidate_layers, later_layers, repair
 from edittools.selection.evaluation import ConstraintCheck
 from edittools.selection.search import stratified_folds
@@ -110,53 +105,17 @@ def test_least_squares_with_two_terms_solves_the_normal_equations(tiny, photos32
     torch.testing.assert_close(found.double(), expected, rtol=1e-3, atol=1e-6)
 
 
-@pytest.fixture(scope="module")
-def snow():
-    """Fewer of the scenes that `scenarios.snow` renders."""
-    classifier, family = load_classifier("mini_vgg"), contexts().family
-    others = [name for name in CLASSES if family[name] == "vehicle" and name != "car"]
-    polar = [name for name in CLASSES if family[name] == "polar"]
-
-    def rendered(count, seed, names, ground=None):
-        return scenes(count, 5_000_000 + seed, [names[i % len(names)] for i in range(count)], ground=ground)
-
-    sets = {
-        "target": rendered(72, 0, others, "snow"),
-        "retain": rendered(60, 1000, polar),
-        "clean": scenes(160, 5_002_000),
-    }
-    return SimpleNamespace(classifier=classifier, exemplar=car_exemplars(classifier, 1)["car 1"], **sets)
-
-
-@pytest.fixture(scope="module")
-def call(snow):
-    """Arguments of `repair` on MiniWorld: 16 failing vehicles on snow, clean scenes, scenes that live on snow."""
-    wrong = misclassified(predict(snow.classifier, snow.target), snow.target.labels).nonzero()[:16, 0]
-    return {
-        "failing": snow.target.subset(wrong),
-        "clean": snow.clean,
-        "retain": snow.retain,
-        "progress": False,
-        "strengths": (1.0,),
-        "layers": candidate_layers(snow.classifier)[-4::2],
-    }
-
-
-@pytest.fixture(scope="module")
-def fix(snow, call):
-    return repair(snow.classifier, snow.exemplar, **call)
-
-
-def test_repair_goes_from_an_exemplar_to_a_summary(snow, call, fix):
+def test_repair_goes_from_an_exemplar_to_a_summary(snow, fix):
+    classifier, failing = snow["classifier"], snow["failing"]
     assert isinstance(fix.edit, Edit) and fix.complete
     row = fix.table.loc["selected"]
-    assert row.failing == 16 and row.corrected >= 8 and row.broken == 0 and row["retained broken"] <= 3
+    assert row.failing == 12 and row.corrected >= 6 and row.broken == 0 and row["retained broken"] <= 3
     rows = {"selected", "edit", "closed form", "projection"}
     rows |= {"random direction", "local fine-tuning", "logit correction"}
     assert set(fix.table.index) == rows
-    assert set(fix.edit.layers) <= set(call["layers"])
-    with fix.edit.applied(snow.classifier):
-        after = misclassified(predict(snow.classifier, call["failing"]), call["failing"].labels)
+    assert set(fix.edit.layers) <= set(snow["layers"])
+    with fix.edit.applied(classifier):
+        after = misclassified(predict(classifier, failing), failing.labels)
     assert int((~after).sum()) >= row.corrected
     assert torch.equal(after, fix.selection.wrong)
     text = fix.summary()
@@ -164,72 +123,69 @@ def test_repair_goes_from_an_exemplar_to_a_summary(snow, call, fix):
         assert words in text
 
 
-def test_repair_holds_each_fold_out_of_the_selection_of_the_edit(snow, call, fix):
+def test_repair_holds_each_fold_out_of_the_selection_of_the_edit(snow, fix):
     """By hand: for each fold, the candidate that all images of the other folds select under the constraints."""
     selection = fix.selections["edit"]
     outcomes = selection.outcomes
     check = ConstraintCheck(fix.search.activations["clean"], fix.search.activations["retain"])
-    constraints = Constraints(max_accuracy_drop=100 / 80)
+    constraints = Constraints(max_accuracy_drop=100 / 40)
     assert fix.search.constraints == constraints
-    for fold in torch.nn.functional.one_hot(stratified_folds(call["failing"].labels)).bool().T:
+    for fold in torch.nn.functional.one_hot(stratified_folds(snow["failing"].labels)).bool().T:
         losses = outcomes.losses[:, ~fold].mean(1)
         wrong = outcomes.wrong[:, ~fold].sum(1)
-        helping = [i for i in losses.argsort(stable=True).tolist() if wrong[i] < 16 - int(fold.sum())]
+        helping = [i for i in losses.argsort(stable=True).tolist() if wrong[i] < 12 - int(fold.sum())]
         first = next((i for i in helping if check.measure(outcomes.candidates[i].scaled, 1.0, constraints)), None)
         expected = selection.held_out.before[fold] if first is None else outcomes.wrong[first][fold]
         assert torch.equal(selection.held_out.after[fold], expected)
 
 
 def test_later_layers_are_the_later_half_of_the_convolutions(snow):
-    names = candidate_layers(snow.classifier)
-    assert later_layers(snow.classifier) == list(names[len(names) // 2 :])
-    assert later_layers(snow.classifier, most=2) == [names[-3], names[-1]]
+    names = candidate_layers(snow["classifier"])
+    assert later_layers(snow["classifier"]) == list(names[len(names) // 2 :])
+    assert later_layers(snow["classifier"], most=2) == [names[-3], names[-1]]
     small = torchvision.models.VisionTransformer(32, 8, 4, 2, 16, 32, num_classes=5)
     layers = later_layers(Classifier(small, list("abcde"), size=32))
     assert layers and all("mlp" in layer or "head" in layer for layer in layers)
 
 
-def test_repair_gives_the_same_edit_again(snow, call, fix):
-    again = repair(snow.classifier, snow.exemplar, baselines=False, **call)
+def test_repair_gives_the_same_edit_again(snow, fix):
+    again = repair(**snow, baselines=False)
     assert fix.edit.digest == again.edit.digest
     assert list(again.table.index) == ["selected", "edit", "closed form", "projection"]
 
 
-def test_repair_without_a_feasible_candidate_says_what_stands_in_the_way(snow, call):
-    failing = call["failing"]
-    other = LabelledImages(failing.images, (failing.labels + 7) % 16, snow.classifier.classes)
-    options = {**call, "baselines": False, "layers": ["features.15"], "failing": other}
-    lost = repair(snow.classifier, snow.exemplar, **options)
+def test_repair_without_a_feasible_candidate_says_what_stands_in_the_way(snow):
+    failing = snow["failing"]
+    other = LabelledImages(failing.images, (failing.labels + 7) % 16, snow["classifier"].classes)
+    lost = repair(**{**snow, "baselines": False, "layers": ["features.15"], "failing": other})
     assert not lost.selection.feasible
     assert "misclassified for another reason" in lost.summary()
     assert not any(change.delta().any() for change in lost.edit.changes.values())
 
 
-def test_repair_refuses_sets_that_it_cannot_use(snow, call):
-    is_right = misclassified(predict(snow.classifier, snow.target), snow.target.labels).logical_not()
-    right = is_right.nonzero()[:4, 0]
+def test_repair_refuses_sets_that_it_cannot_use(snow):
+    failing = snow["failing"]
+    right = replace(failing, labels=predict(snow["classifier"], failing).argmax(1)).subset(range(4))
     cases = [
-        ({"failing": call["failing"].subset([0])}, "1 failing images were given; pass at least two"),
-        ({"failing": snow.target.subset(right)}, "All 4 failing images are classified as labeled"),
-        ({"retain": call["failing"]}, "'retain' and 'failing' share 16 images"),
-        ({"retain": snow.exemplar.image[None]}, "'retain' and 'exemplars' share 1 images"),
-        ({"clean": call["failing"]}, "'failing' and 'clean' share 16 images"),
-        ({"clean": call["clean"].subset([0, 1])}, "2 clean images were given; pass at least three"),
+        ({"failing": failing.subset([0])}, "1 failing"),
+        ({"failing": right}, " 4 failing"),
+        ({"retain": failing}, "'retain' and 'failing' .* 12 "),
+        ({"retain": snow["exemplars"].image[None]}, "'retain' and 'exemplars' .* 1 "),
+        ({"clean": failing}, "'failing' and 'clean' .* 12 "),
+        ({"clean": snow["clean"].subset([0, 1])}, "2 clean"),
+        ({"exemplars": []}, "no exemplar"),
     ]
     for options, words in cases:
         with pytest.raises(ValueError, match=words):
-            repair(snow.classifier, snow.exemplar, **{**call, **options})
-    with pytest.raises(ValueError, match="(?i)no exemplar"):
-        repair(snow.classifier, [], **call)
+            repair(**{**snow, **options})
 
 
-def test_repair_maps_labels_into_other_classes_by_name(snow, call, fix):
-    failing, names = call["failing"], snow.classifier.classes[::-1]
+def test_repair_maps_labels_into_other_classes_by_name(snow, fix):
+    failing, names = snow["failing"], snow["classifier"].classes[::-1]
     reversed_labels = LabelledImages(failing.images, len(names) - 1 - failing.labels, names)
-    options = {**call, "failing": reversed_labels, "baselines": False}
-    again = repair(snow.classifier, snow.exemplar, **options)
+    again = repair(**{**snow, "failing": reversed_labels, "baselines": False})
     assert again.edit.digest == fix.edit.digest
     assert again.table.loc["edit"].equals(fix.table.loc["edit"])
     unknown = LabelledImages(failing.images, torch.zeros(len(failing)).long(), ["hovercraft"])
-    with pytest.raises(ValueError, match="failing: no class 'hovercraft'"):
-        repair(snow.classifier, snow.exemplar, **{**call, "failing": unknown})
+    with pytest.raises(ValueError, match="failing.*'hovercraft'"):
+        repair(**{**snow, "failing": unknown})

@@ -57,10 +57,10 @@ def test_subpackages_are_folders():
     assert {subpackage(module) for module in MODULES} == set(MAY_USE) == {"top", *edittools.SUBPACKAGES}
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_imports_run_downwards(module):
-    allowed = MAY_USE[subpackage(module)] | {subpackage(module)}
-    assert {name for name in imported(module) if subpackage(name) not in allowed} == set()
+def test_imports_run_downwards():
+    for module in MODULES:
+        allowed = MAY_USE[subpackage(module)] | {subpackage(module)}
+        assert {name for name in imported(module) if subpackage(name) not in allowed} == set(), module
 
 
 def test_imports_have_no_cycle():
@@ -113,28 +113,28 @@ def test_subpackage_without_its_packages(fresh_process):
     assert "pip install 'edittools[widgets]'" in errors
 
 
-@pytest.mark.parametrize("module", [module for module in MODULES if module != "edittools.auditing.cli"])
-def test_modules_neither_print_nor_plot(module):
-    """The command line prints; nothing else does."""
-    text = MODULES[module].read_text()
-    calls = [node.func for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
-    assert "print" not in {call.id for call in calls if isinstance(call, ast.Name)}
-    assert "pyplot" not in text or module == "edittools.plots.figures"
+def test_only_the_command_line_prints_and_only_figures_are_plotted():
+    for module, path in MODULES.items():
+        text = path.read_text()
+        calls = [node.func for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
+        prints = "print" in {call.id for call in calls if isinstance(call, ast.Name)}
+        assert not prints or module == "edittools.auditing.cli", module
+        assert "pyplot" not in text or module == "edittools.plots.figures", module
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_modules_load_no_pickle(module):
-    text = MODULES[module].read_text()
-    assert "pickle.load" not in text and text.count("torch.load(") == text.count("weights_only=True")
+def test_modules_load_no_pickle():
+    for module, path in MODULES.items():
+        text = path.read_text()
+        assert "pickle.load" not in text, module
+        assert text.count("torch.load(") == text.count("weights_only=True"), module
 
 
-@pytest.mark.parametrize("name", ["edittools", *(f"edittools.{name}" for name in edittools.SUBPACKAGES)])
-def test_exported_names_are_documented(name):
-    package = __import__(name, fromlist=["__all__"])
-    assert len(set(package.__all__)) == len(package.__all__)
-    for exported in package.__all__:
-        value = getattr(package, exported)
-        assert not callable(value) or (value.__doc__ or "").strip(), exported
+def test_exported_names_are_documented():
+    for package in (edittools, *(getattr(edittools, name) for name in edittools.SUBPACKAGES)):
+        assert len(set(package.__all__)) == len(package.__all__), package.__name__
+        for exported in package.__all__:
+            value = getattr(package, exported)
+            assert not callable(value) or (value.__doc__ or "").strip(), exported
 
 
 # --- what is declared ---
@@ -180,27 +180,24 @@ def third_party(text):
     return {name.split(".")[0] for name in names} - ours - set(sys.stdlib_module_names)
 
 
-@pytest.fixture(scope="module")
-def owners():
-    return packages_distributions()
+EXTRAS = {
+    "edittools": ("all",),
+    "data": ("all",),
+    "benchmarks": ("all", "test"),
+    "notebooks": ("all", "test"),
+    "tests": ("all", "test"),
+}
+"""The extras that the code of a folder may import."""
 
 
-@pytest.mark.parametrize(
-    ("folder", "extras"),
-    [
-        ("edittools", ("all",)),
-        ("data", ("all",)),
-        ("benchmarks", ("all", "test")),
-        ("notebooks", ("all", "test")),
-        ("tests", ("all", "test")),
-    ],
-)
-def test_imports_are_declared(folder, extras, owners):
-    names = set().union(*map(third_party, sources(folder)))
-    assert "torch" in names or folder == "notebooks"
-    declared_names = declared(*extras)
-    undeclared = {name for name in names if declared_names.isdisjoint(map(same_spelling, owners.get(name, [name])))}
-    assert undeclared == set()
+def test_imports_are_declared():
+    owners = packages_distributions()
+    for folder, extras in EXTRAS.items():
+        names = set().union(*map(third_party, sources(folder)))
+        assert "torch" in names or folder == "notebooks"
+        declared_names = declared(*extras)
+        undeclared = {name for name in names if declared_names.isdisjoint(map(same_spelling, owners.get(name, [name])))}
+        assert undeclared == set(), folder
 
 
 def test_top_level_dependencies():

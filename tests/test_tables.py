@@ -1,7 +1,6 @@
 """Results and their tables: the schema, formats, pivots, corrections of p-values, and what each page shows."""
 
 import itertools
-import json
 import re
 
 import numpy as np
@@ -20,6 +19,7 @@ from _lib.results import (
     Results,
     decode,
     encode,
+    key_of,
     name_of,
     read_all,
     read_outcomes,
@@ -404,7 +404,7 @@ def test_random_directions_differ_by_seed(tiny, photos32, exemplar):
 
 
 def row(job, method, before, after):
-    effort = {"chosen": method, "trials": 2, "choice_seconds": 1.0, "network_seconds": 1.0}
+    effort = {"settings": method, "candidates": 2, "seconds": 1.0, "network_seconds": 1.0}
     sets = {split: [before, after] for split in ("target_test", "clean", "clean_test", "retain_test")}
     return {"job": job, "method": method, **sets, **effort}
 
@@ -417,13 +417,12 @@ def test_figures_are_computed_again_from_stored_outcomes(tmp_path):
         for method in ("editing", "closed_form"):
             rows.append(row(job, method, before, generator.integers(2, size=40).tolist()))
     results = Results("snow", "photos")
-    networks.add_networks(results, rows, snow.figures, snow.FIGURES)
+    networks.add_networks(results, rows, snow.add_figures)
     write_results(tmp_path / "a.csv", results, "python a.py", "2026-11-28")
-    keys = {name: key for key, name in METHODS.items()}
-    effort = {"chosen": "", "trials": 2, "choice_seconds": 1.0}
-    again = [one | effort | {"method": keys[one["method"]]} for one in networks.rows_of(read_outcomes("a", tmp_path))]
+    effort = {"settings": "", "candidates": 2, "seconds": 1.0}
+    again = [one | effort | {"method": key_of(one["method"])} for one in networks.rows_of(read_outcomes("a", tmp_path))]
     repeated = Results("snow", "photos")
-    networks.add_networks(repeated, again, snow.figures, snow.FIGURES)
+    networks.add_networks(repeated, again, snow.add_figures)
     pd.testing.assert_frame_equal(repeated.frame(), results.frame())
     p = results.frame().query("metric == 'p against the edit' and network == 'all' and method == 'closed form'")
     assert 0 < p.value.item() < 1
@@ -434,11 +433,17 @@ def test_add_networks_of_a_watermark_stores_which_photos(tmp_path):
     found = row("a", "editing", [0, 0, 0], [0, 0, 0]) | sets | {"layer": "conv1"}
     found |= {"clean_test": [[0, 0, 0], [0, 0, 0], [0, 1, 2]], "target_test": [[1, 1, 0], [0, 1, 0], [0, 1, 2]]}
     results = Results("watermark", "photos")
-    networks.add_networks(results, [found], watermark.figures, watermark.FIGURES)
+    networks.add_networks(results, [found], watermark.add_figures)
     outcomes = {one["split"]: one["outcomes"] for one in results.outcomes}
     assert outcomes["black"] == "__+" and outcomes["target_test"] == "+x."
     [again] = networks.rows_of(pd.DataFrame(results.outcomes))
     assert watermark.restored([again], ["black"]) == watermark.restored([found], ["black"])
+
+
+def line_of(rows, add_figures):
+    results = Results("snow", "photos")
+    networks.add_networks(results, rows, add_figures)
+    return results.keyed_line()
 
 
 def test_json_keys_of_snow_and_watermark():
@@ -448,37 +453,28 @@ def test_json_keys_of_snow_and_watermark():
     accuracy_change_points_budget accuracy_change_points_held_out accuracy_change_points_held_out_interval locality
     keep_errors_before keep_errors_after keep_images nearest locality_nearest changed_elsewhere p_against_edit chosen
     trials choice_seconds"""
-    pooled, _ = networks.together([found], snow.figures)
-    assert set(keys.split()) <= set(pooled["editing"])
+    assert set(keys.split()) <= set(line_of([found], snow.add_figures))
     found |= {"clean_test": [[0, 0], [0, 0], [0, 1]], "target_test": [[1, 0], [0, 0], [0, 1]]}
     found |= {mark: [[1], [0], [0]] for mark in watermark.UNSEEN}
     keys = """layers images errors_before corrected broken broken_by_the_mark share_restored share_restored_interval
     broken_by_unseen_marks share_restored_unseen_marks share_restored_unseen_marks_interval marks success near locality
     accuracy_change_points_held_out accuracy_change_points_held_out_interval nearest locality_nearest p_against_edit
     chosen trials choice_seconds"""
-    pooled, _ = networks.together([found], watermark.figures)
-    assert set(keys.split()) <= set(pooled["editing"])
+    assert set(keys.split()) <= set(line_of([found | {"layer": "conv1"}], watermark.add_figures))
 
 
 # --- the command line ---
 
 
-def test_run_with_a_store_measures_once(monkeypatch, tmp_path, capsys):
-    calls = []
-
-    def measure(options):
-        calls.append(options.quick)
-        return results_of({"edit": 0.5})
-
-    monkeypatch.setattr(command, "available", lambda prefix: [])
-    for _ in range(2):
-        monkeypatch.setattr("sys.argv", ["x.py", "--json", "--store", str(tmp_path)])
-        command.run(command.parser("x"), measure)
-    first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{"))
-    assert len(calls) == 1 and first == second
-    monkeypatch.setattr("sys.argv", ["x.py", "--quick", "--store", str(tmp_path)])
-    command.run(command.parser("x"), measure)
-    assert calls == [False, True]
+def test_run_with_a_store_takes_the_results_of_the_same_command(monkeypatch, tmp_path):
+    monkeypatch.delenv("EDITTOOLS_PHOTOS", raising=False)
+    monkeypatch.setenv("EDITTOOLS_CACHE", str(tmp_path / "cache"))
+    values = []
+    for share, more in ((0.5, []), (0.6, []), (0.7, ["--quick"])):
+        monkeypatch.setattr("sys.argv", ["x.py", *more, "--store", str(tmp_path / "store")])
+        results = command.run(command.parser("x"), lambda options, share=share: results_of({"edit": share}))
+        values.append(results.rows[0]["value"])
+    assert values == [0.5, 0.5, 0.7]
 
 
 def test_small_scenario_can_be_searched(scenario):

@@ -14,11 +14,10 @@ from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
 from edittools.metrics import mcnemar, misclassified, predict
 from edittools.miniworld.scenes import scenes
-from edittools.models import load_classifier
 from edittools.moments import second_moments
 from edittools.rewriting import rewrite
 from edittools.scenarios.snow import car_exemplars
-from edittools.selection import Constraints, EditSearch, Evidence, Splits, assess, grid, judge, repair
+from edittools.selection import Constraints, EditSearch, Evidence, Splits, assess, judge, repair
 from edittools.selection.diagnosis import FEWEST_ERRORS, diagnose_exemplars
 from edittools.selection.verdict import POWER, images_needed, power
 
@@ -149,30 +148,6 @@ def test_rewrite_warns_about_few_reference_images(tiny, exemplar, count, warns):
 
 
 # --- repair -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def snow():
-    """Vehicles on snow in MiniWorld, 12 of them misclassified, and 2 named sets of scenes that live on snow."""
-    classifier = load_classifier("mini_vgg")
-    vehicles = scenes(60, 7_000_000, [("van", "tractor", "bicycle")[i % 3] for i in range(60)], ground="snow")
-    wrong = misclassified(predict(classifier, vehicles), vehicles.labels).nonzero()[:12, 0]
-    return {
-        "classifier": classifier,
-        "exemplars": car_exemplars(classifier, 1)["car 1"],
-        "failing": vehicles.subset(wrong),
-        "clean": scenes(80, 7_100_000),
-        "retain": {"sleds": scenes(20, 7_200_000, ["sled"] * 20), "penguins": scenes(11, 7_300_000, ["penguin"] * 11)},
-        "layers": ["features.10"],
-        "settings": grid(rank=(1,), objective=("least_squares",), reference_weight=(10.0,)),
-        "strengths": (1.0,),
-        "progress": False,
-    }
-
-
-@pytest.fixture(scope="module")
-def fix(snow):
-    return repair(**snow)
 
 
 def test_summary_begins_with_the_verdict_and_has_the_three_numbers(fix):

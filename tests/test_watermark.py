@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from _lib.networks import together
+from _lib.networks import add_networks
+from _lib.results import Results
 from conftest import needs_photos
-from watermark import figures, inpainted, restored
+from watermark import add_figures, inpainted, restored
 
 from edittools.images import LabelledImages
 from edittools.rewriting import rewrite
@@ -48,7 +49,7 @@ def test_inpainted_continues_the_surroundings():
 def row(job, method, bare, before, after):
     numbers = list(range(len(bare)))
     sets = {part: [before, after, numbers] for part in ("target_test", *UNSEEN)}
-    effort = {"chosen": "x", "layer": "l", "trials": 3, "choice_seconds": 2.0, "success": 1.0}
+    effort = {"settings": "x", "layer": "l", "candidates": 3, "seconds": 2.0, "success": 1.0}
     return {"job": job, "method": method, "clean_test": [bare, bare, numbers], **sets, **effort}
 
 
@@ -62,17 +63,21 @@ def test_restored_subtracts_newly_broken_predictions():
     assert low < 1 / 3 < high <= 1
     assert result == restored([network], ["target_test"])
     assert restored([network, network], ["target_test", "black"])["fooled"] == 12
-    measured = figures([network])
+    results = Results("watermark", "photos")
+    add_networks(results, [network], add_figures)
+    measured = results.keyed["one"]["editing"]
     assert [measured[name] for name in ("corrected", "broken", "errors_before", "success")] == [3, 1, 4, 1]
 
 
-def test_together_method_missing_for_a_network_changes_nothing_there():
+def test_add_networks_method_missing_for_a_network_changes_nothing_there():
     bare = [0, 0, 0]
     before = [1, 1, 0]
     runs = [("a", "editing"), ("a", "other"), ("b", "editing")]
-    pooled, networks = together([row(job, method, bare, before, bare) for job, method in runs], figures)
-    assert {method: result["share_restored"] for method, result in pooled.items()} == {"editing": 1.0, "other": 0.5}
-    assert list(networks) == ["a", "b"] and list(networks["b"]) == ["editing"]
+    results = Results("watermark", "photos")
+    add_networks(results, [row(job, method, bare, before, bare) for job, method in runs], add_figures)
+    shares = {method: line["share_restored"] for method, line in results.keyed["all"].items()}
+    assert shares == {"editing": 1.0, "other": 0.5}
+    assert list(results.keyed) == ["all", "a", "b"] and list(results.keyed["b"]) == ["editing"]
 
 
 @needs_photos

@@ -19,8 +19,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
+ARTEFACTS = Path(__file__).parent / "artefacts"
+"""Screenshots, and the logs of servers."""
 SETTINGS = {
     "apputils-extension/notification": {"checkForUpdates": False, "doNotDisturbMode": True, "fetchNews": "false"},
     "notebook-extension/tracker": {"windowingMode": "none"},  # every cell is in the DOM
@@ -128,19 +130,28 @@ def _wait_for(address: str, server: subprocess.Popen, seconds: float = 180) -> N
 
 
 @contextmanager
-def browser_page(base: str, outside: list[str]) -> Iterator[Page]:
-    """Open a page, and append to `outside` the address of each request to another machine that the page allows."""
-    local = (base, base.replace("http", "ws"), "data:", "blob:")
+def chromium() -> Iterator[Browser]:
+    """Start the browser; a process can have only one at a time, and no other event loop next to it."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM)
         try:
-            page = browser.new_page(viewport={"width": 1280, "height": 960})
-            for event in ("request", "websocket"):
-                page.on(event, lambda r: None if r.url.startswith(local) else outside.append(r.url))
-            page.on("requestfailed", lambda r: outside.remove(r.url) if r.failure == "csp" else None)
-            yield page
+            yield browser
         finally:
             browser.close()
+
+
+@contextmanager
+def browser_page(browser: Browser, base: str, outside: list[str]) -> Iterator[Page]:
+    """Open a page, and append to `outside` the address of each request to another machine that the page allows."""
+    local = (base, base.replace("http", "ws"), "data:", "blob:")
+    page = browser.new_page(viewport={"width": 1280, "height": 960})
+    for event in ("request", "websocket"):
+        page.on(event, lambda r: None if r.url.startswith(local) else outside.append(r.url))
+    page.on("requestfailed", lambda r: outside.remove(r.url) if r.failure == "csp" else None)
+    try:
+        yield page
+    finally:
+        page.close()
 
 
 def open_notebook(page: Page, base: str, name: str, app: str = "lab/tree") -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from _lib.gated_projection import GATED_PROJECTIONS, project_where_shown
+from _lib.results import Results
 from edittools.baselines import BASELINES, SCOPES
 from edittools.classifiers import remap_labels
 from edittools.cut import Cut
@@ -43,7 +44,7 @@ OTHERS = {name: (name, settings) for name, (_, settings) in BASELINES.items()} |
     "reactive": (project_where_shown, GATED_PROJECTIONS)
 }
 """The other methods, by key: a method of `edittools.baselines` by name, or a function; and the settings to try."""
-NOT_SELECTED = {"chosen": "no weight", "trials": 1, "choice_seconds": 0.0, "success": None}
+NOT_SELECTED = {"settings": "no weight", "candidates": 1, "seconds": 0.0, "success": None}
 """The effort of a method that changes the image and no weight."""
 MARGIN, NEAREST = 0.05, 50
 """Near the boundary, the two likeliest classes differ by less than this share; the number of nearest images."""
@@ -147,11 +148,43 @@ def effort(selection: Selection, scenario: Scenario, search: EditSearch) -> dict
     """Say what was selected, in words, among how many candidates, in how many seconds, and its `success`."""
     exemplar = selection.params.get("exemplar")
     return {
-        "chosen": str(selection),
-        "trials": selection.n_candidates,
-        "choice_seconds": selection.seconds,
+        "settings": str(selection),
+        "candidates": selection.n_candidates,
+        "seconds": selection.seconds,
         "success": success(selection.edit, scenario, search.cuts, exemplar),
     }
+
+
+def add_effort(
+    results: Results,
+    row: Mapping[str, Any],
+    found: Mapping[str, Sequence[Comparison]],
+    p_against_edit: float | None = None,
+    *,
+    network: str,
+    method: str,
+) -> None:
+    """Add the figures that every method has: its success and locality, and the effort of its selection.
+
+    Args:
+        results: the results.
+        row: what `effort` returns.
+        found: the comparisons of the splits of `LOCALITY`, one per network.
+        p_against_edit: whether the method misclassifies other images than the edit.
+        network: the name of the network, or "all".
+        method: the name of the method.
+    """
+    where = {"network": network, "method": method}
+    results.add("success", row["success"], split="exemplars", key="success", **where)
+    kept = locality(found)
+    for split, key in LOCALITY.items():
+        results.add("predictions kept", kept[key], split=split, n=kept[split], key=key, **where)
+        results.add_keys(network, method, **{split: kept[split]})
+    if p_against_edit is not None:
+        results.add("p against the edit", p_against_edit, split="target_test", key="p_against_edit", **where)
+    results.add("candidates", row["candidates"], key="trials", **where)
+    results.add("selection seconds", row["seconds"], key="choice_seconds", **where)
+    results.add_keys(network, method, chosen=row["settings"])
 
 
 def success(edit: Edit, scenario: Scenario, cuts: Mapping[str, Cut], exemplar: str | None = None) -> float:

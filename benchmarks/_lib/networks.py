@@ -15,8 +15,8 @@ import pandas as pd
 import torch
 
 from _lib.command import parser
-from _lib.methods import LOCALITY, locality
-from _lib.results import Figure, Results, decode, name_of
+from _lib.methods import LOCALITY, add_effort
+from _lib.results import Results, decode, name_of
 from edittools._identity import identity
 from edittools.metrics import Comparison, corrected_interval, mcnemar
 from edittools.models.downloads import available, registry
@@ -25,9 +25,8 @@ from edittools.probing.effects import signed_rank
 from edittools.probing.jobs import run
 
 Rows = Sequence[Mapping[str, Any]]
-Lines = dict[str, dict[str, Any]]  # by method: what was selected, and its figures
-Figures = Callable[[Rows], dict[str, Any]]
-"""The figures of one method, of its rows on one network or on several."""
+AddFigures = Callable[..., None]
+"""Adds to the results the figures of one method, of its rows: `add_figures(results, rows, network=…, method=…)`."""
 
 
 def network_parser(description: str, networks: Sequence[str]) -> argparse.ArgumentParser:
@@ -52,34 +51,59 @@ def sweep(work: Callable[[str], Rows], networks: Sequence[str], store: Path | No
     return rows
 
 
-def add_networks(
-    results: Results, rows: Rows, figures: Figures, names: Mapping[str, Figure]
-) -> tuple[Lines, dict[str, Lines]]:
+def add_networks(results: Results, rows: Rows, add_figures: AddFigures) -> None:
     """Add what each method did on each network, and on several of them together, to the results.
+
+    Where a method has no layer, it changes nothing. `p against the edit` tests whether a photo is misclassified as
+    often with the edit as with the method: Wilcoxon's test over photos, on one network McNemar's.
 
     Args:
         results: the results.
         rows: one row per network and method.
-        figures: the figures of a JSON line, of the rows of one method.
-        names: what these are in the long table.
-
-    Returns:
-        The figures by method, on all networks together; and by network.
+        add_figures: adds the figures of one method, of its rows on one network or on several.
     """
-    pooled, by_network = together(rows, figures)
-    groups = {"all": pooled, **by_network} if len(by_network) > 1 else by_network
-    for network, methods in groups.items():
-        for method, found in methods.items():
-            results.add_figures(found, names, network, name_of(method))
-            if network != "all":
-                layers = {"layers": found["layers"][0]} if "layers" in found else {}
-                results.add_selected(found["chosen"], network, name_of(method), **layers)
+    networks = list(dict.fromkeys(row["job"] for row in rows))
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    known = {(row["job"], row["method"]): row for row in rows}
+    groups = {"all": networks} if len(networks) > 1 else {}
+    groups |= {name: [name] for name in networks}
+    for group, members in groups.items():
+        for method in methods:
+            if group != "all" and (group, method) not in known:
+                continue
+            edits = [known[name, "editing"] for name in members]
+            of_method = [known.get((name, method)) or unchanged(known[name, "editing"]) for name in members]
+            where = {"network": group, "method": name_of(method)}
+            add_figures(results, of_method, **where)
+            near = {name: comparisons(of_method, name) for name in LOCALITY}
+            add_effort(results, joint_effort(of_method), near, p_between(edits, of_method), **where)
     for row in rows:
+        where = {"network": row["job"], "method": name_of(row["method"])}
+        layers = {"layers": row["layer"]} if "layer" in row else {}
+        results.add_selected(row["settings"], **where, **layers)
         for split, (before, after, *places) in sets_of(row).items():
             size = len(row["clean_test"][0]) if places else 0
-            where = {"network": row["job"], "method": name_of(row["method"]), "split": split}
-            results.add_outcomes(before, after, *places, size=size, **where)
-    return pooled, by_network
+            results.add_outcomes(before, after, *places, size=size, split=split, **where)
+
+
+def joint_effort(rows: Rows) -> dict[str, Any]:
+    """Return the effort of a method on all networks: sums, and the mean of its success."""
+    measured = pd.Series([row.get("success") for row in rows], dtype=float).dropna()
+    return {
+        "settings": "; ".join(row["settings"] for row in rows),
+        "candidates": sum(row["candidates"] for row in rows),
+        "seconds": sum(row["seconds"] for row in rows),
+        "success": float(measured.mean()) if len(measured) else None,
+    }
+
+
+def p_between(edits: Rows, others: Rows) -> float:
+    """Test whether each image is misclassified by as many networks with the edit as with another method."""
+    pairs = zip(edits, others, strict=True)
+    apart = sum(np.subtract(edit["target_test"][1], other["target_test"][1]) for edit, other in pairs)
+    if len(edits) > 1:
+        return signed_rank(apart)
+    return mcnemar(int((apart > 0).sum()), int((apart < 0).sum()))
 
 
 def sets_of(row: Mapping[str, Any]) -> dict[str, list]:
@@ -96,51 +120,15 @@ def rows_of(outcomes: pd.DataFrame) -> list[dict[str, Any]]:
     return rows
 
 
-def together(rows: Rows, figures: Figures) -> tuple[Lines, dict[str, Lines]]:
-    """Give each method's figures on all networks, and by network; where it has no layer, a method changes nothing.
-
-    `p_against_edit` tests whether a photo is misclassified as often with the edit as with the method: Wilcoxon's test
-    over photos, on one network McNemar's.
-    """
-    names, methods = (list(dict.fromkeys(row[key] for row in rows)) for key in ("job", "method"))
-    known = {(row["job"], row["method"]): row for row in rows}
-
-    def line(method: str, among: Sequence[str]) -> dict[str, Any]:
-        edits = [known[name, "editing"] for name in among]
-        ones = [known.get((edit["job"], method)) or unchanged(edit) for edit in edits]
-        apart = sum(
-            np.subtract(edit["target_test"][1], one["target_test"][1]) for edit, one in zip(edits, ones, strict=True)
-        )
-        counts = [int((apart > 0).sum()), int((apart < 0).sum())]
-        effort = {name: sum(one[name] for one in ones) for name in ("trials", "choice_seconds")}
-        effort |= figures(ones) | {"p_against_edit": signed_rank(apart) if len(among) > 1 else mcnemar(*counts)}
-        return {"chosen": "; ".join(one["chosen"] for one in ones)} | effort
-
-    by_network = {name: {m: line(m, [name]) for m in methods if (name, m) in known} for name in names}
-    return {method: line(method, names) for method in methods}, by_network
-
-
 def unchanged(row: Mapping[str, Any]) -> dict[str, Any]:
     """Make of a method's row that of one which changes nothing."""
     sets = {split: [wrong[0], *wrong[::2]] for split, wrong in sets_of(row).items()}
-    return {"job": row["job"], "chosen": "no such layer", "trials": 0, "choice_seconds": 0.0} | sets
-
-
-def edit_first(found: Lines) -> dict[str, Any]:
-    """Put the figures of the edit on top, those of the other methods by name below them."""
-    return found["editing"] | {name: figure for name, figure in found.items() if name != "editing"}
+    return {"job": row["job"], "settings": "no such layer", "candidates": 0, "seconds": 0.0} | sets
 
 
 def comparisons(rows: Rows, split: str) -> list[Comparison]:
     """Compare what was misclassified of a split before and after, row by row, in those rows that have it."""
     return [Comparison(*torch.tensor(row[split][:2]).bool()) for row in rows if isinstance(row.get(split), list)]
-
-
-def reported(rows: Rows) -> dict[str, Any]:
-    """Give the standard editing metrics of a method: its mean `success`, and its `locality` on all networks."""
-    known = pd.Series([row.get("success") for row in rows], dtype=float).dropna()
-    local = locality({name: comparisons(rows, name) for name in LOCALITY})
-    return {"success": float(known.mean()) if len(known) else None} | local
 
 
 def pooled_row(found: Sequence[Comparison]) -> dict[str, float]:

@@ -11,7 +11,7 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -54,6 +54,7 @@ METHODS = {
     "selected": "selected method",
 }
 """The name of each method in results and on pages, by its key in the code and in JSON lines."""
+_KEYS = {name: key for key, name in METHODS.items()}
 
 
 def name_of(method: str) -> str:
@@ -61,23 +62,9 @@ def name_of(method: str) -> str:
     return METHODS.get(method, method.replace("_", " "))
 
 
-class Figure(NamedTuple):
-    """What a figure of a JSON line is in the long table; `n` names the figure that counts what it is a share of."""
-
-    metric: str
-    split: str = ""
-    n: str = ""
-
-
-COMMON = {
-    "success": Figure("success", "exemplars"),
-    "locality": Figure("predictions kept", "near", "near"),
-    "locality_nearest": Figure("predictions kept", "nearest", "nearest"),
-    "p_against_edit": Figure("p against the edit", "target_test"),
-    "trials": Figure("candidates"),
-    "choice_seconds": Figure("selection seconds"),
-}
-"""Figures that every method of a scenario has."""
+def key_of(name: str) -> str:
+    """Return the key of a method by its name."""
+    return _KEYS.get(name, name.replace(" ", "_"))
 
 
 @dataclass
@@ -91,7 +78,8 @@ class Results:
         selected: what was selected, one entry per network and method.
         outcomes: outcomes of images, or of cases.
         notes: what else a page says about the run, such as the constraints.
-        line: the figures of the JSON line; by default the rows.
+        keyed: figures that have a key in the JSON line, by network and by the key of the method.
+        line: the JSON line; by default the rows.
         seconds: how long it took; by default what `command.run` measures.
     """
 
@@ -101,6 +89,7 @@ class Results:
     selected: list[dict[str, Any]] = field(default_factory=list)
     outcomes: list[dict[str, Any]] = field(default_factory=list)
     notes: dict[str, Any] = field(default_factory=dict)
+    keyed: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     line: dict[str, Any] | None = None
     seconds: float | None = None
 
@@ -115,8 +104,16 @@ class Results:
         condition: str = "",
         interval: Sequence[float] = (),
         n: float | None = None,
+        key: str = "",
     ) -> None:
-        """Add a row; a value of None, which was not measured, adds none."""
+        """Add a row; a value of None, which was not measured, adds none.
+
+        With a `key`, the JSON line of the method has the value and, as `key_interval`, the interval.
+        """
+        if key:
+            self.add_keys(network, method, **{key: value})
+            if interval:
+                self.add_keys(network, method, **{f"{key}_interval": list(interval)})
         if value is None:
             return
         low, high = interval or (None, None)
@@ -124,26 +121,19 @@ class Results:
         row |= {"value": float(value), "low": low, "high": high, "n": None if n is None else int(n)}
         self.rows.append({"experiment": self.experiment, "dataset": self.dataset, **row})
 
-    def add_figures(
-        self, figures: Mapping[str, Any], names: Mapping[str, Figure], network: str = "", method: str = ""
-    ) -> None:
-        """Add the figures of a JSON line that `names` knows.
+    def add_keys(self, network: str, method: str, **figures: Any) -> None:
+        """Add figures to the JSON line of a method, by its name, that are no rows of their own."""
+        self.keyed.setdefault(network, {}).setdefault(key_of(method), {}).update(figures)
 
-        The interval of a figure `share` is in `share_interval`, or in `share_low` and `share_high`.
+    def keyed_line(self) -> dict[str, Any]:
+        """Return the JSON line: the edit's figures on top, those of the other methods by key, and all by network.
+
+        The figures on top are those of all networks together where there are several.
         """
-        for key, (metric, split, counted) in names.items():
-            interval = figures.get(f"{key}_interval") or ()
-            if f"{key}_low" in figures:
-                interval = figures[f"{key}_low"], figures[f"{key}_high"]
-            self.add(
-                metric,
-                figures.get(key),
-                network=network,
-                method=method,
-                split=split,
-                interval=interval,
-                n=figures.get(counted),
-            )
+        networks = {name: methods for name, methods in self.keyed.items() if name != "all"}
+        pooled = self.keyed.get("all") or next(iter(networks.values()))
+        others = {key: figures for key, figures in pooled.items() if key != "editing"}
+        return pooled["editing"] | others | {"networks": networks}
 
     def add_selected(self, settings: str, network: str = "", method: str = "", **more: Any) -> None:
         """Add the settings of a method that were selected, in words."""

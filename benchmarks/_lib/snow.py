@@ -5,30 +5,13 @@ from statistics import mean
 from typing import Any
 
 from _lib.methods import effort
-from _lib.networks import Rows, comparisons, pooled_row, reported
-from _lib.results import COMMON, Figure
+from _lib.networks import Rows, comparisons, pooled_row
+from _lib.results import Results
 from edittools.scenarios.scenario import Scenario
 from edittools.selection.search import EditSearch, Selection
 
 EVALUATED = ("target_test", "clean", "clean_test", "near", "nearest", "retain_test", "elsewhere")
 """Splits that each method is evaluated on, where a scenario has them."""
-
-FIGURES = {
-    "errors_before": Figure("errors before", "target_test"),
-    "errors_after": Figure("errors after", "target_test"),
-    "corrected": Figure("corrected", "target_test"),
-    "broken": Figure("broken", "target_test"),
-    "errors_corrected": Figure("errors corrected", "target_test", "errors_before"),
-    "p": Figure("p", "target_test"),
-    "accuracy_change_points_budget": Figure("accuracy change", "clean"),
-    "accuracy_change_points_held_out": Figure("accuracy change", "clean_test"),
-    "keep_errors_before": Figure("errors before", "retain_test", "keep_images"),
-    "keep_errors_after": Figure("errors after", "retain_test", "keep_images"),
-    "accuracy_change_points_retained": Figure("accuracy change", "retain_test", "keep_images"),
-    "changed_elsewhere": Figure("predictions changed", "elsewhere"),
-    **COMMON,
-}
-"""What the figures of the JSON line are in the long table."""
 
 
 def measure(scenario: Scenario, search: EditSearch, selections: Mapping[str, Selection]) -> list[dict[str, Any]]:
@@ -44,29 +27,44 @@ def measure(scenario: Scenario, search: EditSearch, selections: Mapping[str, Sel
     return rows
 
 
-def figures(rows: Rows) -> dict[str, Any]:
-    """Count what a method did to the test images, to clean ones and to classes that live on snow.
+def add_figures(results: Results, rows: Rows, *, network: str, method: str) -> None:
+    """Add what a method did to the test images, to clean ones and to classes that live on snow.
 
     Of several networks counts are sums, intervals are over photos.
     """
+    where = {"network": network, "method": method}
     found = {split: comparisons(rows, split) for split in EVALUATED if all(split in row for row in rows)}
     test, constrained, clean = (pooled_row(found[split]) for split in ("target_test", "clean", "clean_test"))
-    names = ("errors before", "errors after", "corrected", "broken", "errors corrected")
-    retained_before = sum(int(one.before.sum()) for one in found["retain_test"])
-    retained_after = sum(int(one.after.sum()) for one in found["retain_test"])
-    retained = sum(len(one.before) for one in found["retain_test"])
-    known = {name.replace(" ", "_"): test[name] for name in names} | {
-        "errors_corrected_interval": (test["low"], test["high"]),
-        "p": test["p"],
-        "accuracy_change_points_budget": constrained["accuracy change (points)"],
-        "accuracy_change_points_held_out": clean["accuracy change (points)"],
-        "accuracy_change_points_held_out_interval": (clean["accuracy low"], clean["accuracy high"]),
-        "keep_errors_before": retained_before,
-        "keep_errors_after": retained_after,
-        "keep_images": retained,
-        "accuracy_change_points_retained": 100 * (retained_before - retained_after) / retained,
-    }
-    known |= reported(rows)
+    for name in ("errors before", "errors after", "corrected", "broken"):
+        results.add(name, test[name], split="target_test", key=name.replace(" ", "_"), **where)
+    results.add(
+        "errors corrected",
+        test["errors corrected"],
+        split="target_test",
+        interval=(test["low"], test["high"]),
+        n=test["errors before"],
+        key="errors_corrected",
+        **where,
+    )
+    results.add("p", test["p"], split="target_test", key="p", **where)
+    change = "accuracy change (points)"
+    results.add("accuracy change", constrained[change], split="clean", key="accuracy_change_points_budget", **where)
+    results.add(
+        "accuracy change",
+        clean[change],
+        split="clean_test",
+        interval=(clean["accuracy low"], clean["accuracy high"]),
+        key="accuracy_change_points_held_out",
+        **where,
+    )
+    retained = {"split": "retain_test", "n": sum(len(one.before) for one in found["retain_test"]), **where}
+    before = sum(int(one.before.sum()) for one in found["retain_test"])
+    after = sum(int(one.after.sum()) for one in found["retain_test"])
+    results.add("errors before", before, key="keep_errors_before", **retained)
+    results.add("errors after", after, key="keep_errors_after", **retained)
+    change_of_retained = 100 * (before - after) / retained["n"]
+    results.add("accuracy change", change_of_retained, key="accuracy_change_points_retained", **retained)
+    results.add_keys(network, method, keep_images=retained["n"])
     if "elsewhere" in found:
-        known["changed_elsewhere"] = mean(one.broken / len(one.before) for one in found["elsewhere"])
-    return known
+        changed = mean(one.broken / len(one.before) for one in found["elsewhere"])
+        results.add("predictions changed", changed, split="elsewhere", key="changed_elsewhere", **where)

@@ -173,11 +173,6 @@ def _file_names(images: Images) -> tuple[str, ...]:
     return tuple(os.fspath(path) for path in pixels.paths) if isinstance(pixels, LazyImages) else ()
 
 
-def shared_images(one: Images, other: Images) -> int:
-    """Count the images of `other` that are also in `one`."""
-    return int(_is_shared(thumbnails(one), thumbnails(other)).sum())
-
-
 def without_duplicates(name: str, data: LabelledImages) -> LabelledImages:
     """Drop repeated images from a set; the first one of each is kept.
 

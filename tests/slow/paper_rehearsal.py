@@ -23,12 +23,12 @@ import numpy as np
 import pooch
 import torch
 from _lib.command import parser, run
-from _lib.methods import ONE_EACH, Plan, search_of, select_all
+from _lib.methods import ONE_EACH, Plan, effort, search_of, select_all
 from _lib.results import Results
 from PIL import Image
 from scipy.io import savemat
 from torch import Tensor, nn
-from typographic import figures, logits_blurred, logits_with
+from typographic import add_figures, logits_blurred, logits_with
 
 from edittools.classifiers import Classifier
 from edittools.cut import Cut
@@ -75,11 +75,18 @@ def snow(model: str) -> None:
 def typographic(model: str) -> None:
     """Notebook 02: every method selected, words and real iPods evaluated."""
     scenario = _few(typographic_scenario("paper", model), last_convolutions)
+    assert all(len(data) > 0 for data in scenario.splits.labeled.values())
     search = search_of(scenario)
     selections = _select(scenario, search)
     cached = search.activations
-    for logits_of in (logits_with(selections["editing"], cached), logits_blurred(scenario, cached)):
-        assert figures(logits_of, cached, scenario)
+    results = Results("typographic", "photos")
+    selected = effort(selections["editing"], scenario, search)
+    for name, logits_of in {
+        "edit": logits_with(selections["editing"], cached),
+        "word blurred": logits_blurred(scenario, cached),
+    }.items():
+        add_figures(results, logits_of, cached, scenario, selected, network=model, method=name)
+    assert len(results.frame())
 
 
 def synthetic(model: str) -> None:

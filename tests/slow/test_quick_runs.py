@@ -10,8 +10,9 @@ from _lib.results import COLUMNS, read_results, read_run
 from conftest import needs_photos
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+TOOLS = ("demo", "digests", "tables")
 OF_PHOTOS = ("snow_photos", "compare_exemplars", "watermark", "segmentation")
-SCRIPTS = [path.stem for path in sorted((ROOT / "benchmarks").glob("*.py")) if path.stem not in ("demo", "tables")]
+SCRIPTS = [path.stem for path in sorted((ROOT / "benchmarks").glob("*.py")) if path.stem not in TOOLS]
 COMMON = "seconds chosen trials choice_seconds success near locality nearest locality_nearest date call budget"
 SNOW = f"""{COMMON} errors_before errors_after corrected broken errors_corrected errors_corrected_interval p
 accuracy_change_points_budget accuracy_change_points_held_out accuracy_change_points_held_out_interval

@@ -1,5 +1,0 @@
-"""`edittools.checks` of version 0.2."""
-
-from edittools._moved import refuse
-
-refuse("edittools.checks")

@@ -1,5 +1,0 @@
-"""`edittools.lab` of version 0.2."""
-
-from edittools._moved import refuse
-
-refuse("edittools.lab")
