@@ -152,7 +152,7 @@ def render(page: Page) -> str:
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     environment.globals["place"] = _place
     environment.globals["ends"] = _ends
-    environment.filters["sentence"] = sentence
+    environment.filters["sentence"] = _sentence
     return environment.get_template("report.html").render(page=page)
 
 
@@ -165,7 +165,7 @@ def save_page(page: Page, path: str | PathLike) -> Path:
     return path
 
 
-def sentence(text: str) -> str:
+def _sentence(text: str) -> str:
     """Capitalize the first letter of a text, unless it is a symbol such as x', and add a period."""
     first = text[:1] if text[1:2] in ("'", " ") else text[:1].upper()
     return f"{first}{text[1:]}."

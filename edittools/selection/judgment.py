@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from edittools.edits import Edit
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
 from edittools.metrics import Comparison, mcnemar, predict, wilson
@@ -57,7 +58,7 @@ RETAINED = "retained images"
 RELIABILITY = "x' is predicted as x with the edit"
 """The name of the check of reliability."""
 
-GENERALITY = f"it corrects more than it breaks (p ≤ {SIGNIFICANCE})"
+GENERALITY = f"it corrects more than it breaks, with p ≤ {SIGNIFICANCE}"
 """The name of the check of generality."""
 
 
@@ -118,11 +119,6 @@ class Verdict:
     advice: str = ""
     checks: tuple[Check, ...] = field(default=(), repr=False)
 
-    @property
-    def deciding(self) -> tuple[Check, ...]:
-        """The checks that decided: those that allow no better word; for "use", all that do not only inform."""
-        return tuple(check for check in self.checks if check.allows == self.word and check.at_best != USE)
-
     def __str__(self) -> str:
         text = f"{self.word}: {self.reason}."
         return f"{text} {self.advice}" if self.advice else text
@@ -131,13 +127,14 @@ class Verdict:
 def fold(checks: Sequence[Check]) -> Verdict:
     """Return the verdict of a checklist: the worst word that a check allows.
 
-    Its reason has the figures of the checks that decided it, and its advice is that of the first of them.
+    Its reason has the figures of the checks that decided it, and its advice is that of the first of them. For "use",
+    these are all checks that do not only inform.
 
     Args:
         checks: the checklist; at least one check.
     """
     word = min((check.allows for check in checks), key=WORDS.index)
-    deciding = Verdict(word, "", checks=tuple(checks)).deciding
+    deciding = [check for check in checks if check.allows == word and check.at_best != USE]
     reason = "; ".join(check.figure for check in deciding if check.figure)
     advice = "" if word == USE else deciding[0].advice
     return Verdict(word, reason, advice, tuple(checks))
@@ -193,7 +190,7 @@ def checklist(
     if not selection.feasible:
         return checks
     is_reliable = ~exemplars.compare(selection.edit).after[used]
-    checks.append(fit_check(selection))
+    checks.append(fit_check(selection.edit))
     checks.append(reliability_check(int(is_reliable.sum()), len(used)))
     return checks + evaluation_checks(evaluation, controls, search.constraints)
 
@@ -487,10 +484,10 @@ def _obstacle(search: EditSearch, selection: Selection) -> str:
     )
 
 
-def fit_check(selection: Selection) -> Check:
-    """Check that the edit satisfies what the exemplar asks for."""
+def fit_check(edit: Edit) -> Check:
+    """Check that an edit satisfies what the exemplar asks for."""
     name = "the edit fits the exemplar"
-    record = selection.edit.record
+    record = edit.record
     left = None if record is None else record.share_left
     if left is None:
         return Check(name, None, "the loss at the exemplar is known for an edit of one layer only")
@@ -509,7 +506,7 @@ def reliability_check(reliable: int, exemplars: int) -> Check:
         reliable: number of exemplars for which it is.
         exemplars: number of exemplars that the edit was made from.
     """
-    figure = f"{reliable} of {exemplars} exemplars"
+    figure = f"with the edit, x' is predicted as x for {reliable} of {exemplars} exemplars"
     return Check(RELIABILITY, reliable == exemplars, figure, "Try more strength or a higher rank.")
 
 
@@ -536,38 +533,42 @@ def evaluation_checks(
     return checks
 
 
-def generality_check(target: Comparison | None, images: str = "held-out images") -> Check:
+def describe_effect(target: Comparison, images: str) -> str:
+    """Say how many images an edit corrects and breaks; `images` is what to call them."""
+    total = len(target.before)
+    errors = int(target.before.sum())
+    text = f"it corrects {target.corrected} of {errors:,} misclassified"
+    if total > errors:
+        text += f" and breaks {target.broken} of {total - errors:,} correct"
+    return f"{text} {images}"
+
+
+def generality_check(target: Comparison | None) -> Check:
     """Check that the edit corrects more images with the concept than it breaks.
 
     Args:
         target: the comparison of these images; None if none was held out.
-        images: what to call them.
     """
     if target is None:
         figure = "no image with the concept was held out of the selection"
         advice = "Select by cross-validation, or pass images for evaluation only."
         return Check(GENERALITY, None, figure, advice, DO_NOT_USE)
-    total = len(target.before)
-    errors = int(target.before.sum())
     net = target.corrected - target.broken
     p = mcnemar(target.corrected, target.broken)
-    figure = f"it corrects {target.corrected} of {errors:,} misclassified"
-    if total > errors:
-        figure += f" and breaks {target.broken} of {total - errors:,} correct"
-    share = ""
-    if errors:
+    figure = describe_effect(target, "held-out images")
+    if target.before.any():
         low, high = target.corrected_interval()
-        share = f"net {target.errors_corrected:.0%} [{low:.0%}, {high:.0%}], "
-    figure += f" {images} ({share}p {p:.2g})"
+        figure += f", net {target.errors_corrected:.0%} [{low:.0%}, {high:.0%}]"
+    figure += f", p {p:.2g}"
     if net <= 0:
         advice = "Try another exemplar, a mask that fits the concept, or more failing images to select on."
         return Check(GENERALITY, False, figure, advice, DO_NOT_USE)
     if p <= SIGNIFICANCE:
         return Check(GENERALITY, True, figure, at_best=UNCLEAR)
-    needed = images_needed(target.corrected, target.broken, total)
+    needed = images_needed(target.corrected, target.broken, len(target.before))
     count = f"about {needed:,}" if needed is not None else f"more than {MOST_IMAGES:,}"
     advice = f"At these shares, {count} images with the concept would decide with a probability of {POWER:.0%}."
-    return Check(GENERALITY, False, f"{figure}, too few to tell it from chance", advice, UNCLEAR)
+    return Check(GENERALITY, False, f"{figure}, which so few images cannot tell from chance", advice, UNCLEAR)
 
 
 def control_check(target: Comparison | None, controls: Mapping[str, Comparison | None]) -> Check:
@@ -630,7 +631,7 @@ def retained_check(name: str, retained: Comparison | None, may_break: int) -> Ch
     count = len(retained.before)
     low, high = wilson(retained.broken, count)
     share = f"{retained.broken / count:.1%} [{low:.1%}, {high:.1%}]"
-    figure = f"it breaks {retained.broken} of {count:,} {title} ({share}), and {may_break or 'none'} may break"
+    figure = f"it breaks {retained.broken} of {count:,} {title}, {share}, and {may_break or 'none'} may break"
     advice = "Pass more retained images of that kind, or try lower strengths."
     return Check(keeps, retained.broken <= may_break, figure, advice, DO_NOT_USE)
 

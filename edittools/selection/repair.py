@@ -48,6 +48,7 @@ from edittools.selection.report import (
     describe_alternatives,
     describe_map,
     describe_selection,
+    first_exemplar,
     make_page,
     share_inside_mask,
 )
@@ -134,13 +135,13 @@ class RepairResult:
         return self.verdict.checks
 
     def summary(self) -> str:
-        """Return the verdict, the selected edit, what other methods give, and the checklist, one per line."""
+        """Return the verdict, the selected edit, what other methods give, and the checklist with one check per line."""
         lines = [str(self.verdict)]
         if self.selection.feasible:
             candidates = f"the best of {self.selection.n_candidates:,} candidates"
             lines.append(f"Selected: {describe_selection(self.selection)}; {candidates}.")
             if self.inside_mask is not None:
-                exemplar = self.search.exemplars[self.selection.params["exemplar"]]
+                exemplar = first_exemplar(self.search, self.selection)
                 lines.append(describe_map(self.inside_mask, float(exemplar.mask.mean())))
             lines.append(f"Locality: {self.evaluations['selected'].describe_locality()}.")
             lines += describe_alternatives(self.table)

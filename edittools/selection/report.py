@@ -343,12 +343,12 @@ def share_inside_mask(search: EditSearch, selection: Selection) -> float | None:
     """
     if "exemplar" not in selection.params or not any(name.endswith(".weight") for name in selection.edit.changes):
         return None
-    exemplar = _first_exemplar(search, selection)
+    exemplar = first_exemplar(search, selection)
     edit_map = selection.edit.edit_map(search.classifier, exemplar.changed)
     return float((edit_map * exemplar.mask.to(edit_map)).sum() / edit_map.sum().clamp_min(1e-12))
 
 
-def _first_exemplar(search: EditSearch, selection: Selection) -> Exemplar:
+def first_exemplar(search: EditSearch, selection: Selection) -> Exemplar:
     """Return the exemplar that the edit was made from, the first one of several."""
     group = search.exemplars[selection.params["exemplar"]]
     return group if isinstance(group, Exemplar) else group[0]
@@ -360,7 +360,7 @@ def _maps(
     """Lay the edit map over x' and some images with the concept, and describe how much of it is inside the mask."""
     if not selection.feasible or not any(name.endswith(".weight") for name in selection.edit.changes):
         return [], ""
-    exemplar = _first_exemplar(search, selection)
+    exemplar = first_exemplar(search, selection)
     images = [exemplar.changed]
     captions = ["x'"]
     for index in shown.change.argsort(descending=True, stable=True).tolist():

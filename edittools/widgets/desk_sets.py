@@ -18,16 +18,14 @@ from edittools.images import LabelledImages, LazyImages, evenly_spaced, resized
 from edittools.metrics import Comparison, label_margins, misclassified, predict
 from edittools.moments import SecondMoment, keys_of, measure
 from edittools.probing import evidence_map
-from edittools.reports.page import sentence
 from edittools.rewriting import REFERENCE_WEIGHT, SAMPLE, rewrite
 from edittools.selection import CachedActivations, Constraints, RepairResult, cache_activations, later_layers, repair
 from edittools.selection.judgment import (
-    DO_NOT_USE,
     RETAINED,
     USE,
-    Check,
     accuracy_check,
-    generality_check,
+    describe_effect,
+    fit_check,
     retained_check,
 )
 from edittools.selection.repair import Callback
@@ -345,7 +343,7 @@ class DeskSets:
             data=data,
         )
         if preview is not None and len(states) > 1:
-            preview(replace(result, verdict=f"{sentence(effect_of(result).figure)}\n{MEASURING}"))
+            preview(replace(result, verdict=f"{_sentence(describe_effect(result.images, 'images'))}\n{MEASURING}"))
         for name in ("retain", "clean"):
             if name in states:
                 logits = states[name].logits(edit, checked=True)
@@ -439,17 +437,15 @@ def _labeled_set(
     return data
 
 
-def effect_of(result: Result) -> Check:
-    """Check that an edit corrects more images than it breaks."""
-    return generality_check(result.images, "images")
+def _sentence(clause: str) -> str:
+    """Capitalize a clause, and add a period."""
+    return f"{clause[:1].upper()}{clause[1:]}."
 
 
 def describe(edit: Edit) -> str:
     """Describe an edit for someone who writes code: its layers, and how well it fits the exemplar."""
-    text = f"{edit}."
-    if edit.record is not None and edit.record.share_left is not None:
-        text += f"\n{1 - edit.record.share_left:.0%} of the loss at the exemplar is gone."
-    return text
+    check = fit_check(edit)
+    return f"{edit}." if check.holds is None else f"{edit}.\n{_sentence(check.figure)}"
 
 
 def held_out_verdict(fix: RepairResult) -> str:
@@ -457,15 +453,17 @@ def held_out_verdict(fix: RepairResult) -> str:
 
     They come from images that were not used to select it.
     """
-    others = [check for check in fix.checks if check.at_best != USE and check not in fix.verdict.deciding]
-    lines = [str(fix.verdict), *(sentence(check.figure) for check in others if check.figure)]
+    lines = [str(fix.verdict)]
+    for check in fix.checks:
+        is_in_reason = check.allows == fix.verdict.word
+        if check.at_best != USE and check.figure and not is_in_reason:
+            lines.append(_sentence(check.figure))
     lines.append(f"It is the best of {fix.selection.n_candidates:,} edits by three methods.")
     return "\n".join(lines)
 
 
 def verdict(result: Result) -> str:
     """Describe what an edit corrects, what it costs, and what to try next; one sentence per line."""
-    effect = effect_of(result)
     costs = []
     unknown = []
     if result.clean is None:
@@ -476,11 +474,12 @@ def verdict(result: Result) -> str:
         unknown.append("retained")
     else:
         costs.append(retained_check(RETAINED, result.retain, Constraints().may_break(len(result.retain.before))))
-    lines = [sentence(check.figure) for check in (effect, *costs)]
+    lines = [_sentence(describe_effect(result.images, "images"))]
+    lines += [_sentence(check.figure) for check in costs]
     if unknown:
         lines.append(f"The cost on {' and '.join(unknown)} images is unknown, since none were given.")
     advice = "“Find the best” tries other layers and methods."
-    if effect.allows == DO_NOT_USE:
+    if result.images.corrected <= result.images.broken:
         lines.append(f"The edit is no improvement. {advice}")
     elif not all(check.holds for check in costs):
         lines.append(f"The cost is too high; lower the strength. {advice}")
