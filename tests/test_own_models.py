@@ -252,7 +252,7 @@ def test_guide_from_folder_to_repair(image_folder, exact_masks, capsys):
     classifier = edittools.load_classifier("mini_vgg")
     run_guide(image_folder[0], classifier, edittools.miniworld.scenes(120, "validation"))
     output = capsys.readouterr().out
-    assert "Generality " in output or "do not use: " in output
+    assert "it corrects more than it breaks" in output or "do not use: " in output
     exact_masks.update({concept: 0 * concept_masks for concept, concept_masks in exact_masks.items()})
     with pytest.raises(ValueError, match="road, grass.* 2 of .* 32"):
         run_guide(image_folder[0], classifier, None)
@@ -308,4 +308,4 @@ def test_guide_on_photos(tmp_path, monkeypatch, capsys):
     assert [message.partition(": ")[0] for message in names["left_out"]] == [f"{folder.name}/c.png"]
     assert names["rule"]["concept"] == "sky" and len(names["failing"]) > 10
     output = capsys.readouterr().out
-    assert "Generality " in output or "do not use: " in output
+    assert "it corrects more than it breaks" in output or "do not use: " in output

@@ -12,8 +12,7 @@ from edittools.classifiers import Classifier
 from edittools.images import LabelledImages
 from edittools.metrics import predict
 from edittools.reports import Bar, Card, Figure, Page, data_uri, render, save_page, shade
-from edittools.selection import Constraints, EditSearch, Splits, grid, repair, report_html, write_report
-from edittools.selection.verdict import Condition
+from edittools.selection import Check, Constraints, EditSearch, Splits, grid, repair, report_html, write_report
 
 EVIL = "</style></script><script>document.title = 'harmed'</script><img src=x onerror=\"document.title = 'harmed'\">\"'"
 
@@ -57,8 +56,8 @@ def page_of(text, count=3):
         word="unclear",
         reason=text,
         advice=text,
-        measures=[(text, text, text)],
-        conditions=[Condition(text, "fail", text, text), Condition(text, "not measured", text, text)],
+        measures=[(text, text)],
+        checks=[Check(text, False, text, text), Check(text, None, text, text)],
         exemplars=[Figure(picture, text)],
         maps=[Figure(picture, text)],
         map_note=text,
@@ -97,7 +96,7 @@ def test_harmless_sees_what_is_not():
 
 def test_render_leaves_out_empty_parts():
     texts = "".join(Elements(render(Page("a", "b", "do not use", "c"))).texts)
-    assert "do not use" in texts and "Conditions" not in texts and "Repeat it" not in texts
+    assert "do not use" in texts and "Checks" not in texts and "Repeat it" not in texts
 
 
 def test_render_shows_what_was_not_measured_without_an_interval():

@@ -119,7 +119,7 @@ def test_repair_goes_from_an_exemplar_to_a_summary(snow, fix):
     assert int((~after).sum()) >= row.corrected
     assert torch.equal(after, fix.selection.wrong)
     text = fix.summary()
-    for words in ("Selected: ", "is inside the mask", "Generality ", "Cost: ", "low-rank edit alone", "Other methods"):
+    for words in ("Selected: ", "is inside the mask", "Locality: ", "low-rank edit alone", "Other methods"):
         assert words in text
 
 

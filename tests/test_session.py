@@ -2,7 +2,6 @@
 
 from types import SimpleNamespace
 
-import pandas as pd
 import pytest
 import torch
 from conftest import make_exemplar
@@ -11,6 +10,7 @@ import edittools as et
 from edittools.images import LabelledImages
 from edittools.metrics import misclassified, predict
 from edittools.rewriting import REFERENCE_WEIGHT
+from edittools.selection.judgment import Check, fold
 from edittools.widgets import desk_sets
 from edittools.widgets.materials import MATERIALS, replace_by_material
 from edittools.widgets.session import EditSession
@@ -196,13 +196,12 @@ def test_search_shows_held_out_figures_until_labels_change(session, tiny, monkey
     def repair(classifier, exemplar, target, clean, retain, *, callback, **options):
         callback("edit", 1, 2)
         assert len(target) == 11 and len(clean) == 40 and len(retain) == 10
-        row = {"corrected": 4, "failing": 6, "broken": 1, "accuracy change": -0.5}
+        verdict = fold([Check("it corrects more than it breaks", False, "4 of 6 images", "Pass more.", "unclear")])
         return SimpleNamespace(
             edit=edit,
-            table=pd.DataFrame([row], index=["selected"]),
             selection=SimpleNamespace(feasible=True, n_candidates=96),
-            complete=True,
-            verdict="unclear: too few images.",
+            verdict=verdict,
+            checks=verdict.checks,
             summary=lambda: "Selected: layer conv2.",
         )
 
@@ -211,6 +210,7 @@ def test_search_shows_held_out_figures_until_labels_change(session, tiny, monkey
     session.search(callback=lambda *call: calls.append(call))
     assert calls == [("edit", 1, 2)]
     assert session.result.held_out and session.result.details == "Selected: layer conv2."
+    assert session.result.verdict.startswith("unclear: 4 of 6 images. Pass more.")
     session.relabel(11, another_class(session, 11))
     result = session.update()
     assert result.edit is edit and not result.held_out

@@ -17,7 +17,6 @@ from edittools.probing.counterfactuals import LEAST_AREA, Concepts
 from edittools.probing.effects import Probe
 from edittools.reports import Figure, Page, data_uri, save_page
 from edittools.selection.repair import RepairResult
-from edittools.selection.report import make_page
 
 NO_RULE = "no rule found"
 """The heading of the report of an audit that found no rule."""
@@ -135,17 +134,7 @@ def audit_page(audit: Audit) -> Page:
         "findings_note": audit.summary().partition("\n\n")[0],
     }
     if audit.fix is not None:
-        fix = audit.fix
-        page = make_page(
-            fix.search,
-            fix.selection,
-            fix.assessment,
-            table=fix.table,
-            settings=fix.settings,
-            inside_mask=fix.inside_mask,
-            title=title,
-        )
-        return replace(page, **findings)
+        return replace(audit.fix.page(title), **findings)
     return Page(
         title=title,
         subtitle=str(audit.classifier),

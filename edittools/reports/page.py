@@ -85,8 +85,8 @@ class Page:
         word: the verdict, "use", "unclear" or "do not use"; in an audit without a repair, another short heading.
         reason: the reason for the verdict; may be empty.
         advice: what to do next; may be empty.
-        measures: name, figure and definition of reliability, generality and locality.
-        conditions: the checklist, each condition with `name`, `status`, `number` and `advice`.
+        measures: name and figure of reliability, generality and locality.
+        checks: the checklist, each check with `name`, `status`, `figure` and `advice`.
         exemplars: pictures of x, x' and the mask.
         maps: pictures of where the edit acts.
         map_note: a note on `maps`.
@@ -112,8 +112,8 @@ class Page:
     word: str
     reason: str
     advice: str = ""
-    measures: Sequence[tuple[str, str, str]] = ()
-    conditions: Sequence[Any] = ()
+    measures: Sequence[tuple[str, str]] = ()
+    checks: Sequence[Any] = ()
     exemplars: Sequence[Figure] = ()
     maps: Sequence[Figure] = ()
     map_note: str = ""
@@ -166,7 +166,7 @@ def save_page(page: Page, path: str | PathLike) -> Path:
 
 
 def _sentence(text: str) -> str:
-    """Capitalize the first letter, unless it is a symbol such as x', and add a period."""
+    """Capitalize the first letter of a text, unless it is a symbol such as x', and add a period."""
     first = text[:1] if text[1:2] in ("'", " ") else text[:1].upper()
     return f"{first}{text[1:]}."
 

@@ -1,7 +1,7 @@
 """How an edit is selected: disjoint splits, constraints, a search over candidates, `repair` in one call, a verdict."""
 
-from edittools.selection.assessment import Assessment, Effect, assess
 from edittools.selection.evaluation import CachedActivations, Constraints, SplitActivations, cache_activations
+from edittools.selection.judgment import Check, Evaluation, Verdict, judge
 from edittools.selection.repair import RepairResult, repair
 from edittools.selection.report import report_html, write_report
 from edittools.selection.search import (
@@ -17,27 +17,23 @@ from edittools.selection.search import (
     later_layers,
 )
 from edittools.selection.splits import Splits, check_disjoint, label_by_prediction, split_clean
-from edittools.selection.verdict import Condition, Evidence, Verdict, judge
 
 __all__ = [
     "METHODS",
     "REFERENCE_WEIGHTS",
-    "Assessment",
     "CachedActivations",
     "Candidate",
     "Candidates",
-    "Condition",
+    "Check",
     "Constraints",
     "EditSearch",
-    "Effect",
-    "Evidence",
+    "Evaluation",
     "Outcomes",
     "RepairResult",
     "Selection",
     "SplitActivations",
     "Splits",
     "Verdict",
-    "assess",
     "cache_activations",
     "candidate_layers",
     "check_disjoint",

@@ -28,23 +28,30 @@ from edittools.images import Images, LabelledImages, LazyImages
 from edittools.metrics import misclassified, predict
 from edittools.reports import Page, render, save_page
 from edittools.rewriting import OBJECTIVES, fits, pose
-from edittools.selection.assessment import (
-    Assessment,
-    Effect,
-    assess,
+from edittools.selection.evaluation import Constraints
+from edittools.selection.judgment import (
+    RETAINED,
+    Check,
+    Evaluation,
+    Verdict,
     cache_exemplars,
-    measure_effect,
-    share_inside_mask,
-)
-from edittools.selection.diagnosis import (
-    ExemplarDiagnosis,
-    diagnose_exemplars,
-    exemplar_conditions,
-    image_conditions,
+    checklist,
+    evaluate,
+    exemplar_checks,
+    fold,
+    image_checks,
     warn_about,
 )
-from edittools.selection.evaluation import Constraints
-from edittools.selection.report import make_page
+from edittools.selection.report import (
+    NAMES,
+    SECOND,
+    describe_alternatives,
+    describe_map,
+    describe_selection,
+    first_exemplar,
+    make_page,
+    share_inside_mask,
+)
 from edittools.selection.search import (
     Candidate,
     Candidates,
@@ -58,16 +65,6 @@ from edittools.selection.search import (
     stratified_folds,
 )
 from edittools.selection.splits import Splits, check_disjoint, label_by_prediction, split_clean, without_duplicates
-from edittools.selection.summary import (
-    NAMES,
-    SECOND,
-    describe_alternatives,
-    describe_map,
-    describe_measures,
-    describe_obstacle,
-    describe_selection,
-)
-from edittools.selection.verdict import RETAINED, Condition, Verdict
 
 SETTINGS = tuple(
     grid(rank=(1, 3), masked=(True, False), objective=("least_squares",), reference_weight=(0.0, 10.0, 100.0))
@@ -112,7 +109,9 @@ class RepairResult:
             `candidates`, `layer`: number of candidates, and the layer or layers that were selected.
         selection: the selection of the whole procedure, by cross-validation.
         search: the search, with the splits and their cached activations.
-        assessment: the verdict, the checklist and the effects behind them.
+        verdict: whether to use the edit ("use", "unclear" or "do not use"), why, and what to do next.
+        evaluations: what the edit in each row of the table does to images that were not used to select it, by the name
+            of the row.
         complete: whether everything was tried; False if the search was ended early.
         selections: the selection in each row of the table, by the name of the row.
         inside_mask: share of the edit map of x' that lies inside the mask; None if no candidate is feasible.
@@ -123,36 +122,30 @@ class RepairResult:
     table: pd.DataFrame
     selection: Selection = field(repr=False)
     search: EditSearch = field(repr=False)
-    assessment: Assessment = field(repr=False)
+    verdict: Verdict
+    evaluations: Mapping[str, Evaluation] = field(repr=False)
     complete: bool = True
     selections: Mapping[str, Selection] = field(default_factory=dict, repr=False)
     inside_mask: float | None = field(default=None, repr=False)
     settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
-    def verdict(self) -> Verdict:
-        """Whether to use the edit ("use", "unclear" or "do not use"), why, and what to do next."""
-        return self.assessment.verdict
-
-    @property
-    def conditions(self) -> tuple[Condition, ...]:
-        """The checklist: each condition with its status, "pass", "fail" or "not measured", its number and advice."""
-        return self.assessment.conditions
+    def checks(self) -> tuple[Check, ...]:
+        """The checklist: each check with its status, "pass", "fail" or "not measured", its figure and advice."""
+        return self.verdict.checks
 
     def summary(self) -> str:
-        """Return the verdict and the figures behind it, as a text with one sentence per line."""
+        """Return the verdict, the selected edit, what other methods give, and the checklist with one check per line."""
         lines = [str(self.verdict)]
         if self.selection.feasible:
-            lines.append(describe_selection(self.selection))
+            candidates = f"the best of {self.selection.n_candidates:,} candidates"
+            lines.append(f"Selected: {describe_selection(self.selection)}; {candidates}.")
             if self.inside_mask is not None:
-                exemplar = self.search.exemplars[self.selection.params["exemplar"]][0]
+                exemplar = first_exemplar(self.search, self.selection)
                 lines.append(describe_map(self.inside_mask, float(exemplar.mask.mean())))
-            lines += describe_measures(self.assessment)
+            lines.append(f"Locality: {self.evaluations['selected'].describe_locality()}.")
             lines += describe_alternatives(self.table)
-        else:
-            lines.append(f"None of {self.selection.n_candidates} candidates helps within the constraints.")
-        if not self.complete:
-            lines.append("The search was interrupted: this is the best of what was tried.")
+        lines += [str(check) for check in self.checks]
         return "\n".join(lines)
 
     def report(self, path: str | PathLike, title: str = "") -> Path:
@@ -165,18 +158,21 @@ class RepairResult:
         Returns:
             The path of the file.
         """
-        return save_page(self._page(title), path)
+        return save_page(self.page(title), path)
 
     def report_html(self, title: str = "") -> str:
-        """Return the report as HTML: the verdict, images before and after, cost, conditions, settings and code."""
-        return render(self._page(title))
+        """Return the report as HTML: the verdict, images before and after, cost, checks, settings and code."""
+        return render(self.page(title))
 
-    def _page(self, title: str) -> Page:
+    def page(self, title: str = "") -> Page:
+        """Collect the content of the report, with a heading."""
         return make_page(
             self.search,
             self.selection,
-            self.assessment,
-            table=self.table,
+            self.verdict,
+            self.evaluations["selected"],
+            self.table,
+            [name for name in CONTROLS if name in self.table.index],
             settings=self.settings,
             inside_mask=self.inside_mask,
             title=title,
@@ -246,42 +242,28 @@ def repair(
     """
     named = named_exemplars(exemplars)
     splits, retained_sets = _splits(check_classifier(classifier), named, failing, clean, retain)
-    diagnoses = diagnose_exemplars(classifier, named)
     one_image = 100 / len(splits.clean)  # points; with few images, one may be lost
     constraints = Constraints(max_accuracy_drop=max(Constraints().max_accuracy_drop, one_image))
     search = EditSearch(classifier, named, splits, layers, constraints, progress)
-    _warn_before_search(search, diagnoses)
-    cached_exemplars = cache_exemplars(search, diagnoses)
+    cached_exemplars = cache_exemplars(search)
+    clean_images = len(splits.reference) + len(splits.clean) + len(splits.clean_test)
+    errors = int(search.activations["target"].before.sum())
+    warn_about(exemplar_checks(search, cached_exemplars) + image_checks(clean_images, errors, 0), stacklevel=2)
     procedure = _Procedure(search, callback, progress)
     complete = procedure.run(_candidates(search, settings, strengths, baselines))
     selections = {name: _with_loss(one, search) for name, one in procedure.selections.items()}
     selection = selections["selected"]
-    effects = {name: measure_effect(search, one, retained_sets) for name, one in selections.items()}
-    assessment = assess(
-        search,
-        selection,
-        {name: effects[name] for name in CONTROLS if name in effects},
-        effect=effects["selected"],
-        diagnoses=diagnoses,
-        exemplars=cached_exemplars,
-        obstacle="" if selection.feasible else describe_obstacle(selection, search),
-        complete=complete,
-    )
-    rows = {name: _row(one, effects[name]) for name, one in selections.items()}
+    evaluations = {name: evaluate(search, one, retained_sets) for name, one in selections.items()}
+    controls = {name: evaluations[name] for name in CONTROLS if name in evaluations}
+    verdict = fold(checklist(search, selection, evaluations["selected"], controls, cached_exemplars, complete))
+    rows = {name: _row(one, evaluations[name]) for name, one in selections.items()}
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
     inside = share_inside_mask(search, selection) if selection.feasible else None
     tried = {"layers": list(search.cuts), "settings": [dict(one) for one in settings]}
     tried |= {"strengths": tuple(strengths), "baselines": baselines}
-    return RepairResult(selection.edit, table, selection, search, assessment, complete, selections, inside, tried)
-
-
-def _warn_before_search(search: EditSearch, diagnoses: Sequence[ExemplarDiagnosis]) -> None:
-    """Warn the caller of `repair` about each condition that fails before the search."""
-    splits = search.splits
-    clean = len(splits.reference) + len(splits.clean) + len(splits.clean_test)
-    errors = int(search.activations["target"].before.sum())
-    conditions = [*exemplar_conditions(search.classifier, diagnoses), *image_conditions(clean, errors, None)]
-    warn_about(conditions, stacklevel=3)
+    return RepairResult(
+        selection.edit, table, selection, search, verdict, evaluations, complete, selections, inside, tried
+    )
 
 
 # --- the images -------------------------------------------------------------------------------------------------------
@@ -298,7 +280,7 @@ def _splits(
 
     Returns:
         The splits, and by the name of each retained set, which images of the split `retain_test` it has, `(N,)`
-        booleans, see `measure_effect`.
+        booleans, see `evaluate`.
     """
     if not isinstance(failing, LabelledImages):
         raise TypeError(
@@ -513,8 +495,8 @@ def _with_loss(selection: Selection, search: EditSearch) -> Selection:
     return replace(selection, edit=replace(edit, record=replace(edit.record, loss_after=left)))
 
 
-def _row(selection: Selection, effect: Effect) -> dict[str, Any]:
+def _row(selection: Selection, evaluation: Evaluation) -> dict[str, Any]:
     """Return the row of the table: the effect of a method's edit on images that were not used to select it."""
     layers = [selection.params.get(name, "") for name in ("layer", f"{SECOND}layer")]
     selected = {"candidates": selection.n_candidates, "layer": " + ".join(layer for layer in layers if layer)}
-    return {**effect.row(), **selected}
+    return {**evaluation.row(), **selected}

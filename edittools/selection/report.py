@@ -1,7 +1,7 @@
-"""The report on a selected edit: the content of the page that `RepairResult.report` and `write_report` write."""
+"""What is said about a selected edit: its sentences in a summary, and the page that `write_report` writes."""
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from os import PathLike
@@ -18,10 +18,26 @@ from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages, in_batches
 from edittools.metrics import misclassified, predicted_classes
 from edittools.reports import Bar, Card, Figure, Page, data_uri, render, save_page, shade
-from edittools.selection.assessment import Assessment, Effect, assess, share_inside_mask
-from edittools.selection.search import EditSearch, Selection
-from edittools.selection.summary import NAMES, describe_map, describe_selection
-from edittools.selection.verdict import RETAINED
+from edittools.selection.judgment import (
+    GENERALITY,
+    RELIABILITY,
+    RETAINED,
+    Evaluation,
+    Verdict,
+    cache_exemplars,
+    checklist,
+    evaluate,
+    fold,
+    named_members,
+    used_exemplars,
+)
+from edittools.selection.search import EditSearch, Selection, describe_params
+
+NAMES = {"edit": "low-rank edit"}
+"""What a method is called in the parameters and the summary, unless as in the table."""
+
+SECOND = "second "
+"""Prefix of the parameters of a second layer."""
 
 MOST_CARDS = 60
 """The largest number of images with the concept that a report shows."""
@@ -47,31 +63,22 @@ STATES = {
 
 
 def report_html(
-    search: EditSearch,
-    selection: Selection,
-    controls: Mapping[str, Selection] | None = None,
-    *,
-    assessment: Assessment | None = None,
-    title: str = "",
+    search: EditSearch, selection: Selection, controls: Mapping[str, Selection] | None = None, title: str = ""
 ) -> str:
     """Report on an edit that was selected in a search, as one self-contained HTML page.
 
-    The edit is evaluated on the splits for evaluation. Without a split `target_test`, it is evaluated on the target
-    images by cross-validation, for which the selection must be made with `cv=`.
+    The edit is evaluated as in `judge`.
 
     Args:
         search: the search.
         selection: the selection in this search.
         controls: selections of controls in the same search, by name.
-        assessment: the assessment of the selection, see `assess`; made if it is not given.
         title: the heading of the page.
 
     Returns:
         The page, as HTML.
     """
-    if assessment is None:
-        assessment = assess(search, selection, controls)
-    return render(make_page(search, selection, assessment, title=title))
+    return render(_page_of_search(search, selection, controls or {}, title))
 
 
 def write_report(
@@ -79,22 +86,30 @@ def write_report(
     search: EditSearch,
     selection: Selection,
     controls: Mapping[str, Selection] | None = None,
-    *,
-    assessment: Assessment | None = None,
     title: str = "",
 ) -> Path:
     """Write the page of `report_html` into a file, in one step, and return its path."""
-    if assessment is None:
-        assessment = assess(search, selection, controls)
-    return save_page(make_page(search, selection, assessment, title=title), path)
+    return save_page(_page_of_search(search, selection, controls or {}, title), path)
+
+
+def _page_of_search(search: EditSearch, selection: Selection, controls: Mapping[str, Selection], title: str) -> Page:
+    """Evaluate and judge a selected edit, and collect the content of a report on it."""
+    evaluation = evaluate(search, selection)
+    of_controls = {name: evaluate(search, control) for name, control in controls.items()}
+    verdict = fold(checklist(search, selection, evaluation, of_controls, cache_exemplars(search)))
+    rows = {name: one.row() for name, one in {SELECTED: evaluation, **of_controls}.items()}
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    return make_page(search, selection, verdict, evaluation, table, controls, title=title)
 
 
 def make_page(
     search: EditSearch,
     selection: Selection,
-    assessment: Assessment,
+    verdict: Verdict,
+    evaluation: Evaluation,
+    table: pd.DataFrame,
+    controls: Collection[str] = (),
     *,
-    table: pd.DataFrame | None = None,
     settings: Mapping[str, Any] | None = None,
     inside_mask: float | None = None,
     title: str = "",
@@ -104,9 +119,10 @@ def make_page(
     Args:
         search: the search.
         selection: the selection in this search.
-        assessment: the assessment of the selection, see `assess`.
-        table: one row per method, as in `RepairResult.table`; by default one row for the selected edit, and one for
-            each control.
+        verdict: the verdict on the edit.
+        evaluation: what the edit does to images that were not used to select it.
+        table: one row per method, as in `RepairResult.table`.
+        controls: the rows of the table that are controls.
         settings: the arguments of `repair` that define the candidates, by name; None if another function made the
             selection.
         inside_mask: share of the edit map of x' that lies inside the mask; computed if it is not given.
@@ -115,16 +131,12 @@ def make_page(
     Returns:
         The content, to be written by `save_page` or `render`.
     """
-    if table is None:
-        effects = {SELECTED: assessment.effect, **assessment.controls}
-        table = pd.DataFrame.from_dict({name: effect.row() for name, effect in effects.items()}, orient="index")
-    titles = {name: f"{name} (control)" for name in assessment.controls}
+    titles = {name: f"{name} (control)" for name in controls}
     table = table.rename(index={**NAMES, **titles})
     shown = _shown_images(search, selection)
-    verdict = assessment.verdict
-    text = describe_selection(selection).removeprefix("Selected: ") if selection.feasible else "no edit"
+    text = describe_selection(selection) if selection.feasible else "no edit"
     maps, note = _maps(search, selection, shown, inside_mask)
-    costs, costs_note = _costs(search, selection, assessment.effect)
+    costs, costs_note = _costs(search, selection, evaluation)
     held_out = "each with an edit that was selected without it"
     if "target_test" in search.activations:
         held_out = "none of which was used to select the edit"
@@ -132,13 +144,13 @@ def make_page(
         held_out = "on which the edit was selected, so these figures are too optimistic"
     return Page(
         title=title or f"An edit of {type(search.classifier.model).__name__}",
-        subtitle=f"{search.classifier}: {text}",
+        subtitle=f"{search.classifier}: {text}.",
         word=verdict.word,
         reason=verdict.reason,
         advice=verdict.advice,
-        measures=[(measure, *texts) for measure, texts in assessment.measures.items()],
-        conditions=assessment.conditions,
-        exemplars=_exemplars(search, selection, assessment),
+        measures=_measures(verdict, evaluation),
+        checks=verdict.checks,
+        exemplars=_exemplars(search, selection),
         maps=maps,
         map_note=note,
         cards=shown.cards(),
@@ -154,6 +166,60 @@ def make_page(
         code=_code(search, selection, settings),
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
+
+
+def _measures(verdict: Verdict, evaluation: Evaluation) -> list[tuple[str, str]]:
+    """Give the figures of reliability, generality and locality."""
+    figures = {check.name: check.figure for check in verdict.checks}
+    not_measured = "not measured"
+    return [
+        ("reliability", figures.get(RELIABILITY, not_measured)),
+        ("generality", figures.get(GENERALITY, not_measured)),
+        ("locality", evaluation.describe_locality()),
+    ]
+
+
+# --- sentences --------------------------------------------------------------------------------------------------------
+
+
+def describe_selection(selection: Selection) -> str:
+    """Name the selected method and its parameters."""
+    first = {name: value for name, value in selection.params.items() if not name.startswith(SECOND)}
+    second = {name.removeprefix(SECOND): value for name, value in selection.params.items() if name.startswith(SECOND)}
+    text = describe_edit(first)
+    return f"{text}; and on top of it {describe_edit(second)}" if second else text
+
+
+def describe_edit(params: Mapping[str, Any]) -> str:
+    """Describe an edit of one layer; what was not among the settings is as `rewrite` has it."""
+    method = params.get("method", NAMES["edit"])
+    settings = dict(params)
+    if method == NAMES["edit"]:
+        settings = {"rank": 1, "masked": True, **params}
+        names = ("layer", "exemplar", "rank", "masked", "strength")
+        settings = {name: settings[name] for name in names if name in settings}
+    settings.pop("method", None)
+    return f"{method} in {describe_params(settings)}"
+
+
+def describe_map(inside_mask: float, covered: float) -> str:
+    """Say where the edit acts in x'."""
+    return f"{inside_mask:.0%} of its edit map of x' is inside the mask, which covers {covered:.0%} of the image."
+
+
+def describe_alternatives(table: pd.DataFrame) -> list[str]:
+    """Say what each method alone gives, and what the controls give."""
+    lines = []
+    if "edit" in table.index:
+        edit = table.loc["edit"]
+        lines.append(
+            f"The low-rank edit alone, selected the same way: {edit.corrected} corrected, {edit.broken} broken."
+        )
+    others = table.drop(index=[name for name in (SELECTED, "edit") if name in table.index])
+    if len(others):
+        counts = ", ".join(f"{name} {row.corrected} / {row.broken}" for name, row in others.iterrows())
+        lines.append(f"Other methods, corrected / broken: {counts}.")
+    return lines
 
 
 # --- images -----------------------------------------------------------------------------------------------------------
@@ -226,9 +292,9 @@ def _relabeled(data: LabelledImages, labels: Tensor, search: EditSearch) -> Labe
     return LabelledImages(data.images, labels, search.classifier.classes, data.names)
 
 
-def _costs(search: EditSearch, selection: Selection, effect: Effect) -> tuple[list[Card], str]:
+def _costs(search: EditSearch, selection: Selection, evaluation: Evaluation) -> tuple[list[Card], str]:
     """Show the clean and retained images that the edit breaks, of those that were not used to select it."""
-    if effect.clean is None and effect.all_retained is None:
+    if evaluation.clean is None and evaluation.all_retained is None:
         return [], ""
     cards = []
     counts = []
@@ -248,28 +314,43 @@ def _costs(search: EditSearch, selection: Selection, effect: Effect) -> tuple[li
     return cards, f"{note} Shown are at most {MOST_COSTS} of each." if cards else note
 
 
-def _exemplars(search: EditSearch, selection: Selection, assessment: Assessment) -> list[Figure]:
+def _exemplars(search: EditSearch, selection: Selection) -> list[Figure]:
     """Show x, x' and the mask of the exemplars that the edit was made from, at most three of them."""
     classes = search.classifier.classes
+    members = named_members(search)
+    cached = cache_exemplars(search)
+    changed = cached.original.argmax(dim=1)
+    is_reliable = ~cached.compare(selection.edit).after
     figures = []
-    for number, (one, exemplar) in enumerate(_used(search, assessment)[:3]):
+    for index in used_exemplars(search, selection)[:3]:
+        _, exemplar = members[index]
         back = ""
-        if selection.feasible and number < len(assessment.reliable):
-            same = "as x" if assessment.reliable[number] else "not as x"
-            back = f", with the edit {same}"
-        figures.append(Figure(data_uri(exemplar.image, 320), f"x: predicted as {classes[one.original]}"))
-        figures.append(Figure(data_uri(exemplar.changed, 320), f"x': predicted as {classes[one.changed]}{back}"))
+        if selection.feasible:
+            back = f", with the edit {'as x' if is_reliable[index] else 'not as x'}"
+        figures.append(Figure(data_uri(exemplar.image, 320), f"x: predicted as {classes[cached.labels[index]]}"))
+        caption = f"x': predicted as {classes[changed[index]]}{back}"
+        figures.append(Figure(data_uri(exemplar.changed, 320), caption))
         mask = exemplar.mask.float()
         marked = exemplar.changed * (0.35 + 0.65 * mask)
         figures.append(Figure(data_uri(marked, 320), f"the mask, {float(mask.mean()):.0%} of the image"))
     return figures
 
 
-def _used(search: EditSearch, assessment: Assessment) -> list[tuple[Any, Exemplar]]:
-    """Pair the diagnosis of each exemplar that the edit was made from with the exemplar."""
-    names = dict.fromkeys(one.name for one in assessment.exemplars)
-    members = [exemplar for name in names for exemplar in search.exemplars[name]]
-    return list(zip(assessment.exemplars, members, strict=True))
+def share_inside_mask(search: EditSearch, selection: Selection) -> float | None:
+    """Compute the share of the edit map of x' that lies inside the mask; None if the edit has no map.
+
+    Of several exemplars that went into one edit, the first counts.
+    """
+    if "exemplar" not in selection.params or not any(name.endswith(".weight") for name in selection.edit.changes):
+        return None
+    exemplar = first_exemplar(search, selection)
+    edit_map = selection.edit.edit_map(search.classifier, exemplar.changed)
+    return float((edit_map * exemplar.mask.to(edit_map)).sum() / edit_map.sum().clamp_min(1e-12))
+
+
+def first_exemplar(search: EditSearch, selection: Selection) -> Exemplar:
+    """Return the exemplar that the edit was made from, the first one of several."""
+    return search.exemplars[selection.params["exemplar"]][0]
 
 
 def _maps(
@@ -278,7 +359,7 @@ def _maps(
     """Lay the edit map over x' and some images with the concept, and describe how much of it is inside the mask."""
     if not selection.feasible or not any(name.endswith(".weight") for name in selection.edit.changes):
         return [], ""
-    exemplar = search.exemplars[selection.params["exemplar"]][0]
+    exemplar = first_exemplar(search, selection)
     images = [exemplar.changed]
     captions = ["x'"]
     for index in shown.change.argsort(descending=True, stable=True).tolist():

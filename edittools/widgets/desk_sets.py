@@ -20,6 +20,14 @@ from edittools.metrics import Comparison, label_margins, misclassified, predict
 from edittools.probing import evidence_map
 from edittools.rewriting import REFERENCE_WEIGHT, rewrite_at
 from edittools.selection import CachedActivations, Constraints, RepairResult, cache_activations, later_layers, repair
+from edittools.selection.judgment import (
+    RETAINED,
+    USE,
+    accuracy_check,
+    describe_effect,
+    fit_check,
+    retained_check,
+)
 from edittools.selection.repair import Callback
 from edittools.selection.splits import check_disjoint, label_by_prediction, split_clean, without_duplicates
 from edittools.site import LayerReference, site_at
@@ -325,7 +333,7 @@ class DeskSets:
             data=data,
         )
         if preview is not None and len(states) > 1:
-            preview(replace(result, verdict=f"{_effect(result)}\n{MEASURING}"))
+            preview(replace(result, verdict=f"{_sentence(describe_effect(result.images, 'images'))}\n{MEASURING}"))
         for name in ("retain", "clean"):
             if name in states:
                 logits = states[name].logits(edit)
@@ -419,77 +427,50 @@ def _labeled_set(
     return data
 
 
-def _effect(result: Result) -> str:
-    """Say how many images an edit corrects and breaks."""
-    total = int(result.images.before.sum())
-    return effect_sentence(result.images.corrected, total, result.images.broken)
-
-
-def effect_sentence(corrected: int, total: int, broken: int) -> str:
-    """Say how many of the misclassified images are corrected, and how many others are broken."""
-    others = "none of the others is broken" if not broken else f"{broken} of the others {_are(broken)} broken"
-    return f"{corrected} of {total} misclassified images {_are(corrected)} corrected, {others}."
-
-
-def _are(count: int) -> str:
-    """Return the verb for a number of images."""
-    return "is" if count == 1 else "are"
+def _sentence(clause: str) -> str:
+    """Capitalize a clause, and add a period."""
+    return f"{clause[:1].upper()}{clause[1:]}."
 
 
 def describe(edit: Edit) -> str:
     """Describe an edit for someone who writes code: its layers, and how well it fits the exemplar."""
-    text = f"{edit}."
-    if edit.record is not None and edit.record.share_left is not None:
-        text += f"\n{1 - edit.record.share_left:.0%} of the loss at the exemplar is gone."
-    return text
+    check = fit_check(edit)
+    return f"{edit}." if check.holds is None else f"{edit}.\n{_sentence(check.figure)}"
 
 
 def held_out_verdict(fix: RepairResult) -> str:
-    """Give the verdict on what the search has found, and its figures on images that were not used to select it."""
-    row = fix.table.loc["selected"]
-    lines = [str(fix.verdict), effect_sentence(int(row["corrected"]), int(row["failing"]), int(row["broken"]))]
-    lines.append(f"The accuracy on clean images changes by {row['accuracy change']:+.2f} points.")
-    if "retained" in row:
-        broken = int(row["retained broken"])
-        lines.append(f"{broken or 'None'} of {row['retained']:.0f} retained images {_are(max(broken, 1))} broken.")
+    """Give the verdict on what the search has found, and the figures that it depends on, one per line.
+
+    They come from images that were not used to select it.
+    """
+    lines = [str(fix.verdict)]
+    for check in fix.checks:
+        is_in_reason = check.allows == fix.verdict.word
+        if check.at_best != USE and check.figure and not is_in_reason:
+            lines.append(_sentence(check.figure))
     lines.append(f"It is the best of {fix.selection.n_candidates:,} edits by three methods.")
-    if not fix.complete:
-        lines.append("The search was stopped before everything was tried.")
     return "\n".join(lines)
 
 
 def verdict(result: Result) -> str:
     """Describe what an edit corrects, what it costs, and what to try next; one sentence per line."""
-    corrected = result.images.corrected
-    broken = result.images.broken
-    lines = [_effect(result)]
-    within_constraints = True
+    costs = []
     unknown = []
     if result.clean is None:
         unknown.append("clean")
     else:
-        count = len(result.clean.before)
-        change = result.clean.accuracy_change
-        max_drop = max(Constraints().max_accuracy_drop, 100 / count)
-        within_constraints = within_constraints and change >= -max_drop - 1e-9
-        lines.append(
-            f"The accuracy on {count:,} clean images changes by {change:+.2f} points ({max_drop:.2g} may be lost)."
-        )
+        costs.append(accuracy_check(result.clean, Constraints()))
     if result.retain is None:
         unknown.append("retained")
     else:
-        count = len(result.retain.before)
-        max_broken = Constraints().may_break(count)
-        within_constraints = within_constraints and result.retain.broken <= max_broken
-        lines.append(
-            f"{result.retain.broken} of {count:,} retained images {_are(result.retain.broken)} broken "
-            f"({max_broken or 'none'} may be)."
-        )
+        costs.append(retained_check(RETAINED, result.retain, Constraints().may_break(len(result.retain.before))))
+    lines = [_sentence(describe_effect(result.images, "images"))]
+    lines += [_sentence(check.figure) for check in costs]
     if unknown:
         lines.append(f"The cost on {' and '.join(unknown)} images is unknown, since none were given.")
     advice = "“Find the best” tries other layers and methods."
-    if corrected <= broken:
+    if result.images.corrected <= result.images.broken:
         lines.append(f"The edit is no improvement. {advice}")
-    elif not within_constraints:
+    elif not all(check.holds for check in costs):
         lines.append(f"The cost is too high; lower the strength. {advice}")
     return "\n".join(lines)

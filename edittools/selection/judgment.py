@@ -1,0 +1,695 @@
+"""Whether to use an edit: a checklist, whose worst check decides; docs/verdict.md explains it.
+
+    search = EditSearch(classifier, exemplars, splits)
+    best = search.select(search.candidates("rewrite"), cv=5)
+    control = search.select(search.candidates("random_direction"), cv=5)
+    print(judge(search, best, {"random direction": control}))
+
+From top to bottom: a check and the verdict, the checks before the search, what is measured on images that were not used
+to select the edit, the checks of these measurements, and how many images would decide.
+"""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import isfinite
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from edittools.edits import Edit
+from edittools.exemplars import Exemplar
+from edittools.images import LabelledImages
+from edittools.metrics import Comparison, mcnemar, wilson
+from edittools.moments import FEW_IMAGES
+from edittools.selection.evaluation import CachedActivations, Constraints
+from edittools.selection.search import EditSearch, Selection
+
+USE = "use"
+UNCLEAR = "unclear"
+DO_NOT_USE = "do not use"
+
+WORDS = (DO_NOT_USE, UNCLEAR, USE)
+"""The words of a verdict, the worst one first."""
+
+SIGNIFICANCE = 0.05
+"""The largest p-value at which the verdict can be "use"; it is that of the exact McNemar test against no edit."""
+
+POWER = 0.8
+"""The number of images in the verdict "unclear" would give a significant result with this probability."""
+
+MOST_IMAGES = 100_000
+"""The largest number of images that is given in the verdict "unclear"."""
+
+COVERED = 0.9
+"""The mask covers the change if at least this share of |x' − x| is inside of it."""
+
+FEWEST_ERRORS = 6
+"""With fewer misclassified images no edit reaches p ≤ 0.05, even if it corrects all: 2 · 0.5⁵ is 0.06."""
+
+FITTED = 0.5
+"""An edit fits the exemplar if at most this share of the loss there is left."""
+
+RETAINED = "retained images"
+"""The name of a set of retained images that was given without a name."""
+
+RELIABILITY = "x' is predicted as x with the edit"
+"""The name of the check of reliability."""
+
+GENERALITY = f"it corrects more than it breaks, with p ≤ {SIGNIFICANCE}"
+"""The name of the check of generality."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check of the checklist.
+
+    Attributes:
+        name: what should hold.
+        holds: whether it holds; None if it was not measured.
+        figure: what was measured, as a clause without a period; may be empty.
+        advice: what to do if it does not hold.
+        at_best: the best verdict if it does not hold. "use" means that the check only informs.
+    """
+
+    name: str
+    holds: bool | None
+    figure: str = ""
+    advice: str = ""
+    at_best: str = USE
+
+    @property
+    def status(self) -> str:
+        """The text "pass", "fail" or "not measured"."""
+        if self.holds is None:
+            return "not measured"
+        return "pass" if self.holds else "fail"
+
+    @property
+    def allows(self) -> str:
+        """The best verdict that it allows: `at_best` if it fails, and at worst "unclear" if it was not measured."""
+        if self.holds:
+            return USE
+        if self.holds is None and self.at_best == DO_NOT_USE:
+            return UNCLEAR
+        return self.at_best
+
+    def __str__(self) -> str:
+        text = f"{self.status}: {self.name}"
+        if self.figure:
+            text += f" ({self.figure})"
+        return text if self.holds or not self.advice else f"{text}. {self.advice}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether to use an edit, and why.
+
+    Attributes:
+        word: "use", "unclear" or "do not use".
+        reason: the figures of the checks that decided, as a clause without a period.
+        advice: what to do next; empty for "use".
+        checks: the checklist.
+    """
+
+    word: str
+    reason: str
+    advice: str = ""
+    checks: tuple[Check, ...] = field(default=(), repr=False)
+
+    def __str__(self) -> str:
+        text = f"{self.word}: {self.reason}."
+        return f"{text} {self.advice}" if self.advice else text
+
+
+def fold(checks: Sequence[Check]) -> Verdict:
+    """Return the verdict of a checklist: the worst word that a check allows.
+
+    Its reason has the figures of the checks that decided it, and its advice is that of the first of them. For "use",
+    these are all checks that do not only inform.
+
+    Args:
+        checks: the checklist; at least one check.
+    """
+    word = min((check.allows for check in checks), key=WORDS.index)
+    deciding = [check for check in checks if check.allows == word and check.at_best != USE]
+    reason = "; ".join(check.figure for check in deciding if check.figure)
+    advice = "" if word == USE else deciding[0].advice
+    return Verdict(word, reason, advice, tuple(checks))
+
+
+def judge(search: EditSearch, selection: Selection, controls: Mapping[str, Selection] | None = None) -> Verdict:
+    """Judge an edit that was selected in a search.
+
+    It is judged by the splits for evaluation. Without a split `target_test`, it is judged by the target images and
+    cross-validation, for which the selection must be made with `cv=`.
+
+    Args:
+        search: the search.
+        selection: the selection in this search.
+        controls: selections in the same search that the edit has to surpass, such as that of a random direction, by
+            name.
+
+    Returns:
+        The verdict, with the checklist.
+    """
+    evaluations = {name: evaluate(search, control) for name, control in (controls or {}).items()}
+    exemplars = cache_exemplars(search)
+    return fold(checklist(search, selection, evaluate(search, selection), evaluations, exemplars))
+
+
+def checklist(
+    search: EditSearch,
+    selection: Selection,
+    evaluation: "Evaluation",
+    controls: Mapping[str, "Evaluation"],
+    exemplars: CachedActivations,
+    complete: bool = True,
+) -> list[Check]:
+    """Make the checklist of a selected edit: the checks before the search first.
+
+    Args:
+        search: the search that it was selected in.
+        selection: the selection.
+        evaluation: what the edit does, see `evaluate`.
+        controls: what each control does, by name.
+        exemplars: see `cache_exemplars`.
+        complete: whether the search was not interrupted.
+    """
+    splits = search.splits
+    clean = sum(len(images) for images in (splits.reference, splits.clean, splits.clean_test) if images is not None)
+    retained = sum(len(images) for images in (splits.retain, splits.retain_test) if images is not None)
+    target = evaluation.target
+    used = used_exemplars(search, selection)
+    checks = exemplar_checks(search, exemplars, used)
+    checks += image_checks(clean, None if target is None else int(target.before.sum()), retained)
+    checks.append(completeness_check(selection.n_candidates, complete))
+    checks.append(feasibility_check(search, selection))
+    if not selection.feasible:
+        return checks
+    is_reliable = ~exemplars.compare(selection.edit).after[used]
+    checks.append(fit_check(selection.edit))
+    checks.append(reliability_check(int(is_reliable.sum()), len(used)))
+    return checks + evaluation_checks(evaluation, controls, search.constraints)
+
+
+# --- before the search ------------------------------------------------------------------------------------------------
+
+
+def named_members(search: EditSearch) -> list[tuple[str, Exemplar]]:
+    """List the exemplars of a search one by one, each with its name; several may go into one edit under one name."""
+    return [(name, exemplar) for name, group in search.exemplars.items() for exemplar in group]
+
+
+def cache_exemplars(search: EditSearch) -> CachedActivations:
+    """Cache x' of the exemplars of a search, in the order of `named_members`, labeled by what x is predicted as."""
+    exemplars = [exemplar for _, exemplar in named_members(search)]
+    original = torch.stack([exemplar.image for exemplar in exemplars])
+    changed = torch.stack([exemplar.changed for exemplar in exemplars])
+    classes = search.classifier.classes
+    unlabeled = LabelledImages.unlabeled(original, classes)
+    labels = CachedActivations(search.cuts, unlabeled).original.argmax(dim=1)
+    return CachedActivations(search.cuts, LabelledImages(changed, labels, classes))
+
+
+def used_exemplars(search: EditSearch, selection: Selection) -> list[int]:
+    """Return the indices in `named_members` of the exemplars that an edit was made from; by default all of them."""
+    sources = {selection.params.get(name) for name in ("exemplar", "second exemplar")}
+    members = named_members(search)
+    used = [index for index, (name, _) in enumerate(members) if name in sources]
+    return used or list(range(len(members)))
+
+
+def exemplar_checks(search: EditSearch, cached: CachedActivations, used: Sequence[int] | None = None) -> list[Check]:
+    """Check that the exemplars show the mistake.
+
+    Args:
+        search: the search.
+        cached: see `cache_exemplars`.
+        used: indices of exemplars, all of which must pass; by default all exemplars of the search.
+    """
+    classes = search.classifier.classes
+    size = search.classifier.size
+    members = named_members(search)
+    used = list(range(len(members)) if used is None else used)
+    names = [members[index][0] for index in used]
+    exemplars = [members[index][1] for index in used]
+    original = cached.labels[used].tolist()
+    changed = cached.original[used].argmax(dim=1).tolist()
+    is_alike = (~cached.before[used]).tolist()
+    labeled = [pair for pair in zip(exemplars, original, strict=True) if pair[0].label is not None]
+    sizes = sorted({f"{height} × {width}" for height, width in (exemplar.mask.shape for exemplar in exemplars)})
+    inside_mask = min(change_inside_mask(exemplar) for exemplar in exemplars)
+    change = _describe_classes("x'", names, [classes[index] for index in changed])
+    if any(is_alike):
+        alone = "so the exemplar does not show the mistake"
+        change += f", as x is, {alone}" if len(used) == 1 else f"; {sum(is_alike)} of {len(used)} as x is"
+    return [
+        Check(
+            "x is classified correctly",
+            all(exemplar.label == index for exemplar, index in labeled) if labeled else None,
+            _describe_classes("x", names, [classes[index] for index in original]),
+            "Take an image that is classified correctly without the concept."
+            if labeled
+            else "Give the exemplar its label, Exemplar(image, changed, mask, label).",
+        ),
+        Check(
+            "x' is predicted otherwise than x",
+            not any(is_alike),
+            change,
+            "Take an image and a change by which x is classified correctly and x' is not: mark all of what misleads, "
+            "or replace it by another material.",
+            DO_NOT_USE if all(is_alike) else USE,
+        ),
+        Check(
+            "the mask covers the change",
+            inside_mask >= COVERED,
+            f"{inside_mask:.0%} of the difference between x and x' is inside the mask",
+            "Pass a mask of all pixels that differ, or make x' by Exemplar.paste.",
+        ),
+        Check(
+            "image and mask have the classifier's size",
+            sizes == [f"{size} × {size}"],
+            f"{', '.join(sizes)} pixels; the classifier's images have {size} × {size}",
+            "Load both by load_image(path, classifier) and load_mask(path, classifier).",
+        ),
+    ]
+
+
+def change_inside_mask(exemplar: Exemplar) -> float:
+    """Compute the share of |x' − x| inside the mask; 0 if x and x' do not differ."""
+    difference = (exemplar.changed - exemplar.image).abs().sum(dim=0)
+    total = float(difference.sum())
+    return float((difference * exemplar.mask).sum()) / total if total else 0.0
+
+
+def _describe_classes(what: str, names: Sequence[str], classes: Sequence[str]) -> str:
+    """Say what x or x' of each exemplar is predicted as."""
+    if len(names) == 1:
+        return f"{what} is predicted as {classes[0]}"
+    pairs = [f"{name} as {predicted}" for name, predicted in zip(names, classes, strict=True)]
+    listed = ", ".join(pairs[:5])
+    return f"{what} is predicted: {listed}" + (", …" if len(pairs) > 5 else "")
+
+
+def image_checks(clean: int, errors: int | None, retained: int) -> list[Check]:
+    """Check that there are enough images.
+
+    Args:
+        clean: number of clean images, reference images included.
+        errors: number of misclassified images with the concept; None if none are held out.
+        retained: number of retained images.
+    """
+    return [
+        Check(
+            f"at least {FEW_IMAGES} clean images",
+            clean >= FEW_IMAGES,
+            f"{clean:,} images",
+            "Pass more images of everyday use, better hundreds; without labels, the current predictions serve.",
+        ),
+        Check(
+            f"at least {FEWEST_ERRORS} misclassified images with the concept",
+            None if errors is None else errors >= FEWEST_ERRORS,
+            "" if errors is None else f"{errors:,} images",
+            f"Pass more failing images: with fewer, no edit can reach p ≤ {SIGNIFICANCE}.",
+        ),
+        Check(
+            "retained images are given",
+            True if retained else None,
+            f"{retained:,} images" if retained else "none",
+            "Pass images that legitimately rely on the concept as retain=, so that their cost is known.",
+        ),
+    ]
+
+
+def warn_about(checks: Sequence[Check], stacklevel: int) -> None:
+    """Warn about each check that fails.
+
+    Args:
+        checks: the checks.
+        stacklevel: as of `warnings.warn`, counted from the caller.
+
+    Warns:
+        UserWarning: for each check that fails, with its figure and advice.
+    """
+    for check in checks:
+        if check.status == "fail":
+            message = f"This does not hold: {check.name} ({check.figure}). {check.advice}"
+            warnings.warn(message, stacklevel=stacklevel + 1)
+
+
+# --- what is measured on images that were not used to select the edit -------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What an edit does to images that were not used to select it.
+
+    Attributes:
+        target: comparison of the images with the concept; None if none was held out.
+        clean: comparison of the clean images; None if there are none.
+        retained: comparison of each retained set, by name; None where the set is too small to hold some out.
+    """
+
+    target: Comparison | None
+    clean: Comparison | None
+    retained: Mapping[str, Comparison | None] = field(default_factory=dict)
+
+    @property
+    def all_retained(self) -> Comparison | None:
+        """The comparison of all retained images; None if there are none."""
+        measured = [comparison for comparison in self.retained.values() if comparison is not None]
+        if not measured:
+            return None
+        before = torch.cat([comparison.before for comparison in measured])
+        return Comparison(before, torch.cat([comparison.after for comparison in measured]))
+
+    @property
+    def locality(self) -> tuple[int, int]:
+        """The number of clean and retained images that were correct and still are, and of those that were correct."""
+        comparisons = [comparison for comparison in (self.clean, self.all_retained) if comparison is not None]
+        correct = sum(int((~comparison.before).sum()) for comparison in comparisons)
+        return correct - sum(comparison.broken for comparison in comparisons), correct
+
+    def describe_locality(self) -> str:
+        """Say how many correct images stay correct, with the interval of their share."""
+        kept, correct = self.locality
+        if not correct:
+            return "not measured"
+        low, high = wilson(kept, correct)
+        share = f"{kept / correct:.1%} [{low:.1%}, {high:.1%}]"
+        return f"{kept:,} of {correct:,} correct clean and retained images stay correct ({share})"
+
+    def row(self) -> dict[str, Any]:
+        """Tabulate the evaluation, as in `RepairResult.table`."""
+        row: dict[str, Any] = {}
+        if self.target is not None:
+            figures = self.target.row()
+            low, high = self.target.corrected_interval()
+            row |= {"failing": figures["errors before"], "corrected": self.target.corrected}
+            row |= {"broken": self.target.broken, "share": figures["errors corrected"], "low": low, "high": high}
+            row["p"] = figures["p"]
+        if self.clean is not None:
+            low, high = self.clean.accuracy_interval()
+            row |= {"accuracy change": self.clean.accuracy_change, "accuracy low": low, "accuracy high": high}
+        retained = self.all_retained
+        if retained is not None:
+            row |= {"retained": len(retained.before), "retained broken": retained.broken}
+        return row
+
+
+def evaluate(search: EditSearch, selection: Selection, retained_sets: Mapping[str, Tensor] | None = None) -> Evaluation:
+    """Measure a selected edit on images that were not used to select it.
+
+    Those with the concept are the split `target_test`; without one, the target images by cross-validation, each with
+    the edit that was selected without it.
+
+    Args:
+        search: the search.
+        selection: the selection.
+        retained_sets: by name, which images of the split `retain_test` each retained set has, `(N,)` booleans; by
+            default they are one set.
+    """
+    activations = search.activations
+    target = selection.held_out
+    if "target_test" in activations:
+        target = activations["target_test"].compare(selection.edit)
+    clean = activations["clean_test"].compare(selection.edit) if "clean_test" in activations else None
+    retained: dict[str, Comparison | None] = {}
+    if "retain_test" in activations:
+        whole = activations["retain_test"].compare(selection.edit)
+        sets = retained_sets or {RETAINED: torch.ones(len(whole.before), dtype=torch.bool)}
+        for name, is_member in sets.items():
+            member = Comparison(whole.before[is_member], whole.after[is_member])
+            retained[name] = member if is_member.any() else None
+    elif search.splits.retain is not None:
+        retained = dict.fromkeys(retained_sets or {RETAINED: None})
+    return Evaluation(target, clean, retained)
+
+
+# --- after the search -------------------------------------------------------------------------------------------------
+
+
+def completeness_check(candidates: int, complete: bool) -> Check:
+    """Check that the search was not interrupted.
+
+    Args:
+        candidates: number of candidates that were tried.
+        complete: whether it was not interrupted.
+    """
+    figure = f"the search was interrupted after {candidates:,} candidates, perhaps before every control was tried"
+    return Check(
+        "the search is complete",
+        complete,
+        "" if complete else figure,
+        "Let it run to its end: this is the best of what was tried.",
+        UNCLEAR,
+    )
+
+
+def feasibility_check(search: EditSearch, selection: Selection) -> Check:
+    """Check that in the selection a candidate corrects more than it breaks and satisfies the constraints."""
+    name = "a candidate is feasible"
+    if selection.feasible:
+        return Check(name, True, at_best=DO_NOT_USE)
+    figure = f"none of {selection.n_candidates:,} candidates corrects more than it breaks within the constraints"
+    return Check(name, False, figure, _obstacle(search, selection), DO_NOT_USE)
+
+
+def _obstacle(search: EditSearch, selection: Selection) -> str:
+    """Say why no candidate is feasible: the fit at the exemplar, what the images show, or the constraints."""
+    outcomes = selection.outcomes
+    records = [candidate.edit.record for candidate in outcomes.candidates]
+    shares = [record.share_left for record in records if record is not None and record.loss_before]
+    left = min((share for share in shares if share is not None), default=0)
+    if left > FITTED:
+        return (
+            f"No edit fits the exemplar: in no layer is more than {1 - left:.0%} of the loss there gone. Try other "
+            "layers, a higher rank, or a mask that covers all of the change."
+        )
+    most = int(outcomes.net.max())
+    if most <= 0:
+        return (
+            "No edit corrects more failing images than it breaks: what they show is not what the exemplar changes, or "
+            "they are misclassified for another reason. Try another exemplar."
+        )
+    wrong = int(search.activations["target"].before.sum())
+    return (
+        f"Edits correct up to {most} of {wrong} misclassified images, but none costs at most "
+        f"{search.constraints.max_accuracy_drop:.3g} points of accuracy and keeps the retained images. Try more clean "
+        "and retained images, another exemplar, or a smaller change."
+    )
+
+
+def fit_check(edit: Edit) -> Check:
+    """Check that an edit satisfies what the exemplar asks for."""
+    name = "the edit fits the exemplar"
+    record = edit.record
+    left = None if record is None else record.share_left
+    if left is None:
+        return Check(name, None, "the loss at the exemplar is known for an edit of one layer only")
+    return Check(
+        name,
+        left <= FITTED,
+        f"{1 - left:.0%} of the loss at the exemplar is gone",
+        "Try other layers, a higher rank, or a mask that covers all of the change.",
+    )
+
+
+def reliability_check(reliable: int, exemplars: int) -> Check:
+    """Check that x' is predicted with the edit as x is without it.
+
+    Args:
+        reliable: number of exemplars for which it is.
+        exemplars: number of exemplars that the edit was made from.
+    """
+    figure = f"with the edit, x' is predicted as x for {reliable} of {exemplars} exemplars"
+    return Check(RELIABILITY, reliable == exemplars, figure, "Try more strength or a higher rank.")
+
+
+def evaluation_checks(
+    evaluation: Evaluation, controls: Mapping[str, Evaluation], constraints: Constraints
+) -> list[Check]:
+    """Check what was measured on images that were not used to select the edit.
+
+    Args:
+        evaluation: what the edit does.
+        controls: what each control does, by name.
+        constraints: what the edit may cost.
+    """
+    targets = {name: control.target for name, control in controls.items()}
+    checks = [
+        generality_check(evaluation.target),
+        control_check(evaluation.target, targets),
+        accuracy_check(evaluation.clean, constraints),
+    ]
+    for name, comparison in evaluation.retained.items():
+        count = 0 if comparison is None else len(comparison.before)
+        may_break = int(constraints.max_retain_broken * count / 100 + 1e-9)
+        checks.append(retained_check(name, comparison, may_break))
+    return checks
+
+
+def describe_effect(target: Comparison, images: str) -> str:
+    """Say how many images an edit corrects and breaks; `images` is what to call them."""
+    total = len(target.before)
+    errors = int(target.before.sum())
+    text = f"it corrects {target.corrected} of {errors:,} misclassified"
+    if total > errors:
+        text += f" and breaks {target.broken} of {total - errors:,} correct"
+    return f"{text} {images}"
+
+
+def generality_check(target: Comparison | None) -> Check:
+    """Check that the edit corrects more images with the concept than it breaks.
+
+    Args:
+        target: the comparison of these images; None if none was held out.
+    """
+    if target is None:
+        figure = "no image with the concept was held out of the selection"
+        advice = "Select by cross-validation, or pass images for evaluation only."
+        return Check(GENERALITY, None, figure, advice, DO_NOT_USE)
+    net = target.corrected - target.broken
+    p = mcnemar(target.corrected, target.broken)
+    figure = describe_effect(target, "held-out images")
+    if target.before.any():
+        low, high = target.corrected_interval()
+        figure += f", net {target.errors_corrected:.0%} [{low:.0%}, {high:.0%}]"
+    figure += f", p {p:.2g}"
+    if net <= 0:
+        advice = "Try another exemplar, a mask that fits the concept, or more failing images to select on."
+        return Check(GENERALITY, False, figure, advice, DO_NOT_USE)
+    if p <= SIGNIFICANCE:
+        return Check(GENERALITY, True, figure, at_best=UNCLEAR)
+    needed = images_needed(target.corrected, target.broken, len(target.before))
+    count = f"about {needed:,}" if needed is not None else f"more than {MOST_IMAGES:,}"
+    advice = f"At these shares, {count} images with the concept would decide with a probability of {POWER:.0%}."
+    return Check(GENERALITY, False, f"{figure}, which so few images cannot tell from chance", advice, UNCLEAR)
+
+
+def control_check(target: Comparison | None, controls: Mapping[str, Comparison | None]) -> Check:
+    """Check that the edit corrects more images, net, than every control.
+
+    Args:
+        target: the comparison of the images with the concept; None if none was held out.
+        controls: that of each control on the same images, by name.
+    """
+    name = "it corrects more than every control"
+    net = {key: one.corrected - one.broken for key, one in controls.items() if one is not None}
+    if target is None or not net:
+        figure = "no control was selected the same way, so a random direction may do as much"
+        if controls:
+            figure = "no image was held out on which the edit and the controls can be compared"
+        return Check(name, None, figure, "Select controls the same way (baselines=True).", DO_NOT_USE)
+    best = max(net, key=net.__getitem__)
+    of_edit = target.corrected - target.broken
+    advice = "Try another exemplar, a mask that fits the concept, or other layers"
+    advice += "." if best == "random direction" else f"; or consider {best} itself."
+    figure = f"{best}, the best control, corrects {net[best]} net, and the edit {of_edit}"
+    return Check(name, of_edit > net[best], figure, advice, DO_NOT_USE)
+
+
+def accuracy_check(clean: Comparison | None, constraints: Constraints) -> Check:
+    """Check that accuracy on clean images satisfies the constraint; one image may always be lost.
+
+    Args:
+        clean: the comparison of the clean images; None if none was held out.
+        constraints: what the edit may cost.
+    """
+    name = "accuracy on clean images is kept"
+    if clean is None:
+        figure = "accuracy was not measured on clean images that were not used for selection"
+        return Check(name, None, figure, "Pass more clean images.", DO_NOT_USE)
+    count = len(clean.before)
+    may_lose = max(constraints.max_accuracy_drop, 100 / count)  # no set can resolve less than one image
+    low, high = clean.accuracy_interval()
+    figure = (
+        f"accuracy on {count:,} clean images changes by {clean.accuracy_change:+.2f} points [{low:+.2f}, {high:+.2f}], "
+        f"and {may_lose:.2g} may be lost"
+    )
+    advice = "Pass more clean images, or try lower strengths and a higher reference_weight."
+    return Check(name, clean.accuracy_change >= -may_lose - 1e-9, figure, advice, DO_NOT_USE)
+
+
+def retained_check(name: str, retained: Comparison | None, may_break: int) -> Check:
+    """Check that the edit breaks few of a set of retained images.
+
+    Args:
+        name: the name of the set.
+        retained: the comparison of its images; None if it is too small to hold some out.
+        may_break: the number of images that may break.
+    """
+    title = RETAINED if name == RETAINED else f"{RETAINED} {name!r}"
+    keeps = f"predictions on the {title} are kept"
+    if retained is None:
+        figure = f"the {title} are too few to hold some out of the selection"
+        return Check(keeps, None, figure, "Pass more retained images of that kind.", DO_NOT_USE)
+    count = len(retained.before)
+    low, high = wilson(retained.broken, count)
+    share = f"{retained.broken / count:.1%} [{low:.1%}, {high:.1%}]"
+    figure = f"it breaks {retained.broken} of {count:,} {title}, {share}, and {may_break or 'none'} may break"
+    advice = "Pass more retained images of that kind, or try lower strengths."
+    return Check(keeps, retained.broken <= may_break, figure, advice, DO_NOT_USE)
+
+
+# --- how many images would decide -------------------------------------------------------------------------------------
+
+
+def power(images: int, corrected_share: float, broken_share: float) -> float:
+    """Compute the power of the exact McNemar test for an edit that corrects more images than it breaks.
+
+    Each image is corrected with one probability and broken with another, independently of the others. The probability
+    is summed over the number of images that change, which is binomial; of these, the number that is corrected is
+    binomial as well.
+
+    Args:
+        images: number of images.
+        corrected_share: probability that an image is corrected.
+        broken_share: probability that an image is broken.
+
+    Returns:
+        The probability that p ≤ 0.05 and that more images are corrected than broken.
+    """
+    import numpy as np
+    from scipy.stats import binom
+
+    changed_share = min(corrected_share + broken_share, 1.0)
+    if changed_share <= 0:
+        return 0.0
+    fewest, most = binom.ppf([1e-16, 1 - 1e-16], images, changed_share)
+    changed = np.arange(fewest, most + 1)  # other numbers do not occur
+    least_corrected = binom.isf(SIGNIFICANCE / 2, changed, 0.5) + 1  # the fewest at which p ≤ 0.05
+    of_changed = binom.sf(least_corrected - 1, changed, corrected_share / changed_share)
+    return float((binom.pmf(changed, images, changed_share) * of_changed).sum())
+
+
+def images_needed(corrected: int, broken: int, images: int) -> int | None:
+    """Compute about how many images the exact McNemar test needs for a power of 80%, if the shares stay as observed.
+
+    Args:
+        corrected: number of images that were corrected.
+        broken: number of images that were broken.
+        images: number of images that were measured.
+
+    Returns:
+        A number of images at which `power` is at least 0.8, while it is less for one image fewer. None if the edit does
+        not correct more images than it breaks, or if more than 100,000 images would be needed.
+    """
+    if corrected <= broken or not images or not isfinite(images):
+        return None
+    shares = corrected / images, broken / images
+    enough = 1
+    while power(enough, *shares) < POWER:
+        enough *= 2
+        if enough > 2 * MOST_IMAGES:
+            return None
+    too_few = enough // 2
+    while enough - too_few > 1:
+        middle = (enough + too_few) // 2
+        if power(middle, *shares) < POWER:
+            too_few = middle
+        else:
+            enough = middle
+    return enough if enough <= MOST_IMAGES else None
