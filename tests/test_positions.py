@@ -105,8 +105,12 @@ def cell_masks(size=SIZE):
             yield mask
 
 
-@pytest.mark.parametrize("kind", LAYERS)
-@pytest.mark.parametrize("move", MOVES)
+SHUFFLING = {"roll", "gather", "scatter", "index_put", "index_copy"}
+"""Behind them, each output of a layer with a stride of 2 sees pixels of several parts of the image at once."""
+FOLLOWED = [(move, kind) for move in MOVES for kind in LAYERS if kind == "1 x 1" or move not in SHUFFLING]
+
+
+@pytest.mark.parametrize(("move", "kind"), FOLLOWED)
 @torch.no_grad()
 def test_pool_mask_behind_move(move, kind):
     classifier = classifier_with(MOVES[move], LAYERS[kind]())
@@ -118,14 +122,14 @@ def test_pool_mask_behind_move(move, kind):
         assert torch.equal(cut.pool_mask(mask[None], "output") > 0, output_moved)
 
 
-SCATTERING = {"roll", "gather", "scatter", "index_put", "index_copy"}
-"""A stride of 2 behind them sees pixels of several parts of the image at once, so its edit acts on all of them."""
+@pytest.mark.parametrize("move", sorted(SHUFFLING))
+def test_cut_of_strided_layer_behind_shuffled_pixels(move):
+    classifier = classifier_with(MOVES[move], LAYERS["2 x 2, stride 2"]())
+    with pytest.raises(ValueError, match="'2' of Sequential.*output.*'conv2d'"):
+        Cut(classifier, "2")
 
 
-@pytest.mark.parametrize(
-    ("move", "kind"),
-    [(move, kind) for move in MOVES for kind in LAYERS if kind == "1 x 1" or move not in SCATTERING],
-)
+@pytest.mark.parametrize(("move", "kind"), FOLLOWED)
 @torch.no_grad()
 def test_edit_map_behind_move(move, kind):
     """An edit of everything acts at a position as far as its key is long: over one bright cell, only there."""
