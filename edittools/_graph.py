@@ -175,7 +175,7 @@ class ExportedModel:
         """Find the operation of a layer that can be edited.
 
         Its weight is read once, as it is, by a convolution without groups or a linear layer; its keys are `(B, C)`,
-        maps `(B, C, H, W)` or tokens `(B, …, C)` whose positions in the image are known.
+        maps `(B, C, H, W)` or tokens `(B, …, C)`. The positions of its keys, output and value in the image are known.
 
         Raises:
             ValueError: for any other layer, with the reason.
@@ -191,13 +191,13 @@ class ExportedModel:
         elif readers[0].target not in _LAYERS or readers[0].args[1].target != name:
             problem = f"its weight is read by {operations}, not by a convolution or a linear layer alone"
         else:
-            problem = self._problem_of_positions(readers[0])
+            problem = self._problem_of(readers[0])
         if problem:
             raise ValueError(f"layer {layer!r} of {self.name}: {problem}; see editable_layers(classifier)")
         return readers[0]
 
-    def _problem_of_positions(self, node: fx.Node) -> str | None:
-        """Say why the positions of a convolution or linear layer are not those of cells of one image each, if so."""
+    def _problem_of(self, node: fx.Node) -> str | None:
+        """Say why a convolution or linear layer cannot be edited, if it cannot."""
         groups = node.args[6] if len(node.args) > 6 else 1
         if groups != 1:
             return f"it is a convolution with {groups} groups, each of which sees channels of its own"
@@ -221,7 +221,7 @@ class ExportedModel:
         return self._grids[1]
 
     def value_node(self, layer: fx.Node) -> fx.Node:
-        """Find the value of a layer (f in the paper): the end of its block, after norm, activation and pooling."""
+        """Find the value of a layer (f in the paper), where its block ends, after norm, activation and pooling."""
         return self._follow(layer, _ACTIVATIONS | _POOLINGS)
 
     def pre_activation_node(self, layer: fx.Node) -> fx.Node:
@@ -234,8 +234,7 @@ class ExportedModel:
             [user] = node.users
             name = op_name(user)
             scales = name == "mul" and sum(argument in self.image_dependent for argument in user.args) == 1
-            is_training = name == "batch_norm" and user.args[5]
-            norms = name in ("batch_norm", "_native_batch_norm_legit_no_training") and not is_training
+            norms = name == "_native_batch_norm_legit_no_training" or (name == "batch_norm" and not user.args[5])
             if not (name in operations or name == "add" or scales or norms or user.target is operator.getitem):
                 break
             node = user

@@ -251,13 +251,15 @@ def grids_of(
     grids: dict[fx.Node, dict[Place, Grid] | str] = {}
     for layer, places in layers.items():
         is_linear = op_name(layer) == "linear"
-        of_layer = {place: _grid(coordinates[node], is_linear, shape[2:]) for place, node in places.items()}
-        problems = [
-            f"the positions of its {place} {sizes(places[place].meta['val'])[1:]} in the image are unknown: {grid}"
-            for place, grid in of_layer.items()
-            if isinstance(grid, str)
-        ]
-        grids[layer] = problems[0] if problems else of_layer
+        shapes = {place: sizes(node.meta["val"])[1:] for place, node in places.items()}
+        found = {place: _grid(coordinates[node], is_linear, shape[2:]) for place, node in places.items()}
+        if isinstance(found["value"], str) and shapes["value"] == shapes["output"]:
+            found["value"] = found["output"]  # whatever is added to an output, wherever it comes from, does not move it
+        unknown = [place for place, grid in found.items() if isinstance(grid, str)]
+        grids[layer] = found
+        if unknown:
+            place = unknown[0]
+            grids[layer] = f"the positions of its {place} {shapes[place]} in the image are unknown: {found[place]}"
     return grids
 
 

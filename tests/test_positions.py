@@ -192,6 +192,38 @@ def test_pool_mask_of_shifted_output(layer, center):
         assert torch.equal(shares[0], inside)
 
 
+@torch.no_grad()
+def test_pool_mask_of_strided_output_behind_circular_padding():
+    layer = nn.Conv2d(8, 8, 3, stride=2, padding=1, padding_mode="circular")
+    classifier = classifier_with(nn.Identity(), layer)
+    cut = Cut(classifier, "2")
+    image = torch.rand(3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    total = torch.zeros(SIZE // 2, SIZE // 2)
+    for mask in cell_masks():
+        _, output_moved = moved_by(classifier, image, mask)
+        [shares] = cut.pool_mask(mask[None], "output")
+        assert output_moved[0][shares > 0].all()
+        total += shares
+    assert total.min() > 0.5  # the cells at the border reach beyond the image
+
+
+@torch.no_grad()
+def test_pool_mask_of_value_that_is_added_to_unknown_positions():
+    class Parallel(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(8, 8, 3, padding=1)
+
+        def forward(self, x):
+            return self.conv(x) + torch.einsum("bchw->bcwh", x)
+
+    cut = Cut(classifier_with(nn.Identity(), Parallel()), "2.conv")
+    masks = torch.stack(list(cell_masks()))
+    assert torch.equal(cut.pool_mask(masks, "value"), cut.pool_mask(masks, "output"))
+    with pytest.raises(ValueError, match="'einsum'"):
+        Cut(classifier_with(nn.Identity(), nn.Sequential(Parallel(), nn.Conv2d(8, 8, 1))), "2.1")
+
+
 def test_rewrite_of_model_that_crops_its_images():
     """The edit is that of the same model on images that were cropped before."""
 
