@@ -234,7 +234,8 @@ class ExportedModel:
             [user] = node.users
             name = op_name(user)
             scales = name == "mul" and sum(argument in self.image_dependent for argument in user.args) == 1
-            norms = name == "_native_batch_norm_legit_no_training" or (name == "batch_norm" and not user.args[5])
+            is_training = name == "batch_norm" and user.args[5]
+            norms = name in ("batch_norm", "_native_batch_norm_legit_no_training") and not is_training
             if not (name in operations or name == "add" or scales or norms or user.target is operator.getitem):
                 break
             node = user
@@ -424,7 +425,8 @@ def _export(model: nn.Module, images: Tensor) -> torch.export.ExportedProgram:
 def _replace_writes(graph: fx.Graph) -> bool:
     """Replace `op_` by `op` where nothing else reads its tensor; say whether none, and no higher-order op, is left.
 
-    Dropouts leave first: in eval mode they give back their input, which their schema does not say.
+    Dropouts leave first: in eval mode they give back their input, which their schema does not say. One that is the
+    model's last step stays for now, since torch knows the output by its name.
     """
     for node in graph.nodes:
         name = op_name(node).removesuffix("_")

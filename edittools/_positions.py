@@ -91,12 +91,12 @@ class Grid:
         Returns:
             `(B, h, w)` for maps, `(B, N)` for tokens, `(B,)` for vectors; 0 for a position without a cell.
         """
-        means = self._cell_means(masks).flatten(1)
+        means = self._average_pixels(masks).flatten(1)
         # Index -1, of positions without a cell, picks the zero at the end.
         padded = torch.cat([means, means.new_zeros(len(means), 1)], dim=1)
         return padded[:, self.cells.to(means.device)]
 
-    def _cell_means(self, masks: Tensor) -> Tensor:
+    def _average_pixels(self, masks: Tensor) -> Tensor:
         """Average masks `(B, H, W)` over each cell: `(B, height, width)`."""
         edges = (self.top, self.bottom, self.left, self.right)
         is_inside = min(edges) >= 0 and self.bottom <= masks.shape[1] and self.right <= masks.shape[2]
@@ -117,7 +117,7 @@ class Grid:
         Returns:
             `(B, H, W)`; 0 outside of the rectangle.
         """
-        cells = self._position_means(values.reshape(len(values), -1))
+        cells = self._average_positions(values.reshape(len(values), -1))
         if (self.top, self.left, self.bottom, self.right) == (0, 0, *size):
             return F.interpolate(cells[:, None], tuple(size), mode="bilinear")[:, 0]
         rows = (torch.arange(size[0], device=cells.device) + 0.5 - self.top) / (self.bottom - self.top)
@@ -127,7 +127,7 @@ class Grid:
         points = points.to(cells).expand(len(cells), -1, -1, -1)
         return F.grid_sample(cells[:, None], points, padding_mode="border", align_corners=False)[:, 0] * inside
 
-    def _position_means(self, values: Tensor) -> Tensor:
+    def _average_positions(self, values: Tensor) -> Tensor:
         """Average values of positions `(B, N)` over each cell: `(B, height, width)`."""
         numbers = self.cells.flatten().to(values.device)
         has_cell = numbers >= 0
@@ -157,7 +157,8 @@ class Window:
         With a stride, what an output sees drifts by up to a cell against an even division of the image: with kernel 3,
         stride 2 and padding 1, output i is centered at input 2 i, not at 2 i + 0.5. The drifts of several layers add
         up, and would leave a strip at the right and bottom edge without a position. So up to a drift of one cell, the
-        outputs are taken to divide the image evenly, as resizing a mask to the size of a map does.
+        outputs are taken to divide the image evenly, as resizing a mask to the size of a map does. Where such centers
+        lie between several parts of the image, as behind circular padding, the exact ones are taken.
 
         Args:
             first: the first input that holds a part of the image.
