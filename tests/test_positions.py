@@ -207,6 +207,13 @@ def test_pool_mask_of_strided_output_behind_circular_padding():
     assert total.min() > 0.5  # the cells at the border reach beyond the image
 
 
+def test_pool_mask_behind_stride_on_small_padded_map():
+    classifier = classifier_with(lambda x: F.avg_pool2d(F.pad(x, (1, 2, 1, 2)), 5, 2), nn.Conv2d(8, 8, 1), size=4)
+    mask = torch.zeros(1, 4, 4)
+    mask[0, :2, :2] = 1
+    assert Cut(classifier, "2").pool_mask(mask).tolist() == [[[1, 0], [0, 0]]]
+
+
 @torch.no_grad()
 def test_pool_mask_of_value_that_is_added_to_unknown_positions():
     class Parallel(nn.Module):
