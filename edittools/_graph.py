@@ -4,8 +4,9 @@
     layer = exported.layer_node("features.28")         # the one operation that reads the layer's weight
     exported.compute([layer], {exported.images: x})    # the values of some nodes from those of others
 
-Nodes are ATen operations without side effects. The graph holds no weights: each computation takes those that the model
-has at that moment, or others, as inputs. So two threads can compute with different weights of one layer.
+Nodes are ATen operations without side effects. Parameters, buffers and constants are inputs of the graph, called as the
+model calls them (`node.target`). Each computation takes those that the model has at that moment, or others, so two
+threads can compute with different weights of one layer.
 """
 
 import operator
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from edittools._inference import NotIsolatedError, check_logits_shape, eval_copy, shallow_copy, without_autocast
-from edittools._positions import Grid, grids_of, op_name, sizes
+from edittools._positions import Grid, Place, grids_of, op_name, sizes
 from edittools.classifiers import Classifier, check_classifier
 
 _ATEN = torch.ops.aten
@@ -30,6 +31,11 @@ _LAYERS = {_ATEN.conv2d.default, _ATEN.conv2d.padding, LINEAR}
 _CHECKS = {_ATEN._assert_tensor_metadata.default, _ATEN._assert_scalar.default}
 _DROPOUTS = {"dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"}
 _CASTS = {_ATEN.to.dtype, _ATEN._to_copy.default}
+_POOLINGS = {"max_pool2d", "avg_pool2d"}
+_ACTIVATIONS = set(
+    """relu relu6 hardtanh gelu silu hardswish hardsigmoid leaky_relu elu selu celu mish tanh sigmoid prelu
+    softplus""".split()
+)
 _REASONS = {
     "data-dependent": "its forward pass branches on the values of tensors",
     "onstraints violated": "its forward pass fixes the number of images (as len(x), or a number in a reshape)",
@@ -57,7 +63,7 @@ class ExportedModel:
         slow = threading.Timer(SLOW, warnings.warn, (f"exporting {self.name} for images of {size}, once",))
         slow.start()
         try:
-            module = _export(model, images)
+            program = _export(model, images)
         except Exception as error:  # models fail in any way on what they were not made for
             reason = _reason_of(error)
             raise ValueError(
@@ -68,16 +74,16 @@ class ExportedModel:
             ) from error
         finally:
             slow.cancel()
-        self._constants = _name_tensors(module, model)
-        graph = _without_module(module.graph)
-        self.nodes = list(graph.nodes)
-        [self.images] = graph.find_nodes(op="placeholder")
-        [self.logits] = graph.output_node().args[0]
+        [images_name] = program.graph_signature.user_inputs
+        [self.images] = program.graph.find_nodes(op="placeholder", target=images_name)
+        [self.logits] = program.graph.output_node().args[0]
+        self._constants = _name_tensors(program, model)
+        self.nodes = list(program.graph.nodes)
         self._count = self.images.meta["val"].shape[0].node.expr
         self.image_dependent = self.reached([self.images], "users")  # not on their number alone
+        self._tensors = [node for node in self.nodes if node.op == "placeholder" and node is not self.images]
         self._subgraphs: dict[tuple, tuple[fx.GraphModule, tuple[str, ...]]] = {}
-        self._grids: tuple[list, dict[fx.Node, Grid | str]] | None = None
-        self._graph = graph
+        self._grids: tuple[list, dict[fx.Node, dict[Place, Grid] | str]] | None = None
         for batch in (images, images[:1]):
             with torch.no_grad():  # with gradients, attention is computed another way
                 logits = self.compute([self.logits], {self.images: batch})[0]
@@ -124,8 +130,8 @@ class ExportedModel:
         graph = fx.Graph()
         copies = {node: graph.placeholder(node.name) for node in inputs}
         wanted = self.reached(nodes, "all_input_nodes", inputs)
-        names = tuple(dict.fromkeys(node.target for node in self.nodes if node in wanted and node.op == "get_attr"))
-        tensors = {name: graph.placeholder(f"tensor_{number}") for number, name in enumerate(names)}
+        tensors = [node for node in self.nodes if node in wanted and node.op == "placeholder"]
+        copies |= {node: graph.placeholder(node.name) for node in tensors}
         first = copies[inputs[0]]
         count = graph.call_function(_ATEN.sym_size.int, (first, 0))
 
@@ -133,9 +139,8 @@ class ExportedModel:
             multiple = self.batch_multiple(node.meta.get("val"))
             return graph.call_function(operator.mul, (count, multiple)) if multiple else copies[node]
 
-        for node in filter(wanted.__contains__, self.nodes):
-            if node.op == "get_attr":
-                copies[node] = tensors[node.target]
+        for node in self.nodes:
+            if node not in wanted or node in copies:
                 continue
             copied = graph.node_copy(node, copy_of)
             copies[node] = copied
@@ -146,13 +151,7 @@ class ExportedModel:
                 copied.kwargs = {}
         graph.output(tuple(copies[node] for node in nodes))
         graph.eliminate_dead_code()
-        return fx.GraphModule(nn.Module(), graph), names
-
-    @property
-    def code(self) -> str:
-        """The whole computation as Python code, with the names of its tensors: what it is but for their values."""
-        module, names = self._subgraph((self.images,), (self.logits,))
-        return f"{module.code} {names}"
+        return fx.GraphModule(nn.Module(), graph), tuple(node.target for node in tensors)
 
     def batch_multiple(self, size: Any) -> int:
         """Return n if a symbolic size is n times the number of images, else 0."""
@@ -176,13 +175,13 @@ class ExportedModel:
         """Find the operation of a layer that can be edited.
 
         Its weight is read once, as it is, by a convolution without groups or a linear layer; its keys are `(B, C)`,
-        maps `(B, C, H, W)` or tokens `(B, …, C)` whose positions in the image are known.
+        maps `(B, C, H, W)` or tokens `(B, …, C)`. The positions of its keys, output and value in the image are known.
 
         Raises:
             ValueError: for any other layer, with the reason.
         """
         name = f"{layer}.weight"
-        readers = [user for node in self._graph.find_nodes(op="get_attr", target=name) for user in node.users]
+        readers = [user for node in self._tensors if node.target == name for user in node.users]
         operations = ", ".join(str(node.target).removeprefix("aten.") for node in readers)
         problem = None
         if not readers:
@@ -192,36 +191,55 @@ class ExportedModel:
         elif readers[0].target not in _LAYERS or readers[0].args[1].target != name:
             problem = f"its weight is read by {operations}, not by a convolution or a linear layer alone"
         else:
-            problem = self._problem_of_keys(readers[0])
+            problem = self._problem_of(readers[0])
         if problem:
             raise ValueError(f"layer {layer!r} of {self.name}: {problem}; see editable_layers(classifier)")
         return readers[0]
 
-    def _problem_of_keys(self, node: fx.Node) -> str | None:
+    def _problem_of(self, node: fx.Node) -> str | None:
         """Say why a convolution or linear layer cannot be edited, if it cannot."""
         groups = node.args[6] if len(node.args) > 6 else 1
         if groups != 1:
             return f"it is a convolution with {groups} groups, each of which sees channels of its own"
         if self.batch_multiple(node.args[0].meta["val"].shape[0]) != 1:
             return f"its keys {shape_of(node.args[0])} do not hold one image after the other"
-        grid = self.grids[node]
-        if isinstance(grid, str):
-            return f"the positions of its keys {shape_of(node.args[0])} in the image are unknown: {grid}"
-        return None
+        grids = self.grids[node]
+        return grids if isinstance(grids, str) else None
 
     @property
-    def grids(self) -> dict[fx.Node, Grid | str]:
-        """By convolution or linear layer, the grid of its keys, or why there is none.
+    def grids(self) -> dict[fx.Node, dict[Place, Grid] | str]:
+        """By convolution or linear layer, the grids of its keys, output and value, or why there are none.
 
         They are computed again when whole numbers that the graph reads, such as an index, have changed.
         """
-        names = {node.target for node in self.nodes if node.op == "get_attr"}
-        indices = [tensor for tensor in map(self.tensor, sorted(names)) if not tensor.is_floating_point()]
-        versions = [(id(tensor), tensor._version) for tensor in indices]
+        tensors = [self.tensor(node.target) for node in self._tensors]
+        versions = [(id(tensor), tensor._version) for tensor in tensors if not tensor.is_floating_point()]
         if self._grids is None or self._grids[0] != versions:
             layers = [node for node in self.nodes if node.target in _LAYERS]
-            self._grids = versions, grids_of(self.nodes, self.images, self.tensor, layers)
+            places = {node: {"keys": node.args[0], "output": node, "value": self.value_node(node)} for node in layers}
+            self._grids = versions, grids_of(self.nodes, self.images, self.tensor, places)
         return self._grids[1]
+
+    def value_node(self, layer: fx.Node) -> fx.Node:
+        """Find the value of a layer (f in the paper), where its block ends, after norm, activation and pooling."""
+        return self._follow(layer, _ACTIVATIONS | _POOLINGS)
+
+    def pre_activation_node(self, layer: fx.Node) -> fx.Node:
+        """Find what a layer's activation is applied to, after operations that scale, shift or add."""
+        return self._follow(layer, ())
+
+    def _follow(self, node: fx.Node, operations: Collection[str]) -> fx.Node:
+        """Follow a node as long as its one user is in `operations`, or scales, shifts or adds."""
+        while len(node.users) == 1:
+            [user] = node.users
+            name = op_name(user)
+            scales = name == "mul" and sum(argument in self.image_dependent for argument in user.args) == 1
+            is_training = name == "batch_norm" and user.args[5]
+            norms = name in ("batch_norm", "_native_batch_norm_legit_no_training") and not is_training
+            if not (name in operations or name == "add" or scales or norms or user.target is operator.getitem):
+                break
+            node = user
+        return node
 
 
 Size = int | Sequence[int]
@@ -387,7 +405,7 @@ class _Logits(nn.Module):
 @torch.inference_mode(False)
 @torch.no_grad()
 @without_autocast()
-def _export(model: nn.Module, images: Tensor) -> fx.GraphModule:
+def _export(model: nn.Module, images: Tensor) -> torch.export.ExportedProgram:
     """Export a copy without the user's hooks: exporting replaces methods of modules for all threads."""
     _Logits(model)(images)  # a size that the model does not take fails here, in the model's words
     copied = _Logits(model)
@@ -400,13 +418,15 @@ def _export(model: nn.Module, images: Tensor) -> fx.GraphModule:
     program = torch.export.export(copied, (images,), dynamic_shapes=shapes, strict=False)
     if not _replace_writes(program.graph):
         program = program.run_decompositions({})
-    return _cleaned(program.module())
+    _clean(program.graph)
+    return program
 
 
 def _replace_writes(graph: fx.Graph) -> bool:
     """Replace `op_` by `op` where nothing else reads its tensor; say whether none, and no higher-order op, is left.
 
-    Dropouts leave first: in eval mode they give back their input, which their schema does not say.
+    Dropouts leave first: in eval mode they give back their input, which their schema does not say. One that is the
+    model's last step stays for now, since torch knows the output by its name.
     """
     for node in graph.nodes:
         name = op_name(node).removesuffix("_")
@@ -426,39 +446,39 @@ def _is_fresh(node: fx.Node) -> bool:
     return computed and len(node.users) == 1 and not any(result.alias_info for result in node.target._schema.returns)
 
 
-def _cleaned(module: fx.GraphModule) -> fx.GraphModule:
-    """Drop what only checks, and a dropout that is the model's last step."""
-    graph = module.graph
+def _clean(graph: fx.Graph) -> None:
+    """Keep what leads to the logits, without steps that only check, and without a dropout as the last step."""
     for node in graph.nodes:
         if op_name(node) in _DROPOUTS:
             node.replace_all_uses_with(node.args[0])
-        if node.op == "call_module" or node.target in _CHECKS:
+        if node.target in _CHECKS:
             graph.erase_node(node)
+    *_, logits = graph.output_node().args[0]  # before it come the buffers that the model writes
+    graph.output_node().args = ((logits,),)
     graph.eliminate_dead_code()
-    return module
 
 
-def _name_tensors(module: fx.GraphModule, model: nn.Module) -> dict[str, Tensor]:
-    """Call the tensors of a graph as the model does, by the first of their names; return the others, its constants."""
+def _name_tensors(program: torch.export.ExportedProgram, model: nn.Module) -> dict[str, Tensor]:
+    """Call the tensors of a graph as the model does, by the first of their names, and drop those that nothing reads.
+
+    Returns:
+        The others, which are constants of the forward pass, by name.
+    """
+    signature = program.graph_signature
+    inputs = signature.inputs_to_parameters | signature.inputs_to_buffers | signature.inputs_to_lifted_tensor_constants
     first_names = {id(tensor): name for name, tensor in (*model.named_parameters(), *model.named_buffers())}
     own = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
     constants = {}
-    for node in module.graph.find_nodes(op="get_attr"):
-        tensor = operator.attrgetter(node.target)(module)
-        name = node.target.removeprefix("model.")
-        if id(tensor) in first_names:
-            node.target = first_names[id(tensor)]
-        elif name in own:  # a buffer, of which the exported copy has its own
+    for node in program.graph.find_nodes(op="placeholder"):
+        exported_name = inputs.get(node.target)
+        if exported_name is None:  # the images
+            continue
+        name = exported_name.removeprefix("model.")
+        if not node.users:
+            program.graph.erase_node(node)
+        elif name in own:
             node.target = first_names[id(own[name])]
         else:
             node.target = name
-            constants[name] = tensor
+            constants[name] = program.constants[exported_name]
     return constants
-
-
-def _without_module(graph: fx.Graph) -> fx.Graph:
-    """Copy a graph without the module that owns it, which holds the weights it was exported with."""
-    copied = fx.Graph()
-    result = copied.graph_copy(graph, {})
-    copied.output(result)
-    return copied

@@ -1,4 +1,4 @@
-"""Where the keys of a layer are in the image.
+"""Where the keys, the output and the value of a layer are in the image.
 
 Sixteen tokens are 4 × 4 or 2 × 8 cells; their number does not tell. So the coordinates of the pixels are followed
 through the graph, by an explicit list of operations whose effect on coordinates is known. Any other operation makes
@@ -8,9 +8,9 @@ Coordinates are real numbers in pixels: row 0 of the image covers 0 to 1. A posi
 class token or padding, holds NaN.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -47,6 +47,9 @@ _PADDINGS = {"constant_pad_nd", "pad", "reflection_pad2d", "replication_pad2d"}
 _NEW = set("zeros_like ones_like empty_like full_like rand_like new_zeros new_ones new_empty new_full".split())
 """Their results have the shape of an image, but no coordinates."""
 
+Place = Literal["keys", "output", "value"]
+"""The tensor of a layer whose positions are meant."""
+
 _FINENESS = 64
 """Coordinates that differ by less than 1/64 of a pixel are treated as equal."""
 
@@ -62,12 +65,13 @@ class Unknown:
 
 @dataclass(frozen=True)
 class Grid:
-    """A rectangle of the image divided into cells, and the cell of each position of a layer.
+    """A rectangle of the image divided into cells, and the cell of each position of a tensor.
 
     Args:
         top: upper edge of the rectangle in pixels; likewise `bottom`, `left` and `right`.
         height: number of rows of cells; `width` is that of columns.
-        cells: `(N,)`, the cell of each position, row by row, or -1 for a position without coordinates.
+        cells: the number of each position's cell, row by row, or -1 for a position without coordinates: `(h, w)` for
+            maps, `(N,)` for tokens, `()` for vectors.
     """
 
     top: float
@@ -78,48 +82,59 @@ class Grid:
     width: int
     cells: Tensor
 
-    @property
-    def in_order(self) -> bool:
-        """Whether the positions are the cells, row by row."""
-        return torch.equal(self.cells, torch.arange(self.height * self.width))
+    def pool(self, masks: Tensor) -> Tensor:
+        """Average masks over the cell of each position.
 
-    def pool(self, masks: Tensor, size: tuple[int, int] | None = None) -> Tensor:
-        """Average masks `(B, H, W)` over the cells, or over `size` cells of the same rectangle: `(B, h, w)`."""
-        height, width = size or (self.height, self.width)
+        Args:
+            masks: masks `(B, H, W)`.
+
+        Returns:
+            `(B, h, w)` for maps, `(B, N)` for tokens, `(B,)` for vectors; 0 for a position without a cell.
+        """
+        means = self._average_pixels(masks).flatten(1)
+        # Index -1, of positions without a cell, picks the zero at the end.
+        padded = torch.cat([means, means.new_zeros(len(means), 1)], dim=1)
+        return padded[:, self.cells.to(means.device)]
+
+    def _average_pixels(self, masks: Tensor) -> Tensor:
+        """Average masks `(B, H, W)` over each cell: `(B, height, width)`."""
         edges = (self.top, self.bottom, self.left, self.right)
         is_inside = min(edges) >= 0 and self.bottom <= masks.shape[1] and self.right <= masks.shape[2]
         if is_inside and all(float(edge).is_integer() for edge in edges):
             top, bottom, left, right = map(int, edges)
-            return F.adaptive_avg_pool2d(masks[:, top:bottom, left:right], (height, width))
-        down = _overlaps(self.top, self.bottom, height, masks.shape[1]).to(masks)
-        across = _overlaps(self.left, self.right, width, masks.shape[2]).to(masks)
+            return F.adaptive_avg_pool2d(masks[:, top:bottom, left:right], (self.height, self.width))
+        down = _overlaps(self.top, self.bottom, self.height, masks.shape[1]).to(masks)
+        across = _overlaps(self.left, self.right, self.width, masks.shape[2]).to(masks)
         return down @ masks @ across.T
 
-    def at_positions(self, cells: Tensor) -> Tensor:
-        """Give each position the value of its cell: `(B, h, w)` to `(B, N)`; a position without a cell gets 0."""
-        # Index -1, of positions without a cell, picks the zero at the end.
-        padded = torch.cat([cells.flatten(1), cells.new_zeros(len(cells), 1)], dim=1)
-        return padded[:, self.cells.to(cells.device)]
+    def to_image(self, values: Tensor, size: Sequence[int]) -> Tensor:
+        """Lay one value per position over images, bilinearly between the cells.
 
-    def at_cells(self, positions: Tensor) -> Tensor:
-        """Give each cell the mean of its positions: `(B, N)` to `(B, h, w)`."""
-        has_cell = self.cells >= 0
-        cells = self.cells[has_cell].to(positions.device)
-        sums = positions.new_zeros(len(positions), self.height * self.width)
-        sums.index_add_(1, cells, positions[:, has_cell.to(positions.device)])
-        counts = torch.bincount(cells, minlength=self.height * self.width).clamp_min(1)
-        return (sums / counts).unflatten(1, (self.height, self.width))
+        Args:
+            values: values of the positions, of the shape that `pool` returns; a cell gets the mean of its positions.
+            size: (H, W) of the images.
 
-    def to_image(self, cells: Tensor, size: Sequence[int]) -> Tensor:
-        """Lay values of cells `(B, h, w)`, for any h and w, over images of `size`: `(B, H, W)`, 0 outside."""
+        Returns:
+            `(B, H, W)`; 0 outside of the rectangle.
+        """
+        cells = self._average_positions(values.reshape(len(values), -1))
+        if (self.top, self.left, self.bottom, self.right) == (0, 0, *size):
+            return F.interpolate(cells[:, None], tuple(size), mode="bilinear")[:, 0]
         rows = (torch.arange(size[0], device=cells.device) + 0.5 - self.top) / (self.bottom - self.top)
         columns = (torch.arange(size[1], device=cells.device) + 0.5 - self.left) / (self.right - self.left)
         inside = ((rows > 0) & (rows < 1))[:, None] & ((columns > 0) & (columns < 1))
-        if (self.top, self.left, self.bottom, self.right) == (0, 0, *size):
-            return F.interpolate(cells[:, None], tuple(size), mode="bilinear")[:, 0]
         points = torch.stack(torch.meshgrid(rows, columns, indexing="ij")[::-1], dim=-1) * 2 - 1
         points = points.to(cells).expand(len(cells), -1, -1, -1)
         return F.grid_sample(cells[:, None], points, padding_mode="border", align_corners=False)[:, 0] * inside
+
+    def _average_positions(self, values: Tensor) -> Tensor:
+        """Average values of positions `(B, N)` over each cell: `(B, height, width)`."""
+        numbers = self.cells.flatten().to(values.device)
+        has_cell = numbers >= 0
+        sums = values.new_zeros(len(values), self.height * self.width)
+        sums.index_add_(1, numbers[has_cell], values[:, has_cell])
+        counts = torch.bincount(numbers[has_cell], minlength=self.height * self.width).clamp_min(1)
+        return (sums / counts).unflatten(1, (self.height, self.width))
 
 
 @dataclass(frozen=True)
@@ -136,48 +151,33 @@ class Window:
     padding: int = 0
     dilation: int = 1
 
-    def tiles(self, first: int, last: int) -> bool:
-        """Whether the outputs are taken to divide inputs `first` to `last` (exclusive) evenly among themselves.
+    def centers(self, first: int, last: int) -> list[Tensor]:
+        """Return where the centers of the outputs may lie, as real input indices, the preferred ones first.
 
-        With a stride, what an output sees drifts by up to a cell against an even division: with kernel 3, stride 2 and
-        padding 1, output i is centered at input 2 i, not at 2 i + 0.5. The drifts of several layers add up, and would
-        leave a strip at the right and bottom edge without a position. The even division covers the whole image, as
-        resizing a mask to the size of a map does.
+        With a stride, what an output sees drifts by up to a cell against an even division of the image: with kernel 3,
+        stride 2 and padding 1, output i is centered at input 2 i, not at 2 i + 0.5. The drifts of several layers add
+        up, and would leave a strip at the right and bottom edge without a position. So up to a drift of one cell, the
+        outputs are taken to divide the image evenly, as resizing a mask to the size of a map does. Where such centers
+        lie between several parts of the image, as behind circular padding, the exact ones are taken.
+
+        Args:
+            first: the first input that holds a part of the image.
+            last: one after the last.
         """
+        even = first + (torch.arange(self.outputs) + 0.5) * (last - first) / self.outputs - 0.5
         if self.stride == 0:
-            return True
-        drift = (self._exact_centers() - self._even_centers(first, last)).abs().max()
-        cell = (last - first) / self.outputs
-        return float(drift) <= (cell if self.stride > 1 else 1e-6 * cell)
-
-    def centers(self, first: int, last: int) -> Tensor:
-        """Return the input index, a real number, at the center of each output; `first` to `last` hold the image."""
-        return self._even_centers(first, last) if self.tiles(first, last) else self._exact_centers()
-
-    def overlaps(self, first: int, last: int) -> Tensor:
-        """Return the share `(outputs, inputs)` that each input has of each output's cell."""
-        half = (last - first) / self.outputs / 2 if self.tiles(first, last) else self.stride / 2
-        middles = self.centers(first, last) + 0.5
-        return _overlaps_of(middles - half, middles + half, self.inputs)
-
-    def _exact_centers(self) -> Tensor:
-        return torch.arange(self.outputs) * self.stride - self.padding + self.dilation * (self.kernel - 1) / 2
-
-    def _even_centers(self, first: int, last: int) -> Tensor:
-        return first + (torch.arange(self.outputs) + 0.5) * (last - first) / self.outputs - 0.5
+            return [even]
+        exact = torch.arange(self.outputs) * self.stride - self.padding + self.dilation * (self.kernel - 1) / 2
+        is_near = float((exact - even).abs().max()) <= (last - first) / self.outputs
+        return [even, exact] if self.stride > 1 and is_near else [exact]
 
 
 def _overlaps(start: float, end: float, count: int, pixels: int) -> Tensor:
-    """Return the share `(count, pixels)` that each pixel has of each of `count` cells from `start` to `end`."""
+    """Return the share `(count, pixels)` that pixel p, from p to p + 1, has of each of `count` cells."""
     edges = start + (end - start) * torch.arange(count + 1) / count
-    return _overlaps_of(edges[:-1], edges[1:], pixels)
-
-
-def _overlaps_of(starts: Tensor, ends: Tensor, pixels: int) -> Tensor:
-    """Return the share `(cells, pixels)` that pixel p, from p to p + 1, has of each cell."""
     left = torch.arange(pixels)
-    common = torch.minimum(ends[:, None], left + 1) - torch.maximum(starts[:, None], left)
-    return common.clamp_min(0) / (ends - starts)[:, None]
+    common = torch.minimum(edges[1:, None], left + 1) - torch.maximum(edges[:-1, None], left)
+    return common.clamp_min(0) / edges.diff()[:, None]
 
 
 def windows_of(node: fx.Node) -> tuple[Window, Window]:
@@ -223,30 +223,45 @@ def sizes(value: Any) -> tuple[int, ...]:
 
 @torch.no_grad()
 def grids_of(
-    nodes: Sequence[fx.Node], images: fx.Node, tensor: Callable[[str], Tensor], layers: Collection[fx.Node]
-) -> dict[fx.Node, Grid | str]:
-    """Find the grid of the keys that go into each of `layers`.
+    nodes: Sequence[fx.Node],
+    images: fx.Node,
+    tensor: Callable[[str], Tensor],
+    layers: Mapping[fx.Node, Mapping[Place, fx.Node]],
+) -> dict[fx.Node, dict[Place, Grid] | str]:
+    """Find the grids of the keys, outputs and values of layers, in one pass over the graph.
 
     Args:
         nodes: the nodes of the graph in order.
         images: the node of the images.
         tensor: gives a tensor of the graph by name.
-        layers: convolutions and linear layers among the nodes.
+        layers: by convolution or linear layer among the nodes, the nodes of its keys, output and value.
 
     Returns:
-        By layer its grid, or why there is none.
+        By layer its grids, or why one of them is unknown.
     """
     shape = sizes(images.meta["val"])
     rows = torch.arange(shape[2]) + 0.5
     columns = torch.arange(shape[3]) + 0.5
     pixels = torch.stack(torch.meshgrid(rows, columns, indexing="ij"))[:, None].expand(shape)
-    values: dict[fx.Node, Any] = {images: pixels}
+    coordinates: dict[fx.Node, Any] = {images: pixels}
     for node in nodes:
-        if node.op == "get_attr":
-            values[node] = _without_coordinates(tensor(node.target))
+        if node.op == "placeholder" and node is not images:
+            coordinates[node] = _without_coordinates(tensor(node.target))
         elif node.op == "call_function":
-            values[node] = _followed(node, values)
-    return {node: _grid(values[node.args[0]], op_name(node) == "linear", shape[2:]) for node in layers}
+            coordinates[node] = _followed(node, coordinates)
+    grids: dict[fx.Node, dict[Place, Grid] | str] = {}
+    for layer, places in layers.items():
+        is_linear = op_name(layer) == "linear"
+        shapes = {place: sizes(node.meta["val"])[1:] for place, node in places.items()}
+        found = {place: _grid(coordinates[node], is_linear, shape[2:]) for place, node in places.items()}
+        if isinstance(found["value"], str) and shapes["value"] == shapes["output"]:
+            found["value"] = found["output"]  # whatever is added to an output, wherever it comes from, does not move it
+        unknown = [place for place, grid in found.items() if isinstance(grid, str)]
+        grids[layer] = found
+        if unknown:
+            place = unknown[0]
+            grids[layer] = f"the positions of its {place} {shapes[place]} in the image are unknown: {found[place]}"
+    return grids
 
 
 def _without_coordinates(constant: Tensor) -> Tensor:
@@ -444,7 +459,7 @@ def _windowed(coordinates: Tensor, windows: tuple[Window, Window]) -> Tensor:
     return maps[:, None]
 
 
-def image_range(is_image: Tensor) -> tuple[int, int]:
+def _image_range(is_image: Tensor) -> tuple[int, int]:
     """Return the first index where a boolean vector is true, and one after the last; its whole range if none is."""
     indices = is_image.nonzero()[:, 0]
     if not len(indices):
@@ -453,30 +468,43 @@ def image_range(is_image: Tensor) -> tuple[int, int]:
 
 
 def _sampled(maps: Tensor, axis: int, window: Window) -> Tensor:
-    """Take coordinates `(2, h, w)` at the centers of a window's outputs along one axis."""
+    """Take coordinates `(2, h, w)` at the centers of a window's outputs along one axis.
+
+    Raises:
+        ValueError: if an output lies between inputs of several parts of the image.
+    """
     maps = maps.movedim(axis, 0)
-    first, last = image_range(maps.isfinite().flatten(1).any(dim=1))
-    centers = window.centers(first, last)
-    low = centers.floor().clamp(first, max(last - 2, first)).long()
-    high = (low + 1).clamp(max=last - 1)
+    first, last = _image_range(maps.isfinite().flatten(1).any(dim=1))
+    for centers in window.centers(first, last):
+        sampled = _interpolated(maps[first:last], centers - first)
+        if sampled is not None:
+            return sampled.movedim(0, axis)
+    raise ValueError("an output lies between inputs of several parts of the image")
+
+
+def _interpolated(maps: Tensor, centers: Tensor) -> Tensor | None:
+    """Interpolate coordinates along the first axis, NaN outside; None where neighbors are of several parts."""
+    low = centers.floor().clamp(0, max(len(maps) - 2, 0)).long()
+    high = (low + 1).clamp(max=len(maps) - 1)
     share = (centers - low).view(-1, 1, 1)
     step = maps[high] - maps[low]
-    usual = (maps[1:] - maps[:-1]).abs().amax(dim=1).nan_to_num(0).median() if len(maps) > 1 else torch.tensor(0.0)
-    is_near = (step.abs().amax(dim=1, keepdim=True) <= 2 * usual + 1 / _FINENESS).expand_as(step)
-    between = torch.where(is_near, maps[low] + share * step, torch.nan)
-    sampled = torch.where(share == 0, maps[low], torch.where(share == 1, maps[high], between))
-    inside = (centers >= first - 0.5) & (centers <= last - 0.5)
-    return torch.where(inside.view(-1, 1, 1), sampled, torch.nan).movedim(0, axis)
+    usual = maps.diff(dim=0).abs().amax(dim=1).nan_to_num(0).median() if len(maps) > 1 else torch.tensor(0.0)
+    is_far = step.abs().amax(dim=1, keepdim=True) > 2 * usual + 1 / _FINENESS
+    is_inside = ((centers >= -0.5) & (centers <= len(maps) - 0.5)).view(-1, 1, 1)
+    if (is_inside & is_far & (share != 0) & (share != 1)).any():
+        return None
+    sampled = torch.where(share == 0, maps[low], torch.where(share == 1, maps[high], maps[low] + share * step))
+    return torch.where(is_inside, sampled, torch.nan)
 
 
-def _grid(keys: Tensor | Unknown, is_linear: bool, size: Sequence[int]) -> Grid | str:
-    """Make a grid of the coordinates of keys, or say why there is none."""
-    if len(keys.shape) == 2:
-        return Grid(0, size[0], 0, size[1], 1, 1, torch.zeros(1, dtype=torch.long))
-    if isinstance(keys, Unknown):
-        return f"the operation {keys.operation!r} comes before it, whose effect on positions is not known"
+def _grid(coordinates: Tensor | Unknown, is_linear: bool, size: Sequence[int]) -> Grid | str:
+    """Make a grid of the coordinates of keys, outputs or values, or say why there is none."""
+    if len(coordinates.shape) == 2:
+        return Grid(0, size[0], 0, size[1], 1, 1, torch.zeros((), dtype=torch.long))
+    if isinstance(coordinates, Unknown):
+        return f"the effect of the operation {coordinates.operation!r} on positions is not known"
     no_grid = "they are no grid of cells, such as tokens of several parts of the image"
-    places = _together(keys if is_linear else keys.movedim(1, -1)).flatten(1)
+    places = _together(coordinates if is_linear else coordinates.movedim(1, -1))
     has_place = places.isfinite().all(dim=0)
     if len(places) != 2 or not has_place.any():
         return no_grid
@@ -485,12 +513,12 @@ def _grid(keys: Tensor | Unknown, is_linear: bool, size: Sequence[int]) -> Grid 
     if rows is None or columns is None:
         return no_grid
     count = rows.count * columns.count
-    cells = rows.index * columns.count + columns.index
-    if len(cells.unique()) < count or (count == 1 < len(cells)) or (is_linear and count < len(cells)):
+    numbers = rows.index * columns.count + columns.index
+    if len(numbers.unique()) < count or (count == 1 < len(numbers)) or (is_linear and count < len(numbers)):
         return no_grid
-    numbers = torch.full((len(has_place),), -1)
-    numbers[has_place] = cells
-    return Grid(rows.start, rows.end, columns.start, columns.end, rows.count, columns.count, numbers)
+    cells = torch.full(has_place.shape, -1)
+    cells[has_place] = numbers
+    return Grid(rows.start, rows.end, columns.start, columns.end, rows.count, columns.count, cells)
 
 
 @dataclass(frozen=True)

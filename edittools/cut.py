@@ -14,16 +14,15 @@ the layers that can be cut.
 import copy
 import difflib
 import operator
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, fx, nn
 
 from edittools._graph import (
     LINEAR,
-    ExportedModel,
     Size,
     check_logits,
     export_of,
@@ -33,29 +32,15 @@ from edittools._graph import (
 )
 from edittools._inference import without_autocast
 from edittools._ledger import Weights
-from edittools._positions import Window, image_range, op_name, windows_of
+from edittools._positions import Place
 from edittools.classifiers import Classifier, check_classifier, usual_batch_size
-from edittools.images import Images, in_batches
+from edittools.images import Images, check_image, in_batches
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_POOLINGS = {"max_pool2d", "avg_pool2d"}
-_ACTIVATIONS = set(
-    """relu relu6 hardtanh gelu silu hardswish hardsigmoid leaky_relu elu selu celu mish tanh sigmoid prelu
-    softplus""".split()
-)
-_IN_BLOCK = _ACTIVATIONS | _POOLINGS
-"""The operations, besides those that scale and shift, that may lie between a layer's output and its value."""
-
 State = tuple[Tensor, ...]
 """The tensors from before a layer that later steps need: first the layer's keys, then, say, a residual branch."""
-
-Ranges = tuple[tuple[int, int], tuple[int, int]]
-"""The rows and the columns that hold parts of the image: of each, the first one and one after the last."""
-
-Place = Literal["keys", "output", "value"]
-"""The tensor whose positions are meant: the layer's keys, its output, or its value."""
 
 
 def rows(tensor: Tensor, linear: bool) -> Tensor:
@@ -68,8 +53,11 @@ def rows(tensor: Tensor, linear: bool) -> Tensor:
     return (tensor if linear else tensor.movedim(1, -1)).flatten(0, -2)
 
 
-class Layer:
-    """One layer of a classifier, for images of one size: it runs on keys, and maps positions to places in the image.
+class Cut:
+    """A classifier that is cut at one layer, so that the part before it and the part after it can be run separately.
+
+    The part before the layer is computed in the precision of the model, the part from the layer on in the precision of
+    the state. When the cut is made, it is compared with the model on two images, see `check_logits`.
 
     Args:
         classifier: the classifier.
@@ -77,6 +65,12 @@ class Layer:
         size: size (H, W) of the images in pixels, or one number for both; by default that of the classifier.
         weights: a copy of the model's weights to compute with; by default, each computation takes those that the model
             has at that moment.
+
+    Raises:
+        KeyError: if the model has no layer of that name.
+        TypeError: if the module is not one of the model's.
+        ValueError: if the layer cannot be edited, if the model cannot be exported, or if the cut does not reproduce the
+            model's logits.
     """
 
     def __init__(
@@ -91,29 +85,44 @@ class Layer:
         self.layer = find_layer(self.model, layer)
         self.size = height_and_width(size or classifier.size)
         self.weights = weights
+        self._mean = classifier.mean.clone()
+        self._std = classifier.std.clone()
         self._exported = export_of(self.classifier, self.size)
         self._find()
-        self.is_linear = self._node.target is LINEAR
-        self.channels = -1 if self.is_linear else 1  # the dimension of the channels in keys, outputs and values
+        try:
+            self._check()
+        except ValueError:  # the graph is stale: something changed that cannot be compared, such as a class attribute
+            self._exported.invalidate()
+            self._exported = export_of(self.classifier, self.size)
+            self._find()
+            self._check()
 
     def _find(self) -> None:
-        """Find the layer and the end of its block in the graph."""
+        """Find the layer, its state and the end of its block in the graph."""
         exported = self._exported
-        node = exported.layer_node(self.layer)
-        keys = node.args[0]
+        self._node = exported.layer_node(self.layer)
+        self._value = exported.value_node(self._node)
+        self._pre_activation = exported.pre_activation_node(self._node)
+        self._grids = exported.grids[self._node]
+        self.is_linear = self._node.target is LINEAR
+        self.channels = -1 if self.is_linear else 1  # the dimension of the channels in keys, outputs and values
+        keys = self._node.args[0]
         before = exported.reached([keys], "all_input_nodes")
         parts = {user for node in before for user in node.users if user.target is operator.getitem}
-        self._node = node
         self._earlier = before | parts
         after = exported.image_dependent - self._earlier
         handed_on = [n for n in exported.nodes if n in exported.image_dependent - after and after.intersection(n.users)]
         self._state_nodes = list(dict.fromkeys([keys, *handed_on]))
-        path = _follow(exported, node, _IN_BLOCK)
-        self._value = path[-1]
-        self._pre_activation = _follow(exported, node, set())[-1]
-        self._grid = exported.grids[node]
-        poolings = [step for step in path[1:] if op_name(step) in _POOLINGS]
-        self._windows = {"output": [windows_of(node)], "value": [windows_of(step) for step in (node, *poolings)]}
+
+    @torch.no_grad()
+    def _check(self) -> None:
+        """Check that both parts, with the weights that the model has now, give its logits."""
+        images = self.classifier.normalize(probe_images(self.size))
+        exported = self._exported
+        state = exported.compute(self._state_nodes, {exported.images: images})
+        [logits] = exported.compute([exported.logits], dict(zip(self._state_nodes, state, strict=True)))
+        what = f"{type(self.model).__name__} cut at {self.layer!r}"
+        check_logits(logits, self.model, images, len(self.classifier.classes), what)
 
     def tensor(self, name: str) -> Tensor:
         """Return a parameter or buffer by name: that of `weights`, or the one that the model has now."""
@@ -130,7 +139,7 @@ class Layer:
     def bias_name(self) -> str | None:
         """The name of the bias that the layer adds, or None. If layers are tied, it may belong to another module."""
         bias = self._node.args[2] if len(self._node.args) > 2 else None
-        return None if bias is None or bias.op != "get_attr" else str(bias.target)
+        return None if bias is None or bias.op != "placeholder" else str(bias.target)
 
     @property
     def bias(self) -> Tensor | None:
@@ -186,24 +195,11 @@ class Layer:
         Args:
             masks: masks `(B, H, W)` of the image size that the layer is cut for.
             at: which positions: "keys", those of the layer's input; "output" or "value", those of its output or value.
-                For a linear layer, they are the same.
 
         Returns:
             `(B, h, w)` for maps, `(B, N)` for tokens, `(B,)` for vectors; 0 for a class token and for padding.
         """
-        keys_shape = shape_of(self._node.args[0])
-        if self.is_linear:
-            return self._grid.at_positions(self._grid.pool(masks)).reshape(-1, *keys_shape[:-1])
-        if at == "keys":
-            return self._grid.at_positions(self._grid.pool(masks)).reshape(-1, *keys_shape[1:])
-        windows = self._windows[at]
-        if self._divides_evenly(windows):
-            return self._grid.pool(masks, tuple(window.outputs for window in windows[-1]))
-        shares = self.pool_mask(masks)
-        for window, ranges in zip(windows, self._ranges(windows), strict=True):
-            down, across = _overlaps_of(window, ranges)
-            shares = down.to(shares) @ shares @ across.to(shares).T
-        return shares
+        return self._grids[at].pool(masks)
 
     def to_image(self, values: Tensor) -> Tensor:
         """Map one number per position of the layer's output to the pixels of the images.
@@ -214,90 +210,7 @@ class Layer:
         Returns:
             `(B, H, W)`; 0 for pixels that belong to no position.
         """
-        windows = self._windows["output"]
-        if not self.is_linear and self._divides_evenly(windows):
-            return self._grid.to_image(values, self.size)
-        if not self.is_linear:
-            [window] = windows
-            [ranges] = self._ranges(windows)
-            down, across = (overlaps.to(values) for overlaps in _overlaps_of(window, ranges))
-            covered = down.T @ torch.ones_like(values) @ across
-            values = down.T @ values @ across / covered.clamp_min(1e-12)
-        return self._grid.to_image(self._grid.at_cells(values.reshape(len(values), -1)), self.size)
-
-    def _ranges(self, windows: Sequence[tuple[Window, Window]]) -> list[Ranges]:
-        """Return, for each of several successive windows, which of its input rows and columns hold image parts."""
-        is_image = (self._grid.cells >= 0).reshape(shape_of(self._node.args[0])[1:])
-        ranges = []
-        for window in windows:
-            row_range = image_range(is_image.any(dim=1))
-            column_range = image_range(is_image.any(dim=0))
-            ranges.append((row_range, column_range))
-            down, across = _overlaps_of(window, ranges[-1])
-            is_image = down @ is_image.float() @ across.T > 0
-        return ranges
-
-    def _divides_evenly(self, windows: Sequence[tuple[Window, Window]]) -> bool:
-        """Return whether each of several successive windows divides its whole input evenly, and keys are in order."""
-        if not self._grid.in_order:
-            return False
-        ranges = self._ranges(windows)
-        pairs = [pair for window, ends in zip(windows, ranges, strict=True) for pair in zip(window, ends, strict=True)]
-        return all(window.tiles(*end) and end == (0, window.inputs) for window, end in pairs)
-
-
-def _overlaps_of(window: tuple[Window, Window], ranges: Ranges) -> tuple[Tensor, Tensor]:
-    """Return the `Window.overlaps` of rows and of columns, whose `ranges` hold parts of the image."""
-    down, across = window
-    row_range, column_range = ranges
-    return down.overlaps(*row_range), across.overlaps(*column_range)
-
-
-class Cut(Layer):
-    """A classifier that is cut at one layer, so that the part before it and the part after it can be run separately.
-
-    The part before the layer is computed in the precision of the model, the part from the layer on in the precision of
-    the state. When the cut is made, it is compared with the model on two images, see `check_logits`.
-
-    Args:
-        classifier: the classifier.
-        layer: name of the layer, or the module.
-        size: size (H, W) of the images in pixels, or one number for both; by default that of the classifier.
-        weights: a copy of the model's weights to compute with; by default, each computation takes those that the model
-            has at that moment.
-
-    Raises:
-        KeyError: if the model has no layer of that name.
-        TypeError: if the module is not one of the model's.
-        ValueError: if the layer cannot be edited, if the model cannot be exported, or if the cut does not reproduce the
-            model's logits.
-    """
-
-    def __init__(
-        self,
-        classifier: Classifier,
-        layer: str | nn.Module,
-        size: Size | None = None,
-        weights: Weights | None = None,
-    ) -> None:
-        super().__init__(classifier, layer, size, weights)
-        try:
-            self._check()
-        except ValueError:  # the graph is stale: something changed that cannot be compared, such as a class attribute
-            self._exported.invalidate()
-            self._exported = export_of(self.classifier, self.size)
-            self._find()
-            self._check()
-
-    @torch.no_grad()
-    def _check(self) -> None:
-        """Check that both parts, with the weights that the model has now, give its logits."""
-        images = self.classifier.normalize(probe_images(self.size))
-        exported = self._exported
-        state = exported.compute(self._state_nodes, {exported.images: images})
-        [logits] = exported.compute([exported.logits], dict(zip(self._state_nodes, state, strict=True)))
-        what = f"{type(self.model).__name__} cut at {self.layer!r}"
-        check_logits(logits, self.model, images, len(self.classifier.classes), what)
+        return self._grids["output"].to_image(values, self.size)
 
     def with_weights(self, weights: Weights) -> "Cut":
         """Return the same cut, which computes with a copy of the model's weights."""
@@ -319,7 +232,7 @@ class Cut(Layer):
                 f"the logits of {self._exported.name} are not the output of a linear layer, so there is no head to "
                 "change; use a model whose last step is a linear layer"
             )
-        name = weight.target.removesuffix(".weight")
+        name = str(weight.target).removesuffix(".weight")
         self._exported.layer_node(name)  # refuses a layer that cannot be edited
         return name
 
@@ -377,9 +290,12 @@ class Cut(Layer):
         return self.logits(state, parameters=self._named(weight, self.keys(state)))
 
     def _normalized(self, images: Tensor) -> Tensor:
-        """Normalize images, in the precision and on the device of the weights that the cut computes with."""
-        normalized = self.classifier.normalize(images)
-        return normalized if self.weights is None else normalized.to(self.weight)
+        """Normalize images as the classifier does; with a copy of the weights, as it did when the cut was made."""
+        if self.weights is None:
+            return self.classifier.normalize(images)
+        check_image(images, "the batch of images", 4)
+        images = images.to(self.weight.device)
+        return ((images - self._mean) / self._std).to(self.weight.dtype)
 
     def _named(self, weight: Tensor | None, like: Tensor) -> dict[str, Tensor]:
         return {} if weight is None else {f"{self.layer}.weight": weight.to(like)}
@@ -407,15 +323,6 @@ class Cut(Layer):
         return self._compute(self._exported.layer_node(layer).args[0], state)
 
     @property
-    def image_dimensions(self) -> tuple[int | None, ...]:
-        """For each tensor of a state, the dimension along which its images lie; None if it holds them otherwise."""
-        dimensions = []
-        for node in self._state_nodes:
-            multiples = [self._exported.batch_multiple(size) for size in node.meta["val"].shape]
-            dimensions.append(multiples.index(1) if multiples.count(1) == 1 and sum(multiples) == 1 else None)
-        return tuple(dimensions)
-
-    @property
     def state_parameters(self) -> dict[str, nn.Parameter]:
         """The parameters on which a state depends, by their names in the model."""
         earlier = {node.target for node in self._earlier}
@@ -430,22 +337,6 @@ class Cut(Layer):
         own = {node.target for node in (*self._earlier, *self._node.all_input_nodes)}
         later = {node.target for node in self._exported.nodes} - own
         return {name: parameter for name, parameter in self.model.named_parameters() if name in later}
-
-
-def _follow(exported: ExportedModel, node: fx.Node, operations: Collection[str]) -> list[fx.Node]:
-    """List a node and its successors, as long as each has one user that is in `operations`, or scales and shifts."""
-    path = [node]
-    while len(path[-1].users) == 1:
-        [user] = path[-1].users
-        name = op_name(user)
-        scales = name == "mul" and sum(argument in exported.image_dependent for argument in user.args) == 1
-        norm = name == "_native_batch_norm_legit_no_training" or (
-            name == "batch_norm" and not user.args[5]
-        )  # args[5]: training
-        if not (name in operations or name == "add" or scales or norm or user.target is operator.getitem):
-            break
-        path.append(user)
-    return path
 
 
 def find_layer(model: nn.Module, layer: str | nn.Module) -> str:
@@ -534,7 +425,7 @@ def editable_layers(classifier: Classifier, size: Size | None = None) -> "pd.Dat
                     "layer": name,
                     "kind": "linear" if is_linear else "conv {}x{}".format(*weight[2:]),
                     "weight": weight,
-                    "value": _follow(exported, node, _IN_BLOCK)[-1].name,
+                    "value": exported.value_node(node).name,
                     "in_paper": not is_linear,
                     "keys": shape_of(node.args[0]),
                     "output": shape_of(node),

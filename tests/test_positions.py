@@ -105,8 +105,12 @@ def cell_masks(size=SIZE):
             yield mask
 
 
-@pytest.mark.parametrize("kind", LAYERS)
-@pytest.mark.parametrize("move", MOVES)
+SHUFFLING = {"roll", "gather", "scatter", "index_put", "index_copy"}
+"""Behind them, each output of a layer with a stride of 2 sees pixels of several parts of the image at once."""
+FOLLOWED = [(move, kind) for move in MOVES for kind in LAYERS if kind == "1 x 1" or move not in SHUFFLING]
+
+
+@pytest.mark.parametrize(("move", "kind"), FOLLOWED)
 @torch.no_grad()
 def test_pool_mask_behind_move(move, kind):
     classifier = classifier_with(MOVES[move], LAYERS[kind]())
@@ -118,14 +122,14 @@ def test_pool_mask_behind_move(move, kind):
         assert torch.equal(cut.pool_mask(mask[None], "output") > 0, output_moved)
 
 
-SCATTERING = {"roll", "gather", "scatter", "index_put", "index_copy"}
-"""A stride of 2 behind them sees pixels of several parts of the image at once, so its edit acts on all of them."""
+@pytest.mark.parametrize("move", sorted(SHUFFLING))
+def test_cut_of_strided_layer_behind_shuffled_pixels(move):
+    classifier = classifier_with(MOVES[move], LAYERS["2 x 2, stride 2"]())
+    with pytest.raises(ValueError, match="'2' of Sequential.*output.*'conv2d'"):
+        Cut(classifier, "2")
 
 
-@pytest.mark.parametrize(
-    ("move", "kind"),
-    [(move, kind) for move in MOVES for kind in LAYERS if kind == "1 x 1" or move not in SCATTERING],
-)
+@pytest.mark.parametrize(("move", "kind"), FOLLOWED)
 @torch.no_grad()
 def test_edit_map_behind_move(move, kind):
     """An edit of everything acts at a position as far as its key is long: over one bright cell, only there."""
@@ -186,6 +190,45 @@ def test_pool_mask_of_shifted_output(layer, center):
         assert torch.equal(shares > 0, output_moved)
         inside = F.pad(mask, [center] * 4)
         assert torch.equal(shares[0], inside)
+
+
+@torch.no_grad()
+def test_pool_mask_of_strided_output_behind_circular_padding():
+    layer = nn.Conv2d(8, 8, 3, stride=2, padding=1, padding_mode="circular")
+    classifier = classifier_with(nn.Identity(), layer)
+    cut = Cut(classifier, "2")
+    image = torch.rand(3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    total = torch.zeros(SIZE // 2, SIZE // 2)
+    for mask in cell_masks():
+        _, output_moved = moved_by(classifier, image, mask)
+        [shares] = cut.pool_mask(mask[None], "output")
+        assert output_moved[0][shares > 0].all()
+        total += shares
+    assert total.min() > 0.5  # the cells at the border reach beyond the image
+
+
+def test_pool_mask_behind_stride_on_small_padded_map():
+    classifier = classifier_with(lambda x: F.avg_pool2d(F.pad(x, (1, 2, 1, 2)), 5, 2), nn.Conv2d(8, 8, 1), size=4)
+    mask = torch.zeros(1, 4, 4)
+    mask[0, :2, :2] = 1
+    assert Cut(classifier, "2").pool_mask(mask).tolist() == [[[1, 0], [0, 0]]]
+
+
+@torch.no_grad()
+def test_pool_mask_of_value_that_is_added_to_unknown_positions():
+    class Parallel(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(8, 8, 3, padding=1)
+
+        def forward(self, x):
+            return self.conv(x) + torch.einsum("bchw->bcwh", x)
+
+    cut = Cut(classifier_with(nn.Identity(), Parallel()), "2.conv")
+    masks = torch.stack(list(cell_masks()))
+    assert torch.equal(cut.pool_mask(masks, "value"), cut.pool_mask(masks, "output"))
+    with pytest.raises(ValueError, match="'einsum'"):
+        Cut(classifier_with(nn.Identity(), nn.Sequential(Parallel(), nn.Conv2d(8, 8, 1))), "2.1")
 
 
 def test_rewrite_of_model_that_crops_its_images():
