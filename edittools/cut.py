@@ -294,8 +294,9 @@ class Cut:
         if self.weights is None:
             return self.classifier.normalize(images)
         check_image(images, "the batch of images", 4)
-        images = images.to(self.weight.device)
-        return ((images - self._mean) / self._std).to(self.weight.dtype)
+        device = self.weight.device
+        centered = images.to(device) - self._mean.to(device)
+        return (centered / self._std.to(device)).to(self.weight.dtype)
 
     def _named(self, weight: Tensor | None, like: Tensor) -> dict[str, Tensor]:
         return {} if weight is None else {f"{self.layer}.weight": weight.to(like)}
