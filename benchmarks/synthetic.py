@@ -95,7 +95,8 @@ def evaluate(search: EditSearch, edit: Edit) -> dict[str, float | None]:
     after = clean.compare(edit).after
     close = near(clean.original, clean.labels)
     local = locality({name: [Comparison(clean.before[some], after[some])] for name, some in close.items()})
-    return syn.figures_of(search, edit) | {"success": success_of(edit, search.exemplars.values(), search.cuts)} | local
+    exemplars = [exemplar for members in search.exemplars.values() for exemplar in members]
+    return syn.figures_of(search, edit) | {"success": success_of(edit, exemplars, search.cuts)} | local
 
 
 def candidates(layers: int, settings: syn.CaseSettings = syn.DEFAULT_SETTINGS) -> dict[str, int]:

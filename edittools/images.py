@@ -505,10 +505,11 @@ def size_of(images: Images) -> tuple[int, int] | None:
     Raises:
         ValueError: if it is not a set of images `(N, 3, H, W)`.
     """
-    first = pixels_of(images)[:1]
-    if not len(first):
+    pixels = pixels_of(images)
+    if not len(pixels):
         return None
-    check_image(first, "images", 4)
+    is_batch = not isinstance(pixels, Tensor) or pixels.ndim == 4
+    first = check_image(pixels[:1] if is_batch else pixels, "the set of images", 4)
     return first.shape[2], first.shape[3]
 
 

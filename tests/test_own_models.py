@@ -26,6 +26,7 @@ from edittools.rewriting import rewrite
 from edittools.scenarios import photos
 from edittools.selection import repair
 from edittools.selection.search import later_layers
+from edittools.site import prepare
 from edittools.widgets import Desk
 
 CLASSES = ("ant", "bee", "cat", "dog", "elk")
@@ -85,7 +86,7 @@ def test_workflow_on_prepared_models(way, photos32, exemplar, tmp_path):
         assert not torch.equal(predict(classifier, exemplar.changed[None]), predict(classifier, exemplar.image[None]))
         assert not torch.equal(predict(classifier, photos32), logits)
     assert torch.equal(predict(classifier, photos32), logits)
-    tuned = finetune(classifier, "conv2", exemplar, rate=0.5, steps=3)
+    [tuned] = finetune(prepare(classifier, "conv2", exemplar), rate=0.5, steps=3)
     assert tuned.record.loss_after < tuned.record.loss_before
     assert modes(classifier) == before and fingerprint(classifier) == mark
     assert next(model.parameters()).dtype == dtype and [p.requires_grad for p in model.parameters()] == flags

@@ -6,11 +6,11 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 
-from edittools.classifiers import Classifier
+from edittools.classifiers import Classifier, fingerprint
 from edittools.cut import Cut
-from edittools.edits import Change, edit_of
+from edittools.edits import Change, Edit
 from edittools.exemplars import Exemplar
-from edittools.moments import measure
+from edittools.moments import second_moments
 from edittools.rewriting import rewrite
 
 SIZE = 16
@@ -137,7 +137,7 @@ def test_edit_map_behind_move(move, kind):
     classifier.model[0].bias.zero_()
     classifier.mean.zero_()
     cut = Cut(classifier, "2")
-    edit = edit_of(cut, {"2.weight": Change(torch.randn(cut.weight.shape))})
+    edit = Edit({"2.weight": Change(torch.randn(cut.weight.shape))}, fingerprint(cut.model))
     for mask in cell_masks():
         image = mask.expand(3, -1, -1).contiguous()
         inner = F.avg_pool2d(mask[None], 3, 1, 1, count_include_pad=False)[0] == 1
@@ -251,8 +251,8 @@ def test_rewrite_of_model_that_crops_its_images():
     whole = Classifier(nn.Sequential(torchvision.transforms.CenterCrop(96), resnet()), list("abcd"), size=128)
     cropped = Classifier(resnet(), list("abcd"), size=96)
     layer = "layer2.1.conv2"
-    inner_moment = measure(whole, [f"1.{layer}"], reference)[f"1.{layer}"]
-    outer_moment = measure(cropped, [layer], crop(reference))[layer]
+    inner_moment = second_moments(whole, [f"1.{layer}"], reference)[f"1.{layer}"]
+    outer_moment = second_moments(cropped, [layer], crop(reference))[layer]
     exemplar = Exemplar(image, changed, mask)
     inner = rewrite(whole, f"1.{layer}", exemplar, inner_moment, objective="least_squares")
     small = Exemplar(crop(image), crop(changed), crop(mask))

@@ -18,6 +18,7 @@ from edittools.selection.evaluation import ConstraintCheck
 from edittools.selection.repair import METHODS, SETTINGS
 from edittools.selection.search import stratified_folds
 from edittools.selection.splits import check_disjoint
+from edittools.site import prepare
 
 CLASSES = ("ant", "bee", "cat", "dog")
 EXACT = {"objective": ("least_squares",)}
@@ -91,7 +92,8 @@ def _share_left(case, fix):
     """By the definition: the mean square distance from the target at the mask, with the edit and without."""
     selection = fix.selections["edit"]
     cut = Cut(case.classifier, selection.edit.layers[0])
-    problem = pose(cut, case.exemplar, None, selection.params.get("masked", True))
+    site = prepare(case.classifier, cut.layer, case.exemplar)
+    problem = pose(site, None, selection.params.get("masked", True))
     change = selection.edit.changes[f"{cut.layer}.weight"].delta()
     before = problem.target_output - problem.base_output
     after = before - problem.delta_output(change)

@@ -28,7 +28,7 @@ from edittools.selection.search import (
     select_best,
     stratified_folds,
 )
-from edittools.selection.splits import Splits, check_disjoint, label_by_prediction, shared_images, split_clean
+from edittools.selection.splits import Splits, check_disjoint, label_by_prediction, split_clean
 from edittools.site import prepare
 
 LAYERS = ["stem", "conv1", "conv2"]
@@ -529,7 +529,3 @@ def test_split_clean_gives_a_quarter_to_the_reference_and_no_image_twice(count, 
         assert count < 3 or all(abs(size - share * count) <= 1 for size, share in zip(sizes, shares, strict=True))
         values = torch.cat([part.images[:, 0, 0, 0] for part in parts])
         assert torch.equal(values.sort().values, images[:, 0, 0, 0])
-
-
-def test_shared_images_counts_those_of_the_other_set(photos32):
-    assert shared_images(photos32[:5], photos32[3:20]) == 2

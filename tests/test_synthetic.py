@@ -198,7 +198,7 @@ def test_figures_of_equal_those_of_full_forward_passes():
     classifier = scenario.classifier
     settings = grid(scope=("global",), rate=(0.05,), steps=(3,))
     free = Constraints(max_accuracy_drop=100.0)
-    edit = search.select(search.candidates("finetune", settings), constraints=free).results.edit[0]
+    edit = search.select(search.candidates("finetune", settings), constraints=free).outcomes.candidates[0].edit
     figures = syn.figures_of(search, edit)
     for measure, name in syn.MEASURES.items():
         data = scenario.splits.labeled[name]

@@ -7,12 +7,13 @@ import torch
 from torch import nn
 from torchvision.models import VisionTransformer
 
-from edittools.classifiers import Classifier
+from edittools.classifiers import Classifier, fingerprint
 from edittools.cut import Cut
-from edittools.edits import Change, edit_of
+from edittools.edits import Change, Edit
 from edittools.exemplars import Exemplar
 from edittools.moments import SecondMoment
 from edittools.rewriting import fits, pose, rewrite, solve_least_squares
+from edittools.site import prepare
 
 HEIGHT = 16
 WIDTH = 24
@@ -135,9 +136,9 @@ def test_solve_least_squares_before_residual_sum(layer, options):
     mask = torch.zeros(HEIGHT, WIDTH)
     mask[8:16, 4:12] = 1  # four whole cells
     exemplar = Exemplar(exemplar.image, exemplar.changed, mask)
-    problem = pose(cut, exemplar, rank=None)
+    problem = pose(prepare(cut.classifier, cut.layer, exemplar), rank=None)
     coefficients = solve_least_squares(problem, ridge=1e-9)
-    edit = edit_of(cut, {f"{cut.layer}.weight": Change(coefficients)})
+    edit = Edit({f"{cut.layer}.weight": Change(coefficients)}, fingerprint(cut.model))
     before, after = (cut.prefix(image[None]) for image in (exemplar.image, exemplar.changed))
     at_mask = cut.pool_mask(mask[None])[0] > 0
     assert at_mask.sum() == 4 and not torch.allclose(before[1], after[1])
