@@ -95,13 +95,14 @@ class Classifier(nn.Module):
             images: `(B, 3, H, W)` in [0, 1].
 
         Returns:
-            The normalized images, in the precision of the model's weights.
+            The normalized images, in the precision of the model's first floating-point weight.
 
         Raises:
             ValueError: if the images do not have this shape or range.
         """
         check_image(images, "the batch of images", 4)
-        dtype = next((parameter.dtype for parameter in self.model.parameters()), images.dtype)
+        floating_types = (parameter.dtype for parameter in self.model.parameters() if parameter.is_floating_point())
+        dtype = next(floating_types, images.dtype)
         images = images.to(self.device)
         centered = images - self.mean.to(images.device)
         return (centered / self.std.to(images.device)).to(dtype)

@@ -288,3 +288,26 @@ def test_export_of_model_with_weight_norm_hook():
     exported = export_of(classifier)
     classifier(images_of())  # the hook sets the weight again
     assert export_of(classifier) is exported
+
+
+# --- precision ---
+
+
+class Counted(nn.Module):
+    """A model whose first parameter is a whole number, as a step counter or a quantized weight."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.steps = nn.Parameter(torch.tensor(7), requires_grad=False)
+        self.model = model
+
+    def forward(self, x):
+        return self.model(x)
+
+
+def test_predict_of_model_with_an_integer_as_first_parameter():
+    classifier = plain()
+    counted = Classifier(Counted(classifier.model), classifier.classes, size=32)
+    images = images_of(8, 32)
+    assert counted.normalize(images).dtype == torch.float32
+    assert torch.equal(predict(counted, images), predict(classifier, images))
