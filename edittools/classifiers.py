@@ -46,7 +46,7 @@ class Classifier(nn.Module):
     Raises:
         TypeError: if `model` is not a torch module, or if it is a scripted one.
         ValueError: if no class names are given, if the class names, a mean, a standard deviation or a size are not
-            valid, or if the model was made under `torch.inference_mode()`.
+            valid, if the model was made under `torch.inference_mode()`, or if a batch norm keeps no running statistics.
     """
 
     def __init__(
@@ -66,6 +66,7 @@ class Classifier(nn.Module):
                 f"the {type(model).__name__} was made under torch.inference_mode(), which forbids gradients; build or "
                 "load it outside of it (torch.no_grad() is enough to run it)"
             )
+        _check_batch_norms(model)
         if mean is None:
             mean = IMAGENET_MEAN if wrapped is None else wrapped.mean.flatten().tolist()
         if std is None:
@@ -130,6 +131,21 @@ class Classifier(nn.Module):
 
     def __repr__(self) -> str:
         return f"Classifier({type(self.model).__name__}, {len(self.classes)} classes, {self.size} px)"
+
+
+def _check_batch_norms(model: nn.Module) -> None:
+    """Check that the batch norms of a model keep running statistics, so that predictions do not depend on the batch.
+
+    Raises:
+        ValueError: if one of them does not; the message names it.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
+            raise ValueError(
+                f"layer {name!r} ({type(module).__name__}) of {type(model).__name__} keeps no running statistics, so "
+                "the prediction for an image depends on the other images of its batch; build the model with "
+                "track_running_stats=True, and run training images through it in train mode once"
+            )
 
 
 def usual_batch_size(classifier: Classifier) -> int:
