@@ -75,6 +75,11 @@ class Classifier(nn.Module):
             raise ValueError(
                 f"mean {tuple(mean)} and std {tuple(std)} do not fit; pass three numbers each, std above 0"
             )
+        if not all(value <= 1 for value in (*mean, *std)):
+            raise ValueError(
+                f"mean {tuple(mean)} and std {tuple(std)} are not those of images in [0, 1]; if they belong to pixels "
+                "from 0 to 255, divide both by 255"
+            )
         geometry = _geometry(wrapped, size, resize_to)
         self.model = model
         self.classes = _class_names(wrapped, classes)
