@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from edittools._caching import digest_tensors
 from edittools._checks import check_number
-from edittools._inference import check_logits_shape
+from edittools._inference import logits_of
 from edittools.images import InputGeometry, LabelledImages, check_image, numbered
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -119,8 +119,7 @@ class Classifier(nn.Module):
         Raises:
             ValueError: if the images do not fit, or if the model does not return one logit per class name.
         """
-        answer = self.model(self.normalize(images))
-        return check_logits_shape(answer, len(images), len(self.classes), self.model)
+        return logits_of(self.model, self.normalize(images), len(self.classes))
 
     def index(self, name: str) -> int:
         """Return the index of a class by its name.
