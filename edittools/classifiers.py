@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from edittools._caching import digest_tensors
-from edittools._checks import check_number
+from edittools._checks import check_number, one_of
 from edittools._inference import logits_of
 from edittools.images import InputGeometry, LabelledImages, check_image, numbered
 
@@ -42,6 +42,8 @@ class Classifier(nn.Module):
         size: side of the images that the model expects, in pixels; 224 by default.
         resize_to: short side of a photo before its center is cropped, in pixels, see `load_image`; `size * 8 / 7` by
             default.
+        channel_order: "RGB" (the default) or "BGR", the order in which the model takes the channels of an image, and
+            in which `mean` and `std` are given. Images themselves are always RGB.
 
     Raises:
         TypeError: if `model` is not a torch module, or if it is a scripted one.
@@ -57,6 +59,7 @@ class Classifier(nn.Module):
         std: Sequence[float] | None = None,
         size: int | None = None,
         resize_to: int | None = None,
+        channel_order: str | None = None,
     ) -> None:
         super().__init__()
         wrapped = _wrapped_classifier(model)
@@ -80,11 +83,14 @@ class Classifier(nn.Module):
                 f"mean {tuple(mean)} and std {tuple(std)} are not those of images in [0, 1]; if they belong to pixels "
                 "from 0 to 255, divide both by 255"
             )
+        if channel_order is None:
+            channel_order = "RGB" if wrapped is None else wrapped.channel_order
         geometry = _geometry(wrapped, size, resize_to)
         self.model = model
         self.classes = _class_names(wrapped, classes)
         self.size = geometry.size
         self.resize_to = geometry.resize_to
+        self.channel_order = one_of(channel_order, ("RGB", "BGR"), "channel_order")
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
         self.eval()
@@ -95,13 +101,14 @@ class Classifier(nn.Module):
         return next((parameter.device for parameter in self.model.parameters()), self.mean.device)
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Check a batch of images, move it to the model's device, and normalize it by `mean` and `std`.
+        """Check a batch of images, move it to the model's device, and normalize it for the model.
 
         Args:
             images: `(B, 3, H, W)` in [0, 1].
 
         Returns:
-            The normalized images, in the precision of the model's first floating-point weight.
+            The images with channels in the model's order, normalized by `mean` and `std`, in the precision of the
+            model's first floating-point weight.
 
         Raises:
             ValueError: if the images do not have this shape or range.
@@ -110,6 +117,8 @@ class Classifier(nn.Module):
         floating_types = (parameter.dtype for parameter in self.model.parameters() if parameter.is_floating_point())
         dtype = next(floating_types, images.dtype)
         images = images.to(self.device)
+        if self.channel_order == "BGR":
+            images = images.flip(1)
         centered = images - self.mean.to(images.device)
         return (centered / self.std.to(images.device)).to(dtype)
 
