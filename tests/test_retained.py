@@ -1,5 +1,7 @@
 """Reference keys in the solve, retained images in the selection, and `repair` on MiniWorld."""
 
+import html
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -233,6 +235,14 @@ def test_repair_gives_the_same_edit_again(snow, call, fix):
     again = repair(snow.classifier, snow.exemplar, baselines=False, **call)
     assert fix.edit.digest == again.edit.digest
     assert list(again.table.index) == ["selected", "edit", "closed form", "projection"]
+
+
+def test_repair_does_not_measure_an_empty_retained_set(snow, call):
+    options = {**call, "retain": {"polar": snow.retain, "huskies": snow.retain.subset([])}, "baselines": False}
+    with pytest.warns(UserWarning, match=r"retain\['huskies'\] has no images"):
+        fix = repair(snow.classifier, snow.exemplar, **options)
+    page = html.unescape(fix.report_html())
+    assert re.search(r"not measured</span>\s*<div><b>[^<]*'huskies'", page) is not None
 
 
 def test_repair_without_a_feasible_candidate_says_what_stands_in_the_way(snow, call):
