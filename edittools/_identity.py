@@ -40,7 +40,7 @@ def identity(classifier: Classifier) -> str:
     tensors = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
     parts.append(digest_tensors(tensors.values(), (f"{name} " for name in tensors)))
     parts.append(f"{classifier.mean.flatten().tolist()} {classifier.std.flatten().tolist()} {classifier.classes}")
-    parts.append(f"{classifier.size} {_logit_statistics(classifier)}")
+    parts.append(f"{classifier.size} {classifier.channel_order} {_logit_statistics(classifier)}")
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
 
 

@@ -8,6 +8,7 @@ in a copy that is discarded afterwards, so the model never changes, and no copy 
 """
 
 import functools
+import re
 import threading
 import types
 from collections import OrderedDict
@@ -24,6 +25,9 @@ _LOCKS_GUARD = threading.Lock()
 _MODULE_STORES = {"_parameters", "_buffers", "_modules"}
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), Tensor, torch.dtype, torch.device, type, types.ModuleType)
 
+_CHANNELS = re.compile(r"to have (?P<channels>\d+) channels, but got (?P<given>\d+) channels")
+"""What torch says when a convolution gets another number of channels than it takes."""
+
 _SHARED_TYPES = {bool, int, float, str, type(None), Tensor, nn.Parameter}
 """Types of most attributes, which a copy shares with its model: a fast path before `_redirected`."""
 
@@ -39,6 +43,26 @@ def without_autocast() -> Iterator[None]:
         yield
 
 
+def logits_of(model: nn.Module, images: Tensor, classes: int) -> Tensor:
+    """Compute the logits `(B, classes)` of normalized images by the model's own forward pass.
+
+    Raises:
+        ValueError: if the model takes images of another number of channels, or does not return logits, see
+            `check_logits_shape`.
+    """
+    try:
+        answer = model(images)
+    except RuntimeError as error:
+        wanted = _CHANNELS.search(str(error))
+        if wanted is None or int(wanted["given"]) != images.shape[1]:
+            raise
+        raise ValueError(
+            f"{type(model).__name__} takes images of {wanted['channels']} channels, but images have "
+            f"{images.shape[1]}; if it takes gray images, pass nn.Sequential(torchvision.transforms.Grayscale(), model)"
+        ) from error
+    return check_logits_shape(answer, len(images), classes, model)
+
+
 def check_logits_shape(answer: Any, count: int, classes: int, model: nn.Module) -> Tensor:
     """Return the logits `(count, classes)` of a model's answer.
 
@@ -46,7 +70,7 @@ def check_logits_shape(answer: Any, count: int, classes: int, model: nn.Module) 
     model that squeezes its batch, become `(1, classes)`.
 
     Raises:
-        ValueError: for an answer of another shape.
+        ValueError: for an answer of another shape, or if it holds probabilities.
     """
     logits = getattr(answer, "logits", answer)
     shape = tuple(logits.shape) if isinstance(logits, Tensor) else None
@@ -62,7 +86,20 @@ def check_logits_shape(answer: Any, count: int, classes: int, model: nn.Module) 
             f"{type(model).__name__} returned logits of shape {shape} for {count} images, but {classes} class names "
             "were given; pass one name per logit, and a model that returns one row of logits per image"
         )
+    if _are_probabilities(logits):
+        raise ValueError(
+            f"{type(model).__name__} returned probabilities: the {classes} values of each image are not negative and "
+            "sum to 1; pass a model that returns logits, without its last softmax (nn.Identity() can replace it)"
+        )
     return logits
+
+
+def _are_probabilities(logits: Tensor) -> bool:
+    """Tell whether each of several rows is not negative and sums to 1; a single row of logits may do so by chance."""
+    if len(logits) < 2 or not (logits >= 0).all():
+        return False
+    largest_error = 1e-5 + torch.finfo(logits.dtype).eps
+    return bool(((logits.double().sum(dim=1) - 1).abs() <= largest_error).all())
 
 
 @contextmanager

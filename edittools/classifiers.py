@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from edittools._caching import digest_tensors
-from edittools._checks import check_number
-from edittools._inference import check_logits_shape
+from edittools._checks import check_number, one_of
+from edittools._inference import logits_of
 from edittools.images import InputGeometry, LabelledImages, check_image, numbered
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -42,11 +42,13 @@ class Classifier(nn.Module):
         size: side of the images that the model expects, in pixels; 224 by default.
         resize_to: short side of a photo before its center is cropped, in pixels, see `load_image`; `size * 8 / 7` by
             default.
+        channel_order: "RGB" (the default) or "BGR", the order in which the model takes the channels of an image, and
+            in which `mean` and `std` are given. Images themselves are always RGB.
 
     Raises:
         TypeError: if `model` is not a torch module, or if it is a scripted one.
         ValueError: if no class names are given, if the class names, a mean, a standard deviation or a size are not
-            valid, or if the model was made under `torch.inference_mode()`.
+            valid, if the model was made under `torch.inference_mode()`, or if a batch norm keeps no running statistics.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Classifier(nn.Module):
         std: Sequence[float] | None = None,
         size: int | None = None,
         resize_to: int | None = None,
+        channel_order: str | None = None,
     ) -> None:
         super().__init__()
         wrapped = _wrapped_classifier(model)
@@ -66,6 +69,7 @@ class Classifier(nn.Module):
                 f"the {type(model).__name__} was made under torch.inference_mode(), which forbids gradients; build or "
                 "load it outside of it (torch.no_grad() is enough to run it)"
             )
+        _check_batch_norms(model)
         if mean is None:
             mean = IMAGENET_MEAN if wrapped is None else wrapped.mean.flatten().tolist()
         if std is None:
@@ -74,11 +78,19 @@ class Classifier(nn.Module):
             raise ValueError(
                 f"mean {tuple(mean)} and std {tuple(std)} do not fit; pass three numbers each, std above 0"
             )
+        if not all(value <= 1 for value in (*mean, *std)):
+            raise ValueError(
+                f"mean {tuple(mean)} and std {tuple(std)} are not those of images in [0, 1]; if they belong to pixels "
+                "from 0 to 255, divide both by 255"
+            )
+        if channel_order is None:
+            channel_order = "RGB" if wrapped is None else wrapped.channel_order
         geometry = _geometry(wrapped, size, resize_to)
         self.model = model
         self.classes = _class_names(wrapped, classes)
         self.size = geometry.size
         self.resize_to = geometry.resize_to
+        self.channel_order = one_of(channel_order, ("RGB", "BGR"), "channel_order")
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
         self.eval()
@@ -89,22 +101,21 @@ class Classifier(nn.Module):
         return next((parameter.device for parameter in self.model.parameters()), self.mean.device)
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Check a batch of images, move it to the model's device, and normalize it by `mean` and `std`.
+        """Check a batch of images, move it to the model's device, and normalize it for the model.
 
         Args:
             images: `(B, 3, H, W)` in [0, 1].
 
         Returns:
-            The normalized images, in the precision of the model's weights.
+            The images with channels in the model's order, normalized by `mean` and `std`, in the precision of the
+            model's first floating-point weight.
 
         Raises:
             ValueError: if the images do not have this shape or range.
         """
-        check_image(images, "the batch of images", 4)
-        dtype = next((parameter.dtype for parameter in self.model.parameters()), images.dtype)
-        images = images.to(self.device)
-        centered = images - self.mean.to(images.device)
-        return (centered / self.std.to(images.device)).to(dtype)
+        floating_types = (parameter.dtype for parameter in self.model.parameters() if parameter.is_floating_point())
+        dtype = next(floating_types, images.dtype)
+        return normalize_images(images, self.mean, self.std, self.channel_order, self.device, dtype)
 
     def forward(self, images: Tensor) -> Tensor:
         """Compute the logits `(B, classes)` of images `(B, 3, H, W)` in [0, 1].
@@ -112,8 +123,7 @@ class Classifier(nn.Module):
         Raises:
             ValueError: if the images do not fit, or if the model does not return one logit per class name.
         """
-        answer = self.model(self.normalize(images))
-        return check_logits_shape(answer, len(images), len(self.classes), self.model)
+        return logits_of(self.model, self.normalize(images), len(self.classes))
 
     def index(self, name: str) -> int:
         """Return the index of a class by its name.
@@ -129,6 +139,32 @@ class Classifier(nn.Module):
 
     def __repr__(self) -> str:
         return f"Classifier({type(self.model).__name__}, {len(self.classes)} classes, {self.size} px)"
+
+
+def _check_batch_norms(model: nn.Module) -> None:
+    """Check that the batch norms of a model keep running statistics, so that predictions do not depend on the batch.
+
+    Raises:
+        ValueError: if one of them does not; the message names it.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
+            raise ValueError(
+                f"layer {name!r} ({type(module).__name__}) of {type(model).__name__} keeps no running statistics, so "
+                "the prediction for an image depends on the other images of its batch; build the model with "
+                "track_running_stats=True, and run training images through it in train mode once"
+            )
+
+
+def normalize_images(
+    images: Tensor, mean: Tensor, std: Tensor, channel_order: str, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """Check a batch of images `(B, 3, H, W)` in [0, 1], and normalize it; see `Classifier.normalize`."""
+    check_image(images, "the batch of images", 4)
+    images = images.to(device)
+    if channel_order == "BGR":
+        images = images.flip(1)
+    return ((images - mean.to(device)) / std.to(device)).to(dtype)
 
 
 def usual_batch_size(classifier: Classifier) -> int:

@@ -33,8 +33,8 @@ from edittools._graph import (
 from edittools._inference import without_autocast
 from edittools._ledger import Weights
 from edittools._positions import Place
-from edittools.classifiers import Classifier, check_classifier, usual_batch_size
-from edittools.images import Images, check_image, in_batches
+from edittools.classifiers import Classifier, check_classifier, normalize_images, usual_batch_size
+from edittools.images import Images, in_batches
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -85,8 +85,7 @@ class Cut:
         self.layer = find_layer(self.model, layer)
         self.size = height_and_width(size or classifier.size)
         self.weights = weights
-        self._mean = classifier.mean.clone()
-        self._std = classifier.std.clone()
+        self._scaling = (classifier.mean.clone(), classifier.std.clone(), classifier.channel_order)
         self._exported = export_of(self.classifier, self.size)
         self._find()
         try:
@@ -293,10 +292,8 @@ class Cut:
         """Normalize images as the classifier does; with a copy of the weights, as it did when the cut was made."""
         if self.weights is None:
             return self.classifier.normalize(images)
-        check_image(images, "the batch of images", 4)
-        device = self.weight.device
-        centered = images.to(device) - self._mean.to(device)
-        return (centered / self._std.to(device)).to(self.weight.dtype)
+        weight = self.weight
+        return normalize_images(images, *self._scaling, weight.device, weight.dtype)
 
     def _named(self, weight: Tensor | None, like: Tensor) -> dict[str, Tensor]:
         return {} if weight is None else {f"{self.layer}.weight": weight.to(like)}

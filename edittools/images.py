@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageChops, ImageOps
 from torch import Tensor
 from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader
@@ -21,6 +21,9 @@ from tqdm.auto import tqdm
 
 from edittools._caching import atomic_path
 from edittools._checks import check_number
+
+MOST_COLOR = 32
+"""By how much a channel of a gray mask may differ from its gray, of 255: the compression of a JPEG colors grays."""
 
 # --- from a photo to an input -----------------------------------------------------------------------------------------
 
@@ -155,8 +158,10 @@ def load_image(path: str | os.PathLike, size: int | HasInputSize | None = None, 
 def load_mask(path: str | os.PathLike, size: int | HasInputSize | None = None, resize_to: int | None = None) -> Tensor:
     """Load a mask as `(H, W)` float of 0 and 1, which is 1 where the file is white.
 
-    A pixel of the mask is 1 if it is brighter than half; transparent parts of the file count as black. There are two
-    kinds of mask files, which the file itself does not distinguish:
+    A pixel of the mask is 1 if it is brighter than half; transparent parts of the file count as black. If no pixel is
+    that bright and all pixels that are not black have one color, these are marked, as in a file of 0 and 1; in a
+    drawing in black on a transparent ground, the drawing is marked. There are two kinds of mask files, which the file
+    itself does not distinguish:
 
     - A mask that was drawn on the whole photo, at the photo's own size: pass a `size`. The mask is then resized and
       cropped as `load_image` does with the photo, so it still marks the same objects.
@@ -171,11 +176,34 @@ def load_mask(path: str | os.PathLike, size: int | HasInputSize | None = None, r
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is not a readable image of 8 bits per channel, if a size is not valid, or if `resize_to`
-            is given without a size.
+        ValueError: if the file is not a readable image of 8 bits per channel, if it has several colors or only dark
+            grays, as a file of class indices has, if a size is not valid, or if `resize_to` is given without a size.
     """
-    grays = _cropped(_load_rgb(path, "black").convert("L"), size, resize_to)
+    grays = _cropped(_load_grays(path), size, resize_to)
     return (torch.from_numpy(np.array(grays)) > 127).float()
+
+
+def _load_grays(path: str | os.PathLike) -> Image.Image:
+    """Load a mask file as 8-bit grays that are bright where the mask is, see `load_mask`."""
+    photo = _load_rgb(path, "black")
+    grays = photo.convert("L")
+    shades = [shade for shade, count in enumerate(grays.histogram()) if count and shade > 0]
+    if not shades:
+        drawing = ImageOps.invert(_load_rgb(path, "white").convert("L"))
+        is_opaque = drawing.getextrema() == (255, 255)
+        return grays if is_opaque else drawing
+    color = ImageChops.difference(photo, grays.convert("RGB"))
+    is_colored = max(highest for _, highest in color.getextrema()) > MOST_COLOR
+    if is_colored and photo.getcolors(2) is None:
+        raise ValueError(f"{os.fspath(path)!r} has several colors; save one mask per concept, white on black")
+    if shades[-1] > 127:
+        return grays
+    if len(shades) > 1:
+        raise ValueError(
+            f"{os.fspath(path)!r} has {len(shades)} shades of gray, of which the brightest is {shades[-1]} of 255; "
+            "save one mask per concept, white on black"
+        )
+    return grays.point(lambda shade: 255 if shade else 0)
 
 
 def fit_mask(mask: Tensor, size: int | HasInputSize, resize_to: int | None = None) -> Tensor:

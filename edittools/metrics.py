@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from edittools._inference import check_logits_shape, eval_copy, without_autocast
+from edittools._inference import eval_copy, logits_of, without_autocast
 from edittools.classifiers import Classifier, check_classifier, remap_labels, usual_batch_size
 from edittools.images import Images, LabelledImages, in_batches
 
@@ -45,8 +45,7 @@ def predict(classifier: Classifier, images: Images, batch_size: int | None = Non
     logits = [torch.zeros(0, classes)]
     with eval_copy(model) as copied:
         for batch in in_batches(images, batch_size, "predictions", progress):
-            answer = copied(classifier.normalize(batch))
-            logits.append(check_logits_shape(answer, len(batch), classes, model).cpu())
+            logits.append(logits_of(copied, classifier.normalize(batch), classes).cpu())
     return torch.cat(logits[1:] or logits)
 
 

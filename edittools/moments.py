@@ -210,7 +210,7 @@ def second_moments(
 def fingerprint_of(classifier: Classifier, weights: Weights) -> str:
     """Hash what the keys of a classifier depend on: its weights, all buffers, and the mean and std of its images."""
     buffers = [weights[name] for name, _ in classifier.model.named_buffers()]
-    scaling = f"{classifier.mean.flatten().tolist()} {classifier.std.flatten().tolist()}"
+    scaling = f"{classifier.mean.flatten().tolist()} {classifier.std.flatten().tolist()} {classifier.channel_order}"
     return hashlib.sha256(f"{weights.fingerprint} {digest_tensors(buffers)} {scaling}".encode()).hexdigest()
 
 

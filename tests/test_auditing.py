@@ -308,14 +308,16 @@ def test_load_model_from_a_folder_of_transformers(tmp_path):
     model = transformers.ResNetForImageClassification(config).eval()
     model.save_pretrained(tmp_path)
     processor = {
-        "image_processor_type": "ViTImageProcessor",
-        "size": {"height": 48, "width": 48},
+        "image_processor_type": "ConvNextImageProcessor",
+        "size": {"shortest_edge": 48},
+        "crop_pct": 0.75,
         "image_mean": [0.5] * 3,
         "image_std": [0.25] * 3,
     }
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor))
     classifier = load_model(f"hf:{tmp_path}")
-    assert classifier.classes == ("cat", "dog") and classifier.size == 48
+    assert classifier.classes == ("cat", "dog")
+    assert (classifier.size, classifier.resize_to) == (48, 64)
     images = torch.rand(2, 3, 48, 48)
     with torch.no_grad():
         expected = model((images - 0.5) / 0.25).logits

@@ -260,6 +260,9 @@ MODELS = {
     "no module": (lambda w: Classifier("resnet.pt", "ab"), TypeError, "model .*str"),
     "no class": (lambda w: _classifier(classes=()), ValueError, "class names"),
     "class names as one text": (lambda w: _classifier(classes="ant, bee"), ValueError, "'ant, bee'"),
+    "mean NaN": (lambda w: _classifier(mean=(0.5, NAN, 0.5)), ValueError, r"mean \(0.5, nan, 0.5\)"),
+    "mean of pixels to 255": (lambda w: _classifier(mean=(123.7, 116.3, 103.5)), ValueError, r"\(123.7, .*by 255"),
+    "std of pixels to 255": (lambda w: _classifier(std=(58.4, 57.1, 57.4)), ValueError, r"\(58.4, .*by 255"),
     "std NaN": (lambda w: _classifier(std=(1, NAN, 1)), ValueError, r"std \(1, nan, 1\)"),
     "size 0": (lambda w: _classifier(size=0), ValueError, "size 0 .* 1"),
     "fewer names than logits": (

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from conftest import make_exemplar
 from torch import nn
+from torchvision.transforms import Grayscale
 
 from edittools._graph import export_of
 from edittools._inference import eval_copy
@@ -291,3 +292,81 @@ def test_export_of_model_with_weight_norm_hook():
     exported = export_of(classifier)
     classifier(images_of())  # the hook sets the weight again
     assert export_of(classifier) is exported
+
+
+# --- precision ---
+
+
+class Counted(nn.Module):
+    """A model whose first parameter is a whole number, as a step counter or a quantized weight."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.steps = nn.Parameter(torch.tensor(7), requires_grad=False)
+        self.model = model
+
+    def forward(self, x):
+        return self.model(x)
+
+
+def test_predict_of_model_with_an_integer_as_first_parameter():
+    classifier = plain()
+    counted = Classifier(Counted(classifier.model), classifier.classes, size=32)
+    images = images_of(8, 32)
+    assert counted.normalize(images).dtype == torch.float32
+    assert torch.equal(predict(counted, images), predict(classifier, images))
+
+
+# --- logits ---
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_predict_of_model_that_returns_probabilities(dtype):
+    logits = plain()
+    logits.model.to(dtype)
+    images = images_of(4, 32)
+    expected = predict(logits, images)
+    probabilities = Classifier(nn.Sequential(logits.model, nn.Softmax(dim=1)), logits.classes, size=32)
+    message = r"Sequential .*probabilities.*nn.Identity\(\)"
+    with pytest.raises(ValueError, match=message):
+        predict(probabilities, images)
+    with pytest.raises(ValueError, match=message):
+        probabilities(images)
+    with pytest.raises(ValueError, match=message):
+        Cut(probabilities, "0.3")
+    log_probabilities = Classifier(nn.Sequential(logits.model, nn.LogSoftmax(dim=1)), logits.classes, size=32)
+    predicted = predict(log_probabilities, images).softmax(dim=1)
+    torch.testing.assert_close(predicted.float(), expected.float().softmax(dim=1), atol=0.01, rtol=0.01)
+
+
+def test_predict_of_one_image_whose_logits_sum_to_one():
+    model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))
+    nn.init.zeros_(model[2].weight)
+    model[2].bias.data = torch.tensor([0.25, 0.75])
+    classifier = Classifier(model, ["ant", "bee"], size=16)
+    assert predict(classifier, images_of(1)).tolist() == [[0.25, 0.75]]
+
+
+# --- channels ---
+
+
+def test_predict_of_gray_model():
+    torch.manual_seed(0)
+    gray = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
+    classifier = Classifier(gray, list("abcd"), size=16)
+    images = images_of()
+    with pytest.raises(ValueError, match=r"Sequential .* 1 channels.* 3; .*Grayscale"):
+        predict(classifier, images)
+    with pytest.raises(ValueError, match=r"Grayscale"):
+        classifier(images)
+    wrapped = Classifier(nn.Sequential(Grayscale(), gray), list("abcd"), mean=[0.5] * 3, std=[0.25] * 3, size=16)
+    with torch.no_grad():
+        expected = gray((Grayscale()(images) - 0.5) / 0.25)
+    torch.testing.assert_close(predict(wrapped, images), expected, atol=1e-3, rtol=1e-3)
+    assert editable_layers(wrapped).layer.tolist() == ["1.0", "1.4"]
+
+
+def test_predict_of_model_that_fails_inside_with_other_channels():
+    classifier = Classifier(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(4, 4, 3)), list("abcd"), size=16)
+    with pytest.raises(RuntimeError, match="to have 4 channels, but got 8 channels"):
+        predict(classifier, images_of())

@@ -1,14 +1,18 @@
-"""The road masks of the repository and their outlines."""
+"""The road masks of the repository and their outlines; masks of one's own, read from files."""
 
+import json
+import re
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from conftest import needs_photos
+from conftest import TinyNet, needs_photos, save_image
 from draw_masks import MASKS, SIZE, drawn, outlines
 from PIL import Image
 
+from edittools.auditing import read_masks
+from edittools.classifiers import Classifier
 from edittools.images import load_mask
 from edittools.models.downloads import photo
 from edittools.scenarios import photos
@@ -87,3 +91,183 @@ def test_drawn_mask_covers_the_same_part_of_the_photo_at_each_crop(name, crop):
         assert overlap == 1
     else:
         assert overlap > (0.94 if name == photos.KETTLE_MASK else 0.995)  # a row of pixels of the small mask is 2%
+
+
+# --- the values of a file ---
+
+MARKED = np.zeros((8, 8), np.uint8)
+MARKED[2:5, 3:8] = 1
+
+
+def _palette(colors):
+    image = Image.fromarray(MARKED, "L").convert("P")
+    image.putdata(MARKED.flatten().tolist())
+    image.putpalette([*sum(colors, ()), *[0] * (768 - 3 * len(colors))])
+    return image
+
+
+def _with_alpha(gray):
+    """Draw with one gray, where the mask is, on a transparent ground."""
+    return Image.fromarray(np.stack([gray * MARKED, 255 * MARKED], axis=2), "LA")
+
+
+FILES = {
+    "0 and 255": lambda: Image.fromarray(255 * MARKED),
+    "0 and 1": lambda: Image.fromarray(MARKED),
+    "one bit": lambda: Image.fromarray(255 * MARKED).convert("1"),
+    "dark palette": lambda: _palette([(0, 0, 0), (128, 0, 0)]),
+    "palette of black and white": lambda: _palette([(0, 0, 0), (255, 255, 255)]),
+    "red": lambda: Image.fromarray(np.stack([255 * MARKED, 0 * MARKED, 0 * MARKED], axis=2)),
+    "white on transparent": lambda: _with_alpha(255),
+    "black on transparent": lambda: _with_alpha(0),
+}
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_load_mask_of_each_kind_of_file(kind, tmp_path):
+    FILES[kind]().save(tmp_path / "mask.png")
+    assert torch.equal(load_mask(tmp_path / "mask.png"), torch.from_numpy(MARKED).float())
+    assert load_mask(tmp_path / "mask.png", 32, 32).mean() == pytest.approx(MARKED.mean(), abs=0.05)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+def test_load_mask_of_black_file_is_empty(mode, tmp_path):
+    Image.new(mode, (8, 8), {"L": 0, "RGB": (0, 0, 0), "RGBA": (0, 0, 0, 255)}[mode]).save(tmp_path / "mask.png")
+    assert not load_mask(tmp_path / "mask.png").any()
+
+
+@pytest.mark.parametrize(
+    ("image", "pattern"),
+    [
+        (lambda: Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)), "63 shades .* 63 of 255"),
+        (lambda: Image.fromarray(np.random.default_rng(0).integers(0, 255, (8, 8, 3), np.uint8)), "several colors"),
+        (lambda: Image.fromarray(65535 * MARKED.astype(np.uint16)), "'I;16'"),
+    ],
+)
+def test_load_mask_of_file_that_is_no_mask(image, pattern, tmp_path):
+    image().save(tmp_path / "classes.png")
+    with pytest.raises(ValueError, match=rf"classes\.png'.*{pattern}"):
+        load_mask(tmp_path / "classes.png")
+
+
+# --- the image that a file belongs to ---
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    return Classifier(TinyNet(), list("abcde"), size=8, resize_to=8)
+
+
+def write_mask(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(255 * MARKED).save(path)
+
+
+def write_coco(path, file_names):
+    """Write a COCO file with a road in each image."""
+    images = [{"id": k, "file_name": name, "height": 8, "width": 8} for k, name in enumerate(file_names)]
+    polygon = [3, 2, 8, 2, 8, 5, 3, 5]
+    annotations = [{"id": k, "image_id": k, "category_id": 1, "segmentation": [polygon]} for k in range(len(images))]
+    content = {"categories": [{"id": 1, "name": "road"}], "images": images, "annotations": annotations}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+
+
+def marked_images(masks, names):
+    return [name for name, mask in zip(names, masks, strict=True) if mask.any()]
+
+
+@pytest.mark.parametrize(
+    ("file", "names", "expected"),
+    [
+        ("photo.1_road.png", ["van/photo.jpg", "van/photo.1.jpg"], "van/photo.1.jpg"),
+        ("road/photo.1.png", ["van/photo.jpg", "van/photo.1.jpg"], "van/photo.1.jpg"),
+        ("road/van/a.png", ["bus/a.jpg", "van/a.jpg"], "van/a.jpg"),
+        ("road/van/a.png.png", ["van/a.jpg", "van/a.png"], "van/a.png"),
+        ("road/a.png", ["a.jpg", "van/a.jpg"], "a.jpg"),
+        ("van/a_road.png", ["bus/a.jpg", "van/a.jpg"], "van/a.jpg"),
+        ("road/export/van/a.png", ["bus/a.jpg", "van/a.jpg"], "van/a.jpg"),
+        ("road/a.jpg", ["van/a.png"], "van/a.png"),
+        ("road/a.bmp", ["van/a.png"], "van/a.png"),
+    ],
+)
+def test_read_masks_by_path_before_name(file, names, expected, classifier, tmp_path):
+    write_mask(tmp_path / file)
+    masks, left_out = read_masks(tmp_path, names, classifier)
+    assert left_out == [] and list(masks) == ["road"]
+    assert marked_images(masks["road"], names) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("file_name", "names", "expected"),
+    [
+        ("van/a.jpg", ["a.jpg", "van/a.jpg"], "van/a.jpg"),
+        ("van/a.jpg", ["van/a.jpg", "van/a.png"], "van/a.jpg"),
+        ("images/van/a.jpg", ["bus/a.jpg", "van/a.jpg"], "van/a.jpg"),
+        ("images/a.tif", ["van/a.jpg"], "van/a.jpg"),
+        ("20210304-001.jpg", ["van/001.jpg", "van/20210304-001.jpg"], "van/20210304-001.jpg"),
+        ("0a1b2c3d-001.jpg", ["van/001.jpg", "van/002.jpg"], "van/001.jpg"),
+        ("../upload/1/0a1b2c3d-a.jpg", ["1/b.jpg", "2/a.jpg"], "2/a.jpg"),
+    ],
+)
+def test_read_masks_of_coco_by_path_before_name(file_name, names, expected, classifier, tmp_path):
+    pytest.importorskip("pycocotools", reason="no pycocotools here: pip install 'edittools[coco]'")
+    write_coco(tmp_path / "road.json", [file_name])
+    masks, left_out = read_masks(tmp_path / "road.json", names, classifier)
+    assert left_out == []
+    assert marked_images(masks["road"], names) == [expected]
+
+
+def test_read_masks_lists_each_mask_that_is_not_used(classifier, tmp_path):
+    pytest.importorskip("pycocotools", reason="no pycocotools here: pip install 'edittools[coco]'")
+    names = ["van/a.jpg", "van/b.jpg", "bus/b.jpg", "van/c.jpg", "van/c.png"]
+    write_mask(tmp_path / "road" / "van" / "a.png")
+    not_used = {
+        "road/b.png": "2 images .*van/b.jpg, bus/b.jpg",
+        "road/van/c.png": "2 images .*van/c.jpg.png",
+        "road/bus/a.png": "no image",
+        "task-7-annotation-3-by-1-tag-road-0.png": "task 7",
+    }
+    for name in not_used:
+        write_mask(tmp_path / name)
+    (tmp_path / "road" / "a.npy").write_bytes(b"")
+    (tmp_path / "settings.json").write_text("{}")
+    (tmp_path / "broken.png").write_bytes(b"")
+    (tmp_path / ".hidden.png").write_bytes(b"")
+    save_image(tmp_path / "road" / "van" / "b.png", torch.rand(3, 8, 8))
+    write_coco(tmp_path / "coco.json", ["20210304-a.jpg", "bus/a.jpg", "van/a.jpg"])
+    content = json.loads((tmp_path / "coco.json").read_text())
+    content["annotations"][2]["segmentation"] = []
+    (tmp_path / "coco.json").write_text(json.dumps(content))
+    not_used |= {
+        "road/a.npy": "not an image",
+        "settings.json": "COCO",
+        "broken.png": "no image",
+        "road/van/b.png": "several colors",
+        "coco.json: annotation 0": "no image is named '20210304-a.jpg'",
+        "coco.json: annotation 1": "no image is named 'bus/a.jpg'",
+        "coco.json: annotation 2": "not a COCO mask",
+    }
+    masks, left_out = read_masks(tmp_path, names, classifier)
+    assert marked_images(masks["road"], names) == ["van/a.jpg"]
+    assert len(left_out) == len(not_used)
+    lines = "\n".join(left_out)
+    for name, reason in not_used.items():
+        assert re.search(rf"^{re.escape(name)}: .*{reason}", lines, re.MULTILINE)
+
+
+def test_read_masks_of_label_studio_with_hyphens_and_local_files(classifier, tmp_path):
+    names = ["bus/x 1.png", "van/x 1.png", "van/y.png"]
+    write_mask(tmp_path / "task-7-annotation-3-by-1-tag-car-shadow-0.png")
+    write_mask(tmp_path / "task-8-annotation-4-by-a@b.org-tag-tree-shadow-12.png")
+    tasks = [
+        {"id": 7, "data": {"image": "/data/local-files/?d=van/x%201.png"}},
+        {"id": 8, "data": {"image": "/data/upload/1/0a1b2c3d-y.png"}},
+    ]
+    (tmp_path / "project.json").write_text(json.dumps(tasks))
+    masks, left_out = read_masks(tmp_path, names, classifier)
+    assert left_out == []
+    assert {concept: marked_images(of_concept, names) for concept, of_concept in masks.items()} == {
+        "car-shadow": ["van/x 1.png"],
+        "tree-shadow": ["van/y.png"],
+    }

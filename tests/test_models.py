@@ -1,14 +1,18 @@
 import copy
 import importlib.resources
+import json
 import re
 
 import numpy as np
 import pytest
 import torch
-from conftest import needs_photos
+from conftest import needs_photos, save_image
+from PIL import Image
 from torch import nn
 
+from edittools.auditing import load_model
 from edittools.classifiers import Classifier, fingerprint
+from edittools.images import load_image
 from edittools.metrics import misclassified, predict
 from edittools.models import data as models
 from edittools.models.load import current_device, load_classifier
@@ -24,6 +28,18 @@ def test_classifier_normalizes_images(tiny, photos32):
 def settings_of(classifier):
     mean_and_std = classifier.mean.flatten().tolist(), classifier.std.flatten().tolist()
     return classifier.classes, *mean_and_std, classifier.size, classifier.resize_to
+
+
+def test_classifier_of_channel_order(photos32):
+    convolution = nn.Conv2d(3, 4, 32)
+    model = nn.Sequential(convolution, nn.Flatten())
+    bgr = Classifier(model, list("abcd"), (0.1, 0.2, 0.3), (0.5, 0.6, 0.7), 32, channel_order="BGR")
+    assert Classifier(bgr).channel_order == "BGR" and Classifier(bgr, channel_order="RGB").channel_order == "RGB"
+    rgb = Classifier(copy.deepcopy(model), list("abcd"), (0.3, 0.2, 0.1), (0.7, 0.6, 0.5), 32)
+    rgb.model[0].weight.data = convolution.weight.data.flip(1)
+    torch.testing.assert_close(predict(bgr, photos32), predict(rgb, photos32), atol=1e-5, rtol=1e-5)
+    with pytest.raises(ValueError, match="channel_order 'GBR'.*RGB, BGR"):
+        Classifier(model, list("abcd"), channel_order="GBR")
 
 
 @pytest.mark.parametrize("wrap", [lambda classifier: classifier, nn.DataParallel, torch.compile])
@@ -177,3 +193,135 @@ def test_load_classifier_memory_format():
     contiguous = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
     assert weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
     assert fingerprint(model) == fingerprint(contiguous)
+
+
+# --- the preprocessing of models of other libraries ---
+
+
+@pytest.fixture
+def photo_file(tmp_path):
+    """A photo of 300 × 400 pixels with coarse structure, another in each channel."""
+    coarse = torch.rand(1, 3, 9, 12, generator=torch.Generator().manual_seed(0))
+    photo = nn.functional.interpolate(coarse, (300, 400), mode="bicubic").clamp(0, 1)
+    path = tmp_path / "photo.png"
+    save_image(path, photo[0])
+    return path
+
+
+def _resnet(transformers):
+    config = transformers.ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", num_labels=5
+    )
+    return transformers.ResNetForImageClassification(config)
+
+
+def _convnext_crop(transformers):
+    return transformers.ConvNextImageProcessor(size={"shortest_edge": 96}, crop_pct=0.875)
+
+
+def _convnext_squash(transformers):
+    return transformers.ConvNextImageProcessor(size={"shortest_edge": 384})
+
+
+def _vit_squash(transformers):
+    return transformers.ViTImageProcessor(size={"height": 96, "width": 96})
+
+
+def _mobilevit_bgr(transformers):
+    crop = {"height": 96, "width": 96}
+    return transformers.MobileViTImageProcessor(size={"shortest_edge": 108}, crop_size=crop)
+
+
+def _efficientnet_twice(transformers):
+    sizes = {"size": {"shortest_edge": 108}, "crop_size": {"height": 96, "width": 96}, "do_center_crop": True}
+    return transformers.EfficientNetImageProcessor(image_mean=[0.485, 0.456, 0.406], image_std=[0.48] * 3, **sizes)
+
+
+def _efficientnet_offset(transformers):
+    sizes = {"size": {"shortest_edge": 108}, "crop_size": {"height": 96, "width": 96}, "do_center_crop": True}
+    return transformers.EfficientNetImageProcessor(rescale_factor=1 / 127.5, rescale_offset=True, **sizes)
+
+
+def saved_in_transformers(folder, make):
+    """Save a small model of transformers with an image processor; return both as transformers loads them."""
+    transformers = pytest.importorskip(
+        "transformers", reason="no transformers here: pip install 'edittools[segmentation]'"
+    )
+    torch.manual_seed(0)
+    _resnet(transformers).save_pretrained(folder)
+    make(transformers).save_pretrained(folder)
+    model = transformers.AutoModelForImageClassification.from_pretrained(folder).eval()
+    return model, transformers.AutoImageProcessor.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("make", [_convnext_crop, _mobilevit_bgr, _efficientnet_twice])
+def test_load_model_of_transformers_with_its_own_preprocessing(make, tmp_path, photo_file):
+    model, processor = saved_in_transformers(tmp_path / "model", make)
+    classifier = load_model(f"hf:{tmp_path / 'model'}")
+    own = processor(images=Image.open(photo_file), return_tensors="pt")["pixel_values"]
+    images = load_image(photo_file, classifier)[None]
+    torch.testing.assert_close(classifier.normalize(images), own, atol=0.05, rtol=0)
+    with torch.no_grad():
+        expected = model(own).logits
+    torch.testing.assert_close(predict(classifier, images), expected, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("make", [_convnext_squash, _vit_squash, _efficientnet_offset])
+def test_load_model_of_transformers_with_other_preprocessing(make, tmp_path):
+    _, processor = saved_in_transformers(tmp_path / "model", make)
+    with pytest.raises(ValueError, match=rf"{type(processor).__name__}.* 300 × 400 .*differ.*FILE.py:FUNCTION"):
+        load_model(f"hf:{tmp_path / 'model'}")
+
+
+def saved_in_timm(folder, **settings):
+    """Save a small model of timm with settings of its preprocessing, and return the model."""
+    timm = pytest.importorskip("timm", reason="timm is not installed: pip install 'edittools[scenarios]'")
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    settings = {"input_size": [3, 96, 96], "mean": [0.5] * 3, "std": [0.25] * 3, **settings}
+    model = timm.create_model("resnet10t", num_classes=5, in_chans=settings["input_size"][0]).eval()
+    folder.mkdir()
+    save_file(model.state_dict(), folder / "model.safetensors")
+    config = {"architecture": "resnet10t", "num_classes": 5, "pretrained_cfg": settings}
+    (folder / "config.json").write_text(json.dumps(config))
+    return timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+
+
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+def test_load_model_of_timm_with_its_own_preprocessing(interpolation, tmp_path, photo_file):
+    model = saved_in_timm(tmp_path / "model", crop_pct=0.9, interpolation=interpolation)
+    from timm.data import create_transform, resolve_model_data_config
+
+    classifier = load_model(f"timm:{tmp_path / 'model'}")
+    assert (classifier.size, classifier.resize_to) == (96, 106)  # timm rounds 96 / 0.9 down
+    own = create_transform(**resolve_model_data_config(model))(Image.open(photo_file))[None]
+    ours = classifier.normalize(load_image(photo_file, classifier)[None])
+    largest_difference = {"bicubic": 1e-5, "bilinear": 0.1}[interpolation]
+    torch.testing.assert_close(ours, own, atol=largest_difference, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "pattern"),
+    [
+        ({"crop_mode": "squash", "crop_pct": 1.0}, "'squash'.* 300 × 400 .*differ"),
+        ({"crop_mode": "border", "crop_pct": 0.9}, "'border'.* 300 × 400 .*differ"),
+        ({"input_size": [1, 96, 96], "mean": [0.5], "std": [0.25]}, "1 channels and 96 × 96"),
+        ({"input_size": [3, 96, 128]}, "3 channels and 96 × 128"),
+    ],
+)
+def test_load_model_of_timm_with_other_preprocessing(settings, pattern, tmp_path):
+    saved_in_timm(tmp_path / "model", **settings)
+    with pytest.raises(ValueError, match=pattern):
+        load_model(f"timm:{tmp_path / 'model'}")
+
+
+@pytest.mark.parametrize(
+    ("source", "package"), [("timm:resnet10t", "timm"), ("hf:microsoft/resnet-50", "transformers")]
+)
+def test_load_model_without_network(source, package, monkeypatch, tmp_path):
+    pytest.importorskip(package, reason=f"{package} is not installed: pip install 'edittools[all]'")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(FileNotFoundError, match=rf"{source} .*http://127.0.0.1:9 cannot be reached"):
+        load_model(source)

@@ -124,6 +124,15 @@ def test_classifier_of_model_made_in_inference_mode():
         Classifier(model, CLASSES, size=32)
 
 
+def test_classifier_of_model_with_batch_norm_without_running_statistics():
+    model = plain()
+    model.norm2 = nn.BatchNorm2d(8, track_running_stats=False)
+    with pytest.raises(ValueError, match=r"'norm2' \(BatchNorm2d\).*track_running_stats=True"):
+        Classifier(model, CLASSES, size=32)
+    model.norm2 = nn.InstanceNorm2d(8)  # each image by itself
+    Classifier(model, CLASSES, size=32)
+
+
 def test_applied_next_to_shared_weights(photos32, exemplar):
     model = plain()
     model.extra = model.conv2  # one module under two names

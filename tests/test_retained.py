@@ -154,6 +154,14 @@ def test_repair_gives_the_same_edit_again(snow, fix):
     assert list(again.table.index) == ["selected", "edit", "closed form", "projection"]
 
 
+def test_repair_does_not_measure_an_empty_retained_set(snow):
+    sleds = snow["retain"]["sleds"]
+    with pytest.warns(UserWarning, match=r"retain\['huskies'\].* 0 |retain\['huskies'\]"):
+        fix = repair(**{**snow, "retain": {"sleds": sleds, "huskies": sleds.subset([])}, "baselines": False})
+    [check] = [check for check in fix.checks if "'huskies'" in check.name]
+    assert check.holds is None
+
+
 def test_repair_without_a_feasible_candidate_says_what_stands_in_the_way(snow):
     failing = snow["failing"]
     other = LabelledImages(failing.images, (failing.labels + 7) % 16, snow["classifier"].classes)

@@ -42,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     audit.add_argument("--model", required=True, help=model_help)
     audit.add_argument("--clean", type=Path, help="folder of images whose accuracy must not drop")
     audit.add_argument("--retain", type=Path, help="folder of images that rely on the concept legitimately")
-    audit.add_argument("--masks", type=Path, help="masks of concepts: PNG files, a COCO file, or Label Studio's export")
+    audit.add_argument("--masks", type=Path, help="masks of concepts: images, a COCO file, or Label Studio's export")
     audit.add_argument("--material", type=Path, help="image of the material that replaces concepts, such as snow.jpg")
     audit.add_argument("--out", type=Path, default=Path("audit"), help="folder for the results (default: audit)")
     audit.add_argument("--device", help="such as cpu or cuda")
@@ -103,6 +103,8 @@ def run_audit(options: argparse.Namespace) -> None:
         callback=lambda step: print(f"{step} …", file=sys.stderr),
     )
     paths = audit.write(options.out)
+    for line in audit.left_out:
+        print(f"left out: {line}", file=sys.stderr)
     print(audit.summary())
     print(f"\n{time.perf_counter() - started:.0f} s; wrote {', '.join(str(path) for path in paths)}")
 

@@ -1,16 +1,29 @@
 """Load a classifier by a name that can be written on the command line."""
 
 import importlib.util
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from PIL import Image
+from torch import Tensor, nn
+from torchvision.transforms.functional import to_tensor
 
 from edittools._checks import extra
 from edittools.classifiers import IMAGENET_MEAN, IMAGENET_STD, Classifier
+from edittools.images import InputGeometry
 from edittools.models.imagenet import imagenet_classes
 from edittools.models.load import current_device, load_classifier
+
+PREPROCESSING_TOLERANCE = 0.012
+"""How much a model's own preprocessing of a photo may differ from ours: root mean square, for pixels in [0, 1].
+
+For the photo of `_waves`, another interpolation differs by up to 0.011, and an input that is moved by one of its 224
+pixels by 0.02.
+"""
 
 
 def load_model(source: str, device: str | torch.device | None = None) -> Classifier:
@@ -30,10 +43,11 @@ def load_model(source: str, device: str | torch.device | None = None) -> Classif
 
     Raises:
         KeyError: if there is no classifier of that name.
-        FileNotFoundError: if there is no such file, or if weights are not available.
+        FileNotFoundError: if there is no such file, or if weights are neither on this machine nor can be downloaded.
         ModuleNotFoundError: if timm or transformers is needed and not installed.
         TypeError: if the function returns something else.
-        ValueError: if no classifier can be made from `source`.
+        ValueError: if no classifier can be made from `source`, or if a model of timm or transformers comes with
+            preprocessing that a `Classifier` does not have, such as resizing without keeping proportions.
     """
     library, _, name = source.partition(":")
     path, _, function = source.rpartition(":")
@@ -54,14 +68,34 @@ def _from_timm(name: str) -> Classifier:
     with extra("auditing", "scenarios"):
         import timm
     folder = Path(name).expanduser()
+    if not folder.is_dir():
+        _check_hub(f"timm:{name}", _timm_repository(name))
     model = timm.create_model(f"local-dir:{folder}" if folder.is_dir() else name, pretrained=True)
     config = timm.data.resolve_model_data_config(model)
-    height, width = config["input_size"][1:]
-    if height != width:
-        raise ValueError(f"timm:{name} takes images of {height} × {width} pixels; pass a model of square images")
+    channels, height, width = config["input_size"]
+    if channels != 3 or height != width:
+        raise ValueError(
+            f"timm:{name} takes images of {channels} channels and {height} × {width} pixels; pass a model of square "
+            "images with 3 channels"
+        )
     classes = model.pretrained_cfg.get("label_names") or _class_names(model.num_classes)
-    resize_to = round(height / config["crop_pct"])
-    return Classifier(model, classes, config["mean"], config["std"], height, resize_to)
+    resize_to = math.floor(height / config["crop_pct"])
+    classifier = Classifier(model, classes, config["mean"], config["std"], height, resize_to)
+    settings = f"crop_mode {config['crop_mode']!r}, crop_pct {config['crop_pct']}"
+    transform = timm.data.create_transform(**config, is_training=False)
+    _check_preprocessing(f"timm:{name}", settings, transform, classifier)
+    return classifier
+
+
+def _timm_repository(name: str) -> str | None:
+    """Return the name on the Hugging Face hub of a model of timm; None if it is not there."""
+    import timm
+
+    library, _, repository = name.partition(":")
+    if library in ("hf-hub", "hf_hub"):
+        return repository
+    config = timm.get_pretrained_cfg(name)
+    return None if config is None else config.hf_hub_id
 
 
 def _from_transformers(name: str) -> Classifier:
@@ -69,26 +103,108 @@ def _from_transformers(name: str) -> Classifier:
     with extra("auditing", "segmentation"):
         from transformers import AutoImageProcessor, AutoModelForImageClassification
     folder = Path(name).expanduser()
+    if not folder.is_dir():
+        _check_hub(f"hf:{name}", name)
     address = str(folder) if folder.is_dir() else name
     model = AutoModelForImageClassification.from_pretrained(address, use_safetensors=True)
     processor = AutoImageProcessor.from_pretrained(address)
     size, resize_to = _size_of(processor, name)
     labels = model.config.id2label
     classes = [str(labels[number]) for number in sorted(labels)]
-    normalizes = getattr(processor, "do_normalize", True)
-    mean = processor.image_mean if normalizes else (0.0,) * 3
-    std = processor.image_std if normalizes else (1.0,) * 3
-    return Classifier(model, classes, mean or IMAGENET_MEAN, std or IMAGENET_STD, size, resize_to)
+    mean = (0.0,) * 3
+    std = (1.0,) * 3
+    if getattr(processor, "do_normalize", True):
+        mean = processor.image_mean or IMAGENET_MEAN
+        std = processor.image_std or IMAGENET_STD
+        if getattr(processor, "include_top", False):  # EfficientNet's processor divides by std twice
+            std = [deviation**2 for deviation in std]
+    channel_order = "BGR" if getattr(processor, "do_flip_channel_order", False) else "RGB"
+    classifier = Classifier(model, classes, mean, std, size, resize_to, channel_order)
+
+    def prepare(photo: Image.Image) -> Tensor:
+        return processor(images=photo, return_tensors="pt")["pixel_values"][0]
+
+    settings = f"{type(processor).__name__}, size {dict(processor.size)}"
+    _check_preprocessing(f"hf:{name}", settings, prepare, classifier)
+    return classifier
 
 
 def _size_of(processor: Any, name: str) -> tuple[int, int]:
     """Read the side of the input and the short side before the crop from an image processor, in pixels."""
-    size = dict(processor.size)
+    size = dict(getattr(processor, "size", None) or {})
     crop = dict(processor.crop_size) if getattr(processor, "do_center_crop", False) else {}
-    resize_to = size.get("shortest_edge") or size.get("height")
-    if resize_to is None or crop.get("height") != crop.get("width") or size.get("height") != size.get("width"):
+    short_side = size.get("shortest_edge") or size.get("height")
+    if short_side is None or crop.get("height") != crop.get("width") or size.get("height") != size.get("width"):
         raise ValueError(f"hf:{name} resizes images to {size} and crops them to {crop}; pass a model of square images")
-    return crop.get("height") or resize_to, resize_to
+    resize_to = math.floor(short_side / (getattr(processor, "crop_pct", None) or 1))
+    return crop.get("height") or short_side, resize_to
+
+
+def _check_hub(source: str, repository: str | None) -> None:
+    """Check that a model is in the cache of the Hugging Face hub, or that the hub can be reached.
+
+    Without this check, the libraries try to connect for a minute.
+
+    Raises:
+        FileNotFoundError: if neither is the case.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+    from huggingface_hub.utils import get_session
+
+    if repository is None:
+        return
+    folder = repo_folder_name(repo_id=repository.partition("@")[0], repo_type="model")
+    if any(Path(constants.HF_HUB_CACHE, folder).glob("snapshots/*/*")):
+        return
+    try:
+        get_session().head(constants.ENDPOINT, timeout=10)
+    except Exception as error:  # versions of the hub's client differ in the exceptions that they raise
+        raise FileNotFoundError(
+            f"{source} is not on this machine, and {constants.ENDPOINT} cannot be reached ({error}); connect to a "
+            "network, or pass the path of a folder that holds the model"
+        ) from error
+
+
+def _check_preprocessing(
+    source: str, settings: str, prepare: Callable[[Image.Image], Tensor], classifier: Classifier
+) -> None:
+    """Compare a model's own preprocessing of a photo with that of its `Classifier`.
+
+    Args:
+        source: the model as on the command line, for the error message.
+        settings: the model's own settings, for the error message.
+        prepare: the model's own preprocessing, from a photo to the input `(3, H, W)` of the model.
+        classifier: the classifier.
+
+    Raises:
+        ValueError: if the inputs differ by more than `PREPROCESSING_TOLERANCE`.
+    """
+    photo = _waves()
+    own = prepare(photo)
+    pixels = to_tensor(InputGeometry.of(classifier).crop(photo, Image.Resampling.BICUBIC))
+    ours = classifier.normalize(pixels[None])[0]
+    if own.shape == ours.shape:
+        difference = float(((own - ours) * classifier.std).square().mean().sqrt())
+        if difference <= PREPROCESSING_TOLERANCE:
+            return
+        found = f"differ by {difference:.3f} (root mean square; at most {PREPROCESSING_TOLERANCE} is allowed)"
+    else:
+        found = f"have the shapes {tuple(own.shape)} and {tuple(ours.shape)}"
+    raise ValueError(
+        f"{source} prepares a photo in its own way ({settings}), a Classifier in another: it resizes the short side to "
+        f"{classifier.resize_to} pixels and crops {classifier.size} × {classifier.size}. For a photo of 300 × 400 "
+        f"pixels, the inputs {found}. To use the model with the Classifier's way, return Classifier(model, classes, "
+        "mean, std, size, resize_to) from a function, and pass FILE.py:FUNCTION"
+    )
+
+
+def _waves() -> Image.Image:
+    """Make a photo of 300 × 400 pixels whose channels are smooth waves in different directions."""
+    row = np.arange(300)[:, None]
+    column = np.arange(400)[None]
+    turns = np.stack([column / 90 + row / 400, row / 80 - column / 500, column / 140 + row / 110], axis=2)
+    return Image.fromarray(np.round(127.5 + 127.5 * np.sin(2 * np.pi * turns)).astype(np.uint8))
 
 
 def _from_file(path: Path, function: str) -> Classifier:

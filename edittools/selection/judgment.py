@@ -423,7 +423,7 @@ def evaluate(search: EditSearch, selection: Selection, retained_sets: Mapping[st
         for name, is_member in sets.items():
             member = Comparison(whole.before[is_member], whole.after[is_member])
             retained[name] = member if is_member.any() else None
-    elif search.splits.retain is not None:
+    elif retained_sets or search.splits.retain is not None:
         retained = dict.fromkeys(retained_sets or {RETAINED: None})
     return Evaluation(target, clean, retained)
 

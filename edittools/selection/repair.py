@@ -10,6 +10,7 @@ all failing images.
 """
 
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
@@ -293,6 +294,9 @@ def _splits(
     retained = {name: images for name, images in retained.items() if images is not None}
     titles = {name: "retain" if name == RETAINED else f"retain[{name!r}]" for name in retained}
     retained = {name: _labeled(titles[name], images, classifier) for name, images in retained.items()}
+    for name, images in retained.items():
+        if not len(images):
+            warnings.warn(f"{titles[name]} has no images, so it is not measured; pass images", stacklevel=3)
     if len(sets["failing"]) < 2:
         raise ValueError(f"{len(sets['failing'])} failing images were given; pass at least two, better a dozen")
     if len(sets["clean"]) < 3:
@@ -322,7 +326,7 @@ def _splits(
     )
     sizes = {name: len(images) for name, images in evaluating.items()}
     members = {}
-    for name in selecting:
+    for name in retained:
         of_each = [torch.full((size,), other == name) for other, size in sizes.items()]
         members[name] = torch.cat(of_each) if of_each else torch.zeros(0, dtype=torch.bool)
     return splits, members
