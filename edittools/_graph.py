@@ -21,7 +21,14 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, fx, nn
 
-from edittools._inference import NotIsolatedError, check_logits_shape, eval_copy, shallow_copy, without_autocast
+from edittools._inference import (
+    NotIsolatedError,
+    NotLogitsError,
+    eval_copy,
+    logits_of,
+    shallow_copy,
+    without_autocast,
+)
 from edittools._positions import Grid, Place, grids_of, op_name, sizes
 from edittools.classifiers import Classifier, check_classifier
 
@@ -63,7 +70,9 @@ class ExportedModel:
         slow = threading.Timer(SLOW, warnings.warn, (f"exporting {self.name} for images of {size}, once",))
         slow.start()
         try:
-            program = _export(model, images)
+            program = _export(model, images, classes)
+        except NotLogitsError:
+            raise
         except Exception as error:  # models fail in any way on what they were not made for
             reason = _reason_of(error)
             raise ValueError(
@@ -290,8 +299,7 @@ def check_logits(logits: Tensor, model: nn.Module, images: Tensor, classes: int,
         ValueError: if they differ.
     """
     with eval_copy(model) as copied:
-        own = copied(images)
-    own = check_logits_shape(own, len(images), classes, model)
+        own = logits_of(copied, images, classes)
     rounded = logits.is_cuda or any(isinstance(module, nn.MultiheadAttention) for module in model.modules())
     near = 1e-4 * float(own.abs().max()) if rounded else 0.0
     if logits.shape != own.shape or not torch.allclose(logits, own, rtol=0, atol=near, equal_nan=True):
@@ -396,18 +404,15 @@ class _Logits(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         answer = self.model(images)
-        logits = getattr(answer, "logits", answer)
-        if isinstance(logits, Tensor):
-            return logits
-        raise TypeError(f"it returned a {type(logits).__name__}, not logits (B, classes), alone or as `.logits`")
+        return getattr(answer, "logits", answer)
 
 
 @torch.inference_mode(False)
 @torch.no_grad()
 @without_autocast()
-def _export(model: nn.Module, images: Tensor) -> torch.export.ExportedProgram:
+def _export(model: nn.Module, images: Tensor, classes: int) -> torch.export.ExportedProgram:
     """Export a copy without the user's hooks: exporting replaces methods of modules for all threads."""
-    _Logits(model)(images)  # a size that the model does not take fails here, in the model's words
+    logits_of(shallow_copy(model).eval(), images, classes)  # what the model does not take fails here, in its own words
     copied = _Logits(model)
     for module in copied.modules():
         for hooks in (module._forward_hooks, module._forward_pre_hooks):

@@ -36,6 +36,10 @@ class NotIsolatedError(ValueError):
     """A model whose forward pass reaches its modules through something that cannot be copied, such as a closure."""
 
 
+class NotLogitsError(ValueError):
+    """A model that does not take images of three channels, or does not return one logit per class."""
+
+
 @contextmanager
 def without_autocast() -> Iterator[None]:
     """Compute in the precision of the tensors, also where the caller computes under autocast."""
@@ -47,7 +51,7 @@ def logits_of(model: nn.Module, images: Tensor, classes: int) -> Tensor:
     """Compute the logits `(B, classes)` of normalized images by the model's own forward pass.
 
     Raises:
-        ValueError: if the model takes images of another number of channels, or does not return logits, see
+        NotLogitsError: if the model takes images of another number of channels, or does not return logits, see
             `check_logits_shape`.
     """
     try:
@@ -56,7 +60,7 @@ def logits_of(model: nn.Module, images: Tensor, classes: int) -> Tensor:
         wanted = _CHANNELS.search(str(error))
         if wanted is None or int(wanted["given"]) != images.shape[1]:
             raise
-        raise ValueError(
+        raise NotLogitsError(
             f"{type(model).__name__} takes images of {wanted['channels']} channels, but images have "
             f"{images.shape[1]}; if it takes gray images, pass nn.Sequential(torchvision.transforms.Grayscale(), model)"
         ) from error
@@ -70,24 +74,24 @@ def check_logits_shape(answer: Any, count: int, classes: int, model: nn.Module) 
     model that squeezes its batch, become `(1, classes)`.
 
     Raises:
-        ValueError: for an answer of another shape, or if it holds probabilities.
+        NotLogitsError: for an answer of another shape, or if it holds probabilities.
     """
     logits = getattr(answer, "logits", answer)
     shape = tuple(logits.shape) if isinstance(logits, Tensor) else None
     if count == 1 and shape == (classes,):
         return logits[None]
     if shape is None:
-        raise ValueError(
+        raise NotLogitsError(
             f"{type(model).__name__} has returned a {type(logits).__name__}; pass a model that returns logits "
             "(B, classes), alone or as `.logits`"
         )
     if shape != (count, classes):
-        raise ValueError(
+        raise NotLogitsError(
             f"{type(model).__name__} returned logits of shape {shape} for {count} images, but {classes} class names "
             "were given; pass one name per logit, and a model that returns one row of logits per image"
         )
     if _are_probabilities(logits):
-        raise ValueError(
+        raise NotLogitsError(
             f"{type(model).__name__} returned probabilities: the {classes} values of each image are not negative and "
             "sum to 1; pass a model that returns logits, without its last softmax (nn.Identity() can replace it)"
         )

@@ -370,3 +370,36 @@ def test_predict_of_model_that_fails_inside_with_other_channels():
     classifier = Classifier(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(4, 4, 3)), list("abcd"), size=16)
     with pytest.raises(RuntimeError, match="to have 4 channels, but got 8 channels"):
         predict(classifier, images_of())
+
+
+# --- models without logits ---
+
+
+class Answering(nn.Module):
+    """Returns what `rule` makes of logits."""
+
+    def __init__(self, rule, channels=3):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, 4, 3)
+        self.rule = rule
+
+    def forward(self, x):
+        return self.rule(self.conv(x).mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("model", "pattern"),
+    [
+        (Answering(lambda logits: {"out": logits}), "Answering .*dict"),
+        (Answering(lambda logits: {"out": logits, "aux": logits}), "Answering .*dict"),
+        (Answering(lambda logits: (logits, logits)), "Answering .*tuple"),
+        (Answering(lambda logits: logits[:, :3]), r"Answering .*\(2, 3\)"),
+        (Answering(lambda logits: logits.softmax(dim=1)), "Answering .*probabilities"),
+        (Answering(lambda logits: logits, channels=1), "Answering .*1 channels"),
+    ],
+)
+def test_editable_layers_of_model_without_logits(model, pattern):
+    classifier = Classifier(model, list("abcd"), size=16)
+    with pytest.raises(ValueError, match=pattern) as caught:
+        editable_layers(classifier)
+    assert "torch.export" not in str(caught.value)
