@@ -81,8 +81,8 @@ def naive_solve(problem: Problem, steps: int, rate: float = 1e-3) -> tuple[Tenso
 def naive_loss(problem: Problem, weight: Tensor) -> Tensor:
     """The same objective as `Problem.l1`, written for a full weight."""
     value = problem.cut.value(problem.changed, problem.cut.output(problem.changed, weight))
-    share = F.adaptive_avg_pool2d(problem.share[:, None], value.shape[-2:]).sqrt()
-    return ((value - problem.target).abs() * share).sum() / share.sum() / value.shape[1]
+    share = F.adaptive_avg_pool2d(problem.masks[:, None], value.shape[-2:]).sqrt()
+    return ((value - problem.target_value).abs() * share).sum() / share.sum() / value.shape[1]
 
 
 def movement(coefficients: Tensor, windows: Tensor) -> float:
@@ -133,7 +133,10 @@ def solvers(problem: Problem, windows: Tensor, steps: int) -> dict[str, float | 
     figures = at_equal_movement(problem, windows, last, naive_time)
     figures |= at_equal_movement(problem, windows, best, step_time * best_step, "lowest")
     with torch.no_grad():
-        figures |= {"loss_before": float(problem.l1(torch.zeros(problem.shape))), "naive_steps_to_lowest": best_step}
+        figures |= {
+            "loss_before": float(problem.l1(torch.zeros(problem.coefficients_shape))),
+            "naive_steps_to_lowest": best_step,
+        }
         for name, solve in SOLVERS.items():
             took = seconds(lambda solve=solve: solve(replace(problem)))  # which knows nothing yet
             figures |= {f"{name}_time_ratio": naive_time / took, f"{name}_loss": float(problem.l1(solve(problem)))}

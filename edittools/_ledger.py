@@ -49,14 +49,18 @@ class Ledger:
     originals: dict[str, Tensor] = field(default_factory=dict)
 
     def replace_edits(self, edits: Sequence[AppliedEdit]) -> None:
-        """Apply these edits and no others; after an exception, the shorter one of both lists is applied."""
+        """Apply these edits and no others.
+
+        If that fails, the edits that both the old and the new list have are applied: an edit that was to be applied is
+        not, and one that was to be undone is.
+        """
         before = self.edits
-        known = {id(self.model.get_parameter(name)) for name in self.originals}
+        with_original = {id(self.model.get_parameter(name)) for name in self.originals}
         for edit in edits:
             for name in edit.changes:
                 parameter = self.model.get_parameter(name)
-                if id(parameter) not in known:
-                    known.add(id(parameter))
+                if id(parameter) not in with_original:
+                    with_original.add(id(parameter))
                     self.originals[name] = parameter.detach().clone()
         try:
             self._write(tuple(edits))
@@ -130,15 +134,16 @@ def ledger_of(model: nn.Module) -> Iterator[Ledger]:
         edits, originals = vars(bare).get(ATTRIBUTE, ((), {}))
         ledger = Ledger(bare, edits, dict(originals))
         changed = ledger.changed_parameter()
-        if changed is not None:
-            if not all(_holds(bare, name, original) for name, original in originals.items()):
-                raise ValueError(
-                    f"{changed!r} was changed by something else while an edit was applied to it, and undoing the edit "
-                    "would lose that change. Undo edits before training, loading other weights or rounding "
-                    "(.half().float()); to go on, load the weights from before the edit, or create the model again"
-                )
+        has_originals = changed is not None and all(_holds(bare, name, value) for name, value in originals.items())
+        if has_originals:
             object.__delattr__(bare, ATTRIBUTE)
             ledger = Ledger(bare)
+        elif changed is not None:
+            raise ValueError(
+                f"{changed!r} was changed by something else while an edit was applied to it, and undoing the edit "
+                "would lose that change. Undo edits before training, loading other weights or rounding "
+                "(.half().float()); to go on, load the weights from before the edit, or create the model again"
+            )
         yield ledger
 
 
@@ -192,6 +197,6 @@ def _holds(model: nn.Module, name: str, weight: Tensor) -> bool:
     """Tell whether a parameter has a value, in the precision and on the device that the parameter has now."""
     parameter = model.get_parameter(name)
     weight = weight.to(parameter)
-    if torch.equal(parameter, weight):
+    if torch.equal(parameter, weight):  # much faster, but False where both are NaN
         return True
     return parameter.shape == weight.shape and torch.allclose(parameter, weight, rtol=0, atol=0, equal_nan=True)

@@ -85,7 +85,7 @@ class Cut:
         self.layer = find_layer(self.model, layer)
         self.size = height_and_width(size or classifier.size)
         self.weights = weights
-        self._scaling = (classifier.mean.clone(), classifier.std.clone(), classifier.channel_order)
+        self._preprocessing = (classifier.mean.clone(), classifier.std.clone(), classifier.channel_order)
         self._exported = export_of(self.classifier, self.size)
         self._find()
         try:
@@ -284,6 +284,21 @@ class Cut:
         """
         return self._compute(self._exported.logits, state, output, parameters)
 
+    def logits_with(self, state: State, parameters: Mapping[str, Tensor]) -> Tensor:
+        """Compute the logits from a state at the layer, with other parameters, in float32 or better.
+
+        Args:
+            state: the state of B images at the layer.
+            parameters: values, by their names in the model, that replace parameters; they are converted to the
+                precision of these.
+
+        Returns:
+            The logits `(B, classes)`.
+        """
+        converted = {name: value.to(self.tensor(name).dtype) for name, value in parameters.items()}
+        logits = self.logits(state, parameters=converted)
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
     def suffix(self, state: State, weight: Tensor | None = None) -> Tensor:
         """Compute the logits `(B, classes)` from the layer on, with its own weight or with `weight`; see `logits`."""
         return self.logits(state, parameters=self._named(weight, self.keys(state)))
@@ -292,20 +307,20 @@ class Cut:
         """Normalize images as the classifier does; with a copy of the weights, as it did when the cut was made."""
         if self.weights is None:
             return self.classifier.normalize(images)
-        weight = self.weight
-        return normalize_images(images, *self._scaling, weight.device, weight.dtype)
+        mean, std, channel_order = self._preprocessing
+        return normalize_images(images, mean, std, channel_order, self.weight.device, self.weight.dtype)
 
     def _named(self, weight: Tensor | None, like: Tensor) -> dict[str, Tensor]:
         return {} if weight is None else {f"{self.layer}.weight": weight.to(like)}
 
     def _compute(
-        self, node: fx.Node, state: State, output: Tensor | None = None, weights: Mapping[str, Tensor] | None = None
+        self, node: fx.Node, state: State, output: Tensor | None = None, parameters: Mapping[str, Tensor] | None = None
     ) -> Tensor:
         """Compute a node from a state, and from the layer's output if one is given."""
         inputs = dict(zip(self._state_nodes, state, strict=True))
         if output is not None:
-            inputs = {self._node: output} | inputs
-        return self._run([node], inputs, weights)[0]
+            inputs = {self._node: output} | inputs  # the first input determines the precision and the number of images
+        return self._run([node], inputs, parameters)[0]
 
     def _run(
         self,
@@ -319,12 +334,6 @@ class Cut:
     def keys_at(self, state: State, layer: str) -> Tensor:
         """Compute the keys of a later layer from a state at this layer."""
         return self._compute(self._exported.layer_node(layer).args[0], state)
-
-    @property
-    def state_parameters(self) -> dict[str, nn.Parameter]:
-        """The parameters on which a state depends, by their names in the model."""
-        earlier = {node.target for node in self._earlier}
-        return {name: parameter for name, parameter in self.model.named_parameters() if name in earlier}
 
     @property
     def later_parameters(self) -> dict[str, nn.Parameter]:
@@ -374,7 +383,8 @@ def states_at(
     Raises:
         ValueError: if the cuts are of several classifiers, or if the images have another size.
     """
-    classifier = next(iter(cuts.values())).classifier
+    first_cut = next(iter(cuts.values()))
+    classifier = first_cut.classifier
     states: dict[str, list[State]] = {layer: [] for layer in cuts}
     if any(cut.classifier is not classifier for cut in cuts.values()):
         raise ValueError("the cuts are of several classifiers; pass cuts of one classifier, such as those of cut_all")
@@ -389,7 +399,8 @@ def states_at(
                     f"Cut(classifier, {cut.layer!r}, {size})"
                 )
         wanted = list(dict.fromkeys(node for cut in cuts.values() for node in cut._state_nodes))
-        computed = cut._run(wanted, {cut._exported.images: cut._normalized(batch)})
+        inputs = {first_cut._exported.images: first_cut._normalized(batch)}
+        computed = first_cut._run(wanted, inputs)
         values = dict(zip(wanted, computed, strict=True))
         for layer, cut in cuts.items():
             states[layer].append(tuple(values[node] for node in cut._state_nodes))

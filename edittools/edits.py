@@ -166,7 +166,7 @@ class Edit:
     def digest(self) -> str:
         """A hash of the changes, by which the edit is recognized in a copy of the model and in a file."""
         factors = _factors(self.changes)
-        names = [name.removesuffix("eft").removesuffix("ight") for name in factors]  # as in files of version 0.3
+        names = [name.replace("/left", "/l").replace("/right", "/r") for name in factors]  # as in files of version 0.3
         return digest_tensors(factors.values(), names)
 
     def __repr__(self) -> str:
@@ -250,15 +250,12 @@ class Edit:
                     f"The edit changes {name!r} of shape {change.shape}, but this {kind} {there}; "
                     "apply it to the model that it was made for"
                 )
-        actual = []
-        for fingerprint in fingerprints:
-            actual.append(fingerprint)
-            if fingerprint == self.fingerprint:
-                break
-        else:
+        fingerprints = iter(fingerprints)
+        present = next(fingerprints)
+        if present != self.fingerprint and self.fingerprint not in fingerprints:
             raise ValueError(
                 f"The edit was made for a model with fingerprint {self.fingerprint[:12]}, but this {kind} has "
-                f"{actual[0][:12]}. The edited layers have the same names and shapes, but this is another architecture "
+                f"{present[:12]}. The edited layers have the same names and shapes, but this is another architecture "
                 "or has other weights; apply the edit to the model that it was made for, with the edits that were "
                 "applied to it then, or make an edit of this model"
             )
@@ -385,14 +382,29 @@ class Edit:
         """
         if images.ndim == 3:
             return self.edit_map(classifier, images[None])[0]
+        return self.map_at(Cut(classifier, self._mapped_layer, images.shape[2:]), images)
+
+    @property
+    def _mapped_layer(self) -> str:
+        """The first layer whose weight is changed."""
         layers = [_layer_of(name) for name in self.changes if name.endswith(".weight")]
         if not layers:
             raise ValueError(f"{self} changes no layer's weight, so there is no map of where it acts")
-        layer = layers[0]
-        size = images.shape[2:]
-        cut = Cut(classifier, layer, size)
+        return layers[0]
+
+    @torch.no_grad()
+    def map_at(self, cut: Cut, images: Tensor) -> Tensor:
+        """Compute the edit map with a cut at the first layer whose weight the edit changes; see `edit_map`.
+
+        Args:
+            cut: the classifier, cut at that layer for images of this size.
+            images: a batch `(B, 3, H, W)` in [0, 1].
+
+        Returns:
+            `(B, H, W)`.
+        """
         keys = cut.keys(cut.prefix(images))
-        added = self.changes[f"{layer}.weight"].added(cut, keys)
+        added = self.changes[f"{cut.layer}.weight"].added(cut, keys)
         strength = added.square().mean(dim=cut.channels).sqrt()
         unit = None if self.record is None else self.record.response
         if not unit:

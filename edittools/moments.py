@@ -124,16 +124,17 @@ def directions(keys: Tensor, weights: Tensor, rank: int, moment: SecondMoment) -
         RankError: if the keys span fewer directions than `rank`.
         ValueError: if the rank is not a whole number of at least 1.
     """
+    wanted = check_number(rank, 1, "rank")
     whitener = moment.whitener.to(keys.device)
     weighted = keys.double() * weights.double().sqrt()[:, None]
     _, values, vectors = torch.linalg.svd(weighted @ whitener, full_matrices=False)
     available = int((values > 1e-9 * values[0]).sum()) if values[0] > 0 else 0
-    if check_number(rank, 1, "rank") > available:
+    if wanted > available:
         raise RankError(
             f"rank {rank!r} is more than the {available} directions that the keys at the mask span; "
             "lower the rank or enlarge the mask"
         )
-    return torch.linalg.qr((vectors[:rank] @ whitener).T).Q.T.to(keys.dtype)
+    return torch.linalg.qr((vectors[:wanted] @ whitener).T).Q.T.to(keys.dtype)
 
 
 @torch.no_grad()
@@ -169,9 +170,9 @@ def measure(cuts: Mapping[str, Cut], images: Images, progress: bool = False) -> 
             counts[layer] += len(flat)
             if is_in_sample.any():
                 samples[layer].append(keys[is_in_sample.to(keys.device)])
-    some_cut = next(iter(cuts.values()))
-    fingerprint = fingerprint_of(some_cut.classifier, some_cut.weights)
-    batch_size = usual_batch_size(some_cut.classifier)
+    first_cut = next(iter(cuts.values()))
+    fingerprint = fingerprint_of(first_cut.classifier, first_cut.weights)
+    batch_size = usual_batch_size(first_cut.classifier)
     moments = {}
     for layer in cuts:
         sample = torch.cat(samples[layer]).split(batch_size)

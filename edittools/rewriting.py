@@ -49,8 +49,8 @@ class Problem:
         basis: D transposed, `(rank, in)`, the directions of the edit; None edits along all directions.
         projected_keys: keys of x', projected on `basis`: `(B, rank, h, w)`.
         base_output: output of the unedited layer on x'.
-        target: value of x, v* in eq. (1).
-        share: masks `(B, H, W)`; all ones if the values of the whole image are constrained.
+        target_value: value of x, v* in eq. (1).
+        masks: `(B, H, W)`; all ones if the values of the whole image are constrained.
         reference_gram: λ times the second moment of the reference keys under the kernel's window,
             `(rank * kh * kw, rank * kh * kw)`; None without the penalty on reference outputs.
     """
@@ -61,12 +61,12 @@ class Problem:
     basis: Tensor | None
     projected_keys: Tensor
     base_output: Tensor
-    target: Tensor
-    share: Tensor
+    target_value: Tensor
+    masks: Tensor
     reference_gram: Tensor | None = None
 
     @property
-    def shape(self) -> torch.Size:
+    def coefficients_shape(self) -> torch.Size:
         """Return the shape of Λ, `(out, rank, kh, kw)`."""
         weight = self.cut.weight
         rank = weight.shape[1] if self.basis is None else len(self.basis)
@@ -83,13 +83,13 @@ class Problem:
         square root of the pooled mask as its weight, so that positions that the mask covers in part still count.
         """
         value = self.cut.value(self.changed, self.base_output + self.delta_output(coefficients))
-        distance = (value - self.target).abs().mean(dim=self.cut.channels)
+        distance = (value - self.target_value).abs().mean(dim=self.cut.channels)
         return (distance * self._value_weight).sum() / self._value_weight.sum()
 
     @cached_property
     def _value_weight(self) -> Tensor:
         """The weight of each position of the value: the square root of the pooled mask."""
-        return self.cut.pool_mask(self.share, "value").sqrt()
+        return self.cut.pool_mask(self.masks, "value").sqrt()
 
     def objective(self, coefficients: Tensor) -> Tensor:
         """Compute what `solve_l1` minimizes: `l1` plus the penalty on reference outputs, in the unit of `l1`."""
@@ -106,7 +106,7 @@ class Problem:
         The unit is the loss without an edit, divided by the squared residual at the mask: a mean over positions and,
         as in `quadratic`, a sum over channels.
         """
-        unedited = torch.zeros(self.shape).to(self.base_output)
+        unedited = torch.zeros(self.coefficients_shape).to(self.base_output)
         _, share = self.system
         mean_square = float((self.residual(unedited).square() * share[:, None]).sum() / share.sum())
         return float(self.l1(unedited)) / max(mean_square, 1e-30)
@@ -114,7 +114,7 @@ class Problem:
     @cached_property
     def system(self) -> tuple[Tensor, Tensor]:
         """The projected keys under the kernel's window, `(positions, rank * kh * kw)`, and the mask's share of each."""
-        share = self.cut.pool_mask(self.share, "output")
+        share = self.cut.pool_mask(self.masks, "output")
         return self.cut.unfold(self.projected_keys), share.flatten().double()
 
     @cached_property
@@ -145,7 +145,7 @@ def pose(
     basis: Tensor | None = None,
     reference_weight: float | None = 0.0,
 ) -> Problem:
-    """State eq. (1) at a site; the arguments are those of `rewrite`.
+    """State eq. (1) at a site. The arguments are those of `rewrite`; by default, there is no penalty (λ = 0).
 
     Raises:
         ValueError: if `basis` does not fit the layer or holds NaN, or if reference images are needed and there are
@@ -183,8 +183,8 @@ def pose(
             basis=basis,
             projected_keys=cut.project(keys, basis),
             base_output=cut.output(changed),
-            target=cut.value(image),
-            share=masks if masked else torch.ones_like(masks),
+            target_value=cut.value(image),
+            masks=masks if masked else torch.ones_like(masks),
             reference_gram=reference_gram,
         )
 
@@ -259,7 +259,7 @@ def solve_least_squares(problem: Problem, ridge: float = 1e-3) -> Tensor:
     design, share = problem.system
     weight = share.sqrt()[:, None]
     design = design * weight
-    unedited = torch.zeros(problem.shape).to(problem.base_output)
+    unedited = torch.zeros(problem.coefficients_shape).to(problem.base_output)
     residual = problem.residual(unedited) * weight
     positions, unknowns = design.shape
     damping = ridge * design.square().sum() / unknowns + torch.finfo(torch.float32).tiny
@@ -271,7 +271,7 @@ def solve_least_squares(problem: Problem, ridge: float = 1e-3) -> Tensor:
         if problem.reference_gram is not None:
             gram = gram + share.sum() * problem.reference_gram.to(gram)
         solution = torch.linalg.solve(gram + damping * torch.eye(unknowns).to(gram), design.T @ residual)
-    return solution.T.reshape(problem.shape).to(problem.base_output.dtype)
+    return solution.T.reshape(problem.coefficients_shape).to(problem.base_output.dtype)
 
 
 def solve_l1(problem: Problem, steps: int = 200) -> tuple[Tensor, int]:
@@ -309,15 +309,15 @@ def solve_l1(problem: Problem, steps: int = 200) -> tuple[Tensor, int]:
 
 def _adam_round(problem: Problem, start: Tensor, steps: int, rate: float) -> tuple[Tensor, float]:
     """Take one round of `solve_l1` from Λ `start`; return the best Λ of its steps, and the loss there."""
-    axes, scale = _preconditioner(problem, start)
-    scaled = (start.flatten(1) @ axes / scale).requires_grad_()
+    axes, step_size = _preconditioner(problem, start)
+    scaled = (start.flatten(1) @ axes / step_size).requires_grad_()
     optimizer = torch.optim.Adam([scaled], lr=rate, eps=1e-12)  # gradients of a loss over many channels are small
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1))
     best = start
     lowest = float("inf")
     for step in range(steps + 1):
         with torch.enable_grad():
-            coefficients = (scaled * scale @ axes.T).reshape(problem.shape)
+            coefficients = ((scaled * step_size) @ axes.T).reshape(problem.coefficients_shape)
             loss = problem.objective(coefficients)
             (scaled.grad,) = torch.autograd.grad(loss, [scaled])
         if loss.item() < lowest:
@@ -425,7 +425,7 @@ def rewrite(
             stacklevel=3,  # the caller of `rewrite`, which `without_autocast` wraps
         )
     problem = pose(site, rank, masked, basis, reference_weight)
-    edit = _solved(site, problem, objective, steps)
+    edit = _make_edit(site, problem, objective, steps)
     outputs = problem.base_output.abs() if objective == "l1" else problem.base_output.square()
     if edit.record.loss_before <= _NO_DIFFERENCE * float(outputs.mean()):
         warnings.warn(
@@ -450,17 +450,17 @@ def rewrite_at(
     """Rewrite the rule that a site's exemplars show: `rewrite` as a method of a search, with the same settings."""
     one_of(objective, OBJECTIVES, "objective")
     problem = pose(site, rank, masked, basis, reference_weight)
-    return [_solved(site, problem, objective, check_number(steps, 0, "steps"))]
+    return [_make_edit(site, problem, objective, check_number(steps, 0, "steps"))]
 
 
-def _solved(site: Site, problem: Problem, objective: str, steps: int) -> Edit:
+def _make_edit(site: Site, problem: Problem, objective: str, steps: int) -> Edit:
     """Solve a problem for Λ, and make the edit."""
     if objective == "least_squares":
         coefficients = solve_least_squares(problem)
         taken = 1
     else:
         coefficients, taken = solve_l1(problem, steps)
-    loss_before, loss_after = fits(problem, objective, coefficients)
+    loss_before, loss_after = losses(problem, objective, coefficients)
     change = Change(coefficients.detach(), problem.basis)
     response = site.response(problem.delta_output(change.left))
     record = Record(objective, loss_before, loss_after, taken, response)
@@ -468,7 +468,7 @@ def _solved(site: Site, problem: Problem, objective: str, steps: int) -> Edit:
 
 
 @torch.no_grad()
-def fits(problem: Problem, objective: str, coefficients: Tensor) -> tuple[float, float]:
+def losses(problem: Problem, objective: str, coefficients: Tensor) -> tuple[float, float]:
     """Measure the loss without an edit and with Λ.
 
     Args:

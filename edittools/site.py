@@ -20,7 +20,10 @@ from edittools.cut import Cut, State
 from edittools.edits import Change, Edit, Record
 from edittools.exemplars import Exemplar, check_exemplars
 from edittools.images import Images, evenly_spaced, in_batches, size_of
-from edittools.moments import SAMPLE, Reference, SecondMoment, check_reference, measure
+from edittools.moments import Reference, SecondMoment, check_reference, measure
+
+MOST_PREDICTED = 256
+"""The largest number of reference images whose predictions methods preserve."""
 
 Batches = Sequence[tuple[State, Tensor]]
 """Batches of images: for each, the state at a layer and the original log-probabilities `(B, classes)`."""
@@ -67,7 +70,7 @@ class LayerReference:
     @cached_property
     @torch.no_grad()
     def predictions(self) -> Batches:
-        """The states of up to 256 reference images at the layer, with their original log-probabilities.
+        """The states of up to `MOST_PREDICTED` reference images at the layer, with their original log-probabilities.
 
         Raises:
             ValueError: if there are no images, only their second moment.
@@ -77,7 +80,7 @@ class LayerReference:
                 "There are no reference images whose predictions should not change; pass images, at least one, not "
                 "their SecondMoment"
             )
-        states = map(self.cut.prefix, in_batches(evenly_spaced(self.images, 4 * SAMPLE), 16))
+        states = map(self.cut.prefix, in_batches(evenly_spaced(self.images, MOST_PREDICTED), 16))
         return [(state, self.cut.suffix(state).log_softmax(dim=1)) for state in states]
 
 

@@ -60,6 +60,7 @@ def test_compare_with_early_stop(tiny, sets, exemplar, scope):
     partial_errors = []
     assert torch.equal(complete.after, misclassified(cached.logits(edit), cached.labels))
     assert torch.equal(cached.compare(edit, stop=lambda after: False).after, complete.after)
+    cached = bench.CachedActivations(cut_all(tiny, LAYERS), sets["clean"], batch_size=3)
     assert cached.compare(edit, stop=lambda after: partial_errors.append(after) or len(after) > 5) is None
     assert [len(after) for after in partial_errors] == [3, 6] and torch.equal(partial_errors[1], complete.after[:6])
 

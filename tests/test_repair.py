@@ -97,7 +97,7 @@ def _share_left(case, fix):
     change = selection.edit.changes[f"{cut.layer}.weight"].delta()
     before = problem.target_output - problem.base_output
     after = before - problem.delta_output(change)
-    weight = cut.pool_mask(problem.share, "output")
+    weight = cut.pool_mask(problem.masks, "output")
     return float((after.square().mean(1) * weight).sum()) / float((before.square().mean(1) * weight).sum())
 
 

@@ -99,7 +99,7 @@ def test_least_squares_with_two_terms_solves_the_normal_equations(tiny, photos32
     scale = (0.5 * at_mask.square().sum() / len(seen)).sqrt()
     stacked = torch.cat([top, scale * seen])
     targets = torch.cat([wanted, torch.zeros(len(seen), wanted.shape[1]).double()])
-    expected = torch.linalg.lstsq(stacked, targets, driver="gelsd").solution.T.reshape(problem.shape)
+    expected = torch.linalg.lstsq(stacked, targets, driver="gelsd").solution.T.reshape(problem.coefficients_shape)
     windows = _windows(cut, photos32[:20], basis)
     found = solve_least_squares(replace(problem, reference_gram=0.5 * windows), ridge=0.0)
     torch.testing.assert_close(found.double(), expected, rtol=1e-3, atol=1e-6)

@@ -68,7 +68,7 @@ def test_solve_least_squares_against_lstsq(tiny, photos32, layer, rank, masked):
     columns = F.unfold(problem.projected_keys, module.kernel_size, padding=module.padding, stride=module.stride)
     design = columns.transpose(1, 2).flatten(0, 1).double()
     target = (problem.target_output - problem.base_output).permute(0, 2, 3, 1).flatten(0, 2).double()
-    weight = F.adaptive_avg_pool2d(problem.share, problem.base_output.shape[2:]).flatten().sqrt()[:, None].double()
+    weight = F.adaptive_avg_pool2d(problem.masks, problem.base_output.shape[2:]).flatten().sqrt()[:, None].double()
     expected = torch.linalg.lstsq(design * weight, target * weight, driver="gelsd").solution.T.reshape(
         coefficients.shape
     )
@@ -99,7 +99,7 @@ def test_solve_l1_against_adam_on_full_weight(tiny, photos32, exemplar, layer):
     def naive_loss(full):
         value = cut.value(problem.changed, cut.output(problem.changed, full))
         share = F.adaptive_avg_pool2d(exemplar.mask[None, None], value.shape[-2:]).sqrt()
-        return ((value - problem.target).abs() * share).sum() / share.sum() / value.shape[1]
+        return ((value - problem.target_value).abs() * share).sum() / share.sum() / value.shape[1]
 
     for _ in range(700):
         optimizer.zero_grad()

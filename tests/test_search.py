@@ -529,3 +529,25 @@ def test_split_clean_gives_a_quarter_to_the_reference_and_no_image_twice(count, 
         assert count < 3 or all(abs(size - share * count) <= 1 for size, share in zip(sizes, shares, strict=True))
         values = torch.cat([part.images[:, 0, 0, 0] for part in parts])
         assert torch.equal(values.sort().values, images[:, 0, 0, 0])
+
+
+@pytest.mark.parametrize(("limit", "images", "allowed"), [(99.9, 10, 9), (100.0, 10, 10), (3.0, 0, 0)])
+def test_may_break_with_other_limits(limit, images, allowed):
+    assert Constraints(max_retain_broken=limit).may_break(images) == allowed
+
+
+@pytest.mark.parametrize(("limit", "needed"), [(3.0, 99), (1.0, 299), (100.0, 0), (0.0, 0)])
+def test_retained_images_needed(limit, needed):
+    assert Constraints(max_retain_broken=limit).retained_images_needed == needed
+
+
+def test_describe_says_when_retained_images_are_too_few():
+    constraints = Constraints(max_retain_broken=1.0)
+    assert "cannot show" in constraints.describe(1200, 298)
+    assert "cannot show" not in constraints.describe(1200, 299)
+
+
+def test_selection_on_boundary_leaves_out_booleans_and_rank_1_of_a_second_layer(threshold):
+    tried = {"masked": [True, False, True], "second masked": [True, False, True], "second rank": [1, 3, 3]}
+    outcomes = _outcomes([_breaking(threshold)] * 3, [1.0, 2.0, 3.0], **tried)
+    assert not select_best(outcomes, _check(threshold), Constraints()).on_boundary

@@ -12,7 +12,7 @@ from edittools.cut import Cut
 from edittools.edits import Change, Edit
 from edittools.exemplars import Exemplar
 from edittools.moments import SecondMoment
-from edittools.rewriting import fits, pose, rewrite, solve_least_squares
+from edittools.rewriting import losses, pose, rewrite, solve_least_squares
 from edittools.site import prepare
 
 HEIGHT = 16
@@ -145,7 +145,7 @@ def test_solve_least_squares_before_residual_sum(layer, options):
     with edit.applied(classifier):
         value = cut.value(after)[0, at_mask]
     torch.testing.assert_close(value, cut.value(before)[0, at_mask], rtol=1e-3, atol=1e-3)
-    loss_before, loss_after = fits(problem, "least_squares", coefficients)
+    loss_before, loss_after = losses(problem, "least_squares", coefficients)
     assert loss_after < 1e-4 * loss_before
 
 

@@ -68,7 +68,7 @@ def finetune(
     edits = {}
     first_loss = None
     for step in range(max(stops) + 1):
-        loss = F.cross_entropy(forward(cut, site.changed, parameters), labels)
+        loss = F.cross_entropy(cut.logits_with(site.changed, parameters), labels)
         if first_loss is None:
             first_loss = loss.item()
         if step in stops:
@@ -113,24 +113,9 @@ def _edit(site: Site, originals: Mapping[str, Tensor], parameters: Mapping[str, 
     return site.edit(changes, record)
 
 
-def forward(cut: Cut, state: State, parameters: Mapping[str, Tensor]) -> Tensor:
-    """Compute the logits from a state at the layer, with other parameters.
-
-    Args:
-        cut: the classifier, cut at the layer.
-        state: state of B images at the layer.
-        parameters: values, by their names in the model, that replace parameters of the model.
-
-    Returns:
-        The logits `(B, classes)`, in float32 or better.
-    """
-    converted = {name: value.to(cut.tensor(name).dtype) for name, value in parameters.items()}
-    return _in_solver_precision(cut.logits(state, parameters=converted))
-
-
 def _divergence(cut: Cut, state: State, original: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
     """Compute KL(original ‖ fine-tuned) as a mean over a batch, from the original log-probabilities."""
-    finetuned = forward(cut, state, parameters).log_softmax(dim=1)
+    finetuned = cut.logits_with(state, parameters).log_softmax(dim=1)
     return F.kl_div(finetuned, original, reduction="batchmean", log_target=True)
 
 

@@ -8,7 +8,7 @@ from edittools._checks import check_amount, check_number
 from edittools.baselines.inputs import masked_keys, solver_precision
 from edittools.edits import Change, Edit, Record
 from edittools.moments import RankError, SecondMoment, directions
-from edittools.rewriting import Problem, fits, pose, rewrite_at, solve_least_squares
+from edittools.rewriting import Problem, losses, pose, rewrite_at, solve_least_squares
 from edittools.site import Site
 
 NULL_SPACES = [{"share": share, "rank": rank} for share, rank in product((0.9, 0.99, 0.999), (None, 1, 3))]
@@ -147,7 +147,7 @@ def rewrite_in_closed_form(
     ridge = weight * keys_trace / denominator if denominator else weight
     coefficients = solve_least_squares(problem, ridge)
     delta = torch.einsum("or...,rn->on...", coefficients.double(), whitener.to(coefficients.device))
-    loss_before, loss_after = fits(problem, "least_squares", coefficients)
+    loss_before, loss_after = losses(problem, "least_squares", coefficients)
     response = site.response(problem.delta_output(coefficients))
     record = Record("closed form", loss_before, loss_after, 1, response)
     change = Change(delta.to(solver_precision(cut.weight)))
@@ -159,4 +159,4 @@ def _masked_trace(problem: Problem, keys: torch.Tensor) -> float:
     cut = problem.cut
     ones = torch.ones_like(cut.weight[:1], dtype=torch.float64)
     squares = cut.convolve(keys.double().square(), ones)
-    return float((cut.pool_mask(problem.share, "output") * squares.squeeze(cut.channels)).sum())
+    return float((cut.pool_mask(problem.masks, "output") * squares.squeeze(cut.channels)).sum())

@@ -4,14 +4,13 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, log
 
 import torch
 from torch import Tensor
 
 from edittools._checks import check_amount
 from edittools._ledger import Weights
-from edittools.baselines.finetuning import forward
 from edittools.classifiers import MOST_IMAGES, Classifier, remap_labels, usual_batch_size
 from edittools.cut import Cut, State, cut_all, states_at
 from edittools.edits import Edit
@@ -105,8 +104,9 @@ class CachedActivations:
             The comparison, or None if it was given up.
         """
         key = (edit, strength)
-        if stop is None and key in self._compared:
-            return self._compared[key]
+        if key in self._compared:
+            comparison = self._compared[key]
+            return None if stop is not None and stop(comparison.after) else comparison
         after = torch.zeros(0, dtype=torch.bool)
         with closing(self._parts(edit, strength)) as parts:
             for logits in parts:
@@ -134,7 +134,7 @@ class CachedActivations:
             return
         parameters = self._edited_parameters(edit, strength, layer)
         for state in self._states_at(layer):
-            yield forward(cut, state, parameters).cpu()
+            yield cut.logits_with(state, parameters).cpu()
 
     def _start(self, edit: Edit | None) -> str:
         """Choose the layer to compute from: the first that the edit changes, otherwise the last."""
@@ -290,16 +290,16 @@ class SplitActivations(dict[str, CachedActivations]):
                 f"The activations are cached at {list(self.cuts)}, which are not the layers {list(layers)} of this "
                 "classifier; share activations of one classifier at the same layers"
             )
-        known = {}
+        taken_over = {}
         new = {}
         for name, data in splits.labeled.items():
             if shared is not None and shared.splits.labeled.get(name) is data:
-                known[name] = shared[name]
+                taken_over[name] = shared[name]
             else:
                 new[name] = data
         cached = cache_activations(self.cuts, new, early_stopping=("clean", "retain"), progress=progress)
         for name in splits.labeled:
-            self[name] = known[name] if name in known else cached[name]
+            self[name] = taken_over[name] if name in taken_over else cached[name]
         self.reference: dict[str, LayerReference] = {}
         if shared is not None and shared.splits.reference is splits.reference:
             self.reference = shared.reference
@@ -334,6 +334,16 @@ class Constraints:
         """The smallest number of clean images of which one is at most `max_accuracy_drop` points; 0 if that is 0."""
         return ceil(100 / self.max_accuracy_drop - 1e-9) if self.max_accuracy_drop else 0
 
+    @property
+    def retained_images_needed(self) -> int:
+        """The smallest number of retained images that can show that at most `max_retain_broken` percent are broken.
+
+        It is 0 if the limit is 0 or 100%.
+        """
+        if self.max_retain_broken == 0 or self.max_retain_broken >= 100:
+            return 0
+        return ceil(log(1 - CONFIDENCE) / log(1 - self.max_retain_broken / 100))
+
     def may_lose(self, clean: int) -> int:
         """Return by how many images an edit may lower the number of correct clean images.
 
@@ -357,7 +367,7 @@ class Constraints:
         for count in range(1, retained):
             if 100 * beta.ppf(CONFIDENCE, count + 1, retained - count) > self.max_retain_broken:
                 return count - 1
-        return 0
+        return max(retained - 1, 0)
 
     def describe(self, clean: int, retained: int | None = None) -> str:
         """Describe how many of these images an edit may lose or break, and whether they are too few.
@@ -376,7 +386,7 @@ class Constraints:
             return text
         allowed = self.may_break(retained)
         text += f"; {allowed or 'none'} of {retained:,} retained images may break"
-        if not allowed and retained < 99:
+        if retained < self.retained_images_needed:
             text += f", but so few cannot show that no more than {self.max_retain_broken:g}% break"
         return text
 
@@ -442,6 +452,7 @@ class ConstraintCheck:
         images = len(self.clean.before)
 
         def costs_too_much(after: Tensor) -> bool:
+            """Return whether the images so far hold more errors than all images may have."""
             return 100 * (errors_before - int(after.sum())) / images < -constraints.max_accuracy_drop
 
         clean = self.clean.compare(edit, strength, costs_too_much)

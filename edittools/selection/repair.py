@@ -28,7 +28,7 @@ from edittools.exemplars import Exemplar, Exemplars, named_exemplars
 from edittools.images import Images, LabelledImages, LazyImages
 from edittools.metrics import misclassified, predict
 from edittools.reports import Page, render, save_page
-from edittools.rewriting import OBJECTIVES, fits, pose
+from edittools.rewriting import OBJECTIVES, losses, pose
 from edittools.selection.evaluation import Constraints
 from edittools.selection.judgment import (
     RETAINED,
@@ -480,7 +480,7 @@ class _Procedure:
         pair = (first.edit, other.edit, other.strength)
         if pair not in self._sums:
             params = dict(first.params) | {f"{SECOND}{name}": value for name, value in other.params.items()}
-            both = other.scaled + first.edit  # the changes of the first come first, so the edit map is of its layer
+            both = first.edit + other.scaled  # in this order, so that the edit map is of the first one's layer
             [self._sums[pair]] = score_each([Candidate(params, both)], self.target)
         return self._sums[pair]
 
@@ -495,7 +495,7 @@ def _with_loss(selection: Selection, search: EditSearch) -> Selection:
     layer = selection.params["layer"]
     site = search.site(layer, search.exemplars[selection.params["exemplar"]])
     problem = pose(site, None, bool(selection.params.get("masked", True)))
-    _, left = fits(problem, edit.record.objective, edit.changes[f"{layer}.weight"].delta())
+    _, left = losses(problem, edit.record.objective, edit.changes[f"{layer}.weight"].delta())
     return replace(selection, edit=replace(edit, record=replace(edit.record, loss_after=left)))
 
 

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from edittools._caching import digest_tensors
+from edittools.cut import Cut
+from edittools.edits import Edit
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages, in_batches
 from edittools.metrics import misclassified, predicted_classes
@@ -344,8 +346,19 @@ def share_inside_mask(search: EditSearch, selection: Selection) -> float | None:
     if "exemplar" not in selection.params or not any(name.endswith(".weight") for name in selection.edit.changes):
         return None
     exemplar = first_exemplar(search, selection)
-    edit_map = selection.edit.edit_map(search.classifier, exemplar.changed)
+    edit_map = _maps_of(search, selection.edit, exemplar.changed[None])[0]
     return float((edit_map * exemplar.mask.to(edit_map)).sum() / edit_map.sum().clamp_min(1e-12))
+
+
+def _maps_of(search: EditSearch, edit: Edit, images: Tensor) -> Tensor:
+    """Compute edit maps with the search's copy of the weights."""
+    layer = next(name.removesuffix(".weight") for name in edit.changes if name.endswith(".weight"))
+    if layer in search.cuts:
+        return edit.map_at(search.cuts[layer], images)
+    weights = next(iter(search.cuts.values())).weights
+    return edit.map_at(
+        Cut(search.classifier, layer, images.shape[2:], weights), images
+    )  # the head, edited from any layer
 
 
 def first_exemplar(search: EditSearch, selection: Selection) -> Exemplar:
@@ -363,11 +376,13 @@ def _maps(
     images = [exemplar.changed]
     captions = ["x'"]
     for index in shown.change.argsort(descending=True, stable=True).tolist():
+        if len(images) == MOST_MAPS:
+            break
         image = shown.data.images[index]
-        if len(images) < MOST_MAPS and image.shape == exemplar.changed.shape:
+        if image.shape == exemplar.changed.shape:
             images.append(image)
             captions.append(shown.data.classes[int(shown.data.labels[index])])
-    maps = selection.edit.edit_map(search.classifier, torch.stack(images))
+    maps = _maps_of(search, selection.edit, torch.stack(images))
     largest = float(maps[0].max()) if float(maps[0].max()) > 0 else 1.0
     figures = []
     for image, strength, caption in zip(images, maps, captions, strict=True):

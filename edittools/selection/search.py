@@ -12,7 +12,6 @@ the one with the lowest cross-entropy is selected. The splits for evaluation, su
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain, product
@@ -308,9 +307,10 @@ class Selection:
         names = []
         for name, value in self.params.items():
             tried = {candidate.params.get(name) for candidate in self.outcomes.candidates}
-            numbers = [number for number in tried if isinstance(number, int | float)]
+            numbers = [number for number in tried if isinstance(number, int | float) and not isinstance(number, bool)]
             is_outermost = len(numbers) > 1 and value in (min(numbers), max(numbers))
-            if is_outermost and value and (name, value) != ("rank", 1) and name != "masked":
+            is_rank_one = name.endswith("rank") and value == 1
+            if is_outermost and value and not is_rank_one:
                 names.append(name)
         return tuple(names)
 
@@ -565,10 +565,12 @@ class EditSearch:
             one_of(layer, self.cuts, "layer", KeyError)
         if method in OF_THE_HEAD:  # it changes the head, whichever layer it is given
             last = layers[-1]
-            layers = []
-            with suppress(ValueError):
-                if self.cuts[last].head:
-                    layers = [last]
+            try:
+                self.cuts[last].head  # noqa: B018
+            except ValueError:
+                layers = []
+            else:
+                layers = [last]
         named = self.exemplars
         if exemplars is not None:
             named = named_exemplars(exemplars)
@@ -606,12 +608,11 @@ class EditSearch:
             ValueError: if there is no candidate.
         """
         started = time.perf_counter()
-        constraints = self.constraints if constraints is None else constraints
         outcomes = candidates if isinstance(candidates, Outcomes) else self.score(candidates)
         target = self.activations["target"]
 
         def select_on(images: Tensor | slice) -> Selection:
-            return select_best(outcomes, self._check, constraints, images)
+            return self.select_on(outcomes, images, constraints)
 
         if cv is None:
             selection = select_on(slice(None))
@@ -620,9 +621,17 @@ class EditSearch:
             selection = cross_validate(select_on, target.before, folds)
         return replace(selection, seconds=time.perf_counter() - started)
 
-    def select_on(self, outcomes: Outcomes, images: Tensor | slice) -> Selection:
-        """Select the best candidate on some of the target images, `(N,)` booleans or a slice; see `select_best`."""
-        return select_best(outcomes, self._check, self.constraints, images)
+    def select_on(
+        self, outcomes: Outcomes, images: Tensor | slice, constraints: Constraints | None = None
+    ) -> Selection:
+        """Select the best candidate on some of the target images, `(N,)` booleans or a slice; see `select_best`.
+
+        Args:
+            outcomes: the outcomes of the candidates on all target images.
+            images: which target images count.
+            constraints: the constraints; by default those of the search.
+        """
+        return select_best(outcomes, self._check, constraints or self.constraints, images)
 
     def is_feasible(self, edit: Edit, strength: float = 1.0) -> bool:
         """Return whether an edit, scaled by a strength, satisfies the constraints of this search."""
