@@ -82,6 +82,7 @@ def test_audit_goes_on_from_finished_parts(audited, scenes):
     settings = {"masks": scenes / "masks", "material": scenes / "snow.png", "layers": ["features.10"]}
     audit = audit_folder(scenes / "images", et.load_classifier("mini_vgg"), out=out, progress=False, **settings)
     assert audit.is_rule and audit.fix.selection.feasible
+    assert "edit.safetensors" in {path.name for path in audit.write(out)}
     assert {path: path.stat().st_mtime_ns for path in (out / "parts").rglob("*.json")} == finished
 
 
