@@ -78,7 +78,7 @@ def by_masks(size_of: Classifier) -> dict[str, Concepts]:
     found = cached(Gated(deeplab("cityscapes", concepts), deeplab("pascal", GATING_VEHICLES)))(images)
     both = LabelledImages(images, torch.cat([msrc.labels, sample.labels]), msrc.classes, (*msrc.names, *sample.names))
     return {
-        kind: with_materials(data, {name: masks[name] for name in concepts}, variants=3, groups=FOUND)
+        kind: with_materials(data, {name: masks[name] for name in concepts}, groups=FOUND)
         for kind, (data, masks) in {"made": (msrc, made), "found": (both, found)}.items()
     }
 
@@ -132,12 +132,12 @@ def on_photos(options: argparse.Namespace) -> Results:
     if options.masks == "made":
         classifiers, concepts, settings, _ = probing_setup(options.tier, progress=True, models=options.models)
         textures = style_textures(("snow", "wooden", "graffiti", "floral"), size=concepts.data.images.shape[-1])
-        styled = replace(concepts, styles=textures, groups=())
+        styled = replace(concepts, styles=textures, groups=(), own={})
         elsewhere = replace(settings, control="elsewhere", variants_per_image=None)
         asked = {"materials": (concepts, settings), "styles": (styled, elsewhere)}
     else:
         classifiers = {name: load_classifier(name) for name in options.models or MODELS[options.tier]}
-        settings = ProbeSettings(variants_per_image=2, control="in place", labels="read", least_images=5)
+        settings = ProbeSettings(control="in place", labels="read", least_images=5)
         largest = max(classifiers.values(), key=lambda classifier: classifier.size)
         asked = {kind: (concepts, settings) for kind, concepts in by_masks(largest).items()}
     if options.quick:

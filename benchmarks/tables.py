@@ -367,6 +367,19 @@ def random_directions(table: pd.DataFrame) -> str:
     return f"{markdown(columns)}\n\nMean of the errors corrected: {mean}, from {lowest} to {highest}."
 
 
+def null_audits(table: pd.DataFrame) -> str:
+    """Write one row per control: the audits that find a rule of a class, and one of all classes."""
+    rows = table.set_index(["condition", "split"])
+    interval = rows.low.map("{:.0f}".format) + " to " + rows.high.map("{:.0f}".format)
+    found = (rows.value.map("{:.0f}".format) + " [" + interval + "]").unstack("split")
+    columns = {
+        "audits": rows.n.unstack("split")["per class"].map(str),
+        "with a rule of a class": found["per class"],
+        "with a rule of all classes": found["all classes"],
+    }
+    return markdown(columns, rows="control")
+
+
 def default_settings(table: pd.DataFrame) -> str:
     """Write one row per experiment and setting, then the default that the rule selects."""
     table = table.assign(case=table.condition + " / " + table.method)
@@ -486,7 +499,7 @@ TABLES = {
     for function in (
         *(snow, typographic, watermark, synthetic, found_rule, side_effects, probing, segmentation, robustness, repair),
         *(many_edits, random_directions, default_settings, repair_composites, edit_speed, paper_rehearsal),
-        *(exemplar_count, compare_exemplars, batch_size),
+        *(exemplar_count, compare_exemplars, batch_size, null_audits),
     )
 }
 """What makes the table of a run, by its experiment."""

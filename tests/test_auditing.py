@@ -1,6 +1,7 @@
 """`edittools audit`: from a folder to a report; the masks and models that it takes; wrong input."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -11,9 +12,11 @@ import torch
 from conftest import TinyNet, needs_photos, save_image
 from PIL import Image
 from safetensors.torch import load_file
+from torch import nn
 
 import edittools as et
 from edittools.auditing import audit_folder, load_model, read_masks
+from edittools.auditing.audit import concepts_to_probe
 from edittools.auditing.cli import main
 from edittools.images import LabelledImages, fit_mask, load_image, load_mask
 from edittools.miniworld.scenes import CLASSES
@@ -79,6 +82,7 @@ def test_audit_goes_on_from_finished_parts(audited, scenes):
     settings = {"masks": scenes / "masks", "material": scenes / "snow.png", "layers": ["features.10"]}
     audit = audit_folder(scenes / "images", et.load_classifier("mini_vgg"), out=out, progress=False, **settings)
     assert audit.is_rule and audit.fix.selection.feasible
+    assert "edit.safetensors" in {path.name for path in audit.write(out)}
     assert {path: path.stat().st_mtime_ns for path in (out / "parts").rglob("*.json")} == finished
 
 
@@ -92,6 +96,133 @@ def test_audit_without_a_rule_names_the_strongest_suspicion(tmp_path):
     assert "suspicion" in audit.summary() or "no concept" in audit.summary()
     names = [path.name for path in audit.write(tmp_path / "out")]
     assert names == ["rules.csv", "report.html"]
+
+
+class Bands(nn.Module):
+    """The middle of an image shows its class by its color; the lower quarter lowers the logit of each class."""
+
+    def __init__(self, lowered):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 1)
+        self.linear = nn.Linear(6, 3)
+        weights = torch.cat([8 * torch.eye(3), -torch.diag(torch.tensor(lowered))], dim=1)
+        with torch.no_grad():
+            self.conv.weight[:, :, 0, 0] = torch.eye(3)
+            self.conv.bias.zero_()
+            self.linear.weight.copy_(weights)
+            self.linear.bias.zero_()
+
+    def forward(self, images):
+        features = self.conv(images).relu()
+        middle = features[:, :, 8:24].mean(dim=(2, 3))
+        below = features[:, :, 24:].mean(dim=(2, 3))
+        return self.linear(torch.cat([middle, below], dim=1))
+
+
+def bands(classes=("car", "bus", "cat"), lowered=(5.0, 14.0, 0.0)):
+    return et.Classifier(Bands(lowered), classes, (0, 0, 0), (1, 1, 1), 32, 32)
+
+
+def raising_bands():
+    """A model whose class "car" gains where the road gets brighter."""
+    return bands(lowered=(-3.0, 0.0, 0.0))
+
+
+def write_bands(root, classes=("car", "bus", "cat"), masks_of=lambda number: ("road",), brightness=0.9):
+    """Write ten images of each class with masks of the lower quarter, and a flat material."""
+    generator = torch.Generator().manual_seed(0)
+    mask = torch.zeros(32, 32)
+    mask[24:] = 1
+    for place, name in enumerate(classes):
+        for number in range(10):
+            image = torch.rand(3, 32, 32, generator=generator) / 4
+            image[place, 8:24] = 0.6 + torch.rand(16, 32, generator=generator) / 5
+            image[:, 24:] = torch.rand(3, 8, 32, generator=generator) / 5
+            save_image(root / "images" / name / f"{name}{number}.png", image)
+            for concept in masks_of(number):
+                (root / "masks" / concept).mkdir(parents=True, exist_ok=True)
+                et.save_mask(root / "masks" / concept / f"{name}{number}.png", mask)
+    save_image(root / "snow.png", torch.full((3, 32, 32), brightness))
+    return {"masks": root / "masks", "material": root / "snow.png", "layers": ["conv"], "progress": False}
+
+
+def test_audit_repairs_the_strongest_rule(tmp_path):
+    settings = write_bands(tmp_path)
+    audit = audit_folder(tmp_path / "images", bands(), **settings)
+    assert audit.rules["class"].tolist() == ["bus", "car"]
+    assert audit.rule["class"] == "bus" and audit.fix is not None
+
+
+def test_concepts_to_probe_objects_by_name():
+    names = ("Car", "sports car, sport car", "School_bus", "tench, Tinca tinca", "carton")
+    classifier = et.Classifier(TinyNet(), names, size=32)
+    data = LabelledImages(torch.rand(6, 3, 32, 32), torch.zeros(6, dtype=torch.long), names)
+    masks = dict.fromkeys(("car", "school bus", "Tinca_tinca", "road"), torch.ones(6, 32, 32))
+    concepts, _ = concepts_to_probe(data, masks, classifier)
+    assert dict(concepts.objects) == {
+        "car": ["Car", "sports car, sport car", "School_bus"],
+        "school bus": ["School_bus"],
+        "Tinca_tinca": ["tench, Tinca tinca"],
+    }
+
+
+def test_audit_object_is_no_rule(tmp_path):
+    settings = write_bands(tmp_path, classes=("Car", "Bus", "Cat"), masks_of=lambda number: ("car", "bus", "cat"))
+    audit = audit_folder(tmp_path / "images", bands(("Car", "Bus", "Cat")), **settings)
+    assert set(audit.rules["concept"]) == {"car", "bus", "cat"}
+    assert all(rule["class"].lower() != rule["concept"] for _, rule in audit.rules.iterrows())
+
+
+def test_main_audit_without_any_effect(tmp_path, capsys):
+    settings = write_bands(tmp_path, classes=("car",))
+    arguments = ["audit", tmp_path / "images", "--model", f"{__file__}:raising_bands", "--masks", settings["masks"]]
+    arguments += ["--material", settings["material"], "--out", tmp_path / "out"]
+    assert main([str(argument) for argument in arguments]) == 0
+    assert "No rule was found" in capsys.readouterr().out
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "no rule found" in page and "0.05" in page and "hundreds" in page
+    assert pd.read_csv(tmp_path / "out" / "rules.csv").empty
+
+
+def test_audit_with_masks_of_the_material(tmp_path):
+    settings = write_bands(tmp_path, masks_of=lambda number: ("road",) if number < 5 else ("snow",))
+    audit = audit_folder(tmp_path / "images", bands(), **settings)
+    assert set(audit.probe.table["concept"]) == {"road"} and set(audit.concepts.masks) == {"road", "snow"}
+    assert audit.rule["class"] == "bus" and len(audit.fix.search.splits.retain) > 1
+    shutil.rmtree(tmp_path / "masks" / "road")
+    with pytest.raises(ValueError, match="'snow'"):
+        audit_folder(tmp_path / "images", bands(), **settings)
+
+
+def test_audit_removes_the_results_of_an_earlier_audit(tmp_path):
+    out = tmp_path / "out"
+    first = audit_folder(tmp_path / "images", bands(), out=out, **write_bands(tmp_path))
+    (out / "mine.txt").write_text("notes")
+    (out / "edit.safetensors").write_bytes(b"an edit")
+    first.write(out)
+    parts = set((out / "parts").rglob("*.json"))
+    second = audit_folder(tmp_path / "images", raising_bands(), out=out, **write_bands(tmp_path))
+    assert {path.name for path in out.iterdir()} == {"rules.csv", "parts", "mine.txt"}
+    (out / "edit.safetensors").write_bytes(b"an edit")
+    second.write(out)
+    assert {path.name for path in out.iterdir()} == {"rules.csv", "report.html", "parts", "mine.txt"}
+    assert parts and parts <= set((out / "parts").rglob("*.json"))
+
+
+def test_audit_report_says_what_q_tests_and_which_concepts_are_rare(tmp_path):
+    settings = write_bands(tmp_path, masks_of=lambda number: ("road", "aeroplane") if number == 0 else ("road",))
+    et.save_mask(tmp_path / "masks" / "road" / "nobody.png", torch.ones(32, 32))
+    audit = audit_folder(tmp_path / "images", bands(lowered=(5.0, 0.6, 0.0)), **settings)
+    assert dict(audit.rare) == {"aeroplane": 3} and len(audit.left_out) == 1
+    [files] = [line for line in audit.summary().splitlines() if "left out" in line]
+    assert "nobody.png" in files and "aeroplane" not in files
+    assert "aeroplane 3" in audit.summary()
+    by_class = audit.rules.set_index("class")
+    assert by_class["significant"].to_dict() == {"car": True, "bus": False}
+    assert by_class.loc["car", "q"] <= 0.05 < by_class.loc["bus", "q"]  # both test whether the effect exceeds 0.5
+    audit.write(tmp_path / "out")
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "q tests" in page and "0.5" in page
 
 
 def test_apply_writes_the_edited_weights(audited, tmp_path):

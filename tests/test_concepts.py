@@ -207,9 +207,9 @@ def test_cached_with_about_and_changed_segmenter(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("masks", "pattern"),
-    [(3, "3 .*'road'.* 2 "), (2, " 2 ")],
+    [(torch.ones(3, 8, 8), "3 .*'road'.* 2 "), (torch.zeros(2, 8, 8), r"\(road\).* 2 images")],
 )
 def test_with_materials_bad_masks(masks, pattern):
     data = LabelledImages(torch.rand(2, 3, 8, 8), torch.zeros(2, dtype=torch.long), ("ship",))
     with pytest.raises(ValueError, match=pattern):
-        with_materials(data, {"road": torch.ones(masks, 8, 8)})
+        with_materials(data, {"road": masks})

@@ -19,7 +19,7 @@ from edittools.metrics import predict
 from edittools.miniworld.contexts import GROUNDS
 from edittools.miniworld.scenes import CLASSES, scene, scenes
 from edittools.models.load import load_classifier
-from edittools.probing.counterfactuals import Concepts, control_mask, materials
+from edittools.probing.counterfactuals import Concepts, control_mask, materials, with_materials
 from edittools.probing.effects import Probe, pairs, score
 from edittools.probing.probe import ProbeSettings, probe
 from edittools.scenarios.rules import repainted
@@ -82,7 +82,8 @@ def test_effects_are_means_of_table(looker, red_images):
 
 def test_rules_and_exemplar_of_rule(looker, red_images):
     data, masks = red_images
-    concepts = Concepts(data, masks, {"sea": RED[None], "meadow": torch.stack([GREEN, BLUE])})
+    meadows = torch.stack([GREEN, BLUE] * 6)
+    concepts = Concepts(data, masks, {"sea": RED.repeat(12, 1, 1, 1), "meadow": meadows})
     probed = probe(looker, concepts, ProbeSettings(only=["sea"], control="in place"))
     rules = probed.rules()
     assert pairs(rules) == {("ship", "sea")} and len(rules) == 1
@@ -242,6 +243,7 @@ def test_effects_of_concept_without_control(measure):
 
 def test_effects_with_control_in_place():
     table = random_table(images=12).replace({"style": {"a": "grass"}})
+    table = table.assign(variant=table["image"])  # each image has textures of its own
     effects = Probe(table, "in place").effects("class", "probability")
     rows = table[table["class"] == "class 2"].set_index("image")
     same, other = (rows[rows["style"] == style].p_after for style in ("grass", "b"))
@@ -294,6 +296,58 @@ def test_materials_of_concept():
     assert materials(data, {"sea": mask}, 3) == {}  # two images show it
 
 
+def test_effects_use_each_texture_once():
+    """Twelve images share three textures in place, so three of them count; each has its own in the other table."""
+    table = random_table(images=12).replace({"style": {"a": "grass"}})
+    table = table.assign(p_after=np.where(table["style"] == "grass", 0.8, 0.3))
+    shared, alone = (
+        Probe(table.assign(variant=variants), "in place", 3).effects(["class", "concept"], "log-odds")
+        for variants in (table["image"] % 3, table["image"])
+    )
+    assert set(shared["controlled"]) == {3} and set(alone["controlled"]) == {12}
+    assert set(shared["images"]) == set(alone["images"]) == {12}
+    assert np.allclose(shared["p"], 1 / 2**3) and np.allclose(alone["p"], 1 / 2**12)
+    assert np.allclose(shared["effect"], alone["effect"])
+
+
+def speckled(count=40, seed=0):
+    """Images of one class and masks of two rectangles at random places, named "a" and "b" by a coin."""
+    generator = torch.Generator().manual_seed(seed)
+    data = LabelledImages(
+        torch.rand(count, 3, 1, 1, generator=generator).expand(-1, -1, SIZE, SIZE).clone(),
+        torch.zeros(count, dtype=torch.long),
+        ("ship", "house"),
+    )
+    masks = {name: torch.zeros(count, SIZE, SIZE) for name in ("a", "b")}
+    for number in range(count):
+        coin = int(torch.randint(0, 2, (1,), generator=generator))
+        for place, name in enumerate(("ab", "ba")[coin]):
+            left = int(torch.randint(0, SIZE // 2 - 4, (1,), generator=generator)) + place * SIZE // 2
+            masks[name][number, 8:, left : left + 5] = 1
+    return data, masks
+
+
+def test_with_materials_of_concepts_named_by_a_coin(looker):
+    found = 0
+    for seed in range(10):
+        probed = probe(looker, with_materials(*speckled(seed=seed)), ProbeSettings(control="in place"))
+        assert set(probed.effects(["class", "concept"])["controlled"]) <= {39, 40}
+        found += len(probed.rules(least_effect=0)) > 0
+    assert found <= 2
+
+
+def test_with_materials_of_an_image_are_those_of_others():
+    data, masks = speckled(count=12)
+    concepts = with_materials(data, masks)
+    assert {style: len(textures) for style, textures in concepts.styles.items()} == {"a": 12, "b": 12}
+    for part in (concepts, concepts.subset(range(5, 9)), *concepts.parted("a", "b")):
+        for number, image in enumerate(part.data.images):
+            textures = [part.styles[style][variant] for style, variant in part.textures(number)]
+            assert not any(torch.equal(texture, image) for texture in textures)
+    used = [pair for number in range(12) for pair in concepts.textures(number, 1)]
+    assert len(set(used)) >= 22  # of each style, two images may have the same
+
+
 def test_concepts_and_probe_with_bad_input(looker, red_images):
     data, masks = red_images
     with pytest.raises(ValueError, match=r"'sea'.*\(16, 16\)"):
@@ -343,8 +397,10 @@ def test_rules_of_mini_models():
     models = {name: load_classifier(name) for name in ("mini_vgg", "mini_vgg_balanced")}
     data = scenes(60, 2_700_000, label=["car", "tractor", "ship", "sled", "penguin"] * 12)
     masks = {concept: data.mask(concept) for concept in (*GROUNDS, "object")}
-    donors = scenes(26, 3_700_000, label=list(CLASSES))
-    grounds = materials(donors, {ground: donors.mask(ground) for ground in GROUNDS})
+    grounds = {}
+    for place, ground in enumerate(GROUNDS):
+        donors = scenes(24, 3_700_000 + 100 * place, label=list(CLASSES[:24]), ground=ground)
+        grounds |= materials(donors, {ground: donors.mask(ground)}, 24)
     concepts = Concepts(data, masks, grounds, {"object": CLASSES}, [GROUNDS])
     rules = probe(models, concepts, ProbeSettings(variants_per_image=2, control="in place")).rules()
     triples = set(zip(rules.classifier, rules["class"], rules.concept, strict=True))
@@ -419,7 +475,7 @@ def test_probe_variants_rotate(looker, red_images):
     settings = ProbeSettings(only=["sea"], variants_per_image=2)
     table = probe(looker, Concepts(*red_images, styles), settings).table
     gray = table[table["style"] == "gray"].groupby("image").variant.agg(set)
-    assert gray.tolist() == [{k % 4, (k + 1) % 4} for k in range(12)]
+    assert gray.tolist() == 6 * [{0, 1}, {2, 3}]
     assert (table[table["style"] == "green"].groupby("image").size() == 1).all()
 
 

@@ -10,15 +10,14 @@ import torch
 from torch import Tensor
 
 from edittools.auditing.masks import read_masks
-from edittools.auditing.result import Audit, shows, write_rules
+from edittools.auditing.result import Audit, remove_results, shows, write_rules
 from edittools.classifiers import Classifier
 from edittools.exemplars import Exemplar
 from edittools.folders import read_folder
 from edittools.images import LabelledImages, load_image
 from edittools.metrics import misclassified, predict
-from edittools.models.imagenet import imagenet_classes
 from edittools.probing.counterfactuals import LEAST_AREA, Concepts, with_materials
-from edittools.probing.effects import LEAST_IMAGES, Probe
+from edittools.probing.effects import LEAST_EFFECT, LEAST_IMAGES, Probe
 from edittools.probing.probe import ProbeSettings, probe
 from edittools.probing.segmentation import Finder, Gated, cached, deeplab
 from edittools.scenarios.rules import classes_by_object, shown_rule
@@ -29,6 +28,9 @@ LEAST_PROBED = 5
 
 EXEMPLARS_TRIED = 10
 """The number of images of a rule's evidence that are tried as the exemplar."""
+
+TEXTURES_TRIED = 2
+"""The number of textures of a rule's material that are tried in an exemplar; they were cut from the largest areas."""
 
 STREET = ("road", "grass", "sky", "building", "tree")
 """The concepts that the default segmenter finds in addition to the things of Pascal VOC."""
@@ -68,10 +70,11 @@ def audit_folder(
         masks: masks of the concepts, see `read_masks`. By default, `find` finds the concepts.
         find: a function that finds concepts in images, see `edittools.probing.segmentation`; by default DeepLab for
             street scenes and for the things of Pascal VOC.
-        material: image file of the material that replaces concepts. By default, concepts are replaced by the materials
-            of other concepts, which are cut from the images themselves.
+        material: image file of the material that replaces concepts; a concept with the name of that file is not
+            replaced. By default, concepts are replaced by the materials of other concepts, which are cut from the
+            images themselves.
         out: folder for intermediate and final results: parts of the probe and `rules.csv`. A later call with the same
-            folder continues from there.
+            folder continues from there; it removes the report and the edit of an earlier call.
         layers: names of the layers to edit, see `repair`.
         callback: is called before each step with a description of the step.
         progress: show progress bars.
@@ -87,28 +90,30 @@ def audit_folder(
     """
     tell = callback or (lambda step: None)
     tell(f"Reading {fspath(folder)}")
-    data, left_out = read_folder(folder, classifier)
+    data, unread = read_folder(folder, classifier)
     if len(data) < LEAST_PROBED:
         raise ValueError(
             f"{fspath(folder)!r} holds {len(data)} images that can be used; pass at least {LEAST_PROBED}, better "
             "hundreds"
         )
     tell("Finding concepts")
-    found, lines = _find_concepts(data, classifier, folder, masks, find)
-    left_out = [*left_out, *lines]
-    concepts, settings = _concepts_to_probe(data, found, classifier, material)
+    found, unused = _find_concepts(data, classifier, folder, masks, find)
+    left_out = [*unread, *unused]
+    common, rare = _common(found, left_out)
+    concepts, settings = concepts_to_probe(data, common, classifier, material)
     store = None if out is None else Path(out).expanduser() / "parts"
-    tell(f"Probing {len(concepts.data)} images for {', '.join(concepts.masks)}")
+    tell(f"Probing {len(concepts.data)} images for {', '.join(settings.only or concepts.masks)}")
     probed = probe(classifier, concepts, settings, store=store, progress=progress)
     per_class = int(concepts.data.labels.bincount().max()) >= probed.least_images
     rules = _rules(probed, per_class)
     rule, is_rule = None, False
     if len(rules):
-        rule, is_rule = shown_rule(probed, pooled=not per_class)
+        rule, is_rule = shown_rule(probed, example=None, pooled=not per_class)
         rule["per class"] = per_class
     if out is not None:
+        remove_results(Path(out).expanduser())
         write_rules(rules, Path(out).expanduser())
-    audit = Audit(classifier, data, left_out, concepts, probed, rules, rule, is_rule)
+    audit = Audit(classifier, data, left_out, rare, concepts, probed, rules, rule, is_rule)
     if not is_rule:
         return replace(audit, note="Nothing was repaired.")
     tell(f"Repairing {rule['concept']!r}")
@@ -131,26 +136,42 @@ def _find_concepts(
     """Read or find the masks of concepts.
 
     Returns:
-        The masks, by concept, and one line per file, annotation or rare concept that was left out.
+        The masks, by concept, and one line per file or annotation that was left out.
     """
-    left_out = []
     if masks is not None:
-        found, left_out = read_masks(masks, data.names, classifier, folder)
-    else:
-        found = _find(data.images, find)
-    probed = {}
-    for concept, concept_masks in found.items():
+        return read_masks(masks, data.names, classifier, folder)
+    return _find(data.images, find), []
+
+
+def _common(masks: Mapping[str, Tensor], left_out: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, int]]:
+    """Select the concepts that enough images show.
+
+    Args:
+        masks: masks `(N, H, W)`, by concept.
+        left_out: one line per file or annotation that was left out; the first one is quoted if no concept is left.
+
+    Returns:
+        The masks of these concepts; and of each other concept, the number of images that show it.
+
+    Raises:
+        ValueError: if too few images show each concept.
+    """
+    common = {}
+    rare = {}
+    for concept, concept_masks in masks.items():
         count = int(shows(concept_masks).sum())
         if count >= LEAST_PROBED:
-            probed[concept] = concept_masks
+            common[concept] = concept_masks
         else:
-            left_out.append(f"{concept}: only {count} images show it on {LEAST_AREA:.0%} of their area or more")
-    if not probed:
-        reason = f" ({left_out[0]})" if left_out else ""
+            rare[concept] = count
+    if not common:
+        counts = "".join(f"; {concept!r} is shown by {count}" for concept, count in rare.items())
+        example = f"; left out: {left_out[0]}" if left_out else ""
         raise ValueError(
-            f"no concept is shown by {LEAST_PROBED} of the {len(data)} images{reason}; pass more images, or masks"
+            f"no concept is shown by {LEAST_PROBED} images on {LEAST_AREA:.0%} of their area or more{counts}{example}; "
+            "pass more images, or masks"
         )
-    return probed, left_out
+    return common, rare
 
 
 def _find(images: Tensor, find: Finder | None) -> dict[str, Tensor]:
@@ -183,41 +204,72 @@ def default_finder() -> Finder:
     return find
 
 
-def _concepts_to_probe(
-    data: LabelledImages, masks: Mapping[str, Tensor], classifier: Classifier, material: str | PathLike | None
+def concepts_to_probe(
+    data: LabelledImages, masks: Mapping[str, Tensor], classifier: Classifier, material: str | PathLike | None = None
 ) -> tuple[Concepts, ProbeSettings]:
-    """Select the materials, and the control that fits them."""
+    """Select the materials, the control that fits them, and the smallest number of images of a rule.
+
+    Args:
+        data: N images.
+        masks: masks `(N, H, W)`, by concept.
+        classifier: its class names tell which concepts are the object of a class.
+        material: image file of the material that replaces concepts. By default, materials are cut from the images, and
+            each image has two textures of each; one if no class has enough images for a rule of its own, since all
+            images are then tested together and each texture counts once.
+
+    Returns:
+        The concepts, and how to probe them.
+
+    Raises:
+        ValueError: if the material is the only concept.
+    """
     objects = _classes_of_concepts(classifier, masks)
     least = min(LEAST_IMAGES, max(LEAST_PROBED, len(data) // 10))
-    if material is not None:
-        texture = load_image(material)
-        styles = {Path(material).stem: texture[None]}
-        return Concepts(data, masks, styles, objects), ProbeSettings(least_images=least)
-    concepts = with_materials(data, masks, variants=2, objects=objects)
-    return concepts, ProbeSettings(variants_per_image=2, control="in place", least_images=least)
+    if material is None:
+        per_image = 2 if int(data.labels.bincount().max()) >= least else 1
+        settings = ProbeSettings(variants_per_image=per_image, control="in place", least_images=least)
+        return with_materials(data, masks, objects=objects), settings
+    name = Path(material).stem
+    replaced = [concept for concept in masks if concept != name]
+    if not replaced:
+        raise ValueError(f"the material {name!r} is the only concept; pass masks of a concept that it replaces")
+    concepts = Concepts(data, masks, {name: load_image(material)[None]}, objects)
+    return concepts, ProbeSettings(only=replaced, least_images=least)
 
 
 def _classes_of_concepts(classifier: Classifier, masks: Mapping[str, Tensor]) -> dict[str, list[str]]:
-    """Map each concept to the classes whose object it is: for ImageNet by a table, otherwise by name."""
-    table = classes_by_object() if tuple(classifier.classes) == tuple(imagenet_classes()) else {}
-    classes = set(classifier.classes)
-    found = {}
+    """Map each concept to the classes whose object it is: those of its name, and those that a table of objects lists.
+
+    Names are compared without case, and by each of the synonyms that a class name lists, as in "sports car, sport car".
+    """
+    table = classes_by_object()
+    objects = {}
     for concept in masks:
-        named = [name for name in (concept, concept.replace("_", " ")) if name in classes]
-        listed = table.get(concept, named)
-        if listed:
-            found[concept] = list(listed)
-    return found
+        names = set().union(*(_synonyms(name) for name in (concept, *table.get(concept.casefold(), ()))))
+        named = [class_name for class_name in classifier.classes if names & _synonyms(class_name)]
+        if named:
+            objects[concept] = named
+    return objects
+
+
+def _synonyms(name: str) -> set[str]:
+    """Return the names that are separated by commas, in lower case and with spaces between their words."""
+    return {" ".join(part.replace("_", " ").split()).casefold() for part in name.split(",")}
 
 
 def _rules(probed: Probe, per_class: bool) -> pd.DataFrame:
-    """Tabulate the rules, followed by the suspicions: concepts with an effect that is not significant."""
+    """Tabulate the rules, followed by the suspicions: other concepts with an effect above 0.
+
+    The p- and q-values of both are those of the test that the effect exceeds `LEAST_EFFECT`.
+    """
     keys = ["class", "concept"] if per_class else ["concept"]
     rules = probed.rules(pooled=not per_class).assign(significant=True)
-    all_effects = probed.rules(fdr=1, least_effect=0, pooled=not per_class).assign(significant=False)
+    suspicions = probed.rules(fdr=1, least_effect=0, pooled=not per_class).assign(significant=False)
     known = set(rules[keys].itertuples(index=False, name=None))
-    is_new = [pair not in known for pair in all_effects[keys].itertuples(index=False, name=None)]
-    suspicions = all_effects[is_new].sort_values("effect", ascending=False, kind="stable")
+    is_new = [pair not in known for pair in suspicions[keys].itertuples(index=False, name=None)]
+    suspicions = suspicions.loc[is_new].sort_values("effect", ascending=False, kind="stable")
+    tested = probed.effects(keys, "log-odds", LEAST_EFFECT, probed.least_images)
+    suspicions = suspicions.drop(columns=["p", "q"]).merge(tested[[*keys, "p", "q"]], on=keys)[rules.columns]
     parts = [part for part in (rules, suspicions) if len(part)]
     table = pd.concat(parts, ignore_index=True) if parts else rules
     names = probed.concepts.data.names
@@ -234,12 +286,12 @@ def select_exemplar(classifier: Classifier, concepts: Concepts, rule: Mapping[st
         rule: a row of `Probe.rules`.
 
     Returns:
-        The exemplar, with the first variant of the material that leads to a misclassification.
+        The exemplar, with the first of `TEXTURES_TRIED` variants of the material that leads to a misclassification.
 
     Raises:
-        ValueError: if the first `EXEMPLARS_TRIED` images are classified correctly in every variant.
+        ValueError: if the first `EXEMPLARS_TRIED` images are classified correctly in each of these variants.
     """
-    variants = len(concepts.styles[rule["style"]])
+    variants = min(TEXTURES_TRIED, len(concepts.styles[rule["style"]]))
     numbers = list(rule["evidence"])[:EXEMPLARS_TRIED]
     for place, number in enumerate(numbers):
         label = int(concepts.data.labels[number])

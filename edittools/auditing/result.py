@@ -1,6 +1,6 @@
 """The result of an audit: its summary, and the files that it writes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from os import PathLike
@@ -14,7 +14,7 @@ from edittools._caching import atomic_path
 from edittools.classifiers import Classifier
 from edittools.images import LabelledImages
 from edittools.probing.counterfactuals import LEAST_AREA, Concepts
-from edittools.probing.effects import Probe
+from edittools.probing.effects import FALSE_DISCOVERY_RATE, LEAST_EFFECT, Probe
 from edittools.reports import Figure, Page, data_uri, save_page
 from edittools.selection.repair import RepairResult
 
@@ -26,6 +26,23 @@ MOST_RULES = 30
 
 HEAD = ("class", "concept", "replaced by", "images", "effect (log-odds)", "q", "rule or suspicion")
 
+TESTED = (
+    f"q tests whether the effect exceeds {LEAST_EFFECT}, for rules and for suspicions alike: it is the p-value of a "
+    f"one-sided signed-rank test, adjusted for the number of tests. A rule has q ≤ {FALSE_DISCOVERY_RATE} and an "
+    f"effect of at least {LEAST_EFFECT}; every other effect above 0 is a suspicion."
+)
+"""What the columns q and "rule or suspicion" of a report mean."""
+
+REASONS = (
+    "There may be too few images: pass hundreds.",
+    "The model may not rely on the concepts that were probed: pass masks of others.",
+    "The masks may mark the wrong pixels: look at them, and pass your own.",
+)
+"""Why no rule may be found, and what to do."""
+
+RESULTS = ("rules.csv", "report.html", "edit.safetensors")
+"""The files of an audit in its folder."""
+
 
 @dataclass(frozen=True, eq=False)
 class Audit:
@@ -34,7 +51,8 @@ class Audit:
     Attributes:
         classifier: the classifier.
         data: the images of the folder.
-        left_out: one line per file, mask or concept that was left out.
+        left_out: one line per file or annotation that was left out.
+        rare: for each concept that too few images show to be probed, the number of images that show it.
         concepts: the images that were probed, the masks of their concepts, and the materials.
         probe: the predictions on the images with replaced concepts.
         rules: one row per rule, followed by one row per suspicion, an effect that is not significant. The columns are
@@ -48,6 +66,7 @@ class Audit:
     classifier: Classifier = field(repr=False)
     data: LabelledImages = field(repr=False)
     left_out: Sequence[str] = field(repr=False)
+    rare: Mapping[str, int] = field(repr=False)
     concepts: Concepts = field(repr=False)
     probe: Probe = field(repr=False)
     rules: pd.DataFrame = field(repr=False)
@@ -65,11 +84,16 @@ class Audit:
             f"show each concept: {counts}."
         ]
         if self.rule is None:
-            lines.append("No rule was found: no concept has an effect on predictions.")
+            lines.append(
+                "No rule was found: no concept lowers the log-odds of the correct class more than its control."
+            )
         else:
             lines.append(self._describe_rule())
         if self.left_out:
-            lines.append(f"{len(self.left_out)} files were left out, such as {self.left_out[0]}.")
+            lines.append(f"{len(self.left_out)} files or annotations were left out, such as {self.left_out[0]}.")
+        if self.rare:
+            counts = ", ".join(f"{concept} {count}" for concept, count in self.rare.items())
+            lines.append(f"Concepts that too few images show to be probed: {counts}.")
         if self.fix is not None:
             lines += ["", self.fix.summary()]
         elif self.note:
@@ -95,13 +119,14 @@ class Audit:
         """Write `report.html`, `rules.csv` and, if the edit changes anything, `edit.safetensors`.
 
         Args:
-            folder: folder for the files; it is created if it does not exist. Each file is written in one step.
+            folder: folder for the files; it is created if it does not exist. Files of these names are replaced, or
+                removed if this audit has none. Each file is written in one step.
 
         Returns:
             The paths of the files.
         """
         root = Path(folder).expanduser()
-        root.mkdir(parents=True, exist_ok=True)
+        remove_results(root)
         paths = [write_rules(self.rules, root), save_page(audit_page(self), root / "report.html")]
         if self.fix is not None and self.fix.selection.feasible:
             path = root / "edit.safetensors"
@@ -120,6 +145,12 @@ def write_rules(rules: pd.DataFrame, folder: Path) -> Path:
     return path
 
 
+def remove_results(folder: Path) -> None:
+    """Remove the files of an earlier audit from a folder; other files and the parts of the probe stay."""
+    for name in RESULTS:
+        (folder / name).unlink(missing_ok=True)
+
+
 def shows(masks: Tensor) -> Tensor:
     """Return which masks `(N, H, W)` cover at least `LEAST_AREA` of their image, `(N,)` booleans."""
     return masks.mean(dim=(1, 2)) >= LEAST_AREA
@@ -131,19 +162,32 @@ def audit_page(audit: Audit) -> Page:
     findings = {
         "findings_head": HEAD,
         "findings": _rows(audit),
-        "findings_note": audit.summary().partition("\n\n")[0],
+        "findings_note": "\n".join(_notes(audit)),
     }
     if audit.fix is not None:
         return replace(audit.fix.page(title), **findings)
+    no_rule = (
+        f"no concept lowered the log-odds of the correct class by more than {LEAST_EFFECT} beyond its control in a way "
+        f"that the test confirms (q ≤ {FALSE_DISCOVERY_RATE})"
+    )
     return Page(
         title=title,
         subtitle=str(audit.classifier),
         word="nothing repaired" if audit.is_rule else NO_RULE,
-        reason=audit.note.rstrip("."),
+        reason=audit.note.rstrip(".") if audit.is_rule else no_rule,
+        advice="" if audit.is_rule else " ".join(REASONS),
         exemplars=_suspicion(audit),
         created=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         **findings,
     )
+
+
+def _notes(audit: Audit) -> list[str]:
+    """Say what was probed and found, and what the table of rules shows, one sentence per entry."""
+    notes = audit.summary().partition("\n\n")[0].splitlines()
+    if len(audit.rules):
+        notes.append(TESTED)
+    return notes
 
 
 def _rows(audit: Audit) -> list[list[str]]:

@@ -7,6 +7,7 @@ are all styles of an audit.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import chain
 from typing import Any
 
@@ -31,6 +32,9 @@ It returns the image with what the mask covers transformed to the texture, or to
 
 LEAST_AREA = 0.02
 """Concepts that cover a smaller share of an image are not transformed."""
+
+MOST_TEXTURES = 100
+"""The largest number of textures of a concept that `with_materials` cuts."""
 
 ALL_CLASSES = "all classes"
 """The `class` of a rule that all classes rely on together, see `Probe.rules(pooled=True)`."""
@@ -95,6 +99,8 @@ class Concepts:
             transformed to every style.
         transform: the function that transforms concepts: `paste_texture` covers the concept with the texture;
             `style_transfer.StyleTransfer` changes its style.
+        own: for each style, the number of the variant that was cut from each image, `(N,)`, -1 if none was. An image is
+            not transformed to its own texture.
 
     Raises:
         ValueError: if the masks do not fit the images, or if there is no texture.
@@ -108,6 +114,7 @@ class Concepts:
     objects: Mapping[str, Sequence[str]] = field(default_factory=dict)
     groups: Sequence[Sequence[str]] = ()
     transform: Transform = field(default=paste_texture, repr=False)
+    own: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         expected = (len(self.data), *self.data.images[:1].shape[-2:])
@@ -133,7 +140,7 @@ class Concepts:
         Raises:
             ValueError: if `transform` is not `paste_texture` and has no `cache_key`.
         """
-        tensors = [*self.data.images, self.data.labels, *self.masks.values(), *self.styles.values()]
+        tensors = [*self.data.images, self.data.labels, *self.masks.values(), *self.styles.values(), *self.own.values()]
         names = f"{list(self.masks)} {list(self.styles)} {dict(self.objects)} {self.groups} {self.data.classes}"
         contents = f"{digest_tensors(tensors)[:12]} {names}"
         if self.transform is paste_texture:
@@ -149,7 +156,8 @@ class Concepts:
     def subset(self, indices: Sequence[int]) -> "Concepts":
         """Select the images at `indices`."""
         masks = {concept: mask[list(indices)] for concept, mask in self.masks.items()}
-        return replace(self, data=self.data.subset(indices), masks=masks)
+        own = {style: variants[list(indices)] for style, variants in self.own.items()}
+        return replace(self, data=self.data.subset(indices), masks=masks, own=own)
 
     def parted(self, concept: str, style: str) -> "tuple[Concepts, Concepts]":
         """Select one concept and one style, and split the variants of the style into two halves.
@@ -176,6 +184,10 @@ class Concepts:
         alone = replace(self, masks={concept: self.masks[concept]}, groups=())
         selection = replace(alone, styles={**control, style: first})
         evaluation = replace(alone, styles={**control, style: second})
+        if style in self.own:
+            own = self.own[style]
+            selection = replace(selection, own={**self.own, style: own.where(own < middle, -1)})
+            evaluation = replace(evaluation, own={**self.own, style: (own - middle).clamp(min=-1)})
         return selection, evaluation
 
     def turned(
@@ -188,7 +200,7 @@ class Concepts:
             concept: the concept to transform.
             style: the style to transform it to.
             variants: number of variants of the style that are used for each image, in rotation: image i starts with
-                variant i.
+                variant i. The image's own texture is left out.
             progress: show a progress bar.
 
         Returns:
@@ -200,10 +212,9 @@ class Concepts:
         for number in tqdm(numbers, desc=f"{concept} → {style}", unit="image", disable=not progress, leave=False):
             image = self.data.images[number]
             mask = self.masks[concept][number]
-            for variant in range(variants):
-                texture = textures[(number + variant) % len(textures)]
+            for variant in self._rotated(style, number, number)[:variants]:
                 sources.append(number)
-                transformed.append(self.transform(image, mask, texture))
+                transformed.append(self.transform(image, mask, textures[variant]))
         return replace(self.data.subset(sources), images=torch.stack(transformed))
 
     def textures(self, number: int = 0, per_image: int | None = None) -> list[tuple[str, int]]:
@@ -211,15 +222,25 @@ class Concepts:
 
         Args:
             number: the number of the image.
-            per_image: number of variants of each style, in rotation from image to image; None lists all variants.
+            per_image: number of variants of each style; None lists all variants. They are used in rotation, class by
+                class, so that as many images of a class as possible have textures that no other image of it has.
         """
+        start = int(self._places[number]) * (per_image or 0)
         listed = []
-        for style, variants in self.styles.items():
-            count = len(variants)
-            for variant in range(count):
-                if per_image is None or (variant - number) % count < per_image:
-                    listed.append((style, variant))
+        for style in self.styles:
+            listed += [(style, variant) for variant in sorted(self._rotated(style, number, start)[:per_image])]
         return listed
+
+    @cached_property
+    def _places(self) -> Tensor:
+        """The place of each image, `(N,)`, if the images are sorted by their class."""
+        return self.data.labels.argsort(stable=True).argsort()
+
+    def _rotated(self, style: str, number: int, start: int) -> list[int]:
+        """Return the variants of a style in rotation from `start` on, without the one that was cut from the image."""
+        count = len(self.styles[style])
+        own = int(self.own[style][number]) if style in self.own else -1
+        return [(start + step) % count for step in range(count) if (start + step) % count != own]
 
     def counterfactual(
         self, index: int, concept: str, textures: Sequence[tuple[str, int]], control: bool = True
@@ -322,53 +343,49 @@ def with_materials(
     data: LabelledImages,
     masks: Mapping[str, Tensor],
     giving: Sequence[str] = (),
-    variants: int = 2,
+    variants: int = MOST_TEXTURES,
     objects: Mapping[str, Sequence[str]] | None = None,
     groups: Sequence[Sequence[str]] = (),
 ) -> Concepts:
-    """Make `Concepts` to probe whose styles are materials, cut from some of the images.
+    """Make `Concepts` to probe whose styles are materials, cut from the images themselves.
 
-    The images from which materials are cut are not probed. For each concept in `giving`, these are the `variants`
-    images in which the concept covers the largest areas.
+    Each texture is cut from another image, and no image is transformed to its own texture.
 
     Args:
         data: N images.
         masks: masks `(N, H, W)`, by concept.
-        giving: concepts that determine from which images materials are cut; by default all.
-        variants: number of textures of each concept.
+        giving: concepts from which materials are cut; by default all. Those that a single image shows give none.
+        variants: the largest number of textures of each concept. They are cut from the images in which the concept
+            covers the largest areas, at least the share `LEAST_AREA`.
         objects: see `Concepts`.
         groups: see `Concepts`.
 
     Returns:
-        The other images with their masks, and the materials as styles.
+        The images with their masks, and the materials as styles.
 
     Raises:
-        ValueError: if the masks do not fit the images, if no image is left to probe, or if too few images show a
-            concept.
+        ValueError: if the masks do not fit the images, or if too few images show a concept.
     """
     for concept, concept_masks in masks.items():
         if len(concept_masks) != len(data):
             raise ValueError(
                 f"there are {len(concept_masks)} masks of {concept!r} for {len(data)} images; pass one mask per image"
             )
-    donors = set()
+    styles = {}
+    own = {}
     for concept in giving or masks:
-        donors.update(_largest_first(masks[concept])[:variants])
-    donors = sorted(donors)
-    probed = [number for number in range(len(data)) if number not in donors]
-    if not probed:
-        raise ValueError(
-            f"all {len(data)} images give a material, which leaves none to probe; pass more images, or fewer variants"
-        )
-    donor_masks = {concept: concept_masks[donors] for concept, concept_masks in masks.items()}
-    probed_masks = {concept: concept_masks[probed] for concept, concept_masks in masks.items()}
-    styles = materials(data.subset(donors), donor_masks, variants)
+        shown = int((masks[concept].flatten(1).mean(dim=1) >= LEAST_AREA).sum())
+        if shown > 1:
+            donors = _largest_first(masks[concept])[: min(shown, variants)]
+            styles[concept] = torch.stack([_continued(data.images[i], masks[concept][i]) for i in donors])
+            own[concept] = torch.full((len(data),), -1)
+            own[concept][donors] = torch.arange(len(donors))
     if not styles:
         raise ValueError(
-            f"none of the concepts ({', '.join(masks) or 'no concept'}) is seen in {variants} of the images that give "
-            f"materials, out of {len(data)}; pass images that show one, or fewer variants"
+            f"none of the concepts ({', '.join(masks) or 'no concept'}) covers {LEAST_AREA:.0%} or more of 2 of the "
+            f"{len(data)} images; pass images that show one"
         )
-    return Concepts(data.subset(probed), probed_masks, styles, objects or {}, groups)
+    return Concepts(data, masks, styles, objects or {}, groups, own=own)
 
 
 def _largest_first(masks: Tensor) -> list[int]:

@@ -63,7 +63,8 @@ class Probe:
             `p_before`, `p_after`, `p_control`: probability of `class` in each of these.
             The columns of the control hold None or NaN if no control was made.
         control: what the control is. "elsewhere": the same area elsewhere in the image is transformed. "in place": the
-            concept is transformed to the style with its own name; these are rows of their own.
+            concept is transformed to the style with its own name; these are rows of their own. In place, textures are
+            drawn like images, and `effects` uses each of them once.
         least_images: groups of fewer images are left out of `rules` and of `agreement`.
         concepts: the images, masks and textures from which `views` makes images; None if the table was not made by
             pasting textures.
@@ -104,6 +105,10 @@ class Probe:
     ) -> pd.DataFrame:
         """Tabulate drops and effects for groups of rows.
 
+        With the control "in place", the change and the control differ in their textures, so images that share a texture
+        are not independent. An effect therefore uses each texture in the first image of the group that was transformed
+        to it, and a group has no more controls than there are textures of its concept.
+
         Args:
             by: columns of the table that define a group; with several classifiers, "classifier" is added.
             measure: the score of an image. "accuracy", as in the paper; "probability" of the correct class, which shows
@@ -134,7 +139,7 @@ class Probe:
             keys = ["classifier", *keys]
         marks_objects = {"class", "concept"} <= set(keys)  # otherwise the rows of objects are left out
         table = self.table if marks_objects else self.table[~self.table["is_object"]]
-        units = self._by_image(table, keys, measure)
+        units = self._by_image(table, keys, measure, independent=True)
         rng = np.random.default_rng(0)
         rows = []
         for group, scores in units.groupby(keys, sort=False):
@@ -151,8 +156,17 @@ class Probe:
             result.loc[family.index, "q"] = false_discovery_control(family["p"])
         return result
 
-    def _by_image(self, table: pd.DataFrame, keys: Sequence[str], measure: str) -> pd.DataFrame:
+    def _by_image(
+        self, table: pd.DataFrame, keys: Sequence[str], measure: str, independent: bool = False
+    ) -> pd.DataFrame:
         """Average the scores of each image over its textures.
+
+        Args:
+            table: rows of the table.
+            keys: columns of the table that define a group.
+            measure: see `effects`.
+            independent: with the control "in place", leave out of `paired` and `controlled` the textures to which an
+                earlier image of the group was transformed.
 
         Returns:
             One row for each group and image, with the scores `untouched`, `changed`, `controlled`, and `paired`, which
@@ -163,9 +177,11 @@ class Probe:
         scored = table.assign(**scores)
         if self.control == "in place":
             in_place = table["style"] == table["concept"]
+            is_used = _first_uses(table, keys) if independent else pd.Series(True, table.index)
             image_keys = [table[key] for key in ("classifier", "image", "concept")]
-            control_scores = scores["changed"].where(in_place).groupby(image_keys)
-            scored = scored.assign(controlled=control_scores.transform("mean"))[~in_place]
+            control_scores = scores["changed"].where(in_place & is_used).groupby(image_keys)
+            controlled = control_scores.transform("mean").where(is_used)
+            scored = scored.assign(controlled=controlled)[~in_place]
         scored = scored.assign(paired=scored["changed"].where(scored["controlled"].notna()))
         group_keys = list(dict.fromkeys((*keys, "image")))
         groups = scored.groupby(group_keys, sort=False)
@@ -376,6 +392,12 @@ def _scores(table: pd.DataFrame, measure: str) -> dict[str, pd.Series]:
     if measure == "log-odds":
         scores = {name: logit(chance.clip(SATURATED, 1 - SATURATED)) for name, chance in scores.items()}
     return scores
+
+
+def _first_uses(table: pd.DataFrame, keys: Sequence[str]) -> pd.Series:
+    """Return for each row whether no earlier image of its group was transformed to its texture."""
+    texture_keys = list(dict.fromkeys((*keys, "style", "variant")))
+    return table.groupby(texture_keys)["image"].transform("first") == table["image"]
 
 
 _EFFECT = (

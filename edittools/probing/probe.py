@@ -28,7 +28,8 @@ class ProbeSettings:
 
     Args:
         only: the concepts to transform, for concepts without groups; by default all.
-        variants_per_image: number of variants of each style for each image, in rotation; by default all.
+        variants_per_image: number of variants of each style for each image, in rotation; by default one for the control
+            "in place", and all for "elsewhere".
         control: "elsewhere", the same change elsewhere in the image, or "in place", the concept transformed to itself.
         labels: the correct class is the label ("given"), or what each classifier predicts for the untouched image
             ("read").
@@ -48,9 +49,9 @@ class ProbeSettings:
 
 @dataclass(frozen=True)
 class _Part:
-    """Some consecutive images, from number `first` on, and the concepts to transform in them."""
+    """The numbers of some consecutive images, and the group of concepts to transform in them."""
 
-    first: int
+    numbers: range
     group: Sequence[str]
     concepts: Concepts
 
@@ -87,7 +88,7 @@ def probe(
     parts = {}
     for group in groups:
         for part in _parts(concepts, group, settings.control):
-            parts[f"{', '.join(group)}: images from {part.first}"] = part
+            parts[f"{', '.join(group)}: images from {part.numbers.start}"] = part
     about = ""
     if store is not None:
         weights = {name: identity(classifier) for name, classifier in named.items()}
@@ -114,30 +115,30 @@ def _parts(concepts: Concepts, group: Sequence[str], control: str) -> Iterator[_
     )
     count = len(reduced.data)
     for first in range(0, count, CHUNK):
-        yield _Part(first, group, reduced.subset(range(first, min(first + CHUNK, count))))
+        yield _Part(range(first, min(first + CHUNK, count)), group, reduced)
 
 
 def _probe_part(part: _Part, classifiers: Mapping[str, Classifier], settings: ProbeSettings) -> list[dict[str, Any]]:
     """Make the rows of some images."""
     rows = []
-    for index in range(len(part.concepts.data)):
-        rows += _probe_image(part, index, classifiers, settings)
+    for number in part.numbers:
+        rows += _probe_image(part, number, classifiers, settings)
     return rows
 
 
 def _probe_image(
-    part: _Part, index: int, classifiers: Mapping[str, Classifier], settings: ProbeSettings
+    part: _Part, number: int, classifiers: Mapping[str, Classifier], settings: ProbeSettings
 ) -> list[dict[str, Any]]:
     """Make the rows of one image; all its versions go through each classifier in one batch."""
     concepts = part.concepts
-    number = part.first + index
-    visible = [concept for concept in part.group if concepts.masks[concept][index].mean() >= LEAST_AREA]
+    visible = [concept for concept in part.group if concepts.masks[concept][number].mean() >= LEAST_AREA]
     if not visible:
         return []
-    textures = concepts.textures(number, settings.variants_per_image)
     has_control = settings.control == "elsewhere"
-    versions = {concept: concepts.counterfactual(index, concept, textures, has_control) for concept in visible}
-    batch = [concepts.data.images[index][None]]
+    per_image = settings.variants_per_image or (None if has_control else 1)
+    textures = concepts.textures(number, per_image)
+    versions = {concept: concepts.counterfactual(number, concept, textures, has_control) for concept in visible}
+    batch = [concepts.data.images[number][None]]
     for changed, control in versions.values():
         batch.append(changed)
         if control is not None:
@@ -147,7 +148,7 @@ def _probe_image(
     for name, classifier in classifiers.items():
         probabilities = predict(classifier, resized(images, classifier.size)).softmax(dim=1)
         class_names = [classifier.classes[k] for k in probabilities.argmax(dim=1).tolist()]
-        given_label = concepts.data.classes[int(concepts.data.labels[index])]
+        given_label = concepts.data.classes[int(concepts.data.labels[number])]
         label = class_names[0] if settings.labels == "read" else given_label
         p_label = probabilities[:, classifier.index(label)].tolist()
         predictions = zip(class_names, p_label, strict=True)  # in the order of the batch
@@ -162,7 +163,7 @@ def _probe_image(
                     "class": label,
                     "concept": concept,
                     "is_object": label in concepts.objects.get(concept, ()),
-                    "area": float(concepts.masks[concept][index].mean()),
+                    "area": float(concepts.masks[concept][number].mean()),
                     "before": before,
                     "p_before": p_before,
                     "style": style,

@@ -29,6 +29,9 @@ from edittools.selection.splits import Splits, label_by_prediction
 PROBED_OFFSET = 200_000
 """The first seed, within its split, of the scenes that are probed and of those that give the materials."""
 
+SCENE_TEXTURES = 80
+"""The largest number of textures of a material in MiniWorld, each from another scene."""
+
 VARIANTS_PER_IMAGE = 3
 """Number of variants of a material for each image that an edit is selected on, if there are as many."""
 
@@ -104,12 +107,12 @@ def probing_setup(
     return ProbingSetup(classifiers, concepts, settings, common_fields)
 
 
-def shown_rule(probe: Probe, example: str = "car", pooled: bool = False) -> tuple[pd.Series, bool]:
-    """Return the strongest rule of a class, or of all classes if that class has none.
+def shown_rule(probe: Probe, example: str | None = "car", pooled: bool = False) -> tuple[pd.Series, bool]:
+    """Return the strongest rule of a class, or the strongest of all rules if that class has none.
 
     Args:
         probe: the probed predictions.
-        example: the class whose rule is preferred.
+        example: the class whose rule is preferred; None prefers no class.
         pooled: pool the classes, see `Probe.rules`.
 
     Returns:
@@ -169,7 +172,7 @@ def repainted(
                     "class": labels,
                     "concept": grounds,
                     "is_object": False,
-                    "variant": 0,
+                    "variant": range(len(data)),
                     "control": None,
                     "p_control": float("nan"),
                     "classifier": name,
@@ -193,11 +196,21 @@ def _in_miniworld(
         return scene_set.at_most(most_scenes).render(progress)
 
     data = render(SceneSet(per_class * len(CLASSES), split, PROBED_OFFSET, CLASSES))
-    donors = render(SceneSet(4 * len(CLASSES), "reference", PROBED_OFFSET, CLASSES))
+    donors = []
+    for place, ground in enumerate(GROUNDS):
+        offset = PROBED_OFFSET + SCENE_TEXTURES * place
+        donors.append(render(SceneSet(SCENE_TEXTURES, "reference", offset, CLASSES, ground)))
     clean = render(SceneSet(1200, "reference", 300_000))
     reference = render(SceneSet(400, "reference", 400_000))
     backgrounds = (*GROUNDS, *BEHIND, "sky", "wall")
-    textures = materials(donors, {concept: donors.mask(concept) for concept in backgrounds}, 8)
+    images = torch.cat([part.images for part in donors])
+    labels = torch.cat([part.labels for part in donors])
+    giving = LabelledImages(images, labels, CLASSES)
+    textures = {}
+    for concept in backgrounds:
+        concept_masks = torch.cat([part.mask(concept) for part in donors])
+        shown = int(_shows(concept_masks).sum())
+        textures |= materials(giving, {concept: concept_masks}, min(SCENE_TEXTURES, shown))
     masks = {concept: data.mask(concept) for concept in (*backgrounds, "object")}
     concepts = Concepts(data, masks, textures, {"object": CLASSES}, (GROUNDS, BEHIND))
     settings = ProbeSettings(variants_per_image=2, control="in place", least_images=min(LEAST_IMAGES, per_class // 2))
@@ -215,8 +228,8 @@ def _on_photos(classifiers: Sequence[Classifier], progress: bool) -> tuple[Conce
     objects = classes_by_object() if first.classes == imagenet_classes() else {}
     backgrounds = [concept for group in BACKGROUNDS for concept in group]
     masks = {concept: masks[concept] for concept in (*backgrounds, *masks)}
-    concepts = with_materials(data, masks, backgrounds, 3, objects=objects, groups=BACKGROUNDS)
-    settings = ProbeSettings(variants_per_image=2, control="in place", labels="read", least_images=5)
+    concepts = with_materials(data, masks, backgrounds, objects=objects, groups=BACKGROUNDS)
+    settings = ProbeSettings(control="in place", labels="read", least_images=5)
     return concepts, settings, photos.clean_and_reference(first, progress)
 
 
