@@ -32,6 +32,19 @@ _SHARED_TYPES = {bool, int, float, str, type(None), Tensor, nn.Parameter}
 """Types of most attributes, which a copy shares with its model: a fast path before `_redirected`."""
 
 
+def refuse_inference_mode() -> None:
+    """Refuse to look for an edit under `torch.inference_mode()`, which forbids gradients.
+
+    Raises:
+        RuntimeError: if this mode is on.
+    """
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError(
+            "torch.inference_mode() is on, which forbids the gradients that edits are found with; call this outside of "
+            "it (torch.no_grad() is allowed)"
+        )
+
+
 class NotIsolatedError(ValueError):
     """A model whose forward pass reaches its modules through something that cannot be copied, such as a closure."""
 

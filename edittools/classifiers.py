@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from edittools._caching import digest_tensors
 from edittools._checks import check_number, one_of
 from edittools._inference import logits_of
-from edittools.images import InputGeometry, LabelledImages, check_image, numbered
+from edittools.images import Images, InputGeometry, LabelledImages, check_image, numbered, size_of
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -248,6 +248,25 @@ def check_classifier(classifier: Classifier) -> Classifier:
         name = type(classifier).__name__
         raise TypeError(f"the classifier is a {name}; give it class names, Classifier(model, classes)")
     return classifier
+
+
+def check_size(what: str, images: Images, classifier: Classifier) -> None:
+    """Check that images have the size of a classifier's input.
+
+    Args:
+        what: name of the images, used in the error message.
+        images: the images; if there are none, they have any size.
+        classifier: the classifier.
+
+    Raises:
+        ValueError: if they have another size.
+    """
+    size = size_of(images)
+    if size not in (None, (classifier.size, classifier.size)):
+        raise ValueError(
+            f"{what}: images of {size} pixels do not fit a classifier of {(classifier.size, classifier.size)}; load "
+            f"images with load_image(path, classifier), and resize an exemplar with exemplar.sized({classifier.size})"
+        )
 
 
 def fingerprint(model: nn.Module, base: Mapping[str, Tensor] | None = None) -> str:

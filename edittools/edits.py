@@ -359,7 +359,7 @@ class Edit:
             ValueError: if the edit does not fit the classifier, see `check_fits`.
         """
         with locked(classifier):
-            copied = copy.deepcopy(classifier)
+            copied = _copied(classifier)
         self.apply_(copied)
         return copied
 
@@ -449,7 +449,7 @@ class Edit:
         """
         with ledger_of(model) as ledger:
             is_applied = any(edit.digest == self.digest for edit in ledger.edits)
-            edited = copy.deepcopy(ledger.model) if is_applied else self.edited(ledger.model)
+            edited = _copied(ledger.model) if is_applied else self.edited(ledger.model)
         tensors = {}
         for name, value in edited.state_dict().items():
             if isinstance(value, Tensor):  # tied weights are written under each of their names
@@ -497,6 +497,16 @@ def applied_edits(model: nn.Module) -> tuple[Edit, ...]:
     """
     with ledger_of(model) as ledger:
         return ledger.edits
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    """Copy a model, also one with a tensor that is computed from its weights, as the hook of `weight_norm` does."""
+    computed = {}
+    for module in model.modules():
+        for value in vars(module).values():
+            if isinstance(value, Tensor) and not value.is_leaf:
+                computed[id(value)] = value.detach().clone()  # tensors with a history cannot be copied by `deepcopy`
+    return copy.deepcopy(model, computed)
 
 
 # Files

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from edittools.classifiers import Classifier, check_size
 from edittools.images import check_image, check_mask, resized
 
 
@@ -81,45 +82,57 @@ Exemplars = Exemplar | Sequence[Exemplar] | Mapping[str, Exemplar | Sequence[Exe
 """One exemplar, several, or a mapping from names; several exemplars under one name go into one edit."""
 
 
-def check_exemplars(exemplars: Exemplar | Sequence[Exemplar]) -> list[Exemplar]:
+def check_exemplars(exemplars: Exemplar | Sequence[Exemplar], classifier: Classifier) -> list[Exemplar]:
     """List the exemplars of one edit.
 
     Args:
         exemplars: one or several, all of the same size.
+        classifier: the classifier to edit.
 
     Raises:
         TypeError: if one of them is not an `Exemplar`.
-        ValueError: if there is none, or if they have different sizes.
+        ValueError: if there is none, if they have different sizes, or if a label is not a class index.
     """
     listed = [exemplars] if isinstance(exemplars, Exemplar) else list(exemplars)
     if not listed:
         raise ValueError("no exemplar was given; pass at least one, Exemplar(image, changed, mask)")
+    class_count = len(classifier.classes)
     for exemplar in listed:
         if not isinstance(exemplar, Exemplar):
             raise TypeError(f"{type(exemplar).__name__} is not an Exemplar; pass Exemplar(image, changed, mask)")
+        if exemplar.label is not None and exemplar.label not in range(class_count):
+            raise ValueError(
+                f"an exemplar has label {exemplar.label!r}, but the classifier has {class_count} classes; "
+                f"pass a class index from 0 to {class_count - 1}, such as label=classifier.index(name)"
+            )
     sizes = {tuple(exemplar.mask.shape) for exemplar in listed}
     if len(sizes) > 1:
         raise ValueError(f"exemplars have different sizes, {sorted(sizes)}; pass exemplars of the same size")
     return listed
 
 
-def named_exemplars(exemplars: Exemplars) -> dict[str, list[Exemplar]]:
-    """List the exemplars of each edit that is tried, by name.
+def named_exemplars(exemplars: Exemplars, classifier: Classifier) -> dict[str, list[Exemplar]]:
+    """List the exemplars of each edit that is tried in a search, by name.
 
     Args:
         exemplars: in a mapping, the exemplars under one name go into one edit; otherwise each makes an edit of its own,
             and they are called "exemplar 1", "exemplar 2" and so on.
+        classifier: the classifier to edit.
 
     Raises:
         TypeError: if one of them is not an `Exemplar`.
-        ValueError: if there is none, or if those of one edit have different sizes.
+        ValueError: if there is none, if one does not have the size of the classifier's images, or if a label is not a
+            class index.
     """
     if not isinstance(exemplars, Mapping):
         sequence = [exemplars] if isinstance(exemplars, Exemplar) else list(exemplars)
         exemplars = {f"exemplar {number}": exemplar for number, exemplar in enumerate(sequence, start=1)}
     if not exemplars:
         raise ValueError("no exemplar was given; pass at least one, Exemplar(image, changed, mask)")
-    return {str(name): check_exemplars(members) for name, members in exemplars.items()}
+    named = {str(name): check_exemplars(members, classifier) for name, members in exemplars.items()}
+    for name, members in named.items():
+        check_size(name, members[0].image[None], classifier)
+    return named
 
 
 def shading(image: Tensor, mask: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
+from edittools._inference import refuse_inference_mode
 from edittools._ledger import Weights
 from edittools.classifiers import Classifier, check_classifier
 from edittools.cut import Cut, State
@@ -151,12 +152,15 @@ def prepare(
 
     Raises:
         KeyError: if the model has no layer of that name.
+        RuntimeError: under `torch.inference_mode()`.
         TypeError: if an exemplar is not an `Exemplar`, or `reference` is neither images nor a `SecondMoment`.
-        ValueError: if there is no exemplar, exemplars differ in size, a mask covers no key, the layer cannot be edited,
-            or a `SecondMoment` was measured at another layer or with another classifier.
+        ValueError: if there is no exemplar, exemplars differ in size, a label is not a class index, a mask covers no
+            key, the layer cannot be edited, or a `SecondMoment` was measured at another layer or with another
+            classifier.
     """
+    refuse_inference_mode()
     check_classifier(classifier)
-    listed = check_exemplars(exemplars)
+    listed = check_exemplars(exemplars, classifier)
     check_reference(reference)
     if isinstance(reference, Images):
         size_of(reference)  # refuses what is no set of images

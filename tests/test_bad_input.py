@@ -31,8 +31,9 @@ from edittools.moments import SecondMoment, second_moments
 from edittools.probing import jobs
 from edittools.rewriting import rewrite
 from edittools.scenarios import photos
+from edittools.selection import repair
 from edittools.selection.evaluation import CachedActivations, ConstraintCheck, Constraints
-from edittools.selection.search import select_best
+from edittools.selection.search import EditSearch, select_best
 from edittools.selection.splits import Splits
 from edittools.site import prepare
 from edittools.widgets.editor import MaskEditor
@@ -130,6 +131,7 @@ LABELS = {
         ValueError,
         r"\(6, 1, 32, 32\)",
     ),
+    "negative": (lambda w: LabelledImages(w.images, w.labels - 1, "abcde"), ValueError, " -1 .* 0 to 4"),
     "split by 2": (lambda w: w.data.split(2), ValueError, "fraction .* 2"),
     "subset out of range": (lambda w: w.data.subset([99]), IndexError, "99"),
 }
@@ -169,6 +171,10 @@ REWRITES = {
     ),
     "no exemplar": (lambda w: w.rewrite([]), ValueError, "no exemplar"),
     "a tensor as exemplar": (lambda w: w.rewrite(w.images), TypeError, "Tensor"),
+    "a label that is too high": (lambda w: w.rewrite(make_exemplar(label=5)), ValueError, "label 5.*0 to 4"),
+    "a label below 0": (lambda w: w.rewrite(make_exemplar(label=-1)), ValueError, "label -1.*0 to 4"),
+    "a label that is a name": (lambda w: w.rewrite(make_exemplar(label="ant")), ValueError, "label 'ant'.*index"),
+    "inference mode": (lambda w: _in_inference_mode(w.rewrite), RuntimeError, "inference_mode"),
     "exemplars of two sizes": (
         lambda w: w.rewrite([w.exemplar, make_exemplar(size=24)]),
         ValueError,
@@ -230,6 +236,75 @@ REWRITES = {
     "prepared: a list as reference": (lambda w: w.site(reference=list(w.images)), TypeError, "list.*torch.stack"),
     "fine-tuning: rate NaN": (lambda w: w.finetune(rate=NAN), ValueError, "rate nan .* 0"),
     "fine-tuning: momentum 1": (lambda w: w.finetune(momentum=1.0), ValueError, "momentum=1.0"),
+}
+
+SEARCHES = {
+    "layers in another order": (
+        lambda w: w.search(layers=["conv2", "conv1"]),
+        ValueError,
+        r"\['conv2', 'conv1'\].*\['conv1', 'conv2'\]",
+    ),
+    "a layer twice": (lambda w: w.search(layers=["conv1", "conv1"]), ValueError, r"\['conv1', 'conv1'\].*\['conv1'\]"),
+    "no layer": (lambda w: w.search(layers=[]), ValueError, r"layers=\[\]"),
+    "a layer that is not there": (lambda w: w.search(layers=["conf2"]), KeyError, "'conf2'.*'conv2'"),
+    "a layer that cannot be edited": (lambda w: w.search(layers=["grouped"]), ValueError, "'grouped'"),
+    "inference mode": (lambda w: _in_inference_mode(w.search), RuntimeError, "inference_mode"),
+    "an exemplar of another size": (
+        lambda w: w.search(exemplars=[w.exemplar, make_exemplar(size=24)]),
+        ValueError,
+        r"exemplar 2.*\(24, 24\).*\(32, 32\).*sized\(32\)",
+    ),
+    "an exemplar of another size among candidates": (
+        lambda w: w.search().candidates(exemplars={"small": make_exemplar(size=24)}),
+        ValueError,
+        r"small.*\(24, 24\).*\(32, 32\)",
+    ),
+    "a label that is too high": (
+        lambda w: w.search(exemplars={"pair": [w.exemplar, make_exemplar(label=5)]}),
+        ValueError,
+        "label 5.*0 to 4",
+    ),
+    "target images of another size": (
+        lambda w: w.search(target=LabelledImages(w.images[..., 8:, 8:], w.labels, "abcde")),
+        ValueError,
+        r"target.*\(24, 24\).*\(32, 32\)",
+    ),
+    "reference images that are no squares": (
+        lambda w: w.search(reference=w.images[..., 8:]),
+        ValueError,
+        r"reference.*\(32, 24\).*\(32, 32\)",
+    ),
+    "repair: layers in another order": (
+        lambda w: w.repair(layers=["conv2", "conv1"]),
+        ValueError,
+        r"\['conv2', 'conv1'\].*\['conv1', 'conv2'\]",
+    ),
+    "repair: inference mode": (lambda w: _in_inference_mode(w.repair), RuntimeError, "inference_mode"),
+    "repair: an exemplar that is no square": (
+        lambda w: w.repair(exemplars=Exemplar(w.image[:, 8:], w.image[:, 8:] / 2, w.mask[8:])),
+        ValueError,
+        r"exemplar 1.*\(24, 32\).*\(32, 32\)",
+    ),
+    "repair: a label that is too high": (
+        lambda w: w.repair(exemplars=make_exemplar(label=99)),
+        ValueError,
+        "label 99.*0 to 4",
+    ),
+    "repair: failing images that are no squares": (
+        lambda w: w.repair(failing=LabelledImages(w.images[..., 8:], w.labels, "abcde")),
+        ValueError,
+        r"failing.*\(32, 24\).*\(32, 32\)",
+    ),
+    "repair: clean images of another size": (
+        lambda w: w.repair(clean=w.images[..., 8:, 8:]),
+        ValueError,
+        r"clean.*\(24, 24\).*\(32, 32\)",
+    ),
+    "repair: retained images of another size": (
+        lambda w: w.repair(retain={"huskies": w.images[..., 8:, 8:]}),
+        ValueError,
+        r"retain\['huskies'\].*\(24, 24\).*\(32, 32\)",
+    ),
 }
 
 EDITS = {
@@ -340,6 +415,20 @@ WIDGETS = {
 }
 
 
+def _in_inference_mode(call):
+    with torch.inference_mode():
+        return call()
+
+
+def _search(w, exemplars, reference, target, layers):
+    splits = Splits(reference=reference, target=target, clean=w.data.subset([3, 4, 5]))
+    return EditSearch(w.classifier, exemplars, splits, layers)
+
+
+def _repair(w, exemplars, failing, clean, retain, layers):
+    return repair(w.classifier, exemplars, failing, clean, retain, layers=layers, baselines=False, progress=False)
+
+
 def _moment(channels):
     return SecondMoment(torch.eye(channels).double())
 
@@ -368,7 +457,14 @@ def _validation(w, folder):
 
 
 GROUPS = {"images": IMAGES, "masks": MASKS, "labels": LABELS, "layers": LAYERS, "rewriting": REWRITES, "edits": EDITS}
-GROUPS |= {"models": MODELS, "metrics": METRICS, "photos": PHOTOS, "miniworld": MINIWORLD, "widgets": WIDGETS}
+GROUPS |= {
+    "searches": SEARCHES,
+    "models": MODELS,
+    "metrics": METRICS,
+    "photos": PHOTOS,
+    "miniworld": MINIWORLD,
+    "widgets": WIDGETS,
+}
 CASES = {f"{group}: {what}": case for group, cases in GROUPS.items() for what, case in cases.items()}
 
 
@@ -435,6 +531,13 @@ def inputs(tmp_path, monkeypatch, classifier_and_edits):
         classifier, "conv1", exemplars, reference, **{"steps": 1} | options
     )
     w.site = lambda exemplars=exemplar, reference=images: prepare(classifier, "conv1", exemplars, reference)
+    failing = w.data.subset([0, 1, 2])
+    w.search = lambda exemplars=exemplar, reference=1 - images, target=failing, layers=None: _search(
+        w, exemplars, reference, target, layers
+    )
+    w.repair = lambda exemplars=exemplar, failing=failing, clean=images[3:], retain=None, layers=None: _repair(
+        w, exemplars, failing, clean, retain, layers
+    )
     w.finetune = lambda exemplars=exemplar, reference=None, **options: finetune(w.site(exemplars, reference), **options)
     w.other.save(w.folder / "other.safetensors")
     classifier.model.norm.train()

@@ -715,6 +715,23 @@ def test_export_of_an_applied_edit_adds_it_once(tiny, edit, other, tmp_path):
     assert [name for name in alone if not torch.equal(alone[name], both[name])] == ["conv2.weight"]
 
 
+def test_export_and_copy_of_a_model_with_a_weight_norm_hook(tmp_path, photos32, exemplar):
+    torch.manual_seed(0)
+    convolutions = [nn.Conv2d(3, 4, 3), nn.utils.weight_norm(nn.Conv2d(4, 4, 3))]
+    model = nn.Sequential(*convolutions, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    classifier = Classifier(model, ("ant", "bee"), size=32)
+    edit = rewrite(classifier, "0", exemplar, photos32)
+    edit.export(classifier, tmp_path / "weights.safetensors")
+    before = predict(classifier, photos32)
+    with edit.applied(classifier):
+        expected = predict(classifier, photos32)
+    copied = edit.edited(classifier)
+    assert not torch.equal(expected, before)
+    assert torch.equal(predict(copied, photos32), expected) and torch.equal(predict(classifier, photos32), before)
+    model.load_state_dict(load_file(tmp_path / "weights.safetensors"))
+    assert torch.equal(predict(classifier, photos32), expected)
+
+
 def test_export_writes_tied_weights_under_both_names(tmp_path):
     model = nn.Sequential(nn.Conv2d(3, 3, 1, bias=False), nn.Conv2d(3, 3, 1, bias=False))
     model[1].weight = model[0].weight

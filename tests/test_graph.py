@@ -28,6 +28,8 @@ from edittools.metrics import predict
 from edittools.moments import second_moments
 from edittools.rewriting import rewrite
 from edittools.selection.evaluation import CachedActivations
+from edittools.selection.search import EditSearch, grid
+from edittools.selection.splits import Splits
 
 BORDER = (0, 1, 2, 1)
 
@@ -616,3 +618,57 @@ def test_apply_with_other_class_names():
     edit = rewrite(classifier, "conv1", make_exemplar(), images_of(4, 32), objective="least_squares")
     with edit.applied(renamed):
         pass
+
+
+# --- a function that forward calls is redefined ---
+
+MODEL_CELL = """
+class Net(TinyNet):
+    def forward(self, x):
+        return super().forward(prepared(x))
+"""
+
+
+def _function_cell(expression):
+    """The cell of a notebook that defines the function that the model's forward pass calls."""
+    return f"def prepared(x):\n    return {expression}\n"
+
+
+def _notebook(expression):
+    """Run both cells; return the namespace of the notebook, and a classifier with the same weights each time."""
+    namespace = {"TinyNet": TinyNet, "__name__": "notebook"}
+    exec(MODEL_CELL + _function_cell(expression), namespace)
+    torch.manual_seed(0)
+    model = randomise_norms(namespace["Net"]())
+    return namespace, Classifier(model, ("ant", "bee", "cat", "dog", "elk"), size=32)
+
+
+def _losses_of_candidates(classifier, images):
+    labels = predict(classifier, images).argmax(dim=1)
+    labels[::2] = (labels[::2] + 1) % 5
+    data = LabelledImages(images, labels, classifier.classes)
+    splits = Splits(reference=1 - images, target=data.subset(range(20)), clean=data.subset(range(20, 40)))
+    search = EditSearch(classifier, make_exemplar(), splits, ["conv1", "conv2"])
+    return search.score(search.candidates("rewrite", grid(objective=("least_squares",)))).losses
+
+
+COMPUTED_WITH_A_GRAPH = {
+    "second_moments": lambda classifier, images: second_moments(classifier, ["conv1"], images)["conv1"].matrix,
+    "rewrite": lambda classifier, images: (
+        rewrite(classifier, "conv1", make_exemplar(), images).changes["conv1.weight"].delta()
+    ),
+    "EditSearch": _losses_of_candidates,
+}
+
+
+@pytest.mark.parametrize("expression", ["x.flip(3)", "2 * x", "x[:, [1, 2, 0]]"])
+@pytest.mark.parametrize("name", COMPUTED_WITH_A_GRAPH)
+def test_function_that_forward_calls_is_redefined(name, expression, photos32):
+    compute = COMPUTED_WITH_A_GRAPH[name]
+    namespace, classifier = _notebook("x")
+    before = compute(classifier, photos32)
+    exec(_function_cell(expression), namespace)
+    after = compute(classifier, photos32)
+    _, fresh_classifier = _notebook(expression)
+    assert torch.equal(after, compute(fresh_classifier, photos32))
+    assert not torch.equal(after, before)

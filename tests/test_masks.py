@@ -237,7 +237,11 @@ def test_read_masks_lists_each_mask_that_is_not_used(classifier, tmp_path):
     save_image(tmp_path / "road" / "van" / "b.png", torch.rand(3, 8, 8))
     write_coco(tmp_path / "coco.json", ["20210304-a.jpg", "bus/a.jpg", "van/a.jpg"])
     content = json.loads((tmp_path / "coco.json").read_text())
-    content["annotations"][2]["segmentation"] = []
+    content["annotations"][2]["segmentation"] = "road"
+    content["annotations"] += [
+        {"id": 3, "image_id": 2, "category_id": 1, "segmentation": []},
+        {"id": 4, "image_id": 2, "category_id": 1, "bbox": [3, 2, 5, 3]},
+    ]
     (tmp_path / "coco.json").write_text(json.dumps(content))
     not_used |= {
         "road/a.npy": "not an image",
@@ -247,6 +251,8 @@ def test_read_masks_lists_each_mask_that_is_not_used(classifier, tmp_path):
         "coco.json: annotation 0": "no image is named '20210304-a.jpg'",
         "coco.json: annotation 1": "no image is named 'bus/a.jpg'",
         "coco.json: annotation 2": "not a COCO mask",
+        "coco.json: annotation 3": "no segmentation",
+        "coco.json: annotation 4": "no segmentation.*box",
     }
     masks, left_out = read_masks(tmp_path, names, classifier)
     assert marked_images(masks["road"], names) == ["van/a.jpg"]

@@ -1,5 +1,6 @@
 """`repair` on a small network: its splits, what it refuses, the method it selects, and what its summary says."""
 
+import copy
 from types import SimpleNamespace
 
 import pytest
@@ -60,6 +61,15 @@ def case():
 def _repaired(case, exemplar=None, **options):
     options = {"layers": ["6"], "baselines": False, "progress": False, **options}
     return repair(case.classifier, exemplar or case.exemplar, case.failing, case.clean, **options)
+
+
+@pytest.fixture
+def float64():
+    """Make float64 torch's default type."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
 
 
 @pytest.fixture(scope="module")
@@ -184,6 +194,23 @@ def test_rank_of_none_is_kept_among_ranks(case):
     selection = mixed.selections["edit"]
     assert selection.results["rank"].tolist() == [None, 1]
     assert selection.params["rank"] is None and "steps" not in selection.params
+
+
+def test_repair_takes_exemplars_under_one_name_as_one_edit(case):
+    fix = _repaired(case, {"pair": [case.exemplar, case.exemplar]})
+    assert {len(members) for members in fix.search.exemplars.values()} == {2}
+    assert set(fix.selection.results["exemplar"]) == {"pair"}
+
+
+def test_repair_with_float64_as_the_default_type(case, repaired, float64):
+    model = copy.deepcopy(case.classifier.model)
+    of_float32 = Classifier(model, CLASSES, (0.5,) * 3, (0.2,) * 3, size=16)
+    of_float64 = Classifier(copy.deepcopy(model).double(), CLASSES, (0.5,) * 3, (0.2,) * 3, size=16)
+    for classifier in (of_float32, of_float64):
+        fix = repair(classifier, case.exemplar, case.failing, case.clean, **QUICK)
+        assert fix.selection.params == repaired.selection.params
+        assert fix.summary()
+        fix.edit.check_fits(classifier)
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------

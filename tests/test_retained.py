@@ -162,6 +162,17 @@ def test_repair_does_not_measure_an_empty_retained_set(snow):
     assert check.holds is None
 
 
+def test_repair_does_not_measure_retained_sets_that_are_all_empty(snow):
+    sleds = snow["retain"]["sleds"]
+    retain = {"sleds": sleds.subset([]), "huskies": sleds.images[:0]}
+    with pytest.warns(UserWarning) as warned:
+        fix = repair(**{**snow, "retain": retain, "baselines": False})
+    assert {name for name in retain for one in warned if f"retain[{name!r}]" in str(one.message)} == set(retain)
+    holds = {check.name: check.holds for check in fix.checks if "retain" in check.name}
+    assert len(holds) >= 2 and set(holds.values()) == {None}
+    assert fix.verdict.word != "use"
+
+
 def test_repair_without_a_feasible_candidate_says_what_stands_in_the_way(snow):
     failing = snow["failing"]
     other = LabelledImages(failing.images, (failing.labels + 7) % 16, snow["classifier"].classes)

@@ -28,7 +28,7 @@ from edittools.selection.search import (
     select_best,
     stratified_folds,
 )
-from edittools.selection.splits import Splits, check_disjoint, label_by_prediction, split_clean
+from edittools.selection.splits import Splits, check_disjoint, label_by_prediction, split_clean, thumbnails
 from edittools.site import prepare
 
 LAYERS = ["stem", "conv1", "conv2"]
@@ -505,6 +505,23 @@ def test_splits_that_share_a_named_image_name_it(splits):
     named = replace(splits.clean, names=tuple(f"{number}.jpg" for number in range(10)))
     with pytest.raises(ValueError, match=r"'0\.jpg'"):
         replace(splits, reference=splits.clean.images, clean=named).check_disjoint()
+
+
+def test_thumbnails_of_a_tensor_are_made_again_only_if_it_has_changed(photos32):
+    images = photos32.clone()
+    labeled = LabelledImages(images, torch.zeros(40).long(), ["a"])
+    first = thumbnails(images)
+    assert thumbnails(labeled) is first
+    images[0] = 1 - images[0]
+    changed = thumbnails(labeled)
+    assert torch.equal(changed, thumbnails(images.clone()))
+    assert not torch.equal(changed[0], first[0]) and torch.equal(changed[1:], first[1:])
+
+
+def test_thumbnails_of_a_tensor_made_in_inference_mode(photos32):
+    with torch.inference_mode():
+        images = photos32.clone()
+    assert torch.equal(thumbnails(images), thumbnails(photos32))
 
 
 def test_label_by_prediction_replaces_labels_and_keeps_names(tiny, photos32):

@@ -252,6 +252,9 @@ def _from_coco(name: str, content: Mapping[str, Any], known: _Names) -> Iterator
         if image is None or concept is None:
             yield where, "it has no image or no category"
             continue
+        if not annotation.get("segmentation"):
+            yield where, "it has no segmentation, and a box is not a mask; export polygons or run lengths"
+            continue
         file = _file_of(image["file_name"])
         size = (image["height"], image["width"])
         try:

@@ -49,7 +49,7 @@ def select_finetuning(
         exemplars: by default those of the search.
     """
     started = time.perf_counter()
-    exemplars = search.exemplars if exemplars is None else named_exemplars(exemplars)
+    exemplars = search.exemplars if exemplars is None else named_exemplars(exemplars, search.classifier)
     first = grid(scope=(scope,), rate=rounds.rates, momentum=rounds.momenta, locality=(0.0,), steps=rounds.steps[:1])
     layers = rounds.tuned or None
     outcomes = search.score(search.candidates("finetune", first, exemplars=exemplars, layers=layers))

@@ -22,10 +22,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from edittools.classifiers import Classifier, check_classifier, remap_labels
+from edittools._inference import refuse_inference_mode
+from edittools.classifiers import Classifier, check_classifier, check_size, remap_labels
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar, Exemplars, named_exemplars
-from edittools.images import Images, LabelledImages, LazyImages
+from edittools.images import Images, LabelledImages
 from edittools.metrics import misclassified, predict
 from edittools.reports import Page, render, save_page
 from edittools.rewriting import OBJECTIVES, losses, pose
@@ -60,6 +61,7 @@ from edittools.selection.search import (
     Outcome,
     Outcomes,
     Selection,
+    check_layers,
     cross_validate,
     grid,
     score_each,
@@ -217,7 +219,8 @@ def repair(
             sets by name. Without labels, the current predictions serve as labels. Half of each set is used for
             selection, and half for evaluation. In the selection, one constraint applies to all sets together; in the
             verdict, one applies to each set.
-        layers: names of the layers to edit; by default at most ten of the later half, see `later_layers`.
+        layers: names of the layers to edit, in the network's order; by default at most ten of the later half, see
+            `later_layers`.
         settings: settings of `rewrite` to try.
         strengths: factors α by which low-rank edits are scaled.
         baselines: also select the controls: a random direction, local fine-tuning and logit correction.
@@ -229,20 +232,24 @@ def repair(
         The result. If the search was ended early, it is the best of what was tried, and `complete` is False.
 
     Raises:
+        KeyError: if the model has no layer of that name.
+        RuntimeError: under `torch.inference_mode()`.
         TypeError: if a set of images is of another type.
-        ValueError: if there are fewer than two failing images or three clean images, if no failing image is
-            misclassified, if two sets share an image (only x of an exemplar may be a failing image), or if there is no
-            candidate.
+        ValueError: if images or exemplars do not have the size of the classifier's input, if a label is not one of the
+            classifier's classes, if layers are not in the network's order, if there are fewer than two failing images
+            or three clean images, if no failing image is misclassified, if two sets share an image (only x of an
+            exemplar may be a failing image), or if there is no candidate.
         KeyboardInterrupt: if the search was ended before the first candidate.
 
     Warns:
         UserWarning: if a set holds an image more than once (it is used once), and for each of these conditions that
             holds before the search: x is misclassified, x' is predicted as x, the mask does not cover the change,
-            exemplars do not have the size of the classifier's images, fewer than 50 clean images are given, or fewer
-            than 6 failing images are misclassified.
+            fewer than 50 clean images are given, or fewer than 6 failing images are misclassified.
     """
-    named = named_exemplars(exemplars)
-    splits, retained_sets = _splits(check_classifier(classifier), named, failing, clean, retain)
+    refuse_inference_mode()
+    named = named_exemplars(exemplars, check_classifier(classifier))
+    layers = check_layers(classifier, layers)
+    splits, retained_sets = _splits(classifier, named, failing, clean, retain)
     one_image = 100 / len(splits.clean)  # points; with few images, one may be lost
     constraints = Constraints(max_accuracy_drop=max(Constraints().max_accuracy_drop, one_image))
     search = EditSearch(classifier, named, splits, layers, constraints, progress)
@@ -287,13 +294,18 @@ def _splits(
         raise TypeError(
             f"The failing images are a {type(failing).__name__}; pass LabelledImages(images, labels, classes)"
         )
-    sets = {"failing": _labeled("failing", failing, classifier), "clean": _labeled("clean", clean, classifier)}
     retained = {RETAINED: retain}
     if isinstance(retain, Mapping):
         retained = {str(name): images for name, images in retain.items()}
     retained = {name: images for name, images in retained.items() if images is not None}
     titles = {name: "retain" if name == RETAINED else f"retain[{name!r}]" for name in retained}
-    retained = {name: _labeled(titles[name], images, classifier) for name, images in retained.items()}
+    given = {"failing": failing, "clean": clean, **{titles[name]: images for name, images in retained.items()}}
+    given = {name: _checked(name, images, classifier) for name, images in given.items()}
+    labeled = {}
+    for name, images in given.items():
+        labeled[name] = _labeled(name, images, classifier)
+    sets = {name: labeled[name] for name in ("failing", "clean")}
+    retained = {name: labeled[titles[name]] for name in retained}
     for name, images in retained.items():
         if not len(images):
             warnings.warn(f"{titles[name]} has no images, so it is not measured; pass images", stacklevel=3)
@@ -355,15 +367,20 @@ def _joined(sets: Sequence[LabelledImages]) -> LabelledImages | None:
     return LabelledImages(torch.cat([images.images[:] for images in sets]), labels, sets[0].classes, names)
 
 
-def _labeled(name: str, images: Images, classifier: Classifier) -> LabelledImages:
-    """Label a set by the classifier's classes: map its labels by name, or predict them; drop repeated images."""
-    if isinstance(images, LabelledImages):
-        return without_duplicates(name, remap_labels(name, images, classifier))
-    if not isinstance(images, Tensor | LazyImages):
+def _checked(name: str, images: Images, classifier: Classifier) -> Images:
+    """Return a set if its images have the size of the classifier's input; if it has labels, map them by name."""
+    if not isinstance(images, Images):
         raise TypeError(
             f"The {name} images are a {type(images).__name__}; pass a tensor (N, 3, H, W), LazyImages or LabelledImages"
         )
-    return without_duplicates(name, label_by_prediction(images, classifier))
+    check_size(name, images, classifier)
+    return remap_labels(name, images, classifier) if isinstance(images, LabelledImages) else images
+
+
+def _labeled(name: str, images: Images, classifier: Classifier) -> LabelledImages:
+    """Label a set without labels by the classifier's predictions, and drop repeated images."""
+    data = images if isinstance(images, LabelledImages) else label_by_prediction(images, classifier)
+    return without_duplicates(name, data)
 
 
 # --- the search -------------------------------------------------------------------------------------------------------

@@ -24,9 +24,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from edittools._checks import one_of
+from edittools._inference import refuse_inference_mode
 from edittools.baselines import BASELINES, OF_THE_HEAD, finetune, rewrite_at_random
-from edittools.classifiers import Classifier, check_classifier
-from edittools.cut import editable_layers
+from edittools.classifiers import Classifier, check_classifier, check_size
+from edittools.cut import Cut, editable_layers, find_layer
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar, Exemplars, named_exemplars
 from edittools.images import stratified
@@ -75,6 +76,33 @@ def later_layers(classifier: Classifier, most: int = 10) -> list[str]:
     later = list(names[len(names) // 2 :])
     step = max(1, -(-len(later) // most))
     return later[::-step][::-1]
+
+
+def check_layers(classifier: Classifier, layers: Sequence[str] | None = None) -> tuple[str, ...]:
+    """Return the names of the layers of a search.
+
+    Args:
+        classifier: the classifier.
+        layers: names of layers, in the network's order; None for `later_layers`.
+
+    Raises:
+        KeyError: if the model has no layer of that name.
+        ValueError: if there is no layer, if one cannot be edited or is given twice, or if they are in another order.
+    """
+    if layers is None:
+        return tuple(later_layers(classifier))
+    names = [find_layer(classifier.model, layer) for layer in layers]
+    if not names:
+        raise ValueError("layers=[] names no layer to edit; pass names that editable_layers(classifier) lists")
+    editable = editable_layers(classifier).layer.tolist()
+    for name in names:
+        if name not in editable:
+            Cut(classifier, name)  # refuses it, with the reason
+    in_order = editable_layers(classifier).layer.tolist()
+    ordered = sorted(set(names), key=in_order.index)
+    if names != ordered:
+        raise ValueError(f"layers={names} are not each given once in the network's order; pass layers={ordered}")
+    return tuple(names)
 
 
 def grid(**values: Iterable[Any]) -> list[dict[str, Any]]:
@@ -506,15 +534,22 @@ class EditSearch:
                 not run through the network again.
 
         Raises:
-            ValueError: if two splits share an image, or if `activations` are of another classifier or of other layers.
+            KeyError: if the model has no layer of that name.
+            RuntimeError: under `torch.inference_mode()`.
+            ValueError: if images do not have the size of the classifier's input, if the label of an exemplar is not a
+                class index, if layers are not in the network's order, if two splits share an image, or if
+                `activations` are of another classifier or of other layers.
         """
+        refuse_inference_mode()
         self.classifier = check_classifier(classifier)
-        self.exemplars = named_exemplars(exemplars)
+        self.exemplars = named_exemplars(exemplars, classifier)
+        for name, images in {"reference": splits.reference, **splits.labeled}.items():
+            check_size(name, images, classifier)
+        layers = check_layers(classifier, layers)
         self.splits = splits
         self.constraints = constraints
         self.progress = progress
         splits.check_disjoint(chain.from_iterable(self.exemplars.values()))
-        layers = tuple(later_layers(classifier) if layers is None else layers)
         self.activations = SplitActivations(classifier, layers, splits, progress, activations)
         self.cuts = self.activations.cuts
         self._check = ConstraintCheck(self.activations["clean"], self.activations.get("retain"))
@@ -573,7 +608,7 @@ class EditSearch:
                 layers = [last]
         named = self.exemplars
         if exemplars is not None:
-            named = named_exemplars(exemplars)
+            named = named_exemplars(exemplars, self.classifier)
             self.splits.check_disjoint(chain.from_iterable(named.values()))
         strengths = usual_strengths if strengths is None else strengths
         return Candidates(function, layers, named, self.site, settings, strengths)

@@ -7,12 +7,13 @@ import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from itertools import combinations
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from edittools.classifiers import Classifier
 from edittools.exemplars import Exemplar
@@ -100,7 +101,7 @@ class Splits:
             ValueError: if two splits share an image, or if a split holds x or x' of an exemplar.
         """
         exemplars = list(exemplars)
-        small = dict(self._thumbnails)
+        small = {name: thumbnails(images) for name, images in {"reference": self.reference, **self.labeled}.items()}
         selecting = [name for name in SELECTING if name in small]
         evaluating = [name for name in small if name not in ("reference", *selecting)]
         pairs = [("reference", name) for name in (*selecting, *evaluating)]
@@ -114,11 +115,6 @@ class Splits:
         names = {"reference": _file_names(self.reference)}
         names |= {name: _file_names(data) for name, data in self.labeled.items()}
         _check_pairs(small, pairs, names)
-
-    @cached_property
-    def _thumbnails(self) -> dict[str, Tensor]:
-        """The thumbnails of each split."""
-        return {name: thumbnails(images) for name, images in {"reference": self.reference, **self.labeled}.items()}
 
 
 def check_disjoint(sets: Mapping[str, Images], pairs: Iterable[tuple[str, str]] | None = None) -> None:
@@ -194,7 +190,7 @@ def without_duplicates(name: str, data: LabelledImages) -> LabelledImages:
     if not is_repeated.any():
         return data
     count = int(is_repeated.sum())
-    warnings.warn(f"{name!r} holds {count} images more than once; each is used once", stacklevel=4)
+    warnings.warn(f"{name!r} holds {count} images more than once; each is used once", stacklevel=5)
     return data.subset(~is_repeated)
 
 
@@ -240,10 +236,22 @@ def split_clean(
     return clean.subset(is_reference), rest.subset(is_clean), rest.subset(~is_clean)
 
 
+_THUMBNAILS = WeakTensorKeyDictionary()
+"""The thumbnails of tensors of images, each with the tensor's version: how often it was changed in place."""
+
+
 def thumbnails(images: Images) -> Tensor:
-    """Shrink images to 16 × 16 pixels, as rows of `(N, 768)` numbers."""
+    """Shrink images to 16 × 16 pixels, as rows of `(N, 768)` numbers; the same set is shrunk once."""
     pixels = pixels_of(images)
-    return _thumbnails_of_files(pixels) if isinstance(pixels, LazyImages) else _shrink(pixels)
+    if isinstance(pixels, LazyImages):
+        return _thumbnails_of_files(pixels)
+    if pixels.is_inference():  # such a tensor does not count its changes
+        return _shrink(pixels)
+    version, small = _THUMBNAILS.get(pixels, (None, None))
+    if version != pixels._version:
+        small = _shrink(pixels)
+        _THUMBNAILS[pixels] = (pixels._version, small)
+    return small
 
 
 def _shrink(pixels: Tensor | LazyImages) -> Tensor:
