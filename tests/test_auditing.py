@@ -17,12 +17,14 @@ from torch import nn
 import edittools as et
 from edittools.auditing import audit_folder, load_model, read_masks
 from edittools.auditing.audit import concepts_to_probe
+from edittools.auditing.checked import masks_check
 from edittools.auditing.cli import main
 from edittools.images import LabelledImages, fit_mask, load_image, load_mask
 from edittools.miniworld.scenes import CLASSES
 from edittools.miniworld.textures import texture
 from edittools.probing.coco import decode_segmentation
 from edittools.scenarios.tiers import SceneSet
+from edittools.selection.judgment import Check, fold
 
 
 def write_scenes(root, count=80, classes=("car", "van", "bus", "truck"), ground="road", offset=500_000):
@@ -236,6 +238,123 @@ def test_apply_writes_the_edited_weights(audited, tmp_path):
     plain = et.load_classifier("mini_vgg")
     plain.model.load_state_dict(load_file(target))
     assert torch.equal(et.predict(plain, images), expected)
+
+
+def pictures_above_the_verdict(page):
+    return page.partition('<section class="verdict')[0].count('<img src="data:image/')
+
+
+def test_masks_check_unless_checked_allows_at_most_unclear():
+    others = [Check("it corrects", True, "16 of 24", at_best="unclear"), Check("the search is complete", True)]
+    verdict = fold([masks_check(False), *others])
+    assert verdict.word == "unclear" and "object" in verdict.advice and "--masks-checked" in verdict.advice
+    assert fold([masks_check(True), *others]).word == "use"
+    assert fold([masks_check(False), Check("it is safe", False, at_best="do not use")]).word == "do not use"
+
+
+def test_main_audit_with_masks_from_files_is_at_most_unclear(audited):
+    _, printed = audited
+    assert "\n\nuse: " not in printed
+    assert "not measured: the masks were checked" in printed and "--masks-checked" in printed
+
+
+def test_audit_folder_masks_checked_changes_one_check_only(tmp_path):
+    settings = write_bands(tmp_path)
+    unchecked, checked = (
+        audit_folder(tmp_path / "images", bands(), masks_checked=masks_checked, **settings)
+        for masks_checked in (False, True)
+    )
+    assert [audit.fix.checks[0].status for audit in (unchecked, checked)] == ["not measured", "pass"]
+    assert checked.fix.checks[1:] == unchecked.fix.checks[1:]
+    assert checked.fix.verdict == fold(checked.fix.checks)
+
+
+def test_audit_with_a_finder_is_at_most_unclear(tmp_path):
+    settings = write_bands(tmp_path)
+    del settings["masks"]
+    mask = torch.zeros(32, 32)
+    mask[24:] = 1
+    audit = audit_folder(
+        tmp_path / "images", bands(), find=lambda images: {"road": mask.expand(30, -1, -1)}, **settings
+    )
+    assert audit.fix.checks[0].status == "not measured" and audit.fix.checks[0].allows == "unclear"
+
+
+def test_audit_report_shows_the_exemplar_and_six_more_replaced_images_above_the_verdict(audited):
+    out, _ = audited
+    page = (out / "report.html").read_text()
+    assert pictures_above_the_verdict(page) == 3 + 6  # x, x', the mask, and six more images
+    assert page.index("object still") < page.index('<section class="verdict')
+    assert page.count('alt="the mask, ') == 1
+
+
+def test_audit_report_of_a_suspicion_shows_replaced_images_above_the_heading(tmp_path):
+    settings = write_bands(tmp_path)
+    audit = audit_folder(tmp_path / "images", bands(lowered=(0.3, 0.0, 0.0)), **settings)
+    assert audit.rule is not None and not audit.is_rule
+    audit.write(tmp_path / "out")
+    assert pictures_above_the_verdict((tmp_path / "out" / "report.html").read_text()) == 3 + 6
+
+
+def command_of(root, settings, *more):
+    arguments = ["audit", root / "images", "--model", f"{__file__}:bands", "--masks", settings["masks"]]
+    arguments += ["--material", settings["material"], "--out", root / "out", *more]
+    return [str(argument) for argument in arguments]
+
+
+def test_main_audit_masks_checked_needs_a_report_of_the_same_masks(tmp_path, capsys):
+    settings = write_bands(tmp_path)
+    assert main(command_of(tmp_path, settings, "--masks-checked")) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "report.html" in line and "without --masks-checked" in line
+    assert not (tmp_path / "out").exists()
+    assert main(command_of(tmp_path, settings)) == 0
+    assert "not measured: the masks were checked" in capsys.readouterr().out
+    for _ in range(2):  # the report of a checked audit shows the masks as well
+        assert main(command_of(tmp_path, settings, "--masks-checked")) == 0
+        assert "pass: the masks were checked" in capsys.readouterr().out
+
+
+def _other_mask(root):
+    mask = torch.zeros(32, 32)
+    mask[23:] = 1
+    et.save_mask(root / "masks" / "road" / "bus0.png", mask)
+
+
+def _other_image(root):
+    save_image(root / "images" / "bus" / "bus0.png", load_image(root / "images" / "bus" / "bus1.png"))
+
+
+def _other_concept(root):
+    (root / "masks" / "road").rename(root / "masks" / "lane")
+
+
+@pytest.mark.parametrize("change", [_other_mask, _other_image, _other_concept])
+def test_main_audit_masks_checked_with_other_masks_is_refused(change, tmp_path, capsys):
+    settings = write_bands(tmp_path)
+    assert main(command_of(tmp_path, settings)) == 0
+    change(tmp_path)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()}
+    assert main(command_of(tmp_path, settings, "--masks-checked")) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert str(tmp_path / "out") in line and "without --masks-checked" in line
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()} == before
+    assert main(command_of(tmp_path, settings)) == 0
+    assert main(command_of(tmp_path, settings, "--masks-checked")) == 0
+
+
+def test_audit_masks_checked_by_the_report_of_a_folder(tmp_path):
+    settings = write_bands(tmp_path)
+    looked_at = tmp_path / "first"
+    with pytest.raises(FileNotFoundError, match="first"):
+        audit_folder(tmp_path / "images", bands(), masks_checked=looked_at, **settings)
+    audit_folder(tmp_path / "images", bands(), **settings).write(looked_at)
+    audit = audit_folder(tmp_path / "images", bands(), masks_checked=looked_at, out=looked_at, **settings)
+    assert audit.fix.checks[0].status == "pass"
+    assert {path.name for path in looked_at.iterdir()} == {"rules.csv", "report.html", "parts"}  # for another try
+    (looked_at / "report.html").write_text("<html></html>")
+    with pytest.raises(ValueError, match="first"):
+        audit_folder(tmp_path / "images", bands(), masks_checked=looked_at, **settings)
 
 
 def _no_such_folder(folder):

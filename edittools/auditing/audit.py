@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from edittools.auditing.checked import REMEDY, REPORT, digest_masks, masks_check, read_digest
 from edittools.auditing.masks import read_masks
 from edittools.auditing.result import Audit, remove_results, shows, write_rules
 from edittools.classifiers import Classifier
@@ -21,6 +22,7 @@ from edittools.probing.effects import LEAST_EFFECT, LEAST_IMAGES, Probe
 from edittools.probing.probe import ProbeSettings, probe
 from edittools.probing.segmentation import Finder, Gated, cached, deeplab
 from edittools.scenarios.rules import classes_by_object, shown_rule
+from edittools.selection.judgment import fold
 from edittools.selection.repair import repair
 
 LEAST_PROBED = 5
@@ -44,6 +46,7 @@ def audit_folder(
     retain: str | PathLike | None = None,
     masks: str | PathLike | None = None,
     find: Finder | None = None,
+    masks_checked: bool | str | PathLike = False,
     material: str | PathLike | None = None,
     out: str | PathLike | None = None,
     layers: Sequence[str] | None = None,
@@ -70,11 +73,15 @@ def audit_folder(
         masks: masks of the concepts, see `read_masks`. By default, `find` finds the concepts.
         find: a function that finds concepts in images, see `edittools.probing.segmentation`; by default DeepLab for
             street scenes and for the things of Pascal VOC.
+        masks_checked: whether a person has looked at the masks, or they are exact; without that, the verdict is at most
+            "unclear", since neither files nor segmenters tell. Or the folder of an audit whose report a person has
+            looked at: it must show the masks of the rule that is repaired.
         material: image file of the material that replaces concepts; a concept with the name of that file is not
             replaced. By default, concepts are replaced by the materials of other concepts, which are cut from the
             images themselves.
         out: folder for intermediate and final results: parts of the probe and `rules.csv`. A later call with the same
-            folder continues from there; it removes the report and the edit of an earlier call.
+            folder continues from there; it removes the edit of an earlier call and, unless it is the folder
+            `masks_checked`, the report.
         layers: names of the layers to edit, see `repair`.
         callback: is called before each step with a description of the step.
         progress: show progress bars.
@@ -84,10 +91,13 @@ def audit_folder(
         None, and its `note` says so.
 
     Raises:
-        FileNotFoundError: if there is no such folder, or the weights of the segmenter are not available.
+        FileNotFoundError: if there is no such folder, if the folder `masks_checked` has no report, or if the weights of
+            the segmenter are not available.
         ModuleNotFoundError: if a package of the segmenter is not installed.
-        ValueError: if there are too few images, or none of them shows a concept.
+        ValueError: if there are too few images, if none of them shows a concept, or if the report in the folder
+            `masks_checked` shows other masks.
     """
+    reported = None if isinstance(masks_checked, bool) else read_digest(masks_checked)
     tell = callback or (lambda step: None)
     tell(f"Reading {fspath(folder)}")
     data, unread = read_folder(folder, classifier)
@@ -110,9 +120,16 @@ def audit_folder(
     if len(rules):
         rule, is_rule = shown_rule(probed, example=None, pooled=not per_class)
         rule["per class"] = per_class
+    if is_rule and reported not in (None, digest_masks(concepts, rule["concept"])):
+        raise ValueError(
+            f"the report in {fspath(masks_checked)!r} does not show these images with these masks of "
+            f"{rule['concept']!r}, so these were not checked; {REMEDY}"
+        )
     if out is not None:
-        remove_results(Path(out).expanduser())
-        write_rules(rules, Path(out).expanduser())
+        root = Path(out).expanduser()
+        looked_at = reported is not None and Path(masks_checked).expanduser() == root
+        remove_results(root, but=(REPORT,) if looked_at else ())  # it serves again if this audit is interrupted
+        write_rules(rules, root)
     audit = Audit(classifier, data, left_out, rare, concepts, probed, rules, rule, is_rule)
     if not is_rule:
         return replace(audit, note="Nothing was repaired.")
@@ -123,7 +140,8 @@ def audit_folder(
         fix = repair(classifier, exemplar, **sets, layers=layers, progress=progress)
     except ValueError as error:
         return replace(audit, note=f"Nothing was repaired. {error}.")
-    return replace(audit, fix=fix)
+    verdict = fold([masks_check(masks_checked is not False), *fix.checks])
+    return replace(audit, fix=replace(fix, verdict=verdict))
 
 
 def _find_concepts(

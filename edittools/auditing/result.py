@@ -1,6 +1,6 @@
 """The result of an audit: its summary, and the files that it writes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from os import PathLike
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from edittools._caching import atomic_path
+from edittools.auditing.checked import REPORT, digest_masks
 from edittools.classifiers import Classifier
 from edittools.images import LabelledImages
 from edittools.probing.counterfactuals import LEAST_AREA, Concepts
@@ -40,8 +41,11 @@ REASONS = (
 )
 """Why no rule may be found, and what to do."""
 
-RESULTS = ("rules.csv", "report.html", "edit.safetensors")
+RESULTS = ("rules.csv", REPORT, "edit.safetensors")
 """The files of an audit in its folder."""
+
+MORE_IMAGES = 6
+"""The number of replaced images that a report shows next to the exemplar."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +131,7 @@ class Audit:
         """
         root = Path(folder).expanduser()
         remove_results(root)
-        paths = [write_rules(self.rules, root), save_page(audit_page(self), root / "report.html")]
+        paths = [write_rules(self.rules, root), save_page(audit_page(self), root / REPORT)]
         if self.fix is not None and self.fix.selection.feasible:
             path = root / "edit.safetensors"
             self.fix.edit.save(path)
@@ -145,10 +149,16 @@ def write_rules(rules: pd.DataFrame, folder: Path) -> Path:
     return path
 
 
-def remove_results(folder: Path) -> None:
-    """Remove the files of an earlier audit from a folder; other files and the parts of the probe stay."""
+def remove_results(folder: Path, but: Collection[str] = ()) -> None:
+    """Remove the files of an earlier audit from a folder; other files and the parts of the probe stay.
+
+    Args:
+        folder: the folder.
+        but: names of files that stay as well.
+    """
     for name in RESULTS:
-        (folder / name).unlink(missing_ok=True)
+        if name not in but:
+            (folder / name).unlink(missing_ok=True)
 
 
 def shows(masks: Tensor) -> Tensor:
@@ -159,13 +169,16 @@ def shows(masks: Tensor) -> Tensor:
 def audit_page(audit: Audit) -> Page:
     """Collect the content of the report of an audit."""
     title = f"Audit of {len(audit.data)} images"
-    findings = {
+    content = {
         "findings_head": HEAD,
         "findings": _rows(audit),
         "findings_note": "\n".join(_notes(audit)),
     }
+    if audit.rule is not None:
+        content["replaced"] = _more_images(audit)
+        content["masks"] = digest_masks(audit.concepts, audit.rule["concept"])
     if audit.fix is not None:
-        return replace(audit.fix.page(title), **findings)
+        return replace(audit.fix.page(title), **content)
     no_rule = (
         f"no concept lowered the log-odds of the correct class by more than {LEAST_EFFECT} beyond its control in a way "
         f"that the test confirms (q ≤ {FALSE_DISCOVERY_RATE})"
@@ -178,7 +191,7 @@ def audit_page(audit: Audit) -> Page:
         advice="" if audit.is_rule else " ".join(REASONS),
         exemplars=_suspicion(audit),
         created=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-        **findings,
+        **content,
     )
 
 
@@ -218,3 +231,23 @@ def _suspicion(audit: Audit) -> list[Figure]:
     pictures = torch.stack([image, changed[0], mask])
     captions = ("the image", f"{concept} replaced by {style}", f"mask of {concept}")
     return [Figure(data_uri(picture), caption) for picture, caption in zip(pictures, captions, strict=True)]
+
+
+def _more_images(audit: Audit) -> list[Figure]:
+    """Show more images with the concept of the strongest rule or suspicion replaced, those of its evidence first."""
+    concepts = audit.concepts
+    concept = audit.rule["concept"]
+    evidence = list(audit.rule["evidence"])
+    shown = evidence[:1]
+    if audit.fix is not None:
+        [[exemplar]] = audit.fix.search.exemplars.values()
+        shown = (concepts.data.images == exemplar.image).flatten(1).all(dim=1).nonzero()[:, 0].tolist()
+    others = shows(concepts.masks[concept]).nonzero()[:, 0].tolist()
+    numbers = [number for number in dict.fromkeys([*evidence, *others]) if number not in shown]
+    if not numbers:
+        return []
+    images = concepts.turned(numbers[:MORE_IMAGES], concept, audit.rule["style"])
+    figures = []
+    for image, label, name in zip(images.images, images.labels.tolist(), images.names, strict=True):
+        figures.append(Figure(data_uri(image), f"{images.classes[label]}: {name}"))
+    return figures
