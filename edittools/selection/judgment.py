@@ -668,7 +668,7 @@ def random_check(target: Comparison | None, draws: Mapping[str, Comparison | Non
         return Check(name, True, figure, at_best=DO_NOT_USE)
     advice = OTHER_EXEMPLAR
     if gained > lost:
-        advice = f"{_advise_images(images_needed(gained, lost, len(target.before)))} {OTHER_EXEMPLAR}"
+        advice = _advise_images(images_needed(gained, lost, len(target.before)))
     return Check(name, False, f"{figure}, which so few images cannot tell from chance", advice, UNCLEAR)
 
 
