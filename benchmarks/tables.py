@@ -380,6 +380,14 @@ def null_audits(table: pd.DataFrame) -> str:
     return markdown(columns, rows="control")
 
 
+def null_verdicts(table: pd.DataFrame) -> str:
+    """Write one row per kind of failing images and exemplar: how often each verdict was given."""
+    words = ["use", "unclear", "do not use"]
+    counted = table.pivot(index="condition", columns="metric", values="value").loc[table.condition.unique()]
+    columns = {word: counted[word].map("{:.0f}".format) for word in words}
+    return markdown({**columns, "cases": counted[words].sum(axis=1).map("{:.0f}".format)}, rows="exemplar and images")
+
+
 def default_settings(table: pd.DataFrame) -> str:
     """Write one row per experiment and setting, then the default that the rule selects."""
     table = table.assign(case=table.condition + " / " + table.method)
@@ -499,7 +507,7 @@ TABLES = {
     for function in (
         *(snow, typographic, watermark, synthetic, found_rule, side_effects, probing, segmentation, robustness, repair),
         *(many_edits, random_directions, default_settings, repair_composites, edit_speed, paper_rehearsal),
-        *(exemplar_count, compare_exemplars, batch_size, null_audits),
+        *(exemplar_count, compare_exemplars, batch_size, null_audits, null_verdicts),
     )
 }
 """What makes the table of a run, by its experiment."""

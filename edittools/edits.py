@@ -146,12 +146,15 @@ class Edit:
         record: how the edit was found; None if that is not known.
         on_top_of: digests of edits that must be applied as well. Only files of version 0.3 have them: there,
             `fingerprint` is that of the model without any edit.
+        verdict: what `repair` says about the edit, beginning with "use", "unclear" or "do not use"; None if it was not
+            judged, and for a multiple or a sum of edits.
     """
 
     changes: Mapping[str, Change]
     fingerprint: str
     record: Record | None = None
     on_top_of: tuple[str, ...] = ()
+    verdict: str | None = None
 
     def __post_init__(self) -> None:
         if not self.changes:
@@ -192,7 +195,7 @@ class Edit:
         if record is not None:
             response = None if record.response is None else record.response * abs(factor)
             record = replace(record, loss_after=None, response=response)
-        return replace(self, changes=changes, record=record)
+        return replace(self, changes=changes, record=record, verdict=None)
 
     __rmul__ = __mul__
 
@@ -428,6 +431,8 @@ class Edit:
             "record": json.dumps(record),
             "on_top_of": json.dumps(self.on_top_of),
         }
+        if self.verdict is not None:
+            header["verdict"] = self.verdict
         header["digest"] = _file_digest(tensors, header)
         with atomic_path(path) as temporary:
             save_file(tensors, temporary, header)
@@ -477,6 +482,7 @@ class Edit:
                 fingerprint=header["fingerprint"],
                 record=_read_record(header),
                 on_top_of=tuple(json.loads(header.get("on_top_of", "[]"))),
+                verdict=header.get("verdict"),
             )
         except FileNotFoundError:
             raise

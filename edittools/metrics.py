@@ -192,18 +192,8 @@ class Comparison:
         return 100 * (self.corrected - self.broken) / max(len(self.before), 1)
 
     def accuracy_interval(self) -> tuple[float, float]:
-        """Compute the 95% interval of `accuracy_change`, in points: Bonett and Price's for paired shares.
-
-        It adds one image to those corrected and one to those broken, so it has a width even if nothing changed.
-        """
-        count = len(self.before) + 2
-        corrected = (self.corrected + 1) / count
-        broken = (self.broken + 1) / count
-        change = corrected - broken
-        half_width = NormalDist().inv_cdf(0.975) * sqrt((corrected + broken - change**2) / count)
-        low = max(change - half_width, -1.0)
-        high = min(change + half_width, 1.0)
-        return 100 * low, 100 * high
+        """Compute the 95% interval of `accuracy_change`, in points, see `metrics.accuracy_interval`."""
+        return accuracy_interval(self.corrected, self.broken, len(self.before))
 
     def corrected_interval(self) -> tuple[float, float]:
         """Compute the 95% interval of `errors_corrected`; NaN if there was no error before."""
@@ -223,6 +213,27 @@ class Comparison:
             "p": mcnemar(self.corrected, self.broken),
             "accuracy change (points)": self.accuracy_change,
         }
+
+
+def accuracy_interval(corrected: float, broken: float, images: int) -> tuple[float, float]:
+    """Compute the 95% interval of a change of accuracy, in points: Bonett and Price's for paired shares.
+
+    It adds one image to those corrected and one to those broken, so it has a width even if nothing changed. The counts
+    need not be whole numbers.
+
+    Args:
+        corrected: number of images that were misclassified before and are correct after.
+        broken: number of images that were correct before and are misclassified after.
+        images: number of images.
+    """
+    count = images + 2
+    corrected_share = (corrected + 1) / count
+    broken_share = (broken + 1) / count
+    change = corrected_share - broken_share
+    half_width = NormalDist().inv_cdf(0.975) * sqrt((corrected_share + broken_share - change**2) / count)
+    low = max(change - half_width, -1.0)
+    high = min(change + half_width, 1.0)
+    return 100 * low, 100 * high
 
 
 def corrected_interval(corrected: float, errors: float, broken: float, wrong_or_broken: float) -> tuple[float, float]:

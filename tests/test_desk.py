@@ -18,10 +18,11 @@ from edittools.metrics import Comparison, label_margins, misclassified, predict
 from edittools.miniworld import exact_finder, scenes
 from edittools.miniworld.typography import blanked
 from edittools.rewriting import REFERENCE_WEIGHT
+from edittools.selection import Constraints
 from edittools.selection.judgment import completeness_check, fold, generality_check, retained_check
 from edittools.selection.repair import METHODS
 from edittools.widgets import desk_sets
-from edittools.widgets.desk import MAX_IMAGES
+from edittools.widgets.desk import FOUND, MAX_IMAGES
 from edittools.widgets.desk_sets import DeskSets, Result, read_set
 from edittools.widgets.materials import BLANK_LABEL, MATERIALS, SURROUNDINGS, inpaint, replace_by_material
 
@@ -388,16 +389,16 @@ def test_choose_restores_the_mask_of_an_image(desk):
 
 
 def found(edit, complete=True):
-    """What `repair` returns for an edit that corrects 4 of 6 images; 3 of 5 retained images are broken."""
+    """What `repair` returns for an edit that corrects 4 of 6 images; 15 of 25 retained images are broken."""
     checks = [
         completeness_check(96, complete),
         generality_check(comparison("xxxxxx", "....xx")),
-        retained_check("retained images", comparison(".....", "xxx.."), 0),
+        retained_check("retained images", comparison("." * 25, "xxx" * 5 + "." * 10), Constraints()),
     ]
     verdict = fold(checks)
     return SimpleNamespace(
         edit=edit,
-        selection=SimpleNamespace(feasible=True, n_candidates=96),
+        selection=SimpleNamespace(feasible=True, n_candidates=96, params={"layer": "conv2", "strength": 0.5}),
         verdict=verdict,
         checks=verdict.checks,
         summary=lambda: "Selected: layer conv2, p 0.03.",
@@ -423,13 +424,18 @@ def test_undo_after_a_search_goes_back_to_the_previous_edit(desk, tiny, monkeypa
     desk.wait(60)
     assert desk.result.held_out and desk.result.repair.edit is desk.edit
     lines = desk.controls.verdict.text.split("\n")
-    assert lines[0].startswith("do not use: ") and "3 of 5" in lines[0]
-    assert "4 of 6" in lines[1] and "96" in lines[2]
+    assert lines[0].startswith("do not use: ") and "15 of 25" in lines[0]
+    assert "4 of 6" in lines[1] and "96" in lines[2] and lines[3] == desk_sets.CROSS_VALIDATED
+    applied = desk.result.images
+    assert f"{applied.corrected} of {int(applied.before.sum())}" in lines[4]
+    assert desk.controls.layer.value == "conv2" and desk.controls.strength.value == 0.5
     assert "conv2" not in desk.controls.verdict.text and "conv2" in desk.controls.verdict.details
     assert "held out" in desk.controls.title.value and desk.edit.layers == ("conv2",)
     searched = desk.controls.message.text
+    assert searched == FOUND["do not use"]
     desk.controls.undo.click()
     assert desk.result is first and desk.controls.verdict.text == first.verdict
+    assert (desk.controls.layer.value, desk.controls.strength.value) == (first.edit.layers[0], desk.session.strength)
     undone = desk.controls.message.text
     assert undone != searched
     desk.undo()
@@ -461,11 +467,26 @@ def test_find_best_tries_every_method_of_repair(tiny, sources):
     assert {*METHODS} <= {*methods}
 
 
-def test_held_out_verdict_says_if_the_search_was_stopped(tiny):
+def test_label_corrected_after_a_search_leaves_its_verdict_on_the_desk(desk, tiny, monkeypatch):
+    monkeypatch.setattr(desk_sets, "repair", instant_repair(tiny))
+    desk.find_best()
+    desk.wait(60)
+    verdict = desk.controls.verdict.text.split("\n")
+    desk.choose(desk.order[-1])
+    names = desk.sets.classifier.classes
+    desk.controls.class_name.value = next(name for name in names if name != desk.sets.class_name(desk.index))
+    desk.wait(60)
+    marked = desk.controls.verdict.text.split("\n")
+    assert marked[0] == desk_sets.BEFORE_CHANGE and marked[1:5] == verdict[:4]
+    assert marked[1].startswith("do not use: ") and "held out" in desk.controls.title.value
+
+
+def test_verdict_of_a_search_says_if_it_was_stopped(tiny):
+    result = Result(None, torch.zeros(0), comparison("xx.", "x.."), None, None)
     fix = found(None)
-    text = desk_sets.held_out_verdict(fix)
+    text = desk_sets.with_held_out_verdict(result, fix).verdict
     assert text.startswith(str(fix.verdict)) and "interrupted" not in text
-    assert "interrupted" in desk_sets.held_out_verdict(found(None, complete=False))
+    assert "interrupted" in desk_sets.with_held_out_verdict(result, found(None, complete=False)).verdict
 
 
 def test_stop_ends_a_search(desk, tiny, monkeypatch):
@@ -506,12 +527,12 @@ def comparison(before, after):
 
 def test_verdict_holds_what_is_corrected_and_broken_and_what_may_be():
     images = comparison("xxx..", "..x.x")
-    retain = comparison("." * 100, "x" + "." * 99)
+    retain = comparison("." * 90, "x" + "." * 89)
     clean = comparison("." * 400, "." * 400)
     lines = desk_sets.verdict(Result(None, torch.zeros(0), images, retain, clean)).split("\n")
     assert "2 of 3" in lines[0] and "1 of 2" in lines[0]
     assert "400" in lines[1] and "+0.00" in lines[1] and "0.25" in lines[1]
-    assert "1 of 100" in lines[2] and "none may" in lines[2]
+    assert "1 of 90" in lines[2] and "none may" in lines[2]
     assert "Find the best" in lines[3]
 
 

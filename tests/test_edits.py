@@ -245,6 +245,18 @@ def test_record_of_scaled_edit(tiny, edit, factor, tmp_path):
     assert Edit.load(tmp_path / "scaled.safetensors", tiny).record == scaled.record
 
 
+def test_verdict_of_an_edit_is_saved_and_not_that_of_a_multiple_or_sum(tiny, edit, other, tmp_path):
+    judged = replace(edit, verdict="unclear: so few images")
+    judged.save(tmp_path / "judged.safetensors")
+    loaded = Edit.load(tmp_path / "judged.safetensors", tiny)
+    assert loaded.verdict == judged.verdict and loaded.digest == edit.digest
+    edit.save(tmp_path / "edit.safetensors")
+    assert edit.verdict is None and Edit.load(tmp_path / "edit.safetensors").verdict is None
+    assert (1.0 * judged).verdict == judged.verdict
+    for changed in (0.5 * judged, -judged, judged + other, other + judged):
+        assert changed.verdict is None
+
+
 def test_save_and_load(tiny, edit, other, tmp_path):
     both = edit + 0.5 * other
     for value in (edit, both):

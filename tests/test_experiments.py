@@ -1,12 +1,14 @@
 """What the experiments add to their results, on small exact cases."""
 
 import found_rule
+import null_verdicts
 import pandas as pd
 import pytest
 import random_directions
 import repair
 import segmentation
 import side_effects
+import tables
 import torch
 from _lib.results import Results
 
@@ -108,6 +110,29 @@ def test_add_draw_evaluates_the_selected_random_direction(tiny, photos32, exempl
         "clean_test": 8,
         "retain_test": 4,
     }
+
+
+def test_noise_exemplar_changes_the_prediction_inside_its_mask_only():
+    classifier = null_verdicts.plain_network(steps=30)
+    exemplar = null_verdicts.noise_exemplar(classifier, seed=100)
+    original, changed = predict(classifier, torch.stack([exemplar.image, exemplar.changed])).argmax(1).tolist()
+    assert original == exemplar.label != changed
+    is_changed = (exemplar.image != exemplar.changed).any(dim=0)
+    assert is_changed.any() and not (is_changed & (exemplar.mask == 0)).any()
+
+
+def test_add_kind_counts_the_words_of_cases_that_can_be_made():
+    results = Results("null_verdicts", "squares")
+    words = iter(["use", "unclear", "unclear"])
+
+    def make(classifier, seed):
+        return {"seed": seed} if seed % 20 else None
+
+    null_verdicts.add_kind(results, "kind", None, make, lambda classifier, case: next(words), 3, seed=0)
+    table = results.frame().set_index("metric")
+    assert table.value[["use", "unclear", "do not use"]].tolist() == [1, 2, 0] and set(table.n) == {3}
+    text = tables.null_verdicts(table.reset_index())
+    assert "kind" in text and " 2 " in text
 
 
 def test_side_effects_counts_rules_kept_and_new(monkeypatch):

@@ -190,7 +190,7 @@ def test_result_is_kept_while_its_own_edit_is_applied_only(session, tiny):
     assert session.result is result
 
 
-def test_search_shows_held_out_figures_until_labels_change(session, tiny, monkeypatch):
+def test_verdict_of_a_search_stays_and_is_marked_after_labels_change(session, tiny, monkeypatch):
     edit = et.rewrite(tiny, "conv2", make_exemplar(), noise(8))
 
     def repair(classifier, exemplar, target, clean, retain, *, callback, **options):
@@ -199,7 +199,7 @@ def test_search_shows_held_out_figures_until_labels_change(session, tiny, monkey
         verdict = fold([Check("it corrects more than it breaks", False, "4 of 6 images", "Pass more.", "unclear")])
         return SimpleNamespace(
             edit=edit,
-            selection=SimpleNamespace(feasible=True, n_candidates=96),
+            selection=SimpleNamespace(feasible=True, n_candidates=96, params={"layer": "conv2", "strength": 0.5}),
             verdict=verdict,
             checks=verdict.checks,
             summary=lambda: "Selected: layer conv2.",
@@ -211,10 +211,15 @@ def test_search_shows_held_out_figures_until_labels_change(session, tiny, monkey
     assert calls == [("edit", 1, 2)]
     assert session.result.held_out and session.result.details == "Selected: layer conv2."
     assert session.result.verdict.startswith("unclear: 4 of 6 images. Pass more.")
+    assert session.strength == 0.5
+    verdict = session.result.verdict.split("\n")
     session.relabel(11, another_class(session, 11))
     result = session.update()
-    assert result.edit is edit and not result.held_out
-    assert result.verdict == session.sets.result(edit, [session.index]).verdict
+    assert result.edit is edit and result.held_out
+    marked = result.verdict.split("\n")
+    assert marked[0] == desk_sets.BEFORE_CHANGE and marked[1:-1] == verdict[:-1]
+    fresh = session.sets.result(edit, [session.index])
+    assert marked[-1] != verdict[-1] and f"{fresh.images.corrected} of {int(fresh.images.before.sum())}" in marked[-1]
 
 
 def test_load_shows_a_saved_edit(session, tmp_path):

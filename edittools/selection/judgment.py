@@ -2,15 +2,18 @@
 
     search = EditSearch(classifier, exemplars, splits)
     best = search.select(search.candidates("rewrite"), cv=5)
-    control = search.select(search.candidates("random_direction"), cv=5)
-    print(judge(search, best, {"random direction": control}))
+    draws = {}
+    for seed in range(5):
+        candidates = search.candidates("random_direction", grid(seed=(seed,)))
+        draws[f"random direction {seed}"] = search.select(candidates, cv=5)
+    print(judge(search, best, draws))
 
 From top to bottom: a check and the verdict, the checks before the search, what is measured on images that were not used
 to select the edit, the checks of these measurements, and how many images would decide.
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any
@@ -21,7 +24,7 @@ from torch import Tensor
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
-from edittools.metrics import Comparison, mcnemar, wilson
+from edittools.metrics import Comparison, accuracy_interval, mcnemar, wilson
 from edittools.moments import FEW_IMAGES
 from edittools.selection.evaluation import CachedActivations, Constraints
 from edittools.selection.search import EditSearch, Selection
@@ -34,13 +37,32 @@ WORDS = (DO_NOT_USE, UNCLEAR, USE)
 """The words of a verdict, the worst one first."""
 
 SIGNIFICANCE = 0.05
-"""The largest p-value at which the verdict can be "use"; it is that of the exact McNemar test against no edit."""
+"""The largest p-value at which the verdict can be "use", in the exact McNemar test against no edit and against the best
+draw of random directions."""
 
 POWER = 0.8
 """The number of images in the verdict "unclear" would give a significant result with this probability."""
 
 MOST_IMAGES = 100_000
 """The largest number of images that is given in the verdict "unclear"."""
+
+DRAWS = 5
+"""The number of draws of random directions that the verdict "use" needs; each is selected like the edit."""
+
+RANDOM = "random direction"
+"""The beginning of the name of a control that is a draw of random directions; other controls are baselines."""
+
+FEWEST_CLEAN = 50
+"""With fewer held-out clean images, the accuracy counts as not measured."""
+
+FEWEST_RETAINED = 20
+"""With fewer held-out retained images that were correct, what an edit breaks there counts as not measured."""
+
+ENOUGH_RETAINED = 99
+"""The fewest retained images that can show that at most 3% of them break: if none does, 0.97⁹⁹ is below 0.05."""
+
+FAR_BELOW = 0.5
+"""The clean images' labels are doubted if the accuracy is less than this share of what is expected of it."""
 
 COVERED = 0.9
 """The mask covers the change if at least this share of |x' − x| is inside of it."""
@@ -59,6 +81,15 @@ RELIABILITY = "x' is predicted as x with the edit"
 
 GENERALITY = f"it corrects more than it breaks, with p ≤ {SIGNIFICANCE}"
 """The name of the check of generality."""
+
+SWAPPED = "x is misclassified and x' is not: are they swapped?"
+"""The advice if all is well with an exemplar but for the order of its images."""
+
+LABELS = "Are the labels right?"
+"""The advice if images are correct much less often than expected."""
+
+OTHER_EXEMPLAR = "Try another exemplar, a mask that fits the concept, or other layers."
+"""The advice if an edit corrects too few images."""
 
 
 @dataclass(frozen=True)
@@ -148,8 +179,9 @@ def judge(search: EditSearch, selection: Selection, controls: Mapping[str, Selec
     Args:
         search: the search.
         selection: the selection in this search.
-        controls: selections in the same search that the edit has to surpass, such as that of a random direction, by
-            name.
+        controls: selections in the same search, by name. Those whose names begin with "random direction" are draws of
+            random directions, which the edit has to surpass; "use" needs five. The others are baselines, which must not
+            be significantly better.
 
     Returns:
         The verdict, with the checklist.
@@ -184,6 +216,7 @@ def checklist(
     used = used_exemplars(search, selection)
     checks = exemplar_checks(search, exemplars, used)
     checks += image_checks(clean, None if target is None else int(target.before.sum()), retained)
+    checks.append(labels_check(search.activations))
     checks.append(completeness_check(selection.n_candidates, complete))
     checks.append(feasibility_check(search, selection))
     if not selection.feasible:
@@ -241,6 +274,12 @@ def exemplar_checks(search: EditSearch, cached: CachedActivations, used: Sequenc
     labeled = [pair for pair in zip(exemplars, original, strict=True) if pair[0].label is not None]
     sizes = sorted({f"{height} × {width}" for height, width in (exemplar.mask.shape for exemplar in exemplars)})
     inside_mask = min(change_inside_mask(exemplar) for exemplar in exemplars)
+    is_swapped = []
+    for exemplar, original_class, changed_class in zip(exemplars, original, changed, strict=True):
+        is_swapped.append(exemplar.label is not None and original_class != exemplar.label == changed_class)
+    advice = "Give the exemplar its label, Exemplar(image, changed, mask, label)."
+    if labeled:
+        advice = SWAPPED if any(is_swapped) else "Take an image that is classified correctly without the concept."
     change = _describe_classes("x'", names, [classes[index] for index in changed])
     if any(is_alike):
         alone = "so the exemplar does not show the mistake"
@@ -250,9 +289,8 @@ def exemplar_checks(search: EditSearch, cached: CachedActivations, used: Sequenc
             "x is classified correctly",
             all(exemplar.label == index for exemplar, index in labeled) if labeled else None,
             _describe_classes("x", names, [classes[index] for index in original]),
-            "Take an image that is classified correctly without the concept."
-            if labeled
-            else "Give the exemplar its label, Exemplar(image, changed, mask, label).",
+            advice,
+            DO_NOT_USE if all(is_swapped) else USE,
         ),
         Check(
             "x' is predicted otherwise than x",
@@ -321,6 +359,38 @@ def image_checks(clean: int, errors: int | None, retained: int) -> list[Check]:
             "Pass images that legitimately rely on the concept as retain=, so that their cost is known.",
         ),
     ]
+
+
+def labels_check(activations: Mapping[str, CachedActivations]) -> Check:
+    """Check that clean images are about as often correct as other images, and as their probabilities suggest.
+
+    Images that were misclassified before an edit cannot break. So if labels are wrong, such as labels counted from 1
+    instead of 0, any edit seems to cost nothing.
+
+    Args:
+        activations: the cached splits of a search, by name.
+    """
+    parts = [activations[name] for name in ("clean", "clean_test") if name in activations]
+    is_wrong = torch.cat([part.before for part in parts])
+    accuracy = 1 - float(is_wrong.float().mean())
+    confidence = torch.cat([part.original.float().softmax(dim=1).amax(dim=1) for part in parts])
+    expected = {f"while their predictions have a mean probability of {confidence.mean():.0%}": float(confidence.mean())}
+    others = {"retained": ("retain", "retain_test"), "failing": ("target", "target_test")}
+    for title, names in others.items():
+        before = [activations[name].before for name in names if name in activations]
+        if before:
+            share = 1 - float(torch.cat(before).float().mean())
+            expected[f"while {share:.0%} of the {title} images are"] = share
+    most = max(expected, key=expected.__getitem__)
+    is_plausible = accuracy >= FAR_BELOW * expected[most]
+    figure = f"{accuracy:.0%} of {len(is_wrong):,} clean images are correct before the edit"
+    return Check(
+        "the labels of the clean images are plausible",
+        is_plausible,
+        figure if is_plausible else f"{figure}, {most}",
+        f"{LABELS} If they are, pass the images without labels, so that the current predictions serve as labels.",
+        USE if is_plausible else UNCLEAR,
+    )
 
 
 def warn_about(checks: Sequence[Check], stacklevel: int) -> None:
@@ -395,7 +465,7 @@ class Evaluation:
             row |= {"accuracy change": self.clean.accuracy_change, "accuracy low": low, "accuracy high": high}
         retained = self.all_retained
         if retained is not None:
-            row |= {"retained": len(retained.before), "retained broken": retained.broken}
+            row |= {"retained": int((~retained.before).sum()), "retained broken": retained.broken}
         return row
 
 
@@ -498,14 +568,15 @@ def fit_check(edit: Edit) -> Check:
 
 
 def reliability_check(reliable: int, exemplars: int) -> Check:
-    """Check that x' is predicted with the edit as x is without it.
+    """Check that x' is predicted with the edit as x is without it; if no x' is, an edit cannot be trusted.
 
     Args:
         reliable: number of exemplars for which it is.
         exemplars: number of exemplars that the edit was made from.
     """
     figure = f"with the edit, x' is predicted as x for {reliable} of {exemplars} exemplars"
-    return Check(RELIABILITY, reliable == exemplars, figure, "Try more strength or a higher rank.")
+    advice = "Try more strength or a higher rank."
+    return Check(RELIABILITY, reliable == exemplars, figure, advice, USE if reliable else UNCLEAR)
 
 
 def evaluation_checks(
@@ -518,16 +589,16 @@ def evaluation_checks(
         controls: what each control does, by name.
         constraints: what the edit may cost.
     """
-    targets = {name: control.target for name, control in controls.items()}
+    draws = {name: control.target for name, control in controls.items() if name.startswith(RANDOM)}
+    baselines = {name: control.target for name, control in controls.items() if not name.startswith(RANDOM)}
     checks = [
         generality_check(evaluation.target),
-        control_check(evaluation.target, targets),
+        random_check(evaluation.target, draws),
+        baseline_check(evaluation.target, baselines),
         accuracy_check(evaluation.clean, constraints),
     ]
     for name, comparison in evaluation.retained.items():
-        count = 0 if comparison is None else len(comparison.before)
-        may_break = int(constraints.max_retain_broken * count / 100 + 1e-9)
-        checks.append(retained_check(name, comparison, may_break))
+        checks.append(retained_check(name, comparison, constraints))
     return checks
 
 
@@ -563,32 +634,75 @@ def generality_check(target: Comparison | None) -> Check:
         return Check(GENERALITY, False, figure, advice, DO_NOT_USE)
     if p <= SIGNIFICANCE:
         return Check(GENERALITY, True, figure, at_best=UNCLEAR)
-    needed = images_needed(target.corrected, target.broken, len(target.before))
-    count = f"about {needed:,}" if needed is not None else f"more than {MOST_IMAGES:,}"
-    advice = f"At these shares, {count} images with the concept would decide with a probability of {POWER:.0%}."
+    advice = _advise_images(images_needed(target.corrected, target.broken, len(target.before)))
     return Check(GENERALITY, False, f"{figure}, which so few images cannot tell from chance", advice, UNCLEAR)
 
 
-def control_check(target: Comparison | None, controls: Mapping[str, Comparison | None]) -> Check:
-    """Check that the edit corrects more images, net, than every control.
+def random_check(target: Comparison | None, draws: Mapping[str, Comparison | None]) -> Check:
+    """Check that the edit corrects significantly more images, net, than the best draw of random directions.
 
     Args:
         target: the comparison of the images with the concept; None if none was held out.
-        controls: that of each control on the same images, by name.
+        draws: that of each draw on the same images, by name.
     """
-    name = "it corrects more than every control"
-    net = {key: one.corrected - one.broken for key, one in controls.items() if one is not None}
-    if target is None or not net:
-        figure = "no control was selected the same way, so a random direction may do as much"
-        if controls:
-            figure = "no image was held out on which the edit and the controls can be compared"
-        return Check(name, None, figure, "Select controls the same way (baselines=True).", DO_NOT_USE)
-    best = max(net, key=net.__getitem__)
+    name = f"it corrects more than random directions, with p ≤ {SIGNIFICANCE}"
+    measured = {key: draw for key, draw in draws.items() if draw is not None}
+    if target is None or not measured:
+        figure = "no random direction was selected the same way, which may do as much"
+        if draws:
+            figure = "no image was held out on which the edit and random directions can be compared"
+        advice = f"Select {DRAWS} random directions the same way (baselines=True)."
+        return Check(name, None, figure, advice, DO_NOT_USE)
+    best = measured[best_of(measured)]
     of_edit = target.corrected - target.broken
-    advice = "Try another exemplar, a mask that fits the concept, or other layers"
-    advice += "." if best == "random direction" else f"; or consider {best} itself."
-    figure = f"{best}, the best control, corrects {net[best]} net, and the edit {of_edit}"
-    return Check(name, of_edit > net[best], figure, advice, DO_NOT_USE)
+    of_best = best.corrected - best.broken
+    gained, lost = paired_difference(target, best)
+    p = mcnemar(gained, lost)
+    figure = f"the best of {len(measured)} random directions corrects {of_best} net, and the edit {of_edit} (p {p:.2g})"
+    if of_edit < of_best:
+        return Check(name, False, figure, OTHER_EXEMPLAR, DO_NOT_USE)
+    if len(measured) < DRAWS:
+        advice = f"Select {DRAWS} random directions the same way."
+        return Check(name, None, f"{figure}, but random directions differ", advice, DO_NOT_USE)
+    if p <= SIGNIFICANCE:
+        return Check(name, True, figure, at_best=DO_NOT_USE)
+    advice = OTHER_EXEMPLAR
+    if gained > lost:
+        advice = _advise_images(images_needed(gained, lost, len(target.before)))
+    return Check(name, False, f"{figure}, which so few images cannot tell from chance", advice, UNCLEAR)
+
+
+def baseline_check(target: Comparison | None, baselines: Mapping[str, Comparison | None]) -> Check:
+    """Check that no baseline corrects significantly more images, net; the best one is named in any case.
+
+    Args:
+        target: the comparison of the images with the concept; None if none was held out.
+        baselines: that of each baseline on the same images, by name.
+    """
+    name = "no baseline corrects significantly more"
+    measured = {key: baseline for key, baseline in baselines.items() if baseline is not None}
+    if target is None or not measured:
+        return Check(name, None, "", "Select baselines the same way (baselines=True).")
+    best = best_of(measured)
+    of_edit = target.corrected - target.broken
+    of_best = measured[best].corrected - measured[best].broken
+    p = mcnemar(*paired_difference(target, measured[best]))
+    is_better = of_best > of_edit and p <= SIGNIFICANCE
+    figure = f"{best}, the best baseline, corrects {of_best} net, and the edit {of_edit}"
+    if of_best >= of_edit:
+        figure += f" (p {p:.2g})"
+    advice = f"Consider {best} itself, or try another exemplar, a mask that fits the concept, or other layers."
+    return Check(name, not is_better, figure, advice, DO_NOT_USE)
+
+
+def best_of(comparisons: Mapping[str, Comparison]) -> str:
+    """Return the name of the first comparison with the most images corrected, minus images broken."""
+    return max(comparisons, key=lambda name: comparisons[name].corrected - comparisons[name].broken)
+
+
+def paired_difference(one: Comparison, other: Comparison) -> tuple[int, int]:
+    """Count the images that are correct with one edit only, and with the other one only."""
+    return int((~one.after & other.after).sum()), int((one.after & ~other.after).sum())
 
 
 def accuracy_check(clean: Comparison | None, constraints: Constraints) -> Check:
@@ -599,39 +713,74 @@ def accuracy_check(clean: Comparison | None, constraints: Constraints) -> Check:
         constraints: what the edit may cost.
     """
     name = "accuracy on clean images is kept"
+    more = f"Pass at least {4 * FEWEST_CLEAN} clean images, a quarter of which repair holds out."
     if clean is None:
         figure = "accuracy was not measured on clean images that were not used for selection"
-        return Check(name, None, figure, "Pass more clean images.", DO_NOT_USE)
+        return Check(name, None, figure, more, DO_NOT_USE)
     count = len(clean.before)
-    may_lose = max(constraints.max_accuracy_drop, 100 / count)  # no set can resolve less than one image
     low, high = clean.accuracy_interval()
-    figure = (
-        f"accuracy on {count:,} clean images changes by {clean.accuracy_change:+.2f} points [{low:+.2f}, {high:+.2f}], "
-        f"and {may_lose:.2g} may be lost"
-    )
+    span = f"[{low:+.2f}, {high:+.2f}]"
+    change = f"accuracy on {count:,} clean images changes by {clean.accuracy_change:+.2f} points {span}"
+    if count < FEWEST_CLEAN:
+        return Check(name, None, f"{change}, which so few images cannot measure", more, DO_NOT_USE)
+    may_lose = max(constraints.max_accuracy_drop, 100 / count)  # no set can resolve less than one image
+    allowed = f"{may_lose:.2g} points" if may_lose == constraints.max_accuracy_drop else "one image"
+    figure = f"{change}, and {allowed} may be lost"
     advice = "Pass more clean images, or try lower strengths and a higher reference_weight."
-    return Check(name, clean.accuracy_change >= -may_lose - 1e-9, figure, advice, DO_NOT_USE)
+    if clean.accuracy_change >= -may_lose - 1e-9:
+        return Check(name, True, figure, at_best=DO_NOT_USE)
+    if high < -may_lose:
+        return Check(name, False, figure, advice, DO_NOT_USE)
+
+    def would_decide(images: int) -> bool:
+        corrected = clean.corrected / count * images
+        broken = clean.broken / count * images
+        most = accuracy_interval(corrected, broken, images)[1]
+        return most < -max(constraints.max_accuracy_drop, 100 / images)
+
+    needed = _advise_images(fewest_images(would_decide, count), "held-out clean images", None)
+    return Check(name, False, f"{figure}, but the interval contains that limit", f"{needed} {advice}", UNCLEAR)
 
 
-def retained_check(name: str, retained: Comparison | None, may_break: int) -> Check:
-    """Check that the edit breaks few of a set of retained images.
+def retained_check(name: str, retained: Comparison | None, constraints: Constraints) -> Check:
+    """Check that the edit breaks few of a set of retained images, of those that were correct before.
 
     Args:
         name: the name of the set.
         retained: the comparison of its images; None if it is too small to hold some out.
-        may_break: the number of images that may break.
+        constraints: what the edit may cost.
     """
     title = RETAINED if name == RETAINED else f"{RETAINED} {name!r}"
     keeps = f"predictions on the {title} are kept"
+    more = f"Pass more retained images of that kind, at least {2 * FEWEST_RETAINED}, half of which repair holds out."
     if retained is None:
         figure = f"the {title} are too few to hold some out of the selection"
-        return Check(keeps, None, figure, "Pass more retained images of that kind.", DO_NOT_USE)
-    count = len(retained.before)
-    low, high = wilson(retained.broken, count)
-    share = f"{retained.broken / count:.1%} [{low:.1%}, {high:.1%}]"
-    figure = f"it breaks {retained.broken} of {count:,} {title}, {share}, and {may_break or 'none'} may break"
+        return Check(keeps, None, figure, more, DO_NOT_USE)
+    correct = int((~retained.before).sum())
+    low, high = wilson(retained.broken, correct)
+    share = retained.broken / max(correct, 1)
+    broken = f"it breaks {retained.broken} of {correct:,} {title} that were correct before"
+    if correct < FEWEST_RETAINED:
+        is_doubtful = correct < FAR_BELOW * len(retained.before)
+        advice = f"{LABELS} {more}" if is_doubtful else more
+        figure = f"{broken}, which so few images cannot measure"
+        return Check(keeps, None, figure, advice, DO_NOT_USE)
+    limit = constraints.max_retain_broken / 100
+    may_break = int(limit * correct + 1e-9) if correct >= ENOUGH_RETAINED else 0
+    figure = f"{broken}, {share:.1%} [{low:.1%}, {high:.1%}], and {may_break or 'none'} may break"
     advice = "Pass more retained images of that kind, or try lower strengths."
-    return Check(keeps, retained.broken <= may_break, figure, advice, DO_NOT_USE)
+    if retained.broken <= may_break:
+        return Check(keeps, True, figure, at_best=DO_NOT_USE)
+    if low > limit:
+        return Check(keeps, False, figure, advice, DO_NOT_USE)
+
+    def would_decide(images: int) -> bool:
+        if share <= limit:
+            return images >= ENOUGH_RETAINED
+        return wilson(round(share * images), images)[0] > limit
+
+    needed = _advise_images(fewest_images(would_decide, correct), "held-out retained images", None)
+    return Check(keeps, False, f"{figure}, but the interval contains {limit:.0%}", f"{needed} {advice}", UNCLEAR)
 
 
 # --- how many images would decide -------------------------------------------------------------------------------------
@@ -680,16 +829,35 @@ def images_needed(corrected: int, broken: int, images: int) -> int | None:
     if corrected <= broken or not images or not isfinite(images):
         return None
     shares = corrected / images, broken / images
-    enough = 1
-    while power(enough, *shares) < POWER:
+    return fewest_images(lambda count: power(count, *shares) >= POWER)
+
+
+def fewest_images(decides: Callable[[int], bool], too_few: int = 0) -> int | None:
+    """Find the smallest number of images that decides; None if more than 100,000 images would be needed.
+
+    Args:
+        decides: tells whether a number of images decides. If a number does, so does each larger one.
+        too_few: a number of images that does not decide.
+    """
+    enough = max(2 * too_few, 1)
+    while not decides(enough):
+        too_few = enough
         enough *= 2
         if enough > 2 * MOST_IMAGES:
             return None
-    too_few = enough // 2
     while enough - too_few > 1:
         middle = (enough + too_few) // 2
-        if power(middle, *shares) < POWER:
-            too_few = middle
-        else:
+        if decides(middle):
             enough = middle
+        else:
+            too_few = middle
     return enough if enough <= MOST_IMAGES else None
+
+
+def _advise_images(
+    needed: int | None, images: str = "images with the concept", probability: float | None = POWER
+) -> str:
+    """Say how many images would decide, and with which probability; `needed` is that of `fewest_images`."""
+    count = f"about {needed:,}" if needed is not None else f"more than {MOST_IMAGES:,}"
+    text = f"At these shares, {count} {images} would decide"
+    return f"{text}." if probability is None else f"{text} with a probability of {probability:.0%}."

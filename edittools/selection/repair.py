@@ -32,21 +32,26 @@ from edittools.reports import Page, render, save_page
 from edittools.rewriting import OBJECTIVES, losses, pose
 from edittools.selection.evaluation import Constraints
 from edittools.selection.judgment import (
+    DRAWS,
+    RANDOM,
     RETAINED,
     Check,
     Evaluation,
     Verdict,
+    best_of,
     cache_exemplars,
     checklist,
     evaluate,
     exemplar_checks,
     fold,
     image_checks,
+    labels_check,
     warn_about,
 )
 from edittools.selection.report import (
     NAMES,
     SECOND,
+    SELECTED,
     describe_alternatives,
     describe_map,
     describe_selection,
@@ -80,8 +85,12 @@ FINETUNING = tuple(grid(scope=("local",), rate=(1e-3, 1e-2), steps=(20,)))
 METHODS = ("edit", "closed form", "projection")
 """The methods that `repair` selects from, by their names in its table; "edit" is the low-rank edit."""
 
-CONTROLS = ("random direction", "local fine-tuning", "logit correction")
-"""The controls, by their names in the table. For the verdict "use", the edit must correct more than each of them."""
+CONTROLS = (RANDOM, "local fine-tuning", "logit correction")
+"""The controls, by their names in the table: the best of five draws of random directions, which the edit must surpass
+for the verdict "use", and two baselines, which must not be significantly better."""
+
+NAMES_OF_ROWS = (SELECTED, *METHODS, *CONTROLS)
+"""The rows of the table of `repair`, in their order."""
 
 ON_TOP = 10
 """Number of candidates of other layers that are tried on top of the best candidate."""
@@ -100,15 +109,16 @@ class RepairResult:
     Attributes:
         edit: the selected edit. If no candidate is feasible, it changes nothing.
         table: one row per method. "selected" is the whole procedure; "edit" (low-rank), "closed form" and "projection"
-            are its methods, each one alone; the others are controls. Where they were measured, the columns are
+            are its methods, each one alone; the others are controls, of which "random direction" is the best of five
+            draws. Where they were measured, the columns are
             `failing`, `corrected`, `broken`: numbers of misclassified images with the concept before the edit, and of
             images that it corrects and breaks, each evaluated with an edit that was selected without it;
             `share`, `low`, `high`, `p`: share of these errors that is corrected, net, with its 95% interval, and the
             p-value of the exact McNemar test;
             `accuracy change`, `accuracy low`, `accuracy high`: change of accuracy on the clean images that were not
             used for selection, in points, with its 95% interval;
-            `retained`, `retained broken`: number of the retained images that were not used for selection, and of those
-            that the edit breaks;
+            `retained`, `retained broken`: number of the retained images that were not used for selection and were
+            classified correctly, and of those that the edit breaks;
             `candidates`, `layer`: number of candidates, and the layer or layers that were selected.
         selection: the selection of the whole procedure, by cross-validation.
         search: the search, with the splits and their cached activations.
@@ -173,7 +183,7 @@ class RepairResult:
             self.search,
             self.selection,
             self.verdict,
-            self.evaluations["selected"],
+            self.evaluations[SELECTED],
             self.table,
             [name for name in CONTROLS if name in self.table.index],
             settings=self.settings,
@@ -223,7 +233,8 @@ def repair(
             `later_layers`.
         settings: settings of `rewrite` to try.
         strengths: factors α by which low-rank edits are scaled.
-        baselines: also select the controls: a random direction, local fine-tuning and logit correction.
+        baselines: also select the controls: five draws of random directions, local fine-tuning and logit correction.
+            They take most of the time, but without them the verdict is at best "unclear".
         callback: is called before each candidate with the method, the number of candidates done, and their total (None
             if it is unknown). The search ends when the callback returns False, or with Ctrl-C.
         progress: show progress bars.
@@ -244,7 +255,8 @@ def repair(
     Warns:
         UserWarning: if a set holds an image more than once (it is used once), and for each of these conditions that
             holds before the search: x is misclassified, x' is predicted as x, the mask does not cover the change,
-            fewer than 50 clean images are given, or fewer than 6 failing images are misclassified.
+            fewer than 50 clean images are given, fewer than 6 failing images are misclassified, or the clean images are
+            correct much less often than other images.
     """
     refuse_inference_mode()
     named = named_exemplars(exemplars, check_classifier(classifier))
@@ -256,14 +268,22 @@ def repair(
     cached_exemplars = cache_exemplars(search)
     clean_images = len(splits.reference) + len(splits.clean) + len(splits.clean_test)
     errors = int(search.activations["target"].before.sum())
-    warn_about(exemplar_checks(search, cached_exemplars) + image_checks(clean_images, errors, 0), stacklevel=2)
+    of_images = [*image_checks(clean_images, errors, 0), labels_check(search.activations)]
+    warn_about(exemplar_checks(search, cached_exemplars) + of_images, stacklevel=2)
     procedure = _Procedure(search, callback, progress)
     complete = procedure.run(_candidates(search, settings, strengths, baselines))
-    selections = {name: _with_loss(one, search) for name, one in procedure.selections.items()}
-    selection = selections["selected"]
+    draws = {name: evaluate(search, draw, retained_sets) for name, draw in procedure.draws.items()}
+    if draws:
+        best_draw = best_of({name: draw.target for name, draw in draws.items()})
+        procedure.selections[RANDOM] = procedure.draws[best_draw]
+    selections = {name: procedure.selections[name] for name in NAMES_OF_ROWS if name in procedure.selections}
+    selections = {name: _with_loss(one, search) for name, one in selections.items()}
     evaluations = {name: evaluate(search, one, retained_sets) for name, one in selections.items()}
-    controls = {name: evaluations[name] for name in CONTROLS if name in evaluations}
-    verdict = fold(checklist(search, selection, evaluations["selected"], controls, cached_exemplars, complete))
+    controls = draws | {name: evaluations[name] for name in CONTROLS if name in evaluations and name != RANDOM}
+    selection = selections[SELECTED]
+    verdict = fold(checklist(search, selection, evaluations[SELECTED], controls, cached_exemplars, complete))
+    selection = replace(selection, edit=replace(selection.edit, verdict=str(verdict)))
+    selections[SELECTED] = selection
     rows = {name: _row(one, evaluations[name]) for name, one in selections.items()}
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
     inside = share_inside_mask(search, selection) if selection.feasible else None
@@ -396,7 +416,8 @@ def _candidates(
         "projection": search.candidates("projection"),
     }
     if baselines:
-        candidates["random direction"] = search.candidates("random_direction", settings, strengths)
+        seeded = [{**setting, "seed": seed} for seed in range(DRAWS) for setting in settings]
+        candidates[RANDOM] = search.candidates("random_direction", seeded, strengths)
         if all(exemplar.label is not None for group in search.exemplars.values() for exemplar in group):
             candidates["local fine-tuning"] = search.candidates("finetune", FINETUNING, strengths)
         candidates["logit correction"] = search.candidates("logit_correction")
@@ -414,6 +435,7 @@ class _Procedure:
         self.folds = stratified_folds(self.target.labels)
         self.scored: dict[str, list[Outcome]] = {}
         self.selections: dict[str, Selection] = {}
+        self.draws: dict[str, Selection] = {}
         self._sums: dict[tuple[Edit, Edit, float], Outcome] = {}
 
     def run(self, candidates: Mapping[str, Candidates]) -> bool:
@@ -426,21 +448,32 @@ class _Procedure:
         try:
             for name in METHODS:
                 self._score(name, candidates[name])
-            self.selections["selected"] = self._select_of_all(with_second_layer=True)
+            self.selections[SELECTED] = self._select_of_all(with_second_layer=True)
             for name in candidates:
                 if name not in METHODS:
                     self._score(name, candidates[name])
-                if self.scored[name] or name == "edit":
+                if name == RANDOM:
+                    self._select_draws()
+                elif self.scored[name] or name == "edit":
                     self.selections[name] = self.search.select(self._outcomes(name), cv=self.folds)
         except (KeyboardInterrupt, _Stopped) as interrupt:
             if not self.scored["edit"]:
                 raise KeyboardInterrupt from interrupt
-            if "selected" not in self.selections:
-                self.selections["selected"] = self._select_of_all(with_second_layer=False)
+            if SELECTED not in self.selections:
+                self.selections[SELECTED] = self._select_of_all(with_second_layer=False)
             if "edit" not in self.selections:
                 self.selections["edit"] = self.search.select(self._outcomes("edit"), cv=self.folds)
             return False
         return True
+
+    def _select_draws(self) -> None:
+        """Select among the random directions of each seed, as among the candidates of a method."""
+        outcomes = self._outcomes(RANDOM)
+        seeds = [candidate.params["seed"] for candidate in outcomes.candidates]
+        for seed in sorted(set(seeds)):
+            of_seed = [index for index, other in enumerate(seeds) if other == seed]
+            draw = self.search.select(outcomes.of_candidates(of_seed), cv=self.folds)
+            self.draws[f"{RANDOM} {seed + 1}"] = draw
 
     def _score(self, method: str, candidates: Candidates) -> None:
         """Score the candidates of a method, until the callback ends the search."""

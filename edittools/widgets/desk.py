@@ -30,6 +30,7 @@ from edittools.edits import Edit
 from edittools.exemplars import Exemplar
 from edittools.images import load_image
 from edittools.probing.segmentation import Finder
+from edittools.selection.judgment import DO_NOT_USE, UNCLEAR, USE
 from edittools.selection.repair import NAMES
 from edittools.widgets import desk_panel as panel
 from edittools.widgets.desk_figure import desk_figure
@@ -51,6 +52,13 @@ PAIR_MESSAGES = {
 
 NOT_FOUND = "No edit was found that corrects more than it breaks at an acceptable cost."
 """The message after a search that has found nothing."""
+
+FOUND = {
+    USE: "The search has found an edit to use.",
+    UNCLEAR: "The best edit of the search is shown; whether to use it is unclear, see below.",
+    DO_NOT_USE: "The search has found no edit to use; the best one is shown, see below.",
+}
+"""The message after a search that has selected an edit, by the verdict on it."""
 
 UNDONE = {True: "The edit is undone; there is none now.", False: "The edit is undone; the one before is shown."}
 """The message after *Undo edit*, by whether there is no edit left."""
@@ -217,6 +225,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
         """Go back to the previous edit."""
         self.session.undo()
         self._show()
+        self._show_settings()
         self.controls.message.show(UNDONE[self.edit is None])
         if self.edit is not None and self.result is None:
             self._submit(self._update, "computing …")
@@ -300,7 +309,8 @@ class Desk(StaticFigure, ipywidgets.VBox):
         if not fix.selection.feasible:
             return panel.Outcome(f"{NOT_FOUND} ({fix.selection.n_candidates:,} were tried)", fix.summary())
         self._show()
-        return "The search has found an edit."
+        self._show_settings()
+        return FOUND[fix.verdict.word]
 
     def _show_progress(self, method: str, done: int, total: int | None) -> bool:
         """Show the progress of the search; return False to end it, if this was requested."""
@@ -310,6 +320,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
     def _show_edit(self, edit: Edit) -> None:
         self.session.show(edit)
         self._show()
+        self._show_settings()
 
     def _relabel(self, index: int, name: str) -> str:
         self.session.relabel(index, name)
@@ -339,6 +350,15 @@ class Desk(StaticFigure, ipywidgets.VBox):
     def _show(self) -> None:
         """Show the verdict, and below each image its predictions before and after the edit."""
         self._show_result(self.result)
+
+    def _show_settings(self) -> None:
+        """Show the layer and the strength of the edit that is applied, the first layer of several."""
+        if self.edit is None:
+            return
+        first = self.edit.layers[0]
+        if first in self.sets.layers:
+            self.controls.layer.value = first
+        self.controls.strength.value = self.session.strength
 
     def _show_result(self, result: Result | None) -> None:
         """Show a result, which may be one whose clean and retained images are not measured yet."""

@@ -13,7 +13,7 @@ take long in a single thread, one after the other.
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -26,17 +26,18 @@ from edittools.images import check_mask
 from edittools.metrics import predict
 from edittools.selection import RepairResult
 from edittools.selection.repair import Callback
-from edittools.widgets.desk_sets import DeskSets, ImageSource, Preview, Result, held_out_verdict
+from edittools.widgets.desk_sets import DeskSets, ImageSource, Preview, Result, with_held_out_verdict
 from edittools.widgets.materials import MATERIALS, replace_by_material
 
 
 @dataclass(eq=False)
 class _Step:
-    """An edit of the session, the images that it was made from, and its last result."""
+    """An edit of the session, the images that it was made from, its last result, and its strength α."""
 
     edit: Edit
     drawn_on: tuple[int, ...]
     result: Result
+    strength: float = 1.0
 
 
 class EditSession:
@@ -179,6 +180,11 @@ class EditSession:
         return self._steps[-1].edit if self._steps else None
 
     @property
+    def strength(self) -> float:
+        """The factor α by which the last edit was scaled when it was made; 1 if there is none, or for a loaded one."""
+        return self._steps[-1].strength if self._steps else 1.0
+
+    @property
     def result(self) -> Result | None:
         """The effect of the last edit on the images; None if there is none, or if `update` has to compute it again."""
         if not self._steps:
@@ -189,14 +195,18 @@ class EditSession:
     def update(self) -> Result | None:
         """Compute the result of the last edit again if images or labels have changed; None if there is no edit.
 
-        Figures that were held out are lost, since the search would have to be repeated for them.
+        The verdict on an edit that a search has found stays, marked as measured before the change, since the search
+        would have to be repeated for another one.
 
         Raises:
             ValueError: if the weights were changed.
         """
         if self._steps and self.result is None:
             step = self._steps[-1]
+            fix = step.result.repair
             step.result = self.sets.result(step.edit, step.drawn_on)
+            if fix is not None:
+                step.result = with_held_out_verdict(step.result, fix, before_change=True)
         return self.result
 
     def prepare(self, layer: str) -> None:
@@ -244,7 +254,7 @@ class EditSession:
         exemplar = self.exemplar if exemplar is None else exemplar
         drawn_on = self.index if drawn_on is None else drawn_on
         edit = self.sets.rewrite(exemplar, layer, strength)
-        return self._add_step(edit, (drawn_on,), self.sets.result(edit, (drawn_on,), preview))
+        return self._add_step(edit, (drawn_on,), self.sets.result(edit, (drawn_on,), preview), strength)
 
     def search(
         self,
@@ -273,9 +283,8 @@ class EditSession:
         fix = self.sets.search(exemplar, drawn_on, callback)
         self._fix = fix
         if fix.selection.feasible:
-            result = self.sets.result(fix.edit, (drawn_on,))
-            result = replace(result, verdict=held_out_verdict(fix), details=fix.summary(), repair=fix)
-            self._add_step(fix.edit, (drawn_on,), result)
+            result = with_held_out_verdict(self.sets.result(fix.edit, (drawn_on,)), fix)
+            self._add_step(fix.edit, (drawn_on,), result, fix.selection.params["strength"])
         return fix
 
     def load(self, path: str | os.PathLike) -> Result:
@@ -337,6 +346,6 @@ class EditSession:
         if self._steps:
             self._steps.pop()
 
-    def _add_step(self, edit: Edit, drawn_on: tuple[int, ...], result: Result) -> Result:
-        self._steps.append(_Step(edit, drawn_on, result))
+    def _add_step(self, edit: Edit, drawn_on: tuple[int, ...], result: Result, strength: float = 1.0) -> Result:
+        self._steps.append(_Step(edit, drawn_on, result, strength))
         return result
