@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -238,6 +239,28 @@ def test_apply_writes_the_edited_weights(audited, tmp_path):
     plain = et.load_classifier("mini_vgg")
     plain.model.load_state_dict(load_file(target))
     assert torch.equal(et.predict(plain, images), expected)
+
+
+@pytest.mark.parametrize("word", ["use", "unclear", "do not use"])
+def test_apply_prints_the_verdict_and_refuses_do_not_use(audited, tmp_path, capsys, word):
+    out, _ = audited
+    edit = replace(et.Edit.load(out / "edit.safetensors"), verdict=f"{word}: 3 of 7.")
+    edit.save(tmp_path / "edit.safetensors")
+    target = tmp_path / "weights.safetensors"
+    arguments = ["apply", str(tmp_path / "edit.safetensors"), "--model", "mini_vgg", "--out", str(target)]
+    code = main(arguments)
+    printed = capsys.readouterr()
+    assert f"{word}: 3 of 7." in printed.out + printed.err
+    assert (code == 2) == (word == "do not use") != target.exists()
+    if code:
+        assert "--anyway" in printed.err
+        assert main([*arguments, "--anyway"]) == 0 and target.exists()
+
+
+def test_audit_saves_its_own_verdict_with_the_edit(audited):
+    out, _ = audited
+    verdict = et.Edit.load(out / "edit.safetensors").verdict
+    assert verdict.startswith(("unclear", "do not use"))
 
 
 def pictures_above_the_verdict(page):

@@ -296,15 +296,18 @@ monastery stupa triumphal_arch megalith water_tower drilling_platform catamaran 
 volcano seashore valley lakeside barn boathouse worm_fence
 """
 
+ON_GRASS = "collie ox impala croquet_ball golfcart lawn_mower hay plow zebra water_buffalo ram African_elephant"
+
 
 @needs_photos
 def test_guide_on_photos(tmp_path, monkeypatch, capsys):
-    """Masks of the sky from a segmenter, folders by class; one more image has 20 × 20 pixels, and one is broken."""
+    """Masks of the sky and of grass from a segmenter, folders by class; one more image has 20 × 20 pixels, and one is broken."""
     pytest.importorskip("ai_edge_litert", reason="no ai-edge-litert here: pip install 'edittools[concepts]'")
     monkeypatch.setenv("EDITTOOLS_CACHE", str(tmp_path / "cache"))
     classifier = edittools.load_classifier("squeezenet1_1")
     for name, label in photos.sample_labels().items():
-        if name.split("_", 1)[1][:-5] in UNDER_THE_SKY.split() and name in photos.available("imagenet-sample/"):
+        shown = (UNDER_THE_SKY + ON_GRASS).split()
+        if name.split("_", 1)[1][:-5] in shown and name in photos.available("imagenet-sample/"):
             folder = tmp_path / "images" / str(label)
             folder.mkdir(parents=True)
             (folder / "a.jpg").symlink_to(photos.photo(name).resolve())

@@ -141,7 +141,9 @@ def audit_folder(
     except ValueError as error:
         return replace(audit, note=f"Nothing was repaired. {error}.")
     verdict = fold([masks_check(masks_checked is not False), *fix.checks])
-    return replace(audit, fix=replace(fix, verdict=verdict))
+    edit = replace(fix.edit, verdict=str(verdict))
+    selection = replace(fix.selection, edit=edit)
+    return replace(audit, fix=replace(fix, edit=edit, selection=selection, verdict=verdict))
 
 
 def _find_concepts(

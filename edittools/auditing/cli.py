@@ -53,6 +53,8 @@ def parser() -> argparse.ArgumentParser:
     apply.add_argument("--model", required=True, help=model_help)
     apply.add_argument("--out", type=Path, required=True, help="file to write, such as weights.safetensors")
     apply.add_argument("--device", help="such as cpu or cuda")
+    anyway_help = "write the weights even if the verdict on the edit is: do not use"
+    apply.add_argument("--anyway", action="store_true", help=anyway_help)
     return commands
 
 
@@ -113,11 +115,21 @@ def run_audit(options: argparse.Namespace) -> None:
 
 
 def run_apply(options: argparse.Namespace) -> None:
-    """Write the edited weights of a model."""
+    """Print the verdict on an edit, and write the edited weights of a model.
+
+    Raises:
+        ValueError: if the verdict is "do not use", without `--anyway`.
+    """
     from edittools.auditing.sources import load_model
     from edittools.edits import Edit
+    from edittools.selection.judgment import DO_NOT_USE
 
     edit = Edit.load(options.edit)
+    if edit.verdict is not None and edit.verdict.startswith(DO_NOT_USE) and not options.anyway:
+        raise ValueError(
+            f"the verdict on {str(options.edit)!r} is: {edit.verdict} No weights were written; --anyway writes them"
+        )
+    print(edit.verdict or f"{options.edit} has no verdict")
     classifier = load_model(options.model, options.device)
     edit.export(classifier, options.out)
     print(f"wrote {options.out}: the weights of {options.model} with {edit}")

@@ -263,7 +263,6 @@ def exemplar_checks(search: EditSearch, cached: CachedActivations, used: Sequenc
         used: indices of exemplars, all of which must pass; by default all exemplars of the search.
     """
     classes = search.classifier.classes
-    size = search.classifier.size
     members = named_members(search)
     used = list(range(len(members)) if used is None else used)
     names = [members[index][0] for index in used]
@@ -272,7 +271,6 @@ def exemplar_checks(search: EditSearch, cached: CachedActivations, used: Sequenc
     changed = cached.original[used].argmax(dim=1).tolist()
     is_alike = (~cached.before[used]).tolist()
     labeled = [pair for pair in zip(exemplars, original, strict=True) if pair[0].label is not None]
-    sizes = sorted({f"{height} × {width}" for height, width in (exemplar.mask.shape for exemplar in exemplars)})
     inside_mask = min(change_inside_mask(exemplar) for exemplar in exemplars)
     is_swapped = []
     for exemplar, original_class, changed_class in zip(exemplars, original, changed, strict=True):
@@ -305,12 +303,6 @@ def exemplar_checks(search: EditSearch, cached: CachedActivations, used: Sequenc
             inside_mask >= COVERED,
             f"{inside_mask:.0%} of the difference between x and x' is inside the mask",
             "Pass a mask of all pixels that differ, or make x' by Exemplar.paste.",
-        ),
-        Check(
-            "image and mask have the classifier's size",
-            sizes == [f"{size} × {size}"],
-            f"{', '.join(sizes)} pixels; the classifier's images have {size} × {size}",
-            "Load both by load_image(path, classifier) and load_mask(path, classifier).",
         ),
     ]
 
