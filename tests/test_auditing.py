@@ -25,7 +25,7 @@ from edittools.miniworld.scenes import CLASSES
 from edittools.miniworld.textures import texture
 from edittools.probing.coco import decode_segmentation
 from edittools.scenarios.tiers import SceneSet
-from edittools.selection.judgment import Check, fold
+from edittools.selection.judgment import Check, verdict_of
 
 
 def write_scenes(root, count=80, classes=("car", "van", "bus", "truck"), ground="road", offset=500_000):
@@ -269,10 +269,10 @@ def pictures_above_the_verdict(page):
 
 def test_masks_check_unless_checked_allows_at_most_unclear():
     others = [Check("it corrects", True, "16 of 24", at_best="unclear"), Check("the search is complete", True)]
-    verdict = fold([masks_check(False), *others])
+    verdict = verdict_of([masks_check(False), *others])
     assert verdict.word == "unclear" and "object" in verdict.advice and "--masks-checked" in verdict.advice
-    assert fold([masks_check(True), *others]).word == "use"
-    assert fold([masks_check(False), Check("it is safe", False, at_best="do not use")]).word == "do not use"
+    assert verdict_of([masks_check(True), *others]).word == "use"
+    assert verdict_of([masks_check(False), Check("it is safe", False, at_best="do not use")]).word == "do not use"
 
 
 def test_main_audit_with_masks_from_files_is_at_most_unclear(audited):
@@ -289,7 +289,7 @@ def test_audit_folder_masks_checked_changes_one_check_only(tmp_path):
     )
     assert [audit.fix.checks[0].status for audit in (unchecked, checked)] == ["not measured", "pass"]
     assert checked.fix.checks[1:] == unchecked.fix.checks[1:]
-    assert checked.fix.verdict == fold(checked.fix.checks)
+    assert checked.fix.verdict == verdict_of(checked.fix.checks)
 
 
 def test_audit_with_a_finder_is_at_most_unclear(tmp_path):

@@ -19,7 +19,7 @@ from edittools.miniworld import exact_finder, scenes
 from edittools.miniworld.typography import blanked
 from edittools.rewriting import REFERENCE_WEIGHT
 from edittools.selection import Constraints
-from edittools.selection.judgment import completeness_check, fold, generality_check, retained_check
+from edittools.selection.judgment import completeness_check, generality_check, retained_check, verdict_of
 from edittools.selection.repair import METHODS
 from edittools.widgets import desk_sets
 from edittools.widgets.desk import FOUND, MAX_IMAGES
@@ -395,7 +395,7 @@ def found(edit, complete=True):
         generality_check(comparison("xxxxxx", "....xx")),
         retained_check("retained images", comparison("." * 25, "xxx" * 5 + "." * 10), Constraints()),
     ]
-    verdict = fold(checks)
+    verdict = verdict_of(checks)
     return SimpleNamespace(
         edit=edit,
         selection=SimpleNamespace(feasible=True, n_candidates=96, params={"layer": "conv2", "strength": 0.5}),

@@ -301,7 +301,7 @@ ON_GRASS = "collie ox impala croquet_ball golfcart lawn_mower hay plow zebra wat
 
 @needs_photos
 def test_guide_on_photos(tmp_path, monkeypatch, capsys):
-    """Masks of the sky and of grass from a segmenter, folders by class; one more image has 20 × 20 pixels, and one is broken."""
+    """Masks of the sky and of grass from a segmenter; one more image has 20 × 20 pixels, and one is broken."""
     pytest.importorskip("ai_edge_litert", reason="no ai-edge-litert here: pip install 'edittools[concepts]'")
     monkeypatch.setenv("EDITTOOLS_CACHE", str(tmp_path / "cache"))
     classifier = edittools.load_classifier("squeezenet1_1")

@@ -10,7 +10,7 @@ import edittools as et
 from edittools.images import LabelledImages
 from edittools.metrics import misclassified, predict
 from edittools.rewriting import REFERENCE_WEIGHT
-from edittools.selection.judgment import Check, fold
+from edittools.selection.judgment import Check, verdict_of
 from edittools.widgets import desk_sets
 from edittools.widgets.materials import MATERIALS, replace_by_material
 from edittools.widgets.session import EditSession
@@ -196,7 +196,9 @@ def test_verdict_of_a_search_stays_and_is_marked_after_labels_change(session, ti
     def repair(classifier, exemplar, target, clean, retain, *, callback, **options):
         callback("edit", 1, 2)
         assert len(target) == 11 and len(clean) == 40 and len(retain) == 10
-        verdict = fold([Check("it corrects more than it breaks", False, "4 of 6 images", "Pass more.", "unclear")])
+        verdict = verdict_of(
+            [Check("it corrects more than it breaks", False, "4 of 6 images", "Pass more.", "unclear")]
+        )
         return SimpleNamespace(
             edit=edit,
             selection=SimpleNamespace(feasible=True, n_candidates=96, params={"layer": "conv2", "strength": 0.5}),

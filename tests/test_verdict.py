@@ -34,7 +34,6 @@ from edittools.selection.judgment import (
     completeness_check,
     evaluate,
     evaluation_checks,
-    fold,
     images_needed,
     named_members,
     power,
@@ -42,6 +41,7 @@ from edittools.selection.judgment import (
     reliability_check,
     retained_check,
     used_exemplars,
+    verdict_of,
 )
 
 # --- the fold ---------------------------------------------------------------------------------------------------------
@@ -73,8 +73,8 @@ def test_check_prints_its_advice_only_if_it_does_not_hold():
 def test_fold_gives_the_worst_word_of_all_checks():
     for allowed in product(WORDS, repeat=3):
         checks = [Check(f"{number}", False, at_best=word) for number, word in enumerate(allowed)]
-        assert fold(checks).word == min(allowed, key=WORDS.index)
-        assert fold(checks).checks == tuple(checks)
+        assert verdict_of(checks).word == min(allowed, key=WORDS.index)
+        assert verdict_of(checks).checks == tuple(checks)
 
 
 def test_fold_gives_the_figures_of_the_checks_that_decide_and_the_first_advice():
@@ -85,10 +85,10 @@ def test_fold_gives_the_figures_of_the_checks_that_decide_and_the_first_advice()
         Check("good", True, "4 images", "D", DO_NOT_USE),
         Check("also bad", False, "5 images", "E", DO_NOT_USE),
     ]
-    verdict = fold(checks)
+    verdict = verdict_of(checks)
     assert (verdict.reason, verdict.advice) == ("3 images; 5 images", "C")
-    assert fold(checks[:2]).reason == "2 images" and fold(checks[:2]).advice == "B"
-    use = fold([checks[0], checks[3]])
+    assert verdict_of(checks[:2]).reason == "2 images" and verdict_of(checks[:2]).advice == "B"
+    use = verdict_of([checks[0], checks[3]])
     assert (use.word, use.reason, use.advice) == (USE, "4 images", "")
 
 
@@ -175,7 +175,7 @@ def judged(changes, controls=None, complete=True):
     targets = RANDOM if controls is None else controls
     evaluations = {name: Evaluation(target, None) for name, target in targets.items()}
     checks = evaluation_checks(replace(GOOD, **changes), evaluations, Constraints())
-    return fold([completeness_check(100, complete), *checks])
+    return verdict_of([completeness_check(100, complete), *checks])
 
 
 @pytest.mark.parametrize(("changes", "options", "word"), CASES.values(), ids=CASES)

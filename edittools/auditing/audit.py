@@ -22,7 +22,7 @@ from edittools.probing.effects import LEAST_EFFECT, LEAST_IMAGES, Probe
 from edittools.probing.probe import ProbeSettings, probe
 from edittools.probing.segmentation import Finder, Gated, cached, deeplab
 from edittools.scenarios.rules import classes_by_object, shown_rule
-from edittools.selection.judgment import fold
+from edittools.selection.judgment import verdict_of
 from edittools.selection.repair import repair
 
 LEAST_PROBED = 5
@@ -140,7 +140,7 @@ def audit_folder(
         fix = repair(classifier, exemplar, **sets, layers=layers, progress=progress)
     except ValueError as error:
         return replace(audit, note=f"Nothing was repaired. {error}.")
-    verdict = fold([masks_check(masks_checked is not False), *fix.checks])
+    verdict = verdict_of([masks_check(masks_checked is not False), *fix.checks])
     edit = replace(fix.edit, verdict=str(verdict))
     selection = replace(fix.selection, edit=edit)
     return replace(audit, fix=replace(fix, edit=edit, selection=selection, verdict=verdict))

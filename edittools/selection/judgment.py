@@ -43,7 +43,7 @@ draw of random directions."""
 POWER = 0.8
 """The number of images in the verdict "unclear" would give a significant result with this probability."""
 
-MOST_IMAGES = 100_000
+MOST_IMAGES_NEEDED = 100_000
 """The largest number of images that is given in the verdict "unclear"."""
 
 DRAWS = 5
@@ -154,7 +154,7 @@ class Verdict:
         return f"{text} {self.advice}" if self.advice else text
 
 
-def fold(checks: Sequence[Check]) -> Verdict:
+def verdict_of(checks: Sequence[Check]) -> Verdict:
     """Return the verdict of a checklist: the worst word that a check allows.
 
     Its reason has the figures of the checks that decided it, and its advice is that of the first of them. For "use",
@@ -188,7 +188,7 @@ def judge(search: EditSearch, selection: Selection, controls: Mapping[str, Selec
     """
     evaluations = {name: evaluate(search, control) for name, control in (controls or {}).items()}
     exemplars = cache_exemplars(search)
-    return fold(checklist(search, selection, evaluate(search, selection), evaluations, exemplars))
+    return verdict_of(checklist(search, selection, evaluate(search, selection), evaluations, exemplars))
 
 
 def checklist(
@@ -835,7 +835,7 @@ def fewest_images(decides: Callable[[int], bool], too_few: int = 0) -> int | Non
     while not decides(enough):
         too_few = enough
         enough *= 2
-        if enough > 2 * MOST_IMAGES:
+        if enough > 2 * MOST_IMAGES_NEEDED:
             return None
     while enough - too_few > 1:
         middle = (enough + too_few) // 2
@@ -843,13 +843,13 @@ def fewest_images(decides: Callable[[int], bool], too_few: int = 0) -> int | Non
             enough = middle
         else:
             too_few = middle
-    return enough if enough <= MOST_IMAGES else None
+    return enough if enough <= MOST_IMAGES_NEEDED else None
 
 
 def _advise_images(
     needed: int | None, images: str = "images with the concept", probability: float | None = POWER
 ) -> str:
     """Say how many images would decide, and with which probability; `needed` is that of `fewest_images`."""
-    count = f"about {needed:,}" if needed is not None else f"more than {MOST_IMAGES:,}"
+    count = f"about {needed:,}" if needed is not None else f"more than {MOST_IMAGES_NEEDED:,}"
     text = f"At these shares, {count} {images} would decide"
     return f"{text}." if probability is None else f"{text} with a probability of {probability:.0%}."

@@ -43,9 +43,9 @@ from edittools.selection.judgment import (
     checklist,
     evaluate,
     exemplar_checks,
-    fold,
     image_checks,
     labels_check,
+    verdict_of,
     warn_about,
 )
 from edittools.selection.report import (
@@ -281,14 +281,18 @@ def repair(
     evaluations = {name: evaluate(search, one, retained_sets) for name, one in selections.items()}
     controls = draws | {name: evaluations[name] for name in CONTROLS if name in evaluations and name != RANDOM}
     selection = selections[SELECTED]
-    verdict = fold(checklist(search, selection, evaluations[SELECTED], controls, cached_exemplars, complete))
+    verdict = verdict_of(checklist(search, selection, evaluations[SELECTED], controls, cached_exemplars, complete))
     selection = replace(selection, edit=replace(selection.edit, verdict=str(verdict)))
     selections[SELECTED] = selection
     rows = {name: _row(one, evaluations[name]) for name, one in selections.items()}
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
     inside = share_inside_mask(search, selection) if selection.feasible else None
-    tried = {"layers": list(search.cuts), "settings": [dict(one) for one in settings]}
-    tried |= {"strengths": tuple(strengths), "baselines": baselines}
+    tried = {
+        "layers": list(search.cuts),
+        "settings": [dict(setting) for setting in settings],
+        "strengths": tuple(strengths),
+        "baselines": baselines,
+    }
     return RepairResult(
         selection.edit, table, selection, search, verdict, evaluations, complete, selections, inside, tried
     )
@@ -304,64 +308,88 @@ def _splits(
     clean: Images,
     retain: Images | Mapping[str, Images] | None,
 ) -> tuple[Splits, dict[str, Tensor]]:
-    """Check the sets of images, and split them.
+    """Label the sets of images, check them, and split them.
 
     Returns:
         The splits, and by the name of each retained set, which images of the split `retain_test` it has, `(N,)`
         booleans, see `evaluate`.
     """
-    if not isinstance(failing, LabelledImages):
-        raise TypeError(
-            f"The failing images are a {type(failing).__name__}; pass LabelledImages(images, labels, classes)"
-        )
-    retained = {RETAINED: retain}
-    if isinstance(retain, Mapping):
-        retained = {str(name): images for name, images in retain.items()}
-    retained = {name: images for name, images in retained.items() if images is not None}
-    titles = {name: "retain" if name == RETAINED else f"retain[{name!r}]" for name in retained}
-    given = {"failing": failing, "clean": clean, **{titles[name]: images for name, images in retained.items()}}
-    given = {name: _checked(name, images, classifier) for name, images in given.items()}
-    labeled = {}
-    for name, images in given.items():
-        labeled[name] = _labeled(name, images, classifier)
-    sets = {name: labeled[name] for name in ("failing", "clean")}
-    retained = {name: labeled[titles[name]] for name in retained}
-    for name, images in retained.items():
-        if not len(images):
-            warnings.warn(f"{titles[name]} has no images, so it is not measured; pass images", stacklevel=3)
-    if len(sets["failing"]) < 2:
-        raise ValueError(f"{len(sets['failing'])} failing images were given; pass at least two, better a dozen")
-    if len(sets["clean"]) < 3:
-        raise ValueError(f"{len(sets['clean'])} clean images were given; pass at least three, better hundreds")
-    if not misclassified(predict(classifier, sets["failing"]), sets["failing"].labels).any():
-        raise ValueError(
-            f"All {len(failing)} failing images are classified as labeled; pass images that are misclassified"
-        )
-    members = [exemplar for group in exemplars.values() for exemplar in group]
-    changed = torch.stack([exemplar.changed for exemplar in members])
-    original = torch.stack([exemplar.image for exemplar in members])
-    shown = {"exemplars": torch.cat([changed, original]), "x' of the exemplars": changed}
-    pairs = [("clean", "exemplars"), ("failing", "clean"), ("failing", "x' of the exemplars")]
-    for title in titles.values():
-        pairs += [(title, other) for other in ("failing", "exemplars", "clean")]
-    pairs += combinations(titles.values(), 2)
-    check_disjoint({**sets, **shown, **{titles[name]: images for name, images in retained.items()}}, pairs)
-    reference, clean_images, clean_test = split_clean(sets["clean"])
-    selecting, evaluating = _split_retained(retained)
+    retained_sets = retain if isinstance(retain, Mapping) else {RETAINED: retain}
+    names = [str(name) for name, images in retained_sets.items() if images is not None]
+    titles = {name: "retain" if name == RETAINED else f"retain[{name!r}]" for name in names}
+    given = {"failing": failing, "clean": clean}
+    given |= {titles[str(name)]: images for name, images in retained_sets.items() if images is not None}
+    labeled = _label_sets(given, classifier)
+    _check_sets(labeled, [exemplar for group in exemplars.values() for exemplar in group], classifier)
+    reference, clean_images, clean_test = split_clean(labeled["clean"])
+    selecting, evaluating = _split_retained({name: labeled[titles[name]] for name in names})
     splits = Splits(
         reference=reference.images,
-        target=sets["failing"],
+        target=labeled["failing"],
         clean=clean_images,
         retain=_joined(list(selecting.values())),
         clean_test=clean_test,
         retain_test=_joined(list(evaluating.values())),
     )
-    sizes = {name: len(images) for name, images in evaluating.items()}
-    members = {}
+    return splits, _members_of(names, evaluating)
+
+
+def _label_sets(given: Mapping[str, Images], classifier: Classifier) -> dict[str, LabelledImages]:
+    """Label sets by the classifier's classes, and drop repeated images.
+
+    Labels are mapped by name; sets without labels are labeled by the classifier's predictions. All sets are checked
+    before anything is predicted.
+    """
+    if not isinstance(given["failing"], LabelledImages):
+        raise TypeError(
+            f"The failing images are a {type(given['failing']).__name__}; pass LabelledImages(images, labels, classes)"
+        )
+    checked = {name: _checked(name, images, classifier) for name, images in given.items()}
+    labeled = {}
+    for name, images in checked.items():
+        has_labels = isinstance(images, LabelledImages)
+        labeled[name] = without_duplicates(name, images if has_labels else label_by_prediction(images, classifier))
+    return labeled
+
+
+def _check_sets(sets: Mapping[str, LabelledImages], exemplars: Sequence[Exemplar], classifier: Classifier) -> None:
+    """Check that the sets are large enough, share no image, and that a failing image is misclassified.
+
+    Args:
+        sets: "failing", "clean", and the retained sets.
+        exemplars: all exemplars; only x of one may be a failing image.
+        classifier: the classifier.
+    """
+    failing = sets["failing"]
+    retained = [name for name in sets if name not in ("failing", "clean")]
     for name in retained:
-        of_each = [torch.full((size,), other == name) for other, size in sizes.items()]
+        if not len(sets[name]):
+            warnings.warn(f"{name} has no images, so it is not measured; pass images", stacklevel=4)
+    if len(failing) < 2:
+        raise ValueError(f"{len(failing)} failing images were given; pass at least two, better a dozen")
+    if len(sets["clean"]) < 3:
+        raise ValueError(f"{len(sets['clean'])} clean images were given; pass at least three, better hundreds")
+    if not misclassified(predict(classifier, failing), failing.labels).any():
+        raise ValueError(
+            f"All {len(failing)} failing images are classified as labeled; pass images that are misclassified"
+        )
+    changed = torch.stack([exemplar.changed for exemplar in exemplars])
+    original = torch.stack([exemplar.image for exemplar in exemplars])
+    shown = {"exemplars": torch.cat([changed, original]), "x' of the exemplars": changed}
+    pairs = [("clean", "exemplars"), ("failing", "clean"), ("failing", "x' of the exemplars")]
+    for name in retained:
+        pairs += [(name, other) for other in ("failing", "exemplars", "clean")]
+    pairs += combinations(retained, 2)
+    check_disjoint({**sets, **shown}, pairs)
+
+
+def _members_of(names: Sequence[str], evaluating: Mapping[str, LabelledImages]) -> dict[str, Tensor]:
+    """Tell which images of the joined sets `evaluating` belong to each retained set, `(N,)` booleans by name."""
+    members = {}
+    for name in names:
+        of_each = [torch.full((len(images),), other == name) for other, images in evaluating.items()]
         members[name] = torch.cat(of_each) if of_each else torch.zeros(0, dtype=torch.bool)
-    return splits, members
+    return members
 
 
 def _split_retained(
@@ -395,12 +423,6 @@ def _checked(name: str, images: Images, classifier: Classifier) -> Images:
         )
     check_size(name, images, classifier)
     return remap_labels(name, images, classifier) if isinstance(images, LabelledImages) else images
-
-
-def _labeled(name: str, images: Images, classifier: Classifier) -> LabelledImages:
-    """Label a set without labels by the classifier's predictions, and drop repeated images."""
-    data = images if isinstance(images, LabelledImages) else label_by_prediction(images, classifier)
-    return without_duplicates(name, data)
 
 
 # --- the search -------------------------------------------------------------------------------------------------------

@@ -29,9 +29,9 @@ from edittools.selection.judgment import (
     cache_exemplars,
     checklist,
     evaluate,
-    fold,
     named_members,
     used_exemplars,
+    verdict_of,
 )
 from edittools.selection.search import EditSearch, Selection, describe_params
 
@@ -98,7 +98,7 @@ def _page_of_search(search: EditSearch, selection: Selection, controls: Mapping[
     """Evaluate and judge a selected edit, and collect the content of a report on it."""
     evaluation = evaluate(search, selection)
     of_controls = {name: evaluate(search, control) for name, control in controls.items()}
-    verdict = fold(checklist(search, selection, evaluation, of_controls, cache_exemplars(search)))
+    verdict = verdict_of(checklist(search, selection, evaluation, of_controls, cache_exemplars(search)))
     rows = {name: one.row() for name, one in {SELECTED: evaluation, **of_controls}.items()}
     table = pd.DataFrame.from_dict(rows, orient="index")
     return make_page(search, selection, verdict, evaluation, table, controls, title=title)
