@@ -198,13 +198,12 @@ class DeskSets:
         if digest_tensors(self.classifier.buffers()) != self._buffers:
             return False
         with ledger_of(self.classifier) as ledger:
-            *now_and_below, below_the_last = ledger.fingerprints()
+            fingerprints = list(ledger.fingerprints())
             applied = ledger.edits
-        now = now_and_below[0] if now_and_below else below_the_last
-        if now == self._weights.fingerprint:
+        if fingerprints[0] == self._weights.fingerprint:
             return True
         is_own = edit is not None and bool(applied) and applied[-1].digest == edit.digest
-        return is_own and below_the_last == self._weights.fingerprint
+        return is_own and fingerprints[-1] == self._weights.fingerprint  # that below the last edit
 
     def relabel(self, index: int, name: str) -> None:
         """Set the label of an image by the name of the class.
@@ -244,9 +243,7 @@ class DeskSets:
 
         Raises:
             KeyError: if there is no such layer.
-            ValueError: if the weights were changed.
         """
-        self.check_weights()
         if layer not in self._states:
             sets = {"images": self.images}
             if self.retain is not None:
@@ -271,7 +268,7 @@ class DeskSets:
             strength: α.
 
         Raises:
-            ValueError: if the exemplar or the strength cannot be used, or if the weights were changed.
+            ValueError: if the exemplar or the strength cannot be used.
         """
         states = self.states_at(layer)
         site = site_at(states.cut, [exemplar], states.reference)
@@ -296,6 +293,7 @@ class DeskSets:
         label = int(self.images.labels[index])
         ranking = self.before[index].argsort(descending=True).tolist()
         against = label if self.is_misclassified(index) else ranking[1]
+        self.check_weights()
         cut = self.states_at(layer).cut
         heat = evidence_map(self.classifier, cut, self.images.images[index], ranking[0], against)
         return heat, self.classifier.classes[ranking[0]], self.classifier.classes[against]
@@ -320,7 +318,7 @@ class DeskSets:
             preview: is called with the result before the clean and retained images are measured.
 
         Raises:
-            ValueError: if the edit was made for another model, or if the weights were changed.
+            ValueError: if the edit was made for another model.
         """
         first_layer = next((layer for layer in self.layers if layer in edit.layers), edit.layers[0])
         data = self.images

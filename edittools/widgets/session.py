@@ -204,6 +204,7 @@ class EditSession:
         if self._steps and self.result is None:
             step = self._steps[-1]
             fix = step.result.repair
+            self.sets.check_weights()
             step.result = self.sets.result(step.edit, step.drawn_on)
             if fix is not None:
                 step.result = with_held_out_verdict(step.result, fix, before_change=True)
@@ -211,6 +212,7 @@ class EditSession:
 
     def prepare(self, layer: str) -> None:
         """Run the images up to a layer, so that the next rewrite of this layer is fast."""
+        self.sets.check_weights()
         self.sets.states_at(layer)
 
     def evidence(self, layer: str) -> tuple[Tensor, str, str]:
@@ -253,6 +255,7 @@ class EditSession:
         """
         exemplar = self.exemplar if exemplar is None else exemplar
         drawn_on = self.index if drawn_on is None else drawn_on
+        self.sets.check_weights()
         edit = self.sets.rewrite(exemplar, layer, strength)
         return self._add_step(edit, (drawn_on,), self.sets.result(edit, (drawn_on,), preview), strength)
 
@@ -306,6 +309,7 @@ class EditSession:
         Raises:
             ValueError: if it was made for another classifier, or if the weights were changed.
         """
+        self.sets.check_weights()
         return self._add_step(edit, (), self.sets.result(edit))
 
     def save(self, path: str | os.PathLike) -> Path:
