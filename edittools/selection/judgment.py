@@ -336,7 +336,7 @@ def image_checks(clean: int, errors: int | None, retained: int) -> list[Check]:
             f"at least {FEW_IMAGES} clean images",
             clean >= FEW_IMAGES,
             f"{clean:,} images",
-            "Pass more images of everyday use, better hundreds; without labels, the current predictions serve.",
+            "Pass more clean images, better hundreds; without labels, the current predictions serve.",
         ),
         Check(
             f"at least {FEWEST_ERRORS} misclassified images with the concept",
