@@ -194,7 +194,9 @@ class ExportedModel:
         operations = ", ".join(str(node.target).removeprefix("aten.") for node in readers)
         problem = None
         if not readers:
-            problem = "its weight is not read as it is: it is unused, or made from other tensors first"
+            problem = (
+                "it has no weight that is read as it is: none at all, an unused one, or one made from other tensors"
+            )
         elif len(readers) > 1:
             problem = f"its weight is read {len(readers)} times (by {operations}), so an edit would change each of them"
         elif readers[0].target not in _LAYERS or readers[0].args[1].target != name:

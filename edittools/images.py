@@ -305,8 +305,10 @@ def check_image(image: Tensor, name: str = "image", dimensions: int = 3) -> Tens
         remedy = "of shape (3, H, W)" if dimensions == 3 else "of shape (B, 3, H, W); image[None] makes a batch"
         loading = ", such as load_image(path, classifier)" if isinstance(image, str | os.PathLike) else ""
         raise ValueError(f"{name} {_describe(image)}; pass a torch tensor of floats in [0, 1] {remedy}{loading}")
-    low, high = image.aminmax() if image.numel() else (0.0, 1.0)
-    if not (low >= -1e-4 and high <= 1 + 1e-4):  # refuses NaN as well; resizing may overshoot by a rounding error
+    low, high = image.aminmax() if image.numel() else (torch.zeros(()), torch.ones(()))
+    if low.isnan():
+        raise ValueError(f"{name} contains NaN; pass finite pixels in [0, 1]")
+    if low < -1e-4 or high > 1 + 1e-4:  # resizing may overshoot by a rounding error
         raise ValueError(f"{name} has pixels from {low:.5g} to {high:.5g}; scale them to [0, 1], without normalization")
     return image
 

@@ -11,6 +11,7 @@ from edittools.images import (
     InputGeometry,
     LabelledImages,
     LazyImages,
+    check_image,
     load_image,
     load_mask,
     refit_mask,
@@ -252,3 +253,10 @@ def test_stratified_shares(labels, fraction, seed):
     assert abs(int(selected.sum()) - fraction * len(labels)) <= 1
     for label in labels.unique():
         assert abs(int(selected[labels == label].sum()) - fraction * int((labels == label).sum())) <= 1
+
+
+def test_an_image_with_nan_is_refused():
+    image = torch.rand(3, 8, 8)
+    image[0, 2, 3] = torch.nan
+    with pytest.raises(ValueError, match="x contains NaN"):
+        check_image(image, "x")

@@ -260,6 +260,16 @@ def test_retained_check_allows_what_the_number_of_images_can_show(broken, images
     assert retained_check("huskies", lost(broken, images), Constraints()).allows == allows
 
 
+@pytest.mark.parametrize(
+    ("percent", "broken", "images", "allows"),
+    [(100, 3, 50, "use"), (20, 2, 60, "use"), (20, 1, 20, "use"), (1, 1, 150, "unclear"), (0, 1, 500, "do not use")],
+)
+def test_retained_check_follows_the_constraint(percent, broken, images, allows):
+    """At 20%, 14 images are enough (0.8¹⁴ < 0.05); at 1%, 299 are, so 150 may not lose one."""
+    constraints = Constraints(max_retain_broken=percent)
+    assert retained_check("huskies", lost(broken, images), constraints).allows == allows
+
+
 def test_unclear_retained_check_names_about_how_many_images_would_decide():
     assert " 99 held-out" in retained_check("huskies", lost(1, 50), Constraints()).advice
     advice = retained_check("huskies", lost(5, 100), Constraints()).advice

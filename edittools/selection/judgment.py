@@ -15,7 +15,6 @@ to select the edit, the checks of these measurements, and how many images would 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import isfinite
 from typing import Any
 
 import torch
@@ -57,9 +56,6 @@ FEWEST_CLEAN = 50
 
 FEWEST_RETAINED = 20
 """With fewer held-out retained images that were correct, what an edit breaks there counts as not measured."""
-
-ENOUGH_RETAINED = 99
-"""The fewest retained images that can show that at most 3% of them break: if none does, 0.97⁹⁹ is below 0.05."""
 
 FAR_BELOW = 0.5
 """The clean images' labels are doubted if the accuracy is less than this share of what is expected of it."""
@@ -640,10 +636,10 @@ def random_check(target: Comparison | None, draws: Mapping[str, Comparison | Non
     name = f"it corrects more than random directions, with p ≤ {SIGNIFICANCE}"
     measured = {key: draw for key, draw in draws.items() if draw is not None}
     if target is None or not measured:
-        figure = "no random direction was selected the same way, which may do as much"
+        figure = "no random direction was selected in the same way, so one may correct as much"
         if draws:
             figure = "no image was held out on which the edit and random directions can be compared"
-        advice = f"Select {DRAWS} random directions the same way (baselines=True)."
+        advice = f"Select {DRAWS} random directions in the same way (baselines=True)."
         return Check(name, None, figure, advice, DO_NOT_USE)
     best = measured[best_of(measured)]
     of_edit = target.corrected - target.broken
@@ -758,7 +754,8 @@ def retained_check(name: str, retained: Comparison | None, constraints: Constrai
         figure = f"{broken}, which so few images cannot measure"
         return Check(keeps, None, figure, advice, DO_NOT_USE)
     limit = constraints.max_retain_broken / 100
-    may_break = int(limit * correct + 1e-9) if correct >= ENOUGH_RETAINED else 0
+    enough = constraints.retained_images_needed  # 99 for 3%: if none of them breaks, 0.97⁹⁹ is below 0.05
+    may_break = int(limit * correct + 1e-9) if correct >= enough else 0
     figure = f"{broken}, {share:.1%} [{low:.1%}, {high:.1%}], and {may_break or 'none'} may break"
     advice = "Pass more retained images of that kind, or try lower strengths."
     if retained.broken <= may_break:
@@ -768,11 +765,12 @@ def retained_check(name: str, retained: Comparison | None, constraints: Constrai
 
     def would_decide(images: int) -> bool:
         if share <= limit:
-            return images >= ENOUGH_RETAINED
+            return images >= enough
         return wilson(round(share * images), images)[0] > limit
 
     needed = _advise_images(fewest_images(would_decide, correct), "held-out retained images", None)
-    return Check(keeps, False, f"{figure}, but the interval contains {limit:.0%}", f"{needed} {advice}", UNCLEAR)
+    figure = f"{figure}, but the interval contains {constraints.max_retain_broken:g}%"
+    return Check(keeps, False, figure, f"{needed} {advice}", UNCLEAR)
 
 
 # --- how many images would decide -------------------------------------------------------------------------------------
@@ -818,7 +816,7 @@ def images_needed(corrected: int, broken: int, images: int) -> int | None:
         A number of images at which `power` is at least 0.8, while it is less for one image fewer. None if the edit does
         not correct more images than it breaks, or if more than 100,000 images would be needed.
     """
-    if corrected <= broken or not images or not isfinite(images):
+    if corrected <= broken or not images:
         return None
     shares = corrected / images, broken / images
     return fewest_images(lambda count: power(count, *shares) >= POWER)
