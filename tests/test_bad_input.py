@@ -99,7 +99,7 @@ IMAGES = {
     "x up to 255": (lambda w: Exemplar(w.image * 255, w.image, w.mask), ValueError, r"to 25\d"),
     "x' normalized": (lambda w: Exemplar(w.image, w.image * 4 - 2, w.mask), ValueError, "x' .* -"),
     "x and x' differ": (lambda w: Exemplar(w.image, w.image[:, 1:], w.mask), ValueError, r"x' .*\(3, 31, 32\)"),
-    "classified: NaN": (lambda w: w.classifier(w.images * NAN), ValueError, "nan"),
+    "classified: NaN": (lambda w: w.classifier(w.images * NAN), ValueError, "NaN"),
     "classified: an array": (lambda w: w.classifier(w.images.numpy()), ValueError, "ndarray"),
     "predicted: a list": (lambda w: predict(w.classifier, list(w.images)), TypeError, "list.*torch.stack"),
     "predicted: a DataLoader": (lambda w: predict(w.classifier, _loader(w)), TypeError, "DataLoader.*torch.cat"),
@@ -189,7 +189,7 @@ REWRITES = {
         "DataLoader.*torch.cat",
     ),
     "one image as reference": (lambda w: w.rewrite(reference=w.image), ValueError, r"\(3, 32, 32\)"),
-    "NaN in the reference": (lambda w: w.rewrite(reference=w.images * NAN), ValueError, "nan"),
+    "NaN in the reference": (lambda w: w.rewrite(reference=w.images * NAN), ValueError, "NaN"),
     "another layer's moment": (lambda w: w.rewrite(reference=_moment(5)), ValueError, " 5 .*'conv1'"),
     "a layer of another classifier": (
         lambda w: rewrite(copy.deepcopy(w.classifier), w.classifier.model.conv1, w.exemplar, w.images),
