@@ -158,8 +158,8 @@ def stick(image: Tensor, label: Label) -> tuple[Tensor, Tensor, Tensor]:
     label_height = label.width * label.height * width
     shadow_label = replace(label, center=(label.center[0] + 0.008, label.center[1] + 0.012))
     whole = np.ones((8, 8), np.float32)
-    sheet = _placed(whole, label, label_width, label_height, shape)
-    shadow = _placed(whole, shadow_label, label_width, label_height, shape)
+    sheet = placed(whole, label, label_width, label_height, shape)
+    shadow = placed(whole, shadow_label, label_width, label_height, shape)
     pixels = image.numpy().transpose(1, 2, 0) * (1 - 0.3 * shadow[..., None])
     light = np.clip(pixels.mean(), 0.35, 0.5) / 0.5 * 0.25 + 0.72  # paper is as bright as its surroundings allow
     pixels = pixels + sheet[..., None] * (rgb(label.paper) * light - pixels)
@@ -167,7 +167,7 @@ def stick(image: Tensor, label: Label) -> tuple[Tensor, Tensor, Tensor]:
     if label.text.strip():
         word = handwritten(label.text, label.hand) if label.hand else typed(label.text, label.font)
         fit = min(0.88 * label.width * width / word.shape[1], 0.76 * label_height / word.shape[0])
-        ink = _placed(word, label, fit * word.shape[1], fit * word.shape[0], shape)
+        ink = placed(word, label, fit * word.shape[1], fit * word.shape[0], shape)
         pixels = pixels + ink[..., None] * (rgb(label.ink) - pixels)
     changed = np.ascontiguousarray(np.clip(pixels, 0, 1).transpose(2, 0, 1), np.float32)
     paper_mask = (sheet > 0.5).astype(np.float32)
@@ -175,7 +175,7 @@ def stick(image: Tensor, label: Label) -> tuple[Tensor, Tensor, Tensor]:
     return torch.from_numpy(changed), torch.from_numpy(paper_mask), torch.from_numpy(ink_mask)
 
 
-def _placed(stencil: np.ndarray, label: Label, wide: float, tall: float, shape: tuple[int, int]) -> np.ndarray:
+def placed(stencil: np.ndarray, label: Label, wide: float, tall: float, shape: tuple[int, int]) -> np.ndarray:
     """Scale a stencil to `wide` × `tall` pixels, rotate it, and move its middle to the center of a label.
 
     Returns:

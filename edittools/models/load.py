@@ -9,6 +9,7 @@ import torch
 
 from edittools.classifiers import Classifier
 from edittools.models.embedded import load_mini, load_mini_clip
+from edittools.models.finetuned import load_published_shortcuts
 from edittools.models.imagenet import load_efficientnet_lite, load_places365, load_squeezenet, load_torchvision
 from edittools.models.zero_shot import load_clip
 
@@ -23,6 +24,8 @@ ZOO: dict[str, Callable[..., Classifier]] = {
     "efficientnet_lite1": load_efficientnet_lite,
     "efficientnet_lite2": load_efficientnet_lite,
     "squeezenet1_1": load_squeezenet,
+    "shortcuts_lite0": load_published_shortcuts,
+    "shortcuts_squeezenet": load_published_shortcuts,
     "vgg16": load_torchvision,
     "vgg16_bn": load_torchvision,
     "resnet18": load_torchvision,

@@ -1,0 +1,87 @@
+"""Load the networks that this project fine-tuned on photos with planted shortcuts (`data/train_shortcuts.py`)."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from edittools.classifiers import Classifier
+from edittools.models.data import shipped
+
+BATCH_NORM_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+"""Names of the buffers of a batch norm, which are not stored in half precision."""
+
+
+def build_network(architecture: str, class_count: int) -> nn.Module:
+    """Build an untrained network.
+
+    Args:
+        architecture: "efficientnet_lite0" (of timm) or "squeezenet1_1" (of torchvision).
+        class_count: number of its classes.
+
+    Raises:
+        ValueError: if it is another architecture.
+    """
+    if architecture == "efficientnet_lite0":
+        import timm
+
+        return timm.create_model("tf_efficientnet_lite0", num_classes=class_count)
+    if architecture == "squeezenet1_1":
+        from torchvision.models import squeezenet1_1
+
+        return squeezenet1_1(num_classes=class_count)
+    raise ValueError(f"architecture {architecture!r} is not supported; use 'efficientnet_lite0' or 'squeezenet1_1'")
+
+
+def in_half_precision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Convert the weights of a network to float16; the statistics of its batch norms keep their precision."""
+    half = {}
+    for name, tensor in state.items():
+        is_statistic = name.rsplit(".", 1)[-1] in BATCH_NORM_STATISTICS
+        half[name] = tensor.contiguous() if is_statistic else tensor.to(torch.float16).contiguous()
+    return half
+
+
+def load_shortcut_network(path: str | os.PathLike) -> Classifier:
+    """Load a network that `data/train_shortcuts.py` wrote, with weights in float32.
+
+    Args:
+        path: the file; its metadata names the architecture, the classes and how images are prepared.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not a file of that script.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{str(path)!r} does not exist; write it with data/train_shortcuts.py, or load a published network with "
+            "load_classifier('shortcuts_lite0')"
+        )
+    try:
+        metadata = network_metadata(path)
+        model = build_network(metadata["architecture"], len(metadata["classes"]))
+        model.load_state_dict(load_file(path))  # half-precision weights become float32
+        preparation = {name: metadata[name] for name in ("mean", "std", "size", "resize_to")}
+    except (SafetensorError, KeyError, RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"{str(path)!r} is not a network of data/train_shortcuts.py ({error}); write it again with that script"
+        ) from error
+    return Classifier(model, metadata["classes"], **preparation)
+
+
+def network_metadata(path: str | os.PathLike) -> dict:
+    """Return what a file of `data/train_shortcuts.py` says about its network, such as its classes and its figures."""
+    with safe_open(path, "pt") as file:
+        texts = file.metadata() or {}
+    return {name: json.loads(text) for name, text in texts.items()}
+
+
+def load_published_shortcuts(name: str) -> Classifier:
+    """Load one of the two published networks by its name, which is also that of its file in `data/`."""
+    return load_shortcut_network(shipped(f"{name}.safetensors"))
