@@ -1,7 +1,7 @@
 """Claim: the default settings of `rewrite` correct about as many errors as the paper's, and cost less, unselected.
 
 Five settings are compared: the paper's (the L1 objective without a penalty on moving reference outputs, λ) and least
-squares with several λ. Every layer of the shortlist is edited from every exemplar, at full strength. Only images for
+squares with several λ. Every layer is edited from every exemplar, at full strength. Only images for
 selection are evaluated.
 
 The rule, fixed before the first run on labels, watermarks and found rules: the default has rank 1, since a small mask
@@ -17,7 +17,7 @@ from typing import Any
 
 import pandas as pd
 from _lib.command import parser, run
-from _lib.methods import small
+from _lib.methods import search_of, small
 from _lib.results import Results
 
 from edittools.probing.probe import probe
@@ -64,7 +64,7 @@ def for_selection(scenario: Scenario) -> EditSearch:
     """Make the search of a scenario without the splits that are used for evaluation only."""
     evaluated = {"target_test": None, "clean_test": None, "retain_test": None, "same_class_test": None, "extra": {}}
     splits = replace(scenario.splits, **evaluated)
-    return EditSearch(scenario.classifier, scenario.exemplars, splits, scenario.shortlist, progress=True)
+    return search_of(replace(scenario, splits=splits))
 
 
 def add_setting(results: Results, search: EditSearch, experiment: str, setting: str) -> None:

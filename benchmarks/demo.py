@@ -45,9 +45,7 @@ def main() -> None:
     started = time.perf_counter()
     scenario = et.scenarios.snow_scenario(progress=True)
     print(f"tier {scenario.tier}: {scenario.classifier}")
-    search = et.selection.EditSearch(
-        scenario.classifier, scenario.exemplars, scenario.splits, scenario.shortlist, progress=True
-    )
+    search = et.selection.EditSearch(scenario.classifier, scenario.exemplars, scenario.splits, progress=True)
     settings = et.selection.grid(rank=(1, 3), objective=("least_squares",), reference_weight=(0.0, 30.0))
     best = search.select(search.candidates("rewrite", settings, strengths=(0.5, 1.0, 1.5)))
     test = search.activations["target_test"]

@@ -6,9 +6,9 @@ The layer is VGG16's last convolution (512 → 512, 3 × 3, at 14 × 14, random 
 (a) The naive solver trains the full weight with Adam and projects it on the direction every 10 steps, 20,000 steps;
 `--naive-steps` of them are timed and the time is extrapolated. Its loss is measured after a projection, as it must be.
 A lower loss may cost more elsewhere. So the time is also taken in which the naive solver's loss is reached at no larger
-movement of the outputs of reference keys (root mean square): weights λ of that movement are tried from the largest
-down, and the time is that of all tried. The keys under the kernel's windows are measured before, as C is. The naive
-solver comes by lower losses than its last one, so the same is done for the lowest: ours against its time until then.
+movement of the outputs of reference keys (root mean square, see `Problem.reference_change`): weights λ of that movement
+are tried from the largest down, and the time is that of all tried. C is measured before. The naive solver comes by
+lower losses than its last one, so the same is done for the lowest: ours against its time until then.
 (b) The naive second moment materialises the outer product of every key.
 (c) `predict` of one small image against the forward pass of a network of a hundred layers, which is where the copy that
 protects the model costs most; and applying and undoing an edit of a ViT-B/16 that fits it, against its forward pass.
@@ -31,7 +31,7 @@ from edittools.classifiers import Classifier, fingerprint
 from edittools.edits import Change, Edit
 from edittools.exemplars import Exemplar
 from edittools.metrics import predict
-from edittools.rewriting import Problem, pose, quadratic, solve_l1, solve_least_squares, window_moment
+from edittools.rewriting import Problem, pose, solve_l1, solve_least_squares
 from edittools.site import prepare
 
 NAIVE_TOTAL = 20_000
@@ -85,61 +85,67 @@ def naive_loss(problem: Problem, weight: Tensor) -> Tensor:
     return ((value - problem.target_value).abs() * share).sum() / share.sum() / value.shape[1]
 
 
-def movement(coefficients: Tensor, windows: Tensor) -> float:
+def movement(problem: Problem, coefficients: Tensor) -> float:
     """How far Λ moves the outputs of reference keys: root mean square over positions, of all channels together."""
-    return float(quadratic(coefficients.double(), windows).clamp_min(0).sqrt())
+    return float(problem.reference_change(coefficients.double()).clamp_min(0).sqrt())
 
 
 @torch.no_grad()
 def reach(
-    problem: Problem, windows: Tensor, solve: Callable[[Problem], Tensor], loss: float, most: float
+    problem: Problem, solve: Callable[[Problem], Tensor], loss: float, most: float
 ) -> tuple[float, Tensor] | None:
     """The largest λ of `PATH` whose solution has at most that `loss` and reference movement, and its Λ; or None."""
     for weight in PATH:
-        coefficients = solve(replace(problem, reference_gram=weight * windows if weight else None))
-        if float(problem.l1(coefficients)) <= loss and movement(coefficients, windows) <= most:
+        coefficients = solve(replace(problem, reference_weight=weight))
+        if float(problem.l1(coefficients)) <= loss and movement(problem, coefficients) <= most:
             return weight, coefficients
     return None
 
 
 @torch.no_grad()
 def at_equal_movement(
-    problem: Problem, windows: Tensor, weight: Tensor, naive_time: float, named: str = "equal_movement"
+    problem: Problem, weight: Tensor, naive_time: float, named: str = "equal_movement"
 ) -> dict[str, float | None]:
     """How much faster ours reach the loss of a naive `weight` at no larger movement than its own, None if never.
 
     The weight took the naive solver `naive_time` seconds.
     """
     loss = float(naive_loss(problem, weight))
-    most = movement(torch.einsum("onhw,rn->orhw", weight - problem.cut.weight, problem.basis), windows)
+    most = movement(problem, torch.einsum("onhw,rn->orhw", weight - problem.cut.weight, problem.basis))
     figures: dict[str, float | None] = {f"naive_movement_{named}": most, f"naive_loss_{named}": loss}
     for name, solve in SOLVERS.items():
-        found = reach(problem, windows, solve, loss, most)
-        took = seconds(lambda solve=solve: reach(problem, windows, solve, loss, most))
+        found = reach(problem, solve, loss, most)
+        took = seconds(lambda solve=solve: reach(problem, solve, loss, most))
         figures[f"{name}_time_ratio_{named}"] = naive_time / took if found else None
         if found:
-            reached, moved = float(problem.l1(found[1])), movement(found[1], windows)
+            reached, moved = float(problem.l1(found[1])), movement(problem, found[1])
             figures |= {f"{name}_movement_{named}": moved, f"{name}_loss_{named}": reached}
     return figures
 
 
-def solvers(problem: Problem, windows: Tensor, steps: int) -> dict[str, float | None]:
-    """Ours against `steps` steps of the naive solver, and to its losses at no larger movement."""
+def solvers(problem: Problem, steps: int) -> dict[str, float | None]:
+    """Ours against `steps` steps of the naive solver, and to its losses at no larger movement.
+
+    Args:
+        problem: the problem with a penalty, so that it holds the second moment; ours ignore it unless λ is named.
+        steps: number of steps of the naive solver.
+    """
+    plain = replace(problem, reference_weight=0.0)
     naive_solve(problem, 5)  # to warm up
     started = time.perf_counter()
     last, best, best_step = naive_solve(problem, steps)
     step_time = (time.perf_counter() - started) / steps
     naive_time = step_time * NAIVE_TOTAL
-    figures = at_equal_movement(problem, windows, last, naive_time)
-    figures |= at_equal_movement(problem, windows, best, step_time * best_step, "lowest")
+    figures = at_equal_movement(problem, last, naive_time)
+    figures |= at_equal_movement(problem, best, step_time * best_step, "lowest")
     with torch.no_grad():
         figures |= {
             "loss_before": float(problem.l1(torch.zeros(problem.coefficients_shape))),
             "naive_steps_to_lowest": best_step,
         }
         for name, solve in SOLVERS.items():
-            took = seconds(lambda solve=solve: solve(replace(problem)))  # which knows nothing yet
-            figures |= {f"{name}_time_ratio": naive_time / took, f"{name}_loss": float(problem.l1(solve(problem)))}
+            took = seconds(lambda solve=solve: solve(replace(plain)))  # which knows nothing yet
+            figures |= {f"{name}_time_ratio": naive_time / took, f"{name}_loss": float(plain.l1(solve(plain)))}
     return figures | {"naive_loss_projected": figures["naive_loss_equal_movement"]}
 
 
@@ -182,9 +188,9 @@ def experiment(options: argparse.Namespace) -> Results:
     """Measure everything once."""
     classifier, exemplar, images = problem_setting()
     site = prepare(classifier, LAYER, exemplar, images)
-    problem = pose(site, rank=1)
+    problem = pose(site, rank=1, reference_weight=1.0)
     steps = NAIVE_TOTAL if options.naive_full else 10 if options.quick else options.naive_steps
-    figures = solvers(problem, window_moment(site.cut, site.reference.moment.sample, problem.basis), steps)
+    figures = solvers(problem, steps)
     keys = torch.rand(16 * 196, 512)  # of 16 images; outer products of one fill 400 MB
     first_keys = keys[:196].double()
     slow = seconds(lambda: torch.einsum("pi,pj->pij", first_keys, first_keys).sum(dim=0))

@@ -18,7 +18,7 @@ from synthetic import QUICK, SPLITS, at_most, evaluate, methods
 from edittools.probing import jobs
 from edittools.scenarios import synthetic as syn
 
-METHODS = ("editing", "closed form", "local fine-tuning", "random direction")
+METHODS = ("editing", "full rank", "local fine-tuning", "random direction")
 """The methods that are compared, as `syn.run_case` calls them."""
 
 TITLES = {1: "1 exemplar", 3: "3 exemplars", 10: "10 exemplars"}

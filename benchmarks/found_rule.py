@@ -90,13 +90,11 @@ def experiment(options: argparse.Namespace) -> Results:
     whole, numbers = scenario_for(classifier, concepts, rule, common)
     _, unseen = concepts.parted(rule["concept"], rule["style"])
     images = unseen.subset(numbers["target_test"])
-    plan = Plan(edited=whole.shortlist)
+    plan = Plan()
     if options.tier != "mini":
-        plan = Plan(
-            edited=whole.shortlist, tuned=whole.shortlist, settings=FAST, strengths=STRENGTHS, rates=RATES, **SLOW
-        )
+        plan = Plan(settings=FAST, strengths=STRENGTHS, rates=RATES, **SLOW)
     scenario = with_near(small(whole) if options.quick else whole)
-    search = search_of(scenario, scenario.layers)
+    search = search_of(scenario)
     plan = QUICK if options.quick else plan
     selections = select_all(scenario, search, plan, ONE_EACH if options.quick else None, options.methods)
     words = f"{rule['class']}: {rule['concept']} -> {rule['style']}"

@@ -94,7 +94,7 @@ def _parted(
 def select(scenario: Scenario) -> Selection:
     """Select the edit of one rule, on the network as it is now."""
     splits = replace(scenario.splits, target_test=None, clean_test=None, retain_test=None)
-    search = EditSearch(scenario.classifier, scenario.exemplars, splits, scenario.shortlist)
+    search = EditSearch(scenario.classifier, scenario.exemplars, splits, scenario.layers)
     return search.select(search.candidates("rewrite", SETTINGS, (0.5, 1.0, 1.5)))
 
 
@@ -175,7 +175,7 @@ def experiment(options: argparse.Namespace) -> Results:
     """Find the rules, rewrite each alone, combine, and evaluate."""
     found, exceptions = strongest(8 if options.quick else options.per_class, 2 if options.quick else options.rules)
     if options.quick:
-        found = {name: replace(scenario, shortlist=scenario.shortlist[:1]) for name, scenario in found.items()}
+        found = {name: replace(one, layers=(one.default["layer"],)) for name, one in found.items()}
     first = next(iter(found.values()))
     names = list(found)
     kept = exceptions.subset(~errors_of(first.classifier, {"kept": exceptions})["kept"])

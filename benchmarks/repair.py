@@ -2,8 +2,8 @@
 
 Tier mini: MiniWorld's `mini_vgg`, one car whose road is replaced by snow, 24 failing vehicles on snow, 600 clean
 scenes, 150 scenes of classes that live on snow. Tier lite: EfficientNet-Lite0, one photo of a minivan, 12 failing
-photos of vehicles on snow, 300 clean photos, nine layers. Figures are of images that the edit was not selected on; the
-test images of the scenario, which no call saw, are evaluated once at the end.
+photos of vehicles on snow, 300 clean photos. Figures are of images that the edit was not selected on; the test images
+of the scenario, which no call saw, are evaluated once at the end.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Claim: the method that `repair` selects is not worse than the low-rank edit alone, on composites of photos.
+"""Claim: the method that `repair` selects is not worse than the edit alone, on composites of photos.
 
 Roads of MSRC photos are replaced by snow in three looks. The composites of every second photo are used for selection,
 those of the other photos for evaluation, once. A network that misclassifies none of the former is left out. Needs
@@ -18,7 +18,7 @@ from edittools.edits import Edit
 from edittools.images import LabelledImages
 from edittools.metrics import Comparison, misclassified, predict
 from edittools.scenarios.scenario import Scenario
-from edittools.selection import CachedActivations, repair
+from edittools.selection import CachedActivations, candidate_layers, repair
 
 NETWORKS = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2", "squeezenet1_1")
 
@@ -32,7 +32,7 @@ def halves_by_photo(composites: LabelledImages) -> tuple[LabelledImages, Labelle
 
 def compare(scenario: Scenario, edit: Edit, data: LabelledImages) -> Comparison:
     """Compare the images of a set before and after an edit."""
-    layers = [layer for layer in scenario.layers if layer in edit.layers]
+    layers = [layer for layer in candidate_layers(scenario.classifier) if layer in edit.layers]
     return CachedActivations(cut_all(scenario.classifier, layers), data).compare(edit)
 
 
@@ -43,7 +43,7 @@ def add_network(results: Results, scenario: Scenario, network: str) -> None:
     exemplar = scenario.exemplars["minivan"]
     sets = {"failing": target, "clean": splits.clean, "retain": splits.retain}
     fix = repair(scenario.classifier, exemplar, **sets, layers=scenario.layers, baselines=False)
-    for method, selection in {"low-rank edit alone": fix.selections["edit"], "selected method": fix.selection}.items():
+    for method, selection in {"edit alone": fix.selections["edit"], "selected method": fix.selection}.items():
         where = {"network": network, "method": method}
         composites = compare(scenario, selection.edit, target_test)
         clean = compare(scenario, selection.edit, splits.clean_test)

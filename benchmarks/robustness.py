@@ -15,7 +15,7 @@ from zlib import crc32
 import pandas as pd
 import torch
 from _lib.command import parser, run
-from _lib.methods import search_of, small
+from _lib.methods import FULL_RANK, search_of, small
 from _lib.results import Results, name_of
 from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode, functional
@@ -95,8 +95,8 @@ def select(scenario: Scenario) -> tuple[dict[str, Selection], EditSearch]:
     }
     for scope in SCOPES:
         rates = grid(scope=(scope,), rate=(1e-3, 1e-2, 1e-1), steps=(20,))
-        layers = list(search.cuts)[::2]
-        candidates[f"finetune_{scope}"] = search.candidates("finetune", rates, exemplars=exemplars, layers=layers)
+        candidates[f"finetune_{scope}"] = search.candidates("finetune", rates, exemplars=exemplars)
+    candidates["full_rank"] = search.candidates("rewrite", FULL_RANK, strengths, exemplars)
     for name in BASELINES:
         candidates[name] = search.candidates(name, strengths=strengths, exemplars=exemplars)
     return {name: search.select(some) for name, some in candidates.items() if len(some)}, search

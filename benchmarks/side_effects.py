@@ -1,16 +1,16 @@
 """Claim: an edit of one rule makes a network rely on no other rule (Whac-A-Mole, CVPR 2023).
 
-The strongest rule that a probe finds is edited as in `found_rule.py`, next to a random direction, the closed form and
-local fine-tuning, each selected under the same constraints. Then all rules of the network are found again. Tier mini:
-each scene is rendered again on other grounds, so effects are exact. Tier lite: a probe of MSRC v2 photos; a class has
-few photos there, so rules are those of all classes together.
+The strongest rule that a probe finds is edited as in `found_rule.py`, next to a random direction, an edit of full rank
+and local fine-tuning, each selected under the same constraints. Then all rules of the network are found again. Tier
+mini: each scene is rendered again on other grounds, so effects are exact. Tier lite: a probe of MSRC v2 photos; a class
+has few photos there, so rules are those of all classes together.
 """
 
 import argparse
 
 import pandas as pd
 from _lib.command import parser, run
-from _lib.methods import FAST, QUICK, RATES, SLOW, STRENGTHS, Plan, search_of, small
+from _lib.methods import FAST, FULL_RANK, QUICK, RATES, SLOW, STRENGTHS, Plan, search_of, small
 from _lib.results import Results
 
 from edittools.probing.effects import LEAST_IMAGES, Probe, bootstrap
@@ -22,13 +22,13 @@ from edittools.selection.search import Selection
 
 
 def select(scenario: Scenario, quick: bool = False) -> dict[str, Selection]:
-    """Select an edit and its baselines in the scenario's shortlist."""
+    """Select an edit and its baselines."""
     search = search_of(small(scenario) if quick else scenario)
     settings = QUICK.settings if quick else FAST
     return {
         "edit": search.select(search.candidates("rewrite", settings, STRENGTHS)),
         "random direction": search.select(search.candidates("random_direction", settings, STRENGTHS)),
-        "closed form": search.select(search.candidates("closed_form", strengths=STRENGTHS)),
+        "full rank": search.select(search.candidates("rewrite", FULL_RANK, STRENGTHS)),
         "local fine-tuning": select_finetuning(search, "local", QUICK if quick else Plan(rates=RATES, **SLOW)),
     }
 

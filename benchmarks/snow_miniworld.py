@@ -22,14 +22,14 @@ STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 """Strengths at which each selected edit is evaluated again, as multiples of the selected one."""
 
 
-def trade_off(search: EditSearch, selections: Mapping[str, Selection]) -> list[dict[str, Any]]:
+def along_strengths(search: EditSearch, selections: Mapping[str, Selection]) -> list[dict[str, Any]]:
     """Tabulate by `method` and `strength` the share of `errors corrected`, and the `locality` of the nearest images."""
     edits = {method: selection.edit for method, selection in selections.items() if selection.feasible}
-    table = search.trade_off(edits, STRENGTHS, "target_test", "nearest")
+    table = search.by_strength(edits, STRENGTHS, "target_test", "nearest")
     return table.assign(locality=1 - table.pop("broken")).to_dict("records")
 
 
-def add_trade_off(results: Results, rows: list[dict[str, Any]], network: str) -> None:
+def add_curve(results: Results, rows: list[dict[str, Any]], network: str) -> None:
     """Add the errors corrected and the locality at each strength."""
     for row in rows:
         where = {"network": network, "method": name_of(row["method"]), "condition": f"strength {row['strength']:g}"}
@@ -41,14 +41,14 @@ def experiment(options: argparse.Namespace) -> Results:
     """Select on the target scenes, evaluate once on the test scenes."""
     scenario = snow_scenario("mini", options.model, progress=True)
     scenario = with_near(small(scenario) if options.quick else scenario)
-    search = search_of(scenario, scenario.layers)
-    plan = QUICK if options.quick else Plan(edited=scenario.shortlist)
+    search = search_of(scenario)
+    plan = QUICK if options.quick else Plan()
     selections = select_all(scenario, search, plan, ONE_EACH if options.quick else None, options.methods)
     rows = [{"job": options.model, **row} for row in measure(scenario, search, selections)]
     results = Results("snow", "MiniWorld", notes={"constraints": search.describe_constraints()})
     add_networks(results, rows, add_figures)
-    curve = trade_off(search, selections)
-    add_trade_off(results, curve, options.model)
+    curve = along_strengths(search, selections)
+    add_curve(results, curve, options.model)
     results.line = results.keyed_line() | {"budget": search.describe_constraints(), "curve": curve}
     return results
 

@@ -45,7 +45,6 @@ SPLITS = {
 """The splits of a case, by the key of the measure in the JSON line."""
 METHODS = {
     "editing -mask": "edit without the mask",
-    "editing -proj": "edit of any rank",
     "editing, L1": "edit, L1",
     "editing, variants": "edit, exemplars in several variants",
     "local fine-tuning": "local fine-tuning, interpolated",

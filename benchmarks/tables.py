@@ -32,13 +32,14 @@ from _lib.pivots import (
     values,
     with_holm,
 )
-from _lib.results import FOLDER, METHODS, read_results, read_run
+from _lib.results import FOLDER, FORMER_METHODS, METHODS, name_of, read_results, read_run
 from PIL import Image
 
 from edittools._caching import atomic_path
 
 DOCS = FOLDER.parent / "docs"
-EDIT, CLOSED_FORM, RANDOM = METHODS["editing"], METHODS["closed_form"], METHODS["random_direction"]
+EDIT, FULL_RANK, RANDOM = METHODS["editing"], METHODS["full_rank"], METHODS["random_direction"]
+CLOSED_FORM = FORMER_METHODS[0]
 NO_BASELINES = [METHODS[key] for key in ("untuned", "two_layers", "reactive", "text_blurred", "mark_blurred")]
 NO_BASELINES += [METHODS["mark_inpainted"]]
 """Methods that are no baseline of the edit: other edits, and those that need their code to run with the model."""
@@ -456,6 +457,80 @@ def compare_exemplars(table: pd.DataFrame) -> str:
     return markdown(columns)
 
 
+def layer_search(table: pd.DataFrame) -> str:
+    """Write what the methods make of tagged and of clean photos, network by network, then what calls of `repair` do."""
+    whole = table[~table.condition.str.contains(DRAW)]
+    parts = []
+    for network, part in whole[whole.condition == ""].groupby("network", sort=False):
+        of_draws = table[(table.network == network) & table.condition.str.fullmatch(DRAW)]
+        columns = {
+            "method": pd.Series({name: bold_selected(name) for name in part.method.unique()}),
+            "draws with an edit": cells(part, "edits"),
+            "tagged photos correct": cells(part, "correct", "target_test"),
+            "by draw": lowest_to_highest(of_draws, "correct", "target_test"),
+            "clean photos correct": cells(part, "correct", "clean_test"),
+            "`repair` − method, points": cells(part, "difference", "target_test"),
+        }
+        parts.append(f"{short(network)}, photos of all draws:\n\n{markdown(columns)}")
+    calls = whole[whole.method.isin(whole[whole.metric == "CPU seconds"].method)]
+    index = ["network", "method", "condition"]
+    order = calls.loc[calls.metric == "CPU seconds", index].drop_duplicates()
+    rows = pd.MultiIndex.from_frame(order)
+    verdicts = [cells(calls, word, index=index, interval=False) for word in VERDICTS]
+    columns = {
+        "network": pd.Series([short(network) for network, _, _ in rows], rows),
+        "call of `repair`": pd.Series([called(method, condition) for _, method, condition in rows], rows),
+        "held out, corrected / broken": of_held_out(calls, index),
+        ", ".join(f"*{word}*" for word in VERDICTS): verdicts[0] + ", " + verdicts[1] + ", " + verdicts[2],
+        "CPU seconds": cells(calls, "CPU seconds", index=index),
+        "MB added": cells(calls, "peak memory added", index=index),
+    }
+    return "\n\n".join([*parts, "Calls of `repair`, sums and means of all draws:", markdown(columns)])
+
+
+DRAW = r"draw \d+"
+"""What the condition of a row of a single draw holds."""
+
+VERDICTS = ("use", "unclear", "do not use")
+
+
+def of_held_out(table: pd.DataFrame, index: str | list[str]) -> pd.Series:
+    """Write what cross-validation says."""
+    return slash(table, "held out", index) + " of " + cells(table, "errors before", "held out", index=index)
+
+
+def lowest_to_highest(table: pd.DataFrame, metric: str, split: str) -> pd.Series:
+    """Write the lowest and the highest share of each method."""
+    shares = values(table, metric, split).groupby(level=0, sort=False)
+    return shares.min().map("{:.0%}".format) + " to " + shares.max().map("{:.0%}".format)
+
+
+def bold_selected(method: str) -> str:
+    """Write the name of a method; that of what `repair` selects is bold."""
+    return f"**{method}**" if method == METHODS["selected"] else method
+
+
+def called(method: str, condition: str) -> str:
+    """Say how `repair` was called."""
+    return condition or {METHODS["selected"]: "all layers", METHODS["former_layers"]: "former layers"}[method]
+
+
+def layer_search_passes(table: pd.DataFrame) -> str:
+    """Write one row per network and number of layers that go on to the second pass."""
+    whole = table[~table.condition.str.contains(DRAW)]
+    index = ["network", "condition"]
+    rows = pd.MultiIndex.from_frame(whole[index].drop_duplicates())
+    columns = {
+        "network": pd.Series([short(network) for network, _ in rows], rows),
+        "layers that go on": pd.Series([condition.split()[0] for _, condition in rows], rows),
+        "loss of the selected candidate": cells(whole, "loss", "target", index=index),
+        "held out, corrected / broken": of_held_out(whole, index),
+        "tagged photos correct": cells(whole, "correct", "target_test", index=index),
+        "CPU seconds": cells(whole, "CPU seconds", index=index),
+    }
+    return markdown(columns)
+
+
 def edit_speed(table: pd.DataFrame) -> str:
     """Write the solvers against training the full weight, and one more edit against a forward pass."""
     known = table.set_index("metric").value
@@ -507,7 +582,7 @@ TABLES = {
     for function in (
         *(snow, typographic, watermark, synthetic, found_rule, side_effects, probing, segmentation, robustness, repair),
         *(many_edits, random_directions, default_settings, repair_composites, edit_speed, paper_rehearsal),
-        *(exemplar_count, compare_exemplars, batch_size, null_audits, null_verdicts),
+        *(exemplar_count, compare_exemplars, batch_size, null_audits, null_verdicts, layer_search, layer_search_passes),
     )
 }
 """What makes the table of a run, by its experiment."""
@@ -562,10 +637,10 @@ HEADLINES = [
     Headline("found_rule_photos", "a rule found by probing, photos", "a rule found by probing, photos"),
 ]
 FIGURE_METHODS = [
-    METHODS[key]
+    name_of(key)
     for key in (
         *("editing", "finetune_local", "finetune_global", "interpolated_local", "interpolated_global", "projection"),
-        *("null_space", "closed_form", "last_layer", "logit_correction", "random_direction"),
+        *("null_space", "full_rank", "closed_form", "last_layer", "logit_correction", "random_direction"),
     )
 ]
 """The methods in the figure of all experiments, where an experiment has them."""
@@ -574,10 +649,13 @@ FIGURE_METHODS = [
 def headline() -> str:
     """Write the table of all experiments: the edit next to fixed baselines, and the best fine-tuning of several."""
     rows = []
+    full_rank_names = []
     for one in HEADLINES:
         table = main_rows(one.run)
         tuned = best(table, finetunings(table), one.metric, one.split)
-        named = only(table, [EDIT, CLOSED_FORM, tuned, RANDOM])
+        full_rank = FULL_RANK if FULL_RANK in set(table.method) else CLOSED_FORM
+        full_rank_names.append(full_rank)
+        named = only(table, [EDIT, full_rank, tuned, RANDOM])
         share = cells(named, one.metric, one.split)
         metric, split = one.errors
         errors = table[(table.metric == metric) & (table.split == split) & table.method.isin([EDIT, ""])]
@@ -586,13 +664,13 @@ def headline() -> str:
             "experiment": one.title,
             "misclassified": f"{errors.value.iloc[0]:.0f}" + (" cases" if metric == "cases" else ""),
             "edit": share[EDIT],
-            "closed form": share[CLOSED_FORM],
+            FULL_RANK: share[full_rank],
             "best fine-tuning": share[tuned],
             "random direction": share[RANDOM],
             "accuracy; retained errors (edit)": change + retained(named[named.method == EDIT]),
         }
         rows.append(row)
-    columns = pd.DataFrame(rows)
+    columns = pd.DataFrame(rows).rename(columns={FULL_RANK: " or ".join(dict.fromkeys(full_rank_names))})
     return markdown({title: columns[title] for title in columns})
 
 
@@ -677,6 +755,8 @@ def points() -> list[dict[str, Any]]:
             part = table[table.method == method]
             row = {"experiment": one.panel, "method": method, "share": share.value, "low": share.low}
             rows.append(row | {"high": share.high, "constraints": constraints(part)})
+    if named & {FULL_RANK, CLOSED_FORM}:
+        named |= {FULL_RANK, CLOSED_FORM}
     if missing := set(FIGURE_METHODS) - named:
         raise ValueError(f"No results of the methods {sorted(missing)} in any experiment of the figure")
     return rows

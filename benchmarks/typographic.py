@@ -1,10 +1,8 @@
 """Claim: one edit from one exemplar corrects most errors of a typographic attack, an object with an "iPod" label.
 
 The edit maps text to a blank label. Tier mini (default): the small CLIP of this project on MiniWorld. Tier paper: CLIP
-RN50, on photos. Layer (the last convolution of a residual block), exemplar, rank, mask, objective and strength are
-selected on the target images, with an accuracy constraint of 0.25 points on images without a label; every method is
-then evaluated once. Edits and random directions are tried in the scenario's shortlist of layers, fine-tuning in tier
-mini in the last layer of each stage.
+RN50, on photos. Layer, exemplar, rank, mask, objective and strength are selected on the target images, with an accuracy
+constraint of 0.25 points on images without a label; every method is then evaluated once.
 
 One method changes no weight, and nothing is selected for it: the word is blurred before the image is classified, at its
 exact position, as a detector that never errs would give it.
@@ -181,10 +179,8 @@ def experiment(options: argparse.Namespace) -> Results:
     settings = grid(rank=(1, 3, 10), masked=(True,), objective=("least_squares",), reference_weight=REFERENCE_WEIGHTS)
     settings += grid(rank=(1,), masked=(True,), objective=("l1",), reference_weight=REFERENCE_WEIGHTS[::2])
     is_mini = options.tier == "mini"
-    search = search_of(scenario, scenario.layers if is_mini else scenario.shortlist)
-    tuned = scenario.layers[1::2] if is_mini else scenario.shortlist
-    plan = Plan(settings=settings, edited=scenario.shortlist, tuned=tuned, **SLOW)
-    plan = QUICK if options.quick else plan
+    search = search_of(scenario)
+    plan = QUICK if options.quick else Plan(settings=settings, **SLOW)
     selections = select_all(scenario, search, plan, ONE_EACH if options.quick else None, options.methods)
     cached = search.activations
     logits: dict[str, LogitsOf] = {name: cache(logits_with(one, cached)) for name, one in selections.items()}

@@ -47,11 +47,11 @@ TRIED: dict[str, Any] = {
 }
 TRIED |= {"rates": (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 1e-2, 1e-1), "momenta": (0.0, 0.9)}
 TRIED |= {"steps": (20,), "localities": (10.0,), "top": 1}
-"""What every method may try, see `Plan`; fine-tuning in every second layer."""
+"""What every method may try, see `Plan`."""
 
-FEWER = {"projection": slice(0, None, 4), "closed_form": slice(1, None, 2), "null_space": slice(3, 4)}
+FEWER = {"projection": slice(0, None, 4), "full_rank": slice(1, None, 2), "null_space": slice(3, 4)}
 FEWER |= {"last_layer": slice(5, 7), "reactive": slice(0, None, 2)}
-"""Which settings of the baselines are tried: means and LEACE, three weights, a full-rank null space, two ridges."""
+"""Which settings of the baselines are tried: means and LEACE, three λ, a full-rank null space, two ridges."""
 
 DRAWS = 2000
 """Samples of the photos for an interval."""
@@ -69,7 +69,7 @@ def network(name: str, methods: Sequence[str] = (), quick: bool = False) -> Rows
     clean = splits.clean_test
     for_selection = replace(scenario, splits=replace(splits, target_test=None, clean_test=None, extra={}))
     search = search_of(for_selection)
-    plan = QUICK if quick else Plan(tuned=scenario.layers[1::2], **TRIED)
+    plan = QUICK if quick else Plan(**TRIED)
     selections = select_all(for_selection, search, plan, ONE_EACH if quick else FEWER, methods)
     rows = {method: effort(selection, for_selection, search) for method, selection in selections.items()}
     for method, selection in selections.items():
@@ -173,7 +173,7 @@ def add_restored(
 
 def experiment(options: argparse.Namespace) -> Results:
     """Select for each network, evaluate once on the test photos, pool the networks."""
-    about = f"watermark, rows 2 {photos('imagenet-sample/')} {TRIED} {FEWER} {SPLIT_SIZES} {SHOWN_MARK} {UNSEEN}"
+    about = f"watermark, rows 3 {photos('imagenet-sample/')} {TRIED} {FEWER} {SPLIT_SIZES} {SHOWN_MARK} {UNSEEN}"
     about += f" {options.methods} {options.quick}"
     work = partial(network, methods=tuple(options.methods), quick=options.quick)
     rows = sweep(work, options.networks[:1] if options.quick else options.networks, options.store, about)

@@ -135,6 +135,12 @@ class Cut:
         return self.tensor(f"{self.layer}.weight")
 
     @property
+    def dilation(self) -> tuple[int, int]:
+        """The distances of neighboring offsets of the layer's kernel, down and across, in keys."""
+        given = tuple(self._node.args[5]) if len(self._node.args) > 5 else (1, 1)
+        return (given[0], given[-1])
+
+    @property
     def bias_name(self) -> str | None:
         """The name of the bias that the layer adds, or None. If layers are tied, it may belong to another module."""
         bias = self._node.args[2] if len(self._node.args) > 2 else None

@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import product
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from edittools._caching import digest_tensors
 from edittools._checks import check_number
 from edittools._ledger import Weights
-from edittools.classifiers import Classifier, check_classifier, usual_batch_size
+from edittools.classifiers import Classifier, check_classifier
 from edittools.cut import Cut, cut_all, find_layer, rows, states_at
 from edittools.images import Images, check_images, how_to_pass_images, in_batches, size_of
 
@@ -26,9 +27,6 @@ LEAST_EIGENVALUE = 1e-4
 FEW_IMAGES = 50
 """With fewer reference or clean images, it is uncertain which keys are typical, and what an edit costs."""
 
-SAMPLE = 64
-"""The largest number of reference images whose keys are kept, for the penalty on changing reference outputs."""
-
 
 @dataclass(frozen=True)
 class SecondMoment:
@@ -36,9 +34,9 @@ class SecondMoment:
 
     Attributes:
         matrix: `(n, n)` float64, symmetric and positive semi-definite, for keys of n channels.
-        sample: the keys of some of the images, in batches, in the shape of the layer's input. The penalty of
-            `rewrite(reference_weight=)` is measured on them.
         layer: name of the layer; "" if it is not known, as in `SecondMoment(matrix)`.
+        offsets: the mean product of the keys that the layer's kernel sees at two offsets at once, relative to that of a
+            key with itself, `(kh * kw, kh * kw)` float64; None if they count as independent.
         fingerprint: hash of the classifier that the keys were measured with, see `fingerprint_of`; "" if it is not
             known. Where they are known, `rewrite` checks that the layer and the classifier are the same.
 
@@ -47,9 +45,9 @@ class SecondMoment:
     """
 
     matrix: Tensor
-    sample: Sequence[Tensor] = field(default=(), repr=False)
     layer: str = ""
     fingerprint: str = field(default="", repr=False)
+    offsets: Tensor | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         shape = tuple(self.matrix.shape)
@@ -143,7 +141,7 @@ def measure(cuts: Mapping[str, Cut], images: Images, progress: bool = False) -> 
 
     Args:
         cuts: the classifier, cut at each layer, with one copy of its weights; by the layer's name.
-        images: the reference images; labels are not used. The keys of `SAMPLE` of them, at even steps, are kept.
+        images: the reference images; labels are not used.
         progress: show a progress bar.
 
     Returns:
@@ -155,29 +153,55 @@ def measure(cuts: Mapping[str, Cut], images: Images, progress: bool = False) -> 
     if not len(images):
         raise ValueError("0 reference images; pass at least one")
     sums = dict.fromkeys(cuts, 0.0)
+    products = dict.fromkeys(cuts, 0.0)
     counts = dict.fromkeys(cuts, 0)
-    samples: dict[str, list[Tensor]] = {layer: [] for layer in cuts}
-    step = -(-len(images) // SAMPLE)
-    first = 0
     for batch in in_batches(images, 16, "reference images", progress):
-        is_in_sample = torch.arange(first, first + len(batch)) % step == 0
-        first += len(batch)
         states = states_at(cuts, batch, len(batch))
         for layer, cut in cuts.items():
             keys = cut.keys(states[layer][0])
             flat = rows(keys, cut.is_linear).double()
             sums[layer] = sums[layer] + flat.T @ flat
             counts[layer] += len(flat)
-            if is_in_sample.any():
-                samples[layer].append(keys[is_in_sample.to(keys.device)])
+            products[layer] = products[layer] + offset_products(cut, keys)
     first_cut = next(iter(cuts.values()))
     fingerprint = fingerprint_of(first_cut.classifier, first_cut.weights)
-    batch_size = usual_batch_size(first_cut.classifier)
     moments = {}
     for layer in cuts:
-        sample = torch.cat(samples[layer]).split(batch_size)
-        moments[layer] = SecondMoment((sums[layer] / counts[layer]).cpu(), sample, layer, fingerprint)
+        with_itself = products[layer][0, 0].clamp_min(torch.finfo(torch.float64).tiny)
+        offsets = (products[layer] / with_itself).cpu()
+        moments[layer] = SecondMoment((sums[layer] / counts[layer]).cpu(), layer, fingerprint, offsets)
     return moments
+
+
+def offset_products(cut: Cut, keys: Tensor) -> Tensor:
+    """Sum the products of the keys that a layer's kernel sees at two of its offsets at once.
+
+    Keys outside of the map count as zeros.
+
+    Args:
+        cut: the classifier, cut at the layer.
+        keys: keys of the layer.
+
+    Returns:
+        `(kh * kw, kh * kw)` float64, symmetric and positive semi-definite; one number for a linear layer.
+    """
+    kernel = cut.weight.shape[2:]
+    if kernel.numel() == 1:
+        return keys.double().square().sum().reshape(1, 1)
+    height, width = keys.shape[2:]
+    down, across = cut.dilation
+    sums = {}
+    for rows_apart in range(kernel[0]):
+        for columns_apart in range(1 - kernel[1], kernel[1]):
+            dy = rows_apart * down
+            dx = columns_apart * across
+            lower = keys[:, :, dy:, max(dx, 0) : max(width + min(dx, 0), 0)]
+            upper = keys[:, :, : max(height - dy, 0), max(-dx, 0) : max(width - max(dx, 0), 0)]
+            sums[rows_apart, columns_apart] = (lower * upper).sum(dtype=torch.float64)
+            sums[-rows_apart, -columns_apart] = sums[rows_apart, columns_apart]
+    offsets = list(product(range(kernel[0]), range(kernel[1])))
+    table = [[sums[one[0] - other[0], one[1] - other[1]] for other in offsets] for one in offsets]
+    return torch.stack([torch.stack(row) for row in table])
 
 
 def second_moments(

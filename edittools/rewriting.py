@@ -6,7 +6,8 @@ Eq. (1) asks for the change of the layer's weight that maps the keys k* of x' at
 
 The columns of D are an orthonormal basis of the directions C⁻¹d, for the top keys d at the mask. Λ has the shape
 `(out, rank, kh, kw)`. So the keys are convolved with W once and projected on D once, and a step of the solver convolves
-`rank` channels instead of all input channels.
+`rank` channels instead of all input channels. At full rank, D is C^(-1/2): the keys are whitened, and all directions
+are free.
 
 `rewrite` takes four steps: prepare the site (`site.prepare`), pose the problem (`pose`), solve it for Λ (`solve_l1` or
 `solve_least_squares`), and return Λ and Dᵀ as an `Edit`.
@@ -34,6 +35,9 @@ OBJECTIVES = ("l1", "least_squares")
 _NO_DIFFERENCE = 1e-9
 """A loss of at most this share of the layer's outputs is that of rounding: x and x' are alike at the mask."""
 
+LEAST_SHARE = 1e-3
+"""Before the correlation of offsets is inverted, its eigenvalues are raised to at least this share of the largest."""
+
 REFERENCE_WEIGHT = 10.0
 """The recommended λ, see `benchmarks/default_settings.py`."""
 
@@ -46,13 +50,17 @@ class Problem:
         cut: the classifier, cut at the layer.
         image: state of x at the layer.
         changed: state of x' at the layer.
-        basis: D transposed, `(rank, in)`, the directions of the edit; None edits along all directions.
+        basis: D transposed, `(rank, in)`: the directions of the edit; at full rank with a penalty C^(-1/2), with which
+            keys are whitened; None edits along all directions.
         projected_keys: keys of x', projected on `basis`: `(B, rank, h, w)`.
         base_output: output of the unedited layer on x'.
         target_value: value of x, v* in eq. (1).
         masks: `(B, H, W)`; all ones if the values of the whole image are constrained.
-        reference_gram: λ times the second moment of the reference keys under the kernel's window,
-            `(rank * kh * kw, rank * kh * kw)`; None without the penalty on reference outputs.
+        reference_weight: λ, the weight of the penalty on changing the outputs for reference keys; 0 for no penalty.
+        moment: the second moment of the reference keys, projected on `basis`, `(rank, rank)`; None without a penalty,
+            and for whitened keys, of which it is the identity.
+        offsets: the correlation of reference keys at the offsets of the kernel, `(kh * kw, kh * kw)`, see
+            `SecondMoment`; None if they count as independent.
     """
 
     cut: Cut
@@ -63,7 +71,14 @@ class Problem:
     base_output: Tensor
     target_value: Tensor
     masks: Tensor
-    reference_gram: Tensor | None = None
+    reference_weight: float = 0.0
+    moment: Tensor | None = None
+    offsets: Tensor | None = None
+
+    @property
+    def is_whitened(self) -> bool:
+        """Whether the keys are whitened: at full rank, with a penalty."""
+        return bool(self.reference_weight) and self.moment is None
 
     @property
     def coefficients_shape(self) -> torch.Size:
@@ -94,9 +109,27 @@ class Problem:
     def objective(self, coefficients: Tensor) -> Tensor:
         """Compute what `solve_l1` minimizes: `l1` plus the penalty on reference outputs, in the unit of `l1`."""
         fit = self.l1(coefficients)
-        if self.reference_gram is None:
+        if not self.reference_weight:
             return fit
-        return fit + self._penalty_unit * quadratic(coefficients, self.reference_gram)
+        return fit + self._penalty_unit * self.reference_weight * self.reference_change(coefficients)
+
+    def reference_change(self, coefficients: Tensor) -> Tensor:
+        """Compute the mean square change of the layer's outputs for reference keys under Λ, summed over channels.
+
+        The second moment of the keys that the kernel sees at once is taken as a Kronecker product M ⊗ O, of M at one
+        position (`moment`) and O of the offsets. Its quadratic form is summed over the output channels.
+        """
+        flat = coefficients.reshape(*coefficients.shape[:2], -1)  # a linear layer has no offsets
+        weighted = flat if self.offsets is None else flat @ self.offsets.to(flat)
+        if self.moment is not None:
+            weighted = torch.einsum("rs,osk->ork", self.moment.to(flat), weighted)
+        return (flat * weighted).sum()
+
+    @cached_property
+    def offset_whitener(self) -> Tensor:
+        """The matrix O^(-1/2), with low eigenvalues raised (`LEAST_SHARE`), `(kh * kw, kh * kw)` float64."""
+        values, vectors = torch.linalg.eigh(self.offsets)
+        return vectors * values.clamp_min(LEAST_SHARE * values[-1]).rsqrt() @ vectors.T
 
     @cached_property
     @torch.no_grad()
@@ -104,7 +137,7 @@ class Problem:
         """Return the factor that converts a squared change of outputs into the unit of `l1`.
 
         The unit is the loss without an edit, divided by the squared residual at the mask: a mean over positions and,
-        as in `quadratic`, a sum over channels.
+        as in `reference_change`, a sum over channels.
         """
         unedited = torch.zeros(self.coefficients_shape).to(self.base_output)
         _, share = self.system
@@ -172,9 +205,12 @@ def pose(
         basis = directions(rows(keys, cut.is_linear)[is_masked], weights[is_masked], rank, site.reference.moment)
     if basis is not None:
         basis = basis.to(keys)
-    reference_gram = None
-    if reference_weight:
-        reference_gram = reference_weight * window_moment(cut, site.reference.moment.sample, basis).cpu()
+    moment = None
+    if reference_weight and basis is None:
+        basis = site.reference.moment.whitener.to(keys)
+    elif reference_weight:
+        projected = basis.double()
+        moment = projected @ site.reference.moment.matrix.to(projected) @ projected.T
     with torch.no_grad():
         return Problem(
             cut=cut,
@@ -185,48 +221,23 @@ def pose(
             base_output=cut.output(changed),
             target_value=cut.value(image),
             masks=masks if masked else torch.ones_like(masks),
-            reference_gram=reference_gram,
+            reference_weight=reference_weight,
+            moment=moment,
+            offsets=site.reference.moment.offsets if reference_weight else None,
         )
 
 
 def _reference_weight(site: Site, reference_weight: float | None) -> float:
-    """Return λ; None gives the recommended value if there are reference keys, and 0 otherwise."""
-    has_keys = site.reference.has_keys
+    """Return λ; None gives the recommended value if there is a reference, and 0 otherwise."""
     if reference_weight is None:
-        return REFERENCE_WEIGHT if has_keys else 0.0
+        return REFERENCE_WEIGHT if site.reference.is_given else 0.0
     reference_weight = check_amount(reference_weight, "reference_weight", 0)
-    if reference_weight and not has_keys:
+    if reference_weight and not site.reference.is_given:
         raise ValueError(
-            f"reference_weight={reference_weight} without reference keys: no reference images, or a SecondMoment that "
-            "holds no keys, were given; pass images whose outputs should change least as reference="
+            f"reference_weight={reference_weight} without reference images; pass images whose outputs should change "
+            "least as reference=, or their SecondMoment"
         )
     return reference_weight
-
-
-@torch.no_grad()
-def window_moment(cut: Cut, sample: Sequence[Tensor], basis: Tensor | None = None) -> Tensor:
-    """Compute the mean of w wᵀ over a sample of keys, where w is what the kernel sees of the projected keys.
-
-    Args:
-        cut: the classifier, cut at the layer.
-        sample: keys of the layer, in batches.
-        basis: directions `(rank, in)` to project the keys on; None does not project them.
-
-    Returns:
-        The matrix M of `quadratic`, `(rank * kh * kw, rank * kh * kw)` in float64.
-
-    Raises:
-        ValueError: if the keys do not have the layer's number of input channels.
-    """
-    width = cut.weight.shape[1]
-    widths = {rows(keys, cut.is_linear).shape[1] for keys in sample}
-    if widths != {width}:
-        raise ValueError(
-            f"the sample holds keys of {sorted(widths)} channels, but the keys of layer {cut.layer!r} have {width}; "
-            "pass keys of this layer"
-        )
-    batches = [cut.unfold(cut.project(keys, basis)) for keys in sample]
-    return sum(batch.T @ batch for batch in batches) / sum(map(len, batches))
 
 
 def _in_solver_precision(state: State, cut: Cut) -> State:
@@ -235,19 +246,18 @@ def _in_solver_precision(state: State, cut: Cut) -> State:
     return tuple(tensor.to(precision) if tensor.is_floating_point() else tensor for tensor in state)
 
 
-def quadratic(coefficients: Tensor, matrix: Tensor) -> Tensor:
-    """Compute the trace of Λ M Λᵀ, for Λ `(out, rank, kh, kw)` and M `(rank * kh * kw, rank * kh * kw)`."""
-    flat = coefficients.flatten(1)
-    return ((flat @ matrix.to(flat)) * flat).sum()
-
-
 def solve_least_squares(problem: Problem, ridge: float = 1e-3) -> Tensor:
     """Solve for Λ exactly, on the pre-activation: one ridge system that all output channels share.
 
     With X the projected keys under the kernel's window and R the residual of the unedited layer, both with rows
-    weighted by the square root of the mask's share, G the `reference_gram` and s the sum of the shares:
+    weighted by the square root of the mask's share, s the sum of the shares, and M ⊗ O the second moment of the
+    projected reference keys under the window, see `Problem.reference_change`:
 
-        Λᵀ = (XᵀX + s G + ε I)⁻¹ XᵀR
+        Λᵀ = (XᵀX + s λ M ⊗ O + ε I)⁻¹ XᵀR
+
+    At full rank the keys under the window are whitened, so M ⊗ O is the identity. This is the objective of MEMIT (Meng
+    et al., arXiv 2210.07229), and with fewer positions than unknowns, a system of the size of the positions gives the
+    same solution.
 
     Args:
         problem: eq. (1) at a layer.
@@ -259,19 +269,33 @@ def solve_least_squares(problem: Problem, ridge: float = 1e-3) -> Tensor:
     design, share = problem.system
     weight = share.sqrt()[:, None]
     design = design * weight
+    whitens_offsets = problem.is_whitened and problem.offsets is not None
+    if whitens_offsets:
+        design = (design.unflatten(1, (-1, len(problem.offsets))) @ problem.offset_whitener.to(design)).flatten(1)
     unedited = torch.zeros(problem.coefficients_shape).to(problem.base_output)
     residual = problem.residual(unedited) * weight
-    positions, unknowns = design.shape
+    unknowns = design.shape[1]
     damping = ridge * design.square().sum() / unknowns + torch.finfo(torch.float32).tiny
-    if positions < unknowns and problem.reference_gram is None:
-        gram = design @ design.T  # the same solution, from the smaller system
-        solution = design.T @ torch.linalg.solve(gram + damping * torch.eye(positions).to(gram), residual)
+    if problem.is_whitened:
+        damping = damping + share.sum() * problem.reference_weight
+    is_shown = share > 0
+    positions = int(is_shown.sum())
+    if positions < unknowns and problem.moment is None:
+        design = design[is_shown]
+        gram = design @ design.T
+        solution = design.T @ torch.linalg.solve(gram + damping * torch.eye(positions).to(gram), residual[is_shown])
     else:
         gram = design.T @ design
-        if problem.reference_gram is not None:
-            gram = gram + share.sum() * problem.reference_gram.to(gram)
+        if problem.moment is not None:
+            offsets = torch.eye(problem.cut.weight.shape[2:].numel()) if problem.offsets is None else problem.offsets
+            penalty = torch.kron(problem.moment.to(gram), offsets.to(gram))
+            gram = gram + share.sum() * problem.reference_weight * penalty
         solution = torch.linalg.solve(gram + damping * torch.eye(unknowns).to(gram), design.T @ residual)
-    return solution.T.reshape(problem.coefficients_shape).to(problem.base_output.dtype)
+    coefficients = solution.T
+    if whitens_offsets:
+        by_offset = coefficients.unflatten(1, (-1, len(problem.offsets)))
+        coefficients = by_offset @ problem.offset_whitener.to(by_offset)
+    return coefficients.reshape(problem.coefficients_shape).to(problem.base_output.dtype)
 
 
 def solve_l1(problem: Problem, steps: int = 200) -> tuple[Tensor, int]:
@@ -348,7 +372,7 @@ def _preconditioner(problem: Problem, coefficients: Tensor) -> tuple[Tensor, Ten
     squares = (problem.residual(coefficients).square() * share[:, None]).sum(dim=0)
     squares = squares.clamp_min(squares.mean()) / design.square().sum().clamp_min(tiny)
     scale = squares.sqrt().clamp_min(1e-12)[:, None]
-    if problem.basis is None:
+    if problem.basis is None or problem.is_whitened:
         axes = torch.eye(design.shape[1]).to(design)
     else:
         _, axes = torch.linalg.eigh(design.T @ design)
@@ -387,7 +411,8 @@ def rewrite(
         reference: ordinary images, whose keys define C, or their `SecondMoment`. The edit changes the layer's outputs
             for such keys as little as it can. Not needed with `rank=None` or a `basis`, unless a `reference_weight` is
             given.
-        rank: rank of the change; None lifts the low-rank restriction ("-proj" in the paper's ablation).
+        rank: rank of the change; None for full rank, without the low-rank restriction ("-proj" in the paper's
+            ablation). With a penalty, full rank is the objective of MEMIT.
         masked: constrain the values at the mask; False constrains those of the whole image ("-mask" in the paper).
         objective: "least_squares" on the pre-activation, which is exact and takes one solve, or "l1", the paper's.
         basis: directions `(rank, in)`, instead of those found from the keys (for controls). The rows should be
@@ -395,9 +420,8 @@ def rewrite(
         reference_weight: λ, the weight of a penalty on changing the outputs for reference keys; 0, as in the paper, for
             no penalty. Its unit: at λ = 1, changing these outputs by as much as the outputs at the mask are from their
             target (in mean squares over positions) costs as much as leaving the outputs at the mask unedited. An edit
-            changes them far less, so values from 10 to 100 are worth trying. The penalty is measured on at most 64 of
-            the reference images, or on the sample of keys of a `SecondMoment`. None uses the recommended value, 10
-            (`REFERENCE_WEIGHT`), if there are such images or keys, and 0 otherwise.
+            changes them far less, so values from 10 to 100 are worth trying. None uses the recommended
+            value, 10 (`REFERENCE_WEIGHT`), if there is a reference, and 0 otherwise.
         steps: number of steps of Adam, for "l1" only. It starts from Λ = 0 or from the least-squares solution,
             whichever has the lower objective.
 
@@ -462,8 +486,11 @@ def _make_edit(site: Site, problem: Problem, objective: str, steps: int) -> Edit
     else:
         coefficients, taken = solve_l1(problem, steps)
     loss_before, loss_after = losses(problem, objective, coefficients)
-    change = Change(coefficients.detach(), problem.basis)
-    response = site.response(problem.delta_output(change.left))
+    coefficients = coefficients.detach()
+    response = site.response(problem.delta_output(coefficients))
+    change = Change(coefficients, problem.basis)
+    if problem.is_whitened:
+        change = Change(change.delta())  # smaller than its two factors
     record = Record(objective, loss_before, loss_after, taken, response)
     return site.edit({f"{site.cut.layer}.weight": change}, record)
 

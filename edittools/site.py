@@ -45,13 +45,13 @@ class LayerReference:
         self._measured = moment
 
     @property
-    def has_keys(self) -> bool:
-        """Whether there are keys on which a penalty can be measured."""
-        return self.images is not None or (self._measured is not None and len(self._measured.sample) > 0)
+    def is_given(self) -> bool:
+        """Whether there are reference images, or their second moment."""
+        return self.images is not None or self._measured is not None
 
     @cached_property
     def moment(self) -> SecondMoment:
-        """The second moment of the reference keys, with a sample of them.
+        """The second moment of the reference keys.
 
         Raises:
             ValueError: if there are no reference images.

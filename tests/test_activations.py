@@ -6,12 +6,19 @@ from conftest import make_exemplar
 
 from edittools._ledger import Weights
 from edittools.classifiers import fingerprint
-from edittools.cut import cut_all
+from edittools.cut import cut_all, states_at
 from edittools.edits import Change, Edit
 from edittools.images import LabelledImages
 from edittools.metrics import misclassified, predict
 from edittools.rewriting import rewrite
-from edittools.selection.evaluation import CachedActivations, ConstraintCheck, Constraints
+from edittools.selection.evaluation import (
+    CachedActivations,
+    ConstraintCheck,
+    Constraints,
+    StateMemory,
+    bytes_of_states,
+    cache_activations,
+)
 
 
 @pytest.fixture
@@ -33,13 +40,18 @@ def late(tiny):
     return Edit({"head.bias": Change(torch.tensor([-9.0, -0.5, 9.0, 0.0, 0.3]))}, fingerprint(tiny.model))
 
 
+def _memory(keeps_states):
+    """A memory for all states, or for none."""
+    return None if keeps_states else StateMemory(0, [])
+
+
 def _misclassified(classifier, data):
     return misclassified(predict(classifier, data), data.labels)
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
 def test_compare_does_not_depend_on_what_happens_to_the_model(tiny, data, edit, late, in_memory):
-    states = CachedActivations(cut_all(tiny, ["conv1", "conv2"]), data, in_memory=in_memory)
+    states = CachedActivations(cut_all(tiny, ["conv1", "conv2"]), data, memory=_memory(in_memory))
     with edit.applied(tiny):
         expected = _misclassified(tiny, data)
     before = _misclassified(tiny, data)
@@ -75,7 +87,7 @@ def test_compare_of_an_edit_that_was_compared_before(tiny, data, edit):
     states = CachedActivations(cut_all(tiny, ["conv1"]), data)
     first = states.compare(edit)
     assert states.compare(edit) is first
-    assert states.compare(edit, stop=lambda after: True) is None
+    assert states.compare(edit, stop=lambda before, after: True) is None
 
 
 def test_constraint_check_remembers_by_strength(tiny, data, edit):
@@ -90,8 +102,8 @@ def test_constraint_check_remembers_by_strength(tiny, data, edit):
 @pytest.mark.parametrize("in_memory", [True, False])
 @pytest.mark.parametrize("strength", [0.5, 1, -2, 0])
 def test_logits_of_an_edit_at_several_strengths(tiny, data, edit, in_memory, strength):
-    states = CachedActivations(cut_all(tiny, ["conv1"]), data, batch_size=7, in_memory=in_memory)
-    states.compare(edit, stop=lambda after: len(after) > 7)  # only some batches are computed
+    states = CachedActivations(cut_all(tiny, ["conv1"]), data, batch_size=7, memory=_memory(in_memory))
+    states.compare(edit, stop=lambda before, after: len(after) > 7)  # only some batches are computed
     with (strength * edit).applied(tiny):
         expected = predict(tiny, data)
     torch.testing.assert_close(states.logits(edit, strength), expected)
@@ -118,3 +130,54 @@ def test_cuts_keep_the_copy_that_they_were_made_with(tiny, data, edit):
     with edit.applied(tiny):
         states = CachedActivations(cut_all(tiny, ["conv1"], weights), data)
     torch.testing.assert_close(states.original, predict(tiny, data))
+
+
+# --- the memory ---
+
+
+def _passes(monkeypatch):
+    """Record the layers of each pass over images that computes states."""
+    passes = []
+
+    def recorded(cuts, images, *args):
+        passes.append(sorted(cuts))
+        return states_at(cuts, images, *args)
+
+    monkeypatch.setattr("edittools.selection.evaluation.states_at", recorded)
+    return passes
+
+
+def test_states_at_all_kept_layers_are_computed_in_one_pass_and_once(tiny, data, edit, monkeypatch):
+    passes = _passes(monkeypatch)
+    states = CachedActivations(cut_all(tiny, ["conv1", "conv2"]), data)
+    states.compare(edit)
+    states.compare(edit, 0.5)
+    assert passes == [["conv1", "conv2"]]
+
+
+def test_states_at_other_layers_leave_when_there_is_no_room(tiny, data, edit, monkeypatch):
+    cuts = cut_all(tiny, ["stem", "conv1"])
+    [of_conv1, of_stem] = (
+        len(data) * bytes_of_states({layer: cuts[layer]}, data.images[:1]) for layer in ("conv1", "stem")
+    )
+    memory = StateMemory(max(of_conv1, of_stem), ["stem"])
+    states = CachedActivations(cuts, data, len(data), memory=memory)
+    of_the_stem = rewrite(tiny, "stem", make_exemplar(), data.images)
+    expected = states.logits(edit), states.logits(of_the_stem)
+    assert memory.get(0, "stem", 0) is not None and memory.get(0, "conv1", 0) is None
+    memory.keep(["conv1"])
+    assert torch.equal(states.logits(edit), expected[0]) and torch.equal(states.logits(of_the_stem), expected[1])
+    assert memory.get(0, "conv1", 0) is not None and memory.get(0, "stem", 0) is None
+    passes = _passes(monkeypatch)
+    states.logits(edit, 0.5)
+    states.logits(of_the_stem, 0.5)
+    assert passes == [["stem"]]
+
+
+def test_several_sets_share_a_memory_and_each_has_its_own_states(tiny, data, edit):
+    sets = {"one": data.subset(range(20)), "other": data.subset(range(20, 40))}
+    cached = cache_activations(cut_all(tiny, ["conv1"]), sets)
+    assert cached["one"].memory is cached["other"].memory
+    with edit.applied(tiny):
+        expected = predict(tiny, data)
+    torch.testing.assert_close(torch.cat([cached[name].logits(edit) for name in sets]), expected)

@@ -26,11 +26,12 @@ from edittools.exemplars import Exemplar, paste_texture
 from edittools.images import LabelledImages, LazyImages, load_image, save_mask
 from edittools.metrics import Comparison, error_rate, misclassified, predict
 from edittools.miniworld import textures
+from edittools.models.finetuned import build_network, load_shortcut_network
 from edittools.models.load import load_classifier
 from edittools.moments import SecondMoment, second_moments
 from edittools.probing import jobs
 from edittools.rewriting import rewrite
-from edittools.scenarios import photos
+from edittools.scenarios import imagenette, photos
 from edittools.selection import repair
 from edittools.selection.evaluation import CachedActivations, ConstraintCheck, Constraints
 from edittools.selection.search import EditSearch, select_best
@@ -71,11 +72,6 @@ def _states_of_two_classifiers(w):
 
 def _loader(w):
     return DataLoader(TensorDataset(w.images, w.labels), batch_size=2)
-
-
-def _rewrite_with_sample(w, channels):
-    moment = SecondMoment(torch.eye(8).double(), [torch.rand(2, channels, 9, 9)])
-    return w.rewrite(reference=moment, reference_weight=1.0)
 
 
 NAN = float("nan")
@@ -154,7 +150,6 @@ REWRITES = {
     "rank 999": (lambda w: w.rewrite(rank=999), ValueError, "rank 999 .* 7 "),
     "rank 1.5": (lambda w: w.rewrite(rank=1.5), ValueError, "rank 1.5 .* 1"),
     "an unknown objective": (lambda w: w.rewrite(objective="l2"), ValueError, "'l2'.* l1, least"),
-    "keys of another layer": (lambda w: _rewrite_with_sample(w, 3), ValueError, r"\[3\].*'conv\d'.* 8"),
     "random directions of rank 0": (
         lambda w: rewrite_at_random(w.site(), rank=0),
         ValueError,
@@ -332,6 +327,10 @@ EDITS = {
 }
 
 MODELS = {
+    "no file of a network": (lambda w: load_shortcut_network(w.folder / "no.safetensors"), FileNotFoundError, "no.saf"),
+    "an image as a network": (lambda w: load_shortcut_network(w.folder / "good.png"), ValueError, "good.png"),
+    "an edit as a network": (lambda w: load_shortcut_network(w.folder / "other.safetensors"), ValueError, "other.saf"),
+    "an unknown architecture": (lambda w: build_network("vgg", 10), ValueError, "'vgg'.*squeezenet1_1"),
     "no module": (lambda w: Classifier("resnet.pt", "ab"), TypeError, "model .*str"),
     "no class": (lambda w: _classifier(classes=()), ValueError, "class names"),
     "class names as one text": (lambda w: _classifier(classes="ant, bee"), ValueError, "'ant, bee'"),
@@ -374,6 +373,8 @@ METRICS = {
 }
 
 PHOTOS = {
+    "an unknown split": (lambda w: imagenette.imagenette("test"), ValueError, "split 'test'.* train, val"),
+    "a folder without Imagenette": (lambda w: _imagenette(w, "."), FileNotFoundError, r"'imagenette'.*github"),
     "a path that climbs": (lambda w: photos.photo("../../etc/passwd"), KeyError, "'../../etc/passwd'"),
     "a folder that is not there": (lambda w: _in_photos(w, "/no/such"), FileNotFoundError, "'/no/such'"),
     "a photo the folder has not": (lambda w: _in_photos(w, w.folder), FileNotFoundError, "EDITTOOLS_PHOTOS="),
@@ -449,6 +450,11 @@ def _load_places(w):
 def _in_photos(w, folder):
     w.environment("EDITTOOLS_PHOTOS", str(folder))
     return photos.photo(min(photos.registry()))
+
+
+def _imagenette(w, folder):
+    w.environment("EDITTOOLS_PHOTOS", str(w.folder / folder))
+    return imagenette.imagenette("train")
 
 
 def _validation(w, folder):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from _lib.gated_projection import GATED_PROJECTIONS, project_where_shown, with_gated_projection
+from _lib.gated_projection import GATED_PROJECTIONS, project_where_shown, usual_key, with_gated_projection
 from conftest import condition, make_exemplar
 from scipy.optimize import minimize
 from torch import nn
@@ -21,7 +21,6 @@ from edittools.baselines import (
     project_concept,
     projection,
     retrain_head,
-    rewrite_in_closed_form,
     rewrite_in_null_space,
 )
 from edittools.classifiers import Classifier, fingerprint
@@ -30,7 +29,6 @@ from edittools.edits import Edit
 from edittools.images import LabelledImages
 from edittools.metrics import predict
 from edittools.moments import RankError, SecondMoment, second_moments
-from edittools.rewriting import pose
 from edittools.selection import CachedActivations
 from edittools.site import prepare
 
@@ -38,11 +36,10 @@ METHODS = {
     "projection": ("projection", {}),
     "leace": ("projection", {"direction": "leace"}),
     "null space": ("null_space", {"share": 0.9}),
-    "closed form": ("closed_form", {}),
     "head": ("last_layer", {}),
     "correction": ("logit_correction", {}),
 }
-OF_A_LAYER = ("projection", "leace", "null space", "closed form")
+OF_A_LAYER = ("projection", "leace", "null space")
 UNCHANGED = replace(make_exemplar(), changed=make_exemplar().image)
 of_all = pytest.mark.parametrize("name", METHODS)
 of_a_layer = pytest.mark.parametrize("name", OF_A_LAYER)
@@ -196,9 +193,8 @@ def test_finetune_in_half_precision(tiny, exemplar, scope):
         (project_concept, {"direction": "leace", "reference": None}, ValueError, "(?i)reference"),
         (rewrite_in_null_space, {"share": 1.0}, ValueError, "share=1.0"),
         (rewrite_in_null_space, {"reference": None}, ValueError, "(?i)reference"),
-        (rewrite_in_closed_form, {"weight": -1}, ValueError, "weight -1"),
-        (rewrite_in_closed_form, {"layer": "conv9"}, KeyError, "conv9"),
-        (rewrite_in_closed_form, {"reference": SecondMoment(torch.eye(3))}, ValueError, "moment of 3 .*'conv1'"),
+        (rewrite_in_null_space, {"layer": "conv9"}, KeyError, "conv9"),
+        (rewrite_in_null_space, {"reference": SecondMoment(torch.eye(3))}, ValueError, "moment of 3 .*'conv1'"),
         (retrain_head, {"share": 0}, ValueError, "share=0"),
         (retrain_head, {"ridge": 0}, ValueError, "ridge=0"),
         (retrain_head, {"exemplars": make_exemplar(label=None)}, ValueError, "label="),
@@ -331,11 +327,10 @@ def test_project_concept_with_probe(double, exemplar):
 def test_project_where_shown_projects_keys_beyond_halfway(double, photos32, exemplar, setting):
     cut = Cut(double, "conv2")
     keys_of_x, keys_of_changed = masked_keys(double, "conv2", exemplar)
-    moment = second_moments(double, ["conv2"], photos32)["conv2"]
-    edit = one_edit(project_where_shown, double, "conv2", exemplar, moment, **setting)
+    edit = one_edit(project_where_shown, double, "conv2", exemplar, photos32, **setting)
     v = keys_of_changed.mean(dim=0) - keys_of_x.mean(dim=0)
     u = edit.changes["conv2.weight"].right[0].double()
-    mean_key = torch.cat([rows(keys, False) for keys in moment.sample]).mean(dim=0)
+    mean_key = rows(cut.keys(cut.prefix(photos32)), False).mean(dim=0)
     keys = mean_key + torch.tensor([[0.49], [0.51], [-3.0]]) * v  # before, beyond, and on the other side
     expected_keys = torch.stack([keys[0], mean_key, keys[2]])
     keys, expected_keys = (part.T[None, :, None] for part in (keys, expected_keys))  # positions of one image
@@ -345,6 +340,14 @@ def test_project_where_shown_projects_keys_beyond_halfway(double, photos32, exem
     assert torch.equal(reacted[..., [0, 2]], output[..., [0, 2]]) and u @ v == pytest.approx(1)
     with pytest.raises(TypeError):
         edit.apply_(double)
+
+
+@pytest.mark.parametrize(("count", "step"), [(40, 1), (64, 1), (65, 2), (130, 3)])
+def test_usual_key_of_at_most_64_evenly_spaced_images(tiny, exemplar, count, step):
+    images = torch.rand(count, 3, 32, 32, generator=torch.Generator().manual_seed(3))
+    site = prepare(tiny, "conv1", exemplar, images)
+    expected = rows(site.cut.keys(site.cut.prefix(images[::step])), False).double().mean(dim=0)
+    torch.testing.assert_close(usual_key(site.reference), expected)
 
 
 @pytest.mark.parametrize("layer", ["conv1", "head"])
@@ -383,35 +386,6 @@ def test_rewrite_in_null_space_share_of_energy(double, exemplar):
         torch.testing.assert_close(basis.T @ basis, rotation[:, 8 - left :] @ rotation[:, 8 - left :].T)
     with pytest.raises(RankError, match="share=0.99.* 8 "):
         one_edit(rewrite_in_null_space, double, "conv1", exemplar, SecondMoment(torch.eye(8).double()), share=0.99)
-
-
-# --- closed form ---
-
-
-def small_mask(exemplar, side):
-    mask = torch.zeros_like(exemplar.mask)
-    mask[16 : 16 + side, 8 : 8 + side] = 1
-    return replace(exemplar, mask=mask)
-
-
-@pytest.mark.parametrize("side", [8, 16], ids=["fewer positions than unknowns", "as many or more"])
-def test_rewrite_in_closed_form_against_lstsq(double, exemplar, side):
-    exemplar = [small_mask(exemplar, side), small_mask(make_exemplar(3), side)]
-    root = torch.rand(20, 8, generator=torch.Generator().manual_seed(0)).double()
-    matrix = root.T @ root / 20
-    site = prepare(double, "conv1", exemplar, SecondMoment(matrix))
-    cut = site.cut
-    [edit] = rewrite_in_closed_form(site, weight=0.3)
-    changed, masks = (torch.stack([getattr(e, n) for e in exemplar]) for n in ("changed", "mask"))
-    problem = pose(site, rank=None)
-    is_masked = cut.pool_mask(masks, "output").flatten() > 0
-    design = F.unfold(cut.keys(cut.prefix(changed)), 3, padding=1).movedim(1, -1).flatten(0, -2)[is_masked]
-    residual = rows(problem.target_output - problem.base_output, False)[is_masked].detach()
-    relative = 0.3 * design.square().sum() / (9 * matrix.trace())
-    penalty = torch.kron(torch.linalg.cholesky(matrix).T.contiguous(), torch.eye(9).double()) * relative.sqrt()
-    augmented = torch.cat([design, penalty]), torch.cat([residual, torch.zeros(72, residual.shape[1])])
-    solution = torch.linalg.lstsq(*augmented).solution.T.reshape(12, 8, 3, 3)
-    torch.testing.assert_close(edit.changes["conv1.weight"].delta(), solution, rtol=1e-6, atol=1e-9)
 
 
 # --- the head ---

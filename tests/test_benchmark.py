@@ -1,9 +1,8 @@
 import pytest
 import torch
-from _lib.methods import MARGIN, NEAREST, Plan, locality, near, search_of, select_all, success, with_near
+from _lib.methods import MARGIN, NEAREST, OTHERS, Plan, locality, near, search_of, select_all, success, with_near
 from conftest import TinyNet, make_exemplar, randomise_norms
 
-from edittools.baselines import BASELINES
 from edittools.baselines.finetuning import finetune
 from edittools.classifiers import Classifier, fingerprint
 from edittools.cut import cut_all
@@ -15,7 +14,7 @@ from edittools.rewriting import rewrite, rewrite_at
 from edittools.scenarios import Scenario
 from edittools.selection import Splits, grid
 from edittools.selection import evaluation as bench
-from edittools.selection.evaluation import bytes_of_states, cache_activations, memory_for_states
+from edittools.selection.evaluation import cache_activations, memory_for_states
 from edittools.site import prepare
 
 LAYERS = ["stem", "conv1", "conv2"]
@@ -42,7 +41,7 @@ def _cached(classifier, layers, sets):
 def test_cached_activations_logits_of_edit(tiny, photos32, sets, exemplar, monkeypatch, layer, scope, memory):
     monkeypatch.setenv("EDITTOOLS_MEMORY", memory)
     _, cached = _cached(tiny, LAYERS, sets)
-    assert (cached["target"].states is None) == (memory == "0")
+    assert cached["target"].memory.is_full == (memory == "0")
     site = prepare(tiny, layer, exemplar, photos32)
     [edit] = finetune(site, scope=scope, rate=0.1, steps=3) if scope else rewrite_at(site)
     with edit.applied(tiny):
@@ -59,9 +58,9 @@ def test_compare_with_early_stop(tiny, sets, exemplar, scope):
     complete = cached.compare(edit)
     partial_errors = []
     assert torch.equal(complete.after, misclassified(cached.logits(edit), cached.labels))
-    assert torch.equal(cached.compare(edit, stop=lambda after: False).after, complete.after)
+    assert torch.equal(cached.compare(edit, stop=lambda before, after: False).after, complete.after)
     cached = bench.CachedActivations(cut_all(tiny, LAYERS), sets["clean"], batch_size=3)
-    assert cached.compare(edit, stop=lambda after: partial_errors.append(after) or len(after) > 5) is None
+    assert cached.compare(edit, stop=lambda before, after: partial_errors.append(after) or len(after) > 5) is None
     assert [len(after) for after in partial_errors] == [3, 6] and torch.equal(partial_errors[1], complete.after[:6])
 
 
@@ -87,26 +86,14 @@ def test_cached_activations_logits_of_later_layer(tiny, photos32, sets, exemplar
     assert torch.allclose(late["clean"].logits(second), cached["clean"].logits(second), atol=1e-5)
 
 
-def test_cache_activations_with_memory_limit(tiny, sets, monkeypatch):
-    cuts = cut_all(tiny, LAYERS)
-    bytes_per_image = bytes_of_states(cuts, sets["clean"].images[:1])
-    states = {layer: cut.prefix(sets["clean"].images[:1]) for layer, cut in cuts.items()}
-    assert bytes_per_image >= sum(cuts[layer].output(state).nbytes for layer, state in states.items())
-    gigabytes = 1e-9 * bytes_per_image * (len(sets["target"]) + len(sets["clean"]))  # in GB
-    on_demand_by_limit = {
-        gigabytes: (False, False),
-        0.99 * gigabytes: (False, True),
-        0.4 * gigabytes: (True, True),
-    }
-    for limit, on_demand in on_demand_by_limit.items():
-        monkeypatch.setenv("EDITTOOLS_MEMORY", f"{limit:.12f}")
-        _, cached = _cached(tiny, LAYERS, sets)
-        assert [part.states is None for part in cached.values()] == list(on_demand)
+def test_memory_for_states_is_that_of_the_environment(monkeypatch):
+    monkeypatch.setenv("EDITTOOLS_MEMORY", "0.25")
+    assert memory_for_states(torch.device("cpu")) == 0.25e9
     monkeypatch.setenv("EDITTOOLS_MEMORY", "much")
     with pytest.raises(ValueError, match="EDITTOOLS_MEMORY 'much'"):
-        _cached(tiny, LAYERS, sets)
+        memory_for_states(torch.device("cpu"))
     monkeypatch.delenv("EDITTOOLS_MEMORY")
-    assert memory_for_states(torch.device("cpu")) > 1e8
+    assert 1e8 < memory_for_states(torch.device("cpu")) < 2e9
 
 
 def test_cache_activations_without_images(tiny, sets):
@@ -187,11 +174,11 @@ def test_select_all_selects_for_every_method_under_the_same_constraints(selected
     edits = [f"{name}{suffix}" for suffix in ("", "_several") for name in ("editing", "random_direction")]
     tuned = [f"finetune_{scope}{suffix}" for scope in ("local", "global") for suffix in ("", "_several")]
     interpolated = ["interpolated_local", "interpolated_global"]
-    expected = ["untuned", *edits, "two_layers", *tuned, *interpolated, *BASELINES, "reactive"]
+    expected = ["untuned", *edits, "two_layers", *tuned, *interpolated, *OTHERS]
     assert list(selections) == expected
     assert all(selection.seconds > 0 for selection in selections.values())
     assert selections["editing"].n_candidates == selections["random_direction"].n_candidates == 2 * 1 * 2 * 3
-    for name in (*edits, *BASELINES, "reactive"):
+    for name in (*edits, *OTHERS):
         outcomes = selections[name].outcomes
         helping = [outcomes.candidates[index] for index in outcomes.by_loss if outcomes.net[index] > 0]
         clean = search.activations["clean"]

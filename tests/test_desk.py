@@ -1,6 +1,7 @@
 """The desk without a browser: its image sets, the effect of edits on them, its controls and its methods."""
 
 import copy
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -20,9 +21,11 @@ from edittools.miniworld.typography import blanked
 from edittools.rewriting import REFERENCE_WEIGHT
 from edittools.selection import Constraints
 from edittools.selection.judgment import completeness_check, generality_check, retained_check, verdict_of
-from edittools.selection.repair import METHODS
+from edittools.selection.repair import METHODS, Progress
+from edittools.widgets import desk as desk_module
 from edittools.widgets import desk_sets
 from edittools.widgets.desk import FOUND, MAX_IMAGES
+from edittools.widgets.desk_panel import time_left
 from edittools.widgets.desk_sets import DeskSets, Result, read_set
 from edittools.widgets.materials import BLANK_LABEL, MATERIALS, SURROUNDINGS, inpaint, replace_by_material
 
@@ -402,6 +405,7 @@ def found(edit, complete=True):
         verdict=verdict,
         checks=verdict.checks,
         summary=lambda: "Selected: layer conv2, p 0.03.",
+        charts_html=lambda: "<p>charts</p>",
     )
 
 
@@ -433,8 +437,10 @@ def test_undo_after_a_search_goes_back_to_the_previous_edit(desk, tiny, monkeypa
     assert "held out" in desk.controls.title.value and desk.edit.layers == ("conv2",)
     searched = desk.controls.message.text
     assert searched == FOUND["do not use"]
+    assert "<p>charts</p>" in desk.controls.charts.value and not desk.controls.charts.layout.display
     desk.controls.undo.click()
     assert desk.result is first and desk.controls.verdict.text == first.verdict
+    assert not desk.controls.charts.value and desk.controls.charts.layout.display == "none"
     assert (desk.controls.layer.value, desk.controls.strength.value) == (first.edit.layers[0], desk.session.strength)
     undone = desk.controls.message.text
     assert undone != searched
@@ -453,6 +459,7 @@ def test_find_best_shows_the_verdict_of_repair(tiny, sources):
     desk.wait(300)
     if fix.selection.feasible:
         assert desk.result.details == fix.summary() and desk.edit.digest == fix.edit.digest
+        assert fix.charts_html() in desk.controls.charts.value
     else:
         assert desk.result is None and desk.controls.message.details == fix.summary()
         assert str(fix.selection.n_candidates) in desk.controls.message.text
@@ -463,7 +470,7 @@ def test_find_best_tries_every_method_of_repair(tiny, sources):
     desk = widgets.Desk(tiny, *sources)
     desk.editor.mask = MASK
     methods = []
-    desk.session.search(desk.exemplar, desk.index, lambda method, done, total: methods.append(method))
+    desk.session.search(desk.exemplar, desk.index, lambda progress: methods.append(progress.method))
     assert {*METHODS} <= {*methods}
 
 
@@ -491,10 +498,10 @@ def test_verdict_of_a_search_says_if_it_was_stopped(tiny):
 
 def test_stop_ends_a_search(desk, tiny, monkeypatch):
     def report(callback):
-        assert callback("edit", 1, 4)
+        assert callback(Progress("edit", 1, 2, 0.25))
         assert desk.controls.progress.value == 0.25 and desk.controls.rewrite.disabled
         desk.controls.stop.click()
-        if callback("edit", 2, 4) is False:
+        if callback(Progress("edit", 2, 2, 0.5)) is False:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(desk_sets, "repair", instant_repair(tiny, report))
@@ -502,6 +509,75 @@ def test_stop_ends_a_search(desk, tiny, monkeypatch):
     desk.wait(60)
     assert desk.result is None and not desk.controls.message.alarm
     assert not desk.controls.rewrite.disabled
+
+
+def test_search_shows_the_time_left_and_the_best_candidate_so_far(desk, tiny, monkeypatch):
+    seconds = iter([100, 101, 140, 145, 160])  # when the search starts, and at each report
+    shown = []
+
+    def report(callback):
+        for progress in (
+            Progress("edit, every layer", 0, 4, 0.0),
+            Progress("edit", 3, 50, 0.1),
+            Progress("edit", 9, 50, 0.25, 4, 1),
+            Progress("edit", 12, 50, 0.4, 4, 1),
+        ):
+            callback(progress)
+            shown.append(desk.controls.status.value)
+        assert not desk.controls.status.layout.display
+
+    monkeypatch.setattr(desk_module, "monotonic", lambda: next(seconds))
+    monkeypatch.setattr(desk_sets, "repair", instant_repair(tiny, report))
+    desk.find_best()
+    desk.wait(60)
+    assert not re.search(r"\d", shown[0])
+    assert re.findall(r"\d+", shown[1]) == ["6"]  # minutes: a tenth took 40 seconds
+    assert re.findall(r"\d+", shown[2]) == ["2", "4", "1", "11"]  # 11 images, without the one that is marked
+    assert re.findall(r"\d+", shown[3])[0] == "2"
+    assert not desk.controls.status.value and desk.controls.status.layout.display == "none"
+
+
+@pytest.mark.parametrize(
+    ("passed", "share", "numbers"),
+    [
+        (1, 0.5, []),
+        (60, 0.0, []),
+        (60, 0.01, []),
+        (60, 1.0, []),
+        (6, 0.5, []),
+        (30, 0.5, ["30"]),
+        (31, 0.5, ["40"]),
+        (58, 0.5, ["1"]),
+        (120, 0.5, ["2"]),
+        (120, 0.1, ["18"]),
+        (3600, 0.2, ["4"]),
+    ],
+)
+def test_time_left_is_that_of_the_rest_at_the_same_speed(passed, share, numbers):
+    assert re.findall(r"\d+", time_left(passed, share)) == numbers
+
+
+def test_time_left_says_so_if_little_is_left():
+    assert time_left(6, 0.5) and not time_left(6, 1.0)
+
+
+def test_search_without_a_feasible_candidate_shows_its_charts(desk, tiny, monkeypatch):
+    first = rewritten(desk)
+    fix = found(None)
+    fix.selection.feasible = False
+    monkeypatch.setattr(desk_sets, "repair", lambda *args, **options: fix)
+    desk.find_best()
+    desk.wait(60)
+    assert desk.result is first and desk.controls.message.details == fix.summary()
+    assert "<p>charts</p>" in desk.controls.charts.value
+    desk.undo()
+    assert not desk.controls.charts.value
+
+
+def test_layers_of_the_desk_are_in_the_order_of_the_network(desk):
+    assert desk.controls.layer.options == desk.sets.layers == tuple(et.editable_layers(desk.sets.classifier).layer)
+    fresh = widgets.Desk(desk.sets.classifier, noise(4, seed=11))
+    assert fresh.controls.layer.value == fresh.sets.default_layer
 
 
 def test_find_best_without_clean_images_is_refused(tiny, sources):

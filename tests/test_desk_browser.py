@@ -13,7 +13,7 @@ import web
 from test_browser import EditorView
 
 from edittools.widgets.desk import MARK_MESSAGE, PAIR_MESSAGES
-from edittools.widgets.desk_panel import NOT_HELD_OUT
+from edittools.widgets.desk_panel import CHARTS, NOT_HELD_OUT
 
 pytestmark = needs_browser
 ROOT = Path(__file__).resolve().parent.parent
@@ -21,7 +21,7 @@ NOTEBOOK = ROOT / "notebooks" / "05_your_own_model.ipynb"
 HOSTILE = "<img src=x onerror='window.hacked=1'>"
 OVERFLOWING = """root => { const right = (e) => e.getBoundingClientRect().right, edge = right(root) + 1;
     const outside = [...root.querySelectorAll('*')].filter(e => right(e) > edge);
-    return outside.filter(e => !e.closest('.et-gallery, select')).map(e => e.className); }"""
+    return outside.filter(e => !e.closest('.et-gallery, .candidates, select')).map(e => e.className); }"""
 SETUP = """
 import torch
 import edittools as et
@@ -46,6 +46,12 @@ for i in range(6):
 open("images/bee/broken.png", "w").write("not an image")
 other = widgets.Desk(small, "images")
 other
+"""
+SHOW_CHARTS = """
+from edittools.reports import LayerBar, Point, TradeOff, render_charts
+bars = [LayerBar(f"encoder.layers.{i}.mlp.0", 5 + i, i % 3, 0.5, goes_on=i > 3, selected=i == 5) for i in range(7)]
+points = [Point(f"candidate {i}", 9 + i, 0, -0.2 * i, i, feasible=i < 2, selected=i == 1) for i in range(4)]
+desk.controls.show_charts(render_charts(bars, TradeOff(points, -0.25, 1)))
 """
 FRESH = 'fresh = widgets.Desk(classifier, images, sets["clean"], sets["retain"])\nfresh'
 
@@ -321,6 +327,27 @@ def check_layout(panel, name, theme, width, height):
 @pytest.mark.parametrize("width", [900, 1366])
 def test_desk_is_not_cut_off_in_any_theme_and_width(desk, page, theme, width):
     check_layout(desk, "desk", theme, width, 1500)
+    page.set_viewport_size({"width": 1366, "height": 850})
+
+
+@pytest.mark.parametrize("theme", ["Dark", "Light"])
+@pytest.mark.parametrize("width", [900, 1366])
+def test_charts_of_a_search_are_shown_on_demand(desk, page, theme, width):
+    desk.run(SHOW_CHARTS)
+    charts = desk.root.locator(".et-charts")
+    charts.wait_for(state="attached")
+    assert not charts.is_visible()
+    desk.root.locator("summary", has_text=CHARTS).click()
+    assert web.wait_until(charts.is_visible)
+    check_layout(desk, "desk-charts", theme, width, 2400)
+    colors = """charts => ['h3', 'text', '.layers td:last-child'].map(
+        part => getComputedStyle(charts.querySelector(part)))
+        .map((style, i) => i === 1 ? style.fill : style.color)"""
+    background = desk.root.evaluate("root => getComputedStyle(root).backgroundColor")
+    assert background not in charts.evaluate(colors)
+    assert charts.locator("figure").first.bounding_box()["width"] > 220
+    desk.run("desk.controls.show_charts('')")
+    assert web.wait_until(lambda: not charts.count())
     page.set_viewport_size({"width": 1366, "height": 850})
 
 

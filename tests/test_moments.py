@@ -4,12 +4,13 @@ import re
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from edittools._ledger import Weights
 from edittools.classifiers import Classifier
 from edittools.cut import Cut, cut_all
 from edittools.images import LabelledImages
-from edittools.moments import SAMPLE, RankError, SecondMoment, directions, measure, second_moments
+from edittools.moments import RankError, SecondMoment, directions, measure, offset_products, second_moments
 from edittools.rewriting import rewrite
 
 
@@ -38,20 +39,31 @@ def test_second_moments_of_several_layers(tiny, photos32):
     for layer, moment in together.items():
         alone = second_moments(tiny, [layer], photos32)[layer]
         assert torch.allclose(moment.matrix, alone.matrix, rtol=1e-9)
-        for keys, keys_alone in zip(moment.sample, alone.sample, strict=True):
-            torch.testing.assert_close(keys, keys_alone)
         assert (moment.layer, moment.fingerprint) == (layer, alone.fingerprint)
     assert second_moments(tiny, [], photos32) == {}
 
 
-@pytest.mark.parametrize(("count", "step"), [(40, 1), (64, 1), (65, 2), (130, 3)])
-def test_second_moments_keep_the_keys_of_a_sample(tiny, count, step):
-    images = torch.rand(count, 3, 32, 32, generator=torch.Generator().manual_seed(3))
-    cut = Cut(tiny, "conv1")
-    expected = cut.keys(cut.prefix(images[::step]))
-    sample = torch.cat(list(_moment_of_conv1(tiny, images).sample))
-    torch.testing.assert_close(sample, expected)
-    assert len(sample) <= SAMPLE
+@pytest.mark.parametrize(("kernel", "dilation"), [(3, 1), ((3, 2), 1), (3, (2, 1)), (1, 1)])
+def test_offset_products_against_unfold(kernel, dilation):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, kernel, padding=1, dilation=dilation), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    cut = Cut(Classifier(model, list("abcd"), size=9), "0")
+    keys = torch.rand(2, 3, 9, 7)
+    height, width = cut.weight.shape[2:]
+    margin = ((height - 1) * cut.dilation[0], (width - 1) * cut.dilation[1])  # so that each pair of keys is seen once
+    windows = (
+        nn.functional.unfold(keys, (height, width), cut.dilation, margin).unflatten(1, (3, height * width)).double()
+    )
+    expected = torch.einsum("bnop,bnqp->oq", windows, windows)
+    torch.testing.assert_close(offset_products(cut, keys), expected)
+
+
+def test_offsets_of_second_moments_are_relative_to_a_key_with_itself(tiny, photos32):
+    moments = second_moments(tiny, ["conv1", "conv2", "head"], photos32)
+    assert [len(moment.offsets) for moment in moments.values()] == [9, 1, 1]
+    for moment in moments.values():
+        torch.testing.assert_close(moment.offsets.diagonal(), torch.ones(len(moment.offsets)).double())
+        assert float(torch.linalg.eigvalsh(moment.offsets)[0]) > -1e-9
 
 
 def test_measure_computes_with_the_copied_weights(tiny, photos32):

@@ -34,7 +34,7 @@ def small_scenario(*args, **options):
     exemplars = {"minivan": scenario.exemplars["minivan"]}
     late_layer = "blocks.5.1.conv_pwl"  # little of the network follows it
     default = {**scenario.default, "layer": late_layer}
-    return replace(scenario, exemplars=exemplars, default=default, shortlist=(late_layer,))
+    return replace(scenario, exemplars=exemplars, default=default, layers=(late_layer,))
 
 photos.available = some_photos
 scenarios.snow_scenario = small_scenario

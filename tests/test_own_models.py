@@ -25,7 +25,7 @@ from edittools.probing.segmentation import Segmenter
 from edittools.rewriting import rewrite
 from edittools.scenarios import photos
 from edittools.selection import repair
-from edittools.selection.search import later_layers
+from edittools.selection.search import candidate_layers
 from edittools.site import prepare
 from edittools.widgets import Desk
 
@@ -313,7 +313,7 @@ def test_guide_on_photos(tmp_path, monkeypatch, capsys):
             (folder / "a.jpg").symlink_to(photos.photo(name).resolve())
     save_image(folder / "b.png", torch.rand(3, 20, 20))
     (folder / "c.png").write_bytes(b"broken")
-    quick_repair = partial(repair, layers=later_layers(classifier)[-2:], baselines=False)
+    quick_repair = partial(repair, layers=candidate_layers(classifier)[-2:], baselines=False)
     monkeypatch.setattr(edittools, "repair", quick_repair)
     clean = photos.unlabeled("rta-100/", classifier, most=60)
     names = run_guide(tmp_path / "images", classifier, clean)

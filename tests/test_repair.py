@@ -16,6 +16,7 @@ from edittools.metrics import predict
 from edittools.rewriting import pose
 from edittools.selection import grid, repair
 from edittools.selection.evaluation import ConstraintCheck
+from edittools.selection.judgment import verdict_of
 from edittools.selection.repair import METHODS, SETTINGS
 from edittools.selection.search import stratified_folds
 from edittools.selection.splits import check_disjoint
@@ -23,6 +24,7 @@ from edittools.site import prepare
 
 CLASSES = ("ant", "bee", "cat", "dog")
 EXACT = {"objective": ("least_squares",)}
+ROWS = ["selected", *METHODS]
 QUICK = {"layers": ["6"], "baselines": False, "progress": False}
 
 
@@ -122,7 +124,7 @@ def test_record_says_what_loss_the_edit_leaves_at_its_strength(case, strength):
 
 
 def test_repair_selects_the_candidate_of_lowest_loss_among_all_methods(repaired):
-    assert list(repaired.table.index) == ["selected", *METHODS]
+    assert list(repaired.table.index) == ROWS
     selected = repaired.selection.scores["loss"]
     alone = {name: repaired.selections[name].scores["loss"] for name in METHODS if repaired.selections[name].feasible}
     assert selected <= min(alone.values())
@@ -164,7 +166,7 @@ def test_repair_without_controls_selects_the_same_edit(case, repaired):
     with_controls = _repaired(case, baselines=True)
     assert with_controls.edit.digest == repaired.edit.digest
     controls = {"random direction", "local fine-tuning", "logit correction"}
-    assert set(with_controls.table.index) == {"selected", *METHODS, *controls}
+    assert set(with_controls.table.index) == {*ROWS, *controls}
 
 
 # --- the summary ------------------------------------------------------------------------------------------------------
@@ -175,7 +177,7 @@ def test_summary_quotes_the_figures_of_the_table(repaired):
     row = repaired.table.loc["selected"]
     assert f"{row.corrected} of {row.failing}" in text and f"{row['accuracy change']:+.2f} points" in text
     edit = repaired.table.loc["edit"]
-    assert f"low-rank edit alone, selected the same way: {edit.corrected} corrected, {edit.broken} broken" in text
+    assert f"edit alone, selected the same way: {edit.corrected} corrected, {edit.broken} broken" in text
     assert repaired.selection.params["method"] in text
 
 
@@ -290,9 +292,9 @@ def test_image_that_occurs_twice_is_used_once(case, repaired):
 def test_callback_is_called_before_each_candidate_and_ends_the_search(case):
     calls = []
 
-    def stop_at_fourth(method, done, total):
-        calls.append((method, done, total))
-        return done < 3
+    def stop_at_fourth(progress):
+        calls.append((progress.method, progress.done, progress.total))
+        return progress.done < 3
 
     fix = _repaired(case, callback=stop_at_fourth)
     total = len(fix.search.candidates("rewrite", SETTINGS, (0.5, 1.0, 1.5)))
@@ -303,13 +305,13 @@ def test_callback_is_called_before_each_candidate_and_ends_the_search(case):
 
 
 def test_callback_that_ends_the_search_in_a_control_leaves_the_selected_edit(case, repaired):
-    fix = _repaired(case, baselines=True, callback=lambda method, done, total: method != "random direction")
+    fix = _repaired(case, baselines=True, callback=lambda progress: progress.method != "random direction 2")
     assert not fix.complete and fix.edit.digest == repaired.edit.digest
-    assert list(fix.table.index) == ["selected", *METHODS]
+    assert list(fix.table.index) == [*ROWS, "random direction"]
 
 
 def test_callback_that_ends_the_search_in_the_second_layer_leaves_the_first(case):
-    fix = _repaired(case, layers=["0", "3", "6"], callback=lambda method, done, total: method != "second layer")
+    fix = _repaired(case, layers=["0", "3", "6"], callback=lambda progress: progress.method != "second layer")
     assert not fix.complete and len(fix.edit.layers) == 1
 
 
@@ -325,9 +327,105 @@ def test_search_that_is_ended_before_the_first_candidate_raises(case, answer):
 
 
 def test_interrupt_in_the_callback_leaves_the_best_so_far(case):
-    def interrupted(method, done, total):
-        if done == 3:
+    def interrupted(progress):
+        if progress.done == 3:
             raise KeyboardInterrupt
 
     fix = _repaired(case, callback=interrupted)
     assert not fix.complete and list(fix.table.index) == ["selected", "edit"]
+
+
+def test_progress_tells_the_best_so_far_and_the_share_that_is_done(case):
+    told = []
+    fix = _repaired(case, callback=lambda progress: told.append(progress))
+    shares = [progress.share for progress in told]
+    assert shares[0] == 0 and 0.5 < shares[-1] <= 1 and min(shares) >= 0
+    assert told[0].corrected is None
+    best = [progress for progress in told if progress.corrected is not None]
+    assert best and all(progress.corrected > progress.broken for progress in best)
+    outcomes = fix.selection.outcomes
+    lowest = next(index for index in outcomes.by_loss if outcomes.net[index] > 0)
+    assert (best[-1].corrected, best[-1].broken) == (outcomes.corrected[lowest], outcomes.broken[lowest])
+
+
+# --- two passes, and what limits an edit ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def one_goes_on(monkeypatch):
+    """Let one of three layers go on to the second pass."""
+    monkeypatch.setattr("edittools.selection.search.LAYERS_THAT_GO_ON", 1)
+    monkeypatch.setattr("edittools.selection.search.FEW_CANDIDATES", 0)
+
+
+LAYERS = ["0", "3", "6"]
+
+
+def test_repair_without_a_fold_does_not_depend_on_its_images(case, one_goes_on):
+    folds = stratified_folds(case.failing.labels)
+    in_fold = (folds == 1)[:, None, None, None]
+    noise = torch.rand(case.failing.images.shape, generator=torch.Generator().manual_seed(7))
+    others = LabelledImages(torch.where(in_fold, noise, case.failing.images), case.failing.labels, CLASSES)
+    found = []
+    for failing in (case.failing, others):
+        options = {"layers": LAYERS, "finetuning": True, "progress": False}
+        found.append(repair(case.classifier, case.exemplar, failing, case.clean, **options))
+    assert list(found[0].selections) == list(found[1].selections)
+    for name in set(found[0].selections) - {"random direction"}:  # the best of five draws on all images
+        first, second = (fix.selections[name].folds[1] for fix in found)
+        assert first.params == second.params and first.edit.digest == second.edit.digest
+        assert str(first.scores) == str(second.scores)
+
+
+def test_repair_in_two_passes_shows_what_each_layer_gives(case, one_goes_on):
+    fix = _repaired(case, layers=LAYERS)
+    assert list(fix.layers.layer) == LAYERS
+    assert fix.selections["edit"].first is not None
+    assert fix.layers["goes on"].any() and not fix.layers["goes on"].all()
+    best = fix.layers.loc[fix.layers.loss.idxmin()]
+    assert best["goes on"] and best.layer in set(fix.selections["edit"].results["layer"])
+
+
+def test_search_that_is_ended_after_the_first_pass_selects_among_its_candidates(case, one_goes_on):
+    fix = _repaired(case, layers=LAYERS, callback=lambda progress: progress.method != "edit")
+    assert not fix.complete and fix.selection.n_candidates >= 3
+    assert len(fix.selection.outcomes) < len(fix.search.candidates("rewrite", SETTINGS))
+
+
+def test_repair_compares_with_fine_tuning_on_the_failing_images_on_request(case, repaired):
+    fix = _repaired(case, finetuning=True)
+    assert list(fix.table.index) == [*ROWS, "fine-tuning on the failing images"]
+    assert fix.edit.digest == repaired.edit.digest and fix.verdict == repaired.verdict
+    selection = fix.selections["fine-tuning on the failing images"]
+    labels = case.failing.labels
+    for number, of_fold in enumerate(selection.folds):
+        if of_fold.feasible:
+            in_fold = selection.fold == number
+            after = predict(of_fold.edit.edited(case.classifier), case.failing).argmax(1) != labels
+            assert torch.equal(selection.held_out.after[in_fold], after[in_fold])
+
+
+def test_advice_begins_with_the_constraint_that_limits_the_edit(case):
+    """Retained images that show the same patch rely on the same rule, so no edit can correct and keep them."""
+    shown = torch.where(case.mask > 0, case.images[1], case.images[80:240])
+    read = predict(case.classifier, shown).argmax(1)
+    relying = shown[read != case.read[80:240]]
+    free = _repaired(case, layers=LAYERS)
+    fix = repair(
+        case.classifier,
+        case.exemplar,
+        case.failing,
+        case.clean,
+        relying,
+        layers=LAYERS,
+        baselines=False,
+        progress=False,
+    )
+    alone = free.selection.scores["corrected"]
+    limited = fix.selection.scores["corrected"]
+    assert alone >= limited + 6 and alone >= 2 * limited
+    assert fix.verdict.advice.startswith("On images used for selection, the retained images decide")
+    assert f"corrects {alone} of" in fix.verdict.advice
+    unlimited = verdict_of(fix.checks)
+    assert fix.verdict.word == unlimited.word and fix.verdict.advice.endswith(unlimited.advice)
+    assert "decide" not in free.verdict.advice

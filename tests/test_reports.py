@@ -11,26 +11,53 @@ from conftest import make_exemplar, needs_browser
 from edittools.classifiers import Classifier
 from edittools.images import LabelledImages
 from edittools.metrics import predict
-from edittools.reports import Bar, Card, Figure, Page, data_uri, render, save_page, shade
+from edittools.reports import (
+    Bar,
+    Card,
+    Figure,
+    LayerBar,
+    Page,
+    Point,
+    TradeOff,
+    data_uri,
+    render,
+    render_charts,
+    save_page,
+    shade,
+)
+from edittools.reports.charts import Axis, plots_of
 from edittools.selection import Check, Constraints, EditSearch, Splits, grid, repair, report_html, write_report
+from edittools.selection.report import charts_html
 
 EVIL = "</style></script><script>document.title = 'harmed'</script><img src=x onerror=\"document.title = 'harmed'\">\"'"
 
 
 class Elements(HTMLParser):
-    """The elements of a page with their attributes, and its texts."""
+    """The elements of a page with their attributes, its texts, and the rows of its tables as texts."""
 
     def __init__(self, text):
         super().__init__()
         self.elements = []
         self.texts = []
+        self.rows = []
+        self.is_in_cell = False
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
         self.elements.append((tag, dict(attributes)))
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("th", "td"):
+            self.rows[-1].append("")
+            self.is_in_cell = True
+
+    def handle_endtag(self, tag):
+        self.is_in_cell = self.is_in_cell and tag not in ("th", "td")
 
     def handle_data(self, data):
         self.texts.append(data)
+        if self.is_in_cell:
+            self.rows[-1][-1] += data.strip()
 
     def count(self, tag):
         return sum(name == tag for name, _ in self.elements)
@@ -50,6 +77,7 @@ def page_of(text, count=3):
     states = ("corrected", "broken", "misclassified", "correct")
     cards = [Card(picture, text, text, text, states[i % 4], 0.1 * i, 0.9 - 0.3 * i, text) for i in range(count)]
     bars = [Bar(text, 1.0, -1.0, 2.0, text, text), Bar(text, 0.5, float("nan"), float("nan"), text, strong=True)]
+    points = [Point(text, 3, 1, -0.5, 2, feasible=True), Point(text, 3, 0, 0.0, 9, feasible=False, selected=True)]
     return Page(
         title=text,
         subtitle=text,
@@ -69,6 +97,8 @@ def page_of(text, count=3):
         costs_note=text,
         corrected_bars=bars,
         accuracy_bars=bars,
+        layers=[LayerBar(text, 3, 1, 0.5), LayerBar(text, 4, 0, 0.4, goes_on=True, selected=True)],
+        trade_off=TradeOff(points, -0.25, 3),
         table_head=[text, text],
         table=[[text, text]],
         settings=[(text, text)],
@@ -102,16 +132,97 @@ def test_render_leaves_out_empty_parts():
 
 
 def test_render_shows_what_was_not_measured_without_an_interval():
-    page = replace(page_of("x"), corrected_bars=[Bar("a", 1.0, float("nan"), float("nan"), "1")], accuracy_bars=[])
+    bars = [Bar("a", 1.0, float("nan"), float("nan"), "1")]
+    page = replace(page_of("x"), corrected_bars=bars, accuracy_bars=[], layers=[], trade_off=None)
     classes = [attributes.get("class") for tag, attributes in Elements(render(page)).elements if tag == "i"]
     assert classes == ["zero", "dot"]
 
 
 def test_bars_are_placed_in_proportion():
-    page = replace(page_of("x"), corrected_bars=[Bar("a", 50.0, 0.0, 100.0, "50")], accuracy_bars=[])
+    bars = [Bar("a", 50.0, 0.0, 100.0, "50")]
+    page = replace(page_of("x"), corrected_bars=bars, accuracy_bars=[], layers=[], trade_off=None)
     styles = {one["class"]: one["style"] for tag, one in Elements(render(page)).elements if tag == "i"}
     zero, whisker, dot = (float(re.search(r"left:([\d.]+)%", styles[name])[1]) for name in ("zero", "whisker", "dot"))
     assert zero == whisker and dot == pytest.approx(50)
+
+
+# --- charts -----------------------------------------------------------------------------------------------------------
+
+
+def rows_of(html, name):
+    """The texts of each row below the head of the table of a class, or in an element of this class."""
+    tables = re.findall(rf'class="{name}".*?</table>', html, re.DOTALL)
+    return [row for table in tables for row in Elements(f"<p {table}").rows[1:]]
+
+
+def layer_rows(html):
+    """Name of the layer, corrected, broken and loss, of each row of the chart of layers."""
+    return [(row[0], *row[2:]) for row in rows_of(html, "layers")]
+
+
+def test_bars_of_layers_are_in_proportion():
+    layers = [LayerBar("a", 10, 0, 0.1), LayerBar("b", 5, 10, 0.2), LayerBar("c", 0, 0, 0.3)]
+    styles = [one for tag, one in Elements(render_charts(layers)).elements if tag == "i" and "style" in one]
+    ends = {"broken": [], "corrected": []}
+    for one in styles:
+        if one["class"] in ends:
+            left = float(re.search(r"left:([\d.]+)%", one["style"])[1])
+            right = float(re.search(r"right:calc\(100% - ([\d.]+)%", one["style"])[1])
+            ends[one["class"]].append((left, right))
+    assert ends == {"broken": [(50, 50), (0, 50), (50, 50)], "corrected": [(50, 100), (50, 75), (50, 50)]}
+
+
+def test_chart_of_layers_marks_those_that_go_on_and_the_selected_one():
+    layers = [LayerBar("a", 1, 0, 0.1, goes_on=True, selected=True), LayerBar("b", 2, 0, 0.2)]
+    html = render_charts(layers)
+    [first, second] = [row[0] for row in layer_rows(html)]
+    assert first.startswith("▸") and "selected" in first and second == "b"
+    assert sum(one.get("class") == "on" for tag, one in Elements(html).elements if tag == "tr") == 1
+
+
+@pytest.mark.parametrize("numbers", [(0.0,), (0.0, -0.83), (3, 3), (0, 1, 190), (-7, 4, 12), (0.0, 1e-3)])
+@pytest.mark.parametrize("ends", [(15.0, 97.0), (79.0, 4.0)])
+def test_axis_holds_its_numbers_in_their_order_and_some_ticks(numbers, ends):
+    axis = Axis(numbers, *ends)
+    places = [axis.place(number) for number in sorted(numbers)]
+    assert places == sorted(places, reverse=ends[0] > ends[1])
+    assert all(min(ends) < place < max(ends) for place in places)
+    assert 2 <= len(axis.ticks) <= 8
+    for place, text in axis.ticks:
+        assert place == axis.place(float(text.replace("−", "-"))) and min(ends) <= place <= max(ends)
+
+
+def test_plots_place_better_candidates_higher_and_further_to_the_right():
+    worse = Point("worse", 4, 1, -0.5, 7, feasible=False)
+    better = Point("better", 9, 2, 0.1, 2, feasible=True)
+    for plot in plots_of(TradeOff([worse, better], -0.25, 3)):
+        low, high = plot.marks
+        assert (low.point, high.point) == (worse, better)
+        assert low.x < high.x and low.y > plot.limit > high.y
+
+
+def test_plots_without_retained_images_are_of_the_accuracy_only():
+    point = Point("a", 4, 1, 0.0, 0, feasible=True)
+    [plot] = plots_of(TradeOff([point], -50))
+    assert plot.limit is None
+    html = render_charts(trade_off=TradeOff([point], -50))
+    assert Elements(html).count("figure") == 1
+    assert rows_of(html, "candidates") == [["a", "4", "1", "+0.00", "satisfied"]]
+
+
+def test_marks_of_candidates_differ_by_more_than_their_color():
+    points = [Point("a", 4, 1, 0.0, 0, feasible=True), Point("b", 5, 1, 0.0, 0, feasible=False, selected=True)]
+    html = render_charts(trade_off=TradeOff(points, -0.25))
+    first, second = re.findall(r"<title>.*?</svg>", html, re.DOTALL)
+    assert first.count("<circle") == 1 and "<path" not in first
+    assert second.count("<circle") == 1 and 'class="ring"' in second and "<path" in second
+
+
+def test_render_charts_without_charts_is_empty():
+    assert render_charts() == ""
+    html = render_charts(trade_off=TradeOff([Point("a", 4, 1, 0.0, 0, feasible=True)], -0.25))
+    assert not layer_rows(html) and Elements(html).count("figure") == 1
+    assert not Elements(render_charts([LayerBar("a", 1, 0, 0.1)])).count("figure")
 
 
 def test_save_page_replaces_the_file_and_leaves_no_other(tmp_path):
@@ -233,6 +344,87 @@ def test_report_of_repair(evil, tmp_path):
     [code] = re.findall(r"<pre.*?<code>(.*?)</code>", text, re.DOTALL)
     compile(code.replace("&#39;", "'").replace("&#34;", '"').replace("&lt;", "<").replace("&gt;", ">"), "code", "exec")
     assert harmless(fix.report_html())
+
+
+@pytest.fixture(scope="module")
+def two_passes(snow):
+    """What `repair` finds in all layers, in two passes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("edittools.selection.search.FEW_CANDIDATES", 0)
+        return repair(**{**snow, "layers": None}, baselines=False)
+
+
+def test_report_has_a_row_for_each_layer_of_the_first_pass(two_passes):
+    expected = []
+    for _, row in two_passes.layers.iterrows():
+        name = f"{'▸' * row['goes on']}{row.layer}{'selected' * (row.layer in two_passes.edit.layers)}"
+        expected.append((name, str(row.corrected), str(row.broken), f"{row.loss:.3f}"))
+    assert len(expected) == 7 and layer_rows(two_passes.report_html()) == expected
+    assert layer_rows(two_passes.charts_html()) == expected
+
+
+def test_report_after_a_single_pass_shows_no_layers(fix):
+    assert not len(fix.layers) and not layer_rows(fix.report_html())
+
+
+@pytest.mark.parametrize("which", ["two_passes", "fix"])
+def test_report_has_a_row_for_each_candidate_of_the_trade_off(which, request):
+    fix = request.getfixturevalue(which)
+    rows = rows_of(fix.charts_html(), "candidates")
+    assert len(fix.trade_off) and rows_of(fix.report_html(), "candidates") == rows
+    for row, (_, expected) in zip(rows, fix.trade_off.iterrows(), strict=False):
+        change = f"{expected['accuracy change']:+.2f}".replace("-", "−")
+        counts = [str(expected[name]) for name in ("corrected", "broken")]
+        assert row[0].removesuffix("selected") == expected.candidate
+        assert row[1:5] == [*counts, change, str(expected["retained broken"])]
+        assert (row[5] == "satisfied") == expected.feasible
+    [selected] = [row for row in rows if row[0].endswith("selected")]
+    scores = fix.selection.scores
+    assert selected[1:3] == [str(scores["corrected"]), str(scores["broken"])] and selected[5] == "satisfied"
+    assert len(rows) - len(fix.trade_off) in (0, 1)  # the selected one need not be among those that no other one beats
+
+
+def test_report_without_a_candidate_that_corrects_more_than_it_breaks_shows_no_trade_off(evil, search):
+    classifier, exemplar, data = evil
+    right = replace(search.splits, target=data.subset(range(13, 20)))  # nothing to correct
+    other = EditSearch(classifier, exemplar, right, ["conv1"])
+    selection = selected(other)
+    table = other.trade_off(selection.outcomes)
+    assert not len(table) and charts_html(other, selection, table) == ""
+    assert not Elements(report_html(other, selection)).count("svg")
+
+
+def test_trade_off_is_computed_once_and_only_for_a_report(snow, monkeypatch):
+    calls = []
+    compute = EditSearch.trade_off
+    monkeypatch.setattr(EditSearch, "trade_off", lambda *args: calls.append(args) or compute(*args))
+    fix = repair(**snow, baselines=False)
+    fix.summary()
+    assert not calls
+    fix.report_html()
+    fix.charts_html()
+    assert len(calls) == 1
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [390, 1366])
+def test_charts_of_a_report_in_a_browser(two_passes, tmp_path, width, chromium):
+    """Every bar, mark and text of the charts has a place, inside of its table or plot."""
+    from web import browser_page
+
+    path = two_passes.report(tmp_path / "report.html")
+    with browser_page(chromium, path.as_uri(), []) as page:
+        page.set_viewport_size({"width": width, "height": 900})
+        page.goto(path.as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        outside = """charts => [...charts.querySelectorAll('figure *, .layers *')].filter(part => {
+            const [box, frame] = [part, part.closest('figure, .layers')].map(e => e.getBoundingClientRect());
+            if (!part.getClientRects().length || part.localName === 'title') return false;
+            return box.left < frame.left - 1 || box.right > frame.right + 1 || box.bottom > frame.bottom + 1;
+        }).map(part => part.outerHTML)"""
+        assert page.locator(".et-charts").evaluate(outside) == []
+        size = "text => parseFloat(getComputedStyle(text).fontSize)"
+        assert min(page.eval_on_selector_all(".et-charts :is(text, th, td)", f"all => all.map({size})")) >= 11
 
 
 @needs_browser

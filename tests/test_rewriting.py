@@ -1,4 +1,5 @@
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
@@ -7,12 +8,12 @@ from conftest import condition, make_exemplar, save_image
 from torch import nn
 
 from edittools.classifiers import Classifier
-from edittools.cut import Cut, editable_layers
+from edittools.cut import Cut, editable_layers, rows
 from edittools.exemplars import Exemplar
 from edittools.images import LazyImages
 from edittools.metrics import predict
-from edittools.moments import second_moments
-from edittools.rewriting import REFERENCE_WEIGHT, pose, rewrite, rewrite_at, solve_least_squares, window_moment
+from edittools.moments import LEAST_EIGENVALUE, SecondMoment, second_moments
+from edittools.rewriting import REFERENCE_WEIGHT, pose, rewrite, rewrite_at, solve_least_squares
 from edittools.site import prepare
 
 LAYERS = ["stem", "conv1", "conv2"]
@@ -182,17 +183,11 @@ def test_rewrite_is_deterministic(tiny, photos32, exemplar, objective):
     assert torch.equal(first, second)
 
 
-def _reference_forms(tiny, images):
-    """List what may be given as reference, and whether the penalty can be measured on it."""
-    moment = second_moments(tiny, ["conv1"], images)["conv1"]
-    return [(images, True), (moment, True), (replace(moment, sample=()), False)]
-
-
 def test_rewrite_by_default_is_least_squares_with_the_recommended_weight(tiny, photos32, exemplar):
-    for reference, has_keys in _reference_forms(tiny, photos32):
+    moment = second_moments(tiny, ["conv1"], photos32)["conv1"]
+    for reference in (photos32, moment, SecondMoment(moment.matrix)):
         default = rewrite(tiny, "conv1", exemplar, reference)
-        weight = REFERENCE_WEIGHT if has_keys else 0.0
-        explicit = {"objective": "least_squares", "reference_weight": weight, "rank": 1}
+        explicit = {"objective": "least_squares", "reference_weight": REFERENCE_WEIGHT, "rank": 1}
         expected = rewrite(tiny, "conv1", exemplar, reference, **explicit)
         assert torch.equal(_weight_change(default, "conv1"), _weight_change(expected, "conv1"))
     assert REFERENCE_WEIGHT > 0
@@ -206,19 +201,108 @@ def test_rewrite_without_reference_has_no_penalty_by_default(tiny, exemplar):
         assert torch.equal(_weight_change(default, "conv1"), _weight_change(expected, "conv1"))
 
 
-@pytest.mark.parametrize("layer", LAYERS)
-@pytest.mark.parametrize("rank", [2, None])
-def test_window_moment_against_unfold(tiny, photos32, layer, rank):
-    cut = Cut(tiny, layer)
-    sample = second_moments(tiny, [layer], photos32)[layer].sample
-    width = cut.weight.shape[1]
-    basis = None if rank is None else torch.rand(rank, width, generator=torch.Generator().manual_seed(0))
-    module = tiny.model.get_submodule(layer)
-    keys = cut.keys(cut.prefix(photos32))
-    projected = keys if basis is None else torch.einsum("rn,bnhw->brhw", basis, keys)
-    windows = F.unfold(projected, module.kernel_size, padding=module.padding, stride=module.stride)
-    windows = windows.transpose(1, 2).flatten(0, 1).double()
-    torch.testing.assert_close(window_moment(cut, sample, basis), windows.T @ windows / len(windows))
+@pytest.mark.parametrize(("layer", "rank"), [*product(LAYERS, (2, None)), ("head", 1)])
+@torch.no_grad()
+def test_reference_change_against_each_reference_key(tiny, photos32, exemplar, layer, rank):
+    """By a root of the correlation of offsets, each key counts once at each of these."""
+    tiny.double()
+    site = prepare(tiny, layer, exemplar, photos32)
+    problem = pose(site, rank, reference_weight=1.0)
+    shape = problem.coefficients_shape
+    coefficients = torch.rand(shape, generator=torch.Generator().manual_seed(0)).double()
+    keys = rows(site.cut.keys(site.cut.prefix(photos32)), site.cut.is_linear)
+    by_offset = coefficients.reshape(*shape[:2], -1) @ torch.linalg.cholesky(problem.offsets)
+    changes = torch.einsum("ork,rn,pn->pok", by_offset, problem.basis, keys)
+    expected = changes.square().mean(dim=0).sum()
+    assert float(problem.reference_change(coefficients)) == pytest.approx(float(expected), rel=1e-6)
+
+
+def _masked_system(cut, exemplars):
+    """The keys of x' under the kernel at the mask, the differences of outputs there, and a row's share of the mask."""
+    changed = torch.stack([exemplar.changed for exemplar in exemplars])
+    original = torch.stack([exemplar.image for exemplar in exemplars])
+    share = cut.pool_mask(torch.stack([exemplar.mask for exemplar in exemplars]), "output").flatten().double()
+    windows = F.unfold(cut.keys(cut.prefix(changed)), 3, padding=1).movedim(1, -1).flatten(0, -2)
+    difference = rows(cut.output(cut.prefix(original)) - cut.output(cut.prefix(changed)), False)
+    return windows[share > 0], difference[share > 0], share[share > 0]
+
+
+def _minimizer(windows, difference, share, keys, weight, ridge, offsets=None):
+    """Minimize the fit, the penalty at all nine offsets of 3 × 3 for keys `(P, n)`, and a ridge, by lstsq."""
+    root = share.sqrt()[:, None]
+    root_of_offsets = torch.linalg.cholesky(torch.eye(9).double() if offsets is None else offsets).T.contiguous()
+    penalty = (share.sum() * weight / len(keys)).sqrt() * torch.kron(keys.contiguous(), root_of_offsets)
+    small = ridge**0.5 * torch.eye(windows.shape[1]).double()
+    design = torch.cat([root * windows, penalty, small])
+    zeros = torch.zeros(len(design) - len(windows), difference.shape[1]).double()
+    solution = torch.linalg.lstsq(design, torch.cat([root * difference, zeros])).solution
+    return solution.T.reshape(difference.shape[1], -1, 3, 3)
+
+
+def _small_mask(exemplar, side):
+    mask = torch.zeros_like(exemplar.mask)
+    mask[16 : 16 + side, 8 : 8 + side] = 1
+    return replace(exemplar, mask=mask)
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+@torch.no_grad()
+def test_rewrite_of_low_rank_with_penalty_against_lstsq(tiny, photos32, exemplar, rank):
+    """The penalty is measured on each reference key, not on C; only the correlation of offsets is taken over."""
+    tiny.double()
+    edit = rewrite(tiny, "conv1", exemplar, photos32, rank=rank, reference_weight=3.0)
+    cut = Cut(tiny, "conv1")
+    windows, difference, share = _masked_system(cut, [exemplar])
+    basis = edit.changes["conv1.weight"].right
+    keys = rows(cut.keys(cut.prefix(photos32)), False)
+    projected = torch.einsum("pnk,rn->prk", windows.unflatten(1, (8, 9)), basis).flatten(1)
+    ridge = 1e-3 * (share[:, None] * projected.square()).sum() / (9 * rank)
+    offsets = second_moments(tiny, ["conv1"], photos32)["conv1"].offsets
+    expected = _minimizer(projected, difference, share, keys @ basis.T, 3.0, float(ridge), offsets)
+    torch.testing.assert_close(edit.changes["conv1.weight"].left, expected, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("side", [8, 16], ids=["fewer positions than unknowns", "as many or more"])
+@pytest.mark.parametrize("keys", [20, 3], ids=["regular C", "singular C"])
+@torch.no_grad()
+def test_rewrite_of_full_rank_with_penalty_against_lstsq(tiny, exemplar, side, keys):
+    """Where C is singular, its lowest eigenvalues are raised."""
+    tiny.double()
+    exemplars = [_small_mask(exemplar, side), _small_mask(make_exemplar(3), side)]
+    reference_keys = torch.rand(keys, 8, generator=torch.Generator().manual_seed(0)).double()
+    moment = SecondMoment(reference_keys.T @ reference_keys / keys)
+    edit = rewrite(tiny, "conv1", exemplars, moment, rank=None, reference_weight=0.3)
+    windows, difference, share = _masked_system(Cut(tiny, "conv1"), exemplars)
+    assert (len(windows) < 72) == (side == 8)
+    values, vectors = torch.linalg.eigh(moment.matrix)
+    raised = values.clamp_min(LEAST_EIGENVALUE * values[-1])
+    root = 8**0.5 * raised.sqrt().diag() @ vectors.T  # eight keys with the second moment C
+    whitened = torch.einsum("pnk,nm->pmk", windows.unflatten(1, (8, 9)), vectors * raised.rsqrt())
+    ridge = 1e-3 * (share[:, None, None] * whitened.square()).sum() / 72  # relative to whitened keys, as λ is
+    expected = _minimizer(windows, difference, share, root, 0.3 + float(ridge / share.sum()), 0.0)
+    torch.testing.assert_close(edit.changes["conv1.weight"].delta(), expected, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("weight", [0.1, 10.0, 1000.0])
+@torch.no_grad()
+def test_rewrite_of_full_rank_is_the_one_of_as_many_directions_as_channels(tiny, photos32, exemplar, weight):
+    tiny.double()
+    site = prepare(tiny, "conv1", exemplar, photos32)
+    all_directions = torch.linalg.qr(torch.rand(8, 8, generator=torch.Generator().manual_seed(0)).double()).Q
+    changes = []
+    for basis in (None, all_directions):
+        problem = pose(site, rank=None, basis=basis, reference_weight=weight)
+        coefficients = solve_least_squares(problem, ridge=0.0)
+        changes.append(torch.einsum("orhw,rn->onhw", coefficients, problem.basis))
+    torch.testing.assert_close(changes[0], changes[1], rtol=1e-6, atol=1e-9)
+
+
+def test_rewrite_of_full_rank_without_penalty_needs_no_reference(tiny, photos32, exemplar):
+    edit = rewrite(tiny, "conv1", exemplar, rank=None, reference_weight=0.0)
+    expected = rewrite(tiny, "conv1", exemplar, photos32, rank=None, reference_weight=0.0)
+    assert edit.digest == expected.digest
+    with pytest.raises(ValueError, match="reference_weight=1.0"):
+        rewrite(tiny, "conv1", exemplar, rank=None, reference_weight=1.0)
 
 
 @pytest.mark.parametrize("objective", ["l1", "least_squares"])

@@ -63,7 +63,8 @@ def test_add_errors_of_any_scenario(tiny, photos32, exemplar, monkeypatch, tmp_p
     results = Results("robustness", "MiniWorld")
     robustness.add_errors(results, scenario, "tiny", images=20)
     table = results.frame()
-    methods = [name_of(key) for key in ("editing", "random_direction", "finetune_local", "finetune_global", *BASELINES)]
+    rewriting = ("editing", "random_direction", "finetune_local", "finetune_global", "full_rank")
+    methods = [name_of(key) for key in (*rewriting, *BASELINES)]
     assert list(table.method.unique()) == ["no edit", *methods]
     assert list(table[table.metric == "candidates"].method) == methods
     before = table[table.method == "no edit"].set_index(["metric", "condition"]).value

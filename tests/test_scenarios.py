@@ -13,7 +13,7 @@ from edittools.miniworld.contexts import contexts
 from edittools.scenarios import snow, snow_scenario, typographic, typographic_scenario
 from edittools.scenarios.snow import LIVES_ON_SNOW, SNOW_EXEMPLARS
 from edittools.scenarios.typographic import OTHER_ATTACKS
-from edittools.selection import Constraints, EditSearch, grid
+from edittools.selection import Constraints, EditSearch, candidate_layers, grid
 
 SPLITS = ("target", "retain", "clean", "target_test", "clean_test", "retain_test", "same_class_test")
 
@@ -68,7 +68,7 @@ def test_snow_scenario_mini_test_has_other_classes_on_snow_only(mini):
     assert names == set(contexts().query("family == 'vehicle'").index) - {"car"}
     assert {mini.classifier.classes[exemplar.label] for exemplar in mini.exemplars.values()} == {"car"}
     assert bool((mini.splits.target_test.mask("road") == 0).all())
-    assert mini.default["layer"] in mini.shortlist
+    assert mini.layers is None and mini.default["layer"] in candidate_layers(mini.classifier)
     assert mini.default["exemplar"] in mini.exemplars
     first = mini.exemplars["car 1"]
     assert torch.equal(mini.change(first.image, first.mask), first.changed)
@@ -123,9 +123,10 @@ def test_snow_scenario_lite_sets_are_disjoint():
     assert {exemplar.label for exemplar in scenario.exemplars.values()}.isdisjoint(test_labels)
     retained_labels = {*scenario.splits.retain.labels.tolist(), *scenario.splits.retain_test.labels.tolist()}
     assert retained_labels <= {scenario.classifier.index(name) for name in LIVES_ON_SNOW}
-    assert scenario.default["layer"] in scenario.shortlist
+    layers = candidate_layers(scenario.classifier)
+    assert scenario.layers is None and scenario.default["layer"] in layers
     assert scenario.default["exemplar"] in scenario.exemplars
-    assert set(scenario.shortlist) <= set(scenario.layers) <= set(et.editable_layers(scenario.classifier).layer)
+    assert set(snow_scenario("lite", small=True).layers) < set(layers)
 
 
 def test_compare_exemplars_matches_edits_by_hand(mini):
@@ -190,7 +191,12 @@ def test_typographic_scenario_attacks_other_objects_than_the_exemplars(attacked)
     assert len({exemplar.changed.numpy().tobytes() for exemplar in variants}) == 10
     assert {names[label] for label in attacked.splits.retain_test.labels.tolist()} == {"iPod"}
     assert attacked.default["exemplar"] in attacked.exemplars
-    assert attacked.default["layer"] in attacked.shortlist
+    assert attacked.layers is None and attacked.default["layer"] in candidate_layers(attacked.classifier)
+
+
+def test_typographic_scenario_small_has_few_layers(attacked):
+    layers = typographic_scenario("mini", most_scenes=6, small=True).layers
+    assert attacked.default["layer"] in layers and len(layers) == 2
 
 
 def test_typographic_scenario_change_covers_the_mask_only(attacked):

@@ -21,10 +21,8 @@ from edittools.selection.search import (
     EditSearch,
     Outcome,
     Outcomes,
-    candidate_layers,
     cross_validate,
     grid,
-    later_layers,
     select_best,
     stratified_folds,
 )
@@ -348,7 +346,7 @@ def test_select_with_cv_holds_each_fold_out(tiny, exemplar, splits, cv):
 
 
 def test_select_takes_the_first_by_loss_that_satisfies_the_constraints(search):
-    for method in ("rewrite", "random_direction", "projection", "closed_form"):
+    for method in ("rewrite", "random_direction", "projection", "null_space"):
         selection = search.select(search.candidates(method))
         outcomes = selection.outcomes
         helping = [outcomes.candidates[index] for index in outcomes.by_loss if outcomes.net[index] > 0]
@@ -407,9 +405,9 @@ def test_search_does_not_depend_on_edits_that_are_applied_meanwhile(tiny, search
     assert table.equals(search.evaluate({"edit": expected.edit}))
 
 
-def test_trade_off_follows_each_edit_along_its_strength(search, tiny, photos32, exemplar):
+def test_by_strength_follows_each_edit_along_its_strength(search, tiny, photos32, exemplar):
     edit = rewrite(tiny, "conv1", exemplar, photos32, objective="least_squares")
-    table = search.trade_off({"edit": edit, "back": -edit}, (0, 1, 20), retain="clean")
+    table = search.by_strength({"edit": edit, "back": -edit}, (0, 1, 20), retain="clean")
     assert list(table.method) == ["edit"] * 3 + ["back"] * 3
     assert list(table.strength) == [0, 1, 20] * 2
     assert (table[table.strength == 0][["errors corrected", "broken"]] == 0).all(axis=None)
@@ -418,14 +416,157 @@ def test_trade_off_follows_each_edit_along_its_strength(search, tiny, photos32, 
 
 def test_cache_activations_with_early_stopping_uses_small_batches(tiny, sets):
     cached = cache_activations(cut_all(tiny, ["conv1"]), sets, early_stopping=("clean",))
-    count = {name: len(part.states["conv1"]) for name, part in cached.items()}
-    assert count == {"target": 1, "clean": 3}
+    edit = Edit({"head.bias": Change(torch.ones(5))}, fingerprint(tiny.model))
+    for name, counts in {"target": [20], "clean": [8, 16, 20]}.items():
+        seen = []
+        cached[name].compare(edit, stop=lambda _, after, seen=seen: seen.append(len(after)))
+        assert seen == counts
 
 
-def test_later_layers_are_the_later_half_evenly_spaced(tiny):
-    names = candidate_layers(tiny)
-    assert later_layers(tiny) == list(names[len(names) // 2 :])
-    assert later_layers(tiny, most=1) == [names[-1]]
+# --- two passes ---
+
+
+@pytest.fixture
+def curable(tiny, exemplar, splits):
+    """Splits whose target images have the labels that an edit gives them, so that it corrects some and breaks none."""
+    with torch.no_grad():
+        tiny.model.head.bias -= predict(tiny, splits.target).mean(0)  # so that predictions differ
+    edit = 4 * rewrite(tiny, "conv1", exemplar, splits.reference, rank=2, reference_weight=0.0)
+    before, labels = (predict(classifier, splits.target).argmax(1) for classifier in (tiny, edit.edited(tiny)))
+    assert (labels != before).sum() >= 3
+    return replace(splits, target=replace(splits.target, labels=labels))
+
+
+@pytest.fixture
+def two_go_on(monkeypatch):
+    """Let two layers go on to the second pass."""
+    monkeypatch.setattr("edittools.selection.search.LAYERS_THAT_GO_ON", 2)
+    monkeypatch.setattr("edittools.selection.search.FEW_CANDIDATES", 0)
+
+
+WHOLE_GRID = grid(rank=(1, 2), objective=("least_squares",), reference_weight=(0.0, 100.0))
+
+
+def test_first_pass_is_the_default_edit_in_each_layer(tiny, exemplar, splits, two_go_on):
+    search = EditSearch(tiny, {"one": exemplar, "two": make_exemplar(8)}, splits, LAYERS)
+    first = search.first_pass(search.candidates("rewrite", WHOLE_GRID, (0.5, 1.0)))
+    assert len(first) == 3 * 2
+    for index, candidate in enumerate(first.candidates):
+        members = search.exemplars[candidate.params["exemplar"]]
+        expected = rewrite(tiny, candidate.params["layer"], members, splits.reference)
+        assert candidate.edit.digest == expected.digest and candidate.strength == 1
+        compared = search.activations["target"].compare(expected)
+        assert torch.equal(first.wrong[index], compared.after)
+        labels = splits.target.labels
+        losses = torch.nn.functional.cross_entropy(
+            predict(expected.edited(tiny), splits.target), labels, reduction="none"
+        )
+        torch.testing.assert_close(first.losses[index], losses, rtol=1e-4, atol=1e-5)
+
+
+def test_first_pass_in_small_groups_of_images_is_that_of_all_at_once(tiny, exemplar, splits, two_go_on, monkeypatch):
+    at_once, in_groups = [], []
+    for found, memory in ((at_once, ""), (in_groups, "0.000001")):
+        monkeypatch.setenv("EDITTOOLS_MEMORY", memory)
+        search = EditSearch(tiny, exemplar, splits, LAYERS)
+        found.append(search.first_pass(search.candidates("rewrite", WHOLE_GRID)))
+    torch.testing.assert_close(at_once[0].losses, in_groups[0].losses, rtol=1e-4, atol=1e-5)
+    assert torch.equal(at_once[0].wrong, in_groups[0].wrong)
+
+
+@pytest.mark.parametrize(
+    ("settings", "strengths", "expected"),
+    [
+        (grid(rank=(1, 3), masked=(False,)), (0.5, 1.0, 1.5), ([{"masked": False}], 1.0)),
+        (grid(rank=(1, None), masked=(False,)), (1.0,), ([{"masked": False}, {"masked": False, "rank": None}], 1.0)),
+        (grid(rank=(None,), reference_weight=(1.0, 10.0)), (1.0,), ([{"rank": None}], 1.0)),
+        (grid(seed=(3,), rank=(1, 2)), (0.5, 0.7, 0.9), ([{"seed": 3}], 0.7)),
+        (grid(steps=((20, 100),), rate=(0.1, 0.2)), (1.0,), ([{"steps": 20}], 1.0)),
+        (grid(rank=(2,), reference_weight=(0.0,)), (0.5,), ([{"rank": 2, "reference_weight": 0.0}], 0.5)),
+    ],
+)
+def test_coarse_candidates_keep_what_the_whole_grid_shares(search, settings, strengths, expected):
+    candidates = search.candidates("rewrite", settings, strengths).coarse()
+    assert (list(candidates.settings), list(candidates.strengths)) == (expected[0], [expected[1]])
+
+
+def test_whole_grid_is_tried_in_the_layers_of_lowest_loss(tiny, exemplar, splits, two_go_on):
+    search = EditSearch(tiny, exemplar, splits, LAYERS)
+    candidates = search.candidates("rewrite", WHOLE_GRID)
+    first = search.first_pass(candidates)
+    selection = search.select(candidates)
+    layers = [first.candidates[index].params["layer"] for index in first.by_loss]
+    assert set(selection.results["layer"]) == set(layers[:2])
+    assert len(selection.results) == 2 * len(WHOLE_GRID) * 2
+    assert selection.n_candidates == len(selection.results) + 3
+    table = selection.layers
+    assert list(table.layer) == LAYERS
+    assert list(table[table["goes on"]].layer) == [layer for layer in LAYERS if layer in layers[:2]]
+    assert table.loss.min() == pytest.approx(float(first.loss.min()))
+    alone = EditSearch(tiny, exemplar, splits, [layer for layer in LAYERS if layer in layers[:2]])
+    same = alone.select(alone.candidates("rewrite", WHOLE_GRID))
+    assert same.params == selection.params and same.edit.digest == selection.edit.digest
+    assert same.layers.empty
+
+
+def test_few_candidates_are_tried_in_all_layers(tiny, exemplar, splits, monkeypatch):
+    monkeypatch.setattr("edittools.selection.search.LAYERS_THAT_GO_ON", 1)
+    search = EditSearch(tiny, exemplar, splits, LAYERS)
+    selection = search.select(search.candidates("rewrite", WHOLE_GRID))
+    assert len(selection.results) == selection.n_candidates == len(LAYERS) * len(WHOLE_GRID) * 2
+    assert selection.layers.empty
+
+
+@pytest.mark.parametrize("method", ["rewrite", "projection", "random_direction", "finetune"])
+def test_selection_without_a_fold_does_not_depend_on_its_images(tiny, photos32, exemplar, curable, method, monkeypatch):
+    monkeypatch.setattr("edittools.selection.search.LAYERS_THAT_GO_ON", 1)
+    monkeypatch.setattr("edittools.selection.search.FEW_CANDIDATES", 0)
+    settings = {"finetune": grid(rate=(0.1, 1.0)), "projection": None}.get(method, grid(rank=(1, 2)))
+    target = curable.target
+    folds = torch.arange(20) % 4
+    in_fold = (folds == 2)[:, None, None, None]
+    others = replace(target, images=torch.where(in_fold, photos32[20:].flip(2), target.images))
+    found = []
+    for data in (target, others):
+        search = EditSearch(tiny, exemplar, replace(curable, target=data), LAYERS)
+        candidates = search.candidates(method, settings, (1.0, 4.0))
+        found.append(search.select(candidates, cv=folds, constraints=Constraints(100, 100)))
+    first, second = (selection.folds[2] for selection in found)
+    assert first.params == second.params and first.edit.digest == second.edit.digest
+    assert str(first.scores) == str(second.scores) and first.n_candidates == second.n_candidates
+    assert first.layers.equals(second.layers) and first.results.equals(second.results)
+    assert not found[0].layers.equals(found[1].layers)
+
+
+# --- the trade-off ---
+
+
+def test_trade_off_has_the_candidates_that_no_other_one_beats(tiny, exemplar, curable):
+    search = EditSearch(tiny, exemplar, replace(curable, retain=curable.target_test, target_test=None), LAYERS)
+    outcomes = search.score(search.candidates("rewrite", WHOLE_GRID, (0.5, 1.0, 4.0)))
+    table = search.trade_off(outcomes, most=1000)
+    assert len(table)
+    rows = set()
+    for index, candidate in enumerate(outcomes.candidates):
+        if outcomes.net[index] > 0:
+            clean = search.activations["clean"].compare(candidate.edit, candidate.strength)
+            retain = search.activations["retain"].compare(candidate.edit, candidate.strength)
+            rows.add((int(outcomes.net[index]), clean.accuracy_change, -retain.broken))
+
+    def is_beaten(row):
+        return any(other != row and all(a >= b for a, b in zip(other, row, strict=True)) for other in rows)
+
+    shown = zip(table.corrected - table.broken, table["accuracy change"], -table["retained broken"], strict=True)
+    assert set(shown) == {row for row in rows if not is_beaten(row)}
+    allowed = search.constraints.may_break(10)
+    is_feasible = (table["accuracy change"] >= -0.25) & (table["retained broken"] <= allowed)
+    assert list(table.feasible) == list(is_feasible)
+
+
+def test_trade_off_without_a_net_gain_is_empty(tiny, exemplar, splits):
+    labels = predict(tiny, splits.target).argmax(1)
+    search = EditSearch(tiny, exemplar, replace(splits, target=replace(splits.target, labels=labels)), LAYERS)
+    assert search.trade_off(search.score(search.candidates("rewrite", EXACT))).empty
 
 
 # --- splits ---

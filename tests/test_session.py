@@ -11,6 +11,7 @@ from edittools.images import LabelledImages
 from edittools.metrics import misclassified, predict
 from edittools.rewriting import REFERENCE_WEIGHT
 from edittools.selection.judgment import Check, verdict_of
+from edittools.selection.repair import Progress
 from edittools.widgets import desk_sets
 from edittools.widgets.materials import MATERIALS, replace_by_material
 from edittools.widgets.session import EditSession
@@ -192,9 +193,10 @@ def test_result_is_kept_while_its_own_edit_is_applied_only(session, tiny):
 
 def test_verdict_of_a_search_stays_and_is_marked_after_labels_change(session, tiny, monkeypatch):
     edit = et.rewrite(tiny, "conv2", make_exemplar(), noise(8))
+    drawn = []
 
     def repair(classifier, exemplar, target, clean, retain, *, callback, **options):
-        callback("edit", 1, 2)
+        callback(Progress("edit", 1, 2, 0.5))
         assert len(target) == 11 and len(clean) == 40 and len(retain) == 10
         verdict = verdict_of(
             [Check("it corrects more than it breaks", False, "4 of 6 images", "Pass more.", "unclear")]
@@ -205,23 +207,35 @@ def test_verdict_of_a_search_stays_and_is_marked_after_labels_change(session, ti
             verdict=verdict,
             checks=verdict.checks,
             summary=lambda: "Selected: layer conv2.",
+            charts_html=lambda: drawn.append(edit) or "<p>charts</p>",
         )
 
     monkeypatch.setattr(desk_sets, "repair", repair)
     calls = []
-    session.search(callback=lambda *call: calls.append(call))
-    assert calls == [("edit", 1, 2)]
+    session.search(callback=calls.append)
+    assert calls == [Progress("edit", 1, 2, 0.5)]
+    assert not session.result.charts and not drawn
+    session.draw_charts()
+    session.draw_charts()
+    assert session.result.charts == "<p>charts</p>" and drawn == [edit]
     assert session.result.held_out and session.result.details == "Selected: layer conv2."
     assert session.result.verdict.startswith("unclear: 4 of 6 images. Pass more.")
     assert session.strength == 0.5
     verdict = session.result.verdict.split("\n")
     session.relabel(11, another_class(session, 11))
     result = session.update()
-    assert result.edit is edit and result.held_out
+    assert result.edit is edit and result.held_out and result.charts == "<p>charts</p>"
     marked = result.verdict.split("\n")
     assert marked[0] == desk_sets.BEFORE_CHANGE and marked[1:-1] == verdict[:-1]
     fresh = session.sets.result(edit, [session.index])
     assert marked[-1] != verdict[-1] and f"{fresh.images.corrected} of {int(fresh.images.before.sum())}" in marked[-1]
+
+
+def test_draw_charts_without_a_search_draws_none(session):
+    session.draw_charts()
+    result = session.rewrite("conv1")
+    session.draw_charts()
+    assert session.result is result and not result.charts
 
 
 def test_load_shows_a_saved_edit(session, tmp_path):

@@ -34,7 +34,7 @@ FEW = syn.CaseSettings(
     strengths=(0.5,),
     editing={name: grid(rank=(1, 3), objective=("l1",), steps=(2,)) for name in syn.editing_grids()},
     finetuning=FinetuningRounds(rates=(1e-2,), momenta=(0.0,), steps=(2,), localities=(1.0,), top=1),
-    baselines=("projection", "closed_form"),
+    baselines=("projection",),
 )
 """Little is tried here."""
 

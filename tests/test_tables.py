@@ -15,6 +15,7 @@ from _lib.methods import ONE_EACH, QUICK, search_of, select_all, small
 from _lib.results import (
     COLUMNS,
     FOLDER,
+    FORMER_METHODS,
     METHODS,
     Results,
     decode,
@@ -116,7 +117,7 @@ def test_encode_and_decode_outcomes_of_some_images():
 
 
 def test_name_of_a_new_method():
-    assert name_of("closed_form") == "closed form" and name_of("a_new_method") == "a new method"
+    assert name_of("full_rank") == "full rank" and name_of("a_new_method") == "a new method"
 
 
 def test_stored_results_have_the_schema():
@@ -132,7 +133,7 @@ def test_stored_results_have_the_schema():
 
 def test_one_method_has_one_name():
     """No name of a method is another's key or differs from it by punctuation alone."""
-    known = set(METHODS.values()) | set(synthetic.METHODS.values()) | {"", "no edit"}
+    known = {*METHODS.values(), *synthetic.METHODS.values(), *FORMER_METHODS, "", "no edit"}
     table = read_all()
     others = {
         "probing",
@@ -270,20 +271,23 @@ def test_compared_names_the_best_baselines_once():
     assert tables.compared(table_of(results_of(shares)), *columns) == expected
 
 
-def test_headline_shows_fixed_baselines_and_the_best_finetuning(monkeypatch):
-    shares = {"edit": 0.5, "closed form": 0.4, "local fine-tuning": 0.1, "concept projection": 0.45}
+@pytest.mark.parametrize("full_rank", ["full rank", "closed form"])
+def test_headline_shows_fixed_baselines_and_the_best_finetuning(monkeypatch, full_rank):
+    """Edits of full rank have another name in earlier results."""
+    shares = {"edit": 0.5, full_rank: 0.4, "local fine-tuning": 0.1, "concept projection": 0.45}
     shares |= {"global fine-tuning, several exemplars": 0.3, "random direction": 0.25}
     results = results_of(shares)
     for when, errors in {"before": 1, "after": 2}.items():
         results.add(f"errors {when}", errors, network="mini_vgg", method="edit", split="retain_test", n=9)
     monkeypatch.setattr(tables, "HEADLINES", tables.HEADLINES[:1])
     monkeypatch.setattr(tables, "read_results", lambda name: results.frame())
-    [row] = tables.headline().splitlines()[2:]
+    header, _, row = tables.headline().splitlines()
+    assert f"| {full_rank} " in header
     cells = [cell.strip() for cell in row.split("|")[1:-1]]
     assert cells[:2] == ["vehicles on snow, MiniWorld", "80"]
     assert cells[2:6] == ["50% [40, 60]", "40% [30, 50]", "30% [20, 40]", "25% [15, 35]"]
     assert cells[6] == "−0.10; 1 → 2 of 9"
-    without = results_of({name: share for name, share in shares.items() if name != "closed form"})
+    without = results_of({name: share for name, share in shares.items() if name != full_rank})
     monkeypatch.setattr(tables, "read_results", lambda name: without.frame())
     with pytest.raises(ValueError, match="closed form"):
         tables.headline()
@@ -414,7 +418,7 @@ def test_figures_are_computed_again_from_stored_outcomes(tmp_path):
     rows = []
     for job in ("a", "b"):
         before = generator.integers(2, size=40).tolist()
-        for method in ("editing", "closed_form"):
+        for method in ("editing", "full_rank"):
             rows.append(row(job, method, before, generator.integers(2, size=40).tolist()))
     results = Results("snow", "photos")
     networks.add_networks(results, rows, snow.add_figures)
@@ -424,7 +428,7 @@ def test_figures_are_computed_again_from_stored_outcomes(tmp_path):
     repeated = Results("snow", "photos")
     networks.add_networks(repeated, again, snow.add_figures)
     pd.testing.assert_frame_equal(repeated.frame(), results.frame())
-    p = results.frame().query("metric == 'p against the edit' and network == 'all' and method == 'closed form'")
+    p = results.frame().query("metric == 'p against the edit' and network == 'all' and method == 'full rank'")
     assert 0 < p.value.item() < 1
 
 
@@ -491,5 +495,5 @@ def test_small_scenario_can_be_searched(scenario):
     assert fewer.layers == ("conv2",)
     sizes = {name: len(data) for name, data in fewer.splits.labeled.items()}
     assert sizes == {"target": 5, "clean": 1, "clean_test": 1, "more": 1}
-    selections = select_all(fewer, search_of(fewer), QUICK, ONE_EACH, ["closed_form"])
-    assert set(selections) == {"editing", "closed_form"}
+    selections = select_all(fewer, search_of(fewer), QUICK, ONE_EACH, ["full_rank"])
+    assert set(selections) == {"editing", "full_rank"}

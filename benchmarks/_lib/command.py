@@ -46,33 +46,40 @@ def add_methods(arguments: argparse.ArgumentParser) -> None:
     )
 
 
-def run(arguments: argparse.ArgumentParser, measure: Callable[[argparse.Namespace], Results]) -> Results:
+def nothing_else(options: argparse.Namespace) -> str:
+    """Say that results depend on nothing but the command, the code and the photos."""
+    return ""
+
+
+def run(
+    arguments: argparse.ArgumentParser,
+    measure: Callable[[argparse.Namespace], Results],
+    about: Callable[[argparse.Namespace], str] = nothing_else,
+) -> Results:
     """Read the command line, measure, print and write the results, and return them.
 
     Args:
         arguments: the command line, from `parser`.
         measure: what the benchmark does with the options. With `--store` it is not called again for the same command,
             code and photos.
+        about: identifies what else the results depend on, such as files that the options name.
     """
     options = arguments.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
     print(f"{date.today()}, {platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}\n")
     started = time.perf_counter()
-    results = measure(options) if options.store is None else measure_once(options, measure)
+    results = measure(options) if options.store is None else measure_once(options, measure, about(options))
     results.seconds = round(time.perf_counter() - started, 1) if results.seconds is None else results.seconds
     finish(options, results)
     return results
 
 
-def measure_once(options: argparse.Namespace, measure: Callable[[argparse.Namespace], Results]) -> Results:
-    """Measure, or take the results of the same command from the store."""
-    code = hashlib.sha256()
-    for folder in (Path(edittools.__file__).parent, ROOT / "benchmarks"):
-        for path in sorted(folder.rglob("*.py")):
-            code.update(path.read_bytes())
+def measure_once(options: argparse.Namespace, measure: Callable[[argparse.Namespace], Results], others: str) -> Results:
+    """Measure, or take the results of the same command from the store; `others` is what else they depend on."""
+    code = code_digest(Path(edittools.__file__).parent, ROOT / "benchmarks")
     photos = [registry()[name][0] for name in available("")]
-    about = f"{call()} {code.hexdigest()} {hashlib.sha256(json.dumps(photos).encode()).hexdigest()}"
+    about = f"{call()} {code} {hashlib.sha256(json.dumps(photos).encode()).hexdigest()} {others}"
     started = time.perf_counter()
 
     def work(_: None) -> list[dict[str, Any]]:
@@ -82,6 +89,15 @@ def measure_once(options: argparse.Namespace, measure: Callable[[argparse.Namesp
 
     [kept] = jobs.run(work, {call(): None}, options.store, about=about)["results"]
     return Results(**kept)
+
+
+def code_digest(*places: Path) -> str:
+    """Digest Python files, and all of those in folders."""
+    digest = hashlib.sha256()
+    for place in places:
+        for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def finish(options: argparse.Namespace, results: Results) -> None:
@@ -100,7 +116,7 @@ def call() -> str:
     """Return the command of this run, without the arguments that say nothing of what was measured."""
     here = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     here.add_argument("--json", action="store_true")
-    for name in ("--output", "--store"):
+    for name in ("--output", "--store", "--weights"):
         here.add_argument(name)
     script = Path(sys.argv[0]).resolve()
     place = script.relative_to(ROOT) if script.is_relative_to(ROOT) else Path("benchmarks", script.name)

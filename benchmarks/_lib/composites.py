@@ -33,8 +33,8 @@ SURE = 0.2
 LEAST = 0.05
 """A concept covers at least this share of a photo that shows it."""
 
-LATE = 10
-"""The number of last convolutions that may be edited: late ones are fast to try."""
+FROM_THE_END = 10
+"""The place of the default layer among the convolutions, counted from the last one."""
 
 
 def composed(data: LabelledImages, masks: Tensor, looks: Sequence[Look]) -> LabelledImages:
@@ -81,7 +81,6 @@ def snow_from_composites(name: str, progress: bool = False) -> Scenario:
     roads, masks, other = masked_photos(classifier, "road", progress)
     change = partial(paste_texture, texture_image=photos.snow_texture(), keep_shading=0)
     exemplars = snow_exemplars(classifier, change)
-    layers = candidate_layers(classifier)[-LATE:]
     splits = Splits(
         reference=other,
         target=composed(roads, masks, snow_looks()),
@@ -93,9 +92,13 @@ def snow_from_composites(name: str, progress: bool = False) -> Scenario:
         classifier,
         exemplars,
         splits,
-        layers=layers,
         several={"all 5": list(exemplars.values())},
         tier="lite",
         change=change,
-        default={"layer": layers[0], "exemplar": "minivan", "rank": 1, "masked": True},
+        default={
+            "layer": candidate_layers(classifier)[-FROM_THE_END],
+            "exemplar": "minivan",
+            "rank": 1,
+            "masked": True,
+        },
     )

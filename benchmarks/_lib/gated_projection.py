@@ -6,18 +6,22 @@ The probe is the projection's own. The weights do not change: the code must run 
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
 
 from edittools.baselines.projection import PROJECTIONS, project_concept
 from edittools.classifiers import Classifier
-from edittools.cut import Cut
+from edittools.cut import Cut, rows
 from edittools.edits import Change, Edit
-from edittools.site import Site
+from edittools.images import evenly_spaced, in_batches
+from edittools.site import LayerReference, Site
 
 GATED_PROJECTIONS = [setting for setting in PROJECTIONS if setting["direction"] != "probe"]
 """Settings to try: along these directions the mean key of x' lies 1 beyond that of x, so halfway is 0.5."""
+MOST_REFERENCE = 64
+"""The largest number of reference images whose mean key is the usual one; they are evenly spaced."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +43,28 @@ class GatedProjection(Change):
 
 
 def project_where_shown(site: Site, direction: str = "mean", ridge: float = 1e-2) -> list[Edit]:
-    """Project the concept out of the keys that show it; the usual key is the mean of the sample of reference keys."""
+    """Project the concept out of the keys that show it, which are more than halfway from the `usual_key`."""
     [projection] = project_concept(site, direction=direction, ridge=ridge)
     cut = site.cut
     name = f"{cut.layer}.weight"
     change = projection.changes[name]
-    usual = torch.cat([cut.project(keys, change.right).flatten() for keys in site.reference.moment.sample]).mean()
-    return [replace(projection, changes={name: GatedProjection(change.left, change.right, float(usual))})]
+    [direction] = change.right.double()
+    usual = float(direction @ usual_key(site.reference).to(direction))
+    return [replace(projection, changes={name: GatedProjection(change.left, change.right, usual)})]
+
+
+@lru_cache(maxsize=1)
+@torch.no_grad()
+def usual_key(reference: LayerReference) -> Tensor:
+    """Compute the mean key of at most `MOST_REFERENCE` reference images, `(n,)` in float64.
+
+    A search tries several settings at the same layer, one after the other, so the latest key is kept.
+    """
+    cut = reference.cut
+    keys = []
+    for batch in in_batches(evenly_spaced(reference.images, MOST_REFERENCE), 16):
+        keys.append(rows(cut.keys(cut.prefix(batch)), cut.is_linear).double())
+    return torch.cat(keys).mean(dim=0)
 
 
 class _GatedLayer(nn.Module):

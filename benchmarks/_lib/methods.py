@@ -25,6 +25,7 @@ from edittools.scenarios.finetuning import (
     select_finetuning,
 )
 from edittools.scenarios.scenario import Scenario
+from edittools.scenarios.synthetic import FULL_RANK
 from edittools.selection.evaluation import CachedActivations
 from edittools.selection.search import (
     REFERENCE_WEIGHTS,
@@ -40,10 +41,13 @@ FAST = grid(rank=(1, 3), masked=(True, False), objective=("least_squares",), ref
 STRENGTHS, RATES = (0.5, 1.0), (1e-4, 1e-3, 1e-2, 1e-1)
 SLOW = {"steps": (20, 100), "localities": (1.0, 10.0, 100.0), "top": 2}
 """Rounds of fine-tuning on photographs, where a step takes a second."""
-OTHERS = {name: (name, settings) for name, (_, settings) in BASELINES.items()} | {
-    "reactive": (project_where_shown, GATED_PROJECTIONS)
+OTHERS = {
+    "full_rank": ("rewrite", FULL_RANK),
+    **{name: (name, settings) for name, (_, settings) in BASELINES.items()},
+    "reactive": (project_where_shown, GATED_PROJECTIONS),
 }
-"""The other methods, by key: a method of `edittools.baselines` by name, or a function; and the settings to try."""
+"""The other methods, by key: the name of a method or a function, see `EditSearch.candidates`; and the settings to try.
+"""
 NOT_SELECTED = {"settings": "no weight", "candidates": 1, "seconds": 0.0, "success": None}
 """The effort of a method that changes the image and no weight."""
 MARGIN, NEAREST = 0.05, 50
@@ -54,10 +58,7 @@ LOCALITY = {"near": "locality", "nearest": "locality_nearest"}
 
 @dataclass(frozen=True, kw_only=True)
 class Plan(FinetuningRounds):
-    """What every method may try: settings of `rewrite`, strengths α and layers; two rounds of fine-tuning.
-
-    `edited` and `tuned` are the layers tried by rewriting and by fine-tuning (default: all).
-    """
+    """What every method may try: settings of `rewrite` and strengths α; two rounds of fine-tuning."""
 
     settings: Sequence[Mapping[str, Any]] = field(
         default_factory=lambda: [
@@ -66,12 +67,11 @@ class Plan(FinetuningRounds):
         ]
     )
     strengths: Sequence[float] = (0.5, 1.0, 1.5)
-    edited: Sequence[str] | None = None
 
 
 def search_of(scenario: Scenario, layers: Sequence[str] | None = None) -> EditSearch:
-    """Make the search of a scenario, in its shortlist of layers or in others."""
-    layers = scenario.shortlist if layers is None else layers
+    """Make the search of a scenario: in some layers, or else in those of the scenario, which are usually all."""
+    layers = scenario.layers if layers is None else layers
     return EditSearch(scenario.classifier, scenario.exemplars, scenario.splits, layers, progress=True)
 
 
@@ -107,7 +107,7 @@ def select_all(
     if is_wanted("untuned"):
         selections["untuned"] = select_untuned(scenario, search)
     for suffix, exemplars in {"": singles, "_several": several}.items():
-        tried = (plan.settings, plan.strengths, exemplars, plan.edited)
+        tried = (plan.settings, plan.strengths, exemplars)
         needed = (f"editing{suffix}",) if suffix else ("editing", "two_layers")
         if is_wanted(*needed):
             selections[f"editing{suffix}"] = search.select(search.candidates("rewrite", *tried))
@@ -128,7 +128,7 @@ def select_all(
         if not is_wanted(name):
             continue
         some = settings[(fewer or {}).get(name, slice(None))]
-        of_method = search.candidates(method, some, plan.strengths, layers=plan.edited)
+        of_method = search.candidates(method, some, plan.strengths)
         if len(of_method):
             selections[name] = search.select(of_method)
     sets = search.activations.items()
@@ -299,7 +299,6 @@ def small(scenario: Scenario, images: int = 120) -> Scenario:
     return replace(
         scenario,
         layers=layers,
-        shortlist=layers,
         exemplars={name: scenario.exemplars[name]},
         several={},
         splits=Splits(reference, **standard, extra=fewer),

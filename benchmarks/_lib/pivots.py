@@ -26,6 +26,7 @@ def _number(value: float, digits: int = 0, sign: str = "") -> str:
 SHARE = Format(lambda value: f"{_number(100 * value)}%", lambda value: _number(100 * value))
 PRECISE_SHARE = Format(lambda value: f"{_number(100 * value, 1)}%", lambda value: _number(100 * value, 1))
 SIGNED_SHARE = Format(lambda value: f"{_number(100 * value, 0, '+')}%", lambda value: _number(100 * value, 0, "+"))
+POINTS = Format(lambda value: _number(value, 1, "+"), lambda value: _number(value, 1, "+"))
 CHANGE = Format(lambda value: _number(value, 2, "+"), lambda value: _number(value, 2, "+"))
 DECIMAL = Format("{:.2f}".format, "{:.2f}".format)
 COUNT = Format("{:.0f}".format, "{:.0f}".format)
@@ -46,14 +47,17 @@ FORMATS = {
     "share of the image": PRECISE_SHARE,
     "error rate": PRECISE_SHARE,
     "accuracy": PRECISE_SHARE,
+    "correct": PRECISE_SHARE,
     "accuracy after": PRECISE_SHARE,
     "effect": SIGNED_SHARE,
     "accuracy change": CHANGE,
+    "difference": POINTS,
     "probability change": CHANGE,
     "effect change": CHANGE,
     "largest rise": CHANGE,
     "effect before": DECIMAL,
     "effect after": DECIMAL,
+    "loss": DECIMAL,
     "precision": DECIMAL,
     "recall": DECIMAL,
     "correlation of effects": DECIMAL,
@@ -61,6 +65,7 @@ FORMATS = {
     "IoU, median": DECIMAL,
     "p": P_VALUE,
     "p against the edit": P_VALUE,
+    "p against the selected method": P_VALUE,
 }
 """The format of each metric; all others are counts."""
 

@@ -44,7 +44,7 @@ METHODS = {
     "interpolated_global": "global fine-tuning, interpolated",
     "projection": "concept projection",
     "null_space": "null-space rewriting",
-    "closed_form": "closed form",
+    "full_rank": "full rank",
     "last_layer": "last layer retrained",
     "logit_correction": "logit correction",
     "reactive": "gated projection (R-ClArC)",
@@ -52,8 +52,13 @@ METHODS = {
     "mark_blurred": "mark blurred, its position given",
     "mark_inpainted": "mark inpainted, its position given",
     "selected": "selected method",
+    "former_layers": "selected method, former layers",
+    "rank_1": "rank 1",
+    "on_failing": "fine-tuning on the failing images",
 }
 """The name of each method in results and on pages, by its key in the code and in JSON lines."""
+FORMER_METHODS = ("closed form", "edit of any rank")
+"""The names of edits of full rank in the results of earlier versions, which measured the penalty in other ways."""
 _KEYS = {name: key for key, name in METHODS.items()}
 
 

@@ -4,12 +4,11 @@ from edittools.baselines import variants
 from edittools.baselines.finetuning import SCOPES, finetune
 from edittools.baselines.head import CORRECTIONS, RETRAININGS, correct_logits, retrain_head
 from edittools.baselines.projection import PROJECTIONS, project_concept
-from edittools.baselines.variants import rewrite_at_random, rewrite_in_closed_form, rewrite_in_null_space
+from edittools.baselines.variants import rewrite_at_random, rewrite_in_null_space
 
 BASELINES = {
     "projection": (project_concept, PROJECTIONS),
     "null_space": (rewrite_in_null_space, variants.NULL_SPACES),
-    "closed_form": (rewrite_in_closed_form, variants.WEIGHTS),
     "last_layer": (retrain_head, RETRAININGS),
     "logit_correction": (correct_logits, CORRECTIONS),
 }
@@ -27,6 +26,5 @@ __all__ = [
     "project_concept",
     "retrain_head",
     "rewrite_at_random",
-    "rewrite_in_closed_form",
     "rewrite_in_null_space",
 ]

@@ -34,8 +34,11 @@ YELLOW = "#d4a72c"
 AXIS = "#24292f"
 """The color of axes and of the whiskers of intervals."""
 
-BASELINE_LABELS = ("projection", "null space", "closed form")
-"""Parts of the names of methods that `benchmark_bars` draws in the color of the baselines."""
+BASELINE_LABELS = ("projection", "null space", "full rank", "closed form")
+"""Parts of the names of methods that `benchmark_bars` draws in the color of the baselines.
+
+In stored results, edits of full rank are called "closed form".
+"""
 
 WHISKERS = {"fmt": "none", "ecolor": AXIS, "elinewidth": 1, "capsize": 2}
 """Options of `errorbar`."""
@@ -298,7 +301,7 @@ def retained_trade_off(table: pd.DataFrame, bound: float) -> Figure:
     """Draw errors corrected against retained images broken, one line per method along α, with a ring at α = 1.
 
     Args:
-        table: see `EditSearch.trade_off`.
+        table: see `EditSearch.by_strength`.
         bound: the share of retained images that may break, drawn as a dotted line.
     """
     figure, axis = plt.subplots(figsize=(6.5, 3.6))

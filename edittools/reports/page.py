@@ -4,9 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edittools._caching import atomic_path
+from edittools.reports.charts import LayerBar, TradeOff, plots_of
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,8 @@ class Page:
         costs_note: a note on `costs`.
         corrected_bars: the share of errors corrected, by method.
         accuracy_bars: the change of accuracy in points, by method.
+        layers: what the best candidate with default settings does in each layer, in the network's order.
+        trade_off: what the best candidates correct and cost.
         table_head: column names of the table of methods.
         table: rows of the table of methods.
         settings: name and value of each setting.
@@ -127,6 +133,8 @@ class Page:
     costs_note: str = ""
     corrected_bars: Sequence[Bar] = ()
     accuracy_bars: Sequence[Bar] = ()
+    layers: Sequence[LayerBar] = ()
+    trade_off: TradeOff | None = None
     table_head: Sequence[str] = ()
     table: Sequence[Sequence[str]] = ()
     settings: Sequence[tuple[str, str]] = ()
@@ -150,14 +158,23 @@ def render(page: Page) -> str:
     Returns:
         The HTML.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+    return _environment().get_template("report.html").render(page=page)
 
-    loader = PackageLoader("edittools.reports", ".")
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    environment.globals["place"] = _place
-    environment.globals["ends"] = _ends
-    environment.filters["sentence"] = _sentence
-    return environment.get_template("report.html").render(page=page)
+
+def render_charts(layers: Sequence[LayerBar] = (), trade_off: TradeOff | None = None) -> str:
+    """Render the charts of a search as a piece of HTML with its own style, for a page that is not a report.
+
+    Args:
+        layers: see `Page`; without any, their chart is left out.
+        trade_off: see `Page`; None leaves its chart out.
+
+    Returns:
+        The HTML; empty if both charts are left out.
+    """
+    if not layers and trade_off is None:
+        return ""
+    template = _environment().get_template("charts.html")
+    return str(template.module.styled_charts(layers, trade_off))
 
 
 def save_page(page: Page, path: str | PathLike) -> Path:
@@ -167,6 +184,20 @@ def save_page(page: Page, path: str | PathLike) -> Path:
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return path
+
+
+def _environment() -> "Environment":
+    """Make the environment of the templates, which escapes every text."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    loader = PackageLoader("edittools.reports", ".")
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    environment.globals["place"] = _place
+    environment.globals["ends"] = _ends
+    environment.globals["plots_of"] = plots_of
+    environment.filters["sentence"] = _sentence
+    environment.filters["signed"] = _signed
+    return environment
 
 
 def _sentence(text: str) -> str:
@@ -188,3 +219,8 @@ def _place(number: float, ends: tuple[float, float]) -> str:
     """Return the place of a number on a line, in percent of the line's length."""
     least, most = ends
     return f"{100 * (number - least) / (most - least):.2f}"
+
+
+def _signed(number: float) -> str:
+    """Write a number of points with its sign."""
+    return f"{number:+.2f}".replace("-", "−")

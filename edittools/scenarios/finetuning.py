@@ -1,11 +1,11 @@
-"""Fine-tuning selected in two rounds, since one run takes as long as hundreds of edits in closed form."""
+"""Fine-tuning selected in two rounds, since one run takes as long as hundreds of edits by least squares."""
 
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from edittools.exemplars import Exemplars, named_exemplars
-from edittools.selection.search import Candidate, EditSearch, Outcomes, Selection, grid
+from edittools.selection.search import Candidate, EditSearch, Outcomes, Scored, Selection, grid
 
 INTERPOLATION_WEIGHTS = (0.25, 0.5, 0.75)
 """Weights of the fine-tuned parameters in an interpolation with the original ones, see `interpolate_finetuning`."""
@@ -15,12 +15,11 @@ INTERPOLATION_WEIGHTS = (0.25, 0.5, 0.75)
 class FinetuningRounds:
     """What fine-tuning tries in two rounds.
 
-    The first round tries every layer, rate and momentum with the first number of steps. The second one takes the best
-    run of each of the best layers, and the best run that satisfies the constraints in each of as many layers, and tries
-    all numbers of steps, without and with each locality.
+    The first round tries every layer, rate and momentum with the first number of steps; in many layers it takes two
+    passes, as every search does. The second round takes the best run of each of the best layers, and the best run that
+    satisfies the constraints in each of as many layers, and tries all numbers of steps, without and with each locality.
 
     Args:
-        tuned: names of the layers; by default all of the search.
         rates: learning rates.
         momenta: momenta of the optimizer.
         steps: numbers of steps.
@@ -29,7 +28,6 @@ class FinetuningRounds:
             constraints does.
     """
 
-    tuned: Sequence[str] = ()
     rates: Sequence[float] = (1e-4, 1e-3, 3e-3, 1e-2, 1e-1)
     momenta: Sequence[float] = (0.0, 0.9)
     steps: Sequence[int] = (20, 100, 200)
@@ -51,8 +49,8 @@ def select_finetuning(
     started = time.perf_counter()
     exemplars = search.exemplars if exemplars is None else named_exemplars(exemplars, search.classifier)
     first = grid(scope=(scope,), rate=rounds.rates, momentum=rounds.momenta, locality=(0.0,), steps=rounds.steps[:1])
-    layers = rounds.tuned or None
-    outcomes = search.score(search.candidates("finetune", first, exemplars=exemplars, layers=layers))
+    scored = search.score_in_passes(search.candidates("finetune", first, exemplars=exemplars))
+    outcomes = scored.outcomes
     best = _first_of_each_layer(outcomes, rounds.top)
     feasible = first_feasible(search, outcomes, rounds.top)
     for index in dict.fromkeys([*best, *feasible]):
@@ -65,7 +63,7 @@ def select_finetuning(
         shown = {run["exemplar"]: exemplars[run["exemplar"]]}
         candidates = search.candidates("finetune", second, exemplars=shown, layers=[run["layer"]])
         outcomes = outcomes.joined(search.score(candidates))
-    selection = search.select(outcomes)
+    selection = search.select_on(Scored(outcomes, scored.first), slice(None))
     return replace(selection, seconds=time.perf_counter() - started)
 
 

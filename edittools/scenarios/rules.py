@@ -38,11 +38,10 @@ VARIANTS_PER_IMAGE = 3
 BACKGROUNDS = (("grass", "road", "water"), ("sky", "building", "tree"))
 """Concepts of photos that can replace each other: grounds, and what is behind the object."""
 
-SHORTLISTS = {
-    "mini_vgg": ("features.10", "features.13", "features.15"),
-    "efficientnet_lite0": ("blocks.4.0.conv_pwl", "blocks.5.0.conv_pw", "blocks.5.0.conv_pwl"),
-}
-"""The layers that were selected on target images."""
+FEW_LAYERS = {"efficientnet_lite0": ("blocks.4.0.conv_pwl", "blocks.5.0.conv_pw", "blocks.5.0.conv_pwl")}
+"""The layers of a small setup, by classifier. Notebook 04 needs them to be quick in tier lite; searches of other
+classifiers, and those in benchmarks, try all layers.
+"""
 
 
 class ProbingSetup(NamedTuple):
@@ -68,6 +67,7 @@ def probing_setup(
     progress: bool = False,
     models: Sequence[str] = (),
     most_scenes: int | None = None,
+    small: bool = False,
 ) -> ProbingSetup:
     """Make the scenario of notebook 04: classifiers, concepts with materials, how to probe them, and clean images.
 
@@ -78,6 +78,7 @@ def probing_setup(
         progress: show progress bars.
         models: classifiers of `edittools.models` to use instead of the tier's.
         most_scenes: the largest number of MiniWorld scenes of each set, for a quick trial; by default all.
+        small: for a notebook, let the edit of a rule try few layers of EfficientNet-Lite0.
 
     Raises:
         ValueError: if there is no such tier.
@@ -100,8 +101,7 @@ def probing_setup(
     common_fields = {
         "splits": splits,
         "tier": tier,
-        "layers": later,
-        "shortlist": SHORTLISTS.get(name, later[-3:]),
+        "layers": FEW_LAYERS.get(name) if small else None,
         "default": {"layer": UNTUNED.get(name, later[len(later) // 2])},
     }
     return ProbingSetup(classifiers, concepts, settings, common_fields)
@@ -267,8 +267,8 @@ def scenario_for(
         concepts: the images, masks and styles.
         rule: a row of `Probe.rules()`, or a mapping of "class", "concept" and "style" to their names, and of "evidence"
             to the numbers of images of the class. The class of a pooled rule is that of its first image.
-        common_fields: the fields of the `Scenario` that do not depend on the rule, among them `layers`; and as "splits"
-            a mapping of those of the `Splits`, by name.
+        common_fields: the fields of the `Scenario` that do not depend on the rule; and as "splits" a mapping of those
+            of the `Splits`, by name.
         exemplars: number of exemplars; they are the first images of the evidence.
 
     Returns:
@@ -326,7 +326,7 @@ def scenario_for(
         retain=retain,
         retain_test=retain_test,
     )
-    layers = common_fields["layers"]
+    layers = common_fields.get("layers") or candidate_layers(classifier)
     default = {
         "layer": layers[len(layers) // 2],
         "exemplar": next(iter(singles)),

@@ -83,21 +83,19 @@ SCENES = {
 HALVED = ("target", "target_test", "same_class_test", "clean_test")
 """The sets of which a small scenario has half."""
 
-MOST_LAYERS = 12
-"""If a classifier has more layers than these, only the later half is tried."""
-
-BLOCK_OUTPUTS = (".attn.proj", ".mlp.fc2")
-"""Name endings of the layers that write a transformer block's output; these are tried in every block."""
-
-_LITE0_SHORTLIST = (
-    "blocks.4.0.conv_pw",
-    "blocks.4.0.conv_pwl",
-    "blocks.5.0.conv_pw",
-    "blocks.5.1.conv_pwl",
-    "blocks.6.0.conv_pwl",
-    "conv_head",
-)
-"""The untuned layer, and those in which an edit corrected at least 3 net of the 11 errors on validation photos."""
+FEW_LAYERS = {
+    "efficientnet_lite0": (
+        "blocks.4.0.conv_pw",
+        "blocks.4.0.conv_pwl",
+        "blocks.5.0.conv_pw",
+        "blocks.5.1.conv_pwl",
+        "blocks.6.0.conv_pwl",
+        "conv_head",
+    ),
+}
+"""The layers of a small scenario, by classifier. Notebook 01, which selects for many methods, needs them to be quick in
+tier lite; searches of other classifiers, the demo and the benchmarks try all layers.
+"""
 
 
 def snow_scenario(
@@ -113,7 +111,8 @@ def snow_scenario(
         tier: by default the one that `EDITTOOLS_TIER` names.
         model: a classifier of `edittools.models`; by default the tier's first.
         progress: show progress bars.
-        small: render half as many of the MiniWorld scenes that are used for selection or for evaluation.
+        small: for a notebook, render half as many of the MiniWorld scenes that are used for selection or for
+            evaluation; on photos, try few layers, see `FEW_LAYERS`.
         most_scenes: the largest number of MiniWorld scenes of each set, for a quick trial; by default all.
 
     Raises:
@@ -124,7 +123,7 @@ def snow_scenario(
     name = model or MODELS[tier][0]
     if tier == "mini":
         return _snow_in_miniworld(name, progress, small, most_scenes)
-    return _snow_on_photos(name, tier, progress)
+    return _snow_on_photos(name, tier, progress, small)
 
 
 def scene_sets(small: bool = False, most_scenes: int | None = None) -> dict[str, SceneSet]:
@@ -141,8 +140,6 @@ def _snow_in_miniworld(name: str, progress: bool, small: bool, most_scenes: int 
     """Make the scenario in MiniWorld: the exemplars show cars, the tests the other vehicles."""
     classifier = load_classifier(name)
     layers = candidate_layers(classifier)
-    block_outputs = tuple(layer for layer in layers if layer.endswith(BLOCK_OUTPUTS))
-    later = block_outputs or layers[len(layers) // 2 :]
     sets = {}
     for set_name, scene_set in scene_sets(small, most_scenes).items():
         sets[set_name] = scene_set.render(progress)
@@ -150,11 +147,9 @@ def _snow_in_miniworld(name: str, progress: bool, small: bool, most_scenes: int 
         classifier,
         car_exemplars(classifier),
         Splits(**sets),
-        layers=layers if len(layers) <= MOST_LAYERS else later,
-        shortlist=later,
         tier="mini",
         change=partial(restyle, style="snow"),
-        default={"layer": UNTUNED.get(name, later[0]), "exemplar": "car 1"},
+        default={"layer": UNTUNED.get(name, layers[len(layers) // 2]), "exemplar": "car 1"},
         expected={"errors corrected": 0.5},
     )
 
@@ -182,7 +177,7 @@ def car_exemplars(classifier: Classifier, count: int = 3) -> dict[str, Exemplar]
     return exemplars
 
 
-def _snow_on_photos(name: str, tier: str, progress: bool) -> Scenario:
+def _snow_on_photos(name: str, tier: str, progress: bool, small: bool) -> Scenario:
     """Make the scenario on the paper's snow photos."""
     classifier = load_classifier(name)
     target, target_test = photos.snow_photos(classifier, progress).split(0.3, seed=0)
@@ -190,20 +185,15 @@ def _snow_on_photos(name: str, tier: str, progress: bool) -> Scenario:
     clean_and_retained = clean_and_retained_photos(classifier, progress)
     change = partial(paste_texture, texture_image=photos.snow_texture(), keep_shading=0)
     layers = candidate_layers(classifier)
-    untuned = UNTUNED.get(name, layers[-len(layers) // 4])
-    shortlist = tuple(dict.fromkeys((untuned, *layers[-4:])))
-    if name == "efficientnet_lite0":
-        shortlist = _LITE0_SHORTLIST
     return Scenario(
         classifier,
         snow_exemplars(classifier, change),
         Splits(reference=reference, target=target, target_test=target_test, **clean_and_retained),
-        layers=layers[len(layers) // 2 :],
-        shortlist=shortlist,
+        layers=FEW_LAYERS.get(name) if small else None,
         extra_exemplars=snow_exemplars(classifier, change, PAPER_EXEMPLAR),
         tier=tier,
         change=change,
-        default={"layer": untuned, "exemplar": "minivan"},
+        default={"layer": UNTUNED.get(name, layers[-len(layers) // 4]), "exemplar": "minivan"},
         expected={"errors corrected": 0.05},
     )
 

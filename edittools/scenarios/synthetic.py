@@ -38,7 +38,7 @@ from edittools.scenarios.rules import scenario_for
 from edittools.scenarios.scenario import Scenario
 from edittools.scenarios.tiers import MODELS, SceneSet, current_tier
 from edittools.selection.evaluation import Constraints, SplitActivations
-from edittools.selection.search import EditSearch, Outcomes, grid, later_layers
+from edittools.selection.search import EditSearch, Outcomes, candidate_layers, grid
 from edittools.selection.splits import Splits
 
 SettingsGrid = Sequence[Mapping[str, Any]]
@@ -91,13 +91,17 @@ FINETUNING = FinetuningRounds(rates=(3e-4, 3e-3, 3e-2), momenta=(0.0,), steps=(2
 """The settings of fine-tuning that are tried."""
 
 
+FULL_RANK = grid(rank=(None,), objective=("least_squares",), reference_weight=(0.1, 1.0, 10.0, 100.0, 1000.0, 10000.0))
+"""The settings of edits of full rank that are tried: with a penalty on reference outputs, the objective of MEMIT."""
+
+
 def editing_grids() -> dict[str, SettingsGrid]:
     """Return the grids of settings of `rewrite` by method: without the mask, of full rank, or with the L1 objective."""
-    closed_form = {"objective": ("least_squares",), "reference_weight": (0.0, 10.0, 30.0)}
+    least_squares = {"objective": ("least_squares",), "reference_weight": (0.0, 10.0, 30.0)}
     return {
-        "editing": grid(rank=RANKS, **closed_form),
-        "editing -mask": grid(rank=RANKS, masked=(False,), **closed_form),
-        "editing -proj": grid(rank=(None,), **closed_form),
+        "editing": grid(rank=RANKS, **least_squares),
+        "editing -mask": grid(rank=RANKS, masked=(False,), **least_squares),
+        "full rank": FULL_RANK,
         "editing, L1": grid(rank=RANKS, objective=("l1",), reference_weight=(0.0,), steps=(40,)),
     }
 
@@ -125,7 +129,7 @@ class CaseSettings:
     ranks: Sequence[int] = RANKS
     editing: Mapping[str, SettingsGrid] = field(default_factory=editing_grids)
     finetuning: FinetuningRounds = FINETUNING
-    baselines: Sequence[str] = ("projection", "null_space", "closed_form")
+    baselines: Sequence[str] = ("projection", "null_space")
 
 
 DEFAULT_SETTINGS = CaseSettings()
@@ -253,8 +257,19 @@ def synthetic_setup(tier: str, model: str, small: bool, styles: str = "paste") -
                 f"none of the {len(data)} photos shows {', '.join(names)}; use photos that show at least one of them"
             )
     concepts = _with_styles(data, masks, tier, classifier.size, small, styles)
-    common_fields = {"splits": splits, "layers": tuple(later_layers(classifier, 3)), "tier": tier}
+    common_fields = {"splits": splits, "layers": _three_later_layers(classifier), "tier": tier}
     return SyntheticSetup(classifier, concepts, common_fields)
+
+
+def _three_later_layers(classifier: Classifier) -> tuple[str, ...]:
+    """Return at most three layers of the later half, evenly spaced; the last layer is one of them.
+
+    Notebook 03 and the benchmark need few layers to be quick, since there are dozens of cases to search.
+    """
+    layers = candidate_layers(classifier)
+    later = layers[len(layers) // 2 :]
+    step = -(-len(later) // 3)
+    return later[::-step][::-1]
 
 
 def _with_styles(

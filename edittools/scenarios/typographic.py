@@ -83,7 +83,8 @@ def typographic_scenario(
         tier: by default the one that `EDITTOOLS_TIER` names.
         model: a classifier of `edittools.models`; by default the tier's.
         progress: show progress bars.
-        small: render half as many of the MiniWorld scenes that are used for selection or for evaluation.
+        small: for a notebook, render half as many of the MiniWorld scenes that are used for selection or for
+            evaluation, and try few layers. Notebook 02 needs these to be quick; the benchmark tries all layers.
         most_scenes: the largest number of MiniWorld scenes of each set, for a quick trial; by default all.
 
     Raises:
@@ -92,7 +93,7 @@ def typographic_scenario(
         FileNotFoundError: if no photo is available.
     """
     if current_tier(tier) == "paper":
-        return _attack_on_photos(model or "clip_rn50", progress)
+        return _attack_on_photos(model or "clip_rn50", progress, small)
     return _attack_in_miniworld(model or "mini_clip", progress, small, most_scenes)
 
 
@@ -142,8 +143,7 @@ def _attack_in_miniworld(name: str, progress: bool, small: bool, most_scenes: in
         _word_exemplars(classifier),
         Splits(**bare_sets, target=target, target_test=target_test, extra=extra),
         several={"ten labels on a jar": _ten_labels(classifier)},
-        layers=layers,
-        shortlist=tuple(layer for layer in layers if layer.endswith(("2.1.conv3", "3.1.conv3"))),
+        layers=tuple(layer for layer in layers if layer.endswith(("2.1.conv3", "3.1.conv3"))) if small else None,
         tier="mini",
         change=cover_text,
         default={"layer": layers[len(layers) * 2 // 3], "exemplar": "typed on a jar"},
@@ -187,7 +187,7 @@ def _ten_labels(classifier: Classifier) -> list[Exemplar]:
     return exemplars
 
 
-def _attack_on_photos(name: str, progress: bool) -> Scenario:
+def _attack_on_photos(name: str, progress: bool, small: bool) -> Scenario:
     """Make the scenario on the ImageNet sample.
 
     The test photos are those whose class index is divisible by three, without the exemplar's photo and the real iPods.
@@ -220,8 +220,7 @@ def _attack_on_photos(name: str, progress: bool) -> Scenario:
             retain_test=sample.subset(is_ipod),
             extra=extra,
         ),
-        layers=layers[len(layers) // 3 :],
-        shortlist=layers[-6:],
+        layers=layers[-6:] if small else None,
         tier="paper",
         change=cover_text,
         default={"layer": layers[-len(layers) // 4], "exemplar": "typed on a can opener"},

@@ -24,7 +24,7 @@ OPACITY = 0.8
 SPLIT_SIZES = {"candidates": 60, "reference": 100, "clean_test": 200, "clean": 296}
 """Number of photos of the ImageNet sample in each set, drawn at random; all others are target photos."""
 
-NARROW = (
+FEW_LAYERS = (
     "blocks.2.0.conv_pwl",
     "blocks.3.0.conv_pwl",
     "blocks.4.0.conv_pwl",
@@ -34,7 +34,10 @@ NARROW = (
     "features.9.squeeze",
     "features.11.squeeze",
 )
-"""Layers that may be edited: convolutions to few channels at four depths of EfficientNet-Lite, and of SqueezeNet."""
+"""The layers of a small scenario: convolutions to few channels at four depths of EfficientNet-Lite, and of SqueezeNet.
+
+Notebook 02 needs them to be quick; the benchmark tries all layers.
+"""
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ UNSEEN = {
 """Marks that no exemplar shows."""
 
 
-def watermark_scenario(model: str = "efficientnet_lite0", progress: bool = False) -> Scenario:
+def watermark_scenario(model: str = "efficientnet_lite0", progress: bool = False, small: bool = False) -> Scenario:
     """Make the scenario of a watermark on photos of the ImageNet sample; an exemplar is a photo with and without it.
 
     The splits `target` and `target_test` hold photos with the mark, `clean_test` the test photos without it, `extra` a
@@ -98,6 +101,7 @@ def watermark_scenario(model: str = "efficientnet_lite0", progress: bool = False
     Args:
         model: a classifier of `edittools.models` with ImageNet's classes.
         progress: show a progress bar.
+        small: for a notebook, try `FEW_LAYERS` only.
 
     Raises:
         FileNotFoundError: if no photo of the sample is available.
@@ -114,7 +118,7 @@ def watermark_scenario(model: str = "efficientnet_lite0", progress: bool = False
     for i, (name, mark) in enumerate(UNSEEN.items()):
         third = clean_test.subset(range(i % 3, len(clean_test), 3))
         extra[name] = mark.on(third)
-    layers = tuple(layer for layer in candidate_layers(classifier) if layer in NARROW)
+    few_layers = tuple(layer for layer in candidate_layers(classifier) if layer in FEW_LAYERS)
     return Scenario(
         classifier,
         exemplars,
@@ -126,9 +130,9 @@ def watermark_scenario(model: str = "efficientnet_lite0", progress: bool = False
             clean_test=clean_test,
             extra=extra,
         ),
-        layers=layers,
+        layers=few_layers if small else None,
         tier="lite",
-        default={"layer": layers[len(layers) // 2], "exemplar": next(iter(exemplars))},
+        default={"layer": few_layers[len(few_layers) // 2], "exemplar": next(iter(exemplars))},
     )
 
 

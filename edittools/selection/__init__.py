@@ -14,7 +14,6 @@ from edittools.selection.search import (
     Selection,
     candidate_layers,
     grid,
-    later_layers,
 )
 from edittools.selection.splits import Splits, check_disjoint, label_by_prediction, split_clean
 
@@ -40,7 +39,6 @@ __all__ = [
     "grid",
     "judge",
     "label_by_prediction",
-    "later_layers",
     "repair",
     "report_html",
     "split_clean",

@@ -1,27 +1,96 @@
 """Cached evaluation: images are run up to several layers once; one more edit costs what follows its layer."""
 
+import itertools
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from math import ceil, log
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from edittools._checks import check_amount
 from edittools._ledger import Weights
 from edittools.classifiers import MOST_IMAGES, Classifier, remap_labels, usual_batch_size
 from edittools.cut import Cut, State, cut_all, states_at
 from edittools.edits import Edit
-from edittools.images import LabelledImages, in_batches
-from edittools.metrics import Comparison, misclassified
+from edittools.images import LabelledImages, pixels_of
+from edittools.metrics import Comparison, label_margins, misclassified
 from edittools.moments import measure
 from edittools.selection.splits import Splits
 from edittools.site import LayerReference
 
 CONFIDENCE = 0.95
 """Confidence with which at most `max_retain_broken` percent of the retained images are broken."""
+
+
+class CachedLayer(NamedTuple):
+    """What is cached of one batch of images at one layer.
+
+    Attributes:
+        state: the state at the layer.
+        output: the layer's output without an edit.
+    """
+
+    state: State
+    output: Tensor
+
+    @property
+    def size(self) -> int:
+        """The bytes that it takes, and those of what one edit adds to the output."""
+        return sum(tensor.nbytes for tensor in self.state) + 2 * self.output.nbytes
+
+
+class StateMemory:
+    """The states of several sets of images at layers, up to a number of bytes.
+
+    What does not fit is computed again each time it is needed.
+
+    Args:
+        limit: the number of bytes.
+        layers: names of the layers whose states are kept.
+    """
+
+    def __init__(self, limit: float, layers: Collection[str]) -> None:
+        self.limit = limit
+        self.layers = tuple(layers)
+        self.is_full = False
+        self._entries: dict[tuple[int, str, int], CachedLayer] = {}
+        self._bytes = 0
+        self._owners = itertools.count()
+
+    def new_owner(self) -> int:
+        """Return a number for another set of images."""
+        return next(self._owners)
+
+    def keep(self, layers: Collection[str]) -> None:
+        """Keep the states at other layers from now on; those at the former ones leave when there is no room."""
+        self.layers = tuple(layers)
+        self.is_full = False
+
+    def get(self, owner: int, layer: str, batch: int) -> CachedLayer | None:
+        """Return what is cached of a batch of a set at a layer, or None."""
+        return self._entries.get((owner, layer, batch))
+
+    def put(self, owner: int, layer: str, batch: int, cached: CachedLayer) -> None:
+        """Cache a batch of a set at a layer, if there is room."""
+        former = [key for key in self._entries if key[1] not in self.layers]
+        for key in former:
+            if self._bytes + cached.size <= self.limit:
+                break
+            self._bytes -= self._entries.pop(key).size
+        if self._bytes + cached.size > self.limit:
+            self.is_full = True
+            return
+        self._entries[owner, layer, batch] = cached
+        self._bytes += cached.size
+
+
+Stop = Callable[[Tensor, Tensor], bool]
+"""Tells from which of some images are misclassified before and with an edit, `(n,)` each, whether to give up."""
 
 
 class CachedActivations:
@@ -33,7 +102,7 @@ class CachedActivations:
     Attributes:
         cuts: the cut at each layer, in the network's order.
         labels: `(N,)` class indices of the classifier.
-        states: by layer, the states in batches; None unless they are kept in memory.
+        memory: where states are kept.
         original: the logits `(N, classes)` without an edit.
         before: which images are misclassified without an edit, `(N,)` booleans.
     """
@@ -44,7 +113,8 @@ class CachedActivations:
         data: LabelledImages,
         batch_size: int | None = None,
         progress: bool = False,
-        in_memory: bool = True,
+        memory: StateMemory | None = None,
+        fragile_first: bool = False,
     ) -> None:
         """Run all images once.
 
@@ -54,7 +124,9 @@ class CachedActivations:
             batch_size: images per batch; by default twice the `usual_batch_size`, since what follows a layer computes
                 smaller tensors.
             progress: show a progress bar.
-            in_memory: keep the states; otherwise images are run from the start for each edit, which is slower.
+            memory: keeps the states; by default, those at all layers are kept, up to `memory_for_states`.
+            fragile_first: compare misclassified images first, then the others by their margin, the smallest first. So
+                a comparison with a condition to stop sees early what an edit corrects and breaks.
         """
         if not cuts:
             raise ValueError("No layer to cache images at; pass at least one cut, see cut_all")
@@ -67,13 +139,22 @@ class CachedActivations:
         self._data = remap_labels("images to cache", data, self._classifier)
         self._batch_size = _batch_size_of_states(self._classifier) if batch_size is None else batch_size
         self.labels = self._data.labels
-        self.states = states_at(self.cuts, self._data, self._batch_size, progress) if in_memory else None
-        self._outputs: dict[str, list[Tensor]] = {}
+        self.memory = memory or StateMemory(memory_for_states(self._classifier.device), self.cuts)
+        self._owner = self.memory.new_owner()
         self._added: dict[int, Tensor] = {}
         self._added_by: Edit | None = None
         self._compared: dict[tuple[Edit, float], Comparison] = {}
-        self.original = self.logits()
+        self._order = torch.arange(len(self.labels))
+        batches = tqdm(self._parts(None, 1.0), "images", self._batch_count, disable=not progress, leave=False)
+        self.original = torch.cat(list(batches))
         self.before = misclassified(self.original, self.labels)
+        if fragile_first:
+            self._order = label_margins(self.original, self.labels).argsort(stable=True)
+            self._owner = self.memory.new_owner()  # states of the batches in the former order are not used again
+
+    @property
+    def _batch_count(self) -> int:
+        return -(-len(self.labels) // self._batch_size)
 
     def logits(self, edit: Edit | None = None, strength: float = 1.0) -> Tensor:
         """Return the logits `(N, classes)` with an edit, computed from the first layer that it changes.
@@ -88,17 +169,20 @@ class CachedActivations:
         Raises:
             ValueError: for an edit of other weights, or one that changes what comes before the cached layers.
         """
-        return torch.cat(list(self._parts(edit, strength)))
+        if edit is None:
+            return self.original.clone()
+        logits = torch.empty_like(self.original)
+        logits[self._order] = torch.cat(list(self._parts(edit, strength))).to(logits)
+        return logits
 
-    def compare(
-        self, edit: Edit, strength: float = 1.0, stop: Callable[[Tensor], bool] | None = None
-    ) -> Comparison | None:
+    def compare(self, edit: Edit, strength: float = 1.0, stop: Stop | None = None) -> Comparison | None:
         """Compare which images are misclassified before and with an edit; each edit is compared once.
 
         Args:
             edit: the edit.
             strength: factor α by which it is scaled.
-            stop: is told, batch after batch, which of the images so far are misclassified; it returns True to give up.
+            stop: is told, batch after batch, which of the images so far are misclassified before and with the edit; it
+                returns True to give up.
 
         Returns:
             The comparison, or None if it was given up.
@@ -106,13 +190,16 @@ class CachedActivations:
         key = (edit, strength)
         if key in self._compared:
             comparison = self._compared[key]
-            return None if stop is not None and stop(comparison.after) else comparison
-        after = torch.zeros(0, dtype=torch.bool)
+            return None if stop is not None and stop(comparison.before, comparison.after) else comparison
+        after = self.before.clone()
+        done = 0
         with closing(self._parts(edit, strength)) as parts:
             for logits in parts:
-                labels = self.labels[len(after) : len(after) + len(logits)]
-                after = torch.cat([after, misclassified(logits, labels)])
-                if stop is not None and stop(after):
+                batch = self._order[done : done + len(logits)]
+                after[batch] = misclassified(logits, self.labels[batch])
+                done += len(logits)
+                so_far = self._order[:done]
+                if stop is not None and stop(self.before[so_far], after[so_far]):
                     return None
         self._compared[key] = Comparison(self.before, after)
         return self._compared[key]
@@ -123,18 +210,20 @@ class CachedActivations:
         layer = self._start(edit)
         cut = self.cuts[layer]
         if edit is None:
-            for state in self._states_at(layer):
-                yield cut.suffix(state).cpu()
+            for batch in range(self._batch_count):
+                yield cut.suffix(self._at(layer, batch).state).cpu()
             return
         if edit.fingerprint != self._weights.fingerprint or edit.on_top_of:
             edit.check_fits_copy(self._weights, cut.model)
         if list(edit.changes) == [f"{layer}.weight"]:
-            for state, output in self._with_outputs(layer, edit, strength):
-                yield cut.logits(state, output).cpu()
+            for batch in range(self._batch_count):
+                cached = self._at(layer, batch)
+                added = self._added_to(layer, edit, batch, cached.state)
+                yield cut.logits(cached.state, torch.add(cached.output, added, alpha=strength)).cpu()
             return
         parameters = self._edited_parameters(edit, strength, layer)
-        for state in self._states_at(layer):
-            yield cut.logits_with(state, parameters).cpu()
+        for batch in range(self._batch_count):
+            yield cut.logits_with(self._at(layer, batch).state, parameters).cpu()
 
     def _start(self, edit: Edit | None) -> str:
         """Choose the layer to compute from: the first that the edit changes, otherwise the last."""
@@ -143,23 +232,41 @@ class CachedActivations:
             return layers[-1]
         return next((layer for layer in layers if layer in edit.layers), layers[-1])
 
-    def _with_outputs(self, layer: str, edit: Edit, strength: float) -> Iterator[tuple[State, Tensor]]:
-        """Pair the states at a layer with the layer's outputs under an edit of its weight alone."""
-        cut = self.cuts[layer]
-        change = edit.changes[f"{layer}.weight"]
-        if self.states is None:
-            for state in self._states_at(layer):
-                yield state, torch.add(cut.output(state), change.added(cut, cut.keys(state)), alpha=strength)
-            return
-        if layer not in self._outputs:
-            self._outputs[layer] = [cut.output(state) for state in self.states[layer]]
+    def _at(self, layer: str, batch: int) -> CachedLayer:
+        """Return the state of a batch at a layer, and the layer's output, from the memory or computed.
+
+        If states at the layer are kept, those at the other layers that are kept are computed in the same pass.
+        """
+        cached = self.memory.get(self._owner, layer, batch)
+        if cached is not None:
+            return cached
+        wanted = [layer]
+        if layer in self.memory.layers and not self.memory.is_full:
+            kept = [name for name in self.cuts if name in self.memory.layers]
+            wanted = [name for name in kept if self.memory.get(self._owner, name, batch) is None]
+        first = batch * self._batch_size
+        images = pixels_of(self._data)[self._order[first : first + self._batch_size]]
+        states = states_at({name: self.cuts[name] for name in wanted}, images, len(images))
+        for name, [state] in states.items():
+            at_layer = CachedLayer(state, self.cuts[name].output(state))
+            if name in self.memory.layers:
+                self.memory.put(self._owner, name, batch, at_layer)
+            if name == layer:
+                cached = at_layer
+        return cached
+
+    def _added_to(self, layer: str, edit: Edit, batch: int, state: State) -> Tensor:
+        """Compute what an edit of a layer's weight adds to its output; it is kept while the batch is in memory."""
         if self._added_by is not edit:
             self._added = {}
             self._added_by = edit
-        for number, (state, output) in enumerate(zip(self.states[layer], self._outputs[layer], strict=True)):
-            if number not in self._added:
-                self._added[number] = change.added(cut, cut.keys(state))
-            yield state, torch.add(output, self._added[number], alpha=strength)
+        if batch in self._added:
+            return self._added[batch]
+        cut = self.cuts[layer]
+        added = edit.changes[f"{layer}.weight"].added(cut, cut.keys(state))
+        if self.memory.get(self._owner, layer, batch) is not None:
+            self._added[batch] = added
+        return added
 
     def _edited_parameters(self, edit: Edit, strength: float, layer: str) -> dict[str, Tensor]:
         """Compute the parameters that an edit changes, all of which must be at the layer or after it."""
@@ -177,46 +284,39 @@ class CachedActivations:
             parameters[name] = torch.add(parameter, change.delta().to(parameter), alpha=strength)
         return parameters
 
-    def _states_at(self, layer: str) -> Iterable[State]:
-        """Give the states at a layer, batch by batch."""
-        if self.states is not None:
-            return self.states[layer]
-        return map(self.cuts[layer].prefix, in_batches(self._data, self._batch_size))
-
 
 def cache_activations(
     cuts: Mapping[str, Cut],
     sets: Mapping[str, LabelledImages],
     early_stopping: Collection[str] = (),
     progress: bool = False,
+    memory: StateMemory | None = None,
 ) -> dict[str, CachedActivations]:
     """Cache sets of images at the layers of a classifier.
 
-    Images that do not fit into memory are run from the start for each edit, so put those that are evaluated most often
-    first.
+    Images whose states do not fit into memory are run from the start for each edit, so put those that are evaluated
+    most often first.
 
     Args:
         cuts: the cuts by layer, which come from one `cut_all`.
         sets: the images, by the name of the set.
-        early_stopping: names of the sets that are compared with a condition to stop; they get smaller batches, so that
-            a comparison stops after a few images.
+        early_stopping: names of the sets that are compared with a condition to stop; they get smaller batches, and
+            begin with the images that an edit breaks first.
         progress: show progress bars.
+        memory: keeps the states of all sets; by default, those at all layers are kept, up to `memory_for_states`.
 
     Returns:
         The cached activations, by the name of the set.
     """
     cached = {}
     classifier = next(iter(cuts.values())).classifier
-    free = memory_for_states(classifier.device)
+    memory = memory or StateMemory(memory_for_states(classifier.device), cuts)
     for name, images in sets.items():
         batch_size = _batch_size_of_states(classifier)
-        if name in early_stopping:
+        may_stop = name in early_stopping
+        if may_stop:
             batch_size = min(batch_size, max(8, len(images) // 16))
-        needed = len(images) * bytes_of_states(cuts, images.images[:1]) if len(images) else 0
-        in_memory = needed <= free
-        cached[name] = CachedActivations(cuts, images, batch_size, progress, in_memory)
-        if in_memory:
-            free -= needed
+        cached[name] = CachedActivations(cuts, images, batch_size, progress, memory, may_stop)
     return cached
 
 
@@ -227,29 +327,22 @@ def _batch_size_of_states(classifier: Classifier) -> int:
 
 @torch.no_grad()
 def bytes_of_states(cuts: Mapping[str, Cut], image: Tensor) -> int:
-    """Count the bytes that caching an image `(1, 3, H, W)` at all cuts takes.
-
-    With the states come the output of each layer, and what a change adds to one of them.
-    """
-    states = [state for [state] in states_at(cuts, image).values()]
-    cached = [tensor for state in states for tensor in state]
-    outputs = [cut.output(state) for cut, state in zip(cuts.values(), states, strict=True)]
-    of_one_change = max(output.nbytes for output in outputs)
-    return of_one_change + sum({tensor.data_ptr(): tensor.nbytes for tensor in (*cached, *outputs)}.values())
+    """Count the bytes that caching an image `(1, 3, H, W)` at all cuts takes."""
+    return sum(CachedLayer(state, cuts[layer].output(state)).size for layer, [state] in states_at(cuts, image).items())
 
 
 def memory_for_states(device: torch.device) -> float:
-    """Return how many bytes states may take: `EDITTOOLS_MEMORY` in GB, otherwise half of the device's memory."""
+    """Return how many bytes states may take.
+
+    It is `EDITTOOLS_MEMORY` in GB; by default half of the memory of a GPU, and otherwise 1 GB.
+    """
     setting = os.environ.get("EDITTOOLS_MEMORY")
     if setting:
         number = float(setting) if setting.replace(".", "", 1).isdigit() else setting
         return 1e9 * check_amount(number, "EDITTOOLS_MEMORY", 0)
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory / 2
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2
-    except (AttributeError, OSError, ValueError):  # a system that does not say
-        return 8e9
+    return 1e9
 
 
 class SplitActivations(dict[str, CachedActivations]):
@@ -258,6 +351,7 @@ class SplitActivations(dict[str, CachedActivations]):
     Attributes:
         splits: the splits.
         cuts: the cut at each layer, in the network's order.
+        memory: keeps the states of all splits.
         reference: what the reference images say about each layer, by the layer's name.
     """
 
@@ -268,8 +362,9 @@ class SplitActivations(dict[str, CachedActivations]):
         splits: Splits,
         progress: bool = False,
         shared: "SplitActivations | None" = None,
+        kept: Collection[str] | None = None,
     ) -> None:
-        """Run all splits up to the layers once.
+        """Run all splits once.
 
         Args:
             classifier: the classifier.
@@ -278,6 +373,7 @@ class SplitActivations(dict[str, CachedActivations]):
             progress: show progress bars.
             shared: activations of the same classifier at the same layers. What they hold of the same sets is taken
                 over, with the copy of the weights that they were computed with.
+            kept: names of the layers at which states are kept from the beginning; by default all of them.
 
         Raises:
             ValueError: if `shared` is of another classifier or of other layers.
@@ -297,7 +393,10 @@ class SplitActivations(dict[str, CachedActivations]):
                 taken_over[name] = shared[name]
             else:
                 new[name] = data
-        cached = cache_activations(self.cuts, new, early_stopping=("clean", "retain"), progress=progress)
+        self.memory = StateMemory(memory_for_states(classifier.device), layers if kept is None else kept)
+        if shared is not None:
+            self.memory = shared.memory
+        cached = cache_activations(self.cuts, new, ("clean", "retain"), progress, self.memory)
         for name in splits.labeled:
             self[name] = taken_over[name] if name in taken_over else cached[name]
         self.reference: dict[str, LayerReference] = {}
@@ -438,12 +537,10 @@ class ConstraintCheck:
     ) -> tuple[Comparison, Comparison | None] | None:
         retain = None
         if self.retain is not None:
-            retain_before = self.retain.before
-            allowed = constraints.may_break(len(retain_before))
+            allowed = constraints.may_break(len(self.retain.before))
 
-            def breaks_too_many(after: Tensor) -> bool:
-                broken = after & ~retain_before[: len(after)]
-                return int(broken.sum()) > allowed
+            def breaks_too_many(before: Tensor, after: Tensor) -> bool:
+                return int((after & ~before).sum()) > allowed
 
             retain = self.retain.compare(edit, strength, breaks_too_many)
             if retain is None:
@@ -451,7 +548,7 @@ class ConstraintCheck:
         errors_before = int(self.clean.before.sum())
         images = len(self.clean.before)
 
-        def costs_too_much(after: Tensor) -> bool:
+        def costs_too_much(before: Tensor, after: Tensor) -> bool:
             """Return whether the images so far hold more errors than all images may have."""
             return 100 * (errors_before - int(after.sum())) / images < -constraints.max_accuracy_drop
 

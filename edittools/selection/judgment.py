@@ -14,7 +14,7 @@ to select the edit, the checks of these measurements, and how many images would 
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -65,6 +65,9 @@ COVERED = 0.9
 
 FEWEST_ERRORS = 6
 """With fewer misclassified images no edit reaches p ≤ 0.05, even if it corrects all: 2 · 0.5⁵ is 0.06."""
+
+CLEAR_GAIN = 6
+"""A constraint limits an edit if at least so many more images are corrected without it, and twice as many."""
 
 FITTED = 0.5
 """An edit fits the exemplar if at most this share of the loss there is left."""
@@ -136,7 +139,7 @@ class Verdict:
     Attributes:
         word: "use", "unclear" or "do not use".
         reason: the figures of the checks that decided, as a clause without a period.
-        advice: what to do next; empty for "use".
+        advice: what to do next. For "use", it is empty unless a constraint limits the edit, see `limiting_constraint`.
         checks: the checklist.
     """
 
@@ -184,7 +187,8 @@ def judge(search: EditSearch, selection: Selection, controls: Mapping[str, Selec
     """
     evaluations = {name: evaluate(search, control) for name, control in (controls or {}).items()}
     exemplars = cache_exemplars(search)
-    return verdict_of(checklist(search, selection, evaluate(search, selection), evaluations, exemplars))
+    checks = checklist(search, selection, evaluate(search, selection), evaluations, exemplars)
+    return with_limit(verdict_of(checks), search, selection)
 
 
 def checklist(
@@ -221,6 +225,55 @@ def checklist(
     checks.append(fit_check(selection.edit))
     checks.append(reliability_check(int(is_reliable.sum()), len(used)))
     return checks + evaluation_checks(evaluation, controls, search.constraints)
+
+
+# --- what limits the edit ---------------------------------------------------------------------------------------------
+
+
+def with_limit(verdict: Verdict, search: EditSearch, selection: Selection) -> Verdict:
+    """Begin the advice of a verdict with the constraint that limits the edit, if one does."""
+    limit = limiting_constraint(search, selection)
+    return replace(verdict, advice=f"{limit} {verdict.advice}".strip()) if limit else verdict
+
+
+def limiting_constraint(search: EditSearch, selection: Selection) -> str:
+    """Say which constraint decides how many images an edit corrects.
+
+    It is one without which at least twice as many images are corrected, and at least `CLEAR_GAIN` more. Everything is
+    measured on images that were used for selection.
+
+    Args:
+        search: the search.
+        selection: the selection in this search.
+
+    Returns:
+        What a candidate corrects and costs without that constraint, and what to do; empty if there is no such one.
+    """
+    corrected = int(selection.scores["corrected"])
+    enough = max(2 * corrected, corrected + CLEAR_GAIN)
+    outcomes = selection.outcomes
+    if not len(outcomes) or int(outcomes.corrected.max()) < enough:
+        return ""
+    errors = int(outcomes.before.sum())
+    without_retained = replace(search.constraints, max_retain_broken=100.0)
+    without_accuracy = replace(search.constraints, max_accuracy_drop=100.0)
+    found = search.select_on(outcomes, slice(None), without_retained)
+    if found.scores["corrected"] >= enough and found.retain is not None:
+        correct = int((~found.retain.before).sum())
+        return (
+            "On images used for selection, the retained images decide: without them, a candidate corrects "
+            f"{found.scores['corrected']} of {errors} and breaks {found.retain.broken} of {correct}. If these images "
+            "rely on the same rule, pass others that should keep their predictions."
+        )
+    found = search.select_on(outcomes, slice(None), without_accuracy)
+    if found.scores["corrected"] >= enough:
+        return (
+            "On images used for selection, the accuracy on clean images decides: without that constraint, a candidate "
+            f"corrects {found.scores['corrected']} of {errors} and changes the accuracy on {len(found.clean.before):,} "
+            f"clean images by {found.accuracy_change:+.2f} points. If some of these show the concept, or are labeled "
+            "wrongly, leave them out."
+        )
+    return ""
 
 
 # --- before the search ------------------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """Repair a classifier in one call: `print(repair(classifier, exemplar, failing, clean).summary())`.
 
-There are three methods: the low-rank edit of `rewrite`, the closed form and the projection of the concept. The best
-candidate of all three is selected, and an edit of a second layer is added if that lowers the loss further.
+There are two methods: the edit of `rewrite`, of low or full rank, and the projection of the concept. The best candidate
+of both is selected, and an edit of a second layer is added if that lowers the loss further. Each method tries every
+layer with its default settings, and all its settings in the best of them.
 
 A dozen failing images are too few to divide into a set for selection and one for evaluation, so the evaluation is by
 cross-validation. For each fold, the method, the layer, the settings and the second layer are selected on the images of
@@ -13,6 +14,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from itertools import combinations
 from os import PathLike
 from pathlib import Path
@@ -23,6 +25,7 @@ import torch
 from torch import Tensor
 
 from edittools._inference import refuse_inference_mode
+from edittools.baselines import finetune
 from edittools.classifiers import Classifier, check_classifier, check_size, remap_labels
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar, Exemplars, named_exemplars
@@ -47,11 +50,13 @@ from edittools.selection.judgment import (
     labels_check,
     verdict_of,
     warn_about,
+    with_limit,
 )
 from edittools.selection.report import (
-    NAMES,
+    EDIT,
     SECOND,
     SELECTED,
+    charts_html,
     describe_alternatives,
     describe_map,
     describe_selection,
@@ -65,6 +70,7 @@ from edittools.selection.search import (
     EditSearch,
     Outcome,
     Outcomes,
+    Scored,
     Selection,
     check_layers,
     cross_validate,
@@ -73,29 +79,65 @@ from edittools.selection.search import (
     stratified_folds,
 )
 from edittools.selection.splits import Splits, check_disjoint, label_by_prediction, split_clean, without_duplicates
+from edittools.site import site_at
 
-SETTINGS = tuple(
-    grid(rank=(1, 3), masked=(True, False), objective=("least_squares",), reference_weight=(0.0, 10.0, 100.0))
+SETTINGS = (
+    *grid(rank=(1, 3), masked=(True, False), objective=("least_squares",), reference_weight=(0.0, 10.0, 100.0)),
+    *grid(rank=(None,), masked=(True,), objective=("least_squares",), reference_weight=(1.0, 10.0, 100.0, 1000.0)),
 )
-"""Settings of `rewrite` that `repair` tries in every layer; least squares, since it takes milliseconds."""
+"""Settings of `rewrite` that `repair` tries; least squares, since it takes milliseconds."""
 
 FINETUNING = tuple(grid(scope=("local",), rate=(1e-3, 1e-2), steps=(20,)))
 """Settings of `finetune` that `repair` tries as a control."""
 
-METHODS = ("edit", "closed form", "projection")
-"""The methods that `repair` selects from, by their names in its table; "edit" is the low-rank edit."""
+FINETUNING_ON_FAILING = tuple(
+    grid(scope=("global",), rate=(1e-4, 1e-3, 1e-2), momentum=(0.9,), locality=(1.0,), steps=(20,))
+)
+"""Settings of fine-tuning on the failing images, which `repair` compares with on request."""
+
+METHODS = (EDIT, "projection")
+"""The methods that `repair` selects from, by their names in its table."""
 
 CONTROLS = (RANDOM, "local fine-tuning", "logit correction")
 """The controls, by their names in the table: the best of five draws of random directions, which the edit must surpass
 for the verdict "use", and two baselines, which must not be significantly better."""
 
-NAMES_OF_ROWS = (SELECTED, *METHODS, *CONTROLS)
+ON_FAILING = "fine-tuning on the failing images"
+"""The name of the row of fine-tuning on the failing images, with which an edit is compared on request."""
+
+NAMES_OF_ROWS = (SELECTED, *METHODS, *CONTROLS, ON_FAILING)
 """The rows of the table of `repair`, in their order."""
+
+SECOND_LAYER = "second layer"
+"""What `Progress` calls the search for an edit on top of the best one."""
 
 ON_TOP = 10
 """Number of candidates of other layers that are tried on top of the best candidate."""
 
-Callback = Callable[[str, int, int | None], bool | None]
+
+@dataclass(frozen=True)
+class Progress:
+    """How far `repair` has come.
+
+    Attributes:
+        method: what is tried at the moment.
+        done: number of its candidates that were tried.
+        total: number of its candidates; None if it is not known.
+        share: share of all candidates of all methods that were tried, about, from 0 to 1.
+        corrected: number of failing images that the best candidate so far corrects; None if none corrects more than it
+            breaks. It is the one with the lowest loss, whatever it costs.
+        broken: number of images that this candidate breaks.
+    """
+
+    method: str
+    done: int
+    total: int | None
+    share: float
+    corrected: int | None = None
+    broken: int | None = None
+
+
+Callback = Callable[[Progress], bool | None]
 
 
 class _Stopped(Exception):
@@ -108,9 +150,9 @@ class RepairResult:
 
     Attributes:
         edit: the selected edit. If no candidate is feasible, it changes nothing.
-        table: one row per method. "selected" is the whole procedure; "edit" (low-rank), "closed form" and "projection"
-            are its methods, each one alone; the others are controls, of which "random direction" is the best of five
-            draws. Where they were measured, the columns are
+        table: one row per method. "selected" is the whole procedure; "edit" and "projection" are its methods, each one
+            alone; the others are controls, of which "random direction" is the best of five draws. Where they were
+            measured, the columns are
             `failing`, `corrected`, `broken`: numbers of misclassified images with the concept before the edit, and of
             images that it corrects and breaks, each evaluated with an edit that was selected without it;
             `share`, `low`, `high`, `p`: share of these errors that is corrected, net, with its 95% interval, and the
@@ -141,6 +183,16 @@ class RepairResult:
     selections: Mapping[str, Selection] = field(default_factory=dict, repr=False)
     inside_mask: float | None = field(default=None, repr=False)
     settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def layers(self) -> pd.DataFrame:
+        """What an edit with default settings corrects and breaks in each layer, see `Selection.layers`."""
+        return self.selection.layers
+
+    @cached_property
+    def trade_off(self) -> pd.DataFrame:
+        """The candidates that no other one beats, on images used for selection, see `EditSearch.trade_off`."""
+        return self.search.trade_off(self.selection.outcomes)
 
     @property
     def checks(self) -> tuple[Check, ...]:
@@ -188,8 +240,16 @@ class RepairResult:
             [name for name in CONTROLS if name in self.table.index],
             settings=self.settings,
             inside_mask=self.inside_mask,
+            trade_off=self.trade_off,
             title=title,
         )
+
+    def charts_html(self) -> str:
+        """Return the charts of the report as a piece of HTML: each layer, and the trade-off.
+
+        The trade-off takes some seconds; it is computed once.
+        """
+        return charts_html(self.search, self.selection, self.trade_off)
 
 
 def repair(
@@ -203,12 +263,13 @@ def repair(
     settings: Sequence[Mapping[str, Any]] = SETTINGS,
     strengths: Sequence[float] = (0.5, 1.0, 1.5),
     baselines: bool = True,
+    finetuning: bool = False,
     callback: Callback | None = None,
     progress: bool = True,
 ) -> RepairResult:
     """Select an edit that corrects failing images, under constraints on clean and on retained images.
 
-    The candidates are low-rank edits, closed forms and concept projections, in several layers. A candidate is feasible
+    The candidates are edits of low and of full rank and concept projections, in several layers. A candidate is feasible
     if it corrects more failing images than it breaks, loses at most 0.25 percentage points of accuracy (or one image)
     and, with 95% confidence, breaks at most 3% of the retained images. If fewer than 99 retained images are used for
     selection, they cannot show this, and the candidate must break none. Of the feasible candidates, the one with the
@@ -229,14 +290,15 @@ def repair(
             sets by name. Without labels, the current predictions serve as labels. Half of each set is used for
             selection, and half for evaluation. In the selection, one constraint applies to all sets together; in the
             verdict, one applies to each set.
-        layers: names of the layers to edit, in the network's order; by default at most ten of the later half, see
-            `later_layers`.
+        layers: names of the layers to edit, in the network's order; by default all of `candidate_layers`.
         settings: settings of `rewrite` to try.
-        strengths: factors α by which low-rank edits are scaled.
+        strengths: factors α by which edits are scaled.
         baselines: also select the controls: five draws of random directions, local fine-tuning and logit correction.
             They take most of the time, but without them the verdict is at best "unclear".
-        callback: is called before each candidate with the method, the number of candidates done, and their total (None
-            if it is unknown). The search ends when the callback returns False, or with Ctrl-C.
+        finetuning: also fine-tune the later layers on the failing images, with the reference images as clean images,
+            and compare. It informs, and does not change the verdict.
+        callback: is called before each candidate with the `Progress`. The search ends when the callback returns False,
+            or with Ctrl-C.
         progress: show progress bars.
 
     Returns:
@@ -271,7 +333,8 @@ def repair(
     of_images = [*image_checks(clean_images, errors, 0), labels_check(search.activations)]
     warn_about(exemplar_checks(search, cached_exemplars) + of_images, stacklevel=2)
     procedure = _Procedure(search, callback, progress)
-    complete = procedure.run(_candidates(search, settings, strengths, baselines))
+    complete = procedure.run(_candidates(search, settings, strengths, baselines), finetuning)
+    procedure.keep_selected_layers()
     draws = {name: evaluate(search, draw, retained_sets) for name, draw in procedure.draws.items()}
     if draws:
         best_draw = best_of({name: draw.target for name, draw in draws.items()})
@@ -281,7 +344,8 @@ def repair(
     evaluations = {name: evaluate(search, one, retained_sets) for name, one in selections.items()}
     controls = draws | {name: evaluations[name] for name in CONTROLS if name in evaluations and name != RANDOM}
     selection = selections[SELECTED]
-    verdict = verdict_of(checklist(search, selection, evaluations[SELECTED], controls, cached_exemplars, complete))
+    checks = checklist(search, selection, evaluations[SELECTED], controls, cached_exemplars, complete)
+    verdict = with_limit(verdict_of(checks), search, selection)
     selection = replace(selection, edit=replace(selection.edit, verdict=str(verdict)))
     selections[SELECTED] = selection
     rows = {name: _row(one, evaluations[name]) for name, one in selections.items()}
@@ -433,17 +497,22 @@ def _candidates(
 ) -> dict[str, Candidates]:
     """List the candidates of each method, those to select from first, then the controls."""
     candidates = {
-        "edit": search.candidates("rewrite", settings, strengths),
-        "closed form": search.candidates("closed_form", strengths=(1.0,)),
+        EDIT: search.candidates("rewrite", settings, strengths),
         "projection": search.candidates("projection"),
     }
     if baselines:
-        seeded = [{**setting, "seed": seed} for seed in range(DRAWS) for setting in settings]
-        candidates[RANDOM] = search.candidates("random_direction", seeded, strengths)
+        for seed in range(DRAWS):
+            seeded = [{**setting, "seed": seed} for setting in settings]
+            candidates[_draw(seed)] = search.candidates("random_direction", seeded, strengths)
         if all(exemplar.label is not None for group in search.exemplars.values() for exemplar in group):
             candidates["local fine-tuning"] = search.candidates("finetune", FINETUNING, strengths)
         candidates["logit correction"] = search.candidates("logit_correction")
     return candidates
+
+
+def _draw(seed: int) -> str:
+    """Name a draw of random directions."""
+    return f"{RANDOM} {seed + 1}"
 
 
 class _Procedure:
@@ -455,83 +524,165 @@ class _Procedure:
         self.progress = progress
         self.target = search.activations["target"]
         self.folds = stratified_folds(self.target.labels)
+        self.firsts: dict[str, Outcomes | None] = {}
         self.scored: dict[str, list[Outcome]] = {}
         self.selections: dict[str, Selection] = {}
         self.draws: dict[str, Selection] = {}
+        self._best: Outcome | None = None
+        self._tried = 0
+        self._planned: dict[str, int] = {}
         self._sums: dict[tuple[Edit, Edit, float], Outcome] = {}
 
-    def run(self, candidates: Mapping[str, Candidates]) -> bool:
+    def run(self, candidates: Mapping[str, Candidates], finetuning: bool) -> bool:
         """Score the candidates of all methods, and select; return False if the search was ended early.
+
+        Args:
+            candidates: the candidates by method.
+            finetuning: also select among fine-tunings on the failing images.
 
         Raises:
             ValueError: if there is no candidate.
             KeyboardInterrupt: if the search was ended before the first candidate.
         """
+        self._planned = {name: of_method.expected_count for name, of_method in candidates.items()}
+        if len(self.search.cuts) > 1:
+            self._planned[SECOND_LAYER] = ON_TOP * (len(self.folds.unique()) + 1)
         try:
             for name in METHODS:
                 self._score(name, candidates[name])
+            self._keep_scored_layers()
             self.selections[SELECTED] = self._select_of_all(with_second_layer=True)
+            self._select_methods()
             for name in candidates:
                 if name not in METHODS:
                     self._score(name, candidates[name])
-                if name == RANDOM:
-                    self._select_draws()
-                elif self.scored[name] or name == "edit":
-                    self.selections[name] = self.search.select(self._outcomes(name), cv=self.folds)
+                    self._select_control(name)
+            if finetuning:
+                self.selections[ON_FAILING] = self._finetune_on_failing()
         except (KeyboardInterrupt, _Stopped) as interrupt:
-            if not self.scored["edit"]:
+            if not self.scored.get(EDIT) and not self.firsts.get(EDIT):
                 raise KeyboardInterrupt from interrupt
             if SELECTED not in self.selections:
                 self.selections[SELECTED] = self._select_of_all(with_second_layer=False)
-            if "edit" not in self.selections:
-                self.selections["edit"] = self.search.select(self._outcomes("edit"), cv=self.folds)
+            if EDIT not in self.selections:
+                self.selections[EDIT] = self._cross_validated(self._scored(EDIT))
             return False
         return True
 
-    def _select_draws(self) -> None:
-        """Select among the random directions of each seed, as among the candidates of a method."""
-        outcomes = self._outcomes(RANDOM)
-        seeds = [candidate.params["seed"] for candidate in outcomes.candidates]
-        for seed in sorted(set(seeds)):
-            of_seed = [index for index, other in enumerate(seeds) if other == seed]
-            draw = self.search.select(outcomes.of_candidates(of_seed), cv=self.folds)
-            self.draws[f"{RANDOM} {seed + 1}"] = draw
+    def keep_selected_layers(self) -> None:
+        """Keep the states at the layers of the selected edits in memory, since these are evaluated next."""
+        selected = [*self.selections.values(), *self.draws.values()]
+        self.search.keep_states({layer for selection in selected for layer in selection.edit.layers})
+
+    def _keep_scored_layers(self) -> None:
+        """Keep the states at the layers of all candidates so far in memory, since these are selected from next."""
+        outcomes = [outcome for of_method in self.scored.values() for outcome in of_method]
+        self.search.keep_states({outcome.candidate.params["layer"] for outcome in outcomes})
+
+    def _select_methods(self) -> None:
+        """Select among the candidates of each method alone."""
+        for name in METHODS:
+            if name == EDIT or self.scored[name]:
+                self.selections[name] = self._cross_validated(self._scored(name))
+
+    def _select_control(self, name: str) -> None:
+        """Select among the candidates of a control, if it has any."""
+        scored = self._scored(name)
+        if not len(scored.outcomes):
+            return
+        selections = self.draws if name.startswith(RANDOM) else self.selections
+        selections[name] = self._cross_validated(scored)
+
+    def _cross_validated(self, scored: Scored) -> Selection:
+        """Select among the candidates of a method, on all failing images and without each fold."""
+
+        def select(images: Tensor | slice) -> Selection:
+            return self.search.select_on(scored, images)
+
+        return cross_validate(select, self.target.before, self.folds)
 
     def _score(self, method: str, candidates: Candidates) -> None:
-        """Score the candidates of a method, until the callback ends the search."""
+        """Score the candidates of a method in one or two passes, until the callback ends the search."""
         outcomes: list[Outcome] = []
+        self.firsts[method] = None
         self.scored[method] = outcomes
-
-        def tell(done: int, total: int | None) -> None:
-            self._tell(method, done, total)
-
+        already_tried = self._tried
+        self.firsts[method] = first = self.search.first_pass(candidates, partial(self._tell, f"{method}, every layer"))
+        candidates = self.search.second_pass(candidates, first, self.folds)
+        self._planned[method] = self._tried - already_tried + len(candidates)
+        tell = partial(self._tell, method)
         for outcome in score_each(candidates, self.target, method if self.progress else "", tell):
-            params = {"method": NAMES.get(method, method), **outcome.candidate.params}
+            params = {"method": method, **outcome.candidate.params}
             outcomes.append(outcome._replace(candidate=replace(outcome.candidate, params=params)))
+            if method in METHODS:
+                self._remember(outcome)
+
+    def _remember(self, outcome: Outcome) -> None:
+        """Remember an outcome if it is the best so far: that of the lowest loss with a net gain."""
+        is_better = int(outcome.wrong.sum()) < int(self.target.before.sum())
+        if is_better and (self._best is None or outcome.losses.mean() < self._best.losses.mean()):
+            self._best = outcome
 
     def _tell(self, method: str, done: int, total: int | None) -> None:
         """Call the callback."""
-        if self.callback is not None and self.callback(method, done, total) is False:
+        self._tried += 1
+        if self.callback is None:
+            return
+        share = min((self._tried - 1) / max(sum(self._planned.values()), 1), 1.0)
+        counts = ()
+        if self._best is not None:
+            before = self.target.before
+            wrong = self._best.wrong
+            counts = (int((before & ~wrong).sum()), int((~before & wrong).sum()))
+        if self.callback(Progress(method, done, total, share, *counts)) is False:
             raise _Stopped
 
-    def _outcomes(self, *methods: str) -> Outcomes:
-        """Collect the outcomes of the candidates of some methods."""
-        outcomes = [outcome for method in methods for outcome in self.scored.get(method, ())]
-        return Outcomes.of(outcomes, self.target.before)
+    def _scored(self, method: str) -> Scored:
+        """Collect the outcomes of the candidates of a method."""
+        return Scored(Outcomes.of(self.scored.get(method, ()), self.target.before), self.firsts.get(method))
 
     def _select_of_all(self, with_second_layer: bool) -> Selection:
         """Select among the candidates of all methods, and a second layer on top, by cross-validation."""
         started = time.perf_counter()
-        outcomes = self._outcomes(*METHODS)
+        edits, *others = (self._scored(name) for name in METHODS)
+        first_candidates = sum(len(scored.first) for scored in (edits, *others) if scored.first is not None)
 
         def select(images: Tensor | slice) -> Selection:
+            outcomes = edits.finalists(images)
+            for scored in others:
+                if len(scored.outcomes):
+                    outcomes = outcomes.joined(scored.finalists(images))
             selection = self.search.select_on(outcomes, images)
             if with_second_layer and selection.feasible:
-                return self._add_layer(selection, outcomes, images)
-            return selection
+                selection = self._add_layer(selection, outcomes, images)
+            first = None if edits.first is None else edits.first.on_images(images)
+            return replace(selection, first=first, n_candidates=selection.n_candidates + first_candidates)
 
         selection = cross_validate(select, self.target.before, self.folds)
         return replace(selection, seconds=time.perf_counter() - started)
+
+    def _finetune_on_failing(self) -> Selection:
+        """Fine-tune the later layers on the failing images, on all of them and without each fold, and select."""
+        layers = list(self.search.cuts)
+        layer = layers[3 * len(layers) // 4]
+        data = self.search.splits.target
+        whole = torch.ones(data.images.shape[2:])
+
+        def select(images: Tensor | slice) -> Selection:
+            indices = torch.arange(len(data))[images].tolist()
+            shown = []
+            for index in indices:
+                image = data.images[index]
+                shown.append(Exemplar(image, image, whole, int(self.target.labels[index])))
+            site = site_at(self.search.cuts[layer], shown, self.search.activations.reference[layer])
+            tuned = []
+            for done, setting in enumerate(FINETUNING_ON_FAILING):
+                self._tell(ON_FAILING, done, len(FINETUNING_ON_FAILING))
+                [edit] = finetune(site, **setting)
+                tuned.append(Candidate({"layer": layer, **setting}, edit))
+            return self.search.select_on(Outcomes.of(score_each(tuned, self.target), self.target.before), images)
+
+        return cross_validate(select, self.target.before, self.folds)
 
     def _add_layer(self, first: Selection, outcomes: Outcomes, images: Tensor | slice) -> Selection:
         """Add a candidate of another layer to the selected one, if that lowers the loss within the constraints."""
@@ -543,7 +694,7 @@ class _Procedure:
                 others.append(candidate)
         sums = []
         for done, other in enumerate(others[:ON_TOP]):
-            self._tell("second layer", done, len(others[:ON_TOP]))
+            self._tell(SECOND_LAYER, done, len(others[:ON_TOP]))
             sums.append(self._sum(first, other))
         return self.search.select_on(outcomes.joined(Outcomes.of(sums, self.target.before)), images)
 

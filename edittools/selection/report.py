@@ -19,7 +19,20 @@ from edittools.edits import Edit
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages, in_batches
 from edittools.metrics import misclassified, predicted_classes
-from edittools.reports import Bar, Card, Figure, Page, data_uri, render, save_page, shade
+from edittools.reports import (
+    Bar,
+    Card,
+    Figure,
+    LayerBar,
+    Page,
+    Point,
+    TradeOff,
+    data_uri,
+    render,
+    render_charts,
+    save_page,
+    shade,
+)
 from edittools.selection.judgment import (
     GENERALITY,
     RELIABILITY,
@@ -35,8 +48,8 @@ from edittools.selection.judgment import (
 )
 from edittools.selection.search import EditSearch, Selection, describe_params
 
-NAMES = {"edit": "low-rank edit"}
-"""What a method is called in the parameters and the summary, unless as in the table."""
+EDIT = "edit"
+"""The name of the method `rewrite` in a table of methods."""
 
 SECOND = "second "
 """Prefix of the parameters of a second layer."""
@@ -114,6 +127,7 @@ def make_page(
     *,
     settings: Mapping[str, Any] | None = None,
     inside_mask: float | None = None,
+    trade_off: pd.DataFrame | None = None,
     title: str = "",
 ) -> Page:
     """Collect the content of a report.
@@ -128,17 +142,20 @@ def make_page(
         settings: the arguments of `repair` that define the candidates, by name; None if another function made the
             selection.
         inside_mask: share of the edit map of x' that lies inside the mask; computed if it is not given.
+        trade_off: what `EditSearch.trade_off` returns for the outcomes of the selection; computed if it is not given.
         title: the heading of the page.
 
     Returns:
         The content, to be written by `save_page` or `render`.
     """
     titles = {name: f"{name} (control)" for name in controls}
-    table = table.rename(index={**NAMES, **titles})
+    table = table.rename(index=titles)
     shown = _shown_images(search, selection)
     text = describe_selection(selection) if selection.feasible else "no edit"
     maps, note = _maps(search, selection, shown, inside_mask)
     costs, costs_note = _costs(search, selection, evaluation)
+    if trade_off is None:
+        trade_off = search.trade_off(selection.outcomes)
     held_out = "each with an edit that was selected without it"
     if "target_test" in search.activations:
         held_out = "none of which was used to select the edit"
@@ -161,6 +178,8 @@ def make_page(
         costs_note=costs_note,
         corrected_bars=_corrected_bars(table),
         accuracy_bars=_accuracy_bars(table),
+        layers=_layer_bars(selection),
+        trade_off=_trade_off(search, selection, trade_off),
         table_head=("method", *_COLUMNS),
         table=_rows(table),
         settings=_settings(search, selection, settings),
@@ -194,9 +213,9 @@ def describe_selection(selection: Selection) -> str:
 
 def describe_edit(params: Mapping[str, Any]) -> str:
     """Describe an edit of one layer; what was not among the settings is as `rewrite` has it."""
-    method = params.get("method", NAMES["edit"])
+    method = params.get("method", EDIT)
     settings = dict(params)
-    if method == NAMES["edit"]:
+    if method == EDIT:
         settings = {"rank": 1, "masked": True, **params}
         names = ("layer", "exemplar", "rank", "masked", "strength")
         settings = {name: settings[name] for name in names if name in settings}
@@ -212,12 +231,10 @@ def describe_map(inside_mask: float, covered: float) -> str:
 def describe_alternatives(table: pd.DataFrame) -> list[str]:
     """Say what each method alone gives, and what the controls give."""
     lines = []
-    if "edit" in table.index:
-        edit = table.loc["edit"]
-        lines.append(
-            f"The low-rank edit alone, selected the same way: {edit.corrected} corrected, {edit.broken} broken."
-        )
-    others = table.drop(index=[name for name in (SELECTED, "edit") if name in table.index])
+    if EDIT in table.index:
+        edit = table.loc[EDIT]
+        lines.append(f"The edit alone, selected the same way: {edit.corrected} corrected, {edit.broken} broken.")
+    others = table.drop(index=[name for name in (SELECTED, EDIT) if name in table.index])
     if len(others):
         counts = ", ".join(f"{name} {row.corrected} / {row.broken}" for name, row in others.iterrows())
         lines.append(f"Other methods, corrected / broken: {counts}.")
@@ -449,6 +466,66 @@ def _accuracy_bars(table: pd.DataFrame) -> list[Bar]:
             note = f"{row['retained broken']:.0f} of {row['retained']:.0f} {RETAINED} broken"
         bars.append(Bar(str(name), *value, text, note, strong=name == SELECTED))
     return bars
+
+
+def charts_html(search: EditSearch, selection: Selection, trade_off: pd.DataFrame) -> str:
+    """Render the charts of a search as in its report: each layer, and the trade-off.
+
+    Args:
+        search: the search.
+        selection: the selection in this search.
+        trade_off: what `EditSearch.trade_off` returns for the outcomes of the selection.
+
+    Returns:
+        A piece of HTML; empty if there is nothing to show.
+    """
+    return render_charts(_layer_bars(selection), _trade_off(search, selection, trade_off))
+
+
+def _layer_bars(selection: Selection) -> list[LayerBar]:
+    """Make a bar for each layer of the first pass; none after a single pass."""
+    bars = []
+    for _, row in selection.layers.iterrows():
+        is_selected = row.layer in selection.edit.layers
+        bars.append(LayerBar(row.layer, int(row.corrected), int(row.broken), row.loss, row["goes on"], is_selected))
+    return bars
+
+
+def _trade_off(search: EditSearch, selection: Selection, table: pd.DataFrame) -> TradeOff | None:
+    """Make a point for each candidate of a trade-off, and one for the selected candidate; None if there are none."""
+    if not len(table):
+        return None
+    name = describe_params(selection.params) if selection.feasible else None
+    points = []
+    for _, row in table.iterrows():
+        point = Point(
+            candidate=row.candidate,
+            corrected=int(row.corrected),
+            broken=int(row.broken),
+            accuracy_change=float(row["accuracy change"]),
+            retained_broken=int(row["retained broken"]),
+            feasible=bool(row.feasible),
+            selected=row.candidate == name,
+        )
+        points.append(point)
+    if name is not None and not any(point.selected for point in points):
+        points.append(_selected_point(selection))
+    retain = search.splits.retain
+    most_broken = None if retain is None else search.constraints.may_break(len(retain))
+    return TradeOff(points, -search.constraints.max_accuracy_drop, most_broken)
+
+
+def _selected_point(selection: Selection) -> Point:
+    """Make a point for the selected candidate, which others may beat, since the one of the lowest loss is selected."""
+    return Point(
+        candidate=describe_params(selection.params),
+        corrected=int(selection.scores["corrected"]),
+        broken=int(selection.scores["broken"]),
+        accuracy_change=selection.accuracy_change,
+        retained_broken=0 if selection.retain is None else selection.retain.broken,
+        feasible=True,
+        selected=True,
+    )
 
 
 # --- settings, versions and code --------------------------------------------------------------------------------------

@@ -8,15 +8,21 @@
 Candidates are scored on the target images. Of those that correct more than they break and satisfy the `Constraints`,
 the one with the lowest cross-entropy is selected. The splits for evaluation, such as `target_test`, are used by
 `evaluate` only.
+
+A search in many layers takes two passes. The first one tries the default settings in each layer, for each exemplar. The
+second one tries the whole grid in the layers that have the lowest loss in the first (`LAYERS_THAT_GO_ON`). Every method
+gets the same two passes, unless it has so few candidates that all of them are tried (`FEW_CANDIDATES`).
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain, product
+from math import inf
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
@@ -26,20 +32,42 @@ from tqdm.auto import tqdm
 from edittools._checks import one_of
 from edittools._inference import refuse_inference_mode
 from edittools.baselines import BASELINES, OF_THE_HEAD, finetune, rewrite_at_random
-from edittools.classifiers import Classifier, check_classifier, check_size
+from edittools.classifiers import MOST_IMAGES, Classifier, check_classifier, check_size
 from edittools.cut import Cut, editable_layers, find_layer
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar, Exemplars, named_exemplars
-from edittools.images import stratified
+from edittools.images import pixels_of, stratified
 from edittools.metrics import Comparison, misclassified
 from edittools.moments import RankError
 from edittools.rewriting import rewrite_at
-from edittools.selection.evaluation import CachedActivations, ConstraintCheck, Constraints, SplitActivations
+from edittools.selection.evaluation import (
+    CachedActivations,
+    ConstraintCheck,
+    Constraints,
+    SplitActivations,
+    StateMemory,
+    bytes_of_states,
+)
 from edittools.selection.splits import Splits
 from edittools.site import Site, site_at
 
+LAYERS_THAT_GO_ON = 4
+"""The number of layers in which a search tries the whole grid, see `benchmarks/layer_search.py`."""
+
+FEW_CANDIDATES = 100
+"""So few candidates are tried in all layers, in a single pass."""
+
+MOST_WEIGHED = 30
+"""The number of candidates whose cost is measured in full for `EditSearch.trade_off`."""
+
+FEWEST_AT_ONCE = 4
+"""The smallest number of images that the first pass runs up to all layers at once."""
+
 REFERENCE_WEIGHTS = (0.0, 10.0, 30.0, 100.0)
 """Values of `reference_weight` of `rewrite` to try."""
+
+Tell = Callable[[int, int | None], None]
+"""A function that is told the number of candidates done, and their total (None if it is unknown)."""
 
 Method = Callable[..., list[Edit]]
 """A function `method(site, **settings)` that returns a list of edits, such as `rewrite_at` or a baseline."""
@@ -67,30 +95,19 @@ def candidate_layers(classifier: Classifier) -> tuple[str, ...]:
     return tuple(convolutions.layer) if len(convolutions) else tuple(table.layer)
 
 
-def later_layers(classifier: Classifier, most: int = 10) -> list[str]:
-    """List the names of at most `most` layers in the later half of `candidate_layers`.
-
-    They are evenly spaced, and the last candidate layer is one of them.
-    """
-    names = candidate_layers(classifier)
-    later = list(names[len(names) // 2 :])
-    step = max(1, -(-len(later) // most))
-    return later[::-step][::-1]
-
-
 def check_layers(classifier: Classifier, layers: Sequence[str] | None = None) -> tuple[str, ...]:
     """Return the names of the layers of a search.
 
     Args:
         classifier: the classifier.
-        layers: names of layers, in the network's order; None for `later_layers`.
+        layers: names of layers, in the network's order; None for `candidate_layers`.
 
     Raises:
         KeyError: if the model has no layer of that name.
         ValueError: if there is no layer, if one cannot be edited or is given twice, or if they are in another order.
     """
     if layers is None:
-        return tuple(later_layers(classifier))
+        return candidate_layers(classifier)
     names = [find_layer(classifier.model, layer) for layer in layers]
     if not names:
         raise ValueError("layers=[] names no layer to edit; pass names that editable_layers(classifier) lists")
@@ -173,6 +190,40 @@ class Candidates(Iterable[Candidate]):
                     for strength in self.strengths:
                         params = {"layer": layer, "exemplar": name, **values, "strength": strength}
                         yield Candidate(params, edit, strength)
+
+    @property
+    def need_two_passes(self) -> bool:
+        """Whether the candidates are so many that only some layers get the whole grid."""
+        return len(self.layers) > LAYERS_THAT_GO_ON and len(self) > FEW_CANDIDATES
+
+    @property
+    def expected_count(self) -> int:
+        """About how many candidates are scored, in one or two passes."""
+        if not self.need_two_passes:
+            return len(self)
+        in_one_layer = len(self) // len(self.layers)
+        return len(self.coarse()) + LAYERS_THAT_GO_ON * in_one_layer
+
+    def coarse(self) -> "Candidates":
+        """Return the candidates of a first pass: the default settings and a strength of 1, in each layer.
+
+        Settings that have the same value in all of the grid keep it. If full rank is among the ranks of the grid, it is
+        tried next to the default rank, since the two are at their best in different layers. Without a strength of 1,
+        the middle one is taken.
+        """
+        first, *others = self.settings or [{}]
+        shared = {
+            name: value
+            for name, value in first.items()
+            if all(name in other and other[name] == value for other in others)
+        }
+        if isinstance(shared.get("steps"), Sequence):
+            shared["steps"] = shared["steps"][0]
+        strength = 1.0 if 1.0 in self.strengths else self.strengths[len(self.strengths) // 2]
+        settings = [shared]
+        if "rank" not in shared and any(setting.get("rank", 1) is None for setting in self.settings):
+            settings.append({**shared, "rank": None})
+        return replace(self, settings=settings, strengths=(strength,))
 
 
 def _settings_of_run(setting: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -283,6 +334,48 @@ class Outcomes:
 
 
 @dataclass(frozen=True, eq=False)
+class Scored:
+    """What the candidates of a method do to the target images, after one or two passes.
+
+    Attributes:
+        outcomes: the outcomes of the candidates, after two passes those in the layers that go on.
+        first: the outcomes of the first pass, with the default settings in each layer; None after a single pass.
+    """
+
+    outcomes: Outcomes
+    first: Outcomes | None = None
+
+    def best_layers(self, images: Tensor | slice = slice(None)) -> list[str]:
+        """List the layers that go on: those with the lowest loss in the first pass, the best one first.
+
+        Args:
+            images: which target images count, `(N,)` booleans; by default all.
+        """
+        counted = self.first.on_images(images)
+        layers = dict.fromkeys(counted.candidates[index].params["layer"] for index in counted.by_loss)
+        return list(layers)[:LAYERS_THAT_GO_ON]
+
+    def finalists(self, images: Tensor | slice = slice(None)) -> Outcomes:
+        """Return the outcomes of the candidates in the layers that go on.
+
+        The layers are chosen by some of the images, so that nothing which is selected on these depends on the others.
+        If a search was ended before it tried these layers, the candidates of the first pass take their place.
+
+        Args:
+            images: which target images count, `(N,)` booleans; by default all.
+        """
+        if self.first is None:
+            return self.outcomes
+        layers = self.best_layers(images)
+        for outcomes in (self.outcomes, self.first):
+            layer_of_each = [candidate.params["layer"] for candidate in outcomes.candidates]
+            indices = [index for index, layer in enumerate(layer_of_each) if layer in layers]
+            if indices:
+                break
+        return outcomes.of_candidates(indices)
+
+
+@dataclass(frozen=True, eq=False)
 class Selection:
     """The candidate that was selected.
 
@@ -301,6 +394,7 @@ class Selection:
             cross-validation.
         folds: the selection without each fold; empty without cross-validation.
         fold: index of each target image's fold in `folds`, `(N,)`; None without cross-validation.
+        first: the outcomes of the first pass, with the default settings in each layer; None after a single pass.
     """
 
     edit: Edit
@@ -315,6 +409,22 @@ class Selection:
     held_out: Comparison | None = field(default=None, repr=False)
     folds: "tuple[Selection, ...]" = field(default=(), repr=False)
     fold: Tensor | None = field(default=None, repr=False)
+    first: Outcomes | None = field(default=None, repr=False)
+
+    @property
+    def layers(self) -> pd.DataFrame:
+        """The best candidate of the first pass in each layer, on the images that were used for selection.
+
+        There is one row per layer, in the network's order, with the columns `layer`, `corrected`, `broken`, `loss` and
+        `goes on`: whether the whole grid was tried there. It is empty after a single pass.
+        """
+        columns = ["layer", "corrected", "broken", "loss", "goes on"]
+        if self.first is None:
+            return pd.DataFrame(columns=columns)
+        table = self.first.table()
+        best = table.loc[table.groupby("layer", sort=False).loss.idxmin()]
+        going_on = Scored(self.first, self.first).best_layers()
+        return best.assign(**{"goes on": best.layer.isin(going_on)})[columns].reset_index(drop=True)
 
     @property
     def feasible(self) -> bool:
@@ -376,7 +486,7 @@ def score_each(
     candidates: Iterable[Candidate],
     target: CachedActivations,
     bar: str = "",
-    callback: Callable[[int, int | None], None] | None = None,
+    callback: Tell | None = None,
 ) -> Iterator[Outcome]:
     """Score candidates on the target images, one by one.
 
@@ -384,8 +494,7 @@ def score_each(
         candidates: the candidates; or pairs of the parameters of an edit and the edit.
         target: the cached target images.
         bar: name of the progress bar; empty for no progress bar.
-        callback: is called before each candidate with the number of candidates done, and their total (None if it is
-            unknown).
+        callback: is called before each candidate.
 
     Yields:
         What each candidate does to the target images.
@@ -520,14 +629,13 @@ class EditSearch:
         progress: bool = False,
         activations: SplitActivations | None = None,
     ) -> None:
-        """Check that the splits are disjoint, and run each image up to all layers once.
+        """Check that the splits are disjoint, and run each image once.
 
         Args:
             classifier: the classifier; it is not changed.
             exemplars: one or several. Each is tried alone; in a mapping, a sequence of exemplars goes into one edit.
             splits: the image sets.
-            layers: names of the layers to edit, in the network's order; by default at most ten of the later half, see
-                `later_layers`.
+            layers: names of the layers to edit, in the network's order; by default all of `candidate_layers`.
             constraints: what a selected edit may cost.
             progress: show progress bars.
             activations: cached activations of another search at the same layers; image sets that they already hold are
@@ -550,7 +658,8 @@ class EditSearch:
         self.constraints = constraints
         self.progress = progress
         splits.check_disjoint(chain.from_iterable(self.exemplars.values()))
-        self.activations = SplitActivations(classifier, layers, splits, progress, activations)
+        kept = layers if len(layers) <= LAYERS_THAT_GO_ON else ()
+        self.activations = SplitActivations(classifier, layers, splits, progress, activations, kept)
         self.cuts = self.activations.cuts
         self._check = ConstraintCheck(self.activations["clean"], self.activations.get("retain"))
         self._sites: dict[tuple, Site] = {}
@@ -614,13 +723,95 @@ class EditSearch:
         return Candidates(function, layers, named, self.site, settings, strengths)
 
     def score(self, candidates: Iterable[Candidate]) -> Outcomes:
-        """Score candidates on the target images.
+        """Score candidates on the target images, in one pass.
 
         Args:
             candidates: see `candidates`; or pairs of the parameters of an edit and the edit.
         """
         target = self.activations["target"]
         return Outcomes.of(score_each(candidates, target, "candidates" if self.progress else ""), target.before)
+
+    def first_pass(self, candidates: Candidates, callback: Tell | None = None) -> Outcomes | None:
+        """Score the default settings in each layer on the target images, see `Candidates.coarse`.
+
+        The images are run in small groups: up to all layers at once, and from each layer on with its candidates. So
+        the states of few images are in memory at a time.
+
+        Args:
+            candidates: see `candidates`.
+            callback: see `score_each`.
+
+        Returns:
+            The outcomes; None if a single pass is enough.
+        """
+        if not candidates.need_two_passes:
+            return None
+        tried = list(candidates.coarse())
+        cuts = {layer: self.cuts[layer] for layer in candidates.layers}
+        target = self.splits.target
+        most_bytes = self.activations.memory.limit / 2
+        size = int(most_bytes / bytes_of_states(cuts, pixels_of(target)[:1]))
+        groups = torch.arange(len(target)).split(min(max(size, FEWEST_AT_ONCE), MOST_IMAGES))
+        total = len(groups) * len(tried)
+        losses = []
+        wrong = []
+        with tqdm(total=total, desc="layers", unit="candidate", disable=not self.progress, leave=False) as bar:
+            for group in groups:
+                part = CachedActivations(cuts, target.subset(group), len(group), memory=StateMemory(inf, cuts))
+                outcomes = []
+                for outcome in score_each(tried, part):
+                    if callback is not None:
+                        callback(int(bar.n), total)
+                    outcomes.append(outcome)
+                    bar.update()
+                scored = Outcomes.of(outcomes, part.before)
+                losses.append(scored.losses)
+                wrong.append(scored.wrong)
+        return Outcomes(tried, torch.cat(losses, dim=1), torch.cat(wrong, dim=1), self.activations["target"].before)
+
+    def second_pass(self, candidates: Candidates, first: Outcomes | None, folds: Tensor | None = None) -> Candidates:
+        """Restrict candidates to the layers that go on, and keep the states there in memory.
+
+        Args:
+            candidates: see `candidates`.
+            first: what `first_pass` returned for them.
+            folds: number of each target image's fold, `(N,)`. The layers that go on without one fold are among those
+                of the candidates, for each fold.
+
+        Returns:
+            The candidates.
+        """
+        if first is not None:
+            sets: list[Tensor | slice] = [slice(None)]
+            if folds is not None:
+                sets += [folds != fold for fold in folds.unique()]
+            scored = Scored(first, first)
+            going_on = {layer for images in sets for layer in scored.best_layers(images)}
+            candidates = replace(candidates, layers=[layer for layer in candidates.layers if layer in going_on])
+        self.keep_states(candidates.layers)
+        return candidates
+
+    def keep_states(self, layers: Collection[str]) -> None:
+        """Keep the states of all splits at some layers in memory; those at other layers leave when there is no room.
+
+        If the search has only a few layers (`LAYERS_THAT_GO_ON`), the states at all of them are kept in any case.
+        """
+        if len(self.cuts) > LAYERS_THAT_GO_ON:
+            self.activations.memory.keep([layer for layer in self.cuts if layer in layers])
+
+    def score_in_passes(self, candidates: Iterable[Candidate] | Outcomes, folds: Tensor | None = None) -> Scored:
+        """Score candidates on the target images, in two passes if they need these.
+
+        Args:
+            candidates: see `candidates`; or the outcomes that `score` returned for them.
+            folds: see `second_pass`.
+        """
+        if isinstance(candidates, Outcomes):
+            return Scored(candidates)
+        if not isinstance(candidates, Candidates):
+            return Scored(self.score(candidates))
+        first = self.first_pass(candidates)
+        return Scored(self.score(self.second_pass(candidates, first, folds)), first)
 
     def select(
         self,
@@ -629,6 +820,8 @@ class EditSearch:
         constraints: Constraints | None = None,
     ) -> Selection:
         """Select the best candidate, see `select_best`.
+
+        Many candidates in many layers are tried in two passes, see `Candidates.need_two_passes`.
 
         Args:
             candidates: see `candidates`; or the outcomes that `score` returned for them.
@@ -643,30 +836,33 @@ class EditSearch:
             ValueError: if there is no candidate.
         """
         started = time.perf_counter()
-        outcomes = candidates if isinstance(candidates, Outcomes) else self.score(candidates)
         target = self.activations["target"]
+        folds = stratified_folds(target.labels, cv) if isinstance(cv, int) else cv
+        scored = self.score_in_passes(candidates, folds)
 
         def select_on(images: Tensor | slice) -> Selection:
-            return self.select_on(outcomes, images, constraints)
+            return self.select_on(scored, images, constraints)
 
-        if cv is None:
-            selection = select_on(slice(None))
-        else:
-            folds = stratified_folds(target.labels, cv) if isinstance(cv, int) else cv
-            selection = cross_validate(select_on, target.before, folds)
+        selection = select_on(slice(None)) if folds is None else cross_validate(select_on, target.before, folds)
         return replace(selection, seconds=time.perf_counter() - started)
 
     def select_on(
-        self, outcomes: Outcomes, images: Tensor | slice, constraints: Constraints | None = None
+        self, scored: Scored | Outcomes, images: Tensor | slice, constraints: Constraints | None = None
     ) -> Selection:
         """Select the best candidate on some of the target images, `(N,)` booleans or a slice; see `select_best`.
 
         Args:
-            outcomes: the outcomes of the candidates on all target images.
+            scored: the outcomes of the candidates on all target images.
             images: which target images count.
             constraints: the constraints; by default those of the search.
         """
-        return select_best(outcomes, self._check, constraints or self.constraints, images)
+        if isinstance(scored, Outcomes):
+            scored = Scored(scored)
+        selection = select_best(scored.finalists(images), self._check, constraints or self.constraints, images)
+        if scored.first is None:
+            return selection
+        first = scored.first.on_images(images)
+        return replace(selection, first=first, n_candidates=selection.n_candidates + len(first))
 
     def is_feasible(self, edit: Edit, strength: float = 1.0) -> bool:
         """Return whether an edit, scaled by a strength, satisfies the constraints of this search."""
@@ -687,7 +883,7 @@ class EditSearch:
         rows = {name: _evaluation(edit, self.activations) for name, edit in edits.items()}
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
 
-    def trade_off(
+    def by_strength(
         self, edits: Mapping[str, Edit], strengths: Sequence[float], target: str = "target", retain: str = "retain"
     ) -> pd.DataFrame:
         """Tabulate how many errors edits correct, and how many images they break, at several strengths.
@@ -717,10 +913,64 @@ class EditSearch:
             rows.append(row)
         return pd.DataFrame(rows)
 
+    def trade_off(self, outcomes: Outcomes, most: int = MOST_WEIGHED) -> pd.DataFrame:
+        """Tabulate the candidates that no other one beats in what they correct, and in what they cost.
+
+        The candidates with the lowest loss that correct more than they break are compared on all clean and retained
+        images, and if none of them is feasible, so is the first one after them that is. All of these images are used
+        for selection, so the figures are too optimistic.
+
+        Args:
+            outcomes: what the candidates do to the target images.
+            most: the number of candidates with the lowest loss that are compared.
+
+        Returns:
+            One row per candidate, the one that corrects the most first, with the columns `candidate` (its parameters in
+            words), `corrected`, `broken`, `accuracy change` (points, on clean images), `retained broken` (number of
+            images; 0 without retained images) and `feasible` (whether it satisfies the constraints). No other row has a
+            higher `corrected` − `broken`, no lower accuracy and no more broken retained images at once.
+        """
+        rows = []
+        for index in outcomes.by_loss:
+            candidate = outcomes.candidates[index]
+            is_weighed = len(rows) < most or not any(row["feasible"] for row in rows)
+            if outcomes.net[index] <= 0 or not is_weighed:
+                continue
+            is_feasible = self.is_feasible(candidate.edit, candidate.strength)
+            if len(rows) >= most and not is_feasible:
+                continue
+            clean = self.activations["clean"].compare(candidate.edit, candidate.strength)
+            retained_broken = 0
+            if "retain" in self.activations:
+                retained_broken = self.activations["retain"].compare(candidate.edit, candidate.strength).broken
+            row = {
+                "candidate": describe_params(candidate.params),
+                "corrected": int(outcomes.corrected[index]),
+                "broken": int(outcomes.broken[index]),
+                "accuracy change": clean.accuracy_change,
+                "retained broken": retained_broken,
+                "feasible": is_feasible,
+            }
+            rows.append(row)
+        columns = ["candidate", "corrected", "broken", "accuracy change", "retained broken", "feasible"]
+        table = pd.DataFrame(rows, columns=columns)
+        gains = [table.corrected - table.broken, table["accuracy change"], -table["retained broken"]]
+        is_beaten = _is_dominated(np.stack([gain.to_numpy(dtype=float) for gain in gains], axis=1))
+        kept = table[~is_beaten].drop_duplicates(columns[1:])
+        order = (kept.broken - kept.corrected).sort_values(kind="stable").index
+        return kept.loc[order].reset_index(drop=True)
+
     def describe_constraints(self) -> str:
         """Describe the constraints, and how many images of this search an edit may lose or break."""
         retain = self.splits.retain
         return self.constraints.describe(len(self.splits.clean), None if retain is None else len(retain))
+
+
+def _is_dominated(gains: np.ndarray) -> np.ndarray:
+    """Tell which rows of gains `(K, n)` another row surpasses in one column, and reaches in all, `(K,)` booleans."""
+    reaches = (gains[None] >= gains[:, None]).all(axis=2)
+    surpasses = (gains[None] > gains[:, None]).any(axis=2)
+    return (reaches & surpasses).any(axis=1)
 
 
 def _evaluation(edit: Edit, splits: Mapping[str, CachedActivations]) -> dict[str, float]:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import ipywidgets
@@ -31,7 +32,7 @@ from edittools.exemplars import Exemplar
 from edittools.images import load_image
 from edittools.probing.segmentation import Finder
 from edittools.selection.judgment import DO_NOT_USE, UNCLEAR, USE
-from edittools.selection.repair import NAMES
+from edittools.selection.repair import Progress
 from edittools.widgets import desk_panel as panel
 from edittools.widgets.desk_figure import desk_figure
 from edittools.widgets.desk_sets import DeskSets, ImageSource, Result
@@ -300,21 +301,34 @@ class Desk(StaticFigure, ipywidgets.VBox):
         return f"Rewrote {layer} with strength {strength:g}."
 
     def _search(self, exemplar: Exemplar, drawn_on: int) -> str | panel.Outcome:
+        images = len(self.sets.images) - 1  # without the one that the exemplar was made from
+        show_progress = partial(self._show_progress, monotonic(), images)
         try:
-            fix = self.session.search(exemplar, drawn_on, self._show_progress)
+            fix = self.session.search(exemplar, drawn_on, show_progress)
         except KeyboardInterrupt:
             return "The search was stopped before the first candidate was done."
         finally:
             self.controls.show_search(None)
         if not fix.selection.feasible:
+            self.controls.show_charts(fix.charts_html())
             return panel.Outcome(f"{NOT_FOUND} ({fix.selection.n_candidates:,} were tried)", fix.summary())
         self._show()
         self._show_settings()
+        self.controls.message.show(FOUND[fix.verdict.word])  # the charts take some seconds
+        self.session.draw_charts()
+        self._show()
         return FOUND[fix.verdict.word]
 
-    def _show_progress(self, method: str, done: int, total: int | None) -> bool:
-        """Show the progress of the search; return False to end it, if this was requested."""
-        self.controls.show_search(done / total if total else 0.0, NAMES.get(method, method))
+    def _show_progress(self, started: float, images: int, progress: Progress) -> bool:
+        """Show the progress of the search; return False to end it, if this was requested.
+
+        Args:
+            started: the time at which the search has started, in seconds.
+            images: number of images on which it selects.
+            progress: how far it has come.
+        """
+        status = panel.describe_progress(progress, monotonic() - started, images)
+        self.controls.show_search(progress.share, status)
         return not self._stop_requested
 
     def _show_edit(self, edit: Edit) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from math import ceil
 from pathlib import Path
 
 import anywidget
@@ -11,6 +12,7 @@ import traitlets
 from torch import Tensor
 
 from edittools.images import resized
+from edittools.selection.repair import Progress
 from edittools.widgets.desk_sets import DeskSets, Result
 from edittools.widgets.pixels import to_base64, to_pixels, to_png
 
@@ -18,6 +20,13 @@ HELD_OUT = "Result, held out"
 NOT_HELD_OUT = "Result, on the images used for selection"
 BY_CHANGE = "changes first"
 WORST_FIRST = "worst first"
+CHARTS = "Layers and trade-off of the search"
+
+FIRST_SECONDS = 5
+"""Within so many seconds, and before `LEAST_SHARE` of a search is done, the time that is left is not estimated."""
+
+LEAST_SHARE = 0.02
+"""The share of a search that is done before the time that is left is estimated."""
 
 
 @dataclass(frozen=True)
@@ -98,16 +107,17 @@ class Controls(ipywidgets.VBox):
         narrow = {"style": {"description_width": "24px"}, "layout": {"width": "170px"}}
         self.class_name = ipywidgets.Text(description="label", continuous_update=False, **wide)
         self.material = ipywidgets.Dropdown(options=materials, description="replace by", **wide)
-        self.layer = ipywidgets.Dropdown(options=_layer_options(sets), description="layer", **wide)
-        self.layer.value = _default_layer(sets)
+        self.layer = ipywidgets.Dropdown(options=sets.layers, description="layer", **wide)
+        self.layer.value = sets.default_layer
         self.strength = ipywidgets.BoundedFloatText(1.0, min=0, max=2, step=0.25, description="strength", **wide)
         self.pair = Gallery(label="x and x'", size=84)
         self.rewrite = button("Rewrite", "rewrite this layer by the marked image", "primary")
-        self.search = button("Find the best", "try three methods in all starred layers, and take the best edit")
+        self.search = button("Find the best", "try edits and projections in every layer, and take the best")
         self.stop = button("Stop", "end the search with the best edit so far")
         self.progress = ipywidgets.FloatProgress(
-            0, max=1, style={"description_width": "initial"}, layout={"width": "100%"}
+            0, max=1, description="search", style={"description_width": "initial"}, layout={"width": "100%"}
         )
+        self.status = ipywidgets.HTML().add_class("et-quiet")
         self.heat = ipywidgets.ToggleButton(
             description="Where to mark?",
             tooltip="highlight where the selected layer argues for the predicted class, against the label",
@@ -123,6 +133,7 @@ class Controls(ipywidgets.VBox):
         self.title = heading("")
         self.title_text = ""
         self.verdict = Message()
+        self.charts = ipywidgets.HTML()
         self.undo = button("Undo edit", "go back to the previous result")
         self.path = ipywidgets.Text("edit.safetensors", description="file", continuous_update=False, **narrow)
         self.save = button("Save", "save the edit as a file")
@@ -145,23 +156,31 @@ class Controls(ipywidgets.VBox):
                 self.strength,
                 row(self.rewrite, self.search, self.stop),
                 self.progress,
+                self.status,
                 self.message,
                 self.title,
                 self.verdict,
+                self.charts,
                 row(self.undo, self.path, self.save, self.report, self.upload),
             ]
         )
         self.add_class("et-box")
 
-    def show_search(self, progress: float | None, method: str = "") -> None:
-        """Show the progress of a method of a search, from 0 to 1; None if there is no search."""
-        is_searching = progress is not None
+    def show_search(self, share: float | None, status: str = "") -> None:
+        """Show how far a search has come.
+
+        Args:
+            share: the share of it that is done, from 0 to 1; None if there is no search.
+            status: what is known of it, one line per fact.
+        """
+        is_searching = share is not None
         self.rewrite.disabled = is_searching
         self.search.disabled = is_searching or not self._can_search
         self.stop.disabled = not is_searching
-        self.progress.layout.display = "" if is_searching else "none"
-        self.progress.value = progress or 0.0
-        self.progress.description = method
+        for part in (self.progress, self.status):
+            part.layout.display = "" if is_searching else "none"
+        self.progress.value = share or 0.0
+        self.status.value = escape(status).replace("\n", "<br>")
 
     def show(self, result: Result | None, can_undo: bool, can_save: bool) -> None:
         """Show the verdict on an edit, and whether its figures are held out.
@@ -175,27 +194,65 @@ class Controls(ipywidgets.VBox):
             self.title_text = ""
             self.title.value = ""
             self.verdict.show("")
+            self.show_charts("")
         else:
             self.title_text = HELD_OUT if result.held_out else NOT_HELD_OUT
             self.title.value = f"<h4>{self.title_text}</h4>"
             self.verdict.show(result.verdict, details=result.details)
+            self.show_charts(result.charts)
         self.undo.disabled = not can_undo
         self.save.disabled = not can_save
         self.report.disabled = result is None or not result.held_out
 
+    def show_charts(self, charts: str) -> None:
+        """Show the charts of a search on demand.
 
-def _layer_options(sets: DeskSets) -> list[tuple[str, str]]:
-    """List the text that is shown for each layer, with the layer; a star marks the layers to try first."""
-    starred = [(f"★ {layer}", layer) for layer in sets.later_layers]
-    others = [(layer, layer) for layer in sets.layers if layer not in sets.later_layers]
-    return starred + others
+        Args:
+            charts: HTML; empty if there are none.
+        """
+        self.charts.layout.display = "" if charts else "none"
+        self.charts.value = f"<details><summary>{CHARTS}</summary>{charts}</details>" if charts else ""
 
 
-def _default_layer(sets: DeskSets) -> str:
-    """Return the layer that is selected at the beginning."""
-    if not sets.later_layers:
-        return sets.layers[-1]
-    return sets.later_layers[len(sets.later_layers) // 3]
+def describe_progress(progress: Progress, passed: float, images: int) -> str:
+    """Say how long a search will take, what it tries at the moment, and what the best candidate so far does.
+
+    Args:
+        progress: how far the search has come.
+        passed: how long it has taken, in seconds.
+        images: number of images on which it selects.
+
+    Returns:
+        One line per fact.
+    """
+    left = time_left(passed, progress.share)
+    lines = [f"{left}; now: {progress.method}" if left else f"now: {progress.method}"]
+    if progress.corrected is not None:
+        counts = f"corrects {progress.corrected}, breaks {progress.broken} of {images}"
+        lines.append(f"so far: {counts}, before its cost is checked")
+    return "\n".join(lines)
+
+
+def time_left(passed: float, share: float) -> str:
+    """Estimate how long a search will take from now on.
+
+    Args:
+        passed: how long it has taken, in seconds.
+        share: the share of it that is done.
+
+    Returns:
+        The time in words; empty in the beginning, when it cannot be estimated, and when nothing seems to be left.
+    """
+    if passed < FIRST_SECONDS or not LEAST_SHARE <= share < 1:
+        return ""
+    seconds = passed * (1 - share) / share
+    if seconds < 10:
+        return "a few seconds left"
+    if seconds < 55:
+        return f"about {10 * ceil(seconds / 10)} s left"
+    if seconds < 90 * 60:
+        return f"about {round(seconds / 60)} min left"
+    return f"about {round(seconds / 3600)} h left"
 
 
 STATES = {

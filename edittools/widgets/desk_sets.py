@@ -19,7 +19,14 @@ from edittools.images import LabelledImages, LazyImages, resized
 from edittools.metrics import Comparison, label_margins, misclassified, predict
 from edittools.probing import evidence_map
 from edittools.rewriting import REFERENCE_WEIGHT, rewrite_at
-from edittools.selection import CachedActivations, Constraints, RepairResult, cache_activations, later_layers, repair
+from edittools.selection import (
+    CachedActivations,
+    Constraints,
+    RepairResult,
+    cache_activations,
+    candidate_layers,
+    repair,
+)
 from edittools.selection.judgment import (
     RETAINED,
     USE,
@@ -66,6 +73,7 @@ class Result:
         repair: what the search has found, if the edit comes from one. The figures in the verdict then come from images
             that were not used to select the edit; those of the comparisons come from images that were.
         data: the images and labels that it was computed with.
+        charts: the charts of the search as HTML, if the edit comes from one; empty until they are drawn.
     """
 
     edit: Edit
@@ -77,6 +85,7 @@ class Result:
     details: str = field(default="", repr=False)
     repair: RepairResult | None = field(default=None, repr=False)
     data: LabelledImages | None = field(default=None, repr=False)
+    charts: str = field(default="", repr=False)
 
     @property
     def held_out(self) -> bool:
@@ -142,7 +151,8 @@ class DeskSets:
             self.reference = reference.images
             self.clean = clean if len(clean) else None
         self.layers = tuple(editable_layers(self.classifier).layer)
-        self.later_layers = tuple(later_layers(self.classifier))
+        candidates = candidate_layers(self.classifier)
+        self.default_layer = candidates[2 * len(candidates) // 3]
         self.before = predict(self.classifier, self.images).float()
         self._states: dict[str, LayerStates] = {}
 
@@ -351,8 +361,7 @@ class DeskSets:
         Args:
             exemplar: the exemplar.
             drawn_on: index of the image that it was made from.
-            callback: is called with the method, the number of candidates done, and their total, before each candidate;
-                the search ends when it returns False.
+            callback: is called with the `Progress` before each candidate; the search ends when it returns False.
 
         Raises:
             ValueError: if there are no `clean` images, or if the weights were changed.
@@ -459,7 +468,7 @@ def with_held_out_verdict(result: Result, fix: RepairResult, before_change: bool
         is_in_reason = check.allows == fix.verdict.word
         if check.at_best != USE and check.figure and not is_in_reason:
             lines.append(_sentence(check.figure))
-    lines.append(f"It is the best of {fix.selection.n_candidates:,} edits by three methods.")
+    lines.append(f"It is the best of {fix.selection.n_candidates:,} edits and projections.")
     lines.append(CROSS_VALIDATED)
     applied = describe_effect(result.images, "images")
     lines.append(f"The frames show the edit that is applied, which was selected on all images: {applied}.")

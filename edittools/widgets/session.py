@@ -13,7 +13,7 @@ take long in a single thread, one after the other.
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -204,10 +204,11 @@ class EditSession:
         if self._steps and self.result is None:
             step = self._steps[-1]
             fix = step.result.repair
+            charts = step.result.charts
             self.sets.check_weights()
             step.result = self.sets.result(step.edit, step.drawn_on)
             if fix is not None:
-                step.result = with_held_out_verdict(step.result, fix, before_change=True)
+                step.result = replace(with_held_out_verdict(step.result, fix, before_change=True), charts=charts)
         return self.result
 
     def prepare(self, layer: str) -> None:
@@ -271,8 +272,7 @@ class EditSession:
             exemplar: by default, the one of the selected image.
             drawn_on: index of the image that the exemplar was made from, which is not used; the selected one by
                 default.
-            callback: is called with the method, the number of candidates done, and their total, before each candidate;
-                the search ends when it returns False.
+            callback: is called with the `Progress` before each candidate; the search ends when it returns False.
 
         Returns:
             The outcome. The verdict of `result` has the same figures, of images that were not used to select the edit.
@@ -289,6 +289,14 @@ class EditSession:
             result = with_held_out_verdict(self.sets.result(fix.edit, (drawn_on,)), fix)
             self._add_step(fix.edit, (drawn_on,), result, fix.selection.params["strength"])
         return fix
+
+    def draw_charts(self) -> None:
+        """Draw the charts of the search that has found the last edit, for its result; this takes some seconds."""
+        if not self._steps:
+            return
+        step = self._steps[-1]
+        if step.result.repair is not None and not step.result.charts:
+            step.result = replace(step.result, charts=step.result.repair.charts_html())
 
     def load(self, path: str | os.PathLike) -> Result:
         """Load a saved edit, which replaces the last one.

@@ -123,7 +123,7 @@ def _few(scenario: Scenario, name: Callable[[Classifier], Sequence[str]] = candi
     layers = tuple(layer for layer in names if layer in (scenario.default["layer"], names[-1]))
     one = scenario.default["exemplar"]
     splits = replace(scenario.splits, reference=scenario.splits.reference[:6])
-    return replace(scenario, layers=layers, shortlist=layers, exemplars={one: scenario.exemplars[one]}, splits=splits)
+    return replace(scenario, layers=layers, exemplars={one: scenario.exemplars[one]}, splits=splits)
 
 
 def _select(scenario: Scenario, search: EditSearch) -> dict[str, Any]:
