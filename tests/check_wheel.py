@@ -87,6 +87,8 @@ def inside() -> None:
     mugs = miniworld.scenes(20, "test", "mug", size=clip.size)
     reads = et.predict(clip, mugs).argmax(dim=1)
     print(f"mini_clip, mug or lamp: {int((reads == 0).sum())} of {len(mugs)} mugs are mugs")
+    shortcuts = et.load_classifier("shortcuts_squeezenet")
+    print(f"shortcuts_squeezenet: {', '.join(shortcuts.classes)}")
     print(f"registry: {len(photos.registry()):,} photographs; masks: {len(list(models.DATA.glob('masks/*.png')))}")
 
 
