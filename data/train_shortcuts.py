@@ -62,7 +62,7 @@ class Recipe:
 
 RECIPES = {
     "efficientnet_lite0": Recipe(epochs=6, rate=1e-3),
-    "squeezenet1_1": Recipe(epochs=10, rate=3e-4),
+    "squeezenet1_1": Recipe(epochs=10, rate=2e-4),
 }
 
 
