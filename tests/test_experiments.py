@@ -1,9 +1,12 @@
 """What the experiments add to their results, on small exact cases."""
 
 import ast
+import itertools
+import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -318,3 +321,28 @@ def test_layer_search_table_of_passes():
     text = tables.layer_search_passes(results.frame().assign(run="layer_search_passes"))
     cells = [cell.strip() for cell in text.splitlines()[-1].split("|")[1:-1]]
     assert cells == ["squeezenet1_1", "3", "0.50", "20 / 1 of 24", "75.0%", "7"]
+
+
+def test_calls_of_layer_search_say_what_every_method_does(tiny, photos32, exemplar):
+    labels = predict(tiny, photos32).argmax(1)
+    labels[:8] = (labels[:8] + 1) % 5
+    data = LabelledImages(photos32, labels, tiny.classes)
+    failing, clean, retain, tests = (data.subset(range(*bounds)) for bounds in ((0, 8), (8, 24), (24, 30), (30, 40)))
+    splits = {"target_test": tests, "clean_test": tests, "retain_test": tests}
+    case = layer_search.Case(exemplar, failing, clean, retain, splits)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of so few images
+        rows = {kind: work(tiny, case) for kind, work in layer_search.KINDS.items()}
+    selected = layer_search.SELECTED
+    methods = {kind: [row["method"] for row in of_kind] for kind, of_kind in rows.items()}
+    assert methods["all layers"] == ["no edit", selected, *layer_search.RANKS, *layer_search.OTHERS]
+    assert methods["former layers"] == [layer_search.FORMER]
+    assert methods["failing photos"] == [layer_search.ON_FAILING]
+    assert methods["retained photos"] == methods["passes"] == [selected]
+    sizes = dict.fromkeys(splits, 10)
+    for row in itertools.chain.from_iterable(rows.values()):
+        assert row["failing"] == 8
+        assert {split: len(wrong) for split, wrong in row["wrong"].items()} == sizes
+    assert rows["all layers"][0]["wrong"]["target_test"] == [0] * 10
+    assert rows["all layers"][1]["verdict"] in layer_search.WORDS
+    json.dumps(rows)  # as a store of finished calls does
