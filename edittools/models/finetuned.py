@@ -72,7 +72,7 @@ def load_shortcut_network(path: str | os.PathLike) -> Classifier:
         raise ValueError(
             f"{str(path)!r} is not a network of data/train_shortcuts.py ({error}); write it again with that script"
         ) from error
-    return Classifier(model, metadata["classes"], **preparation)
+    return Classifier(model, metadata["classes"], **preparation).to(memory_format=torch.channels_last)
 
 
 def network_metadata(path: str | os.PathLike) -> dict:
