@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,6 +32,7 @@ import numpy as np
 import torch
 from _lib.command import code_digest, parser, run
 from _lib.results import METHODS, Results
+from _lib.shortcuts import failing_photos, in_memory
 from torch import Tensor
 
 import edittools
@@ -40,7 +41,7 @@ from edittools.classifiers import Classifier
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
-from edittools.metrics import Comparison, mcnemar, misclassified, predict, predicted_classes, wilson
+from edittools.metrics import Comparison, mcnemar, misclassified, predict, wilson
 from edittools.probing import jobs
 from edittools.scenarios.imagenette import training_roles
 from edittools.scenarios.shortcuts import DEVELOPMENT, Shortcut, load_shortcut_network
@@ -207,48 +208,13 @@ def case_of(
     for name in ("target_test", "retain", "retain_test"):
         tagged[name] = shortcut.on(sets[name], seed)
         seed += len(sets[name])
-    exemplar, failing = failing_photos(classifier, sets["pool"], shortcut, goal_index, seed, sizes.failing)
+    [exemplar], failing = failing_photos(classifier, sets["pool"], shortcut, goal_index, seed, sizes.failing, 1)
     tests = {
         "target_test": tagged["target_test"],
         "clean_test": sets["clean_test"],
         "retain_test": tagged["retain_test"],
     }
     return Case(exemplar, failing, sets["clean"], tagged["retain"], tests)
-
-
-def in_memory(data: LabelledImages) -> LabelledImages:
-    """Load the photos of a set."""
-    return replace(data, images=data.images[:])
-
-
-def failing_photos(
-    classifier: Classifier, pool: LabelledImages, shortcut: Shortcut, goal: int, seed: int, count: int
-) -> tuple[Exemplar, LabelledImages]:
-    """Find photos that are correct, and predicted as the class of a shortcut when it is drawn on them.
-
-    Args:
-        classifier: the network.
-        pool: photos of other classes.
-        shortcut: the shortcut.
-        goal: the index of its class.
-        seed: the seed of what is drawn.
-        count: the number of failing photos.
-
-    Returns:
-        The first one as an exemplar, and the next ones with the shortcut.
-
-    Raises:
-        ValueError: if there are too few.
-    """
-    changed, masks = shortcut.draw(pool.images, seed)
-    is_correct = ~misclassified(predict(classifier, pool), pool.labels)
-    is_misled = predicted_classes(predict(classifier, changed)) == goal
-    misled = (is_correct & is_misled).nonzero()[:, 0].tolist()
-    if len(misled) <= count:
-        raise ValueError(f"{len(misled)} of {len(pool)} photos fail, but {count + 1} are needed; pass a larger pool")
-    first, *others = misled[: count + 1]
-    exemplar = Exemplar(pool.images[first], changed[first], masks[first], int(pool.labels[first]))
-    return exemplar, replace(pool, images=changed).subset(others)
 
 
 def former_layers(classifier: Classifier, most: int = 10) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ import side_effects
 import tables
 import torch
 from _lib.results import Results
+from _lib.shortcuts import failing_photos
 
 from edittools.classifiers import Classifier
 from edittools.exemplars import Exemplar
@@ -216,12 +217,12 @@ def test_failing_photos_are_correct_without_the_shortcut_and_of_its_class_with_i
     goal = int(after.mode().values)
     usable = ((labels == before) & (after == goal)).nonzero()[:, 0].tolist()
     pool = LabelledImages(photos32, labels, tiny.classes)
-    exemplar, failing = layer_search.failing_photos(tiny, pool, shortcut, goal, 0, count=3)
+    [exemplar], failing = failing_photos(tiny, pool, shortcut, goal, 0, count=3, exemplars=1)
     assert torch.equal(exemplar.image, photos32[usable[0]]) and torch.equal(exemplar.mask, masks[0])
     assert exemplar.label == labels[usable[0]]
     assert torch.equal(failing.images, changed[usable[1:4]]) and torch.equal(failing.labels, labels[usable[1:4]])
     with pytest.raises(ValueError, match=f"{len(usable)} of 40"):
-        layer_search.failing_photos(tiny, pool, shortcut, goal, 0, count=len(usable))
+        failing_photos(tiny, pool, shortcut, goal, 0, count=len(usable), exemplars=1)
 
 
 @pytest.mark.parametrize(

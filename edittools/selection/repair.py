@@ -12,7 +12,7 @@ all failing images.
 
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import combinations
@@ -29,7 +29,7 @@ from edittools.baselines import finetune
 from edittools.classifiers import Classifier, check_classifier, check_size, remap_labels
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar, Exemplars, named_exemplars
-from edittools.images import Images, LabelledImages
+from edittools.images import Images, LabelledImages, pixels_of
 from edittools.metrics import misclassified, predict
 from edittools.reports import Page, render, save_page
 from edittools.rewriting import OBJECTIVES, losses, pose
@@ -663,24 +663,14 @@ class _Procedure:
 
     def _finetune_on_failing(self) -> Selection:
         """Fine-tune the later layers on the failing images, on all of them and without each fold, and select."""
-        layers = list(self.search.cuts)
-        layer = layers[3 * len(layers) // 4]
         data = self.search.splits.target
-        whole = torch.ones(data.images.shape[2:])
 
         def select(images: Tensor | slice) -> Selection:
-            indices = torch.arange(len(data))[images].tolist()
-            shown = []
-            for index in indices:
-                image = data.images[index]
-                shown.append(Exemplar(image, image, whole, int(self.target.labels[index])))
-            site = site_at(self.search.cuts[layer], shown, self.search.activations.reference[layer])
-            tuned = []
-            for done, setting in enumerate(FINETUNING_ON_FAILING):
-                self._tell(ON_FAILING, done, len(FINETUNING_ON_FAILING))
-                [edit] = finetune(site, **setting)
-                tuned.append(Candidate({"layer": layer, **setting}, edit))
-            return self.search.select_on(Outcomes.of(score_each(tuned, self.target), self.target.before), images)
+            shown = data.subset(torch.arange(len(data))[images])
+            tuned = finetunings(self.search, shown, FINETUNING_ON_FAILING)
+            tell = partial(self._tell, ON_FAILING)
+            scored = Outcomes.of(score_each(tuned, self.target, callback=tell), self.target.before)
+            return self.search.select_on(scored, images)
 
         return cross_validate(select, self.target.before, self.folds)
 
@@ -706,6 +696,28 @@ class _Procedure:
             both = first.edit + other.scaled  # in this order, so that the edit map is of the first one's layer
             [self._sums[pair]] = score_each([Candidate(params, both)], self.target)
         return self._sums[pair]
+
+
+def finetunings(
+    search: EditSearch, images: LabelledImages, settings: Sequence[Mapping[str, Any]]
+) -> Iterator[Candidate]:
+    """Fine-tune the last quarter of a search's layers, and all that follows, on labeled images.
+
+    Args:
+        search: the search; its reference images serve a penalty on changed predictions.
+        images: labeled images.
+        settings: settings of `finetune`, one candidate each.
+    """
+    layers = list(search.cuts)
+    layer = layers[3 * len(layers) // 4]
+    labels = remap_labels("images to fine-tune on", images, search.classifier).labels.tolist()
+    pixels = pixels_of(images)[:]
+    whole = torch.ones(pixels.shape[2:])
+    shown = [Exemplar(image, image, whole, label) for image, label in zip(pixels, labels, strict=True)]
+    site = site_at(search.cuts[layer], shown, search.activations.reference[layer])
+    for setting in settings:
+        [edit] = finetune(site, **setting)
+        yield Candidate({"layer": layer, **setting}, edit)
 
 
 def _with_loss(selection: Selection, search: EditSearch) -> Selection:
