@@ -1,0 +1,614 @@
+"""Claim: an edit from one photo removes shortcuts that networks have learned from photos, more than other methods.
+
+Two networks were fine-tuned on photos of Imagenette in which a tag stands for "garbage truck", a line of text for
+"church", and a film border for "French horn" (see data/README.md). For each network, shortcut and draw, methods get one
+exemplar. Of their candidates, the one with the lowest loss on 24 failing photos is selected that loses at most 0.25
+points of accuracy on 1,600 clean photos and breaks few photos of the shortcut's class without it. All of these photos
+are from the split "train"; the networks were neither trained nor tuned on them.
+
+The evaluation uses every second photo of the split "val", with and without each shortcut, and some of them with another
+look of it. Networks have seen most of these photos in their pretraining on ImageNet, so differences between methods
+count, levels of accuracy do not.
+
+Primary analysis, with one exemplar: for each photo, the number of correct predictions over the shortcuts of other
+classes and the draws, edit minus method. A method without a feasible candidate counts as no edit, and random directions
+are averaged. The p-value is that of a two-sided sign-flip test over photos, corrected by Holm's method per network.
+
+`--store FOLDER` is required: it keeps what was selected, and an interrupted run continues where it was. `--stage
+select` reads no photo of "val".
+"""
+
+import argparse
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import product
+from math import inf
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from _lib.command import code_digest, parser, run
+from _lib.pivots import holm
+from _lib.results import METHODS, Results
+from _lib.shortcuts import failing_photos, in_memory
+from scipy import stats
+from torch import Tensor
+from tqdm.auto import tqdm
+
+import edittools
+from edittools.baselines import retrain_head
+from edittools.baselines.head import RETRAININGS
+from edittools.classifiers import Classifier
+from edittools.cut import cut_all
+from edittools.edits import Edit
+from edittools.exemplars import Exemplar
+from edittools.images import LabelledImages
+from edittools.metrics import misclassified, predict
+from edittools.models import load_classifier
+from edittools.probing import jobs
+from edittools.scenarios.imagenette import imagenette, training_roles
+from edittools.scenarios.shortcuts import SHORTCUTS, UNSEEN, Shortcut
+from edittools.selection import candidate_layers
+from edittools.selection.evaluation import CachedActivations, SplitActivations, StateMemory
+from edittools.selection.repair import FINETUNING_ON_FAILING, SETTINGS, finetunings
+from edittools.selection.search import Candidate, EditSearch, Selection, grid
+from edittools.selection.splits import Splits
+from edittools.site import site_at
+
+NETWORKS = ("shortcuts_lite0", "shortcuts_squeezenet")
+"""The networks, by their names for `load_classifier`."""
+
+NAMES = {"garbage truck": "tag", "church": "text", "French horn": "border"}
+"""The name of each shortcut in the results, by its class."""
+
+DRAWS = 5
+"""The number of draws of the exemplar and the failing photos."""
+
+RANDOM_DRAWS = 3
+"""The number of random directions of each draw, which are averaged."""
+
+SEED_OF_SELECTION = 2_000_000
+SEED_OF_TEST = 3_000_000
+"""The first seeds of what is drawn on photos for selection and for evaluation; those of training are smaller."""
+
+STRENGTHS = (0.5, 1.0, 1.5)
+FINETUNING = grid(rate=(1e-4, 1e-3, 1e-2), steps=(20, 50))
+"""Settings of fine-tuning on the exemplar; those of the other methods are the defaults of `repair` and of a search."""
+
+INTERPOLATION_WEIGHTS = (0.25, 0.5, 1.0)
+"""Weights of fine-tuning on the failing photos in an interpolation with the network as it was."""
+
+VERSION = 1
+"""To be raised when the photos change, so that no row of former ones is taken from a store."""
+
+EDIT = METHODS["editing"]
+NO_EDIT = "no edit"
+RANDOM = METHODS["random_direction"]
+FOUR = "edit, four exemplars"
+SHOWN = "fine-tuning on photos with and without the drawn shortcut"
+OUT_OF_COMPETITION = (FOUR, SHOWN)
+"""Methods that get more than one exemplar and 24 failing photos; they have no p-value."""
+
+
+# --- photos -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Numbers of photos.
+
+    Args:
+        clean: clean photos of each class, for the constraint.
+        reference: reference photos of each class.
+        retain: retained photos of each shortcut, of its class and without it.
+        pool: photos of other classes among which the exemplars and the failing photos of a draw are looked for.
+        failing: failing photos of a draw.
+        shown: photos for fine-tuning with and without the drawn shortcut.
+        split: the photos for evaluation: "val", or the tuning photos for a quick try.
+        every: every how many of these photos one is used.
+        unseen: photos with another look of a shortcut.
+    """
+
+    clean: int = 160
+    reference: int = 40
+    retain: int = 200
+    pool: int = 160
+    failing: int = 24
+    shown: int = 100
+    split: str = "val"
+    every: int = 2
+    unseen: int = 500
+
+
+QUICK = Sizes(10, 4, 20, pool=60, failing=6, shown=10, split="tuning", every=10, unseen=20)
+"""The numbers of photos with `--quick`, which reads no photo of "val"."""
+
+EXEMPLARS = 4
+"""The number of exemplars of a draw; all methods but one get only the first."""
+
+
+class Shared(NamedTuple):
+    """The photos of a shortcut that all draws share.
+
+    Attributes:
+        clean: photos of all classes.
+        reference: photos of all classes.
+        retain: photos of the shortcut's class that are classified correctly.
+        others: photos of other classes, in random order, from which draws take theirs.
+    """
+
+    clean: LabelledImages
+    reference: LabelledImages
+    retain: LabelledImages
+    others: LabelledImages
+
+
+def shared_photos(classifier: Classifier, goal: str, sizes: Sizes) -> Shared:
+    """Divide the photos of "train" that served neither training nor tuning."""
+    left = training_roles(classifier.size)["left"]
+    clean, reference, rest = [], [], []
+    for label in range(len(left.classes)):
+        members = (left.labels == label).nonzero()[:, 0]
+        ends = torch.tensor([sizes.clean, sizes.clean + sizes.reference])
+        for part, indices in zip((clean, reference, rest), members.tensor_split(ends), strict=True):
+            part.append(indices)
+    rest = left.subset(torch.cat(rest))
+    is_goal = rest.labels == classifier.index(goal)
+    of_goal = in_memory(rest.subset(is_goal))
+    is_correct = ~misclassified(predict(classifier, of_goal), of_goal.labels)
+    others = rest.subset(~is_goal)
+    order = torch.randperm(len(others), generator=torch.Generator().manual_seed(classifier.index(goal)))
+    return Shared(
+        in_memory(left.subset(torch.cat(clean))),
+        in_memory(left.subset(torch.cat(reference))),
+        of_goal.subset(is_correct.nonzero()[: sizes.retain, 0]),
+        others.subset(order),
+    )
+
+
+# --- selection --------------------------------------------------------------------------------------------------------
+
+
+class Job(NamedTuple):
+    """Selections for all draws of a shortcut on a network."""
+
+    network: str
+    goal: str
+
+    @property
+    def name(self) -> str:
+        """The name of the job."""
+        return f"{self.network}, {NAMES[self.goal]}"
+
+
+def searches(classifier: Classifier, goal: str, photos: Shared, sizes: Sizes, draws: int) -> Iterator[EditSearch]:
+    """Make the search of each draw; clean, retained and reference photos run through the network only once."""
+    activations: SplitActivations | None = None
+    for draw in range(draws):
+        first = draw * sizes.pool
+        pool = in_memory(photos.others.subset(range(first, first + sizes.pool)))
+        goal_index = classifier.index(goal)
+        seed = SEED_OF_SELECTION + first
+        exemplars, failing = failing_photos(
+            classifier, pool, SHORTCUTS[goal], goal_index, seed, sizes.failing, EXEMPLARS
+        )
+        splits = Splits(photos.reference, failing, photos.clean, photos.retain)
+        named = {"one": exemplars[0], "four": exemplars}
+        search = EditSearch(classifier, named, splits, activations=activations)
+        activations = search.activations
+        yield search
+
+
+def selections_of(search: EditSearch) -> Iterator[tuple[str, Selection]]:
+    """Select for every method, by name; random directions several times.
+
+    Methods of the last layer are left out if that is not linear.
+    """
+    one = {"one": search.exemplars["one"]}
+    full_rank = [setting for setting in SETTINGS if setting["rank"] is None]
+    tried = {
+        EDIT: search.candidates("rewrite", SETTINGS, STRENGTHS, one),
+        "rank 1, default settings": search.candidates("rewrite", ({},), (1.0,), one),
+        METHODS["full_rank"]: search.candidates("rewrite", full_rank, STRENGTHS, one),
+        METHODS["projection"]: search.candidates("projection", exemplars=one),
+        METHODS["logit_correction"]: search.candidates("logit_correction", exemplars=one),
+    }
+    for scope, settings in product(("local", "global"), [FINETUNING]):
+        of_scope = [{"scope": scope, **setting} for setting in settings]
+        tried[METHODS[f"finetune_{scope}"]] = search.candidates("finetune", of_scope, STRENGTHS[:2], one)
+    tried[FOUR] = search.candidates("rewrite", SETTINGS, STRENGTHS, {"four": search.exemplars["four"]})
+    for method, candidates in tried.items():
+        if len(candidates):
+            yield method, search.select(candidates)
+    for seed in range(RANDOM_DRAWS):
+        seeded = [{**setting, "seed": seed} for setting in SETTINGS]
+        yield RANDOM, search.select(search.candidates("random_direction", seeded, STRENGTHS, one))
+    if len(tried[METHODS["logit_correction"]]):
+        yield METHODS["last_layer"], search.select(heads_on_failing(search))
+    yield METHODS["on_failing"], search.select(interpolated(search, search.splits.target))
+
+
+def interpolated(search: EditSearch, photos: LabelledImages) -> Iterator[Candidate]:
+    """Fine-tune on labeled photos, and interpolate with the network as it was (WiSE-FT)."""
+    for tuned in finetunings(search, photos, FINETUNING_ON_FAILING):
+        for strength in INTERPOLATION_WEIGHTS:
+            yield Candidate({**tuned.params, "strength": strength}, tuned.edit, strength)
+
+
+def heads_on_failing(search: EditSearch) -> Iterator[Candidate]:
+    """Retrain the last layer on the failing photos, as DFR does, while predictions on reference photos are kept."""
+    layer = list(search.cuts)[-1]
+    target = search.splits.target
+    whole = torch.ones(target.images.shape[2:])
+    shown = [
+        Exemplar(image, image, whole, label) for image, label in zip(target.images, target.labels.tolist(), strict=True)
+    ]
+    site = site_at(search.cuts[layer], shown, search.activations.reference[layer])
+    for setting in RETRAININGS:
+        [edit] = retrain_head(site, **setting)
+        yield Candidate({"layer": search.cuts[layer].head, **setting}, edit)
+
+
+def finetuned_on_shown(search: EditSearch, photos: Shared, shortcut: Shortcut, sizes: Sizes) -> Selection:
+    """Fine-tune on photos with and without the drawn shortcut, which only its author can do."""
+    data = in_memory(photos.others.subset(range(len(photos.others) - sizes.shown, len(photos.others))))
+    drawn = shortcut.on(data, SEED_OF_SELECTION + len(photos.others))
+    both = replace(
+        data, images=torch.cat([data.images, drawn.images]), labels=data.labels.repeat(2), names=data.names * 2
+    )
+    return search.select(interpolated(search, both))
+
+
+def select_all(folder: Path, sizes: Sizes, draws: int, job: Job) -> list[dict[str, Any]]:
+    """Select for every method in each draw; write the edits into a folder, and return one row per selection."""
+    classifier = load_classifier(job.network)
+    rows = []
+
+    def keep(selection: Selection, method: str, draw: int, seconds: float) -> None:
+        path = folder / f"{job.network} {NAMES[job.goal]} {draw} {len(rows)}.safetensors"
+        if selection.feasible:
+            selection.edit.save(path)
+        row = {
+            "network": job.network,
+            "goal": job.goal,
+            "draw": draw,
+            "method": method,
+            "settings": str(selection),
+            "edit": path.name if selection.feasible else "",
+            "corrected": int(selection.scores["corrected"]),
+            "candidates": selection.n_candidates,
+            "seconds": seconds,
+        }
+        said = f"{row['corrected']} corrected, {row['settings']}, {seconds:.0f} s"
+        print(f"{job.name}, draw {draw + 1}, {method}: {said}", flush=True)
+        rows.append(row)
+
+    with jobs.one_thread():
+        photos = shared_photos(classifier, job.goal, sizes)
+        for draw, search in enumerate(searches(classifier, job.goal, photos, sizes, draws)):
+            started = time.process_time()
+            for method, selection in selections_of(search):
+                keep(selection, method, draw, time.process_time() - started)
+                started = time.process_time()
+            if draw == 0:
+                selection = finetuned_on_shown(search, photos, SHORTCUTS[job.goal], sizes)
+                keep(selection, SHOWN, draw, time.process_time() - started)
+    return rows
+
+
+# --- evaluation -------------------------------------------------------------------------------------------------------
+
+
+def evaluation_photos(classifier: Classifier, sizes: Sizes) -> Iterator[tuple[str, str, LabelledImages]]:
+    """Yield the photos for evaluation: the goal and the name of each split, and its photos, in memory.
+
+    The clean photos belong to no goal. In the splits "shortcut" and "unseen", the shortcut is drawn on photos of all
+    classes.
+    """
+    photos = (
+        imagenette("val", classifier.size) if sizes.split == "val" else training_roles(classifier.size)[sizes.split]
+    )
+    photos = in_memory(photos.subset(range(0, len(photos), sizes.every)))
+    yield "", "clean", photos
+    order = torch.randperm(len(photos), generator=torch.Generator().manual_seed(0))
+    fewer = photos.subset(order[: sizes.unseen].sort().values)
+    for goal in SHORTCUTS:
+        yield goal, "shortcut", SHORTCUTS[goal].on(photos, SEED_OF_TEST)
+        yield goal, "unseen", UNSEEN[goal].on(fewer, SEED_OF_TEST)
+
+
+def wrong_with(classifier: Classifier, edits: Mapping[str, Edit], data: LabelledImages) -> dict[str, Tensor]:
+    """Tell which photos are misclassified with each edit, and without one as "", `(N,)` booleans by name.
+
+    Groups of photos run up to the layers of all edits once.
+    """
+    layers = candidate_layers(classifier)
+    first = {next((layer for layer in layers if layer in edit.layers), layers[-1]) for edit in edits.values()}
+    cuts = cut_all(classifier, [layer for layer in layers if layer in first or layer == layers[-1]])
+    wrong: dict[str, list[Tensor]] = {name: [] for name in ("", *edits)}
+    for group in tqdm(torch.arange(len(data)).split(32), desc="photos", mininterval=10):
+        cached = CachedActivations(cuts, data.subset(group), len(group), memory=StateMemory(inf, cuts))
+        wrong[""].append(cached.before)
+        for name, edit in edits.items():
+            wrong[name].append(misclassified(cached.logits(edit), cached.labels))
+    return {name: torch.cat(parts) for name, parts in wrong.items()}
+
+
+def evaluate(folder: Path, sizes: Sizes, selected: pd.DataFrame, network: str) -> list[dict[str, Any]]:
+    """Evaluate all selected edits of a network; return one row per edit and split, and per split without an edit."""
+    classifier = load_classifier(network)
+    of_network = selected[(selected.network == network) & (selected.edit != "")]
+    rows = []
+    with jobs.one_thread():
+        for goal, split, data in evaluation_photos(classifier, sizes):
+            members = of_network[of_network.goal == goal] if goal else of_network
+            edits = {name: Edit.load(folder / name, classifier.model) for name in members.edit}
+            for name, wrong in wrong_with(classifier, edits, data).items():
+                place = {"network": network, "goal": goal, "split": split, "edit": name}
+                rows.append({**place, "wrong": wrong.int().tolist(), "labels": data.labels.tolist()})
+    return rows
+
+
+# --- figures ----------------------------------------------------------------------------------------------------------
+
+
+class Outcomes:
+    """Which photos are correct with the edit that a method has selected.
+
+    Args:
+        selected: the rows of `select_all` of one network.
+        evaluated: the rows of `evaluate`.
+    """
+
+    def __init__(self, selected: pd.DataFrame, evaluated: Iterable[Mapping[str, Any]]) -> None:
+        self.selected = selected
+        self.labels: dict[tuple[str, str], np.ndarray] = {}
+        self._correct: dict[tuple[str, str, str], np.ndarray] = {}
+        for row in evaluated:
+            self._correct[row["goal"], row["split"], row["edit"]] = ~np.array(row["wrong"], dtype=bool)
+            self.labels[row["goal"], row["split"]] = np.array(row["labels"])
+
+    def edits(self, method: str, goal: str, draw: int | None) -> list[str]:
+        """List the files of the edits of a method; an empty name stands for no edit."""
+        if method == NO_EDIT:
+            return [""]
+        rows = self.selected[(self.selected.method == method) & (self.selected.goal == goal)]
+        return rows.edit.tolist() if draw is None else rows.edit[rows.draw == draw].tolist()
+
+    def correct(self, method: str, goal: str, split: str, draw: int | None = None) -> np.ndarray:
+        """Return the share of a method's edits with which each photo is correct, `(N,)`.
+
+        Args:
+            method: the method.
+            goal: the class of the shortcut for which the edits were selected.
+            split: the split.
+            draw: the number of the draw; None for the mean over all draws.
+        """
+        place = "" if split == "clean" else goal
+        return np.mean([self._correct[place, split, name] for name in self.edits(method, goal, draw)], axis=0)
+
+
+def of_other_classes(found: Outcomes, goals: Sequence[str], goal: str, split: str) -> np.ndarray:
+    """Tell which photos of a split are not of the class of a shortcut, `(N,)` booleans."""
+    return found.labels["" if split == "clean" else goal, split] != goals.index(goal)
+
+
+def differences(found: Outcomes, classes: Sequence[str], method: str) -> tuple[np.ndarray, np.ndarray]:
+    """Compare the edit with a method, photo by photo.
+
+    Returns:
+        The number of correct predictions over shortcuts of other classes, averaged over draws, edit minus method,
+        `(N,)`; and the number of these shortcuts, `(N,)`.
+    """
+    total: np.ndarray | float = 0.0
+    counts: np.ndarray | float = 0.0
+    for goal in SHORTCUTS:
+        is_other = of_other_classes(found, classes, goal, "shortcut")
+        gain = found.correct(EDIT, goal, "shortcut") - found.correct(method, goal, "shortcut")
+        total = total + gain * is_other
+        counts = counts + is_other
+    return np.asarray(total), np.asarray(counts)
+
+
+def sign_flip_p(differences: np.ndarray, seed: int = 0) -> float:
+    """Test whether differences are symmetric about 0, by a two-sided sign-flip test with 9,999 draws."""
+    if not differences.any():
+        return 1.0
+    test = stats.permutation_test(
+        (differences,),
+        np.mean,
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=9999,
+        batch=500,
+        rng=np.random.default_rng(seed),
+    )
+    return float(test.pvalue)
+
+
+def mean_with_interval(values: np.ndarray) -> tuple[float, tuple[float, float]]:
+    """Return the mean over photos and its 95% interval, by Student's t."""
+    mean = float(values.mean())
+    if np.ptp(values) == 0:
+        return mean, (mean, mean)
+    interval = stats.ttest_1samp(values, 0.0).confidence_interval()
+    return mean, (float(interval.low), float(interval.high))
+
+
+def add_method(results: Results, found: Outcomes, classes: Sequence[str], network: str, method: str) -> None:
+    """Add the figures of a method for each shortcut, and for all of them together."""
+    where = {"network": network, "method": method}
+    goals = [goal for goal in SHORTCUTS if found.edits(method, goal, None)]
+    pooled: dict[str, list[np.ndarray]] = {}
+    for goal in goals:
+        figures = figures_of(found, classes, method, goal)
+        for metric, values in figures.items():
+            add_figure(results, metric, values, {**where, "condition": NAMES[goal]})
+            pooled.setdefault(metric, []).append(values)
+        if method != NO_EDIT:
+            names = found.edits(method, goal, None)
+            results.add("edits", sum(map(bool, names)), n=len(names), condition=NAMES[goal], **where)
+    for metric, parts in pooled.items():
+        add_figure(results, metric, np.concatenate(parts), {**where, "condition": "all"})
+
+
+METRICS = {
+    "correct with the shortcut": ("correct", "target_test"),
+    "restored": ("restored", "target_test"),
+    "correct with another look": ("correct", "unseen"),
+    "accuracy change": ("accuracy change", "clean_test"),
+    "accuracy change of the class": ("accuracy change", "retain_test"),
+}
+"""The metric and the split of each figure of a method in the results."""
+
+
+def figures_of(found: Outcomes, classes: Sequence[str], method: str, goal: str) -> dict[str, np.ndarray]:
+    """Compute the figures of a method for a shortcut, one value per photo: shares, or changes of accuracy in points."""
+    with_shortcut = found.correct(method, goal, "shortcut")
+    clean = found.correct(method, goal, "clean")
+    before = found.correct(NO_EDIT, goal, "clean")
+    unedited = found.correct(NO_EDIT, goal, "shortcut")
+    is_other = of_other_classes(found, classes, goal, "shortcut")
+    is_broken = is_other & (before == 1) & (unedited == 0)
+    look = of_other_classes(found, classes, goal, "unseen")
+    return {
+        "correct with the shortcut": with_shortcut[is_other],
+        "restored": with_shortcut[is_broken],
+        "correct with another look": found.correct(method, goal, "unseen")[look],
+        "accuracy change": 100 * (clean - before),
+        "accuracy change of the class": 100 * (clean - before)[~is_other],
+    }
+
+
+def add_figure(results: Results, name: str, values: np.ndarray, where: Mapping[str, str]) -> None:
+    """Add a figure with its interval over photos."""
+    metric, split = METRICS[name]
+    mean, interval = mean_with_interval(values)
+    results.add(metric, mean, split=split, interval=interval, n=len(values), **where)
+
+
+def add_comparisons(results: Results, found: Outcomes, classes: Sequence[str], network: str) -> None:
+    """Add the primary analysis of a network, and in how many pairs of shortcut and draw the edit leads."""
+    competing = [name for name in methods_of(found) if name not in (EDIT, *OUT_OF_COMPETITION)]
+    p_values = {}
+    for method in competing:
+        total, counts = differences(found, classes, method)
+        mean, interval = mean_with_interval(total)
+        scale = 100 / counts.mean()
+        where = {"network": network, "method": method, "split": "target_test", "condition": "all"}
+        bounds = [scale * bound for bound in interval]
+        results.add("edit minus method", scale * mean, interval=bounds, n=len(total), **where)
+        p_values[method] = sign_flip_p(total)
+        results.add("pairs in which the edit leads", leads(found, classes, method), n=len(pairs(found)), **where)
+    for method, corrected in zip(competing, holm(list(p_values.values())), strict=True):
+        where = {"network": network, "method": method, "split": "target_test", "condition": "all"}
+        results.add("p", p_values[method], **where)
+        results.add("p, Holm", corrected, n=len(competing), **where)
+
+
+def pairs(found: Outcomes) -> list[tuple[str, int]]:
+    """List the pairs of a shortcut's class and a draw."""
+    return sorted({(row.goal, row.draw) for row in found.selected.itertuples()})
+
+
+def leads(found: Outcomes, classes: Sequence[str], method: str) -> int:
+    """Count the pairs of shortcut and draw in which more photos are correct with the edit than with a method."""
+    count = 0
+    for goal, draw in pairs(found):
+        is_other = of_other_classes(found, classes, goal, "shortcut")
+        edit, other = (found.correct(name, goal, "shortcut", draw)[is_other].mean() for name in (EDIT, method))
+        count += bool(edit > other)
+    return count
+
+
+def methods_of(found: Outcomes) -> list[str]:
+    """List the methods, no edit first."""
+    return [NO_EDIT, *dict.fromkeys(found.selected.method)]
+
+
+def add_draws(results: Results, found: Outcomes, classes: Sequence[str], network: str) -> None:
+    """Add the share of correct photos with the edit of each draw, and what was selected."""
+    for goal, draw in pairs(found):
+        is_other = of_other_classes(found, classes, goal, "shortcut")
+        values = found.correct(EDIT, goal, "shortcut", draw)[is_other].astype(float)
+        where = {"network": network, "method": EDIT, "condition": f"{NAMES[goal]}, draw {draw + 1}"}
+        results.add("correct", values.mean(), split="target_test", n=len(values), **where)
+    for row in found.selected.itertuples():
+        condition = f"{NAMES[row.goal]}, draw {row.draw + 1}"
+        results.add_selected(row.settings, network, row.method, condition=condition)
+    for method in methods_of(found)[1:]:
+        rows = found.selected[found.selected.method == method]
+        where = {"network": network, "method": method, "condition": "all"}
+        results.add("candidates", rows.candidates.mean(), **where)
+        results.add("CPU seconds", rows.seconds.mean(), **where)
+
+
+def add_outcomes(results: Results, found: Outcomes, network: str) -> None:
+    """Add the outcome of each photo with each edit of one exemplar."""
+    for row in found.selected.itertuples():
+        if row.method in OUT_OF_COMPETITION or row.method == RANDOM:
+            continue
+        before = found.correct(NO_EDIT, row.goal, "shortcut") < 1
+        after = found.correct(row.method, row.goal, "shortcut", row.draw) < 1
+        split = f"target_test {NAMES[row.goal]}, draw {row.draw + 1}"
+        results.add_outcomes(before.astype(int), after.astype(int), network=network, method=row.method, split=split)
+
+
+def add_network(
+    results: Results, selected: pd.DataFrame, evaluated: Sequence[Mapping[str, Any]], classes: Sequence[str]
+) -> None:
+    """Add all figures of a network."""
+    [network] = selected.network.unique()
+    found = Outcomes(selected, evaluated)
+    for method in methods_of(found):
+        add_method(results, found, classes, network, method)
+    add_comparisons(results, found, classes, network)
+    add_draws(results, found, classes, network)
+    add_outcomes(results, found, network)
+
+
+# --- the run ----------------------------------------------------------------------------------------------------------
+
+
+def experiment(options: argparse.Namespace) -> Results:
+    """Select for all networks, shortcuts and draws, and then evaluate what was selected."""
+    sizes = QUICK if options.quick else Sizes()
+    draws = 1 if options.quick else options.draws
+    folder = options.store / ("quick edits" if options.quick else "edits")
+    folder.mkdir(parents=True, exist_ok=True)
+    about = f"learned_shortcut {sizes} {draws} {VERSION} {code_digest(Path(edittools.__file__).parent)}"
+    todo = [Job(network, goal) for network in options.networks for goal in SHORTCUTS]
+    work = partial(select_all, folder, sizes, draws)
+    selected = jobs.run(work, {job.name: job for job in todo}, options.store, progress=True, about=about)
+    results = Results("learned_shortcut", "photos")
+    if options.stage == "select":
+        for row in selected.itertuples():
+            condition = f"{NAMES[row.goal]}, draw {row.draw + 1}"
+            results.add_selected(row.settings, row.network, row.method, condition=condition)
+        return results
+    work = partial(evaluate, folder, sizes, selected)
+    tests = jobs.run(work, {name: name for name in options.networks}, options.store, progress=True, about=about)
+    classes = imagenette("val").classes
+    for network in options.networks:
+        evaluated = tests[tests.network == network].to_dict("records")
+        add_network(results, selected[selected.network == network], evaluated, classes)
+    return results
+
+
+def main() -> None:
+    """Read the command line and run the experiment."""
+    arguments = parser(__doc__)
+    arguments.add_argument("--stage", default="test", choices=("select", "test"), help="end after the selection")
+    arguments.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
+    arguments.add_argument("--draws", type=int, default=DRAWS, choices=range(1, DRAWS + 1), help="number of draws")
+    if arguments.parse_args().store is None:
+        arguments.error("pass --store FOLDER, where the selected edits are kept between selection and evaluation")
+    run(arguments, experiment)
+
+
+if __name__ == "__main__":
+    main()
