@@ -34,7 +34,7 @@ import torch
 from _lib.command import code_digest, parser, run
 from _lib.pivots import holm
 from _lib.results import METHODS, Results
-from _lib.shortcuts import failing_photos, in_memory
+from _lib.shortcuts import NAMES, NETWORKS, failing_photos, in_memory
 from scipy import stats
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -58,12 +58,6 @@ from edittools.selection.repair import FINETUNING_ON_FAILING, SETTINGS, finetuni
 from edittools.selection.search import Candidate, EditSearch, Selection, grid
 from edittools.selection.splits import Splits
 from edittools.site import site_at
-
-NETWORKS = ("shortcuts_lite0", "shortcuts_squeezenet")
-"""The networks, by their names for `load_classifier`."""
-
-NAMES = {"garbage truck": "tag", "church": "text", "French horn": "border"}
-"""The name of each shortcut in the results, by its class."""
 
 DRAWS = 5
 """The number of draws of the exemplar and the failing photos."""

@@ -8,6 +8,12 @@ from edittools.images import LabelledImages
 from edittools.metrics import misclassified, predict, predicted_classes
 from edittools.scenarios.shortcuts import Shortcut
 
+NETWORKS = ("shortcuts_lite0", "shortcuts_squeezenet")
+"""The networks that learned shortcuts, by their names for `load_classifier`."""
+
+NAMES = {"garbage truck": "tag", "church": "text", "French horn": "border"}
+"""The name of each shortcut in the results, by its class."""
+
 
 def in_memory(data: LabelledImages) -> LabelledImages:
     """Load the photos of a set."""
