@@ -176,7 +176,7 @@ def main() -> None:
     """Read the command line and run the experiment."""
     arguments = parser(__doc__)
     arguments.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
-    arguments.add_argument("--audits", type=int, default=5, help="number of audits with shortcuts")
+    arguments.add_argument("--audits", type=int, default=10, help="number of audits with shortcuts")
     arguments.add_argument("--nulls", type=int, default=20, help="number of null audits")
     arguments.add_argument("--photos", type=int, default=60, help="photos of each shortcut in an audit")
     run(arguments, experiment)
