@@ -21,6 +21,7 @@ from edittools.selection.search import (
     EditSearch,
     Outcome,
     Outcomes,
+    Scored,
     cross_validate,
     grid,
     select_best,
@@ -490,23 +491,43 @@ def test_coarse_candidates_keep_what_the_whole_grid_shares(search, settings, str
     assert (list(candidates.settings), list(candidates.strengths)) == (expected[0], [expected[1]])
 
 
-def test_whole_grid_is_tried_in_the_layers_of_lowest_loss(tiny, exemplar, splits, two_go_on):
+def test_whole_grid_is_tried_in_the_best_layers(tiny, exemplar, splits, two_go_on):
     search = EditSearch(tiny, exemplar, splits, LAYERS)
     candidates = search.candidates("rewrite", WHOLE_GRID)
     first = search.first_pass(candidates)
     selection = search.select(candidates)
-    layers = [first.candidates[index].params["layer"] for index in first.by_loss]
-    assert set(selection.results["layer"]) == set(layers[:2])
-    assert len(selection.results) == 2 * len(WHOLE_GRID) * 2
-    assert selection.n_candidates == len(selection.results) + 3
+    in_order = [first.candidates[index] for index in first.by_loss]
+    helpful = [first.candidates[index] for index in first.by_loss if first.net[index] > 0]
+    lowest = in_order[0].params["layer"]
+    feasible = [one.params["layer"] for one in helpful if search.is_feasible(one.edit, one.strength)]
+    others = [layer for layer in (*feasible, *(one.params["layer"] for one in in_order)) if layer != lowest]
+    best = {lowest, others[0]}
+    assert set(selection.going_on) == best
+    assert selection.n_candidates == len(selection.results) == 2 * len(WHOLE_GRID) * 2 + len(LAYERS)
+    counts = selection.results["layer"].value_counts()
+    assert {layer for layer in LAYERS if counts[layer] > 1} == best
     table = selection.layers
     assert list(table.layer) == LAYERS
-    assert list(table[table["goes on"]].layer) == [layer for layer in LAYERS if layer in layers[:2]]
+    assert set(table[table["goes on"]].layer) == best
     assert table.loss.min() == pytest.approx(float(first.loss.min()))
-    alone = EditSearch(tiny, exemplar, splits, [layer for layer in LAYERS if layer in layers[:2]])
+    alone = EditSearch(tiny, exemplar, splits, [layer for layer in LAYERS if layer in best])
     same = alone.select(alone.candidates("rewrite", WHOLE_GRID))
-    assert same.params == selection.params and same.edit.digest == selection.edit.digest
-    assert same.layers.empty
+    torch.testing.assert_close(selection.outcomes.losses[: len(same.outcomes)], same.outcomes.losses)
+    assert same.layers.empty and not same.going_on
+
+
+def candidate_with(layer, losses):
+    """Make an outcome of a candidate in a layer that corrects all images; an edit is the name of its layer here."""
+    return Outcome(Candidate({"layer": layer}, layer), torch.tensor(losses), torch.zeros(2, dtype=torch.bool))
+
+
+def test_half_of_the_layers_that_go_on_satisfy_the_constraints(monkeypatch):
+    monkeypatch.setattr("edittools.selection.search.LAYERS_THAT_GO_ON", 4)
+    losses = {"a": [0.1, 0.9], "b": [0.2, 0.8], "c": [0.3, 0.7], "d": [0.4, 0.6], "e": [0.5, 0.5], "f": [0.6, 0.3]}
+    first = Outcomes.of([candidate_with(*item) for item in losses.items()], torch.ones(2, dtype=torch.bool))
+    scored = Scored(first, first, lambda edit, strength: edit in "ef")
+    assert scored.best_layers(torch.tensor([True, False])) == ["a", "b", "e", "f"]
+    assert scored.best_layers(torch.tensor([False, True])) == ["f", "e", "d", "c"]
 
 
 def test_few_candidates_are_tried_in_all_layers(tiny, exemplar, splits, monkeypatch):

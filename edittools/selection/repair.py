@@ -607,13 +607,15 @@ class _Procedure:
         self.firsts[method] = None
         self.scored[method] = outcomes
         already_tried = self._tried
-        self.firsts[method] = first = self.search.first_pass(candidates, partial(self._tell, f"{method}, every layer"))
+        first = self.search.first_pass(candidates, partial(self._tell, f"{method}, every layer"))
+        if first is not None:
+            first = replace(first, candidates=[_with_method(method, candidate) for candidate in first.candidates])
+        self.firsts[method] = first
         candidates = self.search.second_pass(candidates, first, self.folds)
         self._planned[method] = self._tried - already_tried + len(candidates)
         tell = partial(self._tell, method)
         for outcome in score_each(candidates, self.target, method if self.progress else "", tell):
-            params = {"method": method, **outcome.candidate.params}
-            outcomes.append(outcome._replace(candidate=replace(outcome.candidate, params=params)))
+            outcomes.append(outcome._replace(candidate=_with_method(method, outcome.candidate)))
             if method in METHODS:
                 self._remember(outcome)
 
@@ -639,13 +641,13 @@ class _Procedure:
 
     def _scored(self, method: str) -> Scored:
         """Collect the outcomes of the candidates of a method."""
-        return Scored(Outcomes.of(self.scored.get(method, ()), self.target.before), self.firsts.get(method))
+        outcomes = Outcomes.of(self.scored.get(method, ()), self.target.before)
+        return Scored(outcomes, self.firsts.get(method), self.search.is_feasible)
 
     def _select_of_all(self, with_second_layer: bool) -> Selection:
         """Select among the candidates of all methods, and a second layer on top, by cross-validation."""
         started = time.perf_counter()
         edits, *others = (self._scored(name) for name in METHODS)
-        first_candidates = sum(len(scored.first) for scored in (edits, *others) if scored.first is not None)
 
         def select(images: Tensor | slice) -> Selection:
             outcomes = edits.finalists(images)
@@ -655,8 +657,9 @@ class _Procedure:
             selection = self.search.select_on(outcomes, images)
             if with_second_layer and selection.feasible:
                 selection = self._add_layer(selection, outcomes, images)
-            first = None if edits.first is None else edits.first.on_images(images)
-            return replace(selection, first=first, n_candidates=selection.n_candidates + first_candidates)
+            if edits.first is None:
+                return selection
+            return replace(selection, first=edits.first.on_images(images), going_on=edits.best_layers(images))
 
         selection = cross_validate(select, self.target.before, self.folds)
         return replace(selection, seconds=time.perf_counter() - started)
@@ -696,6 +699,11 @@ class _Procedure:
             both = first.edit + other.scaled  # in this order, so that the edit map is of the first one's layer
             [self._sums[pair]] = score_each([Candidate(params, both)], self.target)
         return self._sums[pair]
+
+
+def _with_method(method: str, candidate: Candidate) -> Candidate:
+    """Add the name of the method to the parameters of a candidate."""
+    return replace(candidate, params={"method": method, **candidate.params})
 
 
 def finetunings(

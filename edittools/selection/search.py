@@ -10,8 +10,9 @@ the one with the lowest cross-entropy is selected. The splits for evaluation, su
 `evaluate` only.
 
 A search in many layers takes two passes. The first one tries the default settings in each layer, for each exemplar. The
-second one tries the whole grid in the layers that have the lowest loss in the first (`LAYERS_THAT_GO_ON`). Every method
-gets the same two passes, unless it has so few candidates that all of them are tried (`FEW_CANDIDATES`).
+second one tries the whole grid in the best layers of the first, see `Scored.best_layers`. The candidates of both can be
+selected. Every method gets the same two passes, unless it has so few candidates that all of them are tried
+(`FEW_CANDIDATES`).
 """
 
 import time
@@ -340,26 +341,41 @@ class Scored:
     Attributes:
         outcomes: the outcomes of the candidates, after two passes those in the layers that go on.
         first: the outcomes of the first pass, with the default settings in each layer; None after a single pass.
+        is_feasible: tells whether an edit, scaled by a strength, satisfies the constraints.
     """
 
     outcomes: Outcomes
     first: Outcomes | None = None
+    is_feasible: Callable[[Edit, float], bool] = lambda edit, strength: True
 
     def best_layers(self, images: Tensor | slice = slice(None)) -> list[str]:
-        """List the layers that go on: those with the lowest loss in the first pass, the best one first.
+        """List the layers that go on after the first pass, `LAYERS_THAT_GO_ON` of them.
+
+        One half are the layers with the lowest loss. The other half are the next ones in which a candidate corrects
+        more than it breaks and satisfies the constraints. If these are too few, others follow by their loss.
 
         Args:
             images: which target images count, `(N,)` booleans; by default all.
         """
         counted = self.first.on_images(images)
-        layers = dict.fromkeys(counted.candidates[index].params["layer"] for index in counted.by_loss)
-        return list(layers)[:LAYERS_THAT_GO_ON]
+        by_loss = [(index, counted.candidates[index]) for index in counted.by_loss]
+        layers = list(dict.fromkeys(candidate.params["layer"] for _, candidate in by_loss))
+        going_on = layers[: LAYERS_THAT_GO_ON // 2]
+        for index, candidate in by_loss:
+            layer = candidate.params["layer"]
+            if len(going_on) == LAYERS_THAT_GO_ON:
+                break
+            if layer in going_on or counted.net[index] <= 0:
+                continue
+            if self.is_feasible(candidate.edit, candidate.strength):
+                going_on.append(layer)
+        others = [layer for layer in layers if layer not in going_on]
+        return going_on + others[: LAYERS_THAT_GO_ON - len(going_on)]
 
     def finalists(self, images: Tensor | slice = slice(None)) -> Outcomes:
-        """Return the outcomes of the candidates in the layers that go on.
+        """Return the outcomes to select from: those in the layers that go on, and those of the first pass.
 
         The layers are chosen by some of the images, so that nothing which is selected on these depends on the others.
-        If a search was ended before it tried these layers, the candidates of the first pass take their place.
 
         Args:
             images: which target images count, `(N,)` booleans; by default all.
@@ -367,12 +383,9 @@ class Scored:
         if self.first is None:
             return self.outcomes
         layers = self.best_layers(images)
-        for outcomes in (self.outcomes, self.first):
-            layer_of_each = [candidate.params["layer"] for candidate in outcomes.candidates]
-            indices = [index for index, layer in enumerate(layer_of_each) if layer in layers]
-            if indices:
-                break
-        return outcomes.of_candidates(indices)
+        layer_of_each = [candidate.params["layer"] for candidate in self.outcomes.candidates]
+        indices = [index for index, layer in enumerate(layer_of_each) if layer in layers]
+        return self.outcomes.of_candidates(indices).joined(self.first)
 
 
 @dataclass(frozen=True, eq=False)
@@ -395,6 +408,7 @@ class Selection:
         folds: the selection without each fold; empty without cross-validation.
         fold: index of each target image's fold in `folds`, `(N,)`; None without cross-validation.
         first: the outcomes of the first pass, with the default settings in each layer; None after a single pass.
+        going_on: the names of the layers in which the whole grid was tried; empty after a single pass.
     """
 
     edit: Edit
@@ -410,6 +424,7 @@ class Selection:
     folds: "tuple[Selection, ...]" = field(default=(), repr=False)
     fold: Tensor | None = field(default=None, repr=False)
     first: Outcomes | None = field(default=None, repr=False)
+    going_on: Sequence[str] = ()
 
     @property
     def layers(self) -> pd.DataFrame:
@@ -423,8 +438,7 @@ class Selection:
             return pd.DataFrame(columns=columns)
         table = self.first.table()
         best = table.loc[table.groupby("layer", sort=False).loss.idxmin()]
-        going_on = Scored(self.first, self.first).best_layers()
-        return best.assign(**{"goes on": best.layer.isin(going_on)})[columns].reset_index(drop=True)
+        return best.assign(**{"goes on": best.layer.isin(self.going_on)})[columns].reset_index(drop=True)
 
     @property
     def feasible(self) -> bool:
@@ -785,7 +799,7 @@ class EditSearch:
             sets: list[Tensor | slice] = [slice(None)]
             if folds is not None:
                 sets += [folds != fold for fold in folds.unique()]
-            scored = Scored(first, first)
+            scored = Scored(first, first, self.is_feasible)
             going_on = {layer for images in sets for layer in scored.best_layers(images)}
             candidates = replace(candidates, layers=[layer for layer in candidates.layers if layer in going_on])
         self.keep_states(candidates.layers)
@@ -811,7 +825,7 @@ class EditSearch:
         if not isinstance(candidates, Candidates):
             return Scored(self.score(candidates))
         first = self.first_pass(candidates)
-        return Scored(self.score(self.second_pass(candidates, first, folds)), first)
+        return Scored(self.score(self.second_pass(candidates, first, folds)), first, self.is_feasible)
 
     def select(
         self,
@@ -861,8 +875,7 @@ class EditSearch:
         selection = select_best(scored.finalists(images), self._check, constraints or self.constraints, images)
         if scored.first is None:
             return selection
-        first = scored.first.on_images(images)
-        return replace(selection, first=first, n_candidates=selection.n_candidates + len(first))
+        return replace(selection, first=scored.first.on_images(images), going_on=scored.best_layers(images))
 
     def is_feasible(self, edit: Edit, strength: float = 1.0) -> bool:
         """Return whether an edit, scaled by a strength, satisfies the constraints of this search."""
