@@ -5,8 +5,8 @@
     python benchmarks/tables.py --check    fails where a page or a figure is not what the files say
 
 A page has the table of a run between `<!-- table: NAME -->` and `<!-- end -->`. `headline` and `others` are tables of
-all experiments. Each function below makes the table of one experiment: a pivot of the long table that `_lib.results`
-describes.
+all experiments; those in `SUMMARIES` compare the methods that matter to one question. Each function below makes the
+table of one experiment: a pivot of the long table that `_lib.results` describes.
 """
 
 import argparse
@@ -113,9 +113,9 @@ def typographic(table: pd.DataFrame) -> str:
     columns = {
         "errors corrected": cells(table, "errors corrected", "target_test"),
         "corrected / broken": slash(table, "target_test"),
-        "fixed of 'iPod' predictions": cells(table, "attacks fixed", "target_test"),
+        "corrected of 'iPod' predictions": cells(table, "attacks fixed", "target_test"),
         "still predicted as iPod": cells(table, "attack success after", "target_test"),
-        "other words fixed": cells(table, "attacks fixed", "other words"),
+        "other words corrected": cells(table, "attacks fixed", "other words"),
         "accuracy": cells(table, "accuracy change", "clean_test"),
         "real iPods correct": cells(table, "accuracy after", "retain_test"),
         "handwritten": cells(table, "accuracy after", "photos ipod", look=SHARE),
@@ -136,7 +136,7 @@ def watermark(table: pd.DataFrame) -> str:
         "of all errors": of_all_errors.map(SHARE.value),
         "corrected / broken": slash(together, "target_test"),
         "accuracy": cells(together, "accuracy change", "clean_test"),
-        "success": cells(together, "success", "exemplars"),
+        "exemplar success": cells(together, "success", "exemplars"),
         "p against the edit": cells(together, "p against the edit", "target_test"),
         "candidates": cells(together, "candidates"),
     }
@@ -615,7 +615,7 @@ class Headline:
 HEADLINES = [
     Headline("snow_miniworld", "vehicles on snow, MiniWorld", "vehicles on snow, MiniWorld"),
     Headline("snow_photos", "vehicles on snow, photos", "vehicles on snow, photos"),
-    Headline("typographic_miniworld", 'an "iPod" label, MiniWorld', "an iPod label, MiniWorld"),
+    Headline("typographic_miniworld", 'an "iPod" sticker, MiniWorld', "an iPod label, MiniWorld"),
     Headline(
         "watermark_photos",
         "a watermark, photos",
@@ -674,6 +674,96 @@ def headline() -> str:
     return markdown({title: columns[title] for title in columns})
 
 
+TUNED = "best fine-tuning"
+SEVERAL, TWO_LAYERS, PROJECTION = (METHODS[key] for key in ("editing_several", "two_layers", "projection"))
+BLURRED = [METHODS["text_blurred"], METHODS["mark_blurred"]]
+TRANSFORMER = Headline("snow_miniworld_vit", "vehicles on snow, transformer", "vehicles on snow, transformer")
+UNSEEN_MARKS = Headline("watermark_photos", "unseen marks", "unseen marks", metric="restored", split="unseen marks")
+OTHER_WORDS = Headline(
+    "typographic_miniworld", "other words", "other words", metric="attacks fixed", split="other words"
+)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The table of a page that answers one question: one row per experiment, one column per method.
+
+    Args:
+        rows: title of each row, and the experiment, metric and split that it shows.
+        columns: title of each column, and the methods that it may show; an experiment has one of them at most.
+    """
+
+    rows: dict[str, Headline]
+    columns: dict[str, list[str]]
+
+
+def named(run: str) -> Headline:
+    """Return the headline of a run."""
+    return next(one for one in HEADLINES if one.run == run)
+
+
+EDIT_ALONE = {"edit": [EDIT]}
+CONTROLS = {FULL_RANK: [FULL_RANK, CLOSED_FORM], TUNED: [], "random direction": [RANDOM]}
+SUMMARIES = {
+    "summary": Summary(
+        {
+            "vehicles on snow, photos": named("snow_photos"),
+            "a watermark, photos": named("watermark_photos"),
+            "concepts replaced, photos": named("synthetic_photos"),
+            "vehicles on snow, rendered": named("snow_miniworld"),
+            'an "iPod" sticker, rendered': named("typographic_miniworld"),
+        },
+        EDIT_ALONE | CONTROLS,
+    ),
+    "summary_snow": Summary(
+        {
+            "photos, four networks": named("snow_photos"),
+            "rendered scenes, small VGG": named("snow_miniworld"),
+            "rendered scenes, transformer": TRANSFORMER,
+        },
+        EDIT_ALONE | {"edit of two layers": [TWO_LAYERS], "concept projection": [PROJECTION]} | CONTROLS,
+    ),
+    "summary_writing": Summary(
+        {
+            "a watermark, photos": named("watermark_photos"),
+            "watermarks that no exemplar shows": UNSEEN_MARKS,
+            'an "iPod" sticker, rendered': named("typographic_miniworld"),
+            "words that no exemplar shows": OTHER_WORDS,
+        },
+        EDIT_ALONE | {SEVERAL: [SEVERAL]} | CONTROLS | {"blurred, its position given": BLURRED},
+    ),
+    "summary_concepts": Summary(
+        {
+            "concepts replaced, photos": named("synthetic_photos"),
+            "concepts replaced, rendered": named("synthetic_miniworld"),
+            "a rule found by probing, photos": named("found_rule_photos"),
+            "a rule found by probing, rendered": named("found_rule_miniworld"),
+        },
+        EDIT_ALONE | {"concept projection": [PROJECTION]} | CONTROLS,
+    ),
+}
+"""The tables of the pages that answer one question each, and that of README."""
+
+
+def summary(name: str) -> str:
+    """Write errors corrected by the methods that matter, and what the edit costs in accuracy."""
+    rows = []
+    is_former = False
+    for title, one in SUMMARIES[name].rows.items():
+        table = main_rows(one.run)
+        share = cells(table, one.metric, one.split)
+        row = {"errors corrected": title}
+        for column, methods in SUMMARIES[name].columns.items():
+            shown = [best(table, finetunings(table), one.metric, one.split)] if column == TUNED else methods
+            method = next((method for method in shown if method in share.index), None)
+            is_former |= method == CLOSED_FORM
+            row[column] = "–" if method is None else share[method]
+        change = cells(table, "accuracy change", "clean_test", interval=False)
+        rows.append(row | {"accuracy with the edit, points": change[EDIT]})
+    columns = pd.DataFrame(rows).rename(columns={FULL_RANK: f"{FULL_RANK} (as {CLOSED_FORM})"} if is_former else {})
+    return markdown({title: columns[title] for title in columns})
+
+
 def retained(table: pd.DataFrame) -> str:
     """Write what happened to the retained images, from the rows of one method; nothing where there are none."""
     errors = arrow(table, "errors", "retain_test")
@@ -725,7 +815,7 @@ def others() -> str:
         columns = {
             "experiment": pd.Series(one.title, order),
             "method": pd.Series([f"**{name}**" if name == EDIT else name for name in order], order),
-            "success": cells(part, "success", "exemplars"),
+            "exemplar success": cells(part, "success", "exemplars"),
             "generalization": cells(part, one.metric, one.split),
             "locality": kept(part, "near"),
             "of the nearest": kept(part, "nearest"),
@@ -827,6 +917,8 @@ def block(name: str) -> str:
     """Write the table of a run with its command and day; or a table of all experiments."""
     if name in ("headline", "others"):
         return headline() if name == "headline" else others()
+    if name in SUMMARIES:
+        return summary(name)
     run = read_run(name)
     said = f"{command(run)}; {run['constraints']}." if "constraints" in run else f"{command(run)}."
     said += "".join(f" Then {command(later)}." for later in run.get("later", ()))

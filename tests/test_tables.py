@@ -226,15 +226,17 @@ def test_with_holm_corrects_p_values_without_the_edit():
 def test_page_tables_match_results():
     pages = tables.pages()
     named = {name for text in pages.values() for name in re.findall("<!-- table: (.*) -->", text)}
-    assert named == {"headline", "others"} | {path.stem for path in FOLDER.glob("*.csv")}
+    summaries = {"summary", "summary_snow", "summary_writing", "summary_concepts"}
+    assert named == {"headline", "others"} | summaries | {path.stem for path in FOLDER.glob("*.csv")}
     for path, text in pages.items():
         assert path.read_text() == text, path.name
     assert not [name for name in tables.FIGURES if tables.is_stale(name)]
     assert Image.open(tables.DOCS / "results.png").text["Rows"] == tables.digest(tables.points())
 
 
-def test_results_folder_of_docs_holds_pages_only():
-    assert {path.suffix for path in (tables.DOCS / "results").iterdir()} == {".md"}
+@pytest.mark.parametrize("folder", ["results", "record"])
+def test_results_folder_of_docs_holds_pages_only(folder):
+    assert {path.suffix for path in (tables.DOCS / folder).iterdir()} == {".md"}
 
 
 @pytest.mark.parametrize(
@@ -291,6 +293,23 @@ def test_headline_shows_fixed_baselines_and_the_best_finetuning(monkeypatch, ful
     monkeypatch.setattr(tables, "read_results", lambda name: without.frame())
     with pytest.raises(ValueError, match="closed form"):
         tables.headline()
+
+
+@pytest.mark.parametrize(
+    ("full_rank", "title"), [("full rank", "full rank"), ("closed form", "full rank (as closed form)")]
+)
+def test_summary_shows_the_best_finetuning_and_a_dash_for_what_was_not_measured(monkeypatch, full_rank, title):
+    shares = {"edit": 0.5, full_rank: 0.4, "local fine-tuning": 0.1, "global fine-tuning": 0.3}
+    results = results_of(shares | {"random direction": 0.25})
+    monkeypatch.setattr(tables, "read_results", lambda name: results.frame())
+    header, _, *rows = tables.summary("summary_snow").splitlines()
+    titles = [cell.strip() for cell in header.split("|")[1:-1]]
+    assert title in titles and len(rows) == 3
+    first = dict(zip(titles, (cell.strip() for cell in rows[0].split("|")[1:-1]), strict=True))
+    assert first["best fine-tuning"] == "30% [20, 40]"
+    assert first[title] == "40% [30, 50]"
+    assert first["edit of two layers"] == "–"
+    assert first["accuracy with the edit, points"] == "−0.10"
 
 
 @pytest.mark.parametrize(
