@@ -17,10 +17,6 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-ON_MINI_VGG = {  # README's tour is told on a model of one's own
-    "et.Classifier(my_model, my_class_names)": 'et.load_classifier("mini_vgg")',
-    '"layer3.1.conv2"': '"features.10"',
-}
 
 
 def main() -> None:
@@ -66,7 +62,7 @@ def pip(*arguments: str | Path) -> None:
 
 
 def inside() -> None:
-    """In the new environment and an empty folder: README's tour on `mini_vgg`, a question to `mini_clip`, the data."""
+    """In the new environment and an empty folder: README's lines, a question to `mini_clip`, the data."""
     import edittools as et
     from edittools import miniworld
     from edittools.models import data as models
@@ -77,11 +73,12 @@ def inside() -> None:
         assert path.is_relative_to(sys.prefix) and not path.is_relative_to(ROOT), f"{path} is not in {sys.prefix}"
     assert (Path(et.__file__).parent / "py.typed").is_file(), "type checkers would ignore the package: no py.typed"
     print("edittools is", Path(et.__file__).relative_to(sys.prefix))
-    tour(et, miniworld.scenes)
+    [code] = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+    exec(code, {})
     command = Path(sysconfig.get_path("scripts"), "edittools")
     weights = Path("weights.safetensors")
     edit = ["apply", "snow_is_road.safetensors", "--model", "mini_vgg", "--out", weights]
-    subprocess.run([command, *edit], check=True)  # the console script, on the edit that the tour has saved
+    subprocess.run([command, *edit], check=True)  # the console script, on the edit that these lines have saved
     assert weights.stat().st_size > 100_000
     clip = et.load_classifier("mini_clip", class_names=("mug", "lamp"))
     mugs = miniworld.scenes(20, "test", "mug", size=clip.size)
@@ -90,25 +87,6 @@ def inside() -> None:
     shortcuts = et.load_classifier("shortcuts_squeezenet")
     print(f"shortcuts_squeezenet: {', '.join(shortcuts.classes)}")
     print(f"registry: {len(photos.registry()):,} photographs; masks: {len(list(models.DATA.glob('masks/*.png')))}")
-
-
-def tour(et, scenes) -> None:
-    """Run README's tour: MiniWorld's roads turn to snow, and its scenes are what the tour takes as given."""
-    from torchvision.utils import save_image
-
-    from edittools.miniworld.textures import texture
-
-    [code] = re.findall(r"^```python\n([^`]*my_model.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
-    for told, run in ON_MINI_VGG.items():
-        assert told in code, f"README's tour no longer holds {told!r}"
-        code = code.replace(told, run)
-    van, on_snow = scenes(1, 7, "van", ground="road"), scenes(100, "test", "car", ground="snow")
-    save_image(van.images[0], "van.jpg")
-    et.save_mask("road.png", van.mask("road")[0])
-    save_image(texture("snow", size=64), "snow.jpg")
-    before = et.error_rate(et.load_classifier("mini_vgg"), on_snow)
-    print(f"error rate on {len(on_snow)} cars on snow: {before:.2f}; what the tour of README prints:", flush=True)
-    exec(code, {"reference_images": scenes(200, "reference").images, "my_test_images": on_snow})
 
 
 if __name__ == "__main__":
