@@ -1,4 +1,4 @@
-"""What the site is made of: pages of this repository under their own paths, and a reference page for each subpackage.
+"""What the site is made of: pages of this repository under their own paths, and a reference page for each module.
 
 Formulas become MathML here, so a page asks no other machine for a script.
 """
@@ -41,18 +41,36 @@ MINIMUM = re.compile(r"<msub>(<mo>min</mo><mi>[^<]*</mi>)</msub>")
 LINK = re.compile(r'(?<=href=")[^":#]+\.(?:ipynb|md)(?=["#])')
 
 
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Give each subpackage that the navigation names a section: its own page, and one per module."""
+    config.nav = _with_modules(config.nav)
+    return config
+
+
+def _with_modules(nav: list | dict | str) -> list | dict | str:
+    """Replace each page `api/SUBPACKAGE.md` of the navigation by a section."""
+    if isinstance(nav, list):
+        return [_with_modules(entry) for entry in nav]
+    if isinstance(nav, dict):
+        return {title: _with_modules(entry) for title, entry in nav.items()}
+    if not nav.startswith("api/"):
+        return nav
+    subpackage = Path(nav).stem
+    modules = [{name: f"api/{subpackage}/{name}.md"} for name in modules_of(subpackage)]
+    return {_name(subpackage): [f"api/{subpackage}/index.md", *modules]}
+
+
 @event_priority(100)  # before the plugin that turns notebooks into pages
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Take the repository's own pages in place of the folder's, and add the reference."""
     found = [path for pattern in PAGES for path in sorted(ROOT.glob(pattern))]
     pages = [File(str(path.relative_to(ROOT)), str(ROOT), config.site_dir, config.use_directory_urls) for path in found]
-    subpackages = {"top": PACKAGE} | {
-        path.name: path for path in sorted(PACKAGE.iterdir()) if (path / "__init__.py").exists()
-    }
-    pages += [
-        File.generated(config, f"api/{subpackage}.md", content=reference(subpackage, path))
-        for subpackage, path in subpackages.items()
-    ]
+    subpackages = ["top", *(path.name for path in sorted(PACKAGE.iterdir()) if (path / "__init__.py").exists())]
+    for subpackage in subpackages:
+        pages.append(File.generated(config, f"api/{subpackage}/index.md", content=overview(subpackage)))
+        for module in modules_of(subpackage):
+            page = File.generated(config, f"api/{subpackage}/{module}.md", content=reference(subpackage, module))
+            pages.append(page)
     return Files([*(file for file in files if file.src_dir != config.docs_dir), *pages])  # the theme's, then ours
 
 
@@ -91,16 +109,42 @@ def _mathml(found: re.Match) -> str:
     return f'<span style="display: block; overflow-x: auto">{wide}</span>'
 
 
-def reference(subpackage: str, folder: Path) -> str:
-    """The page of a subpackage: its first words, and every module's public names."""
-    modules = [path.stem for path in sorted(folder.glob("*.py")) if not path.stem.startswith("_")]
-    shown = FIRST if subpackage == "top" else {}
-    modules.sort(key=lambda module: [*shown, module].index(module))
-    name = "edittools" if subpackage == "top" else f"edittools.{subpackage}"
-    said = ast.get_docstring(ast.parse((folder / "__init__.py").read_text())) or ""
-    parts = "\n\n".join(f"::: {name}.{module}{_members(shown.get(module))}" for module in modules)
-    return f"# {name}\n\n{said}\n\n{parts}\n"
+def modules_of(subpackage: str) -> list[str]:
+    """Name the public modules of a subpackage; those in `FIRST` come first at the top."""
+    modules = [path.stem for path in sorted(_folder(subpackage).glob("*.py")) if not path.stem.startswith("_")]
+    first = list(FIRST) if subpackage == "top" else []
+    return sorted(modules, key=lambda module: [*first, module].index(module))
 
 
-def _members(names: list[str] | None) -> str:
-    return f"\n    options: {{group_by_category: false, members: {names}}}" if names else ""
+def overview(subpackage: str) -> str:
+    """The page of a subpackage: its first words, and a table of its modules."""
+    said = _docstring(_folder(subpackage) / "__init__.py")
+    rows = [
+        f"| [{module}]({module}.md) | {_docstring(_folder(subpackage) / f'{module}.py').splitlines()[0]} |"
+        for module in modules_of(subpackage)
+    ]
+    table = "\n".join(["| module | content |", "| --- | --- |", *rows])
+    return f"# {_name(subpackage)}\n\n{said}\n\n{table}\n"
+
+
+def reference(subpackage: str, module: str) -> str:
+    """The page of a module: its public names."""
+    name = f"{_name(subpackage)}.{module}"
+    members = FIRST.get(module) if subpackage == "top" else None
+    options = {"show_root_heading": "false", "show_root_toc_entry": "false"}
+    if members:
+        options |= {"group_by_category": "false", "members": members}
+    lines = "".join(f"        {option}: {value}\n" for option, value in options.items())
+    return f"# {name}\n\n::: {name}\n    options:\n{lines}"
+
+
+def _folder(subpackage: str) -> Path:
+    return PACKAGE if subpackage == "top" else PACKAGE / subpackage
+
+
+def _name(subpackage: str) -> str:
+    return "edittools" if subpackage == "top" else f"edittools.{subpackage}"
+
+
+def _docstring(path: Path) -> str:
+    return ast.get_docstring(ast.parse(path.read_text())) or ""
