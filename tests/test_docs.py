@@ -175,6 +175,13 @@ def test_finish_records_call_without_paths(monkeypatch, capsys):
         assert "/" not in command, path.name
 
 
+def test_page_of_architectures_matches_its_table():
+    script = runpy.run_path(str(ROOT / "tests" / "slow" / "architectures.py"))
+    table = script["read_table"](ROOT / "docs" / "architectures.csv")
+    assert len(table) == 190 and not table.duplicated(["package", "network"]).any()
+    assert (ROOT / "docs" / "architectures.md").read_text() == script["page"](table)
+
+
 SCRIPTS = sorted((ROOT / "benchmarks").glob("*.py"))
 EXPERIMENTS = [path for path in SCRIPTS if path.stem not in ("demo", "digests", "tables")]
 

@@ -1,7 +1,8 @@
 """Check which architectures can be cut: exported, and exact at every layer that is listed, with a state used twice.
 
     python tests/slow/architectures.py --workers 2                     (or: make slow, which also runs the rehearsal)
-    python tests/slow/architectures.py --page docs/architectures.md    writes the page
+    python tests/slow/architectures.py --output docs/architectures.csv    writes the table, and the page next to it
+    python tests/slow/architectures.py --output docs/architectures.csv --read    writes the page of the table as it is
 
 Random weights; weights and scales of 0, which would hide a difference, are made random. No download. It fails if a
 network cannot be cut, or if its logits differ for another reason than attention's fast path.
@@ -141,45 +142,60 @@ def row_of(job: tuple[str, str, int | None]) -> dict[str, object]:
     return {"package": package, "network": name} | row
 
 
-def to_markdown(table: pd.DataFrame) -> str:
-    """Write a Markdown table of texts."""
-    return table.astype(str).to_markdown(index=False, tablefmt="github", disable_numparse=True)
+COLUMNS = ["package", "network", "checked", "layers", "of", "seconds", "off by", "why", "torch"]
 
 
-def page(rows: list[dict[str, object]], call: str) -> str:
-    """Write docs/architectures.md: how many can be cut, which fail and why, and all of them."""
-    table = pd.DataFrame(rows)
-    table["exact"] = table["off by"] == 0
-    counts = table.groupby("package", sort=False)
-    summary = counts.agg(
-        tried=("network", "size"),
-        exported=("off by", "count"),
-        exact=("exact", "sum"),
-        seconds=("seconds", "median"),
-        longest=("seconds", "max"),
+def to_table(rows: list[dict[str, object]]) -> pd.DataFrame:
+    """Make the table that docs/architectures.csv holds: one row per network."""
+    table = pd.DataFrame(rows).assign(torch=torch.__version__).reindex(columns=COLUMNS)
+    return table.astype(dict.fromkeys(("checked", "layers", "of"), "Int64"))
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read the table of an earlier run."""
+    return pd.read_csv(path, keep_default_na=False, na_values=dict.fromkeys(COLUMNS[2:7], ""))
+
+
+def page(table: pd.DataFrame) -> str:
+    """Write docs/architectures.md: how many can be cut, and what the file of all of them holds."""
+    counts = table.assign(exact=table["off by"] == 0).groupby("package", sort=False)
+    summary = counts.agg(tried=("network", "size"), exported=("off by", "count"), exact=("exact", "sum")).reset_index()
+    rows = summary.astype(str).to_markdown(index=False, tablefmt="github", disable_numparse=True)
+    slowest = table.loc[table.seconds.astype(float).idxmax()]
+    different = table[table["off by"] > 0]
+    return PAGE.format(
+        rows=rows,
+        torch=" and ".join(table.torch.unique()),
+        different=", ".join(f"`{name}`" for name in different.network) or "None",
+        most=f"{different['off by'].max():.0e}" if len(different) else "0",
+        why="; ".join(different.why.unique()) or "none",
+        slowest=slowest.network,
+        seconds=f"{slowest.seconds:.0f}",
     )
-    failed = table[~table.exact][["package", "network", "off by", "why"]].round(8).astype(str)
-    cut = table[table.exact][["package", "network", "checked", "layers", "of", "seconds"]]
-    cut = cut.astype(dict.fromkeys(("checked", "layers", "of"), int))
-    parts = [
-        "# Which architectures can be cut",
-        f"`{call}` writes these tables. They were made with torch {torch.__version__} and one thread. All networks "
-        "have random weights; weights that are initialized to 0, which would hide a difference, are made random as "
-        "well.",
-        "- **Exact**: at each layer that was checked, the prefix and the suffix together give the model's own logits "
-        "bit for bit, even if a state is used twice.\n"
-        "- **Seconds**: the time to export a network and to find the positions of its keys; in the first table, the "
-        "median over the networks. **Longest** is the maximum. Other work ran on the same machine.",
-        to_markdown(summary.round(1).reset_index()),
-        "## Networks that are not exact",
-        to_markdown(failed) if len(failed) else "None.",
-        "## Networks that are exact",
-        "*Layers* is the number of layers that can be edited, *of* is the number of all linear layers and convolutions "
-        "without groups, and *checked* is the number of layers that were checked. The remaining layers see windows or "
-        "pooled tokens, whose position in the image is unknown, or have a weight that is computed or read twice.",
-        to_markdown(cut),
-    ]
-    return "\n\n".join(parts) + "\n"
+
+
+PAGE = """# Which architectures can be edited
+
+This page says whether your architecture was tried. To see which layers of your own model can be edited, ask it:
+
+```python
+print(et.editable_layers(et.Classifier(my_model, my_class_names)))
+```
+
+{rows}
+
+[architectures.csv](architectures.csv) has one row per network, all with random weights:
+
+- *exported* networks can be edited;
+- *exact* means that, at each layer that was *checked*, the two parts of the network that an edit needs
+  ([design](design.md#inference-the-model-itself-and-a-graph-where-a-cut-is-needed)) together give its own logits bit
+  for bit. Not exact: {different} (off by about {most}: {why});
+- *layers* is the number of layers that could be edited when the table was made, and *of* that of all linear layers and
+  convolutions without groups;
+- *seconds* is the time to export the network: {seconds} s for the slowest, `{slowest}`.
+
+`python tests/slow/architectures.py --output docs/architectures.csv` makes it (torch {torch}, one thread).
+"""
 
 
 def main() -> None:
@@ -187,19 +203,23 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--packages", nargs="+", default=["torchvision", "timm", "transformers"])
     arguments.add_argument("--workers", type=int, default=1, help="processes side by side")
-    arguments.add_argument("--page", type=Path, help="file to write the page of docs to")
+    arguments.add_argument("--output", type=Path, help="file to write the table to, with a page (.md) next to it")
+    arguments.add_argument("--read", action="store_true", help="check nothing: write the page of the table as it is")
     arguments.add_argument("--names", nargs="*", help="only these")
     arguments.add_argument("--layers", type=int, help="check at this many layers at most (default: at all)")
     options = arguments.parse_args()
+    if options.read:
+        options.output.with_suffix(".md").write_text(page(read_table(options.output)))
+        return
     jobs = [(package, name, options.layers) for package in options.packages for name in networks(package)]
     jobs = [job for job in jobs if not options.names or job[1] in options.names]
     with get_context("spawn").Pool(options.workers, maxtasksperchild=8) as workers:
         rows = list(tqdm(workers.imap(row_of, jobs), "networks", len(jobs)))
-    limit = f" --layers {options.layers}" if options.layers else ""
-    text = page(rows, f"python tests/slow/architectures.py{limit} --page PAGE")
-    print(text)
-    if options.page:
-        options.page.write_text(text)
+    table = to_table(rows)
+    print(table.to_string())
+    if options.output:
+        table.to_csv(options.output, index=False)
+        options.output.with_suffix(".md").write_text(page(table))
     failed = [row["network"] for row in rows if row.get("off by") != 0 and row["why"] != FAST_PATH]
     if failed:
         raise SystemExit(f"{len(failed)} of {len(rows)} cannot be cut exactly: {', '.join(failed)}")
