@@ -675,6 +675,8 @@ def headline() -> str:
 
 
 TUNED = "best fine-tuning"
+NARROW = ",\u00a0"
+"""A comma and a space that does not break, so that an interval stays on one line of a narrow column."""
 SEVERAL, TWO_LAYERS, PROJECTION = (METHODS[key] for key in ("editing_several", "two_layers", "projection"))
 BLURRED = [METHODS["text_blurred"], METHODS["mark_blurred"]]
 TRANSFORMER = Headline("snow_miniworld_vit", "vehicles on snow, transformer", "vehicles on snow, transformer")
@@ -757,7 +759,7 @@ def summary(name: str) -> str:
             shown = [best(table, finetunings(table), one.metric, one.split)] if column == TUNED else methods
             method = next((method for method in shown if method in share.index), None)
             is_former |= method == CLOSED_FORM
-            row[column] = "–" if method is None else share[method]
+            row[column] = "–" if method is None else share[method].replace(", ", NARROW)
         change = cells(table, "accuracy change", "clean_test", interval=False)
         rows.append(row | {"accuracy with the edit, points": change[EDIT]})
     columns = pd.DataFrame(rows).rename(columns={FULL_RANK: f"{FULL_RANK} (as {CLOSED_FORM})"} if is_former else {})

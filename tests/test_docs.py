@@ -97,7 +97,7 @@ ON_MINI_VGG = {  # the guide's tour is told on a model of one's own
 def tour(snow, tmp_path_factory):
     """What the tour of the guide prints on `mini_vgg`, and the names that it defines."""
     exemplar = snow["exemplars"]
-    single, selection, *_ = blocks("docs/own_model.md", "python")
+    single, values, selection, *_ = blocks("docs/own_model.md", "python")
     folder = tmp_path_factory.mktemp("tour")
     save_image(folder / "van.jpg", exemplar.image)
     save_image(folder / "snow.jpg", texture("snow", 0, 64))
@@ -109,7 +109,7 @@ def tour(snow, tmp_path_factory):
         "retained_images": snow["retain"]["sleds"],
         "my_test_images": snow["failing"],
     }
-    lines = single + selection
+    lines = single + values + selection
     for generic, ours in ON_MINI_VGG.items():
         assert generic in lines
         lines = lines.replace(generic, ours)

@@ -306,8 +306,8 @@ def test_summary_shows_the_best_finetuning_and_a_dash_for_what_was_not_measured(
     titles = [cell.strip() for cell in header.split("|")[1:-1]]
     assert title in titles and len(rows) == 3
     first = dict(zip(titles, (cell.strip() for cell in rows[0].split("|")[1:-1]), strict=True))
-    assert first["best fine-tuning"] == "30% [20, 40]"
-    assert first[title] == "40% [30, 50]"
+    assert first["best fine-tuning"] == "30% [20,\u00a040]"
+    assert first[title] == "40% [30,\u00a050]"
     assert first["edit of two layers"] == "–"
     assert first["accuracy with the edit, points"] == "−0.10"
 
