@@ -82,8 +82,8 @@ VERSION = 1
 EDIT = METHODS["editing"]
 NO_EDIT = "no edit"
 RANDOM = METHODS["random_direction"]
-FOUR = "edit, four exemplars"
-SHOWN = "fine-tuning on photos with and without the drawn shortcut"
+FOUR = METHODS["editing_four"]
+SHOWN = METHODS["finetune_shown"]
 OUT_OF_COMPETITION = (FOUR, SHOWN)
 """Methods that get more than one exemplar and 24 failing photos; they have no p-value."""
 
@@ -206,7 +206,7 @@ def selections_of(search: EditSearch) -> Iterator[tuple[str, Selection]]:
     full_rank = [setting for setting in SETTINGS if setting["rank"] is None]
     tried = {
         EDIT: search.candidates("rewrite", SETTINGS, STRENGTHS, one),
-        "rank 1, default settings": search.candidates("rewrite", ({},), (1.0,), one),
+        METHODS["rank_1_default"]: search.candidates("rewrite", ({},), (1.0,), one),
         METHODS["full_rank"]: search.candidates("rewrite", full_rank, STRENGTHS, one),
         METHODS["projection"]: search.candidates("projection", exemplars=one),
         METHODS["logit_correction"]: search.candidates("logit_correction", exemplars=one),
@@ -386,26 +386,22 @@ class Outcomes:
         return np.mean([self._correct[place, split, name] for name in self.edits(method, goal, draw)], axis=0)
 
 
-def of_other_classes(found: Outcomes, goals: Sequence[str], goal: str, split: str) -> np.ndarray:
-    """Tell which photos of a split are not of the class of a shortcut, `(N,)` booleans."""
-    return found.labels["" if split == "clean" else goal, split] != goals.index(goal)
+def on_others(found: Outcomes, classes: Sequence[str], goal: str, split: str, values: np.ndarray) -> np.ndarray:
+    """Return one value per photo, and NaN for the photos of the class of a shortcut."""
+    return np.where(found.labels[goal, split] == classes.index(goal), np.nan, values)
 
 
-def differences(found: Outcomes, classes: Sequence[str], method: str) -> tuple[np.ndarray, np.ndarray]:
-    """Compare the edit with a method, photo by photo.
+def gains(found: Outcomes, classes: Sequence[str], method: str) -> np.ndarray:
+    """Return the correct predictions of each photo, averaged over draws, edit minus method.
 
     Returns:
-        The number of correct predictions over shortcuts of other classes, averaged over draws, edit minus method,
-        `(N,)`; and the number of these shortcuts, `(N,)`.
+        One row per shortcut and one column per photo; NaN for photos of the class of the shortcut.
     """
-    total: np.ndarray | float = 0.0
-    counts: np.ndarray | float = 0.0
+    rows = []
     for goal in SHORTCUTS:
-        is_other = of_other_classes(found, classes, goal, "shortcut")
         gain = found.correct(EDIT, goal, "shortcut") - found.correct(method, goal, "shortcut")
-        total = total + gain * is_other
-        counts = counts + is_other
-    return np.asarray(total), np.asarray(counts)
+        rows.append(on_others(found, classes, goal, "shortcut", gain))
+    return np.stack(rows)
 
 
 def sign_flip_p(differences: np.ndarray, seed: int = 0) -> float:
@@ -425,29 +421,35 @@ def sign_flip_p(differences: np.ndarray, seed: int = 0) -> float:
 
 
 def mean_with_interval(values: np.ndarray) -> tuple[float, tuple[float, float]]:
-    """Return the mean over photos and its 95% interval, by Student's t."""
-    mean = float(values.mean())
-    if np.ptp(values) == 0:
-        return mean, (mean, mean)
-    interval = stats.ttest_1samp(values, 0.0).confidence_interval()
-    return mean, (float(interval.low), float(interval.high))
+    """Return the mean of values `(shortcuts, photos)`, and its 95% interval over photos; NaN does not count.
+
+    A photo that counts for several shortcuts is one observation: the interval is Student's t for a ratio of means, the
+    sum of a photo's values over their number.
+    """
+    counts = (~np.isnan(values)).sum(axis=0)
+    totals = np.nansum(values, axis=0)[counts > 0]
+    counts = counts[counts > 0]
+    mean = totals.sum() / counts.sum()
+    deviations = (totals - mean * counts) / counts.mean()
+    half = stats.t.ppf(0.975, len(counts) - 1) * stats.sem(deviations)
+    return float(mean), (float(mean - half), float(mean + half))
 
 
 def add_method(results: Results, found: Outcomes, classes: Sequence[str], network: str, method: str) -> None:
     """Add the figures of a method for each shortcut, and for all of them together."""
     where = {"network": network, "method": method}
-    goals = [goal for goal in SHORTCUTS if found.edits(method, goal, None)]
-    pooled: dict[str, list[np.ndarray]] = {}
-    for goal in goals:
-        figures = figures_of(found, classes, method, goal)
-        for metric, values in figures.items():
-            add_figure(results, metric, values, {**where, "condition": NAMES[goal]})
-            pooled.setdefault(metric, []).append(values)
+    of_all: dict[str, list[np.ndarray]] = {}
+    for goal in SHORTCUTS:
+        names = found.edits(method, goal, None)
+        if not names:
+            continue
+        for metric, values in figures_of(found, classes, method, goal).items():
+            add_figure(results, metric, values[None], {**where, "condition": NAMES[goal]})
+            of_all.setdefault(metric, []).append(values)
         if method != NO_EDIT:
-            names = found.edits(method, goal, None)
             results.add("edits", sum(map(bool, names)), n=len(names), condition=NAMES[goal], **where)
-    for metric, parts in pooled.items():
-        add_figure(results, metric, np.concatenate(parts), {**where, "condition": "all"})
+    for metric, rows in of_all.items():
+        add_figure(results, metric, np.stack(rows), {**where, "condition": "all"})
 
 
 METRICS = {
@@ -461,46 +463,48 @@ METRICS = {
 
 
 def figures_of(found: Outcomes, classes: Sequence[str], method: str, goal: str) -> dict[str, np.ndarray]:
-    """Compute the figures of a method for a shortcut, one value per photo: shares, or changes of accuracy in points."""
+    """Compute the figures of a method for a shortcut: shares, or changes of accuracy in points.
+
+    Returns:
+        One value per photo, by name; NaN for photos that do not count.
+    """
     with_shortcut = found.correct(method, goal, "shortcut")
-    clean = found.correct(method, goal, "clean")
+    of_others = on_others(found, classes, goal, "shortcut", with_shortcut)
     before = found.correct(NO_EDIT, goal, "clean")
-    unedited = found.correct(NO_EDIT, goal, "shortcut")
-    is_other = of_other_classes(found, classes, goal, "shortcut")
-    is_broken = is_other & (before == 1) & (unedited == 0)
-    look = of_other_classes(found, classes, goal, "unseen")
+    is_broken = (before == 1) & (found.correct(NO_EDIT, goal, "shortcut") == 0)
+    change = 100 * (found.correct(method, goal, "clean") - before)
+    with_another_look = found.correct(method, goal, "unseen")
     return {
-        "correct with the shortcut": with_shortcut[is_other],
-        "restored": with_shortcut[is_broken],
-        "correct with another look": found.correct(method, goal, "unseen")[look],
-        "accuracy change": 100 * (clean - before),
-        "accuracy change of the class": 100 * (clean - before)[~is_other],
+        "correct with the shortcut": of_others,
+        "restored": np.where(is_broken, of_others, np.nan),
+        "correct with another look": on_others(found, classes, goal, "unseen", with_another_look),
+        "accuracy change": change,
+        "accuracy change of the class": np.where(np.isnan(of_others), change, np.nan),
     }
 
 
 def add_figure(results: Results, name: str, values: np.ndarray, where: Mapping[str, str]) -> None:
-    """Add a figure with its interval over photos."""
+    """Add the mean of values `(shortcuts, photos)` with its interval over photos."""
     metric, split = METRICS[name]
     mean, interval = mean_with_interval(values)
-    results.add(metric, mean, split=split, interval=interval, n=len(values), **where)
+    photos = (~np.isnan(values)).any(axis=0).sum()
+    results.add(metric, mean, split=split, interval=interval, n=photos, **where)
 
 
 def add_comparisons(results: Results, found: Outcomes, classes: Sequence[str], network: str) -> None:
     """Add the primary analysis of a network, and in how many pairs of shortcut and draw the edit leads."""
     competing = [name for name in methods_of(found) if name not in (EDIT, *OUT_OF_COMPETITION)]
-    p_values = {}
+    p_values = []
     for method in competing:
-        total, counts = differences(found, classes, method)
-        mean, interval = mean_with_interval(total)
-        scale = 100 / counts.mean()
+        gain = gains(found, classes, method)
+        mean, interval = mean_with_interval(100 * gain)
+        p_values.append(sign_flip_p(np.nansum(gain, axis=0)))
         where = {"network": network, "method": method, "split": "target_test", "condition": "all"}
-        bounds = [scale * bound for bound in interval]
-        results.add("edit minus method", scale * mean, interval=bounds, n=len(total), **where)
-        p_values[method] = sign_flip_p(total)
+        results.add("edit minus method", mean, interval=interval, n=gain.shape[1], **where)
+        results.add("p", p_values[-1], n=gain.shape[1], **where)
         results.add("pairs in which the edit leads", leads(found, classes, method), n=len(pairs(found)), **where)
-    for method, corrected in zip(competing, holm(list(p_values.values())), strict=True):
+    for method, corrected in zip(competing, holm(p_values), strict=True):
         where = {"network": network, "method": method, "split": "target_test", "condition": "all"}
-        results.add("p", p_values[method], **where)
         results.add("p, Holm", corrected, n=len(competing), **where)
 
 
@@ -513,9 +517,8 @@ def leads(found: Outcomes, classes: Sequence[str], method: str) -> int:
     """Count the pairs of shortcut and draw in which more photos are correct with the edit than with a method."""
     count = 0
     for goal, draw in pairs(found):
-        is_other = of_other_classes(found, classes, goal, "shortcut")
-        edit, other = (found.correct(name, goal, "shortcut", draw)[is_other].mean() for name in (EDIT, method))
-        count += bool(edit > other)
+        gain = found.correct(EDIT, goal, "shortcut", draw) - found.correct(method, goal, "shortcut", draw)
+        count += bool(np.nanmean(on_others(found, classes, goal, "shortcut", gain)) > 0)
     return count
 
 
@@ -527,10 +530,9 @@ def methods_of(found: Outcomes) -> list[str]:
 def add_draws(results: Results, found: Outcomes, classes: Sequence[str], network: str) -> None:
     """Add the share of correct photos with the edit of each draw, and what was selected."""
     for goal, draw in pairs(found):
-        is_other = of_other_classes(found, classes, goal, "shortcut")
-        values = found.correct(EDIT, goal, "shortcut", draw)[is_other].astype(float)
+        values = on_others(found, classes, goal, "shortcut", found.correct(EDIT, goal, "shortcut", draw))
         where = {"network": network, "method": EDIT, "condition": f"{NAMES[goal]}, draw {draw + 1}"}
-        results.add("correct", values.mean(), split="target_test", n=len(values), **where)
+        add_figure(results, "correct with the shortcut", values[None], where)
     for row in found.selected.itertuples():
         condition = f"{NAMES[row.goal]}, draw {row.draw + 1}"
         results.add_selected(row.settings, network, row.method, condition=condition)

@@ -577,12 +577,74 @@ def paper_rehearsal(table: pd.DataFrame) -> str:
     return markdown(columns)
 
 
+def learned_shortcut(table: pd.DataFrame) -> str:
+    """Write what each method makes of photos with and without the shortcuts, network by network, then each shortcut."""
+    parts = []
+    for network, part in table[table.condition == "all"].groupby("network", sort=False):
+        draws = table[(table.network == network) & table.condition.str.contains(DRAW)]
+        shares = draws.value.agg(["min", "max"]).map(SHARE.value)
+        columns = {
+            "correct with a shortcut": cells(part, "correct", "target_test"),
+            "of what it breaks, restored": cells(part, "restored", "target_test"),
+            "correct with another look": cells(part, "correct", "unseen"),
+            "accuracy, points": cells(part, "accuracy change", "clean_test"),
+            "edit − method, points": cells(part, "edit minus method", "target_test"),
+            "p (Holm)": cells(part, "p, Holm", "target_test"),
+            "pairs in which the edit leads": counted(part, "pairs in which the edit leads", "method"),
+            "candidates": cells(part, "candidates"),
+        }
+        spread = f"with the edit, from {shares['min']} to {shares['max']} in single pairs of shortcut and draw"
+        parts.append(f"{short(network)}, {spread}:\n\n{by_method(part, columns)}")
+    return "\n\n".join([*parts, "The edit, by shortcut:", each_shortcut(table)])
+
+
+def each_shortcut(table: pd.DataFrame) -> str:
+    """Write what the edit makes of each shortcut."""
+    whole = table[(table.method == EDIT) & table.condition.isin(["tag", "text", "border"])]
+    unedited = table[(table.method == "no edit") & table.condition.isin(["tag", "text", "border"])]
+    index = ["network", "condition"]
+    rows = pd.MultiIndex.from_frame(whole[index].drop_duplicates())
+    columns = {
+        "network": pd.Series([short(network) for network, _ in rows], rows),
+        "shortcut": pd.Series([condition for _, condition in rows], rows),
+        "correct without an edit": cells(unedited, "correct", "target_test", index=index),
+        "with the edit": cells(whole, "correct", "target_test", index=index),
+        "restored": cells(whole, "restored", "target_test", index=index),
+        "accuracy, points": cells(whole, "accuracy change", "clean_test", index=index),
+        "accuracy of its class, points": cells(whole, "accuracy change", "retain_test", index=index),
+    }
+    return markdown(columns)
+
+
+def audit_shortcuts(table: pd.DataFrame) -> str:
+    """Write in how many audits a rule is found, and how often the maximum of the heat map lies on the shortcut."""
+    parts = []
+    for network, part in table.groupby("network", sort=False):
+        columns = {
+            "audits that find it": counted(part, "audits that find it"),
+            "maximum of the heat map on it": cells(part, "maximum on it", index="condition"),
+            "its share of the image": cells(part, "area", index="condition"),
+            "audits with another rule": counted(part, "audits with another rule"),
+            "audits with any rule": counted(part, "audits with a rule"),
+        }
+        text = markdown(columns, list(part.condition.unique()), rows="photos")
+        parts.append(f"{short(network)}:\n\n{text}")
+    return "\n\n".join(parts)
+
+
+def counted(table: pd.DataFrame, metric: str, index: str = "condition") -> pd.Series:
+    """Write a count and of how many it is."""
+    rows = table[table.metric == metric].set_index(index)
+    return rows.value.map("{:.0f}".format) + " of " + rows.n.astype(str)
+
+
 TABLES = {
     function.__name__: function
     for function in (
         *(snow, typographic, watermark, synthetic, found_rule, side_effects, probing, segmentation, robustness, repair),
         *(many_edits, random_directions, default_settings, repair_composites, edit_speed, paper_rehearsal),
         *(exemplar_count, compare_exemplars, batch_size, null_audits, null_verdicts, layer_search, layer_search_passes),
+        *(learned_shortcut, audit_shortcuts),
     )
 }
 """What makes the table of a run, by its experiment."""

@@ -10,9 +10,12 @@ import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
+import audit_shortcuts
 import found_rule
 import layer_search
+import learned_shortcut
 import null_verdicts
+import numpy as np
 import pandas as pd
 import pytest
 import random_directions
@@ -23,6 +26,7 @@ import tables
 import torch
 from _lib.results import Results
 from _lib.shortcuts import failing_photos
+from scipy import stats
 
 from edittools.classifiers import Classifier
 from edittools.exemplars import Exemplar
@@ -347,3 +351,147 @@ def test_calls_of_layer_search_say_what_every_method_does(tiny, photos32, exempl
     assert rows["all layers"][0]["wrong"]["target_test"] == [0] * 10
     assert rows["all layers"][1]["verdict"] in layer_search.WORDS
     json.dumps(rows)  # as a store of finished calls does
+
+
+# --- learned_shortcut ---
+
+
+def characters(text):
+    """Read one value per photo: 1 where a photo is misclassified, which is an "x"."""
+    return [int(character == "x") for character in text]
+
+
+CLASSES = ("tench", "church", "French horn", "garbage truck")
+LABELS = [0, 0, 1, 2, 3, 3]
+
+
+def evaluated(goal, split, edit, text):
+    return {"goal": goal, "split": split, "edit": edit, "wrong": characters(text), "labels": LABELS}
+
+
+@pytest.fixture
+def shortcuts_found():
+    """Two draws of one shortcut per class; the control has no feasible edit in the second draw."""
+    selected = []
+    rows = [evaluated("", "clean", "", "......")]
+    for goal in learned_shortcut.SHORTCUTS:
+        for split in ("shortcut", "unseen"):
+            rows.append(evaluated(goal, split, "", "xxx..."))
+        for draw in range(2):
+            edits = {learned_shortcut.EDIT: f"{goal} edit {draw}", "control": f"{goal} control" if draw == 0 else ""}
+            for method, edit in edits.items():
+                one = {"network": "net", "goal": goal, "draw": draw, "method": method, "settings": "some", "edit": edit}
+                selected.append(one | {"candidates": 2, "seconds": 1.0})
+            rows += [evaluated(goal, split, edits[learned_shortcut.EDIT], "..x...") for split in ("shortcut", "unseen")]
+            rows.append(evaluated("", "clean", edits[learned_shortcut.EDIT], ".....x"))
+        rows += [evaluated(goal, split, f"{goal} control", ".xx...") for split in ("shortcut", "unseen")]
+        rows.append(evaluated("", "clean", f"{goal} control", "......"))
+    return learned_shortcut.Outcomes(pd.DataFrame(selected), rows)
+
+
+def test_learned_shortcut_counts_correct_predictions_over_the_shortcuts_of_other_classes(shortcuts_found):
+    gain = learned_shortcut.gains(shortcuts_found, CLASSES, "control")
+    assert (~np.isnan(gain)).sum(axis=0).tolist() == [3, 3, 2, 2, 2, 2]
+    total = np.nansum(gain, axis=0)
+    assert total.tolist() == [1.5, 3, 0, 0, 0, 0]  # the first photo is gained in one draw of two, the second in both
+    none = learned_shortcut.gains(shortcuts_found, CLASSES, learned_shortcut.NO_EDIT)
+    assert np.nansum(none, axis=0).tolist() == [3, 3, 0, 0, 0, 0]
+    assert learned_shortcut.leads(shortcuts_found, CLASSES, "control") == 6
+
+
+def test_learned_shortcut_figures_of_one_shortcut(shortcuts_found):
+    nan = np.nan
+    found = learned_shortcut.figures_of(shortcuts_found, CLASSES, learned_shortcut.EDIT, "church")
+    np.testing.assert_equal(found["correct with the shortcut"], [1, 1, nan, 1, 1, 1])
+    np.testing.assert_equal(found["restored"], [1, 1, nan, nan, nan, nan])
+    np.testing.assert_equal(found["accuracy change"], [0, 0, 0, 0, 0, -100])
+    np.testing.assert_equal(found["accuracy change of the class"], [nan, nan, 0, nan, nan, nan])
+    found = learned_shortcut.figures_of(shortcuts_found, CLASSES, "control", "church")
+    np.testing.assert_equal(found["restored"], [0.5, 0, nan, nan, nan, nan])
+
+
+def test_mean_over_photos_counts_a_photo_once():
+    one = np.array([[1.0, 2, 4, 9]])
+    mean, interval = learned_shortcut.mean_with_interval(one)
+    expected = stats.ttest_1samp(one[0], 0).confidence_interval()
+    assert mean == 4 and interval == pytest.approx((expected.low, expected.high))
+    assert learned_shortcut.mean_with_interval(np.concatenate([one, one])) == (mean, pytest.approx(interval))
+    mean, _ = learned_shortcut.mean_with_interval(np.array([[1.0, 2, 3], [np.nan, 4, np.nan]]))
+    assert mean == 10 / 4
+
+
+def test_learned_shortcut_adds_a_network(shortcuts_found):
+    results = Results("learned_shortcut", "photos")
+    classes = CLASSES
+    learned_shortcut.add_method(results, shortcuts_found, classes, "net", "control")
+    learned_shortcut.add_comparisons(results, shortcuts_found, classes, "net")
+    learned_shortcut.add_draws(results, shortcuts_found, classes, "net")
+    learned_shortcut.add_outcomes(results, shortcuts_found, "net")
+    table = results.frame().set_index(["method", "condition", "metric"]).sort_index()
+    assert table.loc[("control", "all", "edit minus method")].value.item() == pytest.approx(100 * 4.5 / 14)
+    assert table.loc[("control", "all", "pairs in which the edit leads")].n.item() == 6
+    assert table.loc[("control", "tag", "edits")].value.item() == 1
+    p, corrected = (table.loc[("control", "all", metric)].value.item() for metric in ("p", "p, Holm"))
+    assert corrected == min(1, 2 * p) or corrected == pytest.approx(max(p, 2 * p))
+    first = results.outcomes[0]
+    assert first["outcomes"] == "++x..." and first["split"] == "target_test tag, draw 1"
+
+
+def test_sign_flips_of_a_known_case():
+    equal = np.array([1.0, -1.0] * 4)
+    assert learned_shortcut.sign_flip_p(np.zeros(5)) == 1
+    assert learned_shortcut.sign_flip_p(equal) > 0.9
+    assert learned_shortcut.sign_flip_p(np.ones(6)) == pytest.approx(2 / 2**6)  # all 64 flips are enumerated
+
+
+def test_photos_of_a_learned_shortcut_are_divided(tiny, photos32, monkeypatch):
+    labels = torch.arange(40) % 5
+    left = LabelledImages(photos32, labels, tiny.classes, tuple(map(str, range(40))))
+    monkeypatch.setattr(learned_shortcut, "training_roles", lambda size: {"left": left})
+    goal = tiny.classes[2]
+    sizes = learned_shortcut.Sizes(clean=2, reference=1, retain=3)
+    shared = learned_shortcut.shared_photos(tiny, goal, sizes)
+    names = [set(getattr(shared, name).names) for name in ("clean", "reference", "retain", "others")]
+    assert [len(one) for one in names[:2]] == [10, 5]
+    assert sum(map(len, names)) == len(set.union(*names))
+    assert (shared.retain.labels == 2).all() and (shared.others.labels != 2).all()
+    assert (predict(tiny, shared.retain.images).argmax(1) == 2).all() and len(shared.retain) <= 3
+    assert len(shared.others) == 4 * 5
+
+
+# --- audit_shortcuts ---
+
+
+def test_audits_with_shortcuts_are_counted():
+    rules = [["church", "text"], ["garbage truck", "tag"]]
+    rows = [{"kind": "audit", "rules": rules}, {"kind": "audit", "rules": [["church", "tag"]]}]
+    rows += [{"kind": "null audit", "rules": []}] * 3 + [{"kind": "null audit", "rules": [["church", "text"]]}]
+    rows += [{"kind": "heat map", "concept": "tag", "on it": on_it, "area": 0.1} for on_it in (True, True, False, True)]
+    results = Results("audit_shortcuts", "photos")
+    audit_shortcuts.add_network(results, rows, "net")
+    table = results.frame().set_index(["metric", "condition"]).value
+    assert [table["audits that find it", name] for name in ("tag", "text", "border")] == [1, 1, 0]
+    assert table["audits with another rule", "drawn"] == 1
+    assert table["audits with a rule", "nothing drawn"] == 1
+    assert table["maximum on it", "tag"] == 0.75
+    assert "1 of 4" in tables.audit_shortcuts(results.frame().assign(run="audit_shortcuts"))
+
+
+def test_masks_of_an_audit_are_where_something_is_drawn(tiny, photos32, monkeypatch):
+    labels = torch.arange(40) % 5
+    left = LabelledImages(photos32, labels, tiny.classes)
+    monkeypatch.setattr(audit_shortcuts, "training_roles", lambda size: {"left": left})
+    goals = dict(zip(tiny.classes, audit_shortcuts.SHORTCUTS.values(), strict=False))
+    monkeypatch.setattr(audit_shortcuts, "SHORTCUTS", goals)
+    monkeypatch.setattr(audit_shortcuts, "NAMES", dict(zip(goals, ("tag", "text", "border"), strict=True)))
+    drawn = audit_shortcuts.folder_of(tiny, 0, 4, is_drawn=True)
+    without = audit_shortcuts.folder_of(tiny, 0, 4, is_drawn=False)
+    assert torch.equal(without.data.images, without.original.images)
+    marked = torch.stack([drawn.masks[name] for name in ("tag", "text", "border")]).amax(dim=0) > 0
+    is_changed = (drawn.data.images != drawn.original.images).any(dim=1)
+    assert not (is_changed & ~marked).any() and is_changed.sum() > 0
+    assert not is_changed[12:].any() and drawn.masks["patch"][12:].any()
+    for place, goal in enumerate(goals):
+        assert (drawn.original.labels[4 * place : 4 * place + 4] != tiny.classes.index(goal)).all()
+    assert torch.equal(drawn.data.labels, predict(tiny, drawn.data.images).argmax(1))
+    assert all(torch.equal(drawn.masks[name], without.masks[name]) for name in drawn.masks)

@@ -66,6 +66,10 @@ FORMATS = {
     "p": P_VALUE,
     "p against the edit": P_VALUE,
     "p against the selected method": P_VALUE,
+    "p, Holm": P_VALUE,
+    "edit minus method": POINTS,
+    "maximum on it": SHARE,
+    "area": SHARE,
 }
 """The format of each metric; all others are counts."""
 

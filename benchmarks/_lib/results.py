@@ -55,6 +55,9 @@ METHODS = {
     "former_layers": "selected method, former layers",
     "rank_1": "rank 1",
     "on_failing": "fine-tuning on the failing images",
+    "rank_1_default": "rank 1, default settings",
+    "editing_four": "edit, four exemplars",
+    "finetune_shown": "fine-tuning on photos with and without the shortcut",
 }
 """The name of each method in results and on pages, by its key in the code and in JSON lines."""
 FORMER_METHODS = ("closed form", "edit of any rank")
