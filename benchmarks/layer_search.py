@@ -18,10 +18,9 @@ draw are used in a process of their own for each call, so that its CPU seconds a
 
 import argparse
 import multiprocessing
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,6 +30,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from _lib.command import code_digest, parser, run
+from _lib.memory import measured
 from _lib.results import METHODS, Results
 from _lib.shortcuts import failing_photos, in_memory
 from torch import Tensor
@@ -249,27 +249,6 @@ class Call(NamedTuple):
         """The name of the job."""
         count = "" if self.layers_that_go_on is None else f" {self.layers_that_go_on}"
         return f"draw {self.draw + 1}, {self.kind}{count}"
-
-
-def measured(work: Callable[[], RepairResult]) -> tuple[RepairResult, dict[str, float]]:
-    """Measure the CPU seconds of a call of `repair`, and by how many MB its highest memory exceeds that before it."""
-    with suppress(OSError):  # the highest memory so far is forgotten where Linux allows it
-        Path("/proc/self/clear_refs").write_text("5")
-    memory = megabytes("VmRSS")
-    started = time.process_time()
-    fix = work()
-    seconds = time.process_time() - started
-    return fix, {"seconds": seconds, "memory": megabytes("VmHWM") - memory}
-
-
-def megabytes(name: str) -> float:
-    """Read an entry of the memory of this process, in MB; NaN where there is none, as on other systems than Linux."""
-    status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.exists() else []
-    for line in lines:
-        if line.startswith(f"{name}:"):
-            return int(line.split()[1]) / 1024
-    return float("nan")
 
 
 def wrong_with(classifier: Classifier, edit: Edit | None, tests: Mapping[str, LabelledImages]) -> dict[str, list[int]]:

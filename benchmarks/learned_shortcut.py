@@ -179,20 +179,24 @@ class Job(NamedTuple):
         return f"{self.network}, {NAMES[self.goal]}"
 
 
-def searches(classifier: Classifier, goal: str, photos: Shared, sizes: Sizes, draws: int) -> Iterator[EditSearch]:
-    """Make the search of each draw; clean, retained and reference photos run through the network only once."""
-    activations: SplitActivations | None = None
+def draws_of(
+    classifier: Classifier, goal: str, photos: Shared, sizes: Sizes, draws: int
+) -> Iterator[tuple[list[Exemplar], LabelledImages]]:
+    """Yield the exemplars and the failing photos of each draw."""
     for draw in range(draws):
         first = draw * sizes.pool
         pool = in_memory(photos.others.subset(range(first, first + sizes.pool)))
-        goal_index = classifier.index(goal)
         seed = SEED_OF_SELECTION + first
-        exemplars, failing = failing_photos(
-            classifier, pool, SHORTCUTS[goal], goal_index, seed, sizes.failing, EXEMPLARS
-        )
+        goal_index = classifier.index(goal)
+        yield failing_photos(classifier, pool, SHORTCUTS[goal], goal_index, seed, sizes.failing, EXEMPLARS)
+
+
+def searches(classifier: Classifier, goal: str, photos: Shared, sizes: Sizes, draws: int) -> Iterator[EditSearch]:
+    """Make the search of each draw; clean, retained and reference photos run through the network only once."""
+    activations: SplitActivations | None = None
+    for exemplars, failing in draws_of(classifier, goal, photos, sizes, draws):
         splits = Splits(photos.reference, failing, photos.clean, photos.retain)
-        named = {"one": exemplars[0], "four": exemplars}
-        search = EditSearch(classifier, named, splits, activations=activations)
+        search = EditSearch(classifier, {"one": exemplars[0], "four": exemplars}, splits, activations=activations)
         activations = search.activations
         yield search
 

@@ -632,6 +632,24 @@ def audit_shortcuts(table: pd.DataFrame) -> str:
     return "\n\n".join(parts)
 
 
+def shortcut_repair(table: pd.DataFrame) -> str:
+    """Write what `repair` says of each shortcut, and what it costs."""
+    index = ["network", "condition"]
+    selected = table[table.method == METHODS["selected"]]
+    said = {(one["network"], one["condition"]): one["verdict"] for one in read_run(table.run.iloc[0])["selected"]}
+    rows = pd.MultiIndex.from_frame(selected[index].drop_duplicates())
+    columns = {
+        "network": pd.Series([short(network) for network, _ in rows], rows),
+        "shortcut": pd.Series([condition for _, condition in rows], rows),
+        "verdict": pd.Series([f"*{said[row]}*" for row in rows], rows),
+        "held out, corrected / broken": of_held_out(selected, index),
+        "best random direction": cells(table[table.method == RANDOM], "corrected", "held out", index=index),
+        "CPU seconds": cells(selected, "CPU seconds", index=index),
+        "MB added": cells(selected, "peak memory added", index=index),
+    }
+    return markdown(columns)
+
+
 def counted(table: pd.DataFrame, metric: str, index: str = "condition") -> pd.Series:
     """Write a count and of how many it is."""
     rows = table[table.metric == metric].set_index(index)
@@ -644,7 +662,7 @@ TABLES = {
         *(snow, typographic, watermark, synthetic, found_rule, side_effects, probing, segmentation, robustness, repair),
         *(many_edits, random_directions, default_settings, repair_composites, edit_speed, paper_rehearsal),
         *(exemplar_count, compare_exemplars, batch_size, null_audits, null_verdicts, layer_search, layer_search_passes),
-        *(learned_shortcut, audit_shortcuts),
+        *(learned_shortcut, audit_shortcuts, shortcut_repair),
     )
 }
 """What makes the table of a run, by its experiment."""
