@@ -463,7 +463,7 @@ def add_method(results: Results, found: Outcomes, classes: Sequence[str], networ
         if method != NO_EDIT:
             results.add("edits", sum(map(bool, names)), n=len(names), condition=NAMES[goal], **where)
     for metric, rows in of_all.items():
-        add_figure(results, metric, np.stack(rows), {**where, "condition": "all"})
+        add_figure(results, metric, np.stack(rows), where)
 
 
 METRICS = {
@@ -513,12 +513,12 @@ def add_comparisons(results: Results, found: Outcomes, classes: Sequence[str], n
         gain = gains(found, classes, method)
         mean, interval = mean_with_interval(100 * gain)
         p_values.append(sign_flip_p(np.nansum(gain, axis=0)))
-        where = {"network": network, "method": method, "split": "target_test", "condition": "all"}
+        where = {"network": network, "method": method, "split": "target_test"}
         results.add("edit minus method", mean, interval=interval, n=gain.shape[1], **where)
         results.add("p", p_values[-1], n=gain.shape[1], **where)
         results.add("pairs in which the edit leads", leads(found, classes, method), n=len(pairs(found)), **where)
     for method, corrected in zip(competing, holm(p_values), strict=True):
-        where = {"network": network, "method": method, "split": "target_test", "condition": "all"}
+        where = {"network": network, "method": method, "split": "target_test"}
         results.add("p, Holm", corrected, n=len(competing), **where)
 
 
@@ -552,7 +552,7 @@ def add_draws(results: Results, found: Outcomes, classes: Sequence[str], network
         results.add_selected(row.settings, network, row.method, condition=condition)
     for method in methods_of(found)[1:]:
         rows = found.selected[found.selected.method == method]
-        where = {"network": network, "method": method, "condition": "all"}
+        where = {"network": network, "method": method}
         results.add("candidates", rows.candidates.mean(), **where)
         results.add("CPU seconds", rows.seconds.mean(), **where)
 

@@ -580,7 +580,7 @@ def paper_rehearsal(table: pd.DataFrame) -> str:
 def learned_shortcut(table: pd.DataFrame) -> str:
     """Write what each method makes of photos with and without the shortcuts, network by network, then each shortcut."""
     parts = []
-    for network, part in table[table.condition == "all"].groupby("network", sort=False):
+    for network, part in table[table.condition == ""].groupby("network", sort=False):
         draws = table[(table.network == network) & table.condition.str.contains(DRAW)]
         shares = draws.value.agg(["min", "max"]).map(SHARE.value)
         columns = {
@@ -682,6 +682,7 @@ class Headline:
         metric: the metric that methods are compared by.
         split: the split of it.
         errors: metric and split of the number of errors, or of cases.
+        network: the network, for a run of several networks that are not pooled.
     """
 
     run: str
@@ -690,6 +691,7 @@ class Headline:
     metric: str = "errors corrected"
     split: str = "target_test"
     errors: tuple[str, str] = ("errors before", "target_test")
+    network: str = ""
 
 
 HEADLINES = [
@@ -731,7 +733,7 @@ def headline() -> str:
     rows = []
     full_rank_names = []
     for one in HEADLINES:
-        table = main_rows(one.run)
+        table = main_rows(one)
         tuned = best(table, finetunings(table), one.metric, one.split)
         full_rank = FULL_RANK if FULL_RANK in set(table.method) else CLOSED_FORM
         full_rank_names.append(full_rank)
@@ -761,6 +763,13 @@ SEVERAL, TWO_LAYERS, PROJECTION = (METHODS[key] for key in ("editing_several", "
 BLURRED = [METHODS["text_blurred"], METHODS["mark_blurred"]]
 TRANSFORMER = Headline("snow_miniworld_vit", "vehicles on snow, transformer", "vehicles on snow, transformer")
 UNSEEN_MARKS = Headline("watermark_photos", "unseen marks", "unseen marks", metric="restored", split="unseen marks")
+LEARNED = {
+    title: Headline("learned_shortcut", title, title, metric="restored", network=network)
+    for title, network in {
+        "learned shortcuts, EfficientNet-Lite0": "shortcuts_lite0",
+        "learned shortcuts, SqueezeNet": "shortcuts_squeezenet",
+    }.items()
+}
 OTHER_WORDS = Headline(
     "typographic_miniworld", "other words", "other words", metric="attacks fixed", split="other words"
 )
@@ -832,7 +841,7 @@ def summary(name: str) -> str:
     rows = []
     is_former = False
     for title, one in SUMMARIES[name].rows.items():
-        table = main_rows(one.run)
+        table = main_rows(one)
         share = cells(table, one.metric, one.split)
         row = {"errors corrected": title}
         for column, methods in SUMMARIES[name].columns.items():
@@ -861,15 +870,17 @@ def retained(table: pd.DataFrame) -> str:
 WHEN = ("before", "after")
 
 
-def main_rows(run: str) -> pd.DataFrame:
-    """Read a run without its conditions, of all networks together where there are several."""
-    table = read_results(run).assign(run=run)
-    return pooled(table[table.condition == ""])
+def main_rows(one: Headline) -> pd.DataFrame:
+    """Read a run without its conditions, of its network, or of all networks together where there are several."""
+    table = read_results(one.run).assign(run=one.run)
+    table = table[table.condition == ""]
+    return table[table.network == one.network] if one.network else pooled(table)
 
 
 def finetunings(table: pd.DataFrame) -> list[str]:
-    """Name the methods that are fine-tuning, interpolated or not."""
-    return [method for method in table.method.unique() if "fine-tuning" in method]
+    """Name the methods in competition that are fine-tuning, interpolated or not."""
+    out_of_competition = METHODS["finetune_shown"]
+    return [method for method in table.method.unique() if "fine-tuning" in method and method != out_of_competition]
 
 
 def best(table: pd.DataFrame, methods: list[str], metric: str, split: str) -> str:
@@ -890,7 +901,7 @@ def others() -> str:
     """Write the table of standard editing metrics, and show the figure of the trade-off along the strength."""
     parts = []
     for one in HEADLINES:
-        table = main_rows(one.run)
+        table = main_rows(one)
         table = table[table.method != ""]
         part = only(table, compared(table, one.metric, one.split))
         order = part.method.unique()
@@ -918,7 +929,7 @@ def points() -> list[dict[str, Any]]:
     rows = []
     named = set()
     for one in HEADLINES:
-        table = main_rows(one.run)
+        table = main_rows(one)
         methods = [method for method in FIGURE_METHODS if method in set(table.method)]
         named |= set(methods)
         shares = table[(table.metric == one.metric) & (table.split == one.split)].set_index("method")
