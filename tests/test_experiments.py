@@ -21,6 +21,7 @@ import pytest
 import random_directions
 import repair
 import segmentation
+import shortcut_repair
 import side_effects
 import tables
 import torch
@@ -495,3 +496,49 @@ def test_masks_of_an_audit_are_where_something_is_drawn(tiny, photos32, monkeypa
         assert (drawn.original.labels[4 * place : 4 * place + 4] != tiny.classes.index(goal)).all()
     assert torch.equal(drawn.data.labels, predict(tiny, drawn.data.images).argmax(1))
     assert all(torch.equal(drawn.masks[name], without.masks[name]) for name in drawn.masks)
+
+
+# --- methods of learned_shortcut, and shortcut_repair ---
+
+
+@pytest.fixture
+def few_photos(tiny, photos32):
+    """Eight failing photos, and the photos that draws share; the last one is clean and misclassified."""
+    labels = predict(tiny, photos32).argmax(1)
+    labels[:8] = (labels[:8] + 1) % 5
+    labels[23] = (labels[23] + 1) % 5
+    data = LabelledImages(photos32, labels, tiny.classes)
+    reference = LabelledImages(1 - photos32, labels, tiny.classes)
+    failing, clean, retain, others = (data.subset(range(*part)) for part in ((0, 8), (8, 24), (24, 30), (30, 40)))
+    return failing, learned_shortcut.Shared(clean, reference, retain, others)
+
+
+@pytest.mark.filterwarnings("ignore")  # of so few images
+def test_every_method_selects_on_the_failing_photos(tiny, few_photos, exemplar, monkeypatch):
+    monkeypatch.setattr("edittools.selection.search.LAYERS_THAT_GO_ON", 2)
+    failing, shared = few_photos
+    splits = Splits(shared.reference, failing, shared.clean, shared.retain)
+    search = EditSearch(tiny, {"one": exemplar, "four": [exemplar] * 2}, splits)
+    selected = list(learned_shortcut.selections_of(search))
+    names = [method for method, _ in selected]
+    assert names.count(learned_shortcut.RANDOM) == learned_shortcut.RANDOM_DRAWS
+    assert len(set(names)) == len(names) - learned_shortcut.RANDOM_DRAWS + 1
+    by_name = dict(selected)
+    for selection in by_name.values():
+        assert selection.scores["corrected"] <= 8 and len(selection.outcomes.before) == 8
+        assert not selection.feasible or search.is_feasible(selection.edit)
+    exemplars = {name: by_name[name].params.get("exemplar") for name in (learned_shortcut.EDIT, learned_shortcut.FOUR)}
+    assert exemplars[learned_shortcut.EDIT] in ("one", None) and exemplars[learned_shortcut.FOUR] in ("four", None)
+    full_rank = by_name["full rank"].outcomes.candidates
+    assert full_rank and all(one.params["rank"] is None for one in full_rank)
+
+
+@pytest.mark.filterwarnings("ignore")  # of so few images
+def test_shortcut_repair_says_what_repair_says(tiny, few_photos, exemplar, monkeypatch):
+    failing, shared = few_photos
+    monkeypatch.setattr(shortcut_repair, "load_classifier", lambda network: tiny)
+    monkeypatch.setattr(shortcut_repair, "shared_photos", lambda classifier, goal, sizes: shared)
+    monkeypatch.setattr(shortcut_repair, "draws_of", lambda *arguments: iter([([exemplar], failing)]))
+    [row] = shortcut_repair.repaired(learned_shortcut.QUICK, learned_shortcut.Job("net", "church"))
+    assert row["failing"] == 8 and row["verdict"] in layer_search.WORDS and row["seconds"] > 0
+    json.dumps(row)
