@@ -1,7 +1,7 @@
 """Rewrite an image classifier's rule in one layer, from one example, and see what changed.
 
 After "Editing a Classifier by Rewriting Its Prediction Rules" (Santurkar, Tsipras et al., NeurIPS 2021). The names here
-are the paper; everything else is in subpackages, which load when they are first used:
+are the paper; everything else is in subpackages. Both load when they are first used:
 
     baselines   what an edit is compared with          probing     what a prediction relies on
     selection   how an edit is selected                widgets     mask editor, desk, views
@@ -11,16 +11,17 @@ are the paper; everything else is in subpackages, which load when they are first
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from edittools.classifiers import Classifier, fingerprint
-from edittools.cut import Cut, editable_layers
-from edittools.edits import Change, Edit, Record, applied_edits
-from edittools.exemplars import Exemplar, paste_texture
-from edittools.images import LabelledImages, LazyImages, load_image, load_mask, save_mask
-from edittools.metrics import Comparison, attack_row, by_class, error_rate, mcnemar, misclassified, predict
-from edittools.moments import SecondMoment, second_moments
-from edittools.rewriting import rewrite
+if TYPE_CHECKING:
+    from edittools.classifiers import Classifier, fingerprint
+    from edittools.cut import Cut, editable_layers
+    from edittools.edits import Change, Edit, Record, applied_edits
+    from edittools.exemplars import Exemplar, paste_texture
+    from edittools.images import LabelledImages, LazyImages, load_image, load_mask, save_mask
+    from edittools.metrics import Comparison, attack_row, by_class, error_rate, mcnemar, misclassified, predict
+    from edittools.moments import SecondMoment, second_moments
+    from edittools.rewriting import rewrite
 
 SUBPACKAGES = (
     "auditing",
@@ -36,8 +37,22 @@ SUBPACKAGES = (
 )
 """The subpackages, which are imported when they are first used."""
 
-_LATE = {"load_classifier": "models", "MaskEditor": "widgets", "repair": "selection"}
-"""Names of the top level that are defined in a subpackage."""
+_NAMES = {
+    "classifiers": ("Classifier", "fingerprint"),
+    "cut": ("Cut", "editable_layers"),
+    "edits": ("Change", "Edit", "Record", "applied_edits"),
+    "exemplars": ("Exemplar", "paste_texture"),
+    "images": ("LabelledImages", "LazyImages", "load_image", "load_mask", "save_mask"),
+    "metrics": ("Comparison", "attack_row", "by_class", "error_rate", "mcnemar", "misclassified", "predict"),
+    "moments": ("SecondMoment", "second_moments"),
+    "rewriting": ("rewrite",),
+    "models": ("load_classifier",),
+    "selection": ("repair",),
+    "widgets": ("MaskEditor",),
+}
+"""The names of the top level, by the module or subpackage that defines them."""
+
+_HOMES = {name: home for home, names in _NAMES.items() for name in names}
 
 __all__ = [
     "Change",
@@ -72,16 +87,16 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import a subpackage, or a name that is defined in one, when it is first used (PEP 562).
+    """Import a module, or a name that is defined in one, when it is first used (PEP 562).
 
     Raises:
         AttributeError: if the package has no such name.
     """
-    if name in SUBPACKAGES:
+    if name in _HOMES:
+        module = importlib.import_module(f"edittools.{_HOMES[name]}")
+        return getattr(module, name)
+    if name in SUBPACKAGES or name in _NAMES:
         return importlib.import_module(f"edittools.{name}")
-    if name in _LATE:
-        subpackage = importlib.import_module(f"edittools.{_LATE[name]}")
-        return getattr(subpackage, name)
     raise AttributeError(
         f"module 'edittools' has no attribute {name!r}; it may be in a subpackage: {', '.join(SUBPACKAGES)}"
     )
@@ -89,4 +104,4 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """List all names, also those that are not imported yet."""
-    return sorted([*globals(), *SUBPACKAGES, *_LATE])
+    return sorted({*globals(), *SUBPACKAGES, *_NAMES, *_HOMES})

@@ -107,6 +107,32 @@ def test_import_of_the_session_loads_no_widgets(fresh_process):
     assert not {"ipywidgets", "anywidget", "traitlets"} & loaded
 
 
+WITHOUT_PACKAGES = """
+import sys
+sys.modules |= dict.fromkeys(("torch", "torchvision", "numpy", "pandas", "scipy", "PIL"))
+from edittools.auditing.cli import main
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments, text",
+    [(["--help"], "apply"), (["audit", "--help"], "--masks"), (["--version"], PROJECT["project"]["version"])],
+)
+def test_command_line_help_loads_no_packages(arguments, text):
+    command = [sys.executable, "-c", WITHOUT_PACKAGES, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert text in done.stdout
+
+
+def test_top_level_imports_its_modules_and_names_when_they_are_used():
+    assert edittools.metrics.predict is edittools.predict
+    assert set(edittools.__all__) <= set(dir(edittools))
+    with pytest.raises(AttributeError, match="'fix'"):
+        _ = edittools.fix
+
+
 def test_subpackage_without_its_packages(fresh_process):
     _, _, errors = fresh_process
     assert "edittools.widgets" in errors and "'ipywidgets'" in errors

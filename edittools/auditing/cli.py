@@ -1,10 +1,14 @@
-"""The command `edittools`: audit a folder of images, and apply an edit to a model's weights."""
+"""The command `edittools`: audit a folder of images, and apply an edit to a model's weights.
+
+What a command needs is imported when it runs, so that `edittools --help` answers at once.
+"""
 
 import argparse
 import sys
 import time
 import warnings
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
@@ -14,6 +18,8 @@ EXAMPLES = """examples:
   edittools audit photos --model timm:resnet18 --masks road_masks --material snow.jpg
       replace the concepts of road_masks/ by the material of snow.jpg
 """
+
+DESCRIPTION = "Audit a folder of images, and apply an edit to a model's weights."
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C."""
@@ -29,7 +35,8 @@ class _Parser(argparse.ArgumentParser):
 def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     layout = argparse.RawDescriptionHelpFormatter
-    commands = _Parser("edittools", description=__doc__, epilog=EXAMPLES, formatter_class=layout)
+    commands = _Parser("edittools", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=layout)
+    commands.add_argument("--version", action="version", version=f"edittools {version('edittools')}")
     subparsers = commands.add_subparsers(dest="command", required=True, parser_class=_Parser)
     audit = subparsers.add_parser(
         "audit",
