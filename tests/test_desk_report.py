@@ -42,7 +42,7 @@ def test_report_of_a_search_is_saved_by_its_button(desk, tmp_path):
         assert desk.controls.report.disabled
         return
     desk.controls.report.click()
-    assert [path.name for path in tmp_path.iterdir()] == ["edit.html"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["edit.html", "edit.json"]
     assert desk.result.verdict.splitlines()[0].split(":")[0] in (tmp_path / "edit.html").read_text()
     desk.undo()
     assert desk.controls.report.disabled

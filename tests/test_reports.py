@@ -1,5 +1,6 @@
 """The report: one page that asks no other machine, escapes every text, stays small, and sorts its images."""
 
+import json
 import re
 from dataclasses import fields, replace
 from html.parser import HTMLParser
@@ -8,7 +9,7 @@ import pytest
 import torch
 from conftest import make_exemplar, needs_browser
 
-from edittools.classifiers import Classifier
+from edittools.classifiers import Classifier, fingerprint
 from edittools.images import LabelledImages
 from edittools.metrics import predict
 from edittools.reports import (
@@ -344,6 +345,20 @@ def test_report_of_repair(evil, tmp_path):
     [code] = re.findall(r"<pre.*?<code>(.*?)</code>", text, re.DOTALL)
     compile(code.replace("&#39;", "'").replace("&#34;", '"').replace("&lt;", "<").replace("&gt;", ">"), "code", "exec")
     assert harmless(fix.report_html())
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["report.html", "report.json"]
+    data = json.loads((tmp_path / "report.json").read_text(), parse_constant=pytest.fail)  # no NaN
+    assert data["title"] == EVIL and data["verdict"]["word"] == fix.verdict.word
+    assert [check["status"] for check in data["checks"]] == [check.status for check in fix.checks]
+    assert [row["method"] for row in data["methods"]] == fix.table.index.tolist()
+    assert [row["corrected"] for row in data["methods"]] == fix.table.corrected.tolist()
+    assert data["settings"]["layers"] == ["conv1", "conv2"] and data["settings"]["baselines"] is False
+    assert data["fingerprints"]["weights"] == fingerprint(classifier.model)
+    assert data["fingerprints"]["edit"] == fix.edit.digest
+    assert data["fingerprints"]["images"]["target"]["count"] == 20
+    for digest in (fix.edit.digest, data["fingerprints"]["images"]["target"]["digest"]):
+        assert digest in text
+    with pytest.raises(ValueError, match="report.json"):
+        fix.report(tmp_path / "report.json")
 
 
 @pytest.fixture(scope="module")

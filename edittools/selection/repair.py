@@ -10,6 +10,7 @@ the other folds, and the selected edit is evaluated on the images of the fold. T
 all failing images.
 """
 
+import json
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from edittools._caching import atomic_path
 from edittools._inference import refuse_inference_mode
 from edittools.baselines import finetune
 from edittools.classifiers import Classifier, check_classifier, check_size, remap_labels
@@ -60,7 +62,9 @@ from edittools.selection.report import (
     describe_alternatives,
     describe_map,
     describe_selection,
+    fingerprints_of,
     first_exemplar,
+    make_data,
     make_page,
     share_inside_mask,
 )
@@ -214,16 +218,44 @@ class RepairResult:
         return "\n".join(lines)
 
     def report(self, path: str | PathLike, title: str = "") -> Path:
-        """Write a report as one HTML page that can be read offline, see `report_html`.
+        """Write a report as one HTML page that can be read offline, and next to it its data as JSON.
+
+        See `report_html` and `report_data`. Each file is written in one step.
 
         Args:
-            path: the file, such as "report.html"; it is written in one step.
+            path: the page, such as "report.html"; the data are then in "report.json".
             title: the heading of the page.
 
         Returns:
-            The path of the file.
+            The path of the page.
+
+        Raises:
+            ValueError: if the path ends in ".json".
         """
-        return save_page(self.page(title), path)
+        data_path = Path(path).expanduser().with_suffix(".json")
+        if data_path.name == Path(path).name:
+            raise ValueError(f"{str(path)!r} is the name of the data; pass the name of the page, such as 'report.html'")
+        data = json.dumps(self.report_data(title), indent=2, ensure_ascii=False, allow_nan=False)
+        page_path = save_page(self.page(title), path)
+        with atomic_path(data_path) as temporary:
+            temporary.write_text(f"{data}\n", encoding="utf-8")
+        return page_path
+
+    def report_data(self, title: str = "") -> dict[str, Any]:
+        """Return what the report says for programs: the verdict, checks, methods, settings, versions, fingerprints.
+
+        All values have types of JSON; what was not measured is None.
+        """
+        data = make_data(
+            self.search,
+            self.selection,
+            self.verdict,
+            self.table,
+            settings=self.settings,
+            fingerprints=self._fingerprints,
+            title=title,
+        )
+        return {**data, "complete": self.complete}
 
     def report_html(self, title: str = "") -> str:
         """Return the report as HTML: the verdict, images before and after, cost, checks, settings and code."""
@@ -241,8 +273,14 @@ class RepairResult:
             settings=self.settings,
             inside_mask=self.inside_mask,
             trade_off=self.trade_off,
+            fingerprints=self._fingerprints,
             title=title,
         )
+
+    @cached_property
+    def _fingerprints(self) -> Mapping[str, Any]:
+        """The fingerprints of the weights, the edit and the image sets."""
+        return fingerprints_of(self.search, self.selection)
 
     def charts_html(self) -> str:
         """Return the charts of the report as a piece of HTML: each layer, and the trade-off.

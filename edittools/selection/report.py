@@ -1,9 +1,12 @@
-"""What is said about a selected edit: its sentences in a summary, and the page that `write_report` writes."""
+"""What is said about a selected edit: its sentences in a summary, the page that `write_report` writes, and its data."""
 
 import platform
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from math import isfinite
+from numbers import Integral, Real
 from os import PathLike
 from pathlib import Path, PurePath
 from pprint import pformat
@@ -128,6 +131,7 @@ def make_page(
     settings: Mapping[str, Any] | None = None,
     inside_mask: float | None = None,
     trade_off: pd.DataFrame | None = None,
+    fingerprints: Mapping[str, Any] | None = None,
     title: str = "",
 ) -> Page:
     """Collect the content of a report.
@@ -143,6 +147,7 @@ def make_page(
             selection.
         inside_mask: share of the edit map of x' that lies inside the mask; computed if it is not given.
         trade_off: what `EditSearch.trade_off` returns for the outcomes of the selection; computed if it is not given.
+        fingerprints: what `fingerprints_of` returns; computed if it is not given.
         title: the heading of the page.
 
     Returns:
@@ -156,6 +161,8 @@ def make_page(
     costs, costs_note = _costs(search, selection, evaluation)
     if trade_off is None:
         trade_off = search.trade_off(selection.outcomes)
+    if fingerprints is None:
+        fingerprints = fingerprints_of(search, selection)
     held_out = "each with an edit that was selected without it"
     if "target_test" in search.activations:
         held_out = "none of which was used to select the edit"
@@ -183,10 +190,68 @@ def make_page(
         table_head=("method", *_COLUMNS),
         table=_rows(table),
         settings=_settings(search, selection, settings),
-        versions=_versions(search, selection),
+        versions=[*_versions().items(), *_fingerprint_pairs(fingerprints)],
         code=_code(search, selection, settings),
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
+
+
+def make_data(
+    search: EditSearch,
+    selection: Selection,
+    verdict: Verdict,
+    table: pd.DataFrame,
+    *,
+    settings: Mapping[str, Any],
+    fingerprints: Mapping[str, Any],
+    title: str = "",
+) -> dict[str, Any]:
+    """Collect what a report says for programs, in types that JSON has; what was not measured is None.
+
+    Args:
+        search: the search.
+        selection: the selection in this search.
+        verdict: the verdict on the edit.
+        table: one row per method, as in `RepairResult.table`.
+        settings: the arguments of `repair` that define the candidates, by name.
+        fingerprints: what `fingerprints_of` returns.
+        title: the heading of the page.
+    """
+    checks = []
+    for check in verdict.checks:
+        names = ("name", "status", "figure", "advice", "at_best")
+        checks.append({name: getattr(check, name) for name in names})
+    data = {
+        "title": title,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "model": str(search.classifier),
+        "verdict": {"word": verdict.word, "reason": verdict.reason, "advice": verdict.advice},
+        "checks": checks,
+        "feasible": selection.feasible,
+        "selected": selection.params,
+        "candidates": selection.n_candidates,
+        "methods": table.reset_index().to_dict("records"),
+        "settings": settings,
+        "constraints": asdict(search.constraints),
+        "versions": _versions(),
+        "fingerprints": fingerprints,
+    }
+    return _plain(data)
+
+
+def _plain(value: Any) -> Any:
+    """Convert a value to types that JSON has; a number that is not finite becomes None."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        return float(value) if isfinite(value) else None
+    return str(value)
 
 
 def _measures(verdict: Verdict, evaluation: Evaluation) -> list[tuple[str, str]]:
@@ -556,20 +621,32 @@ def _values(settings: Sequence[Mapping[str, Any]]) -> str:
     return "; ".join(f"{name} {', '.join(texts)}" for name, texts in values.items()) or "the defaults"
 
 
-def _versions(search: EditSearch, selection: Selection) -> list[tuple[str, str]]:
-    """List versions of packages, and fingerprints of the weights, the edit and the image sets."""
-    pairs = [("Python", platform.python_version())]
+def _versions() -> dict[str, str]:
+    """List versions of packages."""
+    versions = {"Python": platform.python_version()}
     for package in PACKAGES:
         try:
-            pairs.append((package, version(package)))
+            versions[package] = version(package)
         except PackageNotFoundError:
-            pairs.append((package, "not installed"))
-    pairs.append(("weights before the edit", selection.edit.fingerprint))
-    pairs.append(("edit", selection.edit.digest))
+            versions[package] = "not installed"
+    return versions
+
+
+def fingerprints_of(search: EditSearch, selection: Selection) -> dict[str, Any]:
+    """Compute the fingerprints of the weights before the edit, of the edit, and of the image sets with their sizes."""
     sets = {"reference": search.splits.reference, **search.splits.labeled}
-    for name, images in sets.items():
-        digest = digest_tensors(in_batches(images))
-        pairs.append((f"images of {name!r}", f"{len(images):,}, {digest[:16]}"))
+    images = {}
+    for name, data in sets.items():
+        digest = digest_tensors(in_batches(data))
+        images[name] = {"count": len(data), "digest": digest[:16]}
+    return {"weights": selection.edit.fingerprint, "edit": selection.edit.digest, "images": images}
+
+
+def _fingerprint_pairs(fingerprints: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Write fingerprints as names and texts."""
+    pairs = [("weights before the edit", fingerprints["weights"]), ("edit", fingerprints["edit"])]
+    for name, images in fingerprints["images"].items():
+        pairs.append((f"images of {name!r}", f"{images['count']:,}, {images['digest']}"))
     return pairs
 
 
