@@ -1,10 +1,14 @@
 """Checks of plain values and of installed packages; errors quote the value and say what to pass instead."""
 
-from collections.abc import Collection, Iterator
+import difflib
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from math import inf, isfinite
 from numbers import Integral, Real
 from typing import Any
+
+MOST_SUGGESTED = 3
+"""The largest number of similar names in an error message."""
 
 
 def check_number(value: Any, low: int, name: str) -> int:
@@ -56,6 +60,26 @@ def one_of(value: Any, choices: Collection[str], name: str, error: type[Exceptio
     if value not in choices:
         raise error(f"{name} {value!r} is not available; pass one of {', '.join(choices)}")
     return value
+
+
+def suggestion(value: Any, names: Iterable[str]) -> str:
+    """Ask whether one of the names was meant that are most similar to a value; empty if none is similar.
+
+    Args:
+        value: the value that is not among the names.
+        names: the names; their case is ignored.
+
+    Returns:
+        A question for the end of an error message, such as "did you mean 'tape player'?".
+    """
+    text = str(value).lower()
+    by_lower = {name.lower(): name for name in names}
+    similar = difflib.get_close_matches(text, by_lower, n=MOST_SUGGESTED)
+    if text:
+        similar += [lower for lower in by_lower if text in lower and lower not in similar]
+    if not similar:
+        return ""
+    return f"did you mean {' or '.join(repr(by_lower[lower]) for lower in similar[:MOST_SUGGESTED])}?"
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from edittools._caching import digest_tensors
-from edittools._checks import check_number, one_of
+from edittools._checks import check_number, one_of, suggestion
 from edittools._inference import logits_of
 from edittools.images import Images, InputGeometry, LabelledImages, check_image, numbered, size_of
 
@@ -133,9 +133,8 @@ class Classifier(nn.Module):
         """
         if name in self.classes:
             return self.classes.index(name)
-        similar = [known for known in self.classes if str(name).lower() in known.lower()][:5]
-        hint = f"; did you mean one of {similar}?" if similar else ""
-        raise KeyError(f"no class {name!r} among {len(self.classes)}{hint}")
+        remedy = suggestion(name, self.classes) or "see the classifier's .classes"
+        raise KeyError(f"no class {name!r} among {len(self.classes)}; {remedy}")
 
     def __repr__(self) -> str:
         return f"Classifier({type(self.model).__name__}, {len(self.classes)} classes, {self.size} px)"

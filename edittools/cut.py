@@ -12,7 +12,6 @@ the layers that can be cut.
 """
 
 import copy
-import difflib
 import operator
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, fx, nn
 
+from edittools._checks import suggestion
 from edittools._graph import (
     LINEAR,
     Size,
@@ -366,8 +366,8 @@ def find_layer(model: nn.Module, layer: str | nn.Module) -> str:
             return name
     if not isinstance(layer, str):
         raise TypeError(f"this {type(layer).__name__} is not a layer of the {kind}; pass a name or one of its modules")
-    near = difflib.get_close_matches(layer, [n for n, m in modules.items() if "weight" in m._parameters], n=3)
-    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "see editable_layers(classifier)"
+    with_weight = [name for name, module in modules.items() if "weight" in module._parameters]
+    hint = suggestion(layer, with_weight) or "see editable_layers(classifier)"
     raise KeyError(f"layer {layer!r} not found in {kind}; {hint}")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from edittools._checks import suggestion
 from edittools.classifiers import Classifier
 from edittools.images import LabelledImages, load_image
 from edittools.metrics import predict
@@ -69,7 +70,9 @@ def read_folder(folder: str | os.PathLike, classifier: Classifier, step: int = 1
         if path.parent != root:
             label = _class_of_subfolder(path.parent.name, classifier)
             if label is None:
-                left_out.append(f"{name}: {path.parent.name!r} is not one of the {len(classifier.classes)} classes")
+                reason = f"{path.parent.name!r} is not one of the {len(classifier.classes)} classes"
+                question = suggestion(_simplified(path.parent.name), classifier.classes)
+                left_out.append(f"{name}: {reason}; {question}" if question else f"{name}: {reason}")
                 continue
         try:
             image = load_image(path, classifier)

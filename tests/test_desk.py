@@ -650,8 +650,9 @@ def test_upload_adds_images_and_shows_edits(desk, tmp_path):
     )
     desk.wait(60)
     assert desk.sets.is_misclassified(12) and card_of(desk, 12)["caption"] == desk.controls.class_name.value
-    desk.controls.class_name.value = "fox"
-    with pytest.raises(KeyError, match="'fox'"):
+    assert "new.png" in desk.controls.message.text and "new.png" in card_of(desk, 12)["description"]
+    desk.controls.class_name.value = "doog"
+    with pytest.raises(KeyError, match="'dog'"):
         desk.wait(60)
     desk.controls.upload.value = tuple(files[:1])
     with pytest.raises(ValueError, match="added image"):

@@ -10,6 +10,7 @@ from conftest import needs_photos, save_image
 from PIL import Image
 from torch import nn
 
+from edittools._checks import suggestion
 from edittools.auditing import load_model
 from edittools.classifiers import Classifier, fingerprint
 from edittools.images import load_image
@@ -91,6 +92,24 @@ def test_classifier_call_with_bad_images(tiny, images, pattern):
 def test_index_of_unknown_class():
     with pytest.raises(KeyError, match=r"'snow'.* 2.*'snowplow'"):
         Classifier(nn.Identity(), ["snowplow", "ski"]).index("snow")
+
+
+@pytest.mark.parametrize(
+    ("value", "names", "suggested"),
+    [
+        ("tape playr", ("tape player", "radio"), ("tape player",)),
+        ("Radio", ("tape player", "radio"), ("radio",)),
+        ("ball", ("golf ball", "baseball", "volleyball", "football", "ski"), 3),
+        ("xyz", ("tape player", "radio"), ()),
+        ("", ("tape player", "radio"), ()),
+    ],
+)
+def test_suggestion_names_what_is_similar(value, names, suggested):
+    quoted = re.findall("'([^']+)'", suggestion(value, names))
+    if isinstance(suggested, int):
+        assert len(quoted) == suggested and "ski" not in quoted
+    else:
+        assert tuple(quoted) == suggested
 
 
 def test_load_classifier_on_device(monkeypatch):

@@ -1,5 +1,6 @@
 """The session of edits behind the desk: no widgets, and no result of earlier images, labels or weights."""
 
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -119,8 +120,8 @@ def test_relabel_clears_the_result_until_it_is_updated(session):
 
 def test_relabel_to_an_unknown_class_changes_nothing(session):
     result = session.rewrite("conv2")
-    with pytest.raises(KeyError, match="'fox'"):
-        session.relabel(0, "fox")
+    with pytest.raises(KeyError, match="'doog'.*'dog'"):
+        session.relabel(0, "doog")
     assert session.result is result
 
 
@@ -134,6 +135,21 @@ def test_add_clears_the_result_until_it_is_updated(session):
     with pytest.raises(ValueError, match="added image"):
         session.add(noise(1, seed=8)[0])
     assert session.result is new
+
+
+def test_images_have_names_also_added_ones(session, tiny):
+    assert session.sets.name(3) == "image 3"
+    assert session.sets.name(session.add(noise(1, seed=8)[0])) == "image 12"
+    assert session.sets.name(session.add(noise(1, seed=9)[0], "tractor.jpg")) == "tractor.jpg"
+    images = LabelledImages(noise(2), torch.tensor([0, 1]), tiny.classes, ("a.png", "b.png"))
+    assert EditSession(tiny, images).sets.name(1) == "b.png"
+
+
+def test_notes_say_how_the_images_were_divided(session, tiny):
+    sets = session.sets
+    assert re.findall(r"\d+", sets.notes[0]) == ["40", str(len(sets.reference)), str(len(sets.clean))]
+    assert len(sets.reference) + len(sets.clean) == 40
+    assert not any("clean" in note for note in EditSession(tiny, sets.images).sets.notes)
 
 
 def test_undo_goes_back_to_the_edit_before_and_clears_its_result_if_labels_changed(session):

@@ -1,12 +1,12 @@
 """Load classifiers by name, with their weights."""
 
-import difflib
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
+from edittools._checks import suggestion
 from edittools.classifiers import Classifier
 from edittools.models.embedded import load_mini, load_mini_clip
 from edittools.models.finetuned import load_published_shortcuts
@@ -76,8 +76,8 @@ def load_classifier(
             its address and what can be done.
     """
     if name not in ZOO:
-        near = difflib.get_close_matches(str(name), ZOO, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
+        question = suggestion(name, ZOO)
+        hint = f"{question} " if question else ""
         raise KeyError(
             f"no classifier {name!r}; {hint}Available: {', '.join(ZOO)}. For a model of your own, use "
             "Classifier(model, class_names)"

@@ -340,14 +340,14 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self.session.relabel(index, name)
         self._update()
         self._show_exemplar()
-        return f"The label of image {index} is {name} now."
+        return f"The label of {self.sets.name(index)} is {name} now."
 
-    def _add_image(self, image: Tensor) -> str:
-        index = self.session.add(image)
+    def _add_image(self, image: Tensor, name: str) -> str:
+        index = self.session.add(image, name)
         self.order.insert(0, index)
         self._update()
         self.choose(index)
-        return "The image is added. Change its label if the prediction is wrong."
+        return f"{name} is added. Change its label if the prediction is wrong."
 
     def _update(self) -> None:
         """Clear a result that was computed with other images or labels, then compute it again."""
@@ -384,7 +384,8 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self._sort(result)
         cards = []
         for index in self._pictured:
-            cards.append(panel.card(classes, labels[index], before[index], after[index]))
+            name = self.sets.name(index)
+            cards.append(panel.card(classes, labels[index], before[index], after[index], name=name))
         self.gallery.cards = cards
 
     def _sort(self, result: Result | None) -> None:
@@ -493,7 +494,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
                     self.load(path)
                 else:
                     image = load_image(path, self.sets.classifier)
-                    self._submit(partial(self._add_image, image), "adding …")
+                    self._submit(partial(self._add_image, image, path.name), "adding …")
 
 
 def _message(error: Exception) -> str:

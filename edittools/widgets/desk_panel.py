@@ -264,7 +264,9 @@ STATES = {
 """The state of an image by whether it is classified correctly before and after an edit."""
 
 
-def card(classes: Sequence[str], label: int, before: int, after: int, caption: str = "") -> dict[str, str]:
+def card(
+    classes: Sequence[str], label: int, before: int, after: int, caption: str = "", name: str = ""
+) -> dict[str, str]:
     """Describe an image in the texts below it.
 
     Args:
@@ -273,14 +275,18 @@ def card(classes: Sequence[str], label: int, before: int, after: int, caption: s
         before: index of the class that is predicted without the edit.
         after: index of the class that is predicted with the edit.
         caption: the first line; by default the name of the class that the image shows.
+        name: the name of the image.
 
     Returns:
-        The caption, the prediction (before → after), the state, and a description of all three for screen readers.
+        The caption, the prediction (before → after), the state, and a description of all three, after the name of the
+        image, for screen readers and the mouse.
     """
     state = STATES[before == label, after == label]
     prediction = classes[after] if after == before else f"{classes[before]} → {classes[after]}"
     caption = caption or classes[label]
     description = f"{caption}, classified as {prediction}: {state}"
+    if name:
+        description = f"{name}: {description}"
     return {"caption": caption, "prediction": prediction, "state": state, "description": description}
 
 

@@ -142,6 +142,7 @@ class DeskSets:
             if source is not None:
                 self.initial_sets[name] = read_set(name, source, classifier, self.notes)
         check_disjoint(self.initial_sets)
+        self.initial_sets["images"] = _named(self.initial_sets["images"])
         self.images = self.initial_sets["images"]
         self.retain = self.initial_sets.get("retain")
         self.clean = None
@@ -150,6 +151,7 @@ class DeskSets:
             reference, clean, _ = split_clean(self.initial_sets["clean"], test_share=0)
             self.reference = reference.images
             self.clean = clean if len(clean) else None
+            self.notes.insert(0, self._describe_division())
         self.layers = tuple(editable_layers(self.classifier).layer)
         candidates = candidate_layers(self.classifier)
         self.default_layer = candidates[2 * len(candidates) // 3]
@@ -160,6 +162,14 @@ class DeskSets:
         count = sum(self.is_misclassified(index) for index in range(len(self.images)))
         return f"{self.classifier}, {len(self.images)} images, {count} misclassified"
 
+    def _describe_division(self) -> str:
+        """Say in one sentence which clean images define what an edit keeps, and which ones measure its cost."""
+        measured = 0 if self.clean is None else len(self.clean)
+        return (
+            f"Of {len(self.initial_sets['clean'])} clean images, {len(self.reference)} are reference images, which an "
+            f"edit should keep, and accuracy is measured on the other {measured}."
+        )
+
     @property
     def has_clean(self) -> bool:
         """Whether clean images were passed."""
@@ -169,6 +179,10 @@ class DeskSets:
     def order(self) -> list[int]:
         """The indices of the images by the margin of the label's logit over the largest other logit, ascending."""
         return label_margins(self.before, self.images.labels).argsort(stable=True).tolist()
+
+    def name(self, index: int) -> str:
+        """Return the name of an image: that of its file, or "image" and its index."""
+        return self.images.names[index]
 
     def class_name(self, index: int) -> str:
         """Return the name of the class that an image is labeled with."""
@@ -225,11 +239,12 @@ class DeskSets:
         labels[index] = self.classifier.index(name)
         self.images = replace(self.images, labels=labels)
 
-    def add(self, image: Tensor) -> int:
+    def add(self, image: Tensor, name: str = "") -> int:
         """Add an image; the current prediction serves as its label.
 
         Args:
             image: `(3, H, W)`.
+            name: its name, such as that of its file; by default "image" and its index.
 
         Returns:
             The index of the image.
@@ -244,7 +259,8 @@ class DeskSets:
         pixels = torch.cat([self.images.images, added.images])
         labels = torch.cat([self.images.labels, added.labels])
         self.before = torch.cat([self.before, predict(self.classifier, added).float()])
-        self.images = LabelledImages(pixels, labels, self.classifier.classes)
+        names = (*self.images.names, name or f"image {len(self.images)}")
+        self.images = LabelledImages(pixels, labels, self.classifier.classes, names)
         self._states.clear()
         return len(self.images) - 1
 
@@ -438,6 +454,11 @@ def _labeled_set(
         data = label_by_prediction(data, classifier)
         notes.append(f"{name}: there are no labels, so the current predictions serve as labels.")
     return data
+
+
+def _named(data: LabelledImages) -> LabelledImages:
+    """Name images that have no names by their indices."""
+    return data if data.names else replace(data, names=tuple(f"image {index}" for index in range(len(data))))
 
 
 def _sentence(clause: str) -> str:

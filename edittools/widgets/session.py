@@ -106,8 +106,12 @@ class EditSession:
         if name != self.sets.class_name(index):
             self.sets.relabel(index, name)
 
-    def add(self, image: Tensor) -> int:
+    def add(self, image: Tensor, name: str = "") -> int:
         """Add an image `(3, H, W)` with the current prediction as its label; the result is cleared.
+
+        Args:
+            image: the image.
+            name: its name, such as that of its file; by default "image" and its index.
 
         Returns:
             The index of the image.
@@ -115,7 +119,7 @@ class EditSession:
         Raises:
             ValueError: if the image is in one of the sets.
         """
-        return self.sets.add(image)
+        return self.sets.add(image, name)
 
     @property
     def mask(self) -> Tensor:
