@@ -16,6 +16,9 @@ from edittools.images import Images, LabelledImages, in_batches
 if TYPE_CHECKING:
     import pandas as pd
 
+SIGNS = {"correct": "✓", "misclassified": "✗", "corrected": "+", "broken": "−"}
+"""The sign of each state of an image, for readers who do not tell its color, see `state_of`."""
+
 
 @torch.no_grad()
 @without_autocast()
@@ -47,6 +50,13 @@ def predict(classifier: Classifier, images: Images, batch_size: int | None = Non
         for batch in in_batches(images, batch_size, "predictions", progress):
             logits.append(logits_of(copied, classifier.normalize(batch), classes).cpu())
     return torch.cat(logits[1:] or logits)
+
+
+def state_of(is_correct_before: bool, is_correct_after: bool) -> str:
+    """Return the state of an image before and after an edit: correct, misclassified, corrected or broken."""
+    if is_correct_after:
+        return "correct" if is_correct_before else "corrected"
+    return "broken" if is_correct_before else "misclassified"
 
 
 def misclassified(logits: Tensor, labels: Tensor) -> Tensor:

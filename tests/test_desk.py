@@ -676,6 +676,7 @@ def assert_shows_what_the_edit_does(desk):
         is_correct = after[index] == desk.sets.images.labels[index]
         assert card["prediction"].split(" → ")[-1] == classes[after[index]]
         assert card["state"] in (("correct", "corrected") if is_correct else ("misclassified", "broken"))
+        assert card["sign"] in ("✓+" if is_correct else "✗−")
 
 
 def test_relabel_after_a_result_computes_it_again(varied_desk):

@@ -3,8 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from edittools import plots
+from edittools.images import LabelledImages
 
 
 def test_layers_draws_the_net_share_of_the_errors():
@@ -28,3 +30,19 @@ def test_style_heat_shows_no_negative_zero():
     table = pd.DataFrame([{"concept": c, "style": s, "drop": drop} for (c, s), drop in drops.items()])
     axis = plots.style_heat(table).axes[0]
     assert sorted(text.get_text() for text in axis.texts) == ["-25", "0", "25", "50"]
+
+
+def test_predictions_mark_each_state_by_a_sign():
+    labels = torch.tensor([0, 0, 0, 0])
+    data = LabelledImages(torch.zeros(4, 3, 8, 8), labels, ("ant", "bee"))
+    ant, bee = [1.0, 0.0], [0.0, 1.0]
+    before = torch.tensor([ant, bee, bee, ant])
+    after = torch.tensor([ant, bee, ant, bee])
+    titles = [axis.get_title() for axis in plots.predictions(data, after, before, indices=range(4)).axes[:4]]
+    assert titles == ["✓ ant", "✗ ant: bee", "+ ant: bee → ant", "− ant: ant → bee"]
+    titles = [axis.get_title() for axis in plots.predictions(data, after, indices=range(4)).axes[:4]]
+    assert [title[0] for title in titles] == ["✓", "✗", "✓", "✗"]
+
+
+def test_image_grid_without_correctness_has_no_signs():
+    assert plots.image_grid(torch.zeros(1, 3, 8, 8), ["x'"]).axes[0].get_title() == "x'"

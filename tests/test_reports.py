@@ -233,6 +233,11 @@ def test_save_page_replaces_the_file_and_leaves_no_other(tmp_path):
     assert "two" in path.read_text() and list(path.parent.iterdir()) == [path]
 
 
+def test_card_of_a_page_has_a_sign_for_its_state():
+    texts = Elements(render(page_of("x", count=4))).texts
+    assert {"+ corrected", "− broken", "✗ misclassified", "✓ correct"} <= set(texts)
+
+
 def test_page_of_60_photos_is_small():
     generator = torch.Generator().manual_seed(0)
     photos = torch.rand(60, 3, 224, 224, generator=generator)  # noise: no photo is larger

@@ -14,13 +14,16 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from edittools.images import LabelledImages
-from edittools.metrics import misclassified
+from edittools.metrics import SIGNS, misclassified, state_of
 
 RIGHT = "#1a7f37"
 """The color of correct predictions."""
 
 WRONG = "#cf222e"
 """The color of wrong predictions."""
+
+STATE_COLORS = {"correct": RIGHT, "corrected": RIGHT, "misclassified": WRONG, "broken": WRONG}
+"""The color of an image's title by its state, see `state_of`."""
 
 BEFORE = "#8c959f"
 """The color of results before an edit."""
@@ -57,17 +60,21 @@ def image_grid(
     overlays: Sequence[Tensor] | None = None,
     columns: int = 5,
     width: float = 2.0,
+    states: Sequence[str] | None = None,
 ) -> Figure:
     """Draw images in a grid.
 
     Args:
         images: each `(3, H, W)` in [0, 1].
         titles: one title per image.
-        right: whether each prediction is correct; the titles are then green and red.
+        right: whether each prediction is correct; the titles are then green with ✓ and red with ✗.
         overlays: maps `(H, W)` that are drawn over the images; 0 is transparent, 1 or more is strong.
         columns: number of columns.
         width: width of an image in inches.
+        states: the state of each image before and after an edit; its sign, see `SIGNS`, takes the place of ✓ and ✗.
     """
+    if states is None and right is not None:
+        states = ["correct" if is_correct else "misclassified" for is_correct in right]
     columns = min(columns, max(len(images), 1))
     rows = -(-len(images) // columns)
     size = (columns * width, rows * (width + 0.45))
@@ -81,11 +88,11 @@ def image_grid(
             strength = overlays[i].cpu().clamp(0, 1).numpy()
             axis.imshow(np.ones_like(strength), cmap=ListedColormap([OVERLAY]), alpha=0.7 * strength)
         if titles is not None:
-            color = "black"
-            if right is not None:
-                color = RIGHT if bool(right[i]) else WRONG
-            longest_line = max(len(line) for line in titles[i].split("\n"))
-            title = titles[i] if longest_line < 14 * width else titles[i].replace(": ", ":\n")
+            title = titles[i] if states is None else f"{SIGNS[states[i]]} {titles[i]}"
+            color = "black" if states is None else STATE_COLORS[states[i]]
+            longest_line = max(len(line) for line in title.split("\n"))
+            if longest_line >= 14 * width:
+                title = title.replace(": ", ":\n")
             axis.set_title(title, fontsize=9, color=color)
     figure.tight_layout(pad=0.4)
     plt.close(figure)
@@ -122,7 +129,7 @@ def predictions(
     columns: int = 5,
     width: float = 2.0,
 ) -> Figure:
-    """Draw some images, each under its `prediction_title`; the titles of misclassified images are red.
+    """Draw some images, each under its `prediction_title` and a sign; the titles of misclassified images are red.
 
     Args:
         data: the images.
@@ -146,8 +153,11 @@ def predictions(
     for triple in zip(labels, predicted_before, predicted_after, strict=True):
         names = [data.classes[index] for index in triple]
         titles.append(prediction_title(*names))
+    was_correct = ~misclassified(first, data.labels)[indices]
+    is_correct = ~is_misclassified[indices]
+    states = [state_of(*pair) for pair in zip(was_correct.tolist(), is_correct.tolist(), strict=True)]
     images = torch.stack([data.images[index] for index in indices])
-    return image_grid(images, titles, ~is_misclassified[indices], columns=columns, width=width)
+    return image_grid(images, titles, columns=columns, width=width, states=states)
 
 
 def attack_grid(sets: Mapping[str, tuple[LabelledImages, Tensor]], count: int = 6) -> Figure:

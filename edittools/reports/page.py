@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edittools._caching import atomic_path
+from edittools.metrics import SIGNS
 from edittools.reports.charts import LayerBar, TradeOff, plots_of
 
 if TYPE_CHECKING:
@@ -195,6 +196,7 @@ def _environment() -> "Environment":
     environment.globals["place"] = _place
     environment.globals["ends"] = _ends
     environment.globals["plots_of"] = plots_of
+    environment.globals["signs"] = SIGNS
     environment.filters["sentence"] = _sentence
     environment.filters["signed"] = _signed
     return environment

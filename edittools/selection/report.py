@@ -21,7 +21,7 @@ from edittools.cut import Cut
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages, in_batches
-from edittools.metrics import misclassified, predicted_classes
+from edittools.metrics import misclassified, predicted_classes, state_of
 from edittools.reports import (
     Bar,
     Card,
@@ -70,14 +70,6 @@ SELECTED = "selected"
 """The name of the selected edit in a table of methods."""
 
 PACKAGES = ("edittools", "torch", "torchvision", "numpy", "scipy", "safetensors")
-
-STATES = {
-    (False, False): "correct",
-    (False, True): "broken",
-    (True, False): "corrected",
-    (True, True): "misclassified",
-}
-"""The state of an image by whether it is misclassified before and after an edit."""
 
 
 def report_html(
@@ -345,7 +337,7 @@ class _Shown:
             label=classes[label],
             before=classes[before],
             after=classes[after],
-            state=STATES[before != label, after != label],
+            state=state_of(before == label, after == label),
             probability=float(self.probabilities[index, label]),
             edited_probability=float(self.edited_probabilities[index, label]),
             name=PurePath(self.data.names[index]).name if self.data.names else "",

@@ -72,7 +72,7 @@ function gallery({ model, el }) {
       if (!cards[index]) return;
       const [, caption, prediction] = cards[index].children;
       caption.textContent = card.caption;
-      prediction.textContent = card.prediction;
+      prediction.textContent = `${card.sign} ${card.prediction}`;
       cards[index].dataset.state = card.state;
       cards[index].title = card.description;
       cards[index].setAttribute("aria-label", card.description);

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from edittools.plots.figures import AXIS, OVERLAY, RIGHT, WRONG
+from edittools.plots.figures import OVERLAY, STATE_COLORS
 from edittools.widgets.pixels import to_pixels
 
 SIZE = (13.0, 6.6)
@@ -16,9 +16,6 @@ SIZE = (13.0, 6.6)
 COLUMNS = 4
 ROWS = 5
 """Columns and rows of the gallery in the figure."""
-
-COLORS = {"correct": RIGHT, "corrected": RIGHT, "misclassified": WRONG, "broken": WRONG, "": AXIS}
-"""The color of a prediction by the state of its image."""
 
 
 def desk_figure(desk: ipywidgets.VBox) -> Figure:
@@ -98,9 +95,9 @@ def _draw_image(axes: Axes, image: Tensor) -> None:
 def _write_card(figure: Figure, left: float, upper: float, card: dict[str, str], width: int) -> None:
     """Write the caption and the prediction of an image below it."""
     caption = textwrap.shorten(card["caption"], width, placeholder="…")
-    prediction = textwrap.shorten(card["prediction"], width, placeholder="…")
+    prediction = textwrap.shorten(f"{card['sign']} {card['prediction']}", width, placeholder="…")
     figure.text(left, upper, caption, va="top", size=7, weight="bold")
-    figure.text(left, upper - 0.022, prediction, va="top", size=7, color=COLORS[card["state"]])
+    figure.text(left, upper - 0.022, prediction, va="top", size=7, color=STATE_COLORS[card["state"]])
 
 
 def _write(figure: Figure, left: float, upper: float, sentences: list[str]) -> float:

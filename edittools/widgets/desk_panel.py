@@ -12,6 +12,7 @@ import traitlets
 from torch import Tensor
 
 from edittools.images import resized
+from edittools.metrics import SIGNS, state_of
 from edittools.selection.repair import Progress
 from edittools.widgets.desk_sets import DeskSets, Result
 from edittools.widgets.pixels import to_base64, to_pixels, to_png
@@ -255,15 +256,6 @@ def time_left(passed: float, share: float) -> str:
     return f"about {round(seconds / 3600)} h left"
 
 
-STATES = {
-    (True, True): "correct",
-    (True, False): "broken",
-    (False, True): "corrected",
-    (False, False): "misclassified",
-}
-"""The state of an image by whether it is classified correctly before and after an edit."""
-
-
 def card(
     classes: Sequence[str], label: int, before: int, after: int, caption: str = "", name: str = ""
 ) -> dict[str, str]:
@@ -278,16 +270,17 @@ def card(
         name: the name of the image.
 
     Returns:
-        The caption, the prediction (before → after), the state, and a description of all three, after the name of the
-        image, for screen readers and the mouse.
+        The caption, the prediction (before → after), the state and its sign, and a description of all of them, after
+        the name of the image, for screen readers and the mouse.
     """
-    state = STATES[before == label, after == label]
+    state = state_of(before == label, after == label)
     prediction = classes[after] if after == before else f"{classes[before]} → {classes[after]}"
     caption = caption or classes[label]
     description = f"{caption}, classified as {prediction}: {state}"
     if name:
         description = f"{name}: {description}"
-    return {"caption": caption, "prediction": prediction, "state": state, "description": description}
+    texts = {"caption": caption, "prediction": prediction, "description": description}
+    return {**texts, "state": state, "sign": SIGNS[state]}
 
 
 def layout(desk: ipywidgets.VBox) -> list[ipywidgets.Widget]:
