@@ -25,7 +25,7 @@ from edittools.selection.repair import METHODS, Progress
 from edittools.widgets import desk as desk_module
 from edittools.widgets import desk_sets
 from edittools.widgets.desk import FOUND, MAX_IMAGES
-from edittools.widgets.desk_panel import time_left
+from edittools.widgets.desk_panel import card, time_left
 from edittools.widgets.desk_sets import DeskSets, Result, read_set
 from edittools.widgets.materials import BLANK_LABEL, MATERIALS, SURROUNDINGS, inpaint, replace_by_material
 
@@ -376,6 +376,39 @@ def test_rewrite_on_the_desk_shows_and_saves_the_edit(desk, tiny, tmp_path):
         torch.testing.assert_close(predict(tiny, desk.sets.images), result.after)
 
 
+def test_card_shows_probabilities_of_the_label_and_of_both_predictions():
+    before = torch.tensor([0.034, 0.9, 0.066])
+    after = torch.tensor([0.81, 0.1, 0.09])
+    classes = ("tape player", "garbage truck", "beacon")
+    changed = card(classes, 0, before, after, name="a.png")
+    assert changed["lines"] == [["tape player", "3→81%"], ["+ garbage truck →", "90%"], ["tape player", ""]]
+    for part in ("a.png", "tape player 3→81%", "+ garbage truck → 90%, tape player 81%", "corrected"):
+        assert part in changed["description"]
+    same = card(classes, 2, before, torch.tensor([0.1, 0.8, 0.1]), caption="x")
+    assert same["lines"] == [["x", ""], ["beacon", "7→10%"], ["✗ garbage truck", "90→80%"]]
+    assert card(classes, 1, before, before)["lines"] == [["garbage truck", "90%"], ["✓ garbage truck", ""]]
+
+
+def test_cards_and_the_pair_show_the_probabilities_of_the_classifier(varied_desk):
+    desk = varied_desk
+    sets = desk.sets
+    index = desk.shown[0]
+    label = int(sets.images.labels[index])
+    before = 100 * float(sets.before.softmax(1)[index, label])
+    after = 100 * float(desk.result.after.softmax(1)[index, label])
+    lines = card_of(desk, index)["lines"]
+    assert [round(before), round(after)] == [
+        int(lines[0][1].split("→")[0].strip("%")),
+        int(lines[0][1].split("→")[-1][:-1]),
+    ]
+    pair = predict(sets.classifier, torch.stack([desk.pair.image, desk.pair.changed])).softmax(1)
+    for shown, row in zip(desk.controls.pair.cards, pair, strict=True):
+        assert shown["lines"][1] == [
+            sets.classifier.classes[desk.pair.label],
+            f"{100 * float(row[desk.pair.label]):.0f}%",
+        ]
+
+
 def test_exemplar_of_a_correct_image_on_the_desk_has_it_as_original(desk):
     desk.choose(desk.order[-1])
     with pytest.raises(ValueError, match="marked"):
@@ -649,7 +682,7 @@ def test_upload_adds_images_and_shows_edits(desk, tmp_path):
         name for name in desk.sets.classifier.classes if name != desk.sets.class_name(12)
     )
     desk.wait(60)
-    assert desk.sets.is_misclassified(12) and card_of(desk, 12)["caption"] == desk.controls.class_name.value
+    assert desk.sets.is_misclassified(12) and card_of(desk, 12)["lines"][0][0] == desk.controls.class_name.value
     assert "new.png" in desk.controls.message.text and "new.png" in card_of(desk, 12)["description"]
     desk.controls.class_name.value = "doog"
     with pytest.raises(KeyError, match="'dog'"):

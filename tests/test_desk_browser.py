@@ -180,13 +180,17 @@ def test_rewrite_by_mouse_corrects_images_and_saves_the_edit(desk, page):
 
 
 def visible_predictions(panel):
-    return panel.images.locator(".et-prediction").all_text_contents()
+    """The predicted class of each image, before → after."""
+    names = "[...card.querySelectorAll('.et-prediction .et-name')].map(name => name.textContent).join(' ')"
+    return panel.images.evaluate_all(f"cards => cards.map(card => {names})")
 
 
 def test_gallery_shows_changed_images_first_after_an_edit(desk):
     predictions = visible_predictions(desk)
     changed = ["→" in text for text in predictions]
     assert sum(changed) >= 5 and changed == sorted(changed, reverse=True)
+    assert predictions[0][0] in "+−✗" and predictions[0].split(" → ")[1] in desk.images.first.get_attribute("title")
+    assert "%" in desk.images.first.locator(".et-caption").inner_text()
     desk.root.get_by_label("sort").select_option("worst first")
     assert web.wait_until(lambda: visible_predictions(desk) != predictions)
     assert desk.run("print(desk.shown == desk.order)") == "True"

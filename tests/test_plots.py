@@ -44,5 +44,12 @@ def test_predictions_mark_each_state_by_a_sign():
     assert [title[0] for title in titles] == ["✓", "✗", "✓", "✗"]
 
 
+def test_long_title_is_broken_before_the_new_prediction():
+    labels = torch.tensor([0])
+    data = LabelledImages(torch.zeros(1, 3, 8, 8), labels, ("garbage truck", "tape player"))
+    figure = plots.predictions(data, torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]), indices=[0], width=1.4)
+    assert figure.axes[0].get_title().split("\n") == ["+ garbage truck:", "tape player →", "garbage truck"]
+
+
 def test_image_grid_without_correctness_has_no_signs():
     assert plots.image_grid(torch.zeros(1, 3, 8, 8), ["x'"]).axes[0].get_title() == "x'"

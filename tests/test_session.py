@@ -177,7 +177,7 @@ def test_result_is_none_after_weights_changed_and_the_edit_can_still_be_saved(se
         lambda: session.rewrite("head"),
         lambda: session.search(),
         lambda: session.add(noise(1, seed=8)[0]),
-        lambda: session.predictions_of(session.exemplar),
+        lambda: session.probabilities_of(session.exemplar),
     )
     for call in calls:
         with pytest.raises(ValueError, match="TinyNet"):

@@ -21,6 +21,7 @@ from edittools import widgets
 from edittools.classifiers import Classifier, fingerprint
 from edittools.edits import Change, Edit
 from edittools.metrics import predict
+from edittools.widgets.desk_panel import card
 from edittools.widgets.editor import MaskEditor, decode_runs, encode_runs, heat_pixels
 from edittools.widgets.views import PredictionView, alpha_slider
 
@@ -262,6 +263,17 @@ def test_figure_of_the_desk_shows_what_is_marked_selected_and_said(tiny, photos3
     for shown in ("conv1", "0.75", "gravel", desk.controls.class_name.value, desk.controls.title_text):
         assert shown in texts(figure), shown
     assert desk.result.verdict.split()[0] in texts(figure) and f"{int(desk.editor.mask.sum()):,} px" in texts(figure)
+
+
+def test_figure_of_the_desk_cuts_no_prediction_after_the_edit(photos32):
+    model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3))
+    classes = ("a very long name of a class", "another very long name of a class", "short")
+    desk = widgets.Desk(Classifier(model, classes, size=32), photos32[:8])
+    before = torch.tensor([0.1, 0.7, 0.2])
+    desk.gallery.cards = [card(classes, 0, before, torch.tensor([0.1, 0.2, 0.7]))] * 8
+    lines = [text.get_text() for text in desk.figure().texts]
+    first = lines.index("short 70%")
+    assert lines[first - 1].endswith("… → 70%") and lines[first - 2].endswith("… 10%")
 
 
 def test_prediction_view_of_few_classes_has_a_bar_for_each(photos32):

@@ -90,10 +90,7 @@ def image_grid(
         if titles is not None:
             title = titles[i] if states is None else f"{SIGNS[states[i]]} {titles[i]}"
             color = "black" if states is None else STATE_COLORS[states[i]]
-            longest_line = max(len(line) for line in title.split("\n"))
-            if longest_line >= 14 * width:
-                title = title.replace(": ", ":\n")
-            axis.set_title(title, fontsize=9, color=color)
+            axis.set_title(_in_lines(title, 14 * width), fontsize=9, color=color)
     figure.tight_layout(pad=0.4)
     plt.close(figure)
     return figure
@@ -531,6 +528,14 @@ def _label_heat(axis: Axes) -> None:
 def _pixels(image: Tensor) -> np.ndarray:
     """Convert an image `(3, H, W)` to pixels `(H, W, 3)` in [0, 1]."""
     return image.detach().cpu().permute(1, 2, 0).clamp(0, 1).numpy()
+
+
+def _in_lines(title: str, letters: float) -> str:
+    """Break a title whose lines have more letters after the true class, and if need be after the arrow."""
+    for separator in (": ", " → "):
+        if max(len(line) for line in title.split("\n")) >= letters:
+            title = title.replace(separator, f"{separator.rstrip()}\n")
+    return title
 
 
 def _shortened(name: str) -> str:

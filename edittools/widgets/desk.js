@@ -8,6 +8,10 @@ const make = (tag, attributes = {}, ...children) => {
   return node;
 };
 
+// A line below an image: a text, which may be cut off, and a probability, which may not.
+const line = ([text, probability]) =>
+  make("span", { class: "et-line" }, make("span", { class: "et-name" }, text), make("span", { class: "et-percent" }, probability));
+
 // Keep the keys that are pressed on the desk from JupyterLab, as soon as the desk is part of the page.
 function shield(el, tries = 600) {
   const desk = el.closest(".et-desk") ?? el;
@@ -70,9 +74,11 @@ function gallery({ model, el }) {
   const fill = () => {
     model.get("cards").forEach((card, index) => {
       if (!cards[index]) return;
-      const [, caption, prediction] = cards[index].children;
-      caption.textContent = card.caption;
-      prediction.textContent = `${card.sign} ${card.prediction}`;
+      const [image, caption, prediction] = cards[index].children;
+      const [first, ...others] = card.lines.map(line);
+      image.alt = card.description;
+      caption.replaceChildren(first);
+      prediction.replaceChildren(...others);
       cards[index].dataset.state = card.state;
       cards[index].title = card.description;
       cards[index].setAttribute("aria-label", card.description);

@@ -379,8 +379,8 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self.controls.show(result, can_undo=self.session.can_undo, can_save=self.edit is not None)
         classes = self.sets.classifier.classes
         labels = self.sets.images.labels.tolist()
-        before = self.sets.before.argmax(dim=1).tolist()
-        after = before if result is None else result.after.argmax(dim=1).tolist()
+        before = self.sets.before.softmax(dim=1)
+        after = before if result is None else result.after.float().softmax(dim=1)
         self._sort(result)
         cards = []
         for index in self._pictured:
@@ -429,7 +429,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
     def _show_pair(self, exemplar: Exemplar) -> str | None:
         if exemplar is not self._displayed_exemplar:  # the mask has changed since the request
             return None
-        original, changed = self.session.predictions_of(exemplar)
+        original, changed = self.session.probabilities_of(exemplar)
         classes = self.sets.classifier.classes
         label = exemplar.label
         self.controls.pair.cards = [
@@ -437,7 +437,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
             panel.card(classes, label, changed, changed, "x': mistake"),
         ]
         self.controls.pair.show(torch.stack([exemplar.image, exemplar.changed]))
-        return PAIR_MESSAGES[original == label, changed == label]
+        return PAIR_MESSAGES[int(original.argmax()) == label, int(changed.argmax()) == label]
 
     # --- callbacks of the controls ------------------------------------------------------------------------------------
 

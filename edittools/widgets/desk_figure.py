@@ -1,6 +1,7 @@
 """The desk as a figure, for viewers of a saved notebook that run no widgets."""
 
 import textwrap
+from typing import Any
 
 import ipywidgets
 from matplotlib.axes import Axes
@@ -40,15 +41,15 @@ def _draw_gallery(figure: Figure, desk: ipywidgets.VBox) -> None:
     figure.text(0.01, 0.97, f"1 Select an image ({desk.controls.sort.value})", weight="bold", va="top")
     for place, position in enumerate(desk.gallery.order[: COLUMNS * ROWS]):
         left = 0.01 + 0.085 * (place % COLUMNS)
-        upper = 0.92 - 0.182 * (place // COLUMNS)
+        upper = 0.93 - 0.187 * (place // COLUMNS)
         card = desk.gallery.cards[position]
         index = desk.image_at(position)
-        axes = figure.add_axes((left, upper - 0.125, 0.075, 0.125))
+        axes = figure.add_axes((left, upper - 0.118, 0.075, 0.118))
         _draw_image(axes, desk.sets.images.images[index])
         for spine in axes.spines.values():
             spine.set_visible(index == desk.index)
             spine.set(color="#1976d2", linewidth=2.5)
-        _write_card(figure, left, upper - 0.128, card, 16)
+        _write_card(figure, left, upper - 0.121, card, 16)
 
 
 def _draw_editor(figure: Figure, desk: ipywidgets.VBox) -> None:
@@ -92,12 +93,31 @@ def _draw_image(axes: Axes, image: Tensor) -> None:
         spine.set_visible(False)
 
 
-def _write_card(figure: Figure, left: float, upper: float, card: dict[str, str], width: int) -> None:
-    """Write the caption and the prediction of an image below it."""
-    caption = textwrap.shorten(card["caption"], width, placeholder="…")
-    prediction = textwrap.shorten(f"{card['sign']} {card['prediction']}", width, placeholder="…")
-    figure.text(left, upper, caption, va="top", size=7, weight="bold")
-    figure.text(left, upper - 0.022, prediction, va="top", size=7, color=STATE_COLORS[card["state"]])
+def _write_card(figure: Figure, left: float, upper: float, card: dict[str, Any], width: int) -> None:
+    """Write the lines of a card below its image; the names of classes are shortened, the probabilities are not.
+
+    Args:
+        figure: the figure.
+        left: left end of the lines.
+        upper: upper end of the first line.
+        card: the card.
+        width: the number of letters in a line.
+    """
+    for number, (text, probability) in enumerate(card["lines"]):
+        room = width - len(probability)
+        name = text if len(text) <= room else f"{text[: room - 1]}…"
+        if text.endswith("→") and name != text:
+            name = f"{text[: room - 3]}… →"
+        is_first = number == 0
+        figure.text(
+            left,
+            upper - 0.021 * number,
+            f"{name} {probability}".replace("$", r"\$"),
+            va="top",
+            size=7,
+            weight="bold" if is_first else "normal",
+            color="black" if is_first else STATE_COLORS[card["state"]],
+        )
 
 
 def _write(figure: Figure, left: float, upper: float, sentences: list[str]) -> float:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from html import escape
 from math import ceil
 from pathlib import Path
+from typing import Any
 
 import anywidget
 import ipywidgets
@@ -49,7 +50,7 @@ class _DeskWidget(anywidget.AnyWidget):
 class Gallery(_DeskWidget):
     """Small images with captions, one of which can be selected if they are `selectable`.
 
-    `cards` holds the texts below the images, see `card`. `order` holds the positions of the images that are visible, in
+    `cards` holds what is below each image, see `card`. `order` holds the positions of the images that are visible, in
     the order on the screen; if it is empty, all are, as they were added. `selected` is the position of the selected
     image, -1 for none. `label` names the gallery for screen readers. `size` is the width of an image on the screen, in
     pixels.
@@ -111,7 +112,7 @@ class Controls(ipywidgets.VBox):
         self.layer = ipywidgets.Dropdown(options=sets.layers, description="layer", **wide)
         self.layer.value = sets.default_layer
         self.strength = ipywidgets.BoundedFloatText(1.0, min=0, max=2, step=0.25, description="strength", **wide)
-        self.pair = Gallery(label="x and x'", size=84)
+        self.pair = Gallery(label="x and x'", size=66)
         self.rewrite = button("Rewrite", "rewrite this layer by the marked image", "primary")
         self.search = button("Find the best", "try edits and projections in every layer, and take the best")
         self.stop = button("Stop", "end the search with the best edit so far")
@@ -257,30 +258,54 @@ def time_left(passed: float, share: float) -> str:
 
 
 def card(
-    classes: Sequence[str], label: int, before: int, after: int, caption: str = "", name: str = ""
-) -> dict[str, str]:
-    """Describe an image in the texts below it.
+    classes: Sequence[str], label: int, before: Tensor, after: Tensor, caption: str = "", name: str = ""
+) -> dict[str, Any]:
+    """Describe an image in the lines below it.
 
     Args:
         classes: the names of the classes.
         label: index of the class that the image shows.
-        before: index of the class that is predicted without the edit.
-        after: index of the class that is predicted with the edit.
-        caption: the first line; by default the name of the class that the image shows.
+        before: probabilities `(classes,)` without the edit.
+        after: probabilities `(classes,)` with the edit.
+        caption: the first line, before that of the label; may be empty.
         name: the name of the image.
 
     Returns:
-        The caption, the prediction (before → after), the state and its sign, and a description of all of them, after
-        the name of the image, for screen readers and the mouse.
+        The `state` of the image and its `sign`; `prediction`, the predicted class (before → after); `lines`, each with
+        a text and a probability, which is empty where a line above has it: those of the label, and of the prediction
+        before and after; and `description`, all of this in full, for screen readers and the mouse.
     """
-    state = state_of(before == label, after == label)
-    prediction = classes[after] if after == before else f"{classes[before]} → {classes[after]}"
-    caption = caption or classes[label]
-    description = f"{caption}, classified as {prediction}: {state}"
-    if name:
-        description = f"{name}: {description}"
-    texts = {"caption": caption, "prediction": prediction, "description": description}
-    return {**texts, "state": state, "sign": SIGNS[state]}
+    first = int(before.argmax())
+    last = int(after.argmax())
+    state = state_of(first == label, last == label)
+    sign = SIGNS[state]
+    lines = [[classes[label], _percent(before[label], after[label])]]
+    if first == last:
+        prediction = classes[first]
+        lines.append([f"{sign} {classes[first]}", _percent(before[first], after[first])])
+    else:
+        prediction = f"{classes[first]} → {classes[last]}"
+        lines.append([f"{sign} {classes[first]} →", _percent(before[first])])
+        lines.append([classes[last], _percent(after[last])])
+    in_words = ", ".join(f"{text} {probability}" for text, probability in lines)
+    for line, index in zip(lines[1:], (first, last), strict=False):
+        if index == label:
+            line[1] = ""
+    heads = [head for head in (name, caption) if head]
+    return {
+        "state": state,
+        "sign": sign,
+        "prediction": prediction,
+        "lines": [[caption, ""], *lines] if caption else lines,
+        "description": ": ".join([*heads, f"{in_words}; {state}"]),
+    }
+
+
+def _percent(before: Tensor, after: Tensor | None = None) -> str:
+    """Write a probability in percent, or two of them if they differ, such as "3→81%"."""
+    first = f"{100 * float(before):.0f}"
+    last = first if after is None else f"{100 * float(after):.0f}"
+    return f"{first}%" if first == last else f"{first}→{last}%"
 
 
 def layout(desk: ipywidgets.VBox) -> list[ipywidgets.Widget]:

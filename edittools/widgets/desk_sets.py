@@ -167,7 +167,7 @@ class DeskSets:
         measured = 0 if self.clean is None else len(self.clean)
         return (
             f"Of {len(self.initial_sets['clean'])} clean images, {len(self.reference)} are reference images, which an "
-            f"edit should keep, and accuracy is measured on the other {measured}."
+            f"edit should keep; accuracy is measured on the other {measured}."
         )
 
     @property

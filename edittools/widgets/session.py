@@ -165,16 +165,15 @@ class EditSession:
             return Exemplar(image=replaced, changed=image, mask=mask, label=label)
         return Exemplar(image=image, changed=replaced, mask=mask, label=label)
 
-    def predictions_of(self, exemplar: Exemplar) -> tuple[int, int]:
-        """Return the class indices that x and x' are classified as, without an edit.
+    def probabilities_of(self, exemplar: Exemplar) -> Tensor:
+        """Predict the probabilities `(2, classes)` of x and x', without an edit.
 
         Raises:
             ValueError: if the weights were changed.
         """
         self.sets.check_weights()
         pair = torch.stack([exemplar.image, exemplar.changed])
-        original, changed = predict(self.sets.classifier, pair).argmax(dim=1).tolist()
-        return original, changed
+        return predict(self.sets.classifier, pair).float().softmax(dim=1)
 
     # --- edits and their results --------------------------------------------------------------------------------------
 
