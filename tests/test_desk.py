@@ -18,16 +18,18 @@ from edittools.images import LabelledImages, LazyImages
 from edittools.metrics import Comparison, label_margins, misclassified, predict
 from edittools.miniworld import exact_finder, scenes
 from edittools.miniworld.typography import blanked
-from edittools.rewriting import REFERENCE_WEIGHT
 from edittools.selection import Constraints
 from edittools.selection.judgment import completeness_check, generality_check, retained_check, verdict_of
 from edittools.selection.repair import METHODS, Progress
 from edittools.widgets import desk as desk_module
-from edittools.widgets import desk_sets
+from edittools.widgets import session as session_module
 from edittools.widgets.desk import FOUND, MAX_IMAGES
 from edittools.widgets.desk_panel import card, time_left
-from edittools.widgets.desk_sets import DeskSets, Result, read_set
+from edittools.widgets.image_sets import read_set
 from edittools.widgets.materials import BLANK_LABEL, MATERIALS, SURROUNDINGS, inpaint, replace_by_material
+from edittools.widgets.result import BEFORE_CHANGE, CROSS_VALIDATED, MEASURING, Result, with_held_out_verdict
+from edittools.widgets.result import verdict as describe_verdict
+from edittools.widgets.session import EditSession
 
 MASK = torch.zeros(32, 32)
 MASK[16:, 4:28] = 1
@@ -56,7 +58,7 @@ def sources(tiny):
 
 @pytest.fixture
 def sets(tiny, sources):
-    return DeskSets(tiny, *sources)
+    return EditSession(tiny, *sources)
 
 
 @pytest.fixture
@@ -79,7 +81,7 @@ def varied_desk(tiny):
     desk.controls.strength.value = 2
     desk.editor.mask = MASK
     rewritten(desk)
-    assert (desk.result.after.argmax(1) != desk.sets.before.argmax(1)).any()
+    assert (desk.result.after.argmax(1) != desk.session.before.argmax(1)).any()
     return desk
 
 
@@ -156,35 +158,26 @@ def test_reference_images_are_not_among_the_clean_images(sets):
     assert not reference & clean
 
 
-def test_desk_sets_refuse_sets_that_share_images(tiny, sources):
+def test_session_refuses_sets_that_share_images(tiny, sources):
     images, clean, _ = sources
     with pytest.raises(ValueError, match="3") as error:
-        DeskSets(tiny, images, clean, clean.images[:3])
+        EditSession(tiny, images, clean, clean.images[:3])
     assert "clean" in str(error.value) and "retain" in str(error.value)
     with pytest.raises(ValueError, match="1") as error:
-        DeskSets(tiny, images, torch.cat([clean.images, images.images[:1]]))
+        EditSession(tiny, images, torch.cat([clean.images, images.images[:1]]))
     assert "images" in str(error.value) and "clean" in str(error.value)
 
 
-def test_desk_sets_use_an_image_that_is_in_a_set_twice_once(tiny, sources):
+def test_session_uses_an_image_that_is_in_a_set_twice_once(tiny, sources):
     images, clean, retain = sources
-    sets = DeskSets(tiny, images.subset([0, 1, 1, 2]), clean, retain)
+    sets = EditSession(tiny, images.subset([0, 1, 1, 2]), clean, retain)
     assert len(sets.images) == 3 and any("1" in note and "images" in note for note in sets.notes)
-
-
-def test_desk_sets_rewrite_as_the_library_does(sets, tiny):
-    exemplar = make_exemplar()
-    edit = sets.rewrite(exemplar, "conv1", 0.5)
-    full = et.rewrite(
-        tiny, "conv1", exemplar, sets.reference, objective="least_squares", reference_weight=REFERENCE_WEIGHT
-    )
-    torch.testing.assert_close(edit.changes["conv1.weight"].delta(), (0.5 * full).changes["conv1.weight"].delta())
 
 
 def test_result_is_that_of_the_edited_classifier(sets, tiny):
     weights = fingerprint(tiny)
-    edit = sets.rewrite(make_exemplar(), "conv1", 0.5)
-    result = sets.result(edit, drawn_on=[0])
+    result = sets.rewrite("conv1", 0.5, make_exemplar(), drawn_on=0)
+    edit = result.edit
     with edit.applied(tiny):
         after = predict(tiny, sets.images)
         retain = misclassified(predict(tiny, sets.retain), sets.retain.labels)
@@ -273,16 +266,16 @@ def test_read_folder_without_a_readable_image_is_refused(tmp_path, tiny):
         widgets.read_folder(tmp_path, tiny)
 
 
-def test_desk_sets_load_lazy_images(folder, tiny):
+def test_session_loads_lazy_images(folder, tiny):
     paths = [folder / "Bee" / "a.png", folder / "bee" / "b.jpg"]
-    assert len(DeskSets(tiny, LazyImages(paths, 32)).images) == 2
+    assert len(EditSession(tiny, LazyImages(paths, 32)).images) == 2
 
 
 # --- the order of the gallery, and where to mark ---
 
 
 def test_by_change_puts_changed_predictions_first(varied_desk):
-    sets, result = varied_desk.sets, varied_desk.result
+    sets, result = varied_desk.session, varied_desk.result
     order = sets.by_change(result)
     changed = (result.after.argmax(1) != sets.before.argmax(1))[order].tolist()
     assert changed == sorted(changed, reverse=True) and any(changed) and not all(changed)
@@ -293,7 +286,7 @@ def test_by_change_puts_changed_predictions_first(varied_desk):
 
 def test_gallery_shows_the_largest_change_first_or_the_worst_prediction(varied_desk):
     desk = varied_desk
-    assert desk.shown == desk.sets.by_change(desk.result) != desk.order
+    assert desk.shown == desk.session.by_change(desk.result) != desk.order
     desk.controls.sort.value = "worst first"
     assert desk.shown == desk.order == [desk.image_at(position) for position in desk.gallery.order]
     desk.controls.sort.value = "changes first"
@@ -302,13 +295,13 @@ def test_gallery_shows_the_largest_change_first_or_the_worst_prediction(varied_d
 
 
 def test_gallery_shows_changed_images_beyond_the_worst_ones(varied_desk):
-    classifier = varied_desk.sets.classifier
+    classifier = varied_desk.session.classifier
     desk = widgets.Desk(classifier, noise(200, seed=7))
     assert desk.shown == desk.order and len(desk.shown) == MAX_IMAGES
     desk.session.show(2 * varied_desk.edit)
     desk._show()
     beyond = [index for index in desk.shown if index not in desk.order]
-    assert desk.shown == desk.sets.by_change(desk.result)[:MAX_IMAGES] and beyond
+    assert desk.shown == desk.session.by_change(desk.result)[:MAX_IMAGES] and beyond
     assert "→" in card_of(desk, beyond[0])["prediction"]
 
 
@@ -316,26 +309,26 @@ def test_evidence_of_an_image_is_for_its_prediction_against_its_label(sets, tiny
     wrong = sets.order[0]
     label = int(sets.images.labels[wrong])
     predicted = int(sets.before[wrong].argmax())
-    heat, favored, against = sets.evidence(wrong, "conv1")
+    heat, favored, against = sets.evidence("conv1", wrong)
     expected = et.probing.evidence_map(tiny, "conv1", sets.images.images[wrong], predicted, label)
     torch.testing.assert_close(heat, expected)
     assert [favored, against] == [tiny.classes[predicted], tiny.classes[label]]
     correct = sets.order[-1]
-    _, favored, against = sets.evidence(correct, "conv1")
+    _, favored, against = sets.evidence("conv1", correct)
     assert [favored, against] == [tiny.classes[i] for i in sets.before[correct].topk(2).indices]
 
 
 def test_where_to_mark_shows_the_heat_of_the_image_and_layer_that_are_selected(desk):
     desk.controls.heat.value = True
     desk.wait(60)
-    heat, favored, _ = desk.sets.evidence(desk.index, "conv1")
+    heat, favored, _ = desk.session.evidence("conv1")
     assert torch.equal(desk.editor.heat, heat) and favored in desk.controls.message.text
     desk.controls.layer.value = "conv2"
     desk.wait(60)
-    assert torch.equal(desk.editor.heat, desk.sets.evidence(desk.index, "conv2")[0])
+    assert torch.equal(desk.editor.heat, desk.session.evidence("conv2")[0])
     desk.choose(desk.order[1])
     desk.wait(60)
-    assert torch.equal(desk.editor.heat, desk.sets.evidence(desk.order[1], "conv2")[0])
+    assert torch.equal(desk.editor.heat, desk.session.evidence("conv2", desk.order[1])[0])
     desk.controls.heat.value = False
     assert desk.editor.heat is None and not desk.editor._heat_png
 
@@ -346,7 +339,7 @@ def test_rewrite_shows_the_images_before_the_costs(desk, monkeypatch):
     result = rewritten(desk)
     assert len(verdicts) == 2 and verdicts[1] == result.verdict
     first, measuring = verdicts[0].split("\n")
-    assert first == result.verdict.split("\n")[0] and measuring == desk_sets.MEASURING
+    assert first == result.verdict.split("\n")[0] and measuring == MEASURING
 
 
 def test_suggestions_on_the_desk_come_from_its_finder(tiny):
@@ -361,7 +354,7 @@ def test_suggestions_on_the_desk_come_from_its_finder(tiny):
 
 
 def test_rewrite_on_the_desk_shows_and_saves_the_edit(desk, tiny, tmp_path):
-    assert desk.index == desk.order[0] and torch.equal(desk.exemplar.changed, desk.sets.images.images[desk.index])
+    assert desk.index == desk.order[0] and torch.equal(desk.exemplar.changed, desk.session.images.images[desk.index])
     result = rewritten(desk)
     assert result.edit is desk.edit and len(result.images.before) == 11 and not result.held_out
     assert "held out" not in desk.controls.title.value
@@ -373,7 +366,7 @@ def test_rewrite_on_the_desk_shows_and_saves_the_edit(desk, tiny, tmp_path):
     desk.controls.save.click()
     loaded = et.Edit.load(tmp_path / "edit.safetensors", tiny)
     with loaded.applied(tiny):
-        torch.testing.assert_close(predict(tiny, desk.sets.images), result.after)
+        torch.testing.assert_close(predict(tiny, desk.session.images), result.after)
 
 
 def test_card_shows_probabilities_of_the_label_and_of_both_predictions():
@@ -391,7 +384,7 @@ def test_card_shows_probabilities_of_the_label_and_of_both_predictions():
 
 def test_cards_and_the_pair_show_the_probabilities_of_the_classifier(varied_desk):
     desk = varied_desk
-    sets = desk.sets
+    sets = desk.session
     index = desk.shown[0]
     label = int(sets.images.labels[index])
     before = 100 * float(sets.before.softmax(1)[index, label])
@@ -414,7 +407,7 @@ def test_exemplar_of_a_correct_image_on_the_desk_has_it_as_original(desk):
     with pytest.raises(ValueError, match="marked"):
         _ = desk.exemplar
     desk.editor.mask = MASK
-    assert torch.equal(desk.exemplar.image, desk.sets.images.images[desk.index])
+    assert torch.equal(desk.exemplar.image, desk.session.images.images[desk.index])
 
 
 def test_choose_restores_the_mask_of_an_image(desk):
@@ -456,13 +449,13 @@ def instant_repair(tiny, report=lambda callback: None):
 
 def test_undo_after_a_search_goes_back_to_the_previous_edit(desk, tiny, monkeypatch):
     first = rewritten(desk)
-    monkeypatch.setattr(desk_sets, "repair", instant_repair(tiny))
+    monkeypatch.setattr(session_module, "repair", instant_repair(tiny))
     desk.find_best()
     desk.wait(60)
     assert desk.result.held_out and desk.result.repair.edit is desk.edit
     lines = desk.controls.verdict.text.split("\n")
     assert lines[0].startswith("do not use: ") and "15 of 25" in lines[0]
-    assert "4 of 6" in lines[1] and "96" in lines[2] and lines[3] == desk_sets.CROSS_VALIDATED
+    assert "4 of 6" in lines[1] and "96" in lines[2] and lines[3] == CROSS_VALIDATED
     applied = desk.result.images
     assert f"{applied.corrected} of {int(applied.before.sum())}" in lines[4]
     assert desk.controls.layer.value == "conv2" and desk.controls.strength.value == 0.5
@@ -486,7 +479,7 @@ def test_undo_after_a_search_goes_back_to_the_previous_edit(desk, tiny, monkeypa
 def test_find_best_shows_the_verdict_of_repair(tiny, sources):
     desk = widgets.Desk(tiny, *sources)
     desk.editor.mask = MASK
-    target = desk.sets.images.subset([i for i in range(12) if i != desk.index])
+    target = desk.session.images.subset([i for i in range(12) if i != desk.index])
     fix = et.repair(tiny, desk.exemplar, target, *sources[1:], progress=False)
     desk.find_best()
     desk.wait(300)
@@ -508,25 +501,25 @@ def test_find_best_tries_every_method_of_repair(tiny, sources):
 
 
 def test_label_corrected_after_a_search_leaves_its_verdict_on_the_desk(desk, tiny, monkeypatch):
-    monkeypatch.setattr(desk_sets, "repair", instant_repair(tiny))
+    monkeypatch.setattr(session_module, "repair", instant_repair(tiny))
     desk.find_best()
     desk.wait(60)
     verdict = desk.controls.verdict.text.split("\n")
     desk.choose(desk.order[-1])
-    names = desk.sets.classifier.classes
-    desk.controls.class_name.value = next(name for name in names if name != desk.sets.class_name(desk.index))
+    names = desk.session.classifier.classes
+    desk.controls.class_name.value = next(name for name in names if name != desk.session.class_name(desk.index))
     desk.wait(60)
     marked = desk.controls.verdict.text.split("\n")
-    assert marked[0] == desk_sets.BEFORE_CHANGE and marked[1:5] == verdict[:4]
+    assert marked[0] == BEFORE_CHANGE and marked[1:5] == verdict[:4]
     assert marked[1].startswith("do not use: ") and "held out" in desk.controls.title.value
 
 
 def test_verdict_of_a_search_says_if_it_was_stopped(tiny):
     result = Result(None, torch.zeros(0), comparison("xx.", "x.."), None, None)
     fix = found(None)
-    text = desk_sets.with_held_out_verdict(result, fix).verdict
+    text = with_held_out_verdict(result, fix).verdict
     assert text.startswith(str(fix.verdict)) and "interrupted" not in text
-    assert "interrupted" in desk_sets.with_held_out_verdict(result, found(None, complete=False)).verdict
+    assert "interrupted" in with_held_out_verdict(result, found(None, complete=False)).verdict
 
 
 def test_stop_ends_a_search(desk, tiny, monkeypatch):
@@ -537,7 +530,7 @@ def test_stop_ends_a_search(desk, tiny, monkeypatch):
         if callback(Progress("edit", 2, 2, 0.5)) is False:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(desk_sets, "repair", instant_repair(tiny, report))
+    monkeypatch.setattr(session_module, "repair", instant_repair(tiny, report))
     desk.find_best()
     desk.wait(60)
     assert desk.result is None and not desk.controls.message.alarm
@@ -560,7 +553,7 @@ def test_search_shows_the_time_left_and_the_best_candidate_so_far(desk, tiny, mo
         assert not desk.controls.status.layout.display
 
     monkeypatch.setattr(desk_module, "monotonic", lambda: next(seconds))
-    monkeypatch.setattr(desk_sets, "repair", instant_repair(tiny, report))
+    monkeypatch.setattr(session_module, "repair", instant_repair(tiny, report))
     desk.find_best()
     desk.wait(60)
     assert not re.search(r"\d", shown[0])
@@ -598,7 +591,7 @@ def test_search_without_a_feasible_candidate_shows_its_charts(desk, tiny, monkey
     first = rewritten(desk)
     fix = found(None)
     fix.selection.feasible = False
-    monkeypatch.setattr(desk_sets, "repair", lambda *args, **options: fix)
+    monkeypatch.setattr(session_module, "repair", lambda *args, **options: fix)
     desk.find_best()
     desk.wait(60)
     assert desk.result is first and desk.controls.message.details == fix.summary()
@@ -608,14 +601,16 @@ def test_search_without_a_feasible_candidate_shows_its_charts(desk, tiny, monkey
 
 
 def test_layers_of_the_desk_are_in_the_order_of_the_network(desk):
-    assert desk.controls.layer.options == desk.sets.layers == tuple(et.editable_layers(desk.sets.classifier).layer)
-    fresh = widgets.Desk(desk.sets.classifier, noise(4, seed=11))
-    assert fresh.controls.layer.value == fresh.sets.default_layer
+    assert (
+        desk.controls.layer.options == desk.session.layers == tuple(et.editable_layers(desk.session.classifier).layer)
+    )
+    fresh = widgets.Desk(desk.session.classifier, noise(4, seed=11))
+    assert fresh.controls.layer.value == fresh.session.default_layer
 
 
 def test_find_best_without_clean_images_is_refused(tiny, sources):
     desk = widgets.Desk(tiny, sources[0])
-    assert desk.controls.search.disabled and desk.sets.reference is desk.sets.images.images
+    assert desk.controls.search.disabled and desk.session.reference is desk.session.images.images
     desk.editor.mask = MASK
     desk.find_best()
     with pytest.raises(ValueError, match="clean"):
@@ -638,7 +633,7 @@ def test_verdict_holds_what_is_corrected_and_broken_and_what_may_be():
     images = comparison("xxx..", "..x.x")
     retain = comparison("." * 90, "x" + "." * 89)
     clean = comparison("." * 400, "." * 400)
-    lines = desk_sets.verdict(Result(None, torch.zeros(0), images, retain, clean)).split("\n")
+    lines = describe_verdict(Result(None, torch.zeros(0), images, retain, clean)).split("\n")
     assert "2 of 3" in lines[0] and "1 of 2" in lines[0]
     assert "400" in lines[1] and "+0.00" in lines[1] and "0.25" in lines[1]
     assert "1 of 90" in lines[2] and "none may" in lines[2]
@@ -646,7 +641,7 @@ def test_verdict_holds_what_is_corrected_and_broken_and_what_may_be():
 
 
 def test_verdict_of_an_edit_that_corrects_nothing_suggests_a_search():
-    verdict = desk_sets.verdict(Result(None, torch.zeros(0), comparison("xx.", "xx."), None, None))
+    verdict = describe_verdict(Result(None, torch.zeros(0), comparison("xx.", "xx."), None, None))
     assert "0 of 2" in verdict and "Find the best" in verdict
 
 
@@ -675,14 +670,14 @@ def test_upload_adds_images_and_shows_edits(desk, tmp_path):
     files = [uploaded(tmp_path / name) for name in ("new.png", "edit.safetensors")]
     desk.controls.upload.value = tuple(files)
     desk.wait(60)
-    assert len(desk.sets.images) == len(desk.gallery.cards) == 13 and desk.index == desk.order[0] == 12
+    assert len(desk.session.images) == len(desk.gallery.cards) == 13 and desk.index == desk.order[0] == 12
     assert sorted(desk.shown) == list(range(13))
-    assert not desk.sets.is_misclassified(12) and len(desk.result.after) == 13
+    assert not desk.session.is_misclassified(12) and len(desk.result.after) == 13
     desk.controls.class_name.value = next(
-        name for name in desk.sets.classifier.classes if name != desk.sets.class_name(12)
+        name for name in desk.session.classifier.classes if name != desk.session.class_name(12)
     )
     desk.wait(60)
-    assert desk.sets.is_misclassified(12) and card_of(desk, 12)["lines"][0][0] == desk.controls.class_name.value
+    assert desk.session.is_misclassified(12) and card_of(desk, 12)["lines"][0][0] == desk.controls.class_name.value
     assert "new.png" in desk.controls.message.text and "new.png" in card_of(desk, 12)["description"]
     desk.controls.class_name.value = "doog"
     with pytest.raises(KeyError, match="'dog'"):
@@ -695,18 +690,18 @@ def test_upload_adds_images_and_shows_edits(desk, tmp_path):
 def assert_shows_what_the_edit_does(desk):
     """The result, the verdict and the cards are those of the edited classifier and of the current labels."""
     [drawn_on] = [index for index, editor in desk._editors.items() if editor.mask.any()]
-    fresh = desk.sets.result(desk.edit, [drawn_on])
-    with desk.edit.applied(desk.sets.classifier):
-        after = predict(desk.sets.classifier, desk.sets.images).argmax(1)
-    classes = desk.sets.classifier.classes
+    fresh = desk.session.measure(desk.edit, [drawn_on])
+    with desk.edit.applied(desk.session.classifier):
+        after = predict(desk.session.classifier, desk.session.images).argmax(1)
+    classes = desk.session.classifier.classes
     assert desk.result.after.argmax(1).tolist() == after.tolist()
     assert desk.result.verdict == desk.controls.verdict.text == fresh.verdict
     assert desk.result.images.before.tolist() == fresh.images.before.tolist()
     assert desk.result.images.after.tolist() == fresh.images.after.tolist()
-    assert desk.shown == desk.sets.by_change(desk.result)
+    assert desk.shown == desk.session.by_change(desk.result)
     for index in desk.shown:
         card = card_of(desk, index)
-        is_correct = after[index] == desk.sets.images.labels[index]
+        is_correct = after[index] == desk.session.images.labels[index]
         assert card["prediction"].split(" → ")[-1] == classes[after[index]]
         assert card["state"] in (("correct", "corrected") if is_correct else ("misclassified", "broken"))
         assert card["sign"] in ("✓+" if is_correct else "✗−")
@@ -716,10 +711,10 @@ def test_relabel_after_a_result_computes_it_again(varied_desk):
     desk = varied_desk
     verdict = desk.result.verdict
     after = desk.result.after.argmax(1)
-    index = next(i for i in desk.order if after[i] == desk.sets.images.labels[i] and i != desk.index)
+    index = next(i for i in desk.order if after[i] == desk.session.images.labels[i] and i != desk.index)
     desk.choose(index)
     desk.controls.class_name.value = next(
-        name for name in desk.sets.classifier.classes if name != desk.sets.class_name(index)
+        name for name in desk.session.classifier.classes if name != desk.session.class_name(index)
     )
     desk.wait(60)
     assert desk.result.verdict != verdict
@@ -728,7 +723,7 @@ def test_relabel_after_a_result_computes_it_again(varied_desk):
 
 def test_add_files_after_a_result_computes_it_again(varied_desk, tmp_path):
     desk = varied_desk
-    classifier = desk.sets.classifier
+    classifier = desk.session.classifier
     candidates = noise(60, seed=8)
     before = predict(classifier, candidates).argmax(1)
     with desk.edit.applied(classifier):
@@ -750,7 +745,7 @@ def test_undo_to_a_result_of_other_labels_computes_it_again(varied_desk):
     index = desk.order[-1]
     desk.choose(index)
     desk.controls.class_name.value = next(
-        name for name in desk.sets.classifier.classes if name != desk.sets.class_name(index)
+        name for name in desk.session.classifier.classes if name != desk.session.class_name(index)
     )
     desk.wait(60)
     assert desk.edit is second.edit

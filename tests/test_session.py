@@ -1,20 +1,23 @@
 """The session of edits behind the desk: no widgets, and no result of earlier images, labels or weights."""
 
+import json
 import re
 from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import make_exemplar
+from conftest import make_exemplar, save_image
 
 import edittools as et
 from edittools.images import LabelledImages
 from edittools.metrics import misclassified, predict
+from edittools.miniworld import scenes
 from edittools.rewriting import REFERENCE_WEIGHT
 from edittools.selection.judgment import Check, verdict_of
 from edittools.selection.repair import Progress
-from edittools.widgets import desk_sets
+from edittools.widgets import session as session_module
 from edittools.widgets.materials import MATERIALS, replace_by_material
+from edittools.widgets.result import BEFORE_CHANGE
 from edittools.widgets.session import EditSession
 
 MASK = torch.zeros(32, 32)
@@ -39,13 +42,13 @@ def session(tiny):
 
 
 def another_class(session, index):
-    return next(name for name in session.sets.classifier.classes if name != session.sets.class_name(index))
+    return next(name for name in session.classifier.classes if name != session.class_name(index))
 
 
 def assert_is_current(session, result):
     """A result holds the predictions of the edited classifier, compared with the current labels."""
-    images = session.sets.images
-    classifier = session.sets.classifier
+    images = session.images
+    classifier = session.classifier
     with result.edit.applied(classifier):
         after = predict(classifier, images)
     torch.testing.assert_close(result.after, after)
@@ -56,14 +59,14 @@ def assert_is_current(session, result):
 
 def test_exemplar_of_a_misclassified_image_has_it_as_changed(session):
     exemplar = session.exemplar
-    assert session.sets.is_misclassified(session.index)
+    assert session.is_misclassified(session.index)
     assert torch.equal(exemplar.changed, session.image)
     assert torch.equal(exemplar.image, replace_by_material(session.image, MASK, MATERIALS[0], {}))
-    assert exemplar.label == session.sets.images.labels[session.index]
+    assert exemplar.label == session.images.labels[session.index]
 
 
 def test_exemplar_of_a_correct_image_has_it_as_original(session):
-    session.select(session.sets.order[-1])
+    session.select(session.order[-1])
     with pytest.raises(ValueError, match="marked"):
         _ = session.exemplar
     session.mark(MASK)
@@ -74,7 +77,7 @@ def test_exemplar_of_a_correct_image_has_it_as_original(session):
 
 def test_mask_after_select_is_that_of_the_image(session):
     marked = session.index
-    session.select(session.sets.order[1])
+    session.select(session.order[1])
     assert not session.mask.any()
     session.select(marked)
     assert torch.equal(session.mask, MASK)
@@ -95,7 +98,7 @@ def test_rewrite_in_a_session_equals_that_of_the_library(session, tiny):
         tiny,
         "conv1",
         session.exemplar,
-        session.sets.reference,
+        session.reference,
         objective="least_squares",
         reference_weight=REFERENCE_WEIGHT,
     )
@@ -107,8 +110,8 @@ def test_rewrite_in_a_session_equals_that_of_the_library(session, tiny):
 
 def test_relabel_clears_the_result_until_it_is_updated(session):
     old = session.rewrite("head", 2)
-    index = session.sets.order[-1]
-    session.relabel(index, session.sets.class_name(index))
+    index = session.order[-1]
+    session.relabel(index, session.class_name(index))
     assert session.result is old  # the label is the same
     session.relabel(index, another_class(session, index))
     assert session.result is None and session.edit is old.edit
@@ -138,18 +141,17 @@ def test_add_clears_the_result_until_it_is_updated(session):
 
 
 def test_images_have_names_also_added_ones(session, tiny):
-    assert session.sets.name(3) == "image 3"
-    assert session.sets.name(session.add(noise(1, seed=8)[0])) == "image 12"
-    assert session.sets.name(session.add(noise(1, seed=9)[0], "tractor.jpg")) == "tractor.jpg"
+    assert session.name(3) == "image 3"
+    assert session.name(session.add(noise(1, seed=8)[0])) == "image 12"
+    assert session.name(session.add(noise(1, seed=9)[0], "tractor.jpg")) == "tractor.jpg"
     images = LabelledImages(noise(2), torch.tensor([0, 1]), tiny.classes, ("a.png", "b.png"))
-    assert EditSession(tiny, images).sets.name(1) == "b.png"
+    assert EditSession(tiny, images).name(1) == "b.png"
 
 
 def test_notes_say_how_the_images_were_divided(session, tiny):
-    sets = session.sets
-    assert re.findall(r"\d+", sets.notes[0]) == ["40", str(len(sets.reference)), str(len(sets.clean))]
-    assert len(sets.reference) + len(sets.clean) == 40
-    assert not any("clean" in note for note in EditSession(tiny, sets.images).sets.notes)
+    assert re.findall(r"\d+", session.notes[0]) == ["40", str(len(session.reference)), str(len(session.clean))]
+    assert len(session.reference) + len(session.clean) == 40
+    assert not any("clean" in note for note in EditSession(tiny, session.images).notes)
 
 
 def test_undo_goes_back_to_the_edit_before_and_clears_its_result_if_labels_changed(session):
@@ -226,7 +228,7 @@ def test_verdict_of_a_search_stays_and_is_marked_after_labels_change(session, ti
             charts_html=lambda: drawn.append(edit) or "<p>charts</p>",
         )
 
-    monkeypatch.setattr(desk_sets, "repair", repair)
+    monkeypatch.setattr(session_module, "repair", repair)
     calls = []
     session.search(callback=calls.append)
     assert calls == [Progress("edit", 1, 2, 0.5)]
@@ -242,9 +244,59 @@ def test_verdict_of_a_search_stays_and_is_marked_after_labels_change(session, ti
     result = session.update()
     assert result.edit is edit and result.held_out and result.charts == "<p>charts</p>"
     marked = result.verdict.split("\n")
-    assert marked[0] == desk_sets.BEFORE_CHANGE and marked[1:-1] == verdict[:-1]
-    fresh = session.sets.result(edit, [session.index])
+    assert marked[0] == BEFORE_CHANGE and marked[1:-1] == verdict[:-1]
+    fresh = session.measure(edit, [session.index])
     assert marked[-1] != verdict[-1] and f"{fresh.images.corrected} of {int(fresh.images.before.sum())}" in marked[-1]
+
+
+def write_folder(folder, data):
+    """Write images as files, in one subfolder per class; return their paths below the folder."""
+    paths = []
+    for number, (image, label) in enumerate(zip(data.images, data.labels.tolist(), strict=True)):
+        path = folder / data.classes[label] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_image(path, image)
+        paths.append(f"{data.classes[label]}/{path.name}")
+    return paths
+
+
+def test_script_from_a_folder_to_a_saved_report(tmp_path):
+    vans = scenes(16, 5, "van", ground="snow")
+    names = write_folder(tmp_path / "failing", vans)
+    write_folder(tmp_path / "clean", scenes(60, "validation"))
+    classifier = et.load_classifier("mini_vgg")
+    before = et.fingerprint(classifier)
+
+    session = et.widgets.EditSession(classifier, str(tmp_path / "failing"), clean=str(tmp_path / "clean"))
+    session.select(session.order[0])
+    assert session.name(session.index) in names and session.is_misclassified(session.index)
+    session.mark(vans.mask("snow")[names.index(session.name(session.index))])
+    session.material = "gravel"
+    assert "misclassified" in session.rewrite("features.10").verdict
+    fix = session.search(layers=["features.8", "features.10"])
+    assert fix.selection.feasible and session.edit is fix.edit and session.result.held_out
+    session.save(tmp_path / "edit.safetensors")
+    page = session.save_report(tmp_path / "report.html")
+
+    assert page.read_text().count(str(fix.edit.digest))
+    data = json.loads(page.with_suffix(".json").read_text())
+    assert data["verdict"]["word"] == fix.verdict.word and data["fingerprints"]["edit"] == fix.edit.digest
+    with et.Edit.load(tmp_path / "edit.safetensors", classifier).applied(classifier):
+        torch.testing.assert_close(predict(classifier, session.images), session.result.after)
+    assert et.fingerprint(classifier) == before
+
+
+def test_suggest_finds_concepts_in_the_selected_image_the_largest_first(session, tiny):
+    seen = []
+
+    def find(images):
+        seen.append(images)
+        return {"sign": MASK[None] * 0, "road": MASK[None]}
+
+    with_finder = EditSession(tiny, session.images, finder=find)
+    with_finder.select(3)
+    assert list(with_finder.suggest()) == ["road", "sign"] and torch.equal(with_finder.suggest()["road"], MASK)
+    assert torch.equal(seen[0][0], with_finder.image)
 
 
 def test_draw_charts_without_a_search_draws_none(session):

@@ -103,7 +103,7 @@ def test_import_loads_no_heavy_package(fresh_process):
 
 def test_import_of_the_session_loads_no_widgets(fresh_process):
     _, loaded, _ = fresh_process
-    assert "edittools.widgets.desk_sets" in loaded
+    assert "edittools.widgets.session" in loaded
     assert not {"ipywidgets", "anywidget", "traitlets"} & loaded
 
 

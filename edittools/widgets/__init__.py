@@ -1,4 +1,4 @@
-"""The desk, the mask editor, and views of predictions and probes. Each is loaded when it is first used."""
+"""The desk, its session, the mask editor, and views of predictions and probes. Each is loaded when it is first used."""
 
 import importlib
 from typing import Any
@@ -7,6 +7,7 @@ from edittools._checks import extra
 
 _MODULES = {
     "Desk": "widgets.desk",
+    "EditSession": "widgets.session",
     "MaskEditor": "widgets.editor",
     "PredictionView": "widgets.views",
     "ProbeBrowser": "widgets.views",
@@ -15,7 +16,7 @@ _MODULES = {
 }
 """The module of each public name."""
 
-__all__ = ["Desk", "MaskEditor", "PredictionView", "ProbeBrowser", "alpha_slider", "read_folder"]
+__all__ = ["Desk", "EditSession", "MaskEditor", "PredictionView", "ProbeBrowser", "alpha_slider", "read_folder"]
 
 
 def __getattr__(name: str) -> Any:

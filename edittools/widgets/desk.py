@@ -35,9 +35,10 @@ from edittools.selection.judgment import DO_NOT_USE, UNCLEAR, USE
 from edittools.selection.repair import Progress
 from edittools.widgets import desk_panel as panel
 from edittools.widgets.desk_figure import desk_figure
-from edittools.widgets.desk_sets import DeskSets, ImageSource, Result
 from edittools.widgets.editor import MaskEditor
+from edittools.widgets.image_sets import ImageSource
 from edittools.widgets.pixels import StaticFigure
+from edittools.widgets.result import Result
 from edittools.widgets.session import EditSession
 
 MAX_IMAGES = 60
@@ -106,17 +107,16 @@ class Desk(StaticFigure, ipywidgets.VBox):
         materials: Mapping[str, Tensor] | None = None,
         finder: Finder | None = None,
     ) -> None:
-        self.session = EditSession(classifier, images, clean, retain, materials=materials)
-        self.order = self.sets.order[:MAX_IMAGES]
+        self.session = EditSession(classifier, images, clean, retain, materials=materials, finder=finder)
+        self.order = self.session.order[:MAX_IMAGES]
         self.shown: list[int] = []
         self._pictured: list[int] = []  # the index of the image at each position of the gallery
-        self._finder = finder
         self._editors: dict[int, MaskEditor] = {}
         self._worker = ThreadPoolExecutor(1, "edittools desk")
         self._last_request: Future = Future()
         self._stop_requested = False
         self._displayed_exemplar: Exemplar | None = None
-        self.controls = panel.Controls(self.session.material_names, self.sets)
+        self.controls = panel.Controls(self.session)
         self.box = panel.column(panel.row(panel.heading("2 Mark what misleads"), self.controls.heat))
         self.gallery = panel.Gallery(selectable=True, label="images")
         super().__init__(panel.layout(self))
@@ -124,7 +124,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self._connect_controls()
         self._show()
         self.choose(self.order[0])
-        self._prepare()
+        self._submit(partial(self._prepare, self.controls.layer.value))
 
     def __repr__(self) -> str:
         return f"Desk({self.session.description})"
@@ -132,14 +132,9 @@ class Desk(StaticFigure, ipywidgets.VBox):
     # --- the state of the session -------------------------------------------------------------------------------------
 
     @property
-    def sets(self) -> DeskSets:
-        """The image sets."""
-        return self.session.sets
-
-    @property
-    def materials(self) -> dict[str, Tensor]:
-        """The textures that were passed, by name."""
-        return self.session.materials
+    def sets(self) -> EditSession:
+        """The session, which holds the image sets."""
+        return self.session
 
     @property
     def index(self) -> int:
@@ -186,13 +181,13 @@ class Desk(StaticFigure, ipywidgets.VBox):
         """
         self.session.select(index)
         if index not in self._editors:
-            editor = MaskEditor(self.session.image, finder=self._finder)
+            editor = MaskEditor(self.session.image, finder=self.session.finder)
             editor.observe(lambda change: self._show_exemplar(), "_masks")
             self._editors[index] = editor
         self.editor = self._editors[index]
         self.box.children = [self.box.children[0], self.editor]
         self.gallery.selected = self._pictured.index(index) if index in self._pictured else -1
-        self.controls.class_name.value = self.sets.class_name(index)
+        self.controls.class_name.value = self.session.class_name(index)
         self._show_exemplar()
         if self.controls.heat.value:
             self._request_heat()
@@ -271,16 +266,16 @@ class Desk(StaticFigure, ipywidgets.VBox):
 
     # --- the worker ---------------------------------------------------------------------------------------------------
 
-    def _submit(self, work: Callable[[], str | panel.Outcome | None], running_message: str = "") -> None:
+    def _submit(self, work: Callable[[], panel.Outcome], running_message: str = "") -> None:
         """Queue a request for the worker.
 
         Args:
-            work: the request; returns the message that is shown when it is done, if any.
+            work: the request; returns what is said when it is done.
             running_message: the message that is shown while it runs.
         """
         self._last_request = self._worker.submit(self._run, work, running_message)
 
-    def _run(self, work: Callable[[], str | panel.Outcome | None], running_message: str) -> None:
+    def _run(self, work: Callable[[], panel.Outcome], running_message: str) -> None:
         """Run a request, and show its messages or its error."""
         if running_message:
             self.controls.message.show(running_message)
@@ -290,23 +285,21 @@ class Desk(StaticFigure, ipywidgets.VBox):
             self._show()
             self.controls.message.show(_message(error), alarm=True)
             raise
-        if isinstance(outcome, panel.Outcome):
+        if outcome.text:
             self.controls.message.show(outcome.text, details=outcome.details)
-        elif outcome or running_message:
-            self.controls.message.show(outcome or "Done.")
 
-    def _rewrite(self, layer: str, strength: float, exemplar: Exemplar, drawn_on: int) -> str:
+    def _rewrite(self, layer: str, strength: float, exemplar: Exemplar, drawn_on: int) -> panel.Outcome:
         self.session.rewrite(layer, strength, exemplar, drawn_on, self._show_result)
         self._show()
-        return f"Rewrote {layer} with strength {strength:g}."
+        return panel.Outcome(f"Rewrote {layer} with strength {strength:g}.")
 
-    def _search(self, exemplar: Exemplar, drawn_on: int) -> str | panel.Outcome:
-        images = len(self.sets.images) - 1  # without the one that the exemplar was made from
+    def _search(self, exemplar: Exemplar, drawn_on: int) -> panel.Outcome:
+        images = len(self.session.images) - 1  # without the one that the exemplar was made from
         show_progress = partial(self._show_progress, monotonic(), images)
         try:
             fix = self.session.search(exemplar, drawn_on, show_progress)
         except KeyboardInterrupt:
-            return "The search was stopped before the first candidate was done."
+            return panel.Outcome("The search was stopped before the first candidate was done.")
         finally:
             self.controls.show_search(None)
         if not fix.selection.feasible:
@@ -317,7 +310,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self.controls.message.show(FOUND[fix.verdict.word])  # the charts take some seconds
         self.session.draw_charts()
         self._show()
-        return FOUND[fix.verdict.word]
+        return panel.Outcome(FOUND[fix.verdict.word])
 
     def _show_progress(self, started: float, images: int, progress: Progress) -> bool:
         """Show the progress of the search; return False to end it, if this was requested.
@@ -331,33 +324,36 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self.controls.show_search(progress.share, status)
         return not self._stop_requested
 
-    def _show_edit(self, edit: Edit) -> None:
+    def _show_edit(self, edit: Edit) -> panel.Outcome:
         self.session.show(edit)
         self._show()
         self._show_settings()
+        return panel.Outcome("The edit of the file is shown.")
 
-    def _relabel(self, index: int, name: str) -> str:
+    def _relabel(self, index: int, name: str) -> panel.Outcome:
         self.session.relabel(index, name)
         self._update()
         self._show_exemplar()
-        return f"The label of {self.sets.name(index)} is {name} now."
+        return panel.Outcome(f"The label of {self.session.name(index)} is {name} now.")
 
-    def _add_image(self, image: Tensor, name: str) -> str:
+    def _add_image(self, image: Tensor, name: str) -> panel.Outcome:
         index = self.session.add(image, name)
         self.order.insert(0, index)
         self._update()
         self.choose(index)
-        return f"{name} is added. Change its label if the prediction is wrong."
+        return panel.Outcome(f"{name} is added. Change its label if the prediction is wrong.")
 
-    def _update(self) -> None:
+    def _update(self) -> panel.Outcome:
         """Clear a result that was computed with other images or labels, then compute it again."""
         self._show()
         self.session.update()
         self._show()
+        return panel.Outcome("The result of the edit is computed again.")
 
-    def _prepare(self) -> None:
-        """Run the sets up to the selected layer, so that the next rewrite is fast."""
-        self._submit(partial(self.session.prepare, self.controls.layer.value))
+    def _prepare(self, layer: str) -> panel.Outcome:
+        """Run the sets up to a layer, so that the next rewrite is fast."""
+        self.session.prepare(layer)
+        return panel.Outcome()
 
     # --- display ------------------------------------------------------------------------------------------------------
 
@@ -370,21 +366,21 @@ class Desk(StaticFigure, ipywidgets.VBox):
         if self.edit is None:
             return
         first = self.edit.layers[0]
-        if first in self.sets.layers:
+        if first in self.session.layers:
             self.controls.layer.value = first
         self.controls.strength.value = self.session.strength
 
     def _show_result(self, result: Result | None) -> None:
         """Show a result, which may be one whose clean and retained images are not measured yet."""
         self.controls.show(result, can_undo=self.session.can_undo, can_save=self.edit is not None)
-        classes = self.sets.classifier.classes
-        labels = self.sets.images.labels.tolist()
-        before = self.sets.before.softmax(dim=1)
+        classes = self.session.classifier.classes
+        labels = self.session.images.labels.tolist()
+        before = self.session.before.softmax(dim=1)
         after = before if result is None else result.after.float().softmax(dim=1)
         self._sort(result)
         cards = []
         for index in self._pictured:
-            name = self.sets.name(index)
+            name = self.session.name(index)
             cards.append(panel.card(classes, labels[index], before[index], after[index], name=name))
         self.gallery.cards = cards
 
@@ -392,11 +388,11 @@ class Desk(StaticFigure, ipywidgets.VBox):
         """Order the images of the gallery, and show those that it has not shown yet."""
         order = self.order
         if result is not None and self.controls.sort.value == panel.BY_CHANGE:
-            order = self.sets.by_change(result)
+            order = self.session.by_change(result)
         self.shown = order[:MAX_IMAGES]
         added = [index for index in self.shown if index not in self._pictured]
         if added:
-            self.gallery.add(self.sets.images.images[added])
+            self.gallery.add(self.session.images.images[added])
             self._pictured += added
         self.gallery.order = [self._pictured.index(index) for index in self.shown]
 
@@ -408,12 +404,12 @@ class Desk(StaticFigure, ipywidgets.VBox):
             self.editor.show_heat(None)
             self._show_exemplar()
 
-    def _show_heat(self, editor: MaskEditor, index: int, layer: str) -> str | None:
+    def _show_heat(self, editor: MaskEditor, index: int, layer: str) -> panel.Outcome:
         if editor is not self.editor or not self.controls.heat.value:  # something else is shown by now
-            return None
-        heat, favored, against = self.sets.evidence(index, layer)
+            return panel.Outcome()
+        heat, favored, against = self.session.evidence(layer, index)
         editor.show_heat(heat)
-        return f"Bright: where {layer} sees {favored} rather than {against}. Mark there what misleads."
+        return panel.Outcome(f"Bright: where {layer} sees {favored} rather than {against}. Mark there what misleads.")
 
     def _show_exemplar(self) -> None:
         """Show x and x', and whether they are classified correctly."""
@@ -426,18 +422,18 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self._displayed_exemplar = exemplar
         self._submit(partial(self._show_pair, exemplar))
 
-    def _show_pair(self, exemplar: Exemplar) -> str | None:
+    def _show_pair(self, exemplar: Exemplar) -> panel.Outcome:
         if exemplar is not self._displayed_exemplar:  # the mask has changed since the request
-            return None
+            return panel.Outcome()
         original, changed = self.session.probabilities_of(exemplar)
-        classes = self.sets.classifier.classes
+        classes = self.session.classifier.classes
         label = exemplar.label
         self.controls.pair.cards = [
             panel.card(classes, label, original, original, "x: aim"),
             panel.card(classes, label, changed, changed, "x': mistake"),
         ]
         self.controls.pair.show(torch.stack([exemplar.image, exemplar.changed]))
-        return PAIR_MESSAGES[int(original.argmax()) == label, int(changed.argmax()) == label]
+        return panel.Outcome(PAIR_MESSAGES[int(original.argmax()) == label, int(changed.argmax()) == label])
 
     # --- callbacks of the controls ------------------------------------------------------------------------------------
 
@@ -476,12 +472,12 @@ class Desk(StaticFigure, ipywidgets.VBox):
             self.choose(self._pictured[position])
 
     def _layer_selected(self) -> None:
-        self._prepare()
+        self._submit(partial(self._prepare, self.controls.layer.value))
         if self.controls.heat.value:
             self._request_heat()
 
     def _label_entered(self, name: str) -> None:
-        if name != self.sets.class_name(self.index):
+        if name != self.session.class_name(self.index):
             self._submit(partial(self._relabel, self.index, name))
 
     def _add_files(self, uploads: tuple[dict, ...]) -> None:
@@ -493,7 +489,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
                 if path.suffix == ".safetensors":
                     self.load(path)
                 else:
-                    image = load_image(path, self.sets.classifier)
+                    image = load_image(path, self.session.classifier)
                     self._submit(partial(self._add_image, image, path.name), "adding …")
 
 

@@ -45,7 +45,7 @@ def _draw_gallery(figure: Figure, desk: ipywidgets.VBox) -> None:
         card = desk.gallery.cards[position]
         index = desk.image_at(position)
         axes = figure.add_axes((left, upper - 0.118, 0.075, 0.118))
-        _draw_image(axes, desk.sets.images.images[index])
+        _draw_image(axes, desk.session.images.images[index])
         for spine in axes.spines.values():
             spine.set_visible(index == desk.index)
             spine.set(color="#1976d2", linewidth=2.5)

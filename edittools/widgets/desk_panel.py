@@ -15,8 +15,9 @@ from torch import Tensor
 from edittools.images import resized
 from edittools.metrics import SIGNS, state_of
 from edittools.selection.repair import Progress
-from edittools.widgets.desk_sets import DeskSets, Result
 from edittools.widgets.pixels import to_base64, to_pixels, to_png
+from edittools.widgets.result import Result
+from edittools.widgets.session import EditSession
 
 HELD_OUT = "Result, held out"
 NOT_HELD_OUT = "Result, on the images used for selection"
@@ -33,9 +34,9 @@ LEAST_SHARE = 0.02
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a request says when it is done: a sentence, and details on demand."""
+    """What a request says when it is done: a sentence, empty if there is nothing to say, and details on demand."""
 
-    text: str
+    text: str = ""
     details: str = ""
 
 
@@ -99,18 +100,17 @@ class Controls(ipywidgets.VBox):
     """The controls of a desk (label, material, layer, strength, buttons) and its messages.
 
     Args:
-        materials: names of the materials.
-        sets: the image sets, which determine the layers and whether a search is possible.
+        session: the session, which determines the materials, the layers, and whether a search is possible.
     """
 
-    def __init__(self, materials: Sequence[str], sets: DeskSets) -> None:
-        self._can_search = sets.has_clean
+    def __init__(self, session: EditSession) -> None:
+        self._can_search = session.has_clean
         wide = {"style": {"description_width": "76px"}, "layout": {"width": "100%"}}
         narrow = {"style": {"description_width": "24px"}, "layout": {"width": "170px"}}
         self.class_name = ipywidgets.Text(description="label", continuous_update=False, **wide)
-        self.material = ipywidgets.Dropdown(options=materials, description="replace by", **wide)
-        self.layer = ipywidgets.Dropdown(options=sets.layers, description="layer", **wide)
-        self.layer.value = sets.default_layer
+        self.material = ipywidgets.Dropdown(options=session.material_names, description="replace by", **wide)
+        self.layer = ipywidgets.Dropdown(options=session.layers, description="layer", **wide)
+        self.layer.value = session.default_layer
         self.strength = ipywidgets.BoundedFloatText(1.0, min=0, max=2, step=0.25, description="strength", **wide)
         self.pair = Gallery(label="x and x'", size=66)
         self.rewrite = button("Rewrite", "rewrite this layer by the marked image", "primary")
@@ -310,7 +310,7 @@ def _percent(before: Tensor, after: Tensor | None = None) -> str:
 
 def layout(desk: ipywidgets.VBox) -> list[ipywidgets.Widget]:
     """Lay out a desk: the notes on its sets; below them, side by side, the images, the editor and the controls."""
-    lines = [f"{desk.sets}.", *desk.sets.notes]
+    lines = [f"{desk.session.description}.", *desk.session.notes]
     notes = ipywidgets.HTML("<br>".join(escape(line) for line in lines))
     notes.add_class("et-quiet")
     images = column(row(heading("1 Select an image"), desk.controls.sort), desk.gallery, name="et-pick")

@@ -20,7 +20,7 @@ from edittools._checks import extra
 from edittools.images import atomic_path, check_mask, load_mask, save_mask
 from edittools.plots import image_grid
 from edittools.probing.coco import decode_segmentation
-from edittools.probing.segmentation import deeplab
+from edittools.probing.segmentation import suggest_masks
 from edittools.widgets.pixels import StaticFigure, to_base64, to_pixels, to_png
 
 MAX_DISPLAY_PIXELS = 3_000_000
@@ -141,13 +141,7 @@ class MaskEditor(StaticFigure, anywidget.AnyWidget):
         Returns:
             A mask `(H, W)` of 0 and 1 for each concept, by its name, the largest one first.
         """
-        finders = [self._finder] if self._finder else [deeplab("cityscapes"), deeplab("pascal")]
-        suggestions = {}
-        for finder in finders:
-            for name, masks in finder(self._image[None]).items():
-                suggestions[name] = masks[0]
-        names = sorted(suggestions, key=lambda name: -float(suggestions[name].sum()))
-        return {name: suggestions[name] for name in names}
+        return suggest_masks(self._image, self._finder)
 
     def save(self, path: str | os.PathLike) -> None:
         """Save the mask that is drawn on.

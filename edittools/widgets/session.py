@@ -12,22 +12,44 @@ take long in a single thread, one after the other.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from edittools.classifiers import Classifier
+from edittools._caching import digest_tensors
+from edittools._ledger import Weights, ledger_of
+from edittools.classifiers import Classifier, check_classifier
+from edittools.cut import Cut, cut_all, editable_layers
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
-from edittools.images import check_mask
-from edittools.metrics import predict
-from edittools.selection import RepairResult
+from edittools.images import LabelledImages, check_mask
+from edittools.metrics import Comparison, label_margins, misclassified, predict
+from edittools.probing import evidence_map
+from edittools.probing.segmentation import Finder, suggest_masks
+from edittools.rewriting import REFERENCE_WEIGHT, rewrite_at
+from edittools.selection import CachedActivations, RepairResult, cache_activations, candidate_layers, repair
+from edittools.selection.judgment import describe_effect
 from edittools.selection.repair import Callback
-from edittools.widgets.desk_sets import DeskSets, ImageSource, Preview, Result, with_held_out_verdict
+from edittools.selection.splits import check_disjoint, split_clean
+from edittools.site import LayerReference, site_at
+from edittools.widgets.image_sets import ImageSource, read_set, with_names
 from edittools.widgets.materials import MATERIALS, replace_by_material
+from edittools.widgets.result import MEASURING, Preview, Result, describe, sentence, verdict, with_held_out_verdict
+
+CACHED_LAYERS = 3
+"""The number of layers at which the states of the images stay in memory."""
+
+
+@dataclass(frozen=True)
+class _LayerStates:
+    """The image sets at one layer: its cut, what the reference images say about it, and the states of each set."""
+
+    cut: Cut
+    reference: LayerReference
+    sets: dict[str, CachedActivations]
 
 
 @dataclass(eq=False)
@@ -43,16 +65,30 @@ class _Step:
 class EditSession:
     """Images, the marks on them, and the edits that were made from them, one after the other.
 
+    The classifier's weights must not change: the predictions, and the labels that were predicted, are those of the
+    weights at the beginning.
+
     Args:
         classifier: the classifier; it is not changed.
         images: images of which some are misclassified.
-        clean: images on which accuracy is measured; needed by `search`.
+        clean: images on which accuracy is measured; needed by `search`. A quarter of them serve as reference images
+            instead, which define C; without any, `images` are the reference images.
         retain: images whose predictions should not change.
         materials: textures `(3, h, w)` by name, in addition to `MATERIALS`.
+        finder: suggests masks, see `suggest`.
 
-    Each set is `LabelledImages`, a tensor `(N, 3, H, W)`, `LazyImages` or a folder; `DeskSets` documents the errors.
-    `sets` holds the sets, `index` is the index of the selected image, and `material` is the name of the material that
-    replaces its marked area.
+    Each set is `LabelledImages`, a tensor `(N, 3, H, W)`, `LazyImages` or a folder (`read_folder`). Without labels, the
+    current predictions serve as labels.
+
+    `images`, `clean`, `retain` and `reference` hold the sets, and `before` the logits `(N, classes)` of the images
+    without an edit. `notes` says how the images were divided, and what was left out. `layers` names the layers that can
+    be rewritten. `index` is the index of the selected image, and `material` is the name of the material that replaces
+    its marked area.
+
+    Raises:
+        TypeError: if the classifier is not a `Classifier`, or if a set is none of these.
+        ValueError: if a set is empty or cannot be used, or if two sets share an image.
+        FileNotFoundError: if there is no such folder.
     """
 
     def __init__(
@@ -63,14 +99,24 @@ class EditSession:
         retain: ImageSource | None = None,
         *,
         materials: Mapping[str, Tensor] | None = None,
+        finder: Finder | None = None,
     ) -> None:
-        self.sets = DeskSets(classifier, images, clean, retain)
+        self.classifier = check_classifier(classifier)
+        self.notes: list[str] = []
+        self._weights = Weights(classifier)
+        self._buffers = digest_tensors(classifier.buffers())
+        self._read_sets({"images": images, "clean": clean, "retain": retain})
+        self.layers = tuple(editable_layers(self.classifier).layer)
+        candidates = candidate_layers(self.classifier)
+        self.default_layer = candidates[2 * len(candidates) // 3]
+        self.before = predict(self.classifier, self.images).float()
         self.materials = dict(materials or {})
         self.material = self.material_names[0]
-        self.index = self.sets.order[0]
+        self.finder = finder
+        self.index = self.order[0]
         self._masks: dict[int, Tensor] = {}
+        self._states: dict[str, _LayerStates] = {}
         self._steps: list[_Step] = []
-        self._fix: RepairResult | None = None
 
     def __repr__(self) -> str:
         return f"EditSession({self.description})"
@@ -78,14 +124,59 @@ class EditSession:
     @property
     def description(self) -> str:
         """The classifier, the images and the edit in a few words."""
-        return f"{self.sets}" if self.edit is None else f"{self.sets}; {self.edit}"
+        count = sum(self.is_misclassified(index) for index in range(len(self.images)))
+        text = f"{self.classifier}, {len(self.images)} images, {count} misclassified"
+        return text if self.edit is None else f"{text}; {self.edit}"
+
+    def _read_sets(self, sources: Mapping[str, ImageSource | None]) -> None:
+        """Load the sets, check that they share no image, and divide the clean images."""
+        self._sets: dict[str, LabelledImages] = {}
+        for name, source in sources.items():
+            if source is not None:
+                self._sets[name] = read_set(name, source, self.classifier, self.notes)
+        check_disjoint(self._sets)
+        self.images = with_names(self._sets["images"])
+        self.retain = self._sets.get("retain")
+        self.clean = None
+        self.reference = self.images.images
+        if self.has_clean:
+            reference, clean, _ = split_clean(self._sets["clean"], test_share=0)
+            self.reference = reference.images
+            self.clean = clean if len(clean) else None
+            self.notes.insert(
+                0,
+                f"Of {len(self._sets['clean'])} clean images, {len(reference)} are reference images, which an edit "
+                f"should keep; accuracy is measured on the other {len(clean)}.",
+            )
 
     # --- images and marks ---------------------------------------------------------------------------------------------
 
     @property
+    def has_clean(self) -> bool:
+        """Whether clean images were passed."""
+        return "clean" in self._sets
+
+    @property
+    def order(self) -> list[int]:
+        """The indices of the images by the margin of the label's logit over the largest other logit, ascending."""
+        return label_margins(self.before, self.images.labels).argsort(stable=True).tolist()
+
+    def name(self, index: int) -> str:
+        """Return the name of an image: that of its file, or "image" and its index."""
+        return self.images.names[index]
+
+    def class_name(self, index: int) -> str:
+        """Return the name of the class that an image is labeled with."""
+        return self.classifier.classes[int(self.images.labels[index])]
+
+    def is_misclassified(self, index: int) -> bool:
+        """Return whether an image is misclassified before any edit."""
+        return int(self.before[index].argmax()) != int(self.images.labels[index])
+
+    @property
     def image(self) -> Tensor:
         """The selected image `(3, H, W)`."""
-        return self.sets.images.images[self.index]
+        return self.images.images[self.index]
 
     def select(self, index: int) -> None:
         """Select the image that is marked next.
@@ -93,18 +184,20 @@ class EditSession:
         Raises:
             IndexError: if there is no such image.
         """
-        if not 0 <= index < len(self.sets.images):
-            raise IndexError(f"there is no image {index}; pass an index from 0 to {len(self.sets.images) - 1}")
+        if not 0 <= index < len(self.images):
+            raise IndexError(f"there is no image {index}; pass an index from 0 to {len(self.images) - 1}")
         self.index = index
 
     def relabel(self, index: int, name: str) -> None:
         """Set the label of an image by the name of the class; the result is cleared.
 
         Raises:
-            KeyError: if there is no such class.
+            KeyError: if there is no such class; the message lists similar names.
         """
-        if name != self.sets.class_name(index):
-            self.sets.relabel(index, name)
+        if name != self.class_name(index):
+            labels = self.images.labels.clone()
+            labels[index] = self.classifier.index(name)
+            self.images = replace(self.images, labels=labels)
 
     def add(self, image: Tensor, name: str = "") -> int:
         """Add an image `(3, H, W)` with the current prediction as its label; the result is cleared.
@@ -117,9 +210,18 @@ class EditSession:
             The index of the image.
 
         Raises:
-            ValueError: if the image is in one of the sets.
+            ValueError: if the image is in one of the sets, or if the weights were changed.
         """
-        return self.sets.add(image, name)
+        self._check_weights()
+        added = read_set("added image", image[None], self.classifier, [])
+        check_disjoint({**self._sets, "images": self.images, "added image": added})
+        pixels = torch.cat([self.images.images, added.images])
+        labels = torch.cat([self.images.labels, added.labels])
+        names = (*self.images.names, name or f"image {len(self.images)}")
+        self.before = torch.cat([self.before, predict(self.classifier, added).float()])
+        self.images = LabelledImages(pixels, labels, self.classifier.classes, names)
+        self._states.clear()
+        return len(self.images) - 1
 
     @property
     def mask(self) -> Tensor:
@@ -136,6 +238,33 @@ class EditSession:
             ValueError: if it is not such a mask, or if it does not fit the image.
         """
         self._masks[self.index] = check_mask(mask, self.image, allow_empty=True)
+
+    def suggest(self) -> dict[str, Tensor]:
+        """Find concepts in the selected image: a mask `(H, W)` of 0 and 1 for each, by its name."""
+        return suggest_masks(self.image, self.finder)
+
+    def evidence(self, layer: str, index: int | None = None) -> tuple[Tensor, str, str]:
+        """Map where a layer argues for the predicted class of an image, and against its label.
+
+        Args:
+            layer: name of the layer.
+            index: index of the image; the selected one by default. If it is classified correctly, the second most
+                likely class takes the place of the label.
+
+        Returns:
+            The map `(H, W)`, see `probing.evidence_map`, and the names of both classes.
+
+        Raises:
+            KeyError: if there is no such layer.
+            ValueError: if the weights were changed.
+        """
+        index = self.index if index is None else index
+        ranking = self.before[index].argsort(descending=True).tolist()
+        against = int(self.images.labels[index]) if self.is_misclassified(index) else ranking[1]
+        self._check_weights()
+        cut = self._states_at(layer).cut
+        heat = evidence_map(self.classifier, cut, self.images.images[index], ranking[0], against)
+        return heat, self.classifier.classes[ranking[0]], self.classifier.classes[against]
 
     # --- the exemplar -------------------------------------------------------------------------------------------------
 
@@ -160,8 +289,8 @@ class EditSession:
             raise ValueError("nothing is marked; mark the area of the image that misleads")
         image = self.image
         replaced = replace_by_material(image, mask, self.material, self.materials)
-        label = int(self.sets.images.labels[self.index])
-        if self.sets.is_misclassified(self.index):
+        label = int(self.images.labels[self.index])
+        if self.is_misclassified(self.index):
             return Exemplar(image=replaced, changed=image, mask=mask, label=label)
         return Exemplar(image=image, changed=replaced, mask=mask, label=label)
 
@@ -171,9 +300,9 @@ class EditSession:
         Raises:
             ValueError: if the weights were changed.
         """
-        self.sets.check_weights()
+        self._check_weights()
         pair = torch.stack([exemplar.image, exemplar.changed])
-        return predict(self.sets.classifier, pair).float().softmax(dim=1)
+        return predict(self.classifier, pair).float().softmax(dim=1)
 
     # --- edits and their results --------------------------------------------------------------------------------------
 
@@ -193,7 +322,7 @@ class EditSession:
         if not self._steps:
             return None
         result = self._steps[-1].result
-        return result if self.sets.is_current(result) else None
+        return result if self._is_current(result) else None
 
     def update(self) -> Result | None:
         """Compute the result of the last edit again if images or labels have changed; None if there is no edit.
@@ -208,33 +337,16 @@ class EditSession:
             step = self._steps[-1]
             fix = step.result.repair
             charts = step.result.charts
-            self.sets.check_weights()
-            step.result = self.sets.result(step.edit, step.drawn_on)
+            self._check_weights()
+            step.result = self.measure(step.edit, step.drawn_on)
             if fix is not None:
                 step.result = replace(with_held_out_verdict(step.result, fix, before_change=True), charts=charts)
         return self.result
 
     def prepare(self, layer: str) -> None:
         """Run the images up to a layer, so that the next rewrite of this layer is fast."""
-        self.sets.check_weights()
-        self.sets.states_at(layer)
-
-    def evidence(self, layer: str) -> tuple[Tensor, str, str]:
-        """Map where a layer argues for the predicted class of the selected image, see `probing.evidence_map`.
-
-        It argues against the label; if the image is classified correctly, against the second most likely class.
-
-        Args:
-            layer: name of the layer.
-
-        Returns:
-            The map `(H, W)`, and the names of both classes.
-
-        Raises:
-            KeyError: if there is no such layer.
-            ValueError: if the weights were changed.
-        """
-        return self.sets.evidence(self.index, layer)
+        self._check_weights()
+        self._states_at(layer)
 
     def rewrite(
         self,
@@ -244,7 +356,7 @@ class EditSession:
         drawn_on: int | None = None,
         preview: Preview | None = None,
     ) -> Result:
-        """Rewrite one layer by an exemplar; the edit replaces the last one.
+        """Rewrite one layer by an exemplar, by least squares, in milliseconds; the edit replaces the last one.
 
         Args:
             layer: name of the layer.
@@ -259,15 +371,19 @@ class EditSession:
         """
         exemplar = self.exemplar if exemplar is None else exemplar
         drawn_on = self.index if drawn_on is None else drawn_on
-        self.sets.check_weights()
-        edit = self.sets.rewrite(exemplar, layer, strength)
-        return self._add_step(edit, (drawn_on,), self.sets.result(edit, (drawn_on,), preview), strength)
+        self._check_weights()
+        states = self._states_at(layer)
+        site = site_at(states.cut, [exemplar], states.reference)
+        [edit] = rewrite_at(site, reference_weight=REFERENCE_WEIGHT if self.has_clean else 0.0)
+        edit = edit if strength == 1 else strength * edit
+        return self._add_step(edit, (drawn_on,), self.measure(edit, (drawn_on,), preview), strength)
 
     def search(
         self,
         exemplar: Exemplar | None = None,
         drawn_on: int | None = None,
         callback: Callback | None = None,
+        layers: Sequence[str] | None = None,
     ) -> RepairResult:
         """Search for the best edit with `repair`; if one is found, it replaces the last one.
 
@@ -276,6 +392,7 @@ class EditSession:
             drawn_on: index of the image that the exemplar was made from, which is not used; the selected one by
                 default.
             callback: is called with the `Progress` before each candidate; the search ends when it returns False.
+            layers: names of the layers to try; by default those that `repair` tries.
 
         Returns:
             The outcome. The verdict of `result` has the same figures, of images that were not used to select the edit.
@@ -286,12 +403,71 @@ class EditSession:
         """
         exemplar = self.exemplar if exemplar is None else exemplar
         drawn_on = self.index if drawn_on is None else drawn_on
-        fix = self.sets.search(exemplar, drawn_on, callback)
-        self._fix = fix
+        if not self.has_clean:
+            raise ValueError("no clean images were given, so the cost of an edit is unknown; pass clean=")
+        self._check_weights()
+        target = self.images.subset([index for index in range(len(self.images)) if index != drawn_on])
+        fix = repair(
+            self.classifier,
+            exemplar,
+            target,
+            self._sets["clean"],
+            self.retain,
+            layers=layers,
+            callback=callback,
+            progress=False,
+        )
         if fix.selection.feasible:
-            result = with_held_out_verdict(self.sets.result(fix.edit, (drawn_on,)), fix)
+            result = with_held_out_verdict(self.measure(fix.edit, (drawn_on,)), fix)
             self._add_step(fix.edit, (drawn_on,), result, fix.selection.params["strength"])
         return fix
+
+    def measure(self, edit: Edit, drawn_on: Collection[int] = (), preview: Preview | None = None) -> Result:
+        """Compare the sets before and after an edit.
+
+        Args:
+            edit: the edit.
+            drawn_on: indices of images that do not count, since the edit was made from them.
+            preview: is called with the result before the clean and retained images are measured.
+
+        Raises:
+            ValueError: if the edit was made for another model.
+        """
+        first_layer = next((layer for layer in self.layers if layer in edit.layers), edit.layers[0])
+        data = self.images
+        states = self._states_at(first_layer).sets
+        after = states["images"].logits(edit)
+        counted = [index for index in range(len(data)) if index not in drawn_on]
+        misclassified_before = misclassified(states["images"].original, data.labels)
+        misclassified_after = misclassified(after, data.labels)
+        result = Result(
+            edit=edit,
+            after=after,
+            images=Comparison(misclassified_before[counted], misclassified_after[counted]),
+            retain=None,
+            clean=None,
+            details=describe(edit),
+            data=data,
+        )
+        if preview is not None and len(states) > 1:
+            preview(replace(result, verdict=f"{sentence(describe_effect(result.images, 'images'))}\n{MEASURING}"))
+        for name in ("retain", "clean"):
+            if name in states:
+                logits = states[name].logits(edit)
+                comparison = Comparison(states[name].before, misclassified(logits, states[name].labels))
+                result = replace(result, **{name: comparison})
+        return replace(result, verdict=verdict(result))
+
+    def by_change(self, result: Result) -> list[int]:
+        """Order the indices of the images by what an edit changes.
+
+        Images whose predicted class changes come first; then those whose margin, the label's logit over the largest
+        other one, changes most.
+        """
+        labels = self.images.labels
+        change = (label_margins(result.after, labels) - label_margins(self.before, labels)).abs()
+        is_changed = result.after.argmax(dim=1) != self.before.argmax(dim=1)
+        return sorted(range(len(labels)), key=lambda index: (not is_changed[index], -float(change[index])))
 
     def draw_charts(self) -> None:
         """Draw the charts of the search that has found the last edit, for its result; this takes some seconds."""
@@ -312,7 +488,7 @@ class EditSession:
 
     def read_edit(self, path: str | os.PathLike) -> Edit:
         """Read a saved edit of this classifier, without using it; raises what `Edit.load` raises."""
-        return Edit.load(Path(path).expanduser(), self.sets.classifier)
+        return Edit.load(Path(path).expanduser(), self.classifier)
 
     def show(self, edit: Edit) -> Result:
         """Replace the last edit by one that was made elsewhere.
@@ -320,8 +496,8 @@ class EditSession:
         Raises:
             ValueError: if it was made for another classifier, or if the weights were changed.
         """
-        self.sets.check_weights()
-        return self._add_step(edit, (), self.sets.result(edit))
+        self._check_weights()
+        return self._add_step(edit, (), self.measure(edit))
 
     def save(self, path: str | os.PathLike) -> Path:
         """Write the last edit as a safetensors file.
@@ -347,9 +523,10 @@ class EditSession:
         Raises:
             ValueError: if the last edit was not found by a search.
         """
-        if self._fix is None or self._fix.edit is not self.edit:
+        fix = self._steps[-1].result.repair if self._steps else None
+        if fix is None:
             raise ValueError("a report is of an edit that a search has found; search for the best one first")
-        return self._fix.report(path)
+        return fix.report(path)
 
     @property
     def can_undo(self) -> bool:
@@ -364,3 +541,63 @@ class EditSession:
     def _add_step(self, edit: Edit, drawn_on: tuple[int, ...], result: Result, strength: float = 1.0) -> Result:
         self._steps.append(_Step(edit, drawn_on, result, strength))
         return result
+
+    # --- weights and states -------------------------------------------------------------------------------------------
+
+    def _check_weights(self) -> None:
+        """Check that the weights are those at the beginning.
+
+        Raises:
+            ValueError: if weights, buffers or applied edits have changed since the images were loaded.
+        """
+        if not self._has_initial_weights():
+            raise ValueError(
+                f"the weights or buffers of the {type(self.classifier.model).__name__} have changed since the images "
+                "were loaded, by training, by an edit that was applied or undone, or by a change of precision; undo "
+                "the change, or load the images again"
+            )
+
+    def _is_current(self, result: Result) -> bool:
+        """Return whether a result was computed with the current images, labels and weights.
+
+        The result's own edit may be applied to the weights.
+        """
+        if result.data is not self.images:
+            return False
+        try:
+            return self._has_initial_weights(result.edit)
+        except ValueError:  # a parameter that an applied edit changes was also changed by something else
+            return False
+
+    def _has_initial_weights(self, edit: Edit | None = None) -> bool:
+        """Return whether the weights are those at the beginning, or these with one edit on top."""
+        if digest_tensors(self.classifier.buffers()) != self._buffers:
+            return False
+        with ledger_of(self.classifier) as ledger:
+            fingerprints = list(ledger.fingerprints())
+            applied = ledger.edits
+        if fingerprints[0] == self._weights.fingerprint:
+            return True
+        is_own = edit is not None and bool(applied) and applied[-1].digest == edit.digest
+        return is_own and fingerprints[-1] == self._weights.fingerprint  # that below the last edit
+
+    def _states_at(self, layer: str) -> _LayerStates:
+        """Run the sets up to a layer; the states at the last few layers stay in memory.
+
+        Raises:
+            KeyError: if there is no such layer.
+        """
+        if layer not in self._states:
+            sets = {"images": self.images}
+            if self.retain is not None:
+                sets["retain"] = self.retain
+            if self.clean is not None:
+                sets["clean"] = self.clean
+            cuts = cut_all(self.classifier, [layer], self._weights)
+            states = cache_activations(cuts, sets)
+            while len(self._states) >= CACHED_LAYERS:
+                oldest = next(iter(self._states))
+                del self._states[oldest]
+            reference = LayerReference(cuts[layer], self.reference)
+            self._states[layer] = _LayerStates(cuts[layer], reference, states)
+        return self._states[layer]

@@ -1,0 +1,126 @@
+"""What an edit does to the images of a session, in figures and in sentences for someone who writes no code."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from torch import Tensor
+
+from edittools.edits import Edit
+from edittools.images import LabelledImages
+from edittools.metrics import Comparison
+from edittools.selection import Constraints, RepairResult
+from edittools.selection.judgment import (
+    RETAINED,
+    USE,
+    accuracy_check,
+    describe_effect,
+    fit_check,
+    retained_check,
+)
+
+BEFORE_CHANGE = "Measured before images or labels were changed:"
+"""The first line of the verdict on an edit that a search has found, after a change of images or labels."""
+
+CROSS_VALIDATED = "These figures are cross-validated: each image counts with an edit that was selected without it."
+"""The line of a verdict that says which edits its figures are of."""
+
+MEASURING = "The cost on other images is being measured …"
+"""The last line of a verdict before the clean and retained images are measured."""
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What an edit does to the image sets.
+
+    Args:
+        edit: the edit.
+        after: logits `(N, classes)` of all `data`, with the edit.
+        images: comparison of the images, without those that the edit was made from.
+        retain: comparison of the retained images; None if there are none.
+        clean: comparison of the clean images; None if there are none.
+        verdict: the figures in sentences for someone who writes no code, one per line.
+        details: the edit, and how it was selected, one sentence per line.
+        repair: what the search has found, if the edit comes from one. The figures in the verdict then come from images
+            that were not used to select the edit; those of the comparisons come from images that were.
+        data: the images and labels that it was computed with.
+        charts: the charts of the search as HTML, if the edit comes from one; empty until they are drawn.
+    """
+
+    edit: Edit
+    after: Tensor = field(repr=False)
+    images: Comparison = field(repr=False)
+    retain: Comparison | None = field(repr=False)
+    clean: Comparison | None = field(repr=False)
+    verdict: str = ""
+    details: str = field(default="", repr=False)
+    repair: RepairResult | None = field(default=None, repr=False)
+    data: LabelledImages | None = field(default=None, repr=False)
+    charts: str = field(default="", repr=False)
+
+    @property
+    def held_out(self) -> bool:
+        """Whether the figures in the verdict come from images that were not used to select the edit."""
+        return self.repair is not None
+
+
+Preview = Callable[[Result], None]
+"""Takes a result whose clean and retained images are not measured yet."""
+
+
+def sentence(clause: str) -> str:
+    """Capitalize a clause, and add a period."""
+    return f"{clause[:1].upper()}{clause[1:]}."
+
+
+def describe(edit: Edit) -> str:
+    """Describe an edit for someone who writes code: its layers, and how well it fits the exemplar."""
+    check = fit_check(edit)
+    return f"{edit}." if check.holds is None else f"{edit}.\n{sentence(check.figure)}"
+
+
+def with_held_out_verdict(result: Result, fix: RepairResult, before_change: bool = False) -> Result:
+    """Give a result the verdict on the edit that the search has found, and the figures it depends on, one per line.
+
+    They come from images that were not used to select the edit. The last line has those of the edit that is applied,
+    which the frames of the images show.
+
+    Args:
+        result: the result of the edit that is applied.
+        fix: what the search has found.
+        before_change: whether images or labels have changed since the search.
+    """
+    lines = [BEFORE_CHANGE] if before_change else []
+    lines.append(str(fix.verdict))
+    for check in fix.checks:
+        is_in_reason = check.allows == fix.verdict.word
+        if check.at_best != USE and check.figure and not is_in_reason:
+            lines.append(sentence(check.figure))
+    lines.append(f"It is the best of {fix.selection.n_candidates:,} edits and projections.")
+    lines.append(CROSS_VALIDATED)
+    applied = describe_effect(result.images, "images")
+    lines.append(f"The frames show the edit that is applied, which was selected on all images: {applied}.")
+    return replace(result, verdict="\n".join(lines), details=fix.summary(), repair=fix)
+
+
+def verdict(result: Result) -> str:
+    """Describe what an edit corrects, what it costs, and what to try next; one sentence per line."""
+    costs = []
+    unknown = []
+    if result.clean is None:
+        unknown.append("clean")
+    else:
+        costs.append(accuracy_check(result.clean, Constraints()))
+    if result.retain is None:
+        unknown.append("retained")
+    else:
+        costs.append(retained_check(RETAINED, result.retain, Constraints()))
+    lines = [sentence(describe_effect(result.images, "images"))]
+    lines += [sentence(check.figure) for check in costs]
+    if unknown:
+        lines.append(f"The cost on {' and '.join(unknown)} images is unknown, since none were given.")
+    advice = "“Find the best” tries other layers and methods."
+    if result.images.corrected <= result.images.broken:
+        lines.append(f"The edit is no improvement. {advice}")
+    elif any(check.status == "fail" for check in costs):
+        lines.append(f"The cost is too high, or may be; lower the strength. {advice}")
+    return "\n".join(lines)
