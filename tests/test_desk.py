@@ -305,6 +305,52 @@ def test_gallery_shows_changed_images_beyond_the_worst_ones(varied_desk):
     assert "→" in card_of(desk, beyond[0])["prediction"]
 
 
+def test_gallery_shows_the_group_that_is_selected_with_its_size(varied_desk):
+    desk = varied_desk
+    control = desk.controls.group
+    groups = desk.session.groups(desk.result)
+    assert control.options == tuple((f"{name} ({len(indices)})", name) for name, indices in groups.items())
+    for name, indices in groups.items():
+        control.value = name
+        assert sorted(desk.shown) == sorted(indices), name
+    control.value = "misclassified"
+    desk.undo()
+    assert control.value == "misclassified" and sorted(desk.shown) == list(range(6))
+    desk.controls.sort.value = "worst first"
+    assert desk.shown == [index for index in desk.order if index < 6]
+
+
+def test_gallery_shows_all_images_if_the_selected_group_is_gone(varied_desk):
+    desk = varied_desk
+    state = "corrected" if "corrected" in desk.session.groups(desk.result) else "broken"
+    desk.controls.group.value = state
+    desk.undo()
+    assert desk.controls.group.value == "all" and sorted(desk.shown) == list(range(12))
+
+
+def test_marked_images_are_listed_with_their_masks(desk):
+    first, second = desk.order[0], desk.order[1]
+    assert card_of(desk, first)["marked"] and not card_of(desk, second)["marked"]
+    desk.choose(second)
+    desk.editor.mask = MASK.flip(0)
+    desk.controls.group.value = "marked"
+    assert sorted(desk.shown) == sorted([first, second]) == sorted(desk.session.marked)
+    desk.choose(first)
+    assert torch.equal(desk.editor.mask, MASK)
+    desk.choose(second)
+    assert torch.equal(desk.editor.mask, MASK.flip(0)) and torch.equal(desk.session.mask, MASK.flip(0))
+    desk.editor.mask = None
+    assert desk.shown == [first]
+
+
+def test_mask_that_was_marked_in_the_session_is_in_the_editor(desk):
+    index = desk.order[-1]
+    desk.session.select(index)
+    desk.session.mark(MASK.flip(1))
+    desk.choose(index)
+    assert torch.equal(desk.editor.mask, MASK.flip(1))
+
+
 def test_evidence_of_an_image_is_for_its_prediction_against_its_label(sets, tiny):
     wrong = sets.order[0]
     label = int(sets.images.labels[wrong])

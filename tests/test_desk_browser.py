@@ -233,6 +233,37 @@ def test_suggest_on_the_desk_finds_the_exact_ground_offline(desk, page):
     desk.wait()
 
 
+def test_gallery_shows_a_group_of_images_and_lists_marked_ones(desk):
+    menu = desk.root.get_by_label("show", exact=True)
+    everything = desk.images.count()
+    for group in ("corrected", "tractor as sled", "class tractor", "marked"):
+        options = menu.locator("option").all_text_contents()  # with spaces that do not break
+        [number] = [i for i, text in enumerate(options) if text.replace("\xa0", " ").startswith(f"{group} (")]
+        count = int(options[number].removesuffix(")").rpartition("(")[2])
+        menu.select_option(index=number)
+        assert web.wait_until(lambda count=count: desk.images.count() == count), group
+        if group == "corrected":
+            assert desk.root.locator(".et-pick .et-card[data-state=corrected]").count() == count < everything
+        if group == "marked":
+            assert desk.root.locator(".et-pick .et-card[data-marked=true]").count() == count
+    menu.select_option(index=0)
+    assert web.wait_until(lambda: desk.images.count() == everything)
+
+
+def test_mask_is_kept_when_another_image_is_selected(desk, page):
+    counts = {}
+    for number, corner in ((0, 44), (3, 50)):
+        desk.images.nth(number).click()
+        desk.wait()
+        page.wait_for_timeout(500)
+        if not desk.editor.count():
+            mark(desk, ((0, corner), (63, 63)))
+        counts[number] = desk.editor.count()
+    for number, count in counts.items():
+        desk.images.nth(number).click()
+        assert web.wait_until(lambda count=count: desk.editor.count() == count) and count
+
+
 def test_desk_fits_into_a_small_screen(desk, page):
     desk.root.evaluate("root => root.scrollIntoView({block: 'start'})")
     view = page.viewport_size["height"] - 26  # JupyterLab's status bar

@@ -2,6 +2,7 @@
 
 import json
 import re
+from itertools import chain
 from types import SimpleNamespace
 
 import pytest
@@ -284,6 +285,30 @@ def test_script_from_a_folder_to_a_saved_report(tmp_path):
     with et.Edit.load(tmp_path / "edit.safetensors", classifier).applied(classifier):
         torch.testing.assert_close(predict(classifier, session.images), session.result.after)
     assert et.fingerprint(classifier) == before
+
+
+def test_groups_divide_the_images_by_state_pair_and_class(session):
+    session.select(7)
+    session.mark(MASK)
+    result = session.rewrite("head", 2)
+    groups = session.groups(result)
+    everything = list(range(12))
+    assert groups["all"] == everything and sorted(groups["marked"]) == sorted({session.order[0], 7})
+    states = [groups.get(state, []) for state in ("correct", "misclassified", "corrected", "broken")]
+    assert sorted(chain(*states)) == everything
+    wrong = misclassified(result.after, session.images.labels)
+    for index in everything:
+        assert (index in groups.get("corrected", [])) == (index < 6 and not wrong[index])
+        assert (index in groups.get("broken", [])) == (index >= 6 and bool(wrong[index]))
+        assert index in groups[f"class {session.class_name(index)}"]
+    pairs = {name: indices for name, indices in groups.items() if " as " in name}
+    assert sorted(chain(*pairs.values())) == list(range(6))
+    first = session.classifier.classes[int(session.before[0].argmax())]
+    assert 0 in pairs[f"{session.class_name(0)} as {first}"]
+    assert [len(indices) for indices in pairs.values()] == sorted(map(len, pairs.values()), reverse=True)
+    assert set(session.groups()) <= {"all", "correct", "misclassified", "marked"} | {*pairs} | {
+        name for name in groups if name.startswith("class ")
+    }
 
 
 def test_suggest_finds_concepts_in_the_selected_image_the_largest_first(session, tiny):

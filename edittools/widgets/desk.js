@@ -80,6 +80,7 @@ function gallery({ model, el }) {
       caption.replaceChildren(first);
       prediction.replaceChildren(...others);
       cards[index].dataset.state = card.state;
+      cards[index].dataset.marked = card.marked;
       cards[index].title = card.description;
       cards[index].setAttribute("aria-label", card.description);
     });

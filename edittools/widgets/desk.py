@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from threading import RLock
 from time import monotonic
 from typing import Any
 
@@ -87,9 +88,8 @@ class Desk(StaticFigure, ipywidgets.VBox):
     current predictions serve as labels.
 
     `result` describes the effect of the edit on the current images; it is None if there is no edit, and while it is
-    computed again because images or labels have changed. `session` is the `EditSession` behind the panel. `order` holds
-    the indices of the images with the worst predictions, the worst first, and `shown` those in the gallery, as it shows
-    them.
+    computed again because images or labels have changed. `session` is the `EditSession` behind the panel. `shown` holds
+    the indices of the images in the gallery, as it shows them.
 
     Raises:
         TypeError: if a set is none of these.
@@ -108,12 +108,13 @@ class Desk(StaticFigure, ipywidgets.VBox):
         finder: Finder | None = None,
     ) -> None:
         self.session = EditSession(classifier, images, clean, retain, materials=materials, finder=finder)
-        self.order = self.session.order[:MAX_IMAGES]
+        self._ranking = self.session.order
         self.shown: list[int] = []
         self._pictured: list[int] = []  # the index of the image at each position of the gallery
         self._editors: dict[int, MaskEditor] = {}
         self._worker = ThreadPoolExecutor(1, "edittools desk")
         self._last_request: Future = Future()
+        self._display = RLock()
         self._stop_requested = False
         self._displayed_exemplar: Exemplar | None = None
         self.controls = panel.Controls(self.session)
@@ -135,6 +136,11 @@ class Desk(StaticFigure, ipywidgets.VBox):
     def sets(self) -> EditSession:
         """The session, which holds the image sets."""
         return self.session
+
+    @property
+    def order(self) -> list[int]:
+        """The indices of the images with the worst predictions, the worst first."""
+        return self._ranking[:MAX_IMAGES]
 
     @property
     def index(self) -> int:
@@ -181,7 +187,8 @@ class Desk(StaticFigure, ipywidgets.VBox):
         """
         self.session.select(index)
         if index not in self._editors:
-            editor = MaskEditor(self.session.image, finder=self.session.finder)
+            mask = self.session.mask if index in self.session.marked else None
+            editor = MaskEditor(self.session.image, mask, finder=self.session.finder)
             editor.observe(lambda change: self._show_exemplar(), "_masks")
             self._editors[index] = editor
         self.editor = self._editors[index]
@@ -338,7 +345,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
 
     def _add_image(self, image: Tensor, name: str) -> panel.Outcome:
         index = self.session.add(image, name)
-        self.order.insert(0, index)
+        self._ranking.insert(0, index)
         self._update()
         self.choose(index)
         return panel.Outcome(f"{name} is added. Change its label if the prediction is wrong.")
@@ -372,29 +379,45 @@ class Desk(StaticFigure, ipywidgets.VBox):
 
     def _show_result(self, result: Result | None) -> None:
         """Show a result, which may be one whose clean and retained images are not measured yet."""
+        with self._display:
+            self._show_cards(result)
+
+    def _show_cards(self, result: Result | None) -> None:
+        """Show the verdict and the gallery, in one thread at a time."""
         self.controls.show(result, can_undo=self.session.can_undo, can_save=self.edit is not None)
         classes = self.session.classifier.classes
         labels = self.session.images.labels.tolist()
         before = self.session.before.softmax(dim=1)
         after = before if result is None else result.after.float().softmax(dim=1)
         self._sort(result)
+        marked = set(self.session.marked)
         cards = []
         for index in self._pictured:
             name = self.session.name(index)
-            cards.append(panel.card(classes, labels[index], before[index], after[index], name=name))
+            card = panel.card(classes, labels[index], before[index], after[index], name=name, marked=index in marked)
+            cards.append(card)
         self.gallery.cards = cards
 
     def _sort(self, result: Result | None) -> None:
-        """Order the images of the gallery, and show those that it has not shown yet."""
-        order = self.order
+        """Order the images of the group that is selected, and show those that the gallery has not shown yet."""
+        order = self._ranking
         if result is not None and self.controls.sort.value == panel.BY_CHANGE:
             order = self.session.by_change(result)
-        self.shown = order[:MAX_IMAGES]
+        groups = self.session.groups(result)
+        self.controls.show_groups(groups)
+        selected = set(groups[self.controls.group.value])
+        self.shown = [index for index in order if index in selected][:MAX_IMAGES]
         added = [index for index in self.shown if index not in self._pictured]
         if added:
             self.gallery.add(self.session.images.images[added])
             self._pictured += added
         self.gallery.order = [self._pictured.index(index) for index in self.shown]
+
+    def _group_selected(self) -> None:
+        """Show the images of another group, unless it was selected while the groups were offered again."""
+        with self._display:
+            if not self.controls.offers_groups:
+                self._show()
 
     def _request_heat(self) -> None:
         """Show the heat map of the image in the editor, or take it away."""
@@ -414,6 +437,10 @@ class Desk(StaticFigure, ipywidgets.VBox):
     def _show_exemplar(self) -> None:
         """Show x and x', and whether they are classified correctly."""
         self._displayed_exemplar = None
+        was_marked = self.index in self.session.marked
+        self.session.mark(self.editor.mask)
+        if was_marked != self.editor.mask.any():
+            self._show()
         if not self.editor.mask.any():
             self.controls.pair.show([])
             self.controls.message.show(MARK_MESSAGE)
@@ -453,6 +480,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
         controls.material.observe(self._with_errors_shown(lambda _: self._show_exemplar()), "value")
         controls.layer.observe(self._with_errors_shown(lambda _: self._layer_selected()), "value")
         controls.heat.observe(self._with_errors_shown(lambda _: self._request_heat()), "value")
+        controls.group.observe(self._with_errors_shown(lambda _: self._group_selected()), "value")
         controls.sort.observe(self._with_errors_shown(lambda _: self._show()), "value")
         self.gallery.observe(self._with_errors_shown(lambda change: self._image_selected(change["new"])), "selected")
 

@@ -38,7 +38,13 @@ def desk_figure(desk: ipywidgets.VBox) -> Figure:
 
 def _draw_gallery(figure: Figure, desk: ipywidgets.VBox) -> None:
     """Draw the first images of the gallery; the selected one has a frame."""
-    figure.text(0.01, 0.97, f"1 Select an image ({desk.controls.sort.value})", weight="bold", va="top")
+    figure.text(
+        0.01,
+        0.97,
+        f"1 Select an image ({desk.controls.group.value}, {desk.controls.sort.value})",
+        weight="bold",
+        va="top",
+    )
     for place, position in enumerate(desk.gallery.order[: COLUMNS * ROWS]):
         left = 0.01 + 0.085 * (place % COLUMNS)
         upper = 0.93 - 0.187 * (place // COLUMNS)

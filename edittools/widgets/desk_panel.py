@@ -1,6 +1,6 @@
 """The parts of the desk's panel, without their callbacks; every control has a label that screen readers announce."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from math import ceil
@@ -17,7 +17,7 @@ from edittools.metrics import SIGNS, state_of
 from edittools.selection.repair import Progress
 from edittools.widgets.pixels import to_base64, to_pixels, to_png
 from edittools.widgets.result import Result
-from edittools.widgets.session import EditSession
+from edittools.widgets.session import ALL, EditSession
 
 HELD_OUT = "Result, held out"
 NOT_HELD_OUT = "Result, on the images used for selection"
@@ -101,10 +101,13 @@ class Controls(ipywidgets.VBox):
 
     Args:
         session: the session, which determines the materials, the layers, and whether a search is possible.
+
+    `offers_groups` tells whether `show_groups` is running, which changes the selected group on its way.
     """
 
     def __init__(self, session: EditSession) -> None:
         self._can_search = session.has_clean
+        self.offers_groups = False
         wide = {"style": {"description_width": "76px"}, "layout": {"width": "100%"}}
         narrow = {"style": {"description_width": "24px"}, "layout": {"width": "170px"}}
         self.class_name = ipywidgets.Text(description="label", continuous_update=False, **wide)
@@ -128,8 +131,14 @@ class Controls(ipywidgets.VBox):
         self.sort = ipywidgets.Dropdown(
             options=(BY_CHANGE, WORST_FIRST),
             description="sort",
-            style={"description_width": "28px"},
-            layout={"width": "168px"},
+            style={"description_width": "36px"},
+            layout={"width": "100%"},
+        )
+        self.group = ipywidgets.Dropdown(
+            options=(ALL,),
+            description="show",
+            style={"description_width": "36px"},
+            layout={"width": "100%"},
         )
         self.message = Message()
         self.title = heading("")
@@ -206,6 +215,20 @@ class Controls(ipywidgets.VBox):
         self.save.disabled = not can_save
         self.report.disabled = result is None or not result.held_out
 
+    def show_groups(self, groups: Mapping[str, Sequence[int]]) -> None:
+        """Offer groups of images with their sizes; the one that is selected stays if it is among them.
+
+        Args:
+            groups: see `EditSession.groups`.
+        """
+        selected = self.group.value
+        options = tuple((f"{name} ({len(indices)})", name) for name, indices in groups.items())
+        if options != self.group.options:
+            self.offers_groups = True
+            self.group.options = options
+            self.group.value = selected if selected in groups else ALL
+            self.offers_groups = False
+
     def show_charts(self, charts: str) -> None:
         """Show the charts of a search on demand.
 
@@ -258,7 +281,13 @@ def time_left(passed: float, share: float) -> str:
 
 
 def card(
-    classes: Sequence[str], label: int, before: Tensor, after: Tensor, caption: str = "", name: str = ""
+    classes: Sequence[str],
+    label: int,
+    before: Tensor,
+    after: Tensor,
+    caption: str = "",
+    name: str = "",
+    marked: bool = False,
 ) -> dict[str, Any]:
     """Describe an image in the lines below it.
 
@@ -269,11 +298,13 @@ def card(
         after: probabilities `(classes,)` with the edit.
         caption: the first line, before that of the label; may be empty.
         name: the name of the image.
+        marked: whether an area of the image is marked.
 
     Returns:
-        The `state` of the image and its `sign`; `prediction`, the predicted class (before → after); `lines`, each with
-        a text and a probability, which is empty where a line above has it: those of the label, and of the prediction
-        before and after; and `description`, all of this in full, for screen readers and the mouse.
+        The `state` of the image and its `sign`; whether it is `marked`; `prediction`, the predicted class (before →
+        after); `lines`, each with a text and a probability, which is empty where a line above has it: those of the
+        label, and of the prediction before and after; and `description`, all of this in full, for screen readers and
+        the mouse.
     """
     first = int(before.argmax())
     last = int(after.argmax())
@@ -297,7 +328,8 @@ def card(
         "sign": sign,
         "prediction": prediction,
         "lines": [[caption, ""], *lines] if caption else lines,
-        "description": ": ".join([*heads, f"{in_words}; {state}"]),
+        "marked": marked,
+        "description": ": ".join([*heads, f"{in_words}; {state}{', marked' if marked else ''}"]),
     }
 
 
@@ -313,7 +345,8 @@ def layout(desk: ipywidgets.VBox) -> list[ipywidgets.Widget]:
     lines = [f"{desk.session.description}.", *desk.session.notes]
     notes = ipywidgets.HTML("<br>".join(escape(line) for line in lines))
     notes.add_class("et-quiet")
-    images = column(row(heading("1 Select an image"), desk.controls.sort), desk.gallery, name="et-pick")
+    controls = desk.controls
+    images = column(row(heading("1 Select an image"), controls.group, controls.sort), desk.gallery, name="et-pick")
     return [notes, column(images, desk.box, desk.controls, name="et-columns")]
 
 

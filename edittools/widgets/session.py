@@ -26,7 +26,7 @@ from edittools.cut import Cut, cut_all, editable_layers
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages, check_mask
-from edittools.metrics import Comparison, label_margins, misclassified, predict
+from edittools.metrics import Comparison, label_margins, misclassified, predict, state_of
 from edittools.probing import evidence_map
 from edittools.probing.segmentation import Finder, suggest_masks
 from edittools.rewriting import REFERENCE_WEIGHT, rewrite_at
@@ -38,6 +38,9 @@ from edittools.site import LayerReference, site_at
 from edittools.widgets.image_sets import ImageSource, read_set, with_names
 from edittools.widgets.materials import MATERIALS, replace_by_material
 from edittools.widgets.result import MEASURING, Preview, Result, describe, sentence, verdict, with_held_out_verdict
+
+ALL = "all"
+"""The name of the group of all images."""
 
 CACHED_LAYERS = 3
 """The number of layers at which the states of the images stay in memory."""
@@ -238,6 +241,11 @@ class EditSession:
             ValueError: if it is not such a mask, or if it does not fit the image.
         """
         self._masks[self.index] = check_mask(mask, self.image, allow_empty=True)
+
+    @property
+    def marked(self) -> list[int]:
+        """The indices of the images on which an area is marked, in the order in which they were marked first."""
+        return [index for index, mask in self._masks.items() if mask.any()]
 
     def suggest(self) -> dict[str, Tensor]:
         """Find concepts in the selected image: a mask `(H, W)` of 0 and 1 for each, by its name."""
@@ -468,6 +476,34 @@ class EditSession:
         change = (label_margins(result.after, labels) - label_margins(self.before, labels)).abs()
         is_changed = result.after.argmax(dim=1) != self.before.argmax(dim=1)
         return sorted(range(len(labels)), key=lambda index: (not is_changed[index], -float(change[index])))
+
+    def groups(self, result: Result | None = None) -> dict[str, list[int]]:
+        """Group the images by what one may want to look at.
+
+        Args:
+            result: the result of an edit, which determines the states; by default, there is no edit.
+
+        Returns:
+            The indices of the images of each group, by its name: all images; each state, see `metrics.state_of`; those
+            that are marked; each pair of a label and a wrong prediction without an edit, such as "tractor as sled", the
+            most frequent first; and each class. No group is empty.
+        """
+        classes = self.classifier.classes
+        labels = self.images.labels.tolist()
+        before = self.before.argmax(dim=1).tolist()
+        after = before if result is None else result.after.argmax(dim=1).tolist()
+        states: dict[str, list[int]] = {state: [] for state in ("misclassified", "corrected", "broken", "correct")}
+        pairs: dict[str, list[int]] = {}
+        of_classes: dict[str, list[int]] = {}
+        for index, label in enumerate(labels):
+            states[state_of(before[index] == label, after[index] == label)].append(index)
+            of_classes.setdefault(f"class {classes[label]}", []).append(index)
+            if before[index] != label:
+                pairs.setdefault(f"{classes[label]} as {classes[before[index]]}", []).append(index)
+        groups = {ALL: list(range(len(labels))), **states, "marked": self.marked}
+        groups |= dict(sorted(pairs.items(), key=lambda pair: -len(pair[1])))
+        groups |= dict(sorted(of_classes.items()))
+        return {name: indices for name, indices in groups.items() if indices}
 
     def draw_charts(self) -> None:
         """Draw the charts of the search that has found the last edit, for its result; this takes some seconds."""
