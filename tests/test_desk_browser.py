@@ -233,6 +233,34 @@ def test_suggest_on_the_desk_finds_the_exact_ground_offline(desk, page):
     desk.wait()
 
 
+def places(panel):
+    """The place of the canvas and of the button *Rewrite* on the desk, and their sizes."""
+    return panel.root.evaluate("""root => {
+        const rewrite = [...root.querySelectorAll('button')].find(button => button.textContent === 'Rewrite');
+        const start = root.getBoundingClientRect();
+        return [root.querySelector('.et-marks'), rewrite].map(part => {
+            const box = part.getBoundingClientRect();
+            return [box.x - start.x, box.y - start.y, box.width, box.height];
+        });
+    }""")
+
+
+def test_nothing_moves_when_a_tool_is_chosen_or_an_area_is_marked(desk, page):
+    desk.images.nth(4).click()
+    assert desk.shows(MARK_MESSAGE)
+    page.wait_for_timeout(500)  # the editor of the other image is shown
+    before = places(desk)
+    editor = desk.editor
+    for key in ("b", "l", "r", "e"):
+        editor.press(key)
+        assert places(desk) == before, key
+    mark(desk, ((0, 44), (63, 63)))
+    assert web.wait_until(lambda: desk.root.locator("[role=list] .et-card").count() == 2)
+    assert places(desk) == before
+    editor.press("Control+z")
+    assert desk.shows(MARK_MESSAGE) and places(desk) == before
+
+
 def test_gallery_shows_a_group_of_images_and_lists_marked_ones(desk):
     menu = desk.root.get_by_label("show", exact=True)
     everything = desk.images.count()
