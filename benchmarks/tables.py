@@ -798,13 +798,17 @@ CONTROLS = {FULL_RANK: [FULL_RANK, CLOSED_FORM], TUNED: [], "random direction": 
 SUMMARIES = {
     "summary": Summary(
         {
-            "vehicles on snow, photos": named("snow_photos"),
+            **LEARNED,
             "a watermark, photos": named("watermark_photos"),
-            "concepts replaced, photos": named("synthetic_photos"),
+            "vehicles on snow, photos": named("snow_photos"),
             "vehicles on snow, rendered": named("snow_miniworld"),
             'an "iPod" sticker, rendered': named("typographic_miniworld"),
         },
         EDIT_ALONE | CONTROLS,
+    ),
+    "summary_shortcuts": Summary(
+        LEARNED,
+        EDIT_ALONE | {"concept projection": [PROJECTION], "last layer retrained": [METHODS["last_layer"]]} | CONTROLS,
     ),
     "summary_snow": Summary(
         {

@@ -226,7 +226,7 @@ def test_with_holm_corrects_p_values_without_the_edit():
 def test_page_tables_match_results():
     pages = tables.pages()
     named = {name for text in pages.values() for name in re.findall("<!-- table: (.*) -->", text)}
-    summaries = {"summary", "summary_snow", "summary_writing", "summary_concepts"}
+    summaries = {"summary", "summary_snow", "summary_writing", "summary_concepts", "summary_shortcuts"}
     assert named == {"headline", "others"} | summaries | {path.stem for path in FOLDER.glob("*.csv")}
     for path, text in pages.items():
         assert path.read_text() == text, path.name
