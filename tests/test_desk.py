@@ -25,6 +25,7 @@ from edittools.widgets import desk as desk_module
 from edittools.widgets import session as session_module
 from edittools.widgets.desk import FOUND, MAX_IMAGES
 from edittools.widgets.desk_panel import card, time_left
+from edittools.widgets.editor import strongest_heat
 from edittools.widgets.image_sets import read_set
 from edittools.widgets.materials import BLANK_LABEL, MATERIALS, SURROUNDINGS, inpaint, replace_by_material
 from edittools.widgets.result import BEFORE_CHANGE, CROSS_VALIDATED, MEASURING, Result, with_held_out_verdict
@@ -359,9 +360,61 @@ def test_evidence_of_an_image_is_for_its_prediction_against_its_label(sets, tiny
     expected = et.probing.evidence_map(tiny, "conv1", sets.images.images[wrong], predicted, label)
     torch.testing.assert_close(heat, expected)
     assert [favored, against] == [tiny.classes[predicted], tiny.classes[label]]
+    other = next(name for name in tiny.classes if name not in (favored, against))
+    heat, *names = sets.evidence("conv1", wrong, favored=other)
+    torch.testing.assert_close(
+        heat, et.probing.evidence_map(tiny, "conv1", sets.images.images[wrong], other, tiny.classes[label])
+    )
+    assert names == [other, tiny.classes[label]]
+    assert sets.evidence("conv1", wrong, favored=tiny.classes[label])[1:] == (
+        tiny.classes[label],
+        tiny.classes[predicted],
+    )
     correct = sets.order[-1]
     _, favored, against = sets.evidence("conv1", correct)
     assert [favored, against] == [tiny.classes[i] for i in sets.before[correct].topk(2).indices]
+
+
+def test_evidence_with_an_edit_is_that_of_the_edited_classifier(sets, tiny):
+    edit = sets.rewrite("conv1", 1.0, make_exemplar(), drawn_on=0).edit
+    heat, favored, against = sets.evidence("conv2", 1, edit=edit)
+    with edit.applied(tiny):
+        expected = et.probing.evidence_map(tiny, "conv2", sets.images.images[1], favored, against)
+    torch.testing.assert_close(heat, expected)
+    before, *names = sets.evidence("conv2", 1)
+    assert names == [favored, against] and not torch.allclose(before, heat)
+
+
+def test_heat_map_has_a_color_bar_and_a_choice_of_class(desk):
+    controls = desk.controls
+    assert controls.heat_scale.layout.display == "none"
+    controls.heat.value = True
+    desk.wait(60)
+    strongest = strongest_heat(desk.editor.heat)
+    assert not controls.heat_scale.layout.display and f"{strongest:.2g}" in controls.heat_bar.value
+    label = controls.class_name.value
+    assert label in controls.heat_class.options and "misleads" in controls.message.text
+    controls.heat_class.value = label
+    desk.wait(60)
+    assert label in controls.message.text and "misleads" not in controls.message.text
+    other = controls.heat_class.options[-1]
+    controls.heat_class.value = other
+    desk.wait(60)
+    heat, *names = desk.session.evidence("conv1", favored=other)
+    assert torch.equal(desk.editor.heat, heat) and all(name in controls.heat_bar.value for name in names)
+    rewritten(desk)
+    controls.heat_edit.value = True
+    desk.wait(60)
+    assert torch.equal(desk.editor.heat, desk.session.evidence("conv1", favored=other, edit=desk.edit)[0])
+    controls.strength.value = 0.5
+    rewritten(desk)
+    desk.wait(60)  # for the heat map of the other edit
+    assert torch.equal(desk.editor.heat, desk.session.evidence("conv1", favored=other, edit=desk.edit)[0])
+    desk.choose(desk.order[1])
+    desk.wait(60)
+    assert controls.heat_class.value == "the prediction"
+    controls.heat.value = False
+    assert controls.heat_scale.layout.display == "none"
 
 
 def test_where_to_mark_shows_the_heat_of_the_image_and_layer_that_are_selected(desk):

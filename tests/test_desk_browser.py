@@ -213,7 +213,12 @@ def test_where_to_mark_highlights_the_image_in_the_editor(desk, page):
     before = editor.canvas.evaluate(pixels)
     desk.button("Where to mark?").click()
     assert web.wait_until(lambda: editor.canvas.evaluate(pixels) != before)
-    assert desk.shows("rather than")
+    assert desk.shows("rather than") and desk.shows("or more")
+    sled = editor.canvas.evaluate(pixels)
+    assert desk.root.locator(".et-bar").bounding_box()["width"] > 50
+    desk.root.get_by_label("argues for").select_option("tractor")
+    assert web.wait_until(lambda: editor.canvas.evaluate(pixels) != sled)
+    assert desk.shows("logit of tractor")
     page.screenshot(path=web.ARTEFACTS / "desk-heat.png")
     desk.button("Where to mark?").click()
     assert web.wait_until(lambda: editor.canvas.evaluate(pixels) == before)

@@ -36,7 +36,7 @@ from edittools.selection.judgment import DO_NOT_USE, UNCLEAR, USE
 from edittools.selection.repair import Progress
 from edittools.widgets import desk_panel as panel
 from edittools.widgets.desk_figure import desk_figure
-from edittools.widgets.editor import MaskEditor
+from edittools.widgets.editor import MaskEditor, strongest_heat
 from edittools.widgets.image_sets import ImageSource
 from edittools.widgets.pixels import StaticFigure
 from edittools.widgets.result import Result
@@ -115,6 +115,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self._worker = ThreadPoolExecutor(1, "edittools desk")
         self._last_request: Future = Future()
         self._display = RLock()
+        self._edit_of_heat: Edit | None = None
         self._stop_requested = False
         self._displayed_exemplar: Exemplar | None = None
         self.controls = panel.Controls(self.session)
@@ -192,7 +193,8 @@ class Desk(StaticFigure, ipywidgets.VBox):
             editor.observe(lambda change: self._show_exemplar(), "_masks")
             self._editors[index] = editor
         self.editor = self._editors[index]
-        self.box.children = [self.box.children[0], self.editor]
+        self.box.children = [self.box.children[0], self.editor, self.controls.heat_scale]
+        self.controls.show_heat_classes(self.session.likely_classes(index))
         self.gallery.selected = self._pictured.index(index) if index in self._pictured else -1
         self.controls.class_name.value = self.session.class_name(index)
         self._show_exemplar()
@@ -365,8 +367,10 @@ class Desk(StaticFigure, ipywidgets.VBox):
     # --- display ------------------------------------------------------------------------------------------------------
 
     def _show(self) -> None:
-        """Show the verdict, and below each image its predictions before and after the edit."""
+        """Show the verdict, the predictions below each image, and the heat map if it is one with the edit."""
         self._show_result(self.result)
+        if self.controls.heat.value and self.controls.heat_edit.value and self._edit_of_heat is not self.edit:
+            self._request_heat()
 
     def _show_settings(self) -> None:
         """Show the layer and the strength of the edit that is applied, the first layer of several."""
@@ -416,23 +420,38 @@ class Desk(StaticFigure, ipywidgets.VBox):
     def _group_selected(self) -> None:
         """Show the images of another group, unless it was selected while the groups were offered again."""
         with self._display:
-            if not self.controls.offers_groups:
+            if not self.controls.is_filling:
                 self._show()
+
+    def _heat_options_selected(self) -> None:
+        """Show the heat map of another class, or with the edit, unless the classes are being offered again."""
+        if self.controls.heat.value and not self.controls.is_filling:
+            self._request_heat()
 
     def _request_heat(self) -> None:
         """Show the heat map of the image in the editor, or take it away."""
-        if self.controls.heat.value:
-            self._submit(partial(self._show_heat, self.editor, self.index, self.controls.layer.value))
+        controls = self.controls
+        if controls.heat.value:
+            favored = None if controls.heat_class.value == panel.PREDICTED else controls.heat_class.value
+            edit = self.edit if controls.heat_edit.value else None
+            self._edit_of_heat = edit
+            self._submit(partial(self._show_heat, self.editor, self.index, controls.layer.value, favored, edit))
         else:
             self.editor.show_heat(None)
+            controls.show_heat(None)
             self._show_exemplar()
 
-    def _show_heat(self, editor: MaskEditor, index: int, layer: str) -> panel.Outcome:
+    def _show_heat(
+        self, editor: MaskEditor, index: int, layer: str, favored: str | None, edit: Edit | None
+    ) -> panel.Outcome:
         if editor is not self.editor or not self.controls.heat.value:  # something else is shown by now
             return panel.Outcome()
-        heat, favored, against = self.session.evidence(layer, index)
+        heat, favored, against = self.session.evidence(layer, index, favored=favored, edit=edit)
         editor.show_heat(heat)
-        return panel.Outcome(f"Bright: where {layer} sees {favored} rather than {against}. Mark there what misleads.")
+        self.controls.show_heat(strongest_heat(heat), favored, against)
+        text = f"Bright: where {layer} sees {favored} rather than {against}."
+        misleads = favored != self.session.class_name(index)
+        return panel.Outcome(f"{text} Mark there what misleads." if misleads else text)
 
     def _show_exemplar(self) -> None:
         """Show x and x', and whether they are classified correctly."""
@@ -481,6 +500,8 @@ class Desk(StaticFigure, ipywidgets.VBox):
         controls.layer.observe(self._with_errors_shown(lambda _: self._layer_selected()), "value")
         controls.heat.observe(self._with_errors_shown(lambda _: self._request_heat()), "value")
         controls.group.observe(self._with_errors_shown(lambda _: self._group_selected()), "value")
+        for control in (controls.heat_class, controls.heat_edit):
+            control.observe(self._with_errors_shown(lambda _: self._heat_options_selected()), "value")
         controls.sort.observe(self._with_errors_shown(lambda _: self._show()), "value")
         self.gallery.observe(self._with_errors_shown(lambda change: self._image_selected(change["new"])), "selected")
 

@@ -69,7 +69,8 @@ def _draw_editor(figure: Figure, desk: ipywidgets.VBox) -> None:
         axes.contour(mask.numpy(), levels=[0.5], colors=[OVERLAY], linewidths=1.5)
     figure.text(0.365, 0.235, f"{int(mask.sum()):,} px, {100 * float(mask.mean()):.1f}% of the image", va="top")
     if desk.controls.heat.value:
-        figure.text(0.365, 0.20, desk.controls.heat.description, va="top", style="italic")
+        heat = f"{desk.controls.heat.description} Bright: where the layer argues for {desk.controls.heat_class.value}"
+        figure.text(0.365, 0.20, heat.replace("$", r"\$"), va="top", style="italic")
 
 
 def _draw_controls(figure: Figure, desk: ipywidgets.VBox) -> None:

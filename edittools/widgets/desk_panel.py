@@ -23,6 +23,7 @@ HELD_OUT = "Result, held out"
 NOT_HELD_OUT = "Result, on the images used for selection"
 BY_CHANGE = "changes first"
 WORST_FIRST = "worst first"
+PREDICTED = "the prediction"
 CHARTS = "Layers and trade-off of the search"
 
 FIRST_SECONDS = 5
@@ -102,12 +103,12 @@ class Controls(ipywidgets.VBox):
     Args:
         session: the session, which determines the materials, the layers, and whether a search is possible.
 
-    `offers_groups` tells whether `show_groups` is running, which changes the selected group on its way.
+    `is_filling` tells whether a menu is being filled, which changes its value on the way.
     """
 
     def __init__(self, session: EditSession) -> None:
         self._can_search = session.has_clean
-        self.offers_groups = False
+        self.is_filling = False
         wide = {"style": {"description_width": "76px"}, "layout": {"width": "100%"}}
         narrow = {"style": {"description_width": "24px"}, "layout": {"width": "170px"}}
         self.class_name = ipywidgets.Text(description="label", continuous_update=False, **wide)
@@ -128,6 +129,15 @@ class Controls(ipywidgets.VBox):
             tooltip="highlight where the selected layer argues for the predicted class, against the label",
             layout={"width": "auto"},
         )
+        self.heat_class = ipywidgets.Dropdown(
+            options=(PREDICTED,),
+            description="argues for",
+            style={"description_width": "66px"},
+            layout={"width": "230px"},
+        )
+        self.heat_edit = ipywidgets.Checkbox(description="with the edit", indent=False, layout={"width": "110px"})
+        self.heat_bar = ipywidgets.HTML()
+        self.heat_scale = row(self.heat_class, self.heat_edit, self.heat_bar)
         self.sort = ipywidgets.Dropdown(
             options=(BY_CHANGE, WORST_FIRST),
             description="sort",
@@ -157,6 +167,7 @@ class Controls(ipywidgets.VBox):
             layout={"width": "auto"},
         )
         self.show_search(None)
+        self.show_heat(None)
         super().__init__(
             [
                 heading("3 Replace it, and rewrite"),
@@ -211,9 +222,31 @@ class Controls(ipywidgets.VBox):
             self.title.value = f"<h4>{self.title_text}</h4>"
             self.verdict.show(result.verdict, details=result.details)
             self.show_charts(result.charts)
+        self.heat_edit.disabled = result is None
         self.undo.disabled = not can_undo
         self.save.disabled = not can_save
         self.report.disabled = result is None or not result.held_out
+
+    def show_heat_classes(self, names: Sequence[str]) -> None:
+        """Offer the classes that a layer may argue for in an image; the one that is predicted is selected."""
+        self.is_filling = True
+        self.heat_class.options = (PREDICTED, *names)
+        self.heat_class.value = PREDICTED
+        self.is_filling = False
+
+    def show_heat(self, strongest: float | None, favored: str = "", against: str = "") -> None:
+        """Show what the colors of a heat map mean, and the controls of the map.
+
+        Args:
+            strongest: the value with the full color, see `strongest_heat`; None if no map is shown.
+            favored: the class that the layer argues for.
+            against: the class that it argues against.
+        """
+        self.heat_scale.layout.display = "none" if strongest is None else ""
+        unit = escape(f"of the logit of {favored}, less that of {against}")
+        self.heat_bar.value = (
+            "" if strongest is None else f'0 <span class="et-bar"></span> {strongest:.2g} or more, {unit}'
+        )
 
     def show_groups(self, groups: Mapping[str, Sequence[int]]) -> None:
         """Offer groups of images with their sizes; the one that is selected stays if it is among them.
@@ -224,10 +257,10 @@ class Controls(ipywidgets.VBox):
         selected = self.group.value
         options = tuple((f"{name} ({len(indices)})", name) for name, indices in groups.items())
         if options != self.group.options:
-            self.offers_groups = True
+            self.is_filling = True
             self.group.options = options
             self.group.value = selected if selected in groups else ALL
-            self.offers_groups = False
+            self.is_filling = False
 
     def show_charts(self, charts: str) -> None:
         """Show the charts of a search on demand.

@@ -251,6 +251,12 @@ class MaskEditor(StaticFigure, anywidget.AnyWidget):
         return proposal["value"]
 
 
+def strongest_heat(heat: Tensor) -> float:
+    """Return the value of a heat map `(H, W)` from which on it has the full color, 0 if it is nowhere positive."""
+    positive = heat.detach().cpu().float().clamp_min(0).numpy()
+    return float(np.quantile(positive, 0.98) or positive.max())
+
+
 def heat_pixels(heat: Tensor) -> NDArray[np.uint8]:
     """Color a heat map so that it can be seen on any image: orange where it is largest, dark where it is not positive.
 
@@ -261,8 +267,7 @@ def heat_pixels(heat: Tensor) -> NDArray[np.uint8]:
         Pixels `(H, W, 4)` from 0 to 255: red, green, blue and opacity.
     """
     positive = heat.detach().cpu().float().clamp_min(0).numpy()
-    strongest = np.quantile(positive, 0.98) or positive.max() or 1.0
-    strength = np.clip(positive / strongest, 0, 1)
+    strength = np.clip(positive / (strongest_heat(heat) or 1.0), 0, 1)
     shade = 0.5 * (1 - strength)
     tint = 0.6 * strength
     opacity = 1 - (1 - shade) * (1 - tint)

@@ -42,6 +42,9 @@ from edittools.widgets.result import MEASURING, Preview, Result, describe, sente
 ALL = "all"
 """The name of the group of all images."""
 
+MOST_CLASSES = 5
+"""The number of classes that `EditSession.likely_classes` names, without the label."""
+
 CACHED_LAYERS = 3
 """The number of layers at which the states of the images stay in memory."""
 
@@ -251,28 +254,43 @@ class EditSession:
         """Find concepts in the selected image: a mask `(H, W)` of 0 and 1 for each, by its name."""
         return suggest_masks(self.image, self.finder)
 
-    def evidence(self, layer: str, index: int | None = None) -> tuple[Tensor, str, str]:
-        """Map where a layer argues for the predicted class of an image, and against its label.
+    def evidence(
+        self, layer: str, index: int | None = None, *, favored: str | None = None, edit: Edit | None = None
+    ) -> tuple[Tensor, str, str]:
+        """Map where a layer argues for a class of an image, and against its label.
 
         Args:
             layer: name of the layer.
-            index: index of the image; the selected one by default. If it is classified correctly, the second most
-                likely class takes the place of the label.
+            index: index of the image; the selected one by default.
+            favored: name of the class that the layer argues for; by default the one that is predicted without an edit.
+                If it is the label, the most likely other class takes the place of the label.
+            edit: an edit, with which the map is computed; by default, there is none.
 
         Returns:
             The map `(H, W)`, see `probing.evidence_map`, and the names of both classes.
 
         Raises:
-            KeyError: if there is no such layer.
+            KeyError: if there is no such layer or class.
             ValueError: if the weights were changed.
         """
         index = self.index if index is None else index
         ranking = self.before[index].argsort(descending=True).tolist()
-        against = int(self.images.labels[index]) if self.is_misclassified(index) else ranking[1]
+        argued = ranking[0] if favored is None else self.classifier.index(favored)
+        label = int(self.images.labels[index])
+        against = next(other for other in (label, *ranking) if other != argued)
         self._check_weights()
         cut = self._states_at(layer).cut
-        heat = evidence_map(self.classifier, cut, self.images.images[index], ranking[0], against)
-        return heat, self.classifier.classes[ranking[0]], self.classifier.classes[against]
+        if edit is not None:
+            cut = cut.with_weights(Weights(edit.edited(self.classifier)))
+        heat = evidence_map(self.classifier, cut, self.images.images[index], argued, against)
+        return heat, self.classifier.classes[argued], self.classifier.classes[against]
+
+    def likely_classes(self, index: int) -> list[str]:
+        """Name the classes that an image is most likely of without an edit, the most likely first, and its label."""
+        ranking = self.before[index].argsort(descending=True)[:MOST_CLASSES].tolist()
+        names = [self.classifier.classes[number] for number in ranking]
+        label = self.class_name(index)
+        return names if label in names else [*names, label]
 
     # --- the exemplar -------------------------------------------------------------------------------------------------
 
