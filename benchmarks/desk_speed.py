@@ -34,7 +34,7 @@ def since(start: Seconds, end: Seconds) -> Seconds:
 
 def stroke(desk: Desk, rows: int) -> Seconds:
     """Mark the lower rows of the image; return the seconds until x and x' are shown."""
-    mask = torch.zeros(desk.sets.classifier.size, desk.sets.classifier.size)
+    mask = torch.zeros(desk.session.classifier.size, desk.session.classifier.size)
     mask[-rows:, 20:-20] = 1
     start = now()
     desk.editor.mask = mask

@@ -134,11 +134,6 @@ class Desk(StaticFigure, ipywidgets.VBox):
     # --- the state of the session -------------------------------------------------------------------------------------
 
     @property
-    def sets(self) -> EditSession:
-        """The session, which holds the image sets."""
-        return self.session
-
-    @property
     def order(self) -> list[int]:
         """The indices of the images with the worst predictions, the worst first."""
         return self._ranking[:MAX_IMAGES]
