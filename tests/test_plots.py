@@ -19,10 +19,33 @@ def test_layers_draws_the_net_share_of_the_errors():
     )
     figure = plots.layers(table, errors=60)
     [axis] = figure.axes
-    heights = np.concatenate([points.get_offsets()[:, 1] for points in axis.collections])
-    assert sorted(heights) == pytest.approx([-5, 50, 75])
-    assert [label.get_text() for label in axis.get_xticklabels()] == ["features.8", "features.10"]
+    lengths = np.concatenate([points.get_offsets()[:, 0] for points in axis.collections])
+    assert sorted(lengths) == pytest.approx([-5, 50, 75])
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["features.8", "features.10"]
     assert table["net"].tolist() == [30, -3, 45]
+
+
+def test_layers_colors_dots_by_a_parameter():
+    layers = ["conv2", "conv2", "conv1", "conv2"]  # the last two are of a first pass, with default settings
+    table = pd.DataFrame({"layer": layers, "net": [1, 2, 3, 4], "rank": pd.Series([1, 10, None, None], dtype=object)})
+    [axis] = plots.layers(table, errors=6, color_by="rank").axes
+    assert axis.get_legend().get_title().get_text() == "rank"
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["1", "10", "default"]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["conv1", "conv2"]
+
+
+def test_retained_trade_off_draws_each_method_in_a_color_of_its_own():
+    methods = ["default settings", "selected", "local fine-tuning", "full rank", "random direction"]
+    rows = [
+        {"method": method, "strength": strength, "errors corrected": strength / 2, "broken": strength / 10}
+        for method in methods
+        for strength in (0, 1)
+    ]
+    [axis] = plots.retained_trade_off(pd.DataFrame(rows), bound=0.016).axes
+    lines = {line.get_label(): line for line in axis.lines if not line.get_label().startswith("_")}
+    assert list(lines) == [*methods, "constraint: 1.6%"]
+    assert len({lines[method].get_color() for method in methods}) == len(methods)
+    assert len({lines[method].get_marker() for method in methods}) == len(methods)
 
 
 def test_style_heat_shows_no_negative_zero():

@@ -37,11 +37,28 @@ YELLOW = "#d4a72c"
 AXIS = "#24292f"
 """The color of axes and of the whiskers of intervals."""
 
-BASELINE_LABELS = ("projection", "null space", "full rank", "closed form")
-"""Parts of the names of methods that `benchmark_bars` draws in the color of the baselines.
+VIOLET = "#8250df"
+"""The color of the third series."""
+
+METHOD_COLORS = {
+    "local": YELLOW,
+    "global": "#9a6700",
+    "random": BEFORE,
+    "full rank": VIOLET,
+    "closed form": VIOLET,
+    "projection": "#bf3989",
+    "null space": "#bf3989",
+    "logit correction": AXIS,
+    "default settings": "#54aeff",
+    "editing, ": "#54aeff",
+}
+"""The color of a method by a part of its name, the same in all figures; other edits have the color `AFTER`.
 
 In stored results, edits of full rank are called "closed form".
 """
+
+MARKERS = "osD^vPX*"
+"""The markers of lines that are next to each other, so that they can be told apart without color."""
 
 WHISKERS = {"fmt": "none", "ecolor": AXIS, "elinewidth": 1, "capsize": 2}
 """Options of `errorbar`."""
@@ -193,32 +210,40 @@ def confusions(data: LabelledImages, logits: Tensor, top: int = 8) -> Figure:
     return finished(figure)
 
 
-def layers(table: pd.DataFrame, errors: int) -> Figure:
+def layers(table: pd.DataFrame, errors: int, color_by: str = "objective") -> Figure:
     """Draw every candidate as a dot: by layer, the net share of the errors that it corrects.
 
     Args:
-        table: one row per candidate, see `Selection.results`; `net` is the number of images corrected minus broken,
-            and dots are colored by `objective`.
+        table: one row per candidate, see `Selection.results`; `net` is the number of images corrected minus broken.
         errors: number of images that are misclassified before an edit.
+        color_by: the parameter that the color of a dot shows, with at most three values. Candidates that have none,
+            such as those of a first pass, are gray.
     """
-    figure, axis = plt.subplots(figsize=(max(6, 0.55 * table.layer.nunique()), 3.4))
+    names = [str(value) for value in table[color_by].dropna().unique()]
+    palette = dict(zip(names, [AFTER, YELLOW, VIOLET], strict=False))
+    values = table[color_by].map(str, na_action="ignore")
+    if values.isna().any():
+        palette["default"] = BEFORE
+        values = values.fillna("default")
+    figure, axis = plt.subplots(figsize=(7, 0.5 * table.layer.nunique() + 1))
     net_percent = 100 * table.net / errors
     sns.swarmplot(
-        table,
-        x="layer",
-        y=net_percent,
-        hue="objective",
-        palette=[AFTER, YELLOW],
+        x=net_percent,
+        y=table.layer,
+        order=table.layer.drop_duplicates(keep="last"),  # those of a first pass are last, in the network's order
+        hue=values,
+        hue_order=list(palette),
+        palette=palette,
         size=4,
         alpha=0.7,
         warn_thresh=1,  # dots that do not fit next to each other overlap
         ax=axis,
     )
-    axis.axhline(0, color=AXIS, linewidth=1)
-    axis.set_ylim(max(net_percent.min() - 5, -110), 110)
-    axis.set(xlabel="", ylabel="net errors corrected (%)")
-    axis.tick_params(axis="x", rotation=60, labelsize=9)
-    legend(axis, "objective")
+    axis.axvline(0, color=AXIS, linewidth=1)
+    axis.set_xlim(max(net_percent.min() - 5, -110), 105)
+    axis.set(xlabel="net errors corrected (%)", ylabel="layer")
+    axis.tick_params(axis="y", labelsize=9)
+    legend(axis, color_by.replace("_", " "))
     return finished(figure)
 
 
@@ -272,7 +297,7 @@ def error_bars(tables: Mapping[str, pd.DataFrame]) -> Figure:
         series.append((name, table, "after"))
     figure, axis = plt.subplots(figsize=(1.1 * len(first_table) + 2, 3.2))
     step = 0.8 / len(series)
-    colors = [BEFORE, AFTER, *plt.get_cmap("Set2").colors]
+    colors = [BEFORE, *(_first_match(METHOD_COLORS, name, AFTER) for name in tables)]
     classes = np.arange(len(first_table))
     for i, (name, table, when) in enumerate(series):
         rates = 100 * table[f"error rate {when}"]
@@ -311,27 +336,29 @@ def retained_trade_off(table: pd.DataFrame, bound: float) -> Figure:
         table: see `EditSearch.by_strength`.
         bound: the share of retained images that may break, drawn as a dotted line.
     """
-    figure, axis = plt.subplots(figsize=(6.5, 3.6))
-    colors = sns.color_palette("colorblind")
-    for color, (name, rows) in zip(colors, table.groupby("method", sort=False), strict=False):
-        axis.plot(100 * rows["broken"], 100 * rows["errors corrected"], ".-", color=color, label=name)
-        full = rows[rows.strength == 1]
+    figure, axis = plt.subplots(figsize=(7.5, 3.6))
+    for marker, (name, rows) in zip(MARKERS, table.groupby("method", sort=False), strict=False):
+        color = _first_match(METHOD_COLORS, name, AFTER)
+        broken = 100 * rows["broken"]
+        corrected = 100 * rows["errors corrected"]
+        axis.plot(broken, corrected, color=color, marker=marker, markersize=5, linewidth=1, label=name)
+        is_full = rows.strength == 1
         axis.plot(
-            100 * full["broken"],
-            100 * full["errors corrected"],
+            broken[is_full],
+            corrected[is_full],
             "o",
             color=color,
-            markersize=9,
+            markersize=12,
             markerfacecolor="none",
-            markeredgewidth=1.8,
+            markeredgewidth=1.5,
         )
-    axis.axvline(100 * bound, color=WRONG, linewidth=0.8, linestyle=":")
+    axis.axvline(100 * bound, color=AXIS, linewidth=1, linestyle=":", label=f"constraint: {100 * bound:.1f}%")
     largest = 100 * table["broken"].max()
     axis.set_xscale("function", functions=(_signed_root, _signed_square))
     axis.set_xlim(-0.1, 1.05 * max(largest, 1))
     axis.set_xticks([tick for tick in (0, 1, 5, 10, 20, 40, 70, 100) if tick <= largest])
-    axis.set(xlabel="retained images broken (%)", ylabel="errors corrected (%)")
-    axis.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
+    axis.set(xlabel="retained images broken (%, square-root scale)", ylabel="net errors corrected (%)")
+    legend(axis)
     return finished(figure)
 
 
@@ -455,15 +482,14 @@ def benchmark_bars(table: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
     """Draw errors corrected by method with 95% intervals, one panel per measure (Figure 5 of the paper).
 
     Args:
-        table: see `synthetic.summary`. Editing, fine-tuning and the baselines are drawn in different colors.
+        table: see `synthetic.summary`. Methods have the colors of `METHOD_COLORS`.
         measures: the title of each measure.
     """
     methods = table.method.unique().tolist()
     size = (3 * len(measures) + 1.6, 0.3 * len(methods) + 1)
-    figure, axes = plt.subplots(1, len(measures), figsize=size, sharey=True)
+    figure, axes = plt.subplots(1, len(measures), figsize=size, sharex=True, sharey=True)
     positions = np.arange(len(methods))[::-1]
-    color_of = {"fine-tuning": YELLOW, "random": BEFORE, **dict.fromkeys(BASELINE_LABELS, "#8250df")}
-    colors = [_first_match(color_of, method, AFTER) for method in methods]
+    colors = [_first_match(METHOD_COLORS, method, AFTER) for method in methods]
     for axis, (measure, title) in zip(np.atleast_1d(axes), measures.items(), strict=True):
         rows = table[table.measure == measure].set_index("method").loc[methods]
         percent = 100 * rows["mean"]
@@ -477,21 +503,20 @@ def benchmark_bars(table: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
 
 
 def accuracy_trade_off(points: pd.DataFrame, methods: Sequence[str]) -> Figure:
-    """Draw errors corrected against the change in accuracy, one line per method, one dot per accuracy constraint.
+    """Draw errors corrected against the change in accuracy, one line per method, one marker per accuracy constraint.
 
     Args:
         points: one row per method and constraint, with the columns `method`, `budget`, `accuracy_change` and
             `corrected`.
-        methods: the methods to draw; editing is blue, fine-tuning yellow and brown.
+        methods: the methods to draw, in the colors of `METHOD_COLORS`.
     """
-    figure, axis = plt.subplots(figsize=(6.5, 3.6))
-    color_of = {"editing, ": "#54aeff", "editing": AFTER, "local": YELLOW, "global": "#9a6700"}
-    for method in methods:
+    figure, axis = plt.subplots(figsize=(7, 3.6))
+    for marker, method in zip(MARKERS, methods, strict=False):
         rows = points[points.method == method].sort_values("budget")
-        color = next((color for prefix, color in color_of.items() if method.startswith(prefix)), BEFORE)
-        axis.plot(rows.accuracy_change, 100 * rows.corrected, "o-", color=color, label=method)
+        color = _first_match(METHOD_COLORS, method, AFTER)
+        axis.plot(rows.accuracy_change, 100 * rows.corrected, color=color, marker=marker, label=method)
     axis.axhline(0, color=AXIS, linewidth=1)
-    axis.set(xlabel="accuracy on clean images (points)", ylabel="errors corrected (%)")
+    axis.set(xlabel="change of accuracy on clean images (points)", ylabel="net errors corrected (%)")
     legend(axis)
     return finished(figure)
 
