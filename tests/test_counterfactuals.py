@@ -501,7 +501,7 @@ def test_probe_figure_labels(looker, red_images):
     grid = plots.counterfactuals(probed, probed.rules().iloc[0], count=3)
     titles = [axis.get_title() for axis in grid.axes]
     assert titles[::3] == [
-        "original\nship",
-        "sea → green\nship: house",
-        "elsewhere → green\nship",
+        "✓ original\nship",
+        "✗ sea → green\nship: house",
+        "✓ elsewhere → green\nship",
     ]
