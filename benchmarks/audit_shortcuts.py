@@ -3,7 +3,8 @@
 An audit sees photos of Imagenette, one fourth of them with each of a tag, a line of text and a film border, drawn on
 photos of other classes, and the masks of what was drawn. In the last fourth, masks mark patches in which nothing was
 drawn; they give the material that replaces the others. As in a folder without subfolders, photos are labeled by the
-current prediction. The control is "in place", since a border has no elsewhere.
+current prediction. The control is "in place", since a border has no elsewhere. With `--control elsewhere`, the tag and
+the text alone are replaced, by the middle of another photo.
 
 In a null audit, the masks are the same, and nothing is drawn.
 
@@ -12,9 +13,11 @@ are those of the split "train" on which the networks were neither trained nor tu
 """
 
 import argparse
+import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -22,6 +25,7 @@ from _lib.command import parser, run
 from _lib.results import Results
 from _lib.shortcuts import NAMES, NETWORKS, in_memory
 from torch import Tensor
+from torchvision.utils import save_image
 
 from edittools.auditing.audit import concepts_to_probe
 from edittools.classifiers import Classifier
@@ -29,11 +33,15 @@ from edittools.cut import Cut
 from edittools.images import LabelledImages
 from edittools.metrics import misclassified, predict, predicted_classes, wilson
 from edittools.models import load_classifier
-from edittools.probing import evidence_map, jobs
+from edittools.probing import Concepts, ProbeSettings, evidence_map, jobs
+from edittools.probing.effects import CONTROLS
 from edittools.probing.probe import probe
 from edittools.scenarios.imagenette import training_roles
 from edittools.scenarios.shortcuts import SHORTCUTS, Tag
 from edittools.selection import candidate_layers
+
+MOVABLE = ("tag", "text")
+"""The shortcuts that have a control "elsewhere"."""
 
 PATCH = "patch"
 """The name of the concept that marks patches in which nothing was drawn."""
@@ -92,12 +100,27 @@ def folder_of(classifier: Classifier, seed: int, count: int, is_drawn: bool) -> 
     return Folder(original, data, masks)
 
 
-def audit(classifier: Classifier, seed: int, count: int, is_drawn: bool) -> list[tuple[str, str]]:
-    """Audit random photos; return the rules as pairs of a class and a concept."""
+def audit(classifier: Classifier, seed: int, count: int, is_drawn: bool, control: str) -> list[tuple[str, str]]:
+    """Audit random photos with a control; return the rules as pairs of a class and a concept."""
     folder = folder_of(classifier, seed, count, is_drawn)
-    probed = probe(classifier, *concepts_to_probe(folder.data, folder.masks, classifier))
-    rules = probed.rules()
+    if control == "in place":
+        asked = concepts_to_probe(folder.data, folder.masks, classifier)
+    else:
+        asked = with_photo_as_material(classifier, folder, seed)
+    rules = probe(classifier, *asked).rules()
     return list(zip(rules["class"], rules["concept"], strict=True))
+
+
+def with_photo_as_material(classifier: Classifier, folder: Folder, seed: int) -> tuple[Concepts, ProbeSettings]:
+    """Prepare an audit in which the marks that have an elsewhere are replaced by the middle of another photo."""
+    masks = {concept: folder.masks[concept] for concept in MOVABLE}
+    photos = training_roles(classifier.size)["tuning"]
+    quarter = classifier.size // 4
+    middle = photos.images[seed : seed + 1][0][:, quarter:-quarter, quarter:-quarter]
+    with tempfile.TemporaryDirectory() as place:
+        material = Path(place, "photo.png")
+        save_image(middle, material)
+        return concepts_to_probe(folder.data, masks, classifier, material)
 
 
 def maximum_on_shortcut(classifier: Classifier, seed: int, count: int) -> Iterator[tuple[str, bool, float]]:
@@ -121,25 +144,31 @@ def maximum_on_shortcut(classifier: Classifier, seed: int, count: int) -> Iterat
             yield concept, bool(mask.flatten()[heat.argmax()]), float(mask.mean())
 
 
-def measure(count: int, audits: int, nulls: int, network: str) -> list[dict[str, Any]]:
-    """Measure a network: one row per audit, null audit, and heat map."""
+def measure(count: int, audits: int, nulls: int, control: str, network: str) -> list[dict[str, Any]]:
+    """Measure a network: one row per audit, null audit, and heat map; heat maps do not depend on the control."""
     classifier = load_classifier(network)
     rows = []
     with jobs.one_thread():
         for seed in range(audits):
-            rows.append({"kind": "audit", "rules": audit(classifier, seed, count, is_drawn=True)})
+            rows.append({"kind": "audit", "rules": audit(classifier, seed, count, True, control)})
+            if control == "elsewhere":
+                continue
             for concept, is_on_it, area in maximum_on_shortcut(classifier, seed, count):
                 rows.append({"kind": "heat map", "concept": concept, "on it": is_on_it, "area": area})
         for seed in range(nulls):
-            rows.append({"kind": "null audit", "rules": audit(classifier, seed, count, is_drawn=False)})
+            rows.append({"kind": "null audit", "rules": audit(classifier, seed, count, False, control)})
     return [{"network": network, **row} for row in rows]
 
 
-def add_network(results: Results, rows: list[dict[str, Any]], network: str) -> None:
+def add_network(
+    results: Results, rows: list[dict[str, Any]], network: str, shortcuts: Iterable[str] = tuple(NAMES.values())
+) -> None:
     """Add in how many audits each shortcut is a rule of its class, how many null audits find a rule, and heat maps."""
     audits = [row["rules"] for row in rows if row["kind"] == "audit"]
     nulls = [row["rules"] for row in rows if row["kind"] == "null audit"]
     for goal, concept in NAMES.items():
+        if concept not in shortcuts:
+            continue
         found = sum([goal, concept] in [list(rule) for rule in rules] for rules in audits)
         results.add("audits that find it", found, n=len(audits), network=network, condition=concept)
         maps = [row for row in rows if row["kind"] == "heat map" and row["concept"] == concept]
@@ -164,11 +193,12 @@ def add_network(results: Results, rows: list[dict[str, Any]], network: str) -> N
 def experiment(options: argparse.Namespace) -> Results:
     """Audit with both networks."""
     count, audits, nulls = (20, 1, 2) if options.quick else (options.photos, options.audits, options.nulls)
-    work = partial(measure, count, audits, nulls)
+    work = partial(measure, count, audits, nulls, options.control)
     table = jobs.run(work, {name: name for name in options.networks}, progress=True)
     results = Results("audit_shortcuts", "photos", notes={"photos of each shortcut": count})
     for network in options.networks:
-        add_network(results, table[table.network == network].to_dict("records"), network)
+        rows = table[table.network == network].to_dict("records")
+        add_network(results, rows, network, NAMES.values() if options.control == "in place" else MOVABLE)
     return results
 
 
@@ -179,6 +209,7 @@ def main() -> None:
     arguments.add_argument("--audits", type=int, default=10, help="number of audits with shortcuts")
     arguments.add_argument("--nulls", type=int, default=20, help="number of null audits")
     arguments.add_argument("--photos", type=int, default=60, help="photos of each shortcut in an audit")
+    arguments.add_argument("--control", default="in place", choices=CONTROLS, help="the control of an audit")
     run(arguments, experiment)
 
 

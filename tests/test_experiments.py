@@ -481,7 +481,7 @@ def test_audits_with_shortcuts_are_counted():
 def test_masks_of_an_audit_are_where_something_is_drawn(tiny, photos32, monkeypatch):
     labels = torch.arange(40) % 5
     left = LabelledImages(photos32, labels, tiny.classes)
-    monkeypatch.setattr(audit_shortcuts, "training_roles", lambda size: {"left": left})
+    monkeypatch.setattr(audit_shortcuts, "training_roles", lambda size: {"left": left, "tuning": left})
     goals = dict(zip(tiny.classes, audit_shortcuts.SHORTCUTS.values(), strict=False))
     monkeypatch.setattr(audit_shortcuts, "SHORTCUTS", goals)
     monkeypatch.setattr(audit_shortcuts, "NAMES", dict(zip(goals, ("tag", "text", "border"), strict=True)))
@@ -496,6 +496,10 @@ def test_masks_of_an_audit_are_where_something_is_drawn(tiny, photos32, monkeypa
         assert (drawn.original.labels[4 * place : 4 * place + 4] != tiny.classes.index(goal)).all()
     assert torch.equal(drawn.data.labels, predict(tiny, drawn.data.images).argmax(1))
     assert all(torch.equal(drawn.masks[name], without.masks[name]) for name in drawn.masks)
+    concepts, settings = audit_shortcuts.with_photo_as_material(tiny, drawn, 3)
+    assert settings.control == "elsewhere" and set(concepts.masks) == {"tag", "text"}
+    [material] = concepts.styles["photo"]
+    torch.testing.assert_close(material, photos32[3, :, 8:-8, 8:-8], atol=1 / 255, rtol=0)
 
 
 # --- methods of learned_shortcut, and shortcut_repair ---
