@@ -60,7 +60,10 @@ from edittools.selection.splits import Splits
 from edittools.site import site_at
 
 DRAWS = 2
-"""The number of draws of the exemplar and the failing photos."""
+"""The number of draws of the exemplar and the failing photos, by default."""
+
+MOST_DRAWS = 5
+"""The largest number of draws, for which there are enough photos."""
 
 RANDOM_DRAWS = 2
 """The number of random directions of each draw, which are averaged."""
@@ -614,7 +617,7 @@ def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--stage", default="test", choices=("select", "test"), help="end after the selection")
     arguments.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
-    arguments.add_argument("--draws", type=int, default=DRAWS, help="number of draws")
+    arguments.add_argument("--draws", type=int, default=DRAWS, choices=range(1, MOST_DRAWS + 1), help="number of draws")
     if arguments.parse_args().store is None:
         arguments.error("pass --store FOLDER, where the selected edits are kept between selection and evaluation")
     run(arguments, experiment)
