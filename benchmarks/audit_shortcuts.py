@@ -1,4 +1,4 @@
-"""Claim: an audit finds the shortcuts that networks have learned from photos, and no rule where nothing was drawn.
+"""Claim: with a control that fits, an audit finds the shortcuts that networks learned, and no rule where there is none.
 
 An audit sees photos of Imagenette, one fourth of them with each of a tag, a line of text and a film border, drawn on
 photos of other classes, and the masks of what was drawn. In the last fourth, masks mark patches in which nothing was
