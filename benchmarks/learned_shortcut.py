@@ -14,6 +14,9 @@ Primary analysis, with one exemplar: for each photo, the number of correct predi
 classes and the draws, edit minus method. A method without a feasible candidate counts as no edit, and random directions
 are averaged. The p-value is that of a two-sided sign-flip test over photos, corrected by Holm's method per network.
 
+`--again` repeats all of it with the same settings, with the draws and the half of "val" that are left: other exemplars,
+other failing photos, and other photos for the evaluation.
+
 `--store FOLDER` is required: it keeps what was selected, and an interrupted run continues where it was. `--stage
 select` reads no photo of "val".
 """
@@ -107,6 +110,7 @@ class Sizes:
         shown: photos for fine-tuning with and without the drawn shortcut.
         split: the photos for evaluation: "val", or the tuning photos for a quick try.
         every: every how many of these photos one is used.
+        first: the first of these photos.
         unseen: photos with another look of a shortcut.
     """
 
@@ -119,6 +123,7 @@ class Sizes:
     split: str = "val"
     every: int = 2
     unseen: int = 500
+    first: int = 0
 
 
 QUICK = Sizes(10, 4, 20, pool=60, failing=6, shown=10, split="tuning", every=10, unseen=20)
@@ -183,10 +188,10 @@ class Job(NamedTuple):
 
 
 def draws_of(
-    classifier: Classifier, goal: str, photos: Shared, sizes: Sizes, draws: int
+    classifier: Classifier, goal: str, photos: Shared, sizes: Sizes, draws: Iterable[int]
 ) -> Iterator[tuple[list[Exemplar], LabelledImages]]:
     """Yield the exemplars and the failing photos of each draw."""
-    for draw in range(draws):
+    for draw in draws:
         first = draw * sizes.pool
         pool = in_memory(photos.others.subset(range(first, first + sizes.pool)))
         seed = SEED_OF_SELECTION + first
@@ -194,7 +199,9 @@ def draws_of(
         yield failing_photos(classifier, pool, SHORTCUTS[goal], goal_index, seed, sizes.failing, EXEMPLARS)
 
 
-def searches(classifier: Classifier, goal: str, photos: Shared, sizes: Sizes, draws: int) -> Iterator[EditSearch]:
+def searches(
+    classifier: Classifier, goal: str, photos: Shared, sizes: Sizes, draws: Iterable[int]
+) -> Iterator[EditSearch]:
     """Make the search of each draw; clean, retained and reference photos run through the network only once."""
     activations: SplitActivations | None = None
     for exemplars, failing in draws_of(classifier, goal, photos, sizes, draws):
@@ -274,7 +281,7 @@ def finetuned_on_shown(search: EditSearch, photos: Shared, shortcut: Shortcut, s
     return search.select(interpolated(search, both))
 
 
-def select_all(folder: Path, sizes: Sizes, draws: int, job: Job) -> list[dict[str, Any]]:
+def select_all(folder: Path, sizes: Sizes, draws: Sequence[int], job: Job) -> list[dict[str, Any]]:
     """Select for every method in each draw; write the edits into a folder, and return one row per selection."""
     classifier = load_classifier(job.network)
     rows = []
@@ -300,12 +307,12 @@ def select_all(folder: Path, sizes: Sizes, draws: int, job: Job) -> list[dict[st
 
     with jobs.one_thread():
         photos = shared_photos(classifier, job.goal, sizes)
-        for draw, search in enumerate(searches(classifier, job.goal, photos, sizes, draws)):
+        for draw, search in zip(draws, searches(classifier, job.goal, photos, sizes, draws), strict=True):
             started = time.process_time()
             for method, selection in selections_of(search):
                 keep(selection, method, draw, time.process_time() - started)
                 started = time.process_time()
-            if draw == 0:
+            if draw == draws[0]:
                 selection = finetuned_on_shown(search, photos, SHORTCUTS[job.goal], sizes)
                 keep(selection, SHOWN, draw, time.process_time() - started)
     return rows
@@ -323,7 +330,7 @@ def evaluation_photos(classifier: Classifier, sizes: Sizes) -> Iterator[tuple[st
     photos = (
         imagenette("val", classifier.size) if sizes.split == "val" else training_roles(classifier.size)[sizes.split]
     )
-    photos = in_memory(photos.subset(range(0, len(photos), sizes.every)))
+    photos = in_memory(photos.subset(range(sizes.first, len(photos), sizes.every)))
     yield "", "clean", photos
     order = torch.randperm(len(photos), generator=torch.Generator().manual_seed(0))
     fewer = photos.subset(order[: sizes.unseen].sort().values)
@@ -590,7 +597,10 @@ def add_network(
 def experiment(options: argparse.Namespace) -> Results:
     """Select for all networks, shortcuts and draws, and then evaluate what was selected."""
     sizes = QUICK if options.quick else Sizes()
-    draws = 1 if options.quick else options.draws
+    draws = range(1) if options.quick else range(options.draws)
+    if options.again:
+        sizes = replace(sizes, first=1)
+        draws = range(1, 2) if options.quick else range(DRAWS, MOST_DRAWS)
     folder = options.store / ("quick edits" if options.quick else "edits")
     folder.mkdir(parents=True, exist_ok=True)
     about = f"learned_shortcut {sizes} {draws} {VERSION} {code_digest(Path(edittools.__file__).parent)}"
@@ -618,6 +628,7 @@ def main() -> None:
     arguments.add_argument("--stage", default="test", choices=("select", "test"), help="end after the selection")
     arguments.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
     arguments.add_argument("--draws", type=int, default=DRAWS, choices=range(1, MOST_DRAWS + 1), help="number of draws")
+    arguments.add_argument("--again", action="store_true", help="repeat it with the other draws and photos")
     if arguments.parse_args().store is None:
         arguments.error("pass --store FOLDER, where the selected edits are kept between selection and evaluation")
     run(arguments, experiment)
