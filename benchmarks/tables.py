@@ -843,7 +843,6 @@ SUMMARIES = {
 def summary(name: str) -> str:
     """Write errors corrected by the methods that matter, and what the edit costs in accuracy."""
     rows = []
-    is_former = False
     for title, one in SUMMARIES[name].rows.items():
         table = main_rows(one)
         share = cells(table, one.metric, one.split)
@@ -851,12 +850,10 @@ def summary(name: str) -> str:
         for column, methods in SUMMARIES[name].columns.items():
             shown = [best(table, finetunings(table), one.metric, one.split)] if column == TUNED else methods
             method = next((method for method in shown if method in share.index), None)
-            is_former |= method == CLOSED_FORM
             row[column] = "–" if method is None else share[method].replace(", ", NARROW)
         change = cells(table, "accuracy change", "clean_test", interval=False)
         rows.append(row | {"accuracy with the edit, points": change[EDIT]})
-    columns = pd.DataFrame(rows).rename(columns={FULL_RANK: f"{FULL_RANK} (as {CLOSED_FORM})"} if is_former else {})
-    return markdown({title: columns[title] for title in columns})
+    return markdown(dict(pd.DataFrame(rows).items()))
 
 
 def retained(table: pd.DataFrame) -> str:
