@@ -10,7 +10,6 @@ the other folds, and the selected edit is evaluated on the images of the fold. T
 all failing images.
 """
 
-import json
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,7 +24,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from edittools._caching import atomic_path
 from edittools._inference import refuse_inference_mode
 from edittools.baselines import finetune
 from edittools.classifiers import Classifier, check_classifier, check_size, remap_labels
@@ -33,7 +31,7 @@ from edittools.edits import Edit
 from edittools.exemplars import Exemplar, Exemplars, named_exemplars
 from edittools.images import Images, LabelledImages, pixels_of
 from edittools.metrics import misclassified, predict
-from edittools.reports import Page, render, save_page
+from edittools.reports import Page, render, save_report
 from edittools.rewriting import OBJECTIVES, losses, pose
 from edittools.selection.evaluation import Constraints
 from edittools.selection.judgment import (
@@ -232,13 +230,7 @@ class RepairResult:
         Raises:
             ValueError: if the path ends in ".json".
         """
-        data_path = Path(path).expanduser().with_suffix(".json")
-        if data_path.name == Path(path).name:
-            raise ValueError(f"{str(path)!r} is the name of the data; pass the name of the page, such as 'report.html'")
-        data = json.dumps(self.report_data(title), indent=2, ensure_ascii=False, allow_nan=False)
-        page_path = save_page(self.page(title), path)
-        with atomic_path(data_path) as temporary:
-            temporary.write_text(f"{data}\n", encoding="utf-8")
+        page_path, _ = save_report(self.page(title), self.report_data(title), path)
         return page_path
 
     def report_data(self, title: str = "") -> dict[str, Any]:

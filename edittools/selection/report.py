@@ -1,12 +1,8 @@
 """What is said about a selected edit: its sentences in a summary, the page that `write_report` writes, and its data."""
 
-import platform
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
-from math import isfinite
-from numbers import Integral, Real
 from os import PathLike
 from pathlib import Path, PurePath
 from pprint import pformat
@@ -31,6 +27,8 @@ from edittools.reports import (
     Point,
     TradeOff,
     data_uri,
+    package_versions,
+    plain,
     render,
     render_charts,
     save_page,
@@ -68,8 +66,6 @@ MOST_MAPS = 6
 
 SELECTED = "selected"
 """The name of the selected edit in a table of methods."""
-
-PACKAGES = ("edittools", "torch", "torchvision", "numpy", "scipy", "safetensors")
 
 
 def report_html(
@@ -182,7 +178,7 @@ def make_page(
         table_head=("method", *_COLUMNS),
         table=_rows(table),
         settings=_settings(search, selection, settings),
-        versions=[*_versions().items(), *_fingerprint_pairs(fingerprints)],
+        versions=[*package_versions().items(), *_fingerprint_pairs(fingerprints)],
         code=_code(search, selection, settings),
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
@@ -225,25 +221,10 @@ def make_data(
         "methods": table.reset_index().to_dict("records"),
         "settings": settings,
         "constraints": asdict(search.constraints),
-        "versions": _versions(),
+        "versions": package_versions(),
         "fingerprints": fingerprints,
     }
-    return _plain(data)
-
-
-def _plain(value: Any) -> Any:
-    """Convert a value to types that JSON has; a number that is not finite becomes None."""
-    if isinstance(value, Mapping):
-        return {str(name): _plain(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
-    if value is None or isinstance(value, bool | str):
-        return value
-    if isinstance(value, Integral):
-        return int(value)
-    if isinstance(value, Real):
-        return float(value) if isfinite(value) else None
-    return str(value)
+    return plain(data)
 
 
 def _measures(verdict: Verdict, evaluation: Evaluation) -> list[tuple[str, str]]:
@@ -611,17 +592,6 @@ def _values(settings: Sequence[Mapping[str, Any]]) -> str:
         for name, value in setting.items():
             values.setdefault(name, {})[str(value)] = None
     return "; ".join(f"{name} {', '.join(texts)}" for name, texts in values.items()) or "the defaults"
-
-
-def _versions() -> dict[str, str]:
-    """List versions of packages."""
-    versions = {"Python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "not installed"
-    return versions
 
 
 def fingerprints_of(search: EditSearch, selection: Selection) -> dict[str, Any]:
