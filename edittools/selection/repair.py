@@ -13,7 +13,7 @@ all failing images.
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, partial
 from itertools import combinations
 from os import PathLike
@@ -47,11 +47,13 @@ from edittools.selection.judgment import (
     evaluate,
     exemplar_checks,
     image_checks,
+    label_error_checks,
     labels_check,
     verdict_of,
     warn_about,
     with_limit,
 )
+from edittools.selection.label_errors import LabelError
 from edittools.selection.report import (
     EDIT,
     SECOND,
@@ -201,6 +203,19 @@ class RepairResult:
         """The checklist: each check with its status, "pass", "fail" or "not measured", its figure and advice."""
         return self.verdict.checks
 
+    @property
+    def label_errors(self) -> pd.DataFrame:
+        """Clean and retained images whose labels are likely wrong by their predictions, the clearest case first.
+
+        The columns are `split`, the split that holds the image; `index`, its number there; its `name`, `label` and
+        `prediction`; and `probability`, that of the predicted class. Clean images that serve as reference images are
+        left out, since the search does not predict them, and so are failing images, whose mispredictions are the rule.
+
+        Raises:
+            ModuleNotFoundError: if cleanlab is not installed.
+        """
+        return pd.DataFrame(self.search.label_errors, columns=[column.name for column in fields(LabelError)])
+
     def summary(self) -> str:
         """Return the verdict, the selected edit, what other methods give, and the checklist with one check per line."""
         lines = [str(self.verdict)]
@@ -347,8 +362,9 @@ def repair(
     Warns:
         UserWarning: if a set holds an image more than once (it is used once), and for each of these conditions that
             holds before the search: x is misclassified, x' is predicted as x, the mask does not cover the change,
-            fewer than 50 clean images are given, fewer than 6 failing images are misclassified, or the clean images are
-            correct much less often than other images.
+            fewer than 50 clean images are given, fewer than 6 failing images are misclassified, the clean images are
+            correct much less often than other images, or, if cleanlab is installed, labels of clean or retained images
+            are likely wrong.
     """
     refuse_inference_mode()
     named = named_exemplars(exemplars, check_classifier(classifier))
@@ -360,7 +376,7 @@ def repair(
     cached_exemplars = cache_exemplars(search)
     clean_images = len(splits.reference) + len(splits.clean) + len(splits.clean_test)
     errors = int(search.activations["target"].before.sum())
-    of_images = [*image_checks(clean_images, errors, 0), labels_check(search.activations)]
+    of_images = [*image_checks(clean_images, errors, 0), labels_check(search.activations), *label_error_checks(search)]
     warn_about(exemplar_checks(search, cached_exemplars) + of_images, stacklevel=2)
     procedure = _Procedure(search, callback, progress)
     complete = procedure.run(_candidates(search, settings, strengths, baselines), finetuning)

@@ -47,6 +47,7 @@ from edittools.selection.judgment import (
     used_exemplars,
     verdict_of,
 )
+from edittools.selection.label_errors import has_cleanlab
 from edittools.selection.search import EditSearch, Selection, describe_params
 
 EDIT = "edit"
@@ -60,6 +61,9 @@ MOST_CARDS = 60
 
 MOST_COSTS = 12
 """The largest number of clean images, and of retained images, that a report shows."""
+
+MOST_LABEL_ERRORS = 12
+"""The largest number of images with a likely wrong label that a report shows."""
 
 MOST_MAPS = 6
 """The largest number of images whose edit maps a report shows, the exemplar's included."""
@@ -147,6 +151,7 @@ def make_page(
     text = describe_selection(selection) if selection.feasible else "no edit"
     maps, note = _maps(search, selection, shown, inside_mask)
     costs, costs_note = _costs(search, selection, evaluation)
+    label_errors, label_errors_note = _label_errors(search)
     if trade_off is None:
         trade_off = search.trade_off(selection.outcomes)
     if fingerprints is None:
@@ -171,6 +176,8 @@ def make_page(
         cards_note=f"{min(len(shown.data), MOST_CARDS)} of {len(shown.data)} images, {held_out}.",
         costs=costs,
         costs_note=costs_note,
+        label_errors=label_errors,
+        label_errors_note=label_errors_note,
         corrected_bars=_corrected_bars(table),
         accuracy_bars=_accuracy_bars(table),
         layers=_layer_bars(selection),
@@ -215,6 +222,7 @@ def make_data(
         "model": str(search.classifier),
         "verdict": {"word": verdict.word, "reason": verdict.reason, "advice": verdict.advice},
         "checks": checks,
+        "label_errors": [asdict(error) for error in search.label_errors] if has_cleanlab() else None,
         "feasible": selection.feasible,
         "selected": selection.params,
         "candidates": selection.n_candidates,
@@ -369,6 +377,23 @@ def _costs(search: EditSearch, selection: Selection, evaluation: Evaluation) -> 
             cards += part.cards(range(len(broken)))
     note = f"The edit breaks {' and '.join(counts)} that were not used to select it."
     return cards, f"{note} Shown are at most {MOST_COSTS} of each." if cards else note
+
+
+def _label_errors(search: EditSearch) -> tuple[list[Figure], str]:
+    """Show clean and retained images whose labels are likely wrong, and describe them; nothing if there are none."""
+    if not has_cleanlab() or not search.label_errors:
+        return [], ""
+    figures = []
+    for error in search.label_errors[:MOST_LABEL_ERRORS]:
+        image = search.splits.labeled[error.split].images[error.index]
+        figures.append(Figure(data_uri(image), str(error)))
+    note = (
+        f"By their predictions without an edit, cleanlab doubts the labels of {len(search.label_errors)} clean or "
+        "retained images. Correct labels that are wrong, or leave these images out: they distort what the edit costs."
+    )
+    if len(figures) < len(search.label_errors):
+        note += f" Shown are {len(figures)}."
+    return figures, note
 
 
 def _exemplars(search: EditSearch, selection: Selection) -> list[Figure]:
